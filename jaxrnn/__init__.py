@@ -1,0 +1,21 @@
+"""TensorFlow's RNN API for JAX: the cells and the drivers that run them over time."""
+
+from ._bidirectional import bidirectional_dynamic_rnn as bidirectional_dynamic_rnn
+from ._bound import BoundCell as BoundCell
+from ._cells._affine import AffineCell as AffineCell, Stage as Stage
+from ._cells._base import RNNCell as RNNCell
+from ._cells._basic_lstm import BasicLSTMCell as BasicLSTMCell
+from ._cells._basic_rnn import BasicRNNCell as BasicRNNCell
+from ._cells._function import FunctionCell as FunctionCell
+from ._cells._gru import GRUCell as GRUCell
+from ._cells._lstm import LSTMCell as LSTMCell
+from ._cells._lstm_state import LSTMStateTuple as LSTMStateTuple
+from ._dynamic_rnn import dynamic_rnn as dynamic_rnn
+from ._tensor_shape import TensorShape as TensorShape
+from ._typing import RNNCellLike as RNNCellLike
+from ._wrappers._device import DeviceWrapper as DeviceWrapper
+from ._wrappers._dropout import DropoutWrapper as DropoutWrapper
+from ._wrappers._multi_rnn import MultiRNNCell as MultiRNNCell
+from ._wrappers._residual import ResidualWrapper as ResidualWrapper
+
+__version__ = "0.1.0"

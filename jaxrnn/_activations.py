@@ -1,0 +1,61 @@
+"""What the `activation` argument of a cell may be: None, a name or a function."""
+
+import jax
+import jax.numpy as jnp
+
+from ._typing import Activation, Array
+
+
+def _gelu(x: Array) -> Array:
+    return jax.nn.gelu(x, approximate=False)
+
+
+def _hard_sigmoid(x: Array) -> Array:
+    """Keras's line of slope 0.2; JAX's has slope 1/6."""
+    return jnp.clip(0.2 * x + 0.5, 0.0, 1.0)
+
+
+def _linear(x: Array) -> Array:
+    return x
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "elu": jax.nn.elu,
+    "exponential": jnp.exp,
+    "gelu": _gelu,
+    "hard_sigmoid": _hard_sigmoid,
+    "linear": _linear,
+    "mish": jax.nn.mish,
+    "relu": jax.nn.relu,
+    "selu": jax.nn.selu,
+    "sigmoid": jax.nn.sigmoid,
+    "softmax": jax.nn.softmax,
+    "softplus": jax.nn.softplus,
+    "softsign": jax.nn.soft_sign,
+    "swish": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+
+
+def resolve_activation(where: str, activation: Activation | str | None) -> Activation:
+    """The function that `activation` names: tanh for None, Keras's for a string.
+
+    Raises:
+        ValueError: If no activation has that name.
+        TypeError: If it is neither None, a string nor callable.
+    """
+    if activation is None:
+        return jnp.tanh
+    if isinstance(activation, str):
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"{where}: `activation` must be one of {', '.join(ACTIVATIONS)}, got "
+                f"{activation!r}. Or pass the function itself."
+            )
+        return ACTIVATIONS[activation]
+    if not callable(activation):
+        raise TypeError(
+            f"{where}: `activation` must be None, a name or a function, got "
+            f"{activation!r}."
+        )
+    return activation

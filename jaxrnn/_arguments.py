@@ -1,0 +1,235 @@
+"""The arguments that drivers share: what they may be and their final form."""
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._errors import EntryError, KindError, describe, describe_structure, is_array
+from ._trees import map_named, named_leaves
+from ._typing import Array, DType, PyTree
+
+# Unrolling makes programs larger and, on the CPU, no faster; TensorFlow's usual 32
+# would multiply the compile time by ten.
+MAX_UNROLL = 4
+INT32_MAX = np.iinfo(np.int32).max
+
+
+def check_cell(where: str, name: str, cell: Any) -> None:
+    """Raises TypeError for what is not a cell, with all that it lacks."""
+    missing = [
+        f"`{trait}`"
+        for trait in ("output_size", "state_size")
+        if not hasattr(cell, trait)
+    ]
+    if not (hasattr(cell, "zero_state") or hasattr(cell, "get_initial_state")):
+        missing.append("`zero_state` or `get_initial_state`")
+    if not callable(cell):
+        missing.append("being callable")
+    if not missing:
+        return
+    fix = (
+        f"Bind it first: `{name}.bind(params)`."
+        if hasattr(cell, "bind")
+        else "Give a bound cell, or an object that keeps the RNNCell protocol."
+    )
+    raise TypeError(
+        f"{where}: `{name}` must be an RNNCell, got {cell!r}, which lacks "
+        f"{', '.join(missing)}. {fix}"
+    )
+
+
+def as_dtype(where: str, dtype: DType) -> DType:
+    """The dtype that JAX uses for `dtype`: float64 is float32 unless x64 is on.
+
+    Raises:
+        TypeError: If it names no dtype.
+    """
+    try:
+        return jax.dtypes.canonicalize_dtype(dtype)
+    except TypeError:
+        raise TypeError(
+            f"{where}: `dtype` must name a dtype, got {dtype!r}. Use jnp.float32, say."
+        ) from None
+
+
+def as_unroll(where: str, parallel_iterations: Any) -> int:
+    """How many steps a loop takes per turn: `parallel_iterations` within reason.
+
+    None and 0 ask for the default, one step. Values do not depend on it.
+
+    Raises:
+        TypeError: If it is negative or no integer; the latter also an AssertionError,
+            as in TensorFlow.
+    """
+    if parallel_iterations is None:
+        return 1
+    try:
+        count = operator.index(parallel_iterations)
+    except TypeError:
+        raise KindError(
+            f"{where}: `parallel_iterations` must be an integer, got "
+            f"{describe(parallel_iterations)}. Leave it out for the default."
+        ) from None
+    if count < 0:
+        raise TypeError(
+            f"{where}: `parallel_iterations` must be positive, got {count}. Leave it "
+            "out for the default."
+        )
+    return min(max(count, 1), MAX_UNROLL)
+
+
+def check_swap_memory(where: str, swap_memory: Any) -> None:
+    """Raises TypeError unless `swap_memory` is a Python bool."""
+    if not isinstance(swap_memory, bool | np.bool_):
+        raise TypeError(
+            f"{where}: `swap_memory` must be True or False, got "
+            f"{describe(swap_memory)}."
+        )
+
+
+def check_time_major(where: str, time_major: Any) -> None:
+    """Raises TypeError unless `time_major` is a Python bool."""
+    if not isinstance(time_major, bool | np.bool_):
+        raise TypeError(
+            f"{where}: `time_major` must be True or False, got {describe(time_major)}. "
+            "It is static: under jit, close over it or name it in `static_argnames`."
+        )
+
+
+def as_scope(where: str, scope: Any, default: str) -> str:
+    """The name under which the loop's operations stand in profiles.
+
+    Raises:
+        TypeError: If it is neither None nor a string.
+    """
+    if scope is None:
+        return default
+    if not isinstance(scope, str):
+        raise TypeError(f"{where}: `scope` must be a string, got {describe(scope)}.")
+    return scope
+
+
+def as_sequences(where: str, inputs: Any, time_major: bool) -> PyTree:
+    """The nest of inputs as arrays of rank 3 or more that agree in time and batch.
+
+    Raises:
+        ValueError: If there are none, a rank is below 3, or axes disagree.
+        TypeError: If a leaf is no array.
+    """
+    if inputs is None:
+        raise ValueError(
+            f"{where}: `inputs` must be arrays: None values not supported."
+        )
+    if not jax.tree.leaves(inputs):
+        raise EntryError(
+            f"{where}: `inputs` must hold at least one array, got "
+            f"{describe_structure(inputs)}."
+        )
+    axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
+    inputs = map_named("inputs", lambda n, x: _as_sequence(where, n, x, axes), inputs)
+    (first, leaf), *rest = named_leaves("inputs", inputs)
+    for axis, what in (
+        (0 if time_major else 1, "Time steps"),
+        (int(time_major), "Batch size"),
+    ):
+        for name, other in rest:
+            if other.shape[axis] != leaf.shape[axis]:
+                raise ValueError(
+                    f"{where}: {what} must be the same for all inputs {axes}: `{first}`"
+                    f" is {describe(leaf)}, `{name}` is {describe(other)}."
+                )
+    return inputs
+
+
+def _as_sequence(where: str, name: str, leaf: Any, axes: str) -> Array:
+    if leaf is None:
+        raise ValueError(
+            f"{where}: `{name}` must be an array: None values not supported."
+        )
+    try:
+        array = jnp.asarray(leaf)
+    except TypeError:
+        raise TypeError(
+            f"{where}: `{name}` must be an array, got {describe(leaf)}."
+        ) from None
+    if array.ndim < 3:
+        fix = (
+            "Add an axis."
+            if is_array(leaf)
+            else "A list is a nest of its elements: make it one array by jnp.asarray."
+        )
+        raise ValueError(
+            f"{where}: `{name}` must have rank at least 3, {axes}, got "
+            f"{describe(leaf)} of rank {array.ndim}. {fix}"
+        )
+    return array
+
+
+def as_lengths(where: str, sequence_length: Any, batch_size: int) -> Array | None:
+    """The lengths as int32 `[batch]`, none negative; None stays None.
+
+    Anything beyond int32 is clamped, where TensorFlow would wrap around.
+
+    Raises:
+        TypeError: If they are not integers (or booleans).
+        ValueError: If they are no vector of `batch_size` entries.
+    """
+    if sequence_length is None:
+        return None
+    lengths = _as_integers(where, sequence_length)
+    if lengths.ndim != 1:
+        raise ValueError(
+            f"{where}: `sequence_length` must be a vector of length batch_size, "
+            f"{batch_size}, got {describe(lengths)}."
+        )
+    if lengths.shape[0] != batch_size:
+        raise ValueError(
+            f"{where}: `sequence_length` must have one entry a row, {batch_size}, got "
+            f"{describe(lengths)}. Nothing is broadcast."
+        )
+    if lengths.dtype.itemsize >= 4:  # Narrower integers cannot exceed int32.
+        lengths = lengths.clip(0, INT32_MAX)
+    return jnp.maximum(jnp.asarray(lengths.astype(np.int32)), 0)
+
+
+def _as_integers(where: str, lengths: Any) -> Array | np.ndarray:
+    if not is_array(lengths):
+        traced = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(lengths))
+        # NumPy keeps 64 bits whether x64 is on or not.
+        lengths = jnp.asarray(lengths) if traced else np.asarray(lengths)
+        if lengths.size == 0:
+            lengths = lengths.astype(np.int32)
+    if not (jnp.issubdtype(lengths.dtype, jnp.integer) or lengths.dtype == bool):
+        raise TypeError(
+            f"{where}: `sequence_length` must hold integers, got {describe(lengths)}. "
+            "Cast it: `lengths.astype(jnp.int32)`."
+        )
+    return lengths
+
+
+def as_state(where: str, name: str, state: PyTree) -> PyTree:
+    """A given initial state with arrays of fixed dtype as leaves.
+
+    Raises:
+        ValueError: If it holds None.
+        TypeError: If a leaf is no array.
+    """
+    return map_named(name, lambda n, leaf: _as_state_leaf(where, n, leaf), state)
+
+
+def _as_state_leaf(where: str, name: str, leaf: Any) -> Array:
+    if leaf is None:
+        raise ValueError(
+            f"{where}: `{name}` must be an array: None values not supported."
+        )
+    try:
+        array = jnp.asarray(leaf)
+    except TypeError:
+        raise TypeError(
+            f"{where}: `{name}` must be an array, got {describe(leaf)}."
+        ) from None
+    # A Python number would be weakly typed and change the carry's type at step 1.
+    return array if is_array(leaf) else array.astype(array.dtype)

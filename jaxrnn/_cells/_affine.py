@@ -1,0 +1,151 @@
+"""Cells that are products followed by elementwise updates.
+
+What costs in a recurrent cell is `[inputs, h] @ kernel + bias`; the rest is
+elementwise. A cell that keeps the two apart is a chain of stages, and what treats the
+products on their own (initialising, checking, hoisting them out of a loop) is written
+once for all such cells.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from .._errors import describe
+from .._initializers import ParamSpec, make_params
+from .._math import affine, widest_dtype
+from .._typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
+from ._base import RNNCell
+from ._checks import check_floating, check_params, check_state, check_step_inputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One product of a cell and the elementwise update that follows it.
+
+        z = [inputs, operand] @ kernel + bias
+        operand, carry = update(params, z, carry)
+
+    What the last stage returns is `(output, new_state)`.
+
+    Attributes:
+        update: `update(params, z, carry) -> (operand, carry)`, elementwise over rows;
+            `params` are the cell's, all of them.
+        rows: The size of the operand.
+        columns: The size of z.
+        kernel: The initializer of the kernel.
+        bias: The initializer of the bias, or None for a product without one.
+        path: The key under which `kernel` and `bias` lie; None for the top.
+        takes_inputs: Whether the inputs stand before the operand in the product.
+    """
+
+    update: Callable[[Params, Array, Any], tuple[Array, Any]]
+    rows: int
+    columns: int
+    kernel: Initializer
+    bias: Initializer | None
+    path: str | None = None
+    takes_inputs: bool = True
+
+    def specs(self, depth: int) -> dict[str, Any]:
+        """The parameters for inputs of size `depth`, under their names."""
+        rows = self.rows + (depth if self.takes_inputs else 0)
+        specs = {"kernel": ParamSpec((rows, self.columns), self.kernel)}
+        if self.bias is not None:
+            specs["bias"] = ParamSpec((self.columns,), self.bias)
+        return specs if self.path is None else {self.path: specs}
+
+    def product(
+        self, params: Params, inputs: Array, operand: Array, dtype: DType
+    ) -> Array:
+        """z, `[batch, columns]` in `dtype`."""
+        operands = (inputs, operand) if self.takes_inputs else (operand,)
+        return affine(
+            params if self.path is None else params[self.path], operands, dtype
+        )
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class AffineCell(RNNCell):
+    """A cell given by its `stages`; `init` and `apply` follow from them.
+
+    Inputs are `[batch, depth]` and floating; inputs, parameters and the state that is
+    multiplied share one dtype. A leaf of the state that is only used elementwise may be
+    wider: then the elementwise work is done in that dtype.
+    """
+
+    @property
+    @abc.abstractmethod
+    def stages(self) -> tuple[Stage, ...]:
+        """The products in order, each with the update that follows it."""
+
+    @abc.abstractmethod
+    def enter(self, state: PyTree) -> tuple[Array, Any]:
+        """The first stage's `(operand, carry)`: what of the state is multiplied."""
+
+    def elementwise_specs(self) -> dict[str, ParamSpec]:
+        """Parameters that the updates use by themselves, such as peepholes."""
+        return {}
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """All parameters for inputs of size `depth`, in the order of their making."""
+        first, *rest = (stage.specs(depth) for stage in self.stages)
+        specs = {**first, **self.elementwise_specs()}
+        for stage_specs in rest:
+            specs |= stage_specs
+        return specs
+
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """Fresh parameters for inputs `[batch, depth]`; see `RNNCell.init`.
+
+        Raises:
+            ValueError: If `inputs` are not of rank 2, or the dtype is not floating.
+        """
+        name = type(self).__name__
+        check_step_inputs(name, inputs)
+        dtype = jax.dtypes.canonicalize_dtype(
+            dtype or getattr(self, "dtype", None) or inputs.dtype
+        )
+        check_floating(name, "dtype", dtype)
+        return make_params(self.param_specs(inputs.shape[-1]), key, dtype)
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step; see `RNNCell.apply`. No random numbers are drawn.
+
+        Raises:
+            ValueError: If a shape, or the set of parameters, is not what the cell and
+                the inputs ask for.
+            TypeError: If a dtype or the kind of state is not.
+        """
+        del key
+        inputs, state = self._checked(params, inputs, state)
+        with jax.named_scope(self._scope()):
+            operand, carry = self.enter(state)
+            dtype = widest_dtype(state)
+            for stage in self.stages:
+                z = stage.product(params, inputs, operand, dtype)
+                operand, carry = stage.update(params, z, carry)
+            return operand, carry
+
+    def _checked(
+        self, params: Params, inputs: PyTree, state: PyTree
+    ) -> tuple[Array, PyTree]:
+        name = type(self).__name__
+        inputs = check_step_inputs(name, inputs)
+        state = check_state(name, state, self.state_size, inputs.shape[0])
+        check_params(name, params, self.param_specs(inputs.shape[-1]), inputs.dtype)
+        operand, _ = self.enter(state)
+        own = jax.dtypes.canonicalize_dtype(
+            getattr(self, "dtype", None) or inputs.dtype
+        )
+        if not inputs.dtype == operand.dtype == own:
+            raise TypeError(
+                f"{name}: `inputs`, `state` and the cell must share one dtype, got "
+                f"{describe(inputs)}, {describe(operand)} and {own}. Cast the inputs, "
+                "or make the state with their dtype."
+            )
+        return inputs, state

@@ -1,0 +1,192 @@
+"""What every cell has: sizes, zero states, binding."""
+
+import abc
+import dataclasses
+import re
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._arguments import as_dtype
+from .._bound import BoundCell
+from .._errors import describe
+from .._trees import map_sizes, named_leaves
+from .._typing import DType, Key, Params, PyTree, Shaped, Size
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class RNNCell(abc.ABC):
+    """The hyper-parameters of one step: hashable, equal by value, without arrays.
+
+    A cell of your own is a frozen dataclass over this class with `state_size` and
+    `output_size` (fields or properties), `init` and `apply`;
+    `jaxrnn.testing.check_cell` holds it to the laws that the drivers rely on.
+
+    Attributes:
+        state_size: The sizes of the state: an int, a `TensorShape` or a nest of those,
+            without the batch axis.
+        output_size: The sizes of the output, likewise.
+        holds_cells: Whether `apply` passes its key on to cells of its own. Such a cell
+            gets the keys of the run and of the step; any other a plain key.
+
+    Source: `tf.compat.v1.nn.rnn_cell.RNNCell`.
+    """
+
+    holds_cells = False
+
+    if TYPE_CHECKING:
+        # Not abstract properties at run time: a cell may have them as fields.
+        @property
+        def state_size(self) -> Size:
+            """An int, a `TensorShape` or a nest of those, without the batch axis."""
+
+        @property
+        def output_size(self) -> Size:
+            """An int, a `TensorShape` or a nest of those, without the batch axis."""
+
+    @abc.abstractmethod
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """Fresh parameters.
+
+        Args:
+            key: A random key.
+            inputs: One step of inputs, `[batch, depth]` or a nest, or its
+                `jax.ShapeDtypeStruct`: only shapes and dtypes are read.
+            dtype: The dtype of the parameters; by default the cell's own, else that of
+                the inputs.
+        """
+
+    @abc.abstractmethod
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step, a pure function.
+
+        Args:
+            params: Parameters as `init` makes them.
+            inputs: One step of inputs, each leaf `[batch, ...]`.
+            state: A state of the structure of `state_size`, each leaf `[batch, ...]`.
+            key: A random key for this step; None for a deterministic step.
+
+        Returns:
+            `(output, new_state)`; the state keeps its structure, shapes and dtypes.
+        """
+
+    def bind(self, params: Params, key: Key | None = None) -> BoundCell:
+        """The cell with its parameters: what a driver takes.
+
+        Args:
+            params: Parameters as `init` makes them, or a checkpoint's under the same
+                names.
+            key: The random key of one run, for cells that draw random numbers. None
+                switches all noise off.
+        """
+        return BoundCell(params, key, cell=self)
+
+    def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
+        """Zeros of the structure of `state_size`.
+
+        Args:
+            batch_size: The number of rows, an int or an integer scalar array.
+            dtype: The dtype of every leaf.
+
+        Returns:
+            Each leaf `[batch_size, *size]`.
+
+        Raises:
+            TypeError: If `batch_size` is no integer.
+            ValueError: If it is None.
+        """
+        batch, dtype = _batch_size(batch_size), as_dtype("zero_state", dtype)
+        return map_sizes(
+            lambda shape: jnp.zeros((batch, *shape), dtype), self.state_size
+        )
+
+    def get_initial_state(
+        self,
+        inputs: PyTree = None,
+        batch_size: int | None = None,
+        dtype: DType | None = None,
+    ) -> PyTree:
+        """The zero state, with batch size and dtype from `inputs` or as given.
+
+        Args:
+            inputs: One step of inputs, each leaf `[batch, ...]`, or None.
+            batch_size: The number of rows; with `inputs` it must agree or be None.
+            dtype: The dtype of the state; with `inputs` it must agree or be None.
+
+        Raises:
+            ValueError: If the arguments disagree or do not say enough.
+        """
+        if inputs is not None:
+            batch_size, dtype = _from_inputs(inputs, batch_size, dtype)
+        if batch_size is None or dtype is None:
+            raise ValueError(
+                "get_initial_state: `inputs`, or both `batch_size` and `dtype`, must "
+                f"be given, got batch_size={batch_size!r} and dtype={dtype!r}."
+            )
+        return self.zero_state(batch_size, dtype)
+
+    def __repr__(self) -> str:
+        """The fields that differ from their defaults; functions by their names."""
+        shown = (
+            f"{field.name}={_short(getattr(self, field.name))}"
+            for field in dataclasses.fields(self)
+            if field.repr and field.compare
+            if getattr(self, field.name) != field.default
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _scope(self) -> str:
+        """TensorFlow's name of the cell in profiles and checkpoints: `lstm_cell`."""
+        name = getattr(self, "name", None)
+        return name or snake_case(type(self).__name__)
+
+
+def _short(value: Any) -> str:
+    return getattr(value, "__name__", None) or repr(value)
+
+
+def snake_case(name: str) -> str:
+    """`BasicLSTMCell` -> `basic_lstm_cell`, as TensorFlow names layers."""
+    name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def _batch_size(batch_size: Any) -> Any:
+    if isinstance(batch_size, jax.Array | np.ndarray | np.generic):
+        if batch_size.ndim or not jnp.issubdtype(batch_size.dtype, jnp.integer):
+            raise TypeError(
+                "zero_state: `batch_size` must be an integer, got "
+                f"{describe(batch_size)}. The number of rows of an array is "
+                "`x.shape[0]`."
+            )
+        return int(batch_size)
+    # A symbolic dimension of jax.export is neither int nor array, and is welcome.
+    if batch_size is None:
+        raise ValueError(
+            "zero_state: `batch_size` must be known, got None. It is the number of "
+            "rows of the inputs."
+        )
+    if isinstance(batch_size, bool | float | str | complex):
+        raise TypeError(
+            f"zero_state: `batch_size` must be an integer, got {describe(batch_size)}."
+        )
+    return batch_size
+
+
+def _from_inputs(inputs: PyTree, batch_size: Any, dtype: DType) -> tuple[int, DType]:
+    name, leaf = next(named_leaves("inputs", inputs))
+    if batch_size is not None and batch_size != leaf.shape[0]:
+        raise ValueError(
+            f"get_initial_state: `batch_size` must be that of `{name}`, "
+            f"{leaf.shape[0]}, got {batch_size}. Leave it out."
+        )
+    if dtype is not None and as_dtype("get_initial_state", dtype) != leaf.dtype:
+        raise ValueError(
+            f"get_initial_state: `dtype` must be that of `{name}`, {leaf.dtype}, got "
+            f"{dtype}. Leave it out."
+        )
+    return leaf.shape[0], leaf.dtype

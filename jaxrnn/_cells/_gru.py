@@ -1,0 +1,89 @@
+"""The gated recurrent unit."""
+
+import dataclasses
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from .._initializers import glorot_uniform, ones, zeros
+from .._typing import Array, DType, Initializer, Params, Size
+from ._affine import AffineCell, Stage
+from ._checks import set_common_fields
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False)
+class GRUCell(AffineCell):
+    """A gated recurrent unit that resets before the product.
+
+        r, u = split(sigmoid([x, h] gates/kernel + gates/bias))
+        c    = activation([x, r * h] candidate/kernel + candidate/bias)
+        h'   = u * h + (1 - u) * c
+
+    Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
+    output `[batch, H]`; `gates/kernel` `[I + H, 2H]`, `gates/bias` `[2H]`, blocks r, u;
+    `candidate/kernel` `[I + H, H]`, `candidate/bias` `[H]`.
+
+    Attributes:
+        num_units: `H`.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Taken for TensorFlow's sake; parameters are explicit here.
+        kernel_initializer: For both kernels; None for Glorot uniform.
+        bias_initializer: For both biases; None for 1 in the gates and 0 in the
+            candidate.
+        name: The name of the step in profiles.
+        dtype: The dtype that parameters and inputs must have; None for any.
+
+    Source: arXiv:1406.1078; `tf.compat.v1.nn.rnn_cell.GRUCell`.
+    """
+
+    num_units: int
+    activation: Any = None
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    kernel_initializer: Initializer | None = None
+    bias_initializer: Initializer | None = None
+    name: str | None = None
+    dtype: DType | None = None
+
+    def __post_init__(self) -> None:
+        set_common_fields(self)
+
+    @property
+    def state_size(self) -> Size:
+        """`num_units`."""
+        return self.num_units
+
+    @property
+    def output_size(self) -> Size:
+        """`num_units`."""
+        return self.num_units
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The gates; then the candidate, of the state as the gates reset it."""
+        size, kernel = self.num_units, self.kernel_initializer or glorot_uniform
+        gate_bias, bias = self.bias_initializer or ones, self.bias_initializer or zeros
+        return (
+            Stage(self._gates, size, 2 * size, kernel, gate_bias, "gates"),
+            Stage(self._candidate, size, size, kernel, bias, "candidate"),
+        )
+
+    def enter(self, state: Array) -> tuple[Array, Array]:
+        """The state is multiplied whole."""
+        return state, state
+
+    def _gates(
+        self, params: Params, z: Array, state: Array
+    ) -> tuple[Array, tuple[Array, Array]]:
+        del params
+        r, u = jnp.split(jax.nn.sigmoid(z), 2, axis=-1)
+        return r * state, (u, state)
+
+    def _candidate(
+        self, params: Params, z: Array, carry: tuple[Array, Array]
+    ) -> tuple[Array, Array]:
+        del params
+        u, state = carry
+        new_state = u * state + (1 - u) * self.activation(z)
+        return new_state, new_state

@@ -1,0 +1,71 @@
+"""The two ways in which an LSTM's memory c and output h lie in its state."""
+
+import abc
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from .._typing import Array, DType, PyTree, Size
+from ._affine import AffineCell
+
+
+class LSTMStateTuple(NamedTuple):
+    """The state of an LSTM: the memory `c`, then the output `h`.
+
+    Source: `tf.compat.v1.nn.rnn_cell.LSTMStateTuple`.
+    """
+
+    c: Any
+    h: Any
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of both.
+
+        Raises:
+            TypeError: If they differ.
+        """
+        if self.c.dtype != self.h.dtype:
+            raise TypeError(
+                "LSTMStateTuple: `c` and `h` must have one dtype for `dtype`, got "
+                f"{self.c.dtype} and {self.h.dtype}. Ask `c` or `h` itself."
+            )
+        return self.c.dtype
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class LSTMFamily(AffineCell):
+    """A cell whose state is c and h, as a tuple or side by side in one array."""
+
+    @property
+    @abc.abstractmethod
+    def sizes(self) -> LSTMStateTuple:
+        """The sizes of c and of h."""
+
+    @property
+    @abc.abstractmethod
+    def is_tuple(self) -> bool:
+        """Whether the state is a tuple."""
+
+    @property
+    def state_size(self) -> Size:
+        """`LSTMStateTuple(c, h)` of sizes, or their sum for one array `[c, h]`."""
+        return self.sizes if self.is_tuple else sum(self.sizes)
+
+    @property
+    def output_size(self) -> Size:
+        """The size of h."""
+        return self.sizes.h
+
+    def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
+        """H is multiplied."""
+        pair = state if self.is_tuple else jnp.split(state, [self.sizes.c], axis=-1)
+        state = LSTMStateTuple(*pair)
+        return state.h, state
+
+    def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
+        """`(output, new_state)` of the cell."""
+        if self.is_tuple:
+            return h, LSTMStateTuple(c, h)
+        return h, jnp.concatenate([c, h], axis=-1)

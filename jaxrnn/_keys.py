@@ -1,0 +1,52 @@
+"""How random keys reach the cells: one for the run, one for the step.
+
+A driver gives step t the key `fold_in(key, t)`, so that noise depends neither on
+unrolling nor on chunks nor on the backend. Noise that is drawn once a run (variational
+dropout) needs the run's key as well, so both travel together through the cells that
+hold other cells; any other cell sees the plain key of the step.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from ._typing import Array, Key, Params, PyTree
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepKey:
+    """The key of the whole run and that of the present step."""
+
+    run: Any
+    step: Any
+
+
+def at_step(key: Key | None, t: Array) -> StepKey | None:
+    """What a driver hands to step `t`; None stays None."""
+    return None if key is None else StepKey(key, jax.random.fold_in(key, t))
+
+
+def fold(key: Any, data: int) -> Any:
+    """An independent key for the part that `data` numbers; None stays None."""
+    return jax.tree.map(lambda k: jax.random.fold_in(k, data), key)
+
+
+def run_key(key: Any) -> Key:
+    """The key of the run; a plain key stands for both."""
+    return key.run if isinstance(key, StepKey) else key
+
+
+def step_key(key: Any) -> Key:
+    """The key of the step; a plain key stands for both."""
+    return key.step if isinstance(key, StepKey) else key
+
+
+def apply_cell(
+    cell: Any, params: Params, inputs: PyTree, state: PyTree, key: Any
+) -> tuple[PyTree, PyTree]:
+    """`cell.apply`, with both keys for a cell that holds cells, else the step's."""
+    if not getattr(cell, "holds_cells", False):
+        key = step_key(key)
+    return cell.apply(params, inputs, state, key=key)

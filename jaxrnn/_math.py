@@ -1,0 +1,34 @@
+"""The arithmetic that cells share."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from ._typing import Array, DType, Params, PyTree
+
+
+def affine(params: Params, operands: Sequence[Array], dtype: DType) -> Array:
+    """`[a, b, ...] @ kernel + bias`, `[batch, columns]` in `dtype`.
+
+    One product over the concatenated operands and the bias after it, as TensorFlow
+    does; the product is accumulated in `dtype` where that is wider than the operands'.
+    """
+    joined = jnp.concatenate(operands, axis=-1) if len(operands) > 1 else operands[0]
+    z = jnp.dot(joined, params["kernel"], preferred_element_type=dtype)
+    if "bias" not in params:
+        return z
+    return z + params["bias"].astype(dtype)[None, :]
+
+
+def clip_symmetric(x: Array, bound: float) -> Array:
+    """`x` limited to `[-bound, bound]`; the gradient is 1 up to and at the bounds.
+
+    `jnp.clip` halves the gradient at a bound and `lax.clamp` drops it there.
+    """
+    return jnp.where(x < -bound, -bound, jnp.where(x > bound, bound, x))
+
+
+def widest_dtype(tree: PyTree) -> DType:
+    """The dtype of most bits among the leaves: float32 for float32 and bfloat16."""
+    return max((leaf.dtype for leaf in jax.tree.leaves(tree)), key=lambda d: d.itemsize)

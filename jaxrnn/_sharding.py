@@ -1,0 +1,54 @@
+"""Giving what a driver makes itself the layout over devices that the inputs have."""
+
+import jax
+import jax.numpy as jnp
+
+from ._masking import rows
+from ._typing import Array, PyTree
+
+
+def as_rows_of(xs: Array, tree: PyTree, batch_axis: int, beside: PyTree = ()) -> PyTree:
+    """The same values, laid out over devices as the rows of `xs` are.
+
+    A zero state is made without knowledge of the inputs' sharding. In a loop its type
+    must be that of the state after a step: sharded on explicit meshes, varying inside
+    of `shard_map`. Taking away a zero that is made of the inputs joins the types, and
+    is removed by the compiler.
+
+    Args:
+        xs: An array with rows along `batch_axis` and time along the other of axes 0, 1.
+        tree: What is laid out, each leaf `[batch, ...]` or without axes.
+        batch_axis: 0 or 1.
+        beside: Arrays that vary over devices by themselves, such as parameters.
+    """
+    step = jax.lax.slice_in_dim(
+        xs, 0, min(1, xs.shape[1 - batch_axis]), axis=1 - batch_axis
+    )
+    mask = _never(step, axis=tuple(a for a in range(xs.ndim) if a != batch_axis))
+    for leaf in jax.tree.leaves(beside):
+        mask = mask | _never(leaf, axis=None)
+
+    def spread(leaf: Array) -> Array:
+        if leaf.ndim == 0:
+            return _minus_nothing(leaf, jnp.any(mask))
+        if leaf.shape[0] != mask.shape[0]:
+            return leaf  # Nothing is broadcast: the probe says what is wrong.
+        return _minus_nothing(leaf, rows(mask, leaf))
+
+    return jax.tree.map(spread, tree)
+
+
+def _minus_nothing(leaf: Array, never: Array) -> Array:
+    """The same value, in a type that joins the shardings of both."""
+    if leaf.dtype == bool:
+        return leaf ^ never
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jnp.where(never, leaf, leaf)
+    return leaf - never.astype(leaf.dtype)  # Keeps the sign of -0.0, as + would not.
+
+
+def _never(leaf: Array, axis: tuple[int, ...] | None) -> Array:
+    """False in the sharding of `leaf`, with the axes `axis` (None: all) reduced."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf, axis = jax.random.key_data(leaf), None if axis is None else (*axis, -1)
+    return jnp.any(jnp.zeros_like(leaf, dtype=bool), axis=axis)

@@ -1,0 +1,82 @@
+"""A shape that counts as one leaf in a structure of sizes."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+
+class TensorShape:
+    """The shape of one state or output, without its batch axis.
+
+    In `state_size` and `output_size` a tuple is a structure: `(5, 5)` means two
+    vectors of size 5. `TensorShape([5, 5])` is one array, `[batch, 5, 5]`, and
+    `TensorShape([])` one number a row, `[batch]`.
+
+    Args:
+        dims: The axes' sizes, integers that are not negative.
+
+    Raises:
+        TypeError: If `dims` is not a sequence of integers.
+        ValueError: If a size is negative or None.
+
+    Source: `tf.TensorShape`, for fully known shapes.
+    """
+
+    __slots__ = ("_dims",)
+
+    def __init__(self, dims: Iterable[int]) -> None:
+        self._dims = tuple(_dim(d) for d in dims)
+
+    def as_list(self) -> list[int]:
+        """The sizes as a list."""
+        return list(self._dims)
+
+    @property
+    def rank(self) -> int:
+        """The number of axes."""
+        return len(self._dims)
+
+    def num_elements(self) -> int:
+        """The product of the sizes; 1 for rank 0."""
+        return math.prod(self._dims)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._dims)
+
+    def __len__(self) -> int:
+        return len(self._dims)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._dims[index]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, TensorShape):
+            return self._dims == other._dims
+        if isinstance(other, tuple | list):
+            return self._dims == tuple(other)
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._dims)
+
+    def __repr__(self) -> str:
+        return f"TensorShape({list(self._dims)})"
+
+
+def _dim(value: object) -> int:
+    if value is None:
+        raise ValueError(
+            "TensorShape: `dims` must be known, got None. Give every axis a size."
+        )
+    try:
+        dim = operator.index(value)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        raise TypeError(
+            f"TensorShape: `dims` must be integers, got {value!r}."
+        ) from None
+    if dim < 0:
+        raise ValueError(f"TensorShape: `dims` must not be negative, got {dim}.")
+    return dim

@@ -1,0 +1,95 @@
+"""Nests: where TensorFlow's rules and JAX's pytrees differ, and what is done of it.
+
+* To TensorFlow None is a leaf, to JAX it is an empty nest. No argument here may hold
+  None, so it is looked for and refused, never dropped.
+* A `TensorShape` is a leaf of a structure of sizes. It is not a registered pytree
+  node, so JAX agrees.
+* TensorFlow tells lists from tuples from named tuples only where it checks strictly.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from ._errors import describe_structure, leaf_name
+from ._tensor_shape import TensorShape
+
+
+def named_leaves(name: str, tree: Any) -> Iterator[tuple[str, Any]]:
+    """Pairs of a leaf's full name and the leaf; None counts as a leaf."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is None)
+    return ((leaf_name(name, path), leaf) for path, leaf in leaves)
+
+
+def map_named(name: str, fn: Callable[[str, Any], Any], tree: Any) -> Any:
+    """`jax.tree.map` whose function also gets the leaf's full name; None is a leaf."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: fn(leaf_name(name, path), leaf),
+        tree,
+        is_leaf=lambda x: x is None,
+    )
+
+
+def map_sizes(fn: Callable[[tuple[int, ...]], Any], size: Any) -> Any:
+    """Apply `fn` to the shape, without batch axis, that each leaf of `size` names."""
+    return map_named("size", lambda name, leaf: fn(size_shape(name, leaf)), size)
+
+
+def size_shapes(size: Any) -> list[tuple[int, ...]]:
+    """The shapes, without batch axis, of the leaves of `size`, in flat order."""
+    return [size_shape(name, leaf) for name, leaf in named_leaves("size", size)]
+
+
+def size_shape(name: str, leaf: Any) -> tuple[int, ...]:
+    """`(n,)` for an int n, the sizes of a `TensorShape`.
+
+    Raises:
+        ValueError: If the leaf is None.
+        TypeError: If it is neither an int nor a `TensorShape`.
+    """
+    if leaf is None:
+        raise ValueError(
+            f"`{name}` must be known, got None. Give an int or a TensorShape."
+        )
+    try:
+        return (
+            tuple(leaf) if isinstance(leaf, TensorShape) else tuple(TensorShape([leaf]))
+        )
+    except TypeError:
+        raise TypeError(
+            f"`{name}` must be an int or a TensorShape, got {leaf!r}. A tuple of sizes "
+            "is a nest of vectors; one array of rank 2 is `TensorShape([5, 5])`."
+        ) from None
+
+
+def check_structure(where: str, want: Any, got: Any, strict: bool) -> None:
+    """Hold `got` to the nest of `want`; if not `strict`, lists pass for tuples.
+
+    Raises:
+        ValueError: If the nests differ.
+        TypeError: If `strict` and only the kinds of sequence differ.
+    """
+    want_def, got_def = jax.tree.structure(want), jax.tree.structure(got)
+    if want_def == got_def:
+        return
+    same_but_for_kind = _loosened(want_def) == _loosened(got_def)
+    if same_but_for_kind and not strict:
+        return
+    error = TypeError if same_but_for_kind else ValueError
+    raise error(
+        f"{where} must have the structure {describe_structure(want)}, "
+        f"got {describe_structure(got)}."
+    )
+
+
+def _loosened(treedef: Any) -> Any:
+    """The nest with every kind of sequence written as one."""
+    node = treedef.node_data()
+    if node is None:
+        return "*"
+    kind, data = node
+    children = tuple(_loosened(child) for child in treedef.children())
+    if issubclass(kind, tuple | list):
+        return ("sequence", children)
+    return (kind, str(data), children)

@@ -1,0 +1,48 @@
+"""Names for the types that the public signatures speak of."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import jax
+import numpy as np
+
+Array: TypeAlias = jax.Array
+ArrayLike: TypeAlias = jax.typing.ArrayLike
+PyTree: TypeAlias = Any
+"""A nest of arrays: tuples, named tuples, lists, dicts, registered classes."""
+
+Params: TypeAlias = dict[str, Any]
+"""Nested dicts of arrays under TensorFlow's variable names, split at '/'."""
+
+DType: TypeAlias = Any
+"""Whatever names a dtype: `jnp.float32`, `np.dtype("float32")`, `"float32"`."""
+
+Size: TypeAlias = Any
+"""An int (a vector), a `TensorShape`, or any nest of those."""
+
+Key: TypeAlias = Any
+"""A JAX random key, typed (`jax.random.key`) or raw (`jax.random.PRNGKey`)."""
+
+Shaped: TypeAlias = jax.Array | np.ndarray | jax.ShapeDtypeStruct
+Activation: TypeAlias = Callable[[jax.Array], jax.Array]
+Initializer: TypeAlias = Callable[..., jax.Array]
+"""`initializer(key, shape, dtype)`, as those of `jax.nn.initializers`."""
+
+
+@runtime_checkable
+class RNNCellLike(Protocol):
+    """What a driver asks of a cell; `zero_state` may be `get_initial_state` instead.
+
+    An object that also has `at_step(t)` is asked for its form at step `t` (a traced
+    int32 scalar) before each call: that is where a cell's random numbers learn of time.
+    """
+
+    @property
+    def state_size(self) -> Size: ...
+
+    @property
+    def output_size(self) -> Size: ...
+
+    def zero_state(self, batch_size: int, dtype: DType) -> PyTree: ...
+
+    def __call__(self, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]: ...

@@ -1,0 +1,169 @@
+"""Cells stacked into one."""
+
+import dataclasses
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from .._cells._base import RNNCell
+from .._errors import EntryError, describe
+from .._keys import apply_cell, fold
+from .._trees import size_shapes
+from .._typing import DType, Key, Params, PyTree, Shaped, Size
+from ._base import check_wrapped
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False)
+class MultiRNNCell(RNNCell):
+    """Cells one upon the other: the output of each is the input of the next.
+
+    The parameters are `{"cell_0": ..., "cell_1": ...}`. The same object twice shares
+    its parameters, which lie under the place of its first use; two equal cells do not
+    share: `MultiRNNCell([LSTMCell(5) for _ in range(2)])`.
+
+    Attributes:
+        cells: The cells, a list or tuple, from the inputs upwards.
+        state_is_tuple: Whether the state is a tuple of the cells' states. False for one
+            array of all of them side by side, which needs states of one vector each.
+
+    Raises:
+        TypeError: If `cells` is no list or tuple of cells.
+        ValueError: If it is empty, or a nested state is to lie in one array.
+
+    Source: `tf.compat.v1.nn.rnn_cell.MultiRNNCell`.
+    """
+
+    cells: tuple[RNNCell, ...]
+    state_is_tuple: bool = True
+    # Which cells are one object is part of the value: sharing changes the parameters.
+    owners: tuple[int, ...] = dataclasses.field(init=False, repr=False, default=())
+
+    holds_cells = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cells, tuple | list):
+            raise TypeError(
+                f"MultiRNNCell: `cells` must be a list or tuple, got {self.cells!r}."
+            )
+        if not self.cells:
+            raise ValueError(
+                "MultiRNNCell: `cells` must hold at least one cell, got none."
+            )
+        for i, cell in enumerate(self.cells):
+            check_wrapped("MultiRNNCell", f"cells[{i}]", cell)
+            if not self.state_is_tuple and not jax.tree_util.all_leaves(
+                [cell.state_size]
+            ):
+                raise ValueError(
+                    f"MultiRNNCell: `state_is_tuple=False` needs states of one vector, "
+                    f"got `cells[{i}]` with state_size {cell.state_size}."
+                )
+        ids = [id(cell) for cell in self.cells]
+        object.__setattr__(self, "owners", tuple(ids.index(i) for i in ids))
+        object.__setattr__(self, "cells", tuple(self.cells))
+
+    @property
+    def state_size(self) -> Size:
+        """A tuple of the cells' state sizes, or their sum."""
+        sizes = tuple(cell.state_size for cell in self.cells)
+        return sizes if self.state_is_tuple else sum(self._widths())
+
+    @property
+    def output_size(self) -> Size:
+        """That of the last cell."""
+        return self.cells[-1].output_size
+
+    def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
+        """A tuple of the cells' zero states, or one array `[batch_size, sum]`."""
+        if not self.state_is_tuple:
+            return super().zero_state(batch_size, dtype)
+        return tuple(cell.zero_state(batch_size, dtype) for cell in self.cells)
+
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """`{"cell_0": ..., ...}`, each for the outputs of the cell below.
+
+        Raises:
+            ValueError: If a shared cell would need parameters of two shapes.
+        """
+        params: Params = {}
+        for i, cell in enumerate(self.cells):
+            name = self._name(i)
+            if name not in params:
+                params[name] = cell.init(fold(key, i), inputs, dtype)
+            inputs = _output_of(cell, params[name], inputs)
+        return params
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step; see `RNNCell.apply`.
+
+        Raises:
+            ValueError: If there is not one state for each cell, or a cell's parameters
+                are missing.
+        """
+        self._check_params(params)
+        new_states = []
+        for i, (cell, cell_state) in enumerate(
+            zip(self.cells, self._split(state), strict=True)
+        ):
+            inputs, new_state = apply_cell(
+                cell, params[self._name(i)], inputs, cell_state, fold(key, i)
+            )
+            new_states.append(new_state)
+        if self.state_is_tuple:
+            return inputs, tuple(new_states)
+        return inputs, jnp.concatenate(new_states, axis=-1)
+
+    def _name(self, i: int) -> str:
+        return f"cell_{self.owners[i]}"
+
+    def _widths(self) -> list[int]:
+        return [
+            shape[0] for cell in self.cells for shape in size_shapes(cell.state_size)
+        ]
+
+    def _split(self, state: PyTree) -> tuple[PyTree, ...]:
+        if self.state_is_tuple:
+            return self._checked_states(state)
+        *ends, total = (sum(self._widths()[: i + 1]) for i in range(len(self.cells)))
+        if jnp.ndim(state) != 2 or state.shape[1] != total:
+            raise ValueError(
+                f"MultiRNNCell: `state` must be one array [batch, {total}], got "
+                f"{describe(state)}."
+            )
+        return tuple(jnp.split(state, ends, axis=-1))
+
+    def _checked_states(self, state: PyTree) -> tuple[PyTree, ...]:
+        want = f"a tuple of {len(self.cells)} states, one a cell"
+        if not isinstance(state, tuple | list):
+            raise ValueError(
+                f"MultiRNNCell: `state` must be {want}, got {describe(state)}."
+            )
+        if len(state) != len(self.cells):
+            raise EntryError(
+                f"MultiRNNCell: `state` must be {want}, got {len(state)} entries."
+            )
+        return tuple(state)
+
+    def _check_params(self, params: Any) -> None:
+        names = list(dict.fromkeys(self._name(i) for i in range(len(self.cells))))
+        got = list(params) if isinstance(params, dict) else describe(params)
+        if sorted(names) != sorted(got):
+            raise ValueError(
+                f"MultiRNNCell: `params` must hold {', '.join(names)}, got {got}."
+            )
+
+
+def _output_of(cell: RNNCell, params: Params, inputs: PyTree) -> PyTree:
+    """The shapes that the cell puts out for `inputs`; nothing is computed."""
+
+    def step(params: Params, inputs: PyTree) -> PyTree:
+        first = jax.tree.leaves(inputs)[0]
+        dtype = next((p.dtype for p in jax.tree.leaves(params)), first.dtype)
+        state = cell.zero_state(first.shape[0], dtype)
+        return cell.apply(params, inputs, state)[0]
+
+    return jax.eval_shape(step, params, inputs)
