@@ -1,0 +1,152 @@
+"""The table of cells that every law is held to: one row a cell and setting.
+
+A new cell enters by a row here; a test fails while an exported cell has none.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import jaxrnn
+from jaxrnn import (
+    BasicLSTMCell,
+    BasicRNNCell,
+    DeviceWrapper,
+    DropoutWrapper,
+    FunctionCell,
+    GRUCell,
+    LSTMCell,
+    MultiRNNCell,
+    ResidualWrapper,
+    TensorShape,
+)
+
+BATCH, DEPTH = 4, 3
+
+
+def step(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+    """One step of inputs."""
+    return jax.ShapeDtypeStruct((BATCH, *shape), dtype)
+
+
+def softened(inputs, outputs):
+    """A residual connection that is not the sum."""
+    return inputs * 0.5 + jnp.tanh(outputs)
+
+
+def all_of_it(substate):
+    """A filter that lets everything be dropped, the memory of an LSTM too."""
+    return True
+
+
+def nested_step(params, inputs, state, key=None):
+    """Nested inputs, states and outputs; axes beyond one; a counter without axes."""
+    matrix, (count, totals) = state["matrix"], state["pair"]
+    pooled = jnp.tanh(jnp.einsum("bij,jk->bik", matrix, params["w"]))
+    matrix = pooled + inputs["picture"]
+    totals = totals + jnp.sum(inputs["vector"], axis=-1)
+    state = {"matrix": matrix, "pair": [count + 1, totals]}
+    return (matrix * 2, [totals]), state
+
+
+def nested_init(key, inputs, dtype):
+    """The parameters of `nested_step`."""
+    return {"w": jax.random.normal(key, (2, 2), dtype)}
+
+
+NESTED_SIZE = {
+    "matrix": TensorShape([2, 2]),
+    "pair": [TensorShape([]), TensorShape([])],
+}
+NESTED_STATE = {
+    "matrix": jnp.full((BATCH, 2, 2), 0.25, jnp.float64),
+    "pair": [jnp.zeros((), jnp.int32), jnp.zeros((BATCH,), jnp.float64)],
+}
+
+
+def embed(params, inputs, state, key=None):
+    """Integer inputs."""
+    state = jnp.tanh(params["table"][inputs[:, 0]] + state)
+    return state, state
+
+
+def embed_init(key, inputs, dtype):
+    """The parameters of `embed`."""
+    return {"table": jax.random.normal(key, (2, 3), dtype)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A row: a cell, one step of its inputs, and a key if it draws random numbers."""
+
+    cell: jaxrnn.RNNCell
+    inputs: Any = dataclasses.field(default_factory=lambda: step(DEPTH))
+    seed: int | None = None
+    state: Any = None
+
+    @property
+    def key(self) -> Any:
+        return None if self.seed is None else jax.random.key(self.seed)
+
+
+CASES = {
+    "basic_rnn": Case(BasicRNNCell(4)),
+    "basic_rnn_relu": Case(BasicRNNCell(4, activation="relu")),
+    "basic_lstm": Case(BasicLSTMCell(4, forget_bias=0.5)),
+    "basic_lstm_joined": Case(BasicLSTMCell(4, state_is_tuple=False)),
+    "lstm": Case(LSTMCell(4)),
+    "lstm_peepholes_clip": Case(LSTMCell(4, use_peepholes=True, cell_clip=0.4)),
+    "lstm_projection": Case(
+        LSTMCell(4, use_peepholes=True, num_proj=2, proj_clip=0.3, forget_bias=0.0)
+    ),
+    "lstm_joined": Case(
+        LSTMCell(4, num_proj=3, activation="softsign", state_is_tuple=False)
+    ),
+    "gru": Case(GRUCell(4)),
+    "gru_sigmoid": Case(GRUCell(4, activation=jax.nn.sigmoid)),
+    "multi": Case(MultiRNNCell([LSTMCell(4, num_proj=2), GRUCell(3)])),
+    "multi_joined": Case(
+        MultiRNNCell([BasicRNNCell(2), GRUCell(3)], state_is_tuple=False)
+    ),
+    "multi_shared": Case(MultiRNNCell([GRUCell(DEPTH)] * 2)),
+    "residual": Case(ResidualWrapper(GRUCell(DEPTH))),
+    "residual_fn": Case(ResidualWrapper(LSTMCell(DEPTH), softened)),
+    "device": Case(DeviceWrapper(LSTMCell(4), "/cpu:0")),
+    "dropout": Case(DropoutWrapper(LSTMCell(4), 0.7, 0.6, 0.8), seed=1),
+    "dropout_filter": Case(
+        DropoutWrapper(
+            MultiRNNCell([LSTMCell(4), GRUCell(3)]),
+            state_keep_prob=0.5,
+            dropout_state_filter_visitor=all_of_it,
+        ),
+        seed=2,
+    ),
+    "dropout_variational": Case(
+        DropoutWrapper(GRUCell(4), 0.7, 0.6, 0.8, True, DEPTH, jnp.float32), seed=3
+    ),
+    "dropout_off": Case(DropoutWrapper(LSTMCell(4), 0.5, 0.5, 0.5)),
+    "deep": Case(
+        MultiRNNCell(
+            [
+                DropoutWrapper(LSTMCell(DEPTH), 0.5, seed=1),
+                ResidualWrapper(DropoutWrapper(GRUCell(DEPTH), 1.0, 0.5, seed=2)),
+            ]
+        ),
+        seed=4,
+    ),
+    "function_nested": Case(
+        FunctionCell(
+            nested_step,
+            NESTED_SIZE,
+            (TensorShape([2, 2]), [TensorShape([])]),
+            nested_init,
+        ),
+        {"picture": step(2, 2), "vector": step(5)},
+        state=NESTED_STATE,
+    ),
+    "function_integers": Case(
+        FunctionCell(embed, 3, 3, embed_init), step(1, dtype=jnp.int32)
+    ),
+}
