@@ -27,7 +27,7 @@ def check_cell(where: str, name: str, cell: Any) -> None:
     if not (hasattr(cell, "zero_state") or hasattr(cell, "get_initial_state")):
         missing.append("`zero_state` or `get_initial_state`")
     if not callable(cell):
-        missing.append("being callable")
+        missing.append("`__call__`")
     if not missing:
         return
     fix = (

@@ -20,7 +20,7 @@ from ._arguments import (
 )
 from ._errors import describe, is_array
 from ._probe import probe
-from ._sharding import as_rows_of
+from ._sharding import as_rows_of, as_varying_as
 from ._trees import named_leaves
 from ._typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 
@@ -55,7 +55,7 @@ def dynamic_rnn(
         dtype: The dtype of the zero state and of the outputs; None for that of
             `initial_state`, if its leaves share one.
         parallel_iterations: A hint: this many steps, up to 4, are unrolled per turn of
-            the loop. Never changes values.
+            the loop. Changes values by no more than rounding.
         swap_memory: Taken for TensorFlow's sake; never changes values.
         time_major: Whether time is the first axis of inputs and outputs, which saves
             two transposes.
@@ -150,8 +150,11 @@ def _run(
     state = initial_state
     if state is None:
         state = _zero_state(cell, batch_size, dtype)
-    varying = [leaf for leaf in jax.tree.leaves(cell) if is_array(leaf)]
-    lengths, state = as_rows_of(first, (lengths, state), batch_axis=1, beside=varying)
+    if _is_pytree_of_arrays(cell):
+        lengths, state = as_rows_of(first, (lengths, state), 1, beside=cell)
+        cell = as_varying_as(first, cell, 1)
+    else:
+        lengths, state = as_rows_of(first, (lengths, state), 1)
     step_inputs = jax.tree.map(_one_step, xs)
     probe("dynamic_rnn", cell, step_inputs, state, dtype, strict=lengths is not None)
 

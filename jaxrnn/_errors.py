@@ -29,7 +29,12 @@ def describe(value: Any) -> str:
 
 def describe_structure(tree: Any) -> str:
     """The nest without its leaves: `LSTMStateTuple(c=*, h=*)`."""
-    return str(jax.tree.structure(tree)).removeprefix("PyTreeDef(").removesuffix(")")
+    return repr(jax.tree.map(lambda _: _Leaf(), tree))
+
+
+class _Leaf:
+    def __repr__(self) -> str:
+        return "*"
 
 
 def leaf_name(name: str, path: tuple) -> str:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType
 
 from ._masking import rows
 from ._typing import Array, PyTree
@@ -21,10 +22,7 @@ def as_rows_of(xs: Array, tree: PyTree, batch_axis: int, beside: PyTree = ()) ->
         batch_axis: 0 or 1.
         beside: Arrays that vary over devices by themselves, such as parameters.
     """
-    step = jax.lax.slice_in_dim(
-        xs, 0, min(1, xs.shape[1 - batch_axis]), axis=1 - batch_axis
-    )
-    mask = _never(step, axis=tuple(a for a in range(xs.ndim) if a != batch_axis))
+    mask = _no_row(xs, batch_axis)
     for leaf in jax.tree.leaves(beside):
         mask = mask | _never(leaf, axis=None)
 
@@ -36,6 +34,26 @@ def as_rows_of(xs: Array, tree: PyTree, batch_axis: int, beside: PyTree = ()) ->
         return _minus_nothing(leaf, rows(mask, leaf))
 
     return jax.tree.map(spread, tree)
+
+
+def as_varying_as(xs: Array, tree: PyTree, batch_axis: int) -> PyTree:
+    """The same values, varying inside of `shard_map` over the devices that `xs` does.
+
+    Parameters are the same on all devices and become varying where they meet the
+    inputs. If that is inside of a loop, the backward pass sums their gradient over the
+    devices at every step; if it is before the loop, once.
+    """
+    if AxisType.Manual not in jax.sharding.get_abstract_mesh().axis_types:
+        return tree
+    mask = jnp.any(_no_row(xs, batch_axis))
+    return jax.tree.map(lambda leaf: _minus_nothing(leaf, mask), tree)
+
+
+def _no_row(xs: Array, batch_axis: int) -> Array:
+    """False `[batch]`, laid out as the rows of `xs`."""
+    time_axis = 1 - batch_axis
+    step = jax.lax.slice_in_dim(xs, 0, min(1, xs.shape[time_axis]), axis=time_axis)
+    return _never(step, axis=tuple(a for a in range(xs.ndim) if a != batch_axis))
 
 
 def _minus_nothing(leaf: Array, never: Array) -> Array:

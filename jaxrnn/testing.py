@@ -4,9 +4,7 @@
     >>> from jaxrnn.testing import check_cell
     >>> check_cell(jaxrnn.GRUCell(3), jax.ShapeDtypeStruct((4, 2), jnp.float32))
 
-Each law is one function of a `Setup`; `LAWS` is the list of them. A law's oracle is a
-Python loop over time that masks by picking rows one at a time, and shares no code with
-the drivers.
+Each law is one function of a `Setup`; `LAWS` is the list of them.
 """
 
 import copy
@@ -19,53 +17,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._bidirectional import bidirectional_dynamic_rnn
-from ._bound import BoundCell
 from ._cells._base import RNNCell
-from ._dynamic_rnn import dynamic_rnn
+from ._oracle import (
+    TIME,
+    Setup,
+    close,
+    differentiated,
+    dynamic,
+    equal,
+    require,
+    reversed_rows,
+    same_types,
+    unrolled,
+    weighted_sum,
+)
 from ._trees import map_sizes
 from ._typing import Array, DType, Key, Params, PyTree, Shaped
-
-TIME = 3
-TOLERANCE = {"float64": 1e-9, "float32": 2e-4, "float16": 2e-2, "bfloat16": 1e-1}
-
-
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """One cell with everything that a law needs to run it.
-
-    Attributes:
-        cell: The cell under test.
-        params: Its parameters, every leaf random (no bias is zero).
-        xs: Inputs, each leaf `[batch, TIME, ...]`.
-        lengths: One length a row, from 0 to beyond `TIME`, int32 `[batch]`.
-        state: A random initial state; leaves without axes are as in the zero state.
-        dtype: The dtype of all floating leaves.
-        key: The random key of the run.
-    """
-
-    cell: RNNCell
-    params: Params
-    xs: PyTree
-    lengths: Array
-    state: PyTree
-    dtype: DType
-    key: Key | None = None
-
-    def bind(self, params: Params | None = None) -> BoundCell:
-        """The cell with its own or other parameters."""
-        return self.cell.bind(self.params if params is None else params, self.key)
-
-    def run(
-        self,
-        params: Params,
-        xs: PyTree,
-        state: PyTree,
-        lengths: Array | None,
-        **kwargs: Any,
-    ) -> tuple[PyTree, PyTree]:
-        """`dynamic_rnn` over the cell."""
-        bound = self.bind(params)
-        return dynamic_rnn(bound, xs, lengths, state, dtype=self.dtype, **kwargs)
 
 
 def make_setup(
@@ -145,8 +112,8 @@ def check_cell(
 def is_a_value(setup: Setup) -> None:
     """The cell is hashable and equal to its copy, so that equal cells compile once."""
     twin = copy.copy(setup.cell)
-    _require(setup.cell == twin, "a copy is not equal")
-    _require(hash(setup.cell) == hash(twin), "a copy has another hash")
+    require(setup.cell == twin, "a copy is not equal")
+    require(hash(setup.cell) == hash(twin), "a copy has another hash")
 
 
 def inits_from_shapes(setup: Setup) -> None:
@@ -154,9 +121,9 @@ def inits_from_shapes(setup: Setup) -> None:
     step = jax.tree.map(lambda x: x[:, 0], setup.xs)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), step)
     params = setup.cell.init(jax.random.key(1), step, setup.dtype)
-    _equal(params, setup.cell.init(jax.random.key(1), shapes, setup.dtype))
+    equal(params, setup.cell.init(jax.random.key(1), shapes, setup.dtype))
     for leaf in jax.tree.leaves(params):
-        _require(leaf.dtype == setup.dtype, f"a parameter is {leaf.dtype}")
+        require(leaf.dtype == setup.dtype, f"a parameter is {leaf.dtype}")
 
 
 def has_its_sizes(setup: Setup) -> None:
@@ -168,19 +135,19 @@ def has_its_sizes(setup: Setup) -> None:
         return map_sizes(make, size)
 
     zeros = setup.cell.zero_state(batch, setup.dtype)
-    _same_types(zeros, shapes(setup.cell.state_size))
-    _require(not any(jnp.any(x) for x in jax.tree.leaves(zeros)), "it is not zero")
+    same_types(zeros, shapes(setup.cell.state_size))
+    require(not any(jnp.any(x) for x in jax.tree.leaves(zeros)), "it is not zero")
     step = jax.tree.map(lambda x: x[:, 0], setup.xs)
     output, state = jax.eval_shape(setup.bind(), step, setup.state)
-    _same_types(output, shapes(setup.cell.output_size))
-    _same_types(state, setup.state)
+    same_types(output, shapes(setup.cell.output_size))
+    same_types(state, setup.state)
 
 
 def runs_as_a_loop(setup: Setup) -> None:
     """`dynamic_rnn` gives what a Python loop gives: outputs, state and gradients."""
     for lengths in (None, setup.lengths):
-        want = _differentiated(setup, unrolled, lengths)
-        _close(_differentiated(setup, dynamic, lengths), want, setup.dtype)
+        want = differentiated(setup, unrolled, lengths)
+        close(differentiated(setup, dynamic, lengths), want, setup.dtype)
 
 
 def runs_backwards_as_a_loop(setup: Setup) -> None:
@@ -190,12 +157,12 @@ def runs_backwards_as_a_loop(setup: Setup) -> None:
     pair, states = bidirectional_dynamic_rnn(
         bound, bound, setup.xs, n, setup.state, setup.state, setup.dtype
     )
-    turned = jax.tree.map(lambda x: _reversed_rows(x, n), setup.xs)
+    turned = jax.tree.map(lambda x: reversed_rows(x, n), setup.xs)
     want_fw = unrolled(setup, setup.params, setup.xs, setup.state, n)
     out_bw, state_bw = unrolled(setup, setup.params, turned, setup.state, n)
-    want_bw = jax.tree.map(lambda x: _reversed_rows(x, n), out_bw), state_bw
-    _close((pair[0], states[0]), want_fw, setup.dtype)
-    _close((pair[1], states[1]), want_bw, setup.dtype)
+    want_bw = jax.tree.map(lambda x: reversed_rows(x, n), out_bw), state_bw
+    close((pair[0], states[0]), want_fw, setup.dtype)
+    close((pair[1], states[1]), want_bw, setup.dtype)
 
 
 def does_not_see_padding(setup: Setup) -> None:
@@ -210,13 +177,13 @@ def does_not_see_padding(setup: Setup) -> None:
     def run(value: float) -> PyTree:
         xs = jax.tree.map(lambda x: fill(x, value), setup.xs)
         filled = dataclasses.replace(setup, xs=xs)
-        return _differentiated(filled, dynamic, setup.lengths)
+        return differentiated(filled, dynamic, setup.lengths)
 
     clean = run(0.0)
     finite = all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(clean))
-    _require(finite, "results are not finite on rows of zeros")
-    _equal(run(float("nan")), clean)
-    _equal(run(float("inf")), clean)
+    require(finite, "results are not finite on rows of zeros")
+    equal(run(float("nan")), clean)
+    equal(run(float("inf")), clean)
 
 
 def compiles_to_the_same(setup: Setup) -> None:
@@ -239,7 +206,7 @@ def compiles_to_the_same(setup: Setup) -> None:
 
     want = batch_major(setup.xs, setup.lengths)
     for variant in (batch_major, jax.checkpoint(batch_major), time_major):
-        _close(jax.jit(variant)(setup.xs, setup.lengths), want, setup.dtype)
+        close(jax.jit(variant)(setup.xs, setup.lengths), want, setup.dtype)
 
 
 def maps_over_an_axis(setup: Setup) -> None:
@@ -256,7 +223,7 @@ def maps_over_an_axis(setup: Setup) -> None:
     got = jax.vmap(run)(scales, xs, lengths)
     for i in range(2):
         one = run(scales[i], jax.tree.map(lambda x, i=i: x[i], xs), lengths[i])
-        _close(jax.tree.map(lambda x, i=i: x[i], got), one, setup.dtype)
+        close(jax.tree.map(lambda x, i=i: x[i], got), one, setup.dtype)
 
 
 def differentiates_twice(setup: Setup) -> None:
@@ -265,7 +232,7 @@ def differentiates_twice(setup: Setup) -> None:
 
     def loss(run: Callable, params: Params) -> Array:
         outputs, state = run(setup, params, setup.xs, setup.state, setup.lengths)
-        return _weighted_sum((outputs, state))
+        return weighted_sum((outputs, state))
 
     def directional(run: Callable) -> Callable[[Params], Array]:
         return jax.jit(lambda p: jax.jvp(lambda q: loss(run, q), (p,), (tangent,))[1])
@@ -273,11 +240,11 @@ def differentiates_twice(setup: Setup) -> None:
     slope = directional(dynamic)(setup.params)
     gradient = jax.jit(jax.grad(lambda p: loss(dynamic, p)))(setup.params)
     terms = jax.tree.map(lambda g, t: jnp.sum(g * t), gradient, tangent)
-    _close(slope, sum(jax.tree.leaves(terms), jnp.zeros((), setup.dtype)), setup.dtype)
+    close(slope, sum(jax.tree.leaves(terms), jnp.zeros((), setup.dtype)), setup.dtype)
     got, want = (
         jax.jit(jax.grad(directional(run)))(setup.params) for run in (dynamic, unrolled)
     )
-    _close(got, want, setup.dtype)
+    close(got, want, setup.dtype)
 
 
 def keeps_rows_apart(setup: Setup) -> None:
@@ -289,7 +256,7 @@ def keeps_rows_apart(setup: Setup) -> None:
     got = quiet.run(
         setup.params, rows(setup.xs), rows(setup.state), setup.lengths[order]
     )
-    _close(got, rows(want), setup.dtype)
+    close(got, rows(want), setup.dtype)
 
 
 def resumes(setup: Setup) -> None:
@@ -302,10 +269,10 @@ def resumes(setup: Setup) -> None:
         parts.append(out)
     want, want_state = quiet.run(setup.params, setup.xs, setup.state, setup.lengths)
     outputs = jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), *parts)
-    _close(outputs, want, setup.dtype)
+    close(outputs, want, setup.dtype)
     # Leaves without axes count steps: a run of dead rows alone still takes one.
     rows = lambda tree: [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim]
-    _close(rows(state), rows(want_state), setup.dtype)
+    close(rows(state), rows(want_state), setup.dtype)
 
 
 LAWS: tuple[Callable[[Setup], None], ...] = (
@@ -321,106 +288,3 @@ LAWS: tuple[Callable[[Setup], None], ...] = (
     keeps_rows_apart,
     resumes,
 )
-
-
-def dynamic(
-    setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array | None
-) -> tuple[PyTree, PyTree]:
-    """`dynamic_rnn`, with the arguments of `unrolled`."""
-    return setup.run(params, xs, state, lengths)
-
-
-def unrolled(
-    setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array | None
-) -> tuple[PyTree, PyTree]:
-    """The oracle: a Python loop over time, with masks that NumPy makes."""
-    batch = setup.lengths.shape[0]
-    counts = np.full(batch, TIME) if lengths is None else np.asarray(lengths)
-    last_step, outputs = min(TIME, max(1, *counts)), []
-    for t in range(TIME):
-        alive = t < counts
-        # Dead rows see their own first step: what padding holds is not to matter.
-        x = jax.tree.map(lambda x: _pick(alive, x[:, t], x[:, 0]), xs)  # noqa: B023
-        output, new = setup.bind(params).at_step(jnp.int32(t))(x, state)
-        outputs.append(jax.tree.map(lambda o: _pick(alive, o, o * 0), output))  # noqa: B023
-        if t < last_step:
-            state = jax.tree.map(lambda n, o: _pick(alive, n, o), new, state)  # noqa: B023
-    return jax.tree.map(lambda *os: jnp.stack(os, 1), *outputs), state
-
-
-def _pick(alive: np.ndarray, new: Array, old: Array) -> Array:
-    if new.ndim == 0:
-        return new
-    mask = alive.reshape(alive.shape + (1,) * (new.ndim - 1))
-    return jnp.where(np.broadcast_to(mask, new.shape), new, old)
-
-
-def _reversed_rows(x: Array, lengths: Array) -> Array:
-    rows = [
-        jnp.concatenate([row[:n][::-1], row[n:]])
-        for row, n in zip(x, np.asarray(lengths).tolist(), strict=True)
-    ]
-    return jnp.stack(rows)
-
-
-def _differentiated(setup: Setup, run: Callable, lengths: Array | None) -> PyTree:
-    """Results and the gradients of their weighted sum by all that is floating."""
-    args = (setup.params, setup.xs, setup.state)
-    floats, rebuild = _split_floats(args)
-
-    def loss(floats: list[Array]) -> tuple[Array, PyTree]:
-        results = run(setup, *rebuild(floats), lengths)
-        return _weighted_sum(results), results
-
-    gradients, results = jax.jit(jax.grad(loss, has_aux=True))(floats)
-    return results, gradients
-
-
-def _split_floats(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], PyTree]]:
-    leaves, treedef = jax.tree.flatten(tree)
-    is_float = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
-
-    def rebuild(floats: list[Array]) -> PyTree:
-        rest = iter(floats)
-        pairs = zip(leaves, is_float, strict=True)
-        return treedef.unflatten([next(rest) if f else leaf for leaf, f in pairs])
-
-    return [x for x, f in zip(leaves, is_float, strict=True) if f], rebuild
-
-
-def _weighted_sum(tree: PyTree) -> Array:
-    """A scalar whose gradient tells every entry from every other."""
-    floats, _ = _split_floats(tree)
-    terms = [
-        jnp.sum(
-            leaf * jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape)
-        )
-        for leaf in floats
-    ]
-    return sum(terms, jnp.zeros((), floats[0].dtype))
-
-
-def _require(holds: Any, message: str) -> None:
-    if not holds:
-        raise AssertionError(message)
-
-
-def _same_types(got: PyTree, want: PyTree) -> None:
-    to_type = lambda x: (tuple(x.shape), str(x.dtype))
-    got, want = jax.tree.map(to_type, got), jax.tree.map(to_type, want)
-    _require(got == want, f"want {want}, got {got}")
-
-
-def _equal(got: PyTree, want: PyTree) -> None:
-    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_array_equal(g, w)
-
-
-def _close(got: PyTree, want: PyTree, dtype: DType) -> None:
-    """Equal structures, dtypes and, up to rounding, values."""
-    _same_types(got, want)
-    tolerance = TOLERANCE[str(dtype)]
-    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        g, w = np.asarray(g, np.float64), np.asarray(w, np.float64)
-        scale = max(1.0, np.abs(w).max(initial=0.0))
-        np.testing.assert_allclose(g / scale, w / scale, rtol=0, atol=tolerance)

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import jaxrnn
 from jaxrnn import (
@@ -61,8 +62,8 @@ NESTED_SIZE = {
     "pair": [TensorShape([]), TensorShape([])],
 }
 NESTED_STATE = {
-    "matrix": jnp.full((BATCH, 2, 2), 0.25, jnp.float64),
-    "pair": [jnp.zeros((), jnp.int32), jnp.zeros((BATCH,), jnp.float64)],
+    "matrix": np.full((BATCH, 2, 2), 0.25),
+    "pair": [np.int32(0), np.zeros(BATCH)],
 }
 
 

@@ -1,0 +1,43 @@
+"""Freezes the names, shapes and dtypes of every cell's parameters.
+
+Weights of a checkpoint drop in by name, so a name or a shape that changes is a break of
+the contract. Run from the root: `python tests/golden/make_params.py`.
+"""
+
+import json
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from cases import CASES  # noqa: E402
+
+
+def frozen(case) -> dict[str, list]:
+    """`{"gates/kernel": ["float32", 7, 8], ...}` for one row of the table."""
+    params = case.cell.init(jax.random.key(0), case.inputs, jnp.float32)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    return {
+        "/".join(key.key for key in path): [str(leaf.dtype), *leaf.shape]
+        for path, leaf in leaves
+    }
+
+
+def main() -> None:
+    """Write `params.json`, a line a parameter."""
+    table = {name: frozen(case) for name, case in CASES.items()}
+    lines = [
+        f'"{name}": {{\n'
+        + ",\n".join(f'  "{k}": {json.dumps(v)}' for k, v in params.items())
+        + "\n}"
+        for name, params in table.items()
+    ]
+    (HERE / "params.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+if __name__ == "__main__":
+    main()

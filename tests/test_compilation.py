@@ -1,0 +1,78 @@
+"""One compilation a shape, programs that do not grow with time."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxrnn
+from jaxrnn import FunctionCell, GRUCell, LSTMCell
+
+X = np.ones((4, 5, 3), np.float32)
+
+
+class Traces:
+    """Counts how often a step is traced."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, params, inputs, state, key=None):
+        self.count += 1
+        return inputs * params["w"], state + inputs
+
+
+def test_eager_calls_trace_once():
+    step = Traces()
+    cell = FunctionCell(step, 3, 3)
+    for i in range(3):
+        params = {"w": jnp.float32(i)}
+        jaxrnn.dynamic_rnn(cell.bind(params), X, [i, 1, 2, 3], dtype=jnp.float32)
+    assert step.count == 2  # The probe, then the loop.
+
+
+def test_equal_cells_share_a_compilation():
+    traced = []
+
+    @jax.jit
+    def run(cell, x, lengths):
+        traced.append(cell)
+        return jaxrnn.dynamic_rnn(cell, x, lengths, dtype=jnp.float32)[0]
+
+    params = GRUCell(4).init(jax.random.key(0), X[:, 0])
+    for lengths in ([5, 0, 3, 1], [1, 1, 1, 1]):
+        run(GRUCell(4).bind(params), X, jnp.asarray(lengths))
+    assert len(traced) == 1
+    run(GRUCell(4, activation="relu").bind(params), X, jnp.asarray([1] * 4))
+    assert len(traced) == 2
+
+
+def test_gradient_steps_trace_once():
+    step = Traces()
+    cell = FunctionCell(step, 3, 3)
+
+    def loss(bound, lengths):
+        outputs, state = jaxrnn.dynamic_rnn(bound, X, lengths, dtype=jnp.float32)
+        return outputs.sum() + state.sum()
+
+    bound = cell.bind({"w": jnp.float32(1)})
+    update = jax.jit(lambda b, n: jax.tree.map(jnp.subtract, b, jax.grad(loss)(b, n)))
+    bound = update(bound, jnp.asarray([5, 0, 3, 1]))
+    traces = step.count
+    update(bound, jnp.asarray([1, 2, 3, 4]))
+    assert step.count == traces
+
+
+def test_programs_do_not_grow_with_time():
+    cell = LSTMCell(4)
+    params = cell.init(jax.random.key(0), X[:, 0])
+
+    def program(time):
+        def loss(params, x, lengths):
+            bound = cell.bind(params)
+            return jaxrnn.dynamic_rnn(bound, x, lengths, dtype=jnp.float32)[0].sum()
+
+        shape = jax.ShapeDtypeStruct((4, time, 3), jnp.float32)
+        lengths = jax.ShapeDtypeStruct((4,), jnp.int32)
+        return jax.jit(jax.grad(loss)).lower(params, shape, lengths).as_text()
+
+    assert program(1000).count("\n") == program(10).count("\n")

@@ -1,0 +1,122 @@
+"""What is public: swept, frozen, documented, and light to import."""
+
+import inspect
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from cases import CASES
+
+import jaxrnn
+
+PARAMS = pathlib.Path(__file__).parent / "golden" / "params.json"
+REGENERATE = "Run `python tests/golden/make_params.py` and look at the difference."
+PUBLIC = {
+    name: value
+    for name, value in vars(jaxrnn).items()
+    if not name.startswith("_") and not inspect.ismodule(value)
+}
+CELLS = {
+    name
+    for name, value in PUBLIC.items()
+    if isinstance(value, type)
+    and issubclass(value, jaxrnn.RNNCell)
+    and not inspect.isabstract(value)
+}
+
+
+def cells_within(value):
+    """The names of the classes of a cell and of the cells that it holds."""
+    held = [getattr(value, "cell", None), *getattr(value, "cells", ())]
+    found = {type(value).__name__}
+    return found.union(*(cells_within(cell) for cell in held if cell is not None))
+
+
+def test_every_exported_cell_is_in_the_sweep():
+    swept = set().union(*(cells_within(case.cell) for case in CASES.values()))
+    assert CELLS - swept == set(), "Add a row to tests/cases.py."
+
+
+def test_every_row_is_a_cell_that_is_exported():
+    assert {type(case.cell).__name__ for case in CASES.values()} <= CELLS
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_parameter_names_shapes_and_dtypes_are_frozen(name):
+    case = CASES[name]
+    params = jax.eval_shape(
+        lambda: case.cell.init(jax.random.key(0), case.inputs, jnp.float32)
+    )
+    flat, _ = jax.tree_util.tree_flatten_with_path(params)
+    got = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): [str(p.dtype), *p.shape]
+        for path, p in flat
+    }
+    assert got == json.loads(PARAMS.read_text())[name], REGENERATE
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_is_documented(name):
+    assert len(inspect.getdoc(PUBLIC[name]) or "") > 40
+
+
+@pytest.mark.parametrize(
+    "name", ["dynamic_rnn", "bidirectional_dynamic_rnn", *sorted(CELLS)]
+)
+def test_docstring_says_where_it_comes_from(name):
+    doc = inspect.getdoc(PUBLIC[name])
+    if name != "FunctionCell":
+        assert "Source:" in doc
+    for field in inspect.signature(PUBLIC[name]).parameters:
+        assert f"{field}:" in doc, f"`{field}` is not described"
+
+
+SIGNATURES = {
+    "dynamic_rnn": "cell, inputs, sequence_length=None, initial_state=None, "
+    "dtype=None, parallel_iterations=None, swap_memory=False, time_major=False, scope=None",
+    "bidirectional_dynamic_rnn": "cell_fw, cell_bw, inputs, sequence_length=None, "
+    "initial_state_fw=None, initial_state_bw=None, dtype=None, "
+    "parallel_iterations=None, swap_memory=False, time_major=False, scope=None",
+    "BasicRNNCell": "num_units, activation=None, reuse=None, name=None, dtype=None",
+    "BasicLSTMCell": "num_units, forget_bias=1.0, state_is_tuple=True, "
+    "activation=None, reuse=None, name=None, dtype=None",
+    "LSTMCell": "num_units, use_peepholes=False, cell_clip=None, initializer=None, "
+    "num_proj=None, proj_clip=None, num_unit_shards=None, num_proj_shards=None, "
+    "forget_bias=1.0, state_is_tuple=True, activation=None, reuse=None, name=None, "
+    "dtype=None",
+    "GRUCell": "num_units, activation=None, reuse=None, kernel_initializer=None, "
+    "bias_initializer=None, name=None, dtype=None",
+    "MultiRNNCell": "cells, state_is_tuple=True",
+    "DropoutWrapper": "cell, input_keep_prob=1.0, output_keep_prob=1.0, "
+    "state_keep_prob=1.0, variational_recurrent=False, input_size=None, dtype=None, "
+    "seed=None, dropout_state_filter_visitor=None",
+    "ResidualWrapper": "cell, residual_fn=None",
+    "DeviceWrapper": "cell, device",
+    "LSTMStateTuple": "c, h",
+}
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signature_is_tensorflows(name):
+    got = [
+        p.name if p.default is p.empty else f"{p.name}={p.default}"
+        for p in inspect.signature(PUBLIC[name]).parameters.values()
+    ]
+    assert ", ".join(got) == SIGNATURES[name]
+
+
+def test_importing_brings_jax_alone():
+    program = (
+        "import jax, sys; before = set(sys.modules); import jaxrnn; "
+        "print(*set(sys.modules) - before)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    brought = {name.split(".")[0] for name in run.stdout.split()}
+    foreign = brought - {"jaxrnn", "jax", "jaxlib", "numpy"} - sys.stdlib_module_names
+    assert foreign == set()

@@ -1,0 +1,128 @@
+"""Laws that hold for any batch, any lengths, any cut."""
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxrnn
+from jaxrnn import _masking
+
+BATCH, TIME, DEPTH = 4, 6, 2
+CELLS = {
+    "lstm": jaxrnn.LSTMCell(3, use_peepholes=True, num_proj=2),
+    "gru": jaxrnn.GRUCell(2),
+    "stack": jaxrnn.MultiRNNCell([jaxrnn.GRUCell(2), jaxrnn.BasicLSTMCell(2)]),
+}
+cells = st.sampled_from(sorted(CELLS))
+lengths = st.lists(st.integers(-1, TIME + 2), min_size=BATCH, max_size=BATCH)
+seeds = st.integers(0, 2**16)
+quick = hypothesis.settings(max_examples=25)
+
+
+def data(seed):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(BATCH, TIME, DEPTH)))
+
+
+# One compilation a cell serves all examples.
+def run(name, x, n, state=None):
+    cell = CELLS[name]
+    step = jax.ShapeDtypeStruct((BATCH, DEPTH), jnp.float64)
+    params = cell.init(jax.random.key(1), step)
+    return jaxrnn.dynamic_rnn(
+        cell.bind(params), x, np.asarray(n, np.int32), state, jnp.float64
+    )
+
+
+def equal(got, want):
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+def close(got, want):
+    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, 1e-10, 1e-12), got, want)
+
+
+@hypothesis.given(cells, seeds, lengths, st.permutations(range(BATCH)))
+@quick
+def test_permuting_the_batch_permutes_the_results(name, seed, n, order):
+    x, order = data(seed), np.asarray(order)
+    want = jax.tree.map(lambda leaf: leaf[order], run(name, x, n))
+    close(run(name, x[order], np.asarray(n)[order]), want)
+
+
+@hypothesis.given(cells, seeds, lengths, st.floats(width=32))
+@quick
+def test_changing_the_padding_changes_nothing(name, seed, n, value):
+    x = data(seed)
+    dead = np.arange(TIME) >= np.asarray(n)[:, None]
+    equal(run(name, jnp.where(dead[..., None], value, x), n), run(name, x, n))
+
+
+@hypothesis.given(cells, seeds, lengths, st.integers(0, TIME))
+@quick
+def test_a_sequence_in_two_parts_is_the_whole(name, seed, n, cut):
+    x, n = data(seed), np.asarray(n)
+    first, state = run(name, x[:, :cut], n)
+    second, state = run(name, x[:, cut:], n - cut, state)
+    close((jnp.concatenate([first, second], 1), state), run(name, x, n))
+
+
+@hypothesis.given(cells, seeds, lengths)
+@quick
+def test_rows_of_length_zero_return_the_initial_state(name, seed, n):
+    x = data(seed)
+    n = np.where(np.arange(BATCH) == seed % BATCH, 0, n)
+    cell = CELLS[name]
+    start = jax.tree.map(lambda s: s + 0.5, cell.zero_state(BATCH, jnp.float64))
+    outputs, state = run(name, x, n, start)
+    row = seed % BATCH
+    assert not outputs[row].any()
+    equal(*(jax.tree.map(lambda leaf: leaf[row], tree) for tree in (state, start)))
+
+
+@hypothesis.given(cells, seeds, lengths)
+@quick
+def test_outputs_end_where_rows_end_and_repeat_as_the_state(name, seed, n):
+    x, n = data(seed), np.clip(n, 0, TIME)
+    outputs, state = run(name, x, n)
+    last = jax.tree.leaves(state)[-1]
+    for b in range(BATCH):
+        assert not outputs[b, n[b] :].any()
+        if n[b]:
+            close(outputs[b, n[b] - 1], last[b])
+
+
+@hypothesis.given(seeds, lengths, st.booleans())
+@quick
+def test_reversing_twice_is_the_identity(seed, n, time_major):
+    x, n = data(seed), jnp.clip(jnp.asarray(n, jnp.int32), 0, TIME)
+    x = jnp.swapaxes(x, 0, 1) if time_major else x
+    tree = {"a": x, "b": [x[..., 0]]}
+    once = _masking.reverse_sequence(tree, n, time_major)
+    equal(_masking.reverse_sequence(once, n, time_major), tree)
+    rows = jnp.swapaxes(once["a"], 0, 1) if time_major else once["a"]
+    source = jnp.swapaxes(x, 0, 1) if time_major else x
+    for b in range(BATCH):
+        k = int(n[b])
+        want = np.concatenate([source[b, :k][::-1], source[b, k:]])
+        np.testing.assert_array_equal(rows[b], want)
+
+
+@hypothesis.given(cells, seeds, lengths)
+@quick
+def test_the_backward_cell_is_the_forward_cell_on_turned_rows(name, seed, n):
+    x, n = data(seed), np.clip(n, 0, TIME)
+    cell = CELLS[name]
+    bound = cell.bind(cell.init(jax.random.key(1), x[:, 0]))
+    (_, got), (_, state) = jaxrnn.bidirectional_dynamic_rnn(
+        bound, bound, x, n, dtype=jnp.float64
+    )
+    turned = np.array(x)
+    for b in range(BATCH):
+        turned[b, : n[b]] = turned[b, : n[b]][::-1]
+    want, want_state = run(name, jnp.asarray(turned), n)
+    for b in range(BATCH):
+        close(got[b, : n[b]], want[b, : n[b]][::-1])
+        assert not got[b, n[b] :].any()
+    close(state, want_state)

@@ -1,0 +1,193 @@
+"""Batch-sharded inputs: values, layouts, and no collective inside of the loop."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+import jaxrnn
+from jaxrnn import DropoutWrapper, FunctionCell, GRUCell, LSTMCell, MultiRNNCell
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(8, 6, 3))
+LENGTHS = np.array([6, 0, 3, 1, 2, 6, 5, 4], np.int32)
+KEY = jax.random.key(3)
+
+
+def count_rows(params, inputs, state, key=None):
+    """A state with a vector of integers beside the floats."""
+    count, total = state
+    total = jnp.tanh(total + inputs * params["w"])
+    return total, (count + 1, total)
+
+
+def init_scale(key, inputs, dtype):
+    return {"w": jnp.ones((), dtype)}
+
+
+CELLS = {
+    "lstm": LSTMCell(5, num_proj=3, use_peepholes=True),
+    "stack": MultiRNNCell([LSTMCell(5), GRUCell(4)]),
+    "dropout": DropoutWrapper(LSTMCell(5), 0.5, 0.5, 0.5),
+    "variational": DropoutWrapper(GRUCell(5), 0.5, 0.5, 0.5, True, 3, jnp.float64),
+    "function": FunctionCell(count_rows, (jaxrnn.TensorShape([]), 3), 3, init_scale),
+}
+
+
+def forward(cell, params, x, lengths, state=None):
+    bound = cell.bind(params, KEY)
+    fw, fw_state = jaxrnn.dynamic_rnn(bound, x, lengths, state, jnp.float64)
+    (_, bw), _ = jaxrnn.bidirectional_dynamic_rnn(
+        bound, bound, x, lengths, state, state, jnp.float64
+    )
+    return fw + bw, fw_state
+
+
+def loss(params, x, lengths, cell):
+    outputs, state = forward(cell, params, x, lengths)
+    return (outputs**2).sum() + jax.tree.leaves(state)[-1].sum()
+
+
+def params_of(cell):
+    return cell.init(jax.random.key(0), X[:, 0], jnp.float64)
+
+
+def close(got, want):
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(np.asarray(g), np.asarray(w), 1e-9, 1e-11)
+
+
+ON_A_MESH = [("lstm", "replicated"), ("lstm", "none"), *((c, "sharded") for c in CELLS)]
+
+
+@pytest.mark.parametrize(("name", "lengths"), ON_A_MESH)
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+def test_on_a_mesh(name, axis_type, lengths):
+    cell = CELLS[name]
+    params = params_of(cell)
+    n = None if lengths == "none" else LENGTHS
+    gradient = jax.grad(loss, (0, 1))
+    want = forward(cell, params, X, n), gradient(params, X, n, cell)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
+    rows, copies = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+    with jax.set_mesh(mesh):
+        x = jax.device_put(X, rows)
+        if n is not None:
+            n = jax.device_put(n, rows if lengths == "sharded" else copies)
+        run = jax.jit(forward, static_argnums=0)
+        close(run(cell, params, x, n), want[0])
+        close(jax.jit(gradient, static_argnums=3)(params, x, n, cell), want[1])
+        outputs, _ = run(cell, params, x, n)
+        assert outputs.sharding.spec[0] == "data"
+
+
+COLLECTIVE = r" (all-gather|all-to-all|all-reduce|collective-permute)[\w\-]*\("
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("name", ["stack", "dropout"])
+def test_collectives_on_a_mesh(name, axis_type):
+    cell = CELLS[name]
+    params = params_of(cell)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
+    rows = NamedSharding(mesh, P("data"))
+    with jax.set_mesh(mesh):
+        x, n = jax.device_put(X, rows), jax.device_put(LENGTHS, rows)
+        run = jax.jit(forward, static_argnums=0)
+        program = run.lower(cell, params, x, n).compile().as_text()
+        assert not re.search(COLLECTIVE, program)
+        gradient = jax.jit(jax.grad(loss), static_argnums=3)
+        program = gradient.lower(params, x, n, cell).compile().as_text()
+    # The sum of the parameters' gradient over devices is all that is exchanged. XLA's
+    # CPU compiler leaves it in the backward loop.
+    assert set(re.findall(COLLECTIVE, program)) == {"all-reduce"}
+
+
+def test_collectives_inside_of_shard_map():
+    cell = CELLS["stack"]
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    gradient = jax.shard_map(
+        lambda p, x, n: jax.grad(loss)(p, x, n, cell),
+        mesh=mesh,
+        in_specs=(P(), P("data"), P("data")),
+        out_specs=P(),
+    )
+    params = params_of(cell)
+    lowered = jax.jit(gradient).lower(params, X, LENGTHS)
+    program = lowered.compile().as_text()
+    assert set(re.findall(COLLECTIVE, program)) == {"all-reduce"}
+    for body in while_bodies(program):
+        assert not re.search(COLLECTIVE, body)
+    close(
+        jax.jit(gradient)(params, X, LENGTHS), jax.grad(loss)(params, X, LENGTHS, cell)
+    )
+
+
+def while_bodies(program):
+    """The texts of the computations that loops run."""
+    names = re.findall(r"body=%?([\w.\-]+)", program)
+    assert names
+    blocks = re.split(r"\n(?=%|ENTRY)", program)
+    found = [
+        b for b in blocks if any(re.match(rf"%?{re.escape(n)} ", b) for n in names)
+    ]
+    assert len(found) == len(set(names))
+    return found
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+def test_inside_of_shard_map(cell, check_vma):
+    params = params_of(cell)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    run = jax.shard_map(
+        lambda p, x, n: forward(cell, p, x, n)[0],
+        mesh=mesh,
+        in_specs=(P(), P("data"), P("data")),
+        out_specs=P("data"),
+        check_vma=check_vma,
+    )
+    got = jax.jit(run)(params, X, LENGTHS)
+    shards = [
+        forward(cell, params, X[i : i + 2], LENGTHS[i : i + 2])[0]
+        for i in range(0, 8, 2)
+    ]
+    close(got, jnp.concatenate(shards))
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_an_ensemble_over_devices(check_vma):
+    cell = CELLS["stack"]
+    members = [cell.init(jax.random.key(i), X[:, 0], jnp.float64) for i in range(4)]
+    params = jax.tree.map(lambda *p: jnp.stack(p), *members)
+    mesh = jax.make_mesh((4,), ("model",), axis_types=(AxisType.Auto,))
+
+    def one(params, x):
+        params = jax.tree.map(lambda p: p[0], params)
+        return forward(cell, params, x, LENGTHS)[0][None]
+
+    run = jax.shard_map(
+        one,
+        mesh=mesh,
+        in_specs=(P("model"), P()),
+        out_specs=P("model"),
+        check_vma=check_vma,
+    )
+    want = jnp.stack([forward(cell, p, X, LENGTHS)[0] for p in members])
+    close(jax.jit(run)(params, X), want)
+
+
+def test_a_replicated_initial_state_takes_over_the_rows():
+    cell = CELLS["function"]
+    state = (np.zeros(8, np.int32), np.zeros((8, 3)))
+    want = forward(cell, params_of(cell), X, LENGTHS, state)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(X, NamedSharding(mesh, P("data")))
+        got = jax.jit(forward, static_argnums=0)(
+            cell, params_of(cell), x, LENGTHS, state
+        )
+    close(got, want)

@@ -1,0 +1,277 @@
+"""What is refused, how, and in which words: argument, leaf, what came, what to do."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import (
+    BasicRNNCell,
+    DeviceWrapper,
+    DropoutWrapper,
+    FunctionCell,
+    GRUCell,
+    LSTMCell,
+    LSTMStateTuple,
+    MultiRNNCell,
+    ResidualWrapper,
+    TensorShape,
+    bidirectional_dynamic_rnn,
+    dynamic_rnn,
+)
+
+F32 = jnp.float32
+X = np.ones((4, 5, 3), np.float32)
+ZEROS = np.zeros((4, 2), np.float32)
+
+
+def bound(cell):
+    return cell.bind(cell.init(jax.random.key(0), jnp.asarray(X[:, 0])))
+
+
+RNN, GRU, LSTM = (bound(c(2)) for c in (BasicRNNCell, GRUCell, LSTMCell))
+STACK = bound(MultiRNNCell([GRUCell(2), GRUCell(2)]))
+
+
+def stepping(state):
+    """A cell that returns what `state` makes of the state that it is given."""
+    return FunctionCell(lambda p, x, s, key=None: (x, state(s)), 3, 3).bind({})
+
+
+def putting_out(output, size=3):
+    """A cell that returns what `output` makes of its inputs."""
+    return FunctionCell(lambda p, x, s, key=None: (output(x), s), 3, size).bind({})
+
+
+REFUSALS = {
+    # dynamic_rnn's arguments
+    "cell": (TypeError, "`cell` must be an RNNCell, got 3, which lacks `output_size`, "
+             "`state_size`, `zero_state` or `get_initial_state`",
+             lambda: dynamic_rnn(3, X, dtype=F32)),
+    "cell_unbound": (TypeError, "lacks `__call__`. Bind it first: `cell.bind\\(params\\)`",
+                     lambda: dynamic_rnn(GRUCell(2), X, dtype=F32)),
+    "no_dtype": (ValueError, "dtype must be specified if there is no `initial_state`",
+                 lambda: dynamic_rnn(GRU, X)),
+    "bad_dtype": (TypeError, "`dtype` must name a dtype, got 'float33'",
+                  lambda: dynamic_rnn(GRU, X, dtype="float33")),
+    "inputs_none": (ValueError, "`inputs` must be arrays: None values not supported",
+                    lambda: dynamic_rnn(GRU, None, dtype=F32)),
+    "inputs_empty": (ValueError, r"`inputs` must hold at least one array, got \[\]",
+                     lambda: dynamic_rnn(GRU, [], dtype=F32)),
+    "inputs_empty_as_in_tf": (IndexError, "`inputs` must hold at least one array",
+                              lambda: dynamic_rnn(GRU, [], dtype=F32)),
+    "inputs_leaf_none": (ValueError, r"`inputs\['b'\]` must be an array",
+                         lambda: dynamic_rnn(GRU, {"a": X, "b": None}, dtype=F32)),
+    "inputs_rank_1": (ValueError, r"rank at least 3.* got float32\[4\]",
+                      lambda: dynamic_rnn(GRU, X[:, 0, 0], dtype=F32)),
+    "inputs_rank_2": (ValueError, r"rank at least 3, \[batch, time, ...\]",
+                      lambda: dynamic_rnn(GRU, X[:, 0], dtype=F32)),
+    "inputs_lists": (ValueError, "make it one array by jnp.asarray",
+                     lambda: dynamic_rnn(GRU, X.tolist(), dtype=F32)),
+    "inputs_strings": (TypeError, "`inputs` must be an array, got 'abc'",
+                       lambda: dynamic_rnn(GRU, "abc", dtype=F32)),
+    "inputs_time": (ValueError, r"Time steps must be the same.*`inputs\[1\]` is float32\[4, 4, 3\]",
+                    lambda: dynamic_rnn(GRU, (X, X[:, 1:]), dtype=F32)),
+    "inputs_batch": (ValueError, r"Batch size must be the same.*`inputs\[1\]` is float32\[3, 5, 3\]",
+                     lambda: dynamic_rnn(GRU, (X, X[1:]), dtype=F32)),
+    "inputs_time_major": (ValueError, r"Batch size.*\[time, batch, ...\]",
+                          lambda: dynamic_rnn(GRU, (X, X[:, 1:]), dtype=F32, time_major=True)),
+    "inputs_integers": (ValueError, "only supports floating point, got `inputs` of int32",
+                        lambda: dynamic_rnn(GRU, X.astype(np.int32), dtype=F32)),
+    "dtype_integer": (ValueError, "only supports floating point, got `state` of int32",
+                      lambda: dynamic_rnn(GRU, X, dtype=jnp.int32)),
+    "inputs_other_dtype": (TypeError, "must have the dtype of the inputs, float64",
+                           lambda: dynamic_rnn(GRU, X.astype(np.float64), dtype=jnp.float64)),
+    "lengths_scalar": (ValueError, "must be a vector of length batch_size, 4",
+                       lambda: dynamic_rnn(GRU, X, 3, dtype=F32)),
+    "lengths_rank_2": (ValueError, "must be a vector of length batch_size",
+                       lambda: dynamic_rnn(GRU, X, [[1]] * 4, dtype=F32)),
+    "lengths_count": (ValueError, r"one entry a row, 4, got int64\[1\]. Nothing is broadcast",
+                      lambda: dynamic_rnn(GRU, X, [1], dtype=F32)),
+    "lengths_floats": (TypeError, r"must hold integers, got float64\[4\]. Cast it",
+                       lambda: dynamic_rnn(GRU, X, [1.0, 2, 3, 4], dtype=F32)),
+    "lengths_strings": (TypeError, "must hold integers",
+                        lambda: dynamic_rnn(GRU, X, list("abcd"), dtype=F32)),
+    "iterations_negative": (TypeError, "`parallel_iterations` must be positive, got -1",
+                            lambda: dynamic_rnn(GRU, X, dtype=F32, parallel_iterations=-1)),
+    "iterations_float": (TypeError, "`parallel_iterations` must be an integer, got 1.5",
+                         lambda: dynamic_rnn(GRU, X, dtype=F32, parallel_iterations=1.5)),
+    "iterations_as_in_tf": (AssertionError, "`parallel_iterations` must be an integer",
+                            lambda: dynamic_rnn(GRU, X, dtype=F32, parallel_iterations=1.5)),
+    "swap_memory": (TypeError, "`swap_memory` must be True or False, got 'host'",
+                    lambda: dynamic_rnn(GRU, X, dtype=F32, swap_memory="host")),
+    "time_major": (TypeError, "`time_major` must be True or False, got 1",
+                   lambda: dynamic_rnn(GRU, X, dtype=F32, time_major=1)),
+    "scope": (TypeError, "`scope` must be a string, got 3",
+              lambda: dynamic_rnn(GRU, X, dtype=F32, scope=3)),
+    # The state
+    "state_none": (ValueError, r"`initial_state\[0\]` must be an array",
+                   lambda: dynamic_rnn(STACK, X, initial_state=(None, ZEROS))),
+    "state_kind": (TypeError, "`initial_state` must be an array, got 'zeros'",
+                   lambda: dynamic_rnn(GRU, X, initial_state="zeros")),
+    "state_batch": (ValueError, r"`state` must have shape \(4, 2\), got float32\[3, 2\]",
+                    lambda: dynamic_rnn(GRU, X, initial_state=ZEROS[1:])),
+    "state_one_row": (ValueError, r"`state` must have shape \(4, 2\), got float32\[1, 2\]",
+                      lambda: dynamic_rnn(GRU, X, [1] * 4, initial_state=ZEROS[:1])),
+    "state_width": (ValueError, r"`state\[1\]` must have shape \(4, 2\), got float32\[4, 1\]",
+                    lambda: dynamic_rnn(LSTM, X, initial_state=(ZEROS, ZEROS[:, 1:]))),
+    "state_array_for_lstm": (TypeError, "`state` must be a tuple of 2 arrays",
+                             lambda: dynamic_rnn(LSTM, X, initial_state=ZEROS)),
+    "state_tuple_for_rnn": (ValueError, r"`state` must be one array \[batch, 2\], got tuple",
+                            lambda: dynamic_rnn(RNN, X, initial_state=(ZEROS, ZEROS))),
+    "state_three_for_lstm": (ValueError, "`state` must be a tuple of 2 arrays.* got 3 arrays",
+                             lambda: dynamic_rnn(LSTM, X, initial_state=(ZEROS,) * 3)),
+    "state_too_many": (ValueError, "`state` must be a tuple of 2 states.* got 3 entries",
+                       lambda: dynamic_rnn(STACK, X, initial_state=(ZEROS,) * 3)),
+    "state_too_few": (IndexError, "`state` must be a tuple of 2 states.* got 1 entries",
+                      lambda: dynamic_rnn(STACK, X, initial_state=(ZEROS,))),
+    "state_plain_tuple": (TypeError, r"must have the structure \(\*, \*\), got LSTMStateTuple",
+                          lambda: dynamic_rnn(LSTM, X, [1] * 4, initial_state=(ZEROS, ZEROS))),
+    "state_dtypes_differ": (ValueError, r"`initial_state.c` float32\[4, 2\], `initial_state.h` bfloat16",
+                            lambda: dynamic_rnn(LSTM, X, initial_state=LSTMStateTuple(
+                                ZEROS, jnp.zeros((4, 2), jnp.bfloat16)))),
+    "state_dtype": (TypeError, "must share one dtype",
+                    lambda: dynamic_rnn(GRU, X, initial_state=ZEROS.astype(np.float64))),
+    # What a step returns
+    "step_structure": (ValueError, r"the state that `cell` returns must have the structure \*, got \(\*, \*\)",
+                       lambda: dynamic_rnn(stepping(lambda s: (s, s)), X, dtype=F32)),
+    "step_shape": (ValueError, r"keep its state's shapes: `state` is float32\[4, 3\] before and float32\[4, 1\]",
+                   lambda: dynamic_rnn(stepping(lambda s: s[:, :1]), X, dtype=F32)),
+    "step_dtype": (TypeError, "type should remain constant.*bfloat16.*Cast inside of the cell",
+                   lambda: dynamic_rnn(stepping(lambda s: s.astype(jnp.bfloat16)), X, dtype=F32)),
+    "step_output_dtype": (TypeError, "`output` of `cell` must have dtype float32, got bfloat16.*dtype=jnp.bfloat16",
+                          lambda: dynamic_rnn(putting_out(lambda x: x.astype(jnp.bfloat16)), X, dtype=F32)),
+    "step_output_shape": (ValueError, r"`output` of `cell` must have shape \(4, 3\) by `output_size`, got float32\[4, 1\]",
+                          lambda: dynamic_rnn(putting_out(lambda x: x[:, :1]), X, dtype=F32)),
+    "step_output_leaves": (ValueError, r"by `output_size`\) must have the structure \*, got \(\*, \*\)",
+                           lambda: dynamic_rnn(putting_out(lambda x: (x, x)), X, dtype=F32)),
+    "step_output_kind": (TypeError, r"must have the structure \(\*, \*\), got \[\*, \*\]",
+                         lambda: dynamic_rnn(putting_out(lambda x: [x, x], (3, 3)), X, [1] * 4, dtype=F32)),
+    "step_returns_one": (ValueError, r"must return \(output, new_state\)",
+                         lambda: dynamic_rnn(FunctionCell(lambda p, x, s, key=None: x, 3, 3).bind({}), X, dtype=F32)),
+    # Bidirectional
+    "cell_bw": (TypeError, "bidirectional_dynamic_rnn: `cell_bw` must be an RNNCell",
+                lambda: bidirectional_dynamic_rnn(GRU, GRUCell(2), X, dtype=F32)),
+    "one_state_only": (ValueError, "dtype must be specified",
+                       lambda: bidirectional_dynamic_rnn(GRU, GRU, X, initial_state_fw=ZEROS)),
+    # Parameters
+    "params_missing": (ValueError, r"params\['bias'\]`?.*missing: params\['bias'\]",
+                       lambda: RNN.cell.apply({"kernel": RNN.params["kernel"]}, X[:, 0], ZEROS)),
+    "params_unknown": (ValueError, r"not known: params\['projection'\]\['kernel'\]",
+                       lambda: LSTM.cell.apply({**LSTM.params, "projection": {"kernel": ZEROS}},
+                                               X[:, 0], (ZEROS, ZEROS))),
+    "params_shape": (ValueError, r"`params\['candidate'\]\['kernel'\]` must have shape \(7, 2\) for these inputs, got float32\[5, 2\]",
+                     lambda: GRU(np.ones((4, 5), np.float32), ZEROS)),
+    "params_kind": (TypeError, "`params` must be a dict of arrays, got None",
+                    lambda: GRUCell(2).apply(None, X[:, 0], ZEROS)),
+    "params_of_stack": (ValueError, "must hold cell_0, cell_1, got",
+                        lambda: STACK.cell.apply({"cell_0": {}}, X[:, 0], (ZEROS, ZEROS))),
+    # Cells
+    "units_float": (TypeError, "`num_units` must be an integer, got 2.5", lambda: GRUCell(2.5)),
+    "units_negative": (ValueError, "`num_units` must be at least 0, got -1", lambda: GRUCell(-1)),
+    "num_proj": (ValueError, "`num_proj` must be at least 1, got 0", lambda: LSTMCell(2, num_proj=0)),
+    "cell_clip": (ValueError, "`cell_clip` must not be negative, got -1", lambda: LSTMCell(2, cell_clip=-1)),
+    "clip_array": (TypeError, "`proj_clip` must be a number.*static",
+                   lambda: LSTMCell(2, proj_clip=np.ones(3))),
+    "activation_name": (ValueError, "must be one of elu, .*got 'tan'", lambda: GRUCell(2, activation="tan")),
+    "activation_kind": (TypeError, "must be None, a name or a function, got 3", lambda: GRUCell(2, activation=3)),
+    "cell_dtype": (ValueError, "only supports floating point, got `dtype` of int32",
+                   lambda: GRUCell(2, dtype=jnp.int32)),
+    "dtype_of_cell": (TypeError, "must share one dtype, got float32.*and float64",
+                      lambda: dynamic_rnn(GRUCell(2, dtype="float64").bind(GRU.params), X, dtype=F32)),
+    "init_rank": (ValueError, r"must have rank 2, \[batch, depth\], got float32\[4, 5, 3\]",
+                  lambda: GRUCell(2).init(jax.random.key(0), X)),
+    "init_integers": (ValueError, "only supports floating point",
+                      lambda: GRUCell(2).init(jax.random.key(0), X[:, 0].astype(int))),
+    "step_nest": (ValueError, r"`inputs` must be one array \[batch, depth\], got tuple",
+                  lambda: GRU((X[:, 0], X[:, 0]), ZEROS)),
+    "step_not_an_array": (TypeError, "`inputs` must be one array", lambda: GRU("x", ZEROS)),
+    "zero_state_float": (TypeError, "`batch_size` must be an integer, got 4.0",
+                         lambda: GRU.zero_state(4.0, F32)),
+    "zero_state_array": (TypeError, r"must be an integer, got float32\[4, 2\].*x.shape\[0\]",
+                         lambda: GRU.zero_state(ZEROS, F32)),
+    "zero_state_none": (ValueError, "`batch_size` must be known, got None",
+                        lambda: GRU.zero_state(None, F32)),
+    "initial_state_batch": (ValueError, "`batch_size` must be that of `inputs`, 4, got 3",
+                            lambda: GRU.get_initial_state(X[:, 0], batch_size=3)),
+    "initial_state_dtype": (ValueError, "`dtype` must be that of `inputs`, float32",
+                            lambda: GRU.get_initial_state(X[:, 0], dtype="float64")),
+    "initial_state_nothing": (ValueError, "or both `batch_size` and `dtype`, must be given",
+                              lambda: GRU.get_initial_state(batch_size=4)),
+    "lstm_state_dtype": (TypeError, "`c` and `h` must have one dtype",
+                         lambda: LSTMStateTuple(ZEROS, ZEROS.astype(np.float64)).dtype),
+    "function": (TypeError, "FunctionCell: `fn` must be a function, got 3", lambda: FunctionCell(3, 2, 2)),
+    "function_init": (TypeError, "`init_fn` must be a function", lambda: FunctionCell(abs, 2, 2, 3)),
+    "function_size": (TypeError, "must be an int or a TensorShape, got 'two'",
+                      lambda: FunctionCell(abs, {"a": "two"}, 2)),
+    "function_size_none": (ValueError, r"`size\[1\]` must be known, got None",
+                           lambda: FunctionCell(abs, 2, (2, None))),
+    "shape_negative": (ValueError, "must not be negative, got -1", lambda: TensorShape([-1])),
+    "shape_unknown": (ValueError, "must be known, got None", lambda: TensorShape([None])),
+    "shape_kind": (TypeError, "must be integers, got 1.5", lambda: TensorShape([1.5])),
+    # Wrappers
+    "stack_empty": (ValueError, "must hold at least one cell", lambda: MultiRNNCell([])),
+    "stack_kind": (TypeError, "must be a list or tuple", lambda: MultiRNNCell(GRUCell(2))),
+    "stack_of_bound": (TypeError, r"`cells\[1\]` must be an RNNCell.*bind the whole",
+                       lambda: MultiRNNCell([GRUCell(2), GRU])),
+    "stack_joined_nest": (ValueError, r"`state_is_tuple=False` needs states of one vector, got `cells\[0\]`",
+                          lambda: MultiRNNCell([LSTMCell(2)], state_is_tuple=False)),
+    "stack_state_kind": (ValueError, "a tuple of 2 states, one a cell, got float32",
+                         lambda: STACK(X[:, 0], ZEROS)),
+    "wrapped": (TypeError, "ResidualWrapper: `cell` must be an RNNCell", lambda: ResidualWrapper(abs)),
+    "residual_fn": (TypeError, "`residual_fn` must be a function", lambda: ResidualWrapper(GRUCell(2), 3)),
+    "residual_shape": (ValueError, r"`inputs` must have the shape of the output, float32\[4, 2\], got float32\[4, 3\]",
+                       lambda: bound(ResidualWrapper(GRUCell(2)))(X[:, 0], ZEROS)),
+    "residual_width": (ValueError, r"must have shape \(4, 2\) by `output_size`, got float32\[4, 5\]",
+                       lambda: dynamic_rnn(bound(ResidualWrapper(
+                           GRUCell(2), lambda x, y: jnp.concatenate([x, y], 1))), X, dtype=F32)),
+    "device_kind": (TypeError, "`device` must be a jax.Device", lambda: DeviceWrapper(GRUCell(2), 3)),
+    "device_name": (ValueError, "must name a device that is there, got '/gpu:9'. There are cpu:0",
+                    lambda: bound(DeviceWrapper(GRUCell(2), "/gpu:9"))(X[:, 0], ZEROS)),
+    "keep_prob_range": (ValueError, r"`input_keep_prob` must lie in \[0, 1\], got 1.5",
+                        lambda: DropoutWrapper(GRUCell(2), 1.5)),
+    "keep_prob_nan": (ValueError, r"must lie in \[0, 1\]", lambda: DropoutWrapper(GRUCell(2), float("nan"))),
+    "keep_prob_kind": (TypeError, "`state_keep_prob` must be a number",
+                       lambda: DropoutWrapper(GRUCell(2), state_keep_prob="half")),
+    "keep_prob_traced": (TypeError, "`output_keep_prob` must be a number.*static",
+                         lambda: jax.jit(lambda p: DropoutWrapper(GRUCell(2), output_keep_prob=p))(0.5)),
+    "visitor": (TypeError, "`dropout_state_filter_visitor` must be a function",
+                lambda: DropoutWrapper(GRUCell(2), dropout_state_filter_visitor=3)),
+    "variational_dtype": (ValueError, "`dtype` must be given for variational dropout",
+                          lambda: DropoutWrapper(GRUCell(2), variational_recurrent=True)),
+    "variational_size": (ValueError, "`input_size` must be given for variational input",
+                         lambda: DropoutWrapper(GRUCell(2), 0.5, variational_recurrent=True, dtype=F32)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "words", "call"), REFUSALS.values(), ids=REFUSALS)
+def test_refusal(error, words, call):
+    with pytest.raises(error, match=re.compile(words, re.DOTALL)):
+        call()
+
+
+def test_the_cells_own_error_says_where_it_was_raised():
+    with pytest.raises(ValueError, match="nothing is broadcast") as caught:
+        dynamic_rnn(GRU, X, initial_state=ZEROS[1:])
+    notes = "".join(caught.value.__notes__)
+    assert "dynamic_rnn: raised by one step of `cell`" in notes
+    assert "inputs float32[4, 3] and state float32[3, 2]" in notes
+
+
+def test_lengths_of_another_batch_under_jit():
+    with pytest.raises(ValueError, match="one entry a row, 4"):
+        jax.jit(lambda n: dynamic_rnn(GRU, X, n, dtype=F32))(jnp.ones(3, jnp.int32))
+
+
+def test_a_protocol_cell_may_lack_its_zero_state_alone():
+    class Sizes:
+        state_size = output_size = 3
+
+        def __call__(self, inputs, state):
+            return inputs, state
+
+    with pytest.raises(TypeError, match="lacks `zero_state` or `get_initial_state`"):
+        jaxrnn.dynamic_rnn(Sizes(), X, dtype=F32)

@@ -1,0 +1,139 @@
+"""Stacks, residuals, devices: sharing, layouts, placement."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+import jaxrnn
+from jaxrnn import (
+    DeviceWrapper,
+    FunctionCell,
+    GRUCell,
+    LSTMCell,
+    LSTMStateTuple,
+    MultiRNNCell,
+    ResidualWrapper,
+)
+
+KEY = jax.random.key(0)
+X = np.random.default_rng(0).normal(size=(4, 5, 3))
+F64 = jnp.float64
+
+
+def run(cell, params, **kwargs):
+    return jaxrnn.dynamic_rnn(cell.bind(params), X, dtype=F64, **kwargs)
+
+
+def test_the_same_object_twice_shares_its_parameters():
+    cell = GRUCell(3)
+    shared, apart = MultiRNNCell([cell, cell]), MultiRNNCell([cell, GRUCell(3)])
+    assert shared != apart
+    assert list(shared.init(KEY, X[:, 0])) == ["cell_0"]
+    assert list(apart.init(KEY, X[:, 0])) == ["cell_0", "cell_1"]
+    params = shared.init(KEY, X[:, 0])["cell_0"]
+    outputs, _ = run(shared, {"cell_0": params})
+    same, _ = run(apart, {"cell_0": params, "cell_1": params})
+    np.testing.assert_array_equal(outputs, same)
+
+
+def test_sharing_needs_equal_depths():
+    cell = GRUCell(2)
+    with pytest.raises(ValueError, match="must have shape"):
+        MultiRNNCell([cell, cell]).init(KEY, X[:, 0])
+
+
+def test_a_stack_is_its_cells_one_after_the_other():
+    stack = MultiRNNCell([LSTMCell(4, num_proj=2), GRUCell(3)])
+    params = stack.init(KEY, X[:, 0])
+    outputs, states = run(stack, params)
+    below, lower = jaxrnn.dynamic_rnn(
+        stack.cells[0].bind(params["cell_0"]), X, dtype=F64
+    )
+    above, upper = jaxrnn.dynamic_rnn(
+        stack.cells[1].bind(params["cell_1"]), below, dtype=F64
+    )
+    np.testing.assert_allclose(outputs, above, rtol=1e-12)
+    close = lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-12)
+    jax.tree.map(close, states, (lower, upper))
+
+
+def test_a_joined_state_is_that_of_the_tuple_side_by_side():
+    cells = [GRUCell(2), GRUCell(3)]
+    tuples, joined = MultiRNNCell(cells), MultiRNNCell(cells, state_is_tuple=False)
+    params = tuples.init(KEY, X[:, 0])
+    assert joined.state_size == 5
+    (want, states), (got, state) = run(tuples, params), run(joined, params)
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(state, np.concatenate(states, axis=1))
+
+
+def test_a_stack_on_integers():
+    def embed(params, inputs, state, key=None):
+        return params["table"][inputs[:, 0]], state
+
+    def init(key, inputs, dtype):
+        return {"table": jax.random.normal(key, (7, 2), dtype)}
+
+    stack = MultiRNNCell([FunctionCell(embed, (), 2, init), GRUCell(3)])
+    ids = np.array([[[1], [2]], [[3], [6]]])
+    params = stack.init(KEY, ids[:, 0], F64)
+    assert params["cell_1"]["gates"]["kernel"].shape == (5, 6)
+    outputs, _ = jaxrnn.dynamic_rnn(stack.bind(params), ids, dtype=F64)
+    assert outputs.shape == (2, 2, 3)
+
+
+def test_residual_adds_the_inputs():
+    inner = GRUCell(3)
+    params = inner.init(KEY, X[:, 0])
+    outputs, state = run(ResidualWrapper(inner), params)
+    plain, plain_state = run(inner, params)
+    np.testing.assert_allclose(outputs, plain + X, rtol=1e-12)
+    np.testing.assert_array_equal(state, plain_state)
+
+
+def test_wrappers_show_what_they_wrap():
+    inner = LSTMCell(3)
+    wrapper = ResidualWrapper(inner)
+    assert wrapper.wrapped_cell is inner
+    assert wrapper.state_size == LSTMStateTuple(3, 3)
+    assert "LSTMCell(num_units=3" in repr(wrapper)
+
+
+def placements():
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    return mesh, {
+        "name": ("/device:CPU:0", None),
+        "device": (jax.devices()[0], None),
+        "sharding": (NamedSharding(mesh, PartitionSpec("data")), mesh),
+        "spec": (PartitionSpec("data"), mesh),
+    }
+
+
+@pytest.mark.parametrize("kind", ["name", "device", "sharding", "spec"])
+def test_placement_changes_no_value(kind):
+    mesh, table = placements()
+    device, over = table[kind]
+    cell = LSTMCell(4)
+    params = cell.init(KEY, X[:, 0])
+    wrapped = DeviceWrapper(cell, device)
+
+    def loss(params, cell):
+        outputs, _ = run(cell, params)
+        return outputs.sum()
+
+    want = jax.value_and_grad(loss)(params, cell)
+    with jax.set_mesh(mesh):
+        got = jax.jit(jax.value_and_grad(loss), static_argnums=1)(params, wrapped)
+        if over is not None:
+            outputs, _ = jax.jit(lambda p: run(wrapped, p))(params)
+            assert len(outputs.sharding.device_set) == 4
+    close = lambda g, w: np.testing.assert_allclose(np.asarray(g), w, rtol=1e-10)
+    jax.tree.map(close, got, want)
+
+
+def test_placement_of_the_zero_state():
+    device = jax.devices()[2]
+    state = DeviceWrapper(GRUCell(3), device).zero_state(4, F64)
+    assert state.devices() == {device}
