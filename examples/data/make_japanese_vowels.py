@@ -1,0 +1,92 @@
+"""Pack the Japanese Vowels utterances into one small file beside this script.
+
+    pip download --no-deps aeon==1.6.0
+    unzip 'aeon-*.whl' 'aeon/datasets/data/JapaneseVowels/*'
+    python make_japanese_vowels.py aeon/datasets/data/JapaneseVowels
+
+Nothing but numpy is needed, and nothing is downloaded. The same sources give the same
+bytes. See `ATTRIBUTION.md` for the authors and the licence of the data.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+COEFFICIENTS = 12
+SPEAKERS = 9
+# Per split: the number of utterances, of the shortest's and of the longest's frames.
+EXPECTED = {"TRAIN": (270, 7, 26), "TEST": (370, 7, 29)}
+
+Utterance = tuple[np.ndarray, int]
+
+
+def parse_line(line: str) -> Utterance:
+    """The frames `[frames, 12]` and the speaker, 0 to 8, of one line of a .ts file.
+
+    A line is the coefficients' tracks separated by colons, then the class, 1 to 9.
+    """
+    *tracks, label = line.strip().split(":")
+    frames = np.array([track.split(",") for track in tracks], np.float32).T
+    return frames, int(label) - 1
+
+
+def read_ts(path: Path) -> list[Utterance]:
+    """All utterances of one .ts file, in the file's order."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    start = lines.index("@data") + 1
+    return [parse_line(line) for line in lines[start:] if line.strip()]
+
+
+def check(split: str, utterances: list[Utterance]) -> None:
+    """Refuse a file that is not the one described in `ATTRIBUTION.md`.
+
+    Raises:
+        ValueError: If the counts differ, as they do in the equal-length twin.
+    """
+    lengths = [len(frames) for frames, _ in utterances]
+    found = (len(lengths), min(lengths), max(lengths))
+    if found != EXPECTED[split]:
+        raise ValueError(
+            f"{split}: must hold (utterances, shortest, longest) = {EXPECTED[split]}, "
+            f"got {found}. Take JapaneseVowels_{split}.ts, not the `_eq_` file."
+        )
+    widths = {frames.shape[1] for frames, _ in utterances}
+    speakers = {speaker for _, speaker in utterances}
+    if widths != {COEFFICIENTS} or speakers != set(range(SPEAKERS)):
+        raise ValueError(
+            f"{split}: must hold {COEFFICIENTS} coefficients and {SPEAKERS} speakers, "
+            f"got {widths} and {speakers}."
+        )
+
+
+def pack(folder: Path) -> dict[str, Any]:
+    """Both splits as flat arrays: utterance i owns `lengths[i]` rows of `frames`."""
+    utterances, is_test = [], []
+    for split in EXPECTED:
+        found = read_ts(folder / f"JapaneseVowels_{split}.ts")
+        check(split, found)
+        utterances += found
+        is_test += [split == "TEST"] * len(found)
+    return {
+        "frames": np.concatenate([frames for frames, _ in utterances]),
+        "lengths": np.array([len(frames) for frames, _ in utterances], np.int32),
+        "labels": np.array([speaker for _, speaker in utterances], np.int32),
+        "is_test": np.array(is_test),
+    }
+
+
+def main() -> None:
+    """Read the folder named on the command line and write `japanese_vowels.npz`."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where the two .ts files lie")
+    target = Path(__file__).with_name("japanese_vowels.npz")
+    arrays = pack(parser.parse_args().folder)
+    np.savez_compressed(target, **arrays)
+    shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+    print(f"{target.name}: {shapes}; {target.stat().st_size / 1024:.0f} KiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The Japanese Vowels utterances as padded arrays; see `data/ATTRIBUTION.md`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+FILE = Path(__file__).parent / "data" / "japanese_vowels.npz"
+SPEAKERS = 9
+COEFFICIENTS = 12
+FEATURES = 2 * COEFFICIENTS  # Each coefficient and its slope.
+
+
+class Utterances(NamedTuple):
+    """A padded set. What `frames` holds past a length does not matter."""
+
+    frames: Any  # [utterances, time, FEATURES], float32
+    lengths: Any  # [utterances], int32
+    labels: Any  # [utterances], int32: the speaker, from 0
+
+    def take(self, rows: np.ndarray) -> "Utterances":
+        """Some of the utterances."""
+        return Utterances(*(array[rows] for array in self))
+
+
+class Scale(NamedTuple):
+    """The mean and the standard deviation of each feature."""
+
+    mean: Any
+    deviation: Any
+
+    def __call__(self, data: Utterances) -> Utterances:
+        """The same utterances, standardised."""
+        return data._replace(frames=(data.frames - self.mean) / self.deviation)
+
+
+def with_slopes(frames: np.ndarray) -> np.ndarray:
+    """Each frame `[time, 12]` with the difference of its two neighbours.
+
+    A room or a microphone adds a constant to a cepstrum: a slope does not see it.
+    """
+    padded = np.pad(frames, ((1, 1), (0, 0)), mode="edge")
+    return np.concatenate([frames, padded[2:] - padded[:-2]], axis=-1)
+
+
+def load() -> tuple[Utterances, Utterances]:
+    """The 270 utterances to train with and the 370 to test with."""
+    with np.load(FILE) as file:
+        lengths, labels, is_test = file["lengths"], file["labels"], file["is_test"]
+        utterances = np.split(file["frames"], np.cumsum(lengths)[:-1])
+    frames = np.zeros((len(lengths), lengths.max(), FEATURES), np.float32)
+    for row, utterance in zip(frames, utterances, strict=True):
+        row[: len(utterance)] = with_slopes(utterance)
+    everything = Utterances(frames, lengths, labels)
+    return everything.take(~is_test), everything.take(is_test)
+
+
+def measure(data: Utterances) -> Scale:
+    """The scale of the valid frames of `data`."""
+    steps = np.arange(data.frames.shape[1])
+    valid = data.frames[steps < data.lengths[:, None]]
+    return Scale(valid.mean(axis=0), valid.std(axis=0))
+
+
+def folds(data: Utterances, count: int) -> list[tuple[Utterances, Utterances]]:
+    """Pairs of a larger part, to train with, and a smaller one, held out.
+
+    A fold holds out consecutive utterances of each speaker. Neighbours sound alike, so
+    this comes nearer to speech of another day than a random choice does. The scale is
+    that of the larger part.
+    """
+    fold = np.zeros(len(data.labels), int)
+    for speaker in range(SPEAKERS):
+        rows = np.flatnonzero(data.labels == speaker)
+        fold[rows] = np.arange(len(rows)) * count // len(rows)
+    pairs = []
+    for i in range(count):
+        kept, held_out = data.take(fold != i), data.take(fold == i)
+        scale = measure(kept)
+        pairs.append((scale(kept), scale(held_out)))
+    return pairs
+
+
+def stack(members: Sequence[Utterances]) -> Utterances:
+    """Sets of the same size along a new leading axis, one for each net."""
+    return Utterances(*(np.stack(arrays) for arrays in zip(*members, strict=True)))
