@@ -40,15 +40,16 @@ def utterances() -> tuple[np.ndarray, np.ndarray]:
 def run(x: np.ndarray, lengths: np.ndarray) -> tuple[jax.Array, ...]:
     """The outputs of both directions, and the gradient with respect to `x`."""
     cell = jaxrnn.LSTMCell(12)
-    forward, backward = (
+    cell_fw, cell_bw = (
         cell.bind(cell.init(jax.random.key(seed), x[:, 0])) for seed in (0, 1)
     )
 
     def loss(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         outputs, _ = jaxrnn.bidirectional_dynamic_rnn(
-            forward, backward, x, lengths, dtype=jnp.float32
+            cell_fw, cell_bw, x, lengths, dtype=jnp.float32
         )
-        return sum(jnp.sum(out**2) for out in outputs), outputs
+        forward, backward = outputs
+        return jnp.sum(forward**2) + jnp.sum(backward**2), outputs
 
     gradient, outputs = jax.grad(loss, has_aux=True)(jnp.asarray(x))
     return *outputs, gradient
@@ -76,7 +77,7 @@ def draw(columns: dict[str, np.ndarray], lengths: np.ndarray, file: str) -> None
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the cells and write the picture."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Draws what `sequence_length` means.")
     parser.add_argument("--output", default="lengths.png", help="where to draw")
     file = parser.parse_args(argv).output
     x, lengths = utterances()

@@ -145,16 +145,7 @@ def as_sequences(where: str, inputs: Any, time_major: bool) -> PyTree:
 
 
 def _as_sequence(where: str, name: str, leaf: Any, axes: str) -> Array:
-    if leaf is None:
-        raise ValueError(
-            f"{where}: `{name}` must be an array: None values not supported."
-        )
-    try:
-        array = jnp.asarray(leaf)
-    except TypeError:
-        raise TypeError(
-            f"{where}: `{name}` must be an array, got {describe(leaf)}."
-        ) from None
+    array = _as_array(where, name, leaf)
     if array.ndim < 3:
         fix = (
             "Add an axis."
@@ -221,15 +212,19 @@ def as_state(where: str, name: str, state: PyTree) -> PyTree:
 
 
 def _as_state_leaf(where: str, name: str, leaf: Any) -> Array:
+    array = _as_array(where, name, leaf)
+    # A Python number would be weakly typed and change the carry's type at step 1.
+    return array if is_array(leaf) else array.astype(array.dtype)
+
+
+def _as_array(where: str, name: str, leaf: Any) -> Array:
     if leaf is None:
         raise ValueError(
             f"{where}: `{name}` must be an array: None values not supported."
         )
     try:
-        array = jnp.asarray(leaf)
+        return jnp.asarray(leaf)
     except TypeError:
         raise TypeError(
             f"{where}: `{name}` must be an array, got {describe(leaf)}."
         ) from None
-    # A Python number would be weakly typed and change the carry's type at step 1.
-    return array if is_array(leaf) else array.astype(array.dtype)

@@ -55,11 +55,6 @@ class BasicLSTMCell(LSTMFamily):
         return LSTMStateTuple(self.num_units, self.num_units)
 
     @property
-    def is_tuple(self) -> bool:
-        """`state_is_tuple`."""
-        return self.state_is_tuple
-
-    @property
     def stages(self) -> tuple[Stage, ...]:
         """One product for the four blocks."""
         size = self.num_units

@@ -4,14 +4,15 @@ import dataclasses
 from typing import Any, final
 
 from .._initializers import glorot_uniform, zeros
-from .._typing import Array, DType, Params, Size
-from ._affine import AffineCell, Stage
+from .._typing import Array, DType, Params
+from ._affine import Stage
 from ._checks import set_common_fields
+from ._vector_state import VectorStateCell
 
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False)
-class BasicRNNCell(AffineCell):
+class BasicRNNCell(VectorStateCell):
     """The most basic cell: one product, one activation.
 
         h' = activation([x, h] kernel + bias)
@@ -40,24 +41,10 @@ class BasicRNNCell(AffineCell):
         set_common_fields(self)
 
     @property
-    def state_size(self) -> Size:
-        """`num_units`."""
-        return self.num_units
-
-    @property
-    def output_size(self) -> Size:
-        """`num_units`."""
-        return self.num_units
-
-    @property
     def stages(self) -> tuple[Stage, ...]:
         """One product, then the activation."""
         size = self.num_units
         return (Stage(self._update, size, size, glorot_uniform, zeros),)
-
-    def enter(self, state: Array) -> tuple[Array, Array]:
-        """The state is multiplied whole."""
-        return state, state
 
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
         del params, state

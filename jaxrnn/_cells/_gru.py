@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from .._initializers import glorot_uniform, ones, zeros
-from .._typing import Array, DType, Initializer, Params, Size
-from ._affine import AffineCell, Stage
+from .._typing import Array, DType, Initializer, Params
+from ._affine import Stage
 from ._checks import set_common_fields
+from ._vector_state import VectorStateCell
 
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False)
-class GRUCell(AffineCell):
+class GRUCell(VectorStateCell):
     """A gated recurrent unit that resets before the product.
 
         r, u = split(sigmoid([x, h] gates/kernel + gates/bias))
@@ -50,16 +51,6 @@ class GRUCell(AffineCell):
         set_common_fields(self)
 
     @property
-    def state_size(self) -> Size:
-        """`num_units`."""
-        return self.num_units
-
-    @property
-    def output_size(self) -> Size:
-        """`num_units`."""
-        return self.num_units
-
-    @property
     def stages(self) -> tuple[Stage, ...]:
         """The gates; then the candidate, of the state as the gates reset it."""
         size, kernel = self.num_units, self.kernel_initializer or glorot_uniform
@@ -68,10 +59,6 @@ class GRUCell(AffineCell):
             Stage(self._gates, size, 2 * size, kernel, gate_bias, "gates"),
             Stage(self._candidate, size, size, kernel, bias, "candidate"),
         )
-
-    def enter(self, state: Array) -> tuple[Array, Array]:
-        """The state is multiplied whole."""
-        return state, state
 
     def _gates(
         self, params: Params, z: Array, state: Array

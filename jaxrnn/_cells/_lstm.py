@@ -86,11 +86,6 @@ class LSTMCell(LSTMFamily):
         return LSTMStateTuple(self.num_units, h)
 
     @property
-    def is_tuple(self) -> bool:
-        """`state_is_tuple`."""
-        return self.state_is_tuple
-
-    @property
     def stages(self) -> tuple[Stage, ...]:
         """One product for the four blocks; then the projection, if any."""
         (c, h), kernel = self.sizes, self.initializer or glorot_uniform

@@ -1,7 +1,6 @@
 """The two ways in which an LSTM's memory c and output h lie in its state."""
 
 import abc
-import dataclasses
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -34,24 +33,23 @@ class LSTMStateTuple(NamedTuple):
         return self.c.dtype
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
 class LSTMFamily(AffineCell):
-    """A cell whose state is c and h, as a tuple or side by side in one array."""
+    """A cell whose state is c and h, as a tuple or side by side in one array.
+
+    No dataclass itself: each cell declares the field in TensorFlow's place.
+    """
 
     @property
     @abc.abstractmethod
     def sizes(self) -> LSTMStateTuple:
         """The sizes of c and of h."""
 
-    @property
-    @abc.abstractmethod
-    def is_tuple(self) -> bool:
-        """Whether the state is a tuple."""
+    state_is_tuple: bool
 
     @property
     def state_size(self) -> Size:
         """`LSTMStateTuple(c, h)` of sizes, or their sum for one array `[c, h]`."""
-        return self.sizes if self.is_tuple else sum(self.sizes)
+        return self.sizes if self.state_is_tuple else sum(self.sizes)
 
     @property
     def output_size(self) -> Size:
@@ -59,13 +57,15 @@ class LSTMFamily(AffineCell):
         return self.sizes.h
 
     def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
-        """H is multiplied."""
-        pair = state if self.is_tuple else jnp.split(state, [self.sizes.c], axis=-1)
+        """The output h is multiplied."""
+        pair = (
+            state if self.state_is_tuple else jnp.split(state, [self.sizes.c], axis=-1)
+        )
         state = LSTMStateTuple(*pair)
         return state.h, state
 
     def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
         """`(output, new_state)` of the cell."""
-        if self.is_tuple:
+        if self.state_is_tuple:
             return h, LSTMStateTuple(c, h)
         return h, jnp.concatenate([c, h], axis=-1)
