@@ -13,13 +13,11 @@ by `jax.vmap` over their parameters.
 The default settings were chosen by cross-validation on the training set alone.
 """
 
-import argparse
 import dataclasses
 import functools
-import inspect
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +28,7 @@ try:
     import optax
     import orbax.checkpoint
     from japanese_vowels_figure import draw
+    from japanese_vowels_flags import Config, cells, parse
     from tqdm import tqdm
 
     import jaxrnn
@@ -52,23 +51,6 @@ FOLDS = 5
 PyTree = Any
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """The net and its training; each field is a flag."""
-
-    cell: str = "LSTMCell"
-    direction: str = "bidirectional"
-    layers: int = 1
-    units: int = 64
-    epochs: int = 60
-    batch_size: int = 27
-    learning_rate: float = 2e-3
-    dropout: float = 0.3  # Of the outputs of the cells.
-    smoothing: float = 0.05  # Of the labels.
-    shift: float = 0.3  # Deviation of a random constant added to each coefficient.
-    noise: float = 0.2  # Deviation of the noise added to each number.
-
-
 class Training(NamedTuple):
     """What a step of training changes."""
 
@@ -77,19 +59,6 @@ class Training(NamedTuple):
 
 
 # The net
-
-
-def cells() -> dict[str, Callable[[int], jaxrnn.RNNCell]]:
-    """The cells of jaxrnn that need to be told their size and nothing else."""
-
-    def is_sized(value: Any) -> bool:
-        if not (inspect.isclass(value) and issubclass(value, jaxrnn.RNNCell)):
-            return False
-        arguments = inspect.signature(value).parameters.values()
-        needed = [item.name for item in arguments if item.default is item.empty]
-        return needed == ["num_units"]
-
-    return {name: value for name, value in vars(jaxrnn).items() if is_sized(value)}
 
 
 def make_cell(config: Config) -> jaxrnn.RNNCell:
@@ -230,7 +199,7 @@ def fit(
             training, now = epoch(training, data, keys, number)
             history.append(jax.device_get(now))
             value, accuracy = np.mean(history[-1], axis=1)
-            bar.set_postfix(loss=f"{value:.3f}", accuracy=f"{accuracy:.1%}")
+            bar.set_postfix(loss=f"{value:.3f}", accuracy=f"{100 * accuracy:.1f} %")
     losses, accuracies = (np.stack(series) for series in zip(*history, strict=True))
     return training.params, (losses, accuracies)
 
@@ -247,6 +216,8 @@ def predict(config: Config, params: PyTree, data: Utterances) -> np.ndarray:
 def percent(hits: np.ndarray) -> str:
     """Mean, spread and range over members of `hits` `[members, utterances]`."""
     each = 100 * hits.mean(axis=-1)
+    if len(each) == 1:
+        return f"{each[0]:.2f} %"
     return (
         f"{each.mean():.2f} %, standard deviation {each.std():.2f}, "
         f"range {each.min():.2f} to {each.max():.2f}"
@@ -280,58 +251,10 @@ def save(folder: Path, params: PyTree, scale: Scale) -> tuple[PyTree, Scale]:
 # The program
 
 
-def positive(text: str) -> int:
-    """A flag's value that must be a number from 1 on."""
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
-
-
-def parse(argv: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
-    """The flags: one for each field of `Config`, and those of the run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    choices = {"cell": sorted(cells()), "direction": ["bidirectional", "forward"]}
-    for field in dataclasses.fields(Config):
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            type=positive if field.type is int else field.type,
-            default=field.default,
-            choices=choices.get(field.name),
-            help=f"default: {field.default}",
-        )
-    run = parser.add_argument_group("the run")
-    run.add_argument("--seeds", type=positive, default=5, help="how many; default: 5")
-    run.add_argument("--seed", type=int, default=0, help="the first; default: 0")
-    run.add_argument(
-        "--ensemble",
-        type=positive,
-        nargs="?",
-        const=11,
-        metavar="N",
-        help="train N nets (11) and average their probabilities as well",
-    )
-    run.add_argument(
-        "--cross-validate",
-        type=positive,
-        nargs="?",
-        const=3,
-        metavar="N",
-        help=f"train on {FOLDS - 1} fifths of the training set, N times (3), and stop",
-    )
-    run.add_argument(
-        "--output", type=Path, default=Path("japanese_vowels_output"), help="a folder"
-    )
-    flags = parser.parse_args(argv)
-    names = [field.name for field in dataclasses.fields(Config)]
-    return Config(**{name: getattr(flags, name) for name in names}), flags
-
-
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Trains, tests, reports; returns what `results.json` holds."""
     start = time.perf_counter()
-    config, flags = parse(argv)
+    config, flags = parse(__doc__, argv)
     if flags.cross_validate:
         return {"held_out": cross_validate(config, flags.seed, flags.cross_validate)}
     train, test = load()
@@ -342,11 +265,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     guesses = probabilities.argmax(axis=-1)
     hits = guesses == test.labels
 
-    flags.output.mkdir(parents=True, exist_ok=True)
     draw(flags.output / "japanese_vowels.png", test.labels, guesses, history)
     params, scale = save(flags.output / "checkpoint", params, scale)
     again = predict(config, params, stack([scale(test)] * members))
-    if not np.array_equal(again, probabilities):
+    if not np.array_equal(again, probabilities, equal_nan=True):
         raise RuntimeError("The weights read back do not give the same predictions.")
 
     results = {
@@ -354,13 +276,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "accuracies": hits.mean(axis=-1).tolist(),
         "final_losses": history[0][-1].tolist(),
     }
+    width = len(str(flags.seed + members - 1))
     for seed, accuracy in enumerate(results["accuracies"], flags.seed):
-        print(f"Seed {seed:2}: test accuracy {accuracy:.2%}")
-    print(f"Mean of {members}: {percent(hits)}")
+        print(f"Seed {seed:{width}}: test accuracy {100 * accuracy:.2f} %")
+    if members > 1:
+        print(f"Mean of {members}: {percent(hits)}")
+    if not np.isfinite(history[0]).all():
+        print("The loss is not finite: try a smaller --learning-rate.")
     if flags.ensemble:
         averaged = probabilities.mean(axis=0).argmax(axis=-1) == test.labels
         results["ensemble"] = averaged.mean().item()
-        print(f"Ensemble of {members}: {results['ensemble']:.2%}")
+        print(f"Ensemble of {members}: {100 * results['ensemble']:.2f} %")
     (flags.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     print(f"{time.perf_counter() - start:.1f} s; see {flags.output}/")
     return results

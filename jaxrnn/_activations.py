@@ -5,35 +5,98 @@ import jax.numpy as jnp
 
 from ._typing import Activation, Array
 
+# Functions of this module, so that a cell can be pickled: those of jax are wrapped, and
+# pickle does not find them again under their names.
 
-def _gelu(x: Array) -> Array:
+
+def elu(x: Array) -> Array:
+    return jax.nn.elu(x)
+
+
+def exponential(x: Array) -> Array:
+    return jnp.exp(x)
+
+
+def gelu(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=False)
 
 
-def _hard_sigmoid(x: Array) -> Array:
-    """Keras's line of slope 0.2; JAX's has slope 1/6."""
+def hard_sigmoid(x: Array) -> Array:
+    # Keras's line has slope 0.2; JAX's has 1/6.
     return jnp.clip(0.2 * x + 0.5, 0.0, 1.0)
 
 
-def _linear(x: Array) -> Array:
+def linear(x: Array) -> Array:
     return x
 
 
+def mish(x: Array) -> Array:
+    return jax.nn.mish(x)
+
+
+def relu(x: Array) -> Array:
+    return jax.nn.relu(x)
+
+
+def selu(x: Array) -> Array:
+    return jax.nn.selu(x)
+
+
+def sigmoid(x: Array) -> Array:
+    return jax.nn.sigmoid(x)
+
+
+def softmax(x: Array) -> Array:
+    return jax.nn.softmax(x)
+
+
+def softplus(x: Array) -> Array:
+    return jax.nn.softplus(x)
+
+
+def softsign(x: Array) -> Array:
+    return jax.nn.soft_sign(x)
+
+
+def swish(x: Array) -> Array:
+    return jax.nn.silu(x)
+
+
+def tanh(x: Array) -> Array:
+    return jnp.tanh(x)
+
+
 ACTIVATIONS: dict[str, Activation] = {
-    "elu": jax.nn.elu,
-    "exponential": jnp.exp,
-    "gelu": _gelu,
-    "hard_sigmoid": _hard_sigmoid,
-    "linear": _linear,
-    "mish": jax.nn.mish,
-    "relu": jax.nn.relu,
-    "selu": jax.nn.selu,
-    "sigmoid": jax.nn.sigmoid,
-    "softmax": jax.nn.softmax,
-    "softplus": jax.nn.softplus,
-    "softsign": jax.nn.soft_sign,
-    "swish": jax.nn.silu,
-    "tanh": jnp.tanh,
+    fn.__name__: fn
+    for fn in (
+        elu,
+        exponential,
+        gelu,
+        hard_sigmoid,
+        linear,
+        mish,
+        relu,
+        selu,
+        sigmoid,
+        softmax,
+        softplus,
+        softsign,
+        swish,
+        tanh,
+    )
+}
+SAME: dict[Activation, Activation] = {
+    jax.nn.elu: elu,
+    jax.nn.mish: mish,
+    jax.nn.relu: relu,
+    jax.nn.selu: selu,
+    jax.nn.sigmoid: sigmoid,
+    jax.nn.silu: swish,
+    jax.nn.soft_sign: softsign,
+    jax.nn.softplus: softplus,
+    jax.nn.tanh: tanh,
+    jnp.exp: exponential,
+    jnp.tanh: tanh,
 }
 
 
@@ -45,7 +108,7 @@ def resolve_activation(where: str, activation: Activation | str | None) -> Activ
         TypeError: If it is neither None, a string nor callable.
     """
     if activation is None:
-        return jnp.tanh
+        return tanh
     if isinstance(activation, str):
         if activation not in ACTIVATIONS:
             raise ValueError(
@@ -58,4 +121,4 @@ def resolve_activation(where: str, activation: Activation | str | None) -> Activ
             f"{where}: `activation` must be None, a name or a function, got "
             f"{activation!r}."
         )
-    return activation
+    return SAME.get(activation, activation)

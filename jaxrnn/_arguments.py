@@ -19,6 +19,11 @@ INT32_MAX = np.iinfo(np.int32).max
 
 def check_cell(where: str, name: str, cell: Any) -> None:
     """Raises TypeError for what is not a cell, with all that it lacks."""
+    if isinstance(cell, type):
+        raise TypeError(
+            f"{where}: `{name}` must be an RNNCell, got {describe(cell)}. Make "
+            "one and bind it: `cell.bind(params)`."
+        )
     missing = [
         f"`{trait}`"
         for trait in ("output_size", "state_size")
@@ -36,9 +41,14 @@ def check_cell(where: str, name: str, cell: Any) -> None:
         else "Give a bound cell, or an object that keeps the RNNCell protocol."
     )
     raise TypeError(
-        f"{where}: `{name}` must be an RNNCell, got {cell!r}, which lacks "
+        f"{where}: `{name}` must be an RNNCell, got {_shown(cell)}, which lacks "
         f"{', '.join(missing)}. {fix}"
     )
+
+
+def _shown(cell: Any) -> str:
+    """A cell as it shows itself; of anything else, which may be large, what it is."""
+    return repr(cell) if hasattr(cell, "state_size") else describe(cell)
 
 
 def as_dtype(where: str, dtype: DType) -> DType:
@@ -48,7 +58,10 @@ def as_dtype(where: str, dtype: DType) -> DType:
         TypeError: If it names no dtype.
     """
     try:
-        return jax.dtypes.canonicalize_dtype(dtype)
+        canonical = jax.dtypes.canonicalize_dtype(dtype)
+        if dtype is None or canonical.kind in "OUSM":
+            raise TypeError
+        return canonical
     except TypeError:
         raise TypeError(
             f"{where}: `dtype` must name a dtype, got {dtype!r}. Use jnp.float32, say."
@@ -148,7 +161,7 @@ def _as_sequence(where: str, name: str, leaf: Any, axes: str) -> Array:
     array = _as_array(where, name, leaf)
     if array.ndim < 3:
         fix = (
-            "Add an axis."
+            "One array a step is stacked by jnp.stack; integer ids are embedded first."
             if is_array(leaf)
             else "A list is a nest of its elements: make it one array by jnp.asarray."
         )
@@ -178,8 +191,8 @@ def as_lengths(where: str, sequence_length: Any, batch_size: int) -> Array | Non
         )
     if lengths.shape[0] != batch_size:
         raise ValueError(
-            f"{where}: `sequence_length` must have one entry a row, {batch_size}, got "
-            f"{describe(lengths)}. Nothing is broadcast."
+            f"{where}: `sequence_length` must have one entry per row, {batch_size}, "
+            f"got {describe(lengths)}. Nothing is broadcast."
         )
     if lengths.dtype.itemsize >= 4:  # Narrower integers cannot exceed int32.
         lengths = lengths.clip(0, INT32_MAX)
@@ -188,17 +201,31 @@ def as_lengths(where: str, sequence_length: Any, batch_size: int) -> Array | Non
 
 def _as_integers(where: str, lengths: Any) -> Array | np.ndarray:
     if not is_array(lengths):
-        traced = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(lengths))
-        # NumPy keeps 64 bits whether x64 is on or not.
-        lengths = jnp.asarray(lengths) if traced else np.asarray(lengths)
+        lengths = _from_list(where, lengths)
         if lengths.size == 0:
             lengths = lengths.astype(np.int32)
     if not (jnp.issubdtype(lengths.dtype, jnp.integer) or lengths.dtype == bool):
+        fix = (
+            "One number a row is needed; a dtype goes by name, `dtype=`."
+            if lengths.dtype == object
+            else "Cast it to jnp.int32."
+        )
         raise TypeError(
             f"{where}: `sequence_length` must hold integers, got {describe(lengths)}. "
-            "Cast it: `lengths.astype(jnp.int32)`."
+            f"{fix}"
         )
     return lengths
+
+
+def _from_list(where: str, lengths: Any) -> Array | np.ndarray:
+    traced = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(lengths))
+    try:
+        # NumPy keeps 64 bits whether x64 is on or not.
+        return jnp.asarray(lengths) if traced else np.asarray(lengths)
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"{where}: `sequence_length` must be a vector of integers, got {lengths!r}."
+        ) from None
 
 
 def as_state(where: str, name: str, state: PyTree) -> PyTree:

@@ -12,6 +12,7 @@ from ._arguments import (
     check_time_major,
 )
 from ._dynamic_rnn import dynamic_rnn
+from ._errors import noting
 from ._sharding import as_rows_of
 from ._typing import ArrayLike, DType, PyTree, RNNCellLike
 
@@ -68,27 +69,29 @@ def bidirectional_dynamic_rnn(
     check_cell(where, "cell_bw", cell_bw)
     check_time_major(where, time_major)
     inputs = as_sequences(where, inputs, time_major)
+    _check_states(where, initial_state_fw, initial_state_bw, dtype)
     time_axis, batch_axis = (0, 1) if time_major else (1, 0)
     first = jax.tree.leaves(inputs)[0]
     lengths = as_lengths(where, sequence_length, first.shape[batch_axis])
     if lengths is not None:
         lengths = jnp.minimum(lengths, first.shape[time_axis])
-        lengths = as_rows_of(first, lengths, batch_axis)
+        lengths = as_rows_of(inputs, lengths, batch_axis)
 
     def run(
         cell: RNNCellLike, inputs: PyTree, state: PyTree, scope: str
     ) -> tuple[PyTree, PyTree]:
-        return dynamic_rnn(
-            cell,
-            inputs,
-            lengths,
-            state,
-            dtype,
-            parallel_iterations,
-            swap_memory,
-            time_major,
-            scope,
-        )
+        with noting(f"{where}: `cell` is `cell_{scope}`."):
+            return dynamic_rnn(
+                cell,
+                inputs,
+                lengths,
+                state,
+                dtype,
+                parallel_iterations,
+                swap_memory,
+                time_major,
+                scope,
+            )
 
     def reverse(tree: PyTree) -> PyTree:
         return _masking.reverse_sequence(tree, lengths, time_major)
@@ -97,3 +100,13 @@ def bidirectional_dynamic_rnn(
         output_fw, state_fw = run(cell_fw, inputs, initial_state_fw, "fw")
         output_bw, state_bw = run(cell_bw, reverse(inputs), initial_state_bw, "bw")
         return (output_fw, reverse(output_bw)), (state_fw, state_bw)
+
+
+def _check_states(where: str, fw: PyTree, bw: PyTree, dtype: DType | None) -> None:
+    missing = [n for n, s in (("fw", fw), ("bw", bw)) if s is None]
+    if missing and dtype is None:
+        names = " and ".join(f"`initial_state_{name}`" for name in missing)
+        raise ValueError(
+            f"{where}: dtype must be specified if there is no {names}. Pass "
+            "`dtype=jnp.float32` for zero states of that dtype."
+        )

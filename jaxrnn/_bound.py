@@ -6,23 +6,25 @@ from typing import Any
 import jax
 
 from . import _keys
+from ._errors import Described
 from ._typing import Array, DType, Params, PyTree, Size
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BoundCell:
     """A cell with its parameters: a pytree that is called as TensorFlow's cells are.
 
     The parameters (and the key, if any) are its leaves, the cell is static. So it goes
-    through `jax.jit`, `jax.grad`, `jax.vmap`, `optax` and `jax.tree.map` as it is, and
-    two with equal cells share one compilation. Made by `cell.bind(params, key)`.
+    through `jax.jit`, `jax.vmap` and `jax.tree.map` as it is and, as long as it has no
+    key, through `jax.grad` and `optax`. Two with equal cells share one compilation.
+    Made by `cell.bind(params, key)`.
 
     Attributes:
         cell: The hyper-parameters.
         params: Nested dicts of arrays, as `cell.init` makes them.
-        key: The random key of one run, or None for a deterministic run. Bind it inside
-            of the function that is differentiated: keys have no gradient.
+        key: The random key of one run, or None for a deterministic run. Keys have no
+            gradient: differentiate by `params`, and bind inside of the loss.
     """
 
     params: Params
@@ -47,6 +49,11 @@ class BoundCell:
             return _keys.apply_cell(self.cell, self.params, inputs, state, key=self.key)
         with jax.named_scope(scope):
             return self(inputs, state)
+
+    def __repr__(self) -> str:
+        shapes = jax.tree.map(lambda leaf: Described(leaf), self.params)
+        key = "" if self.key is None else ", key=..."
+        return f"BoundCell({self.cell!r}, params={shapes}{key})"
 
     def at_step(self, t: Array) -> "BoundCell":
         """The cell as it is at step `t`: its key is `fold_in(key, t)`."""

@@ -50,7 +50,7 @@ def dynamic_rnn(
             (NaN included) changes no output, state or gradient. Lengths beyond the time
             axis count as all of it, negative ones as 0. None: all steps count.
         initial_state: A state of the structure of `cell.state_size`, each leaf
-            `[batch, ...]`; leaves without a batch axis are carried along unmasked. None
+            `[batch, ...]`; leaves without axes are carried along unmasked. None
             for the cell's zero state, which needs `dtype`.
         dtype: The dtype of the zero state and of the outputs; None for that of
             `initial_state`, if its leaves share one.
@@ -67,15 +67,15 @@ def dynamic_rnn(
         after each row's last step, in the structure of the state that went in.
 
     Raises:
-        TypeError: If `cell` is not a cell, or keeps not its state's dtypes; if an
-            argument is of the wrong kind.
+        TypeError: If `cell` is not a cell, or does not keep the dtypes of its state; if
+            an argument is of the wrong kind.
         ValueError: If `inputs` are missing or of rank below 3; if shapes disagree; if
             neither `initial_state` nor `dtype` is given.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
         >>> cell = jaxrnn.LSTMCell(5)
-        >>> x = jnp.ones((4, 7, 3))
+        >>> x = jnp.ones((4, 7, 3), jnp.float32)
         >>> params = cell.init(jax.random.key(0), x[:, 0])
         >>> outputs, state = jaxrnn.dynamic_rnn(
         ...     cell.bind(params), x, sequence_length=[7, 0, 3, 1], dtype=jnp.float32
@@ -130,7 +130,8 @@ def _output_dtype(where: str, initial_state: PyTree, dtype: DType | None) -> DTy
 def _is_pytree_of_arrays(cell: Any) -> bool:
     """Whether jit can take the cell as an argument, and so know it again."""
     return not jax.tree_util.all_leaves([cell]) and all(
-        is_array(leaf) for leaf in jax.tree.leaves(cell)
+        is_array(leaf) or isinstance(leaf, int | float | complex)
+        for leaf in jax.tree.leaves(cell)
     )
 
 
@@ -145,23 +146,28 @@ def _run(
     time_major: bool,
 ) -> tuple[PyTree, PyTree]:
     xs = inputs if time_major else _swap_time_and_batch(inputs)
-    first = jax.tree.leaves(xs)[0]
-    time, batch_size = first.shape[:2]
+    time, batch_size = jax.tree.leaves(xs)[0].shape[:2]
     state = initial_state
     if state is None:
         state = _zero_state(cell, batch_size, dtype)
     if _is_pytree_of_arrays(cell):
-        lengths, state = as_rows_of(first, (lengths, state), 1, beside=cell)
-        cell = as_varying_as(first, cell, 1)
+        lengths, state = as_rows_of(xs, (lengths, state), 1, beside=cell)
+        cell = as_varying_as(xs, cell, 1)
     else:
-        lengths, state = as_rows_of(first, (lengths, state), 1)
+        lengths, state = as_rows_of(xs, (lengths, state), 1)
     step_inputs = jax.tree.map(_one_step, xs)
     probe("dynamic_rnn", cell, step_inputs, state, dtype, strict=lengths is not None)
 
-    bound = None if lengths is None else _masking.steps_to_run(lengths)
-    body = functools.partial(_step, cell, lengths, bound)
+    if lengths is None:
+        step = functools.partial(_step, cell)
+    else:
+        bound = _masking.steps_to_run(lengths)
+        instead = _masking.first_step(lengths, xs, state)
+        step = functools.partial(_masked_step, cell, lengths, bound, instead)
     ts = jnp.arange(time, dtype=jnp.int32)
-    state, outputs = jax.lax.scan(body, state, (ts, xs), unroll=unroll)
+    # A symbolic time cannot be split into turns of several steps.
+    unroll = unroll if isinstance(time, int) else 1
+    state, outputs = jax.lax.scan(step, state, (ts, xs), unroll=unroll)
     # Without lengths a list passes for a tuple; the declared kind is what comes back.
     outputs = _like(cell.output_size, outputs)
     return (outputs if time_major else _swap_time_and_batch(outputs)), state
@@ -174,28 +180,40 @@ _run_compiled = jax.jit(
 
 
 def _step(
-    cell: RNNCellLike,
-    lengths: Array | None,
-    bound: Array | None,
-    state: PyTree,
-    scanned: tuple,
+    cell: RNNCellLike, state: PyTree, scanned: tuple[Array, PyTree]
 ) -> tuple[PyTree, PyTree]:
     t, inputs = scanned
-    at_step = getattr(cell, "at_step", None)
-    cell_at_t = cell if at_step is None else at_step(t)
-    if lengths is None:
-        output, new_state = cell_at_t(inputs, state)
-        return _like(state, new_state), output
+    output, new_state = _at_step(cell, t)(inputs, state)
+    return _like(state, new_state), output
+
+
+def _masked_step(
+    cell: RNNCellLike,
+    lengths: Array,
+    bound: Array,
+    instead: PyTree,
+    state: PyTree,
+    scanned: tuple[Array, PyTree],
+) -> tuple[PyTree, PyTree]:
+    t, inputs = scanned
     alive = t < lengths
-    output, new_state = cell_at_t(_masking.zero_dead(alive, inputs), state)
+    seen = _masking.choose(alive, (inputs, state), instead)
+    output, new_state = _at_step(cell, t)(*seen)
     new_state = _masking.advance(alive, t < bound, new_state, state)
     return new_state, _masking.zero_dead(alive, output)
 
 
+def _at_step(cell: RNNCellLike, t: Array) -> RNNCellLike:
+    at_step = getattr(cell, "at_step", None)
+    return cell if at_step is None else at_step(t)
+
+
 def _zero_state(cell: Any, batch_size: int, dtype: DType) -> PyTree:
     if hasattr(cell, "get_initial_state"):
-        return cell.get_initial_state(inputs=None, batch_size=batch_size, dtype=dtype)
-    return cell.zero_state(batch_size, dtype)
+        state = cell.get_initial_state(inputs=None, batch_size=batch_size, dtype=dtype)
+    else:
+        state = cell.zero_state(batch_size, dtype)
+    return as_state("dynamic_rnn", "the cell's zero state", state)
 
 
 def _one_step(x: Array) -> jax.ShapeDtypeStruct:

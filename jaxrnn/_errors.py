@@ -3,6 +3,8 @@
 Every message reads `<where>: <what must hold>, got <what came>. <what to do>.`
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -24,12 +26,24 @@ def describe(value: Any) -> str:
         return f"{dtype}{list(shape)}"
     if value is None or isinstance(value, bool | int | float | complex | str):
         return repr(value)
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
     return type(value).__name__
 
 
 def describe_structure(tree: Any) -> str:
     """The nest without its leaves: `LSTMStateTuple(c=*, h=*)`."""
     return repr(jax.tree.map(lambda _: _Leaf(), tree))
+
+
+class Described:
+    """Shows itself as a value's description."""
+
+    def __init__(self, value: Any) -> None:
+        self.text = describe(value)
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 class _Leaf:
@@ -43,5 +57,17 @@ def leaf_name(name: str, path: tuple) -> str:
 
 
 def is_array(value: Any) -> bool:
-    """Whether `value` is a concrete or traced array."""
-    return isinstance(value, jax.Array | np.ndarray | np.generic)
+    """Whether `value` is a concrete or traced array of numbers, booleans or keys."""
+    return isinstance(value, jax.Array) or (
+        isinstance(value, np.ndarray | np.generic) and value.dtype.kind not in "OUSV"
+    )
+
+
+@contextlib.contextmanager
+def noting(text: str) -> Iterator[None]:
+    """Adds where it happened to an error that passes through."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(text)
+        raise

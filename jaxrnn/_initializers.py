@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ._errors import describe, is_array
+from ._trees import map_named
 from ._typing import Array, DType, Initializer, Key, Params
 
 
@@ -48,10 +50,21 @@ class ParamSpec:
 
 
 def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
-    """Fill nested dicts of `ParamSpec`, each leaf with a key of its own."""
-    leaves, treedef = jax.tree.flatten(specs)
-    keys = jax.random.split(key, max(1, len(leaves)))
-    return jax.tree.unflatten(
-        treedef,
-        [s.initializer(k, s.shape, dtype) for s, k in zip(leaves, keys, strict=False)],
-    )
+    """Fill nested dicts of `ParamSpec`, each leaf with a key of its own.
+
+    Raises:
+        TypeError: If an initializer makes no array of the shape it is asked for.
+    """
+    keys = iter(jax.random.split(key, max(1, len(jax.tree.leaves(specs)))))
+
+    def make(name: str, spec: ParamSpec) -> Array:
+        leaf = spec.initializer(next(keys), spec.shape, dtype)
+        if not is_array(leaf) or leaf.shape != spec.shape:
+            raise TypeError(
+                f"the initializer of `{name}` must make an array {spec.shape}, got "
+                f"{describe(leaf)}. One of jax.nn.initializers is made by a call: "
+                "`orthogonal()`."
+            )
+        return jnp.asarray(leaf, dtype)
+
+    return map_named("params", make, specs)

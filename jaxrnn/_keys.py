@@ -10,8 +10,21 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from ._errors import describe, is_array
 from ._typing import Array, Key, Params, PyTree
+
+
+def check_key(where: str, key: Any) -> None:
+    """Raises TypeError for what is not a random key, or an array of them."""
+    typed = is_array(key) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    raw = is_array(key) and key.dtype == jnp.uint32 and key.ndim > 0
+    if not (typed or raw):
+        raise TypeError(
+            f"{where}: `key` must be a random key, got {describe(key)}. "
+            "`jax.random.key(0)` makes one."
+        )
 
 
 @jax.tree_util.register_dataclass
@@ -23,9 +36,15 @@ class StepKey:
     step: Any
 
 
+# No step has this number, so that no key of the run is also that of a step.
+RUN = 2**32 - 1
+
+
 def at_step(key: Key | None, t: Array) -> StepKey | None:
     """What a driver hands to step `t`; None stays None."""
-    return None if key is None else StepKey(key, jax.random.fold_in(key, t))
+    if key is None:
+        return None
+    return StepKey(jax.random.fold_in(key, RUN), jax.random.fold_in(key, t))
 
 
 def fold(key: Any, data: int) -> Any:

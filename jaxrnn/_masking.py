@@ -1,8 +1,10 @@
 """What a length means, written once for every driver.
 
-Row b is alive at step t while `t < length[b]`. A dead row puts out 0, keeps its state
-and hands the cell zeros as inputs: padding may hold NaN, and a select alone would keep
-that out of the values but not out of the gradients, where it becomes 0 * NaN.
+Row b is alive at step t while `t < length[b]`. A dead row puts out 0 and keeps its
+state. The cell runs on it all the same, and what it computes there is dropped; but a
+select alone keeps NaN out of the values only, not out of the gradients, where it
+becomes 0 * NaN. So a dead row repeats its own first step, which is as finite as the row
+is, and sees no padding. A row of length 0 sees zeros.
 """
 
 import jax
@@ -21,19 +23,47 @@ def rows(mask: Array, leaf: Array) -> Array:
     return mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
 
 
-def zero_dead(alive: Array, tree: PyTree) -> PyTree:
-    """The nest with the rows of all its leaves zeroed that are not alive.
+def choose(alive: Array, tree: PyTree, other: PyTree) -> PyTree:
+    """Rows of `tree` where alive, else of `other`.
 
-    Leaves without axes and random keys are left as they are: they hold no padding.
+    Leaves without axes and random keys are those of `tree`: they hold no padding.
     """
 
-    def leaf_or_zero(leaf: Array) -> Array:
+    def select(leaf: Array, instead: Array) -> Array:
         leaf = jnp.asarray(leaf)
         if leaf.ndim == 0 or jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
             return leaf
-        return jnp.where(rows(alive, leaf), leaf, jnp.zeros((), leaf.dtype))
+        return jnp.where(rows(alive, leaf), leaf, instead)
 
-    return jax.tree.map(leaf_or_zero, tree)
+    return jax.tree.map(select, tree, other)
+
+
+def zero_dead(alive: Array, tree: PyTree) -> PyTree:
+    """The nest with the rows of all its leaves zeroed that are not alive."""
+
+    def zero(leaf: Array) -> Array:
+        dtype = jnp.asarray(leaf).dtype
+        is_key = jnp.issubdtype(dtype, jax.dtypes.extended)
+        return leaf if is_key else jnp.zeros((), dtype)
+
+    return choose(alive, tree, jax.tree.map(zero, tree))
+
+
+def first_step(lengths: Array, xs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+    """What a dead row repeats: its first inputs and state, zeros if it has none.
+
+    Args:
+        lengths: `[batch]`.
+        xs: Inputs, each leaf `[time, batch, ...]`; time may be 0.
+        state: The initial state.
+    """
+
+    def first(x: Array) -> Array:
+        # Without steps nothing is repeated, but a loop is traced all the same.
+        return x[0] if x.shape[0] else jnp.zeros(x.shape[1:], x.dtype)
+
+    step = jax.lax.stop_gradient((jax.tree.map(first, xs), state))
+    return zero_dead(lengths > 0, step)
 
 
 def advance(alive: Array, running: Array, new: PyTree, old: PyTree) -> PyTree:

@@ -141,10 +141,10 @@ def require(holds: Any, message: str) -> None:
         raise AssertionError(message)
 
 
-def same_types(got: PyTree, want: PyTree) -> None:
+def same_types(got: PyTree, want: PyTree, what: str = "the result") -> None:
     to_type = lambda x: (tuple(x.shape), str(x.dtype))
     got, want = jax.tree.map(to_type, got), jax.tree.map(to_type, want)
-    require(got == want, f"want {want}, got {got}")
+    require(got == want, f"{what} must be {want}, got {got}")
 
 
 def equal(got: PyTree, want: PyTree) -> None:

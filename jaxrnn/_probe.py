@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from ._errors import describe, describe_structure
+from ._errors import describe, describe_structure, noting
 from ._trees import check_structure, named_leaves, size_shapes
 from ._typing import DType, PyTree
 
@@ -32,14 +32,11 @@ def probe(
             `cell.output_size`.
         TypeError: If dtypes or, when `strict`, kinds of sequence do.
     """
-    try:
+    with noting(
+        f"{where}: raised by one step of `cell`, called with inputs "
+        f"{_describe_all(inputs)} and state (the initial one) {_describe_all(state)}."
+    ):
         result = jax.eval_shape(lambda x, s: cell(x, s), inputs, state)
-    except (TypeError, ValueError, IndexError) as error:
-        error.add_note(
-            f"{where}: raised by one step of `cell`, called with inputs "
-            f"{_describe_all(inputs)} and state {_describe_all(state)}."
-        )
-        raise
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise ValueError(
             f"{where}: `cell` must return (output, new_state), got "
@@ -48,6 +45,8 @@ def probe(
     output, new_state = result
     check_structure(f"{where}: the state that `cell` returns", state, new_state, strict)
     _check_state(where, state, new_state)
+    if strict:
+        _check_rows(where, state, jax.tree.leaves(inputs)[0].shape[0])
     size = cell.output_size
     check_structure(
         f"{where}: the output of `cell` (by `output_size`)", size, output, strict
@@ -79,6 +78,15 @@ def _check_state(where: str, state: PyTree, new_state: PyTree) -> None:
             f"constant): {_changes(dtypes)}. Cast inside of the cell, or pass an "
             "`initial_state` of the dtype that it returns."
         )
+
+
+def _check_rows(where: str, state: PyTree, batch: int) -> None:
+    for name, leaf in named_leaves("state", state):
+        if leaf.ndim and leaf.shape[0] != batch:
+            raise ValueError(
+                f"{where}: with lengths `{name}` must have {batch} rows or no axes, "
+                f"got {describe(leaf)}."
+            )
 
 
 def _changes(triples: list[tuple[str, Any, Any]]) -> str:

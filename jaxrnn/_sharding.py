@@ -1,5 +1,7 @@
 """Giving what a driver makes itself the layout over devices that the inputs have."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType
@@ -8,7 +10,9 @@ from ._masking import rows
 from ._typing import Array, PyTree
 
 
-def as_rows_of(xs: Array, tree: PyTree, batch_axis: int, beside: PyTree = ()) -> PyTree:
+def as_rows_of(
+    xs: PyTree, tree: PyTree, batch_axis: int, beside: PyTree = ()
+) -> PyTree:
     """The same values, laid out over devices as the rows of `xs` are.
 
     A zero state is made without knowledge of the inputs' sharding. In a loop its type
@@ -17,14 +21,17 @@ def as_rows_of(xs: Array, tree: PyTree, batch_axis: int, beside: PyTree = ()) ->
     is removed by the compiler.
 
     Args:
-        xs: An array with rows along `batch_axis` and time along the other of axes 0, 1.
-        tree: What is laid out, each leaf `[batch, ...]` or without axes.
+        xs: Inputs with rows along `batch_axis` and time along the other of axes 0, 1.
+        tree: What is laid out together, each leaf `[batch, ...]` or without axes.
         batch_axis: 0 or 1.
         beside: Arrays that vary over devices by themselves, such as parameters.
     """
     mask = _no_row(xs, batch_axis)
+    for leaf in jax.tree.leaves(tree):
+        if leaf.ndim == 1 and leaf.shape == mask.shape:
+            mask = mask | _never(leaf, axis=())
     for leaf in jax.tree.leaves(beside):
-        mask = mask | _never(leaf, axis=None)
+        mask = mask | _never(jnp.asarray(leaf), axis=None)
 
     def spread(leaf: Array) -> Array:
         if leaf.ndim == 0:
@@ -36,7 +43,7 @@ def as_rows_of(xs: Array, tree: PyTree, batch_axis: int, beside: PyTree = ()) ->
     return jax.tree.map(spread, tree)
 
 
-def as_varying_as(xs: Array, tree: PyTree, batch_axis: int) -> PyTree:
+def as_varying_as(xs: PyTree, tree: PyTree, batch_axis: int) -> PyTree:
     """The same values, varying inside of `shard_map` over the devices that `xs` does.
 
     Parameters are the same on all devices and become varying where they meet the
@@ -46,14 +53,18 @@ def as_varying_as(xs: Array, tree: PyTree, batch_axis: int) -> PyTree:
     if AxisType.Manual not in jax.sharding.get_abstract_mesh().axis_types:
         return tree
     mask = jnp.any(_no_row(xs, batch_axis))
-    return jax.tree.map(lambda leaf: _minus_nothing(leaf, mask), tree)
+    return jax.tree.map(lambda leaf: _minus_nothing(jnp.asarray(leaf), mask), tree)
 
 
-def _no_row(xs: Array, batch_axis: int) -> Array:
+def _no_row(xs: PyTree, batch_axis: int) -> Array:
     """False `[batch]`, laid out as the rows of `xs`."""
     time_axis = 1 - batch_axis
-    step = jax.lax.slice_in_dim(xs, 0, min(1, xs.shape[time_axis]), axis=time_axis)
-    return _never(step, axis=tuple(a for a in range(xs.ndim) if a != batch_axis))
+
+    def no_row(x: Array) -> Array:
+        step = jax.lax.slice_in_dim(x, 0, min(1, x.shape[time_axis]), axis=time_axis)
+        return _never(step, axis=tuple(a for a in range(x.ndim) if a != batch_axis))
+
+    return functools.reduce(jnp.logical_or, map(no_row, jax.tree.leaves(xs)))
 
 
 def _minus_nothing(leaf: Array, never: Array) -> Array:

@@ -28,6 +28,10 @@ class TensorShape:
     __slots__ = ("_dims",)
 
     def __init__(self, dims: Iterable[int]) -> None:
+        if not isinstance(dims, Iterable):
+            raise TypeError(
+                f"TensorShape: `dims` must be a sequence of integers, got {dims!r}."
+            )
         self._dims = tuple(_dim(d) for d in dims)
 
     def as_list(self) -> list[int]:
@@ -53,10 +57,9 @@ class TensorShape:
         return self._dims[index]
 
     def __eq__(self, other: object) -> bool:
+        # A tuple is another structure of sizes, so it is not equal.
         if isinstance(other, TensorShape):
             return self._dims == other._dims
-        if isinstance(other, tuple | list):
-            return self._dims == tuple(other)
         return NotImplemented
 
     def __hash__(self) -> int:

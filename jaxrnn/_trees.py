@@ -36,9 +36,9 @@ def map_sizes(fn: Callable[[tuple[int, ...]], Any], size: Any) -> Any:
     return map_named("size", lambda name, leaf: fn(size_shape(name, leaf)), size)
 
 
-def size_shapes(size: Any) -> list[tuple[int, ...]]:
+def size_shapes(size: Any, name: str = "size") -> list[tuple[int, ...]]:
     """The shapes, without batch axis, of the leaves of `size`, in flat order."""
-    return [size_shape(name, leaf) for name, leaf in named_leaves("size", size)]
+    return [size_shape(full, leaf) for full, leaf in named_leaves(name, size)]
 
 
 def size_shape(name: str, leaf: Any) -> tuple[int, ...]:
@@ -61,6 +61,12 @@ def size_shape(name: str, leaf: Any) -> tuple[int, ...]:
             f"`{name}` must be an int or a TensorShape, got {leaf!r}. A tuple of sizes "
             "is a nest of vectors; one array of rank 2 is `TensorShape([5, 5])`."
         ) from None
+
+
+def as_typed(tree: Any) -> tuple:
+    """A hashable form that tells tuples from named tuples and 1 from True."""
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=lambda x: x is None)
+    return treedef, tuple((type(leaf), leaf) for leaf in leaves)
 
 
 def check_structure(where: str, want: Any, got: Any, strict: bool) -> None:

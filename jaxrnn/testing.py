@@ -18,6 +18,7 @@ import numpy as np
 
 from ._bidirectional import bidirectional_dynamic_rnn
 from ._cells._base import RNNCell
+from ._errors import describe, noting
 from ._oracle import (
     TIME,
     Setup,
@@ -96,16 +97,33 @@ def check_cell(
         state: The initial state; None for a random one of the structure of
             `state_size`.
 
+    It takes some ten seconds, most of them compilation.
+
     Raises:
-        AssertionError: If a law is broken; the message names it.
+        AssertionError: If a law is broken; the message names it and what it asks.
+        TypeError: If `cell` is not a cell without parameters.
+        ValueError: If the batch has less than 4 rows, too few to tell rows apart.
     """
-    setup = make_setup(cell, inputs, dtype, key, state)
+    if not isinstance(cell, RNNCell):
+        raise TypeError(
+            f"check_cell: `cell` must be an RNNCell, got {describe(cell)}. Give it "
+            "unbound: parameters are made by its `init`."
+        )
+    batches = [leaf.shape[0] for leaf in jax.tree.leaves(inputs) if leaf.shape]
+    if min(batches, default=0) < 4:
+        raise ValueError(
+            "check_cell: `inputs` must be arrays [batch, ...] or their shapes, with a "
+            f"batch of at least 4, got {batches}."
+        )
+    with noting("check_cell: raised while parameters and data were made."):
+        setup = make_setup(cell, inputs, dtype, key, state)
     for law in LAWS:
         try:
             law(setup)
         except Exception as error:
+            asks = (law.__doc__ or "").splitlines()[0]
             raise AssertionError(
-                f"{cell!r} breaks `{law.__name__}`: {error}"
+                f"{cell!r} breaks `{law.__name__}`. {asks}\n{error}"
             ) from error
 
 
@@ -135,12 +153,17 @@ def has_its_sizes(setup: Setup) -> None:
         return map_sizes(make, size)
 
     zeros = setup.cell.zero_state(batch, setup.dtype)
-    same_types(zeros, shapes(setup.cell.state_size))
+    same_types(zeros, shapes(setup.cell.state_size), "the zero state")
     require(not any(jnp.any(x) for x in jax.tree.leaves(zeros)), "it is not zero")
     step = jax.tree.map(lambda x: x[:, 0], setup.xs)
-    output, state = jax.eval_shape(setup.bind(), step, setup.state)
-    same_types(output, shapes(setup.cell.output_size))
-    same_types(state, setup.state)
+    result = jax.eval_shape(setup.bind(), step, setup.state)
+    require(
+        isinstance(result, tuple) and len(result) == 2,
+        f"a step must return (output, new_state), got {describe(result)}",
+    )
+    output, state = result
+    same_types(output, shapes(setup.cell.output_size), "the output")
+    same_types(state, setup.state, "the new state")
 
 
 def runs_as_a_loop(setup: Setup) -> None:
@@ -248,15 +271,21 @@ def differentiates_twice(setup: Setup) -> None:
 
 
 def keeps_rows_apart(setup: Setup) -> None:
-    """Permuting the batch permutes the results (for runs without noise)."""
+    """A row's results depend on that row alone, wherever it stands (without noise)."""
     quiet = dataclasses.replace(setup, key=None)
     order = jnp.arange(setup.lengths.shape[0])[::-1]
     rows = lambda tree: jax.tree.map(lambda x: x[order] if x.ndim else x, tree)
     want = quiet.run(setup.params, setup.xs, setup.state, setup.lengths)
-    got = quiet.run(
-        setup.params, rows(setup.xs), rows(setup.state), setup.lengths[order]
+    turned = rows(setup.xs), rows(setup.state), setup.lengths[order]
+    close(quiet.run(setup.params, *turned), rows(want), setup.dtype)
+    # The longest row stays; all others get another row's inputs.
+    kept = int(jnp.argmax(setup.lengths))
+    others = jax.tree.map(
+        lambda x: jnp.roll(x, 1, axis=0).at[kept].set(x[kept]), setup.xs
     )
-    close(got, rows(want), setup.dtype)
+    got = quiet.run(setup.params, others, setup.state, setup.lengths)
+    row = lambda tree: jax.tree.map(lambda x: x[kept] if x.ndim else x, tree)
+    close(row(got), row(want), setup.dtype)
 
 
 def resumes(setup: Setup) -> None:
@@ -279,12 +308,12 @@ LAWS: tuple[Callable[[Setup], None], ...] = (
     is_a_value,
     inits_from_shapes,
     has_its_sizes,
+    keeps_rows_apart,
     runs_as_a_loop,
     runs_backwards_as_a_loop,
     does_not_see_padding,
     compiles_to_the_same,
     maps_over_an_axis,
     differentiates_twice,
-    keeps_rows_apart,
     resumes,
 )

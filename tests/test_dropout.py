@@ -163,6 +163,24 @@ def draws_twice(params, inputs, state, key=None):
     return jax.random.uniform(key, inputs.shape, inputs.dtype) + 1, state
 
 
+def test_a_mask_of_the_run_is_that_of_no_step():
+    """A variational layer deep in a stack, and a plain one above it."""
+    variational = DropoutWrapper(
+        plain(), output_keep_prob=0.5, variational_recurrent=True, dtype=F32
+    )
+    inner = MultiRNNCell([plain(), variational])
+    stack = MultiRNNCell([inner, DropoutWrapper(plain(), output_keep_prob=0.5)])
+    params = stack.init(KEY, X[:, 0])
+    outputs, _ = jaxrnn.dynamic_rnn(stack.bind(params, KEY), X[:1], dtype=F32)
+    kept = [
+        np.asarray(jaxrnn.dynamic_rnn(stack.bind(params, k), X[:1], dtype=F32)[0] > 0)
+        for k in jax.random.split(KEY, 8)
+    ]
+    assert outputs.shape == (1, 6, 50)
+    rate = np.mean(kept, axis=(0, 1, 3))
+    np.testing.assert_allclose(rate, 0.25, atol=0.12)
+
+
 def test_the_memory_of_an_lstm_is_never_dropped():
     state = LSTMStateTuple(jnp.ones((64, 50), F32), jnp.ones((64, 50), F32))
     cell = DropoutWrapper(

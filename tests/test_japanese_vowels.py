@@ -1,5 +1,6 @@
 """The main job, in small: it trains, tests, draws, saves, reads back, and repeats."""
 
+import dataclasses
 import json
 
 import japanese_vowels
@@ -21,15 +22,16 @@ def run(tmp_path, *flags):
     return japanese_vowels.main(["--output", str(tmp_path / "out"), *flags])
 
 
-SHORT = ("--epochs", "2", "--seeds", "2", "--units", "16")
+SHORT = ("--epochs", "2", "--units", "16")
+TWO = (*SHORT, "--seeds", "2")
 
 
 def test_two_epochs(tmp_path, capsys):
-    results = run(tmp_path, *SHORT, "--learning-rate", "0.01")
+    results = run(tmp_path, *TWO, "--learning-rate", "0.01")
     said = capsys.readouterr().out
     assert len(results["accuracies"]) == 2
     assert min(results["accuracies"]) > 0.5  # One guess in nine is right by chance.
-    assert "Seed  1: test accuracy" in said
+    assert "Seed 1: test accuracy" in said
     assert "standard deviation" in said
     picture = tmp_path / "out" / "japanese_vowels.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -41,7 +43,7 @@ def test_two_epochs(tmp_path, capsys):
 
 
 def test_same_seed_same_result(tmp_path):
-    flags = (*SHORT, "--cell", "GRUCell", "--direction", "forward")
+    flags = (*TWO, "--cell", "GRUCell", "--direction", "forward")
     first, second = (run(tmp_path / str(i), *flags) for i in range(2))
     assert first == second
     assert first != run(tmp_path / "other", *flags, "--seed", "7")
@@ -69,6 +71,60 @@ def test_an_unknown_cell_is_told_the_choices(capsys):
     said = capsys.readouterr().err
     for name in ("BasicLSTMCell", "BasicRNNCell", "GRUCell", "LSTMCell"):
         assert name in said
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "wanted"),
+    [
+        ("--units", "abc", "an integer, at least 1, got 'abc'"),
+        ("--epochs", "0", "an integer, at least 1, got '0'"),
+        ("--batch-size", "2.5", "an integer, at least 1, got '2.5'"),
+        ("--seed", "-1", "an integer from 0"),
+        ("--learning-rate", "nan", "a finite number above 0, got 'nan'"),
+        ("--learning-rate", "-1", "a finite number above 0, got '-1'"),
+        ("--dropout", "1.5", "a number from 0 to 1, got '1.5'"),
+        ("--smoothing", "2", "a number from 0 to 1, got '2'"),
+        ("--noise", "-1", "a finite number, at least 0, got '-1'"),
+        ("--shift", "inf", "a finite number, at least 0, got 'inf'"),
+    ],
+)
+def test_a_bad_value_is_refused_by_its_flag(flag, value, wanted, capsys):
+    with pytest.raises(SystemExit):
+        japanese_vowels.main([flag, value])
+    assert f"argument {flag}: must be {wanted}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--seeds", "5", "--ensemble", "2"),  # Five is the default, but it is given.
+        ("--seeds", "3", "--cross-validate"),
+        ("--ensemble", "--cross-validate"),
+        ("--output", "anywhere", "--cross-validate"),
+    ],
+)
+def test_no_flag_is_ignored(flags, capsys):
+    with pytest.raises(SystemExit):
+        japanese_vowels.main(flags)
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["taken", "taken/below"])
+def test_the_folder_is_made_before_the_training(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.delattr(japanese_vowels, "fit")
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(SystemExit):
+        japanese_vowels.main(["--output", str(tmp_path / name)])
+    assert f"--output: cannot write to {tmp_path / name}: " in capsys.readouterr().err
+
+
+def test_help_explains_every_flag(capsys):
+    with pytest.raises(SystemExit):
+        japanese_vowels.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for item in dataclasses.fields(japanese_vowels.Config):
+        assert item.metadata["help"] in said
+    assert "default: japanese_vowels_output" in said
 
 
 def test_the_data_are_those_of_the_paper():

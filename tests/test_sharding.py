@@ -191,3 +191,33 @@ def test_a_replicated_initial_state_takes_over_the_rows():
             cell, params_of(cell), x, LENGTHS, state
         )
     close(got, want)
+
+
+def add_both(params, inputs, state, key=None):
+    """Two inputs, of which the second may vary alone."""
+    state = state + inputs["a"] + inputs["b"]
+    return state, state
+
+
+@pytest.mark.parametrize("varying", ["a", "b", "lengths"])
+def test_whichever_input_varies(varying):
+    cell = FunctionCell(add_both, 3, 3)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    specs = {name: P() for name in ("a", "b", "lengths")} | {varying: P("data")}
+    inputs = {name: X[:2] if specs[name] == P() else X for name in ("a", "b")}
+    lengths = LENGTHS[:2] if varying != "lengths" else LENGTHS
+
+    def one(a, b, lengths):
+        inputs = {"a": a, "b": b}
+        return jaxrnn.dynamic_rnn(cell.bind({}), inputs, lengths, dtype=jnp.float64)[0]
+
+    run = jax.shard_map(
+        one, mesh=mesh, in_specs=tuple(specs.values()), out_specs=P("data")
+    )
+    got = jax.jit(run)(inputs["a"], inputs["b"], lengths)
+    pick = lambda x, i: x[2 * i : 2 * i + 2] if len(x) == 8 else x
+    want = [
+        one(pick(inputs["a"], i), pick(inputs["b"], i), pick(lengths, i))
+        for i in range(4)
+    ]
+    close(got, jnp.concatenate(want))

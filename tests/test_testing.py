@@ -27,6 +27,10 @@ def good(params, inputs, state, key=None):
     return state, state
 
 
+def one_result(params, inputs, state, key=None):
+    return state
+
+
 def wrong_output_size(params, inputs, state, key=None):
     return state[:, :2], state
 
@@ -121,11 +125,12 @@ BROKEN = {
     "starts_at_one": (StartsAtOne(), "has_its_sizes"),
     "output_size": (cell_of(wrong_output_size), "has_its_sizes"),
     "state_dtype": (cell_of(wrong_state_dtype), "has_its_sizes"),
+    "one_result": (cell_of(one_result), "has_its_sizes"),
     "counting": (cell_of(Counting()), "runs_as_a_loop"),
-    "hidden_noise": (cell_of(noise_without_a_key), "runs_as_a_loop"),
+    "hidden_noise": (cell_of(noise_without_a_key), "(keeps_rows_apart|runs_as_a_loop)"),
     "undefined_at_zero": (cell_of(undefined_at_zero), "runs_as_a_loop"),
     "no_forward_mode": (cell_of(no_forward_mode), "differentiates_twice"),
-    "rows_meet": (cell_of(rows_meet), "(runs_as_a_loop|keeps_rows_apart)"),
+    "rows_meet": (cell_of(rows_meet), "keeps_rows_apart"),
 }
 
 
@@ -138,3 +143,15 @@ def test_a_good_cell_passes(dtype):
 def test_a_bad_cell_is_told_which_law_it_breaks(cell, law):
     with pytest.raises(AssertionError, match=f"breaks `{law}`"):
         check_cell(cell, STEP)
+
+
+def test_what_is_no_cell_is_refused():
+    with pytest.raises(TypeError, match="Give it unbound"):
+        check_cell(cell_of(good).bind({}), STEP)
+    with pytest.raises(TypeError, match="got the class GRUCell"):
+        check_cell(jaxrnn.GRUCell, STEP)
+
+
+def test_a_batch_too_small_to_tell_rows_apart():
+    with pytest.raises(ValueError, match="batch of at least 4, got"):
+        check_cell(cell_of(good), jax.ShapeDtypeStruct((1, 3), jnp.float32))

@@ -89,7 +89,7 @@ REFUSALS = {
                        lambda: dynamic_rnn(GRU, X, 3, dtype=F32)),
     "lengths_rank_2": (ValueError, "must be a vector of length batch_size",
                        lambda: dynamic_rnn(GRU, X, [[1]] * 4, dtype=F32)),
-    "lengths_count": (ValueError, r"one entry a row, 4, got int64\[1\]. Nothing is broadcast",
+    "lengths_count": (ValueError, r"one entry per row, 4, got int64\[1\]. Nothing is broadcast",
                       lambda: dynamic_rnn(GRU, X, [1], dtype=F32)),
     "lengths_floats": (TypeError, r"must hold integers, got float64\[4\]. Cast it",
                        lambda: dynamic_rnn(GRU, X, [1.0, 2, 3, 4], dtype=F32)),
@@ -107,7 +107,20 @@ REFUSALS = {
                    lambda: dynamic_rnn(GRU, X, dtype=F32, time_major=1)),
     "scope": (TypeError, "`scope` must be a string, got 3",
               lambda: dynamic_rnn(GRU, X, dtype=F32, scope=3)),
+    "cell_class": (TypeError, "got the class LSTMCell. Make one and bind it",
+                   lambda: dynamic_rnn(LSTMCell, X, dtype=F32)),
+    "lengths_dtype": (TypeError, "a dtype goes by name, `dtype=`", lambda: dynamic_rnn(GRU, X, jnp.float32)),
+    "lengths_ragged": (ValueError, r"must be a vector of integers, got \[\[1\], \[2, 3\]\]",
+                       lambda: dynamic_rnn(GRU, X, [[1], [2, 3]], dtype=F32)),
+    "dtype_object": (TypeError, "`dtype` must name a dtype", lambda: dynamic_rnn(GRU, X, dtype=object)),
+    "inputs_objects": (TypeError, "`inputs` must be an array",
+                       lambda: dynamic_rnn(GRU, np.full((4, 5, 3), None), dtype=F32)),
     # The state
+    "state_rows": (ValueError, r"with lengths `state` must have 4 rows or no axes, got float32\[3\]",
+                   lambda: dynamic_rnn(FunctionCell(lambda p, x, s, key=None: (x, s), TensorShape([]), 3).bind({}),
+                                       X, [1] * 4, np.ones(3, np.float32))),
+    "state_dict": (ValueError, r"GRUCell|LSTMCell: `state` must have the structure LSTMStateTuple",
+                   lambda: LSTM(X[:, 0], {"c": ZEROS, "h": ZEROS})),
     "state_none": (ValueError, r"`initial_state\[0\]` must be an array",
                    lambda: dynamic_rnn(STACK, X, initial_state=(None, ZEROS))),
     "state_kind": (TypeError, "`initial_state` must be an array, got 'zeros'",
@@ -155,7 +168,7 @@ REFUSALS = {
     # Bidirectional
     "cell_bw": (TypeError, "bidirectional_dynamic_rnn: `cell_bw` must be an RNNCell",
                 lambda: bidirectional_dynamic_rnn(GRU, GRUCell(2), X, dtype=F32)),
-    "one_state_only": (ValueError, "dtype must be specified",
+    "one_state_only": (ValueError, "bidirectional_dynamic_rnn: dtype must be specified.*`initial_state_bw`",
                        lambda: bidirectional_dynamic_rnn(GRU, GRU, X, initial_state_fw=ZEROS)),
     # Parameters
     "params_missing": (ValueError, r"params\['bias'\]`?.*missing: params\['bias'\]",
@@ -169,7 +182,26 @@ REFUSALS = {
                     lambda: GRUCell(2).apply(None, X[:, 0], ZEROS)),
     "params_of_stack": (ValueError, "must hold cell_0, cell_1, got",
                         lambda: STACK.cell.apply({"cell_0": {}}, X[:, 0], (ZEROS, ZEROS))),
+    "params_list": (TypeError, r"`params\['bias'\]` must be an array, got list",
+                    lambda: RNN.cell.apply({**RNN.params, "bias": [0.0, 0.0]}, X[:, 0], ZEROS)),
+    "params_leaf_none": (TypeError, r"`params\['bias'\]` must be an array, got None",
+                         lambda: RNN.cell.apply({**RNN.params, "bias": None}, X[:, 0], ZEROS)),
     # Cells
+    "initializer": (TypeError, "`initializer` must be a function", lambda: LSTMCell(2, initializer="zeros")),
+    "initializer_factory": (TypeError, "must make an array.*made by a call",
+                            lambda: bound(LSTMCell(2, initializer=jax.nn.initializers.orthogonal))),
+    "forget_bias": (TypeError, "`forget_bias` must be a number", lambda: LSTMCell(2, forget_bias=np.ones(2))),
+    "name": (TypeError, "`name` must be a string, got 5", lambda: GRUCell(2, name=5)),
+    "dtype_name": (TypeError, "GRUCell: `dtype` must name a dtype, got 'foo'", lambda: GRUCell(2, dtype="foo")),
+    "shape_int": (TypeError, "`dims` must be a sequence of integers, got 5", lambda: TensorShape(5)),
+    "zero_state_negative": (ValueError, "`batch_size` must not be negative", lambda: GRU.zero_state(-2, F32)),
+    "zero_state_tuple": (TypeError, "`batch_size` must be an integer, got tuple", lambda: GRU.zero_state((4,), F32)),
+    "zero_state_dtype": (TypeError, "`dtype` must name a dtype, got None", lambda: GRU.zero_state(4, None)),
+    "initial_state_of_nothing": (ValueError, "`inputs` must be arrays", lambda: GRU.get_initial_state([])),
+    "joined_matrix": (ValueError, "needs states of one vector",
+                      lambda: MultiRNNCell([FunctionCell(abs, TensorShape([5, 5]), 3)], state_is_tuple=False)),
+    "keep_prob_string": (TypeError, "`input_keep_prob` must be a number, got '0.5'",
+                         lambda: DropoutWrapper(GRUCell(2), "0.5")),
     "units_float": (TypeError, "`num_units` must be an integer, got 2.5", lambda: GRUCell(2.5)),
     "units_negative": (ValueError, "`num_units` must be at least 0, got -1", lambda: GRUCell(-1)),
     "num_proj": (ValueError, "`num_proj` must be at least 1, got 0", lambda: LSTMCell(2, num_proj=0)),
@@ -207,7 +239,7 @@ REFUSALS = {
     "function_init": (TypeError, "`init_fn` must be a function", lambda: FunctionCell(abs, 2, 2, 3)),
     "function_size": (TypeError, "must be an int or a TensorShape, got 'two'",
                       lambda: FunctionCell(abs, {"a": "two"}, 2)),
-    "function_size_none": (ValueError, r"`size\[1\]` must be known, got None",
+    "function_size_none": (ValueError, r"`output_size\[1\]` must be known, got None",
                            lambda: FunctionCell(abs, 2, (2, None))),
     "shape_negative": (ValueError, "must not be negative, got -1", lambda: TensorShape([-1])),
     "shape_unknown": (ValueError, "must be known, got None", lambda: TensorShape([None])),
@@ -229,7 +261,7 @@ REFUSALS = {
                        lambda: dynamic_rnn(bound(ResidualWrapper(
                            GRUCell(2), lambda x, y: jnp.concatenate([x, y], 1))), X, dtype=F32)),
     "device_kind": (TypeError, "`device` must be a jax.Device", lambda: DeviceWrapper(GRUCell(2), 3)),
-    "device_name": (ValueError, "must name a device that is there, got '/gpu:9'. There are cpu:0",
+    "device_name": (ValueError, "must name an available device, got '/gpu:9'. There are cpu:0",
                     lambda: bound(DeviceWrapper(GRUCell(2), "/gpu:9"))(X[:, 0], ZEROS)),
     "keep_prob_range": (ValueError, r"`input_keep_prob` must lie in \[0, 1\], got 1.5",
                         lambda: DropoutWrapper(GRUCell(2), 1.5)),
@@ -258,11 +290,11 @@ def test_the_cells_own_error_says_where_it_was_raised():
         dynamic_rnn(GRU, X, initial_state=ZEROS[1:])
     notes = "".join(caught.value.__notes__)
     assert "dynamic_rnn: raised by one step of `cell`" in notes
-    assert "inputs float32[4, 3] and state float32[3, 2]" in notes
+    assert "inputs float32[4, 3] and state (the initial one) float32[3, 2]" in notes
 
 
 def test_lengths_of_another_batch_under_jit():
-    with pytest.raises(ValueError, match="one entry a row, 4"):
+    with pytest.raises(ValueError, match="one entry per row, 4"):
         jax.jit(lambda n: dynamic_rnn(GRU, X, n, dtype=F32))(jnp.ones(3, jnp.int32))
 
 

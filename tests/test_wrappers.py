@@ -40,8 +40,27 @@ def test_the_same_object_twice_shares_its_parameters():
 
 def test_sharing_needs_equal_depths():
     cell = GRUCell(2)
-    with pytest.raises(ValueError, match="must have shape"):
+    with pytest.raises(ValueError, match="must have shape") as caught:
         MultiRNNCell([cell, cell]).init(KEY, X[:, 0])
+    assert "the same object as `cells[0]`" in "".join(caught.value.__notes__)
+
+
+def test_an_error_says_which_layer_and_which_direction():
+    stack = MultiRNNCell([GRUCell(2), GRUCell(3)])
+    params = stack.init(KEY, X[:, 0])
+    good = stack.bind(params)
+    bad = stack.bind({"cell_0": params["cell_0"], "cell_1": params["cell_0"]})
+    with pytest.raises(ValueError, match="must have shape") as caught:
+        jaxrnn.bidirectional_dynamic_rnn(good, bad, X, dtype=F64)
+    notes = "".join(caught.value.__notes__)
+    assert "`cells[1]`, whose parameters are `params['cell_1']`" in notes
+    assert "`cell` is `cell_bw`" in notes
+
+
+def test_parameters_of_another_dtype_than_the_inputs():
+    stack = MultiRNNCell([GRUCell(2), LSTMCell(3)])
+    params = stack.init(KEY, X[:, 0], jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
 
 
 def test_a_stack_is_its_cells_one_after_the_other():

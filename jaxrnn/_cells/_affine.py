@@ -15,6 +15,7 @@ import jax
 
 from .._errors import describe
 from .._initializers import ParamSpec, make_params
+from .._keys import check_key
 from .._math import affine, widest_dtype
 from .._typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from ._base import RNNCell
@@ -67,7 +68,7 @@ class Stage:
         )
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class AffineCell(RNNCell):
     """A cell given by its `stages`; `init` and `apply` follow from them.
 
@@ -102,8 +103,10 @@ class AffineCell(RNNCell):
 
         Raises:
             ValueError: If `inputs` are not of rank 2, or the dtype is not floating.
+            TypeError: If `key` is no random key, or an initializer makes no array.
         """
         name = type(self).__name__
+        check_key(name, key)
         check_step_inputs(name, inputs)
         dtype = jax.dtypes.canonicalize_dtype(
             dtype or getattr(self, "dtype", None) or inputs.dtype
@@ -146,6 +149,6 @@ class AffineCell(RNNCell):
             raise TypeError(
                 f"{name}: `inputs`, `state` and the cell must share one dtype, got "
                 f"{describe(inputs)}, {describe(operand)} and {own}. Cast the inputs, "
-                "or make the state with their dtype."
+                "or make the state with their dtype (a driver's `dtype`)."
             )
         return inputs, state

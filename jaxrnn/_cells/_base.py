@@ -12,11 +12,12 @@ import numpy as np
 from .._arguments import as_dtype
 from .._bound import BoundCell
 from .._errors import describe
-from .._trees import map_sizes, named_leaves
+from .._keys import check_key
+from .._trees import as_typed, map_sizes, named_leaves
 from .._typing import DType, Key, Params, PyTree, Shaped, Size
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class RNNCell(abc.ABC):
     """The hyper-parameters of one step: hashable, equal by value, without arrays.
 
@@ -82,7 +83,20 @@ class RNNCell(abc.ABC):
                 names.
             key: The random key of one run, for cells that draw random numbers. None
                 switches all noise off.
+
+        Raises:
+            TypeError: If `key` is no random key, or a hyper-parameter has no hash.
         """
+        name = type(self).__name__
+        try:
+            hash(self)
+        except TypeError as error:
+            raise TypeError(
+                f"{name}: hyper-parameters must be hashable: {error}. Use tuples for "
+                "lists, and put arrays into the parameters."
+            ) from None
+        if key is not None:
+            check_key(name, key)
         return BoundCell(params, key, cell=self)
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
@@ -129,6 +143,29 @@ class RNNCell(abc.ABC):
             )
         return self.zero_state(batch_size, dtype)
 
+    def __eq__(self, other: object) -> bool:
+        """By class and value: equal cells share a compilation, so 1 is not True here.
+
+        Also for a class that is no dataclass itself.
+        """
+        return type(self) is type(other) and self._value() == other._value()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def __hash__(self) -> int:
+        return hash(self._value())
+
+    def __deepcopy__(self, memo: dict) -> "RNNCell":
+        return self  # A value, and its functions would not be equal to their copies.
+
+    def _value(self) -> tuple:
+        ignored = {
+            field.name for field in dataclasses.fields(self) if not field.compare
+        }
+        return tuple(
+            (name, as_typed(value))
+            for name, value in vars(self).items()
+            if name not in ignored
+        )
+
     def __repr__(self) -> str:
         """The fields that differ from their defaults; functions by their names."""
         shown = (
@@ -156,6 +193,15 @@ def snake_case(name: str) -> str:
 
 
 def _batch_size(batch_size: Any) -> Any:
+    batch_size = _as_batch_size(batch_size)
+    if isinstance(batch_size, int) and batch_size < 0:
+        raise ValueError(
+            f"zero_state: `batch_size` must not be negative, got {batch_size}."
+        )
+    return batch_size
+
+
+def _as_batch_size(batch_size: Any) -> Any:
     if isinstance(batch_size, jax.Array | np.ndarray | np.generic):
         if batch_size.ndim or not jnp.issubdtype(batch_size.dtype, jnp.integer):
             raise TypeError(
@@ -170,7 +216,7 @@ def _batch_size(batch_size: Any) -> Any:
             "zero_state: `batch_size` must be known, got None. It is the number of "
             "rows of the inputs."
         )
-    if isinstance(batch_size, bool | float | str | complex):
+    if isinstance(batch_size, bool | float | str | complex | tuple | list):
         raise TypeError(
             f"zero_state: `batch_size` must be an integer, got {describe(batch_size)}."
         )
@@ -178,7 +224,12 @@ def _batch_size(batch_size: Any) -> Any:
 
 
 def _from_inputs(inputs: PyTree, batch_size: Any, dtype: DType) -> tuple[int, DType]:
-    name, leaf = next(named_leaves("inputs", inputs))
+    name, leaf = next(named_leaves("inputs", inputs), ("inputs", None))
+    if leaf is None or not getattr(leaf, "shape", ()):
+        raise ValueError(
+            "get_initial_state: `inputs` must be arrays [batch, ...], got "
+            f"{describe(inputs)}."
+        )
     if batch_size is not None and batch_size != leaf.shape[0]:
         raise ValueError(
             f"get_initial_state: `batch_size` must be that of `{name}`, "

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from .._initializers import glorot_uniform, zeros
 from .._typing import Array, DType, Params, PyTree
 from ._affine import Stage
-from ._checks import set_common_fields
+from ._checks import check_number, set_common_fields, set_field
 from ._lstm_state import LSTMFamily, LSTMStateTuple
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BasicLSTMCell(LSTMFamily):
     """A long short-term memory without peepholes, clips or projection.
 
@@ -48,6 +48,8 @@ class BasicLSTMCell(LSTMFamily):
 
     def __post_init__(self) -> None:
         set_common_fields(self)
+        forget_bias = check_number(type(self).__name__, "forget_bias", self.forget_bias)
+        set_field(self, forget_bias=forget_bias)
 
     @property
     def sizes(self) -> LSTMStateTuple:

@@ -11,7 +11,7 @@ from ._vector_state import VectorStateCell
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BasicRNNCell(VectorStateCell):
     """The most basic cell: one product, one activation.
 
@@ -22,8 +22,8 @@ class BasicRNNCell(VectorStateCell):
 
     Attributes:
         num_units: `H`.
-        activation: None for tanh, the name of a Keras activation, or a function of the
-            module level (a fresh lambda makes a new cell and compiles anew).
+        activation: None for tanh, the name of a Keras activation, or a function
+            defined at module level (a fresh lambda makes a new cell, compiled anew).
         reuse: Taken for TensorFlow's sake; parameters are explicit here.
         name: The name of the step in profiles.
         dtype: The dtype that parameters and inputs must have; None for any.

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from .._activations import resolve_activation
-from .._errors import EntryError, describe, is_array
-from .._trees import named_leaves, size_shapes
+from .._arguments import as_dtype
+from .._errors import EntryError, describe, is_array, leaf_name
+from .._trees import check_structure, named_leaves, size_shapes
 from .._typing import DType, Params, PyTree, Size
 
 
@@ -20,6 +21,8 @@ def set_common_fields(cell: Any) -> None:
     set_field(cell, num_units=check_units(name, "num_units", cell.num_units))
     set_field(cell, activation=resolve_activation(name, cell.activation))
     set_field(cell, dtype=check_own_dtype(name, cell.dtype))
+    if not isinstance(cell.name, str | None):
+        raise TypeError(f"{name}: `name` must be a string, got {describe(cell.name)}.")
 
 
 def set_field(cell: Any, **fields: Any) -> None:
@@ -46,6 +49,25 @@ def check_units(cell: str, name: str, value: Any, least: int = 0) -> int:
     return units
 
 
+def check_number(cell: str, name: str, value: Any) -> float:
+    """The number `value` as a float; no array, which would not be hashable.
+
+    Raises:
+        TypeError: If it is no number.
+    """
+    if isinstance(value, Tracer | str) or jnp.ndim(value):
+        raise TypeError(
+            f"{cell}: `{name}` must be a number, got {describe(value)}. "
+            "Hyper-parameters are static: make a cell for each."
+        )
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{cell}: `{name}` must be a number, got {describe(value)}."
+        ) from None
+
+
 def check_clip(cell: str, name: str, bound: Any) -> float | None:
     """The bound of a clip, or None for no clip.
 
@@ -55,14 +77,19 @@ def check_clip(cell: str, name: str, bound: Any) -> float | None:
     """
     if bound is None:
         return None
-    if isinstance(bound, Tracer) or not jnp.isscalar(bound):
-        raise TypeError(
-            f"{cell}: `{name}` must be a number, got {describe(bound)}. "
-            "Hyper-parameters are static."
-        )
+    bound = check_number(cell, name, bound)
     if not bound >= 0:
         raise ValueError(f"{cell}: `{name}` must not be negative, got {bound}.")
-    return float(bound)
+    return bound
+
+
+def check_initializer(cell: str, name: str, initializer: Any) -> None:
+    """Raises TypeError for what is neither None nor a function."""
+    if initializer is not None and not callable(initializer):
+        raise TypeError(
+            f"{cell}: `{name}` must be a function (key, shape, dtype), got "
+            f"{describe(initializer)}. See jax.nn.initializers."
+        )
 
 
 def check_floating(cell: str, name: str, dtype: DType) -> None:
@@ -82,7 +109,7 @@ def check_own_dtype(cell: str, dtype: Any) -> DType | None:
     """
     if dtype is None:
         return None
-    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    dtype = as_dtype(cell, dtype)
     check_floating(cell, "dtype", dtype)
     return dtype
 
@@ -133,6 +160,7 @@ def check_state(cell: str, state: PyTree, size: Size, batch: int) -> PyTree:
             f"{cell}: `state` must be {_wanted(shapes, wants_nest)}, got "
             f"{len(leaves)} arrays. `zero_state` makes one."
         )
+    check_structure(f"{cell}: `state`", size, state, strict=False)
     for (name, leaf), shape in zip(leaves, shapes, strict=True):
         if not is_array(leaf):
             raise TypeError(f"{cell}: `{name}` must be an array, got {describe(leaf)}.")
@@ -160,15 +188,15 @@ def check_params(
         ValueError: If a name is missing or unknown, or a shape differs.
         TypeError: If `params` is no dict of arrays, or a dtype differs.
     """
-    if not isinstance(params, Mapping):
+    if not isinstance(params, Mapping) or jax.tree_util.all_leaves([params]):
         raise TypeError(
             f"{cell}: `params` must be a dict of arrays, got {describe(params)}. "
-            "`init` makes one."
+            "`init` makes one; a file's contents become one by `dict`."
         )
-    want, got = (
-        dict(named_leaves("params", specs)),
-        dict(named_leaves("params", params)),
-    )
+    want, got = dict(named_leaves("params", specs)), _params_by_name(params)
+    for name, leaf in got.items():
+        if not is_array(leaf):
+            raise TypeError(f"{cell}: `{name}` must be an array, got {describe(leaf)}.")
     if want.keys() != got.keys():
         raise ValueError(
             f"{cell}: `params` must hold {', '.join(want)}; {_difference(want, got)}."
@@ -178,13 +206,19 @@ def check_params(
         if tuple(jnp.shape(leaf)) != spec.shape:
             raise ValueError(
                 f"{cell}: `{name}` must have shape {spec.shape} for these inputs, got "
-                f"{describe(leaf)}. Give inputs of the depth that `init` was given."
+                f"{describe(leaf)}. Inputs and parameters must be of one depth."
             )
         if jax.dtypes.canonicalize_dtype(leaf.dtype) != dtype:
             raise TypeError(
                 f"{cell}: `{name}` must have the dtype of the inputs, {dtype}, got "
-                f"{describe(leaf)}. Cast one of the two."
+                f"{describe(leaf)}. Cast the inputs, or all parameters by jax.tree.map."
             )
+
+
+def _params_by_name(params: Params) -> dict[str, Any]:
+    is_leaf = lambda x: not isinstance(x, Mapping)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_leaf)
+    return {leaf_name("params", path): leaf for path, leaf in leaves}
 
 
 def _difference(want: dict[str, Any], got: dict[str, Any]) -> str:

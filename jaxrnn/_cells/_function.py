@@ -4,21 +4,20 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, final
 
-import jax
-
+from .._errors import noting
 from .._trees import size_shapes
 from .._typing import DType, Key, Params, PyTree, Shaped, Size
 from ._base import RNNCell
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class FunctionCell(RNNCell):
     """A cell whose step is a function that you give.
 
     Attributes:
-        fn: `fn(params, inputs, state, key=None) -> (output, new_state)`, pure, of the
-            module level (a fresh lambda makes a new cell and compiles anew).
+        fn: `fn(params, inputs, state, key=None) -> (output, new_state)`, pure,
+            defined at module level (a fresh lambda makes a new cell, compiled anew).
         state_size: The sizes of the state: an int, a `TensorShape` or a nest of those.
         output_size: The sizes of the output, likewise.
         init_fn: `init_fn(key, inputs, dtype) -> params`; None for no parameters.
@@ -29,7 +28,7 @@ class FunctionCell(RNNCell):
         ...     total = state + inputs
         ...     return total, total
         >>> cell = jaxrnn.FunctionCell(running_sum, state_size=2, output_size=2)
-        >>> x = jnp.ones((1, 3, 2))
+        >>> x = jnp.ones((1, 3, 2), jnp.float32)
         >>> outputs, _ = jaxrnn.dynamic_rnn(cell.bind({}), x, dtype=jnp.float32)
         >>> outputs[0, :, 0].tolist()
         [1.0, 2.0, 3.0]
@@ -47,13 +46,9 @@ class FunctionCell(RNNCell):
                 raise TypeError(
                     f"FunctionCell: `{name}` must be a function, got {value!r}."
                 )
-        size_shapes(self.state_size)
-        size_shapes(self.output_size)
-
-    def __hash__(self) -> int:
-        # Sizes may be dicts or lists, which have no hash of their own.
-        sizes = jax.tree.flatten((self.state_size, self.output_size))
-        return hash((self.fn, self.init_fn, tuple(sizes[0]), sizes[1]))
+        for name in ("state_size", "output_size"):
+            with noting(f"FunctionCell: raised by `{name}`."):
+                size_shapes(getattr(self, name), name)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """What `init_fn` makes, or no parameters."""

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from .._initializers import glorot_uniform, ones, zeros
 from .._typing import Array, DType, Initializer, Params
 from ._affine import Stage
-from ._checks import set_common_fields
+from ._checks import check_initializer, set_common_fields
 from ._vector_state import VectorStateCell
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class GRUCell(VectorStateCell):
     """A gated recurrent unit that resets before the product.
 
@@ -49,6 +49,8 @@ class GRUCell(VectorStateCell):
 
     def __post_init__(self) -> None:
         set_common_fields(self)
+        for name in ("kernel_initializer", "bias_initializer"):
+            check_initializer(type(self).__name__, name, getattr(self, name))
 
     @property
     def stages(self) -> tuple[Stage, ...]:

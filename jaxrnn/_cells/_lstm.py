@@ -10,12 +10,19 @@ from .._initializers import ParamSpec, glorot_uniform, zeros
 from .._math import clip_symmetric
 from .._typing import Array, DType, Initializer, Params, PyTree
 from ._affine import Stage
-from ._checks import check_clip, check_units, set_common_fields, set_field
+from ._checks import (
+    check_clip,
+    check_initializer,
+    check_number,
+    check_units,
+    set_common_fields,
+    set_field,
+)
 from ._lstm_state import LSTMFamily, LSTMStateTuple
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class LSTMCell(LSTMFamily):
     """A long short-term memory, with peepholes, clips and projection as asked for.
 
@@ -70,8 +77,10 @@ class LSTMCell(LSTMFamily):
     def __post_init__(self) -> None:
         set_common_fields(self)
         name = type(self).__name__
+        check_initializer(name, "initializer", self.initializer)
         set_field(
             self,
+            forget_bias=check_number(name, "forget_bias", self.forget_bias),
             cell_clip=check_clip(name, "cell_clip", self.cell_clip),
             proj_clip=check_clip(name, "proj_clip", self.proj_clip),
         )

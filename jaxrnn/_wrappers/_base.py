@@ -3,7 +3,9 @@
 import dataclasses
 from typing import Any
 
+from .._bound import BoundCell
 from .._cells._base import RNNCell
+from .._errors import describe
 from .._typing import DType, Key, Params, PyTree, Shaped, Size
 
 
@@ -13,13 +15,15 @@ def check_wrapped(where: str, name: str, cell: Any) -> None:
         return
     fix = (
         "Wrap the cell first and bind the whole."
-        if hasattr(cell, "params")
+        if isinstance(cell, BoundCell)
         else "A function becomes one by `FunctionCell`."
     )
-    raise TypeError(f"{where}: `{name}` must be an RNNCell, got {cell!r}. {fix}")
+    raise TypeError(
+        f"{where}: `{name}` must be an RNNCell, got {describe(cell)}. {fix}"
+    )
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class WrapperCell(RNNCell):
     """A cell around another: its sizes, parameters and zero states are the other's.
 

@@ -12,11 +12,12 @@ from ._base import WrapperCell
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class DeviceWrapper(WrapperCell):
     """Places inputs, states and outputs of a cell on a device or over a mesh.
 
-    Under jit a placement is a constraint on the compiler. Values never depend on it.
+    Under jit a placement is a constraint on the compiler, and one device among those of
+    a program is one that JAX ignores: give a sharding there. Values never depend on it.
 
     Attributes:
         cell: The cell that is wrapped.
@@ -67,14 +68,12 @@ class DeviceWrapper(WrapperCell):
 
 def _named(name: str) -> Any:
     """The device of a name such as "/device:GPU:1", "/cpu:0" or "tpu:0"."""
-    platform, _, index = (
-        name.removeprefix("/device:").strip("/").lower().rpartition(":")
-    )
+    platform, _, index = name.removeprefix("/device:").strip("/").lower().partition(":")
     try:
         return jax.devices(platform)[int(index)]
     except (RuntimeError, IndexError, ValueError):
         found = ", ".join(f"{d.platform}:{d.id}" for d in jax.devices())
         raise ValueError(
-            f"DeviceWrapper: `device` must name a device that is there, got {name!r}. "
+            f"DeviceWrapper: `device` must name an available device, got {name!r}. "
             f"There are {found}."
         ) from None

@@ -7,8 +7,9 @@ from typing import Any, final
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
+import numpy as np
 
+from .._cells._checks import check_number
 from .._cells._lstm_state import LSTMStateTuple
 from .._errors import describe
 from .._keys import apply_cell, fold, run_key, step_key
@@ -18,7 +19,7 @@ from ._base import WrapperCell
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class DropoutWrapper(WrapperCell):
     """Drops entries of a cell's inputs, new state and output, each at its own rate.
 
@@ -112,7 +113,8 @@ class DropoutWrapper(WrapperCell):
             if not mark:
                 return leaf
             leaf_key = jax.random.fold_in(plain_key, self._stream(salt, index))
-            shape = (1, *leaf.shape[1:]) if self.variational_recurrent else leaf.shape
+            shared = self.variational_recurrent and leaf.ndim
+            shape = (1, *leaf.shape[1:]) if shared else leaf.shape
             return _dropout(name, leaf, keep_prob, leaf_key, shape)
 
         return map_named(salt, drop_leaf, tree)
@@ -146,17 +148,7 @@ class DropoutWrapper(WrapperCell):
 
 
 def _probability(name: str, value: Any) -> float:
-    if isinstance(value, Tracer) or jnp.ndim(value):
-        raise TypeError(
-            f"DropoutWrapper: `{name}` must be a number, got {describe(value)}. "
-            "Hyper-parameters are static: make a wrapper for each rate."
-        )
-    try:
-        probability = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"DropoutWrapper: `{name}` must be a number, got {describe(value)}."
-        ) from None
+    probability = check_number("DropoutWrapper", name, value)
     if not 0 <= probability <= 1:
         raise ValueError(
             f"DropoutWrapper: `{name}` must lie in [0, 1], got {probability}. It is "
@@ -190,6 +182,8 @@ def _all_but_memory(substate: PyTree) -> Any:
 def _chosen(visitor: Callable[[PyTree], Any], state: PyTree) -> PyTree:
     """For each leaf of `state`, whether the visitor lets it be dropped."""
     verdict = visitor(state)
+    if isinstance(verdict, np.bool_):
+        verdict = bool(verdict)
     children, treedef = jax.tree.flatten(state, is_leaf=lambda x: x is not state)
     is_leaf = jax.tree_util.all_leaves([state])
     if isinstance(verdict, bool):

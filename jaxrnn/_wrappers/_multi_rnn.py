@@ -1,13 +1,14 @@
 """Cells stacked into one."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, final
 
 import jax
 import jax.numpy as jnp
 
 from .._cells._base import RNNCell
-from .._errors import EntryError, describe
+from .._errors import EntryError, describe, noting
 from .._keys import apply_cell, fold
 from .._trees import size_shapes
 from .._typing import DType, Key, Params, PyTree, Shaped, Size
@@ -15,13 +16,14 @@ from ._base import check_wrapped
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class MultiRNNCell(RNNCell):
-    """Cells one upon the other: the output of each is the input of the next.
+    """Cells stacked on one another: the output of each is the input of the next.
 
-    The parameters are `{"cell_0": ..., "cell_1": ...}`. The same object twice shares
-    its parameters, which lie under the place of its first use; two equal cells do not
-    share: `MultiRNNCell([LSTMCell(5) for _ in range(2)])`.
+    The parameters are `{"cell_0": ..., "cell_1": ...}`. The same object twice in
+    `cells` shares its parameters, which lie under the place of its first use; objects
+    inside of wrappers are not looked at. Two equal cells do not share:
+    `[LSTMCell(5) for _ in range(2)]`.
 
     Attributes:
         cells: The cells, a list or tuple, from the inputs upwards.
@@ -53,9 +55,7 @@ class MultiRNNCell(RNNCell):
             )
         for i, cell in enumerate(self.cells):
             check_wrapped("MultiRNNCell", f"cells[{i}]", cell)
-            if not self.state_is_tuple and not jax.tree_util.all_leaves(
-                [cell.state_size]
-            ):
+            if not self.state_is_tuple and not _is_vector(cell.state_size):
                 raise ValueError(
                     f"MultiRNNCell: `state_is_tuple=False` needs states of one vector, "
                     f"got `cells[{i}]` with state_size {cell.state_size}."
@@ -90,9 +90,10 @@ class MultiRNNCell(RNNCell):
         params: Params = {}
         for i, cell in enumerate(self.cells):
             name = self._name(i)
-            if name not in params:
-                params[name] = cell.init(fold(key, i), inputs, dtype)
-            inputs = _output_of(cell, params[name], inputs)
+            with noting(self._place(i)):
+                if name not in params:
+                    params[name] = cell.init(fold(key, i), inputs, dtype)
+                inputs = _output_of(cell, params[name], _cast(inputs, dtype))
         return params
 
     def apply(
@@ -109,9 +110,10 @@ class MultiRNNCell(RNNCell):
         for i, (cell, cell_state) in enumerate(
             zip(self.cells, self._split(state), strict=True)
         ):
-            inputs, new_state = apply_cell(
-                cell, params[self._name(i)], inputs, cell_state, fold(key, i)
-            )
+            with noting(self._place(i)):
+                inputs, new_state = apply_cell(
+                    cell, params[self._name(i)], inputs, cell_state, fold(key, i)
+                )
             new_states.append(new_state)
         if self.state_is_tuple:
             return inputs, tuple(new_states)
@@ -119,6 +121,16 @@ class MultiRNNCell(RNNCell):
 
     def _name(self, i: int) -> str:
         return f"cell_{self.owners[i]}"
+
+    def _place(self, i: int) -> str:
+        place = f"MultiRNNCell: raised by `cells[{i}]`, whose parameters are "
+        place += f"`params['{self._name(i)}']`."
+        if self.owners[i] == i:
+            return place
+        return (
+            f"{place} It is the same object as `cells[{self.owners[i]}]` and shares "
+            "its parameters; make a cell for each layer to have parameters for each."
+        )
 
     def _widths(self) -> list[int]:
         return [
@@ -150,11 +162,28 @@ class MultiRNNCell(RNNCell):
 
     def _check_params(self, params: Any) -> None:
         names = list(dict.fromkeys(self._name(i) for i in range(len(self.cells))))
-        got = list(params) if isinstance(params, dict) else describe(params)
-        if sorted(names) != sorted(got):
+        got = sorted(params) if isinstance(params, Mapping) else describe(params)
+        if sorted(names) != got:
             raise ValueError(
                 f"MultiRNNCell: `params` must hold {', '.join(names)}, got {got}."
             )
+
+
+def _cast(inputs: PyTree, dtype: DType | None) -> PyTree:
+    """The shapes of `inputs`, floating ones in the dtype of the parameters."""
+    if dtype is None:
+        return inputs
+
+    def cast(x: Any) -> jax.ShapeDtypeStruct:
+        floating = jnp.issubdtype(x.dtype, jnp.inexact)
+        return jax.ShapeDtypeStruct(x.shape, dtype if floating else x.dtype)
+
+    return jax.tree.map(cast, inputs)
+
+
+def _is_vector(size: Size) -> bool:
+    shapes = size_shapes(size)
+    return jax.tree_util.all_leaves([size]) and len(shapes[0]) == 1
 
 
 def _output_of(cell: RNNCell, params: Params, inputs: PyTree) -> PyTree:

@@ -15,7 +15,7 @@ from ._base import WrapperCell
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ResidualWrapper(WrapperCell):
     """Adds a cell's inputs to its output; the state is the cell's own.
 

@@ -1,0 +1,86 @@
+"""Gradients of rows that have ended: what the cell does there is nobody's business."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import BasicRNNCell, FunctionCell, GRUCell
+
+F64 = jnp.float64
+
+
+def normalised(params, inputs, state, key=None):
+    """Not defined at zero inputs, let alone differentiable."""
+    direction = inputs / jnp.linalg.norm(inputs, axis=-1, keepdims=True)
+    state = jnp.tanh(direction @ params["w"] + state)
+    return state, state
+
+
+@pytest.mark.parametrize("padding", [0.0, 1.0, np.nan])
+def test_a_cell_that_is_undefined_at_zero(padding):
+    x = np.random.default_rng(0).normal(size=(2, 4, 3))
+    x[1, 2:] = padding
+    cell = FunctionCell(normalised, 3, 3)
+
+    def loss(w, rows, lengths):
+        bound = cell.bind({"w": w})
+        return jaxrnn.dynamic_rnn(bound, rows, lengths, dtype=F64)[0].sum()
+
+    got = jax.grad(loss)(jnp.eye(3), x, [4, 2])
+    parts = [
+        jax.grad(loss)(jnp.eye(3), x[b : b + 1, :n], None) for b, n in ((0, 4), (1, 2))
+    ]
+    np.testing.assert_allclose(got, sum(parts), rtol=1e-12)
+
+
+def test_a_state_that_would_grow_beyond_bounds():
+    cell = BasicRNNCell(1, activation="exponential")
+    params = {"kernel": jnp.ones((2, 1)), "bias": jnp.zeros(1)}
+
+    def gradient(time):
+        def loss(params):
+            x = np.ones((1, time, 1))
+            return jaxrnn.dynamic_rnn(cell.bind(params), x, [2], dtype=F64)[0].sum()
+
+        return jax.grad(loss)(params)
+
+    jax.tree.map(np.testing.assert_array_equal, gradient(2), gradient(9))
+
+
+def test_a_row_of_length_zero_may_start_at_nan():
+    cell = GRUCell(3)
+    x = np.random.default_rng(0).normal(size=(2, 4, 3))
+    params = cell.init(jax.random.key(0), x[:, 0])
+    start = np.zeros((2, 3))
+
+    def loss(params, state):
+        outputs, _ = jaxrnn.dynamic_rnn(cell.bind(params), x, [4, 0], state)
+        return outputs.sum()
+
+    want = jax.grad(loss)(params, start)
+    start[1] = np.nan
+    jax.tree.map(np.testing.assert_array_equal, jax.grad(loss)(params, start), want)
+
+
+def test_cotangents_of_dead_outputs_are_dropped():
+    cell = GRUCell(3)
+    x = np.random.default_rng(0).normal(size=(2, 4, 3))
+    params = cell.init(jax.random.key(0), x[:, 0])
+    run = lambda p, x: jaxrnn.dynamic_rnn(cell.bind(p), x, [4, 2], dtype=F64)[0]
+    outputs, pull_back = jax.vjp(run, params, x)
+    weights = np.ones(outputs.shape)
+    want = pull_back(jnp.asarray(weights))
+    weights[1, 2:] = np.nan
+    jax.tree.map(np.testing.assert_array_equal, pull_back(jnp.asarray(weights)), want)
+
+
+def test_debug_nans_does_not_mind():
+    cell = GRUCell(3)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 3)))
+    params = cell.init(jax.random.key(0), x[:, 0])
+    x = x.at[1, 2:].set(jnp.nan)
+    with jax.debug_nans(True):
+        loss = lambda p: jaxrnn.dynamic_rnn(cell.bind(p), x, [4, 2], dtype=F64)[0].sum()
+        assert jnp.isfinite(jax.grad(loss)(params)["gates"]["kernel"]).all()

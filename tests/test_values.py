@@ -1,0 +1,164 @@
+"""Cells are values: what differs is not equal, what is equal compiles once."""
+
+import copy
+import dataclasses
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from cases import CASES
+
+import jaxrnn
+from jaxrnn import FunctionCell, GRUCell, LSTMCell, LSTMStateTuple, TensorShape
+
+X = np.ones((2, 4, 3), np.float32)
+F32 = jnp.float32
+
+
+def keep(params, inputs, state, key=None):
+    return inputs, state
+
+
+DIFFERENT = {
+    "dtype": (GRUCell(3), GRUCell(3, dtype="float64")),
+    "tuple": (
+        FunctionCell(keep, (3, 3), 3),
+        FunctionCell(keep, TensorShape([3, 3]), 3),
+    ),
+    "named": (
+        FunctionCell(keep, (3, 3), 3),
+        FunctionCell(keep, LSTMStateTuple(3, 3), 3),
+    ),
+    "list": (FunctionCell(keep, (3, 3), 3), FunctionCell(keep, [3, 3], 3)),
+    "class": (LSTMCell(3), jaxrnn.BasicLSTMCell(3)),
+    "bias": (LSTMCell(3, forget_bias=0.0), LSTMCell(3, forget_bias=1.0)),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), DIFFERENT.values(), ids=DIFFERENT)
+def test_what_differs_is_not_equal(one, other):
+    assert one != other
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_copies_are_equal(name):
+    cell = CASES[name].cell
+    for twin in (copy.copy(cell), copy.deepcopy(cell), dataclasses.replace(cell)):
+        assert twin == cell
+        assert hash(twin) == hash(cell)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        LSTMCell(3, cell_clip=1.0),
+        jaxrnn.MultiRNNCell([GRUCell(3, activation="relu"), LSTMCell(2)]),
+        GRUCell(3, activation=jnp.tanh),
+        GRUCell(3, activation=jax.nn.sigmoid),
+    ],
+    ids=["lstm", "stack", "tanh", "sigmoid"],
+)
+def test_cells_are_pickled(cell):
+    assert pickle.loads(pickle.dumps(cell)) == cell
+
+
+def test_what_shapes_nothing_does_not_count():
+    assert LSTMCell(3, reuse=True, num_unit_shards=2) == LSTMCell(3)
+    assert GRUCell(3, activation=jnp.tanh) == GRUCell(3, activation="tanh")
+    assert GRUCell(np.int64(3)) == GRUCell(3)
+
+
+def total(params, inputs, state, key=None):
+    return state + inputs, state + inputs
+
+
+def test_structures_of_equal_sizes_are_told_apart():
+    for size in ((3, 3), LSTMStateTuple(3, 3), [3, 3]):
+        bound = FunctionCell(keep, size, 3).bind({})
+        _, state = jaxrnn.dynamic_rnn(bound, X, dtype=F32)
+        assert type(state) is type(size)
+    bound = FunctionCell(keep, TensorShape([3, 3]), 3).bind({})
+    assert jaxrnn.dynamic_rnn(bound, X, dtype=F32)[1].shape == (2, 3, 3)
+
+
+class Plain(jaxrnn.RNNCell):
+    """A cell as TensorFlow's users write one: no dataclass."""
+
+    state_size = output_size = 3
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def init(self, key, inputs, dtype=None):
+        return {}
+
+    def apply(self, params, inputs, state, key=None):
+        return state + self.scale * inputs, state + self.scale * inputs
+
+
+def test_a_class_that_is_no_dataclass_is_a_value_too():
+    assert Plain(1.0) == Plain(1.0) != Plain(2.0)
+    for scale in (1.0, 2.0):
+        _, state = jaxrnn.dynamic_rnn(Plain(scale).bind({}), X, dtype=F32)
+        np.testing.assert_array_equal(state, 4 * scale)
+
+
+def test_arrays_are_no_hyper_parameters():
+    with pytest.raises(TypeError, match="Plain: hyper-parameters must be hashable"):
+        Plain(np.ones(3)).bind({})
+    gru = GRUCell(3)
+    params = gru.init(jax.random.key(0), X[:, 0])
+    slope = lambda b: jaxrnn.dynamic_rnn(LSTMCell(3, forget_bias=b).bind(params), X)
+    with pytest.raises(TypeError, match=r"`forget_bias` must be a number.*static"):
+        jax.grad(slope)(1.0)
+
+
+def test_a_bound_cell_shows_shapes_not_numbers():
+    bound = GRUCell(3).bind(GRUCell(3).init(jax.random.key(0), X[:, 0]))
+    assert "'kernel': float32[6, 6]" in repr(bound)
+    assert "BoundCell(GRUCell(num_units=3" in repr(bound)
+    assert bound != GRUCell(3).bind(bound.params)  # By identity: arrays have no ==.
+
+
+def test_a_bound_cell_goes_through_optax():
+    cell = GRUCell(3)
+    bound = cell.bind(cell.init(jax.random.key(0), X[:, 0]))
+    optimiser = optax.adam(0.1)
+
+    def loss(bound):
+        return (jaxrnn.dynamic_rnn(bound, X, dtype=F32)[0] ** 2).mean()
+
+    @jax.jit
+    def step(bound, state):
+        updates, state = optimiser.update(jax.grad(loss)(bound), state)
+        return optax.apply_updates(bound, updates), state
+
+    before, target = loss(bound), copy.deepcopy(bound)
+    with jax.numpy_dtype_promotion("standard"):  # optax itself asks for it.
+        state = optimiser.init(bound)
+        for _ in range(10):
+            bound, state = step(bound, state)
+        mixed = optax.incremental_update(bound, target, 0.5)
+    assert loss(bound) < before
+    assert mixed.cell == cell
+
+
+@pytest.mark.parametrize("key", [3, 3.0, "key", np.ones(2, np.float32)])
+def test_a_key_that_is_none(key):
+    cell = GRUCell(3)
+    with pytest.raises(TypeError, match="`key` must be a random key"):
+        cell.init(key, X[:, 0])
+    with pytest.raises(TypeError, match="`key` must be a random key"):
+        cell.bind({}, key)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_keys_of_every_kind(impl):
+    cell = jaxrnn.DropoutWrapper(GRUCell(3), 0.5)
+    params = cell.init(jax.random.PRNGKey(0), X[:, 0])
+    for key in (jax.random.key(0, impl=impl), jax.random.PRNGKey(0)):
+        outputs, _ = jaxrnn.dynamic_rnn(cell.bind(params, key), X, dtype=F32)
+        assert np.isfinite(outputs).all()
