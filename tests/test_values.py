@@ -162,3 +162,10 @@ def test_keys_of_every_kind(impl):
     for key in (jax.random.key(0, impl=impl), jax.random.PRNGKey(0)):
         outputs, _ = jaxrnn.dynamic_rnn(cell.bind(params, key), X, dtype=F32)
         assert np.isfinite(outputs).all()
+
+
+def test_a_cell_shows_what_was_asked_for():
+    assert repr(Plain(2.0)) == "Plain(scale=2.0)"
+    assert "dtype=dtype('float64')" in repr(GRUCell(3, dtype="float64"))
+    assert "dtype" not in repr(GRUCell(3))
+    assert repr(LSTMCell(3, cell_clip=2)).endswith("cell_clip=2.0, activation=tanh)")

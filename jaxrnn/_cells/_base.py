@@ -111,7 +111,7 @@ class RNNCell(abc.ABC):
 
         Raises:
             TypeError: If `batch_size` is no integer.
-            ValueError: If it is None.
+            ValueError: If it is None or negative.
         """
         batch, dtype = _batch_size(batch_size), as_dtype("zero_state", dtype)
         return map_sizes(
@@ -157,23 +157,29 @@ class RNNCell(abc.ABC):
         return self  # A value, and its functions would not be equal to their copies.
 
     def _value(self) -> tuple:
-        ignored = {
-            field.name for field in dataclasses.fields(self) if not field.compare
-        }
+        fields = {field.name: field for field in dataclasses.fields(self)}
         return tuple(
             (name, as_typed(value))
             for name, value in vars(self).items()
-            if name not in ignored
+            if name not in fields or fields[name].compare
         )
 
     def __repr__(self) -> str:
-        """The fields that differ from their defaults; functions by their names."""
-        shown = (
-            f"{field.name}={_short(getattr(self, field.name))}"
-            for field in dataclasses.fields(self)
-            if field.repr and field.compare
-            if getattr(self, field.name) != field.default
-        )
+        """The values that differ from their defaults; functions by their names."""
+        fields = {field.name: field for field in dataclasses.fields(self)}
+
+        def is_shown(name: str, value: Any) -> bool:
+            if name not in fields:
+                return True
+            field = fields[name]
+            # Typed, as NumPy holds a dtype of float64 for equal to None.
+            return (
+                field.repr
+                and field.compare
+                and as_typed(value) != as_typed(field.default)
+            )
+
+        shown = (f"{n}={_short(v)}" for n, v in vars(self).items() if is_shown(n, v))
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def _scope(self) -> str:
