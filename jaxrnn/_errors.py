@@ -58,9 +58,10 @@ def leaf_name(name: str, path: tuple) -> str:
 
 def is_array(value: Any) -> bool:
     """Whether `value` is a concrete or traced array of numbers, booleans or keys."""
-    return isinstance(value, jax.Array) or (
-        isinstance(value, np.ndarray | np.generic) and value.dtype.kind not in "OUSV"
-    )
+    if isinstance(value, np.ndarray | np.generic):
+        # Extended dtypes such as bfloat16 have the kind of records, but not their type.
+        return value.dtype.kind not in "OUS" and value.dtype.type is not np.void
+    return isinstance(value, jax.Array)
 
 
 @contextlib.contextmanager
