@@ -48,7 +48,8 @@ def dynamic_rnn(
         sequence_length: `[batch]`, integers: how many steps of each row count. Past its
             length a row puts out zeros and keeps its state; what the inputs hold there
             (NaN included) changes no output, state or gradient. Lengths beyond the time
-            axis count as all of it, negative ones as 0. None: all steps count.
+            axis count as all of it, negative ones as 0. A row of length 0 shows the
+            cell zeros, at which it has to be finite. None: all steps count.
         initial_state: A state of the structure of `cell.state_size`, each leaf
             `[batch, ...]`; leaves without axes are carried along unmasked. None
             for the cell's zero state, which needs `dtype`.

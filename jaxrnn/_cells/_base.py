@@ -23,7 +23,8 @@ class RNNCell(abc.ABC):
 
     A cell of your own is a frozen dataclass over this class with `state_size` and
     `output_size` (fields or properties), `init` and `apply`;
-    `jaxrnn.testing.check_cell` holds it to the laws that the drivers rely on.
+    `jaxrnn.testing.check_cell` holds it to the laws that the drivers rely on. It has to
+    be finite, with its derivatives, at zeros: those are what a row of length 0 sees.
 
     Attributes:
         state_size: The sizes of the state: an int, a `TensorShape` or a nest of those,
