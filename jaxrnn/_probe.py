@@ -43,7 +43,13 @@ def probe(
             f"{describe_structure(result)}."
         )
     output, new_state = result
-    check_structure(f"{where}: the state that `cell` returns", state, new_state, strict)
+    check_structure(
+        f"{where}: the state that `cell` returns",
+        state,
+        new_state,
+        strict,
+        "Give an `initial_state` of the kind that it returns.",
+    )
     _check_state(where, state, new_state)
     if strict:
         _check_rows(where, state, jax.tree.leaves(inputs)[0].shape[0])

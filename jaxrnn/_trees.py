@@ -69,8 +69,17 @@ def as_typed(tree: Any) -> tuple:
     return treedef, tuple((type(leaf), leaf) for leaf in leaves)
 
 
-def check_structure(where: str, want: Any, got: Any, strict: bool) -> None:
+def check_structure(
+    where: str, want: Any, got: Any, strict: bool, fix: str = ""
+) -> None:
     """Hold `got` to the nest of `want`; if not `strict`, lists pass for tuples.
+
+    Args:
+        where: The beginning of the message, up to what is held.
+        want: A nest, of which the structure counts.
+        got: Another.
+        strict: Whether kinds of sequence must agree.
+        fix: The end of the message: what to do.
 
     Raises:
         ValueError: If the nests differ.
@@ -85,7 +94,7 @@ def check_structure(where: str, want: Any, got: Any, strict: bool) -> None:
     error = TypeError if same_but_for_kind else ValueError
     raise error(
         f"{where} must have the structure {describe_structure(want)}, "
-        f"got {describe_structure(got)}."
+        f"got {describe_structure(got)}. {fix}".rstrip()
     )
 
 

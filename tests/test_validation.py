@@ -263,6 +263,8 @@ REFUSALS = {
     "device_kind": (TypeError, "`device` must be a jax.Device", lambda: DeviceWrapper(GRUCell(2), 3)),
     "device_name": (ValueError, "must name an available device, got '/gpu:9'. There are cpu:0",
                     lambda: bound(DeviceWrapper(GRUCell(2), "/gpu:9"))(X[:, 0], ZEROS)),
+    "device_negative": (ValueError, "must name an available device, got 'cpu:-1'",
+                        lambda: DeviceWrapper(GRUCell(2), "cpu:-1").zero_state(4, F32)),
     "keep_prob_range": (ValueError, r"`input_keep_prob` must lie in \[0, 1\], got 1.5",
                         lambda: DropoutWrapper(GRUCell(2), 1.5)),
     "keep_prob_nan": (ValueError, r"must lie in \[0, 1\]", lambda: DropoutWrapper(GRUCell(2), float("nan"))),

@@ -70,8 +70,8 @@ def _named(name: str) -> Any:
     """The device of a name such as "/device:GPU:1", "/cpu:0" or "tpu:0"."""
     platform, _, index = name.removeprefix("/device:").strip("/").lower().partition(":")
     try:
-        return jax.devices(platform)[int(index)]
-    except (RuntimeError, IndexError, ValueError):
+        return {d.id: d for d in jax.devices(platform)}[int(index or 0)]
+    except (RuntimeError, KeyError, ValueError):
         found = ", ".join(f"{d.platform}:{d.id}" for d in jax.devices())
         raise ValueError(
             f"DeviceWrapper: `device` must name an available device, got {name!r}. "
