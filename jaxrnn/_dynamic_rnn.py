@@ -156,15 +156,15 @@ def _run(
         cell = as_varying_as(xs, cell, 1)
     else:
         lengths, state = as_rows_of(xs, (lengths, state), 1)
-    step_inputs = jax.tree.map(_one_step, xs)
+    step_inputs = _masking.first_inputs(xs)
     probe("dynamic_rnn", cell, step_inputs, state, dtype, strict=lengths is not None)
 
     if lengths is None:
         step = functools.partial(_step, cell)
     else:
         bound = _masking.steps_to_run(lengths)
-        instead = _masking.first_step(lengths, xs, state)
-        step = functools.partial(_masked_step, cell, lengths, bound, instead)
+        first = _masking.first_step(lengths, xs, state)
+        step = functools.partial(_masked_step, cell, lengths, bound, first)
     ts = jnp.arange(time, dtype=jnp.int32)
     # A symbolic time cannot be split into turns of several steps.
     unroll = unroll if isinstance(time, int) else 1
@@ -192,15 +192,15 @@ def _masked_step(
     cell: RNNCellLike,
     lengths: Array,
     bound: Array,
-    instead: PyTree,
+    first: PyTree,
     state: PyTree,
     scanned: tuple[Array, PyTree],
 ) -> tuple[PyTree, PyTree]:
     t, inputs = scanned
-    alive = t < lengths
-    seen = _masking.choose(alive, (inputs, state), instead)
+    alive, running = t < lengths, t < bound
+    seen = _masking.shown(alive, running, inputs, state, first)
     output, new_state = _at_step(cell, t)(*seen)
-    new_state = _masking.advance(alive, t < bound, new_state, state)
+    new_state = _masking.advance(alive, running, new_state, state)
     return new_state, _masking.zero_dead(alive, output)
 
 
@@ -215,13 +215,6 @@ def _zero_state(cell: Any, batch_size: int, dtype: DType) -> PyTree:
     else:
         state = cell.zero_state(batch_size, dtype)
     return as_state("dynamic_rnn", "the cell's zero state", state)
-
-
-def _one_step(x: Array) -> jax.ShapeDtypeStruct:
-    if x.shape[0] == 0:
-        return jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-    # Evaluated, not made from the shape: so the step keeps its sharding.
-    return jax.eval_shape(lambda x: jax.lax.index_in_dim(x, 0, keepdims=False), x)
 
 
 def _like(structure: Any, tree: PyTree) -> PyTree:

@@ -23,17 +23,18 @@ def rows(mask: Array, leaf: Array) -> Array:
     return mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
 
 
-def choose(alive: Array, tree: PyTree, other: PyTree) -> PyTree:
-    """Rows of `tree` where alive, else of `other`.
+def choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
+    """Leaves of `tree` where `mask` holds, by rows `[batch]` or whole, else of `other`.
 
-    Leaves without axes and random keys are those of `tree`: they hold no padding.
+    Random keys are those of `tree`, and so are leaves without axes if the mask has
+    rows: they hold no padding.
     """
 
     def select(leaf: Array, instead: Array) -> Array:
         leaf = jnp.asarray(leaf)
-        if leaf.ndim == 0 or jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+        if leaf.ndim < mask.ndim or jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
             return leaf
-        return jnp.where(rows(alive, leaf), leaf, instead)
+        return jnp.where(rows(mask, leaf), leaf, instead)
 
     return jax.tree.map(select, tree, other)
 
@@ -49,6 +50,38 @@ def zero_dead(alive: Array, tree: PyTree) -> PyTree:
     return choose(alive, tree, jax.tree.map(zero, tree))
 
 
+def shown(
+    alive: Array, running: Array, inputs: PyTree, state: PyTree, first: PyTree
+) -> tuple[PyTree, PyTree]:
+    """The inputs and the state that the cell is run on.
+
+    Args:
+        alive: `[batch]`, the rows that are alive.
+        running: Whether the loop of TensorFlow would still run.
+        inputs: One step of inputs.
+        state: The state before the step.
+        first: What a dead row repeats, as `first_step` gives it.
+    """
+    if all(leaf.ndim for leaf in jax.tree.leaves(state)):
+        return choose(alive, (inputs, state), first)
+    # A leaf without axes may be made of all rows, dead ones included, and goes on while
+    # the loop runs: there padding counts as zeros, and states are what they are.
+    return choose(running, (zero_dead(alive, inputs), state), first)
+
+
+def first_inputs(xs: PyTree) -> PyTree:
+    """One step of `xs`, the first; zeros if there is none, as a loop is traced anyway.
+
+    Args:
+        xs: Inputs, each leaf `[time, batch, ...]`.
+    """
+
+    def first(x: Array) -> Array:
+        return x[0] if x.shape[0] else jnp.zeros(x.shape[1:], x.dtype)
+
+    return jax.tree.map(first, xs)
+
+
 def first_step(lengths: Array, xs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
     """What a dead row repeats: its first inputs and state, zeros if it has none.
 
@@ -57,12 +90,7 @@ def first_step(lengths: Array, xs: PyTree, state: PyTree) -> tuple[PyTree, PyTre
         xs: Inputs, each leaf `[time, batch, ...]`; time may be 0.
         state: The initial state.
     """
-
-    def first(x: Array) -> Array:
-        # Without steps nothing is repeated, but a loop is traced all the same.
-        return x[0] if x.shape[0] else jnp.zeros(x.shape[1:], x.dtype)
-
-    step = jax.lax.stop_gradient((jax.tree.map(first, xs), state))
+    step = jax.lax.stop_gradient((first_inputs(xs), state))
     return zero_dead(lengths > 0, step)
 
 

@@ -72,7 +72,9 @@ def _minus_nothing(leaf: Array, never: Array) -> Array:
     if leaf.dtype == bool:
         return leaf ^ never
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jnp.where(never, leaf, leaf)
+        data = jax.random.key_data(leaf)
+        data = data - never[..., None].astype(data.dtype)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     return leaf - never.astype(leaf.dtype)  # Keeps the sign of -0.0, as + would not.
 
 

@@ -84,3 +84,44 @@ def test_debug_nans_does_not_mind():
     with jax.debug_nans(True):
         loss = lambda p: jaxrnn.dynamic_rnn(cell.bind(p), x, [4, 2], dtype=F64)[0].sum()
         assert jnp.isfinite(jax.grad(loss)(params)["gates"]["kernel"]).all()
+
+
+def scheduled(params, inputs, state, key=None):
+    """Singular at step 4, which a loop to the longest row never takes."""
+    total, count = state
+    total = total + params["w"] * inputs / (4 - count)
+    return total, (total, count + 1)
+
+
+def test_steps_after_the_longest_row_leave_no_trace():
+    cell = FunctionCell(scheduled, (2, jaxrnn.TensorShape([])), 2)
+    start = np.zeros((2, 2)), np.float64(0)
+
+    def loss(w, time):
+        bound, x = cell.bind({"w": w}), np.ones((2, time, 2))
+        return jaxrnn.dynamic_rnn(bound, x, [4, 2], start, F64)[0].sum()
+
+    want = jax.grad(loss)(jnp.ones(()), 4)
+    assert np.isfinite(want)
+    np.testing.assert_array_equal(jax.grad(loss)(jnp.ones(()), 6), want)
+
+
+def mean_of_rows(params, inputs, state, key=None):
+    """A leaf without axes that is made of all rows."""
+    total, mean = state
+    return total + inputs, (total + inputs, mean + jnp.mean(inputs + total))
+
+
+def test_a_leaf_made_of_all_rows_sees_padding_as_zeros():
+    cell = FunctionCell(mean_of_rows, (1, jaxrnn.TensorShape([])), 1).bind({})
+    x = np.array([[[1.0], [5.0], [7.0]], [[2.0], [3.0], [4.0]]])
+    start = np.zeros((2, 1)), np.float64(0)
+    run = lambda x: jaxrnn.dynamic_rnn(cell, x, [1, 3], start, F64)[1][1]
+    # Steps: (1, 2); (0 + 1, 3 + 2); (0 + 1, 4 + 5): TensorFlow's for zeros as padding.
+    np.testing.assert_allclose(run(x), 1.5 + 3 + 5)
+    got = jax.grad(run)(x)
+    step = lambda d: (run(x + d) - run(x - d)) / 2
+    for index in np.ndindex(x.shape):
+        unit = np.zeros(x.shape)
+        unit[index] = 1
+        np.testing.assert_allclose(got[index], step(unit), atol=1e-9)

@@ -221,3 +221,35 @@ def test_whichever_input_varies(varying):
         for i in range(4)
     ]
     close(got, jnp.concatenate(want))
+
+
+def test_a_mesh_that_is_manual_in_part():
+    cell = CELLS["stack"]
+    params = params_of(cell)
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    run = jax.shard_map(
+        lambda p, x, n: forward(cell, p, x, n)[0],
+        mesh=mesh,
+        in_specs=(P(), P("data"), P("data")),
+        out_specs=P("data"),
+        axis_names={"data"},
+    )
+    close(jax.jit(run)(params, X, LENGTHS), forward(cell, params, X, LENGTHS)[0])
+
+
+def carry_keys(params, inputs, state, key=None):
+    total, keys = state
+    return total + inputs, (total + inputs, keys)
+
+
+def test_keys_in_the_state_take_over_the_rows():
+    cell = FunctionCell(carry_keys, (3, jaxrnn.TensorShape([])), 3).bind({})
+    state = (np.zeros((8, 3)), jax.random.split(KEY, 8))
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(X, NamedSharding(mesh, P("data")))
+        run = lambda x, s: jaxrnn.dynamic_rnn(cell, x, LENGTHS, s, jnp.float64)
+        _, (_, keys) = jax.jit(run)(x, state)
+    np.testing.assert_array_equal(
+        jax.random.key_data(keys), jax.random.key_data(state[1])
+    )

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import pickle
 
 import jax
@@ -104,6 +105,44 @@ def test_a_class_that_is_no_dataclass_is_a_value_too():
     for scale in (1.0, 2.0):
         _, state = jaxrnn.dynamic_rnn(Plain(scale).bind({}), X, dtype=F32)
         np.testing.assert_array_equal(state, 4 * scale)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
+class Slotted(jaxrnn.RNNCell):
+    """Without a `__dict__` of its own fields."""
+
+    scale: float = 1.0
+
+    state_size = output_size = 3
+    init = staticmethod(lambda key, inputs, dtype=None: {})
+
+    def apply(self, params, inputs, state, key=None):
+        return inputs * self.scale, state
+
+
+class Caching(Plain):
+    """Remembers what it computed."""
+
+    @functools.cached_property
+    def table(self):
+        return np.arange(3)
+
+
+def test_slots_and_caches():
+    assert Slotted(1.0) == Slotted(1.0) != Slotted(5.0)
+    one, other = Caching(1.0), Caching(1.0)
+    before = hash(one)
+    assert one.table[1] == 1
+    assert one == other
+    assert hash(one) == before
+
+
+def test_deep_copies_do_not_share_parameters():
+    cell = GRUCell(3)
+    twins = jaxrnn.MultiRNNCell([copy.deepcopy(cell) for _ in range(2)])
+    assert list(twins.init(jax.random.key(0), X[:, 0])) == ["cell_0", "cell_1"]
+    shared = copy.deepcopy([jaxrnn.MultiRNNCell([cell, cell]), cell])
+    assert list(shared[0].init(jax.random.key(0), X[:, 0])) == ["cell_0"]
 
 
 def test_arrays_are_no_hyper_parameters():

@@ -1,8 +1,10 @@
 """What every cell has: sizes, zero states, binding."""
 
 import abc
+import copy
 import dataclasses
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -21,8 +23,9 @@ from .._typing import DType, Key, Params, PyTree, Shaped, Size
 class RNNCell(abc.ABC):
     """The hyper-parameters of one step: hashable, equal by value, without arrays.
 
-    A cell of your own is a frozen dataclass over this class with `state_size` and
-    `output_size` (fields or properties), `init` and `apply`;
+    A cell of your own is a `dataclass(frozen=True, eq=False)` over this class (which has
+    the equality that is needed), with `state_size` and `output_size` as fields or
+    properties, `init` and `apply`;
     `jaxrnn.testing.check_cell` holds it to the laws that the drivers rely on. It has to
     be finite, with its derivatives, at zeros: those are what a row of length 0 sees.
 
@@ -155,32 +158,38 @@ class RNNCell(abc.ABC):
         return hash(self._value())
 
     def __deepcopy__(self, memo: dict) -> "RNNCell":
-        return self  # A value, and its functions would not be equal to their copies.
+        # Another object, but of the same functions: copies of those would not be equal.
+        memo[id(self)] = twin = copy.copy(self)
+        return twin
 
     def _value(self) -> tuple:
-        fields = {field.name: field for field in dataclasses.fields(self)}
         return tuple(
-            (name, as_typed(value))
-            for name, value in vars(self).items()
-            if name not in fields or fields[name].compare
+            (name, as_typed(getattr(self, name)))
+            for name, field in self._attributes().items()
+            if field is None or field.compare
         )
+
+    def _attributes(self) -> dict[str, dataclasses.Field | None]:
+        """The names of all hyper-parameters, with their fields where they have one."""
+        found: dict[str, Any] = {f.name: f for f in dataclasses.fields(self)}
+        for name in getattr(self, "__dict__", {}):
+            cached = isinstance(getattr(type(self), name, None), cached_property)
+            if not cached:
+                found.setdefault(name, None)
+        return found
 
     def __repr__(self) -> str:
         """The values that differ from their defaults; functions by their names."""
-        fields = {field.name: field for field in dataclasses.fields(self)}
-
-        def is_shown(name: str, value: Any) -> bool:
-            if name not in fields:
-                return True
-            field = fields[name]
+        shown = []
+        for name, field in self._attributes().items():
+            value = getattr(self, name)
             # Typed, as NumPy holds a dtype of float64 for equal to None.
-            return (
+            if field is None or (
                 field.repr
                 and field.compare
                 and as_typed(value) != as_typed(field.default)
-            )
-
-        shown = (f"{n}={_short(v)}" for n, v in vars(self).items() if is_shown(n, v))
+            ):
+                shown.append(f"{name}={_short(value)}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def _scope(self) -> str:
