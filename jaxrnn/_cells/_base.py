@@ -23,11 +23,11 @@ from .._typing import DType, Key, Params, PyTree, Shaped, Size
 class RNNCell(abc.ABC):
     """The hyper-parameters of one step: hashable, equal by value, without arrays.
 
-    A cell of your own is a `dataclass(frozen=True, eq=False)` over this class (which has
-    the equality that is needed), with `state_size` and `output_size` as fields or
-    properties, `init` and `apply`;
-    `jaxrnn.testing.check_cell` holds it to the laws that the drivers rely on. It has to
-    be finite, with its derivatives, at zeros: those are what a row of length 0 sees.
+    A cell of your own is a `dataclass(frozen=True, eq=False)` over this class, which
+    has the equality that is needed. It has `state_size` and `output_size` (fields or
+    properties), `init` and `apply`, and is finite at zeros, with its derivatives: those
+    are what a row of length 0 sees. `jaxrnn.testing.check_cell` holds it to the laws
+    that the drivers rely on.
 
     Attributes:
         state_size: The sizes of the state: an int, a `TensorShape` or a nest of those,
