@@ -156,14 +156,14 @@ def _run(
         cell = as_varying_as(xs, cell, 1)
     else:
         lengths, state = as_rows_of(xs, (lengths, state), 1)
-    step_inputs = _masking.first_inputs(xs)
-    probe("dynamic_rnn", cell, step_inputs, state, dtype, strict=lengths is not None)
+    inputs_0 = _masking.first_inputs(xs)
+    probe("dynamic_rnn", cell, inputs_0, state, dtype, strict=lengths is not None)
 
     if lengths is None:
         step = functools.partial(_step, cell)
     else:
         bound = _masking.steps_to_run(lengths)
-        first = _masking.first_step(lengths, xs, state)
+        first = _masking.first_step(lengths, inputs_0, state)
         step = functools.partial(_masked_step, cell, lengths, bound, first)
     ts = jnp.arange(time, dtype=jnp.int32)
     # A symbolic time cannot be split into turns of several steps.

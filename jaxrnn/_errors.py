@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -62,6 +63,11 @@ def is_array(value: Any) -> bool:
         # Extended dtypes such as bfloat16 have the kind of records, but not their type.
         return value.dtype.kind not in "OUS" and value.dtype.type is not np.void
     return isinstance(value, jax.Array)
+
+
+def is_key(value: Any) -> bool:
+    """Whether `value` is an array of typed random keys."""
+    return is_array(value) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 @contextlib.contextmanager

@@ -12,15 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._errors import describe, is_array
+from ._errors import describe, is_array, is_key
 from ._typing import Array, Key, Params, PyTree
 
 
 def check_key(where: str, key: Any) -> None:
     """Raises TypeError for what is not a random key, or an array of them."""
-    typed = is_array(key) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     raw = is_array(key) and key.dtype == jnp.uint32 and key.ndim > 0
-    if not (typed or raw):
+    if not (raw or is_key(key)):
         raise TypeError(
             f"{where}: `key` must be a random key, got {describe(key)}. "
             "`jax.random.key(0)` makes one."

@@ -10,6 +10,7 @@ is, and sees no padding. A row of length 0 sees zeros.
 import jax
 import jax.numpy as jnp
 
+from ._errors import is_key
 from ._typing import Array, PyTree
 
 
@@ -32,7 +33,7 @@ def choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
 
     def select(leaf: Array, instead: Array) -> Array:
         leaf = jnp.asarray(leaf)
-        if leaf.ndim < mask.ndim or jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+        if leaf.ndim < mask.ndim or is_key(leaf):
             return leaf
         return jnp.where(rows(mask, leaf), leaf, instead)
 
@@ -43,9 +44,7 @@ def zero_dead(alive: Array, tree: PyTree) -> PyTree:
     """The nest with the rows of all its leaves zeroed that are not alive."""
 
     def zero(leaf: Array) -> Array:
-        dtype = jnp.asarray(leaf).dtype
-        is_key = jnp.issubdtype(dtype, jax.dtypes.extended)
-        return leaf if is_key else jnp.zeros((), dtype)
+        return leaf if is_key(leaf) else jnp.zeros((), jnp.asarray(leaf).dtype)
 
     return choose(alive, tree, jax.tree.map(zero, tree))
 
@@ -82,16 +81,15 @@ def first_inputs(xs: PyTree) -> PyTree:
     return jax.tree.map(first, xs)
 
 
-def first_step(lengths: Array, xs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+def first_step(lengths: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
     """What a dead row repeats: its first inputs and state, zeros if it has none.
 
     Args:
         lengths: `[batch]`.
-        xs: Inputs, each leaf `[time, batch, ...]`; time may be 0.
+        inputs: The first step of inputs, as `first_inputs` gives it.
         state: The initial state.
     """
-    step = jax.lax.stop_gradient((first_inputs(xs), state))
-    return zero_dead(lengths > 0, step)
+    return zero_dead(lengths > 0, jax.lax.stop_gradient((inputs, state)))
 
 
 def advance(alive: Array, running: Array, new: PyTree, old: PyTree) -> PyTree:

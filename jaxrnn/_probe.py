@@ -22,7 +22,7 @@ def probe(
     Args:
         where: The driver, for messages.
         cell: What is called.
-        inputs: One step of inputs, arrays or `jax.ShapeDtypeStruct`s.
+        inputs: One step of inputs.
         state: The state before the step.
         output_dtype: The dtype that every leaf of the output must have.
         strict: Whether kinds of sequence in the state must agree (lengths are given).
@@ -51,13 +51,13 @@ def probe(
         "Give an `initial_state` of the kind that it returns.",
     )
     _check_state(where, state, new_state)
+    batch = jax.tree.leaves(inputs)[0].shape[0]
     if strict:
-        _check_rows(where, state, jax.tree.leaves(inputs)[0].shape[0])
+        _check_rows(where, state, batch)
     size = cell.output_size
     check_structure(
         f"{where}: the output of `cell` (by `output_size`)", size, output, strict
     )
-    batch = jax.tree.leaves(inputs)[0].shape[0]
     _check_output(where, size, output, batch, output_dtype)
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType
 
+from ._errors import is_key
 from ._masking import rows
 from ._typing import Array, PyTree
 
@@ -71,7 +72,7 @@ def _minus_nothing(leaf: Array, never: Array) -> Array:
     """The same value, in a type that joins the shardings of both."""
     if leaf.dtype == bool:
         return leaf ^ never
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if is_key(leaf):
         data = jax.random.key_data(leaf)
         data = data - never[..., None].astype(data.dtype)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
@@ -80,6 +81,6 @@ def _minus_nothing(leaf: Array, never: Array) -> Array:
 
 def _never(leaf: Array, axis: tuple[int, ...] | None) -> Array:
     """False in the sharding of `leaf`, with the axes `axis` (None: all) reduced."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if is_key(leaf):
         leaf, axis = jax.random.key_data(leaf), None if axis is None else (*axis, -1)
     return jnp.any(jnp.zeros_like(leaf, dtype=bool), axis=axis)

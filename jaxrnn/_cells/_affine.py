@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from .._arguments import as_dtype
 from .._errors import describe
 from .._initializers import ParamSpec, make_params
 from .._keys import check_key
@@ -108,9 +109,8 @@ class AffineCell(RNNCell):
         name = type(self).__name__
         check_key(name, key)
         check_step_inputs(name, inputs)
-        dtype = jax.dtypes.canonicalize_dtype(
-            dtype or getattr(self, "dtype", None) or inputs.dtype
-        )
+        own = getattr(self, "dtype", None)
+        dtype = as_dtype(name, dtype or own or inputs.dtype)
         check_floating(name, "dtype", dtype)
         return make_params(self.param_specs(inputs.shape[-1]), key, dtype)
 

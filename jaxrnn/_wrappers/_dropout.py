@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._cells._checks import check_number
+from .._cells._checks import check_number, set_field
 from .._cells._lstm_state import LSTMStateTuple
 from .._errors import describe
 from .._keys import apply_cell, fold, run_key, step_key
@@ -64,7 +64,7 @@ class DropoutWrapper(WrapperCell):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("input_keep_prob", "output_keep_prob", "state_keep_prob"):
-            object.__setattr__(self, name, _probability(name, getattr(self, name)))
+            set_field(self, **{name: _probability(name, getattr(self, name))})
         visitor = self.dropout_state_filter_visitor
         if visitor is not None and not callable(visitor):
             raise TypeError(

@@ -1,6 +1,7 @@
 """Cells stacked into one."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any, final
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .._cells._base import RNNCell
+from .._cells._checks import set_field
 from .._errors import EntryError, describe, noting
 from .._keys import apply_cell, fold
 from .._trees import size_shapes
@@ -61,8 +63,8 @@ class MultiRNNCell(RNNCell):
                     f"got `cells[{i}]` with state_size {cell.state_size}."
                 )
         ids = [id(cell) for cell in self.cells]
-        object.__setattr__(self, "owners", tuple(ids.index(i) for i in ids))
-        object.__setattr__(self, "cells", tuple(self.cells))
+        owners = tuple(ids.index(i) for i in ids)
+        set_field(self, cells=tuple(self.cells), owners=owners)
 
     @property
     def state_size(self) -> Size:
@@ -140,7 +142,7 @@ class MultiRNNCell(RNNCell):
     def _split(self, state: PyTree) -> tuple[PyTree, ...]:
         if self.state_is_tuple:
             return self._checked_states(state)
-        *ends, total = (sum(self._widths()[: i + 1]) for i in range(len(self.cells)))
+        *ends, total = itertools.accumulate(self._widths())
         if jnp.ndim(state) != 2 or state.shape[1] != total:
             raise ValueError(
                 f"MultiRNNCell: `state` must be one array [batch, {total}], got "
