@@ -11,6 +11,18 @@ from ._cells._gru import GRUCell as GRUCell
 from ._cells._lstm import LSTMCell as LSTMCell
 from ._cells._lstm_state import LSTMStateTuple as LSTMStateTuple
 from ._dynamic_rnn import dynamic_rnn as dynamic_rnn
+from ._raw_rnn import raw_rnn as raw_rnn
+from ._stack_bidirectional import (
+    stack_bidirectional_dynamic_rnn as stack_bidirectional_dynamic_rnn,
+    stack_bidirectional_rnn as stack_bidirectional_rnn,
+)
+from ._state_saving_rnn import (
+    StateSaver as StateSaver,
+    static_state_saving_rnn as static_state_saving_rnn,
+)
+from ._static_bidirectional import static_bidirectional_rnn as static_bidirectional_rnn
+from ._static_rnn import static_rnn as static_rnn
+from ._tensor_array import TensorArray as TensorArray
 from ._tensor_shape import TensorShape as TensorShape
 from ._typing import RNNCellLike as RNNCellLike
 from ._wrappers._device import DeviceWrapper as DeviceWrapper

@@ -158,7 +158,7 @@ def as_sequences(where: str, inputs: Any, time_major: bool) -> PyTree:
 
 
 def _as_sequence(where: str, name: str, leaf: Any, axes: str) -> Array:
-    array = _as_array(where, name, leaf)
+    array = as_array(where, name, leaf)
     if array.ndim < 3:
         fix = (
             "One array a step is stacked by jnp.stack; integer ids are embedded first."
@@ -170,6 +170,48 @@ def _as_sequence(where: str, name: str, leaf: Any, axes: str) -> Array:
             f"{describe(leaf)} of rank {array.ndim}. {fix}"
         )
     return array
+
+
+def as_steps(where: str, inputs: Any) -> list[PyTree]:
+    """A nest of arrays for each step, all of rank 2 or more and of one batch.
+
+    If the first leaf has rank 1, as integer ids have, so may all.
+
+    Raises:
+        TypeError: If `inputs` are no sequence, or a leaf is no array.
+        ValueError: If they are empty or a dict, a rank is too low, or batches disagree.
+    """
+    if jax.tree_util.all_leaves([inputs]) or inputs is None:
+        raise TypeError(
+            f"{where}: `inputs` must be a sequence, got {describe(inputs)}. "
+            "`list(x)` has the steps of an array [time, batch, ...]; `dynamic_rnn` "
+            "takes it whole."
+        )
+    if not isinstance(inputs, list | tuple):
+        raise ValueError(
+            f"{where}: `inputs` must be a list or tuple with one entry a step, got "
+            f"{describe(inputs)}. A nest goes inside of each step."
+        )
+    steps = map_named("inputs", lambda n, x: as_array(where, n, x), list(inputs))
+    leaves = list(named_leaves("inputs", steps))
+    if not leaves:
+        raise ValueError(
+            f"{where}: `inputs` must not be empty, got {describe_structure(inputs)}."
+        )
+    first, leaf = leaves[0]
+    least = 1 if leaf.ndim == 1 else 2
+    for name, other in leaves:
+        if other.ndim < least:
+            raise ValueError(
+                f"{where}: `{name}` must have rank at least {least}, [batch, ...], got "
+                f"{describe(other)}."
+            )
+        if other.shape[0] != leaf.shape[0]:
+            raise ValueError(
+                f"{where}: Batch size must be the same for all inputs [batch, ...]: "
+                f"`{first}` is {describe(leaf)}, `{name}` is {describe(other)}."
+            )
+    return steps
 
 
 def as_lengths(where: str, sequence_length: Any, batch_size: int) -> Array | None:
@@ -239,12 +281,18 @@ def as_state(where: str, name: str, state: PyTree) -> PyTree:
 
 
 def _as_state_leaf(where: str, name: str, leaf: Any) -> Array:
-    array = _as_array(where, name, leaf)
+    array = as_array(where, name, leaf)
     # A Python number would be weakly typed and change the carry's type at step 1.
     return array if is_array(leaf) else array.astype(array.dtype)
 
 
-def _as_array(where: str, name: str, leaf: Any) -> Array:
+def as_array(where: str, name: str, leaf: Any) -> Array:
+    """One leaf as an array.
+
+    Raises:
+        ValueError: If it is None.
+        TypeError: If it is no array or number.
+    """
     if leaf is None:
         raise ValueError(
             f"{where}: `{name}` must be an array: None values not supported."

@@ -13,6 +13,7 @@ from ._arguments import (
 )
 from ._dynamic_rnn import dynamic_rnn
 from ._errors import noting
+from ._initial_state import check_states_of_both
 from ._sharding import as_rows_of
 from ._typing import ArrayLike, DType, PyTree, RNNCellLike
 
@@ -69,7 +70,7 @@ def bidirectional_dynamic_rnn(
     check_cell(where, "cell_bw", cell_bw)
     check_time_major(where, time_major)
     inputs = as_sequences(where, inputs, time_major)
-    _check_states(where, initial_state_fw, initial_state_bw, dtype)
+    check_states_of_both(where, initial_state_fw, initial_state_bw, dtype)
     time_axis, batch_axis = (0, 1) if time_major else (1, 0)
     first = jax.tree.leaves(inputs)[0]
     lengths = as_lengths(where, sequence_length, first.shape[batch_axis])
@@ -100,13 +101,3 @@ def bidirectional_dynamic_rnn(
         output_fw, state_fw = run(cell_fw, inputs, initial_state_fw, "fw")
         output_bw, state_bw = run(cell_bw, reverse(inputs), initial_state_bw, "bw")
         return (output_fw, reverse(output_bw)), (state_fw, state_bw)
-
-
-def _check_states(where: str, fw: PyTree, bw: PyTree, dtype: DType | None) -> None:
-    missing = [n for n, s in (("fw", fw), ("bw", bw)) if s is None]
-    if missing and dtype is None:
-        names = " and ".join(f"`initial_state_{name}`" for name in missing)
-        raise ValueError(
-            f"{where}: dtype must be specified if there is no {names}. Pass "
-            "`dtype=jnp.float32` for zero states of that dtype."
-        )

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from . import _masking
 from ._arguments import (
-    as_dtype,
     as_lengths,
     as_scope,
     as_sequences,
@@ -18,10 +17,11 @@ from ._arguments import (
     check_swap_memory,
     check_time_major,
 )
-from ._errors import describe, is_array
+from ._initial_state import output_dtype, zero_state
+from ._keys import cell_at_step
 from ._probe import probe
-from ._sharding import as_rows_of, as_varying_as
-from ._trees import named_leaves
+from ._sharding import lay_out
+from ._trees import is_pytree_of_arrays
 from ._typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 
 
@@ -96,8 +96,8 @@ def dynamic_rnn(
     lengths = as_lengths(where, sequence_length, batch_size)
     if initial_state is not None:
         initial_state = as_state(where, "initial_state", initial_state)
-    dtype = _output_dtype(where, initial_state, dtype)
-    run = _run_compiled if _is_pytree_of_arrays(cell) else _run
+    dtype = output_dtype(where, initial_state, dtype)
+    run = _run_compiled if is_pytree_of_arrays(cell) else _run
     with jax.named_scope(as_scope(where, scope, "rnn")):
         return run(
             cell,
@@ -108,32 +108,6 @@ def dynamic_rnn(
             unroll=unroll,
             time_major=bool(time_major),
         )
-
-
-def _output_dtype(where: str, initial_state: PyTree, dtype: DType | None) -> DType:
-    if dtype is not None:
-        return as_dtype(where, dtype)
-    if initial_state is None:
-        raise ValueError(
-            f"{where}: dtype must be specified if there is no `initial_state`. Pass "
-            "`dtype=jnp.float32` for a zero state of that dtype."
-        )
-    named = list(named_leaves("initial_state", initial_state))
-    if len({leaf.dtype for _, leaf in named}) != 1:
-        found = ", ".join(f"`{name}` {describe(leaf)}" for name, leaf in named)
-        raise ValueError(
-            f"{where}: dtype must be specified if the leaves of `initial_state` do not "
-            f"share one, got {found or 'no leaves'}. Pass that of the outputs."
-        )
-    return named[0][1].dtype
-
-
-def _is_pytree_of_arrays(cell: Any) -> bool:
-    """Whether jit can take the cell as an argument, and so know it again."""
-    return not jax.tree_util.all_leaves([cell]) and all(
-        is_array(leaf) or isinstance(leaf, int | float | complex)
-        for leaf in jax.tree.leaves(cell)
-    )
 
 
 def _run(
@@ -150,12 +124,8 @@ def _run(
     time, batch_size = jax.tree.leaves(xs)[0].shape[:2]
     state = initial_state
     if state is None:
-        state = _zero_state(cell, batch_size, dtype)
-    if _is_pytree_of_arrays(cell):
-        lengths, state = as_rows_of(xs, (lengths, state), 1, beside=cell)
-        cell = as_varying_as(xs, cell, 1)
-    else:
-        lengths, state = as_rows_of(xs, (lengths, state), 1)
+        state = zero_state("dynamic_rnn", cell, batch_size, dtype)
+    cell, lengths, state = lay_out(cell, xs, lengths, state)
     inputs_0 = _masking.first_inputs(xs)
     probe("dynamic_rnn", cell, inputs_0, state, dtype, strict=lengths is not None)
 
@@ -184,7 +154,7 @@ def _step(
     cell: RNNCellLike, state: PyTree, scanned: tuple[Array, PyTree]
 ) -> tuple[PyTree, PyTree]:
     t, inputs = scanned
-    output, new_state = _at_step(cell, t)(inputs, state)
+    output, new_state = cell_at_step(cell, t)(inputs, state)
     return _like(state, new_state), output
 
 
@@ -199,22 +169,9 @@ def _masked_step(
     t, inputs = scanned
     alive, running = t < lengths, t < bound
     seen = _masking.shown(alive, running, inputs, state, first)
-    output, new_state = _at_step(cell, t)(*seen)
+    output, new_state = cell_at_step(cell, t)(*seen)
     new_state = _masking.advance(alive, running, new_state, state)
     return new_state, _masking.zero_dead(alive, output)
-
-
-def _at_step(cell: RNNCellLike, t: Array) -> RNNCellLike:
-    at_step = getattr(cell, "at_step", None)
-    return cell if at_step is None else at_step(t)
-
-
-def _zero_state(cell: Any, batch_size: int, dtype: DType) -> PyTree:
-    if hasattr(cell, "get_initial_state"):
-        state = cell.get_initial_state(inputs=None, batch_size=batch_size, dtype=dtype)
-    else:
-        state = cell.zero_state(batch_size, dtype)
-    return as_state("dynamic_rnn", "the cell's zero state", state)
 
 
 def _like(structure: Any, tree: PyTree) -> PyTree:

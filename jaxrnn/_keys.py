@@ -46,6 +46,12 @@ def at_step(key: Key | None, t: Array) -> StepKey | None:
     return StepKey(jax.random.fold_in(key, RUN), jax.random.fold_in(key, t))
 
 
+def cell_at_step(cell: Any, t: Array) -> Any:
+    """What a driver calls at step `t`: the cell with that step's key, if it has one."""
+    at_step = getattr(cell, "at_step", None)
+    return cell if at_step is None else at_step(t)
+
+
 def fold(key: Any, data: int) -> Any:
     """An independent key for the part that `data` numbers; None stays None."""
     return jax.tree.map(lambda k: jax.random.fold_in(k, data), key)

@@ -5,12 +5,18 @@ state. The cell runs on it all the same, and what it computes there is dropped; 
 select alone keeps NaN out of the values only, not out of the gradients, where it
 becomes 0 * NaN. So a dead row repeats its own first step, which is as finite as the row
 is, and sees no padding. A row of length 0 sees zeros.
+
+A TensorArray in a state belongs to no row and is never masked, as a leaf without axes.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ._array_store import as_known
 from ._errors import is_key
+from ._tensor_array import is_tensor_array
 from ._typing import Array, PyTree
 
 
@@ -27,26 +33,30 @@ def rows(mask: Array, leaf: Array) -> Array:
 def choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
     """Leaves of `tree` where `mask` holds, by rows `[batch]` or whole, else of `other`.
 
-    Random keys are those of `tree`, and so are leaves without axes if the mask has
-    rows: they hold no padding.
+    Random keys are those of `tree`, and so are TensorArrays and, if the mask has rows,
+    leaves without axes: they hold no padding.
     """
 
-    def select(leaf: Array, instead: Array) -> Array:
+    def select(leaf: Any, instead: Any) -> Any:
+        if is_tensor_array(leaf):
+            return leaf
         leaf = jnp.asarray(leaf)
         if leaf.ndim < mask.ndim or is_key(leaf):
             return leaf
         return jnp.where(rows(mask, leaf), leaf, instead)
 
-    return jax.tree.map(select, tree, other)
+    return jax.tree.map(select, tree, other, is_leaf=is_tensor_array)
 
 
 def zero_dead(alive: Array, tree: PyTree) -> PyTree:
     """The nest with the rows of all its leaves zeroed that are not alive."""
 
-    def zero(leaf: Array) -> Array:
-        return leaf if is_key(leaf) else jnp.zeros((), jnp.asarray(leaf).dtype)
+    def zero(leaf: Any) -> Any:
+        if is_tensor_array(leaf) or is_key(leaf):
+            return leaf
+        return jnp.zeros((), jnp.asarray(leaf).dtype)
 
-    return choose(alive, tree, jax.tree.map(zero, tree))
+    return choose(alive, tree, jax.tree.map(zero, tree, is_leaf=is_tensor_array))
 
 
 def shown(
@@ -92,18 +102,40 @@ def first_step(lengths: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, P
     return zero_dead(lengths > 0, jax.lax.stop_gradient((inputs, state)))
 
 
-def advance(alive: Array, running: Array, new: PyTree, old: PyTree) -> PyTree:
+def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> PyTree:
     """The state after a step: `new` in rows that are alive, else `old`.
 
-    A leaf without axes belongs to no row. It advances as long as the loop of TensorFlow
-    runs, masked rows or not.
+    A leaf without axes, or a TensorArray, belongs to no row. It advances as long as the
+    loop of TensorFlow runs, masked rows or not.
     """
 
-    def select(new_leaf: Array, old_leaf: Array) -> Array:
+    def select(new_leaf: Any, old_leaf: Any) -> Any:
+        if is_tensor_array(new_leaf):
+            known = as_known(running)
+            if known is not None:  # The new one may have grown: no select fits.
+                return new_leaf if known else old_leaf
+            pick = lambda n, o: jnp.where(running, n, o)
+            return jax.tree.map(pick, new_leaf, old_leaf)
         mask = rows(alive, old_leaf) if old_leaf.ndim else running
         return jnp.where(mask, new_leaf, old_leaf)
 
-    return jax.tree.map(select, new, old)
+    return jax.tree.map(select, new, old, is_leaf=is_tensor_array)
+
+
+def hide_nonfinite(finished: Array, inputs: PyTree) -> PyTree:
+    """The inputs with 0 for NaN and infinity in rows that are finished.
+
+    Where a loop's own function sees what the cell makes of a finished row, the finite
+    part of it must stay as it is.
+    """
+
+    def hide(leaf: Array) -> Array:
+        if not (jnp.issubdtype(leaf.dtype, jnp.inexact) and leaf.ndim >= finished.ndim):
+            return leaf
+        padding = rows(finished, leaf) & ~jnp.isfinite(leaf)
+        return jnp.where(padding, jnp.zeros((), leaf.dtype), leaf)
+
+    return jax.tree.map(hide, inputs)
 
 
 def reverse_sequence(tree: PyTree, lengths: Array | None, time_major: bool) -> PyTree:

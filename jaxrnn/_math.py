@@ -1,4 +1,4 @@
-"""The arithmetic that cells share."""
+"""Arithmetic and dtypes."""
 
 from collections.abc import Sequence
 
@@ -32,3 +32,17 @@ def clip_symmetric(x: Array, bound: float) -> Array:
 def widest_dtype(tree: PyTree) -> DType:
     """The dtype of most bits among the leaves: float32 for float32 and bfloat16."""
     return max((leaf.dtype for leaf in jax.tree.leaves(tree)), key=lambda d: d.itemsize)
+
+
+def cast_if_weak(array: Array, dtype: DType) -> Array:
+    """A number without a dtype of its own in `dtype`, if that can hold its kind."""
+    weak = getattr(array, "weak_type", False)  # Random keys have none.
+    if weak and _kind(array.dtype) <= _kind(dtype):
+        return array.astype(dtype)
+    return array
+
+
+def _kind(dtype: DType) -> int:
+    kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
+    held = (i for i, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind))
+    return next(held, -1)  # Random keys are of no kind.

@@ -14,6 +14,9 @@ import numpy as np
 from ._bound import BoundCell
 from ._cells._base import RNNCell
 from ._dynamic_rnn import dynamic_rnn
+from ._raw_rnn import raw_rnn
+from ._static_rnn import static_rnn
+from ._tensor_array import TensorArray
 from ._typing import Array, DType, Key, Params, PyTree
 
 TIME = 3
@@ -64,6 +67,35 @@ def dynamic(
 ) -> tuple[PyTree, PyTree]:
     """`dynamic_rnn`, with the arguments of `unrolled`."""
     return setup.run(params, xs, state, lengths)
+
+
+def raw(
+    setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array | None
+) -> tuple[PyTree, PyTree]:
+    """`raw_rnn` that is fed from `xs`, with the arguments of `unrolled`."""
+    counts = TIME if lengths is None else lengths
+
+    def loop_fn(time: Array, output: PyTree, cell_state: PyTree, _: None) -> tuple:
+        t = jnp.minimum(time, TIME - 1)
+        inputs = jax.tree.map(lambda x: x[:, t], xs)
+        next_state = state if output is None else cell_state
+        return time >= counts, inputs, next_state, output, None
+
+    emit_ta, state, _ = raw_rnn(setup.bind(params), loop_fn, max_time=TIME)
+    is_array = lambda x: isinstance(x, TensorArray)
+    outputs = jax.tree.map(
+        lambda ta: jnp.swapaxes(ta.stack(), 0, 1), emit_ta, is_leaf=is_array
+    )
+    return outputs, state
+
+
+def static(
+    setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array | None
+) -> tuple[PyTree, PyTree]:
+    """`static_rnn` over the steps of `xs`, with the arguments of `unrolled`."""
+    steps = [jax.tree.map(lambda x, t=t: x[:, t], xs) for t in range(TIME)]
+    outputs, state = static_rnn(setup.bind(params), steps, state, setup.dtype, lengths)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), *outputs), state
 
 
 def unrolled(

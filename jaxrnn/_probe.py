@@ -5,6 +5,7 @@ from typing import Any
 import jax
 
 from ._errors import describe, describe_structure, noting
+from ._tensor_array import is_tensor_array
 from ._trees import check_structure, named_leaves, size_shapes
 from ._typing import DType, PyTree
 
@@ -87,7 +88,9 @@ def _check_state(where: str, state: PyTree, new_state: PyTree) -> None:
 
 
 def _check_rows(where: str, state: PyTree, batch: int) -> None:
-    for name, leaf in named_leaves("state", state):
+    for name, leaf in named_leaves("state", state, is_tensor_array):
+        if is_tensor_array(leaf):
+            continue
         if leaf.ndim and leaf.shape[0] != batch:
             raise ValueError(
                 f"{where}: with lengths `{name}` must have {batch} rows or no axes, "

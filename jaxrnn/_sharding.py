@@ -1,6 +1,7 @@
 """Giving what a driver makes itself the layout over devices that the inputs have."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,18 @@ from jax.sharding import AxisType
 
 from ._errors import is_key
 from ._masking import rows
+from ._trees import is_pytree_of_arrays
 from ._typing import Array, PyTree
+
+
+def lay_out(
+    cell: Any, xs: PyTree, lengths: Array | None, state: PyTree
+) -> tuple[Any, Array | None, PyTree]:
+    """All but `xs`, `[time, batch, ...]`, over devices as the rows of `xs` are."""
+    if not is_pytree_of_arrays(cell):
+        return cell, *as_rows_of(xs, (lengths, state), 1)
+    lengths, state = as_rows_of(xs, (lengths, state), 1, beside=cell)
+    return as_varying_as(xs, cell, 1), lengths, state
 
 
 def as_rows_of(

@@ -12,13 +12,17 @@ from typing import Any
 
 import jax
 
-from ._errors import describe_structure, leaf_name
+from ._errors import describe_structure, is_array, leaf_name
 from ._tensor_shape import TensorShape
 
 
-def named_leaves(name: str, tree: Any) -> Iterator[tuple[str, Any]]:
+def named_leaves(
+    name: str, tree: Any, is_leaf: Callable[[Any], bool] = lambda x: False
+) -> Iterator[tuple[str, Any]]:
     """Pairs of a leaf's full name and the leaf; None counts as a leaf."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is None)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(
+        tree, is_leaf=lambda x: x is None or is_leaf(x)
+    )
     return ((leaf_name(name, path), leaf) for path, leaf in leaves)
 
 
@@ -28,6 +32,14 @@ def map_named(name: str, fn: Callable[[str, Any], Any], tree: Any) -> Any:
         lambda path, leaf: fn(leaf_name(name, path), leaf),
         tree,
         is_leaf=lambda x: x is None,
+    )
+
+
+def is_pytree_of_arrays(tree: Any) -> bool:
+    """Whether jit can take it as an argument, and so know it again."""
+    return not jax.tree_util.all_leaves([tree]) and all(
+        is_array(leaf) or isinstance(leaf, int | float | complex)
+        for leaf in jax.tree.leaves(tree)
     )
 
 

@@ -26,9 +26,11 @@ from ._oracle import (
     differentiated,
     dynamic,
     equal,
+    raw,
     require,
     reversed_rows,
     same_types,
+    static,
     unrolled,
     weighted_sum,
 )
@@ -188,25 +190,42 @@ def runs_backwards_as_a_loop(setup: Setup) -> None:
     close((pair[1], states[1]), want_bw, setup.dtype)
 
 
+def runs_step_by_step(setup: Setup) -> None:
+    """`static_rnn` gives what a Python loop gives: outputs, state and gradients."""
+    want = differentiated(setup, unrolled, setup.lengths)
+    close(differentiated(setup, static, setup.lengths), want, setup.dtype)
+
+
+def runs_in_a_loop_of_its_own(setup: Setup) -> None:
+    """`raw_rnn` gives what a Python loop gives, with NaN in the padding."""
+    want = differentiated(setup, unrolled, setup.lengths)
+    padded = _with_padding(setup, float("nan"))
+    close(differentiated(padded, raw, setup.lengths), want, setup.dtype)
+
+
 def does_not_see_padding(setup: Setup) -> None:
     """NaN and infinity beyond a row's length change nothing, bit for bit."""
-    t = np.arange(TIME)[None, :]
-    dead = t >= np.asarray(setup.lengths)[:, None]
-
-    def fill(x: Array, value: float) -> Array:
-        mask = dead.reshape(dead.shape + (1,) * (x.ndim - 2))
-        return jnp.where(mask, jnp.asarray(value).astype(x.dtype), x)
 
     def run(value: float) -> PyTree:
-        xs = jax.tree.map(lambda x: fill(x, value), setup.xs)
-        filled = dataclasses.replace(setup, xs=xs)
-        return differentiated(filled, dynamic, setup.lengths)
+        return differentiated(_with_padding(setup, value), dynamic, setup.lengths)
 
     clean = run(0.0)
     finite = all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(clean))
     require(finite, "results are not finite on rows of zeros")
     equal(run(float("nan")), clean)
     equal(run(float("inf")), clean)
+
+
+def _with_padding(setup: Setup, value: float) -> Setup:
+    """The same, with `value` in the inputs beyond each row's length."""
+    t = np.arange(TIME)[None, :]
+    dead = t >= np.asarray(setup.lengths)[:, None]
+
+    def fill(x: Array) -> Array:
+        mask = dead.reshape(dead.shape + (1,) * (x.ndim - 2))
+        return jnp.where(mask, jnp.asarray(value).astype(x.dtype), x)
+
+    return dataclasses.replace(setup, xs=jax.tree.map(fill, setup.xs))
 
 
 def compiles_to_the_same(setup: Setup) -> None:
@@ -311,6 +330,8 @@ LAWS: tuple[Callable[[Setup], None], ...] = (
     keeps_rows_apart,
     runs_as_a_loop,
     runs_backwards_as_a_loop,
+    runs_step_by_step,
+    runs_in_a_loop_of_its_own,
     does_not_see_padding,
     compiles_to_the_same,
     maps_over_an_axis,

@@ -1,0 +1,379 @@
+"""A while loop with a bound on its steps that can be differentiated in every mode.
+
+JAX cannot reverse `lax.while_loop`, as it keeps nothing of the steps. With a bound on
+their number there is a place to keep it: a loop that is differentiated also records
+what each step started from. Its tangent is another bounded loop that walks over the
+record, and the transpose of that one more, from the last step to the first. All three
+are while loops that end with the last step taken. As the tangent is a bounded loop
+itself, it can be differentiated again.
+
+* A loop that is not differentiated records nothing.
+* Forward and backward cost what the steps taken cost, whatever the bound.
+* Only what a step's derivative reads is recorded: not a buffer that is only written to.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import eval_jaxpr
+from jax.interpreters import partial_eval
+
+from ._transposable import transposable
+from ._typing import Array, PyTree
+
+Step = Callable[[Array, PyTree], tuple[PyTree, PyTree]]
+
+
+def bounded_loop(
+    running: Callable[[Array, PyTree], Array],
+    step: Step,
+    carry: PyTree,
+    limit: int,
+    *,
+    step_in_place: Step | None = None,
+) -> tuple[Array, PyTree, PyTree]:
+    """Takes steps while `running(t, carry)`, `limit` at most.
+
+    Args:
+        running: Whether to take step t, a bool scalar; it closes over no arrays.
+        step: `step(t, carry) -> (carry, y)`, where `t` is an int32 scalar and the carry
+            keeps its structure, shapes and dtypes. It may close over arrays, and is
+            traced once.
+        carry: What the first step is given.
+        limit: The most steps that are taken, static.
+        step_in_place: The same as `step`, taken where the loop is not differentiated:
+            a faster form that JAX cannot differentiate.
+
+    Returns:
+        `(n, carry, ys)`: the number of steps taken, an int32 scalar; the carry after
+        them; and the y of each step, `[limit, ...]`, zeros for steps not taken.
+    """
+    loop = _Loop(running, step, carry, limit)
+    taken, more = loop.run_plainly, ()
+    if step_in_place is not None:
+        in_place = _Loop(running, step_in_place, carry, limit)
+        # Both must agree on what is constant.
+        loop.changes = in_place.changes = [True] * len(loop.changes)
+        taken, more = _unless_batched(in_place, loop), in_place.parts(carry)[0]
+    consts, changing = loop.parts(carry)
+    # Without steps there is no row to read, and no derivative but that of nothing.
+    run = _differentiable(loop, taken) if limit else loop.run_plainly
+    n, changing, ys = run(consts, changing, more)
+    return n, loop.whole(consts, changing), loop.ys_tree.unflatten(ys)
+
+
+def _differentiable(loop: "_Loop", taken: Callable) -> Callable:
+    """`taken(consts, changing, more) -> (n, changing, ys)`, to be differentiated.
+
+    It does what `loop` does. What `more` holds comes of the same arrays as the
+    constants of `loop`, and so has no tangent of its own.
+    """
+
+    @jax.custom_jvp
+    def run(consts: Any, changing: list, more: Any) -> tuple:
+        return taken(consts, changing, more)
+
+    @jax.custom_jvp
+    def run_recorded(consts: Any, changing: list) -> tuple:
+        return loop.run(consts, changing, loop.read)
+
+    def push_forward(keep: int, primals: Any, tangents: Any) -> tuple[tuple, tuple]:
+        n, *outs = run_recorded(*primals[:2])
+        tangent = _Tangent(loop, n, primals, tangents, outs[-1], keep == len(outs))
+        outs, d_outs = outs[:keep], tangent.outs()[:keep]
+        moved = [_with_float0(*pair) for pair in zip(outs, d_outs, strict=True)]
+        return (n, *outs), (_float0(n), *moved)
+
+    run.defjvp(functools.partial(push_forward, 2), symbolic_zeros=True)
+    run_recorded.defjvp(functools.partial(push_forward, 3), symbolic_zeros=True)
+    return run
+
+
+def _unless_batched(in_place: "_Loop", loop: "_Loop") -> Callable:
+    """`in_place`, but `loop` under vmap: JAX cannot batch work on references."""
+
+    @jax.custom_batching.custom_vmap
+    def run(consts: Any, changing: list, more: Any) -> tuple:
+        return in_place.run_plainly(more, changing)
+
+    @run.def_vmap
+    def run_batched(
+        size: int, batched: Any, consts: Any, changing: list, more: Any
+    ) -> tuple:
+        del more
+        axes = jax.tree.map(lambda b: 0 if b else None, tuple(batched[:2]))
+        outs = jax.vmap(loop.run_plainly, axes, axis_size=size)(consts, changing)
+        return outs, jax.tree.map(lambda _: True, outs)
+
+    return run
+
+
+class _Loop:
+    """A step as a flat function of its constants and of what changes in the carry."""
+
+    def __init__(
+        self, running: Callable, step: Step, carry: PyTree, limit: int
+    ) -> None:
+        # Not `closure_convert`, which leaves integers in the closure.
+        closed, (new, ys) = jax.make_jaxpr(step, return_shape=True)(
+            jax.ShapeDtypeStruct((), jnp.int32), carry
+        )
+        leaves, self.carry_tree = jax.tree.flatten(carry)
+        if jax.tree.structure(new) != self.carry_tree:
+            raise ValueError(
+                f"a step must keep what it carries, {self.carry_tree}, got "
+                f"{jax.tree.structure(new)}."
+            )
+        self.running, self.limit = running, limit
+        self.jaxpr, self.closed_over = closed.jaxpr, list(closed.consts)
+        self.ys_tree = jax.tree.structure(ys)
+        self.y_types = [v.aval for v in self.jaxpr.outvars[len(leaves) :]]
+        # A leaf that a step hands on as it is, is a constant of the loop.
+        ends = zip(self.jaxpr.invars[1:], self.jaxpr.outvars, strict=False)
+        self.changes = [before is not after for before, after in ends]
+
+    def parts(self, carry: PyTree) -> tuple[Any, list]:
+        """`(consts, changing)`: what no step changes, and what one does."""
+        fixed, changing = _split(jax.tree.leaves(carry), self.changes)
+        return (self.closed_over, fixed), changing
+
+    def whole(self, consts: Any, changing: list) -> PyTree:
+        """The carry that these are the parts of."""
+        return self.carry_tree.unflatten(_merge(consts[1], changing, self.changes))
+
+    def step(self, consts: Any, t: Array, changing: list) -> tuple[list, list]:
+        """One step: `(changing, y)`."""
+        closed_over, fixed = consts
+        leaves = _merge(fixed, changing, self.changes)
+        outs = eval_jaxpr(self.jaxpr, closed_over, t, *leaves)
+        return _split(outs[: len(leaves)], self.changes)[1], outs[len(leaves) :]
+
+    def run(
+        self, consts: Any, changing: list, recorded: list[bool]
+    ) -> tuple[Array, list, list, list]:
+        """The loop itself: `(n, changing, ys, record)`."""
+        n = jnp.zeros((), jnp.int32)
+        rows = lambda x: jnp.broadcast_to(x, (self.limit, *x.shape))
+        # Rows that are not written hold what a step can start from, in case that under
+        # vmap a derivative is taken there too, and dropped.
+        record = [rows(x) for x in _split(changing, recorded)[1]]
+        ys = [jnp.zeros((self.limit, *y.shape), y.dtype) for y in self.y_types]
+        if not self.limit:
+            return n, changing, ys, record
+
+        def goes_on(state: tuple) -> Array:
+            t, changing, _, _ = state
+            return (t < self.limit) & self.running(t, self.whole(consts, changing))
+
+        def body(state: tuple) -> tuple:
+            t, changing, ys, record = state
+            record = _write(record, t, _split(changing, recorded)[1])
+            changing, y = self.step(consts, t, changing)
+            return t + 1, changing, _write(ys, t, y), record
+
+        return jax.lax.while_loop(goes_on, body, (n, changing, ys, record))
+
+    def run_plainly(self, consts: Any, changing: list, more: Any = ()) -> tuple:
+        """The loop without a record: `(n, changing, ys)`."""
+        del more
+        return self.run(consts, changing, [False] * len(changing))[:3]
+
+    @functools.cached_property
+    def read(self) -> list[bool]:
+        """For each leaf that changes, whether a step's derivative reads its value."""
+        fixed, changing = _split([v.aval for v in self.jaxpr.invars[1:]], self.changes)
+        closed_over = [v.aval for v in self.jaxpr.constvars]
+        leaves, tree = jax.tree.flatten(((closed_over, fixed), changing))
+        floats = [_is_float(x) for x in leaves]
+
+        def tangent(t: Array, leaves: list, tangents: list) -> Any:
+            rest, primals = _split(leaves, floats)
+
+            def of_floats(primals: list) -> Any:
+                consts, changing = tree.unflatten(_merge(rest, primals, floats))
+                return [_floats(out) for out in self.step(consts, t, changing)]
+
+            return jax.jvp(of_floats, (primals,), (tangents,))[1]
+
+        as_spec = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
+        specs = [as_spec(x) for x in leaves]
+        t = jax.ShapeDtypeStruct((), jnp.int32)
+        jaxpr = jax.make_jaxpr(tangent)(t, specs, _floats(specs)).jaxpr
+        _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+        return used[1 : 1 + len(leaves)][len(leaves) - len(changing) :]
+
+
+class _Tangent:
+    """What moving a loop's constants and start does to what it returns.
+
+    With `keeps_record` also what it does to the record, for derivatives of derivatives.
+    """
+
+    def __init__(
+        self,
+        loop: _Loop,
+        n: Array,
+        primals: Any,
+        tangents: Any,
+        record: list,
+        keeps_record: bool,
+    ) -> None:
+        (consts, start), (d_consts, d_start) = primals[:2], tangents[:2]
+        leaves, self.consts_tree = jax.tree.flatten(consts)
+        d_leaves = jax.tree.leaves(d_consts)
+        self.loop = loop
+        self.moved = [not _is_zero(d) for d in d_leaves]
+        self.floats = [_is_float(x) for x in start]
+        read = _split(loop.read, self.floats)[1]
+        self.kept = [r and keeps_record for r in read]
+        still, moving = _split(leaves, self.moved)
+        self.res = (n, still, moving, _split(start, loop.read)[0], record)
+        d_state = [
+            _dense(x, d) for x, d in zip(start, d_start, strict=True) if _is_float(x)
+        ]
+        self.lin = (_split(d_leaves, self.moved)[1], d_state)
+
+    def outs(self) -> tuple[list, list, list]:
+        """The tangents of the floating parts of `(changing, ys, record)`."""
+        return transposable(self.forward, self.backward, self.res, self.lin)
+
+    def at(self, t: Array, res: Any) -> tuple[Callable, list, list]:
+        """Step t as a function of `(moving, state)`, and these."""
+        _, still, moving, unread, record = res
+        entry = _merge(unread, _read(record, t), self.loop.read)
+        rest, state = _split(entry, self.floats)
+
+        def step(moving: list, state: list) -> list[list]:
+            consts = self.consts_tree.unflatten(_merge(still, moving, self.moved))
+            outs = self.loop.step(consts, t, _merge(rest, state, self.floats))
+            return [_floats(out) for out in outs]
+
+        return step, moving, state
+
+    def forward(self, res: Any, lin: Any) -> tuple[list, list, list]:
+        """From tangents of `(moving, state)` to those of `(state, ys, record)`."""
+        d_moving, d_state = lin
+
+        def step(t: Array, carry: Any) -> tuple[Any, Any]:
+            n, d_state = carry
+            fn, *primals = self.at(t, res)
+            d_new, d_y = jax.jvp(fn, primals, [d_moving, d_state])[1]
+            return (n, d_new), (d_y, _split(d_state, self.kept)[1])
+
+        _, (_, d_state), (d_ys, d_record) = bounded_loop(
+            _before_end, step, (res[0], d_state), self.loop.limit
+        )
+        return d_state, d_ys, d_record
+
+    def backward(self, res: Any, cotangents: Any) -> tuple[list, list]:
+        """From cotangents of `(state, ys, record)` to those of `(moving, state)`."""
+        c_state, c_ys, c_record = cotangents
+
+        def stepping(pull_back: Callable) -> Step:
+            def step(t: Array, carry: Any) -> tuple[Any, Any]:
+                n, c_moving, c_state = carry
+                t = n - 1 - t
+                fn, *primals = self.at(t, res)
+                _, pull = jax.vjp(fn, *primals)
+                c_moving, c_state = pull_back(
+                    pull, [c_state, _read(c_ys, t)], c_moving, c_state
+                )
+                unkept, kept = _split(c_state, self.kept)
+                kept = _add(kept, _read(c_record, t))
+                return (n, c_moving, _merge(unkept, kept, self.kept)), ()
+
+            return step
+
+        nothing = [jnp.zeros(x.shape, x.dtype) for x in res[2]]
+        _, (_, c_moving, c_state), _ = bounded_loop(
+            _before_end,
+            stepping(_pull_back),
+            (res[0], nothing, c_state),
+            self.loop.limit,
+            step_in_place=stepping(_pull_back_in_place),
+        )
+        return c_moving, c_state
+
+
+def _pull_back(
+    pull: Callable, cotangents: list, sums: list, like: list
+) -> tuple[list, list]:
+    """`pull(cotangents)`, its first part added to `sums`; both are of type `like`."""
+    more, rest = pull(cotangents)
+    return _add(sums, more), rest
+
+
+def _pull_back_in_place(
+    pull: Any, cotangents: list, sums: list, like: list
+) -> tuple[list, list]:
+    """The same: where a step reads one row of an array, one row is added to."""
+    # Loaded where it is needed, as it takes a moment.
+    from jax.experimental import pallas
+
+    def add(refs: tuple[list, list]) -> None:
+        sums, rest = refs
+        _, pulled = pull.with_refs(sums, like)(cotangents)
+        for ref, value in zip(rest, pulled, strict=True):
+            ref[...] = value
+
+    return pallas.run_state(add)((sums, like))
+
+
+def _before_end(t: Array, carry: Any) -> Array:
+    return t < carry[0]
+
+
+def _read(buffers: list, t: Array) -> list:
+    index = jax.lax.dynamic_index_in_dim
+    return [index(b, t, keepdims=False) for b in buffers]
+
+
+def _write(buffers: list, t: Array, rows: list) -> list:
+    update = jax.lax.dynamic_update_index_in_dim
+    return [update(b, r, t, 0) for b, r in zip(buffers, rows, strict=True)]
+
+
+def _add(terms: list, others: list) -> list:
+    return [a + b for a, b in zip(terms, others, strict=True)]
+
+
+def _split(leaves: Any, marks: list[bool]) -> tuple[list, list]:
+    """Those that are not marked, and those that are."""
+    pairs = list(zip(leaves, marks, strict=True))
+    return [x for x, m in pairs if not m], [x for x, m in pairs if m]
+
+
+def _merge(unmarked: list, marked: list, marks: list[bool]) -> list:
+    sources = (iter(unmarked), iter(marked))
+    return [next(sources[m]) for m in marks]
+
+
+def _is_float(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def _floats(leaves: list) -> list:
+    return [x for x in leaves if _is_float(x)]
+
+
+def _is_zero(tangent: Any) -> bool:
+    symbolic = isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+    return symbolic or tangent.dtype == jax.dtypes.float0
+
+
+def _dense(x: Array, tangent: Any) -> Array:
+    return jnp.zeros(x.shape, x.dtype) if _is_zero(tangent) else tangent
+
+
+def _float0(x: Array) -> np.ndarray:
+    return np.zeros(jnp.shape(x), jax.dtypes.float0)
+
+
+def _with_float0(leaves: list, tangents: list) -> list:
+    """The tangents of all leaves, those of the floating ones being given."""
+    moved = iter(tangents)
+    return [next(moved) if _is_float(x) else _float0(x) for x in leaves]

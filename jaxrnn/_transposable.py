@@ -1,0 +1,147 @@
+"""A linear function that brings its own transpose.
+
+JAX transposes a linear function by transposing its parts. Where that is impossible (a
+loop that ends at run time) or slow, the transpose can be written out; unlike a
+`custom_vjp`, the function can still be pushed forward, batched and differentiated
+again, as its transpose can.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.extend as jex
+import jax.numpy as jnp
+from jax.interpreters import ad, batching, mlir
+
+from ._typing import PyTree
+
+
+def transposable(
+    forward: Callable[[PyTree, PyTree], PyTree],
+    backward: Callable[[PyTree, PyTree], PyTree],
+    res: PyTree,
+    lin: PyTree,
+) -> PyTree:
+    """`forward(res, lin)`, of which `backward(res, cotangents)` is the transpose.
+
+    Args:
+        forward: Linear in `lin`; it closes over no arrays.
+        backward: From cotangents of what `forward` returns to those of `lin`. It closes
+            over no arrays, and both can be differentiated by all of their arguments.
+        res: What both need to know.
+        lin: What `forward` is linear in, floating.
+    """
+    res_leaves, res_tree = jax.tree.flatten(res)
+    lin_leaves, lin_tree = jax.tree.flatten(lin)
+    count = len(res_leaves)
+
+    def flat_forward(*leaves: Any) -> PyTree:
+        return forward(
+            res_tree.unflatten(leaves[:count]), lin_tree.unflatten(leaves[count:])
+        )
+
+    closed, out = jax.make_jaxpr(flat_forward, return_shape=True)(
+        *res_leaves, *lin_leaves
+    )
+    out_tree = jax.tree.structure(out)
+
+    def flat_backward(res: list, cotangents: list) -> list:
+        return jax.tree.leaves(
+            backward(res_tree.unflatten(res), out_tree.unflatten(cotangents))
+        )
+
+    leaves = _transposable_p.bind(
+        *res_leaves, *lin_leaves, forward=closed, backward=flat_backward, count=count
+    )
+    return out_tree.unflatten(leaves)
+
+
+_transposable_p = jex.core.Primitive("transposable")
+_transposable_p.multiple_results = True
+
+
+def _run(*args: Any, forward: Any, **_: Any) -> list:
+    return jex.core.jaxpr_as_fun(forward)(*args)
+
+
+def _out_types(*_: Any, forward: Any, **__: Any) -> tuple[list, Any]:
+    return forward.out_avals, forward.effects
+
+
+def _push_forward(
+    primals: Any, tangents: Any, *, forward: Any, backward: Any, count: int
+) -> tuple[list, list]:
+    static = {"forward": forward, "backward": backward, "count": count}
+    outs = _transposable_p.bind(*primals, **static)
+    res, lin = list(primals[:count]), primals[count:]
+    parts = []
+    if any(_moves(t) for t in tangents[count:]):
+        d_lin = map(ad.instantiate_zeros, tangents[count:])
+        parts.append(_transposable_p.bind(*res, *d_lin, **static))
+    moved = [i for i in range(count) if _moves(tangents[i])]
+    if moved:
+
+        def of_moved(*values: Any) -> list:
+            changed = dict(zip(moved, values, strict=True))
+            return _run(
+                *(changed.get(i, r) for i, r in enumerate(res)), *lin, forward=forward
+            )
+
+        _, part = jax.jvp(
+            of_moved, [res[i] for i in moved], [tangents[i] for i in moved]
+        )
+        parts.append(part)
+    if not parts:  # Only integers move.
+        return outs, [jnp.zeros_like(out) for out in outs]
+    return outs, [sum(terms[1:], terms[0]) for terms in zip(*parts, strict=True)]
+
+
+def _moves(tangent: Any) -> bool:
+    return type(tangent) is not ad.Zero and tangent.dtype != jax.dtypes.float0
+
+
+def _transpose(
+    cotangents: Any, *args: Any, forward: Any, backward: Any, count: int
+) -> list:
+    cotangents = [ad.instantiate_zeros(c) for c in cotangents]
+    moved = backward(list(args[:count]), cotangents)
+    lin = [
+        cotangent if ad.is_undefined_primal(primal) else None
+        for primal, cotangent in zip(args[count:], moved, strict=True)
+    ]
+    return [None] * count + lin
+
+
+def _batch(
+    args: Any, dims: Any, *, forward: Any, backward: Any, count: int
+) -> tuple[list, list]:
+    size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
+
+    def to_front(i: int) -> Any:
+        if dims[i] is not None:
+            return jnp.moveaxis(args[i], dims[i], 0)
+        # What is linear is batched throughout, so that the transpose is too.
+        return (
+            args[i] if i < count else jnp.broadcast_to(args[i], (size, *args[i].shape))
+        )
+
+    args = [to_front(i) for i in range(len(args))]
+    axes = [None if d is None else 0 for d in dims[:count]]
+    run = lambda *args: _run(*args, forward=forward)
+    batched = jax.vmap(run, (*axes, *[0] * (len(args) - count)))
+    outs = _transposable_p.bind(
+        *args,
+        forward=jax.make_jaxpr(batched)(*args),
+        backward=jax.vmap(backward, (axes, 0)),
+        count=count,
+    )
+    return outs, [0] * len(outs)
+
+
+_transposable_p.def_impl(_run)
+_transposable_p.def_effectful_abstract_eval(_out_types)
+mlir.register_lowering(_transposable_p, mlir.lower_fun(_run, multiple_results=True))
+ad.primitive_jvps[_transposable_p] = _push_forward
+ad.primitive_transposes[_transposable_p] = _transpose
+batching.primitive_batchers[_transposable_p] = _batch

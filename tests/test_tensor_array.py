@@ -1,0 +1,365 @@
+"""`TensorArray` against a NumPy model, in and out of compiled programs."""
+# ruff: noqa: E501 (One refusal a row.)
+
+import operator
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from jax.experimental import checkify
+
+from jaxrnn import FunctionCell, TensorArray, TensorShape, dynamic_rnn
+
+F32, I32 = jnp.float32, jnp.int32
+
+
+def array(size=3, **kwargs):
+    return TensorArray(F32, size, **kwargs)
+
+
+def ones(*shape, times=1.0):
+    return jnp.full(shape, times, F32)
+
+
+def rows(n=3, *shape):
+    size = int(np.prod((n, *shape)))
+    return jnp.arange(1.0, size + 1, dtype=F32).reshape(n, *shape)
+
+
+def compiled_writes(ta, indices, values):
+    """The array after writes in a `lax.while_loop`."""
+
+    def body(loop):
+        i, ta = loop
+        return i + 1, ta.write(indices[i], values[i])
+
+    start = (jnp.zeros((), I32), ta)
+    return jax.lax.while_loop(lambda loop: loop[0] < len(values), body, start)[1]
+
+
+writes = st.lists(
+    st.tuples(st.integers(-2, 6), st.floats(-2, 2, width=32)), min_size=1, max_size=6
+)
+
+
+@given(writes)
+@settings(max_examples=25)
+def test_writes_under_jit_are_those_of_a_model(pairs):
+    model = np.zeros(5, np.float32)
+    for index, value in pairs:
+        if 0 <= index < 5:  # Out of range: dropped. Twice: the last holds.
+            model[index] = value
+    # One compilation: as many writes as there can be, the last repeated.
+    pairs = (pairs + [pairs[-1]] * 6)[:6]
+    indices, values = (np.asarray(x) for x in zip(*pairs, strict=True))
+    got = write_six(indices.astype(np.int32), values.astype(np.float32))
+    np.testing.assert_array_equal(got, model)
+
+
+@jax.jit
+def write_six(indices, values):
+    return compiled_writes(array(5, element_shape=()), indices, values).stack()
+
+
+@given(st.permutations(range(4)), st.booleans())
+def test_writes_outside_of_jit_are_those_of_a_model(order, grows):
+    ta = array(0 if grows else 4, dynamic_size=grows)
+    model = np.zeros((4, 2), np.float32)
+    for i in order:
+        ta = ta.write(i, ones(2, times=i + 1.0))
+        model[i] = i + 1
+        size = max(order[: order.index(i) + 1]) + 1 if grows else 4
+        assert ta.size() == size
+        np.testing.assert_array_equal(ta.stack(), model[:size])
+
+
+def test_the_old_array_keeps_its_contents():
+    old = array().write(0, ones(2))
+    new = old.write(1, ones(2))
+    np.testing.assert_array_equal(old.stack()[1], [0, 0])
+    np.testing.assert_array_equal(new.stack()[1], [1, 1])
+
+
+def test_elements_never_written_read_as_zeros_once_the_shape_is_known():
+    assert array(element_shape=[2]).read(1).tolist() == [0, 0]
+    assert array().write(0, ones(2)).read(2).tolist() == [0, 0]
+
+
+def test_attributes():
+    ta = array(3, element_shape=[2, 5])
+    assert (ta.dtype, ta.dynamic_size) == (F32, False)
+    assert ta.element_shape == TensorShape([2, 5])
+    assert array().element_shape is None
+    assert array(2, dynamic_size=True).dynamic_size
+    assert (ta.size().dtype, ta.size()) == (np.int32, 3)
+    assert repr(ta) == "TensorArray(float32, size=3, element_shape=[2, 5])"
+    assert ta.identity() is ta
+    assert ta.close() is None
+
+
+def test_gather_reads_in_any_order_and_sums_gradients():
+    ta = array().unstack(rows(3, 2))
+    np.testing.assert_array_equal(
+        ta.gather([2, 0, 0]), rows(3, 2)[jnp.array([2, 0, 0])]
+    )
+
+    def loss(x):
+        taken = array().unstack(x).gather([0, 0, 2])
+        return (taken * jnp.array([1.0, 10, 100], F32)).sum()
+
+    # Cotangents 1 and 10 of the same entry add, as in TensorFlow's eager mode.
+    assert jax.grad(loss)(rows()).tolist() == [11, 0, 100]
+
+
+def test_scatter_keeps_the_rest_and_lets_the_last_of_equal_indices_hold():
+    ta = array(4, element_shape=()).write(0, 5.0)
+    assert ta.scatter([3, 1, 3], rows()).stack().tolist() == [5, 2, 0, 3]
+
+    def loss(x):
+        kept = array(4, element_shape=()).scatter([3, 1, 3], x).stack()
+        return (kept * jnp.array([1.0, 10, 100, 1000], F32)).sum()
+
+    assert jax.grad(loss)(rows()).tolist() == [0, 10, 1000]
+    grown = array(0, dynamic_size=True).scatter([3, 1], rows(2))
+    assert grown.stack().tolist() == [0, 2, 0, 1]
+
+
+def test_the_first_of_two_writes_has_no_gradient():
+    def loss(a, b, i):
+        ta = array(2, element_shape=()).write(i, a).write(i, b)
+        return ta.stack().sum()
+
+    a, b = jnp.asarray(1.0, F32), jnp.asarray(2.0, F32)
+    assert jax.jit(jax.grad(loss, (0, 1)))(a, b, 1) == (0, 1)
+
+
+def test_split_and_concat_take_elements_of_several_lengths():
+    ta = array().split(rows(6), [1, 3, 2])
+    assert [ta.read(i).tolist() for i in range(3)] == [[1], [2, 3, 4], [5, 6]]
+    assert ta.concat().tolist() == rows(6).tolist()
+    assert array().split(rows(6), [2, 2, 2]).stack().tolist() == [
+        [1, 2],
+        [3, 4],
+        [5, 6],
+    ]
+    weights = jnp.arange(6.0, dtype=F32)
+    loss = lambda x: (array().split(x, [1, 3, 2]).concat() * weights).sum()
+    assert jax.grad(loss)(rows(6)).tolist() == weights.tolist()
+
+
+def test_elements_may_differ_in_shape_if_none_is_inferred():
+    ta = array(2, infer_shape=False).write(0, ones(2)).write(1, ones(3))
+    assert ta.read(1).shape == (3,)
+    assert ta.concat().shape == (5,)
+    assert jax.jit(lambda ta: ta.concat())(ta).shape == (5,)
+    with pytest.raises(ValueError, match="must have one shape"):
+        ta.stack()
+
+
+def test_stack_and_unstack_are_transposes():
+    weights = rows(3, 2)
+    loss = lambda x: (array().unstack(x).stack() * weights).sum()
+    np.testing.assert_array_equal(jax.jit(jax.grad(loss))(ones(3, 2)), weights)
+
+
+def test_reads_and_writes_are_transposes_in_loops():
+    def loss(x):
+        ta = array(4, element_shape=()).unstack(x)
+
+        def step(carry, t):
+            return carry.write(t, ta.read(3 - t) ** 2), ()
+
+        out, _ = jax.lax.scan(step, array(4, element_shape=()), jnp.arange(4))
+        return (out.stack() * jnp.arange(4.0, dtype=F32)).sum()
+
+    # d/dx[i] of (3 - i) x[i]^2.
+    assert jax.jit(jax.grad(loss))(rows(4)).tolist() == [6, 8, 6, 0]
+
+
+def test_goes_through_cond_vmap_and_jit():
+    def run(flag, x):
+        ta = array(2).write(0, x)
+        return jax.lax.cond(flag, lambda: ta.write(1, x * 2), lambda: ta)
+
+    for flag in (True, False):
+        want = [[1, 1], [2 * flag, 2 * flag]]
+        assert jax.jit(run)(flag, ones(2)).stack().tolist() == want
+    batch = jax.vmap(run)(jnp.array([True, False]), rows(2, 2))
+    assert jax.vmap(TensorArray.stack)(batch).tolist() == [
+        [[1, 2], [2, 4]],
+        [[3, 4], [0, 0]],
+    ]
+    with pytest.raises(ValueError, match=r"jax\.vmap"):
+        batch.stack()
+
+
+def test_grows_outside_of_jit_and_reports_a_traced_size_inside():
+    ta = array(0, dynamic_size=True).write(6, ones(2))
+    assert (ta.size(), ta.stack().shape) == (7, (7, 2))
+    roomy = array(5, dynamic_size=True, element_shape=())
+
+    def run(i):
+        ta = roomy.unstack(rows(2)).write(2, 1.0)
+        return jax.lax.while_loop(lambda ta: ta.size() < i, lambda ta: ta, ta).stack()
+
+    assert run(0).tolist() == [1, 2, 1]
+
+
+def test_python_numbers_lists_and_numpy_are_taken():
+    ta = array(element_shape=[2]).write(np.int64(0), [1, 2]).write(1, np.ones(2, "f4"))
+    assert ta.stack().tolist() == [[1, 2], [1, 1], [0, 0]]
+    assert TensorArray("int32", np.int32(1)).write(0, 7).stack().dtype == I32
+
+
+REFUSALS = [
+    (lambda: TensorArray(F32), ValueError, "`size` must be given"),
+    (lambda: array(-1), ValueError, "`size` must not be negative, got -1"),
+    (lambda: array(2.0), TypeError, "`size` must be of integers, got 2.0"),
+    (lambda: array([2]), ValueError, "`size` must have rank 0"),
+    (lambda: TensorArray("f33", 1), TypeError, "`dtype` must name a dtype"),
+    (lambda: array(flow=ones()), ValueError, "`flow` must be None"),
+    (lambda: array(handle=3), ValueError, "`handle` must be None, got 3"),
+    (lambda: array().read(0), ValueError, "read: the shape of the elements must be"),
+    (lambda: array().stack(), ValueError, "Give `element_shape`"),
+    (lambda: array().write(3, ones()), IndexError, r"must lie in \[0, 3\), got 3"),
+    (lambda: array().write(-1, ones()), ValueError, r"must lie in \[0, 3\), got -1"),
+    (lambda: array().write(jnp.int32(9), ones()), ValueError, "got 9"),
+    (lambda: array(0, dynamic_size=True).write(-1, 1.0), IndexError, "got -1"),
+    (lambda: array().unstack(rows()).read(3), IndexError, "got 3. Negative"),
+    (lambda: array().unstack(rows()).gather([0, -1]), IndexError, "got -1"),
+    (lambda: array().write(0, 1.0).write(0, 1.0), ValueError, "once, got 0 again"),
+    (lambda: array().write(0, 1.0).scatter([1, 0], rows(2)), ValueError, "0 again"),
+    (lambda: array().write(0, ones(2)).write(1, ones(3)), ValueError, r"\[2\], got \[3\]"),
+    (lambda: array(element_shape=[2]).write(0, 1.0), ValueError, r"shape \[2\], got \[\]"),
+    (lambda: array(element_shape=[None, 2]).write(0, ones(2)), ValueError, "None, 2"),
+    (lambda: array().write(0, jnp.ones(2, I32)), TypeError, "dtype float32, got int32"),
+    (lambda: array().write(0.5, 1.0), TypeError, "`index` must be of integers"),
+    (lambda: array().write([0], 1.0), ValueError, "`index` must have rank 0"),
+    (lambda: array().unstack(rows(2)), ValueError, "as there are elements, 3, got 2"),
+    (lambda: array().unstack(1.0), ValueError, "must have rows, got"),
+    (lambda: array().scatter([0], rows(2)), ValueError, "one row for each of 1 indices"),
+    (lambda: array().split(rows(4), [1, 2, 2]), ValueError, "must add up to the rows"),
+    (lambda: array().split(rows(4), [2, 2]), ValueError, "as there are elements, 3"),
+    (lambda: array().write(0, 1.0).concat(), ValueError, "got scalars. Use `stack`"),
+    (lambda: array().grad("loss"), NotImplementedError, r"jax\.grad"),
+    (lambda: array(2, infer_shape=False).write(0, ones(2)).read(1), ValueError, "before it is read"),
+    (lambda: jax.jit(lambda i: array(0, dynamic_size=True).write(i, 1.0))(0), ValueError, "`size` must say how much room"),
+    (lambda: jax.jit(lambda i: array(2, infer_shape=False).write(i, 1.0))(0), TypeError, "indices must be known"),
+    (lambda: jax.jit(lambda n: array(1).split(rows(2), n))(jnp.array([2])), TypeError, "they are shapes"),
+    (lambda: jax.jit(lambda n: TensorArray(F32, n))(2), TypeError, "room is static"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "match"), REFUSALS)
+def test_refuses(call, error, match):
+    with pytest.raises(error, match=match):
+        call()
+
+
+def test_what_is_known_at_trace_time_is_refused_under_jit():
+    with pytest.raises(IndexError, match="got 3"):
+        jax.jit(lambda x: array().write(3, x).stack())(1.0)
+    with pytest.raises(ValueError, match="0 again"):
+        jax.jit(lambda x: array().write(0, x).write(0, x).stack())(1.0)
+
+
+def test_a_branch_that_is_not_taken_may_be_out_of_range():
+    """As in the example of the raw_rnn page, outside of jit too."""
+    ta, time = array().unstack(rows()), jnp.int32(3)
+    got = jax.lax.cond(time >= 3, lambda: ones(), lambda: ta.read(time))
+    assert got == 1
+
+
+def test_out_of_range_at_run_time_reads_zeros_and_drops_writes():
+    ta = array().unstack(rows())
+    assert jax.jit(ta.read)(3) == 0
+    assert jax.jit(ta.read)(-1) == 0
+    assert jax.jit(ta.gather)(jnp.array([-1, 1, 7])).tolist() == [0, 2, 0]
+    write = lambda i: array(element_shape=()).write(i, 1.0).stack()
+    assert jax.jit(write)(3).tolist() == [0, 0, 0]
+    scatter = lambda i: array(element_shape=()).scatter(i, rows(2)).stack()
+    assert jax.jit(scatter)(jnp.array([-1, 2])).tolist() == [0, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda i: array(element_shape=()).write(i, 1.0).stack(), "out of range"),
+        (lambda i: array().unstack(rows()).read(-i), "read: an index is out of range"),
+        (
+            lambda i: array(9, element_shape=()).write(i, 1.0).write(i, 2.0).stack(),
+            "written before",
+        ),
+        (
+            lambda i: jax.lax.scan(
+                lambda ta, t: (ta.write(t, 1.0), ()),
+                array(4, element_shape=()),
+                jnp.arange(i.shape[0]) if i.ndim else jnp.arange(5),
+            )[0].stack(),
+            "out of range",
+        ),
+    ],
+)
+def test_checkify_finds_what_is_known_at_run_time_alone(call, message):
+    error, _ = checkify.checkify(jax.jit(call))(jnp.int32(5))
+    assert message in str(error.get())
+    jax.jit(call)(jnp.int32(5))  # Without checkify nothing is raised.
+
+
+def test_each_write_in_a_loop_is_in_place():
+    def run(values):
+        ta = array(64, element_shape=(8,))
+        return compiled_writes(ta, jnp.arange(64), values).stack()
+
+    text = jax.jit(run).lower(ones(64, 8)).compile().as_text()
+    bodies = re.split(r"\n\n", text)
+    loop = [b for b in bodies if "dynamic-update-slice" in b and "f32[64,8]" in b]
+    assert loop
+    copies = [
+        line
+        for b in bodies
+        for line in b.splitlines()
+        if re.search(r"f32\[64,8\]\S* copy\(", line)
+    ]
+    assert not copies
+
+
+def test_is_never_masked_in_a_state():
+    """In dynamic_rnn writes of masked steps stay, and none is made past the bound."""
+
+    def step(params, inputs, state, key=None):
+        count, ta = state
+        ta = ta.write(count, inputs[:, 0])
+        return inputs, (count + 1, ta)
+
+    size = TensorShape([])
+    cell = FunctionCell(step, (size, size), 1, lambda *_: {})
+    x = jnp.arange(8.0).reshape(2, 4, 1)
+    state = jnp.int32(0), TensorArray(jnp.float64, 4, element_shape=[2])
+    _, (count, ta) = dynamic_rnn(cell.bind({}), x, [1, 3], state, jnp.float64)
+    assert count == 3
+    # Padding of row 0 counts as zeros; the fourth step is not taken.
+    assert ta.stack().tolist() == [[0, 4], [0, 5], [0, 6], [0, 0]]
+
+
+def test_one_compilation_serves_all_arrays_of_a_kind():
+    traces = []
+
+    @jax.jit
+    def total(ta):
+        traces.append(1)
+        return ta.stack().sum()
+
+    for i in range(3):
+        total(array(element_shape=()).write(i, 1.0))
+    assert len(traces) <= 2  # Written to by NumPy or JAX, that is all.
+
+
+def test_leaves_have_names():
+    paths = jax.tree_util.tree_leaves_with_path(array(element_shape=()))
+    names = [jax.tree_util.keystr(path) for path, _ in paths]
+    assert names == [".elements.buffer", ".elements.written"]
+    assert operator.index(array(2).size()) == 2
