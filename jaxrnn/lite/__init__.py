@@ -1,0 +1,19 @@
+"""`tf.compat.v1.lite.experimental.nn`: the cells and the driver of TensorFlow Lite.
+
+The same values as those of the core. What differs is how the parameters lie: apart and
+transposed, as TensorFlow Lite's operators take them, so that checkpoints fit.
+
+    >>> import jax, jax.numpy as jnp, jaxrnn.lite
+    >>> cell = jaxrnn.lite.TFLiteLSTMCell(5)
+    >>> x = jnp.ones((7, 4, 3), jnp.float32)  # [time, batch, depth]
+    >>> params = cell.init(jax.random.key(0), x[0])
+    >>> params["input_to_forget_w"].shape, params["cell_to_forget_w"].shape
+    ((5, 3), (5, 5))
+    >>> outputs, _ = jaxrnn.lite.dynamic_rnn(cell.bind(params), x, dtype=jnp.float32)
+    >>> outputs.shape
+    (7, 4, 5)
+"""
+
+from ._dynamic_rnn import dynamic_rnn as dynamic_rnn
+from ._lstm import TFLiteLSTMCell as TFLiteLSTMCell
+from ._rnn import TfLiteRNNCell as TfLiteRNNCell

@@ -1,0 +1,73 @@
+"""TensorFlow Lite's `dynamic_rnn`: that of the core, time major."""
+
+import jax
+
+from .._arguments import check_time_major
+from .._dynamic_rnn import dynamic_rnn as core_dynamic_rnn
+from .._errors import KindError, describe_structure
+from .._typing import ArrayLike, DType, PyTree, RNNCellLike
+
+
+def dynamic_rnn(
+    cell: RNNCellLike,
+    inputs: ArrayLike,
+    sequence_length: ArrayLike | None = None,
+    initial_state: PyTree = None,
+    dtype: DType | None = None,
+    parallel_iterations: int | None = None,
+    swap_memory: bool = False,
+    time_major: bool = True,
+    scope: str | None = None,
+) -> tuple[PyTree, PyTree]:
+    """Runs `cell` over the time axis of one time-major array.
+
+    The same as `jaxrnn.dynamic_rnn(..., time_major=True)`, for one array of inputs.
+
+    Args:
+        cell: A bound cell (`cell.bind(params)`), of this module or of the core, or any
+            object that keeps the RNNCell protocol.
+        inputs: One array `[time, batch, ...]`.
+        sequence_length: `[batch]`, integers: how many steps of each row count.
+        initial_state: A state of the structure of `cell.state_size`; None for the
+            cell's zero state, which needs `dtype`.
+        dtype: The dtype of the zero state and of the outputs; None for that of
+            `initial_state`.
+        parallel_iterations: As in `jaxrnn.dynamic_rnn`.
+        swap_memory: As in `jaxrnn.dynamic_rnn`.
+        time_major: True, and nothing else.
+        scope: The name of the loop in profiles; "rnn" by default.
+
+    Returns:
+        `(outputs, state)` as `jaxrnn.dynamic_rnn` gives them, the outputs
+        `[time, batch, ...]`.
+
+    Raises:
+        AssertionError: If `time_major` is False; it is a TypeError as well.
+        TypeError: As `jaxrnn.dynamic_rnn`.
+        ValueError: If `inputs` are a nest; as `jaxrnn.dynamic_rnn`.
+
+    Source: `tf.compat.v1.lite.experimental.nn.dynamic_rnn`.
+    """
+    where = "lite.dynamic_rnn"
+    check_time_major(where, time_major)
+    if not time_major:
+        raise KindError(
+            f"{where}: `time_major` must be True, got False. Swap the axes of a "
+            "batch-major array, `jnp.swapaxes(inputs, 0, 1)`, and of the outputs."
+        )
+    if inputs is not None and not jax.tree_util.all_leaves([inputs]):
+        raise ValueError(
+            f"{where}: `inputs` must be one array [time, batch, ...], got "
+            f"{describe_structure(inputs)}. `jaxrnn.dynamic_rnn` takes nests."
+        )
+    return core_dynamic_rnn(
+        cell,
+        inputs,
+        sequence_length,
+        initial_state,
+        dtype,
+        parallel_iterations,
+        swap_memory,
+        True,
+        scope,
+    )

@@ -1,0 +1,92 @@
+"""TensorFlow Lite's LSTM cell."""
+
+import dataclasses
+from typing import Any, final
+
+import jax.numpy as jnp
+
+from .._cells._lstm import LSTMCell
+from .._initializers import ParamSpec, glorot_uniform, zeros
+from .._typing import DType, Initializer, Params
+from ._transposed import TransposedCell
+
+MADE = ("input", "forget", "cell", "output")
+JOINED = ("input", "cell", "forget", "output")  # i, j, f, o
+PEEPHOLES = ("w_f_diag", "w_i_diag", "w_o_diag")
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class TFLiteLSTMCell(TransposedCell):
+    """`LSTMCell` with the weights of each gate apart, transposed.
+
+    Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
+    `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; for each gate, input,
+    forget, cell and output: `input_to_<gate>_w` `[H, I]`, `cell_to_<gate>_w` `[H, P]`,
+    `<gate>_bias` `[H]`; `w_f_diag`, `w_i_diag`, `w_o_diag` `[H]`; `projection/kernel`
+    `[P, H]`. What each does stands at `LSTMCell`, where "cell" is block j.
+
+    Attributes:
+        num_units: `H`.
+        use_peepholes: Whether the gates see c through the three diagonals.
+        cell_clip: The bound on c', or None.
+        initializer: For weights and diagonals; None for Glorot uniform.
+        num_proj: `P`, or None for no projection.
+        proj_clip: The bound on h' after a projection, or None.
+        num_unit_shards: Taken for TensorFlow's sake; never changes a value.
+        num_proj_shards: Taken for TensorFlow's sake; never changes a value.
+        forget_bias: Added to f at run time; no part of the stored bias.
+        state_is_tuple: False for a state `[batch, H + P]` that holds `[c, h]`.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Taken for TensorFlow's sake; parameters are explicit here.
+        name: The name of the step in profiles.
+        dtype: The dtype that parameters and inputs must have; None for any.
+
+    Source: `tf.compat.v1.lite.experimental.nn.TFLiteLSTMCell`.
+    """
+
+    num_units: int
+    use_peepholes: bool = False
+    cell_clip: float | None = None
+    initializer: Initializer | None = None
+    num_proj: int | None = None
+    proj_clip: float | None = None
+    num_unit_shards: Any = dataclasses.field(default=None, compare=False)
+    num_proj_shards: Any = dataclasses.field(default=None, compare=False)
+    forget_bias: float = 1.0
+    state_is_tuple: bool = True
+    activation: Any = None
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    name: str | None = None
+    dtype: DType | None = None
+
+    core_class = LSTMCell
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """Weights, biases, peepholes and projection, as far as there are any."""
+        units, weight = self.num_units, self.initializer or glorot_uniform
+        h = units if self.num_proj is None else self.num_proj
+        specs: dict[str, Any] = {
+            f"{source}_to_{gate}_w": ParamSpec((units, columns), weight)
+            for source, columns in (("input", depth), ("cell", h))
+            for gate in MADE
+        }
+        specs |= {f"{gate}_bias": ParamSpec((units,), zeros) for gate in MADE}
+        if self.use_peepholes:
+            specs |= dict.fromkeys(PEEPHOLES, ParamSpec((units,), weight))
+        if self.num_proj is not None:
+            specs["projection"] = {"kernel": ParamSpec((h, units), weight)}
+        return specs
+
+    def core_params(self, params: Params) -> Params:
+        """The parameters of `LSTMCell`."""
+        from_inputs, from_h, bias = (
+            jnp.concatenate([params[name.format(gate)] for gate in JOINED])
+            for name in ("input_to_{}_w", "cell_to_{}_w", "{}_bias")
+        )
+        kernel = jnp.concatenate([from_inputs, from_h], axis=1).T
+        core: Params = {"kernel": kernel, "bias": bias}
+        core |= {name: params[name] for name in PEEPHOLES if name in params}
+        if "projection" in params:
+            core["projection"] = {"kernel": params["projection"]["kernel"].T}
+        return core

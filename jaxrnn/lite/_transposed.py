@@ -1,0 +1,93 @@
+"""Cells of the core under TensorFlow Lite's parameters."""
+
+import abc
+import dataclasses
+from typing import Any, ClassVar
+
+from .._arguments import as_dtype
+from .._cells._affine import AffineCell
+from .._cells._base import RNNCell
+from .._cells._checks import (
+    check_floating,
+    check_params,
+    check_step_inputs,
+    set_field,
+)
+from .._errors import noting
+from .._initializers import make_params
+from .._keys import check_key
+from .._typing import DType, Key, Params, PyTree, Shaped, Size
+
+
+class TransposedCell(RNNCell):
+    """A cell that does what one of the core does, with its parameters laid out anew.
+
+    No dataclass itself: each cell declares the fields of the cell of the core.
+    """
+
+    core_class: ClassVar[type[AffineCell]]
+    dtype: DType | None
+
+    @abc.abstractmethod
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """All parameters for inputs of size `depth`, in the order of their making."""
+
+    @abc.abstractmethod
+    def core_params(self, params: Params) -> Params:
+        """The same numbers as the cell of the core takes them."""
+
+    def __post_init__(self) -> None:
+        kind = self.core_class.__name__
+        with noting(f"{type(self).__name__}: raised by the {kind} that it is made of."):
+            core = self.core
+        # As the core has them: an activation's function for its name.
+        set_field(self, **{f.name: getattr(core, f.name) for f in self._fields()})
+
+    @property
+    def core(self) -> AffineCell:
+        """The cell of the core that does the work."""
+        return self.core_class(
+            **{f.name: getattr(self, f.name) for f in self._fields()}
+        )
+
+    def _fields(self) -> tuple[dataclasses.Field, ...]:
+        return dataclasses.fields(self)
+
+    @property
+    def state_size(self) -> Size:
+        """That of the cell of the core."""
+        return self.core.state_size
+
+    @property
+    def output_size(self) -> Size:
+        """That of the cell of the core."""
+        return self.core.output_size
+
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """Fresh parameters for inputs `[batch, depth]`; see `RNNCell.init`.
+
+        Raises:
+            ValueError: If `inputs` are not of rank 2, or the dtype is not floating.
+            TypeError: If `key` is no random key, or an initializer makes no array.
+        """
+        name = type(self).__name__
+        check_key(name, key)
+        check_step_inputs(name, inputs)
+        dtype = as_dtype(name, dtype or self.dtype or inputs.dtype)
+        check_floating(name, "dtype", dtype)
+        return make_params(self.param_specs(inputs.shape[-1]), key, dtype)
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step; see `RNNCell.apply`. No random numbers are drawn.
+
+        Raises:
+            ValueError: If a shape, or the set of parameters, is not what the cell and
+                the inputs ask for.
+            TypeError: If a dtype or the kind of state is not.
+        """
+        name = type(self).__name__
+        inputs = check_step_inputs(name, inputs)
+        check_params(name, params, self.param_specs(inputs.shape[-1]), inputs.dtype)
+        return self.core.apply(self.core_params(params), inputs, state, key=key)
