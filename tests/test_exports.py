@@ -12,6 +12,8 @@ import pytest
 from cases import CASES
 
 import jaxrnn
+import jaxrnn.decode
+import jaxrnn.lite
 
 PARAMS = pathlib.Path(__file__).parent / "golden" / "params.json"
 REGENERATE = "Run `python tests/golden/make_params.py` and look at the difference."
@@ -64,14 +66,20 @@ def test_is_documented(name):
     assert len(inspect.getdoc(PUBLIC[name]) or "") > 40
 
 
-@pytest.mark.parametrize(
-    "name", ["dynamic_rnn", "bidirectional_dynamic_rnn", *sorted(CELLS)]
-)
-def test_docstring_says_where_it_comes_from(name):
-    doc = inspect.getdoc(PUBLIC[name])
-    if name != "FunctionCell":
+FUNCTIONS = {name for name, value in PUBLIC.items() if inspect.isfunction(value)}
+OURS = {"FunctionCell", "StateSaver"}
+DECODERS = [f for _, f in inspect.getmembers(jaxrnn.decode, inspect.isfunction)]
+LITE = [v for k, v in vars(jaxrnn.lite).items() if not k.startswith("_")]
+DOCUMENTED = [PUBLIC[name] for name in sorted(FUNCTIONS | CELLS | {"TensorArray"})]
+DOCUMENTED += DECODERS + [value for value in LITE if callable(value)]
+
+
+@pytest.mark.parametrize("value", DOCUMENTED, ids=lambda value: value.__name__)
+def test_docstring_says_where_it_comes_from(value):
+    doc = inspect.getdoc(value)
+    if value.__name__ not in OURS:
         assert "Source:" in doc
-    for field in inspect.signature(PUBLIC[name]).parameters:
+    for field in inspect.signature(value).parameters:
         assert f"{field}:" in doc, f"`{field}` is not described"
 
 
@@ -82,6 +90,23 @@ SIGNATURES = {
     "bidirectional_dynamic_rnn": "cell_fw, cell_bw, inputs, sequence_length=None, "
     "initial_state_fw=None, initial_state_bw=None, dtype=None, "
     "parallel_iterations=None, swap_memory=False, time_major=False, scope=None",
+    "raw_rnn": "cell, loop_fn, parallel_iterations=None, swap_memory=False, "
+    "scope=None, max_time=None",
+    "static_rnn": "cell, inputs, initial_state=None, dtype=None, "
+    "sequence_length=None, scope=None",
+    "static_state_saving_rnn": "cell, inputs, state_saver, state_name, "
+    "sequence_length=None, scope=None",
+    "static_bidirectional_rnn": "cell_fw, cell_bw, inputs, initial_state_fw=None, "
+    "initial_state_bw=None, dtype=None, sequence_length=None, scope=None",
+    "stack_bidirectional_rnn": "cells_fw, cells_bw, inputs, initial_states_fw=None, "
+    "initial_states_bw=None, dtype=None, sequence_length=None, scope=None",
+    "stack_bidirectional_dynamic_rnn": "cells_fw, cells_bw, inputs, "
+    "initial_states_fw=None, initial_states_bw=None, dtype=None, "
+    "sequence_length=None, parallel_iterations=None, time_major=False, scope=None, "
+    "swap_memory=False",
+    "TensorArray": "dtype, size=None, dynamic_size=None, clear_after_read=None, "
+    "tensor_array_name=None, handle=None, flow=None, infer_shape=True, "
+    "element_shape=None, colocate_with_first_write_call=True, name=None",
     "BasicRNNCell": "num_units, activation=None, reuse=None, name=None, dtype=None",
     "BasicLSTMCell": "num_units, forget_bias=1.0, state_is_tuple=True, "
     "activation=None, reuse=None, name=None, dtype=None",
@@ -121,3 +146,4 @@ def test_importing_brings_jax_alone():
     brought = {name.split(".")[0] for name in run.stdout.split()}
     foreign = brought - {"jaxrnn", "jax", "jaxlib", "numpy"} - sys.stdlib_module_names
     assert foreign == set()
+    assert not {"jaxrnn.decode", "jaxrnn.lite"} & set(run.stdout.split())

@@ -1,0 +1,295 @@
+"""Beam search: the best of many sequences that are followed side by side."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._arguments import as_state
+from .._errors import describe
+from .._tensor_array import is_tensor_array
+from .._trees import named_leaves
+from .._typing import Array, ArrayLike, PyTree, RNNCellLike
+from ._checks import FINITE, as_int, as_number
+from ._decoded import Decoded, end_beyond, run, to_time
+from ._model import Embed, Model, Project, make_model
+
+
+def tile_beams(tree: PyTree, beam_width: int) -> PyTree:
+    """Repeats each row for each of its beams.
+
+    For memories that a cell, `embed` or `project` closes over in beam search: there
+    all have `batch * beam_width` rows, those of one example next to one another.
+
+    Args:
+        tree: A nest of arrays `[batch, ...]`; those without axes stay as they are.
+        beam_width: The number of beams, an int.
+
+    Returns:
+        The nest, each leaf `[batch * beam_width, ...]`.
+
+    Raises:
+        TypeError: If a leaf is no array, or `beam_width` no int.
+        ValueError: If a leaf is a TensorArray, or `beam_width` is below 1.
+
+    Source: `tf.contrib.seq2seq.tile_batch`.
+    """
+    width = _as_width("decode.tile_beams", beam_width)
+    return _tile("decode.tile_beams", "tree", tree, width)
+
+
+def beam_loop(
+    embed: Embed,
+    project: Project,
+    initial_state: PyTree,
+    start_ids: ArrayLike,
+    end_id: int,
+    beam_width: int,
+    *,
+    length_penalty: ArrayLike = 0.0,
+) -> "BeamLoop":
+    """A loop function for `raw_rnn` that follows the best beams of each example.
+
+    The loop has `batch * beam_width` rows, those of one example next to one another,
+    which are finished together. It emits `(ids, offsets)`, each int32 with that many
+    entries: a beam's id, and how many places behind it the beam stands that it goes on
+    from. Its loop state is a named tuple of `log_probs`, `lengths` and `finished`, each
+    `[batch, beam]`.
+
+    Args:
+        embed: `embed(ids)`, what the cell is given of int32 ids `[batch * beam]`: a
+            nest of arrays with as many rows.
+        project: `project(output)`, the logits `[batch * beam, vocab]` of the cell's
+            output.
+        initial_state: The cell's first state, each leaf `[batch, ...]` or without axes.
+        start_ids: Integers `[batch]`, what is embedded for the first step.
+        end_id: The id that ends a row, an int.
+        beam_width: The number of beams, an int.
+        length_penalty: The power of the length penalty; 0 for none. A number or an
+            array scalar, which may be traced.
+
+    Returns:
+        `loop_fn`. Its method `decoded(results, max_time)` traces the beams back: it
+        makes a `Decoded` of what `raw_rnn(cell, loop_fn, max_time=max_time)` returned.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, `beam_width` is below 1, or the state holds a
+            TensorArray; in the loop, if logits are not `[batch * beam, vocab]` or
+            `end_id` is not one of their ids.
+
+    Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
+    """
+    where = "decode.beam_loop"
+    model = make_model(where, embed, project, initial_state, start_ids, end_id)
+    return _make(model, beam_width, length_penalty)
+
+
+def beam_search(
+    cell: RNNCellLike,
+    embed: Embed,
+    project: Project,
+    initial_state: PyTree,
+    start_ids: ArrayLike,
+    end_id: int,
+    max_time: int,
+    beam_width: int,
+    *,
+    length_penalty: ArrayLike = 0.0,
+) -> Decoded:
+    """Decodes by following the `beam_width` best sequences of each example.
+
+    A sequence scores its log-probability divided by `((5 + length) / 6) **
+    length_penalty`. One that ended stays in the beam as it is. The loop ends when all
+    beams of all examples did.
+
+    Args:
+        cell: A bound cell, or any object that keeps the RNNCell protocol. It is run on
+            `batch * beam` rows; what it closes over goes through `tile_beams`.
+        embed: `embed(ids)`, what the cell is given of int32 ids `[batch * beam]`: a
+            nest of arrays with as many rows.
+        project: `project(output)`, the logits `[batch * beam, vocab]` of the cell's
+            output.
+        initial_state: The cell's first state, each leaf `[batch, ...]` or without axes.
+        start_ids: Integers `[batch]`, what is embedded for the first step.
+        end_id: The id that ends a row, an int.
+        max_time: The most ids of a row, an int.
+        beam_width: The number of beams, an int.
+        length_penalty: The power of the length penalty; 0 for none. A number or an
+            array scalar, which may be traced.
+
+    Returns:
+        `Decoded`: ids `[batch, beam, max_time]`, scores `[batch, beam]`, lengths
+        `[batch, beam]`, the best first. Where there are fewer sequences than beams, the
+        last ones score -inf and have length 0. Scores are float32, or float64 if the
+        state or the embedded ids are.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, `beam_width` is below 1, the state holds a
+            TensorArray, or `end_id` is no id of the logits.
+
+    Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
+    """
+    where = "decode.beam_search"
+    model = make_model(where, embed, project, initial_state, start_ids, end_id)
+    return run(cell, _make(model, beam_width, length_penalty), max_time)
+
+
+class Beams(NamedTuple):
+    """The loop state: what is known of each beam so far, the best first.
+
+    Attributes:
+        log_probs: `[batch, beam]`; -inf where there is no sequence.
+        lengths: int32 `[batch, beam]`, how many ids it has.
+        finished: bool `[batch, beam]`, whether the last of them is the end id.
+    """
+
+    log_probs: Array
+    lengths: Array
+    finished: Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BeamLoop:
+    """A loop function that keeps the best continuations of an example's beams.
+
+    Attributes:
+        model: The arguments that all decoders share, of `batch * beam` rows.
+        width: The number of beams.
+        length_penalty: The power of the length penalty.
+    """
+
+    model: Model
+    width: int
+    length_penalty: Any
+
+    def __call__(
+        self, time: Array, output: PyTree, state: PyTree, loop_state: Beams | None
+    ) -> tuple[Array, PyTree, PyTree, PyTree, Beams]:
+        """One turn, as `raw_rnn` asks for it."""
+        del time
+        if loop_state is None:
+            return self._first_turn()
+        log_probs = self.model.log_probs(output, loop_state.log_probs.dtype)
+        log_probs = log_probs.reshape(*loop_state.lengths.shape, -1)
+        beams, parents, ids = self._continued(loop_state, log_probs)
+        own = jnp.broadcast_to(jnp.arange(self.width, dtype=jnp.int32), parents.shape)
+        # Relative: the zeros that `raw_rnn` emits for finished rows move nothing.
+        emit = ids.reshape(-1), (parents - own).reshape(-1)
+        state = _reordered(state, parents)
+        inputs = self.model.inputs(emit[0])
+        return self._finished(beams), inputs, state, emit, beams
+
+    def _first_turn(self) -> tuple[Array, PyTree, PyTree, PyTree, Beams]:
+        model = self.model
+        shape = (model.batch_size // self.width, self.width)
+        inputs = model.inputs(model.start_ids)
+        # All beams begin alike: with more than one alive, all would stay alike.
+        log_probs = np.where(np.arange(self.width) == 0, 0.0, -np.inf)
+        log_probs = jnp.asarray(log_probs, model.score_dtype(inputs))
+        beams = Beams(
+            jnp.broadcast_to(log_probs, shape),
+            jnp.zeros(shape, jnp.int32),
+            jnp.zeros(shape, bool),
+        )
+        emit = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+        return self._finished(beams), inputs, model.initial_state, emit, beams
+
+    def _finished(self, beams: Beams) -> Array:
+        """One flag for all beams of an example: beams change places until the end."""
+        over = beams.finished | jnp.isneginf(beams.log_probs)
+        return jnp.repeat(jnp.all(over, axis=1), self.width)
+
+    def _continued(self, beams: Beams, log_probs: Array) -> tuple[Beams, Array, Array]:
+        """The best beams by one more id, the beams they come from, and the ids."""
+        batch, width, vocab = log_probs.shape
+        is_end = jnp.arange(vocab, dtype=jnp.int32) == self.model.end_id
+        # What ended goes on by the end id at no cost, and by nothing else.
+        ended = jnp.where(is_end, 0.0, -jnp.inf).astype(log_probs.dtype)
+        ended = jnp.broadcast_to(ended, log_probs.shape)
+        gain = jnp.where(beams.finished[..., None], ended, log_probs)
+        total = beams.log_probs[..., None] + gain
+        lengths = beams.lengths + (~beams.finished).astype(jnp.int32)
+        scores = self._scores(total, lengths[..., None])
+        flat = lambda x: x.reshape(batch, width * vocab)
+        _, chosen = jax.lax.top_k(jax.lax.stop_gradient(flat(scores)), width)
+        parents, ids = chosen // vocab, chosen % vocab
+        finished = _pick(beams.finished, parents) | (ids == self.model.end_id)
+        kept = Beams(_pick(flat(total), chosen), _pick(lengths, parents), finished)
+        return kept, parents, ids
+
+    def _scores(self, log_probs: Array, lengths: Array) -> Array:
+        """Log-probabilities by the length penalty, -inf where there is no sequence."""
+        penalty = jnp.asarray(self.length_penalty, log_probs.dtype)
+        factor = ((5 + lengths.astype(log_probs.dtype)) / 6) ** penalty
+        exists = ~jnp.isneginf(log_probs)
+        # Infinity must not be divided: it would be the derivative by the penalty.
+        return jnp.where(exists, jnp.where(exists, log_probs, 0) / factor, -jnp.inf)
+
+    def decoded(self, results: tuple[PyTree, PyTree, Beams], max_time: int) -> Decoded:
+        """What `raw_rnn` returned as sequences, `max_time` being what it was given.
+
+        Raises:
+            ValueError: If it took more steps.
+        """
+        emit_ta, _, beams = results
+        shape = (max_time, *beams.lengths.shape)
+        stacked = [to_time(ta.stack(), max_time).reshape(shape) for ta in emit_ta]
+        ids = jnp.moveaxis(_trace_back(*stacked), 0, -1)
+        scores = self._scores(beams.log_probs, beams.lengths)
+        lengths = jnp.where(jnp.isneginf(scores), 0, beams.lengths)
+        return Decoded(end_beyond(lengths, ids, self.model.end_id), scores, lengths)
+
+
+def _make(model: Model, beam_width: Any, length_penalty: Any) -> BeamLoop:
+    where = model.where
+    width = _as_width(where, beam_width)
+    fix = "0 is for none."
+    penalty = as_number(where, "length_penalty", length_penalty, FINITE, fix)
+    state = _tile(where, "initial_state", model.initial_state, width)
+    ids = jnp.repeat(model.start_ids, width, axis=0)
+    tiled = dataclasses.replace(model, initial_state=state, start_ids=ids)
+    return BeamLoop(tiled, width, penalty)
+
+
+def _as_width(where: str, beam_width: Any) -> int:
+    return as_int(where, "beam_width", beam_width, 1, "With one it is greedy.")
+
+
+def _tile(where: str, name: str, tree: PyTree, width: int) -> PyTree:
+    for leaf_name, leaf in named_leaves(name, tree, is_tensor_array):
+        if is_tensor_array(leaf):
+            raise ValueError(
+                f"{where}: `{leaf_name}` must have rows that beams can be made of, got "
+                f"{describe(leaf)}. Keep what it holds in arrays [batch, ...]."
+            )
+    tree = as_state(where, name, tree)
+    return jax.tree.map(lambda x: jnp.repeat(x, width, 0) if x.ndim else x, tree)
+
+
+def _pick(values: Array, places: Array) -> Array:
+    return jnp.take_along_axis(values, places, axis=1)
+
+
+def _reordered(state: PyTree, parents: Array) -> PyTree:
+    """The state in which each beam has that of the beam it goes on from."""
+    batch, width = parents.shape
+    first = width * jnp.arange(batch, dtype=parents.dtype)
+    rows = (first[:, None] + parents).reshape(-1)
+    return jax.tree.map(lambda x: x[rows] if x.ndim else x, state)
+
+
+@jax.jit
+def _trace_back(ids: Array, offsets: Array) -> Array:
+    """The ids of each last beam: `[time, batch, beam]`, from the last to the first."""
+
+    def back(places: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
+        ids, offsets = step
+        return places + _pick(offsets, places), _pick(ids, places)
+
+    own = jnp.arange(ids.shape[-1], dtype=jnp.int32)
+    last = jnp.broadcast_to(own, ids.shape[1:])
+    return jax.lax.scan(back, last, (ids, offsets), reverse=True)[1]

@@ -1,0 +1,115 @@
+"""What the arguments of the decoders may be, and their final form."""
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from .._array_store import as_known
+from .._errors import describe, is_array, is_key
+from .._keys import check_key
+from .._typing import Array, Key
+
+
+def as_start_ids(where: str, start_ids: Any) -> Array:
+    """The first ids as int32 `[batch]`.
+
+    Raises:
+        TypeError: If they are no integers.
+        ValueError: If they are no vector.
+    """
+    wanted = f"{where}: `start_ids` must be integers [batch]"
+    try:
+        ids = jnp.asarray(start_ids)
+    except (TypeError, ValueError):
+        raise TypeError(f"{wanted}, got {describe(start_ids)}.") from None
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise TypeError(f"{wanted}, got {describe(ids)}. Cast them to jnp.int32.")
+    if ids.ndim != 1:
+        raise ValueError(f"{wanted}, got {describe(ids)}. Give one id for each row.")
+    return ids.astype(jnp.int32)
+
+
+def as_int(where: str, name: str, value: Any, least: int, fix: str) -> int:
+    """A static integer that is `least` at least.
+
+    Raises:
+        TypeError: If it is no integer, or traced.
+        ValueError: If it is too small.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{where}: `{name}` must be an int, got {describe(value)}. It is static: "
+            "under jit, close over it or name it in `static_argnames`."
+        ) from None
+    if number < least:
+        raise ValueError(
+            f"{where}: `{name}` must be {least} or more, got {number}. {fix}"
+        )
+    return number
+
+
+class Range(NamedTuple):
+    """Numbers that an argument may be, in words and as a predicate."""
+
+    words: str
+    holds: Callable[[float], bool]
+
+
+FINITE = Range("finite", math.isfinite)
+POSITIVE = Range("positive and finite", lambda x: x > 0 and math.isfinite(x))
+PROBABILITY = Range("in (0, 1]", lambda x: 0 < x <= 1)
+
+
+def as_number(where: str, name: str, value: Any, within: Range, fix: str) -> Any:
+    """A real number or an array scalar of one, held to its range if it is known.
+
+    Raises:
+        TypeError: If it is no real number.
+        ValueError: If it has axes, or lies outside of its range.
+    """
+    wanted = f"{where}: `{name}` must be {within.words}"
+    if not _is_real(value):
+        raise TypeError(f"{wanted}, got {describe(value)}. {fix}")
+    if np.shape(value) != ():
+        raise ValueError(f"{wanted}, got {describe(value)}. It is one for all rows.")
+    known = as_known(value)
+    if known is not None and not within.holds(float(known)):
+        raise ValueError(f"{wanted}, got {float(known):g}. {fix}")
+    return value
+
+
+def _is_real(value: Any) -> bool:
+    if not (is_array(value) or isinstance(value, int | float)):
+        return False
+    dtype = jnp.result_type(value)
+    return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)
+
+
+def as_one_key(where: str, key: Any) -> Key:
+    """One random key, typed or raw.
+
+    Raises:
+        TypeError: If it is no key.
+        ValueError: If it is an array of them.
+    """
+    check_key(where, key)
+    if jnp.ndim(key) != (0 if is_key(key) else 1):
+        raise ValueError(
+            f"{where}: `key` must be one key, got {describe(key)}. Use jax.vmap for "
+            "one run by each of them."
+        )
+    return key
+
+
+def check_callable(where: str, name: str, value: Any, wanted: str) -> None:
+    """Raises TypeError for what cannot be called."""
+    if not callable(value):
+        raise TypeError(
+            f"{where}: `{name}` must be a function {wanted}, got {describe(value)}."
+        )

@@ -1,0 +1,124 @@
+"""What is decoded: where rows begin and end, and what stands around the cell."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from .._arguments import as_state
+from .._errors import describe, is_array
+from .._tensor_array import is_tensor_array
+from .._trees import named_leaves
+from .._typing import Array, DType, PyTree
+from ._checks import as_int, as_start_ids, check_callable
+
+Embed: TypeAlias = Callable[[Array], PyTree]
+"""`embed(ids [batch]) -> inputs`, a nest of `[batch, ...]`."""
+
+Project: TypeAlias = Callable[[PyTree], Array]
+"""`project(output) -> logits [batch, vocab]`."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """The arguments that all decoders share, in their final form.
+
+    Attributes:
+        where: The function that was called, for messages.
+        embed: What the cell is given of ids.
+        project: The logits of a cell's output.
+        initial_state: The first state, each leaf `[batch, ...]` or without axes.
+        start_ids: int32 `[batch]`.
+        end_id: The id that ends a row.
+    """
+
+    where: str
+    embed: Embed
+    project: Project
+    initial_state: PyTree
+    start_ids: Array
+    end_id: int
+
+    @property
+    def batch_size(self) -> int:
+        """The number of rows."""
+        return self.start_ids.shape[0]
+
+    def inputs(self, ids: Array) -> PyTree:
+        """What the cell is given of ids.
+
+        Raises:
+            ValueError: If `embed` does not make one row of each id.
+        """
+        inputs = self.embed(ids)
+        for name, leaf in named_leaves("embed(ids)", inputs):
+            if not is_array(leaf) or leaf.shape[:1] != (self.batch_size,):
+                raise ValueError(
+                    f"{self.where}: `{name}` must be an array with one row for each of "
+                    f"{describe(ids)}, got {describe(leaf)}."
+                )
+        return inputs
+
+    def log_probs(self, output: PyTree, dtype: DType) -> Array:
+        """`[batch, vocab]`, the log-probabilities of the next id.
+
+        Raises:
+            TypeError: If `project` makes no floating array.
+            ValueError: If that is not `[batch, vocab]`, or has no place for `end_id`.
+        """
+        logits = self.project(output)
+        wanted = f"{self.where}: `project(output)` must be floating [batch, vocab]"
+        if not is_array(logits) or not jnp.issubdtype(logits.dtype, jnp.floating):
+            raise TypeError(f"{wanted}, got {describe(logits)}. Return the logits.")
+        if logits.ndim != 2 or logits.shape[0] != self.batch_size:
+            raise ValueError(
+                f"{wanted} with {self.batch_size} rows, got {describe(logits)}. Return "
+                "one logit for each row and id."
+            )
+        if self.end_id >= logits.shape[1]:
+            raise ValueError(
+                f"{self.where}: `end_id` must be one of the {logits.shape[1]} ids that "
+                f"`project` has logits for, got {self.end_id}. It is what ends a row."
+            )
+        return jax.nn.log_softmax(jnp.asarray(logits, dtype), axis=-1)
+
+    def score_dtype(self, inputs: PyTree) -> DType:
+        """float64 if the state or the first inputs hold some of it, else float32.
+
+        Loop states need their dtype before the first logits are there to be asked.
+        """
+        leaves = jax.tree.leaves((self.initial_state, inputs))
+        wide = any(leaf.dtype == jnp.float64 for leaf in leaves)
+        return jnp.dtype(jnp.float64 if wide else jnp.float32)
+
+
+def make_model(
+    where: str,
+    embed: Embed,
+    project: Project,
+    initial_state: PyTree,
+    start_ids: Any,
+    end_id: Any,
+) -> Model:
+    """The arguments in their final form.
+
+    Raises:
+        TypeError: If one is of the wrong kind.
+        ValueError: If shapes do not fit, or `end_id` is negative.
+    """
+    check_callable(where, "embed", embed, "of ids [batch]")
+    check_callable(where, "project", project, "of the cell's output")
+    ids = as_start_ids(where, start_ids)
+    end_id = as_int(where, "end_id", end_id, 0, "It is an id of the vocabulary.")
+    state = as_state(where, "initial_state", initial_state)
+    for name, leaf in named_leaves("initial_state", state, is_tensor_array):
+        if is_tensor_array(leaf) or leaf.ndim == 0:
+            continue
+        if leaf.shape[0] != ids.shape[0]:
+            raise ValueError(
+                f"{where}: `{name}` must have one row for each of `start_ids` "
+                f"{describe(ids)}, got {describe(leaf)}."
+            )
+    return Model(where, embed, project, state, ids, end_id)

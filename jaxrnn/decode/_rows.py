@@ -1,0 +1,81 @@
+"""The loop that goes on by one id a row: greedy decoding and sampling share it."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from .._typing import Array, PyTree
+from ._decoded import Decoded, end_beyond, to_time
+from ._model import Model
+
+
+class Rows(NamedTuple):
+    """The loop state: what is known of each row so far.
+
+    Attributes:
+        scores: `[batch]`, the sum of the log-probabilities of its ids.
+        lengths: int32 `[batch]`, how many ids it has.
+        finished: bool `[batch]`, whether the last of them is the end id.
+    """
+
+    scores: Array
+    lengths: Array
+    finished: Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RowLoop:
+    """A loop function that feeds each row the id that was chosen for it.
+
+    It emits the ids, int32 `[batch]`; its loop state is `Rows`.
+
+    Attributes:
+        model: The arguments that all decoders share.
+        choose: `choose(log_probs [batch, vocab], t) -> ids`, int32 `[batch]`, of which
+            t is the place in the row.
+    """
+
+    model: Model
+    choose: Callable[[Array, Array], Array]
+
+    def __call__(
+        self, time: Array, output: PyTree, state: PyTree, loop_state: Rows | None
+    ) -> tuple[Array, PyTree, PyTree, PyTree, Rows]:
+        """One turn, as `raw_rnn` asks for it."""
+        if loop_state is None:
+            return self._first_turn()
+        scores, lengths, finished = loop_state
+        log_probs = self.model.log_probs(output, scores.dtype)
+        ids = self.choose(log_probs, time - 1)
+        gain = jnp.take_along_axis(log_probs, ids[:, None], axis=1)[:, 0]
+        # `raw_rnn` leaves loop states as they are: what ended is held here.
+        scores = jnp.where(finished, scores, scores + gain)
+        lengths = jnp.where(finished, lengths, lengths + 1)
+        ids = jnp.where(finished, self.model.end_id, ids)
+        finished = finished | (ids == self.model.end_id)
+        rows = Rows(scores, lengths, finished)
+        return finished, self.model.inputs(ids), state, ids, rows
+
+    def _first_turn(self) -> tuple[Array, PyTree, PyTree, PyTree, Rows]:
+        model = self.model
+        inputs = model.inputs(model.start_ids)
+        rows = Rows(
+            jnp.zeros(model.batch_size, model.score_dtype(inputs)),
+            jnp.zeros(model.batch_size, jnp.int32),
+            jnp.zeros(model.batch_size, bool),
+        )
+        emit = jnp.zeros((), jnp.int32)
+        return rows.finished, inputs, model.initial_state, emit, rows
+
+    def decoded(self, results: tuple[PyTree, PyTree, Rows], max_time: int) -> Decoded:
+        """What `raw_rnn` returned as sequences, `max_time` being what it was given.
+
+        Raises:
+            ValueError: If it took more steps.
+        """
+        emit_ta, _, rows = results
+        ids = to_time(emit_ta.stack(), max_time).T
+        ids = end_beyond(rows.lengths, ids, self.model.end_id)
+        return Decoded(ids, rows.scores, rows.lengths)

@@ -1,0 +1,171 @@
+"""Sampling, from all of the distribution or from its head."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._typing import Array, ArrayLike, Key, PyTree, RNNCellLike
+from ._checks import POSITIVE, PROBABILITY, as_int, as_number, as_one_key
+from ._decoded import Decoded, run
+from ._model import Embed, Model, Project, make_model
+from ._rows import RowLoop
+
+
+def sampling_loop(
+    embed: Embed,
+    project: Project,
+    initial_state: PyTree,
+    start_ids: ArrayLike,
+    end_id: int,
+    key: Key,
+    *,
+    temperature: ArrayLike = 1.0,
+    top_k: int | None = None,
+    top_p: ArrayLike | None = None,
+) -> RowLoop:
+    """A loop function for `raw_rnn` that goes on by ids drawn at random.
+
+    What it emits and its loop state are those of `greedy_loop`.
+
+    Args:
+        embed: `embed(ids)`, what the cell is given of int32 ids `[batch]`: a nest of
+            `[batch, ...]`. Rows that are finished are given that of `end_id`.
+        project: `project(output)`, the logits `[batch, vocab]` of the cell's output.
+        initial_state: The cell's first state, each leaf `[batch, ...]` or without axes.
+        start_ids: Integers `[batch]`, what is embedded for the first step.
+        end_id: The id that ends a row, an int.
+        key: A random key. The id at place t (from 0) is drawn by `fold_in(key, t)`.
+        temperature: What logits are divided by before the draw, positive; a number or
+            an array scalar, which may be traced.
+        top_k: How many of the most likely ids may be drawn, an int; None, or more than
+            there are, for all. Of equal ones the first count.
+        top_p: In (0, 1]; a number or an array scalar, which may be traced. The smallest
+            set of most likely ids whose probabilities sum to this may be drawn, at
+            least one; counted after temperature and `top_k`. None for all.
+
+    Returns:
+        `loop_fn`. Its method `decoded(results, max_time)` makes a `Decoded` of what
+        `raw_rnn(cell, loop_fn, max_time=max_time)` returned.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, or a number lies outside of its range; in the
+            loop, if logits are not `[batch, vocab]` or `end_id` is not one of their
+            ids.
+
+    Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1805.04833 for `top_k`;
+        arXiv:1904.09751 for `top_p`.
+    """
+    where = "decode.sampling_loop"
+    model = make_model(where, embed, project, initial_state, start_ids, end_id)
+    return _make(model, key, temperature, top_k, top_p)
+
+
+def sample(
+    cell: RNNCellLike,
+    embed: Embed,
+    project: Project,
+    initial_state: PyTree,
+    start_ids: ArrayLike,
+    end_id: int,
+    max_time: int,
+    key: Key,
+    *,
+    temperature: ArrayLike = 1.0,
+    top_k: int | None = None,
+    top_p: ArrayLike | None = None,
+) -> Decoded:
+    """Decodes by ids drawn at random, each row by itself.
+
+    The loop ends with the longest row. Several draws of each row: `jax.vmap` over keys,
+    or faster, rows that are repeated.
+
+    Args:
+        cell: A bound cell, or any object that keeps the RNNCell protocol.
+        embed: `embed(ids)`, what the cell is given of int32 ids `[batch]`: a nest of
+            `[batch, ...]`. Rows that are finished are given that of `end_id`.
+        project: `project(output)`, the logits `[batch, vocab]` of the cell's output.
+        initial_state: The cell's first state, each leaf `[batch, ...]` or without axes.
+        start_ids: Integers `[batch]`, what is embedded for the first step.
+        end_id: The id that ends a row, an int.
+        max_time: The most ids of a row, an int.
+        key: A random key. The id at place t (from 0) is drawn by `fold_in(key, t)`.
+        temperature: What logits are divided by before the draw, positive; a number or
+            an array scalar, which may be traced.
+        top_k: How many of the most likely ids may be drawn, an int; None, or more than
+            there are, for all. Of equal ones the first count.
+        top_p: In (0, 1]; a number or an array scalar, which may be traced. The smallest
+            set of most likely ids whose probabilities sum to this may be drawn, at
+            least one; counted after temperature and `top_k`. None for all.
+
+    Returns:
+        `Decoded`: ids `[batch, max_time]`, scores `[batch]`, lengths `[batch]`. Scores
+        are those of the model: neither temperature nor truncation changes them. They
+        are float32, or float64 if the state or the embedded ids are.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit, a number lies outside of its range, or
+            `end_id` is no id of the logits.
+
+    Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1805.04833 for `top_k`;
+        arXiv:1904.09751 for `top_p`.
+    """
+    where = "decode.sample"
+    model = make_model(where, embed, project, initial_state, start_ids, end_id)
+    return run(cell, _make(model, key, temperature, top_k, top_p), max_time)
+
+
+def _make(model: Model, key: Any, temperature: Any, top_k: Any, top_p: Any) -> RowLoop:
+    where = model.where
+    key = as_one_key(where, key)
+    fix = "`greedy` takes the most likely id."
+    temperature = as_number(where, "temperature", temperature, POSITIVE, fix)
+    fix = "None is for all ids."
+    if top_k is not None:
+        top_k = as_int(where, "top_k", top_k, 1, fix)
+    if top_p is not None:
+        top_p = as_number(where, "top_p", top_p, PROBABILITY, fix)
+    return RowLoop(model, _Draw(key, temperature, top_k, top_p))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Draw:
+    """`draw(log_probs, t)`: one id a row, int32 `[batch]`."""
+
+    key: Key
+    temperature: Any
+    top_k: int | None
+    top_p: Any
+
+    def __call__(self, log_probs: Array, t: Array) -> Array:
+        log_probs = jax.lax.stop_gradient(log_probs)
+        noise = jax.random.gumbel(
+            jax.random.fold_in(self.key, t), log_probs.shape, log_probs.dtype
+        )
+        # Relative to the best: a small temperature makes -inf of others, never NaN.
+        best = jnp.max(log_probs, axis=1, keepdims=True)
+        least = jnp.finfo(log_probs.dtype).tiny
+        temperature = jnp.asarray(self.temperature, log_probs.dtype)
+        logits = (log_probs - best) / jnp.maximum(temperature, least)
+        if self.top_k is None and self.top_p is None:
+            return jnp.argmax(logits + noise, axis=1).astype(jnp.int32)
+        vocab = logits.shape[1]
+        logits, ids = jax.lax.top_k(logits, min(self.top_k or vocab, vocab))
+        # Noise belongs to an id: as long as all may be drawn, draws are the same ones.
+        drawn = logits + jnp.take_along_axis(noise, ids, axis=1)
+        if self.top_p is not None:
+            top_p = jnp.asarray(self.top_p, logits.dtype)
+            drawn = jnp.where(_in_nucleus(logits, top_p), drawn, -jnp.inf)
+        place = jnp.argmax(drawn, axis=1, keepdims=True)
+        return jnp.take_along_axis(ids, place, axis=1)[:, 0].astype(jnp.int32)
+
+
+def _in_nucleus(logits: Array, top_p: Array) -> Array:
+    """Of logits in falling order, those before which less than `top_p` has come."""
+    mass = jnp.cumsum(jax.nn.softmax(logits, axis=1), axis=1)
+    before = jnp.pad(mass[:, :-1], ((0, 0), (1, 0)))
+    # The sum of all may be rounded to 1 before the last.
+    return (before < top_p) | (top_p >= 1)
