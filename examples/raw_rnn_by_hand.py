@@ -1,0 +1,79 @@
+"""`dynamic_rnn` by means of `raw_rnn`: the example of TensorFlow's page, ported.
+
+    pip install -e . && python examples/raw_rnn_by_hand.py
+
+Only `tf` was replaced. It agrees with `dynamic_rnn`, also where the padding holds NaN.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import jaxrnn
+
+
+def by_hand(cell: Any, inputs: jax.Array, sequence_length: jax.Array) -> Any:
+    """The page's example: outputs, final state, and the number of steps."""
+    max_time, batch_size, input_depth = inputs.shape
+    inputs_ta = jaxrnn.TensorArray(dtype=jnp.float32, size=max_time)
+    inputs_ta = inputs_ta.unstack(inputs)
+
+    def loop_fn(time, cell_output, cell_state, loop_state):
+        emit_output = cell_output  # == None for time == 0
+        if cell_output is None:  # time == 0
+            next_cell_state = cell.zero_state(batch_size, jnp.float32)
+        else:
+            next_cell_state = cell_state
+        elements_finished = time >= sequence_length
+        finished = jnp.all(elements_finished)
+        next_input = jax.lax.cond(
+            finished,
+            lambda: jnp.zeros([batch_size, input_depth], dtype=jnp.float32),
+            lambda: inputs_ta.read(time),
+        )
+        next_loop_state = None
+        return (elements_finished, next_input, next_cell_state,
+                emit_output, next_loop_state)  # fmt: skip
+
+    # `max_time` is the one new word: under jit the size of a buffer is static.
+    outputs_ta, final_state, _ = jaxrnn.raw_rnn(cell, loop_fn, max_time=max_time)
+    outputs = outputs_ta.stack()
+    return outputs, final_state, outputs_ta.size()
+
+
+def loss(cell: Any, inputs: jax.Array, lengths: jax.Array, run: Any) -> Any:
+    """Something to differentiate, and the results."""
+    outputs, state, *steps = run(cell, inputs, lengths)
+    return jnp.sum(outputs**2) + jnp.sum(state.c * state.h), (outputs, state, steps)
+
+
+def deviation(a: Any, b: Any) -> float:
+    """The largest difference between two nests; NaN if there is one anywhere."""
+    apart = jax.tree.leaves(jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), a, b))
+    return float(jnp.max(jnp.asarray(apart)))
+
+
+def main() -> list[float]:
+    """Prints and returns the largest deviations from `dynamic_rnn`."""
+    x = jax.random.normal(jax.random.key(0), (12, 4, 3), jnp.float32)
+    lengths = jnp.asarray([3, 9, 0, 5], jnp.int32)
+    cell = jaxrnn.LSTMCell(8)
+    cell = cell.bind(cell.init(jax.random.key(1), x[0], jnp.float32))
+    padding = jnp.arange(12, dtype=jnp.int32)[:, None] >= lengths[None]
+    compiled = jax.jit(jax.grad(loss, (0, 1), has_aux=True), static_argnums=3)
+    by_driver = partial(jaxrnn.dynamic_rnn, dtype=jnp.float32, time_major=True)
+    found = []
+    for filler in (1.0, jnp.nan):
+        padded = jnp.where(padding[..., None], jnp.full_like(x, filler), x)
+        got, (*values, [n]) = compiled(cell, padded, lengths, by_hand)
+        want, (*wanted, _) = compiled(cell, padded, lengths, by_driver)
+        a, b = deviation(values, wanted), deviation(got, want)
+        print(f"Padding {filler}: {n} steps, results off {a:.0e}, gradients {b:.0e}")
+        found += [a, b]
+    return found
+
+
+if __name__ == "__main__":
+    main()
