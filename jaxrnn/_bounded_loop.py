@@ -18,10 +18,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import eval_jaxpr
 from jax.interpreters import partial_eval
 
+from ._sharding import as_varying_as, references_fit, zero_rows
 from ._transposable import transposable
 from ._typing import Array, PyTree
 
@@ -79,14 +79,14 @@ def _differentiable(loop: "_Loop", taken: Callable) -> Callable:
 
     @jax.custom_jvp
     def run_recorded(consts: Any, changing: list) -> tuple:
-        return loop.run(consts, changing, loop.read)
+        return loop.run(consts, changing, loop.find_read(consts, changing))
 
     def push_forward(keep: int, primals: Any, tangents: Any) -> tuple[tuple, tuple]:
         n, *outs = run_recorded(*primals[:2])
         tangent = _Tangent(loop, n, primals, tangents, outs[-1], keep == len(outs))
         outs, d_outs = outs[:keep], tangent.outs()[:keep]
-        moved = [_with_float0(*pair) for pair in zip(outs, d_outs, strict=True)]
-        return (n, *outs), (_float0(n), *moved)
+        moved = [_with_zeros(*pair) for pair in zip(outs, d_outs, strict=True)]
+        return (n, *outs), (_zero(n), *moved)
 
     run.defjvp(functools.partial(push_forward, 2), symbolic_zeros=True)
     run_recorded.defjvp(functools.partial(push_forward, 3), symbolic_zeros=True)
@@ -119,9 +119,8 @@ class _Loop:
         self, running: Callable, step: Step, carry: PyTree, limit: int
     ) -> None:
         # Not `closure_convert`, which leaves integers in the closure.
-        closed, (new, ys) = jax.make_jaxpr(step, return_shape=True)(
-            jax.ShapeDtypeStruct((), jnp.int32), carry
-        )
+        t = as_varying_as(carry, jnp.zeros((), jnp.int32))
+        closed, (new, ys) = jax.make_jaxpr(step, return_shape=True)(t, carry)
         leaves, self.carry_tree = jax.tree.flatten(carry)
         if jax.tree.structure(new) != self.carry_tree:
             raise ValueError(
@@ -129,6 +128,7 @@ class _Loop:
                 f"{jax.tree.structure(new)}."
             )
         self.running, self.limit = running, limit
+        self.read: list[bool] = []
         self.jaxpr, self.closed_over = closed.jaxpr, list(closed.consts)
         self.ys_tree = jax.tree.structure(ys)
         self.y_types = [v.aval for v in self.jaxpr.outvars[len(leaves) :]]
@@ -156,12 +156,12 @@ class _Loop:
         self, consts: Any, changing: list, recorded: list[bool]
     ) -> tuple[Array, list, list, list]:
         """The loop itself: `(n, changing, ys, record)`."""
-        n = jnp.zeros((), jnp.int32)
         rows = lambda x: jnp.broadcast_to(x, (self.limit, *x.shape))
         # Rows that are not written hold what a step can start from, in case that under
         # vmap a derivative is taken there too, and dropped.
         record = [rows(x) for x in _split(changing, recorded)[1]]
-        ys = [jnp.zeros((self.limit, *y.shape), y.dtype) for y in self.y_types]
+        ys = [zero_rows(self.limit, y) for y in self.y_types]
+        n, ys = as_varying_as((consts, changing), (jnp.zeros((), jnp.int32), ys))
         if not self.limit:
             return n, changing, ys, record
 
@@ -182,12 +182,11 @@ class _Loop:
         del more
         return self.run(consts, changing, [False] * len(changing))[:3]
 
-    @functools.cached_property
-    def read(self) -> list[bool]:
+    def find_read(self, consts: Any, changing: list) -> list[bool]:
         """For each leaf that changes, whether a step's derivative reads its value."""
-        fixed, changing = _split([v.aval for v in self.jaxpr.invars[1:]], self.changes)
-        closed_over = [v.aval for v in self.jaxpr.constvars]
-        leaves, tree = jax.tree.flatten(((closed_over, fixed), changing))
+        if self.read:
+            return self.read
+        leaves, tree = jax.tree.flatten((consts, changing))
         floats = [_is_float(x) for x in leaves]
 
         def tangent(t: Array, leaves: list, tangents: list) -> Any:
@@ -199,12 +198,11 @@ class _Loop:
 
             return jax.jvp(of_floats, (primals,), (tangents,))[1]
 
-        as_spec = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
-        specs = [as_spec(x) for x in leaves]
-        t = jax.ShapeDtypeStruct((), jnp.int32)
-        jaxpr = jax.make_jaxpr(tangent)(t, specs, _floats(specs)).jaxpr
+        t = as_varying_as(leaves, jnp.zeros((), jnp.int32))
+        jaxpr = jax.make_jaxpr(tangent)(t, leaves, _floats(leaves)).jaxpr
         _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-        return used[1 : 1 + len(leaves)][len(leaves) - len(changing) :]
+        self.read = used[1 : 1 + len(leaves)][len(leaves) - len(changing) :]
+        return self.read
 
 
 class _Tangent:
@@ -288,13 +286,13 @@ class _Tangent:
 
             return step
 
-        nothing = [jnp.zeros(x.shape, x.dtype) for x in res[2]]
+        nothing = as_varying_as((res, cotangents), [jnp.zeros_like(x) for x in res[2]])
         _, (_, c_moving, c_state), _ = bounded_loop(
             _before_end,
             stepping(_pull_back),
             (res[0], nothing, c_state),
             self.loop.limit,
-            step_in_place=stepping(_pull_back_in_place),
+            step_in_place=stepping(_pull_back_in_place) if references_fit() else None,
         )
         return c_moving, c_state
 
@@ -360,20 +358,21 @@ def _floats(leaves: list) -> list:
     return [x for x in leaves if _is_float(x)]
 
 
+def _zero(x: Array) -> Any:
+    """The tangent of what is not floating."""
+    return jax.custom_derivatives.zero_from_primal(x, symbolic_zeros=True)
+
+
 def _is_zero(tangent: Any) -> bool:
     symbolic = isinstance(tangent, jax.custom_derivatives.SymbolicZero)
     return symbolic or tangent.dtype == jax.dtypes.float0
 
 
 def _dense(x: Array, tangent: Any) -> Array:
-    return jnp.zeros(x.shape, x.dtype) if _is_zero(tangent) else tangent
+    return jnp.zeros_like(x) if _is_zero(tangent) else tangent
 
 
-def _float0(x: Array) -> np.ndarray:
-    return np.zeros(jnp.shape(x), jax.dtypes.float0)
-
-
-def _with_float0(leaves: list, tangents: list) -> list:
+def _with_zeros(leaves: list, tangents: list) -> list:
     """The tangents of all leaves, those of the floating ones being given."""
     moved = iter(tangents)
-    return [next(moved) if _is_float(x) else _float0(x) for x in leaves]
+    return [next(moved) if _is_float(x) else _zero(x) for x in leaves]

@@ -16,6 +16,7 @@ from ._bounded_loop import bounded_loop
 from ._errors import describe, noting
 from ._keys import cell_at_step
 from ._loop_fn import WHERE, hold_first_call, hold_next_call
+from ._sharding import as_varying_as, lay_out
 from ._tensor_array import TensorArray, is_tensor_array
 from ._typing import Array, PyTree, RNNCellLike
 
@@ -137,13 +138,18 @@ def raw_rnn(
             cell, loop_fn(jnp.zeros((), jnp.int32), None, None, None)
         )
 
+        xs = jax.tree.map(lambda x: x[None], first.next_input)
+        cell, finished, state = lay_out(cell, xs, first.finished, first.state)
+        next_input, loop_state = as_varying_as(
+            (xs, finished), (first.next_input, first.loop_state)
+        )
+
         def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
             return _step(cell, loop_fn, first.emit, time, carry)
 
-        carry = first.finished, first.next_input, first.state, first.loop_state
+        carry: Any = finished, next_input, state, loop_state
         emit_ta, carry = _run(step, carry, first.emit, limit)
-        _, _, state, loop_state = carry
-        return emit_ta, state, loop_state
+        return emit_ta, *carry[2:]
 
 
 def _step(

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType
+from jax.sharding import AxisType, PartitionSpec
 
 from ._errors import is_key
 from ._masking import rows
@@ -20,7 +20,7 @@ def lay_out(
     if not is_pytree_of_arrays(cell):
         return cell, *as_rows_of(xs, (lengths, state), 1)
     lengths, state = as_rows_of(xs, (lengths, state), 1, beside=cell)
-    return as_varying_as(xs, cell, 1), lengths, state
+    return as_varying_as(xs, cell), lengths, state
 
 
 def as_rows_of(
@@ -56,7 +56,7 @@ def as_rows_of(
     return jax.tree.map(spread, tree)
 
 
-def as_varying_as(xs: PyTree, tree: PyTree, batch_axis: int) -> PyTree:
+def as_varying_as(xs: PyTree, tree: PyTree) -> PyTree:
     """The same values, varying inside of `shard_map` over the devices that `xs` does.
 
     Parameters are the same on all devices and become varying where they meet the
@@ -65,8 +65,22 @@ def as_varying_as(xs: PyTree, tree: PyTree, batch_axis: int) -> PyTree:
     """
     if AxisType.Manual not in jax.sharding.get_abstract_mesh().axis_types:
         return tree
-    mask = jnp.any(_no_row(xs, batch_axis))
+    nothing = (_never(jnp.asarray(x), axis=None) for x in jax.tree.leaves(xs))
+    mask = functools.reduce(jnp.logical_or, nothing)
     return jax.tree.map(lambda leaf: _minus_nothing(jnp.asarray(leaf), mask), tree)
+
+
+def references_fit() -> bool:
+    """Whether JAX can slice references: not where shardings are explicit."""
+    return AxisType.Explicit not in jax.sharding.get_abstract_mesh().axis_types
+
+
+def zero_rows(count: int, like: Any) -> Array:
+    """Zeros `[count, ...]`, each row of the type `like`, sharded as that is."""
+    zeros = jnp.zeros((count, *like.shape), like.dtype)
+    if AxisType.Explicit not in jax.sharding.get_abstract_mesh().axis_types:
+        return zeros
+    return jax.sharding.reshard(zeros, PartitionSpec(None, *like.sharding.spec))
 
 
 def _no_row(xs: PyTree, batch_axis: int) -> Array:

@@ -1,5 +1,6 @@
 """Batch-sharded inputs: values, layouts, and no collective inside of the loop."""
 
+import contextlib
 import re
 
 import jax
@@ -253,3 +254,40 @@ def test_keys_in_the_state_take_over_the_rows():
     np.testing.assert_array_equal(
         jax.random.key_data(keys), jax.random.key_data(state[1])
     )
+
+
+def collect(cell, params, x, lengths):
+    """raw_rnn that reads time-major `x` and keeps a total of what is alive."""
+    inputs_ta = jaxrnn.TensorArray(x.dtype, x.shape[0]).unstack(x)
+
+    def loop_fn(time, output, state, total):
+        if output is None:
+            zero = cell.zero_state(x.shape[1], x.dtype)
+            return time >= lengths, x[0], zero, None, jnp.zeros(())
+        alive = jnp.where((time <= lengths)[:, None], output, 0.0)
+        read = inputs_ta.read(time)
+        return time >= lengths, read, state, output, total + alive.sum()
+
+    emit_ta, state, total = jaxrnn.raw_rnn(cell.bind(params), loop_fn, max_time=7)
+    return (emit_ta.stack() ** 2).sum() + jax.tree.leaves(state)[0].sum() + total
+
+
+@pytest.mark.parametrize("kind", ["auto", "explicit", "manual"])
+def test_raw_rnn_with_rows_over_devices(kind):
+    """Inside of shard_map each device ends its loop when its own rows are done."""
+    cell, x = CELLS["lstm"], jnp.swapaxes(X, 0, 1)
+    params = params_of(cell)
+    run = lambda *args: collect(cell, *args)
+    want = jax.jit(jax.value_and_grad(run, (0, 1)))(params, x, LENGTHS)
+    axis_type = AxisType.Explicit if kind == "explicit" else AxisType.Auto
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(axis_type,))
+    specs = P(), P(None, "d"), P("d")
+    if kind == "manual":
+        local = lambda *args: jax.lax.psum(run(*args), "d")
+        run = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P())
+    with jax.set_mesh(mesh) if kind == "explicit" else contextlib.nullcontext():
+        args = [
+            jax.device_put(value, NamedSharding(mesh, spec))
+            for value, spec in zip((params, x, LENGTHS), specs, strict=True)
+        ]
+        close(jax.jit(jax.value_and_grad(run, (0, 1)))(*args), want)

@@ -1,0 +1,234 @@
+"""The loops' goldens made with jaxrnn, and how far its results lie from theirs.
+
+Strict promotion and x64 must be on, as in the test suite.
+"""
+
+import functools
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import hand_loops, loop_store, replay, trees
+
+TF1 = pathlib.Path(__file__).resolve().parent / "tf1_loops"
+# Steps that raw_rnn has room for under jit, beyond those that it takes.
+ROOM = 3
+_QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+}
+Case = dict[str, Any]
+
+
+@functools.cache
+def recorded() -> dict[str, Any]:
+    """What `make_tf1_loops.py` wrote: cases, refusals and TensorFlow's version."""
+    return json.loads((TF1 / "cases.json").read_text())
+
+
+@functools.cache
+def stored(family: str) -> dict[str, np.ndarray]:
+    """All cases of one family, as they are stored."""
+    with np.load(TF1 / f"{family}.npz", allow_pickle=False) as stored:
+        return {key: stored[key] for key in stored.files}
+
+
+def structures(case: Case) -> dict[str, Any]:
+    """The structures of the case's trees."""
+    return recorded()["cases"][case["name"]]["structures"]
+
+
+def arrays(case: Case) -> dict[str, np.ndarray]:
+    """All arrays of the case by path."""
+    return loop_store.unpack(structures(case), stored(case["family"])[case["name"]])
+
+
+def golden(case: Case, name: str) -> Any:
+    """The case's tree of this name, such as `"params"` or `"results"`."""
+    stored = arrays(case)
+    return trees.restore(
+        structures(case)[name], lambda path: stored[f"/{name}{path}"], replay._NAMED
+    )
+
+
+def golden_leaves(case: Case, prefix: str) -> dict[str, np.ndarray]:
+    """The case's arrays below `prefix` by what follows it."""
+    start = f"/{prefix}"
+    found = arrays(case).items()
+    return {k[len(start) :]: a for k, a in found if f"{k}/".startswith(f"{start}/")}
+
+
+def arguments(case: Case) -> dict[str, Any]:
+    """What the call is given: parameters, arguments and states, as arrays of JAX."""
+    names = [name for name in structures(case) if name != "results"]
+    return {name: jax.tree.map(jnp.asarray, golden(case, name)) for name in names}
+
+
+def steps(case: Case) -> int | None:
+    """How many steps raw_rnn takes."""
+    if case["function"] != "raw_rnn":
+        return None
+    emit = golden_leaves(case, "results/emit")
+    sizes = [int(size) for path, size in emit.items() if path.endswith("/size")]
+    return sizes[0] if sizes else case["steps"]
+
+
+def cells(specs: Any, params: Any) -> Any:
+    """The cells of a case, bound; what is no cell as it is."""
+    if specs is None:
+        return None
+    if "not_a_cell" in specs:
+        return specs["not_a_cell"]
+    if specs.keys() & {"class", "cells", "custom"}:
+        return replay.build(specs).bind(params)
+    return {key: cells(spec, params.get(key, {})) for key, spec in specs.items()}
+
+
+def call(case: Case, given: dict[str, Any], max_time: int | None) -> dict[str, Any]:
+    """The results of a case by name."""
+    bound = cells(case["cells"], given.get("params", {}))
+    return hand_loops.run(case, bound, given["given"], given.get("start"), max_time)
+
+
+def _pull(case: Case, given: Any, cotangents: Any, max_time: Any) -> tuple[Any, Any]:
+    """The results, and the gradients by path."""
+
+    def differentiable(sources):
+        full = trees.map_leaves(lambda path, leaf: sources.get(path, leaf), given)
+        results = call(case, full, max_time)
+        return replay.floats(results), results
+
+    values, pull, results = jax.vjp(differentiable, replay.floats(given), has_aux=True)
+    (grads,) = pull({path: _like(cotangents[path], x) for path, x in values.items()})
+    return results, grads
+
+
+def _like(cotangent: Any, value: Any) -> Any:
+    """The cotangent of a stack that has room for more: ones there, for naught."""
+    more = value.shape[0] - cotangent.shape[0] if value.ndim else 0
+    if more <= 0:
+        return cotangent
+    return jnp.concatenate([cotangent, jnp.ones((more, *value.shape[1:]), value.dtype)])
+
+
+def _quickly(fn: Any, *arguments: Any) -> Any:
+    """What a compiled `fn` returns: compiled in no time, whatever it then costs."""
+    lowered = jax.jit(fn).lower(*arguments)
+    try:
+        return lowered.compile(compiler_options=_QUICK)(*arguments)
+    except jax.errors.JaxRuntimeError:  # This XLA has no such option.
+        return lowered.compile()(*arguments)
+
+
+def run(case: Case, *, jit: bool, room: int = 0) -> tuple[Any, Any]:
+    """The results of a case under jit, and the gradients by path.
+
+    Without jit there are no gradients.
+    """
+    given, count = arguments(case), steps(case)
+    if not jit:
+        return jax.tree.map(np.asarray, call(case, given, None)), None
+    cotangents = {
+        path: jnp.asarray(array)
+        for path, array in golden_leaves(case, "w_results").items()
+    }
+    limit = None if count is None else count + room
+    pull = functools.partial(_pull, case, max_time=limit)
+    return jax.tree.map(np.asarray, _quickly(pull, given, cotangents))
+
+
+def _trimmed(tree: Any) -> Any:
+    """`tree` with no more in each stack than there are elements.
+
+    Raises:
+        AssertionError: If what lies beyond is not zero.
+    """
+    if isinstance(tree, dict) and tree.keys() == {"size", "stack"}:
+        beyond = tree["stack"][int(tree["size"]) :]
+        assert not beyond.astype(bool).any(), "Beyond the elements are zeros."
+        return {**tree, "stack": tree["stack"][: int(tree["size"])]}
+    parts = trees.children(tree)
+    if parts is None:
+        return tree
+    return trees.rebuild(tree, [_trimmed(part) for _, part in parts])
+
+
+def pairs(
+    case: Case, *, jit: bool, room: int = 0
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Each path with jaxrnn's array and TensorFlow's.
+
+    Raises:
+        AssertionError: If structures, shapes, dtypes or paths differ.
+    """
+    results, grads = run(case, jit=jit, room=room)
+    results = _trimmed(results)
+    assert trees.describe(results) == structures(case)["results"]
+    parts = {"results": dict(trees.leaves(results)), "grads": grads}
+    for part in parts if jit else ["results"]:
+        got, wanted = parts[part], golden_leaves(case, part)
+        assert got.keys() == wanted.keys()
+        for path, array in got.items():
+            what = wanted[path]
+            assert (array.dtype, array.shape) == (what.dtype, what.shape), part + path
+            yield f"{part}{path}", array, what
+
+
+def attempt(case: Case, *, jit: bool) -> None:
+    """Makes the call of a refusal with drawn parameters, under jit by tracing alone."""
+    given = _stand_ins(case)
+    if jit:
+        jax.eval_shape(lambda given: call(case, given, 4), given)
+    else:
+        call(case, given, None)
+
+
+def _stand_ins(case: Case) -> dict[str, Any]:
+    """Arguments, parameters and states of ones, where TensorFlow's were drawn."""
+
+    def ones(size):
+        dtype = jnp.dtype(size.get("dtype", case["dtype"]))
+        return jnp.ones(size["shape"], dtype)
+
+    given = {key: trees.sizes(tree, ones) for key, tree in case["arguments"].items()}
+    given |= {
+        key: jnp.asarray(np.asarray(value["values"], value["dtype"]))
+        for key, value in case["values"].items()
+    }
+    return {"given": given, **_cell_stand_ins(case)}
+
+
+def _cell_stand_ins(case: Case) -> dict[str, Any]:
+    if case["cells"] is None or "not_a_cell" in str(case["cells"]):
+        return {}
+    dtype = jnp.dtype(case["dtype"])
+
+    def params(specs, depth=3):
+        if specs.keys() & {"class", "cells", "custom"}:
+            step = jax.ShapeDtypeStruct((3, depth), dtype)
+            return replay.build(specs).init(jax.random.key(0), step)
+        return {
+            key: params(spec, depth if key != "layer_1" else 8)
+            for key, spec in specs.items()
+        }
+
+    given = {"params": params(case["cells"])}
+    if case["initial_state"] == "given":
+        given["start"] = _state(case, dtype)
+    return given
+
+
+def _state(case: Case, dtype: Any) -> Any:
+    def ones(size):
+        batch = [case["batch"]] if size.get("batched", True) else []
+        return jnp.ones(batch + size["shape"], jnp.dtype(size.get("dtype", dtype)))
+
+    if case["state"] is not None:
+        return trees.sizes(case["state"], ones)
+    return replay.build(case["cells"]).zero_state(case["batch"], dtype)
