@@ -283,7 +283,7 @@ def test_raw_rnn_with_rows_over_devices(kind):
     mesh = jax.make_mesh((4,), ("d",), axis_types=(axis_type,))
     specs = P(), P(None, "d"), P("d")
     if kind == "manual":
-        local = lambda *args: jax.lax.psum(run(*args), "d")
+        local = lambda *args: jax.lax.psum(collect(cell, *args), "d")
         run = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P())
     with jax.set_mesh(mesh) if kind == "explicit" else contextlib.nullcontext():
         args = [
