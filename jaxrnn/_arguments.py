@@ -198,20 +198,26 @@ def as_steps(where: str, inputs: Any) -> list[PyTree]:
         raise ValueError(
             f"{where}: `inputs` must not be empty, got {describe_structure(inputs)}."
         )
-    first, leaf = leaves[0]
-    least = 1 if leaf.ndim == 1 else 2
+    least = 1 if leaves[0][1].ndim == 1 else 2
     for name, other in leaves:
         if other.ndim < least:
             raise ValueError(
                 f"{where}: `{name}` must have rank at least {least}, [batch, ...], got "
                 f"{describe(other)}."
             )
+    check_same_batch(where, leaves)
+    return steps
+
+
+def check_same_batch(where: str, named: list[tuple[str, Array]]) -> None:
+    """Raises ValueError if the first axes of arrays, given with their names, differ."""
+    (first, leaf), *rest = named
+    for name, other in rest:
         if other.shape[0] != leaf.shape[0]:
             raise ValueError(
                 f"{where}: Batch size must be the same for all inputs [batch, ...]: "
                 f"`{first}` is {describe(leaf)}, `{name}` is {describe(other)}."
             )
-    return steps
 
 
 def as_lengths(where: str, sequence_length: Any, batch_size: int) -> Array | None:

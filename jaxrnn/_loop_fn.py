@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._arguments import as_array, as_state
+from ._arguments import as_array, as_state, check_same_batch
 from ._errors import EntryError, describe, is_array, leaf_name
 from ._math import cast_if_weak
 from ._tensor_array import is_tensor_array, opaque
@@ -129,18 +129,14 @@ def _as_inputs(inputs: Any) -> PyTree:
             f"{describe(inputs)}."
         )
     inputs = as_state(WHERE, "next_input", inputs)
-    (first, leaf), *_ = named = list(named_leaves("next_input", inputs))
-    for name, other in named:
-        if not other.ndim:
+    named = list(named_leaves("next_input", inputs))
+    for name, leaf in named:
+        if not leaf.ndim:
             raise EntryError(
                 f"{WHERE}: `{name}` must have rank at least 1, [batch, ...], got "
-                f"{describe(other)}."
+                f"{describe(leaf)}."
             )
-        if other.shape[0] != leaf.shape[0]:
-            raise ValueError(
-                f"{WHERE}: batch size must be the same for all inputs [batch, ...]: "
-                f"`{first}` is {describe(leaf)}, `{name}` is {describe(other)}."
-            )
+    check_same_batch(WHERE, named)
     return inputs
 
 

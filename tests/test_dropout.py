@@ -13,6 +13,7 @@ from jaxrnn import (
     LSTMCell,
     LSTMStateTuple,
     MultiRNNCell,
+    TensorArray,
     TensorShape,
 )
 
@@ -282,3 +283,18 @@ def test_streams_are_numbered_as_tensorflows_seeds(salt, index, want):
 def test_the_mean_is_kept():
     outputs, _ = through(DropoutWrapper(plain(), 0.3))
     assert abs(outputs.mean() - 1) < 0.05
+
+
+def test_a_tensor_array_in_the_state_is_never_dropped():
+    def step(params, inputs, state, key=None):
+        count, rows, ta = state
+        return rows, (count, rows, ta.write(0, rows))
+
+    size = TensorShape([])
+    cell = FunctionCell(step, (size, 50, size), 50, lambda *_: {})
+    ones = jnp.ones((4, 50))
+    state = jnp.ones(4), ones, TensorArray(ones.dtype, 2, element_shape=ones.shape)
+    dropping = DropoutWrapper(cell, state_keep_prob=0.5)
+    _, (_, rows, ta) = dropping.apply({}, ones, state, jax.random.key(0))
+    assert set(np.unique(rows)) == {0.0, 2.0}
+    np.testing.assert_array_equal(ta.read(0), ones)

@@ -106,13 +106,7 @@ class AffineCell(RNNCell):
             ValueError: If `inputs` are not of rank 2, or the dtype is not floating.
             TypeError: If `key` is no random key, or an initializer makes no array.
         """
-        name = type(self).__name__
-        check_key(name, key)
-        check_step_inputs(name, inputs)
-        own = getattr(self, "dtype", None)
-        dtype = as_dtype(name, dtype or own or inputs.dtype)
-        check_floating(name, "dtype", dtype)
-        return make_params(self.param_specs(inputs.shape[-1]), key, dtype)
+        return init_by_specs(self, key, inputs, dtype)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -152,3 +146,14 @@ class AffineCell(RNNCell):
                 "or make the state with their dtype (a driver's `dtype`)."
             )
         return inputs, state
+
+
+def init_by_specs(cell: Any, key: Key, inputs: Shaped | PyTree, dtype: DType) -> Params:
+    """Fresh parameters of a cell that has `param_specs(depth)`; see `RNNCell.init`."""
+    name = type(cell).__name__
+    check_key(name, key)
+    check_step_inputs(name, inputs)
+    own = getattr(cell, "dtype", None)
+    dtype = as_dtype(name, dtype or own or inputs.dtype)
+    check_floating(name, "dtype", dtype)
+    return make_params(cell.param_specs(inputs.shape[-1]), key, dtype)

@@ -13,6 +13,7 @@ from .._cells._checks import check_number, set_field
 from .._cells._lstm_state import LSTMStateTuple
 from .._errors import describe
 from .._keys import apply_cell, fold, run_key, step_key
+from .._tensor_array import is_tensor_array
 from .._trees import map_named, size_shapes
 from .._typing import Array, DType, Key, Params, PyTree, Size
 from ._base import WrapperCell
@@ -42,7 +43,7 @@ class DropoutWrapper(WrapperCell):
         dropout_state_filter_visitor: `visitor(substate)` is asked from the top of the
             state downwards: False keeps the level whole, True asks for each child, and
             a one-level structure of bools asks for the children that are True. A leaf
-            that answers True is dropped. None for all but c.
+            that answers True is dropped. None for all but c and TensorArrays.
 
     Raises:
         ValueError: If a probability lies outside of [0, 1]; if variational dropout
@@ -173,10 +174,10 @@ def _dropout(
 
 
 def _all_but_memory(substate: PyTree) -> Any:
-    """TensorFlow's default filter: the memory of an LSTM is never dropped."""
+    """TensorFlow's default filter: no memory of an LSTM is dropped, no TensorArray."""
     if isinstance(substate, LSTMStateTuple):
         return LSTMStateTuple(c=False, h=True)
-    return True
+    return not is_tensor_array(substate)
 
 
 def _chosen(visitor: Callable[[PyTree], Any], state: PyTree) -> PyTree:

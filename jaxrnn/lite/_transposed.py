@@ -4,18 +4,10 @@ import abc
 import dataclasses
 from typing import Any, ClassVar
 
-from .._arguments import as_dtype
-from .._cells._affine import AffineCell
+from .._cells._affine import AffineCell, init_by_specs
 from .._cells._base import RNNCell
-from .._cells._checks import (
-    check_floating,
-    check_params,
-    check_step_inputs,
-    set_field,
-)
+from .._cells._checks import check_params, check_step_inputs, set_field
 from .._errors import noting
-from .._initializers import make_params
-from .._keys import check_key
 from .._typing import DType, Key, Params, PyTree, Shaped, Size
 
 
@@ -70,12 +62,7 @@ class TransposedCell(RNNCell):
             ValueError: If `inputs` are not of rank 2, or the dtype is not floating.
             TypeError: If `key` is no random key, or an initializer makes no array.
         """
-        name = type(self).__name__
-        check_key(name, key)
-        check_step_inputs(name, inputs)
-        dtype = as_dtype(name, dtype or self.dtype or inputs.dtype)
-        check_floating(name, "dtype", dtype)
-        return make_params(self.param_specs(inputs.shape[-1]), key, dtype)
+        return init_by_specs(self, key, inputs, dtype)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
