@@ -151,6 +151,7 @@ def main(
 
 def report(results: dict[str, Any], test: Pairs) -> None:
     """Prints the shares of numerals without a mistake, and some that were written."""
+    print("\nNumerals without a mistake, of those that were not learned from:")
     print("training " + "".join(f"{way:>12}" for way in WAYS))
     for kind, found in results.items():
         shares = 100 * np.mean(found["accuracies"], axis=0)

@@ -70,7 +70,10 @@ def main() -> list[float]:
         got, (*values, [n]) = compiled(cell, padded, lengths, by_hand)
         want, (*wanted, _) = compiled(cell, padded, lengths, by_driver)
         a, b = deviation(values, wanted), deviation(got, want)
-        print(f"Padding {filler}: {n} steps, results off {a:.0e}, gradients {b:.0e}")
+        print(
+            f"Padding of {filler}: {n} steps of 12. Largest deviation from dynamic_rnn:"
+        )
+        print(f"    results {a:.0e}, gradients {b:.0e}")
         found += [a, b]
     return found
 

@@ -1,4 +1,17 @@
-"""TensorFlow's RNN API for JAX: the cells and the drivers that run them over time."""
+"""TensorFlow's RNN API for JAX: the cells and the drivers that run them over time.
+
+Drivers: `dynamic_rnn`, `bidirectional_dynamic_rnn`, `stack_bidirectional_dynamic_rnn`;
+`raw_rnn`, with `TensorArray`; over lists of steps `static_rnn`,
+`static_bidirectional_rnn`, `stack_bidirectional_rnn`, and `static_state_saving_rnn`
+with `StateSaver`.
+
+Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
+`MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`, `DeviceWrapper`. For your own:
+`FunctionCell`, `RNNCell`, `AffineCell` with `Stage`, `TensorShape`; what drivers take:
+`BoundCell`, `RNNCellLike`.
+
+Modules: `jaxrnn.decode`, `jaxrnn.lite`, `jaxrnn.testing`.
+"""
 
 from ._bidirectional import bidirectional_dynamic_rnn as bidirectional_dynamic_rnn
 from ._bound import BoundCell as BoundCell

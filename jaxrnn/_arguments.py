@@ -240,7 +240,8 @@ def as_lengths(where: str, sequence_length: Any, batch_size: int) -> Array | Non
     if lengths.shape[0] != batch_size:
         raise ValueError(
             f"{where}: `sequence_length` must have one entry per row, {batch_size}, "
-            f"got {describe(lengths)}. Nothing is broadcast."
+            f"got {describe(lengths)}. Nothing is broadcast; rows are the first axis, "
+            "or the second with `time_major`."
         )
     if lengths.dtype.itemsize >= 4:  # Narrower integers cannot exceed int32.
         lengths = lengths.clip(0, INT32_MAX)
@@ -254,9 +255,10 @@ def _as_integers(where: str, lengths: Any) -> Array | np.ndarray:
             lengths = lengths.astype(np.int32)
     if not (jnp.issubdtype(lengths.dtype, jnp.integer) or lengths.dtype == bool):
         fix = (
-            "One number a row is needed; a dtype goes by name, `dtype=`."
-            if lengths.dtype == object
-            else "Cast it to jnp.int32."
+            "Cast it to jnp.int32."
+            if lengths.dtype != object and lengths.ndim == 1
+            else "One number a row is needed; a dtype goes by name, `dtype=`, a state by "
+            "`initial_state=`."
         )
         raise TypeError(
             f"{where}: `sequence_length` must hold integers, got {describe(lengths)}. "

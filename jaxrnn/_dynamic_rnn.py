@@ -97,7 +97,7 @@ def dynamic_rnn(
     if initial_state is not None:
         initial_state = as_state(where, "initial_state", initial_state)
     dtype = output_dtype(where, initial_state, dtype)
-    run = _run_compiled if is_pytree_of_arrays(cell) else _run
+    run = _run_compiled if _is_known_by_value(cell) else _run
     with jax.named_scope(as_scope(where, scope, "rnn")):
         return run(
             cell,
@@ -108,6 +108,14 @@ def dynamic_rnn(
             unroll=unroll,
             time_major=bool(time_major),
         )
+
+
+def _is_known_by_value(cell: RNNCellLike) -> bool:
+    """Whether one compilation serves all that are equal to this cell."""
+    unbound = getattr(cell, "cell", None)
+    return is_pytree_of_arrays(cell) and not getattr(
+        unbound, "closes_over_arrays", False
+    )
 
 
 def _run(

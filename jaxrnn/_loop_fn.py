@@ -7,13 +7,17 @@ import jax
 import jax.numpy as jnp
 
 from ._arguments import as_array, as_state, check_same_batch
-from ._errors import EntryError, describe, is_array, leaf_name
+from ._errors import EntryError, describe, describe_structure, is_array, leaf_name
 from ._math import cast_if_weak
-from ._tensor_array import is_tensor_array, opaque
+from ._tensor_array import is_like, is_tensor_array, opaque
 from ._trees import check_structure, named_leaves, size_shapes
 from ._typing import Array, PyTree
 
 WHERE = "raw_rnn"
+EMIT_FIX = (
+    "At time 0 it stands for one row: return arrays without batch axis there, or `()` "
+    "for nothing, or None for `cell.output_size` in the dtype of the state's first leaf."
+)
 NAMES = ("finished", "next_input", "next_cell_state", "emit_output", "next_loop_state")
 
 
@@ -87,21 +91,12 @@ def hold_next_call(
     if finished.shape != old_finished.shape:
         raise ValueError(
             f"{WHERE}: `finished` must keep its shape, {list(old_finished.shape)} at "
-            f"time 0, got {describe(finished)}."
+            f"time 0, got {describe(finished)}. Return [batch] each time, "
+            "`jnp.zeros(batch, bool)` at first, or a scalar each time."
         )
     next_input = _as_like("next_input", next_input, old_input)
     state = _as_like("next_cell_state", state, old_state)
-    if emit is None:
-        raise ValueError(
-            f"{WHERE}: `emit_output` must be arrays after time 0: None values not "
-            "supported. `()` at time 0 and after emits nothing."
-        )
-    emit = _as_like(
-        "emit_output",
-        emit,
-        emit_like,
-        ", [batch] and then as the first (None: `cell.output_size`)",
-    )
+    emit = _as_like("emit_output", emit, emit_like, EMIT_FIX)
     if next_loop_state is None:
         return finished, next_input, state, emit, loop_state
     if loop_state is None:
@@ -199,39 +194,39 @@ def _emit_shapes(cell: Any, template: Any, state: PyTree, batch_size: int) -> Py
     return jax.tree.map(emitted, template)
 
 
-def _as_like(name: str, tree: Any, like: PyTree, why: str = " as at time 0") -> PyTree:
+def _as_like(name: str, tree: Any, like: PyTree, fix: str = "") -> PyTree:
     """The tree as arrays, if it has the structure, dtypes and shapes of `like`.
 
     A TensorArray must be made as that of `like` was; what it holds may have grown.
     """
-    check_structure(f"{WHERE}: `{name}`", opaque(like), opaque(tree), strict=True)
+    if tree is None:
+        raise ValueError(
+            f"{WHERE}: `{name}` must have the structure {describe_structure(like)} as "
+            f"at time 0, got None. {fix}".rstrip()
+        )
+    check_structure(f"{WHERE}: `{name}`", opaque(like), opaque(tree), True, fix)
     wanted = iter(jax.tree.leaves(like, is_leaf=is_tensor_array))
 
     def leaf_like(path: Any, leaf: Any) -> Any:
-        return _leaf_like(leaf_name(name, path), leaf, next(wanted), why)
+        return _leaf_like(leaf_name(name, path), leaf, next(wanted), fix)
 
-    return jax.tree_util.tree_map_with_path(
-        leaf_like, tree, is_leaf=lambda x: x is None or is_tensor_array(x)
-    )
+    is_leaf = lambda x: x is None or is_tensor_array(x)
+    return jax.tree_util.tree_map_with_path(leaf_like, tree, is_leaf=is_leaf)
 
 
-def _leaf_like(name: str, leaf: Any, like: Any, why: str) -> Any:
+def _leaf_like(name: str, leaf: Any, like: Any, fix: str) -> Any:
     if is_tensor_array(leaf) or is_tensor_array(like):
-        if not (is_tensor_array(like) and like.is_like(leaf)):
+        if not (is_tensor_array(like) and is_like(like, leaf)):
             raise ValueError(
                 f"{WHERE}: `{name}` must be {like!r} as at time 0 or come of it by "
                 f"writes, got {leaf!r}."
             )
         return leaf
     array = cast_if_weak(as_array(WHERE, name, leaf), like.dtype)
-    if array.dtype != like.dtype:
-        raise TypeError(
-            f"{WHERE}: `{name}` must have dtype {like.dtype}{why}, got "
-            f"{describe(array)}. Cast it in `loop_fn`."
-        )
-    if array.shape != like.shape:
-        raise ValueError(
-            f"{WHERE}: `{name}` must have shape {like.shape}{why}, got "
-            f"{describe(array)}."
-        )
+    for kind, error in (("dtype", TypeError), ("shape", ValueError)):
+        if getattr(array, kind) != getattr(like, kind):
+            raise error(
+                f"{WHERE}: `{name}` must have {kind} {getattr(like, kind)} by what "
+                f"time 0 gave, got {describe(array)}. {fix}".rstrip()
+            )
     return array

@@ -17,9 +17,20 @@ from ._errors import describe, noting
 from ._keys import cell_at_step
 from ._loop_fn import WHERE, hold_first_call, hold_next_call
 from ._sharding import as_varying_as, lay_out
-from ._tensor_array import TensorArray, is_tensor_array
+from ._tensor_array import (
+    TensorArray,
+    is_tensor_array,
+    of_rows,
+    shaped_like,
+    with_room,
+)
+from ._transposable import transposable
 from ._typing import Array, PyTree, RNNCellLike
 
+TRACED = (
+    "Under jit and vmap its arguments are traced: select by jnp.where or lax.cond, "
+    "index jnp arrays or TensorArrays, and ask only `cell_output is None` by `if`."
+)
 LoopFn = Callable[[Array, PyTree, PyTree, PyTree], Any]
 Carry = tuple[Array, PyTree, PyTree, PyTree]
 """`(finished, next_input, state, loop_state)`."""
@@ -52,10 +63,11 @@ def raw_rnn(
 
     Outside of jit this is a Python loop, as in TensorFlow's eager mode: `loop_fn` is
     called once more than there are steps, with values that can be printed. Under jit
-    (and vmap) it is one `lax.while_loop`; `loop_fn` is then traced twice: for time 0,
-    and for all later times. Either way it can be differentiated in every mode, by
-    all that `loop_fn` and the cell close over, and backward as forward costs what the
-    steps taken cost.
+    (and where vmap batches what ends the loop) it is one `lax.while_loop`; `loop_fn` is
+    then traced twice, for time 0 and for all later times, and can ask by `if` whether
+    `cell_output is None`, but not for values. Either way it can be differentiated in
+    every mode, by all that `loop_fn` and the cell close over, and backward as forward
+    costs what the steps taken cost.
 
     Emits are masked, `next_input` and the loop state are not: a sum that finished rows
     must not add to keeps its own account of who is finished.
@@ -89,9 +101,12 @@ def raw_rnn(
         swap_memory: Taken for TensorFlow's sake; never changes values.
         scope: The name of the loop in profiles; "rnn" by default.
         max_time: The most steps that are taken, an int. Needed under jit, where it is
-            the size of the buffers, unless nothing is emitted. When it is reached the
-            loop stops as it is: rows that are not finished have emitted `max_time`
-            times, `emit_ta.size()` is `max_time`. Under `checkify` that is an error.
+            the size of the buffers, unless nothing is emitted and nothing is
+            differentiated backward. When it is reached the loop stops as it is: rows
+            that are not finished have emitted `max_time` times, `emit_ta.size()` is
+            `max_time`. `jax.experimental.checkify` makes an error of that, and of
+            writes to TensorArrays for which there is no room, which are dropped
+            otherwise.
 
     Returns:
         `(emit_ta, final_state, final_loop_state)`. `emit_ta` is a nest of TensorArrays
@@ -187,7 +202,7 @@ def _run(
 
     def stacked(like: jax.ShapeDtypeStruct, *rows: Array) -> TensorArray:
         none = jnp.zeros((0, *like.shape), like.dtype)
-        return TensorArray.of_rows(jnp.stack(rows) if rows else none, np.int32(time))
+        return of_rows(jnp.stack(rows) if rows else none, np.int32(time))
 
     return jax.tree.map(stacked, emits, *rows), carry
 
@@ -203,7 +218,7 @@ def _run_compiled(
     checkify.debug_check(
         ~_is_running(size, carry), f"{WHERE}: max_time {limit} was reached"
     )
-    return jax.tree.map(lambda rows: TensorArray.of_rows(rows, size), rows), carry
+    return jax.tree.map(lambda rows: of_rows(rows, size), rows), carry
 
 
 def _run_unbounded(step: Callable, carry: Carry, emits: PyTree) -> Carry:
@@ -218,7 +233,22 @@ def _run_unbounded(step: Callable, carry: Carry, emits: PyTree) -> Carry:
         return time + 1, step(time, carry)[0]
 
     start = (jnp.zeros((), jnp.int32), carry)
-    return jax.lax.while_loop(lambda loop: _is_running(*loop), body, start)[1]
+    carry = jax.lax.while_loop(lambda loop: _is_running(*loop), body, start)[1]
+    return jax.tree.map(_not_reversible, carry)
+
+
+def _not_reversible(leaf: Array) -> Array:
+    """The same value; an error of our own where JAX would go backwards from it."""
+
+    def refuse(_: Any, cotangent: Any) -> Any:
+        raise ValueError(
+            f"{WHERE}: `max_time` must be given to differentiate backward under jit, "
+            "got None. It bounds what is kept of the steps."
+        )
+
+    if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        return leaf
+    return transposable(lambda _, leaf: leaf, refuse, (), leaf)
 
 
 def _is_running(time: Array | int, carry: Carry) -> Array:
@@ -228,21 +258,25 @@ def _is_running(time: Array | int, carry: Carry) -> Array:
 def _noting(fn: Callable, what: str) -> Callable:
     def noted(*args: Any) -> Any:
         with noting(f"{WHERE}: raised by {what}."):
-            return fn(*args)
+            try:
+                return fn(*args)
+            except jax.errors.JAXTypeError as error:
+                error.add_note(TRACED)
+                raise
 
     return noted
 
 
 def _with_room(step: Callable, carry: Carry, limit: int) -> Carry:
     """The carry, its TensorArrays of the shape and with the room for all writes."""
-    carry = _map_arrays(lambda array: array.with_room(limit + 1), carry)
+    carry = _map_arrays(lambda array: with_room(array, limit + 1), carry)
     arrays = [x for x in jax.tree.leaves(carry, is_leaf=is_tensor_array)]
     if not any(is_tensor_array(x) and x.element_shape is None for x in arrays):
         return carry
     time = jax.ShapeDtypeStruct((), jnp.int32)
     after, _ = jax.eval_shape(step, time, carry)
     # What a step writes to tells the shape.
-    return _map_arrays(lambda array, new: array.shaped_like(new), carry, after)
+    return _map_arrays(shaped_like, carry, after)
 
 
 def _map_arrays(fn: Callable, tree: PyTree, *rest: PyTree) -> PyTree:

@@ -34,8 +34,9 @@ class TensorArray:
 
     It is a pytree, and goes through `jit`, `grad`, `vmap` and the carry of
     `lax.while_loop`, `scan`, `cond` and `raw_rnn`. A write inside of a compiled loop is
-    done in place. In a loop of your own the carry must keep its structure, so give
-    `element_shape` there (or write once before); `raw_rnn` finds it by itself.
+    done in place. A loop of your own (or a `lax.cond`) must not change the structure of
+    what it carries, which JAX calls a number of children, so give `element_shape` there
+    or write once before; `raw_rnn` finds it by itself.
 
     What is wrong (an index out of range, a second write to one index, another shape or
     dtype, a read of an element of unknown shape) is an error wherever it is known:
@@ -299,6 +300,10 @@ class TensorArray:
         shown = "" if shape is None else f", element_shape={list(shape)}"
         return f"TensorArray({self.dtype}, size={self.size()}{shown})"
 
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        """Not an array itself: `stack` makes one."""
+        raise TypeError(f"{self!r} must be stacked to be an array: `.stack()`.")
+
     def tree_flatten_with_keys(self) -> tuple[tuple, _Kind]:
         """What is held, under its name, and what is static."""
         if self._store is None:  # As a child None would be taken for a missing leaf.
@@ -311,33 +316,6 @@ class TensorArray:
         array = cls.__new__(cls)
         array._kind, (array._store,) = kind, tuple(children) or (None,)
         return array
-
-    # For loops, which must know what they carry before the first write.
-
-    def is_like(self, other: Any) -> bool:
-        """Whether both were made by the same arguments; what they hold may differ."""
-        return isinstance(other, TensorArray) and self._kind == other._kind
-
-    def with_room(self, room: int) -> "TensorArray":
-        """The same elements with room for `room` at least, if the array may grow."""
-        if not self.dynamic_size:
-            return self
-        kind = dataclasses.replace(self._kind, room=max(room, self._kind.room))
-        store = () if self._store is None else (self._store.with_room(room),)
-        return self.tree_unflatten(kind, store)
-
-    def shaped_like(self, other: "TensorArray") -> "TensorArray":
-        """The same elements, of the shape of those of `other`, if none is known yet."""
-        if self.element_shape is not None or other.element_shape is None:
-            return self
-        return self._with(self._rows(other.element_shape))
-
-    @classmethod
-    def of_rows(cls, rows: Array, size: Any) -> "TensorArray":
-        """An array that may grow, whose first `size` rows are elements."""
-        array = cls(rows.dtype, 0, dynamic_size=True)
-        written = np.arange(rows.shape[0], dtype=np.int32) < size
-        return array._with(Rows(rows, written, size))
 
     # Looking after what is held.
 
@@ -358,7 +336,8 @@ class TensorArray:
         if self._store is None:
             raise ValueError(
                 f"{where}: the shape of the elements must be known, but nothing was "
-                "written. Give `element_shape`."
+                "written. Every write returns the new array, `ta = ta.write(...)`; or "
+                "give `element_shape`, and what was never written reads as zeros."
             )
         return self._checked(self._store)
 
@@ -433,6 +412,38 @@ class TensorArray:
 def is_tensor_array(value: Any) -> bool:
     """For `is_leaf`: whether this is one array rather than a nest."""
     return isinstance(value, TensorArray)
+
+
+# For loops, which must know what they carry before the first write.
+
+
+def is_like(array: TensorArray, other: Any) -> bool:
+    """Whether both were made by the same arguments; what they hold may differ."""
+    return is_tensor_array(other) and array._kind == other._kind
+
+
+def with_room(array: TensorArray, room: int) -> TensorArray:
+    """The same elements with room for `room` at least, if the array may grow."""
+    kind, store = array._kind, array._store
+    if not kind.dynamic_size:
+        return array
+    kind = dataclasses.replace(kind, room=max(room, kind.room))
+    children = () if store is None else (store.with_room(room),)
+    return array.tree_unflatten(kind, children)
+
+
+def shaped_like(array: TensorArray, other: TensorArray) -> TensorArray:
+    """The same elements, of the shape of those of `other`, if none is known yet."""
+    if array.element_shape is not None or other.element_shape is None:
+        return array
+    return array._with(array._rows(other.element_shape))
+
+
+def of_rows(rows: Array, size: Any) -> TensorArray:
+    """An array that may grow, whose first `size` rows are elements."""
+    array = TensorArray(rows.dtype, 0, dynamic_size=True)
+    written = np.arange(rows.shape[0], dtype=np.int32) < size
+    return array._with(Rows(rows, written, size))
 
 
 def opaque(tree: Any) -> Any:

@@ -99,7 +99,7 @@ def check_cell(
         state: The initial state; None for a random one of the structure of
             `state_size`.
 
-    It takes some ten seconds, most of them compilation.
+    It takes ten to thirty seconds, most of them compilation.
 
     Raises:
         AssertionError: If a law is broken; the message names it and what it asks.

@@ -76,3 +76,27 @@ def test_programs_do_not_grow_with_time():
         return jax.jit(jax.grad(loss)).lower(params, shape, lengths).as_text()
 
     assert program(1000).count("\n") == program(10).count("\n")
+
+
+def test_a_cell_that_closes_over_arrays_is_not_kept():
+    """Not in a cache, where traced arrays would outlive their trace."""
+
+    def around(memory):
+        def step(params, inputs, state, key=None):
+            return inputs + memory[None], state
+
+        return FunctionCell(step, 3, 3)
+
+    assert around(jnp.ones(3)).closes_over_arrays
+    assert jaxrnn.MultiRNNCell([around(jnp.ones(3))]).closes_over_arrays
+    assert not GRUCell(3).closes_over_arrays
+    kept = jaxrnn._dynamic_rnn._run_compiled._cache_size()
+
+    def total(memory):
+        bound = around(memory).bind({})
+        return jaxrnn.dynamic_rnn(bound, X, dtype=jnp.float32)[0].sum()
+
+    with jax.checking_leaks():
+        assert jax.jit(jax.grad(total))(jnp.ones(3, jnp.float32)).tolist() == [20] * 3
+    assert total(jnp.ones(3, jnp.float32)) == 2 * X.size
+    assert jaxrnn._dynamic_rnn._run_compiled._cache_size() == kept

@@ -66,6 +66,13 @@ def test_is_documented(name):
     assert len(inspect.getdoc(PUBLIC[name]) or "") > 40
 
 
+@pytest.mark.parametrize("module", [jaxrnn, jaxrnn.decode, jaxrnn.lite])
+def test_a_modules_help_names_all_that_is_public(module):
+    for name, value in vars(module).items():
+        if not (name.startswith("_") or inspect.ismodule(value)):
+            assert f"`{name}`" in module.__doc__, name
+
+
 FUNCTIONS = {name for name, value in PUBLIC.items() if inspect.isfunction(value)}
 OURS = {"FunctionCell", "StateSaver"}
 DECODERS = [f for _, f in inspect.getmembers(jaxrnn.decode, inspect.isfunction)]

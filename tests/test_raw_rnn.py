@@ -501,11 +501,15 @@ LATER_REFUSALS = [
     ({1: (ZERO,)}, ValueError, "`next_input` must have the structure"),
     ({2: jnp.zeros((ROWS, 2))}, ValueError, "`next_cell_state` must have shape"),
     ({2: ZERO.astype(int)}, TypeError, "`next_cell_state` must have dtype float64"),
-    ({3: None}, ValueError, "`emit_output` must be arrays after time 0: None values"),
+    (
+        {3: None},
+        ValueError,
+        "`emit_output` must have the structure .* as at time 0, got None",
+    ),
     (
         {3: jnp.zeros((ROWS, 2))},
         ValueError,
-        r"`emit_output` must have shape \(3, 1\), \[batch\] and then as the first",
+        r"`emit_output` must have shape \(3, 1\) .* return arrays without batch axis",
     ),
     ({3: ZERO.astype("float32")}, TypeError, "`emit_output` must have dtype float64"),
     ({3: [ZERO]}, ValueError, "`emit_output` must have the structure"),
@@ -631,3 +635,31 @@ def test_errors_from_within_say_where_they_came_from():
     with pytest.raises(ValueError, match="LSTMCell") as caught:
         raw_rnn(LSTM, too_wide)
     assert "raw_rnn: raised by `cell` on what" in caught.value.__notes__[0]
+
+
+def test_asking_for_a_traced_value_is_told_apart():
+    def loop_fn(time, output, state, loop_state):
+        finished = jnp.full(ROWS, bool(time >= 3))
+        return finished, ZERO, ZERO if output is None else state, output, None
+
+    assert raw_rnn(COUNTER, loop_fn)[0].size() == 3
+    with pytest.raises(jax.errors.TracerBoolConversionError) as caught:
+        run(loop_fn, 5)
+    assert any(
+        "ask no more than `cell_output is None`" in n for n in caught.value.__notes__
+    )
+
+
+def test_without_a_bound_derivatives_go_forward_alone():
+    def total(start):
+        def loop_fn(time, output, state, loop_state):
+            ends = jnp.array([1, 2, 3], I32)
+            return time >= ends, ZERO, start if output is None else state * 2, (), None
+
+        return raw_rnn(COUNTER, loop_fn)[1].sum()
+
+    # d/ds of 2 (s + 1), 2 (2 (s + 1) + 1) and 2 (2 (2 (s + 1) + 1) + 1).
+    slope = jax.jit(lambda s: jax.jvp(total, (s,), (jnp.ones_like(s),)))(ZERO)[1]
+    assert slope == 2 + 4 + 8
+    with pytest.raises(ValueError, match="raw_rnn: `max_time` must be given to differ"):
+        jax.jit(jax.grad(total))(ZERO)

@@ -4,6 +4,7 @@ import abc
 import copy
 import dataclasses
 import re
+import types
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from .._arguments import as_dtype
 from .._bound import BoundCell
-from .._errors import describe
+from .._errors import describe, is_array
 from .._keys import check_key
 from .._trees import as_typed, map_sizes, named_leaves
 from .._typing import DType, Key, Params, PyTree, Shaped, Size
@@ -147,6 +148,16 @@ class RNNCell(abc.ABC):
             )
         return self.zero_state(batch_size, dtype)
 
+    @cached_property
+    def closes_over_arrays(self) -> bool:
+        """Whether a function among the hyper-parameters does, or one of a cell held.
+
+        Equal cells share a compilation. One that knew the arrays would keep them, and
+        traced ones beyond their time, so that a driver compiles such a cell each time.
+        """
+        values = [getattr(self, name) for name in self._attributes()]
+        return any(map(_closes_over_arrays, values))
+
     def __eq__(self, other: object) -> bool:
         """By class and value: equal cells share a compilation, so 1 is not True here.
 
@@ -196,6 +207,16 @@ class RNNCell(abc.ABC):
         """TensorFlow's name of the cell in profiles and checkpoints: `lstm_cell`."""
         name = getattr(self, "name", None)
         return name or snake_case(type(self).__name__)
+
+
+def _closes_over_arrays(value: Any) -> bool:
+    if isinstance(value, RNNCell):
+        return value.closes_over_arrays
+    if isinstance(value, tuple | list):
+        return any(map(_closes_over_arrays, value))
+    cells = getattr(value, "__closure__", None) or ()
+    contents = [c.cell_contents for c in cells if c != types.CellType()]
+    return any(map(is_array, jax.tree.leaves(contents)))
 
 
 def _short(value: Any) -> str:

@@ -18,6 +18,8 @@ class FunctionCell(RNNCell):
     Attributes:
         fn: `fn(params, inputs, state, key=None) -> (output, new_state)`, pure,
             defined at module level (a fresh lambda makes a new cell, compiled anew).
+            Arrays that it needs belong into `params`, `cell.bind({..., "memory": m})`:
+            a global that changes is not seen by a program that was compiled before.
         state_size: The sizes of the state: an int, a `TensorShape` or a nest of those.
         output_size: The sizes of the output, likewise.
         init_fn: `init_fn(key, inputs, dtype) -> params`; None for no parameters.

@@ -1,9 +1,11 @@
 """Sequences of ids out of a cell: greedily, by sampling, by beam search.
 
-Each way is a loop function of `raw_rnn`, to be run by it or as part of another one, and
-a function that runs it to the end. What the cell is given of an id is `embed`'s to say,
-what its output means `project`'s: attention, memories and tied embeddings are closed
-over by them or by the cell.
+`greedy`, `sample` and `beam_search` give a `Decoded` of ids, scores and lengths. Each
+is also there as a loop function for `raw_rnn`, to be run by it or as part of another:
+`greedy_loop`, `sampling_loop`, `beam_loop`. What the cell is given of an id is for
+`embed` to say, what its output means for `project`: they close over memories and tied
+embeddings, or these stand among the cell's parameters. For beams, `tile_beams` repeats
+the rows of a memory.
 """
 
 from ._beam import (

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._arguments import as_state
-from .._errors import describe
+from .._errors import describe, noting
 from .._tensor_array import is_tensor_array
 from .._trees import named_leaves
 from .._typing import Array, ArrayLike, PyTree, RNNCellLike
@@ -135,7 +135,13 @@ def beam_search(
     """
     where = "decode.beam_search"
     model = make_model(where, embed, project, initial_state, start_ids, end_id)
-    return run(cell, _make(model, beam_width, length_penalty), max_time)
+    loop = _make(model, beam_width, length_penalty)
+    with noting(
+        f"{where}: the cell, `embed` and `project` are run on batch * beam_width = "
+        f"{loop.model.batch_size} rows; memories that they close over go through "
+        "`jaxrnn.decode.tile_beams`."
+    ):
+        return run(cell, loop, max_time)
 
 
 class Beams(NamedTuple):

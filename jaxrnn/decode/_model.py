@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .._arguments import as_state
-from .._errors import describe, is_array
+from .._errors import describe, is_array, noting
 from .._tensor_array import is_tensor_array
 from .._trees import named_leaves
 from .._typing import Array, DType, PyTree
@@ -52,7 +52,8 @@ class Model:
         Raises:
             ValueError: If `embed` does not make one row of each id.
         """
-        inputs = self.embed(ids)
+        with noting(f"{self.where}: raised by `embed` of {describe(ids)}."):
+            inputs = self.embed(ids)
         for name, leaf in named_leaves("embed(ids)", inputs):
             if not is_array(leaf) or leaf.shape[:1] != (self.batch_size,):
                 raise ValueError(
@@ -68,7 +69,8 @@ class Model:
             TypeError: If `project` makes no floating array.
             ValueError: If that is not `[batch, vocab]`, or has no place for `end_id`.
         """
-        logits = self.project(output)
+        with noting(f"{self.where}: raised by `project`, of the cell's output."):
+            logits = self.project(output)
         wanted = f"{self.where}: `project(output)` must be floating [batch, vocab]"
         if not is_array(logits) or not jnp.issubdtype(logits.dtype, jnp.floating):
             raise TypeError(f"{wanted}, got {describe(logits)}. Return the logits.")

@@ -1,7 +1,8 @@
 """`tf.compat.v1.lite.experimental.nn`: the cells and the driver of TensorFlow Lite.
 
-The same values as those of the core. What differs is how the parameters lie: apart and
-transposed, as TensorFlow Lite's operators take them, so that checkpoints fit.
+`dynamic_rnn`, `TFLiteLSTMCell` and `TfLiteRNNCell` give the same values as those of the
+core. What differs is how the parameters lie: apart and transposed, as TensorFlow
+Lite's operators take them, so that checkpoints fit.
 
     >>> import jax, jax.numpy as jnp, jaxrnn.lite
     >>> cell = jaxrnn.lite.TFLiteLSTMCell(5)
