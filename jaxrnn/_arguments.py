@@ -257,8 +257,8 @@ def _as_integers(where: str, lengths: Any) -> Array | np.ndarray:
         fix = (
             "Cast it to jnp.int32."
             if lengths.dtype != object and lengths.ndim == 1
-            else "One number a row is needed; a dtype goes by name, `dtype=`, a state by "
-            "`initial_state=`."
+            else "One number a row is needed; a dtype goes by name, `dtype=`, a state "
+            "by `initial_state=`."
         )
         raise TypeError(
             f"{where}: `sequence_length` must hold integers, got {describe(lengths)}. "

@@ -16,7 +16,7 @@ from ._typing import Array, PyTree
 WHERE = "raw_rnn"
 EMIT_FIX = (
     "At time 0 it stands for one row: return arrays without batch axis there, or `()` "
-    "for nothing, or None for `cell.output_size` in the dtype of the state's first leaf."
+    "for nothing, or None for `cell.output_size` in the dtype of the first state leaf."
 )
 NAMES = ("finished", "next_input", "next_cell_state", "emit_output", "next_loop_state")
 
