@@ -62,7 +62,7 @@ def as_dtype(where: str, dtype: DType) -> DType:
         if dtype is None or canonical.kind in "OUSM":
             raise TypeError
         return canonical
-    except TypeError:
+    except (TypeError, ValueError):  # The latter for the dtype of random keys.
         raise TypeError(
             f"{where}: `dtype` must name a dtype, got {dtype!r}. Use jnp.float32, say."
         ) from None

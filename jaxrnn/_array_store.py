@@ -83,6 +83,9 @@ class Rows:
 
     def gather(self, indices: Any) -> Array:
         """Rows `indices`; zeros where one is out of range."""
+        if not self.room:
+            shape = (indices.shape[0], *self.buffer.shape[1:])
+            return jnp.zeros(shape, self.buffer.dtype)
         # JAX alone would count negative indices from the end.
         slots = jnp.where(indices < 0, self.room, indices)
         return self.buffer.at[slots].get(mode="fill", fill_value=0)

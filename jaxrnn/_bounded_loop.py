@@ -8,7 +8,8 @@ are while loops that end with the last step taken. As the tangent is a bounded l
 itself, it can be differentiated again.
 
 * A loop that is not differentiated records nothing.
-* Forward and backward cost what the steps taken cost, whatever the bound.
+* Forward and backward cost what the steps taken cost; what the bound costs is memory
+  for the record, and its filling.
 * Only what a step's derivative reads is recorded: not a buffer that is only written to.
 """
 
@@ -52,14 +53,15 @@ def bounded_loop(
         `(n, carry, ys)`: the number of steps taken, an int32 scalar; the carry after
         them; and the y of each step, `[limit, ...]`, zeros for steps not taken.
     """
-    loop = _Loop(running, step, carry, limit)
+    loop, closed_over = _trace(running, step, carry, limit)
     taken, more = loop.run_plainly, ()
     if step_in_place is not None:
-        in_place = _Loop(running, step_in_place, carry, limit)
+        in_place, also_closed_over = _trace(running, step_in_place, carry, limit)
         # Both must agree on what is constant.
         loop.changes = in_place.changes = [True] * len(loop.changes)
-        taken, more = _unless_batched(in_place, loop), in_place.parts(carry)[0]
-    consts, changing = loop.parts(carry)
+        taken, more = _unless_batched(in_place, loop), (also_closed_over, [])
+    fixed, changing = _split(jax.tree.leaves(carry), loop.changes)
+    consts = closed_over, fixed
     # Without steps there is no row to read, and no derivative but that of nothing.
     run = _differentiable(loop, taken) if limit else loop.run_plainly
     n, changing, ys = run(consts, changing, more)
@@ -82,9 +84,11 @@ def _differentiable(loop: "_Loop", taken: Callable) -> Callable:
         return loop.run(consts, changing, loop.find_read(consts, changing))
 
     def push_forward(keep: int, primals: Any, tangents: Any) -> tuple[tuple, tuple]:
-        n, *outs = run_recorded(*primals[:2])
-        tangent = _Tangent(loop, n, primals, tangents, outs[-1], keep == len(outs))
-        outs, d_outs = outs[:keep], tangent.outs()[:keep]
+        primals, tangents = primals[:2], tangents[:2]
+        n, *outs = run_recorded(*primals)
+        tangent = _Tangent(loop, primals, tangents, keep == len(outs))
+        d_outs = tangent.outs(n, primals, tangents, outs[-1])[:keep]
+        outs = outs[:keep]
         moved = [_with_zeros(*pair) for pair in zip(outs, d_outs, strict=True)]
         return (n, *outs), (_zero(n), *moved)
 
@@ -112,34 +116,38 @@ def _unless_batched(in_place: "_Loop", loop: "_Loop") -> Callable:
     return run
 
 
+def _trace(
+    running: Callable, step: Step, carry: PyTree, limit: int
+) -> tuple["_Loop", list]:
+    """The loop without the arrays that its step closes over, and these."""
+    # Not `closure_convert`, which leaves integers in the closure.
+    t = as_varying_as(carry, jnp.zeros((), jnp.int32))
+    closed, (new, ys) = jax.make_jaxpr(step, return_shape=True)(t, carry)
+    tree = jax.tree.structure(carry)
+    if jax.tree.structure(new) != tree:
+        raise ValueError(
+            f"a step must keep what it carries, {tree}, got {jax.tree.structure(new)}."
+        )
+    loop = _Loop(running, limit, closed.jaxpr, tree, jax.tree.structure(ys))
+    return loop, list(closed.consts)
+
+
 class _Loop:
-    """A step as a flat function of its constants and of what changes in the carry."""
+    """A step as a flat function of its constants and of what changes in the carry.
+
+    The constants are what it closes over, and the leaves of the carry that it hands on
+    as they are.
+    """
 
     def __init__(
-        self, running: Callable, step: Step, carry: PyTree, limit: int
+        self, running: Callable, limit: int, jaxpr: Any, carry_tree: Any, ys_tree: Any
     ) -> None:
-        # Not `closure_convert`, which leaves integers in the closure.
-        t = as_varying_as(carry, jnp.zeros((), jnp.int32))
-        closed, (new, ys) = jax.make_jaxpr(step, return_shape=True)(t, carry)
-        leaves, self.carry_tree = jax.tree.flatten(carry)
-        if jax.tree.structure(new) != self.carry_tree:
-            raise ValueError(
-                f"a step must keep what it carries, {self.carry_tree}, got "
-                f"{jax.tree.structure(new)}."
-            )
-        self.running, self.limit = running, limit
+        self.running, self.limit, self.jaxpr = running, limit, jaxpr
+        self.carry_tree, self.ys_tree = carry_tree, ys_tree
         self.read: list[bool] = []
-        self.jaxpr, self.closed_over = closed.jaxpr, list(closed.consts)
-        self.ys_tree = jax.tree.structure(ys)
-        self.y_types = [v.aval for v in self.jaxpr.outvars[len(leaves) :]]
-        # A leaf that a step hands on as it is, is a constant of the loop.
-        ends = zip(self.jaxpr.invars[1:], self.jaxpr.outvars, strict=False)
+        ends = list(zip(jaxpr.invars[1:], jaxpr.outvars, strict=False))
         self.changes = [before is not after for before, after in ends]
-
-    def parts(self, carry: PyTree) -> tuple[Any, list]:
-        """`(consts, changing)`: what no step changes, and what one does."""
-        fixed, changing = _split(jax.tree.leaves(carry), self.changes)
-        return (self.closed_over, fixed), changing
+        self.y_types = [v.aval for v in jaxpr.outvars[len(ends) :]]
 
     def whole(self, consts: Any, changing: list) -> PyTree:
         """The carry that these are the parts of."""
@@ -212,32 +220,25 @@ class _Tangent:
     """
 
     def __init__(
-        self,
-        loop: _Loop,
-        n: Array,
-        primals: Any,
-        tangents: Any,
-        record: list,
-        keeps_record: bool,
+        self, loop: _Loop, primals: Any, tangents: Any, keeps_record: bool
     ) -> None:
-        (consts, start), (d_consts, d_start) = primals[:2], tangents[:2]
-        leaves, self.consts_tree = jax.tree.flatten(consts)
-        d_leaves = jax.tree.leaves(d_consts)
-        self.loop = loop
-        self.moved = [not _is_zero(d) for d in d_leaves]
+        consts, start = primals
+        self.loop, self.consts_tree = loop, jax.tree.structure(consts)
+        self.moved = [not _is_zero(d) for d in jax.tree.leaves(tangents[0])]
         self.floats = [_is_float(x) for x in start]
-        read = _split(loop.read, self.floats)[1]
-        self.kept = [r and keeps_record for r in read]
-        still, moving = _split(leaves, self.moved)
-        self.res = (n, still, moving, _split(start, loop.read)[0], record)
-        d_state = [
-            _dense(x, d) for x, d in zip(start, d_start, strict=True) if _is_float(x)
-        ]
-        self.lin = (_split(d_leaves, self.moved)[1], d_state)
+        self.kept = [r and keeps_record for r in _split(loop.read, self.floats)[1]]
 
-    def outs(self) -> tuple[list, list, list]:
+    def outs(
+        self, n: Array, primals: Any, tangents: Any, record: list
+    ) -> tuple[list, list, list]:
         """The tangents of the floating parts of `(changing, ys, record)`."""
-        return transposable(self.forward, self.backward, self.res, self.lin)
+        (consts, start), (d_consts, d_start) = primals, tangents
+        still, moving = _split(jax.tree.leaves(consts), self.moved)
+        res = (n, still, moving, _split(start, self.loop.read)[0], record)
+        d_moving = _split(jax.tree.leaves(d_consts), self.moved)[1]
+        pairs = zip(start, d_start, strict=True)
+        d_state = [_dense(x, d) for x, d in pairs if _is_float(x)]
+        return transposable(self.forward, self.backward, res, (d_moving, d_state))
 
     def at(self, t: Array, res: Any) -> tuple[Callable, list, list]:
         """Step t as a function of `(moving, state)`, and these."""

@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from ._arguments import as_array, as_state, check_same_batch
-from ._errors import EntryError, describe, describe_structure, is_array, leaf_name
+from ._errors import (
+    EntryError,
+    describe,
+    describe_structure,
+    is_array,
+    is_key,
+    leaf_name,
+)
 from ._math import cast_if_weak
 from ._tensor_array import is_like, is_tensor_array, opaque
 from ._trees import check_structure, named_leaves, size_shapes
@@ -182,7 +189,8 @@ def _emit_shapes(cell: Any, template: Any, state: PyTree, batch_size: int) -> Py
         )
 
     def emitted(leaf: Any) -> jax.ShapeDtypeStruct:
-        if not (is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)):
+        shaped = is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+        if not shaped or is_key(leaf):
             raise TypeError(
                 f"{WHERE}: the first `emit_output` must be None, or arrays without "
                 f"batch axis that say what is emitted, got {describe(leaf)}. "
@@ -191,7 +199,8 @@ def _emit_shapes(cell: Any, template: Any, state: PyTree, batch_size: int) -> Py
         dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
         return jax.ShapeDtypeStruct((batch_size, *leaf.shape), dtype)
 
-    return jax.tree.map(emitted, template)
+    is_leaf = lambda x: x is None or is_tensor_array(x)
+    return jax.tree.map(emitted, template, is_leaf=is_leaf)
 
 
 def _as_like(name: str, tree: Any, like: PyTree, fix: str = "") -> PyTree:

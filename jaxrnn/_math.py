@@ -34,12 +34,15 @@ def widest_dtype(tree: PyTree) -> DType:
     return max((leaf.dtype for leaf in jax.tree.leaves(tree)), key=lambda d: d.itemsize)
 
 
+def cast_number(array: Array, dtype: DType) -> Array:
+    """What has no dtype of its own in `dtype`, if that can hold its kind."""
+    return array.astype(dtype) if _kind(array.dtype) <= _kind(dtype) else array
+
+
 def cast_if_weak(array: Array, dtype: DType) -> Array:
-    """A number without a dtype of its own in `dtype`, if that can hold its kind."""
+    """An array that came of a number alone in `dtype`, if that can hold its kind."""
     weak = getattr(array, "weak_type", False)  # Random keys have none.
-    if weak and _kind(array.dtype) <= _kind(dtype):
-        return array.astype(dtype)
-    return array
+    return cast_number(array, dtype) if weak else array
 
 
 def _kind(dtype: DType) -> int:

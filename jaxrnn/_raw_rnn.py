@@ -67,7 +67,7 @@ def raw_rnn(
     then traced twice, for time 0 and for all later times, and can ask by `if` whether
     `cell_output is None`, but not for values. Either way it can be differentiated in
     every mode, by all that `loop_fn` and the cell close over, and backward as forward
-    costs what the steps taken cost.
+    costs what the steps taken cost, beside the filling of buffers of `max_time` rows.
 
     Emits are masked, `next_input` and the loop state are not: a sum that finished rows
     must not add to keeps its own account of who is finished.
@@ -91,9 +91,9 @@ def raw_rnn(
               time 0 arrays (or `jax.ShapeDtypeStruct`s) without batch axis that stand
               for shape and dtype, their values not being read; or `()` for nothing; or
               None for `cell.output_size` in the dtype of the state's first leaf.
-            - `next_loop_state`: any nest of arrays and TensorArrays, handed to the next
-              call as it is; None keeps the present one. If it is None at time 0 there
-              is none.
+            - `next_loop_state`: any nest of arrays and TensorArrays (without None in
+              it), handed to the next call as it is; None keeps the present one. If it
+              is None at time 0 there is none.
 
             At time 0 the other three arguments are None. Types must not change from
             call to call.
@@ -155,14 +155,12 @@ def raw_rnn(
 
         xs = jax.tree.map(lambda x: x[None], first.next_input)
         cell, finished, state = lay_out(cell, xs, first.finished, first.state)
-        next_input, loop_state = as_varying_as(
-            (xs, finished), (first.next_input, first.loop_state)
-        )
 
         def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
             return _step(cell, loop_fn, first.emit, time, carry)
 
-        carry: Any = finished, next_input, state, loop_state
+        carry: Any = finished, first.next_input, state, first.loop_state
+        carry = as_varying_as(carry, carry)
         emit_ta, carry = _run(step, carry, first.emit, limit)
         return emit_ta, *carry[2:]
 
@@ -292,6 +290,8 @@ def _as_limit(max_time: Any) -> int | None:
     if max_time is None:
         return None
     try:
+        if isinstance(max_time, bool):
+            raise TypeError
         limit = operator.index(max_time)
     except TypeError:
         raise TypeError(

@@ -127,8 +127,8 @@ class StateSaver:
     def _check(self, name: str) -> None:
         if name not in self.states:
             raise KeyError(
-                f"StateSaver: `name` must be one of {', '.join(self.states)}, got "
-                f"{name!r}."
+                f"StateSaver: a state's name must be one of "
+                f"{', '.join(map(str, self.states))}, got {name!r}."
             )
 
     def __repr__(self) -> str:
@@ -157,7 +157,13 @@ def _state_names(where: str, state_name: Any, size: Size) -> list[str]:
             f"{where}: `state_name` must hold {count} names, one for each leaf of "
             f"`cell.state_size` {size}, got {len(named)}."
         )
-    return [leaf for _, leaf in named]
+    names = [leaf for _, leaf in named]
+    if len(set(names)) != count:
+        raise ValueError(
+            f"{where}: `state_name` must hold a name of its own for each leaf, got "
+            f"{names}."
+        )
+    return names
 
 
 def _check_saver(where: str, state_saver: Any) -> None:

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
 
-from ._arguments import as_dtype
+from ._arguments import as_array, as_dtype
 from ._array_store import Ragged, Rows, as_known
 from ._errors import EntryError, describe, is_array
-from ._math import cast_if_weak
+from ._math import cast_if_weak, cast_number
 from ._tensor_shape import TensorShape
 from ._typing import Array, ArrayLike, DType
 
@@ -375,9 +375,8 @@ class TensorArray:
         return store
 
     def _as_value(self, where: str, value: Any) -> Array:
-        if not is_array(value):
-            return jnp.asarray(value, self.dtype)
-        array = cast_if_weak(jnp.asarray(value), self.dtype)
+        cast = cast_if_weak if is_array(value) else cast_number
+        array = cast(as_array(where, "value", value), self.dtype)
         if array.dtype != self.dtype:
             raise TypeError(
                 f"{where}: `value` must have dtype {self.dtype}, got "
@@ -498,7 +497,10 @@ def _as_integers(where: str, name: str, values: Any, rank: int) -> Any:
         raise ValueError(
             f"{where}: `{name}` must have rank {rank}, got {describe(array)}."
         )
-    return array.astype(np.int32)
+    if array.dtype.itemsize >= 4:  # Beyond int32 is out of range, and not to wrap.
+        array = array.clip(max(-1, np.iinfo(array.dtype).min), np.iinfo(np.int32).max)
+    array = array.astype(np.int32)
+    return array if isinstance(array, jax.Array) else np.asarray(array)
 
 
 def _as_element_shape(shape: Any) -> tuple[int | None, ...] | None:
@@ -517,6 +519,8 @@ def _as_size(size: Any) -> int:
             f"TensorArray: `size` must be an int, got {describe(size)}. Under jit the "
             "room is static."
         )
-    if known < 0:
-        raise ValueError(f"TensorArray: `size` must not be negative, got {known}.")
+    if not 0 <= known < np.iinfo(np.int32).max:
+        raise ValueError(
+            f"TensorArray: `size` must not be negative, and an int32, got {size}."
+        )
     return int(known)

@@ -32,29 +32,22 @@ def transposable(
         res: What both need to know.
         lin: What `forward` is linear in, floating.
     """
-    res_leaves, res_tree = jax.tree.flatten(res)
-    lin_leaves, lin_tree = jax.tree.flatten(lin)
-    count = len(res_leaves)
+    closed, out = jax.make_jaxpr(forward, return_shape=True)(res, lin)
+    leaves, res_tree = jax.tree.flatten(res)
+    count, out_tree = len(leaves), jax.tree.structure(out)
 
-    def flat_forward(*leaves: Any) -> PyTree:
-        return forward(
-            res_tree.unflatten(leaves[:count]), lin_tree.unflatten(leaves[count:])
-        )
+    def flat_backward(*leaves: Any) -> list:
+        res = res_tree.unflatten(leaves[:count])
+        return jax.tree.leaves(backward(res, out_tree.unflatten(leaves[count:])))
 
-    closed, out = jax.make_jaxpr(flat_forward, return_shape=True)(
-        *res_leaves, *lin_leaves
+    outs = _transposable_p.bind(
+        *leaves,
+        *jax.tree.leaves(lin),
+        forward=closed,
+        backward=flat_backward,
+        count=count,
     )
-    out_tree = jax.tree.structure(out)
-
-    def flat_backward(res: list, cotangents: list) -> list:
-        return jax.tree.leaves(
-            backward(res_tree.unflatten(res), out_tree.unflatten(cotangents))
-        )
-
-    leaves = _transposable_p.bind(
-        *res_leaves, *lin_leaves, forward=closed, backward=flat_backward, count=count
-    )
-    return out_tree.unflatten(leaves)
+    return out_tree.unflatten(outs)
 
 
 _transposable_p = jex.core.Primitive("transposable")
@@ -105,7 +98,7 @@ def _transpose(
     cotangents: Any, *args: Any, forward: Any, backward: Any, count: int
 ) -> list:
     cotangents = [ad.instantiate_zeros(c) for c in cotangents]
-    moved = backward(list(args[:count]), cotangents)
+    moved = backward(*args[:count], *cotangents)
     lin = [
         cotangent if ad.is_undefined_primal(primal) else None
         for primal, cotangent in zip(args[count:], moved, strict=True)
@@ -133,7 +126,7 @@ def _batch(
     outs = _transposable_p.bind(
         *args,
         forward=jax.make_jaxpr(batched)(*args),
-        backward=jax.vmap(backward, (axes, 0)),
+        backward=jax.vmap(backward, (*axes, *[0] * len(forward.out_avals))),
         count=count,
     )
     return outs, [0] * len(outs)

@@ -487,6 +487,13 @@ FIRST_REFUSALS = [
     ({2: None}, ValueError, "`next_cell_state` must be an array: None values"),
     ({3: 1.0}, TypeError, "`emit_output` must be None, or arrays without batch axis"),
     ({3: TensorShape([1])}, TypeError, "`emit_output` must be None"),
+    (
+        {3: {"a": ZERO[0], "b": None}},
+        TypeError,
+        "`emit_output` must be None, .* got None",
+    ),
+    ({3: TensorArray(F64, 1)}, TypeError, "`emit_output` must be None, .* TensorArray"),
+    ({3: jax.random.key(0)}, TypeError, r"`emit_output` must be None, .* key<fry>\[\]"),
     ({4: "x"}, TypeError, "`next_loop_state` must be an array"),
 ]
 LATER_REFUSALS = [
@@ -646,7 +653,7 @@ def test_asking_for_a_traced_value_is_told_apart():
     with pytest.raises(jax.errors.TracerBoolConversionError) as caught:
         run(loop_fn, 5)
     assert any(
-        "ask no more than `cell_output is None`" in n for n in caught.value.__notes__
+        "ask only `cell_output is None` by `if`" in n for n in caught.value.__notes__
     )
 
 

@@ -216,7 +216,16 @@ def test_python_numbers_lists_and_numpy_are_taken():
 
 REFUSALS = [
     (lambda: TensorArray(F32), ValueError, "`size` must be given"),
-    (lambda: array(-1), ValueError, "`size` must not be negative, got -1"),
+    (lambda: array(-1), ValueError, "`size` must not be negative, and an int32, got -1"),
+    (lambda: array(2**40), ValueError, "an int32, got 1099511627776"),
+    (lambda: array().write(2**32, 1.0), IndexError, r"must lie in \[0, 3\)"),
+    (lambda: array().unstack(rows()).gather([2**32 + 1]), IndexError, r"must lie in \[0, 3\)"),
+    (lambda: array().split(rows(), [2**32 + 1, 1, 1]), ValueError, "must add up"),
+    (lambda: TensorArray("int32", 3).write(0, 1.7), TypeError, "dtype int32, got float"),
+    (lambda: TensorArray(bool, 3).write(0, 7), TypeError, "dtype bool, got int"),
+    (lambda: array().write(0, None), ValueError, "`value` must be an array: None"),
+    (lambda: array().write(0, 1j), TypeError, "dtype float32, got complex"),
+    (lambda: TensorArray(jax.random.key(0).dtype, 3), TypeError, "must name a dtype"),
     (lambda: array(2.0), TypeError, "`size` must be of integers, got 2.0"),
     (lambda: array([2]), ValueError, "`size` must have rank 0"),
     (lambda: TensorArray("f33", 1), TypeError, "`dtype` must name a dtype"),
@@ -281,6 +290,11 @@ def test_out_of_range_at_run_time_reads_zeros_and_drops_writes():
     assert jax.jit(ta.gather)(jnp.array([-1, 1, 7])).tolist() == [0, 2, 0]
     write = lambda i: array(element_shape=()).write(i, 1.0).stack()
     assert jax.jit(write)(3).tolist() == [0, 0, 0]
+    wide = jnp.asarray(2**32, jnp.int64)
+    assert jax.jit(write)(wide).tolist() == [0, 0, 0]
+    assert jax.jit(ta.read)(wide) == 0
+    nothing = lambda i: array(0, element_shape=[2]).gather(i)
+    assert jax.jit(nothing)(jnp.array([0, 1])).tolist() == [[0, 0], [0, 0]]
     scatter = lambda i: array(element_shape=()).scatter(i, rows(2)).stack()
     assert jax.jit(scatter)(jnp.array([-1, 2])).tolist() == [0, 0, 2]
 

@@ -180,7 +180,8 @@ class BeamLoop:
         if loop_state is None:
             return self._first_turn()
         log_probs = self.model.log_probs(output, loop_state.log_probs.dtype)
-        log_probs = log_probs.reshape(*loop_state.lengths.shape, -1)
+        vocab = log_probs.shape[-1]
+        log_probs = log_probs.reshape(*loop_state.lengths.shape, vocab)
         beams, parents, ids = self._continued(loop_state, log_probs)
         own = jnp.broadcast_to(jnp.arange(self.width, dtype=jnp.int32), parents.shape)
         # Relative: the zeros that `raw_rnn` emits for finished rows move nothing.
@@ -297,5 +298,7 @@ def _trace_back(ids: Array, offsets: Array) -> Array:
         return places + _pick(offsets, places), _pick(ids, places)
 
     own = jnp.arange(ids.shape[-1], dtype=jnp.int32)
-    last = jnp.broadcast_to(own, ids.shape[1:])
+    # Made of the offsets, so that inside of shard_map it varies as they do.
+    nothing = jnp.sum(jnp.zeros_like(offsets), axis=0, dtype=jnp.int32)
+    last = nothing + own[None]
     return jax.lax.scan(back, last, (ids, offsets), reverse=True)[1]
