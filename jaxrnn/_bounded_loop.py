@@ -22,6 +22,19 @@ import jax.numpy as jnp
 from jax.core import eval_jaxpr
 from jax.interpreters import partial_eval
 
+from ._flat import (
+    add,
+    dense_tangent,
+    is_float,
+    is_zero_tangent,
+    merge,
+    only_floats,
+    read_rows,
+    split,
+    with_zero_tangents,
+    write_rows,
+    zero_tangent,
+)
 from ._sharding import as_varying_as, references_fit, zero_rows
 from ._transposable import transposable
 from ._typing import Array, PyTree
@@ -60,7 +73,7 @@ def bounded_loop(
         # Both must agree on what is constant.
         loop.changes = in_place.changes = [True] * len(loop.changes)
         taken, more = _unless_batched(in_place, loop), (also_closed_over, [])
-    fixed, changing = _split(jax.tree.leaves(carry), loop.changes)
+    fixed, changing = split(jax.tree.leaves(carry), loop.changes)
     consts = closed_over, fixed
     # Without steps there is no row to read, and no derivative but that of nothing.
     run = _differentiable(loop, taken) if limit else loop.run_plainly
@@ -89,8 +102,8 @@ def _differentiable(loop: "_Loop", taken: Callable) -> Callable:
         tangent = _Tangent(loop, primals, tangents, keep == len(outs))
         d_outs = tangent.outs(n, primals, tangents, outs[-1])[:keep]
         outs = outs[:keep]
-        moved = [_with_zeros(*pair) for pair in zip(outs, d_outs, strict=True)]
-        return (n, *outs), (_zero(n), *moved)
+        moved = [with_zero_tangents(*pair) for pair in zip(outs, d_outs, strict=True)]
+        return (n, *outs), (zero_tangent(n), *moved)
 
     run.defjvp(functools.partial(push_forward, 2), symbolic_zeros=True)
     run_recorded.defjvp(functools.partial(push_forward, 3), symbolic_zeros=True)
@@ -151,14 +164,14 @@ class _Loop:
 
     def whole(self, consts: Any, changing: list) -> PyTree:
         """The carry that these are the parts of."""
-        return self.carry_tree.unflatten(_merge(consts[1], changing, self.changes))
+        return self.carry_tree.unflatten(merge(consts[1], changing, self.changes))
 
     def step(self, consts: Any, t: Array, changing: list) -> tuple[list, list]:
         """One step: `(changing, y)`."""
         closed_over, fixed = consts
-        leaves = _merge(fixed, changing, self.changes)
+        leaves = merge(fixed, changing, self.changes)
         outs = eval_jaxpr(self.jaxpr, closed_over, t, *leaves)
-        return _split(outs[: len(leaves)], self.changes)[1], outs[len(leaves) :]
+        return split(outs[: len(leaves)], self.changes)[1], outs[len(leaves) :]
 
     def run(
         self, consts: Any, changing: list, recorded: list[bool]
@@ -167,7 +180,7 @@ class _Loop:
         rows = lambda x: jnp.broadcast_to(x, (self.limit, *x.shape))
         # Rows that are not written hold what a step can start from, in case that under
         # vmap a derivative is taken there too, and dropped.
-        record = [rows(x) for x in _split(changing, recorded)[1]]
+        record = [rows(x) for x in split(changing, recorded)[1]]
         ys = [zero_rows(self.limit, y) for y in self.y_types]
         n, ys = as_varying_as((consts, changing), (jnp.zeros((), jnp.int32), ys))
         if not self.limit:
@@ -179,9 +192,9 @@ class _Loop:
 
         def body(state: tuple) -> tuple:
             t, changing, ys, record = state
-            record = _write(record, t, _split(changing, recorded)[1])
+            record = write_rows(record, t, split(changing, recorded)[1])
             changing, y = self.step(consts, t, changing)
-            return t + 1, changing, _write(ys, t, y), record
+            return t + 1, changing, write_rows(ys, t, y), record
 
         return jax.lax.while_loop(goes_on, body, (n, changing, ys, record))
 
@@ -195,19 +208,19 @@ class _Loop:
         if self.read:
             return self.read
         leaves, tree = jax.tree.flatten((consts, changing))
-        floats = [_is_float(x) for x in leaves]
+        floats = [is_float(x) for x in leaves]
 
         def tangent(t: Array, leaves: list, tangents: list) -> Any:
-            rest, primals = _split(leaves, floats)
+            rest, primals = split(leaves, floats)
 
             def of_floats(primals: list) -> Any:
-                consts, changing = tree.unflatten(_merge(rest, primals, floats))
-                return [_floats(out) for out in self.step(consts, t, changing)]
+                consts, changing = tree.unflatten(merge(rest, primals, floats))
+                return [only_floats(out) for out in self.step(consts, t, changing)]
 
             return jax.jvp(of_floats, (primals,), (tangents,))[1]
 
         t = as_varying_as(leaves, jnp.zeros((), jnp.int32))
-        jaxpr = jax.make_jaxpr(tangent)(t, leaves, _floats(leaves)).jaxpr
+        jaxpr = jax.make_jaxpr(tangent)(t, leaves, only_floats(leaves)).jaxpr
         _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
         self.read = used[1 : 1 + len(leaves)][len(leaves) - len(changing) :]
         return self.read
@@ -224,32 +237,32 @@ class _Tangent:
     ) -> None:
         consts, start = primals
         self.loop, self.consts_tree = loop, jax.tree.structure(consts)
-        self.moved = [not _is_zero(d) for d in jax.tree.leaves(tangents[0])]
-        self.floats = [_is_float(x) for x in start]
-        self.kept = [r and keeps_record for r in _split(loop.read, self.floats)[1]]
+        self.moved = [not is_zero_tangent(d) for d in jax.tree.leaves(tangents[0])]
+        self.floats = [is_float(x) for x in start]
+        self.kept = [r and keeps_record for r in split(loop.read, self.floats)[1]]
 
     def outs(
         self, n: Array, primals: Any, tangents: Any, record: list
     ) -> tuple[list, list, list]:
         """The tangents of the floating parts of `(changing, ys, record)`."""
         (consts, start), (d_consts, d_start) = primals, tangents
-        still, moving = _split(jax.tree.leaves(consts), self.moved)
-        res = (n, still, moving, _split(start, self.loop.read)[0], record)
-        d_moving = _split(jax.tree.leaves(d_consts), self.moved)[1]
+        still, moving = split(jax.tree.leaves(consts), self.moved)
+        res = (n, still, moving, split(start, self.loop.read)[0], record)
+        d_moving = split(jax.tree.leaves(d_consts), self.moved)[1]
         pairs = zip(start, d_start, strict=True)
-        d_state = [_dense(x, d) for x, d in pairs if _is_float(x)]
+        d_state = [dense_tangent(x, d) for x, d in pairs if is_float(x)]
         return transposable(self.forward, self.backward, res, (d_moving, d_state))
 
     def at(self, t: Array, res: Any) -> tuple[Callable, list, list]:
         """Step t as a function of `(moving, state)`, and these."""
         _, still, moving, unread, record = res
-        entry = _merge(unread, _read(record, t), self.loop.read)
-        rest, state = _split(entry, self.floats)
+        entry = merge(unread, read_rows(record, t), self.loop.read)
+        rest, state = split(entry, self.floats)
 
         def step(moving: list, state: list) -> list[list]:
-            consts = self.consts_tree.unflatten(_merge(still, moving, self.moved))
-            outs = self.loop.step(consts, t, _merge(rest, state, self.floats))
-            return [_floats(out) for out in outs]
+            consts = self.consts_tree.unflatten(merge(still, moving, self.moved))
+            outs = self.loop.step(consts, t, merge(rest, state, self.floats))
+            return [only_floats(out) for out in outs]
 
         return step, moving, state
 
@@ -261,7 +274,7 @@ class _Tangent:
             n, d_state = carry
             fn, *primals = self.at(t, res)
             d_new, d_y = jax.jvp(fn, primals, [d_moving, d_state])[1]
-            return (n, d_new), (d_y, _split(d_state, self.kept)[1])
+            return (n, d_new), (d_y, split(d_state, self.kept)[1])
 
         _, (_, d_state), (d_ys, d_record) = bounded_loop(
             _before_end, step, (res[0], d_state), self.loop.limit
@@ -279,11 +292,11 @@ class _Tangent:
                 fn, *primals = self.at(t, res)
                 _, pull = jax.vjp(fn, *primals)
                 c_moving, c_state = pull_back(
-                    pull, [c_state, _read(c_ys, t)], c_moving, c_state
+                    pull, [c_state, read_rows(c_ys, t)], c_moving, c_state
                 )
-                unkept, kept = _split(c_state, self.kept)
-                kept = _add(kept, _read(c_record, t))
-                return (n, c_moving, _merge(unkept, kept, self.kept)), ()
+                unkept, kept = split(c_state, self.kept)
+                kept = add(kept, read_rows(c_record, t))
+                return (n, c_moving, merge(unkept, kept, self.kept)), ()
 
             return step
 
@@ -303,7 +316,7 @@ def _pull_back(
 ) -> tuple[list, list]:
     """`pull(cotangents)`, its first part added to `sums`; both are of type `like`."""
     more, rest = pull(cotangents)
-    return _add(sums, more), rest
+    return add(sums, more), rest
 
 
 def _pull_back_in_place(
@@ -324,56 +337,3 @@ def _pull_back_in_place(
 
 def _before_end(t: Array, carry: Any) -> Array:
     return t < carry[0]
-
-
-def _read(buffers: list, t: Array) -> list:
-    index = jax.lax.dynamic_index_in_dim
-    return [index(b, t, keepdims=False) for b in buffers]
-
-
-def _write(buffers: list, t: Array, rows: list) -> list:
-    update = jax.lax.dynamic_update_index_in_dim
-    return [update(b, r, t, 0) for b, r in zip(buffers, rows, strict=True)]
-
-
-def _add(terms: list, others: list) -> list:
-    return [a + b for a, b in zip(terms, others, strict=True)]
-
-
-def _split(leaves: Any, marks: list[bool]) -> tuple[list, list]:
-    """Those that are not marked, and those that are."""
-    pairs = list(zip(leaves, marks, strict=True))
-    return [x for x, m in pairs if not m], [x for x, m in pairs if m]
-
-
-def _merge(unmarked: list, marked: list, marks: list[bool]) -> list:
-    sources = (iter(unmarked), iter(marked))
-    return [next(sources[m]) for m in marks]
-
-
-def _is_float(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.inexact)
-
-
-def _floats(leaves: list) -> list:
-    return [x for x in leaves if _is_float(x)]
-
-
-def _zero(x: Array) -> Any:
-    """The tangent of what is not floating."""
-    return jax.custom_derivatives.zero_from_primal(x, symbolic_zeros=True)
-
-
-def _is_zero(tangent: Any) -> bool:
-    symbolic = isinstance(tangent, jax.custom_derivatives.SymbolicZero)
-    return symbolic or tangent.dtype == jax.dtypes.float0
-
-
-def _dense(x: Array, tangent: Any) -> Array:
-    return jnp.zeros_like(x) if _is_zero(tangent) else tangent
-
-
-def _with_zeros(leaves: list, tangents: list) -> list:
-    """The tangents of all leaves, those of the floating ones being given."""
-    moved = iter(tangents)
-    return [next(moved) if _is_float(x) else _zero(x) for x in leaves]

@@ -6,11 +6,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import checkify
 
 from ._arguments import as_array, as_dtype
+from ._array_checks import (
+    as_element_shape,
+    as_integers,
+    as_size,
+    check_first_write,
+    check_range,
+)
 from ._array_store import Ragged, Rows, as_known
-from ._errors import EntryError, describe, is_array
+from ._errors import describe, is_array
 from ._math import cast_if_weak, cast_number
 from ._tensor_shape import TensorShape
 from ._typing import Array, ArrayLike, DType
@@ -104,10 +110,10 @@ class TensorArray:
                 )
         self._kind = _Kind(
             as_dtype("TensorArray", dtype),
-            _as_size(size),
+            as_size(size),
             bool(dynamic_size),
             bool(infer_shape),
-            _as_element_shape(element_shape),
+            as_element_shape(element_shape),
         )
         shape = self._kind.element_shape
         unknown = shape is None or None in shape
@@ -150,7 +156,7 @@ class TensorArray:
         del name
         where = "TensorArray.write"
         value = self._as_value(where, value)
-        index = _as_integers(where, "index", index, rank=0)
+        index = as_integers(where, "index", index, rank=0)
         store = self._store_to_write(where, index, value.shape)
         return self._with(store.write(index, value))
 
@@ -164,8 +170,8 @@ class TensorArray:
         """
         del name
         where = "TensorArray.read"
-        index = _as_integers(where, "index", index, rank=0)
-        _check_range(where, index, self.size())
+        index = as_integers(where, "index", index, rank=0)
+        check_range(where, index, self.size())
         return self._store_to_read(where).read(index)
 
     def stack(self, name: str | None = None) -> Array:
@@ -207,8 +213,8 @@ class TensorArray:
         """
         del name
         where = "TensorArray.gather"
-        indices = _as_integers(where, "indices", indices, rank=1)
-        _check_range(where, indices, self.size())
+        indices = as_integers(where, "indices", indices, rank=1)
+        check_range(where, indices, self.size())
         return self._store_to_read(where).gather(indices)
 
     def scatter(
@@ -226,7 +232,7 @@ class TensorArray:
         del name
         where = "TensorArray.scatter"
         value = self._as_value(where, value)
-        slots = _as_integers(where, "indices", indices, rank=1)
+        slots = as_integers(where, "indices", indices, rank=1)
         if value.ndim == 0 or value.shape[0] != slots.shape[0]:
             raise ValueError(
                 f"{where}: `value` must have one row for each of {slots.shape[0]} "
@@ -259,7 +265,7 @@ class TensorArray:
         del name
         where = "TensorArray.split"
         value = self._as_value(where, value)
-        counts = as_known(_as_integers(where, "lengths", lengths, rank=1))
+        counts = as_known(as_integers(where, "lengths", lengths, rank=1))
         if counts is None:
             raise TypeError(
                 f"{where}: `lengths` must be known, got traced ones: they are shapes."
@@ -352,7 +358,7 @@ class TensorArray:
             store = Ragged.empty(self._kind.size) if ragged else self._rows(shape)
         known = as_known(indices)
         if self.dynamic_size and known is not None:
-            _check_range(where, indices, np.iinfo(np.int32).max)
+            check_range(where, indices, np.iinfo(np.int32).max)
             store = store.with_room(int(known.max(initial=-1)) + 1)
         elif self.dynamic_size and not store.room:
             raise ValueError(
@@ -361,8 +367,8 @@ class TensorArray:
                 "may reach."
             )
         store = self._checked(store)
-        _check_range(where, indices, store.room)
-        _check_first_write(where, indices, store)
+        check_range(where, indices, store.room)
+        check_first_write(where, indices, store)
         return store
 
     def _checked(self, store: Rows | Ragged) -> Rows | Ragged:
@@ -449,78 +455,3 @@ def opaque(tree: Any) -> Any:
     """The nest with 0 for every leaf: a TensorArray is one leaf, and so is None."""
     is_leaf = lambda x: x is None or is_tensor_array(x)
     return jax.tree.map(lambda _: 0, tree, is_leaf=is_leaf)
-
-
-def _check_range(where: str, indices: Any, length: Any) -> None:
-    """Refuses what is out of range, at run time under `checkify` alone."""
-    known, known_length = as_known(indices), as_known(length)
-    if known is None or known_length is None:
-        inside = (indices >= 0) & (indices < length)
-        checkify.debug_check(jnp.all(inside), f"{where}: an index is out of range")
-        return
-    outside = known[(known < 0) | (known >= known_length)]
-    if outside.size:
-        raise EntryError(
-            f"{where}: an index must lie in [0, {known_length}), got "
-            f"{outside.flat[0]}. Negative ones do not count from the end."
-        )
-
-
-def _check_first_write(where: str, indices: Any, store: Rows | Ragged) -> None:
-    again = store.was_written(indices)
-    known = as_known(again)
-    if known is None:
-        checkify.debug_check(~jnp.any(again), f"{where}: an index was written before")
-    elif known.any():
-        index = np.asarray(indices)[known].flat[0]
-        raise ValueError(
-            f"{where}: each index must be written once, got {index} again. A write "
-            "returns a new array: in the old one the place is still free."
-        )
-
-
-def _as_integers(where: str, name: str, values: Any, rank: int) -> Any:
-    """Integers as int32, a NumPy array if they are known for sure.
-
-    Raises:
-        TypeError: If they are no integers.
-        ValueError: If the rank is another.
-    """
-    array = values if isinstance(values, jax.Array) else np.asarray(values)
-    if array.size == 0 and not is_array(values):
-        array = array.astype(np.int32)
-    if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(
-            f"{where}: `{name}` must be of integers, got {describe(values)}."
-        )
-    if array.ndim != rank:
-        raise ValueError(
-            f"{where}: `{name}` must have rank {rank}, got {describe(array)}."
-        )
-    if array.dtype.itemsize >= 4:  # Beyond int32 is out of range, and not to wrap.
-        array = array.clip(max(-1, np.iinfo(array.dtype).min), np.iinfo(np.int32).max)
-    array = array.astype(np.int32)
-    return array if isinstance(array, jax.Array) else np.asarray(array)
-
-
-def _as_element_shape(shape: Any) -> tuple[int | None, ...] | None:
-    if shape is None:
-        return None
-    dims = [shape] if isinstance(shape, int) else shape
-    return tuple(None if d is None else TensorShape([d])[0] for d in dims)
-
-
-def _as_size(size: Any) -> int:
-    if size is None:
-        raise ValueError("TensorArray: `size` must be given, got None.")
-    known = as_known(_as_integers("TensorArray", "size", size, rank=0))
-    if known is None:
-        raise TypeError(
-            f"TensorArray: `size` must be an int, got {describe(size)}. Under jit the "
-            "room is static."
-        )
-    if not 0 <= known < np.iinfo(np.int32).max:
-        raise ValueError(
-            f"TensorArray: `size` must not be negative, and an int32, got {size}."
-        )
-    return int(known)
