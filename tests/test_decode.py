@@ -236,6 +236,40 @@ def test_no_steps():
         assert not scores[..., 0].any()
 
 
+@pytest.mark.parametrize("name", ["greedy", "beam_search"])
+def test_no_rows(name):
+    params = make_params("gru", 4, 0, batch=0)
+    given = {**arguments("gru", params), "start_ids": START[:0]}
+    beams = {"beam_width": 3} if name == "beam_search" else {}
+    run = lambda: getattr(decode, name)(**given, **beams, max_time=5)
+    assert jax.jit(run)().ids.shape == ((0, 3, 5) if beams else (0, 5))
+
+
+@pytest.mark.parametrize("name", ["greedy", "beam_search"])
+def test_inside_of_shard_map(name):
+    """Each device decodes its rows, whichever of the arguments differ between them."""
+    params = make_params("gru", 4, 0, batch=4)
+    beams = {"beam_width": 2} if name == "beam_search" else {}
+
+    def run(state, start):
+        given = arguments("gru", {**params, "memory": 0.0, "state": state})
+        given |= {"start_ids": start, "project": lambda h: h @ params["kernel"]}
+        return getattr(decode, name)(**given, **beams, max_time=5)
+
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows, all_of_it = jax.P("d"), jax.P()
+    shard = functools.partial(jax.shard_map, mesh=mesh, out_specs=rows)
+    want = run(params["state"], jnp.full(4, 2))
+    for got in (
+        jax.jit(shard(run, in_specs=rows))(params["state"], jnp.full(4, 2)),
+        jax.jit(shard(run, in_specs=(rows, all_of_it)))(
+            params["state"], jnp.full(1, 2)
+        ),
+    ):
+        for g, w in zip(got, want, strict=True):
+            np.testing.assert_allclose(g, w, atol=1e-12)
+
+
 def test_beams_without_a_sequence_are_not_waited_for():
     given = arguments("gru", make_params("gru", 4, 0), 3)
     cell, _ = given.pop("cell"), given.pop("project")
