@@ -125,11 +125,12 @@ def raw_rnn(
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
         >>> cell = jaxrnn.BasicRNNCell(2)
-        >>> params = cell.init(jax.random.key(0), jnp.ones((3, 2)))
+        >>> x = jnp.ones((3, 2), jnp.float32)
+        >>> params = cell.init(jax.random.key(0), x)
         >>> zero = cell.zero_state(3, jnp.float32)
         >>> def feed_back(time, output, state, loop_state):
         ...     if output is None:  # Time 0.
-        ...         return time >= 4, jnp.ones((3, 2)), zero, None, None
+        ...         return time >= 4, x, zero, None, None
         ...     return time >= 4, output, state, output, None
         >>> emit_ta, state, _ = jaxrnn.raw_rnn(cell.bind(params), feed_back)
         >>> emit_ta.stack().shape

@@ -80,7 +80,8 @@ class TensorArray:
     Example:
         >>> import jax.numpy as jnp, jaxrnn
         >>> ta = jaxrnn.TensorArray(jnp.float32, size=3)
-        >>> ta = ta.write(0, jnp.ones(2)).write(2, 2 * jnp.ones(2))
+        >>> ones = jnp.ones(2, jnp.float32)
+        >>> ta = ta.write(0, ones).write(2, 2 * ones)
         >>> ta.stack().tolist()
         [[1.0, 1.0], [0.0, 0.0], [2.0, 2.0]]
 

@@ -191,14 +191,14 @@ def runs_backwards_as_a_loop(setup: Setup) -> None:
 
 
 def runs_step_by_step(setup: Setup) -> None:
-    """`static_rnn` gives what a Python loop gives: outputs, state and gradients."""
-    want = differentiated(setup, unrolled, setup.lengths)
+    """`static_rnn` gives what `dynamic_rnn` gives: outputs, state and gradients."""
+    want = differentiated(setup, dynamic, setup.lengths)
     close(differentiated(setup, static, setup.lengths), want, setup.dtype)
 
 
 def runs_in_a_loop_of_its_own(setup: Setup) -> None:
-    """`raw_rnn` gives what a Python loop gives, with NaN in the padding."""
-    want = differentiated(setup, unrolled, setup.lengths)
+    """`raw_rnn` gives what `dynamic_rnn` gives, with NaN in the padding."""
+    want = differentiated(setup, dynamic, setup.lengths)
     padded = _with_padding(setup, float("nan"))
     close(differentiated(padded, raw, setup.lengths), want, setup.dtype)
 

@@ -2,9 +2,14 @@
 
 import os
 
-# Before JAX starts: four devices to shard over.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+# Before JAX starts: four devices to shard over; and machine code that is made quickly,
+# as the tests compile far more than they compute.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=4",
+        "--xla_backend_optimization_level=0",
+    ]
 )
 
 import hypothesis

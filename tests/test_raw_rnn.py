@@ -371,7 +371,7 @@ def feedback_data():
 def test_gradients_equal_those_outside_of_jit_and_finite_differences():
     params, start, ends = feedback_data()
     loss = lambda params, start: feed_back(params, start, ends, max_time=8)
-    check_grads(jax.jit(loss), (params, start), order=2, modes=("fwd", "rev"))
+    check_grads(jax.jit(loss), (params, start), order=1, modes=("fwd", "rev"))
     want = jax.grad(lambda p, s: feed_back(p, s, ends, None), (0, 1))(params, start)
     got = jax.jit(jax.grad(loss, (0, 1)))(params, start)
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
