@@ -150,10 +150,8 @@ def raw_rnn(
         loop_fn = _noting(
             loop_fn, "`loop_fn(time, cell_output, cell_state, loop_state)`"
         )
-        first = hold_first_call(
-            cell, loop_fn(jnp.zeros((), jnp.int32), None, None, None)
-        )
-
+        time = jnp.zeros((), jnp.int32)
+        first = hold_first_call(cell, loop_fn(time, None, None, None))
         xs = jax.tree.map(lambda x: x[None], first.next_input)
         cell, finished, state = lay_out(cell, xs, first.finished, first.state)
 
@@ -269,8 +267,8 @@ def _noting(fn: Callable, what: str) -> Callable:
 def _with_room(step: Callable, carry: Carry, limit: int) -> Carry:
     """The carry, its TensorArrays of the shape and with the room for all writes."""
     carry = _map_arrays(lambda array: with_room(array, limit + 1), carry)
-    arrays = [x for x in jax.tree.leaves(carry, is_leaf=is_tensor_array)]
-    if not any(is_tensor_array(x) and x.element_shape is None for x in arrays):
+    leaves = jax.tree.leaves(carry, is_leaf=is_tensor_array)
+    if not any(is_tensor_array(x) and x.element_shape is None for x in leaves):
         return carry
     time = jax.ShapeDtypeStruct((), jnp.int32)
     after, _ = jax.eval_shape(step, time, carry)

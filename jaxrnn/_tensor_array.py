@@ -373,11 +373,10 @@ class TensorArray:
         return store
 
     def _checked(self, store: Rows | Ragged) -> Rows | Ragged:
-        rank = getattr(store, "buffer", np.zeros(0)).ndim
         if isinstance(store, Rows) and np.ndim(store.written) != 1:
             raise ValueError(
-                f"TensorArray: the array must be one, got a batch of them, of rank "
-                f"{rank} in all. Use it inside of jax.vmap."
+                "TensorArray: the array must be one, got a batch of them, "
+                f"{describe(store.buffer)} in all. Use it inside of jax.vmap."
             )
         return store
 
@@ -392,10 +391,8 @@ class TensorArray:
         return array
 
     def _check_element(self, where: str, shape: tuple[int, ...]) -> None:
-        want = self._kind.element_shape if self._kind.infer_shape else None
-        want = self.element_shape or want
-        if self.element_shape is not None:
-            want = tuple(self.element_shape)
+        known = self.element_shape
+        want = self._kind.element_shape if known is None else tuple(known)
         if want is None:
             return
         fits = len(want) == len(shape) and all(
