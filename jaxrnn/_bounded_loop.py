@@ -35,7 +35,7 @@ from ._flat import (
     write_rows,
     zero_tangent,
 )
-from ._sharding import as_varying_as, references_fit, zero_rows
+from ._sharding import as_varying_as, zero_rows
 from ._transposable import transposable
 from ._typing import Array, PyTree
 
@@ -47,8 +47,6 @@ def bounded_loop(
     step: Step,
     carry: PyTree,
     limit: int,
-    *,
-    step_in_place: Step | None = None,
 ) -> tuple[Array, PyTree, PyTree]:
     """Takes steps while `running(t, carry)`, `limit` at most.
 
@@ -59,45 +57,32 @@ def bounded_loop(
             traced once.
         carry: What the first step is given.
         limit: The most steps that are taken, static.
-        step_in_place: The same as `step`, taken where the loop is not differentiated:
-            a faster form that JAX cannot differentiate.
 
     Returns:
         `(n, carry, ys)`: the number of steps taken, an int32 scalar; the carry after
         them; and the y of each step, `[limit, ...]`, zeros for steps not taken.
     """
     loop, closed_over = _trace(running, step, carry, limit)
-    taken, more = loop.run_plainly, ()
-    if step_in_place is not None:
-        in_place, also_closed_over = _trace(running, step_in_place, carry, limit)
-        # Both must agree on what is constant.
-        loop.changes = in_place.changes = [True] * len(loop.changes)
-        taken, more = _unless_batched(in_place, loop), (also_closed_over, [])
     fixed, changing = split(jax.tree.leaves(carry), loop.changes)
     consts = closed_over, fixed
     # Without steps there is no row to read, and no derivative but that of nothing.
-    run = _differentiable(loop, taken) if limit else loop.run_plainly
-    n, changing, ys = run(consts, changing, more)
+    run = _differentiable(loop) if limit else loop.run_plainly
+    n, changing, ys = run(consts, changing)
     return n, loop.whole(consts, changing), loop.ys_tree.unflatten(ys)
 
 
-def _differentiable(loop: "_Loop", taken: Callable) -> Callable:
-    """`taken(consts, changing, more) -> (n, changing, ys)`, to be differentiated.
-
-    It does what `loop` does. What `more` holds comes of the same arrays as the
-    constants of `loop`, and so has no tangent of its own.
-    """
+def _differentiable(loop: "_Loop") -> Callable:
+    """`loop.run_plainly`, of which JAX knows the derivatives."""
 
     @jax.custom_jvp
-    def run(consts: Any, changing: list, more: Any) -> tuple:
-        return taken(consts, changing, more)
+    def run(consts: Any, changing: list) -> tuple:
+        return loop.run_plainly(consts, changing)
 
     @jax.custom_jvp
     def run_recorded(consts: Any, changing: list) -> tuple:
         return loop.run(consts, changing, loop.find_read(consts, changing))
 
     def push_forward(keep: int, primals: Any, tangents: Any) -> tuple[tuple, tuple]:
-        primals, tangents = primals[:2], tangents[:2]
         n, *outs = run_recorded(*primals)
         tangent = _Tangent(loop, primals, tangents, keep == len(outs))
         d_outs = tangent.outs(n, primals, tangents, outs[-1])[:keep]
@@ -107,25 +92,6 @@ def _differentiable(loop: "_Loop", taken: Callable) -> Callable:
 
     run.defjvp(functools.partial(push_forward, 2), symbolic_zeros=True)
     run_recorded.defjvp(functools.partial(push_forward, 3), symbolic_zeros=True)
-    return run
-
-
-def _unless_batched(in_place: "_Loop", loop: "_Loop") -> Callable:
-    """`in_place`, but `loop` under vmap: JAX cannot batch work on references."""
-
-    @jax.custom_batching.custom_vmap
-    def run(consts: Any, changing: list, more: Any) -> tuple:
-        return in_place.run_plainly(more, changing)
-
-    @run.def_vmap
-    def run_batched(
-        size: int, batched: Any, consts: Any, changing: list, more: Any
-    ) -> tuple:
-        del more
-        axes = jax.tree.map(lambda b: 0 if b else None, tuple(batched[:2]))
-        outs = jax.vmap(loop.run_plainly, axes, axis_size=size)(consts, changing)
-        return outs, jax.tree.map(lambda _: True, outs)
-
     return run
 
 
@@ -198,9 +164,8 @@ class _Loop:
 
         return jax.lax.while_loop(goes_on, body, (n, changing, ys, record))
 
-    def run_plainly(self, consts: Any, changing: list, more: Any = ()) -> tuple:
+    def run_plainly(self, consts: Any, changing: list) -> tuple:
         """The loop without a record: `(n, changing, ys)`."""
-        del more
         return self.run(consts, changing, [False] * len(changing))[:3]
 
     def find_read(self, consts: Any, changing: list) -> list[bool]:
@@ -285,54 +250,21 @@ class _Tangent:
         """From cotangents of `(state, ys, record)` to those of `(moving, state)`."""
         c_state, c_ys, c_record = cotangents
 
-        def stepping(pull_back: Callable) -> Step:
-            def step(t: Array, carry: Any) -> tuple[Any, Any]:
-                n, c_moving, c_state = carry
-                t = n - 1 - t
-                fn, *primals = self.at(t, res)
-                _, pull = jax.vjp(fn, *primals)
-                c_moving, c_state = pull_back(
-                    pull, [c_state, read_rows(c_ys, t)], c_moving, c_state
-                )
-                unkept, kept = split(c_state, self.kept)
-                kept = add(kept, read_rows(c_record, t))
-                return (n, c_moving, merge(unkept, kept, self.kept)), ()
-
-            return step
+        def step(t: Array, carry: Any) -> tuple[Any, Any]:
+            n, c_moving, c_state = carry
+            t = n - 1 - t
+            fn, *primals = self.at(t, res)
+            _, pull_back = jax.vjp(fn, *primals)
+            more, c_state = pull_back([c_state, read_rows(c_ys, t)])
+            unkept, kept = split(c_state, self.kept)
+            kept = add(kept, read_rows(c_record, t))
+            return (n, add(c_moving, more), merge(unkept, kept, self.kept)), ()
 
         nothing = as_varying_as((res, cotangents), [jnp.zeros_like(x) for x in res[2]])
         _, (_, c_moving, c_state), _ = bounded_loop(
-            _before_end,
-            stepping(_pull_back),
-            (res[0], nothing, c_state),
-            self.loop.limit,
-            step_in_place=stepping(_pull_back_in_place) if references_fit() else None,
+            _before_end, step, (res[0], nothing, c_state), self.loop.limit
         )
         return c_moving, c_state
-
-
-def _pull_back(
-    pull: Callable, cotangents: list, sums: list, like: list
-) -> tuple[list, list]:
-    """`pull(cotangents)`, its first part added to `sums`; both are of type `like`."""
-    more, rest = pull(cotangents)
-    return add(sums, more), rest
-
-
-def _pull_back_in_place(
-    pull: Any, cotangents: list, sums: list, like: list
-) -> tuple[list, list]:
-    """The same: where a step reads one row of an array, one row is added to."""
-    # Loaded where it is needed, as it takes a moment.
-    from jax.experimental import pallas
-
-    def add(refs: tuple[list, list]) -> None:
-        sums, rest = refs
-        _, pulled = pull.with_refs(sums, like)(cotangents)
-        for ref, value in zip(rest, pulled, strict=True):
-            ref[...] = value
-
-    return pallas.run_state(add)((sums, like))
 
 
 def _before_end(t: Array, carry: Any) -> Array:

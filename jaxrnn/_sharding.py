@@ -70,11 +70,6 @@ def as_varying_as(xs: PyTree, tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: _minus_nothing(jnp.asarray(leaf), mask), tree)
 
 
-def references_fit() -> bool:
-    """Whether JAX can slice references: not where shardings are explicit."""
-    return AxisType.Explicit not in jax.sharding.get_abstract_mesh().axis_types
-
-
 def zero_rows(count: int, like: Any) -> Array:
     """Zeros `[count, ...]`, each row of the type `like`, sharded as that is."""
     zeros = jnp.zeros((count, *like.shape), like.dtype)

@@ -207,15 +207,12 @@ def test_steps_taken_forward_and_backward_do_not_depend_on_the_limit():
         assert taken(jax.grad(forward, (0, 1))) == 60
 
 
-def test_a_step_that_reads_a_row_adds_to_that_row_of_the_gradient():
-    """Else each step back would cost what all rows together cost."""
+def test_a_step_that_reads_a_row_costs_no_more_where_there_are_more_rows():
+    """The gradient of what it reads from is added to in that row alone."""
 
-    def run(kernel, xs, state):
-        return gradient(loop)(kernel, xs, state)[1]
+    def work(rows):
+        run = jax.jit(lambda kernel, xs, state: gradient(loop)(kernel, xs, state)[1])
+        args = data()[0], jnp.zeros((rows, ROWS, UNITS)), data()[2]
+        return run.lower(*args).compile().cost_analysis()["flops"]
 
-    wide = jnp.zeros((50, ROWS, UNITS))
-    text = jax.jit(run).lower(data()[0], wide, data()[2]).compile().as_text()
-    full = [
-        line for line in text.splitlines() if " add(" in line and "[50,2,3]" in line
-    ]
-    assert not full
+    assert work(5000) == work(50)
