@@ -164,6 +164,9 @@ class TensorArray:
     def read(self, index: ArrayLike, name: str | None = None) -> Array:
         """The element at `index`, an int or an integer scalar; reading never clears.
 
+        Under jit a read out of range gives zeros, so no `lax.cond` needs to stand
+        around it; inside of one, JAX makes the gradient of all elements at each read.
+
         Raises:
             ValueError: If `index` is out of range (also an `IndexError`), or the shape
                 of the element is not known as nothing was written.
