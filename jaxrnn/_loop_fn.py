@@ -46,11 +46,6 @@ class FirstCall:
     emit: PyTree
     loop_state: PyTree
 
-    @property
-    def batch_size(self) -> int:
-        """The number of rows, that of the first leaf of the inputs."""
-        return jax.tree.leaves(self.next_input)[0].shape[0]
-
 
 def hold_first_call(cell: Any, returned: Any) -> FirstCall:
     """The first call's results, if they are what the protocol asks for.
