@@ -3,12 +3,14 @@
 Drivers: `dynamic_rnn`, `bidirectional_dynamic_rnn`, `stack_bidirectional_dynamic_rnn`;
 `raw_rnn`, with `TensorArray`; over lists of steps `static_rnn`,
 `static_bidirectional_rnn`, `stack_bidirectional_rnn`, and `static_state_saving_rnn`
-with `StateSaver`.
+with `StateSaver`; over sequences laid end to end (`pack_sequences` makes
+`PackedSequences` of them) `packed_rnn`.
 
 Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
 `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`, `DeviceWrapper`. For your own:
 `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`, `TensorShape`; what drivers take:
-`BoundCell`, `RNNCellLike`.
+`BoundCell`, `RNNCellLike`; for a cell that has its own way over whole sequences:
+`Steps`, `DeclinedError`.
 
 Modules: `jaxrnn.decode`, `jaxrnn.lite`, `jaxrnn.testing`.
 """
@@ -24,7 +26,13 @@ from ._cells._gru import GRUCell as GRUCell
 from ._cells._lstm import LSTMCell as LSTMCell
 from ._cells._lstm_state import LSTMStateTuple as LSTMStateTuple
 from ._dynamic_rnn import dynamic_rnn as dynamic_rnn
+from ._packed_rnn import packed_rnn as packed_rnn
+from ._packing import (
+    PackedSequences as PackedSequences,
+    pack_sequences as pack_sequences,
+)
 from ._raw_rnn import raw_rnn as raw_rnn
+from ._sequence import DeclinedError as DeclinedError
 from ._stack_bidirectional import (
     stack_bidirectional_dynamic_rnn as stack_bidirectional_dynamic_rnn,
     stack_bidirectional_rnn as stack_bidirectional_rnn,
@@ -35,6 +43,7 @@ from ._state_saving_rnn import (
 )
 from ._static_bidirectional import static_bidirectional_rnn as static_bidirectional_rnn
 from ._static_rnn import static_rnn as static_rnn
+from ._steps import Steps as Steps
 from ._tensor_array import TensorArray as TensorArray
 from ._tensor_shape import TensorShape as TensorShape
 from ._typing import RNNCellLike as RNNCellLike

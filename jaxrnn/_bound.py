@@ -1,12 +1,14 @@
 """A cell together with its parameters."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 
 from . import _keys
 from ._errors import Described
+from ._steps import Steps
 from ._typing import Array, DType, Params, PyTree, Size
 
 
@@ -49,6 +51,15 @@ class BoundCell:
             return _keys.apply_cell(self.cell, self.params, inputs, state, key=self.key)
         with jax.named_scope(scope):
             return self(inputs, state)
+
+    def apply_sequence(
+        self, inputs: PyTree, state: PyTree, steps: Steps, history: bool = False
+    ) -> tuple[PyTree, PyTree]:
+        """All steps at once; see `RNNCell.apply_sequence`."""
+        keys = None if self.key is None else functools.partial(_keys.at_step, self.key)
+        return self.cell.apply_sequence(
+            self.params, inputs, state, steps, keys, history
+        )
 
     def __repr__(self) -> str:
         shapes = jax.tree.map(lambda leaf: Described(leaf), self.params)

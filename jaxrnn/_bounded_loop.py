@@ -35,7 +35,7 @@ from ._flat import (
     write_rows,
     zero_tangent,
 )
-from ._sharding import as_varying_as, zero_rows
+from ._sharding import as_varying_as, zeros_along
 from ._transposable import transposable
 from ._typing import Array, PyTree
 
@@ -147,7 +147,7 @@ class _Loop:
         # Rows that are not written hold what a step can start from, in case that under
         # vmap a derivative is taken there too, and dropped.
         record = [rows(x) for x in split(changing, recorded)[1]]
-        ys = [zero_rows(self.limit, y) for y in self.y_types]
+        ys = [zeros_along(0, self.limit, y) for y in self.y_types]
         n, ys = as_varying_as((consts, changing), (jnp.zeros((), jnp.int32), ys))
         if not self.limit:
             return n, changing, ys, record

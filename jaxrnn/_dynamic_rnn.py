@@ -1,12 +1,7 @@
 """`dynamic_rnn`: a cell over the steps of padded sequences, one compiled loop."""
 
-import functools
-from typing import Any
-
 import jax
-import jax.numpy as jnp
 
-from . import _masking
 from ._arguments import (
     as_lengths,
     as_scope,
@@ -17,12 +12,9 @@ from ._arguments import (
     check_swap_memory,
     check_time_major,
 )
-from ._initial_state import output_dtype, zero_state
-from ._keys import cell_at_step
-from ._probe import probe
-from ._sharding import lay_out
-from ._trees import is_pytree_of_arrays
-from ._typing import Array, ArrayLike, DType, PyTree, RNNCellLike
+from ._initial_state import output_dtype
+from ._over_time import over_time
+from ._typing import ArrayLike, DType, PyTree, RNNCellLike
 
 
 def dynamic_rnn(
@@ -97,9 +89,9 @@ def dynamic_rnn(
     if initial_state is not None:
         initial_state = as_state(where, "initial_state", initial_state)
     dtype = output_dtype(where, initial_state, dtype)
-    run = _run_compiled if _is_known_by_value(cell) else _run
     with jax.named_scope(as_scope(where, scope, "rnn")):
-        return run(
+        return over_time(
+            where,
             cell,
             inputs,
             lengths,
@@ -108,84 +100,3 @@ def dynamic_rnn(
             unroll=unroll,
             time_major=bool(time_major),
         )
-
-
-def _is_known_by_value(cell: RNNCellLike) -> bool:
-    """Whether one compilation serves all that are equal to this cell."""
-    unbound = getattr(cell, "cell", None)
-    return is_pytree_of_arrays(cell) and not getattr(
-        unbound, "closes_over_arrays", False
-    )
-
-
-def _run(
-    cell: RNNCellLike,
-    inputs: PyTree,
-    lengths: Array | None,
-    initial_state: PyTree,
-    *,
-    dtype: DType,
-    unroll: int,
-    time_major: bool,
-) -> tuple[PyTree, PyTree]:
-    xs = inputs if time_major else _swap_time_and_batch(inputs)
-    time, batch_size = jax.tree.leaves(xs)[0].shape[:2]
-    state = initial_state
-    if state is None:
-        state = zero_state("dynamic_rnn", cell, batch_size, dtype)
-    cell, lengths, state = lay_out(cell, xs, lengths, state)
-    inputs_0 = _masking.first_inputs(xs)
-    probe("dynamic_rnn", cell, inputs_0, state, dtype, strict=lengths is not None)
-
-    if lengths is None:
-        step = functools.partial(_step, cell)
-    else:
-        bound = _masking.steps_to_run(lengths)
-        first = _masking.first_step(lengths, inputs_0, state)
-        step = functools.partial(_masked_step, cell, lengths, bound, first)
-    ts = jnp.arange(time, dtype=jnp.int32)
-    # A symbolic time cannot be split into turns of several steps.
-    unroll = unroll if isinstance(time, int) else 1
-    state, outputs = jax.lax.scan(step, state, (ts, xs), unroll=unroll)
-    # Without lengths a list passes for a tuple; the declared kind is what comes back.
-    outputs = _like(cell.output_size, outputs)
-    return (outputs if time_major else _swap_time_and_batch(outputs)), state
-
-
-# Eagerly, a loop over a new closure would compile on every call.
-_run_compiled = jax.jit(
-    _run, static_argnames=("dtype", "unroll", "time_major"), inline=True
-)
-
-
-def _step(
-    cell: RNNCellLike, state: PyTree, scanned: tuple[Array, PyTree]
-) -> tuple[PyTree, PyTree]:
-    t, inputs = scanned
-    output, new_state = cell_at_step(cell, t)(inputs, state)
-    return _like(state, new_state), output
-
-
-def _masked_step(
-    cell: RNNCellLike,
-    lengths: Array,
-    bound: Array,
-    first: PyTree,
-    state: PyTree,
-    scanned: tuple[Array, PyTree],
-) -> tuple[PyTree, PyTree]:
-    t, inputs = scanned
-    alive, running = t < lengths, t < bound
-    seen = _masking.shown(alive, running, inputs, state, first)
-    output, new_state = cell_at_step(cell, t)(*seen)
-    new_state = _masking.advance(alive, running, new_state, state)
-    return new_state, _masking.zero_dead(alive, output)
-
-
-def _like(structure: Any, tree: PyTree) -> PyTree:
-    """The leaves of `tree` in the nest of `structure`."""
-    return jax.tree.unflatten(jax.tree.structure(structure), jax.tree.leaves(tree))
-
-
-def _swap_time_and_batch(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)

@@ -78,15 +78,18 @@ def shown(
     return choose(running, (zero_dead(alive, inputs), state), first)
 
 
-def first_inputs(xs: PyTree) -> PyTree:
+def first_inputs(xs: PyTree, axis: int) -> PyTree:
     """One step of `xs`, the first; zeros if there is none, as a loop is traced anyway.
 
     Args:
-        xs: Inputs, each leaf `[time, batch, ...]`.
+        xs: Inputs.
+        axis: Their time axis.
     """
 
     def first(x: Array) -> Array:
-        return x[0] if x.shape[0] else jnp.zeros(x.shape[1:], x.dtype)
+        if x.shape[axis]:
+            return jax.lax.index_in_dim(x, 0, axis, keepdims=False)
+        return jnp.zeros(x.shape[:axis] + x.shape[axis + 1 :], x.dtype)
 
     return jax.tree.map(first, xs)
 

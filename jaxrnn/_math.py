@@ -15,10 +15,15 @@ def affine(params: Params, operands: Sequence[Array], dtype: DType) -> Array:
     does; the product is accumulated in `dtype` where that is wider than the operands'.
     """
     joined = jnp.concatenate(operands, axis=-1) if len(operands) > 1 else operands[0]
-    z = jnp.dot(joined, params["kernel"], preferred_element_type=dtype)
+    z = dot(joined, params["kernel"], dtype)
     if "bias" not in params:
         return z
     return z + params["bias"].astype(dtype)[None, :]
+
+
+def dot(operand: Array, kernel: Array, dtype: DType) -> Array:
+    """`operand @ kernel`, accumulated in `dtype`."""
+    return jnp.dot(operand, kernel, preferred_element_type=dtype)
 
 
 def clip_symmetric(x: Array, bound: float) -> Array:

@@ -153,7 +153,7 @@ def raw_rnn(
         time = jnp.zeros((), jnp.int32)
         first = hold_first_call(cell, loop_fn(time, None, None, None))
         xs = jax.tree.map(lambda x: x[None], first.next_input)
-        cell, finished, state = lay_out(cell, xs, first.finished, first.state)
+        cell, finished, state = lay_out(cell, xs, first.finished, first.state, 1)
 
         def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
             return _step(cell, loop_fn, first.emit, time, carry)

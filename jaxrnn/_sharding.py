@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ._errors import is_key
 from ._masking import rows
@@ -14,12 +14,12 @@ from ._typing import Array, PyTree
 
 
 def lay_out(
-    cell: Any, xs: PyTree, lengths: Array | None, state: PyTree
+    cell: Any, xs: PyTree, lengths: Array | None, state: PyTree, batch_axis: int
 ) -> tuple[Any, Array | None, PyTree]:
-    """All but `xs`, `[time, batch, ...]`, over devices as the rows of `xs` are."""
+    """All but `xs` over devices as the rows of `xs` are, along their `batch_axis`."""
     if not is_pytree_of_arrays(cell):
-        return cell, *as_rows_of(xs, (lengths, state), 1)
-    lengths, state = as_rows_of(xs, (lengths, state), 1, beside=cell)
+        return cell, *as_rows_of(xs, (lengths, state), batch_axis)
+    lengths, state = as_rows_of(xs, (lengths, state), batch_axis, beside=cell)
     return as_varying_as(xs, cell), lengths, state
 
 
@@ -70,12 +70,22 @@ def as_varying_as(xs: PyTree, tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: _minus_nothing(jnp.asarray(leaf), mask), tree)
 
 
-def zero_rows(count: int, like: Any) -> Array:
-    """Zeros `[count, ...]`, each row of the type `like`, sharded as that is."""
-    zeros = jnp.zeros((count, *like.shape), like.dtype)
+def sharding_of(x: Array, beside: Array) -> Any:
+    """What a product of `beside` must be told to be laid out as `x` is, if anything."""
+    mesh = jax.typeof(beside).sharding.mesh
+    if AxisType.Explicit not in mesh.axis_types:
+        return None
+    return NamedSharding(mesh, jax.typeof(x).sharding.spec)
+
+
+def zeros_along(axis: int, count: int, like: Any) -> Array:
+    """Zeros, `count` of the type `like` along a new axis, sharded as that is."""
+    shape = (*like.shape[:axis], count, *like.shape[axis:])
+    zeros = jnp.zeros(shape, like.dtype)
     if AxisType.Explicit not in jax.sharding.get_abstract_mesh().axis_types:
         return zeros
-    return jax.sharding.reshard(zeros, PartitionSpec(None, *like.sharding.spec))
+    spec = like.sharding.spec
+    return jax.sharding.reshard(zeros, PartitionSpec(*spec[:axis], None, *spec[axis:]))
 
 
 def _no_row(xs: PyTree, batch_axis: int) -> Array:

@@ -123,7 +123,7 @@ def unrolled(
         state = initial_state
         if state is None:
             state = zero_state(where, cell, batch_size, dtype)
-        cell, lengths, state = lay_out(cell, stacked(steps[:1]), lengths, state)
+        cell, lengths, state = lay_out(cell, stacked(steps[:1]), lengths, state, 1)
         if lengths is None:
             return _run(where, cell, steps, state)
         return _run_masked(where, cell, steps, state, lengths, dtype)

@@ -6,6 +6,7 @@ loop that ends at run time) or slow, the transpose can be written out; unlike a
 again, as its transpose can.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,8 @@ def transposable(
     leaves, res_tree = jax.tree.flatten(res)
     count, out_tree = len(leaves), jax.tree.structure(out)
 
+    # Compiled, as outside of jit the transpose is all that a second call runs.
+    @functools.partial(jax.jit, inline=True)
     def flat_backward(*leaves: Any) -> list:
         res = res_tree.unflatten(leaves[:count])
         return jax.tree.leaves(backward(res, out_tree.unflatten(leaves[count:])))
@@ -126,7 +129,9 @@ def _batch(
     outs = _transposable_p.bind(
         *args,
         forward=jax.make_jaxpr(batched)(*args),
-        backward=jax.vmap(backward, (*axes, *[0] * len(forward.out_avals))),
+        backward=jax.jit(
+            jax.vmap(backward, (*axes, *[0] * len(forward.out_avals))), inline=True
+        ),
         count=count,
     )
     return outs, [0] * len(outs)

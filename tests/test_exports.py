@@ -74,7 +74,7 @@ def test_a_modules_help_names_all_that_is_public(module):
 
 
 FUNCTIONS = {name for name, value in PUBLIC.items() if inspect.isfunction(value)}
-OURS = {"FunctionCell", "StateSaver"}
+OURS = {"FunctionCell", "StateSaver", "pack_sequences", "packed_rnn"}
 DECODERS = [f for _, f in inspect.getmembers(jaxrnn.decode, inspect.isfunction)]
 LITE = [v for k, v in vars(jaxrnn.lite).items() if not k.startswith("_")]
 DOCUMENTED = [PUBLIC[name] for name in sorted(FUNCTIONS | CELLS | {"TensorArray"})]

@@ -41,6 +41,8 @@ def test_same_as_tensorflow(case):
     for part, path, got, wanted in replay.pairs(case):
         exact = np.issubdtype(wanted.dtype, np.integer)
         rtol, atol = (0, 0) if exact else TOLERANCES[case["dtype"]]
+        # An entry that is a small sum of large terms is rounded as those are.
+        atol *= max(1, np.abs(wanted).max(initial=0).item())
         np.testing.assert_allclose(
             got.astype(np.float64),
             wanted.astype(np.float64),

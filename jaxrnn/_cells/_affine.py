@@ -12,12 +12,16 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from .._affine_sequence import affine_sequence
 from .._arguments import as_dtype
 from .._errors import describe
 from .._initializers import ParamSpec, make_params
 from .._keys import check_key
 from .._math import affine, widest_dtype
+from .._sequence import DeclinedError
+from .._steps import Steps
 from .._typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from ._base import RNNCell
 from ._checks import check_floating, check_params, check_state, check_step_inputs
@@ -34,7 +38,7 @@ class Stage:
 
     Attributes:
         update: `update(params, z, carry) -> (operand, carry)`, elementwise over rows;
-            `params` are the cell's, all of them.
+            `params` are those of the cell's `elementwise_specs`.
         rows: The size of the operand.
         columns: The size of z.
         kernel: The initializer of the kernel.
@@ -64,9 +68,33 @@ class Stage:
     ) -> Array:
         """z, `[batch, columns]` in `dtype`."""
         operands = (inputs, operand) if self.takes_inputs else (operand,)
-        return affine(
-            params if self.path is None else params[self.path], operands, dtype
-        )
+        return affine(self._own(params), operands, dtype)
+
+    def parts(self, params: Params, depth: int) -> Params:
+        """The product's parameters, with what multiplies the inputs apart.
+
+        `{"state": [rows, columns], "inputs": [depth, columns], "bias": [columns]}`, of
+        which the last two may be missing.
+        """
+        own = self._own(params)
+        parts = {"state": own["kernel"]}
+        if self.takes_inputs:
+            parts["inputs"], parts["state"] = jnp.split(own["kernel"], [depth])
+        return parts | {name: own[name] for name in own.keys() & {"bias"}}
+
+    def join(self, parts: Params) -> Params:
+        """What `parts` took apart, under its names."""
+        kernel = parts["state"]
+        if self.takes_inputs:
+            kernel = jnp.concatenate([parts["inputs"], kernel])
+        own = {
+            "kernel": kernel,
+            **{name: parts[name] for name in parts.keys() & {"bias"}},
+        }
+        return own if self.path is None else {self.path: own}
+
+    def _own(self, params: Params) -> Params:
+        return params if self.path is None else params[self.path]
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -120,13 +148,66 @@ class AffineCell(RNNCell):
         """
         del key
         inputs, state = self._checked(params, inputs, state)
+        product = lambda k, stage, *args: stage.product(*args)
+        output, new_state, _, _ = self.chain(product, params, inputs, state)
+        return output, new_state
+
+    def apply_sequence(
+        self,
+        params: Params,
+        inputs: Array,
+        state: PyTree,
+        steps: Steps,
+        keys: Callable | None = None,
+        history: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        """All steps at once, with gradients in large products; see `RNNCell`."""
+        del keys
+        if self.closes_over_arrays:
+            raise DeclinedError("its functions close over arrays")
+        if not isinstance(steps.time, int):
+            raise DeclinedError("the number of steps is symbolic")
+        return affine_sequence(self, params, inputs, state, steps, history)
+
+    def chain(
+        self, product: Callable, params: Params, inputs: Array, state: PyTree
+    ) -> tuple[PyTree, PyTree, list, list]:
+        """One step by its stages.
+
+        Args:
+            product: `product(k, stage, params, inputs, operand, dtype)` makes the z of
+                stage number k.
+            params: The cell's parameters.
+            inputs: One step of inputs.
+            state: The state before the step.
+
+        Returns:
+            `(output, new_state, zs, operands)`, the last two with an entry a stage.
+        """
+        zs, operands, small = [], [], self.elementwise(params)
         with jax.named_scope(self._scope()):
             operand, carry = self.enter(state)
             dtype = widest_dtype(state)
-            for stage in self.stages:
-                z = stage.product(params, inputs, operand, dtype)
-                operand, carry = stage.update(params, z, carry)
-            return operand, carry
+            for k, stage in enumerate(self.stages):
+                operands.append(operand)
+                zs.append(product(k, stage, params, inputs, operand, dtype))
+                operand, carry = stage.update(small, zs[-1], carry)
+            return operand, carry, zs, operands
+
+    def elementwise(self, params: Params) -> Params:
+        """The parameters that the updates use by themselves."""
+        return {name: params[name] for name in self.elementwise_specs()}
+
+    def parts(self, params: Params, depth: int) -> list[Params]:
+        """The parameters of each stage's product; see `Stage.parts`."""
+        return [stage.parts(params, depth) for stage in self.stages]
+
+    def join(self, parts: list[Params], small: Params) -> Params:
+        """All parameters, of what `parts` and `elementwise` took apart."""
+        params = dict(small)
+        for stage, part in zip(self.stages, parts, strict=True):
+            params |= stage.join(part)
+        return params
 
     def _checked(
         self, params: Params, inputs: PyTree, state: PyTree

@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import re
 import types
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,10 @@ from .._arguments import as_dtype
 from .._bound import BoundCell
 from .._errors import describe, is_array
 from .._keys import check_key
+from .._sequence import DeclinedError
+from .._steps import Steps
 from .._trees import as_typed, map_sizes, named_leaves
-from .._typing import DType, Key, Params, PyTree, Shaped, Size
+from .._typing import Array, DType, Key, Params, PyTree, Shaped, Size
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -79,6 +82,39 @@ class RNNCell(abc.ABC):
         Returns:
             `(output, new_state)`; the state keeps its structure, shapes and dtypes.
         """
+
+    def apply_sequence(
+        self,
+        params: Params,
+        inputs: PyTree,
+        state: PyTree,
+        steps: Steps,
+        keys: Callable[[Array], Any] | None = None,
+        history: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        """All steps at once, as a loop over `apply` gives them, values and gradients.
+
+        A driver asks for this first, and runs `apply` step by step if it is declined,
+        as it is here: a cell without a faster way need not know of it.
+
+        Args:
+            params: Parameters as `init` makes them.
+            inputs: All steps of inputs, each leaf `[batch, time, ...]`, or
+                `[time, batch, ...]` if `steps.axis` is 0.
+            state: The initial state, each leaf `[batch, ...]`.
+            steps: Which steps there are, and which rows are alive in them.
+            keys: `keys(t)` is the random key of step t; None for a deterministic run.
+            history: Whether the outputs are pairs of output and new state.
+
+        Returns:
+            `(outputs, state)`: the outputs of all steps along the same axis, zeros in
+            rows that are not alive; the state after each row's last step.
+
+        Raises:
+            DeclinedError: If there is no such way for this cell and these steps; says
+                why.
+        """
+        raise DeclinedError(f"{type(self).__name__} has no way of its own")
 
     def bind(self, params: Params, key: Key | None = None) -> BoundCell:
         """The cell with its parameters: what a driver takes.

@@ -13,6 +13,8 @@ from .._cells._checks import check_number, set_field
 from .._cells._lstm_state import LSTMStateTuple
 from .._errors import describe
 from .._keys import apply_cell, fold, run_key, step_key
+from .._sequence import DeclinedError
+from .._steps import Steps
 from .._tensor_array import is_tensor_array
 from .._trees import map_named, size_shapes
 from .._typing import Array, DType, Key, Params, PyTree, Size
@@ -99,6 +101,47 @@ class DropoutWrapper(WrapperCell):
         everything = jax.tree.map(lambda _: True, output)
         output = self._drop("output", output, everything, self.output_keep_prob, key)
         return output, state
+
+    def apply_sequence(
+        self,
+        params: Params,
+        inputs: PyTree,
+        state: PyTree,
+        steps: Steps,
+        keys: Callable[[Array], Any] | None = None,
+        history: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        """The cell's sequences between two dropouts; see `RNNCell.apply_sequence`.
+
+        Raises:
+            DeclinedError: If the state is dropped, or the cell declines.
+        """
+        if keys is not None and self.state_keep_prob < 1:
+            raise DeclinedError("DropoutWrapper drops the state at every step")
+        if keys is None:
+            own_keys, drop = None, lambda salt, tree, keep_prob: tree
+        else:
+            own_keys = lambda t: fold(keys(t), self._stream("cell", 0))
+
+            def drop(salt: str, tree: PyTree, keep_prob: float) -> PyTree:
+                everything = jax.tree.map(lambda _: True, tree)
+
+                def drop_step(t: Array) -> PyTree:
+                    step = steps.read(tree, t)
+                    return self._drop(salt, step, everything, keep_prob, keys(t))
+
+                return tree if keep_prob == 1 else steps.stack(drop_step)
+
+            if self.variational_recurrent and self.input_keep_prob < 1:
+                self._check_input_size(steps.read(inputs, jnp.int32(0)))
+        inputs = drop("input", inputs, self.input_keep_prob)
+        own_steps = steps.of(inputs, state, steps.fresh)
+        outputs, state = self.cell.apply_sequence(
+            params, inputs, state, own_steps, own_keys, history
+        )
+        outputs, states = outputs if history else (outputs, None)
+        outputs = drop("output", outputs, self.output_keep_prob)
+        return (outputs, states) if history else outputs, state
 
     def _drop(
         self, salt: str, tree: PyTree, chosen: PyTree, keep_prob: float, key: Any

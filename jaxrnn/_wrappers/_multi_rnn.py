@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import jax
@@ -12,8 +12,9 @@ from .._cells._base import RNNCell
 from .._cells._checks import set_field
 from .._errors import EntryError, describe, noting
 from .._keys import apply_cell, fold
+from .._steps import Steps
 from .._trees import size_shapes
-from .._typing import DType, Key, Params, PyTree, Shaped, Size
+from .._typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from ._base import check_wrapped
 
 
@@ -117,9 +118,46 @@ class MultiRNNCell(RNNCell):
                     cell, params[self._name(i)], inputs, cell_state, fold(key, i)
                 )
             new_states.append(new_state)
-        if self.state_is_tuple:
-            return inputs, tuple(new_states)
-        return inputs, jnp.concatenate(new_states, axis=-1)
+        return inputs, self._join(new_states)
+
+    def apply_sequence(
+        self,
+        params: Params,
+        inputs: PyTree,
+        state: PyTree,
+        steps: Steps,
+        keys: Callable[[Array], Any] | None = None,
+        history: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        """Layer by layer, each over all steps; see `RNNCell.apply_sequence`.
+
+        Raises:
+            DeclinedError: If one of the cells declines.
+        """
+        self._check_params(params)
+        fresh = steps.fresh if steps.fresh is None else self._split(steps.fresh)
+        new_states, histories = [], []
+        for i, (cell, cell_state) in enumerate(
+            zip(self.cells, self._split(state), strict=True)
+        ):
+            own_steps = steps.of(inputs, cell_state, fresh and fresh[i])
+            own_keys = keys and (lambda t, i=i: fold(keys(t), i))
+            own_params = params[self._name(i)]
+            with noting(self._place(i)):
+                inputs, new_state = cell.apply_sequence(
+                    own_params, inputs, cell_state, own_steps, own_keys, history
+                )
+            if history:
+                inputs, states = inputs
+                histories.append(states)
+            new_states.append(new_state)
+        outputs = (inputs, self._join(histories)) if history else inputs
+        return outputs, self._join(new_states)
+
+    def _join(self, states: list[PyTree]) -> PyTree:
+        return (
+            tuple(states) if self.state_is_tuple else jnp.concatenate(states, axis=-1)
+        )
 
     def _name(self, i: int) -> str:
         return f"cell_{self.owners[i]}"

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 
 from .._errors import describe
 from .._keys import apply_cell
+from .._sequence import DeclinedError
+from .._steps import Steps
 from .._trees import check_structure, named_leaves
-from .._typing import Key, Params, PyTree
+from .._typing import Array, Key, Params, PyTree
 from ._base import WrapperCell
 
 
@@ -49,6 +51,29 @@ class ResidualWrapper(WrapperCell):
         output, new_state = apply_cell(self.cell, params, inputs, state, key)
         combine = self.residual_fn or _add
         return combine(inputs, output), new_state
+
+    def apply_sequence(
+        self,
+        params: Params,
+        inputs: PyTree,
+        state: PyTree,
+        steps: Steps,
+        keys: Callable[[Array], Any] | None = None,
+        history: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        """The cell's sequences and the sum; see `RNNCell.apply_sequence`.
+
+        Raises:
+            DeclinedError: If there is a `residual_fn`, or the cell declines.
+        """
+        if self.residual_fn is not None:
+            raise DeclinedError("`residual_fn` is a function of one step")
+        outputs, state = self.cell.apply_sequence(
+            params, inputs, state, steps, keys, history
+        )
+        outputs, states = outputs if history else (outputs, None)
+        outputs = steps.zero_dead(_add(inputs, outputs))
+        return (outputs, states) if history else outputs, state
 
 
 def _add(inputs: PyTree, output: PyTree) -> PyTree:

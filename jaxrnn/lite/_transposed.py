@@ -2,13 +2,15 @@
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from .._cells._affine import AffineCell, init_by_specs
 from .._cells._base import RNNCell
 from .._cells._checks import check_params, check_step_inputs, set_field
 from .._errors import noting
-from .._typing import DType, Key, Params, PyTree, Shaped, Size
+from .._steps import Steps
+from .._typing import Array, DType, Key, Params, PyTree, Shaped, Size
 
 
 class TransposedCell(RNNCell):
@@ -78,3 +80,21 @@ class TransposedCell(RNNCell):
         inputs = check_step_inputs(name, inputs)
         check_params(name, params, self.param_specs(inputs.shape[-1]), inputs.dtype)
         return self.core.apply(self.core_params(params), inputs, state, key=key)
+
+    def apply_sequence(
+        self,
+        params: Params,
+        inputs: PyTree,
+        state: PyTree,
+        steps: Steps,
+        keys: Callable[[Array], Any] | None = None,
+        history: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        """All steps at once, the matrices joined once; see `RNNCell.apply_sequence`.
+
+        Raises:
+            DeclinedError: If the cell of the core declines.
+        """
+        return self.core.apply_sequence(
+            self.core_params(params), inputs, state, steps, keys, history
+        )

@@ -1,0 +1,116 @@
+"""A cell over a time axis, compiled: what `dynamic_rnn` and `packed_rnn` share."""
+
+from typing import Any
+
+import jax
+
+from . import _masking
+from ._initial_state import zero_state
+from ._keys import cell_at_step
+from ._probe import probe
+from ._sequence import run_sequence
+from ._sharding import lay_out
+from ._steps import Steps, longest
+from ._trees import is_pytree_of_arrays
+from ._typing import Array, DType, PyTree, RNNCellLike
+
+
+def over_time(
+    where: str,
+    cell: RNNCellLike,
+    inputs: PyTree,
+    lengths: Array | None,
+    state: PyTree,
+    restarts: tuple[Array, PyTree] | None = None,
+    *,
+    dtype: DType,
+    unroll: int,
+    time_major: bool,
+) -> tuple[PyTree, PyTree]:
+    """`(outputs, state)` of `cell` over all steps.
+
+    Args:
+        where: The driver, for messages.
+        cell: What is called, as a driver takes it.
+        inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`.
+        lengths: `[batch]`, or None for all steps.
+        state: The initial state, or None for the zero state.
+        restarts: `(starts, fresh)` of `Steps`, where a row holds several sequences;
+            then the states after all steps come back, in place of the last.
+        dtype: The dtype of the zero state and of the outputs.
+        unroll: The steps in one turn of a loop of steps.
+        time_major: Whether time is the first axis.
+    """
+    # Eagerly, a loop over a new closure would compile on every call.
+    run = _run_compiled if _is_known_by_value(cell) else _run
+    return run(
+        cell,
+        inputs,
+        lengths,
+        state,
+        restarts,
+        where=where,
+        dtype=dtype,
+        unroll=unroll,
+        axis=0 if time_major else 1,
+    )
+
+
+def _is_known_by_value(cell: RNNCellLike) -> bool:
+    """Whether one compilation serves all that are equal to this cell."""
+    unbound = getattr(cell, "cell", None)
+    return is_pytree_of_arrays(cell) and not getattr(
+        unbound, "closes_over_arrays", False
+    )
+
+
+def _run(
+    cell: RNNCellLike,
+    inputs: PyTree,
+    lengths: Array | None,
+    state: PyTree,
+    restarts: tuple[Array, PyTree] | None,
+    *,
+    where: str,
+    dtype: DType,
+    unroll: int,
+    axis: int,
+) -> tuple[PyTree, PyTree]:
+    leaf = jax.tree.leaves(inputs)[0]
+    time, batch_size = leaf.shape[axis], leaf.shape[1 - axis]
+    if state is None:
+        state = zero_state(where, cell, batch_size, dtype)
+    cell, lengths, state = lay_out(cell, inputs, lengths, state, 1 - axis)
+    inputs_0 = _masking.first_inputs(inputs, axis)
+    probe(where, cell, inputs_0, state, dtype, strict=lengths is not None)
+    bound = None if lengths is None else longest(lengths, time)
+    starts, fresh = restarts or (None, None)
+    steps = Steps(lengths, bound, starts=starts, time=time, axis=axis)
+    steps = steps.of(inputs, state, fresh)
+
+    def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        return cell_at_step(cell, t)(inputs, state)
+
+    outputs, state = run_sequence(
+        getattr(cell, "apply_sequence", None),
+        apply,
+        inputs,
+        state,
+        steps,
+        history=restarts is not None,
+        unroll=unroll,
+    )
+    if restarts is None:
+        return _like(cell.output_size, outputs), state
+    outputs, states = outputs
+    return _like(cell.output_size, outputs), states
+
+
+_run_compiled = jax.jit(
+    _run, static_argnames=("where", "dtype", "unroll", "axis"), inline=True
+)
+
+
+def _like(structure: Any, tree: PyTree) -> PyTree:
+    """Without lengths a list passes for a tuple: the declared kind comes back."""
+    return jax.tree.unflatten(jax.tree.structure(structure), jax.tree.leaves(tree))
