@@ -57,8 +57,8 @@ class BoundCell:
     ) -> tuple[PyTree, PyTree]:
         """All steps at once; see `RNNCell.apply_sequence`."""
         keys = None if self.key is None else functools.partial(_keys.at_step, self.key)
-        return self.cell.apply_sequence(
-            self.params, inputs, state, steps, keys, history
+        return _keys.apply_cell_sequence(
+            self.cell, self.params, inputs, state, steps, keys, history
         )
 
     def __repr__(self) -> str:

@@ -30,6 +30,12 @@ def dynamic_rnn(
 ) -> tuple[PyTree, PyTree]:
     """Runs `cell` over the time axis of `inputs`.
 
+    Cells that are products and elementwise updates (`AffineCell`: all of the core), and
+    stacks, residuals and dropout around them, are run over whole sequences at once: the
+    gradients of their kernels are made in large products, and the loop ends at the
+    longest row. Any other cell is run step by step over all of the time axis; the
+    logger "jaxrnn" says so, and why, at level DEBUG.
+
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object with `state_size`,
             `output_size`, `zero_state` and a call `(inputs, state) -> (output,

@@ -7,6 +7,7 @@ hold other cells; any other cell sees the plain key of the step.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -74,3 +75,19 @@ def apply_cell(
     if not getattr(cell, "holds_cells", False):
         key = step_key(key)
     return cell.apply(params, inputs, state, key=key)
+
+
+def apply_cell_sequence(
+    cell: Any,
+    params: Params,
+    inputs: PyTree,
+    state: PyTree,
+    steps: Any,
+    keys: Callable[[Array], Any] | None,
+    history: bool,
+) -> tuple[PyTree, PyTree]:
+    """`cell.apply_sequence`, with the keys that `apply_cell` would give it."""
+    if keys is not None and not getattr(cell, "holds_cells", False):
+        of_run = keys
+        keys = lambda t: step_key(of_run(t))
+    return cell.apply_sequence(params, inputs, state, steps, keys, history)

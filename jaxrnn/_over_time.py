@@ -1,7 +1,5 @@
 """A cell over a time axis, compiled: what `dynamic_rnn` and `packed_rnn` share."""
 
-from typing import Any
-
 import jax
 
 from . import _masking
@@ -10,7 +8,7 @@ from ._keys import cell_at_step
 from ._probe import probe
 from ._sequence import run_sequence
 from ._sharding import lay_out
-from ._steps import Steps, longest
+from ._steps import Steps, like, longest
 from ._trees import is_pytree_of_arrays
 from ._typing import Array, DType, PyTree, RNNCellLike
 
@@ -100,17 +98,11 @@ def _run(
         history=restarts is not None,
         unroll=unroll,
     )
-    if restarts is None:
-        return _like(cell.output_size, outputs), state
-    outputs, states = outputs
-    return _like(cell.output_size, outputs), states
+    outputs, state = outputs if restarts else (outputs, state)
+    # Without lengths a list passes for a tuple: the declared kind comes back.
+    return like(cell.output_size, outputs), state
 
 
 _run_compiled = jax.jit(
     _run, static_argnames=("where", "dtype", "unroll", "axis"), inline=True
 )
-
-
-def _like(structure: Any, tree: PyTree) -> PyTree:
-    """Without lengths a list passes for a tuple: the declared kind comes back."""
-    return jax.tree.unflatten(jax.tree.structure(structure), jax.tree.leaves(tree))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ._steps import Steps
+from ._steps import Steps, like
 from ._typing import Array, PyTree
 
 _log = logging.getLogger("jaxrnn")
@@ -40,7 +40,8 @@ def run_sequence(
     is_empty = isinstance(steps.time, int) and steps.time == 0
     if apply_sequence is not None and not is_empty:
         try:
-            return apply_sequence(xs, state, steps, history)
+            outputs, last = apply_sequence(xs, state, steps, history)
+            return outputs, like(state, last)
         except DeclinedError as reason:
             _log.debug("the cell is run step by step: %s", reason)
     return scan_steps(apply, xs, state, steps, history, unroll)

@@ -132,7 +132,7 @@ class Steps:
     ) -> tuple[PyTree, PyTree]:
         """The state after step t, and what is put out."""
         if self.lengths is None:
-            return _like(state, new_state), output
+            return like(state, new_state), output
         alive = self.alive(t)
         new_state = _masking.advance(alive, t < self.longest, new_state, state)
         return new_state, _masking.zero_dead(alive, output)
@@ -143,7 +143,7 @@ class Steps:
         return _masking.choose(which >= 0, rows, state)
 
 
-def _like(structure: Any, tree: PyTree) -> PyTree:
+def like(structure: Any, tree: PyTree) -> PyTree:
     """The leaves of `tree` in the nest of `structure`."""
     return jax.tree.unflatten(jax.tree.structure(structure), jax.tree.leaves(tree))
 

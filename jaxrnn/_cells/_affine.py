@@ -13,7 +13,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
+from .. import _masking
 from .._affine_sequence import affine_sequence
 from .._arguments import as_dtype
 from .._errors import describe
@@ -101,6 +103,9 @@ class Stage:
 class AffineCell(RNNCell):
     """A cell given by its `stages`; `init` and `apply` follow from them.
 
+    So does `apply_sequence`, the fast way over whole sequences, forward and backward,
+    as long as `apply` is not overridden and no function holds traced arrays.
+
     Inputs are `[batch, depth]` and floating; inputs, parameters and the state that is
     multiplied share one dtype. A leaf of the state that is only used elementwise may be
     wider: then the elementwise work is done in that dtype.
@@ -148,8 +153,7 @@ class AffineCell(RNNCell):
         """
         del key
         inputs, state = self._checked(params, inputs, state)
-        product = lambda k, stage, *args: stage.product(*args)
-        output, new_state, _, _ = self.chain(product, params, inputs, state)
+        output, new_state, _, _ = self.chain(_product, params, inputs, state)
         return output, new_state
 
     def apply_sequence(
@@ -163,11 +167,25 @@ class AffineCell(RNNCell):
     ) -> tuple[PyTree, PyTree]:
         """All steps at once, with gradients in large products; see `RNNCell`."""
         del keys
-        if self.closes_over_arrays:
-            raise DeclinedError("its functions close over arrays")
+        if type(self).apply is not AffineCell.apply:
+            raise DeclinedError(f"{type(self).__name__} has an `apply` of its own")
+        if self._holds_tracers(params, inputs, state, steps):
+            raise DeclinedError("its functions close over traced arrays")
         if not isinstance(steps.time, int):
             raise DeclinedError("the number of steps is symbolic")
         return affine_sequence(self, params, inputs, state, steps, history)
+
+    def _holds_tracers(
+        self, params: Params, inputs: Array, state: PyTree, steps: Steps
+    ) -> bool:
+        """Whether a step reads traced arrays that are no arguments of it.
+
+        However they came into its functions: no derivative would be taken by them.
+        """
+        step = lambda *args: self.chain(_product, *args)[:2]
+        inputs = _masking.first_inputs(inputs, steps.axis)
+        consts = jax.make_jaxpr(step)(params, inputs, state).consts
+        return any(isinstance(const, Tracer) for const in consts)
 
     def chain(
         self, product: Callable, params: Params, inputs: Array, state: PyTree
@@ -227,6 +245,11 @@ class AffineCell(RNNCell):
                 "or make the state with their dtype (a driver's `dtype`)."
             )
         return inputs, state
+
+
+def _product(k: int, stage: Stage, *args: Any) -> Array:
+    del k
+    return stage.product(*args)
 
 
 def init_by_specs(cell: Any, key: Key, inputs: Shaped | PyTree, dtype: DType) -> Params:

@@ -12,7 +12,7 @@ import numpy as np
 from .._cells._checks import check_number, set_field
 from .._cells._lstm_state import LSTMStateTuple
 from .._errors import describe
-from .._keys import apply_cell, fold, run_key, step_key
+from .._keys import apply_cell, apply_cell_sequence, fold, run_key, step_key
 from .._sequence import DeclinedError
 from .._steps import Steps
 from .._tensor_array import is_tensor_array
@@ -136,8 +136,8 @@ class DropoutWrapper(WrapperCell):
                 self._check_input_size(steps.read(inputs, jnp.int32(0)))
         inputs = drop("input", inputs, self.input_keep_prob)
         own_steps = steps.of(inputs, state, steps.fresh)
-        outputs, state = self.cell.apply_sequence(
-            params, inputs, state, own_steps, own_keys, history
+        outputs, state = apply_cell_sequence(
+            self.cell, params, inputs, state, own_steps, own_keys, history
         )
         outputs, states = outputs if history else (outputs, None)
         outputs = drop("output", outputs, self.output_keep_prob)

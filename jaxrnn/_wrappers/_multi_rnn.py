@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from .._cells._base import RNNCell
 from .._cells._checks import set_field
 from .._errors import EntryError, describe, noting
-from .._keys import apply_cell, fold
+from .._keys import apply_cell, apply_cell_sequence, fold
 from .._steps import Steps
 from .._trees import size_shapes
 from .._typing import Array, DType, Key, Params, PyTree, Shaped, Size
@@ -144,8 +144,8 @@ class MultiRNNCell(RNNCell):
             own_keys = keys and (lambda t, i=i: fold(keys(t), i))
             own_params = params[self._name(i)]
             with noting(self._place(i)):
-                inputs, new_state = cell.apply_sequence(
-                    own_params, inputs, cell_state, own_steps, own_keys, history
+                inputs, new_state = apply_cell_sequence(
+                    cell, own_params, inputs, cell_state, own_steps, own_keys, history
                 )
             if history:
                 inputs, states = inputs

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .._errors import describe
-from .._keys import apply_cell
+from .._keys import apply_cell, apply_cell_sequence
 from .._sequence import DeclinedError
 from .._steps import Steps
 from .._trees import check_structure, named_leaves
@@ -68,8 +68,8 @@ class ResidualWrapper(WrapperCell):
         """
         if self.residual_fn is not None:
             raise DeclinedError("`residual_fn` is a function of one step")
-        outputs, state = self.cell.apply_sequence(
-            params, inputs, state, steps, keys, history
+        outputs, state = apply_cell_sequence(
+            self.cell, params, inputs, state, steps, keys, history
         )
         outputs, states = outputs if history else (outputs, None)
         outputs = steps.zero_dead(_add(inputs, outputs))
