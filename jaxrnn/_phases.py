@@ -17,9 +17,10 @@ from ._steps import Steps, most
 from ._transposable import transposable
 from ._typing import Array, PyTree
 
-# Two phases, of all rows and of half: on a CPU more gained nothing, as a product of
-# fewer rows takes longer for each of them, and every phase is compiled.
-SHARES = (2, 1)
+# The rows of each phase, in eighths. For LSTMs of 64 rows, 200 steps and 256 units on a
+# CPU, lengths spread evenly, gradients took 0.87 of the time of phases of 8 and 4
+# eighths, and 0.56 where one row was long; each phase is compiled.
+EIGHTHS = (8, 6, 4, 2, 1)
 LEAST_ROWS = 16
 
 
@@ -62,7 +63,7 @@ def by_length(
 def _sorted(steps: Steps, order: Array) -> Steps:
     lengths = steps.lengths[order]
     rows = lengths.shape[0]
-    sizes = tuple(-(-rows * share // SHARES[0]) for share in SHARES)
+    sizes = tuple(-(-rows * eighths // 8) for eighths in EIGHTHS)
     # A phase goes on until the next one has room for all rows that do.
     ends = most(jnp.clip(lengths[jnp.asarray(sizes[1:])], 0, steps.longest))
     return replace(

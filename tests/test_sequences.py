@@ -19,6 +19,7 @@ from jaxrnn import (
     LSTMCell,
     MultiRNNCell,
     Stage,
+    _affine_backward as affine_backward,
     _affine_sequence as affine_sequence,
     _phases as phases,
 )
@@ -100,7 +101,7 @@ def test_chunks_whole_and_in_part_give_what_steps_give(
     rows, time, with_lengths, monkeypatch, one_device
 ):
     """Of 4 steps, without and with a rest, and of 1."""
-    monkeypatch.setattr(affine_sequence, "MANY_ROWS", 20)
+    monkeypatch.setattr(affine_backward, "MANY_ROWS", 20)
     cell = LSTMCell(4, use_peepholes=True, num_proj=3)
     args = data(cell, rows, time)
     lengths = None
