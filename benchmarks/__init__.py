@@ -1,0 +1,1 @@
+"""Races jaxrnn against its peers: `python -m benchmarks --help`."""

@@ -1,0 +1,56 @@
+"""The machine in words: nothing that names it."""
+
+import os
+import platform
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+CORES = (
+    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+)
+
+BUSY = 0.15  # A share of the cores' time that is too much for a race.
+
+SETS = ("avx", "avx2", "fma", "f16c", "avx512f", "avx512_bf16", "amx_tile", "asimd")
+
+
+def describe() -> dict[str, str | int]:
+    """Cores, processor, instruction sets, operating system, Python."""
+    return {
+        "cores": CORES,
+        "processor": platform.machine(),
+        "instruction sets": ", ".join(_instruction_sets()) or "unknown",
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }
+
+
+def busy_while(wait: Callable[[], None]) -> float:
+    """The share of the cores' time that went to something while we waited.
+
+    NaN where the system does not tell.
+    """
+    before = _ticks()
+    wait()
+    busy, total = (now - then for now, then in zip(_ticks(), before, strict=True))
+    return busy / total if total else float("nan")
+
+
+def _ticks() -> tuple[int, int]:
+    """All cores' time so far: busy, and in all."""
+    file = Path("/proc/stat")
+    if not file.exists():
+        return 0, 0
+    ticks = [int(field) for field in file.read_text().splitlines()[0].split()[1:9]]
+    idle, waiting = ticks[3:5]
+    return sum(ticks) - idle - waiting, sum(ticks)
+
+
+def _instruction_sets() -> list[str]:
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return []
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", info.read_text(), re.MULTILINE)
+    flags = found[1].split() if found else []
+    return [name for name in SETS if name in flags]

@@ -1,0 +1,121 @@
+"""A plain `lax.scan` as one writes it by hand: one product a step of all gates.
+
+With lengths, `where` keeps the state and zeroes the outputs of rows that are done.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..built import Built
+from ..cases import Case
+from ..data import Data
+from . import _jax, _mgu
+
+USES = ("jax", "jaxlib", "optax")
+
+Tree = dict[str, Any]
+
+
+def build(case: Case, data: Data) -> Built:
+    """The weights are TensorFlow's, with the forget bias folded in."""
+    step = _STEPS[case.layer_cell]
+    is_mgu = case.cell == "mgu"
+    net = _jax.make_net(
+        data,
+        _jax.by_layers(lambda _, *args: _layer(step, *args)),
+        [_to_params(case, weights) for weights in data.weights],
+        lambda params: [_mgu.from_params(p) if is_mgu else _arrays(p) for p in params],
+        make_state=dict,
+        read_state=dict,
+    )
+    return _jax.build(case, data, {"": net})
+
+
+def _to_params(case: Case, weights: dict[str, np.ndarray]) -> Tree:
+    if case.cell == "mgu":
+        return _mgu.to_params(weights)
+    if "c" not in case.state_names:
+        return weights
+    forget = np.repeat(np.array([0, 0, 1, 0], np.float32), case.units)
+    return weights | {"bias": weights["bias"] + forget}
+
+
+def _arrays(params: Tree) -> dict[str, np.ndarray]:
+    return {name: np.asarray(array) for name, array in params.items()}
+
+
+def _layer(
+    step: Callable[..., Tree],
+    params: Tree,
+    inputs: jax.Array,
+    state: Tree,
+    lengths: jax.Array | None,
+) -> tuple[jax.Array, Tree]:
+    """Outputs `[T, B, H]` and the final state, for inputs `[T, B, D]`."""
+
+    def dense(state: Tree, x: jax.Array) -> tuple[Tree, jax.Array]:
+        state = step(params, x, state)
+        return state, state["h"]
+
+    def masked(state: Tree, tx: tuple[jax.Array, jax.Array]) -> tuple[Tree, jax.Array]:
+        t, x = tx
+        alive = (t < lengths)[:, None]
+        new = step(params, x, state)
+        state = {name: jnp.where(alive, new[name], state[name]) for name in state}
+        return state, jnp.where(alive, new["h"], 0)
+
+    if lengths is None:
+        state, outputs = jax.lax.scan(dense, state, inputs)
+    else:
+        steps = jnp.arange(len(inputs))
+        state, outputs = jax.lax.scan(masked, state, (steps, inputs))
+    return outputs, state
+
+
+def _affine(params: Tree, x: jax.Array, h: jax.Array, prefix: str = "") -> jax.Array:
+    product = jnp.concatenate([x, h], axis=-1) @ params[f"{prefix}kernel"]
+    return product + params[f"{prefix}bias"]
+
+
+def _lstm(params: Tree, x: jax.Array, state: Tree) -> Tree:
+    i, g, f, o = jnp.split(_affine(params, x, state["h"]), 4, axis=-1)
+    c = jax.nn.sigmoid(f) * state["c"] + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return {"c": c, "h": jax.nn.sigmoid(o) * jnp.tanh(c)}
+
+
+def _peephole(params: Tree, x: jax.Array, state: Tree) -> Tree:
+    c = state["c"]
+    i, g, f, o = jnp.split(_affine(params, x, state["h"]), 4, axis=-1)
+    i = jax.nn.sigmoid(i + params["w_i_diag"] * c)
+    f = jax.nn.sigmoid(f + params["w_f_diag"] * c)
+    c = f * c + i * jnp.tanh(g)
+    o = jax.nn.sigmoid(o + params["w_o_diag"] * c)
+    return {"c": c, "h": o * jnp.tanh(c)}
+
+
+def _gru(params: Tree, x: jax.Array, state: Tree) -> Tree:
+    h = state["h"]
+    r, u = jnp.split(jax.nn.sigmoid(_affine(params, x, h, "gates/")), 2, axis=-1)
+    c = jnp.tanh(_affine(params, x, r * h, "candidate/"))
+    return {"h": u * h + (1 - u) * c}
+
+
+def _rnn(params: Tree, x: jax.Array, state: Tree) -> Tree:
+    return {"h": jnp.tanh(_affine(params, x, state["h"]))}
+
+
+def _mgu_step(params: Tree, x: jax.Array, state: Tree) -> Tree:
+    return {"h": _mgu.step(params, x, state["h"])}
+
+
+_STEPS = {
+    "lstm": _lstm,
+    "peephole": _peephole,
+    "gru": _gru,
+    "rnn": _rnn,
+    "mgu": _mgu_step,
+}

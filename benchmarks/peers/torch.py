@@ -1,0 +1,194 @@
+"""PyTorch on the CPU: `nn.LSTM`, `nn.GRU`, `nn.RNN`, time-major.
+
+Lengths by packed sequences: padded tensors go in and come out, as in all peers.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from ..built import LEARNING_RATE, RESET_AFTER, Built, LeftOutError, Variant
+from ..cases import Case
+from ..data import Data, State
+from ..layouts import apart, from_gates, side_by_side, to_gates
+from ..results import forward_results, step_results, train_results
+from . import _torch
+
+USES = ("torch",)
+
+# Classes, and the order of their blocks.
+LAYERS = {
+    "lstm": (torch.nn.LSTM, "ifgo"),
+    "gru": (torch.nn.GRU, "ruc"),
+    "rnn": (torch.nn.RNN, "a"),
+}
+
+
+def build(case: Case, data: Data) -> Built:
+    """Each mode with and without oneDNN."""
+    if case.layer_cell not in LAYERS:
+        raise LeftOutError("PyTorch has no such cell")
+    _torch.set_up()
+    variants = {}
+    for name, with_onednn in (("oneDNN", True), ("no oneDNN", False)):
+        run, read = _MODES[case.mode](Net(case, data))
+        variants[name] = Variant(_switched(run, with_onednn), read)
+    return Built(variants, RESET_AFTER if case.cell == "gru" else "")
+
+
+def _switched(run: Callable[[], Any], with_onednn: bool) -> Callable[[], Any]:
+    def switched() -> Any:
+        torch.backends.mkldnn.set_flags(with_onednn)
+        return run()
+
+    return switched
+
+
+class Net:
+    """The module with the data of a case; sequences `[T, B, ...]`."""
+
+    def __init__(self, case: Case, data: Data):
+        self.case, self.data = case, data
+        kind, self.order = LAYERS[case.layer_cell]
+        self.module = kind(case.depth, case.units, len(case.layer_depths))
+        self._load()
+        self.inputs = _time_major(data.inputs)
+        self.lengths = None if data.lengths is None else torch.tensor(data.lengths)
+        self.state = self._stack(data.state)
+        self.cotangents = (
+            _time_major(data.output_cotangents),
+            *self._stack(data.state_cotangents),
+        )
+
+    def _load(self) -> None:
+        """The weights; of the two biases the second is zero."""
+        values = {}
+        for number, weights in enumerate(self.data.weights):
+            gates = to_gates(self.case.layer_cell, weights, 1)
+            x, h, b = side_by_side(gates, self.order)
+            values[f"weight_ih_l{number}"] = x.T
+            values[f"weight_hh_l{number}"] = h.T
+            values[f"bias_ih_l{number}"] = b
+            values[f"bias_hh_l{number}"] = np.zeros_like(b)
+        self.module.load_state_dict(
+            {name: torch.tensor(value) for name, value in values.items()}
+        )
+
+    def _stack(self, state: State) -> tuple[torch.Tensor, ...]:
+        """`(h, c)` or `(h,)`, each `[layers, B, H]`."""
+        return tuple(
+            torch.tensor(np.stack([layer[name] for layer in state]))
+            for name in reversed(self.case.state_names)
+        )
+
+    def __call__(self) -> tuple[torch.Tensor, ...]:
+        """The outputs `[T, B, H]` and the parts of the state."""
+        inputs = self.inputs
+        if self.lengths is not None:
+            inputs = pack_padded_sequence(inputs, self.lengths, enforce_sorted=False)
+        state = self.state if len(self.state) == 2 else self.state[0]
+        outputs, state = self.module(inputs, state)
+        if self.lengths is not None:
+            outputs, _ = pad_packed_sequence(outputs, total_length=self.case.time)
+        return outputs, *(state if isinstance(state, tuple) else (state,))
+
+    def loss(self) -> torch.Tensor:
+        """The sum of outputs and state times their cotangents."""
+        pairs = zip(self(), self.cotangents, strict=True)
+        return sum((result * weight).sum() for result, weight in pairs)
+
+    def read_params(
+        self, params: dict[str, torch.Tensor]
+    ) -> list[dict[str, np.ndarray]]:
+        """Parameters, or gradients, in TensorFlow's layout."""
+        params = {name: value.detach().numpy() for name, value in params.items()}
+        return [
+            from_gates(
+                self.case.layer_cell,
+                apart(
+                    self.order,
+                    params[f"weight_ih_l{number}"].T,
+                    params[f"weight_hh_l{number}"].T,
+                    params[f"bias_ih_l{number}"],
+                ),
+            )
+            for number in range(len(self.data.weights))
+        ]
+
+    def read_state(self, state: tuple[torch.Tensor, ...]) -> State:
+        """The parts of a state as a dict for each layer."""
+        names = reversed(self.case.state_names)
+        parts = {n: part.detach().numpy() for n, part in zip(names, state, strict=True)}
+        return [
+            {name: part[number] for name, part in parts.items()}
+            for number in range(len(self.data.weights))
+        ]
+
+
+def _time_major(sequences: np.ndarray) -> torch.Tensor:
+    return torch.tensor(np.ascontiguousarray(np.swapaxes(sequences, 0, 1)))
+
+
+def _batch_major(sequences: torch.Tensor) -> np.ndarray:
+    return np.swapaxes(sequences.detach().numpy(), 0, 1)
+
+
+Program = tuple[Callable[[], Any], Callable[[Any], dict[str, np.ndarray]]]
+
+
+def _forward(net: Net) -> Program:
+    def read(raw: Any) -> dict[str, np.ndarray]:
+        outputs, *state = raw
+        return forward_results(net.data, _batch_major(outputs), net.read_state(state))
+
+    return torch.inference_mode()(net.__call__), read
+
+
+def _train(net: Net) -> Program:
+    names = [name for name, _ in net.module.named_parameters()]
+    for leaf in (net.inputs, *net.state):
+        leaf.requires_grad_()
+    leaves = [*net.module.parameters(), net.inputs, *net.state]
+
+    def run() -> Any:
+        loss = net.loss()
+        return loss, torch.autograd.grad(loss, leaves)
+
+    def read(raw: Any) -> dict[str, np.ndarray]:
+        loss, gradients = raw
+        params = dict(zip(names, gradients, strict=False))
+        inputs, *state = gradients[len(names) :]
+        return train_results(
+            loss.detach().numpy(),
+            net.read_params(params),
+            _batch_major(inputs),
+            net.read_state(state),
+        )
+
+    return run, read
+
+
+def _step(net: Net) -> Program:
+    optimiser = torch.optim.Adam(net.module.parameters(), LEARNING_RATE, fused=True)
+    before = net.read_params(
+        {name: value.clone() for name, value in net.module.named_parameters()}
+    )
+
+    def run() -> Any:
+        optimiser.zero_grad()
+        loss = net.loss()
+        loss.backward()
+        optimiser.step()
+        return loss
+
+    def read(loss: Any) -> dict[str, np.ndarray]:
+        after = net.read_params(dict(net.module.named_parameters()))
+        return step_results(loss.detach().numpy(), before, after)
+
+    return run, read
+
+
+_MODES = {"forward": _forward, "stream": _forward, "train": _train, "step": _step}

@@ -1,0 +1,26 @@
+"""How long a call takes."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def measure(run: Callable[[], Any], seconds: float, least: int) -> float:
+    """The median time of a call in milliseconds, of as many as fill `seconds`.
+
+    The first call, which wakes the threads and fills the caches, does not count, unless
+    it is so long that this does not matter: if it fills `seconds` by itself.
+    """
+    _, first = timed(run)
+    times = [first] if first >= seconds else []
+    while len(times) < least or sum(times) < seconds:
+        times.append(timed(run)[1])
+    return 1e3 * statistics.median(times)
+
+
+def timed(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, float]:
+    """What a function returns, and the seconds that it took."""
+    start = time.perf_counter()
+    result = function(*args, **kwargs)
+    return result, time.perf_counter() - start
