@@ -53,7 +53,7 @@ def draw(result: dict[str, Any], file: Path) -> None:
     }
     names = [name for name in PEERS if name in found]
     figure.legend(
-        [found[name] for name in names], names, loc="outside upper center", ncols=10
+        [found[name] for name in names], names, loc="outside upper center", ncols=6
     )
     figure.savefig(file)
 
