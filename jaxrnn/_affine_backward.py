@@ -28,16 +28,21 @@ class Backward:
     """
 
     def __init__(
-        self, step: Callable, cell: Any, phase: Phase, res: Any, c_emits: Any
+        self,
+        step: Callable,
+        parts: list[Params],
+        small: Params,
+        phase: Phase,
+        res: Any,
+        c_emits: Any,
     ) -> None:
-        self.forward, self.phase, self.steps = step, phase, phase.steps
+        self.forward, self.parts, self.small = step, parts, small
+        self.phase, self.steps = phase, phase.steps
         self.lin, _, self.record = res
         self.like, self.c_emits = (res, c_emits), c_emits
-        params, xs, state, _ = self.lin
-        self.parts = cell.parts(params, xs.shape[-1])
+        _, _, state, _ = self.lin
         # Turned once, so that the loop finds them as its products want them.
-        self.turned = [parts["state"].T for parts in self.parts]
-        self.small = cell.elementwise(params)
+        self.turned = [part["state"].T for part in parts]
         rows = jax.tree.leaves(phase.head(state))[0].shape[0]
         self.size = _chunk_size(rows, self.steps.time)
 

@@ -38,7 +38,7 @@ def affine_sequence(
     """`cell` over all steps: `(outputs, state)`, as a scan of `cell.apply` gives them.
 
     Args:
-        cell: An `AffineCell`, whose functions close over no arrays.
+        cell: An `AffineCell`, whose functions close over no traced arrays.
         params: Its parameters.
         xs: Inputs, time along `steps.axis`.
         state: The initial state.
@@ -97,7 +97,7 @@ class _Rule:
     ) -> tuple[PyTree, PyTree, PyTree]:
         """The loop forward: `(emits, state, record)`."""
         params, xs, state, fresh = lin
-        product, small = _product, _is_small(xs, steps)
+        product, small = plain_product, _is_small(xs, steps)
         if small:
             product, xs, steps = self._hoisted(params, xs, steps, widest_dtype(state))
 
@@ -166,7 +166,7 @@ class _Rule:
         def at(
             steps: Steps, t: Array, state: PyTree, inputs: Array
         ) -> Callable[[Any], Any]:
-            step = lambda lin: self.step(_product, steps, t, lin)[0]
+            step = lambda lin: self.step(plain_product, steps, t, lin)[0]
             lin = params, inputs, state, fresh
             return lambda d_lin: jax.jvp(step, (lin,), (d_lin,))[1]
 
@@ -185,7 +185,7 @@ class _Rule:
             return phase.put(d_state, head), d_emits
 
         lin = params, steps.read(xs, jnp.int32(0)), state, fresh
-        step = lambda lin: self.step(_product, steps, jnp.int32(0), lin)[0][0]
+        step = lambda lin: self.step(plain_product, steps, jnp.int32(0), lin)[0][0]
         types = jax.eval_shape(step, lin)
         d_emits = room_for((res, d_lin), types, steps.time, steps.axis)
         for phase in steps.phases():
@@ -201,7 +201,7 @@ class _Rule:
         carry = jax.tree.map(jnp.zeros_like, (fresh, small, parts, xs))
         carry = as_varying_as((res, cotangents), carry)
         for phase in reversed(steps.phases()):
-            backward = Backward(self.step, self.cell, phase, res, c_emits)
+            backward = Backward(self.step, parts, small, phase, res, c_emits)
             head, *carry = backward.run((phase.head(c_state), *carry))
             c_state = phase.put(c_state, head)
         c_fresh, c_small, c_parts, c_xs = carry
@@ -219,9 +219,10 @@ def _share_of_inputs(part: Params, inputs: Array, dtype: Any) -> Array | None:
     return share + bias.astype(dtype)
 
 
-def _product(
+def plain_product(
     k: int, stage: Any, params: Params, inputs: Array, operand: Array, dtype: Any
 ) -> Array:
+    """The z of stage number k, as `chain` of an affine cell asks for it."""
     del k
     return stage.product(params, inputs, operand, dtype)
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from .. import _masking
-from .._affine_sequence import affine_sequence
+from .._affine_sequence import affine_sequence, plain_product
 from .._arguments import as_dtype
 from .._errors import describe
 from .._initializers import ParamSpec, make_params
@@ -153,7 +153,7 @@ class AffineCell(RNNCell):
         """
         del key
         inputs, state = self._checked(params, inputs, state)
-        output, new_state, _, _ = self.chain(_product, params, inputs, state)
+        output, new_state, _, _ = self.chain(plain_product, params, inputs, state)
         return output, new_state
 
     def apply_sequence(
@@ -182,7 +182,7 @@ class AffineCell(RNNCell):
 
         However they came into its functions: no derivative would be taken by them.
         """
-        step = lambda *args: self.chain(_product, *args)[:2]
+        step = lambda *args: self.chain(plain_product, *args)[:2]
         inputs = _masking.first_inputs(inputs, steps.axis)
         consts = jax.make_jaxpr(step)(params, inputs, state).consts
         return any(isinstance(const, Tracer) for const in consts)
@@ -245,11 +245,6 @@ class AffineCell(RNNCell):
                 "or make the state with their dtype (a driver's `dtype`)."
             )
         return inputs, state
-
-
-def _product(k: int, stage: Stage, *args: Any) -> Array:
-    del k
-    return stage.product(*args)
 
 
 def init_by_specs(cell: Any, key: Key, inputs: Shaped | PyTree, dtype: DType) -> Params:
