@@ -6,15 +6,20 @@ Drivers: `dynamic_rnn`, `bidirectional_dynamic_rnn`, `stack_bidirectional_dynami
 with `StateSaver`; over sequences laid end to end (`pack_sequences` makes
 `PackedSequences` of them) `packed_rnn`.
 
+What the memory strategies of `jaxrnn.memory` would keep and cost: `memory_plan`
+(`MemoryPlan`).
+
 Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
 `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`, `DeviceWrapper`. For your own:
 `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`, `TensorShape`; what drivers take:
 `BoundCell`, `RNNCellLike`; for a cell that has its own way over whole sequences:
 `Steps`, `DeclinedError`.
 
-Modules: `jaxrnn.decode`, `jaxrnn.lite`, `jaxrnn.testing`.
+Modules: `jaxrnn.memory`, whose strategies are values of `swap_memory`;
+`jaxrnn.decode`, `jaxrnn.lite`, `jaxrnn.testing`, which are imported by name.
 """
 
+from . import memory as memory
 from ._bidirectional import bidirectional_dynamic_rnn as bidirectional_dynamic_rnn
 from ._bound import BoundCell as BoundCell
 from ._cells._affine import AffineCell as AffineCell, Stage as Stage
@@ -26,6 +31,7 @@ from ._cells._gru import GRUCell as GRUCell
 from ._cells._lstm import LSTMCell as LSTMCell
 from ._cells._lstm_state import LSTMStateTuple as LSTMStateTuple
 from ._dynamic_rnn import dynamic_rnn as dynamic_rnn
+from ._memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
 from ._packed_rnn import packed_rnn as packed_rnn
 from ._packing import (
     PackedSequences as PackedSequences,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from ._sharding import room_for, sharding_of
 from ._steps import Phase
 from ._time_loop import time_loop
+from ._transposable import dense
 from ._typing import Array, Params, PyTree
 
 # The rows of one large product: enough to be as fast as any, and few enough to take
@@ -35,11 +36,12 @@ class Backward:
         phase: Phase,
         res: Any,
         c_emits: Any,
+        like: Any,
     ) -> None:
         self.forward, self.parts, self.small = step, parts, small
         self.phase, self.steps = phase, phase.steps
         self.lin, _, self.record = res
-        self.like, self.c_emits = (res, c_emits), c_emits
+        self.like, self.c_emits = like, c_emits
         _, _, state, _ = self.lin
         # Turned once, so that the loop finds them as its products want them.
         self.turned = [part["state"].T for part in parts]
@@ -100,7 +102,8 @@ class Backward:
         """The cotangents of `(state, fresh, small, zs)`, and the operands."""
         params, xs, _, fresh = self.lin
         inputs, (zs, state) = self.steps.read((xs, self.record), t)
-        c_emit = self.steps.read(self.c_emits, t)
+        # Zeros are made here: XLA would carry them through the loop as an array.
+        c_emit = self.steps.read(dense(self.c_emits), t)
 
         def remembered(state: PyTree, fresh: PyTree, small: Params, slots: list) -> Any:
             def product(k: int, stage: Any, params: Params, *operands: Array) -> Array:
@@ -177,4 +180,6 @@ def _chunk_size(rows: Any, time: int) -> int:
     """How many steps' rows make one large product."""
     if not isinstance(rows, int):
         return time
-    return min(time, max(1, MANY_ROWS // max(1, rows)))
+    size = min(time, max(1, MANY_ROWS // max(1, rows)))
+    # Chunks of one size: a few steps left over would be a chunk as costly to start.
+    return -(-time // -(-time // size))

@@ -24,7 +24,7 @@ from ._phases import by_length, may_sort
 from ._sharding import as_varying_as, room_for
 from ._steps import Phase, Steps
 from ._time_loop import time_loop
-from ._transposable import transposable
+from ._transposable import dense, only_arrays, transposable
 from ._typing import Array, Params, PyTree
 
 # Up to so many rows in a step, and in all, the inputs' products are made ahead of the
@@ -195,13 +195,14 @@ class _Rule:
     def pull_back(self, res: Any, cotangents: Any) -> Any:
         """The cotangents of `(params, xs, state, fresh)`."""
         (params, xs, _, fresh), steps, _ = res
-        c_emits, c_state = cotangents
+        c_emits, c_state = cotangents[0], dense(cotangents[1])
+        like = res, only_arrays(cotangents)
         parts = self.cell.parts(params, xs.shape[-1])
         small = self.cell.elementwise(params)
         carry = jax.tree.map(jnp.zeros_like, (fresh, small, parts, xs))
-        carry = as_varying_as((res, cotangents), carry)
+        carry = as_varying_as(like, carry)
         for phase in reversed(steps.phases()):
-            backward = Backward(self.step, parts, small, phase, res, c_emits)
+            backward = Backward(self.step, parts, small, phase, res, c_emits, like)
             head, *carry = backward.run((phase.head(c_state), *carry))
             c_state = phase.put(c_state, head)
         c_fresh, c_small, c_parts, c_xs = carry

@@ -94,13 +94,27 @@ def as_unroll(where: str, parallel_iterations: Any) -> int:
     return min(max(count, 1), MAX_UNROLL)
 
 
-def check_swap_memory(where: str, swap_memory: Any) -> None:
-    """Raises TypeError unless `swap_memory` is a Python bool."""
-    if not isinstance(swap_memory, bool | np.bool_):
+def as_count(where: str, name: str, count: Any, least: int = 1) -> int | None:
+    """An integer of `least` or more; None stays None.
+
+    Raises:
+        TypeError: If it is no integer.
+        ValueError: If it is below `least`.
+    """
+    if count is None:
+        return None
+    try:
+        if isinstance(count, bool):
+            raise TypeError
+        number = operator.index(count)
+    except TypeError:
         raise TypeError(
-            f"{where}: `swap_memory` must be True or False, got "
-            f"{describe(swap_memory)}."
-        )
+            f"{where}: `{name}` must be an integer, got {describe(count)}. Leave it "
+            "out for the default."
+        ) from None
+    if number < least:
+        raise ValueError(f"{where}: `{name}` must be at least {least}, got {number}.")
+    return number
 
 
 def check_time_major(where: str, time_major: Any) -> None:

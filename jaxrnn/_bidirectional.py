@@ -16,6 +16,7 @@ from ._errors import noting
 from ._initial_state import check_states_of_both
 from ._sharding import as_rows_of
 from ._typing import ArrayLike, DType, PyTree, RNNCellLike
+from .memory._strategy import Strategy
 
 
 def bidirectional_dynamic_rnn(
@@ -27,7 +28,7 @@ def bidirectional_dynamic_rnn(
     initial_state_bw: PyTree = None,
     dtype: DType | None = None,
     parallel_iterations: int | None = None,
-    swap_memory: bool = False,
+    swap_memory: bool | Strategy = False,
     time_major: bool = False,
     scope: str | None = None,
 ) -> tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree]]:

@@ -1,7 +1,6 @@
 """A cell together with its parameters."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -56,7 +55,8 @@ class BoundCell:
         self, inputs: PyTree, state: PyTree, steps: Steps, history: bool = False
     ) -> tuple[PyTree, PyTree]:
         """All steps at once; see `RNNCell.apply_sequence`."""
-        keys = None if self.key is None else functools.partial(_keys.at_step, self.key)
+        at_step = lambda t: _keys.at_step(self.key, steps.begin + t)
+        keys = None if self.key is None else at_step
         return _keys.apply_cell_sequence(
             self.cell, self.params, inputs, state, steps, keys, history
         )

@@ -29,14 +29,13 @@ from ._flat import (
     is_zero_tangent,
     merge,
     only_floats,
-    read_rows,
     split,
     with_zero_tangents,
-    write_rows,
     zero_tangent,
 )
+from ._host import move_beside, read_rows, to_device, to_host, write_rows
 from ._sharding import as_varying_as, zeros_along
-from ._transposable import transposable
+from ._transposable import dense, only_arrays, transposable
 from ._typing import Array, PyTree
 
 Step = Callable[[Array, PyTree], tuple[PyTree, PyTree]]
@@ -47,6 +46,7 @@ def bounded_loop(
     step: Step,
     carry: PyTree,
     limit: int,
+    on_host: bool = False,
 ) -> tuple[Array, PyTree, PyTree]:
     """Takes steps while `running(t, carry)`, `limit` at most.
 
@@ -57,12 +57,13 @@ def bounded_loop(
             traced once.
         carry: What the first step is given.
         limit: The most steps that are taken, static.
+        on_host: Whether what is recorded lies in the memory of the host.
 
     Returns:
         `(n, carry, ys)`: the number of steps taken, an int32 scalar; the carry after
         them; and the y of each step, `[limit, ...]`, zeros for steps not taken.
     """
-    loop, closed_over = _trace(running, step, carry, limit)
+    loop, closed_over = _trace(running, step, carry, limit, on_host)
     fixed, changing = split(jax.tree.leaves(carry), loop.changes)
     consts = closed_over, fixed
     # Without steps there is no row to read, and no derivative but that of nothing.
@@ -96,7 +97,7 @@ def _differentiable(loop: "_Loop") -> Callable:
 
 
 def _trace(
-    running: Callable, step: Step, carry: PyTree, limit: int
+    running: Callable, step: Step, carry: PyTree, limit: int, on_host: bool
 ) -> tuple["_Loop", list]:
     """The loop without the arrays that its step closes over, and these."""
     # Not `closure_convert`, which leaves integers in the closure.
@@ -107,7 +108,8 @@ def _trace(
         raise ValueError(
             f"a step must keep what it carries, {tree}, got {jax.tree.structure(new)}."
         )
-    loop = _Loop(running, limit, closed.jaxpr, tree, jax.tree.structure(ys))
+    trees = tree, jax.tree.structure(ys)
+    loop = _Loop(running, limit, closed.jaxpr, *trees, on_host)
     return loop, list(closed.consts)
 
 
@@ -119,11 +121,18 @@ class _Loop:
     """
 
     def __init__(
-        self, running: Callable, limit: int, jaxpr: Any, carry_tree: Any, ys_tree: Any
+        self,
+        running: Callable,
+        limit: int,
+        jaxpr: Any,
+        carry_tree: Any,
+        ys_tree: Any,
+        on_host: bool,
     ) -> None:
         self.running, self.limit, self.jaxpr = running, limit, jaxpr
         self.carry_tree, self.ys_tree = carry_tree, ys_tree
         self.read: list[bool] = []
+        self.place = to_host if on_host else list
         ends = list(zip(jaxpr.invars[1:], jaxpr.outvars, strict=False))
         self.changes = [before is not after for before, after in ends]
         self.y_types = [v.aval for v in jaxpr.outvars[len(ends) :]]
@@ -146,7 +155,7 @@ class _Loop:
         rows = lambda x: jnp.broadcast_to(x, (self.limit, *x.shape))
         # Rows that are not written hold what a step can start from, in case that under
         # vmap a derivative is taken there too, and dropped.
-        record = [rows(x) for x in split(changing, recorded)[1]]
+        record = self.place([rows(x) for x in split(changing, recorded)[1]])
         ys = [zeros_along(0, self.limit, y) for y in self.y_types]
         n, ys = as_varying_as((consts, changing), (jnp.zeros((), jnp.int32), ys))
         if not self.limit:
@@ -244,27 +253,31 @@ class _Tangent:
         _, (_, d_state), (d_ys, d_record) = bounded_loop(
             _before_end, step, (res[0], d_state), self.loop.limit
         )
-        return d_state, d_ys, d_record
+        return d_state, d_ys, self.loop.place(d_record)
 
     def backward(self, res: Any, cotangents: Any) -> tuple[list, list]:
         """From cotangents of `(state, ys, record)` to those of `(moving, state)`."""
-        c_state, c_ys, c_record = cotangents
+        c_state, c_ys, c_record = dense(cotangents[0]), *cotangents[1:]
 
         def step(t: Array, carry: Any) -> tuple[Any, Any]:
             n, c_moving, c_state = carry
             t = n - 1 - t
             fn, *primals = self.at(t, res)
             _, pull_back = jax.vjp(fn, *primals)
-            more, c_state = pull_back([c_state, read_rows(c_ys, t)])
+            more, c_state = pull_back([c_state, read_rows(dense(c_ys), t)])
             unkept, kept = split(c_state, self.kept)
-            kept = add(kept, read_rows(c_record, t))
-            return (n, add(c_moving, more), merge(unkept, kept, self.kept)), ()
+            if only_arrays(c_record):
+                kept = add(kept, read_rows(dense(c_record), t))
+            c_moving = add(c_moving, to_device(more))
+            return (n, c_moving, merge(unkept, kept, self.kept)), ()
 
-        nothing = as_varying_as((res, cotangents), [jnp.zeros_like(x) for x in res[2]])
+        # Sums are made on the device, even those for what lies on the host.
+        zeros = to_device([jnp.zeros_like(x) for x in res[2]])
+        nothing = as_varying_as((res, only_arrays(cotangents)), zeros)
         _, (_, c_moving, c_state), _ = bounded_loop(
             _before_end, step, (res[0], nothing, c_state), self.loop.limit
         )
-        return c_moving, c_state
+        return move_beside(res[2], c_moving), c_state
 
 
 def _before_end(t: Array, carry: Any) -> Array:

@@ -9,12 +9,13 @@ from ._arguments import (
     as_state,
     as_unroll,
     check_cell,
-    check_swap_memory,
     check_time_major,
 )
 from ._initial_state import output_dtype
 from ._over_time import over_time
 from ._typing import ArrayLike, DType, PyTree, RNNCellLike
+from .memory._resolve import as_strategy
+from .memory._strategy import Strategy
 
 
 def dynamic_rnn(
@@ -24,7 +25,7 @@ def dynamic_rnn(
     initial_state: PyTree = None,
     dtype: DType | None = None,
     parallel_iterations: int | None = None,
-    swap_memory: bool = False,
+    swap_memory: bool | Strategy = False,
     time_major: bool = False,
     scope: str | None = None,
 ) -> tuple[PyTree, PyTree]:
@@ -55,7 +56,11 @@ def dynamic_rnn(
             `initial_state`, if its leaves share one.
         parallel_iterations: A hint: this many steps, up to 4, are unrolled per turn of
             the loop. Changes values by no more than rounding.
-        swap_memory: Taken for TensorFlow's sake; never changes values.
+        swap_memory: What derivatives keep of the steps: False for all that they read,
+            True or a strategy of `jaxrnn.memory` for long sequences. True runs chunks
+            of about sqrt(time) steps again going backward, from states that are kept in
+            the memory of the host, where there is a separate one. Never changes values
+            beyond rounding.
         time_major: Whether time is the first axis of inputs and outputs, which saves
             two transposes.
         scope: The name of the loop in profiles; "rnn" by default.
@@ -87,7 +92,7 @@ def dynamic_rnn(
     where = "dynamic_rnn"
     check_cell(where, "cell", cell)
     unroll = as_unroll(where, parallel_iterations)
-    check_swap_memory(where, swap_memory)
+    strategy = as_strategy(where, swap_memory)
     check_time_major(where, time_major)
     inputs = as_sequences(where, inputs, time_major)
     batch_size = jax.tree.leaves(inputs)[0].shape[1 if time_major else 0]
@@ -105,4 +110,5 @@ def dynamic_rnn(
             dtype=dtype,
             unroll=unroll,
             time_major=bool(time_major),
+            strategy=strategy,
         )

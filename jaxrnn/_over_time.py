@@ -1,5 +1,8 @@
 """A cell over a time axis, compiled: what `dynamic_rnn` and `packed_rnn` share."""
 
+import logging
+from typing import Any
+
 import jax
 
 from . import _masking
@@ -11,6 +14,10 @@ from ._sharding import lay_out
 from ._steps import Steps, like, longest
 from ._trees import is_pytree_of_arrays
 from ._typing import Array, DType, PyTree, RNNCellLike
+from ._windows import run_recorded
+from .memory._strategy import Record, Strategy
+
+_log = logging.getLogger("jaxrnn")
 
 
 def over_time(
@@ -24,6 +31,7 @@ def over_time(
     dtype: DType,
     unroll: int,
     time_major: bool,
+    strategy: Strategy,
 ) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of `cell` over all steps.
 
@@ -38,6 +46,7 @@ def over_time(
         dtype: The dtype of the zero state and of the outputs.
         unroll: The steps in one turn of a loop of steps.
         time_major: Whether time is the first axis.
+        strategy: What derivatives keep of the steps.
     """
     # Eagerly, a loop over a new closure would compile on every call.
     run = _run_compiled if _is_known_by_value(cell) else _run
@@ -51,6 +60,7 @@ def over_time(
         dtype=dtype,
         unroll=unroll,
         axis=0 if time_major else 1,
+        strategy=strategy,
     )
 
 
@@ -73,6 +83,7 @@ def _run(
     dtype: DType,
     unroll: int,
     axis: int,
+    strategy: Strategy,
 ) -> tuple[PyTree, PyTree]:
     leaf = jax.tree.leaves(inputs)[0]
     time, batch_size = leaf.shape[axis], leaf.shape[1 - axis]
@@ -86,23 +97,33 @@ def _run(
     steps = Steps(lengths, bound, starts=starts, time=time, axis=axis)
     steps = steps.of(inputs, state, fresh)
 
-    def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-        return cell_at_step(cell, t)(inputs, state)
+    def run(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
+        def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+            return cell_at_step(cell, steps.begin + t)(inputs, state)
 
-    outputs, state = run_sequence(
-        getattr(cell, "apply_sequence", None),
-        apply,
-        inputs,
-        state,
-        steps,
-        history=restarts is not None,
-        unroll=unroll,
-    )
+        return run_sequence(
+            getattr(cell, "apply_sequence", None),
+            apply,
+            inputs,
+            state,
+            steps,
+            history=restarts is not None,
+            unroll=unroll,
+        )
+
+    outputs, state = run_recorded(_record(strategy, time), run, inputs, state, steps)
     outputs, state = outputs if restarts else (outputs, state)
     # Without lengths a list passes for a tuple: the declared kind comes back.
     return like(cell.output_size, outputs), state
 
 
+def _record(strategy: Strategy, time: Any) -> Record:
+    if not isinstance(time, int):
+        _log.debug("%r: the number of steps is symbolic: all is kept", strategy)
+        return Record()
+    return strategy.record(time) if time else Record()
+
+
 _run_compiled = jax.jit(
-    _run, static_argnames=("where", "dtype", "unroll", "axis"), inline=True
+    _run, static_argnames=("where", "dtype", "unroll", "axis", "strategy"), inline=True
 )

@@ -13,6 +13,8 @@ from ._over_time import over_time
 from ._packing import PackedSequences
 from ._trees import named_leaves
 from ._typing import DType, PyTree, RNNCellLike
+from .memory._resolve import as_strategy
+from .memory._strategy import Strategy
 
 _WHERE = "packed_rnn"
 
@@ -23,6 +25,8 @@ def packed_rnn(
     initial_state: PyTree = None,
     dtype: DType | None = None,
     scope: str | None = None,
+    *,
+    swap_memory: bool | Strategy = False,
 ) -> tuple[PyTree, PyTree]:
     """Runs `cell` over packed sequences, each from a state of its own.
 
@@ -38,6 +42,8 @@ def packed_rnn(
         dtype: The dtype of the zero state and of the outputs; None for that of
             `initial_state`.
         scope: The name of the loop in profiles; "rnn" by default.
+        swap_memory: As in `dynamic_rnn`. The states of all steps stay on the device, as
+            the last ones are read among them.
 
     Returns:
         `(outputs, state)`: outputs as `packed.inputs` lie, `[rows, row_length, ...]`,
@@ -64,6 +70,7 @@ def packed_rnn(
         ((4, 7, 5), (4, 5))
     """
     check_cell(_WHERE, "cell", cell)
+    strategy = as_strategy(_WHERE, swap_memory)
     if not isinstance(packed, PackedSequences):
         raise TypeError(
             f"{_WHERE}: `packed` must come from `pack_sequences`, got "
@@ -88,6 +95,7 @@ def packed_rnn(
             dtype=dtype,
             unroll=1,
             time_major=packed.time_major,
+            strategy=strategy,
         )
     is_there = jnp.asarray(packed.sequence_length) > 0
     return outputs, _masking.choose(is_there, packed.at_ends(states), fresh)

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _masking
-from ._arguments import as_array, check_time_major
+from ._arguments import as_array, as_count, check_time_major
 from ._array_store import as_known
 from ._errors import describe, is_array
-from ._packing_inputs import as_count, from_list, from_padded
+from ._packing_inputs import from_list, from_padded
 from ._trees import map_named
 from ._typing import Array, ArrayLike, PyTree
 

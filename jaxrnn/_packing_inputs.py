@@ -3,7 +3,6 @@
 All of it on the host, in NumPy.
 """
 
-import operator
 from typing import Any
 
 import jax
@@ -77,27 +76,6 @@ def from_list(where: str, inputs: Any) -> tuple[PyTree, np.ndarray]:
     steps = [np.concatenate(leaves[i::width]) for i in range(width)]
     lengths = np.asarray([leaf.shape[0] for leaf in leaves[::width]])
     return jax.tree.unflatten(structure, steps), lengths
-
-
-def as_count(where: str, name: str, count: Any) -> int | None:
-    """An integer of 1 or more; None stays None.
-
-    Raises:
-        TypeError: If it is no integer.
-        ValueError: If it is below 1.
-    """
-    if count is None:
-        return None
-    try:
-        number = operator.index(count)
-    except TypeError:
-        raise TypeError(
-            f"{where}: `{name}` must be an integer, got {describe(count)}. Leave it "
-            "out for what the sequences need."
-        ) from None
-    if number < 1:
-        raise ValueError(f"{where}: `{name}` must be at least 1, got {number}.")
-    return number
 
 
 def _check_leaves(where: str, inputs: Any, leaves: list, width: int) -> None:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ._steps import Steps, most
-from ._transposable import transposable
+from ._transposable import dense, transposable
 from ._typing import Array, PyTree
 
 # The rows of each phase, in eighths. For LSTMs of 64 rows, 200 steps and 256 units on a
@@ -85,7 +85,7 @@ def _take(tree: PyTree, order: Array, inverse: Array, axis: int) -> PyTree:
         return jax.tree.map(lambda x: _rows(x, indices[0], axis), tree)
 
     def put_back(indices: tuple[Array, Array], tree: PyTree) -> PyTree:
-        return jax.tree.map(lambda x: _rows(x, indices[1], axis), tree)
+        return jax.tree.map(lambda x: _rows(x, indices[1], axis), dense(tree))
 
     return transposable(take, put_back, (order, inverse), tree)
 

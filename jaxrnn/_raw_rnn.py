@@ -10,12 +10,12 @@ import numpy as np
 from jax.experimental import checkify
 
 from . import _masking
-from ._arguments import as_scope, as_unroll, check_cell, check_swap_memory
+from ._arguments import as_scope, as_unroll, check_cell
 from ._array_store import as_known
-from ._bounded_loop import bounded_loop
 from ._errors import describe, noting
 from ._keys import cell_at_step
 from ._loop_fn import WHERE, hold_first_call, hold_next_call
+from ._recorded_loop import recorded_loop
 from ._sharding import as_varying_as, lay_out
 from ._tensor_array import (
     TensorArray,
@@ -26,6 +26,8 @@ from ._tensor_array import (
 )
 from ._transposable import transposable
 from ._typing import Array, PyTree, RNNCellLike
+from .memory._resolve import as_strategy
+from .memory._strategy import Record, Strategy
 
 TRACED = (
     "Under jit and vmap its arguments are traced: select by jnp.where or lax.cond, "
@@ -40,7 +42,7 @@ def raw_rnn(
     cell: RNNCellLike,
     loop_fn: LoopFn,
     parallel_iterations: int | None = None,
-    swap_memory: bool = False,
+    swap_memory: bool | Strategy = False,
     scope: str | None = None,
     *,
     max_time: int | None = None,
@@ -98,7 +100,9 @@ def raw_rnn(
             At time 0 the other three arguments are None. Types must not change from
             call to call.
         parallel_iterations: Taken for TensorFlow's sake; steps follow one another.
-        swap_memory: Taken for TensorFlow's sake; never changes values.
+        swap_memory: What derivatives of a compiled loop keep of its steps: False for
+            what each started from, True or a strategy of `jaxrnn.memory` for less, or
+            for the host's memory. Never changes values.
         scope: The name of the loop in profiles; "rnn" by default.
         max_time: The most steps that are taken, an int. Needed under jit, where it is
             the size of the buffers, unless nothing is emitted and nothing is
@@ -144,7 +148,7 @@ def raw_rnn(
             f"{WHERE}: `loop_fn` must be callable, got {describe(loop_fn)}."
         )
     as_unroll(WHERE, parallel_iterations)
-    check_swap_memory(WHERE, swap_memory)
+    strategy = as_strategy(WHERE, swap_memory)
     limit = _as_limit(max_time)
     with jax.named_scope(as_scope(WHERE, scope, "rnn")):
         loop_fn = _noting(
@@ -158,9 +162,12 @@ def raw_rnn(
         def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
             return _step(cell, loop_fn, first.emit, time, carry)
 
+        def compiled(carry: Carry) -> tuple[PyTree, Carry]:
+            return _run_compiled(step, carry, first.emit, limit, strategy)
+
         carry: Any = finished, first.next_input, state, first.loop_state
         carry = as_varying_as(carry, carry)
-        emit_ta, carry = _run(step, carry, first.emit, limit)
+        emit_ta, carry = _run(step, compiled, carry, first.emit, limit)
         return emit_ta, *carry[2:]
 
 
@@ -183,14 +190,18 @@ def _step(
 
 
 def _run(
-    step: Callable, start: Carry, emits: PyTree, limit: int | None
+    step: Callable,
+    compiled: Callable,
+    start: Carry,
+    emits: PyTree,
+    limit: int | None,
 ) -> tuple[PyTree, Carry]:
     """The loop in Python, as long as it is known outside of a trace when to end it."""
     time, carry, rows = 0, start, []
     while time != limit:
         goes_on = as_known(_is_running(time, carry))
         if goes_on is None:
-            return _run_compiled(step, start, emits, limit)
+            return compiled(start)
         if not goes_on:
             break
         carry, emit = step(jnp.asarray(time, jnp.int32), carry)
@@ -205,13 +216,18 @@ def _run(
 
 
 def _run_compiled(
-    step: Callable, carry: Carry, emits: PyTree, limit: int | None
+    step: Callable,
+    carry: Carry,
+    emits: PyTree,
+    limit: int | None,
+    strategy: Strategy,
 ) -> tuple[PyTree, Carry]:
     """The loop as one operation, of `limit` steps at most."""
     if limit is None:
         return emits, _run_unbounded(step, carry, emits)
     carry = _with_room(step, carry, limit)
-    size, carry, rows = bounded_loop(_is_running, step, carry, limit)
+    record = strategy.record(limit) if limit else Record()
+    size, carry, rows = recorded_loop(record, _is_running, step, carry, limit)
     checkify.debug_check(
         ~_is_running(size, carry), f"{WHERE}: max_time {limit} was reached"
     )

@@ -11,6 +11,7 @@ from ._errors import describe, noting
 from ._static_bidirectional import joined, unrolled_both_ways
 from ._static_rnn import warn_of_compile_time
 from ._typing import ArrayLike, DType, PyTree, RNNCellLike
+from .memory._strategy import Strategy
 
 
 def stack_bidirectional_rnn(
@@ -82,7 +83,7 @@ def stack_bidirectional_dynamic_rnn(
     parallel_iterations: int | None = None,
     time_major: bool = False,
     scope: str | None = None,
-    swap_memory: bool = False,
+    swap_memory: bool | Strategy = False,
 ) -> tuple[PyTree, tuple[PyTree, ...], tuple[PyTree, ...]]:
     """Layers of `bidirectional_dynamic_rnn`: each reads both outputs of the one below.
 

@@ -32,6 +32,8 @@ class Steps:
         ends: int32 `[phases]`, the step before which each phase of the loop ends; None
             for a loop without phases.
         sizes: The number of rows of each phase, from most to least.
+        begin: The number of the first of these steps among those of the whole run, an
+            int32 scalar; it tells random keys and nothing else.
         rows: Of how many rows, from the first, these steps are; None for all.
         time: The number of steps.
         axis: The time axis of all that is read and written, 0 or 1.
@@ -43,6 +45,7 @@ class Steps:
     starts: Any = None
     fresh: Any = None
     ends: Any = None
+    begin: Any = 0
     sizes: tuple = dataclasses.field(default=(), metadata={"static": True})
     rows: int | None = dataclasses.field(default=None, metadata={"static": True})
     time: Any = dataclasses.field(metadata={"static": True}, kw_only=True)
@@ -96,10 +99,28 @@ class Steps:
         return t < self.lengths
 
     def window(self, start: Array, size: int) -> "Steps":
-        """The steps from `start` on, `size` of them; for `zero_dead` alone."""
+        """The steps from `start` on, `size` of them, all of which exist."""
+        steps = dataclasses.replace(self, begin=self.begin + start, time=size)
+        if self.starts is not None:
+            starts = self.read_window(self.starts, start, size)
+            steps = dataclasses.replace(steps, starts=starts)
         if self.lengths is None:
-            return self
-        return dataclasses.replace(self, lengths=self.lengths - start, time=size)
+            return steps
+        lengths = jnp.clip(self.lengths - start, 0, size)
+        longest = jnp.clip(self.longest - start, 0, size)
+        return dataclasses.replace(steps, lengths=lengths, longest=longest)
+
+    def read_window(self, tree: PyTree, start: Array, size: int) -> PyTree:
+        """The steps from `start` on of each leaf, `size` of them."""
+        read = functools.partial(
+            jax.lax.dynamic_slice_in_dim, slice_size=size, axis=self.axis
+        )
+        return jax.tree.map(lambda x: read(x, start), tree)
+
+    def write_window(self, tree: PyTree, start: Array, window: PyTree) -> PyTree:
+        """The same with `window` in the place of the steps from `start` on."""
+        put = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=self.axis)
+        return jax.tree.map(lambda x, w: put(x, w, start), tree, window)
 
     def zero_dead(self, tree: PyTree) -> PyTree:
         """Sequences with zeros in the rows that are not alive."""

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.extend as jex
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jax.interpreters import ad, batching, mlir
 
 from ._typing import PyTree
@@ -28,8 +29,9 @@ def transposable(
 
     Args:
         forward: Linear in `lin`; it closes over no arrays.
-        backward: From cotangents of what `forward` returns to those of `lin`. It closes
-            over no arrays, and both can be differentiated by all of their arguments.
+        backward: From cotangents of what `forward` returns to those of `lin`, of which
+            those that nothing depends on may be `SymbolicZero`s. It closes over no
+            arrays, and both can be differentiated by all of their arguments.
         res: What both need to know.
         lin: What `forward` is linear in, floating.
     """
@@ -38,10 +40,13 @@ def transposable(
     count, out_tree = len(leaves), jax.tree.structure(out)
 
     # Compiled, as outside of jit the transpose is all that a second call runs.
-    @functools.partial(jax.jit, inline=True)
-    def flat_backward(*leaves: Any) -> list:
+    @functools.partial(jax.jit, static_argnums=0, inline=True)
+    def flat_backward(is_zero: tuple[bool, ...], *leaves: Any) -> list:
+        nothing, moved = SymbolicZero, iter(leaves[count:])
+        pairs = zip(closed.out_avals, is_zero, strict=True)
+        cotangents = [nothing(aval) if zero else next(moved) for aval, zero in pairs]
         res = res_tree.unflatten(leaves[:count])
-        return jax.tree.leaves(backward(res, out_tree.unflatten(leaves[count:])))
+        return jax.tree.leaves(backward(res, out_tree.unflatten(cotangents)))
 
     outs = _transposable_p.bind(
         *leaves,
@@ -51,6 +56,23 @@ def transposable(
         count=count,
     )
     return out_tree.unflatten(outs)
+
+
+def dense(cotangents: PyTree) -> PyTree:
+    """Cotangents as arrays, those that are `SymbolicZero`s as well."""
+
+    def as_array(c: Any) -> Any:
+        if not isinstance(c, SymbolicZero):
+            return c
+        return ad.instantiate_zeros(ad.Zero(c.aval))
+
+    return jax.tree.map(as_array, cotangents)
+
+
+def only_arrays(cotangents: PyTree) -> list:
+    """The leaves that are arrays."""
+    leaves = jax.tree.leaves(cotangents)
+    return [c for c in leaves if not isinstance(c, SymbolicZero)]
 
 
 _transposable_p = jex.core.Primitive("transposable")
@@ -89,7 +111,7 @@ def _push_forward(
         )
         parts.append(part)
     if not parts:  # Only integers move.
-        return outs, [jnp.zeros_like(out) for out in outs]
+        return outs, [ad.Zero(jax.typeof(out).to_tangent_aval()) for out in outs]
     return outs, [sum(terms[1:], terms[0]) for terms in zip(*parts, strict=True)]
 
 
@@ -100,8 +122,9 @@ def _moves(tangent: Any) -> bool:
 def _transpose(
     cotangents: Any, *args: Any, forward: Any, backward: Any, count: int
 ) -> list:
-    cotangents = [ad.instantiate_zeros(c) for c in cotangents]
-    moved = backward(*args[:count], *cotangents)
+    is_zero = tuple(type(c) is ad.Zero for c in cotangents)
+    some = [c for c, zero in zip(cotangents, is_zero, strict=True) if not zero]
+    moved = backward(is_zero, *args[:count], *some)
     lin = [
         cotangent if ad.is_undefined_primal(primal) else None
         for primal, cotangent in zip(args[count:], moved, strict=True)
@@ -114,24 +137,27 @@ def _batch(
 ) -> tuple[list, list]:
     size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
 
-    def to_front(i: int) -> Any:
-        if dims[i] is not None:
-            return jnp.moveaxis(args[i], dims[i], 0)
+    def to_front(x: Any, d: int | None) -> Any:
         # What is linear is batched throughout, so that the transpose is too.
-        return (
-            args[i] if i < count else jnp.broadcast_to(args[i], (size, *args[i].shape))
-        )
+        if d is None:
+            return jnp.broadcast_to(x, (size, *x.shape))
+        return jnp.moveaxis(x, d, 0)
 
-    args = [to_front(i) for i in range(len(args))]
-    axes = [None if d is None else 0 for d in dims[:count]]
+    axes = dims[:count]
+    lin = map(to_front, args[count:], dims[count:])
+    args = [*args[:count], *lin]
     run = lambda *args: _run(*args, forward=forward)
     batched = jax.vmap(run, (*axes, *[0] * (len(args) - count)))
+
+    @functools.partial(jax.jit, static_argnums=0, inline=True)
+    def batched_backward(is_zero: tuple[bool, ...], *leaves: Any) -> list:
+        one = functools.partial(backward, is_zero)
+        return jax.vmap(one, (*axes, *[0] * (len(leaves) - count)))(*leaves)
+
     outs = _transposable_p.bind(
         *args,
         forward=jax.make_jaxpr(batched)(*args),
-        backward=jax.jit(
-            jax.vmap(backward, (*axes, *[0] * len(forward.out_avals))), inline=True
-        ),
+        backward=batched_backward,
         count=count,
     )
     return outs, [0] * len(outs)

@@ -36,6 +36,7 @@ from ._oracle import (
 )
 from ._trees import map_sizes
 from ._typing import Array, DType, Key, Params, PyTree, Shaped
+from .memory import Keep, Offload, Recompute, Strategy
 
 
 def make_setup(
@@ -190,6 +191,20 @@ def runs_backwards_as_a_loop(setup: Setup) -> None:
     close((pair[1], states[1]), want_bw, setup.dtype)
 
 
+def runs_in_little_memory(setup: Setup) -> None:
+    """Memory strategies change nothing: outputs, state and gradients."""
+
+    def by(strategy: Strategy) -> PyTree:
+        def run(setup: Setup, *args: Any) -> tuple[PyTree, PyTree]:
+            return setup.run(*args, swap_memory=strategy)
+
+        return differentiated(setup, run, setup.lengths)
+
+    want = by(Keep())
+    for strategy in (Offload(Recompute(2)), Offload(Keep(), 2)):
+        close(by(strategy), want, setup.dtype)
+
+
 def runs_step_by_step(setup: Setup) -> None:
     """`static_rnn` gives what `dynamic_rnn` gives: outputs, state and gradients."""
     want = differentiated(setup, dynamic, setup.lengths)
@@ -330,6 +345,7 @@ LAWS: tuple[Callable[[Setup], None], ...] = (
     keeps_rows_apart,
     runs_as_a_loop,
     runs_backwards_as_a_loop,
+    runs_in_little_memory,
     runs_step_by_step,
     runs_in_a_loop_of_its_own,
     does_not_see_padding,

@@ -101,7 +101,7 @@ REFUSALS = {
                          lambda: dynamic_rnn(GRU, X, dtype=F32, parallel_iterations=1.5)),
     "iterations_as_in_tf": (AssertionError, "`parallel_iterations` must be an integer",
                             lambda: dynamic_rnn(GRU, X, dtype=F32, parallel_iterations=1.5)),
-    "swap_memory": (TypeError, "`swap_memory` must be True or False, got 'host'",
+    "swap_memory": (TypeError, "`swap_memory` must be True, False or a strategy of `jaxrnn.memory`, got 'host'",
                     lambda: dynamic_rnn(GRU, X, dtype=F32, swap_memory="host")),
     "time_major": (TypeError, "`time_major` must be True or False, got 1",
                    lambda: dynamic_rnn(GRU, X, dtype=F32, time_major=1)),

@@ -6,6 +6,7 @@ from .._arguments import check_time_major
 from .._dynamic_rnn import dynamic_rnn as core_dynamic_rnn
 from .._errors import KindError, describe_structure
 from .._typing import ArrayLike, DType, PyTree, RNNCellLike
+from ..memory._strategy import Strategy
 
 
 def dynamic_rnn(
@@ -15,7 +16,7 @@ def dynamic_rnn(
     initial_state: PyTree = None,
     dtype: DType | None = None,
     parallel_iterations: int | None = None,
-    swap_memory: bool = False,
+    swap_memory: bool | Strategy = False,
     time_major: bool = True,
     scope: str | None = None,
 ) -> tuple[PyTree, PyTree]:

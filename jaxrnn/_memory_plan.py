@@ -1,0 +1,233 @@
+"""`memory_plan`: what each memory strategy would keep of a run, and what it costs."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ._arguments import as_dtype, check_time_major
+from ._bound import BoundCell
+from ._cells._base import RNNCell
+from ._dynamic_rnn import dynamic_rnn
+from ._errors import describe
+from ._masking import first_inputs
+from ._program_cost import Bytes, flops, peak_bytes, saved_bytes
+from ._typing import DType, Params, PyTree
+from .memory import Keep, Nested, Offload, Recompute, Strategy
+from .memory._resolve import as_strategy
+
+_WHERE = "memory_plan"
+_USUAL = (
+    Keep(),
+    Recompute(1),
+    Recompute(),
+    Nested(),
+    Offload(Keep()),
+    Offload(Recompute(64)),
+)
+_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
+# XLA cuts and turns kernels ahead of the loops that read them.
+_COPIES_OF_PARAMS = 0.75
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedStrategy:
+    """What a strategy takes.
+
+    Attributes:
+        strategy: The strategy.
+        saved: Bytes that are kept between the passes forward and backward.
+        peak: Bytes that are alive at the worst point, what is saved included.
+        extra_flops: Floating-point operations that are done again, products alone.
+        extra_share: The same as a share of those of training without it: a pass
+            forward, and twice that for the pass backward.
+    """
+
+    strategy: Strategy
+    saved: Bytes
+    peak: Bytes
+    extra_flops: int
+    extra_share: float
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryPlan:
+    """A table of strategies; `print` shows it.
+
+    Attributes:
+        title: What is run.
+        rows: A `PlannedStrategy` for each strategy, in the order asked for.
+        inputs: Bytes of the inputs.
+        outputs: Bytes of the outputs.
+    """
+
+    title: str
+    rows: tuple[PlannedStrategy, ...]
+    inputs: int
+    outputs: int
+
+    def __str__(self) -> str:
+        head = ("strategy", "saved", "on host", "peak", "on host", "extra FLOPs")
+        table = [head, *map(_shown, self.rows)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        first, *rest = (_line(row, widths) for row in table)
+        beside = (
+            f"Beside that: inputs {_size(self.inputs)}, outputs {_size(self.outputs)}, "
+            "and as much again if the loss reads these.\n"
+            "On the CPU host and device are one memory."
+        )
+        return "\n".join([self.title, "", first, "-" * len(first), *rest, "", beside])
+
+
+def _line(row: tuple[str, ...], widths: list[int]) -> str:
+    name, *numbers = row
+    width, *others = widths
+    right = (text.rjust(w) for text, w in zip(numbers, others, strict=True))
+    return "  ".join([name.ljust(width), *right])
+
+
+def _shown(row: PlannedStrategy) -> tuple[str, ...]:
+    sizes = (row.saved.device, row.saved.host, row.peak.device, row.peak.host)
+    extra = f"{row.extra_flops / 1e9:.1f} G, {row.extra_share:.0%}"
+    return (
+        repr(row.strategy),
+        *map(_size, sizes),
+        extra if row.extra_flops else "none",
+    )
+
+
+def _size(count: int) -> str:
+    unit, name = next((u, n) for u, n in _UNITS if count >= u or u == 1)
+    return f"{count / unit:.1f} {name}" if count else "0"
+
+
+def memory_plan(
+    cell: RNNCell | BoundCell,
+    inputs_shape: Sequence[int] | PyTree,
+    strategies: Sequence[bool | Strategy] = _USUAL,
+    *,
+    dtype: DType = jnp.float32,
+    time_major: bool = False,
+) -> MemoryPlan:
+    """What `dynamic_rnn` would take in training under each memory strategy.
+
+    Nothing is run or compiled: it is read off the program that JAX traces for the
+    gradients by the parameters of a loss on the final state, without lengths. With some
+    hundred units XLA takes what is planned within about a fifth, as the
+    `memory_analysis()` of the compiled program tells; what is small is planned worse.
+
+    Args:
+        cell: A cell, bound or not.
+        inputs_shape: The shape of the inputs, `[batch, time, depth]`, or
+            `[time, batch, depth]` if `time_major`; or a nest of arrays or
+            `jax.ShapeDtypeStruct`s.
+        strategies: Values that `swap_memory` takes.
+        dtype: The dtype of inputs given by a shape, and of the zero state.
+        time_major: Whether time is the first axis.
+
+    Returns:
+        A `MemoryPlan`: a table when printed, numbers in its `rows`.
+
+    Raises:
+        TypeError: If `cell` is not a cell, or an entry of `strategies` no strategy.
+        ValueError: If `inputs_shape` is of rank below 3.
+
+    Example:
+        >>> import jaxrnn
+        >>> plan = jaxrnn.memory_plan(jaxrnn.LSTMCell(256), (8, 1000, 256))
+        >>> print(plan)  # doctest: +ELLIPSIS
+        LSTMCell(256) over 1000 steps of 8 rows...
+        >>> plan.rows[0].saved.device // 2**20
+        46
+    """
+    check_time_major(_WHERE, time_major)
+    dtype = as_dtype(_WHERE, dtype)
+    inputs = _as_inputs(inputs_shape, dtype)
+    cell, params = _with_params(cell, inputs, dtype, 0 if time_major else 1)
+
+    def loss(params: Params, inputs: PyTree, strategy: Strategy) -> Any:
+        outputs, state = dynamic_rnn(
+            cell.bind(params),
+            inputs,
+            dtype=dtype,
+            swap_memory=strategy,
+            time_major=time_major,
+        )
+        floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x, jnp.inexact)]
+        return sum(jnp.sum(x.astype(jnp.float32)) for x in floats), outputs
+
+    leaf = jax.tree.leaves(inputs)[0]
+    batch_size, time = leaf.shape[1::-1] if time_major else leaf.shape[:2]
+    run = lambda params, inputs: loss(params, inputs, Keep())
+    forward = flops(run, params, inputs)
+    rows = [
+        _planned(loss, params, inputs, as_strategy(_WHERE, strategy), time, forward)
+        for strategy in strategies
+    ]
+    return MemoryPlan(
+        f"{cell!r} over {time} steps of {batch_size} rows, {dtype}",
+        tuple(rows),
+        inputs=_bytes(inputs),
+        outputs=_bytes(jax.eval_shape(run, params, inputs)[1]),
+    )
+
+
+def _planned(
+    loss: Any,
+    params: Params,
+    inputs: PyTree,
+    strategy: Strategy,
+    time: int,
+    forward: int,
+) -> PlannedStrategy:
+    own = lambda params, inputs: loss(params, inputs, strategy)[0]
+    peak = peak_bytes(jax.grad(own), params, inputs)
+    copies = int(_COPIES_OF_PARAMS * _bytes(params))
+    record = strategy.record(time)
+    # Each level of windows is run forward once more, but for what is kept whole.
+    runs = len(record.windows) - record.whole
+    return PlannedStrategy(
+        strategy,
+        saved_bytes(own, params, inputs),
+        Bytes(peak.device + copies, peak.host),
+        extra_flops=runs * forward,
+        extra_share=runs / 3,
+    )
+
+
+def _as_inputs(shape: Any, dtype: DType) -> PyTree:
+    """The inputs as `jax.ShapeDtypeStruct`s."""
+    if isinstance(shape, tuple | list) and all(isinstance(n, int) for n in shape):
+        shape = jax.ShapeDtypeStruct(tuple(shape), dtype)
+    leaves = jax.tree.leaves(shape)
+    for leaf in leaves or [shape]:
+        if not hasattr(leaf, "shape") or len(leaf.shape) < 3:
+            raise ValueError(
+                f"{_WHERE}: `inputs_shape` must have rank at least 3, [batch, time, "
+                f"...], got {describe(leaf)}. A shape, an array or a nest of arrays is "
+                "taken."
+            )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shape)
+
+
+def _with_params(
+    cell: Any, inputs: PyTree, dtype: DType, axis: int
+) -> tuple[RNNCell, Params]:
+    """The cell without its parameters, and their types."""
+    if isinstance(cell, BoundCell):
+        types = jax.tree.map(jax.typeof, cell.params)
+        return cell.cell, types
+    if not isinstance(cell, RNNCell):
+        raise TypeError(
+            f"{_WHERE}: `cell` must be a cell of jaxrnn, got {describe(cell)}. It has "
+            "to make its parameters from shapes alone."
+        )
+    step = jax.eval_shape(lambda xs: first_inputs(xs, axis), inputs)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return cell, jax.eval_shape(lambda key: cell.init(key, step, dtype), key)
+
+
+def _bytes(tree: PyTree) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))

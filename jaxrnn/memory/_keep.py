@@ -1,0 +1,19 @@
+"""Keeping everything."""
+
+import dataclasses
+
+from ._strategy import Record, Strategy
+
+
+@dataclasses.dataclass(frozen=True)
+class Keep(Strategy):
+    """All that the derivative reads stays on the device: what `False` stands for.
+
+    An LSTM keeps about six numbers a unit of every step. Nothing is made twice but
+    elementwise work.
+    """
+
+    def record(self, time: int) -> Record:
+        """No windows."""
+        del time
+        return Record()

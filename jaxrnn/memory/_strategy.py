@@ -1,0 +1,34 @@
+"""What a memory strategy is."""
+
+import abc
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a run of some steps leaves behind for its derivative.
+
+    Attributes:
+        windows: The steps of a window, of a window within it, and so on. Of each window
+            the state that it starts from is kept. Without windows all is kept that the
+            derivative reads.
+        whole: Of the innermost windows all is kept that the derivative reads.
+        on_host: What is kept of the outermost windows lies in the memory of the host.
+    """
+
+    windows: tuple[int, ...] = ()
+    whole: bool = False
+    on_host: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Strategy(abc.ABC):
+    """A way to hold what derivatives need of a run: the base class of all of them.
+
+    One of your own is a frozen dataclass with this method, so that runs with equal
+    strategies share one compilation.
+    """
+
+    @abc.abstractmethod
+    def record(self, time: int) -> Record:
+        """What is left behind by a run of `time` steps, one at least."""
