@@ -6,8 +6,9 @@ Drivers: `dynamic_rnn`, `bidirectional_dynamic_rnn`, `stack_bidirectional_dynami
 with `StateSaver`; over sequences laid end to end (`pack_sequences` makes
 `PackedSequences` of them) `packed_rnn`.
 
-What the memory strategies of `jaxrnn.memory` would keep and cost: `memory_plan`
-(`MemoryPlan`).
+For sequences longer than memory: `windows`, which yields each `Window` or
+`PackedWindow`, and `truncated_bptt` (`TruncatedBPTT`). What the memory strategies of
+`jaxrnn.memory` would keep and cost: `memory_plan` (`MemoryPlan`).
 
 Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
 `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`, `DeviceWrapper`. For your own:
@@ -30,9 +31,11 @@ from ._cells._function import FunctionCell as FunctionCell
 from ._cells._gru import GRUCell as GRUCell
 from ._cells._lstm import LSTMCell as LSTMCell
 from ._cells._lstm_state import LSTMStateTuple as LSTMStateTuple
+from ._data_windows import Window as Window, windows as windows
 from ._dynamic_rnn import dynamic_rnn as dynamic_rnn
 from ._memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
 from ._packed_rnn import packed_rnn as packed_rnn
+from ._packed_windows import PackedWindow as PackedWindow
 from ._packing import (
     PackedSequences as PackedSequences,
     pack_sequences as pack_sequences,
@@ -52,6 +55,10 @@ from ._static_rnn import static_rnn as static_rnn
 from ._steps import Steps as Steps
 from ._tensor_array import TensorArray as TensorArray
 from ._tensor_shape import TensorShape as TensorShape
+from ._truncated_bptt import (
+    TruncatedBPTT as TruncatedBPTT,
+    truncated_bptt as truncated_bptt,
+)
 from ._typing import RNNCellLike as RNNCellLike
 from ._wrappers._device import DeviceWrapper as DeviceWrapper
 from ._wrappers._dropout import DropoutWrapper as DropoutWrapper

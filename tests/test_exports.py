@@ -66,7 +66,7 @@ def test_is_documented(name):
     assert len(inspect.getdoc(PUBLIC[name]) or "") > 40
 
 
-@pytest.mark.parametrize("module", [jaxrnn, jaxrnn.decode, jaxrnn.lite])
+@pytest.mark.parametrize("module", [jaxrnn, jaxrnn.decode, jaxrnn.lite, jaxrnn.memory])
 def test_a_modules_help_names_all_that_is_public(module):
     for name, value in vars(module).items():
         if not (name.startswith("_") or inspect.ismodule(value)):
@@ -74,7 +74,14 @@ def test_a_modules_help_names_all_that_is_public(module):
 
 
 FUNCTIONS = {name for name, value in PUBLIC.items() if inspect.isfunction(value)}
-OURS = {"FunctionCell", "StateSaver", "pack_sequences", "packed_rnn"}
+OURS = {
+    "FunctionCell",
+    "StateSaver",
+    "memory_plan",
+    "pack_sequences",
+    "packed_rnn",
+    "windows",
+}
 DECODERS = [f for _, f in inspect.getmembers(jaxrnn.decode, inspect.isfunction)]
 LITE = [v for k, v in vars(jaxrnn.lite).items() if not k.startswith("_")]
 DOCUMENTED = [PUBLIC[name] for name in sorted(FUNCTIONS | CELLS | {"TensorArray"})]
@@ -111,6 +118,8 @@ SIGNATURES = {
     "initial_states_fw=None, initial_states_bw=None, dtype=None, "
     "sequence_length=None, parallel_iterations=None, time_major=False, scope=None, "
     "swap_memory=False",
+    "truncated_bptt": "loss, reach=1, has_aux=False",
+    "windows": "inputs, size, sequence_length=None, time_major=False",
     "TensorArray": "dtype, size=None, dynamic_size=None, clear_after_read=None, "
     "tensor_array_name=None, handle=None, flow=None, infer_shape=True, "
     "element_shape=None, colocate_with_first_write_call=True, name=None",
