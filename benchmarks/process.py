@@ -1,5 +1,6 @@
 """The process of a peer, seen from the race."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -33,11 +34,16 @@ class PeerProcess:
     versions: dict[str, str]
     missing: str | None
 
-    def __init__(self, name: str, python: str = sys.executable):
+    def __init__(
+        self,
+        name: str,
+        python: str = sys.executable,
+        module: str = "benchmarks.worker",
+    ):
         self.name = name
         self._errors = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
-            [python, "-m", "benchmarks.worker", name],
+            [python, "-m", module, name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -54,14 +60,15 @@ class PeerProcess:
         self.versions = hello.get("versions", {})
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
-        """The worker's answer; `failed` says why there is none."""
+        """The worker's answer; `failed` says why there is none, `died` if it died."""
         try:
             self._process.stdin.write(json.dumps({"do": do, **request}) + "\n")
             answer = self._process.stdout.readline()
         except BrokenPipeError:
             answer = ""
         if not answer:
-            return {"failed": f"the process died: {self._last_words()}"}
+            reason = f"the process died: {self._last_words()}"
+            return {"failed": reason, "died": True}
         return json.loads(answer)
 
     def _last_words(self) -> str:
@@ -70,7 +77,8 @@ class PeerProcess:
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # One that died is closed as well.
+            self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
         self._errors.close()

@@ -39,7 +39,7 @@ def run_case(
     busy = []
     for number in range(rounds):
         tick(case.name)
-        busy.append(_wait_for_quiet())
+        busy.append(wait_for_quiet())
         for name in _rotated(running, number):
             _time(peers[name], results[name])
             time.sleep(PAUSE_S)
@@ -53,7 +53,7 @@ def run_case(
     }
 
 
-def _wait_for_quiet() -> float:
+def wait_for_quiet() -> float:
     """How busy others keep the machine while our peers sleep; waits a little."""
     for _ in range(LOOKS):
         share = busy_while(lambda: time.sleep(LOOK_S))

@@ -40,7 +40,8 @@ def write_report(result: Result) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -89,7 +90,7 @@ def _race_table(result: Result, races: list[Result], mode: str) -> str:
         ]
         for row in rows
     ]
-    return f"## {MODE_TITLES[mode]}\n\n{_table(header, body)}"
+    return f"## {MODE_TITLES[mode]}\n\n{table(header, body)}"
 
 
 def _ratio_cell(row: Result, peer: str) -> str:
@@ -137,7 +138,7 @@ def _facts_table(
     ]
     note = "Ours, and the peer's by ours, both of the variant that raced."
     header = ["case", f"{OURS}, {unit}", *peers]
-    return f"## {title}\n\n{note}\n\n{_table(header, body)}"
+    return f"## {title}\n\n{note}\n\n{table(header, body)}"
 
 
 def _scaling_table(rows: list[Result]) -> str:
@@ -160,7 +161,7 @@ def _scaling_table(rows: list[Result]) -> str:
                 f"{facts['compile_s']:.2f}",
             ]
         body.append(line)
-    return f"## Scaling\n\n{_table(header, body)}"
+    return f"## Scaling\n\n{table(header, body)}"
 
 
 def _agreement_table(races: list[Result]) -> str:
@@ -174,7 +175,7 @@ def _agreement_table(races: list[Result]) -> str:
         "The variant that raced (the fastest in a short trial), and the largest "
         "relative deviation of its outputs or gradients from the reference's."
     )
-    return f"## What ran, and the same numbers\n\n{note}\n\n" + _table(
+    return f"## What ran, and the same numbers\n\n{note}\n\n" + table(
         ["case", *peers], body
     )
 

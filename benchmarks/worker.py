@@ -102,11 +102,13 @@ def _trial(built: Built) -> dict[str, float]:
     return best
 
 
-def serve(name: str) -> None:
-    """Answers until stdin ends. What libraries print goes to stderr."""
+def serve(worker: Any) -> None:
+    """Answers by a worker's methods until stdin ends.
+
+    What libraries print goes to stderr.
+    """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    worker = Worker(name)
     for line in sys.stdin:
         request = json.loads(line)
         try:
@@ -118,4 +120,4 @@ def serve(name: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(Worker(sys.argv[1]))

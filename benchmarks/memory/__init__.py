@@ -1,0 +1,1 @@
+"""What the strategies of `swap_memory` cost and save: `python -m benchmarks.memory`."""
