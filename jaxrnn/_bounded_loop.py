@@ -155,7 +155,8 @@ class _Loop:
         rows = lambda x: jnp.broadcast_to(x, (self.limit, *x.shape))
         # Rows that are not written hold what a step can start from, in case that under
         # vmap a derivative is taken there too, and dropped.
-        record = self.place([rows(x) for x in split(changing, recorded)[1]])
+        # A row is moved before it is repeated: the device has no room for the record.
+        record = [rows(x) for x in self.place(split(changing, recorded)[1])]
         ys = [zeros_along(0, self.limit, y) for y in self.y_types]
         n, ys = as_varying_as((consts, changing), (jnp.zeros((), jnp.int32), ys))
         if not self.limit:

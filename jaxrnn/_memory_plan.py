@@ -1,7 +1,7 @@
 """`memory_plan`: what each memory strategy would keep of a run, and what it costs."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from ._cells._base import RNNCell
 from ._dynamic_rnn import dynamic_rnn
 from ._errors import describe
 from ._masking import first_inputs
+from ._math import widest_dtype
 from ._program_cost import Bytes, flops, peak_bytes, saved_bytes
 from ._typing import DType, Params, PyTree
 from .memory import Keep, Nested, Offload, Recompute, Strategy
@@ -69,7 +70,7 @@ class MemoryPlan:
     outputs: int
 
     def __str__(self) -> str:
-        head = ("strategy", "saved", "on host", "peak", "on host", "extra FLOPs")
+        head = ("strategy", "saved", "saved on host", "peak", "extra FLOPs")
         table = [head, *map(_shown, self.rows)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         first, *rest = (_line(row, widths) for row in table)
@@ -89,7 +90,7 @@ def _line(row: tuple[str, ...], widths: list[int]) -> str:
 
 
 def _shown(row: PlannedStrategy) -> tuple[str, ...]:
-    sizes = (row.saved.device, row.saved.host, row.peak.device, row.peak.host)
+    sizes = row.saved.device, row.saved.host, row.peak.device
     extra = f"{row.extra_flops / 1e9:.1f} G, {row.extra_share:.0%}"
     return (
         repr(row.strategy),
@@ -108,7 +109,7 @@ def memory_plan(
     inputs_shape: Sequence[int] | PyTree,
     strategies: Sequence[bool | Strategy] = _USUAL,
     *,
-    dtype: DType = jnp.float32,
+    dtype: DType | None = None,
     time_major: bool = False,
 ) -> MemoryPlan:
     """What `dynamic_rnn` would take in training under each memory strategy.
@@ -124,7 +125,8 @@ def memory_plan(
             `[time, batch, depth]` if `time_major`; or a nest of arrays or
             `jax.ShapeDtypeStruct`s.
         strategies: Values that `swap_memory` takes.
-        dtype: The dtype of inputs given by a shape, and of the zero state.
+        dtype: The dtype of inputs given by a shape, and of the zero state; None for
+            that of inputs that have one, else float32.
         time_major: Whether time is the first axis.
 
     Returns:
@@ -137,19 +139,20 @@ def memory_plan(
     Example:
         >>> import jaxrnn
         >>> plan = jaxrnn.memory_plan(jaxrnn.LSTMCell(256), (8, 1000, 256))
-        >>> print(plan)  # doctest: +ELLIPSIS
-        LSTMCell(256) over 1000 steps of 8 rows...
+        >>> plan.title
+        'LSTMCell(num_units=256, activation=tanh) over 1000 steps of 8 rows, float32'
         >>> plan.rows[0].saved.device // 2**20
         46
     """
     check_time_major(_WHERE, time_major)
-    dtype = as_dtype(_WHERE, dtype)
-    inputs = _as_inputs(inputs_shape, dtype)
-    cell, params = _with_params(cell, inputs, dtype, 0 if time_major else 1)
+    inputs = _as_inputs(inputs_shape, as_dtype(_WHERE, dtype or jnp.float32))
+    floats = [x for x in jax.tree.leaves(inputs) if jnp.issubdtype(x, jnp.floating)]
+    dtype = as_dtype(_WHERE, dtype or (widest_dtype(floats) if floats else jnp.float32))
+    bind, params = _with_params(cell, inputs, dtype, 0 if time_major else 1)
 
     def loss(params: Params, inputs: PyTree, strategy: Strategy) -> Any:
         outputs, state = dynamic_rnn(
-            cell.bind(params),
+            bind(params),
             inputs,
             dtype=dtype,
             swap_memory=strategy,
@@ -162,12 +165,13 @@ def memory_plan(
     batch_size, time = leaf.shape[1::-1] if time_major else leaf.shape[:2]
     run = lambda params, inputs: loss(params, inputs, Keep())
     forward = flops(run, params, inputs)
+    unbound = cell.cell if isinstance(cell, BoundCell) else cell
     rows = [
         _planned(loss, params, inputs, as_strategy(_WHERE, strategy), time, forward)
         for strategy in strategies
     ]
     return MemoryPlan(
-        f"{cell!r} over {time} steps of {batch_size} rows, {dtype}",
+        f"{unbound!r} over {time} steps of {batch_size} rows, {dtype}",
         tuple(rows),
         inputs=_bytes(inputs),
         outputs=_bytes(jax.eval_shape(run, params, inputs)[1]),
@@ -214,11 +218,11 @@ def _as_inputs(shape: Any, dtype: DType) -> PyTree:
 
 def _with_params(
     cell: Any, inputs: PyTree, dtype: DType, axis: int
-) -> tuple[RNNCell, Params]:
-    """The cell without its parameters, and their types."""
+) -> tuple[Callable[[Params], BoundCell], Params]:
+    """What binds the cell to its parameters, and their types."""
     if isinstance(cell, BoundCell):
-        types = jax.tree.map(jax.typeof, cell.params)
-        return cell.cell, types
+        bind = lambda params: dataclasses.replace(cell, params=params)
+        return bind, jax.eval_shape(lambda: cell.params)
     if not isinstance(cell, RNNCell):
         raise TypeError(
             f"{_WHERE}: `cell` must be a cell of jaxrnn, got {describe(cell)}. It has "
@@ -226,7 +230,7 @@ def _with_params(
         )
     step = jax.eval_shape(lambda xs: first_inputs(xs, axis), inputs)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return cell, jax.eval_shape(lambda key: cell.init(key, step, dtype), key)
+    return cell.bind, jax.eval_shape(lambda key: cell.init(key, step, dtype), key)
 
 
 def _bytes(tree: PyTree) -> int:

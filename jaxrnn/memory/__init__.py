@@ -1,6 +1,6 @@
 """What a derivative keeps of a run: the values of the argument `swap_memory`.
 
-* `Keep`, which `False` stands for: all that it reads. The fastest, the largest.
+* `Keep`, which `False` stands for: all that it reads.
 * `Recompute`: the states between chunks of steps; the rest is made again.
 * `Nested`: the same with chunks of chunks, of logarithmic size.
 * `Offload`: what another one keeps, in the memory of the host.

@@ -5,12 +5,12 @@ import dataclasses
 from ._strategy import Record, Strategy
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Keep(Strategy):
     """All that the derivative reads stays on the device: what `False` stands for.
 
     An LSTM keeps about six numbers a unit of every step. Nothing is made twice but
-    elementwise work.
+    elementwise work. Small nets can be faster with less, if that fits the caches.
     """
 
     def record(self, time: int) -> Record:

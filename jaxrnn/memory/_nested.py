@@ -7,7 +7,7 @@ from .._arguments import as_count
 from ._strategy import Record, Strategy
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Nested(Strategy):
     """Chunks of chunks of steps: states of the order of the logarithm of their number.
 

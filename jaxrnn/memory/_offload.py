@@ -11,7 +11,7 @@ from ._strategy import Record, Strategy
 WINDOW = 64
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Offload(Strategy):
     """What another strategy keeps lies in the memory of the host, `pinned_host`.
 

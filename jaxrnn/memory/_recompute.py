@@ -7,7 +7,7 @@ from .._arguments import as_count
 from ._strategy import Record, Strategy
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Recompute(Strategy):
     """The states between chunks are kept; a chunk is run again when it is gone back.
 

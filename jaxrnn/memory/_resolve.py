@@ -25,9 +25,9 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
     Example:
         >>> import jaxrnn
         >>> jaxrnn.memory.resolve(True)
-        Offload(of=Recompute(chunk=None))
+        Offload()
         >>> jaxrnn.memory.resolve(True, "cpu")
-        Recompute(chunk=None)
+        Recompute()
     """
     strategy = as_strategy("resolve", swap_memory)
     if platform == "cpu" and isinstance(strategy, Offload):

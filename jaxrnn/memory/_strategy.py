@@ -32,3 +32,16 @@ class Strategy(abc.ABC):
     @abc.abstractmethod
     def record(self, time: int) -> Record:
         """What is left behind by a run of `time` steps, one at least."""
+
+    def __repr__(self) -> str:
+        given = [
+            getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != _default(field)
+        ]
+        return f"{type(self).__name__}({', '.join(map(repr, given))})"
+
+
+def _default(field: dataclasses.Field) -> object:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
