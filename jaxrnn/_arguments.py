@@ -94,26 +94,31 @@ def as_unroll(where: str, parallel_iterations: Any) -> int:
     return min(max(count, 1), MAX_UNROLL)
 
 
-def as_count(where: str, name: str, count: Any, least: int = 1) -> int | None:
-    """An integer of `least` or more; None stays None.
+def as_count(
+    where: str,
+    name: str,
+    count: Any,
+    least: int = 1,
+    fix: str = "Leave it out for the default.",
+) -> int:
+    """An integer of `least` or more.
 
     Raises:
         TypeError: If it is no integer.
         ValueError: If it is below `least`.
     """
-    if count is None:
-        return None
     try:
         if isinstance(count, bool):
             raise TypeError
         number = operator.index(count)
     except TypeError:
         raise TypeError(
-            f"{where}: `{name}` must be an integer, got {describe(count)}. Leave it "
-            "out for the default."
+            f"{where}: `{name}` must be an integer, got {describe(count)}. {fix}"
         ) from None
     if number < least:
-        raise ValueError(f"{where}: `{name}` must be at least {least}, got {number}.")
+        raise ValueError(
+            f"{where}: `{name}` must be at least {least}, got {number}. {fix}"
+        )
     return number
 
 

@@ -1,14 +1,13 @@
 """`windows`: a long sequence, cut into pieces of so many steps."""
 
 import dataclasses
-import operator
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from ._arguments import as_lengths, check_time_major
+from ._arguments import as_count, as_lengths, check_time_major
 from ._cut import as_source, check_known, cut
 from ._errors import Described, EntryError, describe, describe_structure
 from ._packed_windows import packed_windows
@@ -82,7 +81,7 @@ def windows(
         Window(start=4, inputs=(float32[2, 4, 3], int32[2, 4])) [4 1]
         Window(start=8, inputs=(float32[2, 4, 3], int32[2, 4])) [2 0]
     """
-    size = _as_size(size)
+    size = as_count(_WHERE, "size", size, fix="It is the steps of a window.")
     check_time_major(_WHERE, time_major)
     if isinstance(inputs, PackedSequences):
         if sequence_length is not None or time_major:
@@ -110,21 +109,6 @@ def _windows(
             left = (lengths - start).clip(0, size).astype(np.int32)
         steps = jax.tree.map(lambda x, start=start: cut(x, start, size, axis), inputs)
         yield Window(steps, left, np.int32(start))
-
-
-def _as_size(size: Any) -> int:
-    try:
-        if isinstance(size, bool):
-            raise TypeError
-        count = operator.index(size)
-    except TypeError:
-        raise TypeError(
-            f"{_WHERE}: `size` must be an integer, the steps of a window, got "
-            f"{describe(size)}."
-        ) from None
-    if count < 1:
-        raise ValueError(f"{_WHERE}: `size` must be at least 1, got {count}.")
-    return count
 
 
 def _as_lengths(lengths: ArrayLike, batch_size: int) -> np.ndarray:

@@ -204,8 +204,10 @@ def pack_sequences(
         (4, 7, 3)
     """
     check_time_major(_WHERE, time_major)
-    rows = as_count(_WHERE, "rows", rows)
-    row_length = as_count(_WHERE, "row_length", row_length)
+    if rows is not None:
+        rows = as_count(_WHERE, "rows", rows)
+    if row_length is not None:
+        row_length = as_count(_WHERE, "row_length", row_length)
     if sequence_length is None:
         steps, lengths = from_list(_WHERE, inputs)
         row_length = time = _fitting_row_length(lengths, row_length)

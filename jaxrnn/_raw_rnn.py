@@ -1,6 +1,5 @@
 """`raw_rnn`: a cell in a loop whose inputs, end and results a function decides."""
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from jax.experimental import checkify
 
 from . import _masking
-from ._arguments import as_scope, as_unroll, check_cell
+from ._arguments import as_count, as_scope, as_unroll, check_cell
 from ._array_store import as_known
 from ._errors import describe, noting
 from ._keys import cell_at_step
@@ -149,7 +148,10 @@ def raw_rnn(
         )
     as_unroll(WHERE, parallel_iterations)
     strategy = as_strategy(WHERE, swap_memory)
-    limit = _as_limit(max_time)
+    limit = max_time
+    if limit is not None:
+        fix = "It is static: the size of buffers."
+        limit = as_count(WHERE, "max_time", limit, least=0, fix=fix)
     with jax.named_scope(as_scope(WHERE, scope, "rnn")):
         loop_fn = _noting(
             loop_fn, "`loop_fn(time, cell_output, cell_state, loop_state)`"
@@ -299,20 +301,3 @@ def _map_arrays(fn: Callable, tree: PyTree, *rest: PyTree) -> PyTree:
         *rest,
         is_leaf=is_tensor_array,
     )
-
-
-def _as_limit(max_time: Any) -> int | None:
-    if max_time is None:
-        return None
-    try:
-        if isinstance(max_time, bool):
-            raise TypeError
-        limit = operator.index(max_time)
-    except TypeError:
-        raise TypeError(
-            f"{WHERE}: `max_time` must be an int, got {describe(max_time)}. It is "
-            "static: the size of buffers."
-        ) from None
-    if limit < 0:
-        raise ValueError(f"{WHERE}: `max_time` must not be negative, got {limit}.")
-    return limit

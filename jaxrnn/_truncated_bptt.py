@@ -205,7 +205,7 @@ def truncated_bptt(
     """
     if not callable(loss):
         raise TypeError(f"{_WHERE}: `loss` must be callable, got {describe(loss)}.")
-    return TruncatedBPTT(loss, as_count(_WHERE, "reach", reach) or 1, bool(has_aux))
+    return TruncatedBPTT(loss, as_count(_WHERE, "reach", reach), bool(has_aux))
 
 
 def _strong(tree: PyTree) -> PyTree:

@@ -595,12 +595,12 @@ REFUSALS = [
     (
         lambda: raw_rnn(COUNTER, until(1), max_time=2.5),
         TypeError,
-        "`max_time` must be an int",
+        "`max_time` must be an integer",
     ),
     (
         lambda: raw_rnn(COUNTER, until(1), max_time=-1),
         ValueError,
-        "`max_time` must not be negative",
+        "`max_time` must be at least 0",
     ),
     (
         lambda: raw_rnn(COUNTER, lambda *_: (1, 2)),
@@ -611,7 +611,7 @@ REFUSALS = [
     (
         lambda: jax.jit(lambda n: raw_rnn(COUNTER, until(1, 2, 3), max_time=n))(3),
         TypeError,
-        "`max_time` must be an int, got int64",
+        "`max_time` must be an integer, got int64",
     ),
     (
         lambda: run(returning({2: (ZERO, ZERO)}), cell=LSTM),

@@ -492,7 +492,7 @@ REFUSALS = {
     ),
     "size": (
         TypeError,
-        r"`size` must be an integer, .*, got None",
+        r"`size` must be an integer, got None. It is the steps of a window",
         lambda: windows(X3, None),
     ),
     "size_zero": (

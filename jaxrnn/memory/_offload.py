@@ -39,8 +39,10 @@ class Offload(Strategy):
                 f"Offload: `of` must be a strategy, got {describe(self.of)}. "
                 "`Offload(Recompute(64))`, say."
             )
+        if self.chunk is None:
+            return
         as_count("Offload", "chunk", self.chunk)
-        if self.chunk is not None and self.of.record(1).windows:
+        if self.of.record(1).windows:
             raise ValueError(
                 f"Offload: `chunk` must be None for {self.of!r}, which has chunks of "
                 f"its own, got {self.chunk}."

@@ -30,7 +30,8 @@ class Recompute(Strategy):
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        as_count("Recompute", "chunk", self.chunk)
+        if self.chunk is not None:
+            as_count("Recompute", "chunk", self.chunk)
 
     def record(self, time: int) -> Record:
         """One window a chunk."""
