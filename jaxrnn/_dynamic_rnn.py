@@ -92,7 +92,7 @@ def dynamic_rnn(
     where = "dynamic_rnn"
     check_cell(where, "cell", cell)
     unroll = as_unroll(where, parallel_iterations)
-    strategy = as_strategy(where, swap_memory)
+    strategy = as_strategy(where, "swap_memory", swap_memory)
     check_time_major(where, time_major)
     inputs = as_sequences(where, inputs, time_major)
     batch_size = jax.tree.leaves(inputs)[0].shape[1 if time_major else 0]

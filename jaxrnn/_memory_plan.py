@@ -18,6 +18,7 @@ from ._program_cost import Bytes, flops, peak_bytes, saved_bytes
 from ._typing import DType, Params, PyTree
 from .memory import Keep, Nested, Offload, Recompute, Strategy
 from .memory._resolve import as_strategy
+from .memory._strategy import Record
 
 _WHERE = "memory_plan"
 _USUAL = (
@@ -26,6 +27,7 @@ _USUAL = (
     Recompute(),
     Nested(),
     Offload(Keep()),
+    Offload(),
     Offload(Recompute(64)),
 )
 _UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
@@ -120,7 +122,8 @@ def memory_plan(
     `memory_analysis()` of the compiled program tells; what is small is planned worse.
 
     Args:
-        cell: A cell, bound or not.
+        cell: A cell, bound or not. One that draws noise is bound with a key: its masks
+            are kept as well.
         inputs_shape: The shape of the inputs, `[batch, time, depth]`, or
             `[time, batch, depth]` if `time_major`; or a nest of arrays or
             `jax.ShapeDtypeStruct`s.
@@ -167,8 +170,8 @@ def memory_plan(
     forward = flops(run, params, inputs)
     unbound = cell.cell if isinstance(cell, BoundCell) else cell
     rows = [
-        _planned(loss, params, inputs, as_strategy(_WHERE, strategy), time, forward)
-        for strategy in strategies
+        _planned(loss, params, inputs, strategy, time, forward)
+        for strategy in _as_strategies(strategies)
     ]
     return MemoryPlan(
         f"{unbound!r} over {time} steps of {batch_size} rows, {dtype}",
@@ -176,6 +179,29 @@ def memory_plan(
         inputs=_bytes(inputs),
         outputs=_bytes(jax.eval_shape(run, params, inputs)[1]),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fixed(Strategy):
+    known: Record
+
+    def record(self, time: int) -> Record:
+        del time
+        return self.known
+
+    def on_host(self) -> "_Fixed":
+        """The same on the host, if there are windows."""
+        return _Fixed(dataclasses.replace(self.known, on_host=True))
+
+
+def _as_strategies(strategies: Any) -> list[Strategy]:
+    if not isinstance(strategies, list | tuple):
+        raise TypeError(
+            f"{_WHERE}: `strategies` must be a list of them, got "
+            f"{describe(strategies)}. Write `[Keep(), True]`, say."
+        )
+    named = ((f"strategies[{i}]", s) for i, s in enumerate(strategies))
+    return [as_strategy(_WHERE, name, strategy) for name, strategy in named]
 
 
 def _planned(
@@ -187,9 +213,13 @@ def _planned(
     forward: int,
 ) -> PlannedStrategy:
     own = lambda params, inputs: loss(params, inputs, strategy)[0]
-    peak = peak_bytes(jax.grad(own), params, inputs)
-    copies = int(_COPIES_OF_PARAMS * _bytes(params))
     record = strategy.record(time)
+    # Loops that keep on the host say more of what they do not need than others.
+    there = lambda params, inputs: loss(params, inputs, _Fixed(record).on_host())[0]
+    peak = peak_bytes(jax.grad(there), params, inputs)
+    if not record.on_host:
+        peak = Bytes(sum(peak), 0)
+    copies = int(_COPIES_OF_PARAMS * _bytes(params))
     # Each level of windows is run forward once more, but for what is kept whole.
     runs = len(record.windows) - record.whole
     return PlannedStrategy(
@@ -212,6 +242,10 @@ def _as_inputs(shape: Any, dtype: DType) -> PyTree:
                 f"{_WHERE}: `inputs_shape` must have rank at least 3, [batch, time, "
                 f"...], got {describe(leaf)}. A shape, an array or a nest of arrays is "
                 "taken."
+            )
+        if not all(leaf.shape):
+            raise ValueError(
+                f"{_WHERE}: `inputs_shape` must hold something, got {describe(leaf)}."
             )
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shape)
 

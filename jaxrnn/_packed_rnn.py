@@ -70,11 +70,11 @@ def packed_rnn(
         ((4, 7, 5), (4, 5))
     """
     check_cell(_WHERE, "cell", cell)
-    strategy = as_strategy(_WHERE, swap_memory)
+    strategy = as_strategy(_WHERE, "swap_memory", swap_memory)
     if not isinstance(packed, PackedSequences):
         raise TypeError(
             f"{_WHERE}: `packed` must come from `pack_sequences`, got "
-            f"{describe(packed)}."
+            f"{describe(packed)}. Of a window it is `window.packed`."
         )
     if initial_state is not None:
         initial_state = as_state(_WHERE, "initial_state", initial_state)

@@ -147,7 +147,7 @@ def raw_rnn(
             f"{WHERE}: `loop_fn` must be callable, got {describe(loop_fn)}."
         )
     as_unroll(WHERE, parallel_iterations)
-    strategy = as_strategy(WHERE, swap_memory)
+    strategy = as_strategy(WHERE, "swap_memory", swap_memory)
     limit = max_time
     if limit is not None:
         fix = "It is static: the size of buffers."

@@ -134,6 +134,12 @@ class TruncatedBPTT:
                 f"{_WHERE}: `carry` must come from `init` or from the call before, got "
                 f"{describe(carry)}."
             )
+        held = jax.tree.leaves(carry.windows)
+        if (held[0].shape[0] if held else 0) != self.reach - 1:
+            raise ValueError(
+                f"{_WHERE}: `carry` must be made for reach={self.reach}, got one with "
+                f"{len(held) and held[0].shape[0]} windows held. Make it by `init`."
+            )
         if self.reach > 1:
             one = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
             example = jax.tree.map(one, carry.windows)
@@ -205,7 +211,9 @@ def truncated_bptt(
     """
     if not callable(loss):
         raise TypeError(f"{_WHERE}: `loss` must be callable, got {describe(loss)}.")
-    return TruncatedBPTT(loss, as_count(_WHERE, "reach", reach), bool(has_aux))
+    return TruncatedBPTT(
+        loss, as_count(_WHERE, "reach", reach, fix="It is `k2 // k1`."), bool(has_aux)
+    )
 
 
 def _strong(tree: PyTree) -> PyTree:

@@ -24,13 +24,16 @@ from ._flat import (
     is_zero_tangent,
     merge,
     only_floats,
+    read_rows,
     split,
     with_zero_tangents,
+    write_rows,
 )
-from ._host import to_device, to_host
+from ._host import is_on_host, to_device, to_host
 from ._keepers import FirstState, Residuals, Window
 from ._sharding import as_varying_as, room_for
 from ._steps import Steps
+from ._time_loop import time_loop
 from ._transposable import dense, only_arrays, transposable
 from ._typing import Array, PyTree
 from .memory._strategy import Record
@@ -105,9 +108,15 @@ class _Windows:
         self.sizes = sizes
         self.values = _Values([], *map(jax.tree.leaves, args))
         self.trees = tuple(map(jax.tree.structure, args))
-        left = functools.reduce(lambda left, size: left % size, sizes, steps.time)
-        innermost = {min(steps.time, *sizes), left} - {0}
+        innermost = self._innermost(0, steps.time)
         self.traced = {size: self._trace(run, size, steps) for size in innermost}
+
+    def _innermost(self, level: int, length: int) -> set[int]:
+        """The sizes of the innermost windows of a piece."""
+        if level == len(self.sizes) or not length:
+            return {length} - {0}
+        size, _, left = self.parts(level, length)
+        return self._innermost(level + 1, size) | self._innermost(level + 1, left)
 
     def _trace(self, run: Run, size: int, steps: Steps) -> tuple[Any, slice]:
         """The run over so many steps, and which of the constants are its own."""
@@ -183,38 +192,100 @@ class _Windows:
         if level == len(self.sizes):
             return visit(length, start, carry)
 
-        def go(size: int, start: Array, carry: Any) -> tuple[Any, tuple]:
-            return self.through(level + 1, size, start, visit, carry), ()
+        def go(size: int, start: Array, carry: Any) -> tuple[Any, list]:
+            return self.through(level + 1, size, start, visit, carry), []
 
-        return self.forward(level, length, start, go, carry)[0]
+        return self.forward(level, length, start, go, carry, [])[0]
 
     def forward(
-        self, level: int, length: int, start: Array, go: Go, carry: Any
-    ) -> tuple[Any, Any]:
-        """`carry, kept = go(size, start, carry)` over the windows of a piece."""
-        size, count, left = self._parts(level, length)
-        full = lambda carry, i: go(size, start + i * size, carry)
-        carry, kept = jax.lax.scan(full, carry, jnp.arange(count, dtype=jnp.int32))
-        if not left:
-            return carry, (kept, ())
-        carry, last = go(left, start + count * size, carry)
-        return carry, (kept, last)
+        self,
+        level: int,
+        length: int,
+        start: Array,
+        go: Go,
+        carry: Any,
+        blank: list,
+        on_host: bool = False,
+    ) -> tuple[Any, tuple[list, list]]:
+        """`carry, kept = go(size, start, carry)` over the windows of a piece.
+
+        Args:
+            level: The level that cuts the piece.
+            length: Its number of steps.
+            start: Its first step.
+            go: Takes one window.
+            carry: What the first one is given.
+            blank: Something of the types of what is kept of a window.
+            on_host: Whether that lies in the memory of the host.
+        """
+        size, count, left = self.parts(level, length)
+        window = lambda carry, i: go(size, start + i * size, carry)
+        rows, last = [], []
+        if on_host:
+            carry, rows = _keep_on_host(window, carry, count)
+        elif count:
+            carry, rows = _keep(window, carry, count, blank)
+        if left:
+            carry, last = go(left, start + count * size, carry)
+        return carry, (rows, to_host(last) if on_host else last)
 
     def backward(
         self, level: int, length: int, start: Array, go: Go, carry: Any, kept: Any
     ) -> Any:
         """`carry = go(size, start, carry, kept)`, from the last window to the first."""
-        size, count, left = self._parts(level, length)
-        kept, last = kept
+        size, count, left = self.parts(level, length)
+        rows, last = kept
         if left:
-            carry = go(left, start + count * size, carry, last)
-        full = lambda carry, at: (go(size, start + at[0] * size, carry, at[1]), ())
-        numbers = jnp.arange(count, dtype=jnp.int32)
-        return jax.lax.scan(full, carry, (numbers, kept), reverse=True)[0]
+            carry = go(left, start + count * size, carry, to_device(last))
+        window = lambda carry, i, kept: go(size, start + i * size, carry, kept)
+        if any(map(is_on_host, rows)):
+            return _back_from_host(window, carry, count, rows)
+        return _back(window, carry, count, rows)
 
-    def _parts(self, level: int, length: int) -> tuple[int, int, int]:
+    def parts(self, level: int, length: int) -> tuple[int, int, int]:
+        """A piece's windows: their size, their number, and the steps that are left."""
         size = min(self.sizes[level], length)
         return size, *divmod(length, size)
+
+
+# Two kinds of loops. A scan can keep what lies on the host, where JAX's while loops
+# cannot in all modes; but JAX takes a scan apart where it is differentiated twice, and
+# drops the rules of the loops in it, by which those that end early are differentiated.
+
+
+def _keep(window: Go, carry: Any, count: int, blank: list) -> tuple[Any, list]:
+    def body(i: Array, state: Any) -> Any:
+        carry, rows = state
+        carry, kept = window(carry, i)
+        return carry, write_rows(rows, i, kept)
+
+    rows = [jnp.broadcast_to(x, (count, *x.shape)) for x in blank]
+    return time_loop(jnp.int32(count), count, body, (carry, rows))
+
+
+def _back(window: Go, carry: Any, count: int, rows: list) -> Any:
+    def body(i: Array, carry: Any) -> Any:
+        i = count - 1 - i
+        return window(carry, i, read_rows(rows, i))
+
+    return time_loop(jnp.int32(count), count, body, carry)
+
+
+def _keep_on_host(window: Go, carry: Any, count: int) -> tuple[Any, list]:
+    def body(carry: Any, i: Array) -> tuple[Any, list]:
+        carry, kept = window(carry, i)
+        return carry, to_host(kept)
+
+    return jax.lax.scan(body, carry, jnp.arange(count, dtype=jnp.int32))
+
+
+def _back_from_host(window: Go, carry: Any, count: int, rows: list) -> Any:
+    def body(carry: Any, at: Any) -> tuple[Any, tuple]:
+        i, kept = at
+        return window(carry, i, to_device(kept)), ()
+
+    numbers = jnp.arange(count, dtype=jnp.int32)
+    return jax.lax.scan(body, carry, (numbers, rows), reverse=True)[0]
 
 
 class _Tangent:
@@ -240,8 +311,9 @@ class _Tangent:
             state, outputs, kept = visit(size, start, state)
             return (state, steps.write_window(room, start, outputs)), kept
 
-        start = jnp.int32(0)
-        carry, kept = self.keep(0, steps.time, start, collect, keep, carry)
+        piece = 0, steps.time, jnp.int32(0)
+        like = values, steps
+        carry, kept = self.keep(*piece, collect, keep, carry, like)
         state, room = carry
         return (room, state), kept
 
@@ -254,7 +326,14 @@ class _Tangent:
         return state, outputs, kept
 
     def keep(
-        self, level: int, length: int, start: Array, visit: Go, keep: Go, carry: Any
+        self,
+        level: int,
+        length: int,
+        start: Array,
+        visit: Go,
+        keep: Go,
+        carry: Any,
+        like: Any,
     ) -> tuple[Any, Any]:
         """The windows of a piece, with what is kept of each.
 
@@ -265,18 +344,22 @@ class _Tangent:
             visit: `carry = visit(size, start, carry)`, an innermost window.
             keep: `carry, kept = keep(size, start, carry)`, the same.
             carry: What the first one is given: the state, and what else there is.
+            like: What all of it varies as.
         """
 
-        def go(size: int, start: Array, carry: Any) -> tuple[Any, Any]:
+        def go(size: int, start: Array, carry: Any) -> tuple[Any, list]:
             if level == self.innermost:
-                carry, kept = keep(size, start, carry)
-            else:
-                kept = carry[0]
-                args = level + 1, size, start, visit, carry
-                carry = self.windows.through(*args)
-            return carry, to_host(kept) if self.on_host and not level else kept
+                return keep(size, start, carry)
+            args = level + 1, size, start, visit, carry
+            return self.windows.through(*args), carry[0]
 
-        return self.windows.forward(level, length, start, go, carry)
+        blank = carry[0]
+        if level == self.innermost and isinstance(self.keeper, Residuals):
+            size = self.windows.parts(level, length)[0]
+            types = jax.eval_shape(lambda carry: keep(size, start, carry)[1], carry)
+            blank = [x[0] for x in room_for(like, types, 1, 0)]
+        on_host = self.on_host and not level
+        return self.windows.forward(level, length, start, go, carry, blank, on_host)
 
     def outs(self, res: Any, tangents: _Values) -> tuple[list, list]:
         """The tangents of the floating parts of `(outputs, state)`."""
@@ -345,10 +428,18 @@ class _Tangent:
         zeros = jax.tree.map(jnp.zeros_like, values.split(self.marks)[1])
         carry = as_varying_as((res, only_arrays(cotangents)), zeros)
         carry = carry._replace(state=c_state)
-        return self.back(0, steps.time, jnp.int32(0), run, visit, carry, kept)
+        piece = 0, steps.time, jnp.int32(0)
+        return self.back(*piece, run, visit, (values, steps), carry, kept)
 
     def back(
-        self, level: int, length: int, start: Array, run: Go, visit: Go, *args: Any
+        self,
+        level: int,
+        length: int,
+        start: Array,
+        run: Go,
+        visit: Go,
+        like: Any,
+        *args: Any,
     ) -> _Values:
         """Over a piece from its last window to its first.
 
@@ -358,6 +449,7 @@ class _Tangent:
             start: Its first step.
             run: `state, outputs, kept = run(size, start, state)`, an innermost window.
             visit: `carry = visit(size, start, carry, kept)`, the way back over one.
+            like: What all of it varies as.
             args: What the last one is given, and what is kept of all of them.
         """
 
@@ -369,12 +461,11 @@ class _Tangent:
             return (state,), kept
 
         def go(size: int, start: Array, carry: _Values, kept: Any) -> _Values:
-            kept = to_device(kept)
             if level == self.innermost:
                 return visit(size, start, carry, kept)
             piece = level + 1, size, start
-            _, kept = self.keep(*piece, forward, keep, (kept,))
-            return self.back(*piece, run, visit, carry, kept)
+            _, kept = self.keep(*piece, forward, keep, (kept,), like)
+            return self.back(*piece, run, visit, like, carry, kept)
 
         return self.windows.backward(level, length, start, go, *args)
 

@@ -26,12 +26,17 @@ MIB = 2**20
 class Uneven(Strategy):
     """A strategy of a user: chunks of chunks that do not divide."""
 
+    on_host: bool = True
+
     def record(self, time):
-        return Record((7, 3), on_host=True)
+        return Record(
+            (7, 3), on_host=self.on_host
+        )  # Of 7 one is left, of 11 4, of which 1.
 
 
 STRATEGIES = [
     True,
+    Offload(),
     Recompute(1),
     Recompute(4),
     Recompute(100),
@@ -132,12 +137,14 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize("strategy", [Offload(Keep(), 2), Uneven()], ids=str)
+@pytest.mark.parametrize("strategy", [Offload(Keep(), 2), Uneven(False)], ids=str)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["lstm", "function"])
 def test_every_mode_of_differentiation(name, mode, strategy):
-    cell, params, x, state = make(name, 2, 5)
-    lengths = None if name == "lstm" else jnp.asarray([5, 2])
+    cell, params, x, state = make(name, 2, 8)
+    # What JAX would not do: twice backward through loops that end early, by the host.
+    is_dense = name == "lstm" and isinstance(strategy, Offload)
+    lengths = None if is_dense else jnp.asarray([8, 2])
     one = lambda s: lambda p, x: loss(p, x, cell, state, lengths, s)
     compiled = (lambda f: f) if mode == "eager" else jax.jit
     got, want = (compiled(MODES[mode](one(s)))(params, x) for s in (strategy, False))
@@ -262,7 +269,7 @@ def raw_loss(strategy, params, x, ends=None):
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-@pytest.mark.parametrize("strategy", [True, Offload(Keep(), 10)], ids=str)
+@pytest.mark.parametrize("strategy", [Offload(), Offload(Keep(), 10)], ids=str)
 @pytest.mark.parametrize("place", PLACES)
 def test_lowered_for_an_accelerator_states_go_to_the_host_and_back(
     place, strategy, platform
@@ -280,21 +287,19 @@ def test_lowered_for_an_accelerator_states_go_to_the_host_and_back(
     assert all(n <= 10 for n in steps) or place == "raw"
 
 
-def test_on_a_cpu_true_is_to_recompute_in_chunks_to_the_letter():
-    texts = []
-    for strategy in (True, Recompute()):
-        loss, *types = step_loss(strategy, 100, 8)
-        traced = jax.jit(jax.grad(loss)).trace(*types)
-        text = traced.lower(lowering_platforms=("cpu",)).as_text()
-        texts.append(text.replace(', mhlo.memory_kind = "device"', ""))
-    assert texts[0] == texts[1]
-    assert "annotate_device_placement" not in texts[0]
+def test_on_a_cpu_true_is_to_recompute_in_chunks():
+    loss, *types = step_loss(Offload(), 100, 8)
+    traced = jax.jit(jax.grad(loss)).trace(*types)
+    # Nothing is moved where there is nowhere to move to.
+    text = traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert "annotate_device_placement" not in text
     assert resolve(True, "cpu") == Recompute()
-    assert resolve(True, "tpu") == resolve(True) == Offload(Recompute())
+    assert resolve(True, "tpu") == resolve(True, "gpu") == Offload(Recompute())
+    assert resolve(True) == Recompute()
     assert resolve(False) == Keep()
 
 
-RAW = [True, Recompute(4), Offload(Keep()), Uneven()]
+RAW = [Offload(), Recompute(4), Offload(Keep()), Uneven()]
 
 
 @pytest.mark.parametrize("strategy", RAW, ids=str)
@@ -358,7 +363,7 @@ def test_a_number_of_steps_that_is_symbolic_is_kept_whole(caplog):
     forward = jax.jit(lambda x: run(cell, params, x, None, None, True))
     with caplog.at_level(logging.DEBUG, logger="jaxrnn"):
         exported = jax.export.export(forward)(shape)
-    assert "Offload(): the number of steps is symbolic" in caplog.text
+    assert "Recompute(): the number of steps is symbolic" in caplog.text
     close(exported.call(x), run(cell, params, x, None, None, False), F64)
 
 
@@ -397,7 +402,7 @@ REFUSALS = {
     "traced": (TypeError, "`swap_memory` must be", lambda: jax.jit(resolve)(True)),
     "plan_cell": (TypeError, "memory_plan: `cell` must be a cell", lambda: jaxrnn.memory_plan(3, (1, 2, 3))),
     "plan_shape": (ValueError, r"`inputs_shape` must have rank at least 3,.* got float32\[1, 2\]", lambda: jaxrnn.memory_plan(GRUCell(2), (1, 2))),
-    "plan_strategy": (TypeError, "memory_plan: `swap_memory` must be", lambda: jaxrnn.memory_plan(GRUCell(2), (1, 2, 3), [4])),
+    "plan_strategy": (TypeError, r"memory_plan: `strategies\[0\]` must be", lambda: jaxrnn.memory_plan(GRUCell(2), (1, 2, 3), [4])),
 }  # fmt: skip
 
 
@@ -443,7 +448,7 @@ def test_a_plan_is_a_table():
     cell = GRUCell(64)
     x = jnp.zeros((4, 500, 3))
     bound = cell.bind(cell.init(jax.random.key(0), x[:, 0]))
-    plan = jaxrnn.memory_plan(bound, x, [False, True], dtype=F64)
+    plan = jaxrnn.memory_plan(bound, x, [False, Offload()], dtype=F64)
     keep, swap = plan.rows
     assert (keep.strategy, keep.extra_flops) == (Keep(), 0)
     # Of each step the products and the state, 64 * (3 + 1) numbers of 8 bytes a row.

@@ -5,11 +5,10 @@
 * `Nested`: the same with chunks of chunks, of logarithmic size.
 * `Offload`: what another one keeps, in the memory of the host.
 
-`True` stands for `Offload(Recompute())`. On the CPU, where host and device are one,
-this is `Recompute()`, to the letter of the compiled program; `resolve` tells. A
-strategy changes no value. `jaxrnn.memory_plan` tells what each would keep and cost. One
-of your own is a frozen dataclass over `Strategy` with one method, `record`, that gives
-a `Record`.
+`True` stands for `Offload(Recompute())`, and on the CPU, where host and device are one,
+for `Recompute()`; `resolve` tells. A strategy changes no value. `jaxrnn.memory_plan`
+tells what each would keep and cost. One of your own is a frozen dataclass over
+`Strategy` with one method, `record`, that gives a `Record`.
 """
 
 from ._keep import Keep as Keep
@@ -18,3 +17,5 @@ from ._offload import Offload as Offload
 from ._recompute import Recompute as Recompute
 from ._resolve import resolve as resolve
 from ._strategy import Record as Record, Strategy as Strategy
+
+__all__ = ["Keep", "Nested", "Offload", "Recompute", "Record", "Strategy", "resolve"]

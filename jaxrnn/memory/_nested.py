@@ -6,6 +6,8 @@ import math
 from .._arguments import as_count
 from ._strategy import Record, Strategy
 
+_FIX = "Two halves are the least that makes sense."
+
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Nested(Strategy):
@@ -28,7 +30,7 @@ class Nested(Strategy):
     branches: int = 8
 
     def __post_init__(self) -> None:
-        as_count("Nested", "branches", self.branches, least=2)
+        as_count("Nested", "branches", self.branches, least=2, fix=_FIX)
 
     def record(self, time: int) -> Record:
         """One window for each level, `branches` times the size of the next."""

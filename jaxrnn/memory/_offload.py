@@ -20,6 +20,13 @@ class Offload(Strategy):
     number of steps, and so does `Offload(Keep())`, which makes nothing again but copies
     all of it. On the CPU, where host and device are one, it is as if `of` stood alone.
 
+    Where rows have lengths, or chunks are nested, JAX does not go backward twice
+    through it; forward over backward it does.
+
+    JAX returns what such a program computes as committed to its device. Commit the
+    parameters beforehand, by `jax.device_put(params, jax.devices()[0])`, or the second
+    call of a jitted training step compiles once more.
+
     Attributes:
         of: The other strategy, `Recompute()` by default.
         chunk: The number of steps that are copied at once of what `Keep()` keeps; None
@@ -45,7 +52,7 @@ class Offload(Strategy):
         if self.of.record(1).windows:
             raise ValueError(
                 f"Offload: `chunk` must be None for {self.of!r}, which has chunks of "
-                f"its own, got {self.chunk}."
+                f"its own, got {self.chunk}. Write `Offload(Recompute({self.chunk}))`."
             )
 
     def record(self, time: int) -> Record:

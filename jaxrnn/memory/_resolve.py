@@ -1,5 +1,6 @@
 """What the argument `swap_memory` of a driver stands for."""
 
+import jax
 import numpy as np
 
 from .._errors import describe
@@ -12,39 +13,43 @@ from ._strategy import Strategy
 def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strategy:
     """The strategy that a value of `swap_memory` stands for.
 
+    False is `Keep()`. True is `Offload(Recompute())`; on the CPU, where host and device
+    are one and nothing would be moved, it is `Recompute()`.
+
     Args:
-        swap_memory: False, True or a strategy.
-        platform: Where the program is to run, "cpu", "gpu" or "tpu", as
-            `jax.default_backend()` names them: then an `Offload` to the very same
-            memory is taken away. None for the strategy as programs are built, whatever
-            they are lowered for.
+        swap_memory: False, True or a strategy, which is what it is.
+        platform: Where it is to run, "cpu", "gpu" or "tpu"; None for JAX's default
+            backend, as drivers do. To lower or export for another platform than that,
+            give a driver the strategy itself.
 
     Raises:
-        TypeError: If it is neither a bool nor a strategy.
+        TypeError: If `swap_memory` is neither a bool nor a strategy.
 
     Example:
         >>> import jaxrnn
-        >>> jaxrnn.memory.resolve(True)
-        Offload()
-        >>> jaxrnn.memory.resolve(True, "cpu")
-        Recompute()
+        >>> jaxrnn.memory.resolve(True, "cpu"), jaxrnn.memory.resolve(True, "tpu")
+        (Recompute(), Offload())
     """
-    strategy = as_strategy("resolve", swap_memory)
-    if platform == "cpu" and isinstance(strategy, Offload):
-        return strategy.of
-    return strategy
+    return as_strategy("resolve", "swap_memory", swap_memory, platform)
 
 
-def as_strategy(where: str, swap_memory: object) -> Strategy:
-    """The same for any platform, `where` being named in messages."""
+def as_strategy(
+    where: str, name: str, swap_memory: object, platform: str | None = None
+) -> Strategy:
+    """The same, with what is named in messages."""
     if isinstance(swap_memory, Strategy):
         return swap_memory
     if isinstance(swap_memory, bool | np.bool_):
-        return Offload(Recompute()) if swap_memory else Keep()
+        if not swap_memory:
+            return Keep()
+        is_cpu = (platform or jax.default_backend()) == "cpu"
+        return Recompute() if is_cpu else Offload(Recompute())
     fix = ""
     if isinstance(swap_memory, type) and issubclass(swap_memory, Strategy):
         fix = f" Make one: {swap_memory.__name__}()."
+    if isinstance(swap_memory, str):
+        fix = " True is the best for this platform."
     raise TypeError(
-        f"{where}: `swap_memory` must be True, False or a strategy of `jaxrnn.memory`, "
+        f"{where}: `{name}` must be True, False or a strategy of `jaxrnn.memory`, "
         f"got {describe(swap_memory)}.{fix}"
     )
