@@ -29,7 +29,7 @@ from ._flat import (
     with_zero_tangents,
     write_rows,
 )
-from ._host import is_on_host, to_device, to_host
+from ._host import to_device, to_host
 from ._keepers import FirstState, Residuals, Window
 from ._sharding import as_varying_as, room_for
 from ._steps import Steps
@@ -58,7 +58,7 @@ def run_recorded(
     if not record.windows:
         return run(xs, state, steps)
     fresh, steps = steps.fresh, dataclasses.replace(steps, fresh=None)
-    windows = _Windows(run, (xs, state, fresh), steps, record.windows)
+    windows = _Windows(run, (xs, state, fresh), steps, record)
 
     @jax.custom_jvp
     def over(values: _Values, steps: Steps) -> tuple[list, list]:
@@ -104,8 +104,9 @@ class _Windows:
     The last of its windows has the steps that are left.
     """
 
-    def __init__(self, run: Run, args: tuple, steps: Steps, sizes: tuple) -> None:
-        self.sizes = sizes
+    def __init__(self, run: Run, args: tuple, steps: Steps, record: Record) -> None:
+        self.sizes = record.windows
+        self.by_scan = record.on_host or len(self.sizes) > 1
         self.values = _Values([], *map(jax.tree.leaves, args))
         self.trees = tuple(map(jax.tree.structure, args))
         innermost = self._innermost(0, steps.time)
@@ -220,14 +221,15 @@ class _Windows:
         """
         size, count, left = self.parts(level, length)
         window = lambda carry, i: go(size, start + i * size, carry)
-        rows, last = [], []
-        if on_host:
-            carry, rows = _keep_on_host(window, carry, count)
-        elif count:
-            carry, rows = _keep(window, carry, count, blank)
+        place = to_host if on_host else list
+        if self.by_scan:
+            carry, rows = _scan(window, carry, count, place)
+        else:
+            carry, rows = _loop(window, carry, count, blank)
+        last = []
         if left:
             carry, last = go(left, start + count * size, carry)
-        return carry, (rows, to_host(last) if on_host else last)
+        return carry, (rows, place(last))
 
     def backward(
         self, level: int, length: int, start: Array, go: Go, carry: Any, kept: Any
@@ -238,9 +240,8 @@ class _Windows:
         if left:
             carry = go(left, start + count * size, carry, to_device(last))
         window = lambda carry, i, kept: go(size, start + i * size, carry, kept)
-        if any(map(is_on_host, rows)):
-            return _back_from_host(window, carry, count, rows)
-        return _back(window, carry, count, rows)
+        back = _scan_back if self.by_scan else _loop_back
+        return back(window, carry, count, rows)
 
     def parts(self, level: int, length: int) -> tuple[int, int, int]:
         """A piece's windows: their size, their number, and the steps that are left."""
@@ -248,12 +249,13 @@ class _Windows:
         return size, *divmod(length, size)
 
 
-# Two kinds of loops. A scan can keep what lies on the host, where JAX's while loops
-# cannot in all modes; but JAX takes a scan apart where it is differentiated twice, and
-# drops the rules of the loops in it, by which those that end early are differentiated.
+# Two kinds of loops. A scan can keep what lies on the host, which JAX's while loops do
+# not in all modes, and of windows in windows XLA leaves out what nobody reads. But JAX
+# takes a scan apart where it is differentiated backward twice, and drops the rules of
+# the loops in it, by which those that end early are differentiated.
 
 
-def _keep(window: Go, carry: Any, count: int, blank: list) -> tuple[Any, list]:
+def _loop(window: Go, carry: Any, count: int, blank: list) -> tuple[Any, list]:
     def body(i: Array, state: Any) -> Any:
         carry, rows = state
         carry, kept = window(carry, i)
@@ -263,7 +265,7 @@ def _keep(window: Go, carry: Any, count: int, blank: list) -> tuple[Any, list]:
     return time_loop(jnp.int32(count), count, body, (carry, rows))
 
 
-def _back(window: Go, carry: Any, count: int, rows: list) -> Any:
+def _loop_back(window: Go, carry: Any, count: int, rows: list) -> Any:
     def body(i: Array, carry: Any) -> Any:
         i = count - 1 - i
         return window(carry, i, read_rows(rows, i))
@@ -271,15 +273,15 @@ def _back(window: Go, carry: Any, count: int, rows: list) -> Any:
     return time_loop(jnp.int32(count), count, body, carry)
 
 
-def _keep_on_host(window: Go, carry: Any, count: int) -> tuple[Any, list]:
+def _scan(window: Go, carry: Any, count: int, place: Go) -> tuple[Any, list]:
     def body(carry: Any, i: Array) -> tuple[Any, list]:
         carry, kept = window(carry, i)
-        return carry, to_host(kept)
+        return carry, place(kept)
 
     return jax.lax.scan(body, carry, jnp.arange(count, dtype=jnp.int32))
 
 
-def _back_from_host(window: Go, carry: Any, count: int, rows: list) -> Any:
+def _scan_back(window: Go, carry: Any, count: int, rows: list) -> Any:
     def body(carry: Any, at: Any) -> tuple[Any, tuple]:
         i, kept = at
         return window(carry, i, to_device(kept)), ()

@@ -137,7 +137,7 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize("strategy", [Offload(Keep(), 2), Uneven(False)], ids=str)
+@pytest.mark.parametrize("strategy", [Offload(Keep(), 2), Recompute(3)], ids=str)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["lstm", "function"])
 def test_every_mode_of_differentiation(name, mode, strategy):
