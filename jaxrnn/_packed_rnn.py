@@ -36,7 +36,9 @@ def packed_rnn(
 
     Args:
         cell: As `dynamic_rnn` takes it.
-        packed: Sequences, as `pack_sequences` lays them out.
+        packed: Sequences, as `pack_sequences` lays them out. What came along in their
+            nest and is not for the cell is left behind by
+            `dataclasses.replace(packed, inputs=...)`.
         initial_state: The state that each sequence starts from, each leaf
             `[sequences, ...]`; None for the cell's zero state, which needs `dtype`.
         dtype: The dtype of the zero state and of the outputs; None for that of

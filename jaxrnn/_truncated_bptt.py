@@ -168,14 +168,15 @@ def truncated_bptt(
     `reach` windows cost, with one loss, and one compilation serves all calls, also
     within `lax.scan` over stacked windows and under `vmap`.
 
-    A first state that is learned is one of `params`; `loss` takes it, in the place of
+    At a new epoch call `init` again. A carry is a pytree: save its leaves, and restore
+    them into the structure that `init` makes. A first state that is learned is one of `params`; `loss` takes it, in the place of
     its `state`, where the window is the first.
 
     Args:
         loss: `loss(params, state, window) -> (value, new_state)`, a real scalar and the
             state after the window; `(value, (new_state, aux))` if `has_aux`. Noise is
-            to be drawn from what the window holds (a key, the number of its first
-            step), so that a window that is run again draws the same.
+            to be drawn from what the window holds, so that a window that is run again
+            draws the same: a window may be any pytree, such as `(window, key)`.
         reach: How many windows a gradient goes back over. With 1 no window is held,
             and windows may differ in length, at a compilation for each.
         has_aux: Whether `loss` returns something beside, which has no gradient.

@@ -11,6 +11,7 @@ class Keep(Strategy):
 
     An LSTM keeps about six numbers a unit of every step. Nothing is made twice but
     elementwise work. Small nets can be faster with less, if that fits the caches.
+    `raw_rnn` makes each step again in any case, from the state before it.
     """
 
     def record(self, time: int) -> Record:
