@@ -286,5 +286,6 @@ def _fitting_rows(needed: int, rows: int | None, row_length: int) -> int:
         return rows or max(needed, 1)
     raise ValueError(
         f"{_WHERE}: `rows` must be at least {needed} for these sequences in rows of "
-        f"{row_length} steps, got {rows}. Pack fewer sequences, or make more or longer rows."
+        f"{row_length} steps, got {rows}. Pack fewer sequences, or make more rows, or "
+        "longer ones."
     )

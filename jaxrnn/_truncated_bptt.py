@@ -169,8 +169,9 @@ def truncated_bptt(
     within `lax.scan` over stacked windows and under `vmap`.
 
     At a new epoch call `init` again. A carry is a pytree: save its leaves, and restore
-    them into the structure that `init` makes. A first state that is learned is one of `params`; `loss` takes it, in the place of
-    its `state`, where the window is the first.
+    them into the structure that `init` makes. A first state that is learned is one of
+    `params`; `loss` takes it, in the place of its `state`, where the window is the
+    first.
 
     Args:
         loss: `loss(params, state, window) -> (value, new_state)`, a real scalar and the
