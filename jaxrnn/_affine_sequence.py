@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from ._affine_backward import Backward
+from ._differentiable import differentiable
 from ._math import dot, widest_dtype
 from ._phases import by_length, may_sort
 from ._sharding import as_varying_as, room_for
@@ -56,22 +57,20 @@ def _run(
 ) -> tuple[PyTree, PyTree]:
     rule = _Rule(cell, history)
 
-    @jax.custom_jvp
-    def run(lin: Any, steps: Steps) -> tuple[PyTree, PyTree]:
+    def plainly(lin: Any, steps: Steps) -> tuple[PyTree, PyTree]:
         emits, state, _ = rule.run(lin, steps, record=False)
         return emits, state
 
-    @run.defjvp
-    def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    def push_forward(primals: Any, tangents: Any) -> tuple[Any, Any]:
         lin, steps = primals
         emits, state, record = rule.run(lin, steps, record=True)
-        moved = transposable(
-            rule.push_forward, rule.pull_back, (lin, steps, record), tangents[0]
-        )
+        res, moving = (lin, steps, record), dense(tangents[0])
+        moved = transposable(rule.push_forward, rule.pull_back, res, moving)
         return (emits, state), moved
 
     fresh, steps = steps.fresh, dataclasses.replace(steps, fresh=None)
-    return run((params, xs, state, fresh), steps)
+    lin = params, xs, state, fresh
+    return differentiable(plainly, push_forward, lin, steps)
 
 
 class _Rule:

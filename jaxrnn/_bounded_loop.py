@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax.core import eval_jaxpr
 from jax.interpreters import partial_eval
 
+from ._differentiable import differentiable
 from ._flat import (
     add,
     dense_tangent,
@@ -67,33 +68,28 @@ def bounded_loop(
     fixed, changing = split(jax.tree.leaves(carry), loop.changes)
     consts = closed_over, fixed
     # Without steps there is no row to read, and no derivative but that of nothing.
-    run = _differentiable(loop) if limit else loop.run_plainly
-    n, changing, ys = run(consts, changing)
+    run = _run if limit else _Loop.run_plainly
+    n, changing, ys = run(loop, consts, changing)
     return n, loop.whole(consts, changing), loop.ys_tree.unflatten(ys)
 
 
-def _differentiable(loop: "_Loop") -> Callable:
+def _run(loop: "_Loop", consts: Any, changing: list) -> tuple:
     """`loop.run_plainly`, of which JAX knows the derivatives."""
 
-    @jax.custom_jvp
-    def run(consts: Any, changing: list) -> tuple:
-        return loop.run_plainly(consts, changing)
-
-    @jax.custom_jvp
     def run_recorded(consts: Any, changing: list) -> tuple:
         return loop.run(consts, changing, loop.find_read(consts, changing))
 
     def push_forward(keep: int, primals: Any, tangents: Any) -> tuple[tuple, tuple]:
-        n, *outs = run_recorded(*primals)
+        of_record = functools.partial(push_forward, 3)
+        n, *outs = differentiable(run_recorded, of_record, *primals)
         tangent = _Tangent(loop, primals, tangents, keep == len(outs))
         d_outs = tangent.outs(n, primals, tangents, outs[-1])[:keep]
         outs = outs[:keep]
         moved = [with_zero_tangents(*pair) for pair in zip(outs, d_outs, strict=True)]
         return (n, *outs), (zero_tangent(n), *moved)
 
-    run.defjvp(functools.partial(push_forward, 2), symbolic_zeros=True)
-    run_recorded.defjvp(functools.partial(push_forward, 3), symbolic_zeros=True)
-    return run
+    rule = functools.partial(push_forward, 2)
+    return differentiable(loop.run_plainly, rule, consts, changing)
 
 
 def _trace(

@@ -22,7 +22,9 @@ FUSED = frozenset(
 )
 LOOPS = frozenset(["scan", "while"])
 IN_PLACE = frozenset(["dynamic_update_slice", "scatter", "scatter-add"])
-CALLS = frozenset(["closed_call", "custom_jvp_call", "jit", "pjit"])
+CALLS = frozenset(
+    ["closed_call", "custom_jvp_call", "differentiable", "jit", "pjit", "transposable"]
+)
 BLANK, END = "broadcast_in_dim", "end"
 
 

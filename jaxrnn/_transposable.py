@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.extend as jex
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching
 
+from ._primitive import program_primitive, run, vmap_over
 from ._typing import PyTree
 
 
@@ -75,16 +75,7 @@ def only_arrays(cotangents: PyTree) -> list:
     return [c for c in leaves if not isinstance(c, SymbolicZero)]
 
 
-_transposable_p = jex.core.Primitive("transposable")
-_transposable_p.multiple_results = True
-
-
-def _run(*args: Any, forward: Any, **_: Any) -> list:
-    return jex.core.jaxpr_as_fun(forward)(*args)
-
-
-def _out_types(*_: Any, forward: Any, **__: Any) -> tuple[list, Any]:
-    return forward.out_avals, forward.effects
+_transposable_p = program_primitive("transposable")
 
 
 def _push_forward(
@@ -102,7 +93,7 @@ def _push_forward(
 
         def of_moved(*values: Any) -> list:
             changed = dict(zip(moved, values, strict=True))
-            return _run(
+            return run(
                 *(changed.get(i, r) for i, r in enumerate(res)), *lin, forward=forward
             )
 
@@ -133,26 +124,30 @@ def _transpose(
 
 
 def _batch(
-    args: Any, dims: Any, *, forward: Any, backward: Any, count: int
+    axis: Any, args: Any, dims: Any, *, forward: Any, backward: Any, count: int
 ) -> tuple[list, list]:
-    size = next(x.shape[d] for x, d in zip(args, dims, strict=True) if d is not None)
+    static = {"forward": forward, "backward": backward, "count": count}
+    if all(d is None for d in dims):
+        outs = _transposable_p.bind(*args, **static)
+        return outs, [None] * len(outs)
+    vmap = vmap_over(axis)
 
     def to_front(x: Any, d: int | None) -> Any:
         # What is linear is batched throughout, so that the transpose is too.
         if d is None:
-            return jnp.broadcast_to(x, (size, *x.shape))
+            return jnp.broadcast_to(x, (axis.size, *x.shape))
         return jnp.moveaxis(x, d, 0)
 
     axes = dims[:count]
     lin = map(to_front, args[count:], dims[count:])
     args = [*args[:count], *lin]
-    run = lambda *args: _run(*args, forward=forward)
-    batched = jax.vmap(run, (*axes, *[0] * (len(args) - count)))
+    one = functools.partial(run, forward=forward)
+    batched = vmap(one, (*axes, *[0] * (len(args) - count)))
 
     @functools.partial(jax.jit, static_argnums=0, inline=True)
     def batched_backward(is_zero: tuple[bool, ...], *leaves: Any) -> list:
         one = functools.partial(backward, is_zero)
-        return jax.vmap(one, (*axes, *[0] * (len(leaves) - count)))(*leaves)
+        return vmap(one, (*axes, *[0] * (len(leaves) - count)))(*leaves)
 
     outs = _transposable_p.bind(
         *args,
@@ -163,9 +158,6 @@ def _batch(
     return outs, [0] * len(outs)
 
 
-_transposable_p.def_impl(_run)
-_transposable_p.def_effectful_abstract_eval(_out_types)
-mlir.register_lowering(_transposable_p, mlir.lower_fun(_run, multiple_results=True))
 ad.primitive_jvps[_transposable_p] = _push_forward
 ad.primitive_transposes[_transposable_p] = _transpose
-batching.primitive_batchers[_transposable_p] = _batch
+batching.fancy_primitive_batchers[_transposable_p] = _batch

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.core import eval_jaxpr
 from jax.custom_derivatives import SymbolicZero
 
+from ._differentiable import differentiable
 from ._flat import (
     add,
     dense_tangent,
@@ -24,16 +25,13 @@ from ._flat import (
     is_zero_tangent,
     merge,
     only_floats,
-    read_rows,
     split,
     with_zero_tangents,
-    write_rows,
 )
 from ._host import to_device, to_host
 from ._keepers import FirstState, Residuals, Window
 from ._sharding import as_varying_as, room_for
 from ._steps import Steps
-from ._time_loop import time_loop
 from ._transposable import dense, only_arrays, transposable
 from ._typing import Array, PyTree
 from .memory._strategy import Record
@@ -60,10 +58,6 @@ def run_recorded(
     fresh, steps = steps.fresh, dataclasses.replace(steps, fresh=None)
     windows = _Windows(run, (xs, state, fresh), steps, record)
 
-    @jax.custom_jvp
-    def over(values: _Values, steps: Steps) -> tuple[list, list]:
-        return windows.run(values, steps)
-
     def push_forward(primals: Any, tangents: Any) -> tuple[Any, Any]:
         (values, steps), d_values = primals, tangents[0]
         tangent = _Tangent(windows, record, values, d_values)
@@ -72,8 +66,7 @@ def run_recorded(
         moved = [with_zero_tangents(*pair) for pair in zip(outs, d_outs, strict=True)]
         return outs, tuple(moved)
 
-    over.defjvp(push_forward, symbolic_zeros=True)
-    outputs, state = over(windows.values, steps)
+    outputs, state = differentiable(windows.run, push_forward, windows.values, steps)
     outputs_tree, state_tree = windows.out_trees
     return outputs_tree.unflatten(outputs), state_tree.unflatten(state)
 
@@ -106,7 +99,6 @@ class _Windows:
 
     def __init__(self, run: Run, args: tuple, steps: Steps, record: Record) -> None:
         self.sizes = record.windows
-        self.by_scan = record.on_host or len(self.sizes) > 1
         self.values = _Values([], *map(jax.tree.leaves, args))
         self.trees = tuple(map(jax.tree.structure, args))
         innermost = self._innermost(0, steps.time)
@@ -196,7 +188,7 @@ class _Windows:
         def go(size: int, start: Array, carry: Any) -> tuple[Any, list]:
             return self.through(level + 1, size, start, visit, carry), []
 
-        return self.forward(level, length, start, go, carry, [])[0]
+        return self.forward(level, length, start, go, carry)[0]
 
     def forward(
         self,
@@ -205,7 +197,6 @@ class _Windows:
         start: Array,
         go: Go,
         carry: Any,
-        blank: list,
         on_host: bool = False,
     ) -> tuple[Any, tuple[list, list]]:
         """`carry, kept = go(size, start, carry)` over the windows of a piece.
@@ -216,16 +207,16 @@ class _Windows:
             start: Its first step.
             go: Takes one window.
             carry: What the first one is given.
-            blank: Something of the types of what is kept of a window.
-            on_host: Whether that lies in the memory of the host.
+            on_host: Whether what is kept lies in the memory of the host.
         """
         size, count, left = self.parts(level, length)
-        window = lambda carry, i: go(size, start + i * size, carry)
         place = to_host if on_host else list
-        if self.by_scan:
-            carry, rows = _scan(window, carry, count, place)
-        else:
-            carry, rows = _loop(window, carry, count, blank)
+
+        def window(carry: Any, i: Array) -> tuple[Any, list]:
+            carry, kept = go(size, start + i * size, carry)
+            return carry, place(kept)
+
+        carry, rows = jax.lax.scan(window, carry, jnp.arange(count, dtype=jnp.int32))
         last = []
         if left:
             carry, last = go(left, start + count * size, carry)
@@ -239,55 +230,18 @@ class _Windows:
         rows, last = kept
         if left:
             carry = go(left, start + count * size, carry, to_device(last))
-        window = lambda carry, i, kept: go(size, start + i * size, carry, kept)
-        back = _scan_back if self.by_scan else _loop_back
-        return back(window, carry, count, rows)
+
+        def window(carry: Any, at: Any) -> tuple[Any, tuple]:
+            i, kept = at
+            return go(size, start + i * size, carry, to_device(kept)), ()
+
+        at = jnp.arange(count, dtype=jnp.int32), rows
+        return jax.lax.scan(window, carry, at, reverse=True)[0]
 
     def parts(self, level: int, length: int) -> tuple[int, int, int]:
         """A piece's windows: their size, their number, and the steps that are left."""
         size = min(self.sizes[level], length)
         return size, *divmod(length, size)
-
-
-# Two kinds of loops. A scan can keep what lies on the host, which JAX's while loops do
-# not in all modes, and of windows in windows XLA leaves out what nobody reads. But JAX
-# takes a scan apart where it is differentiated backward twice, and drops the rules of
-# the loops in it, by which those that end early are differentiated.
-
-
-def _loop(window: Go, carry: Any, count: int, blank: list) -> tuple[Any, list]:
-    def body(i: Array, state: Any) -> Any:
-        carry, rows = state
-        carry, kept = window(carry, i)
-        return carry, write_rows(rows, i, kept)
-
-    rows = [jnp.broadcast_to(x, (count, *x.shape)) for x in blank]
-    return time_loop(jnp.int32(count), count, body, (carry, rows))
-
-
-def _loop_back(window: Go, carry: Any, count: int, rows: list) -> Any:
-    def body(i: Array, carry: Any) -> Any:
-        i = count - 1 - i
-        return window(carry, i, read_rows(rows, i))
-
-    return time_loop(jnp.int32(count), count, body, carry)
-
-
-def _scan(window: Go, carry: Any, count: int, place: Go) -> tuple[Any, list]:
-    def body(carry: Any, i: Array) -> tuple[Any, list]:
-        carry, kept = window(carry, i)
-        return carry, place(kept)
-
-    return jax.lax.scan(body, carry, jnp.arange(count, dtype=jnp.int32))
-
-
-def _scan_back(window: Go, carry: Any, count: int, rows: list) -> Any:
-    def body(carry: Any, at: Any) -> tuple[Any, tuple]:
-        i, kept = at
-        return window(carry, i, to_device(kept)), ()
-
-    numbers = jnp.arange(count, dtype=jnp.int32)
-    return jax.lax.scan(body, carry, (numbers, rows), reverse=True)[0]
 
 
 class _Tangent:
@@ -314,9 +268,7 @@ class _Tangent:
             return (state, steps.write_window(room, start, outputs)), kept
 
         piece = 0, steps.time, jnp.int32(0)
-        like = values, steps
-        carry, kept = self.keep(*piece, collect, keep, carry, like)
-        state, room = carry
+        (state, room), kept = self.keep(*piece, collect, keep, carry)
         return (room, state), kept
 
     def visit(
@@ -335,7 +287,6 @@ class _Tangent:
         visit: Go,
         keep: Go,
         carry: Any,
-        like: Any,
     ) -> tuple[Any, Any]:
         """The windows of a piece, with what is kept of each.
 
@@ -346,7 +297,6 @@ class _Tangent:
             visit: `carry = visit(size, start, carry)`, an innermost window.
             keep: `carry, kept = keep(size, start, carry)`, the same.
             carry: What the first one is given: the state, and what else there is.
-            like: What all of it varies as.
         """
 
         def go(size: int, start: Array, carry: Any) -> tuple[Any, list]:
@@ -355,13 +305,8 @@ class _Tangent:
             args = level + 1, size, start, visit, carry
             return self.windows.through(*args), carry[0]
 
-        blank = carry[0]
-        if level == self.innermost and isinstance(self.keeper, Residuals):
-            size = self.windows.parts(level, length)[0]
-            types = jax.eval_shape(lambda carry: keep(size, start, carry)[1], carry)
-            blank = [x[0] for x in room_for(like, types, 1, 0)]
         on_host = self.on_host and not level
-        return self.windows.forward(level, length, start, go, carry, blank, on_host)
+        return self.windows.forward(level, length, start, go, carry, on_host)
 
     def outs(self, res: Any, tangents: _Values) -> tuple[list, list]:
         """The tangents of the floating parts of `(outputs, state)`."""
@@ -431,7 +376,7 @@ class _Tangent:
         carry = as_varying_as((res, only_arrays(cotangents)), zeros)
         carry = carry._replace(state=c_state)
         piece = 0, steps.time, jnp.int32(0)
-        return self.back(*piece, run, visit, (values, steps), carry, kept)
+        return self.back(*piece, run, visit, carry, kept)
 
     def back(
         self,
@@ -440,7 +385,6 @@ class _Tangent:
         start: Array,
         run: Go,
         visit: Go,
-        like: Any,
         *args: Any,
     ) -> _Values:
         """Over a piece from its last window to its first.
@@ -451,7 +395,6 @@ class _Tangent:
             start: Its first step.
             run: `state, outputs, kept = run(size, start, state)`, an innermost window.
             visit: `carry = visit(size, start, carry, kept)`, the way back over one.
-            like: What all of it varies as.
             args: What the last one is given, and what is kept of all of them.
         """
 
@@ -466,8 +409,8 @@ class _Tangent:
             if level == self.innermost:
                 return visit(size, start, carry, kept)
             piece = level + 1, size, start
-            _, kept = self.keep(*piece, forward, keep, (kept,), like)
-            return self.back(*piece, run, visit, like, carry, kept)
+            _, kept = self.keep(*piece, forward, keep, (kept,))
+            return self.back(*piece, run, visit, carry, kept)
 
         return self.windows.backward(level, length, start, go, *args)
 

@@ -23,16 +23,17 @@ def loop(kernel, xs, state, steps=STEPS, limit=LIMIT):
     """An RNN whose carry also has a counter, a key and a buffer that is written to."""
 
     def step(t, carry):
-        count, key, state, kept = carry
+        count, end, key, state, kept = carry
         row = jax.lax.dynamic_index_in_dim(xs, t, keepdims=False)
         state = jnp.tanh(state @ kernel + row)
         kept = jax.lax.dynamic_update_index_in_dim(kept, state, t, 0)
-        return (count + 2, jax.random.fold_in(key, t), state, kept), state**2
+        key = jax.random.fold_in(key, t)
+        return (count + 2, end, key, state, kept), state**2
 
     kept = jnp.zeros((limit, *state.shape))
-    carry = (jnp.int32(0), jax.random.key(0), state, kept)
-    running = lambda t, carry: carry[0] < 2 * steps
-    n, (count, _, state, kept), ys = bounded_loop(running, step, carry, limit)
+    carry = (jnp.int32(0), jnp.int32(2 * steps), jax.random.key(0), state, kept)
+    running = lambda t, carry: carry[0] < carry[1]
+    n, (count, _, _, state, kept), ys = bounded_loop(running, step, carry, limit)
     return n, count, (state, kept, ys)
 
 

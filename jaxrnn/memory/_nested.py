@@ -15,8 +15,7 @@ class Nested(Strategy):
 
     Of a chunk the states between its `branches` parts are made when it is gone back,
     and so on down to a few steps. Each level costs the run forward once more, and time
-    to compile. Where rows have lengths JAX does not go backward twice through it;
-    forward over backward it does.
+    to compile.
 
     Attributes:
         branches: How many parts a chunk has, 2 at least.

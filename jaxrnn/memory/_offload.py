@@ -20,9 +20,6 @@ class Offload(Strategy):
     number of steps, and so does `Offload(Keep())`, which makes nothing again but copies
     all of it. On the CPU, where host and device are one, it is as if `of` stood alone.
 
-    Where rows have lengths JAX does not go backward twice through it; forward over
-    backward it does.
-
     JAX returns what such a program computes as committed to its device. Commit the
     parameters beforehand, by `jax.device_put(params, jax.devices()[0])`, or the second
     call of a jitted training step compiles once more.
