@@ -1,5 +1,6 @@
 """Steps cut out of arrays on the host, so that no more of them is read."""
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -7,6 +8,27 @@ import numpy as np
 from jax.core import Tracer
 
 from ._errors import describe, is_array, is_key
+
+
+class Cuts(Sequence[Any]):
+    """Windows that are cut when they are asked for, and not kept."""
+
+    def __init__(self, cut_at: Callable[[int], Any], starts: range) -> None:
+        self._cut_at, self._starts = cut_at, starts
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return Cuts(self._cut_at, self._starts[i])
+        return self._cut_at(self._starts[i])
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._cut_at, self._starts)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} windows>"
 
 
 def as_source(where: str, name: str, leaf: Any) -> Any:

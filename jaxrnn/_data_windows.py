@@ -1,14 +1,14 @@
 """`windows`: a long sequence, cut into pieces of so many steps."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from ._arguments import as_count, as_lengths, check_time_major
-from ._cut import as_source, check_known, cut
+from ._cut import Cuts, as_source, check_known, cut
 from ._errors import Described, EntryError, describe, describe_structure
 from ._packed_windows import packed_windows
 from ._packing import PackedSequences
@@ -48,7 +48,7 @@ def windows(
     sequence_length: ArrayLike | None = None,
     *,
     time_major: bool = False,
-) -> Iterator[Any]:
+) -> Sequence[Any]:
     """Cuts sequences along time into windows, on the host, outside of jit.
 
     All windows have one structure and the same shapes, so that one compilation serves
@@ -64,8 +64,9 @@ def windows(
         time_major: Whether time is the first axis.
 
     Returns:
-        An iterator over time / size windows, rounded up: each a `Window`, or a
-        `PackedWindow` of `PackedSequences`.
+        A sequence of time / size windows, rounded up: each a `Window`, or a
+        `PackedWindow` of `PackedSequences`. It has a length, as progress bars want, and
+        slices: `windows(x, 25)[k:]` goes on where a run was interrupted.
 
     Raises:
         TypeError: If an argument is traced or of the wrong kind.
@@ -75,7 +76,10 @@ def windows(
     Example:
         >>> import numpy as np, jaxrnn
         >>> x, ids = np.ones((2, 10, 3), np.float32), np.ones((2, 10), np.int32)
-        >>> for window in jaxrnn.windows((x, ids), 4, [10, 5]):
+        >>> made = jaxrnn.windows((x, ids), 4, [10, 5])
+        >>> len(made)
+        3
+        >>> for window in made:
         ...     print(window, window.sequence_length)
         Window(start=0, inputs=(float32[2, 4, 3], int32[2, 4])) [4 4]
         Window(start=4, inputs=(float32[2, 4, 3], int32[2, 4])) [4 1]
@@ -97,18 +101,15 @@ def windows(
         lengths = np.full(batch_size, time) if time % size else None
     else:
         lengths = _as_lengths(sequence_length, batch_size).clip(max=time)
-    return _windows(inputs, lengths, size, time, axis)
 
-
-def _windows(
-    inputs: PyTree, lengths: np.ndarray | None, size: int, time: int, axis: int
-) -> Iterator[Window]:
-    for start in range(0, time, size):
+    def window(start: int) -> Window:
         left = None
         if lengths is not None:
             left = (lengths - start).clip(0, size).astype(np.int32)
-        steps = jax.tree.map(lambda x, start=start: cut(x, start, size, axis), inputs)
-        yield Window(steps, left, np.int32(start))
+        steps = jax.tree.map(lambda x: cut(x, start, size, axis), inputs)
+        return Window(steps, left, np.int32(start))
+
+    return Cuts(window, range(0, time, size))
 
 
 def _as_lengths(lengths: ArrayLike, batch_size: int) -> np.ndarray:

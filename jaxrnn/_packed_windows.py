@@ -7,7 +7,6 @@ have the same shapes; a part that is not there has length 0.
 """
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._arguments import as_array
-from ._cut import check_known, cut
+from ._cut import Cuts, check_known, cut
 from ._errors import describe
 from ._packing import PackedSequences
 from ._trees import check_structure, map_named, named_leaves
@@ -133,9 +132,7 @@ class PackedWindow:
         return f"PackedWindow(start={self.start}, packed={self.packed})"
 
 
-def packed_windows(
-    where: str, packed: PackedSequences, size: int
-) -> Iterator[PackedWindow]:
+def packed_windows(where: str, packed: PackedSequences, size: int) -> Cuts:
     """The windows of packed rows, one after the other.
 
     Raises:
@@ -143,14 +140,11 @@ def packed_windows(
     """
     for name, leaf in named_leaves("inputs", packed):
         check_known(where, name, leaf)
-    return _windows(jax.tree.map(np.asarray, packed), size)
-
-
-def _windows(packed: PackedSequences, size: int) -> Iterator[PackedWindow]:
+    packed = jax.tree.map(np.asarray, packed)
     begin_in = packed.offset[packed.sequence_length > 0] // size
     new = np.bincount(begin_in, minlength=1).max().item()
     steps = packed.starts.shape[0 if packed.time_major else 1]
-    return (_window(packed, start, size, new) for start in range(0, steps, size))
+    return Cuts(lambda at: _window(packed, at, size, new), range(0, steps, size))
 
 
 def _window(packed: PackedSequences, start: int, size: int, new: int) -> PackedWindow:

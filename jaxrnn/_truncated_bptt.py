@@ -202,9 +202,9 @@ def truncated_bptt(
         >>> bptt = jaxrnn.truncated_bptt(loss, reach=3)
         >>> step = jax.jit(bptt.value_and_grad)
         >>> params = cell.init(jax.random.key(0), x[:, 0])
-        >>> first = next(jaxrnn.windows(x, 20))
-        >>> carry = bptt.init(cell.zero_state(2, jnp.float32), first)
-        >>> for window in jaxrnn.windows(x, 20):
+        >>> windows = jaxrnn.windows(x, 20)
+        >>> carry = bptt.init(cell.zero_state(2, jnp.float32), windows[0])
+        >>> for window in windows:
         ...     value, gradient, carry = step(params, carry, window)
         ...     params = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)
 

@@ -175,7 +175,7 @@ def test_far_reach_is_the_whole_gradient():
 
     bptt = truncated_bptt(of_window, reach=9, has_aux=True)
     step = jax.jit(bptt.value_and_grad)
-    carry = bptt.init(state, next(windows(x, 4, lengths)))
+    carry = bptt.init(state, windows(x, 4, lengths)[0])
     for window in windows(x, 4, lengths):
         value, gradient, carry = step(params, carry, window)
     want = jax.jit(jax.value_and_grad(of_last, has_aux=True))(params)
@@ -249,11 +249,37 @@ def test_a_window_is_read_when_its_turn_comes(tmp_path):
     for i, _ in enumerate(windows(source, 4), 1):
         assert source.read == 2 * min(4 * i, 10) * 3
     on_disk = np.memmap(tmp_path / "x", np.float32, "w+", shape=(2, 10, 3))
-    made = windows(on_disk, 5)
+    made = iter(windows(on_disk, 5))
     first = next(made)
     on_disk[:] = 1
     assert not first.inputs.any()  # What was read has been copied,
     assert next(made).inputs.all()  # and what was not is.
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_windows_are_a_sequence(packed):
+    """Of a length, for a progress bar, and of parts, to go on after a break."""
+    x = [draw(0, n, 3) for n in (5, 2, 4)]
+    made = (
+        windows(jaxrnn.pack_sequences(x), 2) if packed else windows(draw(1, 2, 5, 3), 2)
+    )
+    assert len(made) == len(list(made)) == len(list(made)) == 3
+    for got, start in [(made[1:][0], 2), (made[-1], 4), (made[::-1][0], 4)]:
+        assert got.start == start
+        want = list(made)[start // 2]
+        jax.tree.map(np.testing.assert_array_equal, got, want)
+    with pytest.raises(IndexError, match="out of range"):
+        made[3]
+    assert repr(made) == "<3 windows>"
+
+
+def test_an_error_of_the_data_does_not_end_the_windows():
+    class Broken(Remote):
+        def __getitem__(self, index):
+            raise IndexError("lost")
+
+    with pytest.raises(IndexError, match="lost"):
+        list(windows(Broken(), 4))
 
 
 def test_arrays_of_jax():
@@ -422,7 +448,7 @@ def never(params, state, window):
 
 X3 = np.ones((2, 6, 3))
 PACKED = pack_sequences([np.ones((3, 2)), np.ones((2, 2))], row_length=3)
-PART = next(windows(PACKED, 2))
+PART = windows(PACKED, 2)[0]
 REFUSALS = {
     "loss": (TypeError, r"`loss` must be callable, got 3", lambda: truncated_bptt(3)),
     "reach_zero": (
@@ -503,17 +529,17 @@ REFUSALS = {
     "traced": (
         TypeError,
         r"`inputs` must be known, got traced float64\[2, 6, 3\]",
-        lambda: jax.jit(lambda x: next(windows(x, 2)).inputs)(X3),
+        lambda: jax.jit(lambda x: windows(x, 2)[0].inputs)(X3),
     ),
     "traced_lengths": (
         TypeError,
         r"`sequence_length` must be known, got traced int32\[2\]",
-        lambda: jax.jit(lambda n: next(windows(X3, 2, n)).inputs)(jnp.zeros(2, "i4")),
+        lambda: jax.jit(lambda n: windows(X3, 2, n)[0].inputs)(jnp.zeros(2, "i4")),
     ),
     "traced_packed": (
         TypeError,
         r"`inputs\.inputs` must be known, got traced float64\[2, 3, 2\]",
-        lambda: jax.jit(lambda p: next(windows(p, 2)))(PACKED),
+        lambda: jax.jit(lambda p: windows(p, 2)[0])(PACKED),
     ),
     "no_array": (
         TypeError,
