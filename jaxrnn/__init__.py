@@ -11,13 +11,14 @@ For sequences longer than memory: `windows`, which yields each `Window` or
 `jaxrnn.memory` would keep and cost: `memory_plan` (`MemoryPlan`).
 
 Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
-`MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`, `DeviceWrapper`. For your own:
-`FunctionCell`, `RNNCell`, `AffineCell` with `Stage`, `TensorShape`; what drivers take:
-`BoundCell`, `RNNCellLike`; for a cell that has its own way over whole sequences:
-`Steps`, `DeclinedError`.
+`CudnnCompatibleGRUCell`, `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`,
+`DeviceWrapper`. For your own: `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`,
+`TensorShape`; what drivers take: `BoundCell`, `RNNCellLike`; for a cell that has its
+own way over whole sequences: `Steps`, `DeclinedError`.
 
 Modules: `jaxrnn.memory`, whose strategies are values of `swap_memory`;
-`jaxrnn.decode`, `jaxrnn.lite`, `jaxrnn.testing`, which are imported by name.
+`jaxrnn.decode`, `jaxrnn.lite`, `jaxrnn.convert`, `jaxrnn.testing`, and `jaxrnn.linen`
+and `jaxrnn.nnx`, which need Flax: these are imported by name.
 """
 
 from . import memory as memory
@@ -27,6 +28,9 @@ from ._cells._affine import AffineCell as AffineCell, Stage as Stage
 from ._cells._base import RNNCell as RNNCell
 from ._cells._basic_lstm import BasicLSTMCell as BasicLSTMCell
 from ._cells._basic_rnn import BasicRNNCell as BasicRNNCell
+from ._cells._cudnn_compatible_gru import (
+    CudnnCompatibleGRUCell as CudnnCompatibleGRUCell,
+)
 from ._cells._function import FunctionCell as FunctionCell
 from ._cells._gru import GRUCell as GRUCell
 from ._cells._lstm import LSTMCell as LSTMCell

@@ -7,7 +7,7 @@
 * TensorFlow tells lists from tuples from named tuples only where it checks strictly.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -120,3 +120,11 @@ def _loosened(treedef: Any) -> Any:
     if issubclass(kind, tuple | list):
         return ("sequence", children)
     return (kind, str(data), children)
+
+
+def merge_dicts(first: Mapping, second: Mapping) -> dict:
+    """The keys of both, those of nested dicts too; each leaf is in one of them."""
+    merged = dict(first)
+    for key, value in second.items():
+        merged[key] = merge_dicts(merged[key], value) if key in merged else value
+    return merged

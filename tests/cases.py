@@ -14,6 +14,7 @@ import jaxrnn
 from jaxrnn import (
     BasicLSTMCell,
     BasicRNNCell,
+    CudnnCompatibleGRUCell,
     DeviceWrapper,
     DropoutWrapper,
     FunctionCell,
@@ -107,6 +108,7 @@ CASES = {
     ),
     "gru": Case(GRUCell(4)),
     "gru_sigmoid": Case(GRUCell(4, activation=jax.nn.sigmoid)),
+    "gru_cudnn": Case(CudnnCompatibleGRUCell(4)),
     "multi": Case(MultiRNNCell([LSTMCell(4, num_proj=2), GRUCell(3)])),
     "multi_joined": Case(
         MultiRNNCell([BasicRNNCell(2), GRUCell(3)], state_is_tuple=False)

@@ -21,6 +21,17 @@ def gru(p, x, h, **_):
     return h, h
 
 
+def gru_cudnn(p, x, h, **_):
+    gates, candidate = p["gates"], p["candidate"]
+    z = sigmoid(np.concatenate([x, h]) @ gates["kernel"] + gates["bias"])
+    r, u = np.split(z, 2)
+    of_x, of_h = candidate["input_projection"], candidate["hidden_projection"]
+    reset = r * (h @ of_h["kernel"] + of_h["bias"])
+    c = np.tanh(x @ of_x["kernel"] + of_x["bias"] + reset)
+    h = u * h + (1 - u) * c
+    return h, h
+
+
 def lstm(p, x, state, forget_bias=1.0, cell_clip=None, proj_clip=None):
     c, h = state
     i, j, f, o = np.split(np.concatenate([x, h]) @ p["kernel"] + p["bias"], 4)

@@ -17,6 +17,7 @@ PEEPHOLES = {"use_peepholes": True, "cell_clip": 0.3, "num_proj": 2, "proj_clip"
     [
         (jaxrnn.BasicRNNCell(4), reference.basic_rnn, {}),
         (jaxrnn.GRUCell(4), reference.gru, {}),
+        (jaxrnn.CudnnCompatibleGRUCell(4), reference.gru_cudnn, {}),
         (jaxrnn.BasicLSTMCell(4, 0.5), reference.lstm, {"forget_bias": 0.5}),
         (jaxrnn.LSTMCell(4), reference.lstm, {}),
         (
@@ -25,7 +26,7 @@ PEEPHOLES = {"use_peepholes": True, "cell_clip": 0.3, "num_proj": 2, "proj_clip"
             {"cell_clip": 0.3, "proj_clip": 0.1},
         ),
     ],
-    ids=["basic_rnn", "gru", "basic_lstm", "lstm", "lstm_everything"],
+    ids=["basic_rnn", "gru", "gru_cudnn", "basic_lstm", "lstm", "lstm_everything"],
 )
 def test_same_as_numpy(cell, step, options):
     rng = np.random.default_rng(1)

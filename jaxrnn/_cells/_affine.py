@@ -24,6 +24,7 @@ from .._keys import check_key
 from .._math import affine, widest_dtype
 from .._sequence import DeclinedError
 from .._steps import Steps
+from .._trees import merge_dicts
 from .._typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from ._base import RNNCell
 from ._checks import check_floating, check_params, check_state, check_step_inputs
@@ -41,11 +42,11 @@ class Stage:
     Attributes:
         update: `update(params, z, carry) -> (operand, carry)`, elementwise over rows;
             `params` are those of the cell's `elementwise_specs`.
-        rows: The size of the operand.
+        rows: The size of the operand; 0 for a product of the inputs alone.
         columns: The size of z.
         kernel: The initializer of the kernel.
         bias: The initializer of the bias, or None for a product without one.
-        path: The key under which `kernel` and `bias` lie; None for the top.
+        path: Where `kernel` and `bias` lie, keys joined by slashes; None for the top.
         takes_inputs: Whether the inputs stand before the operand in the product.
     """
 
@@ -63,7 +64,7 @@ class Stage:
         specs = {"kernel": ParamSpec((rows, self.columns), self.kernel)}
         if self.bias is not None:
             specs["bias"] = ParamSpec((self.columns,), self.bias)
-        return specs if self.path is None else {self.path: specs}
+        return self._at_path(specs)
 
     def product(
         self, params: Params, inputs: Array, operand: Array, dtype: DType
@@ -93,10 +94,20 @@ class Stage:
             "kernel": kernel,
             **{name: parts[name] for name in parts.keys() & {"bias"}},
         }
-        return own if self.path is None else {self.path: own}
+        return self._at_path(own)
 
     def _own(self, params: Params) -> Params:
-        return params if self.path is None else params[self.path]
+        for key in self._keys():
+            params = params[key]
+        return params
+
+    def _at_path(self, own: Params) -> Params:
+        for key in reversed(self._keys()):
+            own = {key: own}
+        return own
+
+    def _keys(self) -> list[str]:
+        return [] if self.path is None else self.path.split("/")
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -129,7 +140,7 @@ class AffineCell(RNNCell):
         first, *rest = (stage.specs(depth) for stage in self.stages)
         specs = {**first, **self.elementwise_specs()}
         for stage_specs in rest:
-            specs |= stage_specs
+            specs = merge_dicts(specs, stage_specs)
         return specs
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
@@ -224,7 +235,7 @@ class AffineCell(RNNCell):
         """All parameters, of what `parts` and `elementwise` took apart."""
         params = dict(small)
         for stage, part in zip(self.stages, parts, strict=True):
-            params |= stage.join(part)
+            params = merge_dicts(params, stage.join(part))
         return params
 
     def _checked(
