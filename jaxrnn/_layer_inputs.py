@@ -1,0 +1,121 @@
+"""What a layer is given: any number of axes of rows, any dtypes."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._arguments import as_array, as_lengths
+from ._batch_axes import BatchAxes
+from ._cells._affine import AffineCell
+from ._errors import EntryError, describe, describe_structure
+from ._flat import is_float
+from ._layers import Layer, Way, in_dtype
+from ._trees import map_named, named_leaves
+from ._typing import Array, ArrayLike, DType, Params, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerInputs:
+    """Sequences with one axis of rows, and the axes that they had.
+
+    Attributes:
+        inputs: `[rows, time, ...]`, `[time, rows, ...]` if time comes first; or a nest.
+        lengths: `[rows]` or None.
+        axes: The axes of rows.
+    """
+
+    inputs: PyTree
+    lengths: Array | None
+    axes: BatchAxes
+
+    @classmethod
+    def make(
+        cls,
+        where: str,
+        layer: Layer,
+        inputs: PyTree,
+        sequence_length: ArrayLike | None,
+        time_major: bool,
+    ) -> "LayerInputs":
+        """Of inputs `[*batch, time, ...]` and lengths `[*batch]`.
+
+        Raises:
+            ValueError: If they do not agree.
+            TypeError: If a leaf is no array.
+        """
+        inputs = map_named("inputs", lambda n, x: as_array(where, n, x), inputs)
+        axes = _batch_axes(where, layer, inputs, sequence_length, time_major)
+        inputs, lengths = axes.merge_sequences(inputs), None
+        if sequence_length is not None:
+            rows = jax.tree.leaves(inputs)[0].shape[1 if time_major else 0]
+            known = hasattr(sequence_length, "reshape")
+            lengths = sequence_length if known else np.asarray(sequence_length)
+            lengths = as_lengths(where, axes.merge(lengths), rows)
+        return cls(inputs, lengths, axes)
+
+    def step(self, dtype: DType) -> PyTree:
+        """The types of one step, floating numbers in that dtype."""
+        axis = 0 if self.axes.time_major else 1
+
+        def of_step(x: Array) -> jax.ShapeDtypeStruct:
+            shape = (*x.shape[:axis], *x.shape[axis + 1 :])
+            return jax.ShapeDtypeStruct(shape, dtype if is_float(x) else x.dtype)
+
+        return jax.tree.map(of_step, self.inputs)
+
+    def compute_dtype(self, dtype: DType | None, params: Params) -> DType:
+        """The dtype to compute in: the one given, or the widest of what there is."""
+        if dtype is not None:
+            return jnp.dtype(dtype)
+        floats = [
+            x.dtype for x in jax.tree.leaves((self.inputs, params)) if is_float(x)
+        ]
+        with jax.numpy_dtype_promotion("standard"):
+            return jnp.result_type(*floats)
+
+    def run(
+        self, layer: Layer, params: Params, state: PyTree, way: Way
+    ) -> tuple[PyTree, PyTree]:
+        """`(outputs, state)`, with the axes that there were."""
+        inputs, params = in_dtype(way.dtype, (self.inputs, params))
+        state = self.axes.merge(state)
+        outputs, state = layer.run(params, inputs, self.lengths, state, way)
+        return self.axes.split_sequences(outputs), self.axes.split(state)
+
+
+def _batch_axes(
+    where: str, layer: Layer, inputs: PyTree, lengths: Any, time_major: bool
+) -> BatchAxes:
+    """The axes of rows: those of the lengths, or all but time and features."""
+    named = list(named_leaves("inputs", inputs))
+    if not named:
+        raise EntryError(
+            f"{where}: `inputs` must hold at least one array, got "
+            f"{describe_structure(inputs)}."
+        )
+    (name, first), *_ = named
+    count = np.ndim(lengths) if lengths is not None else 1
+    if lengths is None and _reads_vectors(layer.lowest):
+        count = max(0, first.ndim - 2)
+    if first.ndim < count + 2:
+        axes = "[time, *batch, ...]" if time_major else "[*batch, time, ...]"
+        raise ValueError(
+            f"{where}: `{name}` must be {axes} with {count} axes of rows, got "
+            f"{describe(first)}. There are as many as `sequence_length` has; a list is "
+            "a nest of its elements."
+        )
+    start = 1 if time_major else 0
+    return BatchAxes(first.shape[start : start + count], time_major)
+
+
+def _reads_vectors(cell: Any) -> bool:
+    """Whether the inputs of one row at one step are a vector, as far as is known."""
+    while not isinstance(cell, AffineCell):
+        cells = getattr(cell, "cells", None) or (getattr(cell, "cell", None),)
+        if cells[0] is None:
+            return False
+        cell = cells[0]
+    return True

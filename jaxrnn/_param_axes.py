@@ -1,0 +1,41 @@
+"""Names of the axes of parameters, by which they are laid out over devices."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ._errors import describe
+from ._trees import map_named
+from ._typing import Array, PyTree
+
+AxisNames = Mapping[str, tuple[str | None, ...]]
+
+
+def name_axes(
+    axis_names: AxisNames | None, params: PyTree, box: Callable[[Array, tuple], Any]
+) -> PyTree:
+    """The parameters, each that has names in a box with them.
+
+    Args:
+        axis_names: For the last part of a parameter's name the names of its axes.
+        params: Nested dicts of arrays.
+        box: `box(array, names)`.
+
+    Raises:
+        ValueError: If there are not as many names as axes.
+    """
+    if not axis_names:
+        return params
+
+    def boxed(name: str, leaf: Array) -> Any:
+        last = name.split("'")[-2]
+        if last not in axis_names:
+            return leaf
+        names = axis_names[last]
+        if len(names) != leaf.ndim:
+            raise ValueError(
+                f"`axis_names[{last!r}]` must have a name or None for each axis of "
+                f"`{name}`, {describe(leaf)}, got {names}."
+            )
+        return box(leaf, names)
+
+    return map_named("params", boxed, params)

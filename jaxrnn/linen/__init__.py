@@ -1,0 +1,28 @@
+"""Modules of Flax's linen that hold any cell of jaxrnn.
+
+`RNN`, `Bidirectional` and `StackBidirectional` run over sequences, `RawRNN` is
+`jaxrnn.raw_rnn` with a cell of its own, for whose loop function `pure` makes functions
+of other modules. `Cell` is a cell of jaxrnn as one of linen's, for `nn.RNN`; `as_cell`
+makes a cell of jaxrnn of one of linen's, for any driver.
+
+Parameters are the cell's own, under TensorFlow's names: `rnn/lstm_cell/kernel` in a
+module of the name "rnn". `jaxrnn.nnx` has the same modules with the same names.
+"""
+
+from ._cells import Cell as Cell, as_cell as as_cell
+from ._raw_rnn import RawRNN as RawRNN, pure as pure
+from ._recurrent import (
+    RNN as RNN,
+    Bidirectional as Bidirectional,
+    StackBidirectional as StackBidirectional,
+)
+
+__all__ = [
+    "RNN",
+    "Bidirectional",
+    "Cell",
+    "RawRNN",
+    "StackBidirectional",
+    "as_cell",
+    "pure",
+]

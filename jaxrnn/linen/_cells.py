@@ -1,0 +1,130 @@
+"""Cells of jaxrnn as cells of linen, and the other way."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from .._batch_axes import BatchAxes
+from .._cells._base import RNNCell
+from .._errors import describe
+from .._foreign import as_features, sizes_of
+from .._layers import OneWay, in_dtype
+from .._typing import Array, DType, Key, Params, PyTree, Size
+
+
+class Cell(nn.RNNCellBase):
+    """A cell of jaxrnn as a cell of linen, for `nn.RNN` and `nn.Bidirectional`.
+
+    It is deterministic. `jaxrnn.linen.RNN` is faster, and right about padding.
+
+    Attributes:
+        cell: The cell, of inputs `[batch, features]`.
+        dtype: The dtype to compute in, and of the first carry.
+        param_dtype: The dtype of the parameters.
+
+    Example:
+        >>> import flax.linen as nn, jax, jax.numpy as jnp, jaxrnn, jaxrnn.linen
+        >>> rnn = nn.RNN(jaxrnn.linen.Cell(jaxrnn.LSTMCell(8)))
+        >>> rnn.init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0].shape
+        (2, 5, 8)
+    """
+
+    cell: RNNCell
+    dtype: DType = jnp.float32
+    param_dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
+        """One step: `(carry, output)`, each leaf `[*batch, ...]`."""
+        axes = BatchAxes(inputs.shape[:-1], time_major=False)
+        inputs, state = axes.merge((inputs, carry))
+        layer = OneWay(self.cell)
+        (name,) = layer.names()
+        init = lambda key: layer.init_part(name, key, inputs, self.param_dtype)
+        params, inputs = in_dtype(self.dtype, (self.param(name, init), inputs))
+        output, state = self.cell.apply(params, inputs, state)
+        return axes.split((state, output))
+
+    @nn.nowrap
+    def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> PyTree:
+        """Zeros for inputs `[*batch, features]`."""
+        del rng
+        axes = BatchAxes(input_shape[:-1], time_major=False)
+        return axes.split(self.cell.zero_state(axes.rows, self.dtype))
+
+    @property
+    def num_feature_axes(self) -> int:
+        """The inputs are vectors."""
+        return 1
+
+
+def as_cell(module: nn.RNNCellBase, in_features: int | tuple[int, ...] = 1) -> RNNCell:
+    """A cell of linen as a cell of jaxrnn, for any driver.
+
+    Its state is linen's carry, its parameters are those of the module. A driver begins
+    with zeros; for a module that does not, give it
+    `initial_state=module.initialize_carry(...)`.
+
+    Args:
+        module: The cell, unbound.
+        in_features: The size of its inputs or their shape, without the batch axis. Only
+            cells whose state has the shape of their inputs ask for it, as
+            `nn.ConvLSTMCell`.
+
+    Raises:
+        TypeError: If it is no cell of linen.
+
+    Example:
+        >>> import flax.linen as nn, jax, jax.numpy as jnp, jaxrnn, jaxrnn.linen
+        >>> cell, x = jaxrnn.linen.as_cell(nn.OptimizedLSTMCell(8)), jnp.ones((2, 5, 3))
+        >>> params = cell.init(jax.random.key(0), x[:, 0])
+        >>> outputs, _ = jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=jnp.float32)
+        >>> outputs.shape
+        (2, 5, 8)
+    """
+    if not isinstance(module, nn.RNNCellBase):
+        raise TypeError(
+            "as_cell: `module` must be a cell of linen, such as nn.LSTMCell(8), got "
+            f"{describe(module)}."
+        )
+    features = as_features("as_cell", in_features)
+
+    def run(key: Key) -> tuple[PyTree, PyTree]:
+        carry = module.initialize_carry(key, (1, *features))
+        (_, output), _ = module.init_with_output(key, carry, jnp.zeros((1, *features)))
+        return carry, output
+
+    state, output = jax.eval_shape(run, jax.random.key(0))
+    return _LinenCell(module, sizes_of(state), sizes_of(output))
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class _LinenCell(RNNCell):
+    module: Any
+    state_size: Size
+    output_size: Size
+
+    def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
+        """The module's collection "params"; other collections are refused."""
+        inputs = jnp.zeros(inputs.shape, inputs.dtype)
+        carry = self.module.initialize_carry(key, inputs.shape)
+        variables = self.module.init({"params": key, "dropout": key}, carry, inputs)
+        others = sorted(variables.keys() - {"params"})
+        if others:
+            raise ValueError(
+                f"as_cell: `module` must have parameters alone, got {others}. What "
+                "changes from step to step belongs into the state."
+            )
+        params = nn.meta.unbox(variables["params"])
+        return params if dtype is None else in_dtype(dtype, params)
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step; the key is the stream "dropout"."""
+        rngs = None if key is None else {"dropout": key}
+        state, output = self.module.apply({"params": params}, state, inputs, rngs=rngs)
+        return output, state

@@ -1,0 +1,105 @@
+"""`raw_rnn` as a module."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from .._cells._base import RNNCell
+from .._layers import OneWay
+from .._raw_rnn import raw_rnn
+from .._tensor_array import TensorArray
+from .._typing import DType, PyTree
+
+
+class RawRNN(nn.Module):
+    """`jaxrnn.raw_rnn` with a cell that has its parameters here.
+
+    A loop function may call other modules, an embedding or a last layer, as `pure`
+    makes them functions: JAX's loops and linen's modules do not mix otherwise.
+
+    Attributes:
+        cell: The cell.
+        max_time: The most steps; needed under `jit`.
+        swap_memory: As in `jaxrnn.raw_rnn`.
+        param_dtype: The dtype of the cell's parameters.
+        rng_collection: The name of the stream that noise is drawn from.
+
+    Example:
+        >>> import flax.linen as nn, jax, jax.numpy as jnp, jaxrnn, jaxrnn.linen
+        >>> class Decoder(nn.Module):
+        ...     @nn.compact
+        ...     def __call__(self, state):
+        ...         embed = jaxrnn.linen.pure(nn.Embed(10, 4))
+        ...         logits = jaxrnn.linen.pure(nn.Dense(10))
+        ...         def loop_fn(time, output, cell_state, loop_state):
+        ...             if output is None:  # Before the first step.
+        ...                 ids = jnp.zeros(2, jnp.int32)
+        ...                 return jnp.zeros(2, bool), embed(ids), state, ids[0], None
+        ...             ids = jnp.argmax(logits(output), -1).astype(jnp.int32)
+        ...             return ids == 1, embed(ids), cell_state, ids, None
+        ...         rnn = jaxrnn.linen.RawRNN(jaxrnn.GRUCell(8), max_time=6)
+        ...         emit_ta, _, _ = rnn(loop_fn)
+        ...         return emit_ta.stack()
+        >>> decoder, state = Decoder(), jnp.ones((2, 8), jnp.float32)
+        >>> variables = decoder.init(jax.random.key(0), state)
+        >>> decoder.apply(variables, state).shape
+        (6, 2)
+    """
+
+    cell: RNNCell
+    max_time: int | None = None
+    swap_memory: Any = False
+    param_dtype: DType = jnp.float32
+    rng_collection: str = "dropout"
+
+    @nn.compact
+    def __call__(
+        self, loop_fn: Callable, *, deterministic: bool = False
+    ) -> tuple[TensorArray, PyTree, PyTree]:
+        """`(emit_ta, final_state, final_loop_state)`, as `jaxrnn.raw_rnn`.
+
+        Args:
+            loop_fn: The loop function of `jaxrnn.raw_rnn`.
+            deterministic: True switches all noise off.
+        """
+        layer = OneWay(self.cell)
+        (name,) = layer.names()
+        time = jnp.zeros((), jnp.int32)
+        _, step, state, _, loop_state = loop_fn(time, None, None, None)
+        init = lambda key: layer.init_part(name, key, step, self.param_dtype)
+        params = self.param(name, init)
+        if self.is_initializing():
+            # The modules that `loop_fn` calls get their parameters outside of the loop.
+            output, state = self.cell.apply(params, step, state)
+            loop_fn(time + 1, output, state, loop_state)
+        dtype = jax.tree.leaves(params)[0].dtype
+        is_noisy = not deterministic and layer.draws({name: params}, step, dtype)
+        key = self.make_rng(self.rng_collection) if is_noisy else None
+        return raw_rnn(
+            self.cell.bind(params, key),
+            loop_fn,
+            swap_memory=self.swap_memory,
+            max_time=self.max_time,
+        )
+
+
+def pure(module: nn.Module) -> Callable:
+    """A function of a module that a loop of JAX may call.
+
+    It computes what a call of the module computes, with the parameters that this has;
+    it has no random numbers and changes no variables.
+
+    Args:
+        module: A module that is part of another one that is running.
+    """
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if module.is_initializing() and not module.variables:
+            return module(*args, **kwargs)
+        unbound, variables = module.unbind()
+        return unbound.apply(variables, *args, **kwargs)
+
+    return call

@@ -1,0 +1,145 @@
+"""Cells of jaxrnn as cells of nnx, and the other way."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from .._batch_axes import BatchAxes
+from .._bound import BoundCell
+from .._cells._base import RNNCell
+from .._errors import describe
+from .._foreign import as_features, sizes_of
+from .._layers import OneWay, in_dtype
+from .._typing import Array, DType, Key, Params, PyTree, Size
+from ._parameters import as_step, make_params
+
+
+class Cell(nnx.RNNCellBase):
+    """A cell of jaxrnn as a cell of nnx, for `nnx.RNN` and `nnx.Bidirectional`.
+
+    It is deterministic. `jaxrnn.nnx.RNN` is faster, and right about padding.
+
+    Args:
+        cell: The cell, of inputs `[batch, features]`.
+        in_features: The size of the inputs.
+        dtype: The dtype to compute in, and of the first carry.
+        param_dtype: The dtype of the parameters.
+        rngs: What the parameters are made from.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
+        >>> from flax import nnx
+        >>> cell = jaxrnn.nnx.Cell(jaxrnn.LSTMCell(8), 3, rngs=nnx.Rngs(0))
+        >>> nnx.RNN(cell)(jnp.ones((2, 5, 3))).shape
+        (2, 5, 8)
+    """
+
+    def __init__(
+        self,
+        cell: RNNCell,
+        in_features: int,
+        *,
+        dtype: DType = jnp.float32,
+        param_dtype: DType = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.layer, self.dtype = OneWay(cell), dtype
+        step = as_step(in_features, param_dtype)
+        self.params = make_params(self.layer, rngs, step, param_dtype)
+
+    def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
+        """One step: `(carry, output)`, each leaf `[*batch, ...]`."""
+        axes = BatchAxes(inputs.shape[:-1], time_major=False)
+        inputs, state = axes.merge((inputs, carry))
+        params = nnx.as_pure(self.params)
+        params, inputs = in_dtype(self.dtype, (params, inputs))
+        output, state = self.layer.bound(params, None)(inputs, state)
+        return axes.split((state, output))
+
+    def initialize_carry(
+        self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None
+    ) -> PyTree:
+        """Zeros for inputs `[*batch, features]`."""
+        del rngs, carry_init
+        axes = BatchAxes(input_shape[:-1], time_major=False)
+        return axes.split(self.layer.cell.zero_state(axes.rows, self.dtype))
+
+    @property
+    def num_feature_axes(self) -> int:
+        """The inputs are vectors."""
+        return 1
+
+
+def as_cell(module: nnx.RNNCellBase, in_features: int | tuple[int, ...]) -> BoundCell:
+    """A cell of nnx, with its parameters, as one of jaxrnn, for any driver.
+
+    Its state is nnx's carry. A driver begins with zeros; for a module that does not,
+    give it `initial_state=module.initialize_carry(...)`.
+
+    Args:
+        module: The cell.
+        in_features: The size of its inputs or their shape, without the batch axis.
+
+    Returns:
+        A bound cell, whose `params` are a pure dict: `nnx.update(module, params)` puts
+        trained ones back.
+
+    Raises:
+        TypeError: If it is no cell of nnx.
+        ValueError: If it has variables that are neither parameters nor of a stream.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
+        >>> from flax import nnx
+        >>> cell = jaxrnn.nnx.as_cell(nnx.GRUCell(3, 8, rngs=nnx.Rngs(0)), 3)
+        >>> x = jnp.ones((2, 5, 3), jnp.float32)
+        >>> jaxrnn.dynamic_rnn(cell, x, dtype=jnp.float32)[0].shape
+        (2, 5, 8)
+    """
+    if not isinstance(module, nnx.RNNCellBase):
+        raise TypeError(
+            "as_cell: `module` must be a cell of nnx, such as nnx.LSTMCell, got "
+            f"{describe(module)}."
+        )
+    features = as_features("as_cell", in_features)
+    graph, params, others = nnx.split(module, nnx.Param, ...)
+    if jax.tree.leaves(others):
+        raise ValueError(
+            "as_cell: `module` must have parameters alone, got "
+            f"{nnx.to_pure_dict(others)}. What changes from step to step belongs into "
+            "the state."
+        )
+
+    def run() -> tuple[PyTree, PyTree]:
+        carry = module.initialize_carry((1, *features), nnx.Rngs(0))
+        return module(carry, jnp.zeros((1, *features)))
+
+    state, output = jax.eval_shape(run)
+    cell = _NnxCell(graph, sizes_of(state), sizes_of(output))
+    return cell.bind(nnx.to_pure_dict(params))
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class _NnxCell(RNNCell):
+    graph: Any
+    state_size: Size
+    output_size: Size
+
+    def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
+        """Refused: a module of nnx is made with its parameters."""
+        raise ValueError(
+            "init: a cell of nnx has its parameters already, those that `as_cell` "
+            "bound it with."
+        )
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step."""
+        del key
+        module = nnx.merge(self.graph, nnx.State(params))
+        state, output = module(state, inputs)
+        return output, state

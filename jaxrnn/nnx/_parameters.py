@@ -1,0 +1,55 @@
+"""The parameters of a layer, its noise, and what it is made from."""
+
+from typing import Any
+
+import jax
+from flax import nnx
+
+from .._errors import describe
+from .._layers import Layer, in_dtype
+from .._param_axes import AxisNames, name_axes
+from .._typing import DType, Key, Params, PyTree
+
+Rngs = nnx.Rngs | nnx.RngStream | jax.Array
+
+
+def as_step(in_features: Any, dtype: DType) -> PyTree:
+    """One step of inputs as types, from their size or from such a step."""
+    if isinstance(in_features, int):
+        return jax.ShapeDtypeStruct((1, in_features), dtype)
+    as_type = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
+    step = jax.tree.map(as_type, in_features)
+    return jax.eval_shape(lambda tree: in_dtype(dtype, tree), step)
+
+
+def make_params(
+    layer: Layer,
+    rngs: nnx.Rngs,
+    step: PyTree,
+    dtype: DType,
+    axis_names: AxisNames | None = None,
+) -> Params:
+    """The layer's parameters, each a `nnx.Param`."""
+    params = layer.init(rngs.params(), step, dtype)
+    boxed = name_axes(axis_names, params, lambda x, n: nnx.Param(x, out_sharding=n))
+    is_param = lambda x: isinstance(x, nnx.Variable)
+    as_param = lambda x: x if is_param(x) else nnx.Param(x)
+    return nnx.data(jax.tree.map(as_param, boxed, is_leaf=is_param))
+
+
+def draw_key(where: str, rngs: Any, rng_collection: str) -> Key:
+    """A random key from streams, a stream or a key.
+
+    Raises:
+        TypeError: If `rngs` is none of them.
+    """
+    if isinstance(rngs, nnx.Rngs):
+        return rngs[rng_collection]()
+    if isinstance(rngs, nnx.RngStream):
+        return rngs()
+    if isinstance(rngs, jax.Array):
+        return rngs
+    raise TypeError(
+        f"{where}: `rngs` must be nnx.Rngs, a stream of them or a random key, got "
+        f"{describe(rngs)}."
+    )

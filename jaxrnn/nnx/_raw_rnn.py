@@ -1,0 +1,96 @@
+"""`raw_rnn` as a module."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+
+from .._cells._base import RNNCell
+from .._layers import OneWay
+from .._raw_rnn import raw_rnn
+from .._tensor_array import TensorArray
+from .._typing import DType, PyTree
+from ._parameters import Rngs, as_step, draw_key, make_params
+
+
+class RawRNN(nnx.Module):
+    """`jaxrnn.raw_rnn` with a cell that has its parameters here.
+
+    A loop function may call other modules, an embedding or a last layer, as long as a
+    call changes nothing of them.
+
+    Args:
+        cell: The cell.
+        in_features: The size of its inputs; or one step of them, `[batch, ...]` or a
+            nest, of arrays or `jax.ShapeDtypeStruct`s.
+        max_time: The most steps; needed under `jit`.
+        swap_memory: As in `jaxrnn.raw_rnn`.
+        param_dtype: The dtype of the cell's parameters.
+        deterministic: True switches all noise off.
+        rng_collection: The name of the stream that noise is drawn from.
+        rngs: What the parameters are made from, and noise is drawn from.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
+        >>> from flax import nnx
+        >>> rngs = nnx.Rngs(0)
+        >>> rnn = jaxrnn.nnx.RawRNN(jaxrnn.GRUCell(8), 4, max_time=6, rngs=rngs)
+        >>> embed, logits = nnx.Embed(10, 4, rngs=rngs), nnx.Linear(8, 10, rngs=rngs)
+        >>> def loop_fn(time, output, cell_state, loop_state):
+        ...     if output is None:  # Before the first step.
+        ...         ids, state = jnp.zeros(2, jnp.int32), jnp.ones((2, 8), jnp.float32)
+        ...         return jnp.zeros(2, bool), embed(ids), state, ids[0], None
+        ...     ids = jnp.argmax(logits(output), -1).astype(jnp.int32)
+        ...     return ids == 1, embed(ids), cell_state, ids, None
+        >>> emit_ta, _, _ = rnn(loop_fn)
+        >>> emit_ta.stack().shape
+        (6, 2)
+    """
+
+    def __init__(
+        self,
+        cell: RNNCell,
+        in_features: int | PyTree,
+        *,
+        max_time: int | None = None,
+        swap_memory: Any = False,
+        param_dtype: DType = jnp.float32,
+        deterministic: bool = False,
+        rng_collection: str = "dropout",
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.layer = OneWay(cell)
+        self.max_time, self.swap_memory = max_time, swap_memory
+        self.deterministic, self.rng_collection = deterministic, rng_collection
+        step = as_step(in_features, param_dtype)
+        self.params = make_params(self.layer, rngs, step, param_dtype)
+        self.draws = self.layer.draws(nnx.as_pure(self.params), step, param_dtype)
+        self.rngs = rngs[rng_collection].fork() if self.draws else nnx.data(None)
+
+    def __call__(
+        self,
+        loop_fn: Callable,
+        *,
+        deterministic: bool | None = None,
+        rngs: Rngs | None = None,
+    ) -> tuple[TensorArray, PyTree, PyTree]:
+        """`(emit_ta, final_state, final_loop_state)`, as `jaxrnn.raw_rnn`.
+
+        Args:
+            loop_fn: The loop function of `jaxrnn.raw_rnn`.
+            deterministic: True switches all noise off; None for what `train()` and
+                `eval()` have set.
+            rngs: Where noise is drawn from, in place of the module's own stream.
+        """
+        is_quiet = self.deterministic if deterministic is None else deterministic
+        key = None
+        if self.draws and not is_quiet:
+            rngs = self.rngs if rngs is None else rngs
+            key = draw_key("RawRNN", rngs, self.rng_collection)
+        return raw_rnn(
+            self.layer.bound(nnx.as_pure(self.params), key),
+            loop_fn,
+            swap_memory=self.swap_memory,
+            max_time=self.max_time,
+        )

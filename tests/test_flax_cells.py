@@ -1,0 +1,301 @@
+"""Cells of Flax in the drivers, ours in Flax's, and `raw_rnn` as a module."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxrnn
+import jaxrnn.linen
+import jaxrnn.nnx
+from jaxrnn import DropoutWrapper, GRUCell, LSTMCell, MultiRNNCell
+
+ROWS, TIME, DEPTH, UNITS = 3, 5, 2, 4
+LENGTHS = jnp.asarray([5, 1, 3], jnp.int32)
+
+
+@pytest.fixture(autouse=True)
+def usual_jax():
+    """What Flax's own modules rely on."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def draw(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+X = draw(ROWS, TIME, DEPTH)
+
+
+def same(got, want, rtol=1e-5):
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(g, w, rtol=rtol, atol=1e-6)
+
+
+def alive(outputs):
+    """Outputs of Flax, zeros past the lengths."""
+    return jnp.where((jnp.arange(TIME) < LENGTHS[:, None])[..., None], outputs, 0)
+
+
+def of_linen():
+    """A cell with its parameters, and what linen's own RNN makes with them."""
+    module = nn.OptimizedLSTMCell(UNITS)
+    cell = jaxrnn.linen.as_cell(module)
+    params = cell.init(jax.random.key(0), X[:, 0])
+    rnn = nn.RNN(module, return_carry=True)
+    variables = {"params": {"cell": params}}
+    return cell.bind(params), rnn.apply(variables, X, seq_lengths=LENGTHS)
+
+
+def of_nnx():
+    module = nnx.GRUCell(DEPTH, UNITS, rngs=nnx.Rngs(0))
+    rnn = nnx.RNN(module, return_carry=True)
+    cell = jaxrnn.nnx.as_cell(module, DEPTH)
+    return cell, rnn(X, seq_lengths=LENGTHS)
+
+
+@pytest.mark.parametrize("make", [of_linen, of_nnx])
+def test_a_cell_of_flax_in_the_drivers(make):
+    cell, (state, outputs) = make()
+    want = alive(outputs), state
+    same(jaxrnn.dynamic_rnn(cell, X, LENGTHS, dtype=X.dtype), want)
+    steps = [X[:, t] for t in range(TIME)]
+    listed, last = jaxrnn.static_rnn(
+        cell, steps, dtype=X.dtype, sequence_length=LENGTHS
+    )
+    same((jnp.stack(listed, 1), last), want)
+    both, _ = jaxrnn.bidirectional_dynamic_rnn(cell, cell, X, LENGTHS, dtype=X.dtype)
+    same(both[0], want[0])
+    row = X[:1, :3]  # Backwards over three steps, as row 2 of length 3 has.
+    got, _ = jaxrnn.dynamic_rnn(cell, row[:, ::-1], dtype=X.dtype)
+    again, _ = jaxrnn.bidirectional_dynamic_rnn(cell, cell, row, dtype=X.dtype)
+    same(again[1][:, ::-1], got)
+
+    def loop_fn(time, output, cell_state, loop_state):
+        first = cell.zero_state(ROWS, X.dtype)
+        at = X[:, jnp.minimum(time, TIME - 1)]
+        return (
+            time >= LENGTHS,
+            at,
+            first if output is None else cell_state,
+            output,
+            None,
+        )
+
+    emit_ta, last, _ = jaxrnn.raw_rnn(cell, loop_fn, max_time=TIME)
+    same((jnp.moveaxis(emit_ta.stack(), 0, 1), last), want)
+    gradient = jax.grad(
+        lambda params: jnp.sum(
+            jaxrnn.dynamic_rnn(cell.cell.bind(params), X, LENGTHS, dtype=X.dtype)[0]
+        )
+    )(cell.params)
+    assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
+
+
+def test_a_cell_of_flax_within_wrappers():
+    cells = [jaxrnn.linen.as_cell(nn.GRUCell(UNITS)), LSTMCell(3)]
+    stack = MultiRNNCell([DropoutWrapper(cells[0], 0.5), cells[1]])
+    params = stack.init(jax.random.key(0), X[:, 0])
+    bound = stack.bind(params, jax.random.key(1))
+    outputs, _ = jax.jit(lambda: jaxrnn.dynamic_rnn(bound, X, dtype=X.dtype))()
+    assert outputs.shape == (ROWS, TIME, 3)
+
+
+def test_a_convolutional_cell_of_linen():
+    module, x = nn.ConvLSTMCell(2, (3, 3)), draw(ROWS, TIME, 4, 5, 1)
+    cell = jaxrnn.linen.as_cell(module, (4, 5, 1))
+    params = cell.init(jax.random.key(0), x[:, 0])
+    outputs, state = jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)
+    rnn = nn.RNN(module, return_carry=True)
+    same((state, outputs), rnn.apply({"params": {"cell": params}}, x))
+
+
+def test_trained_parameters_go_back_to_nnx():
+    module = nnx.GRUCell(DEPTH, UNITS, rngs=nnx.Rngs(0))
+    cell = jaxrnn.nnx.as_cell(module, DEPTH)
+    nnx.update(module, jax.tree.map(lambda leaf: 2 * leaf, cell.params))
+    carry = jnp.zeros((ROWS, UNITS))
+    twice = jax.tree.map(lambda leaf: 2 * leaf, cell.params)
+    same(module(carry, X[:, 0])[1], cell.cell.bind(twice)(X[:, 0], carry)[0])
+
+
+STACK = MultiRNNCell([GRUCell(3), LSTMCell(UNITS)])
+
+
+@pytest.mark.parametrize(
+    ("library", "cell"), [("linen", STACK), ("nnx", LSTMCell(UNITS, num_proj=3))]
+)
+def test_a_cell_of_jaxrnn_in_the_rnn_of_flax(library, cell):
+    if library == "linen":
+        rnn = nn.RNN(jaxrnn.linen.Cell(cell), return_carry=True)
+        variables = rnn.init(jax.random.key(0), X)
+        params = variables["params"]["cell"]
+        got = rnn.apply(variables, X, seq_lengths=LENGTHS)
+        stack = rnn.apply(variables, X[None])[1]
+    else:
+        module = jaxrnn.nnx.Cell(cell, DEPTH, rngs=nnx.Rngs(0))
+        rnn = nnx.RNN(module, return_carry=True)
+        params = nnx.as_pure(module.params)
+        got = rnn(X, seq_lengths=LENGTHS)
+        stack = rnn(X[None])[1]
+    bound = cell.bind(*params.values())
+    outputs, state = jaxrnn.dynamic_rnn(bound, X, LENGTHS, dtype=X.dtype)
+    same((got[0], alive(got[1])), (state, outputs))
+    same(stack[0], jaxrnn.dynamic_rnn(bound, X, dtype=X.dtype)[0])
+
+
+def test_both_ways_in_linen():
+    cells = nn.RNN(jaxrnn.linen.Cell(GRUCell(3))), nn.RNN(jaxrnn.linen.Cell(GRUCell(4)))
+    rnn = nn.Bidirectional(*cells)
+    assert rnn.init_with_output(jax.random.key(0), X)[0].shape == (ROWS, TIME, 7)
+
+
+# `raw_rnn` as a module: a decoder that is fed its own choice.
+
+VOCABULARY, STEPS = 7, 6
+
+
+def choose(embed, logits, state):
+    def loop_fn(time, output, cell_state, loop_state):
+        if output is None:
+            ids, cell_state = jnp.zeros(ROWS, jnp.int32), state
+            emit, finished = jnp.zeros(VOCABULARY, state.dtype), jnp.zeros(ROWS, bool)
+        else:
+            emit = logits(output)
+            ids = jnp.argmax(emit, -1).astype(jnp.int32)
+            finished = ids == 1
+        return finished | (time >= STEPS), embed(ids), cell_state, emit, None
+
+    return loop_fn
+
+
+class LinenDecoder(nn.Module):
+    cell: jaxrnn.RNNCell
+
+    @nn.compact
+    def __call__(self, state):
+        embed = jaxrnn.linen.pure(nn.Embed(VOCABULARY, DEPTH, name="embed"))
+        logits = jaxrnn.linen.pure(nn.Dense(VOCABULARY, name="logits"))
+        rnn = jaxrnn.linen.RawRNN(self.cell, max_time=STEPS, name="rnn")
+        emit_ta, state, _ = rnn(choose(embed, logits, state))
+        return emit_ta.stack(), state
+
+
+class NnxDecoder(nnx.Module):
+    def __init__(self, cell, rngs):
+        self.embed = nnx.Embed(VOCABULARY, DEPTH, rngs=rngs)
+        self.logits = nnx.Linear(UNITS, VOCABULARY, rngs=rngs)
+        self.rnn = jaxrnn.nnx.RawRNN(cell, DEPTH, max_time=STEPS, rngs=rngs)
+
+    def __call__(self, state):
+        emit_ta, state, _ = self.rnn(choose(self.embed, self.logits, state))
+        return emit_ta.stack(), state
+
+
+def plain(cell, embed, logits, params, state):
+    """The decoder without modules."""
+    loop_fn = choose(
+        lambda ids: embed[ids], lambda x: x @ logits["kernel"] + logits["bias"], state
+    )
+    emit_ta, state, _ = jaxrnn.raw_rnn(cell.bind(params), loop_fn, max_time=STEPS)
+    return emit_ta.stack(), state
+
+
+def weigh(outs):
+    leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(outs)]
+    return sum(
+        jnp.sum(x * jnp.cos(jnp.arange(x.size)).reshape(x.shape)) for x in leaves
+    )
+
+
+def test_a_decoder_of_linen():
+    cell, state = GRUCell(UNITS), draw(ROWS, UNITS)
+    decoder = LinenDecoder(cell)
+    variables = decoder.init(jax.random.key(0), state)
+    assert sorted(variables["params"]) == ["embed", "logits", "rnn"]
+
+    def by_hand(variables, state):
+        params = variables["params"]
+        embed = params["embed"]["embedding"]
+        rnn = params["rnn"]["gru_cell"]
+        return plain(cell, embed, params["logits"], rnn, state)
+
+    gradient = lambda f: jax.jit(jax.value_and_grad(lambda v: weigh(f(v, state))))
+    same(gradient(decoder.apply)(variables), gradient(by_hand)(variables))
+    same(decoder.apply(variables, state), by_hand(variables, state))
+    out, again = decoder.init_with_output(jax.random.key(0), state)
+    same(out, by_hand(again, state))
+
+
+def test_a_decoder_of_nnx():
+    cell, state = GRUCell(UNITS), draw(ROWS, UNITS)
+    decoder = NnxDecoder(cell, nnx.Rngs(0))
+
+    def by_hand(decoder, state):
+        logits = {
+            "kernel": decoder.logits.kernel.get_value(),
+            "bias": decoder.logits.bias.get_value(),
+        }
+        embed = decoder.embed.embedding.get_value()
+        rnn = nnx.as_pure(decoder.rnn.params)["gru_cell"]
+        return plain(cell, embed, logits, rnn, state)
+
+    gradient = lambda f: nnx.jit(nnx.value_and_grad(lambda d: weigh(f(d, state))))
+    value, moved = gradient(lambda d, state: d(state))(decoder)
+    want, want_moved = gradient(by_hand)(decoder)
+    same(value, want)
+    same(nnx.to_pure_dict(moved), nnx.to_pure_dict(want_moved))
+
+
+def test_noise_in_a_decoder():
+    cell, state = DropoutWrapper(GRUCell(UNITS), 0.5), draw(ROWS, UNITS)
+    decoder = NnxDecoder(cell, nnx.Rngs(0))
+    assert not jnp.allclose(decoder(state)[0], decoder(state)[0])
+    decoder.eval()
+    same(decoder(state), decoder(state))
+    of_linen = LinenDecoder(cell)
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    variables = of_linen.init(keys, state)
+    run = lambda k: of_linen.apply(variables, state, rngs={"dropout": k})[0]
+    assert not jnp.allclose(run(jax.random.key(0)), run(jax.random.key(1)))
+
+
+REFUSED = {
+    "no_cell_of_linen": (
+        TypeError,
+        "as_cell: `module` must be a cell of linen, such as nn.LSTMCell",
+        lambda: jaxrnn.linen.as_cell(nn.Dense(3)),
+    ),
+    "no_features": (
+        TypeError,
+        "as_cell: `in_features` must be an int or a tuple of ints",
+        lambda: jaxrnn.linen.as_cell(nn.GRUCell(3), 2.0),
+    ),
+    "no_cell_of_nnx": (
+        TypeError,
+        "as_cell: `module` must be a cell of nnx, such as nnx.LSTMCell",
+        lambda: jaxrnn.nnx.as_cell(nn.GRUCell(3), 2),
+    ),
+    "init_of_nnx": (
+        ValueError,
+        "init: a cell of nnx has its parameters already",
+        lambda: of_nnx()[0].cell.init(jax.random.key(0), X[:, 0]),
+    ),
+    "no_rngs": (
+        TypeError,
+        "RNN: `rngs` must be nnx.Rngs, a stream of them or a random key, got 3",
+        lambda: jaxrnn.nnx.RNN(DropoutWrapper(GRUCell(3), 0.5), 2, rngs=nnx.Rngs(0))(
+            X, rngs=3
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_wrong_arguments(name):
+    error, message, call = REFUSED[name]
+    with pytest.raises(error, match=message):
+        call()

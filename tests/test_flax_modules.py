@@ -1,0 +1,508 @@
+"""Recurrent modules of linen and of nnx: one behaviour, told by the drivers."""
+
+import contextlib
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint
+import pytest
+from flax import nnx
+from flax.errors import InvalidRngError
+from flax.training.train_state import TrainState
+
+import jaxrnn
+import jaxrnn.linen
+import jaxrnn.nnx
+from jaxrnn import (
+    CudnnCompatibleGRUCell,
+    DropoutWrapper,
+    FunctionCell,
+    GRUCell,
+    LSTMCell,
+    MultiRNNCell,
+    TensorShape,
+)
+
+ROWS, TIME, DEPTH, UNITS = 3, 5, 2, 4
+LENGTHS = jnp.asarray([5, 0, 3])
+NOISY = DropoutWrapper(GRUCell(UNITS), 0.5, 0.5, 0.5)
+
+
+def draw(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+X = draw(ROWS, TIME, DEPTH)
+
+
+class InLinen:
+    """A module of linen with its variables."""
+
+    def __init__(self, kind, *args, inputs=X, **kwargs):
+        self.module = getattr(jaxrnn.linen, kind)(*args, **kwargs)
+        keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+        self.params = self.module.init(keys, inputs)["params"]
+
+    def __call__(self, *args, key=None, params=None, **kwargs):
+        rngs = None if key is None else {"dropout": key}
+        variables = {"params": self.params if params is None else params}
+        return self.module.apply(variables, *args, rngs=rngs, **kwargs)
+
+
+class InNnx:
+    """A module of nnx."""
+
+    def __init__(self, kind, *args, inputs=X, **kwargs):
+        axis = 0 if kwargs.get("time_major") else 1
+        step = jax.tree.map(lambda x: jnp.take(x, 0, axis), inputs)
+        module = getattr(jaxrnn.nnx, kind)
+        self.module = module(*args, step, rngs=nnx.Rngs(0), **kwargs)
+        self.params = nnx.as_pure(self.module.params)
+
+    def __call__(self, *args, key=None, params=None, **kwargs):
+        if params is not None:
+            graph, _, rest = nnx.split(self.module, nnx.Param, ...)
+            new = nnx.State({"params": params})
+            return nnx.merge(graph, new, rest)(*args, rngs=key, **kwargs)
+        return self.module(*args, rngs=key, **kwargs)
+
+
+@contextlib.contextmanager
+def usual_jax():
+    """What other libraries rely on."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+both = pytest.mark.parametrize("make", [InLinen, InNnx])
+
+
+def same(got, want, rtol=1e-5):
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert g.dtype == w.dtype
+        np.testing.assert_allclose(g, w, rtol=rtol, atol=1e-6)
+
+
+CELLS = {
+    "lstm_cell": LSTMCell(UNITS, use_peepholes=True, num_proj=3),
+    "cudnn_compatible_gru_cell": CudnnCompatibleGRUCell(UNITS),
+    "multi_rnn_cell": MultiRNNCell([LSTMCell(3), GRUCell(UNITS)]),
+    "gru_cell": NOISY,
+}
+
+
+@both
+@pytest.mark.parametrize("name", CELLS)
+def test_rnn_is_dynamic_rnn(make, name):
+    """Under TensorFlow's name, which a wrapper has no part in."""
+    cell = CELLS[name]
+    rnn = make("RNN", cell)
+    assert list(rnn.params) == [name]
+    bound = cell.bind(rnn.params[name])
+    want = jaxrnn.dynamic_rnn(bound, X, LENGTHS, dtype=X.dtype)
+    state, outputs = rnn(X, LENGTHS, return_carry=True, deterministic=True)
+    same((outputs, state), want)
+    # A state goes in as it came out.
+    want = jaxrnn.dynamic_rnn(bound, X, LENGTHS, want[1])[0]
+    same(rnn(X, LENGTHS, initial_state=state, deterministic=True), want)
+    fresh = cell.init(jax.random.key(0), X[:, 0])
+    assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, bound.params)
+
+
+@both
+def test_options_are_those_of_the_driver(make):
+    x, cell = jnp.swapaxes(X, 0, 1), LSTMCell(UNITS)
+    options = {"time_major": True, "swap_memory": jaxrnn.memory.Recompute(2)}
+    rnn = make("RNN", cell, inputs=x, return_carry=True, **options)
+    bound = cell.bind(rnn.params["lstm_cell"])
+    want = jaxrnn.dynamic_rnn(bound, x, LENGTHS, dtype=x.dtype, **options)
+    state, outputs = rnn(x, LENGTHS)
+    same((outputs, state), want)
+
+
+@both
+@pytest.mark.parametrize("keep_order", [False, True])
+def test_reversed_as_in_flax(make, keep_order):
+    options = {"reverse": True, "keep_order": keep_order}
+    rnn = make("RNN", GRUCell(UNITS), **options)
+    flax = nn.RNN(jaxrnn.linen.Cell(GRUCell(UNITS)), **options)
+    lengths = jnp.asarray([5, 1, 3], jnp.int32)
+    with usual_jax():
+        variables = {"params": {"cell": rnn.params}}
+        want = flax.apply(variables, X, seq_lengths=lengths)
+    alive = np.arange(TIME)[None, :, None] < np.asarray(lengths)[:, None, None]
+    same(rnn(X, lengths), jnp.where(alive, want, 0))
+
+
+@both
+def test_bidirectional_is_its_driver(make):
+    cells = LSTMCell(UNITS), GRUCell(3)
+    rnn = make("Bidirectional", *cells)
+    fw, bw = (
+        cell.bind(rnn.params[name][scope])
+        for cell, name, scope in zip(
+            cells, ("fw", "bw"), ("lstm_cell", "gru_cell"), strict=True
+        )
+    )
+    outputs, states = jaxrnn.bidirectional_dynamic_rnn(
+        fw, bw, X, LENGTHS, dtype=X.dtype
+    )
+    got = rnn(X, LENGTHS, return_carry=True)
+    same(got, (states, jnp.concatenate(outputs, -1)))
+    again = rnn(X, LENGTHS, initial_state=states)
+    want, _ = jaxrnn.bidirectional_dynamic_rnn(fw, bw, X, LENGTHS, *states)
+    same(again, jnp.concatenate(want, -1))
+    summed = make("Bidirectional", GRUCell(3), GRUCell(3), merge=jnp.add)
+    assert summed(X).shape == (ROWS, TIME, 3)
+
+
+@both
+def test_stack_is_its_driver(make):
+    cells = [LSTMCell(UNITS), GRUCell(3)], [GRUCell(2), GRUCell(3)]
+    rnn = make("StackBidirectional", *cells)
+    bound = [
+        [
+            cell.bind(*rnn.params[f"cell_{i}"][way].values())
+            for i, cell in enumerate(each)
+        ]
+        for way, each in zip(("fw", "bw"), cells, strict=True)
+    ]
+    outputs, *states = jaxrnn.stack_bidirectional_dynamic_rnn(
+        *bound, X, dtype=X.dtype, sequence_length=LENGTHS
+    )
+    got_states, got = rnn(X, LENGTHS, return_carry=True)
+    same((got, got_states), (outputs, tuple(zip(*states, strict=True))))
+    assert rnn(X, LENGTHS, initial_state=got_states).shape == outputs.shape
+
+
+@both
+def test_any_number_of_batch_axes(make):
+    """Flax's own crashes at lengths of two axes."""
+    rnn = make("RNN", LSTMCell(UNITS), return_carry=True)
+    x, lengths = draw(2, ROWS, TIME, DEPTH), jnp.asarray([[5, 0, 3], [1, 2, 9]])
+    want = jax.vmap(rnn)(x, lengths)
+    same(rnn(x, lengths), want)
+    assert rnn(x, lengths, initial_state=want[0])[0].h.shape == (2, ROWS, UNITS)
+    one = jax.tree.map(lambda leaf: leaf[0, 0], jax.vmap(rnn)(x))
+    same(rnn(x[0, 0]), one)
+    same(rnn(x[0, 0], 2), jax.tree.map(lambda a: a[0], rnn(x[0, :1], [2])))
+    time_first = make("RNN", GRUCell(UNITS), inputs=x[0], time_major=True)
+    got = time_first(jnp.moveaxis(x, 2, 0), lengths)
+    want = make("RNN", GRUCell(UNITS))(x, lengths, params=time_first.params)
+    same(got, jnp.moveaxis(want, 2, 0))
+
+
+def add_up(params, inputs, state, key=None):
+    state = state + params["scale"] * (inputs["a"] + inputs["b"][:, 0])
+    return state, state
+
+
+def init_scale(key, inputs, dtype):
+    return {"scale": jnp.ones((1, 1), dtype)}
+
+
+@both
+def test_nests_of_inputs(make):
+    cell = FunctionCell(add_up, TensorShape([DEPTH]), TensorShape([DEPTH]), init_scale)
+    inputs = {"a": X, "b": draw(ROWS, TIME, 1, DEPTH)}
+    got = make("RNN", cell, inputs=inputs)(inputs, LENGTHS)
+    want = jnp.cumsum(inputs["a"] + inputs["b"][:, :, 0], 1)
+    alive = jnp.arange(TIME)[None] < LENGTHS[:, None]
+    same(got, jnp.where(alive[..., None], want, 0))
+
+
+@both
+def test_padding_is_nothing(make):
+    """Flax's own gives gradients of NaN, outputs that go on, and for a row of length 0
+    the state after all of its padding."""
+    rnn = make("RNN", LSTMCell(UNITS), return_carry=True)
+    dead = (jnp.arange(TIME)[None] >= LENGTHS[:, None])[..., None]
+
+    def loss(params, x):
+        state, outputs = rnn(x, LENGTHS, params=params)
+        return jnp.sum(outputs**2) + jnp.sum(state.c**2), (state, outputs)
+
+    gradient = jax.grad(loss, (0, 1), has_aux=True)
+    got, (state, outputs) = gradient(rnn.params, jnp.where(dead, jnp.nan, X))
+    want, _ = gradient(rnn.params, jnp.where(dead, 0, X))
+    same(got, want)
+    assert not outputs[jnp.broadcast_to(dead, outputs.shape)].any()
+    assert not state.c[1].any()
+    assert not state.h[1].any()
+
+
+@both
+def test_dtypes(make):
+    rnn = make("RNN", GRUCell(UNITS), dtype=jnp.bfloat16)
+    kernel = rnn.params["gru_cell"]["gates"]["kernel"]
+    assert (kernel.dtype, rnn(X).dtype) == (jnp.float32, jnp.bfloat16)
+    half = make("RNN", GRUCell(UNITS), param_dtype=jnp.bfloat16, return_carry=True)
+    assert half.params["gru_cell"]["gates"]["kernel"].dtype == jnp.bfloat16
+    # The widest of both, as in Flax.
+    state, outputs = half(X)
+    assert outputs.dtype == state.dtype == jnp.float32
+    assert half(X.astype(jnp.bfloat16))[1].dtype == jnp.bfloat16
+    np.testing.assert_allclose(rnn(X), rnn(X).astype(jnp.float32), atol=0.02)
+
+
+@both
+def test_noise_comes_from_the_stream(make):
+    rnn = make("Bidirectional", NOISY, NOISY)
+    quiet = rnn(X, deterministic=True)
+    keys = jax.random.key(3), jax.random.key(4)
+    noisy = [rnn(X, key=key) for key in (*keys, keys[0])]
+    same(noisy[0], noisy[2])
+    assert not jnp.allclose(noisy[0], noisy[1])
+    assert not jnp.allclose(noisy[0], quiet)
+    # Without noise no stream is asked for.
+    same(make("RNN", LSTMCell(UNITS))(X), make("RNN", LSTMCell(UNITS))(X))
+
+
+def test_linen_asks_for_the_stream():
+    with pytest.raises(InvalidRngError, match="dropout"):
+        InLinen("RNN", NOISY)(X)
+
+
+def test_nnx_draws_from_its_own_stream():
+    rnn = jaxrnn.nnx.RNN(NOISY, DEPTH, rngs=nnx.Rngs(0))
+    run = nnx.jit(lambda rnn, x: rnn(x))
+    assert not jnp.allclose(run(rnn, X), run(rnn, X))
+    rnn.eval()
+    same(run(rnn, X), run(rnn, X))
+    rnn.train()
+    assert not jnp.allclose(run(rnn, X), run(rnn, X))
+    # In a closure of JAX the count cannot go on: a key can be given.
+    closed = jax.jit(lambda x, key: rnn(x, rngs=key))
+    same(closed(X, jax.random.key(1)), rnn(X, rngs=jax.random.key(1)))
+
+
+# Linen's transformations.
+
+
+class Deep(nn.Module):
+    """A stack by `nn.scan`, each layer rematerialised."""
+
+    @nn.compact
+    def __call__(self, x):
+        layer = nn.remat(jaxrnn.linen.RNN)
+        scan = nn.scan(
+            lambda rnn, x, _: (rnn(x, LENGTHS), None),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=2,
+        )
+        return scan(layer(GRUCell(UNITS)), x, None)[0]
+
+
+def test_linen_scan_and_remat():
+    x, deep = draw(ROWS, TIME, UNITS), Deep()
+    variables = deep.init(jax.random.key(0), x)
+    (params,) = variables["params"].values()
+    assert params["gru_cell"]["gates"]["kernel"].shape == (2, 2 * UNITS, 2 * UNITS)
+    rnn = jaxrnn.linen.RNN(GRUCell(UNITS))
+
+    def by_hand(variables, x):
+        for i in range(2):
+            (params,) = variables["params"].values()
+            layer = jax.tree.map(lambda leaf, i=i: leaf[i], params)
+            x = rnn.apply({"params": layer}, x, LENGTHS)
+        return x
+
+    gradient = lambda f: jax.jit(jax.grad(lambda v: jnp.sum(f(v, x) ** 2)))(variables)
+    same(gradient(deep.apply), gradient(by_hand))
+
+
+def test_linen_jit_and_vmap():
+    x = draw(2, ROWS, TIME, DEPTH)
+    many = nn.vmap(
+        nn.jit(jaxrnn.linen.RNN),
+        in_axes=0,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+    )(GRUCell(UNITS))
+    variables = many.init(jax.random.key(0), x)
+    got = many.apply(variables, x)
+    one = jaxrnn.linen.RNN(GRUCell(UNITS))
+    for i in range(2):
+        its = jax.tree.map(lambda leaf, i=i: leaf[i], variables)
+        same(got[i], one.apply(its, x[i]))
+
+
+AXES = {"kernel": ("inputs", "hidden"), "bias": ("hidden",)}
+
+
+def test_linen_partitioned():
+    rnn = jaxrnn.linen.RNN(LSTMCell(UNITS), axis_names=AXES)
+    variables = rnn.init(jax.random.key(0), X)
+    specs = nn.get_partition_spec(variables)["params"]["lstm_cell"]
+    P = jax.sharding.PartitionSpec
+    assert specs == {"kernel": P("inputs", "hidden"), "bias": P("hidden")}
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rules = [("hidden", "data"), ("inputs", None)]
+    layout = nn.logical_to_mesh_sharding(nn.get_partition_spec(variables), mesh, rules)
+    plain = nn.meta.unbox(variables)
+    laid_out = jax.device_put(plain, nn.meta.unbox(layout))
+    assert laid_out["params"]["lstm_cell"]["kernel"].sharding.spec == P(None, "data")
+    same(jax.jit(rnn.apply)(laid_out, X), rnn.apply(plain, X))
+
+
+def test_nnx_partitioned():
+    with nnx.use_eager_sharding(False):
+        rnn = jaxrnn.nnx.RNN(LSTMCell(UNITS), DEPTH, axis_names=AXES, rngs=nnx.Rngs(0))
+    specs = nnx.get_partition_spec(nnx.state(rnn, nnx.Param))
+    kernel = specs["params"]["lstm_cell"]["kernel"]
+    assert kernel.get_value() == jax.sharding.PartitionSpec("inputs", "hidden")
+    assert rnn(X).shape == (ROWS, TIME, UNITS)
+
+
+@both
+def test_a_wrong_number_of_axes(make):
+    with pytest.raises(ValueError, match=r"axis_names\['kernel'\].* each axis of `par"):
+        make("RNN", LSTMCell(UNITS), axis_names={"kernel": ("hidden",)})
+
+
+def test_linen_shows_itself():
+    rnn = jaxrnn.linen.RNN(LSTMCell(UNITS))
+    table = rnn.tabulate(jax.random.key(0), X, console_kwargs={"width": 120})
+    table = re.sub(r"\x1b\[[0-9;]*m", "", table)
+    for text in ("RNN", "float32[3,5,2]", "float32[3,5,4]", "float32[6,16]", "112"):
+        assert text in table
+
+
+def test_nnx_shows_itself(capsys):
+    rnn = jaxrnn.nnx.RNN(LSTMCell(UNITS), DEPTH, rngs=nnx.Rngs(0))
+    nnx.display(rnn)
+    shown = capsys.readouterr().out
+    for text in ("RNN", "LSTMCell(num_units=4", "Param: 112", "shape=(6, 16)"):
+        assert text in shown
+    table = nnx.tabulate(rnn, X, console_kwargs={"width": 120})
+    assert "112" in table
+
+
+# nnx's transformations, and JAX's own around a module of nnx.
+
+
+def test_nnx_transformations_and_closures():
+    rnn = jaxrnn.nnx.RNN(LSTMCell(UNITS), DEPTH, rngs=nnx.Rngs(0))
+    loss = lambda rnn, x: jnp.sum(rnn(x, LENGTHS) ** 2)
+    want = loss(rnn, X)
+    same(nnx.jit(loss)(rnn, X), want)
+    same(jax.jit(lambda x: loss(rnn, x))(X), want)  # nnx's own RNN raises here.
+    by_x = jax.grad(lambda x: loss(rnn, x))(X)
+    same(nnx.grad(loss, argnums=1)(rnn, X), by_x)
+    graph, params, rest = nnx.split(rnn, nnx.Param, ...)
+    plain = jax.grad(lambda p: loss(nnx.merge(graph, p, rest), X))(params)
+    same(nnx.to_pure_dict(nnx.grad(loss)(rnn, X)), nnx.to_pure_dict(plain))
+    same(jax.vmap(lambda x: rnn(x[None])[0])(X), rnn(X))
+    same(jax.checkpoint(lambda x: loss(rnn, x))(X), want)
+    summed = jax.lax.scan(lambda c, x: (c + loss(rnn, x), None), 0.0, X[None])[0]
+    same(summed.astype(want.dtype), want)
+
+
+def test_nnx_vmap_and_eval_shape():
+    make = lambda rngs: jaxrnn.nnx.RNN(LSTMCell(UNITS), DEPTH, rngs=rngs)
+    many = nnx.vmap(make)(nnx.Rngs(0).split(2))
+    got = nnx.vmap(lambda rnn, x: rnn(x), in_axes=(0, None))(many, X)
+    assert got.shape == (2, ROWS, TIME, UNITS)
+    assert not jnp.allclose(got[0], got[1])
+    abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+    kernel = abstract.params["lstm_cell"]["kernel"]
+    assert kernel.get_value().shape == (DEPTH + UNITS, 4 * UNITS)
+
+
+# Training and saving.
+
+
+def target(outputs):
+    return jnp.mean((outputs - 0.5) ** 2)
+
+
+def test_linen_trains_and_is_saved(tmp_path):
+    rnn = jaxrnn.linen.RNN(LSTMCell(UNITS))
+    params = rnn.init(jax.random.key(0), X)["params"]
+    state = TrainState.create(apply_fn=rnn.apply, params=params, tx=optax.adam(0.1))
+
+    @jax.jit
+    def update(state):
+        loss = lambda p: target(state.apply_fn({"params": p}, X))
+        value, gradient = jax.value_and_grad(loss)(state.params)
+        return state.apply_gradients(grads=gradient), value
+
+    losses = []
+    with usual_jax():
+        for _ in range(10):
+            state, value = update(state)
+            losses.append(value)
+    assert losses[-1] < losses[0] / 2
+    same(restored(tmp_path, state), state)
+
+
+def test_nnx_trains_and_is_saved(tmp_path):
+    rnn = jaxrnn.nnx.RNN(LSTMCell(UNITS), DEPTH, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(rnn, optax.adam(0.1), wrt=nnx.Param)
+
+    @nnx.jit
+    def update(rnn, optimizer):
+        value, gradient = nnx.value_and_grad(lambda rnn: target(rnn(X)))(rnn)
+        optimizer.update(rnn, gradient)
+        return value
+
+    with usual_jax():
+        losses = [update(rnn, optimizer) for _ in range(10)]
+    assert losses[-1] < losses[0] / 2
+    graph, state = nnx.split(rnn)
+    again = nnx.merge(graph, restored(tmp_path, state))
+    same(again(X), rnn(X), rtol=0)
+
+
+def restored(path, state):
+    """What Orbax gives back."""
+    with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path / "state", state)
+        checkpointer.wait_until_finished()
+        abstract = jax.tree.map(orbax.checkpoint.utils.to_shape_dtype_struct, state)
+        return checkpointer.restore(path / "state", abstract)
+
+
+# Wrong arguments.
+
+REFUSED = {
+    "lengths_of_other_rows": (
+        ValueError,
+        r"RNN: `sequence_length` must have one entry per row, 3, got",
+        lambda make: make("RNN", GRUCell(UNITS))(X, [1, 2]),
+    ),
+    "lengths_of_too_many_axes": (
+        ValueError,
+        r"RNN: `inputs` must be \[\*batch, time, \.\.\.\] with 3 axes of rows, got",
+        lambda make: make("RNN", GRUCell(UNITS))(X, jnp.ones((1, 1, 3), "i4")),
+    ),
+    "a_list": (
+        ValueError,
+        r"RNN: `inputs\[0\]\[0\]` must be .* a list is a nest of its elements",
+        lambda make: make("RNN", GRUCell(UNITS))([[1.0]]),
+    ),
+    "other_depth": (
+        ValueError,
+        r"`params\['candidate'\]\['kernel'\]` must have shape \(7, 4\)",
+        lambda make: InNnx("RNN", GRUCell(UNITS))(draw(3, 5, 3)),
+    ),
+    "no_cells": (
+        ValueError,
+        r"StackBidirectional: `cells_fw` and `cells_bw` must have the same depth",
+        lambda make: make("StackBidirectional", [], []),
+    ),
+}
+
+
+@both
+@pytest.mark.parametrize("name", REFUSED)
+def test_wrong_arguments(make, name):
+    error, message, call = REFUSED[name]
+    with pytest.raises(error, match=message):
+        call(make)
