@@ -12,8 +12,11 @@ import pytest
 from cases import CASES
 
 import jaxrnn
+import jaxrnn.convert
 import jaxrnn.decode
+import jaxrnn.linen
 import jaxrnn.lite
+import jaxrnn.nnx
 
 PARAMS = pathlib.Path(__file__).parent / "golden" / "params.json"
 REGENERATE = "Run `python tests/golden/make_params.py` and look at the difference."
@@ -66,11 +69,28 @@ def test_is_documented(name):
     assert len(inspect.getdoc(PUBLIC[name]) or "") > 40
 
 
-@pytest.mark.parametrize("module", [jaxrnn, jaxrnn.decode, jaxrnn.lite, jaxrnn.memory])
+MODULES = [jaxrnn, jaxrnn.decode, jaxrnn.linen, jaxrnn.lite, jaxrnn.memory, jaxrnn.nnx]
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_a_modules_help_names_all_that_is_public(module):
     for name, value in vars(module).items():
         if not (name.startswith("_") or inspect.ismodule(value)):
             assert f"`{name}`" in module.__doc__, name
+
+
+CONVERTERS = [getattr(jaxrnn.convert, name).__name__ for name in jaxrnn.convert.__all__]
+
+
+@pytest.mark.parametrize("module", CONVERTERS)
+def test_converters_have_the_same_functions(module):
+    module = sys.modules[module]
+    names = [n for n in ("load", "save") if callable(getattr(module, n, None))]
+    assert names == ["load", "save"]
+    for name, value in vars(module).items():
+        if inspect.isfunction(value) and value.__module__ == module.__name__:
+            is_private = name.startswith("_")
+            assert is_private or len(inspect.getdoc(value) or "") > 40, name
 
 
 FUNCTIONS = {name for name, value in PUBLIC.items() if inspect.isfunction(value)}

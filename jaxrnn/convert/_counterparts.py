@@ -1,0 +1,79 @@
+"""What the cells of JAX's libraries can hold: no peepholes, no projection, one tanh."""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from .._activations import resolve_activation
+from .._errors import describe
+from ._layer import GRU, GRU_AFTER, LSTM, Layer
+
+
+def check_plain(where: str, name: str, layer: Layer, library: str) -> None:
+    """Raises ValueError for peepholes and projections, which no LSTM there has."""
+    parts = {
+        "peepholes": layer.peepholes is not None,
+        "projection": layer.projection is not None,
+    }
+    for part, has in parts.items():
+        if has:
+            raise ValueError(
+                f"{where}: `{name}` must have no {part}, which the LSTM of {library} "
+                "does not have, got an LSTMCell with such. Train one without."
+            )
+
+
+def check_resets(where: str, name: str, layer: Layer, library: str, kind: str) -> None:
+    """Raises ValueError for a GRU that is not of the kind that the library has."""
+    if layer.kind not in (GRU, GRU_AFTER) or layer.kind == kind:
+        return
+    names = {GRU: "GRUCell", GRU_AFTER: "CudnnCompatibleGRUCell"}
+    when = "before" if kind == GRU else "after"
+    raise ValueError(
+        f"{where}: `{name}` must be a {names[kind]}, as the GRU of {library} resets "
+        f"{when} the product, got a {names[layer.kind]}. Weights of one do not fit the "
+        f"other: train a {names[kind]}."
+    )
+
+
+def check_activation(
+    where: str, name: str, layer: Layer, library: str, wanted: str
+) -> None:
+    """Raises ValueError for another activation than the one that the library has."""
+    got = resolve_activation(where, layer.activation)
+    if got is not resolve_activation(where, wanted):
+        raise ValueError(
+            f"{where}: `{name}` must have the activation {wanted}, which is that of "
+            f"{library}, got {getattr(got, '__name__', got)}."
+        )
+
+
+def check_names(
+    where: str, name: str, weights: Collection[str], wanted: Collection[str]
+) -> None:
+    """Raises ValueError unless the weights have these names and no others."""
+    missing = [each for each in wanted if each not in weights]
+    unknown = [str(each) for each in weights if each not in wanted]
+    if missing or unknown:
+        parts = [f"missing: {', '.join(missing)}"] if missing else []
+        parts += [f"not known: {', '.join(unknown)}"] if unknown else []
+        raise ValueError(
+            f"{where}: `{name}` must hold {', '.join(wanted)}; {'; '.join(parts)}."
+        )
+
+
+def check_mapping(where: str, name: str, value: Any) -> None:
+    """Raises TypeError for what has no names."""
+    if not isinstance(value, Mapping):
+        raise TypeError(
+            f"{where}: `{name}` must be a dict of weights, got {describe(value)}."
+        )
+
+
+def bias_beside(layer: Layer, added: float) -> np.ndarray:
+    """The bias for a library that itself adds so much to the forget gate."""
+    if layer.kind != LSTM:
+        return layer.bias
+    return dataclasses.replace(layer, forget_bias=layer.forget_bias - added).whole_bias

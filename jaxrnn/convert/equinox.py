@@ -1,0 +1,157 @@
+"""Weights of Equinox's `LSTMCell` and `GRUCell`.
+
+    cell = jaxrnn.convert.equinox.load(eqx.nn.GRUCell(3, 5, key=key))
+    outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
+
+Equinox's state of an LSTM is (h, c); here it is (c, h).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .._bound import BoundCell
+from .._errors import describe
+from ._as_cell import of_equinox as as_cell  # noqa: F401
+from ._counterparts import check_activation, check_names, check_plain, check_resets
+from ._layer import (
+    GATES,
+    GRU,
+    GRU_AFTER,
+    LSTM,
+    RNN,
+    Layer,
+    as_numpy,
+    bind,
+    blocks,
+    unbind,
+)
+from ._pairs import kind_of
+
+_NAMES: tuple[str, ...] = ("weight_ih", "weight_hh", "bias", "bias_n")
+# The blocks of rows, under the names of `GATES`.
+_ORDER = {LSTM: "ifjo", GRU_AFTER: "ruc"}
+
+
+def load(*cells: Any) -> BoundCell:
+    """The cell of an Equinox cell, or of several on one another.
+
+    Cells with `use_bias=False` get biases of zeros.
+
+    Args:
+        *cells: Each an `eqx.nn.LSTMCell` or `eqx.nn.GRUCell`, or a dict of its arrays,
+            from the inputs upwards.
+
+    Returns:
+        A bound `LSTMCell` with `forget_bias=0` or `CudnnCompatibleGRUCell`; of several
+        layers a bound `MultiRNNCell`.
+
+    Raises:
+        TypeError: If a cell has no such arrays, or a weight is no floating array.
+        ValueError: If a weight is missing, not known, or of the wrong shape; if no cell
+            is given.
+
+    Example:
+        >>> import numpy as np, jaxrnn.convert.equinox
+        >>> shapes = {"weight_ih": (20, 3), "weight_hh": (20, 5), "bias": (20,)}
+        >>> arrays = {name: np.ones(shape) for name, shape in shapes.items()}
+        >>> cell = jaxrnn.convert.equinox.load(arrays)
+        >>> type(cell.cell).__name__, cell.state_size
+        ('LSTMCell', LSTMStateTuple(c=5, h=5))
+        >>> list(jaxrnn.convert.equinox.save(cell))
+        ['weight_ih', 'weight_hh', 'bias']
+    """
+    where = "convert.equinox.load"
+    if not cells:
+        raise ValueError(f"{where}: `cells` must be at least one, got none.")
+    return bind([_layer(where, f"cells[{i}]", cell) for i, cell in enumerate(cells)])
+
+
+def save(cell: BoundCell) -> Any:
+    """The weights of a cell, as a dict of NumPy's arrays.
+
+    They go into a cell with biases by
+
+        names = list(arrays)
+        get = lambda cell: [getattr(cell, name) for name in names]
+        eqx.tree_at(get, eqx_cell, [jnp.asarray(arrays[name]) for name in names])
+
+    The bias of an LSTM holds the forget bias.
+
+    Args:
+        cell: A bound `BasicLSTMCell`, `LSTMCell` or `CudnnCompatibleGRUCell`, or a
+            bound `MultiRNNCell` of such.
+
+    Returns:
+        The dict; of several layers a list with one for each.
+
+    Raises:
+        TypeError: If it is no such cell with its parameters.
+        ValueError: If Equinox has no such: a `BasicRNNCell` or `GRUCell`, peepholes,
+            clips, a projection, another activation than tanh.
+    """
+    where = "convert.equinox.save"
+    made = [_weights(where, "cell", layer) for layer in unbind(where, "cell", cell)]
+    return made[0] if len(made) == 1 else made
+
+
+def _layer(where: str, name: str, cell: Any) -> Layer:
+    weights = _arrays(where, name, cell)
+    get = lambda key, *shape: as_numpy(where, f"{name}.{key}", weights[key], shape)
+    state = get("weight_hh", None, None)
+    rows, units = state.shape
+    kind = kind_of(where, f"{name}.weight_hh", rows, units, state)
+    kind = GRU_AFTER if kind == GRU else kind
+    if kind == RNN:
+        raise ValueError(
+            f"{where}: `{name}.weight_hh` must be that of an LSTMCell, [4 * units, "
+            f"units], or of a GRUCell, [3 * units, units], got {describe(state)}."
+        )
+    names = _NAMES[: 4 if kind == GRU_AFTER else 3]
+    if not weights.keys() & {"bias", "bias_n"}:
+        weights["bias"] = np.zeros(rows, state.dtype)
+        weights |= {key: np.zeros(units, state.dtype) for key in names[3:]}
+    check_names(where, name, weights, names)
+    turn = lambda array: blocks(array.T, _ORDER[kind], GATES[kind])
+    return Layer(
+        kind,
+        turn(get("weight_ih", rows, None)),
+        turn(state),
+        turn(get("bias", rows)),
+        get("bias_n", units) if kind == GRU_AFTER else None,
+    )
+
+
+def _arrays(where: str, name: str, cell: Any) -> dict[str, Any]:
+    """The weights of a module or of a mapping, without those that are None."""
+    if isinstance(cell, Mapping):
+        weights = dict(cell)
+    else:
+        weights = {key: getattr(cell, key) for key in _NAMES if hasattr(cell, key)}
+        if not weights:
+            raise TypeError(
+                f"{where}: `{name}` must be an LSTMCell or a GRUCell of Equinox or a "
+                f"dict of its arrays, got {describe(cell)}."
+            )
+    weights = {key: value for key, value in weights.items() if value is not None}
+    if not {"weight_ih", "weight_hh"} <= weights.keys():
+        check_names(where, name, weights, _NAMES)
+    return weights
+
+
+def _weights(where: str, name: str, layer: Layer) -> dict[str, np.ndarray]:
+    if layer.kind == RNN:
+        raise ValueError(
+            f"{where}: `{name}` must be an LSTM or a GRU, as Equinox has no plain RNN, "
+            "got a BasicRNNCell."
+        )
+    check_plain(where, name, layer, "Equinox")
+    check_resets(where, name, layer, "Equinox", GRU_AFTER)
+    check_activation(where, name, layer, "Equinox's cells", "tanh")
+    arrays = (layer.inputs, layer.state, layer.whole_bias)
+    turn = lambda array: blocks(array, GATES[layer.kind], _ORDER[layer.kind]).T
+    made = {name: turn(array) for name, array in zip(_NAMES, arrays, strict=False)}
+    if layer.state_bias is not None:
+        made["bias_n"] = layer.state_bias
+    return made

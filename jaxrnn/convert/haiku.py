@@ -1,0 +1,217 @@
+"""Weights of Haiku's `LSTM`, `GRU` and `VanillaRNN`.
+
+    cell = jaxrnn.convert.haiku.load(params)  # What `hk.transform(...).init` gave.
+    outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
+
+Haiku's state of an LSTM is (hidden, cell); here it is (c, h). Both add 1 to the forget
+gate at run time, so the bias is the same; the update gate is the other way round. A
+`VanillaRNN` is a `BasicRNNCell` with the activation relu, and one bias for its two.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .._bound import BoundCell
+from .._errors import describe
+from ._as_cell import of_haiku as as_cell  # noqa: F401
+from ._counterparts import (
+    bias_beside,
+    check_activation,
+    check_mapping,
+    check_names,
+    check_plain,
+    check_resets,
+)
+from ._layer import GATES, GRU, LSTM, RNN, Layer, as_numpy, bind, blocks, unbind
+
+_NAMES = {LSTM: "lstm", GRU: "gru", RNN: "vanilla_rnn"}
+_MODULE = re.compile(rf"((?:.*/)?(?:{'|'.join(_NAMES.values())}))(?:_(\d+))?")
+_ORDER = "urc"  # z, r and a; u is 1 - z.
+
+
+def load(
+    params: Mapping[str, Mapping[str, Any]], name: str | Sequence[str] | None = None
+) -> BoundCell:
+    """The cell of a core, or of cores on one another as in an `hk.DeepRNN`.
+
+    Args:
+        params: Those of the core or of a whole model.
+        name: The name of the core's module, such as "encoder/~/lstm"; a sequence of
+            names, from the inputs upwards, for several. None: those named lstm, lstm_1
+            and so on, or gru, or vanilla_rnn, if they are of one kind.
+
+    Returns:
+        A bound `LSTMCell`, `GRUCell` or `BasicRNNCell` with relu; of several layers a
+        bound `MultiRNNCell`.
+
+    Raises:
+        TypeError: If `params` are no nested dicts, or a weight is no floating array.
+        ValueError: If a module or a weight is missing or not known, or has the wrong
+            shape; if `name` is None and the order is not clear.
+
+    Example:
+        >>> import numpy as np, jaxrnn.convert.haiku
+        >>> params = {"lstm/linear": {"w": np.ones((8, 20)), "b": np.ones(20)}}
+        >>> cell = jaxrnn.convert.haiku.load(params)
+        >>> cell.cell.forget_bias, cell.state_size
+        (1.0, LSTMStateTuple(c=5, h=5))
+        >>> list(jaxrnn.convert.haiku.save(cell, "net/lstm"))
+        ['net/lstm/linear']
+    """
+    where = "convert.haiku.load"
+    check_mapping(where, "params", params)
+    names = _found(where, params) if name is None else _as_names(where, name)
+    return bind([_layer(where, params, each) for each in names])
+
+
+def save(
+    cell: BoundCell, name: str | Sequence[str] | None = None
+) -> dict[str, dict[str, np.ndarray]]:
+    """The parameters of a cell, as NumPy's arrays in Haiku's two levels of dicts.
+
+    Of the two biases of a `VanillaRNN` the second is zero; one with
+    `double_bias=False` passes it over.
+
+    Args:
+        cell: A bound `BasicRNNCell` with relu, `BasicLSTMCell`, `LSTMCell` or
+            `GRUCell`, or a bound `MultiRNNCell` of such.
+        name: The name of the module; a sequence of names for several layers. None:
+            the names that Haiku gives to cores made in this order.
+
+    Raises:
+        TypeError: If it is no such cell with its parameters.
+        ValueError: If Haiku has no such: a `CudnnCompatibleGRUCell`, peepholes, clips,
+            a projection, another activation; if there is not a name for each layer.
+    """
+    where = "convert.haiku.save"
+    layers = unbind(where, "cell", cell)
+    for layer in layers:
+        check_plain(where, "cell", layer, "Haiku")
+        check_resets(where, "cell", layer, "Haiku", GRU)
+        core = {LSTM: "LSTM", GRU: "GRU", RNN: "VanillaRNN"}[layer.kind]
+        wanted = "relu" if layer.kind == RNN else "tanh"
+        check_activation(where, "cell", layer, f"Haiku's {core}", wanted)
+    names = _given(layers) if name is None else _as_names(where, name)
+    if len(set(names)) != len(layers):
+        raise ValueError(
+            f"{where}: `name` must be one for each of {len(layers)} layers, got "
+            f"{', '.join(names)}."
+        )
+    made = {}
+    for each, layer in zip(names, layers, strict=True):
+        made |= _weights(each, layer)
+    return made
+
+
+def _as_names(where: str, name: Any) -> list[str]:
+    names = [name] if isinstance(name, str) else name
+    if not isinstance(names, Sequence) or not names:
+        raise TypeError(
+            f"{where}: `name` must be a module's name or a list of at least one, got "
+            f"{describe(name)}."
+        )
+    return list(names)
+
+
+def _found(where: str, params: Mapping[str, Any]) -> list[str]:
+    """The cores with Haiku's own names, from the inputs upwards."""
+    own = [re.sub(r"/linear(_1)?$", "", str(module)) for module in params]
+    found = {name: match for name in own if (match := _MODULE.fullmatch(name))}
+    if len({match[1] for match in found.values()}) != 1:
+        got = found or params
+        raise ValueError(
+            f"{where}: `name` must be given unless the cores are lstm, lstm_1 and so "
+            "on, or gru, or vanilla_rnn, of one module: their order is not clear. "
+            f"There is: {', '.join(map(str, got)) or 'nothing'}."
+        )
+    return sorted(found, key=lambda name: int(found[name][2] or 0))
+
+
+def _layer(where: str, params: Mapping[str, Any], name: str) -> Layer:
+    first, second = f"{name}/linear", f"{name}/linear_1"
+    if name in params:
+        return _gru(where, name, params[name])
+    if first not in params:
+        there = ", ".join(map(str, params)) or "nothing"
+        raise ValueError(
+            f"{where}: `{name}` (of a GRU) or `{first}` (of an LSTM or VanillaRNN) is "
+            f"missing. There is: {there}."
+        )
+    if second in params:
+        return _rnn(where, first, params[first], second, params[second])
+    w, b = _linear(where, first, params[first])
+    units, rest = divmod(w.shape[1], 4)
+    if rest or w.shape[0] < units:
+        raise ValueError(
+            f"{where}: `{first}/w` must have shape [depth + units, 4 * units], as that "
+            f"of an LSTM, got {describe(w)}."
+        )
+    return Layer(LSTM, w[:-units], w[-units:], b, forget_bias=1.0)
+
+
+def _rnn(where: str, first: str, own: Any, second: str, recurrent: Any) -> Layer:
+    inputs, bias = _linear(where, first, own)
+    units = bias.shape[0]
+    check_mapping(where, second, recurrent)
+    if "b" in recurrent:
+        state, more = _linear(where, second, recurrent, units, units)
+        bias = bias + more
+    else:
+        check_names(where, second, recurrent, ["w"])
+        state = as_numpy(where, f"{second}/w", recurrent["w"], (units, units))
+    return Layer(RNN, inputs, state, bias, activation="relu")
+
+
+def _linear(
+    where: str, name: str, weights: Any, *shape: int
+) -> tuple[np.ndarray, np.ndarray]:
+    check_mapping(where, name, weights)
+    check_names(where, name, weights, ["w", "b"])
+    w = as_numpy(where, f"{name}/w", weights["w"], shape or (None, None))
+    return w, as_numpy(where, f"{name}/b", weights["b"], w.shape[1:])
+
+
+def _gru(where: str, name: str, weights: Any) -> Layer:
+    check_mapping(where, name, weights)
+    check_names(where, name, weights, ["w_i", "w_h", "b"])
+    get = lambda key, *shape: as_numpy(where, f"{name}/{key}", weights[key], shape)
+    units = get("w_h", None, None).shape[0]
+    shapes = {"w_i": (None, 3 * units), "w_h": (units, 3 * units), "b": (3 * units,)}
+    turn = lambda key: _flipped(get(key, *shapes[key]), _ORDER, GATES[GRU])
+    return Layer(GRU, turn("w_i"), turn("w_h"), turn("b"))
+
+
+def _flipped(array: np.ndarray, order: str, names: str) -> np.ndarray:
+    """Blocks reordered, z with its sign changed: sigmoid(-z) = 1 - sigmoid(z)."""
+    array = blocks(array, order, _ORDER)
+    units = array.shape[-1] // len(_ORDER)
+    array[..., :units] *= -1
+    return blocks(array, _ORDER, names)
+
+
+def _given(layers: Sequence[Layer]) -> list[str]:
+    """The names that Haiku gives: lstm, lstm_1, gru, lstm_2."""
+    names, count = [], dict.fromkeys(_NAMES, 0)
+    for layer in layers:
+        number, name = count[layer.kind], _NAMES[layer.kind]
+        names.append(f"{name}_{number}" if number else name)
+        count[layer.kind] += 1
+    return names
+
+
+def _weights(name: str, layer: Layer) -> dict[str, dict[str, np.ndarray]]:
+    bias = bias_beside(layer, 1.0)
+    if layer.kind == GRU:
+        arrays = {"w_i": layer.inputs, "w_h": layer.state, "b": bias}
+        turn = lambda array: _flipped(array, GATES[GRU], _ORDER)
+        return {name: {key: turn(array) for key, array in arrays.items()}}
+    first, second = f"{name}/linear", f"{name}/linear_1"
+    if layer.kind == LSTM:
+        return {first: {"w": np.concatenate([layer.inputs, layer.state]), "b": bias}}
+    return {
+        first: {"w": layer.inputs, "b": bias},
+        second: {"w": layer.state, "b": np.zeros_like(bias)},
+    }

@@ -1,0 +1,180 @@
+"""Weights of Flax nnx's `LSTMCell`, `OptimizedLSTMCell`, `GRUCell` and `SimpleCell`.
+
+    state = nnx.state(nnx.RNN(nnx.GRUCell(3, 5, rngs=rngs)), nnx.Param)
+    cell = jaxrnn.convert.nnx.load(nnx.to_pure_dict(state))
+    outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
+
+The state of an LSTM is (c, h), here as there. Activations are no part of the
+parameters: what a module has as its `activation_fn` is here the cell's `activation`.
+The gates are sigmoids, as Flax's are unless a module has another `gate_fn`.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .._bound import BoundCell
+from . import _flax
+from ._counterparts import check_names
+from ._layer import GATES, GRU, GRU_AFTER, LSTM, RNN, Layer, as_numpy, blocks
+from ._pairs import kind_of
+
+# The blocks of columns of the cells with two modules, under the names of `GATES`.
+_ORDER = {LSTM: "ifjo", GRU_AFTER: "ruc", RNN: "c"}
+
+
+def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
+    """The cell of a module that runs in one direction.
+
+    Args:
+        params: Of a cell, of an `nnx.RNN`, or of an `nnx.Sequential` of several of
+            these: `nnx.to_pure_dict(nnx.state(module, nnx.Param))`, or the state
+            itself. Of a larger model pass the part.
+        activation: The `activation_fn` of the cells; None for Flax's own, tanh.
+
+    Returns:
+        A bound `LSTMCell` with `forget_bias=0`, `CudnnCompatibleGRUCell` or
+        `BasicRNNCell`; of several layers a bound `MultiRNNCell`.
+
+    Raises:
+        TypeError: If `params` are no nested dicts, or a weight is no floating array.
+        ValueError: If a weight is missing, not known, or of the wrong shape; if there
+            are two directions; if something without parameters stands between layers.
+
+    Example:
+        >>> import numpy as np, jaxrnn.convert.nnx
+        >>> params = {"dense_i": {"kernel": np.ones((3, 15)), "bias": np.ones(15)}}
+        >>> params["dense_h"] = {"kernel": np.ones((5, 15))}
+        >>> cell = jaxrnn.convert.nnx.load({"cell": params})
+        >>> type(cell.cell).__name__, cell.state_size
+        ('CudnnCompatibleGRUCell', 5)
+        >>> jaxrnn.convert.nnx.save(cell)["dense_h"]["kernel"].shape
+        (5, 15)
+    """
+    return _flax.load("convert.nnx.load", params, _to_layer, activation)
+
+
+def load_bidirectional(
+    params: Mapping[str, Any], activation: Any = None
+) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
+    """The cells of an `nnx.Bidirectional`, or of an `nnx.Sequential` of several.
+
+    Args:
+        params: As in `load`.
+        activation: As in `load`.
+
+    Returns:
+        `(cells_fw, cells_bw)`, each a cell for each layer, as
+        `stack_bidirectional_dynamic_rnn` takes them.
+
+    Raises:
+        TypeError: As in `load`.
+        ValueError: If there is one direction; as in `load`.
+    """
+    where = "convert.nnx.load_bidirectional"
+    return _flax.load_bidirectional(where, params, _to_layer, activation)
+
+
+def save(cell: BoundCell, optimized: bool = False) -> dict[str, Any]:
+    """The parameters of a cell, as NumPy's arrays in nested dicts.
+
+    `nnx.update(module, save(cell))` takes them. The bias of an LSTM holds the forget
+    bias. Give the module the cell's activation as `activation_fn`.
+
+    Args:
+        cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or
+            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of such.
+        optimized: Whether an LSTM is for an `nnx.OptimizedLSTMCell`, which has one
+            kernel for all gates, or for an `nnx.LSTMCell`.
+
+    Returns:
+        The parameters of the nnx cell; an `nnx.RNN` wants `{"cell": ...}` of them. Of
+        several layers, those of an `nnx.Sequential` of as many `nnx.RNN`.
+
+    Raises:
+        TypeError: If it is no such cell with its parameters.
+        ValueError: If Flax has no such: a `GRUCell`, peepholes, clips, a projection; if
+            the `bias` of a `hidden_projection` is not zero, as nnx has none.
+    """
+    to_weights = functools.partial(_to_weights, optimized=optimized)
+    made = _flax.save("convert.nnx.save", cell, to_weights)
+    return made[0] if len(made) == 1 else _sequential([{"cell": each} for each in made])
+
+
+def save_bidirectional(
+    cells_fw: Sequence[BoundCell],
+    cells_bw: Sequence[BoundCell],
+    optimized: bool = False,
+) -> dict[str, Any]:
+    """The parameters of the cells of both directions; see `save`.
+
+    Args:
+        cells_fw: A cell for each layer, each as in `save`.
+        cells_bw: The same for the backward direction.
+        optimized: As in `save`.
+
+    Returns:
+        Those of an `nnx.Bidirectional`, or of an `nnx.Sequential` of several.
+
+    Raises:
+        TypeError: As in `save`.
+        ValueError: If there is not one of each for each layer; as in `save`.
+    """
+    where = "convert.nnx.save_bidirectional"
+    to_weights = functools.partial(_to_weights, optimized=optimized)
+    made = _flax.save_bidirectional(where, cells_fw, cells_bw, to_weights)
+    return made[0] if len(made) == 1 else _sequential(made)
+
+
+def _sequential(layers: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"layers": dict(enumerate(layers))}
+
+
+def _to_layer(where: str, name: str, weights: Mapping[str, Any]) -> Layer:
+    if not {"dense_i", "dense_h"} & set(weights):
+        return _flax.from_separate(where, name, weights, "if_")
+    flat = _flax.flattened(weights)
+    get = lambda key, *shape: as_numpy(where, f"{name}/{key}", flat[key], shape)
+    has_state_bias = "dense_h/bias" in flat
+    side = "h" if has_state_bias else "i"
+    names = ["dense_i/kernel", "dense_h/kernel", f"dense_{side}/bias"]
+    check_names(where, name, flat, names)
+    state = get("dense_h/kernel", None, None)
+    units, columns = state.shape
+    kind = kind_of(where, f"{name}/dense_h/kernel", columns, units, state)
+    kind = GRU_AFTER if kind == GRU else kind
+    if side != _side(kind):
+        check_names(where, name, flat, [*names[:2], f"dense_{_side(kind)}/bias"])
+    turn = lambda array: blocks(array, _ORDER[kind], GATES[kind])
+    return Layer(
+        kind,
+        turn(get("dense_i/kernel", None, columns)),
+        turn(state),
+        turn(get(f"dense_{side}/bias", columns)),
+        np.zeros(units, state.dtype) if kind == GRU_AFTER else None,
+    )
+
+
+def _to_weights(where: str, name: str, layer: Layer, optimized: bool) -> dict[str, Any]:
+    if layer.kind == LSTM and not optimized:
+        weights = _flax.to_separate(layer)
+        return {"if_" if key == "if" else key: each for key, each in weights.items()}
+    if layer.state_bias is not None and layer.state_bias.any():
+        raise ValueError(
+            f"{where}: `{name}` must have a `candidate/hidden_projection/bias` of "
+            "zeros, as nnx's GRUCell has no such bias, got others. Linen's has one."
+        )
+    turn = lambda array: blocks(array, GATES[layer.kind], _ORDER[layer.kind])
+    made = {
+        "dense_i": {"kernel": turn(layer.inputs)},
+        "dense_h": {"kernel": turn(layer.state)},
+    }
+    made[f"dense_{_side(layer.kind)}"]["bias"] = turn(layer.whole_bias)
+    return made
+
+
+def _side(kind: str) -> str:
+    """The module that has the bias."""
+    return "h" if kind == LSTM else "i"

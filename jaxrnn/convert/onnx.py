@@ -1,0 +1,374 @@
+"""Weights of the operators `LSTM`, `GRU` and `RNN` of ONNX.
+
+A node is a dict with the node's arrays, under the names of the operator's inputs, and
+its attributes, under theirs:
+
+    node = {"W": w, "R": r, "B": b, "linear_before_reset": 1}
+    cell = jaxrnn.convert.onnx.load(node)
+    [node] = jaxrnn.convert.onnx.save(cell)
+
+ONNX has time first: its X is what `dynamic_rnn` takes with `time_major=True`. Its Y has
+an axis for the directions after that of time.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .._activations import resolve_activation
+from .._bound import BoundCell
+from .._errors import describe
+from ._counterparts import check_mapping
+from ._layer import (
+    GATES,
+    GRU,
+    GRU_AFTER,
+    LSTM,
+    RNN,
+    Layer,
+    as_numpy,
+    bind,
+    blocks,
+    pick,
+)
+from ._pairs import kind_of, merge_biases, split_biases, unbind_both, unbind_named
+
+# The blocks of rows, under the names of `GATES`.
+_ORDER = {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "iofj"}
+_PEEPHOLES = "iof"  # Of the same gates a `Layer` has i, f and o.
+_OPERATORS = {RNN: "RNN", GRU: "GRU", GRU_AFTER: "GRU", LSTM: "LSTM"}
+# Those of ONNX that cells have, under the names there, if alpha and beta are not given.
+_ACTIVATIONS = {
+    "Elu": "elu",
+    "HardSigmoid": "hard_sigmoid",
+    "Relu": "relu",
+    "Sigmoid": "sigmoid",
+    "Softplus": "softplus",
+    "Softsign": "softsign",
+    "Tanh": "tanh",
+}
+_DIRECTIONS = {"forward": 1, "bidirectional": 2}
+_OPTIONAL = ("hidden_size", "layout")  # What W, R and B do not need to be understood.
+_KNOWN = (
+    *("op_type", "W", "R", "B", "P", "direction", "activations", "activation_alpha"),
+    *("activation_beta", "clip", "input_forget", "linear_before_reset", *_OPTIONAL),
+)
+
+
+def load(*nodes: Mapping[str, Any]) -> BoundCell:
+    """The cell of nodes on one another, each of one direction.
+
+    Args:
+        *nodes: From the inputs upwards, each a dict with the arrays W and R, maybe B
+            and P, and any of the node's attributes; `op_type` may be among them. Those
+            that are left out have ONNX's defaults: of a GRU `linear_before_reset=0`.
+
+    Returns:
+        A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
+        (`linear_before_reset`) or `BasicRNNCell`; of several nodes a bound
+        `MultiRNNCell`.
+
+    Raises:
+        TypeError: If a node is no dict, or a weight no floating array.
+        ValueError: If a name is missing or not known, or an array has the wrong shape;
+            if a node runs backward or both ways; if an attribute asks for what no cell
+            does: `clip`, `input_forget`, other activations of gates.
+
+    Example:
+        >>> import numpy as np, jaxrnn.convert.onnx
+        >>> w, r = np.ones((1, 20, 3), np.float32), np.ones((1, 20, 5), np.float32)
+        >>> cell = jaxrnn.convert.onnx.load({"W": w, "R": r})
+        >>> type(cell.cell).__name__, cell.state_size
+        ('LSTMCell', LSTMStateTuple(c=5, h=5))
+        >>> [node] = jaxrnn.convert.onnx.save(cell)
+        >>> {k: getattr(v, "shape", v) for k, v in node.items()}
+        {'op_type': 'LSTM', 'W': (1, 20, 3), 'R': (1, 20, 5), 'B': (1, 40), \
+'hidden_size': 5, 'direction': 'forward', 'activations': ['Sigmoid', 'Tanh', 'Tanh']}
+    """
+    layers = _layers("convert.onnx.load", nodes, "forward", "load_bidirectional")
+    return bind([layer for (layer,) in layers])
+
+
+def load_bidirectional(
+    *nodes: Mapping[str, Any],
+) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
+    """The cells of nodes on one another that run both ways.
+
+    Args:
+        *nodes: As in `load`; each reads what both directions of the one below gave.
+
+    Returns:
+        `(cells_fw, cells_bw)`, each a cell for each node, as
+        `stack_bidirectional_dynamic_rnn` takes them.
+
+    Raises:
+        TypeError: As in `load`.
+        ValueError: If a node has one direction; as in `load`.
+    """
+    where = "convert.onnx.load_bidirectional"
+    layers = _layers(where, nodes, "bidirectional", "load")
+    cells_fw = tuple(bind([fw]) for fw, _ in layers)
+    return cells_fw, tuple(bind([bw]) for _, bw in layers)
+
+
+def save(cell: BoundCell) -> list[dict[str, Any]]:
+    """The node of each layer of a cell: its arrays and its attributes in one dict.
+
+    The arrays are W, R, B and maybe P; `op_type` is for `onnx.helper.make_node` and all
+    others are attributes. All of a bias is in the first half of B, with the forget
+    bias; what a reset gate multiplies is in the second.
+
+    Args:
+        cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
+            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of such.
+
+    Raises:
+        TypeError: If it is no such cell with its parameters.
+        ValueError: If ONNX has no such: a projection, clips, other activations.
+    """
+    where = "convert.onnx.save"
+    layers = unbind_named(where, "cell", cell)
+    return [_node(where, (name,), (layer,)) for name, layer in layers]
+
+
+def save_bidirectional(
+    cells_fw: Sequence[BoundCell], cells_bw: Sequence[BoundCell]
+) -> list[dict[str, Any]]:
+    """The node of each layer of the cells of both directions; see `save`.
+
+    Args:
+        cells_fw: A cell for each layer, each as in `save`.
+        cells_bw: The same for the backward direction.
+
+    Raises:
+        TypeError: As in `save`.
+        ValueError: If there is not one of each for each layer, or the two of a layer
+            have other kinds or sizes; as in `save`.
+    """
+    where = "convert.onnx.save_bidirectional"
+    pairs = unbind_both(where, cells_fw, cells_bw)
+    return [
+        _node(where, (f"cells_fw[{i}]", f"cells_bw[{i}]"), pair)
+        for i, pair in enumerate(pairs)
+    ]
+
+
+def _layers(
+    where: str, nodes: Sequence[Any], direction: str, other: str
+) -> list[tuple[Layer, ...]]:
+    """For each node the layers of its directions, which are those of `direction`."""
+    if not nodes:
+        raise ValueError(f"{where}: `nodes` must be at least one, got none.")
+    layers, depth = [], None
+    for i, node in enumerate(nodes):
+        name = f"nodes[{i}]"
+        _check_node(where, name, node)
+        w = as_numpy(
+            where,
+            f"{name}['W']",
+            pick(f"{where}: {name}", node, "W"),
+            (None, None, depth),
+        )
+        _check_direction(where, name, node, w, direction, other)
+        layers.append(_both(where, name, node, w))
+        depth = sum(layer.units for layer in layers[-1])
+    return layers
+
+
+def _both(
+    where: str, name: str, node: Mapping[str, Any], w: np.ndarray
+) -> tuple[Layer, ...]:
+    """The layer of each direction of a node."""
+
+    def get(key: str, *shape: int) -> np.ndarray:
+        return as_numpy(where, f"{name}['{key}']", node[key], shape)
+
+    count, rows, _ = w.shape
+    r = as_numpy(
+        where, f"{name}['R']", pick(f"{where}: {name}", node, "R"), (count, rows, None)
+    )
+    units = r.shape[-1]
+    kind = _kind(where, name, node, r)
+    has_bias, has_peepholes = (node.get(key) is not None for key in "BP")
+    b = get("B", count, 2 * rows) if has_bias else np.zeros((count, 2 * rows), r.dtype)
+    p = get("P", count, 3 * units) if has_peepholes else [None] * count
+    activations = _activations(where, name, node, kind, count)
+    each = zip(w, r, b, p, activations, strict=True)
+    return tuple(_layer(kind, *arrays) for arrays in each)
+
+
+def _layer(
+    kind: str,
+    w: np.ndarray,
+    r: np.ndarray,
+    b: np.ndarray,
+    p: np.ndarray | None,
+    activation: str,
+) -> Layer:
+    turn = lambda array: blocks(array.T, _ORDER[kind], GATES[kind])
+    bias, state_bias = merge_biases(kind, *map(turn, np.split(b, 2)))
+    peepholes = None
+    if p is not None:
+        i, f, o = np.split(blocks(p, _PEEPHOLES, "ifo"), 3)
+        peepholes = i, f, o
+    return Layer(
+        kind, turn(w), turn(r), bias, state_bias, peepholes, activation=activation
+    )
+
+
+def _check_node(where: str, name: str, node: Any) -> None:
+    check_mapping(where, name, node)
+    for key in node:
+        if key not in _KNOWN:
+            raise ValueError(
+                f"{where}: `{name}[{key!r}]` is not known. A node may have "
+                f"{', '.join(_KNOWN)}."
+            )
+    for key in ("clip", "input_forget", "activation_alpha", "activation_beta"):
+        value = node.get(key)
+        says_nothing = not np.size(value) or (key == "input_forget" and not value)
+        if value is not None and not says_nothing:
+            raise ValueError(
+                f"{where}: `{name}['{key}']` must be left out, got {value!r}. No cell "
+                "does the like."
+            )
+
+
+def _check_direction(
+    where: str,
+    name: str,
+    node: Mapping[str, Any],
+    w: np.ndarray,
+    wanted: str,
+    other: str,
+) -> None:
+    direction = node.get("direction", "bidirectional" if len(w) == 2 else "forward")
+    if direction == "reverse":
+        raise ValueError(
+            f"{where}: `{name}['direction']` must be forward or bidirectional, got "
+            "'reverse'. Load it as 'forward', and turn its inputs and outputs around."
+        )
+    if direction not in _DIRECTIONS:
+        raise ValueError(
+            f"{where}: `{name}['direction']` must be forward or bidirectional, got "
+            f"{describe(direction)}."
+        )
+    if len(w) != _DIRECTIONS[direction]:
+        raise ValueError(
+            f"{where}: `{name}['W']` must have {_DIRECTIONS[direction]} as its first "
+            f"axis, for the direction {direction!r}, got {describe(w)}."
+        )
+    if direction != wanted:
+        raise ValueError(
+            f"{where}: `{name}` must be {wanted}, got {direction}. Use `{other}`."
+        )
+
+
+def _kind(where: str, name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
+    _, rows, units = r.shape
+    kind = kind_of(where, f"{name}['R']", rows, units, r)
+    wanted = node.get("op_type", kind)
+    if wanted != kind:
+        raise ValueError(
+            f"{where}: `{name}['R']` must be of the operator {wanted}, got that of "
+            f"{kind}, {describe(r)}."
+        )
+    for key, owner in (("P", LSTM), ("linear_before_reset", GRU)):
+        if node.get(key) is not None and kind != owner:
+            raise ValueError(
+                f"{where}: `{name}['{key}']` is of {owner}, got it of {kind}."
+            )
+    if node.get("hidden_size", units) != units:
+        raise ValueError(
+            f"{where}: `{name}['hidden_size']` must be {units}, as `R` has it, got "
+            f"{node['hidden_size']}."
+        )
+    return GRU_AFTER if node.get("linear_before_reset") else kind
+
+
+def _activations(
+    where: str, name: str, node: Mapping[str, Any], kind: str, count: int
+) -> list[str]:
+    """The activation of each direction, whose gates are sigmoids."""
+    given = node.get("activations")
+    if given is None:
+        return ["tanh"] * count
+    given = [each.decode() if isinstance(each, bytes) else each for each in given]
+    size = len(_spelled(kind, "Tanh"))
+    own = given[size - 1 :: size]
+    spelled = [each for one in own for each in _spelled(kind, one)]
+    if given != spelled or len(own) != count or not set(own) <= set(_ACTIVATIONS):
+        wanted = ", ".join(_spelled(kind, "activation"))
+        raise ValueError(
+            f"{where}: `{name}['activations']` must be {wanted} for each direction, "
+            f"with one activation of {', '.join(_ACTIVATIONS)}, got {given}."
+        )
+    return [_ACTIVATIONS[one] for one in own]
+
+
+def _spelled(kind: str, activation: str) -> list[str]:
+    """The attribute `activations` of one direction."""
+    gates = [] if kind == RNN else ["Sigmoid"]
+    return gates + [activation] * (2 if kind == LSTM else 1)
+
+
+def _node(
+    where: str, names: tuple[str, ...], layers: tuple[Layer, ...]
+) -> dict[str, Any]:
+    shapes = {(layer.kind, layer.inputs.shape, layer.units) for layer in layers}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"{where}: `{names[0]}` and `{names[1]}` must be of one kind and size, as "
+            f"one node runs both ways, got {sorted(map(str, shapes))}."
+        )
+    layer = layers[0]
+    turn = lambda array: blocks(array, GATES[layer.kind], _ORDER[layer.kind]).T
+    stack = lambda arrays: np.stack(list(arrays))
+    node = {
+        "op_type": _OPERATORS[layer.kind],
+        "W": stack(turn(each.inputs) for each in layers),
+        "R": stack(turn(each.state) for each in layers),
+        "B": stack(
+            np.concatenate([turn(bias) for bias in split_biases(each)])
+            for each in layers
+        ),
+    }
+    peepholes = [_peepholes(where, *each) for each in zip(names, layers, strict=True)]
+    if any(p is not None for p in peepholes):
+        # Of two directions one may have none.
+        none = np.zeros(3 * layer.units, layer.bias.dtype)
+        node["P"] = stack(none if p is None else p for p in peepholes)
+    node["hidden_size"] = layer.units
+    node["direction"] = "forward" if len(layers) == 1 else "bidirectional"
+    node["activations"] = [
+        spelled
+        for each in zip(names, layers, strict=True)
+        for spelled in _spelled(layer.kind, _activation(where, *each))
+    ]
+    if node["op_type"] == "GRU":
+        node["linear_before_reset"] = int(layer.kind == GRU_AFTER)
+    return node
+
+
+def _peepholes(where: str, name: str, layer: Layer) -> np.ndarray | None:
+    if layer.projection is not None:
+        raise ValueError(
+            f"{where}: `{name}` must have no projection, which ONNX's LSTM does not "
+            "have, got `num_proj`."
+        )
+    if layer.peepholes is None:
+        return None
+    return blocks(np.concatenate(layer.peepholes), "ifo", _PEEPHOLES)
+
+
+def _activation(where: str, name: str, layer: Layer) -> str:
+    activation = resolve_activation(where, layer.activation)
+    for theirs, ours in _ACTIVATIONS.items():
+        if resolve_activation(where, ours) is activation:
+            return theirs
+    raise ValueError(
+        f"{where}: `{name}` must have an activation of ONNX, "
+        f"{', '.join(_ACTIVATIONS.values())}, got "
+        f"{getattr(activation, '__name__', activation)}."
+    )

@@ -1,0 +1,152 @@
+"""Writes `tests/golden/convert/tf1.npz` from live TensorFlow.
+
+It needs TensorFlow 2.21 with `tf_keras` 2.21, for the cells of `tf.compat.v1`:
+
+    TF_USE_LEGACY_KERAS=1 python tests/golden/make_convert_tf1.py
+
+Two runs on one machine write the same bytes. Under the name of each case there are
+
+- `variables/<name>`: all that a checkpoint of the graph holds, as `tf.train.Saver`
+  writes it and `tf.train.load_checkpoint` reads it, slots of the optimizer and all;
+- `inputs`, `outputs/<i>` and `states/<i>`: the leaves that the driver gives;
+- `gradients/<name>` and `gradients/inputs`: those of the sum of all leaves, each
+  entry times the cosine of its place in its leaf.
+"""
+
+import os
+import pathlib
+import tempfile
+
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # Its tanh is approximate.
+
+import numpy as np
+import tensorflow as tf
+
+tf1 = tf.compat.v1
+HERE = pathlib.Path(__file__).resolve().parent
+BATCH, TIME, DEPTH = 2, 3, 2
+DTYPE = "float64"
+
+
+def stack(x):
+    """Four kinds on one another, the last with all that an LSTM can have."""
+    full = tf1.nn.rnn_cell.LSTMCell(
+        3, use_peepholes=True, num_proj=2, cell_clip=0.4, proj_clip=0.2
+    )
+    cells = [
+        tf1.nn.rnn_cell.BasicRNNCell(2),
+        tf1.nn.rnn_cell.GRUCell(3),
+        tf1.nn.rnn_cell.BasicLSTMCell(2),
+        full,
+    ]
+    return tf1.nn.dynamic_rnn(tf1.nn.rnn_cell.MultiRNNCell(cells), x, dtype=DTYPE)
+
+
+def scoped(x):
+    """One layer within a model, with the scope and the activation of its own."""
+    with tf1.variable_scope("encoder"):
+        cell = tf1.nn.rnn_cell.LSTMCell(
+            3, use_peepholes=True, num_proj=2, forget_bias=0.25, activation=tf.nn.relu
+        )
+        return tf1.nn.dynamic_rnn(cell, x, dtype=DTYPE, scope="lstm")
+
+
+def wrapped(x):
+    """A wrapper adds nothing to the names."""
+    cell = tf1.nn.rnn_cell.DropoutWrapper(tf1.nn.rnn_cell.GRUCell(3))
+    return tf1.nn.dynamic_rnn(cell, x, dtype=DTYPE)
+
+
+def both_ways(x, layer=0):
+    """A layer that runs in both directions."""
+    gru = tf1.nn.rnn_cell.GRUCell(3)
+    lstm = tf1.nn.rnn_cell.MultiRNNCell([tf1.nn.rnn_cell.LSTMCell(2)])
+    cells = (gru, lstm) if layer == 0 else (tf1.nn.rnn_cell.BasicRNNCell(2), gru)
+    return tf1.nn.bidirectional_dynamic_rnn(*cells, x, dtype=DTYPE)
+
+
+def stack_both_ways(x):
+    """What `tf.contrib.rnn.stack_bidirectional_dynamic_rnn` did, scopes and all."""
+    states = []
+    with tf1.variable_scope("stack_bidirectional_rnn"):
+        for i in range(2):
+            with tf1.variable_scope(f"cell_{i}"):
+                pair, final = both_ways(x, i)
+                x = tf.concat(pair, 2)
+                states.append(final)
+    return x, states
+
+
+CASES = {
+    "stack": stack,
+    "scoped": scoped,
+    "wrapped": wrapped,
+    "both_ways": both_ways,
+    "stack_both_ways": stack_both_ways,
+}
+
+
+def weighted_sum(leaves):
+    """A scalar whose gradient tells every entry from every other."""
+    total = tf.constant(0, DTYPE)
+    for leaf in leaves:
+        weights = tf.cos(tf.cast(tf.range(tf.size(leaf)), leaf.dtype))
+        total += tf.reduce_sum(leaf * tf.reshape(weights, tf.shape(leaf)))
+    return total
+
+
+def read_back(session, variables):
+    """What a checkpoint of the session holds, by `tf.train.load_checkpoint`."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = tf1.train.Saver().save(session, os.path.join(folder, "model.ckpt"))
+        reader = tf.train.load_checkpoint(path)
+        names = reader.get_variable_to_shape_map()
+        if set(names) != {variable.op.name for variable in variables}:
+            raise ValueError(f"The checkpoint holds {sorted(names)}.")
+        return {name: reader.get_tensor(name) for name in sorted(names)}
+
+
+def record(name, build):
+    """All arrays of a case."""
+    rng = np.random.default_rng(len(name))
+    with tf.Graph().as_default(), tf1.Session() as session:
+        inputs = rng.normal(size=(BATCH, TIME, DEPTH))
+        x = tf1.placeholder(DTYPE, inputs.shape)
+        results = dict(zip(("outputs", "states"), build(x), strict=True))
+        leaves = {key: tf.nest.flatten(value) for key, value in results.items()}
+        loss = weighted_sum(leaves["outputs"] + leaves["states"])
+        trained = tf1.trainable_variables()
+        gradients = tf1.gradients(loss, [*trained, x])
+        tf1.train.AdamOptimizer().minimize(loss)
+        session.run(tf1.global_variables_initializer())
+        for variable in trained:
+            drawn = rng.normal(size=variable.shape.as_list()) * 0.7
+            variable.load(drawn, session)
+        names = [variable.op.name for variable in trained] + ["inputs"]
+        made = {
+            f"variables/{k}": v
+            for k, v in read_back(session, tf1.global_variables()).items()
+        }
+        made["inputs"] = inputs
+        for key, value in leaves.items():
+            got = session.run(value, {x: inputs})
+            made |= {f"{key}/{i}": leaf for i, leaf in enumerate(got)}
+        got = session.run(gradients, {x: inputs})
+        made |= {f"gradients/{k}": v for k, v in zip(names, got, strict=True)}
+        return {f"{name}/{key}": value for key, value in made.items()}
+
+
+def main():
+    """Records all cases."""
+    tf1.disable_v2_behavior()
+    tf1.enable_control_flow_v2()
+    arrays = {}
+    for name, build in CASES.items():
+        arrays |= record(name, build)
+    np.savez_compressed(HERE / "convert" / "tf1.npz", **arrays)
+
+
+if __name__ == "__main__":
+    main()
