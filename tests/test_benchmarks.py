@@ -20,7 +20,7 @@ def race(*arguments):
 
 def test_a_small_race(tmp_path):
     where = ["--out", str(tmp_path), "--rounds", "2", "--only", "^lstm B3"]
-    run = race(*where, "--peers", "jaxrnn,packed,scan,gemm_xla")
+    run = race(*where, "--peers", "jaxrnn,packed,scan")
     assert run.returncode == 0, run.stderr
     result = json.loads((tmp_path / "smoke.json").read_text())
     assert [row["name"] for row in result["cases"]] == [

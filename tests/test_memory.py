@@ -106,7 +106,7 @@ def test_results_are_those_of_keeping(name, strategy):
         np.testing.assert_allclose(got, want, rtol=1e-13, atol=1e-16)
 
 
-@hypothesis.settings(max_examples=5)
+@hypothesis.settings(max_examples=3)
 @hypothesis.given(st.integers(1, 9), st.integers(1, 10), st.booleans(), st.data())
 def test_any_lengths_any_chunk(time, chunk, whole, data):
     cell, params, x, state = make("lstm", 3, time)
