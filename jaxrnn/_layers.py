@@ -19,6 +19,7 @@ from ._bidirectional import bidirectional_dynamic_rnn
 from ._bound import BoundCell
 from ._cells._base import RNNCell
 from ._dynamic_rnn import dynamic_rnn
+from ._errors import describe
 from ._flat import is_float
 from ._keys import fold
 from ._typing import Array, DType, Key, Params, PyTree
@@ -75,6 +76,19 @@ class Layer(abc.ABC):
         way: Way,
     ) -> tuple[PyTree, PyTree]:
         """`(outputs, state)` of sequences with one axis of rows."""
+
+    @abc.abstractmethod
+    def bound(self, params: Params, key: Key | None = None) -> Any:
+        """The cells with these parameters, nested as the layer was given its cells."""
+
+    @abc.abstractmethod
+    def unbound(self, where: str, *cells: Any) -> Params:
+        """The parameters of the cells that `bound` gave, or of such.
+
+        Raises:
+            TypeError: If one is no cell with its parameters.
+            ValueError: If one is of another cell than the layer's.
+        """
 
     @property
     @abc.abstractmethod
@@ -140,10 +154,26 @@ class OneWay(Layer):
             outputs = way.reverse(outputs, lengths)
         return outputs, state
 
-    def bound(self, params: Params, key: Key | None) -> BoundCell:
+    def bound(self, params: Params, key: Key | None = None) -> BoundCell:
         """The cell with its parameters."""
         (name,) = self.names()
         return self.cell.bind(params[name], key)
+
+    def unbound(self, where: str, *cells: Any) -> Params:
+        """`{scope: parameters}` of one cell."""
+        (name,) = self.names()
+        (cell,) = _so_many(where, 1, cells)
+        if not isinstance(cell, BoundCell):
+            raise TypeError(
+                f"{where}: a cell must come with its parameters, `cell.bind(params)`, "
+                f"got {describe(cell)}."
+            )
+        if _core(cell.cell) != _core(self.cell):
+            raise ValueError(
+                f"{where}: a cell must be the module's, {_core(self.cell)!r}, got "
+                f"{_core(cell.cell)!r}. Make the module with `cell.cell`."
+            )
+        return {name: cell.params}
 
     @property
     def lowest(self) -> RNNCell:
@@ -182,15 +212,30 @@ class TwoWays(Layer):
         way: Way,
     ) -> tuple[PyTree, PyTree]:
         """As `bidirectional_dynamic_rnn`, the outputs merged; a pair of states."""
-        fw, bw = (
-            one.bound(params[name], fold(way.key, i))
-            for i, (name, one) in enumerate(self._ways().items())
-        )
-        state_fw, state_bw = (None, None) if state is None else state
+        fw, bw = self.bound(params, way.key)
+        pair = (None, None) if state is None else state
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise ValueError(
+                "`initial_state` must be a pair, of the state forwards and the state "
+                f"backwards, got {describe(state)}."
+            )
+        state_fw, state_bw = pair
         (outputs_fw, outputs_bw), states = bidirectional_dynamic_rnn(
             fw, bw, inputs, lengths, state_fw, state_bw, **way.as_arguments()
         )
         return self.merge(outputs_fw, outputs_bw), states
+
+    def bound(self, params: Params, key: Key | None = None) -> Any:
+        """Both cells with their parameters."""
+        return tuple(
+            one.bound(params[name], fold(key, i))
+            for i, (name, one) in enumerate(self._ways().items())
+        )
+
+    def unbound(self, where: str, *cells: Any) -> Params:
+        """`{"fw": {scope: ...}, "bw": {scope: ...}}` of two cells."""
+        pairs = zip(self._ways().items(), _so_many(where, 2, cells), strict=True)
+        return {name: one.unbound(where, cell) for (name, one), cell in pairs}
 
     @property
     def lowest(self) -> RNNCell:
@@ -231,12 +276,34 @@ class Stack(Layer):
         """The outputs of the highest layer, and a tuple with each layer's state."""
         finals = []
         states = [None] * len(self.layers) if state is None else state
+        if not isinstance(states, tuple | list) or len(states) != len(self.layers):
+            raise ValueError(
+                f"`initial_state` must have a pair of states for each of "
+                f"{len(self.layers)} layers, got {describe(state)}."
+            )
         layers = zip(self.names(), self.layers, states, strict=True)
         for name, layer, state in layers:
             its_way = dataclasses.replace(way, key=fold(way.key, len(finals)))
             inputs, final = layer.run(params[name], inputs, lengths, state, its_way)
             finals.append(final)
         return inputs, tuple(finals)
+
+    def bound(self, params: Params, key: Key | None = None) -> Any:
+        """A tuple of cells forwards and one of cells backwards, with parameters."""
+        pairs = [
+            layer.bound(params[name], fold(key, i))
+            for i, (name, layer) in enumerate(
+                zip(self.names(), self.layers, strict=True)
+            )
+        ]
+        return tuple(zip(*pairs, strict=True))
+
+    def unbound(self, where: str, *cells: Any) -> Params:
+        """`{"cell_0": {"fw": ...}, ...}` of cells forwards and cells backwards."""
+        for each in _so_many(where, 2, cells):
+            _so_many(where, len(self.layers), each)
+        layers = zip(self.names(), self.layers, *cells, strict=True)
+        return {name: layer.unbound(where, *pair) for name, layer, *pair in layers}
 
     @property
     def lowest(self) -> RNNCell:
@@ -255,25 +322,63 @@ def concatenate(outputs_fw: PyTree, outputs_bw: PyTree) -> PyTree:
     return jax.tree.map(join, outputs_fw, outputs_bw)
 
 
-def stack(
-    where: str, cells_fw: Sequence[RNNCell], cells_bw: Sequence[RNNCell]
-) -> Stack:
+def check_cells(where: str, **cells: Any) -> None:
+    """Raises TypeError for what is no cell of jaxrnn."""
+    for name, cell in cells.items():
+        if isinstance(cell, RNNCell):
+            continue
+        fix = ""
+        if isinstance(cell, type) and issubclass(cell, RNNCell):
+            fix = f" Make one: {cell.__name__}(8)."
+        elif isinstance(cell, BoundCell):
+            fix = " Give `cell.cell`; the module has parameters of its own."
+        elif hasattr(cell, "initialize_carry"):
+            fix = " `as_cell` makes one of a cell of Flax."
+        raise TypeError(
+            f"{where}: `{name}` must be a cell of jaxrnn, got {describe(cell)}.{fix}"
+        )
+
+
+def stack(where: str, cells_fw: Any, cells_bw: Any) -> Stack:
     """Layers of two directions.
 
     Raises:
+        TypeError: If one is no cell.
         ValueError: If there are no cells, or not as many of both.
     """
-    if not cells_fw or len(cells_fw) != len(cells_bw):
+    for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
+        if not isinstance(cells, Sequence) or not cells:
+            raise ValueError(
+                f"{where}: `{name}` must be a list of at least one cell, one for each "
+                f"layer, got {describe(cells)}."
+            )
+        check_cells(where, **{f"{name}[{i}]": cell for i, cell in enumerate(cells)})
+    if len(cells_fw) != len(cells_bw):
         raise ValueError(
-            f"{where}: `cells_fw` and `cells_bw` must have the same depth, at least 1, "
-            f"got {len(cells_fw)} and {len(cells_bw)} cells."
+            f"{where}: `cells_fw` and `cells_bw` must have the same depth, got "
+            f"{len(cells_fw)} and {len(cells_bw)} cells."
         )
     pairs = zip(cells_fw, cells_bw, strict=True)
     return Stack(tuple(TwoWays(fw, bw, concatenate) for fw, bw in pairs))
 
 
+def _so_many(where: str, count: int, cells: Any) -> Any:
+    got = len(cells) if isinstance(cells, Sequence) else 1
+    if got != count or not isinstance(cells, Sequence):
+        raise ValueError(
+            f"{where}: there must be as many cells as the module has, {count}, got "
+            f"{got}."
+        )
+    return cells
+
+
 def _scope_of(cell: RNNCell) -> str:
     # Wrappers have no variables, and TensorFlow gives them no part in a name.
+    return _core(cell)._scope()
+
+
+def _core(cell: RNNCell) -> RNNCell:
+    """The cell within wrappers."""
     while (inner := getattr(cell, "cell", None)) is not None:
         cell = inner
-    return cell._scope()
+    return cell

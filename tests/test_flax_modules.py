@@ -415,6 +415,43 @@ def test_nnx_vmap_and_eval_shape():
     assert kernel.get_value().shape == (DEPTH + UNITS, 4 * UNITS)
 
 
+# Weights that come from elsewhere.
+
+
+def bound(cell, depth, seed):
+    step = jax.ShapeDtypeStruct((1, depth), X.dtype)
+    return cell.bind(cell.init(jax.random.key(seed), step))
+
+
+def test_cells_with_weights_become_modules():
+    one = bound(LSTMCell(UNITS, forget_bias=0.0), DEPTH, 0)
+    stacked = (
+        [bound(GRUCell(3), DEPTH, 1), bound(LSTMCell(3), 7, 2)],
+        [bound(LSTMCell(UNITS), DEPTH, 3), bound(GRUCell(2), 7, 4)],
+    )
+    only = lambda cells: [cell.cell for cell in cells]
+    with_noise = DropoutWrapper(one.cell, 0.5)
+    want = jaxrnn.dynamic_rnn(one, X, LENGTHS, dtype=X.dtype)[0]
+    linen = jaxrnn.linen.RNN(with_noise)
+    variables = linen.variables_of(one)
+    same(linen.apply(variables, X, LENGTHS, deterministic=True), want)
+    rnn = jaxrnn.nnx.RNN(with_noise, DEPTH, rngs=nnx.Rngs(0))
+    rnn.set_cells(one)
+    same(nnx.view(rnn, deterministic=True)(X, LENGTHS), want)
+    same(rnn.get_cells().params, one.params)
+
+    want = jaxrnn.stack_bidirectional_dynamic_rnn(*stacked, X, dtype=X.dtype)[0]
+    linen = jaxrnn.linen.StackBidirectional(*map(only, stacked))
+    variables = linen.variables_of(*stacked)
+    same(linen.apply(variables, X), want)
+    rnn = jaxrnn.nnx.StackBidirectional(*map(only, stacked), DEPTH, rngs=nnx.Rngs(0))
+    rnn.set_cells(*stacked)
+    same(rnn(X), want)
+    for got in (rnn.get_cells(), linen.cells_of(variables)):
+        assert [[c.cell for c in way] for way in got] == [*map(only, stacked)]
+        same(jax.tree.leaves(got), jax.tree.leaves(stacked))
+
+
 # Training and saving.
 
 
@@ -494,8 +531,74 @@ REFUSED = {
     ),
     "no_cells": (
         ValueError,
-        r"StackBidirectional: `cells_fw` and `cells_bw` must have the same depth",
+        r"StackBidirectional: `cells_fw` must be a list of at least one cell",
         lambda make: make("StackBidirectional", [], []),
+    ),
+    "unequal_depths": (
+        ValueError,
+        r"StackBidirectional: `cells_fw` and `cells_bw` must have the same depth",
+        lambda make: make("StackBidirectional", [GRUCell(3)], [GRUCell(3)] * 2),
+    ),
+    "a_class": (
+        TypeError,
+        r"RNN: `cell` must be .* got the class GRUCell\. Make one: GRUCell\(8\)",
+        lambda make: make("RNN", GRUCell),
+    ),
+    "a_bound_cell": (
+        TypeError,
+        r"RNN: `cell` must be .* got BoundCell\. Give `cell\.cell`; the module has",
+        lambda make: make("RNN", GRUCell(3).bind({})),
+    ),
+    "a_cell_of_flax": (
+        TypeError,
+        r"Bidirectional: `cell_bw` must be .* `as_cell` makes one of a cell of Flax",
+        lambda make: make("Bidirectional", GRUCell(3), nn.GRUCell(3)),
+    ),
+    "one_state_for_two": (
+        ValueError,
+        r"`initial_state` must be a pair, of the state forwards and the state back",
+        lambda make: make("Bidirectional", GRUCell(3), GRUCell(3))(
+            X, initial_state=jnp.zeros((3, 3))
+        ),
+    ),
+    "states_for_other_layers": (
+        ValueError,
+        r"`initial_state` must have a pair of states for each of 1 layers, got",
+        lambda make: make("StackBidirectional", [GRUCell(3)], [GRUCell(3)])(
+            X, initial_state=()
+        ),
+    ),
+    "no_rngs": (
+        TypeError,
+        r"RNN: `rngs` must be nnx\.Rngs, got .* `nnx\.Rngs\(0\)` makes some",
+        lambda make: jaxrnn.nnx.RNN(GRUCell(3), 2, rngs=0),
+    ),
+    "no_features": (
+        TypeError,
+        r"RNN: `in_features` must be an int, or one step of inputs, a nest of arrays",
+        lambda make: jaxrnn.nnx.RNN(GRUCell(3), "2", rngs=nnx.Rngs(0)),
+    ),
+    "nothing_to_read": (
+        ValueError,
+        r"RNN: `in_features` must be at least 1, got 0",
+        lambda make: jaxrnn.nnx.RNN(GRUCell(3), np.int64(0), rngs=nnx.Rngs(0)),
+    ),
+    "weights_of_another_cell": (
+        ValueError,
+        r"set_cells: a cell must be the module's, GRUCell\(num_units=3.* got GRUCell\(",
+        lambda make: InNnx("RNN", GRUCell(3)).module.set_cells(GRUCell(4).bind({})),
+    ),
+    "weights_of_no_cell": (
+        TypeError,
+        r"variables_of: a cell must come with its parameters, `cell.bind\(params\)`",
+        lambda make: InLinen("RNN", GRUCell(3)).module.variables_of(GRUCell(3)),
+    ),
+    "weights_of_one_way": (
+        ValueError,
+        r"variables_of: there must be as many cells as the module has, 2, got 1",
+        lambda make: jaxrnn.linen.Bidirectional(GRUCell(3), GRUCell(3)).variables_of(
+            GRUCell(3).bind({})
+        ),
     ),
 }
 

@@ -11,7 +11,7 @@ from .._batch_axes import BatchAxes
 from .._cells._base import RNNCell
 from .._errors import describe
 from .._foreign import as_features, sizes_of
-from .._layers import OneWay, in_dtype
+from .._layers import OneWay, check_cells, in_dtype
 from .._typing import Array, DType, Key, Params, PyTree, Size
 
 
@@ -41,6 +41,7 @@ class Cell(nn.RNNCellBase):
         """One step: `(carry, output)`, each leaf `[*batch, ...]`."""
         axes = BatchAxes(inputs.shape[:-1], time_major=False)
         inputs, state = axes.merge((inputs, carry))
+        check_cells(type(self).__name__, cell=self.cell)
         layer = OneWay(self.cell)
         (name,) = layer.names()
         init = lambda key: layer.init_part(name, key, inputs, self.param_dtype)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .._cells._base import RNNCell
-from .._layers import OneWay
+from .._layers import OneWay, check_cells
 from .._raw_rnn import raw_rnn
 from .._tensor_array import TensorArray
 from .._typing import DType, PyTree
@@ -65,6 +65,7 @@ class RawRNN(nn.Module):
             loop_fn: The loop function of `jaxrnn.raw_rnn`.
             deterministic: True switches all noise off.
         """
+        check_cells(type(self).__name__, cell=self.cell)
         layer = OneWay(self.cell)
         (name,) = layer.names()
         time = jnp.zeros((), jnp.int32)

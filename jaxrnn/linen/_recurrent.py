@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .._cells._base import RNNCell
 from .._layer_inputs import LayerInputs
-from .._layers import Layer, OneWay, TwoWays, Way, concatenate, stack
+from .._layers import Layer, OneWay, TwoWays, Way, check_cells, concatenate, stack
 from .._param_axes import name_axes
 from .._typing import ArrayLike, DType, Key, Params, PyTree
 
@@ -21,7 +21,8 @@ class _Recurrent(nn.Module, kw_only=True):
         return_carry: Whether a call returns `(state, outputs)`.
         swap_memory: As in `jaxrnn.dynamic_rnn`.
         parallel_iterations: As in `jaxrnn.dynamic_rnn`.
-        dtype: The dtype to compute in; None for the widest of inputs and parameters.
+        dtype: The dtype to compute in; None for the widest of inputs and parameters:
+            bfloat16 inputs and float32 parameters give float32.
         param_dtype: The dtype of the parameters.
         axis_names: Names of the parameters' axes, for partitioning: for each last part
             of a name ("kernel", "bias") a tuple with a name or None for each axis.
@@ -37,6 +38,7 @@ class _Recurrent(nn.Module, kw_only=True):
     axis_names: Mapping[str, tuple[str | None, ...]] | None = None
     rng_collection: str = "dropout"
 
+    @nn.nowrap
     def _layer(self) -> Layer:
         raise NotImplementedError
 
@@ -54,11 +56,12 @@ class _Recurrent(nn.Module, kw_only=True):
 
         Args:
             inputs: `[*batch, time, ...]`, `[time, *batch, ...]` if `time_major`, or a
-                nest of such arrays; with any number of batch axes.
+                nest of such arrays; with any number of batch axes, also none.
             sequence_length: `[*batch]`, integers; None: all steps count. What the
                 inputs hold past the length changes nothing; outputs there are zero.
+                What Flax calls `seq_lengths`.
             initial_state: The state before the first step, each leaf `[*batch, ...]`;
-                None for zeros.
+                None for zeros. What Flax calls `initial_carry`.
             deterministic: True switches all noise off.
             return_carry: In place of the attribute.
 
@@ -87,12 +90,41 @@ class _Recurrent(nn.Module, kw_only=True):
             return state, outputs
         return outputs
 
+    @nn.nowrap
+    def variables_of(self, *cells: Any) -> Params:
+        """The variables of a module that holds these cells' parameters.
+
+        Args:
+            *cells: What a converter gives: a bound cell, or cells forwards and cells
+                backwards.
+
+        Returns:
+            `{"params": ...}`, for `apply`.
+
+        Raises:
+            TypeError: If one is no cell with its parameters.
+            ValueError: If one is of another cell than the module's.
+        """
+        return {"params": self._layer().unbound("variables_of", *cells)}
+
+    @nn.nowrap
+    def cells_of(self, variables: Params) -> Any:
+        """The bound cells that the variables hold: the inverse of `variables_of`."""
+        return self._layer().bound(nn.meta.unbox(variables["params"]))
+
     def _params(self, layer: Layer, step: PyTree) -> Params:
         def init(key: Key, name: str) -> PyTree:
             params = layer.init_part(name, key, step, self.param_dtype)
             return name_axes(self.axis_names, params, nn.LogicallyPartitioned)
 
-        return {name: self.param(name, init, name) for name in layer.names()}
+        def of_part(name: str) -> PyTree:
+            # Not by `param` each time, which would trace `init` to compare shapes: the
+            # cell compares them too, and says more.
+            if self.has_variable("params", name):
+                return nn.meta.unbox(self.get_variable("params", name))
+            return self.param(name, init, name)
+
+        return {name: of_part(name) for name in layer.names()}
 
 
 class RNN(_Recurrent):
@@ -116,7 +148,9 @@ class RNN(_Recurrent):
     reverse: bool = False
     keep_order: bool = False
 
+    @nn.nowrap
     def _layer(self) -> Layer:
+        check_cells(type(self).__name__, cell=self.cell)
         return OneWay(self.cell, self.reverse, self.keep_order)
 
 
@@ -135,7 +169,10 @@ class Bidirectional(_Recurrent):
     cell_bw: RNNCell
     merge: Callable[[PyTree, PyTree], PyTree] = concatenate
 
+    @nn.nowrap
     def _layer(self) -> Layer:
+        cells = {"cell_fw": self.cell_fw, "cell_bw": self.cell_bw}
+        check_cells(type(self).__name__, **cells)
         return TwoWays(self.cell_fw, self.cell_bw, self.merge)
 
 
@@ -152,5 +189,6 @@ class StackBidirectional(_Recurrent):
     cells_fw: Sequence[RNNCell]
     cells_bw: Sequence[RNNCell]
 
+    @nn.nowrap
     def _layer(self) -> Layer:
         return stack(type(self).__name__, self.cells_fw, self.cells_bw)

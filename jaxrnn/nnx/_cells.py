@@ -12,9 +12,9 @@ from .._bound import BoundCell
 from .._cells._base import RNNCell
 from .._errors import describe
 from .._foreign import as_features, sizes_of
-from .._layers import OneWay, in_dtype
+from .._layers import OneWay, check_cells, in_dtype
 from .._typing import Array, DType, Key, Params, PyTree, Size
-from ._parameters import as_step, make_params
+from ._parameters import as_step, check_rngs, make_params
 
 
 class Cell(nnx.RNNCellBase):
@@ -47,7 +47,10 @@ class Cell(nnx.RNNCellBase):
         rngs: nnx.Rngs,
     ) -> None:
         self.layer, self.dtype = OneWay(cell), dtype
-        step = as_step(in_features, param_dtype)
+        where = type(self).__name__
+        check_cells(where, cell=cell)
+        check_rngs(where, rngs)
+        step = as_step(where, in_features, param_dtype)
         self.params = make_params(self.layer, rngs, step, param_dtype)
 
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:

@@ -3,8 +3,10 @@
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
+from .._arguments import as_count
 from .._errors import describe
 from .._layers import Layer, in_dtype
 from .._param_axes import AxisNames, name_axes
@@ -13,13 +15,35 @@ from .._typing import DType, Key, Params, PyTree
 Rngs = nnx.Rngs | nnx.RngStream | jax.Array
 
 
-def as_step(in_features: Any, dtype: DType) -> PyTree:
-    """One step of inputs as types, from their size or from such a step."""
-    if isinstance(in_features, int):
-        return jax.ShapeDtypeStruct((1, in_features), dtype)
+def as_step(where: str, in_features: Any, dtype: DType) -> PyTree:
+    """One step of inputs as types, from their size or from such a step.
+
+    Raises:
+        TypeError: If it is neither.
+        ValueError: If the size is below 1.
+    """
+    if isinstance(in_features, int | np.integer):
+        fix = "It is the size of the inputs."
+        size = as_count(where, "in_features", in_features, fix=fix)
+        return jax.ShapeDtypeStruct((1, size), dtype)
+    leaves = jax.tree.leaves(in_features)
+    if not leaves or not all(hasattr(leaf, "dtype") for leaf in leaves):
+        raise TypeError(
+            f"{where}: `in_features` must be an int, or one step of inputs, a nest of "
+            f"arrays or jax.ShapeDtypeStructs, got {describe(in_features)}."
+        )
     as_type = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
     step = jax.tree.map(as_type, in_features)
     return jax.eval_shape(lambda tree: in_dtype(dtype, tree), step)
+
+
+def check_rngs(where: str, rngs: Any) -> None:
+    """Raises TypeError for what parameters cannot be made from."""
+    if not isinstance(rngs, nnx.Rngs):
+        raise TypeError(
+            f"{where}: `rngs` must be nnx.Rngs, got {describe(rngs)}. `nnx.Rngs(0)` "
+            "makes some."
+        )
 
 
 def make_params(

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .._cells._base import RNNCell
-from .._layers import OneWay
+from .._layers import OneWay, check_cells
 from .._raw_rnn import raw_rnn
 from .._tensor_array import TensorArray
 from .._typing import DType, PyTree
-from ._parameters import Rngs, as_step, draw_key, make_params
+from ._parameters import Rngs, as_step, check_rngs, draw_key, make_params
 
 
 class RawRNN(nnx.Module):
@@ -63,7 +63,10 @@ class RawRNN(nnx.Module):
         self.layer = OneWay(cell)
         self.max_time, self.swap_memory = max_time, swap_memory
         self.deterministic, self.rng_collection = deterministic, rng_collection
-        step = as_step(in_features, param_dtype)
+        where = type(self).__name__
+        check_cells(where, cell=cell)
+        check_rngs(where, rngs)
+        step = as_step(where, in_features, param_dtype)
         self.params = make_params(self.layer, rngs, step, param_dtype)
         self.draws = self.layer.draws(nnx.as_pure(self.params), step, param_dtype)
         self.rngs = rngs[rng_collection].fork() if self.draws else nnx.data(None)

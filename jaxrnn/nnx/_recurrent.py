@@ -3,15 +3,16 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from .._cells._base import RNNCell
 from .._layer_inputs import LayerInputs
-from .._layers import Layer, OneWay, TwoWays, Way, concatenate, stack
+from .._layers import Layer, OneWay, TwoWays, Way, check_cells, concatenate, stack
 from .._param_axes import AxisNames
 from .._typing import ArrayLike, DType, PyTree
-from ._parameters import Rngs, as_step, draw_key, make_params
+from ._parameters import Rngs, as_step, check_rngs, draw_key, make_params
 
 
 class _Recurrent(nnx.Module):
@@ -39,7 +40,9 @@ class _Recurrent(nnx.Module):
         self.parallel_iterations = parallel_iterations
         self.dtype = dtype
         self.deterministic, self.rng_collection = deterministic, rng_collection
-        step = as_step(in_features, param_dtype)
+        where = type(self).__name__
+        check_rngs(where, rngs)
+        step = as_step(where, in_features, param_dtype)
         self.params = make_params(layer, rngs, step, param_dtype, axis_names)
         self.draws = layer.draws(nnx.as_pure(self.params), step, param_dtype)
         self.rngs = rngs[rng_collection].fork() if self.draws else nnx.data(None)
@@ -58,16 +61,18 @@ class _Recurrent(nnx.Module):
 
         Args:
             inputs: `[*batch, time, ...]`, `[time, *batch, ...]` if `time_major`, or a
-                nest of such arrays; with any number of batch axes.
+                nest of such arrays; with any number of batch axes, also none.
             sequence_length: `[*batch]`, integers; None: all steps count. What the
                 inputs hold past the length changes nothing; outputs there are zero.
+                What Flax calls `seq_lengths`.
             initial_state: The state before the first step, each leaf `[*batch, ...]`;
-                None for zeros.
+                None for zeros. What Flax calls `initial_carry`.
             deterministic: True switches all noise off; None for what `train()` and
                 `eval()` have set.
             return_carry: In place of that given to the constructor.
             rngs: Where noise is drawn from, in place of the module's own stream: a
-                stream, or a key, as a closure of `jax.jit` needs.
+                stream, or a key. A closure of `jax.jit` needs a key: the count of the
+                module's own stream cannot go on there, a `TraceContextError`.
 
         Returns:
             The outputs, `[*batch, time, ...]`; with `return_carry` the pair of final
@@ -97,6 +102,29 @@ class _Recurrent(nnx.Module):
         if self.return_carry if return_carry is None else return_carry:
             return state, outputs
         return outputs
+
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """What `nnx.view` asks for: whether calls are deterministic."""
+        if deterministic is not None:
+            self.deterministic = deterministic
+
+    def set_cells(self, *cells: Any) -> None:
+        """Takes over the parameters of cells.
+
+        Args:
+            *cells: What a converter gives: a bound cell, or cells forwards and cells
+                backwards.
+
+        Raises:
+            TypeError: If one is no cell with its parameters.
+            ValueError: If one is of another cell than the module's.
+        """
+        params = self.layer.unbound("set_cells", *cells)
+        nnx.update(self.params, jax.tree.map(jnp.asarray, params))
+
+    def get_cells(self) -> Any:
+        """The bound cells that the module holds, as `set_cells` takes them."""
+        return self.layer.bound(nnx.as_pure(self.params))
 
 
 class RNN(_Recurrent):
@@ -134,6 +162,7 @@ class RNN(_Recurrent):
         keep_order: bool = False,
         **kwargs: Any,
     ) -> None:
+        check_cells(type(self).__name__, cell=cell)
         layer = OneWay(cell, reverse, keep_order)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)
 
@@ -162,6 +191,7 @@ class Bidirectional(_Recurrent):
         merge: Callable[[PyTree, PyTree], PyTree] = concatenate,
         **kwargs: Any,
     ) -> None:
+        check_cells(type(self).__name__, cell_fw=cell_fw, cell_bw=cell_bw)
         layer = TwoWays(cell_fw, cell_bw, merge)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)
 
