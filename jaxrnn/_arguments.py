@@ -37,7 +37,9 @@ def check_cell(where: str, name: str, cell: Any) -> None:
         return
     fix = (
         f"Bind it first: `{name}.bind(params)`."
-        if hasattr(cell, "bind")
+        if hasattr(cell, "bind") and hasattr(cell, "state_size")
+        else "`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell` make one of Flax's."
+        if hasattr(cell, "initialize_carry")
         else "Give a bound cell, or an object that keeps the RNNCell protocol."
     )
     raise TypeError(

@@ -102,10 +102,13 @@ def _batch_axes(
         count = max(0, first.ndim - 2)
     if first.ndim < count + 2:
         axes = "[time, *batch, ...]" if time_major else "[*batch, time, ...]"
+        of = "" if lengths is None else f", as {describe(lengths)} has"
+        fix = "A list is a nest of its elements."
+        if lengths is not None and np.shape(lengths) == first.shape[:count]:
+            fix = "Of a mask the lengths are `mask.sum(-1)`."
         raise ValueError(
-            f"{where}: `{name}` must be {axes} with {count} axes of rows, got "
-            f"{describe(first)}. There are as many as `sequence_length` has; a list is "
-            "a nest of its elements."
+            f"{where}: `{name}` must be {axes} with {count} axes of rows{of}, got "
+            f"{describe(first)}. {fix}"
         )
     start = 1 if time_major else 0
     return BatchAxes(first.shape[start : start + count], time_major)

@@ -177,8 +177,8 @@ class LinenDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, state):
-        embed = jaxrnn.linen.pure(nn.Embed(VOCABULARY, DEPTH, name="embed"))
-        logits = jaxrnn.linen.pure(nn.Dense(VOCABULARY, name="logits"))
+        embed = nn.Embed(VOCABULARY, DEPTH, name="embed")
+        logits = nn.Dense(VOCABULARY, name="logits")
         rnn = jaxrnn.linen.RawRNN(self.cell, max_time=STEPS, name="rnn")
         emit_ta, state, _ = rnn(choose(embed, logits, state))
         return emit_ta.stack(), state

@@ -15,6 +15,7 @@ from flax.errors import InvalidRngError
 from flax.training.train_state import TrainState
 
 import jaxrnn
+import jaxrnn.convert
 import jaxrnn.linen
 import jaxrnn.nnx
 from jaxrnn import (
@@ -516,12 +517,12 @@ REFUSED = {
     ),
     "lengths_of_too_many_axes": (
         ValueError,
-        r"RNN: `inputs` must be \[\*batch, time, \.\.\.\] with 3 axes of rows, got",
+        r"RNN: `inputs` must be \[\*batch, time, \.\.\.\] with 3 axes of rows, as",
         lambda make: make("RNN", GRUCell(UNITS))(X, jnp.ones((1, 1, 3), "i4")),
     ),
     "a_list": (
         ValueError,
-        r"RNN: `inputs\[0\]\[0\]` must be .* a list is a nest of its elements",
+        r"RNN: `inputs\[0\]\[0\]` must be .* A list is a nest of its elements",
         lambda make: make("RNN", GRUCell(UNITS))([[1.0]]),
     ),
     "other_depth": (
@@ -592,6 +593,37 @@ REFUSED = {
         TypeError,
         r"variables_of: a cell must come with its parameters, `cell.bind\(params\)`",
         lambda make: InLinen("RNN", GRUCell(3)).module.variables_of(GRUCell(3)),
+    ),
+    "variables_for_arrays": (
+        TypeError,
+        r"save: `cell` must have arrays for parameters, got variables of nnx",
+        lambda make: jaxrnn.convert.torch.save(
+            LSTMCell(4).bind(InNnx("RNN", LSTMCell(4)).module.params["lstm_cell"])
+        ),
+    ),
+    "variables_in_a_driver": (
+        TypeError,
+        r"must be an array, got a variable of nnx\. `nnx\.as_pure` makes a dict",
+        lambda make: jaxrnn.dynamic_rnn(
+            LSTMCell(4).bind(InNnx("RNN", LSTMCell(4)).module.params["lstm_cell"]),
+            X,
+            dtype=X.dtype,
+        ),
+    ),
+    "a_module_to_save": (
+        TypeError,
+        r"got RNN\. A module has `get_cells\(\)`, or `cells_of\(variables\)`",
+        lambda make: jaxrnn.convert.torch.save(make("RNN", LSTMCell(4)).module),
+    ),
+    "a_cell_of_flax_in_a_driver": (
+        TypeError,
+        r"`jaxrnn\.linen\.as_cell` and `jaxrnn\.nnx\.as_cell` make one of Flax's",
+        lambda make: jaxrnn.dynamic_rnn(nn.GRUCell(3), X, dtype=X.dtype),
+    ),
+    "a_mask": (
+        ValueError,
+        r"as bool\[3, 5\] has, got float32\[3, 5, 2\]\. Of a mask .* `mask\.sum\(-1\)`",
+        lambda make: make("RNN", GRUCell(UNITS))(X, jnp.ones((3, 5), bool)),
     ),
     "weights_of_one_way": (
         ValueError,

@@ -163,7 +163,10 @@ def check_state(cell: str, state: PyTree, size: Size, batch: int) -> PyTree:
     check_structure(f"{cell}: `state`", size, state, strict=False)
     for (name, leaf), shape in zip(leaves, shapes, strict=True):
         if not is_array(leaf):
-            raise TypeError(f"{cell}: `{name}` must be an array, got {describe(leaf)}.")
+            of_nnx = hasattr(leaf, "get_value")
+            got = "a variable of nnx" if of_nnx else describe(leaf)
+            fix = " `nnx.as_pure` makes a dict of arrays." if of_nnx else ""
+            raise TypeError(f"{cell}: `{name}` must be an array, got {got}.{fix}")
         check_floating(cell, name, leaf.dtype)
         if tuple(leaf.shape) != (batch, *shape):
             raise ValueError(
@@ -196,7 +199,10 @@ def check_params(
     want, got = dict(named_leaves("params", specs)), _params_by_name(params)
     for name, leaf in got.items():
         if not is_array(leaf):
-            raise TypeError(f"{cell}: `{name}` must be an array, got {describe(leaf)}.")
+            of_nnx = hasattr(leaf, "get_value")
+            got = "a variable of nnx" if of_nnx else describe(leaf)
+            fix = " `nnx.as_pure` makes a dict of arrays." if of_nnx else ""
+            raise TypeError(f"{cell}: `{name}` must be an array, got {got}.{fix}")
     if want.keys() != got.keys():
         raise ValueError(
             f"{cell}: `params` must hold {', '.join(want)}; {_difference(want, got)}."

@@ -101,9 +101,18 @@ def unbind(where: str, name: str, cell: Any) -> list[Layer]:
         ValueError: If a hyper-parameter has none.
     """
     if not isinstance(cell, BoundCell):
+        is_module = hasattr(cell, "get_cells") or hasattr(cell, "cells_of")
+        fix = " A module has `get_cells()`, or `cells_of(variables)`."
         raise TypeError(
             f"{where}: `{name}` must be a cell with its parameters, "
-            f"`cell.bind(params)`, got {describe(cell)}."
+            f"`cell.bind(params)`, got {describe(cell)}.{fix if is_module else ''}"
+        )
+    is_variable = lambda leaf: hasattr(leaf, "get_value")
+    leaves = jax.tree.leaves(cell.params, is_leaf=is_variable)
+    if any(map(is_variable, leaves)):
+        raise TypeError(
+            f"{where}: `{name}` must have arrays for parameters, got variables of nnx. "
+            "`nnx.as_pure` makes a dict of arrays; a module has `get_cells()`."
         )
     params = jax.tree.map(np.asarray, cell.params)
     if not isinstance(cell.cell, MultiRNNCell):

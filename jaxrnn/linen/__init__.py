@@ -1,16 +1,18 @@
 """Modules of Flax's linen that hold any cell of jaxrnn.
 
 `RNN`, `Bidirectional` and `StackBidirectional` run over sequences, `RawRNN` is
-`jaxrnn.raw_rnn` with a cell of its own, for whose loop function `pure` makes functions
-of other modules. `Cell` is a cell of jaxrnn as one of linen's, for `nn.RNN`; `as_cell`
-makes a cell of jaxrnn of one of linen's, for any driver.
+`jaxrnn.raw_rnn` with a cell of its own. `Cell` is a cell of jaxrnn as one of linen's,
+for `nn.RNN`; `as_cell` makes a cell of jaxrnn of one of linen's, for any driver.
 
 Parameters are the cell's own, under TensorFlow's names: `rnn/lstm_cell/kernel` in a
-module of the name "rnn". `jaxrnn.nnx` has the same modules with the same names.
+module of the name "rnn", `rnn/fw/lstm_cell/kernel` of two directions,
+`rnn/cell_0/fw/lstm_cell/kernel` of layers of these. `variables_of` puts cells that have
+weights into a module, `cells_of` takes them out. `jaxrnn.nnx` has the same modules with
+the same names.
 """
 
 from ._cells import Cell as Cell, as_cell as as_cell
-from ._raw_rnn import RawRNN as RawRNN, pure as pure
+from ._raw_rnn import RawRNN as RawRNN
 from ._recurrent import (
     RNN as RNN,
     Bidirectional as Bidirectional,
@@ -24,5 +26,4 @@ __all__ = [
     "RawRNN",
     "StackBidirectional",
     "as_cell",
-    "pure",
 ]

@@ -28,7 +28,8 @@ class Cell(nn.RNNCellBase):
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp, jaxrnn, jaxrnn.linen
         >>> rnn = nn.RNN(jaxrnn.linen.Cell(jaxrnn.LSTMCell(8)))
-        >>> rnn.init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0].shape
+        >>> x = jnp.ones((2, 5, 3), jnp.float32)
+        >>> rnn.init_with_output(jax.random.key(0), x)[0].shape
         (2, 5, 8)
     """
 
@@ -80,7 +81,8 @@ def as_cell(module: nn.RNNCellBase, in_features: int | tuple[int, ...] = 1) -> R
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp, jaxrnn, jaxrnn.linen
-        >>> cell, x = jaxrnn.linen.as_cell(nn.OptimizedLSTMCell(8)), jnp.ones((2, 5, 3))
+        >>> cell = jaxrnn.linen.as_cell(nn.OptimizedLSTMCell(8))
+        >>> x = jnp.ones((2, 5, 3), jnp.float32)
         >>> params = cell.init(jax.random.key(0), x[:, 0])
         >>> outputs, _ = jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=jnp.float32)
         >>> outputs.shape
@@ -95,7 +97,9 @@ def as_cell(module: nn.RNNCellBase, in_features: int | tuple[int, ...] = 1) -> R
 
     def run(key: Key) -> tuple[PyTree, PyTree]:
         carry = module.initialize_carry(key, (1, *features))
-        (_, output), _ = module.init_with_output(key, carry, jnp.zeros((1, *features)))
+        (_, output), _ = module.init_with_output(
+            key, carry, jnp.zeros((1, *features), jnp.float32)
+        )
         return carry, output
 
     state, output = jax.eval_shape(run, jax.random.key(0))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .._cells._base import RNNCell
+from .._errors import describe
 from .._layers import OneWay, check_cells
 from .._raw_rnn import raw_rnn
 from .._tensor_array import TensorArray
@@ -17,8 +18,8 @@ from .._typing import DType, PyTree
 class RawRNN(nn.Module):
     """`jaxrnn.raw_rnn` with a cell that has its parameters here.
 
-    A loop function may call other modules, an embedding or a last layer, as `pure`
-    makes them functions: JAX's loops and linen's modules do not mix otherwise.
+    A loop function may call other modules, an embedding or a last layer, which are made
+    outside of it and neither draw random numbers nor change their variables.
 
     Attributes:
         cell: The cell.
@@ -32,8 +33,8 @@ class RawRNN(nn.Module):
         >>> class Decoder(nn.Module):
         ...     @nn.compact
         ...     def __call__(self, state):
-        ...         embed = jaxrnn.linen.pure(nn.Embed(10, 4))
-        ...         logits = jaxrnn.linen.pure(nn.Dense(10))
+        ...         embed = nn.Embed(10, 4)
+        ...         logits = nn.Dense(10)
         ...         def loop_fn(time, output, cell_state, loop_state):
         ...             if output is None:  # Before the first step.
         ...                 ids = jnp.zeros(2, jnp.int32)
@@ -66,6 +67,10 @@ class RawRNN(nn.Module):
             deterministic: True switches all noise off.
         """
         check_cells(type(self).__name__, cell=self.cell)
+        if not callable(loop_fn):
+            raise TypeError(
+                f"RawRNN: `loop_fn` must be a function, got {describe(loop_fn)}."
+            )
         layer = OneWay(self.cell)
         (name,) = layer.names()
         time = jnp.zeros((), jnp.int32)
@@ -85,22 +90,3 @@ class RawRNN(nn.Module):
             swap_memory=self.swap_memory,
             max_time=self.max_time,
         )
-
-
-def pure(module: nn.Module) -> Callable:
-    """A function of a module that a loop of JAX may call.
-
-    It computes what a call of the module computes, with the parameters that this has;
-    it has no random numbers and changes no variables.
-
-    Args:
-        module: A module that is part of another one that is running.
-    """
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if module.is_initializing() and not module.variables:
-            return module(*args, **kwargs)
-        unbound, variables = module.unbind()
-        return unbound.apply(variables, *args, **kwargs)
-
-    return call

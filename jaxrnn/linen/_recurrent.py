@@ -13,7 +13,7 @@ from .._param_axes import name_axes
 from .._typing import ArrayLike, DType, Key, Params, PyTree
 
 
-class _Recurrent(nn.Module, kw_only=True):
+class Recurrent(nn.Module, kw_only=True):
     """What the modules share.
 
     Attributes:
@@ -127,18 +127,27 @@ class _Recurrent(nn.Module, kw_only=True):
         return {name: of_part(name) for name in layer.names()}
 
 
-class RNN(_Recurrent):
+class RNN(Recurrent):
     """A cell of jaxrnn over sequences: `jaxrnn.dynamic_rnn` as a module.
 
     Attributes:
         cell: The cell; a `MultiRNNCell` for several layers.
         reverse: Whether it reads each row from its last step to its first.
         keep_order: Whether the outputs of a reversed run stand beside their inputs.
+        time_major: Whether time is the first axis of inputs and outputs.
+        return_carry: Whether a call returns `(state, outputs)`.
+        swap_memory: As in `jaxrnn.dynamic_rnn`.
+        parallel_iterations: As in `jaxrnn.dynamic_rnn`.
+        dtype: The dtype to compute in; None for the widest of inputs and parameters.
+        param_dtype: The dtype of the parameters.
+        axis_names: Names of the parameters' axes, for partitioning: for each last part
+            of a name ("kernel", "bias") a tuple with a name or None for each axis.
+        rng_collection: The name of the stream that noise is drawn from.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.linen
         >>> rnn = jaxrnn.linen.RNN(jaxrnn.LSTMCell(8))
-        >>> x = jnp.ones((2, 5, 3))
+        >>> x = jnp.ones((2, 5, 3), jnp.float32)
         >>> variables = rnn.init(jax.random.key(0), x)
         >>> rnn.apply(variables, x, [5, 3]).shape
         (2, 5, 8)
@@ -154,10 +163,10 @@ class RNN(_Recurrent):
         return OneWay(self.cell, self.reverse, self.keep_order)
 
 
-class Bidirectional(_Recurrent):
+class Bidirectional(Recurrent):
     """A cell forwards and one backwards: `jaxrnn.bidirectional_dynamic_rnn`.
 
-    The state is the pair of both states.
+    The state is the pair of both states. The other attributes are those of `RNN`.
 
     Attributes:
         cell_fw: The cell forwards.
@@ -176,10 +185,11 @@ class Bidirectional(_Recurrent):
         return TwoWays(self.cell_fw, self.cell_bw, self.merge)
 
 
-class StackBidirectional(_Recurrent):
+class StackBidirectional(Recurrent):
     """Layers of two directions: `jaxrnn.stack_bidirectional_dynamic_rnn`.
 
-    The state is a tuple with a pair for each layer.
+    The state is a tuple with a pair for each layer, the lowest first. The other
+    attributes are those of `RNN`.
 
     Attributes:
         cells_fw: The cells forwards, one for each layer from the lowest.

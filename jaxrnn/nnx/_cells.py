@@ -33,7 +33,7 @@ class Cell(nnx.RNNCellBase):
         >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
         >>> from flax import nnx
         >>> cell = jaxrnn.nnx.Cell(jaxrnn.LSTMCell(8), 3, rngs=nnx.Rngs(0))
-        >>> nnx.RNN(cell)(jnp.ones((2, 5, 3))).shape
+        >>> nnx.RNN(cell)(jnp.ones((2, 5, 3), jnp.float32)).shape
         (2, 5, 8)
     """
 
@@ -118,7 +118,7 @@ def as_cell(module: nnx.RNNCellBase, in_features: int | tuple[int, ...]) -> Boun
 
     def run() -> tuple[PyTree, PyTree]:
         carry = module.initialize_carry((1, *features), nnx.Rngs(0))
-        return module(carry, jnp.zeros((1, *features)))
+        return module(carry, jnp.zeros((1, *features), jnp.float32))
 
     state, output = jax.eval_shape(run)
     cell = _NnxCell(graph, sizes_of(state), sizes_of(output))

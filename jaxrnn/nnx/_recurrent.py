@@ -15,7 +15,7 @@ from .._typing import ArrayLike, DType, PyTree
 from ._parameters import Rngs, as_step, check_rngs, draw_key, make_params
 
 
-class _Recurrent(nnx.Module):
+class Recurrent(nnx.Module):
     """What the modules share."""
 
     def __init__(
@@ -127,7 +127,7 @@ class _Recurrent(nnx.Module):
         return self.layer.bound(nnx.as_pure(self.params))
 
 
-class RNN(_Recurrent):
+class RNN(Recurrent):
     """A cell of jaxrnn over sequences: `jaxrnn.dynamic_rnn` as a module.
 
     Args:
@@ -148,7 +148,7 @@ class RNN(_Recurrent):
         >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
         >>> from flax import nnx
         >>> rnn = jaxrnn.nnx.RNN(jaxrnn.LSTMCell(8), 3, rngs=nnx.Rngs(0))
-        >>> rnn(jnp.ones((2, 5, 3)), [5, 3]).shape
+        >>> rnn(jnp.ones((2, 5, 3), jnp.float32), [5, 3]).shape
         (2, 5, 8)
     """
 
@@ -167,7 +167,7 @@ class RNN(_Recurrent):
         super().__init__(layer, in_features, rngs=rngs, **kwargs)
 
 
-class Bidirectional(_Recurrent):
+class Bidirectional(Recurrent):
     """A cell forwards and one backwards: `jaxrnn.bidirectional_dynamic_rnn`.
 
     The state is the pair of both states.
@@ -196,7 +196,7 @@ class Bidirectional(_Recurrent):
         super().__init__(layer, in_features, rngs=rngs, **kwargs)
 
 
-class StackBidirectional(_Recurrent):
+class StackBidirectional(Recurrent):
     """Layers of two directions: `jaxrnn.stack_bidirectional_dynamic_rnn`.
 
     The state is a tuple with a pair for each layer.
