@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ._arguments import as_array, as_lengths
 from ._batch_axes import BatchAxes
@@ -47,12 +48,11 @@ class LayerInputs:
             TypeError: If a leaf is no array.
         """
         inputs = map_named("inputs", lambda n, x: as_array(where, n, x), inputs)
-        axes = _batch_axes(where, layer, inputs, sequence_length, time_major)
-        inputs, lengths = axes.merge_sequences(inputs), None
-        if sequence_length is not None:
+        lengths = None if sequence_length is None else _stacked(sequence_length)
+        axes = _batch_axes(where, layer, inputs, lengths, time_major)
+        inputs = axes.merge_sequences(inputs)
+        if lengths is not None:
             rows = jax.tree.leaves(inputs)[0].shape[1 if time_major else 0]
-            known = hasattr(sequence_length, "reshape")
-            lengths = sequence_length if known else np.asarray(sequence_length)
             lengths = as_lengths(where, axes.merge(lengths), rows)
         return cls(inputs, lengths, axes)
 
@@ -81,9 +81,15 @@ class LayerInputs:
     ) -> tuple[PyTree, PyTree]:
         """`(outputs, state)`, with the axes that there were."""
         inputs, params = in_dtype(way.dtype, (self.inputs, params))
-        state = self.axes.merge(state)
+        state = in_dtype(way.dtype, self.axes.merge(state))
         outputs, state = layer.run(params, inputs, self.lengths, state, way)
         return self.axes.split_sequences(outputs), self.axes.split(state)
+
+
+def _stacked(lengths: Any) -> Any:
+    """A list of lengths, some of which may be traced, as an array."""
+    is_traced = any(isinstance(n, Tracer) for n in jax.tree.leaves(lengths))
+    return jnp.asarray(lengths) if is_traced else np.asarray(lengths)
 
 
 def _batch_axes(
@@ -97,10 +103,11 @@ def _batch_axes(
             f"{describe_structure(inputs)}."
         )
     (name, first), *_ = named
+    reads_vectors = _reads_vectors(layer.lowest)
     count = np.ndim(lengths) if lengths is not None else 1
-    if lengths is None and _reads_vectors(layer.lowest):
+    if lengths is None and reads_vectors:
         count = max(0, first.ndim - 2)
-    if first.ndim < count + 2:
+    if first.ndim < count + 2 or (reads_vectors and first.ndim > count + 2):
         axes = "[time, *batch, ...]" if time_major else "[*batch, time, ...]"
         of = "" if lengths is None else f", as {describe(lengths)} has"
         fix = "A list is a nest of its elements."

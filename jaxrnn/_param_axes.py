@@ -28,10 +28,10 @@ def name_axes(
 
     def boxed(name: str, leaf: Array) -> Any:
         last = name.split("'")[-2]
-        if last not in axis_names:
+        names = axis_names.get(last)
+        if names is None:
             return leaf
-        names = axis_names[last]
-        if len(names) != leaf.ndim:
+        if not isinstance(names, tuple | list) or len(names) != leaf.ndim:
             raise ValueError(
                 f"`axis_names[{last!r}]` must have a name or None for each axis of "
                 f"`{name}`, {describe(leaf)}, got {names}."

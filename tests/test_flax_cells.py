@@ -263,7 +263,34 @@ def test_noise_in_a_decoder():
     assert not jnp.allclose(run(jax.random.key(0)), run(jax.random.key(1)))
 
 
+class MakesItsOwn(nn.Module):
+    @nn.compact
+    def __call__(self, state):
+        def loop_fn(time, output, cell_state, loop_state):
+            cell_state = state if output is None else cell_state
+            emit = nn.Dense(2)(cell_state)
+            emit = emit[0] if output is None else emit
+            return time >= jnp.full(ROWS, 2), X[:, 0], cell_state, emit, None
+
+        return jaxrnn.linen.RawRNN(GRUCell(UNITS), max_time=2)(loop_fn)[1]
+
+
 REFUSED = {
+    "modules_made_in_a_loop": (
+        ValueError,
+        "RawRNN: `loop_fn` must make no modules, made Dense_0, Dense_1. Make them bef",
+        lambda: jax.jit(MakesItsOwn().init)(jax.random.key(0), draw(ROWS, UNITS)),
+    ),
+    "no_loop_fn": (
+        TypeError,
+        "RawRNN: `loop_fn` must be a function, got",
+        lambda: jaxrnn.linen.RawRNN(GRUCell(3)).init(jax.random.key(0), None),
+    ),
+    "a_class_for_a_cell": (
+        TypeError,
+        "Cell: `cell` must be a cell of jaxrnn, got the class GRUCell",
+        lambda: nn.RNN(jaxrnn.linen.Cell(GRUCell)).init(jax.random.key(0), X),
+    ),
     "no_cell_of_linen": (
         TypeError,
         "as_cell: `module` must be a cell of linen, such as nn.LSTMCell",

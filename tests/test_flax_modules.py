@@ -252,6 +252,19 @@ def test_dtypes(make):
 
 
 @both
+def test_a_state_is_cast_as_inputs_are(make):
+    rnn = make("RNN", LSTMCell(UNITS), dtype=jnp.bfloat16)
+    state = LSTMCell(UNITS).zero_state(ROWS, jnp.float32)
+    same(rnn(X, initial_state=state), rnn(X))
+
+
+def test_lengths_that_are_traced_one_by_one():
+    rnn = InLinen("RNN", GRUCell(UNITS))
+    got = jax.jit(lambda a, b: rnn(X, [a, b, 5]))(jnp.int32(2), jnp.int32(0))
+    same(got, rnn(X, [2, 0, 5]))
+
+
+@both
 def test_noise_comes_from_the_stream(make):
     rnn = make("Bidirectional", NOISY, NOISY)
     quiet = rnn(X, deterministic=True)
@@ -280,6 +293,12 @@ def test_nnx_draws_from_its_own_stream():
     # In a closure of JAX the count cannot go on: a key can be given.
     closed = jax.jit(lambda x, key: rnn(x, rngs=key))
     same(closed(X, jax.random.key(1)), rnn(X, rngs=jax.random.key(1)))
+
+
+def test_linen_is_deterministic_by_its_attribute():
+    quiet = nn.remat(jaxrnn.linen.RNN)(NOISY, deterministic=True)
+    rnn = InLinen("RNN", NOISY)
+    same(quiet.apply({"params": rnn.params}, X), rnn(X, deterministic=True))
 
 
 # Linen's transformations.
@@ -624,6 +643,16 @@ REFUSED = {
         ValueError,
         r"as bool\[3, 5\] has, got float32\[3, 5, 2\]\. Of a mask .* `mask\.sum\(-1\)`",
         lambda make: make("RNN", GRUCell(UNITS))(X, jnp.ones((3, 5), bool)),
+    ),
+    "one_length_for_all": (
+        ValueError,
+        r"RNN: `inputs` must be .* with 0 axes of rows, as int64\[\] has, got",
+        lambda make: make("RNN", GRUCell(UNITS))(X, 3),
+    ),
+    "a_cell_without_its_weights": (
+        ValueError,
+        r"save: `cell` must have params\['bias'\], params\['kernel'\], got nothing",
+        lambda make: jaxrnn.convert.torch.save(LSTMCell(4).bind({})),
     ),
     "weights_of_one_way": (
         ValueError,

@@ -15,12 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._bound import BoundCell
+from .._cells._affine import AffineCell
 from .._cells._basic_lstm import BasicLSTMCell
 from .._cells._basic_rnn import BasicRNNCell
 from .._cells._cudnn_compatible_gru import CudnnCompatibleGRUCell
 from .._cells._gru import GRUCell
 from .._cells._lstm import LSTMCell
 from .._errors import describe
+from .._trees import named_leaves
 from .._typing import Params
 from .._wrappers._multi_rnn import MultiRNNCell
 
@@ -120,7 +122,7 @@ def unbind(where: str, name: str, cell: Any) -> list[Layer]:
     # One cell at two places has its parameters under the first.
     places = enumerate(zip(cell.cell.cells, cell.cell.owners, strict=True))
     return [
-        _layer(where, f"{name}.cells[{i}]", each, params[f"cell_{owner}"])
+        _layer(where, f"{name}.cells[{i}]", each, params.get(f"cell_{owner}", {}))
         for i, (each, owner) in places
     ]
 
@@ -216,7 +218,19 @@ def _params(layer: Layer) -> Params:
     return {"gates": gates, "candidate": candidate}
 
 
+def _check_names(where: str, name: str, cell: Any, params: Any) -> None:
+    want = {n for n, _ in named_leaves("params", cell.param_specs(1))}
+    got = {n for n, _ in named_leaves("params", params)}
+    if want != got:
+        raise ValueError(
+            f"{where}: `{name}` must have {', '.join(sorted(want))}, got "
+            f"{', '.join(sorted(got)) or 'nothing'}."
+        )
+
+
 def _layer(where: str, name: str, cell: Any, params: Params) -> Layer:
+    if isinstance(cell, AffineCell):
+        _check_names(where, name, cell, params)
     if isinstance(cell, LSTMCell | BasicLSTMCell):
         return _lstm(where, name, cell, params)
     activation = getattr(cell, "activation", None)

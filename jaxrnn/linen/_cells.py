@@ -22,7 +22,7 @@ class Cell(nn.RNNCellBase):
 
     Attributes:
         cell: The cell, of inputs `[batch, features]`.
-        dtype: The dtype to compute in, and of the first carry.
+        dtype: The dtype to compute in, and of the first carry; None for `param_dtype`.
         param_dtype: The dtype of the parameters.
 
     Example:
@@ -34,7 +34,7 @@ class Cell(nn.RNNCellBase):
     """
 
     cell: RNNCell
-    dtype: DType = jnp.float32
+    dtype: DType | None = None
     param_dtype: DType = jnp.float32
 
     @nn.compact
@@ -46,7 +46,9 @@ class Cell(nn.RNNCellBase):
         layer = OneWay(self.cell)
         (name,) = layer.names()
         init = lambda key: layer.init_part(name, key, inputs, self.param_dtype)
-        params, inputs = in_dtype(self.dtype, (self.param(name, init), inputs))
+        params, inputs = in_dtype(
+            self.dtype or self.param_dtype, (self.param(name, init), inputs)
+        )
         output, state = self.cell.apply(params, inputs, state)
         return axes.split((state, output))
 
@@ -54,8 +56,11 @@ class Cell(nn.RNNCellBase):
     def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> PyTree:
         """Zeros for inputs `[*batch, features]`."""
         del rng
+        check_cells(type(self).__name__, cell=self.cell)
         axes = BatchAxes(input_shape[:-1], time_major=False)
-        return axes.split(self.cell.zero_state(axes.rows, self.dtype))
+        return axes.split(
+            self.cell.zero_state(axes.rows, self.dtype or self.param_dtype)
+        )
 
     @property
     def num_feature_axes(self) -> int:

@@ -18,8 +18,9 @@ from .._typing import DType, PyTree
 class RawRNN(nn.Module):
     """`jaxrnn.raw_rnn` with a cell that has its parameters here.
 
-    A loop function may call other modules, an embedding or a last layer, which are made
-    outside of it and neither draw random numbers nor change their variables.
+    A loop function may call other modules, an embedding or a last layer, if they are
+    made outside of it and neither draw random numbers (in a compiled loop those of all
+    steps would be the same) nor change their variables.
 
     Attributes:
         cell: The cell.
@@ -81,6 +82,7 @@ class RawRNN(nn.Module):
             # The modules that `loop_fn` calls get their parameters outside of the loop.
             output, state = self.cell.apply(params, step, state)
             loop_fn(time + 1, output, state, loop_state)
+            self._check_no_modules(name)
         dtype = jax.tree.leaves(params)[0].dtype
         is_noisy = not deterministic and layer.draws({name: params}, step, dtype)
         key = self.make_rng(self.rng_collection) if is_noisy else None
@@ -90,3 +92,12 @@ class RawRNN(nn.Module):
             swap_memory=self.swap_memory,
             max_time=self.max_time,
         )
+
+    def _check_no_modules(self, own: str) -> None:
+        """Raises ValueError if the loop function made modules, one at each step."""
+        made = [name for name in self.variables["params"] if name != own]
+        if made:
+            raise ValueError(
+                f"RawRNN: `loop_fn` must make no modules, made {', '.join(made)}. Make "
+                "them before it, in the module that calls RawRNN, and call them in it."
+            )

@@ -27,6 +27,8 @@ class Recurrent(nn.Module, kw_only=True):
         axis_names: Names of the parameters' axes, for partitioning: for each last part
             of a name ("kernel", "bias") a tuple with a name or None for each axis.
         rng_collection: The name of the stream that noise is drawn from.
+        deterministic: Whether noise is off where a call does not say. An attribute is
+            static under `nn.jit` and `nn.remat`, an argument of a call is not.
     """
 
     time_major: bool = False
@@ -37,6 +39,7 @@ class Recurrent(nn.Module, kw_only=True):
     param_dtype: DType = jnp.float32
     axis_names: Mapping[str, tuple[str | None, ...]] | None = None
     rng_collection: str = "dropout"
+    deterministic: bool | None = None
 
     @nn.nowrap
     def _layer(self) -> Layer:
@@ -49,7 +52,7 @@ class Recurrent(nn.Module, kw_only=True):
         sequence_length: ArrayLike | None = None,
         *,
         initial_state: PyTree = None,
-        deterministic: bool = False,
+        deterministic: bool | None = None,
         return_carry: bool | None = None,
     ) -> Any:
         """Runs over sequences.
@@ -62,7 +65,7 @@ class Recurrent(nn.Module, kw_only=True):
                 What Flax calls `seq_lengths`.
             initial_state: The state before the first step, each leaf `[*batch, ...]`;
                 None for zeros. What Flax calls `initial_carry`.
-            deterministic: True switches all noise off.
+            deterministic: True switches all noise off; None for the attribute.
             return_carry: In place of the attribute.
 
         Returns:
@@ -80,6 +83,8 @@ class Recurrent(nn.Module, kw_only=True):
         params = self._params(layer, given.step(self.param_dtype))
         dtype = given.compute_dtype(self.dtype, params)
         key = None
+        if deterministic is None:
+            deterministic = self.deterministic
         if not deterministic and layer.draws(params, given.step(dtype), dtype):
             key = self.make_rng(self.rng_collection)
         way = Way(
@@ -143,6 +148,8 @@ class RNN(Recurrent):
         axis_names: Names of the parameters' axes, for partitioning: for each last part
             of a name ("kernel", "bias") a tuple with a name or None for each axis.
         rng_collection: The name of the stream that noise is drawn from.
+        deterministic: Whether noise is off where a call does not say. An attribute is
+            static under `nn.jit` and `nn.remat`, an argument of a call is not.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.linen

@@ -25,7 +25,7 @@ class Cell(nnx.RNNCellBase):
     Args:
         cell: The cell, of inputs `[batch, features]`.
         in_features: The size of the inputs.
-        dtype: The dtype to compute in, and of the first carry.
+        dtype: The dtype to compute in, and of the first carry; None for `param_dtype`.
         param_dtype: The dtype of the parameters.
         rngs: What the parameters are made from.
 
@@ -42,11 +42,11 @@ class Cell(nnx.RNNCellBase):
         cell: RNNCell,
         in_features: int,
         *,
-        dtype: DType = jnp.float32,
+        dtype: DType | None = None,
         param_dtype: DType = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        self.layer, self.dtype = OneWay(cell), dtype
+        self.layer, self.dtype = OneWay(cell), dtype or param_dtype
         where = type(self).__name__
         check_cells(where, cell=cell)
         check_rngs(where, rngs)
@@ -92,7 +92,7 @@ def as_cell(module: nnx.RNNCellBase, in_features: int | tuple[int, ...]) -> Boun
 
     Raises:
         TypeError: If it is no cell of nnx.
-        ValueError: If it has variables that are neither parameters nor of a stream.
+        ValueError: If it has other variables than parameters, streams among them.
 
     Example:
         >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
@@ -112,8 +112,8 @@ def as_cell(module: nnx.RNNCellBase, in_features: int | tuple[int, ...]) -> Boun
     if jax.tree.leaves(others):
         raise ValueError(
             "as_cell: `module` must have parameters alone, got "
-            f"{nnx.to_pure_dict(others)}. What changes from step to step belongs into "
-            "the state."
+            f"{sorted(nnx.to_pure_dict(others))} too. What changes from step to step "
+            "belongs into the state."
         )
 
     def run() -> tuple[PyTree, PyTree]:
