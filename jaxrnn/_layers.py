@@ -95,12 +95,14 @@ class Layer(abc.ABC):
     def lowest(self) -> RNNCell:
         """A cell that reads the inputs."""
 
-    def of_one_step(self, params: Params, step: PyTree, way: Way) -> PyTree:
-        """The output of one step."""
+    def of_one_step(
+        self, params: Params, step: PyTree, way: Way
+    ) -> tuple[PyTree, PyTree]:
+        """The output of one step, and the state after it."""
         axis = 0 if way.time_major else 1
         steps = jax.tree.map(lambda x: jnp.expand_dims(x, axis), step)
-        outputs, _ = self.run(params, steps, None, None, way)
-        return jax.tree.map(lambda y: jnp.squeeze(y, axis), outputs)
+        outputs, state = self.run(params, steps, None, None, way)
+        return jax.tree.map(lambda y: jnp.squeeze(y, axis), outputs), state
 
     def draws(self, params: Params, step: PyTree, dtype: DType) -> bool:
         """Whether a random key changes anything."""
@@ -262,7 +264,7 @@ class Stack(Layer):
         for layer in self.layers[:place]:
             init = functools.partial(layer.init, step=step, dtype=dtype)
             run = functools.partial(layer.of_one_step, way=Way(dtype))
-            step = jax.eval_shape(run, jax.eval_shape(init, key), step)
+            step, _ = jax.eval_shape(run, jax.eval_shape(init, key), step)
         return self.layers[place].init(key, step, dtype)
 
     def run(

@@ -273,6 +273,11 @@ def test_noise_comes_from_the_stream(make):
     same(noisy[0], noisy[2])
     assert not jnp.allclose(noisy[0], noisy[1])
     assert not jnp.allclose(noisy[0], quiet)
+    # Noise of the state alone is not seen in the output of a first step.
+    rnn = make("RNN", DropoutWrapper(GRUCell(UNITS), state_keep_prob=0.5))
+    noisy = rnn(X, key=keys[0])
+    same(noisy[:, 0], rnn(X, deterministic=True)[:, 0])
+    assert not jnp.allclose(noisy, rnn(X, deterministic=True))
     # Without noise no stream is asked for.
     same(make("RNN", LSTMCell(UNITS))(X), make("RNN", LSTMCell(UNITS))(X))
 
