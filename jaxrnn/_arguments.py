@@ -1,6 +1,7 @@
 """The arguments that drivers share: what they may be and their final form."""
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -146,6 +147,41 @@ def as_scope(where: str, scope: Any, default: str) -> str:
     return scope
 
 
+def check_both_lists(where: str, cells_fw: Any, cells_bw: Any) -> None:
+    """Raises ValueError unless both are lists of as many cells, at least one."""
+    for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
+        if not isinstance(cells, Sequence) or not cells:
+            raise ValueError(
+                f"{where}: `{name}` must be a list of at least one cell, one for each "
+                f"layer, got {describe(cells)}."
+            )
+    check_same_depth(where, cells_fw, cells_bw)
+
+
+def check_same_depth(where: str, cells_fw: Sequence, cells_bw: Sequence) -> None:
+    """Raises ValueError unless there are as many cells of both directions."""
+    if len(cells_fw) != len(cells_bw):
+        raise ValueError(
+            f"{where}: `cells_fw` and `cells_bw` must have the same depth, got "
+            f"{len(cells_fw)} and {len(cells_bw)} cells."
+        )
+
+
+def named_inputs(where: str, inputs: PyTree) -> list[tuple[str, Any]]:
+    """The leaves of `inputs` with their names, at least one.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    named = list(named_leaves("inputs", inputs))
+    if not named:
+        raise EntryError(
+            f"{where}: `inputs` must hold at least one array, got "
+            f"{describe_structure(inputs)}."
+        )
+    return named
+
+
 def as_sequences(where: str, inputs: Any, time_major: bool) -> PyTree:
     """The nest of inputs as arrays of rank 3 or more that agree in time and batch.
 
@@ -157,11 +193,7 @@ def as_sequences(where: str, inputs: Any, time_major: bool) -> PyTree:
         raise ValueError(
             f"{where}: `inputs` must be arrays: None values not supported."
         )
-    if not jax.tree.leaves(inputs):
-        raise EntryError(
-            f"{where}: `inputs` must hold at least one array, got "
-            f"{describe_structure(inputs)}."
-        )
+    named_inputs(where, inputs)
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
     inputs = map_named("inputs", lambda n, x: _as_sequence(where, n, x, axes), inputs)
     (first, leaf), *rest = named_leaves("inputs", inputs)

@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from ._arguments import as_count, as_lengths, check_time_major
+from ._arguments import as_count, as_lengths, check_time_major, named_inputs
 from ._cut import Cuts, as_source, check_known, cut
-from ._errors import Described, EntryError, describe, describe_structure
+from ._errors import Described, describe
 from ._packed_windows import packed_windows
 from ._packing import PackedSequences
-from ._trees import map_named, named_leaves
+from ._trees import map_named
 from ._typing import ArrayLike, PyTree
 
 _WHERE = "windows"
@@ -120,13 +120,7 @@ def _as_lengths(lengths: ArrayLike, batch_size: int) -> np.ndarray:
 
 
 def _time_and_batch(inputs: PyTree, axis: int) -> tuple[int, int]:
-    leaves = list(named_leaves("inputs", inputs))
-    if not leaves:
-        raise EntryError(
-            f"{_WHERE}: `inputs` must hold at least one array, got "
-            f"{describe_structure(inputs)}."
-        )
-    (first, leaf), *rest = leaves
+    (first, leaf), *rest = named_inputs(_WHERE, inputs)
     axes = "[batch, time, ...]" if axis else "[time, batch, ...]"
     for name, other in rest:
         if other.shape[:2] != leaf.shape[:2]:

@@ -85,25 +85,35 @@ def _batch(
         return [x if b else x[0] for x, b in zip(outs, is_batched, strict=True)]
 
     def batched_rule(primals: list, tangents: list) -> tuple[list, list]:
-        still = list(map(_is_zero, tangents))
-        zeros = [SymbolicZero(aval.to_tangent_aval()) for aval in forward.in_avals]
-        zeros, (moving, _) = split(zeros, still)[1], split(tangents, still)
-        is_still: list[bool] = []
-
-        def one(primals: list, moving: list) -> tuple[list, list]:
-            outs, moved = rule(primals, merge(moving, zeros, still))
-            is_still[:] = map(_is_zero, moved)
-            return outs, split(moved, is_still)[0]
-
-        outs, moved = vmap(one, (list(dims), split(dims, still)[0]))(primals, moving)
+        outs, moved = _run_rule(vmap, rule, forward, dims, primals, tangents)
         outs = only_batched(outs)
-        types = [jax.typeof(out).to_tangent_aval() for out in outs]
-        at_rest = split(list(map(SymbolicZero, types)), is_still)[1]
-        return outs, merge(moved, at_rest, is_still)
+        at_rest = [SymbolicZero(jax.typeof(x).to_tangent_aval()) for x in outs]
+        pairs = zip(moved, at_rest, strict=True)
+        return outs, [zero if d is None else d for d, zero in pairs]
 
     closed = jax.make_jaxpr(batched)(*args)
     outs = _differentiable_p.bind(*args, forward=closed, rule=batched_rule)
     return outs, [0 if b else None for b in is_batched]
+
+
+def _run_rule(
+    vmap: Callable,
+    rule: Callable,
+    forward: Any,
+    dims: Any,
+    primals: list,
+    tangents: list,
+) -> tuple[list, list]:
+    """What the rule gives of each, with None for tangents of what does not move."""
+    still = list(map(_is_zero, tangents))
+    zeros = [SymbolicZero(aval.to_tangent_aval()) for aval in forward.in_avals]
+    zeros, (moving, _) = split(zeros, still)[1], split(tangents, still)
+
+    def one(primals: list, moving: list) -> tuple[list, list]:
+        outs, moved = rule(primals, merge(moving, zeros, still))
+        return outs, [None if _is_zero(d) else d for d in moved]
+
+    return vmap(one, (list(dims), split(dims, still)[0]))(primals, moving)
 
 
 def _leave_out(is_used: list[bool], eqn: Any) -> tuple[list[bool], Any]:

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ._arguments import as_array, as_lengths
+from ._arguments import as_array, as_lengths, named_inputs
 from ._batch_axes import BatchAxes
 from ._cells._affine import AffineCell
-from ._errors import EntryError, describe, describe_structure
+from ._errors import describe
 from ._flat import is_float
 from ._layers import Layer, Way, in_dtype
-from ._trees import map_named, named_leaves
+from ._trees import map_named
 from ._typing import Array, ArrayLike, DType, Params, PyTree
 
 
@@ -96,13 +96,7 @@ def _batch_axes(
     where: str, layer: Layer, inputs: PyTree, lengths: Any, time_major: bool
 ) -> BatchAxes:
     """The axes of rows: those of the lengths, or all but time and features."""
-    named = list(named_leaves("inputs", inputs))
-    if not named:
-        raise EntryError(
-            f"{where}: `inputs` must hold at least one array, got "
-            f"{describe_structure(inputs)}."
-        )
-    (name, first), *_ = named
+    (name, first), *_ = named_inputs(where, inputs)
     reads_vectors = _reads_vectors(layer.lowest)
     count = np.ndim(lengths) if lengths is not None else 1
     if lengths is None and reads_vectors:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.interpreters import partial_eval
 
 from . import _masking
+from ._arguments import check_both_lists
 from ._bidirectional import bidirectional_dynamic_rnn
 from ._bound import BoundCell
 from ._cells._base import RNNCell
@@ -348,18 +349,9 @@ def stack(where: str, cells_fw: Any, cells_bw: Any) -> Stack:
         TypeError: If one is no cell.
         ValueError: If there are no cells, or not as many of both.
     """
+    check_both_lists(where, cells_fw, cells_bw)
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
-        if not isinstance(cells, Sequence) or not cells:
-            raise ValueError(
-                f"{where}: `{name}` must be a list of at least one cell, one for each "
-                f"layer, got {describe(cells)}."
-            )
         check_cells(where, **{f"{name}[{i}]": cell for i, cell in enumerate(cells)})
-    if len(cells_fw) != len(cells_bw):
-        raise ValueError(
-            f"{where}: `cells_fw` and `cells_bw` must have the same depth, got "
-            f"{len(cells_fw)} and {len(cells_bw)} cells."
-        )
     pairs = zip(cells_fw, cells_bw, strict=True)
     return Stack(tuple(TwoWays(fw, bw, concatenate) for fw, bw in pairs))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from ._arguments import as_scope, as_steps, check_cell
+from ._arguments import as_scope, as_steps, check_both_lists, check_cell
 from ._bidirectional import bidirectional_dynamic_rnn
 from ._errors import describe, noting
 from ._static_bidirectional import joined, unrolled_both_ways
@@ -162,17 +162,7 @@ def _layers(
     where: str, cells_fw: Any, cells_bw: Any, states_fw: Any, states_bw: Any
 ) -> list[tuple[str, tuple, tuple]]:
     """For each layer its name, both cells and both initial states."""
-    for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
-        if not isinstance(cells, Sequence) or not cells:
-            raise ValueError(
-                f"{where}: `{name}` must be a list of at least one cell, one for each "
-                f"layer, got {describe(cells)}."
-            )
-    if len(cells_fw) != len(cells_bw):
-        raise ValueError(
-            f"{where}: `cells_fw` and `cells_bw` must have the same depth, got "
-            f"{len(cells_fw)} and {len(cells_bw)} cells."
-        )
+    check_both_lists(where, cells_fw, cells_bw)
     for i, pair in enumerate(zip(cells_fw, cells_bw, strict=True)):
         for name, cell in zip(("cells_fw", "cells_bw"), pair, strict=True):
             check_cell(where, f"{name}[{i}]", cell)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from .._arguments import check_same_depth
 from .._errors import describe
 from ._layer import GRU, GRU_AFTER, LSTM, RNN, Layer, unbind
 
@@ -53,6 +54,16 @@ def unbind_named(where: str, name: str, cell: Any) -> list[tuple[str, Layer]]:
     return [(f"{name}.cells[{i}]", layer) for i, layer in enumerate(layers)]
 
 
+def check_list(where: str, name: str, cells: Any) -> None:
+    """Raises TypeError for what is no sequence, ValueError for an empty one."""
+    if not isinstance(cells, Sequence) or not cells:
+        kind = ValueError if isinstance(cells, Sequence) else TypeError
+        raise kind(
+            f"{where}: `{name}` must be a list of at least one cell, one for each "
+            f"layer, got {describe(cells)}."
+        )
+
+
 def unbind_each(where: str, name: str, cells: Any) -> list[Layer]:
     """The layers of a sequence of cells, each of one layer; see `unbind`.
 
@@ -60,12 +71,7 @@ def unbind_each(where: str, name: str, cells: Any) -> list[Layer]:
         TypeError: If it is no sequence of cells with their parameters.
         ValueError: If there are none.
     """
-    if not isinstance(cells, Sequence) or not cells:
-        kind = ValueError if isinstance(cells, Sequence) else TypeError
-        raise kind(
-            f"{where}: `{name}` must be a list of at least one cell, one for each "
-            f"layer, got {describe(cells)}."
-        )
+    check_list(where, name, cells)
     layers = []
     for i, cell in enumerate(cells):
         made = unbind(where, f"{name}[{i}]", cell)
@@ -87,9 +93,5 @@ def unbind_both(where: str, cells_fw: Any, cells_bw: Any) -> list[tuple[Layer, L
     """
     layers_fw = unbind_each(where, "cells_fw", cells_fw)
     layers_bw = unbind_each(where, "cells_bw", cells_bw)
-    if len(layers_fw) != len(layers_bw):
-        raise ValueError(
-            f"{where}: `cells_fw` and `cells_bw` must have the same depth, got "
-            f"{len(layers_fw)} and {len(layers_bw)} cells."
-        )
+    check_same_depth(where, layers_fw, layers_bw)
     return list(zip(layers_fw, layers_bw, strict=True))

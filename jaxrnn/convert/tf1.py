@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .._arguments import check_same_depth
 from .._bound import BoundCell
 from .._cells._basic_lstm import BasicLSTMCell
 from .._cells._basic_rnn import BasicRNNCell
@@ -27,6 +28,7 @@ from .._typing import Params
 from .._wrappers._multi_rnn import MultiRNNCell
 from ._counterparts import check_mapping, check_names
 from ._layer import as_numpy, pick
+from ._pairs import check_list
 
 _CELLS = {
     "basic_rnn_cell": BasicRNNCell,
@@ -192,18 +194,9 @@ def save_bidirectional(
         ValueError: If there is not one of each for each layer.
     """
     where, made = "convert.tf1.save_bidirectional", {}
-    for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
-        if not isinstance(cells, Sequence) or not cells:
-            kind = ValueError if isinstance(cells, Sequence) else TypeError
-            raise kind(
-                f"{where}: `{name}` must be a list of at least one cell, one for each "
-                f"layer, got {describe(cells)}."
-            )
-    if len(cells_fw) != len(cells_bw):
-        raise ValueError(
-            f"{where}: `cells_fw` and `cells_bw` must have the same depth, got "
-            f"{len(cells_fw)} and {len(cells_bw)} cells."
-        )
+    check_list(where, "cells_fw", cells_fw)
+    check_list(where, "cells_bw", cells_bw)
+    check_same_depth(where, cells_fw, cells_bw)
     for i, pair in enumerate(zip(cells_fw, cells_bw, strict=True)):
         stacked = f"cell_{i}/bidirectional_rnn/" if len(cells_fw) > 1 else ""
         for way, cell in zip(_WAYS, pair, strict=True):

@@ -14,22 +14,7 @@ from .._typing import ArrayLike, DType, Key, Params, PyTree
 
 
 class Recurrent(nn.Module, kw_only=True):
-    """What the modules share.
-
-    Attributes:
-        time_major: Whether time is the first axis of inputs and outputs.
-        return_carry: Whether a call returns `(state, outputs)`.
-        swap_memory: As in `jaxrnn.dynamic_rnn`.
-        parallel_iterations: As in `jaxrnn.dynamic_rnn`.
-        dtype: The dtype to compute in; None for the widest of inputs and parameters:
-            bfloat16 inputs and float32 parameters give float32.
-        param_dtype: The dtype of the parameters.
-        axis_names: Names of the parameters' axes, for partitioning: for each last part
-            of a name ("kernel", "bias") a tuple with a name or None for each axis.
-        rng_collection: The name of the stream that noise is drawn from.
-        deterministic: Whether noise is off where a call does not say. An attribute is
-            static under `nn.jit` and `nn.remat`, an argument of a call is not.
-    """
+    """What the modules share; `RNN` says what the attributes are."""
 
     time_major: bool = False
     return_carry: bool = False

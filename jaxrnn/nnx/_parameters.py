@@ -61,19 +61,50 @@ def make_params(
     return nnx.data(jax.tree.map(as_param, boxed, is_leaf=is_param))
 
 
-def draw_key(where: str, rngs: Any, rng_collection: str) -> Key:
-    """A random key from streams, a stream or a key.
+class HoldsLayer(nnx.Module):
+    """A module with the parameters of a layer, and a stream if that draws noise."""
 
-    Raises:
-        TypeError: If `rngs` is none of them.
-    """
-    if isinstance(rngs, nnx.Rngs):
-        return rngs[rng_collection]()
-    if isinstance(rngs, nnx.RngStream):
-        return rngs()
-    if isinstance(rngs, jax.Array):
-        return rngs
-    raise TypeError(
-        f"{where}: `rngs` must be nnx.Rngs, a stream of them or a random key, got "
-        f"{describe(rngs)}."
-    )
+    def __init__(
+        self,
+        layer: Layer,
+        in_features: Any,
+        rngs: nnx.Rngs,
+        param_dtype: DType,
+        deterministic: bool,
+        rng_collection: str,
+        axis_names: AxisNames | None = None,
+    ) -> None:
+        where = type(self).__name__
+        check_rngs(where, rngs)
+        step = as_step(where, in_features, param_dtype)
+        self.layer = layer
+        self.deterministic, self.rng_collection = deterministic, rng_collection
+        self.params = make_params(layer, rngs, step, param_dtype, axis_names)
+        self.draws = layer.draws(nnx.as_pure(self.params), step, param_dtype)
+        self.rngs = rngs[rng_collection].fork() if self.draws else nnx.data(None)
+
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """What `nnx.view` asks for: whether calls are deterministic."""
+        if deterministic is not None:
+            self.deterministic = deterministic
+
+    def draw_key(self, deterministic: bool | None, rngs: Any) -> Key | None:
+        """A key for a call with these arguments, or None for one without noise.
+
+        Raises:
+            TypeError: If `rngs` are no streams, no stream and no key.
+        """
+        is_quiet = self.deterministic if deterministic is None else deterministic
+        if is_quiet or not self.draws:
+            return None
+        rngs = self.rngs if rngs is None else rngs
+        if isinstance(rngs, nnx.Rngs):
+            return rngs[self.rng_collection]()
+        if isinstance(rngs, nnx.RngStream):
+            return rngs()
+        if isinstance(rngs, jax.Array):
+            return rngs
+        raise TypeError(
+            f"{type(self).__name__}: `rngs` must be nnx.Rngs, a stream of them or a "
+            f"random key, got {describe(rngs)}."
+        )

@@ -11,10 +11,10 @@ from .._layers import OneWay, check_cells
 from .._raw_rnn import raw_rnn
 from .._tensor_array import TensorArray
 from .._typing import DType, PyTree
-from ._parameters import Rngs, as_step, check_rngs, draw_key, make_params
+from ._parameters import HoldsLayer, Rngs
 
 
-class RawRNN(nnx.Module):
+class RawRNN(HoldsLayer):
     """`jaxrnn.raw_rnn` with a cell that has its parameters here.
 
     A loop function may call other modules, an embedding or a last layer, as long as a
@@ -60,16 +60,12 @@ class RawRNN(nnx.Module):
         rng_collection: str = "dropout",
         rngs: nnx.Rngs,
     ) -> None:
-        self.layer = OneWay(cell)
+        check_cells(type(self).__name__, cell=cell)
+        layer = OneWay(cell)
+        super().__init__(
+            layer, in_features, rngs, param_dtype, deterministic, rng_collection
+        )
         self.max_time, self.swap_memory = max_time, swap_memory
-        self.deterministic, self.rng_collection = deterministic, rng_collection
-        where = type(self).__name__
-        check_cells(where, cell=cell)
-        check_rngs(where, rngs)
-        step = as_step(where, in_features, param_dtype)
-        self.params = make_params(self.layer, rngs, step, param_dtype)
-        self.draws = self.layer.draws(nnx.as_pure(self.params), step, param_dtype)
-        self.rngs = rngs[rng_collection].fork() if self.draws else nnx.data(None)
 
     def __call__(
         self,
@@ -86,11 +82,7 @@ class RawRNN(nnx.Module):
                 `eval()` have set.
             rngs: Where noise is drawn from, in place of the module's own stream.
         """
-        is_quiet = self.deterministic if deterministic is None else deterministic
-        key = None
-        if self.draws and not is_quiet:
-            rngs = self.rngs if rngs is None else rngs
-            key = draw_key("RawRNN", rngs, self.rng_collection)
+        key = self.draw_key(deterministic, rngs)
         return raw_rnn(
             self.layer.bound(nnx.as_pure(self.params), key),
             loop_fn,

@@ -12,10 +12,10 @@ from .._layer_inputs import LayerInputs
 from .._layers import Layer, OneWay, TwoWays, Way, check_cells, concatenate, stack
 from .._param_axes import AxisNames
 from .._typing import ArrayLike, DType, PyTree
-from ._parameters import Rngs, as_step, check_rngs, draw_key, make_params
+from ._parameters import HoldsLayer, Rngs
 
 
-class Recurrent(nnx.Module):
+class Recurrent(HoldsLayer):
     """What the modules share."""
 
     def __init__(
@@ -34,18 +34,19 @@ class Recurrent(nnx.Module):
         deterministic: bool = False,
         rng_collection: str = "dropout",
     ) -> None:
-        self.layer = layer
+        super().__init__(
+            layer,
+            in_features,
+            rngs,
+            param_dtype,
+            deterministic,
+            rng_collection,
+            axis_names,
+        )
         self.time_major, self.return_carry = time_major, return_carry
         self.swap_memory = swap_memory
         self.parallel_iterations = parallel_iterations
         self.dtype = dtype
-        self.deterministic, self.rng_collection = deterministic, rng_collection
-        where = type(self).__name__
-        check_rngs(where, rngs)
-        step = as_step(where, in_features, param_dtype)
-        self.params = make_params(layer, rngs, step, param_dtype, axis_names)
-        self.draws = layer.draws(nnx.as_pure(self.params), step, param_dtype)
-        self.rngs = rngs[rng_collection].fork() if self.draws else nnx.data(None)
 
     def __call__(
         self,
@@ -86,14 +87,9 @@ class Recurrent(nnx.Module):
         given = LayerInputs.make(
             where, self.layer, inputs, sequence_length, self.time_major
         )
-        is_quiet = self.deterministic if deterministic is None else deterministic
-        key = None
-        if self.draws and not is_quiet:
-            rngs = self.rngs if rngs is None else rngs
-            key = draw_key(where, rngs, self.rng_collection)
         way = Way(
             given.compute_dtype(self.dtype, params),
-            key,
+            self.draw_key(deterministic, rngs),
             self.time_major,
             self.parallel_iterations,
             self.swap_memory,
@@ -102,11 +98,6 @@ class Recurrent(nnx.Module):
         if self.return_carry if return_carry is None else return_carry:
             return state, outputs
         return outputs
-
-    def set_view(self, deterministic: bool | None = None) -> None:
-        """What `nnx.view` asks for: whether calls are deterministic."""
-        if deterministic is not None:
-            self.deterministic = deterministic
 
     def set_cells(self, *cells: Any) -> None:
         """Takes over the parameters of cells.
