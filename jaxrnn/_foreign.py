@@ -1,29 +1,33 @@
 """What cells of other libraries need to be cells here."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from ._errors import describe
+from ._arguments import as_count
+from ._errors import noting
 from ._tensor_shape import TensorShape
 from ._typing import PyTree, Size
 
 
-def as_features(where: str, in_features: Any) -> tuple[int, ...]:
-    """The shape of one row's inputs.
+def sizes_of_cell(
+    step: Callable[[tuple[int, ...]], tuple[PyTree, PyTree]], in_features: Any
+) -> tuple[Size, Size]:
+    """The sizes of a cell's state and of its output, found by a step of one row.
+
+    Args:
+        step: `carry, output = step(shape)` for inputs of the shape `[1, ...]`.
+        in_features: The size of the inputs or their shape, without the batch axis.
 
     Raises:
-        TypeError: If it is neither an int nor a tuple of ints.
+        TypeError: If `in_features` is neither an int nor a tuple of ints.
+        ValueError: If one of them is below 1.
     """
-    shape = (in_features,) if isinstance(in_features, int) else in_features
-    if not isinstance(shape, tuple) or not all(isinstance(n, int) for n in shape):
-        raise TypeError(
-            f"{where}: `in_features` must be an int or a tuple of ints, got "
-            f"{describe(in_features)}."
-        )
-    return shape
-
-
-def sizes_of(tree: PyTree) -> Size:
-    """The sizes of leaves `[batch, ...]`, without the batch axis."""
-    return jax.tree.map(lambda x: TensorShape(x.shape[1:]), tree)
+    fix = "It is the size of the inputs or their shape, without the batch axis."
+    sizes = in_features if isinstance(in_features, tuple) else (in_features,)
+    shape = (1, *(as_count("as_cell", "in_features", n, fix=fix) for n in sizes))
+    with noting(f"as_cell: in a step of inputs {list(shape)}, as `in_features` says."):
+        state, output = jax.eval_shape(lambda: step(shape))
+    size = lambda x: TensorShape(x.shape[1:])
+    return jax.tree.map(size, state), jax.tree.map(size, output)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ._errors import describe
-from ._trees import map_named
+from ._trees import map_named, named_leaves
 from ._typing import Array, PyTree
 
 AxisNames = Mapping[str, tuple[str | None, ...]]
@@ -27,8 +27,7 @@ def name_axes(
         return params
 
     def boxed(name: str, leaf: Array) -> Any:
-        last = name.split("'")[-2]
-        names = axis_names.get(last)
+        names = axis_names.get(last := _last(name))
         if names is None:
             return leaf
         if not isinstance(names, tuple | list) or len(names) != leaf.ndim:
@@ -39,3 +38,18 @@ def name_axes(
         return box(leaf, names)
 
     return map_named("params", boxed, params)
+
+
+def check_axis_names(where: str, axis_names: AxisNames | None, params: PyTree) -> None:
+    """Raises ValueError for names of axes that no parameter has."""
+    names = {_last(name) for name, _ in named_leaves("params", params)}
+    unknown = [name for name in axis_names or () if name not in names]
+    if unknown:
+        raise ValueError(
+            f"{where}: `axis_names` must be of parameters, got {unknown[0]!r}. There "
+            f"are {', '.join(sorted(names))}."
+        )
+
+
+def _last(name: str) -> str:
+    return name.split("'")[-2]

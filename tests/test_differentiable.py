@@ -129,3 +129,25 @@ def test_the_rule_outlives_vmap_and_what_is_left_out():
         return jax.lax.scan(visit, jnp.zeros(()), x)[1]
 
     np.testing.assert_array_equal(jax.jit(jax.jacobian(last))(x), 20 * jnp.eye(4))
+
+
+def test_vmap_leaves_the_whole_numbers_apart_that_all_have_in_common():
+    def fn(x, mine, ours):
+        return [mine + 1, jnp.sin(x), ours + 1, x * mine.astype(x.dtype)]
+
+    def rule(primals, tangents):
+        d_x, at_rest, _ = tangents
+        return fn(*primals), [at_rest, 10 * d_x, at_rest, 20 * d_x]
+
+    run = lambda x, mine, ours: differentiable(fn, rule, x, mine, ours)
+    x, mine, ours = jnp.arange(3.0), jnp.arange(3), jnp.asarray(5)
+    mapped = jax.vmap(run, (0, 0, None), [0, 0, None, 0])  # None: one for all.
+    outs, moved = jax.jvp(lambda x: jax.jit(mapped)(x, mine, ours), (x,), (x,))
+    for got, want in zip(outs, fn(x, mine, ours), strict=True):
+        np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(moved[1], 10 * x)
+    np.testing.assert_array_equal(moved[3], 20 * x)
+    twice = jax.vmap(mapped, (None, 0, 0), [0, 0, 0, 0])
+    outs = twice(x, jnp.stack([mine, mine]), jnp.asarray([5, 6]))
+    np.testing.assert_array_equal(outs[2], [6, 7])
+    np.testing.assert_array_equal(outs[0], [mine + 1, mine + 1])

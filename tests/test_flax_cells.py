@@ -1,5 +1,7 @@
 """Cells of Flax in the drivers, ours in Flax's, and `raw_rnn` as a module."""
 
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -111,6 +113,42 @@ def test_a_convolutional_cell_of_linen():
     outputs, state = jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)
     rnn = nn.RNN(module, return_carry=True)
     same((state, outputs), rnn.apply({"params": {"cell": params}}, x))
+
+
+class Noisy(nnx.RNNCellBase):
+    """A cell of nnx that draws for itself."""
+
+    def __init__(self, rngs):
+        self.gru = nnx.GRUCell(DEPTH, UNITS, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, carry, inputs):
+        carry, output = self.gru(carry, inputs)
+        return carry, self.dropout(output)
+
+    def initialize_carry(self, input_shape, rngs):
+        return self.gru.initialize_carry(input_shape, rngs)
+
+
+def test_a_cell_of_nnx_draws_from_the_key_that_is_bound():
+    module = Noisy(nnx.Rngs(0))
+    noisy = jaxrnn.nnx.as_cell(module, np.int64(DEPTH))
+    same_step = jnp.broadcast_to(X[:, :1], X.shape)
+    run = jax.jit(lambda cell: jaxrnn.dynamic_rnn(cell, same_step, dtype=X.dtype)[0])
+    with pytest.raises(ValueError, match="the module draws random numbers and there"):
+        run(noisy)
+    keyed = lambda seed: noisy.cell.bind(noisy.params, jax.random.key(seed))
+    once, again, other = run(keyed(1)), run(keyed(1)), run(keyed(2))
+    same(once, again, rtol=0)
+    masks = np.asarray(once == 0)
+    assert 0.2 < masks.mean() < 0.8
+    assert (masks != np.asarray(other == 0)).any()
+    assert (masks[:, 1:] != masks[:, :-1]).any()
+    module.eval()
+    quiet = jaxrnn.nnx.as_cell(module, DEPTH)
+    plain = jaxrnn.nnx.as_cell(module.gru, DEPTH)
+    same(run(quiet), run(plain))
+    same(once, jnp.where(masks, 0, 2 * run(quiet)))
 
 
 def test_trained_parameters_go_back_to_nnx():
@@ -275,7 +313,52 @@ class MakesItsOwn(nn.Module):
         return jaxrnn.linen.RawRNN(GRUCell(UNITS), max_time=2)(loop_fn)[1]
 
 
+class DropsOut(nn.Module):
+    """A decoder whose last layer has noise, from a key in the loop state or not."""
+
+    has_key: bool
+
+    @nn.compact
+    def __call__(self, state):
+        dropout = nn.Dropout(0.5, deterministic=False)
+
+        def loop_fn(time, output, cell_state, key):
+            if output is None:
+                first = self.make_rng("dropout") if self.has_key else None
+                return time >= jnp.full(ROWS, 3), X[:, 0], state, state[0], first
+            if self.has_key:
+                key, part = jax.random.split(key)
+                emit = dropout(jnp.ones_like(state), rng=part)
+            else:
+                emit = dropout(jnp.ones_like(state))
+            return time >= jnp.full(ROWS, 3), X[:, 0], cell_state, emit, key
+
+        return jaxrnn.linen.RawRNN(GRUCell(UNITS), max_time=3)(loop_fn)[0].stack()
+
+
+def drop_out(has_key, wrap=jax.jit):
+    module = DropsOut(has_key)
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    variables = module.init(keys, draw(ROWS, UNITS))
+    return wrap(module.apply)(variables, draw(ROWS, UNITS), rngs=keys)
+
+
+def test_noise_from_a_key_in_the_loop_state():
+    masks = drop_out(True)
+    assert jnp.any(masks[1:] != masks[:-1])
+
+
 REFUSED = {
+    "noise_in_a_compiled_loop": (
+        ValueError,
+        r"RawRNN: `loop_fn` must draw no random numbers from streams, Dropout does",
+        lambda: drop_out(False),
+    ),
+    "noise_in_a_loop": (
+        ValueError,
+        r"RawRNN: `loop_fn` must draw no random numbers from streams, Dropout does",
+        lambda: drop_out(False, wrap=lambda f: f),
+    ),
     "modules_made_in_a_loop": (
         ValueError,
         "RawRNN: `loop_fn` must make no modules, made Dense_0, Dense_1. Make them bef",
@@ -298,8 +381,13 @@ REFUSED = {
     ),
     "no_features": (
         TypeError,
-        "as_cell: `in_features` must be an int or a tuple of ints",
+        "as_cell: `in_features` must be an integer, got 2.0. It is the size of the in",
         lambda: jaxrnn.linen.as_cell(nn.GRUCell(3), 2.0),
+    ),
+    "a_truth_value_for_features": (
+        TypeError,
+        "as_cell: `in_features` must be an integer, got True",
+        lambda: jaxrnn.nnx.as_cell(nnx.GRUCell(1, 3, rngs=nnx.Rngs(0)), (True,)),
     ),
     "no_cell_of_nnx": (
         TypeError,
@@ -319,6 +407,22 @@ REFUSED = {
         ),
     ),
 }
+
+
+def cell_of_two_inputs():
+    return jaxrnn.nnx.as_cell(nnx.GRUCell(2, 3, rngs=nnx.Rngs(0)), 5)
+
+
+def cell_over_images():
+    return jaxrnn.linen.as_cell(nn.ConvLSTMCell(2, (3, 3)))
+
+
+@pytest.mark.parametrize("make", [cell_of_two_inputs, cell_over_images])
+def test_other_features_than_the_module_has_are_noted(make):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        make()
+    notes = "\n".join(caught.value.__notes__)
+    assert re.search(r"as_cell: in a step of inputs \[1, \d\], as `in_features`", notes)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -391,6 +391,23 @@ def test_a_wrong_number_of_axes(make):
         make("RNN", LSTMCell(UNITS), axis_names={"kernel": ("hidden",)})
 
 
+@both
+def test_axes_of_no_parameter(make):
+    with pytest.raises(
+        ValueError, match=r"RNN: `axis_names` .* 'kernal'\. There are b"
+    ):
+        make("RNN", LSTMCell(UNITS), axis_names={"kernal": ("inputs", "hidden")})
+
+
+def test_nnx_says_what_a_stream_is_for():
+    cell = jaxrnn.DropoutWrapper(LSTMCell(UNITS), 0.5)
+    with pytest.raises(KeyError) as caught:
+        jaxrnn.nnx.RNN(cell, DEPTH, rngs=nnx.Rngs(params=0))
+    assert caught.value.__notes__ == [
+        "RNN: the cell draws noise, from a stream 'dropout'."
+    ]
+
+
 def test_linen_shows_itself():
     rnn = jaxrnn.linen.RNN(LSTMCell(UNITS))
     table = rnn.tabulate(jax.random.key(0), X, console_kwargs={"width": 120})

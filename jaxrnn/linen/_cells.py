@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from .._batch_axes import BatchAxes
 from .._cells._base import RNNCell
 from .._errors import describe
-from .._foreign import as_features, sizes_of
+from .._foreign import sizes_of_cell
 from .._layers import OneWay, check_cells, in_dtype
 from .._typing import Array, DType, Key, Params, PyTree, Size
 
@@ -98,17 +98,14 @@ def as_cell(module: nn.RNNCellBase, in_features: int | tuple[int, ...] = 1) -> R
             "as_cell: `module` must be a cell of linen, such as nn.LSTMCell(8), got "
             f"{describe(module)}."
         )
-    features = as_features("as_cell", in_features)
 
-    def run(key: Key) -> tuple[PyTree, PyTree]:
-        carry = module.initialize_carry(key, (1, *features))
-        (_, output), _ = module.init_with_output(
-            key, carry, jnp.zeros((1, *features), jnp.float32)
-        )
-        return carry, output
+    def step(shape: tuple[int, ...]) -> tuple[PyTree, PyTree]:
+        key, inputs = jax.random.key(0), jnp.zeros(shape, jnp.float32)
+        return module.init_with_output(
+            key, module.initialize_carry(key, shape), inputs
+        )[0]
 
-    state, output = jax.eval_shape(run, jax.random.key(0))
-    return _LinenCell(module, sizes_of(state), sizes_of(output))
+    return _LinenCell(module, *sizes_of_cell(step, in_features))
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

@@ -19,8 +19,8 @@ class RawRNN(nn.Module):
     """`jaxrnn.raw_rnn` with a cell that has its parameters here.
 
     A loop function may call other modules, an embedding or a last layer, if they are
-    made outside of it and neither draw random numbers (in a compiled loop those of all
-    steps would be the same) nor change their variables.
+    made outside of it and neither draw random numbers of their own, which would be the
+    same at all steps, nor change their variables.
 
     Attributes:
         cell: The cell.
@@ -88,7 +88,7 @@ class RawRNN(nn.Module):
         key = self.make_rng(self.rng_collection) if is_noisy else None
         return raw_rnn(
             self.cell.bind(params, key),
-            loop_fn,
+            loop_fn if self.is_initializing() else _without_draws(loop_fn),
             swap_memory=self.swap_memory,
             max_time=self.max_time,
         )
@@ -101,3 +101,26 @@ class RawRNN(nn.Module):
                 f"RawRNN: `loop_fn` must make no modules, made {', '.join(made)}. Make "
                 "them before it, in the module that calls RawRNN, and call them in it."
             )
+
+
+def _without_draws(loop_fn: Callable) -> Callable:
+    """The loop function, which raises ValueError if a module in it draws noise."""
+
+    def watch(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
+        module = context.module
+        counts = dict(module.scope.rng_counters)
+        result = call(*args, **kwargs)
+        if dict(module.scope.rng_counters) != counts:
+            raise ValueError(
+                f"RawRNN: `loop_fn` must draw no random numbers from streams, "
+                f"{describe(module)} does: those of all steps would be the same. Keep "
+                "a key in the loop state, and pass a part of it: "
+                "`nn.Dropout(rate)(x, rng=key)`."
+            )
+        return result
+
+    def watched(*args: Any) -> Any:
+        with nn.intercept_methods(watch):
+            return loop_fn(*args)
+
+    return watched

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from .._cells._base import RNNCell
 from .._layer_inputs import LayerInputs
 from .._layers import Layer, OneWay, TwoWays, Way, check_cells, concatenate, stack
-from .._param_axes import name_axes
+from .._param_axes import check_axis_names, name_axes
 from .._typing import ArrayLike, DType, Key, Params, PyTree
 
 
@@ -114,7 +114,9 @@ class Recurrent(nn.Module, kw_only=True):
                 return nn.meta.unbox(self.get_variable("params", name))
             return self.param(name, init, name)
 
-        return {name: of_part(name) for name in layer.names()}
+        params = {name: of_part(name) for name in layer.names()}
+        check_axis_names(type(self).__name__, self.axis_names, params)
+        return params
 
 
 class RNN(Recurrent):

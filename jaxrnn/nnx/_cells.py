@@ -10,8 +10,8 @@ from flax import nnx
 from .._batch_axes import BatchAxes
 from .._bound import BoundCell
 from .._cells._base import RNNCell
-from .._errors import describe
-from .._foreign import as_features, sizes_of
+from .._errors import describe, is_key
+from .._foreign import sizes_of_cell
 from .._layers import OneWay, check_cells, in_dtype
 from .._typing import Array, DType, Key, Params, PyTree, Size
 from ._parameters import as_step, check_rngs, make_params
@@ -88,11 +88,12 @@ def as_cell(module: nnx.RNNCellBase, in_features: int | tuple[int, ...]) -> Boun
 
     Returns:
         A bound cell, whose `params` are a pure dict: `nnx.update(module, params)` puts
-        trained ones back.
+        trained ones back. A module that draws random numbers, for dropout, draws them
+        from the key that is bound: `cell.cell.bind(cell.params, key)`.
 
     Raises:
         TypeError: If it is no cell of nnx.
-        ValueError: If it has other variables than parameters, streams among them.
+        ValueError: If it has other variables than parameters and streams.
 
     Example:
         >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
@@ -107,8 +108,7 @@ def as_cell(module: nnx.RNNCellBase, in_features: int | tuple[int, ...]) -> Boun
             "as_cell: `module` must be a cell of nnx, such as nnx.LSTMCell, got "
             f"{describe(module)}."
         )
-    features = as_features("as_cell", in_features)
-    graph, params, others = nnx.split(module, nnx.Param, ...)
+    graph, params, streams, others = nnx.split(module, nnx.Param, nnx.RngState, ...)
     if jax.tree.leaves(others):
         raise ValueError(
             "as_cell: `module` must have parameters alone, got "
@@ -116,18 +116,41 @@ def as_cell(module: nnx.RNNCellBase, in_features: int | tuple[int, ...]) -> Boun
             "belongs into the state."
         )
 
-    def run() -> tuple[PyTree, PyTree]:
-        carry = module.initialize_carry((1, *features), nnx.Rngs(0))
-        return module(carry, jnp.zeros((1, *features), jnp.float32))
+    def step(shape: tuple[int, ...]) -> tuple[PyTree, PyTree]:
+        copy = nnx.merge(graph, params, streams, copy=True)
+        carry = copy.initialize_carry(shape, nnx.Rngs(0))
+        return copy(carry, jnp.zeros(shape, jnp.float32))
 
-    state, output = jax.eval_shape(run)
-    cell = _NnxCell(graph, sizes_of(state), sizes_of(output))
-    return cell.bind(nnx.to_pure_dict(params))
+    sizes = sizes_of_cell(step, in_features)
+    return _NnxCell(graph, _Streams.of(streams), *sizes).bind(nnx.to_pure_dict(params))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Streams:
+    """The streams of a module, without their keys."""
+
+    tree: Any
+    are_keys: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, streams: nnx.State) -> "_Streams":
+        leaves, tree = jax.tree.flatten(streams)
+        return cls(tree, tuple(map(is_key, leaves)))
+
+    def begin(self, key: Key) -> nnx.State:
+        """Streams that nothing was drawn from, each with another part of the key."""
+        count = jnp.zeros((), jnp.uint32)
+        leaves = [
+            jax.random.fold_in(key, i) if is_key else count
+            for i, is_key in enumerate(self.are_keys)
+        ]
+        return jax.tree.unflatten(self.tree, leaves)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class _NnxCell(RNNCell):
     graph: Any
+    streams: "_Streams"
     state_size: Size
     output_size: Size
 
@@ -141,8 +164,26 @@ class _NnxCell(RNNCell):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step."""
-        del key
-        module = nnx.merge(self.graph, nnx.State(params))
+        """One step; what the module draws comes from the key.
+
+        Raises:
+            ValueError: If it draws and there is no key.
+        """
+        streams = self.streams.begin(jax.random.key(0) if key is None else key)
+        module = nnx.merge(self.graph, nnx.State(params), streams, copy=True)
+        counts = _counts(module)
         state, output = module(state, inputs)
+        if key is None and any(
+            new is not old for new, old in zip(_counts(module), counts, strict=True)
+        ):
+            raise ValueError(
+                "as_cell: the module draws random numbers and there is no key. Bind "
+                "one, `cell.cell.bind(cell.params, key)`, or call `module.eval()` "
+                "before `as_cell`."
+            )
         return output, state
+
+
+def _counts(module: nnx.Module) -> list[Array]:
+    """How often each stream was drawn from: arrays that a draw replaces."""
+    return jax.tree.leaves(nnx.state(module, nnx.RngCount))

@@ -7,9 +7,9 @@ import numpy as np
 from flax import nnx
 
 from .._arguments import as_count
-from .._errors import describe
+from .._errors import describe, noting
 from .._layers import Layer, in_dtype
-from .._param_axes import AxisNames, name_axes
+from .._param_axes import AxisNames, check_axis_names, name_axes
 from .._typing import DType, Key, Params, PyTree
 
 Rngs = nnx.Rngs | nnx.RngStream | jax.Array
@@ -80,8 +80,13 @@ class HoldsLayer(nnx.Module):
         self.layer = layer
         self.deterministic, self.rng_collection = deterministic, rng_collection
         self.params = make_params(layer, rngs, step, param_dtype, axis_names)
-        self.draws = layer.draws(nnx.as_pure(self.params), step, param_dtype)
-        self.rngs = rngs[rng_collection].fork() if self.draws else nnx.data(None)
+        params = nnx.as_pure(self.params)
+        check_axis_names(where, axis_names, params)
+        self.draws = layer.draws(params, step, param_dtype)
+        with noting(
+            f"{where}: the cell draws noise, from a stream {rng_collection!r}."
+        ):
+            self.rngs = rngs[rng_collection].fork() if self.draws else nnx.data(None)
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """What `nnx.view` asks for: whether calls are deterministic."""
