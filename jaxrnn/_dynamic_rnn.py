@@ -1,5 +1,7 @@
 """`dynamic_rnn`: a cell over the steps of padded sequences, one compiled loop."""
 
+from typing import Any
+
 import jax
 
 from ._arguments import (
@@ -12,6 +14,7 @@ from ._arguments import (
     check_time_major,
 )
 from ._initial_state import output_dtype
+from ._kernels.api import as_kernel
 from ._over_time import over_time
 from ._typing import ArrayLike, DType, PyTree, RNNCellLike
 from .memory._resolve import as_strategy
@@ -28,6 +31,8 @@ def dynamic_rnn(
     swap_memory: bool | Strategy = False,
     time_major: bool = False,
     scope: str | None = None,
+    *,
+    implementation: Any = None,
 ) -> tuple[PyTree, PyTree]:
     """Runs `cell` over the time axis of `inputs`.
 
@@ -64,6 +69,10 @@ def dynamic_rnn(
         time_major: Whether time is the first axis of inputs and outputs, which saves
             two transposes.
         scope: The name of the loop in profiles; "rnn" by default.
+        implementation: What runs the loop of an `AffineCell`: None or "xla" for a loop
+            that XLA compiles; "pallas_mosaic_tpu" for a TPU kernel that keeps the
+            recurrent matrices in VMEM for the whole sequence. The kernel has not been
+            measured on a TPU yet, so that it is not chosen by itself.
 
     Returns:
         `(outputs, state)`: the outputs in the structure of `cell.output_size`, each
@@ -111,4 +120,5 @@ def dynamic_rnn(
             unroll=unroll,
             time_major=bool(time_major),
             strategy=strategy,
+            kernel=as_kernel(where, implementation),
         )

@@ -32,6 +32,7 @@ def over_time(
     unroll: int,
     time_major: bool,
     strategy: Strategy,
+    kernel: Any = None,
 ) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of `cell` over all steps.
 
@@ -47,6 +48,7 @@ def over_time(
         unroll: The steps in one turn of a loop of steps.
         time_major: Whether time is the first axis.
         strategy: What derivatives keep of the steps.
+        kernel: What runs the loop of an affine cell; None for XLA.
     """
     # Eagerly, a loop over a new closure would compile on every call.
     run = _run_compiled if _is_known_by_value(cell) else _run
@@ -61,6 +63,7 @@ def over_time(
         unroll=unroll,
         axis=0 if time_major else 1,
         strategy=strategy,
+        kernel=kernel,
     )
 
 
@@ -84,6 +87,7 @@ def _run(
     unroll: int,
     axis: int,
     strategy: Strategy,
+    kernel: Any,
 ) -> tuple[PyTree, PyTree]:
     leaf = jax.tree.leaves(inputs)[0]
     time, batch_size = leaf.shape[axis], leaf.shape[1 - axis]
@@ -94,7 +98,7 @@ def _run(
     probe(where, cell, inputs_0, state, dtype, strict=lengths is not None)
     bound = None if lengths is None else longest(lengths, time)
     starts, fresh = restarts or (None, None)
-    steps = Steps(lengths, bound, starts=starts, time=time, axis=axis)
+    steps = Steps(lengths, bound, starts=starts, time=time, axis=axis, kernel=kernel)
     steps = steps.of(inputs, state, fresh)
 
     def run(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
@@ -125,5 +129,7 @@ def _record(strategy: Strategy, time: Any) -> Record:
 
 
 _run_compiled = jax.jit(
-    _run, static_argnames=("where", "dtype", "unroll", "axis", "strategy"), inline=True
+    _run,
+    static_argnames=("where", "dtype", "unroll", "axis", "strategy", "kernel"),
+    inline=True,
 )

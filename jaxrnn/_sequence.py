@@ -38,12 +38,20 @@ def run_sequence(
         unroll: The steps in one turn of the loop, where it is one of steps.
     """
     is_empty = isinstance(steps.time, int) and steps.time == 0
-    if apply_sequence is not None and not is_empty:
-        try:
-            outputs, last = apply_sequence(xs, state, steps, history)
-            return outputs, like(state, last)
-        except DeclinedError as reason:
-            _log.debug("the cell is run step by step: %s", reason)
+    if is_empty:
+        return scan_steps(apply, xs, state, steps, history, unroll)
+    try:
+        if apply_sequence is None:
+            raise DeclinedError("it has no way of its own over sequences")
+        outputs, last = apply_sequence(xs, state, steps, history)
+        return outputs, like(state, last)
+    except DeclinedError as reason:
+        if steps.kernel is not None:
+            raise ValueError(
+                f"`implementation` {steps.kernel} cannot run this cell on these "
+                f"sequences: {reason}. None falls back to XLA."
+            ) from None
+        _log.debug("the cell is run step by step: %s", reason)
     return scan_steps(apply, xs, state, steps, history, unroll)
 
 

@@ -35,6 +35,7 @@ class Steps:
         begin: The number of the first of these steps among those of the whole run, an
             int32 scalar; it tells random keys and nothing else.
         rows: Of how many rows, from the first, these steps are; None for all.
+        kernel: What runs the loop of an affine cell; None for XLA.
         time: The number of steps.
         axis: The time axis of all that is read and written, 0 or 1.
     """
@@ -48,6 +49,7 @@ class Steps:
     begin: Any = 0
     sizes: tuple = dataclasses.field(default=(), metadata={"static": True})
     rows: int | None = dataclasses.field(default=None, metadata={"static": True})
+    kernel: Any = dataclasses.field(default=None, metadata={"static": True})
     time: Any = dataclasses.field(metadata={"static": True}, kw_only=True)
     axis: int = dataclasses.field(metadata={"static": True}, kw_only=True)
 

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from .. import _masking
-from .._affine_sequence import affine_sequence, plain_product
+from .._affine_rule import plain_product
+from .._affine_sequence import affine_sequence
 from .._arguments import as_dtype
 from .._errors import describe
 from .._initializers import ParamSpec, make_params

@@ -1,0 +1,1 @@
+"""Kernels that run the loop of an affine cell on one kind of machine."""

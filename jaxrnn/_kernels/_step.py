@@ -1,0 +1,122 @@
+"""One step of an affine cell as kernels run it: values in, values out.
+
+A kernel keeps the recurrent parts of a cell's matrices on the chip and runs these steps
+in turn. What the inputs add to the products was made before, of all steps at once, and
+the gradients of matrices and inputs are made afterwards, so that a step is the
+elementwise work and the product with the recurrent part, forward as backward.
+
+All of it is computed in float32, whatever dtype the sequences have; what is multiplied
+is rounded to the dtype of the matrices.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._typing import Array, Params, PyTree
+
+
+def in_float32(tree: PyTree) -> PyTree:
+    """The leaves in float32."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32), tree)
+
+
+def only(alive: Array, tree: PyTree) -> PyTree:
+    """Zeros in place of rows that are not alive, whatever lies there."""
+    return jax.tree.map(lambda x: jnp.where(alive, x, jnp.zeros_like(x)), tree)
+
+
+def forward_step(
+    cell: Any,
+    alive: Array,
+    weights: list[Array],
+    small: Params,
+    shares: list[Array | None],
+    state: PyTree,
+) -> tuple[PyTree, PyTree, list[Array]]:
+    """`(output, new_state, zs)` of rows of which some are alive.
+
+    Args:
+        cell: An `AffineCell`.
+        alive: `[rows, 1]`, whether a row counts.
+        weights: What multiplies the state in each stage, `[rows of it, columns]`.
+        small: The parameters that are used elementwise, `[units]` each.
+        shares: What the inputs add to each stage's product, `[rows, columns]`, float32;
+            None where they have no part in it.
+        state: The state before the step, each leaf `[rows, size]`, float32.
+    """
+
+    def product(k: int, stage: Any, *given: Any) -> Array:
+        operand, share = given[2], shares[k]
+        if not stage.rows:
+            return share
+        z = _dot(operand, weights[k])
+        return z if share is None else z + share
+
+    shares = only(alive, shares)
+    output, after, zs, _ = cell.chain(product, small, None, state)
+    after = jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(after))
+    keep = lambda new, old: jnp.where(alive, new, old)
+    return only(alive, output), jax.tree.map(keep, after, state), zs
+
+
+def backward_step(
+    cell: Any,
+    alive: Array,
+    turned: list[Array],
+    small: Params,
+    zs: list[Array],
+    state: PyTree,
+    c_output: PyTree,
+    c_state: PyTree,
+) -> tuple[list[Array], PyTree, Params]:
+    """The cotangents of `(zs, state, small)`.
+
+    Args:
+        cell: An `AffineCell`.
+        alive: `[rows, 1]`, whether a row counts.
+        turned: The transposes of the matrices, `[columns, rows of the operand]`.
+        small: The parameters that are used elementwise.
+        zs: The product of each stage.
+        state: The state before the step.
+        c_output: The cotangent of what the step put out.
+        c_state: The cotangent of the state after it.
+    """
+
+    def step(zs: list[Array], state: PyTree, small: Params) -> tuple[PyTree, PyTree]:
+        def product(k: int, stage: Any, *given: Any) -> Array:
+            return _recall(given[2], turned[k], zs[k]) if stage.rows else zs[k]
+
+        output, after, *_ = cell.chain(product, small, None, state)
+        after = jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(after))
+        keep = lambda new, old: jnp.where(alive, new, old)
+        return only(alive, output), jax.tree.map(keep, after, state)
+
+    zs, state, c_output = only(alive, (zs, state, c_output))
+    _, pull_back = jax.vjp(step, zs, state, small)
+    return pull_back((c_output, c_state))
+
+
+def _dot(operand: Array, weights: Array) -> Array:
+    operand = operand.astype(weights.dtype)
+    return jnp.dot(operand, weights, preferred_element_type=jnp.float32)
+
+
+@jax.custom_vjp
+def _recall(operand: Array, turned: Array, z: Array) -> Array:
+    """z, the product that `operand` went into, without making it again."""
+    del operand, turned
+    return z
+
+
+def _recall_forward(operand: Array, turned: Array, z: Array) -> tuple[Array, Array]:
+    del operand
+    return z, turned
+
+
+def _recall_backward(turned: Array, c_z: Array) -> tuple[Array, None, Array]:
+    return _dot(c_z, turned), None, c_z
+
+
+_recall.defvjp(_recall_forward, _recall_backward)
