@@ -76,6 +76,16 @@ def test_noise_of_haiku_is_drawn_at_each_step():
     assert not jnp.array_equal(outputs[:, 0], outputs[:, 1])
 
 
+def test_a_core_of_haiku_that_takes_no_key():
+    hk = pytest.importorskip("haiku")
+    core = hk.transform(lambda x, state: hk.GRU(UNITS)(x, state))
+    cells = [
+        haiku.as_cell(each, UNITS, UNITS) for each in (core, hk.without_apply_rng(core))
+    ]
+    params = cells[0].init(jax.random.key(0), X[:, 0])
+    same(*[run(cell.bind(params))[1] for cell in cells])
+
+
 @pytest.mark.parametrize("kind", ["LSTMCell", "GRUCell"])
 def test_a_cell_of_equinox(kind):
     eqx = pytest.importorskip("equinox")
@@ -100,6 +110,15 @@ def test_a_cell_of_equinox(kind):
     same(gradient.params["weight_hh"], moved.weight_hh)
 
 
+def import_haiku():
+    return pytest.importorskip("haiku")
+
+
+def last(inputs, state):
+    """A step that changes nothing."""
+    return state
+
+
 REFUSED = {
     "no_transform": (
         TypeError,
@@ -109,7 +128,7 @@ REFUSED = {
     "a_size": (
         TypeError,
         "as_cell: raised by `state_size` or `output_size`",
-        lambda: equinox.as_cell(abs, 2.5),
+        lambda: equinox.as_cell(last, 2.5),
     ),
     "no_module": (
         TypeError,
@@ -119,7 +138,27 @@ REFUSED = {
     "init_of_equinox": (
         ValueError,
         "init: this cell has its parameters already",
-        lambda: equinox.as_cell(abs, 3).cell.init(jax.random.key(0), X[:, 0]),
+        lambda: equinox.as_cell(last, 3).cell.init(jax.random.key(0), X[:, 0]),
+    ),
+    "no_cell": (
+        TypeError,
+        r"`module` must take \(inputs, state\), .* got builtin.* of \(x\)",
+        lambda: equinox.as_cell(abs, 3),
+    ),
+    "a_class": (
+        TypeError,
+        "as_cell: `module` must be a cell of Equinox, got the class FunctionCell",
+        lambda: equinox.as_cell(jaxrnn.FunctionCell, 3),
+    ),
+    "of_inputs_alone": (
+        TypeError,
+        r"`transformed.init` must take \(key, inputs, state\), .* of \(rng, x\)",
+        lambda: haiku.as_cell(import_haiku().transform(lambda x: x), 3, 3),
+    ),
+    "a_state_of_haiku": (
+        TypeError,
+        "must be made by hk.transform, got one made by hk.transform_with_state",
+        lambda: haiku.as_cell(import_haiku().transform_with_state(last), 3, 3),
     ),
 }
 
@@ -129,3 +168,73 @@ def test_wrong_arguments(name):
     error, message, call = REFUSED[name]
     with pytest.raises(error, match=message):
         call()
+
+
+# The sizes of haiku's cores, and what is said of them before a loop is traced.
+SIZES = {
+    "a_pair": (
+        "LSTM",
+        (UNITS, UNITS),
+        UNITS,
+        r"must take \(inputs, state\) of .* got Attr.* `hk.LSTMState\(8, 8\)`",
+    ),
+    "an_int": ("LSTM", UNITS, UNITS, r"`state_size` must have the structure and"),
+    "other_units": (
+        "GRU",
+        6,
+        UNITS,
+        r"state\) of \(float32\[3, 2\], float32\[3, 6\]\)",
+    ),
+    "that_fit_a_step": (
+        "VanillaRNN",
+        6,
+        UNITS,
+        r"`state_size` must be TensorShape\(\[5\]\), got 6\. That is what a step gives",
+    ),
+    "outputs": ("GRU", UNITS, 6, r"`output_size` must be TensorShape\(\[5\]\), got 6"),
+    "two_outputs": (
+        "GRU",
+        UNITS,
+        (UNITS, UNITS),
+        r"`output_size` must have the structure \*, got \(\*, \*\)",
+    ),
+    "no_output": (
+        "Linear",
+        UNITS,
+        UNITS,
+        r"must give \(output, new_state\), got float32",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_wrong_sizes_of_haiku(name):
+    hk = pytest.importorskip("haiku")
+    core, state_size, output_size, message = SIZES[name]
+
+    def step(x, state):
+        module = getattr(hk, core)(UNITS)
+        return module(x) if core == "Linear" else module(x, state)
+
+    cell = haiku.as_cell(hk.transform(step), state_size, output_size)
+    with pytest.raises(ValueError, match=f"as_cell: .*{message}"):
+        cell.init(jax.random.key(0), X[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [("LSTMCell", UNITS), ("GRUCell", (UNITS, UNITS)), ("GRUCell", 6)]
+)
+def test_wrong_sizes_of_equinox(kind, size):
+    eqx = pytest.importorskip("equinox")
+    key = jax.random.key(0)
+    module = getattr(eqx.nn, kind)(DEPTH, UNITS, dtype=X.dtype, key=key)
+    cell = equinox.as_cell(module, size)
+    message = r"as_cell: `module` must take .* got .*Error: .* 8 for a GRUCell"
+    with pytest.raises(ValueError, match=message):
+        cell(X[:, 0], cell.zero_state(ROWS, X.dtype))
+
+
+def test_a_state_of_equinox_is_of_the_size_that_was_given():
+    cell = equinox.as_cell(lambda inputs, state: (state, state), UNITS)
+    with pytest.raises(ValueError, match=r"`state_size` must have the structure \(\*"):
+        jaxrnn.dynamic_rnn(cell, X, dtype=X.dtype)

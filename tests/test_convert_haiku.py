@@ -204,6 +204,13 @@ REFUSALS = {
         "`lstm/linear` must hold w, b; not known: scale",
         changed("lstm", "lstm/linear", **PARAMS["lstm"]["lstm/linear"], scale=ONE),
     ),
+    "missing_of_rnn": (
+        ValueError,
+        "`net/vanilla_rnn_1/linear_1` is missing, which a VanillaRNN has",
+        lambda: haiku.load(
+            {"net/vanilla_rnn_1/linear": {"w": np.ones((7, 16)), "b": np.ones(16)}}
+        ),
+    ),
     "unknown_of_rnn": (
         ValueError,
         "`vanilla_rnn/linear_1` must hold w; not known: scale",

@@ -211,6 +211,11 @@ REFUSALS = {
         "`layers/1` is missing. There is: layers/0, layers/2",
         lambda: converter.load({"layers": {0: {"cell": GRU}, 2: {"cell": GRU}}}),
     ),
+    "no_layers": (
+        ValueError,
+        "`params` must be the parameters of an LSTMCell, .* got nothing",
+        lambda: converter.load_bidirectional({"layers": {}}),
+    ),
     "two_ways": (
         ValueError,
         "`params` must be of one direction, got .* Use `load_bidirectional`",

@@ -199,7 +199,8 @@ def test_attributes_that_say_nothing_are_taken():
         "input_forget": 0,
         "layout": 1,
         "P": None,
-        "direction": "forward",
+        "direction": b"forward",
+        "op_type": b"LSTM",
     }
     names = [name.encode() for name in node["activations"]]  # As protocol buffers have.
     again = convert.load(node | more | {"activations": names, "activation_alpha": []})
@@ -371,6 +372,21 @@ REFUSALS = {
         ValueError,
         r"must be forward or bidirectional, got 'reverse'. Load it as 'forward'",
         loading(LSTM, direction="reverse"),
+    ),
+    "direction_in_a_list": (
+        ValueError,
+        r"\['direction'\]` must be forward or bidirectional, got list",
+        loading(LSTM, direction=["forward"]),
+    ),
+    "reset": (
+        ValueError,
+        r"\['linear_before_reset'\]` must be 0 or 1, got 'no'",
+        loading(GRU, linear_before_reset="no"),
+    ),
+    "one_activation": (
+        TypeError,
+        r"\['activations'\]` must be a list of names, got 'Tanh'",
+        loading(RNN, activations="Tanh"),
     ),
     "direction": (
         ValueError,

@@ -200,6 +200,8 @@ REFUSALS = {
     "initial_state_of_nothing": (ValueError, "`inputs` must be arrays", lambda: GRU.get_initial_state([])),
     "joined_matrix": (ValueError, "needs states of one vector",
                       lambda: MultiRNNCell([FunctionCell(abs, TensorShape([5, 5]), 3)], state_is_tuple=False)),
+    "forget_bias_none": (TypeError, "`forget_bias` must be a number, got None", lambda: LSTMCell(2, forget_bias=None)),
+    "clip_flag": (TypeError, "`cell_clip` must be a number, got True", lambda: LSTMCell(2, cell_clip=True)),
     "keep_prob_string": (TypeError, "`input_keep_prob` must be a number, got '0.5'",
                          lambda: DropoutWrapper(GRUCell(2), "0.5")),
     "units_float": (TypeError, "`num_units` must be an integer, got 2.5", lambda: GRUCell(2.5)),

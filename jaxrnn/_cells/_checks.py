@@ -55,7 +55,7 @@ def check_number(cell: str, name: str, value: Any) -> float:
     Raises:
         TypeError: If it is no number.
     """
-    if isinstance(value, Tracer | str) or jnp.ndim(value):
+    if value is None or isinstance(value, Tracer | str | bool) or jnp.ndim(value):
         raise TypeError(
             f"{cell}: `{name}` must be a number, got {describe(value)}. "
             "Hyper-parameters are static: make a cell for each."

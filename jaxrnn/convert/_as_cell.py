@@ -1,6 +1,9 @@
 """Cells of other libraries, run as they are."""
 
+import contextlib
 import dataclasses
+import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -8,10 +11,13 @@ import jax.numpy as jnp
 
 from .._bound import BoundCell
 from .._cells._base import RNNCell
-from .._errors import describe, is_array, noting
+from .._errors import Described, describe, is_array, noting
 from .._tensor_shape import TensorShape
-from .._trees import size_shapes
+from .._trees import check_structure, size_shapes
 from .._typing import DType, Key, Params, PyTree, Size
+
+_OF_HAIKU = "`hk.LSTMState(8, 8)` for an hk.LSTM(8), 8 for an hk.GRU(8)"
+_OF_EQUINOX = "(8, 8) for the (h, c) of an LSTMCell, 8 for a GRUCell"
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -29,13 +35,27 @@ class TransformedCell(RNNCell):
         inputs = jax.tree.map(zeros, inputs)
         leaf = jax.tree.leaves(inputs)[0]
         state = self.zero_state(leaf.shape[0], leaf.dtype)
-        return self.transformed.init(key, inputs, state)
+        with _step("transformed", inputs, state, _OF_HAIKU):
+            params = self.transformed.init(key, inputs, state)
+        jax.eval_shape(lambda p: self.apply(p, inputs, state, key), params)
+        return params
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
         """One step."""
-        return self.transformed.apply(params, key, inputs, state)
+        keys = (key,) if _after_params(self.transformed.apply)[:1] == ["rng"] else ()
+        with _step("transformed", inputs, state, _OF_HAIKU):
+            result = self.transformed.apply(params, *keys, inputs, state)
+        if not isinstance(result, tuple | list) or len(result) != 2:
+            raise ValueError(
+                "as_cell: `transformed` must give (output, new_state), got "
+                f"{jax.tree.map(Described, result)}."
+            )
+        output, new_state = result
+        _hold_to("output_size", self.output_size, output)
+        _hold_to("state_size", self.state_size, new_state)
+        return output, new_state
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -77,7 +97,9 @@ class ModuleCell(RNNCell):
         del key
         leaves = [params.get(name, value) for name, value in self.fixed]
         module = jax.tree.unflatten(self.tree, leaves)
-        state = jax.vmap(module)(inputs, state)
+        with _step("module", inputs, state, _OF_EQUINOX):
+            state = jax.vmap(module)(inputs, state)
+        _hold_to("state_size", self.state_size, state)
         return jax.tree.leaves(state)[0], state
 
 
@@ -86,13 +108,15 @@ def of_haiku(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
 
     Args:
         transformed: `hk.transform` of a function of `(inputs, state)` that gives
-            `(output, new_state)`, as Haiku's cores do.
+            `(output, new_state)`, as Haiku's cores do; also `hk.without_apply_rng` of
+            it, for a function that draws no random numbers.
         state_size: The sizes of the state: an int or a nest of ints, without the batch
             axis, of the structure that Haiku's state has.
         output_size: The size of the output, likewise.
 
     Raises:
-        TypeError: If it is no such pair of functions, or a size is none.
+        TypeError: If it is no such pair of functions, or a size is none. `init` and a
+            step raise ValueError if the sizes are not those that a step gives.
 
     Example:
         core = hk.transform(lambda x, state: hk.LSTM(8)(x, state))
@@ -104,6 +128,13 @@ def of_haiku(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
             "as_cell: `transformed` must be made by hk.transform, got "
             f"{describe(transformed)}. `hk.transform(lambda x, s: hk.GRU(8)(x, s))`."
         )
+    if _after_params(transformed.apply)[:2] == ["state", "rng"]:
+        raise TypeError(
+            "as_cell: `transformed` must be made by hk.transform, got one made by "
+            "hk.transform_with_state, whose `apply` has a state besides the cell's. "
+            "What changes from step to step belongs into the state of the cell."
+        )
+    _check_takes("transformed.init", transformed.init, "key", "inputs", "state")
     _check_sizes(state_size, output_size)
     return TransformedCell(transformed, state_size, output_size)
 
@@ -122,19 +153,62 @@ def of_equinox(module: PyTree, state_size: Size) -> BoundCell:
         under their paths, "weight_ih" for one.
 
     Raises:
-        TypeError: If it is not callable, or a size is none.
+        TypeError: If it is not called with inputs and state, or a size is none. A step
+            raises ValueError if the size is not that of the state that it gives.
 
     Example:
         cell = as_cell(eqx.nn.GRUCell(3, 8, key=key), 8)
         outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
     """
-    if not callable(module):
+    if not callable(module) or isinstance(module, type):
         raise TypeError(
-            f"as_cell: `module` must be a cell of Equinox, got {describe(module)}."
+            f"as_cell: `module` must be a cell of Equinox, got {describe(module)}. "
+            "`eqx.nn.GRUCell(3, 8, key=key)` is one."
         )
+    _check_takes("module", module, "inputs", "state")
     _check_sizes(state_size)
     cell, params = ModuleCell.split(module, state_size)
     return cell.bind(params)
+
+
+def _after_params(apply: Any) -> list[str]:
+    """What Haiku calls the arguments: rng, or state and rng, then the function's."""
+    return list(inspect.signature(apply).parameters)[1:]
+
+
+def _check_takes(name: str, function: Any, *wanted: str) -> None:
+    """Raises TypeError for a function that cannot be called with such arguments."""
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*wanted)
+    except TypeError:
+        raise TypeError(
+            f"as_cell: `{name}` must take ({', '.join(wanted)}), as that of a cell "
+            f"does, got {describe(function)} of ({', '.join(signature.parameters)})."
+        ) from None
+
+
+@contextlib.contextmanager
+def _step(name: str, inputs: PyTree, state: PyTree, fix: str) -> Iterator[None]:
+    """Says what a step was called with; a library would fail deep within a cell."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        shown = jax.tree.map(Described, (inputs, state))
+        reason = f"{type(error).__name__}: {error}".rstrip(".")
+        raise ValueError(
+            f"as_cell: `{name}` must take (inputs, state) of {shown}, got {reason}. "
+            f"`state_size` must have the structure and the sizes of its state: {fix}."
+        ) from error
+
+
+def _hold_to(name: str, size: Size, got: PyTree) -> None:
+    """Raises ValueError unless leaves `[batch, ...]` have the size that was given."""
+    where, fix = f"as_cell: `{name}`", "That is what a step gives."
+    check_structure(where, got, size, False, fix)
+    given = jax.tree.map(lambda leaf: TensorShape(jnp.shape(leaf)[1:]), got)
+    if size_shapes(given) != size_shapes(size):
+        raise ValueError(f"{where} must be {given}, got {size}. {fix}")
 
 
 def _check_sizes(*sizes: Size) -> None:

@@ -1,13 +1,11 @@
 """What the cells of JAX's libraries can hold: no peepholes, no projection, one tanh."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 import numpy as np
 
 from .._activations import resolve_activation
-from .._errors import describe
 from ._layer import GRU, GRU_AFTER, LSTM, Layer
 
 
@@ -61,14 +59,6 @@ def check_names(
         parts += [f"not known: {', '.join(unknown)}"] if unknown else []
         raise ValueError(
             f"{where}: `{name}` must hold {', '.join(wanted)}; {'; '.join(parts)}."
-        )
-
-
-def check_mapping(where: str, name: str, value: Any) -> None:
-    """Raises TypeError for what has no names."""
-    if not isinstance(value, Mapping):
-        raise TypeError(
-            f"{where}: `{name}` must be a dict of weights, got {describe(value)}."
         )
 
 

@@ -12,9 +12,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 from .._bound import BoundCell
-from ._counterparts import check_mapping, check_names, check_plain, check_resets
-from ._layer import GRU_AFTER, LSTM, RNN, Layer, as_numpy, bind, pick, unbind
+from ._counterparts import check_names, check_plain, check_resets
+from ._layer import GRU_AFTER, LSTM, RNN, Layer, bind, unbind
 from ._pairs import unbind_both
+from ._weights import check_mapping, pick, reader
 
 # `to_layer(where, name, weights)` and its inverse, `to_weights(where, name, layer)`.
 ToLayer = Callable[[str, str, Mapping[str, Any]], Layer]
@@ -48,7 +49,8 @@ def load_bidirectional(
         if not any(key in weights for key in BOTH):
             raise ValueError(
                 f"{where}: `{name}` must be of two directions, forward_rnn and "
-                f"backward_rnn, got {', '.join(map(str, weights))}. Use `load`."
+                f"backward_rnn, got {', '.join(map(str, weights)) or 'nothing'}. Use "
+                "`load` for one direction."
             )
         check_names(where, name, weights, BOTH)
         made = [
@@ -100,9 +102,8 @@ def from_separate(
     kind = _likeliest(where, name, flat)
     own = lambda key: key.replace("if/", f"{input_to_f}/")
     check_names(where, name, flat, list(map(own, _names(kind))))
-    get = lambda key, *shape: as_numpy(
-        where, f"{name}/{own(key)}", flat[own(key)], shape
-    )
+    read = reader(where)
+    get = lambda key, *shape: read(f"{name}/{own(key)}", flat[own(key)], shape)
     letters, side = _LETTERS[kind], _SIDE[kind]
     units = get(f"h{letters[0]}/kernel", None, None).shape[1]
     depth = get(f"i{letters[0]}/kernel", None, None).shape[0]
@@ -170,6 +171,8 @@ def _modules(where: str, params: Any) -> list[tuple[str, Mapping[str, Any]]]:
     modules = [(f"params/{name}", pick(where, inner, name)) for name in names]
     for name, module in modules:
         check_mapping(where, name, module)
+    if not modules:
+        raise_unknown(where, "params", {})
     return modules
 
 

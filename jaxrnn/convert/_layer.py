@@ -7,24 +7,20 @@ parameters the way is one for all.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .._bound import BoundCell
-from .._cells._affine import AffineCell
 from .._cells._basic_lstm import BasicLSTMCell
 from .._cells._basic_rnn import BasicRNNCell
 from .._cells._cudnn_compatible_gru import CudnnCompatibleGRUCell
 from .._cells._gru import GRUCell
 from .._cells._lstm import LSTMCell
-from .._errors import describe
-from .._trees import named_leaves
 from .._typing import Params
 from .._wrappers._multi_rnn import MultiRNNCell
+from ._own import check_bound, parts, read_params
 
 RNN, GRU, GRU_AFTER, LSTM = "RNN", "GRU", "GRU that resets after the product", "LSTM"
 # The blocks of columns of each kind, under the names that TensorFlow gives them.
@@ -100,78 +96,12 @@ def unbind(where: str, name: str, cell: Any) -> list[Layer]:
 
     Raises:
         TypeError: If it is none, or not of cells that have a counterpart elsewhere.
-        ValueError: If a hyper-parameter has none.
+        ValueError: If a hyper-parameter has none, or a parameter does not fit.
     """
-    if not isinstance(cell, BoundCell):
-        is_module = hasattr(cell, "get_cells") or hasattr(cell, "cells_of")
-        fix = " A module has `get_cells()`, or `cells_of(variables)`."
-        raise TypeError(
-            f"{where}: `{name}` must be a cell with its parameters, "
-            f"`cell.bind(params)`, got {describe(cell)}.{fix if is_module else ''}"
-        )
-    is_variable = lambda leaf: hasattr(leaf, "get_value")
-    leaves = jax.tree.leaves(cell.params, is_leaf=is_variable)
-    if any(map(is_variable, leaves)):
-        raise TypeError(
-            f"{where}: `{name}` must have arrays for parameters, got variables of nnx. "
-            "`nnx.as_pure` makes a dict of arrays; a module has `get_cells()`."
-        )
-    params = jax.tree.map(np.asarray, cell.params)
-    if not isinstance(cell.cell, MultiRNNCell):
-        return [_layer(where, name, cell.cell, params)]
-    # One cell at two places has its parameters under the first.
-    places = enumerate(zip(cell.cell.cells, cell.cell.owners, strict=True))
-    return [
-        _layer(where, f"{name}.cells[{i}]", each, params.get(f"cell_{owner}", {}))
-        for i, (each, owner) in places
-    ]
-
-
-def as_numpy(
-    where: str, name: str, value: Any, shape: tuple[int | None, ...] = ()
-) -> np.ndarray:
-    """A weight as NumPy's array, as it is or as PyTorch's `state_dict` gives it.
-
-    Args:
-        where: The function that asks.
-        name: What the weight is called there.
-        value: The weight.
-        shape: What it must have, with None for any size; `()` for any shape.
-
-    Raises:
-        TypeError: If it is no array of floating numbers.
-        ValueError: If it has another shape.
-    """
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        if str(value.dtype) == "torch.bfloat16":  # Which `asarray` does not take.
-            return as_numpy(where, name, value.float(), shape).astype(jnp.bfloat16)
-    if isinstance(value, list | tuple | dict | str) or value is None:
-        raise TypeError(f"{where}: `{name}` must be an array, got {describe(value)}.")
-    array = np.asarray(value)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"{where}: `{name}` must be floating, got {describe(array)}.")
-    fits = len(shape) == array.ndim and all(
-        want in (None, got) for want, got in zip(shape, array.shape, strict=False)
-    )
-    if shape and not fits:
-        sizes = ", ".join("any" if size is None else str(size) for size in shape)
-        raise ValueError(
-            f"{where}: `{name}` must have shape [{sizes}], got {describe(array)}."
-        )
-    return array
-
-
-def pick(where: str, weights: Mapping[str, Any], name: str) -> Any:
-    """The weight of that name.
-
-    Raises:
-        ValueError: If it is missing; says what there is.
-    """
-    if name in weights:
-        return weights[name]
-    there = ", ".join(map(str, weights)) or "nothing"
-    raise ValueError(f"{where}: `{name}` is missing. There is: {there}.")
+    check_bound(where, name, cell)
+    stacked = isinstance(cell.cell, MultiRNNCell)
+    named = parts(name, cell) if stacked else [(name, cell)]
+    return [_layer(where, *each) for each in named]
 
 
 def _cell(layer: Layer) -> Any:
@@ -218,31 +148,14 @@ def _params(layer: Layer) -> Params:
     return {"gates": gates, "candidate": candidate}
 
 
-def _check_names(where: str, name: str, cell: Any, params: Any) -> None:
-    want = {n for n, _ in named_leaves("params", cell.param_specs(1))}
-    got = {n for n, _ in named_leaves("params", params)}
-    if want != got:
-        raise ValueError(
-            f"{where}: `{name}` must have {', '.join(sorted(want))}, got "
-            f"{', '.join(sorted(got)) or 'nothing'}."
-        )
-
-
-def _layer(where: str, name: str, cell: Any, params: Params) -> Layer:
-    if isinstance(cell, AffineCell):
-        _check_names(where, name, cell, params)
+def _layer(where: str, name: str, bound: BoundCell) -> Layer:
+    check_bound(where, name, bound)
+    cell, params = bound.cell, read_params(where, name, bound)
     if isinstance(cell, LSTMCell | BasicLSTMCell):
         return _lstm(where, name, cell, params)
-    activation = getattr(cell, "activation", None)
     if isinstance(cell, BasicRNNCell):
         x, h = _split(params["kernel"], cell.num_units)
-        return Layer(RNN, x, h, params["bias"], activation=activation)
-    if not isinstance(cell, GRUCell | CudnnCompatibleGRUCell):
-        raise TypeError(
-            f"{where}: `{name}` must be a BasicRNNCell, BasicLSTMCell, LSTMCell, "
-            "GRUCell, CudnnCompatibleGRUCell or a MultiRNNCell of these, got "
-            f"{cell!r}. Of a wrapper convert the cell within."
-        )
+        return Layer(RNN, x, h, params["bias"], activation=cell.activation)
     gates, candidate = params["gates"], params["candidate"]
     x, h = _split(gates["kernel"], cell.num_units)
     if isinstance(cell, GRUCell):
@@ -258,7 +171,7 @@ def _layer(where: str, name: str, cell: Any, params: Params) -> Layer:
         np.concatenate([h, more_h], axis=1),
         np.concatenate([gates["bias"], bias]),
         state_bias,
-        activation=activation,
+        activation=cell.activation,
     )
 
 

@@ -46,6 +46,14 @@ def split_biases(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
     return layer.whole_bias, of_state
 
 
+def spread(layers: Sequence[Any]) -> Sequence[Any]:
+    """The arguments of `load(*layers)`, or the one list that `save` gave of layers."""
+    if len(layers) != 1 or not isinstance(layers[0], list | tuple):
+        return layers
+    is_one = any(hasattr(each, "shape") for each in layers[0])  # A list of weights.
+    return layers if is_one else layers[0]
+
+
 def unbind_named(where: str, name: str, cell: Any) -> list[tuple[str, Layer]]:
     """The layers of a cell under the names that messages give them; see `unbind`."""
     layers = unbind(where, name, cell)

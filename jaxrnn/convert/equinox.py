@@ -22,12 +22,12 @@ from ._layer import (
     LSTM,
     RNN,
     Layer,
-    as_numpy,
     bind,
     blocks,
     unbind,
 )
-from ._pairs import kind_of
+from ._pairs import kind_of, spread
+from ._weights import reader
 
 _NAMES: tuple[str, ...] = ("weight_ih", "weight_hh", "bias", "bias_n")
 # The blocks of rows, under the names of `GATES`.
@@ -41,7 +41,7 @@ def load(*cells: Any) -> BoundCell:
 
     Args:
         *cells: Each an `eqx.nn.LSTMCell` or `eqx.nn.GRUCell`, or a dict of its arrays,
-            from the inputs upwards.
+            from the inputs upwards; or a list of these, as `save` gives it.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0` or `CudnnCompatibleGRUCell`; of several
@@ -63,9 +63,10 @@ def load(*cells: Any) -> BoundCell:
         ['weight_ih', 'weight_hh', 'bias']
     """
     where = "convert.equinox.load"
-    if not cells:
+    given = spread(cells)
+    if not given:
         raise ValueError(f"{where}: `cells` must be at least one, got none.")
-    return bind([_layer(where, f"cells[{i}]", cell) for i, cell in enumerate(cells)])
+    return bind([_layer(where, f"cells[{i}]", cell) for i, cell in enumerate(given)])
 
 
 def save(cell: BoundCell) -> Any:
@@ -97,8 +98,8 @@ def save(cell: BoundCell) -> Any:
 
 
 def _layer(where: str, name: str, cell: Any) -> Layer:
-    weights = _arrays(where, name, cell)
-    get = lambda key, *shape: as_numpy(where, f"{name}.{key}", weights[key], shape)
+    weights, read = _arrays(where, name, cell), reader(where)
+    get = lambda key, *shape: read(f"{name}.{key}", weights[key], shape)
     state = get("weight_hh", None, None)
     rows, units = state.shape
     kind = kind_of(where, f"{name}.weight_hh", rows, units, state)

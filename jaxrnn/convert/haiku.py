@@ -20,12 +20,12 @@ from ._as_cell import of_haiku as as_cell  # noqa: F401
 from ._counterparts import (
     bias_beside,
     check_activation,
-    check_mapping,
     check_names,
     check_plain,
     check_resets,
 )
-from ._layer import GATES, GRU, LSTM, RNN, Layer, as_numpy, bind, blocks, unbind
+from ._layer import GATES, GRU, LSTM, RNN, Layer, bind, blocks, unbind
+from ._weights import Read, check_mapping, check_string, reader
 
 _NAMES = {LSTM: "lstm", GRU: "gru", RNN: "vanilla_rnn"}
 _MODULE = re.compile(rf"((?:.*/)?(?:{'|'.join(_NAMES.values())}))(?:_(\d+))?")
@@ -113,6 +113,8 @@ def _as_names(where: str, name: Any) -> list[str]:
             f"{where}: `name` must be a module's name or a list of at least one, got "
             f"{describe(name)}."
         )
+    for each in names:
+        check_string(where, "name", each)
     return list(names)
 
 
@@ -142,7 +144,9 @@ def _layer(where: str, params: Mapping[str, Any], name: str) -> Layer:
         )
     if second in params:
         return _rnn(where, first, params[first], second, params[second])
-    w, b = _linear(where, first, params[first])
+    if re.fullmatch(rf"(.*/)?{_NAMES[RNN]}(_\d+)?", name):
+        raise ValueError(f"{where}: `{second}` is missing, which a VanillaRNN has.")
+    w, b = _linear(where, reader(where), first, params[first])
     units, rest = divmod(w.shape[1], 4)
     if rest or w.shape[0] < units:
         raise ValueError(
@@ -153,31 +157,33 @@ def _layer(where: str, params: Mapping[str, Any], name: str) -> Layer:
 
 
 def _rnn(where: str, first: str, own: Any, second: str, recurrent: Any) -> Layer:
-    inputs, bias = _linear(where, first, own)
+    read = reader(where)
+    inputs, bias = _linear(where, read, first, own)
     units = bias.shape[0]
     check_mapping(where, second, recurrent)
     if "b" in recurrent:
-        state, more = _linear(where, second, recurrent, units, units)
+        state, more = _linear(where, read, second, recurrent, units, units)
         bias = bias + more
     else:
         check_names(where, second, recurrent, ["w"])
-        state = as_numpy(where, f"{second}/w", recurrent["w"], (units, units))
+        state = read(f"{second}/w", recurrent["w"], (units, units))
     return Layer(RNN, inputs, state, bias, activation="relu")
 
 
 def _linear(
-    where: str, name: str, weights: Any, *shape: int
+    where: str, read: Read, name: str, weights: Any, *shape: int
 ) -> tuple[np.ndarray, np.ndarray]:
     check_mapping(where, name, weights)
     check_names(where, name, weights, ["w", "b"])
-    w = as_numpy(where, f"{name}/w", weights["w"], shape or (None, None))
-    return w, as_numpy(where, f"{name}/b", weights["b"], w.shape[1:])
+    w = read(f"{name}/w", weights["w"], shape or (None, None))
+    return w, read(f"{name}/b", weights["b"], w.shape[1:])
 
 
 def _gru(where: str, name: str, weights: Any) -> Layer:
     check_mapping(where, name, weights)
     check_names(where, name, weights, ["w_i", "w_h", "b"])
-    get = lambda key, *shape: as_numpy(where, f"{name}/{key}", weights[key], shape)
+    read = reader(where)
+    get = lambda key, *shape: read(f"{name}/{key}", weights[key], shape)
     units = get("w_h", None, None).shape[0]
     shapes = {"w_i": (None, 3 * units), "w_h": (units, 3 * units), "b": (3 * units,)}
     turn = lambda key: _flipped(get(key, *shapes[key]), _ORDER, GATES[GRU])

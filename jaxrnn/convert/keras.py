@@ -22,11 +22,18 @@ from ._layer import (
     LSTM,
     RNN,
     Layer,
-    as_numpy,
     bind,
     blocks,
 )
-from ._pairs import kind_of, merge_biases, split_biases, unbind_both, unbind_named
+from ._pairs import (
+    kind_of,
+    merge_biases,
+    split_biases,
+    spread,
+    unbind_both,
+    unbind_named,
+)
+from ._weights import reader
 
 # The blocks of columns, under the names of `GATES`.
 _ORDER = {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "ifjo"}
@@ -41,7 +48,8 @@ def load(
     without a bias get one of zeros.
 
     Args:
-        *layers: What `get_weights()` of each layer gives, from the inputs upwards.
+        *layers: What `get_weights()` of each layer gives, from the inputs upwards; or
+            a list of these, as `save` gives it.
         activation: That of the layers: a name or a function. "hard_sigmoid" and "gelu"
             are functions of other slopes in some versions of Keras: pass those.
         reset_after: That of a GRU without a bias; with one its shape tells.
@@ -124,7 +132,7 @@ def save(cell: BoundCell) -> list[list[np.ndarray]]:
 
     The layer must be built, with a bias, and with the `activation` and, of a GRU, the
     `reset_after` of the cell: False for `GRUCell`. The bias of an LSTM holds the forget
-    bias.
+    bias. `load` is given the `activation` again, or takes it for tanh.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
@@ -171,6 +179,7 @@ def _check_kinds(where: str, name: str, fw: Layer, bw: Layer) -> None:
 
 def _named(where: str, layers: Sequence[Any]) -> list[tuple[str, list[Any]]]:
     """The weights of each layer, under the name that messages give it."""
+    layers = spread(layers)
     if not layers:
         raise ValueError(f"{where}: `layers` must be at least one, got none.")
     for i, layer in enumerate(layers):
@@ -198,9 +207,8 @@ def _layer(
 ) -> Layer:
     """One direction of a layer, from those of its weights that are at `places`."""
     places = range(len(weights)) if places is None else places
-    get = lambda i, *shape: as_numpy(
-        where, f"{name}[{places[i]}]", weights[places[i]], shape
-    )
+    read = reader(where)
+    get = lambda i, *shape: read(f"{name}[{places[i]}]", weights[places[i]], shape)
     state = get(1, None, None)
     units, columns = state.shape
     kind = kind_of(where, f"{name}[{places[1]}]", columns, units, state)

@@ -71,7 +71,10 @@ def save(cell: BoundCell) -> dict[str, Any]:
     """The parameters of a cell, as NumPy's arrays.
 
     `nn.LSTMCell` and `nn.OptimizedLSTMCell` have the same ones. The bias of an LSTM
-    holds the forget bias. Give the module the cell's activation as `activation_fn`.
+    holds the forget bias.
+
+    The cell's activation is not among them: give it to the module as `activation_fn`,
+    and to `load` as `activation`, or both run with tanh.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or

@@ -18,8 +18,9 @@ import numpy as np
 from .._bound import BoundCell
 from . import _flax
 from ._counterparts import check_names
-from ._layer import GATES, GRU, GRU_AFTER, LSTM, RNN, Layer, as_numpy, blocks
+from ._layer import GATES, GRU, GRU_AFTER, LSTM, RNN, Layer, blocks
 from ._pairs import kind_of
+from ._weights import reader
 
 # The blocks of columns of the cells with two modules, under the names of `GATES`.
 _ORDER = {LSTM: "ifjo", GRU_AFTER: "ruc", RNN: "c"}
@@ -81,7 +82,10 @@ def save(cell: BoundCell, optimized: bool = False) -> dict[str, Any]:
     """The parameters of a cell, as NumPy's arrays in nested dicts.
 
     `nnx.update(module, save(cell))` takes them. The bias of an LSTM holds the forget
-    bias. Give the module the cell's activation as `activation_fn`.
+    bias.
+
+    The cell's activation is not among them: give it to the module as `activation_fn`,
+    and to `load` as `activation`, or both run with tanh.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or
@@ -135,8 +139,8 @@ def _sequential(layers: list[dict[str, Any]]) -> dict[str, Any]:
 def _to_layer(where: str, name: str, weights: Mapping[str, Any]) -> Layer:
     if not {"dense_i", "dense_h"} & set(weights):
         return _flax.from_separate(where, name, weights, "if_")
-    flat = _flax.flattened(weights)
-    get = lambda key, *shape: as_numpy(where, f"{name}/{key}", flat[key], shape)
+    flat, read = _flax.flattened(weights), reader(where)
+    get = lambda key, *shape: read(f"{name}/{key}", flat[key], shape)
     has_state_bias = "dense_h/bias" in flat
     side = "h" if has_state_bias else "i"
     names = ["dense_i/kernel", "dense_h/kernel", f"dense_{side}/bias"]

@@ -5,21 +5,18 @@ its attributes, under theirs:
 
     node = {"W": w, "R": r, "B": b, "linear_before_reset": 1}
     cell = jaxrnn.convert.onnx.load(node)
-    [node] = jaxrnn.convert.onnx.save(cell)
+    nodes = jaxrnn.convert.onnx.save(cell)  # One for each layer.
 
 ONNX has time first: its X is what `dynamic_rnn` takes with `time_major=True`. Its Y has
 an axis for the directions after that of time.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from .._activations import resolve_activation
 from .._bound import BoundCell
-from .._errors import describe
-from ._counterparts import check_mapping
 from ._layer import (
     GATES,
     GRU,
@@ -27,33 +24,30 @@ from ._layer import (
     LSTM,
     RNN,
     Layer,
-    as_numpy,
     bind,
     blocks,
-    pick,
 )
-from ._pairs import kind_of, merge_biases, split_biases, unbind_both, unbind_named
+from ._onnx_node import (
+    activation_name,
+    check_direction,
+    check_node,
+    kind_of_node,
+    read_activations,
+    spell,
+)
+from ._pairs import (
+    merge_biases,
+    split_biases,
+    spread,
+    unbind_both,
+    unbind_named,
+)
+from ._weights import pick, reader
 
 # The blocks of rows, under the names of `GATES`.
 _ORDER = {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "iofj"}
 _PEEPHOLES = "iof"  # Of the same gates a `Layer` has i, f and o.
 _OPERATORS = {RNN: "RNN", GRU: "GRU", GRU_AFTER: "GRU", LSTM: "LSTM"}
-# Those of ONNX that cells have, under the names there, if alpha and beta are not given.
-_ACTIVATIONS = {
-    "Elu": "elu",
-    "HardSigmoid": "hard_sigmoid",
-    "Relu": "relu",
-    "Sigmoid": "sigmoid",
-    "Softplus": "softplus",
-    "Softsign": "softsign",
-    "Tanh": "tanh",
-}
-_DIRECTIONS = {"forward": 1, "bidirectional": 2}
-_OPTIONAL = ("hidden_size", "layout")  # What W, R and B do not need to be understood.
-_KNOWN = (
-    *("op_type", "W", "R", "B", "P", "direction", "activations", "activation_alpha"),
-    *("activation_beta", "clip", "input_forget", "linear_before_reset", *_OPTIONAL),
-)
 
 
 def load(*nodes: Mapping[str, Any]) -> BoundCell:
@@ -62,7 +56,8 @@ def load(*nodes: Mapping[str, Any]) -> BoundCell:
     Args:
         *nodes: From the inputs upwards, each a dict with the arrays W and R, maybe B
             and P, and any of the node's attributes; `op_type` may be among them. Those
-            that are left out have ONNX's defaults: of a GRU `linear_before_reset=0`.
+            that are left out have ONNX's defaults: of a GRU `linear_before_reset=0`. A
+            list of nodes, as `save` gives it, is fine as well.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
@@ -158,42 +153,46 @@ def _layers(
     where: str, nodes: Sequence[Any], direction: str, other: str
 ) -> list[tuple[Layer, ...]]:
     """For each node the layers of its directions, which are those of `direction`."""
+    nodes = spread(nodes)
     if not nodes:
         raise ValueError(f"{where}: `nodes` must be at least one, got none.")
     layers, depth = [], None
     for i, node in enumerate(nodes):
         name = f"nodes[{i}]"
-        _check_node(where, name, node)
-        w = as_numpy(
-            where,
-            f"{name}['W']",
-            pick(f"{where}: {name}", node, "W"),
-            (None, None, depth),
-        )
-        _check_direction(where, name, node, w, direction, other)
-        layers.append(_both(where, name, node, w))
+        check_node(where, name, node)
+        get = _getter(where, name, node)
+        w = get("W", None, None, depth)
+        check_direction(where, name, node, w, direction, other)
+        layers.append(_both(where, name, node, get, w))
         depth = sum(layer.units for layer in layers[-1])
     return layers
 
 
+def _getter(
+    where: str, name: str, node: Mapping[str, Any]
+) -> Callable[..., np.ndarray]:
+    """`get(key, *shape)` for the arrays of a node."""
+    read = reader(where)
+    find = lambda key: pick(f"{where}: {name}", node, key)
+    return lambda key, *shape: read(f"{name}['{key}']", find(key), shape)
+
+
 def _both(
-    where: str, name: str, node: Mapping[str, Any], w: np.ndarray
+    where: str,
+    name: str,
+    node: Mapping[str, Any],
+    get: Callable[..., np.ndarray],
+    w: np.ndarray,
 ) -> tuple[Layer, ...]:
     """The layer of each direction of a node."""
-
-    def get(key: str, *shape: int) -> np.ndarray:
-        return as_numpy(where, f"{name}['{key}']", node[key], shape)
-
     count, rows, _ = w.shape
-    r = as_numpy(
-        where, f"{name}['R']", pick(f"{where}: {name}", node, "R"), (count, rows, None)
-    )
+    r = get("R", count, rows, None)
     units = r.shape[-1]
-    kind = _kind(where, name, node, r)
+    kind = kind_of_node(where, name, node, r)
     has_bias, has_peepholes = (node.get(key) is not None for key in "BP")
     b = get("B", count, 2 * rows) if has_bias else np.zeros((count, 2 * rows), r.dtype)
     p = get("P", count, 3 * units) if has_peepholes else [None] * count
-    activations = _activations(where, name, node, kind, count)
+    activations = read_activations(where, name, node, kind, count)
     each = zip(w, r, b, p, activations, strict=True)
     return tuple(_layer(kind, *arrays) for arrays in each)
 
@@ -215,102 +214,6 @@ def _layer(
     return Layer(
         kind, turn(w), turn(r), bias, state_bias, peepholes, activation=activation
     )
-
-
-def _check_node(where: str, name: str, node: Any) -> None:
-    check_mapping(where, name, node)
-    for key in node:
-        if key not in _KNOWN:
-            raise ValueError(
-                f"{where}: `{name}[{key!r}]` is not known. A node may have "
-                f"{', '.join(_KNOWN)}."
-            )
-    for key in ("clip", "input_forget", "activation_alpha", "activation_beta"):
-        value = node.get(key)
-        says_nothing = not np.size(value) or (key == "input_forget" and not value)
-        if value is not None and not says_nothing:
-            raise ValueError(
-                f"{where}: `{name}['{key}']` must be left out, got {value!r}. No cell "
-                "does the like."
-            )
-
-
-def _check_direction(
-    where: str,
-    name: str,
-    node: Mapping[str, Any],
-    w: np.ndarray,
-    wanted: str,
-    other: str,
-) -> None:
-    direction = node.get("direction", "bidirectional" if len(w) == 2 else "forward")
-    if direction == "reverse":
-        raise ValueError(
-            f"{where}: `{name}['direction']` must be forward or bidirectional, got "
-            "'reverse'. Load it as 'forward', and turn its inputs and outputs around."
-        )
-    if direction not in _DIRECTIONS:
-        raise ValueError(
-            f"{where}: `{name}['direction']` must be forward or bidirectional, got "
-            f"{describe(direction)}."
-        )
-    if len(w) != _DIRECTIONS[direction]:
-        raise ValueError(
-            f"{where}: `{name}['W']` must have {_DIRECTIONS[direction]} as its first "
-            f"axis, for the direction {direction!r}, got {describe(w)}."
-        )
-    if direction != wanted:
-        raise ValueError(
-            f"{where}: `{name}` must be {wanted}, got {direction}. Use `{other}`."
-        )
-
-
-def _kind(where: str, name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
-    _, rows, units = r.shape
-    kind = kind_of(where, f"{name}['R']", rows, units, r)
-    wanted = node.get("op_type", kind)
-    if wanted != kind:
-        raise ValueError(
-            f"{where}: `{name}['R']` must be of the operator {wanted}, got that of "
-            f"{kind}, {describe(r)}."
-        )
-    for key, owner in (("P", LSTM), ("linear_before_reset", GRU)):
-        if node.get(key) is not None and kind != owner:
-            raise ValueError(
-                f"{where}: `{name}['{key}']` is of {owner}, got it of {kind}."
-            )
-    if node.get("hidden_size", units) != units:
-        raise ValueError(
-            f"{where}: `{name}['hidden_size']` must be {units}, as `R` has it, got "
-            f"{node['hidden_size']}."
-        )
-    return GRU_AFTER if node.get("linear_before_reset") else kind
-
-
-def _activations(
-    where: str, name: str, node: Mapping[str, Any], kind: str, count: int
-) -> list[str]:
-    """The activation of each direction, whose gates are sigmoids."""
-    given = node.get("activations")
-    if given is None:
-        return ["tanh"] * count
-    given = [each.decode() if isinstance(each, bytes) else each for each in given]
-    size = len(_spelled(kind, "Tanh"))
-    own = given[size - 1 :: size]
-    spelled = [each for one in own for each in _spelled(kind, one)]
-    if given != spelled or len(own) != count or not set(own) <= set(_ACTIVATIONS):
-        wanted = ", ".join(_spelled(kind, "activation"))
-        raise ValueError(
-            f"{where}: `{name}['activations']` must be {wanted} for each direction, "
-            f"with one activation of {', '.join(_ACTIVATIONS)}, got {given}."
-        )
-    return [_ACTIVATIONS[one] for one in own]
-
-
-def _spelled(kind: str, activation: str) -> list[str]:
-    """The attribute `activations` of one direction."""
-    gates = [] if kind == RNN else ["Sigmoid"]
-    return gates + [activation] * (2 if kind == LSTM else 1)
 
 
 def _node(
@@ -344,7 +247,7 @@ def _node(
     node["activations"] = [
         spelled
         for each in zip(names, layers, strict=True)
-        for spelled in _spelled(layer.kind, _activation(where, *each))
+        for spelled in spell(layer.kind, activation_name(where, *each))
     ]
     if node["op_type"] == "GRU":
         node["linear_before_reset"] = int(layer.kind == GRU_AFTER)
@@ -360,15 +263,3 @@ def _peepholes(where: str, name: str, layer: Layer) -> np.ndarray | None:
     if layer.peepholes is None:
         return None
     return blocks(np.concatenate(layer.peepholes), "ifo", _PEEPHOLES)
-
-
-def _activation(where: str, name: str, layer: Layer) -> str:
-    activation = resolve_activation(where, layer.activation)
-    for theirs, ours in _ACTIVATIONS.items():
-        if resolve_activation(where, ours) is activation:
-            return theirs
-    raise ValueError(
-        f"{where}: `{name}` must have an activation of ONNX, "
-        f"{', '.join(_ACTIVATIONS.values())}, got "
-        f"{getattr(activation, '__name__', activation)}."
-    )

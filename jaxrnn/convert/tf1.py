@@ -26,9 +26,10 @@ from .._cells._lstm import LSTMCell
 from .._errors import describe
 from .._typing import Params
 from .._wrappers._multi_rnn import MultiRNNCell
-from ._counterparts import check_mapping, check_names
-from ._layer import as_numpy, pick
+from ._counterparts import check_names
+from ._own import check_bound, parts, read_params
 from ._pairs import check_list
+from ._weights import check_mapping, check_string, pick, reader
 
 _CELLS = {
     "basic_rnn_cell": BasicRNNCell,
@@ -96,8 +97,8 @@ def load(
         >>> cell = jaxrnn.convert.tf1.load(variables)
         >>> cell.cell.forget_bias, cell.state_size
         (1.0, LSTMStateTuple(c=5, h=5))
-        >>> list(jaxrnn.convert.tf1.save(cell, "encoder/rnn"))
-        ['encoder/rnn/lstm_cell/kernel', 'encoder/rnn/lstm_cell/bias']
+        >>> sorted(jaxrnn.convert.tf1.save(cell, "encoder/rnn"))
+        ['encoder/rnn/lstm_cell/bias', 'encoder/rnn/lstm_cell/kernel']
     """
     where = "convert.tf1.load"
     hyper = _Hyper(forget_bias, activation, cell_clip, proj_clip)
@@ -163,8 +164,10 @@ def load_bidirectional(
 def save(cell: BoundCell, scope: str = "rnn") -> dict[str, np.ndarray]:
     """The variables of a cell: their names in a graph, without ":0", and arrays.
 
-    In the graph, `variable.load(arrays[variable.op.name], session)` sets them. Give its
-    cells the forget bias, the activation and the clips of these.
+    In the graph, `variable.load(arrays[variable.op.name], session)` sets them.
+
+    Forget bias, activation and clips are not among them: give them to the cells there,
+    and to `load`, or both run with tanh, a forget bias of 1 and no clips.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
@@ -174,7 +177,9 @@ def save(cell: BoundCell, scope: str = "rnn") -> dict[str, np.ndarray]:
     Raises:
         TypeError: If it is no such cell with its parameters.
     """
-    return _variables("convert.tf1.save", "cell", cell, scope)
+    where = "convert.tf1.save"
+    check_string(where, "scope", scope)
+    return _variables(where, "cell", cell, scope)
 
 
 def save_bidirectional(
@@ -194,6 +199,7 @@ def save_bidirectional(
         ValueError: If there is not one of each for each layer.
     """
     where, made = "convert.tf1.save_bidirectional", {}
+    check_string(where, "scope", scope)
     check_list(where, "cells_fw", cells_fw)
     check_list(where, "cells_bw", cells_bw)
     check_same_depth(where, cells_fw, cells_bw)
@@ -207,6 +213,7 @@ def save_bidirectional(
 
 def _below(where: str, variables: Any, scope: str) -> dict[str, Any]:
     """What lies in the scope, under the names that it has there."""
+    check_string(where, "scope", scope)
     if hasattr(variables, "get_variable_to_shape_map"):  # A checkpoint's reader
         names, get = variables.get_variable_to_shape_map(), variables.get_tensor
     else:
@@ -298,6 +305,7 @@ def _cell(
     """A cell with its parameters, held to the shapes that it asks for."""
     make, last = _CELLS[kind], "bias"
     full = {f"{place}/{name}": value for name, value in weights.items()}
+    read = reader(where)
     if make is GRUCell:
         last = "candidate/bias"
     elif make is CudnnCompatibleGRUCell:
@@ -305,7 +313,7 @@ def _cell(
 
     def get(name: str, *shape: int | None) -> np.ndarray:
         name = f"{place}/{name}"
-        return as_numpy(where, name, pick(where, full, name), shape)
+        return read(name, pick(where, full, name), shape)
 
     size = get(last, None).shape[0]
     options: dict[str, Any] = {"activation": hyper.activation}
@@ -314,7 +322,7 @@ def _cell(
         if rest:
             raise ValueError(
                 f"{where}: `{place}/bias` must have 4 blocks of one size, got "
-                f"{describe(get('bias'))}."
+                f"{describe(weights['bias'])}."
             )
         free = kind == "cudnn_compatible_lstm_cell"
         options["forget_bias"] = 0.0 if free else hyper.forget_bias
@@ -328,10 +336,10 @@ def _cell(
     cell = make(size, **options)
     first = "gates/kernel" if "gates/kernel" in weights else "kernel"
     depth = get(first, None, None).shape[0] - outputs
-    if depth < 0:
+    if depth < 1:
         raise ValueError(
             f"{where}: `{place}/{first}` must have a row for each input and each of "
-            f"{outputs} of the state, got {describe(get(first))}."
+            f"{outputs} of the state, got {describe(weights[first])}."
         )
     specs = _flat(cell.param_specs(depth))
     check_names(where, place, weights, specs)
@@ -356,28 +364,16 @@ def _check_clips(where: str, hyper: _Hyper, cells: Sequence[BoundCell]) -> None:
 
 
 def _variables(where: str, name: str, cell: Any, scope: str) -> dict[str, np.ndarray]:
-    if not isinstance(cell, BoundCell):
-        raise TypeError(
-            f"{where}: `{name}` must be a cell with its parameters, "
-            f"`cell.bind(params)`, got {describe(cell)}."
-        )
+    check_bound(where, name, cell)
     if isinstance(cell.cell, MultiRNNCell):
         made = {}
-        for i, (each, owner) in enumerate(
-            zip(cell.cell.cells, cell.cell.owners, strict=True)
-        ):
-            own = each.bind(cell.params[f"cell_{owner}"])
+        for i, (own, each) in enumerate(parts(name, cell)):
             place = _join(scope, f"{_STACK}/cell_{i}")
-            made |= _variables(where, f"{name}.cells[{i}]", own, place)
+            made |= _variables(where, own, each, place)
         return made
-    if type(cell.cell) not in _NAMES:
-        raise TypeError(
-            f"{where}: `{name}` must be a BasicRNNCell, BasicLSTMCell, LSTMCell, "
-            "GRUCell, CudnnCompatibleGRUCell or a MultiRNNCell of these, got "
-            f"{cell.cell!r}. Of a wrapper convert the cell within."
-        )
+    params = read_params(where, name, cell)
     place = _join(scope, _NAMES[type(cell.cell)])
-    return {f"{place}/{k}": np.asarray(v) for k, v in _flat(cell.params).items()}
+    return {f"{place}/{key}": array for key, array in _flat(params).items()}
 
 
 def _flat(tree: Any, name: str = "") -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from .._activations import relu, resolve_activation, tanh
 from .._bound import BoundCell
 from .._errors import describe
-from ._counterparts import check_mapping, check_resets
+from ._counterparts import check_resets
 from ._layer import (
     GATES,
     GRU,
@@ -25,12 +25,11 @@ from ._layer import (
     LSTM,
     RNN,
     Layer,
-    as_numpy,
     bind,
     blocks,
-    pick,
 )
 from ._pairs import kind_of, merge_biases, split_biases, unbind_both, unbind_named
+from ._weights import check_mapping, check_string, pick, reader
 
 # The blocks of rows, under the names of `GATES`.
 _ORDER = {RNN: "c", GRU_AFTER: "ruc", LSTM: "ifjo"}
@@ -114,8 +113,9 @@ def save(cell: BoundCell, prefix: str = "") -> dict[str, np.ndarray]:
 
     `module.load_state_dict({k: torch.from_numpy(v) for k, v in save(cell).items()})`
     takes them, for a module with biases and, if it is an `nn.RNN`, the `nonlinearity`
-    of the cell; arrays of bfloat16 by way of float32. All of a bias is in `bias_ih`,
-    with the forget bias; what a reset gate multiplies is in `bias_hh`.
+    of the cell, which `load` is given again; arrays of bfloat16 by way of float32. All
+    of a bias is in `bias_ih`, with the forget bias; what a reset gate multiplies is in
+    `bias_hh`.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or
@@ -159,6 +159,9 @@ def _layers(
 ) -> list[tuple[Layer, ...]]:
     """For each layer those of its one or two directions."""
     check_mapping(where, "state_dict", state_dict)
+    check_string(where, "prefix", prefix)
+    for key in state_dict:
+        check_string(where, "key of state_dict", key)
     own = {k: v for k, v in state_dict.items() if k.startswith(prefix)}
     found = _matches(where, own, prefix)
     if not found:
@@ -203,10 +206,11 @@ def _layer(
 
     `name` has a place for "weight_ih" and so on; `given` are those of any layer.
     """
+    read = reader(where)
 
     def get(what: str, *shape: int | None) -> np.ndarray:
         full = name.format(what)
-        return as_numpy(where, full, pick(where, own, full), shape)
+        return read(full, pick(where, own, full), shape)
 
     state, projection = get("weight_hh", None, None), None
     rows, units = state.shape
@@ -250,6 +254,7 @@ def _state_dict(
     where: str, layers: Sequence[tuple[tuple[str, Layer], ...]], prefix: str
 ) -> dict[str, np.ndarray]:
     """All weights of layers, each with the name of either direction."""
+    check_string(where, "prefix", prefix)
     for pair in layers:
         for name, layer in pair:
             _check(where, name, layer)

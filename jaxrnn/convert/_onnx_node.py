@@ -1,0 +1,157 @@
+"""The attributes of ONNX's recurrent nodes: which there are, and what cells can do."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from .._activations import resolve_activation
+from .._errors import describe
+from ._layer import GRU, GRU_AFTER, LSTM, RNN, Layer
+from ._pairs import kind_of
+from ._weights import check_mapping
+
+# Those of ONNX that cells have, under the names there, if alpha and beta are not given.
+_ACTIVATIONS = {
+    "Elu": "elu",
+    "HardSigmoid": "hard_sigmoid",
+    "Relu": "relu",
+    "Sigmoid": "sigmoid",
+    "Softplus": "softplus",
+    "Softsign": "softsign",
+    "Tanh": "tanh",
+}
+_DIRECTIONS = {"forward": 1, "bidirectional": 2}
+_OPTIONAL = ("hidden_size", "layout")  # What W, R and B do not need to be understood.
+_KNOWN = (
+    *("op_type", "W", "R", "B", "P", "direction", "activations", "activation_alpha"),
+    *("activation_beta", "clip", "input_forget", "linear_before_reset", *_OPTIONAL),
+)
+
+
+def check_node(where: str, name: str, node: Any) -> None:
+    """Raises TypeError for no dict, ValueError for an attribute that no cell has."""
+    check_mapping(where, name, node)
+    for key in node:
+        if key not in _KNOWN:
+            raise ValueError(
+                f"{where}: `{name}[{key!r}]` is not known. A node may have "
+                f"{', '.join(_KNOWN)}."
+            )
+    for key in ("clip", "input_forget", "activation_alpha", "activation_beta"):
+        value = node.get(key)
+        says_nothing = not np.size(value) or (key == "input_forget" and not value)
+        if value is not None and not says_nothing:
+            raise ValueError(
+                f"{where}: `{name}['{key}']` must be left out, got {value!r}. No cell "
+                "does the like."
+            )
+
+
+def check_direction(
+    where: str,
+    name: str,
+    node: Mapping[str, Any],
+    w: np.ndarray,
+    wanted: str,
+    other: str,
+) -> None:
+    """Raises ValueError unless a node runs the wanted way; `other` is for another."""
+    by_shape = "bidirectional" if len(w) == 2 else "forward"
+    direction = _text(node.get("direction", by_shape))
+    if direction == "reverse":
+        raise ValueError(
+            f"{where}: `{name}['direction']` must be forward or bidirectional, got "
+            "'reverse'. Load it as 'forward', and turn its inputs and outputs around."
+        )
+    if direction not in tuple(_DIRECTIONS):
+        raise ValueError(
+            f"{where}: `{name}['direction']` must be forward or bidirectional, got "
+            f"{describe(direction)}."
+        )
+    if len(w) != _DIRECTIONS[direction]:
+        raise ValueError(
+            f"{where}: `{name}['W']` must have {_DIRECTIONS[direction]} as its first "
+            f"axis, for the direction {direction!r}, got {describe(w)}."
+        )
+    if direction != wanted:
+        raise ValueError(
+            f"{where}: `{name}` must be {wanted}, got {direction}. Use `{other}`."
+        )
+
+
+def kind_of_node(where: str, name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
+    """That of a `Layer`, which the shape of R and the attributes must agree on."""
+    _, rows, units = r.shape
+    kind = kind_of(where, f"{name}['R']", rows, units, r)
+    wanted = _text(node.get("op_type", kind))
+    if wanted != kind:
+        raise ValueError(
+            f"{where}: `{name}['R']` must be of the operator {wanted}, got that of "
+            f"{kind}, {describe(r)}."
+        )
+    for key, owner in (("P", LSTM), ("linear_before_reset", GRU)):
+        if node.get(key) is not None and kind != owner:
+            raise ValueError(
+                f"{where}: `{name}['{key}']` is of {owner}, got it of {kind}."
+            )
+    if node.get("hidden_size", units) != units:
+        raise ValueError(
+            f"{where}: `{name}['hidden_size']` must be {units}, as `R` has it, got "
+            f"{node['hidden_size']}."
+        )
+    after = node.get("linear_before_reset") or 0
+    if after not in (0, 1):
+        raise ValueError(
+            f"{where}: `{name}['linear_before_reset']` must be 0 or 1, got {after!r}."
+        )
+    return GRU_AFTER if after else kind
+
+
+def read_activations(
+    where: str, name: str, node: Mapping[str, Any], kind: str, count: int
+) -> list[str]:
+    """The activation of each direction, whose gates are sigmoids."""
+    given = node.get("activations")
+    if given is None:
+        return ["tanh"] * count
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise TypeError(
+            f"{where}: `{name}['activations']` must be a list of names, got "
+            f"{describe(given)}."
+        )
+    given = list(map(_text, given))
+    size = len(spell(kind, "Tanh"))
+    own = given[size - 1 :: size]
+    spelled = [each for one in own for each in spell(kind, one)]
+    if given != spelled or len(own) != count or not set(own) <= set(_ACTIVATIONS):
+        wanted = ", ".join(spell(kind, "activation"))
+        raise ValueError(
+            f"{where}: `{name}['activations']` must be {wanted} for each direction, "
+            f"with one activation of {', '.join(_ACTIVATIONS)}, got {given}."
+        )
+    return [_ACTIVATIONS[one] for one in own]
+
+
+def spell(kind: str, activation: str) -> list[str]:
+    """The attribute `activations` of one direction."""
+    gates = [] if kind == RNN else ["Sigmoid"]
+    return gates + [activation] * (2 if kind == LSTM else 1)
+
+
+def activation_name(where: str, name: str, layer: Layer) -> str:
+    """ONNX's name of a layer's activation."""
+    activation = resolve_activation(where, layer.activation)
+    for theirs, ours in _ACTIVATIONS.items():
+        if resolve_activation(where, ours) is activation:
+            return theirs
+    raise ValueError(
+        f"{where}: `{name}` must have an activation of ONNX, "
+        f"{', '.join(_ACTIVATIONS.values())}, got "
+        f"{getattr(activation, '__name__', activation)}."
+    )
+
+
+def _text(value: Any) -> Any:
+    """A string attribute, which protocol buffers have as bytes."""
+    return value.decode() if isinstance(value, bytes) else value

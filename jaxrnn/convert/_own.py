@@ -1,0 +1,91 @@
+"""Our cells with their parameters, as `save` gets them."""
+
+from typing import Any
+
+import jax
+
+from .._bound import BoundCell
+from .._cells._basic_lstm import BasicLSTMCell
+from .._cells._basic_rnn import BasicRNNCell
+from .._cells._cudnn_compatible_gru import CudnnCompatibleGRUCell
+from .._cells._gru import GRUCell
+from .._cells._lstm import LSTMCell
+from .._errors import describe
+from .._trees import named_leaves
+from .._typing import Params
+from ._weights import check_mapping, reader
+
+_CELLS = (BasicRNNCell, BasicLSTMCell, LSTMCell, GRUCell, CudnnCompatibleGRUCell)
+
+
+def check_bound(where: str, name: str, cell: Any) -> None:
+    """Raises TypeError unless it is a cell with arrays for parameters."""
+    if not isinstance(cell, BoundCell):
+        is_module = hasattr(cell, "get_cells") or hasattr(cell, "cells_of")
+        fix = " A module has `get_cells()`, or `cells_of(variables)`."
+        raise TypeError(
+            f"{where}: `{name}` must be a cell with its parameters, "
+            f"`cell.bind(params)`, got {describe(cell)}.{fix if is_module else ''}"
+        )
+    is_variable = lambda leaf: hasattr(leaf, "get_value")
+    leaves = jax.tree.leaves(cell.params, is_leaf=is_variable)
+    if any(map(is_variable, leaves)):
+        raise TypeError(
+            f"{where}: `{name}` must have arrays for parameters, got variables of nnx. "
+            "`nnx.as_pure` makes a dict of arrays; a module has `get_cells()`."
+        )
+    check_mapping(where, f"{name}.params", cell.params)
+
+
+def parts(name: str, stack: BoundCell) -> list[tuple[str, BoundCell]]:
+    """The cells of a bound `MultiRNNCell`, with the names that messages give them."""
+    # One cell at two places has its parameters under the first.
+    places = zip(stack.cell.cells, stack.cell.owners, strict=True)
+    return [
+        (f"{name}.cells[{i}]", each.bind(stack.params.get(f"cell_{owner}", {})))
+        for i, (each, owner) in enumerate(places)
+    ]
+
+
+def read_params(where: str, name: str, bound: BoundCell) -> Params:
+    """The parameters of a single cell as NumPy's arrays, as the cell asks for them.
+
+    Raises:
+        TypeError: If the cell has no counterpart elsewhere, as one of a class of one's
+            own; if its parameters are no floating arrays of one dtype.
+        ValueError: If a parameter is missing, not known, or of the wrong shape.
+    """
+    cell = bound.cell
+    if type(cell) not in _CELLS:
+        raise TypeError(
+            f"{where}: `{name}` must be a BasicRNNCell, BasicLSTMCell, LSTMCell, "
+            "GRUCell, CudnnCompatibleGRUCell or a MultiRNNCell of these, got "
+            f"{cell!r}. Of a wrapper convert the cell within."
+        )
+    given, wanted = _named(bound.params), _named(cell.param_specs(1))
+    if given.keys() != wanted.keys():
+        raise ValueError(
+            f"{where}: `{name}` must have {', '.join(sorted(wanted))}, got "
+            f"{', '.join(sorted(given)) or 'nothing'}."
+        )
+    first = (
+        "params['gates']['kernel']" if "gates" in bound.params else "params['kernel']"
+    )
+    shape = getattr(given[first], "shape", ()) or wanted[first].shape
+    depth = shape[0] - cell.output_size
+    if depth < 1:
+        raise ValueError(
+            f"{where}: `{name}.{first}` must have a row for each input and each of "
+            f"{cell.output_size} of the state, got {describe(given[first])}."
+        )
+    specs, read = cell.param_specs(depth), reader(where)
+    arrays = [
+        read(f"{name}.{key}", given[key], spec.shape)
+        for key, spec in _named(specs).items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(specs), arrays)
+
+
+def _named(params: Params) -> dict[str, Any]:
+    is_list = lambda x: isinstance(x, list | tuple)  # No array, but one weight.
+    return dict(named_leaves("params", params, is_list))

@@ -1,0 +1,196 @@
+"""What holds for the weights of every library."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from convert_checks import bound, same_bits, same_cell
+
+from jaxrnn import (
+    BasicRNNCell,
+    CudnnCompatibleGRUCell,
+    DropoutWrapper,
+    GRUCell,
+    LSTMCell,
+    MultiRNNCell,
+    convert,
+)
+
+UNITS = 4
+FREE = LSTMCell(UNITS, forget_bias=0)  # What most libraries have.
+# A cell for each way in which a library keeps weights, as `load` gives it.
+CELLS = {
+    "equinox": FREE,
+    "equinox_gru": CudnnCompatibleGRUCell(UNITS),
+    "haiku": LSTMCell(UNITS),
+    "haiku_gru": GRUCell(UNITS),
+    "keras": FREE,
+    "keras_gru": CudnnCompatibleGRUCell(UNITS),
+    "linen": FREE,
+    "nnx": FREE,
+    "nnx_rnn": BasicRNNCell(UNITS),
+    "onnx": LSTMCell(UNITS, forget_bias=0, use_peepholes=True),
+    "tf1": LSTMCell(UNITS, num_proj=2),
+    "tf1_gru": CudnnCompatibleGRUCell(UNITS),
+    "torch": LSTMCell(UNITS, forget_bias=0, num_proj=2),
+    "torch_gru": CudnnCompatibleGRUCell(UNITS),
+}
+LIBRARIES = convert.__all__
+BOTH_WAYS = [n for n in LIBRARIES if hasattr(getattr(convert, n), "load_bidirectional")]
+every_cell = pytest.mark.parametrize("name", CELLS)
+every_library = pytest.mark.parametrize("name", LIBRARIES)
+
+
+def library(name):
+    return getattr(convert, name.split("_")[0])
+
+
+@every_cell
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16])
+def test_narrow_weights_stay_as_they_are(name, dtype):
+    cell = bound(CELLS[name], dtype)
+    same_cell(library(name).load(library(name).save(cell)), cell)
+
+
+@every_library
+def test_load_takes_what_save_gives_of_layers(name):
+    added = 1.0 if name in ("haiku", "tf1") else 0.0
+    cells = [LSTMCell(units, forget_bias=added) for units in (UNITS, UNITS)]
+    cell = bound(MultiRNNCell(cells))
+    same_cell(library(name).load(library(name).save(cell)), cell)
+
+
+@pytest.mark.parametrize("name", BOTH_WAYS)
+def test_load_takes_what_save_gives_of_two_directions(name):
+    cells = [(bound(FREE), bound(FREE, depth=2 * UNITS, seed=i)) for i in range(2)]
+    again = library(name).load_bidirectional(library(name).save_bidirectional(*cells))
+    for got, want in zip(again, cells, strict=True):
+        same_bits([cell.params for cell in got], [cell.params for cell in want])
+
+
+@pytest.mark.parametrize("name", ["keras", "linen", "nnx", "tf1"])
+def test_an_activation_comes_back_if_load_is_told(name):
+    cell = bound(BasicRNNCell(UNITS, activation="relu"))
+    saved = library(name).save(cell)
+    same_cell(library(name).load(saved, activation="relu"), cell)
+    assert library(name).load(saved).cell == BasicRNNCell(UNITS)
+
+
+# Refusals.
+
+
+def is_array(leaf):
+    return isinstance(leaf, np.ndarray)
+
+
+@every_cell
+def test_weights_of_two_dtypes(name):
+    """Each weight by itself."""
+    leaves, tree = jax.tree.flatten(library(name).save(bound(CELLS[name])))
+    for i in [i for i, leaf in enumerate(leaves) if is_array(leaf)]:
+        changed = [*leaves[:i], leaves[i].astype(np.float32), *leaves[i + 1 :]]
+        with pytest.raises(TypeError, match=r"must be float.*, as `.*` is, got float"):
+            library(name).load(tree.unflatten(changed))
+
+
+@every_cell
+def test_weights_of_no_units(name):
+    def emptied(leaf):
+        if not is_array(leaf):
+            return leaf
+        sizes = [size if size % UNITS else 0 for size in leaf.shape]
+        return np.zeros(sizes)
+
+    weights = jax.tree.map(emptied, library(name).save(bound(CELLS[name])))
+    with pytest.raises(ValueError, match=r"load: `.+` must not be empty, got float64"):
+        library(name).load(weights)
+
+
+@pytest.mark.parametrize("name", [n for n in LIBRARIES if n != "keras"])
+def test_names_that_are_no_strings(name):
+    with pytest.raises((TypeError, ValueError), match=rf"convert\.{name}\.load: .*1"):
+        library(name).load({1: np.ones((3, 4))})
+
+
+@pytest.mark.parametrize("name", ["tf1", "torch", "haiku"])
+def test_where_weights_lie_is_a_string(name):
+    cell = bound(CELLS[name])
+    saved = library(name).save(cell)
+    for call in (library(name).load, library(name).save):
+        with pytest.raises(
+            TypeError, match=r"must be a (string|module's name).* got 3"
+        ):
+            call(saved if call is library(name).load else cell, 3)
+
+
+class OfOnesOwn(LSTMCell):
+    """What it computes, nobody knows."""
+
+
+KERNEL, BIAS = np.ones((7, 16)), np.ones(16)
+WRONG = {
+    "none": (TypeError, r"`cell\.params` must be a dict", None),
+    "missing": (
+        ValueError,
+        r"`cell` must have params\['bias'\], .* got",
+        {"kernel": 1},
+    ),
+    "list": (
+        TypeError,
+        r"`cell\.params\['kernel'\]` must be an array, got list",
+        {"kernel": [[1.0]], "bias": BIAS},
+    ),
+    "integers": (
+        TypeError,
+        r"`cell\.params\['bias'\]` must be floating, got int64\[16\]",
+        {"kernel": KERNEL, "bias": BIAS.astype(int)},
+    ),
+    "columns": (
+        ValueError,
+        r"`cell\.params\['kernel'\]` must have shape \[7, 16\], got float64\[7, 15\]",
+        {"kernel": np.ones((7, 15)), "bias": BIAS},
+    ),
+    "rows": (
+        ValueError,
+        r"`cell\.params\['kernel'\]` must have a row for each input and each of 4 of "
+        r"the state, got float64\[4, 16\]",
+        {"kernel": np.ones((4, 16)), "bias": BIAS},
+    ),
+    "bias": (
+        ValueError,
+        r"`cell\.params\['bias'\]` must have shape \[16\], got float64\[1, 16\]",
+        {"kernel": KERNEL, "bias": BIAS[None]},
+    ),
+    "dtypes": (
+        TypeError,
+        r"`cell\.params\['kernel'\]` must be float32, as `cell\.params\['bias'\]` is",
+        {"kernel": KERNEL, "bias": BIAS.astype(np.float32)},
+    ),
+}
+
+
+@every_library
+@pytest.mark.parametrize("case", WRONG)
+def test_parameters_that_are_not_those_of_the_cell(name, case):
+    error, message, params = WRONG[case]
+    with pytest.raises(error, match=rf"convert\.{name}\.save: {message}"):
+        library(name).save(FREE.bind(params))
+
+
+@every_library
+def test_parameters_of_a_stack_that_lacks_some(name):
+    cell = bound(MultiRNNCell([FREE, LSTMCell(UNITS)]))
+    for params, error, place in (
+        ({"cell_0": cell.params["cell_0"]}, ValueError, r"cell\.cells\[1\]"),
+        ({"cell_0": 3, "cell_1": 3}, TypeError, r"cell\.cells\[0\]\.params"),
+        (3, TypeError, r"cell\.params"),
+    ):
+        with pytest.raises(error, match=rf"save: `{place}` must"):
+            library(name).save(cell.cell.bind(params))
+
+
+@every_library
+@pytest.mark.parametrize("cell", [OfOnesOwn(UNITS), DropoutWrapper(FREE)])
+def test_cells_that_are_not_known(name, cell):
+    with pytest.raises(TypeError, match=r"`cell` must be a BasicRNNCell, .* got"):
+        library(name).save(bound(cell))
