@@ -37,6 +37,7 @@ from ._cells._lstm import LSTMCell as LSTMCell
 from ._cells._lstm_state import LSTMStateTuple as LSTMStateTuple
 from ._data_windows import Window as Window, windows as windows
 from ._dynamic_rnn import dynamic_rnn as dynamic_rnn
+from ._explain import Explanation as Explanation, explain as explain
 from ._memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
 from ._packed_rnn import packed_rnn as packed_rnn
 from ._packed_windows import PackedWindow as PackedWindow

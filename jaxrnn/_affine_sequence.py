@@ -16,7 +16,6 @@ from typing import Any
 
 from ._affine_rule import Rule
 from ._differentiable import differentiable
-from ._kernel_rule import KernelRule
 from ._phases import by_length, may_sort
 from ._steps import Steps
 from ._transposable import dense, transposable
@@ -37,7 +36,7 @@ def affine_sequence(
         history: Whether the outputs are pairs of output and new state.
     """
     if steps.kernel is not None:
-        rule = KernelRule(cell, history, steps.kernel)
+        rule = steps.kernel.rule(cell, history)
         rule.check(params, xs, state, steps)
         return _run(rule, params, xs, state, steps)
     run = functools.partial(_run, Rule(cell, history), params)

@@ -32,7 +32,7 @@ def forward_step(
     alive: Array,
     weights: list[Array],
     small: Params,
-    shares: list[Array | None],
+    shares: list[Any],
     state: PyTree,
 ) -> tuple[PyTree, PyTree, list[Array]]:
     """`(output, new_state, zs)` of rows of which some are alive.
@@ -48,11 +48,10 @@ def forward_step(
     """
 
     def product(k: int, stage: Any, *given: Any) -> Array:
-        operand, share = given[2], shares[k]
-        if not stage.rows:
-            return share
-        z = _dot(operand, weights[k])
-        return z if share is None else z + share
+        terms = [shares[k]] if stage.takes_inputs else []
+        if stage.rows:
+            terms.append(_dot(given[2], weights[k]))
+        return sum(terms[1:], terms[0])
 
     shares = only(alive, shares)
     output, after, zs, _ = cell.chain(product, small, None, state)

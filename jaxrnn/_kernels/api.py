@@ -1,33 +1,45 @@
 """Which kernel runs a loop."""
 
+import importlib
 from typing import Any
 
 from .._errors import describe
-from .pallas_mosaic_tpu import PallasMosaicTPU
+from ._kernel import Kernel
 
-# What a driver takes as `implementation`. None of the kernels has been measured on its
-# hardware yet, so that none is chosen by itself.
-IMPLEMENTATIONS = {"xla": None, "pallas_mosaic_tpu": PallasMosaicTPU()}
+# What a driver takes as `implementation`, and where the kernel is; it is imported when
+# it is asked for. None of them has been measured on its hardware yet, so that none is
+# chosen by itself.
+KERNELS = {"pallas_mosaic_tpu": "PallasMosaicTPU"}
+NAMES = ("xla", *KERNELS)
 
 
-def as_kernel(where: str, implementation: Any) -> Any:
+def as_kernel(where: str, implementation: Any) -> Kernel | None:
     """The kernel that an `implementation` names, or None for XLA's loop.
+
+    Args:
+        where: The function that asks.
+        implementation: A name; None for the best that is known; or a kernel, for those
+            who tune or test one.
 
     Raises:
         ValueError: If there is none of that name.
-        TypeError: If it is neither a name nor a kernel.
+        TypeError: If it is none of these.
     """
-    if implementation is None or isinstance(implementation, PallasMosaicTPU):
+    if implementation is None or isinstance(implementation, Kernel):
         return implementation
-    names = ", ".join(IMPLEMENTATIONS)
     if not isinstance(implementation, str):
         raise TypeError(
-            f"{where}: `implementation` must be None or one of {names}, got "
+            f"{where}: `implementation` must be None or one of {', '.join(NAMES)}, got "
             f"{describe(implementation)}."
         )
-    if implementation not in IMPLEMENTATIONS:
+    if implementation not in NAMES:
         raise ValueError(
-            f"{where}: `implementation` must be None or one of {names}, got "
+            f"{where}: `implementation` must be None or one of {', '.join(NAMES)}, got "
             f"{implementation!r}."
         )
-    return IMPLEMENTATIONS[implementation]
+    return None if implementation == "xla" else make(implementation)
+
+
+def make(name: str) -> Kernel:
+    """The kernel of that name, one of `KERNELS`."""
+    return getattr(importlib.import_module(f".{name}", __package__), KERNELS[name])()

@@ -13,46 +13,113 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from .._errors import describe
-from .._typing import Array, Params, PyTree
+from .._typing import Array, DType, Params, PyTree
+from ._kernel import Kernel
+from ._machines import MACHINES, MIB, machine_here
+from ._rule import KernelRule
 from ._step import backward_step, forward_step, in_float32
+from ._work import Work
 
 
 @dataclasses.dataclass(frozen=True)
-class PallasMosaicTPU:
+class PallasMosaicTPU(Kernel):
     """The kernels, and how they are cut.
 
     Attributes:
-        rows: The rows of a tile.
-        block: The steps of a block.
-        vmem: The bytes of VMEM that a kernel may use; None for the compiler's default.
+        machine: The kind of TPU whose VMEM they must fit; None for that of the first
+            device, or "v5e" where there is none.
+        rows: The most rows of a tile.
+        block: The most steps of a block.
         interpret: Whether they are run by Pallas's interpreter, on any device.
     """
 
-    rows: int = 128
+    rows: int = 256
     block: int = 8
-    vmem: int | None = None
     interpret: Any = False
 
-    def declines(self, cell: Any, shape: tuple, state: PyTree) -> str | None:
-        """Why it cannot run such a cell, if it cannot.
+    @property
+    def name(self) -> str:
+        """What users call it."""
+        return "pallas_mosaic_tpu"
 
-        Args:
-            cell: An `AffineCell`.
-            shape: That of the inputs, `[time, batch, depth]` or batch-major.
-            state: The initial state.
-        """
-        del cell, shape
-        for leaf in jax.tree.leaves(state):
-            if leaf.ndim != 2:
-                return f"the state must be [batch, size], got {describe(leaf)}"
-            if leaf.dtype not in (jnp.float32, jnp.bfloat16):
-                return f"it computes in float32 and bfloat16, got {describe(leaf)}"
+    @property
+    def platform(self) -> str:
+        """What it runs on."""
+        return "tpu"
+
+    def declines(self, work: Work) -> str | None:
+        """Why it cannot run that work, if it cannot."""
+        dtypes = {work.dtype, *(dtype for _, dtype in work.state)}
+        if not dtypes <= {jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)}:
+            names = ", ".join(sorted(map(str, dtypes)))
+            return f"it computes in float32 and bfloat16, got {names}"
+        if self.tile(work) is None:
+            least, memory = self.vmem(work, 8, 1), self._memory
+            return (
+                f"the matrices, {work.matrix_bytes / MIB:.1f} MiB, and the least tile "
+                f"need {least / MIB:.1f} MiB of VMEM, of which there are "
+                f"{memory / MIB:.0f}"
+            )
         return None
+
+    def says(self, work: Work) -> str:
+        """How it would run that work, which it does not decline."""
+        rows, block = self.tile(work) or (0, 0)
+        return (
+            f"{self.vmem(work, rows, block) / MIB:.1f} of "
+            f"{self._memory / MIB:.0f} MiB of VMEM, matrices "
+            f"{work.matrix_bytes / MIB:.1f}; tiles of {rows} rows, blocks of {block} "
+            "steps"
+        )
+
+    @property
+    def _memory(self) -> int:
+        """The bytes of VMEM that there are."""
+        return MACHINES[self.machine or machine_here() or "v5e"].memory
+
+    def tile(self, work: Work) -> tuple[int, int] | None:
+        """The rows of a tile and the steps of a block; None if nothing fits."""
+        memory = self._memory
+        rows = min(self.rows, work.batch)
+        while True:
+            block = min(self.block, work.time)
+            while block:
+                if self.vmem(work, rows, block) <= memory:
+                    return rows, block
+                block //= 2
+            if rows <= 8:
+                return None
+            # Rows come in eights, or in sixteens where they are of 16 bits.
+            rows = max(8, rows // 2 // 16 * 16)
+
+    def vmem(self, work: Work, rows: int, block: int) -> int:
+        """The bytes of VMEM that the larger of both kernels takes for such a tile."""
+        room = lambda sizes, dtype: sum(_padded(rows, n, dtype) for n in sizes)
+        states = sum(room([n], dtype) for n, dtype in work.state)
+        outputs = sum(room([n], dtype) for n, dtype in work.outputs)
+        columns = [columns for _, columns in work.matrices]
+        kept = room(columns, work.product_dtype) + states
+        f32 = jnp.dtype(jnp.float32)
+        forward = room(filter(None, work.shares), f32) + outputs + kept
+        backward = kept + outputs + room(columns, work.dtype)
+        whole = sum(_padded(r, c, work.dtype) for r, c in work.matrices if r)
+        whole = max(
+            whole, sum(_padded(c, r, work.dtype) for r, c in work.matrices if r)
+        )
+        whole += 2 * sum(_padded(1, n, f32) for n in work.small)
+        carried = room([n for n, _ in work.state], f32)
+        # What moves is there twice. What a step computes with lies there, too.
+        moving = 2 * (block * max(forward, backward) + 2 * states + room([1], f32))
+        return whole + moving + carried + 4 * room(columns, f32)
+
+    def rule(self, cell: Any, history: bool) -> KernelRule:
+        """How a cell's sequences are run by it."""
+        return KernelRule(cell, history, self)
 
     def forward(
         self,
         cell: Any,
+        work: Work,
         lengths: Array,
         weights: list[Array],
         small: Params,
@@ -64,6 +131,7 @@ class PallasMosaicTPU:
 
         Args:
             cell: An `AffineCell`.
+            work: The sizes.
             lengths: `[batch]`, int32.
             weights: As of `forward_step`.
             small: As of `forward_step`.
@@ -75,7 +143,7 @@ class PallasMosaicTPU:
         Returns:
             `(output, kept)` of all steps, `[time, batch, size]`, and the final state.
         """
-        tiling = self._tiling(shares)
+        tiling = self._tiling(work)
 
         def kernel(
             lengths: Any,
@@ -123,6 +191,7 @@ class PallasMosaicTPU:
     def backward(
         self,
         cell: Any,
+        work: Work,
         lengths: Array,
         turned: list[Array],
         small: Params,
@@ -134,6 +203,7 @@ class PallasMosaicTPU:
 
         Args:
             cell: An `AffineCell`.
+            work: The sizes.
             lengths: `[batch]`, int32.
             turned: As of `backward_step`.
             small: As of `backward_step`.
@@ -142,7 +212,7 @@ class PallasMosaicTPU:
             c_state: The cotangent of the final state, each leaf `[batch, size]`.
         """
         zs, _ = kept
-        tiling = dataclasses.replace(self._tiling(zs), reverse=True)
+        tiling = dataclasses.replace(self._tiling(work), reverse=True)
 
         def kernel(
             lengths: Any,
@@ -198,10 +268,10 @@ class PallasMosaicTPU:
         total = lambda c, x: jnp.sum(c, (0, 1)).astype(x.dtype)
         return c_zs, c_state, jax.tree.map(total, c_small, small)
 
-    def _tiling(self, sequences: list[Array | None]) -> "_Tiling":
-        time, batch, _ = next(x for x in sequences if x is not None).shape
-        rows = batch if batch <= self.rows else self.rows
-        return _Tiling(time, batch, min(self.block, time), rows)
+    def _tiling(self, work: Work) -> "_Tiling":
+        rows, block = self.tile(work) or (0, 0)
+        memory = self._memory
+        return _Tiling(work.time, work.batch, block, rows, memory)
 
     def _call(
         self,
@@ -225,7 +295,7 @@ class PallasMosaicTPU:
             scratch_shapes=[tiling.carries(state)],
             compiler_params=pltpu.CompilerParams(
                 dimension_semantics=("parallel", "arbitrary"),
-                vmem_limit_bytes=self.vmem,
+                vmem_limit_bytes=tiling.memory,
             ),
             interpret=self.interpret,
             name="recurrence_backward" if tiling.reverse else "recurrence",
@@ -241,6 +311,7 @@ class _Tiling:
         batch: The number of rows.
         block: The steps of a block.
         rows: The rows of a tile.
+        memory: The bytes of VMEM that there are.
         reverse: Whether the last block comes first.
     """
 
@@ -248,6 +319,7 @@ class _Tiling:
     batch: int
     block: int
     rows: int
+    memory: int
     reverse: bool = False
 
     @property
@@ -313,6 +385,12 @@ class _Tiling:
             step(i, begin + i)
 
         jax.lax.fori_loop(0, self.block, body, None)
+
+
+def _padded(rows: int, columns: int, dtype: DType) -> int:
+    """The bytes of a matrix in VMEM, in tiles of 128 columns and 32 bytes of rows."""
+    sublanes = 32 // dtype.itemsize
+    return -(-rows // sublanes) * sublanes * -(-columns // 128) * 128 * dtype.itemsize
 
 
 def _read(refs: PyTree, *index: Array) -> PyTree:

@@ -10,12 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._affine_rule import Rule, plain_product, share_of_inputs
-from ._differentiable import differentiable
-from ._sequence import DeclinedError
-from ._steps import Steps
-from ._transposable import dense
-from ._typing import Array, Params, PyTree
+from .._affine_rule import Rule, plain_product, share_of_inputs
+from .._differentiable import differentiable
+from .._sequence import DeclinedError
+from .._steps import Steps
+from .._transposable import dense
+from .._typing import Array, Params, PyTree
+from ._work import Work
 
 
 class KernelRule(Rule):
@@ -29,11 +30,19 @@ class KernelRule(Rule):
         """Raises DeclinedError with the reason, if the kernel cannot serve."""
         if self.history:
             raise DeclinedError("rows of several sequences restart within the loop")
-        if steps.time == 0 or not isinstance(xs.shape[1 - steps.axis], int):
+        if not isinstance(xs.shape[1 - steps.axis], int):
             raise DeclinedError("the number of rows is symbolic")
-        reason = self.kernel.declines(self.cell, xs.shape, state)
+        if any(leaf.ndim != 2 for leaf in jax.tree.leaves(state)):
+            raise DeclinedError("a leaf of the state is not [batch, size]")
+        if 0 in xs.shape:
+            raise DeclinedError("there are no rows, or no inputs")
+        reason = self.kernel.declines(self._work(params, xs, state, steps))
         if reason:
             raise DeclinedError(reason)
+
+    def _work(self, params: Params, xs: Array, state: PyTree, steps: Steps) -> Work:
+        inputs = jax.eval_shape(lambda xs: jnp.take(xs, 0, steps.axis), xs)
+        return Work.of(self.cell, params, steps.time, inputs, state)
 
     def run(
         self, lin: Any, steps: Steps, record: bool
@@ -73,6 +82,7 @@ class KernelRule(Rule):
 
     def _forward(self, lin: Any, steps: Steps, record: bool) -> Any:
         params, xs, state, _ = lin
+        work = self._work(params, xs, state, steps)
         xs = _time_major(steps.zero_dead(xs), steps)
         lengths = _lengths(steps, xs)
         parts = self.cell.parts(params, xs.shape[-1])
@@ -80,6 +90,7 @@ class KernelRule(Rule):
         types = jax.eval_shape(self._types, params, xs[0], state)
         (outputs, kept), final = self.kernel.forward(
             self.cell,
+            work,
             lengths,
             self._weights(parts),
             self.cell.elementwise(params),
@@ -96,13 +107,15 @@ class KernelRule(Rule):
         return output, (zs, state)
 
     def _backward(self, steps: Steps, lin: Any, record: Any, cotangents: Any) -> Any:
-        params, xs, _, fresh = lin
+        params, xs, state, fresh = lin
+        work = self._work(params, xs, state, steps)
         xs = _time_major(steps.zero_dead(xs), steps)
         kept, c_outputs = (_time_major(x, steps) for x in (record, cotangents[0]))
         parts = self.cell.parts(params, xs.shape[-1])
         small = self.cell.elementwise(params)
         c_zs, c_state, c_small = self.kernel.backward(
             self.cell,
+            work,
             _lengths(steps, xs),
             [w if w is None else w.T for w in self._weights(parts)],
             small,

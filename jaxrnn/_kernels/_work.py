@@ -1,0 +1,105 @@
+"""What a kernel is asked to run, by shapes alone."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._affine_rule import plain_product
+from .._math import widest_dtype
+from .._typing import DType, Params, PyTree, Shaped
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """The sizes of an affine cell's loop over sequences.
+
+    Attributes:
+        time: The number of steps.
+        batch: The number of rows.
+        depth: The size of the inputs.
+        dtype: That of the inputs and the matrices.
+        matrices: What multiplies the state in each stage, `(rows, columns)`; 0 rows
+            where the state has no part in it.
+        shares: The columns that the inputs add to each stage; 0 for none.
+        state: The leaves of the state, `(size, dtype)`.
+        outputs: The leaves of what a step puts out, `(size, dtype)`.
+        small: The sizes of the parameters that are used elementwise.
+        product_dtype: That of the products where they are kept.
+    """
+
+    time: int
+    batch: int
+    depth: int
+    dtype: DType
+    matrices: tuple[tuple[int, int], ...]
+    shares: tuple[int, ...]
+    state: tuple[tuple[int, DType], ...]
+    outputs: tuple[tuple[int, DType], ...]
+    small: tuple[int, ...]
+    product_dtype: DType
+
+    @classmethod
+    def of(
+        cls, cell: Any, params: Params, time: int, inputs: Shaped, state: PyTree
+    ) -> "Work":
+        """That of an `AffineCell`.
+
+        Args:
+            cell: The cell.
+            params: Its parameters, or their types.
+            time: The number of steps.
+            inputs: One step of inputs, `[batch, depth]`, or its type.
+            state: The state, or its type.
+        """
+        step = lambda *args: cell.chain(plain_product, *args)[0]
+        output = jax.eval_shape(step, params, inputs, state)
+        sizes = lambda tree: tuple(
+            (x.shape[-1], jnp.dtype(x.dtype)) for x in jax.tree.leaves(tree)
+        )
+        stages = cell.stages
+        batch, depth = inputs.shape
+        return cls(
+            time,
+            batch,
+            depth,
+            jnp.dtype(inputs.dtype),
+            tuple((stage.rows, stage.columns) for stage in stages),
+            tuple(stage.columns * stage.takes_inputs for stage in stages),
+            sizes(state),
+            sizes(output),
+            tuple(x.shape[0] for x in cell.elementwise(params).values()),
+            jnp.dtype(widest_dtype(state)),
+        )
+
+    @property
+    def matrix_bytes(self) -> int:
+        """The bytes of what multiplies the state."""
+        count = sum(rows * columns for rows, columns in self.matrices)
+        return count * self.dtype.itemsize
+
+    @property
+    def kept_bytes(self) -> int:
+        """The bytes of what a row keeps of a step for the way back."""
+        products = sum(columns for _, columns in self.matrices)
+        return products * self.product_dtype.itemsize + _bytes(self.state)
+
+    @property
+    def share_bytes(self) -> int:
+        """The bytes of what the inputs add to a row's products at a step."""
+        return 4 * sum(self.shares)
+
+    @property
+    def output_bytes(self) -> int:
+        """The bytes that a row puts out at a step."""
+        return _bytes(self.outputs)
+
+    @property
+    def flops(self) -> int:
+        """The operations of a row's products with the state at a step."""
+        return 2 * sum(rows * columns for rows, columns in self.matrices)
+
+
+def _bytes(sizes: tuple[tuple[int, DType], ...]) -> int:
+    return sum(size * dtype.itemsize for size, dtype in sizes)
