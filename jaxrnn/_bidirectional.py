@@ -1,5 +1,7 @@
 """`bidirectional_dynamic_rnn`: one cell forwards, one backwards, over the steps."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -31,6 +33,8 @@ def bidirectional_dynamic_rnn(
     swap_memory: bool | Strategy = False,
     time_major: bool = False,
     scope: str | None = None,
+    *,
+    implementation: Any = None,
 ) -> tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree]]:
     """Runs `cell_fw` forwards and `cell_bw` backwards over each row's true length.
 
@@ -53,6 +57,7 @@ def bidirectional_dynamic_rnn(
         swap_memory: As in `dynamic_rnn`.
         time_major: Whether time is the first axis of inputs and outputs.
         scope: The name of the loops in profiles; "bidirectional_rnn" by default.
+        implementation: As in `dynamic_rnn`.
 
     Returns:
         `((output_fw, output_bw), (state_fw, state_bw))`, each pair as `dynamic_rnn`
@@ -93,6 +98,7 @@ def bidirectional_dynamic_rnn(
                 swap_memory,
                 time_major,
                 scope,
+                implementation=implementation,
             )
 
     def reverse(tree: PyTree) -> PyTree:

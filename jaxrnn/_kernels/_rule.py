@@ -93,6 +93,7 @@ class KernelRule(Rule):
             work,
             lengths,
             self._weights(parts),
+            [None if "inputs" in part else part.get("bias") for part in parts],
             self.cell.elementwise(params),
             [share_of_inputs(part, xs, jnp.float32) for part in parts],
             jax.tree.map(lambda s: jnp.where(is_alive, s, jnp.zeros_like(s)), state),

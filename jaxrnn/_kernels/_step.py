@@ -9,11 +9,13 @@ All of it is computed in float32, whatever dtype the sequences have; what is mul
 is rounded to the dtype of the matrices.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from .._steps import like
 from .._typing import Array, Params, PyTree
 
 
@@ -30,9 +32,10 @@ def only(alive: Array, tree: PyTree) -> PyTree:
 def forward_step(
     cell: Any,
     alive: Array,
-    weights: list[Array],
+    weights: list[Array | None],
+    biases: list[Array | None],
     small: Params,
-    shares: list[Any],
+    shares: list[Array | None],
     state: PyTree,
 ) -> tuple[PyTree, PyTree, list[Array]]:
     """`(output, new_state, zs)` of rows of which some are alive.
@@ -40,22 +43,28 @@ def forward_step(
     Args:
         cell: An `AffineCell`.
         alive: `[rows, 1]`, whether a row counts.
-        weights: What multiplies the state in each stage, `[rows of it, columns]`.
+        weights: What multiplies the state in each stage, `[rows of it, columns]`; None
+            where the state has no part in it.
+        biases: What is added in a stage without inputs, `[columns]`, float32; or None.
         small: The parameters that are used elementwise, `[units]` each.
-        shares: What the inputs add to each stage's product, `[rows, columns]`, float32;
-            None where they have no part in it.
+        shares: What the inputs add to each stage's product, with the bias, `[rows,
+            columns]`, float32; None where they have no part in it.
         state: The state before the step, each leaf `[rows, size]`, float32.
     """
+    shares = only(alive, shares)
 
     def product(k: int, stage: Any, *given: Any) -> Array:
-        terms = [shares[k]] if stage.takes_inputs else []
-        if stage.rows:
-            terms.append(_dot(given[2], weights[k]))
-        return sum(terms[1:], terms[0])
+        del stage
+        weight, share, bias = weights[k], shares[k], biases[k]
+        terms = [] if share is None else [share]
+        if weight is not None:
+            terms.append(_dot(given[2], weight))
+        if bias is not None:
+            terms.append(jnp.broadcast_to(bias[None, :], terms[0].shape))
+        return functools.reduce(jnp.add, terms)
 
-    shares = only(alive, shares)
     output, after, zs, _ = cell.chain(product, small, None, state)
-    after = jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(after))
+    after = like(state, after)
     keep = lambda new, old: jnp.where(alive, new, old)
     return only(alive, output), jax.tree.map(keep, after, state), zs
 
@@ -63,7 +72,7 @@ def forward_step(
 def backward_step(
     cell: Any,
     alive: Array,
-    turned: list[Array],
+    turned: list[Array | None],
     small: Params,
     zs: list[Array],
     state: PyTree,
@@ -75,7 +84,8 @@ def backward_step(
     Args:
         cell: An `AffineCell`.
         alive: `[rows, 1]`, whether a row counts.
-        turned: The transposes of the matrices, `[columns, rows of the operand]`.
+        turned: The transposes of the matrices, `[columns, rows of the operand]`; or
+            None.
         small: The parameters that are used elementwise.
         zs: The product of each stage.
         state: The state before the step.
@@ -85,10 +95,13 @@ def backward_step(
 
     def step(zs: list[Array], state: PyTree, small: Params) -> tuple[PyTree, PyTree]:
         def product(k: int, stage: Any, *given: Any) -> Array:
-            return _recall(given[2], turned[k], zs[k]) if stage.rows else zs[k]
+            del stage
+            if turned[k] is None:
+                return zs[k]
+            return _recall(given[2], turned[k], zs[k])
 
         output, after, *_ = cell.chain(product, small, None, state)
-        after = jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(after))
+        after = like(state, after)
         keep = lambda new, old: jnp.where(alive, new, old)
         return only(alive, output), jax.tree.map(keep, after, state)
 

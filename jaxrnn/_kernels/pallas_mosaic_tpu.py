@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from .._sharding import as_varying_as
 from .._typing import Array, DType, Params, PyTree
 from ._kernel import Kernel
 from ._machines import MACHINES, MIB, machine_here
@@ -121,7 +122,8 @@ class PallasMosaicTPU(Kernel):
         cell: Any,
         work: Work,
         lengths: Array,
-        weights: list[Array],
+        weights: list[Array | None],
+        biases: list[Array | None],
         small: Params,
         shares: list[Array | None],
         state: PyTree,
@@ -134,6 +136,7 @@ class PallasMosaicTPU(Kernel):
             work: The sizes.
             lengths: `[batch]`, int32.
             weights: As of `forward_step`.
+            biases: As of `forward_step`.
             small: As of `forward_step`.
             shares: As of `forward_step`, `[time, batch, columns]`.
             state: The initial state, each leaf `[batch, size]`.
@@ -148,6 +151,7 @@ class PallasMosaicTPU(Kernel):
         def kernel(
             lengths: Any,
             weights: Any,
+            biases: Any,
             small: Any,
             shares: Any,
             state: Any,
@@ -155,7 +159,7 @@ class PallasMosaicTPU(Kernel):
             final: Any,
             carry: Any,
         ) -> None:
-            small = _read_small(small)
+            biases, small = _read_small((biases, small))
             tiling.at_first(lambda: _write(carry, in_float32(_read(state))))
 
             def step(i: Array, t: Array) -> None:
@@ -164,6 +168,7 @@ class PallasMosaicTPU(Kernel):
                     cell,
                     t < lengths[...],
                     _read(weights),
+                    biases,
                     small,
                     _read(shares, i),
                     before,
@@ -181,8 +186,14 @@ class PallasMosaicTPU(Kernel):
         return self._call(
             kernel,
             tiling,
-            (lengths[:, None], weights, _as_rows(small), shares, state),
-            (by_rows, whole, whole, by_steps, by_rows),
+            (
+                tiling.column(lengths),
+                weights,
+                *_as_rows((biases, small)),
+                shares,
+                state,
+            ),
+            (by_rows, whole, whole, whole, by_steps, by_rows),
             (tiling.over_time(types), state),
             (by_steps, by_rows),
             state,
@@ -259,7 +270,7 @@ class PallasMosaicTPU(Kernel):
         c_zs, c_state, c_small = self._call(
             kernel,
             tiling,
-            (lengths[:, None], turned, _as_rows(small), kept, c_outputs, c_state),
+            (tiling.column(lengths), turned, _as_rows(small), kept, c_outputs, c_state),
             (by_rows, whole, whole, by_steps, by_steps, by_rows),
             (c_zs, c_state, tiling.one_each(small)),
             (by_steps, by_rows, tiling.by_tile),
@@ -285,10 +296,12 @@ class PallasMosaicTPU(Kernel):
     ) -> Any:
         """The kernel on arguments, with a spec for each of them and for each result."""
         each = lambda specs, trees: tuple(map(jax.tree.map, specs, trees))
-        typed = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
-        return pl.pallas_call(
+        args = as_varying_as(args, args)
+        zeros = lambda x: jnp.zeros(x.shape, x.dtype)
+        make = lambda args: as_varying_as(args, jax.tree.map(zeros, outs))
+        call = pl.pallas_call(
             kernel,
-            out_shape=jax.tree.map(typed, outs),
+            out_shape=jax.eval_shape(make, args),
             grid=tiling.grid,
             in_specs=each(in_specs, args),
             out_specs=each(out_specs, outs),
@@ -299,7 +312,9 @@ class PallasMosaicTPU(Kernel):
             ),
             interpret=self.interpret,
             name="recurrence_backward" if tiling.reverse else "recurrence",
-        )(*args)
+        )
+        with jax.enable_x64(False):  # Mosaic knows no integers of 64 bits.
+            return call(*args)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,6 +366,11 @@ class _Tiling:
         """All of an array, brought once."""
         zeros = (0,) * x.ndim
         return pl.BlockSpec(x.shape, lambda b, t: zeros, pipeline_mode=pl.Buffered(1))
+
+    def column(self, lengths: Array) -> Array:
+        """`[rows of all tiles, 1]`: rows that fill the last tile are never alive."""
+        missing = self.tiles * self.rows - self.batch
+        return jnp.pad(lengths, (0, missing))[:, None]
 
     def over_time(self, types: PyTree) -> PyTree:
         """The types of one step, of all steps."""
@@ -404,9 +424,9 @@ def _write(refs: PyTree, values: PyTree, *index: Array) -> None:
     jax.tree.map(put, refs, values)
 
 
-def _as_rows(small: Params) -> Params:
+def _as_rows(small: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x[None, :], small)
 
 
-def _read_small(small: Params) -> Params:
+def _read_small(small: PyTree) -> PyTree:
     return in_float32(jax.tree.map(lambda r: r[0], small))

@@ -1,0 +1,406 @@
+"""Kernels, interpreted and lowered, held to the loop that XLA compiles."""
+
+import re
+
+import cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.pallas import tpu as pltpu
+
+import jaxrnn
+from jaxrnn import CudnnCompatibleGRUCell, GRUCell, LSTMCell
+from jaxrnn._kernels import _machines, specs
+from jaxrnn._kernels._work import Work
+from jaxrnn._kernels.pallas_mosaic_tpu import PallasMosaicTPU
+from jaxrnn._oracle import weighted_sum
+
+F32, BF16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
+# Tiles of 8 rows and blocks of 4 steps, so that small shapes have several of each.
+TPU = PallasMosaicTPU(rows=8, block=4, interpret=True)
+# Cells whose loop no kernel runs, and what the message says.
+DECLINED = {
+    "residual_fn": "`residual_fn` is a function of one step",
+    "dropout": "DropoutWrapper drops the state at every step",
+    "dropout_filter": "DropoutWrapper drops the state at every step",
+    "dropout_variational": "DropoutWrapper drops the state at every step",
+    "device": "DeviceWrapper has no way of its own",
+}
+
+
+def data(cell, batch, time, depth, dtype=F32, seed=0):
+    """`(params, x, lengths, state)`, lengths from 0 to all."""
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape) * 0.7, dtype)
+    x = draw(batch, time, depth)
+    params = cell.init(jax.random.key(0), x[:, 0])
+    params = jax.tree.map(lambda p: draw(*p.shape), params)
+    state = jax.tree.map(lambda s: draw(*s.shape), cell.zero_state(batch, dtype))
+    lengths = np.resize(np.linspace(0, time, min(batch, 4)).round(), batch)
+    return params, x, jnp.asarray(lengths[::-1], jnp.int32), state
+
+
+def run(cell, implementation, params, x, lengths, state, key=None, **kwargs):
+    return jaxrnn.dynamic_rnn(
+        cell.bind(params, key),
+        x,
+        lengths,
+        state,
+        implementation=implementation,
+        **kwargs,
+    )
+
+
+def everything(cell, implementation, params, x, lengths, state, **kwargs):
+    """Outputs and final state, and the gradients by parameters, inputs and state."""
+
+    def loss(params, x, state):
+        made = run(cell, implementation, params, x, lengths, state, **kwargs)
+        return weighted_sum(made), made
+
+    grad = jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))
+    (_, made), moved = grad(params, x, state)
+    return made, moved
+
+
+def near(got, want, tolerance=2e-5):
+    """Equal up to rounding, beside the largest number of each leaf."""
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert (g.dtype, g.shape) == (w.dtype, w.shape)
+        g, w = np.asarray(g, np.float64), np.asarray(w, np.float64)
+        scale = max(1.0, np.abs(w).max(initial=0))
+        np.testing.assert_allclose(g / scale, w / scale, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", [n for n in cases.CASES if "function" not in n])
+def test_every_cell_is_as_by_xla(name):
+    case = cases.CASES[name]
+    if name in DECLINED:
+        with pytest.raises(ValueError, match=DECLINED[name]):
+            everything_of(case, TPU)
+        return
+    near(everything_of(case, TPU), everything_of(case, None))
+
+
+def everything_of(case, implementation):
+    depth = jax.tree.leaves(case.inputs)[0].shape[-1]
+    return everything(
+        case.cell, implementation, *data(case.cell, 11, 6, depth), key=case.key
+    )
+
+
+CELLS = {
+    "lstm": lambda n: LSTMCell(n),
+    "projected": lambda n: LSTMCell(n, use_peepholes=True, num_proj=n, proj_clip=0.3),
+    "gru": GRUCell,
+    "gru_cudnn": CudnnCompatibleGRUCell,
+}
+
+
+@pytest.mark.parametrize("spec", specs.SMALL, ids=str)
+@pytest.mark.parametrize("name", CELLS)
+def test_shapes_that_do_and_do_not_fill_their_tiles(name, spec):
+    cell = CELLS[name](spec.units)
+    given = data(cell, spec.batch, spec.time, spec.depth)
+    near(everything(cell, TPU, *given), everything(cell, None, *given))
+    params, x, _, state = given
+    turned = params, jnp.swapaxes(x, 0, 1), None, state
+    got = everything(cell, TPU, *turned, time_major=True)
+    near(got, everything(cell, None, *turned, time_major=True))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_bfloat16_is_nearer_to_float32_than_xla_is(name):
+    cell = CELLS[name](8)
+    narrow = data(cell, 11, 13, 4, BF16)
+    wide = jax.tree.map(lambda x: x.astype(F32) if x.dtype == BF16 else x, narrow)
+    want = everything(cell, None, *wide)
+
+    def off(made):
+        """How far from float32, outputs and gradients, beside their size."""
+        pairs = zip(jax.tree.leaves(made), jax.tree.leaves(want), strict=True)
+        far = [
+            jnp.linalg.norm(g.astype(F32) - w) / jnp.linalg.norm(w) for g, w in pairs
+        ]
+        return float(sum(far))
+
+    assert (
+        0 < off(everything(cell, TPU, *narrow)) < off(everything(cell, None, *narrow))
+    )
+
+
+def test_a_memory_in_float32_beside_bfloat16():
+    cell = LSTMCell(8)
+    params, x, lengths, state = data(cell, 5, 6, 4, BF16)
+    given = params, x, lengths, state._replace(c=state.c.astype(F32))
+    with jax.numpy_dtype_promotion("standard"):  # To sum outputs and state.
+        made, moved = everything(cell, TPU, *given, dtype=BF16)
+        near((made, moved), everything(cell, None, *given, dtype=BF16), 0.03)
+    assert made[1].c.dtype == F32
+
+
+@pytest.mark.parametrize("name", ["projected", "gru_cudnn"])
+def test_nothing_is_read_before_it_is_written(name):
+    """Races are looked for, and memory begins as NaN: beside the edges, too."""
+    checked = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
+    kernel = PallasMosaicTPU(rows=8, block=4, interpret=checked)
+    cell = CELLS[name](5)
+    given = data(cell, 11, 6, 3)
+    near(everything(cell, kernel, *given), everything(cell, None, *given))
+
+
+def test_padding_is_nothing():
+    cell = CELLS["projected"](5)
+    params, x, lengths, state = data(cell, 11, 6, 3)
+    dead = np.arange(6) >= np.asarray(lengths)[:, None]
+    bad = jnp.where(dead[..., None], jnp.nan, x)
+    none = (lengths == 0)[:, None]
+    odd = jax.tree.map(lambda s: jnp.where(none, jnp.inf, s), state)
+    clean = everything(cell, TPU, params, x, lengths, state)
+    (outputs, _), (c_params, c_x, _) = everything(cell, TPU, params, bad, lengths, odd)
+    near((outputs, c_params, c_x), (clean[0][0], *clean[1][:2]), 0)
+
+
+def test_derivatives_of_all_kinds():
+    cell = GRUCell(3)
+    params, x, lengths, state = data(cell, 4, 5, 2)
+
+    def loss(kernel):
+        return lambda params, x: weighted_sum(
+            run(cell, kernel, params, x, lengths, state)
+        )
+
+    def grad_of_grad(loss):
+        inner = jax.grad(loss)
+        return jax.grad(lambda p: weighted_sum(inner(p, x)))(params)
+
+    def many(loss):
+        twice = jnp.stack([x, 2 * x])
+        wide = jax.tree.map(lambda p: jnp.stack([p, -p]), params)
+        return (
+            jax.vmap(jax.grad(loss), (None, 0))(params, twice),
+            jax.vmap(jax.grad(loss), (0, None))(wide, x),
+        )
+
+    def forward_mode(loss):
+        return jax.jvp(loss, (params, x), (params, x))
+
+    def forward_over_reverse(loss):
+        push = lambda p: jax.jvp(lambda p: jax.grad(loss)(p, x), (p,), (p,))
+        return push(params)
+
+    def rematerialised(loss):
+        return jax.grad(jax.checkpoint(loss))(params, x)
+
+    for of in (grad_of_grad, many, forward_mode, forward_over_reverse, rematerialised):
+        near(
+            jax.jit(lambda of=of: of(loss(TPU)))(),
+            jax.jit(lambda of=of: of(loss(None)))(),
+        )
+
+
+@pytest.mark.parametrize("strategy", [True, jaxrnn.memory.Recompute(2)], ids=str)
+def test_strategies_of_memory_go_with_it(strategy):
+    cell = LSTMCell(3)
+    given = data(cell, 4, 6, 2)
+    got = everything(cell, TPU, *given, swap_memory=strategy)
+    near(got, everything(cell, None, *given))
+
+
+def test_other_drivers_pass_it_on():
+    cell = GRUCell(3)
+    params, x, lengths, _ = data(cell, 4, 6, 2)
+    both = lambda kernel: jaxrnn.bidirectional_dynamic_rnn(
+        cell.bind(params),
+        cell.bind(params),
+        x,
+        lengths,
+        dtype=F32,
+        implementation=kernel,
+    )
+    near(both(TPU), both(None))
+
+
+def over_devices(kernel, check):
+    """A loss of rows that lie on four devices, and its gradient."""
+    cell = LSTMCell(3)
+    params, x, lengths, state = data(cell, 8, 5, 2)
+    mesh = jax.make_mesh((4,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    whole, rows = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("rows")
+    specs = whole, rows, rows, rows
+
+    def total(params, x, lengths, state):
+        made = run(cell, kernel, params, x, lengths, state)
+        return jax.lax.psum(weighted_sum(made), "rows")
+
+    summed = jax.shard_map(
+        total, mesh=mesh, in_specs=specs, out_specs=whole, check_vma=check
+    )
+    loss = lambda params: summed(params, x, lengths, state)
+    return jax.jit(jax.value_and_grad(loss)), params
+
+
+def test_over_devices():
+    # The interpreter has no types that vary over devices.
+    step, params = over_devices(TPU, check=False)
+    near(step(params), over_devices(None, check=False)[0](params))
+    step, params = over_devices("pallas_mosaic_tpu", check=True)
+    text = step.trace(params).lower(lowering_platforms=("tpu",)).as_text()
+    assert text.count("tpu_custom_call") == 2
+
+
+# Without interpreting: what is handed to the compilers.
+
+
+def lowered(cell, spec, dtype, kernel="pallas_mosaic_tpu"):
+    shapes = jax.eval_shape(
+        lambda: data(cell, spec.batch, spec.time, spec.depth, dtype)
+    )
+    step = lambda *given: everything(cell, kernel, *given)
+    return jax.jit(step).trace(*shapes).lower(lowering_platforms=("tpu",)).as_text()
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("spec", [specs.LARGE[1], specs.SMALL[1]], ids=str)
+def test_lowers_for_a_tpu(name, spec, dtype):
+    text = lowered(CELLS[name](spec.units), spec, dtype)
+    names = re.findall(r'kernel_name = "(\w+)"', text)
+    assert sorted(set(names)) == ["recurrence", "recurrence_backward"]
+    assert text.count("tpu_custom_call") == len(names) == 2
+
+
+def test_the_loop_is_exported_for_all_platforms_without_a_name():
+    cell = LSTMCell(3)
+    given = data(cell, 4, 5, 2)
+    step = jax.jit(lambda *given: run(cell, None, *given))
+    made = jax.export.export(step, platforms=("cpu", "cuda", "tpu"))(*given)
+    near(made.call(*given), step(*given))
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("spec", specs.LARGE, ids=str)
+def test_the_memory_that_is_counted_is_what_the_kernels_ask_for(name, spec):
+    cell = CELLS[name](spec.units)
+    given = jax.eval_shape(lambda: data(cell, spec.batch, spec.time, spec.depth, BF16))
+    params, x, _, state = given
+    step = jax.eval_shape(lambda x: x[:, 0], x)
+    work = Work.of(cell, params, spec.time, step, state)
+    kernel = PallasMosaicTPU("v5e")
+    counted = kernel.vmem(work, *(kernel.tile(work) or ()))
+    asked = max(map(asked_for, pallas_calls(cell, kernel, given)))
+    assert asked <= counted <= 1.6 * asked + 2**20
+    assert counted <= 128 * 2**20
+
+
+def pallas_calls(cell, kernel, given):
+    jaxpr = jax.make_jaxpr(lambda *given: everything(cell, kernel, *given))(*given)
+    return [e for e in eqns(jaxpr.jaxpr) if e.primitive.name == "pallas_call"]
+
+
+def eqns(jaxpr):
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for value in eqn.params.values():
+            for inner in value if isinstance(value, tuple | list) else [value]:
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from eqns(inner)
+
+
+def asked_for(eqn):
+    """The bytes of all blocks, each in whole tiles, those that move twice."""
+    mapping = eqn.params["grid_mapping"]
+    total = 0
+    for block in mapping.block_mappings:
+        aval = block.transformed_block_aval
+        buffers = 1 if getattr(block.pipeline_mode, "buffer_count", 2) == 1 else 2
+        total += buffers * padded(aval.shape, aval.dtype)
+    scratch = eqn.params["jaxpr"].invars[-mapping.num_scratch_operands :]
+    return total + sum(padded(v.aval.shape, v.aval.dtype) for v in scratch)
+
+
+def padded(shape, dtype):
+    *outer, rows, columns = (1, 1, *shape)
+    sublanes = 32 // dtype.itemsize
+    size = -(-rows // sublanes) * sublanes * -(-columns // 128) * 128
+    return int(np.prod(outer)) * size * dtype.itemsize
+
+
+# What it says.
+
+REFUSED = {
+    "unknown": (
+        ValueError,
+        r"dynamic_rnn: `implementation` must be None or one of xla, pallas_mosaic_tpu, "
+        r"got 'triton'",
+        lambda: small("triton"),
+    ),
+    "of_another_kind": (TypeError, r"one of xla, .*, got 3", lambda: small(3)),
+    "float64": (
+        ValueError,
+        r"`implementation` 'pallas_mosaic_tpu' cannot run this cell on these sequences"
+        r": it computes in float32 and bfloat16, got float64\. None falls back to XLA",
+        lambda: small("pallas_mosaic_tpu", np.dtype("float64")),
+    ),
+    "too_large": (
+        ValueError,
+        r"the matrices, 256\.0 MiB, and the least tile need .* MiB of VMEM, of which "
+        r"there are 128",
+        lambda: jax.eval_shape(
+            lambda: everything(
+                LSTMCell(4096),
+                PallasMosaicTPU("v5e"),
+                *data(LSTMCell(4096), 1, 2, 1),
+            )
+        ),
+    ),
+    "no_affine_cell": (
+        ValueError,
+        "FunctionCell has no way of its own",
+        lambda: run(
+            jaxrnn.FunctionCell(lambda params, x, h, key=None: (h, h), 2, 2),
+            TPU,
+            {},
+            jnp.ones((2, 3, 2), F32),
+            None,
+            jnp.ones((2, 2), F32),
+        ),
+    ),
+    "no_rows": (
+        ValueError,
+        "there are no rows, or no inputs",
+        lambda: small(TPU, batch=0),
+    ),
+}
+
+
+def small(implementation, dtype=F32, batch=2):
+    cell = LSTMCell(3)
+    return run(cell, implementation, *data(cell, batch, 3, 2, dtype))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(name):
+    error, message, call = REFUSED[name]
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_none_falls_back():
+    assert small(None, np.dtype("float64"))[0].dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    "name", [m for m, it in _machines.MACHINES.items() if it.platform == "tpu"]
+)
+def test_tpus_are_as_jax_says(name):
+    """The numbers of JAX's own table, a core each."""
+    chip = next(c for c in pltpu.ChipVersion if str(c) == name)
+    info = pltpu.get_tpu_info_for_chip(chip, 1)
+    machine = _machines.MACHINES[name]
+    assert machine.memory == info.vmem_capacity_bytes
+    assert machine.bandwidth == info.mem_bw_bytes_per_second
+    assert machine.flops == info.bf16_ops_per_second
+    assert machine.least_rows == info.mxu_column_size
