@@ -47,7 +47,8 @@ def affine_sequence(
         history: Whether the outputs are pairs of output and new state.
     """
     run = functools.partial(_run, cell, params, history=history)
-    if may_sort(steps, xs.shape[1 - steps.axis]):
+    multiplications = sum(leaf.size for leaf in jax.tree.leaves(params))
+    if may_sort(steps, xs.shape[1 - steps.axis], multiplications):
         return by_length(run, xs, state, steps)
     return run(xs, state, steps)
 
