@@ -3,7 +3,7 @@
 import statistics
 from typing import Any
 
-from .peers import OURS
+from .peers import KIN, OURS
 from .ratios import Spread, ratio
 
 Result = dict[str, Any]
@@ -35,7 +35,7 @@ def _moves(old: Result, new: Result) -> dict[str, tuple[Spread, Spread]]:
     moves = {}
     for peer in new["peers"]:
         then, now = ratio(old, peer), ratio(new, peer)
-        if peer != OURS and then and now:
+        if peer not in (OURS, *KIN) and then and now:
             moves[peer] = then, now
     return moves
 

@@ -14,6 +14,8 @@ from .report import MODE_TITLES
 
 # Colour and mark; a peer that is not named here is a grey dot.
 STYLES = {
+    "jaxrnn_linen": ("#2d6a4f", "<"),
+    "jaxrnn_nnx": ("#74c69d", ">"),
     "packed": ("#7b2cbf", "p"),
     "scan": ("#777777", "o"),
     "linen": ("#1b6ca8", "s"),

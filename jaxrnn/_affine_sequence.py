@@ -14,6 +14,8 @@ import dataclasses
 import functools
 from typing import Any
 
+import jax
+
 from ._affine_rule import Rule
 from ._differentiable import differentiable
 from ._phases import by_length, may_sort
@@ -40,7 +42,8 @@ def affine_sequence(
         rule.check(params, xs, state, steps)
         return _run(rule, params, xs, state, steps)
     run = functools.partial(_run, Rule(cell, history), params)
-    if may_sort(steps, xs.shape[1 - steps.axis]):
+    multiplications = sum(leaf.size for leaf in jax.tree.leaves(params))
+    if may_sort(steps, xs.shape[1 - steps.axis], multiplications):
         return by_length(run, xs, state, steps)
     return run(xs, state, steps)
 

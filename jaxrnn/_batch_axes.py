@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+from ._errors import describe
+from ._trees import named_leaves
 from ._typing import PyTree
 
 
@@ -26,6 +28,25 @@ class BatchAxes:
     def rows(self) -> int:
         """How many rows there are."""
         return math.prod(self.shape)
+
+    def check(self, where: str, name: str, tree: PyTree, start: int = 0) -> None:
+        """Raises ValueError for a leaf with rows along other axes.
+
+        Args:
+            where: The function that asks.
+            name: What the nest is called.
+            tree: The nest; leaves without axes have no rows.
+            start: The axes before those of the rows.
+        """
+        if len(self.shape) == 1:
+            return  # The drivers say more.
+        end = start + len(self.shape)
+        for leaf_name, leaf in named_leaves(name, tree):
+            if leaf.ndim and leaf.shape[start:end] != self.shape:
+                raise ValueError(
+                    f"{where}: `{leaf_name}` must have rows along the axes "
+                    f"{list(self.shape)}, got {describe(leaf)}."
+                )
 
     def merge(self, tree: PyTree) -> PyTree:
         """`[*shape, ...]` to `[rows, ...]`; what has no axes stays as it is."""

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ._arguments import as_array, as_lengths, named_inputs
+from ._arguments import as_array, as_lengths, as_state, named_inputs
 from ._batch_axes import BatchAxes
 from ._cells._affine import AffineCell
 from ._errors import describe
 from ._flat import is_float
 from ._layers import Layer, Way, in_dtype
+from ._sharding import as_rows_of
 from ._trees import map_named
 from ._typing import Array, ArrayLike, DType, Params, PyTree
 
@@ -23,11 +24,13 @@ class LayerInputs:
     """Sequences with one axis of rows, and the axes that they had.
 
     Attributes:
+        where: The module, for messages.
         inputs: `[rows, time, ...]`, `[time, rows, ...]` if time comes first; or a nest.
         lengths: `[rows]` or None.
         axes: The axes of rows.
     """
 
+    where: str
     inputs: PyTree
     lengths: Array | None
     axes: BatchAxes
@@ -48,13 +51,19 @@ class LayerInputs:
             TypeError: If a leaf is no array.
         """
         inputs = map_named("inputs", lambda n, x: as_array(where, n, x), inputs)
-        lengths = None if sequence_length is None else _stacked(sequence_length)
+        lengths = None if sequence_length is None else _stacked(where, sequence_length)
         axes = _batch_axes(where, layer, inputs, lengths, time_major)
+        axes.check(where, "inputs", inputs, start=1 if time_major else 0)
         inputs = axes.merge_sequences(inputs)
+        first = jax.tree.leaves(inputs)[0]
+        batch, time = (1, 0) if time_major else (0, 1)
         if lengths is not None:
-            rows = jax.tree.leaves(inputs)[0].shape[1 if time_major else 0]
-            lengths = as_lengths(where, axes.merge(lengths), rows)
-        return cls(inputs, lengths, axes)
+            axes.check(where, "sequence_length", lengths)
+            lengths = as_lengths(where, axes.merge(lengths), first.shape[batch])
+        if lengths is not None:
+            lengths = jnp.minimum(lengths, first.shape[time])
+            lengths = as_rows_of(inputs, lengths, batch)
+        return cls(where, inputs, lengths, axes)
 
     def step(self, dtype: DType) -> PyTree:
         """The types of one step, floating numbers in that dtype."""
@@ -70,26 +79,58 @@ class LayerInputs:
         """The dtype to compute in: the one given, or the widest of what there is."""
         if dtype is not None:
             return jnp.dtype(dtype)
-        floats = [
-            x.dtype for x in jax.tree.leaves((self.inputs, params)) if is_float(x)
-        ]
+        leaves = jax.tree.leaves((self.inputs, params))
+        floats = [x.dtype for x in leaves if is_float(x)]
         with jax.numpy_dtype_promotion("standard"):
-            return jnp.result_type(*floats)
+            return jnp.result_type(*floats) if floats else jnp.dtype(jnp.float32)
 
     def run(
         self, layer: Layer, params: Params, state: PyTree, way: Way
     ) -> tuple[PyTree, PyTree]:
         """`(outputs, state)`, with the axes that there were."""
         inputs, params = in_dtype(way.dtype, (self.inputs, params))
+        if state is not None:
+            state = as_state(self.where, "initial_state", state)
+            self.axes.check(self.where, "initial_state", state)
         state = in_dtype(way.dtype, self.axes.merge(state))
         outputs, state = layer.run(params, inputs, self.lengths, state, way)
         return self.axes.split_sequences(outputs), self.axes.split(state)
 
 
-def _stacked(lengths: Any) -> Any:
-    """A list of lengths, some of which may be traced, as an array."""
+# What Flax calls by other names.
+_OURS = {
+    "seq_lengths": "sequence_length",
+    "initial_carry": "initial_state",
+    "mask": "sequence_length",
+    "init_key": "rngs",
+}
+
+
+def check_unknown(where: str, unknown: dict[str, Any]) -> None:
+    """Raises TypeError for arguments that a call does not have."""
+    for name in unknown:
+        fix = f" It is `{_OURS[name]}` here." if name in _OURS else ""
+        raise TypeError(f"{where}: `{name}` is no argument of a call.{fix}")
+
+
+def _stacked(where: str, lengths: Any) -> Any:
+    """A list of lengths, some of which may be traced, as an array.
+
+    Raises:
+        ValueError: If it is not one number for each row.
+    """
     is_traced = any(isinstance(n, Tracer) for n in jax.tree.leaves(lengths))
-    return jnp.asarray(lengths) if is_traced else np.asarray(lengths)
+    try:
+        array = jnp.asarray(lengths) if is_traced else np.asarray(lengths)
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: `sequence_length` must have a number for each row, got {error}"
+        ) from None
+    if isinstance(lengths, str):
+        raise TypeError(
+            f"{where}: `sequence_length` must hold integers, got {lengths!r}."
+        )
+    return array if array.size else array.astype(np.int32)
 
 
 def _batch_axes(

@@ -7,7 +7,7 @@ runs with them.
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ from ._dynamic_rnn import dynamic_rnn
 from ._errors import describe
 from ._flat import is_float
 from ._keys import fold
+from ._layer_cells import check_cells, core, params_of, so_many
 from ._typing import Array, DType, Key, Params, PyTree
 
 
@@ -117,6 +118,16 @@ class Layer(abc.ABC):
         _, is_used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
         return is_used[0]
 
+    def check_quiet(
+        self, where: str, params: Params, step: PyTree, dtype: DType
+    ) -> None:
+        """Raises ValueError if a random key changes anything."""
+        if self.draws(params, step, dtype):
+            raise ValueError(
+                f"{where}: a cell that draws noise, {self.lowest!r}, gets no keys from "
+                "Flax's RNN. Use the RNN of jaxrnn, or the cell without noise."
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class OneWay(Layer):
@@ -134,7 +145,7 @@ class OneWay(Layer):
 
     def names(self) -> tuple[str, ...]:
         """The cell's scope."""
-        return (_scope_of(self.cell),)
+        return (core(self.cell)._scope(),)
 
     def init_part(self, name: str, key: Key, step: PyTree, dtype: DType) -> Params:
         """The cell's parameters."""
@@ -165,18 +176,8 @@ class OneWay(Layer):
     def unbound(self, where: str, *cells: Any) -> Params:
         """`{scope: parameters}` of one cell."""
         (name,) = self.names()
-        (cell,) = _so_many(where, 1, cells)
-        if not isinstance(cell, BoundCell):
-            raise TypeError(
-                f"{where}: a cell must come with its parameters, `cell.bind(params)`, "
-                f"got {describe(cell)}."
-            )
-        if _core(cell.cell) != _core(self.cell):
-            raise ValueError(
-                f"{where}: a cell must be the module's, {_core(self.cell)!r}, got "
-                f"{_core(cell.cell)!r}. Make the module with `cell.cell`."
-            )
-        return {name: cell.params}
+        (cell,) = so_many(where, 1, cells)
+        return {name: params_of(where, self.cell, cell)}
 
     @property
     def lowest(self) -> RNNCell:
@@ -237,8 +238,10 @@ class TwoWays(Layer):
 
     def unbound(self, where: str, *cells: Any) -> Params:
         """`{"fw": {scope: ...}, "bw": {scope: ...}}` of two cells."""
-        pairs = zip(self._ways().items(), _so_many(where, 2, cells), strict=True)
-        return {name: one.unbound(where, cell) for (name, one), cell in pairs}
+        pairs = zip(self._ways().items(), so_many(where, 2, cells), strict=True)
+        # Converters give lists of cells, one for each layer.
+        only = lambda cell: cell if isinstance(cell, list | tuple) else (cell,)
+        return {name: one.unbound(where, *only(cell)) for (name, one), cell in pairs}
 
     @property
     def lowest(self) -> RNNCell:
@@ -303,8 +306,8 @@ class Stack(Layer):
 
     def unbound(self, where: str, *cells: Any) -> Params:
         """`{"cell_0": {"fw": ...}, ...}` of cells forwards and cells backwards."""
-        for each in _so_many(where, 2, cells):
-            _so_many(where, len(self.layers), each)
+        for each in so_many(where, 2, cells):
+            so_many(where, len(self.layers), each)
         layers = zip(self.names(), self.layers, *cells, strict=True)
         return {name: layer.unbound(where, *pair) for name, layer, *pair in layers}
 
@@ -325,21 +328,19 @@ def concatenate(outputs_fw: PyTree, outputs_bw: PyTree) -> PyTree:
     return jax.tree.map(join, outputs_fw, outputs_bw)
 
 
-def check_cells(where: str, **cells: Any) -> None:
-    """Raises TypeError for what is no cell of jaxrnn."""
-    for name, cell in cells.items():
-        if isinstance(cell, RNNCell):
-            continue
-        fix = ""
-        if isinstance(cell, type) and issubclass(cell, RNNCell):
-            fix = f" Make one: {cell.__name__}(8)."
-        elif isinstance(cell, BoundCell):
-            fix = " Give `cell.cell`; the module has parameters of its own."
-        elif hasattr(cell, "initialize_carry"):
-            fix = " `as_cell` makes one of a cell of Flax."
+def pair(where: str, cell_fw: Any, cell_bw: Any, merge: Any) -> TwoWays:
+    """A layer of two directions.
+
+    Raises:
+        TypeError: If one is no cell, or `merge` is no function.
+    """
+    check_cells(where, cell_fw=cell_fw, cell_bw=cell_bw)
+    if not callable(merge):
         raise TypeError(
-            f"{where}: `{name}` must be a cell of jaxrnn, got {describe(cell)}.{fix}"
+            f"{where}: `merge` must be a function of both outputs, got "
+            f"{describe(merge)}. `jnp.add` sums them."
         )
+    return TwoWays(cell_fw, cell_bw, merge)
 
 
 def stack(where: str, cells_fw: Any, cells_bw: Any) -> Stack:
@@ -354,25 +355,3 @@ def stack(where: str, cells_fw: Any, cells_bw: Any) -> Stack:
         check_cells(where, **{f"{name}[{i}]": cell for i, cell in enumerate(cells)})
     pairs = zip(cells_fw, cells_bw, strict=True)
     return Stack(tuple(TwoWays(fw, bw, concatenate) for fw, bw in pairs))
-
-
-def _so_many(where: str, count: int, cells: Any) -> Any:
-    got = len(cells) if isinstance(cells, Sequence) else 1
-    if got != count or not isinstance(cells, Sequence):
-        raise ValueError(
-            f"{where}: there must be as many cells as the module has, {count}, got "
-            f"{got}."
-        )
-    return cells
-
-
-def _scope_of(cell: RNNCell) -> str:
-    # Wrappers have no variables, and TensorFlow gives them no part in a name.
-    return _core(cell)._scope()
-
-
-def _core(cell: RNNCell) -> RNNCell:
-    """The cell within wrappers."""
-    while (inner := getattr(cell, "cell", None)) is not None:
-        cell = inner
-    return cell

@@ -22,17 +22,24 @@ from ._typing import Array, PyTree
 # eighths, and 0.56 where one row was long; each phase is compiled.
 EIGHTHS = (8, 6, 4, 2, 1)
 LEAST_ROWS = 16
+# Multiplications of all rows and steps. Compiling the phases takes ten seconds more
+# than one loop; what is done in milliseconds is not worth that.
+LEAST_WORK = 5e8
 
 
-def may_sort(steps: Steps, rows: Any) -> bool:
+def may_sort(steps: Steps, rows: Any, multiplications: int) -> bool:
     """Whether rows can be, and are worth to be, brought into another order.
+
+    `multiplications` are those of one row at one step.
 
     Where there are several devices the rows may be spread over them, and an order by
     length would move them between devices.
     """
     if steps.lengths is None or steps.starts is not None or jax.device_count() > 1:
         return False
-    return isinstance(rows, int) and rows >= LEAST_ROWS
+    if not isinstance(rows, int) or rows < LEAST_ROWS:
+        return False
+    return rows * steps.time * multiplications >= LEAST_WORK
 
 
 def by_length(

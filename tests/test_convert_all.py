@@ -13,6 +13,7 @@ from jaxrnn import (
     GRUCell,
     LSTMCell,
     MultiRNNCell,
+    ResidualWrapper,
     convert,
 )
 
@@ -190,7 +191,41 @@ def test_parameters_of_a_stack_that_lacks_some(name):
 
 
 @every_library
-@pytest.mark.parametrize("cell", [OfOnesOwn(UNITS), DropoutWrapper(FREE)])
+@pytest.mark.parametrize("cell", [OfOnesOwn(UNITS), ResidualWrapper(FREE)])
 def test_cells_that_are_not_known(name, cell):
     with pytest.raises(TypeError, match=r"`cell` must be a BasicRNNCell, .* got"):
         library(name).save(bound(cell))
+
+
+@every_cell
+def test_wrappers_without_a_key_are_looked_through(name):
+    cell = bound(CELLS[name])
+    wrapped = DropoutWrapper(cell.cell, 0.5).bind(cell.params)
+    same_bits(library(name).save(wrapped), library(name).save(cell))
+
+
+def test_cells_of_a_stack_within_wrappers():
+    cell = bound(MultiRNNCell([FREE, LSTMCell(UNITS, forget_bias=0)]))
+    noisy = MultiRNNCell([DropoutWrapper(each, 0.5) for each in cell.cell.cells])
+    got = convert.torch.save(noisy.bind(cell.params))
+    same_bits(got, convert.torch.save(cell))
+
+
+@pytest.mark.parametrize("name", BOTH_WAYS)
+def test_one_layer_of_two_directions_needs_no_lists(name):
+    fw, bw = bound(FREE), bound(LSTMCell(UNITS, forget_bias=0))
+    save = getattr(convert, name).save_bidirectional
+    same_bits(save(fw, bw), save([fw], [bw]))
+
+
+@every_library
+def test_a_converter_shows_what_it_has_and_no_more(name):
+    module = getattr(convert, name)
+    assert set(module.__all__) <= {
+        "as_cell",
+        "load",
+        "load_bidirectional",
+        "save",
+        "save_bidirectional",
+    }
+    assert all(callable(getattr(module, each)) for each in module.__all__)

@@ -322,13 +322,13 @@ REFUSALS = {
     ),
     "wrapper": (
         TypeError,
-        "`cell` must be a BasicRNNCell, .* Of a wrapper convert the cell within",
-        lambda: tf1.save(bound(jaxrnn.DropoutWrapper(jaxrnn.GRUCell(3)))),
+        "`cell` must be a BasicRNNCell, .* Of a residual connection convert the cell",
+        lambda: tf1.save(bound(jaxrnn.ResidualWrapper(jaxrnn.GRUCell(3)))),
     ),
     "no_list": (
         TypeError,
-        "`cells_fw` must be a list of at least one cell.* got BoundCell",
-        lambda: tf1.save_bidirectional(GRU, GRU),
+        "`cells_fw` must be a list of at least one cell.* got GRUCell",
+        lambda: tf1.save_bidirectional(GRU.cell, GRU.cell),
     ),
     "no_cells": (
         ValueError,

@@ -389,8 +389,8 @@ REFUSALS = {
     ),
     "no_list": (
         TypeError,
-        r"`cells_fw` must be a list of at least one cell, .*, got BoundCell",
-        lambda: convert.save_bidirectional(ONE[0], ONE[0]),
+        r"`cells_fw` must be a list of at least one cell, .*, got LSTMCell",
+        lambda: convert.save_bidirectional(ONE[0].cell, ONE[0].cell),
     ),
     "no_cells": (
         ValueError,

@@ -106,6 +106,21 @@ def test_a_cell_of_flax_within_wrappers():
     assert outputs.shape == (ROWS, TIME, 3)
 
 
+def test_a_cell_of_linen_made_within_a_module():
+    class Tagger(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            cell = jaxrnn.linen.as_cell(nn.GRUCell(UNITS))
+            return jaxrnn.linen.RNN(cell, param_dtype=jnp.bfloat16, name="rnn")(x)
+
+    with jax.numpy_dtype_promotion("strict"):
+        outputs, variables = Tagger().init_with_output(jax.random.key(0), X)
+    assert outputs.shape == (ROWS, TIME, UNITS)
+    assert list(variables["params"]) == ["rnn"]
+    leaves = jax.tree.leaves(variables)
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.bfloat16)}
+
+
 def test_a_convolutional_cell_of_linen():
     module, x = nn.ConvLSTMCell(2, (3, 3)), draw(ROWS, TIME, 4, 5, 1)
     cell = jaxrnn.linen.as_cell(module, (4, 5, 1))
@@ -336,6 +351,20 @@ class DropsOut(nn.Module):
         return jaxrnn.linen.RawRNN(GRUCell(UNITS), max_time=3)(loop_fn)[0].stack()
 
 
+class DrawsItself(nn.Module):
+    """A decoder that draws in its loop by its own `make_rng`."""
+
+    @nn.compact
+    def __call__(self, state):
+        def loop_fn(time, output, cell_state, loop_state):
+            if output is None:
+                return time >= jnp.full(ROWS, 3), X[:, 0], state, state[0], None
+            noise = jax.random.normal(self.make_rng("dropout"), state.shape, X.dtype)
+            return time >= jnp.full(ROWS, 3), X[:, 0], cell_state, noise, None
+
+        return jaxrnn.linen.RawRNN(GRUCell(UNITS), max_time=3)(loop_fn)[0].stack()
+
+
 def drop_out(has_key, wrap=jax.jit):
     module = DropsOut(has_key)
     keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
@@ -359,6 +388,15 @@ REFUSED = {
         r"RawRNN: `loop_fn` must draw no random numbers from streams, Dropout does",
         lambda: drop_out(False, wrap=lambda f: f),
     ),
+    "noise_of_the_module_around": (
+        ValueError,
+        r"RawRNN: `loop_fn` must draw no random numbers from streams, DrawsItself does",
+        lambda: jax.jit(DrawsItself().apply)(
+            DrawsItself().init(jax.random.key(0), draw(ROWS, UNITS)),
+            draw(ROWS, UNITS),
+            rngs={"dropout": jax.random.key(1)},
+        ),
+    ),
     "modules_made_in_a_loop": (
         ValueError,
         "RawRNN: `loop_fn` must make no modules, made Dense_0, Dense_1. Make them bef",
@@ -373,6 +411,20 @@ REFUSED = {
         TypeError,
         "Cell: `cell` must be a cell of jaxrnn, got the class GRUCell",
         lambda: nn.RNN(jaxrnn.linen.Cell(GRUCell)).init(jax.random.key(0), X),
+    ),
+    "noise_in_the_rnn_of_linen": (
+        ValueError,
+        "Cell: a cell that draws noise, DropoutWrapper.*, gets no keys from Flax's RNN",
+        lambda: nn.RNN(jaxrnn.linen.Cell(DropoutWrapper(GRUCell(3), 0.5))).init(
+            jax.random.key(0), X
+        ),
+    ),
+    "noise_in_the_rnn_of_nnx": (
+        ValueError,
+        "Cell: a cell that draws noise, .* Use the RNN of jaxrnn, or the cell without",
+        lambda: jaxrnn.nnx.Cell(
+            DropoutWrapper(GRUCell(3), 0.5), DEPTH, rngs=nnx.Rngs(0)
+        ),
     ),
     "no_cell_of_linen": (
         TypeError,

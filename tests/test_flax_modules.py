@@ -141,6 +141,18 @@ def test_reversed_as_in_flax(make, keep_order):
 
 
 @both
+def test_lengths_beyond_the_steps_are_all_of_them(make):
+    module = make("RNN", GRUCell(UNITS), reverse=True)
+    same(module(X, [1000, 0, 3]), module(X, [TIME, 0, 3]), rtol=0)
+
+
+@both
+def test_no_rows(make):
+    module = make("RNN", GRUCell(UNITS))
+    assert module(X[:0], []).shape == (0, TIME, UNITS)
+
+
+@both
 def test_bidirectional_is_its_driver(make):
     cells = LSTMCell(UNITS), GRUCell(3)
     rnn = make("Bidirectional", *cells)
@@ -494,6 +506,65 @@ def test_cells_with_weights_become_modules():
         same(jax.tree.leaves(got), jax.tree.leaves(stacked))
 
 
+@both
+def test_noise_is_put_around_cells_that_have_weights(make):
+    cell = bound(MultiRNNCell([LSTMCell(UNITS), GRUCell(3)]), DEPTH, 0)
+    noisy = MultiRNNCell([DropoutWrapper(each, 0.5) for each in cell.cell.cells])
+    module = make("RNN", noisy)
+    got = put(module, cell)(X, LENGTHS, deterministic=True)
+    same(got, jaxrnn.dynamic_rnn(cell, X, LENGTHS, dtype=X.dtype)[0])
+    saved = jaxrnn.convert.tf1.save(taken(module), "rnn")
+    same(saved, jaxrnn.convert.tf1.save(cell, "rnn"))
+
+
+def put(module, *cells):
+    """The module with the cells' weights."""
+    if isinstance(module, InNnx):
+        module.module.set_cells(*cells)
+    else:
+        module.params = module.module.variables_of(*cells)["params"]
+    return module
+
+
+def taken(module):
+    if isinstance(module, InNnx):
+        return module.module.get_cells()
+    return module.module.cells_of({"params": module.params})
+
+
+@both
+def test_what_a_converter_gives_of_one_layer_of_two_directions(make):
+    torch = jaxrnn.convert.torch
+    free = LSTMCell(UNITS, forget_bias=0.0)
+    weights = torch.save_bidirectional(bound(free, DEPTH, 0), bound(free, DEPTH, 1))
+    cells_fw, cells_bw = torch.load_bidirectional(weights)
+    module = make("Bidirectional", cells_fw[0].cell, cells_bw[0].cell)
+    outputs = put(module, cells_fw, cells_bw)(X, LENGTHS)
+    pairs, _ = jaxrnn.bidirectional_dynamic_rnn(
+        cells_fw[0], cells_bw[0], X, LENGTHS, dtype=X.dtype
+    )
+    same(outputs, jnp.concatenate(pairs, -1))
+    again = torch.save_bidirectional(*taken(module))
+    assert again.keys() == weights.keys()
+    same(again, weights, rtol=0)
+
+
+def test_weights_are_kept_in_the_dtype_of_the_module():
+    rnn = jaxrnn.nnx.RNN(GRUCell(3), DEPTH, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    rnn.set_cells(bound(GRUCell(3), DEPTH, 0))
+    leaves = jax.tree.leaves(nnx.as_pure(rnn.params))
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_a_loop_of_ones_own_takes_cells_with_weights():
+    cell = bound(GRUCell(UNITS), DEPTH, 0)
+    rnn = jaxrnn.nnx.RawRNN(GRUCell(UNITS), DEPTH, max_time=3, rngs=nnx.Rngs(0))
+    rnn.set_cells(cell)
+    same(rnn.get_cells().params, cell.params)
+    linen = jaxrnn.linen.RawRNN(GRUCell(UNITS), max_time=3)
+    same(linen.cells_of(linen.variables_of(cell)).params, cell.params)
+
+
 # Training and saving.
 
 
@@ -596,6 +667,43 @@ REFUSED = {
         r"Bidirectional: `cell_bw` must be .* `as_cell` makes one of a cell of Flax",
         lambda make: make("Bidirectional", GRUCell(3), nn.GRUCell(3)),
     ),
+    "cells_in_a_list": (
+        TypeError,
+        r"RNN: `cell` must be .*\. `MultiRNNCell` makes one of several",
+        lambda make: make("RNN", [GRUCell(3), GRUCell(3)]),
+    ),
+    "a_number_for_a_cell": (
+        TypeError,
+        r"RNN: `cell` must be a cell of jaxrnn, got 8\. LSTMCell\(8\) is one",
+        lambda make: make("RNN", 8),
+    ),
+    "modules_for_cells": (
+        TypeError,
+        r"Bidirectional: `cell_fw` .* got RNN\. Give the cell itself, without an RNN",
+        lambda make: make("Bidirectional", *[jaxrnn.linen.RNN(GRUCell(3))] * 2),
+    ),
+    "merge_by_name": (
+        TypeError,
+        r"Bidirectional: `merge` must be a function of both outputs, got 'sum'",
+        lambda make: make("Bidirectional", GRUCell(3), GRUCell(3), merge="sum"),
+    ),
+    "lengths_as_flax_calls_them": (
+        TypeError,
+        r"RNN: `seq_lengths` is no argument of a call\. It is `sequence_length` here",
+        lambda make: make("RNN", GRUCell(3))(X, seq_lengths=LENGTHS),
+    ),
+    "an_unknown_argument": (
+        TypeError,
+        r"RNN: `unroll` is no argument of a call\.",
+        lambda make: make("RNN", GRUCell(3))(X, unroll=2),
+    ),
+    "weights_for_other_inputs": (
+        ValueError,
+        r"set_cells: `params\['gru_cell'\].*as the module's, float32.*`in_features`",
+        lambda make: InNnx("RNN", GRUCell(3)).module.set_cells(
+            bound(GRUCell(3), DEPTH + 1, 0)
+        ),
+    ),
     "one_state_for_two": (
         ValueError,
         r"`initial_state` must be a pair, of the state forwards and the state back",
@@ -665,6 +773,38 @@ REFUSED = {
         ValueError,
         r"as bool\[3, 5\] has, got float32\[3, 5, 2\]\. Of a mask .* `mask\.sum\(-1\)`",
         lambda make: make("RNN", GRUCell(UNITS))(X, jnp.ones((3, 5), bool)),
+    ),
+    "lengths_along_other_axes": (
+        ValueError,
+        r"RNN: `sequence_length` must have rows along the axes \[1, 3\], got int64",
+        lambda make: make("RNN", GRUCell(3))(X[None], [[1], [2], [3]]),
+    ),
+    "a_state_along_other_axes": (
+        ValueError,
+        r"RNN: `initial_state` must have rows along the axes \[1, 3\], got float32\[3,",
+        lambda make: make("RNN", GRUCell(3))(
+            X[None], initial_state=jnp.zeros((3, 1, 3), X.dtype)
+        ),
+    ),
+    "a_word_for_lengths": (
+        TypeError,
+        "RNN: `sequence_length` must hold integers, got 'all'",
+        lambda make: make("RNN", GRUCell(3))(X, "all"),
+    ),
+    "uneven_lengths": (
+        ValueError,
+        "RNN: `sequence_length` must have a number for each row, got",
+        lambda make: make("RNN", GRUCell(3))(X, [[1, 2], [3]]),
+    ),
+    "weights_that_are_missing": (
+        ValueError,
+        r"set_cells: `params\['gru_cell'\].*must be as the module's, .*, got None",
+        lambda make: InNnx("RNN", GRUCell(3)).module.set_cells(GRUCell(3).bind({})),
+    ),
+    "variables_of_another_module": (
+        ValueError,
+        "cells_of: `variables` must have params gru_cell, as the module, got foo",
+        lambda make: jaxrnn.linen.RNN(GRUCell(3)).cells_of({"params": {"foo": 1}}),
     ),
     "one_length_for_all": (
         ValueError,

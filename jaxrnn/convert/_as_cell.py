@@ -76,6 +76,8 @@ class ModuleCell(RNNCell):
         """The cell, and the module's arrays under their paths."""
         named, tree = jax.tree_util.tree_flatten_with_path(module)
         names = [jax.tree_util.keystr(p, simple=True, separator=".") for p, _ in named]
+        if len(set(names)) < len(names):  # A key has a dot in it.
+            names = [jax.tree_util.keystr(path) for path, _ in named]
         params = {n: x for n, (_, x) in zip(names, named, strict=True) if is_array(x)}
         fixed = tuple(
             (n, None if is_array(x) else x)

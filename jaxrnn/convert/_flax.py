@@ -37,7 +37,7 @@ def load(where: str, params: Any, to_layer: ToLayer, activation: Any) -> BoundCe
                 f"{', '.join(map(str, weights))}. Use `load_bidirectional`."
             )
         layers.append(_layer(where, name, weights, to_layer, activation))
-    return bind(layers)
+    return bind(where, layers)
 
 
 def load_bidirectional(
@@ -57,7 +57,7 @@ def load_bidirectional(
             _layer(where, f"{name}/{key}", weights[key], to_layer, activation)
             for key in BOTH
         ]
-        pairs.append([bind([layer]) for layer in made])
+        pairs.append([bind(where, [layer]) for layer in made])
     cells_fw, cells_bw = zip(*pairs, strict=True)
     return cells_fw, cells_bw
 

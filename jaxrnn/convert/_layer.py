@@ -7,6 +7,7 @@ parameters the way is one for all.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from .._cells._gru import GRUCell
 from .._cells._lstm import LSTMCell
 from .._typing import Params
 from .._wrappers._multi_rnn import MultiRNNCell
-from ._own import check_bound, parts, read_params
+from ._own import as_bound, parts, read_params
 
 RNN, GRU, GRU_AFTER, LSTM = "RNN", "GRU", "GRU that resets after the product", "LSTM"
 # The blocks of columns of each kind, under the names that TensorFlow gives them.
@@ -81,8 +82,13 @@ def blocks(array: np.ndarray, order: str, names: str) -> np.ndarray:
     return np.concatenate([parts[name] for name in names], axis=-1)
 
 
-def bind(layers: Sequence[Layer]) -> BoundCell:
-    """The cell that the layers make one on the other, with its parameters."""
+def bind(where: str, layers: Sequence[Layer]) -> BoundCell:
+    """The cell that the layers make one on the other, with its parameters.
+
+    Raises:
+        ValueError: If one does not read what the one below puts out.
+    """
+    _check_chain(where, layers)
     cells = [_cell(layer) for layer in layers]
     params = [_params(layer) for layer in layers]
     if len(layers) == 1:
@@ -98,10 +104,21 @@ def unbind(where: str, name: str, cell: Any) -> list[Layer]:
         TypeError: If it is none, or not of cells that have a counterpart elsewhere.
         ValueError: If a hyper-parameter has none, or a parameter does not fit.
     """
-    check_bound(where, name, cell)
+    cell = as_bound(where, name, cell)
     stacked = isinstance(cell.cell, MultiRNNCell)
-    named = parts(name, cell) if stacked else [(name, cell)]
-    return [_layer(where, *each) for each in named]
+    named = parts(where, name, cell) if stacked else [(name, cell)]
+    layers = [_layer(where, own, as_bound(where, own, each)) for own, each in named]
+    _check_chain(where, layers)
+    return layers
+
+
+def _check_chain(where: str, layers: Sequence[Layer]) -> None:
+    for i, (below, above) in enumerate(itertools.pairwise(layers)):
+        if len(above.inputs) != len(below.state):
+            raise ValueError(
+                f"{where}: layer {i + 1} must read {len(below.state)} inputs, what "
+                f"layer {i} puts out, got a kernel of {len(above.inputs)}."
+            )
 
 
 def _cell(layer: Layer) -> Any:
@@ -149,7 +166,6 @@ def _params(layer: Layer) -> Params:
 
 
 def _layer(where: str, name: str, bound: BoundCell) -> Layer:
-    check_bound(where, name, bound)
     cell, params = bound.cell, read_params(where, name, bound)
     if isinstance(cell, LSTMCell | BasicLSTMCell):
         return _lstm(where, name, cell, params)

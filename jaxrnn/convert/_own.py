@@ -13,13 +13,19 @@ from .._cells._lstm import LSTMCell
 from .._errors import describe
 from .._trees import named_leaves
 from .._typing import Params
+from .._wrappers._device import DeviceWrapper
+from .._wrappers._dropout import DropoutWrapper
 from ._weights import check_mapping, reader
 
 _CELLS = (BasicRNNCell, BasicLSTMCell, LSTMCell, GRUCell, CudnnCompatibleGRUCell)
 
 
-def check_bound(where: str, name: str, cell: Any) -> None:
-    """Raises TypeError unless it is a cell with arrays for parameters."""
+def as_bound(where: str, name: str, cell: Any) -> BoundCell:
+    """A cell with arrays for parameters, taken out of wrappers that only draw noise.
+
+    Raises:
+        TypeError: If it is none.
+    """
     if not isinstance(cell, BoundCell):
         is_module = hasattr(cell, "get_cells") or hasattr(cell, "cells_of")
         fix = " A module has `get_cells()`, or `cells_of(variables)`."
@@ -35,15 +41,29 @@ def check_bound(where: str, name: str, cell: Any) -> None:
             "`nnx.as_pure` makes a dict of arrays; a module has `get_cells()`."
         )
     check_mapping(where, f"{name}.params", cell.params)
+    while isinstance(cell.cell, DropoutWrapper | DeviceWrapper):
+        cell = cell.cell.cell.bind(cell.params)
+    return cell
 
 
-def parts(name: str, stack: BoundCell) -> list[tuple[str, BoundCell]]:
-    """The cells of a bound `MultiRNNCell`, with the names that messages give them."""
+def parts(where: str, name: str, stack: BoundCell) -> list[tuple[str, BoundCell]]:
+    """The cells of a bound `MultiRNNCell`, with the names that messages give them.
+
+    Raises:
+        ValueError: If there are parameters of a cell that it does not have.
+    """
     # One cell at two places has its parameters under the first.
-    places = zip(stack.cell.cells, stack.cell.owners, strict=True)
+    owners = [f"cell_{owner}" for owner in stack.cell.owners]
+    unknown = [str(key) for key in stack.params if key not in owners]
+    if unknown:
+        raise ValueError(
+            f"{where}: `{name}.params` must be of {', '.join(sorted(set(owners)))}, "
+            f"got {unknown[0]}."
+        )
+    places = enumerate(zip(stack.cell.cells, owners, strict=True))
     return [
-        (f"{name}.cells[{i}]", each.bind(stack.params.get(f"cell_{owner}", {})))
-        for i, (each, owner) in enumerate(places)
+        (f"{name}.cells[{i}]", each.bind(stack.params.get(owner, {})))
+        for i, (each, owner) in places
     ]
 
 
@@ -60,7 +80,8 @@ def read_params(where: str, name: str, bound: BoundCell) -> Params:
         raise TypeError(
             f"{where}: `{name}` must be a BasicRNNCell, BasicLSTMCell, LSTMCell, "
             "GRUCell, CudnnCompatibleGRUCell or a MultiRNNCell of these, got "
-            f"{cell!r}. Of a wrapper convert the cell within."
+            f"{cell!r}. Of a residual connection convert the cell within: "
+            "`cell.cell.cell.bind(cell.params)`."
         )
     given, wanted = _named(bound.params), _named(cell.param_specs(1))
     if given.keys() != wanted.keys():

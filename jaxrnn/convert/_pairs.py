@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from .._arguments import check_same_depth
+from .._bound import BoundCell
 from .._errors import describe
 from ._layer import GRU, GRU_AFTER, LSTM, RNN, Layer, unbind
 
@@ -62,26 +63,33 @@ def unbind_named(where: str, name: str, cell: Any) -> list[tuple[str, Layer]]:
     return [(f"{name}.cells[{i}]", layer) for i, layer in enumerate(layers)]
 
 
-def check_list(where: str, name: str, cells: Any) -> None:
-    """Raises TypeError for what is no sequence, ValueError for an empty one."""
+def as_list(where: str, name: str, cells: Any) -> Sequence[Any]:
+    """Cells, one for each layer; a bare one is that of the only layer.
+
+    Raises:
+        TypeError: If it is no sequence.
+        ValueError: If it is empty.
+    """
+    if isinstance(cells, BoundCell):
+        return [cells]
     if not isinstance(cells, Sequence) or not cells:
         kind = ValueError if isinstance(cells, Sequence) else TypeError
         raise kind(
             f"{where}: `{name}` must be a list of at least one cell, one for each "
             f"layer, got {describe(cells)}."
         )
+    return cells
 
 
 def unbind_each(where: str, name: str, cells: Any) -> list[Layer]:
-    """The layers of a sequence of cells, each of one layer; see `unbind`.
+    """The layers of a sequence of cells, or of one, each of one layer; see `unbind`.
 
     Raises:
         TypeError: If it is no sequence of cells with their parameters.
         ValueError: If there are none.
     """
-    check_list(where, name, cells)
     layers = []
-    for i, cell in enumerate(cells):
+    for i, cell in enumerate(as_list(where, name, cells)):
         made = unbind(where, f"{name}[{i}]", cell)
         if len(made) > 1:
             raise ValueError(
@@ -102,4 +110,11 @@ def unbind_both(where: str, cells_fw: Any, cells_bw: Any) -> list[tuple[Layer, L
     layers_fw = unbind_each(where, "cells_fw", cells_fw)
     layers_bw = unbind_each(where, "cells_bw", cells_bw)
     check_same_depth(where, layers_fw, layers_bw)
-    return list(zip(layers_fw, layers_bw, strict=True))
+    pairs = list(zip(layers_fw, layers_bw, strict=True))
+    for i, (fw, bw) in enumerate(pairs):
+        if len(fw.inputs) != len(bw.inputs):
+            raise ValueError(
+                f"{where}: both cells of layer {i} must read the same inputs, got "
+                f"kernels of {len(fw.inputs)} and {len(bw.inputs)}."
+            )
+    return pairs

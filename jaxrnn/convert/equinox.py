@@ -13,7 +13,7 @@ import numpy as np
 
 from .._bound import BoundCell
 from .._errors import describe
-from ._as_cell import of_equinox as as_cell  # noqa: F401
+from ._as_cell import of_equinox as as_cell
 from ._counterparts import check_activation, check_names, check_plain, check_resets
 from ._layer import (
     GATES,
@@ -28,6 +28,8 @@ from ._layer import (
 )
 from ._pairs import kind_of, spread
 from ._weights import reader
+
+__all__ = ["as_cell", "load", "save"]
 
 _NAMES: tuple[str, ...] = ("weight_ih", "weight_hh", "bias", "bias_n")
 # The blocks of rows, under the names of `GATES`.
@@ -66,7 +68,9 @@ def load(*cells: Any) -> BoundCell:
     given = spread(cells)
     if not given:
         raise ValueError(f"{where}: `cells` must be at least one, got none.")
-    return bind([_layer(where, f"cells[{i}]", cell) for i, cell in enumerate(given)])
+    return bind(
+        where, [_layer(where, f"cells[{i}]", cell) for i, cell in enumerate(given)]
+    )
 
 
 def save(cell: BoundCell) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 
 from .._bound import BoundCell
 from .._errors import describe
-from ._as_cell import of_haiku as as_cell  # noqa: F401
+from ._as_cell import of_haiku as as_cell
 from ._counterparts import (
     bias_beside,
     check_activation,
@@ -26,6 +26,8 @@ from ._counterparts import (
 )
 from ._layer import GATES, GRU, LSTM, RNN, Layer, bind, blocks, unbind
 from ._weights import Read, check_mapping, check_string, reader
+
+__all__ = ["as_cell", "load", "save"]
 
 _NAMES = {LSTM: "lstm", GRU: "gru", RNN: "vanilla_rnn"}
 _MODULE = re.compile(rf"((?:.*/)?(?:{'|'.join(_NAMES.values())}))(?:_(\d+))?")
@@ -64,7 +66,7 @@ def load(
     where = "convert.haiku.load"
     check_mapping(where, "params", params)
     names = _found(where, params) if name is None else _as_names(where, name)
-    return bind([_layer(where, params, each) for each in names])
+    return bind(where, [_layer(where, params, each) for each in names])
 
 
 def save(
@@ -148,7 +150,7 @@ def _layer(where: str, params: Mapping[str, Any], name: str) -> Layer:
         raise ValueError(f"{where}: `{second}` is missing, which a VanillaRNN has.")
     w, b = _linear(where, reader(where), first, params[first])
     units, rest = divmod(w.shape[1], 4)
-    if rest or w.shape[0] < units:
+    if rest or w.shape[0] <= units:
         raise ValueError(
             f"{where}: `{first}/w` must have shape [depth + units, 4 * units], as that "
             f"of an LSTM, got {describe(w)}."

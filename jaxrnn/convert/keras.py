@@ -35,6 +35,8 @@ from ._pairs import (
 )
 from ._weights import reader
 
+__all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
+
 # The blocks of columns, under the names of `GATES`.
 _ORDER = {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "ifjo"}
 
@@ -83,7 +85,7 @@ def load(
             )
         made.append(_layer(where, name, weights, depth, activation, reset_after))
         depth = made[-1].units
-    return bind(made)
+    return bind(where, made)
 
 
 def load_bidirectional(
@@ -123,7 +125,7 @@ def load_bidirectional(
         _check_kinds(where, f"`{name}`", *pair)
         depth = sum(layer.units for layer in pair)
         for cells, layer in zip((cells_fw, cells_bw), pair, strict=True):
-            cells.append(bind([layer]))
+            cells.append(bind(where, [layer]))
     return tuple(cells_fw), tuple(cells_bw)
 
 

@@ -5,7 +5,8 @@
 
 The state of an LSTM is (c, h), here as there. Activations are no part of the
 parameters: what a module has as its `activation_fn` is here the cell's `activation`.
-The gates are sigmoids, as Flax's are unless a module has another `gate_fn`.
+The gates are sigmoids, as Flax's are unless a module has another `gate_fn`; nor do
+parameters tell of a `SimpleCell` with `residual=True`, which has no counterpart.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from typing import Any
 from .._bound import BoundCell
 from . import _flax
 from ._layer import Layer
+
+__all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
 
 def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:

@@ -6,7 +6,8 @@
 
 The state of an LSTM is (c, h), here as there. Activations are no part of the
 parameters: what a module has as its `activation_fn` is here the cell's `activation`.
-The gates are sigmoids, as Flax's are unless a module has another `gate_fn`.
+The gates are sigmoids, as Flax's are unless a module has another `gate_fn`; nor do
+parameters tell of a `SimpleCell` with `residual=True`, which has no counterpart.
 """
 
 import functools
@@ -21,6 +22,8 @@ from ._counterparts import check_names
 from ._layer import GATES, GRU, GRU_AFTER, LSTM, RNN, Layer, blocks
 from ._pairs import kind_of
 from ._weights import reader
+
+__all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
 # The blocks of columns of the cells with two modules, under the names of `GATES`.
 _ORDER = {LSTM: "ifjo", GRU_AFTER: "ruc", RNN: "c"}

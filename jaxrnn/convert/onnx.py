@@ -44,6 +44,8 @@ from ._pairs import (
 )
 from ._weights import pick, reader
 
+__all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
+
 # The blocks of rows, under the names of `GATES`.
 _ORDER = {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "iofj"}
 _PEEPHOLES = "iof"  # Of the same gates a `Layer` has i, f and o.
@@ -81,8 +83,9 @@ def load(*nodes: Mapping[str, Any]) -> BoundCell:
         {'op_type': 'LSTM', 'W': (1, 20, 3), 'R': (1, 20, 5), 'B': (1, 40), \
 'hidden_size': 5, 'direction': 'forward', 'activations': ['Sigmoid', 'Tanh', 'Tanh']}
     """
-    layers = _layers("convert.onnx.load", nodes, "forward", "load_bidirectional")
-    return bind([layer for (layer,) in layers])
+    where = "convert.onnx.load"
+    layers = _layers(where, nodes, "forward", "load_bidirectional")
+    return bind(where, [layer for (layer,) in layers])
 
 
 def load_bidirectional(
@@ -103,8 +106,8 @@ def load_bidirectional(
     """
     where = "convert.onnx.load_bidirectional"
     layers = _layers(where, nodes, "bidirectional", "load")
-    cells_fw = tuple(bind([fw]) for fw, _ in layers)
-    return cells_fw, tuple(bind([bw]) for _, bw in layers)
+    cells_fw = tuple(bind(where, [fw]) for fw, _ in layers)
+    return cells_fw, tuple(bind(where, [bw]) for _, bw in layers)
 
 
 def save(cell: BoundCell) -> list[dict[str, Any]]:

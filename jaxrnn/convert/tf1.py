@@ -27,9 +27,11 @@ from .._errors import describe
 from .._typing import Params
 from .._wrappers._multi_rnn import MultiRNNCell
 from ._counterparts import check_names
-from ._own import check_bound, parts, read_params
-from ._pairs import check_list
+from ._own import as_bound, parts, read_params
+from ._pairs import as_list
 from ._weights import check_mapping, check_string, pick, reader
+
+__all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
 _CELLS = {
     "basic_rnn_cell": BasicRNNCell,
@@ -200,8 +202,8 @@ def save_bidirectional(
     """
     where, made = "convert.tf1.save_bidirectional", {}
     check_string(where, "scope", scope)
-    check_list(where, "cells_fw", cells_fw)
-    check_list(where, "cells_bw", cells_bw)
+    cells_fw = as_list(where, "cells_fw", cells_fw)
+    cells_bw = as_list(where, "cells_bw", cells_bw)
     check_same_depth(where, cells_fw, cells_bw)
     for i, pair in enumerate(zip(cells_fw, cells_bw, strict=True)):
         stacked = f"cell_{i}/bidirectional_rnn/" if len(cells_fw) > 1 else ""
@@ -364,10 +366,10 @@ def _check_clips(where: str, hyper: _Hyper, cells: Sequence[BoundCell]) -> None:
 
 
 def _variables(where: str, name: str, cell: Any, scope: str) -> dict[str, np.ndarray]:
-    check_bound(where, name, cell)
+    cell = as_bound(where, name, cell)
     if isinstance(cell.cell, MultiRNNCell):
         made = {}
-        for i, (own, each) in enumerate(parts(name, cell)):
+        for i, (own, each) in enumerate(parts(where, name, cell)):
             place = _join(scope, f"{_STACK}/cell_{i}")
             made |= _variables(where, own, each, place)
         return made

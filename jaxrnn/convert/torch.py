@@ -31,6 +31,8 @@ from ._layer import (
 from ._pairs import kind_of, merge_biases, split_biases, unbind_both, unbind_named
 from ._weights import check_mapping, check_string, pick, reader
 
+__all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
+
 # The blocks of rows, under the names of `GATES`.
 _ORDER = {RNN: "c", GRU_AFTER: "ruc", LSTM: "ifjo"}
 _NAME = re.compile(r"((?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))_l)(\d+)(_reverse)?")
@@ -76,7 +78,7 @@ def load(
             f"{where}: `state_dict` must be of one direction, got "
             f"`{prefix}weight_ih_l0_reverse`. Use `load_bidirectional`."
         )
-    return bind([layer for (layer,) in layers])
+    return bind(where, [layer for (layer,) in layers])
 
 
 def load_bidirectional(
@@ -104,8 +106,8 @@ def load_bidirectional(
             f"{where}: `state_dict` must be of two directions, got no "
             f"`{prefix}weight_ih_l0_reverse`. Use `load`."
         )
-    cells_fw, cells_bw = zip(*[map(bind, zip(pair)) for pair in layers], strict=True)
-    return cells_fw, cells_bw
+    cells_fw = tuple(bind(where, [fw]) for fw, _ in layers)
+    return cells_fw, tuple(bind(where, [bw]) for _, bw in layers)
 
 
 def save(cell: BoundCell, prefix: str = "") -> dict[str, np.ndarray]:

@@ -11,14 +11,16 @@ from .._batch_axes import BatchAxes
 from .._cells._base import RNNCell
 from .._errors import describe
 from .._foreign import sizes_of_cell
-from .._layers import OneWay, check_cells, in_dtype
+from .._layer_cells import check_cells
+from .._layers import OneWay, in_dtype
 from .._typing import Array, DType, Key, Params, PyTree, Size
 
 
 class Cell(nn.RNNCellBase):
     """A cell of jaxrnn as a cell of linen, for `nn.RNN` and `nn.Bidirectional`.
 
-    It is deterministic. `jaxrnn.linen.RNN` is faster, and right about padding.
+    A cell that draws noise is refused: Flax's RNN has no key for each step.
+    `jaxrnn.linen.RNN` has, is faster, and right about padding.
 
     Attributes:
         cell: The cell, of inputs `[batch, features]`.
@@ -42,13 +44,15 @@ class Cell(nn.RNNCellBase):
         """One step: `(carry, output)`, each leaf `[*batch, ...]`."""
         axes = BatchAxes(inputs.shape[:-1], time_major=False)
         inputs, state = axes.merge((inputs, carry))
-        check_cells(type(self).__name__, cell=self.cell)
+        where = type(self).__name__
+        check_cells(where, cell=self.cell)
         layer = OneWay(self.cell)
         (name,) = layer.names()
         init = lambda key: layer.init_part(name, key, inputs, self.param_dtype)
         params, inputs = in_dtype(
             self.dtype or self.param_dtype, (self.param(name, init), inputs)
         )
+        layer.check_quiet(where, {name: params}, inputs, inputs.dtype)
         output, state = self.cell.apply(params, inputs, state)
         return axes.split((state, output))
 
@@ -98,6 +102,8 @@ def as_cell(module: nn.RNNCellBase, in_features: int | tuple[int, ...] = 1) -> R
             "as_cell: `module` must be a cell of linen, such as nn.LSTMCell(8), got "
             f"{describe(module)}."
         )
+    # Made within a module of linen it would be a part of that.
+    module = module.clone(parent=None)
 
     def step(shape: tuple[int, ...]) -> tuple[PyTree, PyTree]:
         key, inputs = jax.random.key(0), jnp.zeros(shape, jnp.float32)
@@ -105,11 +111,11 @@ def as_cell(module: nn.RNNCellBase, in_features: int | tuple[int, ...] = 1) -> R
             key, module.initialize_carry(key, shape), inputs
         )[0]
 
-    return _LinenCell(module, *sizes_of_cell(step, in_features))
+    return LinenCell(module, *sizes_of_cell(step, in_features))
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class _LinenCell(RNNCell):
+class LinenCell(RNNCell):
     module: Any
     state_size: Size
     output_size: Size
@@ -118,7 +124,9 @@ class _LinenCell(RNNCell):
         """The module's collection "params"; other collections are refused."""
         inputs = jnp.zeros(inputs.shape, inputs.dtype)
         carry = self.module.initialize_carry(key, inputs.shape)
-        variables = self.module.init({"params": key, "dropout": key}, carry, inputs)
+        keys = {"params": key, "dropout": key}
+        with jax.numpy_dtype_promotion("standard"):  # The carry's dtype is its own.
+            variables = self.module.init(keys, carry, inputs)
         others = sorted(variables.keys() - {"params"})
         if others:
             raise ValueError(

@@ -1,5 +1,6 @@
 """`raw_rnn` as a module."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,13 +10,15 @@ import jax.numpy as jnp
 
 from .._cells._base import RNNCell
 from .._errors import describe
-from .._layers import OneWay, check_cells
+from .._layer_cells import check_cells
+from .._layers import OneWay
 from .._raw_rnn import raw_rnn
 from .._tensor_array import TensorArray
-from .._typing import DType, PyTree
+from .._typing import Array, DType, PyTree
+from ._holds_cells import HoldsCells
 
 
-class RawRNN(nn.Module):
+class RawRNN(HoldsCells, nn.Module):
     """`jaxrnn.raw_rnn` with a cell that has its parameters here.
 
     A loop function may call other modules, an embedding or a last layer, if they are
@@ -67,12 +70,11 @@ class RawRNN(nn.Module):
             loop_fn: The loop function of `jaxrnn.raw_rnn`.
             deterministic: True switches all noise off.
         """
-        check_cells(type(self).__name__, cell=self.cell)
+        layer = self._layer()
         if not callable(loop_fn):
             raise TypeError(
                 f"RawRNN: `loop_fn` must be a function, got {describe(loop_fn)}."
             )
-        layer = OneWay(self.cell)
         (name,) = layer.names()
         time = jnp.zeros((), jnp.int32)
         _, step, state, _, loop_state = loop_fn(time, None, None, None)
@@ -83,15 +85,21 @@ class RawRNN(nn.Module):
             output, state = self.cell.apply(params, step, state)
             loop_fn(time + 1, output, state, loop_state)
             self._check_no_modules(name)
-        dtype = jax.tree.leaves(params)[0].dtype
+        leaves = jax.tree.leaves(params)
+        dtype = leaves[0].dtype if leaves else self.param_dtype
         is_noisy = not deterministic and layer.draws({name: params}, step, dtype)
         key = self.make_rng(self.rng_collection) if is_noisy else None
         return raw_rnn(
             self.cell.bind(params, key),
-            loop_fn if self.is_initializing() else _without_draws(loop_fn),
+            loop_fn if self.is_initializing() else _without_draws(loop_fn, self),
             swap_memory=self.swap_memory,
             max_time=self.max_time,
         )
+
+    @nn.nowrap
+    def _layer(self) -> OneWay:
+        check_cells(type(self).__name__, cell=self.cell)
+        return OneWay(self.cell)
 
     def _check_no_modules(self, own: str) -> None:
         """Raises ValueError if the loop function made modules, one at each step."""
@@ -103,14 +111,14 @@ class RawRNN(nn.Module):
             )
 
 
-def _without_draws(loop_fn: Callable) -> Callable:
+def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
     """The loop function, which raises ValueError if a module in it draws noise."""
 
-    def watch(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
-        module = context.module
-        counts = dict(module.scope.rng_counters)
+    def hold(module: nn.Module, call: Callable, *args: Any, **kwargs: Any) -> Any:
+        drawn = lambda: dict(getattr(module.scope, "rng_counters", {}))
+        before = drawn()
         result = call(*args, **kwargs)
-        if dict(module.scope.rng_counters) != counts:
+        if drawn() != before:
             raise ValueError(
                 f"RawRNN: `loop_fn` must draw no random numbers from streams, "
                 f"{describe(module)} does: those of all steps would be the same. Keep "
@@ -119,8 +127,25 @@ def _without_draws(loop_fn: Callable) -> Callable:
             )
         return result
 
-    def watched(*args: Any) -> Any:
+    def watch(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
+        return hold(context.module, call, *args, **kwargs)
+
+    def watched(time: Array, output: PyTree, *states: PyTree) -> Any:
+        if output is None:  # Before the loop, once.
+            return loop_fn(time, output, *states)
         with nn.intercept_methods(watch):
-            return loop_fn(*args)
+            call = loop_fn
+            # The modules around this one may draw by `make_rng`.
+            for outer in _with_parents(module):
+                call = functools.partial(hold, outer, call)
+            return call(time, output, *states)
 
     return watched
+
+
+def _with_parents(module: Any) -> list[nn.Module]:
+    found = []
+    while isinstance(module, nn.Module):
+        found.append(module)
+        module = module.parent
+    return found

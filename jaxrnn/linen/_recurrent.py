@@ -7,13 +7,15 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from .._cells._base import RNNCell
-from .._layer_inputs import LayerInputs
-from .._layers import Layer, OneWay, TwoWays, Way, check_cells, concatenate, stack
+from .._layer_cells import check_cells
+from .._layer_inputs import LayerInputs, check_unknown
+from .._layers import Layer, OneWay, Way, concatenate, pair, stack
 from .._param_axes import check_axis_names, name_axes
 from .._typing import ArrayLike, DType, Key, Params, PyTree
+from ._holds_cells import HoldsCells
 
 
-class Recurrent(nn.Module, kw_only=True):
+class Recurrent(HoldsCells, nn.Module, kw_only=True):
     """What the modules share; `RNN` says what the attributes are."""
 
     time_major: bool = False
@@ -26,10 +28,6 @@ class Recurrent(nn.Module, kw_only=True):
     rng_collection: str = "dropout"
     deterministic: bool | None = None
 
-    @nn.nowrap
-    def _layer(self) -> Layer:
-        raise NotImplementedError
-
     @nn.compact
     def __call__(
         self,
@@ -39,6 +37,7 @@ class Recurrent(nn.Module, kw_only=True):
         initial_state: PyTree = None,
         deterministic: bool | None = None,
         return_carry: bool | None = None,
+        **unknown: Any,
     ) -> Any:
         """Runs over sequences.
 
@@ -52,6 +51,7 @@ class Recurrent(nn.Module, kw_only=True):
                 None for zeros. What Flax calls `initial_carry`.
             deterministic: True switches all noise off; None for the attribute.
             return_carry: In place of the attribute.
+            **unknown: Refused; Flax's names are told ours.
 
         Returns:
             The outputs, `[*batch, time, ...]`; with `return_carry` the pair of final
@@ -64,6 +64,7 @@ class Recurrent(nn.Module, kw_only=True):
                 stream, as of `nn.Dropout`.
         """
         layer, where = self._layer(), type(self).__name__
+        check_unknown(where, unknown)
         given = LayerInputs.make(where, layer, inputs, sequence_length, self.time_major)
         params = self._params(layer, given.step(self.param_dtype))
         dtype = given.compute_dtype(self.dtype, params)
@@ -79,28 +80,6 @@ class Recurrent(nn.Module, kw_only=True):
         if self.return_carry if return_carry is None else return_carry:
             return state, outputs
         return outputs
-
-    @nn.nowrap
-    def variables_of(self, *cells: Any) -> Params:
-        """The variables of a module that holds these cells' parameters.
-
-        Args:
-            *cells: What a converter gives: a bound cell, or cells forwards and cells
-                backwards.
-
-        Returns:
-            `{"params": ...}`, for `apply`.
-
-        Raises:
-            TypeError: If one is no cell with its parameters.
-            ValueError: If one is of another cell than the module's.
-        """
-        return {"params": self._layer().unbound("variables_of", *cells)}
-
-    @nn.nowrap
-    def cells_of(self, variables: Params) -> Any:
-        """The bound cells that the variables hold: the inverse of `variables_of`."""
-        return self._layer().bound(nn.meta.unbox(variables["params"]))
 
     def _params(self, layer: Layer, step: PyTree) -> Params:
         def init(key: Key, name: str) -> PyTree:
@@ -174,9 +153,7 @@ class Bidirectional(Recurrent):
 
     @nn.nowrap
     def _layer(self) -> Layer:
-        cells = {"cell_fw": self.cell_fw, "cell_bw": self.cell_bw}
-        check_cells(type(self).__name__, **cells)
-        return TwoWays(self.cell_fw, self.cell_bw, self.merge)
+        return pair(type(self).__name__, self.cell_fw, self.cell_bw, self.merge)
 
 
 class StackBidirectional(Recurrent):

@@ -12,7 +12,8 @@ from .._bound import BoundCell
 from .._cells._base import RNNCell
 from .._errors import describe, is_key
 from .._foreign import sizes_of_cell
-from .._layers import OneWay, check_cells, in_dtype
+from .._layer_cells import check_cells
+from .._layers import OneWay, in_dtype
 from .._typing import Array, DType, Key, Params, PyTree, Size
 from ._parameters import as_step, check_rngs, make_params
 
@@ -20,7 +21,8 @@ from ._parameters import as_step, check_rngs, make_params
 class Cell(nnx.RNNCellBase):
     """A cell of jaxrnn as a cell of nnx, for `nnx.RNN` and `nnx.Bidirectional`.
 
-    It is deterministic. `jaxrnn.nnx.RNN` is faster, and right about padding.
+    A cell that draws noise is refused: Flax's RNN has no key for each step.
+    `jaxrnn.nnx.RNN` has, is faster, and right about padding.
 
     Args:
         cell: The cell, of inputs `[batch, features]`.
@@ -52,6 +54,8 @@ class Cell(nnx.RNNCellBase):
         check_rngs(where, rngs)
         step = as_step(where, in_features, param_dtype)
         self.params = make_params(self.layer, rngs, step, param_dtype)
+        params = nnx.as_pure(self.params)
+        self.layer.check_quiet(where, params, step, param_dtype)
 
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
         """One step: `(carry, output)`, each leaf `[*batch, ...]`."""
@@ -122,7 +126,7 @@ def as_cell(module: nnx.RNNCellBase, in_features: int | tuple[int, ...]) -> Boun
         return copy(carry, jnp.zeros(shape, jnp.float32))
 
     sizes = sizes_of_cell(step, in_features)
-    return _NnxCell(graph, _Streams.of(streams), *sizes).bind(nnx.to_pure_dict(params))
+    return NnxCell(graph, _Streams.of(streams), *sizes).bind(nnx.to_pure_dict(params))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +152,7 @@ class _Streams:
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class _NnxCell(RNNCell):
+class NnxCell(RNNCell):
     graph: Any
     streams: "_Streams"
     state_size: Size
@@ -158,7 +162,7 @@ class _NnxCell(RNNCell):
         """Refused: a module of nnx is made with its parameters."""
         raise ValueError(
             "init: a cell of nnx has its parameters already, those that `as_cell` "
-            "bound it with."
+            "bound it with. In a module of yours call `jaxrnn.dynamic_rnn` on it."
         )
 
     def apply(

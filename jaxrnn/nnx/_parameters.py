@@ -3,13 +3,16 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 
 from .._arguments import as_count
 from .._errors import describe, noting
 from .._layers import Layer, in_dtype
 from .._param_axes import AxisNames, check_axis_names, name_axes
+from .._trees import named_leaves
 from .._typing import DType, Key, Params, PyTree
 
 Rngs = nnx.Rngs | nnx.RngStream | jax.Array
@@ -61,6 +64,27 @@ def make_params(
     return nnx.data(jax.tree.map(as_param, boxed, is_leaf=is_param))
 
 
+def check_like(where: str, own: Params, params: Params) -> None:
+    """Raises ValueError unless parameters have the shapes of a module's own."""
+    known, given = (dict(named_leaves("params", tree)) for tree in (own, params))
+    for name in known | given:
+        old, new = known.get(name), given.get(name)
+        if old is None or new is None or old.shape != jnp.shape(new):
+            raise ValueError(
+                f"{where}: `{name}` must be as the module's, {describe(old)}, got "
+                f"{describe(new)}. Its `in_features` is the size of the inputs that "
+                "the cell was made for."
+            )
+
+
+def _in_place_of(old: Any, new: Any) -> jax.Array:
+    """The new array in the dtype of the old one, and laid out as that is."""
+    array = jnp.asarray(new).astype(old.dtype)
+    if isinstance(old, Tracer) or len(old.sharding.device_set) == 1:
+        return array
+    return jax.device_put(array, old.sharding)
+
+
 class HoldsLayer(nnx.Module):
     """A module with the parameters of a layer, and a stream if that draws noise."""
 
@@ -93,7 +117,29 @@ class HoldsLayer(nnx.Module):
         if deterministic is not None:
             self.deterministic = deterministic
 
-    def draw_key(self, deterministic: bool | None, rngs: Any) -> Key | None:
+    def set_cells(self, *cells: Any) -> None:
+        """Takes over the parameters of cells.
+
+        Args:
+            *cells: What a converter gives: a bound cell, or cells forwards and cells
+                backwards.
+
+        Raises:
+            TypeError: If one is no cell with its parameters.
+            ValueError: If one is of another cell than the module's, or for inputs of
+                another size.
+        """
+        own = nnx.as_pure(self.params)
+        params = self.layer.unbound("set_cells", *cells)
+        check_like("set_cells", own, params)
+        # In the dtype that the module keeps its parameters in.
+        nnx.update(self.params, jax.tree.map(_in_place_of, own, params))
+
+    def get_cells(self) -> Any:
+        """The bound cells that the module holds, as `set_cells` takes them."""
+        return self.layer.bound(nnx.as_pure(self.params))
+
+    def _draw_key(self, deterministic: bool | None, rngs: Any) -> Key | None:
         """A key for a call with these arguments, or None for one without noise.
 
         Raises:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .._cells._base import RNNCell
-from .._layers import OneWay, check_cells
+from .._layer_cells import check_cells
+from .._layers import OneWay
 from .._raw_rnn import raw_rnn
 from .._tensor_array import TensorArray
 from .._typing import DType, PyTree
@@ -82,7 +83,7 @@ class RawRNN(HoldsLayer):
                 `eval()` have set.
             rngs: Where noise is drawn from, in place of the module's own stream.
         """
-        key = self.draw_key(deterministic, rngs)
+        key = self._draw_key(deterministic, rngs)
         return raw_rnn(
             self.layer.bound(nnx.as_pure(self.params), key),
             loop_fn,

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from .._cells._base import RNNCell
-from .._layer_inputs import LayerInputs
-from .._layers import Layer, OneWay, TwoWays, Way, check_cells, concatenate, stack
+from .._layer_cells import check_cells
+from .._layer_inputs import LayerInputs, check_unknown
+from .._layers import Layer, OneWay, Way, concatenate, pair, stack
 from .._param_axes import AxisNames
 from .._typing import ArrayLike, DType, PyTree
 from ._parameters import HoldsLayer, Rngs
@@ -57,6 +57,7 @@ class Recurrent(HoldsLayer):
         deterministic: bool | None = None,
         return_carry: bool | None = None,
         rngs: Rngs | None = None,
+        **unknown: Any,
     ) -> Any:
         """Runs over sequences.
 
@@ -74,6 +75,7 @@ class Recurrent(HoldsLayer):
             rngs: Where noise is drawn from, in place of the module's own stream: a
                 stream, or a key. A closure of `jax.jit` needs a key: the count of the
                 module's own stream cannot go on there, a `TraceContextError`.
+            **unknown: Refused; Flax's names are told ours.
 
         Returns:
             The outputs, `[*batch, time, ...]`; with `return_carry` the pair of final
@@ -84,12 +86,13 @@ class Recurrent(HoldsLayer):
             ValueError: As `jaxrnn.dynamic_rnn`.
         """
         where, params = type(self).__name__, nnx.as_pure(self.params)
+        check_unknown(where, unknown)
         given = LayerInputs.make(
             where, self.layer, inputs, sequence_length, self.time_major
         )
         way = Way(
             given.compute_dtype(self.dtype, params),
-            self.draw_key(deterministic, rngs),
+            self._draw_key(deterministic, rngs),
             self.time_major,
             self.parallel_iterations,
             self.swap_memory,
@@ -98,24 +101,6 @@ class Recurrent(HoldsLayer):
         if self.return_carry if return_carry is None else return_carry:
             return state, outputs
         return outputs
-
-    def set_cells(self, *cells: Any) -> None:
-        """Takes over the parameters of cells.
-
-        Args:
-            *cells: What a converter gives: a bound cell, or cells forwards and cells
-                backwards.
-
-        Raises:
-            TypeError: If one is no cell with its parameters.
-            ValueError: If one is of another cell than the module's.
-        """
-        params = self.layer.unbound("set_cells", *cells)
-        nnx.update(self.params, jax.tree.map(jnp.asarray, params))
-
-    def get_cells(self) -> Any:
-        """The bound cells that the module holds, as `set_cells` takes them."""
-        return self.layer.bound(nnx.as_pure(self.params))
 
 
 class RNN(Recurrent):
@@ -182,8 +167,7 @@ class Bidirectional(Recurrent):
         merge: Callable[[PyTree, PyTree], PyTree] = concatenate,
         **kwargs: Any,
     ) -> None:
-        check_cells(type(self).__name__, cell_fw=cell_fw, cell_bw=cell_bw)
-        layer = TwoWays(cell_fw, cell_bw, merge)
+        layer = pair(type(self).__name__, cell_fw, cell_bw, merge)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)
 
 
