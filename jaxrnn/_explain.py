@@ -54,8 +54,8 @@ class Explanation:
         machine: The name of the machine.
         chosen: What `implementation=None` takes.
         verdicts: What is said of each implementation.
-        xla: The bound of the loop that XLA compiles, which reads all matrices at every
-            step.
+        xla: The bound of the loop that XLA compiles, which multiplies inputs and state
+            at every step, and reads the matrices again unless they fit a cache.
         kernel: The bound of a kernel that reads those of the state once.
         products: The bound of the large products ahead of a kernel and after it.
     """
@@ -177,13 +177,14 @@ def _verdicts(work: Work, machine: Machine) -> list[Verdict]:
 
 
 def _xla(work: Work, machine: Machine) -> Bound:
-    """A loop whose every step reads all matrices and multiplies inputs and state."""
+    """A loop whose every step multiplies inputs and state."""
     of_inputs = work.depth * sum(work.shares)
     reads = work.matrix_bytes + of_inputs * work.dtype.itemsize
+    reads, again = (reads, work.matrix_bytes) if reads > machine.cache else (0, 0)
     row = work.depth * work.dtype.itemsize + work.output_bytes
     step = _least(work, machine, reads + work.batch * row, work.flops + 2 * of_inputs)
     keep = work.batch * work.kept_bytes / machine.bandwidth
-    back = _least(work, machine, work.matrix_bytes + _back_bytes(work), work.flops)
+    back = _least(work, machine, again + _back_bytes(work), work.flops)
     forward = work.time * step
     return Bound(step, forward, forward + work.time * (keep + back))
 

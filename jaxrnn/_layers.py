@@ -36,6 +36,7 @@ class Way:
     time_major: bool = False
     parallel_iterations: int | None = None
     swap_memory: Any = False
+    implementation: Any = None
 
     def as_arguments(self) -> dict[str, Any]:
         """For a driver."""

@@ -19,6 +19,9 @@ class Machine:
         platform: "tpu" or "cuda".
         memory: Bytes that a kernel can keep next to the arithmetic: VMEM of a core, or
             the shared memory of one block of threads.
+        cache: Bytes that XLA's loops find on the chip from step to step: VMEM, in which
+            XLA places what a loop reads again (seen in programs compiled for v5e), or
+            the L2 cache.
         bandwidth: Bytes a second from and to the large memory.
         flops: Operations a second of matrix products in bfloat16.
         flops_float32: The same in float32, as JAX computes them by default.
@@ -28,6 +31,7 @@ class Machine:
     name: str
     platform: str
     memory: int
+    cache: int
     bandwidth: float
     flops: float
     flops_float32: float
@@ -44,12 +48,12 @@ class Machine:
 MACHINES = {
     machine.name: machine
     for machine in (
-        Machine("v4", "tpu", 16 * MIB, 615e9, 137.5e12, 137.5e12, 128),
-        Machine("v5e", "tpu", 128 * MIB, 820e9, 197e12, 197e12, 128),
-        Machine("v5p", "tpu", 64 * MIB, 1230e9, 229.5e12, 229.5e12, 128),
-        Machine("v6e", "tpu", 128 * MIB, 1640e9, 920e12, 920e12, 256),
-        Machine("h100", "cuda", 227 * 1024, 3352e9, 989e12, 67e12, 64),
-        Machine("h200", "cuda", 227 * 1024, 4800e9, 989e12, 67e12, 64),
+        Machine("v4", "tpu", 16 * MIB, 16 * MIB, 615e9, 137.5e12, 137.5e12, 128),
+        Machine("v5e", "tpu", 128 * MIB, 128 * MIB, 820e9, 197e12, 197e12, 128),
+        Machine("v5p", "tpu", 64 * MIB, 64 * MIB, 1230e9, 229.5e12, 229.5e12, 128),
+        Machine("v6e", "tpu", 128 * MIB, 128 * MIB, 1640e9, 920e12, 920e12, 256),
+        Machine("h100", "cuda", 227 * 1024, 50 * MIB, 3352e9, 989e12, 67e12, 64),
+        Machine("h200", "cuda", 227 * 1024, 50 * MIB, 4800e9, 989e12, 67e12, 64),
     )
 }
 

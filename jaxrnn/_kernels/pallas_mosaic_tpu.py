@@ -149,6 +149,7 @@ class PallasMosaicTPU(Kernel):
         tiling = self._tiling(work)
 
         def kernel(
+            longest: Any,
             lengths: Any,
             weights: Any,
             biases: Any,
@@ -179,7 +180,7 @@ class PallasMosaicTPU(Kernel):
                 if kept:
                     _write(kept, (zs, before), i)
 
-            tiling.each_step(step)
+            tiling.each_step(longest, step, lambda: _clear(made))
             tiling.at_last(lambda: _write(final, _read(carry)))
 
         by_rows, by_steps, whole = tiling.by_rows, tiling.by_steps, tiling.whole
@@ -187,13 +188,13 @@ class PallasMosaicTPU(Kernel):
             kernel,
             tiling,
             (
-                tiling.column(lengths),
+                *tiling.columns(lengths),
                 weights,
                 *_as_rows((biases, small)),
                 shares,
                 state,
             ),
-            (by_rows, whole, whole, whole, by_steps, by_rows),
+            (tiling.scalars, by_rows, whole, whole, whole, by_steps, by_rows),
             (tiling.over_time(types), state),
             (by_steps, by_rows),
             state,
@@ -226,6 +227,7 @@ class PallasMosaicTPU(Kernel):
         tiling = dataclasses.replace(self._tiling(work), reverse=True)
 
         def kernel(
+            longest: Any,
             lengths: Any,
             turned: Any,
             small: Any,
@@ -242,7 +244,7 @@ class PallasMosaicTPU(Kernel):
             @tiling.at_first
             def _() -> None:
                 _write(carry, in_float32(_read(c_state)))
-                _write(c_small, jax.tree.map(lambda r: jnp.zeros_like(r[...]), c_small))
+                _clear(c_small)
 
             def step(i: Array, t: Array) -> None:
                 zs, state, c_output = in_float32(_read((*kept, c_outputs), i))
@@ -261,7 +263,7 @@ class PallasMosaicTPU(Kernel):
                 for name, more in moved[2].items():
                     c_small[name][0] += more[None, :]
 
-            tiling.each_step(step)
+            tiling.each_step(longest, step, lambda: _clear(c_zs))
             tiling.at_last(lambda: _write(c_first, _read(carry)))
 
         dtype = jax.tree.leaves(turned)[0].dtype
@@ -270,8 +272,15 @@ class PallasMosaicTPU(Kernel):
         c_zs, c_state, c_small = self._call(
             kernel,
             tiling,
-            (tiling.column(lengths), turned, _as_rows(small), kept, c_outputs, c_state),
-            (by_rows, whole, whole, by_steps, by_steps, by_rows),
+            (
+                *tiling.columns(lengths),
+                turned,
+                _as_rows(small),
+                kept,
+                c_outputs,
+                c_state,
+            ),
+            (tiling.scalars, by_rows, whole, whole, by_steps, by_steps, by_rows),
             (c_zs, c_state, tiling.one_each(small)),
             (by_steps, by_rows, tiling.by_tile),
             c_state,
@@ -362,15 +371,24 @@ class _Tiling:
         """What each tile has for itself, `[tiles, 1, size]`."""
         return pl.BlockSpec((1, *x.shape[1:]), lambda b, t: (b, 0, 0))
 
+    def scalars(self, x: Any) -> pl.BlockSpec:
+        """All of an array of numbers that are asked for one by one."""
+        del x
+        return pl.BlockSpec(memory_space=pltpu.SMEM)
+
     def whole(self, x: Any) -> pl.BlockSpec:
         """All of an array, brought once."""
         zeros = (0,) * x.ndim
         return pl.BlockSpec(x.shape, lambda b, t: zeros, pipeline_mode=pl.Buffered(1))
 
-    def column(self, lengths: Array) -> Array:
-        """`[rows of all tiles, 1]`: rows that fill the last tile are never alive."""
+    def columns(self, lengths: Array) -> tuple[Array, Array]:
+        """The longest row of each tile; and all lengths, `[rows of all tiles, 1]`.
+
+        The rows that fill the last tile are never alive.
+        """
         missing = self.tiles * self.rows - self.batch
-        return jnp.pad(lengths, (0, missing))[:, None]
+        lengths = jnp.pad(lengths, (0, missing))
+        return lengths.reshape(self.tiles, self.rows).max(1), lengths[:, None]
 
     def over_time(self, types: PyTree) -> PyTree:
         """The types of one step, of all steps."""
@@ -395,8 +413,16 @@ class _Tiling:
         """Calls it in the last block of each tile."""
         pl.when(pl.program_id(1) == self.grid[1] - 1)(fn)
 
-    def each_step(self, step: Callable[[Array, Array], None]) -> None:
-        """Calls `step(i, t)` for the steps of a block in turn; i is t's place in it."""
+    def each_step(
+        self,
+        longest: Any,
+        step: Callable[[Array, Array], None],
+        clear: Callable[[], None],
+    ) -> None:
+        """Calls `step(i, t)` for the steps of a block in turn; i is t's place in it.
+
+        Where all rows of the tile have ended it calls `clear()` in place of them.
+        """
         turn = pl.program_id(1)
         begin = (self.grid[1] - 1 - turn if self.reverse else turn) * self.block
 
@@ -404,7 +430,9 @@ class _Tiling:
             i = self.block - 1 - i if self.reverse else i
             step(i, begin + i)
 
-        jax.lax.fori_loop(0, self.block, body, None)
+        runs = begin < longest[pl.program_id(0)]
+        pl.when(runs)(lambda: jax.lax.fori_loop(0, self.block, body, None))
+        pl.when(jnp.logical_not(runs))(clear)
 
 
 def _padded(rows: int, columns: int, dtype: DType) -> int:
@@ -422,6 +450,13 @@ def _write(refs: PyTree, values: PyTree, *index: Array) -> None:
         ref[index or ...] = value.astype(ref.dtype)
 
     jax.tree.map(put, refs, values)
+
+
+def _clear(refs: PyTree) -> None:
+    def zero(ref: Any) -> None:
+        ref[...] = jnp.zeros(ref.shape, ref.dtype)
+
+    jax.tree.map(zero, refs)
 
 
 def _as_rows(small: PyTree) -> PyTree:

@@ -22,6 +22,7 @@ class Recurrent(HoldsCells, nn.Module, kw_only=True):
     return_carry: bool = False
     swap_memory: Any = False
     parallel_iterations: int | None = None
+    implementation: Any = None
     dtype: DType | None = None
     param_dtype: DType = jnp.float32
     axis_names: Mapping[str, tuple[str | None, ...]] | None = None
@@ -74,7 +75,12 @@ class Recurrent(HoldsCells, nn.Module, kw_only=True):
         if not deterministic and layer.draws(params, given.step(dtype), dtype):
             key = self.make_rng(self.rng_collection)
         way = Way(
-            dtype, key, self.time_major, self.parallel_iterations, self.swap_memory
+            dtype,
+            key,
+            self.time_major,
+            self.parallel_iterations,
+            self.swap_memory,
+            self.implementation,
         )
         outputs, state = given.run(layer, params, initial_state, way)
         if self.return_carry if return_carry is None else return_carry:
@@ -109,6 +115,7 @@ class RNN(Recurrent):
         return_carry: Whether a call returns `(state, outputs)`.
         swap_memory: As in `jaxrnn.dynamic_rnn`.
         parallel_iterations: As in `jaxrnn.dynamic_rnn`.
+        implementation: As in `jaxrnn.dynamic_rnn`.
         dtype: The dtype to compute in; None for the widest of inputs and parameters.
         param_dtype: The dtype of the parameters.
         axis_names: Names of the parameters' axes, for partitioning: for each last part

@@ -28,6 +28,7 @@ class Recurrent(HoldsLayer):
         return_carry: bool = False,
         swap_memory: Any = False,
         parallel_iterations: int | None = None,
+        implementation: Any = None,
         dtype: DType | None = None,
         param_dtype: DType = jnp.float32,
         axis_names: AxisNames | None = None,
@@ -46,6 +47,7 @@ class Recurrent(HoldsLayer):
         self.time_major, self.return_carry = time_major, return_carry
         self.swap_memory = swap_memory
         self.parallel_iterations = parallel_iterations
+        self.implementation = implementation
         self.dtype = dtype
 
     def __call__(
@@ -96,6 +98,7 @@ class Recurrent(HoldsLayer):
             self.time_major,
             self.parallel_iterations,
             self.swap_memory,
+            self.implementation,
         )
         outputs, state = given.run(self.layer, params, initial_state, way)
         if self.return_carry if return_carry is None else return_carry:
@@ -113,8 +116,8 @@ class RNN(Recurrent):
         reverse: Whether it reads each row from its last step to its first.
         keep_order: Whether the outputs of a reversed run stand beside their inputs.
         rngs: What the parameters are made from, and noise is drawn from.
-        **kwargs: `time_major`, `swap_memory`, `parallel_iterations` as in
-            `jaxrnn.dynamic_rnn`; `return_carry`, whether a call returns
+        **kwargs: `time_major`, `swap_memory`, `parallel_iterations`, `implementation`
+            as in `jaxrnn.dynamic_rnn`; `return_carry`, whether a call returns
             `(state, outputs)`; `dtype` to compute in, None for the widest of inputs and
             parameters; `param_dtype`, float32; `axis_names` for partitioning, for each
             last part of a parameter's name ("kernel", "bias") a tuple with a name or
