@@ -8,7 +8,8 @@ with `StateSaver`; over sequences laid end to end (`pack_sequences` makes
 
 For sequences longer than memory: `windows`, which yields each `Window` or
 `PackedWindow`, and `truncated_bptt` (`TruncatedBPTT`). What the memory strategies of
-`jaxrnn.memory` would keep and cost: `memory_plan` (`MemoryPlan`).
+`jaxrnn.memory` would keep and cost: `memory_plan` (`MemoryPlan`). Which implementation
+serves on a machine, and what bounds it there: `explain` (`Explanation`).
 
 Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
 `CudnnCompatibleGRUCell`, `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`,

@@ -185,8 +185,8 @@ def _xla(work: Work, machine: Machine) -> Bound:
     step = _least(work, machine, reads + work.batch * row, work.flops + 2 * of_inputs)
     keep = work.batch * work.kept_bytes / machine.bandwidth
     back = _least(work, machine, again + _back_bytes(work), work.flops)
-    forward = work.time * step
-    return Bound(step, forward, forward + work.time * (keep + back))
+    forward, (_, after) = work.time * step, _large_products(work, machine)
+    return Bound(step, forward, forward + work.time * (keep + back) + after)
 
 
 def _kernel(work: Work, machine: Machine) -> Bound:
@@ -201,7 +201,13 @@ def _kernel(work: Work, machine: Machine) -> Bound:
 
 
 def _products(work: Work, machine: Machine) -> Bound:
-    """What the inputs add, of all steps; then the gradients of matrices and inputs."""
+    """The large products ahead of a kernel's loop, and after it."""
+    ahead, after = _large_products(work, machine)
+    return Bound(0.0, ahead, ahead + after)
+
+
+def _large_products(work: Work, machine: Machine) -> tuple[float, float]:
+    """What the inputs add, of all steps; and the gradients of matrices and inputs."""
     rows, share = work.batch * work.time, sum(work.shares)
     peak, wide = machine.peak(work.dtype), work.dtype.itemsize
     read = rows * work.depth * wide
@@ -210,7 +216,7 @@ def _products(work: Work, machine: Machine) -> Bound:
     moved = rows * sum(columns for _, columns in work.matrices) * wide
     of_state = rows * work.flops / peak
     after = max(2 * of_inputs + of_state, (2 * read + 2 * moved) / machine.bandwidth)
-    return Bound(0.0, ahead, ahead + after)
+    return ahead, after
 
 
 def _back_bytes(work: Work) -> int:

@@ -97,6 +97,7 @@ FUNCTIONS = {name for name, value in PUBLIC.items() if inspect.isfunction(value)
 OURS = {
     "FunctionCell",
     "StateSaver",
+    "explain",
     "memory_plan",
     "pack_sequences",
     "packed_rnn",
@@ -120,10 +121,11 @@ def test_docstring_says_where_it_comes_from(value):
 SIGNATURES = {
     "dynamic_rnn": "cell, inputs, sequence_length=None, initial_state=None, "
     "dtype=None, parallel_iterations=None, swap_memory=False, time_major=False, "
-    "scope=None",
+    "scope=None, implementation=None",
     "bidirectional_dynamic_rnn": "cell_fw, cell_bw, inputs, sequence_length=None, "
     "initial_state_fw=None, initial_state_bw=None, dtype=None, "
-    "parallel_iterations=None, swap_memory=False, time_major=False, scope=None",
+    "parallel_iterations=None, swap_memory=False, time_major=False, scope=None, "
+    "implementation=None",
     "raw_rnn": "cell, loop_fn, parallel_iterations=None, swap_memory=False, "
     "scope=None, max_time=None",
     "static_rnn": "cell, inputs, initial_state=None, dtype=None, "

@@ -404,3 +404,52 @@ def test_tpus_are_as_jax_says(name):
     assert machine.bandwidth == info.mem_bw_bytes_per_second
     assert machine.flops == info.bf16_ops_per_second
     assert machine.least_rows == info.mxu_column_size
+
+
+TEN = [(name, spec) for name in ("lstm", "gru_cudnn") for spec in specs.LARGE]
+
+
+@pytest.mark.parametrize(("name", "spec"), TEN, ids=str)
+def test_what_is_explained_of_ten_shapes(name, spec):
+    cell = CELLS[name](spec.units)
+    x = jax.ShapeDtypeStruct((spec.batch, spec.time, spec.depth), BF16)
+    found = jaxrnn.explain(cell, x, machine="v5e")
+    assert found.chosen == "xla"
+    assert [v.serves for v in found.verdicts if "mosaic" in v.implementation] == [True]
+    # A product of up to 128 rows, the four or three matrices of the state, at 197e12.
+    gates = 4 if name == "lstm" else 3
+    least = max(spec.batch, 128) * 2 * gates * spec.units**2 / 197e12
+    moved = spec.batch * (4 * gates + 2) * spec.units / 820e9
+    assert found.kernel.step == pytest.approx(max(least, moved))
+    assert found.kernel.forward > spec.time * found.kernel.step
+    assert found.xla.training > found.kernel.training
+    turned = jax.ShapeDtypeStruct((spec.time, spec.batch, spec.depth), BF16)
+    assert jaxrnn.explain(cell, turned, machine="v5e", time_major=True) == found
+
+
+def test_what_does_not_fit_is_explained():
+    x = jax.ShapeDtypeStruct((16, 100, 512), F32)
+    small, large = (
+        str(jaxrnn.explain(LSTMCell(units), x, machine="v4")) for units in (512, 1024)
+    )
+    assert re.search(r"pallas_mosaic_tpu  yes  if named: \d+\.\d of 16 MiB", small)
+    assert re.search(r"pallas_mosaic_tpu  no   the matrices, 16\.0 MiB, and the", large)
+    text = str(jaxrnn.explain(LSTMCell(512), x, machine="h100"))
+    assert re.search("pallas_mosaic_tpu  no   runs on tpu", text)
+    # What does not fit the cache of an H100 is read at every step by XLA's loop.
+    wide = jax.ShapeDtypeStruct((16, 100, 2048), F32)
+    step = jaxrnn.explain(LSTMCell(2048), wide, machine="h100").xla.step
+    assert step > 4 * 4 * 2048 * 4096 / 3352e9
+
+
+@pytest.mark.parametrize(
+    ("cell", "x", "machine", "error", "message"),
+    [
+        (LSTMCell(3).bind({}), jnp.ones((2, 3, 4)), "v5e", TypeError, "AffineCell"),
+        (LSTMCell(3), jnp.ones((2, 3)), "v5e", ValueError, r"must be \[batch, time"),
+        (LSTMCell(3), jnp.ones((2, 3, 4)), "v9", ValueError, "one of v4, v5e, .*'v9'"),
+    ],
+)
+def test_explain_refuses(cell, x, machine, error, message):
+    with pytest.raises(error, match=message):
+        jaxrnn.explain(cell, x, machine=machine)
