@@ -12,8 +12,8 @@ class Case:
     """One thing to time: a cell, its sizes, the rows' lengths and a mode.
 
     Attributes:
-        cell: "lstm", "peephole", "gru", "rnn", "mgu" (a user's own cell), or "lstm2"
-            (two layers).
+        cell: "lstm", "peephole", "gru", "gru_after" (which resets after the product),
+            "rnn", "mgu" (a user's own cell), or "lstm2" (two layers).
         batch: Rows, B.
         time: Steps, T.
         depth: The size of the inputs, D.
@@ -102,6 +102,8 @@ FULL = [
     *_of("lstm", 1, 1000, 256, 256, modes=("stream",)),
     *_of("gru", 48, 80, 192, 320),
     *_of("gru", 16, 120, 96, 160),
+    *_of("gru_after", 48, 80, 192, 320),
+    *_of("gru_after", 16, 120, 96, 160),
     *_of("rnn", 32, 100, 128, 128),
     *_of("lstm2", 32, 100, 128, 128),
     *_of("peephole", 32, 100, 128, 128),
@@ -125,6 +127,7 @@ SMOKE = [
     *_of("lstm2", 3, 8, 4, 5, modes=("step",)),
     *_of("peephole", 3, 8, 4, 5, modes=("train",)),
     *_of("gru", 3, 8, 4, 5, modes=("train",)),
+    *_of("gru_after", 3, 8, 4, 5, modes=("train",)),
     *_of("rnn", 3, 8, 4, 5, lengths=("one_long",), modes=("train",)),
     *_of("mgu", 1, 8, 4, 5, modes=("stream",)),
     *_of("lstm", 2, 16, 4, 5, modes=("train",), group="scaling"),

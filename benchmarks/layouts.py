@@ -9,6 +9,7 @@ BLOCKS = {
     "lstm": {"": "igfo"},
     "peephole": {"": "igfo"},
     "gru": {"gates/": "ru", "candidate/": "c"},
+    "gru_after": {"": "ruc"},
     "rnn": {"": "a"},
     "mgu": {"": "fn"},
 }

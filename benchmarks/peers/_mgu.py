@@ -24,6 +24,18 @@ def from_params(params: dict[str, jax.Array]) -> dict[str, np.ndarray]:
     return from_gates("mgu", apart("fn", *blocks))
 
 
+def init(
+    units: int, key: jax.Array, inputs: jax.Array, dtype: jnp.dtype
+) -> dict[str, jax.Array]:
+    """Zeros: what a module begins with before it is given its parameters."""
+    del key
+    return {
+        "input": jnp.zeros((inputs.shape[-1], 2 * units), dtype),
+        "recurrent": jnp.zeros((units, 2 * units), dtype),
+        "bias": jnp.zeros(2 * units, dtype),
+    }
+
+
 def step(params: dict[str, jax.Array], x: jax.Array, h: jax.Array) -> jax.Array:
     """The new state `[B, H]`, for inputs `[B, D]` and state `[B, H]`."""
     x_f, x_n = jnp.split(x @ params["input"] + params["bias"], 2, axis=-1)

@@ -16,6 +16,7 @@ USES = ("dm-haiku", "jax", "jaxlib", "optax")
 PyTree = Any
 
 LEFT_OUT = {
+    "gru_after": "Haiku's GRU resets before the product",
     "rnn": "Haiku's plain core is a ReLU net",
     "peephole": "Haiku has no such cell",
     "mgu": "Haiku has no such cell",

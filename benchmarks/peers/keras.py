@@ -1,6 +1,6 @@
 """Keras 3 on JAX: its recurrent layers, stateless, with a mask for lengths.
 
-Batch-major, for that is all it takes. GRU with `reset_after=False`, TensorFlow's rule.
+Batch-major, for that is all it takes. GRU with `reset_after` as the case has it.
 """
 
 import os
@@ -27,6 +27,7 @@ PyTree = Any
 LAYERS = {
     "lstm": (keras.layers.LSTM, {}, "ifgo"),
     "gru": (keras.layers.GRU, {"reset_after": False}, "urc"),
+    "gru_after": (keras.layers.GRU, {"reset_after": True}, "urc"),
     "rnn": (keras.layers.SimpleRNN, {}, "a"),
 }
 
@@ -62,11 +63,8 @@ def build(case: Case, data: Data) -> Built:
     net = _jax.make_net(
         data,
         _jax.by_layers(run),
-        [
-            list(side_by_side(to_gates(case.layer_cell, weights, 1), order))
-            for weights in data.weights
-        ],
-        lambda params: [from_gates(case.layer_cell, apart(order, *p)) for p in params],
+        [_to_params(case, weights, order) for weights in data.weights],
+        lambda params: [_from_params(case, layer, order) for layer in params],
         make_state=lambda state: [state[name] for name in reversed(case.state_names)],
         read_state=lambda state: dict(
             zip(reversed(case.state_names), map(np.asarray, state), strict=True)
@@ -74,3 +72,15 @@ def build(case: Case, data: Data) -> Built:
         time_major=False,
     )
     return _jax.build(case, data, {"": net})
+
+
+def _to_params(case: Case, weights: dict[str, np.ndarray], order: str) -> PyTree:
+    """Kernels and bias; a GRU that resets after has a second bias, zero here."""
+    x, h, b = side_by_side(to_gates(case.layer_cell, weights, 1), order)
+    return [x, h, np.stack([b, np.zeros_like(b)]) if case.cell == "gru_after" else b]
+
+
+def _from_params(case: Case, params: PyTree, order: str) -> dict[str, np.ndarray]:
+    x, h, b = params
+    gates = apart(order, x, h, b[0] if case.cell == "gru_after" else b)
+    return from_gates(case.layer_cell, gates)

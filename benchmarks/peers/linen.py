@@ -19,6 +19,7 @@ PyTree = Any
 CELLS = {
     "lstm": (nn.OptimizedLSTMCell, nn.LSTMCell),
     "gru": (nn.GRUCell,),
+    "gru_after": (nn.GRUCell,),
     "rnn": (nn.SimpleCell,),
     "mgu": (nn.MGUCell,),
 }
@@ -107,9 +108,12 @@ def _dense(kernel: np.ndarray, bias: np.ndarray) -> PyTree:
     return {"kernel": kernel, "bias": bias}
 
 
+_GRU = _gated({"r": "r", "u": "z", "c": "n"})
+
 _LAYOUTS = {
     "lstm": (_lstm, _from_lstm),
-    "gru": _gated({"r": "r", "u": "z", "c": "n"}),
+    "gru": _GRU,
+    "gru_after": _GRU,
     "mgu": _gated({"f": "f", "n": "n"}),
     "rnn": (_simple, _from_simple),
 }

@@ -18,6 +18,7 @@ PyTree = Any
 CELLS = {
     "lstm": ((nnx.OptimizedLSTMCell, nnx.LSTMCell), "ifgo"),
     "gru": ((nnx.GRUCell,), "ruc"),
+    "gru_after": ((nnx.GRUCell,), "ruc"),
     "rnn": ((nnx.SimpleCell,), "a"),
 }
 

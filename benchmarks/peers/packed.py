@@ -10,8 +10,7 @@ import jaxrnn
 from ..built import Built, LeftOutError
 from ..cases import Case
 from ..data import Data
-from . import _jax
-from .jaxrnn import from_params, make_cell, state_layout, to_params
+from . import _jax, _ours
 
 USES = ("jaxrnn", "jax", "jaxlib", "optax")
 
@@ -28,7 +27,7 @@ def build(case: Case, data: Data) -> Built:
 
 
 def _net(case: Case, data: Data) -> _jax.Net:
-    cell, lengths = make_cell(case), data.lengths
+    cell, lengths = _ours.make_cell(case), data.lengths
     packed = jaxrnn.pack_sequences(data.inputs, lengths, time_major=False)
     cotangents = jaxrnn.pack_sequences(data.output_cotangents, lengths)
 
@@ -36,19 +35,19 @@ def _net(case: Case, data: Data) -> _jax.Net:
         params: PyTree, inputs: PyTree, state: PyTree, packed: PyTree
     ) -> tuple[PyTree, PyTree]:
         packed = dataclasses.replace(packed, inputs=inputs)
-        outputs, final = jaxrnn.packed_rnn(cell.bind(params[0]), packed, state[0])
+        outputs, final = jaxrnn.packed_rnn(cell.bind(params), packed, state[0])
         return outputs, [final]
 
-    make_state, read_state = state_layout(case)
+    make_state, read_state = _ours.state_layout(case)
     states = lambda state: [make_state(layer) for layer in state]
     return _jax.Net(
         apply=apply,
-        params=[to_params(case, weights) for weights in data.weights],
+        params=_ours.to_params(case, data.weights),
         inputs=packed.inputs,
         state=states(data.state),
         lengths=dataclasses.replace(packed, inputs=()),
         cotangents=(cotangents.inputs, states(data.state_cotangents)),
-        read_params=lambda params: [from_params(case, layer) for layer in params],
+        read_params=lambda params: _ours.from_params(case, params),
         read_sequences=lambda tree: np.asarray(packed.unpack(tree)),
         read_state=lambda state: [read_state(layer) for layer in state],
     )

@@ -23,12 +23,11 @@ Tree = dict[str, Any]
 def build(case: Case, data: Data) -> Built:
     """The weights are TensorFlow's, with the forget bias folded in."""
     step = _STEPS[case.layer_cell]
-    is_mgu = case.cell == "mgu"
     net = _jax.make_net(
         data,
         _jax.by_layers(lambda _, *args: _layer(step, *args)),
         [_to_params(case, weights) for weights in data.weights],
-        lambda params: [_mgu.from_params(p) if is_mgu else _arrays(p) for p in params],
+        lambda params: [_from_params(case, layer) for layer in params],
         make_state=dict,
         read_state=dict,
     )
@@ -38,13 +37,22 @@ def build(case: Case, data: Data) -> Built:
 def _to_params(case: Case, weights: dict[str, np.ndarray]) -> Tree:
     if case.cell == "mgu":
         return _mgu.to_params(weights)
+    if case.cell == "gru_after":
+        # Here, as in the loop it would copy the kernels at each step.
+        x, h = np.split(weights["kernel"], [-case.units])
+        return {"input": x, "recurrent": h, "bias": weights["bias"]}
     if "c" not in case.state_names:
         return weights
     forget = np.repeat(np.array([0, 0, 1, 0], np.float32), case.units)
     return weights | {"bias": weights["bias"] + forget}
 
 
-def _arrays(params: Tree) -> dict[str, np.ndarray]:
+def _from_params(case: Case, params: Tree) -> dict[str, np.ndarray]:
+    if case.cell == "mgu":
+        return _mgu.from_params(params)
+    if case.cell == "gru_after":
+        kernel = np.concatenate([params["input"], params["recurrent"]])
+        return {"kernel": kernel, "bias": np.asarray(params["bias"])}
     return {name: np.asarray(array) for name, array in params.items()}
 
 
@@ -104,6 +112,15 @@ def _gru(params: Tree, x: jax.Array, state: Tree) -> Tree:
     return {"h": u * h + (1 - u) * c}
 
 
+def _gru_after(params: Tree, x: jax.Array, state: Tree) -> Tree:
+    h = state["h"]
+    x_r, x_u, x_c = jnp.split(x @ params["input"] + params["bias"], 3, axis=-1)
+    h_r, h_u, h_c = jnp.split(h @ params["recurrent"], 3, axis=-1)
+    u = jax.nn.sigmoid(x_u + h_u)
+    c = jnp.tanh(x_c + jax.nn.sigmoid(x_r + h_r) * h_c)
+    return {"h": u * h + (1 - u) * c}
+
+
 def _rnn(params: Tree, x: jax.Array, state: Tree) -> Tree:
     return {"h": jnp.tanh(_affine(params, x, state["h"]))}
 
@@ -116,6 +133,7 @@ _STEPS = {
     "lstm": _lstm,
     "peephole": _peephole,
     "gru": _gru,
+    "gru_after": _gru_after,
     "rnn": _rnn,
     "mgu": _mgu_step,
 }

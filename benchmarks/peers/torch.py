@@ -23,6 +23,7 @@ USES = ("torch",)
 LAYERS = {
     "lstm": (torch.nn.LSTM, "ifgo"),
     "gru": (torch.nn.GRU, "ruc"),
+    "gru_after": (torch.nn.GRU, "ruc"),
     "rnn": (torch.nn.RNN, "a"),
 }
 
