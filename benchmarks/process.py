@@ -11,14 +11,16 @@ from typing import Any
 
 from .machine import CORES
 
-# The same number of threads for all.
-THREADS = {
+# The same number of threads for all, and no more of a device's memory than is used:
+# the processes share it.
+ENVIRONMENT = {
     "BENCHMARK_CORES": str(CORES),
     "OMP_NUM_THREADS": str(CORES),
     "MKL_NUM_THREADS": str(CORES),
     "OPENBLAS_NUM_THREADS": str(CORES),
     "TF_NUM_INTRAOP_THREADS": str(CORES),
     "TF_NUM_INTEROP_THREADS": str(CORES),
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
 }
 
 
@@ -50,7 +52,7 @@ class PeerProcess:
             text=True,
             bufsize=1,
             cwd=Path(__file__).resolve().parent.parent,
-            env=os.environ | THREADS,
+            env=os.environ | ENVIRONMENT,
         )
 
     def meet(self) -> None:

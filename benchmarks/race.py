@@ -10,8 +10,6 @@ from .peers import OURS
 from .process import PeerProcess
 from .results import deviation
 
-# Adam divides by the gradient's size, which brings out the rounding of small ones.
-TOLERANCE = {"forward": 1e-3, "stream": 1e-3, "train": 1e-3, "step": 1e-2}
 PAUSE_S = 0.02  # OpenMP's threads look for work for a while before they sleep.
 LOOK_S, LOOKS = 0.2, 10
 SCALING_PEERS = (OURS, "scan")
@@ -34,7 +32,7 @@ def run_case(
     for name, peer in peers.items():
         tick(f"{case.name}: {name} compiles")
         results[name] = _prepare(case, peer)
-    agree(results, TOLERANCE[case.mode])
+    agree(results, case.tolerance)
     running = [name for name in peers if "variant" in results[name]]
     busy = []
     for number in range(rounds):

@@ -20,9 +20,9 @@ class Spread:
         return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 
-def ratio(result: dict[str, Any], peer: str) -> Spread | None:
-    """The peer's time by ours in a case; None if one of the two did not run."""
-    ours, theirs = (times(result, name) for name in (OURS, peer))
+def ratio(result: dict[str, Any], peer: str, to: str = OURS) -> Spread | None:
+    """The peer's time by that of `to` in a case; None if one of them did not run."""
+    ours, theirs = (times(result, name) for name in (to, peer))
     if not len(ours) or not len(theirs):
         return None
     low, median, high = np.percentile(theirs / ours, (25, 50, 75))

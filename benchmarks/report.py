@@ -34,8 +34,8 @@ def write_report(result: Result) -> str:
         _facts_table(races, "Trace and lower", "lower_s", 1, "s"),
         _facts_table(races, "Compile", "compile_s", 1, "s"),
         _scaling_table([r for r in result["cases"] if r["case"]["group"] == "scaling"]),
-        _agreement_table(races),
-        _left_out(result),
+        agreement_table(races, NAMES),
+        left_out(result),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -46,7 +46,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _ran(results: Iterable[Result], names: Iterable[str]) -> list[str]:
+def that_ran(results: Iterable[Result], names: Iterable[str]) -> list[str]:
     """The peers of these that ran in any of the results."""
     return [
         n for n in names if any("variant" in r["peers"].get(n, {}) for r in results)
@@ -59,6 +59,11 @@ def _title(case: Result) -> str:
 
 
 def _head(result: Result) -> str:
+    return f"# {result['name']}\n\n{conditions(result)}\n\n{RACE_NOTE}"
+
+
+def conditions(result: Result) -> str:
+    """How much was timed, how quiet it was, the machine, and what was installed."""
     versions: dict[str, str] = {}
     for used in result["versions"].values():
         versions |= used
@@ -67,10 +72,9 @@ def _head(result: Result) -> str:
     shares = [share for row in result["cases"] for share in row["busy"]]
     busy = sum(share > BUSY for share in shares)
     return (
-        f"# {result['name']}\n\n{len(result['cases'])} cases, {result['rounds']} "
-        f"rounds each. Something else kept the machine busy in {busy} of the "
-        f"{len(shares)} rounds.\n\nMachine: {machine}.\n\nVersions: {packages}."
-        f"\n\n{RACE_NOTE}"
+        f"{len(result['cases'])} cases, {result['rounds']} rounds each. Something else "
+        f"kept the machine busy in {busy} of the {len(shares)} rounds."
+        f"\n\nMachine: {machine}.\n\nVersions: {packages}."
     )
 
 
@@ -78,8 +82,8 @@ def _race_table(result: Result, races: list[Result], mode: str) -> str:
     rows = [r for r in races if r["case"]["mode"] == mode]
     if not rows:
         return ""
-    peers = _ran(rows, (n for n in NAMES if n != OURS and n not in LIMITS))
-    limits = _ran(rows, LIMITS)
+    peers = that_ran(rows, (n for n in NAMES if n != OURS and n not in LIMITS))
+    limits = that_ran(rows, LIMITS)
     header = ["case", f"{OURS}, ms", *peers, *(f"÷ {name}" for name in limits)]
     body = [
         [
@@ -145,7 +149,7 @@ def _scaling_table(rows: list[Result]) -> str:
     """Time, time a step, and compile time against T."""
     if not rows:
         return ""
-    peers = _ran(rows, NAMES)
+    peers = that_ran(rows, NAMES)
     header = ["case", "steps of all rows"]
     for peer in peers:
         header += [f"{peer}, ms", "µs a step", "compile, s"]
@@ -164,9 +168,9 @@ def _scaling_table(rows: list[Result]) -> str:
     return f"## Scaling\n\n{table(header, body)}"
 
 
-def _agreement_table(races: list[Result]) -> str:
-    """What each peer ran, and how far its numbers are from ours."""
-    peers = _ran(races, NAMES)
+def agreement_table(races: list[Result], names: Iterable[str]) -> str:
+    """What each of these peers ran, and how far its numbers are from ours."""
+    peers = that_ran(races, names)
     body = [
         [r["name"], *(_agreement_cell(r["peers"].get(n, {})) for n in peers)]
         for r in races
@@ -198,16 +202,16 @@ def _numbers(agreement: Result) -> str:
     return f"{same} ({agreement['deviation']:.0e} from {agreement['reference']})"
 
 
-def _left_out(result: Result) -> str:
+def left_out(result: Result) -> str:
     """Every peer that did not run somewhere, with the reason."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for peer, reason in result["missing"].items():
-        reasons[peer, f"cannot be imported: {reason}"] = ["all cases"]
+        reasons[peer, reason] = ["all cases"]
     for row in result["cases"]:
         for peer, ran in row["peers"].items():
             reason = ran.get("failed") or ran.get("left_out")
             if reason and row["case"]["group"] == "race":
-                reasons.setdefault((peer, reason), []).append(row["name"])
+                reasons.setdefault((peer, shortened(reason)), []).append(row["name"])
     if not reasons:
         return ""
     lines = [
@@ -217,3 +221,10 @@ def _left_out(result: Result) -> str:
         for (peer, reason), where in reasons.items()
     ]
     return "## Left out\n\n" + "\n".join(lines)
+
+
+def shortened(message: str) -> str:
+    """What failed, in a line."""
+    if "RESOURCE_EXHAUSTED" in message or "out of memory" in message.lower():
+        return "out of memory"
+    return message.splitlines()[0][:300]

@@ -15,6 +15,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 from .built import Built, LeftOutError, Variant
@@ -32,22 +33,28 @@ OUT_OF_REACH = 1.25
 class Worker:
     """A peer, and the variant of the present case that races."""
 
+    case_type: type = Case
+    round: Mapping[str, float] = ROUND
+
     def __init__(self, name: str):
         self.name = name
         self.chosen: Variant | None = None
 
+    def load(self) -> Any:
+        """The peer: `USES` and `build`."""
+        return importlib.import_module(f"benchmarks.peers.{self.name}")
+
     def hello(self) -> dict[str, Any]:
         """The versions of what the peer uses; or why it cannot be used."""
         try:
-            self.peer = importlib.import_module(f"benchmarks.peers.{self.name}")
-        except ImportError as error:
+            self.peer = self.load()
+        except (ImportError, LeftOutError) as error:
             return {"missing": str(error)}
-        version = importlib.metadata.version
-        return {"versions": {package: version(package) for package in self.peer.USES}}
+        return {"versions": {package: _version(package) for package in self.peer.USES}}
 
     def prepare(self, case: dict[str, Any]) -> dict[str, Any]:
         """Builds all variants, and keeps the one that a short trial finds fastest."""
-        case = Case(**case)
+        case = self.case_type(**case)
         data = make_data(case)
         try:
             built: Built = self.peer.build(case, data)
@@ -68,13 +75,20 @@ class Worker:
 
     def time(self) -> dict[str, Any]:
         """A round: the median time of a few calls."""
-        return {"ms": measure(self.chosen.run, **ROUND)}
+        return {"ms": measure(self.chosen.run, **self.round)}
 
     def drop(self) -> dict[str, Any]:
         """Forgets the case."""
         self.chosen = None
         gc.collect()
         return {}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"  # But on the path.
 
 
 def _sums(variant: Variant) -> dict[str, list[float]] | None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..machine import BUSY
 from ..ratios import Spread
-from ..report import table
+from ..report import shortened, table
 from .ratios import memory_ratio, resolve, temp_mib, time_ratio, times
 from .strategies import KEEP, NAMES, describe
 
@@ -77,14 +77,8 @@ def _notes(row: Result) -> str:
         elif "left_out" in result:
             lines.append(f"- `{name}`: compiled, not run: {result['left_out']}.")
         elif "failed" in result:
-            lines.append(f"- `{name}`: failed: {_reason(result['failed'])}.")
+            lines.append(f"- `{name}`: failed: {shortened(result['failed'])}.")
     return "\n".join(lines)
-
-
-def _reason(message: str) -> str:
-    if "RESOURCE_EXHAUSTED" in message or "out of memory" in message.lower():
-        return "out of memory"
-    return message.splitlines()[0][:200]
 
 
 def _text(value: Any) -> str:

@@ -106,6 +106,27 @@ def carry(
     )
 
 
+def in_dtype(net: Net, dtype: str) -> Net:
+    """The same network with its data in another dtype; what is read is float32."""
+
+    def cast(to: str, tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: jnp.asarray(x).astype(to), tree)
+
+    if dtype == "float32":
+        return net
+    wide = functools.partial(cast, "float32")
+    return dataclasses.replace(
+        net,
+        params=cast(dtype, net.params),
+        inputs=cast(dtype, net.inputs),
+        state=cast(dtype, net.state),
+        cotangents=cast(dtype, net.cotangents),
+        read_params=lambda params: net.read_params(wide(params)),
+        read_sequences=lambda sequences: net.read_sequences(wide(sequences)),
+        read_state=lambda state: net.read_state(wide(state)),
+    )
+
+
 def _swap(sequences: PyTree) -> np.ndarray:
     return np.ascontiguousarray(np.swapaxes(np.asarray(sequences), 0, 1))
 
@@ -115,6 +136,7 @@ def build(case: Case, data: Data, nets: dict[str, Net], equation: str = "") -> B
     jax.clear_caches()  # What a case before has traced must not make this one cheaper.
     variants = {}
     for name, net in nets.items():
+        net = in_dtype(net, case.dtype)
         for options, variant in _MODES[case.mode](net, data):
             variants[", ".join(filter(None, (name, options)))] = variant
     return Built(variants, equation)
@@ -133,6 +155,7 @@ def compiled(
             "lower_s": lower_s,
             "compile_s": compile_s,
             "temp_bytes": memory.temp_size_in_bytes if memory else float("nan"),
+            "output_bytes": memory.output_size_in_bytes if memory else float("nan"),
         }
         yield name, program, facts
 

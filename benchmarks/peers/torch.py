@@ -35,7 +35,7 @@ def build(case: Case, data: Data) -> Built:
     _torch.set_up()
     variants = {}
     for name, with_onednn in (("oneDNN", True), ("no oneDNN", False)):
-        run, read = _MODES[case.mode](Net(case, data))
+        run, read = MODES[case.mode](Net(case, data))
         variants[name] = Variant(_switched(run, with_onednn), read)
     return Built(variants, RESET_AFTER if case.cell == "gru" else "")
 
@@ -49,18 +49,20 @@ def _switched(run: Callable[[], Any], with_onednn: bool) -> Callable[[], Any]:
 
 
 class Net:
-    """The module with the data of a case; sequences `[T, B, ...]`."""
+    """The module with the data of a case on a device; sequences `[T, B, ...]`."""
 
-    def __init__(self, case: Case, data: Data):
+    def __init__(self, case: Case, data: Data, device: str = "cpu"):
         self.case, self.data = case, data
+        self.place = {"device": device, "dtype": getattr(torch, case.dtype)}
         kind, self.order = LAYERS[case.layer_cell]
         self.module = kind(case.depth, case.units, len(case.layer_depths))
         self._load()
-        self.inputs = _time_major(data.inputs)
+        self.module.to(**self.place)
+        self.inputs = self._sequences(data.inputs)
         self.lengths = None if data.lengths is None else torch.tensor(data.lengths)
         self.state = self._stack(data.state)
         self.cotangents = (
-            _time_major(data.output_cotangents),
+            self._sequences(data.output_cotangents),
             *self._stack(data.state_cotangents),
         )
 
@@ -81,9 +83,13 @@ class Net:
     def _stack(self, state: State) -> tuple[torch.Tensor, ...]:
         """`(h, c)` or `(h,)`, each `[layers, B, H]`."""
         return tuple(
-            torch.tensor(np.stack([layer[name] for layer in state]))
+            torch.tensor(np.stack([layer[name] for layer in state])).to(**self.place)
             for name in reversed(self.case.state_names)
         )
+
+    def _sequences(self, sequences: np.ndarray) -> torch.Tensor:
+        time_major = np.ascontiguousarray(np.swapaxes(sequences, 0, 1))
+        return torch.tensor(time_major).to(**self.place)
 
     def __call__(self) -> tuple[torch.Tensor, ...]:
         """The outputs `[T, B, H]` and the parts of the state."""
@@ -105,7 +111,7 @@ class Net:
         self, params: dict[str, torch.Tensor]
     ) -> list[dict[str, np.ndarray]]:
         """Parameters, or gradients, in TensorFlow's layout."""
-        params = {name: value.detach().numpy() for name, value in params.items()}
+        params = {name: _array(value) for name, value in params.items()}
         return [
             from_gates(
                 self.case.layer_cell,
@@ -122,19 +128,19 @@ class Net:
     def read_state(self, state: tuple[torch.Tensor, ...]) -> State:
         """The parts of a state as a dict for each layer."""
         names = reversed(self.case.state_names)
-        parts = {n: part.detach().numpy() for n, part in zip(names, state, strict=True)}
+        parts = {n: _array(part) for n, part in zip(names, state, strict=True)}
         return [
             {name: part[number] for name, part in parts.items()}
             for number in range(len(self.data.weights))
         ]
 
 
-def _time_major(sequences: np.ndarray) -> torch.Tensor:
-    return torch.tensor(np.ascontiguousarray(np.swapaxes(sequences, 0, 1)))
-
-
 def _batch_major(sequences: torch.Tensor) -> np.ndarray:
-    return np.swapaxes(sequences.detach().numpy(), 0, 1)
+    return np.swapaxes(_array(sequences), 0, 1)
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().to("cpu", torch.float32).numpy()
 
 
 Program = tuple[Callable[[], Any], Callable[[Any], dict[str, np.ndarray]]]
@@ -163,7 +169,7 @@ def _train(net: Net) -> Program:
         params = dict(zip(names, gradients, strict=False))
         inputs, *state = gradients[len(names) :]
         return train_results(
-            loss.detach().numpy(),
+            _array(loss),
             net.read_params(params),
             _batch_major(inputs),
             net.read_state(state),
@@ -187,9 +193,9 @@ def _step(net: Net) -> Program:
 
     def read(loss: Any) -> dict[str, np.ndarray]:
         after = net.read_params(dict(net.module.named_parameters()))
-        return step_results(loss.detach().numpy(), before, after)
+        return step_results(_array(loss), before, after)
 
     return run, read
 
 
-_MODES = {"forward": _forward, "stream": _forward, "train": _train, "step": _step}
+MODES = {"forward": _forward, "stream": _forward, "train": _train, "step": _step}

@@ -1,0 +1,1 @@
+"""Recurrent kernels on a GPU or a TPU: `python -m benchmarks.accelerator`."""

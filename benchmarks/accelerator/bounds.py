@@ -1,0 +1,55 @@
+"""What the planner says of a case on a machine, beside what was measured there."""
+
+from typing import Any
+
+import jax
+
+import jaxrnn
+from jaxrnn._kernels._machines import MACHINES
+
+from ..peers._ours import make_cell
+from ..ratios import median_ms, times
+from .cases import Case
+from .names import AHEAD
+
+Result = dict[str, Any]
+
+# What is written of where the device itself is not known to the planner.
+USUAL = ("h100", "v5e")
+
+
+def bound(case: Case, machine: str) -> Result | None:
+    """Milliseconds at best and what each implementation says; None if not known.
+
+    `xla` is the loop that XLA compiles, `ahead` a kernel's with the products ahead of
+    it; both with the large products after it. The planner has no peak of TF32.
+    """
+    if case.arithmetic == "tf32" and MACHINES[machine].platform == "cuda":
+        return None
+    inputs = jax.ShapeDtypeStruct((case.batch, case.time, case.depth), case.dtype)
+    found = jaxrnn.explain(make_cell(case), inputs, machine=machine)
+    xla, kernel, products = found.xla, found.kernel, found.products
+    if case.is_forward:
+        loop, ahead = xla.forward, kernel.forward + products.forward
+    else:
+        # The gradients of matrices and inputs are made after either loop.
+        after = products.training - products.forward
+        loop, ahead = xla.training + after, kernel.training + products.training
+    return {
+        "xla": 1e3 * loop,
+        "ahead": 1e3 * ahead,
+        "verdicts": {v.implementation: [v.serves, v.reason] for v in found.verdicts},
+    }
+
+
+def bounds(rows: list[Result], machine: str) -> dict[str, Result]:
+    """Those of all cases that have one, by name."""
+    found = {row["name"]: bound(Case(**row["case"]), machine) for row in rows}
+    return {name: bound for name, bound in found.items() if bound is not None}
+
+
+def by_bound(row: Result, peer: str, bound: Result) -> float | None:
+    """A peer's measured time by its least; None if it did not run."""
+    if not len(times(row, peer)):
+        return None
+    return median_ms(row, peer) / bound["ahead" if peer in AHEAD else "xla"]

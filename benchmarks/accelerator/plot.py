@@ -1,0 +1,113 @@
+"""A picture of the times: a row for each cell, forward beside gradients."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from ..plot import STYLES as OTHERS
+from ..ratios import times
+from ..report import MODE_TITLES
+from .cases import Case
+from .names import NAMES, OURS
+from .report import is_interpreted
+
+Result = dict[str, Any]
+
+# Colour and mark; a kernel that is not named here is a green dot.
+STYLES = OTHERS | {OURS: ("#222222", "X"), "pallas_mosaic_tpu": ("#7b2cbf", "p")}
+UNKNOWN = ("#2a9d8f", ".")
+BOUNDS = {
+    "xla": ("#222222", "XLA's loop at best"),
+    "ahead": ("#c1121f", "a kernel at best"),
+}
+
+NOTE = "(median and quartiles of the rounds; hollow: interpreted, which means nothing)"
+
+
+def draw(result: Result, file: Path) -> None:
+    """Writes the picture."""
+    rows = result["cases"]
+    column = lambda key: list(dict.fromkeys(row["case"][key] for row in rows))
+    cells, modes = column("cell"), column("mode")
+    of = lambda cell, mode: [
+        row
+        for row in rows
+        if (row["case"]["cell"], row["case"]["mode"]) == (cell, mode)
+    ]
+    heights = [1 + max(len(of(cell, mode)) for mode in modes) for cell in cells]
+    figure = Figure(
+        figsize=(1 + 7 * len(modes), 1.5 + 0.4 * sum(heights)),
+        dpi=110,
+        layout="constrained",
+    )
+    grid = figure.subplots(len(cells), len(modes), squeeze=False, height_ratios=heights)
+    bounds = result["bounds"].get(result["device"]["machine"], {})
+    for panels, cell in zip(grid, cells, strict=True):
+        for axes, mode in zip(panels, modes, strict=True):
+            _panel(axes, of(cell, mode), bounds)
+    figure.supxlabel(f"milliseconds on {result['device']['kind']} {NOTE}", fontsize=10)
+    _legend(figure, grid)
+    figure.savefig(file)
+
+
+def _panel(axes: Axes, rows: list[Result], bounds: dict[str, Result]) -> None:
+    if not rows:
+        axes.set_axis_off()
+        return
+    for peer in NAMES:
+        _points(axes, rows, peer)
+    for kind, (colour, label) in BOUNDS.items():
+        known = [(y, b) for y, r in enumerate(rows) if (b := bounds.get(r["name"]))]
+        x, low = [b[kind] for _, b in known], [y - 0.35 for y, _ in known]
+        if known:
+            high = [y + 0.35 for y, _ in known]
+            axes.vlines(x, low, high, colour, linewidth=1.5, label=label)
+    cases = [Case(**row["case"]) for row in rows]
+    axes.set_yticks(range(len(rows)), [f"{c.shape} {c.arithmetic}" for c in cases])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_title(f"{cases[0].cell}: {MODE_TITLES[cases[0].mode]}", loc="left")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(axis="both", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _points(axes: Axes, rows: list[Result], peer: str) -> None:
+    """A peer's time in each case that it ran."""
+    colour, mark = STYLES.get(peer, UNKNOWN)
+    for y, row in enumerate(rows):
+        found = times(row, peer)
+        if not len(found):
+            continue
+        low, middle, high = np.percentile(found, (25, 50, 75))
+        axes.errorbar(
+            middle,
+            y,
+            xerr=[[middle - low], [high - middle]],
+            fmt=mark,
+            color=colour,
+            markerfacecolor="white" if is_interpreted(row["peers"][peer]) else colour,
+            label=peer,
+            markersize=7,
+            alpha=0.85,
+            linewidth=1,
+        )
+
+
+def _legend(figure: Figure, grid: Any) -> None:
+    """Every label once."""
+    found: dict[str, Any] = {}
+    for axes in grid.flat:
+        handles, labels = axes.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    order: Callable[[str], int] = [*NAMES, *(b for _, b in BOUNDS.values())].index
+    labels = sorted(found, key=order)
+    handles = [found[label] for label in labels]
+    figure.legend(handles, labels, loc="outside upper center", ncols=9)

@@ -1,0 +1,167 @@
+"""The benchmark of kernels runs, says what it left out, and computes what it says."""
+
+import importlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # The benchmarks are no part of the package.
+bounds, cases, in_jax, plot, presets, report, seats = (
+    importlib.import_module(f"benchmarks.accelerator.{name}")
+    for name in ("bounds", "cases", "in_jax", "plot", "presets", "report", "seats")
+)
+built = importlib.import_module("benchmarks.built")
+
+KERNEL = "pallas_mosaic_tpu"
+LSTM = cases.Case("lstm", 16, 1024, 768, 768, arithmetic="bfloat16")
+
+
+def measure(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.accelerator", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""},
+    )
+
+
+def test_a_small_race(tmp_path):
+    where = ["--preset", "smoke", "--out", str(tmp_path), "--rounds", "1"]
+    peers = ["--peers", f"{KERNEL},scan,torch", "--only", "^(lstm|gru_after)"]
+    run = measure(*where, *peers, "--machines", "v5e")
+    assert run.returncode == 0, run.stderr
+    result = json.loads((tmp_path / "accelerator_cpu.json").read_text())
+    names = [c.name for c in presets.PRESETS["smoke"] if c.cell != "gru"]
+    assert [row["name"] for row in result["cases"]] == names
+    for row in result["cases"]:
+        assert list(row["peers"]) == ["xla", KERNEL, "scan"]
+        for name, ran in row["peers"].items():
+            assert ran["agreement"]["same"], (row["name"], name)
+            assert len(ran["ms"]) == 1
+            assert ran["facts"]["temp_bytes"] > 0
+    table = (tmp_path / "accelerator_cpu.md").read_text()
+    assert "Device: cpu." in table
+    for name in names:
+        assert table.count(f"\n| {name} | ") == 4, name  # Time, memory, numbers, bound.
+    assert table.count("‡;") == len(names)
+    assert "\n- torch: " in table
+    assert (tmp_path / "accelerator_cpu.png").stat().st_size > 10_000
+
+
+def test_what_cannot_be_is_said():
+    for arguments, code, message in (
+        (["--preset", "quick", "--peers", "xla"], 1, "JAX sees no accelerator"),
+        (["--peers", "caffe"], 2, "unknown peer 'caffe'; known: xla, "),
+        (["--machines", "h1"], 2, "unknown machine 'h1'; known: v4, "),
+    ):
+        run = measure(*arguments)
+        assert run.returncode == code
+        assert message in run.stderr
+
+
+def test_a_kernel_that_declines_or_runs_elsewhere_says_why(monkeypatch):
+    large = cases.Case("lstm", 8, 4, 4096, 4096)
+    kernel = in_jax.find(KERNEL)
+    with pytest.raises(built.LeftOutError, match="declines: the matrices, 256"):
+        in_jax.build_ours(kernel, large, None)
+    monkeypatch.setattr(in_jax.device, "platform", lambda: "cuda")
+    with pytest.raises(built.LeftOutError, match="runs on tpu, and this is cuda"):
+        in_jax.find(KERNEL)
+
+
+def ran(*ms, variant="", same=True):
+    """A peer that took so many milliseconds in each round."""
+    return {
+        "ms": list(ms),
+        "variant": variant,
+        "equation": "",
+        "facts": {"temp_bytes": 2**20, "output_bytes": 2**21},
+        "agreement": {"reference": "xla", "deviation": 0.5, "same": same},
+    }
+
+
+def made_up(machine="h100", **peers):
+    """A result of one case on a device that the planner knows."""
+    row = {"name": LSTM.name, "case": LSTM.as_dict(), "busy": [], "peers": peers}
+    device = {"kind": "NVIDIA H100", "machine": "h100", "software": {"driver": "580"}}
+    return {
+        "name": "accelerator_nvidia_h100",
+        "rounds": 3,
+        "machine": {},
+        "device": device,
+        "versions": {"xla": {"jax": "1"}},
+        "missing": {"linen": "No module named 'flax'"},
+        "cases": [row],
+        "bounds": {machine: bounds.bounds([row], machine)},
+    }
+
+
+def test_ratios_of_made_up_times(tmp_path):
+    result = made_up(
+        xla=ran(20.0, 40.0, 20.0),
+        pallas_mosaic_tpu={"left_out": "declines: too large"},
+        scan={"failed": "RESOURCE_EXHAUSTED: of 99 bytes\nand more"},
+        torch=ran(5.0, 40.0, 10.0, same=False),
+    )
+    [best] = result["bounds"]["h100"].values()
+    assert 0 < best["ahead"] < best["xla"]
+    text = report.write_report(result)
+    assert f"| {LSTM.name} | 20 | 10†; 0.50 (0.38-0.75) |" in text
+    assert f"| {LSTM.name} | 3 | 3 |" in text  # MiB, results included.
+    measured = f"{20 / best['xla']:.2f} | {10 / best['ahead']:.2f} |"
+    assert f"| {best['xla']:.3g} | {best['ahead']:.3g} | {measured}" in text
+    for line in (
+        "driver: 580",
+        "- linen: No module named 'flax'",
+        f"- {KERNEL}: declines: too large",
+        "- scan: out of memory",
+    ):
+        assert line in text
+    plot.draw(result, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_bounds_of_another_machine_stand_alone():
+    text = report.write_report(made_up("v5e", xla=ran(1.0, 1.0, 1.0)))
+    assert "## At best on v5e" in text
+    assert "÷ best" not in text
+
+
+def test_tf32_has_no_bound_on_a_gpu():
+    tf32 = cases.Case("gru", 1, 2, 3, 4, arithmetic="tf32")
+    assert bounds.bound(tf32, "h100") is None
+    assert bounds.bound(tf32, "v5e")["xla"] > 0
+
+
+class FakeProcess:
+    """Counts itself; answers for a device of some platform."""
+
+    def __init__(self, started, platform):
+        started.append(self)
+        self.platform = platform
+
+    def ask(self, do, peer, what, request):
+        assert (do, request) == ("relay", {})
+        if what == "device":
+            return {"platform": self.platform}
+        return {"missing": "no such peer"} if peer == "linen" else {"versions": {}}
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize(("platform", "count"), [("tpu", 1), ("cuda", 3)])
+def test_a_tpu_belongs_to_one_process(monkeypatch, platform, count):
+    started = []
+    make = lambda *_: FakeProcess(started, platform)
+    monkeypatch.setattr(seats, "PeerProcess", make)
+    found = seats.Seats(["xla", "scan", "linen"], {})
+    assert len(started) == count
+    assert [p.missing for p in found.peers.values()] == [None, None, "no such peer"]
