@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxrnn._kernels._machines import MACHINES, machine_here
+from jaxrnn._kernels._machines import machine_here
 
 # Whose versions decide how fast it is, beside those that each peer names.
 LIBRARIES = r"jax-cuda\d+-(plugin|pjrt)|jax-rocm\d+-(plugin|pjrt)|libtpu"
@@ -25,19 +25,13 @@ def platform() -> str:
 
 def describe() -> dict[str, Any]:
     """The first device, what the planner calls it (or None), and its software."""
-    device = jax.devices()[0]
+    device, machine = jax.devices()[0], machine_here()
     return {
         "platform": platform(),
         "kind": device.device_kind,
-        "machine": _machine(device.device_kind),
+        "machine": None if machine is None else machine.name,
         "software": {"runtime": _runtime(device), **_driver(), **_libraries()},
     }
-
-
-def _machine(kind: str) -> str | None:
-    """By JAX's name of the device, "NVIDIA H100 80GB HBM3" say."""
-    words = re.findall(r"\w+", kind.lower())
-    return machine_here() or next((name for name in MACHINES if name in words), None)
 
 
 def _runtime(device: Any) -> str:

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 from typing import Any, Self
 
-from ._machines import Machine
+from ._machines import MACHINES, Machine, machine_here
 from ._work import Work
 
 
@@ -31,6 +31,15 @@ class Kernel(abc.ABC):
     def on(self, machine: Machine) -> Self:
         """The same, made for another machine of its platform."""
         return dataclasses.replace(self, machine=machine.name)
+
+    def made_for(self, likeliest: str) -> Machine:
+        """The machine given, or the one that JAX runs on, or else the likeliest."""
+        if self.machine is not None:
+            return MACHINES[self.machine]
+        here = machine_here()
+        if here is not None and here.platform == self.platform:
+            return here
+        return MACHINES[likeliest]
 
     @abc.abstractmethod
     def declines(self, work: Work) -> str | None:

@@ -1,6 +1,7 @@
 """Machines by name: what a kernel must fit, and how fast they could be at best."""
 
 import dataclasses
+import re
 
 import jax
 
@@ -58,21 +59,16 @@ MACHINES = {
 }
 
 
-# How JAX calls them.
-_KINDS = {
-    "TPU v4": "v4",
-    "TPU v5": "v5p",
-    "TPU v5p": "v5p",
-    "TPU v5 lite": "v5e",
-    "TPU v5e": "v5e",
-    "TPU v6 lite": "v6e",
-    "TPU v6e": "v6e",
-}
+# What JAX calls otherwise.
+_KINDS = {"TPU v5": "v5p", "TPU v5 lite": "v5e", "TPU v6 lite": "v6e"}
 
 
-def machine_here() -> str | None:
-    """The name of the machine that JAX runs on, if it is one of these."""
-    return _KINDS.get(jax.devices()[0].device_kind)
+def machine_here() -> Machine | None:
+    """That of the first device, by JAX's name of it, "NVIDIA H100 80GB HBM3" say."""
+    kind = jax.devices()[0].device_kind
+    words = re.findall(r"\w+", kind.lower())
+    known = (name for name in MACHINES if name in words)
+    return MACHINES.get(_KINDS.get(kind) or next(known, ""))
 
 
 def as_machine(where: str, name: str) -> Machine:

@@ -16,7 +16,7 @@ from jax.experimental.pallas import tpu as pltpu
 from .._sharding import as_varying_as
 from .._typing import Array, DType, Params, PyTree
 from ._kernel import Kernel
-from ._machines import MACHINES, MIB, machine_here
+from ._machines import MIB
 from ._rule import KernelRule
 from ._step import backward_step, forward_step, in_float32
 from ._work import Work
@@ -76,7 +76,7 @@ class PallasMosaicTPU(Kernel):
     @property
     def _memory(self) -> int:
         """The bytes of VMEM that there are."""
-        return MACHINES[self.machine or machine_here() or "v5e"].memory
+        return self.made_for("v5e").memory
 
     def tile(self, work: Work) -> tuple[int, int] | None:
         """The rows of a tile and the steps of a block; None if nothing fits."""
