@@ -7,7 +7,7 @@ import jax
 from .._errors import describe
 from .._typing import DType
 
-MIB = 2**20
+KIB, MIB = 2**10, 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +48,8 @@ MACHINES = {
         Machine("v5e", "tpu", 128 * MIB, 820e9, 197e12, 197e12, 128),
         Machine("v5p", "tpu", 64 * MIB, 1230e9, 229.5e12, 229.5e12, 128),
         Machine("v6e", "tpu", 128 * MIB, 1640e9, 920e12, 920e12, 256),
-        Machine("h100", "cuda", 227 * 1024, 3352e9, 989e12, 67e12, 64),
-        Machine("h200", "cuda", 227 * 1024, 4800e9, 989e12, 67e12, 64),
+        Machine("h100", "cuda", 227 * KIB, 3352e9, 989e12, 67e12, 64),
+        Machine("h200", "cuda", 227 * KIB, 4800e9, 989e12, 67e12, 64),
     )
 }
 
@@ -63,12 +63,18 @@ _KINDS = {
     "TPU v5e": "v5e",
     "TPU v6 lite": "v6e",
     "TPU v6e": "v6e",
+    "NVIDIA H100 80GB HBM3": "h100",
+    "NVIDIA H200": "h200",
 }
+_LIKELIEST = {"tpu": "v5e", "cuda": "h100"}
 
 
-def machine_here() -> str | None:
-    """The name of the machine that JAX runs on, if it is one of these."""
-    return _KINDS.get(jax.devices()[0].device_kind)
+def machine_here(platform: str) -> Machine:
+    """The machine that JAX runs on, or else the likeliest of that platform."""
+    here = MACHINES.get(_KINDS.get(jax.devices()[0].device_kind, ""))
+    if here is None or here.platform != platform:
+        return MACHINES[_LIKELIEST[platform]]
+    return here
 
 
 def as_machine(where: str, name: str) -> Machine:
