@@ -14,11 +14,13 @@ from jaxrnn import CudnnCompatibleGRUCell, GRUCell, LSTMCell
 from jaxrnn._kernels import _machines, specs
 from jaxrnn._kernels._work import Work
 from jaxrnn._kernels.pallas_mosaic_tpu import PallasMosaicTPU
+from jaxrnn._kernels.pallas_triton import PallasTriton
 from jaxrnn._oracle import weighted_sum
 
 F32, BF16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
 # Tiles of 8 rows and blocks of 4 steps, so that small shapes have several of each.
 TPU = PallasMosaicTPU(rows=8, block=4, interpret=True)
+TRITON = PallasTriton(interpret=True)
 # Cells whose loop no kernel runs, and what the message says.
 DECLINED = {
     "residual_fn": "`residual_fn` is a function of one step",
@@ -27,6 +29,14 @@ DECLINED = {
     "dropout_variational": "DropoutWrapper drops the state at every step",
     "device": "DeviceWrapper has no way of its own",
 }
+
+
+@pytest.fixture(params=[TPU, TRITON], ids=lambda kernel: kernel.name)
+def kernel(request):
+    """Each kernel, interpreted."""
+    # Pallas cannot interpret masked stores beside integers of 64 bits.
+    with jax.enable_x64(request.param is not TRITON):
+        yield request.param
 
 
 def data(cell, batch, time, depth, dtype=F32, seed=0):
@@ -74,13 +84,13 @@ def near(got, want, tolerance=2e-5):
 
 
 @pytest.mark.parametrize("name", [n for n in cases.CASES if "function" not in n])
-def test_every_cell_is_as_by_xla(name):
+def test_every_cell_is_as_by_xla(name, kernel):
     case = cases.CASES[name]
     if name in DECLINED:
         with pytest.raises(ValueError, match=DECLINED[name]):
-            everything_of(case, TPU)
+            everything_of(case, kernel)
         return
-    near(everything_of(case, TPU), everything_of(case, None))
+    near(everything_of(case, kernel), everything_of(case, None))
 
 
 def everything_of(case, implementation):
@@ -90,6 +100,16 @@ def everything_of(case, implementation):
     )
 
 
+NAMED = (
+    "elu",
+    "gelu",
+    "hard_sigmoid",
+    "mish",
+    "selu",
+    "softmax",
+    "softplus",
+    "softsign",
+)
 CELLS = {
     "lstm": lambda n: LSTMCell(n),
     "projected": lambda n: LSTMCell(n, use_peepholes=True, num_proj=n, proj_clip=0.3),
@@ -100,18 +120,23 @@ CELLS = {
 
 @pytest.mark.parametrize("spec", specs.SMALL, ids=str)
 @pytest.mark.parametrize("name", CELLS)
-def test_shapes_that_do_and_do_not_fill_their_tiles(name, spec):
+def test_shapes_that_do_and_do_not_fill_their_tiles(name, spec, kernel):
     cell = CELLS[name](spec.units)
     given = data(cell, spec.batch, spec.time, spec.depth)
-    near(everything(cell, TPU, *given), everything(cell, None, *given))
-    params, x, _, state = given
+    near(everything(cell, kernel, *given), everything(cell, None, *given))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_time_first_and_whole_rows(name, kernel):
+    cell = CELLS[name](4)
+    params, x, _, state = data(cell, 11, 13, 2)
     turned = params, jnp.swapaxes(x, 0, 1), None, state
-    got = everything(cell, TPU, *turned, time_major=True)
+    got = everything(cell, kernel, *turned, time_major=True)
     near(got, everything(cell, None, *turned, time_major=True))
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_bfloat16_is_nearer_to_float32_than_xla_is(name):
+def test_bfloat16_is_nearer_to_float32_than_xla_is(name, kernel):
     cell = CELLS[name](8)
     narrow = data(cell, 11, 13, 4, BF16)
     wide = jax.tree.map(lambda x: x.astype(F32) if x.dtype == BF16 else x, narrow)
@@ -126,16 +151,18 @@ def test_bfloat16_is_nearer_to_float32_than_xla_is(name):
         return float(sum(far))
 
     assert (
-        0 < off(everything(cell, TPU, *narrow)) < off(everything(cell, None, *narrow))
+        0
+        < off(everything(cell, kernel, *narrow))
+        < off(everything(cell, None, *narrow))
     )
 
 
-def test_a_memory_in_float32_beside_bfloat16():
+def test_a_memory_in_float32_beside_bfloat16(kernel):
     cell = LSTMCell(8)
     params, x, lengths, state = data(cell, 5, 6, 4, BF16)
     given = params, x, lengths, state._replace(c=state.c.astype(F32))
     with jax.numpy_dtype_promotion("standard"):  # To sum outputs and state.
-        made, moved = everything(cell, TPU, *given, dtype=BF16)
+        made, moved = everything(cell, kernel, *given, dtype=BF16)
         near((made, moved), everything(cell, None, *given, dtype=BF16), 0.03)
     assert made[1].c.dtype == F32
 
@@ -150,25 +177,27 @@ def test_nothing_is_read_before_it_is_written(name):
     near(everything(cell, kernel, *given), everything(cell, None, *given))
 
 
-def test_padding_is_nothing():
+def test_padding_is_nothing(kernel):
     cell = CELLS["projected"](5)
     params, x, lengths, state = data(cell, 11, 6, 3)
     dead = np.arange(6) >= np.asarray(lengths)[:, None]
     bad = jnp.where(dead[..., None], jnp.nan, x)
     none = (lengths == 0)[:, None]
     odd = jax.tree.map(lambda s: jnp.where(none, jnp.inf, s), state)
-    clean = everything(cell, TPU, params, x, lengths, state)
-    (outputs, _), (c_params, c_x, _) = everything(cell, TPU, params, bad, lengths, odd)
+    clean = everything(cell, kernel, params, x, lengths, state)
+    (outputs, _), (c_params, c_x, _) = everything(
+        cell, kernel, params, bad, lengths, odd
+    )
     near((outputs, c_params, c_x), (clean[0][0], *clean[1][:2]), 0)
 
 
-def test_derivatives_of_all_kinds():
+def test_derivatives_of_all_kinds(kernel):
     cell = GRUCell(3)
     params, x, lengths, state = data(cell, 4, 5, 2)
 
-    def loss(kernel):
+    def loss(implementation):
         return lambda params, x: weighted_sum(
-            run(cell, kernel, params, x, lengths, state)
+            run(cell, implementation, params, x, lengths, state)
         )
 
     def grad_of_grad(loss):
@@ -195,36 +224,36 @@ def test_derivatives_of_all_kinds():
 
     for of in (grad_of_grad, many, forward_mode, forward_over_reverse, rematerialised):
         near(
-            jax.jit(lambda of=of: of(loss(TPU)))(),
+            jax.jit(lambda of=of: of(loss(kernel)))(),
             jax.jit(lambda of=of: of(loss(None)))(),
         )
 
 
 @pytest.mark.parametrize("strategy", [True, jaxrnn.memory.Recompute(2)], ids=str)
-def test_strategies_of_memory_go_with_it(strategy):
+def test_strategies_of_memory_go_with_it(strategy, kernel):
     cell = LSTMCell(3)
     given = data(cell, 4, 6, 2)
-    got = everything(cell, TPU, *given, swap_memory=strategy)
+    got = everything(cell, kernel, *given, swap_memory=strategy)
     near(got, everything(cell, None, *given))
 
 
-def test_other_drivers_pass_it_on():
+def test_other_drivers_pass_it_on(kernel):
     cell = GRUCell(3)
     params, x, lengths, _ = data(cell, 4, 6, 2)
-    both = lambda kernel: jaxrnn.bidirectional_dynamic_rnn(
+    both = lambda implementation: jaxrnn.bidirectional_dynamic_rnn(
         cell.bind(params),
         cell.bind(params),
         x,
         lengths,
         dtype=F32,
-        implementation=kernel,
+        implementation=implementation,
     )
-    near(both(TPU), both(None))
+    near(both(kernel), both(None))
 
 
-def over_devices(kernel, check):
+def over_devices(kernel, check, units=3):
     """A loss of rows that lie on four devices, and its gradient."""
-    cell = LSTMCell(3)
+    cell = LSTMCell(units)
     params, x, lengths, state = data(cell, 8, 5, 2)
     mesh = jax.make_mesh((4,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
     whole, rows = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("rows")
@@ -241,34 +270,60 @@ def over_devices(kernel, check):
     return jax.jit(jax.value_and_grad(loss)), params
 
 
-def test_over_devices():
+def test_over_devices(kernel):
     # The interpreter has no types that vary over devices.
-    step, params = over_devices(TPU, check=False)
+    step, params = over_devices(kernel, check=False)
     near(step(params), over_devices(None, check=False)[0](params))
-    step, params = over_devices("pallas_mosaic_tpu", check=True)
-    text = step.trace(params).lower(lowering_platforms=("tpu",)).as_text()
-    assert text.count("tpu_custom_call") == 2
+    step, params = over_devices(kernel.name, check=True, units=16)
+    text = step.trace(params).lower(lowering_platforms=(kernel.platform,)).as_text()
+    assert text.count(CALLS[kernel.platform]) == 2
 
 
 # Without interpreting: what is handed to the compilers.
+CALLS = {"tpu": "tpu_custom_call", "cuda": "__gpu$xla.gpu.triton"}
 
 
-def lowered(cell, spec, dtype, kernel="pallas_mosaic_tpu"):
+def lowered(cell, spec, dtype, platform):
     shapes = jax.eval_shape(
         lambda: data(cell, spec.batch, spec.time, spec.depth, dtype)
     )
+    kernel = {"tpu": "pallas_mosaic_tpu", "cuda": "pallas_triton"}[platform]
     step = lambda *given: everything(cell, kernel, *given)
-    return jax.jit(step).trace(*shapes).lower(lowering_platforms=("tpu",)).as_text()
+    return jax.jit(step).trace(*shapes).lower(lowering_platforms=(platform,)).as_text()
 
 
 @pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("spec", [specs.LARGE[1], specs.SMALL[1]], ids=str)
 def test_lowers_for_a_tpu(name, spec, dtype):
-    text = lowered(CELLS[name](spec.units), spec, dtype)
+    text = lowered(CELLS[name](spec.units), spec, dtype, "tpu")
     names = re.findall(r'kernel_name = "(\w+)"', text)
     assert sorted(set(names)) == ["recurrence", "recurrence_backward"]
     assert text.count("tpu_custom_call") == len(names) == 2
+
+
+@pytest.mark.parametrize("batch", [16, 5])
+@pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
+@pytest.mark.parametrize("name", CELLS)
+def test_lowers_for_a_gpu(name, dtype, batch):
+    text = lowered(CELLS[name](64), specs.Spec(batch, 10, 3, 64), dtype, "cuda")
+    names = re.findall(r'name = "(recurrence\w*)"', text)
+    assert sorted(names) == ["recurrence", "recurrence_backward"]
+    assert text.count(CALLS["cuda"]) == 2
+
+
+@pytest.mark.parametrize("name", ["lstm_joined", *NAMED])
+def test_what_triton_does_not_decline_is_lowered(name):
+    if name == "lstm_joined":
+        cell = LSTMCell(16, state_is_tuple=False)
+    else:
+        cell = GRUCell(16, activation=name)
+    spec = specs.Spec(2, 3, 1, 16)
+    if name == "gelu":
+        with pytest.raises(ValueError, match="Triton has no `erfc`"):
+            lowered(cell, spec, F32, "cuda")
+    else:
+        assert lowered(cell, spec, F32, "cuda").count(CALLS["cuda"]) == 2
 
 
 def test_the_loop_is_exported_for_all_platforms_without_a_name():
@@ -334,7 +389,7 @@ REFUSED = {
     "unknown": (
         ValueError,
         r"dynamic_rnn: `implementation` must be None or one of xla, pallas_mosaic_tpu, "
-        r"got 'triton'",
+        r"pallas_triton, got 'triton'",
         lambda: small("triton"),
     ),
     "of_another_kind": (TypeError, r"one of xla, .*, got 3", lambda: small(3)),
@@ -356,6 +411,27 @@ REFUSED = {
             )
         ),
     ),
+    "too_large_for_a_gpu": (
+        ValueError,
+        r"the matrices, 256 KiB, and what a step computes with need 296 KiB of shared "
+        r"memory, of which a block of threads has 227",
+        lambda: on_a_gpu(LSTMCell(128)),
+    ),
+    "odd_for_a_gpu": (
+        ValueError,
+        r"its matrices must have powers of two from 16 on as sizes, got 8, 48, 192",
+        lambda: on_a_gpu(LSTMCell(48, num_proj=8)),
+    ),
+    "joined_for_a_gpu": (
+        ValueError,
+        r"its sizes must be powers of two, got 48",
+        lambda: on_a_gpu(LSTMCell(16, num_proj=32, state_is_tuple=False)),
+    ),
+    "arrays_for_a_gpu": (
+        ValueError,
+        r"its functions hold arrays",
+        lambda: on_a_gpu(GRUCell(16, activation=lambda x: x * SCALES)),
+    ),
     "no_affine_cell": (
         ValueError,
         "FunctionCell has no way of its own",
@@ -374,6 +450,13 @@ REFUSED = {
         lambda: small(TPU, batch=0),
     ),
 }
+
+
+SCALES = np.linspace(1, 2, 16, dtype=np.float32)[None]
+
+
+def on_a_gpu(cell):
+    run(cell, "pallas_triton", *data(cell, 2, 3, 2))
 
 
 def small(implementation, dtype=F32, batch=2):

@@ -4,7 +4,11 @@ import abc
 import dataclasses
 from typing import Any, Self
 
-from ._machines import MACHINES, Machine, machine_here
+import jax.numpy as jnp
+
+from .._typing import Array, Params, PyTree
+from ._machines import MACHINES, Machine, machine_of
+from ._rule import KernelRule
 from ._work import Work
 
 
@@ -32,15 +36,6 @@ class Kernel(abc.ABC):
         """The same, made for another machine of its platform."""
         return dataclasses.replace(self, machine=machine.name)
 
-    def made_for(self, likeliest: str) -> Machine:
-        """The machine given, or the one that JAX runs on, or else the likeliest."""
-        if self.machine is not None:
-            return MACHINES[self.machine]
-        here = machine_here()
-        if here is not None and here.platform == self.platform:
-            return here
-        return MACHINES[likeliest]
-
     @abc.abstractmethod
     def declines(self, work: Work) -> str | None:
         """Why it cannot run that work, if it cannot."""
@@ -50,8 +45,78 @@ class Kernel(abc.ABC):
         """How it would run that work, which it does not decline."""
 
     @abc.abstractmethod
-    def rule(self, cell: Any, history: bool) -> Any:
-        """How the sequences of a cell are run by it, a `Rule`."""
+    def forward(
+        self,
+        cell: Any,
+        work: Work,
+        lengths: Array,
+        weights: list[Array | None],
+        biases: list[Array | None],
+        small: Params,
+        shares: list[Array | None],
+        state: PyTree,
+        types: PyTree,
+    ) -> PyTree:
+        """The loop forward.
+
+        Args:
+            cell: An `AffineCell`.
+            work: The sizes.
+            lengths: `[batch]`, int32.
+            weights: As of `forward_step`.
+            biases: As of `forward_step`.
+            small: As of `forward_step`.
+            shares: As of `forward_step`, `[time, batch, columns]`.
+            state: The initial state, each leaf `[batch, size]`.
+            types: Of what is put out at each step, `(output, kept)`, as arrays
+                `[batch, size]`; `kept` is `(zs, state)`, or `()`.
+
+        Returns:
+            `(output, kept)` of all steps, `[time, batch, size]`, and the final state.
+        """
+
+    @abc.abstractmethod
+    def backward(
+        self,
+        cell: Any,
+        work: Work,
+        lengths: Array,
+        turned: list[Array],
+        small: Params,
+        kept: PyTree,
+        c_outputs: PyTree,
+        c_state: PyTree,
+    ) -> tuple[list[Array], PyTree, Params]:
+        """The loop backward: the cotangents of `(zs, state, small)`.
+
+        Args:
+            cell: An `AffineCell`.
+            work: The sizes.
+            lengths: `[batch]`, int32.
+            turned: As of `backward_step`.
+            small: As of `backward_step`.
+            kept: `(zs, states)`, `[time, batch, size]` each.
+            c_outputs: The cotangents of what was put out, likewise.
+            c_state: The cotangent of the final state, each leaf `[batch, size]`.
+        """
+
+    def rule(self, cell: Any, history: bool) -> KernelRule:
+        """How the sequences of a cell are run by it."""
+        return KernelRule(cell, history, self)
+
+    @property
+    def _memory(self) -> int:
+        """The bytes that there are next to the arithmetic."""
+        named = MACHINES.get(self.machine or "")
+        return (named or machine_of(self.platform)).memory
+
+    def _declines_dtypes(self, work: Work) -> str | None:
+        """Why its dtypes do not suit a kernel that computes in float32."""
+        dtypes = {work.dtype, *(dtype for _, dtype in work.state)}
+        if dtypes <= {jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)}:
+            return None
+        names = ", ".join(sorted(map(str, dtypes)))
+        return f"it computes in float32 and bfloat16, got {names}"
 
     def __str__(self) -> str:
         return repr(self.name)

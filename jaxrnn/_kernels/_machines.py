@@ -8,7 +8,7 @@ import jax
 from .._errors import describe
 from .._typing import DType
 
-MIB = 2**20
+KIB, MIB = 2**10, 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +53,15 @@ MACHINES = {
         Machine("v5e", "tpu", 128 * MIB, 128 * MIB, 820e9, 197e12, 197e12, 128),
         Machine("v5p", "tpu", 64 * MIB, 64 * MIB, 1230e9, 229.5e12, 229.5e12, 128),
         Machine("v6e", "tpu", 128 * MIB, 128 * MIB, 1640e9, 920e12, 920e12, 256),
-        Machine("h100", "cuda", 227 * 1024, 50 * MIB, 3352e9, 989e12, 67e12, 64),
-        Machine("h200", "cuda", 227 * 1024, 50 * MIB, 4800e9, 989e12, 67e12, 64),
+        Machine("h100", "cuda", 227 * KIB, 50 * MIB, 3352e9, 989e12, 67e12, 64),
+        Machine("h200", "cuda", 227 * KIB, 50 * MIB, 4800e9, 989e12, 67e12, 64),
     )
 }
 
 
 # What JAX calls otherwise.
 _KINDS = {"TPU v5": "v5p", "TPU v5 lite": "v5e", "TPU v6 lite": "v6e"}
+_LIKELIEST = {"tpu": "v5e", "cuda": "h100"}
 
 
 def machine_here() -> Machine | None:
@@ -69,6 +70,14 @@ def machine_here() -> Machine | None:
     words = re.findall(r"\w+", kind.lower())
     known = (name for name in MACHINES if name in words)
     return MACHINES.get(_KINDS.get(kind) or next(known, ""))
+
+
+def machine_of(platform: str) -> Machine:
+    """The machine that JAX runs on, or else the likeliest of that platform."""
+    here = machine_here()
+    if here is None or here.platform != platform:
+        return MACHINES[_LIKELIEST[platform]]
+    return here
 
 
 def as_machine(where: str, name: str) -> Machine:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from .._steps import like
 from .._typing import Array, Params, PyTree
+from ._work import Work
 
 
 def in_float32(tree: PyTree) -> PyTree:
@@ -108,6 +109,26 @@ def backward_step(
     zs, state, c_output = only(alive, (zs, state, c_output))
     _, pull_back = jax.vjp(step, zs, state, small)
     return pull_back((c_output, c_state))
+
+
+def step_types(work: Work, rows: int) -> tuple[tuple, tuple]:
+    """The types of what `forward_step` and `backward_step` take after the cell."""
+    cell, f32 = work.cell, lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
+    alive = jax.ShapeDtypeStruct((rows, 1), jnp.bool_)
+    matrix = lambda *shape: jax.ShapeDtypeStruct(shape, work.dtype)
+    weights = [matrix(r, c) if r else None for r, c in work.matrices]
+    turned = [matrix(c, r) if r else None for r, c in work.matrices]
+    shares = [f32(rows, n) if n else None for n in work.shares]
+    biases = [
+        f32(stage.columns) if stage.bias and not stage.takes_inputs else None
+        for stage in cell.stages
+    ]
+    small = {name: f32(*spec.shape) for name, spec in cell.elementwise_specs().items()}
+    state = jax.eval_shape(lambda: in_float32(cell.zero_state(rows, work.dtype)))
+    given = alive, weights, biases, small, shares, state
+    step = functools.partial(forward_step, cell)
+    output, state, zs = jax.eval_shape(step, *given)
+    return given, (alive, turned, small, zs, state, output, state)
 
 
 def _dot(operand: Array, weights: Array) -> Array:

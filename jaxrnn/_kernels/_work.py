@@ -16,6 +16,7 @@ class Work:
     """The sizes of an affine cell's loop over sequences.
 
     Attributes:
+        cell: The cell.
         time: The number of steps.
         batch: The number of rows.
         depth: The size of the inputs.
@@ -29,6 +30,7 @@ class Work:
         product_dtype: That of the products where they are kept.
     """
 
+    cell: Any
     time: int
     batch: int
     depth: int
@@ -61,6 +63,7 @@ class Work:
         stages = cell.stages
         batch, depth = inputs.shape
         return cls(
+            cell,
             time,
             batch,
             depth,

@@ -9,7 +9,10 @@ from ._kernel import Kernel
 # What a driver takes as `implementation`, and where the kernel is; it is imported when
 # it is asked for. None of them has been measured on its hardware yet, so that none is
 # chosen by itself.
-KERNELS = {"pallas_mosaic_tpu": "PallasMosaicTPU"}
+KERNELS = {
+    "pallas_mosaic_tpu": "PallasMosaicTPU",
+    "pallas_triton": "PallasTriton",
+}
 NAMES = ("xla", *KERNELS)
 
 

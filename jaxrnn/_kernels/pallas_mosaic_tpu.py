@@ -13,11 +13,10 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from .._sharding import as_varying_as
 from .._typing import Array, DType, Params, PyTree
+from ._blocks import Tiles, as_rows, call, read_small, total
 from ._kernel import Kernel
 from ._machines import MIB
-from ._rule import KernelRule
 from ._step import backward_step, forward_step, in_float32
 from ._work import Work
 
@@ -50,10 +49,9 @@ class PallasMosaicTPU(Kernel):
 
     def declines(self, work: Work) -> str | None:
         """Why it cannot run that work, if it cannot."""
-        dtypes = {work.dtype, *(dtype for _, dtype in work.state)}
-        if not dtypes <= {jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)}:
-            names = ", ".join(sorted(map(str, dtypes)))
-            return f"it computes in float32 and bfloat16, got {names}"
+        reason = self._declines_dtypes(work)
+        if reason:
+            return reason
         if self.tile(work) is None:
             least, memory = self.vmem(work, 8, 1), self._memory
             return (
@@ -72,11 +70,6 @@ class PallasMosaicTPU(Kernel):
             f"{work.matrix_bytes / MIB:.1f}; tiles of {rows} rows, blocks of {block} "
             "steps"
         )
-
-    @property
-    def _memory(self) -> int:
-        """The bytes of VMEM that there are."""
-        return self.made_for("v5e").memory
 
     def tile(self, work: Work) -> tuple[int, int] | None:
         """The rows of a tile and the steps of a block; None if nothing fits."""
@@ -113,10 +106,6 @@ class PallasMosaicTPU(Kernel):
         moving = 2 * (block * max(forward, backward) + 2 * states + room([1], f32))
         return whole + moving + carried + 4 * room(columns, f32)
 
-    def rule(self, cell: Any, history: bool) -> KernelRule:
-        """How a cell's sequences are run by it."""
-        return KernelRule(cell, history, self)
-
     def forward(
         self,
         cell: Any,
@@ -129,23 +118,7 @@ class PallasMosaicTPU(Kernel):
         state: PyTree,
         types: PyTree,
     ) -> PyTree:
-        """The loop forward.
-
-        Args:
-            cell: An `AffineCell`.
-            work: The sizes.
-            lengths: `[batch]`, int32.
-            weights: As of `forward_step`.
-            biases: As of `forward_step`.
-            small: As of `forward_step`.
-            shares: As of `forward_step`, `[time, batch, columns]`.
-            state: The initial state, each leaf `[batch, size]`.
-            types: Of what is put out at each step, `(output, kept)`, as arrays
-                `[batch, size]`; `kept` is `(zs, state)`, or `()`.
-
-        Returns:
-            `(output, kept)` of all steps, `[time, batch, size]`, and the final state.
-        """
+        """The loop forward; see `Kernel`."""
         tiling = self._tiling(work)
 
         def kernel(
@@ -160,7 +133,7 @@ class PallasMosaicTPU(Kernel):
             final: Any,
             carry: Any,
         ) -> None:
-            biases, small = _read_small((biases, small))
+            biases, small = read_small((biases, small))
             tiling.at_first(lambda: _write(carry, in_float32(_read(state))))
 
             def step(i: Array, t: Array) -> None:
@@ -188,9 +161,10 @@ class PallasMosaicTPU(Kernel):
             kernel,
             tiling,
             (
-                *tiling.columns(lengths),
+                tiling.longest(lengths),
+                tiling.column(lengths),
                 weights,
-                *_as_rows((biases, small)),
+                *as_rows((biases, small)),
                 shares,
                 state,
             ),
@@ -211,18 +185,7 @@ class PallasMosaicTPU(Kernel):
         c_outputs: PyTree,
         c_state: PyTree,
     ) -> tuple[list[Array], PyTree, Params]:
-        """The loop backward: the cotangents of `(zs, state, small)`.
-
-        Args:
-            cell: An `AffineCell`.
-            work: The sizes.
-            lengths: `[batch]`, int32.
-            turned: As of `backward_step`.
-            small: As of `backward_step`.
-            kept: `(zs, states)`, `[time, batch, size]` each.
-            c_outputs: The cotangents of what was put out, likewise.
-            c_state: The cotangent of the final state, each leaf `[batch, size]`.
-        """
+        """The loop backward; see `Kernel`."""
         zs, _ = kept
         tiling = dataclasses.replace(self._tiling(work), reverse=True)
 
@@ -239,7 +202,7 @@ class PallasMosaicTPU(Kernel):
             c_small: Any,
             carry: Any,
         ) -> None:
-            small = _read_small(small)
+            small = read_small(small)
 
             @tiling.at_first
             def _() -> None:
@@ -273,9 +236,10 @@ class PallasMosaicTPU(Kernel):
             kernel,
             tiling,
             (
-                *tiling.columns(lengths),
+                tiling.longest(lengths),
+                tiling.column(lengths),
                 turned,
-                _as_rows(small),
+                as_rows(small),
                 kept,
                 c_outputs,
                 c_state,
@@ -285,13 +249,12 @@ class PallasMosaicTPU(Kernel):
             (by_steps, by_rows, tiling.by_tile),
             c_state,
         )
-        total = lambda c, x: jnp.sum(c, (0, 1)).astype(x.dtype)
-        return c_zs, c_state, jax.tree.map(total, c_small, small)
+        return c_zs, c_state, total(c_small, small)
 
     def _tiling(self, work: Work) -> "_Tiling":
         rows, block = self.tile(work) or (0, 0)
         memory = self._memory
-        return _Tiling(work.time, work.batch, block, rows, memory)
+        return _Tiling(work.time, work.batch, rows, block, memory)
 
     def _call(
         self,
@@ -304,16 +267,13 @@ class PallasMosaicTPU(Kernel):
         state: PyTree,
     ) -> Any:
         """The kernel on arguments, with a spec for each of them and for each result."""
-        each = lambda specs, trees: tuple(map(jax.tree.map, specs, trees))
-        args = as_varying_as(args, args)
-        zeros = lambda x: jnp.zeros(x.shape, x.dtype)
-        make = lambda args: as_varying_as(args, jax.tree.map(zeros, outs))
-        call = pl.pallas_call(
+        return call(
             kernel,
-            out_shape=jax.eval_shape(make, args),
+            args,
+            in_specs,
+            outs,
+            out_specs,
             grid=tiling.grid,
-            in_specs=each(in_specs, args),
-            out_specs=each(out_specs, outs),
             scratch_shapes=[tiling.carries(state)],
             compiler_params=pltpu.CompilerParams(
                 dimension_semantics=("parallel", "arbitrary"),
@@ -322,34 +282,21 @@ class PallasMosaicTPU(Kernel):
             interpret=self.interpret,
             name="recurrence_backward" if tiling.reverse else "recurrence",
         )
-        with jax.enable_x64(False):  # Mosaic knows no integers of 64 bits.
-            return call(*args)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Tiling:
+class _Tiling(Tiles):
     """How arrays are cut into blocks.
 
     Attributes:
-        time: The number of steps.
-        batch: The number of rows.
         block: The steps of a block.
-        rows: The rows of a tile.
         memory: The bytes of VMEM that there are.
         reverse: Whether the last block comes first.
     """
 
-    time: int
-    batch: int
     block: int
-    rows: int
     memory: int
     reverse: bool = False
-
-    @property
-    def tiles(self) -> int:
-        """The number of tiles of rows."""
-        return pl.cdiv(self.batch, self.rows)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -363,42 +310,19 @@ class _Tiling:
         block = self.block, self.rows, x.shape[-1]
         return pl.BlockSpec(block, lambda b, t: (place(t), b, 0))
 
-    def by_rows(self, x: Any) -> pl.BlockSpec:
-        """Tiles of what has rows alone, `[batch, size]`."""
-        return pl.BlockSpec((self.rows, x.shape[-1]), lambda b, t: (b, 0))
-
-    def by_tile(self, x: Any) -> pl.BlockSpec:
-        """What each tile has for itself, `[tiles, 1, size]`."""
-        return pl.BlockSpec((1, *x.shape[1:]), lambda b, t: (b, 0, 0))
-
     def scalars(self, x: Any) -> pl.BlockSpec:
         """All of an array of numbers that are asked for one by one."""
         del x
         return pl.BlockSpec(memory_space=pltpu.SMEM)
 
+    def longest(self, lengths: Array) -> Array:
+        """`[tiles]`, the longest row of each."""
+        return self.column(lengths).reshape(self.tiles, self.rows).max(1)
+
     def whole(self, x: Any) -> pl.BlockSpec:
         """All of an array, brought once."""
         zeros = (0,) * x.ndim
         return pl.BlockSpec(x.shape, lambda b, t: zeros, pipeline_mode=pl.Buffered(1))
-
-    def columns(self, lengths: Array) -> tuple[Array, Array]:
-        """The longest row of each tile; and all lengths, `[rows of all tiles, 1]`.
-
-        The rows that fill the last tile are never alive.
-        """
-        missing = self.tiles * self.rows - self.batch
-        lengths = jnp.pad(lengths, (0, missing))
-        return lengths.reshape(self.tiles, self.rows).max(1), lengths[:, None]
-
-    def over_time(self, types: PyTree) -> PyTree:
-        """The types of one step, of all steps."""
-        longer = lambda x: jax.ShapeDtypeStruct((self.time, *x.shape), x.dtype)
-        return jax.tree.map(longer, types)
-
-    def one_each(self, small: Params) -> Params:
-        """The types of what each tile has for itself, in place of such parameters."""
-        room = lambda x: jax.ShapeDtypeStruct((self.tiles, 1, *x.shape), jnp.float32)
-        return jax.tree.map(room, small)
 
     def carries(self, state: PyTree) -> PyTree:
         """Room for a tile's state, in float32."""
@@ -457,11 +381,3 @@ def _clear(refs: PyTree) -> None:
         ref[...] = jnp.zeros(ref.shape, ref.dtype)
 
     jax.tree.map(zero, refs)
-
-
-def _as_rows(small: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: x[None, :], small)
-
-
-def _read_small(small: PyTree) -> PyTree:
-    return in_float32(jax.tree.map(lambda r: r[0], small))

@@ -1,0 +1,111 @@
+"""Functions rewritten in the operations that Pallas has for Triton.
+
+It knows `split` and not its transpose, `concatenate`; nor functions with a derivative
+of their own; nor arrays of no size, which steps make where a stage has no operand.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
+
+from .._typing import Array
+
+# What Pallas lowers for Triton of what the elementwise work of cells is made of.
+_KNOWN = frozenset(
+    """
+    abs add add_any and broadcast_in_dim cbrt ceil clamp convert_element_type cos cosh
+    div dot_general eq erf_inv exp exp2 expm1 floor ge gt integer_pow is_finite le log
+    log1p logistic lt max min mul ne neg not or pow reduce_max reduce_min reduce_sum rem
+    reshape rsqrt select_n sign sin sinh split sqrt square squeeze stack stop_gradient
+    sub tan tanh transpose xor
+    """.split()
+)
+# What is called by equations of these names is written out in their place.
+_CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")
+
+
+def rewritten(fn: Callable, *args: Any) -> Any:
+    """`fn(*args)`, without what nothing depends on."""
+    closed, types = jax.make_jaxpr(fn, return_shape=True)(*args)
+    made = _run(closed.jaxpr, closed.consts, jax.tree.leaves(args))
+    return jax.tree.unflatten(jax.tree.structure(types), made)
+
+
+def why_not(fn: Callable, *args: Any) -> str | None:
+    """Why `rewritten(fn, *args)`, of types, is none for Triton, if it is none."""
+    closed = jax.make_jaxpr(functools.partial(rewritten, fn))(*args)
+    if closed.consts:
+        return "its functions hold arrays"
+    return next(filter(None, map(_trouble, closed.jaxpr.eqns)), None)
+
+
+def _trouble(eqn: JaxprEqn) -> str | None:
+    name = eqn.primitive.name
+    sizes = {n for x in (*eqn.invars, *eqn.outvars) for n in _shape(x)}
+    odd = sorted(n for n in sizes if n & (n - 1))
+    if odd:
+        return f"its sizes must be powers of two, got {', '.join(map(str, odd))}"
+    if name == "concatenate" and _shape(eqn.outvars[0])[-1] == 2:
+        return None  # What older versions of JAX stack with.
+    if name == "split" and len(set(eqn.params["sizes"])) > 1:
+        return f"Triton splits in equal parts, got {eqn.params['sizes']}"
+    return None if name in _KNOWN else f"Triton has no `{name}`"
+
+
+def _shape(atom: Any) -> tuple[int, ...]:
+    return atom.aval.shape
+
+
+def _run(jaxpr: Jaxpr, consts: list, args: list) -> list:
+    values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
+    read = lambda atom: atom.val if isinstance(atom, Literal) else values[atom]
+    for eqn in _needed(jaxpr):
+        made = _made(eqn, [read(atom) for atom in eqn.invars])
+        values.update(zip(eqn.outvars, made, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _needed(jaxpr: Jaxpr) -> list[JaxprEqn]:
+    """The equations that results depend on."""
+    variables = lambda atoms: {a for a in atoms if not isinstance(a, Literal)}
+    needed, kept = variables(jaxpr.outvars), []
+    for eqn in reversed(jaxpr.eqns):
+        if needed.intersection(eqn.outvars):
+            kept.append(eqn)
+            needed |= variables(eqn.invars)
+    return kept[::-1]
+
+
+def _made(eqn: JaxprEqn, args: list) -> list:
+    name, params = eqn.primitive.name, eqn.params
+    if name in _CALLS:
+        inner = params["jaxpr" if "jaxpr" in params else "call_jaxpr"]
+        return _run(inner.jaxpr, inner.consts, args)
+    if name == "concatenate" and _may_join(eqn):
+        return [_joined(args)]
+    made = eqn.primitive.bind(*args, **params)
+    return made if eqn.primitive.multiple_results else [made]
+
+
+def _may_join(eqn: JaxprEqn) -> bool:
+    """Whether as many columns each of as many matrices as a power of two are joined."""
+    count, shapes = len(eqn.invars), set(map(_shape, eqn.invars))
+    last = eqn.params["dimension"] == len(_shape(eqn.outvars[0])) - 1
+    return last and len(shapes) == 1 and count & (count - 1) == 0
+
+
+def _joined(parts: list[Array]) -> Array:
+    """Matrices side by side, two at a time."""
+    while len(parts) > 1:
+        parts = [_beside(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
+def _beside(left: Array, right: Array) -> Array:
+    rows, columns = left.shape
+    pairs = jnp.stack([left, right], axis=-1)
+    return jnp.swapaxes(pairs, 1, 2).reshape(rows, 2 * columns)

@@ -1,0 +1,319 @@
+"""A recurrent loop as one GPU kernel: the matrices stay in shared memory.
+
+The grid is (tiles of rows): a block of threads runs all steps of its tile. The matrices
+are read once, ahead of the loop, and the state is carried in registers.
+
+It has been compiled for an H100 and interpreted, but not measured: it is there for
+those who name it.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plt
+
+from .._typing import Array, Params, PyTree
+from ._blocks import Tiles, as_rows, call, read_small, total
+from ._kernel import Kernel
+from ._machines import KIB
+from ._rewrite import rewritten, why_not
+from ._step import backward_step, forward_step, in_float32, step_types
+from ._work import Work
+
+# The least that a product of matrices has of rows and columns.
+LEAST = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class PallasTriton(Kernel):
+    """The kernels, and how they are cut.
+
+    Products in float32 are rounded to TF32 as JAX's default precision has it on a GPU,
+    in XLA's loop, too; `jax.default_matmul_precision("highest")` keeps them exact.
+
+    Attributes:
+        machine: The kind of GPU whose shared memory they must fit; None for that of the
+            first device, or "h100" where it is another.
+        warps: The warps of a block of threads.
+        interpret: Whether they are run by Pallas's interpreter, on any device.
+    """
+
+    warps: int = 8
+    interpret: Any = False
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+        return "pallas_triton"
+
+    @property
+    def platform(self) -> str:
+        """What it runs on."""
+        return "cuda"
+
+    def declines(self, work: Work) -> str | None:
+        """Why it cannot run that work, if it cannot."""
+        reason = self._declines_dtypes(work)
+        if self.interpret:  # What follows are limits of the compiler.
+            return reason
+        return (
+            reason
+            or _declines_sizes(work)
+            or self._declines_memory(work)
+            or _declines_steps(work)
+        )
+
+    def says(self, work: Work) -> str:
+        """How it would run that work, which it does not decline."""
+        return (
+            f"at most {_shared(work) // KIB} of {self._memory // KIB} KiB of shared "
+            f"memory, matrices {work.matrix_bytes // KIB}; tiles of {LEAST} rows"
+        )
+
+    def _declines_memory(self, work: Work) -> str | None:
+        least, memory = _shared(work), self._memory
+        if least <= memory:
+            return None
+        return (
+            f"the matrices, {work.matrix_bytes // KIB} KiB, and what a step computes "
+            f"with need {least // KIB} KiB of shared memory, of which a block of "
+            f"threads has {memory // KIB}"
+        )
+
+    def forward(
+        self,
+        cell: Any,
+        work: Work,
+        lengths: Array,
+        weights: list[Array | None],
+        biases: list[Array | None],
+        small: Params,
+        shares: list[Array | None],
+        state: PyTree,
+        types: PyTree,
+    ) -> PyTree:
+        """The loop forward; see `Kernel`."""
+        tiles = _Tiles(work.time, work.batch, LEAST)
+
+        def kernel(
+            lengths: Any,
+            weights: Any,
+            biases: Any,
+            small: Any,
+            shares: Any,
+            state: Any,
+            made: Any,
+            final: Any,
+        ) -> None:
+            here, lengths, weights = tiles.here(), lengths[...], _read(weights)
+            biases, small = read_small((biases, small))
+
+            def step(t: Array, before: PyTree) -> PyTree:
+                alive = t < lengths
+                output, after, zs = rewritten(
+                    functools.partial(forward_step, cell),
+                    alive,
+                    weights,
+                    biases,
+                    small,
+                    _load(here, shares, t),
+                    before,
+                )
+                outputs, kept = made
+                _store(here, outputs, output, t)
+                if kept:
+                    _store(here, kept, (zs, before), t)
+                return after
+
+            first = in_float32(_load(here, state))
+            _store(here, final, tiles.each_step(step, first))
+
+        by_rows, by_steps, whole = tiles.by_rows, tiles.by_steps, tiles.whole
+        return self._call(
+            kernel,
+            tiles,
+            (
+                tiles.column(lengths),
+                weights,
+                *as_rows((biases, small)),
+                shares,
+                state,
+            ),
+            (by_rows, whole, whole, whole, by_steps, by_rows),
+            (tiles.over_time(types), state),
+            (by_steps, by_rows),
+            "recurrence",
+        )
+
+    def backward(
+        self,
+        cell: Any,
+        work: Work,
+        lengths: Array,
+        turned: list[Array],
+        small: Params,
+        kept: PyTree,
+        c_outputs: PyTree,
+        c_state: PyTree,
+    ) -> tuple[list[Array], PyTree, Params]:
+        """The loop backward; see `Kernel`."""
+        zs, _ = kept
+        tiles = _Tiles(work.time, work.batch, LEAST)
+
+        def kernel(
+            lengths: Any,
+            turned: Any,
+            small: Any,
+            kept: Any,
+            c_outputs: Any,
+            c_state: Any,
+            c_zs: Any,
+            c_first: Any,
+            c_small: Any,
+        ) -> None:
+            here, lengths = tiles.here(), lengths[...]
+            turned, small = _read(turned), read_small(small)
+
+            def step(i: Array, carry: tuple[PyTree, Params]) -> tuple[PyTree, Params]:
+                c_state, c_small = carry
+                t = work.time - 1 - i
+                zs, state, c_output = in_float32(_load(here, (*kept, c_outputs), t))
+                c_z, c_state, more = rewritten(
+                    functools.partial(backward_step, cell),
+                    t < lengths,
+                    turned,
+                    small,
+                    zs,
+                    state,
+                    c_output,
+                    c_state,
+                )
+                _store(here, c_zs, c_z, t)
+                return c_state, jax.tree.map(jnp.add, c_small, more)
+
+            first = (
+                in_float32(_load(here, c_state)),
+                jax.tree.map(jnp.zeros_like, small),
+            )
+            c_before, c_total = tiles.each_step(step, first)
+            _store(here, c_first, c_before)
+            for name, value in c_total.items():
+                c_small[name][0, 0] = value
+
+        dtype = jax.tree.leaves(turned)[0].dtype
+        c_zs = [jax.ShapeDtypeStruct(z.shape, dtype) for z in zs]
+        by_rows, by_steps, whole = tiles.by_rows, tiles.by_steps, tiles.whole
+        c_zs, c_state, c_small = self._call(
+            kernel,
+            tiles,
+            (tiles.column(lengths), turned, as_rows(small), kept, c_outputs, c_state),
+            (by_rows, whole, whole, by_steps, by_steps, by_rows),
+            (c_zs, c_state, tiles.one_each(small)),
+            (by_steps, by_rows, tiles.by_tile),
+            "recurrence_backward",
+        )
+        return c_zs, c_state, total(c_small, small)
+
+    def _call(
+        self,
+        kernel: Callable,
+        tiles: "_Tiles",
+        args: tuple,
+        in_specs: tuple,
+        outs: tuple,
+        out_specs: tuple,
+        name: str,
+    ) -> Any:
+        """The kernel on arguments, with a spec for each of them and for each result."""
+        return call(
+            kernel,
+            args,
+            in_specs,
+            outs,
+            out_specs,
+            grid=(tiles.tiles,),
+            compiler_params=plt.CompilerParams(num_warps=self.warps, num_stages=1),
+            interpret=self.interpret,
+            name=name,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tiles(Tiles):
+    """How one program reads and writes its tile of rows."""
+
+    def by_steps(self, x: Any) -> pl.BlockSpec:
+        """All steps of a tile, of sequences `[time, batch, size]`."""
+        return pl.BlockSpec((self.time, self.rows, x.shape[-1]), lambda b: (0, b, 0))
+
+    def whole(self, x: Any) -> pl.BlockSpec:
+        """All of an array."""
+        zeros = (0,) * x.ndim
+        return pl.BlockSpec(x.shape, lambda b: zeros)
+
+    def here(self) -> Array:
+        """`[rows, 1]`, whether there is such a row: the last tile may be short."""
+        row = jax.lax.broadcasted_iota(jnp.int32, (self.rows, 1), 0)
+        return pl.program_id(0) * self.rows + row < self.batch
+
+    def each_step(self, step: Callable, carry: PyTree) -> PyTree:
+        """What is carried by `step(i, carry)` over all steps."""
+        return jax.lax.fori_loop(jnp.int32(0), jnp.int32(self.time), step, carry)
+
+
+def _declines_sizes(work: Work) -> str | None:
+    sizes = {n for matrix in work.matrices for n in matrix if n}
+    odd = sorted(n for n in sizes if n < LEAST or n & (n - 1))
+    if not odd:
+        return None
+    return (
+        f"its matrices must have powers of two from {LEAST} on as sizes, got "
+        f"{', '.join(map(str, odd))}"
+    )
+
+
+def _declines_steps(work: Work) -> str | None:
+    given, turned = step_types(work, LEAST)
+    forward = functools.partial(forward_step, work.cell)
+    backward = functools.partial(backward_step, work.cell)
+    return why_not(forward, *given) or why_not(backward, *turned)
+
+
+def _shared(work: Work) -> int:
+    """The most bytes of shared memory that a kernel takes.
+
+    What the compiler has been seen to take: all matrices, and what goes into a product
+    and comes of it, which change hands between threads.
+    """
+    moving = max(rows + columns for rows, columns in work.matrices)
+    return work.matrix_bytes + LEAST * 4 * moving
+
+
+def _read(refs: PyTree) -> PyTree:
+    return jax.tree.map(lambda r: r[...], refs)
+
+
+def _load(here: Array, refs: PyTree, *index: Array) -> PyTree:
+    """The rows that there are, and zeros."""
+
+    def get(ref: Any) -> Array:
+        mask = jnp.broadcast_to(here, (here.shape[0], ref.shape[-1]))
+        return plt.load(ref.at[index] if index else ref, mask=mask, other=0)
+
+    return jax.tree.map(get, refs)
+
+
+def _store(here: Array, refs: PyTree, values: PyTree, *index: Array) -> None:
+    """Writes the rows that there are."""
+
+    def put(ref: Any, value: Array) -> None:
+        mask = jnp.broadcast_to(here, value.shape)
+        at = ref.at[index] if index else ref
+        plt.store(at, value.astype(ref.dtype), mask=mask)
+
+    jax.tree.map(put, refs, values)
