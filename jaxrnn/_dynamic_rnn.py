@@ -70,9 +70,10 @@ def dynamic_rnn(
             two transposes.
         scope: The name of the loop in profiles; "rnn" by default.
         implementation: What runs the loop of an `AffineCell`: None or "xla" for a loop
-            that XLA compiles; "pallas_mosaic_tpu" for a TPU kernel that keeps the
-            recurrent matrices in VMEM for the whole sequence. The kernel has not been
-            measured on a TPU yet, so that it is not chosen by itself.
+            that XLA compiles; "pallas_mosaic_tpu" (TPU) or "pallas_triton" (CUDA) for a
+            kernel that keeps the recurrent matrices on the chip for the whole sequence.
+            These have not been measured on their hardware yet, so that they are not
+            chosen by themselves. `jaxrnn.explain` says which can serve.
 
     Returns:
         `(outputs, state)`: the outputs in the structure of `cell.output_size`, each
@@ -83,7 +84,8 @@ def dynamic_rnn(
         TypeError: If `cell` is not a cell, or does not keep the dtypes of its state; if
             an argument is of the wrong kind.
         ValueError: If `inputs` are missing or of rank below 3; if shapes disagree; if
-            neither `initial_state` nor `dtype` is given.
+            neither `initial_state` nor `dtype` is given; if the kernel that is named
+            cannot serve.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
