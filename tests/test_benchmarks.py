@@ -39,16 +39,14 @@ def test_a_small_race(tmp_path):
 
 
 def test_the_gru_that_resets_after_is_the_same_equation_for_all(tmp_path):
-    names = ["jaxrnn", "jaxrnn_linen", "jaxrnn_nnx", "scan", "linen", "nnx"]
+    names = ["jaxrnn", "jaxrnn_linen", "jaxrnn_nnx", "linen", "nnx"]
     where = ["--out", str(tmp_path), "--rounds", "1"]
-    run = race(*where, "--peers", ",".join(names), "--only", "^(gru_after|mgu)")
+    run = race(*where, "--peers", ",".join(names), "--only", "^gru_after")
     assert run.returncode == 0, run.stderr
-    after, mgu = json.loads((tmp_path / "smoke.json").read_text())["cases"]
-    assert mgu["peers"].pop("nnx")["left_out"] == "Flax nnx has no such cell"
-    for row in after, mgu:
-        for name, ran in row["peers"].items():
-            assert ran["equation"] == "", name
-            assert ran["agreement"]["same"], (row["name"], name)
+    (row,) = json.loads((tmp_path / "smoke.json").read_text())["cases"]
+    for name, ran in row["peers"].items():
+        assert ran["equation"] == "", name
+        assert ran["agreement"]["same"], name
 
 
 def test_wrong_arguments_name_what_there_is():
