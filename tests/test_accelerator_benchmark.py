@@ -134,12 +134,6 @@ def test_bounds_of_another_machine_stand_alone():
     assert "÷ best" not in text
 
 
-def test_tf32_has_no_bound_on_a_gpu():
-    tf32 = cases.Case("gru", 1, 2, 3, 4, arithmetic="tf32")
-    assert bounds.bound(tf32, "h100") is None
-    assert bounds.bound(tf32, "v5e")["xla"] > 0
-
-
 class FakeProcess:
     """Counts itself; answers for a device of some platform."""
 

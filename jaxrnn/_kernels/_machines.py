@@ -25,7 +25,8 @@ class Machine:
             the L2 cache.
         bandwidth: Bytes a second from and to the large memory.
         flops: Operations a second of matrix products in bfloat16.
-        flops_float32: The same in float32, as JAX computes them by default.
+        flops_float32: The same in float32, as JAX makes them by default: in bfloat16
+            on a TPU, in TF32 on a GPU.
         least_rows: The rows that a matrix product costs at least.
     """
 
@@ -43,9 +44,8 @@ class Machine:
         return self.flops if dtype.itemsize == 2 else self.flops_float32
 
 
-# TPUs as `pltpu.get_tpu_info_for_chip` has them, a core each; on them a float32 product
-# is one of bfloat16 unless JAX is told otherwise. GPUs as NVIDIA's data sheets have
-# them, dense; products in float32 are not rounded to TF32.
+# TPUs as `pltpu.get_tpu_info_for_chip` has them, a core each. GPUs as NVIDIA's data
+# sheets have them, without sparsity.
 MACHINES = {
     machine.name: machine
     for machine in (
@@ -53,8 +53,8 @@ MACHINES = {
         Machine("v5e", "tpu", 128 * MIB, 128 * MIB, 820e9, 197e12, 197e12, 128),
         Machine("v5p", "tpu", 64 * MIB, 64 * MIB, 1230e9, 229.5e12, 229.5e12, 128),
         Machine("v6e", "tpu", 128 * MIB, 128 * MIB, 1640e9, 920e12, 920e12, 256),
-        Machine("h100", "cuda", 227 * KIB, 50 * MIB, 3352e9, 989e12, 67e12, 64),
-        Machine("h200", "cuda", 227 * KIB, 50 * MIB, 4800e9, 989e12, 67e12, 64),
+        Machine("h100", "cuda", 227 * KIB, 50 * MIB, 3352e9, 989e12, 495e12, 64),
+        Machine("h200", "cuda", 227 * KIB, 50 * MIB, 4800e9, 989e12, 495e12, 64),
     )
 }
 
