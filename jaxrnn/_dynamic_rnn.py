@@ -71,8 +71,9 @@ def dynamic_rnn(
         scope: The name of the loop in profiles; "rnn" by default.
         implementation: What runs the loop of an `AffineCell`: None or "xla" for a loop
             that XLA compiles; "pallas_mosaic_tpu" for a TPU kernel that keeps the
-            recurrent matrices in VMEM for the whole sequence. The kernel has not been
-            measured on a TPU yet, so that it is not chosen by itself.
+            recurrent matrices in VMEM for the whole sequence, "pallas_triton" for a GPU
+            kernel that keeps them in shared memory. Neither has been measured yet, so
+            that neither is chosen by itself.
 
     Returns:
         `(outputs, state)`: the outputs in the structure of `cell.output_size`, each

@@ -422,6 +422,11 @@ REFUSED = {
         r"its matrices must have powers of two from 16 on as sizes, got 8, 48, 192",
         lambda: on_a_gpu(LSTMCell(48, num_proj=8)),
     ),
+    "too_wide_for_a_gpu": (
+        ValueError,
+        r"its matrices must have sizes up to 1024, got 2048",
+        lambda: on_a_gpu(LSTMCell(512, num_proj=16)),
+    ),
     "joined_for_a_gpu": (
         ValueError,
         r"its sizes must be powers of two, got 48",
@@ -431,6 +436,11 @@ REFUSED = {
         ValueError,
         r"its functions hold arrays",
         lambda: on_a_gpu(GRUCell(16, activation=lambda x: x * SCALES)),
+    ),
+    "effects_on_a_gpu": (
+        ValueError,
+        r"Triton has no `debug_(print|callback)`",
+        lambda: on_a_gpu(GRUCell(16, activation=printed)),
     ),
     "no_affine_cell": (
         ValueError,
@@ -453,6 +463,11 @@ REFUSED = {
 
 
 SCALES = np.linspace(1, 2, 16, dtype=np.float32)[None]
+
+
+def printed(x):
+    jax.debug.print("{}", x)
+    return x
 
 
 def on_a_gpu(cell):

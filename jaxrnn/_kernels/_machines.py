@@ -40,7 +40,7 @@ class Machine:
 
 # TPUs as `pltpu.get_tpu_info_for_chip` has them, a core each; on them a float32 product
 # is one of bfloat16 unless JAX is told otherwise. GPUs as NVIDIA's data sheets have
-# them, dense; products in float32 are not rounded to TF32.
+# them, dense; on them it is one of TF32.
 MACHINES = {
     machine.name: machine
     for machine in (
@@ -48,8 +48,8 @@ MACHINES = {
         Machine("v5e", "tpu", 128 * MIB, 820e9, 197e12, 197e12, 128),
         Machine("v5p", "tpu", 64 * MIB, 1230e9, 229.5e12, 229.5e12, 128),
         Machine("v6e", "tpu", 128 * MIB, 1640e9, 920e12, 920e12, 256),
-        Machine("h100", "cuda", 227 * KIB, 3352e9, 989e12, 67e12, 64),
-        Machine("h200", "cuda", 227 * KIB, 4800e9, 989e12, 67e12, 64),
+        Machine("h100", "cuda", 227 * KIB, 3352e9, 989e12, 495e12, 64),
+        Machine("h200", "cuda", 227 * KIB, 4800e9, 989e12, 495e12, 64),
     )
 }
 

@@ -45,14 +45,15 @@ def why_not(fn: Callable, *args: Any) -> str | None:
 
 def _trouble(eqn: JaxprEqn) -> str | None:
     name = eqn.primitive.name
-    sizes = {n for x in (*eqn.invars, *eqn.outvars) for n in x.aval.shape}
+    sizes = {n for x in (*eqn.invars, *eqn.outvars) for n in _shape(x)}
     odd = sorted(n for n in sizes if n & (n - 1))
     if odd:
         return f"its sizes must be powers of two, got {', '.join(map(str, odd))}"
-    if name == "concatenate" and eqn.outvars[0].aval.shape[-1] == 2:
+    if name == "concatenate" and _shape(eqn.outvars[0])[-1] == 2:
         return None  # What older versions of JAX stack with.
     if name == "split" and len(set(eqn.params["sizes"])) > 1:
-        return f"Triton splits in equal parts, got {eqn.params['sizes']}"
+        sizes = ", ".join(map(str, eqn.params["sizes"]))
+        return f"Triton splits in equal parts, got {sizes}"
     return None if name in _KNOWN else f"Triton has no `{name}`"
 
 
@@ -66,11 +67,11 @@ def _run(jaxpr: Jaxpr, consts: list, args: list) -> list:
 
 
 def _needed(jaxpr: Jaxpr) -> list[JaxprEqn]:
-    """The equations that results depend on."""
+    """The equations that results depend on, or that have effects."""
     variables = lambda atoms: {a for a in atoms if not isinstance(a, Literal)}
     needed, kept = variables(jaxpr.outvars), []
     for eqn in reversed(jaxpr.eqns):
-        if needed.intersection(eqn.outvars):
+        if eqn.effects or needed.intersection(eqn.outvars):
             kept.append(eqn)
             needed |= variables(eqn.invars)
     return kept[::-1]
@@ -88,10 +89,10 @@ def _made(eqn: JaxprEqn, args: list) -> list:
 
 
 def _may_join(eqn: JaxprEqn) -> bool:
-    """Whether as many columns each of as many matrices as a power of two are joined."""
-    count, shapes = len(eqn.invars), {x.aval.shape for x in eqn.invars}
-    last = eqn.params["dimension"] == eqn.outvars[0].aval.ndim - 1
-    return last and len(shapes) == 1 and count & (count - 1) == 0
+    """Whether matrices of one shape, a power of two of them, are put side by side."""
+    count, shapes = len(eqn.invars), {_shape(x) for x in eqn.invars}
+    flat = eqn.params["dimension"] == 1 and len(_shape(eqn.outvars[0])) == 2
+    return flat and len(shapes) == 1 and count & (count - 1) == 0
 
 
 def _joined(parts: list[Array]) -> Array:
@@ -105,3 +106,7 @@ def _beside(left: Array, right: Array) -> Array:
     rows, columns = left.shape
     pairs = jnp.stack([left, right], axis=-1)
     return jnp.swapaxes(pairs, 1, 2).reshape(rows, 2 * columns)
+
+
+def _shape(atom: Any) -> tuple[int, ...]:
+    return atom.aval.shape

@@ -27,6 +27,9 @@ from ._work import Work
 
 # The least that a product of matrices has of rows and columns.
 LEAST = 16
+# So many columns fill a quarter of the registers; with twice as many compilation was
+# given up after minutes.
+WIDEST = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,12 +272,14 @@ class _Tiles(Tiles):
 def _declines_sizes(work: Work) -> str | None:
     sizes = {n for matrix in work.matrices for n in matrix if n}
     odd = sorted(n for n in sizes if n < LEAST or n & (n - 1))
-    if not odd:
-        return None
-    return (
-        f"its matrices must have powers of two from {LEAST} on as sizes, got "
-        f"{', '.join(map(str, odd))}"
-    )
+    if odd:
+        return (
+            f"its matrices must have powers of two from {LEAST} on as sizes, got "
+            f"{', '.join(map(str, odd))}"
+        )
+    if max(sizes) > WIDEST:
+        return f"its matrices must have sizes up to {WIDEST}, got {max(sizes)}"
+    return None
 
 
 def _declines_steps(work: Work) -> str | None:
