@@ -72,8 +72,9 @@ def dynamic_rnn(
         implementation: What runs the loop of an `AffineCell`: None or "xla" for a loop
             that XLA compiles; "pallas_mosaic_tpu" (TPU) or "pallas_triton" (CUDA) for a
             kernel that keeps the recurrent matrices on the chip for the whole sequence.
-            These have not been measured on their hardware yet, so that they are not
-            chosen by themselves. `jaxrnn.explain` says which can serve.
+            They compile for that platform alone, and have not been measured there yet,
+            so that they are not chosen by themselves. `jaxrnn.explain` says which can
+            serve.
 
     Returns:
         `(outputs, state)`: the outputs in the structure of `cell.output_size`, each
