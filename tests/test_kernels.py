@@ -448,6 +448,15 @@ REFUSED = {
         r"its functions hold arrays",
         lambda: on_a_gpu(GRUCell(16, activation=lambda x: x * SCALES)),
     ),
+    "arrays_for_a_tpu": (
+        ValueError,
+        r"'pallas_mosaic_tpu' cannot run .*its functions hold arrays",
+        lambda: run(
+            GRUCell(16, activation=lambda x: x * SCALES),
+            TPU,
+            *data(GRUCell(16), 2, 3, 4),
+        ),
+    ),
     "effects_on_a_gpu": (
         ValueError,
         r"Triton has no `debug_(print|callback)`",

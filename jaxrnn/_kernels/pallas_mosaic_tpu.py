@@ -5,6 +5,7 @@ between HBM and VMEM while others are computed; the matrices are brought once.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from .._typing import Array, DType, Params, PyTree
 from ._blocks import Tiles, as_rows, call, read_small, total
 from ._kernel import Kernel
 from ._machines import MIB
-from ._step import backward_step, forward_step, in_float32
+from ._step import backward_step, forward_step, in_float32, step_types
 from ._work import Work
 
 
@@ -49,7 +50,7 @@ class PallasMosaicTPU(Kernel):
 
     def declines(self, work: Work) -> str | None:
         """Why it cannot run that work, if it cannot."""
-        reason = self._declines_dtypes(work)
+        reason = self._declines_dtypes(work) or _declines_arrays(work)
         if reason:
             return reason
         if self.tile(work) is None:
@@ -357,6 +358,13 @@ class _Tiling(Tiles):
         runs = begin < longest[pl.program_id(0)]
         pl.when(runs)(lambda: jax.lax.fori_loop(0, self.block, body, None))
         pl.when(jnp.logical_not(runs))(clear)
+
+
+def _declines_arrays(work: Work) -> str | None:
+    given, _ = step_types(work, 8)
+    step = functools.partial(forward_step, work.cell)
+    holds = jax.make_jaxpr(step)(*given).consts
+    return "its functions hold arrays" if holds else None
 
 
 def _padded(rows: int, columns: int, dtype: DType) -> int:
