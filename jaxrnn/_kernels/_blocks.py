@@ -10,6 +10,7 @@ from jax.experimental import pallas as pl
 
 from .._sharding import as_varying_as
 from .._typing import Array, Params, PyTree
+from ._operands import Backward
 from ._step import in_float32
 
 
@@ -97,6 +98,12 @@ def as_rows(small: PyTree) -> PyTree:
 def read_small(small: PyTree) -> PyTree:
     """The vectors again, in float32."""
     return in_float32(jax.tree.map(lambda r: r[0], small))
+
+
+def c_zs_types(given: Backward) -> list[jax.ShapeDtypeStruct]:
+    """The cotangents of the products, in the dtype of the matrices."""
+    zs, dtype = given.kept[0], jax.tree.leaves(given.turned)[0].dtype
+    return [jax.ShapeDtypeStruct(z.shape, dtype) for z in zs]
 
 
 def total(c_small: Params, small: Params) -> Params:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from .._typing import Array, Params, PyTree
 from ._machines import MACHINES, Machine, machine_of
+from ._operands import Backward, Forward
 from ._rule import KernelRule
 from ._work import Work
 
@@ -45,29 +46,12 @@ class Kernel(abc.ABC):
         """How it would run that work, which it does not decline."""
 
     @abc.abstractmethod
-    def forward(
-        self,
-        cell: Any,
-        work: Work,
-        lengths: Array,
-        weights: list[Array | None],
-        biases: list[Array | None],
-        small: Params,
-        shares: list[Array | None],
-        state: PyTree,
-        types: PyTree,
-    ) -> PyTree:
+    def forward(self, work: Work, given: Forward, types: PyTree) -> PyTree:
         """The loop forward.
 
         Args:
-            cell: An `AffineCell`.
-            work: The sizes.
-            lengths: `[batch]`, int32.
-            weights: As of `forward_step`.
-            biases: As of `forward_step`.
-            small: As of `forward_step`.
-            shares: As of `forward_step`, `[time, batch, columns]`.
-            state: The initial state, each leaf `[batch, size]`.
+            work: The cell and the sizes.
+            given: What it reads.
             types: Of what is put out at each step, `(output, kept)`, as arrays
                 `[batch, size]`; `kept` is `(zs, state)`, or `()`.
 
@@ -77,27 +61,13 @@ class Kernel(abc.ABC):
 
     @abc.abstractmethod
     def backward(
-        self,
-        cell: Any,
-        work: Work,
-        lengths: Array,
-        turned: list[Array],
-        small: Params,
-        kept: PyTree,
-        c_outputs: PyTree,
-        c_state: PyTree,
+        self, work: Work, given: Backward
     ) -> tuple[list[Array], PyTree, Params]:
         """The loop backward: the cotangents of `(zs, state, small)`.
 
         Args:
-            cell: An `AffineCell`.
-            work: The sizes.
-            lengths: `[batch]`, int32.
-            turned: As of `backward_step`.
-            small: As of `backward_step`.
-            kept: `(zs, states)`, `[time, batch, size]` each.
-            c_outputs: The cotangents of what was put out, likewise.
-            c_state: The cotangent of the final state, each leaf `[batch, size]`.
+            work: The cell and the sizes.
+            given: What it reads.
         """
 
     def rule(self, cell: Any, history: bool) -> KernelRule:

@@ -16,6 +16,7 @@ from .._sequence import DeclinedError
 from .._steps import Steps
 from .._transposable import dense
 from .._typing import Array, Params, PyTree
+from ._operands import Backward, Forward
 from ._work import Work
 
 
@@ -88,17 +89,16 @@ class KernelRule(Rule):
         parts = self.cell.parts(params, xs.shape[-1])
         is_alive = (lengths > 0)[:, None]
         types = jax.eval_shape(self._types, params, xs[0], state)
-        (outputs, kept), final = self.kernel.forward(
-            self.cell,
-            work,
+        given = Forward(
             lengths,
             self._weights(parts),
             [None if "inputs" in part else part.get("bias") for part in parts],
             self.cell.elementwise(params),
             [share_of_inputs(part, xs, jnp.float32) for part in parts],
             jax.tree.map(lambda s: jnp.where(is_alive, s, jnp.zeros_like(s)), state),
-            types if record else (types[0], ()),
         )
+        types = types if record else (types[0], ())
+        (outputs, kept), final = self.kernel.forward(work, given, types)
         final = jax.tree.map(lambda new, s: jnp.where(is_alive, new, s), final, state)
         return _time_major(outputs, steps), final, _time_major(kept, steps)
 
@@ -113,17 +113,15 @@ class KernelRule(Rule):
         xs = _time_major(steps.zero_dead(xs), steps)
         kept, c_outputs = (_time_major(x, steps) for x in (record, cotangents[0]))
         parts = self.cell.parts(params, xs.shape[-1])
-        small = self.cell.elementwise(params)
-        c_zs, c_state, c_small = self.kernel.backward(
-            self.cell,
-            work,
+        given = Backward(
             _lengths(steps, xs),
             [w if w is None else w.T for w in self._weights(parts)],
-            small,
+            self.cell.elementwise(params),
             kept,
             c_outputs,
             cotangents[1],
         )
+        c_zs, c_state, c_small = self.kernel.backward(work, given)
         operands = self._operands(params, *kept)
         c_parts, c_xs = [], jnp.zeros_like(xs)
         for part, c_z, operand in zip(parts, c_zs, operands, strict=True):

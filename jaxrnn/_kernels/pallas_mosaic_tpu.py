@@ -15,9 +15,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from .._typing import Array, DType, Params, PyTree
-from ._blocks import Tiles, as_rows, call, read_small, total
+from ._blocks import Tiles, as_rows, c_zs_types, call, read_small, total
 from ._kernel import Kernel
 from ._machines import MIB
+from ._operands import Backward, Forward
 from ._step import backward_step, forward_step, in_float32, step_types
 from ._work import Work
 
@@ -107,45 +108,25 @@ class PallasMosaicTPU(Kernel):
         moving = 2 * (block * max(forward, backward) + 2 * states + room([1], f32))
         return whole + moving + carried + 4 * room(columns, f32)
 
-    def forward(
-        self,
-        cell: Any,
-        work: Work,
-        lengths: Array,
-        weights: list[Array | None],
-        biases: list[Array | None],
-        small: Params,
-        shares: list[Array | None],
-        state: PyTree,
-        types: PyTree,
-    ) -> PyTree:
+    def forward(self, work: Work, given: Forward, types: PyTree) -> PyTree:
         """The loop forward; see `Kernel`."""
         tiling = self._tiling(work)
 
-        def kernel(
-            longest: Any,
-            lengths: Any,
-            weights: Any,
-            biases: Any,
-            small: Any,
-            shares: Any,
-            state: Any,
-            made: Any,
-            final: Any,
-            carry: Any,
-        ) -> None:
-            biases, small = read_small((biases, small))
-            tiling.at_first(lambda: _write(carry, in_float32(_read(state))))
+        def kernel(longest: Any, *refs: Any) -> None:
+            given, (made, final, carry) = Forward(*refs[:6]), refs[6:]
+            biases, small = read_small((given.biases, given.small))
+            tiling.at_first(lambda: _write(carry, in_float32(_read(given.state))))
 
             def step(i: Array, t: Array) -> None:
                 before = _read(carry)
+                alive, shares = t < given.lengths[...], _read(given.shares, i)
                 output, after, zs = forward_step(
-                    cell,
-                    t < lengths[...],
-                    _read(weights),
+                    work.cell,
+                    alive,
+                    _read(given.weights),
                     biases,
                     small,
-                    _read(shares, i),
+                    shares,
                     before,
                 )
                 _write(carry, after)
@@ -157,65 +138,41 @@ class PallasMosaicTPU(Kernel):
             tiling.each_step(longest, step, lambda: _clear(made))
             tiling.at_last(lambda: _write(final, _read(carry)))
 
+        biases, small = as_rows((given.biases, given.small))
+        column = tiling.column(given.lengths)
         by_rows, by_steps, whole = tiling.by_rows, tiling.by_steps, tiling.whole
         return self._call(
             kernel,
             tiling,
-            (
-                tiling.longest(lengths),
-                tiling.column(lengths),
-                weights,
-                *as_rows((biases, small)),
-                shares,
-                state,
-            ),
-            (tiling.scalars, by_rows, whole, whole, whole, by_steps, by_rows),
-            (tiling.over_time(types), state),
+            given._replace(lengths=column, biases=biases, small=small),
+            (by_rows, whole, whole, whole, by_steps, by_rows),
+            (tiling.over_time(types), given.state),
             (by_steps, by_rows),
-            state,
+            given.state,
         )
 
     def backward(
-        self,
-        cell: Any,
-        work: Work,
-        lengths: Array,
-        turned: list[Array],
-        small: Params,
-        kept: PyTree,
-        c_outputs: PyTree,
-        c_state: PyTree,
+        self, work: Work, given: Backward
     ) -> tuple[list[Array], PyTree, Params]:
         """The loop backward; see `Kernel`."""
-        zs, _ = kept
         tiling = dataclasses.replace(self._tiling(work), reverse=True)
 
-        def kernel(
-            longest: Any,
-            lengths: Any,
-            turned: Any,
-            small: Any,
-            kept: Any,
-            c_outputs: Any,
-            c_state: Any,
-            c_zs: Any,
-            c_first: Any,
-            c_small: Any,
-            carry: Any,
-        ) -> None:
-            small = read_small(small)
+        def kernel(longest: Any, *refs: Any) -> None:
+            given, (c_zs, c_first, c_small, carry) = Backward(*refs[:6]), refs[6:]
+            small = read_small(given.small)
 
             @tiling.at_first
             def _() -> None:
-                _write(carry, in_float32(_read(c_state)))
+                _write(carry, in_float32(_read(given.c_state)))
                 _clear(c_small)
 
             def step(i: Array, t: Array) -> None:
-                zs, state, c_output = in_float32(_read((*kept, c_outputs), i))
+                moving = _read((*given.kept, given.c_outputs), i)
+                zs, state, c_output = in_float32(moving)
                 moved = backward_step(
-                    cell,
-                    t < lengths[...],
-                    _read(turned),
+                    work.cell,
+                    t < given.lengths[...],
+                    _read(given.turned),
                     small,
                     zs,
                     state,
@@ -230,27 +187,18 @@ class PallasMosaicTPU(Kernel):
             tiling.each_step(longest, step, lambda: _clear(c_zs))
             tiling.at_last(lambda: _write(c_first, _read(carry)))
 
-        dtype = jax.tree.leaves(turned)[0].dtype
-        c_zs = [jax.ShapeDtypeStruct(z.shape, dtype) for z in zs]
+        column = tiling.column(given.lengths)
         by_rows, by_steps, whole = tiling.by_rows, tiling.by_steps, tiling.whole
         c_zs, c_state, c_small = self._call(
             kernel,
             tiling,
-            (
-                tiling.longest(lengths),
-                tiling.column(lengths),
-                turned,
-                as_rows(small),
-                kept,
-                c_outputs,
-                c_state,
-            ),
-            (tiling.scalars, by_rows, whole, whole, by_steps, by_steps, by_rows),
-            (c_zs, c_state, tiling.one_each(small)),
+            given._replace(lengths=column, small=as_rows(given.small)),
+            (by_rows, whole, whole, by_steps, by_steps, by_rows),
+            (c_zs_types(given), given.c_state, tiling.one_each(given.small)),
             (by_steps, by_rows, tiling.by_tile),
-            c_state,
+            given.c_state,
         )
-        return c_zs, c_state, total(c_small, small)
+        return c_zs, c_state, total(c_small, given.small)
 
     def _tiling(self, work: Work) -> "_Tiling":
         rows, block = self.tile(work) or (0, 0)
@@ -261,17 +209,20 @@ class PallasMosaicTPU(Kernel):
         self,
         kernel: Callable,
         tiling: "_Tiling",
-        args: tuple,
-        in_specs: tuple,
+        given: Any,
+        specs: tuple,
         outs: tuple,
         out_specs: tuple,
         state: PyTree,
     ) -> Any:
-        """The kernel on arguments, with a spec for each of them and for each result."""
+        """The kernel on what is given, with a spec for each of it and for each result.
+
+        Ahead of it the kernel is told the longest row of each tile.
+        """
         return call(
             kernel,
-            args,
-            in_specs,
+            (tiling.longest(given.lengths), *given),
+            (tiling.scalars, *specs),
             outs,
             out_specs,
             grid=tiling.grid,
@@ -316,9 +267,9 @@ class _Tiling(Tiles):
         del x
         return pl.BlockSpec(memory_space=pltpu.SMEM)
 
-    def longest(self, lengths: Array) -> Array:
+    def longest(self, column: Array) -> Array:
         """`[tiles]`, the longest row of each."""
-        return self.column(lengths).reshape(self.tiles, self.rows).max(1)
+        return column.reshape(self.tiles, self.rows).max(1)
 
     def whole(self, x: Any) -> pl.BlockSpec:
         """All of an array, brought once."""

@@ -18,9 +18,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
 from .._typing import Array, Params, PyTree
-from ._blocks import Tiles, as_rows, call, read_small, total
+from ._blocks import Tiles, as_rows, c_zs_types, call, read_small, total
 from ._kernel import Kernel
 from ._machines import KIB
+from ._operands import Backward, Forward
 from ._rewrite import rewritten, why_not
 from ._step import backward_step, forward_step, in_float32, step_types
 from ._work import Work
@@ -88,43 +89,24 @@ class PallasTriton(Kernel):
             f"threads has {memory // KIB}"
         )
 
-    def forward(
-        self,
-        cell: Any,
-        work: Work,
-        lengths: Array,
-        weights: list[Array | None],
-        biases: list[Array | None],
-        small: Params,
-        shares: list[Array | None],
-        state: PyTree,
-        types: PyTree,
-    ) -> PyTree:
+    def forward(self, work: Work, given: Forward, types: PyTree) -> PyTree:
         """The loop forward; see `Kernel`."""
         tiles = _Tiles(work.time, work.batch, LEAST)
 
-        def kernel(
-            lengths: Any,
-            weights: Any,
-            biases: Any,
-            small: Any,
-            shares: Any,
-            state: Any,
-            made: Any,
-            final: Any,
-        ) -> None:
-            here, lengths, weights = tiles.here(), lengths[...], _read(weights)
-            biases, small = read_small((biases, small))
+        def kernel(*refs: Any) -> None:
+            given, (made, final) = Forward(*refs[:6]), refs[6:]
+            here, lengths = tiles.here(), given.lengths[...]
+            weights = _read(given.weights)
+            biases, small = read_small((given.biases, given.small))
 
             def step(t: Array, before: PyTree) -> PyTree:
-                alive = t < lengths
                 output, after, zs = rewritten(
-                    functools.partial(forward_step, cell),
-                    alive,
+                    functools.partial(forward_step, work.cell),
+                    t < lengths,
                     weights,
                     biases,
                     small,
-                    _load(here, shares, t),
+                    _load(here, given.shares, t),
                     before,
                 )
                 outputs, kept = made
@@ -133,74 +115,50 @@ class PallasTriton(Kernel):
                     _store(here, kept, (zs, before), t)
                 return after
 
-            first = in_float32(_load(here, state))
+            first = in_float32(_load(here, given.state))
             _store(here, final, tiles.each_step(step, first))
 
+        biases, small = as_rows((given.biases, given.small))
+        column = tiles.column(given.lengths)
         by_rows, by_steps, whole = tiles.by_rows, tiles.by_steps, tiles.whole
         return self._call(
             kernel,
             tiles,
-            (
-                tiles.column(lengths),
-                weights,
-                *as_rows((biases, small)),
-                shares,
-                state,
-            ),
+            given._replace(lengths=column, biases=biases, small=small),
             (by_rows, whole, whole, whole, by_steps, by_rows),
-            (tiles.over_time(types), state),
+            (tiles.over_time(types), given.state),
             (by_steps, by_rows),
             "recurrence",
         )
 
     def backward(
-        self,
-        cell: Any,
-        work: Work,
-        lengths: Array,
-        turned: list[Array],
-        small: Params,
-        kept: PyTree,
-        c_outputs: PyTree,
-        c_state: PyTree,
+        self, work: Work, given: Backward
     ) -> tuple[list[Array], PyTree, Params]:
         """The loop backward; see `Kernel`."""
-        zs, _ = kept
         tiles = _Tiles(work.time, work.batch, LEAST)
 
-        def kernel(
-            lengths: Any,
-            turned: Any,
-            small: Any,
-            kept: Any,
-            c_outputs: Any,
-            c_state: Any,
-            c_zs: Any,
-            c_first: Any,
-            c_small: Any,
-        ) -> None:
-            here, lengths = tiles.here(), lengths[...]
-            turned, small = _read(turned), read_small(small)
+        def kernel(*refs: Any) -> None:
+            given, (c_zs, c_first, c_small) = Backward(*refs[:6]), refs[6:]
+            here, lengths = tiles.here(), given.lengths[...]
+            turned, small = _read(given.turned), read_small(given.small)
 
             def step(i: Array, carry: tuple[PyTree, Params]) -> tuple[PyTree, Params]:
                 c_state, c_small = carry
                 t = work.time - 1 - i
-                zs, state, c_output = in_float32(_load(here, (*kept, c_outputs), t))
+                moving = _load(here, (*given.kept, given.c_outputs), t)
                 c_z, c_state, more = rewritten(
-                    functools.partial(backward_step, cell),
+                    functools.partial(backward_step, work.cell),
                     t < lengths,
                     turned,
                     small,
-                    zs,
-                    state,
-                    c_output,
+                    *in_float32(moving),
                     c_state,
                 )
                 _store(here, c_zs, c_z, t)
                 return c_state, jax.tree.map(jnp.add, c_small, more)
 
             first = (
-                in_float32(_load(here, c_state)),
+                in_float32(_load(here, given.c_state)),
                 jax.tree.map(jnp.zeros_like, small),
             )
             c_before, c_total = tiles.each_step(step, first)
@@ -208,19 +166,18 @@ class PallasTriton(Kernel):
             for name, value in c_total.items():
                 c_small[name][0, 0] = value
 
-        dtype = jax.tree.leaves(turned)[0].dtype
-        c_zs = [jax.ShapeDtypeStruct(z.shape, dtype) for z in zs]
+        column = tiles.column(given.lengths)
         by_rows, by_steps, whole = tiles.by_rows, tiles.by_steps, tiles.whole
         c_zs, c_state, c_small = self._call(
             kernel,
             tiles,
-            (tiles.column(lengths), turned, as_rows(small), kept, c_outputs, c_state),
+            given._replace(lengths=column, small=as_rows(given.small)),
             (by_rows, whole, whole, by_steps, by_steps, by_rows),
-            (c_zs, c_state, tiles.one_each(small)),
+            (c_zs_types(given), given.c_state, tiles.one_each(given.small)),
             (by_steps, by_rows, tiles.by_tile),
             "recurrence_backward",
         )
-        return c_zs, c_state, total(c_small, small)
+        return c_zs, c_state, total(c_small, given.small)
 
     def _call(
         self,
