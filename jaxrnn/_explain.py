@@ -10,7 +10,7 @@ from ._arguments import check_time_major
 from ._cells._affine import AffineCell
 from ._errors import describe
 from ._kernels._machines import Machine, as_machine
-from ._kernels._work import Work
+from ._kernels._work import Work, why_odd
 from ._kernels.api import KERNELS, make
 from ._typing import DType, Shaped
 
@@ -123,10 +123,10 @@ def explain(
         ('xla', ['xla', 'pallas_mosaic_tpu'])
     """
     where = "explain"
-    if not isinstance(cell, AffineCell):
+    if not isinstance(cell, AffineCell) or type(cell).apply is not AffineCell.apply:
         raise TypeError(
             f"{where}: `cell` must be an AffineCell without its parameters, such as "
-            f"LSTMCell(8), got {describe(cell)}."
+            f"LSTMCell(8), and without an `apply` of its own, got {describe(cell)}."
         )
     made = as_machine(where, machine)
     check_time_major(where, time_major)
@@ -140,6 +140,12 @@ def explain(
     step = jax.ShapeDtypeStruct((batch, depth), inputs.dtype)
     params = jax.eval_shape(lambda key: cell.init(key, step), jax.random.key(0))
     state = jax.eval_shape(lambda: cell.zero_state(batch, dtype or inputs.dtype))
+    odd = why_odd(cell, params, step, state)
+    if odd or 0 in inputs.shape:
+        raise ValueError(
+            f"{where}: `cell` and `inputs` must have sizes to multiply, got "
+            f"{cell!r} and {describe(inputs)}: {odd or 'nothing to read'}."
+        )
     work = Work.of(cell, params, time, step, state)
     verdicts = (Verdict("xla", True, _why_xla(made)), *_verdicts(work, made))
     title = f"{cell!r} over {jnp.dtype(inputs.dtype)}[batch {batch}, time {time}, "

@@ -10,7 +10,7 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 
 import jaxrnn
-from jaxrnn import CudnnCompatibleGRUCell, GRUCell, LSTMCell
+from jaxrnn import BasicRNNCell, CudnnCompatibleGRUCell, GRUCell, LSTMCell
 from jaxrnn._kernels import _machines, specs
 from jaxrnn._kernels._work import Work
 from jaxrnn._kernels.pallas_mosaic_tpu import PallasMosaicTPU
@@ -48,6 +48,7 @@ def data(cell, batch, time, depth, dtype=F32, seed=0):
     params = jax.tree.map(lambda p: draw(*p.shape), params)
     state = jax.tree.map(lambda s: draw(*s.shape), cell.zero_state(batch, dtype))
     lengths = np.resize(np.linspace(0, time, min(batch, 4)).round(), batch)
+    lengths = np.where(lengths == time, 10 * time, lengths)  # All of the row.
     return params, x, jnp.asarray(lengths[::-1], jnp.int32), state
 
 
@@ -200,6 +201,35 @@ def test_padding_is_nothing(kernel):
         cell, kernel, params, bad, lengths, odd
     )
     near((outputs, c_params, c_x), (clean[0][0], *clean[1][:2]), 0)
+
+
+def unit_length(x):
+    """Not differentiable at zeros."""
+    return x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True))
+
+
+def test_what_is_not_differentiable_at_zeros(kernel):
+    cell = BasicRNNCell(4, activation=unit_length)
+    params, x, _, state = data(cell, 5, 6, 3)
+    for lengths in (None, jnp.asarray([6, 1, 3, 9, 2], jnp.int32)):
+        given = params, x, lengths, state
+        near(everything(cell, kernel, *given), everything(cell, None, *given))
+
+
+def test_vmap_over_lengths_lowers_too():
+    cell = GRUCell(3)
+    params, x, lengths, _ = data(cell, 4, 6, 2)
+    both, twice = jnp.stack([x, 2 * x]), jnp.stack([lengths, lengths // 2])
+
+    def of(implementation):
+        one = lambda x, n: jaxrnn.dynamic_rnn(
+            cell.bind(params), x, n, dtype=F32, implementation=implementation
+        )
+        return jax.jit(jax.vmap(one))
+
+    near(of(TPU)(both, twice), of(None)(both, twice))
+    text = of("pallas_mosaic_tpu").trace(both, twice).lower(lowering_platforms=("tpu",))
+    assert text.as_text().count("tpu_custom_call") == 1
 
 
 def test_derivatives_of_all_kinds():
@@ -457,6 +487,16 @@ REFUSED = {
             *data(GRUCell(16), 2, 3, 4),
         ),
     ),
+    "no_rule_on_a_tpu": (
+        ValueError,
+        r"Pallas has no `expm1` of such arrays there",
+        lambda: run(GRUCell(4, activation="elu"), TPU, *data(GRUCell(4), 2, 3, 4)),
+    ),
+    "no_units": (
+        ValueError,
+        r"a leaf of the state is not \[batch, size\]: float32\[2, 0\]",
+        lambda: run(GRUCell(0), TPU, *data(GRUCell(0), 2, 3, 4)),
+    ),
     "effects_on_a_gpu": (
         ValueError,
         r"Triton has no `debug_(print|callback)`",
@@ -476,7 +516,7 @@ REFUSED = {
     ),
     "no_rows": (
         ValueError,
-        "there are no rows, or no inputs",
+        "there are no steps, no rows, or no inputs",
         lambda: small(TPU, batch=0),
     ),
 }

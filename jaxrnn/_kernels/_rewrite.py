@@ -43,6 +43,23 @@ def why_not(fn: Callable, *args: Any) -> str | None:
     return next(filter(None, map(_trouble, closed.jaxpr.eqns)), None)
 
 
+def why_unknown(fn: Callable, known: frozenset[str], *args: Any) -> str | None:
+    """Why `fn(*args)`, of types, is not made of known operations, if it is not."""
+    closed = jax.make_jaxpr(functools.partial(rewritten, fn))(*args)
+    if closed.consts:
+        return "its functions hold arrays"
+    for eqn in closed.jaxpr.eqns:
+        name = eqn.primitive.name
+        if name not in known or (name == "dot_general" and _is_batched(eqn)):
+            return f"Pallas has no `{name}` of such arrays there"
+    return None
+
+
+def _is_batched(eqn: JaxprEqn) -> bool:
+    (contracted, _), (batched, _) = eqn.params["dimension_numbers"]
+    return bool(batched) or len(contracted) != 1
+
+
 def _trouble(eqn: JaxprEqn) -> str | None:
     name = eqn.primitive.name
     sizes = {n for x in (*eqn.invars, *eqn.outvars) for n in _shape(x)}
@@ -54,6 +71,8 @@ def _trouble(eqn: JaxprEqn) -> str | None:
     if name == "split" and len(set(eqn.params["sizes"])) > 1:
         sizes = ", ".join(map(str, eqn.params["sizes"]))
         return f"Triton splits in equal parts, got {sizes}"
+    if name == "dot_general" and _is_batched(eqn):
+        return "Triton multiplies matrices alone"
     return None if name in _KNOWN else f"Triton has no `{name}`"
 
 

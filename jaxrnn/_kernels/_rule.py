@@ -17,7 +17,8 @@ from .._steps import Steps
 from .._transposable import dense
 from .._typing import Array, Params, PyTree
 from ._operands import Backward, Forward
-from ._work import Work
+from ._step import only
+from ._work import Work, why_odd
 
 
 class KernelRule(Rule):
@@ -33,17 +34,13 @@ class KernelRule(Rule):
             raise DeclinedError("rows of several sequences restart within the loop")
         if not isinstance(xs.shape[1 - steps.axis], int):
             raise DeclinedError("the number of rows is symbolic")
-        if any(leaf.ndim != 2 for leaf in jax.tree.leaves(state)):
-            raise DeclinedError("a leaf of the state is not [batch, size]")
-        if 0 in xs.shape:
-            raise DeclinedError("there are no rows, or no inputs")
-        reason = self.kernel.declines(self._work(params, xs, state, steps))
+        inputs = _first(xs, steps)
+        reason = why_not(self.kernel, self.cell, params, steps.time, inputs, state)
         if reason:
             raise DeclinedError(reason)
 
     def _work(self, params: Params, xs: Array, state: PyTree, steps: Steps) -> Work:
-        inputs = jax.eval_shape(lambda xs: jnp.take(xs, 0, steps.axis), xs)
-        return Work.of(self.cell, params, steps.time, inputs, state)
+        return Work.of(self.cell, params, steps.time, _first(xs, steps), state)
 
     def run(
         self, lin: Any, steps: Steps, record: bool
@@ -123,6 +120,8 @@ class KernelRule(Rule):
         )
         c_zs, c_state, c_small = self.kernel.backward(work, given)
         operands = self._operands(params, *kept)
+        alive = jnp.arange(work.time, dtype=jnp.int32)[:, None] < given.lengths[None, :]
+        operands = only(alive[..., None], operands)
         c_parts, c_xs = [], jnp.zeros_like(xs)
         for part, c_z, operand in zip(parts, c_zs, operands, strict=True):
             c_parts.append(_c_part(part, c_z, operand, xs))
@@ -144,6 +143,31 @@ class KernelRule(Rule):
             return self.cell.chain(recall, params, None, state)[3]
 
         return jax.vmap(step)(zs, states)
+
+
+def why_not(
+    kernel: Any, cell: Any, params: Params, time: int, inputs: Any, state: PyTree
+) -> str | None:
+    """Why a kernel cannot run a cell over so many steps of such inputs, if it cannot.
+
+    Args:
+        kernel: The kernel.
+        cell: An `AffineCell`.
+        params: Its parameters, or their types.
+        time: The number of steps.
+        inputs: One step of inputs, or its type.
+        state: The state, or its type.
+    """
+    if 0 in (time, *inputs.shape):
+        return "there are no steps, no rows, or no inputs"
+    reason = why_odd(cell, params, inputs, state)
+    return reason or kernel.declines(Work.of(cell, params, time, inputs, state))
+
+
+def _first(xs: Array, steps: Steps) -> Any:
+    """The type of a step of inputs."""
+    shape = xs.shape[: steps.axis] + xs.shape[steps.axis + 1 :]
+    return jax.ShapeDtypeStruct(shape, xs.dtype)
 
 
 def _c_part(part: Params, c_z: Array, operand: Array, xs: Array) -> Params:
@@ -169,7 +193,7 @@ def _product(x: Array, c_z: Array, axes: Any, dtype: Any = None) -> Array:
 def _lengths(steps: Steps, xs: Array) -> Array:
     if steps.lengths is None:
         return jnp.full(xs.shape[1], xs.shape[0], jnp.int32)
-    return steps.lengths.astype(jnp.int32)
+    return jnp.minimum(steps.lengths, xs.shape[0]).astype(jnp.int32)
 
 
 def _time_major(tree: PyTree, steps: Steps) -> PyTree:

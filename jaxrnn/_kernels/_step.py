@@ -108,7 +108,10 @@ def backward_step(
 
     zs, state, c_output = only(alive, (zs, state, c_output))
     _, pull_back = jax.vjp(step, zs, state, small)
-    return pull_back((c_output, c_state))
+    c_zs, c_before, c_small = pull_back((c_output, c_state))
+    # What is not differentiable at zeros would make NaN of rows that are not alive.
+    keep = lambda new, old: jnp.where(alive, new, old)
+    return only(alive, c_zs), jax.tree.map(keep, c_before, c_state), c_small
 
 
 def step_types(work: Work, rows: int) -> tuple[tuple, tuple]:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from .._affine_rule import plain_product
+from .._errors import describe
 from .._math import widest_dtype
 from .._typing import DType, Params, PyTree, Shaped
 
@@ -106,3 +107,23 @@ class Work:
 
 def _bytes(sizes: tuple[tuple[int, DType], ...]) -> int:
     return sum(size * dtype.itemsize for size, dtype in sizes)
+
+
+def why_odd(cell: Any, params: Params, inputs: Shaped, state: PyTree) -> str | None:
+    """Why a cell's values are none that kernels are made for, if they are not."""
+    step = lambda *args: cell.chain(plain_product, *args)[0]
+    outputs = jax.tree.leaves(jax.eval_shape(step, params, inputs, state))
+    known = (jnp.float32, jnp.bfloat16)
+    for name, leaves in (("state", jax.tree.leaves(state)), ("output", outputs)):
+        for leaf in leaves:
+            if leaf.ndim != 2 or 0 in leaf.shape:
+                return f"a leaf of the {name} is not [batch, size]: {describe(leaf)}"
+            if leaf.dtype not in known:
+                return f"it computes in float32 and bfloat16, got {leaf.dtype}"
+    if any(leaf.ndim != 1 for leaf in cell.elementwise(params).values()):
+        return "an elementwise parameter is not [units]"
+    if any(not s.takes_inputs and not s.rows for s in cell.stages):
+        return "a stage multiplies nothing"
+    if not any(stage.rows for stage in cell.stages):
+        return "no product reads the state"
+    return None

@@ -19,8 +19,20 @@ from ._blocks import Tiles, as_rows, c_zs_types, call, read_small, total
 from ._kernel import Kernel
 from ._machines import MIB
 from ._operands import Backward, Forward
+from ._rewrite import why_unknown
 from ._step import backward_step, forward_step, in_float32, step_types
 from ._work import Work
+
+# What Pallas lowers for a TPU of what the elementwise work of cells is made of.
+_KNOWN = frozenset(
+    """
+    abs add add_any and broadcast_in_dim ceil clamp concatenate convert_element_type cos
+    div dot_general eq erf exp exp2 floor ge gt integer_pow is_finite le log log1p
+    logistic lt max min mul ne neg not or pad pow reduce_max reduce_min reduce_sum rem
+    reshape round rsqrt select_n sign sin slice split sqrt square squeeze stack
+    stop_gradient sub tan tanh transpose xor
+    """.split()
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +63,7 @@ class PallasMosaicTPU(Kernel):
 
     def declines(self, work: Work) -> str | None:
         """Why it cannot run that work, if it cannot."""
-        reason = self._declines_dtypes(work) or _declines_arrays(work)
+        reason = self._declines_dtypes(work) or _declines_steps(work)
         if reason:
             return reason
         if self.tile(work) is None:
@@ -268,8 +280,8 @@ class _Tiling(Tiles):
         return pl.BlockSpec(memory_space=pltpu.SMEM)
 
     def longest(self, column: Array) -> Array:
-        """`[tiles]`, the longest row of each."""
-        return column.reshape(self.tiles, self.rows).max(1)
+        """`[tiles, 1, 1]`, the longest row of each; `vmap` may put an axis before."""
+        return column.reshape(self.tiles, self.rows).max(1)[:, None, None]
 
     def whole(self, x: Any) -> pl.BlockSpec:
         """All of an array, brought once."""
@@ -306,16 +318,19 @@ class _Tiling(Tiles):
             i = self.block - 1 - i if self.reverse else i
             step(i, begin + i)
 
-        runs = begin < longest[pl.program_id(0)]
+        runs = begin < longest[pl.program_id(0), 0, 0]
         pl.when(runs)(lambda: jax.lax.fori_loop(0, self.block, body, None))
         pl.when(jnp.logical_not(runs))(clear)
 
 
-def _declines_arrays(work: Work) -> str | None:
-    given, _ = step_types(work, 8)
-    step = functools.partial(forward_step, work.cell)
-    holds = jax.make_jaxpr(step)(*given).consts
-    return "its functions hold arrays" if holds else None
+def _declines_steps(work: Work) -> str | None:
+    for step, given in zip(
+        (forward_step, backward_step), step_types(work, 8), strict=True
+    ):
+        reason = why_unknown(functools.partial(step, work.cell), _KNOWN, *given)
+        if reason:
+            return reason
+    return None
 
 
 def _padded(rows: int, columns: int, dtype: DType) -> int:
