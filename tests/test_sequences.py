@@ -20,7 +20,7 @@ from jaxrnn import (
     MultiRNNCell,
     Stage,
     _affine_backward as affine_backward,
-    _affine_sequence as affine_sequence,
+    _affine_rule as affine_rule,
     _phases as phases,
 )
 from jaxrnn._oracle import close, split_floats, weighted_sum
@@ -115,7 +115,7 @@ def test_chunks_whole_and_in_part_give_what_steps_give(
 @pytest.mark.parametrize("few", [0, 100])
 @pytest.mark.parametrize("name", ["lstm_projection", "gru"])
 def test_inputs_products_made_before_the_loop_change_nothing(name, few, monkeypatch):
-    monkeypatch.setattr(affine_sequence, "FEW_ROWS", few)
+    monkeypatch.setattr(affine_rule, "FEW_ROWS", few)
     cell, lengths = cases.CASES[name].cell, np.array([6, 0, 3])
     params, x, state = data(cell, 3, 6)
     args = params, padded(x, lengths), state
