@@ -4,8 +4,6 @@ import abc
 import dataclasses
 from typing import Any, Self
 
-import jax.numpy as jnp
-
 from .._typing import Array, Params, PyTree
 from ._machines import MACHINES, Machine, machine_of
 from ._operands import Backward, Forward
@@ -79,14 +77,6 @@ class Kernel(abc.ABC):
         """The bytes that there are next to the arithmetic."""
         named = MACHINES.get(self.machine or "")
         return (named or machine_of(self.platform)).memory
-
-    def _declines_dtypes(self, work: Work) -> str | None:
-        """Why its dtypes do not suit a kernel that computes in float32."""
-        dtypes = {work.dtype, *(dtype for _, dtype in work.state)}
-        if dtypes <= {jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)}:
-            return None
-        names = ", ".join(sorted(map(str, dtypes)))
-        return f"it computes in float32 and bfloat16, got {names}"
 
     def __str__(self) -> str:
         return repr(self.name)

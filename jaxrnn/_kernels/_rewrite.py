@@ -1,10 +1,10 @@
-"""Functions rewritten in the operations that Pallas has for Triton.
+"""Functions written out in plain operations.
 
-It knows `split` and not its transpose, `concatenate`; nor functions with a derivative
-of their own; nor arrays of no size, which steps make where a stage has no operand.
+Pallas knows for Triton `split` and not its transpose, `concatenate`; nor functions with
+a derivative of their own; nor arrays of no size, which steps make where a stage has no
+operand.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,16 +14,6 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from .._typing import Array
 
-# What Pallas lowers for Triton of what the elementwise work of cells is made of.
-_KNOWN = frozenset(
-    """
-    abs add add_any and broadcast_in_dim cbrt ceil clamp convert_element_type cos cosh
-    div dot_general eq erf_inv exp exp2 expm1 floor ge gt integer_pow is_finite le log
-    log1p logistic lt max min mul ne neg not or pow reduce_max reduce_min reduce_sum rem
-    reshape rsqrt select_n sign sin sinh split sqrt square squeeze stack stop_gradient
-    sub tan tanh transpose xor
-    """.split()
-)
 # What is called by equations of these names is written out in their place.
 _CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")
 
@@ -33,47 +23,6 @@ def rewritten(fn: Callable, *args: Any) -> Any:
     closed, types = jax.make_jaxpr(fn, return_shape=True)(*args)
     made = _run(closed.jaxpr, closed.consts, jax.tree.leaves(args))
     return jax.tree.unflatten(jax.tree.structure(types), made)
-
-
-def why_not(fn: Callable, *args: Any) -> str | None:
-    """Why `rewritten(fn, *args)`, of types, is none for Triton, if it is none."""
-    closed = jax.make_jaxpr(functools.partial(rewritten, fn))(*args)
-    if closed.consts:
-        return "its functions hold arrays"
-    return next(filter(None, map(_trouble, closed.jaxpr.eqns)), None)
-
-
-def why_unknown(fn: Callable, known: frozenset[str], *args: Any) -> str | None:
-    """Why `fn(*args)`, of types, is not made of known operations, if it is not."""
-    closed = jax.make_jaxpr(functools.partial(rewritten, fn))(*args)
-    if closed.consts:
-        return "its functions hold arrays"
-    for eqn in closed.jaxpr.eqns:
-        name = eqn.primitive.name
-        if name not in known or (name == "dot_general" and _is_batched(eqn)):
-            return f"Pallas has no `{name}` of such arrays there"
-    return None
-
-
-def _is_batched(eqn: JaxprEqn) -> bool:
-    (contracted, _), (batched, _) = eqn.params["dimension_numbers"]
-    return bool(batched) or len(contracted) != 1
-
-
-def _trouble(eqn: JaxprEqn) -> str | None:
-    name = eqn.primitive.name
-    sizes = {n for x in (*eqn.invars, *eqn.outvars) for n in _shape(x)}
-    odd = sorted(n for n in sizes if n & (n - 1))
-    if odd:
-        return f"its sizes must be powers of two, got {', '.join(map(str, odd))}"
-    if name == "concatenate" and _shape(eqn.outvars[0])[-1] == 2:
-        return None  # What older versions of JAX stack with.
-    if name == "split" and len(set(eqn.params["sizes"])) > 1:
-        sizes = ", ".join(map(str, eqn.params["sizes"]))
-        return f"Triton splits in equal parts, got {sizes}"
-    if name == "dot_general" and _is_batched(eqn):
-        return "Triton multiplies matrices alone"
-    return None if name in _KNOWN else f"Triton has no `{name}`"
 
 
 def _run(jaxpr: Jaxpr, consts: list, args: list) -> list:

@@ -112,10 +112,10 @@ def _bytes(sizes: tuple[tuple[int, DType], ...]) -> int:
 def why_odd(cell: Any, params: Params, inputs: Shaped, state: PyTree) -> str | None:
     """Why a cell's values are none that kernels are made for, if they are not."""
     step = lambda *args: cell.chain(plain_product, *args)[0]
-    outputs = jax.tree.leaves(jax.eval_shape(step, params, inputs, state))
+    outputs = jax.eval_shape(step, params, inputs, state)
     known = (jnp.float32, jnp.bfloat16)
-    for name, leaves in (("state", jax.tree.leaves(state)), ("output", outputs)):
-        for leaf in leaves:
+    for name, tree in (("inputs", inputs), ("state", state), ("output", outputs)):
+        for leaf in jax.tree.leaves(tree):
             if leaf.ndim != 2 or 0 in leaf.shape:
                 return f"a leaf of the {name} is not [batch, size]: {describe(leaf)}"
             if leaf.dtype not in known:

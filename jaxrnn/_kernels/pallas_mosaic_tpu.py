@@ -5,7 +5,6 @@ between HBM and VMEM while others are computed; the matrices are brought once.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,14 +12,15 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jax.extend.core import JaxprEqn
 
 from .._typing import Array, DType, Params, PyTree
 from ._blocks import Tiles, as_rows, c_zs_types, call, read_small, total
 from ._kernel import Kernel
 from ._machines import MIB
 from ._operands import Backward, Forward
-from ._rewrite import why_unknown
-from ._step import backward_step, forward_step, in_float32, step_types
+from ._operations import is_batched, why_unknown
+from ._step import backward_step, forward_step, in_float32
 from ._work import Work
 
 # What Pallas lowers for a TPU of what the elementwise work of cells is made of.
@@ -63,7 +63,7 @@ class PallasMosaicTPU(Kernel):
 
     def declines(self, work: Work) -> str | None:
         """Why it cannot run that work, if it cannot."""
-        reason = self._declines_dtypes(work) or _declines_steps(work)
+        reason = why_unknown(work, 8, _trouble)
         if reason:
             return reason
         if self.tile(work) is None:
@@ -323,14 +323,11 @@ class _Tiling(Tiles):
         pl.when(jnp.logical_not(runs))(clear)
 
 
-def _declines_steps(work: Work) -> str | None:
-    for step, given in zip(
-        (forward_step, backward_step), step_types(work, 8), strict=True
-    ):
-        reason = why_unknown(functools.partial(step, work.cell), _KNOWN, *given)
-        if reason:
-            return reason
-    return None
+def _trouble(eqn: JaxprEqn) -> str | None:
+    name = eqn.primitive.name
+    if name in _KNOWN and not (name == "dot_general" and is_batched(eqn)):
+        return None
+    return f"Pallas has no `{name}` of such arrays there"
 
 
 def _padded(rows: int, columns: int, dtype: DType) -> int:

@@ -22,15 +22,10 @@ from ._blocks import Tiles, as_rows, c_zs_types, call, read_small, total
 from ._kernel import Kernel
 from ._machines import KIB
 from ._operands import Backward, Forward
-from ._rewrite import rewritten, why_not
-from ._step import backward_step, forward_step, in_float32, step_types
+from ._rewrite import rewritten
+from ._step import backward_step, forward_step, in_float32
+from ._triton_limits import LEAST, shared, why_not
 from ._work import Work
-
-# The least that a product of matrices has of rows and columns.
-LEAST = 16
-# So many columns fill a quarter of the registers; with twice as many compilation was
-# given up after minutes.
-WIDEST = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,31 +57,14 @@ class PallasTriton(Kernel):
 
     def declines(self, work: Work) -> str | None:
         """Why it cannot run that work, if it cannot."""
-        reason = self._declines_dtypes(work)
-        if self.interpret:  # What follows are limits of the compiler.
-            return reason
-        return (
-            reason
-            or _declines_sizes(work)
-            or self._declines_memory(work)
-            or _declines_steps(work)
-        )
+        # What is declined are limits of the compiler.
+        return None if self.interpret else why_not(work, self._memory)
 
     def says(self, work: Work) -> str:
         """How it would run that work, which it does not decline."""
         return (
-            f"at most {_shared(work) // KIB} of {self._memory // KIB} KiB of shared "
+            f"at most {shared(work) // KIB} of {self._memory // KIB} KiB of shared "
             f"memory, matrices {work.matrix_bytes // KIB}; tiles of {LEAST} rows"
-        )
-
-    def _declines_memory(self, work: Work) -> str | None:
-        least, memory = _shared(work), self._memory
-        if least <= memory:
-            return None
-        return (
-            f"the matrices, {work.matrix_bytes // KIB} KiB, and what a step computes "
-            f"with need {least // KIB} KiB of shared memory, of which a block of "
-            f"threads has {memory // KIB}"
         )
 
     def forward(self, work: Work, given: Forward, types: PyTree) -> PyTree:
@@ -224,36 +202,6 @@ class _Tiles(Tiles):
     def each_step(self, step: Callable, carry: PyTree) -> PyTree:
         """What is carried by `step(i, carry)` over all steps."""
         return jax.lax.fori_loop(jnp.int32(0), jnp.int32(self.time), step, carry)
-
-
-def _declines_sizes(work: Work) -> str | None:
-    sizes = {n for matrix in work.matrices for n in matrix if n}
-    odd = sorted(n for n in sizes if n < LEAST or n & (n - 1))
-    if odd:
-        return (
-            f"its matrices must have powers of two from {LEAST} on as sizes, got "
-            f"{', '.join(map(str, odd))}"
-        )
-    if max(sizes) > WIDEST:
-        return f"its matrices must have sizes up to {WIDEST}, got {max(sizes)}"
-    return None
-
-
-def _declines_steps(work: Work) -> str | None:
-    given, turned = step_types(work, LEAST)
-    forward = functools.partial(forward_step, work.cell)
-    backward = functools.partial(backward_step, work.cell)
-    return why_not(forward, *given) or why_not(backward, *turned)
-
-
-def _shared(work: Work) -> int:
-    """The most bytes of shared memory that a kernel takes.
-
-    What the compiler has been seen to take: all matrices, and what goes into a product
-    and comes of it, which change hands between threads.
-    """
-    moving = max(rows + columns for rows, columns in work.matrices)
-    return work.matrix_bytes + LEAST * 4 * moving
 
 
 def _read(refs: PyTree) -> PyTree:

@@ -1,0 +1,93 @@
+"""What the Triton kernel can run: sizes, shared memory and operations."""
+
+from typing import Any
+
+from jax.extend.core import JaxprEqn
+
+from ._machines import KIB
+from ._operations import is_batched, why_unknown
+from ._work import Work
+
+# The least that a product of matrices has of rows and columns.
+LEAST = 16
+# So many columns fill a quarter of the registers; with twice as many compilation was
+# given up after minutes.
+WIDEST = 1024
+# What Pallas lowers for Triton of what the elementwise work of cells is made of.
+_KNOWN = frozenset(
+    """
+    abs add add_any and broadcast_in_dim cbrt ceil clamp convert_element_type cos cosh
+    div dot_general eq erf_inv exp exp2 expm1 floor ge gt integer_pow is_finite le log
+    log1p logistic lt max min mul ne neg not or pow reduce_max reduce_min reduce_sum rem
+    reshape rsqrt select_n sign sin sinh split sqrt square squeeze stack stop_gradient
+    sub tan tanh transpose xor
+    """.split()
+)
+
+
+def why_not(work: Work, memory: int) -> str | None:
+    """Why the compiler would not take that work, if it would not.
+
+    Args:
+        work: The cell and the sizes.
+        memory: The bytes of shared memory that a block of threads has.
+    """
+    return (
+        _why_not_sizes(work)
+        or _why_not_memory(work, memory)
+        or why_unknown(work, LEAST, _trouble)
+    )
+
+
+def shared(work: Work) -> int:
+    """The most bytes of shared memory that a kernel takes.
+
+    What the compiler has been seen to take: all matrices, and what goes into a product
+    and comes of it, which change hands between threads.
+    """
+    moving = max(rows + columns for rows, columns in work.matrices)
+    return work.matrix_bytes + LEAST * 4 * moving
+
+
+def _why_not_sizes(work: Work) -> str | None:
+    sizes = {n for matrix in work.matrices for n in matrix if n}
+    odd = sorted(n for n in sizes if n < LEAST or n & (n - 1))
+    if odd:
+        return (
+            f"its matrices must have powers of two from {LEAST} on as sizes, got "
+            f"{', '.join(map(str, odd))}"
+        )
+    if max(sizes) > WIDEST:
+        return f"its matrices must have sizes up to {WIDEST}, got {max(sizes)}"
+    return None
+
+
+def _why_not_memory(work: Work, memory: int) -> str | None:
+    least = shared(work)
+    if least <= memory:
+        return None
+    return (
+        f"the matrices, {work.matrix_bytes // KIB} KiB, and what a step computes with "
+        f"need {least // KIB} KiB of shared memory, of which a block of threads has "
+        f"{memory // KIB}"
+    )
+
+
+def _trouble(eqn: JaxprEqn) -> str | None:
+    name = eqn.primitive.name
+    sizes = {n for x in (*eqn.invars, *eqn.outvars) for n in _shape(x)}
+    odd = sorted(n for n in sizes if n & (n - 1))
+    if odd:
+        return f"its sizes must be powers of two, got {', '.join(map(str, odd))}"
+    if name == "concatenate" and _shape(eqn.outvars[0])[-1] == 2:
+        return None  # What older versions of JAX stack with.
+    if name == "split" and len(set(eqn.params["sizes"])) > 1:
+        sizes = ", ".join(map(str, eqn.params["sizes"]))
+        return f"Triton splits in equal parts, got {sizes}"
+    if name == "dot_general" and is_batched(eqn):
+        return "Triton multiplies matrices alone"
+    return None if name in _KNOWN else f"Triton has no `{name}`"
+
+
+def _shape(atom: Any) -> tuple[int, ...]:
+    return atom.aval.shape
