@@ -56,7 +56,8 @@ class Explanation:
         verdicts: What is said of each implementation.
         xla: The bound of the loop that XLA compiles, which multiplies inputs and state
             at every step, and reads the matrices again unless they fit a cache.
-        kernel: The bound of a kernel that reads those of the state once.
+        kernel: The bound of a kernel that reads those of the state once, as far as they
+            fit.
         products: The bound of the large products ahead of a kernel and after it.
     """
 
@@ -196,12 +197,17 @@ def _xla(work: Work, machine: Machine) -> Bound:
 
 
 def _kernel(work: Work, machine: Machine) -> Bound:
-    """A loop that reads the matrices once, and of the inputs what they add."""
+    """A loop that reads the matrices once, and of the inputs what they add.
+
+    What of the matrices no cache can hold it reads at every step.
+    """
     once = work.matrix_bytes / machine.bandwidth
+    again = max(0, work.matrix_bytes - machine.cache)
     row = work.share_bytes + work.output_bytes
-    step = _least(work, machine, work.batch * row, work.flops)
-    keeping = _least(work, machine, work.batch * (row + work.kept_bytes), work.flops)
-    back = _least(work, machine, _back_bytes(work), work.flops)
+    kept = row + work.kept_bytes
+    step = _least(work, machine, again + work.batch * row, work.flops)
+    keeping = _least(work, machine, again + work.batch * kept, work.flops)
+    back = _least(work, machine, again + _back_bytes(work), work.flops)
     training = 2 * once + work.time * (keeping + back)
     return Bound(step, once + work.time * step, training)
 

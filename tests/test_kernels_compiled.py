@@ -31,7 +31,12 @@ CELLS = {
     "gru_cudnn": CudnnCompatibleGRUCell,
 }
 # Few steps: a kernel is the same for any number of blocks of them.
-SHAPES = [*specs.LARGE, specs.Spec(5, 13, 3, 100), specs.Spec(300, 9, 7, 129)]
+SHAPES = [
+    *specs.LARGE,
+    specs.Spec(5, 13, 3, 100),
+    specs.Spec(300, 9, 7, 129),
+    specs.Spec(16, 8, 256, 4096),  # Beyond the VMEM of all chips, in float32.
+]
 
 
 def compiled(cell, spec, dtype, chip):
@@ -62,14 +67,11 @@ def compiled(cell, spec, dtype, chip):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["f32", "bf16"])
 @pytest.mark.parametrize("spec", SHAPES, ids=str)
 @pytest.mark.parametrize("name", CELLS)
-def test_what_is_not_declined_compiles(name, spec, dtype, chip):
+def test_what_is_planned_compiles(name, spec, dtype, chip):
     cell = CELLS[name](spec.units)
     x = jax.ShapeDtypeStruct((spec.batch, min(spec.time, 20), spec.depth), dtype)
     said = jaxrnn.explain(cell, x, machine=chip).verdicts
     (kernel,) = (v for v in said if v.implementation == "pallas_mosaic_tpu")
-    if not kernel.serves:
-        with pytest.raises(ValueError, match="VMEM"):
-            compiled(cell, spec, dtype, chip)
-        return
+    assert kernel.serves
     text = compiled(cell, spec, dtype, chip).as_text()
     assert text.count('custom_call_target="tpu_custom_call"') == 2

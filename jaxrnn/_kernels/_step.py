@@ -10,6 +10,7 @@ is rounded to the dtype of the matrices.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -30,14 +31,21 @@ def only(alive: Array, tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jnp.where(alive, x, jnp.zeros_like(x)), tree)
 
 
+def dot(operand: Array, matrix: Array) -> Array:
+    """The product in the dtype of the matrix, accumulated in float32."""
+    operand = operand.astype(matrix.dtype)
+    return jnp.dot(operand, matrix, preferred_element_type=jnp.float32)
+
+
 def forward_step(
     cell: Any,
     alive: Array,
-    weights: list[Array | None],
+    weights: list[Any],
     biases: list[Array | None],
     small: Params,
     shares: list[Array | None],
     state: PyTree,
+    times: Callable[[Array, Any], Array] = dot,
 ) -> tuple[PyTree, PyTree, list[Array]]:
     """`(output, new_state, zs)` of rows of which some are alive.
 
@@ -51,6 +59,7 @@ def forward_step(
         shares: What the inputs add to each stage's product, with the bias, `[rows,
             columns]`, float32; None where they have no part in it.
         state: The state before the step, each leaf `[rows, size]`, float32.
+        times: How an operand is multiplied with one of the weights.
     """
     shares = only(alive, shares)
 
@@ -59,7 +68,7 @@ def forward_step(
         weight, share, bias = weights[k], shares[k], biases[k]
         terms = [] if share is None else [share]
         if weight is not None:
-            terms.append(_dot(given[2], weight))
+            terms.append(times(given[2], weight))
         if bias is not None:
             terms.append(jnp.broadcast_to(bias[None, :], terms[0].shape))
         return functools.reduce(jnp.add, terms)
@@ -73,12 +82,13 @@ def forward_step(
 def backward_step(
     cell: Any,
     alive: Array,
-    turned: list[Array | None],
+    turned: list[Any],
     small: Params,
     zs: list[Array],
     state: PyTree,
     c_output: PyTree,
     c_state: PyTree,
+    times: Callable[[Array, Any], Array] = dot,
 ) -> tuple[list[Array], PyTree, Params]:
     """The cotangents of `(zs, state, small)`.
 
@@ -92,6 +102,7 @@ def backward_step(
         state: The state before the step.
         c_output: The cotangent of what the step put out.
         c_state: The cotangent of the state after it.
+        times: How an operand is multiplied with one of the transposes.
     """
 
     def step(zs: list[Array], state: PyTree, small: Params) -> tuple[PyTree, PyTree]:
@@ -99,7 +110,7 @@ def backward_step(
             del stage
             if turned[k] is None:
                 return zs[k]
-            return _recall(given[2], turned[k], zs[k])
+            return _recall(lambda c_z: times(c_z, turned[k]), given[2], zs[k])
 
         output, after, *_ = cell.chain(product, small, None, state)
         after = like(state, after)
@@ -134,25 +145,20 @@ def step_types(work: Work, rows: int) -> tuple[tuple, tuple]:
     return given, (alive, turned, small, zs, state, output, state)
 
 
-def _dot(operand: Array, weights: Array) -> Array:
-    operand = operand.astype(weights.dtype)
-    return jnp.dot(operand, weights, preferred_element_type=jnp.float32)
+def _recall(product: Callable, operand: Array, z: Array) -> Array:
+    """z, which `operand` went into, without making it again.
 
+    Its cotangent goes to the operand by `product`, with the transpose of the matrix.
+    """
 
-@jax.custom_vjp
-def _recall(operand: Array, turned: Array, z: Array) -> Array:
-    """z, the product that `operand` went into, without making it again."""
-    del operand, turned
-    return z
+    @jax.custom_vjp
+    def recall(operand: Array, z: Array) -> Array:
+        del operand
+        return z
 
+    def forward(operand: Array, z: Array) -> tuple[Array, None]:
+        del operand
+        return z, None
 
-def _recall_forward(operand: Array, turned: Array, z: Array) -> tuple[Array, Array]:
-    del operand
-    return z, turned
-
-
-def _recall_backward(turned: Array, c_z: Array) -> tuple[Array, None, Array]:
-    return _dot(c_z, turned), None, c_z
-
-
-_recall.defvjp(_recall_forward, _recall_backward)
+    recall.defvjp(forward, lambda _, c_z: (product(c_z), c_z))
+    return recall(operand, z)

@@ -10,17 +10,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.extend.core import JaxprEqn
 
-from .._typing import Array, DType, Params, PyTree
-from ._blocks import Tiles, as_rows, c_zs_types, call, read_small, total
+from .._typing import Array, Params, PyTree
+from ._blocks import as_rows, c_zs_types, call, read_small, total
+from ._chunks import parts, read, rooms, times, turned_parts, turned_times
 from ._kernel import Kernel
 from ._machines import MIB
 from ._operands import Backward, Forward
 from ._operations import is_batched, why_unknown
 from ._step import backward_step, forward_step, in_float32
+from ._tiling import Tiling
+from ._vmem import LEAST, Plan, least, plan
 from ._work import Work
 
 # What Pallas lowers for a TPU of what the elementwise work of cells is made of.
@@ -63,69 +65,39 @@ class PallasMosaicTPU(Kernel):
 
     def declines(self, work: Work) -> str | None:
         """Why it cannot run that work, if it cannot."""
-        reason = why_unknown(work, 8, _trouble)
+        reason = why_unknown(work, LEAST, _trouble)
         if reason:
             return reason
-        if self.tile(work) is None:
-            least, memory = self.vmem(work, 8, 1), self._memory
+        if self.plan(work) is None:
+            needed, memory = least(work).bytes(work), self._memory
             return (
-                f"the matrices, {work.matrix_bytes / MIB:.1f} MiB, and the least tile "
-                f"need {least / MIB:.1f} MiB of VMEM, of which there are "
-                f"{memory / MIB:.0f}"
+                f"the least tile needs {needed / MIB:.1f} MiB of VMEM, of which there "
+                f"are {memory / MIB:.0f}"
             )
         return None
 
     def says(self, work: Work) -> str:
         """How it would run that work, which it does not decline."""
-        rows, block = self.tile(work) or (0, 0)
+        plan = self.plan(work) or least(work)
+        moved, matrices = plan.moved(work) / MIB, work.matrix_bytes / MIB
+        stays = f", {moved:.1f} of them brought at every step" if moved else ""
         return (
-            f"{self.vmem(work, rows, block) / MIB:.1f} of "
-            f"{self._memory / MIB:.0f} MiB of VMEM, matrices "
-            f"{work.matrix_bytes / MIB:.1f}; tiles of {rows} rows, blocks of {block} "
-            "steps"
+            f"{plan.bytes(work) / MIB:.1f} of {self._memory / MIB:.0f} MiB of VMEM, "
+            f"matrices {matrices:.1f}{stays}; tiles of {plan.rows} rows, blocks of "
+            f"{plan.block} steps"
         )
 
-    def tile(self, work: Work) -> tuple[int, int] | None:
-        """The rows of a tile and the steps of a block; None if nothing fits."""
-        memory = self._memory
-        rows = min(self.rows, work.batch)
-        while True:
-            block = min(self.block, work.time)
-            while block:
-                if self.vmem(work, rows, block) <= memory:
-                    return rows, block
-                block //= 2
-            if rows <= 8:
-                return None
-            # Rows come in eights, or in sixteens where they are of 16 bits.
-            rows = max(8, rows // 2 // 16 * 16)
-
-    def vmem(self, work: Work, rows: int, block: int) -> int:
-        """The bytes of VMEM that the larger of both kernels takes for such a tile."""
-        room = lambda sizes, dtype: sum(_padded(rows, n, dtype) for n in sizes)
-        states = sum(room([n], dtype) for n, dtype in work.state)
-        outputs = sum(room([n], dtype) for n, dtype in work.outputs)
-        columns = [columns for _, columns in work.matrices]
-        kept = room(columns, work.product_dtype) + states
-        f32 = jnp.dtype(jnp.float32)
-        forward = room(filter(None, work.shares), f32) + outputs + kept
-        backward = kept + outputs + room(columns, work.dtype)
-        whole = sum(_padded(r, c, work.dtype) for r, c in work.matrices if r)
-        whole = max(
-            whole, sum(_padded(c, r, work.dtype) for r, c in work.matrices if r)
-        )
-        whole += 2 * sum(_padded(1, n, f32) for n in work.small)
-        carried = room([n for n, _ in work.state], f32)
-        # What moves is there twice. What a step computes with lies there, too.
-        moving = 2 * (block * max(forward, backward) + 2 * states + room([1], f32))
-        return whole + moving + carried + 4 * room(columns, f32)
+    def plan(self, work: Work) -> Plan | None:
+        """How that work is cut; None if nothing fits."""
+        return plan(work, self.rows, self.block, self._memory)
 
     def forward(self, work: Work, given: Forward, types: PyTree) -> PyTree:
         """The loop forward; see `Kernel`."""
-        tiling = self._tiling(work)
+        plan = self.plan(work) or least(work)
+        tiling, weights = self._tiling(work, plan), parts(plan, given.weights)
 
         def kernel(longest: Any, *refs: Any) -> None:
-            given, (made, final, carry) = Forward(*refs[:6]), refs[6:]
+            given, (made, final, carry, room) = Forward(*refs[:6]), refs[6:]
             biases, small = read_small((given.biases, given.small))
             tiling.at_first(lambda: _write(carry, in_float32(_read(given.state))))
 
@@ -135,11 +107,12 @@ class PallasMosaicTPU(Kernel):
                 output, after, zs = forward_step(
                     work.cell,
                     alive,
-                    _read(given.weights),
+                    read(plan, given.weights, room),
                     biases,
                     small,
                     shares,
                     before,
+                    times,
                 )
                 _write(carry, after)
                 outputs, kept = made
@@ -156,21 +129,25 @@ class PallasMosaicTPU(Kernel):
         return self._call(
             kernel,
             tiling,
-            given._replace(lengths=column, biases=biases, small=small),
-            (by_rows, whole, whole, whole, by_steps, by_rows),
+            Forward(column, weights, biases, small, given.shares, given.state),
+            (by_rows, tiling.matrix, whole, whole, by_steps, by_rows),
             (tiling.over_time(types), given.state),
             (by_steps, by_rows),
-            given.state,
+            [tiling.carries(given.state), rooms(plan, weights)],
         )
 
     def backward(
         self, work: Work, given: Backward
     ) -> tuple[list[Array], PyTree, Params]:
         """The loop backward; see `Kernel`."""
-        tiling = dataclasses.replace(self._tiling(work), reverse=True)
+        plan = self.plan(work) or least(work)
+        tiling, turned = (
+            self._tiling(work, plan, True),
+            turned_parts(plan, given.turned),
+        )
 
         def kernel(longest: Any, *refs: Any) -> None:
-            given, (c_zs, c_first, c_small, carry) = Backward(*refs[:6]), refs[6:]
+            given, (c_zs, c_first, c_small, carry, room) = Backward(*refs[:6]), refs[6:]
             small = read_small(given.small)
 
             @tiling.at_first
@@ -184,12 +161,13 @@ class PallasMosaicTPU(Kernel):
                 moved = backward_step(
                     work.cell,
                     t < given.lengths[...],
-                    _read(given.turned),
+                    read(plan, given.turned, room),
                     small,
                     zs,
                     state,
                     c_output,
                     _read(carry),
+                    turned_times,
                 )
                 _write(c_zs, moved[0], i)
                 _write(carry, moved[1])
@@ -204,28 +182,28 @@ class PallasMosaicTPU(Kernel):
         c_zs, c_state, c_small = self._call(
             kernel,
             tiling,
-            given._replace(lengths=column, small=as_rows(given.small)),
-            (by_rows, whole, whole, by_steps, by_steps, by_rows),
+            given._replace(lengths=column, turned=turned, small=as_rows(given.small)),
+            (by_rows, tiling.matrix, whole, by_steps, by_steps, by_rows),
             (c_zs_types(given), given.c_state, tiling.one_each(given.small)),
             (by_steps, by_rows, tiling.by_tile),
-            given.c_state,
+            [tiling.carries(given.c_state), rooms(plan, turned)],
         )
         return c_zs, c_state, total(c_small, given.small)
 
-    def _tiling(self, work: Work) -> "_Tiling":
-        rows, block = self.tile(work) or (0, 0)
-        memory = self._memory
-        return _Tiling(work.time, work.batch, rows, block, memory)
+    def _tiling(self, work: Work, plan: Plan, reverse: bool = False) -> Tiling:
+        return Tiling(
+            work.time, work.batch, plan.rows, plan.block, self._memory, reverse
+        )
 
     def _call(
         self,
         kernel: Callable,
-        tiling: "_Tiling",
+        tiling: Tiling,
         given: Any,
         specs: tuple,
         outs: tuple,
         out_specs: tuple,
-        state: PyTree,
+        scratch: list[Any],
     ) -> Any:
         """The kernel on what is given, with a spec for each of it and for each result.
 
@@ -238,7 +216,7 @@ class PallasMosaicTPU(Kernel):
             outs,
             out_specs,
             grid=tiling.grid,
-            scratch_shapes=[tiling.carries(state)],
+            scratch_shapes=scratch,
             compiler_params=pltpu.CompilerParams(
                 dimension_semantics=("parallel", "arbitrary"),
                 vmem_limit_bytes=tiling.memory,
@@ -248,92 +226,11 @@ class PallasMosaicTPU(Kernel):
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Tiling(Tiles):
-    """How arrays are cut into blocks.
-
-    Attributes:
-        block: The steps of a block.
-        memory: The bytes of VMEM that there are.
-        reverse: Whether the last block comes first.
-    """
-
-    block: int
-    memory: int
-    reverse: bool = False
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Tiles of rows, blocks of steps."""
-        return self.tiles, pl.cdiv(self.time, self.block)
-
-    def by_steps(self, x: Any) -> pl.BlockSpec:
-        """Blocks of sequences, `[time, batch, size]`."""
-        last = self.grid[1] - 1
-        place = (lambda t: last - t) if self.reverse else (lambda t: t)
-        block = self.block, self.rows, x.shape[-1]
-        return pl.BlockSpec(block, lambda b, t: (place(t), b, 0))
-
-    def scalars(self, x: Any) -> pl.BlockSpec:
-        """All of an array of numbers that are asked for one by one."""
-        del x
-        return pl.BlockSpec(memory_space=pltpu.SMEM)
-
-    def longest(self, column: Array) -> Array:
-        """`[tiles, 1, 1]`, the longest row of each; `vmap` may put an axis before."""
-        return column.reshape(self.tiles, self.rows).max(1)[:, None, None]
-
-    def whole(self, x: Any) -> pl.BlockSpec:
-        """All of an array, brought once."""
-        zeros = (0,) * x.ndim
-        return pl.BlockSpec(x.shape, lambda b, t: zeros, pipeline_mode=pl.Buffered(1))
-
-    def carries(self, state: PyTree) -> PyTree:
-        """Room for a tile's state, in float32."""
-        room = lambda x: pltpu.VMEM((self.rows, x.shape[-1]), jnp.float32)
-        return jax.tree.map(room, state)
-
-    def at_first(self, fn: Callable[[], None]) -> None:
-        """Calls it in the first block of each tile."""
-        pl.when(pl.program_id(1) == 0)(fn)
-
-    def at_last(self, fn: Callable[[], None]) -> None:
-        """Calls it in the last block of each tile."""
-        pl.when(pl.program_id(1) == self.grid[1] - 1)(fn)
-
-    def each_step(
-        self,
-        longest: Any,
-        step: Callable[[Array, Array], None],
-        clear: Callable[[], None],
-    ) -> None:
-        """Calls `step(i, t)` for the steps of a block in turn; i is t's place in it.
-
-        Where all rows of the tile have ended it calls `clear()` in place of them.
-        """
-        turn = pl.program_id(1)
-        begin = (self.grid[1] - 1 - turn if self.reverse else turn) * self.block
-
-        def body(i: Array, _: None) -> None:
-            i = self.block - 1 - i if self.reverse else i
-            step(i, begin + i)
-
-        runs = begin < longest[pl.program_id(0), 0, 0]
-        pl.when(runs)(lambda: jax.lax.fori_loop(0, self.block, body, None))
-        pl.when(jnp.logical_not(runs))(clear)
-
-
 def _trouble(eqn: JaxprEqn) -> str | None:
     name = eqn.primitive.name
     if name in _KNOWN and not (name == "dot_general" and is_batched(eqn)):
         return None
     return f"Pallas has no `{name}` of such arrays there"
-
-
-def _padded(rows: int, columns: int, dtype: DType) -> int:
-    """The bytes of a matrix in VMEM, in tiles of 128 columns and 32 bytes of rows."""
-    sublanes = 32 // dtype.itemsize
-    return -(-rows // sublanes) * sublanes * -(-columns // 128) * 128 * dtype.itemsize
 
 
 def _read(refs: PyTree, *index: Array) -> PyTree:
