@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 import jaxrnn
 from jaxrnn._kernels import api
-from jaxrnn._kernels._kernel import Kernel
+from jaxrnn._kernels._implementation import Implementation
 from jaxrnn._kernels._work import Work
 
 from ..built import Built, LeftOutError
@@ -47,7 +47,7 @@ class Peer:
         return self._build(case, data)
 
 
-def find(name: str) -> str | Kernel:
+def find(name: str) -> str | Implementation:
     """What `dynamic_rnn` takes as `implementation`: on a CPU, a kernel interpreted.
 
     Raises:
@@ -63,14 +63,14 @@ def find(name: str) -> str | Kernel:
     raise LeftOutError(f"runs on {kernel.platform}, and this is {here}")
 
 
-def build_ours(implementation: str | Kernel, case: Case, data: Data) -> Built:
+def build_ours(implementation: str | Implementation, case: Case, data: Data) -> Built:
     """`dynamic_rnn` with an implementation.
 
     Raises:
         LeftOutError: If it declines; says why.
     """
     cell, name = _ours.make_cell(case), ""
-    if isinstance(implementation, Kernel):
+    if isinstance(implementation, Implementation):
         if reason := implementation.declines(_work(case, cell)):
             raise LeftOutError(f"declines: {reason}")
         name = INTERPRETED if getattr(implementation, "interpret", False) else ""

@@ -1,47 +1,20 @@
-"""What every kernel is asked."""
+"""What every kernel is asked beside what every implementation is."""
 
 import abc
 import dataclasses
-from typing import Any, Self
+from typing import Any
 
 from .._typing import Array, Params, PyTree
-from ._machines import MACHINES, Machine, machine_of
+from ._implementation import Implementation
+from ._machines import MACHINES, machine_of
 from ._operands import Backward, Forward
 from ._rule import KernelRule
 from ._work import Work
 
 
 @dataclasses.dataclass(frozen=True)
-class Kernel(abc.ABC):
-    """A way to run the loop of an affine cell on one kind of machine.
-
-    Attributes:
-        machine: The machine that it is made for; None for the likeliest.
-    """
-
-    machine: str | None = None
-
-    @property
-    @abc.abstractmethod
-    def name(self) -> str:
-        """What users call it."""
-
-    @property
-    @abc.abstractmethod
-    def platform(self) -> str:
-        """What it runs on, as JAX calls it: "tpu" or "cuda"."""
-
-    def on(self, machine: Machine) -> Self:
-        """The same, made for another machine of its platform."""
-        return dataclasses.replace(self, machine=machine.name)
-
-    @abc.abstractmethod
-    def declines(self, work: Work) -> str | None:
-        """Why it cannot run that work, if it cannot."""
-
-    @abc.abstractmethod
-    def says(self, work: Work) -> str:
-        """How it would run that work, which it does not decline."""
+class Kernel(Implementation):
+    """A way to run the loop of an affine cell, forward and backward."""
 
     @abc.abstractmethod
     def forward(self, work: Work, given: Forward, types: PyTree) -> PyTree:
@@ -77,6 +50,3 @@ class Kernel(abc.ABC):
         """The bytes that there are next to the arithmetic."""
         named = MACHINES.get(self.machine or "")
         return (named or machine_of(self.platform)).memory
-
-    def __str__(self) -> str:
-        return repr(self.name)

@@ -4,7 +4,7 @@ import importlib
 from typing import Any
 
 from .._errors import describe
-from ._kernel import Kernel
+from ._implementation import Implementation
 
 # What a driver takes as `implementation`, and where the kernel is; it is imported when
 # it is asked for. None of them has been measured on its hardware yet, so that none is
@@ -16,7 +16,7 @@ KERNELS = {
 NAMES = ("xla", *KERNELS)
 
 
-def as_kernel(where: str, implementation: Any) -> Kernel | None:
+def as_kernel(where: str, implementation: Any) -> Implementation | None:
     """The kernel that an `implementation` names, or None for XLA's loop.
 
     Args:
@@ -28,7 +28,7 @@ def as_kernel(where: str, implementation: Any) -> Kernel | None:
         ValueError: If there is none of that name.
         TypeError: If it is none of these.
     """
-    if implementation is None or isinstance(implementation, Kernel):
+    if implementation is None or isinstance(implementation, Implementation):
         return implementation
     if not isinstance(implementation, str):
         raise TypeError(
@@ -43,6 +43,6 @@ def as_kernel(where: str, implementation: Any) -> Kernel | None:
     return None if implementation == "xla" else make(implementation)
 
 
-def make(name: str) -> Kernel:
+def make(name: str) -> Implementation:
     """The kernel of that name, one of `KERNELS`."""
     return getattr(importlib.import_module(f".{name}", __package__), KERNELS[name])()

@@ -1,0 +1,53 @@
+"""What every implementation of whole sequences is asked."""
+
+import abc
+import dataclasses
+from typing import Any, Self
+
+from .._affine_rule import Rule
+from ._machines import Machine
+from ._work import Work
+
+
+@dataclasses.dataclass(frozen=True)
+class Implementation(abc.ABC):
+    """A way to run the sequences of affine cells on one kind of machine.
+
+    Attributes:
+        machine: The machine that it is made for; None for the likeliest.
+    """
+
+    machine: str | None = None
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """What users call it."""
+
+    @property
+    @abc.abstractmethod
+    def platform(self) -> str:
+        """What it runs on, as JAX calls it: "tpu" or "cuda"."""
+
+    def on(self, machine: Machine) -> Self:
+        """The same, made for another machine of its platform."""
+        return dataclasses.replace(self, machine=machine.name)
+
+    @abc.abstractmethod
+    def declines(self, work: Work) -> str | None:
+        """Why it cannot run that work, if it cannot, by the sizes alone."""
+
+    @abc.abstractmethod
+    def says(self, work: Work) -> str:
+        """How it would run that work, which it does not decline."""
+
+    @abc.abstractmethod
+    def rule(self, cell: Any, history: bool) -> Rule:
+        """How the sequences of a cell are run by it.
+
+        `rule.check(params, xs, state, steps)` raises `DeclinedError` with the reason,
+        if it cannot serve where the program is traced.
+        """
+
+    def __str__(self) -> str:
+        return repr(self.name)
