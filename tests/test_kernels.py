@@ -385,9 +385,12 @@ def test_over_devices(kernel):
 CALLS = {"tpu": "tpu_custom_call", "cuda": "__gpu$xla.gpu.triton"}
 
 
-def lowered(cell, spec, dtype, platform):
+KERNELS = {"tpu": "pallas_mosaic_tpu", "cuda": "pallas_triton"}
+
+
+def lowered(cell, spec, dtype, platform, kernel=None):
     given = shapes(cell, spec.batch, spec.time, spec.depth, dtype)
-    kernel = {"tpu": "pallas_mosaic_tpu", "cuda": "pallas_triton"}[platform]
+    kernel = kernel or KERNELS[platform]
     step = lambda *given: everything(cell, kernel, *given)
     return jax.jit(step).trace(*given).lower(lowering_platforms=(platform,)).as_text()
 
@@ -575,6 +578,18 @@ REFUSED = {
             jnp.ones((2, 3, 2), F32),
             None,
             jnp.ones((2, 2), F32),
+        ),
+    ),
+    "elsewhere": (
+        ValueError,
+        r"'pallas_mosaic_tpu' runs on tpu, and this is compiled for cpu\. None falls",
+        lambda: small("pallas_mosaic_tpu"),
+    ),
+    "elsewhere_compiled": (
+        ValueError,
+        r"'pallas_triton' runs on cuda, and this is compiled for tpu",
+        lambda: lowered(
+            GRUCell(16), specs.Spec(2, 3, 1, 16), F32, "tpu", KERNELS["cuda"]
         ),
     ),
     "no_rows": (

@@ -14,7 +14,14 @@ from ._work import Work
 
 @dataclasses.dataclass(frozen=True)
 class Kernel(Implementation):
-    """A way to run the loop of an affine cell, forward and backward."""
+    """A way to run the loop of an affine cell, forward and backward.
+
+    Attributes:
+        interpret: Whether it is run by Pallas's interpreter, on any device; True or
+            parameters of the interpreter.
+    """
+
+    interpret: Any = dataclasses.field(default=False, kw_only=True)
 
     @abc.abstractmethod
     def forward(self, work: Work, given: Forward, types: PyTree) -> PyTree:

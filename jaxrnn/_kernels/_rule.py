@@ -16,6 +16,7 @@ from .._sequence import DeclinedError
 from .._steps import Steps
 from .._transposable import dense
 from .._typing import Array, Params, PyTree
+from ._only_on import only_on
 from ._operands import Backward, Forward
 from ._step import only
 from ._work import Work, why_odd
@@ -82,7 +83,7 @@ class KernelRule(Rule):
         params, xs, state, _ = lin
         work = self._work(params, xs, state, steps)
         xs = _time_major(steps.zero_dead(xs), steps)
-        lengths = _lengths(steps, xs)
+        lengths = self._lengths(steps, xs)
         parts = self.cell.parts(params, xs.shape[-1])
         is_alive = (lengths > 0)[:, None]
         types = jax.eval_shape(self._types, params, xs[0], state)
@@ -111,7 +112,7 @@ class KernelRule(Rule):
         kept, c_outputs = (_time_major(x, steps) for x in (record, cotangents[0]))
         parts = self.cell.parts(params, xs.shape[-1])
         given = Backward(
-            _lengths(steps, xs),
+            self._lengths(steps, xs),
             [w if w is None else w.T for w in self._weights(parts)],
             self.cell.elementwise(params),
             kept,
@@ -129,6 +130,16 @@ class KernelRule(Rule):
                 c_xs += _product(c_z, part["inputs"], (((2,), (1,)), ((), ())))
         c_params = self.cell.join(c_parts, c_small)
         return c_params, _time_major(c_xs, steps), c_state, fresh
+
+    def _lengths(self, steps: Steps, xs: Array) -> Array:
+        """`[batch]`, of a program that is for the kernel's platform alone."""
+        if steps.lengths is None:
+            lengths = jnp.full(xs.shape[1], xs.shape[0], jnp.int32)
+        else:
+            lengths = jnp.minimum(steps.lengths, xs.shape[0]).astype(jnp.int32)
+        if self.kernel.interpret:
+            return lengths
+        return only_on(self.kernel.platform, self.kernel.name, lengths)
 
     def _weights(self, parts: list[Params]) -> list[Array | None]:
         """What multiplies the state in each stage; None for a stage without."""
@@ -188,12 +199,6 @@ def _product(x: Array, c_z: Array, axes: Any, dtype: Any = None) -> Array:
         x.astype(c_z.dtype), c_z, axes, preferred_element_type=jnp.float32
     )
     return made.astype(dtype or x.dtype)
-
-
-def _lengths(steps: Steps, xs: Array) -> Array:
-    if steps.lengths is None:
-        return jnp.full(xs.shape[1], xs.shape[0], jnp.int32)
-    return jnp.minimum(steps.lengths, xs.shape[0]).astype(jnp.int32)
 
 
 def _time_major(tree: PyTree, steps: Steps) -> PyTree:

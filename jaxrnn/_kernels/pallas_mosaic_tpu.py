@@ -46,12 +46,10 @@ class PallasMosaicTPU(Kernel):
             device, or "v5e" where there is none.
         rows: The most rows of a tile.
         block: The most steps of a block.
-        interpret: Whether they are run by Pallas's interpreter, on any device.
     """
 
     rows: int = 256
     block: int = 8
-    interpret: Any = False
 
     @property
     def name(self) -> str:

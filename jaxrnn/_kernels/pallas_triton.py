@@ -39,11 +39,9 @@ class PallasTriton(Kernel):
         machine: The kind of GPU whose shared memory they must fit; None for that of the
             first device, or "h100" where it is another.
         warps: The warps of a block of threads.
-        interpret: Whether they are run by Pallas's interpreter, on any device.
     """
 
     warps: int = 8
-    interpret: Any = False
 
     @property
     def name(self) -> str:
