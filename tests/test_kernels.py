@@ -656,8 +656,10 @@ def test_what_is_explained_of_ten_shapes(name, spec):
     gates = 4 if name == "lstm" else 3
     least = max(spec.batch, 128) * 2 * gates * spec.units**2 / 197e12
     moved = spec.batch * (4 * gates + 2) * spec.units / 820e9
-    assert found.kernel.step == pytest.approx(max(least, moved))
-    assert found.kernel.forward > spec.time * found.kernel.step
+    assert found.kernel.step.time == pytest.approx(max(least, moved))
+    assert found.kernel.step.moved == pytest.approx(moved * 820e9)
+    assert found.kernel.step.flops == pytest.approx(least * 197e12)
+    assert found.kernel.forward > spec.time * found.kernel.step.time
     assert found.xla.training > found.kernel.training
     turned = jax.ShapeDtypeStruct((spec.time, spec.batch, spec.depth), BF16)
     assert jaxrnn.explain(cell, turned, machine="v5e", time_major=True) == found
@@ -674,18 +676,69 @@ def test_what_does_not_fit_is_explained():
     assert re.search("pallas_mosaic_tpu  no   runs on tpu", text)
     # What does not fit the cache of an H100 is read at every step by XLA's loop.
     wide = jax.ShapeDtypeStruct((16, 100, 2048), F32)
-    step = jaxrnn.explain(LSTMCell(2048), wide, machine="h100").xla.step
+    step = jaxrnn.explain(LSTMCell(2048), wide, machine="h100").xla.step.time
     assert step > 4 * 4 * 2048 * 4096 / 3352e9
 
 
-@pytest.mark.parametrize(
-    ("cell", "x", "machine", "error", "message"),
-    [
-        (LSTMCell(3).bind({}), jnp.ones((2, 3, 4)), "v5e", TypeError, "AffineCell"),
-        (LSTMCell(3), jnp.ones((2, 3)), "v5e", ValueError, r"must be \[batch, time"),
-        (LSTMCell(3), jnp.ones((2, 3, 4)), "v9", ValueError, "one of v4, v5e, .*'v9'"),
-    ],
-)
-def test_explain_refuses(cell, x, machine, error, message):
+def test_what_exceeds_vmem_is_read_at_every_step():
+    x = jax.ShapeDtypeStruct((16, 100, 64), BF16)
+    found = jaxrnn.explain(LSTMCell(4096), x, machine="v4").kernel
+    # The matrix of the state but for 16 MiB, and what the rows read and write.
+    beyond = 2 * 4096 * 4 * 4096 - 16 * 2**20
+    assert found.step.moved == beyond + 16 * (4 * 4 * 4096 + 2 * 4096)
+    assert found.step.time == pytest.approx(found.step.moved / 615e9)
+
+
+HALF = jax.ShapeDtypeStruct((2, 3, 4), BF16)
+EXPLAIN_REFUSES = {
+    "bound": (TypeError, "AffineCell", lambda: (LSTMCell(3).bind({}), HALF)),
+    "rank": (ValueError, r"must be \[batch, time", lambda: (LSTMCell(3), HALF.shape)),
+    "nothing": (
+        ValueError,
+        r"numbers from 1 on, got bfloat16\[0, 3, 4\]",
+        lambda: (LSTMCell(3), jax.ShapeDtypeStruct((0, 3, 4), BF16)),
+    ),
+    "symbolic": (
+        ValueError,
+        r"numbers from 1 on, got bfloat16\[b, 3, 4\]",
+        lambda: (
+            LSTMCell(3),
+            jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 3, 4"), BF16),
+        ),
+    ),
+    "state": (
+        TypeError,
+        "GRUCell: `inputs`, `state` and the cell must share one dtype",
+        lambda: (GRUCell(3), HALF, jax.ShapeDtypeStruct((2, 3), F32)),
+    ),
+    "integers": (
+        ValueError,
+        "only supports floating point",
+        lambda: (GRUCell(3), jnp.ones((2, 3, 4), jnp.int32)),
+    ),
+    "float64": (
+        ValueError,
+        r"what bounds GRUCell\(.*\) over float64\[2, 4\] is not known: it computes in",
+        lambda: (GRUCell(3), jnp.ones((2, 3, 4))),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPLAIN_REFUSES)
+def test_explain_refuses(name):
+    error, message, given = EXPLAIN_REFUSES[name]
     with pytest.raises(error, match=message):
-        jaxrnn.explain(cell, x, machine=machine)
+        jaxrnn.explain(*given())
+
+
+@pytest.mark.parametrize("machine", ["v9", None, ["v5e"]], ids=str)
+def test_explain_knows_no_such_machine(machine):
+    with pytest.raises(ValueError, match=r"`machine` must be one of v4, v5e, .*, got"):
+        jaxrnn.explain(LSTMCell(3), HALF, machine=machine)
+
+
+def test_a_memory_in_float32_is_explained():
+    c, h = (jax.ShapeDtypeStruct((2, 16), dtype) for dtype in (F32, BF16))
+    state = jaxrnn.LSTMStateTuple(c, h)
+    said = jaxrnn.explain(LSTMCell(16), HALF, state, machine="h100").verdicts
+    assert [v.implementation for v in said if v.serves] == ["xla", "pallas_triton"]

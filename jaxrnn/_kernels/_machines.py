@@ -61,6 +61,9 @@ MACHINES = {
 
 # What JAX calls otherwise.
 _KINDS = {"TPU v5": "v5p", "TPU v5 lite": "v5e", "TPU v6 lite": "v6e"}
+# The shared memory of a block on the smaller chips since Ampere (CUDA's programming
+# guide, technical specifications of compute capabilities 8.6, 8.9 and 12.0).
+LEAST_SHARED = 99 * KIB
 _LIKELIEST = {"tpu": "v5e", "cuda": "h100"}
 
 
@@ -73,20 +76,24 @@ def machine_here() -> Machine | None:
 
 
 def machine_of(platform: str) -> Machine:
-    """The machine that JAX runs on, or else the likeliest of that platform."""
-    here = machine_here()
-    if here is None or here.platform != platform:
-        return MACHINES[_LIKELIEST[platform]]
-    return here
+    """The machine that JAX runs on, or else the likeliest of that platform.
+
+    A GPU that is not known is taken to have the least memory of those that Triton runs
+    on: a kernel that asks for more would not start.
+    """
+    here, likeliest = machine_here(), MACHINES[_LIKELIEST[platform]]
+    if here is None and platform == "cuda" and jax.default_backend() == "gpu":
+        return dataclasses.replace(likeliest, memory=LEAST_SHARED)
+    return here if here and here.platform == platform else likeliest
 
 
 def as_machine(where: str, name: str) -> Machine:
     """The machine of that name.
 
     Raises:
-        ValueError: If it is not known.
+        ValueError: If there is none.
     """
-    if name not in MACHINES:
+    if not isinstance(name, str) or name not in MACHINES:
         raise ValueError(
             f"{where}: `machine` must be one of {', '.join(MACHINES)}, got "
             f"{describe(name)}."
