@@ -33,6 +33,12 @@ class Rule:
     def __init__(self, cell: Any, history: bool) -> None:
         self.cell, self.history = cell, history
 
+    def around(
+        self, run: Callable, params: Params, xs: Array, state: PyTree, steps: Steps
+    ) -> Any:
+        """`run(params, xs, state, steps)`, of other sizes if a rule asks for such."""
+        return run(params, xs, state, steps)
+
     def step(self, product: Any, steps: Steps, t: Array, lin: Any) -> tuple[Any, Any]:
         """One step: `((emit, new_state), (zs, operands))`."""
         params, inputs, state, fresh = lin

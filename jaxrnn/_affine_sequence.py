@@ -40,7 +40,8 @@ def affine_sequence(
     if steps.kernel is not None:
         rule = steps.kernel.rule(cell, history)
         rule.check(params, xs, state, steps)
-        return _run(rule, params, xs, state, steps)
+        run = functools.partial(_run, rule)
+        return rule.around(run, params, xs, state, steps)
     run = functools.partial(_run, Rule(cell, history), params)
     multiplications = sum(leaf.size for leaf in jax.tree.leaves(params))
     if may_sort(steps, xs.shape[1 - steps.axis], multiplications):

@@ -14,6 +14,7 @@ from jax.experimental.pallas import tpu as pltpu
 import jaxrnn
 from jaxrnn import BasicRNNCell, CudnnCompatibleGRUCell, GRUCell, LSTMCell
 from jaxrnn._kernels import _machines, _vmem, specs
+from jaxrnn._kernels._filling import filled
 from jaxrnn._kernels._work import Work
 from jaxrnn._kernels.pallas_mosaic_tpu import PallasMosaicTPU
 from jaxrnn._kernels.pallas_triton import PallasTriton
@@ -415,6 +416,18 @@ def test_lowers_for_a_gpu(name, dtype, batch):
     assert text.count(CALLS["cuda"]) == 2
 
 
+@pytest.mark.parametrize("name", CELLS)
+def test_sizes_are_filled_up_for_a_gpu(name):
+    spec = specs.Spec(3, 10, 5, 50)
+    text = lowered(CELLS[name](spec.units), spec, F32, "cuda")
+    assert text.count(CALLS["cuda"]) == 2
+    work = work_of(CELLS[name](50), 3, 10, 5, F32)
+    alike = work_of(CELLS[name](64), 3, 10, 5, F32)
+    assert dataclasses.replace(filled(work), cell=None) == dataclasses.replace(
+        alike, cell=None
+    )
+
+
 @pytest.mark.parametrize("name", ["lstm_joined", *NAMED])
 def test_what_triton_does_not_decline_is_lowered(name):
     if name == "lstm_joined":
@@ -526,8 +539,14 @@ REFUSED = {
     ),
     "odd_for_a_gpu": (
         ValueError,
-        r"its matrices must have powers of two from 16 on as sizes, got 8, 48, 192",
-        lambda: on_a_gpu(LSTMCell(48, num_proj=8)),
+        r"its sizes must be powers of two from 16 on, got 48, 96, and cannot be filled "
+        r"up: its updates do not treat units alike: `reduce_max`",
+        lambda: on_a_gpu(GRUCell(48, activation="softmax")),
+    ),
+    "blocks_unsaid": (
+        ValueError,
+        r"got 20, 40, and cannot be filled up: a stage does not say of how many `bl",
+        lambda: on_a_gpu(Unsaid(20)),
     ),
     "too_wide_for_a_gpu": (
         ValueError,
@@ -536,7 +555,7 @@ REFUSED = {
     ),
     "joined_for_a_gpu": (
         ValueError,
-        r"its sizes must be powers of two, got 48",
+        r"its sizes must be powers of two from 16 on, got .*: its updates hold on to",
         lambda: on_a_gpu(LSTMCell(16, num_proj=32, state_is_tuple=False)),
     ),
     "arrays_for_a_gpu": (
@@ -598,6 +617,14 @@ REFUSED = {
         lambda: small(TPU, batch=0),
     ),
 }
+
+
+class Unsaid(GRUCell):
+    """Of which nothing is known but its sizes."""
+
+    @property
+    def stages(self):
+        return tuple(dataclasses.replace(s, blocks=None) for s in super().stages)
 
 
 SCALES = np.linspace(1, 2, 16, dtype=np.float32)[None]

@@ -49,6 +49,9 @@ class Stage:
         bias: The initializer of the bias, or None for a product without one.
         path: Where `kernel` and `bias` lie, keys joined by slashes; None for the top.
         takes_inputs: Whether the inputs stand before the operand in the product.
+        blocks: Of how many blocks of one size, such as the four gates of an LSTM, z
+            is; None if that is not said. A kernel may fill up the units of a cell whose
+            stages all say so, and whose updates treat units alike.
     """
 
     update: Callable[[Params, Array, Any], tuple[Array, Any]]
@@ -58,6 +61,7 @@ class Stage:
     bias: Initializer | None
     path: str | None = None
     takes_inputs: bool = True
+    blocks: int | None = None
 
     def specs(self, depth: int) -> dict[str, Any]:
         """The parameters for inputs of size `depth`, under their names."""

@@ -60,7 +60,7 @@ class BasicLSTMCell(LSTMFamily):
     def stages(self) -> tuple[Stage, ...]:
         """One product for the four blocks."""
         size = self.num_units
-        return (Stage(self._update, size, 4 * size, glorot_uniform, zeros),)
+        return (Stage(self._update, size, 4 * size, glorot_uniform, zeros, blocks=4),)
 
     def _update(
         self, params: Params, z: Array, state: LSTMStateTuple

@@ -44,7 +44,7 @@ class BasicRNNCell(VectorStateCell):
     def stages(self) -> tuple[Stage, ...]:
         """One product, then the activation."""
         size = self.num_units
-        return (Stage(self._update, size, size, glorot_uniform, zeros),)
+        return (Stage(self._update, size, size, glorot_uniform, zeros, blocks=1),)
 
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
         del params, state

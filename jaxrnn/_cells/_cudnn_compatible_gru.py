@@ -65,9 +65,9 @@ class CudnnCompatibleGRUCell(VectorStateCell):
         gate_bias, bias = self.bias_initializer or ones, self.bias_initializer or zeros
         candidate = "candidate/input_projection", "candidate/hidden_projection"
         return (
-            Stage(self._gates, size, 2 * size, kernel, gate_bias, "gates"),
-            Stage(self._of_inputs, 0, size, kernel, bias, candidate[0]),
-            Stage(self._candidate, size, size, kernel, bias, candidate[1], False),
+            Stage(self._gates, size, 2 * size, kernel, gate_bias, "gates", blocks=2),
+            Stage(self._of_inputs, 0, size, kernel, bias, candidate[0], blocks=1),
+            Stage(self._candidate, size, size, kernel, bias, candidate[1], False, 1),
         )
 
     def _gates(self, params: Params, z: Array, state: Array) -> tuple[Array, Any]:

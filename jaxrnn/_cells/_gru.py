@@ -58,8 +58,8 @@ class GRUCell(VectorStateCell):
         size, kernel = self.num_units, self.kernel_initializer or glorot_uniform
         gate_bias, bias = self.bias_initializer or ones, self.bias_initializer or zeros
         return (
-            Stage(self._gates, size, 2 * size, kernel, gate_bias, "gates"),
-            Stage(self._candidate, size, size, kernel, bias, "candidate"),
+            Stage(self._gates, size, 2 * size, kernel, gate_bias, "gates", blocks=2),
+            Stage(self._candidate, size, size, kernel, bias, "candidate", blocks=1),
         )
 
     def _gates(

@@ -98,11 +98,18 @@ class LSTMCell(LSTMFamily):
     def stages(self) -> tuple[Stage, ...]:
         """One product for the four blocks; then the projection, if any."""
         (c, h), kernel = self.sizes, self.initializer or glorot_uniform
-        gates = Stage(self._gates, h, 4 * c, kernel, zeros)
+        gates = Stage(self._gates, h, 4 * c, kernel, zeros, blocks=4)
         if self.num_proj is None:
             return (gates,)
         project = Stage(
-            self._project, c, h, kernel, None, "projection", takes_inputs=False
+            self._project,
+            c,
+            h,
+            kernel,
+            None,
+            "projection",
+            takes_inputs=False,
+            blocks=1,
         )
         return gates, project
 

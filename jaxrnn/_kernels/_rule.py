@@ -35,13 +35,13 @@ class KernelRule(Rule):
             raise DeclinedError("rows of several sequences restart within the loop")
         if not isinstance(xs.shape[1 - steps.axis], int):
             raise DeclinedError("the number of rows is symbolic")
-        inputs = _first(xs, steps)
+        inputs = first_step(xs, steps)
         reason = why_not(self.kernel, self.cell, params, steps.time, inputs, state)
         if reason:
             raise DeclinedError(reason)
 
     def _work(self, params: Params, xs: Array, state: PyTree, steps: Steps) -> Work:
-        return Work.of(self.cell, params, steps.time, _first(xs, steps), state)
+        return Work.of(self.cell, params, steps.time, first_step(xs, steps), state)
 
     def run(
         self, lin: Any, steps: Steps, record: bool
@@ -86,7 +86,7 @@ class KernelRule(Rule):
         lengths = self._lengths(steps, xs)
         parts = self.cell.parts(params, xs.shape[-1])
         is_alive = (lengths > 0)[:, None]
-        types = jax.eval_shape(self._types, params, xs[0], state)
+        types = jax.eval_shape(self.types, params, xs[0], state)
         given = Forward(
             lengths,
             self._weights(parts),
@@ -100,7 +100,7 @@ class KernelRule(Rule):
         final = jax.tree.map(lambda new, s: jnp.where(is_alive, new, s), final, state)
         return _time_major(outputs, steps), final, _time_major(kept, steps)
 
-    def _types(self, params: Params, inputs: Array, state: PyTree) -> Any:
+    def types(self, params: Params, inputs: Array, state: PyTree) -> Any:
         """What is put out and kept of a step."""
         output, _, zs, _ = self.cell.chain(plain_product, params, inputs, state)
         return output, (zs, state)
@@ -175,7 +175,7 @@ def why_not(
     return reason or kernel.declines(Work.of(cell, params, time, inputs, state))
 
 
-def _first(xs: Array, steps: Steps) -> Any:
+def first_step(xs: Array, steps: Steps) -> Any:
     """The type of a step of inputs."""
     shape = xs.shape[: steps.axis] + xs.shape[steps.axis + 1 :]
     return jax.ShapeDtypeStruct(shape, xs.dtype)

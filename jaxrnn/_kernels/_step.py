@@ -133,12 +133,14 @@ def step_types(work: Work, rows: int) -> tuple[tuple, tuple]:
     weights = [matrix(r, c) if r else None for r, c in work.matrices]
     turned = [matrix(c, r) if r else None for r, c in work.matrices]
     shares = [f32(rows, n) if n else None for n in work.shares]
+    pairs = zip(cell.stages, work.matrices, strict=True)
     biases = [
-        f32(stage.columns) if stage.bias and not stage.takes_inputs else None
-        for stage in cell.stages
+        f32(columns) if stage.bias and not stage.takes_inputs else None
+        for stage, (_, columns) in pairs
     ]
-    small = {name: f32(*spec.shape) for name, spec in cell.elementwise_specs().items()}
-    state = jax.eval_shape(lambda: in_float32(cell.zero_state(rows, work.dtype)))
+    small = dict(zip(cell.elementwise_specs(), map(f32, work.small), strict=True))
+    kind = jax.tree.structure(jax.eval_shape(lambda: cell.zero_state(rows, work.dtype)))
+    state = jax.tree.unflatten(kind, [f32(rows, size) for size, _ in work.state])
     given = alive, weights, biases, small, shares, state
     step = functools.partial(forward_step, cell)
     output, state, zs = jax.eval_shape(step, *given)

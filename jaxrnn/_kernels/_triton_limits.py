@@ -4,12 +4,11 @@ from typing import Any
 
 from jax.extend.core import JaxprEqn
 
+from ._filling import LEAST, filled, why_unfilled
 from ._machines import KIB
 from ._operations import is_batched, why_unknown
 from ._work import Work
 
-# The least that a product of matrices has of rows and columns.
-LEAST = 16
 # So many columns fill a quarter of the registers; with twice as many compilation was
 # given up after minutes.
 WIDEST = 1024
@@ -34,8 +33,8 @@ def why_not(work: Work, memory: int) -> str | None:
     """
     return (
         _why_not_sizes(work)
-        or _why_not_memory(work, memory)
-        or why_unknown(work, LEAST, _trouble)
+        or _why_not_memory(filled(work), memory)
+        or why_unknown(filled(work), LEAST, _trouble)
     )
 
 
@@ -50,15 +49,17 @@ def shared(work: Work) -> int:
 
 
 def _why_not_sizes(work: Work) -> str | None:
-    sizes = {n for matrix in work.matrices for n in matrix if n}
-    odd = sorted(n for n in sizes if n < LEAST or n & (n - 1))
-    if odd:
+    reason, wide = why_unfilled(work), filled(work)
+    if reason:
+        sizes = {n for matrix in work.matrices for n in matrix if n}
+        odd = sorted(sizes - {n for matrix in wide.matrices for n in matrix})
         return (
-            f"its matrices must have powers of two from {LEAST} on as sizes, got "
-            f"{', '.join(map(str, odd))}"
+            f"its sizes must be powers of two from {LEAST} on, got "
+            f"{', '.join(map(str, odd))}, and cannot be filled up: {reason}"
         )
-    if max(sizes) > WIDEST:
-        return f"its matrices must have sizes up to {WIDEST}, got {max(sizes)}"
+    widest = max(n for matrix in wide.matrices for n in matrix)
+    if widest > WIDEST:
+        return f"its matrices must have sizes up to {WIDEST}, got {widest}"
     return None
 
 

@@ -61,16 +61,18 @@ class Work:
         sizes = lambda tree: tuple(
             (x.shape[-1], jnp.dtype(x.dtype)) for x in jax.tree.leaves(tree)
         )
-        stages = cell.stages
         batch, depth = inputs.shape
+        parts = jax.eval_shape(lambda params: cell.parts(params, depth), params)
+        matrices = tuple(part["state"].shape for part in parts)
+        pairs = zip(matrices, cell.stages, strict=True)
         return cls(
             cell,
             time,
             batch,
             depth,
             jnp.dtype(inputs.dtype),
-            tuple((stage.rows, stage.columns) for stage in stages),
-            tuple(stage.columns * stage.takes_inputs for stage in stages),
+            matrices,
+            tuple(columns * stage.takes_inputs for (_, columns), stage in pairs),
             sizes(state),
             sizes(output),
             tuple(x.shape[0] for x in cell.elementwise(params).values()),

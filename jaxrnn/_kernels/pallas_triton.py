@@ -19,12 +19,13 @@ from jax.experimental.pallas import triton as plt
 
 from .._typing import Array, Params, PyTree
 from ._blocks import Tiles, as_rows, c_zs_types, call, read_small, total
+from ._filling import LEAST, FillingRule, filled
 from ._kernel import Kernel
 from ._machines import KIB
 from ._operands import Backward, Forward
 from ._rewrite import rewritten
 from ._step import backward_step, forward_step, in_float32
-from ._triton_limits import LEAST, shared, why_not
+from ._triton_limits import shared, why_not
 from ._work import Work
 
 
@@ -60,10 +61,15 @@ class PallasTriton(Kernel):
 
     def says(self, work: Work) -> str:
         """How it would run that work, which it does not decline."""
+        work = filled(work)
         return (
             f"at most {shared(work) // KIB} of {self._memory // KIB} KiB of shared "
             f"memory, matrices {work.matrix_bytes // KIB}; tiles of {LEAST} rows"
         )
+
+    def rule(self, cell: Any, history: bool) -> FillingRule:
+        """How the sequences of a cell are run by it."""
+        return FillingRule(cell, history, self)
 
     def forward(self, work: Work, given: Forward, types: PyTree) -> PyTree:
         """The loop forward; see `Kernel`."""
