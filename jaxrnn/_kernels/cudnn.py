@@ -153,7 +153,8 @@ class Cudnn(Implementation):
     Under `vmap` the mapped axis becomes rows of one call, as long as the parameters are
     not mapped and no derivative is taken. Else there is a call for each of those that
     are mapped, one after another, since cuDNN sums the gradient of parameters over all
-    rows: what can be rows of a batch should be.
+    rows: what can be rows of a batch should be. Rows that lie on several devices are to
+    be spread by `jax.shard_map`; XLA cannot cut the call, and would gather them.
 
     Attributes:
         machine: The kind of GPU; nothing depends on it.
