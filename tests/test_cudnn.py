@@ -75,7 +75,10 @@ class Reference:
         # Nothing is made of a row's last output, which may be another.
         off_y = jnp.where(after[:, 1:], 0, (y - again)[:, :-1])
         same_y = jnp.all(jnp.abs(off_y) < 1e-5)
-        return poison(is_quiet & same & same_y, pull_back((c_y, c_h, c_c)))
+        c_weights, c_x, *c_state = pull_back((c_y, c_h, c_c))
+        # Of padding nothing is said.
+        moved = c_weights, jnp.where(after, jnp.nan, c_x), *c_state
+        return poison(is_quiet & same & same_y, moved)
 
 
 def packed(given):
@@ -95,10 +98,8 @@ def stand_in():
 @pytest.fixture
 def sized(monkeypatch):
     """JAX's own primitives, which are told of sizes that no cuDNN is asked for."""
-    sizes = SimpleNamespace(
-        compute_rnn_workspace_reserve_space_sizes=lambda *sizes: (1, 1000)
-    )
-    monkeypatch.setattr(rnn, "gpu_rnn", sizes)
+    name = "compute_rnn_workspace_reserve_space_sizes"
+    monkeypatch.setattr(rnn.gpu_rnn, name, lambda *_: (100, 1000), raising=False)
     return Cudnn(calls=cudnn.CUDNN._replace(why_not_here=lambda: None))
 
 
@@ -602,6 +603,16 @@ def shapes(variables):
     marks = {F32: "", jnp.dtype(jnp.int32): "i"}
     shape = lambda aval: ",".join(map(str, aval.shape)) + marks[aval.dtype]
     return " ".join(shape(v.aval) for v in variables)
+
+
+@pytest.mark.skipif(not rnn.gpu_rnn._cuda_rnn, reason="No CUDA plugin of JAX.")
+def test_lowers_for_a_gpu(sized):
+    """The plugin is enough, without a GPU: `pip install jax[cuda12]`."""
+    cell = CELLS["basic"]
+    step = jax.jit(lambda *given: everything(cell, sized, *given))
+    text = step.trace(*data(cell)).lower(lowering_platforms=("cuda",)).as_text()
+    found = re.findall(r"custom_call @(cudnn\w+)", text)
+    assert sorted(found) == ["cudnn_rnn_bwd_ffi", "cudnn_rnn_ffi"]
 
 
 TF32 = {

@@ -338,7 +338,8 @@ def precision_here() -> Precision:
     JAX's wrapper refuses the default if it is named ("default", "bfloat16"), which XLA
     takes for TF32 on a GPU.
     """
-    named = jax.config.jax_default_matmul_precision  # pyright: ignore
+    config: Any = jax.config
+    named = config.jax_default_matmul_precision
     return Precision.HIGHEST if named in EXACT else Precision.HIGH
 
 
