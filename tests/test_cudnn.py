@@ -307,12 +307,12 @@ def test_layers_of_cells(stand_in):
 # Transformations.
 
 
-def loss(name, lengths=LENGTHS, state_of=lambda state: state):
+def loss(name):
+    """Of no linear kind: its second derivatives are made of its outputs' first."""
     cell = CELLS["lstm_biased"]
     _, _, state = data(cell)
-    return lambda params, x: weighted_sum(
-        run(cell, name, params, x, state_of(state), lengths)
-    )
+    bent = lambda made: weighted_sum(jax.tree.map(jnp.sin, made))
+    return lambda params, x: bent(run(cell, name, params, x, state))
 
 
 def grad_of_grad(loss, params, x):
@@ -436,14 +436,24 @@ def test_over_devices(stand_in):
     near(step(params), over_devices("xla")[0](params))
 
 
-def test_types_over_devices(sized):
-    step, params = over_devices(sized)
-    made = jax.make_jaxpr(step)(params)
-    assert [e.primitive.name for e in calls(made)] == ["rnn_fwd", "rnn_bwd"]
-    assert calls(made)[0].invars[0].aval.shape == (2, TIME, DEPTH)
+@pytest.mark.parametrize("is_ragged", [True, False])
+def test_types_over_devices(sized, stand_in, is_ragged):
+    """What differs from device to device is known to, and summed as often."""
+
+    def summed(implementation):
+        step, params = over_devices(implementation, is_ragged)
+        made = jax.make_jaxpr(step)(params)
+        names = [e.primitive.name for e in eqns(made.jaxpr)]
+        return made, sum(name.startswith("psum") for name in names)
+
+    made, count = summed(sized)
+    there, back = calls(made)
+    assert (there.primitive.name, back.primitive.name) == ("rnn_fwd", "rnn_bwd")
+    assert there.invars[0].aval.shape == (2, TIME, DEPTH)
+    assert count == summed(stand_in.implementation)[1] > 0
 
 
-def over_devices(name):
+def over_devices(name, is_ragged=True):
     """A loss of rows that lie on four devices, and its gradient."""
     cell = CELLS["lstm"]
     params, x, state = data(cell, 8)
@@ -452,6 +462,7 @@ def over_devices(name):
     whole, rows = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("rows")
 
     def total(params, x, state, lengths):
+        lengths = lengths if is_ragged else None
         made = run(cell, name, params, x, state, lengths)
         return jax.lax.psum(weighted_sum(made), "rows")
 

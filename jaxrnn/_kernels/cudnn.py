@@ -288,6 +288,7 @@ class CudnnRule(Rule):
         one = functools.partial(self.cudnn.calls.forward, self.precision)
         run = sequential_vmap(one) if record else as_rows(one)
         given = self._given(lin, steps)
+        # JAX has no types of them that vary over devices as what they are made of.
         y, h, c, *reserve = as_varying_as(given, run(*given))
         outputs = steps.zero_dead(_batch_major(y, steps))
         last = like(state, self.cell.leave(c, h)[1])
@@ -305,7 +306,7 @@ class CudnnRule(Rule):
             *(c_outputs, c_h, carry.c),
         )
         one = functools.partial(self.cudnn.calls.backward, self.precision)
-        c_weights, c_x, c_h, c_c = as_varying_as(given, sequential_vmap(one)(*given))
+        c_weights, c_x, c_h, c_c = sequential_vmap(one)(*given)
         c_first = like(c_state, self.cell.leave(c_c, c_h)[1])
         flat = lambda params: flat_weights(self.cell, params, xs.shape[-1])
         (c_params,) = jax.vjp(flat, params)[1](c_weights)
