@@ -71,10 +71,11 @@ def dynamic_rnn(
         scope: The name of the loop in profiles; "rnn" by default.
         implementation: What runs the loop of an `AffineCell`: None or "xla" for a loop
             that XLA compiles; "pallas_mosaic_tpu" (TPU) or "pallas_triton" (CUDA) for a
-            kernel that keeps the recurrent matrices on the chip for the whole sequence.
-            They compile for that platform alone, and have not been measured there yet,
-            so that they are not chosen by themselves. `jaxrnn.explain` says which can
-            serve.
+            kernel that keeps the recurrent matrices on the chip for the whole sequence;
+            "cudnn" (CUDA) for the LSTM of cuDNN, which runs all steps of a plain one in
+            float32, and has to be traced where the GPU is. They compile for that
+            platform alone, and have not been measured there yet, so that they are not
+            chosen by themselves. `jaxrnn.explain` says which can serve.
 
     Returns:
         `(outputs, state)`: the outputs in the structure of `cell.output_size`, each

@@ -76,6 +76,19 @@ def test_a_kernel_that_declines_or_runs_elsewhere_says_why(monkeypatch):
         in_jax.find(KERNEL)
 
 
+def test_cudnn_is_left_out_where_it_cannot_be_asked(monkeypatch):
+    with pytest.raises(built.LeftOutError, match="runs on cuda, and this is cpu"):
+        in_jax.find("cudnn")
+    monkeypatch.setattr(in_jax.device, "platform", lambda: "cuda")
+    found = in_jax.find("cudnn")
+    for case, reason in (
+        (LSTM, "declines: it computes in float32, got bfloat16"),
+        (cases.Case("gru_after", 2, 3, 4, 5), "Cudnn.*Cell is none"),
+    ):
+        with pytest.raises(built.LeftOutError, match=reason):
+            in_jax.build_ours(found, case, None)
+
+
 def ran(*ms, variant="", same=True):
     """A peer that took so many milliseconds in each round."""
     return {

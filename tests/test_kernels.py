@@ -513,7 +513,7 @@ REFUSED = {
     "unknown": (
         ValueError,
         r"dynamic_rnn: `implementation` must be None or one of xla, pallas_mosaic_tpu, "
-        r"pallas_triton, got 'triton'",
+        r"pallas_triton, cudnn, got 'triton'",
         lambda: small("triton"),
     ),
     "of_another_kind": (TypeError, r"one of xla, .*, got 3", lambda: small(3)),

@@ -19,7 +19,11 @@ from .report import is_interpreted
 Result = dict[str, Any]
 
 # Colour and mark; a kernel that is not named here is a green dot.
-STYLES = OTHERS | {OURS: ("#222222", "X"), "pallas_mosaic_tpu": ("#7b2cbf", "p")}
+STYLES = OTHERS | {
+    OURS: ("#222222", "X"),
+    "pallas_mosaic_tpu": ("#7b2cbf", "p"),
+    "cudnn": ("#c1121f", "^"),
+}
 UNKNOWN = ("#2a9d8f", ".")
 BOUNDS = {
     "xla": ("#222222", "XLA's loop at best"),

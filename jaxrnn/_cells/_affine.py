@@ -140,6 +140,13 @@ class AffineCell(RNNCell):
         """Parameters that the updates use by themselves, such as peepholes."""
         return {}
 
+    def why_no_plain_lstm(self) -> str | None:
+        """Why a library's LSTM is another cell than this, beside `forget_bias`, if so.
+
+        That has tanh, and neither peepholes nor clips nor a projection.
+        """
+        return f"{type(self).__name__} is none"
+
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their making."""
         first, *rest = (stage.specs(depth) for stage in self.stages)

@@ -120,6 +120,16 @@ class LSTMCell(LSTMFamily):
         spec = ParamSpec((self.num_units,), self.initializer or glorot_uniform)
         return dict.fromkeys(("w_f_diag", "w_i_diag", "w_o_diag"), spec)
 
+    def why_no_plain_lstm(self) -> str | None:
+        """Why a library's LSTM is another cell than this, if so; see `AffineCell`."""
+        if self.use_peepholes:
+            return "this one has peepholes"
+        if self.cell_clip is not None:
+            return "this one has a `cell_clip`"
+        if self.num_proj is not None:
+            return "this one has a projection"
+        return super().why_no_plain_lstm()
+
     def _gates(
         self, params: Params, z: Array, state: LSTMStateTuple
     ) -> tuple[Array, PyTree]:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from .._activations import tanh
 from .._typing import Array, DType, PyTree, Size
 from ._affine import AffineCell
 
@@ -45,6 +46,16 @@ class LSTMFamily(AffineCell):
         """The sizes of c and of h."""
 
     state_is_tuple: bool
+    activation: Any
+
+    def why_no_plain_lstm(self) -> str | None:
+        """Why a library's LSTM is another cell than this, if so; see `AffineCell`."""
+        if "__final__" not in vars(type(self)):  # A class of its own, or derived.
+            return super().why_no_plain_lstm()
+        if self.activation is tanh:
+            return None
+        name = getattr(self.activation, "__name__", repr(self.activation))
+        return f"the activation of this one is {name}"
 
     @property
     def state_size(self) -> Size:

@@ -94,7 +94,7 @@ def why_unfilled(work: Work) -> str | None:
         return "its updates hold on to them"
     sizes = [operand.shape[-1] for operand in operands]
     shapes = lambda tree: [x.shape for x in jax.tree.leaves(tree)]
-    if sizes != [n for n, _ in wide.matrices] or shapes(made) != shapes(
+    if sizes != [n for n, _ in wide.matrices if n] or shapes(made) != shapes(
         (output, state)
     ):
         return "its updates hold on to them"
@@ -107,7 +107,7 @@ def why_unfilled(work: Work) -> str | None:
 def _updates(cell: Any, zs: list, small: Params, state: PyTree) -> Any:
     """A step without its products: what goes into them, the output and the state."""
     output, after, _, operands = cell.chain(lambda k, *_: zs[k], small, None, state)
-    return operands, output, after
+    return [x for x in operands if x.size], output, after
 
 
 def _filled_part(part: Params, blocks: int) -> Params:

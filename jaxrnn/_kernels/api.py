@@ -12,6 +12,7 @@ from ._implementation import Implementation
 KERNELS = {
     "pallas_mosaic_tpu": "PallasMosaicTPU",
     "pallas_triton": "PallasTriton",
+    "cudnn": "Cudnn",
 }
 NAMES = ("xla", *KERNELS)
 

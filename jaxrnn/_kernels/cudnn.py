@@ -1,0 +1,420 @@
+"""The LSTM of cuDNN, which runs whole sequences, products of the inputs and all.
+
+JAX brings it as `jax.experimental.rnn`. It takes inputs `[batch, time, depth]`, lengths
+from 1 on, and the parameters in one array, i, f, g, o, with two biases. What it is not
+given is TensorFlow's: rows of length 0, padding that holds anything, `forget_bias`.
+
+**It has not run on a GPU yet.** `Calls`, below, are all that asks for something of it:
+what is around them is tested with JAX's own reference in their place, and they
+themselves by the types of what they hand to JAX's primitives.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap, sequential_vmap
+from jax.custom_derivatives import SymbolicZero
+from jax.experimental import rnn
+from jax.lax import Precision
+
+from .._affine_rule import Rule
+from .._differentiable import differentiable
+from .._sequence import DeclinedError
+from .._sharding import as_varying_as
+from .._steps import Steps, like
+from .._transposable import dense
+from .._typing import Array, Params, PyTree
+from ._implementation import Implementation
+from ._work import Work
+
+# More are refused: https://github.com/pytorch/pytorch/issues/133751.
+MOST_STEPS = 65_535
+# What `jax.default_matmul_precision` says of products that are exact.
+EXACT = (
+    "highest",
+    "float32",
+    "F32_F32_F32",
+    "F64_F64_F64",
+    "TF32_TF32_F32_X3",
+    "BF16_BF16_F32_X6",
+    "BF16_BF16_F32_X9",
+)
+
+
+def why_not_here() -> str | None:
+    """Why a program that calls cuDNN cannot be traced here, if it cannot."""
+    try:
+        jax.devices("cuda")
+    except RuntimeError:
+        return (
+            "JAX asks cuDNN for sizes while a program is traced, and finds no NVIDIA "
+            "GPU here"
+        )
+    return None
+
+
+def forward(
+    precision: Precision, weights: Array, x: Array, h: Array, c: Array, lengths: Array
+) -> tuple[Array, Array, Array, Array]:
+    """All steps by cuDNN: `(y, h, c, reserve)`, the states after each row's last step.
+
+    Args:
+        precision: HIGHEST, or HIGH for TF32.
+        weights: As `flat_weights` gives them.
+        x: `[batch, time, depth]`, float32.
+        h: `[batch, units]`, float32, before the first step.
+        c: Likewise.
+        lengths: `[batch]`, int32, from 1 to time.
+    """
+    (y, h, c), residuals = rnn.lstm_fwd(
+        *(x, h[None], c[None], weights, lengths),
+        **_sizes(x, h),
+        precision=precision,
+    )
+    return y, h[0], c[0], residuals[-1]
+
+
+def backward(
+    precision: Precision,
+    weights: Array,
+    x: Array,
+    h: Array,
+    c: Array,
+    lengths: Array,
+    y: Array,
+    reserve: Array,
+    c_y: Array,
+    c_h: Array,
+    c_c: Array,
+) -> tuple[Array, Array, Array, Array]:
+    """The cotangents of `(weights, x, h, c)`.
+
+    Args:
+        precision: That of `forward`.
+        weights: What went into `forward`, as are the next four.
+        x: `[batch, time, depth]`.
+        h: `[batch, units]`.
+        c: Likewise.
+        lengths: `[batch]`.
+        y: What came of it, `[batch, time, units]`.
+        reserve: Likewise, `[floats]`.
+        c_y: The cotangent of y; 0 beyond the lengths.
+        c_h: That of the h after the last step.
+        c_c: That of the c after it.
+    """
+    c_x, c_h, c_c, c_weights, _ = rnn.lstm_bwd(
+        **_sizes(x, h),
+        precision=precision,
+        residuals=(x, h[None], c[None], weights, lengths, y, reserve),
+        gradients=(c_y, c_h[None], c_c[None]),
+    )
+    return c_weights, c_x, c_h[0], c_c[0]
+
+
+def _sizes(x: Array, h: Array) -> dict[str, Any]:
+    return {
+        "input_size": x.shape[-1],
+        "hidden_size": h.shape[-1],
+        "num_layers": 1,
+        "dropout": 0.0,
+        "bidirectional": False,
+    }
+
+
+class Calls(NamedTuple):
+    """What asks something of cuDNN; others can stand in for it.
+
+    Attributes:
+        why_not_here: Why it cannot be asked here, if it cannot.
+        forward: As the function of that name.
+        backward: Likewise.
+    """
+
+    why_not_here: Callable[[], str | None]
+    forward: Callable[..., tuple[Array, ...]]
+    backward: Callable[..., tuple[Array, ...]]
+
+
+CUDNN = Calls(why_not_here, forward, backward)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cudnn(Implementation):
+    """The call of cuDNN for a `BasicLSTMCell` or an `LSTMCell` in float32.
+
+    Products are rounded to TF32 as JAX's default precision has it on a GPU, in XLA's
+    loop, too; `jax.default_matmul_precision("highest")` around the call of the driver
+    keeps them exact, forward and backward.
+
+    Under `vmap` the mapped axis becomes rows of one call, as long as the parameters are
+    not mapped and no derivative is taken. Else there is a call for each of those that
+    are mapped, one after another, since cuDNN sums the gradient of parameters over all
+    rows: what can be rows of a batch should be. Rows that lie on several devices are to
+    be spread by `jax.shard_map`; XLA cannot cut the call, and would gather them.
+
+    Attributes:
+        machine: The kind of GPU; nothing depends on it.
+        calls: What asks cuDNN; tests put JAX's reference in its place.
+    """
+
+    calls: Calls = CUDNN
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+        return "cudnn"
+
+    @property
+    def platform(self) -> str:
+        """What it runs on."""
+        return "cuda"
+
+    def declines(self, work: Work) -> str | None:
+        """Why it cannot run that work, if it cannot, by the sizes alone."""
+        reason = why_not_cell(work.cell)
+        if reason:
+            return reason
+        dtypes = {work.dtype, *(dtype for _, dtype in work.state)}
+        if dtypes != {jnp.dtype(jnp.float32)}:
+            return f"it computes in float32, got {', '.join(sorted(map(str, dtypes)))}"
+        if work.time > MOST_STEPS:
+            return f"it takes {MOST_STEPS} steps at most, got {work.time}"
+        return None
+
+    def says(self, work: Work) -> str:
+        """How it would run that work, which it does not decline."""
+        del work
+        return "cuDNN runs all steps in one call, products of the inputs and all"
+
+    def rule(self, cell: Any, history: bool) -> "CudnnRule":
+        """How the sequences of a cell are run by it."""
+        return CudnnRule(cell, history, self)
+
+
+class CudnnRule(Rule):
+    """As `Rule`, run by cuDNN, with its gradients.
+
+    Derivatives that cuDNN does not serve (forward mode, second ones) are those of the
+    loop, which is then run for what it keeps. The record is the outputs and what cuDNN
+    calls its reserve, an array of floats that only it can read.
+    """
+
+    def __init__(self, cell: Any, history: bool, cudnn: Cudnn) -> None:
+        super().__init__(cell, history)
+        self.cudnn = cudnn
+        # Both ways are of one precision, wherever the way back is traced.
+        self.precision = precision_here()
+
+    def check(self, params: Params, xs: Array, state: PyTree, steps: Steps) -> None:
+        """Raises DeclinedError with the reason, if cuDNN cannot serve."""
+        reason = self._why_not(params, xs, state, steps)
+        reason = reason or self.cudnn.calls.why_not_here()
+        if reason:
+            raise DeclinedError(reason)
+
+    def _why_not(
+        self, params: Params, xs: Array, state: PyTree, steps: Steps
+    ) -> str | None:
+        if self.history:
+            return "rows of several sequences restart within the loop"
+        if not isinstance(xs.shape[1 - steps.axis], int):
+            return "the number of rows is symbolic"
+        if 0 in (*xs.shape, self.cell.output_size):
+            return "there are no steps, no rows, no inputs, or no units"
+        if reason := why_not_cell(self.cell):
+            return reason
+        first = jax.eval_shape(lambda x: steps.read(x, jnp.int32(0)), xs)
+        work = Work.of(self.cell, params, steps.time, first, state)
+        return self.cudnn.declines(work)
+
+    def run(
+        self, lin: Any, steps: Steps, record: bool
+    ) -> tuple[PyTree, PyTree, PyTree]:
+        """All steps forward: `(outputs, state, record)`."""
+
+        def by_cudnn(lin: Any, steps: Steps) -> Any:
+            return self._forward(lin, steps, record)
+
+        def push_forward(primals: Any, tangents: Any) -> Any:
+            lin, steps = primals
+            outputs, state, reserve = by_cudnn(lin, steps)
+            loop = lambda lin: super(CudnnRule, self).run(lin, steps, False)[:2]
+            moved = jax.jvp(loop, (lin,), (dense(tangents[0]),))[1]
+            # What is made of a reserve has a rule that reads the loop's record instead.
+            still = lambda x: SymbolicZero(jax.typeof(x).to_tangent_aval())
+            return (outputs, state, reserve), (*moved, jax.tree.map(still, reserve))
+
+        outputs, state, reserve = differentiable(by_cudnn, push_forward, lin, steps)
+        return outputs, state, (outputs, reserve) if record else ()
+
+    def push_forward(self, res: Any, d_lin: Any) -> tuple[PyTree, PyTree]:
+        """The tangents of `(outputs, state)`."""
+        return super().push_forward(self._of_the_loop(res), d_lin)
+
+    def pull_back(self, res: Any, cotangents: Any) -> Any:
+        """The cotangents of `(params, xs, state, fresh)`."""
+
+        def by_cudnn(steps: Steps, *moving: Any) -> Any:
+            return self._backward(steps, *moving)
+
+        def push_forward(primals: Any, tangents: Any) -> Any:
+            steps, lin, _, cotangents = primals
+
+            def loop(lin: Any, cotangents: Any) -> Any:
+                res = self._of_the_loop((lin, steps, None))
+                return super(CudnnRule, self).pull_back(res, cotangents)
+
+            _, d_lin, _, d_cotangents = map(dense, tangents)
+            moved = jax.jvp(loop, (lin, cotangents), (d_lin, d_cotangents))[1]
+            return by_cudnn(*primals), moved
+
+        lin, steps, record = res
+        return differentiable(
+            by_cudnn, push_forward, steps, lin, record, dense(cotangents)
+        )
+
+    def _of_the_loop(self, res: Any) -> Any:
+        """The same with what the loop keeps in place of what cuDNN does."""
+        lin, steps, _ = res
+        return lin, steps, super().run(lin, steps, record=True)[2]
+
+    def _forward(self, lin: Any, steps: Steps, record: bool) -> Any:
+        """`(outputs, state, reserve)`."""
+        state, alive = lin[2], _alive(lin, steps)
+        one = functools.partial(self.cudnn.calls.forward, self.precision)
+        run = sequential_vmap(one) if record else as_rows(one)
+        given = self._given(lin, steps)
+        # JAX has no types of them that vary over devices as what they are made of.
+        y, h, c, *reserve = as_varying_as(given, run(*given))
+        outputs = steps.zero_dead(_batch_major(y, steps))
+        last = like(state, self.cell.leave(c, h)[1])
+        return outputs, _choose(alive, last, state), reserve
+
+    def _backward(self, steps: Steps, lin: Any, record: Any, cotangents: Any) -> Any:
+        (params, xs, _, fresh), alive = lin, _alive(lin, steps)
+        (outputs, (reserve,)), (c_outputs, c_state) = record, cotangents
+        c_outputs = _batch_major(steps.zero_dead(c_outputs), steps)
+        c_h, carry = self.cell.enter(_choose(alive, c_state, 0))
+        given = (
+            *self._given(lin, steps),
+            _batch_major(outputs, steps),
+            reserve,
+            *(c_outputs, c_h, carry.c),
+        )
+        one = functools.partial(self.cudnn.calls.backward, self.precision)
+        c_weights, c_x, c_h, c_c = sequential_vmap(one)(*given)
+        c_first = like(c_state, self.cell.leave(c_c, c_h)[1])
+        flat = lambda params: flat_weights(self.cell, params, xs.shape[-1])
+        (c_params,) = jax.vjp(flat, params)[1](c_weights)
+        c_xs = steps.zero_dead(_batch_major(c_x, steps))
+        return c_params, c_xs, _choose(alive, c_first, c_state), fresh
+
+    def _given(self, lin: Any, steps: Steps) -> tuple[Array, ...]:
+        """What cuDNN reads, all of it finite where the rows are: see `forward`."""
+        params, xs, state, _ = lin
+        h, carry = self.cell.enter(_choose(_alive(lin, steps), state, 0))
+        return (
+            flat_weights(self.cell, params, xs.shape[-1]),
+            _batch_major(steps.zero_dead(xs), steps),
+            h,
+            carry.c,
+            # It fails at 0: https://github.com/jax-ml/jax/issues/17966.
+            jnp.maximum(_lengths(lin, steps), 1),
+        )
+
+
+def why_not_cell(cell: Any) -> str | None:
+    """Why cuDNN has no such cell, if it has not."""
+    reason = cell.why_no_plain_lstm()
+    return reason and f"it runs plain LSTMs with tanh: {reason}"
+
+
+def precision_here() -> Precision:
+    """HIGHEST for exact products, HIGH for TF32, as those of XLA are by default.
+
+    JAX's wrapper refuses the default if it is named ("default", "bfloat16"), which XLA
+    takes for TF32 on a GPU.
+    """
+    config: Any = jax.config
+    named = config.jax_default_matmul_precision
+    return Precision.HIGHEST if named in EXACT else Precision.HIGH
+
+
+def flat_weights(cell: Any, params: Params, depth: int) -> Array:
+    """The parameters of an LSTM as cuDNN has them, one after another.
+
+    That is `[4H, depth]` for the inputs, `[4H, H]` for the state, and two biases `[4H]`
+    of which the second is 0, all with blocks i, f, g, o.
+
+    Args:
+        cell: A `BasicLSTMCell` or an `LSTMCell`.
+        params: Its parameters, with blocks i, j, f, o.
+        depth: The size of the inputs.
+    """
+    (part,) = cell.parts(params, depth)
+
+    def blocks(x: Array) -> list[Array]:
+        i, j, f, o = jnp.split(x, 4, axis=-1)
+        return [i, f, j, o]
+
+    rows = [w for name in ("inputs", "state") for w in blocks(part[name])]
+    i, f, j, o = blocks(part["bias"])
+    bias = [i, f + cell.forget_bias, j, o]
+    zeros = [jnp.zeros_like(part["bias"])]
+    return jnp.concatenate([*(w.T.reshape(-1) for w in rows), *bias, *zeros])
+
+
+def as_rows(one: Callable[..., tuple]) -> Callable[..., tuple]:
+    """`(y, h, c)` of `forward`; what `vmap` maps are rows, if weights are not mapped.
+
+    Args:
+        one: `forward` with its precision.
+    """
+
+    @custom_vmap
+    def run(weights: Array, *rows: Array) -> tuple[Array, ...]:
+        return one(weights, *rows)[:3]
+
+    @run.def_vmap
+    def _(size: int, in_batched: Any, weights: Array, *rows: Array) -> Any:
+        if in_batched[0]:
+            axes = [0 if batched else None for batched in in_batched]
+            made = jax.vmap(sequential_vmap(one), axes)(weights, *rows)[:3]
+            return made, (True,) * 3
+
+        def join(x: Array, is_batched: bool) -> Array:
+            x = x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
+            return x.reshape(-1, *x.shape[2:])
+
+        made = run(weights, *map(join, rows, in_batched[1:]))
+        return tuple(x.reshape(size, -1, *x.shape[1:]) for x in made), (True,) * 3
+
+    return run
+
+
+def _batch_major(x: Array, steps: Steps) -> Array:
+    """Sequences with rows first, or those the other way: it is its own inverse."""
+    return jnp.swapaxes(x, 0, 1 - steps.axis)
+
+
+def _lengths(lin: Any, steps: Steps) -> Array:
+    """`[batch]`, int32, from 0 to all steps."""
+    if steps.lengths is None:
+        return jnp.full(lin[1].shape[1 - steps.axis], steps.time, jnp.int32)
+    return jnp.clip(steps.lengths, 0, steps.time).astype(jnp.int32)
+
+
+def _alive(lin: Any, steps: Steps) -> Array:
+    """`[batch, 1]`, whether a row has any step."""
+    return _lengths(lin, steps)[:, None] > 0
+
+
+def _choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
+    """Leaves of `tree` where the mask holds, else of `other`, or zeros for 0."""
+    if isinstance(other, int):
+        other = jax.tree.map(jnp.zeros_like, tree)
+    return jax.tree.map(lambda x, y: jnp.where(mask, x, y), tree, other)
