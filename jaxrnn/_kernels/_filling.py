@@ -124,7 +124,7 @@ def _filled(x: Array, blocks: int = 1) -> Array:
     missing = _size(n // blocks) - n // blocks
     apart = x.reshape(*outer, blocks, n // blocks)
     wide = jnp.pad(apart, [(0, 0)] * (len(outer) + 1) + [(0, missing)])
-    return wide.reshape(*outer, -1)
+    return wide.reshape(*outer, _columns(n, blocks))
 
 
 def _columns(n: int, blocks: int) -> int:
