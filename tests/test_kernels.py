@@ -458,10 +458,11 @@ def test_the_memory_that_is_counted_is_what_the_kernels_ask_for(chip, spec, name
     given = shapes(cell, spec.batch, spec.time, spec.depth, BF16)
     work = work_of(cell, spec.batch, spec.time, spec.depth, BF16)
     kernel = PallasMosaicTPU(chip)
-    counted = kernel.plan(work).bytes(work)
+    plan = kernel.plan(work)
+    counted = plan.bytes(work) - plan.spills(work)
     asked = max(map(asked_for, pallas_calls(cell, kernel, given)))
-    assert asked <= counted <= 1.6 * asked + 2**20
-    assert counted <= _machines.MACHINES[chip].memory
+    assert asked <= counted <= 1.2 * asked + 2**19
+    assert plan.bytes(work) <= _machines.MACHINES[chip].memory
 
 
 def work_of(cell, batch, time, depth, dtype):
@@ -491,8 +492,8 @@ def asked_for(eqn):
     total = 0
     for block in mapping.block_mappings:
         aval = block.transformed_block_aval
-        if aval.memory_space is pl.ANY:
-            continue  # It stays in the large memory.
+        if aval.memory_space in (pl.ANY, pltpu.SMEM):
+            continue  # Not in VMEM.
         buffers = 1 if getattr(block.pipeline_mode, "buffer_count", 2) == 1 else 2
         total += buffers * padded(aval.shape, aval.dtype)
     scratch = eqn.params["jaxpr"].invars[-mapping.num_scratch_operands :]
@@ -698,7 +699,7 @@ def test_what_does_not_fit_is_explained():
         str(jaxrnn.explain(LSTMCell(units), x, machine="v4")) for units in (512, 1024)
     )
     assert re.search(r"pallas_mosaic_tpu  yes  if named: \d+\.\d of 16 MiB", small)
-    assert re.search(r"matrices 16\.0, 6\.5 of them brought at every step", large)
+    assert re.search(r"matrices 16\.0, 8\.0 of them brought at every step", large)
     text = str(jaxrnn.explain(LSTMCell(512), x, machine="h100"))
     assert re.search("pallas_mosaic_tpu  no   runs on tpu", text)
     # What does not fit the cache of an H100 is read at every step by XLA's loop.

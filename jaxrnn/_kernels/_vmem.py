@@ -68,15 +68,24 @@ class Plan:
         forward = room(filter(None, work.shares), f32) + outputs + kept
         backward = kept + outputs + room(columns, work.dtype)
         matrices = sum(self._of_matrix(cut, work.dtype) for cut in self._matrices)
-        small = 2 * sum(_padded(1, n, f32) for n in work.small)
+        pairs = zip(work.matrices, work.shares, strict=True)
+        biases = [columns for (_, columns), share in pairs if not share]
+        # The cotangents of small parameters move, too.
+        small = sum(_padded(1, n, f32) for n in (*biases, *work.small * 3))
         carried = room([n for n, _ in work.state], f32)
         # What moves is there twice.
         moving = 2 * (self.block * max(forward, backward) + 2 * states + room([1], f32))
-        # What a step computes with lies there, too. With chunks the compiler has been
-        # seen to spill up to 10.4 times the products (an LSTM with peepholes, clip and
-        # projection, 4096 units, on v5e).
-        spills = 12 if self.moved(work) else 4
-        return matrices + small + moving + carried + spills * room(columns, f32)
+        return matrices + small + moving + carried + self.spills(work)
+
+    def spills(self, work: Work) -> int:
+        """Of these, what a step computes with.
+
+        With chunks the compiler has been seen to spill up to 10.4 times the products
+        (an LSTM with peepholes, clip and projection, 4096 units, on v5e).
+        """
+        f32 = jnp.dtype(jnp.float32)
+        products = sum(_padded(self.rows, n, f32) for _, n in work.matrices)
+        return (12 if self.moved(work) else 4) * products
 
     def moved(self, work: Work) -> int:
         """The bytes of the matrices that are brought again at every step."""
