@@ -15,7 +15,7 @@ import jaxrnn
 import jaxrnn.linen
 import jaxrnn.nnx
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell
-from jaxrnn._kernels import cudnn
+from jaxrnn._kernels import _cudnn_calls
 from jaxrnn._kernels.cudnn import Cudnn
 from jaxrnn._oracle import weighted_sum
 
@@ -51,7 +51,7 @@ class Reference:
 
     def __init__(self):
         self.forwards, self.backwards = [], []
-        calls = cudnn.Calls(lambda: None, self.forward, self.backward)
+        calls = _cudnn_calls.Calls(lambda: None, self.forward, self.backward)
         self.implementation = Cudnn(calls=calls)
 
     def forward(self, precision, weights, x, h, c, lengths):
@@ -101,7 +101,7 @@ def sized(monkeypatch):
     """JAX's own primitives, which are told of sizes that no cuDNN is asked for."""
     name = "compute_rnn_workspace_reserve_space_sizes"
     monkeypatch.setattr(rnn.gpu_rnn, name, lambda *_: (100, 1000), raising=False)
-    return Cudnn(calls=cudnn.CUDNN._replace(why_not_here=lambda: None))
+    return Cudnn(calls=_cudnn_calls.CUDNN._replace(why_not_here=lambda: None))
 
 
 # What is compared.
@@ -534,7 +534,7 @@ def test_weights_lie_as_cudnn_has_them():
     """By the blocks' names in either library's documents."""
     cell = BasicLSTMCell(UNITS, forget_bias=0.25)
     params, *_ = data(cell)
-    flat = cudnn.flat_weights(cell, params, DEPTH)
+    flat = _cudnn_calls.flat_weights(cell, params, DEPTH)
     assert flat.shape == (rnn.get_num_params_in_lstm(DEPTH, UNITS, 1, False),)
     (w_ih,), (w_hh,), (b_ih,), (b_hh,) = (
         found.values()
@@ -571,7 +571,7 @@ def test_arguments_stand_in_the_order_of_the_primitives(stand_in, monkeypatch):
 
     monkeypatch.setattr(rnn, "rnn_fwd_p", SimpleNamespace(bind=bind_forward))
     monkeypatch.setattr(rnn, "rnn_bwd_p", SimpleNamespace(bind=bind_backward))
-    cell, here = CELLS["basic"], cudnn.CUDNN._replace(why_not_here=lambda: None)
+    cell, here = CELLS["basic"], _cudnn_calls.CUDNN._replace(why_not_here=lambda: None)
     given = data(cell)
     got = everything(cell, Cudnn(calls=here), *given)
     near(got, everything(cell, "xla", *given))
