@@ -41,7 +41,7 @@ def measure(*arguments):
     )
 
 
-def test_a_small_race(tmp_path):
+def test_a_small_race(tmp_path, users_flags):
     where = ["--preset", "smoke", "--out", str(tmp_path), "--rounds", "1"]
     peers = ["--peers", f"{KERNEL},scan,torch", "--only", "^gru_after"]
     run = measure(*where, *peers, "--machines", "v5e")

@@ -16,7 +16,7 @@ command, quiet = (
 
 
 @pytest.fixture
-def race(monkeypatch):
+def race(monkeypatch, users_flags):
     """The command; the peers have processes of their own, as always."""
     monkeypatch.setattr(quiet, "LOOKS", 1)  # Beside other tests it is never quiet.
     return lambda *arguments: command.main(["--preset", "smoke", *arguments])

@@ -33,7 +33,7 @@ def measure(folder, *arguments):
     )
 
 
-def test_strategies_and_then_a_few_more(tmp_path, monkeypatch):
+def test_strategies_and_then_a_few_more(tmp_path, monkeypatch, users_flags):
     monkeypatch.setattr(quiet, "LOOKS", 1)  # Beside other tests it is never quiet.
     names = f"^({'|'.join(STRATEGIES)})$"
     where = ["--preset", "smoke", "--out", str(tmp_path)]
