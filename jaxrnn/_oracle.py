@@ -4,6 +4,7 @@ A Python loop over time whose masks NumPy makes: it shares no code with the driv
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +61,16 @@ class Setup:
         """`dynamic_rnn` over the cell."""
         bound = self.bind(params)
         return dynamic_rnn(bound, xs, lengths, state, dtype=self.dtype, **kwargs)
+
+    @functools.cached_property
+    def differentiator(self) -> Callable[..., tuple[PyTree, list[Array]]]:
+        """That of `dynamic_rnn` over the rows' lengths: compiled once for all laws."""
+        return differentiator(self, dynamic, self.lengths)
+
+    @functools.cached_property
+    def differentiated(self) -> tuple[PyTree, list[Array]]:
+        """What `dynamic_rnn` gives, and its gradients."""
+        return self.differentiator(self.params, self.xs, self.state)
 
 
 def dynamic(
@@ -131,17 +142,31 @@ def reversed_rows(x: Array, lengths: Array) -> Array:
     return jnp.stack(rows)
 
 
-def differentiated(setup: Setup, run: Callable, lengths: Array | None) -> PyTree:
+def differentiated(
+    setup: Setup, run: Callable, lengths: Array | None
+) -> tuple[PyTree, list[Array]]:
     """Results and the gradients of their weighted sum by all that is floating."""
-    args = (setup.params, setup.xs, setup.state)
-    floats, rebuild = split_floats(args)
+    compiled = differentiator(setup, run, lengths)
+    return compiled(setup.params, setup.xs, setup.state)
 
-    def loss(floats: list[Array]) -> tuple[Array, PyTree]:
-        results = run(setup, *rebuild(floats), lengths)
-        return weighted_sum(results), results
 
-    gradients, results = jax.jit(jax.grad(loss, has_aux=True))(floats)
-    return results, gradients
+def differentiator(
+    setup: Setup, run: Callable, lengths: Array | None
+) -> Callable[..., tuple[PyTree, list[Array]]]:
+    """What makes them of parameters, inputs and state, in one compilation."""
+
+    @jax.jit
+    def compiled(*args: PyTree) -> tuple[PyTree, list[Array]]:
+        floats, rebuild = split_floats(args)
+
+        def loss(floats: list[Array]) -> tuple[Array, PyTree]:
+            results = run(setup, *rebuild(floats), lengths)
+            return weighted_sum(results), results
+
+        gradients, results = jax.grad(loss, has_aux=True)(floats)
+        return results, gradients
+
+    return compiled
 
 
 def split_floats(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], PyTree]]:

@@ -11,9 +11,18 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # The benchmarks are no part of the package.
-bounds, cases, in_jax, plot, presets, report, seats = (
+bounds, cases, command, in_jax, plot, presets, report, seats = (
     importlib.import_module(f"benchmarks.accelerator.{name}")
-    for name in ("bounds", "cases", "in_jax", "plot", "presets", "report", "seats")
+    for name in (
+        "bounds",
+        "cases",
+        "__main__",
+        "in_jax",
+        "plot",
+        "presets",
+        "report",
+        "seats",
+    )
 )
 built = importlib.import_module("benchmarks.built")
 
@@ -32,7 +41,7 @@ def measure(*arguments):
     )
 
 
-def test_a_small_race(tmp_path):
+def test_a_small_race(tmp_path, users_flags):
     where = ["--preset", "smoke", "--out", str(tmp_path), "--rounds", "1"]
     peers = ["--peers", f"{KERNEL},scan,torch", "--only", "^gru_after"]
     run = measure(*where, *peers, "--machines", "v5e")
@@ -55,15 +64,18 @@ def test_a_small_race(tmp_path):
     assert (tmp_path / "accelerator_cpu.png").stat().st_size > 10_000
 
 
-def test_what_cannot_be_is_said():
-    for arguments, code, message in (
-        (["--preset", "quick", "--peers", "xla"], 1, "JAX sees no accelerator"),
-        (["--peers", "caffe"], 2, "unknown peer 'caffe'; known: xla, "),
-        (["--machines", "h1"], 2, "unknown machine 'h1'; known: v4, "),
+def test_what_cannot_be_is_said(capsys):
+    run = measure("--preset", "quick", "--peers", "xla")
+    assert run.returncode == 1
+    assert "JAX sees no accelerator" in run.stderr
+    for arguments, message in (
+        (["--peers", "caffe"], "unknown peer 'caffe'; known: xla, "),
+        (["--machines", "h1"], "unknown machine 'h1'; known: v4, "),
     ):
-        run = measure(*arguments)
-        assert run.returncode == code
-        assert message in run.stderr
+        with pytest.raises(SystemExit) as caught:
+            command.main(arguments)
+        assert caught.value.code == 2
+        assert message in capsys.readouterr().err
 
 
 def test_a_kernel_that_declines_or_runs_elsewhere_says_why(monkeypatch):

@@ -7,7 +7,13 @@ from cases import CASES
 from jaxrnn import testing
 
 
+@pytest.fixture(scope="module", params=CASES.values(), ids=CASES)
+def setup(request):
+    """One for all laws of a case, so that what they share is compiled once."""
+    case = request.param
+    return testing.make_setup(case.cell, case.inputs, jnp.float64, case.key, case.state)
+
+
 @pytest.mark.parametrize("law", testing.LAWS, ids=lambda law: law.__name__)
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_law(case, law):
-    law(testing.make_setup(case.cell, case.inputs, jnp.float64, case.key, case.state))
+def test_law(setup, law):
+    law(setup)

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_code_blocks_print_what_the_readme_says():
+def test_code_blocks_print_what_the_readme_says(users_flags):
     # In a process of its own, for JAX's usual settings.
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
     run = subprocess.run(
