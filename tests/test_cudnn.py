@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import rnn
+from jaxprs import eqns
 
 import jaxrnn
 import jaxrnn.linen
@@ -582,16 +583,6 @@ def test_arguments_stand_in_the_order_of_the_primitives(stand_in, monkeypatch):
 def calls(jaxpr):
     """The equations that call cuDNN, in order."""
     return [e for e in eqns(jaxpr.jaxpr) if e.primitive.name.startswith("rnn_")]
-
-
-def eqns(jaxpr):
-    for eqn in jaxpr.eqns:
-        yield eqn
-        for value in eqn.params.values():
-            for inner in value if isinstance(value, tuple | list) else [value]:
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    yield from eqns(inner)
 
 
 @pytest.mark.parametrize("time_major", [False, True])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jaxprs import eqns
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, CudnnCompatibleGRUCell, GRUCell, LSTMCell
@@ -474,16 +475,6 @@ def work_of(cell, batch, time, depth, dtype):
 def pallas_calls(cell, kernel, given):
     jaxpr = jax.make_jaxpr(lambda *given: everything(cell, kernel, *given))(*given)
     return [e for e in eqns(jaxpr.jaxpr) if e.primitive.name == "pallas_call"]
-
-
-def eqns(jaxpr):
-    for eqn in jaxpr.eqns:
-        yield eqn
-        for value in eqn.params.values():
-            for inner in value if isinstance(value, tuple | list) else [value]:
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    yield from eqns(inner)
 
 
 def asked_for(eqn):

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from .._affine_rule import Rule
 from ._machines import Machine
@@ -14,20 +14,14 @@ class Implementation(abc.ABC):
     """A way to run the sequences of affine cells on one kind of machine.
 
     Attributes:
+        name: What users call it.
+        platform: What it runs on, as JAX calls it: "tpu" or "cuda".
         machine: The machine that it is made for; None for the likeliest.
     """
 
+    name: ClassVar[str]
+    platform: ClassVar[str]
     machine: str | None = None
-
-    @property
-    @abc.abstractmethod
-    def name(self) -> str:
-        """What users call it."""
-
-    @property
-    @abc.abstractmethod
-    def platform(self) -> str:
-        """What it runs on, as JAX calls it: "tpu" or "cuda"."""
 
     def on(self, machine: Machine) -> Self:
         """The same, made for another machine of its platform."""

@@ -10,7 +10,7 @@ the types of what they hand to JAX's primitives.
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -51,17 +51,9 @@ class Cudnn(Implementation):
         calls: What asks cuDNN; tests put JAX's reference in its place.
     """
 
+    name: ClassVar[str] = "cudnn"
+    platform: ClassVar[str] = "cuda"
     calls: Calls = CUDNN
-
-    @property
-    def name(self) -> str:
-        """What users call it."""
-        return "cudnn"
-
-    @property
-    def platform(self) -> str:
-        """What it runs on."""
-        return "cuda"
 
     def declines(self, work: Work) -> str | None:
         """Why it cannot run that work, if it cannot, by the sizes alone."""

@@ -6,7 +6,7 @@ between HBM and VMEM while others are computed; the matrices are brought once.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -48,18 +48,10 @@ class PallasMosaicTPU(Kernel):
         block: The most steps of a block.
     """
 
+    name: ClassVar[str] = "pallas_mosaic_tpu"
+    platform: ClassVar[str] = "tpu"
     rows: int = 256
     block: int = 8
-
-    @property
-    def name(self) -> str:
-        """What users call it."""
-        return "pallas_mosaic_tpu"
-
-    @property
-    def platform(self) -> str:
-        """What it runs on."""
-        return "tpu"
 
     def declines(self, work: Work) -> str | None:
         """Why it cannot run that work, if it cannot."""

@@ -10,7 +10,7 @@ those who name it.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -42,17 +42,9 @@ class PallasTriton(Kernel):
         warps: The warps of a block of threads.
     """
 
+    name: ClassVar[str] = "pallas_triton"
+    platform: ClassVar[str] = "cuda"
     warps: int = 8
-
-    @property
-    def name(self) -> str:
-        """What users call it."""
-        return "pallas_triton"
-
-    @property
-    def platform(self) -> str:
-        """What it runs on."""
-        return "cuda"
 
     def declines(self, work: Work) -> str | None:
         """Why it cannot run that work, if it cannot."""
