@@ -13,7 +13,15 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxprs import eqns
 
 import jaxrnn
-from jaxrnn import BasicRNNCell, CudnnCompatibleGRUCell, GRUCell, LSTMCell
+from jaxrnn import (
+    AffineCell,
+    BasicRNNCell,
+    CudnnCompatibleGRUCell,
+    GRUCell,
+    LSTMCell,
+    Stage,
+)
+from jaxrnn._initializers import ParamSpec
 from jaxrnn._kernels import _machines, _vmem, specs
 from jaxrnn._kernels._filling import filled
 from jaxrnn._kernels._work import Work
@@ -535,6 +543,21 @@ REFUSED = {
         r"up: its updates do not treat units alike: `reduce_max`",
         lambda: on_a_gpu(GRUCell(48, activation="softmax")),
     ),
+    "parameters_split": (
+        ValueError,
+        r"got 24, 48, and cannot be filled up: .* do not treat units alike: `split`",
+        lambda: on_a_gpu(Halves(24)),
+    ),
+    "split_otherwise": (
+        ValueError,
+        r"do not treat units alike: `split`",
+        lambda: on_a_gpu(Halves(24, blocks=1, scales=1)),
+    ),
+    "one_for_all": (
+        ValueError,
+        r"got 12, 24, and cannot be filled up: what is of size 1 may be meant for all",
+        lambda: on_a_gpu(Halves(12, scales=0)),
+    ),
     "blocks_unsaid": (
         ValueError,
         r"got 20, 40, and cannot be filled up: a stage does not say of how many `bl",
@@ -609,6 +632,39 @@ REFUSED = {
         lambda: small(TPU, batch=0),
     ),
 }
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Halves(AffineCell):
+    """A cell that splits its elementwise parameters, or z otherwise than it says."""
+
+    num_units: int
+    blocks: int = 2
+    scales: int = 2
+
+    @property
+    def stages(self):
+        n, init = self.num_units, jax.nn.initializers.zeros
+        return (Stage(self.update, n, 2 * n, init, init, blocks=self.blocks),)
+
+    def enter(self, state):
+        return state, state
+
+    @property
+    def state_size(self):
+        return self.num_units
+
+    output_size = state_size
+
+    def elementwise_specs(self):
+        size = self.num_units * self.scales
+        return {"w": ParamSpec((size or 1,), jax.nn.initializers.ones)}
+
+    def update(self, params, z, state):
+        first, second = jnp.split(z, 2, axis=-1)
+        w = jnp.split(params["w"], 2)[0] if self.scales > 1 else params["w"]
+        state = jax.nn.sigmoid(first) * state + w[None, :] * jnp.tanh(second)
+        return state, state
 
 
 class Unsaid(GRUCell):

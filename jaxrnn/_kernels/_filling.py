@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Jaxpr, Var
 
 from .._steps import Steps
 from .._typing import Array, Params, PyTree
@@ -86,6 +87,8 @@ def why_unfilled(work: Work) -> str | None:
         return None
     if any(stage.blocks is None for stage in work.cell.stages):
         return "a stage does not say of how many `blocks` its columns are"
+    if {1} < _sizes(work):
+        return "what is of size 1 may be meant for all units"
     updates = functools.partial(_updates, work.cell)
     try:
         _, _, small, zs, state, output, _ = step_types(wide, LEAST)[1]
@@ -99,9 +102,34 @@ def why_unfilled(work: Work) -> str | None:
     ):
         return "its updates hold on to them"
     closed = jax.make_jaxpr(functools.partial(rewritten, updates))(zs, small, state)
-    names = (eqn.primitive.name for eqn in closed.jaxpr.eqns)
-    odd = next((name for name in names if name not in _ALIKE), None)
+    blocks = [stage.blocks for stage in work.cell.stages]
+    odd = _unlike(closed.jaxpr, blocks + [None] * (len(closed.in_avals) - len(blocks)))
     return odd and f"its updates do not treat units alike: `{odd}`"
+
+
+def _sizes(work: Work) -> set[int]:
+    """The sizes of what is used elementwise."""
+    pairs = zip(work.matrices, work.cell.stages, strict=True)
+    blocks = {columns // (stage.blocks or 1) for (_, columns), stage in pairs}
+    return blocks | {n for n, _ in work.state} | {*work.small}
+
+
+def _unlike(jaxpr: Jaxpr, blocks: list[int | None]) -> str | None:
+    """The first operation that does not treat units alike, if any.
+
+    Args:
+        jaxpr: The updates.
+        blocks: Of how many blocks each argument is; None if it must not be split.
+    """
+    made_of = {v: {n} for v, n in zip(jaxpr.invars, blocks, strict=True)}
+    for eqn in jaxpr.eqns:
+        name, read = eqn.primitive.name, [v for v in eqn.invars if isinstance(v, Var)]
+        origins = set().union(*(made_of.get(v, {None}) for v in read))
+        is_split_else = name == "split" and origins != {len(eqn.params["sizes"])}
+        if name not in _ALIKE or is_split_else:
+            return name
+        made_of |= dict.fromkeys(eqn.outvars, {None} if name == "split" else origins)
+    return None
 
 
 def _updates(cell: Any, zs: list, small: Params, state: PyTree) -> Any:
