@@ -75,7 +75,9 @@ def dynamic_rnn(
             "cudnn" (CUDA) for the LSTM of cuDNN, which runs all steps of a plain one in
             float32, and has to be traced where the GPU is. They compile for that
             platform alone, and have not been measured there yet, so that they are not
-            chosen by themselves. `jaxrnn.explain` says which can serve.
+            chosen by themselves. A program that is compiled on another machine names
+            the one it is for, "pallas_mosaic_tpu:v4" say; "v5e" and "h100" are taken
+            otherwise. `jaxrnn.explain` says which can serve.
 
     Returns:
         `(outputs, state)`: the outputs in the structure of `cell.output_size`, each

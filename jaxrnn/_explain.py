@@ -10,7 +10,8 @@ from ._cells._affine import AffineCell
 from ._errors import describe
 from ._kernels import _bounds
 from ._kernels._bounds import Bound
-from ._kernels._machines import KIB, Machine, as_machine
+from ._kernels._implementation import Implementation
+from ._kernels._machines import KIB, MACHINES, Machine, as_machine
 from ._kernels._work import Work, why_odd
 from ._kernels.api import KERNELS, make
 from ._typing import DType, PyTree, Shaped
@@ -42,8 +43,8 @@ class Explanation:
         verdicts: What is said of each implementation.
         xla: The bound of the loop that XLA compiles, which multiplies inputs and state
             at every step, and reads the matrices again unless they fit a cache.
-        kernel: The bound of a kernel that reads those of the state once, as far as they
-            fit.
+        kernel: The bound of the loop of a kernel, which reads those of the state once,
+            as far as they fit; if none serves, of one that would.
         products: The bound of the large products ahead of a kernel and after it.
     """
 
@@ -62,17 +63,28 @@ class Explanation:
             can = "yes" if verdict.serves else "no"
             name = verdict.implementation
             lines.append(f"{mark} {name:18} {can:4} {verdict.reason}")
-        bounds = {
-            "XLA's loop": self.xla,
-            "a kernel's loop": self.kernel,
-            "+ large products": self.products,
-        }
+        serves = any(v.serves for v in self.verdicts if v.implementation != "xla")
+        kernel = self._with_kernel if serves else None
+        row = "  {:16} {:>9} {:>9}  {}".format
         lines += [
             "",
-            f"  {'at best':16}   forward    training  a step: MFLOP, KiB moved",
+            row("at best", "forward", "training", "a step"),
+            row("XLA's loop", *_shown(self.xla)),
+            row("with a kernel", *_shown(kernel)) if kernel else "  no kernel serves",
+            "",
+            "* is what `implementation=None` takes; the others run if they are named.",
+            "Times are limits, not predictions: nothing was measured. Starting",
+            "programs and reading caches take time beside; a product takes that of",
+            f"{MACHINES[self.machine].least_rows} rows at least.",
         ]
-        lines += [f"  {name:16}{_shown(bound)}" for name, bound in bounds.items()]
         return "\n".join(lines)
+
+    @property
+    def _with_kernel(self) -> Bound:
+        """The kernel's loop and the large products around it."""
+        loop, large = self.kernel, self.products
+        forward = loop.forward + large.forward
+        return Bound(forward, loop.training + large.training, loop.step)
 
 
 def explain(
@@ -80,7 +92,7 @@ def explain(
     inputs: Shaped,
     initial_state: PyTree | None = None,
     *,
-    machine: str = "v5e",
+    machine: str | None = None,
     time_major: bool = False,
 ) -> Explanation:
     """Says which implementations can run a cell on a machine, and what bounds them.
@@ -95,7 +107,8 @@ def explain(
         inputs: `[batch, time, depth]` or its `jax.ShapeDtypeStruct`.
         initial_state: The state, each leaf `[batch, size]`, or its types; None for
             leaves of the dtype of the inputs.
-        machine: "v4", "v5e", "v5p", "v6e", "h100" or "h200".
+        machine: "v4", "v5e", "v5p", "v6e", "h100" or "h200"; None for that of the
+            first device, or "v5e" if that is none of them.
         time_major: Whether time is the first axis.
 
     Raises:
@@ -115,14 +128,17 @@ def explain(
     check_time_major(where, time_major)
     batch, time, depth = _sizes(where, inputs, time_major)
     work = _work(where, cell, time, (batch, depth), inputs.dtype, initial_state)
-    title = f"{cell!r} over {work.dtype}[batch {batch}, time {time}, depth {depth}]"
+    kernels = _kernels(made)
+    verdicts = [_verdict(kernel, work, made) for kernel in kernels]
+    pairs = zip(kernels, verdicts, strict=True)
+    again = min((k.moved(work) for k, v in pairs if v.serves), default=0)
     return Explanation(
-        title,
-        machine,
+        f"{cell!r} over {work.dtype}[batch {batch}, time {time}, depth {depth}]",
+        made.name,
         "xla",
-        (Verdict("xla", True, _why_xla(made)), *_verdicts(work, made)),
+        (Verdict("xla", True, _why_xla(made)), *verdicts),
         _bounds.xla(work, made),
-        _bounds.kernel(work, made),
+        _bounds.kernel(work, made, again),
         _bounds.products(work, made),
     )
 
@@ -131,7 +147,8 @@ def _check_cell(where: str, cell: Any) -> None:
     if not isinstance(cell, AffineCell) or type(cell).apply is not AffineCell.apply:
         raise TypeError(
             f"{where}: `cell` must be an AffineCell without its parameters, such as "
-            f"LSTMCell(8), and without an `apply` of its own, got {describe(cell)}."
+            f"LSTMCell(8), and without an `apply` of its own, got {describe(cell)}. "
+            "Of cells in a stack or a wrapper, ask one by one."
         )
 
 
@@ -159,37 +176,46 @@ def _work(
     odd = why_odd(cell, params, step, state)
     if odd:
         raise ValueError(
-            f"{where}: what bounds {cell!r} over {describe(step)} is not known: {odd}."
+            f"{where}: no kernel can run {cell!r} over {describe(step)}: {odd}. XLA's "
+            "loop does."
         )
     return Work.of(cell, params, time, step, state)
 
 
-def _shown(bound: Bound) -> str:
-    """A row of the table."""
-    times = f"{bound.forward * 1e3:7.2f} ms {bound.training * 1e3:8.2f} ms"
-    if bound.step is None:
-        return times
-    mflop, kib = bound.step.flops / 1e6, bound.step.moved / KIB
-    return f"{times}  {bound.step.time * 1e6:.2f} us: {mflop:.1f}, {kib:.1f}"
+def _shown(bound: Bound) -> tuple[str, str, str]:
+    """The cells of a row of the table."""
+    step = bound.step
+    if step is None:
+        return _time(bound.forward), _time(bound.training), ""
+    flop, moved = _number(step.flops / 1e6), _number(step.moved / KIB)
+    about = f"{_time(step.time)}: {flop} MFLOP, {moved} KiB read and written"
+    return _time(bound.forward), _time(bound.training), about
+
+
+def _time(seconds: float) -> str:
+    """Three digits, in a unit that suits them."""
+    if seconds >= 1e-3:
+        return f"{_number(seconds * 1e3)} ms"
+    return f"{_number(seconds * 1e6)} us"
+
+
+def _number(x: float) -> str:
+    return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
 
 
 def _why_xla(machine: Machine) -> str:
-    return (
-        f"runs everything; chosen, as no kernel has been measured on {machine.name} yet"
-    )
+    return f"runs everything; no kernel has been measured on {machine.name} yet"
 
 
-def _verdicts(work: Work, machine: Machine) -> list[Verdict]:
-    """What each kernel says."""
-    found = []
-    for name in KERNELS:
-        kernel = make(name)
-        if kernel.platform != machine.platform:
-            reason = f"runs on {kernel.platform}"
-        else:
-            kernel = kernel.on(machine)
-            reason = kernel.declines(work)
-        found.append(
-            Verdict(name, reason is None, reason or f"if named: {kernel.says(work)}")
-        )
-    return found
+def _kernels(machine: Machine) -> list[Implementation]:
+    """All of them, those of that platform made for that machine."""
+    kernels = map(make, KERNELS)
+    return [k.on(machine) if k.platform == machine.platform else k for k in kernels]
+
+
+def _verdict(kernel: Implementation, work: Work, machine: Machine) -> Verdict:
+    """What a kernel says."""
+    if kernel.platform != machine.platform:
+        return Verdict(kernel.name, False, f"runs on {kernel.platform}")
+    reason = kernel.declines(work)
+    return Verdict(kernel.name, reason is None, reason or kernel.says(work))

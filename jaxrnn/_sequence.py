@@ -49,7 +49,7 @@ def run_sequence(
         if steps.kernel is not None:
             raise ValueError(
                 f"`implementation` {steps.kernel} cannot run this cell on these "
-                f"sequences: {reason}. None falls back to XLA."
+                f"sequences: {reason}. Leave it out for XLA's loop, which runs them."
             ) from None
         _log.debug("the cell is run step by step: %s", reason)
     return scan_steps(apply, xs, state, steps, history, unroll)

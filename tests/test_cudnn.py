@@ -669,10 +669,20 @@ def test_nothing_but_cudnn_runs_for_a_gradient(sized):
     assert not {"while", "scan"} & names
 
 
+def test_parameters_are_made_without_a_gpu():
+    rnn = jaxrnn.linen.RNN(LSTMCell(UNITS), implementation="cudnn")
+    x = jnp.ones((2, TIME, DEPTH), F32)
+    made = rnn.init(jax.random.key(0), x)["params"]
+    plain = jaxrnn.linen.RNN(LSTMCell(UNITS)).init(jax.random.key(0), x)["params"]
+    jax.tree.map(np.testing.assert_array_equal, made, plain)
+
+
 # What it says.
 
-CANNOT = r"`implementation` 'cudnn' cannot run this cell on these sequences: {}\. None "
-CANNOT += "falls back to XLA"
+CANNOT = (
+    r"`implementation` 'cudnn' cannot run this cell on these sequences: {}\. Leave "
+)
+CANNOT += "it out for XLA's loop"
 
 
 class Derived(LSTMCell):

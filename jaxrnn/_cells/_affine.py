@@ -28,7 +28,13 @@ from .._steps import Steps
 from .._trees import merge_dicts
 from .._typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from ._base import RNNCell
-from ._checks import check_floating, check_params, check_state, check_step_inputs
+from ._checks import (
+    check_floating,
+    check_params,
+    check_state,
+    check_step_inputs,
+    check_units,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Stage:
     What the last stage returns is `(output, new_state)`.
 
     Attributes:
-        update: `update(params, z, carry) -> (operand, carry)`, elementwise over rows;
+        update: `update(params, z, carry) -> (operand, carry)`, each row by itself;
             `params` are those of the cell's `elementwise_specs`.
         rows: The size of the operand; 0 for a product of the inputs alone.
         columns: The size of z.
@@ -49,9 +55,14 @@ class Stage:
         bias: The initializer of the bias, or None for a product without one.
         path: Where `kernel` and `bias` lie, keys joined by slashes; None for the top.
         takes_inputs: Whether the inputs stand before the operand in the product.
-        blocks: Of how many blocks of one size, such as the four gates of an LSTM, z
-            is; None if that is not said. A kernel may fill up the units of a cell whose
-            stages all say so, and whose updates treat units alike.
+        blocks: How many blocks as wide as the cell has units stand side by side in z,
+            for the update to split: 4 in an LSTM, 2 for the gates of a GRU, 1 where z
+            is no more than one. None if that is not said: then `"pallas_triton"`, which
+            fills units up to a power of two, refuses other sizes.
+
+    Raises:
+        ValueError: If z cannot be `blocks` of one size.
+        TypeError: If `blocks` is no integer.
     """
 
     update: Callable[[Params, Array, Any], tuple[Array, Any]]
@@ -62,6 +73,15 @@ class Stage:
     path: str | None = None
     takes_inputs: bool = True
     blocks: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.blocks is None:
+            return
+        blocks = check_units("Stage", "blocks", self.blocks, least=1)
+        if self.columns % blocks:
+            raise ValueError(
+                f"Stage: `blocks` must divide the {self.columns} columns, got {blocks}."
+            )
 
     def specs(self, depth: int) -> dict[str, Any]:
         """The parameters for inputs of size `depth`, under their names."""

@@ -58,13 +58,15 @@ def xla(work: Work, machine: Machine) -> Bound:
     return Bound(forward, forward + work.time * (keep + back.time) + large, step)
 
 
-def kernel(work: Work, machine: Machine) -> Bound:
+def kernel(work: Work, machine: Machine, again: int) -> Bound:
     """That of a loop that reads the matrices once, and of the inputs what they add.
 
-    What of the matrices no cache can hold it reads at every step.
+    Args:
+        work: The cell and the sizes.
+        machine: What it runs on.
+        again: The bytes of matrices that it reads again at every step.
     """
     once = work.matrix_bytes / machine.bandwidth
-    again = max(0, work.matrix_bytes - machine.cache)
     row = work.share_bytes + work.output_bytes
     of = lambda moved: Step.of(work, machine, again + moved, work.flops)
     step, keeping = of(work.batch * row), of(work.batch * (row + work.kept_bytes))

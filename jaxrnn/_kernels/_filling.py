@@ -30,6 +30,7 @@ _ALIKE = frozenset(
     stop_gradient sub tan tanh xor
     """.split()
 )
+HOLD_ON = "its updates work at their true sizes alone: they cut to a number, say"
 # The least that a product of matrices has of rows and columns.
 LEAST = 16
 
@@ -94,17 +95,17 @@ def why_unfilled(work: Work) -> str | None:
         _, _, small, zs, state, output, _ = step_types(wide, LEAST)[1]
         operands, *made = jax.eval_shape(updates, zs, small, state)
     except (TypeError, ValueError):  # A state is split at its size, say.
-        return "its updates hold on to them"
+        return HOLD_ON
     sizes = [operand.shape[-1] for operand in operands]
     shapes = lambda tree: [x.shape for x in jax.tree.leaves(tree)]
     if sizes != [n for n, _ in wide.matrices if n] or shapes(made) != shapes(
         (output, state)
     ):
-        return "its updates hold on to them"
+        return HOLD_ON
     closed = jax.make_jaxpr(functools.partial(rewritten, updates))(zs, small, state)
     blocks = [stage.blocks for stage in work.cell.stages]
     odd = _unlike(closed.jaxpr, blocks + [None] * (len(closed.in_avals) - len(blocks)))
-    return odd and f"its updates do not treat units alike: `{odd}`"
+    return odd and f"its updates do not treat units alike: {odd}"
 
 
 def _sizes(work: Work) -> set[int]:
@@ -115,20 +116,28 @@ def _sizes(work: Work) -> set[int]:
 
 
 def _unlike(jaxpr: Jaxpr, blocks: list[int | None]) -> str | None:
-    """The first operation that does not treat units alike, if any.
+    """What of the updates does not treat units alike, if anything.
+
+    What is of several blocks may be split into them, and be mixed with nothing before.
 
     Args:
         jaxpr: The updates.
-        blocks: Of how many blocks each argument is; None if it must not be split.
+        blocks: Of how many blocks each argument is; None or 1 for what is no more.
     """
-    made_of = {v: {n} for v, n in zip(jaxpr.invars, blocks, strict=True)}
+    counts = [n if n and n > 1 else None for n in blocks]
+    made_of = dict(zip(jaxpr.invars, counts, strict=True))
     for eqn in jaxpr.eqns:
         name, read = eqn.primitive.name, [v for v in eqn.invars if isinstance(v, Var)]
-        origins = set().union(*(made_of.get(v, {None}) for v in read))
-        is_split_else = name == "split" and origins != {len(eqn.params["sizes"])}
-        if name not in _ALIKE or is_split_else:
-            return name
-        made_of |= dict.fromkeys(eqn.outvars, {None} if name == "split" else origins)
+        origins = {made_of.get(v) for v in read}
+        parts = len(eqn.params["sizes"]) if name == "split" else None
+        if name not in _ALIKE or len(origins) > 1 or (parts and origins != {parts}):
+            return f"`{name}`"
+        made_of |= dict.fromkeys(
+            eqn.outvars, None if parts else next(iter(origins), None)
+        )
+    is_whole = lambda v: isinstance(v, Var) and made_of.get(v) is not None
+    if any(map(is_whole, jaxpr.outvars)):
+        return "a product is not split into its `blocks`"
     return None
 
 

@@ -35,6 +35,11 @@ class Implementation(abc.ABC):
     def says(self, work: Work) -> str:
         """How it would run that work, which it does not decline."""
 
+    def moved(self, work: Work) -> int:
+        """The bytes of the matrices that a step reads from the large memory again."""
+        del work
+        return 0
+
     @abc.abstractmethod
     def rule(self, cell: Any, history: bool) -> Rule:
         """How the sequences of a cell are run by it.

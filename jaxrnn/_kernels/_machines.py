@@ -87,15 +87,18 @@ def machine_of(platform: str) -> Machine:
     return here if here and here.platform == platform else likeliest
 
 
-def as_machine(where: str, name: str) -> Machine:
-    """The machine of that name.
+def as_machine(where: str, name: str | None) -> Machine:
+    """The machine of that name; None for that of the first device, or "v5e".
 
     Raises:
         ValueError: If there is none.
     """
-    if not isinstance(name, str) or name not in MACHINES:
+    if name is None:
+        return machine_here() or MACHINES[_LIKELIEST["tpu"]]
+    machine = MACHINES.get(name.lower()) if isinstance(name, str) else None
+    if machine is None:
         raise ValueError(
             f"{where}: `machine` must be one of {', '.join(MACHINES)}, got "
             f"{describe(name)}."
         )
-    return MACHINES[name]
+    return machine

@@ -31,7 +31,7 @@ def _lower(ctx: Any, x: Any, *, platform: str, name: str) -> list:
         if other != platform:
             raise ValueError(
                 f"`implementation` {name!r} runs on {platform}, and this is compiled "
-                f"for {other}. None falls back to XLA."
+                f"for {other}. Leave it out for XLA's loop, which runs everywhere."
             )
     return [x]
 

@@ -34,6 +34,7 @@ def why_not(work: Work, memory: int) -> str | None:
     return (
         _why_not_sizes(work)
         or _why_not_memory(filled(work), memory)
+        or _why_not_width(filled(work))
         or why_unknown(filled(work), LEAST, _trouble)
     )
 
@@ -57,9 +58,6 @@ def _why_not_sizes(work: Work) -> str | None:
             f"its sizes must be powers of two from {LEAST} on, got "
             f"{', '.join(map(str, odd))}, and cannot be filled up: {reason}"
         )
-    widest = max(n for matrix in wide.matrices for n in matrix)
-    if widest > WIDEST:
-        return f"its matrices must have sizes up to {WIDEST}, got {widest}"
     return None
 
 
@@ -72,6 +70,13 @@ def _why_not_memory(work: Work, memory: int) -> str | None:
         f"need {least // KIB} KiB of shared memory, of which a block of threads has "
         f"{memory // KIB}"
     )
+
+
+def _why_not_width(work: Work) -> str | None:
+    widest = max(n for matrix in work.matrices for n in matrix)
+    if widest <= WIDEST:
+        return None
+    return f"its matrices must have sizes up to {WIDEST}, got {widest}"
 
 
 def _trouble(eqn: JaxprEqn) -> str | None:

@@ -74,8 +74,13 @@ class PallasMosaicTPU(Kernel):
         return (
             f"{plan.bytes(work) / MIB:.1f} of {self._memory / MIB:.0f} MiB of VMEM, "
             f"matrices {matrices:.1f}{stays}; tiles of {plan.rows} rows, blocks of "
-            f"{plan.block} steps"
+            f"{plan.block} step{'s' * (plan.block > 1)}"
         )
+
+    def moved(self, work: Work) -> int:
+        """The bytes that all tiles read again at a step."""
+        plan = self.plan(work) or least(work)
+        return -(-work.batch // plan.rows) * plan.moved(work)
 
     def plan(self, work: Work) -> Plan | None:
         """How that work is cut; None if nothing fits."""

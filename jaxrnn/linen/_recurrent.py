@@ -80,7 +80,8 @@ class Recurrent(HoldsCells, nn.Module, kw_only=True):
             self.time_major,
             self.parallel_iterations,
             self.swap_memory,
-            self.implementation,
+            # Parameters can be made where no kernel can run.
+            None if self.is_initializing() else self.implementation,
         )
         outputs, state = given.run(layer, params, initial_state, way)
         if self.return_carry if return_carry is None else return_carry:
