@@ -13,9 +13,9 @@ serves on a machine, and what bounds it there: `explain` (`Explanation`).
 
 Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
 `CudnnCompatibleGRUCell`, `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`,
-`DeviceWrapper`. For your own: `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`,
-`TensorShape`; what drivers take: `BoundCell`, `RNNCellLike`; for a cell that has its
-own way over whole sequences: `Steps`, `DeclinedError`.
+`DeviceWrapper`. For your own: `FunctionCell`, `RNNCell`, `AffineCell` with `Stage` and
+`ParamSpec`, `TensorShape`; what drivers take: `BoundCell`, `RNNCellLike`; for a cell
+that has its own way over whole sequences: `Steps`, `DeclinedError`.
 
 Modules: `jaxrnn.memory`, whose strategies are values of `swap_memory`;
 `jaxrnn.decode`, `jaxrnn.lite`, `jaxrnn.convert`, `jaxrnn.testing`, and `jaxrnn.linen`
@@ -39,6 +39,7 @@ from ._cells._lstm_state import LSTMStateTuple as LSTMStateTuple
 from ._data_windows import Window as Window, windows as windows
 from ._dynamic_rnn import dynamic_rnn as dynamic_rnn
 from ._explain import Explanation as Explanation, explain as explain
+from ._initializers import ParamSpec as ParamSpec
 from ._memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
 from ._packed_rnn import packed_rnn as packed_rnn
 from ._packed_windows import PackedWindow as PackedWindow

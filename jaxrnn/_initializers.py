@@ -43,7 +43,13 @@ def ones(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class ParamSpec:
-    """The shape of one parameter and what fills it."""
+    """The shape of one parameter and what fills it.
+
+    Attributes:
+        shape: The shape.
+        initializer: `initializer(key, shape, dtype) -> array`, as those of
+            `jax.nn.initializers`.
+    """
 
     shape: tuple[int, ...]
     initializer: Initializer

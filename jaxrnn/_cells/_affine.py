@@ -145,6 +145,42 @@ class AffineCell(RNNCell):
     Inputs are `[batch, depth]` and floating; inputs, parameters and the state that is
     multiplied share one dtype. A leaf of the state that is only used elementwise may be
     wider: then the elementwise work is done in that dtype.
+
+    Example:
+        The minimal gated unit (arXiv:1603.09420), whose gate both forgets and resets.
+
+        >>> import dataclasses, jax, jax.numpy as jnp, jaxrnn
+        >>> normal, ones = jax.nn.initializers.glorot_normal(), jax.nn.initializers.ones
+        >>> @dataclasses.dataclass(frozen=True, eq=False)
+        ... class MinimalGatedUnit(jaxrnn.AffineCell):
+        ...     num_units: int
+        ...
+        ...     @property
+        ...     def stages(self):
+        ...         n = self.num_units
+        ...         return (
+        ...             jaxrnn.Stage(self.gate, n, n, normal, ones, "gate", blocks=1),
+        ...             jaxrnn.Stage(self.renew, n, n, normal, ones, "new", blocks=1),
+        ...         )
+        ...
+        ...     state_size = output_size = property(lambda self: self.num_units)
+        ...
+        ...     def enter(self, h):
+        ...         return h, h
+        ...
+        ...     def gate(self, params, z, h):
+        ...         f = jax.nn.sigmoid(z)
+        ...         return f * h, (f, h)
+        ...
+        ...     def renew(self, params, z, carry):
+        ...         f, h = carry
+        ...         h = (1 - f) * h + f * jnp.tanh(z)
+        ...         return h, h
+        >>> cell, x = MinimalGatedUnit(4), jnp.ones((2, 5, 3))
+        >>> params = cell.init(jax.random.key(0), x[:, 0])
+        >>> outputs, h = jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)
+        >>> outputs.shape
+        (2, 5, 4)
     """
 
     @property
