@@ -23,7 +23,7 @@ from jaxrnn import (
 )
 from jaxrnn._initializers import ParamSpec
 from jaxrnn._kernels import _machines, _vmem, specs
-from jaxrnn._kernels._filling import filled
+from jaxrnn._kernels._filling import filled, why_unfilled
 from jaxrnn._kernels._work import Work
 from jaxrnn._kernels.pallas_mosaic_tpu import PallasMosaicTPU
 from jaxrnn._kernels.pallas_triton import PallasTriton
@@ -258,6 +258,9 @@ def test_vmap_of_chunks(monkeypatch):
         return jax.vmap(one)(jnp.asarray([1, 0.5], F32))
 
     near(twice(kernel), twice(None))
+    for_tpu = lambda: twice(dataclasses.replace(kernel, interpret=False))
+    text = jax.jit(for_tpu).trace().lower(lowering_platforms=("tpu",)).as_text()
+    assert text.count("tpu_custom_call") == 2
 
 
 def test_padding_is_nothing(kernel):
@@ -425,6 +428,49 @@ def test_lowers_for_a_gpu(name, dtype, batch):
     assert text.count(CALLS["cuda"]) == 2
 
 
+@pytest.mark.parametrize(
+    "activation",
+    [lambda x: jnp.tanh(1 / x), lambda x: jnp.sqrt(jnp.abs(x)), jnp.cos],
+    ids=["1/x", "sqrt", "cos"],
+)
+def test_what_units_are_filled_up_with_is_as_finite_as_they_are(activation):
+    cell = LSTMCell(10, activation=activation)
+    with jax.enable_x64(False):
+        given = data(cell, 5, 4, 3)
+        assert why_unfilled(work_of(cell, 5, 4, 3, F32)) is None
+        near(everything(cell, TRITON, *given), everything(cell, None, *given))
+
+
+def mixed_backward(x):
+    """Whose derivative alone mixes units."""
+
+    @jax.custom_vjp
+    def tanh(x):
+        return jnp.tanh(x)
+
+    def back(y, g):
+        return ((g - jnp.mean(g, -1, keepdims=True)) * (1 - y * y),)
+
+    tanh.defvjp(lambda x: (jnp.tanh(x), jnp.tanh(x)), back)
+    return tanh(x)
+
+
+UNALIKE = {
+    "by_the_size": lambda x: x / np.float32(np.sqrt(x.shape[-1])),
+    "branch_on_the_size": lambda x: jnp.tanh(x) if x.shape[-1] < 16 else x,
+    "mixed_backward": mixed_backward,
+    "raises": lambda x: {10: x}[x.shape[-1]],
+    "flip": lambda x: jnp.flip(x, -1),
+    "cumsum": lambda x: jnp.cumsum(x, -1),
+}
+
+
+@pytest.mark.parametrize("name", UNALIKE)
+def test_what_does_not_treat_units_alike_is_not_filled_up(name):
+    work = work_of(BasicRNNCell(10, activation=UNALIKE[name]), 5, 4, 3, F32)
+    assert why_unfilled(work)
+
+
 @pytest.mark.parametrize("name", CELLS)
 def test_sizes_are_filled_up_for_a_gpu(name):
     spec = specs.Spec(3, 10, 5, 50)
@@ -555,22 +601,22 @@ REFUSED = {
     ),
     "parameters_split": (
         ValueError,
-        r"got 24, 48, and cannot be filled up: .* do not treat units alike: `split`",
+        r"got 24, 48, and cannot be filled up: its updates, or its `blocks`, go with",
         lambda: on_a_gpu(Halves(24)),
     ),
     "split_otherwise": (
         ValueError,
-        r"do not treat units alike: `split`",
+        r"its updates, or its `blocks`, go with these sizes alone",
         lambda: on_a_gpu(Halves(24, blocks=1, scales=1)),
     ),
     "not_split": (
         ValueError,
-        r"do not treat units alike: a product is not split into its `blocks`",
+        r"its updates, or its `blocks`, go with these sizes alone",
         lambda: on_a_gpu(SaidWrongly(24)),
     ),
     "one_for_all": (
         ValueError,
-        r"got 12, 24, and cannot be filled up: what is of size 1 may be meant for all",
+        r"got 12, 24, and cannot be filled up: its updates, or its `blocks`, go with",
         lambda: on_a_gpu(Halves(12, scales=0)),
     ),
     "blocks_unsaid": (
@@ -585,7 +631,7 @@ REFUSED = {
     ),
     "joined_for_a_gpu": (
         ValueError,
-        r"its sizes must be powers of two from 16 on, got .*: its updates work at",
+        r"its sizes must be powers of two from 16 on, got .*: its updates, or its `bl",
         lambda: on_a_gpu(LSTMCell(16, num_proj=32, state_is_tuple=False)),
     ),
     "arrays_for_a_gpu": (
@@ -633,6 +679,11 @@ REFUSED = {
         ValueError,
         r"'pallas_mosaic_tpu' runs on tpu, and this is compiled for cpu\. Leave it out",
         lambda: small("pallas_mosaic_tpu"),
+    ),
+    "elsewhere_without_jit": (
+        ValueError,
+        r"'pallas_triton' runs on cuda, and this is compiled for cpu\.",
+        lambda: without_jit(lambda: on_a_gpu(GRUCell(16))),
     ),
     "elsewhere_compiled": (
         ValueError,
@@ -704,6 +755,11 @@ SCALES = np.linspace(1, 2, 16, dtype=np.float32)[None]
 def printed(x):
     jax.debug.print("{}", x)
     return x
+
+
+def without_jit(call):
+    with jax.disable_jit():
+        call()
 
 
 def on_a_gpu(cell, dtype=F32):

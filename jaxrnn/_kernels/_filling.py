@@ -1,8 +1,8 @@
 """Sizes filled up to powers of two, for a compiler that knows no others.
 
-Units are filled up with zeros: their rows of the matrices are zeros too, so that no
-other unit sees them. That holds for updates that treat units alike; the columns of a
-product are filled up block by block.
+Units are filled up with copies of the last, which are as finite as it is; their rows of
+the matrices are zeros, so that no other unit sees them. That holds for updates that
+treat units alike; the columns of a product are filled up block by block.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Jaxpr, Var
+from jax.extend.core import JaxprEqn, Literal
 
 from .._steps import Steps
 from .._typing import Array, Params, PyTree
@@ -30,7 +30,8 @@ _ALIKE = frozenset(
     stop_gradient sub tan tanh xor
     """.split()
 )
-HOLD_ON = "its updates work at their true sizes alone: they cut to a number, say"
+# What the derivatives of these are made of beside: blocks are put together again.
+_TRANSPOSED = frozenset(["add_any", "reshape", "squeeze", "stack", "transpose"])
 # The least that a product of matrices has of rows and columns.
 LEAST = 16
 
@@ -64,20 +65,22 @@ class FillingRule(KernelRule):
         )
 
 
-def filled(work: Work) -> Work:
-    """The work with all sizes filled up."""
+def filled(work: Work, size: Callable[[int], int] | None = None) -> Work:
+    """The work with all sizes filled up, or others in their place."""
+    size = size or _size
     pairs = zip(work.matrices, work.cell.stages, strict=True)
-    columns = [_columns(c, stage.blocks or 1) for (_, c), stage in pairs]
+    blocks = [(c, stage.blocks or 1) for (_, c), stage in pairs]
+    columns = [size(c // count) * count for c, count in blocks]
     return dataclasses.replace(
         work,
         matrices=tuple(
-            (_size(rows) if rows else 0, c)
+            (size(rows) if rows else 0, c)
             for (rows, _), c in zip(work.matrices, columns, strict=True)
         ),
         shares=tuple(c if n else 0 for n, c in zip(work.shares, columns, strict=True)),
-        state=tuple((_size(n), dtype) for n, dtype in work.state),
-        outputs=tuple((_size(n), dtype) for n, dtype in work.outputs),
-        small=tuple(map(_size, work.small)),
+        state=tuple((size(n), dtype) for n, dtype in work.state),
+        outputs=tuple((size(n), dtype) for n, dtype in work.outputs),
+        small=tuple(map(size, work.small)),
     )
 
 
@@ -88,57 +91,56 @@ def why_unfilled(work: Work) -> str | None:
         return None
     if any(stage.blocks is None for stage in work.cell.stages):
         return "a stage does not say of how many `blocks` its columns are"
-    if {1} < _sizes(work):
-        return "what is of size 1 may be meant for all units"
-    updates = functools.partial(_updates, work.cell)
-    try:
-        _, _, small, zs, state, output, _ = step_types(wide, LEAST)[1]
-        operands, *made = jax.eval_shape(updates, zs, small, state)
-    except (TypeError, ValueError):  # A state is split at its size, say.
-        return HOLD_ON
-    sizes = [operand.shape[-1] for operand in operands]
-    shapes = lambda tree: [x.shape for x in jax.tree.leaves(tree)]
-    if sizes != [n for n, _ in wide.matrices if n] or shapes(made) != shapes(
-        (output, state)
-    ):
-        return HOLD_ON
-    closed = jax.make_jaxpr(functools.partial(rewritten, updates))(zs, small, state)
-    blocks = [stage.blocks for stage in work.cell.stages]
-    odd = _unlike(closed.jaxpr, blocks + [None] * (len(closed.in_avals) - len(blocks)))
-    return odd and f"its updates do not treat units alike: {odd}"
+    # Sizes that differ do so after this, and none is a multiple of another's blocks.
+    programs = [_programs(work, size) for size in (lambda n: n, lambda n: 2 * n + 65)]
+    if programs[0] is None or programs[0] != programs[1]:
+        return "its updates, or its `blocks`, go with these sizes alone"
+    (ahead, back), _ = programs
+    odd = next(filter(None, map(_unlike, ahead)), None)
+    odd = odd or next(
+        (n for n in map(_unlike, back) if n and n not in _TRANSPOSED), None
+    )
+    return odd and f"its updates do not treat units alike: `{odd}`"
 
 
-def _sizes(work: Work) -> set[int]:
-    """The sizes of what is used elementwise."""
-    pairs = zip(work.matrices, work.cell.stages, strict=True)
-    blocks = {columns // (stage.blocks or 1) for (_, columns), stage in pairs}
-    return blocks | {n for n, _ in work.state} | {*work.small}
+def _programs(work: Work, size: Callable[[int], int]) -> Any:
+    """The operations of the updates of such sizes, and of their derivative.
 
-
-def _unlike(jaxpr: Jaxpr, blocks: list[int | None]) -> str | None:
-    """What of the updates does not treat units alike, if anything.
-
-    What is of several blocks may be split into them, and be mixed with nothing before.
-
-    Args:
-        jaxpr: The updates.
-        blocks: Of how many blocks each argument is; None or 1 for what is no more.
+    None if they cannot be made, or if what they make is not of those sizes.
     """
-    counts = [n if n and n > 1 else None for n in blocks]
-    made_of = dict(zip(jaxpr.invars, counts, strict=True))
-    for eqn in jaxpr.eqns:
-        name, read = eqn.primitive.name, [v for v in eqn.invars if isinstance(v, Var)]
-        origins = {made_of.get(v) for v in read}
-        parts = len(eqn.params["sizes"]) if name == "split" else None
-        if name not in _ALIKE or len(origins) > 1 or (parts and origins != {parts}):
-            return f"`{name}`"
-        made_of |= dict.fromkeys(
-            eqn.outvars, None if parts else next(iter(origins), None)
+    wide, updates = filled(work, size), functools.partial(_updates, work.cell)
+
+    def back(given: Any, cotangents: Any) -> Any:
+        return jax.vjp(updates, *given)[1](cotangents)
+
+    try:
+        _, _, small, zs, state, *_ = step_types(wide, LEAST)[1]
+        made = jax.eval_shape(updates, zs, small, state)
+        ahead = jax.make_jaxpr(functools.partial(rewritten, updates))(zs, small, state)
+        behind = jax.make_jaxpr(functools.partial(rewritten, back))(
+            (zs, small, state), made
         )
-    is_whole = lambda v: isinstance(v, Var) and made_of.get(v) is not None
-    if any(map(is_whole, jaxpr.outvars)):
-        return "a product is not split into its `blocks`"
-    return None
+    except Exception:  # A cell's own code may raise anything.
+        return None
+    sizes = lambda tree: [x.shape[-1] for x in jax.tree.leaves(tree)]
+    outputs = [n for n, _ in wide.outputs]
+    operands = [n for n, _ in wide.matrices if n]
+    if [*map(sizes, made)] != [operands, outputs, sizes(state)]:
+        return None
+    return [[_operation(eqn) for eqn in p.jaxpr.eqns] for p in (ahead, behind)]
+
+
+def _operation(eqn: JaxprEqn) -> tuple:
+    """What it is, with the numbers that it reads, and the axes that it sums over."""
+    numbers = [repr(v.val) if isinstance(v, Literal) else "" for v in eqn.invars]
+    return eqn.primitive.name, numbers, eqn.params.get("axes")
+
+
+def _unlike(operation: tuple) -> str | None:
+    """Its name, if it does not treat units alike."""
+    name, _, axes = operation
+    over_rows = name == "reduce_sum" and axes == (0,)
+    return None if name in _ALIKE or over_rows else name
 
 
 def _updates(cell: Any, zs: list, small: Params, state: PyTree) -> Any:
@@ -150,17 +152,17 @@ def _updates(cell: Any, zs: list, small: Params, state: PyTree) -> Any:
 def _filled_part(part: Params, blocks: int) -> Params:
     """The parameters of a stage's product."""
     part = jax.tree.map(lambda x: _filled(x, blocks), part)
-    return part | {"state": _filled(part["state"].T).T}
+    return part | {"state": _filled(part["state"].T, mode="constant").T}
 
 
-def _filled(x: Array, blocks: int = 1) -> Array:
-    """Zeros at the end of each block of the last axis."""
+def _filled(x: Array, blocks: int = 1, mode: str = "edge") -> Array:
+    """The last number, or zeros, at the end of each block of the last axis."""
     *outer, n = x.shape
     if not n or _columns(n, blocks) == n:
         return x
     missing = _size(n // blocks) - n // blocks
     apart = x.reshape(*outer, blocks, n // blocks)
-    wide = jnp.pad(apart, [(0, 0)] * (len(outer) + 1) + [(0, missing)])
+    wide = jnp.pad(apart, [(0, 0)] * (len(outer) + 1) + [(0, missing)], mode)
     return wide.reshape(*outer, _columns(n, blocks))
 
 

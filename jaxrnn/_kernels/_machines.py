@@ -60,10 +60,16 @@ MACHINES = {
 
 
 # What JAX calls otherwise.
-_KINDS = {"TPU v5": "v5p", "TPU v5 lite": "v5e", "TPU v6 lite": "v6e"}
-# The shared memory of a block on the smaller chips since Ampere (CUDA's programming
-# guide, technical specifications of compute capabilities 8.6, 8.9 and 12.0).
-LEAST_SHARED = 99 * KIB
+_KINDS = {
+    "TPU v5": "v5p",
+    "TPU v5 lite": "v5e",
+    "TPU v6 lite": "v6e",
+    "NVIDIA GH200 480GB": "h100",
+}
+# VMEM of TPUs before v5 (`pltpu.get_tpu_info_for_chip`). The shared memory of a block
+# on the smaller NVIDIA chips since Ampere (CUDA's programming guide, technical
+# specifications of compute capabilities 8.6, 8.9 and 12.0).
+LEAST_MEMORY = {"tpu": 16 * MIB, "cuda": 99 * KIB}
 _LIKELIEST = {"tpu": "v5e", "cuda": "h100"}
 
 
@@ -78,12 +84,13 @@ def machine_here() -> Machine | None:
 def machine_of(platform: str) -> Machine:
     """The machine that JAX runs on, or else the likeliest of that platform.
 
-    A GPU that is not known is taken to have the least memory of those that Triton runs
-    on: a kernel that asks for more would not start.
+    One that is not known is taken to have the least memory of its platform: a kernel
+    that asks for more would not start.
     """
     here, likeliest = machine_here(), MACHINES[_LIKELIEST[platform]]
-    if here is None and platform == "cuda" and jax.default_backend() == "gpu":
-        return dataclasses.replace(likeliest, memory=LEAST_SHARED)
+    backend = {"cuda": "gpu"}.get(platform, platform)
+    if here is None and jax.default_backend() == backend:
+        return dataclasses.replace(likeliest, memory=LEAST_MEMORY[platform])
     return here if here and here.platform == platform else likeliest
 
 

@@ -37,7 +37,15 @@ def _lower(ctx: Any, x: Any, *, platform: str, name: str) -> list:
 
 
 _only_on_p = jex.core.Primitive("only_on")
+_compiled = jax.jit(_only_on_p.bind, static_argnames=("platform", "name"))
+
+
+@_only_on_p.def_impl
+def _(x: Array, **of: str) -> Array:
+    with jax.disable_jit(False):  # Else it would call itself.
+        return _compiled(x, **of)
+
+
 _only_on_p.def_abstract_eval(lambda x, **_: x)
-_only_on_p.def_impl(jax.jit(_only_on_p.bind, static_argnames=("platform", "name")))
 mlir.register_lowering(_only_on_p, _lower)
 batching.defvectorized(_only_on_p)

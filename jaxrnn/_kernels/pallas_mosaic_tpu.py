@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import sequential_vmap
 from jax.experimental.pallas import tpu as pltpu
 from jax.extend.core import JaxprEqn
 
@@ -128,7 +129,7 @@ class PallasMosaicTPU(Kernel):
             (by_rows, tiling.matrix, whole, whole, by_steps, by_rows),
             (tiling.over_time(types), given.state),
             (by_steps, by_rows),
-            [tiling.carries(given.state), rooms(plan, weights)],
+            rooms(plan, weights),
         )
 
     def backward(
@@ -181,7 +182,7 @@ class PallasMosaicTPU(Kernel):
             (by_rows, tiling.matrix, whole, by_steps, by_steps, by_rows),
             (c_zs_types(given), given.c_state, tiling.one_each(given.small)),
             (by_steps, by_rows, tiling.by_tile),
-            [tiling.carries(given.c_state), rooms(plan, turned)],
+            rooms(plan, turned),
         )
         return c_zs, c_state, total(c_small, given.small)
 
@@ -198,27 +199,33 @@ class PallasMosaicTPU(Kernel):
         specs: tuple,
         outs: tuple,
         out_specs: tuple,
-        scratch: list[Any],
+        rooms: list[Any],
     ) -> Any:
         """The kernel on what is given, with a spec for each of it and for each result.
 
         Ahead of it the kernel is told the longest row of each tile.
         """
-        return call(
-            kernel,
-            (tiling.longest(given.lengths), *given),
-            (tiling.scalars, *specs),
-            outs,
-            out_specs,
-            grid=tiling.grid,
-            scratch_shapes=scratch,
-            compiler_params=pltpu.CompilerParams(
-                dimension_semantics=("parallel", "arbitrary"),
-                vmem_limit_bytes=tiling.memory,
-            ),
-            interpret=self.interpret,
-            name="recurrence_backward" if tiling.reverse else "recurrence",
-        )
+
+        def run(given: Any) -> Any:
+            return call(
+                kernel,
+                (tiling.longest(given.lengths), *given),
+                (tiling.scalars, *specs),
+                outs,
+                out_specs,
+                grid=tiling.grid,
+                scratch_shapes=[tiling.carries(given[-1]), rooms],
+                compiler_params=pltpu.CompilerParams(
+                    dimension_semantics=("parallel", "arbitrary"),
+                    vmem_limit_bytes=tiling.memory,
+                ),
+                interpret=self.interpret,
+                name="recurrence_backward" if tiling.reverse else "recurrence",
+            )
+
+        # Mosaic has no mapped arrays of which a kernel itself brings the parts.
+        in_chunks = any(room is not None for room in rooms)
+        return (sequential_vmap(run) if in_chunks else run)(given)
 
 
 def _trouble(eqn: JaxprEqn) -> str | None:
