@@ -807,7 +807,7 @@ def test_without_a_gpu():
 
 def test_explain_judges_by_the_sizes():
     """On a machine without a GPU, too."""
-    yes = "yes  if named: cuDNN runs all steps in one call, products of the inputs"
+    yes = "yes  cuDNN runs all steps in one call, products of the inputs"
     for cell, time, dtype, machine, line in (
         (LSTMCell(768), 1024, F32, "h100", yes),
         (BasicLSTMCell(768, forget_bias=0), 65_535, F32, "h200", yes),
