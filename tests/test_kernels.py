@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from types import SimpleNamespace
 
 import cases
 import jax
@@ -805,6 +806,23 @@ def test_tpus_are_as_jax_says(name):
     assert machine.bandwidth == info.mem_bw_bytes_per_second
     assert machine.flops == info.bf16_ops_per_second
     assert machine.least_rows == info.mxu_column_size
+
+
+@pytest.mark.parametrize(
+    ("backend", "platform", "memory"),
+    [
+        ("tpu", "tpu", 16 * 2**20),
+        ("gpu", "cuda", 99 * 2**10),
+        ("cpu", "tpu", 128 * 2**20),
+        ("gpu", "tpu", 128 * 2**20),
+    ],
+)
+def test_a_machine_that_is_not_known_has_the_least_memory(
+    backend, platform, memory, monkeypatch
+):
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(device_kind="New 7")])
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert _machines.machine_of(platform).memory == memory
 
 
 TEN = [(name, spec) for name in ("lstm", "gru_cudnn") for spec in specs.LARGE]
