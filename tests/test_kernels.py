@@ -1,6 +1,7 @@
 """Kernels, interpreted and lowered, held to the loop that XLA compiles."""
 
 import dataclasses
+import functools
 import re
 from types import SimpleNamespace
 
@@ -442,7 +443,7 @@ def test_what_units_are_filled_up_with_is_as_finite_as_they_are(activation):
         near(everything(cell, TRITON, *given), everything(cell, None, *given))
 
 
-def mixed_backward(x):
+def mixed_backward(x, mix=jnp.mean):
     """Whose derivative alone mixes units."""
 
     @jax.custom_vjp
@@ -450,7 +451,7 @@ def mixed_backward(x):
         return jnp.tanh(x)
 
     def back(y, g):
-        return ((g - jnp.mean(g, -1, keepdims=True)) * (1 - y * y),)
+        return ((g - mix(g, -1, keepdims=True)) * (1 - y * y),)
 
     tanh.defvjp(lambda x: (jnp.tanh(x), jnp.tanh(x)), back)
     return tanh(x)
@@ -460,6 +461,7 @@ UNALIKE = {
     "by_the_size": lambda x: x / np.float32(np.sqrt(x.shape[-1])),
     "branch_on_the_size": lambda x: jnp.tanh(x) if x.shape[-1] < 16 else x,
     "mixed_backward": mixed_backward,
+    "summed_backward": functools.partial(mixed_backward, mix=jnp.sum),
     "raises": lambda x: {10: x}[x.shape[-1]],
     "flip": lambda x: jnp.flip(x, -1),
     "cumsum": lambda x: jnp.cumsum(x, -1),
