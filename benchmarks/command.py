@@ -20,11 +20,21 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def add_options(
-    parser: argparse.ArgumentParser, presets: Presets, names: Sequence[str]
+    parser: argparse.ArgumentParser,
+    presets: Presets,
+    names: Sequence[str],
+    *,
+    name: str = "the preset",
+    takes: Mapping[str, str] | None = None,
 ) -> None:
-    """What every race can be told; the first of the peers always runs."""
+    """What every race can be told; the first of the peers always runs.
+
+    `name` is what results are called by default, `takes` how long each preset takes.
+    """
     add = parser.add_argument
-    add("--preset", choices=presets, default="quick", help="which cases")
+    sizes = "; ".join(_size(p, cases, takes) for p, cases in presets.items())
+    about = f"which cases: {sizes} (default: %(default)s)"
+    add("--preset", choices=presets, default="quick", help=about)
     add("--only", metavar="REGEX", help="of those the cases whose name matches")
     add("--list", action="store_true", help="names the cases, and stops")
     known = ", ".join(names)
@@ -37,9 +47,15 @@ def add_options(
         default=[],
         help="the interpreter of a peer's environment; may be given several times",
     )
-    add("--out", type=Path, default=RESULTS, help="folder of the results")
-    add("--name", help="what the results are called")
+    add("--out", type=Path, default=RESULTS, help="folder of the results (%(default)s)")
+    add("--name", help=f"what the results are called (default: {name})")
     add("--resume", action="store_true", help="keep the cases that are saved already")
+
+
+def _size(preset: str, cases: Sequence[Any], takes: Mapping[str, str] | None) -> str:
+    """How many cases a preset has and, if that is known, how long they take."""
+    size = f"{preset} has {len(cases)}"
+    return f"{size} and takes {takes[preset]}" if takes else size
 
 
 def read_options(

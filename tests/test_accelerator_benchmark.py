@@ -59,7 +59,10 @@ def test_a_small_race(tmp_path, users_flags):
     assert "Device: cpu." in table
     for name in names:
         assert table.count(f"\n| {name} | ") == 4, name  # Time, memory, numbers, bound.
-    assert table.count("‡;") == len(names)
+    assert table.count("‡ |") == 2 * len(names)  # Time and memory, without a ratio.
+    assert "‡;" not in table
+    assert "**No kernel was measured here: this is a CPU.**" in table
+    assert "\n1 case, 1 round each." in table
     assert "\n- torch: " in table
     assert (tmp_path / "accelerator_cpu.png").stat().st_size > 10_000
 
@@ -115,10 +118,16 @@ def ran(*ms, variant="", same=True):
 def made_up(machine="h100", **peers):
     """A result of one case on a device that the planner knows."""
     row = {"name": LSTM.name, "case": LSTM.as_dict(), "busy": [], "peers": peers}
-    device = {"kind": "NVIDIA H100", "machine": "h100", "software": {"driver": "580"}}
+    device = {
+        "platform": "cuda",
+        "kind": "NVIDIA H100",
+        "machine": "h100",
+        "software": {"driver": "580"},
+    }
     return {
         "name": "accelerator_nvidia_h100",
         "rounds": 3,
+        "date": "2026-01-01",
         "machine": {},
         "device": device,
         "versions": {"xla": {"jax": "1"}},
@@ -157,6 +166,47 @@ def test_bounds_of_another_machine_stand_alone():
     text = report.write_report(made_up("v5e", xla=ran(1.0, 1.0, 1.0)))
     assert "## At best on v5e" in text
     assert "÷ best" not in text
+
+
+def test_bounds_by_default_are_those_of_the_device():
+    known = {"platform": "cuda", "machine": "h200"}
+    assert list(command._machines(known)) == ["h200"]
+    assert command._machines(known | {"machine": None}) == bounds.USUAL
+    assert not command._machines({"platform": "cpu", "machine": None})
+
+
+def test_the_head_says_whether_a_kernel_was_measured():
+    def head(**peers):
+        return report.write_report(made_up(xla=ran(1.0), **peers)).partition("##")[0]
+
+    assert "**No kernel was measured here: none ran on this device.**" in head()
+    assert "No kernel" in head(pallas_triton=ran(1.0, variant="interpreted, no YNN"))
+    assert "No kernel" not in head(pallas_triton=ran(1.0))
+
+
+def test_where_something_is_said_is_told_unless_it_is_everywhere():
+    said = [("a", "x", "1"), ("a", "x", "2"), ("b", "y", "1"), ("c", "z", "2")]
+    assert report._lines(said[:2], 2) == "- a: x"
+    assert report._lines(said, 3).splitlines() == [
+        "- a in 2 of 3 cases (1 and 1 more): x",
+        "- b in 1 of 3 cases (1): y",
+        "- c in 1 of 3 cases (2): z",
+    ]
+
+
+def test_panels_without_a_case_are_not_drawn():
+    of = lambda cell, mode: {"case": {"cell": cell, "mode": mode}}
+    rows = [of("lstm", "train"), of("gru", "forward"), of("gru", "train")]
+    assert plot._panels([*rows, rows[0]]) == [[[rows[0]] * 2], [[rows[1]], [rows[2]]]]
+
+
+def test_help_says_what_presets_take(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for name, chosen in presets.PRESETS.items():
+        assert f"{name} has {len(chosen)} and takes {presets.TAKES[name]}" in text
+    assert "its times mean nothing there" in text
 
 
 class FakeProcess:

@@ -1,6 +1,7 @@
 """The command: `python -m benchmarks.accelerator --preset quick`."""
 
 import argparse
+import datetime
 import json
 import re
 import sys
@@ -17,24 +18,31 @@ from ..machine import describe
 from .bounds import USUAL, bounds
 from .names import NAMES, OURS
 from .plot import draw
-from .presets import PRESETS, ROUNDS
+from .presets import PRESETS, ROUNDS, TAKES
 from .report import write_report
 from .seats import Seats
 
 Result = dict[str, Any]
 
+ABOUT = """\
+Times the kernels of jaxrnn on this GPU or TPU against XLA's loop and other libraries,
+and writes tables, a picture and every round. On a CPU only `--preset smoke` runs, to
+try the command: its times mean nothing there.
+"""
+
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The arguments; wrong ones end the program with a message."""
     parser = argparse.ArgumentParser(
-        "python -m benchmarks.accelerator", description=__doc__
+        "python -m benchmarks.accelerator", description=ABOUT
     )
-    add_options(parser, PRESETS, NAMES)
+    name = "accelerator_ and the name of the device"
+    add_options(parser, PRESETS, NAMES, name=name, takes=TAKES)
     parser.add_argument(
         "--machines",
         metavar="A,B",
         help=f"whose bounds are written, of {', '.join(MACHINES)}; by default this "
-        f"one's, or {' and '.join(USUAL)} if it is none of them",
+        f"one's, or {' and '.join(USUAL)} if it is none of them; on a CPU, none",
     )
     options = read_options(parser, arguments, PRESETS, NAMES, ROUNDS)
     options.machines = options.machines.split(",") if options.machines else None
@@ -74,6 +82,7 @@ def _race(options: argparse.Namespace, seats: Seats) -> Path:
     result: Result = {
         "name": file.stem,
         "rounds": options.rounds,
+        "date": datetime.date.today().isoformat(),
         "machine": describe(),
         "device": device,
         "versions": {name: peer.versions for name, peer in present.items()},
@@ -82,8 +91,7 @@ def _race(options: argparse.Namespace, seats: Seats) -> Path:
     }
     if options.resume:
         keep_saved(result, file, ("rounds", "machine", "device", "versions"))
-    machines = options.machines or [device["machine"]]
-    machines = USUAL if machines == [None] else machines
+    machines = options.machines or _machines(device)
     file.parent.mkdir(parents=True, exist_ok=True)
     race_cases(options.cases, present, result, lambda r: _write(r, machines, file))
     return file
@@ -95,6 +103,13 @@ def _check(preset: str, device: Result) -> None:
             "JAX sees no accelerator, only a CPU: install JAX for the device, or try "
             "`--preset smoke`, which runs anywhere."
         )
+
+
+def _machines(device: Result) -> Sequence[str]:
+    """Whose bounds are written by default; on a CPU they would stand beside nothing."""
+    if device["platform"] == "cpu":
+        return ()
+    return USUAL if device["machine"] is None else [device["machine"]]
 
 
 def _write(result: Result, machines: Sequence[str], file: Path) -> None:

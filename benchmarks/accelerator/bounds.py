@@ -21,8 +21,8 @@ def bound(case: Case, machine: str) -> Result:
     """Milliseconds at best and what each implementation says.
 
     `xla` is the loop that XLA compiles, `ahead` a kernel's with the products ahead of
-    it; both with the large products after it. Products are those that JAX makes by
-    default: exact ones, of `float32`, cost more.
+    it; with gradients, both hold the large products after it. Products are those that
+    JAX makes by default: exact ones, of `float32`, cost more.
     """
     inputs = jax.ShapeDtypeStruct((case.batch, case.time, case.depth), case.dtype)
     found = jaxrnn.explain(make_cell(case), inputs, machine=machine)
@@ -30,7 +30,7 @@ def bound(case: Case, machine: str) -> Result:
     if case.is_forward:
         loop, ahead = xla.forward, kernel.forward + products.forward
     else:
-        # The gradients of matrices and inputs are made after either loop.
+        # The products after the loop: XLA's training holds them, a kernel's does not.
         loop, ahead = xla.training, kernel.training + products.training
     return {
         "xla": 1e3 * loop,

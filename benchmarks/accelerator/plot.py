@@ -1,5 +1,6 @@
 """A picture of the times: a row for each cell, forward beside gradients."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,39 +31,54 @@ BOUNDS = {
     "ahead": ("#c1121f", "a kernel at best"),
 }
 
-NOTE = "(median and quartiles of the rounds; hollow: interpreted, which means nothing)"
+NOTE = (
+    "milliseconds: further left is better\n"
+    "(median and quartiles of the rounds; hollow: interpreted, which means nothing)"
+)
 
 
 def draw(result: Result, file: Path) -> None:
     """Writes the picture."""
-    rows = result["cases"]
-    column = lambda key: list(dict.fromkeys(row["case"][key] for row in rows))
-    cells, modes = column("cell"), column("mode")
-    of = lambda cell, mode: [
-        row
-        for row in rows
-        if (row["case"]["cell"], row["case"]["mode"]) == (cell, mode)
-    ]
-    heights = [1 + max(len(of(cell, mode)) for mode in modes) for cell in cells]
+    lines = _panels(result["cases"])
+    columns = max(len(panels) for panels in lines)
+    heights = [1 + max(len(rows) for rows in panels) for panels in lines]
     figure = Figure(
-        figsize=(1 + 7 * len(modes), 1.5 + 0.4 * sum(heights)),
+        figsize=(2 + 7 * columns, 2 + 0.4 * sum(heights)),
         dpi=110,
         layout="constrained",
     )
-    grid = figure.subplots(len(cells), len(modes), squeeze=False, height_ratios=heights)
+    grid = figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights)
     bounds = result["bounds"].get(result["device"]["machine"], {})
-    for panels, cell in zip(grid, cells, strict=True):
-        for axes, mode in zip(panels, modes, strict=True):
-            _panel(axes, of(cell, mode), bounds)
-    figure.supxlabel(f"milliseconds on {result['device']['kind']} {NOTE}", fontsize=10)
-    _legend(figure, grid)
+    for places, panels in zip(grid, lines, strict=True):
+        for axes, rows in itertools.zip_longest(places, panels):
+            if rows:
+                _panel(axes, rows, bounds)
+            else:
+                axes.remove()
+    figure.supxlabel(NOTE, fontsize=10)
+    _legend(figure, _title(result))
     figure.savefig(file)
 
 
+def _panels(rows: list[Result]) -> list[list[list[Result]]]:
+    """The cases of each panel: a line for each cell, of the modes that it has."""
+    found: dict[str, dict[str, list[Result]]] = {}
+    for row in rows:
+        modes = found.setdefault(row["case"]["cell"], {})
+        modes.setdefault(row["case"]["mode"], []).append(row)
+    return [list(modes.values()) for modes in found.values()]
+
+
+def _title(result: Result) -> str:
+    """The device, the date, and the versions of packages."""
+    versions: dict[str, str] = {}
+    for used in result["versions"].values():
+        versions |= used
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"{result['device']['kind']}, {result['date']}\n{packages}"
+
+
 def _panel(axes: Axes, rows: list[Result], bounds: dict[str, Result]) -> None:
-    if not rows:
-        axes.set_axis_off()
-        return
     for peer in NAMES:
         _points(axes, rows, peer)
     for kind, (colour, label) in BOUNDS.items():
@@ -105,13 +121,21 @@ def _points(axes: Axes, rows: list[Result], peer: str) -> None:
         )
 
 
-def _legend(figure: Figure, grid: Any) -> None:
-    """Every label once."""
+def _legend(figure: Figure, title: str) -> None:
+    """Every label once, under the title."""
     found: dict[str, Any] = {}
-    for axes in grid.flat:
+    for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()
         found |= dict(zip(labels, handles, strict=True))
     order: Callable[[str], int] = [*NAMES, *(b for _, b in BOUNDS.values())].index
     labels = sorted(found, key=order)
     handles = [found[label] for label in labels]
-    figure.legend(handles, labels, loc="outside upper center", ncols=9)
+    legend = figure.legend(
+        handles,
+        labels,
+        title=title,
+        loc="outside upper center",
+        ncols=int(figure.get_figwidth() / 1.5),
+        frameon=False,
+    )
+    legend.get_title().set_multialignment("center")

@@ -47,4 +47,10 @@ PRESETS = {
     ],
     "full": _of(LARGE),
 }
+# Only that of smoke was timed; the others are reckoned as a minute a case.
+TAKES = {
+    "smoke": "about 1.5 minutes on two cores of a CPU",
+    "quick": "perhaps 10 minutes",
+    "full": "perhaps 90 minutes",
+}
 ROUNDS = {"smoke": 2, "quick": 7, "full": 7}
