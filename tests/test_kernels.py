@@ -596,6 +596,11 @@ REFUSED = {
         r"memory, of which a block of threads has 227",
         lambda: on_a_gpu(LSTMCell(128)),
     ),
+    "too_large_when_filled_up": (
+        ValueError,
+        r"the matrices, filled up to 1024 KiB, and what a step computes with need 1104",
+        lambda: on_a_gpu(LSTMCell(150)),
+    ),
     "odd_for_a_gpu": (
         ValueError,
         r"its sizes must be powers of two from 16 on, got 48, 96, and cannot be filled "

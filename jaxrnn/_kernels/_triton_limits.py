@@ -33,7 +33,7 @@ def why_not(work: Work, memory: int) -> str | None:
     """
     return (
         _why_not_sizes(work)
-        or _why_not_memory(filled(work), memory)
+        or _why_not_memory(work, memory)
         or _why_not_width(filled(work))
         or why_unknown(filled(work), LEAST, _trouble)
     )
@@ -62,13 +62,16 @@ def _why_not_sizes(work: Work) -> str | None:
 
 
 def _why_not_memory(work: Work, memory: int) -> str | None:
-    least = shared(work)
+    wide = filled(work)
+    least = shared(wide)
     if least <= memory:
         return None
+    size = f"{wide.matrix_bytes // KIB} KiB"
+    if wide != work:
+        size = f"filled up to {size}"
     return (
-        f"the matrices, {work.matrix_bytes // KIB} KiB, and what a step computes with "
-        f"need {least // KIB} KiB of shared memory, of which a block of threads has "
-        f"{memory // KIB}"
+        f"the matrices, {size}, and what a step computes with need {least // KIB} KiB "
+        f"of shared memory, of which a block of threads has {memory // KIB}"
     )
 
 
