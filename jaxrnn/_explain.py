@@ -9,7 +9,7 @@ from ._arguments import check_time_major
 from ._cells._affine import AffineCell
 from ._errors import describe
 from ._kernels import _bounds
-from ._kernels._bounds import Bound
+from ._kernels._bounds import Bound, LoopBound
 from ._kernels._implementation import Implementation
 from ._kernels._machines import KIB, MACHINES, Machine, as_machine
 from ._kernels._work import Work, why_odd
@@ -52,8 +52,8 @@ class Explanation:
     machine: str
     chosen: str
     verdicts: tuple[Verdict, ...]
-    xla: Bound
-    kernel: Bound
+    xla: LoopBound
+    kernel: LoopBound
     products: Bound
 
     def __str__(self) -> str:
@@ -80,11 +80,11 @@ class Explanation:
         return "\n".join(lines)
 
     @property
-    def _with_kernel(self) -> Bound:
+    def _with_kernel(self) -> LoopBound:
         """The kernel's loop and the large products around it."""
         loop, large = self.kernel, self.products
         forward = loop.forward + large.forward
-        return Bound(forward, loop.training + large.training, loop.step)
+        return LoopBound(forward, loop.training + large.training, loop.step)
 
 
 def explain(
@@ -182,11 +182,9 @@ def _work(
     return Work.of(cell, params, time, step, state)
 
 
-def _shown(bound: Bound) -> tuple[str, str, str]:
+def _shown(bound: LoopBound) -> tuple[str, str, str]:
     """The cells of a row of the table."""
     step = bound.step
-    if step is None:
-        return _time(bound.forward), _time(bound.training), ""
     flop, moved = _number(step.flops / 1e6), _number(step.moved / KIB)
     about = f"{_time(step.time)}: {flop} MFLOP, {moved} KiB read and written"
     return _time(bound.forward), _time(bound.training), about

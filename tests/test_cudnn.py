@@ -4,11 +4,13 @@ import functools
 import re
 from types import SimpleNamespace
 
+import against_xla
 import flax.nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from against_xla import differentiated
 from jax.experimental import rnn
 from jaxprs import eqns
 
@@ -20,6 +22,7 @@ from jaxrnn._kernels import _cudnn_calls
 from jaxrnn._kernels.cudnn import Cudnn
 from jaxrnn._oracle import weighted_sum
 
+near = functools.partial(against_xla.near, tolerance=1e-5)
 F32, BF16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
 UNITS, DEPTH, TIME = 4, 3, 6
 # No length, one step, some, all, and more than all.
@@ -128,23 +131,14 @@ def run(cell, implementation, params, x, state, lengths=LENGTHS, **kwargs):
 def everything(cell, implementation, params, x, state, lengths=LENGTHS, **kwargs):
     """Outputs and final state, and the gradients by parameters, inputs and state."""
 
-    def loss(params, x, state):
-        made = run(cell, implementation, params, x, state, lengths, **kwargs)
-        return weighted_sum(made), made
-
-    grad = jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))
-    (_, made), moved = grad(params, x, state)
-    return made, moved
-
-
-def near(got, want, tolerance=1e-5):
-    """Equal up to rounding, beside the largest number of each leaf."""
-    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        assert (g.dtype, g.shape) == (w.dtype, w.shape)
-        g, w = np.asarray(g, np.float64), np.asarray(w, np.float64)
-        assert np.all(np.isfinite(w))
-        scale = max(1.0, np.abs(w).max(initial=0))
-        np.testing.assert_allclose(g / scale, w / scale, rtol=0, atol=tolerance)
+    return differentiated(
+        lambda params, x, state: run(
+            cell, implementation, params, x, state, lengths, **kwargs
+        ),
+        params,
+        x,
+        state,
+    )
 
 
 CELLS = {
@@ -228,7 +222,7 @@ def test_rows_of_length_0_keep_their_state_and_its_gradient(stand_in):
     )
     c_state = jax.jit(jax.grad(of_last))(state)
     other = jax.grad(lambda state: weighted_sum(state))(state)
-    near((c_state.c[0], c_state.h[0]), (other.c[0], other.h[0]), 0)
+    near((c_state.c[0], c_state.h[0]), (other.c[0], other.h[0]), tolerance=0)
     later = jax.tree.map(lambda s: s[1:], state)
     near(outputs[1:], run(cell, "xla", params, x[1:], later, LENGTHS[1:])[0])
 
@@ -365,7 +359,7 @@ KINDS = (
 def test_derivatives_of_all_kinds(stand_in, of):
     params, x, _ = data(CELLS["lstm_biased"])
     made = lambda name: jax.jit(lambda: of(loss(name), params, x))()
-    near(made(stand_in.implementation), made("xla"), 2e-5)
+    near(made(stand_in.implementation), made("xla"), tolerance=2e-5)
     assert stand_in.forwards
 
 

@@ -5,11 +5,13 @@ import functools
 import re
 from types import SimpleNamespace
 
+import against_xla
 import cases
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from against_xla import differentiated
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxprs import eqns
@@ -31,6 +33,7 @@ from jaxrnn._kernels.pallas_mosaic_tpu import PallasMosaicTPU
 from jaxrnn._kernels.pallas_triton import PallasTriton
 from jaxrnn._oracle import weighted_sum
 
+near = functools.partial(against_xla.near, tolerance=2e-5)
 F32, BF16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
 # Tiles of 8 rows and blocks of 4 steps, so that small shapes have several of each.
 TPU = PallasMosaicTPU(rows=8, block=4, interpret=True)
@@ -89,22 +92,14 @@ def run(cell, implementation, params, x, lengths, state, key=None, **kwargs):
 def everything(cell, implementation, params, x, lengths, state, **kwargs):
     """Outputs and final state, and the gradients by parameters, inputs and state."""
 
-    def loss(params, x, state):
-        made = run(cell, implementation, params, x, lengths, state, **kwargs)
-        return weighted_sum(made), made
-
-    grad = jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))
-    (_, made), moved = grad(params, x, state)
-    return made, moved
-
-
-def near(got, want, tolerance=2e-5):
-    """Equal up to rounding, beside the largest number of each leaf."""
-    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        assert (g.dtype, g.shape) == (w.dtype, w.shape)
-        g, w = np.asarray(g, np.float64), np.asarray(w, np.float64)
-        scale = max(1.0, np.abs(w).max(initial=0))
-        np.testing.assert_allclose(g / scale, w / scale, rtol=0, atol=tolerance)
+    return differentiated(
+        lambda params, x, state: run(
+            cell, implementation, params, x, lengths, state, **kwargs
+        ),
+        params,
+        x,
+        state,
+    )
 
 
 # The others are no cells of products, or made of those that are here.
@@ -198,7 +193,7 @@ def test_a_memory_in_float32_beside_bfloat16(kernel):
     given = params, x, lengths, state._replace(c=state.c.astype(F32))
     with jax.numpy_dtype_promotion("standard"):  # To sum outputs and state.
         made, moved = everything(cell, kernel, *given, dtype=BF16)
-        near((made, moved), everything(cell, None, *given, dtype=BF16), 0.03)
+        near((made, moved), everything(cell, None, *given, dtype=BF16), tolerance=0.03)
     assert made[1].c.dtype == F32
 
 
@@ -276,7 +271,7 @@ def test_padding_is_nothing(kernel):
     (outputs, _), (c_params, c_x, _) = everything(
         cell, kernel, params, bad, lengths, odd
     )
-    near((outputs, c_params, c_x), (clean[0][0], *clean[1][:2]), 0)
+    near((outputs, c_params, c_x), (clean[0][0], *clean[1][:2]), tolerance=0)
 
 
 def unit_length(x):

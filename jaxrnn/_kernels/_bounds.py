@@ -13,12 +13,21 @@ class Bound:
     Attributes:
         forward: Outputs and final state.
         training: The same and the gradients of all.
-        step: One step of the loop forward; None for what is no loop.
     """
 
     forward: float
     training: float
-    step: "Step | None" = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopBound(Bound):
+    """That of a loop.
+
+    Attributes:
+        step: One step of it forward.
+    """
+
+    step: "Step"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +52,7 @@ class Step:
         return cls(moved, flops, time)
 
 
-def xla(work: Work, machine: Machine) -> Bound:
+def xla(work: Work, machine: Machine) -> LoopBound:
     """That of a loop whose every step multiplies inputs and state."""
     of_inputs = work.depth * sum(work.shares)
     reads = work.matrix_bytes + of_inputs * work.dtype.itemsize
@@ -55,10 +64,10 @@ def xla(work: Work, machine: Machine) -> Bound:
     back = Step.of(work, machine, again + _back_bytes(work), work.flops)
     forward, after = work.time * step.time, products(work, machine)
     large = after.training - after.forward
-    return Bound(forward, forward + work.time * (keep + back.time) + large, step)
+    return LoopBound(forward, forward + work.time * (keep + back.time) + large, step)
 
 
-def kernel(work: Work, machine: Machine, again: int) -> Bound:
+def kernel(work: Work, machine: Machine, again: int) -> LoopBound:
     """That of a loop that reads the matrices once, and of the inputs what they add.
 
     Args:
@@ -71,7 +80,7 @@ def kernel(work: Work, machine: Machine, again: int) -> Bound:
     of = lambda moved: Step.of(work, machine, again + moved, work.flops)
     step, keeping = of(work.batch * row), of(work.batch * (row + work.kept_bytes))
     training = 2 * once + work.time * (keeping.time + of(_back_bytes(work)).time)
-    return Bound(once + work.time * step.time, training, step)
+    return LoopBound(once + work.time * step.time, training, step)
 
 
 def products(work: Work, machine: Machine) -> Bound:

@@ -32,8 +32,7 @@ class Parts(NamedTuple):
     @classmethod
     def of(cls, cut: Cut, matrix: Array) -> "Parts":
         """Those of a matrix `[rows, columns]`."""
-        missing = (cut.stay + cut.moving) * cut.width - cut.columns
-        rest = jnp.pad(matrix[:, cut.kept :], ((0, 0), (0, missing)))
+        rest = jnp.pad(matrix[:, cut.kept :], ((0, 0), (0, cut.missing)))
         chunks = rest.reshape(cut.rows, cut.moving, cut.width).swapaxes(0, 1)
         return cls(matrix[:, : cut.kept] if cut.kept else None, chunks)
 
@@ -140,8 +139,7 @@ class Chunked:
     def turned_times(self, operand: Array) -> Array:
         """`operand @ transpose`, `[rows of a tile, rows]`, float32."""
         cut, pieces, stay = self.cut, self.room.pieces, self.parts.stay
-        missing = (cut.stay + cut.moving) * cut.width - cut.columns
-        rest = jnp.pad(operand[:, cut.kept :], ((0, 0), (0, missing)))
+        rest = jnp.pad(operand[:, cut.kept :], ((0, 0), (0, cut.missing)))
         for i in range(cut.moving):
             pieces[i] = rest[:, i * cut.width : (i + 1) * cut.width]
         if stay is None:

@@ -22,7 +22,7 @@ from ._step import step_types
 from ._work import Work
 
 # What is done to each number by itself, or to whole blocks of columns.
-_ALIKE = frozenset(
+ALIKE = frozenset(
     """
     abs add and broadcast_in_dim cbrt ceil clamp convert_element_type cos cosh div eq
     erf_inv exp exp2 expm1 floor ge gt integer_pow is_finite le log log1p logistic lt
@@ -44,8 +44,9 @@ class FillingRule(KernelRule):
     ) -> Any:
         """`run(params, xs, state, steps)` of filled sizes, with results of the true."""
         inputs = first_step(xs, steps)
-        # The interpreter takes any sizes.
-        if why_unfilled(Work.of(self.cell, params, steps.time, inputs, state)):
+        # The interpreter takes any sizes; what is compiled has been asked by `check`.
+        work = Work.of(self.cell, params, steps.time, inputs, state)
+        if self.kernel.interpret and why_unfilled(work):
             return run(params, xs, state, steps)
         types, _ = jax.eval_shape(self.types, params, inputs, state)
         wide = self._filled(params, inputs.shape[-1]), xs, jax.tree.map(_filled, state)
@@ -140,7 +141,7 @@ def _unlike(operation: tuple) -> str | None:
     """Its name, if it does not treat units alike."""
     name, _, axes = operation
     over_rows = name == "reduce_sum" and axes == (0,)
-    return None if name in _ALIKE or over_rows else name
+    return None if name in ALIKE or over_rows else name
 
 
 def _updates(cell: Any, zs: list, small: Params, state: PyTree) -> Any:

@@ -31,12 +31,10 @@ class KernelRule(Rule):
 
     def check(self, params: Params, xs: Array, state: PyTree, steps: Steps) -> None:
         """Raises DeclinedError with the reason, if the kernel cannot serve."""
-        if self.history:
-            raise DeclinedError("rows of several sequences restart within the loop")
-        if not isinstance(xs.shape[1 - steps.axis], int):
-            raise DeclinedError("the number of rows is symbolic")
         inputs = first_step(xs, steps)
-        reason = why_not(self.kernel, self.cell, params, steps.time, inputs, state)
+        reason = why_no_loop(self.history, xs, steps) or why_not(
+            self.kernel, self.cell, params, steps.time, inputs, state
+        )
         if reason:
             raise DeclinedError(reason)
 
@@ -133,10 +131,7 @@ class KernelRule(Rule):
 
     def _lengths(self, steps: Steps, xs: Array) -> Array:
         """`[batch]`, of a program that is for the kernel's platform alone."""
-        if steps.lengths is None:
-            lengths = jnp.full(xs.shape[1], xs.shape[0], jnp.int32)
-        else:
-            lengths = jnp.minimum(steps.lengths, xs.shape[0]).astype(jnp.int32)
+        lengths = row_lengths(steps, xs.shape[1])
         if self.kernel.interpret:
             return lengths
         return only_on(self.kernel.platform, self.kernel.name, lengths)
@@ -173,6 +168,22 @@ def why_not(
         return "there are no steps, no rows, or no inputs"
     reason = why_odd(cell, params, inputs, state)
     return reason or kernel.declines(Work.of(cell, params, time, inputs, state))
+
+
+def why_no_loop(history: bool, xs: Array, steps: Steps) -> str | None:
+    """Why sequences are not those of one loop of so many rows, if they are not."""
+    if history:
+        return "rows of several sequences restart within the loop"
+    if not isinstance(xs.shape[1 - steps.axis], int):
+        return "the number of rows is symbolic"
+    return None
+
+
+def row_lengths(steps: Steps, batch: int) -> Array:
+    """`[batch]`, int32, from 0 to all steps."""
+    if steps.lengths is None:
+        return jnp.full(batch, steps.time, jnp.int32)
+    return jnp.clip(steps.lengths, 0, steps.time).astype(jnp.int32)
 
 
 def first_step(xs: Array, steps: Steps) -> Any:

@@ -38,6 +38,11 @@ class Cut:
         return -(-self.columns // self.width) - self.stay
 
     @property
+    def missing(self) -> int:
+        """The columns that fill up the last chunk."""
+        return (self.stay + self.moving) * self.width - self.columns
+
+    @property
     def kept(self) -> int:
         """The number of columns that stay."""
         return min(self.columns, self.stay * self.width)

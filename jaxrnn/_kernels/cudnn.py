@@ -26,6 +26,7 @@ from .._transposable import dense
 from .._typing import Array, Params, PyTree
 from ._cudnn_calls import CUDNN, Calls, as_rows, flat_weights, precision_here
 from ._implementation import Implementation
+from ._rule import first_step, row_lengths, why_no_loop
 from ._work import Work
 
 # More are refused: https://github.com/pytorch/pytorch/issues/133751.
@@ -101,15 +102,13 @@ class CudnnRule(Rule):
     def _why_not(
         self, params: Params, xs: Array, state: PyTree, steps: Steps
     ) -> str | None:
-        if self.history:
-            return "rows of several sequences restart within the loop"
-        if not isinstance(xs.shape[1 - steps.axis], int):
-            return "the number of rows is symbolic"
+        if reason := why_no_loop(self.history, xs, steps):
+            return reason
         if 0 in (*xs.shape, self.cell.output_size):
             return "there are no steps, no rows, no inputs, or no units"
         if reason := why_not_cell(self.cell):
             return reason
-        first = jax.eval_shape(lambda x: steps.read(x, jnp.int32(0)), xs)
+        first = first_step(xs, steps)
         work = Work.of(self.cell, params, steps.time, first, state)
         return self.cudnn.declines(work)
 
@@ -222,9 +221,7 @@ def _batch_major(x: Array, steps: Steps) -> Array:
 
 def _lengths(lin: Any, steps: Steps) -> Array:
     """`[batch]`, int32, from 0 to all steps."""
-    if steps.lengths is None:
-        return jnp.full(lin[1].shape[1 - steps.axis], steps.time, jnp.int32)
-    return jnp.clip(steps.lengths, 0, steps.time).astype(jnp.int32)
+    return row_lengths(steps, lin[1].shape[1 - steps.axis])
 
 
 def _alive(lin: Any, steps: Steps) -> Array:

@@ -69,7 +69,7 @@ class PallasMosaicTPU(Kernel):
 
     def says(self, work: Work) -> str:
         """How it would run that work, which it does not decline."""
-        plan = self.plan(work) or least(work)
+        plan = self._served(work)
         moved, matrices = plan.moved(work) / MIB, work.matrix_bytes / MIB
         stays = f", {moved:.1f} of them brought at every step" if moved else ""
         return (
@@ -80,7 +80,7 @@ class PallasMosaicTPU(Kernel):
 
     def moved(self, work: Work) -> int:
         """The bytes that all tiles read again at a step."""
-        plan = self.plan(work) or least(work)
+        plan = self._served(work)
         return -(-work.batch // plan.rows) * plan.moved(work)
 
     def plan(self, work: Work) -> Plan | None:
@@ -89,7 +89,7 @@ class PallasMosaicTPU(Kernel):
 
     def forward(self, work: Work, given: Forward, types: PyTree) -> PyTree:
         """The loop forward; see `Kernel`."""
-        plan = self.plan(work) or least(work)
+        plan = self._served(work)
         tiling, weights = self._tiling(work, plan), parts(plan, given.weights)
 
         def kernel(longest: Any, *refs: Any) -> None:
@@ -136,11 +136,9 @@ class PallasMosaicTPU(Kernel):
         self, work: Work, given: Backward
     ) -> tuple[list[Array], PyTree, Params]:
         """The loop backward; see `Kernel`."""
-        plan = self.plan(work) or least(work)
-        tiling, turned = (
-            self._tiling(work, plan, True),
-            turned_parts(plan, given.turned),
-        )
+        plan = self._served(work)
+        tiling = self._tiling(work, plan, reverse=True)
+        turned = turned_parts(plan, given.turned)
 
         def kernel(longest: Any, *refs: Any) -> None:
             given, (c_zs, c_first, c_small, carry, room) = Backward(*refs[:6]), refs[6:]
@@ -185,6 +183,10 @@ class PallasMosaicTPU(Kernel):
             rooms(plan, turned),
         )
         return c_zs, c_state, total(c_small, given.small)
+
+    def _served(self, work: Work) -> Plan:
+        """The plan of work that is not declined."""
+        return self.plan(work) or least(work)
 
     def _tiling(self, work: Work, plan: Plan, reverse: bool = False) -> Tiling:
         return Tiling(
