@@ -23,53 +23,60 @@ and `jaxrnn.nnx`, which need Flax: these are imported by name.
 """
 
 from . import memory as memory
-from ._bidirectional import bidirectional_dynamic_rnn as bidirectional_dynamic_rnn
-from ._bound import BoundCell as BoundCell
-from ._cells._affine import AffineCell as AffineCell, Stage as Stage
-from ._cells._base import RNNCell as RNNCell
-from ._cells._basic_lstm import BasicLSTMCell as BasicLSTMCell
-from ._cells._basic_rnn import BasicRNNCell as BasicRNNCell
-from ._cells._cudnn_compatible_gru import (
-    CudnnCompatibleGRUCell as CudnnCompatibleGRUCell,
-)
-from ._cells._function import FunctionCell as FunctionCell
-from ._cells._gru import GRUCell as GRUCell
-from ._cells._lstm import LSTMCell as LSTMCell
-from ._cells._lstm_state import LSTMStateTuple as LSTMStateTuple
-from ._data_windows import Window as Window, windows as windows
-from ._dynamic_rnn import dynamic_rnn as dynamic_rnn
-from ._explain import Explanation as Explanation, explain as explain
-from ._initializers import ParamSpec as ParamSpec
-from ._memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
-from ._packed_rnn import packed_rnn as packed_rnn
-from ._packed_windows import PackedWindow as PackedWindow
-from ._packing import (
+from ._base.public import set_public_module as _set_public_module
+from ._base.tensor_shape import TensorShape as TensorShape
+from ._base.typing import RNNCellLike as RNNCellLike
+from ._batching.packed_windows import PackedWindow as PackedWindow
+from ._batching.packing import (
     PackedSequences as PackedSequences,
     pack_sequences as pack_sequences,
 )
-from ._raw_rnn import raw_rnn as raw_rnn
-from ._sequence import DeclinedError as DeclinedError
-from ._stack_bidirectional import (
-    stack_bidirectional_dynamic_rnn as stack_bidirectional_dynamic_rnn,
-    stack_bidirectional_rnn as stack_bidirectional_rnn,
-)
-from ._state_saving_rnn import (
-    StateSaver as StateSaver,
-    static_state_saving_rnn as static_state_saving_rnn,
-)
-from ._static_bidirectional import static_bidirectional_rnn as static_bidirectional_rnn
-from ._static_rnn import static_rnn as static_rnn
-from ._steps import Steps as Steps
-from ._tensor_array import TensorArray as TensorArray
-from ._tensor_shape import TensorShape as TensorShape
-from ._truncated_bptt import (
+from ._batching.truncated_bptt import (
     TruncatedBPTT as TruncatedBPTT,
     truncated_bptt as truncated_bptt,
 )
-from ._typing import RNNCellLike as RNNCellLike
-from ._wrappers._device import DeviceWrapper as DeviceWrapper
-from ._wrappers._dropout import DropoutWrapper as DropoutWrapper
-from ._wrappers._multi_rnn import MultiRNNCell as MultiRNNCell
-from ._wrappers._residual import ResidualWrapper as ResidualWrapper
+from ._batching.windows import Window as Window, windows as windows
+from ._cells.affine import AffineCell as AffineCell, Stage as Stage
+from ._cells.base import RNNCell as RNNCell
+from ._cells.basic_lstm import BasicLSTMCell as BasicLSTMCell
+from ._cells.basic_rnn import BasicRNNCell as BasicRNNCell
+from ._cells.bound import BoundCell as BoundCell
+from ._cells.cudnn_compatible_gru import (
+    CudnnCompatibleGRUCell as CudnnCompatibleGRUCell,
+)
+from ._cells.function import FunctionCell as FunctionCell
+from ._cells.gru import GRUCell as GRUCell
+from ._cells.initializers import ParamSpec as ParamSpec
+from ._cells.lstm import LSTMCell as LSTMCell
+from ._cells.lstm_state import LSTMStateTuple as LSTMStateTuple
+from ._drivers.bidirectional import (
+    bidirectional_dynamic_rnn as bidirectional_dynamic_rnn,
+)
+from ._drivers.dynamic_rnn import dynamic_rnn as dynamic_rnn
+from ._drivers.packed_rnn import packed_rnn as packed_rnn
+from ._drivers.raw_rnn import raw_rnn as raw_rnn
+from ._drivers.stack_bidirectional import (
+    stack_bidirectional_dynamic_rnn as stack_bidirectional_dynamic_rnn,
+    stack_bidirectional_rnn as stack_bidirectional_rnn,
+)
+from ._drivers.state_saving_rnn import (
+    StateSaver as StateSaver,
+    static_state_saving_rnn as static_state_saving_rnn,
+)
+from ._drivers.static_bidirectional import (
+    static_bidirectional_rnn as static_bidirectional_rnn,
+)
+from ._drivers.static_rnn import static_rnn as static_rnn
+from ._planning.explain import Explanation as Explanation, explain as explain
+from ._planning.memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
+from ._tensor_array.tensor_array import TensorArray as TensorArray
+from ._time.sequence import DeclinedError as DeclinedError
+from ._time.steps import Steps as Steps
+from ._wrappers.device import DeviceWrapper as DeviceWrapper
+from ._wrappers.dropout import DropoutWrapper as DropoutWrapper
+from ._wrappers.multi_rnn import MultiRNNCell as MultiRNNCell
+from ._wrappers.residual import ResidualWrapper as ResidualWrapper
+
+_set_public_module(globals())
 
 __version__ = "0.1.0"

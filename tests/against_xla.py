@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from jaxrnn._oracle import weighted_sum
+from jaxrnn.testing._oracle import weighted_sum
 
 
 def differentiated(run, params, x, state):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrnn
-from jaxrnn._oracle import weighted_sum
+from jaxrnn.testing._oracle import weighted_sum
 
 BATCH, TIME, DEPTH = 2, 4, 3
 RTOL, ATOL = 1e-11, 1e-12

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jaxrnn._bounded_loop import bounded_loop
+from jaxrnn._autodiff.bounded_loop import bounded_loop
 
 LIMIT, STEPS, ROWS, UNITS = 9, 4, 2, 3
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn._oracle import weighted_sum
 from jaxrnn.convert import tf1
+from jaxrnn.testing._oracle import weighted_sum
 
 FILE = pathlib.Path(__file__).parent / "golden" / "convert" / "tf1.npz"
 RTOL, ATOL = 1e-12, 1e-13

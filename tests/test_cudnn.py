@@ -18,9 +18,9 @@ import jaxrnn
 import jaxrnn.linen
 import jaxrnn.nnx
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell
-from jaxrnn._kernels import _cudnn_calls
+from jaxrnn._kernels import cudnn_calls as _cudnn_calls
 from jaxrnn._kernels.cudnn import Cudnn
-from jaxrnn._oracle import weighted_sum
+from jaxrnn.testing._oracle import weighted_sum
 
 near = functools.partial(against_xla.near, tolerance=1e-5)
 F32, BF16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)

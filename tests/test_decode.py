@@ -16,7 +16,7 @@ from jax.experimental import checkify
 
 import jaxrnn
 from jaxrnn import GRUCell, LSTMCell, decode
-from jaxrnn._oracle import TOLERANCE
+from jaxrnn.testing._oracle import TOLERANCE
 
 END = 1
 KEY = jax.random.key(7)

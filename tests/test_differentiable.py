@@ -7,7 +7,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import FunctionCell, GRUCell
-from jaxrnn._differentiable import differentiable
+from jaxrnn._autodiff.differentiable import differentiable
 from jaxrnn.memory import Keep, Offload, Recompute
 
 EPISODES, ROWS, TIME, UNITS = 3, 2, 5, 3

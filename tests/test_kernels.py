@@ -25,13 +25,13 @@ from jaxrnn import (
     LSTMCell,
     Stage,
 )
-from jaxrnn._initializers import ParamSpec
-from jaxrnn._kernels import _machines, _vmem, specs
-from jaxrnn._kernels._filling import filled, why_unfilled
-from jaxrnn._kernels._work import Work
+from jaxrnn._cells.initializers import ParamSpec
+from jaxrnn._kernels import machines as _machines, specs, vmem as _vmem
+from jaxrnn._kernels.filling import filled, why_unfilled
 from jaxrnn._kernels.pallas_mosaic_tpu import PallasMosaicTPU
 from jaxrnn._kernels.pallas_triton import PallasTriton
-from jaxrnn._oracle import weighted_sum
+from jaxrnn._kernels.work import Work
+from jaxrnn.testing._oracle import weighted_sum
 
 near = functools.partial(against_xla.near, tolerance=2e-5)
 F32, BF16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)

@@ -17,7 +17,7 @@ import jaxrnn
 from jaxrnn import CudnnCompatibleGRUCell, GRUCell, LSTMCell
 from jaxrnn._kernels import specs
 from jaxrnn._kernels.pallas_mosaic_tpu import PallasMosaicTPU
-from jaxrnn._oracle import weighted_sum
+from jaxrnn.testing._oracle import weighted_sum
 
 pytest.importorskip("libtpu")
 

@@ -14,8 +14,8 @@ import pytest
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, GRUCell, LSTMCell, lite, testing
-from jaxrnn._oracle import close, weighted_sum
 from jaxrnn.testing import check_cell, make_setup
+from jaxrnn.testing._oracle import close, weighted_sum
 
 F64 = jnp.dtype("float64")
 X = np.random.default_rng(0).normal(size=(3, 4, 2))

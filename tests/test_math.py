@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import _math
+from jaxrnn._base import math as _math
 
 
 @pytest.mark.parametrize(

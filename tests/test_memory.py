@@ -15,8 +15,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
 from jaxrnn import DropoutWrapper, FunctionCell, GRUCell, LSTMCell, MultiRNNCell
-from jaxrnn._oracle import close, weighted_sum
 from jaxrnn.memory import Keep, Nested, Offload, Recompute, Record, Strategy, resolve
+from jaxrnn.testing._oracle import close, weighted_sum
 
 F64 = np.dtype("float64")
 MIB = 2**20
@@ -219,7 +219,7 @@ def test_chunks_of_one_size_take_the_states_between_them():
 def test_nothing_at_hand_is_kept_of_a_window():
     """Parameters and inputs are not: with them each window would keep 2 MiB more."""
     loss, *types = step_loss(Offload(Keep(), 64), 640)
-    kept = jaxrnn._memory_plan.saved_bytes(loss, *types)
+    kept = jaxrnn._planning.memory_plan.saved_bytes(loss, *types)
     a_step = 8 * 256 * 6 * 4
     assert 640 * a_step <= kept.host <= 640 * a_step * 1.02
     assert kept.device < 0.1 * MIB

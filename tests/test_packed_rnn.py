@@ -8,7 +8,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import GRUCell, LSTMCell, pack_sequences, packed_rnn
-from jaxrnn._oracle import close, weighted_sum
+from jaxrnn.testing._oracle import close, weighted_sum
 
 DTYPE = np.dtype("float64")
 LENGTHS = np.array([3, 0, 6, 1, 2, 4, 9, 1, 0])

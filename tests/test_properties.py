@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrnn
-from jaxrnn import _masking
+from jaxrnn._time import masking as _masking
 
 BATCH, TIME, DEPTH = 4, 6, 2
 CELLS = {

@@ -12,18 +12,13 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import (
-    AffineCell,
-    DropoutWrapper,
-    GRUCell,
-    LSTMCell,
-    MultiRNNCell,
-    Stage,
-    _affine_backward as affine_backward,
-    _affine_rule as affine_rule,
-    _phases as phases,
+from jaxrnn import AffineCell, DropoutWrapper, GRUCell, LSTMCell, MultiRNNCell, Stage
+from jaxrnn._affine import (
+    backward as affine_backward,
+    phases as phases,
+    xla_loop as affine_rule,
 )
-from jaxrnn._oracle import close, split_floats, weighted_sum
+from jaxrnn.testing._oracle import close, split_floats, weighted_sum
 
 DTYPE = np.dtype("float64")
 FAST = ["basic_rnn", "lstm_projection", "lstm_joined", "gru", "multi_joined"]

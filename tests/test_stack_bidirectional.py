@@ -18,8 +18,8 @@ from jaxrnn import (
     stack_bidirectional_rnn,
     static_bidirectional_rnn,
 )
-from jaxrnn._oracle import close, weighted_sum
-from jaxrnn._static_rnn import UNREASONABLE_STEPS
+from jaxrnn._drivers.static_rnn import UNREASONABLE_STEPS
+from jaxrnn.testing._oracle import close, weighted_sum
 
 F64 = jnp.dtype("float64")
 TIME, BATCH, DEPTH = 3, 4, 2

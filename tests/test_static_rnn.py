@@ -21,9 +21,9 @@ from jaxrnn import (
     static_rnn,
     static_state_saving_rnn,
 )
-from jaxrnn._oracle import TIME, close, differentiated, dynamic
-from jaxrnn._static_rnn import UNREASONABLE_STEPS
+from jaxrnn._drivers.static_rnn import UNREASONABLE_STEPS
 from jaxrnn.testing import make_setup
+from jaxrnn.testing._oracle import TIME, close, differentiated, dynamic
 
 F64 = jnp.dtype("float64")
 

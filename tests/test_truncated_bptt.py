@@ -12,7 +12,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import pack_sequences, packed_rnn, truncated_bptt, windows
-from jaxrnn._oracle import close, weighted_sum
+from jaxrnn.testing._oracle import close, weighted_sum
 
 DTYPE = np.dtype("float64")
 ROWS, K1, DEPTH, UNITS, COUNT = 2, 2, 2, 3, 5

@@ -1,1 +1,1 @@
-"""The cells: one idea a file; a cell knows one step."""
+"""The cells, one a file: a cell knows one step."""

@@ -1,1 +1,1 @@
-"""Kernels that run the loop of an affine cell on one kind of machine."""
+"""The loop of an affine cell, run by a kernel for one kind of machine."""

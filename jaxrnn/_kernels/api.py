@@ -3,9 +3,9 @@
 import importlib
 from typing import Any
 
-from .._errors import describe
-from ._implementation import Implementation
-from ._machines import MACHINES
+from .._base.errors import describe
+from .implementation import Implementation
+from .machines import MACHINES
 
 # What a driver takes as `implementation`, and where the kernel is; it is imported when
 # it is asked for. None of them has been measured on its hardware yet, so that none is

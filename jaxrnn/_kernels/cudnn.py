@@ -17,17 +17,18 @@ import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
 from jax.custom_derivatives import SymbolicZero
 
-from .._affine_rule import Rule
-from .._differentiable import differentiable
-from .._sequence import DeclinedError
-from .._sharding import as_varying_as
-from .._steps import Steps, like
-from .._transposable import dense
-from .._typing import Array, Params, PyTree
-from ._cudnn_calls import CUDNN, Calls, as_rows, flat_weights, precision_here
-from ._implementation import Implementation
-from ._rule import first_step, row_lengths, why_no_loop
-from ._work import Work
+from .._affine.xla_loop import Rule
+from .._autodiff.differentiable import differentiable
+from .._autodiff.transposable import dense
+from .._base.sharding import as_varying_as
+from .._base.trees import with_structure
+from .._base.typing import Array, Params, PyTree
+from .._time.sequence import DeclinedError
+from .._time.steps import Steps
+from .cudnn_calls import CUDNN, Calls, as_rows, flat_weights, precision_here
+from .implementation import Implementation
+from .rule import first_step, row_lengths, why_no_loop
+from .work import Work
 
 # More are refused: https://github.com/pytorch/pytorch/issues/133751.
 MOST_STEPS = 65_535
@@ -172,7 +173,7 @@ class CudnnRule(Rule):
         # JAX has no types of them that vary over devices as what they are made of.
         y, h, c, *reserve = as_varying_as(given, run(*given))
         outputs = steps.zero_dead(_batch_major(y, steps))
-        last = like(state, self.cell.leave(c, h)[1])
+        last = with_structure(state, self.cell.leave(c, h)[1])
         return outputs, _choose(alive, last, state), reserve
 
     def _backward(self, steps: Steps, lin: Any, record: Any, cotangents: Any) -> Any:
@@ -188,7 +189,7 @@ class CudnnRule(Rule):
         )
         one = functools.partial(self.cudnn.calls.backward, self.precision)
         c_weights, c_x, c_h, c_c = sequential_vmap(one)(*given)
-        c_first = like(c_state, self.cell.leave(c_c, c_h)[1])
+        c_first = with_structure(c_state, self.cell.leave(c_c, c_h)[1])
         flat = lambda params: flat_weights(self.cell, params, xs.shape[-1])
         (c_params,) = jax.vjp(flat, params)[1](c_weights)
         c_xs = steps.zero_dead(_batch_major(c_x, steps))

@@ -14,17 +14,17 @@ from jax.custom_batching import sequential_vmap
 from jax.experimental.pallas import tpu as pltpu
 from jax.extend.core import JaxprEqn
 
-from .._typing import Array, Params, PyTree
-from ._blocks import as_rows, c_zs_types, call, read_small, total
-from ._chunks import parts, read, rooms, times, turned_parts, turned_times
-from ._kernel import Kernel
-from ._machines import MIB
-from ._operands import Backward, Forward
-from ._operations import is_batched, why_unknown
-from ._step import backward_step, forward_step, in_float32
-from ._tiling import Tiling
-from ._vmem import LEAST, Plan, least, plan
-from ._work import Work
+from .._base.typing import Array, Params, PyTree
+from .blocks import as_rows, c_zs_types, call, read_small, total
+from .chunks import parts, read, rooms, times, turned_parts, turned_times
+from .kernel import Kernel
+from .machines import MIB
+from .operands import Backward, Forward
+from .operations import is_batched, why_unknown
+from .step import backward_step, forward_step, in_float32
+from .tiling import Tiling
+from .vmem import LEAST, Plan, least, plan
+from .work import Work
 
 # What Pallas lowers for a TPU of what the elementwise work of cells is made of.
 _KNOWN = frozenset(

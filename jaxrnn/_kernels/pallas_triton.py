@@ -17,16 +17,16 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
-from .._typing import Array, Params, PyTree
-from ._blocks import Tiles, as_rows, c_zs_types, call, read_small, total
-from ._filling import LEAST, FillingRule, filled
-from ._kernel import Kernel
-from ._machines import KIB
-from ._operands import Backward, Forward
-from ._rewrite import rewritten
-from ._step import backward_step, forward_step, in_float32
-from ._triton_limits import shared, why_not
-from ._work import Work
+from .._base.typing import Array, Params, PyTree
+from .blocks import Tiles, as_rows, c_zs_types, call, read_small, total
+from .filling import LEAST, FillingRule, filled
+from .kernel import Kernel
+from .machines import KIB
+from .operands import Backward, Forward
+from .rewrite import rewritten
+from .step import backward_step, forward_step, in_float32
+from .triton_limits import shared, why_not
+from .work import Work
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Cells that hold cells."""
+"""Cells around cells, one a file."""

@@ -9,12 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._bound import BoundCell
-from .._cells._base import RNNCell
-from .._errors import Described, describe, is_array, noting
-from .._tensor_shape import TensorShape
-from .._trees import check_structure, size_shapes
-from .._typing import DType, Key, Params, PyTree, Size
+from .._base.errors import Described, describe, is_array, noting
+from .._base.tensor_shape import TensorShape
+from .._base.trees import check_structure, size_shapes
+from .._base.typing import DType, Key, Params, PyTree, Size
+from .._cells.base import RNNCell
+from .._cells.bound import BoundCell
 
 _OF_HAIKU = "`hk.LSTMState(8, 8)` for an hk.LSTM(8), 8 for an hk.GRU(8)"
 _OF_EQUINOX = "(8, 8) for the (h, c) of an LSTMCell, 8 for a GRUCell"

@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from .._activations import resolve_activation
+from .._cells.activations import resolve_activation
 from ._layer import GRU, GRU_AFTER, LSTM, Layer
 
 

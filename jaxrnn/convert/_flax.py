@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .._bound import BoundCell
+from .._cells.bound import BoundCell
 from ._counterparts import check_names, check_plain, check_resets
 from ._layer import GRU_AFTER, LSTM, RNN, Layer, bind, unbind
 from ._pairs import unbind_both

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from .._bound import BoundCell
-from .._cells._basic_lstm import BasicLSTMCell
-from .._cells._basic_rnn import BasicRNNCell
-from .._cells._cudnn_compatible_gru import CudnnCompatibleGRUCell
-from .._cells._gru import GRUCell
-from .._cells._lstm import LSTMCell
-from .._typing import Params
-from .._wrappers._multi_rnn import MultiRNNCell
+from .._base.typing import Params
+from .._cells.basic_lstm import BasicLSTMCell
+from .._cells.basic_rnn import BasicRNNCell
+from .._cells.bound import BoundCell
+from .._cells.cudnn_compatible_gru import CudnnCompatibleGRUCell
+from .._cells.gru import GRUCell
+from .._cells.lstm import LSTMCell
+from .._wrappers.multi_rnn import MultiRNNCell
 from ._own import as_bound, parts, read_params
 
 RNN, GRU, GRU_AFTER, LSTM = "RNN", "GRU", "GRU that resets after the product", "LSTM"

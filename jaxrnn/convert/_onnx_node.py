@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from .._activations import resolve_activation
-from .._errors import describe
+from .._base.errors import describe
+from .._cells.activations import resolve_activation
 from ._layer import GRU, GRU_AFTER, LSTM, RNN, Layer
 from ._pairs import kind_of
 from ._weights import check_mapping

@@ -4,17 +4,17 @@ from typing import Any
 
 import jax
 
-from .._bound import BoundCell
-from .._cells._basic_lstm import BasicLSTMCell
-from .._cells._basic_rnn import BasicRNNCell
-from .._cells._cudnn_compatible_gru import CudnnCompatibleGRUCell
-from .._cells._gru import GRUCell
-from .._cells._lstm import LSTMCell
-from .._errors import describe
-from .._trees import named_leaves
-from .._typing import Params
-from .._wrappers._device import DeviceWrapper
-from .._wrappers._dropout import DropoutWrapper
+from .._base.errors import describe
+from .._base.trees import named_leaves
+from .._base.typing import Params
+from .._cells.basic_lstm import BasicLSTMCell
+from .._cells.basic_rnn import BasicRNNCell
+from .._cells.bound import BoundCell
+from .._cells.cudnn_compatible_gru import CudnnCompatibleGRUCell
+from .._cells.gru import GRUCell
+from .._cells.lstm import LSTMCell
+from .._wrappers.device import DeviceWrapper
+from .._wrappers.dropout import DropoutWrapper
 from ._weights import check_mapping, reader
 
 _CELLS = (BasicRNNCell, BasicLSTMCell, LSTMCell, GRUCell, CudnnCompatibleGRUCell)

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from .._arguments import check_same_depth
-from .._bound import BoundCell
-from .._errors import describe
+from .._base.arguments import check_same_depth
+from .._base.errors import describe
+from .._cells.bound import BoundCell
 from ._layer import GRU, GRU_AFTER, LSTM, RNN, Layer, unbind
 
 _GATES = {1: RNN, 3: GRU, 4: LSTM}

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import describe
+from .._base.errors import describe
 
 # `read(name, value, shape)`, of `reader`.
 Read = Callable[[str, Any, tuple[int | None, ...]], np.ndarray]

@@ -11,21 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from .._bound import BoundCell
-from .._errors import describe
+from .._base.errors import describe
+from .._cells.bound import BoundCell
 from ._as_cell import of_equinox as as_cell
 from ._counterparts import check_activation, check_names, check_plain, check_resets
-from ._layer import (
-    GATES,
-    GRU,
-    GRU_AFTER,
-    LSTM,
-    RNN,
-    Layer,
-    bind,
-    blocks,
-    unbind,
-)
+from ._layer import GATES, GRU, GRU_AFTER, LSTM, RNN, Layer, bind, blocks, unbind
 from ._pairs import kind_of, spread
 from ._weights import reader
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from .._bound import BoundCell
-from .._errors import describe
+from .._base.errors import describe
+from .._cells.bound import BoundCell
 from ._as_cell import of_haiku as as_cell
 from ._counterparts import (
     bias_beside,

@@ -12,19 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from .._bound import BoundCell
-from .._errors import describe
+from .._base.errors import describe
+from .._cells.bound import BoundCell
 from ._counterparts import check_plain
-from ._layer import (
-    GATES,
-    GRU,
-    GRU_AFTER,
-    LSTM,
-    RNN,
-    Layer,
-    bind,
-    blocks,
-)
+from ._layer import GATES, GRU, GRU_AFTER, LSTM, RNN, Layer, bind, blocks
 from ._pairs import (
     kind_of,
     merge_biases,

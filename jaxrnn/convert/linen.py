@@ -12,7 +12,7 @@ parameters tell of a `SimpleCell` with `residual=True`, which has no counterpart
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._bound import BoundCell
+from .._cells.bound import BoundCell
 from . import _flax
 from ._layer import Layer
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .._bound import BoundCell
+from .._cells.bound import BoundCell
 from . import _flax
 from ._counterparts import check_names
 from ._layer import GATES, GRU, GRU_AFTER, LSTM, RNN, Layer, blocks

@@ -16,17 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from .._bound import BoundCell
-from ._layer import (
-    GATES,
-    GRU,
-    GRU_AFTER,
-    LSTM,
-    RNN,
-    Layer,
-    bind,
-    blocks,
-)
+from .._cells.bound import BoundCell
+from ._layer import GATES, GRU, GRU_AFTER, LSTM, RNN, Layer, bind, blocks
 from ._onnx_node import (
     activation_name,
     check_direction,
@@ -35,13 +26,7 @@ from ._onnx_node import (
     read_activations,
     spell,
 )
-from ._pairs import (
-    merge_biases,
-    split_biases,
-    spread,
-    unbind_both,
-    unbind_named,
-)
+from ._pairs import merge_biases, split_biases, spread, unbind_both, unbind_named
 from ._weights import pick, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]

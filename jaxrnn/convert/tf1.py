@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from .._arguments import check_same_depth
-from .._bound import BoundCell
-from .._cells._basic_lstm import BasicLSTMCell
-from .._cells._basic_rnn import BasicRNNCell
-from .._cells._cudnn_compatible_gru import CudnnCompatibleGRUCell
-from .._cells._gru import GRUCell
-from .._cells._lstm import LSTMCell
-from .._errors import describe
-from .._typing import Params
-from .._wrappers._multi_rnn import MultiRNNCell
+from .._base.arguments import check_same_depth
+from .._base.errors import describe
+from .._base.typing import Params
+from .._cells.basic_lstm import BasicLSTMCell
+from .._cells.basic_rnn import BasicRNNCell
+from .._cells.bound import BoundCell
+from .._cells.cudnn_compatible_gru import CudnnCompatibleGRUCell
+from .._cells.gru import GRUCell
+from .._cells.lstm import LSTMCell
+from .._wrappers.multi_rnn import MultiRNNCell
 from ._counterparts import check_names
 from ._own import as_bound, parts, read_params
 from ._pairs import as_list

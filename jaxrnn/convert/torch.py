@@ -14,20 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from .._activations import relu, resolve_activation, tanh
-from .._bound import BoundCell
-from .._errors import describe
+from .._base.errors import describe
+from .._cells.activations import relu, resolve_activation, tanh
+from .._cells.bound import BoundCell
 from ._counterparts import check_resets
-from ._layer import (
-    GATES,
-    GRU,
-    GRU_AFTER,
-    LSTM,
-    RNN,
-    Layer,
-    bind,
-    blocks,
-)
+from ._layer import GATES, GRU, GRU_AFTER, LSTM, RNN, Layer, bind, blocks
 from ._pairs import kind_of, merge_biases, split_biases, unbind_both, unbind_named
 from ._weights import check_mapping, check_string, pick, reader
 

@@ -8,6 +8,7 @@ embeddings, or these stand among the cell's parameters. For beams, `tile_beams` 
 the rows of a memory.
 """
 
+from .._base.public import set_public_module as _set_public_module
 from ._beam import (
     beam_loop as beam_loop,
     beam_search as beam_search,
@@ -16,3 +17,5 @@ from ._beam import (
 from ._decoded import Decoded as Decoded
 from ._greedy import greedy as greedy, greedy_loop as greedy_loop
 from ._sampling import sample as sample, sampling_loop as sampling_loop
+
+_set_public_module(globals())

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._arguments import as_state
-from .._errors import describe, noting
-from .._tensor_array import is_tensor_array
-from .._trees import named_leaves
-from .._typing import Array, ArrayLike, PyTree, RNNCellLike
+from .._base.arguments import as_state
+from .._base.errors import describe, noting
+from .._base.trees import named_leaves
+from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
+from .._tensor_array.tensor_array import is_tensor_array
 from ._checks import FINITE, as_int, as_number
 from ._decoded import Decoded, end_beyond, run, to_time
 from ._model import Embed, Model, Project, make_model

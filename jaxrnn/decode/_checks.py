@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from .._array_store import as_known
-from .._errors import describe, is_array, is_key
-from .._keys import check_key
-from .._typing import Array, Key
+from .._base.errors import describe, is_array, is_key
+from .._base.keys import check_key
+from .._base.typing import Array, Key
+from .._tensor_array.store import as_known
 
 
 def as_start_ids(where: str, start_ids: Any) -> Array:

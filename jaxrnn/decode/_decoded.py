@@ -4,11 +4,11 @@ from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
 
-from .._arguments import check_cell
-from .._raw_rnn import raw_rnn
-from .._tensor_array import opaque
-from .._trees import check_structure
-from .._typing import Array, PyTree, RNNCellLike
+from .._base.arguments import check_cell
+from .._base.trees import check_structure
+from .._base.typing import Array, PyTree, RNNCellLike
+from .._drivers.raw_rnn import raw_rnn
+from .._tensor_array.tensor_array import opaque
 from ._checks import as_int
 from ._model import Model
 

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from .._typing import Array, ArrayLike, PyTree, RNNCellLike
+from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from ._decoded import Decoded, run
 from ._model import Embed, Project, make_model
 from ._rows import RowLoop

@@ -7,11 +7,11 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from .._arguments import as_state
-from .._errors import describe, is_array, noting
-from .._tensor_array import is_tensor_array
-from .._trees import named_leaves
-from .._typing import Array, DType, PyTree
+from .._base.arguments import as_state
+from .._base.errors import describe, is_array, noting
+from .._base.trees import named_leaves
+from .._base.typing import Array, DType, PyTree
+from .._tensor_array.tensor_array import is_tensor_array
 from ._checks import as_int, as_start_ids, check_callable
 
 Embed: TypeAlias = Callable[[Array], PyTree]

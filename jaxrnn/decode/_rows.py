@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from .._typing import Array, PyTree
+from .._base.typing import Array, PyTree
 from ._decoded import Decoded, end_beyond, to_time
 from ._model import Model
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._typing import Array, ArrayLike, Key, PyTree, RNNCellLike
+from .._base.typing import Array, ArrayLike, Key, PyTree, RNNCellLike
 from ._checks import POSITIVE, PROBABILITY, as_int, as_number, as_one_key
 from ._decoded import Decoded, run
 from ._model import Embed, Model, Project, make_model

@@ -11,6 +11,7 @@ weights into a module, `cells_of` takes them out. `jaxrnn.nnx` has the same modu
 the same names.
 """
 
+from .._base.public import set_public_module as _set_public_module
 from ._cells import Cell as Cell, as_cell as as_cell
 from ._raw_rnn import RawRNN as RawRNN
 from ._recurrent import (
@@ -18,6 +19,8 @@ from ._recurrent import (
     Bidirectional as Bidirectional,
     StackBidirectional as StackBidirectional,
 )
+
+_set_public_module(globals())
 
 __all__ = [
     "RNN",

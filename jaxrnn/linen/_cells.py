@@ -7,13 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from .._batch_axes import BatchAxes
-from .._cells._base import RNNCell
-from .._errors import describe
-from .._foreign import sizes_of_cell
-from .._layer_cells import check_cells
-from .._layers import OneWay, in_dtype
-from .._typing import Array, DType, Key, Params, PyTree, Size
+from .._base.errors import describe
+from .._base.typing import Array, DType, Key, Params, PyTree, Size
+from .._cells.base import RNNCell
+from .._layers.batch_axes import BatchAxes
+from .._layers.cells import check_cells
+from .._layers.layer import OneWay, in_dtype
+from .._layers.sizes import sizes_of_cell
 
 
 class Cell(nn.RNNCellBase):

@@ -4,8 +4,8 @@ from typing import Any
 
 import flax.linen as nn
 
-from .._layers import Layer
-from .._typing import Params
+from .._base.typing import Params
+from .._layers.layer import Layer
 
 
 class HoldsCells:

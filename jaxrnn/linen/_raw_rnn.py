@@ -8,13 +8,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from .._cells._base import RNNCell
-from .._errors import describe
-from .._layer_cells import check_cells
-from .._layers import OneWay
-from .._raw_rnn import raw_rnn
-from .._tensor_array import TensorArray
-from .._typing import Array, DType, PyTree
+from .._base.errors import describe
+from .._base.typing import Array, DType, PyTree
+from .._cells.base import RNNCell
+from .._drivers.raw_rnn import raw_rnn
+from .._layers.cells import check_cells
+from .._layers.layer import OneWay
+from .._tensor_array.tensor_array import TensorArray
 from ._holds_cells import HoldsCells
 
 

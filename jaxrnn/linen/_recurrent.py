@@ -6,12 +6,12 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from .._cells._base import RNNCell
-from .._layer_cells import check_cells
-from .._layer_inputs import LayerInputs, check_unknown
-from .._layers import Layer, OneWay, Way, concatenate, pair, stack
-from .._param_axes import check_axis_names, name_axes
-from .._typing import ArrayLike, DType, Key, Params, PyTree
+from .._base.typing import ArrayLike, DType, Key, Params, PyTree
+from .._cells.base import RNNCell
+from .._layers.axis_names import check_axis_names, name_axes
+from .._layers.cells import check_cells
+from .._layers.inputs import LayerInputs, check_unknown
+from .._layers.layer import Layer, OneWay, Way, concatenate, pair, stack
 from ._holds_cells import HoldsCells
 
 

@@ -15,6 +15,9 @@ Lite's operators take them, so that checkpoints fit.
     (7, 4, 5)
 """
 
+from .._base.public import set_public_module as _set_public_module
 from ._dynamic_rnn import dynamic_rnn as dynamic_rnn
 from ._lstm import TFLiteLSTMCell as TFLiteLSTMCell
 from ._rnn import TfLiteRNNCell as TfLiteRNNCell
+
+_set_public_module(globals())

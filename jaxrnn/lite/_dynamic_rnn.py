@@ -2,10 +2,10 @@
 
 import jax
 
-from .._arguments import check_time_major
-from .._dynamic_rnn import dynamic_rnn as core_dynamic_rnn
-from .._errors import KindError, describe_structure
-from .._typing import ArrayLike, DType, PyTree, RNNCellLike
+from .._base.arguments import check_time_major
+from .._base.errors import KindError, describe_structure
+from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
+from .._drivers.dynamic_rnn import dynamic_rnn as core_dynamic_rnn
 from ..memory._strategy import Strategy
 
 

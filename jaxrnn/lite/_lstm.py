@@ -5,9 +5,9 @@ from typing import Any, final
 
 import jax.numpy as jnp
 
-from .._cells._lstm import LSTMCell
-from .._initializers import ParamSpec, glorot_uniform, zeros
-from .._typing import DType, Initializer, Params
+from .._base.typing import DType, Initializer, Params
+from .._cells.initializers import ParamSpec, glorot_uniform, zeros
+from .._cells.lstm import LSTMCell
 from ._transposed import TransposedCell
 
 MADE = ("input", "forget", "cell", "output")

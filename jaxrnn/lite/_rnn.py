@@ -5,9 +5,9 @@ from typing import Any, final
 
 import jax.numpy as jnp
 
-from .._cells._basic_rnn import BasicRNNCell
-from .._initializers import ParamSpec, glorot_uniform, zeros
-from .._typing import DType, Params
+from .._base.typing import DType, Params
+from .._cells.basic_rnn import BasicRNNCell
+from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from ._transposed import TransposedCell
 
 

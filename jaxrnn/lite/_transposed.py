@@ -5,12 +5,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from .._cells._affine import AffineCell, init_by_specs
-from .._cells._base import RNNCell
-from .._cells._checks import check_params, check_step_inputs, set_field
-from .._errors import noting
-from .._steps import Steps
-from .._typing import Array, DType, Key, Params, PyTree, Shaped, Size
+from .._base.errors import noting
+from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
+from .._cells.affine import AffineCell, init_by_specs
+from .._cells.base import RNNCell
+from .._cells.checks import check_params, check_step_inputs, set_field
+from .._time.steps import Steps
 
 
 class TransposedCell(RNNCell):

@@ -11,11 +11,14 @@ tells what each would keep and cost. One of your own is a frozen dataclass over
 `Strategy` with one method, `record`, that gives a `Record`.
 """
 
+from .._base.public import set_public_module as _set_public_module
 from ._keep import Keep as Keep
 from ._nested import Nested as Nested
 from ._offload import Offload as Offload
 from ._recompute import Recompute as Recompute
 from ._resolve import resolve as resolve
 from ._strategy import Record as Record, Strategy as Strategy
+
+_set_public_module(globals())
 
 __all__ = ["Keep", "Nested", "Offload", "Recompute", "Record", "Strategy", "resolve"]

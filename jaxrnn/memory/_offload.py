@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from .._arguments import as_count
-from .._errors import describe
+from .._base.arguments import as_count
+from .._base.errors import describe
 from ._recompute import Recompute
 from ._strategy import Record, Strategy
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from .._arguments import as_count
+from .._base.arguments import as_count
 from ._strategy import Record, Strategy
 
 

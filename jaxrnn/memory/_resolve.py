@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from .._errors import describe
+from .._base.errors import describe
 from ._keep import Keep
 from ._offload import Offload
 from ._recompute import Recompute

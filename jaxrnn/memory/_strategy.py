@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 
-from .._arguments import as_count
+from .._base.arguments import as_count
 
 
 @dataclasses.dataclass(frozen=True)

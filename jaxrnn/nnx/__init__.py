@@ -12,6 +12,7 @@ Parameters are the cell's own, under TensorFlow's names:
 names.
 """
 
+from .._base.public import set_public_module as _set_public_module
 from ._cells import Cell as Cell, as_cell as as_cell
 from ._raw_rnn import RawRNN as RawRNN
 from ._recurrent import (
@@ -19,5 +20,7 @@ from ._recurrent import (
     Bidirectional as Bidirectional,
     StackBidirectional as StackBidirectional,
 )
+
+_set_public_module(globals())
 
 __all__ = ["RNN", "Bidirectional", "Cell", "RawRNN", "StackBidirectional", "as_cell"]

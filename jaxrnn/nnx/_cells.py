@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from .._batch_axes import BatchAxes
-from .._bound import BoundCell
-from .._cells._base import RNNCell
-from .._errors import describe, is_key
-from .._foreign import sizes_of_cell
-from .._layer_cells import check_cells
-from .._layers import OneWay, in_dtype
-from .._typing import Array, DType, Key, Params, PyTree, Size
+from .._base.errors import describe, is_key
+from .._base.typing import Array, DType, Key, Params, PyTree, Size
+from .._cells.base import RNNCell
+from .._cells.bound import BoundCell
+from .._layers.batch_axes import BatchAxes
+from .._layers.cells import check_cells
+from .._layers.layer import OneWay, in_dtype
+from .._layers.sizes import sizes_of_cell
 from ._parameters import as_step, check_rngs, make_params
 
 

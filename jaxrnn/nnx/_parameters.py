@@ -8,12 +8,12 @@ import numpy as np
 from flax import nnx
 from jax.core import Tracer
 
-from .._arguments import as_count
-from .._errors import describe, noting
-from .._layers import Layer, in_dtype
-from .._param_axes import AxisNames, check_axis_names, name_axes
-from .._trees import named_leaves
-from .._typing import DType, Key, Params, PyTree
+from .._base.arguments import as_count
+from .._base.errors import describe, noting
+from .._base.trees import named_leaves
+from .._base.typing import DType, Key, Params, PyTree
+from .._layers.axis_names import AxisNames, check_axis_names, name_axes
+from .._layers.layer import Layer, in_dtype
 
 Rngs = nnx.Rngs | nnx.RngStream | jax.Array
 

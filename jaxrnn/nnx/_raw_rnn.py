@@ -6,12 +6,12 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from .._cells._base import RNNCell
-from .._layer_cells import check_cells
-from .._layers import OneWay
-from .._raw_rnn import raw_rnn
-from .._tensor_array import TensorArray
-from .._typing import DType, PyTree
+from .._base.typing import DType, PyTree
+from .._cells.base import RNNCell
+from .._drivers.raw_rnn import raw_rnn
+from .._layers.cells import check_cells
+from .._layers.layer import OneWay
+from .._tensor_array.tensor_array import TensorArray
 from ._parameters import HoldsLayer, Rngs
 
 

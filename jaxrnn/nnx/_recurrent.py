@@ -6,12 +6,12 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from .._cells._base import RNNCell
-from .._layer_cells import check_cells
-from .._layer_inputs import LayerInputs, check_unknown
-from .._layers import Layer, OneWay, Way, concatenate, pair, stack
-from .._param_axes import AxisNames
-from .._typing import ArrayLike, DType, PyTree
+from .._base.typing import ArrayLike, DType, PyTree
+from .._cells.base import RNNCell
+from .._layers.axis_names import AxisNames
+from .._layers.cells import check_cells
+from .._layers.inputs import LayerInputs, check_unknown
+from .._layers.layer import Layer, OneWay, Way, concatenate, pair, stack
 from ._parameters import HoldsLayer, Rngs
 
 

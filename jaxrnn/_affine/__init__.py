@@ -1,0 +1,1 @@
+"""The fast path of cells that are products followed by elementwise updates."""

@@ -1,0 +1,1 @@
+"""Derivatives that JAX lacks: of bounded loops, and of functions with own rules."""

@@ -1,0 +1,1 @@
+"""Types, errors, nests, arguments and layouts: what knows nothing of recurrent nets."""

@@ -1,0 +1,93 @@
+"""How random keys reach the cells: one for the run, one for the step.
+
+A driver gives step t the key `fold_in(key, t)`, so that noise depends neither on
+unrolling nor on chunks nor on the backend. Noise that is drawn once a run (variational
+dropout) needs the run's key as well, so both travel together through the cells that
+hold other cells; any other cell sees the plain key of the step.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .errors import describe, is_array, is_key
+from .typing import Array, Key, Params, PyTree
+
+
+def check_key(where: str, key: Any) -> None:
+    """Raises TypeError for what is not a random key, or an array of them."""
+    raw = is_array(key) and key.dtype == jnp.uint32 and key.ndim > 0
+    if not (raw or is_key(key)):
+        raise TypeError(
+            f"{where}: `key` must be a random key, got {describe(key)}. "
+            "`jax.random.key(0)` makes one."
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepKey:
+    """The key of the whole run and that of the present step."""
+
+    run: Any
+    step: Any
+
+
+# No step has this number, so that no key of the run is also that of a step.
+RUN = 2**32 - 1
+
+
+def at_step(key: Key | None, t: Array) -> StepKey | None:
+    """What a driver hands to step `t`; None stays None."""
+    if key is None:
+        return None
+    return StepKey(jax.random.fold_in(key, RUN), jax.random.fold_in(key, t))
+
+
+def cell_at_step(cell: Any, t: Array) -> Any:
+    """What a driver calls at step `t`: the cell with that step's key, if it has one."""
+    at_step = getattr(cell, "at_step", None)
+    return cell if at_step is None else at_step(t)
+
+
+def fold(key: Any, data: int) -> Any:
+    """An independent key for the part that `data` numbers; None stays None."""
+    return jax.tree.map(lambda k: jax.random.fold_in(k, data), key)
+
+
+def run_key(key: Any) -> Key:
+    """The key of the run; a plain key stands for both."""
+    return key.run if isinstance(key, StepKey) else key
+
+
+def step_key(key: Any) -> Key:
+    """The key of the step; a plain key stands for both."""
+    return key.step if isinstance(key, StepKey) else key
+
+
+def apply_cell(
+    cell: Any, params: Params, inputs: PyTree, state: PyTree, key: Any
+) -> tuple[PyTree, PyTree]:
+    """`cell.apply`, with both keys for a cell that holds cells, else the step's."""
+    if not getattr(cell, "holds_cells", False):
+        key = step_key(key)
+    return cell.apply(params, inputs, state, key=key)
+
+
+def apply_cell_sequence(
+    cell: Any,
+    params: Params,
+    inputs: PyTree,
+    state: PyTree,
+    steps: Any,
+    keys: Callable[[Array], Any] | None,
+    history: bool,
+) -> tuple[PyTree, PyTree]:
+    """`cell.apply_sequence`, with the keys that `apply_cell` would give it."""
+    if keys is not None and not getattr(cell, "holds_cells", False):
+        of_run = keys
+        keys = lambda t: step_key(of_run(t))
+    return cell.apply_sequence(params, inputs, state, steps, keys, history)

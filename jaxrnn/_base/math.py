@@ -1,0 +1,61 @@
+"""Arithmetic and dtypes."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from .typing import Array, DType, Params, PyTree
+
+
+def affine(params: Params, operands: Sequence[Array], dtype: DType) -> Array:
+    """`[a, b, ...] @ kernel + bias`, `[batch, columns]` in `dtype`.
+
+    One product over the concatenated operands and the bias after it, as TensorFlow
+    does; the product is accumulated in `dtype` where that is wider than the operands'.
+    """
+    joined = jnp.concatenate(operands, axis=-1) if len(operands) > 1 else operands[0]
+    z = dot(joined, params["kernel"], dtype)
+    if "bias" not in params:
+        return z
+    return z + params["bias"].astype(dtype)[None, :]
+
+
+def dot(operand: Array, kernel: Array, dtype: DType) -> Array:
+    """`operand @ kernel`, accumulated in `dtype`."""
+    return jnp.dot(operand, kernel, preferred_element_type=dtype)
+
+
+def clip_symmetric(x: Array, bound: float) -> Array:
+    """`x` limited to `[-bound, bound]`; the gradient is 1 up to and at the bounds.
+
+    `jnp.clip` halves the gradient at a bound and `lax.clamp` drops it there.
+    """
+    return jnp.where(x < -bound, -bound, jnp.where(x > bound, bound, x))
+
+
+def expand_rows(mask: Array, leaf: Array) -> Array:
+    """The mask `[batch]` with axes of size 1 appended, to the rank of `leaf`."""
+    return mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
+
+
+def widest_dtype(tree: PyTree) -> DType:
+    """The dtype of most bits among the leaves: float32 for float32 and bfloat16."""
+    return max((leaf.dtype for leaf in jax.tree.leaves(tree)), key=lambda d: d.itemsize)
+
+
+def cast_number(array: Array, dtype: DType) -> Array:
+    """What has no dtype of its own in `dtype`, if that can hold its kind."""
+    return array.astype(dtype) if _kind(array.dtype) <= _kind(dtype) else array
+
+
+def cast_if_weak(array: Array, dtype: DType) -> Array:
+    """An array that came of a number alone in `dtype`, if that can hold its kind."""
+    weak = getattr(array, "weak_type", False)  # Random keys have none.
+    return cast_number(array, dtype) if weak else array
+
+
+def _kind(dtype: DType) -> int:
+    kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
+    held = (i for i, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind))
+    return next(held, -1)  # Random keys are of no kind.

@@ -1,0 +1,136 @@
+"""Nests: where TensorFlow's rules and JAX's pytrees differ, and what is done of it.
+
+* To TensorFlow None is a leaf, to JAX it is an empty nest. No argument here may hold
+  None, so it is looked for and refused, never dropped.
+* A `TensorShape` is a leaf of a structure of sizes. It is not a registered pytree
+  node, so JAX agrees.
+* TensorFlow tells lists from tuples from named tuples only where it checks strictly.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+
+from .errors import describe_structure, is_array, leaf_name
+from .tensor_shape import TensorShape
+from .typing import PyTree
+
+
+def named_leaves(
+    name: str, tree: Any, is_leaf: Callable[[Any], bool] = lambda x: False
+) -> Iterator[tuple[str, Any]]:
+    """Pairs of a leaf's full name and the leaf; None counts as a leaf."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(
+        tree, is_leaf=lambda x: x is None or is_leaf(x)
+    )
+    return ((leaf_name(name, path), leaf) for path, leaf in leaves)
+
+
+def map_named(name: str, fn: Callable[[str, Any], Any], tree: Any) -> Any:
+    """`jax.tree.map` whose function also gets the leaf's full name; None is a leaf."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: fn(leaf_name(name, path), leaf),
+        tree,
+        is_leaf=lambda x: x is None,
+    )
+
+
+def is_pytree_of_arrays(tree: Any) -> bool:
+    """Whether jit can take it as an argument, and so know it again."""
+    return not jax.tree_util.all_leaves([tree]) and all(
+        is_array(leaf) or isinstance(leaf, int | float | complex)
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def map_sizes(fn: Callable[[tuple[int, ...]], Any], size: Any) -> Any:
+    """Apply `fn` to the shape, without batch axis, that each leaf of `size` names."""
+    return map_named("size", lambda name, leaf: fn(size_shape(name, leaf)), size)
+
+
+def size_shapes(size: Any, name: str = "size") -> list[tuple[int, ...]]:
+    """The shapes, without batch axis, of the leaves of `size`, in flat order."""
+    return [size_shape(full, leaf) for full, leaf in named_leaves(name, size)]
+
+
+def size_shape(name: str, leaf: Any) -> tuple[int, ...]:
+    """`(n,)` for an int n, the sizes of a `TensorShape`.
+
+    Raises:
+        ValueError: If the leaf is None.
+        TypeError: If it is neither an int nor a `TensorShape`.
+    """
+    if leaf is None:
+        raise ValueError(
+            f"`{name}` must be known, got None. Give an int or a TensorShape."
+        )
+    try:
+        return (
+            tuple(leaf) if isinstance(leaf, TensorShape) else tuple(TensorShape([leaf]))
+        )
+    except TypeError:
+        raise TypeError(
+            f"`{name}` must be an int or a TensorShape, got {leaf!r}. A tuple of sizes "
+            "is a nest of vectors; one array of rank 2 is `TensorShape([5, 5])`."
+        ) from None
+
+
+def as_typed(tree: Any) -> tuple:
+    """A hashable form that tells tuples from named tuples and 1 from True."""
+    leaves, treedef = jax.tree.flatten(tree, is_leaf=lambda x: x is None)
+    return treedef, tuple((type(leaf), leaf) for leaf in leaves)
+
+
+def check_structure(
+    where: str, want: Any, got: Any, strict: bool, fix: str = ""
+) -> None:
+    """Hold `got` to the nest of `want`; if not `strict`, lists pass for tuples.
+
+    Args:
+        where: The beginning of the message, up to what is held.
+        want: A nest, of which the structure counts.
+        got: Another.
+        strict: Whether kinds of sequence must agree.
+        fix: The end of the message: what to do.
+
+    Raises:
+        ValueError: If the nests differ.
+        TypeError: If `strict` and only the kinds of sequence differ.
+    """
+    want_def, got_def = jax.tree.structure(want), jax.tree.structure(got)
+    if want_def == got_def:
+        return
+    same_but_for_kind = _loosened(want_def) == _loosened(got_def)
+    if same_but_for_kind and not strict:
+        return
+    error = TypeError if same_but_for_kind else ValueError
+    raise error(
+        f"{where} must have the structure {describe_structure(want)}, "
+        f"got {describe_structure(got)}. {fix}".rstrip()
+    )
+
+
+def _loosened(treedef: Any) -> Any:
+    """The nest with every kind of sequence written as one."""
+    node = treedef.node_data()
+    if node is None:
+        return "*"
+    kind, data = node
+    children = tuple(_loosened(child) for child in treedef.children())
+    if issubclass(kind, tuple | list):
+        return ("sequence", children)
+    return (kind, str(data), children)
+
+
+def merge_dicts(first: Mapping, second: Mapping) -> dict:
+    """The keys of both, those of nested dicts too; each leaf is in one of them."""
+    merged = dict(first)
+    for key, value in second.items():
+        merged[key] = merge_dicts(merged[key], value) if key in merged else value
+    return merged
+
+
+def with_structure(structure: Any, tree: PyTree) -> PyTree:
+    """The leaves of `tree` in the nest of `structure`."""
+    return jax.tree.unflatten(jax.tree.structure(structure), jax.tree.leaves(tree))

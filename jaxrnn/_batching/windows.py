@@ -1,0 +1,131 @@
+"""`windows`: a long sequence, cut into pieces of so many steps."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._base.arguments import as_count, as_lengths, check_time_major, named_inputs
+from .._base.errors import Described, describe
+from .._base.trees import map_named
+from .._base.typing import ArrayLike, PyTree
+from .packed_windows import packed_windows
+from .packing import PackedSequences
+from .slicing import Cuts, as_source, check_known, cut
+
+_WHERE = "windows"
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Window:
+    """Some steps of a batch of long sequences: what `windows` yields.
+
+    A pytree of NumPy arrays, data to `jit`.
+
+    Attributes:
+        inputs: The nest with leaves `[batch, size, ...]`, `[size, batch, ...]` if
+            `time_major`; zeros past the end of the whole.
+        sequence_length: int32 `[batch]`, how many of these steps each row has; None if
+            all rows have all steps of all windows.
+        start: int32, the number that the first of these steps has in the whole.
+    """
+
+    inputs: PyTree
+    sequence_length: Any
+    start: Any
+
+    def __repr__(self) -> str:
+        inputs = jax.tree.map(Described, self.inputs)
+        return f"Window(start={self.start}, inputs={inputs})"
+
+
+def windows(
+    inputs: PyTree,
+    size: int,
+    sequence_length: ArrayLike | None = None,
+    *,
+    time_major: bool = False,
+) -> Sequence[Any]:
+    """Cuts sequences along time into windows, on the host, outside of jit.
+
+    All windows have one structure and the same shapes, so that one compilation serves
+    them. Each is read when its turn comes: of an `np.memmap`, or of anything else with
+    `shape`, `dtype` and slices, memory holds one window.
+
+    Args:
+        inputs: `[batch, time, ...]`, `[time, batch, ...]` if `time_major`; or a nest of
+            such arrays that agree in both (labels, say, may come along). Or
+            `PackedSequences`.
+        size: How many steps a window has. The last is filled up with zeros.
+        sequence_length: `[batch]`, integers: how many steps each row has; None: all.
+        time_major: Whether time is the first axis.
+
+    Returns:
+        A sequence of time / size windows, rounded up: each a `Window`, or a
+        `PackedWindow` of `PackedSequences`. It has a length, as progress bars want, and
+        slices: `windows(x, 25)[k:]` goes on where a run was interrupted.
+
+    Raises:
+        TypeError: If an argument is traced or of the wrong kind.
+        ValueError: If `inputs` hold no array, a rank is below 2, or axes disagree; if
+            `size` is below 1; if packed sequences come with lengths, which they have.
+
+    Example:
+        >>> import numpy as np, jaxrnn
+        >>> x, ids = np.ones((2, 10, 3), np.float32), np.ones((2, 10), np.int32)
+        >>> made = jaxrnn.windows((x, ids), 4, [10, 5])
+        >>> len(made)
+        3
+        >>> for window in made:
+        ...     print(window, window.sequence_length)
+        Window(start=0, inputs=(float32[2, 4, 3], int32[2, 4])) [4 4]
+        Window(start=4, inputs=(float32[2, 4, 3], int32[2, 4])) [4 1]
+        Window(start=8, inputs=(float32[2, 4, 3], int32[2, 4])) [2 0]
+    """
+    size = as_count(_WHERE, "size", size, fix="It is the steps of a window.")
+    check_time_major(_WHERE, time_major)
+    if isinstance(inputs, PackedSequences):
+        if sequence_length is not None or time_major:
+            raise ValueError(
+                f"{_WHERE}: `sequence_length` and `time_major` must not be given with "
+                "PackedSequences, which have their own. Leave them out."
+            )
+        return packed_windows(_WHERE, inputs, size)
+    axis = 0 if time_major else 1
+    inputs = map_named("inputs", lambda n, x: as_source(_WHERE, n, x), inputs)
+    time, batch_size = _time_and_batch(inputs, axis)
+    if sequence_length is None:
+        lengths = np.full(batch_size, time) if time % size else None
+    else:
+        lengths = _as_lengths(sequence_length, batch_size).clip(max=time)
+
+    def window(start: int) -> Window:
+        left = None
+        if lengths is not None:
+            left = (lengths - start).clip(0, size).astype(np.int32)
+        steps = jax.tree.map(lambda x: cut(x, start, size, axis), inputs)
+        return Window(steps, left, np.int32(start))
+
+    return Cuts(window, range(0, time, size))
+
+
+def _as_lengths(lengths: ArrayLike, batch_size: int) -> np.ndarray:
+    for leaf in jax.tree.leaves(lengths):
+        check_known(_WHERE, "sequence_length", leaf)
+    with jax.ensure_compile_time_eval():  # Constants may be cut while one traces.
+        return np.asarray(as_lengths(_WHERE, lengths, batch_size))
+
+
+def _time_and_batch(inputs: PyTree, axis: int) -> tuple[int, int]:
+    (first, leaf), *rest = named_inputs(_WHERE, inputs)
+    axes = "[batch, time, ...]" if axis else "[time, batch, ...]"
+    for name, other in rest:
+        if other.shape[:2] != leaf.shape[:2]:
+            raise ValueError(
+                f"{_WHERE}: all inputs must agree in time and batch, {axes}: `{first}` "
+                f"is {describe(leaf)}, `{name}` is {describe(other)}."
+            )
+    return leaf.shape[axis], leaf.shape[1 - axis]

@@ -1,0 +1,337 @@
+"""Cells that are products followed by elementwise updates.
+
+What costs in a recurrent cell is `[inputs, h] @ kernel + bias`; the rest is
+elementwise. A cell that keeps the two apart is a chain of stages, and what treats the
+products on their own (initialising, checking, hoisting them out of a loop) is written
+once for all such cells.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from .._affine.sequence import affine_sequence
+from .._affine.xla_loop import plain_product
+from .._base.arguments import as_dtype
+from .._base.errors import describe
+from .._base.keys import check_key
+from .._base.math import affine, widest_dtype
+from .._base.trees import merge_dicts
+from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
+from .._time import masking
+from .._time.sequence import DeclinedError
+from .._time.steps import Steps
+from .base import RNNCell
+from .checks import (
+    check_floating,
+    check_params,
+    check_state,
+    check_step_inputs,
+    check_units,
+)
+from .initializers import ParamSpec, make_params
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One product of a cell and the elementwise update that follows it.
+
+        z = [inputs, operand] @ kernel + bias
+        operand, carry = update(params, z, carry)
+
+    What the last stage returns is `(output, new_state)`.
+
+    Attributes:
+        update: `update(params, z, carry) -> (operand, carry)`, each row by itself;
+            `params` are those of the cell's `elementwise_specs`.
+        rows: The size of the operand; 0 for a product of the inputs alone.
+        columns: The size of z.
+        kernel: The initializer of the kernel.
+        bias: The initializer of the bias, or None for a product without one.
+        path: Where `kernel` and `bias` lie, keys joined by slashes; None for the top.
+        takes_inputs: Whether the inputs stand before the operand in the product.
+        blocks: How many blocks as wide as the cell has units stand side by side in z,
+            for the update to split: 4 in an LSTM, 2 for the gates of a GRU, 1 where z
+            is no more than one. None if that is not said: then `"pallas_triton"`, which
+            fills units up to a power of two, refuses other sizes.
+
+    Raises:
+        ValueError: If z cannot be `blocks` of one size.
+        TypeError: If `blocks` is no integer.
+    """
+
+    update: Callable[[Params, Array, Any], tuple[Array, Any]]
+    rows: int
+    columns: int
+    kernel: Initializer
+    bias: Initializer | None
+    path: str | None = None
+    takes_inputs: bool = True
+    blocks: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.blocks is None:
+            return
+        blocks = check_units("Stage", "blocks", self.blocks, least=1)
+        if self.columns % blocks:
+            raise ValueError(
+                f"Stage: `blocks` must divide the {self.columns} columns, got {blocks}."
+            )
+
+    def specs(self, depth: int) -> dict[str, Any]:
+        """The parameters for inputs of size `depth`, under their names."""
+        rows = self.rows + (depth if self.takes_inputs else 0)
+        specs = {"kernel": ParamSpec((rows, self.columns), self.kernel)}
+        if self.bias is not None:
+            specs["bias"] = ParamSpec((self.columns,), self.bias)
+        return self._at_path(specs)
+
+    def product(
+        self, params: Params, inputs: Array, operand: Array, dtype: DType
+    ) -> Array:
+        """z, `[batch, columns]` in `dtype`."""
+        operands = (inputs, operand) if self.takes_inputs else (operand,)
+        return affine(self._own(params), operands, dtype)
+
+    def parts(self, params: Params, depth: int) -> Params:
+        """The product's parameters, with what multiplies the inputs apart.
+
+        `{"state": [rows, columns], "inputs": [depth, columns], "bias": [columns]}`, of
+        which the last two may be missing.
+        """
+        own = self._own(params)
+        parts = {"state": own["kernel"]}
+        if self.takes_inputs:
+            parts["inputs"], parts["state"] = jnp.split(own["kernel"], [depth])
+        return parts | {name: own[name] for name in own.keys() & {"bias"}}
+
+    def join(self, parts: Params) -> Params:
+        """What `parts` took apart, under its names."""
+        kernel = parts["state"]
+        if self.takes_inputs:
+            kernel = jnp.concatenate([parts["inputs"], kernel])
+        own = {
+            "kernel": kernel,
+            **{name: parts[name] for name in parts.keys() & {"bias"}},
+        }
+        return self._at_path(own)
+
+    def _own(self, params: Params) -> Params:
+        for key in self._keys():
+            params = params[key]
+        return params
+
+    def _at_path(self, own: Params) -> Params:
+        for key in reversed(self._keys()):
+            own = {key: own}
+        return own
+
+    def _keys(self) -> list[str]:
+        return [] if self.path is None else self.path.split("/")
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class AffineCell(RNNCell):
+    """A cell given by its `stages`; `init` and `apply` follow from them.
+
+    So does `apply_sequence`, the fast way over whole sequences, forward and backward,
+    as long as `apply` is not overridden and no function holds traced arrays.
+
+    Inputs are `[batch, depth]` and floating; inputs, parameters and the state that is
+    multiplied share one dtype. A leaf of the state that is only used elementwise may be
+    wider: then the elementwise work is done in that dtype.
+
+    Example:
+        The minimal gated unit (arXiv:1603.09420), whose gate both forgets and resets.
+
+        >>> import dataclasses, jax, jax.numpy as jnp, jaxrnn
+        >>> normal, ones = jax.nn.initializers.glorot_normal(), jax.nn.initializers.ones
+        >>> @dataclasses.dataclass(frozen=True, eq=False)
+        ... class MinimalGatedUnit(jaxrnn.AffineCell):
+        ...     num_units: int
+        ...
+        ...     @property
+        ...     def stages(self):
+        ...         n = self.num_units
+        ...         return (
+        ...             jaxrnn.Stage(self.gate, n, n, normal, ones, "gate", blocks=1),
+        ...             jaxrnn.Stage(self.renew, n, n, normal, ones, "new", blocks=1),
+        ...         )
+        ...
+        ...     state_size = output_size = property(lambda self: self.num_units)
+        ...
+        ...     def enter(self, h):
+        ...         return h, h
+        ...
+        ...     def gate(self, params, z, h):
+        ...         f = jax.nn.sigmoid(z)
+        ...         return f * h, (f, h)
+        ...
+        ...     def renew(self, params, z, carry):
+        ...         f, h = carry
+        ...         h = (1 - f) * h + f * jnp.tanh(z)
+        ...         return h, h
+        >>> cell, x = MinimalGatedUnit(4), jnp.ones((2, 5, 3))
+        >>> params = cell.init(jax.random.key(0), x[:, 0])
+        >>> outputs, h = jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)
+        >>> outputs.shape
+        (2, 5, 4)
+    """
+
+    @property
+    @abc.abstractmethod
+    def stages(self) -> tuple[Stage, ...]:
+        """The products in order, each with the update that follows it."""
+
+    @abc.abstractmethod
+    def enter(self, state: PyTree) -> tuple[Array, Any]:
+        """The first stage's `(operand, carry)`: what of the state is multiplied."""
+
+    def elementwise_specs(self) -> dict[str, ParamSpec]:
+        """Parameters that the updates use by themselves, such as peepholes."""
+        return {}
+
+    def why_no_plain_lstm(self) -> str | None:
+        """Why a library's LSTM is another cell than this, beside `forget_bias`, if so.
+
+        That has tanh, and neither peepholes nor clips nor a projection.
+        """
+        return f"{type(self).__name__} is none"
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """All parameters for inputs of size `depth`, in the order of their making."""
+        first, *rest = (stage.specs(depth) for stage in self.stages)
+        specs = {**first, **self.elementwise_specs()}
+        for stage_specs in rest:
+            specs = merge_dicts(specs, stage_specs)
+        return specs
+
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """Fresh parameters for inputs `[batch, depth]`; see `RNNCell.init`.
+
+        Raises:
+            ValueError: If `inputs` are not of rank 2, or the dtype is not floating.
+            TypeError: If `key` is no random key, or an initializer makes no array.
+        """
+        return init_by_specs(self, key, inputs, dtype)
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step; see `RNNCell.apply`. No random numbers are drawn.
+
+        Raises:
+            ValueError: If a shape, or the set of parameters, is not what the cell and
+                the inputs ask for.
+            TypeError: If a dtype or the kind of state is not.
+        """
+        del key
+        inputs, state = self._checked(params, inputs, state)
+        output, new_state, _, _ = self.chain(plain_product, params, inputs, state)
+        return output, new_state
+
+    def apply_sequence(
+        self,
+        params: Params,
+        inputs: Array,
+        state: PyTree,
+        steps: Steps,
+        keys: Callable | None = None,
+        history: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        """All steps at once, with gradients in large products; see `RNNCell`."""
+        del keys
+        if type(self).apply is not AffineCell.apply:
+            raise DeclinedError(f"{type(self).__name__} has an `apply` of its own")
+        if self._holds_tracers(params, inputs, state, steps):
+            raise DeclinedError("its functions close over traced arrays")
+        if not isinstance(steps.time, int):
+            raise DeclinedError("the number of steps is symbolic")
+        return affine_sequence(self, params, inputs, state, steps, history)
+
+    def _holds_tracers(
+        self, params: Params, inputs: Array, state: PyTree, steps: Steps
+    ) -> bool:
+        """Whether a step reads traced arrays that are no arguments of it.
+
+        However they came into its functions: no derivative would be taken by them.
+        """
+        step = lambda *args: self.chain(plain_product, *args)[:2]
+        inputs = masking.first_inputs(inputs, steps.axis)
+        consts = jax.make_jaxpr(step)(params, inputs, state).consts
+        return any(isinstance(const, Tracer) for const in consts)
+
+    def chain(
+        self, product: Callable, params: Params, inputs: Array, state: PyTree
+    ) -> tuple[PyTree, PyTree, list, list]:
+        """One step by its stages.
+
+        Args:
+            product: `product(k, stage, params, inputs, operand, dtype)` makes the z of
+                stage number k.
+            params: The cell's parameters.
+            inputs: One step of inputs.
+            state: The state before the step.
+
+        Returns:
+            `(output, new_state, zs, operands)`, the last two with an entry a stage.
+        """
+        zs, operands, small = [], [], self.elementwise(params)
+        with jax.named_scope(self._scope()):
+            operand, carry = self.enter(state)
+            dtype = widest_dtype(state)
+            for k, stage in enumerate(self.stages):
+                operands.append(operand)
+                zs.append(product(k, stage, params, inputs, operand, dtype))
+                operand, carry = stage.update(small, zs[-1], carry)
+            return operand, carry, zs, operands
+
+    def elementwise(self, params: Params) -> Params:
+        """The parameters that the updates use by themselves."""
+        return {name: params[name] for name in self.elementwise_specs()}
+
+    def parts(self, params: Params, depth: int) -> list[Params]:
+        """The parameters of each stage's product; see `Stage.parts`."""
+        return [stage.parts(params, depth) for stage in self.stages]
+
+    def join(self, parts: list[Params], small: Params) -> Params:
+        """All parameters, of what `parts` and `elementwise` took apart."""
+        params = dict(small)
+        for stage, part in zip(self.stages, parts, strict=True):
+            params = merge_dicts(params, stage.join(part))
+        return params
+
+    def _checked(
+        self, params: Params, inputs: PyTree, state: PyTree
+    ) -> tuple[Array, PyTree]:
+        name = type(self).__name__
+        inputs = check_step_inputs(name, inputs)
+        state = check_state(name, state, self.state_size, inputs.shape[0])
+        check_params(name, params, self.param_specs(inputs.shape[-1]), inputs.dtype)
+        operand, _ = self.enter(state)
+        own = jax.dtypes.canonicalize_dtype(
+            getattr(self, "dtype", None) or inputs.dtype
+        )
+        if not inputs.dtype == operand.dtype == own:
+            raise TypeError(
+                f"{name}: `inputs`, `state` and the cell must share one dtype, got "
+                f"{describe(inputs)}, {describe(operand)} and {own}. Cast the inputs, "
+                "or make the state with their dtype (a driver's `dtype`)."
+            )
+        return inputs, state
+
+
+def init_by_specs(cell: Any, key: Key, inputs: Shaped | PyTree, dtype: DType) -> Params:
+    """Fresh parameters of a cell that has `param_specs(depth)`; see `RNNCell.init`."""
+    name = type(cell).__name__
+    check_key(name, key)
+    check_step_inputs(name, inputs)
+    own = getattr(cell, "dtype", None)
+    dtype = as_dtype(name, dtype or own or inputs.dtype)
+    check_floating(name, "dtype", dtype)
+    return make_params(cell.param_specs(inputs.shape[-1]), key, dtype)

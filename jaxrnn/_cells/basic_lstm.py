@@ -1,0 +1,73 @@
+"""The basic LSTM cell."""
+
+import dataclasses
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from .._base.typing import Array, DType, Params, PyTree
+from .affine import Stage
+from .checks import check_number, set_common_fields, set_field
+from .initializers import glorot_uniform, zeros
+from .lstm_state import LSTMFamily, LSTMStateTuple
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class BasicLSTMCell(LSTMFamily):
+    """A long short-term memory without peepholes, clips or projection.
+
+        i, j, f, o = split([x, h] kernel + bias)
+        c' = c * sigmoid(f + forget_bias) + sigmoid(i) * activation(j)
+        h' = activation(c') * sigmoid(o)
+
+    Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; c, h and output
+    `[batch, H]`; `kernel` `[I + H, 4H]`, blocks i, j, f, o; `bias` `[4H]`. c may be
+    float32 where h and the parameters are of 16 bits (pass such an `initial_state`).
+
+    Attributes:
+        num_units: `H`.
+        forget_bias: Added to f at run time; no part of the stored bias.
+        state_is_tuple: False for a state `[batch, 2H]` that holds `[c, h]`.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Taken for TensorFlow's sake; parameters are explicit here.
+        name: The name of the step in profiles.
+        dtype: The dtype that parameters and inputs must have; None for any.
+
+    Source: arXiv:1409.2329; `tf.compat.v1.nn.rnn_cell.BasicLSTMCell`.
+    """
+
+    num_units: int
+    forget_bias: float = 1.0
+    state_is_tuple: bool = True
+    activation: Any = None
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    name: str | None = None
+    dtype: DType | None = None
+
+    def __post_init__(self) -> None:
+        set_common_fields(self)
+        forget_bias = check_number(type(self).__name__, "forget_bias", self.forget_bias)
+        set_field(self, forget_bias=forget_bias)
+
+    @property
+    def sizes(self) -> LSTMStateTuple:
+        """`num_units`, twice."""
+        return LSTMStateTuple(self.num_units, self.num_units)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """One product for the four blocks."""
+        size = self.num_units
+        return (Stage(self._update, size, 4 * size, glorot_uniform, zeros, blocks=4),)
+
+    def _update(
+        self, params: Params, z: Array, state: LSTMStateTuple
+    ) -> tuple[Array, PyTree]:
+        del params
+        i, j, f, o = jnp.split(z, 4, axis=-1)
+        c = state.c * jax.nn.sigmoid(f + self.forget_bias)
+        c = c + jax.nn.sigmoid(i) * self.activation(j)
+        h = self.activation(c) * jax.nn.sigmoid(o)
+        return self.leave(c, h.astype(state.h.dtype))

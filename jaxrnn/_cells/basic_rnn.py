@@ -1,0 +1,52 @@
+"""The basic recurrent cell."""
+
+import dataclasses
+from typing import Any, final
+
+from .._base.typing import Array, DType, Params
+from .affine import Stage
+from .checks import set_common_fields
+from .initializers import glorot_uniform, zeros
+from .vector_state import VectorStateCell
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class BasicRNNCell(VectorStateCell):
+    """The most basic cell: one product, one activation.
+
+        h' = activation([x, h] kernel + bias)
+
+    Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
+    output `[batch, H]`; `kernel` `[I + H, H]`; `bias` `[H]`.
+
+    Attributes:
+        num_units: `H`.
+        activation: None for tanh, the name of a Keras activation, or a function
+            defined at module level (a fresh lambda makes a new cell, compiled anew).
+        reuse: Taken for TensorFlow's sake; parameters are explicit here.
+        name: The name of the step in profiles.
+        dtype: The dtype that parameters and inputs must have; None for any.
+
+    Source: `tf.compat.v1.nn.rnn_cell.BasicRNNCell`.
+    """
+
+    num_units: int
+    activation: Any = None
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    name: str | None = None
+    dtype: DType | None = None
+
+    def __post_init__(self) -> None:
+        set_common_fields(self)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """One product, then the activation."""
+        size = self.num_units
+        return (Stage(self._update, size, size, glorot_uniform, zeros, blocks=1),)
+
+    def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
+        del params, state
+        new_state = self.activation(z)
+        return new_state, new_state

@@ -1,0 +1,94 @@
+"""A cell together with its parameters."""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from .._base import keys
+from .._base.errors import Described
+from .._base.typing import Array, DType, Params, PyTree, Size
+from .._time.steps import Steps
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class BoundCell:
+    """A cell with its parameters: a pytree that is called as TensorFlow's cells are.
+
+    The parameters (and the key, if any) are its leaves, the cell is static. So it goes
+    through `jax.jit`, `jax.vmap` and `jax.tree.map` as it is and, as long as it has no
+    key, through `jax.grad` and `optax`. Two with equal cells share one compilation.
+    Made by `cell.bind(params, key)`.
+
+    Attributes:
+        cell: The hyper-parameters.
+        params: Nested dicts of arrays, as `cell.init` makes them.
+        key: The random key of one run, or None for a deterministic run. Keys have no
+            gradient: differentiate by `params`, and bind inside of the loss.
+    """
+
+    params: Params
+    key: Any = None
+    cell: Any = dataclasses.field(metadata={"static": True}, kw_only=True)
+
+    def __call__(
+        self, inputs: PyTree, state: PyTree, scope: str | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step: `(output, new_state)`, each leaf `[batch, ...]`.
+
+        Args:
+            inputs: One step of inputs, `[batch, depth]` or a nest.
+            state: A state of the structure of `state_size`.
+            scope: A name for the step's operations in profiles.
+
+        Raises:
+            ValueError: If shapes do not fit the cell or its parameters.
+            TypeError: If structures or dtypes do not.
+        """
+        if scope is None:
+            return keys.apply_cell(self.cell, self.params, inputs, state, key=self.key)
+        with jax.named_scope(scope):
+            return self(inputs, state)
+
+    def apply_sequence(
+        self, inputs: PyTree, state: PyTree, steps: Steps, history: bool = False
+    ) -> tuple[PyTree, PyTree]:
+        """All steps at once; see `RNNCell.apply_sequence`."""
+        at_step = lambda t: keys.at_step(self.key, steps.begin + t)
+        step_key = None if self.key is None else at_step
+        return keys.apply_cell_sequence(
+            self.cell, self.params, inputs, state, steps, step_key, history
+        )
+
+    def __repr__(self) -> str:
+        shapes = jax.tree.map(lambda leaf: Described(leaf), self.params)
+        key = "" if self.key is None else ", key=..."
+        return f"BoundCell({self.cell!r}, params={shapes}{key})"
+
+    def at_step(self, t: Array) -> "BoundCell":
+        """The cell as it is at step `t`: its key is `fold_in(key, t)`."""
+        return dataclasses.replace(self, key=keys.at_step(self.key, t))
+
+    @property
+    def state_size(self) -> Size:
+        """The sizes of the state's leaves, without the batch axis."""
+        return self.cell.state_size
+
+    @property
+    def output_size(self) -> Size:
+        """The sizes of the output's leaves, without the batch axis."""
+        return self.cell.output_size
+
+    def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
+        """A state of zeros, each leaf `[batch_size, ...]` of `dtype`."""
+        return self.cell.zero_state(batch_size, dtype)
+
+    def get_initial_state(
+        self,
+        inputs: PyTree = None,
+        batch_size: int | None = None,
+        dtype: DType | None = None,
+    ) -> PyTree:
+        """The zero state, sized by `inputs` or by `batch_size` and `dtype`."""
+        return self.cell.get_initial_state(inputs, batch_size, dtype)

@@ -1,0 +1,63 @@
+"""A cell of any pure function."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, final
+
+from .._base.errors import noting
+from .._base.trees import size_shapes
+from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
+from .base import RNNCell
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class FunctionCell(RNNCell):
+    """A cell whose step is a function that you give.
+
+    Attributes:
+        fn: `fn(params, inputs, state, key=None) -> (output, new_state)`, pure,
+            defined at module level (a fresh lambda makes a new cell, compiled anew).
+            Arrays that it needs belong into `params`, `cell.bind({..., "memory": m})`:
+            a global that changes is not seen by a program that was compiled before.
+        state_size: The sizes of the state: an int, a `TensorShape` or a nest of those.
+        output_size: The sizes of the output, likewise.
+        init_fn: `init_fn(key, inputs, dtype) -> params`; None for no parameters.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn
+        >>> def running_sum(params, inputs, state, key=None):
+        ...     total = state + inputs
+        ...     return total, total
+        >>> cell = jaxrnn.FunctionCell(running_sum, state_size=2, output_size=2)
+        >>> x = jnp.ones((1, 3, 2), jnp.float32)
+        >>> outputs, _ = jaxrnn.dynamic_rnn(cell.bind({}), x, dtype=jnp.float32)
+        >>> outputs[0, :, 0].tolist()
+        [1.0, 2.0, 3.0]
+    """
+
+    fn: Callable[..., tuple[PyTree, PyTree]]
+    state_size: Size
+    output_size: Size
+    init_fn: Callable[[Key, Any, DType], Params] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("fn", "init_fn"):
+            value = getattr(self, name)
+            if not callable(value) and (name == "fn" or value is not None):
+                raise TypeError(
+                    f"FunctionCell: `{name}` must be a function, got {value!r}."
+                )
+        for name in ("state_size", "output_size"):
+            with noting(f"FunctionCell: raised by `{name}`."):
+                size_shapes(getattr(self, name), name)
+
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """What `init_fn` makes, or no parameters."""
+        return {} if self.init_fn is None else self.init_fn(key, inputs, dtype)
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """What `fn` returns."""
+        return self.fn(params, inputs, state, key=key)

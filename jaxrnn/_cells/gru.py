@@ -1,0 +1,78 @@
+"""The gated recurrent unit."""
+
+import dataclasses
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from .._base.typing import Array, DType, Initializer, Params
+from .affine import Stage
+from .checks import check_initializer, set_common_fields
+from .initializers import glorot_uniform, ones, zeros
+from .vector_state import VectorStateCell
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class GRUCell(VectorStateCell):
+    """A gated recurrent unit that resets before the product.
+
+        r, u = split(sigmoid([x, h] gates/kernel + gates/bias))
+        c    = activation([x, r * h] candidate/kernel + candidate/bias)
+        h'   = u * h + (1 - u) * c
+
+    Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
+    output `[batch, H]`; `gates/kernel` `[I + H, 2H]`, `gates/bias` `[2H]`, blocks r, u;
+    `candidate/kernel` `[I + H, H]`, `candidate/bias` `[H]`.
+
+    Attributes:
+        num_units: `H`.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Taken for TensorFlow's sake; parameters are explicit here.
+        kernel_initializer: For both kernels; None for Glorot uniform.
+        bias_initializer: For both biases; None for 1 in the gates and 0 in the
+            candidate.
+        name: The name of the step in profiles.
+        dtype: The dtype that parameters and inputs must have; None for any.
+
+    Source: arXiv:1406.1078; `tf.compat.v1.nn.rnn_cell.GRUCell`.
+    """
+
+    num_units: int
+    activation: Any = None
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    kernel_initializer: Initializer | None = None
+    bias_initializer: Initializer | None = None
+    name: str | None = None
+    dtype: DType | None = None
+
+    def __post_init__(self) -> None:
+        set_common_fields(self)
+        for name in ("kernel_initializer", "bias_initializer"):
+            check_initializer(type(self).__name__, name, getattr(self, name))
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The gates; then the candidate, of the state as the gates reset it."""
+        size, kernel = self.num_units, self.kernel_initializer or glorot_uniform
+        gate_bias, bias = self.bias_initializer or ones, self.bias_initializer or zeros
+        return (
+            Stage(self._gates, size, 2 * size, kernel, gate_bias, "gates", blocks=2),
+            Stage(self._candidate, size, size, kernel, bias, "candidate", blocks=1),
+        )
+
+    def _gates(
+        self, params: Params, z: Array, state: Array
+    ) -> tuple[Array, tuple[Array, Array]]:
+        del params
+        r, u = jnp.split(jax.nn.sigmoid(z), 2, axis=-1)
+        return r * state, (u, state)
+
+    def _candidate(
+        self, params: Params, z: Array, carry: tuple[Array, Array]
+    ) -> tuple[Array, Array]:
+        del params
+        u, state = carry
+        new_state = u * state + (1 - u) * self.activation(z)
+        return new_state, new_state

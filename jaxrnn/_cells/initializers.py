@@ -1,0 +1,76 @@
+"""TensorFlow's default initialisers and how a cell's parameters are made from specs."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._base.errors import describe, is_array
+from .._base.trees import map_named
+from .._base.typing import Array, DType, Initializer, Key, Params
+
+
+def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+    """`U(-l, l)` with `l = sqrt(6 / (fan_in + fan_out))`.
+
+    A vector of n has both fans n, where `jax.nn.initializers` refuses vectors.
+
+    Source: Glorot and Bengio, AISTATS 2010; `tf.compat.v1.glorot_uniform_initializer`.
+    """
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(
+            f"the default initializer makes floating numbers, got dtype {dtype}. "
+            "Pass an initializer for that dtype."
+        )
+    fan_in, fan_out = shape[0], shape[-1]
+    limit = math.sqrt(6 / max(1, fan_in + fan_out))
+    return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
+def zeros(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+    """All 0; the key is not used."""
+    del key
+    return jnp.zeros(shape, dtype)
+
+
+def ones(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+    """All 1; the key is not used."""
+    del key
+    return jnp.ones(shape, dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class ParamSpec:
+    """The shape of one parameter and what fills it.
+
+    Attributes:
+        shape: The shape.
+        initializer: `initializer(key, shape, dtype) -> array`, as those of
+            `jax.nn.initializers`.
+    """
+
+    shape: tuple[int, ...]
+    initializer: Initializer
+
+
+def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
+    """Fill nested dicts of `ParamSpec`, each leaf with a key of its own.
+
+    Raises:
+        TypeError: If an initializer makes no array of the shape it is asked for.
+    """
+    keys = iter(jax.random.split(key, max(1, len(jax.tree.leaves(specs)))))
+
+    def make(name: str, spec: ParamSpec) -> Array:
+        leaf = spec.initializer(next(keys), spec.shape, dtype)
+        if not is_array(leaf) or leaf.shape != spec.shape:
+            raise TypeError(
+                f"the initializer of `{name}` must make an array {spec.shape}, got "
+                f"{describe(leaf)}. One of jax.nn.initializers is made by a call: "
+                "`orthogonal()`."
+            )
+        return jnp.asarray(leaf, dtype)
+
+    return map_named("params", make, specs)

@@ -1,0 +1,161 @@
+"""The LSTM cell with peepholes, clips and a projection."""
+
+import dataclasses
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from .._base.math import clip_symmetric
+from .._base.typing import Array, DType, Initializer, Params, PyTree
+from .affine import Stage
+from .checks import (
+    check_clip,
+    check_initializer,
+    check_number,
+    check_units,
+    set_common_fields,
+    set_field,
+)
+from .initializers import ParamSpec, glorot_uniform, zeros
+from .lstm_state import LSTMFamily, LSTMStateTuple
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class LSTMCell(LSTMFamily):
+    """A long short-term memory, with peepholes, clips and projection as asked for.
+
+        i, j, f, o = split([x, h] kernel + bias)
+        c' = sigmoid(f + forget_bias + w_f_diag c) * c
+             + sigmoid(i + w_i_diag c) * activation(j)
+        c' = clip(c', -cell_clip, cell_clip)
+        m  = sigmoid(o + w_o_diag c') * activation(c')
+        h' = clip(m projection/kernel, -proj_clip, proj_clip)
+
+    Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
+    `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; `kernel` `[I + P, 4H]`,
+    blocks i, j, f, o; `bias` `[4H]`; `w_f_diag`, `w_i_diag`, `w_o_diag` `[H]`;
+    `projection/kernel` `[H, P]`. c may be float32 where h and the parameters are of 16
+    bits (pass such an `initial_state`).
+
+    Attributes:
+        num_units: `H`.
+        use_peepholes: Whether the gates see c through the three diagonals.
+        cell_clip: The bound on c', or None.
+        initializer: For kernels and diagonals; None for Glorot uniform.
+        num_proj: `P`, or None for no projection.
+        proj_clip: The bound on h' after a projection, or None.
+        num_unit_shards: Taken for TensorFlow's sake; never changes a value.
+        num_proj_shards: Taken for TensorFlow's sake; never changes a value.
+        forget_bias: Added to f at run time; no part of the stored bias.
+        state_is_tuple: False for a state `[batch, H + P]` that holds `[c, h]`.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Taken for TensorFlow's sake; parameters are explicit here.
+        name: The name of the step in profiles.
+        dtype: The dtype that parameters and inputs must have; None for any.
+
+    Source: Sak, Senior and Beaufays, Interspeech 2014;
+    `tf.compat.v1.nn.rnn_cell.LSTMCell`.
+    """
+
+    num_units: int
+    use_peepholes: bool = False
+    cell_clip: float | None = None
+    initializer: Initializer | None = None
+    num_proj: int | None = None
+    proj_clip: float | None = None
+    num_unit_shards: Any = dataclasses.field(default=None, compare=False)
+    num_proj_shards: Any = dataclasses.field(default=None, compare=False)
+    forget_bias: float = 1.0
+    state_is_tuple: bool = True
+    activation: Any = None
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    name: str | None = None
+    dtype: DType | None = None
+
+    def __post_init__(self) -> None:
+        set_common_fields(self)
+        name = type(self).__name__
+        check_initializer(name, "initializer", self.initializer)
+        set_field(
+            self,
+            forget_bias=check_number(name, "forget_bias", self.forget_bias),
+            cell_clip=check_clip(name, "cell_clip", self.cell_clip),
+            proj_clip=check_clip(name, "proj_clip", self.proj_clip),
+        )
+        if self.num_proj is not None:
+            size = check_units(name, "num_proj", self.num_proj, least=1)
+            set_field(self, num_proj=size)
+
+    @property
+    def sizes(self) -> LSTMStateTuple:
+        """`num_units`, and `num_proj` if there is a projection."""
+        h = self.num_units if self.num_proj is None else self.num_proj
+        return LSTMStateTuple(self.num_units, h)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """One product for the four blocks; then the projection, if any."""
+        (c, h), kernel = self.sizes, self.initializer or glorot_uniform
+        gates = Stage(self._gates, h, 4 * c, kernel, zeros, blocks=4)
+        if self.num_proj is None:
+            return (gates,)
+        project = Stage(
+            self._project,
+            c,
+            h,
+            kernel,
+            None,
+            "projection",
+            takes_inputs=False,
+            blocks=1,
+        )
+        return gates, project
+
+    def elementwise_specs(self) -> dict[str, ParamSpec]:
+        """The peepholes, if any."""
+        if not self.use_peepholes:
+            return {}
+        spec = ParamSpec((self.num_units,), self.initializer or glorot_uniform)
+        return dict.fromkeys(("w_f_diag", "w_i_diag", "w_o_diag"), spec)
+
+    def why_no_plain_lstm(self) -> str | None:
+        """Why a library's LSTM is another cell than this, if so; see `AffineCell`."""
+        if self.use_peepholes:
+            return "this one has peepholes"
+        if self.cell_clip is not None:
+            return "this one has a `cell_clip`"
+        if self.num_proj is not None:
+            return "this one has a projection"
+        return super().why_no_plain_lstm()
+
+    def _gates(
+        self, params: Params, z: Array, state: LSTMStateTuple
+    ) -> tuple[Array, PyTree]:
+        c = state.c
+        i, j, f, o = jnp.split(z, 4, axis=-1)
+        f = self._peep(params, "w_f_diag", f + self.forget_bias, c)
+        i = self._peep(params, "w_i_diag", i, c)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * self.activation(j)
+        if self.cell_clip is not None:
+            c = clip_symmetric(c, self.cell_clip)
+        # The output gate sees the new memory, clipped.
+        o = self._peep(params, "w_o_diag", o, c)
+        m = (jax.nn.sigmoid(o) * self.activation(c)).astype(state.h.dtype)
+        if self.num_proj is None:
+            return self.leave(c, m)
+        return m, LSTMStateTuple(c, state.h)
+
+    def _peep(self, params: Params, name: str, z: Array, c: Array) -> Array:
+        if not self.use_peepholes:
+            return z
+        return z + params[name].astype(c.dtype)[None, :] * c
+
+    def _project(
+        self, params: Params, z: Array, carry: LSTMStateTuple
+    ) -> tuple[Array, PyTree]:
+        del params
+        if self.proj_clip is not None:
+            z = clip_symmetric(z, self.proj_clip)
+        return self.leave(carry.c, z.astype(carry.h.dtype))

@@ -1,0 +1,82 @@
+"""The two ways in which an LSTM's memory c and output h lie in its state."""
+
+import abc
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from .._base.typing import Array, DType, PyTree, Size
+from .activations import tanh
+from .affine import AffineCell
+
+
+class LSTMStateTuple(NamedTuple):
+    """The state of an LSTM: the memory `c`, then the output `h`.
+
+    Source: `tf.compat.v1.nn.rnn_cell.LSTMStateTuple`.
+    """
+
+    c: Any
+    h: Any
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of both.
+
+        Raises:
+            TypeError: If they differ.
+        """
+        if self.c.dtype != self.h.dtype:
+            raise TypeError(
+                "LSTMStateTuple: `c` and `h` must have one dtype for `dtype`, got "
+                f"{self.c.dtype} and {self.h.dtype}. Ask `c` or `h` itself."
+            )
+        return self.c.dtype
+
+
+class LSTMFamily(AffineCell):
+    """A cell whose state is c and h, as a tuple or side by side in one array.
+
+    No dataclass itself: each cell declares the field in TensorFlow's place.
+    """
+
+    @property
+    @abc.abstractmethod
+    def sizes(self) -> LSTMStateTuple:
+        """The sizes of c and of h."""
+
+    state_is_tuple: bool
+    activation: Any
+
+    def why_no_plain_lstm(self) -> str | None:
+        """Why a library's LSTM is another cell than this, if so; see `AffineCell`."""
+        if "__final__" not in vars(type(self)):  # A class of its own, or derived.
+            return super().why_no_plain_lstm()
+        if self.activation is tanh:
+            return None
+        name = getattr(self.activation, "__name__", repr(self.activation))
+        return f"the activation of this one is {name}"
+
+    @property
+    def state_size(self) -> Size:
+        """`LSTMStateTuple(c, h)` of sizes, or their sum for one array `[c, h]`."""
+        return self.sizes if self.state_is_tuple else sum(self.sizes)
+
+    @property
+    def output_size(self) -> Size:
+        """The size of h."""
+        return self.sizes.h
+
+    def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
+        """The output h is multiplied."""
+        pair = (
+            state if self.state_is_tuple else jnp.split(state, [self.sizes.c], axis=-1)
+        )
+        state = LSTMStateTuple(*pair)
+        return state.h, state
+
+    def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
+        """`(output, new_state)` of the cell."""
+        if self.state_is_tuple:
+            return h, LSTMStateTuple(c, h)
+        return h, jnp.concatenate([c, h], axis=-1)

@@ -1,0 +1,27 @@
+"""Cells whose state is one vector, which is also the output."""
+
+from .._base.typing import Array, Size
+from .affine import AffineCell
+
+
+class VectorStateCell(AffineCell):
+    """A cell whose state and output are one array `[batch, num_units]`.
+
+    No dataclass itself: each cell declares the field in TensorFlow's place.
+    """
+
+    num_units: int
+
+    @property
+    def state_size(self) -> Size:
+        """`num_units`."""
+        return self.num_units
+
+    @property
+    def output_size(self) -> Size:
+        """`num_units`."""
+        return self.num_units
+
+    def enter(self, state: Array) -> tuple[Array, Array]:
+        """The state is multiplied whole."""
+        return state, state

@@ -1,0 +1,1 @@
+"""The drivers, one a file: a driver knows time."""

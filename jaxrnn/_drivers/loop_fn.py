@@ -1,0 +1,236 @@
+"""What a loop function of `raw_rnn` may return: held at its first call, and after."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._base.arguments import as_array, as_state, check_same_batch
+from .._base.errors import (
+    EntryError,
+    describe,
+    describe_structure,
+    is_array,
+    is_key,
+    leaf_name,
+)
+from .._base.math import cast_if_weak
+from .._base.trees import check_structure, named_leaves, size_shapes
+from .._base.typing import Array, PyTree
+from .._tensor_array.tensor_array import is_like, is_tensor_array, opaque
+
+WHERE = "raw_rnn"
+EMIT_FIX = (
+    "At time 0 it stands for one row: return arrays without batch axis there, or `()` "
+    "for nothing, or None for `cell.output_size` in the dtype of the first state leaf."
+)
+NAMES = ("finished", "next_input", "next_cell_state", "emit_output", "next_loop_state")
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstCall:
+    """What the call at time 0 returned, in its final form.
+
+    Attributes:
+        finished: `[batch]` or a scalar, bool.
+        next_input: The first inputs of the cell, each leaf `[batch, ...]`.
+        state: The initial state.
+        emit: The shape and dtype of what each step emits, each leaf `[batch, ...]`.
+        loop_state: The initial loop state, or None.
+    """
+
+    finished: Array
+    next_input: PyTree
+    state: PyTree
+    emit: PyTree
+    loop_state: PyTree
+
+
+def hold_first_call(cell: Any, returned: Any) -> FirstCall:
+    """The first call's results, if they are what the protocol asks for.
+
+    Raises:
+        ValueError: If there are not five; if the structure of the state is not that of
+            `cell.state_size`; if rows disagree.
+        TypeError: If `finished` is not bool; if something is no array.
+    """
+    finished, next_input, state, template, loop_state = _five(returned)
+    next_input = _as_inputs(next_input)
+    batch_size = jax.tree.leaves(next_input)[0].shape[0]
+    state = as_state(WHERE, "next_cell_state", state)
+    check_structure(
+        f"{WHERE}: the first `next_cell_state` (by `cell.state_size`)",
+        cell.state_size,
+        opaque(state),
+        strict=True,
+    )
+    emit = _emit_shapes(cell, template, state, batch_size)
+    finished = _as_finished(finished)
+    _check_rows(finished, batch_size, (state, emit))
+    if loop_state is not None:
+        loop_state = as_state(WHERE, "next_loop_state", loop_state)
+    return FirstCall(finished, next_input, state, emit, loop_state)
+
+
+def hold_next_call(
+    returned: Any, carry: tuple[Array, PyTree, PyTree, PyTree], emit_like: PyTree
+) -> tuple[Array, PyTree, PyTree, PyTree, PyTree]:
+    """A later call's results, if they are of the types that are carried.
+
+    Args:
+        returned: What `loop_fn` returned.
+        carry: `(finished, next_input, state, loop_state)` as they were before.
+        emit_like: What is emitted, as the first call says.
+
+    Raises:
+        ValueError: If structures or shapes differ from those of the first call.
+        TypeError: If dtypes or kinds of sequence do.
+    """
+    finished, next_input, state, emit, next_loop_state = _five(returned)
+    old_finished, old_input, old_state, loop_state = carry
+    finished = _as_finished(finished)
+    if finished.shape != old_finished.shape:
+        raise ValueError(
+            f"{WHERE}: `finished` must keep its shape, {list(old_finished.shape)} at "
+            f"time 0, got {describe(finished)}. Return [batch] each time, "
+            "`jnp.zeros(batch, bool)` at first, or a scalar each time."
+        )
+    next_input = _as_like("next_input", next_input, old_input)
+    state = _as_like("next_cell_state", state, old_state)
+    emit = _as_like("emit_output", emit, emit_like, EMIT_FIX)
+    if next_loop_state is None:
+        return finished, next_input, state, emit, loop_state
+    if loop_state is None:
+        raise ValueError(
+            f"{WHERE}: `next_loop_state` must be None as at time 0, got "
+            f"{describe(next_loop_state)}. Return one from the first call on."
+        )
+    loop_state = _as_like("next_loop_state", next_loop_state, loop_state)
+    return finished, next_input, state, emit, loop_state
+
+
+def _five(returned: Any) -> Any:
+    wanted = f"{WHERE}: `loop_fn` must return ({', '.join(NAMES)})"
+    if not isinstance(returned, tuple | list):
+        raise TypeError(f"{wanted}, got {describe(returned)}.")
+    if len(returned) != len(NAMES):
+        raise ValueError(f"{wanted}, got {len(returned)} values.")
+    return returned
+
+
+def _as_inputs(inputs: Any) -> PyTree:
+    if not jax.tree.leaves(inputs):
+        raise EntryError(
+            f"{WHERE}: `next_input` must hold at least one array, got "
+            f"{describe(inputs)}."
+        )
+    inputs = as_state(WHERE, "next_input", inputs)
+    named = list(named_leaves("next_input", inputs))
+    for name, leaf in named:
+        if not leaf.ndim:
+            raise EntryError(
+                f"{WHERE}: `{name}` must have rank at least 1, [batch, ...], got "
+                f"{describe(leaf)}."
+            )
+    check_same_batch(WHERE, named)
+    return inputs
+
+
+def _as_finished(finished: Any) -> Array:
+    if isinstance(finished, tuple | list | dict) or finished is None:
+        raise ValueError(
+            f"{WHERE}: `finished` must be one boolean array [batch], got "
+            f"{describe(finished)}."
+        )
+    array = jnp.asarray(finished)
+    if array.dtype != bool:
+        raise TypeError(
+            f"{WHERE}: `finished` must be of dtype bool, got {describe(array)}. "
+            "Compare: `time >= lengths`."
+        )
+    return array
+
+
+def _check_rows(finished: Array, batch_size: int, masked: PyTree) -> None:
+    """Whether the mask stands before every leaf that it selects in."""
+    if finished.shape == ():
+        return
+    leaves = jax.tree.leaves(masked, is_leaf=is_tensor_array)
+    by_rows = finished.shape == (batch_size,)
+    wrong = [
+        leaf
+        for leaf in leaves
+        if not is_tensor_array(leaf)
+        and leaf.ndim
+        and finished.shape != (leaf.shape[:1] if by_rows else leaf.shape)
+    ]
+    if wrong or not (by_rows or leaves):
+        raise ValueError(
+            f"{WHERE}: `finished` must be a scalar or have one entry for each of the "
+            f"{batch_size} rows of `next_input`, state and emits, got "
+            f"{', '.join(describe(x) for x in (finished, *wrong))}."
+        )
+
+
+def _emit_shapes(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyTree:
+    """What each step emits: as the template says, or as `cell.output_size` does."""
+    if template is None:
+        dtype = next((x.dtype for x in jax.tree.leaves(state)), None)
+        shapes = iter(size_shapes(cell.output_size, "cell.output_size"))
+        return jax.tree.map(
+            lambda _: jax.ShapeDtypeStruct((batch_size, *next(shapes)), dtype),
+            cell.output_size,
+        )
+
+    def emitted(leaf: Any) -> jax.ShapeDtypeStruct:
+        shaped = is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+        if not shaped or is_key(leaf):
+            raise TypeError(
+                f"{WHERE}: the first `emit_output` must be None, or arrays without "
+                f"batch axis that say what is emitted, got {describe(leaf)}. "
+                "`jnp.zeros([], dtype)` stands for one number a row."
+            )
+        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+        return jax.ShapeDtypeStruct((batch_size, *leaf.shape), dtype)
+
+    is_leaf = lambda x: x is None or is_tensor_array(x)
+    return jax.tree.map(emitted, template, is_leaf=is_leaf)
+
+
+def _as_like(name: str, tree: Any, like: PyTree, fix: str = "") -> PyTree:
+    """The tree as arrays, if it has the structure, dtypes and shapes of `like`.
+
+    A TensorArray must be made as that of `like` was; what it holds may have grown.
+    """
+    if tree is None:
+        raise ValueError(
+            f"{WHERE}: `{name}` must have the structure {describe_structure(like)} as "
+            f"at time 0, got None. {fix}".rstrip()
+        )
+    check_structure(f"{WHERE}: `{name}`", opaque(like), opaque(tree), True, fix)
+    wanted = iter(jax.tree.leaves(like, is_leaf=is_tensor_array))
+
+    def leaf_like(path: Any, leaf: Any) -> Any:
+        return _leaf_like(leaf_name(name, path), leaf, next(wanted), fix)
+
+    is_leaf = lambda x: x is None or is_tensor_array(x)
+    return jax.tree_util.tree_map_with_path(leaf_like, tree, is_leaf=is_leaf)
+
+
+def _leaf_like(name: str, leaf: Any, like: Any, fix: str) -> Any:
+    if is_tensor_array(leaf) or is_tensor_array(like):
+        if not (is_tensor_array(like) and is_like(like, leaf)):
+            raise ValueError(
+                f"{WHERE}: `{name}` must be {like!r} as at time 0 or come of it by "
+                f"writes, got {leaf!r}."
+            )
+        return leaf
+    array = cast_if_weak(as_array(WHERE, name, leaf), like.dtype)
+    for kind, error in (("dtype", TypeError), ("shape", ValueError)):
+        if getattr(array, kind) != getattr(like, kind):
+            raise error(
+                f"{WHERE}: `{name}` must have {kind} {getattr(like, kind)} by what "
+                f"time 0 gave, got {describe(array)}. {fix}".rstrip()
+            )
+    return array

@@ -1,0 +1,125 @@
+"""`packed_rnn`: a cell over sequences that lie end to end in rows."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._base.arguments import as_scope, as_state, check_cell
+from .._base.errors import describe
+from .._base.trees import named_leaves
+from .._base.typing import DType, PyTree, RNNCellLike
+from .._batching.packing import PackedSequences
+from .._time import masking
+from ..memory._resolve import as_strategy
+from ..memory._strategy import Strategy
+from .initial_state import output_dtype, zero_state
+from .run import over_time
+
+_WHERE = "packed_rnn"
+
+
+def packed_rnn(
+    cell: RNNCellLike,
+    packed: PackedSequences,
+    initial_state: PyTree = None,
+    dtype: DType | None = None,
+    scope: str | None = None,
+    *,
+    swap_memory: bool | Strategy = False,
+) -> tuple[PyTree, PyTree]:
+    """Runs `cell` over packed sequences, each from a state of its own.
+
+    What it gives for a sequence is what `dynamic_rnn` gives for that row of the padded
+    batch; what it costs follows the sum of the lengths. Noise is drawn by the step of
+    the row, not of the sequence.
+
+    Args:
+        cell: As `dynamic_rnn` takes it.
+        packed: Sequences, as `pack_sequences` lays them out. What came along in their
+            nest and is not for the cell is left behind by
+            `dataclasses.replace(packed, inputs=...)`.
+        initial_state: The state that each sequence starts from, each leaf
+            `[sequences, ...]`; None for the cell's zero state, which needs `dtype`.
+        dtype: The dtype of the zero state and of the outputs; None for that of
+            `initial_state`.
+        scope: The name of the loop in profiles; "rnn" by default.
+        swap_memory: As in `dynamic_rnn`. The states of all steps stay on the device, as
+            the last ones are read among them.
+
+    Returns:
+        `(outputs, state)`: outputs as `packed.inputs` lie, `[rows, row_length, ...]`,
+        zeros where no sequence lies (`packed.unpack(outputs)` pads them); the state
+        after the last step of each sequence, each leaf `[sequences, ...]`.
+
+    Raises:
+        TypeError: If `packed` was not made by `pack_sequences`; as `dynamic_rnn`.
+        ValueError: If a leaf of `initial_state` has not one row for each sequence; as
+            `dynamic_rnn`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn
+        >>> cell = jaxrnn.LSTMCell(5)
+        >>> x = jnp.ones((4, 7, 3), jnp.float32)
+        >>> params = cell.init(jax.random.key(0), x[:, 0])
+        >>> packed = jaxrnn.pack_sequences(x, [7, 0, 3, 1])
+        >>> packed
+        PackedSequences(4 sequences in 2 rows of 7 steps, 79% full)
+        >>> outputs, state = jaxrnn.packed_rnn(
+        ...     cell.bind(params), packed, dtype=jnp.float32
+        ... )
+        >>> packed.unpack(outputs).shape, state.h.shape
+        ((4, 7, 5), (4, 5))
+    """
+    check_cell(_WHERE, "cell", cell)
+    strategy = as_strategy(_WHERE, "swap_memory", swap_memory)
+    if not isinstance(packed, PackedSequences):
+        raise TypeError(
+            f"{_WHERE}: `packed` must come from `pack_sequences`, got "
+            f"{describe(packed)}. Of a window it is `window.packed`."
+        )
+    if initial_state is not None:
+        initial_state = as_state(_WHERE, "initial_state", initial_state)
+    dtype = output_dtype(_WHERE, initial_state, dtype)
+    count = packed.sequence_length.shape[0]
+    fresh = initial_state
+    if fresh is None:
+        fresh = zero_state(_WHERE, cell, count, dtype)
+    _check_rows(fresh, count)
+    with jax.named_scope(as_scope(_WHERE, scope, "rnn")):
+        outputs, states = over_time(
+            _WHERE,
+            cell,
+            jax.tree.map(jnp.asarray, packed.inputs),
+            jnp.asarray(packed.lengths),
+            _first_of_rows(packed, fresh),
+            (jnp.asarray(packed.starts), fresh),
+            dtype=dtype,
+            unroll=1,
+            time_major=packed.time_major,
+            strategy=strategy,
+        )
+    is_there = jnp.asarray(packed.sequence_length) > 0
+    return outputs, masking.choose(is_there, packed.at_ends(states), fresh)
+
+
+def _check_rows(state: PyTree, count: int) -> None:
+    for name, leaf in named_leaves("initial_state", state):
+        if not leaf.ndim or leaf.shape[0] != count:
+            raise ValueError(
+                f"{_WHERE}: `{name}` must be [sequences, ...], for {count} sequences, "
+                f"got {describe(leaf)}."
+            )
+
+
+def _first_of_rows(packed: PackedSequences, fresh: PyTree) -> PyTree:
+    """What each row starts from: the state of its first sequence, zeros if none."""
+    axis = 0 if packed.time_major else 1
+    which = jax.lax.index_in_dim(jnp.asarray(packed.starts), 0, axis, keepdims=False)
+
+    def first(leaf: Any) -> Any:
+        if not leaf.shape[0]:
+            return jnp.zeros((which.shape[0], *leaf.shape[1:]), leaf.dtype)
+        return leaf[jnp.maximum(which, 0)]
+
+    return masking.zero_dead(which >= 0, jax.tree.map(first, fresh))

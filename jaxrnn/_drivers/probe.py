@@ -1,0 +1,123 @@
+"""One step evaluated abstractly, so that a misfit is found before a loop is traced."""
+
+from typing import Any
+
+import jax
+
+from .._base.errors import describe, describe_structure, noting
+from .._base.trees import check_structure, named_leaves, size_shapes
+from .._base.typing import DType, PyTree
+from .._tensor_array.tensor_array import is_tensor_array
+
+
+def probe(
+    where: str,
+    cell: Any,
+    inputs: PyTree,
+    state: PyTree,
+    output_dtype: DType,
+    strict: bool,
+) -> None:
+    """Hold one step of `cell` to what a loop needs of it; nothing is computed.
+
+    Args:
+        where: The driver, for messages.
+        cell: What is called.
+        inputs: One step of inputs.
+        state: The state before the step.
+        output_dtype: The dtype that every leaf of the output must have.
+        strict: Whether kinds of sequence in the state must agree (lengths are given).
+
+    Raises:
+        ValueError: If structures or shapes differ from what went in, or from
+            `cell.output_size`.
+        TypeError: If dtypes or, when `strict`, kinds of sequence do.
+    """
+    with noting(
+        f"{where}: raised by one step of `cell`, called with inputs "
+        f"{_describe_all(inputs)} and state (the initial one) {_describe_all(state)}."
+    ):
+        result = jax.eval_shape(lambda x, s: cell(x, s), inputs, state)
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise ValueError(
+            f"{where}: `cell` must return (output, new_state), got "
+            f"{describe_structure(result)}."
+        )
+    output, new_state = result
+    check_structure(
+        f"{where}: the state that `cell` returns",
+        state,
+        new_state,
+        strict,
+        "Give an `initial_state` of the kind that it returns.",
+    )
+    _check_state(where, state, new_state)
+    batch = jax.tree.leaves(inputs)[0].shape[0]
+    if strict:
+        _check_rows(where, state, batch)
+    size = cell.output_size
+    check_structure(
+        f"{where}: the output of `cell` (by `output_size`)", size, output, strict
+    )
+    _check_output(where, size, output, batch, output_dtype)
+
+
+def _describe_all(tree: PyTree) -> str:
+    return ", ".join(describe(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def _check_state(where: str, state: PyTree, new_state: PyTree) -> None:
+    pairs = [
+        (name, old, new)
+        for (name, old), new in zip(
+            named_leaves("state", state), jax.tree.leaves(new_state), strict=True
+        )
+    ]
+    shapes = [p for p in pairs if p[1].shape != p[2].shape]
+    if shapes:
+        raise ValueError(
+            f"{where}: `cell` must keep its state's shapes: {_changes(shapes)}."
+        )
+    dtypes = [p for p in pairs if p[1].dtype != p[2].dtype]
+    if dtypes:
+        raise TypeError(
+            f"{where}: `cell` must keep its state's dtypes (type should remain "
+            f"constant): {_changes(dtypes)}. Cast inside of the cell, or pass an "
+            "`initial_state` of the dtype that it returns."
+        )
+
+
+def _check_rows(where: str, state: PyTree, batch: int) -> None:
+    for name, leaf in named_leaves("state", state, is_tensor_array):
+        if is_tensor_array(leaf):
+            continue
+        if leaf.ndim and leaf.shape[0] != batch:
+            raise ValueError(
+                f"{where}: with lengths `{name}` must have {batch} rows or no axes, "
+                f"got {describe(leaf)}."
+            )
+
+
+def _changes(triples: list[tuple[str, Any, Any]]) -> str:
+    return "; ".join(
+        f"`{name}` is {describe(old)} before and {describe(new)} after a step"
+        for name, old, new in triples
+    )
+
+
+def _check_output(
+    where: str, size: Any, output: PyTree, batch: int, dtype: DType
+) -> None:
+    for (name, leaf), shape in zip(
+        named_leaves("output", output), size_shapes(size), strict=True
+    ):
+        if leaf.shape != (batch, *shape):
+            raise ValueError(
+                f"{where}: `{name}` of `cell` must have shape {(batch, *shape)} by "
+                f"`output_size`, got {describe(leaf)}."
+            )
+        if leaf.dtype != dtype:
+            raise TypeError(
+                f"{where}: `{name}` of `cell` must have dtype {dtype}, got "
+                f"{describe(leaf)}. Pass `dtype=jnp.{leaf.dtype}`, or cast in the cell."
+            )

@@ -1,0 +1,135 @@
+"""A cell over a time axis, compiled: what `dynamic_rnn` and `packed_rnn` share."""
+
+import logging
+from typing import Any
+
+import jax
+
+from .._base.keys import cell_at_step
+from .._base.sharding import lay_out
+from .._base.trees import is_pytree_of_arrays, with_structure
+from .._base.typing import Array, DType, PyTree, RNNCellLike
+from .._time import masking
+from .._time.sequence import run_sequence
+from .._time.steps import Steps, longest
+from ..memory._strategy import Record, Strategy
+from ..memory._windowed_run import run_recorded
+from .initial_state import zero_state
+from .probe import probe
+
+_log = logging.getLogger("jaxrnn")
+
+
+def over_time(
+    where: str,
+    cell: RNNCellLike,
+    inputs: PyTree,
+    lengths: Array | None,
+    state: PyTree,
+    restarts: tuple[Array, PyTree] | None = None,
+    *,
+    dtype: DType,
+    unroll: int,
+    time_major: bool,
+    strategy: Strategy,
+    kernel: Any = None,
+) -> tuple[PyTree, PyTree]:
+    """`(outputs, state)` of `cell` over all steps.
+
+    Args:
+        where: The driver, for messages.
+        cell: What is called, as a driver takes it.
+        inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`.
+        lengths: `[batch]`, or None for all steps.
+        state: The initial state, or None for the zero state.
+        restarts: `(starts, fresh)` of `Steps`, where a row holds several sequences;
+            then the states after all steps come back, in place of the last.
+        dtype: The dtype of the zero state and of the outputs.
+        unroll: The steps in one turn of a loop of steps.
+        time_major: Whether time is the first axis.
+        strategy: What derivatives keep of the steps.
+        kernel: What runs the loop of an affine cell; None for XLA.
+    """
+    # Eagerly, a loop over a new closure would compile on every call.
+    run = _run_compiled if _is_known_by_value(cell) else _run
+    return run(
+        cell,
+        inputs,
+        lengths,
+        state,
+        restarts,
+        where=where,
+        dtype=dtype,
+        unroll=unroll,
+        axis=0 if time_major else 1,
+        strategy=strategy,
+        kernel=kernel,
+    )
+
+
+def _is_known_by_value(cell: RNNCellLike) -> bool:
+    """Whether one compilation serves all that are equal to this cell."""
+    unbound = getattr(cell, "cell", None)
+    return is_pytree_of_arrays(cell) and not getattr(
+        unbound, "closes_over_arrays", False
+    )
+
+
+def _run(
+    cell: RNNCellLike,
+    inputs: PyTree,
+    lengths: Array | None,
+    state: PyTree,
+    restarts: tuple[Array, PyTree] | None,
+    *,
+    where: str,
+    dtype: DType,
+    unroll: int,
+    axis: int,
+    strategy: Strategy,
+    kernel: Any,
+) -> tuple[PyTree, PyTree]:
+    leaf = jax.tree.leaves(inputs)[0]
+    time, batch_size = leaf.shape[axis], leaf.shape[1 - axis]
+    if state is None:
+        state = zero_state(where, cell, batch_size, dtype)
+    cell, lengths, state = lay_out(cell, inputs, lengths, state, 1 - axis)
+    inputs_0 = masking.first_inputs(inputs, axis)
+    probe(where, cell, inputs_0, state, dtype, strict=lengths is not None)
+    bound = None if lengths is None else longest(lengths, time)
+    starts, fresh = restarts or (None, None)
+    steps = Steps(lengths, bound, starts=starts, time=time, axis=axis, kernel=kernel)
+    steps = steps.of(inputs, state, fresh)
+
+    def run(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
+        def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+            return cell_at_step(cell, steps.begin + t)(inputs, state)
+
+        return run_sequence(
+            getattr(cell, "apply_sequence", None),
+            apply,
+            inputs,
+            state,
+            steps,
+            history=restarts is not None,
+            unroll=unroll,
+        )
+
+    outputs, state = run_recorded(_record(strategy, time), run, inputs, state, steps)
+    outputs, state = outputs if restarts else (outputs, state)
+    # Without lengths a list passes for a tuple: the declared kind comes back.
+    return with_structure(cell.output_size, outputs), state
+
+
+def _record(strategy: Strategy, time: Any) -> Record:
+    if not isinstance(time, int):
+        _log.debug("%r: the number of steps is symbolic: all is kept", strategy)
+        return Record()
+    return strategy.record(time) if time else Record()
+
+
+_run_compiled = jax.jit(
+    _run,
+    static_argnames=("where", "dtype", "unroll", "axis", "strategy", "kernel"),
+    inline=True,
+)

@@ -1,0 +1,186 @@
+"""Layers of bidirectional runs, each over both outputs of the one below."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from .._base.arguments import as_scope, as_steps, check_both_lists, check_cell
+from .._base.errors import describe, noting
+from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
+from ..memory._strategy import Strategy
+from .bidirectional import bidirectional_dynamic_rnn
+from .static_bidirectional import joined, unrolled_both_ways
+from .static_rnn import warn_of_compile_time
+
+
+def stack_bidirectional_rnn(
+    cells_fw: Sequence[RNNCellLike],
+    cells_bw: Sequence[RNNCellLike],
+    inputs: list[PyTree] | tuple[PyTree, ...],
+    initial_states_fw: Sequence[PyTree] | None = None,
+    initial_states_bw: Sequence[PyTree] | None = None,
+    dtype: DType | None = None,
+    sequence_length: ArrayLike | None = None,
+    scope: str | None = None,
+) -> tuple[list[PyTree], tuple[PyTree, ...], tuple[PyTree, ...]]:
+    """Layers of `static_bidirectional_rnn`: each reads the outputs of the one below.
+
+    Unlike in two `MultiRNNCell`s, each layer sees both directions.
+
+    Args:
+        cells_fw: A sequence of bound cells, one for each layer.
+        cells_bw: The same for the backward direction.
+        inputs: A list or tuple with the inputs of each step of the lowest layer, as in
+            `static_bidirectional_rnn`.
+        initial_states_fw: A sequence with a forward state for each layer; None, also
+            for one of them, for zeros.
+        initial_states_bw: The same for the backward direction.
+        dtype: The dtype of the zero states and of the outputs; needed unless all states
+            are given.
+        sequence_length: `[batch]`, integers; those outside of `[0, time]` are clamped.
+            None: all steps count.
+        scope: The name of the layers in profiles; "stack_bidirectional_rnn" by default.
+
+    Returns:
+        `(outputs, states_fw, states_bw)`: the outputs of the highest layer, a list as
+        `static_bidirectional_rnn` gives it; two tuples with each layer's final state.
+
+    Raises:
+        TypeError: If one of the cells is not a cell; as `static_rnn`.
+        ValueError: If cells or states are no sequences of one length, or there are no
+            cells; as `static_bidirectional_rnn`.
+
+    Warns:
+        UserWarning: As `static_rnn`.
+
+    Source: `tf.contrib.rnn.stack_bidirectional_rnn`, and any sequence of cells.
+    """
+    where = "stack_bidirectional_rnn"
+    layers = _layers(where, cells_fw, cells_bw, initial_states_fw, initial_states_bw)
+    steps = as_steps(where, inputs)
+    warn_of_compile_time(where, steps, "stack_bidirectional_dynamic_rnn")
+    finals = []
+    with jax.named_scope(as_scope(where, scope, "stack_bidirectional_rnn")):
+        for place, cells, states in layers:
+            with noting(f"{where}: raised by layer {place}."), jax.named_scope(place):
+                steps, *final = unrolled_both_ways(
+                    where, cells, steps, states, dtype, sequence_length
+                )
+            finals.append(final)
+    states_fw, states_bw = zip(*finals, strict=True)
+    return steps, states_fw, states_bw
+
+
+def stack_bidirectional_dynamic_rnn(
+    cells_fw: Sequence[RNNCellLike],
+    cells_bw: Sequence[RNNCellLike],
+    inputs: PyTree,
+    initial_states_fw: Sequence[PyTree] | None = None,
+    initial_states_bw: Sequence[PyTree] | None = None,
+    dtype: DType | None = None,
+    sequence_length: ArrayLike | None = None,
+    parallel_iterations: int | None = None,
+    time_major: bool = False,
+    scope: str | None = None,
+    swap_memory: bool | Strategy = False,
+) -> tuple[PyTree, tuple[PyTree, ...], tuple[PyTree, ...]]:
+    """Layers of `bidirectional_dynamic_rnn`: each reads both outputs of the one below.
+
+    Unlike in two `MultiRNNCell`s, each layer sees both directions.
+
+    Args:
+        cells_fw: A sequence of bound cells, one for each layer.
+        cells_bw: The same for the backward direction.
+        inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
+            of such arrays that agree in time and batch.
+        initial_states_fw: A sequence with a forward state for each layer; None, also
+            for one of them, for zeros.
+        initial_states_bw: The same for the backward direction.
+        dtype: The dtype of the zero states and of the outputs; needed unless all states
+            are given.
+        sequence_length: `[batch]`, integers; those outside of `[0, time]` are clamped.
+            None: all steps count.
+        parallel_iterations: As in `dynamic_rnn`.
+        time_major: Whether time is the first axis of inputs and outputs.
+        scope: The name of the layers in profiles; "stack_bidirectional_rnn" by default.
+        swap_memory: As in `dynamic_rnn`.
+
+    Returns:
+        `(outputs, states_fw, states_bw)`: the outputs of the highest layer, each leaf
+        the forward and then the backward one along axis 2; two tuples with each
+        layer's final state.
+
+    Raises:
+        TypeError: If one of the cells is not a cell; as `dynamic_rnn`.
+        ValueError: If cells or states are no sequences of one length, or there are no
+            cells; if the outputs of two cells cannot be joined; as `dynamic_rnn`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn
+        >>> def bound(units, depth):
+        ...     step = jax.ShapeDtypeStruct((4, depth), jnp.float32)
+        ...     cell = jaxrnn.GRUCell(units)
+        ...     return cell.bind(cell.init(jax.random.key(0), step))
+        >>> outputs, states_fw, states_bw = jaxrnn.stack_bidirectional_dynamic_rnn(
+        ...     [bound(5, 3), bound(2, 10)],  # The second layer reads 5 + 5 columns.
+        ...     [bound(5, 3), bound(2, 10)],
+        ...     jnp.ones((4, 7, 3), jnp.float32),
+        ...     dtype=jnp.float32,
+        ... )
+        >>> outputs.shape, len(states_fw), states_bw[1].shape
+        ((4, 7, 4), 2, (4, 2))
+
+    Source: `tf.contrib.rnn.stack_bidirectional_dynamic_rnn`, and any sequence of cells.
+    """
+    where = "stack_bidirectional_dynamic_rnn"
+    layers = _layers(where, cells_fw, cells_bw, initial_states_fw, initial_states_bw)
+    finals = []
+    with jax.named_scope(as_scope(where, scope, "stack_bidirectional_rnn")):
+        for place, (cell_fw, cell_bw), (state_fw, state_bw) in layers:
+            with noting(f"{where}: raised by layer {place}."):
+                pair, final = bidirectional_dynamic_rnn(
+                    cell_fw,
+                    cell_bw,
+                    inputs,
+                    sequence_length,
+                    state_fw,
+                    state_bw,
+                    dtype,
+                    parallel_iterations,
+                    swap_memory,
+                    time_major,
+                    place,
+                )
+                inputs = joined(where, *pair, axis=2)
+            finals.append(final)
+    states_fw, states_bw = zip(*finals, strict=True)
+    return inputs, states_fw, states_bw
+
+
+def _layers(
+    where: str, cells_fw: Any, cells_bw: Any, states_fw: Any, states_bw: Any
+) -> list[tuple[str, tuple, tuple]]:
+    """For each layer its name, both cells and both initial states."""
+    check_both_lists(where, cells_fw, cells_bw)
+    for i, pair in enumerate(zip(cells_fw, cells_bw, strict=True)):
+        for name, cell in zip(("cells_fw", "cells_bw"), pair, strict=True):
+            check_cell(where, f"{name}[{i}]", cell)
+    states_fw = _states(where, "initial_states_fw", states_fw, len(cells_fw))
+    states_bw = _states(where, "initial_states_bw", states_bw, len(cells_fw))
+    names = [f"cell_{i}" for i in range(len(cells_fw))]
+    cells = zip(cells_fw, cells_bw, strict=True)
+    states = zip(states_fw, states_bw, strict=True)
+    return list(zip(names, cells, states, strict=True))
+
+
+def _states(where: str, name: str, states: Any, depth: int) -> Sequence[PyTree]:
+    if states is None:
+        return [None] * depth
+    if not isinstance(states, Sequence) or len(states) != depth:
+        got = len(states) if isinstance(states, Sequence) else describe(states)
+        raise ValueError(
+            f"{where}: `{name}` must be a list of {depth} states, one for each layer, "
+            f"got {got}."
+        )
+    return states

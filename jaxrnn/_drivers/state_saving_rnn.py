@@ -1,0 +1,175 @@
+"""`static_state_saving_rnn`: windows of a long sequence, the state kept by name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from .._base.arguments import as_state, as_steps, check_cell
+from .._base.errors import describe
+from .._base.trees import check_structure, named_leaves
+from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike, Size
+from .static_rnn import unrolled, warn_of_compile_time
+
+
+def static_state_saving_rnn(
+    cell: RNNCellLike,
+    inputs: list[PyTree] | tuple[PyTree, ...],
+    state_saver: Any,
+    state_name: str | PyTree,
+    sequence_length: ArrayLike | None = None,
+    scope: str | None = None,
+) -> tuple[list[PyTree], PyTree]:
+    """`static_rnn` from a state that `state_saver` has to one that it is given.
+
+    For the windows of a long sequence. All gradients flow: to cut them from window to
+    window, put `jax.lax.stop_gradient` around the saved states. Outputs and saves are
+    values of one program, so none has to happen before another.
+
+    Args:
+        cell: A bound cell, or any object that keeps the RNNCell protocol.
+        inputs: A list or tuple with the inputs of each step, as in `static_rnn`.
+        state_saver: A `StateSaver`, or any object with `state(name)`, which returns a
+            leaf of the state, and `save_state(name, leaf)`, which takes a new one.
+        state_name: The name of the state: a string if `cell.state_size` is one leaf,
+            else a tuple with a name for each leaf, in order.
+        sequence_length: `[batch]`, integers, as in `static_rnn`.
+        scope: The name of the steps in profiles; "rnn" by default.
+
+    Returns:
+        `(outputs, state)` as in `static_rnn`, the state also being saved.
+
+    Raises:
+        TypeError: If `state_saver` has not the two methods; as `static_rnn`.
+        ValueError: If `state_name` does not fit `cell.state_size`; as `static_rnn`.
+
+    Warns:
+        UserWarning: As `static_rnn`.
+
+    Source: `tf.compat.v1.nn.static_state_saving_rnn`.
+    """
+    where = "static_state_saving_rnn"
+    check_cell(where, "cell", cell)
+    size = cell.state_size
+    names = _state_names(where, state_name, size)
+    _check_saver(where, state_saver)
+    leaves = [as_state(where, f"state({n!r})", state_saver.state(n)) for n in names]
+    state = jax.tree.unflatten(jax.tree.structure(size), leaves)
+    steps = as_steps(where, inputs)
+    warn_of_compile_time(where, steps)
+    outputs, state = unrolled(where, cell, steps, state, None, sequence_length, scope)
+    check_structure(f"{where}: the state that `cell` returns", size, state, False)
+    for name, leaf in zip(names, jax.tree.leaves(state), strict=True):
+        state_saver.save_state(name, leaf)
+    return outputs, state
+
+
+class StateSaver:
+    """States by name: what `static_state_saving_rnn` starts from and leaves behind.
+
+    The object holds arrays and is no argument of a compiled function. Make it of one's
+    arguments, and return its `states`: so the function is pure, and can be compiled,
+    differentiated and scanned.
+
+    Attributes:
+        states: A dict of arrays, each `[batch, ...]`: those given, until a run has
+            saved others. The dict given is not changed.
+
+    Raises:
+        TypeError: If `states` is no dict.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn
+        >>> cell = jaxrnn.LSTMCell(5)
+        >>> x = jnp.ones((12, 4, 2), jnp.float32)  # [time, batch, depth]
+        >>> params = cell.init(jax.random.key(0), x[0])
+        >>> def window(states, steps):
+        ...     saver = jaxrnn.StateSaver(states)
+        ...     outputs, _ = jaxrnn.static_state_saving_rnn(
+        ...         cell.bind(params), list(steps), saver, ("c", "h")
+        ...     )
+        ...     return saver.states, jnp.stack(outputs)
+        >>> zeros = jnp.zeros((4, 5), jnp.float32)
+        >>> windows = x.reshape(3, 4, 4, 2)  # Three of four steps each.
+        >>> states, outputs = jax.lax.scan(window, {"c": zeros, "h": zeros}, windows)
+        >>> states["c"].shape, outputs.shape
+        ((4, 5), (3, 4, 4, 5))
+
+    Source: the protocol of `state_saver` in `tf.compat.v1.nn.static_state_saving_rnn`.
+    """
+
+    def __init__(self, states: Mapping[str, Any]) -> None:
+        if not isinstance(states, Mapping):
+            raise TypeError(
+                "StateSaver: `states` must be a dict of arrays, got "
+                f"{describe(states)}. Give each leaf of the state a name."
+            )
+        self.states = dict(states)
+
+    def state(self, name: str) -> Array:
+        """The state of that name.
+
+        Raises:
+            KeyError: If there is none.
+        """
+        self._check(name)
+        return self.states[name]
+
+    def save_state(self, name: str, value: Array) -> None:
+        """Put `value` in the place of the state of that name.
+
+        Raises:
+            KeyError: If there is none.
+        """
+        self._check(name)
+        self.states[name] = value
+
+    def _check(self, name: str) -> None:
+        if name not in self.states:
+            raise KeyError(
+                f"StateSaver: a state's name must be one of "
+                f"{', '.join(map(str, self.states))}, got {name!r}."
+            )
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}: {describe(s)}" for name, s in self.states.items())
+        return f"StateSaver({shown})"
+
+
+def _state_names(where: str, state_name: Any, size: Size) -> list[str]:
+    """A name for each leaf of the state, in flat order."""
+    nested = not jax.tree_util.all_leaves([size])
+    if nested == jax.tree_util.all_leaves([state_name]):
+        want = "a tuple of strings" if nested else "a string"
+        raise ValueError(
+            f"{where}: `state_name` must be {want}, as `cell.state_size` is {size}, "
+            f"got {state_name!r}."
+        )
+    named = list(named_leaves("state_name", state_name))
+    for name, leaf in named:
+        if not isinstance(leaf, str):
+            raise TypeError(
+                f"{where}: `{name}` must be a string, got {describe(leaf)}."
+            )
+    count = len(jax.tree.leaves(size))
+    if len(named) != count:
+        raise ValueError(
+            f"{where}: `state_name` must hold {count} names, one for each leaf of "
+            f"`cell.state_size` {size}, got {len(named)}."
+        )
+    names = [leaf for _, leaf in named]
+    if len(set(names)) != count:
+        raise ValueError(
+            f"{where}: `state_name` must hold a name of its own for each leaf, got "
+            f"{names}."
+        )
+    return names
+
+
+def _check_saver(where: str, state_saver: Any) -> None:
+    for method in ("state", "save_state"):
+        if not callable(getattr(state_saver, method, None)):
+            raise TypeError(
+                f"{where}: `state_saver` must have a method `{method}`, got "
+                f"{describe(state_saver)}. `jaxrnn.StateSaver` is one."
+            )

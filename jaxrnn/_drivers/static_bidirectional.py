@@ -1,0 +1,130 @@
+"""`static_bidirectional_rnn`: a cell forwards, one backwards, over a list of steps."""
+
+import jax
+import jax.numpy as jnp
+
+from .._base.arguments import as_lengths, as_scope, as_steps, check_cell
+from .._base.errors import noting
+from .._base.sharding import as_rows_of
+from .._base.trees import check_structure
+from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
+from .._time import masking
+from .initial_state import check_states_of_both
+from .static_rnn import stacked, unrolled, warn_of_compile_time
+
+
+def static_bidirectional_rnn(
+    cell_fw: RNNCellLike,
+    cell_bw: RNNCellLike,
+    inputs: list[PyTree] | tuple[PyTree, ...],
+    initial_state_fw: PyTree = None,
+    initial_state_bw: PyTree = None,
+    dtype: DType | None = None,
+    sequence_length: ArrayLike | None = None,
+    scope: str | None = None,
+) -> tuple[list[PyTree], PyTree, PyTree]:
+    """Runs `cell_fw` forwards and `cell_bw` backwards over a list of steps.
+
+    The backward cell reads each row over its true length, as in
+    `bidirectional_dynamic_rnn`, which compiles one step, whatever their number.
+
+    Args:
+        cell_fw: A bound cell, or any object that keeps the RNNCell protocol.
+        cell_bw: The same for the backward direction, with parameters of its own.
+        inputs: A list or tuple with the inputs of each step, `[batch, ...]` or a nest
+            of such arrays; with lengths, all steps of the same shapes.
+        initial_state_fw: The forward state before the first step, or None for zeros.
+        initial_state_bw: The backward state before the last step, or None for zeros.
+        dtype: The dtype of the zero states and of the outputs; needed unless both
+            states are given.
+        sequence_length: `[batch]`, integers; those outside of `[0, time]` are clamped.
+            None: all steps count.
+        scope: The name of the steps in profiles; "bidirectional_rnn" by default.
+
+    Returns:
+        `(outputs, state_fw, state_bw)`: a list with the output of each step, each leaf
+        the forward and then the backward one along axis 1; the two final states, each
+        as `static_rnn` gives it.
+
+    Raises:
+        TypeError: If one of the cells is not a cell; as `static_rnn`.
+        ValueError: If the outputs of the cells cannot be joined; as `static_rnn`.
+
+    Warns:
+        UserWarning: As `static_rnn`.
+
+    Source: arXiv:1303.5778; `tf.compat.v1.nn.static_bidirectional_rnn`.
+    """
+    where = "static_bidirectional_rnn"
+    check_cell(where, "cell_fw", cell_fw)
+    check_cell(where, "cell_bw", cell_bw)
+    steps = as_steps(where, inputs)
+    warn_of_compile_time(where, steps, "bidirectional_dynamic_rnn")
+    with jax.named_scope(as_scope(where, scope, "bidirectional_rnn")):
+        return unrolled_both_ways(
+            where,
+            (cell_fw, cell_bw),
+            steps,
+            (initial_state_fw, initial_state_bw),
+            dtype,
+            sequence_length,
+        )
+
+
+def unrolled_both_ways(
+    where: str,
+    cells: tuple[RNNCellLike, RNNCellLike],
+    steps: list[PyTree],
+    states: tuple[PyTree, PyTree],
+    dtype: DType | None,
+    sequence_length: ArrayLike | None,
+) -> tuple[list[PyTree], PyTree, PyTree]:
+    """The function above on steps as `as_steps` gives them, without its warning."""
+    check_states_of_both(where, *states, dtype)
+    batch_size = jax.tree.leaves(steps)[0].shape[0]
+    lengths = as_lengths(where, sequence_length, batch_size)
+    if lengths is not None:
+        lengths = jnp.minimum(lengths, len(steps))
+        lengths = as_rows_of(stacked(steps[:1]), lengths, 1)
+
+    def run(way: int, steps: list[PyTree]) -> tuple[list[PyTree], PyTree]:
+        scope = ("fw", "bw")[way]
+        with noting(f"{where}: `cell` is `cell_{scope}`."):
+            return unrolled(
+                where, cells[way], steps, states[way], dtype, lengths, scope
+            )
+
+    output_fw, state_fw = run(0, steps)
+    output_bw, state_bw = run(1, _reversed(where, "inputs", steps, lengths))
+    output_bw = _reversed(where, "outputs", output_bw, lengths)
+    pairs = zip(output_fw, output_bw, strict=True)
+    return [joined(where, fw, bw, 1) for fw, bw in pairs], state_fw, state_bw
+
+
+def joined(where: str, fw: PyTree, bw: PyTree, axis: int) -> PyTree:
+    """The leaves of two outputs side by side.
+
+    Raises:
+        ValueError: If the nests differ, or axes other than `axis`.
+    """
+    check_structure(f"{where}: the output of `cell_bw`", fw, bw, strict=False)
+    with noting(f"{where}: raised as outputs were joined along axis {axis}."):
+        pairs = zip(jax.tree.leaves(fw), jax.tree.leaves(bw), strict=True)
+        leaves = [jnp.concatenate(pair, axis) for pair in pairs]
+    return jax.tree.unflatten(jax.tree.structure(fw), leaves)
+
+
+def _reversed(
+    where: str, name: str, steps: list[PyTree], lengths: Array | None
+) -> list[PyTree]:
+    """The steps with each row's first `length` of them in reverse."""
+    if lengths is None:
+        return steps[::-1]
+    for step in steps[1:]:
+        check_structure(
+            f"{where}: with lengths each step of `{name}`", steps[0], step, True
+        )
+    with noting(f"{where}: with lengths the shapes of all `{name}` must agree."):
+        xs = stacked(steps)
+    turned = masking.reverse_sequence(xs, lengths, time_major=True)
+    return [jax.tree.map(lambda x, t=t: x[t], turned) for t in range(len(steps))]

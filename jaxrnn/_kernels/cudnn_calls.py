@@ -1,0 +1,187 @@
+"""What is asked of cuDNN, by `jax.experimental.rnn`: values in, values out.
+
+It takes inputs `[batch, time, depth]`, lengths from 1 on, and the parameters in one
+array, i, f, g, o, with two biases.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap, sequential_vmap
+from jax.experimental import rnn
+from jax.lax import Precision
+
+from .._base.typing import Array, Params
+
+# What `jax.default_matmul_precision` says of products that are exact.
+EXACT = (
+    "highest",
+    "float32",
+    "F32_F32_F32",
+    "F64_F64_F64",
+    "TF32_TF32_F32_X3",
+    "BF16_BF16_F32_X6",
+    "BF16_BF16_F32_X9",
+)
+
+
+def why_not_here() -> str | None:
+    """Why a program that calls cuDNN cannot be traced here, if it cannot."""
+    try:
+        jax.devices("cuda")
+    except RuntimeError:
+        return (
+            "JAX asks cuDNN for sizes while a program is traced, and finds no NVIDIA "
+            "GPU here"
+        )
+    return None
+
+
+def forward(
+    precision: Precision, weights: Array, x: Array, h: Array, c: Array, lengths: Array
+) -> tuple[Array, Array, Array, Array]:
+    """All steps by cuDNN: `(y, h, c, reserve)`, the states after each row's last step.
+
+    Args:
+        precision: HIGHEST, or HIGH for TF32.
+        weights: As `flat_weights` gives them.
+        x: `[batch, time, depth]`, float32.
+        h: `[batch, units]`, float32, before the first step.
+        c: Likewise.
+        lengths: `[batch]`, int32, from 1 to time.
+    """
+    (y, h, c), residuals = rnn.lstm_fwd(
+        *(x, h[None], c[None], weights, lengths),
+        **_sizes(x, h),
+        precision=precision,
+    )
+    return y, h[0], c[0], residuals[-1]
+
+
+def backward(
+    precision: Precision,
+    weights: Array,
+    x: Array,
+    h: Array,
+    c: Array,
+    lengths: Array,
+    y: Array,
+    reserve: Array,
+    c_y: Array,
+    c_h: Array,
+    c_c: Array,
+) -> tuple[Array, Array, Array, Array]:
+    """The cotangents of `(weights, x, h, c)`.
+
+    Args:
+        precision: That of `forward`.
+        weights: What went into `forward`, as are the next four.
+        x: `[batch, time, depth]`.
+        h: `[batch, units]`.
+        c: Likewise.
+        lengths: `[batch]`.
+        y: What came of it, `[batch, time, units]`.
+        reserve: Likewise, `[floats]`.
+        c_y: The cotangent of y; 0 beyond the lengths.
+        c_h: That of the h after the last step.
+        c_c: That of the c after it.
+    """
+    c_x, c_h, c_c, c_weights, _ = rnn.lstm_bwd(
+        **_sizes(x, h),
+        precision=precision,
+        residuals=(x, h[None], c[None], weights, lengths, y, reserve),
+        gradients=(c_y, c_h[None], c_c[None]),
+    )
+    return c_weights, c_x, c_h[0], c_c[0]
+
+
+def _sizes(x: Array, h: Array) -> dict[str, Any]:
+    return {
+        "input_size": x.shape[-1],
+        "hidden_size": h.shape[-1],
+        "num_layers": 1,
+        "dropout": 0.0,
+        "bidirectional": False,
+    }
+
+
+class Calls(NamedTuple):
+    """What asks something of cuDNN; others can stand in for it.
+
+    Attributes:
+        why_not_here: Why it cannot be asked here, if it cannot.
+        forward: As the function of that name.
+        backward: Likewise.
+    """
+
+    why_not_here: Callable[[], str | None]
+    forward: Callable[..., tuple[Array, ...]]
+    backward: Callable[..., tuple[Array, ...]]
+
+
+CUDNN = Calls(why_not_here, forward, backward)
+
+
+def precision_here() -> Precision:
+    """HIGHEST for exact products, HIGH for TF32, as those of XLA are by default.
+
+    JAX's wrapper refuses the default if it is named ("default", "bfloat16"), which XLA
+    takes for TF32 on a GPU.
+    """
+    config: Any = jax.config
+    named = config.jax_default_matmul_precision
+    return Precision.HIGHEST if named in EXACT else Precision.HIGH
+
+
+def flat_weights(cell: Any, params: Params, depth: int) -> Array:
+    """The parameters of an LSTM as cuDNN has them, one after another.
+
+    That is `[4H, depth]` for the inputs, `[4H, H]` for the state, and two biases `[4H]`
+    of which the second is 0, all with blocks i, f, g, o.
+
+    Args:
+        cell: A `BasicLSTMCell` or an `LSTMCell`.
+        params: Its parameters, with blocks i, j, f, o.
+        depth: The size of the inputs.
+    """
+    (part,) = cell.parts(params, depth)
+
+    def blocks(x: Array) -> list[Array]:
+        i, j, f, o = jnp.split(x, 4, axis=-1)
+        return [i, f, j, o]
+
+    rows = [w for name in ("inputs", "state") for w in blocks(part[name])]
+    i, f, j, o = blocks(part["bias"])
+    bias = [i, f + cell.forget_bias, j, o]
+    zeros = [jnp.zeros_like(part["bias"])]
+    return jnp.concatenate([*(w.T.reshape(-1) for w in rows), *bias, *zeros])
+
+
+def as_rows(one: Callable[..., tuple]) -> Callable[..., tuple]:
+    """`(y, h, c)` of `forward`; what `vmap` maps are rows, if weights are not mapped.
+
+    Args:
+        one: `forward` with its precision.
+    """
+
+    @custom_vmap
+    def run(weights: Array, *rows: Array) -> tuple[Array, ...]:
+        return one(weights, *rows)[:3]
+
+    @run.def_vmap
+    def _(size: int, in_batched: Any, weights: Array, *rows: Array) -> Any:
+        if in_batched[0]:
+            axes = [0 if batched else None for batched in in_batched]
+            made = jax.vmap(sequential_vmap(one), axes)(weights, *rows)[:3]
+            return made, (True,) * 3
+
+        def join(x: Array, is_batched: bool) -> Array:
+            x = x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
+            return x.reshape(-1, *x.shape[2:])
+
+        made = run(weights, *map(join, rows, in_batched[1:]))
+        return tuple(x.reshape(size, -1, *x.shape[1:]) for x in made), (True,) * 3
+
+    return run

@@ -1,0 +1,111 @@
+"""Machines by name: what a kernel must fit, and how fast they could be at best."""
+
+import dataclasses
+import re
+
+import jax
+
+from .._base.errors import describe
+from .._base.typing import DType
+
+KIB, MIB = 2**10, 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """One core of a TPU, or a GPU.
+
+    Attributes:
+        name: What users call it.
+        platform: "tpu" or "cuda".
+        memory: Bytes that a kernel can keep next to the arithmetic: VMEM of a core, or
+            the shared memory of one block of threads.
+        cache: Bytes that XLA's loops find on the chip from step to step: VMEM, in which
+            XLA places what a loop reads again (seen in programs compiled for v5e), or
+            the L2 cache.
+        bandwidth: Bytes a second from and to the large memory.
+        flops: Operations a second of matrix products in bfloat16.
+        flops_float32: The same in float32, as JAX makes them by default: in bfloat16
+            on a TPU, in TF32 on a GPU.
+        least_rows: The rows that a matrix product costs at least.
+    """
+
+    name: str
+    platform: str
+    memory: int
+    cache: int
+    bandwidth: float
+    flops: float
+    flops_float32: float
+    least_rows: int
+
+    def peak(self, dtype: DType) -> float:
+        """Operations a second of matrix products in that dtype."""
+        return self.flops if dtype.itemsize == 2 else self.flops_float32
+
+
+# TPUs as `pltpu.get_tpu_info_for_chip` has them, a core each. GPUs as NVIDIA's data
+# sheets have them, without sparsity.
+MACHINES = {
+    machine.name: machine
+    for machine in (
+        Machine("v4", "tpu", 16 * MIB, 16 * MIB, 615e9, 137.5e12, 137.5e12, 128),
+        Machine("v5e", "tpu", 128 * MIB, 128 * MIB, 820e9, 197e12, 197e12, 128),
+        Machine("v5p", "tpu", 64 * MIB, 64 * MIB, 1230e9, 229.5e12, 229.5e12, 128),
+        Machine("v6e", "tpu", 128 * MIB, 128 * MIB, 1640e9, 920e12, 920e12, 256),
+        Machine("h100", "cuda", 227 * KIB, 50 * MIB, 3352e9, 989e12, 495e12, 64),
+        Machine("h200", "cuda", 227 * KIB, 50 * MIB, 4800e9, 989e12, 495e12, 64),
+    )
+}
+
+
+# What JAX calls otherwise.
+_KINDS = {
+    "TPU v5": "v5p",
+    "TPU v5 lite": "v5e",
+    "TPU v6 lite": "v6e",
+    "NVIDIA GH200 480GB": "h100",
+}
+# VMEM of TPUs before v5 (`pltpu.get_tpu_info_for_chip`). The shared memory of a block
+# on the smaller NVIDIA chips since Ampere (CUDA's programming guide, technical
+# specifications of compute capabilities 8.6, 8.9 and 12.0).
+LEAST_MEMORY = {"tpu": 16 * MIB, "cuda": 99 * KIB}
+_LIKELIEST = {"tpu": "v5e", "cuda": "h100"}
+
+
+def machine_here() -> Machine | None:
+    """That of the first device, by JAX's name of it, "NVIDIA H100 80GB HBM3" say."""
+    kind = jax.devices()[0].device_kind
+    words = re.findall(r"\w+", kind.lower())
+    known = (name for name in MACHINES if name in words)
+    return MACHINES.get(_KINDS.get(kind) or next(known, ""))
+
+
+def machine_of(platform: str) -> Machine:
+    """The machine that JAX runs on, or else the likeliest of that platform.
+
+    One that is not known is taken to have the least memory of its platform: a kernel
+    that asks for more would not start.
+    """
+    here, likeliest = machine_here(), MACHINES[_LIKELIEST[platform]]
+    backend = {"cuda": "gpu"}.get(platform, platform)
+    if here is None and jax.default_backend() == backend:
+        return dataclasses.replace(likeliest, memory=LEAST_MEMORY[platform])
+    return here if here and here.platform == platform else likeliest
+
+
+def as_machine(where: str, name: str | None) -> Machine:
+    """The machine of that name; None for that of the first device, or "v5e".
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if name is None:
+        return machine_here() or MACHINES[_LIKELIEST["tpu"]]
+    machine = MACHINES.get(name.lower()) if isinstance(name, str) else None
+    if machine is None:
+        raise ValueError(
+            f"{where}: `machine` must be one of {', '.join(MACHINES)}, got "
+            f"{describe(name)}."
+        )
+    return machine

@@ -1,0 +1,51 @@
+"""Programs that refuse to be compiled for a platform that they are not made for."""
+
+from typing import Any
+
+import jax
+import jax.extend as jex
+from jax.interpreters import batching, mlir
+
+from .._base.typing import Array
+
+
+def only_on(platform: str, name: str, x: Array) -> Array:
+    """x, in a program that is compiled for one platform alone.
+
+    While a program is traced nobody knows what it will be compiled for: here, for a
+    machine elsewhere, or for several.
+
+    Args:
+        platform: As JAX calls it, "tpu" or "cuda".
+        name: The implementation that asks for it.
+        x: What nothing is done to.
+
+    Raises:
+        ValueError: If it is compiled for another, then.
+    """
+    return _only_on_p.bind(x, platform=platform, name=name)
+
+
+def _lower(ctx: Any, x: Any, *, platform: str, name: str) -> list:
+    for other in ctx.platforms or ctx.module_context.platforms:
+        if other != platform:
+            raise ValueError(
+                f"`implementation` {name!r} runs on {platform}, and this is compiled "
+                f"for {other}. Leave it out for XLA's loop, which runs everywhere."
+            )
+    return [x]
+
+
+_only_on_p = jex.core.Primitive("only_on")
+_compiled = jax.jit(_only_on_p.bind, static_argnames=("platform", "name"))
+
+
+@_only_on_p.def_impl
+def _(x: Array, **of: str) -> Array:
+    with jax.disable_jit(False):  # Else it would call itself.
+        return _compiled(x, **of)
+
+
+_only_on_p.def_abstract_eval(lambda x, **_: x)
+mlir.register_lowering(_only_on_p, _lower)
+batching.defvectorized(_only_on_p)

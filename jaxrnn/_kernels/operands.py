@@ -1,0 +1,46 @@
+"""What the loops of a kernel read."""
+
+from typing import Any, NamedTuple
+
+from .._base.typing import Array, Params, PyTree
+
+
+class Forward(NamedTuple):
+    """What the loop forward reads.
+
+    Attributes:
+        lengths: `[batch]`, int32.
+        weights: What multiplies the state in each stage; None where nothing does.
+        biases: What is added in a stage without inputs, `[columns]`; or None.
+        small: The parameters that are used elementwise, `[units]` each.
+        shares: What the inputs add to each stage's product, with the bias, `[time,
+            batch, columns]`, float32; None where they have no part in it.
+        state: The initial state, each leaf `[batch, size]`.
+    """
+
+    lengths: Array
+    weights: list[Any]
+    biases: list[Any]
+    small: Params
+    shares: list[Any]
+    state: PyTree
+
+
+class Backward(NamedTuple):
+    """What the loop backward reads.
+
+    Attributes:
+        lengths: `[batch]`, int32.
+        turned: The transposes of the matrices; or None.
+        small: The parameters that are used elementwise.
+        kept: `(zs, states)` of all steps, `[time, batch, size]` each.
+        c_outputs: The cotangents of what was put out, likewise.
+        c_state: The cotangent of the final state, each leaf `[batch, size]`.
+    """
+
+    lengths: Array
+    turned: list[Any]
+    small: Params
+    kept: PyTree
+    c_outputs: PyTree
+    c_state: PyTree

@@ -1,0 +1,131 @@
+"""What a kernel is asked to run, by shapes alone."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._affine.xla_loop import plain_product
+from .._base.errors import describe
+from .._base.math import widest_dtype
+from .._base.typing import DType, Params, PyTree, Shaped
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """The sizes of an affine cell's loop over sequences.
+
+    Attributes:
+        cell: The cell.
+        time: The number of steps.
+        batch: The number of rows.
+        depth: The size of the inputs.
+        dtype: That of the inputs and the matrices.
+        matrices: What multiplies the state in each stage, `(rows, columns)`; 0 rows
+            where the state has no part in it.
+        shares: The columns that the inputs add to each stage; 0 for none.
+        state: The leaves of the state, `(size, dtype)`.
+        outputs: The leaves of what a step puts out, `(size, dtype)`.
+        small: The sizes of the parameters that are used elementwise.
+        product_dtype: That of the products where they are kept.
+    """
+
+    cell: Any
+    time: int
+    batch: int
+    depth: int
+    dtype: DType
+    matrices: tuple[tuple[int, int], ...]
+    shares: tuple[int, ...]
+    state: tuple[tuple[int, DType], ...]
+    outputs: tuple[tuple[int, DType], ...]
+    small: tuple[int, ...]
+    product_dtype: DType
+
+    @classmethod
+    def of(
+        cls, cell: Any, params: Params, time: int, inputs: Shaped, state: PyTree
+    ) -> "Work":
+        """That of an `AffineCell`.
+
+        Args:
+            cell: The cell.
+            params: Its parameters, or their types.
+            time: The number of steps.
+            inputs: One step of inputs, `[batch, depth]`, or its type.
+            state: The state, or its type.
+        """
+        step = lambda *args: cell.chain(plain_product, *args)[0]
+        output = jax.eval_shape(step, params, inputs, state)
+        sizes = lambda tree: tuple(
+            (x.shape[-1], jnp.dtype(x.dtype)) for x in jax.tree.leaves(tree)
+        )
+        batch, depth = inputs.shape
+        parts = jax.eval_shape(lambda params: cell.parts(params, depth), params)
+        matrices = tuple(part["state"].shape for part in parts)
+        pairs = zip(matrices, cell.stages, strict=True)
+        return cls(
+            cell,
+            time,
+            batch,
+            depth,
+            jnp.dtype(inputs.dtype),
+            matrices,
+            tuple(columns * stage.takes_inputs for (_, columns), stage in pairs),
+            sizes(state),
+            sizes(output),
+            tuple(x.shape[0] for x in cell.elementwise(params).values()),
+            jnp.dtype(widest_dtype(state)),
+        )
+
+    @property
+    def matrix_bytes(self) -> int:
+        """The bytes of what multiplies the state."""
+        count = sum(rows * columns for rows, columns in self.matrices)
+        return count * self.dtype.itemsize
+
+    @property
+    def kept_bytes(self) -> int:
+        """The bytes of what a row keeps of a step for the way back."""
+        products = sum(columns for _, columns in self.matrices)
+        return products * self.product_dtype.itemsize + _bytes(self.state)
+
+    @property
+    def share_bytes(self) -> int:
+        """The bytes of what the inputs add to a row's products at a step."""
+        return 4 * sum(self.shares)
+
+    @property
+    def output_bytes(self) -> int:
+        """The bytes that a row puts out at a step."""
+        return _bytes(self.outputs)
+
+    @property
+    def flops(self) -> int:
+        """The operations of a row's products with the state at a step."""
+        return 2 * sum(rows * columns for rows, columns in self.matrices)
+
+
+def _bytes(sizes: tuple[tuple[int, DType], ...]) -> int:
+    return sum(size * dtype.itemsize for size, dtype in sizes)
+
+
+def why_odd(cell: Any, params: Params, inputs: Shaped, state: PyTree) -> str | None:
+    """Why a cell's values are none that kernels are made for, if they are not."""
+    step = lambda *args: cell.chain(plain_product, *args)[0]
+    outputs = jax.eval_shape(step, params, inputs, state)
+    known = (jnp.float32, jnp.bfloat16)
+    for name, tree in (("inputs", inputs), ("state", state), ("output", outputs)):
+        for leaf in jax.tree.leaves(tree):
+            if leaf.ndim != 2 or 0 in leaf.shape:
+                return f"a leaf of the {name} is not [batch, size]: {describe(leaf)}"
+            if leaf.dtype not in known:
+                return f"it computes in float32 and bfloat16, got {leaf.dtype}"
+    if any(leaf.ndim != 1 for leaf in cell.elementwise(params).values()):
+        return "an elementwise parameter is not [units]"
+    if any(not s.takes_inputs and not s.rows for s in cell.stages):
+        return "a stage multiplies nothing"
+    if not any(stage.rows for stage in cell.stages):
+        return "no product reads the state"
+    return None

@@ -1,0 +1,1 @@
+"""Cells and directions as the linen and nnx modules hold them."""

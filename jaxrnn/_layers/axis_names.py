@@ -1,0 +1,55 @@
+"""Names of the axes of parameters, by which they are laid out over devices."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .._base.errors import describe
+from .._base.trees import map_named, named_leaves
+from .._base.typing import Array, PyTree
+
+AxisNames = Mapping[str, tuple[str | None, ...]]
+
+
+def name_axes(
+    axis_names: AxisNames | None, params: PyTree, box: Callable[[Array, tuple], Any]
+) -> PyTree:
+    """The parameters, each that has names in a box with them.
+
+    Args:
+        axis_names: For the last part of a parameter's name the names of its axes.
+        params: Nested dicts of arrays.
+        box: `box(array, names)`.
+
+    Raises:
+        ValueError: If there are not as many names as axes.
+    """
+    if not axis_names:
+        return params
+
+    def boxed(name: str, leaf: Array) -> Any:
+        names = axis_names.get(last := _last(name))
+        if names is None:
+            return leaf
+        if not isinstance(names, tuple | list) or len(names) != leaf.ndim:
+            raise ValueError(
+                f"`axis_names[{last!r}]` must have a name or None for each axis of "
+                f"`{name}`, {describe(leaf)}, got {names}."
+            )
+        return box(leaf, names)
+
+    return map_named("params", boxed, params)
+
+
+def check_axis_names(where: str, axis_names: AxisNames | None, params: PyTree) -> None:
+    """Raises ValueError for names of axes that no parameter has."""
+    names = {_last(name) for name, _ in named_leaves("params", params)}
+    unknown = [name for name in axis_names or () if name not in names]
+    if unknown:
+        raise ValueError(
+            f"{where}: `axis_names` must be of parameters, got {unknown[0]!r}. There "
+            f"are {', '.join(sorted(names))}."
+        )
+
+
+def _last(name: str) -> str:
+    return name.split("'")[-2]

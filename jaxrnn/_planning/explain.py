@@ -1,0 +1,219 @@
+"""Which way a cell's sequences are run on a machine, and what bounds them there."""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from .._base.arguments import check_time_major
+from .._base.errors import describe
+from .._base.typing import DType, PyTree, Shaped
+from .._cells.affine import AffineCell
+from .._kernels import bounds
+from .._kernels.api import KERNELS, make
+from .._kernels.bounds import Bound, LoopBound
+from .._kernels.implementation import Implementation
+from .._kernels.machines import KIB, MACHINES, Machine, as_machine
+from .._kernels.work import Work, why_odd
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What is said of one implementation.
+
+    Attributes:
+        implementation: Its name.
+        serves: Whether it can run the work.
+        reason: How, or why not.
+    """
+
+    implementation: str
+    serves: bool
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What `explain` finds; `print` shows it as a table.
+
+    Attributes:
+        title: The cell and its sizes.
+        machine: The name of the machine.
+        chosen: What `implementation=None` takes.
+        verdicts: What is said of each implementation.
+        xla: The bound of the loop that XLA compiles, which multiplies inputs and state
+            at every step, and reads the matrices again unless they fit a cache.
+        kernel: The bound of the loop of a kernel, which reads those of the state once,
+            as far as they fit; if none serves, of one that would.
+        products: The bound of the large products ahead of a kernel and after it.
+    """
+
+    title: str
+    machine: str
+    chosen: str
+    verdicts: tuple[Verdict, ...]
+    xla: LoopBound
+    kernel: LoopBound
+    products: Bound
+
+    def __str__(self) -> str:
+        lines = [f"{self.title} on {self.machine}", ""]
+        for verdict in self.verdicts:
+            mark = "*" if verdict.implementation == self.chosen else " "
+            can = "yes" if verdict.serves else "no"
+            name = verdict.implementation
+            lines.append(f"{mark} {name:18} {can:4} {verdict.reason}")
+        serves = any(v.serves for v in self.verdicts if v.implementation != "xla")
+        kernel = self._with_kernel if serves else None
+        row = "  {:16} {:>9} {:>9}  {}".format
+        lines += [
+            "",
+            row("at best", "forward", "training", "a step"),
+            row("XLA's loop", *_shown(self.xla)),
+            row("with a kernel", *_shown(kernel)) if kernel else "  no kernel serves",
+            "",
+            "* is what `implementation=None` takes; the others run if they are named.",
+            "Times are limits, not predictions: nothing was measured. Starting",
+            "programs and reading caches take time beside; a product takes that of",
+            f"{MACHINES[self.machine].least_rows} rows at least.",
+        ]
+        return "\n".join(lines)
+
+    @property
+    def _with_kernel(self) -> LoopBound:
+        """The kernel's loop and the large products around it."""
+        loop, large = self.kernel, self.products
+        forward = loop.forward + large.forward
+        return LoopBound(forward, loop.training + large.training, loop.step)
+
+
+def explain(
+    cell: Any,
+    inputs: Shaped,
+    initial_state: PyTree | None = None,
+    *,
+    machine: str | None = None,
+    time_major: bool = False,
+) -> Explanation:
+    """Says which implementations can run a cell on a machine, and what bounds them.
+
+    From shapes alone: nothing is compiled or run. The bounds are what the machine's
+    memory and arithmetic allow at best (its bandwidth, its peak; a product of few rows
+    costs as much as one of `least_rows`); starting programs, and reading the matrices
+    from the memory next to the arithmetic, comes on top.
+
+    Args:
+        cell: An `AffineCell`.
+        inputs: `[batch, time, depth]` or its `jax.ShapeDtypeStruct`.
+        initial_state: The state, each leaf `[batch, size]`, or its types; None for
+            leaves of the dtype of the inputs.
+        machine: "v4", "v5e", "v5p", "v6e", "h100" or "h200"; None for that of the
+            first device, or "v5e" if that is none of them.
+        time_major: Whether time is the first axis.
+
+    Raises:
+        TypeError: If `cell` is no `AffineCell`, or the dtypes do not go together.
+        ValueError: If the machine is not known, or shapes do not fit the cell.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn
+        >>> x = jax.ShapeDtypeStruct((16, 1024, 512), jnp.bfloat16)
+        >>> found = jaxrnn.explain(jaxrnn.LSTMCell(768), x, machine="v5e")
+        >>> found.chosen, [v.implementation for v in found.verdicts if v.serves]
+        ('xla', ['xla', 'pallas_mosaic_tpu'])
+    """
+    where = "explain"
+    _check_cell(where, cell)
+    made = as_machine(where, machine)
+    check_time_major(where, time_major)
+    batch, time, depth = _sizes(where, inputs, time_major)
+    work = _work(where, cell, time, (batch, depth), inputs.dtype, initial_state)
+    kernels = _kernels(made)
+    verdicts = [_verdict(kernel, work, made) for kernel in kernels]
+    pairs = zip(kernels, verdicts, strict=True)
+    again = min((k.moved(work) for k, v in pairs if v.serves), default=0)
+    return Explanation(
+        f"{cell!r} over {work.dtype}[batch {batch}, time {time}, depth {depth}]",
+        made.name,
+        "xla",
+        (Verdict("xla", True, _why_xla(made)), *verdicts),
+        bounds.xla(work, made),
+        bounds.kernel(work, made, again),
+        bounds.products(work, made),
+    )
+
+
+def _check_cell(where: str, cell: Any) -> None:
+    if not isinstance(cell, AffineCell) or type(cell).apply is not AffineCell.apply:
+        raise TypeError(
+            f"{where}: `cell` must be an AffineCell without its parameters, such as "
+            f"LSTMCell(8), and without an `apply` of its own, got {describe(cell)}. "
+            "Of cells in a stack or a wrapper, ask one by one."
+        )
+
+
+def _sizes(where: str, inputs: Any, time_major: bool) -> tuple[int, int, int]:
+    """The batch, the steps and the depth."""
+    shape = getattr(inputs, "shape", ())
+    if len(shape) != 3 or not all(isinstance(n, int) and n for n in shape):
+        raise ValueError(
+            f"{where}: `inputs` must be [batch, time, depth], all of them numbers from "
+            f"1 on, got {describe(inputs)}."
+        )
+    batch, time, depth = shape
+    return (time, batch, depth) if time_major else shape
+
+
+def _work(
+    where: str, cell: Any, time: int, shape: tuple, dtype: DType, state: PyTree | None
+) -> Work:
+    """That of the cell over steps of such inputs."""
+    step = jax.ShapeDtypeStruct(shape, dtype)
+    params = jax.eval_shape(lambda key: cell.init(key, step), jax.random.key(0))
+    if state is None:
+        state = jax.eval_shape(lambda: cell.zero_state(shape[0], dtype))
+    jax.eval_shape(cell.apply, params, step, state)  # Refuses what does not fit.
+    odd = why_odd(cell, params, step, state)
+    if odd:
+        raise ValueError(
+            f"{where}: no kernel can run {cell!r} over {describe(step)}: {odd}. XLA's "
+            "loop does."
+        )
+    return Work.of(cell, params, time, step, state)
+
+
+def _shown(bound: LoopBound) -> tuple[str, str, str]:
+    """The cells of a row of the table."""
+    step = bound.step
+    flop, moved = _number(step.flops / 1e6), _number(step.moved / KIB)
+    about = f"{_time(step.time)}: {flop} MFLOP, {moved} KiB read and written"
+    return _time(bound.forward), _time(bound.training), about
+
+
+def _time(seconds: float) -> str:
+    """Three digits, in a unit that suits them."""
+    if seconds >= 1e-3:
+        return f"{_number(seconds * 1e3)} ms"
+    return f"{_number(seconds * 1e6)} us"
+
+
+def _number(x: float) -> str:
+    return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
+
+
+def _why_xla(machine: Machine) -> str:
+    return f"runs everything; no kernel has been measured on {machine.name} yet"
+
+
+def _kernels(machine: Machine) -> list[Implementation]:
+    """All of them, those of that platform made for that machine."""
+    kernels = map(make, KERNELS)
+    return [k.on(machine) if k.platform == machine.platform else k for k in kernels]
+
+
+def _verdict(kernel: Implementation, work: Work, machine: Machine) -> Verdict:
+    """What a kernel says."""
+    if kernel.platform != machine.platform:
+        return Verdict(kernel.name, False, f"runs on {kernel.platform}")
+    reason = kernel.declines(work)
+    return Verdict(kernel.name, reason is None, reason or kernel.says(work))

@@ -1,0 +1,164 @@
+"""What a length means, written once for every driver.
+
+Row b is alive at step t while `t < length[b]`. A dead row puts out 0 and keeps its
+state. The cell runs on it all the same, and what it computes there is dropped; but a
+select alone keeps NaN out of the values only, not out of the gradients, where it
+becomes 0 * NaN. So a dead row repeats its own first step, which is as finite as the row
+is, and sees no padding. A row of length 0 sees zeros.
+
+A TensorArray in a state belongs to no row and is never masked, as a leaf without axes.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._base.errors import is_key
+from .._base.math import expand_rows
+from .._base.typing import Array, PyTree
+from .._tensor_array.store import as_known
+from .._tensor_array.tensor_array import is_tensor_array
+
+
+def steps_to_run(lengths: Array) -> Array:
+    """How many steps TensorFlow's loop runs: to the longest row, and at least one."""
+    return jnp.max(lengths, initial=1)
+
+
+def choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
+    """Leaves of `tree` where `mask` holds, by rows `[batch]` or whole, else of `other`.
+
+    Random keys are those of `tree`, and so are TensorArrays and, if the mask has rows,
+    leaves without axes: they hold no padding.
+    """
+
+    def select(leaf: Any, instead: Any) -> Any:
+        if is_tensor_array(leaf):
+            return leaf
+        leaf = jnp.asarray(leaf)
+        if leaf.ndim < mask.ndim or is_key(leaf):
+            return leaf
+        return jnp.where(expand_rows(mask, leaf), leaf, instead)
+
+    return jax.tree.map(select, tree, other, is_leaf=is_tensor_array)
+
+
+def zero_dead(alive: Array, tree: PyTree) -> PyTree:
+    """The nest with the rows of all its leaves zeroed that are not alive."""
+
+    def zero(leaf: Any) -> Any:
+        if is_tensor_array(leaf) or is_key(leaf):
+            return leaf
+        return jnp.zeros((), jnp.asarray(leaf).dtype)
+
+    return choose(alive, tree, jax.tree.map(zero, tree, is_leaf=is_tensor_array))
+
+
+def shown(
+    alive: Array, running: Array, inputs: PyTree, state: PyTree, first: PyTree
+) -> tuple[PyTree, PyTree]:
+    """The inputs and the state that the cell is run on.
+
+    Args:
+        alive: `[batch]`, the rows that are alive.
+        running: Whether the loop of TensorFlow would still run.
+        inputs: One step of inputs.
+        state: The state before the step.
+        first: What a dead row repeats, as `first_step` gives it.
+    """
+    if all(leaf.ndim for leaf in jax.tree.leaves(state)):
+        return choose(alive, (inputs, state), first)
+    # A leaf without axes may be made of all rows, dead ones included, and goes on while
+    # the loop runs: there padding counts as zeros, and states are what they are.
+    return choose(running, (zero_dead(alive, inputs), state), first)
+
+
+def first_inputs(xs: PyTree, axis: int) -> PyTree:
+    """One step of `xs`, the first; zeros if there is none, as a loop is traced anyway.
+
+    Args:
+        xs: Inputs.
+        axis: Their time axis.
+    """
+
+    def first(x: Array) -> Array:
+        if x.shape[axis]:
+            return jax.lax.index_in_dim(x, 0, axis, keepdims=False)
+        return jnp.zeros(x.shape[:axis] + x.shape[axis + 1 :], x.dtype)
+
+    return jax.tree.map(first, xs)
+
+
+def first_step(lengths: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+    """What a dead row repeats: its first inputs and state, zeros if it has none.
+
+    Args:
+        lengths: `[batch]`.
+        inputs: The first step of inputs, as `first_inputs` gives it.
+        state: The initial state.
+    """
+    return zero_dead(lengths > 0, jax.lax.stop_gradient((inputs, state)))
+
+
+def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> PyTree:
+    """The state after a step: `new` in rows that are alive, else `old`.
+
+    A leaf without axes, or a TensorArray, belongs to no row. It advances as long as the
+    loop of TensorFlow runs, masked rows or not.
+    """
+
+    def select(new_leaf: Any, old_leaf: Any) -> Any:
+        if is_tensor_array(new_leaf):
+            known = as_known(running)
+            if known is not None:  # The new one may have grown: no select fits.
+                return new_leaf if known else old_leaf
+            pick = lambda n, o: jnp.where(running, n, o)
+            return jax.tree.map(pick, new_leaf, old_leaf)
+        mask = expand_rows(alive, old_leaf) if old_leaf.ndim else running
+        return jnp.where(mask, new_leaf, old_leaf)
+
+    return jax.tree.map(select, new, old, is_leaf=is_tensor_array)
+
+
+def hide_nonfinite(finished: Array, inputs: PyTree) -> PyTree:
+    """The inputs with 0 for NaN and infinity in rows that are finished.
+
+    Where a loop's own function sees what the cell makes of a finished row, the finite
+    part of it must stay as it is.
+    """
+
+    def hide(leaf: Array) -> Array:
+        if not (jnp.issubdtype(leaf.dtype, jnp.inexact) and leaf.ndim >= finished.ndim):
+            return leaf
+        padding = expand_rows(finished, leaf) & ~jnp.isfinite(leaf)
+        return jnp.where(padding, jnp.zeros((), leaf.dtype), leaf)
+
+    return jax.tree.map(hide, inputs)
+
+
+def reverse_sequence(tree: PyTree, lengths: Array | None, time_major: bool) -> PyTree:
+    """Each row's first `length` steps in reverse; what follows them stays in place.
+
+    Args:
+        tree: A nest of `[time, batch, ...]` or `[batch, time, ...]`.
+        lengths: `[batch]`, at most the number of steps; None for all steps.
+        time_major: Whether time is the first axis.
+
+    Source: `tf.reverse_sequence`.
+    """
+    axis = 0 if time_major else 1
+    if lengths is None:
+        return jax.tree.map(lambda x: jnp.flip(x, axis), tree)
+
+    def reverse_row(x: Array, length: Array) -> Array:
+        t = jnp.arange(x.shape[0], dtype=length.dtype)
+        # Indices are valid by construction; NaN padding must not come from a fill.
+        return x.at[jnp.where(t < length, length - 1 - t, t)].get(
+            mode="promise_in_bounds", unique_indices=True
+        )
+
+    batch_axis = 1 - axis
+    return jax.tree.map(
+        lambda x: jax.vmap(reverse_row, (batch_axis, 0), batch_axis)(x, lengths), tree
+    )

@@ -1,0 +1,79 @@
+"""A cell whose step is placed on devices."""
+
+import dataclasses
+from typing import Any, final
+
+import jax
+from jax.sharding import PartitionSpec, Sharding
+
+from .._base.keys import apply_cell
+from .._base.typing import DType, Key, Params, PyTree
+from .base import WrapperCell
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class DeviceWrapper(WrapperCell):
+    """Places inputs, states and outputs of a cell on a device or over a mesh.
+
+    Under jit a placement is a constraint on the compiler, and one device among those of
+    a program is one that JAX ignores: give a sharding there. Values never depend on it.
+
+    Attributes:
+        cell: The cell that is wrapped.
+        device: A `jax.Device`, a TensorFlow-like name ("/cpu:0", "gpu:1"), a
+            `jax.sharding.Sharding`, or a `PartitionSpec` of the mesh in use (its first
+            entry is the batch axis).
+
+    Source: `tf.compat.v1.nn.rnn_cell.DeviceWrapper`.
+    """
+
+    device: Any
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.device, str | jax.Device | Sharding | PartitionSpec):
+            raise TypeError(
+                "DeviceWrapper: `device` must be a jax.Device, its name, a Sharding or "
+                f"a PartitionSpec, got {self.device!r}."
+            )
+
+    def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
+        """That of the wrapped cell, in its place."""
+        return self._place(self.cell.zero_state(batch_size, dtype))
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step; see `RNNCell.apply`.
+
+        Raises:
+            ValueError: If no such device is there.
+        """
+        inputs, state = self._place((inputs, state))
+        return self._place(apply_cell(self.cell, params, inputs, state, key))
+
+    def _place(self, tree: PyTree) -> PyTree:
+        if isinstance(self.device, PartitionSpec):
+            return jax.tree.map(self._constrain, tree)
+        device = self.device
+        return jax.device_put(
+            tree, _named(device) if isinstance(device, str) else device
+        )
+
+    def _constrain(self, leaf: Any) -> Any:
+        spec = PartitionSpec(*self.device[: leaf.ndim])
+        return jax.lax.with_sharding_constraint(leaf, spec)
+
+
+def _named(name: str) -> Any:
+    """The device of a name such as "/device:GPU:1", "/cpu:0" or "tpu:0"."""
+    platform, _, index = name.removeprefix("/device:").strip("/").lower().partition(":")
+    try:
+        return {d.id: d for d in jax.devices(platform)}[int(index or 0)]
+    except (RuntimeError, KeyError, ValueError):
+        found = ", ".join(f"{d.platform}:{d.id}" for d in jax.devices())
+        raise ValueError(
+            f"DeviceWrapper: `device` must name an available device, got {name!r}. "
+            f"There are {found}."
+        ) from None

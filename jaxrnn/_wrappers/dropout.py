@@ -1,0 +1,253 @@
+"""Dropout on the inputs, the state and the output of a cell."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._base.errors import describe
+from .._base.keys import apply_cell, apply_cell_sequence, fold, run_key, step_key
+from .._base.trees import map_named, size_shapes
+from .._base.typing import Array, DType, Key, Params, PyTree, Size
+from .._cells.checks import check_number, set_field
+from .._cells.lstm_state import LSTMStateTuple
+from .._tensor_array.tensor_array import is_tensor_array
+from .._time.sequence import DeclinedError
+from .._time.steps import Steps
+from .base import WrapperCell
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class DropoutWrapper(WrapperCell):
+    """Drops entries of a cell's inputs, new state and output, each at its own rate.
+
+    The random numbers come from the key that the cell is bound with:
+    `cell.bind(params, key)`. Without a key nothing is dropped: that is evaluation. What
+    is kept is scaled by `1 / keep_prob`. Inputs are dropped first, then the cell runs;
+    the state that goes on is dropped after the output is taken, and the output by its
+    own rate. By default the memory c of an LSTM is never dropped.
+
+    Attributes:
+        cell: The cell that is wrapped.
+        input_keep_prob: The probability to keep an entry of the inputs, in [0, 1].
+        output_keep_prob: The same for the output.
+        state_keep_prob: The same for the state, as far as the filter lets it.
+        variational_recurrent: Whether one mask a leaf serves all steps and rows of a
+            run (arXiv:1512.05287), in place of fresh entries at each.
+        input_size: The sizes of the inputs; variational input dropout needs it.
+        dtype: The dtype of the inputs; variational dropout needs it.
+        seed: Tells this wrapper's masks from those of others under one key.
+        dropout_state_filter_visitor: `visitor(substate)` is asked from the top of the
+            state downwards: False keeps the level whole, True asks for each child, and
+            a one-level structure of bools asks for the children that are True. A leaf
+            that answers True is dropped. None for all but c and TensorArrays.
+
+    Raises:
+        ValueError: If a probability lies outside of [0, 1]; if variational dropout
+            lacks `dtype` or `input_size`.
+        TypeError: If a probability is no number; if the visitor is no function.
+
+    Source: `tf.compat.v1.nn.rnn_cell.DropoutWrapper`.
+    """
+
+    input_keep_prob: float = 1.0
+    output_keep_prob: float = 1.0
+    state_keep_prob: float = 1.0
+    variational_recurrent: bool = False
+    input_size: Size | None = None
+    dtype: DType | None = None
+    seed: int | None = None
+    dropout_state_filter_visitor: Callable[[PyTree], Any] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("input_keep_prob", "output_keep_prob", "state_keep_prob"):
+            set_field(self, **{name: _probability(name, getattr(self, name))})
+        visitor = self.dropout_state_filter_visitor
+        if visitor is not None and not callable(visitor):
+            raise TypeError(
+                "DropoutWrapper: `dropout_state_filter_visitor` must be a function, "
+                f"got {visitor!r}."
+            )
+        if self.variational_recurrent:
+            self._check_variational()
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step; see `RNNCell.apply`.
+
+        Raises:
+            TypeError: If a leaf that is to be dropped is not floating.
+        """
+        if key is None:
+            return apply_cell(self.cell, params, inputs, state, None)
+        if self.variational_recurrent and self.input_keep_prob < 1:
+            self._check_input_size(inputs)
+        everything = jax.tree.map(lambda _: True, inputs)
+        inputs = self._drop("input", inputs, everything, self.input_keep_prob, key)
+        inner_key = fold(key, self._stream("cell", 0))
+        output, state = apply_cell(self.cell, params, inputs, state, inner_key)
+        if self.state_keep_prob < 1:
+            chosen = _chosen(
+                self.dropout_state_filter_visitor or _all_but_memory, state
+            )
+            state = self._drop("state", state, chosen, self.state_keep_prob, key)
+        everything = jax.tree.map(lambda _: True, output)
+        output = self._drop("output", output, everything, self.output_keep_prob, key)
+        return output, state
+
+    def apply_sequence(
+        self,
+        params: Params,
+        inputs: PyTree,
+        state: PyTree,
+        steps: Steps,
+        keys: Callable[[Array], Any] | None = None,
+        history: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        """The cell's sequences between two dropouts; see `RNNCell.apply_sequence`.
+
+        Raises:
+            DeclinedError: If the state is dropped, or the cell declines.
+        """
+        if keys is not None and self.state_keep_prob < 1:
+            raise DeclinedError("DropoutWrapper drops the state at every step")
+        if keys is None:
+            own_keys, drop = None, lambda salt, tree, keep_prob: tree
+        else:
+            own_keys = lambda t: fold(keys(t), self._stream("cell", 0))
+
+            def drop(salt: str, tree: PyTree, keep_prob: float) -> PyTree:
+                everything = jax.tree.map(lambda _: True, tree)
+
+                def drop_step(t: Array) -> PyTree:
+                    step = steps.read(tree, t)
+                    return self._drop(salt, step, everything, keep_prob, keys(t))
+
+                return tree if keep_prob == 1 else steps.stack(drop_step)
+
+            if self.variational_recurrent and self.input_keep_prob < 1:
+                self._check_input_size(steps.read(inputs, jnp.int32(0)))
+        inputs = drop("input", inputs, self.input_keep_prob)
+        own_steps = steps.of(inputs, state, steps.fresh)
+        outputs, state = apply_cell_sequence(
+            self.cell, params, inputs, state, own_steps, own_keys, history
+        )
+        outputs, states = outputs if history else (outputs, None)
+        outputs = drop("output", outputs, self.output_keep_prob)
+        return (outputs, states) if history else outputs, state
+
+    def _drop(
+        self, salt: str, tree: PyTree, chosen: PyTree, keep_prob: float, key: Any
+    ) -> PyTree:
+        if keep_prob == 1:
+            return tree
+        # One mask for the run, or one for the step.
+        plain_key = run_key(key) if self.variational_recurrent else step_key(key)
+        marks = enumerate(jax.tree.leaves(chosen))
+
+        def drop_leaf(name: str, leaf: Array) -> Array:
+            index, mark = next(marks)
+            if not mark:
+                return leaf
+            leaf_key = jax.random.fold_in(plain_key, self._stream(salt, index))
+            shared = self.variational_recurrent and leaf.ndim
+            shape = (1, *leaf.shape[1:]) if shared else leaf.shape
+            return _dropout(name, leaf, keep_prob, leaf_key, shape)
+
+        return map_named(salt, drop_leaf, tree)
+
+    def _stream(self, salt: str, index: int) -> int:
+        """TensorFlow's seed of an operation, as the number that is folded in."""
+        digest = hashlib.md5(
+            f"{self.seed}{salt}_{index}".encode(), usedforsecurity=False
+        )
+        return int(digest.hexdigest()[:8], 16) & 0x7FFFFFFF
+
+    def _check_variational(self) -> None:
+        if self.dtype is None:
+            raise ValueError(
+                "DropoutWrapper: `dtype` must be given for variational dropout, got "
+                "None. Pass that of the inputs."
+            )
+        if self.input_keep_prob < 1 and self.input_size is None:
+            raise ValueError(
+                "DropoutWrapper: `input_size` must be given for variational input "
+                "dropout, got None. Pass the depth of the inputs."
+            )
+
+    def _check_input_size(self, inputs: PyTree) -> None:
+        got = [tuple(leaf.shape[1:]) for leaf in jax.tree.leaves(inputs)]
+        if got != size_shapes(self.input_size):
+            raise ValueError(
+                f"DropoutWrapper: `input_size` must be that of the inputs, {got}, got "
+                f"{self.input_size}."
+            )
+
+
+def _probability(name: str, value: Any) -> float:
+    probability = check_number("DropoutWrapper", name, value)
+    if not 0 <= probability <= 1:
+        raise ValueError(
+            f"DropoutWrapper: `{name}` must lie in [0, 1], got {probability}. It is "
+            "the probability to keep."
+        )
+    return probability
+
+
+def _dropout(
+    name: str, x: Array, keep_prob: float, key: Key, shape: tuple[int, ...]
+) -> Array:
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        raise TypeError(
+            f"DropoutWrapper: `{name}` must be floating to be dropped, got "
+            f"{describe(x)}. Keep it by `dropout_state_filter_visitor`, or leave its "
+            "keep_prob at 1."
+        )
+    if keep_prob == 0:
+        return jnp.zeros_like(x)
+    mask = jax.random.bernoulli(key, keep_prob, shape)
+    return jnp.where(mask, x / keep_prob, jnp.zeros((), x.dtype))
+
+
+def _all_but_memory(substate: PyTree) -> Any:
+    """TensorFlow's default filter: no memory of an LSTM is dropped, no TensorArray."""
+    if isinstance(substate, LSTMStateTuple):
+        return LSTMStateTuple(c=False, h=True)
+    return not is_tensor_array(substate)
+
+
+def _chosen(visitor: Callable[[PyTree], Any], state: PyTree) -> PyTree:
+    """For each leaf of `state`, whether the visitor lets it be dropped."""
+    verdict = visitor(state)
+    if isinstance(verdict, np.bool_):
+        verdict = bool(verdict)
+    children, treedef = jax.tree.flatten(state, is_leaf=lambda x: x is not state)
+    is_leaf = jax.tree_util.all_leaves([state])
+    if isinstance(verdict, bool):
+        if is_leaf or not verdict:
+            return jax.tree.map(lambda _: verdict, state)
+        return treedef.unflatten([_chosen(visitor, child) for child in children])
+    if is_leaf or jax.tree_util.all_leaves([verdict]):
+        raise TypeError(
+            "DropoutWrapper: `dropout_state_filter_visitor` must return a bool or a "
+            f"structure of bools, got {verdict!r}."
+        )
+    marks = jax.tree.leaves(verdict)
+    if len(marks) != len(children) or not all(isinstance(m, bool) for m in marks):
+        raise ValueError(
+            "DropoutWrapper: `dropout_state_filter_visitor` must return one bool for "
+            f"each of {len(children)} children, got {verdict!r}."
+        )
+    return treedef.unflatten(
+        [
+            _chosen(visitor, child) if mark else jax.tree.map(lambda _: False, child)
+            for mark, child in zip(marks, children, strict=True)
+        ]
+    )

@@ -1,0 +1,238 @@
+"""Cells stacked into one."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from .._base.errors import EntryError, describe, noting
+from .._base.keys import apply_cell, apply_cell_sequence, fold
+from .._base.trees import size_shapes
+from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
+from .._cells.base import RNNCell
+from .._cells.checks import set_field
+from .._time.steps import Steps
+from .base import check_wrapped
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class MultiRNNCell(RNNCell):
+    """Cells stacked on one another: the output of each is the input of the next.
+
+    The parameters are `{"cell_0": ..., "cell_1": ...}`. The same object twice in
+    `cells` shares its parameters, which lie under the place of its first use; objects
+    inside of wrappers are not looked at. Two equal cells do not share:
+    `[LSTMCell(5) for _ in range(2)]`.
+
+    Attributes:
+        cells: The cells, a list or tuple, from the inputs upwards.
+        state_is_tuple: Whether the state is a tuple of the cells' states. False for one
+            array of all of them side by side, which needs states of one vector each.
+
+    Raises:
+        TypeError: If `cells` is no list or tuple of cells.
+        ValueError: If it is empty, or a nested state is to lie in one array.
+
+    Source: `tf.compat.v1.nn.rnn_cell.MultiRNNCell`.
+    """
+
+    cells: tuple[RNNCell, ...]
+    state_is_tuple: bool = True
+    # Which cells are one object is part of the value: sharing changes the parameters.
+    owners: tuple[int, ...] = dataclasses.field(init=False, repr=False, default=())
+
+    holds_cells = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cells, tuple | list):
+            raise TypeError(
+                f"MultiRNNCell: `cells` must be a list or tuple, got {self.cells!r}."
+            )
+        if not self.cells:
+            raise ValueError(
+                "MultiRNNCell: `cells` must hold at least one cell, got none."
+            )
+        for i, cell in enumerate(self.cells):
+            check_wrapped("MultiRNNCell", f"cells[{i}]", cell)
+            if not self.state_is_tuple and not _is_vector(cell.state_size):
+                raise ValueError(
+                    f"MultiRNNCell: `state_is_tuple=False` needs states of one vector, "
+                    f"got `cells[{i}]` with state_size {cell.state_size}."
+                )
+        ids = [id(cell) for cell in self.cells]
+        owners = tuple(ids.index(i) for i in ids)
+        set_field(self, cells=tuple(self.cells), owners=owners)
+
+    @property
+    def state_size(self) -> Size:
+        """A tuple of the cells' state sizes, or their sum."""
+        sizes = tuple(cell.state_size for cell in self.cells)
+        return sizes if self.state_is_tuple else sum(self._widths())
+
+    @property
+    def output_size(self) -> Size:
+        """That of the last cell."""
+        return self.cells[-1].output_size
+
+    def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
+        """A tuple of the cells' zero states, or one array `[batch_size, sum]`."""
+        if not self.state_is_tuple:
+            return super().zero_state(batch_size, dtype)
+        return tuple(cell.zero_state(batch_size, dtype) for cell in self.cells)
+
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """`{"cell_0": ..., ...}`, each for the outputs of the cell below.
+
+        Raises:
+            ValueError: If a shared cell would need parameters of two shapes.
+        """
+        params: Params = {}
+        for i, cell in enumerate(self.cells):
+            name = self._name(i)
+            with noting(self._place(i)):
+                if name not in params:
+                    params[name] = cell.init(fold(key, i), inputs, dtype)
+                inputs = _output_of(cell, params[name], _cast(inputs, dtype))
+        return params
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step; see `RNNCell.apply`.
+
+        Raises:
+            ValueError: If there is not one state for each cell, or a cell's parameters
+                are missing.
+        """
+        self._check_params(params)
+        new_states = []
+        for i, (cell, cell_state) in enumerate(
+            zip(self.cells, self._split(state), strict=True)
+        ):
+            with noting(self._place(i)):
+                inputs, new_state = apply_cell(
+                    cell, params[self._name(i)], inputs, cell_state, fold(key, i)
+                )
+            new_states.append(new_state)
+        return inputs, self._join(new_states)
+
+    def apply_sequence(
+        self,
+        params: Params,
+        inputs: PyTree,
+        state: PyTree,
+        steps: Steps,
+        keys: Callable[[Array], Any] | None = None,
+        history: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        """Layer by layer, each over all steps; see `RNNCell.apply_sequence`.
+
+        Raises:
+            DeclinedError: If one of the cells declines.
+        """
+        self._check_params(params)
+        fresh = steps.fresh if steps.fresh is None else self._split(steps.fresh)
+        new_states, histories = [], []
+        for i, (cell, cell_state) in enumerate(
+            zip(self.cells, self._split(state), strict=True)
+        ):
+            own_steps = steps.of(inputs, cell_state, fresh and fresh[i])
+            own_keys = keys and (lambda t, i=i: fold(keys(t), i))
+            own_params = params[self._name(i)]
+            with noting(self._place(i)):
+                inputs, new_state = apply_cell_sequence(
+                    cell, own_params, inputs, cell_state, own_steps, own_keys, history
+                )
+            if history:
+                inputs, states = inputs
+                histories.append(states)
+            new_states.append(new_state)
+        outputs = (inputs, self._join(histories)) if history else inputs
+        return outputs, self._join(new_states)
+
+    def _join(self, states: list[PyTree]) -> PyTree:
+        return (
+            tuple(states) if self.state_is_tuple else jnp.concatenate(states, axis=-1)
+        )
+
+    def _name(self, i: int) -> str:
+        return f"cell_{self.owners[i]}"
+
+    def _place(self, i: int) -> str:
+        place = f"MultiRNNCell: raised by `cells[{i}]`, whose parameters are "
+        place += f"`params['{self._name(i)}']`."
+        if self.owners[i] == i:
+            return place
+        return (
+            f"{place} It is the same object as `cells[{self.owners[i]}]` and shares "
+            "its parameters; make a cell for each layer to have parameters for each."
+        )
+
+    def _widths(self) -> list[int]:
+        return [
+            shape[0] for cell in self.cells for shape in size_shapes(cell.state_size)
+        ]
+
+    def _split(self, state: PyTree) -> tuple[PyTree, ...]:
+        if self.state_is_tuple:
+            return self._checked_states(state)
+        *ends, total = itertools.accumulate(self._widths())
+        if jnp.ndim(state) != 2 or state.shape[1] != total:
+            raise ValueError(
+                f"MultiRNNCell: `state` must be one array [batch, {total}], got "
+                f"{describe(state)}."
+            )
+        return tuple(jnp.split(state, ends, axis=-1))
+
+    def _checked_states(self, state: PyTree) -> tuple[PyTree, ...]:
+        want = f"a tuple of {len(self.cells)} states, one a cell"
+        if not isinstance(state, tuple | list):
+            raise ValueError(
+                f"MultiRNNCell: `state` must be {want}, got {describe(state)}."
+            )
+        if len(state) != len(self.cells):
+            raise EntryError(
+                f"MultiRNNCell: `state` must be {want}, got {len(state)} entries."
+            )
+        return tuple(state)
+
+    def _check_params(self, params: Any) -> None:
+        names = list(dict.fromkeys(self._name(i) for i in range(len(self.cells))))
+        got = sorted(params) if isinstance(params, Mapping) else describe(params)
+        if sorted(names) != got:
+            raise ValueError(
+                f"MultiRNNCell: `params` must hold {', '.join(names)}, got {got}."
+            )
+
+
+def _cast(inputs: PyTree, dtype: DType | None) -> PyTree:
+    """The shapes of `inputs`, floating ones in the dtype of the parameters."""
+    if dtype is None:
+        return inputs
+
+    def cast(x: Any) -> jax.ShapeDtypeStruct:
+        floating = jnp.issubdtype(x.dtype, jnp.inexact)
+        return jax.ShapeDtypeStruct(x.shape, dtype if floating else x.dtype)
+
+    return jax.tree.map(cast, inputs)
+
+
+def _is_vector(size: Size) -> bool:
+    shapes = size_shapes(size)
+    return jax.tree_util.all_leaves([size]) and len(shapes[0]) == 1
+
+
+def _output_of(cell: RNNCell, params: Params, inputs: PyTree) -> PyTree:
+    """The shapes that the cell puts out for `inputs`; nothing is computed."""
+
+    def step(params: Params, inputs: PyTree) -> PyTree:
+        first = jax.tree.leaves(inputs)[0]
+        dtype = next((p.dtype for p in jax.tree.leaves(params)), first.dtype)
+        state = cell.zero_state(first.shape[0], dtype)
+        return cell.apply(params, inputs, state)[0]
+
+    return jax.eval_shape(step, params, inputs)

@@ -1,0 +1,91 @@
+"""Residual connections around a cell."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from .._base.errors import describe
+from .._base.keys import apply_cell, apply_cell_sequence
+from .._base.trees import check_structure, named_leaves
+from .._base.typing import Array, Key, Params, PyTree
+from .._time.sequence import DeclinedError
+from .._time.steps import Steps
+from .base import WrapperCell
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class ResidualWrapper(WrapperCell):
+    """Adds a cell's inputs to its output; the state is the cell's own.
+
+    Attributes:
+        cell: The cell that is wrapped.
+        residual_fn: `residual_fn(inputs, outputs)` makes the output in place of the
+            sum; it must keep the shapes that `output_size` declares.
+
+    Source: arXiv:1609.08144; `tf.compat.v1.nn.rnn_cell.ResidualWrapper`.
+    """
+
+    residual_fn: Callable[[PyTree, PyTree], PyTree] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.residual_fn is not None and not callable(self.residual_fn):
+            raise TypeError(
+                "ResidualWrapper: `residual_fn` must be a function, got "
+                f"{self.residual_fn!r}."
+            )
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step; see `RNNCell.apply`.
+
+        Raises:
+            ValueError: If inputs and output differ in structure or shape and there is
+                no `residual_fn`.
+        """
+        output, new_state = apply_cell(self.cell, params, inputs, state, key)
+        combine = self.residual_fn or _add
+        return combine(inputs, output), new_state
+
+    def apply_sequence(
+        self,
+        params: Params,
+        inputs: PyTree,
+        state: PyTree,
+        steps: Steps,
+        keys: Callable[[Array], Any] | None = None,
+        history: bool = False,
+    ) -> tuple[PyTree, PyTree]:
+        """The cell's sequences and the sum; see `RNNCell.apply_sequence`.
+
+        Raises:
+            DeclinedError: If there is a `residual_fn`, or the cell declines.
+        """
+        if self.residual_fn is not None:
+            raise DeclinedError("`residual_fn` is a function of one step")
+        outputs, state = apply_cell_sequence(
+            self.cell, params, inputs, state, steps, keys, history
+        )
+        outputs, states = outputs if history else (outputs, None)
+        outputs = steps.zero_dead(_add(inputs, outputs))
+        return (outputs, states) if history else outputs, state
+
+
+def _add(inputs: PyTree, output: PyTree) -> PyTree:
+    where = "ResidualWrapper: `inputs`, to which the output is added,"
+    check_structure(where, output, inputs, strict=False)
+    output_leaves, treedef = jax.tree.flatten(output)
+    sums: list[Any] = []
+    for (name, x), y in zip(named_leaves("inputs", inputs), output_leaves, strict=True):
+        if jnp.shape(x) != jnp.shape(y):
+            raise ValueError(
+                f"ResidualWrapper: `{name}` must have the shape of the output, "
+                f"{describe(y)}, got {describe(x)}. Use `residual_fn` to fit them."
+            )
+        sums.append(x + y)
+    return jax.tree.unflatten(treedef, sums)

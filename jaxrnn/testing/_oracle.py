@@ -1,0 +1,218 @@
+"""The oracle that cells and drivers are held to, and how results are compared.
+
+A Python loop over time whose masks NumPy makes: it shares no code with the drivers.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._base.typing import Array, DType, Key, Params, PyTree
+from .._cells.base import RNNCell
+from .._cells.bound import BoundCell
+from .._drivers.dynamic_rnn import dynamic_rnn
+from .._drivers.raw_rnn import raw_rnn
+from .._drivers.static_rnn import static_rnn
+from .._tensor_array.tensor_array import TensorArray
+
+TIME = 3
+TOLERANCE = {"float64": 1e-9, "float32": 2e-4, "float16": 2e-2, "bfloat16": 1e-1}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """One cell with everything that a law needs to run it.
+
+    Attributes:
+        cell: The cell under test.
+        params: Its parameters, every leaf random (no bias is zero).
+        xs: Inputs, each leaf `[batch, TIME, ...]`.
+        lengths: One length a row, from 0 to beyond `TIME`, int32 `[batch]`.
+        state: A random initial state; leaves without axes are as in the zero state.
+        dtype: The dtype of all floating leaves.
+        key: The random key of the run.
+    """
+
+    cell: RNNCell
+    params: Params
+    xs: PyTree
+    lengths: Array
+    state: PyTree
+    dtype: DType
+    key: Key | None = None
+
+    def bind(self, params: Params | None = None) -> BoundCell:
+        """The cell with its own or other parameters."""
+        return self.cell.bind(self.params if params is None else params, self.key)
+
+    def run(
+        self,
+        params: Params,
+        xs: PyTree,
+        state: PyTree,
+        lengths: Array | None,
+        **kwargs: Any,
+    ) -> tuple[PyTree, PyTree]:
+        """`dynamic_rnn` over the cell."""
+        bound = self.bind(params)
+        return dynamic_rnn(bound, xs, lengths, state, dtype=self.dtype, **kwargs)
+
+    @functools.cached_property
+    def differentiator(self) -> Callable[..., tuple[PyTree, list[Array]]]:
+        """That of `dynamic_rnn` over the rows' lengths: compiled once for all laws."""
+        return differentiator(self, dynamic, self.lengths)
+
+    @functools.cached_property
+    def differentiated(self) -> tuple[PyTree, list[Array]]:
+        """What `dynamic_rnn` gives, and its gradients."""
+        return self.differentiator(self.params, self.xs, self.state)
+
+
+def dynamic(
+    setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array | None
+) -> tuple[PyTree, PyTree]:
+    """`dynamic_rnn`, with the arguments of `unrolled`."""
+    return setup.run(params, xs, state, lengths)
+
+
+def raw(
+    setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array | None
+) -> tuple[PyTree, PyTree]:
+    """`raw_rnn` that is fed from `xs`, with the arguments of `unrolled`."""
+    counts = TIME if lengths is None else lengths
+
+    def loop_fn(time: Array, output: PyTree, cell_state: PyTree, _: None) -> tuple:
+        t = jnp.minimum(time, TIME - 1)
+        inputs = jax.tree.map(lambda x: x[:, t], xs)
+        next_state = state if output is None else cell_state
+        return time >= counts, inputs, next_state, output, None
+
+    emit_ta, state, _ = raw_rnn(setup.bind(params), loop_fn, max_time=TIME)
+    is_array = lambda x: isinstance(x, TensorArray)
+    outputs = jax.tree.map(
+        lambda ta: jnp.swapaxes(ta.stack(), 0, 1), emit_ta, is_leaf=is_array
+    )
+    return outputs, state
+
+
+def static(
+    setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array | None
+) -> tuple[PyTree, PyTree]:
+    """`static_rnn` over the steps of `xs`, with the arguments of `unrolled`."""
+    steps = [jax.tree.map(lambda x, t=t: x[:, t], xs) for t in range(TIME)]
+    outputs, state = static_rnn(setup.bind(params), steps, state, setup.dtype, lengths)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), *outputs), state
+
+
+def unrolled(
+    setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array | None
+) -> tuple[PyTree, PyTree]:
+    """The oracle: a Python loop over time, with masks that NumPy makes."""
+    batch = setup.lengths.shape[0]
+    counts = np.full(batch, TIME) if lengths is None else np.asarray(lengths)
+    last_step, outputs = min(TIME, max(1, *counts)), []
+    for t in range(TIME):
+        alive = t < counts
+        # Dead rows see their own first step: what padding holds is not to matter.
+        x = jax.tree.map(lambda x: _pick(alive, x[:, t], x[:, 0]), xs)  # noqa: B023
+        output, new = setup.bind(params).at_step(jnp.int32(t))(x, state)
+        outputs.append(jax.tree.map(lambda o: _pick(alive, o, o * 0), output))  # noqa: B023
+        if t < last_step:
+            state = jax.tree.map(lambda n, o: _pick(alive, n, o), new, state)  # noqa: B023
+    return jax.tree.map(lambda *os: jnp.stack(os, 1), *outputs), state
+
+
+def _pick(alive: np.ndarray, new: Array, old: Array) -> Array:
+    if new.ndim == 0:
+        return new
+    mask = alive.reshape(alive.shape + (1,) * (new.ndim - 1))
+    return jnp.where(np.broadcast_to(mask, new.shape), new, old)
+
+
+def reversed_rows(x: Array, lengths: Array) -> Array:
+    rows = [
+        jnp.concatenate([row[:n][::-1], row[n:]])
+        for row, n in zip(x, np.asarray(lengths).tolist(), strict=True)
+    ]
+    return jnp.stack(rows)
+
+
+def differentiated(
+    setup: Setup, run: Callable, lengths: Array | None
+) -> tuple[PyTree, list[Array]]:
+    """Results and the gradients of their weighted sum by all that is floating."""
+    compiled = differentiator(setup, run, lengths)
+    return compiled(setup.params, setup.xs, setup.state)
+
+
+def differentiator(
+    setup: Setup, run: Callable, lengths: Array | None
+) -> Callable[..., tuple[PyTree, list[Array]]]:
+    """What makes them of parameters, inputs and state, in one compilation."""
+
+    @jax.jit
+    def compiled(*args: PyTree) -> tuple[PyTree, list[Array]]:
+        floats, rebuild = split_floats(args)
+
+        def loss(floats: list[Array]) -> tuple[Array, PyTree]:
+            results = run(setup, *rebuild(floats), lengths)
+            return weighted_sum(results), results
+
+        gradients, results = jax.grad(loss, has_aux=True)(floats)
+        return results, gradients
+
+    return compiled
+
+
+def split_floats(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], PyTree]]:
+    leaves, treedef = jax.tree.flatten(tree)
+    is_float = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
+
+    def rebuild(floats: list[Array]) -> PyTree:
+        rest = iter(floats)
+        pairs = zip(leaves, is_float, strict=True)
+        return treedef.unflatten([next(rest) if f else leaf for leaf, f in pairs])
+
+    return [x for x, f in zip(leaves, is_float, strict=True) if f], rebuild
+
+
+def weighted_sum(tree: PyTree) -> Array:
+    """A scalar whose gradient tells every entry of all leaves from every other."""
+    floats, _ = split_floats(tree)
+    total, begin = jnp.zeros((), floats[0].dtype), 0
+    for leaf in floats:
+        places = jnp.arange(begin, begin + leaf.size, dtype=leaf.dtype)
+        total += jnp.sum(leaf * jnp.cos(places).reshape(leaf.shape))
+        begin += leaf.size
+    return total
+
+
+def require(holds: Any, message: str) -> None:
+    if not holds:
+        raise AssertionError(message)
+
+
+def same_types(got: PyTree, want: PyTree, what: str = "the result") -> None:
+    to_type = lambda x: (tuple(x.shape), str(x.dtype))
+    got, want = jax.tree.map(to_type, got), jax.tree.map(to_type, want)
+    require(got == want, f"{what} must be {want}, got {got}")
+
+
+def equal(got: PyTree, want: PyTree) -> None:
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_array_equal(g, w)
+
+
+def close(got: PyTree, want: PyTree, dtype: DType) -> None:
+    """Equal structures, dtypes and, up to rounding, values."""
+    same_types(got, want)
+    tolerance = TOLERANCE[str(dtype)]
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        g, w = np.asarray(g, np.float64), np.asarray(w, np.float64)
+        scale = max(1.0, np.abs(w).max(initial=0.0))
+        np.testing.assert_allclose(g / scale, w / scale, rtol=0, atol=tolerance)
