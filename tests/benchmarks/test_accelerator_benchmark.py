@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # The benchmarks are no part of the package.
 bounds, cases, command, in_jax, plot, presets, report, seats = (
     importlib.import_module(f"benchmarks.accelerator.{name}")

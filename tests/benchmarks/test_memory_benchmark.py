@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # The benchmarks are no part of the package.
 command, quiet = (
     importlib.import_module(f"benchmarks.{name}")

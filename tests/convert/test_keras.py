@@ -11,7 +11,7 @@ import jaxrnn
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
 from jaxrnn.convert import keras as convert
 
-FILE = np.load(pathlib.Path(__file__).parent / "golden" / "convert" / "keras.npz")
+FILE = np.load(pathlib.Path(__file__).parents[1] / "golden" / "convert" / "keras.npz")
 CASES = list(dict.fromkeys(key.split("/")[0] for key in FILE))
 TOLERANCE = 1e-12
 AfterGRUCell = jaxrnn.CudnnCompatibleGRUCell

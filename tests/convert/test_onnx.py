@@ -16,7 +16,7 @@ import jaxrnn
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
 from jaxrnn.convert import onnx as convert
 
-FILE = np.load(pathlib.Path(__file__).parent / "golden" / "convert" / "onnx.npz")
+FILE = np.load(pathlib.Path(__file__).parents[1] / "golden" / "convert" / "onnx.npz")
 CASES = list(dict.fromkeys(key.split("/")[0] for key in FILE))
 TOLERANCE = {"float32": 2e-6, "float64": 1e-12}
 AfterGRUCell = jaxrnn.CudnnCompatibleGRUCell

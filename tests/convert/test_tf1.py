@@ -14,7 +14,7 @@ import jaxrnn
 from jaxrnn.convert import tf1
 from jaxrnn.testing._oracle import weighted_sum
 
-FILE = pathlib.Path(__file__).parent / "golden" / "convert" / "tf1.npz"
+FILE = pathlib.Path(__file__).parents[1] / "golden" / "convert" / "tf1.npz"
 RTOL, ATOL = 1e-12, 1e-13
 STACKED = "stack_bidirectional_rnn"
 # The scope of each case, and what TensorFlow's cells were given besides.

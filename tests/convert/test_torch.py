@@ -11,7 +11,7 @@ import jaxrnn
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
 from jaxrnn.convert import torch as convert
 
-FILE = np.load(pathlib.Path(__file__).parent / "golden" / "convert" / "torch.npz")
+FILE = np.load(pathlib.Path(__file__).parents[1] / "golden" / "convert" / "torch.npz")
 CASES = list(dict.fromkeys(key.split("/")[0] for key in FILE))
 PREFIX = "rnn."
 TOLERANCE = 1e-12

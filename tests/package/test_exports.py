@@ -21,7 +21,7 @@ import jaxrnn.linen
 import jaxrnn.lite
 import jaxrnn.nnx
 
-PARAMS = pathlib.Path(__file__).parent / "golden" / "params.json"
+PARAMS = pathlib.Path(__file__).parents[1] / "golden" / "params.json"
 REGENERATE = "Run `python tests/golden/make_params.py` and look at the difference."
 PUBLIC = {
     name: value

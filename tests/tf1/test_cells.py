@@ -9,7 +9,7 @@ import json
 import numpy as np
 import pytest
 
-from .golden import error_specs, replay, specs
+from ..golden import error_specs, replay, specs
 
 # Relative and absolute, per dtype of the case. Each operation in half precision rounds,
 # and the two libraries neither sum in one order nor fuse the same operations.

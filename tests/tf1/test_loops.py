@@ -9,8 +9,8 @@ import contextlib
 import numpy as np
 import pytest
 
-from .golden import loop_specs, loop_store, replay_loops
-from .test_tf_golden import TOLERANCES, names
+from ..golden import loop_specs, loop_store, replay_loops
+from .test_cells import TOLERANCES, names
 
 CASES, REFUSALS = loop_specs.CASES, loop_specs.REFUSALS
 REGENERATE = "Run `TF_USE_LEGACY_KERAS=1 python tests/golden/make_tf1_loops.py`."
