@@ -77,6 +77,7 @@ def results(cell, lengths, as_it_is=True, **kwargs):
     return jax.jit(jax.grad(loss, has_aux=True))
 
 
+@pytest.mark.fast("lstm_projection-*", "residual-*")
 @pytest.mark.parametrize(
     ("name", "time_major"), [("residual", True), *((name, False) for name in FAST)]
 )
@@ -91,6 +92,7 @@ def test_sorted_in_phases_rows_give_what_steps_give(name, time_major, one_device
     close(results(cell, lengths, **kwargs)(args), want, DTYPE)
 
 
+@pytest.mark.fast("5-12-False", "5-13-True", "40-7-False")
 @pytest.mark.parametrize("with_lengths", [False, True])
 @pytest.mark.parametrize(("rows", "time"), [(5, 12), (5, 13), (40, 7)])
 def test_chunks_whole_and_in_part_give_what_steps_give(
@@ -107,6 +109,7 @@ def test_chunks_whole_and_in_part_give_what_steps_give(
     close(results(cell, lengths)(args), want, DTYPE)
 
 
+@pytest.mark.fast("lstm_projection-0", "gru-100")
 @pytest.mark.parametrize("few", [0, 100])
 @pytest.mark.parametrize("name", ["lstm_projection", "gru"])
 def test_inputs_products_made_before_the_loop_change_nothing(name, few, monkeypatch):
@@ -219,6 +222,7 @@ def temporaries(cell, args, lengths=None, as_it_is=True):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.fast("LSTMCell*")
 @pytest.mark.parametrize("cell", [LSTMCell(64), GRUCell(64)], ids=str)
 def test_less_is_kept_for_the_backward_pass(cell):
     args = data(cell, 32, 64, depth=32)

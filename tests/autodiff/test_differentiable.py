@@ -39,6 +39,7 @@ def by_raw_rnn(cell, xs, state, strategy):
     return jnp.moveaxis(outputs.stack(), 0, 1), state
 
 
+@pytest.mark.fast("*-Keep()")
 @pytest.mark.parametrize("strategy", [Keep(), Offload(Recompute(2))], ids=str)
 @pytest.mark.parametrize("driver", [by_dynamic_rnn, by_raw_rnn])
 def test_backward_twice_through_a_scan_around_a_driver(driver, strategy):

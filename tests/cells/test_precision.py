@@ -13,6 +13,7 @@ X = np.random.default_rng(0).normal(size=(4, 30, 3)).astype(np.float32)
 DTYPES = ["float32", "float16", "bfloat16"]
 
 
+@pytest.mark.fast("*-bfloat16", "gru-float16")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["basic_rnn", "lstm_projection", "gru", "dropout"])
 def test_every_leaf_keeps_its_dtype(name, dtype):
@@ -22,6 +23,7 @@ def test_every_leaf_keeps_its_dtype(name, dtype):
     assert {str(leaf.dtype) for leaf in jax.tree.leaves((outputs, state))} == {dtype}
 
 
+@pytest.mark.fast("bfloat16-lstm_projection", "float16-gru")
 @pytest.mark.parametrize("name", ["basic_rnn", "lstm_projection", "gru"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_laws_in_low_precision(name, dtype):

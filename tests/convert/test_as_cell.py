@@ -86,6 +86,7 @@ def test_a_core_of_haiku_that_takes_no_key():
     same(*[run(cell.bind(params))[1] for cell in cells])
 
 
+@pytest.mark.fast("GRUCell")
 @pytest.mark.parametrize("kind", ["LSTMCell", "GRUCell"])
 def test_a_cell_of_equinox(kind):
     eqx = pytest.importorskip("equinox")

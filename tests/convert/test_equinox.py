@@ -72,6 +72,7 @@ def put(cell, arrays):
     return eqx.tree_at(get, cell, [jnp.asarray(arrays[name]) for name in names])
 
 
+@pytest.mark.fast("lstm")
 @pytest.mark.parametrize("case", RUN)
 def test_same_as_equinox(case, modules):
     cells = modules[case]

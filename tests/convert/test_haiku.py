@@ -60,6 +60,7 @@ def in_our_order(states):
     return [in_our_order(s) for s in states] if isinstance(states, tuple) else states
 
 
+@pytest.mark.fast("mixed")
 @pytest.mark.parametrize("case", RUN)
 def test_same_as_haiku(case):
     names, apply = NAMES.get(case), transformed(case).apply

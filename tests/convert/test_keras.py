@@ -98,6 +98,7 @@ def loss(cells, x, golden):
     return sum(jnp.sum(leaf**2) for leaf in made.values()), made
 
 
+@pytest.mark.fast("lstm_softsign", "*_both")
 @pytest.mark.parametrize("case", CASES)
 def test_as_keras(case):
     """Outputs, final states, and gradients by inputs and weights."""

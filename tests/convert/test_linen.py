@@ -72,6 +72,7 @@ def write(case):
     return lambda cell: wrap(linen.save(cell))
 
 
+@pytest.mark.fast("both")
 @pytest.mark.parametrize("case", RUN)
 def test_same_as_flax(case):
     flax_module, params = build(case), random_params(case)

@@ -87,6 +87,7 @@ def without_bias(cells):
     return tuple(map(each, cells)) if isinstance(cells, tuple) else each(cells)
 
 
+@pytest.mark.fast("lstm", "simple_relu")
 @pytest.mark.parametrize("case", BUILD)
 def test_same_as_flax(case, modules):
     graph, state, rest = nnx.split(modules[case], nnx.Param, ...)

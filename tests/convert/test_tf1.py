@@ -64,6 +64,7 @@ def near(got, want):
     np.testing.assert_allclose(got, want, RTOL, ATOL)
 
 
+@pytest.mark.fast("scoped", "stack_both_ways")
 @pytest.mark.parametrize("case", CASES)
 def test_same_as_tensorflow(case):
     def loss(cells, x):

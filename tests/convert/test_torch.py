@@ -76,6 +76,7 @@ def close(got, want):
     np.testing.assert_allclose(got, want, rtol=TOLERANCE, atol=TOLERANCE)
 
 
+@pytest.mark.fast("lstm_no_bias", "lstm_projected_both", "gru", "rnn_relu_both")
 @pytest.mark.parametrize("case", CASES)
 def test_as_pytorch(case):
     """Outputs, final states, and gradients by inputs and weights."""

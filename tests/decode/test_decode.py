@@ -142,6 +142,7 @@ def beam_runner(kind, max_time, width):
     return run
 
 
+@pytest.mark.fast("3-4-31-lstm", "4-3-40-gru")
 @pytest.mark.parametrize("kind", CELLS)
 @pytest.mark.parametrize(("vocab", "max_time", "count"), [(3, 4, 31), (4, 3, 40)])
 def test_wide_beams_equal_enumeration(kind, vocab, max_time, count):
@@ -245,6 +246,7 @@ def test_no_rows(name):
     assert jax.jit(run)().ids.shape == ((0, 3, 5) if beams else (0, 5))
 
 
+@pytest.mark.fast("greedy")
 @pytest.mark.parametrize("name", ["greedy", "beam_search"])
 def test_inside_of_shard_map(name):
     """Each device decodes its rows, whichever of the arguments differ between them."""

@@ -109,6 +109,7 @@ def test_declared_kind_of_outputs_comes_back():
     assert isinstance(outputs, tuple)
 
 
+@pytest.mark.fast("False-*")
 @pytest.mark.parametrize("shape", [(4, 0, 3), (0, 5, 3), (4, 5, 0)])
 @pytest.mark.parametrize("lengths", [False, True])
 def test_empty_axes(shape, lengths):

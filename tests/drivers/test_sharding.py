@@ -65,6 +65,12 @@ def close(got, want):
 ON_A_MESH = [("lstm", "replicated"), ("lstm", "none"), *((c, "sharded") for c in CELLS)]
 
 
+@pytest.mark.fast(
+    "*Auto-stack-sharded",
+    "*Auto-function-sharded",
+    "*Explicit-lstm-sharded",
+    "*Explicit-variational-sharded",
+)
 @pytest.mark.parametrize(("name", "lengths"), ON_A_MESH)
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
 def test_on_a_mesh(name, axis_type, lengths):
@@ -98,6 +104,7 @@ def on_one_device(name, is_whole):
 COLLECTIVE = r" (all-gather|all-to-all|all-reduce|collective-permute)[\w\-]*\("
 
 
+@pytest.mark.fast("stack-*Auto", "dropout-*Explicit")
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("name", ["stack", "dropout"])
 def test_collectives_on_a_mesh(name, axis_type):
@@ -155,6 +162,7 @@ def while_bodies(program):
     return found
 
 
+@pytest.mark.fast("*-True")
 @pytest.mark.parametrize("check_vma", [True, False])
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 def test_inside_of_shard_map(cell, check_vma):
@@ -288,6 +296,7 @@ def collect(cell, params, x, lengths):
     return (emit_ta.stack() ** 2).sum() + jax.tree.leaves(state)[0].sum() + total
 
 
+@pytest.mark.fast("auto", "manual")
 @pytest.mark.parametrize("kind", ["auto", "explicit", "manual"])
 def test_raw_rnn_with_rows_over_devices(kind):
     """Inside of shard_map each device ends its loop when its own rows are done."""

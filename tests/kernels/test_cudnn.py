@@ -152,6 +152,7 @@ CELLS = {
 }
 
 
+@pytest.mark.fast("basic", "lstm_joined")
 @pytest.mark.parametrize("name", CELLS)
 def test_values_and_gradients_are_those_of_the_loop(stand_in, name):
     cell = CELLS[name]
@@ -196,6 +197,7 @@ def test_values_alone(stand_in, is_jitted):
     assert not stand_in.backwards
 
 
+@pytest.mark.slow
 def test_sizes_of_one(stand_in):
     cell = LSTMCell(1)
     for lengths in ([0], [1]):
@@ -227,6 +229,7 @@ def test_rows_of_length_0_keep_their_state_and_its_gradient(stand_in):
     near(outputs[1:], run(cell, "xla", params, x[1:], later, LENGTHS[1:])[0])
 
 
+@pytest.mark.fast("nan")
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_padding_is_nothing(stand_in, bad):
     cell = CELLS["lstm"]
@@ -355,6 +358,7 @@ KINDS = (
 )
 
 
+@pytest.mark.fast("grad_of_grad", "forward_mode", "rematerialised")
 @pytest.mark.parametrize("of", KINDS, ids=lambda of: of.__name__)
 def test_derivatives_of_all_kinds(stand_in, of):
     params, x, _ = data(CELLS["lstm_biased"])
@@ -389,6 +393,7 @@ def test_twice_mapped_values_are_rows_of_one_call(stand_in):
     assert stand_in.forwards[-1] == (15, TIME, DEPTH)
 
 
+@pytest.mark.fast("all")
 @pytest.mark.parametrize("mapped", ["params", "x", "state", "all"])
 def test_mapped_gradients_are_those_of_each(stand_in, mapped):
     cell = CELLS["basic"]
@@ -485,6 +490,7 @@ def test_a_scan_of_training_steps(stand_in):
 STRATEGIES = (True, jaxrnn.memory.Recompute(4))
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
 def test_strategies_of_memory_go_with_it(stand_in, strategy):
     cell = CELLS["lstm"]

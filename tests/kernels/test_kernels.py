@@ -107,6 +107,7 @@ SWEPT = cases.CASES.keys() - {"function_nested", "function_integers", "deep"}
 SWEPT -= {"multi_shared", "basic_rnn_relu", "gru_sigmoid"}
 
 
+@pytest.mark.fast("lstm_projection", "gru", "device", "dropout*", "residual_fn")
 @pytest.mark.parametrize("name", sorted(SWEPT))
 def test_every_cell_is_as_by_xla(name):
     case = cases.CASES[name]
@@ -146,6 +147,7 @@ CELLS = {
 }
 
 
+@pytest.mark.fast("*H4-projected")
 @pytest.mark.parametrize(
     ("spec", "name"),
     [*zip(specs.SMALL, CELLS, strict=True), (specs.SMALL[1], "gru_cudnn")],
@@ -157,6 +159,7 @@ def test_shapes_that_do_and_do_not_fill_their_tiles(name, spec, kernel):
     near(everything(cell, kernel, *given), everything(cell, None, *given))
 
 
+@pytest.mark.fast("pallas_mosaic_tpu")
 def test_time_first_and_whole_rows(kernel):
     cell = CELLS["projected"](4)
     params, x, _, state = data(cell, 11, 13, 2)
@@ -165,6 +168,7 @@ def test_time_first_and_whole_rows(kernel):
     near(got, everything(cell, None, *turned, time_major=True))
 
 
+@pytest.mark.fast("pallas_mosaic_tpu-lstm")
 @pytest.mark.parametrize("name", ["lstm", "gru_cudnn"])
 def test_bfloat16_is_nearer_to_float32_than_xla_is(name, kernel):
     cell = CELLS[name](8)
@@ -187,6 +191,7 @@ def test_bfloat16_is_nearer_to_float32_than_xla_is(name, kernel):
     )
 
 
+@pytest.mark.fast("pallas_mosaic_tpu")
 def test_a_memory_in_float32_beside_bfloat16(kernel):
     cell = LSTMCell(8)
     params, x, lengths, state = data(cell, 5, 6, 4, BF16)
@@ -197,6 +202,7 @@ def test_a_memory_in_float32_beside_bfloat16(kernel):
     assert made[1].c.dtype == F32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["projected", "gru_cudnn"])
 def test_nothing_is_read_before_it_is_written(name):
     """Races are looked for, and memory begins as NaN: beside the edges, too."""
@@ -230,6 +236,7 @@ def tiny(name, monkeypatch, interpret):
     return kernel, cell, jax.tree.map(lambda p: 0.3 * p, params), given
 
 
+@pytest.mark.fast("lstm", "gru")
 @pytest.mark.parametrize("name", TINY)
 def test_matrices_that_do_not_fit_are_brought_in_chunks(name, monkeypatch):
     kernel, cell, params, given = tiny(name, monkeypatch, True)
@@ -238,6 +245,7 @@ def test_matrices_that_do_not_fit_are_brought_in_chunks(name, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_chunks_do_not_race(monkeypatch):
     races = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
     kernel, cell, params, given = tiny("lstm", monkeypatch, races)
@@ -279,6 +287,7 @@ def unit_length(x):
     return x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True))
 
 
+@pytest.mark.fast("pallas_mosaic_tpu")
 def test_what_is_not_differentiable_at_zeros(kernel):
     cell = BasicRNNCell(4, activation=unit_length)
     params, x, _, state = data(cell, 5, 6, 3)
@@ -341,6 +350,7 @@ def test_derivatives_of_all_kinds():
         )
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("strategy", [True, jaxrnn.memory.Recompute(2)], ids=str)
 def test_strategies_of_memory_go_with_it(strategy):
     cell = LSTMCell(3)
@@ -382,6 +392,7 @@ def over_devices(kernel, check, units=3):
     return jax.jit(jax.value_and_grad(loss)), params
 
 
+@pytest.mark.fast("pallas_mosaic_tpu")
 def test_over_devices(kernel):
     # The interpreter has no types that vary over devices.
     step, params = over_devices(kernel, check=False)
@@ -405,6 +416,7 @@ def lowered(cell, spec, dtype, platform, kernel=None):
     return jax.jit(step).trace(*given).lower(lowering_platforms=(platform,)).as_text()
 
 
+@pytest.mark.fast("B11*-float32", "B64*-lstm-bfloat16")
 @pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("spec", [specs.LARGE[1], specs.SMALL[1]], ids=str)
@@ -415,6 +427,7 @@ def test_lowers_for_a_tpu(name, spec, dtype):
     assert text.count("tpu_custom_call") == len(names) == 2
 
 
+@pytest.mark.fast("*-float32-16", "lstm-bfloat16-5")
 @pytest.mark.parametrize("batch", [16, 5])
 @pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
 @pytest.mark.parametrize("name", CELLS)
@@ -425,6 +438,7 @@ def test_lowers_for_a_gpu(name, dtype, batch):
     assert text.count(CALLS["cuda"]) == 2
 
 
+@pytest.mark.fast("cos")
 @pytest.mark.parametrize(
     "activation",
     [lambda x: jnp.tanh(1 / x), lambda x: jnp.sqrt(jnp.abs(x)), jnp.cos],
@@ -469,6 +483,7 @@ def test_what_does_not_treat_units_alike_is_not_filled_up(name):
     assert why_unfilled(work)
 
 
+@pytest.mark.fast("projected", "gru")
 @pytest.mark.parametrize("name", CELLS)
 def test_sizes_are_filled_up_for_a_gpu(name):
     spec = specs.Spec(3, 10, 5, 50)
@@ -481,6 +496,7 @@ def test_sizes_are_filled_up_for_a_gpu(name):
     )
 
 
+@pytest.mark.fast("lstm_joined", "gelu", "softmax")
 @pytest.mark.parametrize("name", ["lstm_joined", *NAMED])
 def test_what_triton_does_not_decline_is_lowered(name):
     if name == "lstm_joined":
@@ -503,6 +519,7 @@ def test_the_loop_is_exported_for_all_platforms_without_a_name():
     near(made.call(*given), step(*given))
 
 
+@pytest.mark.fast("v4-*-gru", "v5e-*-projected")
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("spec", specs.LARGE, ids=str)
 @pytest.mark.parametrize("chip", ["v4", "v5e"])
@@ -830,6 +847,7 @@ def test_a_machine_that_is_not_known_has_the_least_memory(
 TEN = [(name, spec) for name in ("lstm", "gru_cudnn") for spec in specs.LARGE]
 
 
+@pytest.mark.fast("*-B64*")
 @pytest.mark.parametrize(("name", "spec"), TEN, ids=str)
 def test_what_is_explained_of_ten_shapes(name, spec):
     cell = CELLS[name](spec.units)

@@ -94,6 +94,7 @@ EACH = [("function", s) for s in STRATEGIES] + [
 ]
 
 
+@pytest.mark.fast("function-*", "lstm-Uneven*", "stack-Recompute*", "noisy-Uneven*")
 @pytest.mark.parametrize(("name", "strategy"), EACH, ids=str)
 def test_results_are_those_of_keeping(name, strategy):
     cell, params, x, state = make(name)
@@ -137,6 +138,15 @@ MODES = {
 }
 
 
+@pytest.mark.fast(
+    "lstm-eager-Nested*",
+    "lstm-vmap-Offload*",
+    "lstm-checkpoint-Offload*",
+    "lstm-forward-Nested*",
+    "lstm-forward of backward-Offload*",
+    "function-eager-Offload*",
+    "function-backward of backward-Nested*",
+)
 @pytest.mark.parametrize("strategy", [Offload(Keep(), 2), Nested(2)], ids=str)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["lstm", "function"])
@@ -149,6 +159,7 @@ def test_every_mode_of_differentiation(name, mode, strategy):
     close(got, want, F64)
 
 
+@pytest.mark.fast("shard_map-*")
 @pytest.mark.parametrize("strategy", [Offload(Keep(), 4)], ids=str)
 @pytest.mark.parametrize("kind", ["auto", "explicit", "shard_map"])
 def test_rows_over_devices(kind, strategy):
@@ -300,6 +311,7 @@ def test_on_a_cpu_true_is_to_recompute_in_chunks():
 RAW = [Offload(), Recompute(4), Offload(Keep()), Uneven()]
 
 
+@pytest.mark.fast("Offload()", "Uneven*")
 @pytest.mark.parametrize("strategy", RAW, ids=str)
 def test_raw_rnn_gives_what_it_gives_without(strategy):
     _, params, x, _ = make("lstm", 4, 11)
@@ -424,6 +436,7 @@ PLANNED = {
 }
 
 
+@pytest.mark.fast("scanned")
 @pytest.mark.parametrize("name", PLANNED)
 def test_what_is_planned_is_what_the_compiler_takes(name):
     cell = PLANNED[name]

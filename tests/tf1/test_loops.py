@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ..golden import loop_specs, loop_store, replay_loops
-from .test_cells import TOLERANCES, names
+from .test_cells import TOLERANCES, names, one_in
 
 CASES, REFUSALS = loop_specs.CASES, loop_specs.REFUSALS
 REGENERATE = "Run `TF_USE_LEGACY_KERAS=1 python tests/golden/make_tf1_loops.py`."
@@ -45,6 +45,7 @@ ROOMS = [
 ]
 
 
+@pytest.mark.fast(*one_in(3, run_in("jit")))
 @pytest.mark.parametrize(
     ("case", "room"),
     list(zip(run_in("jit"), ROOMS, strict=True)),
@@ -61,6 +62,7 @@ def test_room_for_more_steps_changes_nothing(name, room):
     compare(case, jit=True, room=room)
 
 
+@pytest.mark.fast(*one_in(6, run_in("eager")))
 @pytest.mark.parametrize("case", run_in("eager"), ids=names(run_in("eager")))
 def test_same_as_tensorflow_outside_of_jit(case):
     compare(case, jit=False)
