@@ -65,8 +65,10 @@ def forget_programs():
     jax.clear_caches()
 
 
-@pytest.fixture
-def users_flags(monkeypatch):
-    """What a test starts is compiled as it is for users."""
+@pytest.fixture(scope="module")
+def users_flags():
+    """What a module's tests start is compiled as it is for users."""
     assert jax.device_count() == 4  # This process has read its own flags.
-    monkeypatch.setenv("XLA_FLAGS", USERS_FLAGS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", USERS_FLAGS)
+        yield

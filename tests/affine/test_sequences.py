@@ -154,12 +154,33 @@ def gru_step(params, x, h):
     return u * h + (1 - u) * np.tanh(z)
 
 
-def test_derivatives_of_every_order_and_mode(one_device):
-    """Through phases and chunks: jvp, jvp of grad, grad of grad, vmap of grad."""
+def along(fn, params):
+    """The derivative along one direction, which is constant."""
+    direction = jax.lax.stop_gradient(jax.tree.map(jnp.cos, params))
+    return jax.jvp(fn, (params,), (direction,))[1]
+
+
+KINDS = {
+    "tangent": lambda loss, params, lengths: along(lambda p: loss(p, lengths), params),
+    "tangent of gradient": lambda loss, params, lengths: along(
+        lambda p: jax.grad(loss)(p, lengths), params
+    ),
+    "gradient of tangent": lambda loss, params, lengths: jax.grad(
+        lambda p: along(lambda p: loss(p, lengths), p)
+    )(params),
+    "gradients of rows": lambda loss, params, lengths: jax.vmap(
+        jax.grad(loss), (None, 0)
+    )(params, jnp.stack([lengths, lengths[::-1], lengths * 0])),
+}
+
+
+@pytest.mark.fast("tangent", "gradients of rows")
+@pytest.mark.parametrize("kind", KINDS)
+def test_derivatives_of_every_order_and_mode(kind, one_device):
+    """Through phases and chunks."""
     cell, rows = LSTMCell(2, use_peepholes=True), 16
     params, x, state = data(cell, rows, 5, depth=2)
     lengths = jnp.asarray(np.random.default_rng(3).integers(0, 6, rows))
-    direction = jax.tree.map(jnp.cos, params)
 
     def everything(as_it_is):
         def loss(params, lengths):
@@ -168,22 +189,7 @@ def test_derivatives_of_every_order_and_mode(one_device):
             made = jaxrnn.dynamic_rnn(bound, x, lengths, state)
             return weighted_sum(made)
 
-        def slope(params, lengths):
-            along = lambda p: loss(p, lengths)
-            return jax.jvp(along, (params,), (direction,))[1]
-
-        gradient = jax.grad(loss)
-        along = lambda p: gradient(p, lengths)
-        return jax.jit(
-            lambda lengths: (
-                slope(params, lengths),
-                jax.jvp(along, (params,), (direction,))[1],
-                jax.grad(slope)(params, lengths),
-                jax.vmap(gradient, (None, 0))(
-                    params, jnp.stack([lengths, lengths[::-1], lengths * 0])
-                ),
-            )
-        )
+        return jax.jit(lambda lengths: KINDS[kind](loss, params, lengths))
 
     close(everything(True)(lengths), everything(False)(lengths), DTYPE)
 

@@ -312,42 +312,49 @@ def test_vmap_over_lengths_lowers_too():
     assert text.as_text().count("tpu_custom_call") == 1
 
 
-def test_derivatives_of_all_kinds():
+def grad_of_grad(loss, params, x):
+    inner = jax.grad(loss)
+    return jax.grad(lambda p: weighted_sum(inner(p, x)))(params)
+
+
+def many(loss, params, x):
+    twice = jnp.stack([x, 2 * x])
+    wide = jax.tree.map(lambda p: jnp.stack([p, -p]), params)
+    return (
+        jax.vmap(jax.grad(loss), (None, 0))(params, twice),
+        jax.vmap(jax.grad(loss), (0, None))(wide, x),
+    )
+
+
+def forward_mode(loss, params, x):
+    return jax.jvp(loss, (params, x), (params, x))
+
+
+def forward_over_reverse(loss, params, x):
+    push = lambda p: jax.jvp(lambda p: jax.grad(loss)(p, x), (p,), (p,))
+    return push(params)
+
+
+def rematerialised(loss, params, x):
+    return jax.grad(jax.checkpoint(loss))(params, x)
+
+
+KINDS = (grad_of_grad, many, forward_mode, forward_over_reverse, rematerialised)
+
+
+@pytest.mark.fast("many", "forward_mode")
+@pytest.mark.parametrize("of", KINDS, ids=lambda of: of.__name__)
+def test_derivatives_of_all_kinds(of):
     cell = GRUCell(3)
     params, x, lengths, state = data(cell, 4, 5, 2)
 
-    def loss(implementation):
-        return lambda params, x: weighted_sum(
+    def made(implementation):
+        loss = lambda params, x: weighted_sum(
             run(cell, implementation, params, x, lengths, state)
         )
+        return jax.jit(lambda: of(loss, params, x))()
 
-    def grad_of_grad(loss):
-        inner = jax.grad(loss)
-        return jax.grad(lambda p: weighted_sum(inner(p, x)))(params)
-
-    def many(loss):
-        twice = jnp.stack([x, 2 * x])
-        wide = jax.tree.map(lambda p: jnp.stack([p, -p]), params)
-        return (
-            jax.vmap(jax.grad(loss), (None, 0))(params, twice),
-            jax.vmap(jax.grad(loss), (0, None))(wide, x),
-        )
-
-    def forward_mode(loss):
-        return jax.jvp(loss, (params, x), (params, x))
-
-    def forward_over_reverse(loss):
-        push = lambda p: jax.jvp(lambda p: jax.grad(loss)(p, x), (p,), (p,))
-        return push(params)
-
-    def rematerialised(loss):
-        return jax.grad(jax.checkpoint(loss))(params, x)
-
-    for of in (grad_of_grad, many, forward_mode, forward_over_reverse, rematerialised):
-        near(
-            jax.jit(lambda of=of: of(loss(TPU)))(),
-            jax.jit(lambda of=of: of(loss(None)))(),
-        )
+    near(made(TPU), made(None))
 
 
 @pytest.mark.fast("True")
