@@ -153,3 +153,5 @@ CASES = {
         FunctionCell(embed, 3, 3, embed_init), step(1, dtype=jnp.int32)
     ),
 }
+# For the fast run: products with an update, a stack, noise, nests without products.
+ONE_OF_EACH_KIND = ("lstm_projection", "multi", "dropout", "function_nested")

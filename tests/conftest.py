@@ -1,5 +1,18 @@
-"""The strictest setting JAX has, for every test."""
+"""The strictest setting JAX has, for every test; and which tests are slow.
 
+The fast run, `python -m pytest`, holds every law to every mechanism: an affine cell, a
+stack, a wrapper with noise, a function cell; each driver, memory strategy, kernel and
+converter; of each group of goldens some. `-m slow` runs the others: further cells and
+sizes of a sweep, second derivatives of variants, goldens again outside of jit,
+benchmarks and examples. A sweep says which of its parameters are fast,
+
+    @pytest.mark.fast("lstm-*", "*-gru")
+
+by patterns of their ids, as `pytest -v` prints them. A test without a mark is fast.
+"""
+
+import collections
+import fnmatch
 import os
 
 import hypothesis
@@ -8,11 +21,13 @@ import pytest
 
 # Read when JAX starts: four devices to shard over; and machine code that is made
 # quickly, as the tests compile far more than they compute: unoptimised, and by the
-# older of the CPU's two ways to write a fusion, which takes a quarter of the time.
+# older of the CPU's two ways to write a fusion, which takes a quarter of the time;
+# and in one piece, as the cores have other tests to run.
 FLAGS = (
     " --xla_force_host_platform_device_count=4"
     " --xla_backend_optimization_level=0"
     " --xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_parallel_codegen_split_count=1"
 )
 USERS_FLAGS = os.environ.get("XLA_FLAGS", "").removesuffix(FLAGS)
 os.environ["XLA_FLAGS"] = USERS_FLAGS + FLAGS
@@ -25,6 +40,21 @@ hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("ci")
 
 
+@pytest.hookimpl(tryfirst=True)  # Before `-m` selects.
+def pytest_collection_modifyitems(config, items):
+    """Marks as slow what the `fast` mark of a test does not name."""
+    fast = collections.defaultdict(bool)
+    for item in items:
+        for mark in item.iter_markers("fast"):
+            is_fast = any(fnmatch.fnmatchcase(item.callspec.id, p) for p in mark.args)
+            fast[item.nodeid.split("[")[0]] |= is_fast
+            if not is_fast:
+                item.add_marker("slow")
+    none = [test for test in fast if not fast[test]]
+    if none and not any("::" in argument for argument in config.args):
+        raise pytest.UsageError(f"Patterns of `fast` match no parameters of {none}.")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs():
     """Of a module, at its end: to lower a program takes longer the more JAX holds.
@@ -35,8 +65,10 @@ def forget_programs():
     jax.clear_caches()
 
 
-@pytest.fixture
-def users_flags(monkeypatch):
-    """What a test starts is compiled as it is for users."""
+@pytest.fixture(scope="module")
+def users_flags():
+    """What a module's tests start is compiled as it is for users."""
     assert jax.device_count() == 4  # This process has read its own flags.
-    monkeypatch.setenv("XLA_FLAGS", USERS_FLAGS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", USERS_FLAGS)
+        yield

@@ -1,0 +1,118 @@
+"""Dtypes: what goes in comes out, and c may be wider than h."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import CASES
+
+import jaxrnn
+from jaxrnn import BasicLSTMCell, LSTMCell, LSTMStateTuple, MultiRNNCell, testing
+
+X = np.random.default_rng(0).normal(size=(4, 30, 3)).astype(np.float32)
+DTYPES = ["float32", "float16", "bfloat16"]
+
+
+@pytest.mark.fast("*-bfloat16", "gru-float16")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["basic_rnn", "lstm_projection", "gru", "dropout"])
+def test_every_leaf_keeps_its_dtype(name, dtype):
+    case = CASES[name]
+    setup = testing.make_setup(case.cell, case.inputs, dtype, case.key)
+    outputs, state = setup.run(setup.params, setup.xs, setup.state, setup.lengths)
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves((outputs, state))} == {dtype}
+
+
+@pytest.mark.fast("bfloat16-lstm_projection", "float16-gru")
+@pytest.mark.parametrize("name", ["basic_rnn", "lstm_projection", "gru"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_laws_in_low_precision(name, dtype):
+    case = CASES[name]
+    setup = testing.make_setup(case.cell, case.inputs, dtype)
+    testing.runs_as_a_loop(setup)
+    testing.does_not_see_padding(setup)
+
+
+MIXED = {
+    "lstm": LSTMCell(4, use_peepholes=True, cell_clip=2.0),
+    "basic_lstm": BasicLSTMCell(4),
+    "projection": LSTMCell(4, num_proj=2, proj_clip=0.9),
+}
+
+
+def half_run(cell, c_dtype, x=X):
+    """Parameters, inputs and h in bfloat16; c as told."""
+    params = cell.init(jax.random.key(0), x[:, 0].astype(jnp.bfloat16))
+    zeros = cell.zero_state(4, jnp.bfloat16)
+    state = LSTMStateTuple(zeros.c.astype(c_dtype), zeros.h)
+
+    def run(params, x):
+        return jaxrnn.dynamic_rnn(
+            cell.bind(params), x, [30, 7, 0, 1], state, jnp.bfloat16
+        )
+
+    return run, params, x.astype(jnp.bfloat16)
+
+
+@pytest.mark.parametrize("cell", MIXED.values(), ids=MIXED)
+def test_memory_in_float32_under_bfloat16(cell):
+    run, params, x = half_run(cell, jnp.float32)
+    outputs, state = jax.jit(run)(params, x)
+    assert outputs.dtype == state.h.dtype == jnp.bfloat16
+    assert state.c.dtype == jnp.float32
+    assert not np.isin(state.c[0], state.c[0].astype(jnp.bfloat16)).all()
+    gradients = jax.grad(lambda p: run(p, x)[0].astype(jnp.float32).sum())(params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {
+        jnp.dtype("bfloat16")
+    }
+
+
+@pytest.mark.parametrize("cell", MIXED.values(), ids=MIXED)
+def test_memory_in_float32_is_nearer_to_the_truth(cell):
+    errors = {}
+    for c_dtype in (jnp.bfloat16, jnp.float32):
+        run, params, x = half_run(cell, c_dtype)
+        truth_params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
+        truth, _ = jaxrnn.dynamic_rnn(
+            cell.bind(truth_params),
+            x.astype(jnp.float64),
+            [30, 7, 0, 1],
+            dtype="float64",
+        )
+        outputs, _ = run(params, x)
+        errors[c_dtype] = np.abs(outputs.astype(np.float64) - truth).mean()
+    assert errors[jnp.float32] < errors[jnp.bfloat16]
+
+
+def test_memory_in_float32_within_a_stack():
+    stack = MultiRNNCell([LSTMCell(4), LSTMCell(3)])
+    half = X.astype(jnp.bfloat16)
+    params = stack.init(jax.random.key(0), half[:, 0])
+    zeros = stack.zero_state(4, jnp.bfloat16)
+    state = tuple(LSTMStateTuple(s.c.astype(jnp.float32), s.h) for s in zeros)
+    _, final = jaxrnn.dynamic_rnn(stack.bind(params), half, None, state, jnp.bfloat16)
+    assert [(s.c.dtype, s.h.dtype) for s in final] == [
+        (s.c.dtype, s.h.dtype) for s in state
+    ]
+
+
+def test_the_cells_dtype_is_that_of_its_parameters():
+    cell = LSTMCell(4, dtype="bfloat16")
+    params = cell.init(jax.random.key(0), X[:, 0])
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
+    params = cell.init(jax.random.key(0), X[:, 0], jnp.float32)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+
+
+def test_without_x64_float64_is_float32():
+    with jax.enable_x64(False):
+        cell = LSTMCell(4, dtype="float64")
+        params = cell.init(jax.random.key(0), np.ones((4, 3)))
+        outputs, _ = jaxrnn.dynamic_rnn(
+            cell.bind(params),
+            np.ones((4, 5, 3)),
+            np.array([2**32 + 1] * 4),
+            dtype="float64",
+        )
+        assert outputs.dtype == jnp.float32
+        assert outputs[:, -1].any()

@@ -1,0 +1,241 @@
+"""Cells of Haiku and Equinox in our drivers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from convert_checks import as_others_like_it
+
+import jaxrnn
+from jaxrnn.convert import equinox, haiku
+
+ROWS, TIME, DEPTH, UNITS = 3, 4, 2, 5
+X = jnp.asarray(np.random.default_rng(0).normal(size=(ROWS, TIME, DEPTH)), jnp.float32)
+LENGTHS = [4, 0, 2]
+
+
+@pytest.fixture(autouse=True)
+def usual_jax():
+    with as_others_like_it():
+        yield
+
+
+def run(cell):
+    """Outputs and state, and the gradient of a sum of both."""
+
+    def loss(cell):
+        results = jaxrnn.dynamic_rnn(cell, X, LENGTHS, dtype=X.dtype)
+        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(results)), results
+
+    return jax.jit(jax.grad(loss, has_aux=True))(cell)
+
+
+def by_hand(step, state):
+    """Row by row, as long as each is."""
+    outputs = jnp.zeros((ROWS, TIME, UNITS))
+    states = []
+    for row, length in enumerate(LENGTHS):
+        now = jax.tree.map(lambda leaf, row=row: leaf[row], state)
+        for t in range(length):
+            output, now = step(X[row, t], now)
+            outputs = outputs.at[row, t].set(output)
+        states.append(now)
+    return outputs, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+
+def same(got, want):
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
+    for g, w in pairs:
+        np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-6)
+
+
+def test_a_core_of_haiku():
+    hk = pytest.importorskip("haiku")
+    core = hk.transform(lambda x, state: hk.LSTM(UNITS)(x, state))
+    cell = haiku.as_cell(core, hk.LSTMState(UNITS, UNITS), UNITS)
+    params = cell.init(jax.random.key(0), X[:, 0])
+    gradient, results = run(cell.bind(params))
+    zeros = hk.LSTMState(*[jnp.zeros((ROWS, UNITS))] * 2)
+    want = lambda p: by_hand(lambda x, s: core.apply(p, None, x, s), zeros)
+    same(results, want(params))
+    of = lambda p: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(want(p)))
+    same(gradient.params, jax.grad(of)(params))
+
+
+def test_noise_of_haiku_is_drawn_at_each_step():
+    hk = pytest.importorskip("haiku")
+
+    def step(x, state):
+        state = hk.dropout(hk.next_rng_key(), 0.5, jnp.ones_like(state))
+        return state, state
+
+    cell = haiku.as_cell(hk.transform(step), UNITS, UNITS)
+    bound = cell.bind({}, jax.random.key(1))
+    outputs, _ = jaxrnn.dynamic_rnn(bound, X, dtype=X.dtype)
+    assert not jnp.array_equal(outputs[:, 0], outputs[:, 1])
+
+
+def test_a_core_of_haiku_that_takes_no_key():
+    hk = pytest.importorskip("haiku")
+    core = hk.transform(lambda x, state: hk.GRU(UNITS)(x, state))
+    cells = [
+        haiku.as_cell(each, UNITS, UNITS) for each in (core, hk.without_apply_rng(core))
+    ]
+    params = cells[0].init(jax.random.key(0), X[:, 0])
+    same(*[run(cell.bind(params))[1] for cell in cells])
+
+
+@pytest.mark.fast("GRUCell")
+@pytest.mark.parametrize("kind", ["LSTMCell", "GRUCell"])
+def test_a_cell_of_equinox(kind):
+    eqx = pytest.importorskip("equinox")
+    key = jax.random.key(0)
+    module = getattr(eqx.nn, kind)(DEPTH, UNITS, dtype=X.dtype, key=key)
+    size = (UNITS, UNITS) if kind == "LSTMCell" else UNITS
+    cell = equinox.as_cell(module, size)
+    gradient, results = run(cell)
+    zeros = cell.zero_state(ROWS, X.dtype)
+
+    def want(module):
+        def step(x, state):
+            state = module(x, state)
+            return jax.tree.leaves(state)[0], state
+
+        return by_hand(step, zeros)
+
+    same(results, want(module))
+    of = lambda m: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(want(m)))
+    moved = eqx.filter_grad(of)(module)
+    same(gradient.params["weight_ih"], moved.weight_ih)
+    same(gradient.params["weight_hh"], moved.weight_hh)
+
+
+def import_haiku():
+    return pytest.importorskip("haiku")
+
+
+def last(inputs, state):
+    """A step that changes nothing."""
+    return state
+
+
+REFUSED = {
+    "no_transform": (
+        TypeError,
+        "as_cell: `transformed` must be made by hk.transform, got",
+        lambda: haiku.as_cell(lambda x, s: (x, s), 3, 3),
+    ),
+    "a_size": (
+        TypeError,
+        "as_cell: raised by `state_size` or `output_size`",
+        lambda: equinox.as_cell(last, 2.5),
+    ),
+    "no_module": (
+        TypeError,
+        "as_cell: `module` must be a cell of Equinox, got 3",
+        lambda: equinox.as_cell(3, 3),
+    ),
+    "init_of_equinox": (
+        ValueError,
+        "init: this cell has its parameters already",
+        lambda: equinox.as_cell(last, 3).cell.init(jax.random.key(0), X[:, 0]),
+    ),
+    "no_cell": (
+        TypeError,
+        r"`module` must take \(inputs, state\), .* got builtin.* of \(x\)",
+        lambda: equinox.as_cell(abs, 3),
+    ),
+    "a_class": (
+        TypeError,
+        "as_cell: `module` must be a cell of Equinox, got the class FunctionCell",
+        lambda: equinox.as_cell(jaxrnn.FunctionCell, 3),
+    ),
+    "of_inputs_alone": (
+        TypeError,
+        r"`transformed.init` must take \(key, inputs, state\), .* of \(rng, x\)",
+        lambda: haiku.as_cell(import_haiku().transform(lambda x: x), 3, 3),
+    ),
+    "a_state_of_haiku": (
+        TypeError,
+        "must be made by hk.transform, got one made by hk.transform_with_state",
+        lambda: haiku.as_cell(import_haiku().transform_with_state(last), 3, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_wrong_arguments(name):
+    error, message, call = REFUSED[name]
+    with pytest.raises(error, match=message):
+        call()
+
+
+# The sizes of haiku's cores, and what is said of them before a loop is traced.
+SIZES = {
+    "a_pair": (
+        "LSTM",
+        (UNITS, UNITS),
+        UNITS,
+        r"must take \(inputs, state\) of .* got Attr.* `hk.LSTMState\(8, 8\)`",
+    ),
+    "an_int": ("LSTM", UNITS, UNITS, r"`state_size` must have the structure and"),
+    "other_units": (
+        "GRU",
+        6,
+        UNITS,
+        r"state\) of \(float32\[3, 2\], float32\[3, 6\]\)",
+    ),
+    "that_fit_a_step": (
+        "VanillaRNN",
+        6,
+        UNITS,
+        r"`state_size` must be TensorShape\(\[5\]\), got 6\. That is what a step gives",
+    ),
+    "outputs": ("GRU", UNITS, 6, r"`output_size` must be TensorShape\(\[5\]\), got 6"),
+    "two_outputs": (
+        "GRU",
+        UNITS,
+        (UNITS, UNITS),
+        r"`output_size` must have the structure \*, got \(\*, \*\)",
+    ),
+    "no_output": (
+        "Linear",
+        UNITS,
+        UNITS,
+        r"must give \(output, new_state\), got float32",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_wrong_sizes_of_haiku(name):
+    hk = pytest.importorskip("haiku")
+    core, state_size, output_size, message = SIZES[name]
+
+    def step(x, state):
+        module = getattr(hk, core)(UNITS)
+        return module(x) if core == "Linear" else module(x, state)
+
+    cell = haiku.as_cell(hk.transform(step), state_size, output_size)
+    with pytest.raises(ValueError, match=f"as_cell: .*{message}"):
+        cell.init(jax.random.key(0), X[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [("LSTMCell", UNITS), ("GRUCell", (UNITS, UNITS)), ("GRUCell", 6)]
+)
+def test_wrong_sizes_of_equinox(kind, size):
+    eqx = pytest.importorskip("equinox")
+    key = jax.random.key(0)
+    module = getattr(eqx.nn, kind)(DEPTH, UNITS, dtype=X.dtype, key=key)
+    cell = equinox.as_cell(module, size)
+    message = r"as_cell: `module` must take .* got .*Error: .* 8 for a GRUCell"
+    with pytest.raises(ValueError, match=message):
+        cell(X[:, 0], cell.zero_state(ROWS, X.dtype))
+
+
+def test_a_state_of_equinox_is_of_the_size_that_was_given():
+    cell = equinox.as_cell(lambda inputs, state: (state, state), UNITS)
+    with pytest.raises(ValueError, match=r"`state_size` must have the structure \(\*"):
+        jaxrnn.dynamic_rnn(cell, X, dtype=X.dtype)

@@ -1,0 +1,225 @@
+"""Weights of Equinox's cells give the cells that Equinox runs."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from convert_checks import (
+    DEPTH,
+    as_others_like_it,
+    bound,
+    hold_to,
+    one_way,
+    random_like,
+    same_bits,
+    same_cell,
+)
+
+import jaxrnn
+from jaxrnn.convert import equinox
+
+eqx = pytest.importorskip("equinox")
+KEY = jax.random.key(0)
+
+
+def make(kind, depth, units, bias=True):
+    """A cell with random weights."""
+    cell = getattr(eqx.nn, kind)(depth, units, bias, dtype=np.float64, key=KEY)
+    return random_like(cell)  # Of a module only the arrays are leaves.
+
+
+CASES = {
+    "lstm": [("LSTMCell", DEPTH, 4)],
+    "gru": [("GRUCell", DEPTH, 4)],
+    "lstm_no_bias": [("LSTMCell", DEPTH, 4, False)],
+    "gru_no_bias": [("GRUCell", DEPTH, 4, False)],
+    "stack": [("GRUCell", DEPTH, 2), ("LSTMCell", 2, 4)],
+}
+RUN = ("lstm", "gru_no_bias", "stack")  # All kinds are in these.
+
+
+@pytest.fixture(scope="module")
+def modules():
+    with as_others_like_it():
+        return {case: [make(*kind) for kind in kinds] for case, kinds in CASES.items()}
+
+
+def run_one(cell, row):
+    """A cell over one sequence, `[time, depth]`: its outputs and final state."""
+    is_lstm = isinstance(cell, eqx.nn.LSTMCell)
+    zeros = jnp.zeros(cell.hidden_size, row.dtype)
+
+    def step(state, x):
+        state = cell(x, state)
+        return state, state[0] if is_lstm else state
+
+    final, outputs = jax.lax.scan(step, (zeros, zeros) if is_lstm else zeros, row)
+    return outputs, (final[::-1] if is_lstm else final)  # (h, c) there.
+
+
+def arrays_of(cell):
+    names = ("weight_ih", "weight_hh", "bias", "bias_n")
+    found = {name: getattr(cell, name, None) for name in names}
+    return {k: np.asarray(v) for k, v in found.items() if v is not None}
+
+
+def put(cell, arrays):
+    """As the docstring of `save` says."""
+    names = list(arrays)
+    get = lambda cell: [getattr(cell, name) for name in names]
+    return eqx.tree_at(get, cell, [jnp.asarray(arrays[name]) for name in names])
+
+
+@pytest.mark.fast("lstm")
+@pytest.mark.parametrize("case", RUN)
+def test_same_as_equinox(case, modules):
+    cells = modules[case]
+
+    def theirs(arrays, x):
+        states = []
+        for cell, own in zip(cells, arrays, strict=True):
+            x, state = jax.vmap(functools.partial(run_one, put(cell, own)))(x)
+            states.append(state)
+        return x, states
+
+    def save(cell):
+        saved = equinox.save(cell)
+        saved = saved if case == "stack" else [saved]
+        if "no_bias" in case:
+            saved = [{k: v for k, v in s.items() if "bias" not in k} for s in saved]
+        return saved
+
+    hold_to(theirs, one_way, list(map(arrays_of, cells)), equinox.load(*cells), save)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_there_and_back_are_the_same_bits(case, modules):
+    saved = equinox.save(equinox.load(*modules[case]))
+    for module, got in zip(
+        modules[case], saved if case == "stack" else [saved], strict=True
+    ):
+        wanted = arrays_of(module)
+        same_bits({k: v for k, v in got.items() if k in wanted}, wanted)
+        for name in got.keys() - wanted.keys():  # There it has no bias; here a zero.
+            assert not got[name].any()
+        same_cell(equinox.load(got), equinox.load(module))
+
+
+LSTM, GRU = jaxrnn.LSTMCell(4, forget_bias=0), jaxrnn.CudnnCompatibleGRUCell(4)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float32, np.float64])
+@pytest.mark.parametrize("cell", [LSTM, GRU], ids=["lstm", "gru"])
+def test_back_and_there_is_the_same_cell(cell, dtype):
+    cell = bound(cell, dtype)
+    same_cell(equinox.load(equinox.save(cell)), cell)
+
+
+def test_the_forget_bias_goes_into_the_bias():
+    cell = bound(jaxrnn.BasicLSTMCell(4, forget_bias=1.5))
+    i, j, f, o = np.split(np.asarray(cell.params["bias"]), 4)
+    saved = equinox.save(cell)
+    np.testing.assert_array_equal(saved["bias"], np.concatenate([i, f + 1.5, j, o]))
+    assert equinox.load(saved).cell == LSTM
+
+
+# Refusals.
+
+SHAPES = {"weight_ih": (12, 3), "weight_hh": (12, 4), "bias": (12,), "bias_n": (4,)}
+ARRAYS = {name: np.ones(shape) for name, shape in SHAPES.items()}
+
+
+def changed(**arrays):
+    given = {k: v for k, v in (ARRAYS | arrays).items() if v is not None}
+    return lambda: equinox.load(given)
+
+
+REFUSALS = {
+    "no_cell": (
+        TypeError,
+        r"`cells\[0\]` must be an LSTMCell or .* got 3",
+        lambda: equinox.load(3),
+    ),
+    "nothing": (ValueError, "`cells` must be at least one, got none", equinox.load),
+    "missing": (
+        ValueError,
+        r"`cells\[0\]` must hold weight_ih, .*; missing: weight_hh",
+        changed(weight_hh=None),
+    ),
+    "missing_bias": (
+        ValueError,
+        r"`cells\[0\]` must hold .*; missing: bias_n",
+        changed(bias_n=None),
+    ),
+    "unknown": (
+        ValueError,
+        r"`cells\[0\]` must hold .*; not known: weight_hr",
+        changed(weight_hr=np.ones(2)),
+    ),
+    "unknown_of_lstm": (
+        ValueError,
+        "must hold weight_ih, weight_hh, bias; not known: bias_n",
+        changed(
+            weight_hh=np.ones((16, 4)), weight_ih=np.ones((16, 3)), bias=np.ones(16)
+        ),
+    ),
+    "gates": (
+        ValueError,
+        r"`cells\[0\].weight_hh` must have 1, 3 or 4 blocks of 5 units",
+        changed(weight_hh=np.ones((12, 5))),
+    ),
+    "rnn": (
+        ValueError,
+        r"`cells\[0\].weight_hh` must be that of an LSTMCell, .* got float64\[4, 4\]",
+        changed(weight_hh=np.ones((4, 4))),
+    ),
+    "shape": (
+        ValueError,
+        r"`cells\[0\].bias_n` must have shape \[4\], got float64\[12\]",
+        changed(bias_n=np.ones(12)),
+    ),
+    "integers": (
+        TypeError,
+        r"`cells\[0\].weight_ih` must be floating, got int64\[12, 3\]",
+        changed(weight_ih=np.ones((12, 3), int)),
+    ),
+    "no_rnn": (
+        ValueError,
+        "`cell` must be an LSTM or a GRU, as Equinox has no plain RNN",
+        lambda: equinox.save(bound(jaxrnn.BasicRNNCell(4))),
+    ),
+    "resets_before": (
+        ValueError,
+        "`cell` must be a CudnnCompatibleGRUCell, .* after the product, got a GRUCell",
+        lambda: equinox.save(bound(jaxrnn.GRUCell(4))),
+    ),
+    "activation": (
+        ValueError,
+        "must have the activation tanh, which is that of Equinox's cells, got relu",
+        lambda: equinox.save(bound(jaxrnn.LSTMCell(4, activation="relu"))),
+    ),
+    "peepholes": (
+        ValueError,
+        "`cell` must have no peepholes, which the LSTM of Equinox does not have",
+        lambda: equinox.save(bound(jaxrnn.LSTMCell(4, use_peepholes=True))),
+    ),
+    "projection": (
+        ValueError,
+        "`cell` must have no projection",
+        lambda: equinox.save(bound(jaxrnn.LSTMCell(4, num_proj=2))),
+    ),
+    "no_bound_cell": (
+        TypeError,
+        "`cell` must be a cell with its parameters",
+        lambda: equinox.save(LSTM),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refuses(name):
+    kind, message, call = REFUSALS[name]
+    with pytest.raises(kind, match=message):
+        call()

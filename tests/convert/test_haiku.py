@@ -1,0 +1,287 @@
+"""Parameters of Haiku's cores give the cells that Haiku runs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from convert_checks import (
+    BATCH,
+    X,
+    as_others_like_it,
+    bound,
+    hold_to,
+    one_way,
+    random_like,
+    same_bits,
+    same_cell,
+)
+
+import jaxrnn
+from jaxrnn.convert import haiku
+
+hk = pytest.importorskip("haiku")
+
+
+def deep(*cores):
+    return hk.DeepRNN(list(cores))
+
+
+BUILD = {
+    "lstm": lambda: hk.LSTM(4),
+    "gru": lambda: hk.GRU(4),
+    "rnn": lambda: hk.VanillaRNN(4),
+    "rnn_one_bias": lambda: hk.VanillaRNN(4, double_bias=False),
+    "stack": lambda: deep(hk.LSTM(2), hk.LSTM(3)),
+    "mixed": lambda: deep(hk.GRU(2), hk.LSTM(4), hk.GRU(3, name="top")),
+}
+RUN = ("rnn", "rnn_one_bias", "stack", "mixed")  # All kinds are in these.
+NAMES = {"mixed": ["gru", "lstm", "top"]}
+
+
+def transformed(case):
+    def run(x):
+        core = BUILD[case]()
+        zeros = jax.tree.map(lambda s: s.astype(x.dtype), core.initial_state(BATCH))
+        return hk.dynamic_unroll(core, x, zeros, time_major=False)
+
+    return hk.without_apply_rng(hk.transform(run))
+
+
+def random_params(case):
+    with as_others_like_it():
+        shapes = jax.eval_shape(transformed(case).init, jax.random.key(0), X)
+    return random_like(shapes)
+
+
+def in_our_order(states):
+    """(hidden, cell) of an LSTM as (c, h)."""
+    if isinstance(states, hk.LSTMState):
+        return states.cell, states.hidden
+    return [in_our_order(s) for s in states] if isinstance(states, tuple) else states
+
+
+@pytest.mark.fast("mixed")
+@pytest.mark.parametrize("case", RUN)
+def test_same_as_haiku(case):
+    names, apply = NAMES.get(case), transformed(case).apply
+
+    def theirs(params, x):
+        outputs, states = apply(params, x)
+        return outputs, in_our_order(states)
+
+    def save(cell):
+        saved = haiku.save(cell, names)
+        # Both biases of a `VanillaRNN` have the gradient of their sum.
+        second = saved.get("vanilla_rnn/linear_1")
+        if case == "rnn":
+            second["b"] = saved["vanilla_rnn/linear"]["b"]
+        if case == "rnn_one_bias":
+            del second["b"]
+        return saved
+
+    params = random_params(case)
+    hold_to(theirs, one_way, params, haiku.load(params, names), save)
+
+
+@pytest.mark.parametrize("case", ["lstm", "gru", "stack", "mixed"])
+def test_there_and_back_are_the_same_bits(case):
+    params, names = random_params(case), NAMES.get(case)
+    same_bits(haiku.save(haiku.load(params, names), names), params)
+
+
+def test_two_biases_become_one():
+    params = random_params("rnn")
+    first, second = params["vanilla_rnn/linear"], params["vanilla_rnn/linear_1"]
+    saved = haiku.save(haiku.load(params))
+    want = {"w": first["w"], "b": first["b"] + second["b"]}
+    same_bits(saved["vanilla_rnn/linear"], want)
+    same_bits(saved["vanilla_rnn/linear_1"], {"w": second["w"], "b": np.zeros(4)})
+
+
+RNN, GRU = jaxrnn.BasicRNNCell(4, activation="relu"), jaxrnn.GRUCell(4)
+CELLS = {
+    "rnn": RNN,
+    "lstm": jaxrnn.LSTMCell(4),
+    "gru": GRU,
+    "stack": jaxrnn.MultiRNNCell([jaxrnn.GRUCell(2) for _ in range(11)]),
+}
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float32, np.float64])
+@pytest.mark.parametrize("name", CELLS)
+def test_back_and_there_is_the_same_cell(name, dtype):
+    cell = bound(CELLS[name], dtype)
+    saved = haiku.save(cell)
+    by_name = dict(sorted(saved.items()))  # As `jax.tree.map` leaves them.
+    same_cell(haiku.load(by_name), cell)
+
+
+@pytest.mark.parametrize("forget_bias", [0.0, 1.5])
+def test_what_the_forget_bias_is_beyond_one_goes_into_the_bias(forget_bias):
+    cell = bound(jaxrnn.BasicLSTMCell(4, forget_bias=forget_bias))
+    back = haiku.load(haiku.save(cell, "net/~/core"), "net/~/core")
+    assert back.cell == jaxrnn.LSTMCell(4)
+    want = np.asarray(cell.params["bias"]).copy()
+    want[8:12] += forget_bias - 1  # The blocks are i, j, f, o.
+    np.testing.assert_array_equal(back.params["bias"], want)
+
+
+def test_names_are_those_that_haiku_gives():
+    """Also when kinds are mixed, and within a module."""
+
+    class Net(hk.Module):
+        def __call__(self, x):
+            cores = hk.LSTM(2), hk.GRU(2), hk.LSTM(2), hk.VanillaRNN(2), hk.GRU(2)
+            core = deep(*cores)
+            return hk.dynamic_unroll(core, x, core.initial_state(BATCH), False)
+
+    with as_others_like_it():
+        init = hk.transform(lambda x: Net()(x)).init
+        shapes = jax.eval_shape(init, jax.random.key(0), X.astype(np.float32))
+    ours = jaxrnn.MultiRNNCell(
+        [
+            jaxrnn.LSTMCell(2),
+            jaxrnn.GRUCell(2),
+            jaxrnn.LSTMCell(2),
+            jaxrnn.BasicRNNCell(2, "relu"),
+            jaxrnn.GRUCell(2),
+        ]
+    )
+    assert {f"net/{k}" for k in haiku.save(bound(ours))} == shapes.keys()
+    got = haiku.load(random_like(shapes), ["net/lstm_1", "net/vanilla_rnn"])
+    assert got.cell == jaxrnn.MultiRNNCell(ours.cells[2:4])
+
+
+# Refusals.
+
+PARAMS = {case: random_params(case) for case in ("lstm", "gru", "rnn", "mixed")}
+
+
+def changed(case, module, **weights):
+    params = PARAMS[case]
+    given = {k: v for k, v in weights.items() if v is not None}
+    return lambda: haiku.load(params | {module: given})
+
+
+ONE = np.ones((2, 2))
+REFUSALS = {
+    "no_mapping": (
+        TypeError,
+        "`params` must be a dict of weights, got 3",
+        lambda: haiku.load(3),
+    ),
+    "no_mapping_below": (
+        TypeError,
+        r"`gru` must be a dict of weights, got float64\[2, 2\]",
+        lambda: haiku.load({"gru": ONE}),
+    ),
+    "nothing_known": (
+        ValueError,
+        "`name` must be given unless .* There is: mlp/linear",
+        lambda: haiku.load({"mlp/linear": {"w": ONE, "b": ONE}}),
+    ),
+    "order": (
+        ValueError,
+        "their order is not clear. There is: gru, lstm",
+        lambda: haiku.load(PARAMS["mixed"]),
+    ),
+    "name": (
+        ValueError,
+        "`core` .of a GRU. or `core/linear` .* is missing. There is: lstm/linear",
+        lambda: haiku.load(PARAMS["lstm"], "core"),
+    ),
+    "no_name": (
+        TypeError,
+        "`name` must be a module's name or a list of at least one, got list",
+        lambda: haiku.load(PARAMS["lstm"], []),
+    ),
+    "missing": (
+        ValueError,
+        "`gru` must hold w_i, w_h, b; missing: w_h",
+        changed("gru", "gru", w_i=ONE, b=ONE),
+    ),
+    "unknown": (
+        ValueError,
+        "`lstm/linear` must hold w, b; not known: scale",
+        changed("lstm", "lstm/linear", **PARAMS["lstm"]["lstm/linear"], scale=ONE),
+    ),
+    "missing_of_rnn": (
+        ValueError,
+        "`net/vanilla_rnn_1/linear_1` is missing, which a VanillaRNN has",
+        lambda: haiku.load(
+            {"net/vanilla_rnn_1/linear": {"w": np.ones((7, 16)), "b": np.ones(16)}}
+        ),
+    ),
+    "unknown_of_rnn": (
+        ValueError,
+        "`vanilla_rnn/linear_1` must hold w; not known: scale",
+        changed("rnn", "vanilla_rnn/linear_1", w=ONE, scale=ONE),
+    ),
+    "columns": (
+        ValueError,
+        r"`lstm/linear/w` must have shape \[depth \+ units, 4 \* units\], .*\[7, 15\]",
+        changed("lstm", "lstm/linear", w=np.ones((7, 15)), b=np.ones(15)),
+    ),
+    "rows": (
+        ValueError,
+        r"`lstm/linear/w` must have shape .* as that of an LSTM, got float64\[3, 16\]",
+        changed("lstm", "lstm/linear", w=np.ones((3, 16)), b=np.ones(16)),
+    ),
+    "bias": (
+        ValueError,
+        r"`lstm/linear/b` must have shape \[16\], got float64\[8\]",
+        changed("lstm", "lstm/linear", w=np.ones((7, 16)), b=np.ones(8)),
+    ),
+    "recurrent": (
+        ValueError,
+        r"`vanilla_rnn/linear_1/w` must have shape \[4, 4\], got float64\[2, 2\]",
+        changed("rnn", "vanilla_rnn/linear_1", w=ONE),
+    ),
+    "integers": (
+        TypeError,
+        "`gru/b` must be floating, got int64",
+        changed("gru", "gru", **PARAMS["gru"]["gru"] | {"b": np.ones(12, int)}),
+    ),
+    "resets_after": (
+        ValueError,
+        "`cell` must be a GRUCell, .* before the product, got a CudnnCompatibleGRUCell",
+        lambda: haiku.save(bound(jaxrnn.CudnnCompatibleGRUCell(4))),
+    ),
+    "rnn_activation": (
+        ValueError,
+        "must have the activation relu, which is that of Haiku's VanillaRNN, got tanh",
+        lambda: haiku.save(bound(jaxrnn.BasicRNNCell(4))),
+    ),
+    "activation": (
+        ValueError,
+        "must have the activation tanh, which is that of Haiku's GRU, got relu",
+        lambda: haiku.save(bound(jaxrnn.GRUCell(4, "relu"))),
+    ),
+    "peepholes": (
+        ValueError,
+        "`cell` must have no peepholes, which the LSTM of Haiku does not have",
+        lambda: haiku.save(bound(jaxrnn.LSTMCell(4, use_peepholes=True))),
+    ),
+    "projection": (
+        ValueError,
+        "`cell` must have no projection",
+        lambda: haiku.save(bound(jaxrnn.LSTMCell(4, num_proj=2))),
+    ),
+    "too_few_names": (
+        ValueError,
+        "`name` must be one for each of 11 layers, got core",
+        lambda: haiku.save(bound(CELLS["stack"]), "core"),
+    ),
+    "no_bound_cell": (
+        TypeError,
+        "`cell` must be a cell with its parameters",
+        lambda: haiku.save(GRU),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refuses(name):
+    kind, message, call = REFUSALS[name]
+    with pytest.raises(kind, match=message):
+        call()

@@ -1,0 +1,339 @@
+"""Weights of Keras, against what Keras made of them, `golden/convert/keras.npz`."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
+from jaxrnn.convert import keras as convert
+
+FILE = np.load(pathlib.Path(__file__).parents[1] / "golden" / "convert" / "keras.npz")
+CASES = list(dict.fromkeys(key.split("/")[0] for key in FILE))
+TOLERANCE = 1e-12
+AfterGRUCell = jaxrnn.CudnnCompatibleGRUCell
+
+
+def close(got, want):
+    np.testing.assert_allclose(got, want, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def of_case(case):
+    return {
+        k.removeprefix(f"{case}/"): FILE[k] for k in FILE if k.startswith(f"{case}/")
+    }
+
+
+def lists(kind, golden):
+    """For each layer the weights, or gradients, in the order of `get_weights()`."""
+    made = []
+    for i in range(2):
+        keys = [f"{kind}/{i}/{k}" for k in range(6)]
+        made.append([golden[key] for key in keys if key in golden])
+    return [layer for layer in made if layer]
+
+
+def load(case, weights):
+    """One cell, or the pair of those of both directions."""
+    made = convert.load_bidirectional if "both" in case else convert.load
+    activation = next((a for a in ("relu", "softsign") if a in case), "tanh")
+    return made(*weights, activation=activation, reset_after="before" not in case)
+
+
+def save(cells):
+    if isinstance(cells, tuple):
+        return convert.save_bidirectional(*cells)
+    return convert.save(cells)
+
+
+def states(golden):
+    """For each layer the initial state; of two directions a pair."""
+    made = []
+    for i in range(2):
+        if f"h0/{i}" not in golden:
+            continue
+        h, c = golden[f"h0/{i}"], golden.get(f"c0/{i}")
+        if c is None:
+            made.append(h)
+        elif h.ndim == 2:
+            made.append(jaxrnn.LSTMStateTuple(c, h))
+        else:
+            made.append(
+                [jaxrnn.LSTMStateTuple(*each) for each in zip(c, h, strict=True)]
+            )
+    return made
+
+
+def run(cells, x, golden):
+    """What Keras's layers give."""
+    initial = states(golden)
+    if isinstance(cells, tuple):
+        initial_fw, initial_bw = (list(each) for each in zip(*initial, strict=True))
+        outputs, *finals = jaxrnn.stack_bidirectional_dynamic_rnn(
+            *cells, x, initial_fw, initial_bw
+        )
+        finals = [
+            jax.tree.map(lambda *two: jnp.stack(two), *pair)
+            for pair in zip(*finals, strict=True)
+        ]
+    else:
+        several = len(initial) > 1
+        initial = tuple(initial) if several else initial[0]
+        outputs, finals = jaxrnn.dynamic_rnn(cells, x, initial_state=initial)
+        finals = finals if several else [finals]
+    made = {"outputs": outputs}
+    for i, final in enumerate(finals):
+        if isinstance(final, jaxrnn.LSTMStateTuple):
+            made |= {f"c/{i}": final.c, f"h/{i}": final.h}
+        else:
+            made[f"h/{i}"] = final
+    return made
+
+
+def loss(cells, x, golden):
+    made = run(cells, x, golden)
+    return sum(jnp.sum(leaf**2) for leaf in made.values()), made
+
+
+@pytest.mark.fast("lstm_softsign", "*_both")
+@pytest.mark.parametrize("case", CASES)
+def test_as_keras(case):
+    """Outputs, final states, and gradients by inputs and weights."""
+    golden = of_case(case)
+    cells = load(case, lists("weights", golden))
+    gradients = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
+    (slopes, slope), made = gradients(cells, golden["x"], golden)
+    for name, array in {**made, "grads/x": slope}.items():
+        close(array, golden[name])
+    want, got = lists("grads", golden), save(slopes)
+    assert len(got) == len(want)
+    for own, others in zip(got, want, strict=True):
+        if "no_bias" in case:  # Saved with biases of zeros.
+            own = [array for k, array in enumerate(own) if k % 3 < 2]
+        assert len(own) == len(others)
+        for array, other in zip(own, others, strict=True):
+            if array.ndim == 2 and len(array) == 2 and "after" in case:
+                # Gradients of two biases are one, but for what a reset gate scales.
+                gates = slice(0, 2 * array.shape[1] // 3)
+                close(other[1, gates], other[0, gates])
+                close(array[1, gates], 0)
+                other = other.copy()
+                other[1, gates] = 0
+            close(array, other)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_there_and_back(case):
+    """All but two biases that become one comes back bit for bit."""
+    weights = lists("weights", of_case(case))
+    cells = load(case, weights)
+    back = save(cells)
+    for own, others in zip(back, weights, strict=True):
+        if "no_bias" in case:
+            assert not any(own[2].ravel())
+            own = [array for k, array in enumerate(own) if k % 3 < 2]
+        for array, other in zip(own, others, strict=True):
+            assert array.dtype == np.float64
+            if array.ndim == 2 and len(array) == 2 and "after" in case:
+                gates = slice(0, 2 * array.shape[1] // 3)
+                np.testing.assert_array_equal(
+                    array[:, gates.stop :], other[:, gates.stop :]
+                )
+                array, other = array.sum(0), other.sum(0)
+            np.testing.assert_array_equal(array, other)
+    jax.tree.map(np.testing.assert_array_equal, load(case, back), cells)
+
+
+def bound(cell, depth=3, dtype="float64", seed=0):
+    """A cell with parameters none of which is zero."""
+    step = jax.ShapeDtypeStruct((1, depth), jnp.dtype(dtype))
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), step, step.dtype))
+    draw = np.random.default_rng(seed).normal
+    return cell.bind(jax.tree.map(lambda p: draw(size=p.shape).astype(p.dtype), params))
+
+
+OWN = {
+    "lstm": LSTMCell(4, forget_bias=0.0),
+    "gru_before": GRUCell(4),
+    "gru_after": AfterGRUCell(4),
+    "rnn_relu": BasicRNNCell(4, activation="relu"),
+    "layers": MultiRNNCell([LSTMCell(4, forget_bias=0.0), GRUCell(3), AfterGRUCell(2)]),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("name", OWN)
+def test_own_weights_there_and_back(name, dtype):
+    cell = bound(OWN[name], dtype=dtype)
+    again = load(name, save(cell))
+    assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(again))
+    jax.tree.map(np.testing.assert_array_equal, again.params, cell.params)
+
+
+def test_both_directions_there_and_back():
+    cells = tuple(
+        (bound(AfterGRUCell(5), 3, seed=seed), bound(GRUCell(2), 10, seed=seed))
+        for seed in (0, 1)
+    )
+    again = load("both", save(cells))
+    jax.tree.map(np.testing.assert_array_equal, again, cells)
+
+
+def test_a_forget_bias_moves_into_the_bias():
+    x = np.random.default_rng(1).normal(size=(2, 3, 3))
+    cell = bound(BasicLSTMCell(4))
+    again = convert.load(*convert.save(cell))
+    assert again.cell.forget_bias == 0
+    want, got = (jaxrnn.dynamic_rnn(c, x, dtype=x.dtype) for c in (cell, again))
+    jax.tree.map(close, got, want)
+
+
+# Refusals.
+
+[LSTM] = convert.save(bound(OWN["lstm"]))
+[GRU] = convert.save(bound(OWN["gru_before"]))
+[AFTER] = convert.save(bound(OWN["gru_after"]))
+ONE = (bound(OWN["lstm"]),)
+[BOTH] = convert.save_bidirectional(ONE, ONE)
+OTHER = np.ones((4, 4))
+
+
+def saving(cell):
+    return lambda: convert.save(bound(cell))
+
+
+REFUSALS = {
+    "nothing": (
+        ValueError,
+        r"convert\.keras\.load: `layers` must be at least one, got none",
+        convert.load,
+    ),
+    "no_list": (
+        TypeError,
+        r"`layers\[0\]` must be a list of arrays, got object. Pass `layer.get_weights",
+        lambda: convert.load(object()),
+    ),
+    "not_in_a_list": (
+        TypeError,
+        r"`layers\[0\]` must be a list of arrays, got float64\[3, 16\]",
+        lambda: convert.load(*LSTM),
+    ),
+    "many": (
+        ValueError,
+        r"`layers\[1\]` must hold 2 or 3 weights for a direction, got 9",
+        lambda: convert.load(LSTM, LSTM * 3),
+    ),
+    "both": (
+        ValueError,
+        r"`layers\[0\]` must be kernel, .*, got 6 weights. Use `load_bidirectional`",
+        lambda: convert.load(BOTH),
+    ),
+    "one": (
+        ValueError,
+        r"`layers\[0\]` must hold the weights of both .*, got 3. Use `load` for one",
+        lambda: convert.load_bidirectional(LSTM),
+    ),
+    "no_array": (
+        TypeError,
+        r"`layers\[0\]\[1\]` must be an array, got list",
+        lambda: convert.load([LSTM[0], [1.0], LSTM[2]]),
+    ),
+    "no_float": (
+        TypeError,
+        r"`layers\[0\]\[0\]` must be floating, got int64\[3, 16\]",
+        lambda: convert.load([LSTM[0].astype(int), *LSTM[1:]]),
+    ),
+    "ratio": (
+        ValueError,
+        r"`layers\[0\]\[1\]` must have 1, 3 or 4 blocks of 4 units, .*float64\[4, 8\]",
+        lambda: convert.load([LSTM[0], np.ones((4, 8))]),
+    ),
+    "columns": (
+        ValueError,
+        r"`layers\[0\]\[0\]` must have shape \[any, 16\], got float64\[4, 4\]",
+        lambda: convert.load([OTHER, *LSTM[1:]]),
+    ),
+    "bias_of_cudnn": (
+        ValueError,
+        r"`layers\[0\]\[2\]` must have shape \[16\], got float64\[32\]",
+        lambda: convert.load([*LSTM[:2], np.ones(32)]),
+    ),
+    "bias_of_gru": (
+        ValueError,
+        r"`layers\[0\]\[2\]` must have shape \[2, 12\], got float64\[1, 12\]",
+        lambda: convert.load([*GRU[:2], np.ones((1, 12))]),
+    ),
+    "depth": (
+        ValueError,
+        r"`layers\[1\]\[0\]` must have shape \[4, 16\], got float64\[3, 16\]",
+        lambda: convert.load(LSTM, LSTM),
+    ),
+    "depth_of_both": (
+        ValueError,
+        r"`layers\[1\]\[0\]` must have shape \[8, 16\], got float64\[3, 16\]",
+        lambda: convert.load_bidirectional(BOTH, BOTH),
+    ),
+    "backward": (
+        ValueError,
+        r"`layers\[0\]\[5\]` must have shape \[16\], got float64\[4, 4\]",
+        lambda: convert.load_bidirectional([*BOTH[:5], OTHER]),
+    ),
+    "kinds_of_both": (
+        ValueError,
+        r"`layers\[0\]` must be of one kind, .*, got LSTM and GRU",
+        lambda: convert.load_bidirectional(LSTM + GRU),
+    ),
+    "depths_of_both": (
+        ValueError,
+        r"`layers\[0\]\[3\]` must have shape \[3, 16\], got float64\[2, 16\]",
+        lambda: convert.load_bidirectional([*LSTM, np.ones((2, 16)), *LSTM[1:]]),
+    ),
+    "activation": (
+        ValueError,
+        r"`activation` must be one of .*, got 'tan'",
+        lambda: convert.load(LSTM, activation="tan"),
+    ),
+    "not_bound": (
+        TypeError,
+        r"`cell` must be a cell with its parameters, .*, got GRUCell",
+        lambda: convert.save(GRUCell(4)),
+    ),
+    "peepholes": (
+        ValueError,
+        r"`cell` must have no peepholes, .*Keras",
+        saving(LSTMCell(4, use_peepholes=True)),
+    ),
+    "projection": (
+        ValueError,
+        r"`cell\.cells\[1\]` must have no projection, .*Keras",
+        saving(MultiRNNCell([LSTMCell(4), LSTMCell(4, num_proj=2)])),
+    ),
+    "clip": (ValueError, r"no `cell_clip`", saving(LSTMCell(4, cell_clip=3.0))),
+    "kinds": (
+        ValueError,
+        r"`cells_fw\[0\]` and `cells_bw\[0\]` must be of one kind, .*LSTM and GRU",
+        lambda: convert.save_bidirectional(ONE, [bound(GRUCell(4))]),
+    ),
+    "counts": (
+        ValueError,
+        r"`cells_fw` and `cells_bw` must have the same depth, got 1 and 2 cells",
+        lambda: convert.save_bidirectional(ONE, ONE * 2),
+    ),
+    "peepholes_backward": (
+        ValueError,
+        r"`cells_bw\[0\]` must have no peepholes",
+        lambda: convert.save_bidirectional(
+            ONE, [bound(LSTMCell(4, use_peepholes=True))]
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refuses(name):
+    kind, message, call = REFUSALS[name]
+    with pytest.raises(kind, match=message):
+        call()

@@ -1,0 +1,245 @@
+"""Parameters of Flax linen's cells give the cells that Flax runs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from convert_checks import (
+    X,
+    as_others_like_it,
+    both_ways,
+    bound,
+    hold_to,
+    one_way,
+    random_like,
+    same_bits,
+    same_cell,
+)
+
+import jaxrnn
+from jaxrnn.convert import linen
+
+nn = pytest.importorskip("flax.linen")
+
+
+def module(kind, units, **options):
+    cell = getattr(nn, kind)(units, param_dtype=np.float64, **options)
+    return nn.RNN(cell, return_carry=True)
+
+
+def two(fw, bw):
+    return nn.Bidirectional(*(module(kind, 2 + i) for i, kind in enumerate((fw, bw))))
+
+
+def build(case):
+    return {
+        "lstm": lambda: module("LSTMCell", 4),
+        "optimized": lambda: module("OptimizedLSTMCell", 4),
+        "gru": lambda: module("GRUCell", 4),
+        "simple_relu": lambda: module("SimpleCell", 4, activation_fn=nn.relu),
+        "stack": lambda: nn.Sequential(
+            [
+                nn.RNN(getattr(nn, kind)(2 + i, param_dtype=np.float64))
+                for i, kind in enumerate(("SimpleCell", "LSTMCell", "GRUCell"))
+            ]
+        ),
+        "both": lambda: nn.Sequential(
+            [two("GRUCell", "OptimizedLSTMCell"), two("SimpleCell", "SimpleCell")]
+        ),
+    }[case]()
+
+
+RUN = ("lstm", "simple_relu", "stack", "both")  # All kinds are in these.
+CASES = (*RUN, "optimized", "gru")
+
+
+def random_params(case):
+    with as_others_like_it():
+        shapes = jax.eval_shape(build(case).init, jax.random.key(0), X)["params"]
+    return random_like(shapes)
+
+
+def read(case, params):
+    if case == "both":
+        return linen.load_bidirectional(params)
+    return linen.load(params, "relu" if case == "simple_relu" else None)
+
+
+def write(case):
+    if case == "both":
+        return lambda cells: linen.save_bidirectional(*cells)
+    wrap = (lambda tree: tree) if case == "stack" else (lambda tree: {"cell": tree})
+    return lambda cell: wrap(linen.save(cell))
+
+
+@pytest.mark.fast("both")
+@pytest.mark.parametrize("case", RUN)
+def test_same_as_flax(case):
+    flax_module, params = build(case), random_params(case)
+
+    def theirs(params, x):
+        made = flax_module.apply({"params": params}, x)
+        # Carry and outputs, of a `Sequential` the outputs alone.
+        return (made[1], made[0]) if isinstance(made, tuple) else made
+
+    ours = both_ways if case == "both" else one_way
+    if case in ("stack", "both"):
+        run, ours = ours, lambda cells, x: run(cells, x)[0]
+    hold_to(theirs, ours, params, read(case, params), write(case))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_there_and_back_are_the_same_bits(case):
+    params = random_params(case)
+    same_bits(write(case)(read(case, params)), params)
+
+
+CELLS = {
+    "rnn": jaxrnn.BasicRNNCell(4),
+    "lstm": jaxrnn.LSTMCell(4, forget_bias=0),
+    "gru": jaxrnn.CudnnCompatibleGRUCell(4),
+    "stack": jaxrnn.MultiRNNCell(
+        [jaxrnn.CudnnCompatibleGRUCell(2), jaxrnn.LSTMCell(4, forget_bias=0)]
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float32, np.float64])
+@pytest.mark.parametrize("name", CELLS)
+def test_back_and_there_is_the_same_cell(name, dtype):
+    cell = bound(CELLS[name], dtype)
+    same_cell(linen.load(linen.save(cell)), cell)
+
+
+@pytest.mark.parametrize("name", ["BasicLSTMCell", "LSTMCell"])
+def test_the_forget_bias_goes_into_the_bias(name):
+    cell = bound(getattr(jaxrnn, name)(4, forget_bias=1.5))
+    saved = linen.save(cell)
+    bias = np.split(np.asarray(cell.params["bias"]), 4)
+    np.testing.assert_array_equal(saved["hf"]["bias"], bias[2] + 1.5)
+    for gate, want in zip("igo", (bias[0], bias[1], bias[3]), strict=True):
+        np.testing.assert_array_equal(saved[f"h{gate}"]["bias"], want)
+    assert linen.load(saved).cell == jaxrnn.LSTMCell(4, forget_bias=0)
+
+
+def test_what_init_gives_boxes_and_all():
+    """Whole variables; parameters with names for a mesh's axes."""
+    kernel = nn.with_partitioning(nn.initializers.zeros, (None, "model"))
+    cell = nn.RNN(nn.SimpleCell(4, kernel_init=kernel))
+    with as_others_like_it():
+        shapes = jax.eval_shape(cell.init, jax.random.key(0), X.astype(np.float32))
+    variables = random_like(shapes)
+    boxed = variables["params"]["cell"]["i"]["kernel"]
+    assert isinstance(boxed, nn.Partitioned)
+    got = linen.load(variables)
+    np.testing.assert_array_equal(got.params["kernel"][:3], boxed.value)
+
+
+# Refusals.
+
+PARAMS = {case: random_params(case) for case in ("gru", "stack", "both")}
+GRU = PARAMS["gru"]["cell"]
+
+
+def changed(name, **weights):
+    return lambda: linen.load(GRU | {name: weights})
+
+
+REFUSALS = {
+    "no_mapping": (
+        TypeError,
+        "`params` must be a dict of weights, got 3",
+        lambda: linen.load(3),
+    ),
+    "no_mapping_below": (
+        TypeError,
+        r"`params/cell` must be a dict of weights, got float64\[2\]",
+        lambda: linen.load({"cell": np.ones(2)}),
+    ),
+    "nothing_known": (
+        ValueError,
+        "`params` must be the parameters of an LSTMCell, .* got RNN_0/cell/ir/kernel",
+        lambda: linen.load({"RNN_0": {"cell": {"ir": {"kernel": np.ones(2)}}}}),
+    ),
+    "mgu": (
+        ValueError,
+        "`params` must hold .* missing: ii/kernel.* not known: in/kernel, hn/kernel",
+        lambda: linen.load(
+            {k: {"kernel": np.ones((2, 2))} for k in ("if", "hf", "in", "hn")}
+        ),
+    ),
+    "missing": (
+        ValueError,
+        "`params` must hold ir/kernel, .*; missing: hn/kernel, hn/bias",
+        lambda: linen.load({k: v for k, v in GRU.items() if k != "hn"}),
+    ),
+    "unknown": (
+        ValueError,
+        "not known: hz/bias",
+        changed("hz", kernel=GRU["hz"]["kernel"], bias=np.ones(4)),
+    ),
+    "shape": (
+        ValueError,
+        r"`params/hz/kernel` must have shape \[4, 4\], got float64\[3, 4\]",
+        changed("hz", kernel=np.ones((3, 4))),
+    ),
+    "integers": (
+        TypeError,
+        r"`params/hz/kernel` must be floating, got int64\[4, 4\]",
+        changed("hz", kernel=np.ones((4, 4), int)),
+    ),
+    "gap": (
+        ValueError,
+        "`layers_1` is missing. There is: layers_0, layers_2",
+        lambda: linen.load({k: v for k, v in PARAMS["stack"].items() if "1" not in k}),
+    ),
+    "two_ways": (
+        ValueError,
+        "`params/layers_0` must be of one direction, got .* Use `load_bidirectional`",
+        lambda: linen.load(PARAMS["both"]),
+    ),
+    "one_way": (
+        ValueError,
+        "`params/layers_0` must be of two directions, .* got cell. Use `load`",
+        lambda: linen.load_bidirectional(PARAMS["stack"]),
+    ),
+    "no_backward": (
+        ValueError,
+        "`params` must hold forward_rnn, backward_rnn; missing: backward_rnn",
+        lambda: linen.load_bidirectional({"forward_rnn": GRU}),
+    ),
+    "resets_before": (
+        ValueError,
+        "`cell` must be a CudnnCompatibleGRUCell, .* after the product, got a GRUCell",
+        lambda: linen.save(bound(jaxrnn.GRUCell(4))),
+    ),
+    "peepholes": (
+        ValueError,
+        "`cell` must have no peepholes, which the LSTM of Flax does not have",
+        lambda: linen.save(bound(jaxrnn.LSTMCell(4, use_peepholes=True))),
+    ),
+    "projection": (
+        ValueError,
+        "`cells_bw` must have no projection",
+        lambda: linen.save_bidirectional(
+            [bound(jaxrnn.LSTMCell(4))], [bound(jaxrnn.LSTMCell(4, num_proj=2))]
+        ),
+    ),
+    "clip": (
+        ValueError,
+        "`cell` must have no `cell_clip`",
+        lambda: linen.save(bound(jaxrnn.LSTMCell(4, cell_clip=1.0))),
+    ),
+    "no_bound_cell": (
+        TypeError,
+        "`cell` must be a cell with its parameters",
+        lambda: linen.save(jaxrnn.BasicRNNCell(3)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refuses(name):
+    kind, message, call = REFUSALS[name]
+    with pytest.raises(kind, match=message):
+        call()

@@ -1,0 +1,264 @@
+"""Parameters of Flax nnx's cells give the cells that Flax runs."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from convert_checks import (
+    DEPTH,
+    as_others_like_it,
+    both_ways,
+    bound,
+    hold_to,
+    one_way,
+    random_like,
+    same_bits,
+    same_cell,
+)
+
+import jaxrnn
+from jaxrnn.convert import nnx as converter
+
+nnx = pytest.importorskip("flax.nnx")
+RNGS = nnx.Rngs(0)
+
+
+def module(kind, depth, units, **options):
+    options |= dict.fromkeys(("dtype", "param_dtype"), np.float64)
+    inits = "kernel_init", "recurrent_kernel_init"  # The usual ones are slow.
+    options |= dict.fromkeys(inits, nnx.initializers.zeros)
+    cell = getattr(nnx, kind)(depth, units, rngs=RNGS, **options)
+    return nnx.RNN(cell, rngs=RNGS)
+
+
+def two(depth, fw, bw):
+    return nnx.Bidirectional(module(fw, depth, 2), module(bw, depth, 3), rngs=RNGS)
+
+
+BUILD = {
+    "lstm": lambda: module("LSTMCell", DEPTH, 4),
+    "simple_relu": lambda: module("SimpleCell", DEPTH, 4, activation_fn=nnx.relu),
+    "stack": lambda: nnx.Sequential(
+        module("GRUCell", DEPTH, 3),
+        module("OptimizedLSTMCell", 3, 4),
+        module("SimpleCell", 4, 2),
+    ),
+    "both": lambda: nnx.Sequential(
+        two(DEPTH, "GRUCell", "OptimizedLSTMCell"), two(5, "SimpleCell", "SimpleCell")
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def modules():
+    with as_others_like_it():
+        return {case: build() for case, build in BUILD.items()}
+
+
+def random_params(flax_module, seed=0):
+    return random_like(nnx.to_pure_dict(nnx.state(flax_module, nnx.Param)), seed)
+
+
+def read(case, params):
+    if case == "both":
+        return converter.load_bidirectional(params)
+    return converter.load(params, "relu" if case == "simple_relu" else None)
+
+
+def write(case, cells):
+    if case == "both":
+        return converter.save_bidirectional(*map(without_bias, cells), optimized=True)
+    saved = converter.save(without_bias(cells), optimized=case == "stack")
+    return saved if case == "stack" else {"cell": saved}
+
+
+def without_bias(cells):
+    """As it is, but zero the bias that nnx does not have: it has a gradient here."""
+    zeroed = lambda path, x: x * 0 if "hidden_projection" in str(path[-2:]) else x
+
+    def leaf(path, x):
+        return zeroed(path, x) if path[-1].key == "bias" else x
+
+    each = lambda cell: dataclasses.replace(
+        cell, params=jax.tree_util.tree_map_with_path(leaf, cell.params)
+    )
+    return tuple(map(each, cells)) if isinstance(cells, tuple) else each(cells)
+
+
+@pytest.mark.fast("lstm", "simple_relu")
+@pytest.mark.parametrize("case", BUILD)
+def test_same_as_flax(case, modules):
+    graph, state, rest = nnx.split(modules[case], nnx.Param, ...)
+    params = random_params(modules[case])
+    alone = case not in ("stack", "both")  # A `Sequential` hands on outputs alone.
+
+    def theirs(params, x):
+        own, others = jax.tree.map(lambda leaf: leaf, (state, rest))
+        nnx.replace_by_pure_dict(own, params)
+        made = nnx.merge(graph, own, others)
+        return made(x, return_carry=True)[::-1] if alone else made(x)
+
+    run = both_ways if case == "both" else one_way
+    ours = run if alone else lambda cells, x: run(cells, x)[0]
+    hold_to(theirs, ours, params, read(case, params), lambda cells: write(case, cells))
+
+
+@pytest.mark.parametrize("case", BUILD)
+def test_there_and_back_are_the_same_bits(case, modules):
+    params = random_params(modules[case])
+    cells = read(case, params)
+    same_bits(write(case, cells), params)
+    nnx.update(modules[case], write(case, cells))
+    state = nnx.state(modules[case], nnx.Param)
+    same_bits(nnx.to_pure_dict(state), params)
+    same_bits(write(case, read(case, state)), params)  # The boxes are opened.
+
+
+LSTM = jaxrnn.LSTMCell(4, forget_bias=0)
+CELLS = {
+    "rnn": jaxrnn.BasicRNNCell(4),
+    "lstm": LSTM,
+    "gru": jaxrnn.CudnnCompatibleGRUCell(4),
+    "stack": jaxrnn.MultiRNNCell([jaxrnn.CudnnCompatibleGRUCell(2), LSTM]),
+}
+
+
+@pytest.mark.parametrize("optimized", [False, True])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float32, np.float64])
+@pytest.mark.parametrize("name", CELLS)
+def test_back_and_there_is_the_same_cell(name, dtype, optimized):
+    cell = without_bias(bound(CELLS[name], dtype))
+    same_cell(converter.load(converter.save(cell, optimized)), cell)
+
+
+@pytest.mark.parametrize("optimized", [False, True])
+def test_the_forget_bias_goes_into_the_bias(optimized):
+    cell = bound(jaxrnn.BasicLSTMCell(4, forget_bias=1.5))
+    back = converter.load(converter.save(cell, optimized))
+    assert back.cell == LSTM
+    wanted = np.asarray(cell.params["bias"]).copy()
+    wanted[8:12] += 1.5  # The blocks are i, j, f, o.
+    np.testing.assert_array_equal(back.params["bias"], wanted)
+    np.testing.assert_array_equal(back.params["kernel"], cell.params["kernel"])
+
+
+# Refusals.
+
+GRU = {
+    "dense_i": {"kernel": np.ones((3, 12)), "bias": np.ones(12)},
+    "dense_h": {"kernel": np.ones((4, 12))},
+}
+
+
+def changed(name, **weights):
+    return lambda: converter.load(GRU | {name: weights})
+
+
+REFUSALS = {
+    "no_mapping": (
+        TypeError,
+        "`params` must be a dict of weights, got 3",
+        lambda: converter.load(3),
+    ),
+    "nothing_known": (
+        ValueError,
+        "`params` must be the parameters of an LSTMCell, .* got kernel, bias",
+        lambda: converter.load({"kernel": np.ones((2, 2)), "bias": np.ones(2)}),
+    ),
+    "random_state": (
+        ValueError,
+        "`params` must hold dense_i/kernel, .*; .*not known: .*rngs/count",
+        lambda: converter.load({"cell": GRU, "rngs": {"count": 1}, "dense_i": {}}),
+    ),
+    "missing": (
+        ValueError,
+        "missing: dense_i/kernel",
+        changed("dense_i", bias=np.ones(12)),
+    ),
+    "missing_bias": (
+        ValueError,
+        "missing: dense_h/bias; not known: dense_i/bias",
+        changed("dense_h", kernel=np.ones((3, 12))),
+    ),
+    "unknown": (
+        ValueError,
+        "not known: dense_i/scale",
+        changed("dense_i", **GRU["dense_i"], scale=np.ones(12)),
+    ),
+    "missing_gate": (
+        ValueError,
+        "`params` must hold ii/kernel.*; missing: ig/kernel, if_/kernel",
+        lambda: converter.load({"ii": {"kernel": np.ones((2, 2))}}),
+    ),
+    "gates": (
+        ValueError,
+        r"`params/dense_h/kernel` must have 1, 3 or 4 blocks of 5 units, .*\[5, 12\]",
+        changed("dense_h", kernel=np.ones((5, 12))),
+    ),
+    "shape": (
+        ValueError,
+        r"`params/dense_i/kernel` must have shape \[any, 12\], got float64\[3, 8\]",
+        changed("dense_i", kernel=np.ones((3, 8)), bias=np.ones(12)),
+    ),
+    "integers": (
+        TypeError,
+        r"`params/dense_i/bias` must be floating, got int64\[12\]",
+        changed("dense_i", kernel=np.ones((3, 12)), bias=np.ones(12, int)),
+    ),
+    "gap": (
+        ValueError,
+        "`layers/1` is missing. There is: layers/0, layers/2",
+        lambda: converter.load({"layers": {0: {"cell": GRU}, 2: {"cell": GRU}}}),
+    ),
+    "no_layers": (
+        ValueError,
+        "`params` must be the parameters of an LSTMCell, .* got nothing",
+        lambda: converter.load_bidirectional({"layers": {}}),
+    ),
+    "two_ways": (
+        ValueError,
+        "`params` must be of one direction, got .* Use `load_bidirectional`",
+        lambda: converter.load({"forward_rnn": GRU, "backward_rnn": GRU}),
+    ),
+    "one_way": (
+        ValueError,
+        "`params` must be of two directions, .* got dense_i, dense_h. Use `load`",
+        lambda: converter.load_bidirectional(GRU),
+    ),
+    "state_bias": (
+        ValueError,
+        "`cell` must have a `candidate/hidden_projection/bias` of zeros, as nnx's",
+        lambda: converter.save(bound(CELLS["gru"])),
+    ),
+    "resets_before": (
+        ValueError,
+        "`cell` must be a CudnnCompatibleGRUCell, .* after the product, got a GRUCell",
+        lambda: converter.save(bound(jaxrnn.GRUCell(4))),
+    ),
+    "peepholes": (
+        ValueError,
+        "`cells_fw` must have no peepholes, which the LSTM of Flax does not have",
+        lambda: converter.save_bidirectional(
+            [bound(jaxrnn.LSTMCell(4, use_peepholes=True))], [bound(LSTM)]
+        ),
+    ),
+    "projection": (
+        ValueError,
+        "`cell` must have no projection",
+        lambda: converter.save(bound(jaxrnn.LSTMCell(4, num_proj=2))),
+    ),
+    "no_bound_cell": (
+        TypeError,
+        "`cell` must be a cell with its parameters",
+        lambda: converter.save(LSTM),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refuses(name):
+    kind, message, call = REFUSALS[name]
+    with pytest.raises(kind, match=message):
+        call()

@@ -1,0 +1,439 @@
+"""Weights of ONNX's operators, against what others made of them.
+
+ONNX has no gradients. `golden/convert/onnx.npz` holds what ONNX Runtime makes of a node
+in float32, and ONNX's own evaluator, where it knows the activations, in float64.
+"""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
+from jaxrnn.convert import onnx as convert
+
+FILE = np.load(pathlib.Path(__file__).parents[1] / "golden" / "convert" / "onnx.npz")
+CASES = list(dict.fromkeys(key.split("/")[0] for key in FILE))
+TOLERANCE = {"float32": 2e-6, "float64": 1e-12}
+AfterGRUCell = jaxrnn.CudnnCompatibleGRUCell
+
+
+def of_case(case):
+    return {
+        k.removeprefix(f"{case}/"): FILE[k] for k in FILE if k.startswith(f"{case}/")
+    }
+
+
+def nodes_of(golden):
+    """The nodes of a case, from the lowest, and their initial states."""
+    made = []
+    for i in range(2):
+        if f"{i}/W" in golden:
+            arrays = {k: golden[f"{i}/{k}"] for k in "WRBP" if f"{i}/{k}" in golden}
+            attributes = json.loads(str(golden[f"{i}/attributes"]))
+            made.append(arrays | attributes)
+    return made
+
+
+def load(case, nodes):
+    """One cell, or the pair of those of both directions."""
+    return (convert.load_bidirectional if "both" in case else convert.load)(*nodes)
+
+
+def save(cells):
+    if isinstance(cells, tuple):
+        return convert.save_bidirectional(*cells)
+    return convert.save(cells)
+
+
+def run(cells, x, states):
+    """What ONNX's nodes give, with the outputs of directions side by side."""
+    initial = []
+    for i in range(2):
+        if f"{i}/h0" not in states:
+            continue
+        h, c = states[f"{i}/h0"], states.get(f"{i}/c0")
+        if c is None:
+            initial.append(list(h))
+        else:
+            pairs = zip(c, h, strict=True)
+            initial.append([jaxrnn.LSTMStateTuple(*pair) for pair in pairs])
+    initial = jax.tree.map(lambda s: s.astype(x.dtype), initial)
+    if isinstance(cells, tuple):
+        initial_fw, initial_bw = (list(each) for each in zip(*initial, strict=True))
+        outputs, *finals = jaxrnn.stack_bidirectional_dynamic_rnn(
+            *cells, x, initial_fw, initial_bw, time_major=True
+        )
+        finals = list(zip(*finals, strict=True))
+    else:
+        several = len(initial) > 1
+        initial = tuple(state for (state,) in initial)
+        outputs, finals = jaxrnn.dynamic_rnn(
+            cells,
+            x,
+            initial_state=initial if several else initial[0],
+            time_major=True,
+        )
+        finals = [(final,) for final in (finals if several else [finals])]
+    made = {"outputs": outputs}
+    for i, pair in enumerate(finals):
+        final = jax.tree.map(lambda *each: jnp.stack(each), *pair)
+        if isinstance(final, jaxrnn.LSTMStateTuple):
+            made |= {f"{i}/c": final.c, f"{i}/h": final.h}
+        else:
+            made[f"{i}/h"] = final
+    return made
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_as_onnx(case):
+    """Outputs and final states; in float64 if the golden has them, else in float32."""
+    golden = of_case(case)
+    exact = "reference/outputs" in golden
+    dtype, prefix = ("float64", "reference/") if exact else ("float32", "")
+    cells = load(case, nodes_of(golden))
+    cells = jax.tree.map(lambda p: p.astype(dtype), cells)
+    states = {key: golden[key] for key in golden if key.endswith("0")}
+    made = jax.jit(run)(cells, golden["x"].astype(dtype), states)
+    close = lambda got, want, dtype: np.testing.assert_allclose(
+        got, want, rtol=0, atol=TOLERANCE[dtype]
+    )
+    for name, array in made.items():
+        assert array.dtype == dtype
+        close(array, golden[prefix + name], dtype)
+        close(array, golden[name], "float32")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_there_and_back(case):
+    """All but two biases that become one comes back bit for bit."""
+    nodes = nodes_of(of_case(case))
+    cells = load(case, nodes)
+    back = save(cells)
+    for own, node in zip(back, nodes, strict=True):
+        for key in own.keys() & node.keys():
+            if key != "B":
+                assert np.array_equal(own[key], node[key]), key
+        assert not node.keys() - own.keys()
+        assert ("P" in own) == ("P" in node)
+        of_inputs, of_state = np.split(own["B"], 2, axis=1)
+        if "B" not in node:
+            assert not own["B"].any()
+            continue
+        want = np.split(node["B"], 2, axis=1)
+        if "after" in case:
+            at = 2 * of_state.shape[1] // 3
+            np.testing.assert_array_equal(of_state[:, at:], want[1][:, at:])
+        np.testing.assert_array_equal(of_inputs + of_state, want[0] + want[1])
+    jax.tree.map(np.testing.assert_array_equal, load(case, back), cells)
+
+
+def bound(cell, depth=3, dtype="float64", seed=0):
+    """A cell with parameters none of which is zero."""
+    step = jax.ShapeDtypeStruct((1, depth), jnp.dtype(dtype))
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), step, step.dtype))
+    draw = np.random.default_rng(seed).normal
+    return cell.bind(jax.tree.map(lambda p: draw(size=p.shape).astype(p.dtype), params))
+
+
+PEEPING = LSTMCell(4, use_peepholes=True, forget_bias=0.0)
+OWN = {
+    "lstm": LSTMCell(4, forget_bias=0.0),
+    "lstm_peepholes": PEEPING,
+    "gru_before": GRUCell(4, activation="softplus"),
+    "gru_after": AfterGRUCell(4),
+    "rnn_elu": BasicRNNCell(4, activation="elu"),
+    "layers": MultiRNNCell([PEEPING, GRUCell(3), AfterGRUCell(2)]),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("name", OWN)
+def test_own_weights_there_and_back(name, dtype):
+    cell = bound(OWN[name], dtype=dtype)
+    again = load(name, save(cell))
+    assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(again))
+    jax.tree.map(np.testing.assert_array_equal, again.params, cell.params)
+
+
+def test_both_directions_there_and_back():
+    """Kinds may differ from layer to layer, activations between the directions."""
+    cells = tuple(
+        (
+            bound(BasicRNNCell(5, activation), 3, seed=seed),
+            bound(PEEPING, 10, seed=seed),
+        )
+        for seed, activation in enumerate(("relu", "tanh"))
+    )
+    again = load("both", save(cells))
+    jax.tree.map(np.testing.assert_array_equal, again, cells)
+    assert again[0][0].cell == cells[0][0].cell
+    assert again[1][0].cell == cells[1][0].cell
+
+
+def test_peepholes_of_one_direction_alone():
+    cells = (bound(PEEPING),), (bound(OWN["lstm"]),)
+    [node] = save(cells)
+    np.testing.assert_array_equal(node["P"][1], 0)
+    assert node["P"][0].all()
+
+
+def test_a_forget_bias_moves_into_the_bias():
+    x = np.random.default_rng(1).normal(size=(2, 3, 3))
+    cell = bound(BasicLSTMCell(4))
+    again = convert.load(*convert.save(cell))
+    assert again.cell.forget_bias == 0
+    want, got = (jaxrnn.dynamic_rnn(c, x, dtype=x.dtype) for c in (cell, again))
+    close = lambda g, w: np.testing.assert_allclose(g, w, rtol=0, atol=1e-12)
+    jax.tree.map(close, got, want)
+
+
+def test_attributes_that_say_nothing_are_taken():
+    [node] = convert.save(bound(OWN["lstm"]))
+    more = {
+        "clip": None,
+        "input_forget": 0,
+        "layout": 1,
+        "P": None,
+        "direction": b"forward",
+        "op_type": b"LSTM",
+    }
+    names = [name.encode() for name in node["activations"]]  # As protocol buffers have.
+    again = convert.load(node | more | {"activations": names, "activation_alpha": []})
+    jax.tree.map(np.testing.assert_array_equal, again.params, bound(OWN["lstm"]).params)
+
+
+# Refusals.
+
+[LSTM] = convert.save(bound(OWN["lstm"]))
+[GRU] = convert.save(bound(OWN["gru_after"]))
+[RNN] = convert.save(bound(OWN["rnn_elu"]))
+ONE = (bound(OWN["lstm"]),)
+[BOTH] = convert.save_bidirectional(ONE, ONE)
+BARE = {key: LSTM[key] for key in "WRB"}
+
+
+def loading(node, **options):
+    return lambda: convert.load(node | options)
+
+
+def saving(cell):
+    return lambda: convert.save(bound(cell))
+
+
+REFUSALS = {
+    "nothing": (
+        ValueError,
+        r"convert\.onnx\.load: `nodes` must be at least one, got none",
+        convert.load,
+    ),
+    "no_dict": (
+        TypeError,
+        r"`nodes\[0\]` must be a dict .*, got float64\[1, 16, 3\]",
+        lambda: convert.load(LSTM["W"], LSTM["R"]),
+    ),
+    "missing": (
+        ValueError,
+        r"convert\.onnx\.load: nodes\[0\]: `W` is missing. There is: R, B",
+        lambda: convert.load({key: LSTM[key] for key in "RB"}),
+    ),
+    "missing_state": (
+        ValueError,
+        r"`R` is missing. There is: W",
+        lambda: convert.load({"W": LSTM["W"]}),
+    ),
+    "unknown": (
+        ValueError,
+        r"`nodes\[0\]\['initial_h'\]` is not known. A node may have op_type, W, R",
+        loading(LSTM, initial_h=np.ones(2)),
+    ),
+    "no_array": (
+        TypeError,
+        r"`nodes\[0\]\['B'\]` must be an array, got list",
+        loading(LSTM, B=[1.0]),
+    ),
+    "rank": (
+        ValueError,
+        r"`nodes\[0\]\['W'\]` must have shape \[any, any, any\], got float64\[16, 3\]",
+        loading(LSTM, W=LSTM["W"][0]),
+    ),
+    "rows": (
+        ValueError,
+        r"`nodes\[0\]\['R'\]` must have shape \[1, 16, any\], got float64\[1, 12, 4\]",
+        loading(BARE, R=GRU["R"]),
+    ),
+    "ratio": (
+        ValueError,
+        r"`nodes\[0\]\['R'\]` must have 1, 3 or 4 blocks of 5 units",
+        loading(BARE, R=np.ones((1, 16, 5))),
+    ),
+    "bias": (
+        ValueError,
+        r"`nodes\[0\]\['B'\]` must have shape \[1, 32\], got float64\[1, 16\]",
+        loading(LSTM, B=LSTM["B"][:, :16]),
+    ),
+    "peepholes": (
+        ValueError,
+        r"`nodes\[0\]\['P'\]` must have shape \[1, 12\], got float64\[1, 4\]",
+        loading(LSTM, P=np.ones((1, 4))),
+    ),
+    "peepholes_of_gru": (
+        ValueError,
+        r"`nodes\[0\]\['P'\]` is of LSTM, got it of GRU",
+        loading(GRU, P=np.ones((1, 12))),
+    ),
+    "reset_of_lstm": (
+        ValueError,
+        r"`nodes\[0\]\['linear_before_reset'\]` is of GRU, got it of LSTM",
+        loading(LSTM, linear_before_reset=1),
+    ),
+    "operator": (
+        ValueError,
+        r"`nodes\[0\]\['R'\]` must be of the operator GRU, got that of LSTM",
+        loading(LSTM, op_type="GRU"),
+    ),
+    "units": (
+        ValueError,
+        r"`nodes\[0\]\['hidden_size'\]` must be 4, as `R` has it, got 5",
+        loading(LSTM, hidden_size=5),
+    ),
+    "depth": (
+        ValueError,
+        r"`nodes\[1\]\['W'\]` must have shape \[any, any, 4\], got float64\[1, 16, 3\]",
+        lambda: convert.load(LSTM, LSTM),
+    ),
+    "depth_of_both": (
+        ValueError,
+        r"`nodes\[1\]\['W'\]` must have shape \[any, any, 8\], got float64\[2, 16, 3\]",
+        lambda: convert.load_bidirectional(BOTH, BOTH),
+    ),
+    "clip": (
+        ValueError,
+        r"`nodes\[0\]\['clip'\]` must be left out, got 3.0",
+        loading(LSTM, clip=3.0),
+    ),
+    "coupled": (
+        ValueError,
+        r"`nodes\[0\]\['input_forget'\]` must be left out, got 1",
+        loading(LSTM, input_forget=1),
+    ),
+    "alpha": (
+        ValueError,
+        r"`nodes\[0\]\['activation_alpha'\]` must be left out, got \[0.0\]",
+        loading(RNN, activation_alpha=[0.0]),
+    ),
+    "gates": (
+        ValueError,
+        r"\['activations'\]` must be Sigmoid, activation, activation for each .*, got",
+        loading(LSTM, activations=["HardSigmoid", "Tanh", "Tanh"]),
+    ),
+    "two_activations": (
+        ValueError,
+        r"\['activations'\]` must be Sigmoid, activation, activation for each .*, got",
+        loading(LSTM, activations=["Sigmoid", "Tanh", "Relu"]),
+    ),
+    "unknown_activation": (
+        ValueError,
+        r"one activation of Elu, .*Tanh, got \['LeakyRelu'\]",
+        loading(RNN, activations=["LeakyRelu"]),
+    ),
+    "few_activations": (
+        ValueError,
+        r"\['activations'\]` must be Sigmoid, activation, activation for each",
+        lambda: convert.load_bidirectional(
+            BOTH | {"activations": ["Sigmoid", "Tanh", "Tanh"]}
+        ),
+    ),
+    "no_activations": (
+        ValueError,
+        r"\['activations'\]` must be activation for each",
+        loading(RNN, activations=[]),
+    ),
+    "both": (
+        ValueError,
+        r"`nodes\[0\]` must be forward, got bidirectional. Use `load_bidirectional`",
+        loading(BOTH),
+    ),
+    "both_by_shape": (
+        ValueError,
+        r"`nodes\[0\]` must be forward, got bidirectional. Use `load_bidirectional`",
+        loading({key: BOTH[key] for key in "WRB"}),
+    ),
+    "one": (
+        ValueError,
+        r"`nodes\[0\]` must be bidirectional, got forward. Use `load`",
+        lambda: convert.load_bidirectional(LSTM),
+    ),
+    "reverse": (
+        ValueError,
+        r"must be forward or bidirectional, got 'reverse'. Load it as 'forward'",
+        loading(LSTM, direction="reverse"),
+    ),
+    "direction_in_a_list": (
+        ValueError,
+        r"\['direction'\]` must be forward or bidirectional, got list",
+        loading(LSTM, direction=["forward"]),
+    ),
+    "reset": (
+        ValueError,
+        r"\['linear_before_reset'\]` must be 0 or 1, got 'no'",
+        loading(GRU, linear_before_reset="no"),
+    ),
+    "one_activation": (
+        TypeError,
+        r"\['activations'\]` must be a list of names, got 'Tanh'",
+        loading(RNN, activations="Tanh"),
+    ),
+    "direction": (
+        ValueError,
+        r"\['direction'\]` must be forward or bidirectional, got 'sideways'",
+        loading(LSTM, direction="sideways"),
+    ),
+    "direction_by_shape": (
+        ValueError,
+        r"\['W'\]` must have 2 as its first axis, .*, got float64\[1, 16, 3\]",
+        loading(LSTM, direction="bidirectional"),
+    ),
+    "not_bound": (
+        TypeError,
+        r"`cell` must be a cell with its parameters, .*, got GRUCell",
+        lambda: convert.save(GRUCell(4)),
+    ),
+    "projection": (
+        ValueError,
+        r"`cell\.cells\[1\]` must have no projection, .*ONNX",
+        saving(MultiRNNCell([LSTMCell(4), LSTMCell(4, num_proj=2)])),
+    ),
+    "cell_clip": (ValueError, r"no `cell_clip`", saving(LSTMCell(4, cell_clip=3.0))),
+    "activation": (
+        ValueError,
+        r"`cell` must have an activation of ONNX, .*, got linear",
+        saving(GRUCell(4, activation="linear")),
+    ),
+    "kinds": (
+        ValueError,
+        r"`cells_fw\[0\]` and `cells_bw\[0\]` must be of one kind and size",
+        lambda: convert.save_bidirectional(ONE, [bound(GRUCell(4))]),
+    ),
+    "sizes": (
+        ValueError,
+        r"`cells_fw\[0\]` and `cells_bw\[0\]` must be of one kind and size",
+        lambda: convert.save_bidirectional(ONE, [bound(LSTMCell(5))]),
+    ),
+    "counts": (
+        ValueError,
+        r"`cells_fw` and `cells_bw` must have the same depth, got 1 and 2 cells",
+        lambda: convert.save_bidirectional(ONE, ONE * 2),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refuses(name):
+    kind, message, call = REFUSALS[name]
+    with pytest.raises(kind, match=message):
+        call()

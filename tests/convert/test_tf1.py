@@ -1,0 +1,352 @@
+"""Variables of TensorFlow's v1 cells give the cells that TensorFlow ran.
+
+The golden, and how to make it anew: `golden/make_convert_tf1.py`.
+"""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn.convert import tf1
+from jaxrnn.testing._oracle import weighted_sum
+
+FILE = pathlib.Path(__file__).parents[1] / "golden" / "convert" / "tf1.npz"
+RTOL, ATOL = 1e-12, 1e-13
+STACKED = "stack_bidirectional_rnn"
+# The scope of each case, and what TensorFlow's cells were given besides.
+CASES = {
+    "stack": ("rnn", {"cell_clip": 0.4, "proj_clip": 0.2}),
+    "scoped": ("encoder/lstm", {"forget_bias": 0.25, "activation": "relu"}),
+    "wrapped": ("rnn", {}),
+    "both_ways": ("bidirectional_rnn", {}),
+    "stack_both_ways": (STACKED, {}),
+}
+ONE_WAY = [name for name in CASES if "both" not in name]
+
+
+def below(arrays, prefix):
+    start = prefix + "/"
+    return {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
+
+
+GOLDEN = dict(np.load(FILE))
+VARIABLES = {name: below(GOLDEN, f"{name}/variables") for name in CASES}
+
+
+def load(case):
+    scope, options = CASES[case]
+    read = tf1.load if case in ONE_WAY else tf1.load_bidirectional
+    return read(VARIABLES[case], scope, **options)
+
+
+def save(cells, scope):
+    if isinstance(cells, tuple):
+        return tf1.save_bidirectional(*cells, scope)
+    return tf1.save(cells, scope)
+
+
+def run(case, cells, x):
+    if case in ONE_WAY:
+        return jaxrnn.dynamic_rnn(cells, x, dtype=x.dtype)
+    if case == "both_ways":
+        (fw,), (bw,) = cells
+        return jaxrnn.bidirectional_dynamic_rnn(fw, bw, x, dtype=x.dtype)
+    made = jaxrnn.stack_bidirectional_dynamic_rnn(*cells, x, dtype=x.dtype)
+    outputs, *states = made
+    return outputs, tuple(zip(*states, strict=True))
+
+
+def near(got, want):
+    np.testing.assert_allclose(got, want, RTOL, ATOL)
+
+
+@pytest.mark.fast("scoped", "stack_both_ways")
+@pytest.mark.parametrize("case", CASES)
+def test_same_as_tensorflow(case):
+    def loss(cells, x):
+        results = run(case, cells, x)
+        # Leaf by leaf, as make_convert_tf1.py weighs them.
+        return sum(map(weighted_sum, jax.tree.leaves(results))), results
+
+    golden = below(GOLDEN, case)
+    x = jnp.asarray(golden["inputs"])
+    by_all = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
+    (slopes, slope), results = by_all(load(case), x)
+    for key, tree in zip(("outputs", "states"), results, strict=True):
+        for i, leaf in enumerate(jax.tree.leaves(tree)):
+            near(leaf, golden[f"{key}/{i}"])
+    want = below(golden, "gradients")
+    near(slope, want.pop("inputs"))
+    got = save(slopes, CASES[case][0])
+    assert got.keys() == want.keys()
+    for name, array in want.items():
+        near(got[name], array)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_there_and_back_are_the_same_bits(case):
+    variables, cells = VARIABLES[case], load(case)
+    saved = save(cells, CASES[case][0])
+    assert saved.keys() == {k for k in variables if "Adam" not in k and "beta" not in k}
+    for name, array in saved.items():
+        np.testing.assert_array_equal(array, variables[name], strict=True)
+
+
+class Reader:
+    """As `tf.train.load_checkpoint` gives it."""
+
+    def __init__(self, arrays):
+        self.arrays, self.read = arrays, []
+
+    def get_variable_to_shape_map(self):
+        return {name: list(array.shape) for name, array in self.arrays.items()}
+
+    def get_tensor(self, name):
+        self.read.append(name)
+        return self.arrays[name]
+
+
+def test_reads_a_checkpoint_and_names_with_the_number_of_their_output():
+    want = tf1.save(load("wrapped"))
+    reader = Reader(VARIABLES["wrapped"])
+    numbered = {f"{name}:0": array for name, array in VARIABLES["wrapped"].items()}
+    for variables in (reader, numbered):
+        got = tf1.save(tf1.load(variables))
+        assert got.keys() == want.keys()
+        jax.tree.map(np.testing.assert_array_equal, got, want)
+    assert sorted(reader.read) == sorted(want)  # And nothing else.
+
+
+SHAPES = {
+    "basic_rnn_cell": jaxrnn.BasicRNNCell(4),
+    "basic_lstm_cell": jaxrnn.BasicLSTMCell(4, 0.5),
+    "lstm_cell": jaxrnn.LSTMCell(4, use_peepholes=True, num_proj=2, forget_bias=0.5),
+    "gru_cell": jaxrnn.GRUCell(4),
+    "cudnn_compatible_gru_cell": jaxrnn.CudnnCompatibleGRUCell(4),
+}
+
+
+def bound(cell, dtype=jnp.float32, depth=3):
+    rng = np.random.default_rng(0)
+    step = jax.ShapeDtypeStruct((2, depth), dtype)
+    shapes = jax.eval_shape(cell.init, jax.random.key(0), step)
+    return cell.bind(
+        jax.tree.map(lambda s: rng.normal(size=s.shape).astype(s.dtype), shapes)
+    )
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
+@pytest.mark.parametrize("name", SHAPES)
+def test_back_and_there_is_the_same_cell(name, dtype):
+    cell = bound(SHAPES[name], dtype)
+    saved = tf1.save(cell, "")
+    assert {key.split("/")[0] for key in saved} == {name}
+    back = tf1.load(saved, "", forget_bias=0.5)
+    assert back.cell == cell.cell
+    jax.tree.map(
+        lambda a, b: np.testing.assert_array_equal(a, np.asarray(b), strict=True),
+        back.params,
+        cell.params,
+    )
+
+
+def test_the_names_of_contrib():
+    """As `tf.contrib.cudnn_rnn` has them; `CudnnLSTM` adds no forget bias."""
+    shapes = {
+        "gates/kernel": (7, 8),
+        "gates/bias": (8,),
+        "candidate/input_projection/kernel": (3, 4),
+        "candidate/input_projection/bias": (4,),
+        "candidate/hidden_projection/kernel": (4, 4),
+        "candidate/hidden_projection/bias": (4,),
+    }
+    arrays = {
+        f"rnn/cudnn_compatible_gru_cell/{k}": np.ones(v) for k, v in shapes.items()
+    }
+    assert tf1.load(arrays).cell == jaxrnn.CudnnCompatibleGRUCell(4)
+    name = "a/rnn/multi_rnn_cell/cell_0/cudnn_compatible_lstm_cell"
+    arrays = {f"{name}/kernel": np.ones((7, 16)), f"{name}/bias": np.ones(16)}
+    want = jaxrnn.MultiRNNCell([jaxrnn.LSTMCell(4, forget_bias=0)])
+    assert tf1.load(arrays, "a/rnn").cell == want
+
+
+def test_a_cell_at_two_places_is_saved_at_both():
+    cell = jaxrnn.GRUCell(3)
+    stack = bound(jaxrnn.MultiRNNCell([cell, cell]))
+    saved = tf1.save(stack)
+    back = tf1.load(saved)
+    assert back.params.keys() == {"cell_0", "cell_1"}
+    for params in back.params.values():
+        jax.tree.map(np.testing.assert_array_equal, params, stack.params["cell_0"])
+
+
+# Refusals.
+
+LSTM, STACK, BOTH = (VARIABLES[name] for name in ("scoped", "stack", "both_ways"))
+CELL = "encoder/lstm/lstm_cell"
+
+
+def without(variables, *names):
+    return {k: v for k, v in variables.items() if k not in names}
+
+
+def changed(**more):
+    named = {f"{CELL}/{name.replace('__', '/')}": value for name, value in more.items()}
+    return lambda: tf1.load(LSTM | named, "encoder/lstm")
+
+
+GRU = bound(jaxrnn.GRUCell(3))
+REFUSALS = {
+    "no_mapping": (
+        TypeError,
+        "`variables` must be a dict of weights, got 3",
+        lambda: tf1.load(3),
+    ),
+    "scope": (
+        ValueError,
+        "nothing lies in the scope `rnn`. There is: beta1_power, .*encoder/lstm",
+        lambda: tf1.load(LSTM),
+    ),
+    "no_cell": (
+        ValueError,
+        "`encoder` must hold one of basic_rnn_cell, .* got lstm. Rename",
+        lambda: tf1.load(LSTM, "encoder"),
+    ),
+    "two_cells": (
+        ValueError,
+        "`rnn` must hold one of .* got lstm_cell, lstm_cell_1. .* pass those of one",
+        lambda: tf1.load(
+            {f"rnn/{k}/bias": np.ones(4) for k in ("lstm_cell", "lstm_cell_1")}
+        ),
+    ),
+    "two_ways": (
+        ValueError,
+        "`bidirectional_rnn` must hold one direction, got bw, fw. Use `load_bidir",
+        lambda: tf1.load(BOTH, "bidirectional_rnn"),
+    ),
+    "two_ways_of_a_stack": (
+        ValueError,
+        "must hold one direction, got cell_0, cell_1. Use `load_bidirectional`",
+        lambda: tf1.load(VARIABLES["stack_both_ways"], STACKED),
+    ),
+    "one_way": (
+        ValueError,
+        "`rnn` must hold two directions, fw and bw, got multi_rnn_cell. Use `load`",
+        lambda: tf1.load_bidirectional(STACK, "rnn"),
+    ),
+    "no_backward": (
+        ValueError,
+        "`bw` is missing. There is: fw",
+        lambda: tf1.load_bidirectional(
+            {k: v for k, v in BOTH.items() if "/bw/" not in k}
+        ),
+    ),
+    "missing": (
+        ValueError,
+        f"`{CELL}/bias` is missing. There is: {CELL}/kernel",
+        lambda: tf1.load(
+            without(LSTM, *(f"{CELL}/bias{slot}" for slot in ("", "/Adam", "/Adam_1"))),
+            "encoder/lstm",
+        ),
+    ),
+    "missing_peephole": (
+        ValueError,
+        f"`{CELL}` must hold .*missing: w_i_diag",
+        lambda: tf1.load(
+            {k: v for k, v in LSTM.items() if "w_i_diag" not in k}, "encoder/lstm"
+        ),
+    ),
+    "unknown": (
+        ValueError,
+        f"`{CELL}` must hold kernel, bias, .*not known: gamma",
+        changed(gamma=np.ones(3)),
+    ),
+    "missing_layer": (
+        ValueError,
+        "`cell_1` is missing. There is: cell_0, cell_2, cell_3",
+        lambda: tf1.load({k: v for k, v in STACK.items() if "cell_1" not in k}),
+    ),
+    "unknown_layer": (
+        ValueError,
+        "`rnn/multi_rnn_cell/cell_0` must hold basic_rnn_cell; not known: glstm_cell",
+        lambda: tf1.load(
+            STACK | {"rnn/multi_rnn_cell/cell_0/glstm_cell/kernel": np.ones(3)}
+        ),
+    ),
+    "shape": (
+        ValueError,
+        rf"`{CELL}/kernel` must have shape \[4, 12\], got float64\[4, 8\]",
+        changed(kernel=np.ones((4, 8))),
+    ),
+    "rank": (
+        ValueError,
+        rf"`{CELL}/bias` must have shape \[any\], got float64\[3, 4\]",
+        changed(bias=np.ones((3, 4))),
+    ),
+    "blocks": (
+        ValueError,
+        rf"`{CELL}/bias` must have 4 blocks of one size, got float64\[13\]",
+        changed(bias=np.ones(13)),
+    ),
+    "rows": (
+        ValueError,
+        rf"`{CELL}/kernel` must have a row .* of 2 of the state, got float64\[1, 12\]",
+        changed(kernel=np.ones((1, 12))),
+    ),
+    "projection": (
+        ValueError,
+        rf"`{CELL}/projection/kernel` must have shape \[3, any\], got float64\[2, 2\]",
+        changed(projection__kernel=np.ones((2, 2))),
+    ),
+    "integers": (
+        TypeError,
+        rf"`{CELL}/bias` must be floating, got int64\[12\]",
+        changed(bias=np.ones(12, int)),
+    ),
+    "list": (
+        TypeError,
+        f"`{CELL}/bias` must be an array, got list",
+        changed(bias=[1.0] * 12),
+    ),
+    "clip": (
+        ValueError,
+        "`cell_clip` must be None, as there is no lstm_cell .*, got 1.0",
+        lambda: tf1.load(VARIABLES["wrapped"], cell_clip=1.0),
+    ),
+    "no_bound_cell": (
+        TypeError,
+        r"`cell` must be a cell .*, `cell.bind\(params\)`, got GRUCell",
+        lambda: tf1.save(jaxrnn.GRUCell(3)),
+    ),
+    "wrapper": (
+        TypeError,
+        "`cell` must be a BasicRNNCell, .* Of a residual connection convert the cell",
+        lambda: tf1.save(bound(jaxrnn.ResidualWrapper(jaxrnn.GRUCell(3)))),
+    ),
+    "no_list": (
+        TypeError,
+        "`cells_fw` must be a list of at least one cell.* got GRUCell",
+        lambda: tf1.save_bidirectional(GRU.cell, GRU.cell),
+    ),
+    "no_cells": (
+        ValueError,
+        "`cells_bw` must be a list of at least one cell",
+        lambda: tf1.save_bidirectional([GRU], []),
+    ),
+    "depths": (
+        ValueError,
+        "must have the same depth, got 1 and 2 cells",
+        lambda: tf1.save_bidirectional([GRU], [GRU, GRU]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refuses(name):
+    kind, message, call = REFUSALS[name]
+    with pytest.raises(kind, match=message):
+        call()

@@ -1,0 +1,625 @@
+"""Decoding: ids and scores against NumPy, enumeration, teacher forcing, frequencies."""
+# ruff: noqa: E501 (One refusal a row.)
+
+import functools
+import itertools
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from jax.experimental import checkify
+
+import jaxrnn
+from jaxrnn import GRUCell, LSTMCell, decode
+from jaxrnn.testing._oracle import TOLERANCE
+
+END = 1
+KEY = jax.random.key(7)
+UNITS, DEPTH = 4, 3
+CELLS = {"lstm": LSTMCell(UNITS), "gru": GRUCell(UNITS)}
+
+
+def make_params(kind, vocab, seed, batch=2, dtype=np.float64):
+    """Everything that a model reads, `memory` being one bias for each row."""
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: jnp.asarray(2 * rng.normal(size=shape), dtype)
+    cell = CELLS[kind]
+    shapes = jax.eval_shape(lambda: cell.init(KEY, jnp.zeros((1, DEPTH))))
+    state = jax.tree.map(lambda n: draw(batch, n), cell.state_size)
+    return {
+        "cell": jax.tree.map(lambda x: draw(*x.shape) / 2, shapes),
+        "state": state,
+        "table": draw(vocab, DEPTH),
+        "kernel": draw(UNITS, vocab),
+        "memory": draw(batch, vocab),
+    }
+
+
+START = np.array([2, 0])
+
+
+def arguments(kind, params, beams=1):
+    """What all decoders are given, as keyword arguments."""
+    memory = decode.tile_beams(params["memory"], beams)
+    return {
+        "cell": CELLS[kind].bind(params["cell"]),
+        "embed": lambda ids: params["table"][ids],
+        "project": lambda output: output @ params["kernel"] + memory,
+        "initial_state": params["state"],
+        "start_ids": START,
+        "end_id": END,
+    }
+
+
+class InNumPy:
+    """One row of a model, a step at a time."""
+
+    def __init__(self, kind, params, row):
+        self.step = getattr(reference, kind)
+        self.p, self.row = jax.tree.map(np.asarray, params), row
+
+    def start(self):
+        state = jax.tree.map(lambda leaf: leaf[self.row], self.p["state"])
+        return int(START[self.row]), state
+
+    def log_probs(self, last, state):
+        out, state = self.step(self.p["cell"], self.p["table"][last], state)
+        logits = out @ self.p["kernel"] + self.p["memory"][self.row]
+        return logits - np.log(np.sum(np.exp(logits))), state
+
+    def score(self, ids):
+        """Of given ids, by teacher forcing."""
+        total, (last, state) = 0.0, self.start()
+        for i in ids:
+            log_probs, state = self.log_probs(last, state)
+            total, last = total + log_probs[i], i
+        return total
+
+    def greedy(self, max_time):
+        ids, (last, state) = [], self.start()
+        while len(ids) < max_time and END not in ids:
+            log_probs, state = self.log_probs(last, state)
+            last = int(np.argmax(log_probs))
+            ids.append(last)
+        return ids
+
+    def every_sequence(self, vocab, max_time):
+        found = set()
+        for ids in itertools.product(range(vocab), repeat=max_time):
+            found.add(ids[: ids.index(END) + 1] if END in ids else ids)
+        return found
+
+    def beams(self, width, max_time, penalty):
+        """`[(score, ids)]`: beam search with lists."""
+        rank = lambda beam: -penalized(beam[0], len(beam[1]), penalty)
+        last, state = self.start()
+        live = [(0.0, (), state)]
+        for _ in range(max_time):
+            longer = [b for b in live if END in b[1]]
+            for total, ids, state in live:
+                if END in ids:
+                    continue
+                log_probs, new = self.log_probs(ids[-1] if ids else last, state)
+                longer += [(total + p, (*ids, i), new) for i, p in enumerate(log_probs)]
+            live = sorted(longer, key=rank)[:width]
+        return [(-rank(b), b[1]) for b in live]
+
+
+def penalized(log_prob, length, penalty):
+    return log_prob / ((5 + length) / 6) ** penalty
+
+
+def padded(ids, max_time):
+    return list(ids) + [END] * (max_time - len(ids))
+
+
+def check_beams(decoded, row, want):
+    """One example's beams are `want`, `[(score, ids)]`, and then none."""
+    ids, scores, lengths = (np.asarray(x[row]) for x in decoded)
+    n, max_time = len(want), ids.shape[-1]
+    np.testing.assert_allclose(scores[:n], [score for score, _ in want], atol=1e-12)
+    assert ids[:n].tolist() == [padded(i, max_time) for _, i in want]
+    assert lengths[:n].tolist() == [len(i) for _, i in want]
+    assert np.isneginf(scores[n:]).all()
+    assert (lengths[n:] == 0).all()
+    assert (ids[n:] == END).all()
+
+
+def beam_runner(kind, max_time, width):
+    def run(params, penalty):
+        return decode.beam_search(
+            **arguments(kind, params, width),
+            max_time=max_time,
+            beam_width=width,
+            length_penalty=penalty,
+        )
+
+    return run
+
+
+@pytest.mark.fast("3-4-31-lstm", "4-3-40-gru")
+@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize(("vocab", "max_time", "count"), [(3, 4, 31), (4, 3, 40)])
+def test_wide_beams_equal_enumeration(kind, vocab, max_time, count):
+    run = jax.jit(beam_runner(kind, max_time, count + 2))
+    for seed, penalty in itertools.product(range(3), [0.0, 1.5]):
+        params = make_params(kind, vocab, seed)
+        decoded = run(params, penalty)
+        for row in range(2):
+            model = InNumPy(kind, params, row)
+            found = model.every_sequence(vocab, max_time)
+            assert len(found) == count
+            scored = [(penalized(model.score(i), len(i), penalty), i) for i in found]
+            check_beams(decoded, row, sorted(scored, reverse=True))
+
+
+@pytest.mark.parametrize(("kind", "width"), [("lstm", 2), ("gru", 3)])
+def test_narrow_beams_equal_lists(kind, width):
+    max_time, early = 6, 0
+    run = jax.jit(beam_runner(kind, max_time, width))
+    for seed, penalty in itertools.product(range(8), [0.0, 0.8]):
+        params = make_params(kind, 4, seed)
+        decoded = run(params, penalty)
+        ended = []
+        for row in range(2):
+            want = InNumPy(kind, params, row).beams(width, max_time, penalty)
+            check_beams(decoded, row, want)
+            ended.append(max(len(ids) for _, ids in want))
+        early += min(ended) < max(ended)
+    assert early > 2  # One example waited for the other.
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_greedy_equals_numpy_and_one_beam(kind):
+    max_time, seen = 6, set()
+    greedy = jax.jit(lambda p: decode.greedy(**arguments(kind, p), max_time=max_time))
+    one_beam = jax.jit(beam_runner(kind, max_time, 1))
+    for seed in range(12):
+        params = make_params(kind, 4, seed)
+        decoded = greedy(params)
+        models = [InNumPy(kind, params, row) for row in range(2)]
+        want = [model.greedy(max_time) for model in models]
+        assert decoded.ids.tolist() == [padded(ids, max_time) for ids in want]
+        assert decoded.lengths.tolist() == [len(ids) for ids in want]
+        scores = [model.score(ids) for model, ids in zip(models, want, strict=True)]
+        np.testing.assert_allclose(decoded.scores, scores, atol=1e-12)
+        for got, one in zip(decoded, one_beam(params, 0.0), strict=True):
+            np.testing.assert_allclose(one[:, 0], got, atol=1e-12)
+        seen.update(decoded.lengths.tolist())
+    assert {1, max_time} < seen
+
+
+def loops(kind, params, max_time):
+    """Each way of decoding: `(run to the end, loop function for one with raw_rnn)`."""
+    one, two = arguments(kind, params), arguments(kind, params, 2)
+    key = jax.random.key(0)
+    for make, run, given, more in [
+        (decode.greedy_loop, decode.greedy, one, {}),
+        (decode.sampling_loop, decode.sample, one, {"key": key, "top_p": 0.8}),
+        (decode.beam_loop, decode.beam_search, two, {"beam_width": 2}),
+    ]:
+        ended = functools.partial(run, **given, max_time=max_time, **more)
+        rest = {name: value for name, value in given.items() if name != "cell"}
+        yield ended, make(**rest, **more)
+
+
+def test_loops_in_raw_rnn_stop_with_the_longest_row():
+    max_time, params = 20, make_params("gru", 4, 1)
+    cell = CELLS["gru"].bind(params["cell"])
+    is_array = lambda x: isinstance(x, jaxrnn.TensorArray)
+    for ended, loop in loops("gru", params, max_time):
+        in_loop = lambda: jaxrnn.raw_rnn(cell, loop, max_time=max_time)  # noqa: B023
+        compiled, want = jax.jit(lambda: (in_loop(), ended()))()  # noqa: B023
+        steps = int(want.lengths.max())
+        assert 1 < steps < max_time
+        for results in (in_loop(), compiled):
+            for emit_ta in jax.tree.leaves(results[0], is_leaf=is_array):
+                assert emit_ta.size() == steps
+            decoded = loop.decoded(results, max_time)
+            with pytest.raises(ValueError, match="`max_time` must be what `raw_rnn`"):
+                loop.decoded(results, steps - 1)
+            for got, expected in zip(decoded, want, strict=True):
+                np.testing.assert_allclose(got, expected, atol=1e-12)
+                assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
+
+
+def test_no_steps():
+    params = make_params("gru", 4, 0)
+    for ended, _ in loops("gru", params, 0):
+        ids, scores, lengths = ended()
+        assert ids.shape[-1] == 0
+        assert not lengths.any()
+        assert not scores[..., 0].any()
+
+
+@pytest.mark.parametrize("name", ["greedy", "beam_search"])
+def test_no_rows(name):
+    params = make_params("gru", 4, 0, batch=0)
+    given = {**arguments("gru", params), "start_ids": START[:0]}
+    beams = {"beam_width": 3} if name == "beam_search" else {}
+    run = lambda: getattr(decode, name)(**given, **beams, max_time=5)
+    assert jax.jit(run)().ids.shape == ((0, 3, 5) if beams else (0, 5))
+
+
+@pytest.mark.fast("greedy")
+@pytest.mark.parametrize("name", ["greedy", "beam_search"])
+def test_inside_of_shard_map(name):
+    """Each device decodes its rows, whichever of the arguments differ between them."""
+    params = make_params("gru", 4, 0, batch=4)
+    beams = {"beam_width": 2} if name == "beam_search" else {}
+
+    def run(state, start):
+        given = arguments("gru", {**params, "memory": 0.0, "state": state})
+        given |= {"start_ids": start, "project": lambda h: h @ params["kernel"]}
+        return getattr(decode, name)(**given, **beams, max_time=5)
+
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows, all_of_it = jax.P("d"), jax.P()
+    shard = functools.partial(jax.shard_map, mesh=mesh, out_specs=rows)
+    want = run(params["state"], jnp.full(4, 2))
+    for got in (
+        jax.jit(shard(run, in_specs=rows))(params["state"], jnp.full(4, 2)),
+        jax.jit(shard(run, in_specs=(rows, all_of_it)))(
+            params["state"], jnp.full(1, 2)
+        ),
+    ):
+        for g, w in zip(got, want, strict=True):
+            np.testing.assert_allclose(g, w, atol=1e-12)
+
+
+def test_beams_without_a_sequence_are_not_waited_for():
+    given = arguments("gru", make_params("gru", 4, 0), 3)
+    cell, _ = given.pop("cell"), given.pop("project")
+    certain = jnp.tile(jnp.where(jnp.arange(4) == END, 0.0, -jnp.inf), (6, 1))
+    loop = decode.beam_loop(**given, project=lambda _: certain, beam_width=3)
+    results = jax.jit(lambda: jaxrnn.raw_rnn(cell, loop, max_time=9))()
+    assert results[0][0].size() == 1
+    assert loop.decoded(results, 9).lengths.tolist() == [[1, 0, 0]] * 2
+
+
+def test_a_cut_row_is_no_error_under_checkify():
+    params = make_params("gru", 4, 0)
+    run = lambda: decode.greedy(**arguments("gru", params), max_time=1)
+    error, _ = checkify.checkify(jax.jit(run), errors=checkify.user_checks)()
+    assert error.get() is None
+
+
+# Derivatives.
+
+
+def teacher_forced(kind, params, ids, lengths):
+    """The scores of given ids `[batch, time]`, by `dynamic_rnn`."""
+    fed = jnp.concatenate([jnp.asarray(START, ids.dtype)[:, None], ids[:, :-1]], axis=1)
+    cell = CELLS[kind].bind(params["cell"])
+    outputs, _ = jaxrnn.dynamic_rnn(
+        cell, params["table"][fed], lengths, params["state"]
+    )
+    logits = jnp.einsum("bth,hv->btv", outputs, params["kernel"])
+    log_probs = jax.nn.log_softmax(logits + params["memory"][:, None])
+    taken = jnp.take_along_axis(log_probs, ids[..., None], 2)[..., 0]
+    inside = np.arange(ids.shape[1]) < np.asarray(lengths)[:, None]
+    return jnp.sum(jnp.where(inside, taken, 0), axis=1)
+
+
+def check_gradient(kind, params, run):
+    """Of the first scores, weighted, by all that is read; lengths must differ."""
+    weights = jnp.array([1.0, -0.3])
+    decoded = jax.jit(run)(params)
+    first = lambda x: x if x.ndim < 2 else x[:, 0]
+    ids = decoded.ids if decoded.ids.ndim == 2 else decoded.ids[:, 0]
+    lengths = first(decoded.lengths)
+    assert len(set(lengths.tolist())) == 2
+
+    def loss(run):
+        return jax.jit(jax.grad(lambda p: jnp.vdot(weights, first(run(p)))))(params)
+
+    got = loss(lambda p: run(p).scores)
+    want = loss(lambda p: teacher_forced(kind, p, ids, lengths))
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(g, w, atol=1e-9)
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(want))
+
+
+def test_gradient_of_greedy_scores():
+    run = lambda p: decode.greedy(**arguments("lstm", p), max_time=5)
+    check_gradient("lstm", make_params("lstm", 4, 9), run)
+
+
+def test_gradient_of_beam_scores():
+    run = lambda p: beam_runner("gru", 5, 3)(p, 0.0)
+    check_gradient("gru", make_params("gru", 4, 2), run)
+
+
+def test_gradients_are_finite_where_ids_are_impossible():
+    """Logits of -inf, fewer sequences than beams, and a traced penalty."""
+    params = make_params("gru", 3, 0)
+
+    def loss(params, penalty):
+        given = arguments("gru", params, 40)
+        project = given.pop("project")
+        masked = lambda output: project(output).at[:, 2].set(-jnp.inf)
+        decoded = decode.beam_search(
+            **given, project=masked, max_time=3, beam_width=40, length_penalty=penalty
+        )
+        real = jnp.isfinite(decoded.scores)
+        assert decoded.scores.dtype == jnp.float64
+        return jnp.sum(jnp.where(real, decoded.scores, 0)), real
+
+    got, real = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, 0.7)
+    assert real.sum(axis=1).tolist() == [4, 4]  # e, ae, aae, aaa.
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(got))
+    assert got[1] != 0
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_scores_are_summed_in_float32(dtype):
+    params = make_params("gru", 4, 5, dtype=dtype)
+    wide = jax.tree.map(lambda x: x.astype(jnp.float64), params)
+    run = lambda p: decode.greedy(**arguments("gru", p), max_time=5)
+    ids, scores, lengths = jax.jit(run)(params)
+    assert scores.dtype == jnp.float32
+    assert (ids.dtype, lengths.dtype) == (jnp.int32, jnp.int32)
+    want = [
+        InNumPy("gru", wide, row).score(ids[row, : lengths[row]].tolist())
+        for row in range(2)
+    ]
+    tolerance = TOLERANCE[str(jnp.dtype(dtype))]
+    np.testing.assert_allclose(scores, want, rtol=tolerance, atol=tolerance)
+
+
+# Draws.
+
+LOGITS = np.array([0.3, -np.inf, 1.2, -0.7, 0.9, 0.1])  # No row ever ends.
+ROWS, TIME = 1500, 3
+
+
+def draw(key, logits=LOGITS, rows=ROWS, max_time=TIME, **options):
+    """Ids `[rows, max_time]` whose distribution is the same everywhere."""
+    return decode.sample(
+        CELLS["gru"].bind(CELL_PARAMS),
+        embed=lambda ids: jnp.zeros((rows, DEPTH)),
+        project=lambda output: jnp.tile(jnp.asarray(logits), (rows, 1)),
+        initial_state=jnp.zeros((rows, UNITS)),
+        start_ids=jnp.zeros(rows, jnp.int32),
+        end_id=END,
+        max_time=max_time,
+        key=key,
+        **options,
+    )
+
+
+CELL_PARAMS = make_params("gru", 4, 0)["cell"]
+
+
+draw_compiled = jax.jit(draw, static_argnames="top_k")
+
+
+def softmax(logits):
+    e = np.exp(logits - np.max(logits))
+    return e / e.sum()
+
+
+def check_frequencies(ids, probs):
+    """Pearson's statistic of single ids, of pairs in time and of pairs in rows."""
+    ids = np.asarray(ids)
+    drawn = probs > 0
+    assert drawn[ids].all(), "drawn outside of the set"
+    joint = np.outer(probs, probs)
+    pairs_in_time = ids[:, :-1].ravel(), ids[:, 1:].ravel()
+    pairs_in_rows = ids[:-1:2].ravel(), ids[1::2].ravel()
+    for places, p in [
+        ((ids.ravel(),), probs),
+        (pairs_in_time, joint),
+        (pairs_in_rows, joint),
+    ]:
+        counts = np.zeros(p.shape)
+        np.add.at(counts, places, 1)
+        kept, want = p > 0, p * counts.sum()
+        statistic = np.sum((counts[kept] - want[kept]) ** 2 / want[kept])
+        free = kept.sum() - 1
+        assert statistic < free + 5 * np.sqrt(2 * free) + 5
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 2.5])
+def test_frequencies(temperature):
+    decoded = draw_compiled(KEY, temperature=temperature)
+    check_frequencies(decoded.ids, softmax(LOGITS / temperature))
+    # Scores are those of the model, at any temperature.
+    log_probs = LOGITS - np.log(np.sum(np.exp(LOGITS)))
+    want = log_probs[np.asarray(decoded.ids)].sum(axis=1)
+    np.testing.assert_allclose(decoded.scores, want, atol=1e-12)
+
+
+def test_logits_of_few_bits_lose_no_more():
+    logits = LOGITS.astype(jnp.bfloat16)
+    decoded = jax.jit(functools.partial(draw, logits=logits, rows=9))(KEY)
+    logits = logits.astype(np.float64)
+    log_probs = logits - np.log(np.sum(np.exp(logits)))
+    want = log_probs[np.asarray(decoded.ids)].sum(axis=1)
+    np.testing.assert_allclose(decoded.scores, want, atol=1e-12)
+
+
+def kept_probs(temperature, top_k, top_p):
+    """NumPy: the distribution that is drawn from."""
+    probs = softmax(LOGITS / temperature)
+    order = np.argsort(-probs, kind="stable")
+    probs[order[top_k:]] = 0
+    probs /= probs.sum()
+    kept, mass = [], 0.0
+    for i in order:
+        if mass < top_p:
+            kept.append(i)
+        mass += probs[i]
+    out = np.zeros_like(probs)
+    out[kept] = probs[kept]
+    return out / out.sum()
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p", "count"),
+    [
+        (1.0, 3, None, 3),
+        (0.5, None, 0.7, 2),
+        (2.0, None, 0.8, 4),
+        (1.0, 4, 0.8, 3),
+        (1.0, None, 1e-9, 1),
+        (1.0, 1, None, 1),
+    ],
+)
+def test_truncation(temperature, top_k, top_p, count):
+    probs = kept_probs(temperature, top_k or 99, top_p or 2)
+    assert np.count_nonzero(probs) == count
+    # The scalars come traced, as numbers and as arrays.
+    top_p = top_p and np.float32(top_p)
+    decoded = draw_compiled(KEY, temperature=temperature, top_k=top_k, top_p=top_p)
+    assert set(np.unique(decoded.ids)) == set(np.flatnonzero(probs))
+    check_frequencies(decoded.ids, probs)
+
+
+@jax.jit
+def draws_of_equals():
+    """Of four equal logits, the first two."""
+    cut = functools.partial(draw, KEY, np.zeros(4), max_time=1)
+    return cut(top_p=0.5), cut(top_k=2)  # Quarters are exact.
+
+
+def test_the_smallest_set_and_the_first_of_equals():
+    for ids, _, lengths in draws_of_equals():
+        assert set(np.unique(ids)) == {0, 1}
+        assert set(np.asarray(lengths)) == {1}
+
+
+@jax.jit
+def draws_from_all():
+    options = {}, {"top_k": 99}, {"top_k": 6, "top_p": 1.0}, {"top_p": 1}
+    few = functools.partial(draw, KEY, rows=5, temperature=0.7)
+    return [few(**o).ids for o in options]
+
+
+def test_draws_are_those_of_the_keys_of_the_steps():
+    ids, *same = draws_from_all()
+    for t in range(TIME):
+        key = jax.random.fold_in(KEY, t)
+        want = jax.random.categorical(key, jnp.tile(jnp.asarray(LOGITS) / 0.7, (5, 1)))
+        np.testing.assert_array_equal(ids[:, t], want)
+    for others in same:
+        np.testing.assert_array_equal(ids, others)
+
+
+def test_vmap_over_keys():
+    params = make_params("gru", 4, 3)
+    given = arguments("gru", params) | {"max_time": 4, "temperature": 4.0}
+    run = lambda key: decode.sample(**given, key=key)
+    keys = jax.random.split(jax.random.PRNGKey(0), 3)
+    batched = jax.vmap(run)(keys)
+    assert len({str(ids) for ids in batched.ids.tolist()}) > 1
+    one = jax.jit(run)
+    for i in range(3):
+        for got, want in zip(batched, one(keys[i]), strict=True):
+            np.testing.assert_allclose(got[i], want, atol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 0.0])  # 0 is not refused if traced.
+def test_extreme_temperatures(temperature):
+    spread = np.zeros(300)
+    spread[5] = 0.5
+    for logits in (spread, np.array([-1e30, -1e30, 0.5, -np.inf, -1, 1e30])):
+        run = functools.partial(draw, logits=logits, rows=9)
+        assert (jax.jit(run)(KEY, temperature=temperature).ids == 5).all()
+
+
+# Shapes and refusals.
+
+
+def test_tile_beams():
+    tree = {"a": np.arange(4).reshape(2, 2), "count": np.int32(3)}
+    tiled = decode.tile_beams(tree, 2)
+    assert tiled["a"].tolist() == [[0, 1], [0, 1], [2, 3], [2, 3]]
+    assert tiled["count"].shape == ()
+
+
+def test_the_core_does_not_import_it():
+    program = "import sys, jaxrnn; print(any(m.startswith('jaxrnn.decode') for m in sys.modules))"
+    run = [sys.executable, "-c", program]
+    assert (
+        subprocess.run(run, capture_output=True, text=True, check=True).stdout
+        == "False\n"
+    )
+
+
+def bad(value):
+    return lambda _: value
+
+
+REFUSALS = [
+    ("greedy", {"start_ids": np.zeros(2, np.float32)}, TypeError, "decode.greedy: `start_ids` must be integers [batch], got float32[2]. Cast them to jnp.int32."),
+    ("greedy", {"start_ids": 3}, ValueError, "decode.greedy: `start_ids` must be integers [batch], got int64[]."),
+    ("greedy", {"start_ids": "ab"}, TypeError, "decode.greedy: `start_ids` must be integers [batch], got 'ab'."),
+    ("greedy", {"start_ids": [1, 2, 3]}, ValueError, "decode.greedy: `initial_state` must have one row for each of `start_ids` int32[3], got float64[2, 4]."),
+    ("greedy", {"initial_state": (np.zeros((2, 4)),)}, ValueError, "decode.greedy: `initial_state` (by `cell.state_size`) must have the structure *, got (*,)."),
+    ("greedy", {"initial_state": None}, ValueError, "decode.greedy: `initial_state` must be an array: None values not supported."),
+    ("greedy", {"cell": GRUCell(4)}, TypeError, "decode.greedy: `cell` must be an RNNCell, got GRUCell(num_units=4, activation=tanh), which lacks `__call__`. Bind it first: `cell.bind(params)`."),
+    ("greedy", {"embed": np.zeros((4, 3))}, TypeError, "decode.greedy: `embed` must be a function of ids [batch], got float64[4, 3]."),
+    ("greedy", {"embed": bad(np.zeros((3, 3)))}, ValueError, "decode.greedy: `embed(ids)` must be an array with one row for each of int32[2], got float64[3, 3]."),
+    ("greedy", {"project": 3}, TypeError, "decode.greedy: `project` must be a function of the cell's output, got 3."),
+    ("greedy", {"project": bad(np.zeros((2, 4, 1)))}, ValueError, "decode.greedy: `project(output)` must be floating [batch, vocab] with 2 rows, got float64[2, 4, 1]. Return one logit"),
+    ("greedy", {"project": bad(np.zeros((3, 4)))}, ValueError, "decode.greedy: `project(output)` must be floating [batch, vocab] with 2 rows, got float64[3, 4]."),
+    ("greedy", {"project": bad(np.zeros((2, 4), int))}, TypeError, "decode.greedy: `project(output)` must be floating [batch, vocab], got int64[2, 4]. Return the logits."),
+    ("greedy", {"end_id": 4}, ValueError, "decode.greedy: `end_id` must be one of the 4 ids that `project` has logits for, got 4. It is what ends a row."),
+    ("greedy", {"end_id": -1}, ValueError, "decode.greedy: `end_id` must be 0 or more, got -1. It is an id of the vocabulary."),
+    ("greedy", {"end_id": 1.0}, TypeError, "decode.greedy: `end_id` must be an int, got 1.0. It is static:"),
+    ("greedy", {"max_time": None}, TypeError, "decode.greedy: `max_time` must be an int, got None. It is static:"),
+    ("greedy", {"max_time": -2}, ValueError, "decode.greedy: `max_time` must be 0 or more, got -2. It is the most ids of a row."),
+    ("sample", {"key": 0}, TypeError, "decode.sample: `key` must be a random key, got 0. `jax.random.key(0)` makes one."),
+    ("sample", {"key": jax.random.split(KEY)}, ValueError, "decode.sample: `key` must be one key, got key<fry>[2]. Use jax.vmap"),
+    ("sample", {"temperature": 0}, ValueError, "decode.sample: `temperature` must be positive and finite, got 0. `greedy` takes the most likely id."),
+    ("sample", {"temperature": jnp.float32(-2)}, ValueError, "decode.sample: `temperature` must be positive and finite, got -2."),
+    ("sample", {"temperature": np.inf}, ValueError, "decode.sample: `temperature` must be positive and finite, got inf."),
+    ("sample", {"temperature": np.nan}, ValueError, "decode.sample: `temperature` must be positive and finite, got nan."),
+    ("sample", {"temperature": np.ones(2)}, ValueError, "decode.sample: `temperature` must be positive and finite, got float64[2]. It is one for all rows."),
+    ("sample", {"temperature": "hot"}, TypeError, "decode.sample: `temperature` must be positive and finite, got 'hot'."),
+    ("sample", {"temperature": True}, TypeError, "decode.sample: `temperature` must be positive and finite, got True."),
+    ("sample", {"top_k": 0}, ValueError, "decode.sample: `top_k` must be 1 or more, got 0. None is for all ids."),
+    ("sample", {"top_k": 2.0}, TypeError, "decode.sample: `top_k` must be an int, got 2.0. It is static:"),
+    ("sample", {"top_p": 0.0}, ValueError, "decode.sample: `top_p` must be in (0, 1], got 0. None is for all ids."),
+    ("sample", {"top_p": 1.01}, ValueError, "decode.sample: `top_p` must be in (0, 1], got 1.01."),
+    ("beam_search", {"beam_width": 0}, ValueError, "decode.beam_search: `beam_width` must be 1 or more, got 0. With one it is greedy."),
+    ("beam_search", {"length_penalty": np.inf}, ValueError, "decode.beam_search: `length_penalty` must be finite, got inf. 0 is for none."),
+    ("beam_search", {"initial_state": jaxrnn.TensorArray(jnp.float32, 3)}, ValueError, "decode.beam_search: `initial_state` must have rows that beams can be made of, got TensorArray."),
+    ("beam_search", {"project": bad(np.zeros((2, 4)))}, ValueError, "decode.beam_search: `project(output)` must be floating [batch, vocab] with 4 rows, got float64[2, 4]."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "changed", "error", "message"), REFUSALS)
+def test_refusals(name, changed, error, message):
+    given = arguments(
+        "gru", make_params("gru", 4, 0), 2 if name == "beam_search" else 1
+    )
+    given |= {"max_time": 3}
+    given |= {"sample": {"key": KEY}, "beam_search": {"beam_width": 2}}.get(name, {})
+    with pytest.raises(error, match=re.escape(message)):
+        getattr(decode, name)(**given | changed)
+
+
+def test_loops_name_themselves():
+    for name in ("greedy_loop", "sampling_loop", "beam_loop"):
+        more = {"sampling_loop": (KEY,), "beam_loop": (2,)}.get(name, ())
+        with pytest.raises(TypeError, match=f"decode.{name}: `start_ids` must be"):
+            getattr(decode, name)(
+                bad(0), bad(0), np.zeros((2, 4)), [0.5, 1], END, *more
+            )
+    with pytest.raises(
+        ValueError, match=re.escape("decode.tile_beams: `beam_width` must be 1")
+    ):
+        decode.tile_beams(np.zeros(2), 0)
+
+
+def test_numbers_that_are_traced_but_must_be_known():
+    given = arguments("gru", make_params("gru", 4, 0))
+    with pytest.raises(TypeError, match="`end_id` must be an int, got int64"):
+        jax.jit(lambda end: decode.greedy(**given | {"end_id": end}, max_time=2))(1)

@@ -1,0 +1,226 @@
+"""What `dynamic_rnn` promises beyond the laws of a cell and the goldens."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import FunctionCell, GRUCell, LSTMCell, LSTMStateTuple, TensorShape
+
+X = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
+
+
+def bound(cell, x=X, key=None):
+    return cell.bind(cell.init(jax.random.key(0), x[:, 0]), key)
+
+
+def count_steps(params, inputs, state, key=None):
+    count, total = state
+    return inputs, (count + 1, total + inputs)
+
+
+COUNTER = FunctionCell(count_steps, (TensorShape([]), 3), 3).bind({})
+COUNTER_STATE = (np.int32(0), np.zeros((4, 3), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "steps"),
+    [(None, 5), ([2, 1, 0, 0], 2), ([0] * 4, 1), ([-3] * 4, 1), ([99, 1, 0, 0], 5)],
+)
+def test_leaves_without_axes_count_the_steps_of_the_loop(lengths, steps):
+    _, (count, total) = jaxrnn.dynamic_rnn(
+        COUNTER, X, lengths, COUNTER_STATE, jnp.float32
+    )
+    assert count == steps
+    assert count.dtype == np.int32
+    if lengths is not None:
+        kept = np.arange(5) < np.asarray(lengths)[:, None]
+        np.testing.assert_allclose(total, (X * kept[..., None]).sum(1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        [5, 0, 3, 1],
+        np.array([5, 0, 3, 1], np.uint8),
+        np.array([2**32 + 1, -(2**40), 3, 1], np.int64),
+        jnp.asarray([2**32 + 1, -(2**40), 3, 1], jnp.int64),
+        [jnp.int32(5), 0, 3, 1],
+        (5, -1, 3, 1),
+    ],
+    ids=["list", "uint8", "int64", "jax_int64", "list_of_arrays", "tuple"],
+)
+def test_lengths_of_every_kind(lengths):
+    want, _ = jaxrnn.dynamic_rnn(bound(GRUCell(2)), X, [5, 0, 3, 1], dtype="float32")
+    got, _ = jaxrnn.dynamic_rnn(bound(GRUCell(2)), X, lengths, dtype="float32")
+    np.testing.assert_array_equal(got, want)
+
+
+def test_boolean_lengths_are_zero_or_one():
+    flags = np.array([True, False, True, False])
+    got, _ = jaxrnn.dynamic_rnn(bound(GRUCell(2)), X, flags, dtype="float32")
+    want, _ = jaxrnn.dynamic_rnn(bound(GRUCell(2)), X, [1, 0, 1, 0], dtype="float32")
+    np.testing.assert_array_equal(got, want)
+
+
+def close_to_rounding(got, want):
+    # Two programs: XLA may fuse a product and a sum into one rounding or into two.
+    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, 1e-5, 1e-6), got, want)
+
+
+def test_full_lengths_are_no_lengths():
+    cell = bound(LSTMCell(4, use_peepholes=True))
+    without = jaxrnn.dynamic_rnn(cell, X, dtype=jnp.float32)
+    full = jaxrnn.dynamic_rnn(cell, X, [5] * 4, dtype=jnp.float32)
+    close_to_rounding(full, without)
+
+
+@pytest.mark.parametrize("iterations", [0, 1, 3, 32, np.int64(7)])
+def test_parallel_iterations_and_swap_memory_change_no_value(iterations):
+    cell = bound(LSTMCell(4))
+    want = jaxrnn.dynamic_rnn(cell, X, [5, 0, 3, 1], dtype=jnp.float32)
+    got = jaxrnn.dynamic_rnn(
+        cell,
+        X,
+        [5, 0, 3, 1],
+        dtype=jnp.float32,
+        parallel_iterations=iterations,
+        swap_memory=True,
+        scope="decoder",
+    )
+    close_to_rounding(got, want)
+
+
+def test_state_comes_back_in_the_structure_that_went_in():
+    zeros = np.zeros((4, 2), np.float32)
+    for kind in (tuple, list, lambda pair: LSTMStateTuple(*pair)):
+        given = kind([zeros, zeros])
+        _, state = jaxrnn.dynamic_rnn(bound(LSTMCell(2)), X, initial_state=given)
+        assert type(state) is type(given)
+
+
+def test_declared_kind_of_outputs_comes_back():
+    def lists(params, inputs, state, key=None):
+        return [inputs, inputs], state
+
+    cell = FunctionCell(lists, 3, (3, 3)).bind({})
+    outputs, _ = jaxrnn.dynamic_rnn(cell, X, dtype=jnp.float32)
+    assert isinstance(outputs, tuple)
+
+
+@pytest.mark.fast("False-*")
+@pytest.mark.parametrize("shape", [(4, 0, 3), (0, 5, 3), (4, 5, 0)])
+@pytest.mark.parametrize("lengths", [False, True])
+def test_empty_axes(shape, lengths):
+    x = np.zeros(shape, np.float32)
+    cell = LSTMCell(2)
+    params = cell.init(jax.random.key(0), jax.ShapeDtypeStruct(shape[::2], x.dtype))
+
+    def loss(params, state):
+        n = np.ones(shape[0], np.int32) if lengths else None
+        outputs, state = jaxrnn.dynamic_rnn(cell.bind(params), x, n, state)
+        assert outputs.shape == (*shape[:2], 2)
+        return state.c.sum() + outputs.sum()
+
+    state = cell.zero_state(shape[0], jnp.float32)
+    grads, to_state = jax.grad(loss, (0, 1))(params, state)
+    if 0 in shape[:2]:
+        assert not any(g.any() for g in jax.tree.leaves(grads))
+        np.testing.assert_array_equal(to_state.c, np.ones((shape[0], 2)))
+
+
+def test_without_units():
+    outputs, state = jaxrnn.dynamic_rnn(bound(GRUCell(0)), X, dtype=jnp.float32)
+    assert outputs.shape == (4, 5, 0)
+    assert state.shape == (4, 0)
+
+
+def test_integers_in_padding_are_not_looked_at():
+    def look_up(params, inputs, state, key=None):
+        state = state + params["table"][inputs[:, 0]]
+        return state, state
+
+    cell = FunctionCell(look_up, 2, 2)
+    ids = np.array([[[0], [1], [2]], [[1], [-7], [10**6]]])
+
+    def loss(table):
+        bound = cell.bind({"table": table})
+        outputs, _ = jaxrnn.dynamic_rnn(bound, ids, [3, 1], dtype=jnp.float32)
+        return outputs.sum()
+
+    gradient = jax.grad(loss)(jnp.ones((3, 2), jnp.float32))
+    np.testing.assert_array_equal(gradient[:, 0], [3, 3, 1])
+
+
+def test_keys_ride_along_in_the_state():
+    def walk(params, inputs, state, key=None):
+        keys, total = state
+        noise = jax.vmap(lambda k: jax.random.normal(k, (3,), jnp.float32))(keys)
+        keys = jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys)
+        return noise, (keys, total + noise)
+
+    cell = FunctionCell(walk, (TensorShape([]), 3), 3).bind({})
+    keys = jax.random.split(jax.random.key(0), 4)
+    state = (keys, np.zeros((4, 3), np.float32))
+    outputs, (after, _) = jax.jit(
+        lambda state: jaxrnn.dynamic_rnn(cell, X, [5, 0, 2, 1], state, jnp.float32)
+    )(state)
+    assert not outputs[1].any()
+    same = jax.random.key_data(after) == jax.random.key_data(keys)
+    np.testing.assert_array_equal(same.all(-1), [False, True, False, False])
+
+
+def test_scope_names_the_operations():
+    def named(scope):
+        run = lambda x: jaxrnn.dynamic_rnn(
+            bound(GRUCell(2)), x, dtype="float32", scope=scope
+        )
+        return jax.jit(run).lower(X).as_text(debug_info=True)
+
+    assert "encoder/" in named("encoder")
+    assert "rnn/" in named(None)
+    assert "gru_cell" in named(None)
+
+
+class Foreign:
+    """A cell by protocol alone: no class of ours, no pytree."""
+
+    state_size = output_size = 3
+
+    def __init__(self):
+        self.calls = 0
+
+    def zero_state(self, batch_size, dtype):
+        return jnp.zeros((batch_size, 3), dtype)
+
+    def __call__(self, inputs, state):
+        self.calls += 1
+        return inputs + state, inputs + state
+
+
+def test_any_object_that_keeps_the_protocol():
+    outputs, _ = jaxrnn.dynamic_rnn(Foreign(), X, [5, 0, 2, 1], dtype=jnp.float32)
+    np.testing.assert_allclose(outputs[0], X[0].cumsum(0), rtol=1e-6)
+    assert not outputs[1].any()
+
+
+def test_a_protocol_cell_may_close_over_tracers():
+    def loss(scale):
+        class Scaled(Foreign):
+            def __call__(self, inputs, state):
+                return inputs * scale, state
+
+        return jaxrnn.dynamic_rnn(Scaled(), X, dtype=jnp.float32)[0].sum()
+
+    np.testing.assert_allclose(
+        jax.jit(jax.grad(loss))(np.float32(2)), X.sum(), rtol=1e-5
+    )
+
+
+def test_a_cell_is_found_out_before_the_loop_is_traced():
+    foreign = Foreign()
+    foreign.zero_state = lambda batch_size, dtype: jnp.zeros((batch_size, 1), dtype)
+    with pytest.raises(ValueError, match="must keep its state's shapes"):
+        jaxrnn.dynamic_rnn(foreign, X, dtype=jnp.float32)
+    assert foreign.calls == 1

@@ -1,0 +1,160 @@
+"""`packed_rnn` gives for each sequence what `dynamic_rnn` gives for its padded row."""
+
+import cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import GRUCell, LSTMCell, pack_sequences, packed_rnn
+from jaxrnn.testing._oracle import close, weighted_sum
+
+DTYPE = np.dtype("float64")
+LENGTHS = np.array([3, 0, 6, 1, 2, 4, 9, 1, 0])
+# Without noise: it is drawn by the step of a row.
+NAMES = [
+    "lstm_projection",
+    "lstm_joined",
+    "gru",
+    "multi",
+    "multi_joined",
+    "residual_fn",
+    "dropout_off",
+]
+
+
+def data(cell, time=6):
+    count = len(LENGTHS)
+    rng = np.random.default_rng(0)
+    draw = lambda shape: jnp.asarray(rng.normal(size=shape) * 0.7, DTYPE)
+    x = draw((count, time, cases.DEPTH))
+    params = jax.tree.map(
+        lambda p: draw(p.shape), cell.init(jax.random.key(0), x[:, 0])
+    )
+    state = jax.tree.map(lambda s: draw(s.shape), cell.zero_state(count, DTYPE))
+    return params, x, state
+
+
+def with_nan(x, lengths):
+    dead = np.arange(x.shape[1])[None, :] >= np.asarray(lengths)[:, None]
+    return jnp.where(jnp.asarray(dead)[..., None], jnp.nan, x)
+
+
+def gradients(run):
+    def loss(params, state):
+        made = run(params, state)
+        return weighted_sum(made), made
+
+    return jax.jit(jax.grad(loss, (0, 1), has_aux=True))
+
+
+@pytest.mark.fast("lstm_projection", "multi_joined", "residual_fn")
+@pytest.mark.parametrize("name", NAMES)
+def test_gives_what_the_padded_rows_give(name):
+    cell = cases.CASES[name].cell
+    params, x, state = data(cell)
+    time_major = name == "gru"
+    turn = lambda x: jnp.swapaxes(x, 0, 1) if time_major else x
+    packed = pack_sequences(turn(with_nan(x, LENGTHS)), LENGTHS, time_major=time_major)
+
+    def by_rows(params, state):
+        return jaxrnn.dynamic_rnn(cell.bind(params), x, LENGTHS, state)
+
+    def end_to_end(params, state):
+        outputs, last = packed_rnn(cell.bind(params), packed, state)
+        return jax.tree.map(turn, packed.unpack(outputs)), last
+
+    assert packed.lengths.shape[0] < len(LENGTHS)
+    close(
+        gradients(end_to_end)(params, state), gradients(by_rows)(params, state), DTYPE
+    )
+
+
+def test_starts_from_zeros_without_a_state():
+    cell = LSTMCell(3)
+    params, x, _ = data(cell)
+    packed = pack_sequences(x, LENGTHS)
+    outputs, last = packed_rnn(cell.bind(params), packed, dtype=DTYPE)
+    want = jaxrnn.dynamic_rnn(cell.bind(params), x, LENGTHS, dtype=DTYPE)
+    close((packed.unpack(outputs), last), want, DTYPE)
+    assert isinstance(last, jaxrnn.LSTMStateTuple)
+
+
+def test_batches_of_one_shape_compile_once():
+    cell, traced = GRUCell(3), []
+    params, x, _ = data(cell)
+
+    @jax.jit
+    def run(params, packed):
+        traced.append(1)
+        return packed_rnn(cell.bind(params), packed, dtype=DTYPE)
+
+    for lengths in (LENGTHS, LENGTHS[::-1] // 2):
+        packed = pack_sequences(x, lengths, rows=4, row_length=7)
+        outputs, last = run(params, packed)
+        want = jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, dtype=DTYPE)
+        close((packed.unpack(outputs), last), want, DTYPE)
+    assert len(traced) == 1
+
+
+def test_maps_over_parameters():
+    cell = GRUCell(3)
+    params, x, state = data(cell)
+    packed = pack_sequences(x, LENGTHS)
+    run = lambda params: packed_rnn(cell.bind(params), packed, state)
+    double = jax.tree.map(lambda p: p * 2, params)
+    both = jax.tree.map(lambda a, b: jnp.stack([a, b]), params, double)
+    got = jax.vmap(run)(both)
+    for i, one in enumerate((params, double)):
+        close(jax.tree.map(lambda x, i=i: x[i], got), run(one), DTYPE)
+
+
+def test_nothing_but_empty_sequences():
+    cell = GRUCell(3)
+    params, x, state = data(cell)
+    packed = pack_sequences(x, LENGTHS * 0)
+    outputs, last = packed_rnn(cell.bind(params), packed, state)
+    assert not packed.unpack(outputs).any()
+    np.testing.assert_array_equal(last, state)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        (lambda a: a | {"packed": a["packed"].inputs}, TypeError, "pack_sequences"),
+        (lambda a: a | {"cell": GRUCell(3)}, TypeError, "`cell`"),
+        (lambda a: a | {"initial_state": None}, ValueError, "dtype must be specified"),
+        (
+            lambda a: a | {"initial_state": a["initial_state"][:2]},
+            ValueError,
+            r"`initial_state` must be \[sequences, ...\], for 9 sequences",
+        ),
+        (
+            lambda a: a | {"initial_state": a["initial_state"][:, :2]},
+            ValueError,
+            "packed_rnn",
+        ),
+    ],
+)
+def test_refuses(change, kind, message):
+    cell = GRUCell(3)
+    params, x, state = data(cell)
+    arguments = {
+        "cell": cell.bind(params),
+        "packed": pack_sequences(x, LENGTHS),
+        "initial_state": state,
+    }
+    with pytest.raises(kind, match=message):
+        packed_rnn(**change(arguments))
+
+
+def test_leaves_without_axes_are_refused():
+    """They belong to no sequence."""
+    case = cases.CASES["function_nested"]
+    params = case.cell.init(jax.random.key(0), case.inputs, DTYPE)
+    steps = jax.tree.map(lambda x: np.ones((3, *x.shape[1:])), case.inputs)
+    packed = pack_sequences([steps] * 4)
+    state = jax.tree.map(jnp.asarray, case.state)
+    with pytest.raises(ValueError, match=r"`initial_state\['pair'\]\[0\]`"):
+        packed_rnn(case.cell.bind(params), packed, state)

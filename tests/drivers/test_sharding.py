@@ -1,0 +1,318 @@
+"""Batch-sharded inputs: values, layouts, and no collective inside of the loop."""
+
+import contextlib
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+import jaxrnn
+from jaxrnn import DropoutWrapper, FunctionCell, GRUCell, LSTMCell, MultiRNNCell
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(8, 6, 3))
+LENGTHS = np.array([6, 0, 3, 1, 2, 6, 5, 4], np.int32)
+KEY = jax.random.key(3)
+
+
+def count_rows(params, inputs, state, key=None):
+    """A state with a vector of integers beside the floats."""
+    count, total = state
+    total = jnp.tanh(total + inputs * params["w"])
+    return total, (count + 1, total)
+
+
+def init_scale(key, inputs, dtype):
+    return {"w": jnp.ones((), dtype)}
+
+
+CELLS = {
+    "lstm": LSTMCell(5, num_proj=3, use_peepholes=True),
+    "stack": MultiRNNCell([LSTMCell(5), GRUCell(4)]),
+    "dropout": DropoutWrapper(LSTMCell(5), 0.5, 0.5, 0.5),
+    "variational": DropoutWrapper(GRUCell(5), 0.5, 0.5, 0.5, True, 3, jnp.float64),
+    "function": FunctionCell(count_rows, (jaxrnn.TensorShape([]), 3), 3, init_scale),
+}
+
+
+def forward(cell, params, x, lengths, state=None):
+    bound = cell.bind(params, KEY)
+    fw, fw_state = jaxrnn.dynamic_rnn(bound, x, lengths, state, jnp.float64)
+    (_, bw), _ = jaxrnn.bidirectional_dynamic_rnn(
+        bound, bound, x, lengths, state, state, jnp.float64
+    )
+    return fw + bw, fw_state
+
+
+def loss(params, x, lengths, cell):
+    outputs, state = forward(cell, params, x, lengths)
+    return (outputs**2).sum() + jax.tree.leaves(state)[-1].sum()
+
+
+def params_of(cell):
+    return cell.init(jax.random.key(0), X[:, 0], jnp.float64)
+
+
+def close(got, want):
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(np.asarray(g), np.asarray(w), 1e-9, 1e-11)
+
+
+ON_A_MESH = [("lstm", "replicated"), ("lstm", "none"), *((c, "sharded") for c in CELLS)]
+
+
+@pytest.mark.fast(
+    "*Auto-stack-sharded",
+    "*Auto-function-sharded",
+    "*Explicit-lstm-sharded",
+    "*Explicit-variational-sharded",
+)
+@pytest.mark.parametrize(("name", "lengths"), ON_A_MESH)
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+def test_on_a_mesh(name, axis_type, lengths):
+    cell = CELLS[name]
+    params = params_of(cell)
+    n = None if lengths == "none" else LENGTHS
+    want, want_gradient = on_one_device(name, n is None)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
+    rows, copies = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+    with jax.set_mesh(mesh):
+        x = jax.device_put(X, rows)
+        if n is not None:
+            n = jax.device_put(n, rows if lengths == "sharded" else copies)
+        run = jax.jit(forward, static_argnums=0)
+        outputs, state = run(cell, params, x, n)
+        close((outputs, state), want)
+        gradient = jax.jit(jax.grad(loss, (0, 1)), static_argnums=3)
+        close(gradient(params, x, n, cell), want_gradient)
+        assert outputs.sharding.spec[0] == "data"
+
+
+@functools.cache
+def on_one_device(name, is_whole):
+    """Results and gradients, which no layout of the lengths is to change."""
+    cell, n = CELLS[name], None if is_whole else LENGTHS
+    params = params_of(cell)
+    gradient = jax.grad(loss, (0, 1))(params, X, n, cell)
+    return forward(cell, params, X, n), gradient
+
+
+COLLECTIVE = r" (all-gather|all-to-all|all-reduce|collective-permute)[\w\-]*\("
+
+
+@pytest.mark.fast("stack-*Auto", "dropout-*Explicit")
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("name", ["stack", "dropout"])
+def test_collectives_on_a_mesh(name, axis_type):
+    cell = CELLS[name]
+    params = params_of(cell)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
+    rows = NamedSharding(mesh, P("data"))
+    with jax.set_mesh(mesh):
+        x, n = jax.device_put(X, rows), jax.device_put(LENGTHS, rows)
+        run = jax.jit(forward, static_argnums=0)
+        program = run.lower(cell, params, x, n).compile().as_text()
+        # How long the longest row of all is: a number, once.
+        exchanged = re.findall(rf"= (.*){COLLECTIVE}", program)
+        assert [re.sub(r"s(32|64)\[\]|[(), ]", "", x) for x, _ in exchanged] == (
+            [""] if name == "stack" else []
+        )
+        gradient = jax.jit(jax.grad(loss), static_argnums=3)
+        program = gradient.lower(params, x, n, cell).compile().as_text()
+    # Else the sum of the parameters' gradient over devices is all that is exchanged;
+    # by cells that are run step by step (XLA's CPU compiler leaves it so) in the loop.
+    assert set(re.findall(COLLECTIVE, program)) == {"all-reduce"}
+    if name == "stack":
+        assert not any(re.search(COLLECTIVE, body) for body in while_bodies(program))
+
+
+def test_collectives_inside_of_shard_map():
+    cell = CELLS["stack"]
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    gradient = jax.shard_map(
+        lambda p, x, n: jax.grad(loss)(p, x, n, cell),
+        mesh=mesh,
+        in_specs=(P(), P("data"), P("data")),
+        out_specs=P(),
+    )
+    params = params_of(cell)
+    lowered = jax.jit(gradient).lower(params, X, LENGTHS)
+    program = lowered.compile().as_text()
+    assert set(re.findall(COLLECTIVE, program)) == {"all-reduce"}
+    for body in while_bodies(program):
+        assert not re.search(COLLECTIVE, body)
+    close(
+        jax.jit(gradient)(params, X, LENGTHS), jax.grad(loss)(params, X, LENGTHS, cell)
+    )
+
+
+def while_bodies(program):
+    """The texts of the computations that loops run."""
+    names = re.findall(r"body=%?([\w.\-]+)", program)
+    assert names
+    blocks = re.split(r"\n(?=%|ENTRY)", program)
+    found = [
+        b for b in blocks if any(re.match(rf"%?{re.escape(n)} ", b) for n in names)
+    ]
+    assert len(found) == len(set(names))
+    return found
+
+
+@pytest.mark.fast("*-True")
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+def test_inside_of_shard_map(cell, check_vma):
+    params = params_of(cell)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    run = jax.shard_map(
+        lambda p, x, n: forward(cell, p, x, n)[0],
+        mesh=mesh,
+        in_specs=(P(), P("data"), P("data")),
+        out_specs=P("data"),
+        check_vma=check_vma,
+    )
+    got = jax.jit(run)(params, X, LENGTHS)
+    shards = [
+        forward(cell, params, X[i : i + 2], LENGTHS[i : i + 2])[0]
+        for i in range(0, 8, 2)
+    ]
+    close(got, jnp.concatenate(shards))
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_an_ensemble_over_devices(check_vma):
+    cell = CELLS["stack"]
+    members = [cell.init(jax.random.key(i), X[:, 0], jnp.float64) for i in range(4)]
+    params = jax.tree.map(lambda *p: jnp.stack(p), *members)
+    mesh = jax.make_mesh((4,), ("model",), axis_types=(AxisType.Auto,))
+
+    def one(params, x):
+        params = jax.tree.map(lambda p: p[0], params)
+        return forward(cell, params, x, LENGTHS)[0][None]
+
+    run = jax.shard_map(
+        one,
+        mesh=mesh,
+        in_specs=(P("model"), P()),
+        out_specs=P("model"),
+        check_vma=check_vma,
+    )
+    want = jnp.stack([forward(cell, p, X, LENGTHS)[0] for p in members])
+    close(jax.jit(run)(params, X), want)
+
+
+def test_a_replicated_initial_state_takes_over_the_rows():
+    cell = CELLS["function"]
+    state = (np.zeros(8, np.int32), np.zeros((8, 3)))
+    want = forward(cell, params_of(cell), X, LENGTHS, state)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(X, NamedSharding(mesh, P("data")))
+        got = jax.jit(forward, static_argnums=0)(
+            cell, params_of(cell), x, LENGTHS, state
+        )
+    close(got, want)
+
+
+def add_both(params, inputs, state, key=None):
+    """Two inputs, of which the second may vary alone."""
+    state = state + inputs["a"] + inputs["b"]
+    return state, state
+
+
+@pytest.mark.parametrize("varying", ["a", "b", "lengths"])
+def test_whichever_input_varies(varying):
+    cell = FunctionCell(add_both, 3, 3)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    specs = {name: P() for name in ("a", "b", "lengths")} | {varying: P("data")}
+    inputs = {name: X[:2] if specs[name] == P() else X for name in ("a", "b")}
+    lengths = LENGTHS[:2] if varying != "lengths" else LENGTHS
+
+    def one(a, b, lengths):
+        inputs = {"a": a, "b": b}
+        return jaxrnn.dynamic_rnn(cell.bind({}), inputs, lengths, dtype=jnp.float64)[0]
+
+    run = jax.shard_map(
+        one, mesh=mesh, in_specs=tuple(specs.values()), out_specs=P("data")
+    )
+    got = jax.jit(run)(inputs["a"], inputs["b"], lengths)
+    pick = lambda x, i: x[2 * i : 2 * i + 2] if len(x) == 8 else x
+    want = [
+        one(pick(inputs["a"], i), pick(inputs["b"], i), pick(lengths, i))
+        for i in range(4)
+    ]
+    close(got, jnp.concatenate(want))
+
+
+def test_a_mesh_that_is_manual_in_part():
+    cell = CELLS["stack"]
+    params = params_of(cell)
+    mesh = jax.make_mesh((2, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    run = jax.shard_map(
+        lambda p, x, n: forward(cell, p, x, n)[0],
+        mesh=mesh,
+        in_specs=(P(), P("data"), P("data")),
+        out_specs=P("data"),
+        axis_names={"data"},
+    )
+    close(jax.jit(run)(params, X, LENGTHS), forward(cell, params, X, LENGTHS)[0])
+
+
+def carry_keys(params, inputs, state, key=None):
+    total, keys = state
+    return total + inputs, (total + inputs, keys)
+
+
+def test_keys_in_the_state_take_over_the_rows():
+    cell = FunctionCell(carry_keys, (3, jaxrnn.TensorShape([])), 3).bind({})
+    state = (np.zeros((8, 3)), jax.random.split(KEY, 8))
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(X, NamedSharding(mesh, P("data")))
+        run = lambda x, s: jaxrnn.dynamic_rnn(cell, x, LENGTHS, s, jnp.float64)
+        _, (_, keys) = jax.jit(run)(x, state)
+    np.testing.assert_array_equal(
+        jax.random.key_data(keys), jax.random.key_data(state[1])
+    )
+
+
+def collect(cell, params, x, lengths):
+    """raw_rnn that reads time-major `x` and keeps a total of what is alive."""
+    inputs_ta = jaxrnn.TensorArray(x.dtype, x.shape[0]).unstack(x)
+
+    def loop_fn(time, output, state, total):
+        if output is None:
+            zero = cell.zero_state(x.shape[1], x.dtype)
+            return time >= lengths, x[0], zero, None, jnp.zeros(())
+        alive = jnp.where((time <= lengths)[:, None], output, 0.0)
+        read = inputs_ta.read(time)
+        return time >= lengths, read, state, output, total + alive.sum()
+
+    emit_ta, state, total = jaxrnn.raw_rnn(cell.bind(params), loop_fn, max_time=7)
+    return (emit_ta.stack() ** 2).sum() + jax.tree.leaves(state)[0].sum() + total
+
+
+@pytest.mark.fast("auto", "manual")
+@pytest.mark.parametrize("kind", ["auto", "explicit", "manual"])
+def test_raw_rnn_with_rows_over_devices(kind):
+    """Inside of shard_map each device ends its loop when its own rows are done."""
+    cell, x = CELLS["lstm"], jnp.swapaxes(X, 0, 1)
+    params = params_of(cell)
+    run = lambda *args: collect(cell, *args)
+    want = jax.jit(jax.value_and_grad(run, (0, 1)))(params, x, LENGTHS)
+    axis_type = AxisType.Explicit if kind == "explicit" else AxisType.Auto
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(axis_type,))
+    specs = P(), P(None, "d"), P("d")
+    if kind == "manual":
+        local = lambda *args: jax.lax.psum(collect(cell, *args), "d")
+        run = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P())
+    with jax.set_mesh(mesh) if kind == "explicit" else contextlib.nullcontext():
+        args = [
+            jax.device_put(value, NamedSharding(mesh, spec))
+            for value, spec in zip((params, x, LENGTHS), specs, strict=True)
+        ]
+        close(jax.jit(jax.value_and_grad(run, (0, 1)))(*args), want)

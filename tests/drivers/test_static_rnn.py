@@ -1,0 +1,368 @@
+"""Drivers over a list of steps: equal to `dynamic_rnn` where both apply."""
+# ruff: noqa: E501 (One refusal a row.)
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import CASES
+
+import jaxrnn
+from jaxrnn import (
+    FunctionCell,
+    GRUCell,
+    LSTMCell,
+    LSTMStateTuple,
+    MultiRNNCell,
+    StateSaver,
+    TensorShape,
+    static_rnn,
+    static_state_saving_rnn,
+)
+from jaxrnn._drivers.static_rnn import UNREASONABLE_STEPS
+from jaxrnn.testing import make_setup
+from jaxrnn.testing._oracle import TIME, close, differentiated, dynamic
+
+F64 = jnp.dtype("float64")
+
+
+def listed(setup, params, xs, state, lengths):
+    """`static_rnn`, with the arguments and results of `dynamic`."""
+    steps = [jax.tree.map(lambda x, t=t: x[:, t], xs) for t in range(TIME)]
+    outputs, state = static_rnn(
+        setup.bind(params), steps, state, setup.dtype, lengths, "steps"
+    )
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), *outputs), state
+
+
+@pytest.mark.fast("False-lstm*", "False-function*", "True-deep")
+@pytest.mark.parametrize(
+    "name", ["lstm_projection", "deep", "function_nested", "function_integers"]
+)
+@pytest.mark.parametrize("with_lengths", [False, True])
+def test_equals_dynamic_rnn(name, with_lengths):
+    case = CASES[name]
+    setup = make_setup(case.cell, case.inputs, F64, case.key, case.state)
+    lengths = setup.lengths if with_lengths else None
+    want = differentiated(setup, dynamic, lengths)
+    close(differentiated(setup, listed, lengths), want, F64)
+
+
+def counting(params, inputs, state, key=None):
+    """A running sum, and a count of steps that belongs to no row."""
+    total, count = state
+    return total + inputs, (total + inputs, count + 1)
+
+
+COUNTER = FunctionCell(counting, (1, TensorShape([])), 1).bind({})
+
+
+@pytest.mark.parametrize(
+    ("lengths", "steps", "totals"),
+    [
+        ([2, 1], 2, [3, 10]),
+        ([0, 0], 0, [0, 0]),
+        ([-3, -1], 0, [0, 0]),
+        ([9, 1], 4, [10, 10]),
+        ([3, 3], 3, [6, 60]),
+    ],
+)
+@pytest.mark.parametrize("traced", [False, True])
+def test_the_three_kinds_of_step(lengths, steps, totals, traced):
+    x = np.array([[[1.0], [10]], [[2.0], [20]], [[3.0], [30]], [[4.0], [40]]])
+    start = np.zeros((2, 1)), np.int32(0)
+    run = lambda n: static_rnn(COUNTER, list(x), start, F64, n)
+    outputs, (total, count) = (jax.jit(run) if traced else run)(np.asarray(lengths))
+    assert (total[:, 0].tolist(), int(count)) == (totals, steps)
+    alive = np.arange(4)[:, None] < np.asarray(lengths)[None, :]
+    want = np.where(alive[..., None], np.cumsum(x, axis=0), 0)
+    np.testing.assert_array_equal(np.stack(outputs), want)
+
+
+def writing(params, inputs, state, key=None):
+    """Writes its sums into an array that belongs to no row."""
+    total, count, array = state
+    total = total + inputs
+    return total, (total, count + 1, array.write(count, total))
+
+
+def test_a_tensor_array_in_the_state_keeps_writes_of_masked_rows():
+    x = np.arange(1.0, 9).reshape(4, 2, 1)
+    cell = FunctionCell(writing, (1, TensorShape([]), TensorShape([])), 1).bind({})
+    array = jaxrnn.TensorArray(F64, size=4, element_shape=(2, 1))
+    start = np.zeros((2, 1)), np.int32(0), array
+    _, (total, count, array) = jax.jit(
+        lambda n: static_rnn(cell, list(x), start, F64, n)
+    )(np.array([3, 1]))
+    assert (total[:, 0].tolist(), int(count)) == ([1 + 3 + 5, 2], 3)
+    # Row 1 repeats its first input: what is written of it is finite, no more.
+    written = array.stack()
+    assert written[:, 0, 0].tolist() == [1, 4, 9, 0]
+    assert np.isfinite(written).all()
+    assert not written[3].any()
+
+
+def normalised(params, inputs, state, key=None):
+    """Not defined at zero inputs, let alone differentiable."""
+    direction = inputs / jnp.linalg.norm(inputs, axis=-1, keepdims=True)
+    state = jnp.tanh(direction @ params["w"] + state)
+    return state, state
+
+
+@pytest.mark.parametrize("padding", [0.0, np.nan, np.inf])
+def test_padding_leaves_no_trace(padding):
+    x = np.random.default_rng(0).normal(size=(4, 2, 3))
+    x[2:, 1] = padding
+    cell = FunctionCell(normalised, 3, 3)
+
+    def loss(w, steps, lengths):
+        outputs, state = static_rnn(cell.bind({"w": w}), steps, None, F64, lengths)
+        return sum(o.sum() for o in outputs) + state.sum()
+
+    got, got_x = jax.grad(loss, (0, 1))(jnp.eye(3), list(x), [4, 2])
+    alone = [
+        jax.grad(loss)(jnp.eye(3), list(x[:n, [b]]), None) for b, n in ((0, 4), (1, 2))
+    ]
+    np.testing.assert_allclose(got, sum(alone), rtol=1e-12)
+    assert not np.stack(got_x)[2:, 1].any()
+
+
+def test_rows_without_a_step_have_no_gradient():
+    cell = GRUCell(3)
+    params = cell.init(jax.random.key(0), jnp.ones((2, 3)))
+    steps = [np.full((2, 3), np.nan)] * 2
+    run = lambda p: static_rnn(cell.bind(p), steps, None, F64, [0, 0])[1].sum()
+    assert not any(g.any() for g in jax.tree.leaves(jax.grad(run)(params)))
+
+
+def growing(params, inputs, state, key=None):
+    """A state that gains a column with each step."""
+    state = jnp.concatenate([state, inputs], axis=-1)
+    return state, state
+
+
+def test_without_lengths_the_state_may_change():
+    steps = [np.ones((2, 1)), np.full((2, 2), 2.0)]
+    cell = FunctionCell(growing, 0, 1).bind({})
+    outputs, state = static_rnn(cell, steps, dtype=F64)
+    assert [o.shape for o in outputs] == [(2, 1), (2, 3)]
+    assert state[0].tolist() == [1, 2, 2]
+
+
+def test_a_plain_tuple_comes_back_as_the_cell_returns_it():
+    cell = LSTMCell(2)
+    bound = cell.bind(cell.init(jax.random.key(0), jnp.ones((4, 3))))
+    zeros = np.zeros((4, 2))
+    outputs, state = static_rnn(bound, (np.ones((4, 3)),), (zeros, zeros))
+    assert isinstance(outputs, list)
+    assert isinstance(state, LSTMStateTuple)
+
+
+def pooled(params, inputs, state, key=None):
+    """Copes with inputs of any depth."""
+    state = state + jnp.sum(inputs, axis=-1, keepdims=True) * params["w"]
+    return state, state
+
+
+def test_steps_may_differ_in_depth():
+    steps = [np.ones((2, 3)), np.full((2, 5), 2.0), np.ones((2, 3))]
+    steps[1][1] = np.nan
+    cell = FunctionCell(pooled, 1, 1)
+
+    def total(w):
+        return static_rnn(cell.bind({"w": w}), steps, None, F64, [3, 1])[1].sum()
+
+    value, slope = jax.value_and_grad(total)(jnp.ones(()))
+    assert (float(value), float(slope)) == (3 + 10 + 3 + 3,) * 2
+
+
+def test_steps_may_be_vectors_of_ids():
+    look_up = lambda p, x, s, key=None: (s + p["table"][x], s + p["table"][x])
+    cell = FunctionCell(look_up, 2, 2).bind({"table": jnp.arange(6.0).reshape(3, 2)})
+    outputs, _ = static_rnn(cell, [np.array([0, 2]), np.array([1, 1])], dtype=F64)
+    assert outputs[1].tolist() == [[0 + 2, 1 + 3], [4 + 2, 5 + 3]]
+
+
+def test_maps_and_rematerialises():
+    cell, x = GRUCell(2), np.random.default_rng(0).normal(size=(3, 2, 4, 3))
+    params = cell.init(jax.random.key(0), x[0, 0])
+    lengths = jnp.array([[3, 1, 0, 2], [0, 2, 2, 1]])
+
+    def run(xs, n):
+        outputs, state = static_rnn(cell.bind(params), list(xs), None, F64, n)
+        return jnp.stack(outputs), state
+
+    got = jax.vmap(jax.checkpoint(run), (1, 0), (1, 0))(x, lengths)
+    for i in range(2):
+        one = run(x[:, i], lengths[i])
+        close((got[0][:, i], got[1][i]), one, F64)
+
+
+def test_warns_of_many_steps_once_and_where_it_was_called():
+    steps = [np.ones((1, 1))] * UNREASONABLE_STEPS
+    cell = FunctionCell(pooled, 1, 1).bind({"w": np.ones(())})
+    static_rnn(cell, steps[1:], dtype=F64)
+    saver = StateSaver({"s": np.zeros((1, 1))})
+    for call in (
+        lambda: static_rnn(cell, steps, dtype=F64),
+        lambda: static_state_saving_rnn(cell, steps, saver, "s"),
+    ):
+        with pytest.warns(UserWarning, match="50 steps.*`dynamic_rnn`") as caught:
+            call()
+        assert [w.filename for w in caught] == [__file__]
+
+
+# The state saver
+
+
+class Recorder:
+    """A saver as TensorFlow's protocol has it, which writes down what it is asked."""
+
+    def __init__(self, **states):
+        self.states, self.calls = states, []
+
+    def state(self, name):
+        self.calls.append(("state", name))
+        return self.states[name]
+
+    def save_state(self, name, value):
+        self.calls.append(("save", name))
+        self.states[name] = value
+
+
+def lstm_over(x):
+    cell = LSTMCell(3)
+    return cell, cell.init(jax.random.key(0), x[0])
+
+
+def test_leaves_are_got_in_order_then_saved_in_order():
+    x = np.random.default_rng(0).normal(size=(2, 4, 3))
+    cell = MultiRNNCell([LSTMCell(3), GRUCell(2)])
+    bound = cell.bind(cell.init(jax.random.key(0), x[0]))
+    zeros = np.zeros((4, 3))
+    for names in (("b", "a", "z"), (("b", "a"), "z")):
+        saver = Recorder(a=zeros, b=zeros + 1, z=zeros[:, :2])
+        outputs, state = static_state_saving_rnn(bound, list(x), saver, names)
+        start = (LSTMStateTuple(zeros + 1, zeros), zeros[:, :2])
+        close((outputs, state), static_rnn(bound, list(x), start), F64)
+        close((saver.states["b"], saver.states["a"]), tuple(state[0]), F64)
+        order = [(call, n) for call in ("state", "save") for n in ("b", "a", "z")]
+        assert saver.calls == order
+
+
+def test_windows_are_the_whole():
+    x = np.random.default_rng(0).normal(size=(6, 4, 3))
+    cell, params = lstm_over(x)
+    lengths = jnp.array([6, 3, 0, 4])
+    start = {"c": jnp.zeros((4, 3)), "h": jnp.zeros((4, 3))}
+
+    def in_windows(params):
+        def window(states, scanned):
+            start, steps = scanned
+            saver = StateSaver(states)
+            outputs, _ = static_state_saving_rnn(
+                cell.bind(params), list(steps), saver, ("c", "h"), lengths - start
+            )
+            return saver.states, jnp.stack(outputs)
+
+        windows = jnp.array([0, 2, 4]), jnp.asarray(x).reshape(3, 2, 4, 3)
+        states, outputs = jax.lax.scan(window, start, windows)
+        return outputs.reshape(6, 4, 3), LSTMStateTuple(**states)
+
+    def whole(params):
+        bound = cell.bind(params)
+        return jaxrnn.dynamic_rnn(bound, x, lengths, dtype=F64, time_major=True)
+
+    def loss(run):
+        weigh = lambda tree: sum(
+            jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(tree)
+        )
+        return jax.jit(jax.grad(lambda p: weigh(run(p))))(params)
+
+    close(in_windows(params), whole(params), F64)
+    close(loss(in_windows), loss(whole), F64)
+
+
+def test_the_dict_given_stays_as_it_is():
+    given = {"s": np.zeros((2, 1))}
+    saver = StateSaver(given)
+    cell = FunctionCell(pooled, 1, 1).bind({"w": np.ones(())})
+    static_state_saving_rnn(cell, [np.ones((2, 1))], saver, "s")
+    assert not given["s"].any()
+    assert saver.states["s"].tolist() == [[1], [1]]
+    assert repr(saver) == "StateSaver(s: float64[2, 1])"
+
+
+# What is refused
+
+X = [np.ones((4, 3), np.float32)] * 2
+ZEROS = np.zeros((4, 2), np.float32)
+F32 = jnp.float32
+
+
+def bound(cell):
+    return cell.bind(cell.init(jax.random.key(0), jnp.asarray(X[0])))
+
+
+GRU, LSTM = bound(GRUCell(2)), bound(LSTMCell(2))
+SAVER = StateSaver({"c": ZEROS, "h": ZEROS})
+
+REFUSALS = {
+    "cell": (TypeError, "static_rnn: `cell` must be an RNNCell, got 3",
+             lambda: static_rnn(3, X, dtype=F32)),
+    "unbound": (TypeError, "Bind it first", lambda: static_rnn(GRUCell(2), X, dtype=F32)),
+    "array": (TypeError, r"`inputs` must be a sequence, got float32\[2, 4, 3\]. `list\(x\)`",
+              lambda: static_rnn(GRU, np.stack(X), dtype=F32)),
+    "none": (TypeError, "`inputs` must be a sequence, got None", lambda: static_rnn(GRU, None, dtype=F32)),
+    "dict": (ValueError, "`inputs` must be a list or tuple with one entry a step, got dict",
+             lambda: static_rnn(GRU, {0: X[0]}, dtype=F32)),
+    "empty": (ValueError, r"`inputs` must not be empty, got \[\]", lambda: static_rnn(GRU, [], dtype=F32)),
+    "step_none": (ValueError, r"`inputs\[1\]` must be an array", lambda: static_rnn(GRU, [X[0], None], dtype=F32)),
+    "rank_0": (ValueError, r"`inputs\[0\]` must have rank at least 2", lambda: static_rnn(GRU, [1.0], dtype=F32)),
+    "rank_1": (ValueError, r"`inputs\[1\]` must have rank at least 2, \[batch, ...\], got float32\[4\]",
+               lambda: static_rnn(GRU, [X[0], X[0][:, 0]], dtype=F32)),
+    "rank_1_built_in": (ValueError, "must have rank 2", lambda: static_rnn(GRU, [X[0][:, 0]], dtype=F32)),
+    "batch": (ValueError, r"Batch size must be the same.*`inputs\[1\]` is float32\[3, 3\]",
+              lambda: static_rnn(GRU, [X[0], X[0][1:]], dtype=F32)),
+    "dtype": (ValueError, "static_rnn: dtype must be specified if there is no `initial_state`",
+              lambda: static_rnn(GRU, X)),
+    "lengths_scalar": (ValueError, "must be a vector of length batch_size, 4",
+                       lambda: static_rnn(GRU, X, None, F32, 2)),
+    "lengths_count": (ValueError, "one entry per row, 4", lambda: static_rnn(GRU, X, None, F32, [2])),
+    "lengths_floats": (TypeError, "must hold integers", lambda: static_rnn(GRU, X, None, F32, [1.0] * 4)),
+    "scope": (TypeError, "`scope` must be a string", lambda: static_rnn(GRU, X, dtype=F32, scope=3)),
+    "one_result": (ValueError, r"must return \(output, new_state\), got \*", lambda: static_rnn(
+        FunctionCell(lambda p, x, s, key=None: x, 3, 3).bind({}), X, dtype=F32)),
+    "state_kind": (TypeError, r"must have the structure \(\*, \*\), got LSTMStateTuple",
+                   lambda: static_rnn(LSTM, X, (ZEROS, ZEROS), sequence_length=[1] * 4)),
+    "state_dtype": (TypeError, "static_rnn: `cell` must keep its state's dtypes", lambda: static_rnn(
+        FunctionCell(lambda p, x, s, key=None: (x, s.astype(F64)), 3, 3).bind({}), X, None, F32, [1] * 4)),
+    "saving_cell": (TypeError, "static_state_saving_rnn: `cell` must be an RNNCell",
+                    lambda: static_state_saving_rnn(3, X, SAVER, "c")),
+    "saver": (TypeError, "`state_saver` must have a method `state`, got dict. `jaxrnn.StateSaver` is one",
+              lambda: static_state_saving_rnn(GRU, X, {}, "c")),
+    "saver_states": (TypeError, "StateSaver: `states` must be a dict", lambda: StateSaver(ZEROS)),
+    "saver_name": (KeyError, "must be one of c, h, got 'm'",
+                   lambda: static_state_saving_rnn(LSTM, X, SAVER, ("c", "m"))),
+    "name_tuple": (ValueError, r"`state_name` must be a string.*got \('c',\)",
+                   lambda: static_state_saving_rnn(GRU, X, SAVER, ("c",))),
+    "name_string": (ValueError, "`state_name` must be a tuple of strings.*got 'c'",
+                    lambda: static_state_saving_rnn(LSTM, X, SAVER, "c")),
+    "name_count": (ValueError, "must hold 2 names.* got 3",
+                   lambda: static_state_saving_rnn(LSTM, X, SAVER, ("c", "h", "h"))),
+    "name_twice": (ValueError, "must hold a name of its own for each leaf, got .'c', 'c'",
+                   lambda: static_state_saving_rnn(LSTM, X, SAVER, ("c", "c"))),
+    "name_kind": (TypeError, r"`state_name\[1\]` must be a string, got 1",
+                  lambda: static_state_saving_rnn(LSTM, X, SAVER, ("c", 1))),
+    "saved_other": (ValueError, r"the state that `cell` returns must have the structure \*",
+                    lambda: static_state_saving_rnn(
+                        FunctionCell(lambda p, x, s, key=None: (x, (s, s)), 2, 3).bind({}), X[:1], SAVER, "c")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "words", "call"), REFUSALS.values(), ids=REFUSALS)
+def test_refusal(error, words, call):
+    with pytest.raises(error, match=re.compile(words, re.DOTALL)):
+        call()

@@ -1,0 +1,822 @@
+"""What is around cuDNN's LSTM, with JAX's reference of it in its place."""
+
+import functools
+import re
+from types import SimpleNamespace
+
+import against_xla
+import flax.nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from against_xla import differentiated
+from jax.experimental import rnn
+from jaxprs import eqns
+
+import jaxrnn
+import jaxrnn.linen
+import jaxrnn.nnx
+from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell
+from jaxrnn._kernels import cudnn_calls as _cudnn_calls
+from jaxrnn._kernels.cudnn import Cudnn
+from jaxrnn.testing._oracle import weighted_sum
+
+near = functools.partial(against_xla.near, tolerance=1e-5)
+F32, BF16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
+UNITS, DEPTH, TIME = 4, 3, 6
+# No length, one step, some, all, and more than all.
+LENGTHS = jnp.asarray([0, 1, 4, 6, 60], jnp.int32)
+
+
+# The stand-in. cuDNN is asked for no more than its documents say: where it is given
+# what it is not made for, all that comes of it is NaN.
+
+
+def reference(weights, x, h, c, lengths):
+    """JAX's own statement of what cuDNN computes: `(y, h, c)`."""
+    sizes = x.shape[-1], h.shape[-1], 1, False
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        y, h, c = rnn.lstm_ref(
+            x,
+            h[None],
+            c[None],
+            *rnn.unpack_lstm_weights(weights, *sizes),
+            lengths,
+            *sizes[:3],
+            0.0,
+            False,
+        )
+    return y, h[0], c[0]
+
+
+class Reference:
+    """Listed is what was asked of it."""
+
+    def __init__(self):
+        self.forwards, self.backwards = [], []
+        calls = _cudnn_calls.Calls(lambda: None, self.forward, self.backward)
+        self.implementation = Cudnn(calls=calls)
+
+    def forward(self, precision, weights, x, h, c, lengths):
+        del precision
+        self.forwards.append(x.shape)
+        given = weights, x, h, c, lengths
+        assert {v.dtype for v in given} == {F32, jnp.dtype(jnp.int32)}
+        fits = jnp.all((lengths >= 1) & (lengths <= x.shape[1]))
+        finite = jnp.stack([jnp.all(jnp.isfinite(v)) for v in given])
+        outs = poison(fits & jnp.all(finite), reference(*given))
+        return *outs, packed(given)
+
+    def backward(self, precision, weights, x, h, c, lengths, y, reserve, c_y, c_h, c_c):
+        del precision
+        self.backwards.append(x.shape)
+        given = weights, x, h, c, lengths
+        (again, *_), pull_back = jax.vjp(lambda *v: reference(*v, lengths), *given[:-1])
+        steps = jnp.arange(x.shape[1], dtype=jnp.int32)
+        after = (steps[None, :] >= lengths[:, None])[..., None]
+        is_quiet = jnp.all(jnp.where(after, c_y, 0) == 0)
+        same = jnp.all(packed(given) == reserve)
+        # Nothing is made of a row's last output, which may be another.
+        off_y = jnp.where(after[:, 1:], 0, (y - again)[:, :-1])
+        same_y = jnp.all(jnp.abs(off_y) < 1e-5)
+        c_weights, c_x, *c_state = pull_back((c_y, c_h, c_c))
+        # Of padding nothing is said.
+        moved = c_weights, jnp.where(after, jnp.nan, c_x), *c_state
+        return poison(is_quiet & same & same_y, moved)
+
+
+def packed(given):
+    return jnp.concatenate([v.astype(F32).reshape(-1) for v in given])
+
+
+def poison(is_well, tree):
+    return jax.tree.map(lambda v: jnp.where(is_well, v, jnp.nan), tree)
+
+
+@pytest.fixture
+def stand_in():
+    """A new one, for which all is traced anew."""
+    return Reference()
+
+
+@pytest.fixture
+def sized(monkeypatch):
+    """JAX's own primitives, which are told of sizes that no cuDNN is asked for."""
+    name = "compute_rnn_workspace_reserve_space_sizes"
+    monkeypatch.setattr(rnn.gpu_rnn, name, lambda *_: (100, 1000), raising=False)
+    return Cudnn(calls=_cudnn_calls.CUDNN._replace(why_not_here=lambda: None))
+
+
+# What is compared.
+
+
+def data(cell, batch=5, time=TIME, depth=DEPTH, dtype=F32, seed=0):
+    """`(params, x, state)`, all of it random."""
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape) * 0.7, dtype)
+    x = draw(batch, time, depth)
+    params = cell.init(jax.random.key(0), x[:, 0])
+    params = jax.tree.map(lambda p: draw(*p.shape), params)
+    state = jax.tree.map(lambda s: draw(*s.shape), cell.zero_state(batch, dtype))
+    return params, x, state
+
+
+def run(cell, implementation, params, x, state, lengths=LENGTHS, **kwargs):
+    return jaxrnn.dynamic_rnn(
+        cell.bind(params), x, lengths, state, implementation=implementation, **kwargs
+    )
+
+
+def everything(cell, implementation, params, x, state, lengths=LENGTHS, **kwargs):
+    """Outputs and final state, and the gradients by parameters, inputs and state."""
+
+    return differentiated(
+        lambda params, x, state: run(
+            cell, implementation, params, x, state, lengths, **kwargs
+        ),
+        params,
+        x,
+        state,
+    )
+
+
+CELLS = {
+    "basic": BasicLSTMCell(UNITS),
+    "basic_joined": BasicLSTMCell(UNITS, forget_bias=0.3, state_is_tuple=False),
+    "lstm": LSTMCell(UNITS, activation="tanh"),
+    "lstm_joined": LSTMCell(UNITS, forget_bias=0, state_is_tuple=False),
+    "lstm_biased": LSTMCell(UNITS, forget_bias=0.3, activation=jnp.tanh),
+    # Nothing is clipped without a projection.
+    "lstm_proj_clip": LSTMCell(UNITS, proj_clip=0.01),
+}
+
+
+@pytest.mark.fast("basic", "lstm_joined")
+@pytest.mark.parametrize("name", CELLS)
+def test_values_and_gradients_are_those_of_the_loop(stand_in, name):
+    cell = CELLS[name]
+    given = data(cell)
+    near(
+        everything(cell, stand_in.implementation, *given),
+        everything(cell, "xla", *given),
+    )
+    assert set(stand_in.forwards) == set(stand_in.backwards) == {(5, TIME, DEPTH)}
+
+
+def test_time_first(stand_in):
+    cell = CELLS["basic"]
+    params, x, state = data(cell)
+    turned = params, jnp.swapaxes(x, 0, 1), state
+    got = everything(cell, stand_in.implementation, *turned, time_major=True)
+    near(got, everything(cell, "xla", *turned, time_major=True))
+    near(jnp.swapaxes(got[0][0], 0, 1), run(cell, "xla", params, x, state)[0])
+
+
+def test_whole_rows(stand_in):
+    cell = CELLS["basic"]
+    given = *data(cell), None
+    near(
+        everything(cell, stand_in.implementation, *given),
+        everything(cell, "xla", *given),
+    )
+
+
+@pytest.mark.parametrize("is_jitted", [True, False])
+def test_values_alone(stand_in, is_jitted):
+    cell = CELLS["lstm"]
+    given = data(cell)
+    of = lambda name: lambda *given: run(cell, name, *given)
+    call = (
+        jax.jit(of(stand_in.implementation))
+        if is_jitted
+        else of(stand_in.implementation)
+    )
+    near(call(*given), of("xla")(*given))
+    assert stand_in.forwards
+    assert not stand_in.backwards
+
+
+@pytest.mark.slow
+def test_sizes_of_one(stand_in):
+    cell = LSTMCell(1)
+    for lengths in ([0], [1]):
+        given = *data(cell, 1, 1, 1), jnp.asarray(lengths, jnp.int32)
+        near(
+            everything(cell, stand_in.implementation, *given),
+            everything(cell, "xla", *given),
+        )
+
+
+def test_rows_of_length_0_keep_their_state_and_its_gradient(stand_in):
+    cell = CELLS["basic"]
+    params, x, state = data(cell)
+    (outputs, last), (_, c_x, _) = everything(
+        cell, stand_in.implementation, params, x, state
+    )
+    assert jnp.all(outputs[0] == 0)
+    assert jnp.all(last.c[0] == state.c[0])
+    assert jnp.all(last.h[0] == state.h[0])
+    assert jnp.all(c_x[0] == 0)
+    # Nothing but the first row's own state hangs on it.
+    of_last = lambda state: weighted_sum(
+        run(cell, stand_in.implementation, params, x, state)[1]
+    )
+    c_state = jax.jit(jax.grad(of_last))(state)
+    other = jax.grad(lambda state: weighted_sum(state))(state)
+    near((c_state.c[0], c_state.h[0]), (other.c[0], other.h[0]), tolerance=0)
+    later = jax.tree.map(lambda s: s[1:], state)
+    near(outputs[1:], run(cell, "xla", params, x[1:], later, LENGTHS[1:])[0])
+
+
+@pytest.mark.fast("nan")
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_padding_is_nothing(stand_in, bad):
+    cell = CELLS["lstm"]
+    params, x, state = data(cell)
+    dead = np.arange(TIME) >= np.asarray(LENGTHS)[:, None]
+    odd = jnp.where(dead[..., None], bad, x)
+    none = (LENGTHS == 0)[:, None]
+    strange = jax.tree.map(lambda s: jnp.where(none, bad, s), state)
+    clean = everything(cell, "xla", params, x, state)
+    (outputs, last), moved = everything(
+        cell, stand_in.implementation, params, odd, strange
+    )
+    near((outputs, moved[:2]), (clean[0][0], clean[1][:2]))
+    near(jax.tree.map(lambda s: s[1:], (last, moved[2])), tails(clean))
+    for leaf in jax.tree.leaves(last):
+        np.testing.assert_array_equal(leaf[0], np.full(UNITS, bad, np.float32))
+
+
+def tails(made):
+    """The final state and the gradient by the first, but of the first row."""
+    (_, last), (_, _, c_state) = made
+    return jax.tree.map(lambda s: s[1:], (last, c_state))
+
+
+def test_cotangents_of_padding_are_nothing(stand_in):
+    cell = CELLS["lstm"]
+    params, x, state = data(cell)
+    dead = (np.arange(TIME) >= np.asarray(LENGTHS)[:, None])[..., None]
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def grads(name):
+        call = lambda *given: run(cell, name, *given)
+        (outputs, last), pull_back = jax.vjp(call, params, x, state)
+        return pull_back((jnp.where(dead, jnp.nan, outputs), last))
+
+    near(grads(stand_in.implementation), grads("xla"))
+
+
+def test_two_directions(stand_in):
+    cells = LSTMCell(UNITS), BasicLSTMCell(UNITS, forget_bias=0.3)
+    params, x, _ = data(cells[0])
+    other = jax.tree.map(lambda p: -p, params)
+
+    def both(name, *all_params):
+        fw, bw = (c.bind(p) for c, p in zip(cells, all_params, strict=True))
+        return jaxrnn.bidirectional_dynamic_rnn(
+            fw, bw, x, LENGTHS, dtype=F32, implementation=name
+        )
+
+    def made(name):
+        loss = lambda *params: weighted_sum(both(name, *params))
+        return jax.jit(jax.value_and_grad(loss, (0, 1)))(params, other)
+
+    near(made(stand_in.implementation), made("xla"))
+
+
+def test_layers_of_cells(stand_in):
+    cell = jaxrnn.MultiRNNCell([LSTMCell(UNITS), BasicLSTMCell(2, forget_bias=0)])
+    given = data(cell)
+    near(
+        everything(cell, stand_in.implementation, *given),
+        everything(cell, "xla", *given),
+    )
+    assert set(stand_in.backwards) == {(5, TIME, DEPTH), (5, TIME, UNITS)}
+
+
+# Transformations.
+
+
+def loss(name):
+    """Of no linear kind: its second derivatives are made of its outputs' first."""
+    cell = CELLS["lstm_biased"]
+    _, _, state = data(cell)
+    bent = lambda made: weighted_sum(jax.tree.map(jnp.sin, made))
+    return lambda params, x: bent(run(cell, name, params, x, state))
+
+
+def grad_of_grad(loss, params, x):
+    inner = jax.grad(loss, (0, 1))
+    return jax.grad(lambda *given: weighted_sum(inner(*given)), (0, 1))(params, x)
+
+
+def forward_mode(loss, params, x):
+    tangents = jax.tree.map(jnp.cos, (params, x))
+    return jax.jvp(loss, (params, x), tangents)
+
+
+def forward_over_reverse(loss, params, x):
+    push = lambda p: jax.jvp(lambda p: jax.grad(loss)(p, x), (p,), (p,))
+    return push(params)
+
+
+def reverse_over_forward(loss, params, x):
+    push = lambda p: jax.jvp(lambda p: loss(p, x), (p,), (p,))[1]
+    return jax.grad(push)(params)
+
+
+def linearised(loss, params, x):
+    value, push = jax.linearize(loss, params, x)
+    return value, push(params, x)
+
+
+def rematerialised(loss, params, x):
+    return jax.grad(jax.checkpoint(loss), (0, 1))(params, x)
+
+
+def grad_of_grad_in_a_scan(loss, params, x):
+    """Partial evaluation of what is in a scan, twice."""
+
+    def total(params):
+        body = lambda carry, scale: (carry + loss(params, scale * x), None)
+        scales = jnp.asarray([0.5, 1.0], F32)
+        return jax.lax.scan(body, jnp.zeros((), F32), scales)[0]
+
+    return jax.grad(lambda p: weighted_sum(jax.grad(total)(p)))(params)
+
+
+KINDS = (
+    grad_of_grad,
+    forward_mode,
+    forward_over_reverse,
+    reverse_over_forward,
+    linearised,
+    rematerialised,
+    grad_of_grad_in_a_scan,
+)
+
+
+@pytest.mark.fast("grad_of_grad", "forward_mode", "rematerialised")
+@pytest.mark.parametrize("of", KINDS, ids=lambda of: of.__name__)
+def test_derivatives_of_all_kinds(stand_in, of):
+    params, x, _ = data(CELLS["lstm_biased"])
+    made = lambda name: jax.jit(lambda: of(loss(name), params, x))()
+    near(made(stand_in.implementation), made("xla"), tolerance=2e-5)
+    assert stand_in.forwards
+
+
+def test_mapped_values_are_rows_of_one_call(stand_in):
+    cell = CELLS["basic"]
+    params, x, state = data(cell)
+    xs, lengths = jnp.stack([x, -x]), jnp.stack([LENGTHS, LENGTHS[::-1]])
+
+    def of(name):
+        call = lambda x, n: run(cell, name, params, x, state, n)
+        return jax.jit(jax.vmap(call))(xs, lengths)
+
+    near(of(stand_in.implementation), of("xla"))
+    assert stand_in.forwards[-1] == (10, TIME, DEPTH)
+
+
+def test_twice_mapped_values_are_rows_of_one_call(stand_in):
+    cell = CELLS["basic"]
+    params, x, state = data(cell)
+    xs = jnp.stack([x, -x, 2 * x]).reshape(3, 1, *x.shape)
+
+    def of(name):
+        call = lambda x: run(cell, name, params, x, state)
+        return jax.jit(jax.vmap(jax.vmap(call)))(xs)
+
+    near(of(stand_in.implementation), of("xla"))
+    assert stand_in.forwards[-1] == (15, TIME, DEPTH)
+
+
+@pytest.mark.fast("all")
+@pytest.mark.parametrize("mapped", ["params", "x", "state", "all"])
+def test_mapped_gradients_are_those_of_each(stand_in, mapped):
+    cell = CELLS["basic"]
+    given = dict(zip(("params", "x", "state"), data(cell), strict=True))
+    names = list(given) if mapped == "all" else [mapped]
+    axes = {name: 0 if name in names else None for name in given}
+    wide = given | {
+        name: jax.tree.map(lambda v: jnp.stack([v, -v, 2 * v]), given[name])
+        for name in names
+    }
+
+    def of(name):
+        loss = lambda given: weighted_sum(run(cell, name, **given))
+        both = jax.value_and_grad(loss)
+        return jax.jit(jax.vmap(both, (axes,)))(wide), jax.vmap(loss, (axes,))(wide)
+
+    near(of(stand_in.implementation), of("xla"))
+
+
+def test_a_gradient_of_mapped_rows(stand_in):
+    cell = CELLS["basic"]
+    params, x, state = data(cell)
+
+    def total(name):
+        one = lambda p, x: weighted_sum(run(cell, name, p, x, state))
+        return lambda p: jnp.sum(jax.vmap(one, (None, 0))(p, jnp.stack([x, 2 * x])))
+
+    made = lambda name: jax.jit(jax.value_and_grad(total(name)))(params)
+    near(made(stand_in.implementation), made("xla"))
+
+
+def test_over_devices(stand_in):
+    step, params = over_devices(stand_in.implementation)
+    near(step(params), over_devices("xla")[0](params))
+
+
+@pytest.mark.parametrize("is_ragged", [True, False])
+def test_types_over_devices(sized, stand_in, is_ragged):
+    """What differs from device to device is known to, and summed as often."""
+
+    def summed(implementation):
+        step, params = over_devices(implementation, is_ragged)
+        made = jax.make_jaxpr(step)(params)
+        names = [e.primitive.name for e in eqns(made.jaxpr)]
+        return made, sum(name.startswith("psum") for name in names)
+
+    made, count = summed(sized)
+    there, back = calls(made)
+    assert (there.primitive.name, back.primitive.name) == ("rnn_fwd", "rnn_bwd")
+    assert there.invars[0].aval.shape == (2, TIME, DEPTH)
+    assert count == summed(stand_in.implementation)[1] > 0
+
+
+def over_devices(name, is_ragged=True):
+    """A loss of rows that lie on four devices, and its gradient."""
+    cell = CELLS["lstm"]
+    params, x, state = data(cell, 8)
+    lengths = jnp.asarray([0, 1, 2, 3, 4, 5, 6, 9], jnp.int32)
+    mesh = jax.make_mesh((4,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    whole, rows = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("rows")
+
+    def total(params, x, state, lengths):
+        lengths = lengths if is_ragged else None
+        made = run(cell, name, params, x, state, lengths)
+        return jax.lax.psum(weighted_sum(made), "rows")
+
+    specs = whole, rows, rows, rows
+    summed = jax.shard_map(total, mesh=mesh, in_specs=specs, out_specs=whole)
+    step = jax.value_and_grad(lambda params: summed(params, x, state, lengths))
+    return jax.jit(step), params
+
+
+def test_a_scan_of_training_steps(stand_in):
+    cell = CELLS["basic"]
+    params, x, state = data(cell)
+
+    def trained(name):
+        def loss(params, x):
+            outputs, _ = run(cell, name, params, x, state)
+            return jnp.mean((outputs - 0.3) ** 2)
+
+        def step(params, x):
+            value, moved = jax.value_and_grad(loss)(params, x)
+            return jax.tree.map(lambda p, d: p - 0.5 * d, params, moved), value
+
+        xs = jnp.stack([x, 2 * x, -x])
+        return jax.jit(lambda: jax.lax.scan(step, params, xs))()
+
+    got, want = trained(stand_in.implementation), trained("xla")
+    near(got, want)
+    assert want[1][0] != want[1][1]
+
+
+STRATEGIES = (True, jaxrnn.memory.Recompute(4))
+
+
+@pytest.mark.fast("True")
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+def test_strategies_of_memory_go_with_it(stand_in, strategy):
+    cell = CELLS["lstm"]
+    given = data(cell)
+    got = everything(cell, stand_in.implementation, *given, swap_memory=strategy)
+    near(got, everything(cell, "xla", *given))
+    assert {time for _, time, _ in stand_in.forwards} < {1, 2, 3, 4}  # Windows.
+
+
+def of_linen(cell, x, name):
+    module = jaxrnn.linen.RNN(cell, implementation=name)
+    variables = module.init(jax.random.key(0), x, LENGTHS)
+    call = lambda v: weighted_sum(module.apply(v, x, LENGTHS))
+    return jax.jit(jax.value_and_grad(call))(variables)
+
+
+def of_nnx(cell, x, name):
+    rngs = flax.nnx.Rngs(0)
+    module = jaxrnn.nnx.RNN(cell, DEPTH, implementation=name, rngs=rngs)
+    call = lambda module: weighted_sum(module(x, LENGTHS))
+    return jax.tree.leaves(flax.nnx.jit(flax.nnx.value_and_grad(call))(module))
+
+
+@pytest.mark.parametrize("of", [of_linen, of_nnx], ids=lambda of: of.__name__)
+def test_modules(stand_in, of):
+    cell = CELLS["lstm"]
+    _, x, _ = data(cell)
+    near(of(cell, x, stand_in.implementation), of(cell, x, "xla"))
+    assert stand_in.backwards
+
+
+# What is handed over.
+
+
+def test_weights_lie_as_cudnn_has_them():
+    """By the blocks' names in either library's documents."""
+    cell = BasicLSTMCell(UNITS, forget_bias=0.25)
+    params, *_ = data(cell)
+    flat = _cudnn_calls.flat_weights(cell, params, DEPTH)
+    assert flat.shape == (rnn.get_num_params_in_lstm(DEPTH, UNITS, 1, False),)
+    (w_ih,), (w_hh,), (b_ih,), (b_hh,) = (
+        found.values()
+        for found in rnn.unpack_lstm_weights(flat, DEPTH, UNITS, 1, False)
+    )
+    kernel, bias = np.asarray(params["kernel"]), np.asarray(params["bias"])
+    for block, name in enumerate("ifgo"):  # cuDNN's g is TensorFlow's j.
+        here = slice(block * UNITS, (block + 1) * UNITS)
+        column = "ijfo".index(name.replace("g", "j")) * UNITS
+        there = slice(column, column + UNITS)
+        np.testing.assert_array_equal(w_ih[here], kernel[:DEPTH, there].T)
+        np.testing.assert_array_equal(w_hh[here], kernel[DEPTH:, there].T)
+        added = np.float32(0.25 if name == "f" else 0)
+        np.testing.assert_array_equal(b_ih[here], bias[there] + added)
+        np.testing.assert_array_equal(b_hh[here], np.zeros(UNITS))
+
+
+def test_arguments_stand_in_the_order_of_the_primitives(stand_in, monkeypatch):
+    """Those of one shape would be taken for each other."""
+    squeeze = lambda v: v[0]
+
+    def bind_forward(x, h_0, c_0, w, lengths, **static):
+        del static
+        given = w, x, *map(squeeze, (h_0, c_0)), lengths
+        y, h, c, reserve = stand_in.forward(None, *given)
+        return y, h[None], c[None], reserve
+
+    def bind_backward(dy, dh_n, dc_n, x, h_0, c_0, w, y, reserve, lengths, **static):
+        del static
+        given = w, x, *map(squeeze, (h_0, c_0)), lengths
+        moved = dy, *map(squeeze, (dh_n, dc_n))
+        dw, dx, dh, dc = stand_in.backward(None, *given, y, reserve, *moved)
+        return dx, dh[None], dc[None], dw
+
+    monkeypatch.setattr(rnn, "rnn_fwd_p", SimpleNamespace(bind=bind_forward))
+    monkeypatch.setattr(rnn, "rnn_bwd_p", SimpleNamespace(bind=bind_backward))
+    cell, here = CELLS["basic"], _cudnn_calls.CUDNN._replace(why_not_here=lambda: None)
+    given = data(cell)
+    got = everything(cell, Cudnn(calls=here), *given)
+    near(got, everything(cell, "xla", *given))
+    assert stand_in.forwards
+    assert stand_in.backwards
+
+
+def calls(jaxpr):
+    """The equations that call cuDNN, in order."""
+    return [e for e in eqns(jaxpr.jaxpr) if e.primitive.name.startswith("rnn_")]
+
+
+@pytest.mark.parametrize("time_major", [False, True])
+def test_what_the_primitives_are_given(sized, time_major):
+    cell = CELLS["basic"]
+    params, x, state = data(cell)
+    x = jnp.swapaxes(x, 0, 1) if time_major else x
+    step = lambda *given: everything(cell, sized, *given, time_major=time_major)
+    made = jax.make_jaxpr(step)(params, x, state)
+    there, back = calls(made)
+    count = 4 * UNITS * (DEPTH + UNITS + 2)
+    # As the arguments of `lstm_fwd` and of `rnn_bwd` are documented.
+    xs, ys, one = f"5,{TIME},{DEPTH}", f"5,{TIME},{UNITS}", f"1,5,{UNITS}"
+    given = f"{xs} {one} {one} {count}"
+    assert shapes(there.invars) == f"{given} 5i"
+    assert shapes(there.outvars) == f"{ys} {one} {one} 1000"
+    assert shapes(back.invars) == f"{ys} {one} {one} {given} {ys} 1000 5i"
+    assert shapes(back.outvars) == given
+    assert there.params == back.params
+    assert there.params == {
+        "input_size": DEPTH,
+        "hidden_size": UNITS,
+        "num_layers": 1,
+        "dropout": 0.0,
+        "bidirectional": False,
+        "cudnn_allow_tf32": True,
+    }
+
+
+def shapes(variables):
+    marks = {F32: "", jnp.dtype(jnp.int32): "i"}
+    shape = lambda aval: ",".join(map(str, aval.shape)) + marks[aval.dtype]
+    return " ".join(shape(v.aval) for v in variables)
+
+
+@pytest.mark.skipif(not rnn.gpu_rnn._cuda_rnn, reason="No CUDA plugin of JAX.")
+def test_lowers_for_a_gpu(sized):
+    """The plugin is enough, without a GPU: `pip install jax[cuda12]`."""
+    cell = CELLS["basic"]
+    step = jax.jit(lambda *given: everything(cell, sized, *given))
+    text = step.trace(*data(cell)).lower(lowering_platforms=("cuda",)).as_text()
+    found = re.findall(r"custom_call @(cudnn\w+)", text)
+    assert sorted(found) == ["cudnn_rnn_bwd_ffi", "cudnn_rnn_ffi"]
+
+
+TF32 = {
+    None: True,
+    "default": True,
+    "bfloat16": True,
+    "tensorfloat32": True,
+    "high": True,
+    "TF32_TF32_F32": True,
+    "highest": False,
+    "float32": False,
+    "F32_F32_F32": False,
+}
+
+
+@pytest.mark.parametrize("named", TF32, ids=str)
+def test_precision_is_that_of_the_call(sized, named):
+    cell = CELLS["basic"]
+    params, x, state = data(cell)
+
+    def loss(params):
+        with jax.default_matmul_precision(named):
+            return weighted_sum(run(cell, sized, params, x, state))
+
+    made = calls(jax.make_jaxpr(jax.grad(loss))(params))
+    assert [e.params["cudnn_allow_tf32"] for e in made] == [TF32[named]] * 2
+
+
+def test_mapped_calls_have_types(sized):
+    cell = CELLS["basic"]
+    params, x, state = data(cell)
+    loss = lambda params, x: weighted_sum(run(cell, sized, params, x, state))
+    xs = jnp.stack([x, 2 * x])
+    (folded,) = calls(jax.make_jaxpr(jax.vmap(loss, (None, 0)))(params, xs))
+    assert shapes(folded.invars[:1]) == f"10,{TIME},{DEPTH}"
+    made = calls(jax.make_jaxpr(jax.vmap(jax.grad(loss), (None, 0)))(params, xs))
+    assert [e.primitive.name for e in made] == ["rnn_fwd", "rnn_bwd"]
+    assert shapes(made[0].invars[:1]) == f"5,{TIME},{DEPTH}"
+
+
+def test_nothing_but_cudnn_runs_for_a_gradient(sized):
+    """The loop is there for other derivatives alone."""
+    cell = CELLS["basic"]
+    step = lambda *given: everything(cell, sized, *given)
+    names = {e.primitive.name for e in eqns(jax.make_jaxpr(step)(*data(cell)).jaxpr)}
+    assert {"rnn_fwd", "rnn_bwd"} < names
+    assert not {"while", "scan"} & names
+
+
+def test_parameters_are_made_without_a_gpu():
+    rnn = jaxrnn.linen.RNN(LSTMCell(UNITS), implementation="cudnn")
+    x = jnp.ones((2, TIME, DEPTH), F32)
+    made = rnn.init(jax.random.key(0), x)["params"]
+    plain = jaxrnn.linen.RNN(LSTMCell(UNITS)).init(jax.random.key(0), x)["params"]
+    jax.tree.map(np.testing.assert_array_equal, made, plain)
+
+
+# What it says.
+
+CANNOT = (
+    r"`implementation` 'cudnn' cannot run this cell on these sequences: {}\. Leave "
+)
+CANNOT += "it out for XLA's loop"
+
+
+class Derived(LSTMCell):
+    """No `LSTMCell`, maybe: its functions may be others."""
+
+
+def swish_like(x):
+    return x * jax.nn.sigmoid(x)
+
+
+REFUSED = {
+    "gru": (GRUCell(3), {}, "it runs plain LSTMs with tanh: GRUCell is none"),
+    "rnn": (BasicRNNCell(3), {}, "it runs plain LSTMs with tanh: BasicRNNCell is none"),
+    "derived": (Derived(3), {}, "it runs plain LSTMs with tanh: Derived is none"),
+    "activation": (
+        BasicLSTMCell(3, activation="relu"),
+        {},
+        "it runs plain LSTMs with tanh: the activation of this one is relu",
+    ),
+    "function": (
+        LSTMCell(3, activation=swish_like),
+        {},
+        "it runs plain LSTMs with tanh: the activation of this one is swish_like",
+    ),
+    "peepholes": (
+        LSTMCell(3, use_peepholes=True),
+        {},
+        "it runs plain LSTMs with tanh: this one has peepholes",
+    ),
+    "cell_clip": (
+        LSTMCell(3, cell_clip=1.0),
+        {},
+        "it runs plain LSTMs with tanh: this one has a `cell_clip`",
+    ),
+    "projection": (
+        LSTMCell(3, num_proj=2),
+        {},
+        "it runs plain LSTMs with tanh: this one has a projection",
+    ),
+    "float64": (
+        LSTMCell(3),
+        {"dtype": jnp.float64},
+        "it computes in float32, got float64",
+    ),
+    "bfloat16": (LSTMCell(3), {"dtype": BF16}, "it computes in float32, got bfloat16"),
+    "no_rows": (
+        LSTMCell(3),
+        {"batch": 0},
+        "there are no steps, no rows, no inputs, or no units",
+    ),
+    "no_units": (
+        LSTMCell(0),
+        {},
+        "there are no steps, no rows, no inputs, or no units",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(name):
+    cell, sizes, reason = REFUSED[name]
+    given = data(cell, **({"batch": 2} | sizes))
+    with pytest.raises(ValueError, match=CANNOT.format(re.escape(reason))):
+        run(cell, "cudnn", *given, lengths=None)
+
+
+def test_more_steps_than_cudnn_takes(stand_in):
+    cell = LSTMCell(1)
+
+    def trace(time):
+        params, _, state = data(cell, 1, 1, 1)
+        x = jax.ShapeDtypeStruct((1, time, 1), F32)
+        name = stand_in.implementation
+        call = lambda x: run(cell, name, params, x, state, None)
+        return jax.eval_shape(call, x)
+
+    assert trace(65_535)[0].shape == (1, 65_535, 1)
+    reason = "it takes 65535 steps at most, got 65536"
+    with pytest.raises(ValueError, match=CANNOT.format(reason)):
+        trace(65_536)
+
+
+def test_a_memory_of_another_dtype():
+    cell = LSTMCell(3)
+    params, x, state = data(cell, 2, dtype=BF16)
+    state = state._replace(c=state.c.astype(F32))
+    reason = "it computes in float32, got bfloat16, float32"
+    with pytest.raises(ValueError, match=CANNOT.format(reason)):
+        run(cell, "cudnn", params, x, state, None, dtype=BF16)
+
+
+def test_symbolic_sizes():
+    cell = LSTMCell(3)
+    params, _, _ = data(cell)
+    batch, time = jax.export.symbolic_shape("b, t")
+    for shape, reason in (
+        ((batch, 4, DEPTH), "the number of rows is symbolic"),
+        ((2, time, DEPTH), "the number of steps is symbolic"),
+    ):
+        x = jax.ShapeDtypeStruct(shape, F32)
+        call = lambda x: jaxrnn.dynamic_rnn(
+            cell.bind(params), x, dtype=F32, implementation="cudnn"
+        )
+        with pytest.raises(ValueError, match=CANNOT.format(reason)):
+            jax.eval_shape(call, x)
+
+
+def has_gpu():
+    return any(device.platform == "gpu" for device in jax.devices())
+
+
+@pytest.mark.skipif(has_gpu(), reason="There is a GPU.")
+def test_without_a_gpu():
+    cell = LSTMCell(3)
+    reason = "JAX asks cuDNN for sizes while a program is traced, and finds no NVIDIA"
+    with pytest.raises(ValueError, match=CANNOT.format(f"{reason} GPU here")):
+        run(cell, "cudnn", *data(cell))
+    # What no machine could run is said first.
+    with pytest.raises(ValueError, match="GRUCell is none"):
+        run(GRUCell(3), "cudnn", *data(GRUCell(3)))
+
+
+def test_explain_judges_by_the_sizes():
+    """On a machine without a GPU, too."""
+    yes = "yes  cuDNN runs all steps in one call, products of the inputs"
+    for cell, time, dtype, machine, line in (
+        (LSTMCell(768), 1024, F32, "h100", yes),
+        (BasicLSTMCell(768, forget_bias=0), 65_535, F32, "h200", yes),
+        (LSTMCell(768), 65_536, F32, "h100", "no   it takes 65535 steps at most"),
+        (LSTMCell(768), 1024, BF16, "h100", "no   it computes in float32, got bfl"),
+        (GRUCell(768), 1024, F32, "h100", "no   it runs plain LSTMs with tanh: GRU"),
+        (LSTMCell(768), 1024, F32, "v5e", "no   runs on cuda"),
+    ):
+        x = jax.ShapeDtypeStruct((16, time, 512), dtype)
+        found = jaxrnn.explain(cell, x, machine=machine)
+        assert found.chosen == "xla"
+        assert re.search(rf"^  cudnn +{line}", str(found), re.MULTILINE), str(found)

@@ -1,0 +1,968 @@
+"""Kernels, interpreted and lowered, held to the loop that XLA compiles."""
+
+import dataclasses
+import functools
+import re
+from types import SimpleNamespace
+
+import against_xla
+import cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from against_xla import differentiated
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+from jaxprs import eqns
+
+import jaxrnn
+from jaxrnn import (
+    AffineCell,
+    BasicRNNCell,
+    CudnnCompatibleGRUCell,
+    GRUCell,
+    LSTMCell,
+    Stage,
+)
+from jaxrnn._cells.initializers import ParamSpec
+from jaxrnn._kernels import machines as _machines, specs, vmem as _vmem
+from jaxrnn._kernels.filling import filled, why_unfilled
+from jaxrnn._kernels.pallas_mosaic_tpu import PallasMosaicTPU
+from jaxrnn._kernels.pallas_triton import PallasTriton
+from jaxrnn._kernels.work import Work
+from jaxrnn.testing._oracle import weighted_sum
+
+near = functools.partial(against_xla.near, tolerance=2e-5)
+F32, BF16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
+# Tiles of 8 rows and blocks of 4 steps, so that small shapes have several of each.
+TPU = PallasMosaicTPU(rows=8, block=4, interpret=True)
+TRITON = PallasTriton(interpret=True)
+# Cells whose loop no kernel runs, and what the message says.
+DECLINED = {
+    "residual_fn": "`residual_fn` is a function of one step",
+    "dropout": "DropoutWrapper drops the state at every step",
+    "dropout_filter": "DropoutWrapper drops the state at every step",
+    "dropout_variational": "DropoutWrapper drops the state at every step",
+    "device": "DeviceWrapper has no way of its own",
+}
+
+
+@pytest.fixture(params=[TPU, TRITON], ids=lambda kernel: kernel.name)
+def kernel(request):
+    """Each kernel, interpreted."""
+    # Pallas cannot interpret masked stores beside integers of 64 bits.
+    with jax.enable_x64(request.param is not TRITON):
+        yield request.param
+
+
+def data(cell, batch, time, depth, dtype=F32, seed=0):
+    """`(params, x, lengths, state)`, lengths from 0 to all."""
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape) * 0.7, dtype)
+    x = draw(batch, time, depth)
+    params = cell.init(jax.random.key(0), x[:, 0])
+    params = jax.tree.map(lambda p: draw(*p.shape), params)
+    state = jax.tree.map(lambda s: draw(*s.shape), cell.zero_state(batch, dtype))
+    lengths = np.resize(np.linspace(0, time, min(batch, 4)).round(), batch)
+    lengths = np.where(lengths == time, 10 * time, lengths)  # All of the row.
+    return params, x, jnp.asarray(lengths[::-1], jnp.int32), state
+
+
+def shapes(cell, batch, time, depth, dtype=F32):
+    """The types of `data`."""
+    x = jax.ShapeDtypeStruct((batch, time, depth), dtype)
+    step = jax.ShapeDtypeStruct((batch, depth), dtype)
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), step))
+    state = jax.eval_shape(lambda: cell.zero_state(batch, dtype))
+    return params, x, jax.ShapeDtypeStruct((batch,), jnp.int32), state
+
+
+def run(cell, implementation, params, x, lengths, state, key=None, **kwargs):
+    return jaxrnn.dynamic_rnn(
+        cell.bind(params, key),
+        x,
+        lengths,
+        state,
+        implementation=implementation,
+        **kwargs,
+    )
+
+
+def everything(cell, implementation, params, x, lengths, state, **kwargs):
+    """Outputs and final state, and the gradients by parameters, inputs and state."""
+
+    return differentiated(
+        lambda params, x, state: run(
+            cell, implementation, params, x, lengths, state, **kwargs
+        ),
+        params,
+        x,
+        state,
+    )
+
+
+# The others are no cells of products, or made of those that are here.
+SWEPT = cases.CASES.keys() - {"function_nested", "function_integers", "deep"}
+SWEPT -= {"multi_shared", "basic_rnn_relu", "gru_sigmoid"}
+
+
+@pytest.mark.fast("lstm_projection", "gru", "device", "dropout*", "residual_fn")
+@pytest.mark.parametrize("name", sorted(SWEPT))
+def test_every_cell_is_as_by_xla(name):
+    case = cases.CASES[name]
+    with jax.enable_x64(False):  # As Triton's interpreter asks for.
+        if name in DECLINED:
+            for kernel in (TPU, TRITON):
+                with pytest.raises(ValueError, match=DECLINED[name]):
+                    everything_of(case, kernel)
+            return
+        want = everything_of(case, None)
+        near(everything_of(case, TPU), want)
+        near(everything_of(case, TRITON), want)
+
+
+def everything_of(case, implementation):
+    depth = jax.tree.leaves(case.inputs)[0].shape[-1]
+    return everything(
+        case.cell, implementation, *data(case.cell, 11, 6, depth), key=case.key
+    )
+
+
+NAMED = (
+    "elu",
+    "gelu",
+    "hard_sigmoid",
+    "mish",
+    "selu",
+    "softmax",
+    "softplus",
+    "softsign",
+)
+CELLS = {
+    "lstm": lambda n: LSTMCell(n),
+    "projected": lambda n: LSTMCell(n, use_peepholes=True, num_proj=n, proj_clip=0.3),
+    "gru": GRUCell,
+    "gru_cudnn": CudnnCompatibleGRUCell,
+}
+
+
+@pytest.mark.fast("*H4-projected")
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [*zip(specs.SMALL, CELLS, strict=True), (specs.SMALL[1], "gru_cudnn")],
+    ids=str,
+)
+def test_shapes_that_do_and_do_not_fill_their_tiles(name, spec, kernel):
+    cell = CELLS[name](spec.units)
+    given = data(cell, spec.batch, spec.time, spec.depth)
+    near(everything(cell, kernel, *given), everything(cell, None, *given))
+
+
+@pytest.mark.fast("pallas_mosaic_tpu")
+def test_time_first_and_whole_rows(kernel):
+    cell = CELLS["projected"](4)
+    params, x, _, state = data(cell, 11, 13, 2)
+    turned = params, jnp.swapaxes(x, 0, 1), None, state
+    got = everything(cell, kernel, *turned, time_major=True)
+    near(got, everything(cell, None, *turned, time_major=True))
+
+
+@pytest.mark.fast("pallas_mosaic_tpu-lstm")
+@pytest.mark.parametrize("name", ["lstm", "gru_cudnn"])
+def test_bfloat16_is_nearer_to_float32_than_xla_is(name, kernel):
+    cell = CELLS[name](8)
+    narrow = data(cell, 11, 13, 4, BF16)
+    wide = jax.tree.map(lambda x: x.astype(F32) if x.dtype == BF16 else x, narrow)
+    want = everything(cell, None, *wide)
+
+    def off(made):
+        """How far from float32, outputs and gradients, beside their size."""
+        pairs = zip(jax.tree.leaves(made), jax.tree.leaves(want), strict=True)
+        far = [
+            jnp.linalg.norm(g.astype(F32) - w) / jnp.linalg.norm(w) for g, w in pairs
+        ]
+        return float(sum(far))
+
+    assert (
+        0
+        < off(everything(cell, kernel, *narrow))
+        < off(everything(cell, None, *narrow))
+    )
+
+
+@pytest.mark.fast("pallas_mosaic_tpu")
+def test_a_memory_in_float32_beside_bfloat16(kernel):
+    cell = LSTMCell(8)
+    params, x, lengths, state = data(cell, 5, 6, 4, BF16)
+    given = params, x, lengths, state._replace(c=state.c.astype(F32))
+    with jax.numpy_dtype_promotion("standard"):  # To sum outputs and state.
+        made, moved = everything(cell, kernel, *given, dtype=BF16)
+        near((made, moved), everything(cell, None, *given, dtype=BF16), tolerance=0.03)
+    assert made[1].c.dtype == F32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["projected", "gru_cudnn"])
+def test_nothing_is_read_before_it_is_written(name):
+    """Races are looked for, and memory begins as NaN: beside the edges, too."""
+    checked = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
+    kernel = PallasMosaicTPU(rows=8, block=4, interpret=checked)
+    cell = CELLS[name](5)
+    given = data(cell, 11, 6, 3)
+    near(everything(cell, kernel, *given), everything(cell, None, *given))
+
+
+# Less VMEM than the matrices ask for, by its bytes: some chunks of each stay, or none.
+TINY = {
+    "lstm": (LSTMCell(200), 1_100_000, 1),
+    "lstm_none_stay": (LSTMCell(200), 1_000_000, 0),
+    "projected": (LSTMCell(200, use_peepholes=True, num_proj=220), 1_500_000, 1),
+    "gru": (GRUCell(400), 2_500_000, 2),
+}
+
+
+def tiny(name, monkeypatch, interpret):
+    """A kernel for too little memory, its cell and what it is run on."""
+    cell, memory, stay = TINY[name]
+    machine = dataclasses.replace(_machines.MACHINES["v5e"], memory=memory)
+    monkeypatch.setitem(_machines.MACHINES, "tiny", machine)
+    monkeypatch.setattr(_vmem, "CHUNK", 1)  # The least width, 128 columns.
+    kernel = PallasMosaicTPU("tiny", 8, 4, interpret=interpret)
+    cuts = kernel.plan(work_of(cell, 11, 3, 2, F32)).cuts
+    assert sum(cut.stay for cut in cuts) == stay
+    assert all(cut.moving for cut in cuts)
+    params, *given = data(cell, 11, 3, 2)
+    return kernel, cell, jax.tree.map(lambda p: 0.3 * p, params), given
+
+
+@pytest.mark.fast("lstm", "gru")
+@pytest.mark.parametrize("name", TINY)
+def test_matrices_that_do_not_fit_are_brought_in_chunks(name, monkeypatch):
+    kernel, cell, params, given = tiny(name, monkeypatch, True)
+    near(
+        everything(cell, kernel, params, *given), everything(cell, None, params, *given)
+    )
+
+
+@pytest.mark.slow
+def test_chunks_do_not_race(monkeypatch):
+    races = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan")
+    kernel, cell, params, given = tiny("lstm", monkeypatch, races)
+    near(
+        everything(cell, kernel, params, *given), everything(cell, None, params, *given)
+    )
+
+
+def test_vmap_of_chunks(monkeypatch):
+    kernel, cell, params, given = tiny("lstm", monkeypatch, True)
+
+    def twice(kernel):
+        scaled = lambda by: jax.tree.map(lambda p: by * p, params)
+        one = lambda by: everything(cell, kernel, scaled(by), *given)
+        return jax.vmap(one)(jnp.asarray([1, 0.5], F32))
+
+    near(twice(kernel), twice(None))
+    for_tpu = lambda: twice(dataclasses.replace(kernel, interpret=False))
+    text = jax.jit(for_tpu).trace().lower(lowering_platforms=("tpu",)).as_text()
+    assert text.count("tpu_custom_call") == 2
+
+
+def test_padding_is_nothing(kernel):
+    cell = CELLS["projected"](5)
+    params, x, lengths, state = data(cell, 11, 6, 3)
+    dead = np.arange(6) >= np.asarray(lengths)[:, None]
+    bad = jnp.where(dead[..., None], jnp.nan, x)
+    none = (lengths == 0)[:, None]
+    odd = jax.tree.map(lambda s: jnp.where(none, jnp.inf, s), state)
+    clean = everything(cell, kernel, params, x, lengths, state)
+    (outputs, _), (c_params, c_x, _) = everything(
+        cell, kernel, params, bad, lengths, odd
+    )
+    near((outputs, c_params, c_x), (clean[0][0], *clean[1][:2]), tolerance=0)
+
+
+def unit_length(x):
+    """Not differentiable at zeros."""
+    return x / jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True))
+
+
+@pytest.mark.fast("pallas_mosaic_tpu")
+def test_what_is_not_differentiable_at_zeros(kernel):
+    cell = BasicRNNCell(4, activation=unit_length)
+    params, x, _, state = data(cell, 5, 6, 3)
+    for lengths in (None, jnp.asarray([6, 1, 3, 9, 2], jnp.int32)):
+        given = params, x, lengths, state
+        near(everything(cell, kernel, *given), everything(cell, None, *given))
+
+
+def test_vmap_over_lengths_lowers_too():
+    cell = GRUCell(3)
+    params, x, lengths, _ = data(cell, 4, 6, 2)
+    both, twice = jnp.stack([x, 2 * x]), jnp.stack([lengths, lengths // 2])
+
+    def of(implementation):
+        one = lambda x, n: jaxrnn.dynamic_rnn(
+            cell.bind(params), x, n, dtype=F32, implementation=implementation
+        )
+        return jax.jit(jax.vmap(one))
+
+    near(of(TPU)(both, twice), of(None)(both, twice))
+    text = of("pallas_mosaic_tpu").trace(both, twice).lower(lowering_platforms=("tpu",))
+    assert text.as_text().count("tpu_custom_call") == 1
+
+
+def grad_of_grad(loss, params, x):
+    inner = jax.grad(loss)
+    return jax.grad(lambda p: weighted_sum(inner(p, x)))(params)
+
+
+def many(loss, params, x):
+    twice = jnp.stack([x, 2 * x])
+    wide = jax.tree.map(lambda p: jnp.stack([p, -p]), params)
+    return (
+        jax.vmap(jax.grad(loss), (None, 0))(params, twice),
+        jax.vmap(jax.grad(loss), (0, None))(wide, x),
+    )
+
+
+def forward_mode(loss, params, x):
+    return jax.jvp(loss, (params, x), (params, x))
+
+
+def forward_over_reverse(loss, params, x):
+    push = lambda p: jax.jvp(lambda p: jax.grad(loss)(p, x), (p,), (p,))
+    return push(params)
+
+
+def rematerialised(loss, params, x):
+    return jax.grad(jax.checkpoint(loss))(params, x)
+
+
+KINDS = (grad_of_grad, many, forward_mode, forward_over_reverse, rematerialised)
+
+
+@pytest.mark.fast("many", "forward_mode")
+@pytest.mark.parametrize("of", KINDS, ids=lambda of: of.__name__)
+def test_derivatives_of_all_kinds(of):
+    cell = GRUCell(3)
+    params, x, lengths, state = data(cell, 4, 5, 2)
+
+    def made(implementation):
+        loss = lambda params, x: weighted_sum(
+            run(cell, implementation, params, x, lengths, state)
+        )
+        return jax.jit(lambda: of(loss, params, x))()
+
+    near(made(TPU), made(None))
+
+
+@pytest.mark.fast("True")
+@pytest.mark.parametrize("strategy", [True, jaxrnn.memory.Recompute(2)], ids=str)
+def test_strategies_of_memory_go_with_it(strategy):
+    cell = LSTMCell(3)
+    given = data(cell, 4, 6, 2)
+    got = everything(cell, TPU, *given, swap_memory=strategy)
+    near(got, everything(cell, None, *given))
+
+
+def test_other_drivers_pass_it_on():
+    cell = GRUCell(3)
+    params, x, lengths, _ = data(cell, 4, 6, 2)
+    both = lambda implementation: jaxrnn.bidirectional_dynamic_rnn(
+        cell.bind(params),
+        cell.bind(params),
+        x,
+        lengths,
+        dtype=F32,
+        implementation=implementation,
+    )
+    near(both(TPU), both(None))
+
+
+def over_devices(kernel, check, units=3):
+    """A loss of rows that lie on four devices, and its gradient."""
+    cell = LSTMCell(units)
+    params, x, lengths, state = data(cell, 8, 5, 2)
+    mesh = jax.make_mesh((4,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    whole, rows = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("rows")
+    specs = whole, rows, rows, rows
+
+    def total(params, x, lengths, state):
+        made = run(cell, kernel, params, x, lengths, state)
+        return jax.lax.psum(weighted_sum(made), "rows")
+
+    summed = jax.shard_map(
+        total, mesh=mesh, in_specs=specs, out_specs=whole, check_vma=check
+    )
+    loss = lambda params: summed(params, x, lengths, state)
+    return jax.jit(jax.value_and_grad(loss)), params
+
+
+@pytest.mark.fast("pallas_mosaic_tpu")
+def test_over_devices(kernel):
+    # The interpreter has no types that vary over devices.
+    step, params = over_devices(kernel, check=False)
+    near(step(params), over_devices(None, check=False)[0](params))
+    step, params = over_devices(kernel.name, check=True, units=16)
+    text = step.trace(params).lower(lowering_platforms=(kernel.platform,)).as_text()
+    assert text.count(CALLS[kernel.platform]) == 2
+
+
+# Without interpreting: what is handed to the compilers.
+CALLS = {"tpu": "tpu_custom_call", "cuda": "__gpu$xla.gpu.triton"}
+
+
+KERNELS = {"tpu": "pallas_mosaic_tpu", "cuda": "pallas_triton"}
+
+
+def lowered(cell, spec, dtype, platform, kernel=None):
+    given = shapes(cell, spec.batch, spec.time, spec.depth, dtype)
+    kernel = kernel or KERNELS[platform]
+    step = lambda *given: everything(cell, kernel, *given)
+    return jax.jit(step).trace(*given).lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.fast("B11*-float32", "B64*-lstm-bfloat16")
+@pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("spec", [specs.LARGE[1], specs.SMALL[1]], ids=str)
+def test_lowers_for_a_tpu(name, spec, dtype):
+    text = lowered(CELLS[name](spec.units), spec, dtype, "tpu")
+    names = re.findall(r'kernel_name = "(\w+)"', text)
+    assert sorted(set(names)) == ["recurrence", "recurrence_backward"]
+    assert text.count("tpu_custom_call") == len(names) == 2
+
+
+@pytest.mark.fast("*-float32-16", "lstm-bfloat16-5")
+@pytest.mark.parametrize("batch", [16, 5])
+@pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
+@pytest.mark.parametrize("name", CELLS)
+def test_lowers_for_a_gpu(name, dtype, batch):
+    text = lowered(CELLS[name](64), specs.Spec(batch, 10, 3, 64), dtype, "cuda")
+    names = re.findall(r'name = "(recurrence\w*)"', text)
+    assert sorted(names) == ["recurrence", "recurrence_backward"]
+    assert text.count(CALLS["cuda"]) == 2
+
+
+@pytest.mark.fast("cos")
+@pytest.mark.parametrize(
+    "activation",
+    [lambda x: jnp.tanh(1 / x), lambda x: jnp.sqrt(jnp.abs(x)), jnp.cos],
+    ids=["1/x", "sqrt", "cos"],
+)
+def test_what_units_are_filled_up_with_is_as_finite_as_they_are(activation):
+    cell = LSTMCell(10, activation=activation)
+    with jax.enable_x64(False):
+        given = data(cell, 5, 4, 3)
+        assert why_unfilled(work_of(cell, 5, 4, 3, F32)) is None
+        near(everything(cell, TRITON, *given), everything(cell, None, *given))
+
+
+def mixed_backward(x, mix=jnp.mean):
+    """Whose derivative alone mixes units."""
+
+    @jax.custom_vjp
+    def tanh(x):
+        return jnp.tanh(x)
+
+    def back(y, g):
+        return ((g - mix(g, -1, keepdims=True)) * (1 - y * y),)
+
+    tanh.defvjp(lambda x: (jnp.tanh(x), jnp.tanh(x)), back)
+    return tanh(x)
+
+
+UNALIKE = {
+    "by_the_size": lambda x: x / np.float32(np.sqrt(x.shape[-1])),
+    "branch_on_the_size": lambda x: jnp.tanh(x) if x.shape[-1] < 16 else x,
+    "mixed_backward": mixed_backward,
+    "summed_backward": functools.partial(mixed_backward, mix=jnp.sum),
+    "raises": lambda x: {10: x}[x.shape[-1]],
+    "flip": lambda x: jnp.flip(x, -1),
+    "cumsum": lambda x: jnp.cumsum(x, -1),
+}
+
+
+@pytest.mark.parametrize("name", UNALIKE)
+def test_what_does_not_treat_units_alike_is_not_filled_up(name):
+    work = work_of(BasicRNNCell(10, activation=UNALIKE[name]), 5, 4, 3, F32)
+    assert why_unfilled(work)
+
+
+@pytest.mark.fast("projected", "gru")
+@pytest.mark.parametrize("name", CELLS)
+def test_sizes_are_filled_up_for_a_gpu(name):
+    spec = specs.Spec(3, 10, 5, 50)
+    text = lowered(CELLS[name](spec.units), spec, F32, "cuda")
+    assert text.count(CALLS["cuda"]) == 2
+    work = work_of(CELLS[name](50), 3, 10, 5, F32)
+    alike = work_of(CELLS[name](64), 3, 10, 5, F32)
+    assert dataclasses.replace(filled(work), cell=None) == dataclasses.replace(
+        alike, cell=None
+    )
+
+
+@pytest.mark.fast("lstm_joined", "gelu", "softmax")
+@pytest.mark.parametrize("name", ["lstm_joined", *NAMED])
+def test_what_triton_does_not_decline_is_lowered(name):
+    if name == "lstm_joined":
+        cell = LSTMCell(16, state_is_tuple=False)
+    else:
+        cell = GRUCell(16, activation=name)
+    spec = specs.Spec(2, 3, 1, 16)
+    if name == "gelu":
+        with pytest.raises(ValueError, match="Triton has no `erfc`"):
+            lowered(cell, spec, F32, "cuda")
+    else:
+        assert lowered(cell, spec, F32, "cuda").count(CALLS["cuda"]) == 2
+
+
+def test_the_loop_is_exported_for_all_platforms_without_a_name():
+    cell = LSTMCell(3)
+    given = data(cell, 4, 5, 2)
+    step = jax.jit(lambda *given: run(cell, None, *given))
+    made = jax.export.export(step, platforms=("cpu", "cuda", "tpu"))(*given)
+    near(made.call(*given), step(*given))
+
+
+@pytest.mark.fast("v4-*-gru", "v5e-*-projected")
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("spec", specs.LARGE, ids=str)
+@pytest.mark.parametrize("chip", ["v4", "v5e"])
+def test_the_memory_that_is_counted_is_what_the_kernels_ask_for(chip, spec, name):
+    cell = CELLS[name](spec.units)
+    given = shapes(cell, spec.batch, spec.time, spec.depth, BF16)
+    work = work_of(cell, spec.batch, spec.time, spec.depth, BF16)
+    kernel = PallasMosaicTPU(chip)
+    plan = kernel.plan(work)
+    counted = plan.bytes(work) - plan.spills(work)
+    asked = max(map(asked_for, pallas_calls(cell, kernel, given)))
+    assert asked <= counted <= 1.2 * asked + 2**19
+    assert plan.bytes(work) <= _machines.MACHINES[chip].memory
+
+
+def work_of(cell, batch, time, depth, dtype):
+    params, _, _, state = shapes(cell, batch, time, depth, dtype)
+    step = jax.ShapeDtypeStruct((batch, depth), dtype)
+    return Work.of(cell, params, time, step, state)
+
+
+def pallas_calls(cell, kernel, given):
+    jaxpr = jax.make_jaxpr(lambda *given: everything(cell, kernel, *given))(*given)
+    return [e for e in eqns(jaxpr.jaxpr) if e.primitive.name == "pallas_call"]
+
+
+def asked_for(eqn):
+    """The bytes of all blocks, each in whole tiles, those that move twice."""
+    mapping = eqn.params["grid_mapping"]
+    total = 0
+    for block in mapping.block_mappings:
+        aval = block.transformed_block_aval
+        if aval.memory_space in (pl.ANY, pltpu.SMEM):
+            continue  # Not in VMEM.
+        buffers = 1 if getattr(block.pipeline_mode, "buffer_count", 2) == 1 else 2
+        total += buffers * padded(aval.shape, aval.dtype)
+    scratch = eqn.params["jaxpr"].invars[-mapping.num_scratch_operands :]
+    rooms = (v.aval for v in scratch if v.aval.memory_space is pltpu.VMEM)
+    return total + sum(padded(aval.shape, aval.dtype) for aval in rooms)
+
+
+def padded(shape, dtype):
+    *outer, rows, columns = (1, 1, *shape)
+    sublanes = 32 // dtype.itemsize
+    size = -(-rows // sublanes) * sublanes * -(-columns // 128) * 128
+    return int(np.prod(outer)) * size * dtype.itemsize
+
+
+# What it says.
+
+REFUSED = {
+    "unknown": (
+        ValueError,
+        r"dynamic_rnn: `implementation` must be None or one of xla, pallas_mosaic_tpu, "
+        r"pallas_triton, cudnn, got 'triton'",
+        lambda: small("triton"),
+    ),
+    "unknown_machine": (
+        ValueError,
+        r"'pallas_mosaic_tpu:v9' names no machine of tpu: v4, v5e, v5p, v6e\.",
+        lambda: small("pallas_mosaic_tpu:v9"),
+    ),
+    "other_machine": (
+        ValueError,
+        r"'pallas_triton:v4' names no machine of cuda: h100, h200\.",
+        lambda: small("pallas_triton:v4"),
+    ),
+    "of_another_kind": (TypeError, r"one of xla, .*, got 3", lambda: small(3)),
+    "float64": (
+        ValueError,
+        r"`implementation` 'pallas_mosaic_tpu' cannot run this cell on these sequences"
+        r": it computes in float32 and bfloat16, got float64\. Leave it out for XLA's",
+        lambda: small("pallas_mosaic_tpu", np.dtype("float64")),
+    ),
+    "too_large": (
+        ValueError,
+        r"the least tile needs 29\.0 MiB of VMEM, of which there are 16",
+        lambda: jax.eval_shape(
+            lambda *given: run(LSTMCell(8192), PallasMosaicTPU("v4"), *given),
+            *shapes(LSTMCell(8192), 1, 2, 1),
+        ),
+    ),
+    "too_large_for_a_gpu": (
+        ValueError,
+        r"the matrices, 256 KiB, and what a step computes with need 296 KiB of shared "
+        r"memory, of which a block of threads has 227",
+        lambda: on_a_gpu(LSTMCell(128)),
+    ),
+    "too_large_when_filled_up": (
+        ValueError,
+        r"the matrices, filled up to 1024 KiB, and what a step computes with need 1104",
+        lambda: on_a_gpu(LSTMCell(150)),
+    ),
+    "odd_for_a_gpu": (
+        ValueError,
+        r"its sizes must be powers of two from 16 on, got 48, 96, and cannot be filled "
+        r"up: its updates do not treat units alike: `reduce_max`",
+        lambda: on_a_gpu(GRUCell(48, activation="softmax")),
+    ),
+    "parameters_split": (
+        ValueError,
+        r"got 24, 48, and cannot be filled up: its updates, or its `blocks`, go with",
+        lambda: on_a_gpu(Halves(24)),
+    ),
+    "split_otherwise": (
+        ValueError,
+        r"its updates, or its `blocks`, go with these sizes alone",
+        lambda: on_a_gpu(Halves(24, blocks=1, scales=1)),
+    ),
+    "not_split": (
+        ValueError,
+        r"its updates, or its `blocks`, go with these sizes alone",
+        lambda: on_a_gpu(SaidWrongly(24)),
+    ),
+    "one_for_all": (
+        ValueError,
+        r"got 12, 24, and cannot be filled up: its updates, or its `blocks`, go with",
+        lambda: on_a_gpu(Halves(12, scales=0)),
+    ),
+    "blocks_unsaid": (
+        ValueError,
+        r"got 20, 40, and cannot be filled up: a stage does not say of how many `bl",
+        lambda: on_a_gpu(Unsaid(20)),
+    ),
+    "too_wide_for_a_gpu": (
+        ValueError,
+        r"its matrices must have sizes up to 1024, got 2048",
+        lambda: on_a_gpu(LSTMCell(512, num_proj=16), BF16),
+    ),
+    "joined_for_a_gpu": (
+        ValueError,
+        r"its sizes must be powers of two from 16 on, got .*: its updates, or its `bl",
+        lambda: on_a_gpu(LSTMCell(16, num_proj=32, state_is_tuple=False)),
+    ),
+    "arrays_for_a_gpu": (
+        ValueError,
+        r"its functions hold arrays",
+        lambda: on_a_gpu(GRUCell(16, activation=lambda x: x * SCALES)),
+    ),
+    "arrays_for_a_tpu": (
+        ValueError,
+        r"'pallas_mosaic_tpu' cannot run .*its functions hold arrays",
+        lambda: run(
+            GRUCell(16, activation=lambda x: x * SCALES),
+            TPU,
+            *data(GRUCell(16), 2, 3, 4),
+        ),
+    ),
+    "no_rule_on_a_tpu": (
+        ValueError,
+        r"Pallas has no `expm1` of such arrays there",
+        lambda: run(GRUCell(4, activation="elu"), TPU, *data(GRUCell(4), 2, 3, 4)),
+    ),
+    "no_units": (
+        ValueError,
+        r"a leaf of the state is not \[batch, size\]: float32\[2, 0\]",
+        lambda: run(GRUCell(0), TPU, *data(GRUCell(0), 2, 3, 4)),
+    ),
+    "effects_on_a_gpu": (
+        ValueError,
+        r"Triton has no `debug_(print|callback)`",
+        lambda: on_a_gpu(GRUCell(16, activation=printed)),
+    ),
+    "no_affine_cell": (
+        ValueError,
+        "FunctionCell has no way of its own",
+        lambda: run(
+            jaxrnn.FunctionCell(lambda params, x, h, key=None: (h, h), 2, 2),
+            TPU,
+            {},
+            jnp.ones((2, 3, 2), F32),
+            None,
+            jnp.ones((2, 2), F32),
+        ),
+    ),
+    "elsewhere": (
+        ValueError,
+        r"'pallas_mosaic_tpu' runs on tpu, and this is compiled for cpu\. Leave it out",
+        lambda: small("pallas_mosaic_tpu"),
+    ),
+    "elsewhere_without_jit": (
+        ValueError,
+        r"'pallas_triton' runs on cuda, and this is compiled for cpu\.",
+        lambda: without_jit(lambda: on_a_gpu(GRUCell(16))),
+    ),
+    "elsewhere_compiled": (
+        ValueError,
+        r"'pallas_triton' runs on cuda, and this is compiled for tpu",
+        lambda: lowered(
+            GRUCell(16), specs.Spec(2, 3, 1, 16), F32, "tpu", KERNELS["cuda"]
+        ),
+    ),
+    "no_rows": (
+        ValueError,
+        "there are no steps, no rows, or no inputs",
+        lambda: small(TPU, batch=0),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Halves(AffineCell):
+    """A cell that splits its elementwise parameters, or z otherwise than it says."""
+
+    num_units: int
+    blocks: int = 2
+    scales: int = 2
+
+    @property
+    def stages(self):
+        n, init = self.num_units, jax.nn.initializers.zeros
+        return (Stage(self.update, n, 2 * n, init, init, blocks=self.blocks),)
+
+    def enter(self, state):
+        return state, state
+
+    @property
+    def state_size(self):
+        return self.num_units
+
+    output_size = state_size
+
+    def elementwise_specs(self):
+        size = self.num_units * self.scales
+        return {"w": ParamSpec((size or 1,), jax.nn.initializers.ones)}
+
+    def update(self, params, z, state):
+        first, second = jnp.split(z, 2, axis=-1)
+        w = jnp.split(params["w"], 2)[0] if self.scales > 1 else params["w"]
+        state = jax.nn.sigmoid(first) * state + w[None, :] * jnp.tanh(second)
+        return state, state
+
+
+class SaidWrongly(BasicRNNCell):
+    """Whose product would be two blocks of half the units."""
+
+    @property
+    def stages(self):
+        return tuple(dataclasses.replace(s, blocks=2) for s in super().stages)
+
+
+class Unsaid(GRUCell):
+    """Of which nothing is known but its sizes."""
+
+    @property
+    def stages(self):
+        return tuple(dataclasses.replace(s, blocks=None) for s in super().stages)
+
+
+SCALES = np.linspace(1, 2, 16, dtype=np.float32)[None]
+
+
+def printed(x):
+    jax.debug.print("{}", x)
+    return x
+
+
+def without_jit(call):
+    with jax.disable_jit():
+        call()
+
+
+def on_a_gpu(cell, dtype=F32):
+    run(cell, "pallas_triton", *data(cell, 2, 3, 2, dtype))
+
+
+def small(implementation, dtype=F32, batch=2):
+    cell = LSTMCell(3)
+    return run(cell, implementation, *data(cell, batch, 3, 2, dtype))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(name):
+    error, message, call = REFUSED[name]
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_name_may_name_the_machine():
+    """A matrix of 16 MiB stays on v5e, which is taken where none is named, alone."""
+    cell = LSTMCell(1024)
+    given = shapes(cell, 4, 2, 3)
+    of = lambda name: pallas_calls(cell, name, given)
+    scratch = lambda eqn: eqn.params["grid_mapping"].num_scratch_operands
+    whole, chunked = map(of, ("pallas_mosaic_tpu", "pallas_mosaic_tpu:v4"))
+    assert [*map(scratch, whole)] == [2, 2]
+    assert [*map(scratch, chunked)] == [5, 5]
+
+
+def test_none_falls_back():
+    assert small(None, np.dtype("float64"))[0].dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    "name", [m for m, it in _machines.MACHINES.items() if it.platform == "tpu"]
+)
+def test_tpus_are_as_jax_says(name):
+    """The numbers of JAX's own table, a core each."""
+    chip = next(c for c in pltpu.ChipVersion if str(c) == name)
+    info = pltpu.get_tpu_info_for_chip(chip, 1)
+    machine = _machines.MACHINES[name]
+    assert machine.memory == info.vmem_capacity_bytes
+    assert machine.bandwidth == info.mem_bw_bytes_per_second
+    assert machine.flops == info.bf16_ops_per_second
+    assert machine.least_rows == info.mxu_column_size
+
+
+@pytest.mark.parametrize(
+    ("backend", "platform", "memory"),
+    [
+        ("tpu", "tpu", 16 * 2**20),
+        ("gpu", "cuda", 99 * 2**10),
+        ("cpu", "tpu", 128 * 2**20),
+        ("gpu", "tpu", 128 * 2**20),
+    ],
+)
+def test_a_machine_that_is_not_known_has_the_least_memory(
+    backend, platform, memory, monkeypatch
+):
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(device_kind="New 7")])
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert _machines.machine_of(platform).memory == memory
+
+
+TEN = [(name, spec) for name in ("lstm", "gru_cudnn") for spec in specs.LARGE]
+
+
+@pytest.mark.fast("*-B64*")
+@pytest.mark.parametrize(("name", "spec"), TEN, ids=str)
+def test_what_is_explained_of_ten_shapes(name, spec):
+    cell = CELLS[name](spec.units)
+    x = jax.ShapeDtypeStruct((spec.batch, spec.time, spec.depth), BF16)
+    found = jaxrnn.explain(cell, x, machine="v5e")
+    assert found.chosen == "xla"
+    assert [v.serves for v in found.verdicts if "mosaic" in v.implementation] == [True]
+    # A product of up to 128 rows, the four or three matrices of the state, at 197e12.
+    gates = 4 if name == "lstm" else 3
+    least = max(spec.batch, 128) * 2 * gates * spec.units**2 / 197e12
+    moved = spec.batch * (4 * gates + 2) * spec.units / 820e9
+    assert found.kernel.step.time == pytest.approx(max(least, moved))
+    assert found.kernel.step.moved == pytest.approx(moved * 820e9)
+    assert found.kernel.step.flops == pytest.approx(least * 197e12)
+    assert found.kernel.forward > spec.time * found.kernel.step.time
+    assert found.xla.training > found.kernel.training
+    turned = jax.ShapeDtypeStruct((spec.time, spec.batch, spec.depth), BF16)
+    assert jaxrnn.explain(cell, turned, machine="v5e", time_major=True) == found
+
+
+def test_what_does_not_fit_is_explained():
+    x = jax.ShapeDtypeStruct((16, 100, 512), F32)
+    small, large = (
+        str(jaxrnn.explain(LSTMCell(units), x, machine="v4")) for units in (512, 1024)
+    )
+    assert re.search(r"pallas_mosaic_tpu  yes  \d+\.\d of 16 MiB", small)
+    assert re.search(r"matrices 16\.0, 8\.0 of them brought at every step", large)
+    text = str(jaxrnn.explain(LSTMCell(512), x, machine="h100"))
+    assert re.search("pallas_mosaic_tpu  no   runs on tpu", text)
+    # What does not fit the cache of an H100 is read at every step by XLA's loop.
+    wide = jax.ShapeDtypeStruct((16, 100, 2048), F32)
+    step = jaxrnn.explain(LSTMCell(2048), wide, machine="h100").xla.step.time
+    assert step > 4 * 4 * 2048 * 4096 / 3352e9
+
+
+def test_what_exceeds_vmem_is_read_at_every_step():
+    x = jax.ShapeDtypeStruct((16, 100, 64), BF16)
+    found = jaxrnn.explain(LSTMCell(4096), x, machine="v4").kernel
+    # The matrix of the state but for 16 MiB at most, and what the rows read and write.
+    rows, matrix = 16 * (4 * 4 * 4096 + 2 * 4096), 2 * 4096 * 4 * 4096
+    work = work_of(LSTMCell(4096), 16, 100, 64, BF16)
+    tiles = 16 // PallasMosaicTPU("v4").plan(work).rows
+    brought = (found.step.moved - rows) / tiles
+    assert matrix - 16 * 2**20 < brought < matrix
+    assert found.step.time == pytest.approx(found.step.moved / 615e9)
+    text = str(jaxrnn.explain(LSTMCell(4096), x, machine="V4"))
+    said = brought / 2**20
+    assert f"matrices 128.0, {said:.1f} of them brought at every step" in text
+
+
+def test_where_no_kernel_serves_there_is_no_row_of_one():
+    x = jax.ShapeDtypeStruct((16, 100, 64), BF16)
+    text = str(jaxrnn.explain(LSTMCell(512), x, machine="h100"))
+    assert "no kernel serves" in text
+    assert "with a kernel" not in text
+    assert re.search(r"pallas_triton      no   the matrices, 2048 KiB, and what", text)
+
+
+HALF = jax.ShapeDtypeStruct((2, 3, 4), BF16)
+EXPLAIN_REFUSES = {
+    "bound": (TypeError, "AffineCell", lambda: (LSTMCell(3).bind({}), HALF)),
+    "rank": (ValueError, r"must be \[batch, time", lambda: (LSTMCell(3), HALF.shape)),
+    "nothing": (
+        ValueError,
+        r"numbers from 1 on, got bfloat16\[0, 3, 4\]",
+        lambda: (LSTMCell(3), jax.ShapeDtypeStruct((0, 3, 4), BF16)),
+    ),
+    "symbolic": (
+        ValueError,
+        r"numbers from 1 on, got bfloat16\[b, 3, 4\]",
+        lambda: (
+            LSTMCell(3),
+            jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 3, 4"), BF16),
+        ),
+    ),
+    "state": (
+        TypeError,
+        "GRUCell: `inputs`, `state` and the cell must share one dtype",
+        lambda: (GRUCell(3), HALF, jax.ShapeDtypeStruct((2, 3), F32)),
+    ),
+    "integers": (
+        ValueError,
+        "only supports floating point",
+        lambda: (GRUCell(3), jnp.ones((2, 3, 4), jnp.int32)),
+    ),
+    "float64": (
+        ValueError,
+        r"no kernel can run GRUCell\(.*\) over float64\[2, 4\]: it computes in float32",
+        lambda: (GRUCell(3), jnp.ones((2, 3, 4))),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPLAIN_REFUSES)
+def test_explain_refuses(name):
+    error, message, given = EXPLAIN_REFUSES[name]
+    with pytest.raises(error, match=message):
+        jaxrnn.explain(*given())
+
+
+@pytest.mark.parametrize("machine", ["v9", 5, ["v5e"]], ids=str)
+def test_explain_knows_no_such_machine(machine):
+    with pytest.raises(ValueError, match=r"`machine` must be one of v4, v5e, .*, got"):
+        jaxrnn.explain(LSTMCell(3), HALF, machine=machine)
+
+
+def test_a_memory_in_float32_is_explained():
+    c, h = (jax.ShapeDtypeStruct((2, 16), dtype) for dtype in (F32, BF16))
+    state = jaxrnn.LSTMStateTuple(c, h)
+    said = jaxrnn.explain(LSTMCell(16), HALF, state, machine="h100").verdicts
+    assert [v.implementation for v in said if v.serves] == ["xla", "pallas_triton"]

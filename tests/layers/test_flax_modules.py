@@ -1,0 +1,835 @@
+"""Recurrent modules of linen and of nnx: one behaviour, told by the drivers."""
+
+import contextlib
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint
+import pytest
+from flax import nnx
+from flax.errors import InvalidRngError
+from flax.training.train_state import TrainState
+
+import jaxrnn
+import jaxrnn.convert
+import jaxrnn.linen
+import jaxrnn.nnx
+from jaxrnn import (
+    CudnnCompatibleGRUCell,
+    DropoutWrapper,
+    FunctionCell,
+    GRUCell,
+    LSTMCell,
+    MultiRNNCell,
+    TensorShape,
+)
+
+ROWS, TIME, DEPTH, UNITS = 3, 5, 2, 4
+LENGTHS = jnp.asarray([5, 0, 3])
+NOISY = DropoutWrapper(GRUCell(UNITS), 0.5, 0.5, 0.5)
+
+
+def draw(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+X = draw(ROWS, TIME, DEPTH)
+
+
+class InLinen:
+    """A module of linen with its variables."""
+
+    def __init__(self, kind, *args, inputs=X, **kwargs):
+        self.module = getattr(jaxrnn.linen, kind)(*args, **kwargs)
+        keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+        self.params = self.module.init(keys, inputs)["params"]
+
+    def __call__(self, *args, key=None, params=None, **kwargs):
+        rngs = None if key is None else {"dropout": key}
+        variables = {"params": self.params if params is None else params}
+        return self.module.apply(variables, *args, rngs=rngs, **kwargs)
+
+
+class InNnx:
+    """A module of nnx."""
+
+    def __init__(self, kind, *args, inputs=X, **kwargs):
+        axis = 0 if kwargs.get("time_major") else 1
+        step = jax.tree.map(lambda x: jnp.take(x, 0, axis), inputs)
+        module = getattr(jaxrnn.nnx, kind)
+        self.module = module(*args, step, rngs=nnx.Rngs(0), **kwargs)
+        self.params = nnx.as_pure(self.module.params)
+
+    def __call__(self, *args, key=None, params=None, **kwargs):
+        if params is not None:
+            graph, _, rest = nnx.split(self.module, nnx.Param, ...)
+            new = nnx.State({"params": params})
+            return nnx.merge(graph, new, rest)(*args, rngs=key, **kwargs)
+        return self.module(*args, rngs=key, **kwargs)
+
+
+@contextlib.contextmanager
+def usual_jax():
+    """What other libraries rely on."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+both = pytest.mark.parametrize("make", [InLinen, InNnx])
+
+
+def same(got, want, rtol=1e-5):
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert g.dtype == w.dtype
+        np.testing.assert_allclose(g, w, rtol=rtol, atol=1e-6)
+
+
+CELLS = {
+    "lstm_cell": LSTMCell(UNITS, use_peepholes=True, num_proj=3),
+    "cudnn_compatible_gru_cell": CudnnCompatibleGRUCell(UNITS),
+    "multi_rnn_cell": MultiRNNCell([LSTMCell(3), GRUCell(UNITS)]),
+    "gru_cell": NOISY,
+}
+
+
+@pytest.mark.fast("lstm_cell-*", "multi_rnn_cell-*")
+@both
+@pytest.mark.parametrize("name", CELLS)
+def test_rnn_is_dynamic_rnn(make, name):
+    """Under TensorFlow's name, which a wrapper has no part in."""
+    cell = CELLS[name]
+    rnn = make("RNN", cell)
+    assert list(rnn.params) == [name]
+    bound = cell.bind(rnn.params[name])
+    want = jaxrnn.dynamic_rnn(bound, X, LENGTHS, dtype=X.dtype)
+    state, outputs = rnn(X, LENGTHS, return_carry=True, deterministic=True)
+    same((outputs, state), want)
+    # A state goes in as it came out.
+    want = jaxrnn.dynamic_rnn(bound, X, LENGTHS, want[1])[0]
+    same(rnn(X, LENGTHS, initial_state=state, deterministic=True), want)
+    fresh = cell.init(jax.random.key(0), X[:, 0])
+    assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, bound.params)
+
+
+@both
+def test_options_are_those_of_the_driver(make):
+    x, cell = jnp.swapaxes(X, 0, 1), LSTMCell(UNITS)
+    options = {"time_major": True, "swap_memory": jaxrnn.memory.Recompute(2)}
+    rnn = make("RNN", cell, inputs=x, return_carry=True, **options)
+    bound = cell.bind(rnn.params["lstm_cell"])
+    want = jaxrnn.dynamic_rnn(bound, x, LENGTHS, dtype=x.dtype, **options)
+    state, outputs = rnn(x, LENGTHS)
+    same((outputs, state), want)
+
+
+@both
+@pytest.mark.parametrize("keep_order", [False, True])
+def test_reversed_as_in_flax(make, keep_order):
+    options = {"reverse": True, "keep_order": keep_order}
+    rnn = make("RNN", GRUCell(UNITS), **options)
+    flax = nn.RNN(jaxrnn.linen.Cell(GRUCell(UNITS)), **options)
+    lengths = jnp.asarray([5, 1, 3], jnp.int32)
+    with usual_jax():
+        variables = {"params": {"cell": rnn.params}}
+        want = flax.apply(variables, X, seq_lengths=lengths)
+    alive = np.arange(TIME)[None, :, None] < np.asarray(lengths)[:, None, None]
+    same(rnn(X, lengths), jnp.where(alive, want, 0))
+
+
+@both
+def test_lengths_beyond_the_steps_are_all_of_them(make):
+    module = make("RNN", GRUCell(UNITS), reverse=True)
+    same(module(X, [1000, 0, 3]), module(X, [TIME, 0, 3]), rtol=0)
+
+
+@both
+def test_no_rows(make):
+    module = make("RNN", GRUCell(UNITS))
+    assert module(X[:0], []).shape == (0, TIME, UNITS)
+
+
+@both
+def test_bidirectional_is_its_driver(make):
+    cells = LSTMCell(UNITS), GRUCell(3)
+    rnn = make("Bidirectional", *cells)
+    fw, bw = (
+        cell.bind(rnn.params[name][scope])
+        for cell, name, scope in zip(
+            cells, ("fw", "bw"), ("lstm_cell", "gru_cell"), strict=True
+        )
+    )
+    outputs, states = jaxrnn.bidirectional_dynamic_rnn(
+        fw, bw, X, LENGTHS, dtype=X.dtype
+    )
+    got = rnn(X, LENGTHS, return_carry=True)
+    same(got, (states, jnp.concatenate(outputs, -1)))
+    again = rnn(X, LENGTHS, initial_state=states)
+    want, _ = jaxrnn.bidirectional_dynamic_rnn(fw, bw, X, LENGTHS, *states)
+    same(again, jnp.concatenate(want, -1))
+    summed = make("Bidirectional", GRUCell(3), GRUCell(3), merge=jnp.add)
+    assert summed(X).shape == (ROWS, TIME, 3)
+
+
+@both
+def test_stack_is_its_driver(make):
+    cells = [LSTMCell(UNITS), GRUCell(3)], [GRUCell(2), GRUCell(3)]
+    rnn = make("StackBidirectional", *cells)
+    bound = [
+        [
+            cell.bind(*rnn.params[f"cell_{i}"][way].values())
+            for i, cell in enumerate(each)
+        ]
+        for way, each in zip(("fw", "bw"), cells, strict=True)
+    ]
+    outputs, *states = jaxrnn.stack_bidirectional_dynamic_rnn(
+        *bound, X, dtype=X.dtype, sequence_length=LENGTHS
+    )
+    got_states, got = rnn(X, LENGTHS, return_carry=True)
+    same((got, got_states), (outputs, tuple(zip(*states, strict=True))))
+    assert rnn(X, LENGTHS, initial_state=got_states).shape == outputs.shape
+
+
+@both
+def test_any_number_of_batch_axes(make):
+    """Flax's own crashes at lengths of two axes."""
+    rnn = make("RNN", LSTMCell(UNITS), return_carry=True)
+    x, lengths = draw(2, ROWS, TIME, DEPTH), jnp.asarray([[5, 0, 3], [1, 2, 9]])
+    want = jax.vmap(rnn)(x, lengths)
+    same(rnn(x, lengths), want)
+    assert rnn(x, lengths, initial_state=want[0])[0].h.shape == (2, ROWS, UNITS)
+    one = jax.tree.map(lambda leaf: leaf[0, 0], jax.vmap(rnn)(x))
+    same(rnn(x[0, 0]), one)
+    same(rnn(x[0, 0], 2), jax.tree.map(lambda a: a[0], rnn(x[0, :1], [2])))
+    time_first = make("RNN", GRUCell(UNITS), inputs=x[0], time_major=True)
+    got = time_first(jnp.moveaxis(x, 2, 0), lengths)
+    want = make("RNN", GRUCell(UNITS))(x, lengths, params=time_first.params)
+    same(got, jnp.moveaxis(want, 2, 0))
+
+
+def add_up(params, inputs, state, key=None):
+    state = state + params["scale"] * (inputs["a"] + inputs["b"][:, 0])
+    return state, state
+
+
+def init_scale(key, inputs, dtype):
+    return {"scale": jnp.ones((1, 1), dtype)}
+
+
+@both
+def test_nests_of_inputs(make):
+    cell = FunctionCell(add_up, TensorShape([DEPTH]), TensorShape([DEPTH]), init_scale)
+    inputs = {"a": X, "b": draw(ROWS, TIME, 1, DEPTH)}
+    got = make("RNN", cell, inputs=inputs)(inputs, LENGTHS)
+    want = jnp.cumsum(inputs["a"] + inputs["b"][:, :, 0], 1)
+    alive = jnp.arange(TIME)[None] < LENGTHS[:, None]
+    same(got, jnp.where(alive[..., None], want, 0))
+
+
+@both
+def test_padding_is_nothing(make):
+    """Flax's own gives gradients of NaN, outputs that go on, and for a row of length 0
+    the state after all of its padding."""
+    rnn = make("RNN", LSTMCell(UNITS), return_carry=True)
+    dead = (jnp.arange(TIME)[None] >= LENGTHS[:, None])[..., None]
+
+    def loss(params, x):
+        state, outputs = rnn(x, LENGTHS, params=params)
+        return jnp.sum(outputs**2) + jnp.sum(state.c**2), (state, outputs)
+
+    gradient = jax.grad(loss, (0, 1), has_aux=True)
+    got, (state, outputs) = gradient(rnn.params, jnp.where(dead, jnp.nan, X))
+    want, _ = gradient(rnn.params, jnp.where(dead, 0, X))
+    same(got, want)
+    assert not outputs[jnp.broadcast_to(dead, outputs.shape)].any()
+    assert not state.c[1].any()
+    assert not state.h[1].any()
+
+
+@both
+def test_dtypes(make):
+    rnn = make("RNN", GRUCell(UNITS), dtype=jnp.bfloat16)
+    kernel = rnn.params["gru_cell"]["gates"]["kernel"]
+    assert (kernel.dtype, rnn(X).dtype) == (jnp.float32, jnp.bfloat16)
+    half = make("RNN", GRUCell(UNITS), param_dtype=jnp.bfloat16, return_carry=True)
+    assert half.params["gru_cell"]["gates"]["kernel"].dtype == jnp.bfloat16
+    # The widest of both, as in Flax.
+    state, outputs = half(X)
+    assert outputs.dtype == state.dtype == jnp.float32
+    assert half(X.astype(jnp.bfloat16))[1].dtype == jnp.bfloat16
+    np.testing.assert_allclose(rnn(X), rnn(X).astype(jnp.float32), atol=0.02)
+
+
+@both
+def test_a_state_is_cast_as_inputs_are(make):
+    rnn = make("RNN", LSTMCell(UNITS), dtype=jnp.bfloat16)
+    state = LSTMCell(UNITS).zero_state(ROWS, jnp.float32)
+    same(rnn(X, initial_state=state), rnn(X))
+
+
+def test_lengths_that_are_traced_one_by_one():
+    rnn = InLinen("RNN", GRUCell(UNITS))
+    got = jax.jit(lambda a, b: rnn(X, [a, b, 5]))(jnp.int32(2), jnp.int32(0))
+    same(got, rnn(X, [2, 0, 5]))
+
+
+@both
+def test_noise_comes_from_the_stream(make):
+    rnn = make("Bidirectional", NOISY, NOISY)
+    quiet = rnn(X, deterministic=True)
+    keys = jax.random.key(3), jax.random.key(4)
+    noisy = [rnn(X, key=key) for key in (*keys, keys[0])]
+    same(noisy[0], noisy[2])
+    assert not jnp.allclose(noisy[0], noisy[1])
+    assert not jnp.allclose(noisy[0], quiet)
+    # Noise of the state alone is not seen in the output of a first step.
+    rnn = make("RNN", DropoutWrapper(GRUCell(UNITS), state_keep_prob=0.5))
+    noisy = rnn(X, key=keys[0])
+    same(noisy[:, 0], rnn(X, deterministic=True)[:, 0])
+    assert not jnp.allclose(noisy, rnn(X, deterministic=True))
+    # Without noise no stream is asked for.
+    same(make("RNN", LSTMCell(UNITS))(X), make("RNN", LSTMCell(UNITS))(X))
+
+
+def test_linen_asks_for_the_stream():
+    with pytest.raises(InvalidRngError, match="dropout"):
+        InLinen("RNN", NOISY)(X)
+
+
+def test_nnx_draws_from_its_own_stream():
+    rnn = jaxrnn.nnx.RNN(NOISY, DEPTH, rngs=nnx.Rngs(0))
+    run = nnx.jit(lambda rnn, x: rnn(x))
+    assert not jnp.allclose(run(rnn, X), run(rnn, X))
+    rnn.eval()
+    same(run(rnn, X), run(rnn, X))
+    rnn.train()
+    assert not jnp.allclose(run(rnn, X), run(rnn, X))
+    # In a closure of JAX the count cannot go on: a key can be given.
+    closed = jax.jit(lambda x, key: rnn(x, rngs=key))
+    same(closed(X, jax.random.key(1)), rnn(X, rngs=jax.random.key(1)))
+
+
+def test_linen_is_deterministic_by_its_attribute():
+    quiet = nn.remat(jaxrnn.linen.RNN)(NOISY, deterministic=True)
+    rnn = InLinen("RNN", NOISY)
+    same(quiet.apply({"params": rnn.params}, X), rnn(X, deterministic=True))
+
+
+# Linen's transformations.
+
+
+class Deep(nn.Module):
+    """A stack by `nn.scan`, each layer rematerialised."""
+
+    @nn.compact
+    def __call__(self, x):
+        layer = nn.remat(jaxrnn.linen.RNN)
+        scan = nn.scan(
+            lambda rnn, x, _: (rnn(x, LENGTHS), None),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=2,
+        )
+        return scan(layer(GRUCell(UNITS)), x, None)[0]
+
+
+def test_linen_scan_and_remat():
+    x, deep = draw(ROWS, TIME, UNITS), Deep()
+    variables = deep.init(jax.random.key(0), x)
+    (params,) = variables["params"].values()
+    assert params["gru_cell"]["gates"]["kernel"].shape == (2, 2 * UNITS, 2 * UNITS)
+    rnn = jaxrnn.linen.RNN(GRUCell(UNITS))
+
+    def by_hand(variables, x):
+        for i in range(2):
+            (params,) = variables["params"].values()
+            layer = jax.tree.map(lambda leaf, i=i: leaf[i], params)
+            x = rnn.apply({"params": layer}, x, LENGTHS)
+        return x
+
+    gradient = lambda f: jax.jit(jax.grad(lambda v: jnp.sum(f(v, x) ** 2)))(variables)
+    same(gradient(deep.apply), gradient(by_hand))
+
+
+def test_linen_jit_and_vmap():
+    x = draw(2, ROWS, TIME, DEPTH)
+    many = nn.vmap(
+        nn.jit(jaxrnn.linen.RNN),
+        in_axes=0,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+    )(GRUCell(UNITS))
+    variables = many.init(jax.random.key(0), x)
+    got = many.apply(variables, x)
+    one = jaxrnn.linen.RNN(GRUCell(UNITS))
+    for i in range(2):
+        its = jax.tree.map(lambda leaf, i=i: leaf[i], variables)
+        same(got[i], one.apply(its, x[i]))
+
+
+AXES = {"kernel": ("inputs", "hidden"), "bias": ("hidden",)}
+
+
+def test_linen_partitioned():
+    rnn = jaxrnn.linen.RNN(LSTMCell(UNITS), axis_names=AXES)
+    variables = rnn.init(jax.random.key(0), X)
+    specs = nn.get_partition_spec(variables)["params"]["lstm_cell"]
+    P = jax.sharding.PartitionSpec
+    assert specs == {"kernel": P("inputs", "hidden"), "bias": P("hidden")}
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rules = [("hidden", "data"), ("inputs", None)]
+    layout = nn.logical_to_mesh_sharding(nn.get_partition_spec(variables), mesh, rules)
+    plain = nn.meta.unbox(variables)
+    laid_out = jax.device_put(plain, nn.meta.unbox(layout))
+    assert laid_out["params"]["lstm_cell"]["kernel"].sharding.spec == P(None, "data")
+    same(jax.jit(rnn.apply)(laid_out, X), rnn.apply(plain, X))
+
+
+def test_nnx_partitioned():
+    with nnx.use_eager_sharding(False):
+        rnn = jaxrnn.nnx.RNN(LSTMCell(UNITS), DEPTH, axis_names=AXES, rngs=nnx.Rngs(0))
+    specs = nnx.get_partition_spec(nnx.state(rnn, nnx.Param))
+    kernel = specs["params"]["lstm_cell"]["kernel"]
+    assert kernel.get_value() == jax.sharding.PartitionSpec("inputs", "hidden")
+    assert rnn(X).shape == (ROWS, TIME, UNITS)
+
+
+@both
+def test_a_wrong_number_of_axes(make):
+    with pytest.raises(ValueError, match=r"axis_names\['kernel'\].* each axis of `par"):
+        make("RNN", LSTMCell(UNITS), axis_names={"kernel": ("hidden",)})
+
+
+@both
+def test_axes_of_no_parameter(make):
+    with pytest.raises(
+        ValueError, match=r"RNN: `axis_names` .* 'kernal'\. There are b"
+    ):
+        make("RNN", LSTMCell(UNITS), axis_names={"kernal": ("inputs", "hidden")})
+
+
+def test_nnx_says_what_a_stream_is_for():
+    cell = jaxrnn.DropoutWrapper(LSTMCell(UNITS), 0.5)
+    with pytest.raises(KeyError) as caught:
+        jaxrnn.nnx.RNN(cell, DEPTH, rngs=nnx.Rngs(params=0))
+    assert caught.value.__notes__ == [
+        "RNN: the cell draws noise, from a stream 'dropout'."
+    ]
+
+
+def test_linen_shows_itself():
+    rnn = jaxrnn.linen.RNN(LSTMCell(UNITS))
+    table = rnn.tabulate(jax.random.key(0), X, console_kwargs={"width": 120})
+    table = re.sub(r"\x1b\[[0-9;]*m", "", table)
+    for text in ("RNN", "float32[3,5,2]", "float32[3,5,4]", "float32[6,16]", "112"):
+        assert text in table
+
+
+def test_nnx_shows_itself(capsys):
+    rnn = jaxrnn.nnx.RNN(LSTMCell(UNITS), DEPTH, rngs=nnx.Rngs(0))
+    nnx.display(rnn)
+    shown = capsys.readouterr().out
+    for text in ("RNN", "LSTMCell(num_units=4", "Param: 112", "shape=(6, 16)"):
+        assert text in shown
+    table = nnx.tabulate(rnn, X, console_kwargs={"width": 120})
+    assert "112" in table
+
+
+# nnx's transformations, and JAX's own around a module of nnx.
+
+
+def test_nnx_transformations_and_closures():
+    rnn = jaxrnn.nnx.RNN(LSTMCell(UNITS), DEPTH, rngs=nnx.Rngs(0))
+    loss = lambda rnn, x: jnp.sum(rnn(x, LENGTHS) ** 2)
+    want = loss(rnn, X)
+    same(nnx.jit(loss)(rnn, X), want)
+    same(jax.jit(lambda x: loss(rnn, x))(X), want)  # nnx's own RNN raises here.
+    by_x = jax.grad(lambda x: loss(rnn, x))(X)
+    same(nnx.grad(loss, argnums=1)(rnn, X), by_x)
+    graph, params, rest = nnx.split(rnn, nnx.Param, ...)
+    plain = jax.grad(lambda p: loss(nnx.merge(graph, p, rest), X))(params)
+    same(nnx.to_pure_dict(nnx.grad(loss)(rnn, X)), nnx.to_pure_dict(plain))
+    same(jax.vmap(lambda x: rnn(x[None])[0])(X), rnn(X))
+    same(jax.checkpoint(lambda x: loss(rnn, x))(X), want)
+    summed = jax.lax.scan(lambda c, x: (c + loss(rnn, x), None), 0.0, X[None])[0]
+    same(summed.astype(want.dtype), want)
+
+
+def test_nnx_vmap_and_eval_shape():
+    make = lambda rngs: jaxrnn.nnx.RNN(LSTMCell(UNITS), DEPTH, rngs=rngs)
+    many = nnx.vmap(make)(nnx.Rngs(0).split(2))
+    got = nnx.vmap(lambda rnn, x: rnn(x), in_axes=(0, None))(many, X)
+    assert got.shape == (2, ROWS, TIME, UNITS)
+    assert not jnp.allclose(got[0], got[1])
+    abstract = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+    kernel = abstract.params["lstm_cell"]["kernel"]
+    assert kernel.get_value().shape == (DEPTH + UNITS, 4 * UNITS)
+
+
+# Weights that come from elsewhere.
+
+
+def bound(cell, depth, seed):
+    step = jax.ShapeDtypeStruct((1, depth), X.dtype)
+    return cell.bind(cell.init(jax.random.key(seed), step))
+
+
+def test_cells_with_weights_become_modules():
+    one = bound(LSTMCell(UNITS, forget_bias=0.0), DEPTH, 0)
+    stacked = (
+        [bound(GRUCell(3), DEPTH, 1), bound(LSTMCell(3), 7, 2)],
+        [bound(LSTMCell(UNITS), DEPTH, 3), bound(GRUCell(2), 7, 4)],
+    )
+    only = lambda cells: [cell.cell for cell in cells]
+    with_noise = DropoutWrapper(one.cell, 0.5)
+    want = jaxrnn.dynamic_rnn(one, X, LENGTHS, dtype=X.dtype)[0]
+    linen = jaxrnn.linen.RNN(with_noise)
+    variables = linen.variables_of(one)
+    same(linen.apply(variables, X, LENGTHS, deterministic=True), want)
+    rnn = jaxrnn.nnx.RNN(with_noise, DEPTH, rngs=nnx.Rngs(0))
+    rnn.set_cells(one)
+    same(nnx.view(rnn, deterministic=True)(X, LENGTHS), want)
+    same(rnn.get_cells().params, one.params)
+
+    want = jaxrnn.stack_bidirectional_dynamic_rnn(*stacked, X, dtype=X.dtype)[0]
+    linen = jaxrnn.linen.StackBidirectional(*map(only, stacked))
+    variables = linen.variables_of(*stacked)
+    same(linen.apply(variables, X), want)
+    rnn = jaxrnn.nnx.StackBidirectional(*map(only, stacked), DEPTH, rngs=nnx.Rngs(0))
+    rnn.set_cells(*stacked)
+    same(rnn(X), want)
+    for got in (rnn.get_cells(), linen.cells_of(variables)):
+        assert [[c.cell for c in way] for way in got] == [*map(only, stacked)]
+        same(jax.tree.leaves(got), jax.tree.leaves(stacked))
+
+
+@both
+def test_noise_is_put_around_cells_that_have_weights(make):
+    cell = bound(MultiRNNCell([LSTMCell(UNITS), GRUCell(3)]), DEPTH, 0)
+    noisy = MultiRNNCell([DropoutWrapper(each, 0.5) for each in cell.cell.cells])
+    module = make("RNN", noisy)
+    got = put(module, cell)(X, LENGTHS, deterministic=True)
+    same(got, jaxrnn.dynamic_rnn(cell, X, LENGTHS, dtype=X.dtype)[0])
+    saved = jaxrnn.convert.tf1.save(taken(module), "rnn")
+    same(saved, jaxrnn.convert.tf1.save(cell, "rnn"))
+
+
+def put(module, *cells):
+    """The module with the cells' weights."""
+    if isinstance(module, InNnx):
+        module.module.set_cells(*cells)
+    else:
+        module.params = module.module.variables_of(*cells)["params"]
+    return module
+
+
+def taken(module):
+    if isinstance(module, InNnx):
+        return module.module.get_cells()
+    return module.module.cells_of({"params": module.params})
+
+
+@both
+def test_what_a_converter_gives_of_one_layer_of_two_directions(make):
+    torch = jaxrnn.convert.torch
+    free = LSTMCell(UNITS, forget_bias=0.0)
+    weights = torch.save_bidirectional(bound(free, DEPTH, 0), bound(free, DEPTH, 1))
+    cells_fw, cells_bw = torch.load_bidirectional(weights)
+    module = make("Bidirectional", cells_fw[0].cell, cells_bw[0].cell)
+    outputs = put(module, cells_fw, cells_bw)(X, LENGTHS)
+    pairs, _ = jaxrnn.bidirectional_dynamic_rnn(
+        cells_fw[0], cells_bw[0], X, LENGTHS, dtype=X.dtype
+    )
+    same(outputs, jnp.concatenate(pairs, -1))
+    again = torch.save_bidirectional(*taken(module))
+    assert again.keys() == weights.keys()
+    same(again, weights, rtol=0)
+
+
+def test_weights_are_kept_in_the_dtype_of_the_module():
+    rnn = jaxrnn.nnx.RNN(GRUCell(3), DEPTH, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    rnn.set_cells(bound(GRUCell(3), DEPTH, 0))
+    leaves = jax.tree.leaves(nnx.as_pure(rnn.params))
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_a_loop_of_ones_own_takes_cells_with_weights():
+    cell = bound(GRUCell(UNITS), DEPTH, 0)
+    rnn = jaxrnn.nnx.RawRNN(GRUCell(UNITS), DEPTH, max_time=3, rngs=nnx.Rngs(0))
+    rnn.set_cells(cell)
+    same(rnn.get_cells().params, cell.params)
+    linen = jaxrnn.linen.RawRNN(GRUCell(UNITS), max_time=3)
+    same(linen.cells_of(linen.variables_of(cell)).params, cell.params)
+
+
+# Training and saving.
+
+
+def target(outputs):
+    return jnp.mean((outputs - 0.5) ** 2)
+
+
+def test_linen_trains_and_is_saved(tmp_path):
+    rnn = jaxrnn.linen.RNN(LSTMCell(UNITS))
+    params = rnn.init(jax.random.key(0), X)["params"]
+    state = TrainState.create(apply_fn=rnn.apply, params=params, tx=optax.adam(0.1))
+
+    @jax.jit
+    def update(state):
+        loss = lambda p: target(state.apply_fn({"params": p}, X))
+        value, gradient = jax.value_and_grad(loss)(state.params)
+        return state.apply_gradients(grads=gradient), value
+
+    losses = []
+    with usual_jax():
+        for _ in range(10):
+            state, value = update(state)
+            losses.append(value)
+    assert losses[-1] < losses[0] / 2
+    same(restored(tmp_path, state), state)
+
+
+def test_nnx_trains_and_is_saved(tmp_path):
+    rnn = jaxrnn.nnx.RNN(LSTMCell(UNITS), DEPTH, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(rnn, optax.adam(0.1), wrt=nnx.Param)
+
+    @nnx.jit
+    def update(rnn, optimizer):
+        value, gradient = nnx.value_and_grad(lambda rnn: target(rnn(X)))(rnn)
+        optimizer.update(rnn, gradient)
+        return value
+
+    with usual_jax():
+        losses = [update(rnn, optimizer) for _ in range(10)]
+    assert losses[-1] < losses[0] / 2
+    graph, state = nnx.split(rnn)
+    again = nnx.merge(graph, restored(tmp_path, state))
+    same(again(X), rnn(X), rtol=0)
+
+
+def restored(path, state):
+    """What Orbax gives back."""
+    with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path / "state", state)
+        checkpointer.wait_until_finished()
+        abstract = jax.tree.map(orbax.checkpoint.utils.to_shape_dtype_struct, state)
+        return checkpointer.restore(path / "state", abstract)
+
+
+# Wrong arguments.
+
+REFUSED = {
+    "lengths_of_other_rows": (
+        ValueError,
+        r"RNN: `sequence_length` must have one entry per row, 3, got",
+        lambda make: make("RNN", GRUCell(UNITS))(X, [1, 2]),
+    ),
+    "lengths_of_too_many_axes": (
+        ValueError,
+        r"RNN: `inputs` must be \[\*batch, time, \.\.\.\] with 3 axes of rows, as",
+        lambda make: make("RNN", GRUCell(UNITS))(X, jnp.ones((1, 1, 3), "i4")),
+    ),
+    "a_list": (
+        ValueError,
+        r"RNN: `inputs\[0\]\[0\]` must be .* A list is a nest of its elements",
+        lambda make: make("RNN", GRUCell(UNITS))([[1.0]]),
+    ),
+    "other_depth": (
+        ValueError,
+        r"`params\['candidate'\]\['kernel'\]` must have shape \(7, 4\)",
+        lambda make: InNnx("RNN", GRUCell(UNITS))(draw(3, 5, 3)),
+    ),
+    "no_cells": (
+        ValueError,
+        r"StackBidirectional: `cells_fw` must be a list of at least one cell",
+        lambda make: make("StackBidirectional", [], []),
+    ),
+    "unequal_depths": (
+        ValueError,
+        r"StackBidirectional: `cells_fw` and `cells_bw` must have the same depth",
+        lambda make: make("StackBidirectional", [GRUCell(3)], [GRUCell(3)] * 2),
+    ),
+    "a_class": (
+        TypeError,
+        r"RNN: `cell` must be .* got the class GRUCell\. Make one: GRUCell\(8\)",
+        lambda make: make("RNN", GRUCell),
+    ),
+    "a_bound_cell": (
+        TypeError,
+        r"RNN: `cell` must be .* got BoundCell\. Give `cell\.cell`; the module has",
+        lambda make: make("RNN", GRUCell(3).bind({})),
+    ),
+    "a_cell_of_flax": (
+        TypeError,
+        r"Bidirectional: `cell_bw` must be .* `as_cell` makes one of a cell of Flax",
+        lambda make: make("Bidirectional", GRUCell(3), nn.GRUCell(3)),
+    ),
+    "cells_in_a_list": (
+        TypeError,
+        r"RNN: `cell` must be .*\. `MultiRNNCell` makes one of several",
+        lambda make: make("RNN", [GRUCell(3), GRUCell(3)]),
+    ),
+    "a_number_for_a_cell": (
+        TypeError,
+        r"RNN: `cell` must be a cell of jaxrnn, got 8\. LSTMCell\(8\) is one",
+        lambda make: make("RNN", 8),
+    ),
+    "modules_for_cells": (
+        TypeError,
+        r"Bidirectional: `cell_fw` .* got RNN\. Give the cell itself, without an RNN",
+        lambda make: make("Bidirectional", *[jaxrnn.linen.RNN(GRUCell(3))] * 2),
+    ),
+    "merge_by_name": (
+        TypeError,
+        r"Bidirectional: `merge` must be a function of both outputs, got 'sum'",
+        lambda make: make("Bidirectional", GRUCell(3), GRUCell(3), merge="sum"),
+    ),
+    "lengths_as_flax_calls_them": (
+        TypeError,
+        r"RNN: `seq_lengths` is no argument of a call\. It is `sequence_length` here",
+        lambda make: make("RNN", GRUCell(3))(X, seq_lengths=LENGTHS),
+    ),
+    "an_unknown_argument": (
+        TypeError,
+        r"RNN: `unroll` is no argument of a call\.",
+        lambda make: make("RNN", GRUCell(3))(X, unroll=2),
+    ),
+    "weights_for_other_inputs": (
+        ValueError,
+        r"set_cells: `params\['gru_cell'\].*as the module's, float32.*`in_features`",
+        lambda make: InNnx("RNN", GRUCell(3)).module.set_cells(
+            bound(GRUCell(3), DEPTH + 1, 0)
+        ),
+    ),
+    "one_state_for_two": (
+        ValueError,
+        r"`initial_state` must be a pair, of the state forwards and the state back",
+        lambda make: make("Bidirectional", GRUCell(3), GRUCell(3))(
+            X, initial_state=jnp.zeros((3, 3))
+        ),
+    ),
+    "states_for_other_layers": (
+        ValueError,
+        r"`initial_state` must have a pair of states for each of 1 layers, got",
+        lambda make: make("StackBidirectional", [GRUCell(3)], [GRUCell(3)])(
+            X, initial_state=()
+        ),
+    ),
+    "no_rngs": (
+        TypeError,
+        r"RNN: `rngs` must be nnx\.Rngs, got .* `nnx\.Rngs\(0\)` makes some",
+        lambda make: jaxrnn.nnx.RNN(GRUCell(3), 2, rngs=0),
+    ),
+    "no_features": (
+        TypeError,
+        r"RNN: `in_features` must be an int, or one step of inputs, a nest of arrays",
+        lambda make: jaxrnn.nnx.RNN(GRUCell(3), "2", rngs=nnx.Rngs(0)),
+    ),
+    "nothing_to_read": (
+        ValueError,
+        r"RNN: `in_features` must be at least 1, got 0",
+        lambda make: jaxrnn.nnx.RNN(GRUCell(3), np.int64(0), rngs=nnx.Rngs(0)),
+    ),
+    "weights_of_another_cell": (
+        ValueError,
+        r"set_cells: a cell must be the module's, GRUCell\(num_units=3.* got GRUCell\(",
+        lambda make: InNnx("RNN", GRUCell(3)).module.set_cells(GRUCell(4).bind({})),
+    ),
+    "weights_of_no_cell": (
+        TypeError,
+        r"variables_of: a cell must come with its parameters, `cell.bind\(params\)`",
+        lambda make: InLinen("RNN", GRUCell(3)).module.variables_of(GRUCell(3)),
+    ),
+    "variables_for_arrays": (
+        TypeError,
+        r"save: `cell` must have arrays for parameters, got variables of nnx",
+        lambda make: jaxrnn.convert.torch.save(
+            LSTMCell(4).bind(InNnx("RNN", LSTMCell(4)).module.params["lstm_cell"])
+        ),
+    ),
+    "variables_in_a_driver": (
+        TypeError,
+        r"must be an array, got a variable of nnx\. `nnx\.as_pure` makes a dict",
+        lambda make: jaxrnn.dynamic_rnn(
+            LSTMCell(4).bind(InNnx("RNN", LSTMCell(4)).module.params["lstm_cell"]),
+            X,
+            dtype=X.dtype,
+        ),
+    ),
+    "a_module_to_save": (
+        TypeError,
+        r"got RNN\. A module has `get_cells\(\)`, or `cells_of\(variables\)`",
+        lambda make: jaxrnn.convert.torch.save(make("RNN", LSTMCell(4)).module),
+    ),
+    "a_cell_of_flax_in_a_driver": (
+        TypeError,
+        r"`jaxrnn\.linen\.as_cell` and `jaxrnn\.nnx\.as_cell` make one of Flax's",
+        lambda make: jaxrnn.dynamic_rnn(nn.GRUCell(3), X, dtype=X.dtype),
+    ),
+    "a_mask": (
+        ValueError,
+        r"as bool\[3, 5\] has, got float32\[3, 5, 2\]\. Of a mask .* `mask\.sum\(-1\)`",
+        lambda make: make("RNN", GRUCell(UNITS))(X, jnp.ones((3, 5), bool)),
+    ),
+    "lengths_along_other_axes": (
+        ValueError,
+        r"RNN: `sequence_length` must have rows along the axes \[1, 3\], got int64",
+        lambda make: make("RNN", GRUCell(3))(X[None], [[1], [2], [3]]),
+    ),
+    "a_state_along_other_axes": (
+        ValueError,
+        r"RNN: `initial_state` must have rows along the axes \[1, 3\], got float32\[3,",
+        lambda make: make("RNN", GRUCell(3))(
+            X[None], initial_state=jnp.zeros((3, 1, 3), X.dtype)
+        ),
+    ),
+    "a_word_for_lengths": (
+        TypeError,
+        "RNN: `sequence_length` must hold integers, got 'all'",
+        lambda make: make("RNN", GRUCell(3))(X, "all"),
+    ),
+    "uneven_lengths": (
+        ValueError,
+        "RNN: `sequence_length` must have a number for each row, got",
+        lambda make: make("RNN", GRUCell(3))(X, [[1, 2], [3]]),
+    ),
+    "weights_that_are_missing": (
+        ValueError,
+        r"set_cells: `params\['gru_cell'\].*must be as the module's, .*, got None",
+        lambda make: InNnx("RNN", GRUCell(3)).module.set_cells(GRUCell(3).bind({})),
+    ),
+    "variables_of_another_module": (
+        ValueError,
+        "cells_of: `variables` must have params gru_cell, as the module, got foo",
+        lambda make: jaxrnn.linen.RNN(GRUCell(3)).cells_of({"params": {"foo": 1}}),
+    ),
+    "one_length_for_all": (
+        ValueError,
+        r"RNN: `inputs` must be .* with 0 axes of rows, as int64\[\] has, got",
+        lambda make: make("RNN", GRUCell(UNITS))(X, 3),
+    ),
+    "a_cell_without_its_weights": (
+        ValueError,
+        r"save: `cell` must have params\['bias'\], params\['kernel'\], got nothing",
+        lambda make: jaxrnn.convert.torch.save(LSTMCell(4).bind({})),
+    ),
+    "weights_of_one_way": (
+        ValueError,
+        r"variables_of: there must be as many cells as the module has, 2, got 1",
+        lambda make: jaxrnn.linen.Bidirectional(GRUCell(3), GRUCell(3)).variables_of(
+            GRUCell(3).bind({})
+        ),
+    ),
+}
+
+
+@both
+@pytest.mark.parametrize("name", REFUSED)
+def test_wrong_arguments(make, name):
+    error, message, call = REFUSED[name]
+    with pytest.raises(error, match=message):
+        call(make)

@@ -1,0 +1,474 @@
+"""Memory strategies: what they keep, where it lies, and that results are the same."""
+
+import dataclasses
+import logging
+import math
+import re
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+import jaxrnn
+from jaxrnn import DropoutWrapper, FunctionCell, GRUCell, LSTMCell, MultiRNNCell
+from jaxrnn.memory import Keep, Nested, Offload, Recompute, Record, Strategy, resolve
+from jaxrnn.testing._oracle import close, weighted_sum
+
+F64 = np.dtype("float64")
+MIB = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Uneven(Strategy):
+    """A strategy of a user: chunks of chunks that do not divide."""
+
+    on_host: bool = True
+
+    def record(self, time):
+        return Record(
+            (7, 3), on_host=self.on_host
+        )  # Of 7 one is left, of 11 4, of which 1.
+
+
+STRATEGIES = [
+    True,
+    Offload(),
+    Recompute(1),
+    Recompute(4),
+    Recompute(100),
+    Nested(2),
+    Offload(Keep(), 5),
+    Offload(Nested(3)),
+    Uneven(),
+]
+
+
+def count_rows(params, inputs, state, key=None):
+    """A state with integers beside the floats, and one leaf that has no rows."""
+    count, (seen, total) = state
+    total = jnp.tanh(total + inputs * params["w"])
+    return total * seen, (count + 1, (seen + 1.0, total))
+
+
+CELLS = {
+    "lstm": LSTMCell(4, num_proj=3, use_peepholes=True),
+    "stack": MultiRNNCell([LSTMCell(4), GRUCell(3)]),
+    "noisy": DropoutWrapper(LSTMCell(4), 0.7, 0.7, 0.7),
+    "function": FunctionCell(
+        count_rows,
+        (jaxrnn.TensorShape([]), (jaxrnn.TensorShape([]), 3)),
+        3,
+        lambda key, inputs, dtype: {"w": jnp.full((), 0.7, dtype)},
+    ),
+}
+
+
+def make(name, rows=4, time=11):
+    cell = CELLS[name]
+    rng = np.random.default_rng(1)
+    x = jnp.asarray(rng.normal(size=(rows, time, 3)))
+    params = cell.init(jax.random.key(0), x[:, 0])
+    state = cell.zero_state(rows, F64)
+    if name == "function":
+        state = jnp.zeros((), jnp.int32), (jnp.ones((), F64), state[1][1])
+    return cell, params, x, state
+
+
+def run(cell, params, x, state, lengths, strategy, **kwargs):
+    bound = cell.bind(params, jax.random.key(7))
+    return jaxrnn.dynamic_rnn(
+        bound, x, lengths, state, dtype=F64, swap_memory=strategy, **kwargs
+    )
+
+
+def loss(params, x, cell, state, lengths, strategy):
+    return weighted_sum(run(cell, params, x, state, lengths, strategy))
+
+
+EACH = [("function", s) for s in STRATEGIES] + [
+    (name, s) for name in ("lstm", "stack", "noisy") for s in (Recompute(4), Uneven())
+]
+
+
+@pytest.mark.fast("function-*", "lstm-Uneven*", "stack-Recompute*", "noisy-Uneven*")
+@pytest.mark.parametrize(("name", "strategy"), EACH, ids=str)
+def test_results_are_those_of_keeping(name, strategy):
+    cell, params, x, state = make(name)
+    lengths = jnp.asarray([11, 0, 7, 3])
+    both = lambda s: jax.jit(lambda *a: run(cell, *a, s))(params, x, state, lengths)
+    for got, want in zip(
+        jax.tree.leaves(both(strategy)), jax.tree.leaves(both(False)), strict=True
+    ):
+        # The steps are the same; XLA may fuse a product with a sum or not.
+        np.testing.assert_allclose(got, want, rtol=1e-13, atol=1e-16)
+
+
+@hypothesis.settings(max_examples=3)
+@hypothesis.given(st.integers(1, 9), st.integers(1, 10), st.booleans(), st.data())
+def test_any_lengths_any_chunk(time, chunk, whole, data):
+    cell, params, x, state = make("lstm", 3, time)
+    lengths = data.draw(st.lists(st.integers(0, time + 1), min_size=3, max_size=3))
+    strategy = Offload(Keep(), chunk) if whole else Recompute(chunk)
+    dead = np.arange(time)[None, :, None] >= np.asarray(lengths)[:, None, None]
+    holes = jnp.where(dead, jnp.nan, x)
+    gradient = jax.grad(loss, (0, 1))
+    want = gradient(params, x, cell, state, jnp.asarray(lengths), False)
+    got = gradient(params, holes, cell, state, jnp.asarray(lengths), strategy)
+    close(got, want, F64)
+
+
+# Second derivatives are compiled for a fast and for a scanned cell alone.
+MODES = {
+    "eager": lambda f: jax.grad(f),
+    "vmap": lambda f: (
+        lambda p, x: jax.vmap(jax.grad(f, 1), (None, 0))(p, jnp.stack([x, x + 1]))
+    ),
+    "checkpoint": lambda f: jax.grad(jax.checkpoint(f)),
+    "forward": lambda f: lambda p, x: jax.jvp(f, (p, x), (p, jnp.cos(x))),
+    "forward of backward": lambda f: (
+        lambda p, x: jax.jvp(jax.grad(f), (p, x), (p, jnp.cos(x)))
+    ),
+    "backward of backward": lambda f: jax.grad(
+        lambda p, x: weighted_sum(jax.grad(f, (0, 1))(p, x))
+    ),
+}
+
+
+@pytest.mark.fast(
+    "lstm-eager-Nested*",
+    "lstm-vmap-Offload*",
+    "lstm-checkpoint-Offload*",
+    "lstm-forward-Nested*",
+    "lstm-forward of backward-Offload*",
+    "function-eager-Offload*",
+    "function-backward of backward-Nested*",
+)
+@pytest.mark.parametrize("strategy", [Offload(Keep(), 2), Nested(2)], ids=str)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["lstm", "function"])
+def test_every_mode_of_differentiation(name, mode, strategy):
+    cell, params, x, state = make(name, 2, 8)
+    lengths = jnp.asarray([8, 2])
+    one = lambda s: lambda p, x: loss(p, x, cell, state, lengths, s)
+    compiled = (lambda f: f) if mode == "eager" else jax.jit
+    got, want = (compiled(MODES[mode](one(s)))(params, x) for s in (strategy, False))
+    close(got, want, F64)
+
+
+@pytest.mark.fast("shard_map-*")
+@pytest.mark.parametrize("strategy", [Offload(Keep(), 4)], ids=str)
+@pytest.mark.parametrize("kind", ["auto", "explicit", "shard_map"])
+def test_rows_over_devices(kind, strategy):
+    cell, params, x, _ = make("stack", 8, 6)
+    lengths = jnp.asarray([6, 0, 3, 1, 2, 6, 5, 4])
+    gradient = jax.grad(lambda p, x, n: loss(p, x, cell, None, n, strategy), (0, 1))
+    want = jax.grad(lambda p, x, n: loss(p, x, cell, None, n, False), (0, 1))(
+        params, x, lengths
+    )
+    axis_type = AxisType.Explicit if kind == "explicit" else AxisType.Auto
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
+    if kind == "shard_map":
+        # Each device has two rows, whose noise and weights in the loss are their own.
+        outs = lambda s: jax.shard_map(
+            lambda p, x, n: run(cell, p, x, None, n, s)[0],
+            mesh=mesh,
+            in_specs=(P(), P("data"), P("data")),
+            out_specs=P("data"),
+        )
+        total = lambda s: jax.jit(
+            jax.grad(lambda p, x: weighted_sum(outs(s)(p, x, lengths)), (0, 1))
+        )
+        close(total(strategy)(params, x), total(False)(params, x), F64)
+        return
+    with jax.set_mesh(mesh):
+        rows = NamedSharding(mesh, P("data"))
+        x, lengths = jax.device_put((x, lengths), rows)
+        close(jax.jit(gradient)(params, x, lengths), want, F64)
+
+
+def step_loss(strategy, time, units=256, rows=8, cell=None):
+    """A loss on the last state, and types to compile it for."""
+    cell = cell or LSTMCell(units, dtype=jnp.float32)
+    x = jax.ShapeDtypeStruct((time, rows, units), jnp.float32)
+    step = jax.ShapeDtypeStruct((rows, units), jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = jax.eval_shape(lambda key: cell.init(key, step), key)
+
+    def loss(params, x):
+        _, state = jaxrnn.dynamic_rnn(
+            cell.bind(params),
+            x,
+            dtype=jnp.float32,
+            time_major=True,
+            swap_memory=strategy,
+        )
+        return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(state))
+
+    return loss, params, x
+
+
+def temporary_mib(strategy, time, **kwargs):
+    loss, *types = step_loss(strategy, time, **kwargs)
+    compiled = jax.jit(jax.grad(loss)).lower(*types).compile()
+    return compiled.memory_analysis().temp_size_in_bytes / MIB
+
+
+def test_chunks_of_the_square_root_take_a_twentieth():
+    assert temporary_mib(Recompute(), 10_000) <= temporary_mib(False, 10_000) / 20
+
+
+def test_chunks_of_one_size_take_the_states_between_them():
+    # Two leaves of 256 numbers for each of 8 rows, 4 bytes each, 16 KiB a chunk.
+    less, more = (temporary_mib(Recompute(64), time) for time in (6400, 64_000))
+    assert more - less == pytest.approx((1000 - 100) * 16 / 1024, rel=0.2)
+
+
+def test_nothing_at_hand_is_kept_of_a_window():
+    """Parameters and inputs are not: with them each window would keep 2 MiB more."""
+    loss, *types = step_loss(Offload(Keep(), 64), 640)
+    kept = jaxrnn._planning.memory_plan.saved_bytes(loss, *types)
+    a_step = 8 * 256 * 6 * 4
+    assert 640 * a_step <= kept.host <= 640 * a_step * 1.02
+    assert kept.device < 0.1 * MIB
+
+
+def loops(text, names):
+    """The bodies of loops whose operations bear one of the names."""
+    return [line for line in text.splitlines() if any(n in line for n in names)]
+
+
+PLACES = {
+    "dynamic": lambda s: jax.grad(step_loss(s, 100, 8)[0]),
+    "lengths": lambda s: jax.grad(lambda p, x: loss_with(jaxrnn.dynamic_rnn, s, p, x)),
+    "bidirectional": lambda s: jax.grad(lambda p, x: loss_with(both_ways, s, p, x)),
+    "raw": lambda s: jax.grad(lambda p, x: raw_loss(s, p, x)),
+}
+
+
+def loss_with(driver, strategy, params, x):
+    cell = LSTMCell(8, dtype=jnp.float32).bind(params)
+    lengths = jnp.full((8,), 90)
+    out = driver(
+        cell, x, lengths, dtype=jnp.float32, time_major=True, swap_memory=strategy
+    )
+    return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(out))
+
+
+def both_ways(cell, *args, **kwargs):
+    return jaxrnn.bidirectional_dynamic_rnn(cell, cell, *args, **kwargs)
+
+
+def raw_loss(strategy, params, x, ends=None):
+    cell = LSTMCell(x.shape[-1], dtype=x.dtype).bind(params)
+    ends = jnp.full((x.shape[1],), len(x)) if ends is None else ends
+
+    def feed(time, output, state, loop_state):
+        state = cell.zero_state(x.shape[1], x.dtype) if output is None else state
+        inputs = x[jnp.minimum(time, len(x) - 1)]
+        return time >= ends, inputs, state, output, None
+
+    emit_ta, state, _ = jaxrnn.raw_rnn(
+        cell, feed, max_time=len(x), swap_memory=strategy
+    )
+    return weighted_sum((emit_ta.stack(), state))
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("strategy", [Offload(), Offload(Keep(), 10)], ids=str)
+@pytest.mark.parametrize("place", PLACES)
+def test_lowered_for_an_accelerator_states_go_to_the_host_and_back(
+    place, strategy, platform
+):
+    _, *types = step_loss(strategy, 100, 8)
+    traced = jax.jit(PLACES[place](strategy)).trace(*types)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    moves = [line for line in text.splitlines() if "annotate_device_placement" in line]
+    to_host = [line for line in moves if '"pinned_host"' in line]
+    back = [line for line in moves if '"device"' in line]
+    assert to_host
+    assert back
+    # What is moved is at most a window at once: no whole sequence.
+    steps = [int(n) for n in re.findall(r"tensor<(\d+)x8x\d+xf32>", "\n".join(moves))]
+    assert all(n <= 10 for n in steps) or place == "raw"
+
+
+def test_on_a_cpu_true_is_to_recompute_in_chunks():
+    loss, *types = step_loss(Offload(), 100, 8)
+    traced = jax.jit(jax.grad(loss)).trace(*types)
+    # Nothing is moved where there is nowhere to move to.
+    text = traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert "annotate_device_placement" not in text
+    assert resolve(True, "cpu") == Recompute()
+    assert resolve(True, "tpu") == resolve(True, "gpu") == Offload(Recompute())
+    assert resolve(True) == Recompute()
+    assert resolve(False) == Keep()
+
+
+RAW = [Offload(), Recompute(4), Offload(Keep()), Uneven()]
+
+
+@pytest.mark.fast("Offload()", "Uneven*")
+@pytest.mark.parametrize("strategy", RAW, ids=str)
+def test_raw_rnn_gives_what_it_gives_without(strategy):
+    _, params, x, _ = make("lstm", 4, 11)
+    params = LSTMCell(3).init(jax.random.key(0), x[:, 0])
+    x = jnp.swapaxes(x, 0, 1)
+    ends = jnp.asarray([[9, 0, 7, 3], [2, 2, 1, 2]], jnp.int32)
+    gradient = lambda s: jax.jit(
+        jax.vmap(jax.grad(lambda *a: raw_loss(s, *a), (0, 1)), (None, None, 0))
+    )(params, x, ends)
+    close(gradient(strategy), gradient(False), F64)
+
+
+def test_raw_rnn_keeps_the_states_between_chunks():
+    def mib(strategy):
+        _, *types = step_loss(strategy, 4096, 64)
+        loss = lambda p, x: raw_loss(strategy, p, x)
+        compiled = jax.jit(jax.grad(loss)).lower(*types).compile()
+        return compiled.memory_analysis().temp_size_in_bytes / MIB
+
+    # Beside the outputs and their cotangents, two leaves of 64 numbers a step and row.
+    states = 4096 * 8 * 64 * 2 * 4 / MIB
+    assert mib(False) - mib(Recompute()) >= 0.8 * states
+
+
+def test_packed_rows_start_anew_in_any_window():
+    cell, params, x, _ = make("noisy", 5, 9)
+    packed = jaxrnn.pack_sequences(np.asarray(x), [9, 2, 0, 5, 3])
+
+    def loss(params, strategy):
+        bound = cell.bind(params, jax.random.key(1))
+        out = jaxrnn.packed_rnn(bound, packed, dtype=F64, swap_memory=strategy)
+        return weighted_sum(out)
+
+    want = jax.grad(loss)(params, False)
+    for strategy in (Recompute(2), Offload(Keep(), 4)):
+        close(jax.grad(loss)(params, strategy), want, F64)
+
+
+def test_a_second_call_traces_nothing():
+    cell, params, x, state = make("lstm")
+    traced = []
+
+    def counted(params, inputs, state, key=None):
+        traced.append(1)
+        return cell.apply(params, inputs, state)
+
+    seen = FunctionCell(counted, cell.state_size, cell.output_size, cell.init)
+    call = lambda: jax.grad(loss)(params, x, seen, state, None, Recompute(3))
+    call()
+    count = len(traced)
+    call()
+    assert len(traced) == count
+
+
+def test_a_number_of_steps_that_is_symbolic_is_kept_whole(caplog):
+    cell, params, x, _ = make("lstm")
+    (time,) = jax.export.symbolic_shape("time")
+    shape = jax.ShapeDtypeStruct((4, time, 3), F64)
+    forward = jax.jit(lambda x: run(cell, params, x, None, None, True))
+    with caplog.at_level(logging.DEBUG, logger="jaxrnn"):
+        exported = jax.export.export(forward)(shape)
+    assert "Recompute(): the number of steps is symbolic" in caplog.text
+    close(exported.call(x), run(cell, params, x, None, None, False), F64)
+
+
+@pytest.mark.parametrize("time", [1, 2, 3, 10, 97, 100, 1000, 9973, 10_000])
+def test_records_cover_all_steps_in_windows_within_windows(time):
+    root = Recompute().record(time).windows[0]
+    assert abs(root - math.sqrt(time)) <= max(1, 0.26 * math.sqrt(time))
+    for branches in (2, 3, 8):
+        *outer, inner = Nested(branches).record(time).windows
+        assert [size // inner for size in outer] == [
+            branches**power for power in range(len(outer), 0, -1)
+        ]
+        # As few states as a logarithm: branches of each level, and the last one whole.
+        assert (
+            time
+            <= branches * (outer or [inner])[0]
+            <= time + branches * max(outer, default=inner)
+        )
+
+
+def test_a_divisor_is_taken_if_one_is_near():
+    assert Recompute().record(10_000) == Record((100,))
+    assert Recompute().record(1000) == Record((25,))
+    assert Recompute().record(9973) == Record((100,))  # A prime.
+
+
+REFUSALS = {
+    "chunk": (ValueError, "Recompute: `chunk` must be at least 1, got 0", lambda: Recompute(0)),
+    "chunk_kind": (TypeError, "Recompute: `chunk` must be an integer, got 1.5", lambda: Recompute(1.5)),
+    "chunk_bool": (TypeError, "`chunk` must be an integer, got True", lambda: Recompute(True)),
+    "branches": (ValueError, "Nested: `branches` must be at least 2, got 1", lambda: Nested(1)),
+    "of": (TypeError, "Offload: `of` must be a strategy, got 3", lambda: Offload(3)),
+    "chunks_twice": (ValueError, "Offload: `chunk` must be None for Recompute", lambda: Offload(Recompute(), 3)),
+    "class": (TypeError, r"got the class Recompute. Make one: Recompute\(\)", lambda: resolve(Recompute)),
+    "kind": (TypeError, "resolve: `swap_memory` must be True, False or a strategy", lambda: resolve("host")),
+    "traced": (TypeError, "`swap_memory` must be", lambda: jax.jit(resolve)(True)),
+    "plan_cell": (TypeError, "memory_plan: `cell` must be a cell", lambda: jaxrnn.memory_plan(3, (1, 2, 3))),
+    "plan_shape": (ValueError, r"`inputs_shape` must have rank at least 3,.* got float32\[1, 2\]", lambda: jaxrnn.memory_plan(GRUCell(2), (1, 2))),
+    "plan_strategy": (TypeError, r"memory_plan: `strategies\[0\]` must be", lambda: jaxrnn.memory_plan(GRUCell(2), (1, 2, 3), [4])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "message", "call"), REFUSALS.values(), ids=REFUSALS)
+def test_refusal(kind, message, call):
+    with pytest.raises(kind, match=message):
+        call()
+
+
+PLANNED = {
+    "lstm": LSTMCell(256),
+    "stack": MultiRNNCell([LSTMCell(256), LSTMCell(256)]),
+    "scanned": FunctionCell(
+        lambda params, inputs, state, key=None: LSTMCell(256).apply(
+            params, inputs, state
+        ),
+        LSTMCell(256).state_size,
+        256,
+        lambda key, inputs, dtype: LSTMCell(256).init(key, inputs, dtype),
+    ),
+}
+
+
+@pytest.mark.fast("scanned")
+@pytest.mark.parametrize("name", PLANNED)
+def test_what_is_planned_is_what_the_compiler_takes(name):
+    cell = PLANNED[name]
+    strategies = [
+        Keep(),
+        Recompute(),
+        Nested(),
+        Offload(Keep()),
+        Offload(Recompute(64)),
+    ]
+    plan = jaxrnn.memory_plan(cell, (3000, 8, 256), strategies, time_major=True)
+    for row in plan.rows:
+        taken = temporary_mib(row.strategy, 3000, cell=cell)
+        planned = sum(row.peak) / MIB  # The host of a CPU is its device.
+        # Of little memory the least part is what can be planned.
+        assert planned == pytest.approx(taken, rel=0.2, abs=1.6), row.strategy
+
+
+def test_a_plan_is_a_table():
+    cell = GRUCell(64)
+    x = jnp.zeros((4, 500, 3))
+    bound = cell.bind(cell.init(jax.random.key(0), x[:, 0]))
+    plan = jaxrnn.memory_plan(bound, x, [False, Offload()], dtype=F64)
+    keep, swap = plan.rows
+    assert (keep.strategy, keep.extra_flops) == (Keep(), 0)
+    # Of each step the products and the state, 64 * (3 + 1) numbers of 8 bytes a row.
+    assert keep.saved.device == pytest.approx(500 * 4 * 64 * 4 * 8, rel=0.05)
+    assert swap.strategy == Offload(Recompute())
+    assert swap.saved.host < keep.saved.device / 4
+    # A run forward: products of 67 by 192 for each row and step.
+    assert swap.extra_flops == 2 * 67 * 192 * 4 * 500
+    assert swap.extra_share == pytest.approx(1 / 3)
+    lines = str(plan).splitlines()
+    assert "over 500 steps of 4 rows, float64" in lines[0]
+    assert any(line.startswith("Offload() ") for line in lines)

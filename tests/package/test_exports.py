@@ -1,0 +1,223 @@
+"""What is public: swept, frozen, documented, and light to import."""
+
+import inspect
+import json
+import pathlib
+import pickle
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import CASES
+
+import jaxrnn
+import jaxrnn.convert
+import jaxrnn.decode
+import jaxrnn.linen
+import jaxrnn.lite
+import jaxrnn.nnx
+
+PARAMS = pathlib.Path(__file__).parents[1] / "golden" / "params.json"
+REGENERATE = "Run `python tests/golden/make_params.py` and look at the difference."
+PUBLIC = {
+    name: value
+    for name, value in vars(jaxrnn).items()
+    if not name.startswith("_") and not inspect.ismodule(value)
+}
+CELLS = {
+    name
+    for name, value in PUBLIC.items()
+    if isinstance(value, type)
+    and issubclass(value, jaxrnn.RNNCell)
+    and not inspect.isabstract(value)
+}
+
+
+def cells_within(value):
+    """The names of the classes of a cell and of the cells that it holds."""
+    held = [getattr(value, "cell", None), *getattr(value, "cells", ())]
+    found = {type(value).__name__}
+    return found.union(*(cells_within(cell) for cell in held if cell is not None))
+
+
+def test_every_exported_cell_is_in_the_sweep():
+    swept = set().union(*(cells_within(case.cell) for case in CASES.values()))
+    assert CELLS - swept == set(), "Add a row to tests/cases.py."
+
+
+def test_every_row_is_a_cell_that_is_exported():
+    assert {type(case.cell).__name__ for case in CASES.values()} <= CELLS
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_parameter_names_shapes_and_dtypes_are_frozen(name):
+    case = CASES[name]
+    params = jax.eval_shape(
+        lambda: case.cell.init(jax.random.key(0), case.inputs, jnp.float32)
+    )
+    flat, _ = jax.tree_util.tree_flatten_with_path(params)
+    got = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): [str(p.dtype), *p.shape]
+        for path, p in flat
+    }
+    assert got == json.loads(PARAMS.read_text())[name], REGENERATE
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_is_documented(name):
+    assert len(inspect.getdoc(PUBLIC[name]) or "") > 40
+
+
+MODULES = [jaxrnn, jaxrnn.decode, jaxrnn.linen, jaxrnn.lite, jaxrnn.memory, jaxrnn.nnx]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_modules_help_names_all_that_is_public(module):
+    for name, value in vars(module).items():
+        if not (name.startswith("_") or inspect.ismodule(value)):
+            assert f"`{name}`" in module.__doc__, name
+
+
+CONVERTERS = [getattr(jaxrnn.convert, name).__name__ for name in jaxrnn.convert.__all__]
+
+
+@pytest.mark.parametrize("module", CONVERTERS)
+def test_converters_have_the_same_functions(module):
+    module = sys.modules[module]
+    names = [n for n in ("load", "save") if callable(getattr(module, n, None))]
+    assert names == ["load", "save"]
+    for name, value in vars(module).items():
+        if inspect.isfunction(value) and value.__module__ == module.__name__:
+            is_private = name.startswith("_")
+            assert is_private or len(inspect.getdoc(value) or "") > 40, name
+
+
+FUNCTIONS = {name for name, value in PUBLIC.items() if inspect.isfunction(value)}
+OURS = {
+    "FunctionCell",
+    "StateSaver",
+    "explain",
+    "memory_plan",
+    "pack_sequences",
+    "packed_rnn",
+    "windows",
+}
+DECODERS = [
+    function
+    for name, function in inspect.getmembers(jaxrnn.decode, inspect.isfunction)
+    if not name.startswith("_")
+]
+LITE = [v for k, v in vars(jaxrnn.lite).items() if not k.startswith("_")]
+DOCUMENTED = [PUBLIC[name] for name in sorted(FUNCTIONS | CELLS | {"TensorArray"})]
+DOCUMENTED += DECODERS + [value for value in LITE if callable(value)]
+
+
+@pytest.mark.parametrize("value", DOCUMENTED, ids=lambda value: value.__name__)
+def test_docstring_says_where_it_comes_from(value):
+    doc = inspect.getdoc(value)
+    if value.__name__ not in OURS:
+        assert "Source:" in doc
+    for field in inspect.signature(value).parameters:
+        assert f"{field}:" in doc, f"`{field}` is not described"
+
+
+SIGNATURES = {
+    "dynamic_rnn": "cell, inputs, sequence_length=None, initial_state=None, "
+    "dtype=None, parallel_iterations=None, swap_memory=False, time_major=False, "
+    "scope=None, implementation=None",
+    "bidirectional_dynamic_rnn": "cell_fw, cell_bw, inputs, sequence_length=None, "
+    "initial_state_fw=None, initial_state_bw=None, dtype=None, "
+    "parallel_iterations=None, swap_memory=False, time_major=False, scope=None, "
+    "implementation=None",
+    "raw_rnn": "cell, loop_fn, parallel_iterations=None, swap_memory=False, "
+    "scope=None, max_time=None",
+    "static_rnn": "cell, inputs, initial_state=None, dtype=None, "
+    "sequence_length=None, scope=None",
+    "static_state_saving_rnn": "cell, inputs, state_saver, state_name, "
+    "sequence_length=None, scope=None",
+    "static_bidirectional_rnn": "cell_fw, cell_bw, inputs, initial_state_fw=None, "
+    "initial_state_bw=None, dtype=None, sequence_length=None, scope=None",
+    "stack_bidirectional_rnn": "cells_fw, cells_bw, inputs, initial_states_fw=None, "
+    "initial_states_bw=None, dtype=None, sequence_length=None, scope=None",
+    "stack_bidirectional_dynamic_rnn": "cells_fw, cells_bw, inputs, "
+    "initial_states_fw=None, initial_states_bw=None, dtype=None, "
+    "sequence_length=None, parallel_iterations=None, time_major=False, scope=None, "
+    "swap_memory=False",
+    "truncated_bptt": "loss, reach=1, has_aux=False",
+    "windows": "inputs, size, sequence_length=None, time_major=False",
+    "TensorArray": "dtype, size=None, dynamic_size=None, clear_after_read=None, "
+    "tensor_array_name=None, handle=None, flow=None, infer_shape=True, "
+    "element_shape=None, colocate_with_first_write_call=True, name=None",
+    "BasicRNNCell": "num_units, activation=None, reuse=None, name=None, dtype=None",
+    "BasicLSTMCell": "num_units, forget_bias=1.0, state_is_tuple=True, "
+    "activation=None, reuse=None, name=None, dtype=None",
+    "LSTMCell": "num_units, use_peepholes=False, cell_clip=None, initializer=None, "
+    "num_proj=None, proj_clip=None, num_unit_shards=None, num_proj_shards=None, "
+    "forget_bias=1.0, state_is_tuple=True, activation=None, reuse=None, name=None, "
+    "dtype=None",
+    "GRUCell": "num_units, activation=None, reuse=None, kernel_initializer=None, "
+    "bias_initializer=None, name=None, dtype=None",
+    "MultiRNNCell": "cells, state_is_tuple=True",
+    "DropoutWrapper": "cell, input_keep_prob=1.0, output_keep_prob=1.0, "
+    "state_keep_prob=1.0, variational_recurrent=False, input_size=None, dtype=None, "
+    "seed=None, dropout_state_filter_visitor=None",
+    "ResidualWrapper": "cell, residual_fn=None",
+    "DeviceWrapper": "cell, device",
+    "LSTMStateTuple": "c, h",
+}
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signature_is_tensorflows(name):
+    got = [
+        p.name if p.default is p.empty else f"{p.name}={p.default}"
+        for p in inspect.signature(PUBLIC[name]).parameters.values()
+    ]
+    assert ", ".join(got) == SIGNATURES[name]
+
+
+def test_importing_brings_jax_alone():
+    program = (
+        "import jax, sys; before = set(sys.modules); import jaxrnn; "
+        "print(*set(sys.modules) - before)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    brought = {name.split(".")[0] for name in run.stdout.split()}
+    foreign = brought - {"jaxrnn", "jax", "jaxlib", "numpy"} - sys.stdlib_module_names
+    assert foreign == set()
+    assert not {"jaxrnn.decode", "jaxrnn.lite"} & set(run.stdout.split())
+
+
+# What is pickled by the name of its class survives a move of private files.
+def test_pickles_refer_to_no_private_module():
+    x = jnp.ones((2, 3, 4))
+    cell = jaxrnn.MultiRNNCell(
+        [jaxrnn.DropoutWrapper(jaxrnn.LSTMCell(5), 0.5), jaxrnn.GRUCell(5, "relu")]
+    )
+    packed = jaxrnn.pack_sequences(x, [1, 2])
+    values = {
+        "cell": cell,
+        "bound": cell.bind(cell.init(jax.random.key(0), x[:, 0])),
+        "state": cell.zero_state(2, jnp.float32),
+        "packed": packed,
+        "windows": [jaxrnn.windows(x, 2)[0], jaxrnn.windows(packed, 2)[0]],
+        "strategy": jaxrnn.memory.Offload(),
+        "size": jaxrnn.TensorShape([5, 5]),
+        "lite": jaxrnn.lite.TFLiteLSTMCell(5),
+    }
+    for name, value in values.items():
+        pickled = pickle.dumps(value)
+        assert set(re.findall(rb"jaxrnn[\w.]*", pickled)) <= {
+            b"jaxrnn",
+            b"jaxrnn.lite",
+            b"jaxrnn.memory",
+        }, name
+        again = pickle.loads(pickled)
+        assert jax.tree.structure(again) == jax.tree.structure(value), name
+        jax.tree.map(np.testing.assert_array_equal, again, value)

@@ -1,0 +1,158 @@
+"""`check_cell` passes good cells and names the law that a bad one breaks."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import FunctionCell
+from jaxrnn.testing import check_cell
+
+STEP = jax.ShapeDtypeStruct((4, 3), jnp.float32)
+
+
+def scale(key, inputs, dtype):
+    return {"w": jnp.ones((3,), dtype)}
+
+
+def cell_of(step, state_size=3, output_size=3):
+    return FunctionCell(step, state_size, output_size, scale)
+
+
+def good(params, inputs, state, key=None):
+    state = jnp.tanh(params["w"][None] * inputs + state)
+    return state, state
+
+
+def one_result(params, inputs, state, key=None):
+    return state
+
+
+def wrong_output_size(params, inputs, state, key=None):
+    return state[:, :2], state
+
+
+def wrong_state_dtype(params, inputs, state, key=None):
+    return state, state.astype(jnp.bfloat16)
+
+
+def rows_meet(params, inputs, state, key=None):
+    state = state + params["w"][None] * inputs.mean(0, keepdims=True)
+    return state, state
+
+
+def undefined_at_zero(params, inputs, state, key=None):
+    state = jnp.tanh(params["w"][None] * jnp.log(jnp.abs(inputs)) + state)
+    return state, state
+
+
+@jax.custom_vjp
+def reverse_only(x):
+    return jnp.tanh(x)
+
+
+def _forward(x):
+    return jnp.tanh(x), x
+
+
+def _backward(x, ct):
+    return (ct * (1 - jnp.tanh(x) ** 2),)
+
+
+reverse_only.defvjp(_forward, _backward)
+
+
+def no_forward_mode(params, inputs, state, key=None):
+    state = reverse_only(params["w"][None] * inputs + state)
+    return state, state
+
+
+class Counting:
+    """A step with a memory of its own: not pure."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, params, inputs, state, key=None):
+        self.calls += 1
+        state = state + params["w"][None] * inputs * self.calls
+        return state, state
+
+
+def noise_without_a_key(params, inputs, state, key=None):
+    noise = np.random.default_rng().normal(size=inputs.shape).astype(inputs.dtype)
+    state = state + params["w"][None] * noise
+    return state, state
+
+
+@dataclasses.dataclass(frozen=True)
+class Unhashable(jaxrnn.RNNCell):
+    """A field that has no hash."""
+
+    sizes: list
+    state_size = output_size = 3
+    init = staticmethod(lambda key, inputs, dtype=None: scale(key, inputs, dtype))
+    apply = staticmethod(good)
+
+
+@dataclasses.dataclass(frozen=True)
+class InitsFromValues(jaxrnn.RNNCell):
+    """Looks at the inputs' values."""
+
+    state_size = output_size = 3
+    init = staticmethod(lambda key, inputs, dtype=None: {"w": inputs[0] * 1.0})
+    apply = staticmethod(good)
+
+
+@dataclasses.dataclass(frozen=True)
+class StartsAtOne(jaxrnn.RNNCell):
+    """A zero state that is not zero."""
+
+    state_size = output_size = 3
+    init = staticmethod(lambda key, inputs, dtype=None: scale(key, inputs, dtype))
+    apply = staticmethod(good)
+
+    def zero_state(self, batch_size, dtype):
+        return jnp.ones((batch_size, 3), dtype)
+
+
+BROKEN = {
+    "unhashable": (Unhashable([3]), "is_a_value"),
+    "inits_from_values": (InitsFromValues(), "inits_from_shapes"),
+    "starts_at_one": (StartsAtOne(), "has_its_sizes"),
+    "output_size": (cell_of(wrong_output_size), "has_its_sizes"),
+    "state_dtype": (cell_of(wrong_state_dtype), "has_its_sizes"),
+    "one_result": (cell_of(one_result), "has_its_sizes"),
+    "counting": (cell_of(Counting()), "runs_as_a_loop"),
+    "hidden_noise": (cell_of(noise_without_a_key), "(keeps_rows_apart|runs_as_a_loop)"),
+    "undefined_at_zero": (cell_of(undefined_at_zero), "runs_as_a_loop"),
+    "no_forward_mode": (cell_of(no_forward_mode), "differentiates_twice"),
+    "rows_meet": (cell_of(rows_meet), "keeps_rows_apart"),
+}
+
+
+@pytest.mark.fast("float32")
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_a_good_cell_passes(dtype):
+    check_cell(cell_of(good), STEP, dtype)
+
+
+@pytest.mark.parametrize(("cell", "law"), BROKEN.values(), ids=BROKEN)
+def test_a_bad_cell_is_told_which_law_it_breaks(cell, law):
+    with pytest.raises(AssertionError, match=f"breaks `{law}`"):
+        check_cell(cell, STEP)
+
+
+def test_what_is_no_cell_is_refused():
+    with pytest.raises(TypeError, match="Give it unbound"):
+        check_cell(cell_of(good).bind({}), STEP)
+    with pytest.raises(TypeError, match="got the class GRUCell"):
+        check_cell(jaxrnn.GRUCell, STEP)
+
+
+def test_a_batch_too_small_to_tell_rows_apart():
+    with pytest.raises(ValueError, match="batch of at least 4, got"):
+        check_cell(cell_of(good), jax.ShapeDtypeStruct((1, 3), jnp.float32))

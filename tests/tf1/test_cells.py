@@ -1,0 +1,138 @@
+"""jaxrnn gives what TensorFlow gave: outputs, states, gradients, and refusals.
+
+The goldens, and how to make them anew: `golden/make_tf1.py`.
+"""
+
+import builtins
+import collections
+import json
+
+import numpy as np
+import pytest
+
+from ..golden import error_specs, replay, specs
+
+# Relative and absolute, per dtype of the case. Each operation in half precision rounds,
+# and the two libraries neither sum in one order nor fuse the same operations.
+TOLERANCES = {
+    "float64": (1e-12, 1e-13),
+    "float32": (1e-5, 1e-6),
+    "float16": (1e-2, 5e-3),
+    "bfloat16": (5e-2, 5e-2),
+}
+CASES = replay.recorded()["cases"]
+ERRORS = replay.recorded()["errors"]
+REGENERATE = "Run `TF_USE_LEGACY_KERAS=1 python tests/golden/make_tf1.py`."
+
+
+def names(specifications):
+    return [specification["name"] for specification in specifications]
+
+
+def one_in(count, cases):
+    """The names of every so many cases of each family."""
+    families = collections.defaultdict(list)
+    for case in cases:
+        families[case["family"]].append(case["name"])
+    return [name for family in families.values() for name in family[::count]]
+
+
+def without(specifications, key):
+    return [{k: v for k, v in spec.items() if k != key} for spec in specifications]
+
+
+def plain(specifications):
+    return json.loads(json.dumps(specifications))
+
+
+@pytest.mark.fast(*one_in(4, CASES))
+@pytest.mark.parametrize("case", CASES, ids=names(CASES))
+def test_same_as_tensorflow(case):
+    for part, path, got, wanted in replay.pairs(case):
+        exact = np.issubdtype(wanted.dtype, np.integer)
+        rtol, atol = (0, 0) if exact else TOLERANCES[case["dtype"]]
+        # An entry that is a small sum of large terms is rounded as those are.
+        atol *= max(1, np.abs(wanted).max(initial=0).item())
+        np.testing.assert_allclose(
+            got.astype(np.float64),
+            wanted.astype(np.float64),
+            rtol,
+            atol,
+            equal_nan=False,
+            err_msg=f"{part}{path}",
+        )
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=names(ERRORS))
+def test_refuses_as_tensorflow(error):
+    wanted = error["ours"]["raises"] if error["ours"] else error["tf"]
+    if wanted is None:
+        replay.attempt(error, replay.bound_cells(error))
+        return
+    # jaxrnn's own words, not those of something that fails further down.
+    refusal = pytest.raises(
+        getattr(builtins, wanted), match=r"must|needs|only supports"
+    )
+    if error["early"]:
+        with refusal:
+            replay.attempt(error, replay.bound_cells(error))
+        return
+    cells = replay.bound_cells(error)
+    with refusal:
+        replay.attempt(error, cells)
+
+
+def test_goldens_are_those_of_the_specs():
+    assert without(CASES, "structures") == plain(specs.CASES), REGENERATE
+    assert without(ERRORS, "tf") == plain(error_specs.ERRORS), REGENERATE
+
+
+def test_there_are_many_with_names_of_their_own():
+    assert len(CASES) >= 200
+    assert len(set(names(CASES))) == len(CASES)
+    assert len(set(names(ERRORS))) == len(ERRORS)
+
+
+@pytest.mark.parametrize("family", sorted({case["family"] for case in CASES}))
+def test_every_array_belongs_to_a_case(family):
+    stored = {key.split("/")[0] for key in replay.arrays(family)}
+    assert stored == {case["name"] for case in CASES if case["family"] == family}
+
+
+def test_every_case_has_gradients_of_all_that_is_floating():
+    for case in CASES:
+        given = replay.floats(replay.arguments(case))
+        assert given.keys() == replay.golden_leaves(case, "grads").keys(), case["name"]
+
+
+def takes_steps(case):
+    values = case["lengths"]["values"] if case["lengths"] else [case["time"]]
+    return case["batch"] > 0 and case["time"] > 0 and max(values) > 0
+
+
+def test_gradients_are_not_trivial():
+    without_units = ("clip_zero", "h0")
+    for case in CASES:
+        if takes_steps(case) and not any(
+            kind in case["name"] for kind in without_units
+        ):
+            leaves = replay.golden_leaves(case, "grads").values()
+            assert any(leaf.astype(np.float64).any() for leaf in leaves), case["name"]
+
+
+def test_padding_is_not_finite():
+    padded = [case for case in CASES if case["padding"]]
+    assert {case["padding"] for case in padded} == {"nan", "inf", "-inf"}
+    for case in padded:
+        assert not np.isfinite(replay.golden(case, "inputs")).all(), case["name"]
+
+
+@pytest.mark.parametrize(
+    ("clip", "leaf"), [("lstm_clip", "c"), ("lstm_proj_clip", "h")]
+)
+def test_clips_are_hit(clip, leaf):
+    case = next(case for case in CASES if case["name"] == f"{clip}-ragged-f64")
+    bound = case["cell"]["kwargs"][{"c": "cell_clip", "h": "proj_clip"}[leaf]]
+    values = np.abs(getattr(replay.golden(case, "state"), leaf))
+    assert (values == bound).any()
+    assert (values < bound).any()

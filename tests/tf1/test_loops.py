@@ -1,0 +1,132 @@
+"""raw_rnn, TensorArray and the unrolled drivers give what TensorFlow gave.
+
+The goldens, and how to make them anew: `golden/make_tf1_loops.py`.
+"""
+
+import builtins
+import contextlib
+
+import numpy as np
+import pytest
+
+from ..golden import loop_specs, loop_store, replay_loops
+from .test_cells import TOLERANCES, names, one_in
+
+CASES, REFUSALS = loop_specs.CASES, loop_specs.REFUSALS
+REGENERATE = "Run `TF_USE_LEGACY_KERAS=1 python tests/golden/make_tf1_loops.py`."
+
+
+def run_in(where, cases=CASES):
+    return [case for case in cases if case["where"] in ("both", where)]
+
+
+def compare(case, **how):
+    for path, got, wanted in replay_loops.pairs(case, **how):
+        rtol, atol = 0, 0
+        if loop_store.is_float(wanted.dtype.name):
+            rtol, atol = TOLERANCES[case["dtype"]]
+            # Gradients are sums over rows and steps.
+            atol *= 5 if path.startswith("grads/") else 1
+        np.testing.assert_allclose(
+            got.astype(np.float64),
+            wanted.astype(np.float64),
+            rtol,
+            atol,
+            equal_nan=False,
+            err_msg=path,
+        )
+
+
+# Every other case has room for just as many steps as it takes, and so has every one
+# that takes none.
+ROOMS = [
+    0 if index % 2 or replay_loops.steps(case) == 0 else replay_loops.ROOM
+    for index, case in enumerate(run_in("jit"))
+]
+
+
+@pytest.mark.fast(*one_in(3, run_in("jit")))
+@pytest.mark.parametrize(
+    ("case", "room"),
+    list(zip(run_in("jit"), ROOMS, strict=True)),
+    ids=names(run_in("jit")),
+)
+def test_same_as_tensorflow_under_jit(case, room):
+    compare(case, jit=True, room=room)
+
+
+@pytest.mark.parametrize("name", ["all_finished", "decoder-until_end", "loop-growing"])
+@pytest.mark.parametrize("room", [0, replay_loops.ROOM])
+def test_room_for_more_steps_changes_nothing(name, room):
+    case = next(case for case in CASES if case["name"].startswith(name))
+    compare(case, jit=True, room=room)
+
+
+@pytest.mark.fast(*one_in(6, run_in("eager")))
+@pytest.mark.parametrize("case", run_in("eager"), ids=names(run_in("eager")))
+def test_same_as_tensorflow_outside_of_jit(case):
+    compare(case, jit=False)
+
+
+def refuses(case, *, jit):
+    tensorflows = replay_loops.recorded()["refusals"][case["name"]]["raises"]
+    wanted = case["ours"]["raises"] if case["ours"] else tensorflows
+    refusal = contextlib.nullcontext()
+    if wanted is not None:
+        # jaxrnn's own words, not those of something that fails further down.
+        words = r"must|needs|only supports|there are no"
+        refusal = pytest.raises(getattr(builtins, wanted), match=words)
+    with refusal:
+        replay_loops.attempt(case, jit=jit)
+
+
+@pytest.mark.parametrize(
+    "case", run_in("jit", REFUSALS), ids=names(run_in("jit", REFUSALS))
+)
+def test_refuses_as_tensorflow_under_jit(case):
+    refuses(case, jit=True)
+
+
+@pytest.mark.parametrize("case", REFUSALS, ids=names(REFUSALS))
+def test_refuses_as_tensorflow_outside_of_jit(case):
+    refuses(case, jit=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "specifications"), [("cases", CASES), ("refusals", REFUSALS)]
+)
+def test_goldens_are_those_of_the_specs(kind, specifications):
+    recorded = replay_loops.recorded()[kind]
+    marks = {name: entry["mark"] for name, entry in recorded.items()}
+    told = {case["name"]: loop_store.mark(case) for case in specifications}
+    assert marks == told, REGENERATE
+    assert len(told) == len(specifications), "Names are unique."
+
+
+def test_there_are_many():
+    loops = [case for case in CASES if case["function"] == "raw_rnn"]
+    assert len(CASES) >= 190
+    assert len(loops) >= 90
+
+
+def test_every_case_is_stored_once():
+    for family in {case["family"] for case in CASES}:
+        stored = set(replay_loops.stored(family))
+        assert stored == {case["name"] for case in CASES if case["family"] == family}
+
+
+def test_gradients_are_not_trivial():
+    # Nothing is read of some arrays, and there are rows of nothing.
+    without = ("unwritten-shape_given", "no_rows", "empty", "all_finished-template")
+    for case in CASES:
+        grads = replay_loops.golden_leaves(case, "grads")
+        if grads and not case["name"].startswith(without):
+            assert any(x.astype(bool).any() for x in grads.values()), case["name"]
+
+
+def test_padding_is_not_finite():
+    padded = [case for case in CASES if case["padding"]]
+    assert {case["padding"] for case in padded} == {"nan", "inf"}
+    for case in padded:
+        given = replay_loops.golden_leaves(case, "given/inputs").values()
+        assert not all(np.isfinite(x).all() for x in given), case["name"]
