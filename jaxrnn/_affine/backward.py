@@ -15,7 +15,7 @@ from .._autodiff.bounded_loop import time_loop
 from .._autodiff.transposable import dense
 from .._base.sharding import room_for, sharding_of
 from .._base.typing import Array, Params, PyTree
-from .._time.steps import Phase
+from .phases import Phase
 
 # The rows of one large product: enough to be as fast as any, and few enough to take
 # little memory.
@@ -45,7 +45,7 @@ class Backward:
         _, _, state, _ = self.lin
         # Turned once, so that the loop finds them as its products want them.
         self.turned = [part["state"].T for part in parts]
-        rows = jax.tree.leaves(phase.head(state))[0].shape[0]
+        rows = jax.tree.leaves(phase.take(state))[0].shape[0]
         self.size = _chunk_size(rows, self.steps.time)
 
     def run(self, carry: Any) -> Any:
@@ -101,9 +101,9 @@ class Backward:
     def step(self, t: Array, c_state: PyTree) -> tuple[Any, list]:
         """The cotangents of `(state, fresh, small, zs)`, and the operands."""
         params, xs, _, fresh = self.lin
-        inputs, (zs, state) = self.steps.read((xs, self.record), t)
+        inputs, (zs, state) = self.phase.read((xs, self.record), t)
         # Zeros are made here: XLA would carry them through the loop as an array.
-        c_emit = self.steps.read(dense(self.c_emits), t)
+        c_emit = self.phase.read(dense(self.c_emits), t)
 
         def remembered(state: PyTree, fresh: PyTree, small: Params, slots: list) -> Any:
             def product(k: int, stage: Any, params: Params, *operands: Array) -> Array:

@@ -1,13 +1,15 @@
-"""Rows in the order of their lengths, so that a loop can leave finished ones behind.
+"""Loops over fewer and fewer rows: finished sequences drop out of the batch.
 
-Sorted from the longest, the rows that are alive at a step are the first ones, fewer at
-every step. A loop over time is cut into phases, each a loop over fewer rows than the
-one before, that ends where the next has room for all that go on. Where a phase ends is
-found at run time; how many rows it has is static, so that nothing compiles anew.
+With rows sorted by length, the longest first, the rows that are alive at a step are a
+prefix of the batch that shrinks over time. So a loop over time is cut into phases, each
+a loop over a shorter prefix than the one before: a phase ends as soon as the rows that
+are still alive fit into the prefix of the next. Where it ends depends on the lengths
+and is computed at run time; its number of rows is static, so that other lengths need no
+compilation.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -15,27 +17,98 @@ import jax.numpy as jnp
 
 from .._autodiff.transposable import dense, transposable
 from .._base.typing import Array, PyTree
-from .._time.steps import Steps, most
+from .._time.steps import Steps, batch_maximum
 
-# The rows of each phase, in eighths. For LSTMs of 64 rows, 200 steps and 256 units on a
-# CPU, lengths spread evenly, gradients took 0.87 of the time of phases of 8 and 4
-# eighths, and 0.56 where one row was long; each phase is compiled.
+# The rows of each phase, in eighths of the batch. For LSTMs of 64 rows, 200 steps and
+# 256 units on a CPU, gradients took 0.87 of the time that phases of 8 and 4 eighths
+# take if lengths are spread evenly, and 0.56 if one row is long. Each is compiled.
 EIGHTHS = (8, 6, 4, 2, 1)
 LEAST_ROWS = 16
-# Multiplications of all rows and steps. Compiling the phases takes ten seconds more
-# than one loop; what is done in milliseconds is not worth that.
+# Multiplications over all rows and steps. Compiling the phases takes ten seconds more
+# than compiling one loop, which does not pay for milliseconds of work.
 LEAST_WORK = 5e8
 
 
-def may_sort(steps: Steps, rows: Any, multiplications: int) -> bool:
-    """Whether rows can be, and are worth to be, brought into another order.
+@dataclass(frozen=True)
+class Phase:
+    """A loop over some of the steps and the first of the rows.
 
-    `multiplications` are those of one row at one step.
-
-    Where there are several devices the rows may be spread over them, and an order by
-    length would move them between devices.
+    Attributes:
+        steps: All steps, of the rows of the phase.
+        begin: The first step, an int32 scalar.
+        end: The step before which it ends, an int32 scalar; None for the last of all.
+        rows: The number of rows; None for all.
     """
-    if steps.lengths is None or steps.starts is not None or jax.device_count() > 1:
+
+    steps: Steps
+    begin: Array
+    end: Array | None
+    rows: int | None = None
+
+    @property
+    def count(self) -> Array | None:
+        """The number of steps; None for all."""
+        return None if self.end is None else jnp.maximum(self.end - self.begin, 0)
+
+    def read(self, tree: PyTree, t: Array) -> PyTree:
+        """Step t of each leaf `[batch, time, ...]`, of the rows of the phase."""
+        return self.take(self.steps.read(tree, t))
+
+    def take(self, tree: PyTree) -> PyTree:
+        """The rows of the phase, of leaves `[batch, ...]`."""
+        return jax.tree.map(lambda x: x[: self.rows], tree)
+
+    def put(self, tree: PyTree, rows: PyTree) -> PyTree:
+        """The leaves `[batch, ...]` with `rows` in place of those of the phase."""
+        if self.rows is None:
+            return rows
+        join = lambda x, first: jnp.concatenate([first, x[self.rows :]])
+        return jax.tree.map(join, tree, rows)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Phases:
+    """A loop over steps, as one phase of all rows or as several of fewer and fewer.
+
+    Attributes:
+        steps: The steps of all rows; with `ends`, sorted by length.
+        ends: int32 `[phases]`, the step before which each phase ends; None for one
+            phase of all steps that any row has.
+        sizes: The number of rows of each phase, from most to least.
+    """
+
+    steps: Steps
+    ends: Any = None
+    sizes: tuple[int, ...] = field(default=(), metadata={"static": True})
+
+    def loops(self) -> list[Phase]:
+        """The phases, in the order of time."""
+        if self.ends is None:
+            return [Phase(self.steps, jnp.int32(0), self.steps.longest)]
+        begins = [jnp.int32(0), *self.ends]
+        return [
+            Phase(_first_rows(self.steps, rows), begin, end, rows)
+            for rows, begin, end in zip(self.sizes, begins, self.ends, strict=False)
+        ]
+
+
+def _first_rows(steps: Steps, rows: int) -> Steps:
+    stand_in = jax.tree.map(lambda x: x[:rows], steps.stand_in)
+    return replace(steps, lengths=steps.lengths[:rows], stand_in=stand_in)
+
+
+def may_sort(steps: Steps, rows: Any, multiplications: int) -> bool:
+    """Whether rows can be sorted by length, and phases are worth their compilation.
+
+    On several devices rows may be sharded, and sorting would move them between devices.
+
+    Args:
+        steps: The steps of the rows.
+        rows: The number of rows, which may be symbolic.
+        multiplications: Those of one row at one step.
+    """
+    if steps.lengths is None or steps.restarts is not None or jax.device_count() > 1:
         return False
     if not isinstance(rows, int) or rows < LEAST_ROWS:
         return False
@@ -43,18 +116,21 @@ def may_sort(steps: Steps, rows: Any, multiplications: int) -> bool:
 
 
 def by_length(
-    run: Callable[[PyTree, PyTree, Steps], tuple[PyTree, PyTree]],
+    run: Callable[[PyTree, PyTree, Phases], tuple[PyTree, PyTree]],
     xs: PyTree,
     state: PyTree,
     steps: Steps,
 ) -> tuple[PyTree, PyTree]:
-    """`run(xs, state, steps)` in phases, its results in the order that was given.
+    """`run(xs, state, phases)` with rows sorted by length: finished ones drop out.
 
     Args:
-        run: Gives `(outputs, state)`, outputs along the same axes as `xs`.
-        xs: Inputs.
-        state: The initial state.
+        run: Returns `(outputs, state)`, outputs with the layout of `xs`.
+        xs: Inputs, each leaf `[batch, time, ...]`, time along `steps.axis`.
+        state: The initial state, each leaf `[batch, ...]`.
         steps: Their steps, with lengths.
+
+    Returns:
+        `(outputs, state)`, rows in their original order.
     """
     order = jnp.argsort(-steps.lengths)
     inverse = jnp.argsort(order)
@@ -62,30 +138,26 @@ def by_length(
     outputs, state = run(
         _take(xs, order, inverse, axis),
         _take(state, order, inverse, 0),
-        _sorted(steps, order),
+        _sorted_phases(steps, order),
     )
     return _take(outputs, inverse, order, axis), _take(state, inverse, order, 0)
 
 
-def _sorted(steps: Steps, order: Array) -> Steps:
+def _sorted_phases(steps: Steps, order: Array) -> Phases:
     lengths = steps.lengths[order]
     rows = lengths.shape[0]
     sizes = tuple(-(-rows * eighths // 8) for eighths in EIGHTHS)
-    # A phase goes on until the next one has room for all rows that do.
-    ends = most(jnp.clip(lengths[jnp.asarray(sizes[1:])], 0, steps.longest))
-    return replace(
-        steps,
-        lengths=lengths,
-        first=jax.tree.map(lambda x: x[order], steps.first),
-        ends=jnp.append(ends, steps.longest),
-        sizes=sizes,
-    )
+    # A phase ends when the longest row that the next one leaves out is finished.
+    ends = batch_maximum(jnp.clip(lengths[jnp.asarray(sizes[1:])], 0, steps.longest))
+    stand_in = jax.tree.map(lambda x: x[order], steps.stand_in)
+    steps = replace(steps, lengths=lengths, stand_in=stand_in)
+    return Phases(steps, jnp.append(ends, steps.longest), sizes)
 
 
 def _take(tree: PyTree, order: Array, inverse: Array, axis: int) -> PyTree:
-    """Rows in another order, which the transpose undoes.
+    """Rows in another order along `axis`; the transpose reads them in the inverse one.
 
-    JAX would transpose the reading of rows into adding to rows, one after another.
+    JAX would transpose reading rows into a scatter, which adds one row after another.
     """
 
     def take(indices: tuple[Array, Array], tree: PyTree) -> PyTree:

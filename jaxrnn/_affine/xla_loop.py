@@ -16,8 +16,9 @@ from .._autodiff.transposable import dense, only_arrays
 from .._base.math import dot, widest_dtype
 from .._base.sharding import as_varying_as, room_for
 from .._base.typing import Array, Params, PyTree
-from .._time.steps import Phase, Steps
+from .._time.steps import Steps
 from .backward import Backward
+from .phases import Phase, Phases
 
 # Up to so many rows in a step, and in all, the inputs' products are made ahead of the
 # loop.
@@ -30,32 +31,34 @@ class Rule:
     What the run is differentiated by travels together: `(params, xs, state, fresh)`.
     """
 
-    def __init__(self, cell: Any, history: bool) -> None:
-        self.cell, self.history = cell, history
+    def __init__(self, cell: Any) -> None:
+        self.cell = cell
 
     def around(
-        self, run: Callable, params: Params, xs: Array, state: PyTree, steps: Steps
+        self, run: Callable, params: Params, xs: Array, state: PyTree, phases: Phases
     ) -> Any:
-        """`run(params, xs, state, steps)`, of other sizes if a rule asks for such."""
-        return run(params, xs, state, steps)
+        """`run(params, xs, state, phases)`, of other sizes if a rule asks for such."""
+        return run(params, xs, state, phases)
 
     def step(self, product: Any, steps: Steps, t: Array, lin: Any) -> tuple[Any, Any]:
         """One step: `((emit, new_state), (zs, operands))`."""
         params, inputs, state, fresh = lin
-        seen = steps.show(t, inputs, state, fresh)
+        steps = steps.with_restart_states(fresh)
+        seen = steps.step_inputs(t, inputs, state)
         output, new_state, zs, operands = self.cell.chain(product, params, *seen)
-        new_state, output = steps.settle(t, state, new_state, output)
-        emit = (output, new_state) if self.history else output
+        new_state, output = steps.mask_step(t, state, new_state, output)
+        emit = output if steps.restarts is None else (output, new_state)
         return (emit, new_state), (zs, operands)
 
     def run(
-        self, lin: Any, steps: Steps, record: bool
+        self, lin: Any, phases: Phases, record: bool
     ) -> tuple[PyTree, PyTree, PyTree]:
         """The loop forward: `(emits, state, record)`."""
-        params, xs, state, fresh = lin
+        (params, xs, state, fresh), steps = lin, phases.steps
         product, small = plain_product, _is_small(xs, steps)
         if small:
             product, xs, steps = self._hoisted(params, xs, steps, widest_dtype(state))
+            phases = dataclasses.replace(phases, steps=steps)
 
         def at(
             steps: Steps, t: Array, inputs: PyTree, state: PyTree
@@ -75,16 +78,16 @@ class Rule:
                 ahead = read(t + 1) if small else ()
                 return state, ahead, *steps.write(room, t, made)
 
-            read = functools.partial(steps.read, xs)
+            read = functools.partial(phase.read, xs)
             ahead = read(phase.begin) if small else ()
-            carry = phase.head(state), ahead, *room
+            carry = phase.take(state), ahead, *room
             head, _, *room = time_loop(phase.count, steps.time, body, carry)
             return phase.put(state, head), room
 
         start = jnp.int32(0)
         types = jax.eval_shape(at, steps, start, steps.read(xs, start), state)[1:]
         room = room_for(lin, types, steps.time, steps.axis)
-        for phase in steps.phases():
+        for phase in phases.loops():
             state, room = run(phase, state, room)
         emits, kept = room
         return emits, state, kept
@@ -109,14 +112,15 @@ class Rule:
                 return stage.product(params, inputs, operand, dtype)
             return inputs[k] + dot(operand, parts[k]["state"], dtype)
 
-        if steps.first is not None:
-            inputs, state = steps.first
-            steps = dataclasses.replace(steps, first=(share(inputs), state))
+        if steps.stand_in is not None:
+            inputs, state = steps.stand_in
+            steps = dataclasses.replace(steps, stand_in=(share(inputs), state))
         return product, share(steps.zero_dead(xs)), steps
 
     def push_forward(self, res: Any, d_lin: Any) -> tuple[PyTree, PyTree]:
         """The tangents of `(emits, state)`."""
-        (params, xs, state, fresh), steps, (_, states) = res
+        (params, xs, state, fresh), phases, (_, states) = res
+        steps = phases.steps
         d_params, d_xs, d_state, d_fresh = d_lin
 
         def at(
@@ -131,12 +135,12 @@ class Rule:
 
             def body(i: Array, carry: Any) -> Any:
                 (d_state, d_emits), t = carry, phase.begin + i
-                inputs, state, d_inputs = steps.read((xs, states, d_xs), t)
+                inputs, state, d_inputs = phase.read((xs, states, d_xs), t)
                 push = at(steps, t, state, inputs)
                 d_emit, d_state = push((d_params, d_inputs, d_state, d_fresh))
                 return d_state, steps.write(d_emits, t, d_emit)
 
-            carry = phase.head(d_state), d_emits
+            carry = phase.take(d_state), d_emits
             head, d_emits = time_loop(phase.count, steps.time, body, carry)
             return phase.put(d_state, head), d_emits
 
@@ -144,22 +148,22 @@ class Rule:
         step = lambda lin: self.step(plain_product, steps, jnp.int32(0), lin)[0][0]
         types = jax.eval_shape(step, lin)
         d_emits = room_for((res, d_lin), types, steps.time, steps.axis)
-        for phase in steps.phases():
+        for phase in phases.loops():
             d_state, d_emits = run(phase, d_state, d_emits)
         return d_emits, d_state
 
     def pull_back(self, res: Any, cotangents: Any) -> Any:
         """The cotangents of `(params, xs, state, fresh)`."""
-        (params, xs, _, fresh), steps, _ = res
+        (params, xs, _, fresh), phases, _ = res
         c_emits, c_state = cotangents[0], dense(cotangents[1])
         like = res, only_arrays(cotangents)
         parts = self.cell.parts(params, xs.shape[-1])
         small = self.cell.elementwise(params)
         carry = jax.tree.map(jnp.zeros_like, (fresh, small, parts, xs))
         carry = as_varying_as(like, carry)
-        for phase in reversed(steps.phases()):
+        for phase in reversed(phases.loops()):
             backward = Backward(self.step, parts, small, phase, res, c_emits, like)
-            head, *carry = backward.run((phase.head(c_state), *carry))
+            head, *carry = backward.run((phase.take(c_state), *carry))
             c_state = phase.put(c_state, head)
         c_fresh, c_small, c_parts, c_xs = carry
         return self.cell.join(c_parts, c_small), c_xs, c_state, c_fresh

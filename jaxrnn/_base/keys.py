@@ -84,10 +84,10 @@ def apply_cell_sequence(
     state: PyTree,
     steps: Any,
     keys: Callable[[Array], Any] | None,
-    history: bool,
+    implementation: Any,
 ) -> tuple[PyTree, PyTree]:
     """`cell.apply_sequence`, with the keys that `apply_cell` would give it."""
     if keys is not None and not getattr(cell, "holds_cells", False):
         of_run = keys
         keys = lambda t: step_key(of_run(t))
-    return cell.apply_sequence(params, inputs, state, steps, keys, history)
+    return cell.apply_sequence(params, inputs, state, steps, keys, implementation)

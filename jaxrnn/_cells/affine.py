@@ -242,17 +242,17 @@ class AffineCell(RNNCell):
         state: PyTree,
         steps: Steps,
         keys: Callable | None = None,
-        history: bool = False,
+        implementation: Any = None,
     ) -> tuple[PyTree, PyTree]:
         """All steps at once, with gradients in large products; see `RNNCell`."""
         del keys
         if type(self).apply is not AffineCell.apply:
-            raise DeclinedError(f"{type(self).__name__} has an `apply` of its own")
+            raise DeclinedError(f"{type(self).__name__} has a custom `apply`")
         if self._holds_tracers(params, inputs, state, steps):
             raise DeclinedError("its functions close over traced arrays")
         if not isinstance(steps.time, int):
             raise DeclinedError("the number of steps is symbolic")
-        return affine_sequence(self, params, inputs, state, steps, history)
+        return affine_sequence(self, params, inputs, state, steps, implementation)
 
     def _holds_tracers(
         self, params: Params, inputs: Array, state: PyTree, steps: Steps

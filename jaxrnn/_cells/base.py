@@ -106,12 +106,12 @@ class RNNCell(abc.ABC):
         state: PyTree,
         steps: Steps,
         keys: Callable[[Array], Any] | None = None,
-        history: bool = False,
+        implementation: Any = None,
     ) -> tuple[PyTree, PyTree]:
-        """All steps at once, as a loop over `apply` gives them, values and gradients.
+        """All steps at once, with the values and gradients of a scan over `apply`.
 
-        A driver asks for this first, and runs `apply` step by step if it is declined,
-        as it is here: a cell without a faster way need not know of it.
+        A driver calls this first, and scans `apply` if it raises `DeclinedError`, as it
+        does here: a cell with nothing faster than the scan does not override it.
 
         Args:
             params: Parameters as `init` makes them.
@@ -120,17 +120,21 @@ class RNNCell(abc.ABC):
             state: The initial state, each leaf `[batch, ...]`.
             steps: Which steps there are, and which rows are alive in them.
             keys: `keys(t)` is the random key of step t; None for a deterministic run.
-            history: Whether the outputs are pairs of output and new state.
+            implementation: What runs the loop of an `AffineCell`, as a driver's
+                argument `implementation` names it; None for XLA. A cell around others
+                passes it on; any other need not look at it.
 
         Returns:
             `(outputs, state)`: the outputs of all steps along the same axis, zeros in
-            rows that are not alive; the state after each row's last step.
+            rows that are not alive; the state after each row's last step. If
+            `steps.restarts` is not None, each row holds several sequences and the
+            outputs are pairs `(output, new_state)` of all steps.
 
         Raises:
-            DeclinedError: If there is no such way for this cell and these steps; says
-                why.
+            DeclinedError: If this cell cannot run these steps at once; the message is
+                the reason.
         """
-        raise DeclinedError(f"{type(self).__name__} has no way of its own")
+        raise DeclinedError(f"{type(self).__name__} has no `apply_sequence`")
 
     def bind(self, params: Params, key: Key | None = None) -> BoundCell:
         """The cell with its parameters: what a driver takes.

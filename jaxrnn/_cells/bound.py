@@ -52,13 +52,13 @@ class BoundCell:
             return self(inputs, state)
 
     def apply_sequence(
-        self, inputs: PyTree, state: PyTree, steps: Steps, history: bool = False
+        self, inputs: PyTree, state: PyTree, steps: Steps, implementation: Any = None
     ) -> tuple[PyTree, PyTree]:
         """All steps at once; see `RNNCell.apply_sequence`."""
         at_step = lambda t: keys.at_step(self.key, steps.begin + t)
         step_key = None if self.key is None else at_step
         return keys.apply_cell_sequence(
-            self.cell, self.params, inputs, state, steps, step_key, history
+            self.cell, self.params, inputs, state, steps, step_key, implementation
         )
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ from .._base.arguments import (
     check_time_major,
 )
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
-from .._kernels.api import as_kernel
+from .._kernels.api import as_implementation
 from ..memory._resolve import as_strategy
 from ..memory._strategy import Strategy
 from .initial_state import output_dtype
@@ -126,5 +126,5 @@ def dynamic_rnn(
             unroll=unroll,
             time_major=bool(time_major),
             strategy=strategy,
-            kernel=as_kernel(where, implementation),
+            implementation=as_implementation(where, implementation),
         )

@@ -1,7 +1,5 @@
 """`packed_rnn`: a cell over sequences that lie end to end in rows."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -11,6 +9,7 @@ from .._base.trees import named_leaves
 from .._base.typing import DType, PyTree, RNNCellLike
 from .._batching.packing import PackedSequences
 from .._time import masking
+from .._time.restarts import Restarts, rows_of
 from ..memory._resolve import as_strategy
 from ..memory._strategy import Strategy
 from .initial_state import output_dtype, zero_state
@@ -82,25 +81,25 @@ def packed_rnn(
         initial_state = as_state(_WHERE, "initial_state", initial_state)
     dtype = output_dtype(_WHERE, initial_state, dtype)
     count = packed.sequence_length.shape[0]
-    fresh = initial_state
-    if fresh is None:
-        fresh = zero_state(_WHERE, cell, count, dtype)
-    _check_rows(fresh, count)
+    if initial_state is None:
+        initial_state = zero_state(_WHERE, cell, count, dtype)
+    _check_rows(initial_state, count)
+    restarts = Restarts(jnp.asarray(packed.starts), initial_state)
     with jax.named_scope(as_scope(_WHERE, scope, "rnn")):
         outputs, states = over_time(
             _WHERE,
             cell,
             jax.tree.map(jnp.asarray, packed.inputs),
             jnp.asarray(packed.lengths),
-            _first_of_rows(packed, fresh),
-            (jnp.asarray(packed.starts), fresh),
+            _first_states(restarts, 0 if packed.time_major else 1),
+            restarts,
             dtype=dtype,
             unroll=1,
             time_major=packed.time_major,
             strategy=strategy,
         )
     is_there = jnp.asarray(packed.sequence_length) > 0
-    return outputs, masking.choose(is_there, packed.at_ends(states), fresh)
+    return outputs, masking.choose(is_there, packed.at_ends(states), initial_state)
 
 
 def _check_rows(state: PyTree, count: int) -> None:
@@ -112,14 +111,12 @@ def _check_rows(state: PyTree, count: int) -> None:
             )
 
 
-def _first_of_rows(packed: PackedSequences, fresh: PyTree) -> PyTree:
-    """What each row starts from: the state of its first sequence, zeros if none."""
-    axis = 0 if packed.time_major else 1
-    which = jax.lax.index_in_dim(jnp.asarray(packed.starts), 0, axis, keepdims=False)
+def _first_states(restarts: Restarts, axis: int) -> PyTree:
+    """The state that each row starts from: that of its first sequence, zeros if none.
 
-    def first(leaf: Any) -> Any:
-        if not leaf.shape[0]:
-            return jnp.zeros((which.shape[0], *leaf.shape[1:]), leaf.dtype)
-        return leaf[jnp.maximum(which, 0)]
-
-    return masking.zero_dead(which >= 0, jax.tree.map(first, fresh))
+    Args:
+        restarts: The sequences of all rows.
+        axis: The time axis of `restarts.starts`.
+    """
+    which = jax.lax.index_in_dim(restarts.starts, 0, axis, keepdims=False)
+    return masking.zero_dead(which >= 0, rows_of(restarts.restart_states, which))

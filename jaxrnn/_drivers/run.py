@@ -10,6 +10,7 @@ from .._base.sharding import lay_out
 from .._base.trees import is_pytree_of_arrays, with_structure
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._time import masking
+from .._time.restarts import Restarts
 from .._time.sequence import run_sequence
 from .._time.steps import Steps, longest
 from ..memory._strategy import Record, Strategy
@@ -26,13 +27,13 @@ def over_time(
     inputs: PyTree,
     lengths: Array | None,
     state: PyTree,
-    restarts: tuple[Array, PyTree] | None = None,
+    restarts: Restarts | None = None,
     *,
     dtype: DType,
     unroll: int,
     time_major: bool,
     strategy: Strategy,
-    kernel: Any = None,
+    implementation: Any = None,
 ) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of `cell` over all steps.
 
@@ -42,13 +43,13 @@ def over_time(
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`.
         lengths: `[batch]`, or None for all steps.
         state: The initial state, or None for the zero state.
-        restarts: `(starts, fresh)` of `Steps`, where a row holds several sequences;
-            then the states after all steps come back, in place of the last.
+        restarts: Where further sequences start within the rows, if any do; then the
+            states after all steps are returned in place of the last ones.
         dtype: The dtype of the zero state and of the outputs.
         unroll: The steps in one turn of a loop of steps.
         time_major: Whether time is the first axis.
-        strategy: What derivatives keep of the steps.
-        kernel: What runs the loop of an affine cell; None for XLA.
+        strategy: Which residuals of the steps are saved for derivatives.
+        implementation: The `Implementation` that runs an affine cell; None for XLA.
     """
     # Eagerly, a loop over a new closure would compile on every call.
     run = _run_compiled if _is_known_by_value(cell) else _run
@@ -63,7 +64,7 @@ def over_time(
         unroll=unroll,
         axis=0 if time_major else 1,
         strategy=strategy,
-        kernel=kernel,
+        implementation=implementation,
     )
 
 
@@ -80,14 +81,14 @@ def _run(
     inputs: PyTree,
     lengths: Array | None,
     state: PyTree,
-    restarts: tuple[Array, PyTree] | None,
+    restarts: Restarts | None,
     *,
     where: str,
     dtype: DType,
     unroll: int,
     axis: int,
     strategy: Strategy,
-    kernel: Any,
+    implementation: Any,
 ) -> tuple[PyTree, PyTree]:
     leaf = jax.tree.leaves(inputs)[0]
     time, batch_size = leaf.shape[axis], leaf.shape[1 - axis]
@@ -97,9 +98,8 @@ def _run(
     inputs_0 = masking.first_inputs(inputs, axis)
     probe(where, cell, inputs_0, state, dtype, strict=lengths is not None)
     bound = None if lengths is None else longest(lengths, time)
-    starts, fresh = restarts or (None, None)
-    steps = Steps(lengths, bound, starts=starts, time=time, axis=axis, kernel=kernel)
-    steps = steps.of(inputs, state, fresh)
+    steps = Steps(lengths, bound, restarts=restarts, time=time, axis=axis)
+    steps = steps.of(inputs, state)
 
     def run(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
         def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
@@ -111,12 +111,12 @@ def _run(
             inputs,
             state,
             steps,
-            history=restarts is not None,
-            unroll=unroll,
+            implementation,
+            unroll,
         )
 
     outputs, state = run_recorded(_record(strategy, time), run, inputs, state, steps)
-    outputs, state = outputs if restarts else (outputs, state)
+    outputs, state = (outputs, state) if restarts is None else outputs
     # Without lengths a list passes for a tuple: the declared kind comes back.
     return with_structure(cell.output_size, outputs), state
 
@@ -130,6 +130,6 @@ def _record(strategy: Strategy, time: Any) -> Record:
 
 _run_compiled = jax.jit(
     _run,
-    static_argnames=("where", "dtype", "unroll", "axis", "strategy", "kernel"),
+    static_argnames=("where", "dtype", "unroll", "axis", "strategy", "implementation"),
     inline=True,
 )

@@ -154,7 +154,7 @@ def _run_masked(
     dtype: DType,
 ) -> tuple[list[PyTree], PyTree]:
     bound = jnp.max(lengths, initial=0)  # Where dynamic_rnn runs one step at least.
-    first_inputs, first_state = masking.first_step(lengths, steps[0], state)
+    first_inputs, first_state = masking.stand_in(lengths, steps[0], state)
     first, kind, outputs = (first_inputs, first_state), None, []
     for t, inputs in enumerate(steps):
         if _kind(inputs) != kind:
@@ -165,7 +165,7 @@ def _run_masked(
             zeros = jax.tree.map(jnp.zeros_like, inputs)
             first = first_inputs if alike else zeros, first_state
         alive, running = t < lengths, t < bound
-        seen = masking.shown(alive, running, inputs, state, first)
+        seen = masking.step_inputs(alive, running, inputs, state, first)
         output, new_state = cell_at_step(cell, jnp.int32(t))(*seen)
         state = masking.advance(alive, running, new_state, state)
         outputs.append(masking.zero_dead(alive, output))

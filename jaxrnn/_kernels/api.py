@@ -18,7 +18,7 @@ KERNELS = {
 NAMES = ("xla", *KERNELS)
 
 
-def as_kernel(where: str, implementation: Any) -> Implementation | None:
+def as_implementation(where: str, implementation: Any) -> Implementation | None:
     """The kernel that an `implementation` names, or None for XLA's loop.
 
     Args:

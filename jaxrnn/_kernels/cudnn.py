@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
 from jax.custom_derivatives import SymbolicZero
 
+from .._affine.phases import Phases
 from .._affine.xla_loop import Rule
 from .._autodiff.differentiable import differentiable
 from .._autodiff.transposable import dense
@@ -74,9 +75,9 @@ class Cudnn(Implementation):
         del work
         return "cuDNN runs all steps in one call, products of the inputs and all"
 
-    def rule(self, cell: Any, history: bool) -> "CudnnRule":
+    def rule(self, cell: Any) -> "CudnnRule":
         """How the sequences of a cell are run by it."""
-        return CudnnRule(cell, history, self)
+        return CudnnRule(cell, self)
 
 
 class CudnnRule(Rule):
@@ -87,8 +88,8 @@ class CudnnRule(Rule):
     calls its reserve, an array of floats that only it can read.
     """
 
-    def __init__(self, cell: Any, history: bool, cudnn: Cudnn) -> None:
-        super().__init__(cell, history)
+    def __init__(self, cell: Any, cudnn: Cudnn) -> None:
+        super().__init__(cell)
         self.cudnn = cudnn
         # Both ways are of one precision, wherever the way back is traced.
         self.precision = precision_here()
@@ -103,7 +104,7 @@ class CudnnRule(Rule):
     def _why_not(
         self, params: Params, xs: Array, state: PyTree, steps: Steps
     ) -> str | None:
-        if reason := why_no_loop(self.history, xs, steps):
+        if reason := why_no_loop(xs, steps):
             return reason
         if 0 in (*xs.shape, self.cell.output_size):
             return "there are no steps, no rows, no inputs, or no units"
@@ -114,23 +115,23 @@ class CudnnRule(Rule):
         return self.cudnn.declines(work)
 
     def run(
-        self, lin: Any, steps: Steps, record: bool
+        self, lin: Any, phases: Phases, record: bool
     ) -> tuple[PyTree, PyTree, PyTree]:
         """All steps forward: `(outputs, state, record)`."""
 
-        def by_cudnn(lin: Any, steps: Steps) -> Any:
-            return self._forward(lin, steps, record)
+        def by_cudnn(lin: Any, phases: Phases) -> Any:
+            return self._forward(lin, phases.steps, record)
 
         def push_forward(primals: Any, tangents: Any) -> Any:
-            lin, steps = primals
-            outputs, state, reserve = by_cudnn(lin, steps)
-            loop = lambda lin: super(CudnnRule, self).run(lin, steps, False)[:2]
+            lin, phases = primals
+            outputs, state, reserve = by_cudnn(lin, phases)
+            loop = lambda lin: super(CudnnRule, self).run(lin, phases, False)[:2]
             moved = jax.jvp(loop, (lin,), (dense(tangents[0]),))[1]
             # What is made of a reserve has a rule that reads the loop's record instead.
             still = lambda x: SymbolicZero(jax.typeof(x).to_tangent_aval())
             return (outputs, state, reserve), (*moved, jax.tree.map(still, reserve))
 
-        outputs, state, reserve = differentiable(by_cudnn, push_forward, lin, steps)
+        outputs, state, reserve = differentiable(by_cudnn, push_forward, lin, phases)
         return outputs, state, (outputs, reserve) if record else ()
 
     def push_forward(self, res: Any, d_lin: Any) -> tuple[PyTree, PyTree]:
@@ -140,29 +141,29 @@ class CudnnRule(Rule):
     def pull_back(self, res: Any, cotangents: Any) -> Any:
         """The cotangents of `(params, xs, state, fresh)`."""
 
-        def by_cudnn(steps: Steps, *moving: Any) -> Any:
-            return self._backward(steps, *moving)
+        def by_cudnn(phases: Phases, *moving: Any) -> Any:
+            return self._backward(phases.steps, *moving)
 
         def push_forward(primals: Any, tangents: Any) -> Any:
-            steps, lin, _, cotangents = primals
+            phases, lin, _, cotangents = primals
 
             def loop(lin: Any, cotangents: Any) -> Any:
-                res = self._of_the_loop((lin, steps, None))
+                res = self._of_the_loop((lin, phases, None))
                 return super(CudnnRule, self).pull_back(res, cotangents)
 
             _, d_lin, _, d_cotangents = map(dense, tangents)
             moved = jax.jvp(loop, (lin, cotangents), (d_lin, d_cotangents))[1]
             return by_cudnn(*primals), moved
 
-        lin, steps, record = res
+        lin, phases, record = res
         return differentiable(
-            by_cudnn, push_forward, steps, lin, record, dense(cotangents)
+            by_cudnn, push_forward, phases, lin, record, dense(cotangents)
         )
 
     def _of_the_loop(self, res: Any) -> Any:
         """The same with what the loop keeps in place of what cuDNN does."""
-        lin, steps, _ = res
-        return lin, steps, super().run(lin, steps, record=True)[2]
+        lin, phases, _ = res
+        return lin, phases, super().run(lin, phases, record=True)[2]
 
     def _forward(self, lin: Any, steps: Steps, record: bool) -> Any:
         """`(outputs, state, reserve)`."""

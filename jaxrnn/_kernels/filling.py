@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn, Literal
 
+from .._affine.phases import Phases
 from .._base.typing import Array, Params, PyTree
-from .._time.steps import Steps
 from .rewrite import rewritten
 from .rule import KernelRule, first_step
 from .step import step_types
@@ -40,21 +40,22 @@ class FillingRule(KernelRule):
     """As `KernelRule`, with all sizes filled up."""
 
     def around(
-        self, run: Callable, params: Params, xs: Array, state: PyTree, steps: Steps
+        self, run: Callable, params: Params, xs: Array, state: PyTree, phases: Phases
     ) -> Any:
-        """`run(params, xs, state, steps)` of filled sizes, with results of the true."""
+        """`run(params, xs, state, phases)` of filled sizes; true results."""
+        steps = phases.steps
         inputs = first_step(xs, steps)
         # The interpreter takes any sizes; what is compiled has been asked by `check`.
         work = Work.of(self.cell, params, steps.time, inputs, state)
         if self.kernel.interpret and why_unfilled(work):
-            return run(params, xs, state, steps)
+            return run(params, xs, state, phases)
         types, _ = jax.eval_shape(self.types, params, inputs, state)
         wide = self._filled(params, inputs.shape[-1]), xs, jax.tree.map(_filled, state)
-        if steps.first is not None:
-            inputs, first = steps.first
-            first = inputs, jax.tree.map(_filled, first)
-            steps = dataclasses.replace(steps, first=first)
-        outputs, final = run(*wide, steps)
+        if steps.stand_in is not None:
+            inputs, stand_in = steps.stand_in
+            stand_in = inputs, jax.tree.map(_filled, stand_in)
+            steps = dataclasses.replace(steps, stand_in=stand_in)
+        outputs, final = run(*wide, Phases(steps))
         cut = lambda x, like: x[..., : like.shape[-1]]
         return jax.tree.map(cut, outputs, types), jax.tree.map(cut, final, state)
 

@@ -41,7 +41,7 @@ class Implementation(abc.ABC):
         return 0
 
     @abc.abstractmethod
-    def rule(self, cell: Any, history: bool) -> Rule:
+    def rule(self, cell: Any) -> Rule:
         """How the sequences of a cell are run by it.
 
         `rule.check(params, xs, state, steps)` raises `DeclinedError` with the reason,

@@ -48,9 +48,9 @@ class Kernel(Implementation):
             given: What it reads.
         """
 
-    def rule(self, cell: Any, history: bool) -> KernelRule:
+    def rule(self, cell: Any) -> KernelRule:
         """How the sequences of a cell are run by it."""
-        return KernelRule(cell, history, self)
+        return KernelRule(cell, self)
 
     @property
     def _memory(self) -> int:

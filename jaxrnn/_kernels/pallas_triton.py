@@ -59,9 +59,9 @@ class PallasTriton(Kernel):
             f"memory, matrices {work.matrix_bytes // KIB}; tiles of {LEAST} rows"
         )
 
-    def rule(self, cell: Any, history: bool) -> FillingRule:
+    def rule(self, cell: Any) -> FillingRule:
         """How the sequences of a cell are run by it."""
-        return FillingRule(cell, history, self)
+        return FillingRule(cell, self)
 
     def forward(self, work: Work, given: Forward, types: PyTree) -> PyTree:
         """The loop forward; see `Kernel`."""

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._affine.phases import Phases
 from .._affine.xla_loop import Rule, plain_product, share_of_inputs
 from .._autodiff.differentiable import differentiable
 from .._autodiff.transposable import dense
@@ -25,14 +26,14 @@ from .work import Work, why_odd
 class KernelRule(Rule):
     """As `Rule`, its loops forward and backward run by a kernel."""
 
-    def __init__(self, cell: Any, history: bool, kernel: Any) -> None:
-        super().__init__(cell, history)
+    def __init__(self, cell: Any, kernel: Any) -> None:
+        super().__init__(cell)
         self.kernel = kernel
 
     def check(self, params: Params, xs: Array, state: PyTree, steps: Steps) -> None:
         """Raises DeclinedError with the reason, if the kernel cannot serve."""
         inputs = first_step(xs, steps)
-        reason = why_no_loop(self.history, xs, steps) or why_not(
+        reason = why_no_loop(xs, steps) or why_not(
             self.kernel, self.cell, params, steps.time, inputs, state
         )
         if reason:
@@ -42,39 +43,39 @@ class KernelRule(Rule):
         return Work.of(self.cell, params, steps.time, first_step(xs, steps), state)
 
     def run(
-        self, lin: Any, steps: Steps, record: bool
+        self, lin: Any, phases: Phases, record: bool
     ) -> tuple[PyTree, PyTree, PyTree]:
         """The loop forward: `(outputs, state, record)`."""
 
-        def by_kernel(lin: Any, steps: Steps) -> Any:
-            return self._forward(lin, steps, record)
+        def by_kernel(lin: Any, phases: Phases) -> Any:
+            return self._forward(lin, phases.steps, record)
 
         def push_forward(primals: Any, tangents: Any) -> Any:
-            lin, steps = primals
-            loop = lambda lin: super(KernelRule, self).run(lin, steps, record)
+            lin, phases = primals
+            loop = lambda lin: super(KernelRule, self).run(lin, phases, record)
             return jax.jvp(loop, (lin,), (dense(tangents[0]),))
 
-        return differentiable(by_kernel, push_forward, lin, steps)
+        return differentiable(by_kernel, push_forward, lin, phases)
 
     def pull_back(self, res: Any, cotangents: Any) -> Any:
         """The cotangents of `(params, xs, state, fresh)`."""
 
-        def by_kernel(steps: Steps, *moving: Any) -> Any:
-            return self._backward(steps, *moving)
+        def by_kernel(phases: Phases, *moving: Any) -> Any:
+            return self._backward(phases.steps, *moving)
 
         def push_forward(primals: Any, tangents: Any) -> Any:
-            steps, *moving = primals
+            phases, *moving = primals
 
             def loop(lin: Any, record: Any, cotangents: Any) -> Any:
                 return super(KernelRule, self).pull_back(
-                    (lin, steps, record), cotangents
+                    (lin, phases, record), cotangents
                 )
 
             return jax.jvp(loop, tuple(moving), tuple(map(dense, tangents[1:])))
 
-        lin, steps, record = res
+        lin, phases, record = res
         return differentiable(
-            by_kernel, push_forward, steps, lin, record, dense(cotangents)
+            by_kernel, push_forward, phases, lin, record, dense(cotangents)
         )
 
     def _forward(self, lin: Any, steps: Steps, record: bool) -> Any:
@@ -170,9 +171,9 @@ def why_not(
     return reason or kernel.declines(Work.of(cell, params, time, inputs, state))
 
 
-def why_no_loop(history: bool, xs: Array, steps: Steps) -> str | None:
+def why_no_loop(xs: Array, steps: Steps) -> str | None:
     """Why sequences are not those of one loop of so many rows, if they are not."""
-    if history:
+    if steps.restarts is not None:
         return "rows of several sequences restart within the loop"
     if not isinstance(xs.shape[1 - steps.axis], int):
         return "the number of rows is symbolic"

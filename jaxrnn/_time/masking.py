@@ -1,12 +1,13 @@
 """What a length means, written once for every driver.
 
 Row b is alive at step t while `t < length[b]`. A dead row puts out 0 and keeps its
-state. The cell runs on it all the same, and what it computes there is dropped; but a
-select alone keeps NaN out of the values only, not out of the gradients, where it
-becomes 0 * NaN. So a dead row repeats its own first step, which is as finite as the row
-is, and sees no padding. A row of length 0 sees zeros.
+state. The cell is run on it all the same and the results are dropped; but a select
+alone keeps NaN out of the values only, not out of the gradients, where it becomes
+0 * NaN. So in a dead row the cell is run on a stand-in: the row's own first step, which
+is as finite as the row is, and zeros for a row of length 0. It never reads padding.
 
-A TensorArray in a state belongs to no row and is never masked, as a leaf without axes.
+A TensorArray in a state belongs to no row and is never masked, nor is a leaf without
+axes.
 """
 
 from typing import Any
@@ -22,7 +23,7 @@ from .._tensor_array.tensor_array import is_tensor_array
 
 
 def steps_to_run(lengths: Array) -> Array:
-    """How many steps TensorFlow's loop runs: to the longest row, and at least one."""
+    """The steps that TensorFlow's loop runs: to the longest row, and at least one."""
     return jnp.max(lengths, initial=1)
 
 
@@ -45,7 +46,7 @@ def choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
 
 
 def zero_dead(alive: Array, tree: PyTree) -> PyTree:
-    """The nest with the rows of all its leaves zeroed that are not alive."""
+    """The nest with zeros in the rows of its leaves that are not alive."""
 
     def zero(leaf: Any) -> Any:
         if is_tensor_array(leaf) or is_key(leaf):
@@ -55,31 +56,32 @@ def zero_dead(alive: Array, tree: PyTree) -> PyTree:
     return choose(alive, tree, jax.tree.map(zero, tree, is_leaf=is_tensor_array))
 
 
-def shown(
-    alive: Array, running: Array, inputs: PyTree, state: PyTree, first: PyTree
+def step_inputs(
+    alive: Array, running: Array, inputs: PyTree, state: PyTree, stand_in: PyTree
 ) -> tuple[PyTree, PyTree]:
-    """The inputs and the state that the cell is run on.
+    """The `(inputs, state)` that the cell is run on.
 
     Args:
-        alive: `[batch]`, the rows that are alive.
-        running: Whether the loop of TensorFlow would still run.
-        inputs: One step of inputs.
-        state: The state before the step.
-        first: What a dead row repeats, as `first_step` gives it.
+        alive: bool `[batch]`, the rows that are alive.
+        running: Whether TensorFlow's loop would still run, a bool scalar.
+        inputs: One step of inputs, each leaf `[batch, ...]`.
+        state: The state before the step, each leaf `[batch, ...]` or without axes.
+        stand_in: `(inputs, state)` for dead rows, as `stand_in` makes them.
     """
     if all(leaf.ndim for leaf in jax.tree.leaves(state)):
-        return choose(alive, (inputs, state), first)
-    # A leaf without axes may be made of all rows, dead ones included, and goes on while
-    # the loop runs: there padding counts as zeros, and states are what they are.
-    return choose(running, (zero_dead(alive, inputs), state), first)
+        return choose(alive, (inputs, state), stand_in)
+    # A leaf without axes may be computed from all rows, dead ones included, and changes
+    # as long as the loop runs: there padding is zeros, and the states of dead rows are
+    # those that they kept.
+    return choose(running, (zero_dead(alive, inputs), state), stand_in)
 
 
 def first_inputs(xs: PyTree, axis: int) -> PyTree:
-    """One step of `xs`, the first; zeros if there is none, as a loop is traced anyway.
+    """The first step of `xs`; zeros if there is none, as a loop is traced anyway.
 
     Args:
-        xs: Inputs.
-        axis: Their time axis.
+        xs: All inputs, each leaf `[batch, time, ...]`, time along `axis`.
+        axis: Their time axis, 0 or 1.
     """
 
     def first(x: Array) -> Array:
@@ -90,13 +92,13 @@ def first_inputs(xs: PyTree, axis: int) -> PyTree:
     return jax.tree.map(first, xs)
 
 
-def first_step(lengths: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-    """What a dead row repeats: its first inputs and state, zeros if it has none.
+def stand_in(lengths: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+    """The `(inputs, state)` of dead rows: each row's first step, zeros if it has none.
 
     Args:
         lengths: `[batch]`.
         inputs: The first step of inputs, as `first_inputs` gives it.
-        state: The initial state.
+        state: The initial state, each leaf `[batch, ...]`.
     """
     return zero_dead(lengths > 0, jax.lax.stop_gradient((inputs, state)))
 
@@ -104,8 +106,8 @@ def first_step(lengths: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, P
 def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> PyTree:
     """The state after a step: `new` in rows that are alive, else `old`.
 
-    A leaf without axes, or a TensorArray, belongs to no row. It advances as long as the
-    loop of TensorFlow runs, masked rows or not.
+    A leaf without axes, or a TensorArray, belongs to no row. It advances as long as
+    TensorFlow's loop runs, whichever rows are alive.
     """
 
     def select(new_leaf: Any, old_leaf: Any) -> Any:
@@ -124,8 +126,8 @@ def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> Py
 def hide_nonfinite(finished: Array, inputs: PyTree) -> PyTree:
     """The inputs with 0 for NaN and infinity in rows that are finished.
 
-    Where a loop's own function sees what the cell makes of a finished row, the finite
-    part of it must stay as it is.
+    A loop function of the user reads what the cell computes in a finished row, so that
+    finite inputs must stay as they are.
     """
 
     def hide(leaf: Array) -> Array:
@@ -138,7 +140,7 @@ def hide_nonfinite(finished: Array, inputs: PyTree) -> PyTree:
 
 
 def reverse_sequence(tree: PyTree, lengths: Array | None, time_major: bool) -> PyTree:
-    """Each row's first `length` steps in reverse; what follows them stays in place.
+    """Each row's first `length` steps in reverse; the steps after them stay in place.
 
     Args:
         tree: A nest of `[time, batch, ...]` or `[batch, time, ...]`.

@@ -109,7 +109,7 @@ class DropoutWrapper(WrapperCell):
         state: PyTree,
         steps: Steps,
         keys: Callable[[Array], Any] | None = None,
-        history: bool = False,
+        implementation: Any = None,
     ) -> tuple[PyTree, PyTree]:
         """The cell's sequences between two dropouts; see `RNNCell.apply_sequence`.
 
@@ -135,13 +135,17 @@ class DropoutWrapper(WrapperCell):
             if self.variational_recurrent and self.input_keep_prob < 1:
                 self._check_input_size(steps.read(inputs, jnp.int32(0)))
         inputs = drop("input", inputs, self.input_keep_prob)
-        own_steps = steps.of(inputs, state, steps.fresh)
         outputs, state = apply_cell_sequence(
-            self.cell, params, inputs, state, own_steps, own_keys, history
+            self.cell,
+            params,
+            inputs,
+            state,
+            steps.of(inputs, state),
+            own_keys,
+            implementation,
         )
-        outputs, states = outputs if history else (outputs, None)
-        outputs = drop("output", outputs, self.output_keep_prob)
-        return (outputs, states) if history else outputs, state
+        drop_output = lambda outputs: drop("output", outputs, self.output_keep_prob)
+        return steps.map_outputs(drop_output, outputs), state
 
     def _drop(
         self, salt: str, tree: PyTree, chosen: PyTree, keep_prob: float, key: Any

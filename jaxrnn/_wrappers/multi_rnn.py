@@ -127,7 +127,7 @@ class MultiRNNCell(RNNCell):
         state: PyTree,
         steps: Steps,
         keys: Callable[[Array], Any] | None = None,
-        history: bool = False,
+        implementation: Any = None,
     ) -> tuple[PyTree, PyTree]:
         """Layer by layer, each over all steps; see `RNNCell.apply_sequence`.
 
@@ -135,24 +135,31 @@ class MultiRNNCell(RNNCell):
             DeclinedError: If one of the cells declines.
         """
         self._check_params(params)
-        fresh = steps.fresh if steps.fresh is None else self._split(steps.fresh)
-        new_states, histories = [], []
-        for i, (cell, cell_state) in enumerate(
-            zip(self.cells, self._split(state), strict=True)
-        ):
-            own_steps = steps.of(inputs, cell_state, fresh and fresh[i])
-            own_keys = keys and (lambda t, i=i: fold(keys(t), i))
-            own_params = params[self._name(i)]
+        last_states, new_states = [], []
+        for i, cell_state in enumerate(self._split(state)):
             with noting(self._place(i)):
-                inputs, new_state = apply_cell_sequence(
-                    cell, own_params, inputs, cell_state, own_steps, own_keys, history
+                inputs, last_state = apply_cell_sequence(
+                    self.cells[i],
+                    params[self._name(i)],
+                    inputs,
+                    cell_state,
+                    self._cell_steps(i, steps, inputs, cell_state),
+                    keys and (lambda t, i=i: fold(keys(t), i)),
+                    implementation,
                 )
-            if history:
+            last_states.append(last_state)
+            if steps.restarts is not None:
                 inputs, states = inputs
-                histories.append(states)
-            new_states.append(new_state)
-        outputs = (inputs, self._join(histories)) if history else inputs
-        return outputs, self._join(new_states)
+                new_states.append(states)
+        outputs = inputs if steps.restarts is None else (inputs, self._join(new_states))
+        return outputs, self._join(last_states)
+
+    def _cell_steps(self, i: int, steps: Steps, inputs: PyTree, state: PyTree) -> Steps:
+        """The steps as those of cell i, whose inputs and initial state these are."""
+        if steps.restart_states is not None:
+            states = self._split(steps.restart_states)
+            steps = steps.with_restart_states(states[i])
+        return steps.of(inputs, state)
 
     def _join(self, states: list[PyTree]) -> PyTree:
         return (

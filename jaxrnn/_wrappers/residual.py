@@ -59,7 +59,7 @@ class ResidualWrapper(WrapperCell):
         state: PyTree,
         steps: Steps,
         keys: Callable[[Array], Any] | None = None,
-        history: bool = False,
+        implementation: Any = None,
     ) -> tuple[PyTree, PyTree]:
         """The cell's sequences and the sum; see `RNNCell.apply_sequence`.
 
@@ -69,11 +69,10 @@ class ResidualWrapper(WrapperCell):
         if self.residual_fn is not None:
             raise DeclinedError("`residual_fn` is a function of one step")
         outputs, state = apply_cell_sequence(
-            self.cell, params, inputs, state, steps, keys, history
+            self.cell, params, inputs, state, steps, keys, implementation
         )
-        outputs, states = outputs if history else (outputs, None)
-        outputs = steps.zero_dead(_add(inputs, outputs))
-        return (outputs, states) if history else outputs, state
+        add = lambda outputs: steps.zero_dead(_add(inputs, outputs))
+        return steps.map_outputs(add, outputs), state
 
 
 def _add(inputs: PyTree, output: PyTree) -> PyTree:

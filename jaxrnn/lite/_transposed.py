@@ -88,7 +88,7 @@ class TransposedCell(RNNCell):
         state: PyTree,
         steps: Steps,
         keys: Callable[[Array], Any] | None = None,
-        history: bool = False,
+        implementation: Any = None,
     ) -> tuple[PyTree, PyTree]:
         """All steps at once, the matrices joined once; see `RNNCell.apply_sequence`.
 
@@ -96,5 +96,5 @@ class TransposedCell(RNNCell):
             DeclinedError: If the cell of the core declines.
         """
         return self.core.apply_sequence(
-            self.core_params(params), inputs, state, steps, keys, history
+            self.core_params(params), inputs, state, steps, keys, implementation
         )

@@ -7,7 +7,6 @@ of all inputs to that of all inputs once a window. Here a window is read where i
 and its gradient is written where it belongs, also in windows of windows.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -55,7 +54,7 @@ def run_recorded(
     """
     if not record.windows:
         return run(xs, state, steps)
-    fresh, steps = steps.fresh, dataclasses.replace(steps, fresh=None)
+    fresh, steps = steps.restart_states, steps.with_restart_states(None)
     windows = _Windows(run, (xs, state, fresh), steps, record)
 
     def push_forward(primals: Any, tangents: Any) -> tuple[Any, Any]:
@@ -117,7 +116,7 @@ class _Windows:
         def flat(lists: list, steps: Steps) -> tuple[PyTree, PyTree]:
             pairs = zip(self.trees, lists, strict=True)
             xs, state, fresh = (tree.unflatten(leaves) for tree, leaves in pairs)
-            return run(xs, state, dataclasses.replace(steps, fresh=fresh))
+            return run(xs, state, steps.with_restart_states(fresh))
 
         (consts, *lists), steps = self.cut(self.values, steps, size, jnp.int32(0))
         # Not `closure_convert`, which leaves integers in the closure.

@@ -369,7 +369,7 @@ def test_own_ways_get_plain_keys():
             return jax.random.normal(key, state.shape, state.dtype), state
 
         def apply_sequence(
-            self, params, inputs, state, steps, keys=None, history=False
+            self, params, inputs, state, steps, keys=None, implementation=None
         ):
             step = lambda t: self.apply(params, inputs, state, keys(t))[0]
             return steps.stack(step), state
@@ -388,8 +388,12 @@ def test_own_ways_get_plain_keys():
 @pytest.mark.parametrize(
     ("cell", "key", "reason"),
     [
-        (cases.CASES["function_nested"].cell, None, "FunctionCell has no way"),
-        (Doubled(3), None, "Doubled has an `apply` of its own"),
+        (
+            cases.CASES["function_nested"].cell,
+            None,
+            "FunctionCell has no `apply_sequence`",
+        ),
+        (Doubled(3), None, "Doubled has a custom `apply`"),
         (DropoutWrapper(LSTMCell(3), 1.0, 1.0, 0.5), 0, "drops the state"),
         (
             jaxrnn.ResidualWrapper(GRUCell(3), lambda x, y: x * y),
@@ -436,7 +440,7 @@ def test_a_cells_own_way_is_taken_unless_it_declines():
             return state, state + 1
 
         def apply_sequence(
-            self, params, inputs, state, steps, keys=None, history=False
+            self, params, inputs, state, steps, keys=None, implementation=None
         ):
             if steps.time > self.most:
                 raise jaxrnn.DeclinedError("too long")
@@ -464,7 +468,9 @@ def test_noise_is_that_of_the_steps():
 
 def test_rows_are_sorted_on_one_device_alone(monkeypatch):
     sorts = []
-    monkeypatch.setattr(phases, "_sorted", lambda *args: sorts.append(1) or args[0])
+    monkeypatch.setattr(
+        phases, "_sorted_phases", lambda *args: sorts.append(1) or args[0]
+    )
     cell = GRUCell(2)
     params, x, state = data(cell, 20, 3)
     run = lambda: jaxrnn.dynamic_rnn(cell.bind(params), x, [2] * 20, state)

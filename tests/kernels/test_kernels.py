@@ -44,7 +44,7 @@ DECLINED = {
     "dropout": "DropoutWrapper drops the state at every step",
     "dropout_filter": "DropoutWrapper drops the state at every step",
     "dropout_variational": "DropoutWrapper drops the state at every step",
-    "device": "DeviceWrapper has no way of its own",
+    "device": "DeviceWrapper has no `apply_sequence`",
 }
 
 
@@ -692,7 +692,7 @@ REFUSED = {
     ),
     "no_affine_cell": (
         ValueError,
-        "FunctionCell has no way of its own",
+        "FunctionCell has no `apply_sequence`",
         lambda: run(
             jaxrnn.FunctionCell(lambda params, x, h, key=None: (h, h), 2, 2),
             TPU,
