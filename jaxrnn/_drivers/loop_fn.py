@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_array, as_state, check_same_batch
 from .._base.errors import (
     EntryError,
     describe,
@@ -15,6 +14,7 @@ from .._base.errors import (
     is_key,
     leaf_name,
 )
+from .._base.inputs import as_array, as_state, check_same_batch
 from .._base.math import cast_if_weak
 from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import Array, PyTree

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_array, as_dtype
+from .._base.arguments import as_dtype
 from .._base.errors import describe, is_array
+from .._base.inputs import as_array
 from .._base.math import cast_if_weak, cast_number
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, ArrayLike, DType
