@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_array
 from .._base.errors import describe
+from .._base.inputs import as_array
 from .._base.trees import check_structure, map_named, named_leaves
 from .._base.typing import Array, PyTree
+from .host import check_known
 from .packing import PackedSequences
-from .slicing import Cuts, check_known, cut
+from .slicing import Cuts, cut
 
 
 @jax.tree_util.register_dataclass

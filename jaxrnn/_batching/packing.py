@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_array, as_count, check_time_major
+from .._base.arguments import as_count, check_time_major
 from .._base.errors import describe, is_array
+from .._base.inputs import as_array
+from .._base.known import as_known
 from .._base.trees import map_named
 from .._base.typing import Array, ArrayLike, PyTree
-from .._tensor_array.store import as_known
 from .._time import masking
 from .packing_inputs import from_list, from_padded
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.core import Tracer
 
-from .._base.arguments import as_lengths
-from .._base.errors import EntryError, describe, describe_structure, is_array
+from .._base.errors import describe, is_array
+from .._base.inputs import named_inputs
 from .._base.trees import check_structure, map_named, named_leaves
 from .._base.typing import ArrayLike, PyTree
+from .host import check_known, host_lengths, time_and_batch
 
 
 def from_padded(
@@ -31,16 +31,8 @@ def from_padded(
         return _as_host_array(where, name, leaf, 2, f"{axes}. {fix}")
 
     arrays = map_named("inputs", check, inputs)
-    _check_not_empty(where, arrays)
-    (first, leaf), *rest = named_leaves("inputs", arrays)
-    for name, other in rest:
-        if other.shape[:2] != leaf.shape[:2]:
-            raise ValueError(
-                f"{where}: all inputs must agree in time and batch, {axes}: `{first}` "
-                f"is {describe(leaf)}, `{name}` is {describe(other)}. {fix}"
-            )
-    time, batch_size = leaf.shape[:2] if time_major else leaf.shape[1::-1]
-    lengths = _as_host_lengths(where, sequence_length, batch_size).clip(max=time)
+    time, batch_size = time_and_batch(where, arrays, time_major, fix)
+    lengths = host_lengths(where, sequence_length, batch_size).clip(max=time)
     alive = np.arange(time) < lengths[:, None]
     rows_first = lambda x: np.swapaxes(x, 0, 1) if time_major else x
     return jax.tree.map(lambda x: rows_first(x)[alive], arrays), lengths, time
@@ -65,7 +57,7 @@ def from_list(where: str, inputs: Any) -> tuple[PyTree, np.ndarray]:
         return _as_host_array(where, name, leaf, 1, fix)
 
     sequences = map_named("inputs", check, list(inputs))
-    _check_not_empty(where, sequences[:1])
+    named_inputs(where, sequences[:1], "A batch of no rows can be given padded.")
     structure = jax.tree.structure(sequences[0])
     for i, sequence in enumerate(sequences):
         if jax.tree.structure(sequence) != structure:
@@ -100,7 +92,7 @@ def _as_host_array(where: str, name: str, leaf: Any, rank: int, fix: str) -> np.
         raise ValueError(
             f"{where}: `{name}` must be an array: None values not supported."
         )
-    _refuse_tracer(where, name, leaf)
+    check_known(where, name, leaf)
     try:
         array = np.asarray(leaf)
     except TypeError:  # Random keys are nothing on the host.
@@ -113,26 +105,3 @@ def _as_host_array(where: str, name: str, leaf: Any, rank: int, fix: str) -> np.
             f"not {fix}"
         )
     return array
-
-
-def _as_host_lengths(where: str, lengths: ArrayLike, batch_size: int) -> np.ndarray:
-    for leaf in jax.tree.leaves(lengths):
-        _refuse_tracer(where, "sequence_length", leaf)
-    with jax.ensure_compile_time_eval():  # Constants may be packed while one traces.
-        return np.asarray(as_lengths(where, lengths, batch_size))
-
-
-def _refuse_tracer(where: str, name: str, leaf: Any) -> None:
-    if isinstance(leaf, Tracer):
-        raise TypeError(
-            f"{where}: `{name}` must be known, got traced {describe(leaf)}. Pack "
-            "outside of jit, grad and vmap, and pass the result in."
-        )
-
-
-def _check_not_empty(where: str, inputs: Any) -> None:
-    if not jax.tree.leaves(inputs):
-        raise EntryError(
-            f"{where}: `inputs` must hold at least one array, got "
-            f"{describe_structure(inputs)}. A batch may be of 0 rows, padded."
-        )

@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.core import Tracer
 
 from .._base.errors import describe, is_array, is_key
+from .host import check_known
 
 
 class Cuts(Sequence[Any]):
@@ -57,15 +57,6 @@ def as_source(where: str, name: str, leaf: Any) -> Any:
             "and time are its first axes."
         )
     return leaf
-
-
-def check_known(where: str, name: str, leaf: Any) -> None:
-    """Raises TypeError for what is traced."""
-    if isinstance(leaf, Tracer):
-        raise TypeError(
-            f"{where}: `{name}` must be known, got traced {describe(leaf)}. Cut "
-            "outside of jit, grad and vmap, and pass the windows in."
-        )
 
 
 def cut(source: Any, start: int, size: int, axis: int) -> np.ndarray:

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_array, as_count
+from .._base.arguments import as_count
 from .._base.errors import describe, is_key
+from .._base.inputs import as_array
 from .._base.trees import check_structure, map_named, named_leaves
 from .._base.typing import Array, PyTree
 

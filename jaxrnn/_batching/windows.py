@@ -7,13 +7,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._base.arguments import as_count, as_lengths, check_time_major, named_inputs
-from .._base.errors import Described, describe
+from .._base.arguments import as_count, check_time_major
+from .._base.errors import Described
 from .._base.trees import map_named
 from .._base.typing import ArrayLike, PyTree
+from .host import host_lengths, time_and_batch
 from .packed_windows import packed_windows
 from .packing import PackedSequences
-from .slicing import Cuts, as_source, check_known, cut
+from .slicing import Cuts, as_source, cut
 
 _WHERE = "windows"
 
@@ -96,11 +97,11 @@ def windows(
         return packed_windows(_WHERE, inputs, size)
     axis = 0 if time_major else 1
     inputs = map_named("inputs", lambda n, x: as_source(_WHERE, n, x), inputs)
-    time, batch_size = _time_and_batch(inputs, axis)
+    time, batch_size = time_and_batch(_WHERE, inputs, time_major)
     if sequence_length is None:
         lengths = np.full(batch_size, time) if time % size else None
     else:
-        lengths = _as_lengths(sequence_length, batch_size).clip(max=time)
+        lengths = host_lengths(_WHERE, sequence_length, batch_size).clip(max=time)
 
     def window(start: int) -> Window:
         left = None
@@ -110,22 +111,3 @@ def windows(
         return Window(steps, left, np.int32(start))
 
     return Cuts(window, range(0, time, size))
-
-
-def _as_lengths(lengths: ArrayLike, batch_size: int) -> np.ndarray:
-    for leaf in jax.tree.leaves(lengths):
-        check_known(_WHERE, "sequence_length", leaf)
-    with jax.ensure_compile_time_eval():  # Constants may be cut while one traces.
-        return np.asarray(as_lengths(_WHERE, lengths, batch_size))
-
-
-def _time_and_batch(inputs: PyTree, axis: int) -> tuple[int, int]:
-    (first, leaf), *rest = named_inputs(_WHERE, inputs)
-    axes = "[batch, time, ...]" if axis else "[time, batch, ...]"
-    for name, other in rest:
-        if other.shape[:2] != leaf.shape[:2]:
-            raise ValueError(
-                f"{_WHERE}: all inputs must agree in time and batch, {axes}: `{first}` "
-                f"is {describe(leaf)}, `{name}` is {describe(other)}."
-            )
-    return leaf.shape[axis], leaf.shape[1 - axis]

@@ -3,17 +3,11 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from .._base.arguments import (
-    as_lengths,
-    as_scope,
-    as_sequences,
-    check_cell,
-    check_time_major,
-)
+from .._base.arguments import as_scope, check_cell, check_time_major
 from .._base.errors import noting
-from .._base.sharding import as_rows_of
+from .._base.inputs import as_sequences
+from .._base.lengths import lengths_for
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
 from .._time import masking
 from ..memory._strategy import Strategy
@@ -77,12 +71,9 @@ def bidirectional_dynamic_rnn(
     check_time_major(where, time_major)
     inputs = as_sequences(where, inputs, time_major)
     check_states_of_both(where, initial_state_fw, initial_state_bw, dtype)
-    time_axis, batch_axis = (0, 1) if time_major else (1, 0)
-    first = jax.tree.leaves(inputs)[0]
-    lengths = as_lengths(where, sequence_length, first.shape[batch_axis])
-    if lengths is not None:
-        lengths = jnp.minimum(lengths, first.shape[time_axis])
-        lengths = as_rows_of(inputs, lengths, batch_axis)
+    batch_axis = 1 if time_major else 0
+    time = jax.tree.leaves(inputs)[0].shape[1 - batch_axis]
+    lengths = lengths_for(where, sequence_length, inputs, time, batch_axis)
 
     def run(
         cell: RNNCellLike, inputs: PyTree, state: PyTree, scope: str

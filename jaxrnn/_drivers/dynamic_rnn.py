@@ -4,15 +4,9 @@ from typing import Any
 
 import jax
 
-from .._base.arguments import (
-    as_lengths,
-    as_scope,
-    as_sequences,
-    as_state,
-    as_unroll,
-    check_cell,
-    check_time_major,
-)
+from .._base.arguments import as_scope, as_unroll, check_cell, check_time_major
+from .._base.inputs import as_sequences, as_state
+from .._base.lengths import as_lengths
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
 from .._kernels.api import as_implementation
 from ..memory._resolve import as_strategy

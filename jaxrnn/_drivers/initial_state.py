@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from .._base.arguments import as_dtype, as_state
+from .._base.arguments import as_dtype
 from .._base.errors import describe
+from .._base.inputs import as_state
 from .._base.trees import named_leaves
 from .._base.typing import DType, PyTree
 

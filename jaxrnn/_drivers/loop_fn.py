@@ -1,12 +1,10 @@
-"""What a loop function of `raw_rnn` may return: held at its first call, and after."""
+"""What `loop_fn` of `raw_rnn` may return: checked at time 0 and at later times."""
 
-import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_array, as_state, check_same_batch
 from .._base.errors import (
     EntryError,
     describe,
@@ -15,45 +13,41 @@ from .._base.errors import (
     is_key,
     leaf_name,
 )
+from .._base.inputs import as_array, as_state, check_same_batch
 from .._base.math import cast_if_weak
 from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import Array, PyTree
-from .._tensor_array.tensor_array import is_like, is_tensor_array, opaque
+from .._tensor_array.carried import is_like, is_opaque, opaque
+from .._tensor_array.tensor_array import is_tensor_array
 
 WHERE = "raw_rnn"
 EMIT_FIX = (
-    "At time 0 it stands for one row: return arrays without batch axis there, or `()` "
+    "At time 0 it describes one row: return arrays without batch axis there, or `()` "
     "for nothing, or None for `cell.output_size` in the dtype of the first state leaf."
 )
 NAMES = ("finished", "next_input", "next_cell_state", "emit_output", "next_loop_state")
 
 
-@dataclasses.dataclass(frozen=True)
-class FirstCall:
-    """What the call at time 0 returned, in its final form.
-
-    Attributes:
-        finished: `[batch]` or a scalar, bool.
-        next_input: The first inputs of the cell, each leaf `[batch, ...]`.
-        state: The initial state.
-        emit: The shape and dtype of what each step emits, each leaf `[batch, ...]`.
-        loop_state: The initial loop state, or None.
-    """
-
-    finished: Array
-    next_input: PyTree
-    state: PyTree
-    emit: PyTree
-    loop_state: PyTree
+FirstCall = tuple[Array, PyTree, PyTree, PyTree, PyTree]
+"""`(finished, next_input, initial_state, emit_types, loop_state)`."""
 
 
-def hold_first_call(cell: Any, returned: Any) -> FirstCall:
-    """The first call's results, if they are what the protocol asks for.
+def check_first_call(cell: Any, returned: Any) -> FirstCall:
+    """What `loop_fn` returned at time 0, with arrays as leaves.
+
+    Args:
+        cell: The cell, for its sizes.
+        returned: What `loop_fn` returned.
+
+    Returns:
+        `finished`, bool, `[batch]` or a scalar; the first `next_input` and the initial
+        state, each leaf `[batch, ...]`; the `jax.ShapeDtypeStruct` of each leaf that a
+        step emits, `[batch, ...]`; the initial loop state or None.
 
     Raises:
         ValueError: If there are not five; if the structure of the state is not that of
-            `cell.state_size`; if rows disagree.
-        TypeError: If `finished` is not bool; if something is no array.
+            `cell.state_size`; if batch sizes differ.
+        TypeError: If `finished` is not bool; if a leaf is not an array.
     """
     finished, next_input, state, template, loop_state = _five(returned)
     next_input = _as_inputs(next_input)
@@ -65,26 +59,28 @@ def hold_first_call(cell: Any, returned: Any) -> FirstCall:
         opaque(state),
         strict=True,
     )
-    emit = _emit_shapes(cell, template, state, batch_size)
+    emit_types = _emit_types(cell, template, state, batch_size)
     finished = _as_finished(finished)
-    _check_rows(finished, batch_size, (state, emit))
+    _check_rows(finished, batch_size, (state, emit_types))
     if loop_state is not None:
         loop_state = as_state(WHERE, "next_loop_state", loop_state)
-    return FirstCall(finished, next_input, state, emit, loop_state)
+    return finished, next_input, state, emit_types, loop_state
 
 
-def hold_next_call(
-    returned: Any, carry: tuple[Array, PyTree, PyTree, PyTree], emit_like: PyTree
+def check_next_call(
+    returned: Any, carry: tuple[Array, PyTree, PyTree, PyTree], emit_types: PyTree
 ) -> tuple[Array, PyTree, PyTree, PyTree, PyTree]:
-    """A later call's results, if they are of the types that are carried.
+    """What `loop_fn` returned at a later time, with arrays as leaves.
+
+    A loop state of None is replaced by the one before.
 
     Args:
         returned: What `loop_fn` returned.
         carry: `(finished, next_input, state, loop_state)` as they were before.
-        emit_like: What is emitted, as the first call says.
+        emit_types: What is emitted, as `check_first_call` returned it.
 
     Raises:
-        ValueError: If structures or shapes differ from those of the first call.
+        ValueError: If structures or shapes differ from those at time 0.
         TypeError: If dtypes or kinds of sequence do.
     """
     finished, next_input, state, emit, next_loop_state = _five(returned)
@@ -98,7 +94,7 @@ def hold_next_call(
         )
     next_input = _as_like("next_input", next_input, old_input)
     state = _as_like("next_cell_state", state, old_state)
-    emit = _as_like("emit_output", emit, emit_like, EMIT_FIX)
+    emit = _as_like("emit_output", emit, emit_types, EMIT_FIX)
     if next_loop_state is None:
         return finished, next_input, state, emit, loop_state
     if loop_state is None:
@@ -153,7 +149,7 @@ def _as_finished(finished: Any) -> Array:
 
 
 def _check_rows(finished: Array, batch_size: int, masked: PyTree) -> None:
-    """Whether the mask stands before every leaf that it selects in."""
+    """Raises ValueError unless `finished` fits the first axes of all masked leaves."""
     if finished.shape == ():
         return
     leaves = jax.tree.leaves(masked, is_leaf=is_tensor_array)
@@ -173,8 +169,8 @@ def _check_rows(finished: Array, batch_size: int, masked: PyTree) -> None:
         )
 
 
-def _emit_shapes(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyTree:
-    """What each step emits: as the template says, or as `cell.output_size` does."""
+def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyTree:
+    """What each step emits: like the template; for None like `cell.output_size`."""
     if template is None:
         dtype = next((x.dtype for x in jax.tree.leaves(state)), None)
         shapes = iter(size_shapes(cell.output_size, "cell.output_size"))
@@ -188,20 +184,19 @@ def _emit_shapes(cell: Any, template: Any, state: PyTree, batch_size: int) -> Py
         if not shaped or is_key(leaf):
             raise TypeError(
                 f"{WHERE}: the first `emit_output` must be None, or arrays without "
-                f"batch axis that say what is emitted, got {describe(leaf)}. "
-                "`jnp.zeros([], dtype)` stands for one number a row."
+                f"batch axis that describe what is emitted, got {describe(leaf)}. "
+                "`jnp.zeros([], dtype)` describes one number per row."
             )
         dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
         return jax.ShapeDtypeStruct((batch_size, *leaf.shape), dtype)
 
-    is_leaf = lambda x: x is None or is_tensor_array(x)
-    return jax.tree.map(emitted, template, is_leaf=is_leaf)
+    return jax.tree.map(emitted, template, is_leaf=is_opaque)
 
 
 def _as_like(name: str, tree: Any, like: PyTree, fix: str = "") -> PyTree:
-    """The tree as arrays, if it has the structure, dtypes and shapes of `like`.
+    """The tree as arrays, which must have the structure, dtypes and shapes of `like`.
 
-    A TensorArray must be made as that of `like` was; what it holds may have grown.
+    A TensorArray must have the arguments of that in `like`; it may have grown.
     """
     if tree is None:
         raise ValueError(
@@ -214,23 +209,22 @@ def _as_like(name: str, tree: Any, like: PyTree, fix: str = "") -> PyTree:
     def leaf_like(path: Any, leaf: Any) -> Any:
         return _leaf_like(leaf_name(name, path), leaf, next(wanted), fix)
 
-    is_leaf = lambda x: x is None or is_tensor_array(x)
-    return jax.tree_util.tree_map_with_path(leaf_like, tree, is_leaf=is_leaf)
+    return jax.tree_util.tree_map_with_path(leaf_like, tree, is_leaf=is_opaque)
 
 
 def _leaf_like(name: str, leaf: Any, like: Any, fix: str) -> Any:
     if is_tensor_array(leaf) or is_tensor_array(like):
         if not (is_tensor_array(like) and is_like(like, leaf)):
             raise ValueError(
-                f"{WHERE}: `{name}` must be {like!r} as at time 0 or come of it by "
-                f"writes, got {leaf!r}."
+                f"{WHERE}: `{name}` must be {like!r} as at time 0, or result from "
+                f"writes to it, got {leaf!r}."
             )
         return leaf
     array = cast_if_weak(as_array(WHERE, name, leaf), like.dtype)
     for kind, error in (("dtype", TypeError), ("shape", ValueError)):
         if getattr(array, kind) != getattr(like, kind):
             raise error(
-                f"{WHERE}: `{name}` must have {kind} {getattr(like, kind)} by what "
-                f"time 0 gave, got {describe(array)}. {fix}".rstrip()
+                f"{WHERE}: `{name}` must have {kind} {getattr(like, kind)} as at time "
+                f"0, got {describe(array)}. {fix}".rstrip()
             )
     return array

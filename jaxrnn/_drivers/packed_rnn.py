@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_scope, as_state, check_cell
+from .._base.arguments import as_scope, check_cell
 from .._base.errors import describe
+from .._base.inputs import as_state
 from .._base.trees import named_leaves
 from .._base.typing import DType, PyTree, RNNCellLike
 from .._batching.packing import PackedSequences

@@ -5,8 +5,9 @@ from typing import Any
 
 import jax
 
-from .._base.arguments import as_scope, as_steps, check_both_lists, check_cell
+from .._base.arguments import as_scope, check_both_lists, check_cell
 from .._base.errors import describe, noting
+from .._base.inputs import as_steps
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
 from ..memory._strategy import Strategy
 from .bidirectional import bidirectional_dynamic_rnn

@@ -5,8 +5,9 @@ from typing import Any
 
 import jax
 
-from .._base.arguments import as_state, as_steps, check_cell
+from .._base.arguments import check_cell
 from .._base.errors import describe
+from .._base.inputs import as_state, as_steps
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike, Size
 from .static_rnn import unrolled, warn_of_compile_time

@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_lengths, as_scope, as_steps, check_cell
+from .._base.arguments import as_scope, check_cell
 from .._base.errors import noting
-from .._base.sharding import as_rows_of
+from .._base.inputs import as_steps
+from .._base.lengths import lengths_for
 from .._base.trees import check_structure
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._time import masking
@@ -81,11 +82,8 @@ def unrolled_both_ways(
 ) -> tuple[list[PyTree], PyTree, PyTree]:
     """The function above on steps as `as_steps` gives them, without its warning."""
     check_states_of_both(where, *states, dtype)
-    batch_size = jax.tree.leaves(steps)[0].shape[0]
-    lengths = as_lengths(where, sequence_length, batch_size)
-    if lengths is not None:
-        lengths = jnp.minimum(lengths, len(steps))
-        lengths = as_rows_of(stacked(steps[:1]), lengths, 1)
+    first = stacked(steps[:1])
+    lengths = lengths_for(where, sequence_length, first, len(steps), batch_axis=1)
 
     def run(way: int, steps: list[PyTree]) -> tuple[list[PyTree], PyTree]:
         scope = ("fw", "bw")[way]

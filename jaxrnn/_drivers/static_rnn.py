@@ -5,9 +5,11 @@ import warnings
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_lengths, as_scope, as_state, as_steps, check_cell
+from .._base.arguments import as_scope, check_cell
 from .._base.errors import describe_structure
+from .._base.inputs import as_state, as_steps
 from .._base.keys import cell_at_step
+from .._base.lengths import as_lengths
 from .._base.sharding import lay_out
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._time import masking

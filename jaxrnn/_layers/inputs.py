@@ -6,12 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from .._autodiff.leaves import is_float
-from .._base.arguments import as_array, as_lengths, as_state, named_inputs
 from .._base.errors import describe
-from .._base.sharding import as_rows_of
+from .._base.inputs import as_array, as_state, named_inputs
+from .._base.lengths import lengths_array, lengths_for
 from .._base.trees import map_named
 from .._base.typing import Array, ArrayLike, DType, Params, PyTree
 from .._cells.affine import AffineCell
@@ -51,7 +50,9 @@ class LayerInputs:
             TypeError: If a leaf is no array.
         """
         inputs = map_named("inputs", lambda n, x: as_array(where, n, x), inputs)
-        lengths = None if sequence_length is None else _stacked(where, sequence_length)
+        lengths = sequence_length
+        if lengths is not None:
+            lengths = lengths_array(where, lengths)
         axes = _batch_axes(where, layer, inputs, lengths, time_major)
         axes.check(where, "inputs", inputs, start=1 if time_major else 0)
         inputs = axes.merge_sequences(inputs)
@@ -59,10 +60,8 @@ class LayerInputs:
         batch, time = (1, 0) if time_major else (0, 1)
         if lengths is not None:
             axes.check(where, "sequence_length", lengths)
-            lengths = as_lengths(where, axes.merge(lengths), first.shape[batch])
-        if lengths is not None:
-            lengths = jnp.minimum(lengths, first.shape[time])
-            lengths = as_rows_of(inputs, lengths, batch)
+            lengths = axes.merge(lengths)
+            lengths = lengths_for(where, lengths, inputs, first.shape[time], batch)
         return cls(where, inputs, lengths, axes)
 
     def step(self, dtype: DType) -> PyTree:
@@ -111,26 +110,6 @@ def check_unknown(where: str, unknown: dict[str, Any]) -> None:
     for name in unknown:
         fix = f" It is `{_OURS[name]}` here." if name in _OURS else ""
         raise TypeError(f"{where}: `{name}` is no argument of a call.{fix}")
-
-
-def _stacked(where: str, lengths: Any) -> Any:
-    """A list of lengths, some of which may be traced, as an array.
-
-    Raises:
-        ValueError: If it is not one number for each row.
-    """
-    is_traced = any(isinstance(n, Tracer) for n in jax.tree.leaves(lengths))
-    try:
-        array = jnp.asarray(lengths) if is_traced else np.asarray(lengths)
-    except ValueError as error:
-        raise ValueError(
-            f"{where}: `sequence_length` must have a number for each row, got {error}"
-        ) from None
-    if isinstance(lengths, str):
-        raise TypeError(
-            f"{where}: `sequence_length` must hold integers, got {lengths!r}."
-        )
-    return array if array.size else array.astype(np.int32)
 
 
 def _batch_axes(

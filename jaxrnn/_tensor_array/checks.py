@@ -1,4 +1,4 @@
-"""What a `TensorArray` asks of its arguments: indices, sizes, shapes."""
+"""The indices, sizes, shapes and values that a `TensorArray` accepts."""
 
 from typing import Any
 
@@ -8,12 +8,18 @@ import numpy as np
 from jax.experimental import checkify
 
 from .._base.errors import EntryError, describe, is_array
+from .._base.inputs import as_array
+from .._base.known import as_known
+from .._base.math import cast_if_weak, cast_number
 from .._base.tensor_shape import TensorShape
-from .store import Ragged, Rows, as_known
+from .._base.typing import Array, DType
 
 
 def check_range(where: str, indices: Any, length: Any) -> None:
-    """Refuses what is out of range, at run time under `checkify` alone."""
+    """Raises ValueError for a known index outside of `[0, length)`.
+
+    Traced ones are errors under `checkify` alone.
+    """
     known, known_length = as_known(indices), as_known(length)
     if known is None or known_length is None:
         inside = (indices >= 0) & (indices < length)
@@ -22,16 +28,19 @@ def check_range(where: str, indices: Any, length: Any) -> None:
     outside = known[(known < 0) | (known >= known_length)]
     if outside.size:
         raise EntryError(
-            f"{where}: an index must lie in [0, {known_length}), got "
+            f"{where}: an index must be in [0, {known_length}), got "
             f"{outside.flat[0]}. Negative ones do not count from the end."
         )
 
 
-def check_first_write(where: str, indices: Any, store: Rows | Ragged) -> None:
-    again = store.was_written(indices)
-    known = as_known(again)
+def check_first_write(where: str, indices: Any, written: Any) -> None:
+    """Raises ValueError for a known index that was `written` before.
+
+    Traced ones are errors under `checkify` alone.
+    """
+    known = as_known(written)
     if known is None:
-        checkify.debug_check(~jnp.any(again), f"{where}: an index was written before")
+        checkify.debug_check(~jnp.any(written), f"{where}: an index was written before")
     elif known.any():
         index = np.asarray(indices)[known].flat[0]
         raise ValueError(
@@ -40,12 +49,51 @@ def check_first_write(where: str, indices: Any, store: Rows | Ragged) -> None:
         )
 
 
-def as_integers(where: str, name: str, values: Any, rank: int) -> Any:
-    """Integers as int32, a NumPy array if they are known for sure.
+def check_joinable(shape: tuple[int, ...]) -> None:
+    """Raises ValueError for elements without axes."""
+    if not shape:
+        raise ValueError(
+            "TensorArray: elements must have a first axis to be joined, got scalars. "
+            "Use `stack`."
+        )
+
+
+def check_element(
+    where: str, shape: tuple[int, ...], want: tuple[int | None, ...] | None
+) -> None:
+    """Raises ValueError unless `shape` is `want`, whose None stand for any size."""
+    if want is None:
+        return
+    fits = len(want) == len(shape) and all(
+        w is None or w == s for w, s in zip(want, shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"{where}: elements must have shape {list(want)}, got {list(shape)}."
+        )
+
+
+def as_value(where: str, value: Any, dtype: DType) -> Array:
+    """The value as an array; a number takes the dtype, if that can hold it.
 
     Raises:
-        TypeError: If they are no integers.
-        ValueError: If the rank is another.
+        TypeError: If it has another dtype.
+    """
+    cast = cast_if_weak if is_array(value) else cast_number
+    array = cast(as_array(where, "value", value), dtype)
+    if array.dtype != dtype:
+        raise TypeError(
+            f"{where}: `value` must have dtype {dtype}, got {describe(array)}. Cast it."
+        )
+    return array
+
+
+def as_integers(where: str, name: str, values: Any, rank: int) -> Any:
+    """Integers as int32, as a NumPy array unless they came as a JAX array.
+
+    Raises:
+        TypeError: If they are not integers.
+        ValueError: If their rank is not `rank`.
     """
     array = values if isinstance(values, jax.Array) else np.asarray(values)
     if array.size == 0 and not is_array(values):
@@ -65,6 +113,7 @@ def as_integers(where: str, name: str, values: Any, rank: int) -> Any:
 
 
 def as_element_shape(shape: Any) -> tuple[int | None, ...] | None:
+    """The shape as a tuple, None for unknown axes; None if it is unknown."""
     if shape is None:
         return None
     dims = [shape] if isinstance(shape, int) else shape
@@ -72,13 +121,19 @@ def as_element_shape(shape: Any) -> tuple[int | None, ...] | None:
 
 
 def as_size(size: Any) -> int:
+    """The size as an int.
+
+    Raises:
+        ValueError: If it is None, negative or beyond int32.
+        TypeError: If it is not an integer, or traced.
+    """
     if size is None:
         raise ValueError("TensorArray: `size` must be given, got None.")
     known = as_known(as_integers("TensorArray", "size", size, rank=0))
     if known is None:
         raise TypeError(
             f"TensorArray: `size` must be an int, got {describe(size)}. Under jit the "
-            "room is static."
+            "capacity is static."
         )
     if not 0 <= known < np.iinfo(np.int32).max:
         raise ValueError(

@@ -7,75 +7,79 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_array, as_dtype
-from .._base.errors import describe, is_array
-from .._base.math import cast_if_weak, cast_number
+from .._base.arguments import as_dtype
+from .._base.errors import describe
+from .._base.known import as_known
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, ArrayLike, DType
 from .checks import (
     as_element_shape,
     as_integers,
     as_size,
+    as_value,
+    check_element,
     check_first_write,
     check_range,
 )
-from .store import Ragged, Rows, as_known
+from .ragged import Ragged
+from .rows import Rows
 
 
 @dataclasses.dataclass(frozen=True)
-class _Kind:
-    """What is static: the constructor's arguments in their final form."""
+class _Config:
+    """The static part: the constructor's arguments in their final form."""
 
     dtype: DType
     size: int
     dynamic_size: bool
     infer_shape: bool
     element_shape: tuple[int | None, ...] | None
-    room: int = 0  # At least so many rows, once the shape is known.
+    capacity: int = 0  # The fewest rows of the buffer, once the shape is known.
 
 
 @jax.tree_util.register_pytree_with_keys_class
 class TensorArray:
     """An array of arrays of one dtype: every write returns the new array.
 
-    It is a pytree, and goes through `jit`, `grad`, `vmap` and the carry of
+    It is a pytree: an argument of `jit`, `grad` and `vmap`, and part of the carry of
     `lax.while_loop`, `scan`, `cond` and `raw_rnn`. A write inside of a compiled loop is
-    done in place. A loop of your own (or a `lax.cond`) must not change the structure of
-    what it carries, which JAX calls a number of children, so give `element_shape` there
-    or write once before; `raw_rnn` finds it by itself.
+    done in place. The first write to an array of unknown element shape changes its
+    structure, which a carry must not do: for a custom loop or `lax.cond` give
+    `element_shape`, or write once before; `raw_rnn` infers the shape.
 
-    What is wrong (an index out of range, a second write to one index, another shape or
-    dtype, a read of an element of unknown shape) is an error wherever it is known:
-    always outside of jit, and under jit as far as indices are Python integers. What is
-    known at run time alone does this: a write out of range is dropped, a read out of
-    range gives zeros, of two writes to one index the last one holds (and has the
-    gradient). `jax.experimental.checkify.checkify` makes errors of these.
+    An index out of range, a second write to one index, another shape or dtype, and a
+    read of an element of unknown shape are errors where they can be detected: always
+    outside of jit, and under jit where indices are Python integers. With traced
+    indices a write out of range is dropped, a read out of range returns zeros, and of
+    two writes to one index the last one counts (and gets the gradient).
+    `jax.experimental.checkify.checkify` makes errors of these.
 
-    An array that may grow does so outside of jit. Inside of a compiled function the
-    room must be known: `size` (or what was written before) bounds it.
+    An array with `dynamic_size` grows outside of jit. Inside of a compiled function its
+    capacity is fixed: `size`, or more if more elements were written before.
 
-    Never written elements read as zeros. Gradients: `stack` and `unstack`, `gather` and
-    `scatter`, `read` and `write`, `split` and `concat` are each other's transposes;
-    there is no `grad` to call.
+    Elements that were never written read as zeros. Gradients: `stack` and `unstack`,
+    `gather` and `scatter`, `read` and `write`, `split` and `concat` are each other's
+    transposes; `grad` is not available.
 
     Args:
         dtype: The dtype of all elements.
-        size: How many elements, an int.
+        size: The number of elements, an int.
         dynamic_size: Whether writes beyond `size` make the array larger.
-        clear_after_read: Taken for TensorFlow's sake: reading never clears.
-        tensor_array_name: Taken for TensorFlow's sake.
+        clear_after_read: Accepted for compatibility with TensorFlow; reading never
+            clears an element.
+        tensor_array_name: Accepted for compatibility with TensorFlow.
         handle: Must be None: there are no resources here.
         flow: Must be None, likewise.
         infer_shape: Whether the first write fixes the shape of all elements. If not,
             elements may differ in shape; then indices must be Python integers.
-        element_shape: The shape of an element, with None for axes that are not known;
-            None for what the first write says.
-        colocate_with_first_write_call: Taken for TensorFlow's sake.
-        name: Taken for TensorFlow's sake.
+        element_shape: The shape of an element, with None for unknown axes; None for the
+            shape of the first write.
+        colocate_with_first_write_call: Accepted for compatibility with TensorFlow.
+        name: Accepted for compatibility with TensorFlow.
 
     Raises:
         ValueError: If `size` is missing or negative; if there is a `handle` or `flow`.
-        TypeError: If `size` is no integer, or `dtype` names none.
+        TypeError: If `size` is not an integer, or `dtype` is not a dtype.
 
     Example:
         >>> import jax.numpy as jnp, jaxrnn
@@ -107,27 +111,27 @@ class TensorArray:
             if value is not None:
                 raise ValueError(
                     f"TensorArray: `{argument}` must be None, got {describe(value)}. "
-                    "The array itself is what is passed on."
+                    "Pass the array itself."
                 )
-        self._kind = _Kind(
+        self._config = _Config(
             as_dtype("TensorArray", dtype),
             as_size(size),
             bool(dynamic_size),
             bool(infer_shape),
             as_element_shape(element_shape),
         )
-        shape = self._kind.element_shape
+        shape = self._config.element_shape
         unknown = shape is None or None in shape
         self._store: Rows | Ragged | None = None if unknown else self._rows(shape)
 
     @property
     def dtype(self) -> DType:
         """The dtype of the elements."""
-        return self._kind.dtype
+        return self._config.dtype
 
     @property
     def element_shape(self) -> TensorShape | None:
-        """The shape of every element; None while it is not known, or if they differ."""
+        """The shape of every element; None if it is unknown or elements differ."""
         if not isinstance(self._store, Rows):
             return None
         return TensorShape(self._store.buffer.shape[1:])
@@ -135,14 +139,13 @@ class TensorArray:
     @property
     def dynamic_size(self) -> bool:
         """Whether writes beyond the size make the array larger."""
-        return self._kind.dynamic_size
+        return self._config.dynamic_size
 
     def size(self, name: str | None = None) -> Any:
-        """How many elements there are, an int32 scalar; traced only if it may grow."""
+        """The number of elements, an int32 scalar; traced only if it may grow."""
         del name
-        return (
-            np.int32(self._kind.size) if self._store is None else self._store.length()
-        )
+        store = self._store
+        return np.int32(self._config.size) if store is None else store.length()
 
     def write(
         self, index: ArrayLike, value: ArrayLike, name: str | None = None
@@ -152,25 +155,25 @@ class TensorArray:
         Raises:
             ValueError: If the shape of `value` is not that of the other elements, or
                 `index` is out of range (also an `IndexError`) or was written before.
-            TypeError: If `value` has another dtype or `index` is no integer.
+            TypeError: If `value` has another dtype or `index` is not an integer.
         """
         del name
         where = "TensorArray.write"
-        value = self._as_value(where, value)
+        value = as_value(where, value, self.dtype)
         index = as_integers(where, "index", index, rank=0)
         store = self._store_to_write(where, index, value.shape)
         return self._with(store.write(index, value))
 
     def read(self, index: ArrayLike, name: str | None = None) -> Array:
-        """The element at `index`, an int or an integer scalar; reading never clears.
+        """The element at `index`, an int or an integer scalar.
 
-        Under jit a read out of range gives zeros, so no `lax.cond` needs to stand
-        around it; inside of one, JAX makes the gradient of all elements at each read.
+        Under jit a read out of range returns zeros, so that it needs no `lax.cond`;
+        inside of one, JAX computes the gradient of all elements at each read.
 
         Raises:
             ValueError: If `index` is out of range (also an `IndexError`), or the shape
-                of the element is not known as nothing was written.
-            TypeError: If `index` is no integer.
+                of the element is unknown because nothing was written.
+            TypeError: If `index` is not an integer.
         """
         del name
         where = "TensorArray.read"
@@ -181,26 +184,26 @@ class TensorArray:
     def stack(self, name: str | None = None) -> Array:
         """All elements as one array `[size, ...]`.
 
-        Under jit an array that may grow has a traced size: then all of its room comes,
-        zeros after the last element.
+        Under jit an array that may grow has a traced size: then the result is
+        `[capacity, ...]`, zeros after the last element.
 
         Raises:
-            ValueError: If the shape of the elements is not known, or they differ.
+            ValueError: If the shape of the elements is unknown, or they differ.
         """
         del name
         return self._store_to_read("TensorArray.stack").stack()
 
     def unstack(self, value: ArrayLike, name: str | None = None) -> "TensorArray":
-        """An array of the rows of `value`, `[size, ...]`.
+        """The array whose elements are the rows of `value`, `[size, ...]`.
 
         Raises:
-            ValueError: If `value` has no axes, or not as many rows as the array has
-                elements (and may not grow).
+            ValueError: If `value` has no axes, or its number of rows is not the number
+                of elements and the array may not grow.
             TypeError: If it has another dtype.
         """
         del name
         where = "TensorArray.unstack"
-        value = self._as_value(where, value)
+        value = as_value(where, value, self.dtype)
         if value.ndim == 0:
             raise ValueError(f"{where}: `value` must have rows, got {describe(value)}.")
         self._check_count(where, "rows of `value`", value.shape[0])
@@ -212,8 +215,8 @@ class TensorArray:
 
         Raises:
             ValueError: If an index is out of range (also an `IndexError`); if shapes
-                differ or are not known.
-            TypeError: If `indices` are no integers.
+                differ or are unknown.
+            TypeError: If `indices` are not integers.
         """
         del name
         where = "TensorArray.gather"
@@ -226,16 +229,16 @@ class TensorArray:
     ) -> "TensorArray":
         """The array with the rows of `value`, `[n, ...]`, at `indices`, `[n]`.
 
-        Of rows with one index the last one holds, and has the gradient.
+        If an index occurs twice, its last row counts, and gets the gradient.
 
         Raises:
             ValueError: If an index is out of range (also an `IndexError`) or was
                 written before; if there are not as many indices as rows.
-            TypeError: If `indices` are no integers or `value` has another dtype.
+            TypeError: If `indices` are not integers or `value` has another dtype.
         """
         del name
         where = "TensorArray.scatter"
-        value = self._as_value(where, value)
+        value = as_value(where, value, self.dtype)
         slots = as_integers(where, "indices", indices, rank=1)
         if value.ndim == 0 or value.shape[0] != slots.shape[0]:
             raise ValueError(
@@ -249,7 +252,8 @@ class TensorArray:
         """The elements joined along their first axis; their lengths may differ.
 
         Raises:
-            ValueError: If elements have no axes; if their other axes differ.
+            ValueError: If elements have no axes, or differ in other axes than the
+                first.
         """
         del name
         return self._store_to_read("TensorArray.concat").concat()
@@ -259,16 +263,14 @@ class TensorArray:
     ) -> "TensorArray":
         """An array whose element i is the next `lengths[i]` rows of `value`.
 
-        Lengths are static: they are shapes.
-
         Raises:
             ValueError: If `value` has no axes; if the lengths do not add up to its
                 rows, or are not as many as the array has elements.
-            TypeError: If `lengths` are traced or no integers.
+            TypeError: If `lengths` are traced (they are shapes) or not integers.
         """
         del name
         where = "TensorArray.split"
-        value = self._as_value(where, value)
+        value = as_value(where, value, self.dtype)
         counts = as_known(as_integers(where, "lengths", lengths, rank=1))
         if counts is None:
             raise TypeError(
@@ -283,7 +285,7 @@ class TensorArray:
         parts = jnp.split(value, np.cumsum(counts)[:-1]) if len(counts) else []
         for part in parts:
             self._check_element(where, part.shape)
-        if len(set(counts.tolist())) == 1 and self._kind.infer_shape:
+        if len(set(counts.tolist())) == 1 and self._config.infer_shape:
             return self._with_rows(jnp.stack(parts))
         return self._with(Ragged(tuple(parts), (True,) * len(parts)))
 
@@ -314,23 +316,21 @@ class TensorArray:
         """Not an array itself: `stack` makes one."""
         raise TypeError(f"{self!r} must be stacked to be an array: `.stack()`.")
 
-    def tree_flatten_with_keys(self) -> tuple[tuple, _Kind]:
-        """What is held, under its name, and what is static."""
+    def tree_flatten_with_keys(self) -> tuple[tuple, _Config]:
+        """The elements under their name, and the static part."""
         if self._store is None:  # As a child None would be taken for a missing leaf.
-            return (), self._kind
-        return ((jax.tree_util.GetAttrKey("elements"), self._store),), self._kind
+            return (), self._config
+        return ((jax.tree_util.GetAttrKey("elements"), self._store),), self._config
 
     @classmethod
-    def tree_unflatten(cls, kind: _Kind, children: Any) -> "TensorArray":
-        """The array of what `tree_flatten_with_keys` gave."""
+    def tree_unflatten(cls, config: _Config, children: Any) -> "TensorArray":
+        """The inverse of `tree_flatten_with_keys`."""
         array = cls.__new__(cls)
-        array._kind, (array._store,) = kind, tuple(children) or (None,)
+        array._config, (array._store,) = config, tuple(children) or (None,)
         return array
 
-    # Looking after what is held.
-
     def _with(self, store: Rows | Ragged) -> "TensorArray":
-        return self.tree_unflatten(self._kind, (store,))
+        return self.tree_unflatten(self._config, (store,))
 
     def _with_rows(self, rows: Array) -> "TensorArray":
         length = rows.shape[0]
@@ -338,73 +338,55 @@ class TensorArray:
         return self._with(Rows(rows, np.ones(length, bool), size))
 
     def _rows(self, shape: Any) -> Rows:
-        kind = self._kind
-        size = kind.size if kind.dynamic_size else None
-        return Rows.empty(max(kind.size, kind.room), shape, kind.dtype, size)
+        config = self._config
+        capacity = max(config.size, config.capacity)
+        size = config.size if config.dynamic_size else None
+        return Rows.empty(capacity, shape, config.dtype, size)
 
     def _store_to_read(self, where: str) -> Rows | Ragged:
         if self._store is None:
             raise ValueError(
                 f"{where}: the shape of the elements must be known, but nothing was "
                 "written. Every write returns the new array, `ta = ta.write(...)`; or "
-                "give `element_shape`, and what was never written reads as zeros."
+                "give `element_shape`: then elements never written read as zeros."
             )
         return self._checked(self._store)
 
     def _store_to_write(
         self, where: str, indices: Any, shape: tuple[int, ...]
     ) -> Rows | Ragged:
-        """What is held, with room for `indices`, if they may be written."""
+        """The elements, with capacity for `indices`, if these may be written."""
         self._check_element(where, shape)
         store = self._store
         if store is None:
-            ragged = not self._kind.infer_shape
-            store = Ragged.empty(self._kind.size) if ragged else self._rows(shape)
+            ragged = not self._config.infer_shape
+            store = Ragged.empty(self._config.size) if ragged else self._rows(shape)
         known = as_known(indices)
         if self.dynamic_size and known is not None:
             check_range(where, indices, np.iinfo(np.int32).max)
-            store = store.with_room(int(known.max(initial=-1)) + 1)
-        elif self.dynamic_size and not store.room:
+            store = store.with_capacity(int(known.max(initial=-1)) + 1)
+        elif self.dynamic_size and not store.capacity:
             raise ValueError(
-                f"{where}: `size` must say how much room there is, got 0 and a traced "
-                "index. Under jit an array cannot grow: make it with the size that it "
-                "may reach."
+                f"{where}: `size` must be the capacity, got 0 and a traced index. "
+                "Under jit an array cannot grow: give the size that it may reach."
             )
         store = self._checked(store)
-        check_range(where, indices, store.room)
-        check_first_write(where, indices, store)
+        check_range(where, indices, store.capacity)
+        check_first_write(where, indices, store.was_written(indices))
         return store
 
     def _checked(self, store: Rows | Ragged) -> Rows | Ragged:
         if isinstance(store, Rows) and np.ndim(store.written) != 1:
             raise ValueError(
-                "TensorArray: the array must be one, got a batch of them, "
-                f"{describe(store.buffer)} in all. Use it inside of jax.vmap."
+                "TensorArray: the array must be one, got a batch of arrays, "
+                f"{describe(store.buffer)}. Use it inside of jax.vmap."
             )
         return store
 
-    def _as_value(self, where: str, value: Any) -> Array:
-        cast = cast_if_weak if is_array(value) else cast_number
-        array = cast(as_array(where, "value", value), self.dtype)
-        if array.dtype != self.dtype:
-            raise TypeError(
-                f"{where}: `value` must have dtype {self.dtype}, got "
-                f"{describe(array)}. Cast it."
-            )
-        return array
-
     def _check_element(self, where: str, shape: tuple[int, ...]) -> None:
         known = self.element_shape
-        want = self._kind.element_shape if known is None else tuple(known)
-        if want is None:
-            return
-        fits = len(want) == len(shape) and all(
-            w is None or w == s for w, s in zip(want, shape, strict=True)
-        )
-        if not fits:
-            raise ValueError(
-                f"{where}: elements must have shape {list(want)}, got {list(shape)}."
-            )
+        want = self._config.element_shape if known is None else tuple(known)
+        check_element(where, shape, want)
 
     def _check_count(self, where: str, what: str, count: int) -> None:
         size = as_known(self.size())
@@ -418,41 +400,3 @@ class TensorArray:
 def is_tensor_array(value: Any) -> bool:
     """For `is_leaf`: whether this is one array rather than a nest."""
     return isinstance(value, TensorArray)
-
-
-# For loops, which must know what they carry before the first write.
-
-
-def is_like(array: TensorArray, other: Any) -> bool:
-    """Whether both were made by the same arguments; what they hold may differ."""
-    return is_tensor_array(other) and array._kind == other._kind
-
-
-def with_room(array: TensorArray, room: int) -> TensorArray:
-    """The same elements with room for `room` at least, if the array may grow."""
-    kind, store = array._kind, array._store
-    if not kind.dynamic_size:
-        return array
-    kind = dataclasses.replace(kind, room=max(room, kind.room))
-    children = () if store is None else (store.with_room(room),)
-    return array.tree_unflatten(kind, children)
-
-
-def shaped_like(array: TensorArray, other: TensorArray) -> TensorArray:
-    """The same elements, of the shape of those of `other`, if none is known yet."""
-    if array.element_shape is not None or other.element_shape is None:
-        return array
-    return array._with(array._rows(other.element_shape))
-
-
-def of_rows(rows: Array, size: Any) -> TensorArray:
-    """An array that may grow, whose first `size` rows are elements."""
-    array = TensorArray(rows.dtype, 0, dynamic_size=True)
-    written = np.arange(rows.shape[0], dtype=np.int32) < size
-    return array._with(Rows(rows, written, size))
-
-
-def opaque(tree: Any) -> Any:
-    """The nest with 0 for every leaf: a TensorArray is one leaf, and so is None."""
-    is_leaf = lambda x: x is None or is_tensor_array(x)
-    return jax.tree.map(lambda _: 0, tree, is_leaf=is_leaf)

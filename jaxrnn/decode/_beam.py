@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_state
 from .._base.errors import describe, noting
+from .._base.inputs import as_state
 from .._base.trees import named_leaves
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from .._tensor_array.tensor_array import is_tensor_array

@@ -10,8 +10,8 @@ import numpy as np
 
 from .._base.errors import describe, is_array, is_key
 from .._base.keys import check_key
+from .._base.known import as_known
 from .._base.typing import Array, Key
-from .._tensor_array.store import as_known
 
 
 def as_start_ids(where: str, start_ids: Any) -> Array:

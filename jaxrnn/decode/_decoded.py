@@ -8,7 +8,7 @@ from .._base.arguments import check_cell
 from .._base.trees import check_structure
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._drivers.raw_rnn import raw_rnn
-from .._tensor_array.tensor_array import opaque
+from .._tensor_array.carried import opaque
 from ._checks import as_int
 from ._model import Model
 

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_state
 from .._base.errors import describe, is_array, noting
+from .._base.inputs import as_state
 from .._base.trees import named_leaves
 from .._base.typing import Array, DType, PyTree
 from .._tensor_array.tensor_array import is_tensor_array

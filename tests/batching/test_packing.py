@@ -397,7 +397,8 @@ def traced(fn):
 REFUSALS = {
     "traced_inputs": (
         TypeError,
-        r"`inputs\['a'\]` must be known, got traced int..\[6\]. Pack outside of jit",
+        r"`inputs\['a'\]` must be known, got traced int..\[6\]. "
+        "Call `pack_sequences` outside of jit",
         traced(lambda n: pack_sequences({"a": n}, N)),
     ),
     "traced_lengths": (

@@ -794,7 +794,7 @@ REFUSED = {
     ),
     "uneven_lengths": (
         ValueError,
-        "RNN: `sequence_length` must have a number for each row, got",
+        "RNN: `sequence_length` must hold one integer for each row, got",
         lambda make: make("RNN", GRUCell(3))(X, [[1, 2], [3]]),
     ),
     "weights_that_are_missing": (

@@ -1,0 +1,104 @@
+"""Sequence lengths: checked, clamped and sharded as the rows of the inputs."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .errors import describe, is_array
+from .sharding import as_rows_of
+from .typing import Array, PyTree
+
+INT32_MAX = np.iinfo(np.int32).max
+
+
+def lengths_for(
+    where: str, sequence_length: Any, xs: PyTree, time: int, batch_axis: int
+) -> Array | None:
+    """The lengths, at most `time`, sharded as the rows of `xs`; None stays None.
+
+    Args:
+        where: The driver, for messages.
+        sequence_length: What the driver was given.
+        xs: Inputs with rows along `batch_axis`, time along the other of axes 0 and 1.
+        time: The number of steps.
+        batch_axis: 0 or 1.
+
+    Raises:
+        TypeError, ValueError: As `as_lengths`.
+    """
+    batch_size = jax.tree.leaves(xs)[0].shape[batch_axis]
+    lengths = as_lengths(where, sequence_length, batch_size)
+    if lengths is None:
+        return None
+    return as_rows_of(xs, jnp.minimum(lengths, time), batch_axis)
+
+
+def as_lengths(where: str, sequence_length: Any, batch_size: int) -> Array | None:
+    """The lengths as int32 `[batch]`, none negative; None stays None.
+
+    Anything beyond int32 is clamped, where TensorFlow would wrap around.
+
+    Raises:
+        TypeError: If they are not integers (or booleans).
+        ValueError: If they are not a vector of `batch_size` entries.
+    """
+    if sequence_length is None:
+        return None
+    lengths = lengths_array(where, sequence_length)
+    _check_integers(where, lengths)
+    if lengths.ndim != 1:
+        raise ValueError(
+            f"{where}: `sequence_length` must be a vector of length batch_size, "
+            f"{batch_size}, got {describe(lengths)}."
+        )
+    if lengths.shape[0] != batch_size:
+        raise ValueError(
+            f"{where}: `sequence_length` must have one entry per row, {batch_size}, "
+            f"got {describe(lengths)}. Nothing is broadcast; rows are the first axis, "
+            "or the second with `time_major`."
+        )
+    if lengths.dtype.itemsize >= 4:  # Narrower integers cannot exceed int32.
+        lengths = lengths.clip(0, INT32_MAX)
+    return jnp.maximum(jnp.asarray(lengths.astype(np.int32)), 0)
+
+
+def lengths_array(where: str, lengths: Any) -> Array | np.ndarray:
+    """An array as it is, a list as a NumPy array, or a JAX array if it holds any.
+
+    Raises:
+        ValueError: If the list is ragged.
+        TypeError: If it is a string.
+    """
+    if is_array(lengths):
+        return lengths
+    if isinstance(lengths, str):
+        raise TypeError(
+            f"{where}: `sequence_length` must hold integers, got {lengths!r}. One "
+            "integer per row is needed."
+        )
+    holds_jax_arrays = any(isinstance(x, jax.Array) for x in jax.tree.leaves(lengths))
+    try:
+        # NumPy keeps 64 bits whether x64 is on or not.
+        array = jnp.asarray(lengths) if holds_jax_arrays else np.asarray(lengths)
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"{where}: `sequence_length` must hold one integer for each row, got "
+            f"{lengths!r}."
+        ) from None
+    return array if array.size else array.astype(np.int32)
+
+
+def _check_integers(where: str, lengths: Array | np.ndarray) -> None:
+    if jnp.issubdtype(lengths.dtype, jnp.integer) or lengths.dtype == bool:
+        return
+    fix = (
+        "Cast it to jnp.int32."
+        if lengths.dtype != object and lengths.ndim == 1
+        else "One integer per row is needed; pass a dtype as `dtype=`, a state as "
+        "`initial_state=`."
+    )
+    raise TypeError(
+        f"{where}: `sequence_length` must hold integers, got {describe(lengths)}. {fix}"
+    )

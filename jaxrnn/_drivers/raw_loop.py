@@ -1,0 +1,145 @@
+"""The loop of `raw_rnn`: in Python where its end is known, else compiled."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import checkify
+
+from .._autodiff.transposable import transposable
+from .._base.known import as_known
+from .._base.sharding import as_varying_as
+from .._base.typing import Array, PyTree
+from .._tensor_array.carried import of_rows, shaped_like, with_capacity
+from .._tensor_array.tensor_array import TensorArray, is_tensor_array
+from ..memory._recorded_loop import recorded_loop
+from ..memory._strategy import Record, Strategy
+
+Carry = tuple[Array, PyTree, PyTree, PyTree]
+"""`(finished, next_input, state, loop_state)`."""
+Step = Callable[[Array, Carry], tuple[Carry, PyTree]]
+"""`step(time, carry) -> (carry, emit)`."""
+
+
+def run_until_finished(
+    step: Step,
+    carry: Carry,
+    emit_types: PyTree,
+    max_time: int | None,
+    strategy: Strategy,
+) -> tuple[PyTree, Carry]:
+    """`(emit_ta, carry)` after `step` at times 0, 1, ... until all rows are finished.
+
+    Args:
+        step: The body of the loop.
+        carry: What the step at time 0 starts from.
+        emit_types: The shape and dtype of each leaf that a step emits.
+        max_time: The most steps, or None for no bound.
+        strategy: What derivatives of a compiled loop keep of its steps.
+
+    Raises:
+        ValueError: If the loop must be compiled, there are emits and no `max_time`.
+    """
+    start = carry = as_varying_as(carry, carry)
+    time, emits = 0, []
+    while time != max_time:
+        finished = as_known(_all_finished(carry))
+        if finished is None:
+            return _compiled(step, start, emit_types, max_time, strategy)
+        if finished:
+            break
+        carry, emit = step(jnp.asarray(time, jnp.int32), carry)
+        emits.append(emit)
+        time += 1
+
+    def stacked(emitted: jax.ShapeDtypeStruct, *rows: Array) -> TensorArray:
+        no_rows = jnp.zeros((0, *emitted.shape), emitted.dtype)
+        return of_rows(jnp.stack(rows) if rows else no_rows, np.int32(time))
+
+    return jax.tree.map(stacked, emit_types, *emits), carry
+
+
+def _compiled(
+    step: Step,
+    carry: Carry,
+    emit_types: PyTree,
+    max_time: int | None,
+    strategy: Strategy,
+) -> tuple[PyTree, Carry]:
+    """The loop as one operation."""
+    if max_time is None:
+        return emit_types, _unbounded(step, carry, emit_types)
+    carry = _with_capacity(step, carry, max_time)
+    record = strategy.record(max_time) if max_time else Record()
+    size, carry, rows = recorded_loop(record, _is_running, step, carry, max_time)
+    checkify.debug_check(
+        _all_finished(carry), f"raw_rnn: max_time {max_time} was reached"
+    )
+    return jax.tree.map(lambda rows: of_rows(rows, size), rows), carry
+
+
+def _unbounded(step: Step, carry: Carry, emit_types: PyTree) -> Carry:
+    """The loop without emits or a bound on its steps, and so without a gradient."""
+    if jax.tree.leaves(emit_types):
+        raise ValueError(
+            "raw_rnn: `max_time` must be given under jit and vmap, got None. It "
+            "bounds the number of steps, and with it the size of `emit_ta`."
+        )
+
+    def body(loop: tuple[Array, Carry]) -> tuple[Array, Carry]:
+        time, carry = loop
+        return time + 1, step(time, carry)[0]
+
+    start = (jnp.zeros((), jnp.int32), carry)
+    carry = jax.lax.while_loop(lambda loop: _is_running(*loop), body, start)[1]
+    return jax.tree.map(_without_gradient, carry)
+
+
+def _without_gradient(leaf: Array) -> Array:
+    """The same value, with an error in place of JAX's where it is transposed."""
+
+    def refuse(_: Any, cotangent: Any) -> Any:
+        raise ValueError(
+            "raw_rnn: `max_time` must be given to differentiate backward under jit, "
+            "got None. It bounds what is kept of the steps."
+        )
+
+    if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        return leaf
+    return transposable(lambda _, leaf: leaf, refuse, (), leaf)
+
+
+def _all_finished(carry: Carry) -> Array:
+    finished, *_ = carry
+    return jnp.all(finished)
+
+
+def _is_running(time: Array, carry: Carry) -> Array:
+    del time
+    return ~_all_finished(carry)
+
+
+def _with_capacity(step: Step, carry: Carry, max_time: int) -> Carry:
+    """The carry, its TensorArrays with a known shape and the capacity for all writes.
+
+    There is one write more than steps: `loop_fn` is also called at time 0.
+    """
+    carry = _map_tensor_arrays(lambda array: with_capacity(array, max_time + 1), carry)
+    leaves = jax.tree.leaves(carry, is_leaf=is_tensor_array)
+    if not any(is_tensor_array(x) and x.element_shape is None for x in leaves):
+        return carry
+    # The writes of one step give the shapes.
+    time = jax.ShapeDtypeStruct((), jnp.int32)
+    carry_after, _ = jax.eval_shape(step, time, carry)
+    return _map_tensor_arrays(shaped_like, carry, carry_after)
+
+
+def _map_tensor_arrays(fn: Callable, tree: PyTree, *rest: PyTree) -> PyTree:
+    return jax.tree.map(
+        lambda x, *others: fn(x, *others) if is_tensor_array(x) else x,
+        tree,
+        *rest,
+        is_leaf=is_tensor_array,
+    )

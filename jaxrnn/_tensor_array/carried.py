@@ -1,0 +1,50 @@
+"""TensorArrays in the carry of a loop, whose structure and shapes must not change."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._base.typing import Array
+from .rows import Rows
+from .tensor_array import TensorArray, is_tensor_array
+
+
+def is_opaque(value: Any) -> bool:
+    """For `is_leaf`: a TensorArray is one leaf, and so is None."""
+    return value is None or is_tensor_array(value)
+
+
+def opaque(tree: Any) -> Any:
+    """The nest with 0 for every leaf; a TensorArray is one leaf, and so is None."""
+    return jax.tree.map(lambda _: 0, tree, is_leaf=is_opaque)
+
+
+def is_like(array: TensorArray, other: Any) -> bool:
+    """Whether both were constructed with the same arguments; elements may differ."""
+    return is_tensor_array(other) and array._config == other._config
+
+
+def with_capacity(array: TensorArray, capacity: int) -> TensorArray:
+    """The same elements with capacity for so many at least, if the array may grow."""
+    config, store = array._config, array._store
+    if not config.dynamic_size:
+        return array
+    config = dataclasses.replace(config, capacity=max(capacity, config.capacity))
+    children = () if store is None else (store.with_capacity(capacity),)
+    return array.tree_unflatten(config, children)
+
+
+def shaped_like(array: TensorArray, other: TensorArray) -> TensorArray:
+    """The array with the element shape of `other`, if it has none yet."""
+    if array.element_shape is not None or other.element_shape is None:
+        return array
+    return array._with(array._rows(other.element_shape))
+
+
+def of_rows(rows: Array, size: Any) -> TensorArray:
+    """An array that may grow, whose first `size` rows are elements."""
+    array = TensorArray(rows.dtype, 0, dynamic_size=True)
+    written = np.arange(rows.shape[0], dtype=np.int32) < size
+    return array._with(Rows(rows, written, size))
