@@ -138,7 +138,7 @@ def _batch_axes(
 ) -> BatchAxes:
     """The axes of rows: those of the lengths, or all but time and features."""
     (name, first), *_ = named_inputs(where, inputs)
-    reads_vectors = _reads_vectors(layer.lowest)
+    reads_vectors = _reads_vectors(layer.cells[0])
     count = np.ndim(lengths) if lengths is not None else 1
     if lengths is None and reads_vectors:
         count = max(0, first.ndim - 2)

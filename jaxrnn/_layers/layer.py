@@ -19,7 +19,7 @@ from .._base.arguments import check_both_lists
 from .._base.errors import describe
 from .._base.keys import fold
 from .._base.typing import Array, DType, Key, Params, PyTree
-from .._cells.base import RNNCell
+from .._cells.base import RNNCell, any_is_random
 from .._cells.bound import BoundCell
 from .._drivers.bidirectional import bidirectional_dynamic_rnn
 from .._drivers.dynamic_rnn import dynamic_rnn
@@ -95,8 +95,8 @@ class Layer(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def lowest(self) -> RNNCell:
-        """A cell that reads the inputs."""
+    def cells(self) -> tuple[RNNCell, ...]:
+        """All cells, first one that reads the inputs."""
 
     def of_one_step(
         self, params: Params, step: PyTree, way: Way
@@ -107,8 +107,18 @@ class Layer(abc.ABC):
         outputs, state = self.run(params, steps, None, None, way)
         return jax.tree.map(lambda y: jnp.squeeze(y, axis), outputs), state
 
-    def draws(self, params: Params, step: PyTree, dtype: DType) -> bool:
-        """Whether a random key changes anything."""
+    def is_random(self, params: Params, step: PyTree, dtype: DType) -> bool:
+        """Whether one of the cells draws random numbers."""
+        declared = any_is_random(self.cells)
+        if declared is None:
+            return self._reads_key(params, step, dtype)
+        return declared
+
+    def _reads_key(self, params: Params, step: PyTree, dtype: DType) -> bool:
+        """Whether a random key changes a result of one step, found by a trace.
+
+        `dynamic_rnn` caches the trace of the cell, as long as that has a value.
+        """
 
         def run(key: Key, *given: PyTree) -> PyTree:
             params, step = in_dtype(dtype, given)
@@ -123,10 +133,10 @@ class Layer(abc.ABC):
         self, where: str, params: Params, step: PyTree, dtype: DType
     ) -> None:
         """Raises ValueError if a random key changes anything."""
-        if self.draws(params, step, dtype):
+        if self.is_random(params, step, dtype):
             raise ValueError(
-                f"{where}: a cell that draws noise, {self.lowest!r}, gets no keys from "
-                "Flax's RNN. Use the RNN of jaxrnn, or the cell without noise."
+                f"{where}: a cell that draws noise, {self.cells[0]!r}, gets no keys "
+                "from Flax's RNN. Use the RNN of jaxrnn, or the cell without noise."
             )
 
 
@@ -181,9 +191,9 @@ class OneWay(Layer):
         return {name: params_of(where, self.cell, cell)}
 
     @property
-    def lowest(self) -> RNNCell:
+    def cells(self) -> tuple[RNNCell, ...]:
         """The cell."""
-        return self.cell
+        return (self.cell,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,9 +255,9 @@ class TwoWays(Layer):
         return {name: one.unbound(where, *only(cell)) for (name, one), cell in pairs}
 
     @property
-    def lowest(self) -> RNNCell:
-        """One of the two."""
-        return self.cell_fw
+    def cells(self) -> tuple[RNNCell, ...]:
+        """The two."""
+        return self.cell_fw, self.cell_bw
 
     def _ways(self) -> dict[str, OneWay]:
         return {"fw": OneWay(self.cell_fw), "bw": OneWay(self.cell_bw)}
@@ -313,9 +323,9 @@ class Stack(Layer):
         return {name: layer.unbound(where, *pair) for name, layer, *pair in layers}
 
     @property
-    def lowest(self) -> RNNCell:
-        """That of the lowest layer."""
-        return self.layers[0].lowest
+    def cells(self) -> tuple[RNNCell, ...]:
+        """Those of all layers, from the lowest."""
+        return tuple(cell for layer in self.layers for cell in layer.cells)
 
 
 def in_dtype(dtype: DType, tree: PyTree) -> PyTree:

@@ -87,7 +87,7 @@ class RawRNN(HoldsCells, nn.Module):
             self._check_no_modules(name)
         leaves = jax.tree.leaves(params)
         dtype = leaves[0].dtype if leaves else self.param_dtype
-        is_noisy = not deterministic and layer.draws({name: params}, step, dtype)
+        is_noisy = not deterministic and layer.is_random({name: params}, step, dtype)
         key = self.make_rng(self.rng_collection) if is_noisy else None
         return raw_rnn(
             self.cell.bind(params, key),

@@ -72,7 +72,7 @@ class Recurrent(HoldsCells, nn.Module, kw_only=True):
         key = None
         if deterministic is None:
             deterministic = self.deterministic
-        if not deterministic and layer.draws(params, given.step(dtype), dtype):
+        if not deterministic and layer.is_random(params, given.step(dtype), dtype):
             key = self.make_rng(self.rng_collection)
         way = Way(
             dtype,

@@ -106,11 +106,11 @@ class HoldsLayer(nnx.Module):
         self.params = make_params(layer, rngs, step, param_dtype, axis_names)
         params = nnx.as_pure(self.params)
         check_axis_names(where, axis_names, params)
-        self.draws = layer.draws(params, step, param_dtype)
+        self.is_random = layer.is_random(params, step, param_dtype)
         with noting(
             f"{where}: the cell draws noise, from a stream {rng_collection!r}."
         ):
-            self.rngs = rngs[rng_collection].fork() if self.draws else nnx.data(None)
+            self.rngs = rngs[rng_collection].fork() if self.is_random else nnx.data(None)
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """What `nnx.view` asks for: whether calls are deterministic."""
@@ -146,7 +146,7 @@ class HoldsLayer(nnx.Module):
             TypeError: If `rngs` are no streams, no stream and no key.
         """
         is_quiet = self.deterministic if deterministic is None else deterministic
-        if is_quiet or not self.draws:
+        if is_quiet or not self.is_random:
             return None
         rngs = self.rngs if rngs is None else rngs
         if isinstance(rngs, nnx.Rngs):
