@@ -28,7 +28,8 @@ from jaxrnn import (
     MultiRNNCell,
     TensorShape,
 )
-from jaxrnn._layers.layer import Layer, OneWay
+from jaxrnn._layers.directions import OneDirection
+from jaxrnn._layers.layer import Layer
 
 ROWS, TIME, DEPTH, UNITS = 3, 5, 2, 4
 LENGTHS = jnp.asarray([5, 0, 3])
@@ -334,7 +335,7 @@ def filtered(visitor):
 
 
 def is_found_random(cell, inputs=X[:, 0]):
-    layer = OneWay(cell)
+    layer = OneDirection(cell)
     params = layer.init(jax.random.key(0), inputs, X.dtype)
     found = layer._reads_key(params, inputs, X.dtype)
     assert found is layer.is_random(params, inputs, X.dtype)
