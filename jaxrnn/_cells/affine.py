@@ -192,6 +192,11 @@ class AffineCell(RNNCell):
     def enter(self, state: PyTree) -> tuple[Array, Any]:
         """The first stage's `(operand, carry)`: what of the state is multiplied."""
 
+    @property
+    def is_random(self) -> bool | None:
+        """False: no stage gets a key. None if a subclass has its own `apply`."""
+        return False if type(self).apply is AffineCell.apply else None
+
     def elementwise_specs(self) -> dict[str, ParamSpec]:
         """Parameters that the updates use by themselves, such as peepholes."""
         return {}

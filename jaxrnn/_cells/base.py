@@ -5,7 +5,7 @@ import copy
 import dataclasses
 import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,15 @@ class RNNCell(abc.ABC):
     """
 
     holds_cells = False
+
+    @property
+    def is_random(self) -> bool | None:
+        """Whether `apply` draws random numbers from its key; None where unknown.
+
+        The modules of `jaxrnn.linen` and `jaxrnn.nnx` require a random stream only for
+        cells that are random. Of a cell that declares nothing they trace a step.
+        """
+        return None
 
     if TYPE_CHECKING:
         # Not abstract properties at run time: a cell may have them as fields.
@@ -273,6 +282,12 @@ def _closes_over_arrays(value: Any) -> bool:
     cells = getattr(value, "__closure__", None) or ()
     contents = [c.cell_contents for c in cells if c != types.CellType()]
     return any(map(is_array, jax.tree.leaves(contents)))
+
+
+def any_is_random(cells: Iterable[RNNCell]) -> bool | None:
+    """Whether one of several cells is random; None where that is unknown."""
+    declared = [cell.is_random for cell in cells]
+    return True in declared or (None if None in declared else False)
 
 
 def _short(value: Any) -> str:

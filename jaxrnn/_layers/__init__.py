@@ -1,1 +1,1 @@
-"""Cells and directions as the linen and nnx modules hold them."""
+"""Cells and directions as the linen and nnx modules hold them, free of Flax."""

@@ -1,4 +1,4 @@
-"""Names of the axes of parameters, by which they are laid out over devices."""
+"""Names of parameters' axes, by which they are sharded over devices."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,12 +13,12 @@ AxisNames = Mapping[str, tuple[str | None, ...]]
 def name_axes(
     axis_names: AxisNames | None, params: PyTree, box: Callable[[Array, tuple], Any]
 ) -> PyTree:
-    """The parameters, each that has names in a box with them.
+    """The parameters, those whose axes have names boxed together with the names.
 
     Args:
-        axis_names: For the last part of a parameter's name the names of its axes.
+        axis_names: The names of a parameter's axes, by the last part of its own name.
         params: Nested dicts of arrays.
-        box: `box(array, names)`.
+        box: `box(array, names)`, what holds both.
 
     Raises:
         ValueError: If there are not as many names as axes.
@@ -41,7 +41,7 @@ def name_axes(
 
 
 def check_axis_names(where: str, axis_names: AxisNames | None, params: PyTree) -> None:
-    """Raises ValueError for names of axes that no parameter has."""
+    """Raises ValueError for `axis_names` of a parameter that does not exist."""
     names = {_last(name) for name, _ in named_leaves("params", params)}
     unknown = [name for name in axis_names or () if name not in names]
     if unknown:

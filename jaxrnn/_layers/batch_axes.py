@@ -1,4 +1,4 @@
-"""Any number of axes of rows, where a driver has one."""
+"""Any number of batch axes, where a driver has one."""
 
 import dataclasses
 import math
@@ -14,10 +14,10 @@ from .._base.typing import PyTree
 
 @dataclasses.dataclass(frozen=True)
 class BatchAxes:
-    """Turns nests with axes of rows into nests with one such axis, and back.
+    """Merges the batch axes of nests into one, and splits that one again.
 
     Attributes:
-        shape: The sizes of the axes; `()` where there is a single row without an axis.
+        shape: The sizes of the batch axes; `()` for a single row without an axis.
         time_major: Whether time comes before them.
     """
 
@@ -26,20 +26,20 @@ class BatchAxes:
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return math.prod(self.shape)
 
     def check(self, where: str, name: str, tree: PyTree, start: int = 0) -> None:
-        """Raises ValueError for a leaf with rows along other axes.
+        """Raises ValueError for a leaf with other batch axes.
 
         Args:
-            where: The function that asks.
-            name: What the nest is called.
-            tree: The nest; leaves without axes have no rows.
-            start: The axes before those of the rows.
+            where: The module, for messages.
+            name: The name of the nest.
+            tree: The nest; leaves without axes are not checked.
+            start: The number of axes before the batch axes.
         """
         if len(self.shape) == 1:
-            return  # The drivers say more.
+            return  # The drivers check one axis.
         end = start + len(self.shape)
         for leaf_name, leaf in named_leaves(name, tree):
             if leaf.ndim and leaf.shape[start:end] != self.shape:
@@ -49,31 +49,31 @@ class BatchAxes:
                 )
 
     def merge(self, tree: PyTree) -> PyTree:
-        """`[*shape, ...]` to `[rows, ...]`; what has no axes stays as it is."""
+        """`[*shape, ...]` to `[rows, ...]`; leaves without axes stay as they are."""
         count = len(self.shape)
-        as_one = lambda x: x.reshape(self.rows, *x.shape[count:])
-        return self._each(lambda x: as_one(x) if x.ndim >= count else x, tree)
+        merge = lambda x: x.reshape(self.rows, *x.shape[count:])
+        return self._map(lambda x: merge(x) if x.ndim >= count else x, tree)
 
     def split(self, tree: PyTree) -> PyTree:
-        """What `merge` made one."""
-        apart = lambda x: x.reshape(*self.shape, *x.shape[1:])
-        return self._each(lambda x: apart(x) if x.ndim else x, tree)
+        """The inverse of `merge`."""
+        split = lambda x: x.reshape(*self.shape, *x.shape[1:])
+        return self._map(lambda x: split(x) if x.ndim else x, tree)
 
     def merge_sequences(self, tree: PyTree) -> PyTree:
         """`[*shape, time, ...]` to `[rows, time, ...]`, or with time first."""
         if not self.time_major:
             return self.merge(tree)
         count = 1 + len(self.shape)
-        as_one = lambda x: x.reshape(x.shape[0], self.rows, *x.shape[count:])
-        return self._each(as_one, tree)
+        merge = lambda x: x.reshape(x.shape[0], self.rows, *x.shape[count:])
+        return self._map(merge, tree)
 
     def split_sequences(self, tree: PyTree) -> PyTree:
-        """What `merge_sequences` made one."""
+        """The inverse of `merge_sequences`."""
         if not self.time_major:
             return self.split(tree)
-        apart = lambda x: x.reshape(x.shape[0], *self.shape, *x.shape[2:])
-        return self._each(apart, tree)
+        split = lambda x: x.reshape(x.shape[0], *self.shape, *x.shape[2:])
+        return self._map(split, tree)
 
-    def _each(self, fn: Callable[[Any], Any], tree: PyTree) -> PyTree:
-        # Nothing is done to the usual case: arrays over devices keep their layout.
+    def _map(self, fn: Callable[[Any], Any], tree: PyTree) -> PyTree:
+        # With one axis nothing is reshaped: sharded arrays keep their layout.
         return tree if len(self.shape) == 1 else jax.tree.map(fn, tree)

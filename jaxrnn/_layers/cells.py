@@ -9,7 +9,7 @@ from .._cells.bound import BoundCell
 
 
 def check_cells(where: str, **cells: Any) -> None:
-    """Raises TypeError for what is no cell of jaxrnn."""
+    """Raises TypeError for what is not a cell of jaxrnn."""
     for name, cell in cells.items():
         if not isinstance(cell, RNNCell):
             raise TypeError(
@@ -22,7 +22,7 @@ def _remedy(cell: Any) -> str:
     if isinstance(cell, type) and issubclass(cell, RNNCell):
         return f" Make one: {cell.__name__}(8)."
     if isinstance(cell, BoundCell):
-        return " Give `cell.cell`; the module has parameters of its own."
+        return " Give `cell.cell`; the module has its own parameters."
     if isinstance(cell, list | tuple):
         return " `MultiRNNCell` makes one of several."
     if isinstance(cell, int):
@@ -34,11 +34,11 @@ def _remedy(cell: Any) -> str:
     return ""
 
 
-def so_many(where: str, count: int, cells: Any) -> Any:
-    """The cells, if there are so many.
+def check_count(where: str, count: int, cells: Any) -> Any:
+    """The cells, if their number is `count`.
 
     Raises:
-        ValueError: If there are not.
+        ValueError: If it is not.
     """
     got = len(cells) if isinstance(cells, Sequence) else 1
     if got != count or not isinstance(cells, Sequence):
@@ -49,11 +49,11 @@ def so_many(where: str, count: int, cells: Any) -> Any:
     return cells
 
 
-def params_of(where: str, own: RNNCell, cell: Any) -> Any:
-    """The parameters of a bound cell that is the same but for wrappers.
+def params_of_cell(where: str, own: RNNCell, cell: Any) -> Any:
+    """The parameters of a bound cell that is equal to `own` up to wrappers.
 
     Raises:
-        TypeError: If it is no cell with its parameters.
+        TypeError: If it is not a bound cell.
         ValueError: If it is another cell.
     """
     if not isinstance(cell, BoundCell):
@@ -61,27 +61,27 @@ def params_of(where: str, own: RNNCell, cell: Any) -> Any:
             f"{where}: a cell must come with its parameters, `cell.bind(params)`, got "
             f"{describe(cell)}."
         )
-    if not _is_same(core(cell.cell), core(own)):
+    if not _are_equal(unwrapped(cell.cell), unwrapped(own)):
         raise ValueError(
-            f"{where}: a cell must be the module's, {core(own)!r}, got "
-            f"{core(cell.cell)!r}. Make the module with `cell.cell`, or with wrappers "
-            "around it."
+            f"{where}: a cell must be the module's, {unwrapped(own)!r}, got "
+            f"{unwrapped(cell.cell)!r}. Make the module with `cell.cell`, or with "
+            "wrappers around it."
         )
     return cell.params
 
 
-def core(cell: RNNCell) -> RNNCell:
-    """The cell within wrappers, which have no parameters and no part in a name."""
+def unwrapped(cell: RNNCell) -> RNNCell:
+    """The cell within wrappers, which add neither parameters nor a scope."""
     while (inner := getattr(cell, "cell", None)) is not None:
         cell = inner
     return cell
 
 
-def _is_same(one: Any, other: Any) -> bool:
-    """Whether two cells have the same parameters and do the same, but for wrappers."""
+def _are_equal(one: Any, other: Any) -> bool:
+    """Whether two cells are equal up to the wrappers around cells in a stack."""
     if not hasattr(one, "cells") or type(one) is not type(other):
         return one == other
     if one.owners != other.owners or one.state_is_tuple != other.state_is_tuple:
         return False
     pairs = zip(one.cells, other.cells, strict=True)
-    return all(_is_same(core(a), core(b)) for a, b in pairs)
+    return all(_are_equal(unwrapped(a), unwrapped(b)) for a, b in pairs)

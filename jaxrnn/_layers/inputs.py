@@ -1,4 +1,4 @@
-"""What a layer is given: any number of axes of rows, any dtypes."""
+"""The arguments of a layer's run: any number of batch axes, any dtypes."""
 
 import dataclasses
 from typing import Any
@@ -15,18 +15,18 @@ from .._base.trees import map_named
 from .._base.typing import Array, ArrayLike, DType, Params, PyTree
 from .._cells.affine import AffineCell
 from .batch_axes import BatchAxes
-from .layer import Layer, Way, in_dtype
+from .layer import Layer, RunOptions, in_dtype
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerInputs:
-    """Sequences with one axis of rows, and the axes that they had.
+    """Sequences with one batch axis, and the batch axes that they had.
 
     Attributes:
         where: The module, for messages.
         inputs: `[rows, time, ...]`, `[time, rows, ...]` if time comes first; or a nest.
         lengths: `[rows]` or None.
-        axes: The axes of rows.
+        axes: The batch axes of the module's inputs.
     """
 
     where: str
@@ -43,11 +43,11 @@ class LayerInputs:
         sequence_length: ArrayLike | None,
         time_major: bool,
     ) -> "LayerInputs":
-        """Of inputs `[*batch, time, ...]` and lengths `[*batch]`.
+        """The arguments for inputs `[*batch, time, ...]` and lengths `[*batch]`.
 
         Raises:
             ValueError: If they do not agree.
-            TypeError: If a leaf is no array.
+            TypeError: If a leaf is not an array.
         """
         inputs = map_named("inputs", lambda n, x: as_array(where, n, x), inputs)
         lengths = sequence_length
@@ -65,7 +65,7 @@ class LayerInputs:
         return cls(where, inputs, lengths, axes)
 
     def step(self, dtype: DType) -> PyTree:
-        """The types of one step, floating numbers in that dtype."""
+        """The shapes and dtypes of one step, floating leaves in that dtype."""
         axis = 0 if self.axes.time_major else 1
 
         def of_step(x: Array) -> jax.ShapeDtypeStruct:
@@ -75,7 +75,7 @@ class LayerInputs:
         return jax.tree.map(of_step, self.inputs)
 
     def compute_dtype(self, dtype: DType | None, params: Params) -> DType:
-        """The dtype to compute in: the one given, or the widest of what there is."""
+        """The dtype to compute in: `dtype`, or the widest of inputs and parameters."""
         if dtype is not None:
             return jnp.dtype(dtype)
         leaves = jax.tree.leaves((self.inputs, params))
@@ -84,20 +84,20 @@ class LayerInputs:
             return jnp.result_type(*floats) if floats else jnp.dtype(jnp.float32)
 
     def run(
-        self, layer: Layer, params: Params, state: PyTree, way: Way
+        self, layer: Layer, params: Params, state: PyTree, options: RunOptions
     ) -> tuple[PyTree, PyTree]:
-        """`(outputs, state)`, with the axes that there were."""
-        inputs, params = in_dtype(way.dtype, (self.inputs, params))
+        """`(outputs, state)` of the layer, with all batch axes."""
+        inputs, params = in_dtype(options.dtype, (self.inputs, params))
         if state is not None:
             state = as_state(self.where, "initial_state", state)
             self.axes.check(self.where, "initial_state", state)
-        state = in_dtype(way.dtype, self.axes.merge(state))
-        outputs, state = layer.run(params, inputs, self.lengths, state, way)
+        state = in_dtype(options.dtype, self.axes.merge(state))
+        outputs, state = layer.run(params, inputs, self.lengths, state, options)
         return self.axes.split_sequences(outputs), self.axes.split(state)
 
 
-# What Flax calls by other names.
-_OURS = {
+# Flax's names of arguments, with those of the modules here.
+_OUR_NAMES = {
     "seq_lengths": "sequence_length",
     "initial_carry": "initial_state",
     "mask": "sequence_length",
@@ -108,16 +108,16 @@ _OURS = {
 def check_unknown(where: str, unknown: dict[str, Any]) -> None:
     """Raises TypeError for arguments that a call does not have."""
     for name in unknown:
-        fix = f" It is `{_OURS[name]}` here." if name in _OURS else ""
+        fix = f" It is `{_OUR_NAMES[name]}` here." if name in _OUR_NAMES else ""
         raise TypeError(f"{where}: `{name}` is no argument of a call.{fix}")
 
 
 def _batch_axes(
     where: str, layer: Layer, inputs: PyTree, lengths: Any, time_major: bool
 ) -> BatchAxes:
-    """The axes of rows: those of the lengths, or all but time and features."""
+    """The batch axes: those of the lengths, or all but time and features."""
     (name, first), *_ = named_inputs(where, inputs)
-    reads_vectors = _reads_vectors(layer.lowest)
+    reads_vectors = _reads_vectors(layer.cells[0])
     count = np.ndim(lengths) if lengths is not None else 1
     if lengths is None and reads_vectors:
         count = max(0, first.ndim - 2)
@@ -136,7 +136,7 @@ def _batch_axes(
 
 
 def _reads_vectors(cell: Any) -> bool:
-    """Whether the inputs of one row at one step are a vector, as far as is known."""
+    """Whether one step of one row is known to be a vector."""
     while not isinstance(cell, AffineCell):
         cells = getattr(cell, "cells", None) or (getattr(cell, "cell", None),)
         if cells[0] is None:

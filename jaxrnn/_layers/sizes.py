@@ -1,4 +1,4 @@
-"""What cells of other libraries need to be cells here."""
+"""The sizes of another library's cell."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,10 +14,10 @@ from .._base.typing import PyTree, Size
 def sizes_of_cell(
     step: Callable[[tuple[int, ...]], tuple[PyTree, PyTree]], in_features: Any
 ) -> tuple[Size, Size]:
-    """The sizes of a cell's state and of its output, found by a step of one row.
+    """`(state_size, output_size)` of a cell, from an abstract step of one row.
 
     Args:
-        step: `carry, output = step(shape)` for inputs of the shape `[1, ...]`.
+        step: `step(shape) -> (carry, output)` for inputs of the shape `[1, ...]`.
         in_features: The size of the inputs or their shape, without the batch axis.
 
     Raises:

@@ -53,6 +53,11 @@ class WrapperCell(RNNCell):
         """That of the wrapped cell."""
         return self.cell.output_size
 
+    @property
+    def is_random(self) -> bool | None:
+        """That of the wrapped cell."""
+        return self.cell.is_random
+
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
         """That of the wrapped cell; see `RNNCell.zero_state`."""
         return self.cell.zero_state(batch_size, dtype)

@@ -77,6 +77,17 @@ class DropoutWrapper(WrapperCell):
         if self.variational_recurrent:
             self._check_variational()
 
+    @property
+    def is_random(self) -> bool | None:
+        """True if anything is dropped; else that of the wrapped cell."""
+        if min(self.input_keep_prob, self.output_keep_prob) < 1:
+            return True
+        if self.state_keep_prob == 1:
+            return self.cell.is_random
+        # What a custom filter chooses depends on the state.
+        filters = self.dropout_state_filter_visitor is not None
+        return (self.cell.is_random or None) if filters else True
+
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:

@@ -12,7 +12,7 @@ from .._base.errors import EntryError, describe, noting
 from .._base.keys import apply_cell, apply_cell_sequence, fold
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
-from .._cells.base import RNNCell
+from .._cells.base import RNNCell, any_is_random
 from .._cells.checks import set_field
 from .._time.steps import Steps
 from .base import check_wrapped
@@ -77,6 +77,11 @@ class MultiRNNCell(RNNCell):
     def output_size(self) -> Size:
         """That of the last cell."""
         return self.cells[-1].output_size
+
+    @property
+    def is_random(self) -> bool | None:
+        """Whether one of the cells is."""
+        return any_is_random(self.cells)
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
         """A tuple of the cells' zero states, or one array `[batch_size, sum]`."""

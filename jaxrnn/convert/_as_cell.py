@@ -71,6 +71,11 @@ class ModuleCell(RNNCell):
         """That of the state's first leaf."""
         return TensorShape(size_shapes(self.state_size)[0])
 
+    @property
+    def is_random(self) -> bool:
+        """False: the module gets no key."""
+        return False
+
     @classmethod
     def split(cls, module: PyTree, state_size: Size) -> tuple["ModuleCell", Params]:
         """The cell, and the module's arrays under their paths."""

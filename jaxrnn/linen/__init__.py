@@ -1,14 +1,15 @@
 """Modules of Flax's linen that hold any cell of jaxrnn.
 
-`RNN`, `Bidirectional` and `StackBidirectional` run over sequences, `RawRNN` is
-`jaxrnn.raw_rnn` with a cell of its own. `Cell` is a cell of jaxrnn as one of linen's,
-for `nn.RNN`; `as_cell` makes a cell of jaxrnn of one of linen's, for any driver.
+`RNN`, `Bidirectional` and `StackBidirectional` run over sequences. `RawRNN` is
+`jaxrnn.raw_rnn` with a cell whose parameters belong to the module. `Cell` wraps a cell
+of jaxrnn as a cell of linen, for `nn.RNN`; `as_cell` wraps a cell of linen as a cell of
+jaxrnn, for any driver.
 
-Parameters are the cell's own, under TensorFlow's names: `rnn/lstm_cell/kernel` in a
-module of the name "rnn", `rnn/fw/lstm_cell/kernel` of two directions,
-`rnn/cell_0/fw/lstm_cell/kernel` of layers of these. `variables_of` puts cells that have
-weights into a module, `cells_of` takes them out. `jaxrnn.nnx` has the same modules with
-the same names.
+Parameters have TensorFlow's names: `rnn/lstm_cell/kernel` in a module named "rnn",
+`rnn/fw/lstm_cell/kernel` with two directions, `rnn/cell_0/fw/lstm_cell/kernel` with
+several layers of two directions. `variables_of` makes variables from cells with
+weights, `cells_of` is its inverse. `jaxrnn.nnx` has the same modules under the same
+names.
 """
 
 from .._base.public import set_public_module as _set_public_module

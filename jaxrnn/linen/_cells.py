@@ -1,4 +1,4 @@
-"""Cells of jaxrnn as cells of linen, and the other way."""
+"""Cells of jaxrnn as cells of linen, and cells of linen as cells of jaxrnn."""
 
 import dataclasses
 from typing import Any
@@ -12,19 +12,20 @@ from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
 from .._layers.batch_axes import BatchAxes
 from .._layers.cells import check_cells
-from .._layers.layer import OneWay, in_dtype
+from .._layers.directions import OneDirection
+from .._layers.layer import in_dtype
 from .._layers.sizes import sizes_of_cell
 
 
 class Cell(nn.RNNCellBase):
     """A cell of jaxrnn as a cell of linen, for `nn.RNN` and `nn.Bidirectional`.
 
-    A cell that draws noise is refused: Flax's RNN has no key for each step.
-    `jaxrnn.linen.RNN` has, is faster, and right about padding.
+    A cell that draws random numbers is refused, as Flax's RNN has no key for each step.
+    `jaxrnn.linen.RNN` has one; it is also faster, and ignores padding.
 
     Attributes:
         cell: The cell, of inputs `[batch, features]`.
-        dtype: The dtype to compute in, and of the first carry; None for `param_dtype`.
+        dtype: The dtype to compute in and of the initial carry; None for `param_dtype`.
         param_dtype: The dtype of the parameters.
 
     Example:
@@ -46,19 +47,19 @@ class Cell(nn.RNNCellBase):
         inputs, state = axes.merge((inputs, carry))
         where = type(self).__name__
         check_cells(where, cell=self.cell)
-        layer = OneWay(self.cell)
+        layer = OneDirection(self.cell)
         (name,) = layer.names()
-        init = lambda key: layer.init_part(name, key, inputs, self.param_dtype)
+        init = lambda key: layer.init_one(name, key, inputs, self.param_dtype)
         params, inputs = in_dtype(
             self.dtype or self.param_dtype, (self.param(name, init), inputs)
         )
-        layer.check_quiet(where, {name: params}, inputs, inputs.dtype)
+        layer.check_not_random(where, {name: params}, inputs, inputs.dtype)
         output, state = self.cell.apply(params, inputs, state)
         return axes.split((state, output))
 
     @nn.nowrap
     def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> PyTree:
-        """Zeros for inputs `[*batch, features]`."""
+        """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
         del rng
         check_cells(type(self).__name__, cell=self.cell)
         axes = BatchAxes(input_shape[:-1], time_major=False)
@@ -68,25 +69,27 @@ class Cell(nn.RNNCellBase):
 
     @property
     def num_feature_axes(self) -> int:
-        """The inputs are vectors."""
+        """1: one step of one row is a vector."""
         return 1
 
 
 def as_cell(module: nn.RNNCellBase, in_features: int | tuple[int, ...] = 1) -> RNNCell:
-    """A cell of linen as a cell of jaxrnn, for any driver.
+    """Wraps a cell of linen as a cell of jaxrnn, for any driver.
 
-    Its state is linen's carry, its parameters are those of the module. A driver begins
-    with zeros; for a module that does not, give it
+    Its state is linen's carry, its parameters are those of the module. Drivers begin
+    with zeros: for a module with another initial carry pass them
     `initial_state=module.initialize_carry(...)`.
 
     Args:
         module: The cell, unbound.
-        in_features: The size of its inputs or their shape, without the batch axis. Only
-            cells whose state has the shape of their inputs ask for it, as
+        in_features: The size of its inputs or their shape, without the batch axis.
+            Required only for cells whose state has the shape of their inputs, such as
             `nn.ConvLSTMCell`.
 
     Raises:
-        TypeError: If it is no cell of linen.
+        TypeError: If it is not a cell of linen, or `in_features` is neither an int nor
+            a tuple of ints.
+        ValueError: If `in_features` is below 1.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp, jaxrnn, jaxrnn.linen
@@ -102,7 +105,7 @@ def as_cell(module: nn.RNNCellBase, in_features: int | tuple[int, ...] = 1) -> R
             "as_cell: `module` must be a cell of linen, such as nn.LSTMCell(8), got "
             f"{describe(module)}."
         )
-    # Made within a module of linen it would be a part of that.
+    # A cell constructed within a module of linen would become its submodule.
     module = module.clone(parent=None)
 
     def step(shape: tuple[int, ...]) -> tuple[PyTree, PyTree]:
@@ -121,11 +124,15 @@ class LinenCell(RNNCell):
     output_size: Size
 
     def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
-        """The module's collection "params"; other collections are refused."""
+        """The module's collection "params".
+
+        Raises:
+            ValueError: If the module has other collections.
+        """
         inputs = jnp.zeros(inputs.shape, inputs.dtype)
         carry = self.module.initialize_carry(key, inputs.shape)
         keys = {"params": key, "dropout": key}
-        with jax.numpy_dtype_promotion("standard"):  # The carry's dtype is its own.
+        with jax.numpy_dtype_promotion("standard"):  # The carry has its own dtype.
             variables = self.module.init(keys, carry, inputs)
         others = sorted(variables.keys() - {"params"})
         if others:
@@ -139,7 +146,7 @@ class LinenCell(RNNCell):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step; the key is the stream "dropout"."""
+        """One step, with the key as the stream "dropout"."""
         rngs = None if key is None else {"dropout": key}
         state, output = self.module.apply({"params": params}, state, inputs, rngs=rngs)
         return output, state

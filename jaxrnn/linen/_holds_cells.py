@@ -1,4 +1,4 @@
-"""Cells with their weights into a module's variables, and out of them."""
+"""The variables of a module from bound cells, and bound cells from variables."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from .._layers.layer import Layer
 
 
 class HoldsCells:
-    """What a module of linen with a layer has."""
+    """A module of linen that holds a layer."""
 
     @nn.nowrap
     def _layer(self) -> Layer:
@@ -17,24 +17,28 @@ class HoldsCells:
 
     @nn.nowrap
     def variables_of(self, *cells: Any) -> Params:
-        """The variables of a module that holds these cells' parameters.
+        """The module's variables, with the parameters of these cells.
 
         Args:
-            *cells: What a converter gives: a bound cell, or cells forwards and cells
-                backwards.
+            *cells: As a converter returns them: a bound cell, or forward cells and
+                backward cells.
 
         Returns:
             `{"params": ...}`, for `apply`.
 
         Raises:
-            TypeError: If one is no cell with its parameters.
+            TypeError: If one is not a bound cell.
             ValueError: If one is of another cell than the module's.
         """
-        return {"params": self._layer().unbound("variables_of", *cells)}
+        return {"params": self._layer().params_of("variables_of", *cells)}
 
     @nn.nowrap
     def cells_of(self, variables: Params) -> Any:
-        """The bound cells that the variables hold: the inverse of `variables_of`."""
+        """Bound cells with the parameters in `variables`: inverse of `variables_of`.
+
+        Raises:
+            ValueError: If `variables` lack a parameter of the module.
+        """
         layer = self._layer()
         params = variables.get("params", {})
         missing = [name for name in layer.names() if name not in params]
@@ -43,4 +47,4 @@ class HoldsCells:
                 f"cells_of: `variables` must have params {', '.join(layer.names())}, "
                 f"as the module, got {', '.join(map(str, params)) or 'none'}."
             )
-        return layer.bound(nn.meta.unbox(params))
+        return layer.bind(nn.meta.unbox(params))

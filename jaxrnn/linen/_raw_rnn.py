@@ -13,24 +13,24 @@ from .._base.typing import Array, DType, PyTree
 from .._cells.base import RNNCell
 from .._drivers.raw_rnn import raw_rnn
 from .._layers.cells import check_cells
-from .._layers.layer import OneWay
+from .._layers.directions import OneDirection
 from .._tensor_array.tensor_array import TensorArray
 from ._holds_cells import HoldsCells
 
 
 class RawRNN(HoldsCells, nn.Module):
-    """`jaxrnn.raw_rnn` with a cell that has its parameters here.
+    """`jaxrnn.raw_rnn` with a cell whose parameters belong to this module.
 
-    A loop function may call other modules, an embedding or a last layer, if they are
-    made outside of it and neither draw random numbers of their own, which would be the
-    same at all steps, nor change their variables.
+    A loop function may call other modules, such as an embedding or an output layer, if
+    they are constructed outside of it and neither draw from random streams, which would
+    give the same numbers at all steps, nor change their variables.
 
     Attributes:
         cell: The cell.
-        max_time: The most steps; needed under `jit`.
+        max_time: The bound on the number of steps; required under `jit`.
         swap_memory: As in `jaxrnn.raw_rnn`.
         param_dtype: The dtype of the cell's parameters.
-        rng_collection: The name of the stream that noise is drawn from.
+        rng_collection: The name of the stream for random numbers.
 
     Example:
         >>> import flax.linen as nn, jax, jax.numpy as jnp, jaxrnn, jaxrnn.linen
@@ -68,7 +68,7 @@ class RawRNN(HoldsCells, nn.Module):
 
         Args:
             loop_fn: The loop function of `jaxrnn.raw_rnn`.
-            deterministic: True switches all noise off.
+            deterministic: True for a run without random numbers.
         """
         layer = self._layer()
         if not callable(loop_fn):
@@ -78,16 +78,16 @@ class RawRNN(HoldsCells, nn.Module):
         (name,) = layer.names()
         time = jnp.zeros((), jnp.int32)
         _, step, state, _, loop_state = loop_fn(time, None, None, None)
-        init = lambda key: layer.init_part(name, key, step, self.param_dtype)
+        init = lambda key: layer.init_one(name, key, step, self.param_dtype)
         params = self.param(name, init)
         if self.is_initializing():
-            # The modules that `loop_fn` calls get their parameters outside of the loop.
+            # Modules that `loop_fn` calls get their parameters outside of the loop.
             output, state = self.cell.apply(params, step, state)
             loop_fn(time + 1, output, state, loop_state)
-            self._check_no_modules(name)
+            self._check_makes_no_modules(name)
         leaves = jax.tree.leaves(params)
         dtype = leaves[0].dtype if leaves else self.param_dtype
-        is_noisy = not deterministic and layer.draws({name: params}, step, dtype)
+        is_noisy = not deterministic and layer.is_random({name: params}, step, dtype)
         key = self.make_rng(self.rng_collection) if is_noisy else None
         return raw_rnn(
             self.cell.bind(params, key),
@@ -97,12 +97,12 @@ class RawRNN(HoldsCells, nn.Module):
         )
 
     @nn.nowrap
-    def _layer(self) -> OneWay:
+    def _layer(self) -> OneDirection:
         check_cells(type(self).__name__, cell=self.cell)
-        return OneWay(self.cell)
+        return OneDirection(self.cell)
 
-    def _check_no_modules(self, own: str) -> None:
-        """Raises ValueError if the loop function made modules, one at each step."""
+    def _check_makes_no_modules(self, own: str) -> None:
+        """Raises ValueError if the loop function constructed modules."""
         made = [name for name in self.variables["params"] if name != own]
         if made:
             raise ValueError(
@@ -112,7 +112,7 @@ class RawRNN(HoldsCells, nn.Module):
 
 
 def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
-    """The loop function, which raises ValueError if a module in it draws noise."""
+    """The loop function, with ValueError where a module in it draws random numbers."""
 
     def hold(module: nn.Module, call: Callable, *args: Any, **kwargs: Any) -> Any:
         drawn = lambda: dict(getattr(module.scope, "rng_counters", {}))
@@ -135,7 +135,7 @@ def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
             return loop_fn(time, output, *states)
         with nn.intercept_methods(watch):
             call = loop_fn
-            # The modules around this one may draw by `make_rng`.
+            # The modules around this one may call `make_rng` themselves.
             for outer in _with_parents(module):
                 call = functools.partial(hold, outer, call)
             return call(time, output, *states)

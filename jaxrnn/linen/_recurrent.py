@@ -1,5 +1,6 @@
-"""Recurrent layers as modules."""
+"""`dynamic_rnn` and its bidirectional forms as modules."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,13 +11,19 @@ from .._base.typing import ArrayLike, DType, Key, Params, PyTree
 from .._cells.base import RNNCell
 from .._layers.axis_names import check_axis_names, name_axes
 from .._layers.cells import check_cells
+from .._layers.directions import (
+    OneDirection,
+    concatenate,
+    make_stack,
+    make_two_directions,
+)
 from .._layers.inputs import LayerInputs, check_unknown
-from .._layers.layer import Layer, OneWay, Way, concatenate, pair, stack
+from .._layers.layer import Layer, RunOptions
 from ._holds_cells import HoldsCells
 
 
 class Recurrent(HoldsCells, nn.Module, kw_only=True):
-    """What the modules share; `RNN` says what the attributes are."""
+    """What the modules share; the attributes are described in `RNN`."""
 
     time_major: bool = False
     return_carry: bool = False
@@ -44,63 +51,60 @@ class Recurrent(HoldsCells, nn.Module, kw_only=True):
 
         Args:
             inputs: `[*batch, time, ...]`, `[time, *batch, ...]` if `time_major`, or a
-                nest of such arrays; with any number of batch axes, also none.
-            sequence_length: `[*batch]`, integers; None: all steps count. What the
-                inputs hold past the length changes nothing; outputs there are zero.
-                What Flax calls `seq_lengths`.
+                nest of such arrays, with any number of batch axes, including none.
+            sequence_length: `[*batch]`, integers; None for all steps. Inputs beyond a
+                row's length change nothing, and outputs there are zero. Flax's name is
+                `seq_lengths`.
             initial_state: The state before the first step, each leaf `[*batch, ...]`;
-                None for zeros. What Flax calls `initial_carry`.
-            deterministic: True switches all noise off; None for the attribute.
-            return_carry: In place of the attribute.
-            **unknown: Refused; Flax's names are told ours.
+                None for the zero state. Flax's name is `initial_carry`.
+            deterministic: True for a run without random numbers; None for the
+                attribute.
+            return_carry: Overrides the attribute; None for the attribute.
+            **unknown: Refused; for Flax's names the message has ours.
 
         Returns:
-            The outputs, `[*batch, time, ...]`; with `return_carry` the pair of final
-            state and outputs, in the order of Flax.
+            The outputs, `[*batch, time, ...]`; with `return_carry` the pair `(state,
+            outputs)`, in the order of Flax.
 
         Raises:
             TypeError: As `jaxrnn.dynamic_rnn`.
             ValueError: As `jaxrnn.dynamic_rnn`.
-            flax.errors.InvalidRngError: If a cell draws noise and there is no such
-                stream, as of `nn.Dropout`.
+            flax.errors.InvalidRngError: If a cell draws random numbers and there is no
+                stream `rng_collection`, as for `nn.Dropout`.
         """
         layer, where = self._layer(), type(self).__name__
         check_unknown(where, unknown)
-        given = LayerInputs.make(where, layer, inputs, sequence_length, self.time_major)
-        params = self._params(layer, given.step(self.param_dtype))
-        dtype = given.compute_dtype(self.dtype, params)
-        key = None
+        sequences = LayerInputs.make(
+            where, layer, inputs, sequence_length, self.time_major
+        )
+        params = self._params(layer, sequences.step(self.param_dtype))
+        dtype = sequences.compute_dtype(self.dtype, params)
         if deterministic is None:
             deterministic = self.deterministic
-        if not deterministic and layer.draws(params, given.step(dtype), dtype):
+        key = None
+        if not deterministic and layer.is_random(params, sequences.step(dtype), dtype):
             key = self.make_rng(self.rng_collection)
-        way = Way(
-            dtype,
-            key,
-            self.time_major,
-            self.parallel_iterations,
-            self.swap_memory,
-            # Parameters can be made where no kernel can run.
-            None if self.is_initializing() else self.implementation,
-        )
-        outputs, state = given.run(layer, params, initial_state, way)
+        options = RunOptions.of(self, dtype, key)
+        if self.is_initializing():  # Parameters can be made where no kernel can run.
+            options = dataclasses.replace(options, implementation=None)
+        outputs, state = sequences.run(layer, params, initial_state, options)
         if self.return_carry if return_carry is None else return_carry:
             return state, outputs
         return outputs
 
     def _params(self, layer: Layer, step: PyTree) -> Params:
         def init(key: Key, name: str) -> PyTree:
-            params = layer.init_part(name, key, step, self.param_dtype)
+            params = layer.init_one(name, key, step, self.param_dtype)
             return name_axes(self.axis_names, params, nn.LogicallyPartitioned)
 
-        def of_part(name: str) -> PyTree:
-            # Not by `param` each time, which would trace `init` to compare shapes: the
-            # cell compares them too, and says more.
+        def get(name: str) -> PyTree:
+            # `param` would trace `init` on each call to compare shapes. The cell
+            # compares them too, with a better message.
             if self.has_variable("params", name):
                 return nn.meta.unbox(self.get_variable("params", name))
             return self.param(name, init, name)
 
-        params = {name: of_part(name) for name in layer.names()}
+        params = {name: get(name) for name in layer.names()}
         check_axis_names(type(self).__name__, self.axis_names, params)
         return params
 
@@ -110,8 +114,8 @@ class RNN(Recurrent):
 
     Attributes:
         cell: The cell; a `MultiRNNCell` for several layers.
-        reverse: Whether it reads each row from its last step to its first.
-        keep_order: Whether the outputs of a reversed run stand beside their inputs.
+        reverse: Whether each row is read from its last step to its first.
+        keep_order: Whether a reversed run has its outputs in the order of the inputs.
         time_major: Whether time is the first axis of inputs and outputs.
         return_carry: Whether a call returns `(state, outputs)`.
         swap_memory: As in `jaxrnn.dynamic_rnn`.
@@ -119,11 +123,12 @@ class RNN(Recurrent):
         implementation: As in `jaxrnn.dynamic_rnn`.
         dtype: The dtype to compute in; None for the widest of inputs and parameters.
         param_dtype: The dtype of the parameters.
-        axis_names: Names of the parameters' axes, for partitioning: for each last part
-            of a name ("kernel", "bias") a tuple with a name or None for each axis.
-        rng_collection: The name of the stream that noise is drawn from.
-        deterministic: Whether noise is off where a call does not say. An attribute is
-            static under `nn.jit` and `nn.remat`, an argument of a call is not.
+        axis_names: Names of the parameters' axes, for partitioning: for the last part
+            of a parameter's name ("kernel", "bias") a tuple with a name or None for
+            each axis.
+        rng_collection: The name of the stream for random numbers.
+        deterministic: The default for calls. An attribute is static under `nn.jit` and
+            `nn.remat`, an argument of a call is not.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.linen
@@ -141,18 +146,19 @@ class RNN(Recurrent):
     @nn.nowrap
     def _layer(self) -> Layer:
         check_cells(type(self).__name__, cell=self.cell)
-        return OneWay(self.cell, self.reverse, self.keep_order)
+        return OneDirection(self.cell, self.reverse, self.keep_order)
 
 
 class Bidirectional(Recurrent):
-    """A cell forwards and one backwards: `jaxrnn.bidirectional_dynamic_rnn`.
+    """A forward and a backward cell: `jaxrnn.bidirectional_dynamic_rnn` as a module.
 
-    The state is the pair of both states. The other attributes are those of `RNN`.
+    The state is a pair, forward and backward. The other attributes are those of `RNN`.
 
     Attributes:
-        cell_fw: The cell forwards.
-        cell_bw: The cell backwards, with parameters of its own.
-        merge: `merge(outputs_fw, outputs_bw)`: by default side by side.
+        cell_fw: The forward cell.
+        cell_bw: The backward cell; its parameters are separate.
+        merge: `merge(outputs_fw, outputs_bw)`; by default concatenation along the last
+            axis.
     """
 
     cell_fw: RNNCell
@@ -161,18 +167,20 @@ class Bidirectional(Recurrent):
 
     @nn.nowrap
     def _layer(self) -> Layer:
-        return pair(type(self).__name__, self.cell_fw, self.cell_bw, self.merge)
+        return make_two_directions(
+            type(self).__name__, self.cell_fw, self.cell_bw, self.merge
+        )
 
 
 class StackBidirectional(Recurrent):
-    """Layers of two directions: `jaxrnn.stack_bidirectional_dynamic_rnn`.
+    """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
 
-    The state is a tuple with a pair for each layer, the lowest first. The other
+    The state is a tuple with a pair for each layer, from the lowest. The other
     attributes are those of `RNN`.
 
     Attributes:
-        cells_fw: The cells forwards, one for each layer from the lowest.
-        cells_bw: As many backwards.
+        cells_fw: The forward cells, one for each layer from the lowest.
+        cells_bw: The backward cells, as many.
     """
 
     cells_fw: Sequence[RNNCell]
@@ -180,4 +188,4 @@ class StackBidirectional(Recurrent):
 
     @nn.nowrap
     def _layer(self) -> Layer:
-        return stack(type(self).__name__, self.cells_fw, self.cells_bw)
+        return make_stack(type(self).__name__, self.cells_fw, self.cells_bw)

@@ -57,6 +57,11 @@ class TransposedCell(RNNCell):
         """That of the cell of the core."""
         return self.core.output_size
 
+    @property
+    def is_random(self) -> bool | None:
+        """That of the cell of the core."""
+        return self.core.is_random
+
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """Fresh parameters for inputs `[batch, depth]`; see `RNNCell.init`.
 

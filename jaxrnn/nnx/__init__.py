@@ -1,15 +1,16 @@
 """Modules of Flax's nnx that hold any cell of jaxrnn.
 
-`RNN`, `Bidirectional` and `StackBidirectional` run over sequences, `RawRNN` is
-`jaxrnn.raw_rnn` with a cell of its own. `Cell` is a cell of jaxrnn as one of nnx's, for
-`nnx.RNN`; `as_cell` makes a cell of jaxrnn of one of nnx's, for any driver.
+`RNN`, `Bidirectional` and `StackBidirectional` run over sequences. `RawRNN` is
+`jaxrnn.raw_rnn` with a cell whose parameters belong to the module. `Cell` wraps a cell
+of jaxrnn as a cell of nnx, for `nnx.RNN`; `as_cell` wraps a cell of nnx as a cell of
+jaxrnn, for any driver.
 
-They change nothing of themselves, but for the count of a stream of noise where a cell
-draws some: so they work in any transformation of JAX, as arguments or in closures.
+A call changes nothing in a module, except for the counter of its random stream if a
+cell draws random numbers. So modules work in any transformation of JAX, as arguments
+or in closures.
 
-Parameters are the cell's own, under TensorFlow's names:
-`rnn.params["lstm_cell"]["kernel"]`. `jaxrnn.linen` has the same modules with the same
-names.
+Parameters have TensorFlow's names: `rnn.params["lstm_cell"]["kernel"]`. `jaxrnn.linen`
+has the same modules under the same names.
 """
 
 from .._base.public import set_public_module as _set_public_module

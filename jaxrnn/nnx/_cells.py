@@ -1,4 +1,4 @@
-"""Cells of jaxrnn as cells of nnx, and the other way."""
+"""Cells of jaxrnn as cells of nnx, and cells of nnx as cells of jaxrnn."""
 
 import dataclasses
 from typing import Any
@@ -13,7 +13,8 @@ from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from .._layers.batch_axes import BatchAxes
 from .._layers.cells import check_cells
-from .._layers.layer import OneWay, in_dtype
+from .._layers.directions import OneDirection
+from .._layers.layer import in_dtype
 from .._layers.sizes import sizes_of_cell
 from ._parameters import as_step, check_rngs, make_params
 
@@ -21,15 +22,15 @@ from ._parameters import as_step, check_rngs, make_params
 class Cell(nnx.RNNCellBase):
     """A cell of jaxrnn as a cell of nnx, for `nnx.RNN` and `nnx.Bidirectional`.
 
-    A cell that draws noise is refused: Flax's RNN has no key for each step.
-    `jaxrnn.nnx.RNN` has, is faster, and right about padding.
+    A cell that draws random numbers is refused, as Flax's RNN has no key for each step.
+    `jaxrnn.nnx.RNN` has one; it is also faster, and ignores padding.
 
     Args:
         cell: The cell, of inputs `[batch, features]`.
         in_features: The size of the inputs.
-        dtype: The dtype to compute in, and of the first carry; None for `param_dtype`.
+        dtype: The dtype to compute in and of the initial carry; None for `param_dtype`.
         param_dtype: The dtype of the parameters.
-        rngs: What the parameters are made from.
+        rngs: The streams for the parameters.
 
     Example:
         >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
@@ -48,14 +49,14 @@ class Cell(nnx.RNNCellBase):
         param_dtype: DType = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        self.layer, self.dtype = OneWay(cell), dtype or param_dtype
+        self.layer, self.dtype = OneDirection(cell), dtype or param_dtype
         where = type(self).__name__
         check_cells(where, cell=cell)
         check_rngs(where, rngs)
         step = as_step(where, in_features, param_dtype)
         self.params = make_params(self.layer, rngs, step, param_dtype)
         params = nnx.as_pure(self.params)
-        self.layer.check_quiet(where, params, step, param_dtype)
+        self.layer.check_not_random(where, params, step, param_dtype)
 
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
         """One step: `(carry, output)`, each leaf `[*batch, ...]`."""
@@ -63,40 +64,40 @@ class Cell(nnx.RNNCellBase):
         inputs, state = axes.merge((inputs, carry))
         params = nnx.as_pure(self.params)
         params, inputs = in_dtype(self.dtype, (params, inputs))
-        output, state = self.layer.bound(params, None)(inputs, state)
+        output, state = self.layer.bind(params)(inputs, state)
         return axes.split((state, output))
 
     def initialize_carry(
         self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None
     ) -> PyTree:
-        """Zeros for inputs `[*batch, features]`."""
+        """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
         del rngs, carry_init
         axes = BatchAxes(input_shape[:-1], time_major=False)
         return axes.split(self.layer.cell.zero_state(axes.rows, self.dtype))
 
     @property
     def num_feature_axes(self) -> int:
-        """The inputs are vectors."""
+        """1: one step of one row is a vector."""
         return 1
 
 
 def as_cell(module: nnx.RNNCellBase, in_features: int | tuple[int, ...]) -> BoundCell:
-    """A cell of nnx, with its parameters, as one of jaxrnn, for any driver.
+    """Wraps a cell of nnx, with its parameters, as a cell of jaxrnn for any driver.
 
-    Its state is nnx's carry. A driver begins with zeros; for a module that does not,
-    give it `initial_state=module.initialize_carry(...)`.
+    Its state is nnx's carry. Drivers begin with zeros: for a module with another
+    initial carry pass them `initial_state=module.initialize_carry(...)`.
 
     Args:
         module: The cell.
         in_features: The size of its inputs or their shape, without the batch axis.
 
     Returns:
-        A bound cell, whose `params` are a pure dict: `nnx.update(module, params)` puts
-        trained ones back. A module that draws random numbers, for dropout, draws them
-        from the key that is bound: `cell.cell.bind(cell.params, key)`.
+        A bound cell, whose `params` are a pure dict: `nnx.update(module, params)` takes
+        trained ones. A module with dropout draws from the bound key:
+        `cell.cell.bind(cell.params, key)`.
 
     Raises:
-        TypeError: If it is no cell of nnx.
+        TypeError: If it is not a cell of nnx.
         ValueError: If it has other variables than parameters and streams.
 
     Example:
@@ -141,8 +142,8 @@ class _Streams:
         leaves, tree = jax.tree.flatten(streams)
         return cls(tree, tuple(map(is_key, leaves)))
 
-    def begin(self, key: Key) -> nnx.State:
-        """Streams that nothing was drawn from, each with another part of the key."""
+    def restart(self, key: Key) -> nnx.State:
+        """New streams, each with another key folded from `key`."""
         count = jnp.zeros((), jnp.uint32)
         leaves = [
             jax.random.fold_in(key, i) if is_key else count
@@ -159,7 +160,11 @@ class NnxCell(RNNCell):
     output_size: Size
 
     def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
-        """Refused: a module of nnx is made with its parameters."""
+        """Refused: a module of nnx is constructed with its parameters.
+
+        Raises:
+            ValueError: Always.
+        """
         raise ValueError(
             "init: a cell of nnx has its parameters already, those that `as_cell` "
             "bound it with. In a module of yours call `jaxrnn.dynamic_rnn` on it."
@@ -168,12 +173,12 @@ class NnxCell(RNNCell):
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step; what the module draws comes from the key.
+        """One step, with random numbers from the key.
 
         Raises:
-            ValueError: If it draws and there is no key.
+            ValueError: If the module draws random numbers and there is no key.
         """
-        streams = self.streams.begin(jax.random.key(0) if key is None else key)
+        streams = self.streams.restart(jax.random.key(0) if key is None else key)
         module = nnx.merge(self.graph, nnx.State(params), streams, copy=True)
         counts = _counts(module)
         state, output = module(state, inputs)
@@ -189,5 +194,5 @@ class NnxCell(RNNCell):
 
 
 def _counts(module: nnx.Module) -> list[Array]:
-    """How often each stream was drawn from: arrays that a draw replaces."""
+    """The counter of each stream: arrays that a draw replaces."""
     return jax.tree.leaves(nnx.state(module, nnx.RngCount))

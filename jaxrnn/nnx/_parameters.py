@@ -1,4 +1,4 @@
-"""The parameters of a layer, its noise, and what it is made from."""
+"""A module of nnx that holds a layer: its parameters and its random stream."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def as_step(where: str, in_features: Any, dtype: DType) -> PyTree:
 
 
 def check_rngs(where: str, rngs: Any) -> None:
-    """Raises TypeError for what parameters cannot be made from."""
+    """Raises TypeError for what is not `nnx.Rngs`."""
     if not isinstance(rngs, nnx.Rngs):
         raise TypeError(
             f"{where}: `rngs` must be nnx.Rngs, got {describe(rngs)}. `nnx.Rngs(0)` "
@@ -64,8 +64,8 @@ def make_params(
     return nnx.data(jax.tree.map(as_param, boxed, is_leaf=is_param))
 
 
-def check_like(where: str, own: Params, params: Params) -> None:
-    """Raises ValueError unless parameters have the shapes of a module's own."""
+def check_same_shapes(where: str, own: Params, params: Params) -> None:
+    """Raises ValueError unless `params` have the names and shapes of `own`."""
     known, given = (dict(named_leaves("params", tree)) for tree in (own, params))
     for name in known | given:
         old, new = known.get(name), given.get(name)
@@ -78,7 +78,7 @@ def check_like(where: str, own: Params, params: Params) -> None:
 
 
 def _in_place_of(old: Any, new: Any) -> jax.Array:
-    """The new array in the dtype of the old one, and laid out as that is."""
+    """The new array with the dtype and the sharding of the old one."""
     array = jnp.asarray(new).astype(old.dtype)
     if isinstance(old, Tracer) or len(old.sharding.device_set) == 1:
         return array
@@ -86,7 +86,7 @@ def _in_place_of(old: Any, new: Any) -> jax.Array:
 
 
 class HoldsLayer(nnx.Module):
-    """A module with the parameters of a layer, and a stream if that draws noise."""
+    """A module with the parameters of a layer, and a stream if a cell is random."""
 
     def __init__(
         self,
@@ -106,47 +106,48 @@ class HoldsLayer(nnx.Module):
         self.params = make_params(layer, rngs, step, param_dtype, axis_names)
         params = nnx.as_pure(self.params)
         check_axis_names(where, axis_names, params)
-        self.draws = layer.draws(params, step, param_dtype)
-        with noting(
-            f"{where}: the cell draws noise, from a stream {rng_collection!r}."
-        ):
-            self.rngs = rngs[rng_collection].fork() if self.draws else nnx.data(None)
+        self.is_random = layer.is_random(params, step, param_dtype)
+        self.rngs = nnx.data(None)
+        if self.is_random:
+            note = f"{where}: the cell draws noise, from a stream {rng_collection!r}."
+            with noting(note):
+                self.rngs = rngs[rng_collection].fork()
 
     def set_view(self, deterministic: bool | None = None) -> None:
-        """What `nnx.view` asks for: whether calls are deterministic."""
+        """Sets for `nnx.view` whether calls are deterministic by default."""
         if deterministic is not None:
             self.deterministic = deterministic
 
     def set_cells(self, *cells: Any) -> None:
-        """Takes over the parameters of cells.
+        """Sets the module's parameters to those of cells.
 
         Args:
-            *cells: What a converter gives: a bound cell, or cells forwards and cells
-                backwards.
+            *cells: As a converter returns them: a bound cell, or forward cells and
+                backward cells.
 
         Raises:
-            TypeError: If one is no cell with its parameters.
+            TypeError: If one is not a bound cell.
             ValueError: If one is of another cell than the module's, or for inputs of
                 another size.
         """
         own = nnx.as_pure(self.params)
-        params = self.layer.unbound("set_cells", *cells)
-        check_like("set_cells", own, params)
-        # In the dtype that the module keeps its parameters in.
+        params = self.layer.params_of("set_cells", *cells)
+        check_same_shapes("set_cells", own, params)
         nnx.update(self.params, jax.tree.map(_in_place_of, own, params))
 
     def get_cells(self) -> Any:
-        """The bound cells that the module holds, as `set_cells` takes them."""
-        return self.layer.bound(nnx.as_pure(self.params))
+        """The module's bound cells, as `set_cells` takes them."""
+        return self.layer.bind(nnx.as_pure(self.params))
 
     def _draw_key(self, deterministic: bool | None, rngs: Any) -> Key | None:
-        """A key for a call with these arguments, or None for one without noise.
+        """The key for a call with these arguments, or None for a deterministic one.
 
         Raises:
-            TypeError: If `rngs` are no streams, no stream and no key.
+            TypeError: If `rngs` is neither `nnx.Rngs`, a stream nor a key.
         """
-        is_quiet = self.deterministic if deterministic is None else deterministic
-        if is_quiet or not self.draws:
+        if deterministic is None:
+            deterministic = self.deterministic
+        if deterministic or not self.is_random:
             return None
         rngs = self.rngs if rngs is None else rngs
         if isinstance(rngs, nnx.Rngs):

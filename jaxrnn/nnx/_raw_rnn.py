@@ -10,27 +10,27 @@ from .._base.typing import DType, PyTree
 from .._cells.base import RNNCell
 from .._drivers.raw_rnn import raw_rnn
 from .._layers.cells import check_cells
-from .._layers.layer import OneWay
+from .._layers.directions import OneDirection
 from .._tensor_array.tensor_array import TensorArray
 from ._parameters import HoldsLayer, Rngs
 
 
 class RawRNN(HoldsLayer):
-    """`jaxrnn.raw_rnn` with a cell that has its parameters here.
+    """`jaxrnn.raw_rnn` with a cell whose parameters belong to this module.
 
-    A loop function may call other modules, an embedding or a last layer, as long as a
-    call changes nothing of them.
+    A loop function may call other modules, such as an embedding or an output layer, as
+    long as a call changes nothing in them.
 
     Args:
         cell: The cell.
         in_features: The size of its inputs; or one step of them, `[batch, ...]` or a
             nest, of arrays or `jax.ShapeDtypeStruct`s.
-        max_time: The most steps; needed under `jit`.
+        max_time: The bound on the number of steps; required under `jit`.
         swap_memory: As in `jaxrnn.raw_rnn`.
         param_dtype: The dtype of the cell's parameters.
-        deterministic: True switches all noise off.
-        rng_collection: The name of the stream that noise is drawn from.
-        rngs: What the parameters are made from, and noise is drawn from.
+        deterministic: True for runs without random numbers.
+        rng_collection: The name of the stream for random numbers.
+        rngs: The streams for parameters and for random numbers.
 
     Example:
         >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
@@ -62,7 +62,7 @@ class RawRNN(HoldsLayer):
         rngs: nnx.Rngs,
     ) -> None:
         check_cells(type(self).__name__, cell=cell)
-        layer = OneWay(cell)
+        layer = OneDirection(cell)
         super().__init__(
             layer, in_features, rngs, param_dtype, deterministic, rng_collection
         )
@@ -79,13 +79,14 @@ class RawRNN(HoldsLayer):
 
         Args:
             loop_fn: The loop function of `jaxrnn.raw_rnn`.
-            deterministic: True switches all noise off; None for what `train()` and
-                `eval()` have set.
-            rngs: Where noise is drawn from, in place of the module's own stream.
+            deterministic: True for a run without random numbers; None for what
+                `train()` and `eval()` have set.
+            rngs: A stream or a key for random numbers, in place of the module's own
+                stream.
         """
         key = self._draw_key(deterministic, rngs)
         return raw_rnn(
-            self.layer.bound(nnx.as_pure(self.params), key),
+            self.layer.bind(nnx.as_pure(self.params), key),
             loop_fn,
             swap_memory=self.swap_memory,
             max_time=self.max_time,

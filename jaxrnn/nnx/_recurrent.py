@@ -1,4 +1,4 @@
-"""Recurrent layers as modules."""
+"""`dynamic_rnn` and its bidirectional forms as modules."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,8 +10,14 @@ from .._base.typing import ArrayLike, DType, PyTree
 from .._cells.base import RNNCell
 from .._layers.axis_names import AxisNames
 from .._layers.cells import check_cells
+from .._layers.directions import (
+    OneDirection,
+    concatenate,
+    make_stack,
+    make_two_directions,
+)
 from .._layers.inputs import LayerInputs, check_unknown
-from .._layers.layer import Layer, OneWay, Way, concatenate, pair, stack
+from .._layers.layer import Layer, RunOptions
 from ._parameters import HoldsLayer, Rngs
 
 
@@ -65,42 +71,36 @@ class Recurrent(HoldsLayer):
 
         Args:
             inputs: `[*batch, time, ...]`, `[time, *batch, ...]` if `time_major`, or a
-                nest of such arrays; with any number of batch axes, also none.
-            sequence_length: `[*batch]`, integers; None: all steps count. What the
-                inputs hold past the length changes nothing; outputs there are zero.
-                What Flax calls `seq_lengths`.
+                nest of such arrays, with any number of batch axes, including none.
+            sequence_length: `[*batch]`, integers; None for all steps. Inputs beyond a
+                row's length change nothing, and outputs there are zero. Flax's name is
+                `seq_lengths`.
             initial_state: The state before the first step, each leaf `[*batch, ...]`;
-                None for zeros. What Flax calls `initial_carry`.
-            deterministic: True switches all noise off; None for what `train()` and
-                `eval()` have set.
-            return_carry: In place of that given to the constructor.
-            rngs: Where noise is drawn from, in place of the module's own stream: a
-                stream, or a key. A closure of `jax.jit` needs a key: the count of the
-                module's own stream cannot go on there, a `TraceContextError`.
-            **unknown: Refused; Flax's names are told ours.
+                None for the zero state. Flax's name is `initial_carry`.
+            deterministic: True for a run without random numbers; None for what
+                `train()` and `eval()` have set.
+            return_carry: Overrides that of the constructor; None for that.
+            rngs: A stream or a key for random numbers, in place of the module's own
+                stream. In a closure of `jax.jit` pass a key: the module's own stream
+                cannot be advanced there, a `TraceContextError`.
+            **unknown: Refused; for Flax's names the message has ours.
 
         Returns:
-            The outputs, `[*batch, time, ...]`; with `return_carry` the pair of final
-            state and outputs, in the order of Flax.
+            The outputs, `[*batch, time, ...]`; with `return_carry` the pair `(state,
+            outputs)`, in the order of Flax.
 
         Raises:
-            TypeError: As `jaxrnn.dynamic_rnn`; if `rngs` is none.
+            TypeError: As `jaxrnn.dynamic_rnn`; if `rngs` is neither a stream nor a key.
             ValueError: As `jaxrnn.dynamic_rnn`.
         """
         where, params = type(self).__name__, nnx.as_pure(self.params)
         check_unknown(where, unknown)
-        given = LayerInputs.make(
+        sequences = LayerInputs.make(
             where, self.layer, inputs, sequence_length, self.time_major
         )
-        way = Way(
-            given.compute_dtype(self.dtype, params),
-            self._draw_key(deterministic, rngs),
-            self.time_major,
-            self.parallel_iterations,
-            self.swap_memory,
-            self.implementation,
-        )
-        outputs, state = given.run(self.layer, params, initial_state, way)
+        dtype = sequences.compute_dtype(self.dtype, params)
+        options = RunOptions.of(self, dtype, self._draw_key(deterministic, rngs))
+        outputs, state = sequences.run(self.layer, params, initial_state, options)
         if self.return_carry if return_carry is None else return_carry:
             return state, outputs
         return outputs
@@ -113,13 +113,13 @@ class RNN(Recurrent):
         cell: The cell; a `MultiRNNCell` for several layers.
         in_features: The size of the inputs; or one step of them, `[batch, ...]` or a
             nest, of arrays or `jax.ShapeDtypeStruct`s.
-        reverse: Whether it reads each row from its last step to its first.
-        keep_order: Whether the outputs of a reversed run stand beside their inputs.
-        rngs: What the parameters are made from, and noise is drawn from.
+        reverse: Whether each row is read from its last step to its first.
+        keep_order: Whether a reversed run has its outputs in the order of the inputs.
+        rngs: The streams for parameters and for random numbers.
         **kwargs: `time_major`, `swap_memory`, `parallel_iterations`, `implementation`
             as in `jaxrnn.dynamic_rnn`; `return_carry`, whether a call returns
             `(state, outputs)`; `dtype` to compute in, None for the widest of inputs and
-            parameters; `param_dtype`, float32; `axis_names` for partitioning, for each
+            parameters; `param_dtype`, float32; `axis_names` for partitioning, for the
             last part of a parameter's name ("kernel", "bias") a tuple with a name or
             None for each axis; `deterministic`; `rng_collection`, "dropout".
 
@@ -142,20 +142,21 @@ class RNN(Recurrent):
         **kwargs: Any,
     ) -> None:
         check_cells(type(self).__name__, cell=cell)
-        layer = OneWay(cell, reverse, keep_order)
+        layer = OneDirection(cell, reverse, keep_order)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)
 
 
 class Bidirectional(Recurrent):
-    """A cell forwards and one backwards: `jaxrnn.bidirectional_dynamic_rnn`.
+    """A forward and a backward cell: `jaxrnn.bidirectional_dynamic_rnn` as a module.
 
-    The state is the pair of both states.
+    The state is a pair, forward and backward.
 
     Args:
-        cell_fw: The cell forwards.
-        cell_bw: The cell backwards, with parameters of its own.
+        cell_fw: The forward cell.
+        cell_bw: The backward cell; its parameters are separate.
         in_features: As of `RNN`.
-        merge: `merge(outputs_fw, outputs_bw)`: by default side by side.
+        merge: `merge(outputs_fw, outputs_bw)`; by default concatenation along the last
+            axis.
         rngs: As of `RNN`.
         **kwargs: As of `RNN`.
     """
@@ -170,18 +171,18 @@ class Bidirectional(Recurrent):
         merge: Callable[[PyTree, PyTree], PyTree] = concatenate,
         **kwargs: Any,
     ) -> None:
-        layer = pair(type(self).__name__, cell_fw, cell_bw, merge)
+        layer = make_two_directions(type(self).__name__, cell_fw, cell_bw, merge)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)
 
 
 class StackBidirectional(Recurrent):
-    """Layers of two directions: `jaxrnn.stack_bidirectional_dynamic_rnn`.
+    """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
 
-    The state is a tuple with a pair for each layer.
+    The state is a tuple with a pair for each layer, from the lowest.
 
     Args:
-        cells_fw: The cells forwards, one for each layer from the lowest.
-        cells_bw: As many backwards.
+        cells_fw: The forward cells, one for each layer from the lowest.
+        cells_bw: The backward cells, as many.
         in_features: As of `RNN`.
         rngs: As of `RNN`.
         **kwargs: As of `RNN`.
@@ -196,5 +197,5 @@ class StackBidirectional(Recurrent):
         rngs: nnx.Rngs,
         **kwargs: Any,
     ) -> None:
-        layer = stack(type(self).__name__, cells_fw, cells_bw)
+        layer = make_stack(type(self).__name__, cells_fw, cells_bw)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import orbax.checkpoint
 import pytest
+from cases import CASES
 from flax import nnx
 from flax.errors import InvalidRngError
 from flax.training.train_state import TrainState
@@ -27,6 +28,8 @@ from jaxrnn import (
     MultiRNNCell,
     TensorShape,
 )
+from jaxrnn._layers.directions import OneDirection
+from jaxrnn._layers.layer import Layer
 
 ROWS, TIME, DEPTH, UNITS = 3, 5, 2, 4
 LENGTHS = jnp.asarray([5, 0, 3])
@@ -291,8 +294,71 @@ def test_noise_comes_from_the_stream(make):
     noisy = rnn(X, key=keys[0])
     same(noisy[:, 0], rnn(X, deterministic=True)[:, 0])
     assert not jnp.allclose(noisy, rnn(X, deterministic=True))
+    everything_dropped = make("RNN", DropoutWrapper(LSTMCell(UNITS), 1.0, 0.0))
+    assert not everything_dropped(X, key=keys[0]).any()
     # Without noise no stream is asked for.
     same(make("RNN", LSTMCell(UNITS))(X), make("RNN", LSTMCell(UNITS))(X))
+
+
+def test_a_cell_of_the_package_is_not_traced(monkeypatch):
+    rnn, noisy = InLinen("RNN", LSTMCell(UNITS)), InLinen("RNN", NOISY)
+    monkeypatch.setattr(Layer, "_reads_key", None)
+    assert rnn(X).shape == noisy(X, key=jax.random.key(0)).shape
+
+
+TRACED = []
+
+
+def draws(params, inputs, state, key=None):
+    """A cell that does not declare that it is random."""
+    TRACED.append(key)
+    state = state + inputs
+    if key is not None:
+        state = state + jax.random.normal(key, state.shape, state.dtype)
+    return state, state
+
+
+def test_a_cell_that_declares_nothing_is_traced_once():
+    rnn = InLinen("RNN", FunctionCell(draws, DEPTH, DEPTH))
+    with pytest.raises(InvalidRngError, match="dropout"):
+        rnn(X)
+    first = rnn(X, key=jax.random.key(0))
+    traced = len(TRACED)
+    assert not jnp.allclose(first, rnn(X, key=jax.random.key(1)))
+    assert len(TRACED) == traced
+
+
+def filtered(visitor):
+    """A cell whose state is dropped where `visitor` says so."""
+    return DropoutWrapper(
+        GRUCell(UNITS), state_keep_prob=0.5, dropout_state_filter_visitor=visitor
+    )
+
+
+def is_found_random(cell, inputs=X[:, 0]):
+    layer = OneDirection(cell)
+    params = layer.init(jax.random.key(0), inputs, X.dtype)
+    found = layer._reads_key(params, inputs, X.dtype)
+    assert found is layer.is_random(params, inputs, X.dtype)
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_cells_declare_is_what_a_trace_finds(name):
+    cell = CASES[name].cell
+    assert cell.is_random in (None, is_found_random(cell, CASES[name].inputs))
+
+
+def test_which_cells_declare_nothing():
+    function = FunctionCell(draws, DEPTH, DEPTH)
+    assert function.is_random is None
+    assert is_found_random(function)
+    assert MultiRNNCell([LSTMCell(UNITS), function]).is_random is None
+    assert MultiRNNCell([function, NOISY]).is_random
+    for drops in (False, True):  # A filter may choose nothing.
+        cell = filtered(lambda state, drops=drops: drops)
+        assert cell.is_random is None
+        assert is_found_random(cell) is drops
 
 
 def test_linen_asks_for_the_stream():

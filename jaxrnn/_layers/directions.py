@@ -1,0 +1,250 @@
+"""Layers of one direction, of two, and stacks of them."""
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._base.arguments import check_both_lists
+from .._base.errors import describe
+from .._base.keys import fold
+from .._base.typing import Array, DType, Key, Params, PyTree
+from .._cells.base import RNNCell
+from .._cells.bound import BoundCell
+from .._drivers.bidirectional import bidirectional_dynamic_rnn
+from .._drivers.dynamic_rnn import dynamic_rnn
+from .._time.masking import reverse_sequence
+from .cells import check_cells, check_count, params_of_cell, unwrapped
+from .layer import Layer, RunOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class OneDirection(Layer):
+    """A cell that reads each row from its first step to its last, or in reverse.
+
+    Attributes:
+        cell: The cell.
+        reverse: Whether it begins with the last step.
+        keep_order: Whether the outputs of a reversed run are in the order of the
+            inputs.
+    """
+
+    cell: RNNCell
+    reverse: bool = False
+    keep_order: bool = False
+
+    @property
+    def cells(self) -> tuple[RNNCell, ...]:
+        """The cell."""
+        return (self.cell,)
+
+    def names(self) -> tuple[str, ...]:
+        """The cell's scope."""
+        return (unwrapped(self.cell)._scope(),)
+
+    def init_one(self, name: str, key: Key, step: PyTree, dtype: DType) -> Params:
+        """The cell's parameters."""
+        del name
+        return self.cell.init(key, step, dtype)
+
+    def bind(self, params: Params, key: Key | None = None) -> BoundCell:
+        """The bound cell."""
+        (name,) = self.names()
+        return self.cell.bind(params[name], key)
+
+    def params_of(self, where: str, *cells: Any) -> Params:
+        """`{scope: parameters}` of one cell."""
+        (name,) = self.names()
+        (cell,) = check_count(where, 1, cells)
+        return {name: params_of_cell(where, self.cell, cell)}
+
+    def run(
+        self,
+        params: Params,
+        inputs: PyTree,
+        lengths: Array | None,
+        state: PyTree,
+        options: RunOptions,
+    ) -> tuple[PyTree, PyTree]:
+        """As `dynamic_rnn`."""
+        cell, arguments = self.bind(params, options.key), options.as_arguments()
+        flip = lambda tree: reverse_sequence(tree, lengths, options.time_major)
+        inputs = flip(inputs) if self.reverse else inputs
+        outputs, state = dynamic_rnn(cell, inputs, lengths, state, **arguments)
+        if self.reverse and self.keep_order:
+            outputs = flip(outputs)
+        return outputs, state
+
+
+class _NamedLayers(Layer):
+    """A layer made of other layers, each with its parameters under a name."""
+
+    @abc.abstractmethod
+    def _layers(self) -> Mapping[str, Layer]: ...
+
+    @property
+    def cells(self) -> tuple[RNNCell, ...]:
+        """Those of all layers."""
+        return tuple(cell for layer in self._layers().values() for cell in layer.cells)
+
+    def names(self) -> tuple[str, ...]:
+        """The names of the layers."""
+        return tuple(self._layers())
+
+    def _bind_each(self, params: Params, key: Key | None) -> tuple[Any, ...]:
+        return tuple(
+            layer.bind(params[name], fold(key, i))
+            for i, (name, layer) in enumerate(self._layers().items())
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoDirections(_NamedLayers):
+    """A forward cell and a backward cell, whose parameters are `fw` and `bw`.
+
+    Attributes:
+        cell_fw: The forward cell.
+        cell_bw: The backward cell.
+        merge: `merge(outputs_fw, outputs_bw)` makes the outputs of the layer.
+    """
+
+    cell_fw: RNNCell
+    cell_bw: RNNCell
+    merge: Callable[[PyTree, PyTree], PyTree]
+
+    def _layers(self) -> Mapping[str, OneDirection]:
+        return {"fw": OneDirection(self.cell_fw), "bw": OneDirection(self.cell_bw)}
+
+    def init_one(self, name: str, key: Key, step: PyTree, dtype: DType) -> Params:
+        """`{scope: the cell's parameters}`."""
+        return self._layers()[name].init(key, step, dtype)
+
+    def bind(self, params: Params, key: Key | None = None) -> tuple[Any, ...]:
+        """The pair of bound cells."""
+        return self._bind_each(params, key)
+
+    def params_of(self, where: str, *cells: Any) -> Params:
+        """`{"fw": {scope: ...}, "bw": {scope: ...}}` of two cells."""
+        pairs = zip(self._layers().items(), check_count(where, 2, cells), strict=True)
+        # Converters give lists of cells, one for each layer.
+        as_list = lambda cell: cell if isinstance(cell, list | tuple) else (cell,)
+        return {n: layer.params_of(where, *as_list(cell)) for (n, layer), cell in pairs}
+
+    def run(
+        self,
+        params: Params,
+        inputs: PyTree,
+        lengths: Array | None,
+        state: PyTree,
+        options: RunOptions,
+    ) -> tuple[PyTree, PyTree]:
+        """As `bidirectional_dynamic_rnn`, the outputs merged; a pair of states."""
+        fw, bw = self.bind(params, options.key)
+        state = (None, None) if state is None else state
+        if not isinstance(state, tuple | list) or len(state) != 2:
+            raise ValueError(
+                "`initial_state` must be a pair, of the state forwards and the state "
+                f"backwards, got {describe(state)}."
+            )
+        state_fw, state_bw = state
+        outputs, states = bidirectional_dynamic_rnn(
+            fw, bw, inputs, lengths, state_fw, state_bw, **options.as_arguments()
+        )
+        return self.merge(*outputs), states
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack(_NamedLayers):
+    """Layers, each of which reads the outputs of the one below.
+
+    Their parameters are `cell_0`, `cell_1`, ..., from the lowest.
+    """
+
+    layers: tuple[TwoDirections, ...]
+
+    def _layers(self) -> Mapping[str, TwoDirections]:
+        return {f"cell_{i}": layer for i, layer in enumerate(self.layers)}
+
+    def init_one(self, name: str, key: Key, step: PyTree, dtype: DType) -> Params:
+        """The parameters of one layer."""
+        index = self.names().index(name)
+        for layer in self.layers[:index]:
+            init = functools.partial(layer.init, step=step, dtype=dtype)
+            run = functools.partial(layer.run_step, options=RunOptions(dtype))
+            step, _ = jax.eval_shape(run, jax.eval_shape(init, key), step)
+        return self.layers[index].init(key, step, dtype)
+
+    def bind(self, params: Params, key: Key | None = None) -> tuple[Any, ...]:
+        """A tuple of bound forward cells, and one of backward cells."""
+        return tuple(zip(*self._bind_each(params, key), strict=True))
+
+    def params_of(self, where: str, *cells: Any) -> Params:
+        """`{"cell_0": {"fw": ...}, ...}` of forward cells and backward cells."""
+        for each in check_count(where, 2, cells):
+            check_count(where, len(self.layers), each)
+        pairs = zip(self._layers().items(), *cells, strict=True)
+        return {n: layer.params_of(where, *pair) for (n, layer), *pair in pairs}
+
+    def run(
+        self,
+        params: Params,
+        inputs: PyTree,
+        lengths: Array | None,
+        state: PyTree,
+        options: RunOptions,
+    ) -> tuple[PyTree, PyTree]:
+        """The outputs of the highest layer, and a tuple with each layer's state."""
+        states = [None] * len(self.layers) if state is None else state
+        if not isinstance(states, tuple | list) or len(states) != len(self.layers):
+            raise ValueError(
+                f"`initial_state` must have a pair of states for each of "
+                f"{len(self.layers)} layers, got {describe(state)}."
+            )
+        final_states = []
+        pairs = zip(self._layers().items(), states, strict=True)
+        for i, ((name, layer), state) in enumerate(pairs):
+            own = dataclasses.replace(options, key=fold(options.key, i))
+            inputs, state = layer.run(params[name], inputs, lengths, state, own)
+            final_states.append(state)
+        return inputs, tuple(final_states)
+
+
+def concatenate(outputs_fw: PyTree, outputs_bw: PyTree) -> PyTree:
+    """Both outputs concatenated along the last axis of each leaf."""
+    join = lambda fw, bw: jnp.concatenate([fw, bw], axis=-1)
+    return jax.tree.map(join, outputs_fw, outputs_bw)
+
+
+def make_two_directions(
+    where: str, cell_fw: Any, cell_bw: Any, merge: Any
+) -> TwoDirections:
+    """A layer of two directions.
+
+    Raises:
+        TypeError: If a cell is not an `RNNCell`, or `merge` is not a function.
+    """
+    check_cells(where, cell_fw=cell_fw, cell_bw=cell_bw)
+    if not callable(merge):
+        raise TypeError(
+            f"{where}: `merge` must be a function of both outputs, got "
+            f"{describe(merge)}. `jnp.add` sums them."
+        )
+    return TwoDirections(cell_fw, cell_bw, merge)
+
+
+def make_stack(where: str, cells_fw: Any, cells_bw: Any) -> Stack:
+    """A stack of layers of two directions.
+
+    Raises:
+        TypeError: If a cell is not an `RNNCell`.
+        ValueError: If there are no cells, or not as many of both directions.
+    """
+    check_both_lists(where, cells_fw, cells_bw)
+    for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
+        check_cells(where, **{f"{name}[{i}]": cell for i, cell in enumerate(cells)})
+    pairs = zip(cells_fw, cells_bw, strict=True)
+    return Stack(tuple(TwoDirections(fw, bw, concatenate) for fw, bw in pairs))
