@@ -1,4 +1,4 @@
-"""Reads dates as people write them, and shows where it looks.
+"""Reads dates as people write them, and draws where it looks.
 
 A decoder writes "2026-11-20" for "Friday, 20 November 2026", or "11/20/2026". It
 starts from zeros, so that all it knows of the input comes through its attention. The
@@ -8,38 +8,119 @@ weights are collected in a `TensorArray` in the loop state of `raw_rnn` and draw
     python examples/attention.py                   # writes attention.png
 """
 
+import datetime
 import functools
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from attention_data import CHARACTERS, ISO, START, Dates, draw_dates
-from attention_figure import draw
-from loop_training import flags, train
+import tyro
+from flag_types import Count, Picture
+from matplotlib.figure import Figure
+from tqdm import tqdm
 
 import jaxrnn
 
-BATCH, HELD_OUT = 64, 2000
-EMBEDDING, UNITS = 32, 64  # The encoder has half of the units in each direction.
-PyTree = Any
+BATCH, HELD_OUT, LEARNING_RATE = 64, 2000, 0.005
+EMBEDDING, UNITS = 32, 64
+ENCODER = jaxrnn.GRUCell(UNITS // 2)  # In each direction.
+DECODER = jaxrnn.GRUCell(UNITS)
+
+# The data
+
+PADDING, START = 0, 1
+CHARACTERS = "\n>" + "".join(map(chr, range(ord(" "), ord("z") + 1)))
+LONGEST, ISO = 28, 10
+"""The lengths of "Wednesday, 20 September 2026" and of "2026-09-20"."""
+
+FORMATS = (
+    "{date:%A}, {date.day} {date:%B} {date.year}",
+    "{date:%a}, {date:%b} {date.day}, {date.year}",
+    "the {date.day}{ordinal} of {date:%B} {date.year}",
+    "{date:%B} {date.day}, {date.year}",
+    "{date.day} {date:%b} {date.year}",
+    "{date.day}.{date.month}.{date.year}",
+    "{date.month}/{date.day}/{date.year}",
+)
+FIRST = datetime.date(1950, 1, 1)
+DAYS = 36_525  # A hundred years.
+DRAWN = {
+    datetime.date(2026, 11, 20): FORMATS[0],
+    datetime.date(1987, 3, 3): FORMATS[2],
+    datetime.date(2004, 12, 9): FORMATS[1],
+    datetime.date(1976, 7, 14): FORMATS[6],
+}
+
+
+class Dates(NamedTuple):
+    """Rows of character ids."""
+
+    written: Any  # [batch, 28], with padding at the end
+    lengths: Any  # [batch], of what is written
+    iso: Any  # [batch, 10]
+
+    def take(self, rows):
+        """Some of the rows."""
+        return Dates(*(field[rows] for field in self))
+
+
+def write(date, form):
+    """The date in a format."""
+    teens = 10 < date.day < 20
+    ordinal = {1: "st", 2: "nd", 3: "rd"}.get(0 if teens else date.day % 10, "th")
+    return form.format(date=date, ordinal=ordinal)
+
+
+def split_dates(held_out):
+    """All days of a hundred years, each in some format.
+
+    Returns:
+        Dates to learn from, dates for the test, and four of these for the picture.
+    """
+    random = np.random.default_rng(0)
+    days = [FIRST + datetime.timedelta(int(n)) for n in random.permutation(DAYS)]
+    days = [*DRAWN, *(day for day in days if day not in DRAWN)]
+    forms = [FORMATS[i] for i in random.integers(len(FORMATS), size=DAYS)]
+    forms[: len(DRAWN)] = DRAWN.values()
+    texts = [write(day, form) for day, form in zip(days, forms, strict=True)]
+    dates = Dates(
+        np.stack([to_ids(text, LONGEST) for text in texts]),
+        np.array([len(text) for text in texts], np.int32),
+        np.stack([to_ids(day.isoformat(), ISO) for day in days]),
+    )
+    parts = slice(held_out, None), slice(held_out), slice(len(DRAWN))
+    return tuple(dates.take(part) for part in parts)
+
+
+def to_ids(text, length):
+    """One row of ids, int32."""
+    ids = np.full(length, PADDING, np.int32)
+    ids[: len(text)] = [CHARACTERS.index(c) for c in text]
+    return ids
+
+
+def to_text(ids):
+    """The text of a row, without padding."""
+    return "".join(CHARACTERS[i] for i in ids if i != PADDING)
 
 
 # The net
 
 
-def init(key: jax.Array) -> PyTree:
-    """Fresh parameters of the encoder, of the attention and of the decoder."""
+def init(key):
+    """Initial parameters of the encoder, the attention and the decoder."""
     keys = jax.random.split(key, 7)
     normal = functools.partial(jax.random.normal, dtype=jnp.float32)
+    letters = len(CHARACTERS)
     letter = jax.ShapeDtypeStruct((1, EMBEDDING), jnp.float32)
-    fed = jax.ShapeDtypeStruct((1, EMBEDDING + UNITS), jnp.float32)
-    reader, letters = jaxrnn.GRUCell(UNITS // 2), len(CHARACTERS)
+    letter_and_context = jax.ShapeDtypeStruct((1, EMBEDDING + UNITS), jnp.float32)
     return {
-        "forward": reader.init(keys[0], letter, jnp.float32),
-        "backward": reader.init(keys[1], letter, jnp.float32),
-        "writer": jaxrnn.GRUCell(UNITS).init(keys[2], fed, jnp.float32),
+        "forward": ENCODER.init(keys[0], letter),
+        "backward": ENCODER.init(keys[1], letter),
+        "decoder": DECODER.init(keys[2], letter_and_context),
         "embed_read": normal(keys[3], (letters, EMBEDDING)),
         "embed_written": normal(keys[4], (letters, EMBEDDING)),
         "attention": normal(keys[5], (UNITS, UNITS)) / UNITS**0.5,
@@ -47,12 +128,11 @@ def init(key: jax.Array) -> PyTree:
     }
 
 
-def read(params: PyTree, dates: Dates) -> jax.Array:
-    """The memory `[batch, time, depth]`: each character as it stands in the text."""
-    cell = jaxrnn.GRUCell(UNITS // 2)
+def encode(params, dates):
+    """The memory `[batch, time, depth]`: each character in its context."""
     outputs, _ = jaxrnn.bidirectional_dynamic_rnn(
-        cell.bind(params["forward"]),
-        cell.bind(params["backward"]),
+        ENCODER.bind(params["forward"]),
+        ENCODER.bind(params["backward"]),
         params["embed_read"][dates.written],
         dates.lengths,
         dtype=jnp.float32,
@@ -60,10 +140,8 @@ def read(params: PyTree, dates: Dates) -> jax.Array:
     return jnp.concatenate(outputs, axis=-1)
 
 
-def attend(
-    params: PyTree, query: jax.Array, memory: jax.Array, lengths: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """What is found in the memory `[batch, depth]`, and where `[batch, time]`."""
+def attend(params, query, memory, lengths):
+    """The context `[batch, depth]` out of the memory, and weights `[batch, time]`."""
     scores = jnp.einsum("bd,btd->bt", query @ params["attention"], memory)
     places = jnp.arange(memory.shape[1], dtype=jnp.int32)
     valid = places[None] < lengths[:, None]
@@ -71,75 +149,134 @@ def attend(
     return jnp.einsum("bt,btd->bd", weights, memory), weights
 
 
-def transcribe(
-    params: PyTree, dates: Dates, teach: bool
-) -> tuple[jax.Array, jax.Array]:
+def transcribe(params, dates, teacher_forcing):
     """Logits `[10, batch, letters]`, and the attention `[10, batch, time]`.
 
-    The decoder is fed what it should have written if `teach`, else what it wrote.
+    With teacher forcing the decoder's next input is the right character, otherwise the
+    one that it wrote.
     """
-    memory, batch = read(params, dates), len(dates.lengths)
-    cell = jaxrnn.GRUCell(UNITS).bind(params["writer"])
+    memory, batch = encode(params, dates), len(dates.lengths)
+    cell = DECODER.bind(params["decoder"])
 
-    def feed(token: jax.Array, found: jax.Array) -> jax.Array:
-        return jnp.concatenate([params["embed_written"][token], found], axis=-1)
+    def embed(token, context):
+        return jnp.concatenate([params["embed_written"][token], context], axis=-1)
 
     def loop_fn(time, cell_output, cell_state, weights_ta):
         finished = jnp.full(batch, time >= ISO)
         if cell_output is None:  # Time 0.
             start = jnp.full(batch, START, jnp.int32)
-            next_input = feed(start, jnp.zeros_like(memory[:, 0]))
+            next_input = embed(start, jnp.zeros_like(memory[:, 0]))
             state = cell.zero_state(batch, jnp.float32)
             logits = jnp.zeros(len(CHARACTERS), jnp.float32)  # Of one row.
             weights_ta = jaxrnn.TensorArray(jnp.float32, size=ISO)
             return finished, next_input, state, logits, weights_ta
-        found, weights = attend(params, cell_output, memory, dates.lengths)
-        logits = jnp.concatenate([cell_output, found], axis=-1) @ params["project"]
+        context, weights = attend(params, cell_output, memory, dates.lengths)
+        logits = jnp.concatenate([cell_output, context], axis=-1) @ params["project"]
         weights_ta = weights_ta.write(time - 1, weights)
-        token = dates.iso[:, time - 1] if teach else jnp.argmax(logits, axis=-1)
-        return finished, feed(token, found), cell_state, logits, weights_ta
+        written = jnp.argmax(logits, axis=-1)
+        token = dates.iso[:, time - 1] if teacher_forcing else written
+        return finished, embed(token, context), cell_state, logits, weights_ta
 
     logits_ta, _, weights_ta = jaxrnn.raw_rnn(cell, loop_fn, max_time=ISO)
     return logits_ta.stack(), weights_ta.stack()
 
 
-# The program
+# Training
 
 
-def loss(params: PyTree, key: jax.Array, _: jax.Array, data: Dates) -> jax.Array:
-    """The mean cross-entropy of a character, of rows drawn at random."""
-    batch = data.take(jax.random.randint(key, (BATCH,), 0, len(data.iso), jnp.int32))
-    logits, _ = transcribe(params, batch, teach=True)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.iso.T)
+def compute_loss(params, dates):
+    """The mean cross-entropy of a character."""
+    logits, _ = transcribe(params, dates, teacher_forcing=True)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, dates.iso.T)
     return jnp.mean(losses)
 
 
+def train(key, data, steps):
+    """Trained parameters, and the loss at every 50th step."""
+    rate = optax.cosine_decay_schedule(LEARNING_RATE, steps)
+    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    init_key, key = jax.random.split(key)
+    params, data, losses = init(init_key), jax.device_put(data), []
+    state = optimiser.init(params)
+
+    @jax.jit
+    def update(params, state, data, n):
+        key_n = jax.random.fold_in(key, n)
+        rows = jax.random.randint(key_n, (BATCH,), 0, len(data.iso), jnp.int32)
+        loss, gradient = jax.value_and_grad(compute_loss)(params, data.take(rows))
+        updates, state = optimiser.update(gradient, state)
+        return optax.apply_updates(params, updates), state, loss
+
+    with tqdm(range(steps), unit="step") as bar:
+        for n in bar:
+            params, state, loss = update(params, state, data, np.int32(n))
+            if n % 50 == 0 or n == steps - 1:
+                losses.append(loss.item())
+                bar.set_postfix(loss=f"{losses[-1]:.3f}")
+    return params, losses
+
+
 @jax.jit
-def answer(params: PyTree, dates: Dates) -> tuple[jax.Array, jax.Array]:
-    """What is written, `[batch, 10]`, and the attention `[batch, 10, time]`."""
-    logits, weights = transcribe(params, dates, teach=False)
+def answer(params, dates):
+    """The dates as the net writes them, `[batch, 10]`; weights `[batch, 10, time]`."""
+    logits, weights = transcribe(params, dates, teacher_forcing=False)
     return jnp.argmax(logits, axis=-1).T, jnp.swapaxes(weights, 0, 1)
 
 
-def main(steps: int = 1500, output: str = "attention.png") -> dict[str, Any]:
+# The picture
+
+GREY = "#d8d4cc"
+NOTE = (
+    "Read from left to right, written downwards. Each row: where the net looks as it "
+    "writes that character. Grey: padding, weight 0."
+)
+
+
+def draw(file, dates, written, weights):
+    """A panel for each date: the input from left to right, the output downwards."""
+    figure = Figure(figsize=(11, 5), dpi=130, layout="constrained")
+    figure.suptitle(NOTE, fontsize=10.5)
+    panels = figure.subplots(2, 2).flat
+    for axes, *row in zip(panels, dates.written, written, weights, strict=True):
+        draw_panel(axes, *row)
+    image = figure.axes[0].images[0]  # All panels share a scale.
+    figure.colorbar(image, ax=figure.axes, aspect=40, fraction=0.02, pad=0.01)
+    figure.savefig(file)
+
+
+def draw_panel(axes, read, written, weights):
+    """The weights `[written, read]` between the characters of the two."""
+    axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    ends = np.array([len(to_text(read)), len(read)]) - 0.5
+    axes.axvspan(*ends, color=GREY, zorder=2)
+    for axis, ids in ((axes.xaxis, read), (axes.yaxis, written)):
+        characters = list(to_text(ids))
+        places = np.arange(len(characters))
+        axis.set_ticks(places, characters, family="monospace", fontsize=11)
+        axis.set_ticks(places - 0.5, minor=True)
+    axes.grid(which="minor", color="0.9", linewidth=0.6)
+    axes.tick_params(which="both", length=0, labeltop=True, labelbottom=False)
+
+
+# The program
+
+
+def main(steps: Count = 1500, output: Picture = Path("attention.png")):
     """Trains the net, tests it on days that it never saw, and draws its attention.
 
     Args:
         steps: Steps of training.
         output: Where to draw.
     """
-    data, test, shown = draw_dates(HELD_OUT)
-    init_key, key = jax.random.split(jax.random.key(0))
-    params, losses = train(
-        "", loss, init(init_key), key, data, steps=steps, learning_rate=0.005
-    )
+    data, test, drawn = split_dates(HELD_OUT)
+    params, losses = train(jax.random.key(0), data, steps)
     written, weights = jax.device_get(answer(params, test))
     accuracy = np.all(written == test.iso, axis=1).mean()
     print(f"{100 * accuracy:.2f} % of {HELD_OUT} days it never saw are right.")
-    draw(output, shown, *jax.device_get(answer(params, shown)))
+    draw(output, drawn, *jax.device_get(answer(params, drawn)))
     print(f"Wrote {output}.")
     return {"losses": losses, "accuracy": accuracy, "weights": weights, "test": test}
 
 
 if __name__ == "__main__":
-    main(**flags(main, __doc__))
+    tyro.cli(main, description=__doc__)

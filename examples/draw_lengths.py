@@ -1,4 +1,4 @@
-"""Draws what `sequence_length` means: padding that nothing sees.
+"""Draws what `sequence_length` means: padding has no effect.
 
     pip install -e '.[examples]'
     python examples/draw_lengths.py                # writes lengths.png
@@ -8,12 +8,13 @@ LSTM. The outputs past a row's end are zeros, the backward cell starts at each r
 true end, and the gradient is finite, and exactly zero in the padding.
 """
 
-import argparse
-from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
+from flag_types import Picture
 from japanese_vowels_data import load, measure
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -25,45 +26,42 @@ PADDING = "#d8d4cc"
 NOTE = "Stripe: a feature or unit. Black line: row's end. Grey: NaN. Hatched: exact 0."
 
 
-def utterances() -> tuple[np.ndarray, np.ndarray]:
-    """Four utterances `[4, time, depth]` with NaN where they are padded."""
+def load_utterances():
+    """Four utterances `[4, time, depth]` with NaN as padding, and their lengths."""
     train, _ = load()
     chosen = measure(train)(train).take(np.asarray(ROWS))
     chosen = chosen.take(np.argsort(-chosen.lengths))
     frames = chosen.frames[:, : chosen.lengths.max() + 2].copy()
-    for row, length in zip(frames, chosen.lengths, strict=True):
-        row[length:] = np.nan
+    frames[np.arange(frames.shape[1]) >= chosen.lengths[:, None]] = np.nan
     return frames, chosen.lengths
 
 
-def run(x: np.ndarray, lengths: np.ndarray) -> tuple[jax.Array, ...]:
+def run(x, lengths):
     """The outputs of both directions, and the gradient with respect to `x`."""
     cell = jaxrnn.LSTMCell(12)
-    cell_fw, cell_bw = (
-        cell.bind(cell.init(jax.random.key(seed), x[:, 0])) for seed in (0, 1)
-    )
+    keys = jax.random.key(0), jax.random.key(1)
+    cell_fw, cell_bw = (cell.bind(cell.init(key, x[:, 0])) for key in keys)
 
-    def loss(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    def loss(x):
         outputs, _ = jaxrnn.bidirectional_dynamic_rnn(
             cell_fw, cell_bw, x, lengths, dtype=jnp.float32
         )
         return jnp.sum(jnp.stack(outputs) ** 2), outputs
 
     gradient, outputs = jax.grad(loss, has_aux=True)(jnp.asarray(x))
-    return *outputs, gradient
+    return jax.device_get((*outputs, gradient))
 
 
-def draw(columns: dict[str, np.ndarray], lengths: np.ndarray, file: str) -> None:
+def draw(columns, lengths, file):
     """A strip `[depth, time]` for each row and column; exact zeros are hatched."""
     figure = Figure(figsize=(11, 5.4), dpi=130, layout="constrained")
     axes = figure.subplots(len(lengths), len(columns), sharex=True)
     figure.suptitle(NOTE)
     for (title, values), column in zip(columns.items(), axes.T, strict=True):
         limit = np.nanmax(np.abs(values)) * 0.8
-        style = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "aspect": "auto"}
         for strip, length, axis in zip(values, lengths, column, strict=True):
-            shown = np.ma.masked_where((strip == 0) | np.isnan(strip), strip)
-            axis.imshow(shown.T, **style)
+            visible = np.ma.masked_where((strip == 0) | np.isnan(strip), strip)
+            axis.imshow(visible.T, "RdBu_r", aspect="auto", vmin=-limit, vmax=limit)
             face = PADDING if np.isnan(strip).any() else "white"
             axis.patch.set(facecolor=face, edgecolor=PADDING, hatch="////")
             axis.axvline(length - 0.5, color="black", linewidth=1.5)
@@ -78,22 +76,23 @@ def draw(columns: dict[str, np.ndarray], lengths: np.ndarray, file: str) -> None
     figure.savefig(file)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the cells and write the picture."""
-    parser = argparse.ArgumentParser(description="Draws what `sequence_length` means.")
-    parser.add_argument("--output", default="lengths.png", help="where to draw")
-    file = parser.parse_args(argv).output
-    x, lengths = utterances()
-    forward, backward, gradient = (np.asarray(a) for a in run(x, lengths))
+def main(output: Picture = Path("lengths.png")):
+    """Runs the cells and draws.
+
+    Args:
+        output: Where to draw.
+    """
+    x, lengths = load_utterances()
+    output_fw, output_bw, gradient = run(x, lengths)
     columns = {
         "inputs: 12 coefficients, 12 slopes": x,
-        "output_fw: 12 units": forward,
-        "output_bw: 12 units": backward,
+        "output_fw: 12 units": output_fw,
+        "output_bw: 12 units": output_bw,
         "gradient of the 24 inputs": gradient,
     }
-    draw(columns, lengths, file)
-    print(f"Wrote {file}.")
+    draw(columns, lengths, output)
+    print(f"Wrote {output}.")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -1,77 +1,76 @@
 """Who is speaking? The net of `japanese_vowels.py`, as a module of Flax's nnx.
 
-`jaxrnn.nnx.Bidirectional` is used as any layer of nnx is: it holds its parameters and
+`jaxrnn.nnx.Bidirectional` is used like any layer of nnx: it holds its parameters and
 its stream of dropout; `train()` and `eval()` switch that on and off.
 
     pip install -e '.[examples,flax]'
     python examples/flax_nnx.py        # five seeds
 """
 
-try:
-    import jax
-    import numpy as np
-    from flax import nnx
-    from japanese_vowels import make_cell, make_optimiser, perturb
-    from japanese_vowels_data import FEATURES, SPEAKERS, Utterances
-    from japanese_vowels_flags import Config
-    from japanese_vowels_shared import batches, cross_entropy, hits, load_scaled, report
-    from loop_training import flags
-    from tqdm import tqdm
+import jax
+import numpy as np
+import optax
+import tyro
+from flag_types import Count
+from flax import nnx
+from japanese_vowels_data import FEATURES, SPEAKERS, batches, load, measure, perturb
+from tqdm import tqdm
 
-    import jaxrnn.nnx
-except ImportError as error:
-    raise SystemExit(f"{error}. Try: pip install -e '.[examples,flax]'") from None
+import jaxrnn.nnx
+
+BATCH_SIZE = 27
 
 
 class Speaker(nnx.Module):
     """Logits `[batch, speakers]` of utterances."""
 
-    def __init__(self, config: Config, *, rngs: nnx.Rngs) -> None:
-        cell = make_cell(config)  # Holds no parameters: it serves both directions.
+    def __init__(self, units, *, rngs):
+        cell = jaxrnn.LSTMCell(units)  # Without parameters: for both directions.
+        cell = jaxrnn.DropoutWrapper(cell, output_keep_prob=0.7)
         self.rnn = jaxrnn.nnx.Bidirectional(cell, cell, FEATURES, rngs=rngs)
-        self.head = nnx.Linear(2 * config.units, SPEAKERS, rngs=rngs)
+        self.head = nnx.Linear(2 * units, SPEAKERS, rngs=rngs)
 
-    def __call__(self, frames: jax.Array, lengths: jax.Array) -> jax.Array:
+    def __call__(self, frames, lengths):
         """Drops outputs of the cells after `train()`, none after `eval()`."""
         outputs = self.rnn(frames, lengths)
         # Outputs past the length are zeros, so this is the mean over the valid frames.
         return self.head(outputs.sum(axis=1) / lengths[:, None])
 
 
-@nnx.jit(static_argnames="config")
-def train_step(
-    model: Speaker,
-    optimizer: nnx.Optimizer,
-    rngs: nnx.Rngs,
-    config: Config,
-    batch: Utterances,
-) -> jax.Array:
+def cross_entropy(logits, labels):
+    """The mean over a batch, with smoothed labels."""
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, SPEAKERS), 0.05)
+    return optax.softmax_cross_entropy(logits, targets).mean()
+
+
+@nnx.jit
+def train_step(model, optimizer, rngs, batch):
     """Learns from a batch; returns its loss."""
-    frames = perturb(config, rngs.noise(), batch.frames)
+    frames = perturb(rngs.noise(), batch.frames)
 
     def loss(model):
-        return cross_entropy(config, model(frames, batch.lengths), batch.labels)
+        return cross_entropy(model(frames, batch.lengths), batch.labels)
 
     value, grads = nnx.value_and_grad(loss)(model)
     optimizer.update(model, grads)
     return value
 
 
-def fit(config: Config, tx, data: Utterances, seed: int) -> tuple[Speaker, list[float]]:
+def fit(units, tx, data, epochs, seed):
     """A trained net, and the loss of each batch."""
-    model = Speaker(config, rngs=nnx.Rngs(seed))
+    model = Speaker(units, rngs=nnx.Rngs(seed))
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     rngs, losses = nnx.Rngs(noise=seed), []
     model.train()
-    with tqdm(batches(config, len(data.labels), seed), unit="batch") as bar:
+    with tqdm(batches(len(data.labels), BATCH_SIZE, epochs, seed), unit="batch") as bar:
         for rows in bar:
-            value = train_step(model, optimizer, rngs, config, data.take(rows))
-            losses.append(value.item())
+            loss = train_step(model, optimizer, rngs, data.take(rows))
+            losses.append(loss.item())
             bar.set_postfix(loss=f"{np.mean(losses[-10:]):.3f}", refresh=False)
     return model, losses
 
 
-def main(epochs: int = 60, seeds: int = 5, units: int = 64) -> dict[str, list]:
+def main(epochs: Count = 60, seeds: Count = 5, units: Count = 64):
     """Trains, tests, reports.
 
     Args:
@@ -79,17 +78,25 @@ def main(epochs: int = 60, seeds: int = 5, units: int = 64) -> dict[str, list]:
         seeds: Nets to train, one after the other.
         units: The size of each cell.
     """
-    config, (train, test) = Config(epochs=epochs, units=units), load_scaled()
-    # One for all seeds, so that the training is compiled once.
-    tx = make_optimiser(config, len(train.labels))
-    found, losses = [], []
+    train, test = load()
+    scale = measure(train)
+    train, test = scale(train), scale(test)
+    steps = epochs * (len(train.labels) // BATCH_SIZE)
+    rate = optax.cosine_decay_schedule(2e-3, steps)
+    # One optimiser for all seeds, so that the training is compiled once.
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    found = {"accuracies": [], "losses": []}
     for seed in range(seeds):
-        model, history = fit(config, tx, train, seed)
+        model, losses = fit(units, tx, train, epochs, seed)
         model.eval()
-        found.append(hits(model(test.frames, test.lengths), test.labels))
-        losses.append(history)
-    return {"accuracies": report(found), "losses": losses}
+        logits = model(test.frames, test.lengths)
+        accuracy = np.mean(np.argmax(logits, axis=-1) == test.labels)
+        print(f"Seed {seed}: test accuracy {100 * accuracy:.2f} %")
+        found["accuracies"].append(accuracy)
+        found["losses"].append(losses)
+    print(f"Mean of {seeds}: {100 * np.mean(found['accuracies']):.2f} %")
+    return found
 
 
 if __name__ == "__main__":
-    main(**flags(main, __doc__))
+    tyro.cli(main, description=__doc__)

@@ -1,4 +1,4 @@
-"""Begins in PyTorch and goes on in JAX: who is speaking, as in `japanese_vowels.py`.
+"""Starts in PyTorch and continues in JAX: who is speaking, as in `japanese_vowels.py`.
 
 An LSTM is trained for some epochs in PyTorch. `jaxrnn.convert.torch.load` makes a cell
 of its weights, which gives the same outputs and learns on with Optax.
@@ -8,41 +8,43 @@ of its weights, which gives the same outputs and learns on with Optax.
 """
 # pyright: reportMissingImports=false
 
-try:
-    import jax
-    import numpy as np
-    import optax
-    import torch
-    from japanese_vowels_data import FEATURES, SPEAKERS, Utterances
-    from japanese_vowels_flags import Config
-    from japanese_vowels_shared import batches, cross_entropy, hits, load_scaled
-    from loop_training import flags
-    from tqdm import tqdm
+import jax
+import numpy as np
+import optax
+import tyro
+from flag_types import Count
+from japanese_vowels_data import FEATURES, SPEAKERS, batches, load, measure
+from tqdm import tqdm
 
-    import jaxrnn.convert.torch
+import jaxrnn.convert.torch
+
+try:
+    import torch
 except ImportError as error:
     raise SystemExit(f"{error}. Try: pip install -e '.[examples]' torch") from None
 
+BATCH_SIZE, LEARNING_RATE, SMOOTHING = 27, 2e-3, 0.05
+
 
 class Speaker(torch.nn.Module):
-    """Logits by the last state of an LSTM."""
+    """Logits from the last output of an LSTM."""
 
-    def __init__(self, units: int) -> None:
+    def __init__(self, units):
         super().__init__()
         self.rnn = torch.nn.LSTM(FEATURES, units, batch_first=True)
         self.head = torch.nn.Linear(units, SPEAKERS)
 
     def forward(self, frames, lengths):
-        """The padding stands after the last step and is read in vain."""
+        """The padding comes after the last valid step and has no effect on it."""
         outputs, _ = self.rnn(frames)
         return self.head(outputs[torch.arange(len(frames)), lengths - 1])
 
 
-def fit_torch(config: Config, model: Speaker, data: Utterances) -> None:
+def fit_torch(model, data, epochs):
     """Trains in PyTorch."""
-    optimiser = torch.optim.Adam(model.parameters(), config.learning_rate)
-    loss = torch.nn.CrossEntropyLoss(label_smoothing=config.smoothing)
-    for rows in tqdm(batches(config, len(data.labels), 0), "PyTorch", unit="batch"):
+    optimiser = torch.optim.Adam(model.parameters(), LEARNING_RATE)
+    loss = torch.nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
+    for rows in tqdm(batches(len(data.labels), BATCH_SIZE, epochs, 0), "PyTorch"):
         frames, lengths, labels = map(torch.from_numpy, data.take(rows))
         optimiser.zero_grad()
         loss(model(frames, lengths), labels.long()).backward()
@@ -50,36 +52,49 @@ def fit_torch(config: Config, model: Speaker, data: Utterances) -> None:
 
 
 @jax.jit
-def scores(params, data: Utterances) -> jax.Array:
-    """The logits of `Speaker`. The cell is bound: it brings its parameters along."""
+def compute_logits(params, data):
+    """The logits of `Speaker`. The cell is bound: it holds its parameters."""
     _, state = jaxrnn.dynamic_rnn(params["rnn"], *data[:2], dtype=np.float32)
     return state.h @ params["kernel"] + params["bias"]
 
 
-def fit_jax(config: Config, params, data: Utterances):
+def compute_loss(params, batch):
+    """The mean cross-entropy of a batch, with smoothed labels."""
+    targets = optax.smooth_labels(jax.nn.one_hot(batch.labels, SPEAKERS), SMOOTHING)
+    return optax.softmax_cross_entropy(compute_logits(params, batch), targets).mean()
+
+
+def fit_jax(params, data, epochs):
     """Trains in JAX; returns the new parameters."""
-    optimiser = optax.adam(config.learning_rate)
+    optimiser = optax.adam(LEARNING_RATE)
     state = optimiser.init(params)
 
     @jax.jit
     def step(params, state, batch):
-        loss = lambda p: cross_entropy(config, scores(p, batch), batch.labels)
-        updates, state = optimiser.update(jax.grad(loss)(params), state)
+        updates, state = optimiser.update(jax.grad(compute_loss)(params, batch), state)
         return optax.apply_updates(params, updates), state
 
-    for rows in tqdm(batches(config, len(data.labels), 1), "JAX", unit="batch"):
+    for rows in tqdm(batches(len(data.labels), BATCH_SIZE, epochs, 1), "JAX"):
         params, state = step(params, state, data.take(rows))
     return params
 
 
-def main(torch_epochs: int = 5, epochs: int = 30, units: int = 64) -> dict[str, float]:
-    """Trains in PyTorch, carries the weights over, compares, trains on in JAX."""
+def main(torch_epochs: Count = 5, epochs: Count = 30, units: Count = 64):
+    """Trains in PyTorch, converts the weights, compares, trains on in JAX.
+
+    Args:
+        torch_epochs: Passes over the training set in PyTorch.
+        epochs: Passes over the training set in JAX.
+        units: The size of the cell.
+    """
     torch.manual_seed(0)
-    model, (train, test) = Speaker(units), load_scaled()
-    fit_torch(Config(epochs=torch_epochs), model, train)
+    train, test = load()
+    scale, model = measure(train), Speaker(units)
+    train, test = scale(train), scale(test)
+    fit_torch(model, train, torch_epochs)
     with torch.no_grad():
         logits = model(*map(torch.from_numpy, test[:2])).numpy()
-    before = hits(logits, test.labels).mean()
+    before = np.mean(np.argmax(logits, axis=-1) == test.labels)
     print(f"PyTorch: test accuracy {100 * before:.2f} %")
     weights = model.state_dict()
     params = {
@@ -87,13 +102,13 @@ def main(torch_epochs: int = 5, epochs: int = 30, units: int = 64) -> dict[str, 
         "kernel": weights["head.weight"].numpy().T,
         "bias": weights["head.bias"].numpy(),
     }
-    difference = np.max(np.abs(scores(params, test) - logits))
+    difference = np.max(np.abs(compute_logits(params, test) - logits))
     print(f"The same weights in JAX: logits differ by at most {difference:.1e}")
-    params = fit_jax(Config(epochs=epochs), params, train)
-    after = hits(scores(params, test), test.labels).mean()
+    params = fit_jax(params, train, epochs)
+    after = np.mean(np.argmax(compute_logits(params, test), axis=-1) == test.labels)
     print(f"After {epochs} more epochs in JAX: test accuracy {100 * after:.2f} %")
     return {"before": before, "after": after, "difference": difference}
 
 
 if __name__ == "__main__":
-    main(**flags(main, __doc__))
+    tyro.cli(main, description=__doc__)

@@ -2,13 +2,13 @@
 
 Nine speakers say two vowels, 12 cepstrum coefficients a frame. The net learns from 270
 utterances and is tested on 370, recorded on other occasions. All seeds train at once,
-by `jax.vmap` over their parameters.
+by `jax.vmap` over their parameters; averaged, the nets are an ensemble.
 
     pip install -e '.[examples]'
     python examples/japanese_vowels.py                     # five seeds
-    python examples/japanese_vowels.py --ensemble          # eleven nets, averaged
+    python examples/japanese_vowels.py --seeds 11          # a larger ensemble
     python examples/japanese_vowels.py --cell GRUCell --direction forward
-    python examples/japanese_vowels.py --cross-validate    # never sees the test set
+    python examples/japanese_vowels.py --cross-validate    # without the test set
 
 The default settings were chosen by cross-validation on the training set alone.
 """
@@ -17,91 +17,95 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal
 
-try:
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-    import optax
-    import orbax.checkpoint
-    from japanese_vowels_figure import draw
-    from japanese_vowels_flags import Config, cells, parse
-    from tqdm import tqdm
+import japanese_vowels_data as vowels
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint
+import tyro
+from flag_types import Count, Folder, NonNegative, Positive, Seed, Share
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from tqdm import tqdm
 
-    import jaxrnn
-except ImportError as error:
-    raise SystemExit(f"{error}. Try: pip install -e '.[examples]'") from None
-
-from japanese_vowels_data import (
-    COEFFICIENTS,
-    FEATURES,
-    SPEAKERS,
-    Scale,
-    Utterances,
-    folds,
-    load,
-    measure,
-    stack,
-)
+import jaxrnn
 
 FOLDS = 5
-PyTree = Any
 
 
-class Training(NamedTuple):
-    """What a step of training changes."""
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The net and its training; each field is a flag."""
 
-    params: PyTree
-    optimiser: PyTree
+    cell: Literal[
+        "BasicLSTMCell", "BasicRNNCell", "CudnnCompatibleGRUCell", "GRUCell", "LSTMCell"
+    ] = "LSTMCell"
+    """The kind of cell."""
+    direction: Literal["bidirectional", "forward"] = "bidirectional"
+    """Read an utterance in both directions, or forward alone."""
+    layers: Count = 1
+    """Layers of cells."""
+    units: Count = 64
+    """The size of each cell."""
+    epochs: Count = 60
+    """Passes over the training set."""
+    batch_size: Count = 27
+    """Utterances in a step of training."""
+    learning_rate: Positive = 2e-3
+    """Adam's rate at the start."""
+    dropout: Share = 0.3
+    """Share of the cells' outputs to drop."""
+    smoothing: Share = 0.05
+    """Share of a label that is spread over all speakers."""
+    shift: NonNegative = 0.3
+    """Deviation of the constant added to a coefficient of an utterance."""
+    noise: NonNegative = 0.2
+    """Deviation of the noise added to each number of a frame."""
 
 
 # The net
 
 
-def make_cell(config: Config) -> jaxrnn.RNNCell:
+def make_cell(config):
     """The cell of one layer and direction; it drops outputs only if it gets a key."""
-    cell = cells()[config.cell](config.units)
+    cell = getattr(jaxrnn, config.cell)(config.units)
     return jaxrnn.DropoutWrapper(cell, output_keep_prob=1 - config.dropout)
 
 
-def init(config: Config, key: jax.Array) -> PyTree:
-    """Fresh parameters: `{"layer_0": {"fw": …, "bw": …}, …, "head": …}`."""
+def init(config, key):
+    """Initial parameters: `{"layer_0": {"fw": …, "bw": …}, …, "head": …}`."""
     cell = make_cell(config)
     names = ("fw", "bw") if config.direction == "bidirectional" else ("fw",)
     *keys, head_key = jax.random.split(key, config.layers * len(names) + 1)
-    params, depth = {}, FEATURES
+    params, depth = {}, vowels.FEATURES
     for layer in range(config.layers):
         one_step = jax.ShapeDtypeStruct((1, depth), jnp.float32)
         params[f"layer_{layer}"] = {n: cell.init(keys.pop(), one_step) for n in names}
         depth = cell.output_size * len(names)
-    kernel = jax.nn.initializers.glorot_uniform()(head_key, (depth, SPEAKERS))
-    params["head"] = {"kernel": kernel, "bias": jnp.zeros(SPEAKERS)}
+    kernel = jax.nn.initializers.glorot_uniform()(head_key, (depth, vowels.SPEAKERS))
+    params["head"] = {"kernel": kernel, "bias": jnp.zeros(vowels.SPEAKERS)}
     return params
 
 
-def run_layer(
-    config: Config, params: PyTree, x: jax.Array, lengths: jax.Array, key: Any
-) -> jax.Array:
-    """Outputs `[batch, time, depth]` of one layer, both directions side by side."""
+def run_layer(config, params, x, lengths, key):
+    """Outputs `[batch, time, depth]` of one layer, both directions concatenated."""
     cell = make_cell(config)
     key_fw, key_bw = (None, None) if key is None else jax.random.split(key)
     cell_fw = cell.bind(params["fw"], key_fw)
     if config.direction == "forward":
-        outputs, _ = jaxrnn.dynamic_rnn(
-            cell_fw, x, sequence_length=lengths, dtype=jnp.float32
-        )
-        return outputs
+        return jaxrnn.dynamic_rnn(cell_fw, x, lengths, dtype=jnp.float32)[0]
     cell_bw = cell.bind(params["bw"], key_bw)
     outputs, _ = jaxrnn.bidirectional_dynamic_rnn(
-        cell_fw, cell_bw, x, sequence_length=lengths, dtype=jnp.float32
+        cell_fw, cell_bw, x, lengths, dtype=jnp.float32
     )
     return jnp.concatenate(outputs, axis=-1)
 
 
-def scores(config: Config, params: PyTree, data: Utterances, key=None) -> jax.Array:
+def compute_logits(config, params, data, key=None):
     """Logits `[batch, speakers]`; random if there is a key, as in training."""
     x = data.frames
     for layer in range(config.layers):
@@ -115,62 +119,46 @@ def scores(config: Config, params: PyTree, data: Utterances, key=None) -> jax.Ar
 # Training
 
 
-def perturb(config: Config, key: jax.Array, frames: jax.Array) -> jax.Array:
-    """Frames as another day, room or microphone might have given them."""
-    shift_key, noise_key = jax.random.split(key)
-    shape = (len(frames), 1, COEFFICIENTS)
-    shift = config.shift * jax.random.normal(shift_key, shape)
-    frames = frames.at[..., :COEFFICIENTS].add(shift)  # Slopes do not change.
-    return frames + config.noise * jax.random.normal(noise_key, frames.shape)
-
-
-def loss(
-    params: PyTree, config: Config, key: jax.Array, batch: Utterances
-) -> tuple[jax.Array, jax.Array]:
+def compute_loss(params, config, key, batch):
     """The mean cross-entropy of a batch, and the accuracy."""
     noise_key, dropout_key = jax.random.split(key)
-    batch = batch._replace(frames=perturb(config, noise_key, batch.frames))
-    logits = scores(config, params, batch, dropout_key)
-    targets = jax.nn.one_hot(batch.labels, SPEAKERS)
+    frames = vowels.perturb(noise_key, batch.frames, config.shift, config.noise)
+    logits = compute_logits(config, params, batch._replace(frames=frames), dropout_key)
+    targets = jax.nn.one_hot(batch.labels, vowels.SPEAKERS)
     targets = optax.smooth_labels(targets, config.smoothing)
     accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == batch.labels)
     return jnp.mean(optax.softmax_cross_entropy(logits, targets)), accuracy
 
 
-def make_optimiser(config: Config, utterances: int) -> optax.GradientTransformation:
+def make_optimiser(config, utterances):
     """Adam with a clipped gradient and a rate that falls to zero along a cosine."""
     steps = config.epochs * (utterances // config.batch_size)
     rate = optax.cosine_decay_schedule(config.learning_rate, steps)
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
 
 
-def run_epoch(
-    config: Config, training: Training, data: Utterances, key: jax.Array
-) -> tuple[Training, tuple[jax.Array, jax.Array]]:
-    """One pass over the data; also its mean loss and accuracy."""
-    utterances = len(data.labels)
+def run_epoch(config, params, state, data, key):
+    """One pass over the data: parameters, optimiser state, mean loss, accuracy."""
+    utterances, size = len(data.labels), config.batch_size
     optimiser = make_optimiser(config, utterances)
-    batches = utterances // config.batch_size
+    batches = utterances // size
     order_key, *keys = jax.random.split(key, batches + 1)
     order = jax.random.permutation(order_key, utterances)
-    order = order[: batches * config.batch_size].reshape(batches, config.batch_size)
+    order = order[: batches * size].reshape(batches, size)
 
     def step(training, scanned):
-        rows, key = scanned
-        (value, accuracy), gradient = jax.value_and_grad(loss, has_aux=True)(
-            training.params, config, key, data.take(rows)
+        (params, state), (rows, key) = training, scanned
+        (loss, accuracy), gradient = jax.value_and_grad(compute_loss, has_aux=True)(
+            params, config, key, data.take(rows)
         )
-        updates, state = optimiser.update(gradient, training.optimiser)
-        params = optax.apply_updates(training.params, updates)
-        return Training(params, state), (value, accuracy)
+        updates, state = optimiser.update(gradient, state)
+        return (optax.apply_updates(params, updates), state), (loss, accuracy)
 
-    training, history = jax.lax.scan(step, training, (order, jnp.stack(keys)))
-    return training, jax.tree.map(jnp.mean, history)
+    training, history = jax.lax.scan(step, (params, state), (order, jnp.stack(keys)))
+    return *training, *map(jnp.mean, history)
 
 
-def fit(
-    config: Config, data: Utterances, first_seed: int
-) -> tuple[PyTree, tuple[np.ndarray, np.ndarray]]:
+def fit(config, data, first_seed):
     """Trains one net on each member of `data`, all at once, each with its own seed.
 
     Returns:
@@ -186,35 +174,35 @@ def fit(
     @jax.vmap
     def start(key):
         params = init(config, key)
-        return Training(params, make_optimiser(config, utterances).init(params))
+        return params, make_optimiser(config, utterances).init(params)
 
     @jax.jit
-    @functools.partial(jax.vmap, in_axes=(0, 0, 0, None))
-    def epoch(training, data, key, number):
-        return run_epoch(config, training, data, jax.random.fold_in(key, number))
+    @functools.partial(jax.vmap, in_axes=(0, 0, 0, 0, None))
+    def epoch(params, state, data, key, number):
+        return run_epoch(config, params, state, data, jax.random.fold_in(key, number))
 
-    training, history = start(keys), []
+    (params, state), history = start(keys), []
     with tqdm(range(config.epochs), unit="epoch") as bar:
         for number in bar:
-            training, now = epoch(training, data, keys, number)
+            params, state, *now = epoch(params, state, data, keys, number)
             history.append(jax.device_get(now))
-            value, accuracy = np.mean(history[-1], axis=1)
-            bar.set_postfix(loss=f"{value:.3f}", accuracy=f"{100 * accuracy:.1f} %")
-    losses, accuracies = (np.stack(series) for series in zip(*history, strict=True))
-    return training.params, (losses, accuracies)
+            loss, accuracy = np.mean(history[-1], axis=1)
+            bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}")
+    losses, accuracies = np.stack(history, axis=1)
+    return params, losses, accuracies
 
 
-def predict(config: Config, params: PyTree, data: Utterances) -> np.ndarray:
+def predict(config, params, data):
     """Probabilities `[members, utterances, speakers]` of stacked nets."""
-    logits = jax.jit(jax.vmap(functools.partial(scores, config)))(params, data)
+    logits = jax.jit(jax.vmap(functools.partial(compute_logits, config)))(params, data)
     return np.asarray(jax.nn.softmax(logits))
 
 
-# What is shown and kept
+# The results
 
 
-def percent(hits: np.ndarray) -> str:
-    """Mean, spread and range over members of `hits` `[members, utterances]`."""
+def percent(hits):
+    """Mean, deviation and range over members of `hits` `[members, utterances]`."""
     each = 100 * hits.mean(axis=-1)
     if len(each) == 1:
         return f"{each[0]:.2f} %"
@@ -224,73 +212,139 @@ def percent(hits: np.ndarray) -> str:
     )
 
 
-def cross_validate(config: Config, first_seed: int, repeats: int) -> float:
-    """Trains on four fifths of the training set, asks for the rest, fold by fold."""
-    pairs = folds(load()[0], FOLDS) * repeats
-    train, held_out = (stack(part) for part in zip(*pairs, strict=True))
-    params, _ = fit(config, train, first_seed)
-    probabilities = predict(config, params, held_out)
-    right = np.take_along_axis(probabilities, held_out.labels[..., None], axis=-1)
-    hits = probabilities.argmax(axis=-1) == held_out.labels
-    print(f"Held-out accuracy: {percent(hits.reshape(repeats, -1))}")
-    print(f"Held-out log-loss: {-np.log(right).mean():.4f}")
-    return hits.mean()
-
-
-def save(folder: Path, params: PyTree, scale: Scale) -> tuple[PyTree, Scale]:
-    """Writes weights and scale with Orbax; returns what is read back."""
+def save(folder, params, scale):
+    """Writes weights and scale with Orbax; returns what is read from the files."""
     tree = {"params": params, "scale": scale._asdict()}
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
     with orbax.checkpoint.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.resolve(), tree, force=True)
         checkpointer.wait_until_finished()
         restored = checkpointer.restore(folder.resolve(), like)
-    return restored["params"], Scale(**restored["scale"])
+    return restored["params"], vowels.Scale(**restored["scale"])
+
+
+def draw_confusion(axes, labels, guesses):
+    """How often each speaker, a row, was taken for each, a column."""
+    counts = np.zeros((vowels.SPEAKERS, vowels.SPEAKERS), int)
+    np.add.at(counts, (np.broadcast_to(labels, guesses.shape), guesses), 1)
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    # The square root makes single mistakes visible beside hundreds of hits.
+    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        colour = "white" if shares[row, column] > 0.4 else "black"
+        if count:
+            axes.text(column, row, count, ha="center", va="center", color=colour)
+    ticks = {"ticks": range(vowels.SPEAKERS), "labels": range(1, vowels.SPEAKERS + 1)}
+    axes.set_xticks(**ticks)
+    axes.set_yticks(**ticks)
+    axes.set(xlabel="recognised speaker", ylabel="true speaker")
+    right = f"{100 * np.mean(guesses == labels):.2f} %"
+    axes.set_title(
+        f"{len(labels)} test utterances, nets: {len(guesses)}, right: {right}"
+    )
+
+
+def draw_history(axes, series, name, colour):
+    """The mean over nets `[epochs, members]`, and the range as a band."""
+    epochs = np.arange(1, len(series) + 1)
+    band = series.min(axis=1), series.max(axis=1)
+    axes.fill_between(epochs, *band, color=colour, alpha=0.25, linewidth=0)
+    axes.plot(epochs, series.mean(axis=1), color=colour, marker=".")
+    axes.set(xlabel="epoch", ylabel=name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw(path, labels, guesses, losses, accuracies):
+    """Saves the confusion matrix beside the learning curves."""
+    figure = Figure(figsize=(11, 5), dpi=150, layout="constrained")
+    parts = figure.subplot_mosaic("AB;AC", width_ratios=[1.1, 1])
+    draw_confusion(parts["A"], labels, guesses)
+    draw_history(parts["B"], losses, "loss, smoothed labels", "tab:blue")
+    draw_history(parts["C"], 100 * accuracies, "accuracy, %", "tab:green")
+    parts["B"].set_title("Training: mean and range of the nets")
+    figure.savefig(path)
 
 
 # The program
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Trains, tests, reports; returns what `results.json` holds."""
-    start = time.perf_counter()
-    config, flags = parse(__doc__, argv)
-    if flags.cross_validate:
-        return {"held_out": cross_validate(config, flags.seed, flags.cross_validate)}
-    train, test = load()
-    scale, members = measure(train), flags.ensemble or flags.seeds
-    params, history = fit(config, stack([scale(train)] * members), flags.seed)
-    tests = stack([scale(test)] * members)
-    probabilities = predict(config, params, tests)
+def validate(config, first_seed, repeats):
+    """Trains on four fifths of the training set, tests on the rest, fold by fold."""
+    pairs = vowels.folds(vowels.load()[0], FOLDS) * repeats
+    train, held_out = (vowels.stack(part) for part in zip(*pairs, strict=True))
+    params, *_ = fit(config, train, first_seed)
+    probabilities = predict(config, params, held_out)
+    right = np.take_along_axis(probabilities, held_out.labels[..., None], axis=-1)
+    hits = probabilities.argmax(axis=-1) == held_out.labels
+    log_loss = -np.log(right).mean().item()
+    print(f"Held-out accuracy: {percent(hits.reshape(repeats, -1))}")
+    print(f"Held-out log-loss: {log_loss:.4f}")
+    return {"held_out": hits.mean().item(), "log_loss": log_loss}
+
+
+def train_and_test(config, first_seed, members, output):
+    """Trains on the training set, tests, draws, saves the weights and reads them."""
+    train, test = vowels.load()
+    scale = vowels.measure(train)
+    many = vowels.stack([scale(train)] * members)
+    params, losses, accuracies = fit(config, many, first_seed)
+    probabilities = predict(config, params, vowels.stack([scale(test)] * members))
     guesses = probabilities.argmax(axis=-1)
     hits = guesses == test.labels
-
-    draw(flags.output / "japanese_vowels.png", test.labels, guesses, history)
-    params, scale = save(flags.output / "checkpoint", params, scale)
-    again = predict(config, params, stack([scale(test)] * members))
+    draw(output / "japanese_vowels.png", test.labels, guesses, losses, accuracies)
+    params, scale = save(output / "checkpoint", params, scale)
+    again = predict(config, params, vowels.stack([scale(test)] * members))
     if not np.array_equal(again, probabilities, equal_nan=True):
-        raise RuntimeError("The weights read back do not give the same predictions.")
+        raise RuntimeError("The weights read from the files predict something else.")
 
-    results = {
-        "config": dataclasses.asdict(config),
-        "accuracies": hits.mean(axis=-1).tolist(),
-        "final_losses": history[0][-1].tolist(),
-    }
-    width = len(str(flags.seed + members - 1))
-    for seed, accuracy in enumerate(results["accuracies"], flags.seed):
-        print(f"Seed {seed:{width}}: test accuracy {100 * accuracy:.2f} %")
+    for seed, accuracy in enumerate(hits.mean(axis=-1), first_seed):
+        print(f"Seed {seed}: test accuracy {100 * accuracy:.2f} %")
+    ensemble = np.mean(probabilities.mean(axis=0).argmax(axis=-1) == test.labels)
     if members > 1:
         print(f"Mean of {members}: {percent(hits)}")
-    if not np.isfinite(history[0]).all():
+        print(f"Ensemble of {members}, probabilities averaged: {100 * ensemble:.2f} %")
+    if not np.isfinite(losses).all():
         print("The loss is not finite: try a smaller --learning-rate.")
-    if flags.ensemble:
-        averaged = probabilities.mean(axis=0).argmax(axis=-1) == test.labels
-        results["ensemble"] = averaged.mean().item()
-        print(f"Ensemble of {members}: {100 * results['ensemble']:.2f} %")
-    (flags.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    print(f"{time.perf_counter() - start:.1f} s; see {flags.output}/")
+    return {
+        "accuracies": hits.mean(axis=-1).tolist(),
+        "ensemble": ensemble.item(),
+        "final_losses": losses[-1].tolist(),
+    }
+
+
+@tyro.conf.configure(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+def main(
+    config: Config,
+    seeds: Count = 5,
+    seed: Seed = 0,
+    cross_validate: bool = False,
+    output: Folder = Path("japanese_vowels_output"),
+):
+    """Trains, tests and reports; returns what `results.json` holds.
+
+    Args:
+        config: The net and its training.
+        seeds: Nets to train, each with its own seed; for each fold, if
+            cross-validating.
+        seed: The first net's seed.
+        cross_validate: Train on four fifths of the training set and test on the rest,
+            fold by fold; never read the test set.
+        output: For the results; for the figure and the weights too, unless
+            cross-validating.
+    """
+    start = time.perf_counter()
+    output.mkdir(parents=True, exist_ok=True)
+    if cross_validate:
+        name, results = "cross_validation.json", validate(config, seed, seeds)
+    else:
+        name, results = "results.json", train_and_test(config, seed, seeds, output)
+    results = {"config": dataclasses.asdict(config), **results}
+    (output / name).write_text(json.dumps(results, indent=2) + "\n")
+    print(f"{time.perf_counter() - start:.1f} s; see {output}/")
     return results
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 FILE = Path(__file__).parent / "data" / "japanese_vowels.npz"
@@ -38,7 +39,7 @@ class Scale(NamedTuple):
 def with_slopes(frames: np.ndarray) -> np.ndarray:
     """Each frame `[time, 12]` with the difference of its two neighbours.
 
-    A room or a microphone adds a constant to a cepstrum: a slope does not see it.
+    A room or a microphone adds a constant to a cepstrum; a slope does not contain it.
     """
     padded = np.pad(frames, ((1, 1), (0, 0)), mode="edge")
     return np.concatenate([frames, padded[2:] - padded[:-2]], axis=-1)
@@ -67,8 +68,8 @@ def folds(data: Utterances, count: int) -> list[tuple[Utterances, Utterances]]:
     """Pairs of a larger part, to train with, and a smaller one, held out.
 
     A fold holds out consecutive utterances of each speaker. Neighbours sound alike, so
-    this comes nearer to speech of another day than a random choice does. The scale is
-    that of the larger part.
+    this is closer to speech of another day than a random choice. The scale is that of
+    the larger part.
     """
     fold = np.zeros(len(data.labels), int)
     for speaker in range(SPEAKERS):
@@ -85,3 +86,27 @@ def folds(data: Utterances, count: int) -> list[tuple[Utterances, Utterances]]:
 def stack(members: Sequence[Utterances]) -> Utterances:
     """Sets of the same size along a new leading axis, one for each net."""
     return Utterances(*(np.stack(arrays) for arrays in zip(*members, strict=True)))
+
+
+def batches(utterances: int, size: int, epochs: int, seed: int) -> list[np.ndarray]:
+    """The rows of each batch of all epochs, each epoch in an order of its own.
+
+    Utterances that do not fill a batch are left out of that epoch.
+    """
+    if size > utterances:
+        raise ValueError(f"A batch has at most {utterances} utterances, got {size}.")
+    rng = np.random.default_rng(seed)
+    orders = [rng.permutation(utterances) for _ in range(epochs)]
+    starts = range(0, utterances - size + 1, size)
+    return [order[i : i + size] for order in orders for i in starts]
+
+
+def perturb(
+    key: jax.Array, frames: jax.Array, shift: float = 0.3, noise: float = 0.2
+) -> jax.Array:
+    """Frames as another day, room or microphone might have given them."""
+    shift_key, noise_key = jax.random.split(key)
+    constant = jax.random.normal(shift_key, (len(frames), 1, COEFFICIENTS))
+    # A constant does not change slopes.
+    frames = frames.at[..., :COEFFICIENTS].add(shift * constant)
+    return frames + noise * jax.random.normal(noise_key, frames.shape)

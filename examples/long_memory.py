@@ -1,63 +1,111 @@
-"""Learns to add two numbers that stand thousands of steps apart.
+"""Learns to add two numbers that are thousands of steps apart.
 
 Of 10,000 random numbers two are marked, one in each half; a GRU reads them one by one
-and says the sum of the two. For the gradient the steps between have to be gone back,
-and `swap_memory=True` bounds the memory that it takes. The table tells what a step of
-training would take with other strategies, without running it.
+and predicts the sum of the two. The gradient needs all the steps between, and
+`swap_memory=True` bounds the memory that it takes. A table compares the memory that a
+training step needs with other strategies, as compiled, without running it.
 
     pip install -e '.[examples]'
     python examples/long_memory.py                     # writes long_memory.png
-    python examples/long_memory.py --strategy keep     # what it is like without
+    python examples/long_memory.py --strategy keep     # stores every step
     python examples/long_memory.py --strategy keep --steps 100000      # is refused
     python examples/long_memory.py --updates 5 --steps 100000          # runs
 
 The first takes some 2 minutes on 2 cores, the last 15 seconds. All sequences have the
-full length, and no batch is seen twice, so that the loss is that of data never seen.
-It stays at that of a constant guess for some hundred updates, then falls. When is up
-to chance: seeds 0 and 1 fall within 600 updates, seed 2 wants `--updates 1000`. With
-the usual bias of the update gate, see `init`, seed 0 did not fall within 600 even over
-5,000 steps.
+full length, and no batch is used twice, so the loss is that of new data. It stays at
+that of a constant guess for some hundred updates, then falls. When it falls depends on
+the seed: 0 and 1 fall within 600 updates, 2 needs `--updates 1000`. With the usual bias
+of the update gate, see `init`, seed 0 did not fall within 600 even over 5,000 steps.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Annotated, Literal
 
-try:
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-    import optax
-    from long_memory_data import CONSTANT_GUESS, FEATURES, adding_problem
-    from long_memory_figure import draw, size
-    from long_memory_flags import STRATEGIES, Config, parse
-    from tqdm import tqdm
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from flag_types import Count, Picture, Positive, Seed, number
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+from tqdm import tqdm
 
-    import jaxrnn
-except ImportError as error:
-    raise SystemExit(f"{error}. Try: pip install -e '.[examples]'") from None
+import jaxrnn
+from jaxrnn import memory
 
-COMPARED = ("keep", "recompute", "nested")
+FEATURES = 2
+CONSTANT_GUESS = 1 / 6
+"""The mean squared error of always saying 1: twice the variance of a number, 1/12."""
+STRATEGIES: dict[str, bool | memory.Strategy] = {
+    "keep": False,
+    "recompute": memory.Recompute(),
+    "nested": memory.Nested(),
+    "offload": True,  # On the CPU the same as "recompute".
+}
+COMPARED = {"keep": "tab:red", "recompute": "tab:blue", "nested": "tab:green"}
 LENGTHS = (100, 1_000, 10_000, 100_000)
 AVERAGED = 20  # Updates; one batch's loss is noisy.
-PyTree = Any
+Steps = Annotated[int, number(int, "an integer, at least 2", lambda n: n >= 2)]
 
 
-class Training(NamedTuple):
-    """What an update changes."""
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The task, the net and its training; each field is a flag."""
 
-    params: PyTree
-    optimiser: PyTree
+    steps: Steps = 10_000
+    """The length of a sequence."""
+    updates: Count = 600
+    """Updates of the parameters, each on a new batch."""
+    batch: Count = 32
+    """Sequences in a batch."""
+    units: Count = 16
+    """The size of the cell."""
+    learning_rate: Positive = 0.02
+    """Adam's rate at the start."""
+    strategy: Literal["keep", "recompute", "nested", "offload"] = "offload"
+    """What is stored for the gradient; offload is `swap_memory=True`, on the CPU the
+    same as recompute."""
+    seed: Seed = 0
+    """Of the parameters and of the data."""
+
+
+# The task
+
+
+def adding_problem(key, batch, steps):
+    """Inputs `[steps, batch, 2]`, and the sums `[batch]` of the two marked numbers.
+
+    The first feature is uniform in [0, 1). The second is the mark: 1 at a step of the
+    first half and at one of the second, each step as likely as any other.
+
+    Source: Hochreiter and Schmidhuber, 1997; one mark a half as in arXiv:1511.06464.
+    """
+    number_key, first_key, second_key = jax.random.split(key, 3)
+    numbers = jax.random.uniform(number_key, (steps, batch), jnp.float32)
+    rows, half = jnp.arange(batch), steps // 2
+    first = jax.random.randint(first_key, (batch,), 0, half)
+    second = jax.random.randint(second_key, (batch,), half, steps)
+    marks = jnp.zeros((steps, batch), jnp.float32)
+    marks = marks.at[first, rows].set(1).at[second, rows].set(1)
+    return jnp.stack([numbers, marks], axis=-1), jnp.sum(numbers * marks, axis=0)
+
+
+def batch_of(config, n):
+    """The batch of update n."""
+    key = jax.random.fold_in(jax.random.key(config.seed), n)
+    return adding_problem(key, config.batch, config.steps)
 
 
 # The net
 
 
-def init(config: Config, key: jax.Array) -> PyTree:
-    """Fresh parameters of the cell and of the sum that is read off its last state.
+def init(config, key):
+    """Initial parameters of the cell and of the head on its final state.
 
     The update gate starts such that the units forget over 1 to T steps. From the usual
-    bias they all forget within a few, and no gradient comes back from further.
+    bias they all forget within a few, and no gradient comes from further back.
 
     Source: the chrono initialisation of Tallec and Ollivier, arXiv:1804.11188.
     """
@@ -71,9 +119,7 @@ def init(config: Config, key: jax.Array) -> PyTree:
     return {"cell": cell, "head": {"kernel": head, "bias": jnp.ones(())}}
 
 
-def loss(
-    params: PyTree, config: Config, inputs: jax.Array, sums: jax.Array
-) -> jax.Array:
+def compute_loss(params, config, inputs, sums):
     """The mean squared error of the sums."""
     _, state = jaxrnn.dynamic_rnn(
         jaxrnn.GRUCell(config.units).bind(params["cell"]),
@@ -89,63 +135,57 @@ def loss(
 # Training
 
 
-def make_optimiser(config: Config) -> optax.GradientTransformation:
+def make_optimiser(config):
     """Adam with a clipped gradient and a rate that falls to zero along a cosine."""
     rate = optax.cosine_decay_schedule(config.learning_rate, config.updates)
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
 
 
-def start(config: Config) -> Training:
-    """What the first update changes."""
+def start(config):
+    """The initial parameters and state of the optimiser."""
     params = init(config, jax.random.key(config.seed))
-    return Training(params, make_optimiser(config).init(params))
+    return params, make_optimiser(config).init(params)
 
 
-def batch_of(config: Config, n: int | jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The batch of update n."""
-    key = jax.random.fold_in(jax.random.key(config.seed), n)
-    return adding_problem(key, config.batch, config.steps)
+def compile_update(config):
+    """`(params, state, inputs, sums) -> (params, state, loss)`; nothing is run yet."""
+
+    @jax.jit
+    def update(params, state, inputs, sums):
+        loss, gradient = jax.value_and_grad(compute_loss)(params, config, inputs, sums)
+        updates, state = make_optimiser(config).update(gradient, state)
+        return optax.apply_updates(params, updates), state, loss
+
+    shapes = jax.eval_shape(lambda: (*start(config), *batch_of(config, 0)))
+    return update.lower(*shapes).compile()
 
 
-def compile_update(config: Config) -> jax.stages.Compiled:
-    """An update `(training, inputs, sums) -> (training, loss)`; nothing is run yet."""
-
-    def update(training, inputs, sums):
-        value, gradient = jax.value_and_grad(loss)(
-            training.params, config, inputs, sums
-        )
-        updates, state = make_optimiser(config).update(gradient, training.optimiser)
-        return Training(optax.apply_updates(training.params, updates), state), value
-
-    training = jax.eval_shape(lambda: start(config))
-    batch = jax.eval_shape(lambda: batch_of(config, 0))
-    return jax.jit(update).lower(training, *batch).compile()
-
-
-def fit(config: Config, update: jax.stages.Compiled) -> tuple[Training, np.ndarray]:
-    """Trains; also the loss of every update."""
-    training, losses = start(config), []
+def fit(config, update):
+    """Trained parameters, and the loss of every update."""
+    (params, state), losses = start(config), []
     next_batch = jax.jit(lambda n: batch_of(config, n))
     with tqdm(range(config.updates), unit="update") as bar:
         for n in bar:
-            training, value = update(training, *next_batch(n))
-            losses.append(value.item())
+            params, state, loss = update(params, state, *next_batch(n))
+            losses.append(loss.item())
             bar.set_postfix(loss=f"{np.mean(losses[-AVERAGED:]):.4f}")
-    return training, np.array(losses)
+    return params, np.array(losses)
 
 
 # Memory
 
 
-def temporary_bytes(update: jax.stages.Compiled) -> int:
+def temporary_bytes(update):
     """What an update needs while it runs, beside its arguments and results."""
     analysis = update.memory_analysis()
     if analysis is None:
-        raise SystemExit(f"{jax.default_backend()} does not tell the memory it needs.")
+        raise SystemExit(
+            f"{jax.default_backend()} does not report the memory it needs."
+        )
     return analysis.temp_size_in_bytes
 
 
-def compare(config: Config, lengths: Sequence[int]) -> dict[str, list[int]]:
+def compare(config, lengths):
     """The bytes of an update with each strategy, for each number of steps."""
     needed = {name: [] for name in COMPARED}
     pairs = [(name, steps) for steps in lengths for name in COMPARED]
@@ -155,40 +195,101 @@ def compare(config: Config, lengths: Sequence[int]) -> dict[str, list[int]]:
     return needed
 
 
-def check_limit(config: Config, needed: int, limit: float) -> None:
+def format_bytes(count):
+    """Bytes to three digits, in the unit that fits: "1.44 GB", "25 MB"."""
+    return EngFormatter("B")(float(f"{count:.3g}"))
+
+
+def check_limit(config, needed, limit):
     """Refuses to start what would not fit."""
     if needed > limit:
         keeps = config.strategy == "keep"
         other = "--strategy offload" if keeps else "a smaller --batch"
         raise SystemExit(
-            f"{config.strategy} would take {size(needed)} for {config.steps:,} steps, "
-            f"--limit-gb allows {size(limit)}. Try {other}."
+            f"{config.strategy} would take {format_bytes(needed)} for "
+            f"{config.steps:,} steps, --limit-gb allows {format_bytes(limit)}. "
+            f"Try {other}."
         )
+
+
+# The picture
+
+
+def draw_memory(axes, lengths, needed):
+    """A line for each strategy, with its name at the end."""
+    axes.set(xscale="log", yscale="log", xlabel="steps of a sequence")
+    axes.set_title("Temporary memory of a training step,\nas compiled, by strategy")
+    for name, line in needed.items():
+        style = {"color": COMPARED[name]}
+        axes.plot(lengths, line, marker="o", markersize=3.5, **style)
+        text = f"  {name}: {format_bytes(line[-1])}"
+        axes.annotate(text, (lengths[-1], line[-1]), va="center", **style)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter(EngFormatter("B"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def draw_losses(axes, steps, losses):
+    """The loss of each update, their running mean, and the line of a constant guess."""
+    axes.plot(losses, color="tab:blue", alpha=0.3, linewidth=0.8)
+    window = min(AVERAGED, len(losses))
+    mean = np.convolve(losses, np.full(window, 1 / window), mode="valid")
+    axes.plot(np.arange(len(mean)) + window // 2, mean, color="tab:blue")
+    axes.axhline(CONSTANT_GUESS, color="0.3", linestyle="--", linewidth=1)
+    text, end = "always saying 1: 1/6\n", (len(losses), CONSTANT_GUESS)
+    axes.annotate(text, end, ha="right", va="center", color="0.3")
+    axes.set(yscale="log", xlabel="update")
+    axes.set_title(
+        f"Adding two numbers out of {steps:,}:\nmean squared error of each update"
+    )
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def draw(path, lengths, needed, steps, losses):
+    """Saves the memory beside the losses."""
+    figure = Figure(figsize=(11, 4.4), dpi=150, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    draw_memory(left, lengths, needed)
+    draw_losses(right, steps, losses)
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
 
 
 # The program
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Tells the memory, trains, draws."""
-    config, limit, path = parse(__doc__, argv)
+@tyro.conf.configure(tyro.conf.OmitArgPrefixes)
+def main(
+    config: Config, limit_gb: Positive = 0.5, figure: Picture = Path("long_memory.png")
+):
+    """Compares the memory, trains, draws.
+
+    Args:
+        config: The task, the net and its training.
+        limit_gb: Refuse to train if a step would need more memory.
+        figure: Where to draw.
+    """
     update = compile_update(config)
-    check_limit(config, temporary_bytes(update), limit)
-    # The figure shows other lengths too; they are compiled and not run.
-    lengths = sorted({*LENGTHS, config.steps}) if path else [config.steps]
+    check_limit(config, temporary_bytes(update), 1e9 * limit_gb)
+    # The figure has other lengths too; they are compiled and not run.
+    lengths = sorted({*LENGTHS, config.steps})
     needed = compare(config, lengths)
     print(f"Temporary memory of an update over {config.steps:,} steps:")
-    for name in COMPARED:
-        print(f"  {name:10}{size(needed[name][lengths.index(config.steps)]):>8}")
+    for name, line in needed.items():
+        print(f"  {name:10}{format_bytes(line[lengths.index(config.steps)]):>8}")
 
-    training, losses = fit(config, update)
+    params, losses = fit(config, update)
     final = losses[-AVERAGED:].mean()
     print(f"Mean squared error {final:.4f}; always saying 1: {CONSTANT_GUESS:.4f}.")
-    if path:
-        draw(path, config.steps, (lengths, needed), losses, AVERAGED)
-        print(f"Wrote {path}.")
-    return {"losses": losses, "needed": needed, "params": training.params}
+    draw(figure, lengths, needed, config.steps, losses)
+    print(f"Wrote {figure}.")
+    return {"losses": losses, "needed": needed, "params": params}
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -4,47 +4,37 @@
     unzip 'aeon-*.whl' 'aeon/datasets/data/JapaneseVowels/*'
     python make_japanese_vowels.py aeon/datasets/data/JapaneseVowels
 
-Nothing but numpy is needed, and nothing is downloaded. The same sources give the same
-bytes. See `ATTRIBUTION.md` for the authors and the licence of the data.
+It needs numpy alone and downloads nothing. The same sources give the same bytes. See
+`ATTRIBUTION.md` for the authors and the licence of the data.
 """
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 COEFFICIENTS = 12
 SPEAKERS = 9
-# Per split: the number of utterances, of the shortest's and of the longest's frames.
+# Per split: the number of utterances, frames of the shortest and of the longest.
 EXPECTED = {"TRAIN": (270, 7, 26), "TEST": (370, 7, 29)}
 
-Utterance = tuple[np.ndarray, int]
 
-
-def parse_line(line: str) -> Utterance:
-    """The frames `[frames, 12]` and the speaker, 0 to 8, of one line of a .ts file.
+def read_ts(path):
+    """All utterances of one .ts file: frames `[frames, 12]` and the speaker, 0 to 8.
 
     A line is the coefficients' tracks separated by colons, then the class, 1 to 9.
     """
-    *tracks, label = line.strip().split(":")
-    frames = np.array([track.split(",") for track in tracks], np.float32).T
-    return frames, int(label) - 1
-
-
-def read_ts(path: Path) -> list[Utterance]:
-    """All utterances of one .ts file, in the file's order."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    start = lines.index("@data") + 1
-    return [parse_line(line) for line in lines[start:] if line.strip()]
+    utterances = []
+    for line in filter(str.strip, lines[lines.index("@data") + 1 :]):
+        *tracks, label = line.strip().split(":")
+        frames = np.array([track.split(",") for track in tracks], np.float32).T
+        utterances.append((frames, int(label) - 1))
+    return utterances
 
 
-def check(split: str, utterances: list[Utterance]) -> None:
-    """Refuse a file that is not the one described in `ATTRIBUTION.md`.
-
-    Raises:
-        ValueError: If the counts differ, as they do in the equal-length twin.
-    """
+def check(split, utterances):
+    """Refuse a file that is not the one described in `ATTRIBUTION.md`."""
     lengths = [len(frames) for frames, _ in utterances]
     found = (len(lengths), min(lengths), max(lengths))
     if found != EXPECTED[split]:
@@ -61,7 +51,7 @@ def check(split: str, utterances: list[Utterance]) -> None:
         )
 
 
-def pack(folder: Path) -> dict[str, Any]:
+def pack(folder):
     """Both splits as flat arrays: utterance i owns `lengths[i]` rows of `frames`."""
     utterances, is_test = [], []
     for split in EXPECTED:
@@ -69,18 +59,19 @@ def pack(folder: Path) -> dict[str, Any]:
         check(split, found)
         utterances += found
         is_test += [split == "TEST"] * len(found)
+    frames, labels = zip(*utterances, strict=True)
     return {
-        "frames": np.concatenate([frames for frames, _ in utterances]),
-        "lengths": np.array([len(frames) for frames, _ in utterances], np.int32),
-        "labels": np.array([speaker for _, speaker in utterances], np.int32),
+        "frames": np.concatenate(frames),
+        "lengths": np.array([len(each) for each in frames], np.int32),
+        "labels": np.array(labels, np.int32),
         "is_test": np.array(is_test),
     }
 
 
-def main() -> None:
+def main():
     """Read the folder named on the command line and write `japanese_vowels.npz`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="where the two .ts files lie")
+    parser.add_argument("folder", type=Path, help="where the two .ts files are")
     target = Path(__file__).with_name("japanese_vowels.npz")
     arrays = pack(parser.parse_args().folder)
     np.savez_compressed(target, **arrays)

@@ -5,30 +5,26 @@ import sys
 
 import flax_linen
 import flax_nnx
-import japanese_vowels_shared
 import jax
 import numpy as np
 import pytest
 from flax import nnx
-from japanese_vowels_flags import Config
+from japanese_vowels_data import load, measure
 
-SMALL = Config(units=8)
+pytestmark = pytest.mark.usefixtures("users_settings")
 EXAMPLES = pytest.mark.parametrize("example", [flax_linen, flax_nnx])
 
 
-@pytest.fixture(autouse=True)
-def usual_settings():
-    """A user's JAX, not the suite's: Flax and Optax promote dtypes."""
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        with jax.numpy_rank_promotion("allow"):
-            yield
+def load_scaled():
+    train, _ = load()
+    return measure(train)(train)
 
 
 def models(train):
     """Both nets, with the same parameters."""
-    ours = flax_linen.Speaker(SMALL)
+    ours = flax_linen.Speaker(8)
     variables = ours.init(jax.random.key(3), train.frames, train.lengths)
-    theirs = flax_nnx.Speaker(SMALL, rngs=nnx.Rngs(0))
+    theirs = flax_nnx.Speaker(8, rngs=nnx.Rngs(0))
     params = variables["params"]
     # The names within the layer are the same; a mistake in one would be an error here.
     nnx.update(theirs.rnn, nnx.State({"params": params["rnn"]}))
@@ -54,7 +50,7 @@ def test_it_learns(example, monkeypatch, capsys):
 
 
 def test_both_give_the_same_logits():
-    train, _ = japanese_vowels_shared.load_scaled()
+    train = load_scaled()
     train = train.take(np.arange(0, 270, 30))
     ours, variables, theirs = models(train)
     theirs.eval()
@@ -66,7 +62,7 @@ def test_both_give_the_same_logits():
 
 
 def test_dropout_is_for_training_alone():
-    train, _ = japanese_vowels_shared.load_scaled()
+    train = load_scaled()
     frames, lengths = train.frames[:4], train.lengths[:4]
     ours, variables, theirs = models(train)
 
@@ -82,27 +78,13 @@ def test_dropout_is_for_training_alone():
     np.testing.assert_array_equal(theirs(frames, lengths), theirs(frames, lengths))
 
 
-def test_batches_go_through_all_utterances_once_an_epoch():
-    config = Config(epochs=2, batch_size=5)
-    first, second, again = (
-        japanese_vowels_shared.batches(config, 23, seed) for seed in (0, 1, 0)
-    )
-    assert [rows.shape for rows in first] == [(5,)] * 8
-    for epoch in (first[:4], first[4:]):
-        assert len(np.unique(epoch)) == 20
-    np.testing.assert_array_equal(first, again)
-    assert np.any(np.array(first) != np.array(second))
-    with pytest.raises(ValueError, match="at most 4 utterances, got 5"):
-        japanese_vowels_shared.batches(config, 4, 0)
-
-
 def test_weights_of_pytorch(capsys):
     pytest.importorskip("torch")
     from_torch = pytest.importorskip("from_torch")
     found = from_torch.main(torch_epochs=1, epochs=4, units=16)
     assert found["difference"] < 1e-5
     assert 0.9 > found["before"] > 0.15
-    assert found["after"] > found["before"] + 0.05  # It goes on from there.
+    assert found["after"] > found["before"] + 0.05  # It continues from there.
     said = capsys.readouterr().out
     assert f"PyTorch: test accuracy {100 * found['before']:.2f} %" in said
     assert (
@@ -110,7 +92,7 @@ def test_weights_of_pytorch(capsys):
     )
 
 
-def test_without_pytorch_it_is_told_what_to_do(monkeypatch):
+def test_without_pytorch_the_error_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "from_torch", raising=False)
     with pytest.raises(SystemExit, match=r"Try: pip install -e '\.\[examples\]' torch"):

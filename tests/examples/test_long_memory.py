@@ -4,29 +4,22 @@ import dataclasses
 
 import jax
 import long_memory
-import long_memory_data
-import long_memory_figure
 import numpy as np
 import pytest
-from long_memory_flags import Config
+import tyro
+from long_memory import Config
 
+pytestmark = pytest.mark.usefixtures("users_settings")
 TINY = Config(steps=60, updates=40, batch=8, units=8)
 FLAGS = ["--steps", "60", "--updates", "40", "--batch", "8", "--units", "8"]
 
 
-@pytest.fixture(autouse=True)
-def usual_settings():
-    """A user's JAX, not the suite's: Optax promotes dtypes."""
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        with jax.numpy_rank_promotion("allow"):
-            yield
-
-
 def test_it_learns_and_draws(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(long_memory, "LENGTHS", ())
-    monkeypatch.setattr(long_memory, "COMPARED", ("keep", "recompute"))
+    compared = {"keep": "tab:red", "recompute": "tab:blue"}
+    monkeypatch.setattr(long_memory, "COMPARED", compared)
     picture = tmp_path / "figure.png"
-    found = long_memory.main([*FLAGS, "--figure", str(picture)])
+    found = tyro.cli(long_memory.main, args=[*FLAGS, "--figure", str(picture)])
     losses = found["losses"]
     assert len(losses) == 40
     assert losses[-10:].mean() < 0.8 * losses[:10].mean()
@@ -36,10 +29,10 @@ def test_it_learns_and_draws(tmp_path, monkeypatch, capsys):
 
 
 def test_the_gradient_is_that_of_keeping_everything():
-    params = long_memory.start(TINY).params
+    params, _ = long_memory.start(TINY)
     batch = long_memory.batch_of(TINY, 3)
     want, *others = (
-        jax.jit(jax.grad(long_memory.loss), static_argnums=1)(
+        jax.jit(jax.grad(long_memory.compute_loss), static_argnums=1)(
             params, dataclasses.replace(TINY, strategy=name), *batch
         )
         for name in ("keep", "nested", "offload")
@@ -53,7 +46,7 @@ def test_the_gradient_is_that_of_keeping_everything():
 
 @pytest.mark.parametrize("steps", [2, 61])
 def test_the_sum_is_that_of_the_two_marked_numbers(steps):
-    drawn = long_memory_data.adding_problem(jax.random.key(0), 50, steps)
+    drawn = long_memory.adding_problem(jax.random.key(0), 50, steps)
     inputs, sums = jax.device_get(drawn)
     assert inputs.shape == (steps, 50, 2)
     for row, wanted in zip(np.swapaxes(inputs, 0, 1), sums, strict=True):
@@ -64,36 +57,19 @@ def test_the_sum_is_that_of_the_two_marked_numbers(steps):
 
 
 def test_saying_one_has_an_error_of_a_sixth():
-    _, sums = long_memory_data.adding_problem(jax.random.key(1), 50_000, 4)
+    _, sums = long_memory.adding_problem(jax.random.key(1), 50_000, 4)
     guess = np.mean((np.asarray(sums) - 1) ** 2)
-    assert guess == pytest.approx(long_memory_data.CONSTANT_GUESS, rel=0.02)
+    assert guess == pytest.approx(long_memory.CONSTANT_GUESS, rel=0.02)
 
 
 def test_keeping_is_refused_before_it_runs(monkeypatch):
     monkeypatch.delattr(long_memory, "fit")
-    flags = [*FLAGS, "--no-figure", "--strategy", "keep", "--limit-gb", "1e-5"]
+    flags = [*FLAGS, "--strategy", "keep", "--limit-gb", "1e-5"]
     wanted = r"keep would take \d+ kB for 60 steps, --limit-gb allows 10 kB\."
     with pytest.raises(SystemExit, match=wanted):
-        long_memory.main(flags)
+        tyro.cli(long_memory.main, args=flags)
 
 
-@pytest.mark.parametrize(
-    ("flags", "wanted"),
-    [
-        (["--steps", "1"], "--steps: must be an integer, at least 2, got '1'"),
-        (["--limit-gb", "0"], "--limit-gb: must be a finite number above 0"),
-        (["--strategy", "swap"], "invalid choice: 'swap' (choose from"),
-        (["--figure", "a.doc"], "--figure: must end in one of"),
-        (["--figure", "nowhere/a.png"], "--figure: cannot write to nowhere/a.png"),
-        (["--figure", "a.png", "--no-figure"], "not allowed with argument"),
-    ],
-)
-def test_a_wrong_flag_is_told(flags, wanted, capsys):
-    with pytest.raises(SystemExit):
-        long_memory.main(flags)
-    assert wanted in capsys.readouterr().err
-
-
-def test_sizes_are_told_in_the_unit_that_fits():
-    told = [long_memory_figure.size(n) for n in (12, 3_400, 25e6, 1.44e9)]
-    assert told == ["12 B", "3.4 kB", "25 MB", "1.44 GB"]
+def test_sizes_have_the_unit_that_fits():
+    sizes = [long_memory.format_bytes(n) for n in (12, 3_400, 25e6, 1.44e9)]
+    assert sizes == ["12 B", "3.4 kB", "25 MB", "1.44 GB"]

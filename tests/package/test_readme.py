@@ -145,7 +145,7 @@ def test_draw_lengths(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     import draw_lengths
 
-    with contextlib.redirect_stdout(io.StringIO()) as said:
-        draw_lengths.main(["--output", str(tmp_path / "lengths.png")])
-    assert "lengths.png" in said.getvalue()
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        draw_lengths.main(tmp_path / "lengths.png")
+    assert "lengths.png" in printed.getvalue()
     assert (tmp_path / "lengths.png").read_bytes().startswith(b"\x89PNG")
