@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from flag_types import Picture
-from japanese_vowels_data import load, measure
+from japanese_vowels_data import load_scaled
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -28,8 +28,8 @@ NOTE = "Stripe: a feature or unit. Black line: row's end. Grey: NaN. Hatched: ex
 
 def load_utterances():
     """Four utterances `[4, time, depth]` with NaN as padding, and their lengths."""
-    train, _ = load()
-    chosen = measure(train)(train).take(np.asarray(ROWS))
+    train, _ = load_scaled()
+    chosen = train.take(np.asarray(ROWS))
     chosen = chosen.take(np.argsort(-chosen.lengths))
     frames = chosen.frames[:, : chosen.lengths.max() + 2].copy()
     frames[np.arange(frames.shape[1]) >= chosen.lengths[:, None]] = np.nan

@@ -1,6 +1,6 @@
 """Types of the examples' flags: tyro refuses what they do not accept, with the reason.
 
-A script writes `steps: Count`, `output: Picture`, and has no checks of its own.
+A script writes `steps: Count`, `output: Picture`, and needs no checks.
 """
 
 import contextlib

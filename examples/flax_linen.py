@@ -14,7 +14,7 @@ import optax
 import tyro
 from flag_types import Count
 from flax.training.train_state import TrainState
-from japanese_vowels_data import SPEAKERS, batches, load, measure, perturb
+from japanese_vowels_data import SPEAKERS, batches, load_scaled, perturb
 from tqdm import tqdm
 
 import jaxrnn.linen
@@ -78,9 +78,7 @@ def main(epochs: Count = 60, seeds: Count = 5, units: Count = 64):
         seeds: Nets to train, one after the other.
         units: The size of each cell.
     """
-    train, test = load()
-    scale = measure(train)
-    train, test = scale(train), scale(test)
+    train, test = load_scaled()
     steps = epochs * (len(train.labels) // BATCH_SIZE)
     rate = optax.cosine_decay_schedule(2e-3, steps)
     # One model and one optimiser for all seeds, so that all is compiled once.

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import tyro
 from flag_types import Count
-from japanese_vowels_data import FEATURES, SPEAKERS, batches, load, measure
+from japanese_vowels_data import FEATURES, SPEAKERS, batches, load_scaled
 from tqdm import tqdm
 
 import jaxrnn.convert.torch
@@ -88,9 +88,7 @@ def main(torch_epochs: Count = 5, epochs: Count = 30, units: Count = 64):
         units: The size of the cell.
     """
     torch.manual_seed(0)
-    train, test = load()
-    scale, model = measure(train), Speaker(units)
-    train, test = scale(train), scale(test)
+    model, (train, test) = Speaker(units), load_scaled()
     fit_torch(model, train, torch_epochs)
     with torch.no_grad():
         logits = model(*map(torch.from_numpy, test[:2])).numpy()

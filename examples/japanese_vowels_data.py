@@ -64,6 +64,13 @@ def measure(data: Utterances) -> Scale:
     return Scale(valid.mean(axis=0), valid.std(axis=0))
 
 
+def load_scaled() -> tuple[Utterances, Utterances]:
+    """Those of `load`, both on the scale of the first."""
+    train, test = load()
+    scale = measure(train)
+    return scale(train), scale(test)
+
+
 def folds(data: Utterances, count: int) -> list[tuple[Utterances, Utterances]]:
     """Pairs of a larger part, to train with, and a smaller one, held out.
 
@@ -89,7 +96,7 @@ def stack(members: Sequence[Utterances]) -> Utterances:
 
 
 def batches(utterances: int, size: int, epochs: int, seed: int) -> list[np.ndarray]:
-    """The rows of each batch of all epochs, each epoch in an order of its own.
+    """The rows of each batch of all epochs, each epoch in a new order.
 
     Utterances that do not fill a batch are left out of that epoch.
     """

@@ -29,7 +29,7 @@ import optax
 import tyro
 from flag_types import Count, Picture, Positive, Seed, number
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 from tqdm import tqdm
 
 import jaxrnn
@@ -232,10 +232,11 @@ def draw_memory(axes, lengths, needed):
 
 def draw_losses(axes, steps, losses):
     """The loss of each update, their running mean, and the line of a constant guess."""
-    axes.plot(losses, color="tab:blue", alpha=0.3, linewidth=0.8)
+    updates = np.arange(1, len(losses) + 1)
+    axes.plot(updates, losses, color="tab:blue", alpha=0.3, linewidth=0.8)
     window = min(AVERAGED, len(losses))
     mean = np.convolve(losses, np.full(window, 1 / window), mode="valid")
-    axes.plot(np.arange(len(mean)) + window // 2, mean, color="tab:blue")
+    axes.plot(updates[window // 2 :][: len(mean)], mean, color="tab:blue")
     axes.axhline(CONSTANT_GUESS, color="0.3", linestyle="--", linewidth=1)
     text, end = "always saying 1: 1/6\n", (len(losses), CONSTANT_GUESS)
     axes.annotate(text, end, ha="right", va="center", color="0.3")
@@ -243,6 +244,7 @@ def draw_losses(axes, steps, losses):
     axes.set_title(
         f"Adding two numbers out of {steps:,}:\nmean squared error of each update"
     )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(NullLocator())

@@ -9,15 +9,10 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from japanese_vowels_data import load, measure
+from japanese_vowels_data import load_scaled
 
 pytestmark = pytest.mark.usefixtures("users_settings")
 EXAMPLES = pytest.mark.parametrize("example", [flax_linen, flax_nnx])
-
-
-def load_scaled():
-    train, _ = load()
-    return measure(train)(train)
 
 
 def models(train):
@@ -50,7 +45,7 @@ def test_it_learns(example, monkeypatch, capsys):
 
 
 def test_both_give_the_same_logits():
-    train = load_scaled()
+    train, _ = load_scaled()
     train = train.take(np.arange(0, 270, 30))
     ours, variables, theirs = models(train)
     theirs.eval()
@@ -62,7 +57,7 @@ def test_both_give_the_same_logits():
 
 
 def test_dropout_is_for_training_alone():
-    train = load_scaled()
+    train, _ = load_scaled()
     frames, lengths = train.frames[:4], train.lengths[:4]
     ours, variables, theirs = models(train)
 
@@ -78,6 +73,7 @@ def test_dropout_is_for_training_alone():
     np.testing.assert_array_equal(theirs(frames, lengths), theirs(frames, lengths))
 
 
+@pytest.mark.slow
 def test_weights_of_pytorch(capsys):
     pytest.importorskip("torch")
     from_torch = pytest.importorskip("from_torch")

@@ -50,12 +50,12 @@ def test_padding_of_the_input_is_never_read(users_settings):
 
 
 def test_dates_are_held_out():
-    train, test, shown = attention.split_dates(2000)
+    train, test, drawn = attention.split_dates(2000)
     days = [{attention.to_text(row) for row in x.iso} for x in (train, test)]
     assert [len(x) for x in days] == [attention.DAYS - 2000, 2000]
     assert not days[0] & days[1]
-    assert {attention.to_text(row) for row in shown.iso} < days[1]
-    texts = [attention.to_text(row) for row in shown.written]
+    assert {attention.to_text(row) for row in drawn.iso} < days[1]
+    texts = [attention.to_text(row) for row in drawn.written]
     assert texts[:2] == ["Friday, 20 November 2026", "the 3rd of March 1987"]
 
 
