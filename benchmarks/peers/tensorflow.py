@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..built import LEARNING_RATE, Built, LeftOutError, Variant
-from ..cases import Case
-from ..data import Data, State
-from ..results import forward_results, step_results, train_results
+from ..core.built import LEARNING_RATE, Built, LeftOutError, Variant
+from ..core.cases import Case
+from ..core.data import Data
+from ..core.layouts import Layers
+from ..core.results import forward_results, step_results, train_results
 
 USES = ("tensorflow", "tf-keras")
 
@@ -48,7 +49,7 @@ def build(case: Case, data: Data) -> Built:
 class Net:
     """The graph of a case and its session; sequences `[T, B, ...]`.
 
-    The data are variables of the graph: feeding them would copy them at each call, and
+    The data are variables of the graph: feeds would be copied at each call, and
     constants might be folded.
     """
 
@@ -95,9 +96,9 @@ class Net:
         return loss
 
     def program(self, computed: Any, *fetched: tf.Tensor) -> Callable[[], Any]:
-        """Computes all of `computed` and leaves it where it is; returns `fetched`.
+        """A call that computes all of `computed`, but copies only `fetched` to Python.
 
-        Variables get their first values here.
+        The variables are initialised here.
         """
         self.session.run(v1.global_variables_initializer())
         for layer, weights in zip(self.variables, self.data.weights, strict=True):
@@ -119,9 +120,7 @@ def _tensors(layer: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:
 
 
 def _as_cell_state(layer: dict[str, tf.Tensor]) -> Any:
-    if "c" in layer:
-        return v1.nn.rnn_cell.LSTMStateTuple(**layer)
-    return layer["h"]
+    return v1.nn.rnn_cell.LSTMStateTuple(**layer) if "c" in layer else layer["h"]
 
 
 def _by_layers(variables: list[Any], data: Data) -> list[dict[str, Any]]:
@@ -140,7 +139,7 @@ Program = tuple[Callable[[], Any], Callable[[Any], dict[str, np.ndarray]]]
 
 
 def _forward(net: Net) -> Program:
-    def read(_: Any) -> dict[str, np.ndarray]:
+    def read(_):
         outputs, final = net.session.run((net.outputs, net.final))
         return forward_results(net.data, np.swapaxes(outputs, 0, 1), final)
 
@@ -153,7 +152,7 @@ def _train(net: Net) -> Program:
     flat = tf.nest.flatten(leaves)
     fetched = (loss, tf.nest.pack_sequence_as(leaves, tf.gradients(loss, flat)))
 
-    def read(_: Any) -> dict[str, np.ndarray]:
+    def read(_):
         loss, (weights, inputs, state) = net.session.run(fetched)
         return train_results(loss, weights, np.swapaxes(inputs, 0, 1), state)
 
@@ -164,8 +163,8 @@ def _step(net: Net) -> Program:
     loss = net.loss()
     update = v1.train.AdamOptimizer(LEARNING_RATE).minimize(loss)
 
-    def read(raw: Any) -> dict[str, np.ndarray]:
-        after: State = net.session.run(net.variables)
+    def read(raw):
+        after: Layers = net.session.run(net.variables)
         return step_results(raw[-1], net.data.weights, after)
 
     return net.program(update, loss), read

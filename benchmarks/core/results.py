@@ -1,7 +1,7 @@
 """What peers compute, by name and in TensorFlow's layout, and sums to compare it by.
 
-Arrays are batch-major, `[B, T, ...]`, and what lies past a row's end is put to zero:
-peers differ there, and nobody is meant to look.
+Arrays are batch-major, `[B, T, ...]`. Outputs past a row's end are set to zero before
+they are compared: peers differ there.
 """
 
 import zlib
@@ -9,25 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from .data import Data, State
+from .data import Data
+from .layouts import Layers
 
-SUMS = 4
+Arrays = dict[str, np.ndarray]
+
+PRODUCTS = 4
 
 
-def forward_results(
-    data: Data, outputs: np.ndarray, state: State
-) -> dict[str, np.ndarray]:
+def forward_results(data: Data, outputs: np.ndarray, state: Layers) -> Arrays:
     """Of a forward call: outputs `[B, T, H]` and the final state."""
     outputs = np.asarray(outputs)
-    valid = data.valid
-    if valid is not None:
-        outputs = np.where(valid, outputs, 0)
+    if data.valid is not None:
+        outputs = np.where(data.valid, outputs, 0)
     return {"outputs": outputs, **_flat("state", state)}
 
 
 def train_results(
-    loss: Any, weights: list[dict[str, np.ndarray]], inputs: np.ndarray, state: State
-) -> dict[str, np.ndarray]:
+    loss: Any, weights: Layers, inputs: np.ndarray, state: Layers
+) -> Arrays:
     """Of forward and backward: the loss and all gradients."""
     return {
         "loss": np.asarray(loss),
@@ -37,20 +37,16 @@ def train_results(
     }
 
 
-def step_results(
-    loss: Any,
-    before: list[dict[str, np.ndarray]],
-    after: list[dict[str, np.ndarray]],
-) -> dict[str, np.ndarray]:
-    """Of the first training step: its loss, and by how much the weights moved."""
-    moved = [
+def step_results(loss: Any, before: Layers, after: Layers) -> Arrays:
+    """Of the first training step: its loss and the change of the weights."""
+    changes = [
         {name: new[name] - old[name] for name in old}
         for old, new in zip(before, after, strict=True)
     ]
-    return {"loss": np.asarray(loss), **_flat("change of weights", moved)}
+    return {"loss": np.asarray(loss), **_flat("change of weights", changes)}
 
 
-def _flat(what: str, layers: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def _flat(what: str, layers: Layers) -> Arrays:
     return {
         f"{what} {number} {name}": np.asarray(array)
         for number, layer in enumerate(layers)
@@ -58,8 +54,8 @@ def _flat(what: str, layers: list[dict[str, np.ndarray]]) -> dict[str, np.ndarra
     }
 
 
-def checksums(results: dict[str, np.ndarray]) -> dict[str, list[float]]:
-    """For each array its norm, and its products with a few fixed random arrays.
+def checksums(results: Arrays) -> dict[str, list[float]]:
+    """The norm of each array, and its products with a few fixed random arrays.
 
     Two arrays that differ by `e` differ in each product by about the norm of `e`.
     """
@@ -70,13 +66,14 @@ def _sums(name: str, array: np.ndarray) -> list[float]:
     flat = np.asarray(array, np.float64).reshape(-1)
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     products = [
-        float(flat @ rng.standard_normal(flat.size, np.float32)) for _ in range(SUMS)
+        float(flat @ rng.standard_normal(flat.size, np.float32))
+        for _ in range(PRODUCTS)
     ]
     return [float(np.linalg.norm(flat)), *products]
 
 
 def deviation(sums: dict[str, list[float]], reference: dict[str, list[float]]) -> float:
-    """The greatest difference of a sum, relative to the array's norm.
+    """The largest difference of a sum, relative to the array's norm.
 
     Infinite if the two are not sums of the same arrays, NaN if one holds a NaN.
     """
