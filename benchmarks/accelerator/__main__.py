@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from ..core import command
-from ..core.cases import Case, select
+from ..core.cases import Case
 from ..core.machine import describe
 from ..core.process import started
 from . import NAMES, OURS
@@ -54,8 +54,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.rounds = options.rounds or ROUNDS[options.preset]
     options.machines = options.machines.split(",") if options.machines else None
     try:
-        options.cases = select(PRESETS, options.preset, options.only)
-        command.read_peers(options, NAMES)
+        command.read_race(options, PRESETS, NAMES)
         for machine in options.machines or ():
             explain(Case("lstm", *TINY), machine)  # Refuses what it does not know.
     except ValueError as error:

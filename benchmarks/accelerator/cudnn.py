@@ -1,14 +1,16 @@
 """PyTorch on a GPU: `nn.LSTM` and `nn.GRU`, which cuDNN runs."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from ..core import results
 from ..core.built import Built, LeftOutError, Variant
 from ..core.cases import Case
 from ..core.data import Data
-from ..peers.torch import MODES, USES as USES, Net
+from ..peers.torch import USES as USES, Net, make_run
 
 if not torch.cuda.is_available():
     raise LeftOutError("PyTorch sees no GPU")
@@ -21,7 +23,8 @@ def build(case: Case, data: Data) -> Built:
     torch.backends.cudnn.allow_tf32 = uses_tf32
     net = Net(case, data, "cuda")
     net.module.train(not case.is_forward)
-    call, read = MODES[case.mode](net)
+    call = make_run(net, case.mode)
+    read = functools.partial(results.read, case.mode, data, net)
 
     def run():
         result = call()

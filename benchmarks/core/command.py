@@ -1,16 +1,17 @@
 """What the three commands share: arguments, results that can be resumed, the race."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from .cases import Case
+from .cases import Case, select
 from .process import Peer
 from .rounds import run_case
 
@@ -27,22 +28,10 @@ def add_options(
     only: str = "of those the cases whose name matches",
     name: str = "the preset",
 ) -> None:
-    """The options of all commands.
-
-    Args:
-        parser: Where they are added.
-        presets: Cases by the name of the preset.
-        about: What a preset is.
-        only: What `--only` selects.
-        name: What results are called by default.
-    """
+    """The options of all commands; `name` is what results are called by default."""
     add = parser.add_argument
-    add(
-        "--preset",
-        choices=presets,
-        default="quick",
-        help=f"{about} (default: %(default)s)",
-    )
+    about += " (default: %(default)s)"
+    add("--preset", choices=presets, default="quick", help=about)
     add("--only", metavar="REGEX", help=only)
     add("--list", action="store_true", help="print the names, and stop")
     add("--rounds", type=count, help="how often all are timed")
@@ -59,7 +48,7 @@ def count(text: str) -> int:
 
 
 def add_peers(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
-    """Which peers run, and in which environments; the first one always runs."""
+    """The options that choose peers and their environments."""
     known = ", ".join(names)
     parser.add_argument(
         "--peers", metavar="A,B", help=f"of {known}; {names[0]} always runs"
@@ -73,12 +62,17 @@ def add_peers(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
     )
 
 
-def read_peers(options: argparse.Namespace, names: Sequence[str]) -> None:
-    """Sets `peers` to a list and `python` to a dict.
+def read_race(
+    options: argparse.Namespace,
+    presets: Mapping[str, Sequence[Case]],
+    names: Sequence[str],
+) -> None:
+    """Sets `cases` and `peers` to lists and `python` to a dict; the first peer runs.
 
     Raises:
-        ValueError: If a peer or an interpreter does not exist.
+        ValueError: If a case, a peer or an interpreter does not exist.
     """
+    options.cases = select(presets, options.preset, options.only)
     chosen = options.peers.split(",") if options.peers else names
     pairs = [pair.partition("=")[::2] for pair in options.python]
     for name in (*chosen, *(name for name, _ in pairs)):
@@ -126,6 +120,18 @@ def saved_result(file: Path, facts: Result) -> Result:
     return saved
 
 
+@contextlib.contextmanager
+def progress(total: int) -> Iterator[tuple[tqdm, Callable[[str], None]]]:
+    """A progress bar, and what names each part of the work before it begins."""
+    with tqdm(total=total) as bar:
+
+        def tick(what):
+            bar.set_description(what)
+            bar.update()
+
+        yield bar, tick
+
+
 def race(
     cases: Sequence[Case],
     peers: Mapping[str, Peer],
@@ -136,12 +142,7 @@ def race(
     done = {row["name"] for row in result["cases"]}
     cases = [case for case in cases if case.name not in done]
     peers = {name: peer for name, peer in peers.items() if not peer.missing}
-    with tqdm(total=len(cases) * (len(peers) + result["rounds"])) as bar:
-
-        def tick(what):
-            bar.set_description(what)
-            bar.update()
-
+    with progress(len(cases) * (len(peers) + result["rounds"])) as (_, tick):
         for case in cases:
             result["cases"].append(run_case(case, peers, result["rounds"], tick))
             save(result)

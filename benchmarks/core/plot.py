@@ -69,11 +69,8 @@ def draw_panels(
 ) -> None:
     """Draws panels, those of a line side by side, on logarithmic axes.
 
-    Args:
-        file: The picture.
-        lines: The panels; those of a column share their axis.
-        label: What the horizontal axes show.
-        title: Of the legend.
+    Those of a column share their horizontal axis, whose label is `label`; `title` is
+    that of the legend.
     """
     columns = max(map(len, lines))
     heights = [1 + max(len(panel.cases) for panel in line) for line in lines]

@@ -98,13 +98,9 @@ class Peer:
 def started(
     names: Sequence[str], module: str, pythons: Mapping[str, str], shared: bool = False
 ) -> Iterator[dict[str, Peer]]:
-    """The peers, each in a process, or all in the first one's; ended on leaving.
+    """The peers, each in a process, or all in one that is shared; ended on leaving.
 
-    Args:
-        names: The peers.
-        module: The worker's module.
-        pythons: The interpreters of peers that have an environment of their own.
-        shared: Whether one process serves all peers.
+    `pythons` are the interpreters of peers in an environment of their own.
     """
     with contextlib.ExitStack() as stack:
         peers: dict[str, Peer] = {}

@@ -18,16 +18,10 @@ def compiled(
     donate: tuple[int, ...] = (),
     options: Mapping[str, Options] | None = None,
 ) -> Iterator[tuple[str, Callable[..., Any], dict[str, float]]]:
-    """The function, compiled once for each choice of compiler options.
+    """Compiles the function with each choice of compiler options, or the default.
 
-    Args:
-        function: What to compile.
-        args: Its arguments, or their types.
-        donate: The positions of the arguments that the program may overwrite.
-        options: Choices of compiler options by name; the default alone if None.
-
-    Yields:
-        The name of the choice, the program, and its facts: seconds and bytes.
+    Yields the name of the choice, the program, and its facts: seconds and bytes. The
+    program may overwrite the arguments at the positions in `donate`.
     """
     _warm_up()
     lowered, lower_s = timed(jax.jit(function, donate_argnums=donate).lower, *args)

@@ -1,8 +1,4 @@
-"""What peers compute, by name and in TensorFlow's layout, and sums to compare it by.
-
-Arrays are batch-major, `[B, T, ...]`. Outputs past a row's end are set to zero before
-they are compared: peers differ there.
-"""
+"""What peers compute, by name and in TensorFlow's layout, and sums to compare it by."""
 
 import zlib
 from typing import Any
@@ -17,33 +13,37 @@ Arrays = dict[str, np.ndarray]
 PRODUCTS = 4
 
 
-def forward_results(data: Data, outputs: np.ndarray, state: Layers) -> Arrays:
-    """Of a forward call: outputs `[B, T, H]` and the final state."""
-    outputs = np.asarray(outputs)
-    if data.valid is not None:
-        outputs = np.where(data.valid, outputs, 0)
-    return {"outputs": outputs, **_flat("state", state)}
+def read(mode: str, data: Data, net: Any, raw: Any) -> Arrays:
+    """The results of a call as named arrays; batch-major, `[B, T, ...]`.
 
+    Outputs past a row's end are set to zero, as peers differ there.
 
-def train_results(
-    loss: Any, weights: Layers, inputs: np.ndarray, state: Layers
-) -> Arrays:
-    """Of forward and backward: the loss and all gradients."""
+    Args:
+        mode: That of the case.
+        data: That of the case.
+        net: Has `read_sequences`, `read_state` and `read_params`, from the peer's
+            layouts to TensorFlow's; and `before`, the parameters as read at first.
+        raw: `(outputs, state)`; in mode "train" `(loss, (gradients by params, inputs,
+            state))`; in mode "step" `(loss, new params)`.
+    """
+    if mode in ("forward", "stream"):
+        outputs, state = raw
+        outputs = np.asarray(net.read_sequences(outputs))
+        if data.valid is not None:
+            outputs = np.where(data.valid, outputs, 0)
+        return {"outputs": outputs, **_flat("state", net.read_state(state))}
+    loss, found = {"loss": np.asarray(raw[0])}, raw[1]
+    if mode == "step":
+        pairs = zip(net.before, net.read_params(found), strict=True)
+        changes = [{name: new[name] - old[name] for name in old} for old, new in pairs]
+        return loss | _flat("change of weights", changes)
+    params, inputs, state = found
     return {
-        "loss": np.asarray(loss),
-        "gradient by inputs": np.asarray(inputs),
-        **_flat("gradient by weights", weights),
-        **_flat("gradient by state", state),
+        **loss,
+        "gradient by inputs": np.asarray(net.read_sequences(inputs)),
+        **_flat("gradient by weights", net.read_params(params)),
+        **_flat("gradient by state", net.read_state(state)),
     }
-
-
-def step_results(loss: Any, before: Layers, after: Layers) -> Arrays:
-    """Of the first training step: its loss and the change of the weights."""
-    changes = [
-        {name: new[name] - old[name] for name in old}
-        for old, new in zip(before, after, strict=True)
-    ]
-    return {"loss": np.asarray(loss), **_flat("change of weights", changes)}
 
 
 def _flat(what: str, layers: Layers) -> Arrays:

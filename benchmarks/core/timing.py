@@ -9,13 +9,9 @@ from typing import Any
 def measure(run: Callable[[], Any], seconds: float, least: int) -> float:
     """The median milliseconds of a call, over as many calls as take `seconds`.
 
-    The first call, which wakes the threads and fills the caches, does not count unless
-    it takes `seconds` by itself: then the warm-up is negligible.
-
-    Args:
-        run: The call.
-        seconds: How long to measure.
-        least: The least number of calls.
+    There are `least` of them at least. The first call, which wakes the threads and
+    fills the caches, does not count unless it takes `seconds` by itself: then the
+    warm-up is negligible.
     """
     _, first = timed(run)
     times = [first] if first >= seconds else []

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ..core import command
 from ..core.machine import describe as describe_machine
 from . import __doc__ as about
@@ -89,12 +87,8 @@ def _measure(options: argparse.Namespace, result: Result, file: Path) -> None:
     limit = _limit_bytes(options.limit, result["device_bytes"])
     done = {row["name"] for row in result["cases"]}
     cases = [case for case in options.cases if case.name not in done]
-    with tqdm(total=sum(_parts(options, case) for case in cases)) as bar:
-
-        def tick(what):
-            bar.set_description(what)
-            bar.update()
-
+    total = sum(_parts(options, case) for case in cases)
+    with command.progress(total) as (bar, tick):
         for case in cases:
             end = bar.n + _parts(options, case)
             result["cases"].append(run_case(case, options.names, limit, tick))

@@ -36,13 +36,9 @@ def worker() -> Iterator[Peer]:
 def run_case(case: Case, names: list[str], limit: float, tick: Tick) -> Result:
     """The result of a case: each strategy's memory and times, or why it has none.
 
-    If a strategy makes the process die, the case starts again without it.
-
-    Args:
-        case: The case.
-        names: The strategies; gradients are compared with those of the first that runs.
-        limit: The bytes that a program may take.
-        tick: Called as `tick(what)` before each part of the work.
+    If a strategy makes the process die, the case starts again without it. Gradients are
+    compared with those of the first strategy that runs. A program may take `limit`
+    bytes. Calls `tick(what)` before each part of the work.
     """
     died: dict[str, Result] = {}
     while True:

@@ -1,6 +1,7 @@
 """What all JAX peers share: the modes as programs, compiled and measured alike."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ..core import results
 from ..core.built import LEARNING_RATE, Built, Variant
 from ..core.cases import Case
 from ..core.data import Data
 from ..core.layouts import Layers, reader
 from ..core.programs import compiled
-from ..core.results import forward_results, step_results, train_results
 
 PyTree = Any
 Function = Callable[..., Any]
@@ -47,6 +48,11 @@ class Net:
     read_params: Callable[[PyTree], Layers]
     read_sequences: Callable[[PyTree], np.ndarray]
     read_state: Callable[[PyTree], Layers]
+
+    @functools.cached_property
+    def before(self) -> Layers:
+        """The parameters as read before the first step."""
+        return self.read_params(self.params)
 
 
 def make_net(
@@ -93,8 +99,7 @@ def make_net(
 def by_layers(layer: Function) -> Function:
     """Runs one layer after the other, each over the whole sequence.
 
-    Args:
-        layer: `(number, params, inputs, state, lengths) -> (outputs, final state)`.
+    `layer` is `(number, params, inputs, state, lengths) -> (outputs, final state)`.
     """
 
     def apply(params, inputs, state, lengths):
@@ -126,11 +131,11 @@ def build(case: Case, data: Data, nets: dict[str, Net], equation: str = "") -> B
     jax.clear_caches()  # Traces of an earlier case would make this one cheaper.
     variants = {}
     for name, net in nets.items():
-        run, args, read = _MODES[case.mode](_in_dtype(net, case.dtype), data)
-        carried = 2 if case.mode == "step" else 0
-        for options, calls, facts in compiled_calls(run, args, carried):
+        net = _in_dtype(net, case.dtype)
+        read = functools.partial(_read, case, data, net)
+        for options, call, facts in compiled_calls(*_program(case, net)):
             full_name = ", ".join(filter(None, (name, options)))
-            variants[full_name] = Variant(calls, read, facts)
+            variants[full_name] = Variant(call, read, facts)
     return Built(variants, equation)
 
 
@@ -170,56 +175,31 @@ def _calls(program: Function, args: tuple, carried: int) -> Callable[[], Any]:
     return call
 
 
-# What each mode compiles: a function, its arguments, and how its results are read.
-Mode = tuple[Function, tuple, Callable[[Any], dict[str, np.ndarray]]]
-
-
-def _forward(net: Net, data: Data) -> Mode:
-    def read(raw):
-        outputs, state = raw
-        return forward_results(data, net.read_sequences(outputs), net.read_state(state))
-
-    return net.apply, (net.params, net.inputs, net.state, net.lengths), read
-
-
-def _train(net: Net, data: Data) -> Mode:
-    del data
-
-    def read(raw):
-        loss, (params, inputs, state) = raw
-        return train_results(
-            loss,
-            net.read_params(params),
-            net.read_sequences(inputs),
-            net.read_state(state),
-        )
-
-    function = jax.value_and_grad(_loss(net), argnums=(0, 1, 2))
-    args = net.params, net.inputs, net.state, net.lengths, net.cotangents
-    return function, args, read
-
-
-def _step(net: Net, data: Data) -> Mode:
-    del data
-    optimiser = optax.adam(LEARNING_RATE)
+def _program(case: Case, net: Net) -> tuple[Function, tuple, int]:
+    """The function of a mode, its arguments, and how many of them it replaces."""
+    rest = net.inputs, net.state, net.lengths
+    if case.is_forward:
+        return net.apply, (net.params, *rest), 0
     loss = _loss(net)
-    before = net.read_params(net.params)
+    if case.mode == "train":
+        function = jax.value_and_grad(loss, argnums=(0, 1, 2))
+        return function, (net.params, *rest, net.cotangents), 0
+    optimiser = optax.adam(LEARNING_RATE)
 
     def step(params, moments, *args):
         value, gradient = jax.value_and_grad(loss)(params, *args)
         update, moments = optimiser.update(gradient, moments)
         return optax.apply_updates(params, update), moments, value
 
-    def read(raw):
-        params, _, value = raw
-        return step_results(value, before, net.read_params(params))
-
     params = jax.device_put(net.params)
-    start = params, optimiser.init(params)
-    return step, (*start, net.inputs, net.state, net.lengths, net.cotangents), read
+    return step, (params, optimiser.init(params), *rest, net.cotangents), 2
 
 
-_MODES = {"forward": _forward, "stream": _forward, "train": _train, "step": _step}
+def _read(case: Case, data: Data, net: Net, raw: PyTree) -> dict[str, np.ndarray]:
+    if case.mode == "step":
+        params, _, loss = raw
+        raw = loss, params
+    return results.read(case.mode, data, net, raw)
 
 
 def _loss(net: Net) -> Callable[..., jax.Array]:

@@ -24,11 +24,8 @@ def make_net(
 ) -> _jax.Net:
     """A network that is one cell, of one layer or two; time-major.
 
-    Args:
-        case: The case.
-        data: Its arrays.
-        run: `(params, inputs, state, lengths)` to outputs and final state of the cell.
-        wrappers: `wrap` and `unwrap` of `_jax.make_net`, around the cell's parameters.
+    `run(params, inputs, state, lengths)` gives outputs and final state of the cell;
+    `wrappers` are those of `_jax.make_net`, around the cell's parameters.
     """
     stacked = len(data.weights) > 1
 

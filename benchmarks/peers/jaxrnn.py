@@ -1,7 +1,5 @@
 """jaxrnn itself, time-major."""
 
-from typing import Any
-
 import jaxrnn
 
 from ..core.built import Built
@@ -10,8 +8,6 @@ from ..core.data import Data
 from . import _jax, _ours
 
 USES = _ours.PACKAGES
-
-PyTree = Any
 
 
 def build(case: Case, data: Data, implementation: str | None = None) -> Built:

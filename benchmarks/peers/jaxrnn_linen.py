@@ -1,7 +1,5 @@
 """jaxrnn's module for linen: `jaxrnn.linen.RNN`, time-major."""
 
-from typing import Any
-
 import jaxrnn.linen
 
 from ..core.built import Built
@@ -10,8 +8,6 @@ from ..core.data import Data
 from . import _jax, _ours
 
 USES = ("flax", *_ours.PACKAGES)
-
-PyTree = Any
 
 
 def build(case: Case, data: Data) -> Built:

@@ -1,7 +1,5 @@
 """jaxrnn's module for nnx: `jaxrnn.nnx.RNN`, time-major, split for `jax.jit`."""
 
-from typing import Any
-
 from flax import nnx
 
 import jaxrnn.nnx
@@ -12,8 +10,6 @@ from ..core.data import Data
 from . import _jax, _ours
 
 USES = ("flax", *_ours.PACKAGES)
-
-PyTree = Any
 
 
 def build(case: Case, data: Data) -> Built:

@@ -21,8 +21,6 @@ from . import _jax
 
 USES = ("keras", "jax", "jaxlib", "optax")
 
-PyTree = Any
-
 # Classes, their arguments, and the order of their blocks.
 LAYERS = {
     "lstm": (keras.layers.LSTM, {}, "ifgo"),
@@ -70,7 +68,7 @@ def _layer(case: Case, depth: int) -> keras.layers.Layer:
     return layer
 
 
-def _to_params(case: Case, weights: dict[str, np.ndarray]) -> PyTree:
+def _to_params(case: Case, weights: dict[str, np.ndarray]) -> Any:
     """Kernels and bias; a GRU that resets after has a second bias, zero here."""
     _, _, order = LAYERS[case.layer_cell]
     x, h, b = side_by_side(to_gates(case.layer_cell, weights, 1), order)

@@ -12,8 +12,6 @@ from . import _jax
 
 USES = ("flax", "jax", "jaxlib", "optax")
 
-PyTree = Any
-
 # Classes, and the order of their blocks.
 CELLS = {
     "lstm": ((nnx.OptimizedLSTMCell, nnx.LSTMCell), "ifgo"),
@@ -72,7 +70,7 @@ def _split(cell: nnx.Module) -> tuple[Any, nnx.State, nnx.State]:
     return nnx.split(rnn, nnx.Param, ...)
 
 
-def _to_params(cell: PyTree, gates: Gates, order: str) -> PyTree:
+def _to_params(cell: Any, gates: Gates, order: str) -> Any:
     """A layer's numbers in the structure of its cell: two products, or two a gate.
 
     The bias is that of the inputs' product or of the state's, whichever has one.

@@ -1,7 +1,6 @@
 """jaxrnn on the same sequences, packed end to end in rows before the clock starts."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -13,8 +12,6 @@ from ..core.data import Data
 from . import _jax, _ours
 
 USES = _ours.PACKAGES
-
-PyTree = Any
 
 
 def build(case: Case, data: Data) -> Built:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core import command
-from ..core.cases import select
 from ..core.machine import describe
 from ..core.process import started
 from ..peers import NAMES
@@ -30,8 +29,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.set_defaults(rounds=ROUNDS)
     options = parser.parse_args(arguments)
     try:
-        options.cases = select(PRESETS, options.preset, options.only)
-        command.read_peers(options, NAMES)
+        command.read_race(options, PRESETS, NAMES)
     except ValueError as error:
         parser.error(str(error))
     if options.compare and not options.compare.is_file():
