@@ -1,5 +1,6 @@
 """The memory benchmark runs, and its strategies agree on the gradients."""
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -11,9 +12,15 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # The benchmarks are not part of the package.
-command, rounds, peak = (
+command, cases, measure_module, peak, rounds = (
     importlib.import_module(f"benchmarks.{name}")
-    for name in ("memory.__main__", "core.rounds", "memory.peak")
+    for name in (
+        "memory.__main__",
+        "memory.cases",
+        "memory.measure",
+        "memory.peak",
+        "core.rounds",
+    )
 )
 STRATEGIES = [
     "keep",
@@ -93,3 +100,39 @@ def test_sizes_of_a_preset_can_be_changed():
     assert case.rounds == 1
     with pytest.raises(SystemExit):
         command.parse(["--rounds", "0"])
+
+
+class FakeWorker:
+    """Answers as a worker; dies at strategies that are called so."""
+
+    def ask(self, do, name="", **request):
+        if name == "dies":
+            return {"failed": "the process died: killed", "died": True}
+        sizes = dict.fromkeys(("temp_bytes", "argument_bytes", "output_bytes"), 1)
+        return {
+            "compile": {"program": name, **sizes},
+            "first": {"ms": 2.0, "peak_bytes": None},
+            "time": {"ms": 1.0},
+            "differences": {"keep": 0.0, "sqrt": 1e-7},
+        }.get(do, {})
+
+
+def test_a_case_starts_again_without_what_ended_its_process(monkeypatch):
+    monkeypatch.setattr(rounds, "wait_for_quiet", lambda: 0.0)
+    started = []
+
+    @contextlib.contextmanager
+    def worker():
+        started.append(FakeWorker())
+        yield started[-1]
+
+    monkeypatch.setattr(measure_module, "worker", worker)
+    case = cases.PRESETS["smoke"].case(64, loss="final", dtype="float32")
+    names = ["keep", "dies", "sqrt"]
+    row = measure_module.run_case(case, names, limit=10, tick=lambda what: None)
+    assert len(started) == 2
+    assert list(row["strategies"]) == names
+    assert row["strategies"]["dies"] == {"failed": "the process died: killed"}
+    for name in ("keep", "sqrt"):
+        assert row["strategies"][name]["ms"] == [1.0]
+        assert row["strategies"][name]["reference"] == "keep"

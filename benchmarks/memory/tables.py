@@ -74,17 +74,15 @@ def _text(value: Spread | float | None) -> str:
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
-def _mib(field: str) -> Value:
+def _mib(result: Row, field: str) -> float | None:
     """A number of bytes in MiB; None if it is unknown."""
-
-    def value(row, name):
-        size = ran(row, name).get(field)
-        return None if size is None else size / 2**20
-
-    return value
+    size = result.get(field)
+    return None if size is None else size / 2**20
 
 
-temp_mib, _host_mib = _mib("temp_bytes"), _mib("host_temp_bytes")
+def temp_mib(row: Row, name: str) -> float | None:
+    """Temporary memory of the program on the device."""
+    return _mib(ran(row, name), "temp_bytes")
 
 
 def memory_ratio(row: Row, name: str) -> float | None:
@@ -111,9 +109,9 @@ def _compile_s(row: Row, name: str) -> float | None:
 # Of each strategy in a case. A column without a value in a case is left out.
 COLUMNS: dict[str, Value] = {
     "temp, MiB": temp_mib,
-    "on host, MiB": lambda row, name: _host_mib(row, name) or None,
-    "planned, MiB": _mib("planned_bytes"),
-    "peak of device, MiB": _mib("peak_bytes"),
+    "on host, MiB": lambda row, name: _mib(ran(row, name), "host_temp_bytes") or None,
+    "planned, MiB": lambda row, name: _mib(row["strategies"][name], "planned_bytes"),
+    "peak of device, MiB": lambda row, name: _mib(ran(row, name), "peak_bytes"),
     f"memory ÷ {KEEP}": memory_ratio,
     f"time ÷ {KEEP}": time_ratio,
     "ms": _ms,
