@@ -1,1 +1,1 @@
-"""Races jaxrnn against its peers: `python -m benchmarks --help`."""
+"""Times jaxrnn against other libraries: `python -m benchmarks --help`."""

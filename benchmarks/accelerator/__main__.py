@@ -2,32 +2,31 @@
 
 import argparse
 import datetime
-import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxrnn._kernels._machines import MACHINES
-
-from ..command import add_options, keep_saved, race_cases, read_options
-from ..machine import describe
-from .bounds import USUAL, bounds
-from .names import NAMES, OURS
-from .plot import draw
-from .presets import PRESETS, ROUNDS, TAKES
-from .report import write_report
-from .seats import Seats
+from ..core import command
+from ..core.cases import Case
+from ..core.machine import describe
+from ..core.process import started
+from . import NAMES, OURS
+from .bounds import bounds, explain
+from .cases import PRESETS, ROUNDS, TAKES, TINY
+from .tables import draw, write_report
 
 Result = dict[str, Any]
 
+WORKER = "benchmarks.accelerator.worker"
+# The machines of the bounds where the planner does not know the device.
+USUAL = ("h100", "v5e")
 ABOUT = """\
 Times the kernels of jaxrnn on this GPU or TPU against XLA's loop and other libraries,
-and writes tables, a picture and every round. On a CPU only `--preset smoke` runs, to
-try the command: its times mean nothing there.
+and writes tables, a plot and every round. On a CPU only `--preset smoke` runs, to
+try the command: no kernel runs there.
 """
 
 
@@ -36,88 +35,79 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m benchmarks.accelerator", description=ABOUT
     )
-    name = "accelerator_ and the name of the device"
-    add_options(parser, PRESETS, NAMES, name=name, takes=TAKES)
+    sizes = [f"{n} has {len(cs)} and takes {TAKES[n]}" for n, cs in PRESETS.items()]
+    command.add_options(
+        parser,
+        PRESETS,
+        about=f"which cases: {'; '.join(sizes)}",
+        name="accelerator_ and the name of the device",
+    )
+    command.add_peers(parser, NAMES)
     parser.add_argument(
         "--machines",
         metavar="A,B",
-        help=f"whose bounds are written, of {', '.join(MACHINES)}; by default this "
-        f"one's, or {' and '.join(USUAL)} if it is none of them; on a CPU, none",
+        help="the machines, by their names in `jaxrnn.explain`, whose bounds are "
+        f"written; by default this one, or {' and '.join(USUAL)} if it has no name "
+        "there; on a CPU, none",
     )
-    options = read_options(parser, arguments, PRESETS, NAMES, ROUNDS)
+    options = parser.parse_args(arguments)
+    options.rounds = options.rounds or ROUNDS[options.preset]
     options.machines = options.machines.split(",") if options.machines else None
-    for name in options.machines or ():
-        if name not in MACHINES:
-            parser.error(f"unknown machine {name!r}; known: {', '.join(MACHINES)}")
+    try:
+        command.read_race(options, PRESETS, NAMES)
+        for machine in options.machines or ():
+            explain(Case("lstm", *TINY), machine)  # Refuses what it does not know.
+    except ValueError as error:
+        parser.error(str(error))
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Races, and writes what came of it after each case."""
+    """Races, and writes the result after each case."""
+    jax.config.update("jax_platforms", "cpu")  # The device belongs to the workers.
     options = parse(arguments)
     if options.list:
         print("\n".join(case.name for case in options.cases))
         return
-    jax.config.update("jax_platforms", "cpu")  # The device belongs to the workers.
-    seats = Seats(options.peers, options.python)
-    try:
-        file = _race(options, seats)
-    finally:
-        seats.close()
-    print(file.with_suffix(".md").read_text())
-
-
-def _race(options: argparse.Namespace, seats: Seats) -> Path:
-    """Returns the file of the result."""
-    device = seats.device
-    _check(options.preset, device)
-    present = {name: peer for name, peer in seats.peers.items() if not peer.missing}
-    missing = {name: p.missing for name, p in seats.peers.items() if p.missing}
-    if OURS in missing:
-        raise SystemExit(f"{OURS} cannot run: {missing[OURS]}")
-    for name, reason in missing.items():
-        print(f"left out: {name} ({reason})", file=sys.stderr)
-    kind = re.sub(r"\W+", "_", device["kind"].lower()).strip("_")
-    file = options.out / f"{options.name or f'accelerator_{kind}'}.json"
-    result: Result = {
-        "name": file.stem,
-        "rounds": options.rounds,
-        "date": datetime.date.today().isoformat(),
-        "machine": describe(),
-        "device": device,
-        "versions": {name: peer.versions for name, peer in present.items()},
-        "missing": missing,
-        "cases": [],
-    }
-    if options.resume:
-        keep_saved(result, file, ("rounds", "machine", "device", "versions"))
-    machines = options.machines or _machines(device)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    race_cases(options.cases, present, result, lambda r: _write(r, machines, file))
-    return file
-
-
-def _check(preset: str, device: Result) -> None:
-    if device["platform"] == "cpu" and preset != "smoke":
+    device = _device(options.python)
+    if device["platform"] == "cpu" and options.preset != "smoke":
         raise SystemExit(
             "JAX sees no accelerator, only a CPU: install JAX for the device, or try "
             "`--preset smoke`, which runs anywhere."
         )
+    kind = re.sub(r"\W+", "_", device["kind"].lower()).strip("_")
+    file = options.out / f"{options.name or f'accelerator_{kind}'}.json"
+    machines = options.machines or default_machines(device)
+    # A TPU belongs to one process.
+    shared = device["platform"] == "tpu"
+    with started(options.peers, WORKER, options.python, shared) as peers:
+        facts = {"machine": describe(), "device": device}
+        result = command.new_result(options, file, peers, **facts)
+        result["date"] = datetime.date.today().isoformat()
+        save = lambda result: _write(result, machines, file)
+        command.race(options.cases, peers, result, save)
+    print(write_report(result))
 
 
-def _machines(device: Result) -> Sequence[str]:
-    """Whose bounds are written by default; on a CPU they would stand beside nothing."""
+def _device(pythons: dict[str, str]) -> Result:
+    """The device, from a process that leaves it to the peers again."""
+    with started([OURS], WORKER, pythons) as peers:
+        device = peers[OURS].ask("device")
+    if "failed" in device:
+        raise SystemExit(f"JAX has no device: {device['failed']}")
+    return device
+
+
+def default_machines(device: Result) -> Sequence[str]:
+    """The machines whose bounds are written; none on a CPU, which has none."""
     if device["platform"] == "cpu":
         return ()
     return USUAL if device["machine"] is None else [device["machine"]]
 
 
 def _write(result: Result, machines: Sequence[str], file: Path) -> None:
-    """The numbers, the tables and the picture of what there is so far."""
     result["bounds"] = {name: bounds(result["cases"], name) for name in machines}
-    file.write_text(json.dumps(result, indent=1) + "\n")
-    file.with_suffix(".md").write_text(write_report(result))
-    draw(result, file.with_suffix(".png"))
+    command.write(result, file, write_report, draw)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the planner says of a case on a machine, beside what was measured there."""
+"""The planner's bounds of a case on a machine, to compare with what was measured."""
 
 from typing import Any
 
@@ -6,46 +6,39 @@ import jax
 
 import jaxrnn
 
+from ..core.cases import Case
 from ..peers._ours import make_cell
-from ..ratios import median_ms, times
-from .cases import Case
-from .names import AHEAD
 
-Result = dict[str, Any]
-
-# What is written of where the device itself is not known to the planner.
-USUAL = ("h100", "v5e")
+Row = dict[str, Any]
 
 
-def bound(case: Case, machine: str) -> Result:
-    """Milliseconds at best and what each implementation says.
+def explain(case: Case, machine: str | None) -> jaxrnn.Explanation:
+    """The planner's explanation of a case.
 
-    `xla` is the loop that XLA compiles, `ahead` a kernel's with the products ahead of
-    it; with gradients, both hold the large products after it. Products are those that
-    JAX makes by default: exact ones, of `float32`, cost more.
+    Raises:
+        ValueError: If it knows no such machine.
     """
     inputs = jax.ShapeDtypeStruct((case.batch, case.time, case.depth), case.dtype)
-    found = jaxrnn.explain(make_cell(case), inputs, machine=machine)
-    xla, kernel, products = found.xla, found.kernel, found.products
-    if case.is_forward:
-        loop, ahead = xla.forward, kernel.forward + products.forward
-    else:
-        # The products after the loop: XLA's training holds them, a kernel's does not.
-        loop, ahead = xla.training, kernel.training + products.training
-    return {
-        "xla": 1e3 * loop,
-        "ahead": 1e3 * ahead,
-        "verdicts": {v.implementation: [v.serves, v.reason] for v in found.verdicts},
-    }
+    return jaxrnn.explain(make_cell(case), inputs, machine=machine)
 
 
-def bounds(rows: list[Result], machine: str) -> dict[str, Result]:
-    """Those of all cases that have one, by name."""
-    return {row["name"]: bound(Case(**row["case"]), machine) for row in rows}
+def bounds(rows: list[Row], machine: str) -> dict[str, Row]:
+    """For each case, by name: the least milliseconds, and all verdicts.
+
+    `xla` is the loop that XLA compiles, `ahead` a kernel's with the products before it;
+    with gradients, both include the large products after it. Products are those that
+    JAX makes by default: exact ones, of `float32`, cost more.
+    """
+    return {row["name"]: _bound(Case(**row["case"]), machine) for row in rows}
 
 
-def by_bound(row: Result, peer: str, bound: Result) -> float | None:
-    """A peer's measured time by its least; None if it did not run."""
-    if not len(times(row, peer)):
-        return None
-    return median_ms(row, peer) / bound["ahead" if peer in AHEAD else "xla"]
+def _bound(case: Case, machine: str) -> Row:
+    found = explain(case, machine)
+    kind = "forward" if case.is_forward else "training"
+    # The products after the loop: XLA's training includes them, a kernel's not.
+    loop, kernel, products = (
+        1e3 * getattr(bound, kind)
+        for bound in (found.xla, found.kernel, found.products)
+    )
+    verdicts = {v.implementation: [v.serves, v.reason] for v in found.verdicts}
+    return {"xla": loop, "ahead": kernel + products, "verdicts": verdicts}

@@ -1,37 +1,52 @@
-"""What is timed on an accelerator: a case has an arithmetic too."""
+"""The cases of the benchmark of accelerators: dense rows, several arithmetics."""
 
-import dataclasses
+from collections.abc import Sequence
 
-from .. import cases
+from ..core.cases import TOLERANCE, Case, make_cases
 
-# How far two of the same arithmetic may be apart, in parts of an array's norm.
-TOLERANCE = {"float32": 1e-3, "tf32": 2e-2, "bfloat16": 5e-2}
-ARITHMETICS = tuple(TOLERANCE)
+# Batch, steps, depth, units.
+TINY = (4, 8, 3, 5)
+LARGE = (
+    (16, 1024, 768, 768),
+    (64, 100, 256, 256),
+    (128, 50, 1024, 1024),
+    (1, 2000, 512, 512),
+    (16, 512, 2048, 2048),
+)
+CELLS = ("lstm", "gru", "gru_after")
+BOTH = ("forward", "train")
 
 
-@dataclasses.dataclass(frozen=True)
-class Case(cases.Case):
-    """As a case of the race, with dense rows.
+def _cases(
+    sizes: Sequence[tuple], cells: Sequence[str], kinds: Sequence[str], *modes: str
+) -> list[Case]:
+    return [
+        case
+        for size in sizes
+        for cell in cells
+        for kind in kinds
+        for case in make_cases(
+            cell, *size, modes=modes, group="accelerator", arithmetic=kind
+        )
+    ]
 
-    Attributes:
-        arithmetic: "float32" (products in all of it), "tf32" (arrays in float32,
-            products as JAX makes them by default: TF32 on a GPU, of bfloat16 on a TPU)
-            or "bfloat16" (arrays and products).
-    """
 
-    arithmetic: str = "float32"
-
-    @property
-    def name(self) -> str:
-        """What `--only` is matched against, and what saved results are known by."""
-        return f"{self.cell} {self.shape} {self.arithmetic} {self.mode}"
-
-    @property
-    def dtype(self) -> str:
-        """That of parameters, inputs and state."""
-        return "bfloat16" if self.arithmetic == "bfloat16" else "float32"
-
-    @property
-    def tolerance(self) -> float:
-        """How far numbers count as the same."""
-        return TOLERANCE[self.arithmetic]
+PRESETS = {
+    "smoke": [
+        *_cases([TINY], ["lstm"], ["float32"], "train"),
+        *_cases([TINY], ["gru"], ["tf32"], "forward"),
+        *_cases([TINY], ["gru_after"], ["bfloat16"], "forward"),
+    ],
+    "quick": [
+        *_cases(LARGE[:2], ["lstm", "gru_after"], ["bfloat16"], *BOTH),
+        *_cases(LARGE[:2], ["lstm"], ["tf32"], "train"),
+    ],
+    "full": _cases(LARGE, CELLS, list(TOLERANCE), *BOTH),
+}
+# Only that of smoke was timed; the others are estimated as a minute a case.
+TAKES = {
+    "smoke": "about a minute on two cores of a CPU",
+    "quick": "perhaps 10 minutes",
+    "full": "perhaps 90 minutes",
+}
+ROUNDS = {"smoke": 2, "quick": 7, "full": 7}

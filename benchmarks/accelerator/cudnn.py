@@ -1,14 +1,16 @@
 """PyTorch on a GPU: `nn.LSTM` and `nn.GRU`, which cuDNN runs."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from ..built import Built, LeftOutError, Variant
-from ..data import Data
-from ..peers.torch import MODES, USES as USES, Net
-from .cases import Case
+from ..core import results
+from ..core.built import Built, LeftOutError, Variant
+from ..core.cases import Case
+from ..core.data import Data
+from ..peers.torch import USES as USES, Net, make_run
 
 if not torch.cuda.is_available():
     raise LeftOutError("PyTorch sees no GPU")
@@ -21,25 +23,20 @@ def build(case: Case, data: Data) -> Built:
     torch.backends.cudnn.allow_tf32 = uses_tf32
     net = Net(case, data, "cuda")
     net.module.train(not case.is_forward)
-    run, read = MODES[case.mode](net)
-    run = _finished(run)
-    return Built({"cuDNN": Variant(run, read, {"temp_bytes": _extra_bytes(run)})})
+    call = make_run(net, case.mode)
+    read = functools.partial(results.read, case.mode, data, net)
 
-
-def _finished(run: Callable[[], Any]) -> Callable[[], Any]:
-    """Calls that return when the GPU is done."""
-
-    def finished() -> Any:
-        result = run()
+    def run():
+        result = call()
         torch.cuda.synchronize()
         return result
 
-    return finished
+    return Built({"cuDNN": Variant(run, read, {"temp_bytes": _extra_bytes(run)})})
 
 
 def _extra_bytes(run: Callable[[], Any]) -> int:
-    """The most memory that a call takes beside what is there before; with results."""
-    run()  # What stays from call to call is there from now on.
+    """The peak memory of a call beyond what was allocated before; with its results."""
+    run()  # What is allocated once and kept is no part of it.
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     run()

@@ -1,37 +1,49 @@
-"""The process of peers on an accelerator.
-
-    python -m benchmarks.accelerator.worker NAME
-
-A request names its peer, for a TPU belongs to one process, which then serves them all.
-"""
+"""The process of peers on an accelerator: `python -m benchmarks.accelerator.worker`."""
 
 import importlib
 from typing import Any
 
-from .. import worker
-from .cases import Case
+from ..core import worker
+from ..core.built import Built
+from ..core.cases import Case
+from ..core.data import Data
+from . import IMPLEMENTATIONS
 
 ROUND = {"seconds": 0.2, "least": 5}
+PRECISIONS = {"float32": "highest", "tf32": "default", "bfloat16": "default"}
 
 
 class Worker(worker.Worker):
-    """As in the race; many short calls a round, as launches vary."""
+    """As in the race; many short calls a round, as the time to launch them varies."""
 
-    case_type = Case
     round = ROUND
 
     def load(self) -> Any:
-        """The peer; that of PyTorch needs no JAX."""
+        """The peer's module; that of PyTorch needs no JAX."""
+        here = "benchmarks.accelerator"
         if self.name == "torch":
-            return importlib.import_module("benchmarks.accelerator.cudnn")
-        return importlib.import_module("benchmarks.accelerator.in_jax").Peer(self.name)
+            return importlib.import_module(f"{here}.cudnn")
+        if self.name in IMPLEMENTATIONS:
+            self.ours = importlib.import_module(f"{here}.ours")
+            return importlib.import_module("benchmarks.peers.jaxrnn")
+        return super().load()
+
+    def build(self, case: Case, data: Data) -> Built:
+        """The peer on a case, with products as its arithmetic has them."""
+        if self.name == "torch":
+            return self.peer.build(case, data)
+        jax = importlib.import_module("jax")
+        with jax.default_matmul_precision(PRECISIONS[case.arithmetic]):
+            if self.name in IMPLEMENTATIONS:
+                return self.ours.build(case, data, self.name)
+            return self.peer.build(case, data)
 
     def prepare(self, case: dict[str, Any]) -> dict[str, Any]:
-        """As in the race; no peer runs another equation: there is a case of that."""
+        """As in the race; no peer runs another equation: that is a case of its own."""
         if case["cell"] == "gru" and self.name in ("linen", "nnx", "torch"):
             return {"left_out": "its GRU resets after the product: see gru_after"}
         answer = super().prepare(case)
-        # A sum of terms that cancel: rounding may be all that is left of it.
+        # The terms of the loss cancel: its rounding can be as large as itself.
         answer.get("sums", {}).pop("loss", None)
         return answer
 
@@ -40,17 +52,5 @@ class Worker(worker.Worker):
         return importlib.import_module("benchmarks.accelerator.device").describe()
 
 
-class Workers:
-    """Those of one process by name."""
-
-    def __init__(self) -> None:
-        self._workers: dict[str, Worker] = {}
-
-    def relay(self, peer: str, what: str, request: dict[str, Any]) -> dict[str, Any]:
-        """The answer of a peer."""
-        worker = self._workers.setdefault(peer, Worker(peer))
-        return getattr(worker, what)(**request)
-
-
 if __name__ == "__main__":
-    worker.serve(Workers())
+    worker.serve(Worker)

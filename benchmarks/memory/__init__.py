@@ -1,1 +1,1 @@
-"""What the strategies of `swap_memory` cost and save: `python -m benchmarks.memory`."""
+"""Memory and time of the strategies of `swap_memory`: `python -m benchmarks.memory`."""

@@ -20,34 +20,34 @@ def keep(params: Tree, inputs: jax.Array, state: Tree) -> tuple[jax.Array, Tree]
 
 def every_step(params: Tree, inputs: jax.Array, state: Tree) -> tuple[jax.Array, Tree]:
     """Each step in `jax.checkpoint`: the states are kept, and nothing else."""
-    # JAX's advice for the body of a scan, which has no use for the barriers.
+    # JAX's advice for the body of a scan, which does not need the barriers.
     body = jax.checkpoint(_body(params), prevent_cse=False)
     state, outputs = jax.lax.scan(body, state, inputs)
     return outputs, state
 
 
-def chunks(params: Tree, inputs: jax.Array, state: Tree) -> tuple[jax.Array, Tree]:
+def segments(params: Tree, inputs: jax.Array, state: Tree) -> tuple[jax.Array, Tree]:
     """A scan of scans, the inner one in `jax.checkpoint`, of about √T steps."""
     time, *rest = inputs.shape
     size = near_root(time)
 
     @jax.checkpoint
-    def chunk(params: Tree, state: Tree, inputs: jax.Array) -> tuple[Tree, jax.Array]:
+    def segment(params, state, inputs):
         return jax.lax.scan(_body(params), state, inputs)
 
     cut = inputs.reshape(time // size, size, *rest)
-    state, outputs = jax.lax.scan(lambda s, xs: chunk(params, s, xs), state, cut)
+    state, outputs = jax.lax.scan(lambda s, xs: segment(params, s, xs), state, cut)
     return outputs.reshape(time, *outputs.shape[2:]), state
 
 
 def near_root(time: int) -> int:
-    """The divisor that is nearest to the square root, as a factor."""
+    """The divisor that is nearest to the square root, by their ratio."""
     divisors = [size for size in range(1, time + 1) if time % size == 0]
     return min(divisors, key=lambda size: abs(math.log(size / math.sqrt(time))))
 
 
 def _body(params: Tree) -> Any:
-    def body(state: Tree, x: jax.Array) -> tuple[Tree, jax.Array]:
+    def body(state, x):
         c, h = state
         z = jnp.concatenate([x, h], axis=-1) @ params["kernel"] + params["bias"]
         i, j, f, o = jnp.split(z, 4, axis=-1)

@@ -5,12 +5,12 @@ from typing import Any
 
 LOSSES = ("final", "outputs")
 DTYPES = ("float32", "bfloat16")
-NARROW = 2  # The depth of inputs that would not fit otherwise.
+NARROW = 2  # The depth of inputs that would not fit in memory otherwise.
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A training step of an LSTM; `rounds` says how often it is timed."""
+    """A training step of an LSTM; `rounds` is how often it is timed."""
 
     steps: int
     batch: int
@@ -22,13 +22,13 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Tells it from all others."""
+        """What saved results are found by."""
         kind = "" if self.dtype == "float32" else f" {self.dtype}"
         sizes = f"B{self.batch} D{self.depth} H{self.units}"
         return f"T{self.steps} {sizes}{kind} {self.loss}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The fields, for JSON."""
         return dataclasses.asdict(self)
 
 
@@ -37,8 +37,8 @@ class Preset:
     """Cases of one size.
 
     Attributes:
-        rounds: For each number of steps how often it is timed.
-        batch: The rows.
+        rounds: For each number of steps, how often it is timed.
+        batch: The number of rows.
         units: Of the LSTM.
         depth: Of the inputs.
         wide_up_to: With more steps than these, inputs have depth `NARROW`.
@@ -50,14 +50,16 @@ class Preset:
     depth: int = 256
     wide_up_to: int = 10_000
 
-    def rounds_for(self, steps: int) -> int:
-        """Those of the nearest number of steps that is not smaller."""
-        above = [size for size in self.rounds if size >= steps]
-        return self.rounds[min(above, default=max(self.rounds))]
-
-    def depth_for(self, steps: int) -> int:
-        """The depth of inputs with so many steps."""
-        return self.depth if steps <= self.wide_up_to else NARROW
+    def case(self, steps: int, **changes: Any) -> Case:
+        """A case with so many steps, with `changes` of the preset's sizes."""
+        larger = [size for size in self.rounds if size >= steps]
+        sizes = {
+            "batch": self.batch,
+            "units": self.units,
+            "depth": self.depth if steps <= self.wide_up_to else NARROW,
+            "rounds": self.rounds[min(larger, default=max(self.rounds))],
+        }
+        return Case(steps, **(sizes | changes))
 
 
 # On two cores a step takes half a millisecond: long runs get few rounds.
@@ -73,25 +75,3 @@ PRESETS = {
         wide_up_to=16_000,
     ),
 }
-
-
-def make_cases(preset: Preset, changes: dict[str, Any]) -> list[Case]:
-    """The cases of a preset, with `changes` of its sizes: those that are not None.
-
-    `steps` is a list; `loss` and `dtype` must be there.
-    """
-    changes = {name: value for name, value in changes.items() if value is not None}
-    all_steps = changes.pop("steps", None) or list(preset.rounds)
-    return [
-        Case(
-            **{
-                "steps": steps,
-                "batch": preset.batch,
-                "units": preset.units,
-                "depth": preset.depth_for(steps),
-                "rounds": preset.rounds_for(steps),
-                **changes,
-            }
-        )
-        for steps in sorted(all_steps)
-    ]

@@ -1,85 +1,81 @@
-"""One case: every strategy compiles; those that fit run, in turn, round after round."""
+"""One case: every strategy is compiled; those that fit run in turn, in rounds."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..process import PeerProcess
-from ..race import wait_for_quiet
+from ..core.process import Peer, Process
+from ..core.rounds import in_turn
 from .cases import Case
 
 Result = dict[str, Any]
 Tick = Callable[[str], None]
 
-LONG_MS = 5000  # A first call that is this long is as good as any other.
+LONG_MS = 5000  # A first call this long also counts as a round.
 
 
 class DiedError(Exception):
-    """The worker's process ended while a strategy was its business."""
+    """The worker's process ended while it worked on a strategy."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(reason)
         self.name = name
 
 
-def start_worker() -> PeerProcess:
+@contextlib.contextmanager
+def worker() -> Iterator[Peer]:
     """A process of its own, so that a case begins with empty memory."""
-    return PeerProcess("memory", module="benchmarks.memory.worker")
+    process = Process("benchmarks.memory.worker")
+    try:
+        yield Peer("memory", process)
+    finally:
+        process.close()
 
 
 def run_case(case: Case, names: list[str], limit: float, tick: Tick) -> Result:
-    """What came of a case: for each strategy its memory, its times, or why it has none.
+    """The result of a case: each strategy's memory and times, or why it has none.
 
-    A strategy that takes the process down with it is left out, and the others start
-    again without it.
-
-    Args:
-        case: The case.
-        names: The strategies; gradients are compared with those of the first that runs.
-        limit: The bytes that a program may take.
-        tick: Called as `tick(what)` before each part of the work.
+    If a strategy makes the process die, the case starts again without it. Gradients are
+    compared with those of the first strategy that runs. A program may take `limit`
+    bytes. Calls `tick(what)` before each part of the work.
     """
     died: dict[str, Result] = {}
     while True:
         alive = [name for name in names if name not in died]
-        worker = start_worker()
         try:
-            result = _Attempt(case, worker, limit, tick).run(alive)
+            with worker() as process:
+                result = _Attempt(case, process, limit, tick).run(alive)
         except DiedError as error:
             died[error.name] = {"failed": str(error)}
         else:
-            result["strategies"] = {
-                name: died.get(name) or result["strategies"][name] for name in names
-            }
-            return result
-        finally:
-            worker.close()
+            results = result["strategies"] | died
+            return result | {"strategies": {name: results[name] for name in names}}
 
 
 @dataclasses.dataclass
 class _Attempt:
-    """A case in one process; results fill `strategies`."""
+    """A case in one process; the results are collected in `strategies`."""
 
     case: Case
-    worker: PeerProcess
+    worker: Peer
     limit: float
     tick: Tick
+    strategies: dict[str, Result] = dataclasses.field(default_factory=dict)
 
     def run(self, names: list[str]) -> Result:
-        """All of it."""
-        self.strategies: dict[str, Result] = {name: {} for name in names}
+        """Compiles all, runs each once, and times those that run, round after round."""
         busy: list[float] = []
         begun = self.worker.ask("begin", case=self.case.as_dict())
-        if "failed" in begun:
-            self.strategies = {name: dict(begun) for name in names}
-            names = []
-        for name in names:
+        self.strategies = {name: dict(begun) for name in names}
+        for name in self._running():
             self._ask("compile", name)
         self._leave_out()
-        for name in self._by_size():
+        # From the smallest: the device reports the peak of the largest so far.
+        for name in sorted(self._running(), key=self._temp_bytes):
             self._first(name)
         if running := self._running():
-            self._compare(running[0])
+            self._compare(running)
             busy = self._rounds(running)
         return {
             "name": self.case.name,
@@ -89,7 +85,7 @@ class _Attempt:
         }
 
     def _ask(self, do: str, name: str) -> Result:
-        """What the worker knows of a strategy; adds to its result what failed."""
+        """The worker's answer about a strategy; a failure is added to its result."""
         self.tick(f"{self.case.name}: {name}")
         answer = self.worker.ask(do, name=name)
         if answer.get("died"):
@@ -101,15 +97,11 @@ class _Attempt:
         return answer
 
     def _running(self) -> list[str]:
-        reasons = ("failed", "left_out", "same_as")
-        return [
-            name
-            for name, result in self.strategies.items()
-            if not any(reason in result for reason in reasons)
-        ]
+        reasons = {"failed", "left_out", "same_as"}
+        return [n for n, r in self.strategies.items() if reasons.isdisjoint(r)]
 
     def _leave_out(self) -> None:
-        """Programs that are too large, or another one's very own."""
+        """Leaves out programs that are too large, and those that equal another's."""
         seen: dict[str, str] = {}
         for name in self._running():
             result = self.strategies[name]
@@ -123,11 +115,8 @@ class _Attempt:
             if "left_out" in result or "same_as" in result:
                 self.worker.ask("drop", name=name)
 
-    def _by_size(self) -> Iterable[str]:
-        """From the smallest: a peak that the device tells is that of the largest."""
-        return sorted(
-            self._running(), key=lambda name: self.strategies[name]["temp_bytes"]
-        )
+    def _temp_bytes(self, name: str) -> int:
+        return self.strategies[name]["temp_bytes"]
 
     def _first(self, name: str) -> None:
         answer = self._ask("first", name)
@@ -135,29 +124,20 @@ class _Attempt:
             peak = answer["peak_bytes"]
             self.strategies[name] |= {"first_ms": answer["ms"], "peak_bytes": peak}
 
-    def _compare(self, reference: str) -> None:
+    def _compare(self, running: list[str]) -> None:
+        reference = running[0]
         differences = self.worker.ask("differences", reference=reference)
-        for name in self._running():
+        for name in running:
             result = self.strategies[name]
-            result |= {
-                "reference": reference,
-                "difference": differences[name],
-                "ms": [],
-            }
+            result |= {"reference": reference, "difference": differences[name]}
 
     def _rounds(self, running: list[str]) -> list[float]:
         """Times all that run, and returns how busy others kept the machine."""
-        firsts = [self.strategies[name]["first_ms"] for name in running]
-        done = int(min(firsts) >= LONG_MS)
-        for name, first in zip(running, firsts, strict=True):
+        firsts = {name: self.strategies[name]["first_ms"] for name in running}
+        done = int(min(firsts.values()) >= LONG_MS)
+        for name, first in firsts.items():
             self.strategies[name]["ms"] = [first] * done
-        busy = []
-        for number in range(done, self.case.rounds):
-            busy.append(wait_for_quiet())
-            begin = number % len(running)
-            for name in running[begin:] + running[:begin]:
-                self._time(name)
-        return busy
+        return in_turn(running, range(done, self.case.rounds), self._time)
 
     def _time(self, name: str) -> None:
         result = self.strategies[name]

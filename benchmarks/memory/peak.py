@@ -1,69 +1,51 @@
-"""The memory of a whole process that trains over many steps.
+"""The memory of a whole process that trains over many steps."""
 
-    python -m benchmarks.memory.peak
-
-prints it as JSON. It is a process of its own because a process's peak never falls.
-"""
-
-import json
 import resource
-import subprocess
 import sys
-import time
-from pathlib import Path
 from typing import Any
 
+import jax
+
+from ..core.programs import compiled
+from ..core.timing import timed
+from .cases import Case
+from .strategies import OURS, make_arguments, training_step
+
 TRAINING_STEPS = 3
-STEPS = 100_000
+CASE = Case(100_000, 8, 256, 2, "float32", "final", rounds=1)
 LEARNING_RATE = 0.1
-ROOT = Path(__file__).resolve().parents[2]
 
 
-def measure_peak() -> dict[str, Any]:
-    """Runs the process, and returns what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.memory.peak"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    return json.loads(done.stdout)
+def train() -> dict[str, Any]:
+    """A few training steps over very long sequences; needs a process of its own.
 
+    A process's peak never falls.
+    """
+    params, inputs = jax.block_until_ready(make_arguments(CASE))
+    gradients_of = training_step("sqrt", CASE)
 
-def _train() -> dict[str, Any]:
-    """A few training steps over very long sequences."""
-    import jax  # Here, for the process that only asks has no use for it.
+    def step(params, inputs):
+        loss, gradients = gradients_of(params, inputs)
+        update = lambda p, g: p - LEARNING_RATE * g
+        return loss, jax.tree.map(update, params, gradients)
 
-    from .cases import Case
-    from .strategies import OURS, make_arguments, training_step
-    from .worker import sizes
-
-    case = Case(STEPS, 8, 256, 2, "float32", "final", rounds=1)
-    params, inputs = jax.block_until_ready(make_arguments(case))
-    gradients = training_step("sqrt", case)
-
-    def train(params: Any, inputs: jax.Array) -> tuple[jax.Array, Any]:
-        loss, moves = gradients(params, inputs)
-        return loss, jax.tree.map(lambda p, d: p - LEARNING_RATE * d, params, moves)
-
-    program = jax.jit(train, donate_argnums=0).lower(params, inputs).compile()
-    start_rss, seconds, losses = _peak_rss(), [], []
+    [(_, program, facts)] = compiled(step, params, inputs, donate=(0,))
+    start_rss, total_s, losses = _peak_rss(), 0.0, []
     for _ in range(TRAINING_STEPS):
-        begin = time.perf_counter()
-        loss, params = program(params, inputs)
-        losses.append(float(loss))  # Waits for it.
-        seconds.append(time.perf_counter() - begin)
+        call = lambda params: jax.block_until_ready(program(params, inputs))
+        (loss, params), seconds = timed(call, params)
+        losses.append(float(loss))
+        total_s += seconds
     return {
-        "name": case.name,
-        "steps": case.steps,
+        "name": CASE.name,
+        "steps": CASE.steps,
         "strategy": repr(OURS["sqrt"]),
         "training_steps": TRAINING_STEPS,
-        "seconds": sum(seconds) / len(seconds),
+        "seconds": total_s / TRAINING_STEPS,
         "losses": losses,
         "start_rss": start_rss,
         "peak_rss": _peak_rss(),
-        "temp_bytes": sizes(program)["temp_bytes"],
+        "temp_bytes": facts["temp_bytes"],
     }
 
 
@@ -71,7 +53,3 @@ def _peak_rss() -> int:
     """The most memory that the process has had, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-if __name__ == "__main__":
-    print(json.dumps(_train()))

@@ -1,6 +1,5 @@
 """The strategies by name, and a training step with each of them."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -29,13 +28,13 @@ OURS: dict[str, bool | Strategy] = {
 BY_HAND = {
     "by hand, keep": by_hand.keep,
     "by hand, every step": by_hand.every_step,
-    "by hand, chunks": by_hand.chunks,
+    "by hand, chunks": by_hand.segments,
 }
 NAMES = (*OURS, *BY_HAND)
 
 
 def describe(name: str) -> str:
-    """What a name stands for."""
+    """What a name means."""
     if name in OURS:
         return f"swap_memory={OURS[name]}"
     return (BY_HAND[name].__doc__ or "").partition("\n")[0]
@@ -67,36 +66,25 @@ def planned_bytes(name: str, case: Case) -> int | None:
 
 def training_step(name: str, case: Case) -> Callable[[Tree, jax.Array], tuple]:
     """`(params, inputs) -> (loss, gradients by params)`."""
-    if name in OURS:
-        run = functools.partial(_run_ours, case, OURS[name])
-    else:
-        run = functools.partial(_run_by_hand, case, BY_HAND[name])
 
-    def loss(params: Tree, inputs: jax.Array) -> jax.Array:
+    def run(params, inputs):
+        if name in BY_HAND:
+            zeros = jnp.zeros((case.batch, case.units), inputs.dtype)
+            return BY_HAND[name](params, inputs, (zeros, zeros))
+        return jaxrnn.dynamic_rnn(
+            jaxrnn.LSTMCell(case.units).bind(params),
+            inputs,
+            dtype=inputs.dtype,
+            time_major=True,
+            swap_memory=OURS[name],
+        )
+
+    def loss(params, inputs):
         outputs, state = run(params, inputs)
-        seen = outputs if case.loss == "outputs" else state
-        return sum(map(_mean_of_squares, jax.tree.leaves(seen)), jnp.float32(0))
+        leaves = jax.tree.leaves(outputs if case.loss == "outputs" else state)
+        return sum(map(_mean_of_squares, leaves), jnp.float32(0))
 
     return jax.value_and_grad(loss)
-
-
-def _run_ours(
-    case: Case, strategy: bool | Strategy, params: Tree, inputs: jax.Array
-) -> tuple[jax.Array, Tree]:
-    return jaxrnn.dynamic_rnn(
-        jaxrnn.LSTMCell(case.units).bind(params),
-        inputs,
-        dtype=inputs.dtype,
-        time_major=True,
-        swap_memory=strategy,
-    )
-
-
-def _run_by_hand(
-    case: Case, run: Callable, params: Tree, inputs: jax.Array
-) -> tuple[jax.Array, Tree]:
-    zeros = jnp.zeros((case.batch, case.units), inputs.dtype)
-    return run(params, inputs, (zeros, zeros))
 
 
 def _mean_of_squares(x: jax.Array) -> jax.Array:

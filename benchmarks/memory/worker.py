@@ -5,34 +5,33 @@ Each request is answered by a dict; one that fails is answered by the reason.
 
 import gc
 import hashlib
-import importlib.metadata
 import re
 from typing import Any
 
 import jax
 import numpy as np
 
-from ..timing import measure, timed
-from ..worker import serve
+from ..core.programs import compiled
+from ..core.timing import measure, timed
+from ..core.worker import ROUND, serve, versions
+from . import peak
 from .cases import Case
 from .strategies import make_arguments, planned_bytes, training_step
 
-ROUND = {"seconds": 0.06, "least": 2}
-
 
 class Worker:
-    """The programs of a case, and the gradients that they gave."""
+    """The programs of a case, and the gradients that they computed."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        del name
         self.programs: dict[str, Any] = {}
         self.gradients: dict[str, list[np.ndarray]] = {}
 
     def hello(self) -> dict[str, Any]:
-        """Versions, and what we run on."""
-        version = importlib.metadata.version
+        """Versions and the device."""
         stats = _device().memory_stats() or {}
         return {
-            "versions": {name: version(name) for name in ("jaxrnn", "jax", "jaxlib")},
+            "versions": versions(("jaxrnn", "jax", "jaxlib")),
             "backend": jax.default_backend(),
             "device": _device().device_kind,
             "device_bytes": stats.get("bytes_limit"),
@@ -42,27 +41,20 @@ class Worker:
         """Makes the inputs."""
         self.case = Case(**case)
         self.args = jax.block_until_ready(make_arguments(self.case))
-        # The first compilation of a process sets up the compiler too.
-        jax.jit(lambda x: jax.lax.scan(lambda a, b: (a @ b, a), x, x[None])).lower(
-            np.ones((2, 2), np.float32)
-        ).compile()
         return {}
 
     def compile(self, name: str) -> dict[str, Any]:
         """What is known of a training step before it runs."""
-        step = jax.jit(training_step(name, self.case))
-        lowered, lower_s = timed(step.lower, *self.args)
-        program, compile_s = timed(lowered.compile)
+        step = training_step(name, self.case)
+        [(_, program, facts)] = compiled(step, *self.args)
         self.programs[name] = program
-        return sizes(program) | {
-            "lower_s": lower_s,
-            "compile_s": compile_s,
+        return facts | {
             "program": _fingerprint(program),
             "planned_bytes": planned_bytes(name, self.case),
         }
 
     def first(self, name: str) -> dict[str, Any]:
-        """The first call: its time, its gradients, and a new peak, if it is one."""
+        """The first call: its time, its gradients, and the new peak, if any."""
         before = _peak()
         (_, gradients), seconds = timed(self._run, name)
         self.gradients[name] = [
@@ -76,7 +68,7 @@ class Worker:
         return {"ms": measure(lambda: self._run(name), **ROUND)}
 
     def differences(self, reference: str) -> dict[str, float]:
-        """How far the gradients are from these: the largest, by the largest of them."""
+        """The largest difference of gradients, relative to the largest gradient."""
         theirs = self.gradients[reference]
         return {
             name: max(map(_difference, ours, theirs))
@@ -84,28 +76,21 @@ class Worker:
         }
 
     def drop(self, name: str) -> dict[str, Any]:
-        """Forgets a program."""
+        """Frees a program."""
         self.programs.pop(name, None)
         gc.collect()
         return {}
+
+    def train(self) -> dict[str, Any]:
+        """The memory of this process after training over many steps."""
+        return peak.train()
 
     def _run(self, name: str) -> Any:
         return jax.block_until_ready(self.programs[name](*self.args))
 
 
-def sizes(program: Any) -> dict[str, int]:
-    """What XLA says of a compiled program's memory, in bytes."""
-    analysis = program.memory_analysis()
-    return {
-        "temp_bytes": analysis.temp_size_in_bytes,
-        "host_temp_bytes": analysis.host_temp_size_in_bytes,
-        "argument_bytes": analysis.argument_size_in_bytes,
-        "output_bytes": analysis.output_size_in_bytes,
-    }
-
-
 def _fingerprint(program: Any) -> str:
-    """Equal for equal programs, wherever in the source they come from."""
+    """Equal for equal programs, whatever part of the source they are from."""
     instructions = re.sub(r", metadata=\{[^}]*\}", "", program.as_text())
     instructions = instructions[instructions.index("\n") :]  # Without the tables.
     return hashlib.sha256(instructions.encode()).hexdigest()[:12]
@@ -121,9 +106,9 @@ def _device() -> Any:
 
 
 def _peak() -> int | None:
-    """The most memory that the process has used of the device; None if unknown."""
+    """The most memory of the device that the process has used; None if unknown."""
     return (_device().memory_stats() or {}).get("peak_bytes_in_use")
 
 
 if __name__ == "__main__":
-    serve(Worker())
+    serve(Worker)

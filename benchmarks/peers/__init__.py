@@ -19,8 +19,8 @@ NAMES = (
     "gemm_torch",
 )
 
-# Ours in other clothes: when it becomes faster, so do they.
+# Other forms of jaxrnn: when it becomes faster, so do they.
 KIN = ("jaxrnn_linen", "jaxrnn_nnx", "packed")
 
-# These do the matrix products alone: no networks, but what a network cannot beat.
+# These do the matrix products alone: not networks, but a lower limit of their time.
 LIMITS = ("gemm_xla", "gemm_torch")

@@ -1,34 +1,35 @@
-"""The sizes of a cell's matrix products, and numbers of those sizes."""
+"""The operands of a cell's matrix products."""
 
 from typing import Any
 
 import numpy as np
 
-from ..built import LeftOutError
-from ..cases import Case
-from ..data import Data
-from ..layouts import BLOCKS
+from ..core.built import LeftOutError
+from ..core.cases import Case
+from ..core.data import Data
+from ..core.layouts import BLOCKS
+
+NAMES = ("steps", "kernels", "back_steps", "back_kernels", "by_weights", "by_inputs")
 
 
-def refuse(case: Case, data: Data) -> None:
-    """Leaves out what has no such limit."""
+def operands(case: Case, data: Data) -> dict[str, Any]:
+    """The operands, by the loop or the large product that they belong to.
+
+    For each product of a step, with `D` the inputs of its layer and `W` its blocks:
+    `steps` `[B, D + H]` by `kernels` `[D + H, W]`; backward `back_steps` `[B, W]` by
+    `back_kernels` `[W, H]`; `by_weights` `[TB, D + H]` and `[TB, W]`; `by_inputs`
+    `[TB, W]` and `[W, D]`.
+
+    Raises:
+        LeftOutError: If the products alone are no limit of the case.
+    """
     if data.lengths is not None:
         raise LeftOutError("a limit for dense rows only")
     if case.mode == "step":
         raise LeftOutError("a limit without an optimiser")
-
-
-def operands(case: Case) -> dict[str, Any]:
-    """What the products are of, by the loops and large products that they are in.
-
-    For each product of a step, with `D` the inputs of its layer and `W` its blocks:
-    `steps` `[B, D + H]` by `kernels` `[D + H, W]`; back `back_steps` `[B, W]` by
-    `back_kernels` `[W, H]`; `by_weights` `[TB, D + H]` and `[TB, W]`; `by_inputs`
-    `[TB, W]` and `[W, D]`.
-    """
     rng = np.random.default_rng(0)
 
-    def normal(*shape: int) -> np.ndarray:
+    def normal(*shape):
         return 0.1 * rng.standard_normal(shape, np.float32)
 
     batch, units, rows = case.batch, case.units, case.batch * case.time
@@ -44,13 +45,3 @@ def operands(case: Case) -> dict[str, Any]:
             result["by_weights"].append((normal(rows, depth + units), z))
             result["by_inputs"].append((z, normal(width, depth)))
     return result
-
-
-NAMES = (
-    "steps",
-    "kernels",
-    "back_steps",
-    "back_kernels",
-    "by_weights",
-    "by_inputs",
-)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,13 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..built import LEARNING_RATE, Built, Variant
-from ..cases import Case
-from ..data import Data, State
-from ..results import forward_results, step_results, train_results
-from ..timing import timed
+from ..core import results
+from ..core.built import LEARNING_RATE, Built, Variant
+from ..core.cases import Case
+from ..core.data import Data
+from ..core.layouts import Layers, reader
+from ..core.programs import compiled
 
 PyTree = Any
+Function = Callable[..., Any]
+
+OPTIONS = {"cpu": {"": {}, "no YNN": {"xla_cpu_experimental_ynn_fusion_type": ""}}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Net:
     Attributes:
         apply: `(params, inputs, state, lengths) -> (outputs, final state)`.
         params: A pytree.
-        inputs: `[T, B, D]`, or as the peer likes it.
+        inputs: `[T, B, D]`, or the layout that the peer is fastest with.
         state: The initial state.
         lengths: `[B]`, or None.
         cotangents: Of the outputs and of the final state.
@@ -35,56 +39,70 @@ class Net:
         read_state: A state as a dict for each layer.
     """
 
-    apply: Callable[..., tuple[PyTree, PyTree]]
+    apply: Function
     params: PyTree
     inputs: PyTree
     state: PyTree
     lengths: PyTree
     cotangents: tuple[PyTree, PyTree]
-    read_params: Callable[[PyTree], list[dict[str, np.ndarray]]]
+    read_params: Callable[[PyTree], Layers]
     read_sequences: Callable[[PyTree], np.ndarray]
-    read_state: Callable[[PyTree], State]
+    read_state: Callable[[PyTree], Layers]
+
+    @functools.cached_property
+    def before(self) -> Layers:
+        """The parameters as read before the first step."""
+        return self.read_params(self.params)
 
 
 def make_net(
     data: Data,
-    apply: Callable[..., tuple[PyTree, PyTree]],
-    params: PyTree,
-    read_params: Callable[[PyTree], list[dict[str, np.ndarray]]],
-    make_state: Callable[[dict[str, np.ndarray]], PyTree],
-    read_state: Callable[[PyTree], dict[str, np.ndarray]],
+    apply: Function,
+    to_params: Callable[[Layers], PyTree],
+    layer_state: tuple[Function, Function] = (dict, dict),
+    *,
+    wrap: Callable[[PyTree], PyTree] = lambda params: params,
+    unwrap: Callable[[PyTree], PyTree] = lambda params: params,
     time_major: bool = True,
 ) -> Net:
     """A network whose state is a list of layers and whose sequences are padded.
 
-    `make_state` and `read_state` are for one layer.
+    Args:
+        data: The case.
+        apply: As in `Net`.
+        to_params: From TensorFlow's weights to dicts, lists and tuples of arrays.
+        layer_state: Makes the state of one layer, and reads it.
+        wrap: From the result of `to_params` to the parameters of `apply`.
+        unwrap: The inverse of `wrap`.
+        time_major: Whether sequences are `[T, B, ...]`.
     """
+    make_state, read_state = layer_state
     order = _swap if time_major else np.asarray
+    read = reader(to_params, data.weights)
 
-    def states(state: State) -> list[PyTree]:
+    def states(state):
         return [make_state(layer) for layer in state]
 
     return Net(
         apply=apply,
-        params=params,
+        params=wrap(to_params(data.weights)),
         inputs=order(data.inputs),
         state=states(data.state),
         lengths=data.lengths,
         cotangents=(order(data.output_cotangents), states(data.state_cotangents)),
-        read_params=read_params,
+        read_params=lambda params: read(unwrap(params)),
         read_sequences=order,
         read_state=lambda state: [read_state(layer) for layer in state],
     )
 
 
-def by_layers(
-    layer: Callable[..., tuple[PyTree, PyTree]],
-) -> Callable[..., tuple[PyTree, PyTree]]:
-    """Runs one layer after the other, each over the whole sequence."""
+def by_layers(layer: Function) -> Function:
+    """Runs one layer after the other, each over the whole sequence.
 
-    def apply(
-        params: PyTree, inputs: PyTree, state: PyTree, lengths: PyTree
-    ) -> tuple[PyTree, PyTree]:
+    `layer` is `(number, params, inputs, state, lengths) -> (outputs, final state)`.
+    """
+
+    def apply(params, inputs, state, lengths):
         final = []
         for number, (weights, start) in enumerate(zip(params, state, strict=True)):
             inputs, end = layer(number, weights, inputs, start, lengths)
@@ -94,36 +112,13 @@ def by_layers(
     return apply
 
 
-def carry(
-    *names: str,
-) -> tuple[Callable[..., PyTree], Callable[[PyTree], dict[str, np.ndarray]]]:
+def carry(*names: str, kind: type = tuple) -> tuple[Function, Function]:
     """Makes and reads a layer's state that is a tuple of these, or the only one."""
-    if len(names) == 1:
-        return lambda state: state[names[0]], lambda tree: {names[0]: tree}
+    if names == ("h",) and kind is tuple:
+        return lambda state: state["h"], lambda tree: {"h": tree}
     return (
-        lambda state: tuple(state[name] for name in names),
+        lambda state: kind(state[name] for name in names),
         lambda tree: dict(zip(names, tree, strict=True)),
-    )
-
-
-def in_dtype(net: Net, dtype: str) -> Net:
-    """The same network with its data in another dtype; what is read is float32."""
-
-    def cast(to: str, tree: PyTree) -> PyTree:
-        return jax.tree.map(lambda x: jnp.asarray(x).astype(to), tree)
-
-    if dtype == "float32":
-        return net
-    wide = functools.partial(cast, "float32")
-    return dataclasses.replace(
-        net,
-        params=cast(dtype, net.params),
-        inputs=cast(dtype, net.inputs),
-        state=cast(dtype, net.state),
-        cotangents=cast(dtype, net.cotangents),
-        read_params=lambda params: net.read_params(wide(params)),
-        read_sequences=lambda sequences: net.read_sequences(wide(sequences)),
-        read_state=lambda state: net.read_state(wide(state)),
     )
 
 
@@ -133,131 +128,84 @@ def _swap(sequences: PyTree) -> np.ndarray:
 
 def build(case: Case, data: Data, nets: dict[str, Net], equation: str = "") -> Built:
     """Each net with each choice of compiler options."""
-    jax.clear_caches()  # What a case before has traced must not make this one cheaper.
+    jax.clear_caches()  # Traces of an earlier case would make this one cheaper.
     variants = {}
     for name, net in nets.items():
-        net = in_dtype(net, case.dtype)
-        for options, variant in _MODES[case.mode](net, data):
-            variants[", ".join(filter(None, (name, options)))] = variant
+        net = _in_dtype(net, case.dtype)
+        read = functools.partial(_read, case, data, net)
+        for options, call, facts in compiled_calls(*_program(case, net)):
+            full_name = ", ".join(filter(None, (name, options)))
+            variants[full_name] = Variant(call, read, facts)
     return Built(variants, equation)
 
 
-def compiled(
-    function: Callable[..., Any], *args: PyTree, donate: tuple[int, ...] = ()
-) -> Iterator[tuple[str, Callable[..., Any], dict[str, float]]]:
-    """The function compiled with each choice of options: name, program and facts."""
-    _warm_up()
-    lowered, lower_s = timed(jax.jit(function, donate_argnums=donate).lower, *args)
-    for name, options in _options().items():
-        program, compile_s = timed(lowered.compile, compiler_options=options)
-        memory = program.memory_analysis()
-        facts = {
-            "lower_s": lower_s,
-            "compile_s": compile_s,
-            "temp_bytes": memory.temp_size_in_bytes if memory else float("nan"),
-            "output_bytes": memory.output_size_in_bytes if memory else float("nan"),
-        }
-        yield name, program, facts
+def _in_dtype(net: Net, dtype: str) -> Net:
+    """The network with its arrays in that dtype; lengths stay as they are."""
+    if dtype == "float32":
+        return net
+    cast = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+    fields = ("params", "inputs", "state", "cotangents")
+    return dataclasses.replace(net, **{f: cast(getattr(net, f)) for f in fields})
 
 
-@functools.cache
-def _warm_up() -> None:
-    """The first compilation of a process sets up the compiler too."""
-    jax.jit(lambda x: jax.lax.scan(lambda a, b: (a @ b, a), x, x[None])).lower(
-        jnp.ones((2, 2), jnp.float32)
-    ).compile()
+def compiled_calls(function: Function, args: tuple, carried: int = 0) -> Any:
+    """Yields a name, a call that waits until it is done, and facts for each program.
+
+    The first `carried` results of a call replace the first arguments of the next,
+    whose memory the program may overwrite.
+    """
+    args = jax.device_put(args)
+    options = OPTIONS.get(jax.default_backend())
+    donate = tuple(range(carried))
+    for name, program, facts in compiled(
+        function, *args, donate=donate, options=options
+    ):
+        yield name, _calls(program, args, carried), facts
 
 
-def _options() -> dict[str, dict[str, str]]:
-    options = {"": {}}
-    if jax.default_backend() == "cpu":
-        options["no YNN"] = {"xla_cpu_experimental_ynn_fusion_type": ""}
-    return options
+def _calls(program: Function, args: tuple, carried: int) -> Callable[[], Any]:
+    held, args = jax.tree.map(jnp.copy, args[:carried]), args[carried:]
+
+    def call():
+        nonlocal held
+        results = jax.block_until_ready(program(*held, *args))
+        held = results[:carried]
+        return results
+
+    return call
 
 
-def _forward(net: Net, data: Data) -> Iterator[tuple[str, Variant]]:
-    args = jax.device_put((net.params, net.inputs, net.state, net.lengths))
-
-    def read(raw: PyTree) -> dict[str, np.ndarray]:
-        outputs, state = raw
-        return forward_results(data, net.read_sequences(outputs), net.read_state(state))
-
-    for name, program, facts in compiled(net.apply, *args):
-        yield name, Variant(blocking(program, args), read, facts)
-
-
-def _train(net: Net, data: Data) -> Iterator[tuple[str, Variant]]:
-    args = jax.device_put(
-        (net.params, net.inputs, net.state, net.lengths, net.cotangents)
-    )
-    function = jax.value_and_grad(_loss(net), argnums=(0, 1, 2))
-
-    def read(raw: PyTree) -> dict[str, np.ndarray]:
-        loss, (params, inputs, state) = raw
-        return train_results(
-            loss,
-            net.read_params(params),
-            net.read_sequences(inputs),
-            net.read_state(state),
-        )
-
-    for name, program, facts in compiled(function, *args):
-        yield name, Variant(blocking(program, args), read, facts)
-
-
-def _step(net: Net, data: Data) -> Iterator[tuple[str, Variant]]:
-    args = jax.device_put((net.inputs, net.state, net.lengths, net.cotangents))
-    optimiser = optax.adam(LEARNING_RATE)
+def _program(case: Case, net: Net) -> tuple[Function, tuple, int]:
+    """The function of a mode, its arguments, and how many of them it replaces."""
+    rest = net.inputs, net.state, net.lengths
+    if case.is_forward:
+        return net.apply, (net.params, *rest), 0
     loss = _loss(net)
+    if case.mode == "train":
+        function = jax.value_and_grad(loss, argnums=(0, 1, 2))
+        return function, (net.params, *rest, net.cotangents), 0
+    optimiser = optax.adam(LEARNING_RATE)
 
-    def step(params: PyTree, memory: PyTree, *args: PyTree) -> PyTree:
+    def step(params, moments, *args):
         value, gradient = jax.value_and_grad(loss)(params, *args)
-        update, memory = optimiser.update(gradient, memory)
-        return optax.apply_updates(params, update), memory, value
-
-    # Gradients and changes have the same layout; what is added to a bias to fold
-    # TensorFlow's forget bias in would be seen as a change.
-    before = net.read_params(net.params)
-
-    def read(raw: PyTree) -> dict[str, np.ndarray]:
-        params, _, value = raw
-        return step_results(value, before, net.read_params(params))
+        update, moments = optimiser.update(gradient, moments)
+        return optax.apply_updates(params, update), moments, value
 
     params = jax.device_put(net.params)
-    memory = optimiser.init(params)
-    for name, program, facts in compiled(step, params, memory, *args, donate=(0, 1)):
-        yield name, Variant(_updating(program, (params, memory), args), read, facts)
+    return step, (params, optimiser.init(params), *rest, net.cotangents), 2
 
 
-_MODES = {"forward": _forward, "stream": _forward, "train": _train, "step": _step}
+def _read(case: Case, data: Data, net: Net, raw: PyTree) -> dict[str, np.ndarray]:
+    if case.mode == "step":
+        params, _, loss = raw
+        raw = loss, params
+    return results.read(case.mode, data, net, raw)
 
 
 def _loss(net: Net) -> Callable[..., jax.Array]:
-    def loss(
-        params: PyTree, inputs: PyTree, state: PyTree, lengths: PyTree, cots: PyTree
-    ) -> jax.Array:
+    def loss(params, inputs, state, lengths, cots):
         results = net.apply(params, inputs, state, lengths)
         products = jax.tree.map(lambda a, b: jnp.sum(a * b), results, cots)
         return sum(jax.tree.leaves(products))
 
     return loss
-
-
-def blocking(program: Callable[..., Any], args: PyTree) -> Callable[[], Any]:
-    """Calls that return when they are done."""
-    return lambda: jax.block_until_ready(program(*args))
-
-
-def _updating(
-    program: Callable[..., Any], start: tuple[PyTree, PyTree], args: PyTree
-) -> Callable[[], Any]:
-    """Calls that give their first two results to the next call, which takes them."""
-    held = jax.tree.map(jnp.copy, start)
-
-    def run() -> PyTree:
-        nonlocal held
-        results = jax.block_until_ready(program(*held, *args))
-        held = results[:2]
-        return results
-
-    return run

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..layouts import apart, from_gates, side_by_side, to_gates
+from ..core.layouts import side_by_side, to_gates
 
 
 def to_params(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -18,16 +18,10 @@ def to_params(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return dict(zip(("input", "recurrent", "bias"), blocks, strict=True))
 
 
-def from_params(params: dict[str, jax.Array]) -> dict[str, np.ndarray]:
-    """The way back of `to_params`."""
-    blocks = params["input"], params["recurrent"], params["bias"]
-    return from_gates("mgu", apart("fn", *blocks))
-
-
 def init(
     units: int, key: jax.Array, inputs: jax.Array, dtype: jnp.dtype
 ) -> dict[str, jax.Array]:
-    """Zeros: what a module begins with before it is given its parameters."""
+    """Zeros: the parameters of a module before they are replaced."""
     del key
     return {
         "input": jnp.zeros((inputs.shape[-1], 2 * units), dtype),

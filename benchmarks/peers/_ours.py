@@ -1,4 +1,4 @@
-"""What the peers of jaxrnn share: the cell of a case, and how its parameters lie."""
+"""What the peers of jaxrnn share: the cell of a case, and the layout of parameters."""
 
 import functools
 from collections.abc import Callable
@@ -9,41 +9,33 @@ import numpy as np
 
 import jaxrnn
 
-from ..cases import Case
-from ..data import Data
+from ..core.cases import Case
+from ..core.data import Data
+from ..core.layouts import Layers
 from . import _jax, _mgu
 
 PyTree = Any
 
+PACKAGES = ("jaxrnn", "jax", "jaxlib", "optax")
+
 
 def make_net(
-    case: Case,
-    data: Data,
-    run: Callable[..., tuple[PyTree, PyTree]],
-    params: PyTree,
-    cell_params: Callable[[PyTree], PyTree],
+    case: Case, data: Data, run: Callable[..., tuple[PyTree, PyTree]], **wrappers: Any
 ) -> _jax.Net:
     """A network that is one cell, of one layer or two; time-major.
 
-    `run(params, inputs, state, lengths)` gives outputs and final state of the cell,
-    `cell_params` the cell's parameters in those, or in a gradient.
+    `run(params, inputs, state, lengths)` gives outputs and final state of the cell;
+    `wrappers` are those of `_jax.make_net`, around the cell's parameters.
     """
     stacked = len(data.weights) > 1
 
-    def apply(
-        params: PyTree, inputs: jax.Array, state: PyTree, lengths: jax.Array | None
-    ) -> tuple[PyTree, PyTree]:
+    def apply(params, inputs, state, lengths):
         state = tuple(state) if stacked else state[0]
         outputs, final = run(params, inputs, state, lengths)
         return outputs, list(final) if stacked else [final]
 
-    return _jax.make_net(
-        data,
-        apply,
-        params,
-        lambda params: from_params(case, cell_params(params)),
-        *state_layout(case),
-    )
+    to_params = functools.partial(_to_params, case)
+    return _jax.make_net(data, apply, to_params, _layer_state(case), **wrappers)
 
 
 def make_cell(case: Case) -> jaxrnn.RNNCell:
@@ -74,27 +66,19 @@ def _mgu_step(
     return state, state
 
 
-def state_layout(case: Case) -> tuple[Any, Any]:
+def _layer_state(case: Case) -> tuple[Any, Any]:
     """How to make a layer's state, and how to read it."""
     if case.state_names == ("h",):
         return _jax.carry("h")
     return lambda state: jaxrnn.LSTMStateTuple(**state), lambda state: state._asdict()
 
 
-def to_params(case: Case, layers: list[dict[str, np.ndarray]]) -> PyTree:
+def _to_params(case: Case, layers: Layers) -> PyTree:
     """The weights of all layers as the nested dict that the cell takes."""
-    to_layer, _ = _LAYOUTS.get(case.cell, _BY_PATHS)
+    to_layer = {"gru_after": _gru_after, "mgu": _mgu.to_params}.get(case.cell, _nested)
     if len(layers) == 1:
         return to_layer(layers[0])
     return {f"cell_{number}": to_layer(layer) for number, layer in enumerate(layers)}
-
-
-def from_params(case: Case, params: PyTree) -> list[dict[str, np.ndarray]]:
-    """The way back of `to_params`."""
-    _, from_layer = _LAYOUTS.get(case.cell, _BY_PATHS)
-    count = len(case.layer_depths)
-    layers = [params] if count == 1 else [params[f"cell_{i}"] for i in range(count)]
-    return [from_layer(layer) for layer in layers]
 
 
 def _nested(weights: dict[str, np.ndarray]) -> PyTree:
@@ -108,13 +92,8 @@ def _nested(weights: dict[str, np.ndarray]) -> PyTree:
     return params
 
 
-def _flat(params: PyTree) -> dict[str, np.ndarray]:
-    leaves, _ = jax.tree.flatten_with_path(params)
-    return {"/".join(key.key for key in path): np.asarray(x) for path, x in leaves}
-
-
 def _gru_after(weights: dict[str, np.ndarray]) -> PyTree:
-    """The candidate's second bias is zero, no part of the data."""
+    """The candidate's second bias is zero, not part of the data."""
     units = len(weights["bias"]) // 3
     depth = len(weights["kernel"]) - units
     gates, candidate = np.split(weights["kernel"], [2 * units], axis=1)
@@ -127,21 +106,3 @@ def _gru_after(weights: dict[str, np.ndarray]) -> PyTree:
             "hidden_projection": {"kernel": of_state, "bias": np.zeros_like(bias)},
         },
     }
-
-
-def _from_gru_after(params: PyTree) -> dict[str, np.ndarray]:
-    gates, candidate = params["gates"], params["candidate"]
-    x, h = candidate["input_projection"], candidate["hidden_projection"]
-    kernel = np.concatenate([x["kernel"], h["kernel"]])
-    return {
-        "kernel": np.concatenate([gates["kernel"], kernel], axis=1),
-        "bias": np.concatenate([gates["bias"], x["bias"]]),
-    }
-
-
-_BY_PATHS = (_nested, _flat)
-
-_LAYOUTS = {
-    "gru_after": (_gru_after, _from_gru_after),
-    "mgu": (_mgu.to_params, _mgu.from_params),
-}

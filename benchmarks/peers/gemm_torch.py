@@ -4,26 +4,26 @@ from typing import Any
 
 import torch
 
-from ..built import Built, Variant
-from ..cases import Case
-from ..data import Data
-from . import _gemm, _torch
+from ..core.built import Built, Variant
+from ..core.cases import Case
+from ..core.data import Data
+from . import _gemm
+from .torch import set_up
 
 USES = ("torch",)
 
 
 def build(case: Case, data: Data) -> Built:
-    """The products write to memory that is there already."""
-    _gemm.refuse(case, data)
-    _torch.set_up()
-    operands = _tensors(_gemm.operands(case))
+    """The products of the loops write to memory that is allocated in advance."""
+    operands = _tensors(_gemm.operands(case, data))
+    set_up()
 
     @torch.inference_mode()
-    def forward() -> None:
+    def forward():
         _chain(case.time, operands["steps"], operands["kernels"])
 
     @torch.inference_mode()
-    def train() -> None:
+    def train():
         forward()
         _chain(case.time, operands["back_steps"], operands["back_kernels"])
         for x, z in operands["by_weights"]:

@@ -5,10 +5,10 @@ from typing import Any
 import haiku as hk
 import numpy as np
 
-from ..built import Built, LeftOutError
-from ..cases import Case
-from ..data import Data
-from ..layouts import Gates, apart, from_gates, side_by_side, to_gates
+from ..core.built import Built, LeftOutError
+from ..core.cases import Case
+from ..core.data import Data
+from ..core.layouts import Gates, side_by_side, to_gates
 from . import _jax
 
 USES = ("dm-haiku", "jax", "jaxlib", "optax")
@@ -29,23 +29,20 @@ def build(case: Case, data: Data) -> Built:
         raise LeftOutError(LEFT_OUT[case.layer_cell])
     if data.lengths is not None:
         raise LeftOutError("Haiku has no lengths")
-    core, to_params, from_params, state = _CELLS[case.layer_cell]
+    core, to_params, state = _CELLS[case.layer_cell]
     unroll = hk.without_apply_rng(
         hk.transform(lambda x, state: hk.dynamic_unroll(core(case.units), x, state))
     )
 
-    def layer(
-        _: int, params: PyTree, inputs: PyTree, state: PyTree, __: None
-    ) -> tuple[PyTree, PyTree]:
+    def layer(_, params, inputs, state, __):
         return unroll.apply(params, inputs, state)
 
     net = _jax.make_net(
         data,
         _jax.by_layers(layer),
         # The LSTM adds 1 to its forget gate at run time, as TensorFlow does.
-        [to_params(to_gates(case.layer_cell, weights, 0)) for weights in data.weights],
-        lambda params: [from_gates(case.layer_cell, from_params(p)) for p in params],
-        *state,
+        lambda layers: [to_params(to_gates(case.layer_cell, w, 0)) for w in layers],
+        state,
     )
     return _jax.build(case, data, {"": net})
 
@@ -55,25 +52,11 @@ def _lstm(gates: Gates) -> PyTree:
     return {"lstm/linear": {"w": np.concatenate([x, h]), "b": b}}
 
 
-def _from_lstm(params: PyTree) -> Gates:
-    w, b = (np.asarray(params["lstm/linear"][name]) for name in "wb")
-    depth = len(w) - len(b) // 4
-    return apart("igfo", w[:depth], w[depth:], b)
-
-
 def _gru(gates: Gates) -> PyTree:
-    x, h, b = side_by_side(_flipped(gates), "urc")
-    return {"gru": {"w_i": x, "w_h": h, "b": b}}
-
-
-def _from_gru(params: PyTree) -> Gates:
-    blocks = (params["gru"][name] for name in ("w_i", "w_h", "b"))
-    return _flipped(apart("urc", *blocks))
-
-
-def _flipped(gates: Gates) -> Gates:
     """Haiku's update gate is one minus TensorFlow's."""
-    return Gates(*(g | {"u": -g["u"]} for g in (gates.x, gates.h, gates.b)))
+    flipped = Gates(*(g | {"u": -g["u"]} for g in (gates.x, gates.h, gates.b)))
+    x, h, b = side_by_side(flipped, "urc")
+    return {"gru": {"w_i": x, "w_h": h, "b": b}}
 
 
 _LSTM_STATE = (
@@ -81,7 +64,4 @@ _LSTM_STATE = (
     lambda state: {"c": state.cell, "h": state.hidden},
 )
 
-_CELLS = {
-    "lstm": (hk.LSTM, _lstm, _from_lstm, _LSTM_STATE),
-    "gru": (hk.GRU, _gru, _from_gru, _jax.carry("h")),
-}
+_CELLS = {"lstm": (hk.LSTM, _lstm, _LSTM_STATE), "gru": (hk.GRU, _gru, _jax.carry("h"))}

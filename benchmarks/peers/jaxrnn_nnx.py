@@ -1,38 +1,34 @@
 """jaxrnn's module for nnx: `jaxrnn.nnx.RNN`, time-major, split for `jax.jit`."""
 
-from typing import Any
-
-import jax
 from flax import nnx
 
 import jaxrnn.nnx
 
-from ..built import Built
-from ..cases import Case
-from ..data import Data
+from ..core.built import Built
+from ..core.cases import Case
+from ..core.data import Data
 from . import _jax, _ours
 
-USES = ("jaxrnn", "flax", "jax", "jaxlib", "optax")
-
-PyTree = Any
+USES = ("flax", *_ours.PACKAGES)
 
 
 def build(case: Case, data: Data) -> Built:
-    """The module's call, with the parameters of a cell."""
+    """The module's call, with a cell's parameters."""
     cell = _ours.make_cell(case)
     rnn = jaxrnn.nnx.RNN(
         cell, case.depth, time_major=True, return_carry=True, rngs=nnx.Rngs(0)
     )
-    rnn.set_cells(cell.bind(_ours.to_params(case, data.weights)))
-    graph, params, rest = nnx.split(rnn, nnx.Param, ...)
+    graph, _, rest = nnx.split(rnn, nnx.Param, ...)
 
-    def run(
-        params: PyTree, inputs: jax.Array, state: PyTree, lengths: jax.Array | None
-    ) -> tuple[PyTree, PyTree]:
+    def run(params, inputs, state, lengths):
         rnn = nnx.merge(graph, params, rest)
         state, outputs = rnn(inputs, lengths, initial_state=state)
         return outputs, state
 
-    read = lambda params: nnx.merge(graph, params, rest).get_cells().params
-    net = _ours.make_net(case, data, run, params, read)
+    def wrap(params):
+        rnn.set_cells(cell.bind(params))
+        return nnx.state(rnn, nnx.Param)
+
+    unwrap = lambda params: nnx.merge(graph, params, rest).get_cells().params
+    net = _ours.make_net(case, data, run, wrap=wrap, unwrap=unwrap)
     return _jax.build(case, data, {"": net})

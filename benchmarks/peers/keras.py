@@ -1,6 +1,6 @@
 """Keras 3 on JAX: its recurrent layers, stateless, with a mask for lengths.
 
-Batch-major, for that is all it takes. GRU with `reset_after` as the case has it.
+Batch-major, the only order that it takes. GRU with `reset_after` as the case has it.
 """
 
 import os
@@ -13,15 +13,13 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from ..built import Built, LeftOutError
-from ..cases import Case
-from ..data import Data
-from ..layouts import apart, from_gates, side_by_side, to_gates
+from ..core.built import Built, LeftOutError
+from ..core.cases import Case
+from ..core.data import Data
+from ..core.layouts import side_by_side, to_gates
 from . import _jax
 
 USES = ("keras", "jax", "jaxlib", "optax")
-
-PyTree = Any
 
 # Classes, their arguments, and the order of their blocks.
 LAYERS = {
@@ -36,22 +34,9 @@ def build(case: Case, data: Data) -> Built:
     """Layers one after the other, each over the whole sequence."""
     if case.layer_cell not in LAYERS:
         raise LeftOutError("Keras has no such cell")
-    kind, arguments, order = LAYERS[case.layer_cell]
-    layers = []
-    for depth in case.layer_depths:
-        layer = kind(
-            case.units,
-            return_sequences=True,
-            return_state=True,
-            zero_output_for_mask=True,
-            **arguments,
-        )
-        layer.build((case.batch, case.time, depth))
-        layers.append(layer)
+    layers = [_layer(case, depth) for depth in case.layer_depths]
 
-    def run(
-        number: int, params: PyTree, inputs: PyTree, state: PyTree, lengths: PyTree
-    ) -> tuple[PyTree, PyTree]:
+    def run(number, params, inputs, state, lengths):
         mask = None if lengths is None else jnp.arange(case.time) < lengths[:, None]
         layer = layers[number]
         fixed = [variable.value for variable in layer.non_trainable_variables]
@@ -63,24 +48,28 @@ def build(case: Case, data: Data) -> Built:
     net = _jax.make_net(
         data,
         _jax.by_layers(run),
-        [_to_params(case, weights, order) for weights in data.weights],
-        lambda params: [_from_params(case, layer, order) for layer in params],
-        make_state=lambda state: [state[name] for name in reversed(case.state_names)],
-        read_state=lambda state: dict(
-            zip(reversed(case.state_names), map(np.asarray, state), strict=True)
-        ),
+        lambda layers: [_to_params(case, weights) for weights in layers],
+        _jax.carry(*reversed(case.state_names), kind=list),
         time_major=False,
     )
     return _jax.build(case, data, {"": net})
 
 
-def _to_params(case: Case, weights: dict[str, np.ndarray], order: str) -> PyTree:
+def _layer(case: Case, depth: int) -> keras.layers.Layer:
+    kind, arguments, _ = LAYERS[case.layer_cell]
+    layer = kind(
+        case.units,
+        return_sequences=True,
+        return_state=True,
+        zero_output_for_mask=True,
+        **arguments,
+    )
+    layer.build((case.batch, case.time, depth))
+    return layer
+
+
+def _to_params(case: Case, weights: dict[str, np.ndarray]) -> Any:
     """Kernels and bias; a GRU that resets after has a second bias, zero here."""
+    _, _, order = LAYERS[case.layer_cell]
     x, h, b = side_by_side(to_gates(case.layer_cell, weights, 1), order)
     return [x, h, np.stack([b, np.zeros_like(b)]) if case.cell == "gru_after" else b]
-
-
-def _from_params(case: Case, params: PyTree, order: str) -> dict[str, np.ndarray]:
-    x, h, b = params
-    gates = apart(order, x, h, b[0] if case.cell == "gru_after" else b)
-    return from_gates(case.layer_cell, gates)

@@ -1,15 +1,14 @@
 """Flax linen: `nn.RNN`, time-major, with `seq_lengths`."""
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import numpy as np
 
-from ..built import RESET_AFTER, Built, LeftOutError
-from ..cases import Case
-from ..data import Data
-from ..layouts import Gates, from_gates, to_gates
+from ..core.built import RESET_AFTER, Built, LeftOutError
+from ..core.cases import Case
+from ..core.data import Data
+from ..core.layouts import Gates, to_gates
 from . import _jax
 
 USES = ("flax", "jax", "jaxlib", "optax")
@@ -22,6 +21,14 @@ CELLS = {
     "gru_after": (nn.GRUCell,),
     "rnn": (nn.SimpleCell,),
     "mgu": (nn.MGUCell,),
+}
+
+# By our gates, Flax's names of the modules that have them.
+GATES = {
+    "gru": {"r": "r", "u": "z", "c": "n"},
+    "gru_after": {"r": "r", "u": "z", "c": "n"},
+    "rnn": {"a": ""},
+    "mgu": {"f": "f", "n": "n"},
 }
 
 
@@ -39,9 +46,7 @@ def build(case: Case, data: Data) -> Built:
 def _net(case: Case, data: Data, cell: nn.RNNCellBase) -> _jax.Net:
     rnn = nn.RNN(cell, time_major=True, return_carry=True)
 
-    def layer(
-        _: int, params: PyTree, inputs: PyTree, state: PyTree, lengths: PyTree
-    ) -> tuple[PyTree, PyTree]:
+    def layer(_, params, inputs, state, lengths):
         state, outputs = rnn.apply(
             {"params": {"cell": params}},
             inputs,
@@ -50,14 +55,17 @@ def _net(case: Case, data: Data, cell: nn.RNNCellBase) -> _jax.Net:
         )
         return outputs, state
 
-    to_params, from_params = _LAYOUTS[case.layer_cell]
     return _jax.make_net(
         data,
         _jax.by_layers(layer),
-        [to_params(to_gates(case.layer_cell, w, 1)) for w in data.weights],
-        lambda params: [from_gates(case.layer_cell, from_params(p)) for p in params],
-        *_jax.carry(*case.state_names),
+        lambda layers: [_to_params(case.layer_cell, weights) for weights in layers],
+        _jax.carry(*case.state_names),
     )
+
+
+def _to_params(cell: str, weights: dict[str, np.ndarray]) -> PyTree:
+    gates = to_gates(cell, weights, 1)
+    return _lstm(gates) if cell == "lstm" else _others(gates, GATES[cell])
 
 
 def _lstm(gates: Gates) -> PyTree:
@@ -66,54 +74,16 @@ def _lstm(gates: Gates) -> PyTree:
     return inputs | state
 
 
-def _from_lstm(params: PyTree) -> Gates:
-    return Gates(
-        {gate: params[f"i{gate}"]["kernel"] for gate in "ifgo"},
-        {gate: params[f"h{gate}"]["kernel"] for gate in "ifgo"},
-        {gate: params[f"h{gate}"]["bias"] for gate in "ifgo"},
-    )
-
-
-def _gated(names: dict[str, str]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """For cells whose candidate `n` has a second bias: zero here, no part of ours."""
-
-    def to_params(gates: Gates) -> PyTree:
-        params = {}
-        for ours, theirs in names.items():
-            params[f"i{theirs}"] = _dense(gates.x[ours], gates.b[ours])
-            params[f"h{theirs}"] = {"kernel": gates.h[ours]}
+def _others(gates: Gates, names: dict[str, str]) -> PyTree:
+    """A candidate `n` has a second bias: zero here, not part of the data."""
+    params = {}
+    for ours, theirs in names.items():
+        params[f"i{theirs}"] = _dense(gates.x[ours], gates.b[ours])
+        params[f"h{theirs}"] = {"kernel": gates.h[ours]}
+    if "hn" in params:
         params["hn"]["bias"] = np.zeros_like(params["in"]["bias"])
-        return params
-
-    def from_params(params: PyTree) -> Gates:
-        return Gates(
-            {ours: params[f"i{theirs}"]["kernel"] for ours, theirs in names.items()},
-            {ours: params[f"h{theirs}"]["kernel"] for ours, theirs in names.items()},
-            {ours: params[f"i{theirs}"]["bias"] for ours, theirs in names.items()},
-        )
-
-    return to_params, from_params
-
-
-def _simple(gates: Gates) -> PyTree:
-    return {"i": _dense(gates.x["a"], gates.b["a"]), "h": {"kernel": gates.h["a"]}}
-
-
-def _from_simple(params: PyTree) -> Gates:
-    i, h = params["i"], params["h"]
-    return Gates({"a": i["kernel"]}, {"a": h["kernel"]}, {"a": i["bias"]})
+    return params
 
 
 def _dense(kernel: np.ndarray, bias: np.ndarray) -> PyTree:
     return {"kernel": kernel, "bias": bias}
-
-
-_GRU = _gated({"r": "r", "u": "z", "c": "n"})
-
-_LAYOUTS = {
-    "lstm": (_lstm, _from_lstm),
-    "gru": _GRU,
-    "gru_after": _GRU,
-    "mgu": _gated({"f": "f", "n": "n"}),
-    "rnn": (_simple, _from_simple),
-}

@@ -4,15 +4,13 @@ from typing import Any
 
 from flax import nnx
 
-from ..built import RESET_AFTER, Built, LeftOutError
-from ..cases import Case
-from ..data import Data
-from ..layouts import Gates, apart, from_gates, side_by_side, to_gates
+from ..core.built import RESET_AFTER, Built, LeftOutError
+from ..core.cases import Case
+from ..core.data import Data
+from ..core.layouts import Gates, side_by_side, to_gates
 from . import _jax
 
 USES = ("flax", "jax", "jaxlib", "optax")
-
-PyTree = Any
 
 # Classes, and the order of their blocks.
 CELLS = {
@@ -37,65 +35,54 @@ def build(case: Case, data: Data) -> Built:
 
 def _net(case: Case, data: Data, cell: type[nnx.Module]) -> _jax.Net:
     _, order = CELLS[case.layer_cell]
-    splits = []
-    for depth, weights in zip(case.layer_depths, data.weights, strict=True):
-        module = cell(depth, case.units, rngs=nnx.Rngs(0))
-        _load(module, to_gates(case.layer_cell, weights, 1), order)
-        rnn = nnx.RNN(
-            module,
-            time_major=True,
-            return_carry=True,
-            state_axes=BROADCAST,
-            rngs=False,
-        )
-        splits.append(nnx.split(rnn, nnx.Param, ...))
+    splits = [_split(cell(d, case.units, rngs=nnx.Rngs(0))) for d in case.layer_depths]
 
-    def layer(
-        number: int, params: PyTree, inputs: PyTree, state: PyTree, lengths: PyTree
-    ) -> tuple[PyTree, PyTree]:
+    def layer(number, params, inputs, state, lengths):
         graph, _, rest = splits[number]
         rnn = nnx.merge(graph, params, rest)
         state, outputs = rnn(inputs, initial_carry=state, seq_lengths=lengths)
         return outputs, state
 
+    def to_params(layers):
+        gates = [to_gates(case.layer_cell, weights, 1) for weights in layers]
+        pure = [nnx.to_pure_dict(params)["cell"] for _, params, _ in splits]
+        return [_to_params(*each, order) for each in zip(pure, gates, strict=True)]
+
+    def wrap(layers):
+        for (_, params, _), cell in zip(splits, layers, strict=True):
+            nnx.replace_by_pure_dict(params, {"cell": cell})
+        return [params for _, params, _ in splits]
+
     return _jax.make_net(
         data,
         _jax.by_layers(layer),
-        [params for _, params, _ in splits],
-        lambda params: [from_gates(case.layer_cell, _read(p, order)) for p in params],
-        *_jax.carry(*case.state_names),
+        to_params,
+        _jax.carry(*case.state_names),
+        wrap=wrap,
+        unwrap=lambda layers: [nnx.to_pure_dict(params)["cell"] for params in layers],
     )
 
 
-def _load(cell: nnx.Module, gates: Gates, order: str) -> None:
-    """Puts a layer's numbers into its cell: two products, or one for each gate."""
-    if hasattr(cell, "dense_i"):
-        x, h, b = side_by_side(gates, order)
-        biased = cell.dense_i if cell.dense_h.bias is None else cell.dense_h
-        cell.dense_i.kernel[...], cell.dense_h.kernel[...], biased.bias[...] = x, h, b
-        return
-    for gate in order:
-        i, h = (getattr(cell, name) for name in _separate(gate))
-        i.kernel[...], h.kernel[...] = gates.x[gate], gates.h[gate]
-        h.bias[...] = gates.b[gate]
+def _split(cell: nnx.Module) -> tuple[Any, nnx.State, nnx.State]:
+    rnn = nnx.RNN(
+        cell, time_major=True, return_carry=True, state_axes=BROADCAST, rngs=False
+    )
+    return nnx.split(rnn, nnx.Param, ...)
 
 
-def _read(params: nnx.State, order: str) -> Gates:
-    """The way back of `_load`."""
-    cell = nnx.to_pure_dict(params)["cell"]
+def _to_params(cell: Any, gates: Gates, order: str) -> Any:
+    """A layer's numbers in the structure of its cell: two products, or two a gate.
+
+    The bias is that of the inputs' product or of the state's, whichever has one.
+    """
     if "dense_i" in cell:
-        i, h = cell["dense_i"], cell["dense_h"]
-        return apart(order, i["kernel"], h["kernel"], {**i, **h}["bias"])
-    gates = Gates({}, {}, {})
+        x, h, b = side_by_side(gates, order)
+        biased = "dense_i" if "bias" in cell["dense_i"] else "dense_h"
+        params = {"dense_i": {"kernel": x}, "dense_h": {"kernel": h}}
+        params[biased]["bias"] = b
+        return params
+    params = {}
     for gate in order:
-        i, h = (cell[name] for name in _separate(gate))
-        gates.x[gate], gates.h[gate], gates.b[gate] = (
-            i["kernel"],
-            h["kernel"],
-            h["bias"],
-        )
-    return gates
-
-
-def _separate(gate: str) -> tuple[str, str]:
-    return ("if_" if gate == "f" else f"i{gate}"), f"h{gate}"
+        params["if_" if gate == "f" else f"i{gate}"] = {"kernel": gates.x[gate]}
+        params[f"h{gate}"] = {"kernel": gates.h[gate], "bias": gates.b[gate]}
+    return params

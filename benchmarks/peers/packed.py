@@ -1,20 +1,17 @@
 """jaxrnn on the same sequences, packed end to end in rows before the clock starts."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
 import jaxrnn
 
-from ..built import Built, LeftOutError
-from ..cases import Case
-from ..data import Data
+from ..core.built import Built, LeftOutError
+from ..core.cases import Case
+from ..core.data import Data
 from . import _jax, _ours
 
-USES = ("jaxrnn", "jax", "jaxlib", "optax")
-
-PyTree = Any
+USES = _ours.PACKAGES
 
 
 def build(case: Case, data: Data) -> Built:
@@ -31,23 +28,15 @@ def _net(case: Case, data: Data) -> _jax.Net:
     packed = jaxrnn.pack_sequences(data.inputs, lengths, time_major=False)
     cotangents = jaxrnn.pack_sequences(data.output_cotangents, lengths)
 
-    def apply(
-        params: PyTree, inputs: PyTree, state: PyTree, packed: PyTree
-    ) -> tuple[PyTree, PyTree]:
+    def run(params, inputs, state, packed):
         packed = dataclasses.replace(packed, inputs=inputs)
-        outputs, final = jaxrnn.packed_rnn(cell.bind(params), packed, state[0])
-        return outputs, [final]
+        return jaxrnn.packed_rnn(cell.bind(params), packed, state)
 
-    make_state, read_state = _ours.state_layout(case)
-    states = lambda state: [make_state(layer) for layer in state]
-    return _jax.Net(
-        apply=apply,
-        params=_ours.to_params(case, data.weights),
+    padded = _ours.make_net(case, data, run)
+    return dataclasses.replace(
+        padded,
         inputs=packed.inputs,
-        state=states(data.state),
         lengths=dataclasses.replace(packed, inputs=()),
-        cotangents=(cotangents.inputs, states(data.state_cotangents)),
-        read_params=lambda params: _ours.from_params(case, params),
+        cotangents=(cotangents.inputs, padded.cotangents[1]),
         read_sequences=lambda tree: np.asarray(packed.unpack(tree)),
-        read_state=lambda state: [read_state(layer) for layer in state],
     )

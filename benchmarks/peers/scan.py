@@ -1,6 +1,6 @@
 """A plain `lax.scan` as one writes it by hand: one product a step of all gates.
 
-With lengths, `where` keeps the state and zeroes the outputs of rows that are done.
+With lengths, `where` keeps the state and zeroes the outputs of rows that have ended.
 """
 
 from collections.abc import Callable
@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..built import Built
-from ..cases import Case
-from ..data import Data
+from ..core.built import Built
+from ..core.cases import Case
+from ..core.data import Data
 from . import _jax, _mgu
 
 USES = ("jax", "jaxlib", "optax")
@@ -26,10 +26,7 @@ def build(case: Case, data: Data) -> Built:
     net = _jax.make_net(
         data,
         _jax.by_layers(lambda _, *args: _layer(step, *args)),
-        [_to_params(case, weights) for weights in data.weights],
-        lambda params: [_from_params(case, layer) for layer in params],
-        make_state=dict,
-        read_state=dict,
+        lambda layers: [_to_params(case, weights) for weights in layers],
     )
     return _jax.build(case, data, {"": net})
 
@@ -38,22 +35,13 @@ def _to_params(case: Case, weights: dict[str, np.ndarray]) -> Tree:
     if case.cell == "mgu":
         return _mgu.to_params(weights)
     if case.cell == "gru_after":
-        # Here, as in the loop it would copy the kernels at each step.
+        # Split here: in the loop that would copy the kernels at each step.
         x, h = np.split(weights["kernel"], [-case.units])
         return {"input": x, "recurrent": h, "bias": weights["bias"]}
     if "c" not in case.state_names:
         return weights
     forget = np.repeat(np.array([0, 0, 1, 0], np.float32), case.units)
     return weights | {"bias": weights["bias"] + forget}
-
-
-def _from_params(case: Case, params: Tree) -> dict[str, np.ndarray]:
-    if case.cell == "mgu":
-        return _mgu.from_params(params)
-    if case.cell == "gru_after":
-        kernel = np.concatenate([params["input"], params["recurrent"]])
-        return {"kernel": kernel, "bias": np.asarray(params["bias"])}
-    return {name: np.asarray(array) for name, array in params.items()}
 
 
 def _layer(
@@ -65,11 +53,11 @@ def _layer(
 ) -> tuple[jax.Array, Tree]:
     """Outputs `[T, B, H]` and the final state, for inputs `[T, B, D]`."""
 
-    def dense(state: Tree, x: jax.Array) -> tuple[Tree, jax.Array]:
+    def dense(state, x):
         state = step(params, x, state)
         return state, state["h"]
 
-    def masked(state: Tree, tx: tuple[jax.Array, jax.Array]) -> tuple[Tree, jax.Array]:
+    def masked(state, tx):
         t, x = tx
         alive = (t < lengths)[:, None]
         new = step(params, x, state)

@@ -5,6 +5,7 @@ import os
 os.environ["TF_USE_LEGACY_KERAS"] = "1"  # Without it there is no `rnn_cell`.
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +13,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..built import LEARNING_RATE, Built, LeftOutError, Variant
-from ..cases import Case
-from ..data import Data, State
-from ..results import forward_results, step_results, train_results
+from ..core import results
+from ..core.built import LEARNING_RATE, Built, LeftOutError, Variant
+from ..core.cases import Case
+from ..core.data import Data
 
 USES = ("tensorflow", "tf-keras")
 
@@ -40,7 +41,9 @@ def build(case: Case, data: Data) -> Built:
     ):
         switch()
         with tf.Graph().as_default():
-            run, read = _MODES[case.mode](Net(case, data))
+            net = Net(case, data)
+            run, found = _program(case.mode, net)
+        read = functools.partial(_read, case, data, net, found)
         variants[name] = Variant(run, read)
     return Built(variants)
 
@@ -48,12 +51,12 @@ def build(case: Case, data: Data) -> Built:
 class Net:
     """The graph of a case and its session; sequences `[T, B, ...]`.
 
-    The data are variables of the graph: feeding them would copy them at each call, and
+    The data are variables of the graph: feeds would be copied at each call, and
     constants might be folded.
     """
 
     def __init__(self, case: Case, data: Data):
-        self.case, self.data = case, data
+        self.case, self.data, self.before = case, data, data.weights
         v1.set_random_seed(0)
         self.inputs = _variable(np.swapaxes(data.inputs, 0, 1))
         self.state = [_tensors(layer) for layer in data.state]
@@ -95,9 +98,9 @@ class Net:
         return loss
 
     def program(self, computed: Any, *fetched: tf.Tensor) -> Callable[[], Any]:
-        """Computes all of `computed` and leaves it where it is; returns `fetched`.
+        """A call that computes all of `computed`, but copies only `fetched` to Python.
 
-        Variables get their first values here.
+        The variables are initialised here.
         """
         self.session.run(v1.global_variables_initializer())
         for layer, weights in zip(self.variables, self.data.weights, strict=True):
@@ -109,6 +112,10 @@ class Net:
         ]
         return self.session.make_callable([*operations, *fetched])
 
+    # TensorFlow's layouts, but for the order of axes.
+    read_params = read_state = staticmethod(lambda layers: layers)
+    read_sequences = staticmethod(lambda sequences: np.swapaxes(sequences, 0, 1))
+
 
 def _variable(value: np.ndarray) -> tf.Tensor:
     return tf.identity(v1.Variable(value, trainable=False))
@@ -119,9 +126,7 @@ def _tensors(layer: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:
 
 
 def _as_cell_state(layer: dict[str, tf.Tensor]) -> Any:
-    if "c" in layer:
-        return v1.nn.rnn_cell.LSTMStateTuple(**layer)
-    return layer["h"]
+    return v1.nn.rnn_cell.LSTMStateTuple(**layer) if "c" in layer else layer["h"]
 
 
 def _by_layers(variables: list[Any], data: Data) -> list[dict[str, Any]]:
@@ -136,39 +141,24 @@ def _by_layers(variables: list[Any], data: Data) -> list[dict[str, Any]]:
     return layers
 
 
-Program = tuple[Callable[[], Any], Callable[[Any], dict[str, np.ndarray]]]
-
-
-def _forward(net: Net) -> Program:
-    def read(_: Any) -> dict[str, np.ndarray]:
-        outputs, final = net.session.run((net.outputs, net.final))
-        return forward_results(net.data, np.swapaxes(outputs, 0, 1), final)
-
-    return net.program((net.outputs, net.final)), read
-
-
-def _train(net: Net) -> Program:
+def _program(mode: str, net: Net) -> tuple[Callable[[], Any], Any]:
+    """A call in a mode, and the tensors that `results.read` takes."""
+    if mode in ("forward", "stream"):
+        found = net.outputs, net.final
+        return net.program(found), found
     loss = net.loss()
+    if mode == "step":
+        update = v1.train.AdamOptimizer(LEARNING_RATE).minimize(loss)
+        return net.program(update, loss), net.variables
     leaves = (net.variables, net.inputs, net.state)
-    flat = tf.nest.flatten(leaves)
-    fetched = (loss, tf.nest.pack_sequence_as(leaves, tf.gradients(loss, flat)))
-
-    def read(_: Any) -> dict[str, np.ndarray]:
-        loss, (weights, inputs, state) = net.session.run(fetched)
-        return train_results(loss, weights, np.swapaxes(inputs, 0, 1), state)
-
-    return net.program(fetched), read
+    gradients = tf.gradients(loss, tf.nest.flatten(leaves))
+    found = loss, tf.nest.pack_sequence_as(leaves, gradients)
+    return net.program(found), found
 
 
-def _step(net: Net) -> Program:
-    loss = net.loss()
-    update = v1.train.AdamOptimizer(LEARNING_RATE).minimize(loss)
-
-    def read(raw: Any) -> dict[str, np.ndarray]:
-        after: State = net.session.run(net.variables)
-        return step_results(raw[-1], net.data.weights, after)
-
-    return net.program(update, loss), read
-
-
-_MODES = {"forward": _forward, "stream": _forward, "train": _train, "step": _step}
+def _read(case: Case, data: Data, net: Net, found: Any, raw: Any) -> dict:
+    """The results, from variables where the call left them."""
+    values = net.session.run(found)
+    if case.mode == "step":
+        values = raw[-1], values
+    return results.read(case.mode, data, net, values)

@@ -1,9 +1,8 @@
-"""The process of one peer: answers requests, a line of JSON each.
+"""The process of a peer: `python -m benchmarks.core.worker`.
 
-    python -m benchmarks.worker NAME
-
-Requests, read from stdin: `{"do": "hello"}`, `{"do": "prepare", "case": {...}}`,
-`{"do": "time"}`, `{"do": "drop"}`. Each is answered by one line on stdout.
+It reads requests from stdin, a line of JSON each, which name a peer and one of its
+methods: `{"peer": "scan", "do": "prepare", "case": {...}}`. Each is answered by a line
+on stdout.
 """
 
 import gc
@@ -15,49 +14,55 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 from .built import Built, LeftOutError, Variant
 from .cases import Case
-from .data import make_data
+from .data import Data, make_data
 from .results import checksums
 from .timing import measure
 
 ROUND = {"seconds": 0.06, "least": 2}
+
+# The trial in which the fastest variant is found.
 TURN = {"seconds": 0.03, "least": 1}
-TURNS, ENOUGH_S = 5, 3.0
-OUT_OF_REACH = 1.25
+TURNS, FEW_TURNS = 5, 2
+LONG_S = 3.0  # Of a trial this long, further turns are left out.
+FAR_BEHIND = 1.25  # A variant this much slower than the best gets no further turns.
 
 
 class Worker:
-    """A peer, and the variant of the present case that races."""
+    """A peer, and the variant of the present case that is raced."""
 
-    case_type: type = Case
-    round: Mapping[str, float] = ROUND
+    round = ROUND
 
     def __init__(self, name: str):
         self.name = name
         self.chosen: Variant | None = None
 
     def load(self) -> Any:
-        """The peer: `USES` and `build`."""
+        """The peer's module, which has `USES` and `build`."""
         return importlib.import_module(f"benchmarks.peers.{self.name}")
 
+    def build(self, case: Case, data: Data) -> Built:
+        """The peer on a case."""
+        return self.peer.build(case, data)
+
     def hello(self) -> dict[str, Any]:
-        """The versions of what the peer uses; or why it cannot be used."""
+        """The versions of the peer's packages, or why it cannot be used."""
         try:
             self.peer = self.load()
         except (ImportError, LeftOutError) as error:
             return {"missing": str(error)}
-        return {"versions": {package: _version(package) for package in self.peer.USES}}
+        return {"versions": versions(self.peer.USES)}
 
     def prepare(self, case: dict[str, Any]) -> dict[str, Any]:
-        """Builds all variants, and keeps the one that a short trial finds fastest."""
-        case = self.case_type(**case)
+        """Builds all variants, and keeps the one that is fastest in a short trial."""
+        case = Case(**case)
         data = make_data(case)
         try:
-            built: Built = self.peer.build(case, data)
+            built = self.build(case, data)
         except LeftOutError as reason:
             return {"left_out": str(reason)}
         sums = {name: _sums(variant) for name, variant in built.variants.items()}
@@ -78,10 +83,15 @@ class Worker:
         return {"ms": measure(self.chosen.run, **self.round)}
 
     def drop(self) -> dict[str, Any]:
-        """Forgets the case."""
+        """Frees the memory of the case."""
         self.chosen = None
         gc.collect()
         return {}
+
+
+def versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """The installed version of each package."""
+    return {package: _version(package) for package in packages}
 
 
 def _version(package: str) -> str:
@@ -97,36 +107,36 @@ def _sums(variant: Variant) -> dict[str, list[float]] | None:
 
 
 def _trial(built: Built) -> dict[str, float]:
-    """Milliseconds of each variant, the least of a few turns.
-
-    Those that are far behind after two turns get no more, and slow ones no more than
-    those two.
-    """
+    """The least milliseconds of each variant in a few turns."""
     if len(built.variants) == 1:
         return dict.fromkeys(built.variants, 0.0)
     best = dict.fromkeys(built.variants, math.inf)
     start = time.perf_counter()
     for turn in range(TURNS):
-        if turn >= 2 and time.perf_counter() - start > ENOUGH_S:
+        if turn >= FEW_TURNS and time.perf_counter() - start > LONG_S:
             break
-        reach = OUT_OF_REACH * min(best.values())
+        limit = FAR_BEHIND * min(best.values())
         for name, variant in built.variants.items():
-            if turn < 2 or best[name] <= reach:
+            if turn < FEW_TURNS or best[name] <= limit:
                 best[name] = min(best[name], measure(variant.run, **TURN))
     return best
 
 
-def serve(worker: Any) -> None:
-    """Answers by a worker's methods until stdin ends.
+def serve(make: Callable[[str], Any]) -> None:
+    """Answers requests until stdin ends; `make(peer)` is asked for each peer once.
 
     What libraries print goes to stderr.
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    workers: dict[str, Any] = {}
     for line in sys.stdin:
         request = json.loads(line)
+        name, do = request.pop("peer"), request.pop("do")
         try:
-            answer = getattr(worker, request.pop("do"))(**request)
+            if name not in workers:
+                workers[name] = make(name)
+            answer = getattr(workers[name], do)(**request)
         except Exception as error:
             traceback.print_exc()
             answer = {"failed": f"{type(error).__name__}: {error}"}
@@ -134,4 +144,4 @@ def serve(worker: Any) -> None:
 
 
 if __name__ == "__main__":
-    serve(Worker(sys.argv[1]))
+    serve(Worker)

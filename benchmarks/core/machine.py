@@ -1,4 +1,4 @@
-"""The machine in words: nothing that names it."""
+"""The machine's hardware, without anything that names it, and how busy it is."""
 
 import os
 import platform
@@ -27,9 +27,9 @@ def describe() -> dict[str, str | int]:
 
 
 def busy_while(wait: Callable[[], None]) -> float:
-    """The share of the cores' time that went to something while we waited.
+    """The share of the cores' time that other programs used while we waited.
 
-    NaN where the system does not tell.
+    NaN where the operating system does not report it.
     """
     before = _ticks()
     wait()
@@ -38,7 +38,7 @@ def busy_while(wait: Callable[[], None]) -> float:
 
 
 def _ticks() -> tuple[int, int]:
-    """All cores' time so far: busy, and in all."""
+    """All cores' time so far: busy, and total."""
     file = Path("/proc/stat")
     if not file.exists():
         return 0, 0

@@ -7,10 +7,11 @@ from typing import Any
 
 
 def measure(run: Callable[[], Any], seconds: float, least: int) -> float:
-    """The median time of a call in milliseconds, of as many as fill `seconds`.
+    """The median milliseconds of a call, over as many calls as take `seconds`.
 
-    The first call, which wakes the threads and fills the caches, does not count, unless
-    it is so long that this does not matter: if it fills `seconds` by itself.
+    There are `least` of them at least. The first call, which wakes the threads and
+    fills the caches, does not count unless it takes `seconds` by itself: then the
+    warm-up is negligible.
     """
     _, first = timed(run)
     times = [first] if first >= seconds else []
@@ -20,7 +21,7 @@ def measure(run: Callable[[], Any], seconds: float, least: int) -> float:
 
 
 def timed(function: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, float]:
-    """What a function returns, and the seconds that it took."""
+    """The result of a call and the seconds that it took."""
     start = time.perf_counter()
     result = function(*args, **kwargs)
     return result, time.perf_counter() - start

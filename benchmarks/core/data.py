@@ -1,23 +1,21 @@
-"""The numbers that every peer gets, in TensorFlow's layout."""
+"""The arrays that every peer is given, in TensorFlow's layout."""
 
 import dataclasses
 
 import numpy as np
 
 from .cases import Case
-from .layouts import BLOCKS
-
-State = list[dict[str, np.ndarray]]
+from .layouts import BLOCKS, Layers
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """The numbers of one case, float32.
+    """The arrays of one case, float32.
 
     Attributes:
         weights: A dict for each layer; kernels `[D + H, ...]`, biases, and diagonals
-            `[H]`, by TensorFlow's names. The 1 that TensorFlow adds to the forget gate
-            at run time is no part of them.
+            `[H]`, by TensorFlow's names, without the 1 that TensorFlow adds to the
+            forget gate at run time.
         inputs: `[B, T, D]`.
         lengths: `[B]`, int32, each in 1..T; or None.
         state: The initial state: a dict for each layer, `c` and `h`, or `h`, `[B, H]`.
@@ -26,16 +24,16 @@ class Data:
         state_cotangents: As `state`.
     """
 
-    weights: list[dict[str, np.ndarray]]
+    weights: Layers
     inputs: np.ndarray
     lengths: np.ndarray | None
-    state: State
+    state: Layers
     output_cotangents: np.ndarray
-    state_cotangents: State
+    state_cotangents: Layers
 
     @property
     def valid(self) -> np.ndarray | None:
-        """`[B, T, 1]`, whether a step counts; None if all do."""
+        """`[B, T, 1]`, whether a step is within its row; None if all are."""
         if self.lengths is None:
             return None
         steps = np.arange(self.inputs.shape[1])
@@ -43,13 +41,13 @@ class Data:
 
     @property
     def steps(self) -> int:
-        """How many steps of all rows count."""
+        """The number of steps of all rows together, without padding."""
         batch, time = self.inputs.shape[:2]
         return batch * time if self.lengths is None else int(self.lengths.sum())
 
 
 def make_data(case: Case) -> Data:
-    """The same numbers for the same case, in every process."""
+    """The same arrays for the same case, in every process."""
     rng = np.random.default_rng(0)
     lengths = _lengths(rng, case)
     cotangents = _normal(rng, case.batch, case.time, case.units)
@@ -68,8 +66,8 @@ def make_data(case: Case) -> Data:
 def _lengths(rng: np.random.Generator, case: Case) -> np.ndarray | None:
     if case.lengths == "dense":
         return None
-    longest = {"uniform": 1, "short": 4, "one_long": 8}[case.lengths]
-    lengths = rng.integers(1, max(case.time // longest, 1) + 1, case.batch)
+    divisor = {"uniform": 1, "short": 4, "one_long": 8}[case.lengths]
+    lengths = rng.integers(1, max(case.time // divisor, 1) + 1, case.batch)
     if case.lengths == "one_long":
         lengths[case.batch // 2] = case.time
     return lengths.astype(np.int32)
@@ -88,7 +86,7 @@ def _weights(rng: np.random.Generator, case: Case, depth: int) -> dict[str, np.n
     return weights
 
 
-def _state(rng: np.random.Generator, case: Case) -> State:
+def _state(rng: np.random.Generator, case: Case) -> Layers:
     return [
         {name: _normal(rng, case.batch, case.units) for name in case.state_names}
         for _ in case.layer_depths

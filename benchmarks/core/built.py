@@ -12,7 +12,7 @@ RESET_AFTER = "reset after the product"
 
 
 class LeftOutError(Exception):
-    """Raised by a peer that does not have what a case asks for; says why."""
+    """Raised by a peer that lacks what a case needs; its message is the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Variant:
     """One configuration of a peer, ready to run.
 
     Attributes:
-        run: Makes one call and returns, when it is done, what it computed.
-        read: From what `run` returned to named arrays in TensorFlow's layout; None for
-            what computes nothing to compare.
+        run: Makes one call, waits until it is done, and returns its results.
+        read: From the results of `run` to named arrays in TensorFlow's layout; None if
+            there is nothing to compare.
         facts: Numbers known without running: bytes of memory, seconds of compilation.
     """
 
@@ -33,11 +33,11 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """A peer on a case: its configurations by name, of which the fastest will race.
+    """A peer on a case: its configurations by name; the fastest is raced.
 
     Attributes:
         variants: At least one.
-        equation: How what it computes differs from TensorFlow's; empty if it does not.
+        equation: How its equations differ from TensorFlow's; empty if they do not.
     """
 
     variants: dict[str, Variant]

@@ -1,0 +1,1 @@
+"""What the three benchmarks share: processes, timing, data, results, tables, plots."""

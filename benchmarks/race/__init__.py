@@ -1,0 +1,1 @@
+"""jaxrnn against other libraries on this machine: `python -m benchmarks`."""

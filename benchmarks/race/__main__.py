@@ -1,0 +1,56 @@
+"""Times jaxrnn and its peers on this machine: `python -m benchmarks --preset quick`."""
+
+import argparse
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..core import command
+from ..core.machine import describe
+from ..core.process import started
+from ..peers import NAMES
+from .cases import PRESETS
+from .history import compare
+from .tables import draw, write_report
+
+ROUNDS = 9
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; wrong ones end the program with a message."""
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    sizes = "; ".join(f"{name} has {len(cases)}" for name, cases in PRESETS.items())
+    command.add_options(parser, PRESETS, about=f"which cases: {sizes}")
+    command.add_peers(parser, NAMES)
+    parser.add_argument(
+        "--compare", type=Path, metavar="OLD.json", help="how ratios changed since"
+    )
+    parser.set_defaults(rounds=ROUNDS)
+    options = parser.parse_args(arguments)
+    try:
+        command.read_race(options, PRESETS, NAMES)
+    except ValueError as error:
+        parser.error(str(error))
+    if options.compare and not options.compare.is_file():
+        parser.error(f"--compare: there is no {options.compare}")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Races, and writes the result after each case."""
+    options = parse(arguments)
+    if options.list:
+        print("\n".join(case.name for case in options.cases))
+        return
+    file = options.out / f"{options.name or options.preset}.json"
+    old = json.loads(options.compare.read_text()) if options.compare else None
+    save = functools.partial(command.write, file=file, report=write_report, draw=draw)
+    with started(options.peers, "benchmarks.core.worker", options.python) as peers:
+        result = command.new_result(options, file, peers, machine=describe())
+        command.race(options.cases, peers, result, save)
+    print(compare(old, result) if old else write_report(result))
+
+
+if __name__ == "__main__":
+    main()
