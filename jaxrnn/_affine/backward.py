@@ -1,173 +1,203 @@
-"""The way back over the steps of an affine cell, a chunk of them at a time.
+"""The backward loop over the steps of an affine cell, a chunk of them at a time.
 
-In turn, from the last step to the first, goes what has to: the elementwise work and the
-product with the recurrent part of a kernel. The gradients of kernels and inputs are
-made of all steps of a chunk at once.
+From the last step to the first goes the sequential work alone: the elementwise updates
+and the product with the recurrent part of a kernel. The gradients of kernels and inputs
+are computed for all steps of a chunk at once.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from .._autodiff.bounded_loop import time_loop
-from .._autodiff.transposable import dense
-from .._base.sharding import room_for, sharding_of
+from .._autodiff.transposable import dense, only_arrays
+from .._base.sharding import as_varying_as, room_for
 from .._base.typing import Array, Params, PyTree
+from .loop_rule import Primals, Residuals
 from .phases import Phase
+from .products import product_cotangents
+from .step import masked_step
 
 # The rows of one large product: enough to be as fast as any, and few enough to take
 # little memory.
 MANY_ROWS = 512
 
 
-class Backward:
-    """The loop backward over a phase, a chunk at a time, from the last to the first.
+class Sums(NamedTuple):
+    """Cotangents that are summed over the steps.
 
-    What it carries is `(c_state, c_fresh, c_small, c_parts, c_xs)`.
+    Attributes:
+        restart_states: Each leaf `[sequences, size]`; None without restarts.
+        elementwise: Those of the elementwise parameters.
+        products: Those of each stage's product.
+        xs: Those of the inputs, `[batch, time, depth]` or `[time, batch, depth]`.
+    """
+
+    restart_states: PyTree
+    elementwise: Params
+    products: list[Params]
+    xs: Array
+
+
+def run_backward(cell: Any, residuals: Residuals, cotangents: tuple) -> Primals:
+    """The cotangents of the primals.
+
+    Args:
+        cell: An `AffineCell`.
+        residuals: What the forward loop read and saved.
+        cotangents: Those of `(outputs, state)`; some may be `SymbolicZero`s.
+    """
+    (params, xs, _, restart_states), phases, _ = residuals
+    c_outputs, c_state = cotangents[0], dense(cotangents[1])
+    varying = residuals, only_arrays(cotangents)
+    elementwise = cell.elementwise(params)
+    products = cell.product_params(params, xs.shape[-1])
+    sums = Sums(restart_states, elementwise, products, xs)
+    sums = as_varying_as(varying, jax.tree.map(jnp.zeros_like, sums))
+    for phase in reversed(phases.loops()):
+        loop = BackwardLoop(cell, phase, residuals, c_outputs, varying)
+        rows, sums = loop.run((phase.take(c_state), sums))
+        c_state = phase.put(c_state, rows)
+    c_params = cell.join(sums.products, sums.elementwise)
+    return Primals(c_params, sums.xs, c_state, sums.restart_states)
+
+
+class BackwardLoop:
+    """The loop over a phase, from its last chunk to the first.
+
+    It carries `(c_state, sums)`.
     """
 
     def __init__(
         self,
-        step: Callable,
-        parts: list[Params],
-        small: Params,
+        cell: Any,
         phase: Phase,
-        res: Any,
-        c_emits: Any,
-        like: Any,
+        residuals: Residuals,
+        c_outputs: PyTree,
+        varying: PyTree,
     ) -> None:
-        self.forward, self.parts, self.small = step, parts, small
-        self.phase, self.steps = phase, phase.steps
-        self.lin, _, self.record = res
-        self.like, self.c_emits = like, c_emits
-        _, _, state, _ = self.lin
-        # Turned once, so that the loop finds them as its products want them.
-        self.turned = [part["state"].T for part in parts]
-        rows = jax.tree.leaves(phase.take(state))[0].shape[0]
+        self.cell, self.phase, self.steps = cell, phase, phase.steps
+        self.primals, _, self.saved = residuals
+        self.c_outputs, self.varying = c_outputs, varying
+        params, xs, state, _ = self.primals
+        self.elementwise = cell.elementwise(params)
+        self.products = cell.product_params(params, xs.shape[-1])
+        # Transposed once, in the layout that the products of the loop read.
+        self.transposed = [product["state"].T for product in self.products]
+        rows = phase.rows or jax.tree.leaves(state)[0].shape[0]
         self.size = _chunk_size(rows, self.steps.time)
 
     def run(self, carry: Any) -> Any:
         """The carry after all chunks."""
         chunks, count = -(-self.steps.time // self.size), self.phase.count
         if chunks == 1:
-            return self.chunk(self.phase.begin, carry)
+            return self.run_chunk(self.phase.begin, carry)
         if count is not None:
             count = (count + self.size - 1) // self.size
         last = (chunks if count is None else count) - 1
 
         def body(i: Array, carry: Any) -> Any:
-            return self.chunk(self.phase.begin + (last - i) * self.size, carry)
+            return self.run_chunk(self.phase.begin + (last - i) * self.size, carry)
 
         return time_loop(count, chunks, body, carry)
 
-    def chunk(self, start: Array, carry: Any) -> Any:
-        """The steps from `start` on in turn, the last first; then the products."""
-        c_state, c_fresh, c_small, c_parts, c_xs = carry
-        steps, taken = self.steps, self._taken(start)
+    def run_chunk(self, start: Array, carry: Any) -> Any:
+        """The steps from `start` on, the last first; then their large products."""
+        (c_state, sums), steps, taken = carry, self.steps, self._taken(start)
         last = start + (self.size if taken is None else taken) - 1
-        # A part of a chunk lies where a whole one has room.
-        place = jnp.minimum(start, steps.time - self.size)
+        # Buffers hold a whole chunk, even where the last one is shorter: it then begins
+        # before `start`, with zeros for steps that are not taken.
+        begin = jnp.minimum(start, steps.time - self.size)
 
         def body(i: Array, carry: Any) -> Any:
-            (c_state, *sums, room), t = carry, last - i
-            (c_state, *more, c_zs), operands = self.step(t, c_state)
-            room = steps.write(room, t - place, (c_zs, operands))
-            return c_state, *_add(sums, more), room
+            (c_state, c_restart_states, c_elementwise, buffers), t = carry, last - i
+            cotangents, operands = self.step(t, c_state)
+            c_state, more_restart_states, more_elementwise, c_zs = cotangents
+            buffers = steps.write(buffers, t - begin, (c_zs, operands))
+            c_restart_states = _add(c_restart_states, more_restart_states)
+            c_elementwise = _add(c_elementwise, more_elementwise)
+            return c_state, c_restart_states, c_elementwise, buffers
 
         (*_, c_zs), operands = jax.eval_shape(self.step, start, c_state)
-        room = room_for(self.like, (c_zs, operands), self.size, steps.axis)
-        carry = c_state, c_fresh, c_small, room
-        *carry, (c_zs, operands) = time_loop(taken, self.size, body, carry)
-        more, c_inputs = self.products(place, c_zs, operands)
-        return *carry, _add(c_parts, more), self._add_at(place, c_xs, c_inputs)
+        buffers = room_for(self.varying, (c_zs, operands), self.size, steps.axis)
+        carry = c_state, sums.restart_states, sums.elementwise, buffers
+        carry = time_loop(taken, self.size, body, carry)
+        c_state, c_restart_states, c_elementwise, (c_zs, operands) = carry
+        c_products, c_inputs = self._product_cotangents(begin, c_zs, operands)
+        # Added, as a chunk that begins before `start` overlaps the one before it.
+        c_inputs = self.phase.read_window(sums.xs, begin, self.size) + c_inputs
+        return c_state, Sums(
+            c_restart_states,
+            c_elementwise,
+            _add(sums.products, c_products),
+            steps.write_window(sums.xs, begin, c_inputs),
+        )
 
     def _taken(self, start: Array) -> Array | None:
-        """How many steps of a chunk there are; None for all."""
+        """The number of steps of the chunk from `start` on; None for a whole one."""
         time, end = self.steps.time, self.phase.end
         if end is None and time % self.size == 0:
             return None
         end = time if end is None else end
         return jnp.clip(end - start, 0, self.size).astype(jnp.int32)
 
-    def _add_at(self, place: Array, c_xs: Array, c_inputs: Array) -> Array:
-        # Added, as a part of a chunk lies where others lie too.
-        starts = [jnp.int32(0)] * c_xs.ndim
-        starts[self.steps.axis] = place
-        here = jax.lax.dynamic_slice(c_xs, starts, c_inputs.shape)
-        return jax.lax.dynamic_update_slice(c_xs, here + c_inputs, starts)
-
     def step(self, t: Array, c_state: PyTree) -> tuple[Any, list]:
-        """The cotangents of `(state, fresh, small, zs)`, and the operands."""
-        params, xs, _, fresh = self.lin
-        inputs, (zs, state) = self.phase.read((xs, self.record), t)
+        """The cotangents of `(state, restart_states, elementwise, zs)`, and `operands`.
+
+        The operands are those of each stage's product, `[batch, rows]`.
+        """
+        params, xs, _, restart_states = self.primals
+        inputs, (zs, state) = self.phase.read((xs, self.saved), t)
         # Zeros are made here: XLA would carry them through the loop as an array.
-        c_emit = self.phase.read(dense(self.c_emits), t)
+        c_output = self.phase.read(dense(self.c_outputs), t)
 
-        def remembered(state: PyTree, fresh: PyTree, small: Params, slots: list) -> Any:
-            def product(k: int, stage: Any, params: Params, *operands: Array) -> Array:
-                return _recall(operands[1], self.turned[k], slots[k], zs[k])
+        def recalled(
+            state: PyTree, restart_states: PyTree, elementwise: Params, slots: list
+        ) -> tuple[Any, list]:
+            def product(k: int, stage: Any, *operands: Any) -> Array:
+                del stage
+                return _recall(operands[2], self.transposed[k], slots[k], zs[k])
 
-            lin = {**params, **small}, inputs, state, fresh
-            made, (_, operands) = self.forward(product, self.steps, t, lin)
-            return made, operands
+            params_here = {**params, **elementwise}
+            primals = Primals(params_here, inputs, state, restart_states)
+            step = masked_step(self.cell, product, self.steps, t, primals)
+            results, (_, operands) = step
+            return results, operands
 
         _, pull_back, operands = jax.vjp(
-            remembered, state, fresh, self.small, zs, has_aux=True
+            recalled, state, restart_states, self.elementwise, zs, has_aux=True
         )
-        return pull_back((c_emit, c_state)), operands
+        return pull_back((c_output, c_state)), operands
 
-    def products(self, place: Array, c_zs: list, operands: list) -> tuple[list, Array]:
-        """The cotangents of the kernels' parts and of the inputs, of one chunk."""
-        _, xs, _, _ = self.lin
-        steps = self.steps
-        starts, sizes = [jnp.int32(0)] * xs.ndim, list(xs.shape)
-        starts[steps.axis], sizes[steps.axis] = place, self.size
-        sizes[1 - steps.axis] = c_zs[0].shape[1 - steps.axis]
-        inputs = jax.lax.dynamic_slice(xs, starts, sizes)
-        inputs = steps.window(place, self.size).zero_dead(inputs)
-        c_parts, c_inputs = [], jnp.zeros_like(inputs)
-        for parts, c_z, operand in zip(self.parts, c_zs, operands, strict=True):
-            c_part = {"state": _outer(operand, c_z, parts["state"])}
-            if "inputs" in parts:
-                c_part["inputs"] = _outer(inputs, c_z, parts["inputs"])
-                kernel = parts["inputs"].astype(c_z.dtype)
-                c_inputs += (c_z @ kernel.T).astype(inputs.dtype)
-            if "bias" in parts:
-                c_part["bias"] = jnp.sum(c_z, (0, 1)).astype(parts["bias"].dtype)
-            c_parts.append(c_part)
-        return c_parts, c_inputs
-
-
-def _outer(operand: Array, c_z: Array, kernel: Array) -> Array:
-    """The cotangent of a kernel, of all rows of all steps of a chunk at once."""
-    # Written out: the form that JAX would derive has the slower layout on a CPU.
-    c_kernel = jax.lax.dot_general(
-        operand.astype(c_z.dtype),
-        c_z,
-        (((0, 1), (0, 1)), ((), ())),
-        out_sharding=sharding_of(kernel, c_z),
-    )
-    return c_kernel.astype(kernel.dtype)
+    def _product_cotangents(
+        self, begin: Array, c_zs: list, operands: list
+    ) -> tuple[list[Params], Array]:
+        """The cotangents of the products' parameters and of the inputs of a chunk."""
+        inputs = self.phase.read_window(self.primals.xs, begin, self.size)
+        inputs = self.steps.window(begin, self.size).zero_dead(inputs)
+        return product_cotangents(self.products, inputs, operands, c_zs)
 
 
 @jax.custom_jvp
-def _recall(operand: Array, turned: Array, slot: Array, z: Array) -> Array:
-    """z, the product that `operand` went into, without making it again.
+def _recall(operand: Array, transposed: Array, slot: Array, z: Array) -> Array:
+    """z, saved by the forward loop, with the derivative of the product that it is.
 
-    The derivative by `operand` is the product's with the kernel that is `turned`; that
-    by `slot` is the derivative by z.
+    Args:
+        operand: `[batch, rows]`, what the kernel was multiplied with.
+        transposed: `[columns, rows]`, the transpose of the kernel's recurrent part.
+        slot: `[batch, columns]`, not read: the derivative by it is that by z.
+        z: `[batch, columns]`.
     """
-    del operand, turned, slot
+    del operand, transposed, slot
     return z
 
 
 @_recall.defjvp
 def _(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (_, turned, _, z), (d_operand, _, d_slot, _) = primals, tangents
+    (_, transposed, _, z), (d_operand, _, d_slot, _) = primals, tangents
     d_z = jax.lax.dot_general(
-        d_operand, turned, (((1,), (1,)), ((), ())), preferred_element_type=z.dtype
+        d_operand, transposed, (((1,), (1,)), ((), ())), preferred_element_type=z.dtype
     )
     return z, d_slot + d_z
 
@@ -177,9 +207,9 @@ def _add(tree: PyTree, more: PyTree) -> PyTree:
 
 
 def _chunk_size(rows: Any, time: int) -> int:
-    """How many steps' rows make one large product."""
+    """The number of steps whose rows make one large product."""
     if not isinstance(rows, int):
         return time
     size = min(time, max(1, MANY_ROWS // max(1, rows)))
-    # Chunks of one size: a few steps left over would be a chunk as costly to start.
+    # Chunks of one size: a chunk of few steps would cost as much to start.
     return -(-time // -(-time // size))

@@ -10,18 +10,16 @@ The tangent of the run is one linear function that brings its own transpose, so 
 can be pushed forward, batched and differentiated again.
 """
 
-import dataclasses
 import functools
 from typing import Any
 
 import jax
 
-from .._autodiff.differentiable import differentiable
-from .._autodiff.transposable import dense, transposable
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
+from .loop_rule import run_loop
 from .phases import Phases, by_length, may_sort
-from .xla_loop import Rule
+from .xla_loop import XlaLoop
 
 
 def affine_sequence(
@@ -47,32 +45,9 @@ def affine_sequence(
         DeclinedError: If the implementation cannot run this.
     """
     if implementation is not None:
-        rule = implementation.rule(cell)
-        rule.check(params, xs, state, steps)
-        run = functools.partial(_run, rule)
-        return rule.around(run, params, xs, state, Phases(steps))
-    run = functools.partial(_run, Rule(cell), params)
+        return implementation.run_sequences(cell, params, xs, state, steps)
+    run = functools.partial(run_loop, XlaLoop(cell), params)
     multiplications = sum(leaf.size for leaf in jax.tree.leaves(params))
     if may_sort(steps, xs.shape[1 - steps.axis], multiplications):
         return by_length(run, xs, state, steps)
     return run(xs, state, Phases(steps))
-
-
-def _run(
-    rule: Rule, params: Params, xs: Array, state: PyTree, phases: Phases
-) -> tuple[PyTree, PyTree]:
-    def plainly(lin: Any, phases: Phases) -> tuple[PyTree, PyTree]:
-        emits, state, _ = rule.run(lin, phases, record=False)
-        return emits, state
-
-    def push_forward(primals: Any, tangents: Any) -> tuple[Any, Any]:
-        lin, phases = primals
-        emits, state, record = rule.run(lin, phases, record=True)
-        res, moving = (lin, phases, record), dense(tangents[0])
-        moved = transposable(rule.push_forward, rule.pull_back, res, moving)
-        return (emits, state), moved
-
-    steps = phases.steps
-    lin = params, xs, state, steps.restart_states
-    phases = dataclasses.replace(phases, steps=steps.with_restart_states(None))
-    return differentiable(plainly, push_forward, lin, phases)

@@ -1,196 +1,35 @@
-"""The run of an affine cell as a loop that XLA compiles, its tangent and its transpose.
+"""The run of an affine cell as loops that XLA compiles.
 
-Every other way of running it is held to this one.
+Every other implementation is held to this one.
 """
 
-import dataclasses
-import functools
-from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
-import jax
-import jax.numpy as jnp
-
-from .._autodiff.bounded_loop import time_loop
-from .._autodiff.transposable import dense, only_arrays
-from .._base.math import dot, widest_dtype
-from .._base.sharding import as_varying_as, room_for
-from .._base.typing import Array, Params, PyTree
-from .._time.steps import Steps
-from .backward import Backward
-from .phases import Phase, Phases
-
-# Up to so many rows in a step, and in all, the inputs' products are made ahead of the
-# loop.
-FEW_ROWS, MANY_STEPS = 8, 4096
+from .._base.typing import PyTree
+from .backward import run_backward
+from .forward import ForwardLoop
+from .loop_rule import LoopRule, Primals, Residuals
+from .phases import Phases
+from .tangent import TangentLoop
 
 
-class Rule:
-    """The run, its tangent and its transpose.
-
-    What the run is differentiated by travels together: `(params, xs, state, fresh)`.
-    """
+@final
+class XlaLoop(LoopRule):
+    """The loops of one cell; of each step `(zs, state)` are saved."""
 
     def __init__(self, cell: Any) -> None:
         self.cell = cell
 
-    def around(
-        self, run: Callable, params: Params, xs: Array, state: PyTree, phases: Phases
-    ) -> Any:
-        """`run(params, xs, state, phases)`, of other sizes if a rule asks for such."""
-        return run(params, xs, state, phases)
-
-    def step(self, product: Any, steps: Steps, t: Array, lin: Any) -> tuple[Any, Any]:
-        """One step: `((emit, new_state), (zs, operands))`."""
-        params, inputs, state, fresh = lin
-        steps = steps.with_restart_states(fresh)
-        seen = steps.step_inputs(t, inputs, state)
-        output, new_state, zs, operands = self.cell.chain(product, params, *seen)
-        new_state, output = steps.mask_step(t, state, new_state, output)
-        emit = output if steps.restarts is None else (output, new_state)
-        return (emit, new_state), (zs, operands)
-
-    def run(
-        self, lin: Any, phases: Phases, record: bool
+    def forward(
+        self, primals: Primals, phases: Phases, save: bool
     ) -> tuple[PyTree, PyTree, PyTree]:
-        """The loop forward: `(emits, state, record)`."""
-        (params, xs, state, fresh), steps = lin, phases.steps
-        product, small = plain_product, _is_small(xs, steps)
-        if small:
-            product, xs, steps = self._hoisted(params, xs, steps, widest_dtype(state))
-            phases = dataclasses.replace(phases, steps=steps)
+        """`(outputs, state, saved)`; see `LoopRule`."""
+        return ForwardLoop(self.cell, primals, phases, save).run()
 
-        def at(
-            steps: Steps, t: Array, inputs: PyTree, state: PyTree
-        ) -> tuple[PyTree, PyTree, PyTree]:
-            lin = params, inputs, state, fresh
-            (emit, new_state), (zs, _) = self.step(product, steps, t, lin)
-            return new_state, emit, (zs, state) if record else ()
+    def tangent(self, residuals: Residuals, tangents: Primals) -> tuple[PyTree, PyTree]:
+        """The tangents of `(outputs, state)`; see `LoopRule`."""
+        return TangentLoop(self.cell, residuals, tangents).run()
 
-        def run(phase: Phase, state: PyTree, room: Any) -> tuple[PyTree, Any]:
-            steps = phase.steps
-
-            def body(i: Array, carry: Any) -> Any:
-                (state, ahead, *room), t = carry, phase.begin + i
-                state, *made = at(steps, t, ahead if small else read(t), state)
-                # XLA's CPU compiler makes slow code of elementwise work that reads from
-                # the middle of an array: such inputs are read a step ahead.
-                ahead = read(t + 1) if small else ()
-                return state, ahead, *steps.write(room, t, made)
-
-            read = functools.partial(phase.read, xs)
-            ahead = read(phase.begin) if small else ()
-            carry = phase.take(state), ahead, *room
-            head, _, *room = time_loop(phase.count, steps.time, body, carry)
-            return phase.put(state, head), room
-
-        start = jnp.int32(0)
-        types = jax.eval_shape(at, steps, start, steps.read(xs, start), state)[1:]
-        room = room_for(lin, types, steps.time, steps.axis)
-        for phase in phases.loops():
-            state, room = run(phase, state, room)
-        emits, kept = room
-        return emits, state, kept
-
-    def _hoisted(
-        self, params: Params, xs: Array, steps: Steps, dtype: Any
-    ) -> tuple[Callable, list, Steps]:
-        """What the inputs add to each z, of all steps at once, in place of the inputs.
-
-        Measured on a CPU this gains up to a third where there are few rows, and loses
-        as much where there are many.
-        """
-        parts = self.cell.parts(params, xs.shape[-1])
-
-        def share(inputs: Array) -> list:
-            return [share_of_inputs(part, inputs, dtype) for part in parts]
-
-        def product(
-            k: int, stage: Any, params: Params, inputs: list, operand: Array, dtype: Any
-        ) -> Array:
-            if inputs[k] is None:
-                return stage.product(params, inputs, operand, dtype)
-            return inputs[k] + dot(operand, parts[k]["state"], dtype)
-
-        if steps.stand_in is not None:
-            inputs, state = steps.stand_in
-            steps = dataclasses.replace(steps, stand_in=(share(inputs), state))
-        return product, share(steps.zero_dead(xs)), steps
-
-    def push_forward(self, res: Any, d_lin: Any) -> tuple[PyTree, PyTree]:
-        """The tangents of `(emits, state)`."""
-        (params, xs, state, fresh), phases, (_, states) = res
-        steps = phases.steps
-        d_params, d_xs, d_state, d_fresh = d_lin
-
-        def at(
-            steps: Steps, t: Array, state: PyTree, inputs: Array
-        ) -> Callable[[Any], Any]:
-            step = lambda lin: self.step(plain_product, steps, t, lin)[0]
-            lin = params, inputs, state, fresh
-            return lambda d_lin: jax.jvp(step, (lin,), (d_lin,))[1]
-
-        def run(phase: Phase, d_state: PyTree, d_emits: Any) -> tuple[PyTree, Any]:
-            steps = phase.steps
-
-            def body(i: Array, carry: Any) -> Any:
-                (d_state, d_emits), t = carry, phase.begin + i
-                inputs, state, d_inputs = phase.read((xs, states, d_xs), t)
-                push = at(steps, t, state, inputs)
-                d_emit, d_state = push((d_params, d_inputs, d_state, d_fresh))
-                return d_state, steps.write(d_emits, t, d_emit)
-
-            carry = phase.take(d_state), d_emits
-            head, d_emits = time_loop(phase.count, steps.time, body, carry)
-            return phase.put(d_state, head), d_emits
-
-        lin = params, steps.read(xs, jnp.int32(0)), state, fresh
-        step = lambda lin: self.step(plain_product, steps, jnp.int32(0), lin)[0][0]
-        types = jax.eval_shape(step, lin)
-        d_emits = room_for((res, d_lin), types, steps.time, steps.axis)
-        for phase in phases.loops():
-            d_state, d_emits = run(phase, d_state, d_emits)
-        return d_emits, d_state
-
-    def pull_back(self, res: Any, cotangents: Any) -> Any:
-        """The cotangents of `(params, xs, state, fresh)`."""
-        (params, xs, _, fresh), phases, _ = res
-        c_emits, c_state = cotangents[0], dense(cotangents[1])
-        like = res, only_arrays(cotangents)
-        parts = self.cell.parts(params, xs.shape[-1])
-        small = self.cell.elementwise(params)
-        carry = jax.tree.map(jnp.zeros_like, (fresh, small, parts, xs))
-        carry = as_varying_as(like, carry)
-        for phase in reversed(phases.loops()):
-            backward = Backward(self.step, parts, small, phase, res, c_emits, like)
-            head, *carry = backward.run((phase.take(c_state), *carry))
-            c_state = phase.put(c_state, head)
-        c_fresh, c_small, c_parts, c_xs = carry
-        return self.cell.join(c_parts, c_small), c_xs, c_state, c_fresh
-
-
-def share_of_inputs(part: Params, inputs: Array, dtype: Any) -> Array | None:
-    """What does not depend on the state in a product, if any."""
-    if "inputs" not in part:
-        return None
-    share = dot(inputs, part["inputs"], dtype)
-    if "bias" not in part:
-        return share
-    bias = jnp.expand_dims(part["bias"], tuple(range(inputs.ndim - 1)))
-    return share + bias.astype(dtype)
-
-
-def plain_product(
-    k: int, stage: Any, params: Params, inputs: Array, operand: Array, dtype: Any
-) -> Array:
-    """The z of stage number k, as `chain` of an affine cell asks for it."""
-    del k
-    return stage.product(params, inputs, operand, dtype)
-
-
-def _is_small(xs: Array, steps: Steps) -> bool:
-    """Whether the products are so small that what is outside of them counts."""
-    rows = xs.shape[1 - steps.axis]
-    return (
-        isinstance(rows, int) and rows <= FEW_ROWS and rows * steps.time <= MANY_STEPS
-    )
+    def transpose(self, residuals: Residuals, cotangents: tuple) -> Primals:
+        """The cotangents of the primals; see `LoopRule`."""
+        return run_backward(self.cell, residuals, cotangents)

@@ -1,9 +1,9 @@
 """Cells that are products followed by elementwise updates.
 
-What costs in a recurrent cell is `[inputs, h] @ kernel + bias`; the rest is
-elementwise. A cell that keeps the two apart is a chain of stages, and what treats the
-products on their own (initialising, checking, hoisting them out of a loop) is written
-once for all such cells.
+The cost of a recurrent cell is in `[inputs, h] @ kernel + bias`; the rest is
+elementwise. A cell that keeps the two apart is a chain of stages, and all that concerns
+the products alone (initializing, checking, hoisting them out of a loop) is written once
+for all such cells.
 """
 
 import abc
@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from .._affine.products import plain_product
 from .._affine.sequence import affine_sequence
-from .._affine.xla_loop import plain_product
 from .._base.arguments import as_dtype
 from .._base.errors import describe
 from .._base.keys import check_key
@@ -44,7 +44,7 @@ class Stage:
         z = [inputs, operand] @ kernel + bias
         operand, carry = update(params, z, carry)
 
-    What the last stage returns is `(output, new_state)`.
+    The last stage returns `(output, new_state)`.
 
     Attributes:
         update: `update(params, z, carry) -> (operand, carry)`, each row by itself;
@@ -53,12 +53,13 @@ class Stage:
         columns: The size of z.
         kernel: The initializer of the kernel.
         bias: The initializer of the bias, or None for a product without one.
-        path: Where `kernel` and `bias` lie, keys joined by slashes; None for the top.
-        takes_inputs: Whether the inputs stand before the operand in the product.
-        blocks: How many blocks as wide as the cell has units stand side by side in z,
-            for the update to split: 4 in an LSTM, 2 for the gates of a GRU, 1 where z
-            is no more than one. None if that is not said: then `"pallas_triton"`, which
-            fills units up to a power of two, refuses other sizes.
+        path: The keys of the dict that holds `kernel` and `bias`, joined by slashes;
+            None for the top.
+        takes_inputs: Whether the inputs are concatenated before the operand.
+        blocks: The number of blocks of z that the update splits, each as wide as the
+            cell has units: 4 in an LSTM, 2 for the gates of a GRU, 1 where z is not
+            split. None if unknown: then `"pallas_triton"`, which pads units to a power
+            of two, refuses other sizes.
 
     Raises:
         ValueError: If z cannot be `blocks` of one size.
@@ -94,42 +95,40 @@ class Stage:
     def product(
         self, params: Params, inputs: Array, operand: Array, dtype: DType
     ) -> Array:
-        """z, `[batch, columns]` in `dtype`."""
+        """z, `[batch, columns]` in `dtype`, for inputs `[batch, depth]`."""
         operands = (inputs, operand) if self.takes_inputs else (operand,)
-        return affine(self._own(params), operands, dtype)
+        return affine(self._from_path(params), operands, dtype)
 
-    def parts(self, params: Params, depth: int) -> Params:
-        """The product's parameters, with what multiplies the inputs apart.
+    def product_params(self, params: Params, depth: int) -> Params:
+        """The product's parameters, the kernel split into inputs and operand.
 
-        `{"state": [rows, columns], "inputs": [depth, columns], "bias": [columns]}`, of
-        which the last two may be missing.
+        Returns:
+            `{"state": [rows, columns], "inputs": [depth, columns], "bias": [columns]}`,
+            the last two only if the stage has them.
         """
-        own = self._own(params)
-        parts = {"state": own["kernel"]}
+        params = self._from_path(params)
+        product = {"state": params["kernel"]}
         if self.takes_inputs:
-            parts["inputs"], parts["state"] = jnp.split(own["kernel"], [depth])
-        return parts | {name: own[name] for name in own.keys() & {"bias"}}
+            product["inputs"], product["state"] = jnp.split(params["kernel"], [depth])
+        return product | {name: params[name] for name in params.keys() & {"bias"}}
 
-    def join(self, parts: Params) -> Params:
-        """What `parts` took apart, under its names."""
-        kernel = parts["state"]
+    def join(self, product: Params) -> Params:
+        """The inverse of `product_params`: parameters under the names of the cell."""
+        kernel = product["state"]
         if self.takes_inputs:
-            kernel = jnp.concatenate([parts["inputs"], kernel])
-        own = {
-            "kernel": kernel,
-            **{name: parts[name] for name in parts.keys() & {"bias"}},
-        }
-        return self._at_path(own)
+            kernel = jnp.concatenate([product["inputs"], kernel])
+        bias = {name: product[name] for name in product.keys() & {"bias"}}
+        return self._at_path({"kernel": kernel, **bias})
 
-    def _own(self, params: Params) -> Params:
+    def _from_path(self, params: Params) -> Params:
         for key in self._keys():
             params = params[key]
         return params
 
-    def _at_path(self, own: Params) -> Params:
+    def _at_path(self, params: Params) -> Params:
         for key in reversed(self._keys()):
-            own = {key: own}
-        return own
+            params = {key: params}
+        return params
 
     def _keys(self) -> list[str]:
         return [] if self.path is None else self.path.split("/")
@@ -139,8 +138,8 @@ class Stage:
 class AffineCell(RNNCell):
     """A cell given by its `stages`; `init` and `apply` follow from them.
 
-    So does `apply_sequence`, the fast way over whole sequences, forward and backward,
-    as long as `apply` is not overridden and no function holds traced arrays.
+    So does `apply_sequence`, fast over whole sequences, forward and backward, as long
+    as `apply` is not overridden and no function closes over traced arrays.
 
     Inputs are `[batch, depth]` and floating; inputs, parameters and the state that is
     multiplied share one dtype. A leaf of the state that is only used elementwise may be
@@ -190,7 +189,7 @@ class AffineCell(RNNCell):
 
     @abc.abstractmethod
     def enter(self, state: PyTree) -> tuple[Array, Any]:
-        """The first stage's `(operand, carry)`: what of the state is multiplied."""
+        """The first stage's `(operand, carry)`: the part of the state to multiply."""
 
     @property
     def is_random(self) -> bool | None:
@@ -202,14 +201,14 @@ class AffineCell(RNNCell):
         return {}
 
     def why_no_plain_lstm(self) -> str | None:
-        """Why a library's LSTM is another cell than this, beside `forget_bias`, if so.
+        """Why this is not the LSTM of libraries, apart from `forget_bias`, or None.
 
-        That has tanh, and neither peepholes nor clips nor a projection.
+        Theirs has tanh, and neither peepholes nor clips nor a projection.
         """
         return f"{type(self).__name__} is none"
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """All parameters for inputs of size `depth`, in the order of their making."""
+        """All parameters for inputs of size `depth`, in the order of their creation."""
         first, *rest = (stage.specs(depth) for stage in self.stages)
         specs = {**first, **self.elementwise_specs()}
         for stage_specs in rest:
@@ -249,7 +248,13 @@ class AffineCell(RNNCell):
         keys: Callable | None = None,
         implementation: Any = None,
     ) -> tuple[PyTree, PyTree]:
-        """All steps at once, with gradients in large products; see `RNNCell`."""
+        """All steps at once, with gradients in large products; see `RNNCell`.
+
+        Raises:
+            DeclinedError: If `apply` is overridden, a function closes over traced
+                arrays, the number of steps is symbolic, or the implementation cannot
+                run this.
+        """
         del keys
         if type(self).apply is not AffineCell.apply:
             raise DeclinedError(f"{type(self).__name__} has a custom `apply`")
@@ -262,9 +267,9 @@ class AffineCell(RNNCell):
     def _holds_tracers(
         self, params: Params, inputs: Array, state: PyTree, steps: Steps
     ) -> bool:
-        """Whether a step reads traced arrays that are no arguments of it.
+        """Whether a step reads traced arrays that are not among its arguments.
 
-        However they came into its functions: no derivative would be taken by them.
+        However its functions got hold of them: no derivative would be taken by them.
         """
         step = lambda *args: self.chain(plain_product, *args)[:2]
         inputs = masking.first_inputs(inputs, steps.axis)
@@ -277,38 +282,39 @@ class AffineCell(RNNCell):
         """One step by its stages.
 
         Args:
-            product: `product(k, stage, params, inputs, operand, dtype)` makes the z of
-                stage number k.
+            product: `product(k, stage, params, inputs, operand, dtype)` computes the z
+                of stage number k, `[batch, columns]`.
             params: The cell's parameters.
-            inputs: One step of inputs.
-            state: The state before the step.
+            inputs: One step of inputs, `[batch, depth]`, passed on to `product`.
+            state: The state before the step, each leaf `[batch, size]`.
 
         Returns:
-            `(output, new_state, zs, operands)`, the last two with an entry a stage.
+            `(output, new_state, zs, operands)`, the last two with an entry for each
+            stage, `[batch, columns]` and `[batch, rows]`.
         """
-        zs, operands, small = [], [], self.elementwise(params)
+        zs, operands, elementwise = [], [], self.elementwise(params)
         with jax.named_scope(self._scope()):
             operand, carry = self.enter(state)
             dtype = widest_dtype(state)
             for k, stage in enumerate(self.stages):
                 operands.append(operand)
                 zs.append(product(k, stage, params, inputs, operand, dtype))
-                operand, carry = stage.update(small, zs[-1], carry)
+                operand, carry = stage.update(elementwise, zs[-1], carry)
             return operand, carry, zs, operands
 
     def elementwise(self, params: Params) -> Params:
         """The parameters that the updates use by themselves."""
         return {name: params[name] for name in self.elementwise_specs()}
 
-    def parts(self, params: Params, depth: int) -> list[Params]:
-        """The parameters of each stage's product; see `Stage.parts`."""
-        return [stage.parts(params, depth) for stage in self.stages]
+    def product_params(self, params: Params, depth: int) -> list[Params]:
+        """The parameters of each stage's product; see `Stage.product_params`."""
+        return [stage.product_params(params, depth) for stage in self.stages]
 
-    def join(self, parts: list[Params], small: Params) -> Params:
-        """All parameters, of what `parts` and `elementwise` took apart."""
-        params = dict(small)
-        for stage, part in zip(self.stages, parts, strict=True):
-            params = merge_dicts(params, stage.join(part))
+    def join(self, products: list[Params], elementwise: Params) -> Params:
+        """All parameters, from those of `product_params` and of `elementwise`."""
+        params = dict(elementwise)
+        for stage, product in zip(self.stages, products, strict=True):
+            params = merge_dicts(params, stage.join(product))
         return params
 
     def _checked(
@@ -319,14 +325,13 @@ class AffineCell(RNNCell):
         state = check_state(name, state, self.state_size, inputs.shape[0])
         check_params(name, params, self.param_specs(inputs.shape[-1]), inputs.dtype)
         operand, _ = self.enter(state)
-        own = jax.dtypes.canonicalize_dtype(
-            getattr(self, "dtype", None) or inputs.dtype
-        )
-        if not inputs.dtype == operand.dtype == own:
+        declared = getattr(self, "dtype", None) or inputs.dtype
+        dtype = jax.dtypes.canonicalize_dtype(declared)
+        if not inputs.dtype == operand.dtype == dtype:
             raise TypeError(
                 f"{name}: `inputs`, `state` and the cell must share one dtype, got "
-                f"{describe(inputs)}, {describe(operand)} and {own}. Cast the inputs, "
-                "or make the state with their dtype (a driver's `dtype`)."
+                f"{describe(inputs)}, {describe(operand)} and {dtype}. Cast the "
+                "inputs, or make the state with their dtype (a driver's `dtype`)."
             )
         return inputs, state
 
@@ -336,7 +341,6 @@ def init_by_specs(cell: Any, key: Key, inputs: Shaped | PyTree, dtype: DType) ->
     name = type(cell).__name__
     check_key(name, key)
     check_step_inputs(name, inputs)
-    own = getattr(cell, "dtype", None)
-    dtype = as_dtype(name, dtype or own or inputs.dtype)
+    dtype = as_dtype(name, dtype or getattr(cell, "dtype", None) or inputs.dtype)
     check_floating(name, "dtype", dtype)
     return make_params(cell.param_specs(inputs.shape[-1]), key, dtype)

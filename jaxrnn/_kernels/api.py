@@ -1,4 +1,4 @@
-"""Which kernel runs a loop."""
+"""The implementations that users can name."""
 
 import importlib
 from typing import Any
@@ -7,9 +7,8 @@ from .._base.errors import describe
 from .implementation import Implementation
 from .machines import MACHINES
 
-# What a driver takes as `implementation`, and where the kernel is; it is imported when
-# it is asked for. None of them has been measured on its hardware yet, so that none is
-# chosen by itself.
+# The class of each `implementation` of a driver, in the module of that name, imported
+# on first use. None has been measured on its hardware yet, so none is a default.
 KERNELS = {
     "pallas_mosaic_tpu": "PallasMosaicTPU",
     "pallas_triton": "PallasTriton",
@@ -19,12 +18,12 @@ NAMES = ("xla", *KERNELS)
 
 
 def as_implementation(where: str, implementation: Any) -> Implementation | None:
-    """The kernel that an `implementation` names, or None for XLA's loop.
+    """The `Implementation` of that name, or None for XLA's loop.
 
     Args:
-        where: The function that asks.
-        implementation: A name, with the machine after a colon or without; None for the
-            best that is known; or a kernel, for those who tune or test one.
+        where: The calling function, for messages.
+        implementation: A name, with or without a machine after a colon; None for the
+            best that is known; or an `Implementation`, for those who tune or test one.
 
     Raises:
         ValueError: If there is none of that name, or no such machine.
@@ -45,21 +44,21 @@ def as_implementation(where: str, implementation: Any) -> Implementation | None:
         )
     if name == "xla":
         return None
-    kernel = make(name)
-    return _on(where, kernel, machine) if colon else kernel
+    named = make(name)
+    return _on(where, named, machine) if colon else named
 
 
 def make(name: str) -> Implementation:
-    """The kernel of that name, one of `KERNELS`."""
+    """The implementation of that name, one of `KERNELS`."""
     return getattr(importlib.import_module(f".{name}", __package__), KERNELS[name])()
 
 
-def _on(where: str, kernel: Implementation, machine: str) -> Implementation:
-    known = [m for m in MACHINES.values() if m.platform == kernel.platform]
+def _on(where: str, named: Implementation, machine: str) -> Implementation:
+    known = [m for m in MACHINES.values() if m.platform == named.platform]
     for each in known:
         if each.name == machine:
-            return kernel.on(each)
+            return named.on(each)
     raise ValueError(
-        f"{where}: `implementation` '{kernel.name}:{machine}' names no machine of "
-        f"{kernel.platform}: {', '.join(m.name for m in known)}."
+        f"{where}: `implementation` '{named.name}:{machine}' names no machine of "
+        f"{named.platform}: {', '.join(m.name for m in known)}."
     )

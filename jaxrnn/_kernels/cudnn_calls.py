@@ -1,7 +1,7 @@
-"""What is asked of cuDNN, by `jax.experimental.rnn`: values in, values out.
+"""The calls of cuDNN, by `jax.experimental.rnn`: values in, values out.
 
 It takes inputs `[batch, time, depth]`, lengths from 1 on, and the parameters in one
-array, i, f, g, o, with two biases.
+array, gates i, f, g, o, with two biases.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from jax.lax import Precision
 
 from .._base.typing import Array, Params
 
-# What `jax.default_matmul_precision` says of products that are exact.
+# The values of `jax.default_matmul_precision` by which products are exact.
 EXACT = (
     "highest",
     "float32",
@@ -28,7 +28,7 @@ EXACT = (
 
 
 def why_not_here() -> str | None:
-    """Why a program that calls cuDNN cannot be traced here, if it cannot."""
+    """Why a program that calls cuDNN cannot be traced here, or None."""
     try:
         jax.devices("cuda")
     except RuntimeError:
@@ -77,16 +77,16 @@ def backward(
 
     Args:
         precision: That of `forward`.
-        weights: What went into `forward`, as are the next four.
+        weights: An argument of `forward`, as are the next four.
         x: `[batch, time, depth]`.
         h: `[batch, units]`.
-        c: Likewise.
+        c: `[batch, units]`.
         lengths: `[batch]`.
-        y: What came of it, `[batch, time, units]`.
+        y: A result of `forward`, `[batch, time, units]`.
         reserve: Likewise, `[floats]`.
-        c_y: The cotangent of y; 0 beyond the lengths.
+        c_y: The cotangent of y, zeros beyond the lengths.
         c_h: That of the h after the last step.
-        c_c: That of the c after it.
+        c_c: That of the c after the last step.
     """
     c_x, c_h, c_c, c_weights, _ = rnn.lstm_bwd(
         **_sizes(x, h),
@@ -108,10 +108,10 @@ def _sizes(x: Array, h: Array) -> dict[str, Any]:
 
 
 class Calls(NamedTuple):
-    """What asks something of cuDNN; others can stand in for it.
+    """The functions that call cuDNN; tests put others in their place.
 
     Attributes:
-        why_not_here: Why it cannot be asked here, if it cannot.
+        why_not_here: Why cuDNN cannot be called here, or None.
         forward: As the function of that name.
         backward: Likewise.
     """
@@ -125,9 +125,9 @@ CUDNN = Calls(why_not_here, forward, backward)
 
 
 def precision_here() -> Precision:
-    """HIGHEST for exact products, HIGH for TF32, as those of XLA are by default.
+    """HIGHEST for exact products, HIGH for TF32, which is XLA's default.
 
-    JAX's wrapper refuses the default if it is named ("default", "bfloat16"), which XLA
+    JAX's wrapper refuses the names of the default ("default", "bfloat16"), which XLA
     takes for TF32 on a GPU.
     """
     config: Any = jax.config
@@ -136,31 +136,31 @@ def precision_here() -> Precision:
 
 
 def flat_weights(cell: Any, params: Params, depth: int) -> Array:
-    """The parameters of an LSTM as cuDNN has them, one after another.
+    """The parameters of an LSTM in cuDNN's layout, one after another.
 
-    That is `[4H, depth]` for the inputs, `[4H, H]` for the state, and two biases `[4H]`
-    of which the second is 0, all with blocks i, f, g, o.
+    They are `[4H, depth]` for the inputs, `[4H, H]` for the state, and two biases
+    `[4H]`, the second zeros, all with blocks i, f, g, o.
 
     Args:
         cell: A `BasicLSTMCell` or an `LSTMCell`.
         params: Its parameters, with blocks i, j, f, o.
         depth: The size of the inputs.
     """
-    (part,) = cell.parts(params, depth)
+    (product,) = cell.product_params(params, depth)
 
     def blocks(x: Array) -> list[Array]:
         i, j, f, o = jnp.split(x, 4, axis=-1)
         return [i, f, j, o]
 
-    rows = [w for name in ("inputs", "state") for w in blocks(part[name])]
-    i, f, j, o = blocks(part["bias"])
+    rows = [w for name in ("inputs", "state") for w in blocks(product[name])]
+    i, f, j, o = blocks(product["bias"])
     bias = [i, f + cell.forget_bias, j, o]
-    zeros = [jnp.zeros_like(part["bias"])]
+    zeros = [jnp.zeros_like(product["bias"])]
     return jnp.concatenate([*(w.T.reshape(-1) for w in rows), *bias, *zeros])
 
 
 def as_rows(one: Callable[..., tuple]) -> Callable[..., tuple]:
-    """`(y, h, c)` of `forward`; what `vmap` maps are rows, if weights are not mapped.
+    """`(y, h, c)` of `forward`; mapped axes become rows unless weights are mapped.
 
     Args:
         one: `forward` with its precision.
@@ -174,14 +174,14 @@ def as_rows(one: Callable[..., tuple]) -> Callable[..., tuple]:
     def _(size: int, in_batched: Any, weights: Array, *rows: Array) -> Any:
         if in_batched[0]:
             axes = [0 if batched else None for batched in in_batched]
-            made = jax.vmap(sequential_vmap(one), axes)(weights, *rows)[:3]
-            return made, (True,) * 3
+            results = jax.vmap(sequential_vmap(one), axes)(weights, *rows)[:3]
+            return results, (True,) * 3
 
         def join(x: Array, is_batched: bool) -> Array:
             x = x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
             return x.reshape(-1, *x.shape[2:])
 
-        made = run(weights, *map(join, rows, in_batched[1:]))
-        return tuple(x.reshape(size, -1, *x.shape[1:]) for x in made), (True,) * 3
+        results = run(weights, *map(join, rows, in_batched[1:]))
+        return tuple(x.reshape(size, -1, *x.shape[1:]) for x in results), (True,) * 3
 
     return run

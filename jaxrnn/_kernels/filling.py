@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import JaxprEqn, Literal
 
-from .._affine.phases import Phases
 from .._base.typing import Array, Params, PyTree
+from .._time.steps import Steps
+from .kernel_loop import first_step, step_results
 from .rewrite import rewritten
-from .rule import KernelRule, first_step
 from .step import step_types
 from .work import Work
 
@@ -36,35 +36,36 @@ _TRANSPOSED = frozenset(["add_any", "reshape", "squeeze", "stack", "transpose"])
 LEAST = 16
 
 
-class FillingRule(KernelRule):
-    """As `KernelRule`, with all sizes filled up."""
+def run_padded(
+    run: Callable, cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
+) -> tuple[PyTree, PyTree]:
+    """`run(params, xs, state, steps)` of padded sizes, cut to the true sizes.
 
-    def around(
-        self, run: Callable, params: Params, xs: Array, state: PyTree, phases: Phases
-    ) -> Any:
-        """`run(params, xs, state, phases)` of filled sizes; true results."""
-        steps = phases.steps
-        inputs = first_step(xs, steps)
-        # The interpreter takes any sizes; what is compiled has been asked by `check`.
-        work = Work.of(self.cell, params, steps.time, inputs, state)
-        if self.kernel.interpret and why_unfilled(work):
-            return run(params, xs, state, phases)
-        types, _ = jax.eval_shape(self.types, params, inputs, state)
-        wide = self._filled(params, inputs.shape[-1]), xs, jax.tree.map(_filled, state)
-        if steps.stand_in is not None:
-            inputs, stand_in = steps.stand_in
-            stand_in = inputs, jax.tree.map(_filled, stand_in)
-            steps = dataclasses.replace(steps, stand_in=stand_in)
-        outputs, final = run(*wide, Phases(steps))
-        cut = lambda x, like: x[..., : like.shape[-1]]
-        return jax.tree.map(cut, outputs, types), jax.tree.map(cut, final, state)
-
-    def _filled(self, params: Params, depth: int) -> Params:
-        pairs = zip(self.cell.parts(params, depth), self.cell.stages, strict=True)
-        parts = [_filled_part(part, stage.blocks or 1) for part, stage in pairs]
-        return self.cell.join(
-            parts, jax.tree.map(_filled, self.cell.elementwise(params))
+    Args:
+        run: Returns `(outputs, state)`.
+        cell: An `AffineCell`.
+        params: Its parameters.
+        xs: Inputs, `[batch, time, depth]` or `[time, batch, depth]`.
+        state: The initial state, each leaf `[batch, size]`.
+        steps: Which steps there are.
+    """
+    inputs = first_step(xs, steps)
+    output, _ = step_results(cell, params, inputs, state)
+    if steps.stand_in is not None:
+        inputs, units = steps.stand_in
+        steps = dataclasses.replace(
+            steps, stand_in=(inputs, jax.tree.map(_filled, units))
         )
+    params = _filled_params(cell, params, xs.shape[-1])
+    outputs, last = run(params, xs, jax.tree.map(_filled, state), steps)
+    cut = lambda x, true: x[..., : true.shape[-1]]
+    return jax.tree.map(cut, outputs, output), jax.tree.map(cut, last, state)
+
+
+def _filled_params(cell: Any, params: Params, depth: int) -> Params:
+    pairs = zip(cell.product_params(params, depth), cell.stages, strict=True)
+    products = [_filled_part(product, stage.blocks or 1) for product, stage in pairs]
+    return cell.join(products, jax.tree.map(_filled, cell.elementwise(params)))
 
 
 def filled(work: Work, size: Callable[[int], int] | None = None) -> Work:

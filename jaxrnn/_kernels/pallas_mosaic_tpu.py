@@ -15,9 +15,11 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.extend.core import JaxprEqn
 
 from .._base.typing import Array, Params, PyTree
+from .._time.steps import Steps
 from .blocks import as_rows, c_zs_types, call, read_small, total
 from .chunks import parts, read, rooms, times, turned_parts, turned_times
 from .kernel import Kernel
+from .kernel_loop import check, run_kernel
 from .machines import MIB
 from .operands import Backward, Forward
 from .operations import is_batched, why_unknown
@@ -54,8 +56,8 @@ class PallasMosaicTPU(Kernel):
     rows: int = 256
     block: int = 8
 
-    def declines(self, work: Work) -> str | None:
-        """Why it cannot run that work, if it cannot."""
+    def why_not(self, work: Work) -> str | None:
+        """Why it cannot run that work, or None."""
         reason = why_unknown(work, LEAST, _trouble)
         if reason:
             return reason
@@ -67,8 +69,8 @@ class PallasMosaicTPU(Kernel):
             )
         return None
 
-    def says(self, work: Work) -> str:
-        """How it would run that work, which it does not decline."""
+    def describe(self, work: Work) -> str:
+        """How it would run that work."""
         plan = self._served(work)
         moved, matrices = plan.moved(work) / MIB, work.matrix_bytes / MIB
         stays = f", {moved:.1f} of them brought at every step" if moved else ""
@@ -78,7 +80,14 @@ class PallasMosaicTPU(Kernel):
             f"{plan.block} step{'s' * (plan.block > 1)}"
         )
 
-    def moved(self, work: Work) -> int:
+    def run_sequences(
+        self, cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
+    ) -> tuple[PyTree, PyTree]:
+        """`(outputs, state)` of all steps; see `Implementation`."""
+        check(self, cell, params, xs, state, steps)
+        return run_kernel(self, cell, params, xs, state, steps)
+
+    def streamed_bytes(self, work: Work) -> int:
         """The bytes that all tiles read again at a step."""
         plan = self._served(work)
         return -(-work.batch // plan.rows) * plan.moved(work)

@@ -18,9 +18,11 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
 from .._base.typing import Array, Params, PyTree
+from .._time.steps import Steps
 from .blocks import Tiles, as_rows, c_zs_types, call, read_small, total
-from .filling import LEAST, FillingRule, filled
+from .filling import LEAST, filled, run_padded, why_unfilled
 from .kernel import Kernel
+from .kernel_loop import check, run_kernel
 from .machines import KIB
 from .operands import Backward, Forward
 from .rewrite import rewritten
@@ -46,22 +48,29 @@ class PallasTriton(Kernel):
     platform: ClassVar[str] = "cuda"
     warps: int = 8
 
-    def declines(self, work: Work) -> str | None:
-        """Why it cannot run that work, if it cannot."""
+    def why_not(self, work: Work) -> str | None:
+        """Why it cannot run that work, or None."""
         # What is declined are limits of the compiler.
         return None if self.interpret else why_not(work, self._memory)
 
-    def says(self, work: Work) -> str:
-        """How it would run that work, which it does not decline."""
+    def describe(self, work: Work) -> str:
+        """How it would run that work."""
         work = filled(work)
         return (
             f"at most {shared(work) // KIB} of {self._memory // KIB} KiB of shared "
             f"memory, matrices {work.matrix_bytes // KIB}; tiles of {LEAST} rows"
         )
 
-    def rule(self, cell: Any) -> FillingRule:
-        """How the sequences of a cell are run by it."""
-        return FillingRule(cell, self)
+    def run_sequences(
+        self, cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
+    ) -> tuple[PyTree, PyTree]:
+        """`(outputs, state)` of all steps; see `Implementation`."""
+        work = check(self, cell, params, xs, state, steps)
+        run = functools.partial(run_kernel, self, cell)
+        # The interpreter takes any sizes; what is compiled has passed `check`.
+        if self.interpret and why_unfilled(work):
+            return run(params, xs, state, steps)
+        return run_padded(run, cell, params, xs, state, steps)
 
     def forward(self, work: Work, given: Forward, types: PyTree) -> PyTree:
         """The loop forward; see `Kernel`."""

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._affine.xla_loop import plain_product
+from .._affine.products import plain_product
 from .._base.errors import describe
 from .._base.math import widest_dtype
 from .._base.typing import DType, Params, PyTree, Shaped
@@ -62,8 +62,9 @@ class Work:
             (x.shape[-1], jnp.dtype(x.dtype)) for x in jax.tree.leaves(tree)
         )
         batch, depth = inputs.shape
-        parts = jax.eval_shape(lambda params: cell.parts(params, depth), params)
-        matrices = tuple(part["state"].shape for part in parts)
+        split = lambda params: cell.product_params(params, depth)
+        products = jax.eval_shape(split, params)
+        matrices = tuple(product["state"].shape for product in products)
         pairs = zip(matrices, cell.stages, strict=True)
         return cls(
             cell,

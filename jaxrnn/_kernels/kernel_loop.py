@@ -1,0 +1,209 @@
+"""The run of an affine cell by a Pallas kernel, with the gradients of XLA's loop.
+
+A kernel runs the sequential work. The products of the inputs are computed ahead of it,
+and the gradients of kernels and inputs after it, for all steps at once. Derivatives
+that no kernel serves (forward mode, second ones) are those of XLA's loop.
+"""
+
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from .._affine.loop_rule import LoopRule, Primals, Residuals, run_loop
+from .._affine.phases import Phases
+from .._affine.products import plain_product, product_cotangents, product_of_inputs
+from .._affine.xla_loop import XlaLoop
+from .._autodiff.differentiable import differentiable
+from .._autodiff.transposable import dense
+from .._base.typing import Array, Params, PyTree
+from .._time import masking
+from .._time.sequence import DeclinedError
+from .._time.steps import Steps
+from .only_on import only_on
+from .operands import Backward, Forward
+from .work import Work, why_odd
+
+
+def check(
+    kernel: Any, cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
+) -> Work:
+    """The work that a kernel is to run.
+
+    Raises:
+        DeclinedError: If the kernel cannot run it, with the reason.
+    """
+    inputs, reason = first_step(xs, steps), why_no_loop(xs, steps)
+    if not reason and 0 in (steps.time, *inputs.shape):
+        reason = "there are no steps, no rows, or no inputs"
+    reason = reason or why_odd(cell, params, inputs, state)
+    if reason:
+        raise DeclinedError(reason)
+    work = Work.of(cell, params, steps.time, inputs, state)
+    if reason := kernel.why_not(work):
+        raise DeclinedError(reason)
+    return work
+
+
+def run_kernel(
+    kernel: Any, cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
+) -> tuple[PyTree, PyTree]:
+    """`(outputs, state)` of all steps, which `check` has passed."""
+    return run_loop(KernelLoop(kernel, cell), params, xs, state, Phases(steps))
+
+
+@final
+class KernelLoop(LoopRule):
+    """The loop of one cell, run forward and backward by a `Kernel`.
+
+    XLA's loop serves the other derivatives; both save `(zs, state)` of each step.
+    """
+
+    def __init__(self, kernel: Any, cell: Any) -> None:
+        self.kernel, self.cell, self.xla = kernel, cell, XlaLoop(cell)
+
+    def forward(
+        self, primals: Primals, phases: Phases, save: bool
+    ) -> tuple[PyTree, PyTree, PyTree]:
+        """`(outputs, state, saved)`; see `LoopRule`."""
+
+        def by_kernel(primals: Primals, phases: Phases) -> Any:
+            return self._forward(primals, phases.steps, save)
+
+        def push_forward(args: Any, tangents: Any) -> Any:
+            primals, phases = args
+            loop = lambda primals: self.xla.forward(primals, phases, save)
+            return jax.jvp(loop, (primals,), (dense(tangents[0]),))
+
+        return differentiable(by_kernel, push_forward, primals, phases)
+
+    def tangent(self, residuals: Residuals, tangents: Primals) -> tuple[PyTree, PyTree]:
+        """The tangents of `(outputs, state)`; see `LoopRule`."""
+        return self.xla.tangent(residuals, tangents)
+
+    def transpose(self, residuals: Residuals, cotangents: tuple) -> Primals:
+        """The cotangents of the primals; see `LoopRule`."""
+
+        def by_kernel(phases: Phases, *floats: Any) -> Primals:
+            return self._backward(phases.steps, *floats)
+
+        def push_forward(args: Any, tangents: Any) -> Any:
+            phases, *floats = args
+
+            def loop(primals: Primals, saved: Any, cotangents: tuple) -> Primals:
+                residuals = Residuals(primals, phases, saved)
+                return self.xla.transpose(residuals, cotangents)
+
+            return jax.jvp(loop, tuple(floats), tuple(map(dense, tangents[1:])))
+
+        primals, phases, saved = residuals
+        return differentiable(
+            by_kernel, push_forward, phases, primals, saved, dense(cotangents)
+        )
+
+    def _forward(self, primals: Primals, steps: Steps, save: bool) -> Any:
+        params, xs, state, _ = primals
+        work = Work.of(self.cell, params, steps.time, first_step(xs, steps), state)
+        xs = steps.time_major(steps.zero_dead(xs))
+        lengths = self._lengths(steps, work)
+        products = self.cell.product_params(params, work.depth)
+        output, saved = step_results(self.cell, params, xs[0], state)
+        operands = Forward(
+            lengths,
+            self._matrices(products),
+            [None if "inputs" in p else p.get("bias") for p in products],
+            self.cell.elementwise(params),
+            [product_of_inputs(p, xs, jnp.float32) for p in products],
+            masking.zero_dead(lengths > 0, state),
+        )
+        types = output, saved if save else ()
+        results, final_state = self.kernel.forward(work, operands, types)
+        outputs, saved = steps.time_major(results)
+        return outputs, masking.choose(lengths > 0, final_state, state), saved
+
+    def _backward(
+        self, steps: Steps, primals: Primals, saved: Any, cotangents: tuple
+    ) -> Primals:
+        params, xs, state, restart_states = primals
+        work = Work.of(self.cell, params, steps.time, first_step(xs, steps), state)
+        xs, saved, c_outputs = steps.time_major(
+            (steps.zero_dead(xs), saved, cotangents[0])
+        )
+        lengths = self._lengths(steps, work)
+        products = self.cell.product_params(params, work.depth)
+        operands = Backward(
+            lengths,
+            [w if w is None else w.T for w in self._matrices(products)],
+            self.cell.elementwise(params),
+            saved,
+            c_outputs,
+            cotangents[1],
+        )
+        c_zs, c_state, c_elementwise = self.kernel.backward(work, operands)
+        alive = jnp.arange(work.time, dtype=jnp.int32)[:, None] < lengths[None, :]
+        multiplied = masking.zero_dead(alive, self._multiplied(params, *saved))
+        c_products, c_xs = product_cotangents(
+            products, xs, multiplied, c_zs, accumulator=jnp.float32
+        )
+        c_params = self.cell.join(c_products, c_elementwise)
+        return Primals(c_params, steps.time_major(c_xs), c_state, restart_states)
+
+    def _lengths(self, steps: Steps, work: Work) -> Array:
+        """int32 `[batch]`; the program compiles for the kernel's platform alone."""
+        lengths = row_lengths(steps, work.batch)
+        if self.kernel.interpret:
+            return lengths
+        return only_on(self.kernel.platform, self.kernel.name, lengths)
+
+    def _matrices(self, products: list[Params]) -> list[Array | None]:
+        """The matrix that multiplies the state in each stage; None without one."""
+        pairs = zip(products, self.cell.stages, strict=True)
+        return [product["state"] if stage.rows else None for product, stage in pairs]
+
+    def _multiplied(self, params: Params, zs: list, states: PyTree) -> list[Array]:
+        """The operand of each stage, `[time, batch, rows]`, from what was saved."""
+
+        def step(zs: list, state: PyTree) -> list[Array]:
+            recalled = lambda k, *_: zs[k]
+            return self.cell.chain(recalled, params, None, state)[3]
+
+        return jax.vmap(step)(zs, states)
+
+
+def step_results(cell: Any, params: Params, inputs: Any, state: PyTree) -> Any:
+    """The types of `(output, saved)` of one step, `saved` being `(zs, state)`.
+
+    Args:
+        cell: An `AffineCell`.
+        params: Its parameters, or their types.
+        inputs: One step of inputs, `[batch, depth]`, or its type.
+        state: The state, or its type.
+    """
+
+    def step(params: Params, inputs: Array, state: PyTree) -> Any:
+        output, _, zs, _ = cell.chain(plain_product, params, inputs, state)
+        return output, (zs, state)
+
+    return jax.eval_shape(step, params, inputs, state)
+
+
+def why_no_loop(xs: Array, steps: Steps) -> str | None:
+    """Why one loop over a fixed number of rows cannot run the sequences, or None."""
+    if steps.restarts is not None:
+        return "rows of several sequences restart within the loop"
+    if not isinstance(xs.shape[1 - steps.axis], int):
+        return "the number of rows is symbolic"
+    return None
+
+
+def row_lengths(steps: Steps, batch: int) -> Array:
+    """int32 `[batch]`, the number of steps of each row, from 0 to all."""
+    if steps.lengths is None:
+        return jnp.full(batch, steps.time, jnp.int32)
+    return jnp.clip(steps.lengths, 0, steps.time).astype(jnp.int32)
+
+
+def first_step(xs: Array, steps: Steps) -> jax.ShapeDtypeStruct:
+    """The type of one step of inputs, `[batch, depth]`."""
+    shape = xs.shape[: steps.axis] + xs.shape[steps.axis + 1 :]
+    return jax.ShapeDtypeStruct(shape, xs.dtype)
