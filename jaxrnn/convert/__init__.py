@@ -1,17 +1,17 @@
-"""Weights of other libraries, in and out.
+"""Conversion of weights from and to other libraries.
 
-A module a library: `equinox`, `haiku`, `keras`, `linen`, `nnx`, `onnx`, `tf1`, `torch`.
-In each of them
+One module for each library: `equinox`, `haiku`, `keras`, `linen`, `nnx`, `onnx`, `tf1`,
+`torch`.
 
-* `load(weights)` gives a cell with its parameters, ready for a driver; of several
-  layers a `MultiRNNCell`;
-* `load_bidirectional(weights)` gives `(cells_fw, cells_bw)`, one of each for a layer,
-  for `stack_bidirectional_dynamic_rnn`;
-* `save(cell)` and `save_bidirectional(cells_fw, cells_bw)` go the other way.
+* `load(weights)` returns a bound cell, ready for a driver; for several layers a bound
+  `MultiRNNCell`.
+* `load_bidirectional(weights)` returns `(cells_fw, cells_bw)`, with a cell for each
+  layer in both, for `stack_bidirectional_dynamic_rnn`.
+* `save(cell)` and `save_bidirectional(cells_fw, cells_bw)` are the inverses.
 
-Weights are plain arrays, in the structure in which the library hands them out: nothing
-is unpickled, and no other library is imported. What another library cannot say is
-refused, with the reason.
+Weights are plain arrays, in the structure in which the library returns them: nothing is
+unpickled, and no other library is imported. What the other library cannot express is
+refused with a reason.
 """
 
 from . import (

@@ -1,4 +1,4 @@
-"""Cells of other libraries, run as they are."""
+"""Cells of Haiku and Equinox, wrapped as cells of jaxrnn."""
 
 import contextlib
 import dataclasses
@@ -29,7 +29,7 @@ class TransformedCell(RNNCell):
     output_size: Size
 
     def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
-        """What Haiku makes for such inputs; it decides on the dtype."""
+        """Haiku's parameters, in the dtype that Haiku chooses."""
         del dtype
         zeros = lambda x: jnp.zeros(x.shape, x.dtype)
         inputs = jax.tree.map(zeros, inputs)
@@ -53,14 +53,14 @@ class TransformedCell(RNNCell):
                 f"{jax.tree.map(Described, result)}."
             )
         output, new_state = result
-        _hold_to("output_size", self.output_size, output)
-        _hold_to("state_size", self.state_size, new_state)
+        _check_size("output_size", self.output_size, output)
+        _check_size("state_size", self.state_size, new_state)
         return output, new_state
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ModuleCell(RNNCell):
-    """A callable pytree, as Equinox's: `state = module(inputs, state)` of one row."""
+    """A callable pytree, such as a cell of Equinox: one row's inputs, state -> state."""
 
     tree: Any
     fixed: tuple
@@ -91,7 +91,11 @@ class ModuleCell(RNNCell):
         return cls(tree, fixed, state_size), params
 
     def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
-        """Refused: such a module is made with its parameters."""
+        """Refused: such a module is constructed with its parameters.
+
+        Raises:
+            ValueError: Always.
+        """
         raise ValueError(
             "init: this cell has its parameters already, those that `as_cell` bound it "
             "with."
@@ -106,24 +110,24 @@ class ModuleCell(RNNCell):
         module = jax.tree.unflatten(self.tree, leaves)
         with _step("module", inputs, state, _OF_EQUINOX):
             state = jax.vmap(module)(inputs, state)
-        _hold_to("state_size", self.state_size, state)
+        _check_size("state_size", self.state_size, state)
         return jax.tree.leaves(state)[0], state
 
 
 def of_haiku(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
-    """A core of Haiku as a cell, for any driver.
+    """Wraps a core of Haiku as a cell of jaxrnn, for any driver.
 
     Args:
-        transformed: `hk.transform` of a function of `(inputs, state)` that gives
-            `(output, new_state)`, as Haiku's cores do; also `hk.without_apply_rng` of
-            it, for a function that draws no random numbers.
+        transformed: `hk.transform` of a function `(inputs, state) -> (output,
+            new_state)`, as Haiku's cores are; or `hk.without_apply_rng` of it, for a
+            function that draws no random numbers.
         state_size: The sizes of the state: an int or a nest of ints, without the batch
-            axis, of the structure that Haiku's state has.
+            axis, with the structure of Haiku's state.
         output_size: The size of the output, likewise.
 
     Raises:
-        TypeError: If it is no such pair of functions, or a size is none. `init` and a
-            step raise ValueError if the sizes are not those that a step gives.
+        TypeError: If `transformed` is not a pair of such functions, or a size is not an
+            int. `init` and a step raise ValueError if a step returns other sizes.
 
     Example:
         core = hk.transform(lambda x, state: hk.LSTM(8)(x, state))
@@ -147,21 +151,21 @@ def of_haiku(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
 
 
 def of_equinox(module: PyTree, state_size: Size) -> BoundCell:
-    """A cell of Equinox with its arrays as a bound cell, for any driver.
+    """Wraps a cell of Equinox, with its arrays, as a bound cell for any driver.
 
     Args:
-        module: What is called with inputs and state of one row, `[depth]` and
-            `[units]`, and gives the new state.
-        state_size: The sizes of the state: an int or a nest of ints, of the structure
-            that Equinox's state has: `(8, 8)` for the (h, c) of an LSTM.
+        module: `module(inputs, state) -> new_state` for one row, `[depth]` and
+            `[units]`.
+        state_size: The sizes of the state: an int or a nest of ints, with the structure
+            of Equinox's state: `(8, 8)` for the (h, c) of an LSTM.
 
     Returns:
         A cell whose output is the first leaf of the state. Its `params` are the arrays
-        under their paths, "weight_ih" for one.
+        under their paths, such as "weight_ih".
 
     Raises:
-        TypeError: If it is not called with inputs and state, or a size is none. A step
-            raises ValueError if the size is not that of the state that it gives.
+        TypeError: If `module` does not take inputs and state, or a size is not an int.
+            A step raises ValueError if it returns a state of another size.
 
     Example:
         cell = as_cell(eqx.nn.GRUCell(3, 8, key=key), 8)
@@ -179,7 +183,7 @@ def of_equinox(module: PyTree, state_size: Size) -> BoundCell:
 
 
 def _after_params(apply: Any) -> list[str]:
-    """What Haiku calls the arguments: rng, or state and rng, then the function's."""
+    """The names of the arguments of Haiku's `apply` after the parameters."""
     return list(inspect.signature(apply).parameters)[1:]
 
 
@@ -197,20 +201,20 @@ def _check_takes(name: str, function: Any, *wanted: str) -> None:
 
 @contextlib.contextmanager
 def _step(name: str, inputs: PyTree, state: PyTree, fix: str) -> Iterator[None]:
-    """Says what a step was called with; a library would fail deep within a cell."""
+    """Names a step's arguments in errors, which arise deep within a library's cell."""
     try:
         yield
     except (TypeError, ValueError, LookupError, AttributeError) as error:
-        shown = jax.tree.map(Described, (inputs, state))
+        types = jax.tree.map(Described, (inputs, state))
         reason = f"{type(error).__name__}: {error}".rstrip(".")
         raise ValueError(
-            f"as_cell: `{name}` must take (inputs, state) of {shown}, got {reason}. "
+            f"as_cell: `{name}` must take (inputs, state) of {types}, got {reason}. "
             f"`state_size` must have the structure and the sizes of its state: {fix}."
         ) from error
 
 
-def _hold_to(name: str, size: Size, got: PyTree) -> None:
-    """Raises ValueError unless leaves `[batch, ...]` have the size that was given."""
+def _check_size(name: str, size: Size, got: PyTree) -> None:
+    """Raises ValueError unless `got`, leaves `[batch, ...]`, has that size."""
     where, fix = f"as_cell: `{name}`", "That is what a step gives."
     check_structure(where, got, size, False, fix)
     given = jax.tree.map(lambda leaf: TensorShape(jnp.shape(leaf)[1:]), got)

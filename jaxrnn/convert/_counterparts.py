@@ -1,4 +1,4 @@
-"""What the cells of JAX's libraries can hold: no peepholes, no projection, one tanh."""
+"""What cells of other libraries cannot express: peepholes, projections, activations."""
 
 import dataclasses
 from collections.abc import Collection
@@ -6,25 +6,23 @@ from collections.abc import Collection
 import numpy as np
 
 from .._cells.activations import resolve_activation
-from ._layer import GRU, GRU_AFTER, LSTM, Layer
+from ._layer_weights import GRU, GRU_AFTER, LSTM, LayerWeights
 
 
-def check_plain(where: str, name: str, layer: Layer, library: str) -> None:
-    """Raises ValueError for peepholes and projections, which no LSTM there has."""
-    parts = {
-        "peepholes": layer.peepholes is not None,
-        "projection": layer.projection is not None,
-    }
-    for part, has in parts.items():
-        if has:
+def check_plain(where: str, name: str, layer: LayerWeights, library: str) -> None:
+    """Raises ValueError for peepholes and projections, which the library lacks."""
+    for field in ("peepholes", "projection"):
+        if getattr(layer, field) is not None:
             raise ValueError(
-                f"{where}: `{name}` must have no {part}, which the LSTM of {library} "
+                f"{where}: `{name}` must have no {field}, which the LSTM of {library} "
                 "does not have, got an LSTMCell with such. Train one without."
             )
 
 
-def check_resets(where: str, name: str, layer: Layer, library: str, kind: str) -> None:
-    """Raises ValueError for a GRU that is not of the kind that the library has."""
+def check_resets(
+    where: str, name: str, layer: LayerWeights, library: str, kind: str
+) -> None:
+    """Raises ValueError for a GRU of another kind than the library's."""
     if layer.kind not in (GRU, GRU_AFTER) or layer.kind == kind:
         return
     names = {GRU: "GRUCell", GRU_AFTER: "CudnnCompatibleGRUCell"}
@@ -37,9 +35,9 @@ def check_resets(where: str, name: str, layer: Layer, library: str, kind: str) -
 
 
 def check_activation(
-    where: str, name: str, layer: Layer, library: str, wanted: str
+    where: str, name: str, layer: LayerWeights, library: str, wanted: str
 ) -> None:
-    """Raises ValueError for another activation than the one that the library has."""
+    """Raises ValueError for another activation than the library's."""
     got = resolve_activation(where, layer.activation)
     if got is not resolve_activation(where, wanted):
         raise ValueError(
@@ -55,15 +53,15 @@ def check_names(
     missing = [each for each in wanted if each not in weights]
     unknown = [str(each) for each in weights if each not in wanted]
     if missing or unknown:
-        parts = [f"missing: {', '.join(missing)}"] if missing else []
-        parts += [f"not known: {', '.join(unknown)}"] if unknown else []
+        faults = [f"missing: {', '.join(missing)}"] if missing else []
+        faults += [f"not known: {', '.join(unknown)}"] if unknown else []
         raise ValueError(
-            f"{where}: `{name}` must hold {', '.join(wanted)}; {'; '.join(parts)}."
+            f"{where}: `{name}` must hold {', '.join(wanted)}; {'; '.join(faults)}."
         )
 
 
-def bias_beside(layer: Layer, added: float) -> np.ndarray:
-    """The bias for a library that itself adds so much to the forget gate."""
+def bias_without(layer: LayerWeights, added: float) -> np.ndarray:
+    """The bias for a library that adds `added` to the forget gate at run time."""
     if layer.kind != LSTM:
         return layer.bias
     return dataclasses.replace(layer, forget_bias=layer.forget_bias - added).whole_bias

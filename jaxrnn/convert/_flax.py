@@ -1,7 +1,7 @@
 """What the converters of Flax's two module systems share.
 
-Both have `RNN`, which holds its cell as `cell`; `Bidirectional`, which holds two of
-them as `forward_rnn` and `backward_rnn`; and `Sequential` for layers on one another.
+Both have `RNN`, with its cell in `cell`; `Bidirectional`, with two of those in
+`forward_rnn` and `backward_rnn`; and `Sequential` for stacked layers.
 """
 
 import dataclasses
@@ -13,22 +13,23 @@ import numpy as np
 
 from .._cells.bound import BoundCell
 from ._counterparts import check_names, check_plain, check_resets
-from ._layer import GRU_AFTER, LSTM, RNN, Layer, bind, unbind
-from ._pairs import unbind_both
-from ._weights import check_mapping, pick, reader
+from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, bind, unbind
+from ._pairs import bind_both, unbind_both
+from ._weights import check_mapping, flattened, pick, reader
 
 # `to_layer(where, name, weights)` and its inverse, `to_weights(where, name, layer)`.
-ToLayer = Callable[[str, str, Mapping[str, Any]], Layer]
-ToWeights = Callable[[str, str, Layer], dict[str, Any]]
+ToLayer = Callable[[str, str, Mapping[str, Any]], LayerWeights]
+ToWeights = Callable[[str, str, LayerWeights], dict[str, Any]]
 
 BOTH = ("forward_rnn", "backward_rnn")
-# The letters of the gates in the order of `GATES`, and on which side the bias lies.
+# The letters of the gates in the order of `GATES`; whether the modules for the inputs
+# (i) or those for the state (h) have the bias.
 _LETTERS = {LSTM: "igfo", GRU_AFTER: "rzn", RNN: ("",)}
 _SIDE = {LSTM: "h", GRU_AFTER: "i", RNN: "i"}
 
 
 def load(where: str, params: Any, to_layer: ToLayer, activation: Any) -> BoundCell:
-    """The cell of parameters of one direction."""
+    """The bound cell of parameters of one direction."""
     layers = []
     for name, weights in _modules(where, params):
         if any(key in weights for key in BOTH):
@@ -43,7 +44,7 @@ def load(where: str, params: Any, to_layer: ToLayer, activation: Any) -> BoundCe
 def load_bidirectional(
     where: str, params: Any, to_layer: ToLayer, activation: Any
 ) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
-    """The cells of parameters of both directions."""
+    """`(cells_fw, cells_bw)` of parameters of both directions."""
     pairs = []
     for name, weights in _modules(where, params):
         if not any(key in weights for key in BOTH):
@@ -53,13 +54,12 @@ def load_bidirectional(
                 "`load` for one direction."
             )
         check_names(where, name, weights, BOTH)
-        made = [
+        fw, bw = (
             _layer(where, f"{name}/{key}", weights[key], to_layer, activation)
             for key in BOTH
-        ]
-        pairs.append([bind(where, [layer]) for layer in made])
-    cells_fw, cells_bw = zip(*pairs, strict=True)
-    return cells_fw, cells_bw
+        )
+        pairs.append((fw, bw))
+    return bind_both(where, pairs)
 
 
 def save(where: str, cell: Any, to_weights: ToWeights) -> list[dict[str, Any]]:
@@ -85,21 +85,21 @@ def save_bidirectional(
 
 def from_separate(
     where: str, name: str, weights: Mapping[str, Any], input_to_f: str = "if"
-) -> Layer:
+) -> LayerWeights:
     """The layer of a cell that has a module for each gate.
 
     Args:
-        where: The function that asks.
-        name: What the cell's parameters are called there.
+        where: The function that was called, for messages.
+        name: The name of the cell's parameters in messages.
         weights: The parameters.
-        input_to_f: The module whose name Python keeps for itself.
+        input_to_f: The name of the module `if`, which is a keyword of Python.
 
     Raises:
-        TypeError: If a weight is no floating array.
-        ValueError: If there are others than of one kind of cell, or shapes differ.
+        TypeError: If a weight is not a floating array.
+        ValueError: If the names are not those of one kind of cell, or shapes differ.
     """
-    flat = flattened(weights)
-    kind = _likeliest(where, name, flat)
+    flat = unboxed(weights)
+    kind = _best_match(where, name, flat)
     own = lambda key: key.replace("if/", f"{input_to_f}/")
     check_names(where, name, flat, list(map(own, _names(kind))))
     read = reader(where)
@@ -109,7 +109,7 @@ def from_separate(
     depth = get(f"i{letters[0]}/kernel", None, None).shape[0]
     state_bias = get("hn/bias", units) if kind == GRU_AFTER else None
     join = lambda arrays: np.concatenate(list(arrays), axis=-1)
-    return Layer(
+    return LayerWeights(
         kind,
         join(get(f"i{letter}/kernel", depth, units) for letter in letters),
         join(get(f"h{letter}/kernel", units, units) for letter in letters),
@@ -118,43 +118,37 @@ def from_separate(
     )
 
 
-def to_separate(layer: Layer) -> dict[str, dict[str, np.ndarray]]:
+def to_separate(layer: LayerWeights) -> dict[str, dict[str, np.ndarray]]:
     """The weights of a cell that has a module for each gate."""
     letters, side = _LETTERS[layer.kind], _SIDE[layer.kind]
-    made: dict[str, dict[str, np.ndarray]] = {}
+    weights: dict[str, dict[str, np.ndarray]] = {}
     for source, kernels in (("i", layer.inputs), ("h", layer.state)):
         split = np.split(kernels, len(letters), axis=-1)
-        made |= {
+        weights |= {
             f"{source}{k}": {"kernel": v} for k, v in zip(letters, split, strict=True)
         }
     biases = np.split(layer.whole_bias, len(letters))
     for letter, bias in zip(letters, biases, strict=True):
-        made[f"{side}{letter}"]["bias"] = bias
+        weights[f"{side}{letter}"]["bias"] = bias
     if layer.state_bias is not None:
-        made["hn"]["bias"] = layer.state_bias
-    return made
+        weights["hn"]["bias"] = layer.state_bias
+    return weights
 
 
-def flattened(weights: Any, name: str = "") -> dict[str, Any]:
-    """Nested dicts as one, with slashes in the names; boxes opened."""
-    if isinstance(weights, Mapping):
-        inner = [
-            flattened(value, f"{name}/{key}" if name else str(key))
-            for key, value in weights.items()
-        ]
-        return {k: v for each in inner for k, v in each.items()}
-    return {name: _unboxed(weights)}
+def unboxed(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights under names with slashes, out of their boxes."""
+    return {name: _unboxed(value) for name, value in flattened(weights).items()}
 
 
 def _unboxed(value: Any) -> Any:
-    """What is in a linen `Partitioned` or an nnx `Param`."""
+    """The value of a linen `Partitioned` or an nnx `Param`."""
     if hasattr(value, "get_value"):
         return value.get_value()
     return value.value if hasattr(value, "unbox") else value
 
 
 def _modules(where: str, params: Any) -> list[tuple[str, Mapping[str, Any]]]:
-    """The parameters of each layer, under the name that messages give it."""
+    """The parameters of each layer, with its name in messages."""
     check_mapping(where, "params", params)
     if set(params) == {"params"}:
         params = params["params"]
@@ -178,7 +172,7 @@ def _modules(where: str, params: Any) -> list[tuple[str, Mapping[str, Any]]]:
 
 def _layer(
     where: str, name: str, weights: Any, to_layer: ToLayer, activation: Any
-) -> Layer:
+) -> LayerWeights:
     check_mapping(where, name, weights)
     if set(weights) == {"cell"}:
         name, weights = f"{name}/cell", weights["cell"]
@@ -187,7 +181,7 @@ def _layer(
 
 
 def _weights(
-    where: str, name: str, layer: Layer, to_weights: ToWeights
+    where: str, name: str, layer: LayerWeights, to_weights: ToWeights
 ) -> dict[str, Any]:
     check_plain(where, name, layer, "Flax")
     check_resets(where, name, layer, "Flax", GRU_AFTER)
@@ -201,8 +195,8 @@ def _names(kind: str) -> list[str]:
     return kernels + biases + ["hn/bias"] * (kind == GRU_AFTER)
 
 
-def _likeliest(where: str, name: str, flat: Mapping[str, Any]) -> str:
-    """The kind of cell with most of these names."""
+def _best_match(where: str, name: str, flat: Mapping[str, Any]) -> str:
+    """The kind of cell that shares most names with these."""
     known = {kind: len(flat.keys() & set(_names(kind))) for kind in _LETTERS}
     if not any(known.values()):
         raise_unknown(where, name, flat)
@@ -210,7 +204,7 @@ def _likeliest(where: str, name: str, flat: Mapping[str, Any]) -> str:
 
 
 def raise_unknown(where: str, name: str, flat: Mapping[str, Any]) -> NoReturn:
-    """Raises ValueError for weights of no cell that is known here."""
+    """Raises ValueError for weights of an unknown cell."""
     raise ValueError(
         f"{where}: `{name}` must be the parameters of an LSTMCell, OptimizedLSTMCell, "
         "GRUCell or SimpleCell, of an RNN or Bidirectional of such, or of a Sequential "

@@ -1,4 +1,4 @@
-"""The attributes of ONNX's recurrent nodes: which there are, and what cells can do."""
+"""The attributes of ONNX's recurrent nodes, and which of them cells can express."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,11 +7,11 @@ import numpy as np
 
 from .._base.errors import describe
 from .._cells.activations import resolve_activation
-from ._layer import GRU, GRU_AFTER, LSTM, RNN, Layer
+from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights
 from ._pairs import kind_of
 from ._weights import check_mapping
 
-# Those of ONNX that cells have, under the names there, if alpha and beta are not given.
+# The activations of ONNX that cells have too, as long as alpha and beta are not given.
 _ACTIVATIONS = {
     "Elu": "elu",
     "HardSigmoid": "hard_sigmoid",
@@ -22,7 +22,7 @@ _ACTIVATIONS = {
     "Tanh": "tanh",
 }
 _DIRECTIONS = {"forward": 1, "bidirectional": 2}
-_OPTIONAL = ("hidden_size", "layout")  # What W, R and B do not need to be understood.
+_OPTIONAL = ("hidden_size", "layout")  # W, R and B suffice without them.
 _KNOWN = (
     *("op_type", "W", "R", "B", "P", "direction", "activations", "activation_alpha"),
     *("activation_beta", "clip", "input_forget", "linear_before_reset", *_OPTIONAL),
@@ -30,7 +30,7 @@ _KNOWN = (
 
 
 def check_node(where: str, name: str, node: Any) -> None:
-    """Raises TypeError for no dict, ValueError for an attribute that no cell has."""
+    """Raises TypeError for what is not a dict, ValueError for unknown attributes."""
     check_mapping(where, name, node)
     for key in node:
         if key not in _KNOWN:
@@ -40,8 +40,8 @@ def check_node(where: str, name: str, node: Any) -> None:
             )
     for key in ("clip", "input_forget", "activation_alpha", "activation_beta"):
         value = node.get(key)
-        says_nothing = not np.size(value) or (key == "input_forget" and not value)
-        if value is not None and not says_nothing:
+        is_default = not np.size(value) or (key == "input_forget" and not value)
+        if value is not None and not is_default:
             raise ValueError(
                 f"{where}: `{name}['{key}']` must be left out, got {value!r}. No cell "
                 "does the like."
@@ -56,13 +56,13 @@ def check_direction(
     wanted: str,
     other: str,
 ) -> None:
-    """Raises ValueError unless a node runs the wanted way; `other` is for another."""
+    """Raises ValueError for another direction than `wanted`; names `other` for it."""
     by_shape = "bidirectional" if len(w) == 2 else "forward"
     direction = _text(node.get("direction", by_shape))
     if direction == "reverse":
         raise ValueError(
             f"{where}: `{name}['direction']` must be forward or bidirectional, got "
-            "'reverse'. Load it as 'forward', and turn its inputs and outputs around."
+            "'reverse'. Load it as 'forward', and reverse its inputs and outputs."
         )
     if direction not in tuple(_DIRECTIONS):
         raise ValueError(
@@ -81,7 +81,7 @@ def check_direction(
 
 
 def kind_of_node(where: str, name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
-    """That of a `Layer`, which the shape of R and the attributes must agree on."""
+    """The `kind` of a `LayerWeights`, from the shape of R and the attributes."""
     _, rows, units = r.shape
     kind = kind_of(where, f"{name}['R']", rows, units, r)
     wanted = _text(node.get("op_type", kind))
@@ -111,7 +111,7 @@ def kind_of_node(where: str, name: str, node: Mapping[str, Any], r: np.ndarray) 
 def read_activations(
     where: str, name: str, node: Mapping[str, Any], kind: str, count: int
 ) -> list[str]:
-    """The activation of each direction, whose gates are sigmoids."""
+    """The activation of each direction; those of the gates must be sigmoids."""
     given = node.get("activations")
     if given is None:
         return ["tanh"] * count
@@ -139,7 +139,7 @@ def spell(kind: str, activation: str) -> list[str]:
     return gates + [activation] * (2 if kind == LSTM else 1)
 
 
-def activation_name(where: str, name: str, layer: Layer) -> str:
+def activation_name(where: str, name: str, layer: LayerWeights) -> str:
     """ONNX's name of a layer's activation."""
     activation = resolve_activation(where, layer.activation)
     for theirs, ours in _ACTIVATIONS.items():
@@ -153,5 +153,5 @@ def activation_name(where: str, name: str, layer: Layer) -> str:
 
 
 def _text(value: Any) -> Any:
-    """A string attribute, which protocol buffers have as bytes."""
+    """A string attribute; protocol buffers hold bytes."""
     return value.decode() if isinstance(value, bytes) else value

@@ -1,4 +1,4 @@
-"""Our cells with their parameters, as `save` gets them."""
+"""Bound cells of jaxrnn, the arguments of `save`."""
 
 from typing import Any
 
@@ -21,10 +21,10 @@ _CELLS = (BasicRNNCell, BasicLSTMCell, LSTMCell, GRUCell, CudnnCompatibleGRUCell
 
 
 def as_bound(where: str, name: str, cell: Any) -> BoundCell:
-    """A cell with arrays for parameters, taken out of wrappers that only draw noise.
+    """A bound cell with arrays as parameters, without dropout and device wrappers.
 
     Raises:
-        TypeError: If it is none.
+        TypeError: If it is not a bound cell, or its parameters are not arrays.
     """
     if not isinstance(cell, BoundCell):
         is_module = hasattr(cell, "get_cells") or hasattr(cell, "cells_of")
@@ -46,13 +46,15 @@ def as_bound(where: str, name: str, cell: Any) -> BoundCell:
     return cell
 
 
-def parts(where: str, name: str, stack: BoundCell) -> list[tuple[str, BoundCell]]:
-    """The cells of a bound `MultiRNNCell`, with the names that messages give them.
+def stacked_cells(
+    where: str, name: str, stack: BoundCell
+) -> list[tuple[str, BoundCell]]:
+    """The cells of a bound `MultiRNNCell`, with their names in messages.
 
     Raises:
-        ValueError: If there are parameters of a cell that it does not have.
+        ValueError: If there are parameters of no cell.
     """
-    # One cell at two places has its parameters under the first.
+    # A shared cell has its parameters under the place of its first use.
     owners = [f"cell_{owner}" for owner in stack.cell.owners]
     unknown = [str(key) for key in stack.params if key not in owners]
     if unknown:
@@ -68,11 +70,11 @@ def parts(where: str, name: str, stack: BoundCell) -> list[tuple[str, BoundCell]
 
 
 def read_params(where: str, name: str, bound: BoundCell) -> Params:
-    """The parameters of a single cell as NumPy's arrays, as the cell asks for them.
+    """The parameters of a single cell as NumPy arrays.
 
     Raises:
-        TypeError: If the cell has no counterpart elsewhere, as one of a class of one's
-            own; if its parameters are no floating arrays of one dtype.
+        TypeError: If the cell has no counterpart elsewhere, such as one of a custom
+            class; if its parameters are not floating arrays of one dtype.
         ValueError: If a parameter is missing, not known, or of the wrong shape.
     """
     cell = bound.cell
@@ -92,13 +94,10 @@ def read_params(where: str, name: str, bound: BoundCell) -> Params:
     first = (
         "params['gates']['kernel']" if "gates" in bound.params else "params['kernel']"
     )
-    shape = getattr(given[first], "shape", ()) or wanted[first].shape
-    depth = shape[0] - cell.output_size
-    if depth < 1:
-        raise ValueError(
-            f"{where}: `{name}.{first}` must have a row for each input and each of "
-            f"{cell.output_size} of the state, got {describe(given[first])}."
-        )
+    kernel = given[first]
+    if not getattr(kernel, "shape", ()):  # Not an array: `read` refuses it.
+        kernel = wanted[first]
+    depth = input_depth(where, f"{name}.{first}", kernel, cell.output_size)
     specs, read = cell.param_specs(depth), reader(where)
     arrays = [
         read(f"{name}.{key}", given[key], spec.shape)
@@ -107,6 +106,21 @@ def read_params(where: str, name: str, bound: BoundCell) -> Params:
     return jax.tree.unflatten(jax.tree.structure(specs), arrays)
 
 
+def input_depth(where: str, name: str, kernel: Any, outputs: int) -> int:
+    """The size of the inputs of a kernel `[inputs + outputs, ...]`.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    depth = kernel.shape[0] - outputs
+    if depth < 1:
+        raise ValueError(
+            f"{where}: `{name}` must have a row for each input and each of {outputs} "
+            f"of the state, got {describe(kernel)}."
+        )
+    return depth
+
+
 def _named(params: Params) -> dict[str, Any]:
-    is_list = lambda x: isinstance(x, list | tuple)  # No array, but one weight.
+    is_list = lambda x: isinstance(x, list | tuple)  # One weight, of a wrong type.
     return dict(named_leaves("params", params, is_list))

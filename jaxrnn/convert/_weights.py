@@ -1,4 +1,4 @@
-"""Weights as they come, one by one: NumPy's arrays, held to a shape and a dtype."""
+"""Single weights: read as NumPy arrays and checked for shape and dtype."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,16 +15,16 @@ Read = Callable[[str, Any, tuple[int | None, ...]], np.ndarray]
 def reader(where: str) -> Read:
     """`read(name, value, shape)` for the weights of one layer.
 
-    It gives a weight as NumPy's array, be it PyTorch's. `shape` is what it must have,
-    with None for any size. All weights must be of one dtype: NumPy would promote those
-    that are joined, and nobody would know.
+    It returns a weight, also one of PyTorch's, as a NumPy array of that `shape`, in
+    which None stands for any size. All weights must be of one dtype: NumPy would
+    silently promote where weights are concatenated.
 
     Args:
-        where: The function that asks.
+        where: The function that was called, for messages.
 
     Raises:
-        TypeError: If a weight is no array of floating numbers, or of another dtype than
-            those before.
+        TypeError: If a weight is not a floating array, or of another dtype than the
+            weights before it.
         ValueError: If it has another shape, or is empty.
     """
     seen: list[tuple[str, np.ndarray]] = []
@@ -47,7 +47,7 @@ def reader(where: str) -> Read:
 def _as_numpy(where: str, name: str, value: Any) -> np.ndarray:
     if hasattr(value, "detach"):  # PyTorch's.
         value = value.detach().cpu()
-        if str(value.dtype) == "torch.bfloat16":  # Which `asarray` does not take.
+        if str(value.dtype) == "torch.bfloat16":  # NumPy has no such dtype.
             return _as_numpy(where, name, value.float()).astype(jnp.bfloat16)
     if isinstance(value, list | tuple | dict | str) or value is None:
         raise TypeError(f"{where}: `{name}` must be an array, got {describe(value)}.")
@@ -79,7 +79,7 @@ def pick(where: str, weights: Mapping[str, Any], name: str) -> Any:
     """The weight of that name.
 
     Raises:
-        ValueError: If it is missing; says what there is.
+        ValueError: If it is missing.
     """
     if name in weights:
         return weights[name]
@@ -87,8 +87,19 @@ def pick(where: str, weights: Mapping[str, Any], name: str) -> Any:
     raise ValueError(f"{where}: `{name}` is missing. There is: {there}.")
 
 
+def flattened(tree: Any, name: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with names joined by slashes."""
+    if not isinstance(tree, Mapping):
+        return {name: tree}
+    inner = [
+        flattened(value, f"{name}/{key}" if name else str(key))
+        for key, value in tree.items()
+    ]
+    return {key: value for each in inner for key, value in each.items()}
+
+
 def check_mapping(where: str, name: str, value: Any) -> None:
-    """Raises TypeError for what has no names."""
+    """Raises TypeError for what is not a mapping."""
     if not isinstance(value, Mapping):
         raise TypeError(
             f"{where}: `{name}` must be a dict of weights, got {describe(value)}."
@@ -96,6 +107,6 @@ def check_mapping(where: str, name: str, value: Any) -> None:
 
 
 def check_string(where: str, name: str, value: Any) -> None:
-    """Raises TypeError for what is no name, nor a part of one."""
+    """Raises TypeError for what is not a string."""
     if not isinstance(value, str):
         raise TypeError(f"{where}: `{name}` must be a string, got {describe(value)}.")

@@ -15,8 +15,18 @@ from .._base.errors import describe
 from .._cells.bound import BoundCell
 from ._as_cell import of_equinox as as_cell
 from ._counterparts import check_activation, check_names, check_plain, check_resets
-from ._layer import GATES, GRU, GRU_AFTER, LSTM, RNN, Layer, bind, blocks, unbind
-from ._pairs import kind_of, spread
+from ._layer_weights import (
+    GATES,
+    GRU,
+    GRU_AFTER,
+    LSTM,
+    RNN,
+    LayerWeights,
+    bind,
+    reordered,
+    unbind,
+)
+from ._pairs import as_layers, kind_of
 from ._weights import reader
 
 __all__ = ["as_cell", "load", "save"]
@@ -27,20 +37,21 @@ _ORDER = {LSTM: "ifjo", GRU_AFTER: "ruc"}
 
 
 def load(*cells: Any) -> BoundCell:
-    """The cell of an Equinox cell, or of several on one another.
+    """The bound cell of an Equinox cell, or of a stack of several.
 
     Cells with `use_bias=False` get biases of zeros.
 
     Args:
         *cells: Each an `eqx.nn.LSTMCell` or `eqx.nn.GRUCell`, or a dict of its arrays,
-            from the inputs upwards; or a list of these, as `save` gives it.
+            from the inputs upwards; or a list of these, as `save` returns it.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0` or `CudnnCompatibleGRUCell`; of several
         layers a bound `MultiRNNCell`.
 
     Raises:
-        TypeError: If a cell has no such arrays, or a weight is no floating array.
+        TypeError: If a cell does not have these arrays, or a weight is not a floating
+            array.
         ValueError: If a weight is missing, not known, or of the wrong shape; if no cell
             is given.
 
@@ -55,7 +66,7 @@ def load(*cells: Any) -> BoundCell:
         ['weight_ih', 'weight_hh', 'bias']
     """
     where = "convert.equinox.load"
-    given = spread(cells)
+    given = as_layers(cells)
     if not given:
         raise ValueError(f"{where}: `cells` must be at least one, got none.")
     return bind(
@@ -64,34 +75,34 @@ def load(*cells: Any) -> BoundCell:
 
 
 def save(cell: BoundCell) -> Any:
-    """The weights of a cell, as a dict of NumPy's arrays.
+    """The weights of a cell, as a dict of NumPy arrays.
 
-    They go into a cell with biases by
+    This sets them in an Equinox cell with biases:
 
         names = list(arrays)
         get = lambda cell: [getattr(cell, name) for name in names]
         eqx.tree_at(get, eqx_cell, [jnp.asarray(arrays[name]) for name in names])
 
-    The bias of an LSTM holds the forget bias.
+    The bias of an LSTM includes the forget bias.
 
     Args:
         cell: A bound `BasicLSTMCell`, `LSTMCell` or `CudnnCompatibleGRUCell`, or a
             bound `MultiRNNCell` of such.
 
     Returns:
-        The dict; of several layers a list with one for each.
+        The dict; for several layers a list of dicts.
 
     Raises:
-        TypeError: If it is no such cell with its parameters.
-        ValueError: If Equinox has no such: a `BasicRNNCell` or `GRUCell`, peepholes,
-            clips, a projection, another activation than tanh.
+        TypeError: If `cell` is not such a bound cell.
+        ValueError: For what Equinox does not have: a `BasicRNNCell` or `GRUCell`,
+            peepholes, clips, a projection, another activation than tanh.
     """
     where = "convert.equinox.save"
-    made = [_weights(where, "cell", layer) for layer in unbind(where, "cell", cell)]
-    return made[0] if len(made) == 1 else made
+    layers = [_weights(where, "cell", each) for each in unbind(where, "cell", cell)]
+    return layers[0] if len(layers) == 1 else layers
 
 
-def _layer(where: str, name: str, cell: Any) -> Layer:
+def _layer(where: str, name: str, cell: Any) -> LayerWeights:
     weights, read = _arrays(where, name, cell), reader(where)
     get = lambda key, *shape: read(f"{name}.{key}", weights[key], shape)
     state = get("weight_hh", None, None)
@@ -108,18 +119,18 @@ def _layer(where: str, name: str, cell: Any) -> Layer:
         weights["bias"] = np.zeros(rows, state.dtype)
         weights |= {key: np.zeros(units, state.dtype) for key in names[3:]}
     check_names(where, name, weights, names)
-    turn = lambda array: blocks(array.T, _ORDER[kind], GATES[kind])
-    return Layer(
+    ours = lambda array: reordered(array.T, _ORDER[kind], GATES[kind])
+    return LayerWeights(
         kind,
-        turn(get("weight_ih", rows, None)),
-        turn(state),
-        turn(get("bias", rows)),
+        ours(get("weight_ih", rows, None)),
+        ours(state),
+        ours(get("bias", rows)),
         get("bias_n", units) if kind == GRU_AFTER else None,
     )
 
 
 def _arrays(where: str, name: str, cell: Any) -> dict[str, Any]:
-    """The weights of a module or of a mapping, without those that are None."""
+    """The weights of a module or of a mapping, except those that are None."""
     if isinstance(cell, Mapping):
         weights = dict(cell)
     else:
@@ -135,7 +146,7 @@ def _arrays(where: str, name: str, cell: Any) -> dict[str, Any]:
     return weights
 
 
-def _weights(where: str, name: str, layer: Layer) -> dict[str, np.ndarray]:
+def _weights(where: str, name: str, layer: LayerWeights) -> dict[str, np.ndarray]:
     if layer.kind == RNN:
         raise ValueError(
             f"{where}: `{name}` must be an LSTM or a GRU, as Equinox has no plain RNN, "
@@ -145,8 +156,8 @@ def _weights(where: str, name: str, layer: Layer) -> dict[str, np.ndarray]:
     check_resets(where, name, layer, "Equinox", GRU_AFTER)
     check_activation(where, name, layer, "Equinox's cells", "tanh")
     arrays = (layer.inputs, layer.state, layer.whole_bias)
-    turn = lambda array: blocks(array, GATES[layer.kind], _ORDER[layer.kind]).T
-    made = {name: turn(array) for name, array in zip(_NAMES, arrays, strict=False)}
+    theirs = lambda array: reordered(array, GATES[layer.kind], _ORDER[layer.kind]).T
+    weights = {name: theirs(array) for name, array in zip(_NAMES, arrays, strict=False)}
     if layer.state_bias is not None:
-        made["bias_n"] = layer.state_bias
-    return made
+        weights["bias_n"] = layer.state_bias
+    return weights

@@ -4,8 +4,8 @@
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
 Haiku's state of an LSTM is (hidden, cell); here it is (c, h). Both add 1 to the forget
-gate at run time, so the bias is the same; the update gate is the other way round. A
-`VanillaRNN` is a `BasicRNNCell` with the activation relu, and one bias for its two.
+gate at run time, so the bias is the same; Haiku's update gate is one minus that here. A
+`VanillaRNN` is a `BasicRNNCell` with the activation relu and the sum of its two biases.
 """
 
 import re
@@ -18,13 +18,13 @@ from .._base.errors import describe
 from .._cells.bound import BoundCell
 from ._as_cell import of_haiku as as_cell
 from ._counterparts import (
-    bias_beside,
+    bias_without,
     check_activation,
     check_names,
     check_plain,
     check_resets,
 )
-from ._layer import GATES, GRU, LSTM, RNN, Layer, bind, blocks, unbind
+from ._layer_weights import GATES, GRU, LSTM, RNN, LayerWeights, bind, reordered, unbind
 from ._weights import Read, check_mapping, check_string, reader
 
 __all__ = ["as_cell", "load", "save"]
@@ -37,20 +37,20 @@ _ORDER = "urc"  # z, r and a; u is 1 - z.
 def load(
     params: Mapping[str, Mapping[str, Any]], name: str | Sequence[str] | None = None
 ) -> BoundCell:
-    """The cell of a core, or of cores on one another as in an `hk.DeepRNN`.
+    """The bound cell of a core, or of stacked cores as in an `hk.DeepRNN`.
 
     Args:
-        params: Those of the core or of a whole model.
+        params: The parameters of the core or of a whole model.
         name: The name of the core's module, such as "encoder/~/lstm"; a sequence of
-            names, from the inputs upwards, for several. None: those named lstm, lstm_1
-            and so on, or gru, or vanilla_rnn, if they are of one kind.
+            names, from the inputs upwards, for several. None for all that are named
+            lstm, lstm_1 and so on, or gru, or vanilla_rnn, if they are of one kind.
 
     Returns:
         A bound `LSTMCell`, `GRUCell` or `BasicRNNCell` with relu; of several layers a
         bound `MultiRNNCell`.
 
     Raises:
-        TypeError: If `params` are no nested dicts, or a weight is no floating array.
+        TypeError: If `params` are no nested dicts, or a weight is not a floating array.
         ValueError: If a module or a weight is missing or not known, or has the wrong
             shape; if `name` is None and the order is not clear.
 
@@ -72,21 +72,22 @@ def load(
 def save(
     cell: BoundCell, name: str | Sequence[str] | None = None
 ) -> dict[str, dict[str, np.ndarray]]:
-    """The parameters of a cell, as NumPy's arrays in Haiku's two levels of dicts.
+    """The parameters of a cell, as NumPy arrays in Haiku's two levels of dicts.
 
-    Of the two biases of a `VanillaRNN` the second is zero; one with
-    `double_bias=False` passes it over.
+    The second bias of a `VanillaRNN` is zero; a core with `double_bias=False` ignores
+    it.
 
     Args:
         cell: A bound `BasicRNNCell` with relu, `BasicLSTMCell`, `LSTMCell` or
             `GRUCell`, or a bound `MultiRNNCell` of such.
-        name: The name of the module; a sequence of names for several layers. None:
-            the names that Haiku gives to cores made in this order.
+        name: The name of the module; a sequence of names for several layers. None for
+            the names that Haiku gives to cores constructed in this order.
 
     Raises:
-        TypeError: If it is no such cell with its parameters.
-        ValueError: If Haiku has no such: a `CudnnCompatibleGRUCell`, peepholes, clips,
-            a projection, another activation; if there is not a name for each layer.
+        TypeError: If `cell` is not such a bound cell.
+        ValueError: For what Haiku does not have: a `CudnnCompatibleGRUCell`, peepholes,
+            clips, a projection, another activation; if there is not one name for each
+            layer.
     """
     where = "convert.haiku.save"
     layers = unbind(where, "cell", cell)
@@ -102,10 +103,8 @@ def save(
             f"{where}: `name` must be one for each of {len(layers)} layers, got "
             f"{', '.join(names)}."
         )
-    made = {}
-    for each, layer in zip(names, layers, strict=True):
-        made |= _weights(each, layer)
-    return made
+    pairs = zip(names, layers, strict=True)
+    return {k: v for pair in pairs for k, v in _weights(*pair).items()}
 
 
 def _as_names(where: str, name: Any) -> list[str]:
@@ -134,7 +133,7 @@ def _found(where: str, params: Mapping[str, Any]) -> list[str]:
     return sorted(found, key=lambda name: int(found[name][2] or 0))
 
 
-def _layer(where: str, params: Mapping[str, Any], name: str) -> Layer:
+def _layer(where: str, params: Mapping[str, Any], name: str) -> LayerWeights:
     first, second = f"{name}/linear", f"{name}/linear_1"
     if name in params:
         return _gru(where, name, params[name])
@@ -155,10 +154,10 @@ def _layer(where: str, params: Mapping[str, Any], name: str) -> Layer:
             f"{where}: `{first}/w` must have shape [depth + units, 4 * units], as that "
             f"of an LSTM, got {describe(w)}."
         )
-    return Layer(LSTM, w[:-units], w[-units:], b, forget_bias=1.0)
+    return LayerWeights(LSTM, w[:-units], w[-units:], b, forget_bias=1.0)
 
 
-def _rnn(where: str, first: str, own: Any, second: str, recurrent: Any) -> Layer:
+def _rnn(where: str, first: str, own: Any, second: str, recurrent: Any) -> LayerWeights:
     read = reader(where)
     inputs, bias = _linear(where, read, first, own)
     units = bias.shape[0]
@@ -169,7 +168,7 @@ def _rnn(where: str, first: str, own: Any, second: str, recurrent: Any) -> Layer
     else:
         check_names(where, second, recurrent, ["w"])
         state = read(f"{second}/w", recurrent["w"], (units, units))
-    return Layer(RNN, inputs, state, bias, activation="relu")
+    return LayerWeights(RNN, inputs, state, bias, activation="relu")
 
 
 def _linear(
@@ -181,26 +180,26 @@ def _linear(
     return w, read(f"{name}/b", weights["b"], w.shape[1:])
 
 
-def _gru(where: str, name: str, weights: Any) -> Layer:
+def _gru(where: str, name: str, weights: Any) -> LayerWeights:
     check_mapping(where, name, weights)
     check_names(where, name, weights, ["w_i", "w_h", "b"])
     read = reader(where)
     get = lambda key, *shape: read(f"{name}/{key}", weights[key], shape)
     units = get("w_h", None, None).shape[0]
     shapes = {"w_i": (None, 3 * units), "w_h": (units, 3 * units), "b": (3 * units,)}
-    turn = lambda key: _flipped(get(key, *shapes[key]), _ORDER, GATES[GRU])
-    return Layer(GRU, turn("w_i"), turn("w_h"), turn("b"))
+    ours = lambda key: _flipped(get(key, *shapes[key]), _ORDER, GATES[GRU])
+    return LayerWeights(GRU, ours("w_i"), ours("w_h"), ours("b"))
 
 
 def _flipped(array: np.ndarray, order: str, names: str) -> np.ndarray:
-    """Blocks reordered, z with its sign changed: sigmoid(-z) = 1 - sigmoid(z)."""
-    array = blocks(array, order, _ORDER)
+    """The blocks reordered, z negated: sigmoid(-z) = 1 - sigmoid(z)."""
+    array = reordered(array, order, _ORDER)
     units = array.shape[-1] // len(_ORDER)
     array[..., :units] *= -1
-    return blocks(array, _ORDER, names)
+    return reordered(array, _ORDER, names)
 
 
-def _given(layers: Sequence[Layer]) -> list[str]:
+def _given(layers: Sequence[LayerWeights]) -> list[str]:
     """The names that Haiku gives: lstm, lstm_1, gru, lstm_2."""
     names, count = [], dict.fromkeys(_NAMES, 0)
     for layer in layers:
@@ -210,12 +209,12 @@ def _given(layers: Sequence[Layer]) -> list[str]:
     return names
 
 
-def _weights(name: str, layer: Layer) -> dict[str, dict[str, np.ndarray]]:
-    bias = bias_beside(layer, 1.0)
+def _weights(name: str, layer: LayerWeights) -> dict[str, dict[str, np.ndarray]]:
+    bias = bias_without(layer, 1.0)
     if layer.kind == GRU:
         arrays = {"w_i": layer.inputs, "w_h": layer.state, "b": bias}
-        turn = lambda array: _flipped(array, GATES[GRU], _ORDER)
-        return {name: {key: turn(array) for key, array in arrays.items()}}
+        theirs = lambda array: _flipped(array, GATES[GRU], _ORDER)
+        return {name: {key: theirs(array) for key, array in arrays.items()}}
     first, second = f"{name}/linear", f"{name}/linear_1"
     if layer.kind == LSTM:
         return {first: {"w": np.concatenate([layer.inputs, layer.state]), "b": bias}}

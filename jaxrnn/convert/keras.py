@@ -3,10 +3,11 @@
     cell = jaxrnn.convert.keras.load(lstm.get_weights())
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
-Keras's state of an LSTM is [h, c]; here it is (c, h). The gates are sigmoids, as those
-of Keras are unless a layer has another `recurrent_activation`; no cell has another.
+Keras's state of an LSTM is [h, c]; here it is (c, h). Gates are sigmoids here, as in
+Keras unless a layer has another `recurrent_activation`.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,12 +16,22 @@ import numpy as np
 from .._base.errors import describe
 from .._cells.bound import BoundCell
 from ._counterparts import check_plain
-from ._layer import GATES, GRU, GRU_AFTER, LSTM, RNN, Layer, bind, blocks
+from ._layer_weights import (
+    GATES,
+    GRU,
+    GRU_AFTER,
+    LSTM,
+    RNN,
+    LayerWeights,
+    bind,
+    reordered,
+)
 from ._pairs import (
+    as_layers,
+    bind_both,
     kind_of,
     merge_biases,
     split_biases,
-    spread,
     unbind_both,
     unbind_named,
 )
@@ -35,26 +46,26 @@ _ORDER = {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "ifjo"}
 def load(
     *layers: Sequence[Any], activation: Any = "tanh", reset_after: bool = True
 ) -> BoundCell:
-    """The cell of layers on one another, each of one direction.
+    """The bound cell of stacked layers of one direction.
 
-    Whether a layer is an LSTM, a GRU or a SimpleRNN is told from the shapes. Layers
+    The kind of a layer (LSTM, GRU or SimpleRNN) is inferred from its shapes. Layers
     without a bias get one of zeros.
 
     Args:
-        *layers: What `get_weights()` of each layer gives, from the inputs upwards; or
-            a list of these, as `save` gives it.
-        activation: That of the layers: a name or a function. "hard_sigmoid" and "gelu"
-            are functions of other slopes in some versions of Keras: pass those.
-        reset_after: That of a GRU without a bias; with one its shape tells.
+        *layers: The `get_weights()` of each layer, from the inputs upwards; or a list
+            of these, as `save` returns it.
+        activation: The activation of the layers: a name or a function. "hard_sigmoid"
+            and "gelu" have other slopes in some versions of Keras: pass the function.
+        reset_after: That of a GRU without a bias; otherwise the bias's shape shows it.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
         (`reset_after`) or `BasicRNNCell`; of several layers a bound `MultiRNNCell`.
 
     Raises:
-        TypeError: If a layer is no list, or a weight no floating array.
-        ValueError: If a layer has another number of weights, as with two directions, or
-            a weight the wrong shape; if no layer is given.
+        TypeError: If a layer is not a list, or a weight is not a floating array.
+        ValueError: If a layer has another number of weights, as one of two directions
+            has, or a weight has the wrong shape; if no layer is given.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.keras
@@ -66,7 +77,7 @@ def load(
         [(3, 15), (5, 15), (2, 15)]
     """
     where = "convert.keras.load"
-    made, depth = [], None
+    found, depth = [], None
     for name, weights in _named(where, layers):
         if len(weights) in (4, 6):
             raise ValueError(
@@ -74,24 +85,27 @@ def load(
                 f"one, bias, got {len(weights)} weights. Use `load_bidirectional` for "
                 "a Bidirectional; of several cells in one RNN pass each cell's weights."
             )
-        made.append(_layer(where, name, weights, depth, activation, reset_after))
-        depth = made[-1].units
-    return bind(where, made)
+        places = range(len(weights))
+        found.append(
+            _layer(where, name, weights, activation, reset_after, depth, places)
+        )
+        depth = found[-1].units
+    return bind(where, found)
 
 
 def load_bidirectional(
     *layers: Sequence[Any], activation: Any = "tanh", reset_after: bool = True
 ) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
-    """The cells of `Bidirectional` layers on one another.
+    """The bound cells of stacked `Bidirectional` layers.
 
     Args:
-        *layers: What `get_weights()` of each `Bidirectional` gives, from the inputs
-            upwards; one below another with `merge_mode="concat"`.
+        *layers: The `get_weights()` of each `Bidirectional`, from the inputs upwards;
+            all but the last have `merge_mode="concat"`.
         activation: As in `load`.
         reset_after: As in `load`.
 
     Returns:
-        `(cells_fw, cells_bw)`, each a cell for each layer, as
+        `(cells_fw, cells_bw)`, each with a cell for each layer, as
         `stack_bidirectional_dynamic_rnn` takes them.
 
     Raises:
@@ -99,7 +113,7 @@ def load_bidirectional(
         ValueError: If a layer has the weights of one direction; as in `load`.
     """
     where = "convert.keras.load_bidirectional"
-    cells_fw, cells_bw, depth = [], [], None
+    pairs, depth = [], None
     for name, weights in _named(where, layers):
         if len(weights) in (2, 3):
             raise ValueError(
@@ -107,33 +121,29 @@ def load_bidirectional(
                 f"got {len(weights)}. Use `load` for one direction."
             )
         half = len(weights) // 2
-        pair = []
-        for places in (range(half), range(half, 2 * half)):
-            pair.append(
-                _layer(where, name, weights, depth, activation, reset_after, places)
-            )
-            depth = len(pair[-1].inputs)
-        _check_kinds(where, f"`{name}`", *pair)
-        depth = sum(layer.units for layer in pair)
-        for cells, layer in zip((cells_fw, cells_bw), pair, strict=True):
-            cells.append(bind(where, [layer]))
-    return tuple(cells_fw), tuple(cells_bw)
+        read = functools.partial(_layer, where, name, weights, activation, reset_after)
+        fw = read(depth, range(half))
+        bw = read(len(fw.inputs), range(half, 2 * half))
+        _check_kinds(where, f"`{name}`", fw, bw)
+        pairs.append((fw, bw))
+        depth = fw.units + bw.units
+    return bind_both(where, pairs)
 
 
 def save(cell: BoundCell) -> list[list[np.ndarray]]:
-    """For each layer of a cell what `set_weights` of a Keras layer takes.
+    """For each layer of a cell the argument of `set_weights` of a Keras layer.
 
-    The layer must be built, with a bias, and with the `activation` and, of a GRU, the
-    `reset_after` of the cell: False for `GRUCell`. The bias of an LSTM holds the forget
-    bias. `load` is given the `activation` again, or takes it for tanh.
+    The Keras layer must be built and have a bias, the `activation` of the cell and, for
+    a GRU, its `reset_after`: False for `GRUCell`. The bias of an LSTM includes the
+    forget bias. Pass the `activation` to `load` as well: its default is tanh.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
             `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of such.
 
     Raises:
-        TypeError: If it is no such cell with its parameters.
-        ValueError: If it has peepholes, clips or a projection, which Keras has not.
+        TypeError: If `cell` is not such a bound cell.
+        ValueError: For what Keras does not have: peepholes, clips, a projection.
     """
     where = "convert.keras.save"
     return [_weights(where, *each) for each in unbind_named(where, "cell", cell)]
@@ -142,27 +152,27 @@ def save(cell: BoundCell) -> list[list[np.ndarray]]:
 def save_bidirectional(
     cells_fw: Sequence[BoundCell], cells_bw: Sequence[BoundCell]
 ) -> list[list[np.ndarray]]:
-    """For each layer what `set_weights` of a `Bidirectional` takes; see `save`.
+    """For each layer the argument of `Bidirectional.set_weights`; see `save`.
 
     Args:
         cells_fw: A cell for each layer, each as in `save`.
-        cells_bw: The same for the backward direction.
+        cells_bw: The cells of the backward direction, likewise.
 
     Raises:
         TypeError: As in `save`.
-        ValueError: If there is not one of each for each layer, or they are of two
+        ValueError: If both do not have the same number of layers, or layers of other
             kinds; as in `save`.
     """
     where = "convert.keras.save_bidirectional"
-    made = []
+    layers = []
     for i, (fw, bw) in enumerate(unbind_both(where, cells_fw, cells_bw)):
         _check_kinds(where, f"`cells_fw[{i}]` and `cells_bw[{i}]`", fw, bw)
         weights = _weights(where, f"cells_fw[{i}]", fw)
-        made.append(weights + _weights(where, f"cells_bw[{i}]", bw))
-    return made
+        layers.append(weights + _weights(where, f"cells_bw[{i}]", bw))
+    return layers
 
 
-def _check_kinds(where: str, name: str, fw: Layer, bw: Layer) -> None:
+def _check_kinds(where: str, name: str, fw: LayerWeights, bw: LayerWeights) -> None:
     if fw.kind != bw.kind:
         raise ValueError(
             f"{where}: {name} must be of one kind, as a Bidirectional has one layer "
@@ -171,8 +181,8 @@ def _check_kinds(where: str, name: str, fw: Layer, bw: Layer) -> None:
 
 
 def _named(where: str, layers: Sequence[Any]) -> list[tuple[str, list[Any]]]:
-    """The weights of each layer, under the name that messages give it."""
-    layers = spread(layers)
+    """The weights of each layer, with its name in messages."""
+    layers = as_layers(layers)
     if not layers:
         raise ValueError(f"{where}: `layers` must be at least one, got none.")
     for i, layer in enumerate(layers):
@@ -193,13 +203,12 @@ def _layer(
     where: str,
     name: str,
     weights: list[Any],
-    depth: int | None,
     activation: Any,
     reset_after: bool,
-    places: range | None = None,
-) -> Layer:
-    """One direction of a layer, from those of its weights that are at `places`."""
-    places = range(len(weights)) if places is None else places
+    depth: int | None,
+    places: range,
+) -> LayerWeights:
+    """One direction of a layer, from its weights at `places`."""
     read = reader(where)
     get = lambda i, *shape: read(f"{name}[{places[i]}]", weights[places[i]], shape)
     state = get(1, None, None)
@@ -207,23 +216,24 @@ def _layer(
     kind = kind_of(where, f"{name}[{places[1]}]", columns, units, state)
     inputs = get(0, depth, columns)
     has_bias = len(places) == 3
-    two = kind == GRU and (
-        np.ndim(weights[places[2]]) == 2 if has_bias else reset_after
-    )
-    shape = (2, columns) if two else (columns,)
+    if has_bias:
+        reset_after = np.ndim(weights[places[2]]) == 2
+    kind = GRU_AFTER if kind == GRU and reset_after else kind
+    shape = (2, columns) if kind == GRU_AFTER else (columns,)
     bias = get(2, *shape) if has_bias else np.zeros(shape, state.dtype)
-    kind = GRU_AFTER if two else kind
-    turn = lambda array: blocks(array, _ORDER[kind], GATES[kind])
-    bias, state_bias = merge_biases(kind, *turn(bias)) if two else (turn(bias), None)
-    return Layer(
-        kind, turn(inputs), turn(state), bias, state_bias, activation=activation
+    ours = lambda array: reordered(array, _ORDER[kind], GATES[kind])
+    bias, state_bias = ours(bias), None
+    if kind == GRU_AFTER:
+        bias, state_bias = merge_biases(kind, *bias)
+    return LayerWeights(
+        kind, ours(inputs), ours(state), bias, state_bias, activation=activation
     )
 
 
-def _weights(where: str, name: str, layer: Layer) -> list[np.ndarray]:
+def _weights(where: str, name: str, layer: LayerWeights) -> list[np.ndarray]:
     check_plain(where, name, layer, "Keras")
     bias = layer.whole_bias
     if layer.kind == GRU_AFTER:
         bias = np.stack(split_biases(layer))
     order = GATES[layer.kind], _ORDER[layer.kind]
-    return [blocks(array, *order) for array in (layer.inputs, layer.state, bias)]
+    return [reordered(array, *order) for array in (layer.inputs, layer.state, bias)]

@@ -3,10 +3,10 @@
     cell = jaxrnn.convert.linen.load(nn.RNN(nn.GRUCell(5)).init(key, x))
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
-The state of an LSTM is (c, h), here as there. Activations are no part of the
-parameters: what a module has as its `activation_fn` is here the cell's `activation`.
-The gates are sigmoids, as Flax's are unless a module has another `gate_fn`; nor do
-parameters tell of a `SimpleCell` with `residual=True`, which has no counterpart.
+The state of an LSTM is (c, h) in both. Parameters do not hold the
+activation: pass a module's `activation_fn` as `activation`. Gates are sigmoids here, as
+in Flax unless a module has another `gate_fn`. A `SimpleCell` with `residual=True` has
+no counterpart, and its parameters do not show it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,18 @@ from typing import Any
 
 from .._cells.bound import BoundCell
 from . import _flax
-from ._layer import Layer
+from ._layer_weights import LayerWeights
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
 
 def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
-    """The cell of a module that runs in one direction.
+    """The bound cell of a module with one direction.
 
     Args:
-        params: Of a cell, of an `nn.RNN`, or of an `nn.Sequential` of several of these;
-            what `init` gives is fine as well. Of a larger model pass the part.
+        params: The parameters of a cell, of an `nn.RNN`, or of an `nn.Sequential` of
+            several of these; or the variables that `init` returns. Of a larger model
+            pass that part.
         activation: The `activation_fn` of the cells; None for Flax's own, tanh.
 
     Returns:
@@ -32,9 +33,9 @@ def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
         `BasicRNNCell`; of several layers a bound `MultiRNNCell`.
 
     Raises:
-        TypeError: If `params` are no nested dicts, or a weight is no floating array.
+        TypeError: If `params` are no nested dicts, or a weight is not a floating array.
         ValueError: If a weight is missing, not known, or of the wrong shape; if there
-            are two directions; if something without parameters stands between layers.
+            are two directions; if a module without parameters is between layers.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.linen
@@ -59,7 +60,7 @@ def load_bidirectional(
         activation: As in `load`.
 
     Returns:
-        `(cells_fw, cells_bw)`, each a cell for each layer, as
+        `(cells_fw, cells_bw)`, each with a cell for each layer, as
         `stack_bidirectional_dynamic_rnn` takes them.
 
     Raises:
@@ -71,28 +72,31 @@ def load_bidirectional(
 
 
 def save(cell: BoundCell) -> dict[str, Any]:
-    """The parameters of a cell, as NumPy's arrays.
+    """The parameters of a cell, as NumPy arrays.
 
-    `nn.LSTMCell` and `nn.OptimizedLSTMCell` have the same ones. The bias of an LSTM
-    holds the forget bias.
+    Those of `nn.LSTMCell` and `nn.OptimizedLSTMCell` are the same. The bias of an LSTM
+    includes the forget bias.
 
-    The cell's activation is not among them: give it to the module as `activation_fn`,
-    and to `load` as `activation`, or both run with tanh.
+    The cell's activation is not among them: pass it to the module as `activation_fn`,
+    and to `load` as `activation`; without it both use tanh.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or
             `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of such.
 
     Returns:
-        The `params` of the linen cell; an `nn.RNN` wants `{"cell": ...}` of them. Of
+        The `params` of the linen cell; those of an `nn.RNN` are `{"cell": params}`. For
         several layers, those of an `nn.Sequential` of as many `nn.RNN`.
 
     Raises:
-        TypeError: If it is no such cell with its parameters.
-        ValueError: If Flax has no such: a `GRUCell`, peepholes, clips, a projection.
+        TypeError: If `cell` is not such a bound cell.
+        ValueError: For what Flax does not have: a `GRUCell`, peepholes, clips, a
+            projection.
     """
-    made = _flax.save("convert.linen.save", cell, _to_weights)
-    return made[0] if len(made) == 1 else _sequential([{"cell": each} for each in made])
+    layers = _flax.save("convert.linen.save", cell, _to_weights)
+    if len(layers) == 1:
+        return layers[0]
+    return _sequential([{"cell": params} for params in layers])
 
 
 def save_bidirectional(
@@ -102,24 +106,24 @@ def save_bidirectional(
 
     Args:
         cells_fw: A cell for each layer, each as in `save`.
-        cells_bw: The same for the backward direction.
+        cells_bw: The cells of the backward direction, likewise.
 
     Returns:
         The `params` of an `nn.Bidirectional`, or of an `nn.Sequential` of several.
 
     Raises:
         TypeError: As in `save`.
-        ValueError: If there is not one of each for each layer; as in `save`.
+        ValueError: If both do not have the same number of layers; as in `save`.
     """
     where = "convert.linen.save_bidirectional"
-    made = _flax.save_bidirectional(where, cells_fw, cells_bw, _to_weights)
-    return made[0] if len(made) == 1 else _sequential(made)
+    layers = _flax.save_bidirectional(where, cells_fw, cells_bw, _to_weights)
+    return layers[0] if len(layers) == 1 else _sequential(layers)
 
 
 def _sequential(layers: list[dict[str, Any]]) -> dict[str, Any]:
     return {f"layers_{i}": layer for i, layer in enumerate(layers)}
 
 
-def _to_weights(where: str, name: str, layer: Layer) -> dict[str, Any]:
+def _to_weights(where: str, name: str, layer: LayerWeights) -> dict[str, Any]:
     del where, name
     return _flax.to_separate(layer)

@@ -4,10 +4,10 @@
     cell = jaxrnn.convert.nnx.load(nnx.to_pure_dict(state))
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
-The state of an LSTM is (c, h), here as there. Activations are no part of the
-parameters: what a module has as its `activation_fn` is here the cell's `activation`.
-The gates are sigmoids, as Flax's are unless a module has another `gate_fn`; nor do
-parameters tell of a `SimpleCell` with `residual=True`, which has no counterpart.
+The state of an LSTM is (c, h) in both. Parameters do not hold the
+activation: pass a module's `activation_fn` as `activation`. Gates are sigmoids here, as
+in Flax unless a module has another `gate_fn`. A `SimpleCell` with `residual=True` has
+no counterpart, and its parameters do not show it.
 """
 
 import functools
@@ -19,7 +19,7 @@ import numpy as np
 from .._cells.bound import BoundCell
 from . import _flax
 from ._counterparts import check_names
-from ._layer import GATES, GRU, GRU_AFTER, LSTM, RNN, Layer, blocks
+from ._layer_weights import GATES, GRU, GRU_AFTER, LSTM, RNN, LayerWeights, reordered
 from ._pairs import kind_of
 from ._weights import reader
 
@@ -30,12 +30,12 @@ _ORDER = {LSTM: "ifjo", GRU_AFTER: "ruc", RNN: "c"}
 
 
 def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
-    """The cell of a module that runs in one direction.
+    """The bound cell of a module with one direction.
 
     Args:
-        params: Of a cell, of an `nnx.RNN`, or of an `nnx.Sequential` of several of
-            these: `nnx.to_pure_dict(nnx.state(module, nnx.Param))`, or the state
-            itself. Of a larger model pass the part.
+        params: The parameters of a cell, of an `nnx.RNN`, or of an `nnx.Sequential` of
+            several of these: `nnx.to_pure_dict(nnx.state(module, nnx.Param))`, or the
+            state itself. Of a larger model pass that part.
         activation: The `activation_fn` of the cells; None for Flax's own, tanh.
 
     Returns:
@@ -43,9 +43,9 @@ def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
         `BasicRNNCell`; of several layers a bound `MultiRNNCell`.
 
     Raises:
-        TypeError: If `params` are no nested dicts, or a weight is no floating array.
+        TypeError: If `params` are no nested dicts, or a weight is not a floating array.
         ValueError: If a weight is missing, not known, or of the wrong shape; if there
-            are two directions; if something without parameters stands between layers.
+            are two directions; if a module without parameters is between layers.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.nnx
@@ -70,7 +70,7 @@ def load_bidirectional(
         activation: As in `load`.
 
     Returns:
-        `(cells_fw, cells_bw)`, each a cell for each layer, as
+        `(cells_fw, cells_bw)`, each with a cell for each layer, as
         `stack_bidirectional_dynamic_rnn` takes them.
 
     Raises:
@@ -82,32 +82,34 @@ def load_bidirectional(
 
 
 def save(cell: BoundCell, optimized: bool = False) -> dict[str, Any]:
-    """The parameters of a cell, as NumPy's arrays in nested dicts.
+    """The parameters of a cell, as NumPy arrays in nested dicts.
 
-    `nnx.update(module, save(cell))` takes them. The bias of an LSTM holds the forget
-    bias.
+    `nnx.update(module, save(cell))` takes them. The bias of an LSTM includes the
+    forget bias.
 
-    The cell's activation is not among them: give it to the module as `activation_fn`,
-    and to `load` as `activation`, or both run with tanh.
+    The cell's activation is not among them: pass it to the module as `activation_fn`,
+    and to `load` as `activation`; without it both use tanh.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or
             `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of such.
         optimized: Whether an LSTM is for an `nnx.OptimizedLSTMCell`, which has one
-            kernel for all gates, or for an `nnx.LSTMCell`.
+            kernel for all gates, rather than for an `nnx.LSTMCell`.
 
     Returns:
-        The parameters of the nnx cell; an `nnx.RNN` wants `{"cell": ...}` of them. Of
-        several layers, those of an `nnx.Sequential` of as many `nnx.RNN`.
+        The parameters of the nnx cell; those of an `nnx.RNN` are `{"cell": params}`.
+        For several layers, those of an `nnx.Sequential` of as many `nnx.RNN`.
 
     Raises:
-        TypeError: If it is no such cell with its parameters.
-        ValueError: If Flax has no such: a `GRUCell`, peepholes, clips, a projection; if
-            the `bias` of a `hidden_projection` is not zero, as nnx has none.
+        TypeError: If `cell` is not such a bound cell.
+        ValueError: For what Flax does not have: a `GRUCell`, peepholes, clips, a
+            projection; a `hidden_projection` with a `bias` other than zero.
     """
     to_weights = functools.partial(_to_weights, optimized=optimized)
-    made = _flax.save("convert.nnx.save", cell, to_weights)
-    return made[0] if len(made) == 1 else _sequential([{"cell": each} for each in made])
+    layers = _flax.save("convert.nnx.save", cell, to_weights)
+    if len(layers) == 1:
+        return layers[0]
+    return _sequential([{"cell": params} for params in layers])
 
 
 def save_bidirectional(
@@ -119,30 +121,30 @@ def save_bidirectional(
 
     Args:
         cells_fw: A cell for each layer, each as in `save`.
-        cells_bw: The same for the backward direction.
+        cells_bw: The cells of the backward direction, likewise.
         optimized: As in `save`.
 
     Returns:
-        Those of an `nnx.Bidirectional`, or of an `nnx.Sequential` of several.
+        The parameters of an `nnx.Bidirectional`, or of an `nnx.Sequential` of several.
 
     Raises:
         TypeError: As in `save`.
-        ValueError: If there is not one of each for each layer; as in `save`.
+        ValueError: If both do not have the same number of layers; as in `save`.
     """
     where = "convert.nnx.save_bidirectional"
     to_weights = functools.partial(_to_weights, optimized=optimized)
-    made = _flax.save_bidirectional(where, cells_fw, cells_bw, to_weights)
-    return made[0] if len(made) == 1 else _sequential(made)
+    layers = _flax.save_bidirectional(where, cells_fw, cells_bw, to_weights)
+    return layers[0] if len(layers) == 1 else _sequential(layers)
 
 
 def _sequential(layers: list[dict[str, Any]]) -> dict[str, Any]:
     return {"layers": dict(enumerate(layers))}
 
 
-def _to_layer(where: str, name: str, weights: Mapping[str, Any]) -> Layer:
+def _to_layer(where: str, name: str, weights: Mapping[str, Any]) -> LayerWeights:
     if not {"dense_i", "dense_h"} & set(weights):
         return _flax.from_separate(where, name, weights, "if_")
-    flat, read = _flax.flattened(weights), reader(where)
+    flat, read = _flax.unboxed(weights), reader(where)
     get = lambda key, *shape: read(f"{name}/{key}", flat[key], shape)
     has_state_bias = "dense_h/bias" in flat
     side = "h" if has_state_bias else "i"
@@ -154,17 +156,19 @@ def _to_layer(where: str, name: str, weights: Mapping[str, Any]) -> Layer:
     kind = GRU_AFTER if kind == GRU else kind
     if side != _side(kind):
         check_names(where, name, flat, [*names[:2], f"dense_{_side(kind)}/bias"])
-    turn = lambda array: blocks(array, _ORDER[kind], GATES[kind])
-    return Layer(
+    ours = lambda array: reordered(array, _ORDER[kind], GATES[kind])
+    return LayerWeights(
         kind,
-        turn(get("dense_i/kernel", None, columns)),
-        turn(state),
-        turn(get(f"dense_{side}/bias", columns)),
+        ours(get("dense_i/kernel", None, columns)),
+        ours(state),
+        ours(get(f"dense_{side}/bias", columns)),
         np.zeros(units, state.dtype) if kind == GRU_AFTER else None,
     )
 
 
-def _to_weights(where: str, name: str, layer: Layer, optimized: bool) -> dict[str, Any]:
+def _to_weights(
+    where: str, name: str, layer: LayerWeights, optimized: bool
+) -> dict[str, Any]:
     if layer.kind == LSTM and not optimized:
         weights = _flax.to_separate(layer)
         return {"if_" if key == "if" else key: each for key, each in weights.items()}
@@ -173,15 +177,15 @@ def _to_weights(where: str, name: str, layer: Layer, optimized: bool) -> dict[st
             f"{where}: `{name}` must have a `candidate/hidden_projection/bias` of "
             "zeros, as nnx's GRUCell has no such bias, got others. Linen's has one."
         )
-    turn = lambda array: blocks(array, GATES[layer.kind], _ORDER[layer.kind])
-    made = {
-        "dense_i": {"kernel": turn(layer.inputs)},
-        "dense_h": {"kernel": turn(layer.state)},
+    theirs = lambda array: reordered(array, GATES[layer.kind], _ORDER[layer.kind])
+    weights = {
+        "dense_i": {"kernel": theirs(layer.inputs)},
+        "dense_h": {"kernel": theirs(layer.state)},
     }
-    made[f"dense_{_side(layer.kind)}"]["bias"] = turn(layer.whole_bias)
-    return made
+    weights[f"dense_{_side(layer.kind)}"]["bias"] = theirs(layer.whole_bias)
+    return weights
 
 
 def _side(kind: str) -> str:
-    """The module that has the bias."""
+    """Which module has the bias, `dense_i` or `dense_h`."""
     return "h" if kind == LSTM else "i"

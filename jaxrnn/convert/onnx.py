@@ -1,14 +1,14 @@
 """Weights of the operators `LSTM`, `GRU` and `RNN` of ONNX.
 
 A node is a dict with the node's arrays, under the names of the operator's inputs, and
-its attributes, under theirs:
+its attributes:
 
     node = {"W": w, "R": r, "B": b, "linear_before_reset": 1}
     cell = jaxrnn.convert.onnx.load(node)
     nodes = jaxrnn.convert.onnx.save(cell)  # One for each layer.
 
-ONNX has time first: its X is what `dynamic_rnn` takes with `time_major=True`. Its Y has
-an axis for the directions after that of time.
+ONNX is time major: its X is the `inputs` of `dynamic_rnn` with `time_major=True`. Its Y
+has an axis for the directions after that of time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,16 @@ from typing import Any
 import numpy as np
 
 from .._cells.bound import BoundCell
-from ._layer import GATES, GRU, GRU_AFTER, LSTM, RNN, Layer, bind, blocks
+from ._layer_weights import (
+    GATES,
+    GRU,
+    GRU_AFTER,
+    LSTM,
+    RNN,
+    LayerWeights,
+    bind,
+    reordered,
+)
 from ._onnx_node import (
     activation_name,
     check_direction,
@@ -26,25 +35,32 @@ from ._onnx_node import (
     read_activations,
     spell,
 )
-from ._pairs import merge_biases, split_biases, spread, unbind_both, unbind_named
+from ._pairs import (
+    as_layers,
+    bind_both,
+    merge_biases,
+    split_biases,
+    unbind_both,
+    unbind_named,
+)
 from ._weights import pick, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
 # The blocks of rows, under the names of `GATES`.
 _ORDER = {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "iofj"}
-_PEEPHOLES = "iof"  # Of the same gates a `Layer` has i, f and o.
+_PEEPHOLES = "iof"  # Of the same gates a `LayerWeights` has i, f and o.
 _OPERATORS = {RNN: "RNN", GRU: "GRU", GRU_AFTER: "GRU", LSTM: "LSTM"}
 
 
 def load(*nodes: Mapping[str, Any]) -> BoundCell:
-    """The cell of nodes on one another, each of one direction.
+    """The bound cell of stacked nodes of one direction.
 
     Args:
-        *nodes: From the inputs upwards, each a dict with the arrays W and R, maybe B
-            and P, and any of the node's attributes; `op_type` may be among them. Those
-            that are left out have ONNX's defaults: of a GRU `linear_before_reset=0`. A
-            list of nodes, as `save` gives it, is fine as well.
+        *nodes: From the inputs upwards, each a dict with the arrays W and R, optionally
+            B and P, and any of the node's attributes, also `op_type`. Attributes that
+            are left out have ONNX's defaults: `linear_before_reset=0` for a GRU. Or one
+            list of nodes, as `save` returns it.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
@@ -52,10 +68,10 @@ def load(*nodes: Mapping[str, Any]) -> BoundCell:
         `MultiRNNCell`.
 
     Raises:
-        TypeError: If a node is no dict, or a weight no floating array.
+        TypeError: If a node is not a dict, or a weight is not a floating array.
         ValueError: If a name is missing or not known, or an array has the wrong shape;
-            if a node runs backward or both ways; if an attribute asks for what no cell
-            does: `clip`, `input_forget`, other activations of gates.
+            if a node runs backward or in both directions; if an attribute has no
+            counterpart: `clip`, `input_forget`, other activations of gates.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.onnx
@@ -76,13 +92,13 @@ def load(*nodes: Mapping[str, Any]) -> BoundCell:
 def load_bidirectional(
     *nodes: Mapping[str, Any],
 ) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
-    """The cells of nodes on one another that run both ways.
+    """The bound cells of stacked nodes of two directions.
 
     Args:
-        *nodes: As in `load`; each reads what both directions of the one below gave.
+        *nodes: As in `load`; each reads the outputs of both directions below it.
 
     Returns:
-        `(cells_fw, cells_bw)`, each a cell for each node, as
+        `(cells_fw, cells_bw)`, each with a cell for each node, as
         `stack_bidirectional_dynamic_rnn` takes them.
 
     Raises:
@@ -91,24 +107,24 @@ def load_bidirectional(
     """
     where = "convert.onnx.load_bidirectional"
     layers = _layers(where, nodes, "bidirectional", "load")
-    cells_fw = tuple(bind(where, [fw]) for fw, _ in layers)
-    return cells_fw, tuple(bind(where, [bw]) for _, bw in layers)
+    return bind_both(where, layers)
 
 
 def save(cell: BoundCell) -> list[dict[str, Any]]:
     """The node of each layer of a cell: its arrays and its attributes in one dict.
 
-    The arrays are W, R, B and maybe P; `op_type` is for `onnx.helper.make_node` and all
-    others are attributes. All of a bias is in the first half of B, with the forget
-    bias; what a reset gate multiplies is in the second.
+    The arrays are W, R, B and, with peepholes, P; `op_type` is for
+    `onnx.helper.make_node`, and the others are attributes. Biases are in the first half
+    of B, including the forget bias; the bias that a reset gate multiplies is in the
+    second half.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
             `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of such.
 
     Raises:
-        TypeError: If it is no such cell with its parameters.
-        ValueError: If ONNX has no such: a projection, clips, other activations.
+        TypeError: If `cell` is not such a bound cell.
+        ValueError: For what ONNX does not have: a projection, clips, other activations.
     """
     where = "convert.onnx.save"
     layers = unbind_named(where, "cell", cell)
@@ -122,11 +138,11 @@ def save_bidirectional(
 
     Args:
         cells_fw: A cell for each layer, each as in `save`.
-        cells_bw: The same for the backward direction.
+        cells_bw: The cells of the backward direction, likewise.
 
     Raises:
         TypeError: As in `save`.
-        ValueError: If there is not one of each for each layer, or the two of a layer
+        ValueError: If both do not have the same number of layers, or the two of a layer
             have other kinds or sizes; as in `save`.
     """
     where = "convert.onnx.save_bidirectional"
@@ -139,9 +155,9 @@ def save_bidirectional(
 
 def _layers(
     where: str, nodes: Sequence[Any], direction: str, other: str
-) -> list[tuple[Layer, ...]]:
-    """For each node the layers of its directions, which are those of `direction`."""
-    nodes = spread(nodes)
+) -> list[tuple[LayerWeights, ...]]:
+    """The one or two directions of each node, which must be `direction`."""
+    nodes = as_layers(nodes)
     if not nodes:
         raise ValueError(f"{where}: `nodes` must be at least one, got none.")
     layers, depth = [], None
@@ -171,8 +187,8 @@ def _both(
     node: Mapping[str, Any],
     get: Callable[..., np.ndarray],
     w: np.ndarray,
-) -> tuple[Layer, ...]:
-    """The layer of each direction of a node."""
+) -> tuple[LayerWeights, ...]:
+    """The directions of a node."""
     count, rows, _ = w.shape
     r = get("R", count, rows, None)
     units = r.shape[-1]
@@ -192,20 +208,20 @@ def _layer(
     b: np.ndarray,
     p: np.ndarray | None,
     activation: str,
-) -> Layer:
-    turn = lambda array: blocks(array.T, _ORDER[kind], GATES[kind])
-    bias, state_bias = merge_biases(kind, *map(turn, np.split(b, 2)))
+) -> LayerWeights:
+    ours = lambda array: reordered(array.T, _ORDER[kind], GATES[kind])
+    bias, state_bias = merge_biases(kind, *map(ours, np.split(b, 2)))
     peepholes = None
     if p is not None:
-        i, f, o = np.split(blocks(p, _PEEPHOLES, "ifo"), 3)
+        i, f, o = np.split(reordered(p, _PEEPHOLES, "ifo"), 3)
         peepholes = i, f, o
-    return Layer(
-        kind, turn(w), turn(r), bias, state_bias, peepholes, activation=activation
+    return LayerWeights(
+        kind, ours(w), ours(r), bias, state_bias, peepholes, activation=activation
     )
 
 
 def _node(
-    where: str, names: tuple[str, ...], layers: tuple[Layer, ...]
+    where: str, names: tuple[str, ...], layers: tuple[LayerWeights, ...]
 ) -> dict[str, Any]:
     shapes = {(layer.kind, layer.inputs.shape, layer.units) for layer in layers}
     if len(shapes) > 1:
@@ -214,20 +230,20 @@ def _node(
             f"one node runs both ways, got {sorted(map(str, shapes))}."
         )
     layer = layers[0]
-    turn = lambda array: blocks(array, GATES[layer.kind], _ORDER[layer.kind]).T
+    theirs = lambda array: reordered(array, GATES[layer.kind], _ORDER[layer.kind]).T
     stack = lambda arrays: np.stack(list(arrays))
     node = {
         "op_type": _OPERATORS[layer.kind],
-        "W": stack(turn(each.inputs) for each in layers),
-        "R": stack(turn(each.state) for each in layers),
+        "W": stack(theirs(each.inputs) for each in layers),
+        "R": stack(theirs(each.state) for each in layers),
         "B": stack(
-            np.concatenate([turn(bias) for bias in split_biases(each)])
+            np.concatenate([theirs(bias) for bias in split_biases(each)])
             for each in layers
         ),
     }
     peepholes = [_peepholes(where, *each) for each in zip(names, layers, strict=True)]
     if any(p is not None for p in peepholes):
-        # Of two directions one may have none.
+        # One of two directions may have none.
         none = np.zeros(3 * layer.units, layer.bias.dtype)
         node["P"] = stack(none if p is None else p for p in peepholes)
     node["hidden_size"] = layer.units
@@ -242,7 +258,7 @@ def _node(
     return node
 
 
-def _peepholes(where: str, name: str, layer: Layer) -> np.ndarray | None:
+def _peepholes(where: str, name: str, layer: LayerWeights) -> np.ndarray | None:
     if layer.projection is not None:
         raise ValueError(
             f"{where}: `{name}` must have no projection, which ONNX's LSTM does not "
@@ -250,4 +266,4 @@ def _peepholes(where: str, name: str, layer: Layer) -> np.ndarray | None:
         )
     if layer.peepholes is None:
         return None
-    return blocks(np.concatenate(layer.peepholes), "ifo", _PEEPHOLES)
+    return reordered(np.concatenate(layer.peepholes), "ifo", _PEEPHOLES)

@@ -4,8 +4,8 @@
     cell = jaxrnn.convert.torch.load(lstm.state_dict())
     outputs, states = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
-PyTorch's state of an LSTM is (h, c), of all layers in one array; here it is (c, h), of
-each layer for itself. Of two biases, which PyTorch adds up, here is the sum.
+PyTorch's state of an LSTM is (h, c), all layers in one array; here it is (c, h) for
+each layer. PyTorch adds two biases; here is their sum.
 """
 
 import re
@@ -18,8 +18,24 @@ from .._base.errors import describe
 from .._cells.activations import relu, resolve_activation, tanh
 from .._cells.bound import BoundCell
 from ._counterparts import check_resets
-from ._layer import GATES, GRU, GRU_AFTER, LSTM, RNN, Layer, bind, blocks
-from ._pairs import kind_of, merge_biases, split_biases, unbind_both, unbind_named
+from ._layer_weights import (
+    GATES,
+    GRU,
+    GRU_AFTER,
+    LSTM,
+    RNN,
+    LayerWeights,
+    bind,
+    reordered,
+)
+from ._pairs import (
+    bind_both,
+    kind_of,
+    merge_biases,
+    split_biases,
+    unbind_both,
+    unbind_named,
+)
 from ._weights import check_mapping, check_string, pick, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
@@ -32,15 +48,15 @@ _NAME = re.compile(r"((?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))_l)(\d+)(_reverse)?"
 def load(
     state_dict: Mapping[str, Any], prefix: str = "", nonlinearity: str = "tanh"
 ) -> BoundCell:
-    """The cell of a module that runs in one direction.
+    """The bound cell of a module with one direction.
 
-    Whether it is an LSTM, a GRU or a plain RNN, its layers and its projection are told
-    from the shapes. Modules without biases get such of zeros.
+    The kind of module (LSTM, GRU or RNN), its layers and its projection are inferred
+    from names and shapes. Modules without biases get biases of zeros.
 
     Args:
-        state_dict: Of the module, or of a whole model; tensors or NumPy's arrays.
-        prefix: What stands before the names of the module's weights in it, with the
-            dot: `"encoder.rnn."`.
+        state_dict: That of the module or of a whole model; tensors or NumPy arrays.
+        prefix: The prefix of the names of the module's weights, with the dot:
+            `"encoder.rnn."`.
         nonlinearity: That of an `nn.RNN`, "tanh" or "relu".
 
     Returns:
@@ -48,9 +64,10 @@ def load(
         `BasicRNNCell`; of several layers a bound `MultiRNNCell`.
 
     Raises:
-        TypeError: If `state_dict` is no mapping, or a weight no floating array.
+        TypeError: If `state_dict` is not a mapping, or a weight is not a floating
+            array.
         ValueError: If a weight is missing, not known, or of the wrong shape; if there
-            are two directions; if `nonlinearity` is none of a plain RNN.
+            are two directions; if the module cannot have that `nonlinearity`.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.torch
@@ -75,7 +92,7 @@ def load(
 def load_bidirectional(
     state_dict: Mapping[str, Any], prefix: str = "", nonlinearity: str = "tanh"
 ) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
-    """The cells of a module that runs in both directions.
+    """The bound cells of a module with two directions.
 
     Args:
         state_dict: As in `load`.
@@ -83,7 +100,7 @@ def load_bidirectional(
         nonlinearity: As in `load`.
 
     Returns:
-        `(cells_fw, cells_bw)`, each a cell for each layer, as
+        `(cells_fw, cells_bw)`, each with a cell for each layer, as
         `stack_bidirectional_dynamic_rnn` takes them.
 
     Raises:
@@ -97,28 +114,27 @@ def load_bidirectional(
             f"{where}: `state_dict` must be of two directions, got no "
             f"`{prefix}weight_ih_l0_reverse`. Use `load`."
         )
-    cells_fw = tuple(bind(where, [fw]) for fw, _ in layers)
-    return cells_fw, tuple(bind(where, [bw]) for _, bw in layers)
+    return bind_both(where, layers)
 
 
 def save(cell: BoundCell, prefix: str = "") -> dict[str, np.ndarray]:
-    """The `state_dict` of a cell, as NumPy's arrays.
+    """The `state_dict` of a cell, as NumPy arrays.
 
     `module.load_state_dict({k: torch.from_numpy(v) for k, v in save(cell).items()})`
-    takes them, for a module with biases and, if it is an `nn.RNN`, the `nonlinearity`
-    of the cell, which `load` is given again; arrays of bfloat16 by way of float32. All
-    of a bias is in `bias_ih`, with the forget bias; what a reset gate multiplies is in
+    takes them, for a module with biases; cast arrays of bfloat16 to float32 first. An
+    `nn.RNN` needs the `nonlinearity` of the cell, and so does `load`. Biases are in
+    `bias_ih`, including the forget bias; the bias that a reset gate multiplies is in
     `bias_hh`.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or
-            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of such that are alike.
-        prefix: What is put before all names.
+            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of equal ones.
+        prefix: The prefix of all names.
 
     Raises:
-        TypeError: If it is no such cell with its parameters.
-        ValueError: If PyTorch has no such: a `GRUCell`, peepholes, clips, other
-            activations, a projection to no fewer than the units, layers that differ.
+        TypeError: If `cell` is not such a bound cell.
+        ValueError: For what PyTorch does not have: a `GRUCell`, peepholes, clips, other
+            activations, a projection not smaller than the units, layers that differ.
     """
     where = "convert.torch.save"
     layers = [(each,) for each in unbind_named(where, "cell", cell)]
@@ -132,12 +148,12 @@ def save_bidirectional(
 
     Args:
         cells_fw: A cell for each layer, each as in `save`.
-        cells_bw: The same for the backward direction.
+        cells_bw: The cells of the backward direction, likewise.
         prefix: As in `save`.
 
     Raises:
         TypeError: As in `save`.
-        ValueError: If there is not one of each for each layer; as in `save`.
+        ValueError: If both do not have the same number of layers; as in `save`.
     """
     where = "convert.torch.save_bidirectional"
     layers = [
@@ -149,8 +165,8 @@ def save_bidirectional(
 
 def _layers(
     where: str, state_dict: Any, prefix: str, nonlinearity: str
-) -> list[tuple[Layer, ...]]:
-    """For each layer those of its one or two directions."""
+) -> list[tuple[LayerWeights, ...]]:
+    """The one or two directions of each layer."""
     check_mapping(where, "state_dict", state_dict)
     check_string(where, "prefix", prefix)
     for key in state_dict:
@@ -172,7 +188,7 @@ def _layers(
 
 
 def _matches(where: str, own: dict[str, Any], prefix: str) -> list[re.Match[str]]:
-    """The names that a module has; those of other modules are passed over."""
+    """The names of the module's weights; those of other modules are ignored."""
     found = []
     for name in own:
         match = _NAME.fullmatch(name, len(prefix))
@@ -194,10 +210,11 @@ def _layer(
     given: set[str],
     depth: int | None,
     nonlinearity: str,
-) -> Layer:
+) -> LayerWeights:
     """One direction of a layer.
 
-    `name` has a place for "weight_ih" and so on; `given` are those of any layer.
+    `name` has a placeholder for "weight_ih" and so on; `given` are the names that any
+    layer has, up to its number.
     """
     read = reader(where)
 
@@ -220,12 +237,12 @@ def _layer(
     biases = np.zeros((2, rows), state.dtype)
     if given & {"bias_ih_l", "bias_hh_l"}:
         biases = get("bias_ih", rows), get("bias_hh", rows)
-    turn = lambda array: blocks(array.T, _ORDER[kind], GATES[kind])
-    bias, state_bias = merge_biases(kind, *map(turn, biases))
-    return Layer(
+    ours = lambda array: reordered(array.T, _ORDER[kind], GATES[kind])
+    bias, state_bias = merge_biases(kind, *map(ours, biases))
+    return LayerWeights(
         kind,
-        turn(inputs),
-        turn(state),
+        ours(inputs),
+        ours(state),
         bias,
         state_bias,
         projection=projection,
@@ -244,24 +261,24 @@ def _activation(where: str, kind: str, nonlinearity: str) -> str:
 
 
 def _state_dict(
-    where: str, layers: Sequence[tuple[tuple[str, Layer], ...]], prefix: str
+    where: str, layers: Sequence[tuple[tuple[str, LayerWeights], ...]], prefix: str
 ) -> dict[str, np.ndarray]:
-    """All weights of layers, each with the name of either direction."""
+    """All weights of layers; a layer is one or two directions with their names."""
     check_string(where, "prefix", prefix)
     for pair in layers:
         for name, layer in pair:
             _check(where, name, layer)
     _check_alike(where, [layer for pair in layers for _, layer in pair])
-    made = {}
+    arrays = {}
     for k, pair in enumerate(layers):
         for suffix, (_, layer) in zip(("", "_reverse"), pair, strict=False):
             for name, array in _weights(layer).items():
-                # PyTorch wants arrays that may be written to.
-                made[f"{prefix}{name}_l{k}{suffix}"] = np.array(array.T, order="C")
-    return made
+                # PyTorch requires writable arrays.
+                arrays[f"{prefix}{name}_l{k}{suffix}"] = np.array(array.T, order="C")
+    return arrays
 
 
-def _weights(layer: Layer) -> dict[str, np.ndarray]:
+def _weights(layer: LayerWeights) -> dict[str, np.ndarray]:
     of_inputs, of_state = split_biases(layer)
     arrays = {
         "weight_ih": layer.inputs,
@@ -270,14 +287,14 @@ def _weights(layer: Layer) -> dict[str, np.ndarray]:
         "bias_hh": of_state,
     }
     order = GATES[layer.kind], _ORDER[layer.kind]
-    made = {name: blocks(array, *order) for name, array in arrays.items()}
+    weights = {name: reordered(array, *order) for name, array in arrays.items()}
     if layer.projection is not None:
-        made["weight_hr"] = layer.projection
-    return made
+        weights["weight_hr"] = layer.projection
+    return weights
 
 
-def _check(where: str, name: str, layer: Layer) -> None:
-    """Raises ValueError for what PyTorch's modules cannot do."""
+def _check(where: str, name: str, layer: LayerWeights) -> None:
+    """Raises ValueError for what PyTorch's modules cannot express."""
     check_resets(where, name, layer, "PyTorch", GRU_AFTER)
     if layer.peepholes is not None:
         raise ValueError(
@@ -298,8 +315,8 @@ def _check(where: str, name: str, layer: Layer) -> None:
         )
 
 
-def _check_alike(where: str, layers: Sequence[Layer]) -> None:
-    """Raises ValueError for layers that are not of one module."""
+def _check_alike(where: str, layers: Sequence[LayerWeights]) -> None:
+    """Raises ValueError for layers that cannot form one module."""
     seen = sorted({_description(layer) for layer in layers})
     if len(seen) > 1:
         raise ValueError(
@@ -308,7 +325,7 @@ def _check_alike(where: str, layers: Sequence[Layer]) -> None:
         )
 
 
-def _description(layer: Layer) -> str:
+def _description(layer: LayerWeights) -> str:
     kind = "GRU" if layer.kind == GRU_AFTER else layer.kind
     activation = resolve_activation("convert.torch", layer.activation)
     text = f"{kind} of {layer.units} units"

@@ -208,7 +208,7 @@ REFUSALS = {
     ),
     "scope": (
         ValueError,
-        "nothing lies in the scope `rnn`. There is: beta1_power, .*encoder/lstm",
+        "no variable is in the scope `rnn`. There is: beta1_power, .*encoder/lstm",
         lambda: tf1.load(LSTM),
     ),
     "no_cell": (

@@ -1,9 +1,9 @@
 """The weights of one layer, as all converters see them.
 
-Libraries differ in the order of gates, in which way a kernel lies, in how many biases
-there are and in what is added to a forget gate at run time. A converter turns its
-library's arrays into a `Layer`, or a `Layer` into these; from there to a cell and its
-parameters the way is one for all.
+Libraries differ in the order of gates, the orientation of kernels, the number of biases
+and in what is added to a forget gate at run time. A converter makes a `LayerWeights`
+from its library's arrays, or these from a `LayerWeights`; all of them share the
+conversion between that and a bound cell.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from .._cells.cudnn_compatible_gru import CudnnCompatibleGRUCell
 from .._cells.gru import GRUCell
 from .._cells.lstm import LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
-from ._own import as_bound, parts, read_params
+from ._own import as_bound, read_params, stacked_cells
 
 RNN, GRU, GRU_AFTER, LSTM = "RNN", "GRU", "GRU that resets after the product", "LSTM"
 # The blocks of columns of each kind, under the names that TensorFlow gives them.
@@ -29,8 +29,8 @@ GATES = {RNN: "c", GRU: "ruc", GRU_AFTER: "ruc", LSTM: "ijfo"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Layer:
-    """A recurrent layer of one direction: NumPy arrays, gates in TensorFlow's order.
+class LayerWeights:
+    """A layer of one direction: NumPy arrays, gates in TensorFlow's order.
 
     Attributes:
         kind: `RNN`, `GRU`, `GRU_AFTER` or `LSTM`.
@@ -41,7 +41,7 @@ class Layer:
         peepholes: None, or those of i, f and o, each `[units]`.
         projection: None, or `[units, size of the output]`.
         forget_bias: What is added to the forget gate at run time.
-        activation: As the cells take it; None for tanh.
+        activation: The `activation` of the cell; None for tanh.
     """
 
     kind: str
@@ -61,7 +61,7 @@ class Layer:
 
     @property
     def whole_bias(self) -> np.ndarray:
-        """`bias`, with what is added at run time."""
+        """`bias` with the forget bias added."""
         if not self.forget_bias:
             return self.bias
         bias = self.bias.copy()
@@ -70,23 +70,23 @@ class Layer:
         return bias
 
 
-def blocks(array: np.ndarray, order: str, names: str) -> np.ndarray:
-    """The array whose last axis has its blocks in another order.
+def reordered(array: np.ndarray, old: str, new: str) -> np.ndarray:
+    """The array with the blocks of its last axis in another order.
 
     Args:
         array: `[..., blocks * units]`.
-        order: The names of its blocks, a letter each.
-        names: The same letters in the order in which they are wanted.
+        old: The names of its blocks, a letter each.
+        new: The same letters in the new order.
     """
-    parts = dict(zip(order, np.split(array, len(order), axis=-1), strict=True))
-    return np.concatenate([parts[name] for name in names], axis=-1)
+    blocks = dict(zip(old, np.split(array, len(old), axis=-1), strict=True))
+    return np.concatenate([blocks[name] for name in new], axis=-1)
 
 
-def bind(where: str, layers: Sequence[Layer]) -> BoundCell:
-    """The cell that the layers make one on the other, with its parameters.
+def bind(where: str, layers: Sequence[LayerWeights]) -> BoundCell:
+    """The bound cell of stacked layers, from the inputs upwards.
 
     Raises:
-        ValueError: If one does not read what the one below puts out.
+        ValueError: If the sizes of two adjacent layers do not agree.
     """
     _check_chain(where, layers)
     cells = [_cell(layer) for layer in layers]
@@ -97,31 +97,32 @@ def bind(where: str, layers: Sequence[Layer]) -> BoundCell:
     return MultiRNNCell(tuple(cells)).bind(named)
 
 
-def unbind(where: str, name: str, cell: Any) -> list[Layer]:
-    """The layers of a cell with its parameters.
+def unbind(where: str, name: str, cell: Any) -> list[LayerWeights]:
+    """The layers of a bound cell.
 
     Raises:
-        TypeError: If it is none, or not of cells that have a counterpart elsewhere.
-        ValueError: If a hyper-parameter has none, or a parameter does not fit.
+        TypeError: If it is not a bound cell, or of a kind without counterpart.
+        ValueError: If a hyper-parameter has no counterpart, or a parameter does not
+            fit.
     """
     cell = as_bound(where, name, cell)
     stacked = isinstance(cell.cell, MultiRNNCell)
-    named = parts(where, name, cell) if stacked else [(name, cell)]
+    named = stacked_cells(where, name, cell) if stacked else [(name, cell)]
     layers = [_layer(where, own, as_bound(where, own, each)) for own, each in named]
     _check_chain(where, layers)
     return layers
 
 
-def _check_chain(where: str, layers: Sequence[Layer]) -> None:
+def _check_chain(where: str, layers: Sequence[LayerWeights]) -> None:
     for i, (below, above) in enumerate(itertools.pairwise(layers)):
         if len(above.inputs) != len(below.state):
             raise ValueError(
-                f"{where}: layer {i + 1} must read {len(below.state)} inputs, what "
-                f"layer {i} puts out, got a kernel of {len(above.inputs)}."
+                f"{where}: layer {i + 1} must read {len(below.state)} inputs, the size "
+                f"of the output of layer {i}, got a kernel of {len(above.inputs)}."
             )
 
 
-def _cell(layer: Layer) -> Any:
+def _cell(layer: LayerWeights) -> Any:
     if layer.kind == LSTM:
         projection = layer.projection
         return LSTMCell(
@@ -135,7 +136,7 @@ def _cell(layer: Layer) -> Any:
     return kinds[layer.kind](layer.units, activation=layer.activation)
 
 
-def _params(layer: Layer) -> Params:
+def _params(layer: LayerWeights) -> Params:
     kernel = np.concatenate([layer.inputs, layer.state])
     if layer.kind == RNN:
         return {"kernel": kernel, "bias": layer.bias}
@@ -165,13 +166,13 @@ def _params(layer: Layer) -> Params:
     return {"gates": gates, "candidate": candidate}
 
 
-def _layer(where: str, name: str, bound: BoundCell) -> Layer:
+def _layer(where: str, name: str, bound: BoundCell) -> LayerWeights:
     cell, params = bound.cell, read_params(where, name, bound)
     if isinstance(cell, LSTMCell | BasicLSTMCell):
         return _lstm(where, name, cell, params)
     if isinstance(cell, BasicRNNCell):
         x, h = _split(params["kernel"], cell.num_units)
-        return Layer(RNN, x, h, params["bias"], activation=cell.activation)
+        return LayerWeights(RNN, x, h, params["bias"], activation=cell.activation)
     gates, candidate = params["gates"], params["candidate"]
     x, h = _split(gates["kernel"], cell.num_units)
     if isinstance(cell, GRUCell):
@@ -181,7 +182,7 @@ def _layer(where: str, name: str, bound: BoundCell) -> Layer:
         of_x, of_h = candidate["input_projection"], candidate["hidden_projection"]
         more_x, more_h = of_x["kernel"], of_h["kernel"]
         kind, bias, state_bias = GRU_AFTER, of_x["bias"], of_h["bias"]
-    return Layer(
+    return LayerWeights(
         kind,
         np.concatenate([x, more_x], axis=1),
         np.concatenate([h, more_h], axis=1),
@@ -191,7 +192,7 @@ def _layer(where: str, name: str, bound: BoundCell) -> Layer:
     )
 
 
-def _lstm(where: str, name: str, cell: Any, params: Params) -> Layer:
+def _lstm(where: str, name: str, cell: Any, params: Params) -> LayerWeights:
     for clip in ("cell_clip", "proj_clip"):
         value = getattr(cell, clip, None)
         if value is not None:
@@ -203,7 +204,7 @@ def _lstm(where: str, name: str, cell: Any, params: Params) -> Layer:
     peepholes = None
     if "w_i_diag" in params:
         peepholes = tuple(params[f"w_{gate}_diag"] for gate in "ifo")
-    return Layer(
+    return LayerWeights(
         LSTM,
         x,
         h,
@@ -216,5 +217,5 @@ def _lstm(where: str, name: str, cell: Any, params: Params) -> Layer:
 
 
 def _split(kernel: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """What multiplies the inputs, and what the state."""
+    """The kernel of the inputs and the kernel of the state."""
     return kernel[:-rows], kernel[-rows:]

@@ -1,0 +1,61 @@
+"""The names of TensorFlow's variables: scopes, slots of optimizers, nested parts."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .._base.typing import Params
+from ._weights import check_mapping, check_string
+
+
+def join(scope: str, name: str) -> str:
+    """The full name of what has a name within a scope, which may be empty."""
+    return f"{scope}/{name}" if scope else name
+
+
+def variables_in(where: str, variables: Any, scope: str) -> dict[str, Any]:
+    """The variables of a scope, under their names within it, without slots.
+
+    Raises:
+        TypeError: If `variables` is neither a mapping nor a checkpoint's reader, or
+            `scope` is not a string.
+        ValueError: If there is none.
+    """
+    check_string(where, "scope", scope)
+    if hasattr(variables, "get_variable_to_shape_map"):  # A checkpoint's reader.
+        names, get = variables.get_variable_to_shape_map(), variables.get_tensor
+    else:
+        check_mapping(where, "variables", variables)
+        names, get = variables, variables.__getitem__
+    prefix = join(scope, "")
+    full = {str(name).removesuffix(":0"): name for name in names}
+    inside = [
+        name for name in full if name.startswith(prefix) and not _is_slot(name, full)
+    ]
+    if not inside:
+        raise ValueError(
+            f"{where}: no variable is in the scope `{scope}`. There is: "
+            f"{', '.join(full) or 'nothing'}."
+        )
+    return {name.removeprefix(prefix): get(full[name]) for name in inside}
+
+
+def _is_slot(name: str, names: Mapping[str, Any]) -> bool:
+    """Whether it is an optimizer's slot: its scope is the name of a variable."""
+    levels = name.split("/")
+    return any("/".join(levels[:i]) in names for i in range(1, len(levels)))
+
+
+def grouped(named: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The values by the first part of their names."""
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in named.items():
+        head, _, rest = name.partition("/")
+        groups.setdefault(head, {})[rest] = value
+    return groups
+
+
+def nested(named: Mapping[str, Any]) -> Params:
+    """Nested dicts from names with slashes: the inverse of `flattened`."""
+    if "" in named:
+        return named[""]
+    return {head: nested(rest) for head, rest in grouped(named).items()}
