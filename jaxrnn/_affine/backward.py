@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from .._autodiff.bounded_loop import time_loop
 from .._autodiff.transposable import dense
-from .._base.sharding import room_for, sharding_of
+from .._base.sharding import buffers_for, sharding_of
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Phase
 
@@ -77,7 +77,7 @@ class Backward:
             return c_state, *_add(sums, more), room
 
         (*_, c_zs), operands = jax.eval_shape(self.step, start, c_state)
-        room = room_for(self.like, (c_zs, operands), self.size, steps.axis)
+        room = buffers_for(self.like, (c_zs, operands), self.size, steps.axis)
         carry = c_state, c_fresh, c_small, room
         *carry, (c_zs, operands) = time_loop(taken, self.size, body, carry)
         more, c_inputs = self.products(place, c_zs, operands)

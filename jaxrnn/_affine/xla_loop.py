@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from .._autodiff.bounded_loop import time_loop
 from .._autodiff.transposable import dense, only_arrays
 from .._base.math import dot, widest_dtype
-from .._base.sharding import as_varying_as, room_for
+from .._base.sharding import as_varying_as, buffers_for
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Phase, Steps
 from .backward import Backward
@@ -83,7 +83,7 @@ class Rule:
 
         start = jnp.int32(0)
         types = jax.eval_shape(at, steps, start, steps.read(xs, start), state)[1:]
-        room = room_for(lin, types, steps.time, steps.axis)
+        room = buffers_for(lin, types, steps.time, steps.axis)
         for phase in steps.phases():
             state, room = run(phase, state, room)
         emits, kept = room
@@ -143,7 +143,7 @@ class Rule:
         lin = params, steps.read(xs, jnp.int32(0)), state, fresh
         step = lambda lin: self.step(plain_product, steps, jnp.int32(0), lin)[0][0]
         types = jax.eval_shape(step, lin)
-        d_emits = room_for((res, d_lin), types, steps.time, steps.axis)
+        d_emits = buffers_for((res, d_lin), types, steps.time, steps.axis)
         for phase in steps.phases():
             d_state, d_emits = run(phase, d_state, d_emits)
         return d_emits, d_state
