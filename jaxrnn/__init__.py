@@ -26,11 +26,9 @@ from . import memory as memory
 from ._base.public import set_public_module as _set_public_module
 from ._base.tensor_shape import TensorShape as TensorShape
 from ._base.typing import RNNCellLike as RNNCellLike
+from ._batching.packed_sequences import PackedSequences as PackedSequences
 from ._batching.packed_windows import PackedWindow as PackedWindow
-from ._batching.packing import (
-    PackedSequences as PackedSequences,
-    pack_sequences as pack_sequences,
-)
+from ._batching.packing import pack_sequences as pack_sequences
 from ._batching.truncated_bptt import (
     TruncatedBPTT as TruncatedBPTT,
     truncated_bptt as truncated_bptt,

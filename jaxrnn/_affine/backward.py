@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from .._autodiff.bounded_loop import time_loop
 from .._autodiff.transposable import dense, only_arrays
-from .._base.sharding import as_varying_as, room_for
+from .._base.sharding import as_varying_as, buffers_for
 from .._base.typing import Array, Params, PyTree
 from .loop_rule import Primals, Residuals
 from .phases import Phase
@@ -120,7 +120,7 @@ class BackwardLoop:
             return c_state, c_restart_states, c_elementwise, buffers
 
         (*_, c_zs), operands = jax.eval_shape(self.step, start, c_state)
-        buffers = room_for(self.varying, (c_zs, operands), self.size, steps.axis)
+        buffers = buffers_for(self.varying, (c_zs, operands), self.size, steps.axis)
         carry = c_state, sums.restart_states, sums.elementwise, buffers
         carry = time_loop(taken, self.size, body, carry)
         c_state, c_restart_states, c_elementwise, (c_zs, operands) = carry

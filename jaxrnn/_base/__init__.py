@@ -1,1 +1,1 @@
-"""Types, errors, nests, arguments and layouts: what knows nothing of recurrent nets."""
+"""Types, errors, nests, arguments and shardings, independent of recurrent networks."""

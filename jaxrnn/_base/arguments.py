@@ -1,4 +1,4 @@
-"""The arguments that drivers share: what they may be and their final form."""
+"""Checks of the arguments that drivers share, apart from arrays."""
 
 import operator
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ MAX_UNROLL = 4
 
 
 def check_cell(where: str, name: str, cell: Any) -> None:
-    """Raises TypeError for what is not a cell, with all that it lacks."""
+    """Raises TypeError, with all that it lacks, for an object that is not a cell."""
     if isinstance(cell, type):
         raise TypeError(
             f"{where}: `{name}` must be an RNNCell, got {describe(cell)}. Make "
@@ -36,18 +36,18 @@ def check_cell(where: str, name: str, cell: Any) -> None:
     fix = (
         f"Bind it first: `{name}.bind(params)`."
         if hasattr(cell, "bind") and hasattr(cell, "state_size")
-        else "`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell` make one of Flax's."
+        else "`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell` convert cells of Flax."
         if hasattr(cell, "initialize_carry")
         else "Give a bound cell, or an object that keeps the RNNCell protocol."
     )
     raise TypeError(
-        f"{where}: `{name}` must be an RNNCell, got {_shown(cell)}, which lacks "
-        f"{', '.join(missing)}. {fix}"
+        f"{where}: `{name}` must be an RNNCell, got {_describe_cell(cell)}, which "
+        f"lacks {', '.join(missing)}. {fix}"
     )
 
 
-def _shown(cell: Any) -> str:
-    """A cell as it shows itself; of anything else, which may be large, what it is."""
+def _describe_cell(cell: Any) -> str:
+    """The repr of a cell; a description of anything else, whose repr may be large."""
     return repr(cell) if hasattr(cell, "state_size") else describe(cell)
 
 
@@ -55,7 +55,7 @@ def as_dtype(where: str, dtype: DType) -> DType:
     """The dtype that JAX uses for `dtype`: float64 is float32 unless x64 is on.
 
     Raises:
-        TypeError: If it names no dtype.
+        TypeError: If it does not name a dtype.
     """
     try:
         canonical = jax.dtypes.canonicalize_dtype(dtype)
@@ -69,13 +69,13 @@ def as_dtype(where: str, dtype: DType) -> DType:
 
 
 def as_unroll(where: str, parallel_iterations: Any) -> int:
-    """How many steps a loop takes per turn: `parallel_iterations` within reason.
+    """How many steps to unroll in each loop iteration, from `parallel_iterations`.
 
-    None and 0 ask for the default, one step. Values do not depend on it.
+    None and 0 mean the default, one step. Values do not depend on it.
 
     Raises:
-        TypeError: If it is negative or no integer; the latter also an AssertionError,
-            as in TensorFlow.
+        TypeError: If it is negative, or not an integer (also an `AssertionError`, as in
+            TensorFlow).
     """
     if parallel_iterations is None:
         return 1
@@ -104,7 +104,7 @@ def as_count(
     """An integer of `least` or more.
 
     Raises:
-        TypeError: If it is no integer.
+        TypeError: If it is not an integer.
         ValueError: If it is below `least`.
     """
     try:
@@ -132,7 +132,7 @@ def check_time_major(where: str, time_major: Any) -> None:
 
 
 def as_scope(where: str, scope: Any, default: str) -> str:
-    """The name under which the loop's operations stand in profiles.
+    """The name of the loop's operations in profiles.
 
     Raises:
         TypeError: If it is neither None nor a string.
@@ -145,7 +145,7 @@ def as_scope(where: str, scope: Any, default: str) -> str:
 
 
 def check_both_lists(where: str, cells_fw: Any, cells_bw: Any) -> None:
-    """Raises ValueError unless both are lists of as many cells, at least one."""
+    """Raises ValueError unless both are lists of the same number of cells, not 0."""
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
         if not isinstance(cells, Sequence) or not cells:
             raise ValueError(
@@ -156,7 +156,7 @@ def check_both_lists(where: str, cells_fw: Any, cells_bw: Any) -> None:
 
 
 def check_same_depth(where: str, cells_fw: Sequence, cells_bw: Sequence) -> None:
-    """Raises ValueError unless there are as many cells of both directions."""
+    """Raises ValueError unless both lists hold the same number of cells."""
     if len(cells_fw) != len(cells_bw):
         raise ValueError(
             f"{where}: `cells_fw` and `cells_bw` must have the same depth, got "

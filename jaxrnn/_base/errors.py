@@ -1,6 +1,6 @@
-"""How values are described in messages, and the two error classes of our own.
+"""How values are described in messages, and two error classes.
 
-Every message reads `<where>: <what must hold>, got <what came>. <what to do>.`
+Every message reads `<where>: <what must hold>, got <what was passed>. <what to do>.`
 """
 
 import contextlib
@@ -21,7 +21,7 @@ class EntryError(ValueError, IndexError):
 
 
 def describe(value: Any) -> str:
-    """`float32[4, 8]` for anything with a shape and dtype, else what it is."""
+    """`float32[4, 8]` for anything with a shape and dtype, else its value or type."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape is not None and dtype is not None:
         return f"{dtype}{list(shape)}"
@@ -38,7 +38,7 @@ def describe_structure(tree: Any) -> str:
 
 
 class Described:
-    """Shows itself as a value's description."""
+    """An object whose repr is the description of a value."""
 
     def __init__(self, value: Any) -> None:
         self.text = describe(value)
@@ -53,7 +53,7 @@ class _Leaf:
 
 
 def leaf_name(name: str, path: tuple) -> str:
-    """`state.c`, `inputs['a'][0]`: an argument's leaf as one would write it."""
+    """`state.c`, `inputs['a'][0]`: the leaf of an argument, as in Python code."""
     return name + jax.tree_util.keystr(path)
 
 
@@ -72,7 +72,7 @@ def is_key(value: Any) -> bool:
 
 @contextlib.contextmanager
 def noting(text: str) -> Iterator[None]:
-    """Adds where it happened to an error that passes through."""
+    """Adds a note to any error that is raised inside."""
     try:
         yield
     except Exception as error:

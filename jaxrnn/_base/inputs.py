@@ -29,8 +29,8 @@ def as_sequences(where: str, inputs: Any, time_major: bool) -> PyTree:
     """The nest of inputs as arrays of rank 3 or more that agree in time and batch.
 
     Raises:
-        ValueError: If there are none, a rank is below 3, or axes disagree.
-        TypeError: If a leaf is no array.
+        ValueError: If there are none, a rank is below 3, or sizes disagree.
+        TypeError: If a leaf is not an array.
     """
     if inputs is None:
         raise ValueError(
@@ -57,7 +57,7 @@ def _as_sequence(where: str, name: str, leaf: Any, axes: str) -> Array:
     array = as_array(where, name, leaf)
     if array.ndim < 3:
         fix = (
-            "One array a step is stacked by jnp.stack; integer ids are embedded first."
+            "Stack one array per step by jnp.stack; embed integer ids first."
             if is_array(leaf)
             else "A list is a nest of its elements: make it one array by jnp.asarray."
         )
@@ -69,24 +69,25 @@ def _as_sequence(where: str, name: str, leaf: Any, axes: str) -> Array:
 
 
 def as_steps(where: str, inputs: Any) -> list[PyTree]:
-    """A nest of arrays for each step, all of rank 2 or more and of one batch.
+    """A nest of arrays for each step, all of rank 2 or more and of one batch size.
 
-    If the first leaf has rank 1, as integer ids have, so may all.
+    If the first leaf has rank 1, as integer ids have, all may have rank 1.
 
     Raises:
-        TypeError: If `inputs` are no sequence, or a leaf is no array.
-        ValueError: If they are empty or a dict, a rank is too low, or batches disagree.
+        TypeError: If `inputs` are not a sequence, or a leaf is not an array.
+        ValueError: If they are empty or a dict, if a rank is too low, or if batch sizes
+            differ.
     """
     if jax.tree_util.all_leaves([inputs]) or inputs is None:
         raise TypeError(
             f"{where}: `inputs` must be a sequence, got {describe(inputs)}. "
-            "`list(x)` has the steps of an array [time, batch, ...]; `dynamic_rnn` "
-            "takes it whole."
+            "`list(x)` holds the steps of an array [time, batch, ...]; `dynamic_rnn` "
+            "takes the array itself."
         )
     if not isinstance(inputs, list | tuple):
         raise ValueError(
             f"{where}: `inputs` must be a list or tuple with one entry a step, got "
-            f"{describe(inputs)}. A nest goes inside of each step."
+            f"{describe(inputs)}. Each step may be a nest."
         )
     steps = map_named("inputs", lambda n, x: as_array(where, n, x), list(inputs))
     leaves = list(named_leaves("inputs", steps))
@@ -106,7 +107,7 @@ def as_steps(where: str, inputs: Any) -> list[PyTree]:
 
 
 def check_same_batch(where: str, named: list[tuple[str, Array]]) -> None:
-    """Raises ValueError if the first axes of arrays, given with their names, differ."""
+    """Raises ValueError if the first axes of named arrays differ in size."""
     (first, leaf), *rest = named
     for name, other in rest:
         if other.shape[0] != leaf.shape[0]:
@@ -117,11 +118,11 @@ def check_same_batch(where: str, named: list[tuple[str, Array]]) -> None:
 
 
 def as_state(where: str, name: str, state: PyTree) -> PyTree:
-    """A given initial state with arrays of fixed dtype as leaves.
+    """The state with arrays as leaves, none weakly typed.
 
     Raises:
         ValueError: If it holds None.
-        TypeError: If a leaf is no array.
+        TypeError: If a leaf is not an array.
     """
     return map_named(name, lambda n, leaf: _as_state_leaf(where, n, leaf), state)
 
@@ -137,7 +138,7 @@ def as_array(where: str, name: str, leaf: Any) -> Array:
 
     Raises:
         ValueError: If it is None.
-        TypeError: If it is no array or number.
+        TypeError: If it is neither an array nor a number.
     """
     if leaf is None:
         raise ValueError(

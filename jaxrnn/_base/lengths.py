@@ -20,7 +20,7 @@ def lengths_for(
 
     Args:
         where: The driver, for messages.
-        sequence_length: What the driver was given.
+        sequence_length: The driver's argument.
         xs: Inputs with rows along `batch_axis`, time along the other of axes 0 and 1.
         time: The number of steps.
         batch_axis: 0 or 1.

@@ -11,8 +11,8 @@ from .typing import Array, DType, Params, PyTree
 def affine(params: Params, operands: Sequence[Array], dtype: DType) -> Array:
     """`[a, b, ...] @ kernel + bias`, `[batch, columns]` in `dtype`.
 
-    One product over the concatenated operands and the bias after it, as TensorFlow
-    does; the product is accumulated in `dtype` where that is wider than the operands'.
+    One product over the concatenated operands, then the bias, as in TensorFlow; the
+    product is accumulated in `dtype` if that is wider than the operands' dtype.
     """
     joined = jnp.concatenate(operands, axis=-1) if len(operands) > 1 else operands[0]
     z = dot(joined, params["kernel"], dtype)
@@ -40,22 +40,22 @@ def expand_rows(mask: Array, leaf: Array) -> Array:
 
 
 def widest_dtype(tree: PyTree) -> DType:
-    """The dtype of most bits among the leaves: float32 for float32 and bfloat16."""
+    """The widest dtype of the leaves: float32 for float32 and bfloat16."""
     return max((leaf.dtype for leaf in jax.tree.leaves(tree)), key=lambda d: d.itemsize)
 
 
 def cast_number(array: Array, dtype: DType) -> Array:
-    """What has no dtype of its own in `dtype`, if that can hold its kind."""
+    """A number without a dtype cast to `dtype`, if that can hold its kind."""
     return array.astype(dtype) if _kind(array.dtype) <= _kind(dtype) else array
 
 
 def cast_if_weak(array: Array, dtype: DType) -> Array:
-    """An array that came of a number alone in `dtype`, if that can hold its kind."""
+    """A weakly typed array cast to `dtype`, if that can hold its kind."""
     weak = getattr(array, "weak_type", False)  # Random keys have none.
     return cast_number(array, dtype) if weak else array
 
 
 def _kind(dtype: DType) -> int:
     kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
-    held = (i for i, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind))
-    return next(held, -1)  # Random keys are of no kind.
+    matches = (i for i, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind))
+    return next(matches, -1)  # Random keys match none.

@@ -1,14 +1,13 @@
-"""Names that outlive the files in which things are written."""
+"""Public module names for classes, which private files do not show in pickles."""
 
 import inspect
 from typing import Any
 
 
 def set_public_module(namespace: dict[str, Any]) -> None:
-    """Names the public module as the home of the classes that it exports.
+    """Sets `__module__` of the classes that a public module exports to its name.
 
-    Pickles refer to a class by its module: this way they survive a move of private
-    files.
+    Pickles refer to a class by its module: so they survive a move of private files.
 
     Args:
         namespace: `globals()` of the public module.

@@ -1,4 +1,4 @@
-"""Giving what a driver makes itself the layout over devices that the inputs have."""
+"""Sharding the arrays that a driver creates as the inputs are sharded."""
 
 import functools
 from typing import Any
@@ -16,7 +16,7 @@ from .typing import Array, PyTree
 def lay_out(
     cell: Any, xs: PyTree, lengths: Array | None, state: PyTree, batch_axis: int
 ) -> tuple[Any, Array | None, PyTree]:
-    """All but `xs` over devices as the rows of `xs` are, along their `batch_axis`."""
+    """The cell, lengths and state, sharded as the rows of `xs` along `batch_axis`."""
     if not is_pytree_of_arrays(cell):
         return cell, *as_rows_of(xs, (lengths, state), batch_axis)
     lengths, state = as_rows_of(xs, (lengths, state), batch_axis, beside=cell)
@@ -26,38 +26,38 @@ def lay_out(
 def as_rows_of(
     xs: PyTree, tree: PyTree, batch_axis: int, beside: PyTree = ()
 ) -> PyTree:
-    """The same values, laid out over devices as the rows of `xs` are.
+    """The same values, sharded as the rows of `xs`.
 
-    A zero state is made without knowledge of the inputs' sharding. In a loop its type
-    must be that of the state after a step: sharded on explicit meshes, varying inside
-    of `shard_map`. Taking away a zero that is made of the inputs joins the types, and
-    is removed by the compiler.
+    A zero state is created without knowledge of the inputs' sharding. In a loop its
+    type must be that of the state after a step: sharded on explicit meshes, varying
+    inside of `shard_map`. Subtracting a zero that is computed from the inputs joins the
+    types, and is removed by the compiler.
 
     Args:
         xs: Inputs with rows along `batch_axis` and time along the other of axes 0, 1.
-        tree: What is laid out together, each leaf `[batch, ...]` or without axes.
+        tree: The arrays, each leaf `[batch, ...]` or without axes.
         batch_axis: 0 or 1.
-        beside: Arrays that vary over devices by themselves, such as parameters.
+        beside: More arrays whose types are joined in, such as parameters.
     """
-    mask = _no_row(xs, batch_axis)
+    false = _false_rows(xs, batch_axis)
     for leaf in jax.tree.leaves(tree):
-        if leaf.ndim == 1 and leaf.shape == mask.shape:
-            mask = mask | _never(leaf, axis=())
+        if leaf.ndim == 1 and leaf.shape == false.shape:
+            false = false | _false_like(leaf, reduced=())
     for leaf in jax.tree.leaves(beside):
-        mask = mask | _never(jnp.asarray(leaf), axis=None)
+        false = false | _false_like(jnp.asarray(leaf), reduced=None)
 
-    def spread(leaf: Array) -> Array:
+    def join(leaf: Array) -> Array:
         if leaf.ndim == 0:
-            return _minus_nothing(leaf, jnp.any(mask))
-        if leaf.shape[0] != mask.shape[0]:
-            return leaf  # Nothing is broadcast: the probe says what is wrong.
-        return _minus_nothing(leaf, expand_rows(mask, leaf))
+            return _join_type(leaf, jnp.any(false))
+        if leaf.shape[0] != false.shape[0]:
+            return leaf  # Nothing is broadcast: the probe reports the error.
+        return _join_type(leaf, expand_rows(false, leaf))
 
-    return jax.tree.map(spread, tree)
+    return jax.tree.map(join, tree)
 
 
 def as_varying_as(xs: PyTree, tree: PyTree) -> PyTree:
-    """The same values, varying inside of `shard_map` over the devices that `xs` does.
+    """The same values, varying over the same axes of `shard_map` as `xs`.
 
     Parameters are the same on all devices and become varying where they meet the
     inputs. If that is inside of a loop, the backward pass sums their gradient over the
@@ -65,13 +65,13 @@ def as_varying_as(xs: PyTree, tree: PyTree) -> PyTree:
     """
     if AxisType.Manual not in jax.sharding.get_abstract_mesh().axis_types:
         return tree
-    nothing = (_never(jnp.asarray(x), axis=None) for x in jax.tree.leaves(xs))
-    mask = functools.reduce(jnp.logical_or, nothing)
-    return jax.tree.map(lambda leaf: _minus_nothing(jnp.asarray(leaf), mask), tree)
+    falses = (_false_like(jnp.asarray(x), reduced=None) for x in jax.tree.leaves(xs))
+    false = functools.reduce(jnp.logical_or, falses)
+    return jax.tree.map(lambda leaf: _join_type(jnp.asarray(leaf), false), tree)
 
 
 def sharding_of(x: Array, beside: Array) -> Any:
-    """What a product of `beside` must be told to be laid out as `x` is, if anything."""
+    """The `out_sharding` for a product of `beside` to be sharded as `x`, or None."""
     mesh = jax.typeof(beside).sharding.mesh
     if AxisType.Explicit not in mesh.axis_types:
         return None
@@ -88,36 +88,38 @@ def zeros_along(axis: int, count: int, like: Any) -> Array:
     return jax.sharding.reshard(zeros, PartitionSpec(*spec[:axis], None, *spec[axis:]))
 
 
-def room_for(like: PyTree, types: PyTree, count: int, axis: int) -> PyTree:
+def buffers_for(like: PyTree, types: PyTree, count: int, axis: int) -> PyTree:
     """Zeros, `count` of each of the types along `axis`, varying as `like` does."""
-    room = jax.tree.map(lambda x: zeros_along(axis, count, x), types)
-    return as_varying_as(like, room)
+    buffers = jax.tree.map(lambda x: zeros_along(axis, count, x), types)
+    return as_varying_as(like, buffers)
 
 
-def _no_row(xs: PyTree, batch_axis: int) -> Array:
-    """False `[batch]`, laid out as the rows of `xs`."""
+def _false_rows(xs: PyTree, batch_axis: int) -> Array:
+    """False `[batch]`, sharded as the rows of `xs`."""
     time_axis = 1 - batch_axis
 
-    def no_row(x: Array) -> Array:
+    def false_rows(x: Array) -> Array:
         step = jax.lax.slice_in_dim(x, 0, min(1, x.shape[time_axis]), axis=time_axis)
-        return _never(step, axis=tuple(a for a in range(x.ndim) if a != batch_axis))
+        reduced = tuple(a for a in range(x.ndim) if a != batch_axis)
+        return _false_like(step, reduced)
 
-    return functools.reduce(jnp.logical_or, map(no_row, jax.tree.leaves(xs)))
+    return functools.reduce(jnp.logical_or, map(false_rows, jax.tree.leaves(xs)))
 
 
-def _minus_nothing(leaf: Array, never: Array) -> Array:
+def _join_type(leaf: Array, false: Array) -> Array:
     """The same value, in a type that joins the shardings of both."""
     if leaf.dtype == bool:
-        return leaf ^ never
+        return leaf ^ false
     if is_key(leaf):
         data = jax.random.key_data(leaf)
-        data = data - never[..., None].astype(data.dtype)
+        data = data - false[..., None].astype(data.dtype)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    return leaf - never.astype(leaf.dtype)  # Keeps the sign of -0.0, as + would not.
+    return leaf - false.astype(leaf.dtype)  # Keeps the sign of -0.0, as + would not.
 
 
-def _never(leaf: Array, axis: tuple[int, ...] | None) -> Array:
-    """False in the sharding of `leaf`, with the axes `axis` (None: all) reduced."""
+def _false_like(leaf: Array, reduced: tuple[int, ...] | None) -> Array:
+    """False in the sharding of `leaf`, over all but the `reduced` axes (None: all)."""
     if is_key(leaf):
-        leaf, axis = jax.random.key_data(leaf), None if axis is None else (*axis, -1)
-    return jnp.any(jnp.zeros_like(leaf, dtype=bool), axis=axis)
+        leaf = jax.random.key_data(leaf)
+        reduced = None if reduced is None else (*reduced, -1)
+    return jnp.any(jnp.zeros_like(leaf, dtype=bool), axis=reduced)

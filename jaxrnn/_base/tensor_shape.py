@@ -1,4 +1,4 @@
-"""A shape that counts as one leaf in a structure of sizes."""
+"""`TensorShape`: a shape that is one leaf in a structure of sizes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class TensorShape:
 
     In `state_size` and `output_size` a tuple is a structure: `(5, 5)` means two
     vectors of size 5. `TensorShape([5, 5])` is one array, `[batch, 5, 5]`, and
-    `TensorShape([])` one number a row, `[batch]`.
+    `TensorShape([])` one number per row, `[batch]`.
 
     Args:
-        dims: The axes' sizes, integers that are not negative.
+        dims: The sizes of the axes, non-negative integers.
 
     Raises:
         TypeError: If `dims` is not a sequence of integers.

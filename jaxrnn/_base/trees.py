@@ -1,10 +1,10 @@
-"""Nests: where TensorFlow's rules and JAX's pytrees differ, and what is done of it.
+"""Nests, where the rules of TensorFlow and of JAX's pytrees differ.
 
-* To TensorFlow None is a leaf, to JAX it is an empty nest. No argument here may hold
-  None, so it is looked for and refused, never dropped.
-* A `TensorShape` is a leaf of a structure of sizes. It is not a registered pytree
-  node, so JAX agrees.
-* TensorFlow tells lists from tuples from named tuples only where it checks strictly.
+* None is a leaf in TensorFlow and an empty nest in JAX. No argument may hold None: it
+  is an error, and never dropped.
+* A `TensorShape` is a leaf of a structure of sizes, in JAX too, as it is not a
+  registered pytree node.
+* TensorFlow distinguishes lists, tuples and named tuples only in strict checks.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -37,7 +37,7 @@ def map_named(name: str, fn: Callable[[str, Any], Any], tree: Any) -> Any:
 
 
 def is_pytree_of_arrays(tree: Any) -> bool:
-    """Whether jit can take it as an argument, and so know it again."""
+    """Whether jit can take it as an argument, so that its cache can compare it."""
     return not jax.tree_util.all_leaves([tree]) and all(
         is_array(leaf) or isinstance(leaf, int | float | complex)
         for leaf in jax.tree.leaves(tree)
@@ -77,7 +77,7 @@ def size_shape(name: str, leaf: Any) -> tuple[int, ...]:
 
 
 def as_typed(tree: Any) -> tuple:
-    """A hashable form that tells tuples from named tuples and 1 from True."""
+    """A hashable form in which tuples and named tuples, 1 and True are different."""
     leaves, treedef = jax.tree.flatten(tree, is_leaf=lambda x: x is None)
     return treedef, tuple((type(leaf), leaf) for leaf in leaves)
 
@@ -85,13 +85,13 @@ def as_typed(tree: Any) -> tuple:
 def check_structure(
     where: str, want: Any, got: Any, strict: bool, fix: str = ""
 ) -> None:
-    """Hold `got` to the nest of `want`; if not `strict`, lists pass for tuples.
+    """Raises unless `got` has the structure of `want`.
 
     Args:
-        where: The beginning of the message, up to what is held.
-        want: A nest, of which the structure counts.
+        where: The beginning of the message, up to the name of `got`.
+        want: A nest, whose leaves do not matter.
         got: Another.
-        strict: Whether kinds of sequence must agree.
+        strict: Whether kinds of sequence must agree; else lists pass for tuples.
         fix: The end of the message: what to do.
 
     Raises:
@@ -112,7 +112,7 @@ def check_structure(
 
 
 def _loosened(treedef: Any) -> Any:
-    """The nest with every kind of sequence written as one."""
+    """The nest with all kinds of sequence replaced by one."""
     node = treedef.node_data()
     if node is None:
         return "*"
@@ -124,7 +124,7 @@ def _loosened(treedef: Any) -> Any:
 
 
 def merge_dicts(first: Mapping, second: Mapping) -> dict:
-    """The keys of both, those of nested dicts too; each leaf is in one of them."""
+    """The keys of both, nested dicts included; no leaf may be in both."""
     merged = dict(first)
     for key, value in second.items():
         merged[key] = merge_dicts(merged[key], value) if key in merged else value

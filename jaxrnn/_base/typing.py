@@ -1,4 +1,4 @@
-"""Names for the types that the public signatures speak of."""
+"""Names for the types in public signatures."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -15,7 +15,7 @@ Params: TypeAlias = dict[str, Any]
 """Nested dicts of arrays under TensorFlow's variable names, split at '/'."""
 
 DType: TypeAlias = Any
-"""Whatever names a dtype: `jnp.float32`, `np.dtype("float32")`, `"float32"`."""
+"""Anything that names a dtype: `jnp.float32`, `np.dtype("float32")`, `"float32"`."""
 
 Size: TypeAlias = Any
 """An int (a vector), a `TensorShape`, or any nest of those."""
@@ -31,10 +31,10 @@ Initializer: TypeAlias = Callable[..., jax.Array]
 
 @runtime_checkable
 class RNNCellLike(Protocol):
-    """What a driver asks of a cell; `zero_state` may be `get_initial_state` instead.
+    """The protocol of a cell; `get_initial_state` may replace `zero_state`.
 
-    An object that also has `at_step(t)` is asked for its form at step `t` (a traced
-    int32 scalar) before each call: that is where a cell's random numbers learn of time.
+    If the object also has `at_step(t)`, a driver calls it with the step `t`, a traced
+    int32 scalar, and runs the cell that it returns: so random numbers depend on time.
     """
 
     @property

@@ -1,1 +1,1 @@
-"""Batches made on the host: sequences packed into rows, long ones cut into windows."""
+"""Batches made on the host: packed sequences, and windows of long ones."""

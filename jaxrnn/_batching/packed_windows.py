@@ -1,9 +1,9 @@
 """Windows of packed rows, which are packed rows again.
 
-A window cuts sequences into parts. The part of a row that goes on from the window
-before is a sequence of its own, numbered as the row; those that begin in the window
-have the numbers after. Every window has room for as many as begin in any, so that all
-have the same shapes; a part that is not there has length 0.
+A window cuts sequences into parts, which are numbered as sequences of their own: first
+one part for each row, which continues the last sequence of the window before, then the
+sequences that start in the window. All windows have the same shapes: they count as many
+starting sequences as any window has, and absent parts have length 0.
 """
 
 import dataclasses
@@ -18,36 +18,36 @@ from .._base.inputs import as_array
 from .._base.trees import check_structure, map_named, named_leaves
 from .._base.typing import Array, PyTree
 from .host import check_known
-from .packing import PackedSequences
-from .slicing import Cuts, cut
+from .packed_sequences import PackedSequences
+from .slicing import LazyWindows, cut
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class PackedWindow:
-    """Some steps of packed rows: what `windows` yields for `PackedSequences`.
+    """Consecutive steps of packed rows, as `windows` yields them.
 
     A pytree of NumPy arrays, data to `jit`. `packed_rnn` runs it, and the state of each
-    row goes on to the next window:
+    row is passed on to the next window:
 
         start = window.start_from(row_state, cell.zero_state(1, dtype))
         outputs, states = packed_rnn(cell.bind(params), window.packed, start)
         row_state = window.row_state(states)
 
-    Before the first window `row_state` may be anything of its shape, such as
-    `cell.zero_state(window.rows, dtype)`: there all rows begin.
+    In the first window all sequences start, and the values of `row_state` do not
+    matter: pass `cell.zero_state(window.rows, dtype)`.
 
     Attributes:
-        packed: The parts of sequences that lie in the window, as `PackedSequences` of
-            `rows + new` sequences: of part r, for each row r, is what goes on from the
-            window before; the rest begin here. Many have length 0.
-        part_of: int32 `[parts]`, the number of the sequence that each is a part of, -1
-            for those of length 0.
-        ends: int32 `[parts]`, the same for a part that is its sequence's last, else -1.
+        packed: The parts of sequences in the window, as `PackedSequences` of
+            `rows + new` sequences: part r, for each row r, continues a sequence of the
+            window before; the others start here. Absent parts have length 0.
+        part_of: int32 `[parts]`, the sequence that each belongs to, -1 for parts of
+            length 0.
+        ends: int32 `[parts]`, `part_of` for parts at which a sequence ends, else -1.
             `.at[ends].set(states, wrap_negative_indices=False)` collects final states.
             A sequence of length 0 is in no window.
-        last: int32 `[rows]`, the part that is the last of each row.
-        start: int32, the number that the first of these steps has in the rows.
+        last: int32 `[rows]`, the last part of each row.
+        start: int32, the step of the rows at which the window starts.
     """
 
     packed: PackedSequences
@@ -58,12 +58,12 @@ class PackedWindow:
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return self.last.shape[0]
 
     @property
     def new(self) -> int:
-        """How many sequences may begin in a window."""
+        """The most sequences that start in any window."""
         return self.part_of.shape[0] - self.rows
 
     def start_from(self, row_state: PyTree, fresh_state: PyTree) -> PyTree:
@@ -71,15 +71,15 @@ class PackedWindow:
 
         Args:
             row_state: The state of each row after the window before, `[rows, ...]`.
-            fresh_state: The state that new sequences start from: `[1, ...]`, or
-                `[new, ...]` for one of its own each, of sequence `part_of[rows:]`.
+            fresh_state: The state that new sequences start from: `[1, ...]` for all,
+                or `[new, ...]` for one each, of the sequences `part_of[rows:]`.
 
         Returns:
             The nest with leaves `[parts, ...]`.
 
         Raises:
-            ValueError: If the two nests, shapes or dtypes do not fit.
-            TypeError: If a leaf is no array.
+            ValueError: If the two disagree in structure, shapes or dtypes.
+            TypeError: If a leaf is not an array.
         """
         where = "PackedWindow.start_from"
         old = map_named("row_state", lambda n, x: as_array(where, n, x), row_state)
@@ -98,7 +98,7 @@ class PackedWindow:
                 want = f"{leaf.dtype}{[self.new, *leaf.shape[1:]]}"
                 raise ValueError(
                     f"{where}: `{fresh_name}` must be {want}, a row for each sequence "
-                    f"that may begin, or have one row for all, got {describe(fresh)}."
+                    f"that may start, or have one row for all, got {describe(fresh)}."
                 )
         return jax.tree.map(self._joined, old, new)
 
@@ -113,18 +113,18 @@ class PackedWindow:
             states: The states of all parts that `packed_rnn` returned, `[parts, ...]`.
 
         Returns:
-            The nest with leaves `[rows, ...]`; rows without a step keep what they had.
+            The nest with leaves `[rows, ...]`; rows without a step keep their state.
 
         Raises:
-            ValueError: If a leaf does not begin with an axis of all parts.
-            TypeError: If a leaf is no array.
+            ValueError: If the first axis of a leaf is not that of all parts.
+            TypeError: If a leaf is not an array.
         """
         where = "PackedWindow.row_state"
 
         def pick(name: str, leaf: Any) -> Array:
             leaf = as_array(where, name, leaf)
             _check_first(where, name, leaf, "parts", self.part_of.shape[0])
-            # All rows that are asked for exist: no index is to be looked at again.
+            # All indices are valid by construction.
             return leaf.at[jnp.asarray(self.last)].get(mode="promise_in_bounds")
 
         return map_named("states", pick, states)
@@ -133,7 +133,7 @@ class PackedWindow:
         return f"PackedWindow(start={self.start}, packed={self.packed})"
 
 
-def packed_windows(where: str, packed: PackedSequences, size: int) -> Cuts:
+def packed_windows(where: str, packed: PackedSequences, size: int) -> LazyWindows:
     """The windows of packed rows, one after the other.
 
     Raises:
@@ -142,10 +142,12 @@ def packed_windows(where: str, packed: PackedSequences, size: int) -> Cuts:
     for name, leaf in named_leaves("inputs", packed):
         check_known(where, name, leaf)
     packed = jax.tree.map(np.asarray, packed)
-    begin_in = packed.offset[packed.sequence_length > 0] // size
-    new = np.bincount(begin_in, minlength=1).max().item()
+    starts_in = packed.offset[packed.sequence_length > 0] // size
+    new = np.bincount(starts_in, minlength=1).max().item()
     steps = packed.starts.shape[0 if packed.time_major else 1]
-    return Cuts(lambda at: _window(packed, at, size, new), range(0, steps, size))
+    return LazyWindows(
+        lambda start: _window(packed, start, size, new), range(0, steps, size)
+    )
 
 
 def _window(packed: PackedSequences, start: int, size: int, new: int) -> PackedWindow:
@@ -153,16 +155,16 @@ def _window(packed: PackedSequences, start: int, size: int, new: int) -> PackedW
     begin, stop = np.maximum(packed.offset, start), np.minimum(end, start + size)
     here = np.flatnonzero(begin < stop)
     here = here[np.argsort(begin[here], kind="stable")]  # Sequences, by time.
-    goes_on = packed.offset[here] < start
+    continues = packed.offset[here] < start
     row, at, count = packed.row[here], begin[here] - start, (stop - begin)[here]
     last = np.arange(len(packed.lengths), dtype=np.int32)
-    part = np.where(goes_on, row, len(last) - 1 + np.cumsum(~goes_on))
-    last[row] = part  # Of several in one row the latest stays.
+    part = np.where(continues, row, len(last) - 1 + np.cumsum(~continues))
+    last[row] = part  # The latest of several in one row is assigned last.
 
     def of_parts(values: np.ndarray, fill: int) -> np.ndarray:
-        made = np.full(len(last) + new, fill, np.int32)
-        made[part] = values
-        return made
+        all_parts = np.full(len(last) + new, fill, np.int32)
+        all_parts[part] = values
+        return all_parts
 
     axis, starts = 1, np.full((len(last), size), -1, np.int32)
     starts[row, at] = part

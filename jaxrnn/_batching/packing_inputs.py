@@ -1,7 +1,4 @@
-"""What may be packed: padded inputs, or a list of sequences, as steps end to end.
-
-All of it on the host, in NumPy.
-"""
+"""The inputs of `pack_sequences`, padded or a list, as steps end to end in NumPy."""
 
 from typing import Any
 
@@ -18,10 +15,13 @@ from .host import check_known, host_lengths, time_and_batch
 def from_padded(
     where: str, inputs: PyTree, sequence_length: ArrayLike, time_major: bool
 ) -> tuple[PyTree, np.ndarray, int]:
-    """The steps that count, each leaf `[steps, ...]`; the lengths; the time axis.
+    """The valid steps of padded inputs, their lengths and the size of the time axis.
+
+    Returns:
+        `(steps, lengths, time)`, each leaf of `steps` `[sum(lengths), ...]`.
 
     Raises:
-        TypeError: If something is traced or no array, or lengths are no integers.
+        TypeError: If a leaf is traced or not an array, or lengths are not integers.
         ValueError: If there are no arrays, a rank is below 2, or axes disagree.
     """
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
@@ -39,13 +39,17 @@ def from_padded(
 
 
 def from_list(where: str, inputs: Any) -> tuple[PyTree, np.ndarray]:
-    """The steps of sequences in a list, each leaf `[steps, ...]`; their lengths.
+    """The steps and the lengths of sequences in a list.
+
+    Returns:
+        `(steps, lengths)`, each leaf of `steps` `[sum(lengths), ...]`.
 
     Raises:
-        TypeError: If `inputs` are no list or tuple, or a leaf is traced or no array.
+        TypeError: If `inputs` are not a list or tuple; if a leaf is traced or not an
+            array.
         ValueError: If there are no arrays, or sequences differ in more than length.
     """
-    # A named tuple is a nest.
+    # A named tuple is the nest of one sequence.
     if not isinstance(inputs, list | tuple) or hasattr(inputs, "_fields"):
         raise TypeError(
             f"{where}: `inputs` without `sequence_length` must be a list or tuple of "
@@ -71,10 +75,14 @@ def from_list(where: str, inputs: Any) -> tuple[PyTree, np.ndarray]:
 
 
 def _check_leaves(where: str, inputs: Any, leaves: list, width: int) -> None:
-    """Holds a sequence's leaves to its first in length, those of all to one kind."""
+    """Raises ValueError for leaves that disagree.
+
+    Those of one sequence must agree in length, those of one name in dtype and shape of
+    a step.
+    """
     for i, leaf in enumerate(leaves):
-        own, first = leaves[i - i % width], leaves[i % width]
-        if leaf.shape[0] != own.shape[0]:
+        beside, first = leaves[i - i % width], leaves[i % width]
+        if leaf.shape[0] != beside.shape[0]:
             like, what = i - i % width, "length"
         elif leaf.dtype != first.dtype or leaf.shape[1:] != first.shape[1:]:
             like, what = i % width, "dtype and shape of a step"
@@ -95,7 +103,7 @@ def _as_host_array(where: str, name: str, leaf: Any, rank: int, fix: str) -> np.
     check_known(where, name, leaf)
     try:
         array = np.asarray(leaf)
-    except TypeError:  # Random keys are nothing on the host.
+    except TypeError:  # Random keys have no NumPy form.
         array = np.asarray(None)
     if not is_array(array):
         raise TypeError(f"{where}: `{name}` must be an array, got {describe(leaf)}.")

@@ -1,4 +1,4 @@
-"""Steps cut out of arrays on the host, so that no more of them is read."""
+"""Slices of long arrays on the host, read only when they are needed."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,43 +10,43 @@ from .._base.errors import describe, is_array, is_key
 from .host import check_known
 
 
-class Cuts(Sequence[Any]):
-    """Windows that are cut when they are asked for, and not kept."""
+class LazyWindows(Sequence[Any]):
+    """A sequence of windows, each computed on access and not stored."""
 
-    def __init__(self, cut_at: Callable[[int], Any], starts: range) -> None:
-        self._cut_at, self._starts = cut_at, starts
+    def __init__(self, window_at: Callable[[int], Any], starts: range) -> None:
+        self._window_at, self._starts = window_at, starts
 
     def __len__(self) -> int:
         return len(self._starts)
 
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
-            return Cuts(self._cut_at, self._starts[i])
-        return self._cut_at(self._starts[i])
+            return LazyWindows(self._window_at, self._starts[i])
+        return self._window_at(self._starts[i])
 
     def __iter__(self) -> Iterator[Any]:
-        return map(self._cut_at, self._starts)
+        return map(self._window_at, self._starts)
 
     def __repr__(self) -> str:
         return f"<{len(self)} windows>"
 
 
 def as_source(where: str, name: str, leaf: Any) -> Any:
-    """A leaf of rank 2 or more that is read no further than it is indexed.
+    """A leaf of rank 2 or more that can be sliced without being read as a whole.
 
-    An array of JAX becomes NumPy's, whole: each of its slices would be a program.
+    A JAX array becomes a NumPy array: each of its slices would be a program.
 
     Raises:
-        TypeError: If it is traced or no array.
+        TypeError: If it is traced or not an array.
         ValueError: If its rank is below 2.
     """
     check_known(where, name, leaf)
     if isinstance(leaf, jax.Array) and not is_key(leaf):
         leaf = np.asarray(leaf)
-    can_be_cut = all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__"))
+    slices = all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__"))
     if (isinstance(leaf, np.ndarray) and not is_array(leaf)) or is_key(leaf):
-        can_be_cut = False
-    if not can_be_cut:
+        slices = False
+    if not slices:
         raise TypeError(
             f"{where}: `{name}` must be an array, got {describe(leaf)}. A list is a "
             "nest of its elements: make it one array by np.asarray."
@@ -60,13 +60,13 @@ def as_source(where: str, name: str, leaf: Any) -> Any:
 
 
 def cut(source: Any, start: int, size: int, axis: int) -> np.ndarray:
-    """A copy of `size` steps from step `start`, zeros where `source` has ended.
+    """A copy of `size` steps from step `start`, padded with zeros at the end.
 
     Args:
-        source: As `as_source` gives it.
-        start: A step that it has.
-        size: How many steps there are to be.
-        axis: Its time axis, 0 or 1.
+        source: An array, as `as_source` returns it.
+        start: The first step, less than the number of steps of `source`.
+        size: The number of steps of the result.
+        axis: The time axis, 0 or 1.
     """
     before = (slice(None),) * axis
     steps = np.asarray(source[*before, start : start + size])

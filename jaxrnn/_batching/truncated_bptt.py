@@ -22,10 +22,10 @@ class TruncatedCarry:
     """What `TruncatedBPTT` carries from window to window, a pytree.
 
     Attributes:
-        state: The state before the oldest of `windows`; no gradient goes through it.
+        state: The state before the oldest of `windows`; no gradient flows through it.
         windows: The last `reach - 1` windows, each leaf `[reach - 1, ...]`, the oldest
             first; `()` if `reach` is 1.
-        seen: int32, how many of them have come; those that have not stand in front.
+        seen: int32, how many of `windows` are valid: the last ones.
     """
 
     state: PyTree
@@ -35,12 +35,12 @@ class TruncatedCarry:
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedBPTT:
-    """What `truncated_bptt` returns: two pure functions, in the manner of optax.
+    """What `truncated_bptt` returns: a pair of pure functions, as in optax.
 
     Attributes:
-        loss: As `truncated_bptt` takes it.
-        reach: How many windows a gradient goes back over.
-        has_aux: Whether `loss` returns something beside.
+        loss: The loss of one window, as `truncated_bptt` takes it.
+        reach: The number of windows that a gradient flows through.
+        has_aux: Whether `loss` also returns auxiliary data.
     """
 
     loss: Callable[..., Any]
@@ -48,7 +48,7 @@ class TruncatedBPTT:
     has_aux: bool
 
     def init(self, state: PyTree, window: PyTree) -> TruncatedCarry:
-        """What is carried into the first window.
+        """The carry before the first window.
 
         Args:
             state: The state before the first step, as `loss` takes it.
@@ -56,32 +56,33 @@ class TruncatedBPTT:
                 values are not read.
 
         Raises:
-            TypeError: If a leaf of `state` is no array.
+            TypeError: If a leaf of `state` is not an array.
         """
         of_state = lambda n, x: None if x is None else as_array(_WHERE, n, x)
         state = _strong(map_named("state", of_state, state))
         window = jax.eval_shape(_strong, window if self.reach > 1 else ())
-        room = lambda x: jax.lax.full((self.reach - 1, *x.shape), 0, x.dtype)
-        return TruncatedCarry(state, jax.tree.map(room, window), jnp.int32(0))
+        zeros = lambda x: jax.lax.full((self.reach - 1, *x.shape), 0, x.dtype)
+        return TruncatedCarry(state, jax.tree.map(zeros, window), jnp.int32(0))
 
     def value_and_grad(
         self, params: PyTree, carry: TruncatedCarry, window: PyTree
     ) -> tuple[Any, PyTree, TruncatedCarry]:
-        """The loss of the next window, and its gradient by `params`.
+        """The loss of the next window, and its gradient with respect to `params`.
 
         Args:
-            params: What the gradient is taken by.
-            carry: What `init` or the call for the window before returned.
-            window: The next window. With a `reach` above 1 each must have the
-                structure, shapes and dtypes of the example that `init` got.
+            params: The parameters, as `loss` takes them.
+            carry: The carry that `init` or the call for the previous window returned.
+            window: The next window. With a `reach` above 1 it must have the structure,
+                shapes and dtypes of the example given to `init`.
 
         Returns:
             `(value, gradient, carry)`; `((value, aux), gradient, carry)` if `has_aux`.
 
         Raises:
-            TypeError: If `carry` is no such thing, or `loss` returns no such thing.
-            ValueError: If `window` is not like the example, or the new state not like
-                the state. Both are seen before anything is run.
+            TypeError: If `carry` is not a carry of this function, or `loss` does not
+                return what it must.
+            ValueError: If `window` differs from the example, or the new state from the
+                state, in structure, shapes or dtypes. Nothing is computed then.
         """
         window = _strong(window)
         self._check(params, carry, window)
@@ -94,22 +95,22 @@ class TruncatedBPTT:
         (value, (aux, state)), gradient = jax.value_and_grad(newest, has_aux=True)(
             params
         )
-        carry = self._pushed(carry, jax.lax.stop_gradient(state), window)
+        carry = self._push(carry, jax.lax.stop_gradient(state), window)
         return ((value, aux) if self.has_aux else value), gradient, carry
 
     def _rerun(self, params: PyTree, carry: TruncatedCarry) -> tuple[PyTree, PyTree]:
-        """The state before the newest window, and that after the oldest of all held."""
+        """The state before the newest window, and that after the oldest in `carry`."""
         if self.reach == 1:
             return carry.state, carry.state
 
-        def step(state: PyTree, held: tuple[Array, PyTree]) -> tuple[PyTree, PyTree]:
-            there, old = held
-            run = lambda state: self._call(params, state, old)[1]
-            state = jax.lax.cond(there, run, lambda state: state, state)
+        def step(state: PyTree, scanned: tuple[Array, PyTree]) -> tuple[PyTree, PyTree]:
+            is_valid, window = scanned
+            run = lambda state: self._call(params, state, window)[1]
+            state = jax.lax.cond(is_valid, run, lambda state: state, state)
             return state, state
 
-        there = jnp.arange(self.reach - 1, dtype=jnp.int32)[::-1] < carry.seen
-        state, states = jax.lax.scan(step, carry.state, (there, carry.windows))
+        is_valid = jnp.arange(self.reach - 1, dtype=jnp.int32)[::-1] < carry.seen
+        state, states = jax.lax.scan(step, carry.state, (is_valid, carry.windows))
         return state, jax.tree.map(lambda x: x[0], states)
 
     def _call(
@@ -119,12 +120,13 @@ class TruncatedBPTT:
         new_state, aux = rest if self.has_aux else (rest, None)
         return value, _strong(new_state), aux
 
-    def _pushed(
+    def _push(
         self, carry: TruncatedCarry, state: PyTree, window: PyTree
     ) -> TruncatedCarry:
+        """The carry with `window` in place of its oldest window."""
         if self.reach == 1:
             return TruncatedCarry(state, (), carry.seen)
-        push = lambda held, new: jnp.concatenate([held[1:], new[None]])
+        push = lambda windows, new: jnp.concatenate([windows[1:], new[None]])
         windows = jax.tree.map(push, carry.windows, window)
         seen = jnp.minimum(carry.seen + 1, self.reach - 1)
         return TruncatedCarry(state, windows, seen)
@@ -135,60 +137,60 @@ class TruncatedBPTT:
                 f"{_WHERE}: `carry` must come from `init` or from the call before, got "
                 f"{describe(carry)}."
             )
-        held = jax.tree.leaves(carry.windows)
-        if (held[0].shape[0] if held else 0) != self.reach - 1:
+        leaves = jax.tree.leaves(carry.windows)
+        count = leaves[0].shape[0] if leaves else 0
+        if count != self.reach - 1:
             raise ValueError(
                 f"{_WHERE}: `carry` must be made for reach={self.reach}, got one with "
-                f"{len(held) and held[0].shape[0]} windows held. Make it by `init`."
+                f"{count} windows. Make it by `init`."
             )
         if self.reach > 1:
             one = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
             example = jax.tree.map(one, carry.windows)
-            fix = "So is the example that `init` got; fill a shorter window up."
+            fix = "So is the example given to `init`; pad a shorter window."
             _check_like("window", example, window, fix)
-        made = jax.eval_shape(self.loss, params, carry.state, window)
-        new_state = _state_of(made, self.has_aux)
-        fix = "It goes on as `state`, so `loss` keeps its structure, shapes and dtypes."
+        result = jax.eval_shape(self.loss, params, carry.state, window)
+        new_state = _state_of(result, self.has_aux)
+        fix = "It is the next `state`: `loss` keeps its structure, shapes and dtypes."
         _check_like("new_state", carry.state, new_state, fix)
 
 
 def truncated_bptt(
     loss: Callable[..., Any], *, reach: int = 1, has_aux: bool = False
 ) -> TruncatedBPTT:
-    """Back-propagation through time that goes back over so many windows, no further.
+    """Back-propagation through time, truncated to the last `reach` windows.
 
-    The sequence comes window by window; the state goes on from each to the next, the
-    gradient goes back over the last `reach` of them. With windows of k1 steps that is
-    every k1 steps a gradient over k2 = reach * k1.
+    The sequence arrives window by window. The state is passed from each window to the
+    next; the gradient flows back through the last `reach` windows. With windows of k1
+    steps there is a gradient over k2 = reach * k1 steps every k1 steps.
 
-    A call's value is the loss of its newest window. The `reach - 1` before it are run
-    again, with the parameters of the call, for the state that they lead to. The state
-    before those is the one that the call before left: a window's last run is that of
-    the call in which it is the oldest. With fixed parameters it is the state of a run
-    over the whole. What has not come yet is skipped. Under `jit` a call costs what
-    `reach` windows cost, with one loss, and one compilation serves all calls, also
-    within `lax.scan` over stacked windows and under `vmap`.
+    The value of a call is the loss of its newest window. The `reach - 1` windows before
+    it are run again with the current parameters, from the state that the previous call
+    stored; windows before the first are skipped. With fixed parameters the states are
+    those of one run over the whole sequence. Under `jit` a call costs as much as
+    `reach` windows with one loss. All calls share one compilation, also in `lax.scan`
+    over stacked windows and under `vmap`.
 
-    At a new epoch call `init` again. A carry is a pytree: save its leaves, and restore
-    them into the structure that `init` makes. A first state that is learned is one of
-    `params`; `loss` takes it, in the place of its `state`, where the window is the
-    first.
+    Call `init` again at a new epoch. A carry is a pytree: to checkpoint it, save its
+    leaves and restore them into the structure that `init` returns. For a learned
+    initial state, make it one of `params` and let `loss` use it in place of `state` in
+    the first window.
 
     Args:
         loss: `loss(params, state, window) -> (value, new_state)`, a real scalar and the
-            state after the window; `(value, (new_state, aux))` if `has_aux`. Noise is
-            to be drawn from what the window holds, so that a window that is run again
-            draws the same: a window may be any pytree, such as `(window, key)`.
-        reach: How many windows a gradient goes back over. With 1 no window is held,
-            and windows may differ in length, at a compilation for each.
-        has_aux: Whether `loss` returns something beside, which has no gradient.
+            state after the window; `(value, (new_state, aux))` if `has_aux`. Draw noise
+            from a key in the window, so that a window that is run again draws the same:
+            a window may be any pytree, such as `(window, key)`.
+        reach: The number of windows that a gradient flows through. With 1 no window is
+            stored, and windows may differ in length, with a compilation for each.
+        has_aux: Whether `loss` also returns auxiliary data, which has no gradient.
 
     Returns:
         An object with `init(state, window) -> carry` and
         `value_and_grad(params, carry, window) -> (value, gradient, carry)`.
 
     Raises:
-        TypeError: If `loss` is not callable, or `reach` no integer.
+        TypeError: If `loss` is not callable, or `reach` is not an integer.
         ValueError: If `reach` is below 1.
 
     Example:
@@ -220,7 +222,7 @@ def truncated_bptt(
 
 
 def _strong(tree: PyTree) -> PyTree:
-    """The nest with arrays as leaves, none weakly typed: so types never change."""
+    """The nest with arrays as leaves, none weakly typed, so that types never change."""
 
     def strong(leaf: Any) -> Array:
         leaf = jnp.asarray(leaf)
@@ -229,15 +231,19 @@ def _strong(tree: PyTree) -> PyTree:
     return jax.tree.map(strong, tree)
 
 
-def _state_of(made: Any, has_aux: bool) -> PyTree:
-    """The new state among what `loss` returned, which must be of the right form."""
+def _state_of(result: Any, has_aux: bool) -> PyTree:
+    """The new state in what `loss` returned.
+
+    Raises:
+        TypeError: If that does not have the right form.
+    """
     form = "(value, (new_state, aux))" if has_aux else "(value, new_state)"
-    if not _is_pair(made) or (has_aux and not _is_pair(made[1])):
+    if not _is_pair(result) or (has_aux and not _is_pair(result[1])):
         raise TypeError(
-            f"{_WHERE}: `loss` must return {form}, got {_shown(made)}. "
-            + ("" if has_aux else "More than that goes by `has_aux=True`.")
+            f"{_WHERE}: `loss` must return {form}, got {_describe_result(result)}. "
+            + ("" if has_aux else "More values need `has_aux=True`.")
         )
-    value = made[0]
+    value = result[0]
     if getattr(value, "shape", None) != () or not jnp.issubdtype(
         value.dtype, jnp.floating
     ):
@@ -245,17 +251,17 @@ def _state_of(made: Any, has_aux: bool) -> PyTree:
             f"{_WHERE}: `loss` must return {form} with a real scalar `value`, got "
             f"{describe(value)}."
         )
-    return made[1][0] if has_aux else made[1]
+    return result[1][0] if has_aux else result[1]
 
 
-def _is_pair(made: Any) -> bool:
-    return isinstance(made, tuple) and len(made) == 2
+def _is_pair(result: Any) -> bool:
+    return isinstance(result, tuple) and len(result) == 2
 
 
-def _shown(made: Any) -> str:
-    if isinstance(made, tuple):
-        return f"({', '.join(map(describe, made))})"
-    return describe(made)
+def _describe_result(result: Any) -> str:
+    if isinstance(result, tuple):
+        return f"({', '.join(map(describe, result))})"
+    return describe(result)
 
 
 def _check_like(name: str, want: PyTree, got: PyTree, fix: str) -> None:

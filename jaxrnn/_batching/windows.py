@@ -1,4 +1,4 @@
-"""`windows`: a long sequence, cut into pieces of so many steps."""
+"""`windows`: long sequences cut along time, one window at a time."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from .._base.errors import Described
 from .._base.trees import map_named
 from .._base.typing import ArrayLike, PyTree
 from .host import host_lengths, time_and_batch
+from .packed_sequences import PackedSequences
 from .packed_windows import packed_windows
-from .packing import PackedSequences
-from .slicing import Cuts, as_source, cut
+from .slicing import LazyWindows, as_source, cut
 
 _WHERE = "windows"
 
@@ -22,16 +22,16 @@ _WHERE = "windows"
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Window:
-    """Some steps of a batch of long sequences: what `windows` yields.
+    """Consecutive steps of a batch of long sequences, as `windows` yields them.
 
     A pytree of NumPy arrays, data to `jit`.
 
     Attributes:
         inputs: The nest with leaves `[batch, size, ...]`, `[size, batch, ...]` if
-            `time_major`; zeros past the end of the whole.
-        sequence_length: int32 `[batch]`, how many of these steps each row has; None if
-            all rows have all steps of all windows.
-        start: int32, the number that the first of these steps has in the whole.
+            `time_major`; zeros past the end of the time axis.
+        sequence_length: int32 `[batch]`, the length of each row in this window; None if
+            all rows fill all windows.
+        start: int32, the step of the sequences at which the window starts.
     """
 
     inputs: PyTree
@@ -52,27 +52,28 @@ def windows(
 ) -> Sequence[Any]:
     """Cuts sequences along time into windows, on the host, outside of jit.
 
-    All windows have one structure and the same shapes, so that one compilation serves
-    them. Each is read when its turn comes: of an `np.memmap`, or of anything else with
-    `shape`, `dtype` and slices, memory holds one window.
+    All windows have the same structure and shapes, and share one compilation. A window
+    is read when it is accessed: of an `np.memmap`, or of any object with `shape`,
+    `dtype` and slicing, only one window is in memory at a time.
 
     Args:
         inputs: `[batch, time, ...]`, `[time, batch, ...]` if `time_major`; or a nest of
-            such arrays that agree in both (labels, say, may come along). Or
+            such arrays that agree in time and batch (labels, say). Or
             `PackedSequences`.
-        size: How many steps a window has. The last is filled up with zeros.
-        sequence_length: `[batch]`, integers: how many steps each row has; None: all.
+        size: The number of steps of a window. The last one is padded with zeros.
+        sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for `time`.
         time_major: Whether time is the first axis.
 
     Returns:
-        A sequence of time / size windows, rounded up: each a `Window`, or a
-        `PackedWindow` of `PackedSequences`. It has a length, as progress bars want, and
-        slices: `windows(x, 25)[k:]` goes on where a run was interrupted.
+        A sequence of `ceil(time / size)` windows: of `Window`, or of `PackedWindow` for
+        `PackedSequences`. It has a length and slices: `windows(x, 25)[k:]` resumes an
+        interrupted run.
 
     Raises:
         TypeError: If an argument is traced or of the wrong kind.
         ValueError: If `inputs` hold no array, a rank is below 2, or axes disagree; if
-            `size` is below 1; if packed sequences come with lengths, which they have.
+            `size` is below 1; if `sequence_length` or `time_major` are given with
+            `PackedSequences`.
 
     Example:
         >>> import numpy as np, jaxrnn
@@ -86,7 +87,7 @@ def windows(
         Window(start=4, inputs=(float32[2, 4, 3], int32[2, 4])) [4 1]
         Window(start=8, inputs=(float32[2, 4, 3], int32[2, 4])) [2 0]
     """
-    size = as_count(_WHERE, "size", size, fix="It is the steps of a window.")
+    size = as_count(_WHERE, "size", size, fix="It is the number of steps.")
     check_time_major(_WHERE, time_major)
     if isinstance(inputs, PackedSequences):
         if sequence_length is not None or time_major:
@@ -104,10 +105,10 @@ def windows(
         lengths = host_lengths(_WHERE, sequence_length, batch_size).clip(max=time)
 
     def window(start: int) -> Window:
-        left = None
+        in_window = None
         if lengths is not None:
-            left = (lengths - start).clip(0, size).astype(np.int32)
+            in_window = (lengths - start).clip(0, size).astype(np.int32)
         steps = jax.tree.map(lambda x: cut(x, start, size, axis), inputs)
-        return Window(steps, left, np.int32(start))
+        return Window(steps, in_window, np.int32(start))
 
-    return Cuts(window, range(0, time, size))
+    return LazyWindows(window, range(0, time, size))

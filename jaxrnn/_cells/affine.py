@@ -32,8 +32,8 @@ from .checks import (
     check_params,
     check_state,
     check_step_inputs,
-    check_units,
 )
+from .fields import check_units
 from .initializers import ParamSpec, make_params
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .._base.typing import Array, DType, Params, PyTree
 from .affine import Stage
-from .checks import check_number, set_common_fields, set_field
+from .fields import check_number, set_common_fields, set_field
 from .initializers import glorot_uniform, zeros
 from .lstm_state import LSTMFamily, LSTMStateTuple
 

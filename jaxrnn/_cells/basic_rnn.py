@@ -5,7 +5,7 @@ from typing import Any, final
 
 from .._base.typing import Array, DType, Params
 from .affine import Stage
-from .checks import set_common_fields
+from .fields import set_common_fields
 from .initializers import glorot_uniform, zeros
 from .vector_state import VectorStateCell
 

@@ -1,95 +1,14 @@
-"""What a built-in cell asks of its hyper-parameters, inputs, state and parameters."""
+"""Checks of the inputs, the state and the parameters of one step of a cell."""
 
-import operator
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
-from .._base.arguments import as_dtype
 from .._base.errors import EntryError, describe, is_array, leaf_name
 from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import DType, Params, PyTree, Size
-from .activations import resolve_activation
-
-
-def set_common_fields(cell: Any) -> None:
-    """Give `num_units`, `activation` and `dtype` of a new cell their final form."""
-    name = type(cell).__name__
-    set_field(cell, num_units=check_units(name, "num_units", cell.num_units))
-    set_field(cell, activation=resolve_activation(name, cell.activation))
-    set_field(cell, dtype=check_own_dtype(name, cell.dtype))
-    if not isinstance(cell.name, str | None):
-        raise TypeError(f"{name}: `name` must be a string, got {describe(cell.name)}.")
-
-
-def set_field(cell: Any, **fields: Any) -> None:
-    """Give a frozen dataclass a field's final form; for `__post_init__` alone."""
-    for name, value in fields.items():
-        object.__setattr__(cell, name, value)
-
-
-def check_units(cell: str, name: str, value: Any, least: int = 0) -> int:
-    """The size `value` as an int.
-
-    Raises:
-        TypeError: If it is no integer.
-        ValueError: If it is less than `least`.
-    """
-    try:
-        units = operator.index(value)
-    except TypeError:
-        raise TypeError(
-            f"{cell}: `{name}` must be an integer, got {value!r}."
-        ) from None
-    if units < least:
-        raise ValueError(f"{cell}: `{name}` must be at least {least}, got {units}.")
-    return units
-
-
-def check_number(cell: str, name: str, value: Any) -> float:
-    """The number `value` as a float; no array, which would not be hashable.
-
-    Raises:
-        TypeError: If it is no number.
-    """
-    if value is None or isinstance(value, Tracer | str | bool) or jnp.ndim(value):
-        raise TypeError(
-            f"{cell}: `{name}` must be a number, got {describe(value)}. "
-            "Hyper-parameters are static: make a cell for each."
-        )
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"{cell}: `{name}` must be a number, got {describe(value)}."
-        ) from None
-
-
-def check_clip(cell: str, name: str, bound: Any) -> float | None:
-    """The bound of a clip, or None for no clip.
-
-    Raises:
-        TypeError: If it is no number.
-        ValueError: If it is negative: the clip would turn all values into one.
-    """
-    if bound is None:
-        return None
-    bound = check_number(cell, name, bound)
-    if not bound >= 0:
-        raise ValueError(f"{cell}: `{name}` must not be negative, got {bound}.")
-    return bound
-
-
-def check_initializer(cell: str, name: str, initializer: Any) -> None:
-    """Raises TypeError for what is neither None nor a function."""
-    if initializer is not None and not callable(initializer):
-        raise TypeError(
-            f"{cell}: `{name}` must be a function (key, shape, dtype), got "
-            f"{describe(initializer)}. See jax.nn.initializers."
-        )
 
 
 def check_floating(cell: str, name: str, dtype: DType) -> None:
@@ -101,25 +20,12 @@ def check_floating(cell: str, name: str, dtype: DType) -> None:
         )
 
 
-def check_own_dtype(cell: str, dtype: Any) -> DType | None:
-    """The dtype that a cell is given, or None.
-
-    Raises:
-        ValueError: If it is neither floating nor complex.
-    """
-    if dtype is None:
-        return None
-    dtype = as_dtype(cell, dtype)
-    check_floating(cell, "dtype", dtype)
-    return dtype
-
-
 def check_step_inputs(cell: str, inputs: Any) -> Any:
     """One floating array `[batch, depth]`, or its `ShapeDtypeStruct` as it is.
 
     Raises:
         ValueError: If it is a nest, not floating, or not of rank 2.
-        TypeError: If it is no array at all.
+        TypeError: If it is not an array at all.
     """
     if not (is_array(inputs) or isinstance(inputs, jax.ShapeDtypeStruct)):
         is_nest = not jax.tree_util.all_leaves([inputs])
@@ -139,13 +45,13 @@ def check_step_inputs(cell: str, inputs: Any) -> Any:
 
 
 def check_state(cell: str, state: PyTree, size: Size, batch: int) -> PyTree:
-    """The state with arrays as leaves, if it is as `size` says.
+    """The state with arrays as leaves, which must have the sizes `size`.
 
     Lists and tuples pass for named tuples, as they do in TensorFlow.
 
     Raises:
-        TypeError: If a nest is asked for and one array came, or a leaf is no array.
-        ValueError: If an array is asked for and a nest came, or a shape differs.
+        TypeError: If it is one array in place of a nest, or a leaf is not an array.
+        ValueError: If it is a nest in place of one array, or a shape differs.
     """
     leaves, shapes = list(named_leaves("state", state)), size_shapes(size)
     nested = not jax.tree_util.all_leaves([state])
@@ -162,11 +68,7 @@ def check_state(cell: str, state: PyTree, size: Size, batch: int) -> PyTree:
         )
     check_structure(f"{cell}: `state`", size, state, strict=False)
     for (name, leaf), shape in zip(leaves, shapes, strict=True):
-        if not is_array(leaf):
-            of_nnx = hasattr(leaf, "get_value")
-            got = "a variable of nnx" if of_nnx else describe(leaf)
-            fix = " `nnx.as_pure` makes a dict of arrays." if of_nnx else ""
-            raise TypeError(f"{cell}: `{name}` must be an array, got {got}.{fix}")
+        _check_array(cell, name, leaf)
         check_floating(cell, name, leaf.dtype)
         if tuple(leaf.shape) != (batch, *shape):
             raise ValueError(
@@ -177,6 +79,15 @@ def check_state(cell: str, state: PyTree, size: Size, batch: int) -> PyTree:
     return jax.tree.map(jnp.asarray, state)
 
 
+def _check_array(cell: str, name: str, leaf: Any) -> None:
+    if is_array(leaf):
+        return
+    is_variable = hasattr(leaf, "get_value")
+    got = "a variable of nnx" if is_variable else describe(leaf)
+    fix = " `nnx.as_pure` makes a dict of arrays." if is_variable else ""
+    raise TypeError(f"{cell}: `{name}` must be an array, got {got}.{fix}")
+
+
 def _wanted(shapes: list[tuple[int, ...]], nest: bool) -> str:
     each = ", ".join(f"[batch, {', '.join(map(str, shape))}]" for shape in shapes)
     return f"a tuple of {len(shapes)} arrays, {each}" if nest else f"one array {each}"
@@ -185,24 +96,20 @@ def _wanted(shapes: list[tuple[int, ...]], nest: bool) -> str:
 def check_params(
     cell: str, params: Params, specs: dict[str, Any], dtype: DType
 ) -> None:
-    """Hold parameters to their specs: names, shapes, dtype.
+    """Checks the names, shapes and dtype of parameters.
 
     Raises:
         ValueError: If a name is missing or unknown, or a shape differs.
-        TypeError: If `params` is no dict of arrays, or a dtype differs.
+        TypeError: If `params` is not a dict of arrays, or a dtype differs.
     """
     if not isinstance(params, Mapping) or jax.tree_util.all_leaves([params]):
         raise TypeError(
             f"{cell}: `params` must be a dict of arrays, got {describe(params)}. "
-            "`init` makes one; a file's contents become one by `dict`."
+            "`init` makes one; convert the contents of a file by `dict`."
         )
     want, got = dict(named_leaves("params", specs)), _params_by_name(params)
     for name, leaf in got.items():
-        if not is_array(leaf):
-            of_nnx = hasattr(leaf, "get_value")
-            got = "a variable of nnx" if of_nnx else describe(leaf)
-            fix = " `nnx.as_pure` makes a dict of arrays." if of_nnx else ""
-            raise TypeError(f"{cell}: `{name}` must be an array, got {got}.{fix}")
+        _check_array(cell, name, leaf)
     if want.keys() != got.keys():
         raise ValueError(
             f"{cell}: `params` must hold {', '.join(want)}; {_difference(want, got)}."
@@ -212,7 +119,7 @@ def check_params(
         if tuple(jnp.shape(leaf)) != spec.shape:
             raise ValueError(
                 f"{cell}: `{name}` must have shape {spec.shape} for these inputs, got "
-                f"{describe(leaf)}. Inputs and parameters must be of one depth."
+                f"{describe(leaf)}. Inputs and parameters must have the same depth."
             )
         if jax.dtypes.canonicalize_dtype(leaf.dtype) != dtype:
             raise TypeError(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .._base.typing import Array, DType, Initializer, Params
 from .affine import Stage
-from .checks import check_initializer, set_common_fields
+from .fields import set_common_fields
 from .initializers import glorot_uniform, ones, zeros
 from .vector_state import VectorStateCell
 
@@ -49,8 +49,6 @@ class GRUCell(VectorStateCell):
 
     def __post_init__(self) -> None:
         set_common_fields(self)
-        for name in ("kernel_initializer", "bias_initializer"):
-            check_initializer(type(self).__name__, name, getattr(self, name))
 
     @property
     def stages(self) -> tuple[Stage, ...]:

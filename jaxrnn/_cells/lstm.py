@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from .._base.math import clip_symmetric
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .affine import Stage
-from .checks import (
+from .fields import (
     check_clip,
-    check_initializer,
     check_number,
     check_units,
     set_common_fields,
@@ -77,7 +76,6 @@ class LSTMCell(LSTMFamily):
     def __post_init__(self) -> None:
         set_common_fields(self)
         name = type(self).__name__
-        check_initializer(name, "initializer", self.initializer)
         set_field(
             self,
             forget_bias=check_number(name, "forget_bias", self.forget_bias),

@@ -1,1 +1,1 @@
-"""The drivers, one a file: a driver knows time."""
+"""The drivers, one in each file: a driver runs a cell over time."""

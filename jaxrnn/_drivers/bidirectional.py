@@ -1,4 +1,4 @@
-"""`bidirectional_dynamic_rnn`: one cell forwards, one backwards, over the steps."""
+"""`bidirectional_dynamic_rnn`: one cell forwards and one backwards in time."""
 
 from typing import Any
 
@@ -30,19 +30,18 @@ def bidirectional_dynamic_rnn(
     *,
     implementation: Any = None,
 ) -> tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree]]:
-    """Runs `cell_fw` forwards and `cell_bw` backwards over each row's true length.
+    """Runs `cell_fw` forwards and `cell_bw` backwards over the length of each row.
 
-    The backward cell reads a row of length n as `x[n-1], ..., x[0]`; its outputs are
-    put back in the order of the inputs, zeros past the length, and its final state is
-    that after `x[0]`. What the inputs hold past the length changes nothing.
+    The backward cell reads a row of length n as `x[n-1], ..., x[0]`. Its outputs are
+    returned in the order of the inputs, zeros past the length; its final state is that
+    after `x[0]`. The inputs past the length affect nothing.
 
     Args:
         cell_fw: A bound cell, or any object that keeps the RNNCell protocol.
-        cell_bw: The same for the backward direction, with parameters of its own.
+        cell_bw: The same for the backward direction, with separate parameters.
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
             of such arrays that agree in time and batch.
-        sequence_length: `[batch]`, integers; those outside of `[0, time]` are clamped.
-            None: all steps count.
+        sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for `time`.
         initial_state_fw: The forward state before the first step, or None for zeros.
         initial_state_bw: The backward state before the last step, or None for zeros.
         dtype: The dtype of the zero states and of the outputs; needed unless both
@@ -54,16 +53,17 @@ def bidirectional_dynamic_rnn(
         implementation: As in `dynamic_rnn`.
 
     Returns:
-        `((output_fw, output_bw), (state_fw, state_bw))`, each pair as `dynamic_rnn`
-        gives it. The outputs are not concatenated:
-        `jnp.concatenate(outputs, axis=-1)` does so.
+        `((output_fw, output_bw), (state_fw, state_bw))`, outputs and states as
+        `dynamic_rnn` returns them. To concatenate the outputs, use
+        `jnp.concatenate(outputs, axis=-1)`.
 
     Raises:
         TypeError: If one of the cells is not a cell; as `dynamic_rnn`.
         ValueError: As `dynamic_rnn`.
 
-    Source: arXiv:1303.5778; `tf.compat.v1.nn.bidirectional_dynamic_rnn`. Nested outputs
-    are reversed leaf by leaf, where TensorFlow packs them into one array.
+    Source: Schuster and Paliwal 1997, doi:10.1109/78.650093; arXiv:1303.5778;
+    `tf.compat.v1.nn.bidirectional_dynamic_rnn`. Nested outputs are reversed leaf by
+    leaf, where TensorFlow packs them into one array.
     """
     where = "bidirectional_dynamic_rnn"
     check_cell(where, "cell_fw", cell_fw)

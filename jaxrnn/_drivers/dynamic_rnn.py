@@ -1,4 +1,4 @@
-"""`dynamic_rnn`: a cell over the steps of padded sequences, one compiled loop."""
+"""`dynamic_rnn`: a cell over the steps of padded sequences, in one compiled loop."""
 
 from typing import Any
 
@@ -30,60 +30,58 @@ def dynamic_rnn(
 ) -> tuple[PyTree, PyTree]:
     """Runs `cell` over the time axis of `inputs`.
 
-    Cells that are products and elementwise updates (`AffineCell`: all of the core), and
-    stacks, residuals and dropout around them, are run over whole sequences at once: the
-    gradients of their kernels are made in large products, and the loop ends at the
-    longest row. Any other cell is run step by step over all of the time axis; the
-    logger "jaxrnn" says so, and why, at level DEBUG.
+    Cells made of products and elementwise updates (`AffineCell`: all built-in cells),
+    and stacks, residuals and dropout of these, run over whole sequences at once: the
+    gradients of kernels are computed in large products, and the loop ends at the
+    longest length. Any other cell is run step by step over the whole time axis; the
+    logger "jaxrnn" reports this, with the reason, at level DEBUG.
 
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object with `state_size`,
             `output_size`, `zero_state` and a call `(inputs, state) -> (output,
             new_state)`.
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
-            of such arrays that agree in time and batch. The cell sees one step of the
+            of such arrays that agree in time and batch. The cell reads one step of the
             same nest, each leaf `[batch, ...]`.
-        sequence_length: `[batch]`, integers: how many steps of each row count. Past its
-            length a row puts out zeros and keeps its state; what the inputs hold there
-            (NaN included) changes no output, state or gradient. Lengths beyond the time
-            axis count as all of it, negative ones as 0. A row of length 0 shows the
-            cell zeros, at which it has to be finite. None: all steps count.
+        sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for `time`.
+            Past its length a row outputs zeros and keeps its state; the inputs there
+            (NaN included) affect no output, state or gradient. For zero-length
+            sequences the cell is evaluated on zeros and must be finite there.
         initial_state: A state of the structure of `cell.state_size`, each leaf
-            `[batch, ...]`; leaves without axes are carried along unmasked. None
-            for the cell's zero state, which needs `dtype`.
+            `[batch, ...]`; leaves without axes are carried unmasked. None for the zero
+            state of the cell, which needs `dtype`.
         dtype: The dtype of the zero state and of the outputs; None for that of
             `initial_state`, if its leaves share one.
-        parallel_iterations: A hint: this many steps, up to 4, are unrolled per turn of
-            the loop. Changes values by no more than rounding.
-        swap_memory: What derivatives keep of the steps: False for all that they read,
-            True or a strategy of `jaxrnn.memory` for long sequences. True runs chunks
-            of about sqrt(time) steps again going backward, from states that are kept in
-            the memory of the host, where there is a separate one. Never changes values
-            beyond rounding.
+        parallel_iterations: The number of steps to unroll per loop iteration, up to 4.
+            Changes values by rounding at most.
+        swap_memory: What the backward pass stores of each step: False for all residuals
+            that it reads; True, or a strategy of `jaxrnn.memory`, for long sequences.
+            True recomputes segments of about sqrt(time) steps from states that are
+            stored in host memory, where the device has memory of its own. Changes
+            values by rounding at most.
         time_major: Whether time is the first axis of inputs and outputs, which saves
             two transposes.
         scope: The name of the loop in profiles; "rnn" by default.
         implementation: What runs the loop of an `AffineCell`: None or "xla" for a loop
-            that XLA compiles; "pallas_mosaic_tpu" (TPU) or "pallas_triton" (CUDA) for a
+            compiled by XLA; "pallas_mosaic_tpu" (TPU) or "pallas_triton" (CUDA) for a
             kernel that keeps the recurrent matrices on the chip for the whole sequence;
-            "cudnn" (CUDA) for the LSTM of cuDNN, which runs all steps of a plain one in
-            float32, and has to be traced where the GPU is. They compile for that
-            platform alone, and have not been measured there yet, so that they are not
-            chosen by themselves. A program that is compiled on another machine names
-            the one it is for, "pallas_mosaic_tpu:v4" say; "v5e" and "h100" are taken
-            otherwise. `jaxrnn.explain` says which can serve.
+            "cudnn" (CUDA) for cuDNN's LSTM, for plain LSTMs in float32, traced on a
+            machine with the GPU. The kernels compile for their platform only. They are
+            not measured there yet, and so never chosen by default. To compile for
+            another machine name it, as in "pallas_mosaic_tpu:v4"; the defaults are
+            "v5e" and "h100". `jaxrnn.explain` reports which implementations can run.
 
     Returns:
         `(outputs, state)`: the outputs in the structure of `cell.output_size`, each
         leaf `[batch, time, ...]` (`[time, batch, ...]` if `time_major`); the state
-        after each row's last step, in the structure of the state that went in.
+        after the last step of each row, in the structure of the initial state.
 
     Raises:
         TypeError: If `cell` is not a cell, or does not keep the dtypes of its state; if
             an argument is of the wrong kind.
         ValueError: If `inputs` are missing or of rank below 3; if shapes disagree; if
-            neither `initial_state` nor `dtype` is given; if the kernel that is named
-            cannot serve.
+            neither `initial_state` nor `dtype` is given; if `implementation` cannot run
+            this cell.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn

@@ -1,4 +1,4 @@
-"""The state that a driver starts from, and the dtype of what it puts out."""
+"""The initial state of a driver, and the dtype of its outputs."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from .._base.typing import DType, PyTree
 
 
 def output_dtype(where: str, initial_state: PyTree, dtype: DType | None) -> DType:
-    """The dtype of the outputs: as given, else that of the initial state.
+    """The dtype of the outputs: `dtype`, or that of the initial state if it is None.
 
     Raises:
-        ValueError: If neither says which.
-        TypeError: If `dtype` names none.
+        ValueError: If both are None, or the leaves of the state have several dtypes.
+        TypeError: If `dtype` does not name a dtype.
     """
     if dtype is not None:
         return as_dtype(where, dtype)
@@ -34,7 +34,7 @@ def output_dtype(where: str, initial_state: PyTree, dtype: DType | None) -> DTyp
 
 
 def zero_state(where: str, cell: Any, batch_size: int, dtype: DType) -> PyTree:
-    """The state of `cell` that it starts from if none is given."""
+    """The zero state of `cell`, by whichever method it has."""
     if hasattr(cell, "get_initial_state"):
         state = cell.get_initial_state(inputs=None, batch_size=batch_size, dtype=dtype)
     else:
@@ -45,7 +45,7 @@ def zero_state(where: str, cell: Any, batch_size: int, dtype: DType) -> PyTree:
 def check_states_of_both(
     where: str, fw: PyTree, bw: PyTree, dtype: DType | None
 ) -> None:
-    """Raises ValueError if an initial state must be made and its dtype is not given."""
+    """Raises ValueError if a zero state is needed and its dtype is not given."""
     missing = [n for n, s in (("fw", fw), ("bw", bw)) if s is None]
     if missing and dtype is None:
         names = " and ".join(f"`initial_state_{name}`" for name in missing)

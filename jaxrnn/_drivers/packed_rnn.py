@@ -8,7 +8,7 @@ from .._base.errors import describe
 from .._base.inputs import as_state
 from .._base.trees import named_leaves
 from .._base.typing import DType, PyTree, RNNCellLike
-from .._batching.packing import PackedSequences
+from .._batching.packed_sequences import PackedSequences
 from .._time import masking
 from .._time.restarts import Restarts, rows_of
 from ..memory._resolve import as_strategy

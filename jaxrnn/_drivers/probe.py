@@ -1,4 +1,4 @@
-"""One step evaluated abstractly, so that a misfit is found before a loop is traced."""
+"""One step evaluated abstractly, so that errors are found before a loop is traced."""
 
 from typing import Any
 
@@ -18,18 +18,18 @@ def probe(
     output_dtype: DType,
     strict: bool,
 ) -> None:
-    """Hold one step of `cell` to what a loop needs of it; nothing is computed.
+    """Checks that one step of `cell` fits into a loop; nothing is computed.
 
     Args:
         where: The driver, for messages.
-        cell: What is called.
+        cell: The cell.
         inputs: One step of inputs.
         state: The state before the step.
         output_dtype: The dtype that every leaf of the output must have.
         strict: Whether kinds of sequence in the state must agree (lengths are given).
 
     Raises:
-        ValueError: If structures or shapes differ from what went in, or from
+        ValueError: If structures or shapes differ from those of the state, or from
             `cell.output_size`.
         TypeError: If dtypes or, when `strict`, kinds of sequence do.
     """
@@ -38,18 +38,13 @@ def probe(
         f"{_describe_all(inputs)} and state (the initial one) {_describe_all(state)}."
     ):
         result = jax.eval_shape(lambda x, s: cell(x, s), inputs, state)
-    if not isinstance(result, tuple | list) or len(result) != 2:
-        raise ValueError(
-            f"{where}: `cell` must return (output, new_state), got "
-            f"{describe_structure(result)}."
-        )
-    output, new_state = result
+    output, new_state = as_pair(where, result)
     check_structure(
         f"{where}: the state that `cell` returns",
         state,
         new_state,
         strict,
-        "Give an `initial_state` of the kind that it returns.",
+        "Give an `initial_state` of the structure that it returns.",
     )
     _check_state(where, state, new_state)
     batch = jax.tree.leaves(inputs)[0].shape[0]
@@ -60,6 +55,21 @@ def probe(
         f"{where}: the output of `cell` (by `output_size`)", size, output, strict
     )
     _check_output(where, size, output, batch, output_dtype)
+
+
+def as_pair(where: str, result: Any) -> tuple[PyTree, PyTree]:
+    """The output and the new state that a cell returned.
+
+    Raises:
+        ValueError: If it did not return a pair.
+    """
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise ValueError(
+            f"{where}: `cell` must return (output, new_state), got "
+            f"{describe_structure(result)}."
+        )
+    output, new_state = result
+    return output, new_state
 
 
 def _describe_all(tree: PyTree) -> str:

@@ -1,4 +1,4 @@
-"""Layers of bidirectional runs, each over both outputs of the one below."""
+"""Layers of bidirectional RNNs, each over both outputs of the layer below."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,37 +25,37 @@ def stack_bidirectional_rnn(
     sequence_length: ArrayLike | None = None,
     scope: str | None = None,
 ) -> tuple[list[PyTree], tuple[PyTree, ...], tuple[PyTree, ...]]:
-    """Layers of `static_bidirectional_rnn`: each reads the outputs of the one below.
+    """Layers of `static_bidirectional_rnn`, each over the outputs of the one below.
 
-    Unlike in two `MultiRNNCell`s, each layer sees both directions.
+    Unlike in two `MultiRNNCell`s, each layer reads both directions.
 
     Args:
         cells_fw: A sequence of bound cells, one for each layer.
         cells_bw: The same for the backward direction.
         inputs: A list or tuple with the inputs of each step of the lowest layer, as in
             `static_bidirectional_rnn`.
-        initial_states_fw: A sequence with a forward state for each layer; None, also
-            for one of them, for zeros.
+        initial_states_fw: A sequence with the initial forward state of each layer, or
+            None for zeros; each entry may be None, too.
         initial_states_bw: The same for the backward direction.
         dtype: The dtype of the zero states and of the outputs; needed unless all states
             are given.
-        sequence_length: `[batch]`, integers; those outside of `[0, time]` are clamped.
-            None: all steps count.
+        sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for `time`.
         scope: The name of the layers in profiles; "stack_bidirectional_rnn" by default.
 
     Returns:
-        `(outputs, states_fw, states_bw)`: the outputs of the highest layer, a list as
-        `static_bidirectional_rnn` gives it; two tuples with each layer's final state.
+        `(outputs, states_fw, states_bw)`: the outputs of the top layer, a list as
+        `static_bidirectional_rnn` returns it; two tuples with the final state of each
+        layer.
 
     Raises:
         TypeError: If one of the cells is not a cell; as `static_rnn`.
-        ValueError: If cells or states are no sequences of one length, or there are no
-            cells; as `static_bidirectional_rnn`.
+        ValueError: If cells and states are not sequences of the same length, or there
+            are no cells; as `static_bidirectional_rnn`.
 
     Warns:
         UserWarning: As `static_rnn`.
 
-    Source: `tf.contrib.rnn.stack_bidirectional_rnn`, and any sequence of cells.
+    Source: `tf.contrib.rnn.stack_bidirectional_rnn`, which takes lists of cells only.
     """
     where = "stack_bidirectional_rnn"
     layers = _layers(where, cells_fw, cells_bw, initial_states_fw, initial_states_bw)
@@ -86,36 +86,36 @@ def stack_bidirectional_dynamic_rnn(
     scope: str | None = None,
     swap_memory: bool | Strategy = False,
 ) -> tuple[PyTree, tuple[PyTree, ...], tuple[PyTree, ...]]:
-    """Layers of `bidirectional_dynamic_rnn`: each reads both outputs of the one below.
+    """Layers of `bidirectional_dynamic_rnn`, each over both outputs of the one below.
 
-    Unlike in two `MultiRNNCell`s, each layer sees both directions.
+    Unlike in two `MultiRNNCell`s, each layer reads both directions.
 
     Args:
         cells_fw: A sequence of bound cells, one for each layer.
         cells_bw: The same for the backward direction.
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
             of such arrays that agree in time and batch.
-        initial_states_fw: A sequence with a forward state for each layer; None, also
-            for one of them, for zeros.
+        initial_states_fw: A sequence with the initial forward state of each layer, or
+            None for zeros; each entry may be None, too.
         initial_states_bw: The same for the backward direction.
         dtype: The dtype of the zero states and of the outputs; needed unless all states
             are given.
-        sequence_length: `[batch]`, integers; those outside of `[0, time]` are clamped.
-            None: all steps count.
+        sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for `time`.
         parallel_iterations: As in `dynamic_rnn`.
         time_major: Whether time is the first axis of inputs and outputs.
         scope: The name of the layers in profiles; "stack_bidirectional_rnn" by default.
         swap_memory: As in `dynamic_rnn`.
 
     Returns:
-        `(outputs, states_fw, states_bw)`: the outputs of the highest layer, each leaf
-        the forward and then the backward one along axis 2; two tuples with each
-        layer's final state.
+        `(outputs, states_fw, states_bw)`: the outputs of the top layer, in each leaf
+        the forward and the backward output concatenated along axis 2; two tuples with
+        the final state of each layer.
 
     Raises:
         TypeError: If one of the cells is not a cell; as `dynamic_rnn`.
-        ValueError: If cells or states are no sequences of one length, or there are no
-            cells; if the outputs of two cells cannot be joined; as `dynamic_rnn`.
+        ValueError: If cells and states are not sequences of the same length, or there
+            are no cells; if the outputs of two cells cannot be concatenated; as
+            `dynamic_rnn`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -132,7 +132,8 @@ def stack_bidirectional_dynamic_rnn(
         >>> outputs.shape, len(states_fw), states_bw[1].shape
         ((4, 7, 4), 2, (4, 2))
 
-    Source: `tf.contrib.rnn.stack_bidirectional_dynamic_rnn`, and any sequence of cells.
+    Source: `tf.contrib.rnn.stack_bidirectional_dynamic_rnn`, which takes lists of cells
+    only.
     """
     where = "stack_bidirectional_dynamic_rnn"
     layers = _layers(where, cells_fw, cells_bw, initial_states_fw, initial_states_bw)
@@ -162,7 +163,7 @@ def stack_bidirectional_dynamic_rnn(
 def _layers(
     where: str, cells_fw: Any, cells_bw: Any, states_fw: Any, states_bw: Any
 ) -> list[tuple[str, tuple, tuple]]:
-    """For each layer its name, both cells and both initial states."""
+    """The name, both cells and both initial states of each layer."""
     check_both_lists(where, cells_fw, cells_bw)
     for i, pair in enumerate(zip(cells_fw, cells_bw, strict=True)):
         for name, cell in zip(("cells_fw", "cells_bw"), pair, strict=True):

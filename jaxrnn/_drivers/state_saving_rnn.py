@@ -1,4 +1,4 @@
-"""`static_state_saving_rnn`: windows of a long sequence, the state kept by name."""
+"""`static_state_saving_rnn`: windows of a long sequence, with a saved state."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,27 +21,26 @@ def static_state_saving_rnn(
     sequence_length: ArrayLike | None = None,
     scope: str | None = None,
 ) -> tuple[list[PyTree], PyTree]:
-    """`static_rnn` from a state that `state_saver` has to one that it is given.
+    """`static_rnn` that reads its initial state from `state_saver` and saves the last.
 
-    For the windows of a long sequence. All gradients flow: to cut them from window to
-    window, put `jax.lax.stop_gradient` around the saved states. Outputs and saves are
-    values of one program, so none has to happen before another.
+    It runs a long sequence window by window. Gradients flow through all windows: to cut
+    them between windows, put `jax.lax.stop_gradient` around the saved states.
 
     Args:
         cell: A bound cell, or any object that keeps the RNNCell protocol.
         inputs: A list or tuple with the inputs of each step, as in `static_rnn`.
         state_saver: A `StateSaver`, or any object with `state(name)`, which returns a
-            leaf of the state, and `save_state(name, leaf)`, which takes a new one.
+            leaf of the state, and `save_state(name, leaf)`, which replaces it.
         state_name: The name of the state: a string if `cell.state_size` is one leaf,
             else a tuple with a name for each leaf, in order.
         sequence_length: `[batch]`, integers, as in `static_rnn`.
         scope: The name of the steps in profiles; "rnn" by default.
 
     Returns:
-        `(outputs, state)` as in `static_rnn`, the state also being saved.
+        `(outputs, state)` as in `static_rnn`; the state is also saved.
 
     Raises:
-        TypeError: If `state_saver` has not the two methods; as `static_rnn`.
+        TypeError: If `state_saver` lacks one of the methods; as `static_rnn`.
         ValueError: If `state_name` does not fit `cell.state_size`; as `static_rnn`.
 
     Warns:
@@ -66,18 +65,18 @@ def static_state_saving_rnn(
 
 
 class StateSaver:
-    """States by name: what `static_state_saving_rnn` starts from and leaves behind.
+    """Named states, which `static_state_saving_rnn` reads and replaces.
 
-    The object holds arrays and is no argument of a compiled function. Make it of one's
-    arguments, and return its `states`: so the function is pure, and can be compiled,
+    The object is mutable and not a pytree. Create it inside of a function from an
+    argument, and return its `states`: then the function is pure, and can be compiled,
     differentiated and scanned.
 
     Attributes:
-        states: A dict of arrays, each `[batch, ...]`: those given, until a run has
-            saved others. The dict given is not changed.
+        states: A dict of arrays, each `[batch, ...]`. It is a copy: the dict passed in
+            does not change.
 
     Raises:
-        TypeError: If `states` is no dict.
+        TypeError: If `states` is not a dict.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -117,7 +116,7 @@ class StateSaver:
         return self.states[name]
 
     def save_state(self, name: str, value: Array) -> None:
-        """Put `value` in the place of the state of that name.
+        """Replaces the state of that name by `value`.
 
         Raises:
             KeyError: If there is none.
@@ -128,13 +127,13 @@ class StateSaver:
     def _check(self, name: str) -> None:
         if name not in self.states:
             raise KeyError(
-                f"StateSaver: a state's name must be one of "
+                f"StateSaver: the name of a state must be one of "
                 f"{', '.join(map(str, self.states))}, got {name!r}."
             )
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}: {describe(s)}" for name, s in self.states.items())
-        return f"StateSaver({shown})"
+        states = ", ".join(f"{name}: {describe(s)}" for name, s in self.states.items())
+        return f"StateSaver({states})"
 
 
 def _state_names(where: str, state_name: Any, size: Size) -> list[str]:
@@ -161,7 +160,7 @@ def _state_names(where: str, state_name: Any, size: Size) -> list[str]:
     names = [leaf for _, leaf in named]
     if len(set(names)) != count:
         raise ValueError(
-            f"{where}: `state_name` must hold a name of its own for each leaf, got "
+            f"{where}: `state_name` must hold a different name for each leaf, got "
             f"{names}."
         )
     return names

@@ -1,4 +1,4 @@
-"""`static_bidirectional_rnn`: a cell forwards, one backwards, over a list of steps."""
+"""`static_bidirectional_rnn`: two cells, forwards and backwards over a step list."""
 
 import jax
 import jax.numpy as jnp
@@ -26,30 +26,29 @@ def static_bidirectional_rnn(
 ) -> tuple[list[PyTree], PyTree, PyTree]:
     """Runs `cell_fw` forwards and `cell_bw` backwards over a list of steps.
 
-    The backward cell reads each row over its true length, as in
-    `bidirectional_dynamic_rnn`, which compiles one step, whatever their number.
+    The backward cell reads each row from its last valid step to its first, as in
+    `bidirectional_dynamic_rnn`. That compiles one step, however many there are.
 
     Args:
         cell_fw: A bound cell, or any object that keeps the RNNCell protocol.
-        cell_bw: The same for the backward direction, with parameters of its own.
+        cell_bw: The same for the backward direction, with separate parameters.
         inputs: A list or tuple with the inputs of each step, `[batch, ...]` or a nest
-            of such arrays; with lengths, all steps of the same shapes.
+            of such arrays; with lengths, all steps have the same shapes.
         initial_state_fw: The forward state before the first step, or None for zeros.
         initial_state_bw: The backward state before the last step, or None for zeros.
         dtype: The dtype of the zero states and of the outputs; needed unless both
             states are given.
-        sequence_length: `[batch]`, integers; those outside of `[0, time]` are clamped.
-            None: all steps count.
+        sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for `time`.
         scope: The name of the steps in profiles; "bidirectional_rnn" by default.
 
     Returns:
-        `(outputs, state_fw, state_bw)`: a list with the output of each step, each leaf
-        the forward and then the backward one along axis 1; the two final states, each
-        as `static_rnn` gives it.
+        `(outputs, state_fw, state_bw)`: a list with the output of each step, in each
+        leaf the forward and the backward output concatenated along axis 1; the two
+        final states, as `static_rnn` returns them.
 
     Raises:
         TypeError: If one of the cells is not a cell; as `static_rnn`.
-        ValueError: If the outputs of the cells cannot be joined; as `static_rnn`.
+        ValueError: If the outputs of the cells cannot be concatenated; as `static_rnn`.
 
     Warns:
         UserWarning: As `static_rnn`.
@@ -80,30 +79,31 @@ def unrolled_both_ways(
     dtype: DType | None,
     sequence_length: ArrayLike | None,
 ) -> tuple[list[PyTree], PyTree, PyTree]:
-    """The function above on steps as `as_steps` gives them, without its warning."""
+    """`static_bidirectional_rnn` on checked steps, without its warning."""
     check_states_of_both(where, *states, dtype)
     first = stacked(steps[:1])
     lengths = lengths_for(where, sequence_length, first, len(steps), batch_axis=1)
 
-    def run(way: int, steps: list[PyTree]) -> tuple[list[PyTree], PyTree]:
-        scope = ("fw", "bw")[way]
+    def run(
+        cell: RNNCellLike, steps: list[PyTree], state: PyTree, scope: str
+    ) -> tuple[list[PyTree], PyTree]:
         with noting(f"{where}: `cell` is `cell_{scope}`."):
-            return unrolled(
-                where, cells[way], steps, states[way], dtype, lengths, scope
-            )
+            return unrolled(where, cell, steps, state, dtype, lengths, scope)
 
-    output_fw, state_fw = run(0, steps)
-    output_bw, state_bw = run(1, _reversed(where, "inputs", steps, lengths))
+    (cell_fw, cell_bw), (state_fw, state_bw) = cells, states
+    output_fw, state_fw = run(cell_fw, steps, state_fw, "fw")
+    reversed_steps = _reversed(where, "inputs", steps, lengths)
+    output_bw, state_bw = run(cell_bw, reversed_steps, state_bw, "bw")
     output_bw = _reversed(where, "outputs", output_bw, lengths)
     pairs = zip(output_fw, output_bw, strict=True)
     return [joined(where, fw, bw, 1) for fw, bw in pairs], state_fw, state_bw
 
 
 def joined(where: str, fw: PyTree, bw: PyTree, axis: int) -> PyTree:
-    """The leaves of two outputs side by side.
+    """The leaves of two outputs concatenated along `axis`.
 
     Raises:
-        ValueError: If the nests differ, or axes other than `axis`.
+        ValueError: If the structures differ, or axes other than `axis`.
     """
     check_structure(f"{where}: the output of `cell_bw`", fw, bw, strict=False)
     with noting(f"{where}: raised as outputs were joined along axis {axis}."):
@@ -115,7 +115,7 @@ def joined(where: str, fw: PyTree, bw: PyTree, axis: int) -> PyTree:
 def _reversed(
     where: str, name: str, steps: list[PyTree], lengths: Array | None
 ) -> list[PyTree]:
-    """The steps with each row's first `length` of them in reverse."""
+    """The steps with the first `length` steps of each row in reverse."""
     if lengths is None:
         return steps[::-1]
     for step in steps[1:]:
@@ -124,5 +124,5 @@ def _reversed(
         )
     with noting(f"{where}: with lengths the shapes of all `{name}` must agree."):
         xs = stacked(steps)
-    turned = masking.reverse_sequence(xs, lengths, time_major=True)
-    return [jax.tree.map(lambda x, t=t: x[t], turned) for t in range(len(steps))]
+    xs = masking.reverse_sequence(xs, lengths, time_major=True)
+    return [jax.tree.map(lambda x, t=t: x[t], xs) for t in range(len(steps))]

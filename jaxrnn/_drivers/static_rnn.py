@@ -1,4 +1,4 @@
-"""`static_rnn`: a cell over a list of steps, each a part of the program."""
+"""`static_rnn`: a cell over a list of steps, unrolled."""
 
 import warnings
 
@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_scope, check_cell
-from .._base.errors import describe_structure
 from .._base.inputs import as_state, as_steps
 from .._base.keys import cell_at_step
 from .._base.lengths import as_lengths
@@ -14,10 +13,10 @@ from .._base.sharding import lay_out
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._time import masking
 from .initial_state import output_dtype, zero_state
-from .probe import probe
+from .probe import as_pair, probe
 
-# The gradient of an LSTM (batch 32, 128 units) over 20 steps takes 2 s to compile, over
-# 50 it takes 15 s (44 s with lengths) and over 100 minutes: more than the square.
+# Compiling the gradient of an LSTM (batch 32, 128 units) takes 2 s for 20 steps, 15 s
+# for 50 (44 s with lengths) and minutes for 100: it grows faster than quadratically.
 UNREASONABLE_STEPS = 50
 
 
@@ -29,41 +28,41 @@ def static_rnn(
     sequence_length: ArrayLike | None = None,
     scope: str | None = None,
 ) -> tuple[list[PyTree], PyTree]:
-    """Runs `cell` over a list of steps: one copy of it in the program for each.
+    """Runs `cell` over a list of steps, unrolled: the program holds a copy for each.
 
-    Values and gradients are those of `dynamic_rnn`, which compiles one step, whatever
-    their number. Copies are for a few steps, and for steps that differ in kind.
+    Values and gradients are those of `dynamic_rnn`, which compiles one step, however
+    many there are. Use this for a few steps, or for steps of different shapes or types.
 
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object that keeps the RNNCell
             protocol.
         inputs: A list or tuple with the inputs of each step, `[batch, ...]` or a nest
-            of such arrays. `list(x)` has the steps of a time-major array.
+            of such arrays. `list(x)` holds the steps of a time-major array.
         initial_state: A state of the structure of `cell.state_size`, each leaf
-            `[batch, ...]` or without axes. None for the cell's zero state, which needs
-            `dtype`.
+            `[batch, ...]` or without axes. None for the zero state of the cell, which
+            needs `dtype`.
         dtype: The dtype of the zero state and, with lengths, of the outputs; None for
             that of `initial_state`.
-        sequence_length: `[batch]`, integers: how many steps of each row count. Past its
-            length a row puts out zeros and keeps its state; what the inputs hold there
-            (NaN included) changes no output, state or gradient. A leaf of the state
-            without axes takes part in the steps up to the longest row, and in none if
-            all lengths are 0 (`dynamic_rnn` takes one step then). None: all steps
-            count, and a step may return a state of another kind than it got.
+        sequence_length: `[batch]`, integers, clamped to `[0, len(inputs)]`. Past its
+            length a row outputs zeros and keeps its state; the inputs there (NaN
+            included) affect no output, state or gradient. A state leaf without axes is
+            updated up to the longest length, and never if all lengths are 0
+            (`dynamic_rnn` updates it once then). None for all steps, where a step may
+            return a state of another structure, shape or dtype than its own.
         scope: The name of the steps in profiles; "rnn" by default.
 
     Returns:
         `(outputs, state)`: a list with the output of each step, each leaf
-        `[batch, ...]`; the state after each row's last step.
+        `[batch, ...]`; the state after the last step of each row.
 
     Raises:
-        TypeError: If `cell` is not a cell; if `inputs` are no sequence; with lengths,
-            if the cell does not keep the dtypes of its state.
+        TypeError: If `cell` is not a cell; if `inputs` are not a sequence; with
+            lengths, if the cell does not keep the dtypes of its state.
         ValueError: If `inputs` are empty or disagree in batch; if neither
             `initial_state` nor `dtype` is given.
 
     Warns:
-        UserWarning: If there are so many steps that compiling them takes very long.
+        UserWarning: If there are so many steps that compilation takes very long.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -86,7 +85,7 @@ def static_rnn(
 def warn_of_compile_time(
     where: str, steps: list[PyTree], instead: str = "dynamic_rnn"
 ) -> None:
-    """Warns the caller of the public function that calls this one."""
+    """Warns the caller of the driver that calls this."""
     if len(steps) < UNREASONABLE_STEPS:
         return
     warnings.warn(
@@ -113,11 +112,11 @@ def unrolled(
     sequence_length: ArrayLike | None,
     scope: str | None,
 ) -> tuple[list[PyTree], PyTree]:
-    """`static_rnn` on steps as `as_steps` gives them, without its warning."""
+    """`static_rnn` on checked steps, without its warning."""
     batch_size = jax.tree.leaves(steps)[0].shape[0]
     if initial_state is not None:
         initial_state = as_state(where, "initial_state", initial_state)
-    # Without lengths nothing is made of the outputs' dtype, which may vary.
+    # Without lengths and with an initial state, outputs may have any dtype.
     if sequence_length is not None or initial_state is None or dtype is not None:
         dtype = output_dtype(where, initial_state, dtype)
     lengths = as_lengths(where, sequence_length, batch_size)
@@ -137,12 +136,7 @@ def _run(
     outputs = []
     for t, inputs in enumerate(steps):
         result = cell_at_step(cell, jnp.int32(t))(inputs, state)
-        if not isinstance(result, tuple | list) or len(result) != 2:
-            raise ValueError(
-                f"{where}: `cell` must return (output, new_state), got "
-                f"{describe_structure(result)}."
-            )
-        output, state = result
+        output, state = as_pair(where, result)
         outputs.append(output)
     return outputs, state
 
@@ -157,24 +151,24 @@ def _run_masked(
 ) -> tuple[list[PyTree], PyTree]:
     bound = jnp.max(lengths, initial=0)  # Where dynamic_rnn runs one step at least.
     first_inputs, first_state = masking.stand_in(lengths, steps[0], state)
-    first, kind, outputs = (first_inputs, first_state), None, []
+    first, types, outputs = (first_inputs, first_state), None, []
     for t, inputs in enumerate(steps):
-        if _kind(inputs) != kind:
-            kind = _kind(inputs)
+        if _types(inputs) != types:
+            types = _types(inputs)
             probe(where, cell, inputs, state, dtype, strict=True)
             # Dead rows cannot repeat inputs of another shape.
-            alike = kind == _kind(first_inputs)
+            same = types == _types(first_inputs)
             zeros = jax.tree.map(jnp.zeros_like, inputs)
-            first = first_inputs if alike else zeros, first_state
+            first = first_inputs if same else zeros, first_state
         alive, running = t < lengths, t < bound
-        seen = masking.step_inputs(alive, running, inputs, state, first)
-        output, new_state = cell_at_step(cell, jnp.int32(t))(*seen)
+        step_inputs = masking.step_inputs(alive, running, inputs, state, first)
+        output, new_state = cell_at_step(cell, jnp.int32(t))(*step_inputs)
         state = masking.advance(alive, running, new_state, state)
         outputs.append(masking.zero_dead(alive, output))
     return outputs, state
 
 
-def _kind(inputs: PyTree) -> tuple:
-    """What a cell's step is compiled for: the nest, shapes and dtypes."""
+def _types(inputs: PyTree) -> tuple:
+    """The structure, shapes and dtypes, which a step of the cell is compiled for."""
     leaves, treedef = jax.tree.flatten(inputs)
     return treedef, [(leaf.shape, leaf.dtype) for leaf in leaves]

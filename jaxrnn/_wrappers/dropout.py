@@ -13,7 +13,7 @@ from .._base.errors import describe
 from .._base.keys import apply_cell, apply_cell_sequence, fold, run_key, step_key
 from .._base.trees import map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
-from .._cells.checks import check_number, set_field
+from .._cells.fields import check_number, set_field
 from .._cells.lstm_state import LSTMStateTuple
 from .._tensor_array.tensor_array import is_tensor_array
 from .._time.sequence import DeclinedError

@@ -13,7 +13,7 @@ from .._base.keys import apply_cell, apply_cell_sequence, fold
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells.base import RNNCell, any_is_random
-from .._cells.checks import set_field
+from .._cells.fields import set_field
 from .._time.steps import Steps
 from .base import check_wrapped
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from jax.experimental import checkify
 
-from jaxrnn._batching.packing import PackedSequences, pack_sequences
+from jaxrnn._batching.packed_sequences import PackedSequences
+from jaxrnn._batching.packing import pack_sequences
 
 TIME = 6
 N = [4, 0, 2, 6, 1, 3]

@@ -519,7 +519,7 @@ REFUSALS = {
     ),
     "size": (
         TypeError,
-        r"`size` must be an integer, got None. It is the steps of a window",
+        r"`size` must be an integer, got None. It is the number of steps",
         lambda: windows(X3, None),
     ),
     "size_zero": (

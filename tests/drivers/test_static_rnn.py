@@ -352,7 +352,7 @@ REFUSALS = {
                     lambda: static_state_saving_rnn(LSTM, X, SAVER, "c")),
     "name_count": (ValueError, "must hold 2 names.* got 3",
                    lambda: static_state_saving_rnn(LSTM, X, SAVER, ("c", "h", "h"))),
-    "name_twice": (ValueError, "must hold a name of its own for each leaf, got .'c', 'c'",
+    "name_twice": (ValueError, "must hold a different name for each leaf, got .'c', 'c'",
                    lambda: static_state_saving_rnn(LSTM, X, SAVER, ("c", "c"))),
     "name_kind": (TypeError, r"`state_name\[1\]` must be a string, got 1",
                   lambda: static_state_saving_rnn(LSTM, X, SAVER, ("c", 1))),

@@ -833,7 +833,7 @@ REFUSED = {
     ),
     "a_cell_of_flax_in_a_driver": (
         TypeError,
-        r"`jaxrnn\.linen\.as_cell` and `jaxrnn\.nnx\.as_cell` make one of Flax's",
+        r"`jaxrnn\.linen\.as_cell` and `jaxrnn\.nnx\.as_cell` convert cells of Flax",
         lambda make: jaxrnn.dynamic_rnn(nn.GRUCell(3), X, dtype=X.dtype),
     ),
     "a_mask": (

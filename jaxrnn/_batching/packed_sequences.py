@@ -1,0 +1,147 @@
+"""`PackedSequences`: sequences of unequal length, end to end in rows.
+
+They are packed on the host, in NumPy. Results are unpacked in JAX, by a gather and a
+select.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._base.errors import describe, is_array
+from .._base.inputs import as_array
+from .._base.known import as_known
+from .._base.trees import map_named
+from .._base.typing import Array, PyTree
+from .._time import masking
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class PackedSequences:
+    """Sequences packed end to end in rows, as `pack_sequences` returns them.
+
+    A pytree of NumPy arrays, data to `jit`, `vmap` and `device_put`. Only `time` and
+    `time_major` are static. Unused steps are zeros.
+
+    Attributes:
+        inputs: A nest of `[rows, row_length, ...]`, `[row_length, rows, ...]` if
+            `time_major`.
+        lengths: int32 `[rows]`, the number of steps used in each row, from its first.
+        starts: int32 `[rows, row_length]`, `[row_length, rows]` if `time_major`: the
+            number of the sequence that starts at a step, else -1.
+        row: int32 `[sequences]`, the row of each sequence; 0 for those of length 0.
+        offset: int32 `[sequences]`, the step of that row at which the sequence starts;
+            0 for those of length 0.
+        sequence_length: int32 `[sequences]`, the number of steps of each sequence.
+        time: The size of the time axis that `unpack` returns.
+        time_major: Whether time is the first axis, packed and unpacked.
+    """
+
+    inputs: PyTree
+    lengths: Any
+    starts: Any
+    row: Any
+    offset: Any
+    sequence_length: Any
+    time: int = dataclasses.field(metadata={"static": True})
+    time_major: bool = dataclasses.field(metadata={"static": True})
+
+    @property
+    def fill(self) -> float:
+        """The fraction of steps that are used, in [0, 1].
+
+        Raises:
+            TypeError: If `lengths` are traced.
+        """
+        lengths = as_known(self.lengths)
+        if lengths is None:
+            raise TypeError(
+                "PackedSequences.fill: `lengths` must be known, got traced "
+                f"{describe(self.lengths)}. Under jit sum them."
+            )
+        return lengths.sum(dtype=np.int64).item() / self.starts.size
+
+    def unpack(self, outputs: PyTree) -> PyTree:
+        """The outputs of each sequence, padded.
+
+        The values of `outputs` at unused steps (NaN included) affect neither the result
+        nor gradients.
+
+        Args:
+            outputs: A nest of `[rows, row_length, ...]`, laid out as `inputs`.
+
+        Returns:
+            The nest with leaves `[sequences, time, ...]` (`[time, sequences, ...]` if
+            `time_major`), zeros past the end of each sequence.
+
+        Raises:
+            ValueError: If the first two axes of a leaf are not those of `starts`.
+            TypeError: If a leaf is not an array.
+        """
+        t = jnp.arange(self.time, dtype=jnp.int32)[None, :]
+        row, offset, length = (
+            jnp.asarray(x)[:, None]
+            for x in (self.row, self.offset, self.sequence_length)
+        )
+        inside = t < length
+        step = jnp.where(inside, offset + t, 0)
+        row = jnp.broadcast_to(row, step.shape)
+        if self.time_major:
+            inside, step, row = inside.T, step.T, row.T
+        tree = self._read("PackedSequences.unpack", "outputs", outputs, row, step)
+        return masking.zero_dead(inside, tree)
+
+    def at_ends(self, tree: PyTree) -> PyTree:
+        """The values at the last step of each sequence.
+
+        Args:
+            tree: A nest of `[rows, row_length, ...]`, laid out as `inputs`.
+
+        Returns:
+            The nest with leaves `[sequences, ...]`. A sequence of length 0 has no last
+            step: its entry is that of row 0 at step 0, and is to be replaced.
+
+        Raises:
+            ValueError: If the first two axes of a leaf are not those of `starts`.
+            TypeError: If a leaf is not an array.
+        """
+        last = jnp.asarray(self.offset) + jnp.asarray(self.sequence_length) - 1
+        row, step = jnp.asarray(self.row), jnp.maximum(last, 0)
+        return self._read("PackedSequences.at_ends", "tree", tree, row, step)
+
+    def _read(
+        self, where: str, name: str, tree: PyTree, row: Array, step: Array
+    ) -> PyTree:
+        index = (step, row) if self.time_major else (row, step)
+        axes = (
+            "[row_length, rows, ...]" if self.time_major else "[rows, row_length, ...]"
+        )
+
+        def read(name: str, leaf: Any) -> Array:
+            leaf = as_array(where, name, leaf)
+            if leaf.shape[:2] != self.starts.shape:
+                raise ValueError(
+                    f"{where}: `{name}` must be {axes}, as `starts`, which is "
+                    f"{describe(self.starts)}; got {describe(leaf)}. Only outputs for "
+                    "`inputs` of this very object can be unpacked."
+                )
+            # All indices are valid by construction.
+            return leaf.at[index].get(mode="promise_in_bounds")
+
+        return map_named(name, read, tree)
+
+    def __repr__(self) -> str:
+        starts, row, lengths = self.starts, self.row, self.lengths
+        if not (all(map(is_array, (starts, row, lengths))) and starts.ndim == 2):
+            # Leaves may be anything: in_axes of vmap, placeholders of JAX.
+            return f"PackedSequences(starts={describe(starts)}, row={describe(row)})"
+        steps, rows = starts.shape if self.time_major else starts.shape[::-1]
+        full = "" if as_known(lengths) is None else f", {self.fill:.0%} full"
+        return (
+            f"PackedSequences({row.size} sequences in {rows} rows of {steps} "
+            f"steps{full})"
+        )
