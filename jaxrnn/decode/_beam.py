@@ -59,17 +59,13 @@ def beam_loop(
     `[batch, beam]`.
 
     Args:
-        embed: `embed(ids)`, the cell's inputs for int32 ids `[batch * beam]`: a nest of
-            arrays with as many rows.
-        project: `project(output)`, the logits `[batch * beam, vocab]` for the cell's
-            output.
-        initial_state: The cell's initial state, each leaf `[batch, ...]` or without
-            axes.
-        start_ids: Integers `[batch]`, the ids for the first step.
-        end_id: The id that ends a row, an int.
-        beam_width: The number of beams, an int.
-        length_penalty: The exponent of the length penalty; 0 for none. A number or an
-            array scalar, which may be traced.
+        embed: As in `beam_search`.
+        project: As in `beam_search`.
+        initial_state: As in `beam_search`.
+        start_ids: As in `beam_search`.
+        end_id: As in `beam_search`.
+        beam_width: As in `beam_search`.
+        length_penalty: As in `beam_search`.
 
     Returns:
         `loop_fn`. Its method `decoded(results, max_time)` traces the beams back and

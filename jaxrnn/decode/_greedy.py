@@ -22,13 +22,11 @@ def greedy_loop(
     `lengths` and `finished`, each `[batch]`.
 
     Args:
-        embed: `embed(ids)`, the cell's inputs for int32 ids `[batch]`: a nest of arrays
-            `[batch, ...]`. Finished rows read the inputs for `end_id`.
-        project: `project(output)`, the logits `[batch, vocab]` for the cell's output.
-        initial_state: The cell's initial state, each leaf `[batch, ...]` or without
-            axes.
-        start_ids: Integers `[batch]`, the ids for the first step.
-        end_id: The id that ends a row, an int.
+        embed: As in `greedy`.
+        project: As in `greedy`.
+        initial_state: As in `greedy`.
+        start_ids: As in `greedy`.
+        end_id: As in `greedy`.
 
     Returns:
         `loop_fn`. Its method `decoded(results, max_time)` makes a `Decoded` from the

@@ -30,21 +30,15 @@ def sampling_loop(
     Its emits and its loop state are those of `greedy_loop`.
 
     Args:
-        embed: `embed(ids)`, the cell's inputs for int32 ids `[batch]`: a nest of arrays
-            `[batch, ...]`. Finished rows read the inputs for `end_id`.
-        project: `project(output)`, the logits `[batch, vocab]` for the cell's output.
-        initial_state: The cell's initial state, each leaf `[batch, ...]` or without
-            axes.
-        start_ids: Integers `[batch]`, the ids for the first step.
-        end_id: The id that ends a row, an int.
-        key: A random key. The id at position t (from 0) is drawn by `fold_in(key, t)`.
-        temperature: The divisor of the logits, positive; a number or an array scalar,
-            which may be traced.
-        top_k: The number of most likely ids to draw from, an int; None, or more than
-            the vocabulary, for all. Of equal ones the first count.
-        top_p: In (0, 1]; a number or an array scalar, which may be traced. Ids are
-            drawn from the smallest set of most likely ones with at least this
-            probability, after temperature and `top_k`. None for all.
+        embed: As in `sample`.
+        project: As in `sample`.
+        initial_state: As in `sample`.
+        start_ids: As in `sample`.
+        end_id: As in `sample`.
+        key: As in `sample`.
+        temperature: As in `sample`.
+        top_k: As in `sample`.
+        top_p: As in `sample`.
 
     Returns:
         `loop_fn`. Its method `decoded(results, max_time)` makes a `Decoded` from the
