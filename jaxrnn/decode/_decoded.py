@@ -14,7 +14,9 @@ from ._model import Model
 
 
 class Decoded(NamedTuple):
-    """Sequences of ids; after beam search with an axis `beam` after the first.
+    """Sequences of ids.
+
+    Beam search adds an axis `beam` after the first, with the best first.
 
     Attributes:
         ids: int32 `[batch, max_time]`; `end_id` beyond a row's length.
