@@ -60,7 +60,7 @@ class TransformedCell(RNNCell):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ModuleCell(RNNCell):
-    """A callable pytree, such as a cell of Equinox: of one row, inputs and state."""
+    """A callable pytree, such as a cell of Equinox: `(inputs, state) -> state`."""
 
     tree: Any
     fixed: tuple

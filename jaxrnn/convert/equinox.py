@@ -87,7 +87,7 @@ def save(cell: BoundCell) -> Any:
 
     Args:
         cell: A bound `BasicLSTMCell`, `LSTMCell` or `CudnnCompatibleGRUCell`, or a
-            bound `MultiRNNCell` of such.
+            bound `MultiRNNCell` of these.
 
     Returns:
         The dict; for several layers a list of dicts.

@@ -79,7 +79,7 @@ def save(
 
     Args:
         cell: A bound `BasicRNNCell` with relu, `BasicLSTMCell`, `LSTMCell` or
-            `GRUCell`, or a bound `MultiRNNCell` of such.
+            `GRUCell`, or a bound `MultiRNNCell` of these.
         name: The name of the module; a sequence of names for several layers. None for
             the names that Haiku gives to cores constructed in this order.
 

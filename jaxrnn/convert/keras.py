@@ -139,7 +139,7 @@ def save(cell: BoundCell) -> list[list[np.ndarray]]:
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
-            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of such.
+            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these.
 
     Raises:
         TypeError: If `cell` is not such a bound cell.

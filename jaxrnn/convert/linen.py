@@ -82,7 +82,7 @@ def save(cell: BoundCell) -> dict[str, Any]:
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or
-            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of such.
+            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these.
 
     Returns:
         The `params` of the linen cell; those of an `nn.RNN` are `{"cell": params}`. For

@@ -92,7 +92,7 @@ def save(cell: BoundCell, optimized: bool = False) -> dict[str, Any]:
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or
-            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of such.
+            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these.
         optimized: Whether an LSTM is for an `nnx.OptimizedLSTMCell`, which has one
             kernel for all gates, rather than for an `nnx.LSTMCell`.
 

@@ -120,7 +120,7 @@ def save(cell: BoundCell) -> list[dict[str, Any]]:
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
-            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of such.
+            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these.
 
     Raises:
         TypeError: If `cell` is not such a bound cell.

@@ -89,7 +89,7 @@ def load(
 
     Returns:
         A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell` or
-        `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of such, also of one.
+        `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these, also of one.
 
     Raises:
         TypeError: If `variables` is neither a mapping nor a reader, or a weight is not
@@ -179,7 +179,7 @@ def save(cell: BoundCell, scope: str = "rnn") -> dict[str, np.ndarray]:
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
-            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of such.
+            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these.
         scope: As in `load`.
 
     Raises:

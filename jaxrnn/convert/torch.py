@@ -310,8 +310,8 @@ def _check(where: str, name: str, layer: LayerWeights) -> None:
         )
     if layer.projection is not None and layer.projection.shape[1] >= layer.units:
         raise ValueError(
-            f"{where}: `{name}` must have `num_proj` below `num_units`, as PyTorch "
-            f"asks of `proj_size`, got {layer.projection.shape[1]} and {layer.units}."
+            f"{where}: `{name}` must have `num_proj` below `num_units`, as PyTorch's "
+            f"`proj_size`, got {layer.projection.shape[1]} and {layer.units}."
         )
 
 

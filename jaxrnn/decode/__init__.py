@@ -1,10 +1,10 @@
-"""Sequences of ids out of a cell: greedily, by sampling, by beam search.
+"""Decoding of sequences of ids: greedy, by sampling, by beam search.
 
-`greedy`, `sample` and `beam_search` give a `Decoded` of ids, scores and lengths. Each
-is also there as a loop function for `raw_rnn`, to be run by it or as part of another:
-`greedy_loop`, `sampling_loop`, `beam_loop`. What the cell is given of an id is for
-`embed` to say, what its output means for `project`: they close over memories and tied
-embeddings, or these stand among the cell's parameters. For beams, `tile_beams` repeats
+`greedy`, `sample` and `beam_search` return a `Decoded` of ids, scores and lengths. Each
+also exists as a loop function for `raw_rnn`, alone or within another loop function:
+`greedy_loop`, `sampling_loop`, `beam_loop`. `embed` maps ids to the cell's inputs, and
+`project` maps the cell's output to logits; both may close over memories and tied
+embeddings, or these are parameters of the cell. For beam search, `tile_beams` repeats
 the rows of a memory.
 """
 

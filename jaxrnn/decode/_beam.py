@@ -1,4 +1,4 @@
-"""Beam search: the best of many sequences that are followed side by side."""
+"""Beam search: the best of several sequences that are extended in parallel."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -20,8 +20,8 @@ from ._model import Embed, Model, Project, make_model
 def tile_beams(tree: PyTree, beam_width: int) -> PyTree:
     """Repeats each row for each of its beams.
 
-    For memories that a cell, `embed` or `project` closes over in beam search: there
-    all have `batch * beam_width` rows, those of one example next to one another.
+    For memories that a cell, `embed` or `project` closes over: in beam search all have
+    `batch * beam_width` rows, those of one example next to each other.
 
     Args:
         tree: A nest of arrays `[batch, ...]`; those without axes stay as they are.
@@ -31,7 +31,7 @@ def tile_beams(tree: PyTree, beam_width: int) -> PyTree:
         The nest, each leaf `[batch * beam_width, ...]`.
 
     Raises:
-        TypeError: If a leaf is no array, or `beam_width` no int.
+        TypeError: If a leaf is not an array, or `beam_width` not an int.
         ValueError: If a leaf is a TensorArray, or `beam_width` is below 1.
 
     Source: `tf.contrib.seq2seq.tile_batch`.
@@ -50,29 +50,27 @@ def beam_loop(
     *,
     length_penalty: ArrayLike = 0.0,
 ) -> "BeamLoop":
-    """A loop function for `raw_rnn` that follows the best beams of each example.
+    """A loop function for `raw_rnn` that extends the best beams of each example.
 
-    The loop has `batch * beam_width` rows, those of one example next to one another,
-    which are finished together. It emits `(ids, offsets)`, each int32 with that many
-    entries: a beam's id, and how many places behind it the beam stands that it goes on
-    from. Its loop state is a named tuple of `log_probs`, `lengths` and `finished`, each
+    The loop has `batch * beam_width` rows, those of one example next to each other,
+    which finish together. It emits `(ids, offsets)`, each int32 `[batch * beam]`: the
+    id of each beam, and the position of the beam that it continues, relative to its
+    own. Its loop state is a named tuple of `log_probs`, `lengths` and `finished`, each
     `[batch, beam]`.
 
     Args:
-        embed: `embed(ids)`, what the cell is given of int32 ids `[batch * beam]`: a
-            nest of arrays with as many rows.
-        project: `project(output)`, the logits `[batch * beam, vocab]` of the cell's
-            output.
-        initial_state: The cell's first state, each leaf `[batch, ...]` or without axes.
-        start_ids: Integers `[batch]`, what is embedded for the first step.
-        end_id: The id that ends a row, an int.
-        beam_width: The number of beams, an int.
-        length_penalty: The power of the length penalty; 0 for none. A number or an
-            array scalar, which may be traced.
+        embed: As in `beam_search`.
+        project: As in `beam_search`.
+        initial_state: As in `beam_search`.
+        start_ids: As in `beam_search`.
+        end_id: As in `beam_search`.
+        beam_width: As in `beam_search`.
+        length_penalty: As in `beam_search`.
 
     Returns:
-        `loop_fn`. Its method `decoded(results, max_time)` traces the beams back: it
-        makes a `Decoded` of what `raw_rnn(cell, loop_fn, max_time=max_time)` returned.
+        `loop_fn`. Its method `decoded(results, max_time)` traces the beams back and
+        makes a `Decoded` from the results of `raw_rnn(cell, loop_fn,
+        max_time=max_time)`.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -99,37 +97,38 @@ def beam_search(
     *,
     length_penalty: ArrayLike = 0.0,
 ) -> Decoded:
-    """Decodes by following the `beam_width` best sequences of each example.
+    """Decodes by beam search: it extends the `beam_width` best sequences of an example.
 
-    A sequence scores its log-probability divided by `((5 + length) / 6) **
-    length_penalty`. One that ended stays in the beam as it is. The loop ends when all
-    beams of all examples did.
+    The score of a sequence is its log-probability divided by `((5 + length) / 6) **
+    length_penalty`. Finished sequences stay in the beam unchanged. The loop ends when
+    all beams of all examples are finished.
 
     Args:
-        cell: A bound cell, or any object that keeps the RNNCell protocol. It is run on
-            `batch * beam` rows; what it closes over goes through `tile_beams`.
-        embed: `embed(ids)`, what the cell is given of int32 ids `[batch * beam]`: a
-            nest of arrays with as many rows.
-        project: `project(output)`, the logits `[batch * beam, vocab]` of the cell's
+        cell: A bound cell, or any object that keeps the RNNCell protocol. It runs on
+            `batch * beam` rows; apply `tile_beams` to memories that it closes over.
+        embed: `embed(ids)`, the cell's inputs for int32 ids `[batch * beam]`: a nest of
+            arrays with as many rows.
+        project: `project(output)`, the logits `[batch * beam, vocab]` for the cell's
             output.
-        initial_state: The cell's first state, each leaf `[batch, ...]` or without axes.
-        start_ids: Integers `[batch]`, what is embedded for the first step.
+        initial_state: The cell's initial state, each leaf `[batch, ...]` or without
+            axes.
+        start_ids: Integers `[batch]`, the ids for the first step.
         end_id: The id that ends a row, an int.
-        max_time: The most ids of a row, an int.
+        max_time: The largest number of ids of a row, an int.
         beam_width: The number of beams, an int.
-        length_penalty: The power of the length penalty; 0 for none. A number or an
+        length_penalty: The exponent of the length penalty; 0 for none. A number or an
             array scalar, which may be traced.
 
     Returns:
         `Decoded`: ids `[batch, beam, max_time]`, scores `[batch, beam]`, lengths
         `[batch, beam]`, the best first. Where there are fewer sequences than beams, the
         last ones score -inf and have length 0. Scores are float32, or float64 if the
-        state or the embedded ids are.
+        state or the inputs are.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
         ValueError: If shapes do not fit, `beam_width` is below 1, the state holds a
-            TensorArray, or `end_id` is no id of the logits.
+            TensorArray, or `end_id` is not one of the ids.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
@@ -145,12 +144,12 @@ def beam_search(
 
 
 class Beams(NamedTuple):
-    """The loop state: what is known of each beam so far, the best first.
+    """The loop state: each beam so far, the best first.
 
     Attributes:
         log_probs: `[batch, beam]`; -inf where there is no sequence.
-        lengths: int32 `[batch, beam]`, how many ids it has.
-        finished: bool `[batch, beam]`, whether the last of them is the end id.
+        lengths: int32 `[batch, beam]`, the number of its ids.
+        finished: bool `[batch, beam]`, whether its last id is the end id.
     """
 
     log_probs: Array
@@ -163,9 +162,9 @@ class BeamLoop:
     """A loop function that keeps the best continuations of an example's beams.
 
     Attributes:
-        model: The arguments that all decoders share, of `batch * beam` rows.
+        model: The arguments that all decoders share, with `batch * beam` rows.
         width: The number of beams.
-        length_penalty: The power of the length penalty.
+        length_penalty: The exponent of the length penalty.
     """
 
     model: Model
@@ -175,26 +174,26 @@ class BeamLoop:
     def __call__(
         self, time: Array, output: PyTree, state: PyTree, loop_state: Beams | None
     ) -> tuple[Array, PyTree, PyTree, PyTree, Beams]:
-        """One turn, as `raw_rnn` asks for it."""
+        """One call of the loop function; see `raw_rnn`."""
         del time
         if loop_state is None:
-            return self._first_turn()
+            return self._first_call()
         log_probs = self.model.log_probs(output, loop_state.log_probs.dtype)
         vocab = log_probs.shape[-1]
         log_probs = log_probs.reshape(*loop_state.lengths.shape, vocab)
         beams, parents, ids = self._continued(loop_state, log_probs)
         own = jnp.broadcast_to(jnp.arange(self.width, dtype=jnp.int32), parents.shape)
-        # Relative: the zeros that `raw_rnn` emits for finished rows move nothing.
+        # Relative: with the zeros that `raw_rnn` emits for finished rows beams stay.
         emit = ids.reshape(-1), (parents - own).reshape(-1)
         state = _reordered(state, parents)
         inputs = self.model.inputs(emit[0])
         return self._finished(beams), inputs, state, emit, beams
 
-    def _first_turn(self) -> tuple[Array, PyTree, PyTree, PyTree, Beams]:
+    def _first_call(self) -> tuple[Array, PyTree, PyTree, PyTree, Beams]:
         model = self.model
         shape = (model.batch_size // self.width, self.width)
         inputs = model.inputs(model.start_ids)
-        # All beams begin alike: with more than one alive, all would stay alike.
+        # All beams begin equal: were more than one alive, all would stay equal.
         log_probs = np.where(np.arange(self.width) == 0, 0.0, -np.inf)
         log_probs = jnp.asarray(log_probs, model.score_dtype(inputs))
         beams = Beams(
@@ -206,15 +205,15 @@ class BeamLoop:
         return self._finished(beams), inputs, model.initial_state, emit, beams
 
     def _finished(self, beams: Beams) -> Array:
-        """One flag for all beams of an example: beams change places until the end."""
+        """One flag for all beams of an example, as beams change places."""
         over = beams.finished | jnp.isneginf(beams.log_probs)
         return jnp.repeat(jnp.all(over, axis=1), self.width)
 
     def _continued(self, beams: Beams, log_probs: Array) -> tuple[Beams, Array, Array]:
-        """The best beams by one more id, the beams they come from, and the ids."""
+        """The best beams with one more id, their parents, and the ids."""
         batch, width, vocab = log_probs.shape
         is_end = jnp.arange(vocab, dtype=jnp.int32) == self.model.end_id
-        # What ended goes on by the end id at no cost, and by nothing else.
+        # A finished beam continues only with the end id, at no cost.
         ended = jnp.where(is_end, 0.0, -jnp.inf).astype(log_probs.dtype)
         ended = jnp.broadcast_to(ended, log_probs.shape)
         gain = jnp.where(beams.finished[..., None], ended, log_probs)
@@ -225,22 +224,22 @@ class BeamLoop:
         _, chosen = jax.lax.top_k(jax.lax.stop_gradient(flat(scores)), width)
         parents, ids = chosen // vocab, chosen % vocab
         finished = _pick(beams.finished, parents) | (ids == self.model.end_id)
-        kept = Beams(_pick(flat(total), chosen), _pick(lengths, parents), finished)
-        return kept, parents, ids
+        best = Beams(_pick(flat(total), chosen), _pick(lengths, parents), finished)
+        return best, parents, ids
 
     def _scores(self, log_probs: Array, lengths: Array) -> Array:
-        """Log-probabilities by the length penalty, -inf where there is no sequence."""
+        """Log-probabilities with the length penalty, -inf without a sequence."""
         penalty = jnp.asarray(self.length_penalty, log_probs.dtype)
         factor = ((5 + lengths.astype(log_probs.dtype)) / 6) ** penalty
         exists = ~jnp.isneginf(log_probs)
-        # Infinity must not be divided: it would be the derivative by the penalty.
+        # Infinity is not divided: the derivative by the penalty would be infinite.
         return jnp.where(exists, jnp.where(exists, log_probs, 0) / factor, -jnp.inf)
 
     def decoded(self, results: tuple[PyTree, PyTree, Beams], max_time: int) -> Decoded:
-        """What `raw_rnn` returned as sequences, `max_time` being what it was given.
+        """The sequences from the results of `raw_rnn` with that `max_time`.
 
         Raises:
-            ValueError: If it took more steps.
+            ValueError: If there were more steps.
         """
         emit_ta, _, beams = results
         shape = (max_time, *beams.lengths.shape)
@@ -282,7 +281,7 @@ def _pick(values: Array, places: Array) -> Array:
 
 
 def _reordered(state: PyTree, parents: Array) -> PyTree:
-    """The state in which each beam has that of the beam it goes on from."""
+    """The state in which each beam has the state of its parent."""
     batch, width = parents.shape
     first = width * jnp.arange(batch, dtype=parents.dtype)
     rows = (first[:, None] + parents).reshape(-1)
@@ -291,14 +290,14 @@ def _reordered(state: PyTree, parents: Array) -> PyTree:
 
 @jax.jit
 def _trace_back(ids: Array, offsets: Array) -> Array:
-    """The ids of each last beam: `[time, batch, beam]`, from the last to the first."""
+    """The ids of each final beam, `[time, batch, beam]`."""
 
     def back(places: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
         ids, offsets = step
         return places + _pick(offsets, places), _pick(ids, places)
 
     own = jnp.arange(ids.shape[-1], dtype=jnp.int32)
-    # Made of the offsets, so that inside of shard_map it varies as they do.
-    nothing = jnp.sum(jnp.zeros_like(offsets), axis=0, dtype=jnp.int32)
-    last = nothing + own[None]
+    # Computed from the offsets: within shard_map it varies over the same axes.
+    zeros = jnp.sum(jnp.zeros_like(offsets), axis=0, dtype=jnp.int32)
+    last = zeros + own[None]
     return jax.lax.scan(back, last, (ids, offsets), reverse=True)[1]

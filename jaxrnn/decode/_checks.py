@@ -1,4 +1,4 @@
-"""What the arguments of the decoders may be, and their final form."""
+"""Checks of the decoders' arguments, and their final form."""
 
 import math
 import operator
@@ -18,8 +18,8 @@ def as_start_ids(where: str, start_ids: Any) -> Array:
     """The first ids as int32 `[batch]`.
 
     Raises:
-        TypeError: If they are no integers.
-        ValueError: If they are no vector.
+        TypeError: If they are not integers.
+        ValueError: If they are not a vector.
     """
     wanted = f"{where}: `start_ids` must be integers [batch]"
     try:
@@ -34,11 +34,11 @@ def as_start_ids(where: str, start_ids: Any) -> Array:
 
 
 def as_int(where: str, name: str, value: Any, least: int, fix: str) -> int:
-    """A static integer that is `least` at least.
+    """A static integer of `least` or more.
 
     Raises:
-        TypeError: If it is no integer, or traced.
-        ValueError: If it is too small.
+        TypeError: If it is not an integer, or traced.
+        ValueError: If it is below `least`.
     """
     try:
         number = operator.index(value)
@@ -55,7 +55,7 @@ def as_int(where: str, name: str, value: Any, least: int, fix: str) -> int:
 
 
 class Range(NamedTuple):
-    """Numbers that an argument may be, in words and as a predicate."""
+    """A range of numbers, in words and as a predicate."""
 
     words: str
     holds: Callable[[float], bool]
@@ -67,11 +67,11 @@ PROBABILITY = Range("in (0, 1]", lambda x: 0 < x <= 1)
 
 
 def as_number(where: str, name: str, value: Any, within: Range, fix: str) -> Any:
-    """A real number or an array scalar of one, held to its range if it is known.
+    """A real number or an array scalar, in its range as far as it is not traced.
 
     Raises:
-        TypeError: If it is no real number.
-        ValueError: If it has axes, or lies outside of its range.
+        TypeError: If it is not a real number.
+        ValueError: If it has axes, or is outside of its range.
     """
     wanted = f"{where}: `{name}` must be {within.words}"
     if not _is_real(value):
@@ -95,8 +95,8 @@ def as_one_key(where: str, key: Any) -> Key:
     """One random key, typed or raw.
 
     Raises:
-        TypeError: If it is no key.
-        ValueError: If it is an array of them.
+        TypeError: If it is not a key.
+        ValueError: If it is an array of keys.
     """
     check_key(where, key)
     if jnp.ndim(key) != (0 if is_key(key) else 1):
@@ -108,7 +108,7 @@ def as_one_key(where: str, key: Any) -> Key:
 
 
 def check_callable(where: str, name: str, value: Any, wanted: str) -> None:
-    """Raises TypeError for what cannot be called."""
+    """Raises TypeError for what is not callable."""
     if not callable(value):
         raise TypeError(
             f"{where}: `{name}` must be a function {wanted}, got {describe(value)}."

@@ -1,4 +1,4 @@
-"""What decoding gives, and the run of a loop function to its end."""
+"""The result of decoding, and the run of a loop function."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -14,14 +14,16 @@ from ._model import Model
 
 
 class Decoded(NamedTuple):
-    """Sequences of ids; beam search has an axis `beam` after the first, best first.
+    """Sequences of ids.
+
+    Beam search adds an axis `beam` after the first, with the best first.
 
     Attributes:
         ids: int32 `[batch, max_time]`; `end_id` beyond a row's length.
-        scores: `[batch]`, the log-probability of a row's ids as far as its length goes,
-            the end id included; in beam search divided by the length penalty.
-        lengths: int32 `[batch]`, the number of ids with the end id; `max_time` where
-            none came.
+        scores: `[batch]`, the log-probability of a row's ids up to its length,
+            including the end id; in beam search divided by the length penalty.
+        lengths: int32 `[batch]`, the number of ids including the end id; `max_time`
+            for rows without one.
     """
 
     ids: Array
@@ -30,7 +32,7 @@ class Decoded(NamedTuple):
 
 
 class Loop(Protocol):
-    """A loop function that can read what `raw_rnn` makes of it."""
+    """A loop function that makes a `Decoded` from its results."""
 
     @property
     def model(self) -> Model: ...
@@ -45,10 +47,10 @@ class Loop(Protocol):
 
 
 def run(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
-    """Runs the loop until all rows ended or have `max_time` ids."""
+    """Runs the loop until all rows are finished or have `max_time` ids."""
     where = loop.model.where
     check_cell(where, "cell", cell)
-    limit = as_int(where, "max_time", max_time, 0, "It is the most ids of a row.")
+    limit = as_int(where, "max_time", max_time, 0, "It bounds the ids of a row.")
     check_structure(
         f"{where}: `initial_state` (by `cell.state_size`)",
         cell.state_size,
@@ -56,10 +58,10 @@ def run(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
         strict=True,
     )
 
-    def until_limit(time: Array, output: PyTree, state: PyTree, held: Any) -> Any:
-        finished, *rest = loop(time, output, state, held)
-        # A row that is cut is a result here, not the error that `raw_rnn` reports
-        # under checkify when it stops a loop by itself.
+    def until_limit(time: Array, output: PyTree, state: PyTree, loop_state: Any) -> Any:
+        finished, *rest = loop(time, output, state, loop_state)
+        # A truncated row is a result here, not the error that `raw_rnn` reports under
+        # checkify when it stops a loop itself.
         return finished | (time >= limit), *rest
 
     return loop.decoded(raw_rnn(cell, until_limit, max_time=limit), limit)

@@ -15,23 +15,22 @@ def greedy_loop(
     start_ids: ArrayLike,
     end_id: int,
 ) -> RowLoop:
-    """A loop function for `raw_rnn` that goes on by the most likely id.
+    """A loop function for `raw_rnn` that continues with the most likely id.
 
     A row is finished when its id is `end_id`. The loop emits the ids, int32 `[batch]`,
     0 in rows that were finished before; its loop state is a named tuple of `scores`,
     `lengths` and `finished`, each `[batch]`.
 
     Args:
-        embed: `embed(ids)`, what the cell is given of int32 ids `[batch]`: a nest of
-            `[batch, ...]`. Rows that are finished are given that of `end_id`.
-        project: `project(output)`, the logits `[batch, vocab]` of the cell's output.
-        initial_state: The cell's first state, each leaf `[batch, ...]` or without axes.
-        start_ids: Integers `[batch]`, what is embedded for the first step.
-        end_id: The id that ends a row, an int.
+        embed: As in `greedy`.
+        project: As in `greedy`.
+        initial_state: As in `greedy`.
+        start_ids: As in `greedy`.
+        end_id: As in `greedy`.
 
     Returns:
-        `loop_fn`. Its method `decoded(results, max_time)` makes a `Decoded` of what
-        `raw_rnn(cell, loop_fn, max_time=max_time)` returned.
+        `loop_fn`. Its method `decoded(results, max_time)` makes a `Decoded` from the
+        results of `raw_rnn(cell, loop_fn, max_time=max_time)`.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -52,28 +51,29 @@ def greedy(
     end_id: int,
     max_time: int,
 ) -> Decoded:
-    """Decodes by the most likely id, of equal ones by the first.
+    """Decodes greedily: each id is the most likely one, the first of equal ones.
 
-    The loop ends with the longest row. Scores can be differentiated by all that
-    `embed`, `project`, the cell and the initial state hold, the ids being as they are.
+    The loop ends with the longest row. Scores are differentiable by the arrays in
+    `embed`, `project`, the cell and the initial state, with the ids held constant.
 
     Args:
         cell: A bound cell, or any object that keeps the RNNCell protocol.
-        embed: `embed(ids)`, what the cell is given of int32 ids `[batch]`: a nest of
-            `[batch, ...]`. Rows that are finished are given that of `end_id`.
-        project: `project(output)`, the logits `[batch, vocab]` of the cell's output.
-        initial_state: The cell's first state, each leaf `[batch, ...]` or without axes.
-        start_ids: Integers `[batch]`, what is embedded for the first step.
+        embed: `embed(ids)`, the cell's inputs for int32 ids `[batch]`: a nest of arrays
+            `[batch, ...]`. Finished rows read the inputs for `end_id`.
+        project: `project(output)`, the logits `[batch, vocab]` for the cell's output.
+        initial_state: The cell's initial state, each leaf `[batch, ...]` or without
+            axes.
+        start_ids: Integers `[batch]`, the ids for the first step.
         end_id: The id that ends a row, an int.
-        max_time: The most ids of a row, an int.
+        max_time: The largest number of ids of a row, an int.
 
     Returns:
         `Decoded`: ids `[batch, max_time]`, scores `[batch]`, lengths `[batch]`. Scores
-        are float32, or float64 if the state or the embedded ids are.
+        are float32, or float64 if the state or the inputs are.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or `end_id` is no id of the logits.
+        ValueError: If shapes do not fit, or `end_id` is not one of the ids.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn.decode

@@ -1,4 +1,4 @@
-"""What is decoded: where rows begin and end, and what stands around the cell."""
+"""The arguments that all decoders share: first and last ids, inputs and logits."""
 
 import dataclasses
 from collections.abc import Callable
@@ -27,9 +27,9 @@ class Model:
 
     Attributes:
         where: The function that was called, for messages.
-        embed: What the cell is given of ids.
-        project: The logits of a cell's output.
-        initial_state: The first state, each leaf `[batch, ...]` or without axes.
+        embed: The cell's inputs for ids.
+        project: The logits for the cell's output.
+        initial_state: The initial state, each leaf `[batch, ...]` or without axes.
         start_ids: int32 `[batch]`.
         end_id: The id that ends a row.
     """
@@ -47,10 +47,10 @@ class Model:
         return self.start_ids.shape[0]
 
     def inputs(self, ids: Array) -> PyTree:
-        """What the cell is given of ids.
+        """The cell's inputs for ids.
 
         Raises:
-            ValueError: If `embed` does not make one row of each id.
+            ValueError: If `embed` does not return one row for each id.
         """
         with noting(f"{self.where}: raised by `embed` of {describe(ids)}."):
             inputs = self.embed(ids)
@@ -66,8 +66,8 @@ class Model:
         """`[batch, vocab]`, the log-probabilities of the next id.
 
         Raises:
-            TypeError: If `project` makes no floating array.
-            ValueError: If that is not `[batch, vocab]`, or has no place for `end_id`.
+            TypeError: If `project` does not return a floating array.
+            ValueError: If it is not `[batch, vocab]`, or has no id `end_id`.
         """
         with noting(f"{self.where}: raised by `project`, of the cell's output."):
             logits = self.project(output)
@@ -87,9 +87,9 @@ class Model:
         return jax.nn.log_softmax(jnp.asarray(logits, dtype), axis=-1)
 
     def score_dtype(self, inputs: PyTree) -> DType:
-        """float64 if the state or the first inputs hold some of it, else float32.
+        """float64 if a leaf of the state or the first inputs is, else float32.
 
-        Loop states need their dtype before the first logits are there to be asked.
+        A loop state needs its dtype before there are logits.
         """
         leaves = jax.tree.leaves((self.initial_state, inputs))
         wide = any(leaf.dtype == jnp.float64 for leaf in leaves)

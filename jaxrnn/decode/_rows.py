@@ -1,4 +1,4 @@
-"""The loop that goes on by one id a row: greedy decoding and sampling share it."""
+"""The loop function of greedy decoding and sampling: one id a row."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from ._model import Model
 
 
 class Rows(NamedTuple):
-    """The loop state: what is known of each row so far.
+    """The loop state: each row so far.
 
     Attributes:
         scores: `[batch]`, the sum of the log-probabilities of its ids.
-        lengths: int32 `[batch]`, how many ids it has.
-        finished: bool `[batch]`, whether the last of them is the end id.
+        lengths: int32 `[batch]`, the number of its ids.
+        finished: bool `[batch]`, whether its last id is the end id.
     """
 
     scores: Array
@@ -27,14 +27,14 @@ class Rows(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RowLoop:
-    """A loop function that feeds each row the id that was chosen for it.
+    """A loop function that continues each row with a chosen id.
 
     It emits the ids, int32 `[batch]`; its loop state is `Rows`.
 
     Attributes:
         model: The arguments that all decoders share.
-        choose: `choose(log_probs [batch, vocab], t) -> ids`, int32 `[batch]`, of which
-            t is the place in the row.
+        choose: `choose(log_probs [batch, vocab], t) -> ids`, int32 `[batch]`, the ids
+            at position t.
     """
 
     model: Model
@@ -43,14 +43,14 @@ class RowLoop:
     def __call__(
         self, time: Array, output: PyTree, state: PyTree, loop_state: Rows | None
     ) -> tuple[Array, PyTree, PyTree, PyTree, Rows]:
-        """One turn, as `raw_rnn` asks for it."""
+        """One call of the loop function; see `raw_rnn`."""
         if loop_state is None:
-            return self._first_turn()
+            return self._first_call()
         scores, lengths, finished = loop_state
         log_probs = self.model.log_probs(output, scores.dtype)
         ids = self.choose(log_probs, time - 1)
         gain = jnp.take_along_axis(log_probs, ids[:, None], axis=1)[:, 0]
-        # `raw_rnn` leaves loop states as they are: what ended is held here.
+        # `raw_rnn` does not mask loop states.
         scores = jnp.where(finished, scores, scores + gain)
         lengths = jnp.where(finished, lengths, lengths + 1)
         ids = jnp.where(finished, self.model.end_id, ids)
@@ -58,7 +58,7 @@ class RowLoop:
         rows = Rows(scores, lengths, finished)
         return finished, self.model.inputs(ids), state, ids, rows
 
-    def _first_turn(self) -> tuple[Array, PyTree, PyTree, PyTree, Rows]:
+    def _first_call(self) -> tuple[Array, PyTree, PyTree, PyTree, Rows]:
         model = self.model
         inputs = model.inputs(model.start_ids)
         rows = Rows(
@@ -70,10 +70,10 @@ class RowLoop:
         return rows.finished, inputs, model.initial_state, emit, rows
 
     def decoded(self, results: tuple[PyTree, PyTree, Rows], max_time: int) -> Decoded:
-        """What `raw_rnn` returned as sequences, `max_time` being what it was given.
+        """The sequences from the results of `raw_rnn` with that `max_time`.
 
         Raises:
-            ValueError: If it took more steps.
+            ValueError: If there were more steps.
         """
         emit_ta, _, rows = results
         ids = to_time(emit_ta.stack(), max_time).T

@@ -1,4 +1,4 @@
-"""Sampling, from all of the distribution or from its head."""
+"""Sampling from the distribution of ids, optionally truncated."""
 
 import dataclasses
 from typing import Any
@@ -25,33 +25,28 @@ def sampling_loop(
     top_k: int | None = None,
     top_p: ArrayLike | None = None,
 ) -> RowLoop:
-    """A loop function for `raw_rnn` that goes on by ids drawn at random.
+    """A loop function for `raw_rnn` that continues with ids drawn at random.
 
-    What it emits and its loop state are those of `greedy_loop`.
+    Its emits and its loop state are those of `greedy_loop`.
 
     Args:
-        embed: `embed(ids)`, what the cell is given of int32 ids `[batch]`: a nest of
-            `[batch, ...]`. Rows that are finished are given that of `end_id`.
-        project: `project(output)`, the logits `[batch, vocab]` of the cell's output.
-        initial_state: The cell's first state, each leaf `[batch, ...]` or without axes.
-        start_ids: Integers `[batch]`, what is embedded for the first step.
-        end_id: The id that ends a row, an int.
-        key: A random key. The id at place t (from 0) is drawn by `fold_in(key, t)`.
-        temperature: What logits are divided by before the draw, positive; a number or
-            an array scalar, which may be traced.
-        top_k: How many of the most likely ids may be drawn, an int; None, or more than
-            there are, for all. Of equal ones the first count.
-        top_p: In (0, 1]; a number or an array scalar, which may be traced. The smallest
-            set of most likely ids whose probabilities sum to this may be drawn, at
-            least one; counted after temperature and `top_k`. None for all.
+        embed: As in `sample`.
+        project: As in `sample`.
+        initial_state: As in `sample`.
+        start_ids: As in `sample`.
+        end_id: As in `sample`.
+        key: As in `sample`.
+        temperature: As in `sample`.
+        top_k: As in `sample`.
+        top_p: As in `sample`.
 
     Returns:
-        `loop_fn`. Its method `decoded(results, max_time)` makes a `Decoded` of what
-        `raw_rnn(cell, loop_fn, max_time=max_time)` returned.
+        `loop_fn`. Its method `decoded(results, max_time)` makes a `Decoded` from the
+        results of `raw_rnn(cell, loop_fn, max_time=max_time)`.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a number lies outside of its range; in the
+        ValueError: If shapes do not fit, or a number is outside of its range; in the
             loop, if logits are not `[batch, vocab]` or `end_id` is not one of their
             ids.
 
@@ -77,38 +72,39 @@ def sample(
     top_k: int | None = None,
     top_p: ArrayLike | None = None,
 ) -> Decoded:
-    """Decodes by ids drawn at random, each row by itself.
+    """Decodes by sampling: ids are drawn at random, independently for each row.
 
-    The loop ends with the longest row. Several draws of each row: `jax.vmap` over keys,
-    or faster, rows that are repeated.
+    The loop ends with the longest row. For several samples of each row use `jax.vmap`
+    over keys or, which is faster, repeat the rows.
 
     Args:
         cell: A bound cell, or any object that keeps the RNNCell protocol.
-        embed: `embed(ids)`, what the cell is given of int32 ids `[batch]`: a nest of
-            `[batch, ...]`. Rows that are finished are given that of `end_id`.
-        project: `project(output)`, the logits `[batch, vocab]` of the cell's output.
-        initial_state: The cell's first state, each leaf `[batch, ...]` or without axes.
-        start_ids: Integers `[batch]`, what is embedded for the first step.
+        embed: `embed(ids)`, the cell's inputs for int32 ids `[batch]`: a nest of arrays
+            `[batch, ...]`. Finished rows read the inputs for `end_id`.
+        project: `project(output)`, the logits `[batch, vocab]` for the cell's output.
+        initial_state: The cell's initial state, each leaf `[batch, ...]` or without
+            axes.
+        start_ids: Integers `[batch]`, the ids for the first step.
         end_id: The id that ends a row, an int.
-        max_time: The most ids of a row, an int.
-        key: A random key. The id at place t (from 0) is drawn by `fold_in(key, t)`.
-        temperature: What logits are divided by before the draw, positive; a number or
-            an array scalar, which may be traced.
-        top_k: How many of the most likely ids may be drawn, an int; None, or more than
-            there are, for all. Of equal ones the first count.
-        top_p: In (0, 1]; a number or an array scalar, which may be traced. The smallest
-            set of most likely ids whose probabilities sum to this may be drawn, at
-            least one; counted after temperature and `top_k`. None for all.
+        max_time: The largest number of ids of a row, an int.
+        key: A random key. The id at position t (from 0) is drawn by `fold_in(key, t)`.
+        temperature: The divisor of the logits, positive; a number or an array scalar,
+            which may be traced.
+        top_k: The number of most likely ids to draw from, an int; None, or more than
+            the vocabulary, for all. Of equal ones the first count.
+        top_p: In (0, 1]; a number or an array scalar, which may be traced. Ids are
+            drawn from the smallest set of most likely ones with at least this
+            probability, after temperature and `top_k`. None for all.
 
     Returns:
         `Decoded`: ids `[batch, max_time]`, scores `[batch]`, lengths `[batch]`. Scores
-        are those of the model: neither temperature nor truncation changes them. They
-        are float32, or float64 if the state or the embedded ids are.
+        do not depend on temperature, `top_k` and `top_p`. They
+        are float32, or float64 if the state or the inputs are.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, a number lies outside of its range, or
-            `end_id` is no id of the logits.
+        ValueError: If shapes do not fit, a number is outside of its range, or
+            `end_id` is not one of the ids.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1805.04833 for `top_k`;
         arXiv:1904.09751 for `top_p`.
@@ -145,7 +141,7 @@ class _Draw:
         noise = jax.random.gumbel(
             jax.random.fold_in(self.key, t), log_probs.shape, log_probs.dtype
         )
-        # Relative to the best: a small temperature makes -inf of others, never NaN.
+        # Relative to the best: a small temperature makes the others -inf, never NaN.
         best = jnp.max(log_probs, axis=1, keepdims=True)
         least = jnp.finfo(log_probs.dtype).tiny
         temperature = jnp.asarray(self.temperature, log_probs.dtype)
@@ -154,7 +150,7 @@ class _Draw:
             return jnp.argmax(logits + noise, axis=1).astype(jnp.int32)
         vocab = logits.shape[1]
         logits, ids = jax.lax.top_k(logits, min(self.top_k or vocab, vocab))
-        # Noise belongs to an id: as long as all may be drawn, draws are the same ones.
+        # Noise belongs to an id: where all may be drawn, draws are as without `top_k`.
         drawn = logits + jnp.take_along_axis(noise, ids, axis=1)
         if self.top_p is not None:
             top_p = jnp.asarray(self.top_p, logits.dtype)
@@ -164,8 +160,8 @@ class _Draw:
 
 
 def _in_nucleus(logits: Array, top_p: Array) -> Array:
-    """Of logits in falling order, those before which less than `top_p` has come."""
+    """Which logits, in descending order, have less than `top_p` before them."""
     mass = jnp.cumsum(jax.nn.softmax(logits, axis=1), axis=1)
     before = jnp.pad(mass[:, :-1], ((0, 0), (1, 0)))
-    # The sum of all may be rounded to 1 before the last.
+    # The sum may round to 1 before the last id.
     return (before < top_p) | (top_p >= 1)

@@ -1,8 +1,8 @@
 """`tf.compat.v1.lite.experimental.nn`: the cells and the driver of TensorFlow Lite.
 
-`dynamic_rnn`, `TFLiteLSTMCell` and `TfLiteRNNCell` give the same values as those of the
-core. What differs is how the parameters lie: apart and transposed, as TensorFlow
-Lite's operators take them, so that checkpoints fit.
+`dynamic_rnn`, `TFLiteLSTMCell` and `TfLiteRNNCell` compute the same as `dynamic_rnn`,
+`LSTMCell` and `BasicRNNCell` of the core. Only the layout of the parameters differs:
+separate for each gate and transposed, as in checkpoints for TensorFlow Lite.
 
     >>> import jax, jax.numpy as jnp, jaxrnn.lite
     >>> cell = jaxrnn.lite.TFLiteLSTMCell(5)

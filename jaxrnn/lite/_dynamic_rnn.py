@@ -28,24 +28,25 @@ def dynamic_rnn(
         cell: A bound cell (`cell.bind(params)`), of this module or of the core, or any
             object that keeps the RNNCell protocol.
         inputs: One array `[time, batch, ...]`.
-        sequence_length: `[batch]`, integers: how many steps of each row count.
+        sequence_length: `[batch]`, integers: the length of each row; None for all
+            steps.
         initial_state: A state of the structure of `cell.state_size`; None for the
             cell's zero state, which needs `dtype`.
         dtype: The dtype of the zero state and of the outputs; None for that of
             `initial_state`.
         parallel_iterations: As in `jaxrnn.dynamic_rnn`.
         swap_memory: As in `jaxrnn.dynamic_rnn`.
-        time_major: True, and nothing else.
+        time_major: Must be True.
         scope: The name of the loop in profiles; "rnn" by default.
 
     Returns:
-        `(outputs, state)` as `jaxrnn.dynamic_rnn` gives them, the outputs
+        `(outputs, state)` as of `jaxrnn.dynamic_rnn`, the outputs
         `[time, batch, ...]`.
 
     Raises:
         AssertionError: If `time_major` is False; it is a TypeError as well.
         TypeError: As `jaxrnn.dynamic_rnn`.
-        ValueError: If `inputs` are a nest; as `jaxrnn.dynamic_rnn`.
+        ValueError: If `inputs` is a nest; as `jaxrnn.dynamic_rnn`.
 
     Source: `tf.compat.v1.lite.experimental.nn.dynamic_rnn`.
     """

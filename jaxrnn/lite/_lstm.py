@@ -10,21 +10,21 @@ from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.lstm import LSTMCell
 from ._transposed import TransposedCell
 
-MADE = ("input", "forget", "cell", "output")
-JOINED = ("input", "cell", "forget", "output")  # i, j, f, o
+INIT_ORDER = ("input", "forget", "cell", "output")
+GATE_ORDER = ("input", "cell", "forget", "output")  # i, j, f, o
 PEEPHOLES = ("w_f_diag", "w_i_diag", "w_o_diag")
 
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class TFLiteLSTMCell(TransposedCell):
-    """`LSTMCell` with the weights of each gate apart, transposed.
+    """`LSTMCell` with separate, transposed weights for each gate.
 
     Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
     `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; for each gate, input,
     forget, cell and output: `input_to_<gate>_w` `[H, I]`, `cell_to_<gate>_w` `[H, P]`,
     `<gate>_bias` `[H]`; `w_f_diag`, `w_i_diag`, `w_o_diag` `[H]`; `projection/kernel`
-    `[P, H]`. What each does stands at `LSTMCell`, where "cell" is block j.
+    `[P, H]`. The equations are those of `LSTMCell`; "cell" is its block j.
 
     Attributes:
         num_units: `H`.
@@ -33,12 +33,12 @@ class TFLiteLSTMCell(TransposedCell):
         initializer: For weights and diagonals; None for Glorot uniform.
         num_proj: `P`, or None for no projection.
         proj_clip: The bound on h' after a projection, or None.
-        num_unit_shards: Taken for TensorFlow's sake; never changes a value.
-        num_proj_shards: Taken for TensorFlow's sake; never changes a value.
-        forget_bias: Added to f at run time; no part of the stored bias.
+        num_unit_shards: Accepted as in TensorFlow; never changes a value.
+        num_proj_shards: Accepted as in TensorFlow; never changes a value.
+        forget_bias: Added to f at run time; the parameter does not include it.
         state_is_tuple: False for a state `[batch, H + P]` that holds `[c, h]`.
         activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Taken for TensorFlow's sake; parameters are explicit here.
+        reuse: Accepted as in TensorFlow; parameters are explicit here.
         name: The name of the step in profiles.
         dtype: The dtype that parameters and inputs must have; None for any.
 
@@ -63,15 +63,15 @@ class TFLiteLSTMCell(TransposedCell):
     core_class = LSTMCell
 
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """Weights, biases, peepholes and projection, as far as there are any."""
+        """Weights and biases, and peepholes and a projection if the cell has them."""
         units, weight = self.num_units, self.initializer or glorot_uniform
         h = units if self.num_proj is None else self.num_proj
         specs: dict[str, Any] = {
             f"{source}_to_{gate}_w": ParamSpec((units, columns), weight)
             for source, columns in (("input", depth), ("cell", h))
-            for gate in MADE
+            for gate in INIT_ORDER
         }
-        specs |= {f"{gate}_bias": ParamSpec((units,), zeros) for gate in MADE}
+        specs |= {f"{gate}_bias": ParamSpec((units,), zeros) for gate in INIT_ORDER}
         if self.use_peepholes:
             specs |= dict.fromkeys(PEEPHOLES, ParamSpec((units,), weight))
         if self.num_proj is not None:
@@ -81,7 +81,7 @@ class TFLiteLSTMCell(TransposedCell):
     def core_params(self, params: Params) -> Params:
         """The parameters of `LSTMCell`."""
         from_inputs, from_h, bias = (
-            jnp.concatenate([params[name.format(gate)] for gate in JOINED])
+            jnp.concatenate([params[name.format(gate)] for gate in GATE_ORDER])
             for name in ("input_to_{}_w", "cell_to_{}_w", "{}_bias")
         )
         kernel = jnp.concatenate([from_inputs, from_h], axis=1).T

@@ -14,7 +14,7 @@ from ._transposed import TransposedCell
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class TfLiteRNNCell(TransposedCell):
-    """`BasicRNNCell` with the weights of inputs and state apart, transposed.
+    """`BasicRNNCell` with separate, transposed weights for inputs and state.
 
         h' = activation(x input_weights^T + h recurrent_weights^T + bias)
 
@@ -25,7 +25,7 @@ class TfLiteRNNCell(TransposedCell):
     Attributes:
         num_units: `H`.
         activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Taken for TensorFlow's sake; parameters are explicit here.
+        reuse: Accepted as in TensorFlow; parameters are explicit here.
         name: The name of the step in profiles.
         dtype: The dtype that parameters and inputs must have; None for any.
 

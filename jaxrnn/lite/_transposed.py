@@ -1,4 +1,4 @@
-"""Cells of the core under TensorFlow Lite's parameters."""
+"""Cells of the core with TensorFlow Lite's layout of parameters."""
 
 import abc
 import dataclasses
@@ -15,9 +15,9 @@ from .._time.steps import Steps
 
 
 class TransposedCell(RNNCell):
-    """A cell that does what one of the core does, with its parameters laid out anew.
+    """A cell that computes the same as one of the core, from separate parameters.
 
-    No dataclass itself: each cell declares the fields of the cell of the core.
+    Not a dataclass itself: each cell declares the fields of the cell of the core.
     """
 
     core_class: ClassVar[type[AffineCell]]
@@ -25,22 +25,22 @@ class TransposedCell(RNNCell):
 
     @abc.abstractmethod
     def param_specs(self, depth: int) -> dict[str, Any]:
-        """All parameters for inputs of size `depth`, in the order of their making."""
+        """All parameters for inputs of size `depth`, in the order of initialization."""
 
     @abc.abstractmethod
     def core_params(self, params: Params) -> Params:
-        """The same numbers as the cell of the core takes them."""
+        """The parameters in the layout of the cell of the core."""
 
     def __post_init__(self) -> None:
         kind = self.core_class.__name__
         with noting(f"{type(self).__name__}: raised by the {kind} that it is made of."):
             core = self.core
-        # As the core has them: an activation's function for its name.
+        # In their final form: the function of a named activation.
         set_field(self, **{f.name: getattr(core, f.name) for f in self._fields()})
 
     @property
     def core(self) -> AffineCell:
-        """The cell of the core that does the work."""
+        """The cell of the core."""
         return self.core_class(
             **{f.name: getattr(self, f.name) for f in self._fields()}
         )

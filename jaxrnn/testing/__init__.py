@@ -1,10 +1,25 @@
-"""The laws that drivers rely on, and `check_cell`, which holds a cell to them.
+"""The laws that drivers rely on, and `check_cell`, which checks a cell against them.
 
 >>> import jax, jax.numpy as jnp, jaxrnn
 >>> from jaxrnn.testing import check_cell
 >>> check_cell(jaxrnn.GRUCell(3), jax.ShapeDtypeStruct((4, 2), jnp.float32))
 """
 
-from ._laws import LAWS as LAWS, check_cell as check_cell, make_setup as make_setup
-
-__all__ = ["LAWS", "check_cell", "make_setup"]
+from ._check_cell import check_cell as check_cell, make_setup as make_setup
+from ._laws import (
+    LAWS as LAWS,
+    compiles_to_the_same as compiles_to_the_same,
+    differentiates_twice as differentiates_twice,
+    does_not_see_padding as does_not_see_padding,
+    has_its_sizes as has_its_sizes,
+    inits_from_shapes as inits_from_shapes,
+    is_a_value as is_a_value,
+    keeps_rows_apart as keeps_rows_apart,
+    maps_over_an_axis as maps_over_an_axis,
+    resumes as resumes,
+    runs_as_a_loop as runs_as_a_loop,
+    runs_backwards_as_a_loop as runs_backwards_as_a_loop,
+    runs_in_a_loop_of_its_own as runs_in_a_loop_of_its_own,
+    runs_in_little_memory as runs_in_little_memory,
+    runs_step_by_step as runs_step_by_step,
+)

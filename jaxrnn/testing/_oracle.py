@@ -1,6 +1,7 @@
-"""The oracle that cells and drivers are held to, and how results are compared.
+"""The oracle for cells and drivers, and the comparison of results.
 
-A Python loop over time whose masks NumPy makes: it shares no code with the drivers.
+The oracle is a Python loop over time with masks of NumPy. It shares no code with the
+drivers.
 """
 
 import dataclasses
@@ -26,11 +27,11 @@ TOLERANCE = {"float64": 1e-9, "float32": 2e-4, "float16": 2e-2, "bfloat16": 1e-1
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """One cell with everything that a law needs to run it.
+    """A cell with the data that a law runs it on.
 
     Attributes:
         cell: The cell under test.
-        params: Its parameters, every leaf random (no bias is zero).
+        params: Its parameters, all leaves random, biases too.
         xs: Inputs, each leaf `[batch, TIME, ...]`.
         lengths: One length a row, from 0 to beyond `TIME`, int32 `[batch]`.
         state: A random initial state; leaves without axes are as in the zero state.
@@ -64,12 +65,12 @@ class Setup:
 
     @functools.cached_property
     def differentiator(self) -> Callable[..., tuple[PyTree, list[Array]]]:
-        """That of `dynamic_rnn` over the rows' lengths: compiled once for all laws."""
+        """That of `dynamic_rnn` with lengths: compiled once for all laws."""
         return differentiator(self, dynamic, self.lengths)
 
     @functools.cached_property
     def differentiated(self) -> tuple[PyTree, list[Array]]:
-        """What `dynamic_rnn` gives, and its gradients."""
+        """The results of `dynamic_rnn` with lengths, and their gradients."""
         return self.differentiator(self.params, self.xs, self.state)
 
 
@@ -83,7 +84,7 @@ def dynamic(
 def raw(
     setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array | None
 ) -> tuple[PyTree, PyTree]:
-    """`raw_rnn` that is fed from `xs`, with the arguments of `unrolled`."""
+    """`raw_rnn` that reads `xs`, with the arguments of `unrolled`."""
     counts = TIME if lengths is None else lengths
 
     def loop_fn(time: Array, output: PyTree, cell_state: PyTree, _: None) -> tuple:
@@ -112,13 +113,13 @@ def static(
 def unrolled(
     setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array | None
 ) -> tuple[PyTree, PyTree]:
-    """The oracle: a Python loop over time, with masks that NumPy makes."""
+    """The oracle: a Python loop over time with masks of NumPy."""
     batch = setup.lengths.shape[0]
     counts = np.full(batch, TIME) if lengths is None else np.asarray(lengths)
     last_step, outputs = min(TIME, max(1, *counts)), []
     for t in range(TIME):
         alive = t < counts
-        # Dead rows see their own first step: what padding holds is not to matter.
+        # Rows that are over read their own first step: padding must not matter.
         x = jax.tree.map(lambda x: _pick(alive, x[:, t], x[:, 0]), xs)  # noqa: B023
         output, new = setup.bind(params).at_step(jnp.int32(t))(x, state)
         outputs.append(jax.tree.map(lambda o: _pick(alive, o, o * 0), output))  # noqa: B023
@@ -145,7 +146,7 @@ def reversed_rows(x: Array, lengths: Array) -> Array:
 def differentiated(
     setup: Setup, run: Callable, lengths: Array | None
 ) -> tuple[PyTree, list[Array]]:
-    """Results and the gradients of their weighted sum by all that is floating."""
+    """Results, and gradients of their weighted sum by all floating leaves."""
     compiled = differentiator(setup, run, lengths)
     return compiled(setup.params, setup.xs, setup.state)
 
@@ -153,7 +154,7 @@ def differentiated(
 def differentiator(
     setup: Setup, run: Callable, lengths: Array | None
 ) -> Callable[..., tuple[PyTree, list[Array]]]:
-    """What makes them of parameters, inputs and state, in one compilation."""
+    """`differentiated` as a compiled function of parameters, inputs and state."""
 
     @jax.jit
     def compiled(*args: PyTree) -> tuple[PyTree, list[Array]]:
@@ -182,7 +183,7 @@ def split_floats(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], PyT
 
 
 def weighted_sum(tree: PyTree) -> Array:
-    """A scalar whose gradient tells every entry of all leaves from every other."""
+    """A scalar whose gradient is different for every entry of all leaves."""
     floats, _ = split_floats(tree)
     total, begin = jnp.zeros((), floats[0].dtype), 0
     for leaf in floats:
@@ -209,7 +210,7 @@ def equal(got: PyTree, want: PyTree) -> None:
 
 
 def close(got: PyTree, want: PyTree, dtype: DType) -> None:
-    """Equal structures, dtypes and, up to rounding, values."""
+    """Raises AssertionError unless types agree and, up to rounding, values."""
     same_types(got, want)
     tolerance = TOLERANCE[str(dtype)]
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):

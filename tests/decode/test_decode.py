@@ -574,7 +574,7 @@ REFUSALS = [
     ("greedy", {"end_id": -1}, ValueError, "decode.greedy: `end_id` must be 0 or more, got -1. It is an id of the vocabulary."),
     ("greedy", {"end_id": 1.0}, TypeError, "decode.greedy: `end_id` must be an int, got 1.0. It is static:"),
     ("greedy", {"max_time": None}, TypeError, "decode.greedy: `max_time` must be an int, got None. It is static:"),
-    ("greedy", {"max_time": -2}, ValueError, "decode.greedy: `max_time` must be 0 or more, got -2. It is the most ids of a row."),
+    ("greedy", {"max_time": -2}, ValueError, "decode.greedy: `max_time` must be 0 or more, got -2. It bounds the ids of a row."),
     ("sample", {"key": 0}, TypeError, "decode.sample: `key` must be a random key, got 0. `jax.random.key(0)` makes one."),
     ("sample", {"key": jax.random.split(KEY)}, ValueError, "decode.sample: `key` must be one key, got key<fry>[2]. Use jax.vmap"),
     ("sample", {"temperature": 0}, ValueError, "decode.sample: `temperature` must be positive and finite, got 0. `greedy` takes the most likely id."),
