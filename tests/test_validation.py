@@ -188,7 +188,7 @@ REFUSALS = {
                          lambda: RNN.cell.apply({**RNN.params, "bias": None}, X[:, 0], ZEROS)),
     # Cells
     "initializer": (TypeError, "`initializer` must be a function", lambda: LSTMCell(2, initializer="zeros")),
-    "initializer_factory": (TypeError, "must make an array.*made by a call",
+    "initializer_factory": (TypeError, "must make an array.*Call those of jax.nn",
                             lambda: bound(LSTMCell(2, initializer=jax.nn.initializers.orthogonal))),
     "forget_bias": (TypeError, "`forget_bias` must be a number", lambda: LSTMCell(2, forget_bias=np.ones(2))),
     "name": (TypeError, "`name` must be a string, got 5", lambda: GRUCell(2, name=5)),

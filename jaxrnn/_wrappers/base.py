@@ -14,7 +14,7 @@ def check_wrapped(where: str, name: str, cell: Any) -> None:
     if isinstance(cell, RNNCell):
         return
     fix = (
-        "Wrap the unbound cell, then bind the wrapper."
+        "Pass the unbound cell, and bind the whole."
         if isinstance(cell, BoundCell)
         else "`FunctionCell` makes one of a function."
     )
