@@ -3,23 +3,22 @@
 Drivers: `dynamic_rnn`, `bidirectional_dynamic_rnn`, `stack_bidirectional_dynamic_rnn`;
 `raw_rnn`, with `TensorArray`; over lists of steps `static_rnn`,
 `static_bidirectional_rnn`, `stack_bidirectional_rnn`, and `static_state_saving_rnn`
-with `StateSaver`; over sequences laid end to end (`pack_sequences` makes
-`PackedSequences` of them) `packed_rnn`.
+with `StateSaver`; over `PackedSequences`, which `pack_sequences` makes, `packed_rnn`.
 
 For sequences longer than memory: `windows`, which yields each `Window` or
-`PackedWindow`, and `truncated_bptt` (`TruncatedBPTT`). What the memory strategies of
-`jaxrnn.memory` would keep and cost: `memory_plan` (`MemoryPlan`). Which implementation
-serves on a machine, and what bounds it there: `explain` (`Explanation`).
+`PackedWindow`, and `truncated_bptt` (`TruncatedBPTT`). What the strategies of
+`jaxrnn.memory` would store and cost: `memory_plan` (`MemoryPlan`). Which
+implementations run on a machine, and what bounds them: `explain` (`Explanation`).
 
 Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
 `CudnnCompatibleGRUCell`, `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`,
-`DeviceWrapper`. For your own: `FunctionCell`, `RNNCell`, `AffineCell` with `Stage` and
-`ParamSpec`, `TensorShape`; what drivers take: `BoundCell`, `RNNCellLike`; for a cell
-that has its own way over whole sequences: `Steps`, `DeclinedError`.
+`DeviceWrapper`. For custom cells: `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`
+and `ParamSpec`, `TensorShape`; for cells that run whole sequences at once: `Steps`,
+`DeclinedError`. What drivers take: `BoundCell`, `RNNCellLike`.
 
-Modules: `jaxrnn.memory`, whose strategies are values of `swap_memory`;
-`jaxrnn.decode`, `jaxrnn.lite`, `jaxrnn.convert`, `jaxrnn.testing`, and `jaxrnn.linen`
-and `jaxrnn.nnx`, which need Flax: these are imported by name.
+Modules: `jaxrnn.memory`, whose strategies are values of `swap_memory`. Imported by name
+only: `jaxrnn.decode`, `jaxrnn.lite`, `jaxrnn.convert`, `jaxrnn.testing`, and
+`jaxrnn.linen` and `jaxrnn.nnx`, which need Flax.
 """
 
 from . import memory as memory

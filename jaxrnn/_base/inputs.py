@@ -118,7 +118,7 @@ def check_same_batch(where: str, named: list[tuple[str, Array]]) -> None:
 
 
 def as_state(where: str, name: str, state: PyTree) -> PyTree:
-    """The state with arrays as leaves, none weakly typed.
+    """The state with arrays as leaves; numbers are not weakly typed any more.
 
     Raises:
         ValueError: If it holds None.

@@ -1,4 +1,4 @@
-"""Public module names for classes, which private files do not show in pickles."""
+"""Public modules as the home of classes, so that pickles survive moved files."""
 
 import inspect
 from typing import Any

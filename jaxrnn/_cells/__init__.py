@@ -1,1 +1,1 @@
-"""The cells, one a file: a cell knows one step."""
+"""The cells, one in each file: a cell knows one step."""

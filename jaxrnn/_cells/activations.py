@@ -1,12 +1,12 @@
-"""What the `activation` argument of a cell may be: None, a name or a function."""
+"""The `activation` argument of a cell: None, a name or a function."""
 
 import jax
 import jax.numpy as jnp
 
 from .._base.typing import Activation, Array
 
-# Functions of this module, so that a cell can be pickled: those of jax are wrapped, and
-# pickle does not find them again under their names.
+# Functions of this module, so that cells can be pickled: pickle does not find wrapped
+# functions of jax under their names.
 
 
 def elu(x: Array) -> Array:
@@ -22,7 +22,7 @@ def gelu(x: Array) -> Array:
 
 
 def hard_sigmoid(x: Array) -> Array:
-    # Keras's line has slope 0.2; JAX's has 1/6.
+    # The slope is 0.2 in Keras and 1/6 in JAX.
     return jnp.clip(0.2 * x + 0.5, 0.0, 1.0)
 
 

@@ -16,7 +16,7 @@ from .lstm_state import LSTMFamily, LSTMStateTuple
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BasicLSTMCell(LSTMFamily):
-    """A long short-term memory without peepholes, clips or projection.
+    """A long short-term memory (LSTM) without peepholes, clips or projection.
 
         i, j, f, o = split([x, h] kernel + bias)
         c' = c * sigmoid(f + forget_bias) + sigmoid(i) * activation(j)
@@ -24,16 +24,16 @@ class BasicLSTMCell(LSTMFamily):
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; c, h and output
     `[batch, H]`; `kernel` `[I + H, 4H]`, blocks i, j, f, o; `bias` `[4H]`. c may be
-    float32 where h and the parameters are of 16 bits (pass such an `initial_state`).
+    float32 if h and the parameters have 16 bits (pass such an `initial_state`).
 
     Attributes:
         num_units: `H`.
-        forget_bias: Added to f at run time; no part of the stored bias.
+        forget_bias: Added to f in each step; not part of the stored bias.
         state_is_tuple: False for a state `[batch, 2H]` that holds `[c, h]`.
         activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Taken for TensorFlow's sake; parameters are explicit here.
-        name: The name of the step in profiles.
-        dtype: The dtype that parameters and inputs must have; None for any.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
 
     Source: arXiv:1409.2329; `tf.compat.v1.nn.rnn_cell.BasicLSTMCell`.
     """

@@ -13,7 +13,7 @@ from .vector_state import VectorStateCell
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BasicRNNCell(VectorStateCell):
-    """The most basic cell: one product, one activation.
+    """The basic (Elman) recurrent cell: one product, one activation.
 
         h' = activation([x, h] kernel + bias)
 
@@ -23,10 +23,10 @@ class BasicRNNCell(VectorStateCell):
     Attributes:
         num_units: `H`.
         activation: None for tanh, the name of a Keras activation, or a function
-            defined at module level (a fresh lambda makes a new cell, compiled anew).
-        reuse: Taken for TensorFlow's sake; parameters are explicit here.
-        name: The name of the step in profiles.
-        dtype: The dtype that parameters and inputs must have; None for any.
+            defined at module level (a new lambda is a new cell, compiled again).
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
 
     Source: `tf.compat.v1.nn.rnn_cell.BasicRNNCell`.
     """

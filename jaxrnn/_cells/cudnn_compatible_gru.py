@@ -16,15 +16,15 @@ from .vector_state import VectorStateCell
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class CudnnCompatibleGRUCell(VectorStateCell):
-    """A gated recurrent unit that resets after the product.
+    """A gated recurrent unit (GRU) that resets the state after the product.
 
         r, u = split(sigmoid([x, h] gates/kernel + gates/bias))
         c    = activation(x input_projection/kernel + input_projection/bias
                           + r * (h hidden_projection/kernel + hidden_projection/bias))
         h'   = u * h + (1 - u) * c
 
-    It is the unit of cuDNN, of PyTorch, of Flax and, unless told otherwise, of Keras;
-    `GRUCell` resets before the product, and weights of one do not fit the other.
+    This is the GRU of cuDNN, PyTorch and Flax, and the default of Keras. `GRUCell`
+    resets before the product; weights of one do not fit the other.
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
     output `[batch, H]`; `gates/kernel` `[I + H, 2H]`, `gates/bias` `[2H]`, blocks r, u;
@@ -33,13 +33,13 @@ class CudnnCompatibleGRUCell(VectorStateCell):
 
     Attributes:
         num_units: `H`.
-        reuse: Taken for TensorFlow's sake; parameters are explicit here.
+        reuse: Accepted for compatibility with TensorFlow; not used.
         kernel_initializer: For all kernels; None for Glorot uniform.
         activation: None for tanh, the name of a Keras activation, or a function.
         bias_initializer: For all biases; None for 1 in the gates and 0 in the
             candidate.
-        name: The name of the step in profiles.
-        dtype: The dtype that parameters and inputs must have; None for any.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
 
     Source: arXiv:1406.1078v1; `tf.contrib.cudnn_rnn.CudnnCompatibleGRUCell`.
     """
@@ -58,29 +58,31 @@ class CudnnCompatibleGRUCell(VectorStateCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The gates; what the inputs add to the candidate; what the state adds."""
+        """The gates; the candidate's product of the inputs; that of the state."""
         size, kernel = self.num_units, self.kernel_initializer or glorot_uniform
         gate_bias, bias = self.bias_initializer or ones, self.bias_initializer or zeros
         candidate = "candidate/input_projection", "candidate/hidden_projection"
         return (
             Stage(self._gates, size, 2 * size, kernel, gate_bias, "gates", blocks=2),
-            Stage(self._of_inputs, 0, size, kernel, bias, candidate[0], blocks=1),
+            Stage(self._project_inputs, 0, size, kernel, bias, candidate[0], blocks=1),
             Stage(self._candidate, size, size, kernel, bias, candidate[1], False, 1),
         )
 
     def _gates(self, params: Params, z: Array, state: Array) -> tuple[Array, Any]:
         del params
         r, u = jnp.split(jax.nn.sigmoid(z), 2, axis=-1)
-        nothing = state[:, :0]
-        return nothing, (r, u, state)
+        no_operand = state[:, :0]  # The next product is of the inputs alone.
+        return no_operand, (r, u, state)
 
-    def _of_inputs(self, params: Params, z: Array, carry: Any) -> tuple[Array, Any]:
+    def _project_inputs(
+        self, params: Params, z: Array, carry: Any
+    ) -> tuple[Array, Any]:
         del params
         _, _, state = carry
         return state, (*carry, z)
 
     def _candidate(self, params: Params, z: Array, carry: Any) -> tuple[Array, Array]:
         del params
-        r, u, state, of_inputs = carry
-        new_state = u * state + (1 - u) * self.activation(of_inputs + r * z)
+        r, u, state, z_inputs = carry
+        new_state = u * state + (1 - u) * self.activation(z_inputs + r * z)
         return new_state, new_state

@@ -1,4 +1,4 @@
-"""A cell of any pure function."""
+"""A cell whose step is any pure function."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from .base import RNNCell
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class FunctionCell(RNNCell):
-    """A cell whose step is a function that you give.
+    """A cell whose step is a given function.
 
     Attributes:
-        fn: `fn(params, inputs, state, key=None) -> (output, new_state)`, pure,
-            defined at module level (a fresh lambda makes a new cell, compiled anew).
-            Arrays that it needs belong into `params`, `cell.bind({..., "memory": m})`:
-            a global that changes is not seen by a program that was compiled before.
+        fn: `fn(params, inputs, state, key=None) -> (output, new_state)`, pure and
+            defined at module level (a new lambda is a new cell, compiled again). Pass
+            the arrays that it needs in `params`, as `cell.bind({..., "memory": m})`:
+            a compiled program does not notice a change of a global array.
         state_size: The sizes of the state: an int, a `TensorShape` or a nest of those.
         output_size: The sizes of the output, likewise.
         init_fn: `init_fn(key, inputs, dtype) -> params`; None for no parameters.
@@ -53,11 +53,11 @@ class FunctionCell(RNNCell):
                 size_shapes(getattr(self, name), name)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """What `init_fn` makes, or no parameters."""
+        """The parameters that `init_fn` returns; without one, none."""
         return {} if self.init_fn is None else self.init_fn(key, inputs, dtype)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """What `fn` returns."""
+        """One step: the result of `fn`."""
         return self.fn(params, inputs, state, key=key)

@@ -16,7 +16,7 @@ from .vector_state import VectorStateCell
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class GRUCell(VectorStateCell):
-    """A gated recurrent unit that resets before the product.
+    """A gated recurrent unit (GRU) that resets the state before the product.
 
         r, u = split(sigmoid([x, h] gates/kernel + gates/bias))
         c    = activation([x, r * h] candidate/kernel + candidate/bias)
@@ -29,12 +29,12 @@ class GRUCell(VectorStateCell):
     Attributes:
         num_units: `H`.
         activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Taken for TensorFlow's sake; parameters are explicit here.
+        reuse: Accepted for compatibility with TensorFlow; not used.
         kernel_initializer: For both kernels; None for Glorot uniform.
         bias_initializer: For both biases; None for 1 in the gates and 0 in the
             candidate.
-        name: The name of the step in profiles.
-        dtype: The dtype that parameters and inputs must have; None for any.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
 
     Source: arXiv:1406.1078; `tf.compat.v1.nn.rnn_cell.GRUCell`.
     """
@@ -52,7 +52,7 @@ class GRUCell(VectorStateCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The gates; then the candidate, of the state as the gates reset it."""
+        """The gates; then the candidate, from the reset state."""
         size, kernel = self.num_units, self.kernel_initializer or glorot_uniform
         gate_bias, bias = self.bias_initializer or ones, self.bias_initializer or zeros
         return (

@@ -1,4 +1,4 @@
-"""TensorFlow's default initialisers and how a cell's parameters are made from specs."""
+"""TensorFlow's default initializers, and parameters from their specs."""
 
 import dataclasses
 import math
@@ -15,13 +15,13 @@ from .._base.typing import Array, DType, Initializer, Key, Params
 def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     """`U(-l, l)` with `l = sqrt(6 / (fan_in + fan_out))`.
 
-    A vector of n has both fans n, where `jax.nn.initializers` refuses vectors.
+    Both fans of a vector are its size; `jax.nn.initializers` refuses vectors.
 
     Source: Glorot and Bengio, AISTATS 2010; `tf.compat.v1.glorot_uniform_initializer`.
     """
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(
-            f"the default initializer makes floating numbers, got dtype {dtype}. "
+            f"the default initializer must have a floating dtype, got {dtype}. "
             "Pass an initializer for that dtype."
         )
     fan_in, fan_out = shape[0], shape[-1]
@@ -43,7 +43,7 @@ def ones(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class ParamSpec:
-    """The shape of one parameter and what fills it.
+    """The shape and the initializer of one parameter.
 
     Attributes:
         shape: The shape.
@@ -56,10 +56,10 @@ class ParamSpec:
 
 
 def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
-    """Fill nested dicts of `ParamSpec`, each leaf with a key of its own.
+    """The parameters of nested dicts of `ParamSpec`, each from a separate key.
 
     Raises:
-        TypeError: If an initializer makes no array of the shape it is asked for.
+        TypeError: If an initializer does not return an array of the requested shape.
     """
     keys = iter(jax.random.split(key, max(1, len(jax.tree.leaves(specs)))))
 
@@ -68,7 +68,7 @@ def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
         if not is_array(leaf) or leaf.shape != spec.shape:
             raise TypeError(
                 f"the initializer of `{name}` must make an array {spec.shape}, got "
-                f"{describe(leaf)}. One of jax.nn.initializers is made by a call: "
+                f"{describe(leaf)}. Call those of jax.nn.initializers first: "
                 "`orthogonal()`."
             )
         return jnp.asarray(leaf, dtype)

@@ -23,7 +23,7 @@ from .lstm_state import LSTMFamily, LSTMStateTuple
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class LSTMCell(LSTMFamily):
-    """A long short-term memory, with peepholes, clips and projection as asked for.
+    """A long short-term memory (LSTM) with optional peepholes, clips and projection.
 
         i, j, f, o = split([x, h] kernel + bias)
         c' = sigmoid(f + forget_bias + w_f_diag c) * c
@@ -35,24 +35,24 @@ class LSTMCell(LSTMFamily):
     Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
     `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; `kernel` `[I + P, 4H]`,
     blocks i, j, f, o; `bias` `[4H]`; `w_f_diag`, `w_i_diag`, `w_o_diag` `[H]`;
-    `projection/kernel` `[H, P]`. c may be float32 where h and the parameters are of 16
-    bits (pass such an `initial_state`).
+    `projection/kernel` `[H, P]`. c may be float32 if h and the parameters have 16 bits
+    (pass such an `initial_state`).
 
     Attributes:
         num_units: `H`.
-        use_peepholes: Whether the gates see c through the three diagonals.
+        use_peepholes: Whether the gates read c through the three diagonals.
         cell_clip: The bound on c', or None.
         initializer: For kernels and diagonals; None for Glorot uniform.
         num_proj: `P`, or None for no projection.
         proj_clip: The bound on h' after a projection, or None.
-        num_unit_shards: Taken for TensorFlow's sake; never changes a value.
-        num_proj_shards: Taken for TensorFlow's sake; never changes a value.
-        forget_bias: Added to f at run time; no part of the stored bias.
+        num_unit_shards: Accepted for compatibility with TensorFlow; not used.
+        num_proj_shards: Accepted for compatibility with TensorFlow; not used.
+        forget_bias: Added to f in each step; not part of the stored bias.
         state_is_tuple: False for a state `[batch, H + P]` that holds `[c, h]`.
         activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Taken for TensorFlow's sake; parameters are explicit here.
-        name: The name of the step in profiles.
-        dtype: The dtype that parameters and inputs must have; None for any.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
 
     Source: Sak, Senior and Beaufays, Interspeech 2014;
     `tf.compat.v1.nn.rnn_cell.LSTMCell`.
@@ -119,7 +119,7 @@ class LSTMCell(LSTMFamily):
         return dict.fromkeys(("w_f_diag", "w_i_diag", "w_o_diag"), spec)
 
     def why_no_plain_lstm(self) -> str | None:
-        """Why a library's LSTM is another cell than this, if so; see `AffineCell`."""
+        """Why this is not the plain LSTM of a library; see `AffineCell`."""
         if self.use_peepholes:
             return "this one has peepholes"
         if self.cell_clip is not None:
@@ -138,7 +138,7 @@ class LSTMCell(LSTMFamily):
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * self.activation(j)
         if self.cell_clip is not None:
             c = clip_symmetric(c, self.cell_clip)
-        # The output gate sees the new memory, clipped.
+        # The output gate reads the new c, clipped.
         o = self._peep(params, "w_o_diag", o, c)
         m = (jax.nn.sigmoid(o) * self.activation(c)).astype(state.h.dtype)
         if self.num_proj is None:

@@ -1,4 +1,4 @@
-"""The two ways in which an LSTM's memory c and output h lie in its state."""
+"""The state of an LSTM: c and h, as a tuple or in one array."""
 
 import abc
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from .affine import AffineCell
 
 
 class LSTMStateTuple(NamedTuple):
-    """The state of an LSTM: the memory `c`, then the output `h`.
+    """The state of an LSTM: the cell state `c`, then the output `h`.
 
     Source: `tf.compat.v1.nn.rnn_cell.LSTMStateTuple`.
     """
@@ -29,15 +29,15 @@ class LSTMStateTuple(NamedTuple):
         if self.c.dtype != self.h.dtype:
             raise TypeError(
                 "LSTMStateTuple: `c` and `h` must have one dtype for `dtype`, got "
-                f"{self.c.dtype} and {self.h.dtype}. Ask `c` or `h` itself."
+                f"{self.c.dtype} and {self.h.dtype}. Use `c.dtype` or `h.dtype`."
             )
         return self.c.dtype
 
 
 class LSTMFamily(AffineCell):
-    """A cell whose state is c and h, as a tuple or side by side in one array.
+    """A cell whose state is c and h, as a tuple or concatenated in one array.
 
-    No dataclass itself: each cell declares the field in TensorFlow's place.
+    Not a dataclass itself: each cell declares its fields in TensorFlow's order.
     """
 
     @property
@@ -49,8 +49,8 @@ class LSTMFamily(AffineCell):
     activation: Any
 
     def why_no_plain_lstm(self) -> str | None:
-        """Why a library's LSTM is another cell than this, if so; see `AffineCell`."""
-        if "__final__" not in vars(type(self)):  # A class of its own, or derived.
+        """Why this is not the plain LSTM of a library; see `AffineCell`."""
+        if "__final__" not in vars(type(self)):  # A custom class.
             return super().why_no_plain_lstm()
         if self.activation is tanh:
             return None
@@ -68,7 +68,7 @@ class LSTMFamily(AffineCell):
         return self.sizes.h
 
     def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
-        """The output h is multiplied."""
+        """`h` as the operand of the product, and the state as the carry."""
         pair = (
             state if self.state_is_tuple else jnp.split(state, [self.sizes.c], axis=-1)
         )

@@ -1,4 +1,4 @@
-"""Cells whose state is one vector, which is also the output."""
+"""Cells whose state is one vector, which is also their output."""
 
 from .._base.typing import Array, Size
 from .affine import AffineCell
@@ -7,7 +7,7 @@ from .affine import AffineCell
 class VectorStateCell(AffineCell):
     """A cell whose state and output are one array `[batch, num_units]`.
 
-    No dataclass itself: each cell declares the field in TensorFlow's place.
+    Not a dataclass itself: each cell declares its fields in TensorFlow's order.
     """
 
     num_units: int
@@ -23,5 +23,5 @@ class VectorStateCell(AffineCell):
         return self.num_units
 
     def enter(self, state: Array) -> tuple[Array, Array]:
-        """The state is multiplied whole."""
+        """The state, as the operand of the product and as the carry."""
         return state, state

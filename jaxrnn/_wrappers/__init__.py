@@ -1,1 +1,1 @@
-"""Cells around cells, one a file."""
+"""Cells around cells, one in each file."""

@@ -1,4 +1,4 @@
-"""What every wrapper around one cell has."""
+"""`WrapperCell`, the base class of wrappers around one cell."""
 
 import dataclasses
 from typing import Any
@@ -10,13 +10,13 @@ from .._cells.bound import BoundCell
 
 
 def check_wrapped(where: str, name: str, cell: Any) -> None:
-    """Raises TypeError for what is not a cell of hyper-parameters."""
+    """Raises TypeError for an object that is not an `RNNCell`."""
     if isinstance(cell, RNNCell):
         return
     fix = (
-        "Wrap the cell first and bind the whole."
+        "Pass the unbound cell, and bind the whole."
         if isinstance(cell, BoundCell)
-        else "A function becomes one by `FunctionCell`."
+        else "`FunctionCell` makes one of a function."
     )
     raise TypeError(
         f"{where}: `{name}` must be an RNNCell, got {describe(cell)}. {fix}"
@@ -25,10 +25,10 @@ def check_wrapped(where: str, name: str, cell: Any) -> None:
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class WrapperCell(RNNCell):
-    """A cell around another: its sizes, parameters and zero states are the other's.
+    """A cell around another, with the sizes, parameters and zero states of that one.
 
     Attributes:
-        cell: The cell that is wrapped.
+        cell: The wrapped cell.
     """
 
     cell: RNNCell
@@ -40,7 +40,7 @@ class WrapperCell(RNNCell):
 
     @property
     def wrapped_cell(self) -> RNNCell:
-        """The cell that is wrapped."""
+        """The wrapped cell."""
         return self.cell
 
     @property

@@ -16,11 +16,11 @@ from .base import WrapperCell
 class DeviceWrapper(WrapperCell):
     """Places inputs, states and outputs of a cell on a device or over a mesh.
 
-    Under jit a placement is a constraint on the compiler, and one device among those of
-    a program is one that JAX ignores: give a sharding there. Values never depend on it.
+    Under jit a placement is a constraint on the compiler. JAX ignores a single device
+    there if the program runs on several: use a sharding. Values do not depend on it.
 
     Attributes:
-        cell: The cell that is wrapped.
+        cell: The wrapped cell.
         device: A `jax.Device`, a TensorFlow-like name ("/cpu:0", "gpu:1"), a
             `jax.sharding.Sharding`, or a `PartitionSpec` of the mesh in use (its first
             entry is the batch axis).
@@ -39,7 +39,7 @@ class DeviceWrapper(WrapperCell):
             )
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
-        """That of the wrapped cell, in its place."""
+        """The zero state of the wrapped cell, on the device."""
         return self._place(self.cell.zero_state(batch_size, dtype))
 
     def apply(
@@ -48,7 +48,7 @@ class DeviceWrapper(WrapperCell):
         """One step; see `RNNCell.apply`.
 
         Raises:
-            ValueError: If no such device is there.
+            ValueError: If there is no such device.
         """
         inputs, state = self._place((inputs, state))
         return self._place(apply_cell(self.cell, params, inputs, state, key))

@@ -24,33 +24,33 @@ from .base import WrapperCell
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class DropoutWrapper(WrapperCell):
-    """Drops entries of a cell's inputs, new state and output, each at its own rate.
+    """Dropout on the inputs, the new state and the output of a cell.
 
-    The random numbers come from the key that the cell is bound with:
-    `cell.bind(params, key)`. Without a key nothing is dropped: that is evaluation. What
-    is kept is scaled by `1 / keep_prob`. Inputs are dropped first, then the cell runs;
-    the state that goes on is dropped after the output is taken, and the output by its
-    own rate. By default the memory c of an LSTM is never dropped.
+    The random numbers come from the key in `cell.bind(params, key)`. Without a key
+    nothing is dropped, as in evaluation. Entries that are kept are scaled by
+    `1 / keep_prob`. Dropout on the new state does not affect the output of the same
+    step. By default the c of an LSTM is never dropped.
 
     Attributes:
-        cell: The cell that is wrapped.
+        cell: The wrapped cell.
         input_keep_prob: The probability to keep an entry of the inputs, in [0, 1].
         output_keep_prob: The same for the output.
-        state_keep_prob: The same for the state, as far as the filter lets it.
-        variational_recurrent: Whether one mask a leaf serves all steps and rows of a
-            run (arXiv:1512.05287), in place of fresh entries at each.
-        input_size: The sizes of the inputs; variational input dropout needs it.
-        dtype: The dtype of the inputs; variational dropout needs it.
-        seed: Tells this wrapper's masks from those of others under one key.
-        dropout_state_filter_visitor: `visitor(substate)` is asked from the top of the
-            state downwards: False keeps the level whole, True asks for each child, and
-            a one-level structure of bools asks for the children that are True. A leaf
-            that answers True is dropped. None for all but c and TensorArrays.
+        state_keep_prob: The same for the leaves of the state that the filter selects.
+        variational_recurrent: Whether each leaf has one mask for all steps and rows of
+            a run (arXiv:1512.05287), in place of a new mask in each.
+        input_size: The sizes of the inputs; required for variational input dropout.
+        dtype: The dtype of the inputs; required for variational dropout.
+        seed: Wrappers with different seeds draw different masks from the same key.
+        dropout_state_filter_visitor: `visitor(substate)`, called from the top of the
+            state downwards. False keeps all below, True visits each child, and a
+            one-level structure of bools visits the children that are True. A leaf for
+            which it returns True is dropped. None selects all leaves but c of an LSTM
+            and TensorArrays.
 
     Raises:
-        ValueError: If a probability lies outside of [0, 1]; if variational dropout
-            lacks `dtype` or `input_size`.
-        TypeError: If a probability is no number; if the visitor is no function.
+        ValueError: If a probability is outside of [0, 1]; if variational dropout lacks
+            `dtype` or `input_size`.
+        TypeError: If a probability is not a number, or the visitor not a function.
 
     Source: `tf.compat.v1.nn.rnn_cell.DropoutWrapper`.
     """
@@ -94,7 +94,7 @@ class DropoutWrapper(WrapperCell):
         """One step; see `RNNCell.apply`.
 
         Raises:
-            TypeError: If a leaf that is to be dropped is not floating.
+            TypeError: If a leaf selected for dropout is not floating.
         """
         if key is None:
             return apply_cell(self.cell, params, inputs, state, None)
@@ -105,9 +105,7 @@ class DropoutWrapper(WrapperCell):
         inner_key = fold(key, self._stream("cell", 0))
         output, state = apply_cell(self.cell, params, inputs, state, inner_key)
         if self.state_keep_prob < 1:
-            chosen = _chosen(
-                self.dropout_state_filter_visitor or _all_but_memory, state
-            )
+            chosen = _selected(self.dropout_state_filter_visitor or _all_but_c, state)
             state = self._drop("state", state, chosen, self.state_keep_prob, key)
         everything = jax.tree.map(lambda _: True, output)
         output = self._drop("output", output, everything, self.output_keep_prob, key)
@@ -163,7 +161,7 @@ class DropoutWrapper(WrapperCell):
     ) -> PyTree:
         if keep_prob == 1:
             return tree
-        # One mask for the run, or one for the step.
+        # One mask for the whole run, or one for the step.
         plain_key = run_key(key) if self.variational_recurrent else step_key(key)
         marks = enumerate(jax.tree.leaves(chosen))
 
@@ -210,7 +208,7 @@ def _probability(name: str, value: Any) -> float:
     probability = check_number("DropoutWrapper", name, value)
     if not 0 <= probability <= 1:
         raise ValueError(
-            f"DropoutWrapper: `{name}` must lie in [0, 1], got {probability}. It is "
+            f"DropoutWrapper: `{name}` must be in [0, 1], got {probability}. It is "
             "the probability to keep."
         )
     return probability
@@ -231,15 +229,15 @@ def _dropout(
     return jnp.where(mask, x / keep_prob, jnp.zeros((), x.dtype))
 
 
-def _all_but_memory(substate: PyTree) -> Any:
-    """TensorFlow's default filter: no memory of an LSTM is dropped, no TensorArray."""
+def _all_but_c(substate: PyTree) -> Any:
+    """TensorFlow's default filter: all but c of an LSTM and TensorArrays."""
     if isinstance(substate, LSTMStateTuple):
         return LSTMStateTuple(c=False, h=True)
     return not is_tensor_array(substate)
 
 
-def _chosen(visitor: Callable[[PyTree], Any], state: PyTree) -> PyTree:
-    """For each leaf of `state`, whether the visitor lets it be dropped."""
+def _selected(visitor: Callable[[PyTree], Any], state: PyTree) -> PyTree:
+    """For each leaf of `state`, whether the visitor selects it for dropout."""
     verdict = visitor(state)
     if isinstance(verdict, np.bool_):
         verdict = bool(verdict)
@@ -248,7 +246,7 @@ def _chosen(visitor: Callable[[PyTree], Any], state: PyTree) -> PyTree:
     if isinstance(verdict, bool):
         if is_leaf or not verdict:
             return jax.tree.map(lambda _: verdict, state)
-        return treedef.unflatten([_chosen(visitor, child) for child in children])
+        return treedef.unflatten([_selected(visitor, child) for child in children])
     if is_leaf or jax.tree_util.all_leaves([verdict]):
         raise TypeError(
             "DropoutWrapper: `dropout_state_filter_visitor` must return a bool or a "
@@ -262,7 +260,7 @@ def _chosen(visitor: Callable[[PyTree], Any], state: PyTree) -> PyTree:
         )
     return treedef.unflatten(
         [
-            _chosen(visitor, child) if mark else jax.tree.map(lambda _: False, child)
+            _selected(visitor, child) if mark else jax.tree.map(lambda _: False, child)
             for mark, child in zip(marks, children, strict=True)
         ]
     )

@@ -1,4 +1,4 @@
-"""Cells stacked into one."""
+"""A stack of cells as one cell."""
 
 import dataclasses
 import itertools
@@ -21,21 +21,21 @@ from .base import check_wrapped
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class MultiRNNCell(RNNCell):
-    """Cells stacked on one another: the output of each is the input of the next.
+    """A stack of cells: the output of each is the input of the next.
 
-    The parameters are `{"cell_0": ..., "cell_1": ...}`. The same object twice in
-    `cells` shares its parameters, which lie under the place of its first use; objects
-    inside of wrappers are not looked at. Two equal cells do not share:
-    `[LSTMCell(5) for _ in range(2)]`.
+    The parameters are `{"cell_0": ..., "cell_1": ...}`. If one object occurs twice in
+    `cells`, both layers share its parameters, stored under its first index. Objects
+    inside of wrappers do not share, nor do equal cells:
+    `[LSTMCell(5) for _ in range(2)]` has two sets of parameters.
 
     Attributes:
         cells: The cells, a list or tuple, from the inputs upwards.
         state_is_tuple: Whether the state is a tuple of the cells' states. False for one
-            array of all of them side by side, which needs states of one vector each.
+            array, their concatenation, which needs states of one vector each.
 
     Raises:
-        TypeError: If `cells` is no list or tuple of cells.
-        ValueError: If it is empty, or a nested state is to lie in one array.
+        TypeError: If `cells` is not a list or tuple of cells.
+        ValueError: If it is empty, or a nested state cannot be concatenated.
 
     Source: `tf.compat.v1.nn.rnn_cell.MultiRNNCell`.
     """
@@ -75,7 +75,7 @@ class MultiRNNCell(RNNCell):
 
     @property
     def output_size(self) -> Size:
-        """That of the last cell."""
+        """The output size of the last cell."""
         return self.cells[-1].output_size
 
     @property
@@ -93,7 +93,7 @@ class MultiRNNCell(RNNCell):
         """`{"cell_0": ..., ...}`, each for the outputs of the cell below.
 
         Raises:
-            ValueError: If a shared cell would need parameters of two shapes.
+            ValueError: If layers that share parameters need different shapes.
         """
         params: Params = {}
         for i, cell in enumerate(self.cells):
@@ -110,8 +110,8 @@ class MultiRNNCell(RNNCell):
         """One step; see `RNNCell.apply`.
 
         Raises:
-            ValueError: If there is not one state for each cell, or a cell's parameters
-                are missing.
+            ValueError: If there is not one state for each cell, or the parameters of a
+                cell are missing.
         """
         self._check_params(params)
         new_states = []
@@ -181,7 +181,7 @@ class MultiRNNCell(RNNCell):
             return place
         return (
             f"{place} It is the same object as `cells[{self.owners[i]}]` and shares "
-            "its parameters; make a cell for each layer to have parameters for each."
+            "its parameters; make a new cell for each layer to have separate ones."
         )
 
     def _widths(self) -> list[int]:
@@ -201,7 +201,7 @@ class MultiRNNCell(RNNCell):
         return tuple(jnp.split(state, ends, axis=-1))
 
     def _checked_states(self, state: PyTree) -> tuple[PyTree, ...]:
-        want = f"a tuple of {len(self.cells)} states, one a cell"
+        want = f"a tuple of {len(self.cells)} states, one per cell"
         if not isinstance(state, tuple | list):
             raise ValueError(
                 f"MultiRNNCell: `state` must be {want}, got {describe(state)}."
@@ -239,7 +239,7 @@ def _is_vector(size: Size) -> bool:
 
 
 def _output_of(cell: RNNCell, params: Params, inputs: PyTree) -> PyTree:
-    """The shapes that the cell puts out for `inputs`; nothing is computed."""
+    """The shapes of the cell's output for `inputs`; nothing is computed."""
 
     def step(params: Params, inputs: PyTree) -> PyTree:
         first = jax.tree.leaves(inputs)[0]

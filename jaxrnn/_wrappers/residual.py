@@ -19,12 +19,12 @@ from .base import WrapperCell
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ResidualWrapper(WrapperCell):
-    """Adds a cell's inputs to its output; the state is the cell's own.
+    """Adds the inputs of a cell to its output; the state does not change.
 
     Attributes:
-        cell: The cell that is wrapped.
-        residual_fn: `residual_fn(inputs, outputs)` makes the output in place of the
-            sum; it must keep the shapes that `output_size` declares.
+        cell: The wrapped cell.
+        residual_fn: `residual_fn(inputs, outputs)`, which replaces the sum; its result
+            must have the shapes of `output_size`. None for the sum.
 
     Source: arXiv:1609.08144; `tf.compat.v1.nn.rnn_cell.ResidualWrapper`.
     """
@@ -84,7 +84,7 @@ def _add(inputs: PyTree, output: PyTree) -> PyTree:
         if jnp.shape(x) != jnp.shape(y):
             raise ValueError(
                 f"ResidualWrapper: `{name}` must have the shape of the output, "
-                f"{describe(y)}, got {describe(x)}. Use `residual_fn` to fit them."
+                f"{describe(y)}, got {describe(x)}. Combine them by `residual_fn`."
             )
         sums.append(x + y)
     return jax.tree.unflatten(treedef, sums)

@@ -229,7 +229,7 @@ def test_refusal(error, words, call):
 
 def test_an_error_names_its_layer():
     narrow = [GRU, bound(GRUCell(2), 3)]
-    with pytest.raises(ValueError, match="must be of one depth") as caught:
+    with pytest.raises(ValueError, match="must have the same depth") as caught:
         stack_bidirectional_rnn(narrow, narrow, STEPS, dtype=F64)
     notes = "".join(caught.value.__notes__)
     assert "raised by layer cell_1" in notes
