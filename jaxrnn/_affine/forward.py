@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from .._autodiff.bounded_loop import time_loop
 from .._base.math import dot, widest_dtype
-from .._base.sharding import room_for
+from .._base.sharding import buffers_for
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
 from .loop_rule import Primals
@@ -42,7 +42,7 @@ class ForwardLoop:
         state, steps, start = self.primals.state, self.phases.steps, jnp.int32(0)
         inputs = steps.read(self.primals.xs, start)
         _, *types = jax.eval_shape(self.step, steps, start, inputs, state)
-        buffers = room_for(self.primals, types, steps.time, steps.axis)
+        buffers = buffers_for(self.primals, types, steps.time, steps.axis)
         for phase in self.phases.loops():
             state, buffers = self.run_phase(phase, state, buffers)
         outputs, saved = buffers

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from .._autodiff.bounded_loop import time_loop
-from .._base.sharding import room_for
+from .._base.sharding import buffers_for
 from .._base.typing import Array, PyTree
 from .._time.steps import Steps
 from .loop_rule import Primals, Residuals
@@ -32,7 +32,7 @@ class TangentLoop:
         steps, start = self.phases.steps, jnp.int32(0)
         primals = self.primals._replace(xs=steps.read(self.primals.xs, start))
         types, _ = jax.eval_shape(functools.partial(self.step, steps, start), primals)
-        d_outputs = room_for(self.varying, types, steps.time, steps.axis)
+        d_outputs = buffers_for(self.varying, types, steps.time, steps.axis)
         d_state = self.tangents.state
         for phase in self.phases.loops():
             d_state, d_outputs = self.run_phase(phase, d_state, d_outputs)

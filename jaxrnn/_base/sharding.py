@@ -88,10 +88,10 @@ def zeros_along(axis: int, count: int, like: Any) -> Array:
     return jax.sharding.reshard(zeros, PartitionSpec(*spec[:axis], None, *spec[axis:]))
 
 
-def room_for(like: PyTree, types: PyTree, count: int, axis: int) -> PyTree:
+def buffers_for(like: PyTree, types: PyTree, count: int, axis: int) -> PyTree:
     """Zeros, `count` of each of the types along `axis`, varying as `like` does."""
-    room = jax.tree.map(lambda x: zeros_along(axis, count, x), types)
-    return as_varying_as(like, room)
+    buffers = jax.tree.map(lambda x: zeros_along(axis, count, x), types)
+    return as_varying_as(like, buffers)
 
 
 def _no_row(xs: PyTree, batch_axis: int) -> Array:

@@ -29,7 +29,7 @@ from .._autodiff.leaves import (
     with_zero_tangents,
 )
 from .._autodiff.transposable import dense, only_arrays, transposable
-from .._base.sharding import as_varying_as, room_for
+from .._base.sharding import as_varying_as, buffers_for
 from .._base.typing import Array, PyTree
 from .._time.steps import Steps
 from ._residuals import FirstState, Residuals, Window
@@ -175,7 +175,7 @@ class _Windows:
             return steps.read(outputs, jnp.int32(0))
 
         types = jax.eval_shape(step, carry)
-        return collect, (carry, room_for(like, types, steps.time, steps.axis))
+        return collect, (carry, buffers_for(like, types, steps.time, steps.axis))
 
     def through(
         self, level: int, length: int, start: Array, visit: Go, carry: Any
