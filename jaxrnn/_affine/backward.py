@@ -104,35 +104,50 @@ class BackwardLoop:
 
     def run_chunk(self, start: Array, carry: Any) -> Any:
         """The steps from `start` on, the last first; then their large products."""
-        (c_state, sums), steps, taken = carry, self.steps, self._taken(start)
-        last = start + (self.size if taken is None else taken) - 1
+        (c_state, sums), phase = carry, self.phase
         # Buffers hold a whole chunk, even where the last one is shorter: it then begins
         # before `start`, with zeros for steps that are not taken.
-        begin = jnp.minimum(start, steps.time - self.size)
+        begin = jnp.minimum(start, self.steps.time - self.size)
+        totals = [sums.restart_states, sums.elementwise]
+        c_state, totals, buffers = self._run_steps(start, begin, c_state, totals)
+        inputs = phase.read_window(self.primals.xs, begin, self.size)
+        inputs = self.steps.window(begin, self.size).zero_dead(inputs)
+        c_zs, operands = buffers
+        c_products, c_inputs = product_cotangents(self.products, inputs, operands, c_zs)
+        # Added, as a chunk that begins before `start` overlaps the one before it.
+        c_inputs = phase.read_window(sums.xs, begin, self.size) + c_inputs
+        c_xs = self.steps.write_window(sums.xs, begin, c_inputs)
+        c_products = _add(sums.products, c_products)
+        c_restart_states, c_elementwise = totals
+        return c_state, Sums(c_restart_states, c_elementwise, c_products, c_xs)
+
+    def _run_steps(
+        self, start: Array, begin: Array, c_state: PyTree, totals: list
+    ) -> tuple[PyTree, list, Any]:
+        """The sequential work of a chunk: `(c_state, totals, buffers)`.
+
+        Args:
+            start: The first step that is taken.
+            begin: The step that the buffers begin with.
+            c_state: The cotangent of the state after the steps.
+            totals: The sums of cotangents of the restart states and of the elementwise
+                parameters.
+
+        Returns:
+            The buffers are `(c_zs, operands)` of `size` steps.
+        """
+        steps, taken = self.steps, self._taken(start)
+        last = start + (self.size if taken is None else taken) - 1
 
         def body(i: Array, carry: Any) -> Any:
-            (c_state, c_restart_states, c_elementwise, buffers), t = carry, last - i
-            cotangents, operands = self.step(t, c_state)
-            c_state, more_restart_states, more_elementwise, c_zs = cotangents
+            (c_state, totals, buffers), t = carry, last - i
+            (c_state, *more, c_zs), operands = self.step(t, c_state)
             buffers = steps.write(buffers, t - begin, (c_zs, operands))
-            c_restart_states = _add(c_restart_states, more_restart_states)
-            c_elementwise = _add(c_elementwise, more_elementwise)
-            return c_state, c_restart_states, c_elementwise, buffers
+            return c_state, _add(totals, more), buffers
 
         (*_, c_zs), operands = jax.eval_shape(self.step, start, c_state)
         buffers = buffers_for(self.varying, (c_zs, operands), self.size, steps.axis)
-        carry = c_state, sums.restart_states, sums.elementwise, buffers
-        carry = time_loop(taken, self.size, body, carry)
-        c_state, c_restart_states, c_elementwise, (c_zs, operands) = carry
-        c_products, c_inputs = self._product_cotangents(begin, c_zs, operands)
-        # Added, as a chunk that begins before `start` overlaps the one before it.
-        c_inputs = self.phase.read_window(sums.xs, begin, self.size) + c_inputs
-        return c_state, Sums(
-            c_restart_states,
-            c_elementwise,
-            _add(sums.products, c_products),
-            steps.write_window(sums.xs, begin, c_inputs),
-        )
+        return time_loop(taken, self.size, body, (c_state, totals, buffers))
 
     def _taken(self, start: Array) -> Array | None:
         """The number of steps of the chunk from `start` on; None for a whole one."""
@@ -159,24 +174,15 @@ class BackwardLoop:
                 del stage
                 return _recall(operands[2], self.transposed[k], slots[k], zs[k])
 
-            params_here = {**params, **elementwise}
-            primals = Primals(params_here, inputs, state, restart_states)
-            step = masked_step(self.cell, product, self.steps, t, primals)
-            results, (_, operands) = step
-            return results, operands
+            primals = Primals({**params, **elementwise}, inputs, state, restart_states)
+            results = masked_step(self.cell, product, self.steps, t, primals)
+            (output, new_state), (_, operands) = results
+            return (output, new_state), operands
 
         _, pull_back, operands = jax.vjp(
             recalled, state, restart_states, self.elementwise, zs, has_aux=True
         )
         return pull_back((c_output, c_state)), operands
-
-    def _product_cotangents(
-        self, begin: Array, c_zs: list, operands: list
-    ) -> tuple[list[Params], Array]:
-        """The cotangents of the products' parameters and of the inputs of a chunk."""
-        inputs = self.phase.read_window(self.primals.xs, begin, self.size)
-        inputs = self.steps.window(begin, self.size).zero_dead(inputs)
-        return product_cotangents(self.products, inputs, operands, c_zs)
 
 
 @jax.custom_jvp

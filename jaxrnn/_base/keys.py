@@ -2,8 +2,8 @@
 
 A driver gives step t the key `fold_in(key, t)`, so that noise depends neither on
 unrolling nor on chunks nor on the backend. Noise that is drawn once a run (variational
-dropout) needs the run's key as well, so both travel together through the cells that
-hold other cells; any other cell sees the plain key of the step.
+dropout) needs the run's key as well: cells that hold other cells receive both keys and
+pass them on, any other cell receives the plain key of the step.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ def check_key(where: str, key: Any) -> None:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepKey:
-    """The key of the whole run and that of the present step."""
+    """The key of the whole run and that of the current step."""
 
     run: Any
     step: Any
@@ -41,14 +41,14 @@ RUN = 2**32 - 1
 
 
 def at_step(key: Key | None, t: Array) -> StepKey | None:
-    """What a driver hands to step `t`; None stays None."""
+    """The keys of step `t` of a run with this key; None stays None."""
     if key is None:
         return None
     return StepKey(jax.random.fold_in(key, RUN), jax.random.fold_in(key, t))
 
 
 def cell_at_step(cell: Any, t: Array) -> Any:
-    """What a driver calls at step `t`: the cell with that step's key, if it has one."""
+    """The cell with the key of step `t`, if it has a key."""
     at_step = getattr(cell, "at_step", None)
     return cell if at_step is None else at_step(t)
 
@@ -71,7 +71,7 @@ def step_key(key: Any) -> Key:
 def apply_cell(
     cell: Any, params: Params, inputs: PyTree, state: PyTree, key: Any
 ) -> tuple[PyTree, PyTree]:
-    """`cell.apply`, with both keys for a cell that holds cells, else the step's."""
+    """`cell.apply` with both keys for a cell that holds cells, else the step's."""
     if not getattr(cell, "holds_cells", False):
         key = step_key(key)
     return cell.apply(params, inputs, state, key=key)
@@ -86,8 +86,9 @@ def apply_cell_sequence(
     keys: Callable[[Array], Any] | None,
     implementation: Any,
 ) -> tuple[PyTree, PyTree]:
-    """`cell.apply_sequence`, with the keys that `apply_cell` would give it."""
-    if keys is not None and not getattr(cell, "holds_cells", False):
-        of_run = keys
-        keys = lambda t: step_key(of_run(t))
-    return cell.apply_sequence(params, inputs, state, steps, keys, implementation)
+    """`cell.apply_sequence` with the keys that `apply_cell` would give it."""
+    if keys is None or getattr(cell, "holds_cells", False):
+        cell_keys = keys
+    else:
+        cell_keys = lambda t: step_key(keys(t))
+    return cell.apply_sequence(params, inputs, state, steps, cell_keys, implementation)

@@ -19,11 +19,11 @@ class BoundCell:
     The parameters (and the key, if any) are its leaves, the cell is static. So it goes
     through `jax.jit`, `jax.vmap` and `jax.tree.map` as it is and, as long as it has no
     key, through `jax.grad` and `optax`. Two with equal cells share one compilation.
-    Made by `cell.bind(params, key)`.
+    `cell.bind(params, key)` creates one.
 
     Attributes:
         cell: The hyper-parameters.
-        params: Nested dicts of arrays, as `cell.init` makes them.
+        params: Nested dicts of arrays, as `cell.init` returns them.
         key: The random key of one run, or None for a deterministic run. Keys have no
             gradient: differentiate by `params`, and bind inside of the loss.
     """
@@ -56,9 +56,9 @@ class BoundCell:
     ) -> tuple[PyTree, PyTree]:
         """All steps at once; see `RNNCell.apply_sequence`."""
         at_step = lambda t: keys.at_step(self.key, steps.begin + t)
-        step_key = None if self.key is None else at_step
+        step_keys = None if self.key is None else at_step
         return keys.apply_cell_sequence(
-            self.cell, self.params, inputs, state, steps, step_key, implementation
+            self.cell, self.params, inputs, state, steps, step_keys, implementation
         )
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""`packed_rnn`: a cell over sequences that lie end to end in rows."""
+"""`packed_rnn`: a cell over sequences that stand end to end in rows."""
 
 import jax
 import jax.numpy as jnp
@@ -28,16 +28,16 @@ def packed_rnn(
     *,
     swap_memory: bool | Strategy = False,
 ) -> tuple[PyTree, PyTree]:
-    """Runs `cell` over packed sequences, each from a state of its own.
+    """Runs `cell` over packed sequences, each from its initial state.
 
-    What it gives for a sequence is what `dynamic_rnn` gives for that row of the padded
-    batch; what it costs follows the sum of the lengths. Noise is drawn by the step of
-    the row, not of the sequence.
+    The results for a sequence are those of `dynamic_rnn` for that row of the padded
+    batch; the cost is proportional to the sum of the lengths. Noise is drawn by the
+    step of the row, not of the sequence.
 
     Args:
-        cell: As `dynamic_rnn` takes it.
-        packed: Sequences, as `pack_sequences` lays them out. What came along in their
-            nest and is not for the cell is left behind by
+        cell: As in `dynamic_rnn`.
+        packed: Sequences in the layout of `pack_sequences`. If their nest holds more
+            than the cell's inputs, select these by
             `dataclasses.replace(packed, inputs=...)`.
         initial_state: The state that each sequence starts from, each leaf
             `[sequences, ...]`; None for the cell's zero state, which needs `dtype`.
@@ -48,14 +48,15 @@ def packed_rnn(
             the last ones are read among them.
 
     Returns:
-        `(outputs, state)`: outputs as `packed.inputs` lie, `[rows, row_length, ...]`,
-        zeros where no sequence lies (`packed.unpack(outputs)` pads them); the state
-        after the last step of each sequence, each leaf `[sequences, ...]`.
+        `(outputs, state)`: outputs in the layout of `packed.inputs`, `[rows,
+        row_length, ...]`, zeros at steps of no sequence (`packed.unpack(outputs)` is
+        their padded form); the state after the last step of each sequence, each leaf
+        `[sequences, ...]`.
 
     Raises:
-        TypeError: If `packed` was not made by `pack_sequences`; as `dynamic_rnn`.
-        ValueError: If a leaf of `initial_state` has not one row for each sequence; as
-            `dynamic_rnn`.
+        TypeError: If `packed` is no result of `pack_sequences`; as `dynamic_rnn`.
+        ValueError: If a leaf of `initial_state` does not have one row for each
+            sequence; as `dynamic_rnn`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -99,8 +100,8 @@ def packed_rnn(
             time_major=packed.time_major,
             strategy=strategy,
         )
-    is_there = jnp.asarray(packed.sequence_length) > 0
-    return outputs, masking.choose(is_there, packed.at_ends(states), initial_state)
+    has_steps = jnp.asarray(packed.sequence_length) > 0
+    return outputs, masking.choose(has_steps, packed.at_ends(states), initial_state)
 
 
 def _check_rows(state: PyTree, count: int) -> None:

@@ -39,14 +39,14 @@ def over_time(
 
     Args:
         where: The driver, for messages.
-        cell: What is called, as a driver takes it.
+        cell: As drivers take it.
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`.
         lengths: `[batch]`, or None for all steps.
         state: The initial state, or None for the zero state.
         restarts: Where further sequences start within the rows, if any do; then the
             states after all steps are returned in place of the last ones.
         dtype: The dtype of the zero state and of the outputs.
-        unroll: The steps in one turn of a loop of steps.
+        unroll: The steps in one turn of a scan.
         time_major: Whether time is the first axis.
         strategy: Which residuals of the steps are saved for derivatives.
         implementation: The `Implementation` that runs an affine cell; None for XLA.
@@ -69,7 +69,7 @@ def over_time(
 
 
 def _is_known_by_value(cell: RNNCellLike) -> bool:
-    """Whether one compilation serves all that are equal to this cell."""
+    """Whether one compilation serves all cells that are equal to this one."""
     unbound = getattr(cell, "cell", None)
     return is_pytree_of_arrays(cell) and not getattr(
         unbound, "closes_over_arrays", False
@@ -100,19 +100,14 @@ def _run(
     bound = None if lengths is None else longest(lengths, time)
     steps = Steps(lengths, bound, restarts=restarts, time=time, axis=axis)
     steps = steps.of(inputs, state)
+    at_once = getattr(cell, "apply_sequence", None)
 
     def run(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
         def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
             return cell_at_step(cell, steps.begin + t)(inputs, state)
 
         return run_sequence(
-            getattr(cell, "apply_sequence", None),
-            apply,
-            inputs,
-            state,
-            steps,
-            implementation,
-            unroll,
+            at_once, apply, inputs, state, steps, implementation, unroll
         )
 
     outputs, state = run_recorded(_record(strategy, time), run, inputs, state, steps)
