@@ -354,6 +354,16 @@ def test_a_second_call_traces_nothing():
     assert len(traced) == count
 
 
+@pytest.mark.parametrize(
+    "strategy", [Recompute(3), Nested(2), Offload(Keep(), 4)], ids=str
+)
+def test_no_program_holds_on_to_a_tracer(strategy):
+    cell, params, x, state = make("lstm")
+    gradient = jax.grad(lambda p, x: loss(p, x, cell, state, None, strategy))
+    with jax.checking_leaks():
+        jax.jit(gradient)(params, x)
+
+
 def test_a_number_of_steps_that_is_symbolic_is_kept_whole(caplog):
     cell, params, x, _ = make("lstm")
     (time,) = jax.export.symbolic_shape("time")

@@ -23,8 +23,8 @@ from .._tensor_array.tensor_array import (
     with_room,
 )
 from .._time import masking
-from ..memory._recorded_loop import recorded_loop
 from ..memory._resolve import as_strategy
+from ..memory._segmented_loop import recorded_loop
 from ..memory._strategy import Record, Strategy
 from .loop_fn import WHERE, hold_first_call, hold_next_call
 

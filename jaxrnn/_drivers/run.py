@@ -12,8 +12,8 @@ from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._time import masking
 from .._time.sequence import run_sequence
 from .._time.steps import Steps, longest
+from ..memory._segmented_run import segmented_run
 from ..memory._strategy import Record, Strategy
-from ..memory._windowed_run import run_recorded
 from .initial_state import zero_state
 from .probe import probe
 
@@ -115,7 +115,7 @@ def _run(
             unroll=unroll,
         )
 
-    outputs, state = run_recorded(_record(strategy, time), run, inputs, state, steps)
+    outputs, state = segmented_run(_record(strategy, time), run, inputs, state, steps)
     outputs, state = outputs if restarts else (outputs, state)
     # Without lengths a list passes for a tuple: the declared kind comes back.
     return with_structure(cell.output_size, outputs), state
