@@ -24,8 +24,8 @@ from .._tensor_array.tensor_array import (
 )
 from .._time import masking
 from ..memory._resolve import as_strategy
-from ..memory._segmented_loop import recorded_loop
-from ..memory._strategy import Record, Strategy
+from ..memory._segmented_loop import segmented_loop
+from ..memory._strategy import CheckpointPlan, Strategy
 from .loop_fn import WHERE, hold_first_call, hold_next_call
 
 TRACED = (
@@ -228,8 +228,8 @@ def _run_compiled(
     if limit is None:
         return emits, _run_unbounded(step, carry, emits)
     carry = _with_room(step, carry, limit)
-    record = strategy.record(limit) if limit else Record()
-    size, carry, rows = recorded_loop(record, _is_running, step, carry, limit)
+    plan = strategy.plan(limit) if limit else CheckpointPlan()
+    size, carry, rows = segmented_loop(plan, _is_running, step, carry, limit)
     checkify.debug_check(
         ~_is_running(size, carry), f"{WHERE}: max_time {limit} was reached"
     )

@@ -17,7 +17,7 @@ from .._drivers.dynamic_rnn import dynamic_rnn
 from .._time.masking import first_inputs
 from ..memory import Keep, Nested, Offload, Recompute, Strategy
 from ..memory._resolve import as_strategy
-from ..memory._strategy import Record
+from ..memory._strategy import CheckpointPlan
 from .program_cost import Bytes, flops, peak_bytes, saved_bytes
 
 _WHERE = "memory_plan"
@@ -183,9 +183,9 @@ def memory_plan(
 
 @dataclasses.dataclass(frozen=True)
 class _Fixed(Strategy):
-    known: Record
+    known: CheckpointPlan
 
-    def record(self, time: int) -> Record:
+    def plan(self, time: int) -> CheckpointPlan:
         del time
         return self.known
 
@@ -213,15 +213,15 @@ def _planned(
     forward: int,
 ) -> PlannedStrategy:
     own = lambda params, inputs: loss(params, inputs, strategy)[0]
-    record = strategy.record(time)
+    plan = strategy.plan(time)
     # Loops that keep on the host say more of what they do not need than others.
-    there = lambda params, inputs: loss(params, inputs, _Fixed(record).on_host())[0]
+    there = lambda params, inputs: loss(params, inputs, _Fixed(plan).on_host())[0]
     peak = peak_bytes(jax.grad(there), params, inputs)
-    if not record.on_host:
+    if not plan.on_host:
         peak = Bytes(sum(peak), 0)
     copies = int(_COPIES_OF_PARAMS * _bytes(params))
     # Each level of windows is run forward once more, but for what is kept whole.
-    runs = len(record.windows) - record.whole
+    runs = len(plan.segments) - plan.save_residuals
     return PlannedStrategy(
         strategy,
         saved_bytes(own, params, inputs),

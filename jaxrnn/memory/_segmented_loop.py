@@ -1,43 +1,43 @@
-"""A bounded loop of which a derivative keeps what a strategy says."""
+"""A bounded loop that saves what a strategy says for its backward pass."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from .._autodiff.bounded_loop import Step, bounded_loop
 from .._base.typing import Array, PyTree
-from ._strategy import Record
+from ._strategy import CheckpointPlan
 
 
-def recorded_loop(
-    record: Record, running: Callable, step: Step, carry: PyTree, limit: int
+def segmented_loop(
+    plan: CheckpointPlan, running: Callable, step: Step, carry: PyTree, limit: int
 ) -> tuple[Array, PyTree, PyTree]:
-    """As `bounded_loop`, in loops of loops, each of which keeps where it started.
+    """As `bounded_loop`, in loops of loops, each of which saves where it started.
 
-    A bounded loop makes each step again going back, from what the step started from: of
-    a record that asks for all that the way back reads, that is what there is.
+    The backward pass of a bounded loop recomputes each step from the carry before it:
+    for a plan that saves all residuals, that is all there is to save.
     """
-    if record.whole or not record.windows:
-        return bounded_loop(running, step, carry, limit, record.on_host)
+    if plan.save_residuals or not plan.segments:
+        return bounded_loop(running, step, carry, limit, plan.on_host)
 
     def goes_on(_: Array, state: Any) -> Array:
         time, carry = state
         return (time < limit) & running(time, carry)
 
-    def one(_: Array, state: Any) -> tuple[Any, PyTree]:
+    def one_step(_: Array, state: Any) -> tuple[Any, PyTree]:
         time, carry = state
         carry, y = step(time, carry)
         return (time + 1, carry), y
 
-    body, taken = one, 1
-    for size in reversed(record.windows):
-        count = -(-min(size, limit) // taken)
-        body, taken = _loop_of(goes_on, body, count), taken * count
-    start = jax.numpy.zeros((), "int32"), carry
-    count = -(-limit // taken)
-    _, (time, carry), ys = bounded_loop(goes_on, body, start, count, record.on_host)
-    flat = lambda y: y.reshape(-1, *y.shape[len(record.windows) + 1 :])[:limit]
+    body, steps = one_step, 1
+    for size in reversed(plan.segments):
+        count = -(-min(size, limit) // steps)
+        body, steps = _loop_of(goes_on, body, count), steps * count
+    start, count = (jnp.zeros((), jnp.int32), carry), -(-limit // steps)
+    _, (time, carry), ys = bounded_loop(goes_on, body, start, count, plan.on_host)
+    flat = lambda y: y.reshape(-1, *y.shape[len(plan.segments) + 1 :])[:limit]
     return time, carry, jax.tree.map(flat, ys)
 
 

@@ -32,40 +32,40 @@ from .._time.steps import Steps
 from ._residuals import SaveFirstState, SaveResiduals, SegmentRun
 from ._segment_programs import Run, SegmentPrograms, Values, trace_segments
 from ._segments import Segment, run_backward, run_forward, visit_innermost
-from ._strategy import Record
+from ._strategy import CheckpointPlan
 
 
 def segmented_run(
-    record: Record, run: Run, xs: PyTree, state: PyTree, steps: Steps
+    plan: CheckpointPlan, run: Run, xs: PyTree, state: PyTree, steps: Steps
 ) -> tuple[PyTree, PyTree]:
     """`run(xs, state, steps)`, whose derivatives save what the plan says.
 
     Args:
-        record: What is saved.
+        plan: What is saved.
         run: Returns `(outputs, state)`, outputs along the same axes as `xs`. It may
             close over arrays, and returns for a segment that part of the outputs.
         xs: Inputs, time along `steps.axis`.
         state: The initial state.
         steps: Their steps, at least one.
     """
-    if not record.windows:
+    if not plan.segments:
         return run(xs, state, steps)
     # All segments share these states: like any array that `run` closes over.
     fresh, steps = steps.fresh, dataclasses.replace(steps, fresh=None)
     closed = lambda xs, state, steps: run(
         xs, state, dataclasses.replace(steps, fresh=fresh)
     )
-    programs, consts = trace_segments(closed, record.windows, xs, state, steps)
+    programs, consts = trace_segments(closed, plan.segments, xs, state, steps)
     values = Values(consts, jax.tree.leaves(xs), jax.tree.leaves(state))
-    plainly = functools.partial(_run, programs, record)
-    rule = functools.partial(_push_forward, programs, record)
+    plainly = functools.partial(_run, programs, plan)
+    rule = functools.partial(_push_forward, programs, plan)
     outs = differentiable(plainly, rule, values, steps)
     outputs, state = map(jax.tree.unflatten, programs.out_trees, outs)
     return outputs, state
 
 
 def _run(
-    programs: SegmentPrograms, record: Record, values: Values, steps: Steps
+    programs: SegmentPrograms, plan: CheckpointPlan, values: Values, steps: Steps
 ) -> tuple[list, list]:
     """`(outputs, state)` of all steps."""
 
@@ -75,19 +75,19 @@ def _run(
         return state, steps.write_window(buffers, segment.start, outputs)
 
     carry = values.state, _buffers(programs.output_types, (values, steps), steps)
-    state, outputs = visit_innermost(visit, carry, _whole(steps), record.windows)
+    state, outputs = visit_innermost(visit, carry, _whole(steps), plan.segments)
     return outputs, state
 
 
 def _push_forward(
-    programs: SegmentPrograms, record: Record, primals: Any, tangents: Any
+    programs: SegmentPrograms, plan: CheckpointPlan, primals: Any, tangents: Any
 ) -> tuple[Any, Any]:
     """The rule of differentiation: `(outputs, state)` and their tangents."""
     (values, steps), d_values = primals, tangents[0]
     perturbed = Values(*([not is_zero_tangent(d) for d in part] for part in d_values))
     # A state that is not perturbed itself is so after a step.
     perturbed = perturbed._replace(state=[is_float(x) for x in values.state])
-    linear = LinearRun(programs, record, perturbed)
+    linear = LinearRun(programs, plan, perturbed)
     outs, saved = linear.run_and_save(values, steps)
     dense_part = lambda part, d_part: list(map(dense_tangent, part, d_part))
     d_values = Values(*map(dense_part, values, d_values)).split(perturbed)[1]
@@ -102,18 +102,18 @@ class LinearRun:
 
     Attributes:
         programs: The innermost segments.
-        record: What is saved of them.
+        plan: What is saved of them.
         perturbed: Which values are perturbed.
     """
 
     programs: SegmentPrograms
-    record: Record
+    plan: CheckpointPlan
     perturbed: Values
 
     @property
     def policy(self) -> Any:
         """What is saved of an innermost segment."""
-        return SaveResiduals if self.record.whole else SaveFirstState
+        return SaveResiduals if self.plan.save_residuals else SaveFirstState
 
     def segment(self, values: Values, steps: Steps, segment: Segment) -> SegmentRun:
         """An innermost segment as a function of what is perturbed."""
@@ -141,8 +141,8 @@ class LinearRun:
             run,
             (values.state, buffers),
             _whole(steps),
-            self.record.windows,
-            self.record.on_host,
+            self.plan.segments,
+            self.plan.on_host,
         )
         return (outputs, state), saved
 
@@ -176,7 +176,7 @@ class LinearRun:
         types = only_floats(self.programs.output_types)
         buffers = _buffers(types, (residuals, tangents), steps)
         carry = values.state, tangents.state, buffers
-        carry = visit_innermost(visit, carry, _whole(steps), self.record.windows)
+        carry = visit_innermost(visit, carry, _whole(steps), self.plan.segments)
         _, d_state, d_outputs = carry
         return d_outputs, d_state
 
@@ -196,7 +196,7 @@ class LinearRun:
         carry = as_varying_as((residuals, only_arrays(cotangents)), zeros)
         carry = carry._replace(state=dense(c_state))
         rerun = functools.partial(self.run_segment, values, steps)
-        sizes = self.record.windows
+        sizes = self.plan.segments
         return run_backward(rerun, visit, carry, saved, _whole(steps), sizes)
 
 
