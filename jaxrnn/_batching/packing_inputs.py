@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.core import Tracer
 
+from .._autodiff.jax_internals import Tracer
 from .._base.arguments import as_lengths
 from .._base.errors import EntryError, describe, describe_structure, is_array
 from .._base.trees import check_structure, map_named, named_leaves

@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.core import Tracer
 
+from .._autodiff.jax_internals import Tracer
 from .._base.errors import describe, is_array, is_key
 
 

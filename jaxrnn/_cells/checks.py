@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
+from .._autodiff.jax_internals import Tracer
 from .._base.arguments import as_dtype
 from .._base.errors import EntryError, describe, is_array, leaf_name
 from .._base.trees import check_structure, named_leaves, size_shapes

@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
-from jax.custom_derivatives import SymbolicZero
 
 from .._affine.xla_loop import Rule
 from .._autodiff.differentiable import differentiable
+from .._autodiff.jax_internals import SymbolicZero
 from .._autodiff.transposable import dense
 from .._base.sharding import as_varying_as
 from .._base.trees import with_structure

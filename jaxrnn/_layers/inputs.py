@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
+from .._autodiff.jax_internals import Tracer
 from .._autodiff.leaves import is_float
 from .._base.arguments import as_array, as_lengths, as_state, named_inputs
 from .._base.errors import describe

@@ -12,8 +12,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.interpreters import partial_eval
 
+from .._autodiff.jax_internals import dce_jaxpr
 from .._autodiff.leaves import is_float
 from .._base.arguments import check_both_lists
 from .._base.errors import describe
@@ -116,7 +116,7 @@ class Layer(abc.ABC):
 
         key = jax.eval_shape(lambda: jax.random.key(0))
         jaxpr = jax.make_jaxpr(run)(key, params, step).jaxpr
-        _, is_used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+        _, is_used = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
         return is_used[0]
 
     def check_quiet(

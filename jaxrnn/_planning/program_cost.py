@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-from jax.extend import core
-from jax.interpreters import partial_eval
+
+from .._autodiff.jax_internals import ClosedJaxpr, Jaxpr, Var, dce_jaxpr
 
 # What has no memory of its own, unless a loop or a product reads it.
 FUSED = frozenset(
@@ -55,7 +55,7 @@ def saved_bytes(fn: Callable, *args: Any) -> Bytes:
     """What the derivative of `fn` holds between its passes, beside the arguments."""
     residuals = lambda *args: jax.tree.leaves(jax.vjp(fn, *args)[1])
     jaxpr = jax.make_jaxpr(residuals)(*args).jaxpr
-    kept = {v for v in jaxpr.outvars if isinstance(v, core.Var)} - {*jaxpr.invars}
+    kept = {v for v in jaxpr.outvars if isinstance(v, Var)} - {*jaxpr.invars}
     return Bytes.sum(map(_bytes, kept))
 
 
@@ -71,7 +71,7 @@ def _trace(fn: Callable, *args: Any) -> Any:
     """The program, without what nothing reads."""
     jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
     needed = [True] * len(jaxpr.outvars)
-    return partial_eval.dce_jaxpr(jaxpr, needed, instantiate=True)[0]
+    return dce_jaxpr(jaxpr, needed, instantiate=True)[0]
 
 
 def _flops(jaxpr: Any) -> int:
@@ -134,14 +134,14 @@ def _write_out(jaxpr: Any, inputs: list, ops: list) -> list:
     names = dict(zip(jaxpr.invars, inputs, strict=True))
     names |= {v: _Name(v) for v in jaxpr.constvars}
     for eqn in jaxpr.eqns:
-        reads = [names[v] if isinstance(v, core.Var) else _Name(v) for v in eqn.invars]
+        reads = [names[v] if isinstance(v, Var) else _Name(v) for v in eqn.invars]
         if eqn.primitive.name in CALLS:
             makes = _write_out(next(_inner(eqn.params)), reads, ops)
         else:
             makes = [_Name(v) for v in eqn.outvars]
             ops.append(_Op(eqn.primitive.name, eqn.params, reads, makes))
         names |= zip(eqn.outvars, makes, strict=True)
-    return [names[v] if isinstance(v, core.Var) else _Name(v) for v in jaxpr.outvars]
+    return [names[v] if isinstance(v, Var) else _Name(v) for v in jaxpr.outvars]
 
 
 def _peak_within(op: _Op, inner: Any) -> Bytes:
@@ -212,14 +212,14 @@ def _inner(params: dict) -> Iterator[Any]:
     """The programs that an operation holds."""
     for param in params.values():
         for value in param if isinstance(param, tuple | list) else [param]:
-            if isinstance(value, core.ClosedJaxpr):
+            if isinstance(value, ClosedJaxpr):
                 yield value.jaxpr
-            elif isinstance(value, core.Jaxpr):
+            elif isinstance(value, Jaxpr):
                 yield value
 
 
 def _vars(atoms: Any) -> Iterator[Any]:
-    return (v for v in atoms if isinstance(v, core.Var))
+    return (v for v in atoms if isinstance(v, Var))
 
 
 def _bytes(atom: Any) -> Bytes:
