@@ -1,8 +1,8 @@
-"""A function that brings its own derivative, and is never parted from it.
+"""A function with its own rule of differentiation, which no transformation removes.
 
-`jax.custom_jvp` does so until JAX partially evaluates a program: where a scan is
-differentiated backward twice, the function is replaced by its parts, and of a loop that
-ends at run time these have no derivative. A primitive stays what it is.
+`jax.custom_jvp` loses its rule where JAX partially evaluates a program: where a scan is
+differentiated backward twice, the function is replaced by its parts, and a loop that
+ends at run time has no derivative by its parts. A primitive is never replaced.
 """
 
 from collections.abc import Callable
@@ -10,10 +10,9 @@ from typing import Any
 
 import jax
 from jax.custom_batching import custom_vmap
-from jax.custom_derivatives import SymbolicZero
-from jax.interpreters import ad, batching, partial_eval
 
 from .._base.typing import PyTree
+from .jax_internals import SymbolicZero, Zero, dce_jaxpr
 from .leaves import is_float, merge, split
 from .primitive import program_primitive, run, vmap_over
 
@@ -21,20 +20,20 @@ from .primitive import program_primitive, run, vmap_over
 def differentiable(
     fn: Callable[..., PyTree], rule: Callable[[Any, Any], Any], *args: PyTree
 ) -> PyTree:
-    """`fn(*args)`, of which `rule` gives the derivative.
+    """`fn(*args)`, whose derivative `rule` gives.
 
     Args:
         fn: The function; it closes over no arrays.
-        rule: `outs, tangents = rule(args, tangents)`, that of a `jax.custom_jvp` with
-            symbolic zeros; it closes over no arrays.
+        rule: `outs, out_tangents = rule(args, tangents)`, that of a `jax.custom_jvp`
+            with symbolic zeros; it closes over no arrays.
         *args: What both are given.
     """
     leaves, tree = jax.tree.flatten(args)
     closed, out = jax.make_jaxpr(fn, return_shape=True)(*args)
 
     def flat_rule(primals: list, tangents: list) -> tuple[list, list]:
-        outs, moved = rule(tree.unflatten(primals), tree.unflatten(tangents))
-        return jax.tree.leaves(outs), jax.tree.leaves(moved)
+        outs, out_tangents = rule(tree.unflatten(primals), tree.unflatten(tangents))
+        return jax.tree.leaves(outs), jax.tree.leaves(out_tangents)
 
     outs = _differentiable_p.bind(*leaves, forward=closed, rule=flat_rule)
     return jax.tree.structure(out).unflatten(outs)
@@ -43,9 +42,9 @@ def differentiable(
 def _push_forward(
     primals: Any, tangents: Any, *, rule: Callable, **_: Any
 ) -> tuple[list, list]:
-    symbolic = lambda t: SymbolicZero(t.aval) if type(t) is ad.Zero else t
-    outs, moved = rule(list(primals), list(map(symbolic, tangents)))
-    return outs, [ad.Zero(t.aval) if _is_zero(t) else t for t in moved]
+    symbolic = lambda t: SymbolicZero(t.aval) if type(t) is Zero else t
+    outs, out_tangents = rule(list(primals), list(map(symbolic, tangents)))
+    return outs, [Zero(t.aval) if _is_zero(t) else t for t in out_tangents]
 
 
 def _is_zero(tangent: Any) -> bool:
@@ -58,42 +57,52 @@ def _batch(
     if all(d is None for d in dims):
         outs = _differentiable_p.bind(*args, forward=forward, rule=rule)
         return outs, [None] * len(outs)
-    vmap, is_batched = vmap_over(axis), [True] * len(forward.out_avals)
-    floats = [is_float(aval) for aval in forward.out_avals]
+    vmap = vmap_over(axis)
+    closed, is_batched = _batched_program(vmap, forward, args, dims)
 
-    # What floats is batched throughout, so that its tangent is too. But a number of
-    # steps that all have in common stays one: loops end by it.
+    def batched_rule(primals: list, tangents: list) -> tuple[list, list]:
+        outs, out_tangents = _run_rule(vmap, rule, forward, dims, primals, tangents)
+        outs = _only_batched(outs, is_batched)
+        zeros = [SymbolicZero(jax.typeof(x).to_tangent_aval()) for x in outs]
+        pairs = zip(out_tangents, zeros, strict=True)
+        return outs, [zero if d is None else d for d, zero in pairs]
+
+    outs = _differentiable_p.bind(*args, forward=closed, rule=batched_rule)
+    return outs, [0 if b else None for b in is_batched]
+
+
+def _batched_program(
+    vmap: Callable, forward: Any, args: Any, dims: Any
+) -> tuple[Any, list[bool]]:
+    """The mapped program, and which of its results are batched.
+
+    All floats are, so that their tangents are too. But a number of steps that the whole
+    batch has in common stays one number: loops end by it.
+    """
+    floats = [is_float(aval) for aval in forward.out_avals]
+    is_batched = list(floats)
+
     @custom_vmap
-    def look(ints: list) -> list:
+    def note(ints: list) -> list:
         return ints
 
-    @look.def_vmap
+    @note.def_vmap
     def _(axis_size: int, in_batched: Any, ints: list) -> Any:
         del axis_size
         is_batched[:] = merge(in_batched[0], [True] * sum(floats), floats)
         return ints, in_batched[0]
 
     def one(*args: Any) -> list:
-        ints, moving = split(run(*args, forward=forward), floats)
-        return merge(look(ints) if ints else [], moving, floats)
+        ints, others = split(run(*args, forward=forward), floats)
+        return merge(note(ints) if ints else [], others, floats)
 
-    def batched(*args: Any) -> list:
-        is_batched[:] = floats
-        return only_batched(vmap(one, dims)(*args))
+    batched = lambda *args: _only_batched(vmap(one, dims)(*args), is_batched)
+    return jax.make_jaxpr(batched)(*args), is_batched
 
-    def only_batched(outs: list) -> list:
-        return [x if b else x[0] for x, b in zip(outs, is_batched, strict=True)]
 
-    def batched_rule(primals: list, tangents: list) -> tuple[list, list]:
-        outs, moved = _run_rule(vmap, rule, forward, dims, primals, tangents)
-        outs = only_batched(outs)
-        at_rest = [SymbolicZero(jax.typeof(x).to_tangent_aval()) for x in outs]
-        pairs = zip(moved, at_rest, strict=True)
-        return outs, [zero if d is None else d for d, zero in pairs]
-
-    closed = jax.make_jaxpr(batched)(*args)
-    outs = _differentiable_p.bind(*args, forward=closed, rule=batched_rule)
-    return outs, [0 if b else None for b in is_batched]
+def _only_batched(outs: list, is_batched: list[bool]) -> list:
+    """Mapped results, with one in the place of those that are all equal."""
+    return [x if b else x[0] for x, b in zip(outs, is_batched, strict=True)]
 
 
 def _run_rule(
@@ -104,35 +113,37 @@ def _run_rule(
     primals: list,
     tangents: list,
 ) -> tuple[list, list]:
-    """What the rule gives of each, with None for tangents of what does not move."""
-    still = list(map(_is_zero, tangents))
+    """The mapped rule, with None for tangents that are symbolic zeros."""
+    is_zero = list(map(_is_zero, tangents))
     zeros = [SymbolicZero(aval.to_tangent_aval()) for aval in forward.in_avals]
-    zeros, (moving, _) = split(zeros, still)[1], split(tangents, still)
+    zeros, perturbed = split(zeros, is_zero)[1], split(tangents, is_zero)[0]
 
-    def one(primals: list, moving: list) -> tuple[list, list]:
-        outs, moved = rule(primals, merge(moving, zeros, still))
-        return outs, [None if _is_zero(d) else d for d in moved]
+    def one(primals: list, perturbed: list) -> tuple[list, list]:
+        outs, out_tangents = rule(primals, merge(perturbed, zeros, is_zero))
+        return outs, [None if _is_zero(d) else d for d in out_tangents]
 
-    return vmap(one, (list(dims), split(dims, still)[0]))(primals, moving)
+    return vmap(one, (list(dims), split(dims, is_zero)[0]))(primals, perturbed)
 
 
-def _leave_out(is_used: list[bool], eqn: Any) -> tuple[list[bool], Any]:
-    """Without the outputs that nothing reads."""
+def _drop_outputs(is_used: list[bool], eqn: Any) -> tuple[list[bool], Any]:
+    """The equation without the results that nothing reads."""
     if not any(is_used) and not eqn.effects:
         return [False] * len(eqn.invars), None
     forward, rule = eqn.params["forward"], eqn.params["rule"]
-    jaxpr, _ = partial_eval.dce_jaxpr(forward.jaxpr, is_used, instantiate=True)
+    jaxpr, _ = dce_jaxpr(forward.jaxpr, is_used, instantiate=True)
 
     def used_rule(primals: list, tangents: list) -> tuple[list, list]:
-        outs, moved = rule(primals, tangents)
-        return split(outs, is_used)[1], split(moved, is_used)[1]
+        outs, out_tangents = rule(primals, tangents)
+        return split(outs, is_used)[1], split(out_tangents, is_used)[1]
 
     params = {"forward": forward.replace(jaxpr=jaxpr), "rule": used_rule}
     outvars = split(eqn.outvars, is_used)[1]
     return [True] * len(eqn.invars), eqn.replace(outvars=outvars, params=params)
 
 
-_differentiable_p = program_primitive("differentiable")
-ad.primitive_jvps[_differentiable_p] = _push_forward
-batching.fancy_primitive_batchers[_differentiable_p] = _batch
-partial_eval.dce_rules[_differentiable_p] = _leave_out
+_differentiable_p = program_primitive(
+    "differentiable",
+    push_forward=_push_forward,
+    batch=_batch,
+    drop_outputs=_drop_outputs,
+)

@@ -4,16 +4,15 @@ On GPU and TPU a move is a copy, annotated in the program; on the CPU, where the
 one memory, it is nothing. Random keys, integers and single numbers are small and stay.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
 
 from .._base.typing import Array, PyTree
-from . import leaves
-from .leaves import is_float, merge, split
+from .leaves import is_float
 from .transposable import dense, transposable
 
 HOST, DEVICE = jax.memory.Space.Host, jax.memory.Space.Device
@@ -21,7 +20,8 @@ HOST, DEVICE = jax.memory.Space.Host, jax.memory.Space.Device
 
 def to_host(tree: PyTree) -> PyTree:
     """The floating arrays in the memory of the host, `pinned_host`."""
-    return jax.tree.map(lambda x: _moved(x, HOST) if _is_worth_it(x) else x, tree)
+    is_large = lambda x: is_float(x) and x.ndim > 0
+    return jax.tree.map(lambda x: _moved(x, HOST) if is_large(x) else x, tree)
 
 
 def to_device(tree: PyTree) -> PyTree:
@@ -30,17 +30,13 @@ def to_device(tree: PyTree) -> PyTree:
 
 
 def move_beside(others: list, leaves: list) -> list:
-    """The leaves, each in the memory in which the other lies."""
+    """The leaves, each in the memory that holds the other."""
     pairs = zip(others, leaves, strict=True)
     return [to_host(leaf) if is_on_host(other) else leaf for other, leaf in pairs]
 
 
-def _is_worth_it(x: Array) -> bool:
-    return is_float(x) and x.ndim > 0
-
-
 def is_on_host(x: Any) -> bool:
-    """Whether it lies, or will lie, in the memory of the host."""
+    """Whether the memory of the host holds it, or will hold it."""
     return jax.typeof(x).memory_space == HOST
 
 
@@ -57,54 +53,65 @@ def _moved(x: Array, there: Any) -> Array:
 
 def read_rows(buffers: list, t: Array) -> list:
     """Row t of each buffer, on the device."""
-    there = [is_on_host(b) for b in buffers]
-    here, far = split(buffers, there)
-
-    def put_back(res: Any, rows: list) -> list:
-        t, blank = res
-        return _write(blank, t, to_host(dense(rows)))
-
-    read = lambda res, far: to_device(_read(far, res[0]))
-    blank = [to_host(jnp.zeros(b.shape, b.dtype)) for b in far]
-    far = transposable(read, put_back, (t, blank), far) if far else []
-    return merge(leaves.read_rows(here, t), far, there)
+    return [_read_far(b, t) if is_on_host(b) else _read(b, t) for b in buffers]
 
 
 def write_rows(buffers: list, t: Array, rows: list) -> list:
-    """Each buffer with a row at t, which is moved to where the buffer lies."""
-    there = [is_on_host(b) for b in buffers]
-    pairs = zip(split(buffers, there), split(rows, there), strict=True)
-    (here, rows), (far, far_rows) = pairs
-    far = _write(far, t, to_host(far_rows)) if far else []
-    return merge(leaves.write_rows(here, t, rows), far, there)
+    """Each buffer with a row at t, which is moved to the memory of the buffer."""
+    pairs = zip(buffers, rows, strict=True)
+    return [
+        _write_far(b, t, to_host(r)) if is_on_host(b) else _write(b, t, r)
+        for b, r in pairs
+    ]
+
+
+def _read(buffer: Array, t: Array) -> Array:
+    return jax.lax.dynamic_index_in_dim(buffer, t, keepdims=False)
+
+
+def _write(buffer: Array, t: Array, row: Array) -> Array:
+    return jax.lax.dynamic_update_index_in_dim(buffer, row, t, 0)
+
+
+def _read_far(buffer: Array, t: Array) -> Array:
+    """A row of a buffer on the host.
+
+    JAX's own transpose adds to a buffer, which the host cannot do.
+    """
+
+    def read(residuals: Any, buffer: Array) -> Array:
+        return to_device(_on_host(_read)(buffer, residuals[0]))
+
+    def put_back(residuals: Any, cotangent: Any) -> Array:
+        t, zeros = residuals
+        return _write_far(zeros, t, to_host(dense(cotangent)))
+
+    zeros = to_host(jnp.zeros(buffer.shape, buffer.dtype))
+    return transposable(read, put_back, (t, zeros), buffer)
+
+
+def _write_far(buffer: Array, t: Array, row: Array) -> Array:
+    return _on_host(_write)(buffer, t, row)
 
 
 def _on_host(fn: Callable) -> Callable:
-    """What reads or writes rows of buffers of the host, also where `t` is batched.
+    """Reading or writing a row of a buffer on the host, also where `t` is batched.
 
-    Of rows at different places there is no copy between the memories: under such a
-    `vmap` the buffers come to the device.
+    Rows at different places cannot be copied between the memories: under such a `vmap`
+    the buffer comes to the device.
     """
 
-    @jax.custom_batching.custom_vmap
-    def run(buffers: list, t: Array, *rows: list) -> list:
-        return fn(buffers, t, *rows)
+    @custom_vmap
+    def run(buffer: Array, t: Array, *row: Array) -> Array:
+        return fn(buffer, t, *row)
 
     @run.def_vmap
-    def _(axis_size: int, in_batched: Any, *args: Any) -> tuple[list, list]:
-        axes = jax.tree.map(lambda batched: 0 if batched else None, in_batched)
-        batch = functools.partial(jax.vmap, in_axes=tuple(axes), axis_size=axis_size)
-        if not in_batched[1]:
-            outs = _on_host(batch(fn))(*args)
-        else:
-            outs = _put(batch(fn)(*_put(args, DEVICE)), HOST)
-        return outs, [True] * len(outs)
+    def _(axis_size: int, in_batched: Any, *args: Any) -> tuple[Array, bool]:
+        axes = tuple(0 if batched else None for batched in in_batched)
+        batched = jax.vmap(fn, axes, axis_size=axis_size)
+        t_is_batched = in_batched[1]
+        if not t_is_batched:
+            return _on_host(batched)(*args), True
+        return jax.device_put(batched(*jax.device_put(args, DEVICE)), HOST), True
 
     return run
-
-
-def _put(tree: PyTree, there: Any) -> PyTree:
-    return jax.tree.map(lambda x: jax.device_put(x, there), tree)
-
-
-_read, _write = _on_host(leaves.read_rows), _on_host(leaves.write_rows)

@@ -1,4 +1,4 @@
-"""Lists of leaves: parts and rows of them, and the tangents of those that float."""
+"""Lists of leaves: selections and sums of them, and tangents of the floating ones."""
 
 from typing import Any
 
@@ -6,18 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.typing import Array
-
-
-def read_rows(buffers: list, t: Array) -> list:
-    """Row t of each buffer."""
-    index = jax.lax.dynamic_index_in_dim
-    return [index(b, t, keepdims=False) for b in buffers]
-
-
-def write_rows(buffers: list, t: Array, rows: list) -> list:
-    """Each buffer with a row at t."""
-    update = jax.lax.dynamic_update_index_in_dim
-    return [update(b, r, t, 0) for b, r in zip(buffers, rows, strict=True)]
+from .jax_internals import SymbolicZero, zero_from_primal
 
 
 def add(terms: list, others: list) -> list:
@@ -26,13 +15,13 @@ def add(terms: list, others: list) -> list:
 
 
 def split(leaves: Any, marks: list[bool]) -> tuple[list, list]:
-    """Those that are not marked, and those that are."""
+    """The unmarked and the marked."""
     pairs = list(zip(leaves, marks, strict=True))
     return [x for x, m in pairs if not m], [x for x, m in pairs if m]
 
 
 def merge(unmarked: list, marked: list, marks: list[bool]) -> list:
-    """What `split` took apart."""
+    """The inverse of `split`."""
     sources = (iter(unmarked), iter(marked))
     return [next(sources[m]) for m in marks]
 
@@ -49,13 +38,12 @@ def only_floats(leaves: list) -> list:
 
 def zero_tangent(x: Array) -> Any:
     """The tangent of what is not floating."""
-    return jax.custom_derivatives.zero_from_primal(x, symbolic_zeros=True)
+    return zero_from_primal(x, symbolic_zeros=True)
 
 
 def is_zero_tangent(tangent: Any) -> bool:
-    """Whether nothing moves."""
-    symbolic = isinstance(tangent, jax.custom_derivatives.SymbolicZero)
-    return symbolic or tangent.dtype == jax.dtypes.float0
+    """Whether it is the tangent of what is not perturbed."""
+    return isinstance(tangent, SymbolicZero) or tangent.dtype == jax.dtypes.float0
 
 
 def dense_tangent(x: Array, tangent: Any) -> Array:
@@ -64,6 +52,6 @@ def dense_tangent(x: Array, tangent: Any) -> Array:
 
 
 def with_zero_tangents(leaves: list, tangents: list) -> list:
-    """The tangents of all leaves, those of the floating ones being given."""
-    moved = iter(tangents)
-    return [next(moved) if is_float(x) else zero_tangent(x) for x in leaves]
+    """The tangents of all leaves, from those of the floating ones."""
+    floating = iter(tangents)
+    return [next(floating) if is_float(x) else zero_tangent(x) for x in leaves]

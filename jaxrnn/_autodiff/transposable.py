@@ -1,9 +1,18 @@
-"""A linear function that brings its own transpose.
+"""A linear function with its own transpose.
 
 JAX transposes a linear function by transposing its parts. Where that is impossible (a
-loop that ends at run time) or slow, the transpose can be written out; unlike a
-`custom_vjp`, the function can still be pushed forward, batched and differentiated
-again, as its transpose can.
+loop that ends at run time) or slow, the transpose can be written by hand; unlike a
+`custom_vjp`, the function has tangents, can be batched and differentiated again, and so
+can its transpose.
+
+`jax.custom_derivatives.linear_call` has the same idea and less of it (jax 0.10.2):
+
+* it has no batching rule: `vmap` raises `NotImplementedError`;
+* it cannot be differentiated by its residuals: `jvp` and `grad` raise an
+  `AssertionError`, and with them every derivative of a derivative in which residuals
+  depend on what is perturbed, which the states of an RNN do;
+* tangents of which some are symbolic zeros raise a `TypeError`;
+* the transpose receives zeros for outputs that nothing reads, not `SymbolicZero`s.
 """
 
 import functools
@@ -12,45 +21,48 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
-from jax.interpreters import ad, batching
 
 from .._base.typing import PyTree
+from .jax_internals import SymbolicZero, Zero, instantiate_zeros, is_undefined_primal
+from .leaves import merge, split
 from .primitive import program_primitive, run, vmap_over
+
+# Compiled, as outside of jit the transpose is all that a second call runs.
+_compiled = functools.partial(jax.jit, static_argnums=0, inline=True)
 
 
 def transposable(
     forward: Callable[[PyTree, PyTree], PyTree],
     backward: Callable[[PyTree, PyTree], PyTree],
-    res: PyTree,
-    lin: PyTree,
+    residuals: PyTree,
+    tangents: PyTree,
 ) -> PyTree:
-    """`forward(res, lin)`, of which `backward(res, cotangents)` is the transpose.
+    """`forward(residuals, tangents)`, whose transpose is `backward`.
 
     Args:
-        forward: Linear in `lin`; it closes over no arrays.
-        backward: From cotangents of what `forward` returns to those of `lin`, of which
-            those that nothing depends on may be `SymbolicZero`s. It closes over no
-            arrays, and both can be differentiated by all of their arguments.
-        res: What both need to know.
-        lin: What `forward` is linear in, floating.
+        forward: Linear in the tangents; it closes over no arrays.
+        backward: `backward(residuals, cotangents)`, from cotangents of what `forward`
+            returns, those that nothing depends on being `SymbolicZero`s, to cotangents
+            of the tangents. It closes over no arrays. Both functions can be
+            differentiated by all of their arguments.
+        residuals: What both read.
+        tangents: What `forward` is linear in, floating.
     """
-    closed, out = jax.make_jaxpr(forward, return_shape=True)(res, lin)
-    leaves, res_tree = jax.tree.flatten(res)
+    closed, out = jax.make_jaxpr(forward, return_shape=True)(residuals, tangents)
+    leaves, residuals_tree = jax.tree.flatten(residuals)
     count, out_tree = len(leaves), jax.tree.structure(out)
 
-    # Compiled, as outside of jit the transpose is all that a second call runs.
-    @functools.partial(jax.jit, static_argnums=0, inline=True)
+    @_compiled
     def flat_backward(is_zero: tuple[bool, ...], *leaves: Any) -> list:
-        nothing, moved = SymbolicZero, iter(leaves[count:])
-        pairs = zip(closed.out_avals, is_zero, strict=True)
-        cotangents = [nothing(aval) if zero else next(moved) for aval, zero in pairs]
-        res = res_tree.unflatten(leaves[:count])
-        return jax.tree.leaves(backward(res, out_tree.unflatten(cotangents)))
+        avals, zeros = closed.out_avals, list(is_zero)
+        symbolic = [SymbolicZero(aval) for aval in split(avals, zeros)[1]]
+        cotangents = merge(list(leaves[count:]), symbolic, zeros)
+        residuals = residuals_tree.unflatten(leaves[:count])
+        return jax.tree.leaves(backward(residuals, out_tree.unflatten(cotangents)))
 
     outs = _transposable_p.bind(
         *leaves,
-        *jax.tree.leaves(lin),
+        *jax.tree.leaves(tangents),
         forward=closed,
         backward=flat_backward,
         count=count,
@@ -64,7 +76,7 @@ def dense(cotangents: PyTree) -> PyTree:
     def as_array(c: Any) -> Any:
         if not isinstance(c, SymbolicZero):
             return c
-        return ad.instantiate_zeros(ad.Zero(c.aval))
+        return instantiate_zeros(Zero(c.aval))
 
     return jax.tree.map(as_array, cotangents)
 
@@ -75,89 +87,83 @@ def only_arrays(cotangents: PyTree) -> list:
     return [c for c in leaves if not isinstance(c, SymbolicZero)]
 
 
-_transposable_p = program_primitive("transposable")
-
-
 def _push_forward(
     primals: Any, tangents: Any, *, forward: Any, backward: Any, count: int
 ) -> tuple[list, list]:
     static = {"forward": forward, "backward": backward, "count": count}
     outs = _transposable_p.bind(*primals, **static)
-    res, lin = list(primals[:count]), primals[count:]
-    parts = []
-    if any(_moves(t) for t in tangents[count:]):
-        d_lin = map(ad.instantiate_zeros, tangents[count:])
-        parts.append(_transposable_p.bind(*res, *d_lin, **static))
-    moved = [i for i in range(count) if _moves(tangents[i])]
-    if moved:
-
-        def of_moved(*values: Any) -> list:
-            changed = dict(zip(moved, values, strict=True))
-            return run(
-                *(changed.get(i, r) for i, r in enumerate(res)), *lin, forward=forward
-            )
-
-        _, part = jax.jvp(
-            of_moved, [res[i] for i in moved], [tangents[i] for i in moved]
-        )
-        parts.append(part)
-    if not parts:  # Only integers move.
-        return outs, [ad.Zero(jax.typeof(out).to_tangent_aval()) for out in outs]
-    return outs, [sum(terms[1:], terms[0]) for terms in zip(*parts, strict=True)]
+    terms = []
+    if any(map(_is_perturbed, tangents[count:])):
+        d_tangents = map(instantiate_zeros, tangents[count:])
+        terms.append(_transposable_p.bind(*primals[:count], *d_tangents, **static))
+    if any(map(_is_perturbed, tangents[:count])):
+        terms.append(_by_residuals(forward, primals, tangents[:count]))
+    if not terms:  # Only integers are perturbed.
+        return outs, [Zero(jax.typeof(out).to_tangent_aval()) for out in outs]
+    return outs, [sum(pair[1:], pair[0]) for pair in zip(*terms, strict=True)]
 
 
-def _moves(tangent: Any) -> bool:
-    return type(tangent) is not ad.Zero and tangent.dtype != jax.dtypes.float0
+def _by_residuals(forward: Any, primals: Any, d_residuals: Any) -> list:
+    """The tangents that perturbed residuals add to those of the outputs."""
+    rest = [False] * (len(primals) - len(d_residuals))
+    marks = [*map(_is_perturbed, d_residuals), *rest]
+    unperturbed, perturbed = split(primals, marks)
+
+    def of_perturbed(*perturbed: Any) -> list:
+        return run(*merge(unperturbed, list(perturbed), marks), forward=forward)
+
+    d_perturbed = [d for d in d_residuals if _is_perturbed(d)]
+    return jax.jvp(of_perturbed, perturbed, d_perturbed)[1]
+
+
+def _is_perturbed(tangent: Any) -> bool:
+    return type(tangent) is not Zero and tangent.dtype != jax.dtypes.float0
 
 
 def _transpose(
     cotangents: Any, *args: Any, forward: Any, backward: Any, count: int
 ) -> list:
-    is_zero = tuple(type(c) is ad.Zero for c in cotangents)
-    some = [c for c, zero in zip(cotangents, is_zero, strict=True) if not zero]
-    moved = backward(is_zero, *args[:count], *some)
-    lin = [
-        cotangent if ad.is_undefined_primal(primal) else None
-        for primal, cotangent in zip(args[count:], moved, strict=True)
-    ]
-    return [None] * count + lin
+    is_zero = tuple(type(c) is Zero for c in cotangents)
+    arrays = split(cotangents, list(is_zero))[0]
+    transposed = backward(is_zero, *args[:count], *arrays)
+    pairs = zip(args[count:], transposed, strict=True)
+    linear = [c if is_undefined_primal(primal) else None for primal, c in pairs]
+    return [None] * count + linear
 
 
 def _batch(
     axis: Any, args: Any, dims: Any, *, forward: Any, backward: Any, count: int
 ) -> tuple[list, list]:
-    static = {"forward": forward, "backward": backward, "count": count}
     if all(d is None for d in dims):
+        static = {"forward": forward, "backward": backward, "count": count}
         outs = _transposable_p.bind(*args, **static)
         return outs, [None] * len(outs)
+    # The tangents are all batched, so that those of the transpose are too.
+    tangents = map(functools.partial(_batched, axis.size), args[count:], dims[count:])
+    args = [*args[:count], *tangents]
     vmap = vmap_over(axis)
-
-    def to_front(x: Any, d: int | None) -> Any:
-        # What is linear is batched throughout, so that the transpose is too.
-        if d is None:
-            return jnp.broadcast_to(x, (axis.size, *x.shape))
-        return jnp.moveaxis(x, d, 0)
-
-    axes = dims[:count]
-    lin = map(to_front, args[count:], dims[count:])
-    args = [*args[:count], *lin]
+    axes = lambda args: (*dims[:count], *[0] * (len(args) - count))
     one = functools.partial(run, forward=forward)
-    batched = vmap(one, (*axes, *[0] * (len(args) - count)))
 
-    @functools.partial(jax.jit, static_argnums=0, inline=True)
+    @_compiled
     def batched_backward(is_zero: tuple[bool, ...], *leaves: Any) -> list:
-        one = functools.partial(backward, is_zero)
-        return vmap(one, (*axes, *[0] * (len(leaves) - count)))(*leaves)
+        return vmap(functools.partial(backward, is_zero), axes(leaves))(*leaves)
 
     outs = _transposable_p.bind(
         *args,
-        forward=jax.make_jaxpr(batched)(*args),
+        forward=jax.make_jaxpr(vmap(one, axes(args)))(*args),
         backward=batched_backward,
         count=count,
     )
     return outs, [0] * len(outs)
 
 
-ad.primitive_jvps[_transposable_p] = _push_forward
-ad.primitive_transposes[_transposable_p] = _transpose
-batching.fancy_primitive_batchers[_transposable_p] = _batch
+def _batched(size: int, x: Any, dim: int | None) -> Any:
+    if dim is None:
+        return jnp.broadcast_to(x, (size, *x.shape))
+    return jnp.moveaxis(x, dim, 0)
+
+
+_transposable_p = program_primitive(
+    "transposable", push_forward=_push_forward, batch=_batch, transpose=_transpose
+)

@@ -4,8 +4,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.core import Tracer
 
+from .._autodiff.jax_internals import Tracer
 from .._base.errors import describe
 from .._base.inputs import named_inputs
 from .._base.lengths import as_lengths

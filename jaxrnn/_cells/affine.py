@@ -13,10 +13,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from .._affine.products import plain_product
 from .._affine.sequence import affine_sequence
+from .._autodiff.jax_internals import Tracer
 from .._base.arguments import as_dtype
 from .._base.errors import describe
 from .._base.keys import check_key

@@ -5,8 +5,8 @@ import operator
 from typing import Any
 
 import jax.numpy as jnp
-from jax.core import Tracer
 
+from .._autodiff.jax_internals import Tracer
 from .._base.arguments import as_dtype
 from .._base.errors import describe
 from .._base.typing import DType

@@ -14,8 +14,8 @@ from .._base.sharding import as_varying_as
 from .._base.typing import Array, PyTree
 from .._tensor_array.carried import of_rows, shaped_like, with_capacity
 from .._tensor_array.tensor_array import TensorArray, is_tensor_array
-from ..memory._recorded_loop import recorded_loop
-from ..memory._strategy import Record, Strategy
+from ..memory._segmented_loop import segmented_loop
+from ..memory._strategy import CheckpointPlan, Strategy
 
 Carry = tuple[Array, PyTree, PyTree, PyTree]
 """`(finished, next_input, state, loop_state)`."""
@@ -72,8 +72,8 @@ def _compiled(
     if max_time is None:
         return emit_types, _unbounded(step, carry, emit_types)
     carry = _with_capacity(step, carry, max_time)
-    record = strategy.record(max_time) if max_time else Record()
-    size, carry, rows = recorded_loop(record, _is_running, step, carry, max_time)
+    plan = strategy.plan(max_time) if max_time else CheckpointPlan()
+    size, carry, rows = segmented_loop(plan, _is_running, step, carry, max_time)
     checkify.debug_check(
         _all_finished(carry), f"raw_rnn: max_time {max_time} was reached"
     )

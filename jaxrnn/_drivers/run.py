@@ -13,8 +13,8 @@ from .._time import masking
 from .._time.restarts import Restarts
 from .._time.sequence import run_sequence
 from .._time.steps import Steps, longest
-from ..memory._strategy import Record, Strategy
-from ..memory._windowed_run import run_recorded
+from ..memory._segmented_run import segmented_run
+from ..memory._strategy import CheckpointPlan, Strategy
 from .initial_state import zero_state
 from .probe import probe
 
@@ -110,17 +110,17 @@ def _run(
             at_once, apply, inputs, state, steps, implementation, unroll
         )
 
-    outputs, state = run_recorded(_record(strategy, time), run, inputs, state, steps)
+    outputs, state = segmented_run(_plan(strategy, time), run, inputs, state, steps)
     outputs, state = (outputs, state) if restarts is None else outputs
     # Without lengths a list passes for a tuple: the declared kind comes back.
     return with_structure(cell.output_size, outputs), state
 
 
-def _record(strategy: Strategy, time: Any) -> Record:
+def _plan(strategy: Strategy, time: Any) -> CheckpointPlan:
     if not isinstance(time, int):
         _log.debug("%r: the number of steps is symbolic: all is kept", strategy)
-        return Record()
-    return strategy.record(time) if time else Record()
+        return CheckpointPlan()
+    return strategy.plan(time) if time else CheckpointPlan()
 
 
 _run_compiled = jax.jit(

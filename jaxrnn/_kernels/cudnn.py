@@ -15,12 +15,12 @@ from typing import Any, ClassVar, final
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
-from jax.custom_derivatives import SymbolicZero
 
 from .._affine.loop_rule import LoopRule, Primals, Residuals, run_loop
 from .._affine.phases import Phases
 from .._affine.xla_loop import XlaLoop
 from .._autodiff.differentiable import differentiable
+from .._autodiff.jax_internals import SymbolicZero
 from .._autodiff.transposable import dense
 from .._base.sharding import as_varying_as
 from .._base.trees import with_structure

@@ -12,8 +12,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import JaxprEqn, Literal
 
+from .._autodiff.jax_internals import JaxprEqn, Literal
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
 from .kernel_loop import first_step, step_results

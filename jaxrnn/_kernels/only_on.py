@@ -3,9 +3,8 @@
 from typing import Any
 
 import jax
-import jax.extend as jex
-from jax.interpreters import batching, mlir
 
+from .._autodiff.jax_internals import Primitive, defvectorized, register_lowering
 from .._base.typing import Array
 
 
@@ -36,7 +35,7 @@ def _lower(ctx: Any, x: Any, *, platform: str, name: str) -> list:
     return [x]
 
 
-_only_on_p = jex.core.Primitive("only_on")
+_only_on_p = Primitive("only_on")
 _compiled = jax.jit(_only_on_p.bind, static_argnames=("platform", "name"))
 
 
@@ -47,5 +46,5 @@ def _(x: Array, **of: str) -> Array:
 
 
 _only_on_p.def_abstract_eval(lambda x, **_: x)
-mlir.register_lowering(_only_on_p, _lower)
-batching.defvectorized(_only_on_p)
+register_lowering(_only_on_p, _lower)
+defvectorized(_only_on_p)

@@ -4,8 +4,8 @@ import functools
 from collections.abc import Callable
 
 import jax
-from jax.extend.core import JaxprEqn
 
+from .._autodiff.jax_internals import JaxprEqn
 from .rewrite import rewritten
 from .step import backward_step, forward_step, step_types
 from .work import Work

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
 from jax.experimental.pallas import tpu as pltpu
-from jax.extend.core import JaxprEqn
 
+from .._autodiff.jax_internals import JaxprEqn
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
 from .blocks import as_rows, c_zs_types, call, read_small, total

@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
+from .._autodiff.jax_internals import Jaxpr, JaxprEqn, Literal
 from .._base.typing import Array
 
 # What is called by equations of these names is written out in their place.

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from jax.extend.core import JaxprEqn
-
+from .._autodiff.jax_internals import JaxprEqn
 from .filling import ALIKE, LEAST, filled, why_unfilled
 from .machines import KIB
 from .operations import is_batched, why_unknown

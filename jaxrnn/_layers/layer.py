@@ -9,8 +9,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.interpreters import partial_eval
 
+from .._autodiff.jax_internals import dce_jaxpr
 from .._autodiff.leaves import is_float
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells.base import RNNCell, any_is_random
@@ -124,7 +124,7 @@ class Layer(abc.ABC):
 
         key = jax.eval_shape(lambda: jax.random.key(0))
         jaxpr = jax.make_jaxpr(run)(key, params, step).jaxpr
-        _, is_used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+        _, is_used = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
         return is_used[0]
 
     def check_not_random(

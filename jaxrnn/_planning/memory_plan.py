@@ -1,4 +1,4 @@
-"""`memory_plan`: what each memory strategy would keep of a run, and what it costs."""
+"""`memory_plan`: what each memory strategy would save of a run, and what it costs."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -17,7 +17,6 @@ from .._drivers.dynamic_rnn import dynamic_rnn
 from .._time.masking import first_inputs
 from ..memory import Keep, Nested, Offload, Recompute, Strategy
 from ..memory._resolve import as_strategy
-from ..memory._strategy import Record
 from .program_cost import Bytes, flops, peak_bytes, saved_bytes
 
 _WHERE = "memory_plan"
@@ -31,7 +30,7 @@ _USUAL = (
     Offload(Recompute(64)),
 )
 _UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
-# XLA cuts and turns kernels ahead of the loops that read them.
+# XLA slices and transposes kernels ahead of the loops that read them.
 _COPIES_OF_PARAMS = 0.75
 
 
@@ -41,11 +40,11 @@ class PlannedStrategy:
 
     Attributes:
         strategy: The strategy.
-        saved: Bytes that are kept between the passes forward and backward.
-        peak: Bytes that are alive at the worst point, what is saved included.
-        extra_flops: Floating-point operations that are done again, products alone.
-        extra_share: The same as a share of those of training without it: a pass
-            forward, and twice that for the pass backward.
+        saved: Bytes that are saved between the forward and the backward pass.
+        peak: Bytes that are alive at the worst point, including what is saved.
+        extra_flops: Floating-point operations of recomputed products.
+        extra_share: The same as a share of those of training without recomputation:
+            a forward pass, and twice that for the backward pass.
     """
 
     strategy: Strategy
@@ -61,7 +60,7 @@ class MemoryPlan:
 
     Attributes:
         title: What is run.
-        rows: A `PlannedStrategy` for each strategy, in the order asked for.
+        rows: A `PlannedStrategy` for each strategy, in the given order.
         inputs: Bytes of the inputs.
         outputs: Bytes of the outputs.
     """
@@ -73,7 +72,7 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         head = ("strategy", "saved", "saved on host", "peak", "extra FLOPs")
-        table = [head, *map(_shown, self.rows)]
+        table = [head, *map(_cells, self.rows)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         first, *rest = (_line(row, widths) for row in table)
         beside = (
@@ -91,7 +90,7 @@ def _line(row: tuple[str, ...], widths: list[int]) -> str:
     return "  ".join([name.ljust(width), *right])
 
 
-def _shown(row: PlannedStrategy) -> tuple[str, ...]:
+def _cells(row: PlannedStrategy) -> tuple[str, ...]:
     sizes = row.saved.device, row.saved.host, row.peak.device
     extra = f"{row.extra_flops / 1e9:.1f} G, {row.extra_share:.0%}"
     return (
@@ -116,18 +115,19 @@ def memory_plan(
 ) -> MemoryPlan:
     """What `dynamic_rnn` would take in training under each memory strategy.
 
-    Nothing is run or compiled: it is read off the program that JAX traces for the
-    gradients by the parameters of a loss on the final state, without lengths. With some
-    hundred units XLA takes what is planned within about a fifth, as the
-    `memory_analysis()` of the compiled program tells; what is small is planned worse.
+    Nothing is run or compiled: the numbers are read from the traced program for the
+    gradients of a loss on the final state with respect to the parameters, without
+    lengths. With some hundred units the memory that XLA takes, by `memory_analysis()`
+    of the compiled program, is within about a fifth of the peak; small programs are
+    planned less exactly.
 
     Args:
-        cell: A cell, bound or not. One that draws noise is bound with a key: its masks
-            are kept as well.
+        cell: A cell, bound or not. Bind one that draws noise with a key: its masks are
+            saved as well.
         inputs_shape: The shape of the inputs, `[batch, time, depth]`, or
             `[time, batch, depth]` if `time_major`; or a nest of arrays or
             `jax.ShapeDtypeStruct`s.
-        strategies: Values that `swap_memory` takes.
+        strategies: Values of `swap_memory`.
         dtype: The dtype of inputs given by a shape, and of the zero state; None for
             that of inputs that have one, else float32.
         time_major: Whether time is the first axis.
@@ -136,7 +136,7 @@ def memory_plan(
         A `MemoryPlan`: a table when printed, numbers in its `rows`.
 
     Raises:
-        TypeError: If `cell` is not a cell, or an entry of `strategies` no strategy.
+        TypeError: If `cell` is not a cell, or an entry of `strategies` not a strategy.
         ValueError: If `inputs_shape` is of rank below 3.
 
     Example:
@@ -181,19 +181,6 @@ def memory_plan(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Fixed(Strategy):
-    known: Record
-
-    def record(self, time: int) -> Record:
-        del time
-        return self.known
-
-    def on_host(self) -> "_Fixed":
-        """The same on the host, if there are windows."""
-        return _Fixed(dataclasses.replace(self.known, on_host=True))
-
-
 def _as_strategies(strategies: Any) -> list[Strategy]:
     if not isinstance(strategies, list | tuple):
         raise TypeError(
@@ -212,22 +199,18 @@ def _planned(
     time: int,
     forward: int,
 ) -> PlannedStrategy:
-    own = lambda params, inputs: loss(params, inputs, strategy)[0]
-    record = strategy.record(time)
-    # Loops that keep on the host say more of what they do not need than others.
-    there = lambda params, inputs: loss(params, inputs, _Fixed(record).on_host())[0]
-    peak = peak_bytes(jax.grad(there), params, inputs)
-    if not record.on_host:
-        peak = Bytes(sum(peak), 0)
+    scalar = lambda params, inputs: loss(params, inputs, strategy)[0]
+    peak = peak_bytes(jax.grad(scalar), params, inputs)
     copies = int(_COPIES_OF_PARAMS * _bytes(params))
-    # Each level of windows is run forward once more, but for what is kept whole.
-    runs = len(record.windows) - record.whole
+    # Each level of segments is one more forward pass, unless its residuals are saved.
+    plan = strategy.plan(time)
+    passes = len(plan.segments) - plan.save_residuals
     return PlannedStrategy(
         strategy,
-        saved_bytes(own, params, inputs),
+        saved_bytes(scalar, params, inputs),
         Bytes(peak.device + copies, peak.host),
-        extra_flops=runs * forward,
-        extra_share=runs / 3,
+        extra_flops=passes * forward,
+        extra_share=passes / 3,
     )
 
 
@@ -253,7 +236,7 @@ def _as_inputs(shape: Any, dtype: DType) -> PyTree:
 def _with_params(
     cell: Any, inputs: PyTree, dtype: DType, axis: int
 ) -> tuple[Callable[[Params], BoundCell], Params]:
-    """What binds the cell to its parameters, and their types."""
+    """The function that binds the cell to its parameters, and their types."""
     if isinstance(cell, BoundCell):
         bind = lambda params: dataclasses.replace(cell, params=params)
         return bind, jax.eval_shape(lambda: cell.params)

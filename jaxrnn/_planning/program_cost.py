@@ -1,7 +1,9 @@
 """What a traced program takes, in bytes and operations, without compiling it.
 
-Bytes are those of the arrays that are alive at the worst point, if what is elementwise
-is fused into what reads it, and loops write in place: what XLA does, or nearly.
+The peak is that of the arrays that are alive at once. Four things that XLA does are
+taken into account, each of which the tests show to be needed: elementwise operations
+are fused into what reads them, loops and updates write in place, what nothing reads is
+left out, and the zeros that several loops inside of a loop fill are copied for each.
 """
 
 import math
@@ -9,23 +11,22 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-from jax.extend import core
-from jax.interpreters import partial_eval
 
-# What has no memory of its own, unless a loop or a product reads it.
-FUSED = frozenset(
-    "abs add add_any and broadcast_in_dim clamp concatenate convert_element_type copy "
-    "device_put div dynamic_slice eq erf exp expand_dims expm1 ge gt integer_pow iota "
-    "le log log1p logistic lt max min mul ne neg not or pad pow reduce_max reduce_sum "
-    "reshape rsqrt select_n sign slice split sqrt square squeeze stop_gradient sub "
-    "tanh transpose xor".split()
-)
+from .._autodiff.jax_internals import ClosedJaxpr, Jaxpr, Var, dce_jaxpr
+
 LOOPS = frozenset(["scan", "while"])
-IN_PLACE = frozenset(["dynamic_update_slice", "scatter", "scatter-add"])
-CALLS = frozenset(
-    ["closed_call", "custom_jvp_call", "differentiable", "jit", "pjit", "transposable"]
+UPDATE, PRODUCT, ZEROS, END = (
+    "dynamic_update_slice",
+    "dot_general",
+    "broadcast_in_dim",
+    "end",
 )
-BLANK, END = "broadcast_in_dim", "end"
+# The results of all other operations have memory only if one of READERS reads them.
+STORED = LOOPS | {"cond", PRODUCT, UPDATE}
+READERS = LOOPS | {PRODUCT, END}
+CALLS = frozenset(
+    ["closed_call", "custom_jvp_call", "differentiable", "jit", "transposable"]
+)
 
 
 class Bytes(NamedTuple):
@@ -46,7 +47,7 @@ class Bytes(NamedTuple):
 def flops(fn: Callable, *args: Any) -> int:
     """The floating-point operations of all products: two for each factor of a sum.
 
-    Of loops whose end is found at run time one turn counts.
+    A loop whose end is found at run time counts as one iteration.
     """
     return _flops(_trace(fn, *args))
 
@@ -55,14 +56,14 @@ def saved_bytes(fn: Callable, *args: Any) -> Bytes:
     """What the derivative of `fn` holds between its passes, beside the arguments."""
     residuals = lambda *args: jax.tree.leaves(jax.vjp(fn, *args)[1])
     jaxpr = jax.make_jaxpr(residuals)(*args).jaxpr
-    kept = {v for v in jaxpr.outvars if isinstance(v, core.Var)} - {*jaxpr.invars}
-    return Bytes.sum(map(_bytes, kept))
+    saved = {v for v in jaxpr.outvars if isinstance(v, Var)} - {*jaxpr.invars}
+    return Bytes.sum(map(_bytes, saved))
 
 
 def peak_bytes(fn: Callable, *args: Any) -> Bytes:
-    """The most that is alive at once in `fn`, beside what comes in and goes out."""
+    """What is alive in `fn` at the worst point, beside its arguments and results."""
     jaxpr = _trace(fn, *args)
-    outs = Bytes.sum(_bytes(v) for v in _vars(jaxpr.outvars))
+    outs = Bytes.sum(_bytes(v) for v in jaxpr.outvars if isinstance(v, Var))
     peak = _peak(jaxpr, reusable=0)
     return Bytes(peak.device - outs.device, peak.host - outs.host)
 
@@ -70,16 +71,15 @@ def peak_bytes(fn: Callable, *args: Any) -> Bytes:
 def _trace(fn: Callable, *args: Any) -> Any:
     """The program, without what nothing reads."""
     jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
-    needed = [True] * len(jaxpr.outvars)
-    return partial_eval.dce_jaxpr(jaxpr, needed, instantiate=True)[0]
+    return dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), instantiate=True)[0]
 
 
 def _flops(jaxpr: Any) -> int:
-    return sum(_flops_of(eqn) for eqn in jaxpr.eqns)
+    return sum(map(_flops_of, jaxpr.eqns))
 
 
 def _flops_of(eqn: Any) -> int:
-    if eqn.primitive.name == "dot_general":
+    if eqn.primitive.name == PRODUCT:
         (contracted, _), _ = eqn.params["dimension_numbers"]
         shape = eqn.invars[0].aval.shape
         return 2 * eqn.outvars[0].aval.size * math.prod(shape[i] for i in contracted)
@@ -98,105 +98,110 @@ class _Name:
 class _Op(NamedTuple):
     name: str
     params: dict
-    reads: list
-    makes: list
+    reads: list[_Name]
+    results: list[_Name]
 
 
 def _peak(jaxpr: Any, reusable: int) -> Bytes:
-    """The most that is alive at once, beside what comes in.
+    """What is alive at the worst point, beside the inputs.
 
     Args:
         jaxpr: The program.
-        reusable: How many of its inputs, from the last, it may write over.
+        reusable: The number of inputs, from the last, that it may write over.
     """
     inputs = [_Name(v) for v in jaxpr.invars]
     ops: list[_Op] = []
     outs = _write_out(jaxpr, inputs, ops)
     ops.append(_Op(END, {}, outs, []))
-    life = _Life(ops, inputs[: len(inputs) - reusable])
+    lives = _Lives(ops, inputs[: len(inputs) - reusable])
     alive: dict[_Name, Bytes] = {}
     peaks = [Bytes()]
     for i, op in enumerate(ops):
-        made = [name for name in op.makes if life.has_memory(name)]
-        # In the body of a loop XLA makes equal blanks once, and copies them for all
-        # loops that fill them.
-        is_copied = reusable and op.name == BLANK and life.is_shared(made)
+        stored = [name for name in op.results if lives.has_memory(name)]
+        is_copied = reusable and op.name == ZEROS and lives.fill_several_loops(stored)
         copies = 2 if is_copied else 1
-        alive |= {name: Bytes.sum([name.size] * copies) for name in made}
+        alive |= {name: Bytes.sum([name.size] * copies) for name in stored}
         within = [_peak_within(op, inner) for inner in _inner(op.params)]
         peaks.append(Bytes.sum([*alive.values(), max(within, default=Bytes())]))
-        alive = {name: size for name, size in alive.items() if life.end[name] > i}
+        alive = {name: size for name, size in alive.items() if lives.end[name] > i}
     return max(peaks)
 
 
-def _write_out(jaxpr: Any, inputs: list, ops: list) -> list:
-    """Adds the operations of a program and of those it calls; what it returns."""
+def _write_out(jaxpr: Any, inputs: list[_Name], ops: list[_Op]) -> list[_Name]:
+    """The results of a program, whose operations, calls written out, are appended."""
     names = dict(zip(jaxpr.invars, inputs, strict=True))
     names |= {v: _Name(v) for v in jaxpr.constvars}
+    named = lambda atom: names[atom] if isinstance(atom, Var) else _Name(atom)
     for eqn in jaxpr.eqns:
-        reads = [names[v] if isinstance(v, core.Var) else _Name(v) for v in eqn.invars]
+        reads = list(map(named, eqn.invars))
         if eqn.primitive.name in CALLS:
-            makes = _write_out(next(_inner(eqn.params)), reads, ops)
+            results = _write_out(next(_inner(eqn.params)), reads, ops)
         else:
-            makes = [_Name(v) for v in eqn.outvars]
-            ops.append(_Op(eqn.primitive.name, eqn.params, reads, makes))
-        names |= zip(eqn.outvars, makes, strict=True)
-    return [names[v] if isinstance(v, core.Var) else _Name(v) for v in jaxpr.outvars]
+            results = [_Name(v) for v in eqn.outvars]
+            ops.append(_Op(eqn.primitive.name, eqn.params, reads, results))
+        names |= zip(eqn.outvars, results, strict=True)
+    return list(map(named, jaxpr.outvars))
 
 
 def _peak_within(op: _Op, inner: Any) -> Bytes:
-    """What a part of an operation needs beside what comes in and goes out."""
+    """What a part of an operation takes beside its operands and results."""
     if op.name in LOOPS:
         return _peak(inner, reusable=len(op.reads) - _carried(op).start)
-    peak, outs = _peak(inner, reusable=0), Bytes.sum(name.size for name in op.makes)
+    peak, outs = _peak(inner, reusable=0), Bytes.sum(name.size for name in op.results)
     return Bytes(max(0, peak.device - outs.device), max(0, peak.host - outs.host))
 
 
-class _Life:
-    """Until when the arrays of a program are alive, and which share memory."""
+class _Lives:
+    """Until when the arrays of a program are alive, and which share memory.
+
+    Attributes:
+        end: The last operation that reads an array, or what is written over it.
+        readers: The names of the operations that read it.
+        maker: The name of the operation whose result it is.
+        over: Which array it is written over.
+        filled: The loops that fill zeros of a type.
+    """
 
     def __init__(self, ops: list[_Op], fixed: list[_Name]) -> None:
         self.end: dict[_Name, int] = {}
         self.readers: dict[_Name, set[str]] = {}
-        self.makers: dict[_Name, str] = {}
-        for i, op in enumerate(ops):
-            self.makers |= dict.fromkeys(op.makes, op.name)
-            for name in op.reads:
-                self.end[name] = i
-                self.readers.setdefault(name, set()).add(op.name)
-        self.fillers: dict[str, set[int]] = {}
-        for i, op in enumerate(ops):
-            blanks = [n for n in op.reads if self.makers.get(n) == BLANK]
-            for name in blanks if op.name in LOOPS else []:
-                self.fillers.setdefault(name.type, set()).add(i)
+        self.maker: dict[_Name, str] = {}
         self.over: dict[_Name, _Name] = {}
-        fixed_names = set(fixed)
+        self.filled: dict[str, set[int]] = {}
         for i, op in enumerate(ops):
-            for made, source in _written_over(op):
-                if self.end[source] == i and source not in fixed_names:
-                    self.over[made] = source
-        for made, source in reversed(self.over.items()):
-            # Memory is taken as long as any of its names is read.
-            self.end[source] = max(self.end[source], self.end.get(made, 0))
+            self._note(i, op)
+        for i, op in enumerate(ops):
+            for result, source in _written_over(op):
+                if self.end[source] == i and source not in fixed:
+                    self.over[result] = source
+        for result, source in reversed(self.over.items()):
+            self.end[source] = max(self.end[source], self.end.get(result, 0))
 
-    def is_shared(self, blanks: list[_Name]) -> bool:
-        """Whether several loops fill blanks of this type."""
-        return any(len(self.fillers.get(name.type, ())) > 1 for name in blanks)
+    def _note(self, i: int, op: _Op) -> None:
+        self.maker |= dict.fromkeys(op.results, op.name)
+        for name in op.reads:
+            self.end[name] = i
+            self.readers.setdefault(name, set()).add(op.name)
+            if op.name in LOOPS and self.maker.get(name) == ZEROS:
+                self.filled.setdefault(name.type, set()).add(i)
+
+    def fill_several_loops(self, zeros: list[_Name]) -> bool:
+        """Whether several loops fill zeros of this type."""
+        return any(len(self.filled.get(name.type, ())) > 1 for name in zeros)
 
     def has_memory(self, name: _Name) -> bool:
-        """Whether an array has memory of its own."""
+        """Whether an array has memory that no other array has."""
         if name in self.over or name not in self.end:
             return False
-        needs_it = self.readers[name] & {*LOOPS, "dot_general", END}
-        return self.makers[name] not in FUSED or bool(needs_it)
+        return self.maker[name] in STORED or bool(self.readers[name] & READERS)
 
 
 def _written_over(op: _Op) -> list[tuple[_Name, _Name]]:
-    """Pairs of what is made and what it is written over."""
-    if op.name in IN_PLACE:
-        return [(op.makes[0], op.reads[0])]
+    """Pairs of a result and the operand that it is written over."""
+    if op.name == UPDATE:
+        return [(op.results[0], op.reads[0])]
     if op.name in LOOPS:
-        return list(zip(op.makes, op.reads[_carried(op)], strict=False))
+        return list(zip(op.results, op.reads[_carried(op)], strict=False))
     return []
 
 
@@ -212,14 +217,10 @@ def _inner(params: dict) -> Iterator[Any]:
     """The programs that an operation holds."""
     for param in params.values():
         for value in param if isinstance(param, tuple | list) else [param]:
-            if isinstance(value, core.ClosedJaxpr):
+            if isinstance(value, ClosedJaxpr):
                 yield value.jaxpr
-            elif isinstance(value, core.Jaxpr):
+            elif isinstance(value, Jaxpr):
                 yield value
-
-
-def _vars(atoms: Any) -> Iterator[Any]:
-    return (v for v in atoms if isinstance(v, core.Var))
 
 
 def _bytes(atom: Any) -> Bytes:

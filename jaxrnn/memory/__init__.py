@@ -1,14 +1,15 @@
-"""What a derivative keeps of a run: the values of the argument `swap_memory`.
+"""Memory strategies: what a run saves for its backward pass (`swap_memory`).
 
-* `Keep`, which `False` stands for: all that it reads.
-* `Recompute`: the states between chunks of steps; the rest is made again.
-* `Nested`: the same with chunks of chunks, of logarithmic size.
-* `Offload`: what another one keeps, in the memory of the host.
+* `Keep`, which `False` stands for: all that the backward pass reads.
+* `Recompute`: the states between segments of steps; the rest is recomputed.
+* `Nested`: the same with segments within segments, of logarithmic size.
+* `Offload`: what another strategy saves, in the memory of the host.
 
-`True` stands for `Offload(Recompute())`, and on the CPU, where host and device are one,
-for `Recompute()`; `resolve` tells. A strategy changes no value. `jaxrnn.memory_plan`
-tells what each would keep and cost. One of your own is a frozen dataclass over
-`Strategy` with one method, `record`, that gives a `Record`.
+`True` stands for `Offload(Recompute())`, and on the CPU, where host and device share
+one memory, for `Recompute()`; see `resolve`. A strategy changes no value.
+`jaxrnn.memory_plan` reports what each would save and cost. A custom strategy is a
+frozen dataclass derived from `Strategy` with one method, `plan`, that returns a
+`CheckpointPlan`.
 """
 
 from .._base.public import set_public_module as _set_public_module
@@ -17,8 +18,16 @@ from ._nested import Nested as Nested
 from ._offload import Offload as Offload
 from ._recompute import Recompute as Recompute
 from ._resolve import resolve as resolve
-from ._strategy import Record as Record, Strategy as Strategy
+from ._strategy import CheckpointPlan as CheckpointPlan, Strategy as Strategy
 
 _set_public_module(globals())
 
-__all__ = ["Keep", "Nested", "Offload", "Recompute", "Record", "Strategy", "resolve"]
+__all__ = [
+    "CheckpointPlan",
+    "Keep",
+    "Nested",
+    "Offload",
+    "Recompute",
+    "Strategy",
+    "resolve",
+]

@@ -1,20 +1,20 @@
-"""Keeping everything."""
+"""Saving everything."""
 
 import dataclasses
 
-from ._strategy import Record, Strategy
+from ._strategy import CheckpointPlan, Strategy
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Keep(Strategy):
-    """All that the derivative reads stays on the device: what `False` stands for.
+    """All that the backward pass reads stays on the device: what `False` stands for.
 
-    An LSTM keeps about six numbers a unit of every step. Nothing is made twice but
+    An LSTM saves about six numbers per unit and step. Nothing is recomputed but
     elementwise work. Small nets can be faster with less, if that fits the caches.
-    `raw_rnn` makes each step again in any case, from the state before it.
+    `raw_rnn` recomputes each step in any case, from the state before it.
     """
 
-    def record(self, time: int) -> Record:
-        """No windows."""
+    def plan(self, time: int) -> CheckpointPlan:
+        """No segments."""
         del time
-        return Record()
+        return CheckpointPlan()

@@ -1,24 +1,24 @@
-"""Chunks of chunks."""
+"""Segments within segments."""
 
 import dataclasses
 import math
 
 from .._base.arguments import as_count
-from ._strategy import Record, Strategy
+from ._strategy import CheckpointPlan, Strategy
 
 _FIX = "Two halves are the least that makes sense."
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Nested(Strategy):
-    """Chunks of chunks of steps: states of the order of the logarithm of their number.
+    """Segments within segments: saved states grow with the logarithm of the steps.
 
-    Of a chunk the states between its `branches` parts are made when it is gone back,
-    and so on down to a few steps. Each level costs the run forward once more, and time
-    to compile.
+    The backward pass over a segment recomputes the states between its `branches`
+    parts, and so on down to a few steps. Each level costs one more forward pass, and
+    time to compile.
 
     Attributes:
-        branches: How many parts a chunk has, 2 at least.
+        branches: The number of parts of a segment, at least 2.
 
     Raises:
         TypeError: If `branches` is not an int.
@@ -32,9 +32,9 @@ class Nested(Strategy):
     def __post_init__(self) -> None:
         as_count("Nested", "branches", self.branches, least=2, fix=_FIX)
 
-    def record(self, time: int) -> Record:
-        """One window for each level, `branches` times the size of the next."""
+    def plan(self, time: int) -> CheckpointPlan:
+        """One size of segment for each level, `branches` times the next."""
         levels = max(1, round(math.log(time, self.branches)) - 1)
         innermost = -(-time // self.branches**levels)
         powers = reversed(range(levels))
-        return Record(tuple(innermost * self.branches**power for power in powers))
+        return CheckpointPlan(tuple(innermost * self.branches**p for p in powers))

@@ -1,22 +1,22 @@
-"""Making again what would have been kept, a chunk of steps at a time."""
+"""Recomputing what would have been saved, one segment of steps at a time."""
 
 import dataclasses
 import math
 
 from .._base.arguments import as_count
-from ._strategy import Record, Strategy
+from ._strategy import CheckpointPlan, Strategy
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Recompute(Strategy):
-    """The states between chunks are kept; a chunk is run again when it is gone back.
+    """The states between segments are saved; the backward pass reruns each segment.
 
-    With chunks of about the square root of the number of steps, states and chunk are of
-    one size: an LSTM over 10,000 steps keeps a thirtieth of what `Keep` does. It costs
-    the run forward once more.
+    With segments of about the square root of the number of steps, the saved states and
+    one segment are of equal size: an LSTM over 10,000 steps saves a thirtieth of what
+    `Keep` does. It costs one more forward pass.
 
     Attributes:
-        chunk: The number of steps in a chunk; 1 keeps every state, and None (the
+        chunk: The number of steps in a segment; 1 saves every state, and None (the
             default) takes about the square root of the number of steps, a divisor of
             it if one is near.
 
@@ -33,15 +33,15 @@ class Recompute(Strategy):
         if self.chunk is not None:
             as_count("Recompute", "chunk", self.chunk)
 
-    def record(self, time: int) -> Record:
-        """One window a chunk."""
-        return Record((self.chunk or _near_root(time),))
+    def plan(self, time: int) -> CheckpointPlan:
+        """Segments of one size."""
+        return CheckpointPlan((self.chunk or _near_root(time),))
 
 
 def _near_root(time: int) -> int:
-    """About the square root: if possible such that nothing is left over.
+    """About the square root: if possible such that there is no remainder.
 
-    What is left over is compiled by itself.
+    A remainder is compiled separately.
     """
     root = max(1, round(math.sqrt(time)))
     near = sorted(

@@ -1,83 +1,79 @@
-"""What is kept of a window of steps until its derivative is taken.
+"""Residual policies: what is saved of a segment of steps for the backward pass.
 
-A keeper runs a window forward (`keep`) and, given what it kept, backward (`pull_back`).
-Another way to trade memory for work is one more class here.
+A policy runs a segment forward (`save`) and, from what it saved, backward
+(`pull_back`). Another way to trade memory for work is one more class here.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-from jax.custom_derivatives import SymbolicZero
 
-from .._autodiff.leaves import merge, split
+from .._autodiff.jax_internals import SymbolicZero
+from .._autodiff.leaves import split
 from .._autodiff.transposable import dense, only_arrays
 from .._base.typing import PyTree
 
 
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """A window of steps that starts from some state.
+class SegmentRun(NamedTuple):
+    """A segment of steps as a function.
 
     Attributes:
-        size: The number of steps.
-        run: `run(moving) -> (floats, outs)`: of the outputs and the last state the
-            floating parts, and all of it.
-        moving: What derivatives are taken by.
-        known: All arrays that are at hand going backward as well as forward: what the
-            window reads, but for the state.
+        from_state: `fn, perturbed = from_state(state)`, where `fn(perturbed)` gives the
+            floating parts of the outputs and the last state, and all of them.
+        at_hand: The arrays that it reads beside the state. The backward pass has them
+            as well.
     """
 
-    size: int
-    run: Callable[[PyTree], tuple[PyTree, PyTree]]
-    moving: PyTree
-    known: list
+    from_state: Callable[[list], tuple[Callable, PyTree]]
+    at_hand: list
 
 
-class FirstState:
-    """Keeps the state that a window starts from, and runs it again to go back."""
+class SaveFirstState:
+    """Saves the state before the segment, and runs the segment again."""
 
-    def keep(self, at: Callable, state: list) -> tuple[PyTree, list]:
-        """`(outs, kept)` of the window `at(state)`."""
-        here = at(state)
-        return here.run(here.moving)[1], state
+    @staticmethod
+    def save(segment: SegmentRun, state: list) -> tuple[PyTree, Any]:
+        """`(outputs, last state)` and the residuals."""
+        fn, perturbed = segment.from_state(state)
+        return fn(perturbed)[1], state
 
-    def pull_back(self, at: Callable, kept: list, cotangents: PyTree) -> PyTree:
-        """The cotangents of what moves, from those of what `run` gave as floats."""
-        here = at(kept)
+    @staticmethod
+    def pull_back(segment: SegmentRun, residuals: Any, cotangents: PyTree) -> PyTree:
+        """From cotangents of the floating parts to those of what is perturbed."""
+        fn, perturbed = segment.from_state(residuals)
         leaves = jax.tree.leaves(cotangents)
-        # Nothing is made of outputs that nothing depends on: no window of zeros.
-        wanted = [not isinstance(c, SymbolicZero) for c in leaves]
-
-        def run(moving: PyTree) -> list:
-            return split(jax.tree.leaves(here.run(moving)[0]), wanted)[1]
-
-        _, pull_back = jax.vjp(run, here.moving)
-        return pull_back(only_arrays(leaves))[0]
+        # Outputs on which nothing depends have no cotangent: no zeros are summed up.
+        is_read = [not isinstance(c, SymbolicZero) for c in leaves]
+        read = lambda values: split(jax.tree.leaves(fn(values)[0]), is_read)[1]
+        return jax.vjp(read, perturbed)[1](only_arrays(leaves))[0]
 
 
-class Residuals:
-    """Keeps all that the way back reads, and makes nothing again."""
+class SaveResiduals:
+    """Saves all that the backward pass reads, and computes nothing again."""
 
-    def __init__(self) -> None:
-        self.made: dict[int, tuple[Any, list, list]] = {}
+    @staticmethod
+    def save(segment: SegmentRun, state: list) -> tuple[PyTree, Any]:
+        """`(outputs, last state)` and the residuals."""
+        fn, perturbed = segment.from_state(state)
+        _, pull_back, outs = jax.vjp(fn, perturbed, has_aux=True)
+        # Parameters and inputs would be saved once a segment otherwise.
+        places = {id(x): _AtHand(i) for i, x in enumerate(segment.at_hand)}
+        return outs, jax.tree.map(lambda x: places.get(id(x), x), pull_back)
 
-    def keep(self, at: Callable, state: list) -> tuple[PyTree, list]:
-        """`(outs, kept)` of the window `at(state)`."""
-        here = at(state)
-        _, pull_back, outs = jax.vjp(here.run, here.moving, has_aux=True)
-        leaves, tree = jax.tree.flatten(pull_back)
-        place = {id(x): i for i, x in enumerate(here.known)}
-        # What is at hand is not kept: parameters would be, once a window.
-        is_kept = [id(leaf) not in place for leaf in leaves]
-        rest, kept = split(leaves, is_kept)
-        self.made[here.size] = tree, is_kept, [place[id(leaf)] for leaf in rest]
-        return outs, kept
+    @staticmethod
+    def pull_back(segment: SegmentRun, residuals: Any, cotangents: PyTree) -> PyTree:
+        """From cotangents of the floating parts to those of what is perturbed."""
+        is_place = lambda x: isinstance(x, _AtHand)
+        fetch = lambda x: segment.at_hand[x.index] if is_place(x) else x
+        pull_back = jax.tree.map(fetch, residuals, is_leaf=is_place)
+        return pull_back(dense(cotangents))[0]
 
-    def pull_back(self, at: Callable, kept: list, cotangents: PyTree) -> PyTree:
-        """The cotangents of what moves, from those of what `run` gave as floats."""
-        here = at(None)
-        tree, is_kept, places = self.made[here.size]
-        rest = [here.known[i] for i in places]
-        return tree.unflatten(merge(rest, kept, is_kept))(dense(cotangents))[0]
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _AtHand:
+    """In the place of a residual: its index in `SegmentRun.at_hand`."""
+
+    index: int

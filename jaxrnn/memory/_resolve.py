@@ -14,13 +14,13 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
     """The strategy that a value of `swap_memory` stands for.
 
     False is `Keep()`. True is `Offload(Recompute())`; on the CPU, where host and device
-    are one and nothing would be moved, it is `Recompute()`.
+    share one memory and nothing would be moved, it is `Recompute()`.
 
     Args:
-        swap_memory: False, True or a strategy, which is what it is.
-        platform: Where it is to run, "cpu", "gpu" or "tpu"; None for JAX's default
-            backend, as drivers do. To lower or export for another platform than that,
-            give a driver the strategy itself.
+        swap_memory: False, True or a strategy, which is returned as it is.
+        platform: Where it runs, "cpu", "gpu" or "tpu"; None for JAX's default backend,
+            as in drivers. To lower or export for another platform than that, pass the
+            strategy itself to the driver.
 
     Raises:
         TypeError: If `swap_memory` is neither a bool nor a strategy.
@@ -36,7 +36,7 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
 def as_strategy(
     where: str, name: str, swap_memory: object, platform: str | None = None
 ) -> Strategy:
-    """The same, with what is named in messages."""
+    """The same, with the names that messages use."""
     if isinstance(swap_memory, Strategy):
         return swap_memory
     if isinstance(swap_memory, bool | np.bool_):

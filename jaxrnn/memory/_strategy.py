@@ -7,63 +7,68 @@ from .._base.arguments import as_count
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
-    """What a run of some steps leaves behind for its derivative.
+class CheckpointPlan:
+    """What a run of some steps saves for its backward pass.
 
     Attributes:
-        windows: The steps of a window, of a window within it, and so on; they need not
-            divide one another. Of each window the state that it starts from is kept.
-            Without windows all is kept that the derivative reads.
-        whole: Of the innermost windows all is kept that the derivative reads.
-        on_host: What is kept of the outermost windows lies in the memory of the host.
+        segments: The number of steps in a segment, in a segment within it, and so on;
+            they need not divide one another. The state before each segment is saved.
+            Without segments all that the backward pass reads is saved.
+        save_residuals: All that the backward pass reads of the innermost segments is
+            saved as well.
+        on_host: What is saved of the outermost segments is stored in the memory of the
+            host.
+
+    Raises:
+        TypeError: If `segments` is not a tuple of ints.
+        ValueError: If one of them is less than 1.
     """
 
-    windows: tuple[int, ...] = ()
-    whole: bool = False
+    segments: tuple[int, ...] = ()
+    save_residuals: bool = False
     on_host: bool = False
 
     def __post_init__(self) -> None:
-        windows = self.windows
-        if not isinstance(windows, tuple):
+        if not isinstance(self.segments, tuple):
             raise TypeError(
-                f"Record: `windows` must be a tuple of ints, got {windows!r}. "
-                "`(64,)` is one window of 64 steps after the other."
+                "CheckpointPlan: `segments` must be a tuple of ints, got "
+                f"{self.segments!r}. `(64,)` is one segment of 64 steps after another."
             )
-        for i, size in enumerate(windows):
-            fix = "It is the steps of a window."
-            as_count("Record", f"windows[{i}]", size, fix=fix)
+        for i, size in enumerate(self.segments):
+            fix = "It is the number of steps in a segment."
+            as_count("CheckpointPlan", f"segments[{i}]", size, fix=fix)
 
 
 @dataclasses.dataclass(frozen=True)
 class Strategy(abc.ABC):
-    """A way to hold what derivatives need of a run: the base class of all of them.
+    """What a run saves for its backward pass: the base class of all strategies.
 
-    One of your own is a frozen dataclass with this method, so that runs with equal
+    A custom strategy is a frozen dataclass with this method, so that runs with equal
     strategies share one compilation:
 
         @dataclasses.dataclass(frozen=True)
-        class ChunksOnHost(Strategy):
+        class SegmentsOnHost(Strategy):
             size: int = 64
 
-            def record(self, time):
+            def plan(self, time):
                 if time <= self.size:
-                    return Record()
-                return Record((self.size,), on_host=True)
+                    return CheckpointPlan()
+                return CheckpointPlan((self.size,), on_host=True)
     """
 
     @abc.abstractmethod
-    def record(self, time: int) -> Record:
-        """What is left behind by a run of `time` steps, one at least."""
+    def plan(self, time: int) -> CheckpointPlan:
+        """What a run of `time` steps, at least one, saves."""
 
     def __repr__(self) -> str:
-        given = [
+        arguments = [
             getattr(self, field.name)
             for field in dataclasses.fields(self)
             if getattr(self, field.name) != _default(field)
         ]
-        return f"{type(self).__name__}({', '.join(map(repr, given))})"
+        return f"{type(self).__name__}({', '.join(map(repr, arguments))})"
 
 
 def _default(field: dataclasses.Field) -> object:
-    made = field.default_factory
-    return field.default if made is dataclasses.MISSING else made()
+    factory = field.default_factory
+    return field.default if factory is dataclasses.MISSING else factory()

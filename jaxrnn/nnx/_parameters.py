@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.core import Tracer
 
+from .._autodiff.jax_internals import Tracer
 from .._base.arguments import as_count
 from .._base.errors import describe, noting
 from .._base.trees import named_leaves

@@ -15,7 +15,15 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
 from jaxrnn import DropoutWrapper, FunctionCell, GRUCell, LSTMCell, MultiRNNCell
-from jaxrnn.memory import Keep, Nested, Offload, Recompute, Record, Strategy, resolve
+from jaxrnn.memory import (
+    CheckpointPlan,
+    Keep,
+    Nested,
+    Offload,
+    Recompute,
+    Strategy,
+    resolve,
+)
 from jaxrnn.testing._oracle import close, weighted_sum
 
 F64 = np.dtype("float64")
@@ -28,8 +36,8 @@ class Uneven(Strategy):
 
     on_host: bool = True
 
-    def record(self, time):
-        return Record(
+    def plan(self, time):
+        return CheckpointPlan(
             (7, 3), on_host=self.on_host
         )  # Of 7 one is left, of 11 4, of which 1.
 
@@ -366,6 +374,16 @@ def test_a_second_call_traces_nothing():
     assert len(traced) == count
 
 
+@pytest.mark.parametrize(
+    "strategy", [Recompute(3), Nested(2), Offload(Keep(), 4)], ids=str
+)
+def test_no_program_holds_on_to_a_tracer(strategy):
+    cell, params, x, state = make("lstm")
+    gradient = jax.grad(lambda p, x: loss(p, x, cell, state, None, strategy))
+    with jax.checking_leaks():
+        jax.jit(gradient)(params, x)
+
+
 def test_a_number_of_steps_that_is_symbolic_is_kept_whole(caplog):
     cell, params, x, _ = make("lstm")
     (time,) = jax.export.symbolic_shape("time")
@@ -378,11 +396,11 @@ def test_a_number_of_steps_that_is_symbolic_is_kept_whole(caplog):
 
 
 @pytest.mark.parametrize("time", [1, 2, 3, 10, 97, 100, 1000, 9973, 10_000])
-def test_records_cover_all_steps_in_windows_within_windows(time):
-    root = Recompute().record(time).windows[0]
+def test_plans_cover_all_steps_in_segments_within_segments(time):
+    root = Recompute().plan(time).segments[0]
     assert abs(root - math.sqrt(time)) <= max(1, 0.26 * math.sqrt(time))
     for branches in (2, 3, 8):
-        *outer, inner = Nested(branches).record(time).windows
+        *outer, inner = Nested(branches).plan(time).segments
         assert [size // inner for size in outer] == [
             branches**power for power in range(len(outer), 0, -1)
         ]
@@ -395,9 +413,9 @@ def test_records_cover_all_steps_in_windows_within_windows(time):
 
 
 def test_a_divisor_is_taken_if_one_is_near():
-    assert Recompute().record(10_000) == Record((100,))
-    assert Recompute().record(1000) == Record((25,))
-    assert Recompute().record(9973) == Record((100,))  # A prime.
+    assert Recompute().plan(10_000) == CheckpointPlan((100,))
+    assert Recompute().plan(1000) == CheckpointPlan((25,))
+    assert Recompute().plan(9973) == CheckpointPlan((100,))  # A prime.
 
 
 REFUSALS = {

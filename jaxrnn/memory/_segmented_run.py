@@ -1,0 +1,223 @@
+"""A run over sequences, segment by segment, that saves little for its backward pass.
+
+JAX can do much of this by `jax.checkpoint` around the body of a scan over segments. But
+such a scan requires inputs that are cut into segments, which copies them where they are
+not time major or do not divide; and where the body reads them itself, its transpose
+adds a gradient of all inputs once a segment. Here a segment is read from the inputs as
+they are, and its gradient is written to its place, at any depth of nesting.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._autodiff.differentiable import differentiable
+from .._autodiff.jax_internals import SymbolicZero
+from .._autodiff.leaves import (
+    add,
+    dense_tangent,
+    is_float,
+    is_zero_tangent,
+    only_floats,
+    with_zero_tangents,
+)
+from .._autodiff.transposable import dense, only_arrays, transposable
+from .._base.sharding import as_varying_as, buffers_for
+from .._base.typing import PyTree
+from .._time.steps import Steps
+from ._residuals import SaveFirstState, SaveResiduals, SegmentRun
+from ._segment_programs import Run, SegmentPrograms, Values, trace_segments
+from ._segments import Segment, run_backward, run_forward, visit_innermost
+from ._strategy import CheckpointPlan
+
+
+def segmented_run(
+    plan: CheckpointPlan, run: Run, xs: PyTree, state: PyTree, steps: Steps
+) -> tuple[PyTree, PyTree]:
+    """`run(xs, state, steps)`, whose derivatives save what the plan says.
+
+    Args:
+        plan: What is saved.
+        run: Returns `(outputs, state)`, outputs along the same axes as `xs`. It may
+            close over arrays, and returns for a segment that part of the outputs.
+        xs: Inputs, time along `steps.axis`.
+        state: The initial state.
+        steps: Their steps, at least one.
+    """
+    if not plan.segments:
+        return run(xs, state, steps)
+    # All segments share these states: like any array that `run` closes over.
+    restart_states, steps = steps.restart_states, steps.with_restart_states(None)
+    closed = lambda xs, state, steps: run(
+        xs, state, steps.with_restart_states(restart_states)
+    )
+    programs, consts = trace_segments(closed, plan.segments, xs, state, steps)
+    values = Values(consts, jax.tree.leaves(xs), jax.tree.leaves(state))
+    plainly = functools.partial(_run, programs, plan)
+    rule = functools.partial(_push_forward, programs, plan)
+    outs = differentiable(plainly, rule, values, steps)
+    outputs, state = map(jax.tree.unflatten, programs.out_trees, outs)
+    return outputs, state
+
+
+def _run(
+    programs: SegmentPrograms, plan: CheckpointPlan, values: Values, steps: Steps
+) -> tuple[list, list]:
+    """`(outputs, state)` of all steps."""
+
+    def visit(segment: Segment, carry: Any) -> tuple[list, list]:
+        state, buffers = carry
+        outputs, state = programs.run(*values._replace(state=state).cut(steps, segment))
+        return state, steps.write_window(buffers, segment.start, outputs)
+
+    carry = values.state, _buffers(programs.output_types, (values, steps), steps)
+    state, outputs = visit_innermost(visit, carry, _whole(steps), plan.segments)
+    return outputs, state
+
+
+def _push_forward(
+    programs: SegmentPrograms, plan: CheckpointPlan, primals: Any, tangents: Any
+) -> tuple[Any, Any]:
+    """The rule of differentiation: `(outputs, state)` and their tangents."""
+    (values, steps), d_values = primals, tangents[0]
+    perturbed = Values(*([not is_zero_tangent(d) for d in part] for part in d_values))
+    # A state that is not perturbed itself is so after a step.
+    perturbed = perturbed._replace(state=[is_float(x) for x in values.state])
+    linear = LinearRun(programs, plan, perturbed)
+    outs, saved = linear.run_and_save(values, steps)
+    dense_part = lambda part, d_part: list(map(dense_tangent, part, d_part))
+    d_values = Values(*map(dense_part, values, d_values)).split(perturbed)[1]
+    rules = linear.push_forward, linear.pull_back
+    d_floats = transposable(*rules, (values, steps, saved), d_values)
+    return outs, tuple(map(with_zero_tangents, outs, d_floats))
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearRun:
+    """The tangent of a run, a linear function; this object holds no arrays.
+
+    Attributes:
+        programs: The innermost segments.
+        plan: What is saved of them.
+        perturbed: Which values are perturbed.
+    """
+
+    programs: SegmentPrograms
+    plan: CheckpointPlan
+    perturbed: Values
+
+    @property
+    def policy(self) -> Any:
+        """What is saved of an innermost segment."""
+        return SaveResiduals if self.plan.save_residuals else SaveFirstState
+
+    def segment(self, values: Values, steps: Steps, segment: Segment) -> SegmentRun:
+        """An innermost segment as a function of what is perturbed."""
+        values, steps = values.cut(steps, segment)
+        at_hand = jax.tree.leaves((values._replace(state=[]), steps))
+        return SegmentRun(functools.partial(self._from_state, values, steps), at_hand)
+
+    def _from_state(
+        self, values: Values, steps: Steps, state: list
+    ) -> tuple[Callable, Values]:
+        unperturbed, perturbed = values._replace(state=state).split(self.perturbed)
+
+        def fn(perturbed: Values) -> tuple[Any, Any]:
+            values = unperturbed.merge(perturbed, self.perturbed)
+            outs = self.programs.run(values, steps)
+            return tuple(map(only_floats, outs)), outs
+
+        return fn, perturbed
+
+    def run_and_save(self, values: Values, steps: Steps) -> tuple[tuple, Any]:
+        """`(outputs, state)`, and what is saved for `pull_back`."""
+        run = functools.partial(self.run_segment, values, steps)
+        buffers = _buffers(self.programs.output_types, (values, steps), steps)
+        (state, outputs), saved = run_forward(
+            run,
+            (values.state, buffers),
+            _whole(steps),
+            self.plan.segments,
+            self.plan.on_host,
+        )
+        return (outputs, state), saved
+
+    def run_segment(
+        self, values: Values, steps: Steps, segment: Segment, carry: Any
+    ) -> tuple[Any, Any]:
+        """The carry `(state, buffers)` after an innermost segment, and its residuals.
+
+        Without buffers, which are None, no outputs are collected.
+        """
+        state, buffers = carry
+        here = self.segment(values, steps, segment)
+        (outputs, state), residuals = self.policy.save(here, state)
+        if buffers is not None:
+            buffers = steps.write_window(buffers, segment.start, outputs)
+        return (state, buffers), residuals
+
+    def push_forward(self, residuals: Any, tangents: Values) -> tuple[list, list]:
+        """The tangents of the floating parts of `(outputs, state)`."""
+        values, steps, _ = residuals
+
+        def visit(segment: Segment, carry: Any) -> Any:
+            state, d_state, buffers = carry
+            fn, perturbed = self.segment(values, steps, segment).from_state(state)
+            d_xs = steps.read_window(tangents.xs, *segment)
+            d_perturbed = tangents._replace(xs=d_xs, state=d_state)
+            push = functools.partial(jax.jvp, fn, has_aux=True)
+            _, (d_outputs, d_state), (_, state) = push((perturbed,), (d_perturbed,))
+            return state, d_state, steps.write_window(buffers, segment.start, d_outputs)
+
+        types = only_floats(self.programs.output_types)
+        buffers = _buffers(types, (residuals, tangents), steps)
+        carry = values.state, tangents.state, buffers
+        carry = visit_innermost(visit, carry, _whole(steps), self.plan.segments)
+        _, d_state, d_outputs = carry
+        return d_outputs, d_state
+
+    def pull_back(self, residuals: Any, cotangents: Any) -> Values:
+        """From cotangents of what `push_forward` returns to those of its tangents."""
+        values, steps, saved = residuals
+        c_outputs, c_state = cotangents
+
+        def visit(segment: Segment, carry: Values, residuals: Any) -> Values:
+            here = self.segment(values, steps, segment)
+            c_outs = _cut_cotangents(c_outputs, steps, segment), carry.state
+            c_here = self.policy.pull_back(here, residuals, c_outs)
+            c_xs = steps.write_window(carry.xs, segment.start, c_here.xs)
+            return Values(add(carry.consts, c_here.consts), c_xs, c_here.state)
+
+        zeros = jax.tree.map(jnp.zeros_like, values.split(self.perturbed)[1])
+        carry = as_varying_as((residuals, only_arrays(cotangents)), zeros)
+        carry = carry._replace(state=dense(c_state))
+        rerun = functools.partial(self.run_segment, values, steps)
+        sizes = self.plan.segments
+        return run_backward(rerun, visit, carry, saved, _whole(steps), sizes)
+
+
+def _whole(steps: Steps) -> Segment:
+    return Segment(jnp.int32(0), steps.time)
+
+
+def _buffers(types: list, like: Any, steps: Steps) -> list:
+    """Zeros of these types for all steps, varying over devices as `like` does."""
+    return buffers_for(like, types, steps.time, steps.axis)
+
+
+def _cut_cotangents(cotangents: list, steps: Steps, segment: Segment) -> list:
+    """Those of a segment's outputs; symbolic zeros stay symbolic."""
+
+    def cut(c: Any) -> Any:
+        if not isinstance(c, SymbolicZero):
+            return steps.read_window(c, *segment)
+        aval: Any = c.aval
+        shape = list(aval.shape)
+        shape[steps.axis] = segment.size
+        return SymbolicZero(aval.update(shape=tuple(shape)))
+
+    return list(map(cut, cotangents))
