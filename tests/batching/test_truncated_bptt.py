@@ -76,6 +76,7 @@ def stack(trees):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
+@pytest.mark.fast("2", "4")
 @pytest.mark.parametrize("reach", [1, 2, 4])
 def test_gradients_while_the_parameters_change(reach):
     traced = []
@@ -400,6 +401,7 @@ def test_packed_windows_are_the_whole(cell, size, time_major):
     close(((*got_slopes, slope), got_made), (want, made), DTYPE)
 
 
+@pytest.mark.slow
 def test_packed_windows_of_one_fresh_state_are_trained_on():
     cell, traced = jaxrnn.GRUCell(UNITS), []
     x = np.asarray(draw(8, 6, 7, DEPTH))

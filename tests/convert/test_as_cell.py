@@ -76,6 +76,7 @@ def test_noise_of_haiku_is_drawn_at_each_step():
     assert not jnp.array_equal(outputs[:, 0], outputs[:, 1])
 
 
+@pytest.mark.slow
 def test_a_core_of_haiku_that_takes_no_key():
     hk = pytest.importorskip("haiku")
     core = hk.transform(lambda x, state: hk.GRU(UNITS)(x, state))

@@ -543,6 +543,7 @@ def test_tile_beams():
     assert tiled["count"].shape == ()
 
 
+@pytest.mark.slow
 def test_the_core_does_not_import_it():
     program = "import sys, jaxrnn; print(any(m.startswith('jaxrnn.decode') for m in sys.modules))"
     run = [sys.executable, "-c", program]

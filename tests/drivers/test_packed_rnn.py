@@ -49,7 +49,7 @@ def gradients(run):
     return jax.jit(jax.grad(loss, (0, 1), has_aux=True))
 
 
-@pytest.mark.fast("lstm_projection", "multi_joined", "residual_fn")
+@pytest.mark.fast("lstm_projection", "residual_fn")
 @pytest.mark.parametrize("name", NAMES)
 def test_gives_what_the_padded_rows_give(name):
     cell = cases.CASES[name].cell

@@ -46,6 +46,7 @@ def with_gradients(run, *args):
     return results, jax.tree.leaves(gradients)
 
 
+@pytest.mark.fast("lengths1")
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 def test_static_equals_dynamic(lengths):
     def static(fw, bw, x):
@@ -121,6 +122,7 @@ def adding(size):
     return FunctionCell(step, size, size).bind({})
 
 
+@pytest.mark.fast("lengths1-list", "None-tuple")
 @pytest.mark.parametrize("kind", [list, tuple])
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 def test_layers_read_both_directions(kind, lengths):

@@ -107,7 +107,9 @@ SWEPT = cases.CASES.keys() - {"function_nested", "function_integers", "deep"}
 SWEPT -= {"multi_shared", "basic_rnn_relu", "gru_sigmoid"}
 
 
-@pytest.mark.fast("lstm_projection", "gru", "device", "dropout*", "residual_fn")
+@pytest.mark.fast(
+    "lstm_projection", "gru", "device", "dropout", "dropout_filter", "residual_fn"
+)
 @pytest.mark.parametrize("name", sorted(SWEPT))
 def test_every_cell_is_as_by_xla(name):
     case = cases.CASES[name]
@@ -268,6 +270,7 @@ def test_vmap_of_chunks(monkeypatch):
     assert text.count("tpu_custom_call") == 2
 
 
+@pytest.mark.fast("pallas_mosaic_tpu")
 def test_padding_is_nothing(kernel):
     cell = CELLS["projected"](5)
     params, x, lengths, state = data(cell, 11, 6, 3)

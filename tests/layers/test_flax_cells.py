@@ -59,6 +59,7 @@ def of_nnx():
     return cell, rnn(X, seq_lengths=LENGTHS)
 
 
+@pytest.mark.fast("of_nnx")
 @pytest.mark.parametrize("make", [of_linen, of_nnx])
 def test_a_cell_of_flax_in_the_drivers(make):
     cell, (state, outputs) = make()
@@ -121,6 +122,7 @@ def test_a_cell_of_linen_made_within_a_module():
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.bfloat16)}
 
 
+@pytest.mark.slow
 def test_a_convolutional_cell_of_linen():
     module, x = nn.ConvLSTMCell(2, (3, 3)), draw(ROWS, TIME, 4, 5, 1)
     cell = jaxrnn.linen.as_cell(module, (4, 5, 1))
@@ -178,6 +180,7 @@ def test_trained_parameters_go_back_to_nnx():
 STACK = MultiRNNCell([GRUCell(3), LSTMCell(UNITS)])
 
 
+@pytest.mark.fast("nnx-*")
 @pytest.mark.parametrize(
     ("library", "cell"), [("linen", STACK), ("nnx", LSTMCell(UNITS, num_proj=3))]
 )

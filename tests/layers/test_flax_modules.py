@@ -97,7 +97,7 @@ CELLS = {
 }
 
 
-@pytest.mark.fast("lstm_cell-*", "multi_rnn_cell-*")
+@pytest.mark.fast("lstm_cell-*")
 @both
 @pytest.mark.parametrize("name", CELLS)
 def test_rnn_is_dynamic_rnn(make, name):

@@ -145,7 +145,6 @@ MODES = {
     "lstm-forward-Nested*",
     "lstm-forward of backward-Offload*",
     "function-eager-Offload*",
-    "function-backward of backward-Nested*",
 )
 @pytest.mark.parametrize("strategy", [Offload(Keep(), 2), Nested(2)], ids=str)
 @pytest.mark.parametrize("mode", MODES)

@@ -45,7 +45,7 @@ ROOMS = [
 ]
 
 
-@pytest.mark.fast(*one_in(3, run_in("jit")))
+@pytest.mark.fast(*one_in(5, run_in("jit")))
 @pytest.mark.parametrize(
     ("case", "room"),
     list(zip(run_in("jit"), ROOMS, strict=True)),
@@ -62,7 +62,7 @@ def test_room_for_more_steps_changes_nothing(name, room):
     compare(case, jit=True, room=room)
 
 
-@pytest.mark.fast(*one_in(6, run_in("eager")))
+@pytest.mark.fast(*one_in(12, run_in("eager")))
 @pytest.mark.parametrize("case", run_in("eager"), ids=names(run_in("eager")))
 def test_same_as_tensorflow_outside_of_jit(case):
     compare(case, jit=False)
