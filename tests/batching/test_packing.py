@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import same_bits
 from jax.experimental import checkify
 
 from jaxrnn._batching.packing import PackedSequences, pack_sequences
@@ -56,14 +57,6 @@ def rows_of_best_fit(lengths, room):
 
 def swapped(tree):
     return jax.tree.map(lambda x: np.swapaxes(x, 0, 1), tree)
-
-
-def equal(got, want):
-    assert jax.tree.structure(got) == jax.tree.structure(want)
-    jax.tree.map(np.testing.assert_array_equal, got, want)
-    assert [x.dtype for x in jax.tree.leaves(got)] == [
-        x.dtype for x in jax.tree.leaves(want)
-    ]
 
 
 def check_layout(packed, sequences):
@@ -132,12 +125,12 @@ def test_time_major_is_the_transpose():
     want = pack_sequences({"x": X, "y": X[..., 0]}, N, rows=4)
     given = swapped({"x": X, "y": X[..., 0]})
     got = pack_sequences(given, N, rows=4, time_major=True)
-    equal(got.inputs, swapped(want.inputs))
+    same_bits(got.inputs, swapped(want.inputs))
     np.testing.assert_array_equal(got.starts, want.starts.T)
     for name in ("lengths", "row", "offset", "sequence_length"):
         np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
-    equal(got.unpack(got.inputs), jax.tree.map(jnp.asarray, zero_nest(given)))
-    equal(got.at_ends(got.inputs), want.at_ends(want.inputs))
+    same_bits(got.unpack(got.inputs), jax.tree.map(jnp.asarray, zero_nest(given)))
+    same_bits(got.at_ends(got.inputs), want.at_ends(want.inputs))
 
 
 def zero_nest(tree):
@@ -150,7 +143,7 @@ def test_a_list_is_the_same_as_padded(time_major):
     want = pack_sequences(padded, N, time_major=time_major)
     for sequences in (LIST, tuple(LIST), [jnp.asarray(x) for x in LIST]):
         got = pack_sequences(sequences, time_major=time_major)
-        equal(got, want)
+        same_bits(got, want)
     assert pack_sequences(LIST, row_length=20).time == 20
 
 
@@ -172,11 +165,11 @@ def test_nests_keep_their_dtypes():
         ((rows, TIME, 1, 2), jnp.bfloat16),
     ]
     want = jax.tree.map(lambda x: jnp.asarray(zeroed(np.asarray(x), N)), nest)
-    equal(packed.unpack(packed.inputs), want)
+    same_bits(packed.unpack(packed.inputs), want)
     sequences = [
         jax.tree.map(lambda x, i=i, n=n: x[i, :n], nest) for i, n in enumerate(N)
     ]
-    equal(pack_sequences(sequences), packed)
+    same_bits(pack_sequences(sequences), packed)
 
 
 def test_lists_pass_for_tuples_as_in_the_first_sequence():
@@ -189,7 +182,7 @@ def test_padding_that_is_not_finite_is_never_packed():
     x = X.copy()
     for i, n in enumerate(N):
         x[i, n:] = np.nan
-    equal(pack_sequences(x, N), pack_sequences(X, N))
+    same_bits(pack_sequences(x, N), pack_sequences(X, N))
 
 
 @pytest.mark.parametrize("time_major", [False, True])
@@ -271,7 +264,7 @@ def test_random_keys_are_read_and_not_masked():
     unpacked = packed.unpack(keys)
     r, at = packed.row[0], packed.offset[0]
     assert unpacked.shape == (len(N), TIME)
-    equal(jax.random.key_data(unpacked[0, 1]), jax.random.key_data(keys[r, at + 1]))
+    same_bits(jax.random.key_data(unpacked[0, 1]), jax.random.key_data(keys[r, at + 1]))
 
 
 @pytest.mark.parametrize("time_major", [False, True])
@@ -361,8 +354,10 @@ def test_constants_are_packed_while_a_function_is_traced(x64):
 
 def test_it_is_data():
     packed = pack_sequences(X, N)
-    equal(jax.device_put(packed).unpack(packed.inputs), packed.unpack(packed.inputs))
-    equal(pickle.loads(pickle.dumps(packed)), packed)
+    same_bits(
+        jax.device_put(packed).unpack(packed.inputs), packed.unpack(packed.inputs)
+    )
+    same_bits(pickle.loads(pickle.dumps(packed)), packed)
     assert len(jax.tree.leaves(packed)) == 6
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import chex
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -268,7 +269,7 @@ def test_windows_are_a_sequence(packed):
     for got, start in [(made[1:][0], 2), (made[-1], 4), (made[::-1][0], 4)]:
         assert got.start == start
         want = list(made)[start // 2]
-        jax.tree.map(np.testing.assert_array_equal, got, want)
+        chex.assert_trees_all_equal(got, want)
     with pytest.raises(IndexError, match="out of range"):
         made[3]
     assert repr(made) == "<3 windows>"

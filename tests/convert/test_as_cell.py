@@ -1,10 +1,13 @@
 """Cells of Haiku and Equinox in our drivers."""
 
+import functools
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from convert_checks import as_others_like_it
+from helpers import usual_promotion
 
 import jaxrnn
 from jaxrnn.convert import equinox, haiku
@@ -16,7 +19,7 @@ LENGTHS = [4, 0, 2]
 
 @pytest.fixture(autouse=True)
 def usual_jax():
-    with as_others_like_it():
+    with usual_promotion():
         yield
 
 
@@ -43,11 +46,7 @@ def by_hand(step, state):
     return outputs, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
-def same(got, want):
-    assert jax.tree.structure(got) == jax.tree.structure(want)
-    pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
-    for g, w in pairs:
-        np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-6)
+same = functools.partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-6)
 
 
 def test_a_core_of_haiku():

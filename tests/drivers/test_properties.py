@@ -1,5 +1,8 @@
 """Laws that hold for any batch, any lengths, any cut."""
 
+import functools
+
+import chex
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -35,12 +38,10 @@ def run(name, x, n, state=None):
     )
 
 
-def equal(got, want):
-    jax.tree.map(np.testing.assert_array_equal, got, want)
+equal = chex.assert_trees_all_equal
 
 
-def close(got, want):
-    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, 1e-10, 1e-12), got, want)
+close = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-12)
 
 
 @hypothesis.given(cells, seeds, lengths, st.permutations(range(BATCH)))

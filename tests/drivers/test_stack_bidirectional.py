@@ -3,6 +3,7 @@
 
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,7 +76,7 @@ def test_padding_leaves_no_trace():
     want = with_gradients(run, cell, [jnp.asarray(step) for step in x])
     x[2, 0], x[:, 1], x[:, 3] = np.nan, np.nan, np.inf
     got = with_gradients(run, cell, [jnp.asarray(step) for step in x])
-    jax.tree.map(np.testing.assert_array_equal, got, want)
+    chex.assert_trees_all_equal(got, want)
 
 
 def summing(params, inputs, state, key=None):

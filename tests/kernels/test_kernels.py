@@ -5,16 +5,15 @@ import functools
 import re
 from types import SimpleNamespace
 
-import against_xla
 import cases
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from against_xla import differentiated
+from helpers import differentiated, eqns
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jaxprs import eqns
 
 import jaxrnn
 from jaxrnn import (
@@ -33,7 +32,7 @@ from jaxrnn._kernels.pallas_triton import PallasTriton
 from jaxrnn._kernels.work import Work
 from jaxrnn.testing._oracle import weighted_sum
 
-near = functools.partial(against_xla.near, tolerance=2e-5)
+near = functools.partial(helpers.near, tolerance=2e-5)
 F32, BF16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
 # Tiles of 8 rows and blocks of 4 steps, so that small shapes have several of each.
 TPU = PallasMosaicTPU(rows=8, block=4, interpret=True)

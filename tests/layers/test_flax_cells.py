@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers import usual_promotion
 
 import jaxrnn
 import jaxrnn.linen
@@ -21,7 +22,7 @@ LENGTHS = jnp.asarray([5, 1, 3], jnp.int32)
 @pytest.fixture(autouse=True)
 def usual_jax():
     """What Flax's own modules rely on."""
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+    with usual_promotion():
         yield
 
 
