@@ -1,4 +1,4 @@
-"""Packing: where each sequence lies, and that what comes back is what went in."""
+"""Packing: where each sequence is stored, and that what comes back is what went in."""
 
 import collections
 import contextlib
@@ -41,13 +41,13 @@ def zeroed(x, lengths):
     return out
 
 
-def rows_of_best_fit(lengths, room):
+def rows_of_best_fit(lengths, capacity):
     """How many rows it takes: each row in turn is looked at for each sequence."""
     used = []
     for n in sorted(lengths, reverse=True):
         if n == 0:
             continue
-        fitting = [r for r, u in enumerate(used) if u + n <= room]
+        fitting = [r for r, u in enumerate(used) if u + n <= capacity]
         if fitting:
             used[max(fitting, key=lambda r: used[r])] += n
         else:
@@ -60,10 +60,10 @@ def swapped(tree):
 
 
 def check_layout(packed, sequences):
-    """Every sequence lies where the fields say, alone; all else is zeros and -1."""
-    rows, room = packed.inputs.shape[:2]
-    owners = np.full((rows, room), -1)
-    inputs, starts = np.zeros_like(packed.inputs), np.full((rows, room), -1)
+    """Every sequence is where the fields say, alone; all else is zeros and -1."""
+    rows, capacity = packed.inputs.shape[:2]
+    owners = np.full((rows, capacity), -1)
+    inputs, starts = np.zeros_like(packed.inputs), np.full((rows, capacity), -1)
     ends = np.zeros(rows, int)
     for i, sequence in enumerate(sequences):
         assert packed.sequence_length[i] == len(sequence)
@@ -86,17 +86,17 @@ def check_layout(packed, sequences):
 
 
 @hypothesis.given(lengths_of_a_batch, st.none() | st.integers(TIME, 3 * TIME))
-def test_layout_of_any_lengths(lengths, room):
+def test_layout_of_any_lengths(lengths, capacity):
     x = 1.0 + np.arange(len(lengths) * TIME * 2.0).reshape(-1, TIME, 2)
     counts = [min(max(n, 0), TIME) for n in lengths]
-    packed = pack_sequences(x, lengths, row_length=room)
+    packed = pack_sequences(x, lengths, row_length=capacity)
     check_layout(packed, [x[i, :n] for i, n in enumerate(counts)])
-    room = room or max([1, *counts])
-    rows = rows_of_best_fit(counts, room)
-    assert packed.inputs.shape == (max(rows, 1), room, 2)
-    assert sum(counts) <= rows * room
-    assert rows <= 1 or rows // 2 * room < sum(counts)  # What any fit keeps.
-    assert packed.fill == pytest.approx(sum(counts) / (max(rows, 1) * room))
+    capacity = capacity or max([1, *counts])
+    rows = rows_of_best_fit(counts, capacity)
+    assert packed.inputs.shape == (max(rows, 1), capacity, 2)
+    assert sum(counts) <= rows * capacity
+    assert rows <= 1 or rows // 2 * capacity < sum(counts)  # What any fit keeps.
+    assert packed.fill == pytest.approx(sum(counts) / (max(rows, 1) * capacity))
 
 
 @hypothesis.given(lengths_of_a_batch, booleans, booleans)

@@ -106,9 +106,9 @@ def test_a_cell_of_equinox(kind):
 
     same(results, want(module))
     of = lambda m: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(want(m)))
-    moved = eqx.filter_grad(of)(module)
-    same(gradient.params["weight_ih"], moved.weight_ih)
-    same(gradient.params["weight_hh"], moved.weight_hh)
+    gradients = eqx.filter_grad(of)(module)
+    same(gradient.params["weight_ih"], gradients.weight_ih)
+    same(gradient.params["weight_hh"], gradients.weight_hh)
 
 
 def import_haiku():

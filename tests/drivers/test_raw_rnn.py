@@ -1,4 +1,4 @@
-"""The protocol of `raw_rnn`, rule by rule; TensorFlow's numbers: test_tf_loops.py."""
+"""The protocol of `raw_rnn`, rule by rule; TensorFlow's numbers: `tf1/`."""
 
 import functools
 

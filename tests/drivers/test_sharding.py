@@ -216,7 +216,7 @@ def test_a_replicated_initial_state_takes_over_the_rows():
 
 
 def add_both(params, inputs, state, key=None):
-    """Two inputs, of which the second may vary alone."""
+    """Two inputs; the second may vary alone."""
     state = state + inputs["a"] + inputs["b"]
     return state, state
 

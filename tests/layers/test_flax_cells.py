@@ -301,10 +301,10 @@ def test_a_decoder_of_nnx():
         return plain(cell, embed, logits, rnn, state)
 
     gradient = lambda f: nnx.jit(nnx.value_and_grad(lambda d: weigh(f(d, state))))
-    value, moved = gradient(lambda d, state: d(state))(decoder)
-    want, want_moved = gradient(by_hand)(decoder)
+    value, gradients = gradient(lambda d, state: d(state))(decoder)
+    want, want_gradients = gradient(by_hand)(decoder)
     same(value, want)
-    same(nnx.to_pure_dict(moved), nnx.to_pure_dict(want_moved))
+    same(nnx.to_pure_dict(gradients), nnx.to_pure_dict(want_gradients))
 
 
 def test_noise_in_a_decoder():
