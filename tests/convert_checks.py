@@ -1,23 +1,17 @@
 """What the tests of converters of JAX's libraries share."""
 
-import contextlib
+import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from helpers import differentiated, same_bits, usual_promotion
 
 import jaxrnn
-from jaxrnn.testing._oracle import weighted_sum
 
 BATCH, TIME, DEPTH = 2, 4, 3
 RTOL, ATOL = 1e-11, 1e-12
-
-
-@contextlib.contextmanager
-def as_others_like_it():
-    """Without the strictness of `conftest.py`, under which other libraries break."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def random_like(shapes, seed=0, dtype=np.float64):
@@ -48,31 +42,6 @@ def both_ways(cells, x):
     return jaxrnn.stack_bidirectional_dynamic_rnn(*cells, x, dtype=x.dtype)
 
 
-def differentiated(run, weights, x=X):
-    """The results, and the gradients of their weighted sum by weights and inputs."""
-
-    def loss(weights, x):
-        results = jax.tree.leaves(run(weights, x))
-        return weighted_sum(results), results
-
-    weights, x = jax.tree.map(jnp.asarray, (weights, x))
-    return jax.jit(jax.grad(loss, (0, 1), has_aux=True))(weights, x)
-
-
-def near(got, want):
-    """The same structures and, up to rounding, numbers."""
-    assert jax.tree.structure(got) == jax.tree.structure(want)
-    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_allclose(g, w, RTOL, ATOL)
-
-
-def same_bits(got, want):
-    """The same structures, dtypes, shapes and bits."""
-    assert jax.tree.structure(got) == jax.tree.structure(want)
-    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_array_equal(np.asarray(g), np.asarray(w), strict=True)
-
-
 def same_cell(got, want):
     """Equal cells with the same parameters."""
     assert got.cell == want.cell
@@ -85,9 +54,12 @@ def hold_to(theirs, ours, weights, cells, save):
     As all layouts are the same numbers in other places, or with another sign, `save`
     does to gradients what it does to weights.
     """
-    with as_others_like_it():
-        (of_weights, of_x), want = differentiated(theirs, weights)
-    (slopes, slope), got = differentiated(ours, cells)
-    near(got[: len(want)], want)
+    near = functools.partial(chex.assert_trees_all_close, rtol=RTOL, atol=ATOL)
+    weights, cells, x = jax.tree.map(jnp.asarray, (weights, cells, X))
+    with usual_promotion():
+        want, (of_weights, of_x) = differentiated(theirs, weights, x)
+    got, (slopes, slope) = differentiated(ours, cells, x)
+    want = jax.tree.leaves(want)
+    near(jax.tree.leaves(got)[: len(want)], want)
     near(slope, of_x)
     near(save(slopes), jax.tree.map(np.asarray, of_weights))

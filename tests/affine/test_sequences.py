@@ -194,6 +194,7 @@ def test_derivatives_of_every_order_and_mode(kind, one_device):
     close(everything(True)(lengths), everything(False)(lengths), DTYPE)
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("mapped", [False, True])
 def test_steps_taken_follow_the_longest_row(mapped):
     steps = []
@@ -331,6 +332,7 @@ class Scaled:
         return jnp.tanh(x) * self.scale
 
 
+@pytest.mark.fast("Scaled", "jit")
 @pytest.mark.parametrize("hide", [Scaled, lambda a: lambda x: Scaled(a)(x), jax.jit])
 def test_derivatives_by_arrays_that_functions_hide(hide, caplog):
     caplog.set_level(logging.DEBUG, "jaxrnn")

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,9 +89,7 @@ def rematerialised(run):
     return jax.grad(jax.checkpoint(functools.partial(loss, run)), (0, 1, 2))
 
 
-def close(got, want):
-    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_allclose(g, w, 1e-10, 1e-10)
+close = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize(

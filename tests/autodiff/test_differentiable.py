@@ -121,10 +121,10 @@ def test_the_rule_outlives_vmap_and_what_is_left_out():
     x, y = jnp.arange(4.0), jnp.int32(1)
     run = lambda x, y: differentiable(plus_three, tenfold, x, y)
     mapped = jax.vmap(run, (0, None), [0, None, 0])
-    outs, moved = jax.jvp(lambda x: mapped(x, y), (x,), (x,))
+    outs, out_tangents = jax.jvp(lambda x: mapped(x, y), (x,), (x,))
     np.testing.assert_array_equal(outs[0], jnp.sin(x))
-    assert (outs[1], moved[1].dtype) == (4, jax.dtypes.float0)
-    np.testing.assert_array_equal(moved[0], 10 * x)
+    assert (outs[1], out_tangents[1].dtype) == (4, jax.dtypes.float0)
+    np.testing.assert_array_equal(out_tangents[0], 10 * x)
 
     def last(x):
         visit = lambda c, x: (c, run(x, y)[2])
@@ -144,11 +144,11 @@ def test_vmap_leaves_the_whole_numbers_apart_that_all_have_in_common():
     run = lambda x, mine, ours: differentiable(fn, rule, x, mine, ours)
     x, mine, ours = jnp.arange(3.0), jnp.arange(3), jnp.asarray(5)
     mapped = jax.vmap(run, (0, 0, None), [0, 0, None, 0])  # None: one for all.
-    outs, moved = jax.jvp(lambda x: jax.jit(mapped)(x, mine, ours), (x,), (x,))
+    outs, out_tangents = jax.jvp(lambda x: jax.jit(mapped)(x, mine, ours), (x,), (x,))
     for got, want in zip(outs, fn(x, mine, ours), strict=True):
         np.testing.assert_array_equal(got, want)
-    np.testing.assert_array_equal(moved[1], 10 * x)
-    np.testing.assert_array_equal(moved[3], 20 * x)
+    np.testing.assert_array_equal(out_tangents[1], 10 * x)
+    np.testing.assert_array_equal(out_tangents[3], 20 * x)
     twice = jax.vmap(mapped, (None, 0, 0), [0, 0, 0, 0])
     outs = twice(x, jnp.stack([mine, mine]), jnp.asarray([5, 6]))
     np.testing.assert_array_equal(outs[2], [6, 7])

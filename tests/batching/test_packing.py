@@ -1,4 +1,4 @@
-"""Packing: where each sequence lies, and that what comes back is what went in."""
+"""Packing: where each sequence is stored, and that what comes back is what went in."""
 
 import collections
 import contextlib
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import same_bits
 from jax.experimental import checkify
 
 from jaxrnn._batching.packed_sequences import PackedSequences
@@ -41,13 +42,13 @@ def zeroed(x, lengths):
     return out
 
 
-def rows_of_best_fit(lengths, room):
+def rows_of_best_fit(lengths, capacity):
     """How many rows it takes: each row in turn is looked at for each sequence."""
     used = []
     for n in sorted(lengths, reverse=True):
         if n == 0:
             continue
-        fitting = [r for r, u in enumerate(used) if u + n <= room]
+        fitting = [r for r, u in enumerate(used) if u + n <= capacity]
         if fitting:
             used[max(fitting, key=lambda r: used[r])] += n
         else:
@@ -59,19 +60,11 @@ def swapped(tree):
     return jax.tree.map(lambda x: np.swapaxes(x, 0, 1), tree)
 
 
-def equal(got, want):
-    assert jax.tree.structure(got) == jax.tree.structure(want)
-    jax.tree.map(np.testing.assert_array_equal, got, want)
-    assert [x.dtype for x in jax.tree.leaves(got)] == [
-        x.dtype for x in jax.tree.leaves(want)
-    ]
-
-
 def check_layout(packed, sequences):
-    """Every sequence lies where the fields say, alone; all else is zeros and -1."""
-    rows, room = packed.inputs.shape[:2]
-    owners = np.full((rows, room), -1)
-    inputs, starts = np.zeros_like(packed.inputs), np.full((rows, room), -1)
+    """Every sequence is where the fields say, alone; all else is zeros and -1."""
+    rows, capacity = packed.inputs.shape[:2]
+    owners = np.full((rows, capacity), -1)
+    inputs, starts = np.zeros_like(packed.inputs), np.full((rows, capacity), -1)
     ends = np.zeros(rows, int)
     for i, sequence in enumerate(sequences):
         assert packed.sequence_length[i] == len(sequence)
@@ -94,17 +87,17 @@ def check_layout(packed, sequences):
 
 
 @hypothesis.given(lengths_of_a_batch, st.none() | st.integers(TIME, 3 * TIME))
-def test_layout_of_any_lengths(lengths, room):
+def test_layout_of_any_lengths(lengths, capacity):
     x = 1.0 + np.arange(len(lengths) * TIME * 2.0).reshape(-1, TIME, 2)
     counts = [min(max(n, 0), TIME) for n in lengths]
-    packed = pack_sequences(x, lengths, row_length=room)
+    packed = pack_sequences(x, lengths, row_length=capacity)
     check_layout(packed, [x[i, :n] for i, n in enumerate(counts)])
-    room = room or max([1, *counts])
-    rows = rows_of_best_fit(counts, room)
-    assert packed.inputs.shape == (max(rows, 1), room, 2)
-    assert sum(counts) <= rows * room
-    assert rows <= 1 or rows // 2 * room < sum(counts)  # What any fit keeps.
-    assert packed.fill == pytest.approx(sum(counts) / (max(rows, 1) * room))
+    capacity = capacity or max([1, *counts])
+    rows = rows_of_best_fit(counts, capacity)
+    assert packed.inputs.shape == (max(rows, 1), capacity, 2)
+    assert sum(counts) <= rows * capacity
+    assert rows <= 1 or rows // 2 * capacity < sum(counts)  # What any fit keeps.
+    assert packed.fill == pytest.approx(sum(counts) / (max(rows, 1) * capacity))
 
 
 @hypothesis.given(lengths_of_a_batch, booleans, booleans)
@@ -133,12 +126,12 @@ def test_time_major_is_the_transpose():
     want = pack_sequences({"x": X, "y": X[..., 0]}, N, rows=4)
     given = swapped({"x": X, "y": X[..., 0]})
     got = pack_sequences(given, N, rows=4, time_major=True)
-    equal(got.inputs, swapped(want.inputs))
+    same_bits(got.inputs, swapped(want.inputs))
     np.testing.assert_array_equal(got.starts, want.starts.T)
     for name in ("lengths", "row", "offset", "sequence_length"):
         np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
-    equal(got.unpack(got.inputs), jax.tree.map(jnp.asarray, zero_nest(given)))
-    equal(got.at_ends(got.inputs), want.at_ends(want.inputs))
+    same_bits(got.unpack(got.inputs), jax.tree.map(jnp.asarray, zero_nest(given)))
+    same_bits(got.at_ends(got.inputs), want.at_ends(want.inputs))
 
 
 def zero_nest(tree):
@@ -151,7 +144,7 @@ def test_a_list_is_the_same_as_padded(time_major):
     want = pack_sequences(padded, N, time_major=time_major)
     for sequences in (LIST, tuple(LIST), [jnp.asarray(x) for x in LIST]):
         got = pack_sequences(sequences, time_major=time_major)
-        equal(got, want)
+        same_bits(got, want)
     assert pack_sequences(LIST, row_length=20).time == 20
 
 
@@ -173,11 +166,11 @@ def test_nests_keep_their_dtypes():
         ((rows, TIME, 1, 2), jnp.bfloat16),
     ]
     want = jax.tree.map(lambda x: jnp.asarray(zeroed(np.asarray(x), N)), nest)
-    equal(packed.unpack(packed.inputs), want)
+    same_bits(packed.unpack(packed.inputs), want)
     sequences = [
         jax.tree.map(lambda x, i=i, n=n: x[i, :n], nest) for i, n in enumerate(N)
     ]
-    equal(pack_sequences(sequences), packed)
+    same_bits(pack_sequences(sequences), packed)
 
 
 def test_lists_pass_for_tuples_as_in_the_first_sequence():
@@ -190,7 +183,7 @@ def test_padding_that_is_not_finite_is_never_packed():
     x = X.copy()
     for i, n in enumerate(N):
         x[i, n:] = np.nan
-    equal(pack_sequences(x, N), pack_sequences(X, N))
+    same_bits(pack_sequences(x, N), pack_sequences(X, N))
 
 
 @pytest.mark.parametrize("time_major", [False, True])
@@ -272,7 +265,7 @@ def test_random_keys_are_read_and_not_masked():
     unpacked = packed.unpack(keys)
     r, at = packed.row[0], packed.offset[0]
     assert unpacked.shape == (len(N), TIME)
-    equal(jax.random.key_data(unpacked[0, 1]), jax.random.key_data(keys[r, at + 1]))
+    same_bits(jax.random.key_data(unpacked[0, 1]), jax.random.key_data(keys[r, at + 1]))
 
 
 @pytest.mark.parametrize("time_major", [False, True])
@@ -362,8 +355,10 @@ def test_constants_are_packed_while_a_function_is_traced(x64):
 
 def test_it_is_data():
     packed = pack_sequences(X, N)
-    equal(jax.device_put(packed).unpack(packed.inputs), packed.unpack(packed.inputs))
-    equal(pickle.loads(pickle.dumps(packed)), packed)
+    same_bits(
+        jax.device_put(packed).unpack(packed.inputs), packed.unpack(packed.inputs)
+    )
+    same_bits(pickle.loads(pickle.dumps(packed)), packed)
     assert len(jax.tree.leaves(packed)) == 6
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import chex
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -76,6 +77,7 @@ def stack(trees):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
+@pytest.mark.fast("2", "4")
 @pytest.mark.parametrize("reach", [1, 2, 4])
 def test_gradients_while_the_parameters_change(reach):
     traced = []
@@ -267,7 +269,7 @@ def test_windows_are_a_sequence(packed):
     for got, start in [(made[1:][0], 2), (made[-1], 4), (made[::-1][0], 4)]:
         assert got.start == start
         want = list(made)[start // 2]
-        jax.tree.map(np.testing.assert_array_equal, got, want)
+        chex.assert_trees_all_equal(got, want)
     with pytest.raises(IndexError, match="out of range"):
         made[3]
     assert repr(made) == "<3 windows>"
@@ -400,6 +402,7 @@ def test_packed_windows_are_the_whole(cell, size, time_major):
     close(((*got_slopes, slope), got_made), (want, made), DTYPE)
 
 
+@pytest.mark.slow
 def test_packed_windows_of_one_fresh_state_are_trained_on():
     cell, traced = jaxrnn.GRUCell(UNITS), []
     x = np.asarray(draw(8, 6, 7, DEPTH))

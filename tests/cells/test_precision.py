@@ -23,7 +23,7 @@ def test_every_leaf_keeps_its_dtype(name, dtype):
     assert {str(leaf.dtype) for leaf in jax.tree.leaves((outputs, state))} == {dtype}
 
 
-@pytest.mark.fast("bfloat16-lstm_projection", "float16-gru")
+@pytest.mark.fast("bfloat16-lstm_projection")
 @pytest.mark.parametrize("name", ["basic_rnn", "lstm_projection", "gru"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_laws_in_low_precision(name, dtype):
@@ -54,6 +54,7 @@ def half_run(cell, c_dtype, x=X):
     return run, params, x.astype(jnp.bfloat16)
 
 
+@pytest.mark.fast("projection")
 @pytest.mark.parametrize("cell", MIXED.values(), ids=MIXED)
 def test_memory_in_float32_under_bfloat16(cell):
     run, params, x = half_run(cell, jnp.float32)

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from convert_checks import bound, same_bits, same_cell
+from convert_checks import bound, same_cell
+from helpers import same_bits
 
 from jaxrnn import (
     BasicRNNCell,

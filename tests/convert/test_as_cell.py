@@ -1,10 +1,13 @@
 """Cells of Haiku and Equinox in our drivers."""
 
+import functools
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from convert_checks import as_others_like_it
+from helpers import usual_promotion
 
 import jaxrnn
 from jaxrnn.convert import equinox, haiku
@@ -16,7 +19,7 @@ LENGTHS = [4, 0, 2]
 
 @pytest.fixture(autouse=True)
 def usual_jax():
-    with as_others_like_it():
+    with usual_promotion():
         yield
 
 
@@ -43,11 +46,7 @@ def by_hand(step, state):
     return outputs, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
-def same(got, want):
-    assert jax.tree.structure(got) == jax.tree.structure(want)
-    pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
-    for g, w in pairs:
-        np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-6)
+same = functools.partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-6)
 
 
 def test_a_core_of_haiku():
@@ -76,6 +75,7 @@ def test_noise_of_haiku_is_drawn_at_each_step():
     assert not jnp.array_equal(outputs[:, 0], outputs[:, 1])
 
 
+@pytest.mark.slow
 def test_a_core_of_haiku_that_takes_no_key():
     hk = pytest.importorskip("haiku")
     core = hk.transform(lambda x, state: hk.GRU(UNITS)(x, state))
@@ -106,9 +106,9 @@ def test_a_cell_of_equinox(kind):
 
     same(results, want(module))
     of = lambda m: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(want(m)))
-    moved = eqx.filter_grad(of)(module)
-    same(gradient.params["weight_ih"], moved.weight_ih)
-    same(gradient.params["weight_hh"], moved.weight_hh)
+    gradients = eqx.filter_grad(of)(module)
+    same(gradient.params["weight_ih"], gradients.weight_ih)
+    same(gradient.params["weight_hh"], gradients.weight_hh)
 
 
 def import_haiku():

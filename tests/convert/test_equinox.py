@@ -6,16 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from convert_checks import (
-    DEPTH,
-    as_others_like_it,
-    bound,
-    hold_to,
-    one_way,
-    random_like,
-    same_bits,
-    same_cell,
-)
+from convert_checks import DEPTH, bound, hold_to, one_way, random_like, same_cell
+from helpers import same_bits, usual_promotion
 
 import jaxrnn
 from jaxrnn.convert import equinox
@@ -42,7 +34,7 @@ RUN = ("lstm", "gru_no_bias", "stack")  # All kinds are in these.
 
 @pytest.fixture(scope="module")
 def modules():
-    with as_others_like_it():
+    with usual_promotion():
         return {case: [make(*kind) for kind in kinds] for case, kinds in CASES.items()}
 
 

@@ -7,14 +7,13 @@ import pytest
 from convert_checks import (
     BATCH,
     X,
-    as_others_like_it,
     bound,
     hold_to,
     one_way,
     random_like,
-    same_bits,
     same_cell,
 )
+from helpers import same_bits, usual_promotion
 
 import jaxrnn
 from jaxrnn.convert import haiku
@@ -48,7 +47,7 @@ def transformed(case):
 
 
 def random_params(case):
-    with as_others_like_it():
+    with usual_promotion():
         shapes = jax.eval_shape(transformed(case).init, jax.random.key(0), X)
     return random_like(shapes)
 
@@ -135,7 +134,7 @@ def test_names_are_those_that_haiku_gives():
             core = deep(*cores)
             return hk.dynamic_unroll(core, x, core.initial_state(BATCH), False)
 
-    with as_others_like_it():
+    with usual_promotion():
         init = hk.transform(lambda x: Net()(x)).init
         shapes = jax.eval_shape(init, jax.random.key(0), X.astype(np.float32))
     ours = jaxrnn.MultiRNNCell(

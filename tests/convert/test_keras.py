@@ -2,10 +2,12 @@
 
 import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import below, bound
 
 import jaxrnn
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
@@ -19,12 +21,6 @@ AfterGRUCell = jaxrnn.CudnnCompatibleGRUCell
 
 def close(got, want):
     np.testing.assert_allclose(got, want, rtol=TOLERANCE, atol=TOLERANCE)
-
-
-def of_case(case):
-    return {
-        k.removeprefix(f"{case}/"): FILE[k] for k in FILE if k.startswith(f"{case}/")
-    }
 
 
 def lists(kind, golden):
@@ -102,7 +98,7 @@ def loss(cells, x, golden):
 @pytest.mark.parametrize("case", CASES)
 def test_as_keras(case):
     """Outputs, final states, and gradients by inputs and weights."""
-    golden = of_case(case)
+    golden = below(f"{case}/", FILE)
     cells = load(case, lists("weights", golden))
     gradients = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
     (slopes, slope), made = gradients(cells, golden["x"], golden)
@@ -128,7 +124,7 @@ def test_as_keras(case):
 @pytest.mark.parametrize("case", CASES)
 def test_there_and_back(case):
     """All but two biases that become one comes back bit for bit."""
-    weights = lists("weights", of_case(case))
+    weights = lists("weights", below(f"{case}/", FILE))
     cells = load(case, weights)
     back = save(cells)
     for own, others in zip(back, weights, strict=True):
@@ -144,15 +140,7 @@ def test_there_and_back(case):
                 )
                 array, other = array.sum(0), other.sum(0)
             np.testing.assert_array_equal(array, other)
-    jax.tree.map(np.testing.assert_array_equal, load(case, back), cells)
-
-
-def bound(cell, depth=3, dtype="float64", seed=0):
-    """A cell with parameters none of which is zero."""
-    step = jax.ShapeDtypeStruct((1, depth), jnp.dtype(dtype))
-    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), step, step.dtype))
-    draw = np.random.default_rng(seed).normal
-    return cell.bind(jax.tree.map(lambda p: draw(size=p.shape).astype(p.dtype), params))
+    chex.assert_trees_all_equal(load(case, back), cells)
 
 
 OWN = {
@@ -170,7 +158,7 @@ def test_own_weights_there_and_back(name, dtype):
     cell = bound(OWN[name], dtype=dtype)
     again = load(name, save(cell))
     assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(again))
-    jax.tree.map(np.testing.assert_array_equal, again.params, cell.params)
+    chex.assert_trees_all_equal(again.params, cell.params)
 
 
 def test_both_directions_there_and_back():
@@ -179,7 +167,7 @@ def test_both_directions_there_and_back():
         for seed in (0, 1)
     )
     again = load("both", save(cells))
-    jax.tree.map(np.testing.assert_array_equal, again, cells)
+    chex.assert_trees_all_equal(again, cells)
 
 
 def test_a_forget_bias_moves_into_the_bias():

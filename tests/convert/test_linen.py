@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 from convert_checks import (
     X,
-    as_others_like_it,
     both_ways,
     bound,
     hold_to,
     one_way,
     random_like,
-    same_bits,
     same_cell,
 )
+from helpers import same_bits, usual_promotion
 
 import jaxrnn
 from jaxrnn.convert import linen
@@ -54,7 +53,7 @@ CASES = (*RUN, "optimized", "gru")
 
 
 def random_params(case):
-    with as_others_like_it():
+    with usual_promotion():
         shapes = jax.eval_shape(build(case).init, jax.random.key(0), X)["params"]
     return random_like(shapes)
 
@@ -126,7 +125,7 @@ def test_what_init_gives_boxes_and_all():
     """Whole variables; parameters with names for a mesh's axes."""
     kernel = nn.with_partitioning(nn.initializers.zeros, (None, "model"))
     cell = nn.RNN(nn.SimpleCell(4, kernel_init=kernel))
-    with as_others_like_it():
+    with usual_promotion():
         shapes = jax.eval_shape(cell.init, jax.random.key(0), X.astype(np.float32))
     variables = random_like(shapes)
     boxed = variables["params"]["cell"]["i"]["kernel"]

@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 from convert_checks import (
     DEPTH,
-    as_others_like_it,
     both_ways,
     bound,
     hold_to,
     one_way,
     random_like,
-    same_bits,
     same_cell,
 )
+from helpers import same_bits, usual_promotion
 
 import jaxrnn
 from jaxrnn.convert import nnx as converter
@@ -53,7 +52,7 @@ BUILD = {
 
 @pytest.fixture(scope="module")
 def modules():
-    with as_others_like_it():
+    with usual_promotion():
         return {case: build() for case, build in BUILD.items()}
 
 

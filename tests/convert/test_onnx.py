@@ -7,10 +7,12 @@ in float32, and ONNX's own evaluator, where it knows the activations, in float64
 import json
 import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import below, bound
 
 import jaxrnn
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
@@ -20,12 +22,6 @@ FILE = np.load(pathlib.Path(__file__).parents[1] / "golden" / "convert" / "onnx.
 CASES = list(dict.fromkeys(key.split("/")[0] for key in FILE))
 TOLERANCE = {"float32": 2e-6, "float64": 1e-12}
 AfterGRUCell = jaxrnn.CudnnCompatibleGRUCell
-
-
-def of_case(case):
-    return {
-        k.removeprefix(f"{case}/"): FILE[k] for k in FILE if k.startswith(f"{case}/")
-    }
 
 
 def nodes_of(golden):
@@ -92,7 +88,7 @@ def run(cells, x, states):
 @pytest.mark.parametrize("case", CASES)
 def test_as_onnx(case):
     """Outputs and final states; in float64 if the golden has them, else in float32."""
-    golden = of_case(case)
+    golden = below(f"{case}/", FILE)
     exact = "reference/outputs" in golden
     dtype, prefix = ("float64", "reference/") if exact else ("float32", "")
     cells = load(case, nodes_of(golden))
@@ -111,7 +107,7 @@ def test_as_onnx(case):
 @pytest.mark.parametrize("case", CASES)
 def test_there_and_back(case):
     """All but two biases that become one comes back bit for bit."""
-    nodes = nodes_of(of_case(case))
+    nodes = nodes_of(below(f"{case}/", FILE))
     cells = load(case, nodes)
     back = save(cells)
     for own, node in zip(back, nodes, strict=True):
@@ -129,15 +125,7 @@ def test_there_and_back(case):
             at = 2 * of_state.shape[1] // 3
             np.testing.assert_array_equal(of_state[:, at:], want[1][:, at:])
         np.testing.assert_array_equal(of_inputs + of_state, want[0] + want[1])
-    jax.tree.map(np.testing.assert_array_equal, load(case, back), cells)
-
-
-def bound(cell, depth=3, dtype="float64", seed=0):
-    """A cell with parameters none of which is zero."""
-    step = jax.ShapeDtypeStruct((1, depth), jnp.dtype(dtype))
-    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), step, step.dtype))
-    draw = np.random.default_rng(seed).normal
-    return cell.bind(jax.tree.map(lambda p: draw(size=p.shape).astype(p.dtype), params))
+    chex.assert_trees_all_equal(load(case, back), cells)
 
 
 PEEPING = LSTMCell(4, use_peepholes=True, forget_bias=0.0)
@@ -157,7 +145,7 @@ def test_own_weights_there_and_back(name, dtype):
     cell = bound(OWN[name], dtype=dtype)
     again = load(name, save(cell))
     assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(again))
-    jax.tree.map(np.testing.assert_array_equal, again.params, cell.params)
+    chex.assert_trees_all_equal(again.params, cell.params)
 
 
 def test_both_directions_there_and_back():
@@ -170,7 +158,7 @@ def test_both_directions_there_and_back():
         for seed, activation in enumerate(("relu", "tanh"))
     )
     again = load("both", save(cells))
-    jax.tree.map(np.testing.assert_array_equal, again, cells)
+    chex.assert_trees_all_equal(again, cells)
     assert again[0][0].cell == cells[0][0].cell
     assert again[1][0].cell == cells[1][0].cell
 
@@ -204,7 +192,7 @@ def test_attributes_that_say_nothing_are_taken():
     }
     names = [name.encode() for name in node["activations"]]  # As protocol buffers have.
     again = convert.load(node | more | {"activations": names, "activation_alpha": []})
-    jax.tree.map(np.testing.assert_array_equal, again.params, bound(OWN["lstm"]).params)
+    chex.assert_trees_all_equal(again.params, bound(OWN["lstm"]).params)
 
 
 # Refusals.

@@ -5,10 +5,12 @@ The golden, and how to make it anew: `golden/make_convert_tf1.py`.
 
 import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import below, bound
 
 import jaxrnn
 from jaxrnn.convert import tf1
@@ -28,13 +30,8 @@ CASES = {
 ONE_WAY = [name for name in CASES if "both" not in name]
 
 
-def below(arrays, prefix):
-    start = prefix + "/"
-    return {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
-
-
 GOLDEN = dict(np.load(FILE))
-VARIABLES = {name: below(GOLDEN, f"{name}/variables") for name in CASES}
+VARIABLES = {name: below(f"{name}/variables/", GOLDEN) for name in CASES}
 
 
 def load(case):
@@ -72,14 +69,14 @@ def test_same_as_tensorflow(case):
         # Leaf by leaf, as make_convert_tf1.py weighs them.
         return sum(map(weighted_sum, jax.tree.leaves(results))), results
 
-    golden = below(GOLDEN, case)
+    golden = below(f"{case}/", GOLDEN)
     x = jnp.asarray(golden["inputs"])
     by_all = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
     (slopes, slope), results = by_all(load(case), x)
     for key, tree in zip(("outputs", "states"), results, strict=True):
         for i, leaf in enumerate(jax.tree.leaves(tree)):
             near(leaf, golden[f"{key}/{i}"])
-    want = below(golden, "gradients")
+    want = below("gradients/", golden)
     near(slope, want.pop("inputs"))
     got = save(slopes, CASES[case][0])
     assert got.keys() == want.keys()
@@ -117,7 +114,7 @@ def test_reads_a_checkpoint_and_names_with_the_number_of_their_output():
     for variables in (reader, numbered):
         got = tf1.save(tf1.load(variables))
         assert got.keys() == want.keys()
-        jax.tree.map(np.testing.assert_array_equal, got, want)
+        chex.assert_trees_all_equal(got, want)
     assert sorted(reader.read) == sorted(want)  # And nothing else.
 
 
@@ -130,19 +127,10 @@ SHAPES = {
 }
 
 
-def bound(cell, dtype=jnp.float32, depth=3):
-    rng = np.random.default_rng(0)
-    step = jax.ShapeDtypeStruct((2, depth), dtype)
-    shapes = jax.eval_shape(cell.init, jax.random.key(0), step)
-    return cell.bind(
-        jax.tree.map(lambda s: rng.normal(size=s.shape).astype(s.dtype), shapes)
-    )
-
-
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
 @pytest.mark.parametrize("name", SHAPES)
 def test_back_and_there_is_the_same_cell(name, dtype):
-    cell = bound(SHAPES[name], dtype)
+    cell = bound(SHAPES[name], dtype=dtype)
     saved = tf1.save(cell, "")
     assert {key.split("/")[0] for key in saved} == {name}
     back = tf1.load(saved, "", forget_bias=0.5)
@@ -181,7 +169,7 @@ def test_a_cell_at_two_places_is_saved_at_both():
     back = tf1.load(saved)
     assert back.params.keys() == {"cell_0", "cell_1"}
     for params in back.params.values():
-        jax.tree.map(np.testing.assert_array_equal, params, stack.params["cell_0"])
+        chex.assert_trees_all_equal(params, stack.params["cell_0"])
 
 
 # Refusals.

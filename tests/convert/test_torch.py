@@ -2,10 +2,12 @@
 
 import pathlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import below, bound
 
 import jaxrnn
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
@@ -16,14 +18,6 @@ CASES = list(dict.fromkeys(key.split("/")[0] for key in FILE))
 PREFIX = "rnn."
 TOLERANCE = 1e-12
 AfterGRUCell = jaxrnn.CudnnCompatibleGRUCell
-
-
-def under(prefix, arrays):
-    return {
-        key.removeprefix(prefix): arrays[key]
-        for key in arrays
-        if key.startswith(prefix)
-    }
 
 
 def load(case, weights):
@@ -80,13 +74,13 @@ def close(got, want):
 @pytest.mark.parametrize("case", CASES)
 def test_as_pytorch(case):
     """Outputs, final states, and gradients by inputs and weights."""
-    golden = under(f"{case}/", FILE)
-    cells = load(case, under("weights/", golden))
+    golden = below(f"{case}/", FILE)
+    cells = load(case, below("weights/", golden))
     gradients = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
     (slopes, slope), made = gradients(cells, golden["x"], golden)
     for name, array in {**made, "grads/x": slope}.items():
         close(array, golden[name])
-    want = under("grads/", golden)
+    want = below("grads/", golden)
     got = save(slopes)
     assert want.keys() - got.keys() == {"x"}
     for name in want.keys() & got.keys():
@@ -101,7 +95,7 @@ def test_as_pytorch(case):
 @pytest.mark.parametrize("case", CASES)
 def test_there_and_back(case):
     """All but two biases that become one comes back bit for bit."""
-    weights = under("weights/", under(f"{case}/", FILE))
+    weights = below("weights/", below(f"{case}/", FILE))
     cells = load(case, weights)
     back = save(cells)
     for name, weight in weights.items():
@@ -115,15 +109,7 @@ def test_there_and_back(case):
         want = weights[name] + weights[other] if name in weights else 0
         np.testing.assert_array_equal(back[name] + back[other], want)
     again = load(case, back)
-    jax.tree.map(np.testing.assert_array_equal, again, cells)
-
-
-def bound(cell, depth=3, dtype=jnp.float64, seed=0):
-    """A cell with parameters none of which is zero."""
-    step = jax.ShapeDtypeStruct((1, depth), dtype)
-    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), step, dtype))
-    draw = np.random.default_rng(seed).normal
-    return cell.bind(jax.tree.map(lambda p: draw(size=p.shape).astype(p.dtype), params))
+    chex.assert_trees_all_equal(again, cells)
 
 
 OWN = {
@@ -142,7 +128,7 @@ def test_own_weights_there_and_back(name, dtype):
     cell = bound(OWN[name], dtype=jnp.dtype(dtype))
     again = load(name, save(cell))
     assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(again))
-    jax.tree.map(np.testing.assert_array_equal, again.params, cell.params)
+    chex.assert_trees_all_equal(again.params, cell.params)
 
 
 def test_both_directions_there_and_back():
@@ -153,7 +139,7 @@ def test_both_directions_there_and_back():
         for seed in (0, 10)
     ]
     again = load("both", save(tuple(cells)))
-    jax.tree.map(np.testing.assert_array_equal, again, tuple(cells))
+    chex.assert_trees_all_equal(again, tuple(cells))
 
 
 @pytest.mark.parametrize("cell", [BasicLSTMCell(4), LSTMCell(4, forget_bias=0.5)])
@@ -202,7 +188,7 @@ def test_tensors(dtype):
     cell = bound(OWN["gru"], dtype=jnp.dtype(dtype))
     weights = convert.save(cell)
     again = convert.load({k: Tensor(v, dtype) for k, v in weights.items()})
-    jax.tree.map(np.testing.assert_array_equal, again.params, cell.params)
+    chex.assert_trees_all_equal(again.params, cell.params)
     assert again.params["gates"]["bias"].dtype == dtype
 
 

@@ -1,5 +1,6 @@
 """The textbook's example: four instances of at most two steps."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,4 +51,4 @@ def test_the_vector_that_pads_does_not_matter(padding):
     x[1, 1] = padding
     loss = lambda params, x: run(x, params)[0].sum()
     want, got = (jax.grad(loss, (0, 1))(PARAMS, x) for x in (X_BATCH, x))
-    jax.tree.map(np.testing.assert_array_equal, got, want)
+    chex.assert_trees_all_equal(got, want)

@@ -1,5 +1,8 @@
 """Laws that hold for any batch, any lengths, any cut."""
 
+import functools
+
+import chex
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -35,12 +38,10 @@ def run(name, x, n, state=None):
     )
 
 
-def equal(got, want):
-    jax.tree.map(np.testing.assert_array_equal, got, want)
+equal = chex.assert_trees_all_equal
 
 
-def close(got, want):
-    jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, 1e-10, 1e-12), got, want)
+close = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-12)
 
 
 @hypothesis.given(cells, seeds, lengths, st.permutations(range(BATCH)))
@@ -111,17 +112,17 @@ def test_reversing_twice_is_the_identity(seed, n, time_major):
 
 @hypothesis.given(cells, seeds, lengths)
 @quick
-def test_the_backward_cell_is_the_forward_cell_on_turned_rows(name, seed, n):
+def test_the_backward_cell_is_the_forward_cell_on_reversed_rows(name, seed, n):
     x, n = data(seed), np.clip(n, 0, TIME)
     cell = CELLS[name]
     bound = cell.bind(cell.init(jax.random.key(1), x[:, 0]))
     (_, got), (_, state) = jaxrnn.bidirectional_dynamic_rnn(
         bound, bound, x, n, dtype=jnp.float64
     )
-    turned = np.array(x)
+    backwards = np.array(x)
     for b in range(BATCH):
-        turned[b, : n[b]] = turned[b, : n[b]][::-1]
-    want, want_state = run(name, jnp.asarray(turned), n)
+        backwards[b, : n[b]] = backwards[b, : n[b]][::-1]
+    want, want_state = run(name, jnp.asarray(backwards), n)
     for b in range(BATCH):
         close(got[b, : n[b]], want[b, : n[b]][::-1])
         assert not got[b, n[b] :].any()

@@ -1,7 +1,8 @@
-"""The protocol of `raw_rnn`, rule by rule; TensorFlow's numbers: test_tf_loops.py."""
+"""The protocol of `raw_rnn`, rule by rule; TensorFlow's numbers: `tf1/`."""
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +24,7 @@ from jaxrnn import (
 )
 
 F64, I32 = jnp.float64, jnp.int32
+close = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-10)
 ROWS = 3
 
 
@@ -335,8 +337,7 @@ def test_has_the_gradients_of_dynamic_rnn_whatever_the_padding_holds(max_time, p
     want = jax.grad(built_in, (0, 1))(params, jnp.where(dead, 0.0, x))
     compiled = jax.jit if max_time else lambda f: f
     got = compiled(jax.grad(by_hand, (0, 1)))(params, jnp.where(dead, padding, x))
-    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_allclose(g, w, 1e-10, 1e-10)
+    close(got, want)
 
 
 def feed_back(params, start, ends, max_time):
@@ -374,8 +375,7 @@ def test_gradients_equal_those_outside_of_jit_and_finite_differences():
     check_grads(jax.jit(loss), (params, start), order=1, modes=("fwd", "rev"))
     want = jax.grad(lambda p, s: feed_back(p, s, ends, None), (0, 1))(params, start)
     got = jax.jit(jax.grad(loss, (0, 1)))(params, start)
-    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_allclose(g, w, 1e-10, 1e-10)
+    close(got, want)
 
 
 def test_vmap_gives_the_runs_one_by_one():
@@ -390,8 +390,7 @@ def test_vmap_gives_the_runs_one_by_one():
     got = jax.jit(jax.vmap(slope))(scales, both_ends)
     for i in range(2):
         want = slope(scales[i], both_ends[i])
-        for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-            np.testing.assert_allclose(g[i], w, 1e-10, 1e-10)
+        close(jax.tree.map(lambda g, i=i: g[i], got), want)
 
 
 def test_vmap_outside_of_jit_finds_that_it_needs_a_bound():

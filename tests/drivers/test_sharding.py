@@ -4,6 +4,7 @@ import contextlib
 import functools
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,11 +58,7 @@ def params_of(cell):
     return cell.init(jax.random.key(0), X[:, 0], jnp.float64)
 
 
-def close(got, want):
-    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_allclose(np.asarray(g), np.asarray(w), 1e-9, 1e-11)
-
-
+close = functools.partial(chex.assert_trees_all_close, rtol=1e-9, atol=1e-11)
 ON_A_MESH = [("lstm", "replicated"), ("lstm", "none"), *((c, "sharded") for c in CELLS)]
 
 
@@ -219,7 +216,7 @@ def test_a_replicated_initial_state_takes_over_the_rows():
 
 
 def add_both(params, inputs, state, key=None):
-    """Two inputs, of which the second may vary alone."""
+    """Two inputs; the second may vary alone."""
     state = state + inputs["a"] + inputs["b"]
     return state, state
 

@@ -3,6 +3,7 @@
 
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +47,7 @@ def with_gradients(run, *args):
     return results, jax.tree.leaves(gradients)
 
 
+@pytest.mark.fast("lengths1")
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 def test_static_equals_dynamic(lengths):
     def static(fw, bw, x):
@@ -74,7 +76,7 @@ def test_padding_leaves_no_trace():
     want = with_gradients(run, cell, [jnp.asarray(step) for step in x])
     x[2, 0], x[:, 1], x[:, 3] = np.nan, np.nan, np.inf
     got = with_gradients(run, cell, [jnp.asarray(step) for step in x])
-    jax.tree.map(np.testing.assert_array_equal, got, want)
+    chex.assert_trees_all_equal(got, want)
 
 
 def summing(params, inputs, state, key=None):
@@ -121,6 +123,7 @@ def adding(size):
     return FunctionCell(step, size, size).bind({})
 
 
+@pytest.mark.fast("lengths1-list", "None-tuple")
 @pytest.mark.parametrize("kind", [list, tuple])
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 def test_layers_read_both_directions(kind, lengths):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import CASES
+from helpers import normalised
 
 import jaxrnn
 from jaxrnn import (
@@ -102,13 +103,6 @@ def test_a_tensor_array_in_the_state_keeps_writes_of_masked_rows():
     assert written[:, 0, 0].tolist() == [1, 4, 9, 0]
     assert np.isfinite(written).all()
     assert not written[3].any()
-
-
-def normalised(params, inputs, state, key=None):
-    """Not defined at zero inputs, let alone differentiable."""
-    direction = inputs / jnp.linalg.norm(inputs, axis=-1, keepdims=True)
-    state = jnp.tanh(direction @ params["w"] + state)
-    return state, state
 
 
 @pytest.mark.parametrize("padding", [0.0, np.nan, np.inf])

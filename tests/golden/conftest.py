@@ -1,3 +1,3 @@
-"""What lies here are data and the scripts that make them, not tests."""
+"""Data, and the scripts that make them; no tests."""
 
 collect_ignore_glob = ["*.py"]

@@ -1,4 +1,4 @@
-"""Prints how far jaxrnn lies from the TensorFlow goldens.
+"""Prints how far jaxrnn is from the TensorFlow goldens.
 
     python tests/golden/deviation.py
 

@@ -400,11 +400,11 @@ def _stack(case: Case, cells: Any, given: Any, start: Any, max_time: Any) -> Any
     del max_time
     layers, arguments = sorted(cells), _arguments(case, given)
     for way in ("fw", "bw"):
-        told = {f"cells_{way}": [cells[layer][way] for layer in layers]}
+        named = {f"cells_{way}": [cells[layer][way] for layer in layers]}
         if start is not None:
             states = [start[layer][way] for layer in layers]
-            told[f"initial_states_{way}"] = states
-        arguments = told | arguments
+            named[f"initial_states_{way}"] = states
+        arguments = named | arguments
     outputs, fw, bw = getattr(jaxrnn, case["function"])(**arguments)
     return {"outputs": outputs, "state": {"fw": fw, "bw": bw}}
 

@@ -747,7 +747,7 @@ def _bidirectional_cases() -> list[Spec]:
 def _array(
     name: str, script: list[list[Any]], options: Spec | None = None, **fields: Any
 ) -> Spec:
-    """One case of TensorArray, of which three elements are at hand."""
+    """One case of TensorArray with three elements."""
     values = {key: fields.pop(key) for key in ("i", "n") if key in fields}
     defaults = {"arguments": {"x": _shape(3, 2)}, "values": values}
     return _case(

@@ -52,11 +52,11 @@ def pack(structures: Structures, arrays: dict[str, np.ndarray]) -> np.ndarray:
     Raises:
         ValueError: If the arrays are not those that `structures` tell.
     """
-    told = {
+    found = {
         path: f"{a.dtype}[{','.join(map(str, a.shape))}]" for path, a in arrays.items()
     }
-    if told != dict(layout(structures)):
-        raise ValueError(f"{told} is not {layout(structures)}.")
+    if found != dict(layout(structures)):
+        raise ValueError(f"{found} is not {layout(structures)}.")
     parts = [arrays[path].tobytes() for path, _ in layout(structures)]
     return np.frombuffer(b"".join(parts), np.uint8)
 

@@ -1,6 +1,6 @@
 """Writes the goldens of `tests/golden/tf1_loops` from live TensorFlow.
 
-What it needs and what it writes are as told in `make_tf1.py`:
+What it needs and what it writes are as in `make_tf1.py`:
 
     TF_USE_LEGACY_KERAS=1 python tests/golden/make_tf1_loops.py
 
@@ -115,9 +115,9 @@ def _pad(case: Case, given: dict[str, Any]) -> dict[str, Any]:
     inputs = given["inputs"]
     steps = np.stack(inputs) if isinstance(inputs, list) else inputs
     time_major = case["function"] != "stack_bidirectional_dynamic_rnn"
-    told = {"padding": case["padding"], "lengths": lengths, "time_major": time_major}
-    told["time"] = steps.shape[0 if time_major else 1]
-    padded = make_tf1.pad(told, steps)
+    facts = {"padding": case["padding"], "lengths": lengths, "time_major": time_major}
+    facts["time"] = steps.shape[0 if time_major else 1]
+    padded = make_tf1.pad(facts, steps)
     return given | {"inputs": list(padded) if isinstance(inputs, list) else padded}
 
 

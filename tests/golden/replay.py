@@ -1,4 +1,4 @@
-"""The calls of the goldens made with jaxrnn, and how far its results lie from theirs.
+"""The goldens' calls made with jaxrnn, and how far its results are from theirs.
 
 Strict promotion and x64 must be on, as in the test suite.
 """

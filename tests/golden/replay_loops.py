@@ -1,4 +1,4 @@
-"""The loops' goldens made with jaxrnn, and how far its results lie from theirs.
+"""The loops' goldens made with jaxrnn, and how far its results are from theirs.
 
 Strict promotion and x64 must be on, as in the test suite.
 """
@@ -16,8 +16,8 @@ import numpy as np
 from . import hand_loops, loop_store, replay, trees
 
 TF1 = pathlib.Path(__file__).resolve().parent / "tf1_loops"
-# Steps that raw_rnn has room for under jit, beyond those that it takes.
-ROOM = 3
+# Steps that the buffers of raw_rnn hold under jit, beyond those that it takes.
+SPARE = 3
 _QUICK = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
@@ -110,7 +110,7 @@ def _pull(case: Case, given: Any, cotangents: Any, max_time: Any) -> tuple[Any, 
 
 
 def _like(cotangent: Any, value: Any) -> Any:
-    """The cotangent of a stack that has room for more: ones there, for naught."""
+    """The cotangent of a stack with a larger buffer: ones there, of no effect."""
     more = value.shape[0] - cotangent.shape[0] if value.ndim else 0
     if more <= 0:
         return cotangent
@@ -126,7 +126,7 @@ def _quickly(fn: Any, *arguments: Any) -> Any:
         return lowered.compile()(*arguments)
 
 
-def run(case: Case, *, jit: bool, room: int = 0) -> tuple[Any, Any]:
+def run(case: Case, *, jit: bool, spare: int = 0) -> tuple[Any, Any]:
     """The results of a case under jit, and the gradients by path.
 
     Without jit there are no gradients.
@@ -138,7 +138,7 @@ def run(case: Case, *, jit: bool, room: int = 0) -> tuple[Any, Any]:
         path: jnp.asarray(array)
         for path, array in golden_leaves(case, "w_results").items()
     }
-    limit = None if count is None else count + room
+    limit = None if count is None else count + spare
     pull = functools.partial(_pull, case, max_time=limit)
     return jax.tree.map(np.asarray, _quickly(pull, given, cotangents))
 
@@ -147,7 +147,7 @@ def _trimmed(tree: Any) -> Any:
     """`tree` with no more in each stack than there are elements.
 
     Raises:
-        AssertionError: If what lies beyond is not zero.
+        AssertionError: If what is beyond is not zero.
     """
     if isinstance(tree, dict) and tree.keys() == {"size", "stack"}:
         beyond = tree["stack"][int(tree["size"]) :]
@@ -160,14 +160,14 @@ def _trimmed(tree: Any) -> Any:
 
 
 def pairs(
-    case: Case, *, jit: bool, room: int = 0
+    case: Case, *, jit: bool, spare: int = 0
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Each path with jaxrnn's array and TensorFlow's.
 
     Raises:
         AssertionError: If structures, shapes, dtypes or paths differ.
     """
-    results, grads = run(case, jit=jit, room=room)
+    results, grads = run(case, jit=jit, spare=spare)
     results = _trimmed(results)
     assert trees.describe(results) == structures(case)["results"]
     parts = {"results": dict(trees.leaves(results)), "grads": grads}

@@ -4,15 +4,15 @@ import functools
 import re
 from types import SimpleNamespace
 
-import against_xla
+import chex
 import flax.nnx
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from against_xla import differentiated
+from helpers import differentiated, eqns, usual_promotion
 from jax.experimental import rnn
-from jaxprs import eqns
 
 import jaxrnn
 import jaxrnn.linen
@@ -22,7 +22,7 @@ from jaxrnn._kernels import cudnn_calls as _cudnn_calls
 from jaxrnn._kernels.cudnn import Cudnn
 from jaxrnn.testing._oracle import weighted_sum
 
-near = functools.partial(against_xla.near, tolerance=1e-5)
+near = functools.partial(helpers.near, tolerance=1e-5)
 F32, BF16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
 UNITS, DEPTH, TIME = 4, 3, 6
 # No length, one step, some, all, and more than all.
@@ -36,7 +36,7 @@ LENGTHS = jnp.asarray([0, 1, 4, 6, 60], jnp.int32)
 def reference(weights, x, h, c, lengths):
     """JAX's own statement of what cuDNN computes: `(y, h, c)`."""
     sizes = x.shape[-1], h.shape[-1], 1, False
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+    with usual_promotion():
         y, h, c = rnn.lstm_ref(
             x,
             h[None],
@@ -674,7 +674,7 @@ def test_parameters_are_made_without_a_gpu():
     x = jnp.ones((2, TIME, DEPTH), F32)
     made = rnn.init(jax.random.key(0), x)["params"]
     plain = jaxrnn.linen.RNN(LSTMCell(UNITS)).init(jax.random.key(0), x)["params"]
-    jax.tree.map(np.testing.assert_array_equal, made, plain)
+    chex.assert_trees_all_equal(made, plain)
 
 
 # What it says.

@@ -5,16 +5,15 @@ import functools
 import re
 from types import SimpleNamespace
 
-import against_xla
 import cases
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from against_xla import differentiated
+from helpers import differentiated, eqns
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jaxprs import eqns
 
 import jaxrnn
 from jaxrnn import (
@@ -33,7 +32,7 @@ from jaxrnn._kernels.pallas_triton import PallasTriton
 from jaxrnn._kernels.work import Work
 from jaxrnn.testing._oracle import weighted_sum
 
-near = functools.partial(against_xla.near, tolerance=2e-5)
+near = functools.partial(helpers.near, tolerance=2e-5)
 F32, BF16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
 # Tiles of 8 rows and blocks of 4 steps, so that small shapes have several of each.
 TPU = PallasMosaicTPU(rows=8, block=4, interpret=True)
@@ -107,7 +106,9 @@ SWEPT = cases.CASES.keys() - {"function_nested", "function_integers", "deep"}
 SWEPT -= {"multi_shared", "basic_rnn_relu", "gru_sigmoid"}
 
 
-@pytest.mark.fast("lstm_projection", "gru", "device", "dropout*", "residual_fn")
+@pytest.mark.fast(
+    "lstm_projection", "gru", "device", "dropout", "dropout_filter", "residual_fn"
+)
 @pytest.mark.parametrize("name", sorted(SWEPT))
 def test_every_cell_is_as_by_xla(name):
     case = cases.CASES[name]
@@ -268,6 +269,7 @@ def test_vmap_of_chunks(monkeypatch):
     assert text.count("tpu_custom_call") == 2
 
 
+@pytest.mark.fast("pallas_mosaic_tpu")
 def test_padding_is_nothing(kernel):
     cell = CELLS["projected"](5)
     params, x, lengths, state = data(cell, 11, 6, 3)

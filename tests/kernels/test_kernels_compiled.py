@@ -5,7 +5,7 @@ its own:
 
     python3 -m venv ahead && ahead/bin/pip install -e '.[test]' 'jax[tpu]'
     export JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1
-    ahead/bin/pytest -n 0 tests/test_kernels_compiled.py
+    ahead/bin/pytest -n 0 tests/kernels/test_kernels_compiled.py
 """
 
 import jax

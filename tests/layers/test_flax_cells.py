@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from helpers import usual_promotion
 
 import jaxrnn
 import jaxrnn.linen
@@ -21,7 +22,7 @@ LENGTHS = jnp.asarray([5, 1, 3], jnp.int32)
 @pytest.fixture(autouse=True)
 def usual_jax():
     """What Flax's own modules rely on."""
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+    with usual_promotion():
         yield
 
 
@@ -59,6 +60,7 @@ def of_nnx():
     return cell, rnn(X, seq_lengths=LENGTHS)
 
 
+@pytest.mark.fast("of_nnx")
 @pytest.mark.parametrize("make", [of_linen, of_nnx])
 def test_a_cell_of_flax_in_the_drivers(make):
     cell, (state, outputs) = make()
@@ -121,6 +123,7 @@ def test_a_cell_of_linen_made_within_a_module():
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.bfloat16)}
 
 
+@pytest.mark.slow
 def test_a_convolutional_cell_of_linen():
     module, x = nn.ConvLSTMCell(2, (3, 3)), draw(ROWS, TIME, 4, 5, 1)
     cell = jaxrnn.linen.as_cell(module, (4, 5, 1))
@@ -178,6 +181,7 @@ def test_trained_parameters_go_back_to_nnx():
 STACK = MultiRNNCell([GRUCell(3), LSTMCell(UNITS)])
 
 
+@pytest.mark.fast("nnx-*")
 @pytest.mark.parametrize(
     ("library", "cell"), [("linen", STACK), ("nnx", LSTMCell(UNITS, num_proj=3))]
 )
@@ -297,10 +301,10 @@ def test_a_decoder_of_nnx():
         return plain(cell, embed, logits, rnn, state)
 
     gradient = lambda f: nnx.jit(nnx.value_and_grad(lambda d: weigh(f(d, state))))
-    value, moved = gradient(lambda d, state: d(state))(decoder)
-    want, want_moved = gradient(by_hand)(decoder)
+    value, gradients = gradient(lambda d, state: d(state))(decoder)
+    want, want_gradients = gradient(by_hand)(decoder)
     same(value, want)
-    same(nnx.to_pure_dict(moved), nnx.to_pure_dict(want_moved))
+    same(nnx.to_pure_dict(gradients), nnx.to_pure_dict(want_gradients))
 
 
 def test_noise_in_a_decoder():

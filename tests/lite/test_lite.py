@@ -89,6 +89,7 @@ def test_equals_the_core_on_the_same_numbers(cell, core, split):
     close(gradients, split(want_gradients), F64)
 
 
+@pytest.mark.slow
 def test_keeps_the_laws_of_a_cell():
     check_cell(lite.TfLiteRNNCell(3), jax.ShapeDtypeStruct((4, 2), jnp.float32))
 
@@ -195,6 +196,7 @@ def test_signature_is_tensorflows_and_described(name):
         assert f"{p.name}:" in doc, f"`{p.name}` is not described"
 
 
+@pytest.mark.slow
 def test_the_core_does_not_import_it():
     program = "import jaxrnn, sys; print('jaxrnn.lite' in sys.modules)"
     run = subprocess.run(

@@ -5,6 +5,7 @@ import logging
 import math
 import re
 
+import chex
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -108,11 +109,8 @@ def test_results_are_those_of_keeping(name, strategy):
     cell, params, x, state = make(name)
     lengths = jnp.asarray([11, 0, 7, 3])
     both = lambda s: jax.jit(lambda *a: run(cell, *a, s))(params, x, state, lengths)
-    for got, want in zip(
-        jax.tree.leaves(both(strategy)), jax.tree.leaves(both(False)), strict=True
-    ):
-        # The steps are the same; XLA may fuse a product with a sum or not.
-        np.testing.assert_allclose(got, want, rtol=1e-13, atol=1e-16)
+    # The steps are the same; XLA may fuse a product with a sum or not.
+    chex.assert_trees_all_close(both(strategy), both(False), rtol=1e-13, atol=1e-16)
 
 
 @hypothesis.settings(max_examples=3)
@@ -153,7 +151,6 @@ MODES = {
     "lstm-forward-Nested*",
     "lstm-forward of backward-Offload*",
     "function-eager-Offload*",
-    "function-backward of backward-Nested*",
 )
 @pytest.mark.parametrize("strategy", [Offload(Keep(), 2), Nested(2)], ids=str)
 @pytest.mark.parametrize("mode", MODES)

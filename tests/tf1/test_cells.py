@@ -45,7 +45,7 @@ def plain(specifications):
     return json.loads(json.dumps(specifications))
 
 
-@pytest.mark.fast(*one_in(4, CASES))
+@pytest.mark.fast(*one_in(6, CASES))
 @pytest.mark.parametrize("case", CASES, ids=names(CASES))
 def test_same_as_tensorflow(case):
     for part, path, got, wanted in replay.pairs(case):

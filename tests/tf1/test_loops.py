@@ -37,32 +37,32 @@ def compare(case, **how):
         )
 
 
-# Every other case has room for just as many steps as it takes, and so has every one
+# Every other case has buffers for just as many steps as it takes, and so has every one
 # that takes none.
-ROOMS = [
-    0 if index % 2 or replay_loops.steps(case) == 0 else replay_loops.ROOM
+SPARES = [
+    0 if index % 2 or replay_loops.steps(case) == 0 else replay_loops.SPARE
     for index, case in enumerate(run_in("jit"))
 ]
 
 
-@pytest.mark.fast(*one_in(3, run_in("jit")))
+@pytest.mark.fast(*one_in(5, run_in("jit")))
 @pytest.mark.parametrize(
-    ("case", "room"),
-    list(zip(run_in("jit"), ROOMS, strict=True)),
+    ("case", "spare"),
+    list(zip(run_in("jit"), SPARES, strict=True)),
     ids=names(run_in("jit")),
 )
-def test_same_as_tensorflow_under_jit(case, room):
-    compare(case, jit=True, room=room)
+def test_same_as_tensorflow_under_jit(case, spare):
+    compare(case, jit=True, spare=spare)
 
 
 @pytest.mark.parametrize("name", ["all_finished", "decoder-until_end", "loop-growing"])
-@pytest.mark.parametrize("room", [0, replay_loops.ROOM])
-def test_room_for_more_steps_changes_nothing(name, room):
+@pytest.mark.parametrize("spare", [0, replay_loops.SPARE])
+def test_larger_buffers_change_nothing(name, spare):
     case = next(case for case in CASES if case["name"].startswith(name))
-    compare(case, jit=True, room=room)
+    compare(case, jit=True, spare=spare)
 
 
-@pytest.mark.fast(*one_in(6, run_in("eager")))
+@pytest.mark.fast(*one_in(12, run_in("eager")))
 @pytest.mark.parametrize("case", run_in("eager"), ids=names(run_in("eager")))
 def test_same_as_tensorflow_outside_of_jit(case):
     compare(case, jit=False)
@@ -98,9 +98,9 @@ def test_refuses_as_tensorflow_outside_of_jit(case):
 def test_goldens_are_those_of_the_specs(kind, specifications):
     recorded = replay_loops.recorded()[kind]
     marks = {name: entry["mark"] for name, entry in recorded.items()}
-    told = {case["name"]: loop_store.mark(case) for case in specifications}
-    assert marks == told, REGENERATE
-    assert len(told) == len(specifications), "Names are unique."
+    found = {case["name"]: loop_store.mark(case) for case in specifications}
+    assert marks == found, REGENERATE
+    assert len(found) == len(specifications), "Names are unique."
 
 
 def test_there_are_many():
