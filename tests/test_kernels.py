@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import against_xla
@@ -27,7 +28,7 @@ from jaxrnn import (
 )
 from jaxrnn._cells.initializers import ParamSpec
 from jaxrnn._kernels import machines as _machines, specs, vmem as _vmem
-from jaxrnn._kernels.filling import filled, why_unfilled
+from jaxrnn._kernels.padding import padded as padded_work, why_not_padded
 from jaxrnn._kernels.pallas_mosaic_tpu import PallasMosaicTPU
 from jaxrnn._kernels.pallas_triton import PallasTriton
 from jaxrnn._kernels.work import Work
@@ -430,11 +431,11 @@ def test_lowers_for_a_gpu(name, dtype, batch):
     [lambda x: jnp.tanh(1 / x), lambda x: jnp.sqrt(jnp.abs(x)), jnp.cos],
     ids=["1/x", "sqrt", "cos"],
 )
-def test_what_units_are_filled_up_with_is_as_finite_as_they_are(activation):
+def test_what_units_are_padded_with_is_as_finite_as_they_are(activation):
     cell = LSTMCell(10, activation=activation)
     with jax.enable_x64(False):
         given = data(cell, 5, 4, 3)
-        assert why_unfilled(work_of(cell, 5, 4, 3, F32)) is None
+        assert why_not_padded(work_of(cell, 5, 4, 3, F32)) is None
         near(everything(cell, TRITON, *given), everything(cell, None, *given))
 
 
@@ -452,9 +453,15 @@ def mixed_backward(x, mix=jnp.mean):
     return tanh(x)
 
 
+def by_parity(x):
+    """Which differs at powers of two alone."""
+    return x - jnp.tanh(x) if x.shape[-1] % 16 else jnp.tanh(x) - x
+
+
 UNALIKE = {
     "by_the_size": lambda x: x / np.float32(np.sqrt(x.shape[-1])),
     "branch_on_the_size": lambda x: jnp.tanh(x) if x.shape[-1] < 16 else x,
+    "branch_on_powers_of_two": by_parity,
     "mixed_backward": mixed_backward,
     "summed_backward": functools.partial(mixed_backward, mix=jnp.sum),
     "raises": lambda x: {10: x}[x.shape[-1]],
@@ -464,19 +471,30 @@ UNALIKE = {
 
 
 @pytest.mark.parametrize("name", UNALIKE)
-def test_what_does_not_treat_units_alike_is_not_filled_up(name):
+def test_what_does_not_treat_units_alike_is_not_padded(name):
     work = work_of(BasicRNNCell(10, activation=UNALIKE[name]), 5, 4, 3, F32)
-    assert why_unfilled(work)
+    assert why_not_padded(work)
+
+
+@pytest.mark.parametrize("norm", [jnp.sum, lambda w: jnp.sum(w[:, None], 0)])
+def test_parameters_that_are_summed_are_not_padded(norm):
+    work = work_of(Normed(24, scales=1, norm=norm), 5, 4, 3, F32)
+    assert why_not_padded(work) == "its updates are not elementwise: `reduce_sum`"
+
+
+def test_columns_that_are_interleaved_are_not_padded():
+    work = work_of(Interleaved(24, scales=1), 5, 4, 3, F32)
+    assert why_not_padded(work) == "its updates are not elementwise: `reshape`"
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_sizes_are_filled_up_for_a_gpu(name):
+def test_sizes_are_padded_for_a_gpu(name):
     spec = specs.Spec(3, 10, 5, 50)
     text = lowered(CELLS[name](spec.units), spec, F32, "cuda")
     assert text.count(CALLS["cuda"]) == 2
     work = work_of(CELLS[name](50), 3, 10, 5, F32)
     alike = work_of(CELLS[name](64), 3, 10, 5, F32)
-    assert dataclasses.replace(filled(work), cell=None) == dataclasses.replace(
+    assert dataclasses.replace(padded_work(work), cell=None) == dataclasses.replace(
         alike, cell=None
     )
 
@@ -587,24 +605,24 @@ REFUSED = {
     ),
     "too_large_for_a_gpu": (
         ValueError,
-        r"the matrices, 256 KiB, and what a step computes with need 296 KiB of shared "
-        r"memory, of which a block of threads has 227",
+        r"the matrices, 256 KiB, and the operands of a step need 296 KiB of shared "
+        r"memory; a block of threads has 227",
         lambda: on_a_gpu(LSTMCell(128)),
     ),
-    "too_large_when_filled_up": (
+    "too_large_when_padded": (
         ValueError,
-        r"the matrices, filled up to 1024 KiB, and what a step computes with need 1104",
+        r"the matrices, padded to 1024 KiB, and the operands of a step need 1104",
         lambda: on_a_gpu(LSTMCell(150)),
     ),
     "odd_for_a_gpu": (
         ValueError,
-        r"its sizes must be powers of two from 16 on, got 48, 96, and cannot be filled "
-        r"up: its updates do not treat units alike: `reduce_max`",
+        r"its sizes must be powers of two from 16 on, got 48, 96, and cannot be padded"
+        r": its updates are not elementwise: `reduce_max`",
         lambda: on_a_gpu(GRUCell(48, activation="softmax")),
     ),
     "parameters_split": (
         ValueError,
-        r"got 24, 48, and cannot be filled up: its updates, or its `blocks`, go with",
+        r"got 24, 48, and cannot be padded: its updates, or its `blocks`, go with",
         lambda: on_a_gpu(Halves(24)),
     ),
     "split_otherwise": (
@@ -619,12 +637,12 @@ REFUSED = {
     ),
     "one_for_all": (
         ValueError,
-        r"got 12, 24, and cannot be filled up: its updates, or its `blocks`, go with",
+        r"got 12, 24, and cannot be padded: its updates, or its `blocks`, go with",
         lambda: on_a_gpu(Halves(12, scales=0)),
     ),
     "blocks_unsaid": (
         ValueError,
-        r"got 20, 40, and cannot be filled up: a stage does not say of how many `bl",
+        r"got 20, 40, and cannot be padded: a stage does not say of how many `bl",
         lambda: on_a_gpu(Unsaid(20)),
     ),
     "too_wide_for_a_gpu": (
@@ -734,6 +752,26 @@ class Halves(AffineCell):
         w = jnp.split(params["w"], 2)[0] if self.scales > 1 else params["w"]
         state = jax.nn.sigmoid(first) * state + w[None, :] * jnp.tanh(second)
         return state, state
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Normed(Halves):
+    """Whose parameters have a sum of 1."""
+
+    norm: Callable = jnp.sum
+
+    def update(self, params, z, state):
+        w = params["w"]
+        return super().update({"w": w / self.norm(w)}, z, state)
+
+
+class Interleaved(Halves):
+    """Whose columns are pairs, not two blocks."""
+
+    def update(self, params, z, state):
+        pairs = jnp.split(z.reshape(*state.shape, 2), 2, axis=-1)
+        z = jnp.concatenate([x.reshape(state.shape) for x in pairs], axis=-1)
+        return super().update(params, z, state)
 
 
 class SaidWrongly(BasicRNNCell):
@@ -885,7 +923,7 @@ def test_where_no_kernel_serves_there_is_no_row_of_one():
     text = str(jaxrnn.explain(LSTMCell(512), x, machine="h100"))
     assert "no kernel serves" in text
     assert "with a kernel" not in text
-    assert re.search(r"pallas_triton      no   the matrices, 2048 KiB, and what", text)
+    assert re.search(r"pallas_triton      no   the matrices, 2048 KiB, and the", text)
 
 
 HALF = jax.ShapeDtypeStruct((2, 3, 4), BF16)

@@ -20,22 +20,14 @@ from .chunks import parts, read, rooms, times, turned_parts, turned_times
 from .kernel import Kernel
 from .machines import MIB
 from .operands import Backward, Forward
-from .operations import is_batched, why_unknown
+from .operations import SUPPORTED, is_batched, why_unsupported
 from .step import backward_step, forward_step, in_float32
 from .tiling import Tiling
 from .vmem import LEAST, Plan, least, plan
 from .work import Work
 
-# What Pallas lowers for a TPU of what the elementwise work of cells is made of.
-_KNOWN = frozenset(
-    """
-    abs add add_any and broadcast_in_dim ceil clamp concatenate convert_element_type cos
-    div dot_general eq erf exp exp2 floor ge gt integer_pow is_finite le log log1p
-    logistic lt max min mul ne neg not or pad pow reduce_max reduce_min reduce_sum rem
-    reshape round rsqrt select_n sign sin slice split sqrt square squeeze stack
-    stop_gradient sub tan tanh transpose xor
-    """.split()
-)
+# What Pallas lowers for a TPU alone.
+_KNOWN = SUPPORTED | {"concatenate", "erf", "pad", "round", "slice"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +48,7 @@ class PallasMosaicTPU(Kernel):
 
     def declines(self, work: Work) -> str | None:
         """Why it cannot run that work, if it cannot."""
-        reason = why_unknown(work, LEAST, _trouble)
+        reason = why_unsupported(work, LEAST, _why_not_operation)
         if reason:
             return reason
         if self.plan(work) is None:
@@ -230,7 +222,7 @@ class PallasMosaicTPU(Kernel):
         return (sequential_vmap(run) if in_chunks else run)(given)
 
 
-def _trouble(eqn: JaxprEqn) -> str | None:
+def _why_not_operation(eqn: JaxprEqn) -> str | None:
     name = eqn.primitive.name
     if name in _KNOWN and not (name == "dot_general" and is_batched(eqn)):
         return None

@@ -19,11 +19,11 @@ from jax.experimental.pallas import triton as plt
 
 from .._base.typing import Array, Params, PyTree
 from .blocks import Tiles, as_rows, c_zs_types, call, read_small, total
-from .filling import LEAST, FillingRule, filled
 from .kernel import Kernel
 from .machines import KIB
 from .operands import Backward, Forward
-from .rewrite import rewritten
+from .operations import inlined
+from .padding import SMALLEST, FillingRule, padded
 from .step import backward_step, forward_step, in_float32
 from .triton_limits import shared, why_not
 from .work import Work
@@ -53,10 +53,10 @@ class PallasTriton(Kernel):
 
     def says(self, work: Work) -> str:
         """How it would run that work, which it does not decline."""
-        work = filled(work)
+        work = padded(work)
         return (
             f"at most {shared(work) // KIB} of {self._memory // KIB} KiB of shared "
-            f"memory, matrices {work.matrix_bytes // KIB}; tiles of {LEAST} rows"
+            f"memory, matrices {work.matrix_bytes // KIB}; tiles of {SMALLEST} rows"
         )
 
     def rule(self, cell: Any, history: bool) -> FillingRule:
@@ -65,7 +65,7 @@ class PallasTriton(Kernel):
 
     def forward(self, work: Work, given: Forward, types: PyTree) -> PyTree:
         """The loop forward; see `Kernel`."""
-        tiles = _Tiles(work.time, work.batch, LEAST)
+        tiles = _Tiles(work.time, work.batch, SMALLEST)
 
         def kernel(*refs: Any) -> None:
             given, (made, final) = Forward(*refs[:6]), refs[6:]
@@ -74,7 +74,7 @@ class PallasTriton(Kernel):
             biases, small = read_small((given.biases, given.small))
 
             def step(t: Array, before: PyTree) -> PyTree:
-                output, after, zs = rewritten(
+                output, after, zs = inlined(
                     functools.partial(forward_step, work.cell),
                     t < lengths,
                     weights,
@@ -109,7 +109,7 @@ class PallasTriton(Kernel):
         self, work: Work, given: Backward
     ) -> tuple[list[Array], PyTree, Params]:
         """The loop backward; see `Kernel`."""
-        tiles = _Tiles(work.time, work.batch, LEAST)
+        tiles = _Tiles(work.time, work.batch, SMALLEST)
 
         def kernel(*refs: Any) -> None:
             given, (c_zs, c_first, c_small) = Backward(*refs[:6]), refs[6:]
@@ -120,7 +120,7 @@ class PallasTriton(Kernel):
                 c_state, c_small = carry
                 t = work.time - 1 - i
                 moving = _load(here, (*given.kept, given.c_outputs), t)
-                c_z, c_state, more = rewritten(
+                c_z, c_state, more = inlined(
                     functools.partial(backward_step, work.cell),
                     t < lengths,
                     turned,

@@ -1,0 +1,179 @@
+"""Sizes padded to powers of two, for a compiler that takes no others.
+
+Units are padded with copies of the last, which are as finite as it is; their rows of
+the matrices are zeros, so that no other unit reads them. The columns of a product are
+padded block by block.
+
+That is right for updates that compute each unit by itself, and by the same operations
+at any size. Both are checked on the programs of the updates and of their derivatives;
+other cells keep their sizes.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
+
+from .._base.typing import Array, Params, PyTree
+from .._time.steps import Steps
+from .operations import ELEMENTWISE, inlined, shape_of
+from .rule import KernelRule, first_step
+from .step import step_types
+from .work import Work
+
+# The fewest rows and columns of matrices that Triton multiplies.
+SMALLEST = 16
+# What `ELEMENTWISE` lacks of what Pallas lowers for Triton.
+TRITON_ELEMENTWISE = ELEMENTWISE | {"cbrt", "cosh", "erf_inv", "expm1", "sinh"}
+_SIZES = ("shape", "sizes", "new_sizes")
+
+
+class FillingRule(KernelRule):
+    """As `KernelRule`, with all sizes padded."""
+
+    def around(
+        self, run: Callable, params: Params, xs: Array, state: PyTree, steps: Steps
+    ) -> Any:
+        """`run(params, xs, state, steps)` of padded sizes, with results of the true."""
+        inputs = first_step(xs, steps)
+        # The interpreter takes any sizes; what is compiled has passed `check`.
+        work = Work.of(self.cell, params, steps.time, inputs, state)
+        if self.kernel.interpret and why_not_padded(work):
+            return run(params, xs, state, steps)
+        types, _ = jax.eval_shape(self.types, params, inputs, state)
+        wide = pad_params(self.cell, params, inputs.shape[-1]), xs, pad_units(state)
+        if steps.first is not None:
+            inputs, first = steps.first
+            steps = dataclasses.replace(steps, first=(inputs, pad_units(first)))
+        outputs, final = run(*wide, steps)
+        cut = lambda x, like: x[..., : like.shape[-1]]
+        return jax.tree.map(cut, outputs, types), jax.tree.map(cut, final, state)
+
+
+def power_of_two(n: int) -> int:
+    """The least power of two from n and `SMALLEST` on; 0 for 0."""
+    return n and max(SMALLEST, 1 << (n - 1).bit_length())
+
+
+def pad_params(cell: Any, params: Params, depth: int) -> Params:
+    """Parameters of an `AffineCell` with padded units, for inputs of size `depth`."""
+    pairs = zip(cell.parts(params, depth), cell.stages, strict=True)
+    parts = [_pad_part(part, stage.blocks or 1) for part, stage in pairs]
+    return cell.join(parts, pad_units(cell.elementwise(params)))
+
+
+def pad_units(tree: PyTree) -> PyTree:
+    """Leaves `[..., units]` with padded units."""
+    return jax.tree.map(_pad, tree)
+
+
+def padded(work: Work, size: Callable[[int], int] = power_of_two) -> Work:
+    """The work with all sizes of units padded, or replaced by `size` of them."""
+    pairs = zip(work.matrices, work.cell.stages, strict=True)
+    blocks = [(c, stage.blocks or 1) for (_, c), stage in pairs]
+    columns = [size(c // count) * count for c, count in blocks]
+    rows = [size(r) for r, _ in work.matrices]
+    return dataclasses.replace(
+        work,
+        matrices=tuple(zip(rows, columns, strict=True)),
+        shares=tuple(c if n else 0 for n, c in zip(work.shares, columns, strict=True)),
+        state=tuple((size(n), dtype) for n, dtype in work.state),
+        outputs=tuple((size(n), dtype) for n, dtype in work.outputs),
+        small=tuple(map(size, work.small)),
+    )
+
+
+def why_not_padded(work: Work) -> str | None:
+    """Why the sizes cannot be padded, or None if they can or need not be."""
+    if padded(work) == work:
+        return None
+    if any(stage.blocks is None for stage in work.cell.stages):
+        return "a stage does not say of how many `blocks` its columns are"
+    # The last sizes differ wherever the true ones do. What is split into equal parts
+    # both at powers of two and at odd sizes is split into whole blocks.
+    sizes = (lambda n: n, power_of_two, lambda n: n and 2 * n + 65)
+    programs = [_program(work, size) for size in sizes]
+    true, wide, other = [p and list(_without_sizes(p)) for p in programs]
+    if true is None or not true == wide == other:
+        return "its updates, or its `blocks`, go with these sizes alone"
+    mixing = next((e for e in programs[-1].eqns if not _by_unit(e)), None)
+    return mixing and f"its updates are not elementwise: `{mixing.primitive.name}`"
+
+
+def _program(work: Work, size: Callable[[int], int]) -> Jaxpr | None:
+    """The updates at such sizes and their derivative, in one program.
+
+    None if they cannot be traced, or if their results are not of those sizes.
+    """
+    wide, updates = padded(work, size), functools.partial(_updates, work.cell)
+
+    def both(*operands: Any) -> Any:
+        results, pull_back = jax.vjp(updates, *operands)
+        return updates(*operands), pull_back(results)
+
+    try:
+        _, _, small, zs, state, *_ = step_types(wide, SMALLEST)[1]
+        plain = functools.partial(inlined, both, join=False)
+        program, types = jax.make_jaxpr(plain, return_shape=True)(zs, small, state)
+    except Exception:  # A cell's own code may raise anything.
+        return None
+    sizes = lambda tree: [x.shape[-1] for x in jax.tree.leaves(tree)]
+    operands, outputs = [n for n, _ in wide.matrices if n], [n for n, _ in wide.outputs]
+    fits = [*map(sizes, types[0])] == [operands, outputs, sizes(state)]
+    return program.jaxpr if fits and not program.consts else None
+
+
+def _updates(cell: Any, zs: list, small: Params, state: PyTree) -> Any:
+    """A step without its products: their operands, the output and the state."""
+    output, after, _, operands = cell.chain(lambda k, *_: zs[k], small, None, state)
+    return [x for x in operands if x.size], output, after
+
+
+def _without_sizes(jaxpr: Jaxpr) -> Iterator[tuple]:
+    """The equations, equal for programs that differ in sizes alone."""
+    numbers = {}
+
+    def name(atom: Any) -> str | int:
+        if isinstance(atom, Literal):
+            return repr(atom.val)
+        return numbers.setdefault(atom, len(numbers))
+
+    for eqn in jaxpr.eqns:
+        params = {k: str(v) for k, v in eqn.params.items() if k not in _SIZES}
+        names = [*map(name, eqn.invars)], [*map(name, eqn.outvars)]
+        yield eqn.primitive.name, params, *names
+    yield tuple(map(name, jaxpr.outvars))
+
+
+def _by_unit(eqn: JaxprEqn) -> bool:
+    """Whether it computes each unit by itself, whole blocks, or sums over rows."""
+    name, shapes = eqn.primitive.name, [shape_of(x) for x in eqn.invars]
+    if name == "reduce_sum":
+        return eqn.params["axes"] == (0,) and shapes[0][0] in (1, SMALLEST)
+    if name == "concatenate":
+        return len(set(shapes)) == 1
+    if name in ("reshape", "squeeze"):
+        sizes = lambda shape: [n for n in shape if n != 1]
+        return sizes(shapes[0]) == sizes(shape_of(eqn.outvars[0]))
+    return name in TRITON_ELEMENTWISE | {"broadcast_in_dim", "split"}
+
+
+def _pad_part(part: Params, blocks: int) -> Params:
+    """The parameters of a stage's product."""
+    part = jax.tree.map(lambda x: _pad(x, blocks), part)
+    return part | {"state": _pad(part["state"].T, mode="constant").T}
+
+
+def _pad(x: Array, blocks: int = 1, mode: str = "edge") -> Array:
+    """Copies of the last number, or zeros, after each block of the last axis."""
+    *outer, n = x.shape
+    missing = power_of_two(n // blocks) - n // blocks
+    if not missing:
+        return x
+    apart = x.reshape(*outer, blocks, n // blocks)
+    wide = jnp.pad(apart, [(0, 0)] * (len(outer) + 1) + [(0, missing)], mode)
+    return wide.reshape(*outer, n + blocks * missing)
