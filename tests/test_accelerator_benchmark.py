@@ -84,7 +84,7 @@ def test_what_cannot_be_is_said(capsys):
 def test_a_kernel_that_declines_or_runs_elsewhere_says_why(monkeypatch):
     large = cases.Case("lstm", 8, 4, 16, 65536)
     kernel = in_jax.find(KERNEL)
-    with pytest.raises(built.LeftOutError, match="declines: the least tile needs"):
+    with pytest.raises(built.LeftOutError, match="declines: the smallest tile needs"):
         in_jax.build_ours(kernel, large, None)
     monkeypatch.setattr(in_jax.device, "platform", lambda: "cuda")
     with pytest.raises(built.LeftOutError, match="runs on tpu, and this is cuda"):

@@ -225,14 +225,14 @@ def tiny(name, monkeypatch, interpret):
     monkeypatch.setattr(_vmem, "CHUNK", 1)  # The least width, 128 columns.
     kernel = PallasMosaicTPU("tiny", 8, 4, interpret=interpret)
     cuts = kernel.plan(work_of(cell, 11, 3, 2, F32)).cuts
-    assert sum(cut.stay for cut in cuts) == stay
-    assert all(cut.moving for cut in cuts)
+    assert sum(cut.resident for cut in cuts) == stay
+    assert all(cut.streamed for cut in cuts)
     params, *given = data(cell, 11, 3, 2)
     return kernel, cell, jax.tree.map(lambda p: 0.3 * p, params), given
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_matrices_that_do_not_fit_are_brought_in_chunks(name, monkeypatch):
+def test_matrices_that_do_not_fit_are_streamed_in_chunks(name, monkeypatch):
     kernel, cell, params, given = tiny(name, monkeypatch, True)
     near(
         everything(cell, kernel, params, *given), everything(cell, None, params, *given)
@@ -530,7 +530,7 @@ def test_the_memory_that_is_counted_is_what_the_kernels_ask_for(chip, spec, name
     work = work_of(cell, spec.batch, spec.time, spec.depth, BF16)
     kernel = PallasMosaicTPU(chip)
     plan = kernel.plan(work)
-    counted = plan.bytes(work) - plan.spills(work)
+    counted = plan.bytes(work) - plan.spilled_bytes(work)
     asked = max(map(asked_for, pallas_calls(cell, kernel, given)))
     assert asked <= counted <= 1.2 * asked + 2**19
     assert plan.bytes(work) <= _machines.MACHINES[chip].memory
@@ -597,7 +597,7 @@ REFUSED = {
     ),
     "too_large": (
         ValueError,
-        r"the least tile needs 29\.0 MiB of VMEM, of which there are 16",
+        r"the smallest tile needs 29\.0 MiB of VMEM; there are 16",
         lambda: jax.eval_shape(
             lambda *given: run(LSTMCell(8192), PallasMosaicTPU("v4"), *given),
             *shapes(LSTMCell(8192), 1, 2, 1),
@@ -894,7 +894,7 @@ def test_what_does_not_fit_is_explained():
         str(jaxrnn.explain(LSTMCell(units), x, machine="v4")) for units in (512, 1024)
     )
     assert re.search(r"pallas_mosaic_tpu  yes  \d+\.\d of 16 MiB", small)
-    assert re.search(r"matrices 16\.0, 8\.0 of them brought at every step", large)
+    assert re.search(r"matrices 16\.0, 8\.0 of them read again at every step", large)
     text = str(jaxrnn.explain(LSTMCell(512), x, machine="h100"))
     assert re.search("pallas_mosaic_tpu  no   runs on tpu", text)
     # What does not fit the cache of an H100 is read at every step by XLA's loop.
@@ -915,7 +915,7 @@ def test_what_exceeds_vmem_is_read_at_every_step():
     assert found.step.time == pytest.approx(found.step.moved / 615e9)
     text = str(jaxrnn.explain(LSTMCell(4096), x, machine="V4"))
     said = brought / 2**20
-    assert f"matrices 128.0, {said:.1f} of them brought at every step" in text
+    assert f"matrices 128.0, {said:.1f} of them read again at every step" in text
 
 
 def test_where_no_kernel_serves_there_is_no_row_of_one():

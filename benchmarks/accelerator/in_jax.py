@@ -71,7 +71,7 @@ def build_ours(implementation: str | Implementation, case: Case, data: Data) -> 
     """
     cell, name = _ours.make_cell(case), ""
     if isinstance(implementation, Implementation):
-        if reason := implementation.declines(_work(case, cell)):
+        if reason := implementation.why_not(_work(case, cell)):
             raise LeftOutError(f"declines: {reason}")
         name = INTERPRETED if getattr(implementation, "interpret", False) else ""
 

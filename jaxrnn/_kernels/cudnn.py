@@ -57,7 +57,7 @@ class Cudnn(Implementation):
     platform: ClassVar[str] = "cuda"
     calls: Calls = CUDNN
 
-    def declines(self, work: Work) -> str | None:
+    def why_not(self, work: Work) -> str | None:
         """Why it cannot run that work, if it cannot, by the sizes alone."""
         reason = why_not_cell(work.cell)
         if reason:
@@ -69,7 +69,7 @@ class Cudnn(Implementation):
             return f"it takes {MOST_STEPS} steps at most, got {work.time}"
         return None
 
-    def says(self, work: Work) -> str:
+    def describe(self, work: Work) -> str:
         """How it would run that work, which it does not decline."""
         del work
         return "cuDNN runs all steps in one call, products of the inputs and all"
@@ -111,7 +111,7 @@ class CudnnRule(Rule):
             return reason
         first = first_step(xs, steps)
         work = Work.of(self.cell, params, steps.time, first, state)
-        return self.cudnn.declines(work)
+        return self.cudnn.why_not(work)
 
     def run(
         self, lin: Any, steps: Steps, record: bool

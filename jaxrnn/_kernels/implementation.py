@@ -28,14 +28,14 @@ class Implementation(abc.ABC):
         return dataclasses.replace(self, machine=machine.name)
 
     @abc.abstractmethod
-    def declines(self, work: Work) -> str | None:
-        """Why it cannot run that work, if it cannot, by the sizes alone."""
+    def why_not(self, work: Work) -> str | None:
+        """Why it cannot run that work, by the sizes alone, or None."""
 
     @abc.abstractmethod
-    def says(self, work: Work) -> str:
-        """How it would run that work, which it does not decline."""
+    def describe(self, work: Work) -> str:
+        """How it would run that work; `why_not` is None."""
 
-    def moved(self, work: Work) -> int:
+    def streamed_bytes(self, work: Work) -> int:
         """The bytes of the matrices that a step reads from the large memory again."""
         del work
         return 0

@@ -29,7 +29,9 @@ from .work import Work
 SMALLEST = 16
 # What `ELEMENTWISE` lacks of what Pallas lowers for Triton.
 TRITON_ELEMENTWISE = ELEMENTWISE | {"cbrt", "cosh", "erf_inv", "expm1", "sinh"}
+# The parameters of equations that are sizes.
 _SIZES = ("shape", "sizes", "new_sizes")
+_ONE_SIZE = "its updates, or its `blocks`, go with these sizes alone"
 
 
 class FillingRule(KernelRule):
@@ -96,18 +98,22 @@ def why_not_padded(work: Work) -> str | None:
     # The last sizes differ wherever the true ones do. What is split into equal parts
     # both at powers of two and at odd sizes is split into whole blocks.
     sizes = (lambda n: n, power_of_two, lambda n: n and 2 * n + 65)
-    programs = [_program(work, size) for size in sizes]
-    true, wide, other = [p and list(_without_sizes(p)) for p in programs]
-    if true is None or not true == wide == other:
-        return "its updates, or its `blocks`, go with these sizes alone"
+    try:
+        programs = [_program(work, size) for size in sizes]
+    except Exception:  # A cell's own code may raise anything.
+        return _ONE_SIZE
+    true, *others = (list(_without_sizes(program)) for program in programs)
+    if any(other != true for other in others):
+        return _ONE_SIZE
     mixing = next((e for e in programs[-1].eqns if not _by_unit(e)), None)
     return mixing and f"its updates are not elementwise: `{mixing.primitive.name}`"
 
 
-def _program(work: Work, size: Callable[[int], int]) -> Jaxpr | None:
+def _program(work: Work, size: Callable[[int], int]) -> Jaxpr:
     """The updates at such sizes and their derivative, in one program.
 
-    None if they cannot be traced, or if their results are not of those sizes.
+    Raises:
+        ValueError: If their results are not of those sizes, or they hold arrays.
     """
     wide, updates = padded(work, size), functools.partial(_updates, work.cell)
 
@@ -115,16 +121,14 @@ def _program(work: Work, size: Callable[[int], int]) -> Jaxpr | None:
         results, pull_back = jax.vjp(updates, *operands)
         return updates(*operands), pull_back(results)
 
-    try:
-        _, _, small, zs, state, *_ = step_types(wide, SMALLEST)[1]
-        plain = functools.partial(inlined, both, join=False)
-        program, types = jax.make_jaxpr(plain, return_shape=True)(zs, small, state)
-    except Exception:  # A cell's own code may raise anything.
-        return None
+    _, _, small, zs, state, *_ = step_types(wide, SMALLEST)[1]
+    plain = functools.partial(inlined, both, join=False)
+    program, types = jax.make_jaxpr(plain, return_shape=True)(zs, small, state)
     sizes = lambda tree: [x.shape[-1] for x in jax.tree.leaves(tree)]
     operands, outputs = [n for n, _ in wide.matrices if n], [n for n, _ in wide.outputs]
-    fits = [*map(sizes, types[0])] == [operands, outputs, sizes(state)]
-    return program.jaxpr if fits and not program.consts else None
+    if program.consts or [*map(sizes, types[0])] != [operands, outputs, sizes(state)]:
+        raise ValueError(_ONE_SIZE)
+    return program.jaxpr
 
 
 def _updates(cell: Any, zs: list, small: Params, state: PyTree) -> Any:

@@ -1,10 +1,10 @@
 """A recurrent loop as one GPU kernel: the matrices stay in shared memory.
 
-The grid is (tiles of rows): a block of threads runs all steps of its tile. The matrices
-are read once, ahead of the loop, and the state is carried in registers.
+The grid is (tiles of rows, 1): a block of threads runs all steps of its tile. The
+matrices are read once, ahead of the loop, and the state is carried in registers.
 
-It has been compiled for an H100 and interpreted, but not measured: it is there for
-those who name it.
+It has been compiled for an H100 and interpreted, but not measured: it runs where it is
+named.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
 from .._base.typing import Array, Params, PyTree
-from .blocks import Tiles, as_rows, c_zs_types, call, read_small, total
+from .blocks import Tiles, as_rows, c_zs_types, call, read_rows, total
 from .kernel import Kernel
 from .machines import KIB
 from .operands import Backward, Forward
@@ -46,13 +46,13 @@ class PallasTriton(Kernel):
     platform: ClassVar[str] = "cuda"
     warps: int = 8
 
-    def declines(self, work: Work) -> str | None:
-        """Why it cannot run that work, if it cannot."""
-        # What is declined are limits of the compiler.
+    def why_not(self, work: Work) -> str | None:
+        """Why it cannot run that work, or None."""
+        # The limits are those of the compiler; the interpreter has none.
         return None if self.interpret else why_not(work, self._memory)
 
-    def says(self, work: Work) -> str:
-        """How it would run that work, which it does not decline."""
+    def describe(self, work: Work) -> str:
+        """How it would run that work."""
         work = padded(work)
         return (
             f"at most {shared(work) // KIB} of {self._memory // KIB} KiB of shared "
@@ -65,13 +65,13 @@ class PallasTriton(Kernel):
 
     def forward(self, work: Work, given: Forward, types: PyTree) -> PyTree:
         """The loop forward; see `Kernel`."""
-        tiles = _Tiles(work.time, work.batch, SMALLEST)
+        tiles = Tiles(work.time, work.batch, SMALLEST, work.time)
 
         def kernel(*refs: Any) -> None:
-            given, (made, final) = Forward(*refs[:6]), refs[6:]
-            here, lengths = tiles.here(), given.lengths[...]
+            given, (results, final) = Forward(*refs[:6]), refs[6:]
+            here, lengths = _here(tiles), given.lengths[...]
             weights = _read(given.weights)
-            biases, small = read_small((given.biases, given.small))
+            biases, small = read_rows((given.biases, given.small))
 
             def step(t: Array, before: PyTree) -> PyTree:
                 output, after, zs = inlined(
@@ -83,23 +83,22 @@ class PallasTriton(Kernel):
                     _load(here, given.shares, t),
                     before,
                 )
-                outputs, kept = made
+                outputs, residuals = results
                 _store(here, outputs, output, t)
-                if kept:
-                    _store(here, kept, (zs, before), t)
+                if residuals:
+                    _store(here, residuals, (zs, before), t)
                 return after
 
             first = in_float32(_load(here, given.state))
-            _store(here, final, tiles.each_step(step, first))
+            _store(here, final, _each_step(tiles, step, first))
 
         biases, small = as_rows((given.biases, given.small))
-        column = tiles.column(given.lengths)
-        by_rows, by_steps, whole = tiles.by_rows, tiles.by_steps, tiles.whole
+        by_rows, by_steps = tiles.by_rows, tiles.by_steps
         return self._call(
             kernel,
             tiles,
-            given._replace(lengths=column, biases=biases, small=small),
-            (by_rows, whole, whole, whole, by_steps, by_rows),
+            given._replace(biases=biases, small=small),
+            (by_rows, _whole, _whole, _whole, by_steps, by_rows),
             (tiles.over_time(types), given.state),
             (by_steps, by_rows),
             "recurrence",
@@ -109,45 +108,42 @@ class PallasTriton(Kernel):
         self, work: Work, given: Backward
     ) -> tuple[list[Array], PyTree, Params]:
         """The loop backward; see `Kernel`."""
-        tiles = _Tiles(work.time, work.batch, SMALLEST)
+        tiles = Tiles(work.time, work.batch, SMALLEST, work.time)
 
         def kernel(*refs: Any) -> None:
             given, (c_zs, c_first, c_small) = Backward(*refs[:6]), refs[6:]
-            here, lengths = tiles.here(), given.lengths[...]
-            turned, small = _read(given.turned), read_small(given.small)
+            here, lengths = _here(tiles), given.lengths[...]
+            transposed, small = _read(given.turned), read_rows(given.small)
 
             def step(i: Array, carry: tuple[PyTree, Params]) -> tuple[PyTree, Params]:
-                c_state, c_small = carry
+                c_state, c_total = carry
                 t = work.time - 1 - i
-                moving = _load(here, (*given.kept, given.c_outputs), t)
-                c_z, c_state, more = inlined(
+                values = _load(here, (*given.kept, given.c_outputs), t)
+                c_z, c_state, c_params = inlined(
                     functools.partial(backward_step, work.cell),
                     t < lengths,
-                    turned,
+                    transposed,
                     small,
-                    *in_float32(moving),
+                    *in_float32(values),
                     c_state,
                 )
                 _store(here, c_zs, c_z, t)
-                return c_state, jax.tree.map(jnp.add, c_small, more)
+                return c_state, jax.tree.map(jnp.add, c_total, c_params)
 
-            first = (
-                in_float32(_load(here, given.c_state)),
-                jax.tree.map(jnp.zeros_like, small),
-            )
-            c_before, c_total = tiles.each_step(step, first)
+            c_last = in_float32(_load(here, given.c_state))
+            zeros = jax.tree.map(jnp.zeros_like, small)
+            c_before, c_total = _each_step(tiles, step, (c_last, zeros))
             _store(here, c_first, c_before)
             for name, value in c_total.items():
                 c_small[name][0, 0] = value
 
-        column = tiles.column(given.lengths)
-        by_rows, by_steps, whole = tiles.by_rows, tiles.by_steps, tiles.whole
+        by_rows, by_steps = tiles.by_rows, tiles.by_steps
         c_zs, c_state, c_small = self._call(
             kernel,
             tiles,
-            given._replace(lengths=column, small=as_rows(given.small)),
-            (by_rows, whole, whole, by_steps, by_steps, by_rows),
-            (c_zs_types(given), given.c_state, tiles.one_each(given.small)),
+            given._replace(small=as_rows(given.small)),
+            (by_rows, _whole, _whole, by_steps, by_steps, by_rows),
+            (c_zs_types(given), given.c_state, tiles.per_tile(given.small)),
             (by_steps, by_rows, tiles.by_tile),
             "recurrence_backward",
         )
@@ -156,48 +152,42 @@ class PallasTriton(Kernel):
     def _call(
         self,
         kernel: Callable,
-        tiles: "_Tiles",
-        args: tuple,
-        in_specs: tuple,
+        tiles: Tiles,
+        given: Forward | Backward,
+        specs: tuple,
         outs: tuple,
         out_specs: tuple,
         name: str,
     ) -> Any:
-        """The kernel on arguments, with a spec for each of them and for each result."""
+        """The kernel on its operands, with a spec for each of them and each result."""
         return call(
             kernel,
-            args,
-            in_specs,
+            given._replace(lengths=tiles.column(given.lengths)),
+            specs,
             outs,
             out_specs,
-            grid=(tiles.tiles,),
+            grid=tiles.grid,
             compiler_params=plt.CompilerParams(num_warps=self.warps, num_stages=1),
             interpret=self.interpret,
             name=name,
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Tiles(Tiles):
-    """How one program reads and writes its tile of rows."""
+def _whole(x: Any) -> pl.BlockSpec:
+    """All of an array."""
+    zeros = (0,) * x.ndim
+    return pl.BlockSpec(x.shape, lambda b, t: zeros)
 
-    def by_steps(self, x: Any) -> pl.BlockSpec:
-        """All steps of a tile, of sequences `[time, batch, size]`."""
-        return pl.BlockSpec((self.time, self.rows, x.shape[-1]), lambda b: (0, b, 0))
 
-    def whole(self, x: Any) -> pl.BlockSpec:
-        """All of an array."""
-        zeros = (0,) * x.ndim
-        return pl.BlockSpec(x.shape, lambda b: zeros)
+def _here(tiles: Tiles) -> Array:
+    """`[rows, 1]`, whether there is such a row: the last tile may be short."""
+    row = jax.lax.broadcasted_iota(jnp.int32, (tiles.rows, 1), 0)
+    return pl.program_id(0) * tiles.rows + row < tiles.batch
 
-    def here(self) -> Array:
-        """`[rows, 1]`, whether there is such a row: the last tile may be short."""
-        row = jax.lax.broadcasted_iota(jnp.int32, (self.rows, 1), 0)
-        return pl.program_id(0) * self.rows + row < self.batch
 
-    def each_step(self, step: Callable, carry: PyTree) -> PyTree:
-        """What is carried by `step(i, carry)` over all steps."""
-        return jax.lax.fori_loop(jnp.int32(0), jnp.int32(self.time), step, carry)
+def _each_step(tiles: Tiles, step: Callable, carry: PyTree) -> PyTree:
+    """Carries `carry = step(i, carry)` over all steps."""
+    return jax.lax.fori_loop(jnp.int32(0), jnp.int32(tiles.time), step, carry)
 
 
 def _read(refs: PyTree) -> PyTree:

@@ -167,7 +167,7 @@ def why_not(
     if 0 in (time, *inputs.shape):
         return "there are no steps, no rows, or no inputs"
     reason = why_odd(cell, params, inputs, state)
-    return reason or kernel.declines(Work.of(cell, params, time, inputs, state))
+    return reason or kernel.why_not(Work.of(cell, params, time, inputs, state))
 
 
 def why_no_loop(history: bool, xs: Array, steps: Steps) -> str | None:

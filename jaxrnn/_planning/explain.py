@@ -131,7 +131,7 @@ def explain(
     kernels = _kernels(made)
     verdicts = [_verdict(kernel, work, made) for kernel in kernels]
     pairs = zip(kernels, verdicts, strict=True)
-    again = min((k.moved(work) for k, v in pairs if v.serves), default=0)
+    again = min((k.streamed_bytes(work) for k, v in pairs if v.serves), default=0)
     return Explanation(
         f"{cell!r} over {work.dtype}[batch {batch}, time {time}, depth {depth}]",
         made.name,
@@ -215,5 +215,5 @@ def _verdict(kernel: Implementation, work: Work, machine: Machine) -> Verdict:
     """What a kernel says."""
     if kernel.platform != machine.platform:
         return Verdict(kernel.name, False, f"runs on {kernel.platform}")
-    reason = kernel.declines(work)
-    return Verdict(kernel.name, reason is None, reason or kernel.says(work))
+    reason = kernel.why_not(work)
+    return Verdict(kernel.name, reason is None, reason or kernel.describe(work))
