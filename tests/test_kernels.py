@@ -880,7 +880,7 @@ def test_what_is_explained_of_ten_shapes(name, spec):
     least = max(spec.batch, 128) * 2 * gates * spec.units**2 / 197e12
     moved = spec.batch * (4 * gates + 2) * spec.units / 820e9
     assert found.kernel.step.time == pytest.approx(max(least, moved))
-    assert found.kernel.step.moved == pytest.approx(moved * 820e9)
+    assert found.kernel.step.traffic == pytest.approx(moved * 820e9)
     assert found.kernel.step.flops == pytest.approx(least * 197e12)
     assert found.kernel.forward > spec.time * found.kernel.step.time
     assert found.xla.training > found.kernel.training
@@ -910,9 +910,9 @@ def test_what_exceeds_vmem_is_read_at_every_step():
     rows, matrix = 16 * (4 * 4 * 4096 + 2 * 4096), 2 * 4096 * 4 * 4096
     work = work_of(LSTMCell(4096), 16, 100, 64, BF16)
     tiles = 16 // PallasMosaicTPU("v4").plan(work).rows
-    brought = (found.step.moved - rows) / tiles
+    brought = (found.step.traffic - rows) / tiles
     assert matrix - 16 * 2**20 < brought < matrix
-    assert found.step.time == pytest.approx(found.step.moved / 615e9)
+    assert found.step.time == pytest.approx(found.step.traffic / 615e9)
     text = str(jaxrnn.explain(LSTMCell(4096), x, machine="V4"))
     said = brought / 2**20
     assert f"matrices 128.0, {said:.1f} of them read again at every step" in text
@@ -932,12 +932,12 @@ EXPLAIN_REFUSES = {
     "rank": (ValueError, r"must be \[batch, time", lambda: (LSTMCell(3), HALF.shape)),
     "nothing": (
         ValueError,
-        r"numbers from 1 on, got bfloat16\[0, 3, 4\]",
+        r"integers from 1 on, got bfloat16\[0, 3, 4\]",
         lambda: (LSTMCell(3), jax.ShapeDtypeStruct((0, 3, 4), BF16)),
     ),
     "symbolic": (
         ValueError,
-        r"numbers from 1 on, got bfloat16\[b, 3, 4\]",
+        r"integers from 1 on, got bfloat16\[b, 3, 4\]",
         lambda: (
             LSTMCell(3),
             jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 3, 4"), BF16),

@@ -19,7 +19,7 @@ from .._time.steps import Steps
 from .only_on import only_on
 from .operands import Backward, Forward
 from .step import only
-from .work import Work, why_odd
+from .work import Work, why_not_values
 
 
 class KernelRule(Rule):
@@ -166,7 +166,7 @@ def why_not(
     """
     if 0 in (time, *inputs.shape):
         return "there are no steps, no rows, or no inputs"
-    reason = why_odd(cell, params, inputs, state)
+    reason = why_not_values(cell, params, inputs, state)
     return reason or kernel.why_not(Work.of(cell, params, time, inputs, state))
 
 

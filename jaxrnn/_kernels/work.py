@@ -1,4 +1,4 @@
-"""What a kernel is asked to run, by shapes alone."""
+"""The work of a kernel: a cell and the sizes of its sequences."""
 
 import dataclasses
 from typing import Any
@@ -111,8 +111,10 @@ def _bytes(sizes: tuple[tuple[int, DType], ...]) -> int:
     return sum(size * dtype.itemsize for size, dtype in sizes)
 
 
-def why_odd(cell: Any, params: Params, inputs: Shaped, state: PyTree) -> str | None:
-    """Why a cell's values are none that kernels are made for, if they are not."""
+def why_not_values(
+    cell: Any, params: Params, inputs: Shaped, state: PyTree
+) -> str | None:
+    """Why kernels do not take the shapes or dtypes of a cell's values, or None."""
     step = lambda *args: cell.chain(plain_product, *args)[0]
     outputs = jax.eval_shape(step, params, inputs, state)
     known = (jnp.float32, jnp.bfloat16)
