@@ -115,7 +115,7 @@ def read_rows(refs: PyTree) -> PyTree:
 
 def c_zs_types(given: Backward) -> list[jax.ShapeDtypeStruct]:
     """The cotangents of the products, in the dtype of the matrices."""
-    zs, dtype = given.kept[0], jax.tree.leaves(given.turned)[0].dtype
+    zs, dtype = given.saved[0], jax.tree.leaves(given.transposed)[0].dtype
     return [jax.ShapeDtypeStruct(z.shape, dtype) for z in zs]
 
 

@@ -85,7 +85,7 @@ def padded(work: Work, size: Callable[[int], int] = power_of_two) -> Work:
         shares=tuple(c if n else 0 for n, c in zip(work.shares, columns, strict=True)),
         state=tuple((size(n), dtype) for n, dtype in work.state),
         outputs=tuple((size(n), dtype) for n, dtype in work.outputs),
-        small=tuple(map(size, work.small)),
+        elementwise=tuple(map(size, work.elementwise)),
     )
 
 
@@ -121,9 +121,9 @@ def _program(work: Work, size: Callable[[int], int]) -> Jaxpr:
         results, pull_back = jax.vjp(updates, *operands)
         return updates(*operands), pull_back(results)
 
-    _, _, small, zs, state, *_ = step_types(wide, SMALLEST)[1]
+    _, _, elementwise, zs, state, *_ = step_types(wide, SMALLEST)[1]
     plain = functools.partial(inlined, both, join=False)
-    program, types = jax.make_jaxpr(plain, return_shape=True)(zs, small, state)
+    program, types = jax.make_jaxpr(plain, return_shape=True)(zs, elementwise, state)
     sizes = lambda tree: [x.shape[-1] for x in jax.tree.leaves(tree)]
     operands, outputs = [n for n, _ in wide.matrices if n], [n for n, _ in wide.outputs]
     if program.consts or [*map(sizes, types[0])] != [operands, outputs, sizes(state)]:
@@ -131,9 +131,11 @@ def _program(work: Work, size: Callable[[int], int]) -> Jaxpr:
     return program.jaxpr
 
 
-def _updates(cell: Any, zs: list, small: Params, state: PyTree) -> Any:
+def _updates(cell: Any, zs: list, elementwise: Params, state: PyTree) -> Any:
     """A step without its products: their operands, the output and the state."""
-    output, after, _, operands = cell.chain(lambda k, *_: zs[k], small, None, state)
+    output, after, _, operands = cell.chain(
+        lambda k, *_: zs[k], elementwise, None, state
+    )
     return [x for x in operands if x.size], output, after
 
 

@@ -85,7 +85,7 @@ class PallasMosaicTPU(Kernel):
 
         def kernel(longest: Any, *refs: Any) -> None:
             given, (results, final, carry, buffers) = Forward(*refs[:6]), refs[6:]
-            biases, small = read_rows((given.biases, given.small))
+            biases, elementwise = read_rows((given.biases, given.elementwise))
             tpu_grid.at_first(lambda: _write(carry, in_float32(_read(given.state))))
 
             def step(i: Array, t: Array) -> None:
@@ -95,27 +95,27 @@ class PallasMosaicTPU(Kernel):
                     t < given.lengths[...],
                     chunks.read(plan.cuts, given.weights, buffers),
                     biases,
-                    small,
+                    elementwise,
                     _read(given.shares, i),
                     before,
                     chunks.matmul,
                 )
                 _write(carry, after)
-                outputs, residuals = results
+                outputs, saved = results
                 _write(outputs, output, i)
-                if residuals:
-                    _write(residuals, (zs, before), i)
+                if saved:
+                    _write(saved, (zs, before), i)
 
             tpu_grid.each_step(tiles, longest, step, lambda: _clear(results))
             tpu_grid.at_last(tiles, lambda: _write(final, _read(carry)))
 
-        biases, small = as_rows((given.biases, given.small))
+        biases, elementwise = as_rows((given.biases, given.elementwise))
         by_rows, by_steps, whole = tiles.by_rows, tiles.by_steps, tpu_grid.whole
         return self._call(
             kernel,
             plan,
             tiles,
-            given._replace(weights=weights, biases=biases, small=small),
+            given._replace(weights=weights, biases=biases, elementwise=elementwise),
             (by_rows, tpu_grid.matrix, whole, whole, by_steps, by_rows),
             (tiles.over_time(types), given.state),
             (by_steps, by_rows),
@@ -127,26 +127,26 @@ class PallasMosaicTPU(Kernel):
         """The loop backward; see `Kernel`."""
         plan = self._plan(work)
         tiles = Tiles(work.time, work.batch, plan.rows, plan.block, reverse=True)
-        transposed = chunks.split_transposed(plan.cuts, given.turned)
+        transposed = chunks.split_transposed(plan.cuts, given.transposed)
 
         def kernel(longest: Any, *refs: Any) -> None:
             given, results = Backward(*refs[:6]), refs[6:]
-            c_zs, c_first, c_small, carry, buffers = results
-            small = read_rows(given.small)
+            c_zs, c_first, c_elementwise, carry, buffers = results
+            elementwise = read_rows(given.elementwise)
 
             @tpu_grid.at_first
             def _() -> None:
                 _write(carry, in_float32(_read(given.c_state)))
-                _clear(c_small)
+                _clear(c_elementwise)
 
             def step(i: Array, t: Array) -> None:
-                values = _read((*given.kept, given.c_outputs), i)
+                values = _read((*given.saved, given.c_outputs), i)
                 zs, before, c_output = in_float32(values)
                 c_z, c_before, c_params = backward_step(
                     work.cell,
                     t < given.lengths[...],
-                    chunks.read(plan.cuts, given.turned, buffers),
-                    small,
+                    chunks.read(plan.cuts, given.transposed, buffers),
+                    elementwise,
                     zs,
                     before,
                     c_output,
@@ -156,22 +156,24 @@ class PallasMosaicTPU(Kernel):
                 _write(c_zs, c_z, i)
                 _write(carry, c_before)
                 for name, c_param in c_params.items():
-                    c_small[name][0] += c_param[None, :]
+                    c_elementwise[name][0] += c_param[None, :]
 
             tpu_grid.each_step(tiles, longest, step, lambda: _clear(c_zs))
             tpu_grid.at_last(tiles, lambda: _write(c_first, _read(carry)))
 
         by_rows, by_steps, whole = tiles.by_rows, tiles.by_steps, tpu_grid.whole
-        c_zs, c_state, c_small = self._call(
+        c_zs, c_state, c_elementwise = self._call(
             kernel,
             plan,
             tiles,
-            given._replace(turned=transposed, small=as_rows(given.small)),
+            given._replace(
+                transposed=transposed, elementwise=as_rows(given.elementwise)
+            ),
             (by_rows, tpu_grid.matrix, whole, by_steps, by_steps, by_rows),
-            (c_zs_types(given), given.c_state, tiles.per_tile(given.small)),
+            (c_zs_types(given), given.c_state, tiles.per_tile(given.elementwise)),
             (by_steps, by_rows, tiles.by_tile),
         )
-        return c_zs, c_state, total(c_small, given.small)
+        return c_zs, c_state, total(c_elementwise, given.elementwise)
 
     def _plan(self, work: Work) -> vmem.Plan:
         """The plan of work that it can run."""

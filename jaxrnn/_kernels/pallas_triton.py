@@ -71,7 +71,7 @@ class PallasTriton(Kernel):
             given, (results, final) = Forward(*refs[:6]), refs[6:]
             here, lengths = _here(tiles), given.lengths[...]
             weights = _read(given.weights)
-            biases, small = read_rows((given.biases, given.small))
+            biases, elementwise = read_rows((given.biases, given.elementwise))
 
             def step(t: Array, before: PyTree) -> PyTree:
                 output, after, zs = inlined(
@@ -79,25 +79,25 @@ class PallasTriton(Kernel):
                     t < lengths,
                     weights,
                     biases,
-                    small,
+                    elementwise,
                     _load(here, given.shares, t),
                     before,
                 )
-                outputs, residuals = results
+                outputs, saved = results
                 _store(here, outputs, output, t)
-                if residuals:
-                    _store(here, residuals, (zs, before), t)
+                if saved:
+                    _store(here, saved, (zs, before), t)
                 return after
 
             first = in_float32(_load(here, given.state))
             _store(here, final, _each_step(tiles, step, first))
 
-        biases, small = as_rows((given.biases, given.small))
+        biases, elementwise = as_rows((given.biases, given.elementwise))
         by_rows, by_steps = tiles.by_rows, tiles.by_steps
         return self._call(
             kernel,
             tiles,
-            given._replace(biases=biases, small=small),
+            given._replace(biases=biases, elementwise=elementwise),
             (by_rows, _whole, _whole, _whole, by_steps, by_rows),
             (tiles.over_time(types), given.state),
             (by_steps, by_rows),
@@ -111,19 +111,22 @@ class PallasTriton(Kernel):
         tiles = Tiles(work.time, work.batch, SMALLEST, work.time)
 
         def kernel(*refs: Any) -> None:
-            given, (c_zs, c_first, c_small) = Backward(*refs[:6]), refs[6:]
+            given, (c_zs, c_first, c_elementwise) = Backward(*refs[:6]), refs[6:]
             here, lengths = _here(tiles), given.lengths[...]
-            transposed, small = _read(given.turned), read_rows(given.small)
+            transposed, elementwise = (
+                _read(given.transposed),
+                read_rows(given.elementwise),
+            )
 
             def step(i: Array, carry: tuple[PyTree, Params]) -> tuple[PyTree, Params]:
                 c_state, c_total = carry
                 t = work.time - 1 - i
-                values = _load(here, (*given.kept, given.c_outputs), t)
+                values = _load(here, (*given.saved, given.c_outputs), t)
                 c_z, c_state, c_params = inlined(
                     functools.partial(backward_step, work.cell),
                     t < lengths,
                     transposed,
-                    small,
+                    elementwise,
                     *in_float32(values),
                     c_state,
                 )
@@ -131,23 +134,23 @@ class PallasTriton(Kernel):
                 return c_state, jax.tree.map(jnp.add, c_total, c_params)
 
             c_last = in_float32(_load(here, given.c_state))
-            zeros = jax.tree.map(jnp.zeros_like, small)
+            zeros = jax.tree.map(jnp.zeros_like, elementwise)
             c_before, c_total = _each_step(tiles, step, (c_last, zeros))
             _store(here, c_first, c_before)
             for name, value in c_total.items():
-                c_small[name][0, 0] = value
+                c_elementwise[name][0, 0] = value
 
         by_rows, by_steps = tiles.by_rows, tiles.by_steps
-        c_zs, c_state, c_small = self._call(
+        c_zs, c_state, c_elementwise = self._call(
             kernel,
             tiles,
-            given._replace(small=as_rows(given.small)),
+            given._replace(elementwise=as_rows(given.elementwise)),
             (by_rows, _whole, _whole, by_steps, by_steps, by_rows),
-            (c_zs_types(given), given.c_state, tiles.per_tile(given.small)),
+            (c_zs_types(given), given.c_state, tiles.per_tile(given.elementwise)),
             (by_steps, by_rows, tiles.by_tile),
             "recurrence_backward",
         )
-        return c_zs, c_state, total(c_small, given.small)
+        return c_zs, c_state, total(c_elementwise, given.elementwise)
 
     def _call(
         self,

@@ -45,7 +45,7 @@ class Plan:
         pairs = zip(work.matrices, work.shares, strict=True)
         biases = [columns for (_, columns), share in pairs if not share]
         # Cotangents of elementwise parameters are written from two buffers.
-        vectors = sum(_bytes(1, n, _F32) for n in (*biases, *work.small * 3))
+        vectors = sum(_bytes(1, n, _F32) for n in (*biases, *work.elementwise * 3))
         carried = tile([n for n, _ in work.state], _F32)
         # Blocks are copied while others are computed: each has two buffers.
         blocks = self.block * max(forward, backward) + 2 * states + tile([1], _F32)

@@ -55,7 +55,7 @@ def xla(work: Work, machine: Machine) -> LoopRoofline:
     backward_traffic = _backward_traffic(work) + (0 if is_cached else work.matrix_bytes)
     step = _step(work, machine, forward_traffic, work.flops + 2 * input_weights)
     backward = _step(work, machine, backward_traffic, work.flops)
-    residuals = work.batch * work.kept_bytes / machine.bandwidth
+    residuals = work.batch * work.residual_bytes / machine.bandwidth
     forward, large = work.time * step.time, products(work, machine)
     training = forward + work.time * (residuals + backward.time)
     return LoopRoofline(forward, training + large.training - large.forward, step)
@@ -76,7 +76,7 @@ def kernel(work: Work, machine: Machine, streamed_bytes: int) -> LoopRoofline:
         _step(work, machine, streamed_bytes + traffic, work.flops)
         for traffic in (
             work.batch * row,
-            work.batch * (row + work.kept_bytes),
+            work.batch * (row + work.residual_bytes),
             _backward_traffic(work),
         )
     )
@@ -106,4 +106,4 @@ def _step(work: Work, machine: Machine, traffic: float, flops: float) -> Step:
 def _backward_traffic(work: Work) -> int:
     """What all rows read and write at a step of the backward pass."""
     cotangents = sum(columns for _, columns in work.matrices) * work.dtype.itemsize
-    return work.batch * (work.kept_bytes + work.output_bytes + cotangents)
+    return work.batch * (work.residual_bytes + work.output_bytes + cotangents)
