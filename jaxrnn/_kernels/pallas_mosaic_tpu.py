@@ -5,6 +5,7 @@ and VMEM while others are computed; the matrices are copied once.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -82,43 +83,16 @@ class PallasMosaicTPU(Kernel):
         plan = self._plan(work)
         tiles = Tiles(work.time, work.batch, plan.rows, plan.block)
         weights = chunks.split(plan.cuts, given.weights)
-
-        def kernel(longest: Any, *refs: Any) -> None:
-            given, (results, final, carry, buffers) = Forward(*refs[:6]), refs[6:]
-            biases, elementwise = read_rows((given.biases, given.elementwise))
-            tpu_grid.at_first(lambda: _write(carry, in_float32(_read(given.state))))
-
-            def step(i: Array, t: Array) -> None:
-                before = _read(carry)
-                output, after, zs = forward_step(
-                    work.cell,
-                    t < given.lengths[...],
-                    chunks.read(plan.cuts, given.weights, buffers),
-                    biases,
-                    elementwise,
-                    _read(given.shares, i),
-                    before,
-                    chunks.matmul,
-                )
-                _write(carry, after)
-                outputs, saved = results
-                _write(outputs, output, i)
-                if saved:
-                    _write(saved, (zs, before), i)
-
-            tpu_grid.each_step(tiles, longest, step, lambda: _clear(results))
-            tpu_grid.at_last(tiles, lambda: _write(final, _read(carry)))
-
         biases, elementwise = as_rows((given.biases, given.elementwise))
         by_rows, by_steps, whole = tiles.by_rows, tiles.by_steps, tpu_grid.whole
         return self._call(
-            kernel,
-            plan,
+            functools.partial(_forward, work.cell, tiles, plan.cuts),
             tiles,
             given._replace(weights=weights, biases=biases, elementwise=elementwise),
             (by_rows, tpu_grid.matrix, whole, whole, by_steps, by_rows),
             (tiles.over_time(types), given.state),
             (by_steps, by_rows),
+            chunks.buffers_for(plan.cuts, weights, plan.rows),
         )
 
     def backward(
@@ -128,50 +102,16 @@ class PallasMosaicTPU(Kernel):
         plan = self._plan(work)
         tiles = Tiles(work.time, work.batch, plan.rows, plan.block, reverse=True)
         transposed = chunks.split_transposed(plan.cuts, given.transposed)
-
-        def kernel(longest: Any, *refs: Any) -> None:
-            given, results = Backward(*refs[:6]), refs[6:]
-            c_zs, c_first, c_elementwise, carry, buffers = results
-            elementwise = read_rows(given.elementwise)
-
-            @tpu_grid.at_first
-            def _() -> None:
-                _write(carry, in_float32(_read(given.c_state)))
-                _clear(c_elementwise)
-
-            def step(i: Array, t: Array) -> None:
-                values = _read((*given.saved, given.c_outputs), i)
-                zs, before, c_output = in_float32(values)
-                c_z, c_before, c_params = backward_step(
-                    work.cell,
-                    t < given.lengths[...],
-                    chunks.read(plan.cuts, given.transposed, buffers),
-                    elementwise,
-                    zs,
-                    before,
-                    c_output,
-                    _read(carry),
-                    chunks.matmul_transposed,
-                )
-                _write(c_zs, c_z, i)
-                _write(carry, c_before)
-                for name, c_param in c_params.items():
-                    c_elementwise[name][0] += c_param[None, :]
-
-            tpu_grid.each_step(tiles, longest, step, lambda: _clear(c_zs))
-            tpu_grid.at_last(tiles, lambda: _write(c_first, _read(carry)))
-
+        elementwise = as_rows(given.elementwise)
         by_rows, by_steps, whole = tiles.by_rows, tiles.by_steps, tpu_grid.whole
         c_zs, c_state, c_elementwise = self._call(
-            kernel,
-            plan,
+            functools.partial(_backward, work.cell, tiles, plan.cuts),
             tiles,
-            given._replace(
-                transposed=transposed, elementwise=as_rows(given.elementwise)
-            ),
+            given._replace(transposed=transposed, elementwise=elementwise),
             (by_rows, tpu_grid.matrix, whole, by_steps, by_steps, by_rows),
             (c_zs_types(given), given.c_state, tiles.per_tile(given.elementwise)),
             (by_steps, by_rows, tiles.by_tile),
+            chunks.buffers_for(plan.cuts, transposed, plan.rows),
         )
         return c_zs, c_state, total(c_elementwise, given.elementwise)
 
@@ -182,19 +122,18 @@ class PallasMosaicTPU(Kernel):
     def _call(
         self,
         kernel: Callable,
-        plan: vmem.Plan,
         tiles: Tiles,
         given: Forward | Backward,
         specs: tuple,
         outs: tuple,
         out_specs: tuple,
+        buffers: list[Any],
     ) -> Any:
-        """The kernel on its operands, with a spec for each of them and of the results.
+        """The kernel on its operands, with a spec for each of them and each result.
 
-        Its first argument is the longest row of each tile; the matrices are its second
-        operand, and the state, or its cotangent, the last.
+        Its first argument is the longest row of each tile, its last ones are what
+        carries the state, or its cotangent, and the buffers.
         """
-        buffers = chunks.buffers_for(plan.cuts, given[1], plan.rows)
 
         def run(given: Any) -> Any:
             return call(
@@ -216,6 +155,67 @@ class PallasMosaicTPU(Kernel):
         # Mosaic has no mapped arrays that a kernel itself copies in parts.
         run = sequential_vmap(run) if any(buffers) else run
         return run(given._replace(lengths=tiles.column(given.lengths)))
+
+
+def _forward(cell: Any, tiles: Tiles, cuts: Any, longest: Any, *refs: Any) -> None:
+    """The kernel of the loop forward."""
+    given, (results, final, carry, buffers) = Forward(*refs[:6]), refs[6:]
+    biases, elementwise = read_rows((given.biases, given.elementwise))
+    tpu_grid.at_first(lambda: _write(carry, in_float32(_read(given.state))))
+
+    def step(i: Array, t: Array) -> None:
+        before = _read(carry)
+        output, after, zs = forward_step(
+            cell,
+            t < given.lengths[...],
+            chunks.read(cuts, given.weights, buffers),
+            biases,
+            elementwise,
+            _read(given.shares, i),
+            before,
+            chunks.matmul,
+        )
+        _write(carry, after)
+        outputs, saved = results
+        _write(outputs, output, i)
+        if saved:
+            _write(saved, (zs, before), i)
+
+    tpu_grid.each_step(tiles, longest, step, lambda: _clear(results))
+    tpu_grid.at_last(tiles, lambda: _write(final, _read(carry)))
+
+
+def _backward(cell: Any, tiles: Tiles, cuts: Any, longest: Any, *refs: Any) -> None:
+    """The kernel of the loop backward."""
+    given, results = Backward(*refs[:6]), refs[6:]
+    c_zs, c_first, c_elementwise, carry, buffers = results
+    elementwise = read_rows(given.elementwise)
+
+    @tpu_grid.at_first
+    def _() -> None:
+        _write(carry, in_float32(_read(given.c_state)))
+        _clear(c_elementwise)
+
+    def step(i: Array, t: Array) -> None:
+        zs, before, c_output = in_float32(_read((*given.saved, given.c_outputs), i))
+        c_z, c_before, c_params = backward_step(
+            cell,
+            t < given.lengths[...],
+            chunks.read(cuts, given.transposed, buffers),
+            elementwise,
+            zs,
+            before,
+            c_output,
+            _read(carry),
+            chunks.matmul_transposed,
+        )
+        _write(c_zs, c_z, i)
+        _write(carry, c_before)
+        for name, c_param in c_params.items():
+            c_elementwise[name][0] += c_param[None, :]
+
+    tpu_grid.each_step(tiles, longest, step, lambda: _clear(c_zs))
+    tpu_grid.at_last(tiles, lambda: _write(c_first, _read(carry)))
 
 
 def _why_not_operation(eqn: JaxprEqn) -> str | None:

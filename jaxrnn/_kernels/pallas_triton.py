@@ -66,42 +66,17 @@ class PallasTriton(Kernel):
     def forward(self, work: Work, given: Forward, types: PyTree) -> PyTree:
         """The loop forward; see `Kernel`."""
         tiles = Tiles(work.time, work.batch, SMALLEST, work.time)
-
-        def kernel(*refs: Any) -> None:
-            given, (results, final) = Forward(*refs[:6]), refs[6:]
-            here, lengths = _here(tiles), given.lengths[...]
-            weights = _read(given.weights)
-            biases, elementwise = read_rows((given.biases, given.elementwise))
-
-            def step(t: Array, before: PyTree) -> PyTree:
-                output, after, zs = inlined(
-                    functools.partial(forward_step, work.cell),
-                    t < lengths,
-                    weights,
-                    biases,
-                    elementwise,
-                    _load(here, given.shares, t),
-                    before,
-                )
-                outputs, saved = results
-                _store(here, outputs, output, t)
-                if saved:
-                    _store(here, saved, (zs, before), t)
-                return after
-
-            first = in_float32(_load(here, given.state))
-            _store(here, final, _each_step(tiles, step, first))
-
+        column = tiles.column(given.lengths)
         biases, elementwise = as_rows((given.biases, given.elementwise))
         by_rows, by_steps = tiles.by_rows, tiles.by_steps
-        return self._call(
-            kernel,
-            tiles,
-            given._replace(biases=biases, elementwise=elementwise),
+        return call(
+            functools.partial(_forward, work.cell, tiles),
+            given._replace(lengths=column, biases=biases, elementwise=elementwise),
             (by_rows, _whole, _whole, _whole, by_steps, by_rows),
             (tiles.over_time(types), given.state),
             (by_steps, by_rows),
-            "recurrence",
+            name="recurrence",
+            **self._options(tiles),
         )
 
     def backward(
@@ -109,71 +84,82 @@ class PallasTriton(Kernel):
     ) -> tuple[list[Array], PyTree, Params]:
         """The loop backward; see `Kernel`."""
         tiles = Tiles(work.time, work.batch, SMALLEST, work.time)
-
-        def kernel(*refs: Any) -> None:
-            given, (c_zs, c_first, c_elementwise) = Backward(*refs[:6]), refs[6:]
-            here, lengths = _here(tiles), given.lengths[...]
-            transposed, elementwise = (
-                _read(given.transposed),
-                read_rows(given.elementwise),
-            )
-
-            def step(i: Array, carry: tuple[PyTree, Params]) -> tuple[PyTree, Params]:
-                c_state, c_total = carry
-                t = work.time - 1 - i
-                values = _load(here, (*given.saved, given.c_outputs), t)
-                c_z, c_state, c_params = inlined(
-                    functools.partial(backward_step, work.cell),
-                    t < lengths,
-                    transposed,
-                    elementwise,
-                    *in_float32(values),
-                    c_state,
-                )
-                _store(here, c_zs, c_z, t)
-                return c_state, jax.tree.map(jnp.add, c_total, c_params)
-
-            c_last = in_float32(_load(here, given.c_state))
-            zeros = jax.tree.map(jnp.zeros_like, elementwise)
-            c_before, c_total = _each_step(tiles, step, (c_last, zeros))
-            _store(here, c_first, c_before)
-            for name, value in c_total.items():
-                c_elementwise[name][0, 0] = value
-
+        column, elementwise = tiles.column(given.lengths), as_rows(given.elementwise)
         by_rows, by_steps = tiles.by_rows, tiles.by_steps
-        c_zs, c_state, c_elementwise = self._call(
-            kernel,
-            tiles,
-            given._replace(elementwise=as_rows(given.elementwise)),
+        c_zs, c_state, c_elementwise = call(
+            functools.partial(_backward, work.cell, tiles),
+            given._replace(lengths=column, elementwise=elementwise),
             (by_rows, _whole, _whole, by_steps, by_steps, by_rows),
             (c_zs_types(given), given.c_state, tiles.per_tile(given.elementwise)),
             (by_steps, by_rows, tiles.by_tile),
-            "recurrence_backward",
+            name="recurrence_backward",
+            **self._options(tiles),
         )
         return c_zs, c_state, total(c_elementwise, given.elementwise)
 
-    def _call(
-        self,
-        kernel: Callable,
-        tiles: Tiles,
-        given: Forward | Backward,
-        specs: tuple,
-        outs: tuple,
-        out_specs: tuple,
-        name: str,
-    ) -> Any:
-        """The kernel on its operands, with a spec for each of them and each result."""
-        return call(
-            kernel,
-            given._replace(lengths=tiles.column(given.lengths)),
-            specs,
-            outs,
-            out_specs,
-            grid=tiles.grid,
-            compiler_params=plt.CompilerParams(num_warps=self.warps, num_stages=1),
-            interpret=self.interpret,
-            name=name,
+    def _options(self, tiles: Tiles) -> dict[str, Any]:
+        """How Pallas runs a kernel."""
+        return {
+            "grid": tiles.grid,
+            "compiler_params": plt.CompilerParams(num_warps=self.warps, num_stages=1),
+            "interpret": self.interpret,
+        }
+
+
+def _forward(cell: Any, tiles: Tiles, *refs: Any) -> None:
+    """The kernel of the loop forward."""
+    given, (results, final) = Forward(*refs[:6]), refs[6:]
+    here, lengths = _here(tiles), given.lengths[...]
+    weights = _read(given.weights)
+    biases, elementwise = read_rows((given.biases, given.elementwise))
+
+    def step(t: Array, before: PyTree) -> PyTree:
+        output, after, zs = inlined(
+            functools.partial(forward_step, cell),
+            t < lengths,
+            weights,
+            biases,
+            elementwise,
+            _load(here, given.shares, t),
+            before,
         )
+        outputs, saved = results
+        _store(here, outputs, output, t)
+        if saved:
+            _store(here, saved, (zs, before), t)
+        return after
+
+    first = in_float32(_load(here, given.state))
+    _store(here, final, _each_step(tiles, step, first))
+
+
+def _backward(cell: Any, tiles: Tiles, *refs: Any) -> None:
+    """The kernel of the loop backward."""
+    given, (c_zs, c_first, c_elementwise) = Backward(*refs[:6]), refs[6:]
+    here, lengths = _here(tiles), given.lengths[...]
+    transposed, elementwise = _read(given.transposed), read_rows(given.elementwise)
+
+    def step(i: Array, carry: tuple[PyTree, Params]) -> tuple[PyTree, Params]:
+        c_state, c_total = carry
+        t = tiles.time - 1 - i
+        values = _load(here, (*given.saved, given.c_outputs), t)
+        c_z, c_state, c_params = inlined(
+            functools.partial(backward_step, cell),
+            t < lengths,
+            transposed,
+            elementwise,
+            *in_float32(values),
+            c_state,
+        )
+        _store(here, c_zs, c_z, t)
+        return c_state, jax.tree.map(jnp.add, c_total, c_params)
+
+    c_last = in_float32(_load(here, given.c_state))
+    zeros = jax.tree.map(jnp.zeros_like, elementwise)
+    c_before, c_total = _each_step(tiles, step, (c_last, zeros))
+    _store(here, c_first, c_before)
+    for name, value in c_total.items():
+        c_elementwise[name][0, 0] = value
 
 
 def _whole(x: Any) -> pl.BlockSpec:
