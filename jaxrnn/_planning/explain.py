@@ -16,6 +16,12 @@ from .._kernels.work import Work, why_not_values
 from . import roofline
 from .roofline import LoopRoofline, Roofline
 
+_NOTE = """\
+* is what `implementation=None` takes; the others run only if they are named.
+Times are lower bounds, not predictions: nothing was measured. Launching
+programs and reading caches takes extra time; a product of fewer than
+{rows} rows takes as long as one of {rows}."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
@@ -72,10 +78,7 @@ class Explanation:
             row("XLA's loop", *_cells(self.xla)),
             row("with a kernel", *_cells(kernel)) if kernel else "  no kernel serves",
             "",
-            "* is what `implementation=None` takes; the others run if they are named.",
-            "Times are limits, not predictions: nothing was measured. Starting",
-            "programs and reading caches take time beside; a product takes that of",
-            f"{MACHINES[self.machine].least_rows} rows at least.",
+            _NOTE.format(rows=MACHINES[self.machine].least_rows),
         ]
         return "\n".join(lines)
 
