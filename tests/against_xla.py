@@ -1,4 +1,4 @@
-"""Runs and gradients that are held to those of XLA's loop."""
+"""Runs and gradients, to compare with those of XLA's loop."""
 
 import jax
 import numpy as np
@@ -7,19 +7,19 @@ from jaxrnn.testing._oracle import weighted_sum
 
 
 def differentiated(run, params, x, state):
-    """What `run(params, x, state)` makes, and the gradients by all three."""
+    """The results of `run(params, x, state)`, and the gradients by all three."""
 
     def loss(params, x, state):
-        made = run(params, x, state)
-        return weighted_sum(made), made
+        results = run(params, x, state)
+        return weighted_sum(results), results
 
     grad = jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))
-    (_, made), moved = grad(params, x, state)
-    return made, moved
+    (_, results), gradients = grad(params, x, state)
+    return results, gradients
 
 
 def near(got, want, *, tolerance):
-    """Equal up to rounding, beside the largest number of each leaf."""
+    """Equal up to rounding, relative to the largest number of each leaf."""
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert (g.dtype, g.shape) == (w.dtype, w.shape)
         g, w = np.asarray(g, np.float64), np.asarray(w, np.float64)

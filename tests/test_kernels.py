@@ -161,9 +161,9 @@ def test_shapes_that_do_and_do_not_fill_their_tiles(name, spec, kernel):
 def test_time_first_and_whole_rows(kernel):
     cell = CELLS["projected"](4)
     params, x, _, state = data(cell, 11, 13, 2)
-    turned = params, jnp.swapaxes(x, 0, 1), None, state
-    got = everything(cell, kernel, *turned, time_major=True)
-    near(got, everything(cell, None, *turned, time_major=True))
+    time_major = params, jnp.swapaxes(x, 0, 1), None, state
+    got = everything(cell, kernel, *time_major, time_major=True)
+    near(got, everything(cell, None, *time_major, time_major=True))
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru_cudnn"])
@@ -193,9 +193,10 @@ def test_a_memory_in_float32_beside_bfloat16(kernel):
     params, x, lengths, state = data(cell, 5, 6, 4, BF16)
     given = params, x, lengths, state._replace(c=state.c.astype(F32))
     with jax.numpy_dtype_promotion("standard"):  # To sum outputs and state.
-        made, moved = everything(cell, kernel, *given, dtype=BF16)
-        near((made, moved), everything(cell, None, *given, dtype=BF16), tolerance=0.03)
-    assert made[1].c.dtype == F32
+        got = everything(cell, kernel, *given, dtype=BF16)
+        near(got, everything(cell, None, *given, dtype=BF16), tolerance=0.03)
+    (_, state), _ = got
+    assert state.c.dtype == F32
 
 
 @pytest.mark.parametrize("name", ["projected", "gru_cudnn"])
@@ -365,7 +366,7 @@ def test_other_drivers_pass_it_on():
 
 
 def over_devices(kernel, check, units=3):
-    """A loss of rows that lie on four devices, and its gradient."""
+    """A loss of rows on four devices, and its gradient."""
     cell = LSTMCell(units)
     params, x, lengths, state = data(cell, 8, 5, 2)
     mesh = jax.make_mesh((4,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -458,10 +459,18 @@ def by_parity(x):
     return x - jnp.tanh(x) if x.shape[-1] % 16 else jnp.tanh(x) - x
 
 
+def by_halves(x, *cuts):
+    """Whose units are computed in two ways."""
+    first, second = jnp.split(x, cuts or 2, -1)
+    return jnp.concatenate([jnp.tanh(first), second], -1)
+
+
 UNALIKE = {
     "by_the_size": lambda x: x / np.float32(np.sqrt(x.shape[-1])),
     "branch_on_the_size": lambda x: jnp.tanh(x) if x.shape[-1] < 16 else x,
     "branch_on_powers_of_two": by_parity,
+    "halves": by_halves,
+    "cut_in_the_middle": lambda x: by_halves(x, x.shape[-1] // 2),
     "mixed_backward": mixed_backward,
     "summed_backward": functools.partial(mixed_backward, mix=jnp.sum),
     "raises": lambda x: {10: x}[x.shape[-1]],
@@ -548,7 +557,7 @@ def pallas_calls(cell, kernel, given):
 
 
 def asked_for(eqn):
-    """The bytes of all blocks, each in whole tiles, those that move twice."""
+    """The bytes of all blocks, in whole tiles, twice for those with two buffers."""
     mapping = eqn.params["grid_mapping"]
     total = 0
     for block in mapping.block_mappings:
@@ -558,8 +567,8 @@ def asked_for(eqn):
         buffers = 1 if getattr(block.pipeline_mode, "buffer_count", 2) == 1 else 2
         total += buffers * padded(aval.shape, aval.dtype)
     scratch = eqn.params["jaxpr"].invars[-mapping.num_scratch_operands :]
-    rooms = (v.aval for v in scratch if v.aval.memory_space is pltpu.VMEM)
-    return total + sum(padded(aval.shape, aval.dtype) for aval in rooms)
+    buffers = (v.aval for v in scratch if v.aval.memory_space is pltpu.VMEM)
+    return total + sum(padded(aval.shape, aval.dtype) for aval in buffers)
 
 
 def padded(shape, dtype):
@@ -878,14 +887,14 @@ def test_what_is_explained_of_ten_shapes(name, spec):
     # A product of up to 128 rows, the four or three matrices of the state, at 197e12.
     gates = 4 if name == "lstm" else 3
     least = max(spec.batch, 128) * 2 * gates * spec.units**2 / 197e12
-    moved = spec.batch * (4 * gates + 2) * spec.units / 820e9
-    assert found.kernel.step.time == pytest.approx(max(least, moved))
-    assert found.kernel.step.traffic == pytest.approx(moved * 820e9)
+    traffic = spec.batch * (4 * gates + 2) * spec.units
+    assert found.kernel.step.time == pytest.approx(max(least, traffic / 820e9))
+    assert found.kernel.step.traffic == pytest.approx(traffic)
     assert found.kernel.step.flops == pytest.approx(least * 197e12)
     assert found.kernel.forward > spec.time * found.kernel.step.time
     assert found.xla.training > found.kernel.training
-    turned = jax.ShapeDtypeStruct((spec.time, spec.batch, spec.depth), BF16)
-    assert jaxrnn.explain(cell, turned, machine="v5e", time_major=True) == found
+    x = jax.ShapeDtypeStruct((spec.time, spec.batch, spec.depth), BF16)
+    assert jaxrnn.explain(cell, x, machine="v5e", time_major=True) == found
 
 
 def test_what_does_not_fit_is_explained():
@@ -910,12 +919,14 @@ def test_what_exceeds_vmem_is_read_at_every_step():
     rows, matrix = 16 * (4 * 4 * 4096 + 2 * 4096), 2 * 4096 * 4 * 4096
     work = work_of(LSTMCell(4096), 16, 100, 64, BF16)
     tiles = 16 // PallasMosaicTPU("v4").plan(work).rows
-    brought = (found.step.traffic - rows) / tiles
-    assert matrix - 16 * 2**20 < brought < matrix
+    streamed = (found.step.traffic - rows) / tiles
+    assert matrix - 16 * 2**20 < streamed < matrix
     assert found.step.time == pytest.approx(found.step.traffic / 615e9)
     text = str(jaxrnn.explain(LSTMCell(4096), x, machine="V4"))
-    said = brought / 2**20
-    assert f"matrices 128.0, {said:.1f} of them read again at every step" in text
+    assert (
+        f"matrices 128.0, {streamed / 2**20:.1f} of them read again at every step"
+        in text
+    )
 
 
 def test_where_no_kernel_serves_there_is_no_row_of_one():

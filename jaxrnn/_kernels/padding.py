@@ -165,7 +165,9 @@ def _by_unit(eqn: JaxprEqn) -> bool:
     if name in ("reshape", "squeeze"):
         sizes = lambda shape: [n for n in shape if n != 1]
         return sizes(shapes[0]) == sizes(shape_of(eqn.outvars[0]))
-    return name in TRITON_ELEMENTWISE | {"broadcast_in_dim", "split"}
+    if name == "split":
+        return len(set(eqn.params["sizes"])) == 1
+    return name in TRITON_ELEMENTWISE | {"broadcast_in_dim"}
 
 
 def _pad_part(part: Params, blocks: int) -> Params:
