@@ -631,27 +631,27 @@ REFUSED = {
     ),
     "parameters_split": (
         ValueError,
-        r"got 24, 48, and cannot be padded: its updates, or its `blocks`, go with",
+        r"got 24, 48, and cannot be padded: its updates, or its `blocks`, fit",
         lambda: on_a_gpu(Halves(24)),
     ),
     "split_otherwise": (
         ValueError,
-        r"its updates, or its `blocks`, go with these sizes alone",
+        r"its updates, or its `blocks`, fit these sizes alone",
         lambda: on_a_gpu(Halves(24, blocks=1, scales=1)),
     ),
     "not_split": (
         ValueError,
-        r"its updates, or its `blocks`, go with these sizes alone",
+        r"its updates, or its `blocks`, fit these sizes alone",
         lambda: on_a_gpu(SaidWrongly(24)),
     ),
     "one_for_all": (
         ValueError,
-        r"got 12, 24, and cannot be padded: its updates, or its `blocks`, go with",
+        r"got 12, 24, and cannot be padded: its updates, or its `blocks`, fit",
         lambda: on_a_gpu(Halves(12, scales=0)),
     ),
     "blocks_unsaid": (
         ValueError,
-        r"got 20, 40, and cannot be padded: a stage does not say of how many `bl",
+        r"got 20, 40, and cannot be padded: a stage does not declare the `blocks`",
         lambda: on_a_gpu(Unsaid(20)),
     ),
     "too_wide_for_a_gpu": (
@@ -680,7 +680,7 @@ REFUSED = {
     ),
     "no_rule_on_a_tpu": (
         ValueError,
-        r"Pallas has no `expm1` of such arrays there",
+        r"Pallas has no `expm1` of such arrays for TPUs",
         lambda: run(GRUCell(4, activation="elu"), TPU, *data(GRUCell(4), 2, 3, 4)),
     ),
     "no_units": (
@@ -932,7 +932,7 @@ def test_what_exceeds_vmem_is_read_at_every_step():
 def test_where_no_kernel_serves_there_is_no_row_of_one():
     x = jax.ShapeDtypeStruct((16, 100, 64), BF16)
     text = str(jaxrnn.explain(LSTMCell(512), x, machine="h100"))
-    assert "no kernel serves" in text
+    assert "no kernel can run it" in text
     assert "with a kernel" not in text
     assert re.search(r"pallas_triton      no   the matrices, 2048 KiB, and the", text)
 

@@ -58,7 +58,7 @@ class Cudnn(Implementation):
     calls: Calls = CUDNN
 
     def why_not(self, work: Work) -> str | None:
-        """Why it cannot run that work, if it cannot, by the sizes alone."""
+        """Why it cannot run that work, by the sizes alone, or None."""
         reason = why_not_cell(work.cell)
         if reason:
             return reason
@@ -70,7 +70,7 @@ class Cudnn(Implementation):
         return None
 
     def describe(self, work: Work) -> str:
-        """How it would run that work, which it does not decline."""
+        """How it would run that work; `why_not` is None."""
         del work
         return "cuDNN runs all steps in one call, products of the inputs and all"
 

@@ -13,8 +13,8 @@ class Forward(NamedTuple):
         weights: What multiplies the state in each stage; None where nothing does.
         biases: What is added in a stage without inputs, `[columns]`; or None.
         elementwise: The parameters that are used elementwise, `[units]` each.
-        shares: What the inputs add to each stage's product, with the bias, `[time,
-            batch, columns]`, float32; None where they have no part in it.
+        input_products: The inputs' part of each stage's product, with the bias,
+            `[time, batch, columns]`, float32; None for a stage without inputs.
         state: The initial state, each leaf `[batch, size]`.
     """
 
@@ -22,7 +22,7 @@ class Forward(NamedTuple):
     weights: list[Any]
     biases: list[Any]
     elementwise: Params
-    shares: list[Any]
+    input_products: list[Any]
     state: PyTree
 
 

@@ -4,9 +4,9 @@ Units are padded with copies of the last, which are as finite as it is; their ro
 the matrices are zeros, so that no other unit reads them. The columns of a product are
 padded block by block.
 
-That is right for updates that compute each unit by itself, and by the same operations
-at any size. Both are checked on the programs of the updates and of their derivatives;
-other cells keep their sizes.
+That is exact for updates that compute each unit by itself, with the same operations at
+any size. Both are checked on the programs of the updates and of their derivatives; the
+sizes of other cells are not padded.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ SMALLEST = 16
 TRITON_ELEMENTWISE = ELEMENTWISE | {"cbrt", "cosh", "erf_inv", "expm1", "sinh"}
 # The parameters of equations that are sizes.
 _SIZES = ("shape", "sizes", "new_sizes")
-_ONE_SIZE = "its updates, or its `blocks`, go with these sizes alone"
+_ONE_SIZE = "its updates, or its `blocks`, fit these sizes alone"
 
 
 class FillingRule(KernelRule):
@@ -82,7 +82,9 @@ def padded(work: Work, size: Callable[[int], int] = power_of_two) -> Work:
     return dataclasses.replace(
         work,
         matrices=tuple(zip(rows, columns, strict=True)),
-        shares=tuple(c if n else 0 for n, c in zip(work.shares, columns, strict=True)),
+        input_columns=tuple(
+            c if n else 0 for n, c in zip(work.input_columns, columns, strict=True)
+        ),
         state=tuple((size(n), dtype) for n, dtype in work.state),
         outputs=tuple((size(n), dtype) for n, dtype in work.outputs),
         elementwise=tuple(map(size, work.elementwise)),
@@ -94,7 +96,7 @@ def why_not_padded(work: Work) -> str | None:
     if padded(work) == work:
         return None
     if any(stage.blocks is None for stage in work.cell.stages):
-        return "a stage does not say of how many `blocks` its columns are"
+        return "a stage does not declare the `blocks` of its columns"
     # The last sizes differ wherever the true ones do. What is split into equal parts
     # both at powers of two and at odd sizes is split into whole blocks.
     sizes = (lambda n: n, power_of_two, lambda n: n and 2 * n + 65)

@@ -171,7 +171,7 @@ def _forward(cell: Any, tiles: Tiles, cuts: Any, longest: Any, *refs: Any) -> No
             chunks.read(cuts, given.weights, buffers),
             biases,
             elementwise,
-            _read(given.shares, i),
+            _read(given.input_products, i),
             before,
             chunks.matmul,
         )
@@ -222,7 +222,7 @@ def _why_not_operation(eqn: JaxprEqn) -> str | None:
     name = eqn.primitive.name
     if name in _KNOWN and not (name == "dot_general" and is_batched(eqn)):
         return None
-    return f"Pallas has no `{name}` of such arrays there"
+    return f"Pallas has no `{name}` of such arrays for TPUs"
 
 
 def _read(refs: PyTree, *index: Array) -> PyTree:

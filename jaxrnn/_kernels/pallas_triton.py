@@ -120,7 +120,7 @@ def _forward(cell: Any, tiles: Tiles, *refs: Any) -> None:
             weights,
             biases,
             elementwise,
-            _load(here, given.shares, t),
+            _load(here, given.input_products, t),
             before,
         )
         outputs, saved = results

@@ -43,7 +43,7 @@ def forward_step(
     weights: list[Any],
     biases: list[Array | None],
     elementwise: Params,
-    shares: list[Array | None],
+    input_products: list[Array | None],
     state: PyTree,
     matmul: Callable[[Array, Any], Array] = dot,
 ) -> tuple[PyTree, PyTree, list[Array]]:
@@ -56,17 +56,17 @@ def forward_step(
             stage without an operand.
         biases: The bias of a stage without inputs, `[columns]`, float32; or None.
         elementwise: The parameters that are used elementwise, `[units]` each.
-        shares: What the inputs add to each stage's product, with the bias, `[rows,
-            columns]`, float32; None for a stage without inputs.
+        input_products: The inputs' part of each stage's product, with the bias,
+            `[rows, columns]`, float32; None for a stage without inputs.
         state: The state before the step, each leaf `[rows, size]`, float32.
         matmul: The product of an operand and one of the weights.
     """
-    shares = only(alive, shares)
+    input_products = only(alive, input_products)
 
     def product(k: int, *args: Any) -> Array:
         *_, operand, _ = args
-        weight, share, bias = weights[k], shares[k], biases[k]
-        terms = [] if share is None else [share]
+        weight, inputs, bias = weights[k], input_products[k], biases[k]
+        terms = [] if inputs is None else [inputs]
         if weight is not None:
             terms.append(matmul(operand, weight))
         if bias is not None:
@@ -133,7 +133,7 @@ def step_types(work: Work, rows: int) -> tuple[tuple, tuple]:
     matrix = lambda *shape: jax.ShapeDtypeStruct(shape, work.dtype)
     weights = [matrix(r, c) if r else None for r, c in work.matrices]
     transposed = [matrix(c, r) if r else None for r, c in work.matrices]
-    shares = [f32(rows, n) if n else None for n in work.shares]
+    input_products = [f32(rows, n) if n else None for n in work.input_columns]
     pairs = zip(cell.stages, work.matrices, strict=True)
     biases = [
         f32(columns) if stage.bias and not stage.takes_inputs else None
@@ -144,7 +144,7 @@ def step_types(work: Work, rows: int) -> tuple[tuple, tuple]:
     )
     kind = jax.tree.structure(jax.eval_shape(lambda: cell.zero_state(rows, work.dtype)))
     state = jax.tree.unflatten(kind, [f32(rows, size) for size, _ in work.state])
-    args = alive, weights, biases, elementwise, shares, state
+    args = alive, weights, biases, elementwise, input_products, state
     step = functools.partial(forward_step, cell)
     output, state, zs = jax.eval_shape(step, *args)
     return args, (alive, transposed, elementwise, zs, state, output, state)

@@ -82,6 +82,6 @@ def _why_not_operation(eqn: JaxprEqn) -> str | None:
         sizes = ", ".join(map(str, eqn.params["sizes"]))
         return f"Triton splits in equal parts, got {sizes}"
     if name == "dot_general" and is_batched(eqn):
-        return "Triton multiplies matrices alone"
+        return "Triton has no batched products"
     supported = name in SUPPORTED | TRITON_ELEMENTWISE
     return None if supported else f"Triton has no `{name}`"

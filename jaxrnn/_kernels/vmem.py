@@ -39,11 +39,11 @@ class Plan:
         outputs = sum(tile([n], dtype) for n, dtype in work.outputs)
         columns = [columns for _, columns in work.matrices]
         residuals = tile(columns, work.product_dtype) + states
-        forward = tile(filter(None, work.shares), _F32) + outputs + residuals
+        forward = tile(filter(None, work.input_columns), _F32) + outputs + residuals
         backward = residuals + outputs + tile(columns, work.dtype)
         matrices = sum(self._matrix_bytes(cut, work.dtype) for cut in self._matrices)
-        pairs = zip(work.matrices, work.shares, strict=True)
-        biases = [columns for (_, columns), share in pairs if not share]
+        pairs = zip(work.matrices, work.input_columns, strict=True)
+        biases = [columns for (_, columns), inputs in pairs if not inputs]
         # Cotangents of elementwise parameters are written from two buffers.
         vectors = sum(_bytes(1, n, _F32) for n in (*biases, *work.elementwise * 3))
         carried = tile([n for n, _ in work.state], _F32)

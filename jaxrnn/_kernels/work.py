@@ -24,7 +24,7 @@ class Work:
         dtype: The dtype of the inputs and the matrices.
         matrices: The matrix of each stage's operand, `(rows, columns)`; 0 rows for a
             stage without an operand.
-        shares: The columns that the inputs add to each stage; 0 for a stage without.
+        input_columns: The columns of each stage; 0 for a stage without inputs.
         state: The leaves of the state, `(size, dtype)`.
         outputs: The leaves of the output, `(size, dtype)`.
         elementwise: The sizes of the parameters that are used elementwise.
@@ -37,7 +37,7 @@ class Work:
     depth: int
     dtype: DType
     matrices: tuple[tuple[int, int], ...]
-    shares: tuple[int, ...]
+    input_columns: tuple[int, ...]
     state: tuple[tuple[int, DType], ...]
     outputs: tuple[tuple[int, DType], ...]
     elementwise: tuple[int, ...]
@@ -92,9 +92,9 @@ class Work:
         return products * self.product_dtype.itemsize + _bytes(self.state)
 
     @property
-    def share_bytes(self) -> int:
-        """The bytes of what the inputs add to a row's products at a step."""
-        return 4 * sum(self.shares)
+    def input_product_bytes(self) -> int:
+        """The bytes of the inputs' part of the products of a row at a step."""
+        return 4 * sum(self.input_columns)
 
     @property
     def output_bytes(self) -> int:

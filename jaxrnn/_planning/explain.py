@@ -50,7 +50,7 @@ class Explanation:
         xla: The least time of the loop that XLA compiles, which multiplies inputs and
             state at every step, and reads the matrices again unless they fit a cache.
         kernel: The least time of a kernel's loop, which reads the state's matrices
-            once, as far as they fit; if no kernel serves, of one that would.
+            once, as far as they fit; if no kernel can run the cell, of one that could.
         products: The least time of the large products before a kernel and after it.
     """
 
@@ -76,7 +76,9 @@ class Explanation:
             "",
             row("at best", "forward", "training", "a step"),
             row("XLA's loop", *_cells(self.xla)),
-            row("with a kernel", *_cells(kernel)) if kernel else "  no kernel serves",
+            row("with a kernel", *_cells(kernel))
+            if kernel
+            else "  no kernel can run it",
             "",
             _NOTE.format(rows=MACHINES[self.machine].least_rows),
         ]

@@ -47,7 +47,7 @@ class LoopRoofline(Roofline):
 
 def xla(work: Work, machine: Machine) -> LoopRoofline:
     """Of a loop in which every step multiplies the inputs and the state."""
-    input_weights = work.depth * sum(work.shares)
+    input_weights = work.depth * sum(work.input_columns)
     weights = work.matrix_bytes + input_weights * work.dtype.itemsize
     is_cached = weights <= machine.cache
     row = work.depth * work.dtype.itemsize + work.output_bytes
@@ -71,7 +71,7 @@ def kernel(work: Work, machine: Machine, streamed_bytes: int) -> LoopRoofline:
             is read once.
     """
     once = work.matrix_bytes / machine.bandwidth
-    row = work.share_bytes + work.output_bytes
+    row = work.input_product_bytes + work.output_bytes
     step, saving, backward = (
         _step(work, machine, streamed_bytes + traffic, work.flops)
         for traffic in (
@@ -89,8 +89,10 @@ def products(work: Work, machine: Machine) -> Roofline:
     rows, columns = work.batch * work.time, sum(n for _, n in work.matrices)
     peak, width = machine.peak(work.dtype), work.dtype.itemsize
     inputs = rows * work.depth * width
-    of_inputs = 2 * rows * work.depth * sum(work.shares) / peak
-    before = max(of_inputs, (inputs + rows * work.share_bytes) / machine.bandwidth)
+    of_inputs = 2 * rows * work.depth * sum(work.input_columns) / peak
+    before = max(
+        of_inputs, (inputs + rows * work.input_product_bytes) / machine.bandwidth
+    )
     of_all = 2 * of_inputs + rows * work.flops / peak
     after = max(of_all, 2 * (inputs + rows * columns * width) / machine.bandwidth)
     return Roofline(before, before + after)
