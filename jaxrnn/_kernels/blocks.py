@@ -1,8 +1,8 @@
-"""What kernels share that go over tiles of rows."""
+"""How kernels cut arrays into tiles of rows and blocks of steps, and are called."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 import jax
 import jax.numpy as jnp
@@ -14,47 +14,60 @@ from .operands import Backward
 from .step import in_float32
 
 
+@final
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-    """How rows are cut into tiles; the first axis of the grid goes over them.
+    """The grid of a kernel.
 
     Attributes:
         time: The number of steps.
         batch: The number of rows.
         rows: The rows of a tile.
+        block: The steps of a block.
+        reverse: Whether the last block comes first.
     """
 
     time: int
     batch: int
     rows: int
+    block: int
+    reverse: bool = False
 
     @property
-    def tiles(self) -> int:
-        """The number of tiles of rows."""
-        return pl.cdiv(self.batch, self.rows)
+    def grid(self) -> tuple[int, int]:
+        """The numbers of tiles of rows and of blocks of steps."""
+        return pl.cdiv(self.batch, self.rows), pl.cdiv(self.time, self.block)
 
     def by_rows(self, x: Any) -> pl.BlockSpec:
-        """Tiles of what has rows alone, `[batch, size]`."""
-        return pl.BlockSpec((self.rows, x.shape[-1]), lambda b, *_: (b, 0))
+        """Tiles of `[batch, size]`."""
+        return pl.BlockSpec((self.rows, x.shape[-1]), lambda b, t: (b, 0))
 
     def by_tile(self, x: Any) -> pl.BlockSpec:
-        """What each tile has for itself, `[tiles, 1, size]`."""
-        return pl.BlockSpec((1, *x.shape[1:]), lambda b, *_: (b, 0, 0))
+        """One entry a tile, of `[tiles, 1, size]`."""
+        return pl.BlockSpec((1, *x.shape[1:]), lambda b, t: (b, 0, 0))
+
+    def by_steps(self, x: Any) -> pl.BlockSpec:
+        """Blocks of `[time, batch, size]`."""
+        last = self.grid[1] - 1
+        place = (lambda t: last - t) if self.reverse else (lambda t: t)
+        block = self.block, self.rows, x.shape[-1]
+        return pl.BlockSpec(block, lambda b, t: (place(t), b, 0))
 
     def column(self, lengths: Array) -> Array:
-        """`[rows of all tiles, 1]`: rows that fill the last tile are never alive."""
-        missing = self.tiles * self.rows - self.batch
+        """`[rows of all tiles, 1]`: rows that pad the last tile have length 0."""
+        missing = self.grid[0] * self.rows - self.batch
         return jnp.pad(lengths, (0, missing))[:, None]
 
     def over_time(self, types: PyTree) -> PyTree:
-        """The types of one step, of all steps."""
+        """The types of all steps, given those of one."""
         longer = lambda x: jax.ShapeDtypeStruct((self.time, *x.shape), x.dtype)
         return jax.tree.map(longer, types)
 
-    def one_each(self, small: Params) -> Params:
-        """The types of what each tile has for itself, in place of such parameters."""
-        room = lambda x: jax.ShapeDtypeStruct((self.tiles, 1, *x.shape), jnp.float32)
-        return jax.tree.map(room, small)
+    def per_tile(self, params: Params) -> Params:
+        """`[tiles, 1, size]`, float32, for each vector of parameters."""
+        tiles = self.grid[0]
+        wide = lambda x: jax.ShapeDtypeStruct((tiles, 1, *x.shape), jnp.float32)
+        return jax.tree.map(wide, params)
 
 
 def call(
@@ -63,49 +76,50 @@ def call(
     in_specs: tuple,
     outs: tuple,
     out_specs: tuple,
-    **how: Any,
+    **options: Any,
 ) -> Any:
     """A kernel on arguments, with a spec for each of them and for each result.
 
     Args:
         kernel: What `pallas_call` calls.
         args: Trees of arrays.
-        in_specs: For each of them what makes the spec of a leaf.
-        outs: Trees of the types of what is made.
-        out_specs: For each of them what makes the spec of a leaf.
-        **how: What else `pallas_call` takes.
+        in_specs: For each of them the function that makes a leaf's spec.
+        outs: Trees of the types of the results.
+        out_specs: For each of them the function that makes a leaf's spec.
+        **options: Further arguments of `pallas_call`.
     """
     each = lambda specs, trees: tuple(map(jax.tree.map, specs, trees))
     args = as_varying_as(args, args)
     zeros = lambda x: jnp.zeros(x.shape, x.dtype)
     make = lambda args: as_varying_as(args, jax.tree.map(zeros, outs))
-    made = pl.pallas_call(
+    run = pl.pallas_call(
         kernel,
         out_shape=jax.eval_shape(make, args),
         in_specs=each(in_specs, args),
         out_specs=each(out_specs, outs),
-        **how,
+        **options,
     )
-    with jax.enable_x64(False):  # Mosaic knows no integers of 64 bits.
-        return made(*args)
+    with jax.enable_x64(False):  # Mosaic has no integers of 64 bits.
+        return run(*args)
 
 
-def as_rows(small: PyTree) -> PyTree:
-    """Vectors as matrices of one row: kernels are handed no less."""
-    return jax.tree.map(lambda x: x[None, :], small)
+def as_rows(vectors: PyTree) -> PyTree:
+    """Vectors as matrices of one row: kernels take no arrays of lower rank."""
+    return jax.tree.map(lambda x: x[None, :], vectors)
 
 
-def read_small(small: PyTree) -> PyTree:
+def read_rows(refs: PyTree) -> PyTree:
     """The vectors again, in float32."""
-    return in_float32(jax.tree.map(lambda r: r[0], small))
+    return in_float32(jax.tree.map(lambda r: r[0], refs))
 
 
 def c_zs_types(given: Backward) -> list[jax.ShapeDtypeStruct]:
     """The cotangents of the products, in the dtype of the matrices."""
-    zs, dtype = given.kept[0], jax.tree.leaves(given.turned)[0].dtype
+    zs, dtype = given.saved[0], jax.tree.leaves(given.transposed)[0].dtype
     return [jax.ShapeDtypeStruct(z.shape, dtype) for z in zs]
 
 
-def total(c_small: Params, small: Params) -> Params:
-    """The sum of what each tile made, in the dtypes of the parameters."""
-    return jax.tree.map(lambda c, x: jnp.sum(c, (0, 1)).astype(x.dtype), c_small, small)
+def total(c_params: Params, params: Params) -> Params:
+    """The sum over tiles of the cotangents of parameters, in the parameters' dtypes."""
+    sum_of = lambda c, x: jnp.sum(c, (0, 1)).astype(x.dtype)
+    return jax.tree.map(sum_of, c_params, params)

@@ -1,7 +1,7 @@
-"""Products with a matrix of which only a part stays in a TPU's VMEM.
+"""Products with a matrix that does not fit in a TPU's VMEM.
 
-The rest comes in chunks of columns, or of rows of its transpose: one is brought while
-the one before it is multiplied.
+Its first columns stay there; the rest is streamed at every step in chunks of columns
+(of rows, for the transpose): one is copied while the one before it is multiplied.
 """
 
 import dataclasses
@@ -15,41 +15,72 @@ from jax.experimental.pallas import tpu as pltpu
 
 from .._base.typing import Array
 from .step import dot
-from .vmem import Cut, Plan
 
 
-class Parts(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """How much of a matrix stays in VMEM.
+
+    Attributes:
+        rows: The rows of the matrix.
+        columns: Its columns.
+        width: The columns of a chunk.
+        resident: The number of chunks that stay, from the first column on.
+    """
+
+    rows: int
+    columns: int
+    width: int
+    resident: int
+
+    @property
+    def streamed(self) -> int:
+        """The number of chunks that are streamed; the last may be padded with zeros."""
+        return -(-self.columns // self.width) - self.resident
+
+    @property
+    def missing(self) -> int:
+        """The columns that pad the last chunk."""
+        return (self.resident + self.streamed) * self.width - self.columns
+
+    @property
+    def resident_columns(self) -> int:
+        """The number of columns that stay."""
+        return min(self.columns, self.resident * self.width)
+
+    def split(self, matrix: Array) -> "SplitMatrix":
+        """A matrix `[rows, columns]` in two parts."""
+        kept = self.resident_columns
+        rest = jnp.pad(matrix[:, kept:], ((0, 0), (0, self.missing)))
+        chunks = rest.reshape(self.rows, self.streamed, self.width).swapaxes(0, 1)
+        return SplitMatrix(matrix[:, :kept] if kept else None, chunks)
+
+
+class SplitMatrix(NamedTuple):
     """A matrix, or its transpose, in two parts.
 
     Attributes:
-        stay: What stays, `[rows, kept]`, or `[kept, rows]`; None for nothing.
-        moving: What is brought, `[chunks, rows, width]`, or `[chunks, width, rows]`.
+        resident: `[rows, columns that stay]`, or its transpose; None for nothing.
+        streamed: `[chunks, rows, width]`, or `[chunks, width, rows]`.
     """
 
-    stay: Any
-    moving: Any
-
-    @classmethod
-    def of(cls, cut: Cut, matrix: Array) -> "Parts":
-        """Those of a matrix `[rows, columns]`."""
-        rest = jnp.pad(matrix[:, cut.kept :], ((0, 0), (0, cut.missing)))
-        chunks = rest.reshape(cut.rows, cut.moving, cut.width).swapaxes(0, 1)
-        return cls(matrix[:, : cut.kept] if cut.kept else None, chunks)
+    resident: Any
+    streamed: Any
 
     @property
-    def turned(self) -> "Parts":
-        """Those of its transpose."""
-        stay = None if self.stay is None else self.stay.T
-        return Parts(stay, self.moving.swapaxes(1, 2))
+    def transposed(self) -> "SplitMatrix":
+        """The parts of the transpose."""
+        resident = None if self.resident is None else self.resident.T
+        return SplitMatrix(resident, self.streamed.swapaxes(1, 2))
 
 
-class Room(NamedTuple):
-    """What the products are made in.
+class Buffers(NamedTuple):
+    """What the products with a split matrix are computed in.
 
     Attributes:
         chunks: Two of them: the one that is multiplied, and the next.
-        pieces: `[chunks, rows of a tile, width]`, float32, of the product or of what
-            is multiplied.
+        pieces: `[chunks, rows of a tile, width]`, float32, of the product or of the
+            operand.
         arrived: Whether a chunk is there, for each of the two.
     """
 
@@ -57,112 +88,113 @@ class Room(NamedTuple):
     pieces: Any
     arrived: Any
 
-    @classmethod
-    def of(cls, cut: Cut, rows: int, parts: Parts) -> "Room":
-        """For so many rows of a tile."""
-        count, *chunk = parts.moving.shape
-        return cls(
-            pltpu.VMEM((2, *chunk), parts.moving.dtype),
+
+def split(cuts: tuple[Cut | None, ...], matrices: list[Any]) -> list[Any]:
+    """Matrices `[rows, columns]`; those that do not stay as `SplitMatrix`."""
+    pairs = zip(cuts, matrices, strict=True)
+    return [cut.split(m) if cut and cut.streamed else m for cut, m in pairs]
+
+
+def split_transposed(cuts: tuple[Cut | None, ...], matrices: list[Any]) -> list[Any]:
+    """The same of transposes, `[columns, rows]`."""
+    pairs = zip(cuts, matrices, strict=True)
+    return [
+        cut.split(m.T).transposed if cut and cut.streamed else m for cut, m in pairs
+    ]
+
+
+def buffers_for(
+    cuts: tuple[Cut | None, ...], matrices: list[Any], rows: int
+) -> list[Buffers | None]:
+    """Buffers for the products of `rows` rows; None for matrices that stay."""
+
+    def one(cut: Cut | None, matrix: Any) -> Buffers | None:
+        if cut is None or not cut.streamed:
+            return None
+        count, *chunk = matrix.streamed.shape
+        return Buffers(
+            pltpu.VMEM((2, *chunk), matrix.streamed.dtype),
             pltpu.VMEM((count, rows, cut.width), jnp.float32),
             pltpu.SemaphoreType.DMA((2,)),
         )
 
-
-def parts(plan: Plan, weights: list[Any]) -> list[Any]:
-    """Matrices `[rows, columns]`, those that do not stay in VMEM as `Parts`."""
-    pairs = zip(plan.cuts, weights, strict=True)
-    return [Parts.of(cut, w) if cut and cut.moving else w for cut, w in pairs]
+    return [one(*pair) for pair in zip(cuts, matrices, strict=True)]
 
 
-def turned_parts(plan: Plan, turned: list[Any]) -> list[Any]:
-    """The same of the transposes, `[columns, rows]`."""
-    made = parts(plan, [None if w is None else w.T for w in turned])
-    pairs = zip(made, turned, strict=True)
-    return [m.turned if isinstance(m, Parts) else w for m, w in pairs]
+def read(cuts: tuple[Cut | None, ...], refs: list[Any], buffers: list[Any]) -> list:
+    """Within a kernel: matrices to multiply with, those that are split as `Chunked`."""
 
-
-def rooms(plan: Plan, matrices: list[Any]) -> list[Any]:
-    """What the products with `Parts` are made in; None for other matrices."""
-    pairs = zip(plan.cuts, matrices, strict=True)
-    return [
-        Room.of(cut, plan.rows, m) if cut and isinstance(m, Parts) else None
-        for cut, m in pairs
-    ]
-
-
-def read(plan: Plan, refs: list[Any], rooms: list[Any]) -> list[Any]:
-    """Within a kernel: matrices, or `Chunked` ones, to multiply with."""
-
-    def one(cut: Cut | None, ref: Any, room: Any) -> Any:
+    def one(cut: Cut | None, ref: Any, buffer: Any) -> Any:
         if cut is None:
             return None
-        return ref[...] if room is None else Chunked(cut, ref, room)
+        return ref[...] if buffer is None else Chunked(cut, ref, buffer)
 
-    return [one(*each) for each in zip(plan.cuts, refs, rooms, strict=True)]
-
-
-def times(operand: Array, matrix: Any) -> Array:
-    """`operand @ matrix`, in parts or not, float32."""
-    return (
-        matrix.times(operand) if isinstance(matrix, Chunked) else dot(operand, matrix)
-    )
+    return [one(*each) for each in zip(cuts, refs, buffers, strict=True)]
 
 
-def turned_times(operand: Array, matrix: Any) -> Array:
-    """`operand @ transpose`, in parts or not, float32."""
+def matmul(operand: Array, matrix: Any) -> Array:
+    """`operand @ matrix`, float32, of an array or a `Chunked` matrix."""
     if isinstance(matrix, Chunked):
-        return matrix.turned_times(operand)
+        return matrix.matmul(operand)
+    return dot(operand, matrix)
+
+
+def matmul_transposed(operand: Array, matrix: Any) -> Array:
+    """`operand @ transpose`, float32, of an array or a `Chunked` transpose."""
+    if isinstance(matrix, Chunked):
+        return matrix.matmul_transposed(operand)
     return dot(operand, matrix)
 
 
 @dataclasses.dataclass(frozen=True)
 class Chunked:
-    """A matrix in parts, within a kernel."""
+    """A split matrix within a kernel."""
 
     cut: Cut
-    parts: Parts
-    room: Room
+    matrix: SplitMatrix
+    buffers: Buffers
 
-    def times(self, operand: Array) -> Array:
+    def matmul(self, operand: Array) -> Array:
         """`operand @ matrix`, `[rows of a tile, columns]`, float32."""
-        pieces, stay = self.room.pieces, self.parts.stay
+        pieces, resident = self.buffers.pieces, self.matrix.resident
 
-        def put(i: Array, chunk: Array, done: None) -> None:
-            del done
+        def put(i: Array, chunk: Array, carry: None) -> None:
+            del carry
             pieces[i] = dot(operand, chunk)
 
         self._each(put, None)
-        made = [] if stay is None else [dot(operand, stay[...])]
-        made += [pieces[i] for i in range(self.cut.moving)]
-        return jnp.concatenate(made, -1)[:, : self.cut.columns]
+        columns = [] if resident is None else [dot(operand, resident[...])]
+        columns += [pieces[i] for i in range(self.cut.streamed)]
+        return jnp.concatenate(columns, -1)[:, : self.cut.columns]
 
-    def turned_times(self, operand: Array) -> Array:
+    def matmul_transposed(self, operand: Array) -> Array:
         """`operand @ transpose`, `[rows of a tile, rows]`, float32."""
-        cut, pieces, stay = self.cut, self.room.pieces, self.parts.stay
-        rest = jnp.pad(operand[:, cut.kept :], ((0, 0), (0, cut.missing)))
-        for i in range(cut.moving):
+        cut, pieces, resident = self.cut, self.buffers.pieces, self.matrix.resident
+        kept = cut.resident_columns
+        rest = jnp.pad(operand[:, kept:], ((0, 0), (0, cut.missing)))
+        for i in range(cut.streamed):
             pieces[i] = rest[:, i * cut.width : (i + 1) * cut.width]
-        if stay is None:
-            begun = jnp.zeros((operand.shape[0], cut.rows), jnp.float32)
+        if resident is None:
+            start = jnp.zeros((operand.shape[0], cut.rows), jnp.float32)
         else:
-            begun = dot(operand[:, : cut.kept], stay[...])
+            start = dot(operand[:, :kept], resident[...])
         add = lambda i, chunk, total: total + dot(pieces[i], chunk)
-        return self._each(add, begun)
+        return self._each(add, start)
 
     def _each(self, use: Callable, carry: Any) -> Any:
-        """What is carried by `use(i, chunk, carry)` over the chunks that move."""
-        count, (chunks, _, arrived) = self.cut.moving, self.room
+        """Carries `carry = use(i, chunk, carry)` over the streamed chunks."""
+        count, (chunks, _, arrived) = self.cut.streamed, self.buffers
 
-        def bring(i: Any) -> Any:
+        def copy(i: Any) -> Any:
             place = jax.lax.rem(i, 2)
             return pltpu.make_async_copy(
-                self.parts.moving.at[i], chunks.at[place], arrived.at[place]
+                self.matrix.streamed.at[i], chunks.at[place], arrived.at[place]
             )
 
         def turn(i: Array, carry: Any) -> Any:
-            pl.when(i + 1 < count)(lambda: bring(i + 1).start())
-            bring(i).wait()
+            pl.when(i + 1 < count)(lambda: copy(i + 1).start())
+            copy(i).wait()
             return use(i, chunks[jax.lax.rem(i, 2)], carry)
 
-        bring(jnp.int32(0)).start()
+        copy(jnp.int32(0)).start()
         return jax.lax.fori_loop(jnp.int32(0), jnp.int32(count), turn, carry)

@@ -22,7 +22,7 @@ from .._time.sequence import DeclinedError
 from .._time.steps import Steps
 from .only_on import only_on
 from .operands import Backward, Forward
-from .work import Work, why_odd
+from .work import Work, why_not_values
 
 
 def check(
@@ -36,7 +36,7 @@ def check(
     inputs, reason = first_step(xs, steps), why_no_loop(xs, steps)
     if not reason and 0 in (steps.time, *inputs.shape):
         reason = "there are no steps, no rows, or no inputs"
-    reason = reason or why_odd(cell, params, inputs, state)
+    reason = reason or why_not_values(cell, params, inputs, state)
     if reason:
         raise DeclinedError(reason)
     work = Work.of(cell, params, steps.time, inputs, state)

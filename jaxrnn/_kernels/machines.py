@@ -1,4 +1,4 @@
-"""Machines by name: what a kernel must fit, and how fast they could be at best."""
+"""Machines by name: their memory, which kernels must fit, and their peak speed."""
 
 import dataclasses
 import re
@@ -20,14 +20,14 @@ class Machine:
         platform: "tpu" or "cuda".
         memory: Bytes that a kernel can keep next to the arithmetic: VMEM of a core, or
             the shared memory of one block of threads.
-        cache: Bytes that XLA's loops find on the chip from step to step: VMEM, in which
-            XLA places what a loop reads again (seen in programs compiled for v5e), or
-            the L2 cache.
+        cache: Bytes that stay on the chip between the steps of XLA's loops: VMEM, where
+            XLA places what a loop reads repeatedly (observed in programs compiled for
+            v5e), or the L2 cache.
         bandwidth: Bytes a second from and to the large memory.
         flops: Operations a second of matrix products in bfloat16.
         flops_float32: The same in float32, as JAX makes them by default: in bfloat16
             on a TPU, in TF32 on a GPU.
-        least_rows: The rows that a matrix product costs at least.
+        least_rows: A matrix product of fewer rows takes the time of so many.
     """
 
     name: str
@@ -44,8 +44,8 @@ class Machine:
         return self.flops if dtype.itemsize == 2 else self.flops_float32
 
 
-# TPUs as `pltpu.get_tpu_info_for_chip` has them, a core each. GPUs as NVIDIA's data
-# sheets have them, without sparsity.
+# TPUs: `pltpu.get_tpu_info_for_chip`, one core. GPUs: NVIDIA's data sheets, without
+# sparsity.
 MACHINES = {
     machine.name: machine
     for machine in (
@@ -59,7 +59,7 @@ MACHINES = {
 }
 
 
-# What JAX calls otherwise.
+# Those whose `device_kind` does not contain their name.
 _KINDS = {
     "TPU v5": "v5p",
     "TPU v5 lite": "v5e",
@@ -74,7 +74,7 @@ _LIKELIEST = {"tpu": "v5e", "cuda": "h100"}
 
 
 def machine_here() -> Machine | None:
-    """That of the first device, by JAX's name of it, "NVIDIA H100 80GB HBM3" say."""
+    """The first device, by its `device_kind`, such as "NVIDIA H100 80GB HBM3"."""
     kind = jax.devices()[0].device_kind
     words = re.findall(r"\w+", kind.lower())
     known = (name for name in MACHINES if name in words)
@@ -84,8 +84,8 @@ def machine_here() -> Machine | None:
 def machine_of(platform: str) -> Machine:
     """The machine that JAX runs on, or else the likeliest of that platform.
 
-    One that is not known is taken to have the least memory of its platform: a kernel
-    that asks for more would not start.
+    An unknown one is assumed to have the least memory of its platform: a kernel that
+    requires more would not start.
     """
     here, likeliest = machine_here(), MACHINES[_LIKELIEST[platform]]
     backend = {"cuda": "gpu"}.get(platform, platform)
@@ -98,7 +98,7 @@ def as_machine(where: str, name: str | None) -> Machine:
     """The machine of that name; None for that of the first device, or "v5e".
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If no machine has that name.
     """
     if name is None:
         return machine_here() or MACHINES[_LIKELIEST["tpu"]]

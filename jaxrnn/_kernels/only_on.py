@@ -1,4 +1,4 @@
-"""Programs that refuse to be compiled for a platform that they are not made for."""
+"""Programs that raise an error if they are compiled for another platform."""
 
 from typing import Any
 
@@ -9,18 +9,18 @@ from .._base.typing import Array
 
 
 def only_on(platform: str, name: str, x: Array) -> Array:
-    """x, in a program that is compiled for one platform alone.
+    """x, in a program that can be compiled for one platform alone.
 
-    While a program is traced nobody knows what it will be compiled for: here, for a
-    machine elsewhere, or for several.
+    While a program is traced its platform is unknown: it may be that of this process,
+    that of a machine elsewhere, or several.
 
     Args:
-        platform: As JAX calls it, "tpu" or "cuda".
-        name: The implementation that asks for it.
-        x: What nothing is done to.
+        platform: "tpu" or "cuda", as JAX calls it.
+        name: The implementation that requires it.
+        x: Returned as it is.
 
     Raises:
-        ValueError: If it is compiled for another, then.
+        ValueError: If the program is compiled for another platform; when it is.
     """
     return _only_on_p.bind(x, platform=platform, name=name)
 
@@ -41,7 +41,7 @@ _compiled = jax.jit(_only_on_p.bind, static_argnames=("platform", "name"))
 
 @_only_on_p.def_impl
 def _(x: Array, **of: str) -> Array:
-    with jax.disable_jit(False):  # Else it would call itself.
+    with jax.disable_jit(False):  # Otherwise it would call itself.
         return _compiled(x, **of)
 
 

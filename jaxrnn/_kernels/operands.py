@@ -12,17 +12,17 @@ class Forward(NamedTuple):
         lengths: `[batch]`, int32.
         weights: What multiplies the state in each stage; None where nothing does.
         biases: What is added in a stage without inputs, `[columns]`; or None.
-        small: The parameters that are used elementwise, `[units]` each.
-        shares: What the inputs add to each stage's product, with the bias, `[time,
-            batch, columns]`, float32; None where they have no part in it.
+        elementwise: The parameters that are used elementwise, `[units]` each.
+        input_products: The inputs' part of each stage's product, with the bias,
+            `[time, batch, columns]`, float32; None for a stage without inputs.
         state: The initial state, each leaf `[batch, size]`.
     """
 
     lengths: Array
     weights: list[Any]
     biases: list[Any]
-    small: Params
-    shares: list[Any]
+    elementwise: Params
+    input_products: list[Any]
     state: PyTree
 
 
@@ -31,16 +31,16 @@ class Backward(NamedTuple):
 
     Attributes:
         lengths: `[batch]`, int32.
-        turned: The transposes of the matrices; or None.
-        small: The parameters that are used elementwise.
-        kept: `(zs, states)` of all steps, `[time, batch, size]` each.
+        transposed: The transposes of the matrices; or None.
+        elementwise: The parameters that are used elementwise.
+        saved: `(zs, states)` of all steps, `[time, batch, size]` each.
         c_outputs: The cotangents of what was put out, likewise.
         c_state: The cotangent of the final state, each leaf `[batch, size]`.
     """
 
     lengths: Array
-    turned: list[Any]
-    small: Params
-    kept: PyTree
+    transposed: list[Any]
+    elementwise: Params
+    saved: PyTree
     c_outputs: PyTree
     c_state: PyTree

@@ -1,10 +1,11 @@
 """A recurrent loop as one TPU kernel: the matrices stay in VMEM for all steps.
 
-The grid is (tiles of rows, blocks of steps). Blocks of what is read and written move
-between HBM and VMEM while others are computed; the matrices are brought once.
+The grid is (tiles of rows, blocks of steps). Blocks of sequences are copied between HBM
+and VMEM while others are computed; the matrices are copied once.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -16,28 +17,18 @@ from jax.experimental.pallas import tpu as pltpu
 from .._autodiff.jax_internals import JaxprEqn
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
-from .blocks import as_rows, c_zs_types, call, read_small, total
-from .chunks import parts, read, rooms, times, turned_parts, turned_times
+from . import chunks, tpu_grid, vmem
+from .blocks import Tiles, as_rows, c_zs_types, call, read_rows, total
 from .kernel import Kernel
 from .kernel_loop import check, run_kernel
 from .machines import MIB
 from .operands import Backward, Forward
-from .operations import is_batched, why_unknown
+from .operations import SUPPORTED, is_batched, why_unsupported
 from .step import backward_step, forward_step, in_float32
-from .tiling import Tiling
-from .vmem import LEAST, Plan, least, plan
 from .work import Work
 
-# What Pallas lowers for a TPU of what the elementwise work of cells is made of.
-_KNOWN = frozenset(
-    """
-    abs add add_any and broadcast_in_dim ceil clamp concatenate convert_element_type cos
-    div dot_general eq erf exp exp2 floor ge gt integer_pow is_finite le log log1p
-    logistic lt max min mul ne neg not or pad pow reduce_max reduce_min reduce_sum rem
-    reshape round rsqrt select_n sign sin slice split sqrt square squeeze stack
-    stop_gradient sub tan tanh transpose xor
-    """.split()
-)
+# What Pallas lowers for a TPU alone.
+_KNOWN = SUPPORTED | {"concatenate", "erf", "pad", "round", "slice"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +38,8 @@ class PallasMosaicTPU(Kernel):
     Attributes:
         machine: The kind of TPU whose VMEM they must fit; None for that of the first
             device, or "v5e" where there is none.
-        rows: The most rows of a tile.
-        block: The most steps of a block.
+        rows: The rows of a tile at most.
+        block: The steps of a block at most.
     """
 
     name: ClassVar[str] = "pallas_mosaic_tpu"
@@ -58,25 +49,25 @@ class PallasMosaicTPU(Kernel):
 
     def why_not(self, work: Work) -> str | None:
         """Why it cannot run that work, or None."""
-        reason = why_unknown(work, LEAST, _trouble)
+        reason = why_unsupported(work, vmem.FEWEST_ROWS, _why_not_operation)
         if reason:
             return reason
         if self.plan(work) is None:
-            needed, memory = least(work).bytes(work), self._memory
+            needed, memory = vmem.smallest(work).bytes(work), self._memory
             return (
-                f"the least tile needs {needed / MIB:.1f} MiB of VMEM, of which there "
-                f"are {memory / MIB:.0f}"
+                f"the smallest tile needs {needed / MIB:.1f} MiB of VMEM; there are "
+                f"{memory / MIB:.0f}"
             )
         return None
 
     def describe(self, work: Work) -> str:
         """How it would run that work."""
-        plan = self._served(work)
-        moved, matrices = plan.moved(work) / MIB, work.matrix_bytes / MIB
-        stays = f", {moved:.1f} of them brought at every step" if moved else ""
+        plan = self._plan(work)
+        streamed, matrices = plan.streamed_bytes(work) / MIB, work.matrix_bytes / MIB
+        part = f", {streamed:.1f} of them read again at every step" if streamed else ""
         return (
             f"{plan.bytes(work) / MIB:.1f} of {self._memory / MIB:.0f} MiB of VMEM, "
-            f"matrices {matrices:.1f}{stays}; tiles of {plan.rows} rows, blocks of "
+            f"matrices {matrices:.1f}{part}; tiles of {plan.rows} rows, blocks of "
             f"{plan.block} step{'s' * (plan.block > 1)}"
         )
 
@@ -88,162 +79,159 @@ class PallasMosaicTPU(Kernel):
         return run_kernel(self, cell, params, xs, state, steps)
 
     def streamed_bytes(self, work: Work) -> int:
-        """The bytes that all tiles read again at a step."""
-        plan = self._served(work)
-        return -(-work.batch // plan.rows) * plan.moved(work)
+        """The bytes of the matrices that all tiles read again at a step."""
+        plan = self._plan(work)
+        return -(-work.batch // plan.rows) * plan.streamed_bytes(work)
 
-    def plan(self, work: Work) -> Plan | None:
+    def plan(self, work: Work) -> vmem.Plan | None:
         """How that work is cut; None if nothing fits."""
-        return plan(work, self.rows, self.block, self._memory)
+        return vmem.plan(work, self.rows, self.block, self._memory)
 
     def forward(self, work: Work, given: Forward, types: PyTree) -> PyTree:
         """The loop forward; see `Kernel`."""
-        plan = self._served(work)
-        tiling, weights = self._tiling(work, plan), parts(plan, given.weights)
-
-        def kernel(longest: Any, *refs: Any) -> None:
-            given, (made, final, carry, room) = Forward(*refs[:6]), refs[6:]
-            biases, small = read_small((given.biases, given.small))
-            tiling.at_first(lambda: _write(carry, in_float32(_read(given.state))))
-
-            def step(i: Array, t: Array) -> None:
-                before = _read(carry)
-                alive, shares = t < given.lengths[...], _read(given.shares, i)
-                output, after, zs = forward_step(
-                    work.cell,
-                    alive,
-                    read(plan, given.weights, room),
-                    biases,
-                    small,
-                    shares,
-                    before,
-                    times,
-                )
-                _write(carry, after)
-                outputs, kept = made
-                _write(outputs, output, i)
-                if kept:
-                    _write(kept, (zs, before), i)
-
-            tiling.each_step(longest, step, lambda: _clear(made))
-            tiling.at_last(lambda: _write(final, _read(carry)))
-
-        biases, small = as_rows((given.biases, given.small))
-        column = tiling.column(given.lengths)
-        by_rows, by_steps, whole = tiling.by_rows, tiling.by_steps, tiling.whole
+        plan = self._plan(work)
+        tiles = Tiles(work.time, work.batch, plan.rows, plan.block)
+        weights = chunks.split(plan.cuts, given.weights)
+        biases, elementwise = as_rows((given.biases, given.elementwise))
+        by_rows, by_steps, whole = tiles.by_rows, tiles.by_steps, tpu_grid.whole
         return self._call(
-            kernel,
-            tiling,
-            Forward(column, weights, biases, small, given.shares, given.state),
-            (by_rows, tiling.matrix, whole, whole, by_steps, by_rows),
-            (tiling.over_time(types), given.state),
+            functools.partial(_forward, work.cell, tiles, plan.cuts),
+            tiles,
+            given._replace(weights=weights, biases=biases, elementwise=elementwise),
+            (by_rows, tpu_grid.matrix, whole, whole, by_steps, by_rows),
+            (tiles.over_time(types), given.state),
             (by_steps, by_rows),
-            rooms(plan, weights),
+            chunks.buffers_for(plan.cuts, weights, plan.rows),
         )
 
     def backward(
         self, work: Work, given: Backward
     ) -> tuple[list[Array], PyTree, Params]:
         """The loop backward; see `Kernel`."""
-        plan = self._served(work)
-        tiling = self._tiling(work, plan, reverse=True)
-        turned = turned_parts(plan, given.turned)
-
-        def kernel(longest: Any, *refs: Any) -> None:
-            given, (c_zs, c_first, c_small, carry, room) = Backward(*refs[:6]), refs[6:]
-            small = read_small(given.small)
-
-            @tiling.at_first
-            def _() -> None:
-                _write(carry, in_float32(_read(given.c_state)))
-                _clear(c_small)
-
-            def step(i: Array, t: Array) -> None:
-                moving = _read((*given.kept, given.c_outputs), i)
-                zs, state, c_output = in_float32(moving)
-                moved = backward_step(
-                    work.cell,
-                    t < given.lengths[...],
-                    read(plan, given.turned, room),
-                    small,
-                    zs,
-                    state,
-                    c_output,
-                    _read(carry),
-                    turned_times,
-                )
-                _write(c_zs, moved[0], i)
-                _write(carry, moved[1])
-                for name, more in moved[2].items():
-                    c_small[name][0] += more[None, :]
-
-            tiling.each_step(longest, step, lambda: _clear(c_zs))
-            tiling.at_last(lambda: _write(c_first, _read(carry)))
-
-        column = tiling.column(given.lengths)
-        by_rows, by_steps, whole = tiling.by_rows, tiling.by_steps, tiling.whole
-        c_zs, c_state, c_small = self._call(
-            kernel,
-            tiling,
-            given._replace(lengths=column, turned=turned, small=as_rows(given.small)),
-            (by_rows, tiling.matrix, whole, by_steps, by_steps, by_rows),
-            (c_zs_types(given), given.c_state, tiling.one_each(given.small)),
-            (by_steps, by_rows, tiling.by_tile),
-            rooms(plan, turned),
+        plan = self._plan(work)
+        tiles = Tiles(work.time, work.batch, plan.rows, plan.block, reverse=True)
+        transposed = chunks.split_transposed(plan.cuts, given.transposed)
+        elementwise = as_rows(given.elementwise)
+        by_rows, by_steps, whole = tiles.by_rows, tiles.by_steps, tpu_grid.whole
+        c_zs, c_state, c_elementwise = self._call(
+            functools.partial(_backward, work.cell, tiles, plan.cuts),
+            tiles,
+            given._replace(transposed=transposed, elementwise=elementwise),
+            (by_rows, tpu_grid.matrix, whole, by_steps, by_steps, by_rows),
+            (c_zs_types(given), given.c_state, tiles.per_tile(given.elementwise)),
+            (by_steps, by_rows, tiles.by_tile),
+            chunks.buffers_for(plan.cuts, transposed, plan.rows),
         )
-        return c_zs, c_state, total(c_small, given.small)
+        return c_zs, c_state, total(c_elementwise, given.elementwise)
 
-    def _served(self, work: Work) -> Plan:
-        """The plan of work that is not declined."""
-        return self.plan(work) or least(work)
-
-    def _tiling(self, work: Work, plan: Plan, reverse: bool = False) -> Tiling:
-        return Tiling(
-            work.time, work.batch, plan.rows, plan.block, self._memory, reverse
-        )
+    def _plan(self, work: Work) -> vmem.Plan:
+        """The plan of work that it can run."""
+        return self.plan(work) or vmem.smallest(work)
 
     def _call(
         self,
         kernel: Callable,
-        tiling: Tiling,
-        given: Any,
+        tiles: Tiles,
+        given: Forward | Backward,
         specs: tuple,
         outs: tuple,
         out_specs: tuple,
-        rooms: list[Any],
+        buffers: list[Any],
     ) -> Any:
-        """The kernel on what is given, with a spec for each of it and for each result.
+        """The kernel on its operands, with a spec for each of them and each result.
 
-        Ahead of it the kernel is told the longest row of each tile.
+        Its first argument is the longest row of each tile, its last ones are what
+        carries the state, or its cotangent, and the buffers.
         """
 
         def run(given: Any) -> Any:
             return call(
                 kernel,
-                (tiling.longest(given.lengths), *given),
-                (tiling.scalars, *specs),
+                (tpu_grid.longest(tiles, given.lengths), *given),
+                (tpu_grid.scalars, *specs),
                 outs,
                 out_specs,
-                grid=tiling.grid,
-                scratch_shapes=[tiling.carries(given[-1]), rooms],
+                grid=tiles.grid,
+                scratch_shapes=[tpu_grid.carries(tiles, given[-1]), buffers],
                 compiler_params=pltpu.CompilerParams(
                     dimension_semantics=("parallel", "arbitrary"),
-                    vmem_limit_bytes=tiling.memory,
+                    vmem_limit_bytes=self._memory,
                 ),
                 interpret=self.interpret,
-                name="recurrence_backward" if tiling.reverse else "recurrence",
+                name="recurrence_backward" if tiles.reverse else "recurrence",
             )
 
-        # Mosaic has no mapped arrays of which a kernel itself brings the parts.
-        in_chunks = any(room is not None for room in rooms)
-        return (sequential_vmap(run) if in_chunks else run)(given)
+        # Mosaic has no mapped arrays that a kernel itself copies in parts.
+        run = sequential_vmap(run) if any(buffers) else run
+        return run(given._replace(lengths=tiles.column(given.lengths)))
 
 
-def _trouble(eqn: JaxprEqn) -> str | None:
+def _forward(cell: Any, tiles: Tiles, cuts: Any, longest: Any, *refs: Any) -> None:
+    """The kernel of the loop forward."""
+    given, (results, final, carry, buffers) = Forward(*refs[:6]), refs[6:]
+    biases, elementwise = read_rows((given.biases, given.elementwise))
+    tpu_grid.at_first(lambda: _write(carry, in_float32(_read(given.state))))
+
+    def step(i: Array, t: Array) -> None:
+        before = _read(carry)
+        output, after, zs = forward_step(
+            cell,
+            t < given.lengths[...],
+            chunks.read(cuts, given.weights, buffers),
+            biases,
+            elementwise,
+            _read(given.input_products, i),
+            before,
+            chunks.matmul,
+        )
+        _write(carry, after)
+        outputs, saved = results
+        _write(outputs, output, i)
+        if saved:
+            _write(saved, (zs, before), i)
+
+    tpu_grid.each_step(tiles, longest, step, lambda: _clear(results))
+    tpu_grid.at_last(tiles, lambda: _write(final, _read(carry)))
+
+
+def _backward(cell: Any, tiles: Tiles, cuts: Any, longest: Any, *refs: Any) -> None:
+    """The kernel of the loop backward."""
+    given, results = Backward(*refs[:6]), refs[6:]
+    c_zs, c_first, c_elementwise, carry, buffers = results
+    elementwise = read_rows(given.elementwise)
+
+    @tpu_grid.at_first
+    def _() -> None:
+        _write(carry, in_float32(_read(given.c_state)))
+        _clear(c_elementwise)
+
+    def step(i: Array, t: Array) -> None:
+        zs, before, c_output = in_float32(_read((*given.saved, given.c_outputs), i))
+        c_z, c_before, c_params = backward_step(
+            cell,
+            t < given.lengths[...],
+            chunks.read(cuts, given.transposed, buffers),
+            elementwise,
+            zs,
+            before,
+            c_output,
+            _read(carry),
+            chunks.matmul_transposed,
+        )
+        _write(c_zs, c_z, i)
+        _write(carry, c_before)
+        for name, c_param in c_params.items():
+            c_elementwise[name][0] += c_param[None, :]
+
+    tpu_grid.each_step(tiles, longest, step, lambda: _clear(c_zs))
+    tpu_grid.at_last(tiles, lambda: _write(c_first, _read(carry)))
+
+
+def _why_not_operation(eqn: JaxprEqn) -> str | None:
     name = eqn.primitive.name
     if name in _KNOWN and not (name == "dot_general" and is_batched(eqn)):
         return None
-    return f"Pallas has no `{name}` of such arrays there"
+    return f"Pallas has no `{name}` of such arrays for TPUs"
 
 
 def _read(refs: PyTree, *index: Array) -> PyTree:

@@ -1,10 +1,10 @@
 """A recurrent loop as one GPU kernel: the matrices stay in shared memory.
 
-The grid is (tiles of rows): a block of threads runs all steps of its tile. The matrices
-are read once, ahead of the loop, and the state is carried in registers.
+The grid is (tiles of rows, 1): a block of threads runs all steps of its tile. The
+matrices are read once, ahead of the loop, and the state is carried in registers.
 
-It has been compiled for an H100 and interpreted, but not measured: it is there for
-those who name it.
+It has been compiled for an H100 and interpreted, but not measured: it runs where it is
+named.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ from jax.experimental.pallas import triton as plt
 
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
-from .blocks import Tiles, as_rows, c_zs_types, call, read_small, total
-from .filling import LEAST, filled, run_padded, why_unfilled
+from .blocks import Tiles, as_rows, c_zs_types, call, read_rows, total
 from .kernel import Kernel
 from .kernel_loop import check, run_kernel
 from .machines import KIB
 from .operands import Backward, Forward
-from .rewrite import rewritten
+from .operations import inlined
+from .padding import SMALLEST, padded, run_padded, why_not_padded
 from .step import backward_step, forward_step, in_float32
 from .triton_limits import shared, why_not
 from .work import Work
@@ -50,15 +50,15 @@ class PallasTriton(Kernel):
 
     def why_not(self, work: Work) -> str | None:
         """Why it cannot run that work, or None."""
-        # What is declined are limits of the compiler.
+        # The limits are those of the compiler; the interpreter has none.
         return None if self.interpret else why_not(work, self._memory)
 
     def describe(self, work: Work) -> str:
         """How it would run that work."""
-        work = filled(work)
+        work = padded(work)
         return (
             f"at most {shared(work) // KIB} of {self._memory // KIB} KiB of shared "
-            f"memory, matrices {work.matrix_bytes // KIB}; tiles of {LEAST} rows"
+            f"memory, matrices {work.matrix_bytes // KIB}; tiles of {SMALLEST} rows"
         )
 
     def run_sequences(
@@ -68,145 +68,124 @@ class PallasTriton(Kernel):
         work = check(self, cell, params, xs, state, steps)
         run = functools.partial(run_kernel, self, cell)
         # The interpreter takes any sizes; what is compiled has passed `check`.
-        if self.interpret and why_unfilled(work):
+        if self.interpret and why_not_padded(work):
             return run(params, xs, state, steps)
         return run_padded(run, cell, params, xs, state, steps)
 
     def forward(self, work: Work, given: Forward, types: PyTree) -> PyTree:
         """The loop forward; see `Kernel`."""
-        tiles = _Tiles(work.time, work.batch, LEAST)
-
-        def kernel(*refs: Any) -> None:
-            given, (made, final) = Forward(*refs[:6]), refs[6:]
-            here, lengths = tiles.here(), given.lengths[...]
-            weights = _read(given.weights)
-            biases, small = read_small((given.biases, given.small))
-
-            def step(t: Array, before: PyTree) -> PyTree:
-                output, after, zs = rewritten(
-                    functools.partial(forward_step, work.cell),
-                    t < lengths,
-                    weights,
-                    biases,
-                    small,
-                    _load(here, given.shares, t),
-                    before,
-                )
-                outputs, kept = made
-                _store(here, outputs, output, t)
-                if kept:
-                    _store(here, kept, (zs, before), t)
-                return after
-
-            first = in_float32(_load(here, given.state))
-            _store(here, final, tiles.each_step(step, first))
-
-        biases, small = as_rows((given.biases, given.small))
+        tiles = Tiles(work.time, work.batch, SMALLEST, work.time)
         column = tiles.column(given.lengths)
-        by_rows, by_steps, whole = tiles.by_rows, tiles.by_steps, tiles.whole
-        return self._call(
-            kernel,
-            tiles,
-            given._replace(lengths=column, biases=biases, small=small),
-            (by_rows, whole, whole, whole, by_steps, by_rows),
+        biases, elementwise = as_rows((given.biases, given.elementwise))
+        by_rows, by_steps = tiles.by_rows, tiles.by_steps
+        return call(
+            functools.partial(_forward, work.cell, tiles),
+            given._replace(lengths=column, biases=biases, elementwise=elementwise),
+            (by_rows, _whole, _whole, _whole, by_steps, by_rows),
             (tiles.over_time(types), given.state),
             (by_steps, by_rows),
-            "recurrence",
+            name="recurrence",
+            **self._options(tiles),
         )
 
     def backward(
         self, work: Work, given: Backward
     ) -> tuple[list[Array], PyTree, Params]:
         """The loop backward; see `Kernel`."""
-        tiles = _Tiles(work.time, work.batch, LEAST)
-
-        def kernel(*refs: Any) -> None:
-            given, (c_zs, c_first, c_small) = Backward(*refs[:6]), refs[6:]
-            here, lengths = tiles.here(), given.lengths[...]
-            turned, small = _read(given.turned), read_small(given.small)
-
-            def step(i: Array, carry: tuple[PyTree, Params]) -> tuple[PyTree, Params]:
-                c_state, c_small = carry
-                t = work.time - 1 - i
-                moving = _load(here, (*given.kept, given.c_outputs), t)
-                c_z, c_state, more = rewritten(
-                    functools.partial(backward_step, work.cell),
-                    t < lengths,
-                    turned,
-                    small,
-                    *in_float32(moving),
-                    c_state,
-                )
-                _store(here, c_zs, c_z, t)
-                return c_state, jax.tree.map(jnp.add, c_small, more)
-
-            first = (
-                in_float32(_load(here, given.c_state)),
-                jax.tree.map(jnp.zeros_like, small),
-            )
-            c_before, c_total = tiles.each_step(step, first)
-            _store(here, c_first, c_before)
-            for name, value in c_total.items():
-                c_small[name][0, 0] = value
-
-        column = tiles.column(given.lengths)
-        by_rows, by_steps, whole = tiles.by_rows, tiles.by_steps, tiles.whole
-        c_zs, c_state, c_small = self._call(
-            kernel,
-            tiles,
-            given._replace(lengths=column, small=as_rows(given.small)),
-            (by_rows, whole, whole, by_steps, by_steps, by_rows),
-            (c_zs_types(given), given.c_state, tiles.one_each(given.small)),
+        tiles = Tiles(work.time, work.batch, SMALLEST, work.time)
+        column, elementwise = tiles.column(given.lengths), as_rows(given.elementwise)
+        by_rows, by_steps = tiles.by_rows, tiles.by_steps
+        c_zs, c_state, c_elementwise = call(
+            functools.partial(_backward, work.cell, tiles),
+            given._replace(lengths=column, elementwise=elementwise),
+            (by_rows, _whole, _whole, by_steps, by_steps, by_rows),
+            (c_zs_types(given), given.c_state, tiles.per_tile(given.elementwise)),
             (by_steps, by_rows, tiles.by_tile),
-            "recurrence_backward",
+            name="recurrence_backward",
+            **self._options(tiles),
         )
-        return c_zs, c_state, total(c_small, given.small)
+        return c_zs, c_state, total(c_elementwise, given.elementwise)
 
-    def _call(
-        self,
-        kernel: Callable,
-        tiles: "_Tiles",
-        args: tuple,
-        in_specs: tuple,
-        outs: tuple,
-        out_specs: tuple,
-        name: str,
-    ) -> Any:
-        """The kernel on arguments, with a spec for each of them and for each result."""
-        return call(
-            kernel,
-            args,
-            in_specs,
-            outs,
-            out_specs,
-            grid=(tiles.tiles,),
-            compiler_params=plt.CompilerParams(num_warps=self.warps, num_stages=1),
-            interpret=self.interpret,
-            name=name,
+    def _options(self, tiles: Tiles) -> dict[str, Any]:
+        """How Pallas runs a kernel."""
+        return {
+            "grid": tiles.grid,
+            "compiler_params": plt.CompilerParams(num_warps=self.warps, num_stages=1),
+            "interpret": self.interpret,
+        }
+
+
+def _forward(cell: Any, tiles: Tiles, *refs: Any) -> None:
+    """The kernel of the loop forward."""
+    given, (results, final) = Forward(*refs[:6]), refs[6:]
+    here, lengths = _here(tiles), given.lengths[...]
+    weights = _read(given.weights)
+    biases, elementwise = read_rows((given.biases, given.elementwise))
+
+    def step(t: Array, before: PyTree) -> PyTree:
+        output, after, zs = inlined(
+            functools.partial(forward_step, cell),
+            t < lengths,
+            weights,
+            biases,
+            elementwise,
+            _load(here, given.input_products, t),
+            before,
         )
+        outputs, saved = results
+        _store(here, outputs, output, t)
+        if saved:
+            _store(here, saved, (zs, before), t)
+        return after
+
+    first = in_float32(_load(here, given.state))
+    _store(here, final, _each_step(tiles, step, first))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Tiles(Tiles):
-    """How one program reads and writes its tile of rows."""
+def _backward(cell: Any, tiles: Tiles, *refs: Any) -> None:
+    """The kernel of the loop backward."""
+    given, (c_zs, c_first, c_elementwise) = Backward(*refs[:6]), refs[6:]
+    here, lengths = _here(tiles), given.lengths[...]
+    transposed, elementwise = _read(given.transposed), read_rows(given.elementwise)
 
-    def by_steps(self, x: Any) -> pl.BlockSpec:
-        """All steps of a tile, of sequences `[time, batch, size]`."""
-        return pl.BlockSpec((self.time, self.rows, x.shape[-1]), lambda b: (0, b, 0))
+    def step(i: Array, carry: tuple[PyTree, Params]) -> tuple[PyTree, Params]:
+        c_state, c_total = carry
+        t = tiles.time - 1 - i
+        values = _load(here, (*given.saved, given.c_outputs), t)
+        c_z, c_state, c_params = inlined(
+            functools.partial(backward_step, cell),
+            t < lengths,
+            transposed,
+            elementwise,
+            *in_float32(values),
+            c_state,
+        )
+        _store(here, c_zs, c_z, t)
+        return c_state, jax.tree.map(jnp.add, c_total, c_params)
 
-    def whole(self, x: Any) -> pl.BlockSpec:
-        """All of an array."""
-        zeros = (0,) * x.ndim
-        return pl.BlockSpec(x.shape, lambda b: zeros)
+    c_last = in_float32(_load(here, given.c_state))
+    zeros = jax.tree.map(jnp.zeros_like, elementwise)
+    c_before, c_total = _each_step(tiles, step, (c_last, zeros))
+    _store(here, c_first, c_before)
+    for name, value in c_total.items():
+        c_elementwise[name][0, 0] = value
 
-    def here(self) -> Array:
-        """`[rows, 1]`, whether there is such a row: the last tile may be short."""
-        row = jax.lax.broadcasted_iota(jnp.int32, (self.rows, 1), 0)
-        return pl.program_id(0) * self.rows + row < self.batch
 
-    def each_step(self, step: Callable, carry: PyTree) -> PyTree:
-        """What is carried by `step(i, carry)` over all steps."""
-        return jax.lax.fori_loop(jnp.int32(0), jnp.int32(self.time), step, carry)
+def _whole(x: Any) -> pl.BlockSpec:
+    """All of an array."""
+    zeros = (0,) * x.ndim
+    return pl.BlockSpec(x.shape, lambda b, t: zeros)
+
+
+def _here(tiles: Tiles) -> Array:
+    """`[rows, 1]`, whether there is such a row: the last tile may be short."""
+    row = jax.lax.broadcasted_iota(jnp.int32, (tiles.rows, 1), 0)
+    return pl.program_id(0) * tiles.rows + row < tiles.batch
+
+
+def _each_step(tiles: Tiles, step: Callable, carry: PyTree) -> PyTree:
+    """Carries `carry = step(i, carry)` over all steps."""
+    return jax.lax.fori_loop(jnp.int32(0), jnp.int32(tiles.time), step, carry)
 
 
 def _read(refs: PyTree) -> PyTree:

@@ -23,10 +23,10 @@ class Spec:
         return f"B{self.batch} T{self.time} D{self.depth} H{self.units}"
 
 
-# What is interpreted: rows and steps that fill their tiles and blocks, and that do not.
+# Interpreted: rows and steps that fill their tiles and blocks, and that do not.
 SMALL = (Spec(4, 8, 3, 5), Spec(11, 13, 2, 4), Spec(1, 1, 1, 1), Spec(9, 3, 7, 16))
 
-# What is lowered and compiled, timed, and explained.
+# Lowered, compiled, timed, and explained.
 LARGE = (
     Spec(16, 1024, 768, 768),
     Spec(64, 100, 256, 256),

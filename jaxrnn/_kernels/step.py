@@ -1,12 +1,12 @@
-"""One step of an affine cell as kernels run it: values in, values out.
+"""One step of an affine cell as kernels run it, on values.
 
-A kernel keeps the recurrent parts of a cell's matrices on the chip and runs these steps
-in turn. What the inputs add to the products was made before, of all steps at once, and
-the gradients of matrices and inputs are made afterwards, so that a step is the
-elementwise work and the product with the recurrent part, forward as backward.
+A kernel keeps the recurrent parts of a cell's matrices on the chip. What the inputs add
+to the products is computed before the loop, and the gradients of matrices and inputs
+after it, for all steps at once: a step is the elementwise work and the product with the
+recurrent part, forward as backward.
 
-All of it is computed in float32, whatever dtype the sequences have; what is multiplied
-is rounded to the dtype of the matrices.
+All of it is computed in float32, whatever dtype the sequences have; operands are
+rounded to the dtype of the matrices.
 """
 
 import functools
@@ -27,7 +27,7 @@ def in_float32(tree: PyTree) -> PyTree:
 
 
 def only(alive: Array, tree: PyTree) -> PyTree:
-    """Zeros in place of rows that are not alive, whatever lies there."""
+    """Zeros in place of rows that are not alive, whatever they hold."""
     return jax.tree.map(lambda x: jnp.where(alive, x, jnp.zeros_like(x)), tree)
 
 
@@ -42,38 +42,38 @@ def forward_step(
     alive: Array,
     weights: list[Any],
     biases: list[Array | None],
-    small: Params,
-    shares: list[Array | None],
+    elementwise: Params,
+    input_products: list[Array | None],
     state: PyTree,
-    times: Callable[[Array, Any], Array] = dot,
+    matmul: Callable[[Array, Any], Array] = dot,
 ) -> tuple[PyTree, PyTree, list[Array]]:
-    """`(output, new_state, zs)` of rows of which some are alive.
+    """`(output, new_state, zs)`; rows that are not alive keep their state.
 
     Args:
         cell: An `AffineCell`.
         alive: `[rows, 1]`, whether a row counts.
-        weights: What multiplies the state in each stage, `[rows of it, columns]`; None
-            where the state has no part in it.
-        biases: What is added in a stage without inputs, `[columns]`, float32; or None.
-        small: The parameters that are used elementwise, `[units]` each.
-        shares: What the inputs add to each stage's product, with the bias, `[rows,
-            columns]`, float32; None where they have no part in it.
+        weights: The matrix of each stage's operand, `[operand, columns]`; None for a
+            stage without an operand.
+        biases: The bias of a stage without inputs, `[columns]`, float32; or None.
+        elementwise: The parameters that are used elementwise, `[units]` each.
+        input_products: The inputs' part of each stage's product, with the bias,
+            `[rows, columns]`, float32; None for a stage without inputs.
         state: The state before the step, each leaf `[rows, size]`, float32.
-        times: How an operand is multiplied with one of the weights.
+        matmul: The product of an operand and one of the weights.
     """
-    shares = only(alive, shares)
+    input_products = only(alive, input_products)
 
-    def product(k: int, stage: Any, *given: Any) -> Array:
-        del stage
-        weight, share, bias = weights[k], shares[k], biases[k]
-        terms = [] if share is None else [share]
+    def product(k: int, *args: Any) -> Array:
+        *_, operand, _ = args
+        weight, inputs, bias = weights[k], input_products[k], biases[k]
+        terms = [] if inputs is None else [inputs]
         if weight is not None:
-            terms.append(times(given[2], weight))
+            terms.append(matmul(operand, weight))
         if bias is not None:
             terms.append(jnp.broadcast_to(bias[None, :], terms[0].shape))
         return functools.reduce(jnp.add, terms)
 
-    output, after, zs, _ = cell.chain(product, small, None, state)
+    output, after, zs, _ = cell.chain(product, elementwise, None, state)
     after = with_structure(state, after)
     keep = lambda new, old: jnp.where(alive, new, old)
     return only(alive, output), jax.tree.map(keep, after, state), zs
@@ -82,75 +82,78 @@ def forward_step(
 def backward_step(
     cell: Any,
     alive: Array,
-    turned: list[Any],
-    small: Params,
+    transposed: list[Any],
+    elementwise: Params,
     zs: list[Array],
     state: PyTree,
     c_output: PyTree,
     c_state: PyTree,
-    times: Callable[[Array, Any], Array] = dot,
+    matmul: Callable[[Array, Any], Array] = dot,
 ) -> tuple[list[Array], PyTree, Params]:
-    """The cotangents of `(zs, state, small)`.
+    """The cotangents of `(zs, state, elementwise)`.
 
     Args:
         cell: An `AffineCell`.
         alive: `[rows, 1]`, whether a row counts.
-        turned: The transposes of the matrices, `[columns, rows of the operand]`; or
-            None.
-        small: The parameters that are used elementwise.
+        transposed: The transposes of the matrices, `[columns, operand]`; or None.
+        elementwise: The parameters that are used elementwise.
         zs: The product of each stage.
         state: The state before the step.
-        c_output: The cotangent of what the step put out.
+        c_output: The cotangent of the step's output.
         c_state: The cotangent of the state after it.
-        times: How an operand is multiplied with one of the transposes.
+        matmul: The product of a cotangent and one of the transposes.
     """
 
-    def step(zs: list[Array], state: PyTree, small: Params) -> tuple[PyTree, PyTree]:
-        def product(k: int, stage: Any, *given: Any) -> Array:
-            del stage
-            if turned[k] is None:
+    def step(
+        zs: list[Array], state: PyTree, elementwise: Params
+    ) -> tuple[PyTree, PyTree]:
+        def product(k: int, *args: Any) -> Array:
+            *_, operand, _ = args
+            if transposed[k] is None:
                 return zs[k]
-            return _recall(lambda c_z: times(c_z, turned[k]), given[2], zs[k])
+            return _recall(lambda c_z: matmul(c_z, transposed[k]), operand, zs[k])
 
-        output, after, *_ = cell.chain(product, small, None, state)
+        output, after, *_ = cell.chain(product, elementwise, None, state)
         after = with_structure(state, after)
         keep = lambda new, old: jnp.where(alive, new, old)
         return only(alive, output), jax.tree.map(keep, after, state)
 
     zs, state, c_output = only(alive, (zs, state, c_output))
-    _, pull_back = jax.vjp(step, zs, state, small)
-    c_zs, c_before, c_small = pull_back((c_output, c_state))
-    # What is not differentiable at zeros would make NaN of rows that are not alive.
+    _, pull_back = jax.vjp(step, zs, state, elementwise)
+    c_zs, c_before, c_elementwise = pull_back((c_output, c_state))
+    # Updates that are not differentiable at zeros give NaN in rows that are not alive.
     keep = lambda new, old: jnp.where(alive, new, old)
-    return only(alive, c_zs), jax.tree.map(keep, c_before, c_state), c_small
+    return only(alive, c_zs), jax.tree.map(keep, c_before, c_state), c_elementwise
 
 
 def step_types(work: Work, rows: int) -> tuple[tuple, tuple]:
-    """The types of what `forward_step` and `backward_step` take after the cell."""
+    """The types that `forward_step` and `backward_step` take after the cell."""
     cell, f32 = work.cell, lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
     alive = jax.ShapeDtypeStruct((rows, 1), jnp.bool_)
     matrix = lambda *shape: jax.ShapeDtypeStruct(shape, work.dtype)
     weights = [matrix(r, c) if r else None for r, c in work.matrices]
-    turned = [matrix(c, r) if r else None for r, c in work.matrices]
-    shares = [f32(rows, n) if n else None for n in work.shares]
+    transposed = [matrix(c, r) if r else None for r, c in work.matrices]
+    input_products = [f32(rows, n) if n else None for n in work.input_columns]
     pairs = zip(cell.stages, work.matrices, strict=True)
     biases = [
         f32(columns) if stage.bias and not stage.takes_inputs else None
         for stage, (_, columns) in pairs
     ]
-    small = dict(zip(cell.elementwise_specs(), map(f32, work.small), strict=True))
+    elementwise = dict(
+        zip(cell.elementwise_specs(), map(f32, work.elementwise), strict=True)
+    )
     kind = jax.tree.structure(jax.eval_shape(lambda: cell.zero_state(rows, work.dtype)))
     state = jax.tree.unflatten(kind, [f32(rows, size) for size, _ in work.state])
-    given = alive, weights, biases, small, shares, state
+    args = alive, weights, biases, elementwise, input_products, state
     step = functools.partial(forward_step, cell)
-    output, state, zs = jax.eval_shape(step, *given)
-    return given, (alive, turned, small, zs, state, output, state)
+    output, state, zs = jax.eval_shape(step, *args)
+    return args, (alive, transposed, elementwise, zs, state, output, state)
 
 
 def _recall(product: Callable, operand: Array, z: Array) -> Array:
-    """z, which `operand` went into, without making it again.
+    """z, a product of `operand`, without computing it again.
 
-    Its cotangent goes to the operand by `product`, with the transpose of the matrix.
+    The cotangent of the operand is `product` of that of z.
     """
 
     @jax.custom_vjp

@@ -1,4 +1,4 @@
-"""What a kernel is asked to run, by shapes alone."""
+"""The work of a kernel: a cell and the sizes of its sequences."""
 
 import dataclasses
 from typing import Any
@@ -21,14 +21,14 @@ class Work:
         time: The number of steps.
         batch: The number of rows.
         depth: The size of the inputs.
-        dtype: That of the inputs and the matrices.
-        matrices: What multiplies the state in each stage, `(rows, columns)`; 0 rows
-            where the state has no part in it.
-        shares: The columns that the inputs add to each stage; 0 for none.
+        dtype: The dtype of the inputs and the matrices.
+        matrices: The matrix of each stage's operand, `(rows, columns)`; 0 rows for a
+            stage without an operand.
+        input_columns: The columns of each stage; 0 for a stage without inputs.
         state: The leaves of the state, `(size, dtype)`.
-        outputs: The leaves of what a step puts out, `(size, dtype)`.
-        small: The sizes of the parameters that are used elementwise.
-        product_dtype: That of the products where they are kept.
+        outputs: The leaves of the output, `(size, dtype)`.
+        elementwise: The sizes of the parameters that are used elementwise.
+        product_dtype: The dtype of the products as residuals.
     """
 
     cell: Any
@@ -37,17 +37,17 @@ class Work:
     depth: int
     dtype: DType
     matrices: tuple[tuple[int, int], ...]
-    shares: tuple[int, ...]
+    input_columns: tuple[int, ...]
     state: tuple[tuple[int, DType], ...]
     outputs: tuple[tuple[int, DType], ...]
-    small: tuple[int, ...]
+    elementwise: tuple[int, ...]
     product_dtype: DType
 
     @classmethod
     def of(
         cls, cell: Any, params: Params, time: int, inputs: Shaped, state: PyTree
     ) -> "Work":
-        """That of an `AffineCell`.
+        """The work of an `AffineCell`.
 
         Args:
             cell: The cell.
@@ -82,24 +82,24 @@ class Work:
 
     @property
     def matrix_bytes(self) -> int:
-        """The bytes of what multiplies the state."""
+        """The bytes of the matrices."""
         count = sum(rows * columns for rows, columns in self.matrices)
         return count * self.dtype.itemsize
 
     @property
-    def kept_bytes(self) -> int:
-        """The bytes of what a row keeps of a step for the way back."""
+    def residual_bytes(self) -> int:
+        """The bytes of the residuals of a row at a step."""
         products = sum(columns for _, columns in self.matrices)
         return products * self.product_dtype.itemsize + _bytes(self.state)
 
     @property
-    def share_bytes(self) -> int:
-        """The bytes of what the inputs add to a row's products at a step."""
-        return 4 * sum(self.shares)
+    def input_product_bytes(self) -> int:
+        """The bytes of the inputs' part of the products of a row at a step."""
+        return 4 * sum(self.input_columns)
 
     @property
     def output_bytes(self) -> int:
-        """The bytes that a row puts out at a step."""
+        """The bytes of the outputs of a row at a step."""
         return _bytes(self.outputs)
 
     @property
@@ -112,8 +112,10 @@ def _bytes(sizes: tuple[tuple[int, DType], ...]) -> int:
     return sum(size * dtype.itemsize for size, dtype in sizes)
 
 
-def why_odd(cell: Any, params: Params, inputs: Shaped, state: PyTree) -> str | None:
-    """Why a cell's values are none that kernels are made for, if they are not."""
+def why_not_values(
+    cell: Any, params: Params, inputs: Shaped, state: PyTree
+) -> str | None:
+    """Why kernels do not take the shapes or dtypes of a cell's values, or None."""
     step = lambda *args: cell.chain(plain_product, *args)[0]
     outputs = jax.eval_shape(step, params, inputs, state)
     known = (jnp.float32, jnp.bfloat16)

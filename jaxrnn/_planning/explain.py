@@ -1,4 +1,4 @@
-"""Which way a cell's sequences are run on a machine, and what bounds them there."""
+"""Which implementations can run a cell on a machine, and how fast they could be."""
 
 import dataclasses
 from typing import Any
@@ -9,21 +9,27 @@ from .._base.arguments import check_time_major
 from .._base.errors import describe
 from .._base.typing import DType, PyTree, Shaped
 from .._cells.affine import AffineCell
-from .._kernels import bounds
 from .._kernels.api import KERNELS, make
-from .._kernels.bounds import Bound, LoopBound
 from .._kernels.implementation import Implementation
 from .._kernels.machines import KIB, MACHINES, Machine, as_machine
-from .._kernels.work import Work, why_odd
+from .._kernels.work import Work, why_not_values
+from . import roofline
+from .roofline import LoopRoofline, Roofline
+
+_NOTE = """\
+* is what `implementation=None` takes; the others run only if they are named.
+Times are lower bounds, not predictions: nothing was measured. Launching
+programs and reading caches takes extra time; a product of fewer than
+{rows} rows takes as long as one of {rows}."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What is said of one implementation.
+    """Whether one implementation can run the work.
 
     Attributes:
         implementation: Its name.
-        serves: Whether it can run the work.
+        serves: Whether it can.
         reason: How, or why not.
     """
 
@@ -34,27 +40,27 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """What `explain` finds; `print` shows it as a table.
+    """The result of `explain`; `print` shows it as a table.
 
     Attributes:
         title: The cell and its sizes.
         machine: The name of the machine.
         chosen: What `implementation=None` takes.
-        verdicts: What is said of each implementation.
-        xla: The bound of the loop that XLA compiles, which multiplies inputs and state
-            at every step, and reads the matrices again unless they fit a cache.
-        kernel: The bound of the loop of a kernel, which reads those of the state once,
-            as far as they fit; if none serves, of one that would.
-        products: The bound of the large products ahead of a kernel and after it.
+        verdicts: One for each implementation.
+        xla: The least time of the loop that XLA compiles, which multiplies inputs and
+            state at every step, and reads the matrices again unless they fit a cache.
+        kernel: The least time of a kernel's loop, which reads the state's matrices
+            once, as far as they fit; if no kernel can run the cell, of one that could.
+        products: The least time of the large products before a kernel and after it.
     """
 
     title: str
     machine: str
     chosen: str
     verdicts: tuple[Verdict, ...]
-    xla: LoopBound
-    kernel: LoopBound
-    products: Bound
+    xla: LoopRoofline
+    kernel: LoopRoofline
+    products: Roofline
 
     def __str__(self) -> str:
         lines = [f"{self.title} on {self.machine}", ""]
@@ -69,22 +75,21 @@ class Explanation:
         lines += [
             "",
             row("at best", "forward", "training", "a step"),
-            row("XLA's loop", *_shown(self.xla)),
-            row("with a kernel", *_shown(kernel)) if kernel else "  no kernel serves",
+            row("XLA's loop", *_cells(self.xla)),
+            row("with a kernel", *_cells(kernel))
+            if kernel
+            else "  no kernel can run it",
             "",
-            "* is what `implementation=None` takes; the others run if they are named.",
-            "Times are limits, not predictions: nothing was measured. Starting",
-            "programs and reading caches take time beside; a product takes that of",
-            f"{MACHINES[self.machine].least_rows} rows at least.",
+            _NOTE.format(rows=MACHINES[self.machine].least_rows),
         ]
         return "\n".join(lines)
 
     @property
-    def _with_kernel(self) -> LoopBound:
+    def _with_kernel(self) -> LoopRoofline:
         """The kernel's loop and the large products around it."""
         loop, large = self.kernel, self.products
         forward = loop.forward + large.forward
-        return LoopBound(forward, loop.training + large.training, loop.step)
+        return LoopRoofline(forward, loop.training + large.training, loop.step)
 
 
 def explain(
@@ -95,12 +100,12 @@ def explain(
     machine: str | None = None,
     time_major: bool = False,
 ) -> Explanation:
-    """Says which implementations can run a cell on a machine, and what bounds them.
+    """Finds which implementations can run a cell on a machine, and their least times.
 
-    From shapes alone: nothing is compiled or run. The bounds are what the machine's
-    memory and arithmetic allow at best (its bandwidth, its peak; a product of few rows
-    costs as much as one of `least_rows`); starting programs, and reading the matrices
-    from the memory next to the arithmetic, comes on top.
+    From shapes alone: nothing is compiled or run. The times are lower bounds by the
+    machine's memory bandwidth and its peak arithmetic, where a product of few rows
+    costs as much as one of `least_rows`. Launching programs, and reading the matrices
+    from caches or the memory next to the arithmetic, takes extra time.
 
     Args:
         cell: An `AffineCell`.
@@ -112,8 +117,9 @@ def explain(
         time_major: Whether time is the first axis.
 
     Raises:
-        TypeError: If `cell` is no `AffineCell`, or the dtypes do not go together.
-        ValueError: If the machine is not known, or shapes do not fit the cell.
+        TypeError: If `cell` is no `AffineCell`, or dtypes do not match.
+        ValueError: If the machine is not known, shapes do not fit the cell, or no
+            kernel takes its shapes or dtypes.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -124,22 +130,22 @@ def explain(
     """
     where = "explain"
     _check_cell(where, cell)
-    made = as_machine(where, machine)
+    target = as_machine(where, machine)
     check_time_major(where, time_major)
     batch, time, depth = _sizes(where, inputs, time_major)
     work = _work(where, cell, time, (batch, depth), inputs.dtype, initial_state)
-    kernels = _kernels(made)
-    verdicts = [_verdict(kernel, work, made) for kernel in kernels]
+    kernels = _kernels(target)
+    verdicts = [_verdict(kernel, work, target) for kernel in kernels]
     pairs = zip(kernels, verdicts, strict=True)
-    again = min((k.streamed_bytes(work) for k, v in pairs if v.serves), default=0)
+    streamed = min((k.streamed_bytes(work) for k, v in pairs if v.serves), default=0)
     return Explanation(
         f"{cell!r} over {work.dtype}[batch {batch}, time {time}, depth {depth}]",
-        made.name,
+        target.name,
         "xla",
-        (Verdict("xla", True, _why_xla(made)), *verdicts),
-        bounds.xla(work, made),
-        bounds.kernel(work, made, again),
-        bounds.products(work, made),
+        (Verdict("xla", True, _why_xla(target)), *verdicts),
+        roofline.xla(work, target),
+        roofline.kernel(work, target, streamed),
+        roofline.products(work, target),
     )
 
 
@@ -147,8 +153,8 @@ def _check_cell(where: str, cell: Any) -> None:
     if not isinstance(cell, AffineCell) or type(cell).apply is not AffineCell.apply:
         raise TypeError(
             f"{where}: `cell` must be an AffineCell without its parameters, such as "
-            f"LSTMCell(8), and without an `apply` of its own, got {describe(cell)}. "
-            "Of cells in a stack or a wrapper, ask one by one."
+            f"LSTMCell(8), that does not override `apply`, got {describe(cell)}. For a "
+            "stack or a wrapper, explain each of its cells."
         )
 
 
@@ -157,8 +163,8 @@ def _sizes(where: str, inputs: Any, time_major: bool) -> tuple[int, int, int]:
     shape = getattr(inputs, "shape", ())
     if len(shape) != 3 or not all(isinstance(n, int) and n for n in shape):
         raise ValueError(
-            f"{where}: `inputs` must be [batch, time, depth], all of them numbers from "
-            f"1 on, got {describe(inputs)}."
+            f"{where}: `inputs` must be [batch, time, depth], all integers from 1 on, "
+            f"got {describe(inputs)}."
         )
     batch, time, depth = shape
     return (time, batch, depth) if time_major else shape
@@ -167,31 +173,31 @@ def _sizes(where: str, inputs: Any, time_major: bool) -> tuple[int, int, int]:
 def _work(
     where: str, cell: Any, time: int, shape: tuple, dtype: DType, state: PyTree | None
 ) -> Work:
-    """That of the cell over steps of such inputs."""
+    """The work of the cell over steps of such inputs."""
     step = jax.ShapeDtypeStruct(shape, dtype)
     params = jax.eval_shape(lambda key: cell.init(key, step), jax.random.key(0))
     if state is None:
         state = jax.eval_shape(lambda: cell.zero_state(shape[0], dtype))
-    jax.eval_shape(cell.apply, params, step, state)  # Refuses what does not fit.
-    odd = why_odd(cell, params, step, state)
-    if odd:
+    jax.eval_shape(cell.apply, params, step, state)  # Raises if they do not fit.
+    reason = why_not_values(cell, params, step, state)
+    if reason:
         raise ValueError(
-            f"{where}: no kernel can run {cell!r} over {describe(step)}: {odd}. XLA's "
-            "loop does."
+            f"{where}: no kernel can run {cell!r} over {describe(step)}: {reason}. "
+            "XLA's loop can."
         )
     return Work.of(cell, params, time, step, state)
 
 
-def _shown(bound: LoopBound) -> tuple[str, str, str]:
+def _cells(times: LoopRoofline) -> tuple[str, str, str]:
     """The cells of a row of the table."""
-    step = bound.step
-    flop, moved = _number(step.flops / 1e6), _number(step.moved / KIB)
-    about = f"{_time(step.time)}: {flop} MFLOP, {moved} KiB read and written"
-    return _time(bound.forward), _time(bound.training), about
+    step = times.step
+    flop, traffic = _number(step.flops / 1e6), _number(step.traffic / KIB)
+    about = f"{_time(step.time)}: {flop} MFLOP, {traffic} KiB read and written"
+    return _time(times.forward), _time(times.training), about
 
 
 def _time(seconds: float) -> str:
-    """Three digits, in a unit that suits them."""
+    """Three digits, in milliseconds or microseconds."""
     if seconds >= 1e-3:
         return f"{_number(seconds * 1e3)} ms"
     return f"{_number(seconds * 1e6)} us"
@@ -206,13 +212,13 @@ def _why_xla(machine: Machine) -> str:
 
 
 def _kernels(machine: Machine) -> list[Implementation]:
-    """All of them, those of that platform made for that machine."""
+    """All kernels, those of the machine's platform made for it."""
     kernels = map(make, KERNELS)
     return [k.on(machine) if k.platform == machine.platform else k for k in kernels]
 
 
 def _verdict(kernel: Implementation, work: Work, machine: Machine) -> Verdict:
-    """What a kernel says."""
+    """Whether a kernel can run the work, and how or why not."""
     if kernel.platform != machine.platform:
         return Verdict(kernel.name, False, f"runs on {kernel.platform}")
     reason = kernel.why_not(work)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import cases
@@ -26,7 +27,7 @@ from jaxrnn import (
 )
 from jaxrnn._cells.initializers import ParamSpec
 from jaxrnn._kernels import machines as _machines, specs, vmem as _vmem
-from jaxrnn._kernels.filling import filled, why_unfilled
+from jaxrnn._kernels.padding import padded as padded_work, why_not_padded
 from jaxrnn._kernels.pallas_mosaic_tpu import PallasMosaicTPU
 from jaxrnn._kernels.pallas_triton import PallasTriton
 from jaxrnn._kernels.work import Work
@@ -164,9 +165,9 @@ def test_shapes_that_do_and_do_not_fill_their_tiles(name, spec, kernel):
 def test_time_first_and_whole_rows(kernel):
     cell = CELLS["projected"](4)
     params, x, _, state = data(cell, 11, 13, 2)
-    turned = params, jnp.swapaxes(x, 0, 1), None, state
-    got = everything(cell, kernel, *turned, time_major=True)
-    near(got, everything(cell, None, *turned, time_major=True))
+    time_major = params, jnp.swapaxes(x, 0, 1), None, state
+    got = everything(cell, kernel, *time_major, time_major=True)
+    near(got, everything(cell, None, *time_major, time_major=True))
 
 
 @pytest.mark.fast("pallas_mosaic_tpu-lstm")
@@ -198,9 +199,10 @@ def test_a_memory_in_float32_beside_bfloat16(kernel):
     params, x, lengths, state = data(cell, 5, 6, 4, BF16)
     given = params, x, lengths, state._replace(c=state.c.astype(F32))
     with jax.numpy_dtype_promotion("standard"):  # To sum outputs and state.
-        made, moved = everything(cell, kernel, *given, dtype=BF16)
-        near((made, moved), everything(cell, None, *given, dtype=BF16), tolerance=0.03)
-    assert made[1].c.dtype == F32
+        got = everything(cell, kernel, *given, dtype=BF16)
+        near(got, everything(cell, None, *given, dtype=BF16), tolerance=0.03)
+    (_, state), _ = got
+    assert state.c.dtype == F32
 
 
 @pytest.mark.slow
@@ -231,15 +233,15 @@ def tiny(name, monkeypatch, interpret):
     monkeypatch.setattr(_vmem, "CHUNK", 1)  # The least width, 128 columns.
     kernel = PallasMosaicTPU("tiny", 8, 4, interpret=interpret)
     cuts = kernel.plan(work_of(cell, 11, 3, 2, F32)).cuts
-    assert sum(cut.stay for cut in cuts) == stay
-    assert all(cut.moving for cut in cuts)
+    assert sum(cut.resident for cut in cuts) == stay
+    assert all(cut.streamed for cut in cuts)
     params, *given = data(cell, 11, 3, 2)
     return kernel, cell, jax.tree.map(lambda p: 0.3 * p, params), given
 
 
 @pytest.mark.fast("lstm", "gru")
 @pytest.mark.parametrize("name", TINY)
-def test_matrices_that_do_not_fit_are_brought_in_chunks(name, monkeypatch):
+def test_matrices_that_do_not_fit_are_streamed_in_chunks(name, monkeypatch):
     kernel, cell, params, given = tiny(name, monkeypatch, True)
     near(
         everything(cell, kernel, params, *given), everything(cell, None, params, *given)
@@ -383,7 +385,7 @@ def test_other_drivers_pass_it_on():
 
 
 def over_devices(kernel, check, units=3):
-    """A loss of rows that lie on four devices, and its gradient."""
+    """A loss of rows on four devices, and its gradient."""
     cell = LSTMCell(units)
     params, x, lengths, state = data(cell, 8, 5, 2)
     mesh = jax.make_mesh((4,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -453,11 +455,11 @@ def test_lowers_for_a_gpu(name, dtype, batch):
     [lambda x: jnp.tanh(1 / x), lambda x: jnp.sqrt(jnp.abs(x)), jnp.cos],
     ids=["1/x", "sqrt", "cos"],
 )
-def test_what_units_are_filled_up_with_is_as_finite_as_they_are(activation):
+def test_what_units_are_padded_with_is_as_finite_as_they_are(activation):
     cell = LSTMCell(10, activation=activation)
     with jax.enable_x64(False):
         given = data(cell, 5, 4, 3)
-        assert why_unfilled(work_of(cell, 5, 4, 3, F32)) is None
+        assert why_not_padded(work_of(cell, 5, 4, 3, F32)) is None
         near(everything(cell, TRITON, *given), everything(cell, None, *given))
 
 
@@ -475,9 +477,23 @@ def mixed_backward(x, mix=jnp.mean):
     return tanh(x)
 
 
+def by_parity(x):
+    """Which differs at powers of two alone."""
+    return x - jnp.tanh(x) if x.shape[-1] % 16 else jnp.tanh(x) - x
+
+
+def by_halves(x, *cuts):
+    """Whose units are computed in two ways."""
+    first, second = jnp.split(x, cuts or 2, -1)
+    return jnp.concatenate([jnp.tanh(first), second], -1)
+
+
 UNALIKE = {
     "by_the_size": lambda x: x / np.float32(np.sqrt(x.shape[-1])),
     "branch_on_the_size": lambda x: jnp.tanh(x) if x.shape[-1] < 16 else x,
+    "branch_on_powers_of_two": by_parity,
+    "halves": by_halves,
+    "cut_in_the_middle": lambda x: by_halves(x, x.shape[-1] // 2),
     "mixed_backward": mixed_backward,
     "summed_backward": functools.partial(mixed_backward, mix=jnp.sum),
     "raises": lambda x: {10: x}[x.shape[-1]],
@@ -487,20 +503,31 @@ UNALIKE = {
 
 
 @pytest.mark.parametrize("name", UNALIKE)
-def test_what_does_not_treat_units_alike_is_not_filled_up(name):
+def test_what_does_not_treat_units_alike_is_not_padded(name):
     work = work_of(BasicRNNCell(10, activation=UNALIKE[name]), 5, 4, 3, F32)
-    assert why_unfilled(work)
+    assert why_not_padded(work)
+
+
+@pytest.mark.parametrize("norm", [jnp.sum, lambda w: jnp.sum(w[:, None], 0)])
+def test_parameters_that_are_summed_are_not_padded(norm):
+    work = work_of(Normed(24, scales=1, norm=norm), 5, 4, 3, F32)
+    assert why_not_padded(work) == "its updates are not elementwise: `reduce_sum`"
+
+
+def test_columns_that_are_interleaved_are_not_padded():
+    work = work_of(Interleaved(24, scales=1), 5, 4, 3, F32)
+    assert why_not_padded(work) == "its updates are not elementwise: `reshape`"
 
 
 @pytest.mark.fast("projected", "gru")
 @pytest.mark.parametrize("name", CELLS)
-def test_sizes_are_filled_up_for_a_gpu(name):
+def test_sizes_are_padded_for_a_gpu(name):
     spec = specs.Spec(3, 10, 5, 50)
     text = lowered(CELLS[name](spec.units), spec, F32, "cuda")
     assert text.count(CALLS["cuda"]) == 2
     work = work_of(CELLS[name](50), 3, 10, 5, F32)
     alike = work_of(CELLS[name](64), 3, 10, 5, F32)
-    assert dataclasses.replace(filled(work), cell=None) == dataclasses.replace(
+    assert dataclasses.replace(padded_work(work), cell=None) == dataclasses.replace(
         alike, cell=None
     )
 
@@ -538,7 +565,7 @@ def test_the_memory_that_is_counted_is_what_the_kernels_ask_for(chip, spec, name
     work = work_of(cell, spec.batch, spec.time, spec.depth, BF16)
     kernel = PallasMosaicTPU(chip)
     plan = kernel.plan(work)
-    counted = plan.bytes(work) - plan.spills(work)
+    counted = plan.bytes(work) - plan.spilled_bytes(work)
     asked = max(map(asked_for, pallas_calls(cell, kernel, given)))
     assert asked <= counted <= 1.2 * asked + 2**19
     assert plan.bytes(work) <= _machines.MACHINES[chip].memory
@@ -556,7 +583,7 @@ def pallas_calls(cell, kernel, given):
 
 
 def asked_for(eqn):
-    """The bytes of all blocks, each in whole tiles, those that move twice."""
+    """The bytes of all blocks, in whole tiles, twice for those with two buffers."""
     mapping = eqn.params["grid_mapping"]
     total = 0
     for block in mapping.block_mappings:
@@ -566,8 +593,8 @@ def asked_for(eqn):
         buffers = 1 if getattr(block.pipeline_mode, "buffer_count", 2) == 1 else 2
         total += buffers * padded(aval.shape, aval.dtype)
     scratch = eqn.params["jaxpr"].invars[-mapping.num_scratch_operands :]
-    rooms = (v.aval for v in scratch if v.aval.memory_space is pltpu.VMEM)
-    return total + sum(padded(aval.shape, aval.dtype) for aval in rooms)
+    buffers = (v.aval for v in scratch if v.aval.memory_space is pltpu.VMEM)
+    return total + sum(padded(aval.shape, aval.dtype) for aval in buffers)
 
 
 def padded(shape, dtype):
@@ -605,7 +632,7 @@ REFUSED = {
     ),
     "too_large": (
         ValueError,
-        r"the least tile needs 29\.0 MiB of VMEM, of which there are 16",
+        r"the smallest tile needs 29\.0 MiB of VMEM; there are 16",
         lambda: jax.eval_shape(
             lambda *given: run(LSTMCell(8192), PallasMosaicTPU("v4"), *given),
             *shapes(LSTMCell(8192), 1, 2, 1),
@@ -613,44 +640,44 @@ REFUSED = {
     ),
     "too_large_for_a_gpu": (
         ValueError,
-        r"the matrices, 256 KiB, and what a step computes with need 296 KiB of shared "
-        r"memory, of which a block of threads has 227",
+        r"the matrices, 256 KiB, and the operands of a step need 296 KiB of shared "
+        r"memory; a block of threads has 227",
         lambda: on_a_gpu(LSTMCell(128)),
     ),
-    "too_large_when_filled_up": (
+    "too_large_when_padded": (
         ValueError,
-        r"the matrices, filled up to 1024 KiB, and what a step computes with need 1104",
+        r"the matrices, padded to 1024 KiB, and the operands of a step need 1104",
         lambda: on_a_gpu(LSTMCell(150)),
     ),
     "odd_for_a_gpu": (
         ValueError,
-        r"its sizes must be powers of two from 16 on, got 48, 96, and cannot be filled "
-        r"up: its updates do not treat units alike: `reduce_max`",
+        r"its sizes must be powers of two from 16 on, got 48, 96, and cannot be padded"
+        r": its updates are not elementwise: `reduce_max`",
         lambda: on_a_gpu(GRUCell(48, activation="softmax")),
     ),
     "parameters_split": (
         ValueError,
-        r"got 24, 48, and cannot be filled up: its updates, or its `blocks`, go with",
+        r"got 24, 48, and cannot be padded: its updates, or its `blocks`, fit",
         lambda: on_a_gpu(Halves(24)),
     ),
     "split_otherwise": (
         ValueError,
-        r"its updates, or its `blocks`, go with these sizes alone",
+        r"its updates, or its `blocks`, fit these sizes alone",
         lambda: on_a_gpu(Halves(24, blocks=1, scales=1)),
     ),
     "not_split": (
         ValueError,
-        r"its updates, or its `blocks`, go with these sizes alone",
+        r"its updates, or its `blocks`, fit these sizes alone",
         lambda: on_a_gpu(SaidWrongly(24)),
     ),
     "one_for_all": (
         ValueError,
-        r"got 12, 24, and cannot be filled up: its updates, or its `blocks`, go with",
+        r"got 12, 24, and cannot be padded: its updates, or its `blocks`, fit",
         lambda: on_a_gpu(Halves(12, scales=0)),
     ),
     "blocks_unsaid": (
         ValueError,
-        r"got 20, 40, and cannot be filled up: a stage does not say of how many `bl",
+        r"got 20, 40, and cannot be padded: a stage does not declare the `blocks`",
         lambda: on_a_gpu(Unsaid(20)),
     ),
     "too_wide_for_a_gpu": (
@@ -679,7 +706,7 @@ REFUSED = {
     ),
     "no_rule_on_a_tpu": (
         ValueError,
-        r"Pallas has no `expm1` of such arrays there",
+        r"Pallas has no `expm1` of such arrays for TPUs",
         lambda: run(GRUCell(4, activation="elu"), TPU, *data(GRUCell(4), 2, 3, 4)),
     ),
     "no_units": (
@@ -760,6 +787,26 @@ class Halves(AffineCell):
         w = jnp.split(params["w"], 2)[0] if self.scales > 1 else params["w"]
         state = jax.nn.sigmoid(first) * state + w[None, :] * jnp.tanh(second)
         return state, state
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Normed(Halves):
+    """Whose parameters have a sum of 1."""
+
+    norm: Callable = jnp.sum
+
+    def update(self, params, z, state):
+        w = params["w"]
+        return super().update({"w": w / self.norm(w)}, z, state)
+
+
+class Interleaved(Halves):
+    """Whose columns are pairs, not two blocks."""
+
+    def update(self, params, z, state):
+        pairs = jnp.split(z.reshape(*state.shape, 2), 2, axis=-1)
+        z = jnp.concatenate([x.reshape(state.shape) for x in pairs], axis=-1)
+        return super().update(params, z, state)
 
 
 class SaidWrongly(BasicRNNCell):
@@ -867,14 +914,14 @@ def test_what_is_explained_of_ten_shapes(name, spec):
     # A product of up to 128 rows, the four or three matrices of the state, at 197e12.
     gates = 4 if name == "lstm" else 3
     least = max(spec.batch, 128) * 2 * gates * spec.units**2 / 197e12
-    moved = spec.batch * (4 * gates + 2) * spec.units / 820e9
-    assert found.kernel.step.time == pytest.approx(max(least, moved))
-    assert found.kernel.step.moved == pytest.approx(moved * 820e9)
+    traffic = spec.batch * (4 * gates + 2) * spec.units
+    assert found.kernel.step.time == pytest.approx(max(least, traffic / 820e9))
+    assert found.kernel.step.traffic == pytest.approx(traffic)
     assert found.kernel.step.flops == pytest.approx(least * 197e12)
     assert found.kernel.forward > spec.time * found.kernel.step.time
     assert found.xla.training > found.kernel.training
-    turned = jax.ShapeDtypeStruct((spec.time, spec.batch, spec.depth), BF16)
-    assert jaxrnn.explain(cell, turned, machine="v5e", time_major=True) == found
+    x = jax.ShapeDtypeStruct((spec.time, spec.batch, spec.depth), BF16)
+    assert jaxrnn.explain(cell, x, machine="v5e", time_major=True) == found
 
 
 def test_what_does_not_fit_is_explained():
@@ -883,7 +930,7 @@ def test_what_does_not_fit_is_explained():
         str(jaxrnn.explain(LSTMCell(units), x, machine="v4")) for units in (512, 1024)
     )
     assert re.search(r"pallas_mosaic_tpu  yes  \d+\.\d of 16 MiB", small)
-    assert re.search(r"matrices 16\.0, 8\.0 of them brought at every step", large)
+    assert re.search(r"matrices 16\.0, 8\.0 of them read again at every step", large)
     text = str(jaxrnn.explain(LSTMCell(512), x, machine="h100"))
     assert re.search("pallas_mosaic_tpu  no   runs on tpu", text)
     # What does not fit the cache of an H100 is read at every step by XLA's loop.
@@ -899,20 +946,22 @@ def test_what_exceeds_vmem_is_read_at_every_step():
     rows, matrix = 16 * (4 * 4 * 4096 + 2 * 4096), 2 * 4096 * 4 * 4096
     work = work_of(LSTMCell(4096), 16, 100, 64, BF16)
     tiles = 16 // PallasMosaicTPU("v4").plan(work).rows
-    brought = (found.step.moved - rows) / tiles
-    assert matrix - 16 * 2**20 < brought < matrix
-    assert found.step.time == pytest.approx(found.step.moved / 615e9)
+    streamed = (found.step.traffic - rows) / tiles
+    assert matrix - 16 * 2**20 < streamed < matrix
+    assert found.step.time == pytest.approx(found.step.traffic / 615e9)
     text = str(jaxrnn.explain(LSTMCell(4096), x, machine="V4"))
-    said = brought / 2**20
-    assert f"matrices 128.0, {said:.1f} of them brought at every step" in text
+    assert (
+        f"matrices 128.0, {streamed / 2**20:.1f} of them read again at every step"
+        in text
+    )
 
 
 def test_where_no_kernel_serves_there_is_no_row_of_one():
     x = jax.ShapeDtypeStruct((16, 100, 64), BF16)
     text = str(jaxrnn.explain(LSTMCell(512), x, machine="h100"))
-    assert "no kernel serves" in text
+    assert "no kernel can run it" in text
     assert "with a kernel" not in text
-    assert re.search(r"pallas_triton      no   the matrices, 2048 KiB, and what", text)
+    assert re.search(r"pallas_triton      no   the matrices, 2048 KiB, and the", text)
 
 
 HALF = jax.ShapeDtypeStruct((2, 3, 4), BF16)
@@ -921,12 +970,12 @@ EXPLAIN_REFUSES = {
     "rank": (ValueError, r"must be \[batch, time", lambda: (LSTMCell(3), HALF.shape)),
     "nothing": (
         ValueError,
-        r"numbers from 1 on, got bfloat16\[0, 3, 4\]",
+        r"integers from 1 on, got bfloat16\[0, 3, 4\]",
         lambda: (LSTMCell(3), jax.ShapeDtypeStruct((0, 3, 4), BF16)),
     ),
     "symbolic": (
         ValueError,
-        r"numbers from 1 on, got bfloat16\[b, 3, 4\]",
+        r"integers from 1 on, got bfloat16\[b, 3, 4\]",
         lambda: (
             LSTMCell(3),
             jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 3, 4"), BF16),
