@@ -10,7 +10,7 @@ from jax.experimental import pallas as pl
 
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, Params, PyTree
-from .operands import Backward
+from .operands import BackwardOperands
 from .step import in_float32
 
 
@@ -59,7 +59,7 @@ class Tiles:
         return jnp.pad(lengths, (0, missing))[:, None]
 
     def over_time(self, types: PyTree) -> PyTree:
-        """The types of all steps, given those of one."""
+        """The types of all steps, from those of one."""
         longer = lambda x: jax.ShapeDtypeStruct((self.time, *x.shape), x.dtype)
         return jax.tree.map(longer, types)
 
@@ -113,9 +113,9 @@ def read_rows(refs: PyTree) -> PyTree:
     return in_float32(jax.tree.map(lambda r: r[0], refs))
 
 
-def c_zs_types(given: Backward) -> list[jax.ShapeDtypeStruct]:
+def c_zs_types(operands: BackwardOperands) -> list[jax.ShapeDtypeStruct]:
     """The cotangents of the products, in the dtype of the matrices."""
-    zs, dtype = given.saved[0], jax.tree.leaves(given.transposed)[0].dtype
+    zs, dtype = operands.saved[0], jax.tree.leaves(operands.transposed)[0].dtype
     return [jax.ShapeDtypeStruct(z.shape, dtype) for z in zs]
 
 

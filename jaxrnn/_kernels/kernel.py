@@ -7,7 +7,7 @@ from typing import Any
 from .._base.typing import Array, Params, PyTree
 from .implementation import Implementation
 from .machines import MACHINES, machine_of
-from .operands import Backward, Forward
+from .operands import BackwardOperands, ForwardOperands
 from .work import Work
 
 
@@ -24,13 +24,13 @@ class Kernel(Implementation):
 
     @abc.abstractmethod
     def forward(
-        self, work: Work, given: Forward, types: PyTree
+        self, work: Work, operands: ForwardOperands, types: PyTree
     ) -> tuple[PyTree, PyTree]:
         """The forward loop.
 
         Args:
             work: The cell and the sizes.
-            given: What it reads.
+            operands: What it reads.
             types: Those of the results of a step, `(output, saved)`, each leaf
                 `[batch, size]`; `saved` is `(zs, state)`, or `()`.
 
@@ -40,13 +40,13 @@ class Kernel(Implementation):
 
     @abc.abstractmethod
     def backward(
-        self, work: Work, given: Backward
+        self, work: Work, operands: BackwardOperands
     ) -> tuple[list[Array], PyTree, Params]:
         """The backward loop.
 
         Args:
             work: The cell and the sizes.
-            given: What it reads.
+            operands: What it reads.
 
         Returns:
             The cotangents of the products, `[time, batch, columns]`, of the initial

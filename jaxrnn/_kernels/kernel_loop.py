@@ -21,7 +21,7 @@ from .._time import masking
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
 from .only_on import only_on
-from .operands import Backward, Forward
+from .operands import BackwardOperands, ForwardOperands
 from .work import Work, why_not_values
 
 
@@ -108,7 +108,7 @@ class KernelLoop(LoopRule):
         lengths = self._lengths(steps, work)
         products = self.cell.product_params(params, work.depth)
         output, saved = step_results(self.cell, params, xs[0], state)
-        operands = Forward(
+        operands = ForwardOperands(
             lengths,
             self._matrices(products),
             [None if "inputs" in p else p.get("bias") for p in products],
@@ -131,7 +131,7 @@ class KernelLoop(LoopRule):
         )
         lengths = self._lengths(steps, work)
         products = self.cell.product_params(params, work.depth)
-        operands = Backward(
+        operands = BackwardOperands(
             lengths,
             [w if w is None else w.T for w in self._matrices(products)],
             self.cell.elementwise(params),

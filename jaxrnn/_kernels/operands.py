@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from .._base.typing import Array, Params, PyTree
 
 
-class Forward(NamedTuple):
+class ForwardOperands(NamedTuple):
     """What the loop forward reads.
 
     Attributes:
@@ -26,7 +26,7 @@ class Forward(NamedTuple):
     state: PyTree
 
 
-class Backward(NamedTuple):
+class BackwardOperands(NamedTuple):
     """What the loop backward reads.
 
     Attributes:

@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from .._autodiff.jax_internals import Jaxpr, JaxprEqn, Literal
 
+from .._autodiff.jax_internals import Jaxpr, JaxprEqn, Literal
 from .._base.typing import Array
 from .step import backward_step, forward_step, step_types
 from .work import Work

@@ -16,12 +16,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from .._autodiff.jax_internals import Jaxpr, JaxprEqn, Literal
 
+from .._autodiff.jax_internals import Jaxpr, JaxprEqn, Literal
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
-from .operations import ELEMENTWISE, inlined, shape_of
 from .kernel_loop import first_step, step_results
+from .operations import ELEMENTWISE, inlined, shape_of
 from .step import step_types
 from .work import Work
 
@@ -47,8 +47,7 @@ def run_padded(
         state: The initial state, each leaf `[batch, size]`.
         steps: Which steps there are.
     """
-    inputs = first_step(xs, steps)
-    output, _ = step_results(cell, params, inputs, state)
+    output, _ = step_results(cell, params, first_step(xs, steps), state)
     if steps.stand_in is not None:
         inputs, units = steps.stand_in
         steps = dataclasses.replace(steps, stand_in=(inputs, pad_units(units)))
@@ -66,8 +65,8 @@ def power_of_two(n: int) -> int:
 def pad_params(cell: Any, params: Params, depth: int) -> Params:
     """Parameters of an `AffineCell` with padded units, for inputs of size `depth`."""
     pairs = zip(cell.product_params(params, depth), cell.stages, strict=True)
-    parts = [_pad_part(part, stage.blocks or 1) for part, stage in pairs]
-    return cell.join(parts, pad_units(cell.elementwise(params)))
+    products = [_pad_product(product, stage.blocks or 1) for product, stage in pairs]
+    return cell.join(products, pad_units(cell.elementwise(params)))
 
 
 def pad_units(tree: PyTree) -> PyTree:
@@ -174,10 +173,10 @@ def _by_unit(eqn: JaxprEqn) -> bool:
     return name in TRITON_ELEMENTWISE | {"broadcast_in_dim"}
 
 
-def _pad_part(part: Params, blocks: int) -> Params:
+def _pad_product(params: Params, blocks: int) -> Params:
     """The parameters of a stage's product."""
-    part = jax.tree.map(lambda x: _pad(x, blocks), part)
-    return part | {"state": _pad(part["state"].T, mode="constant").T}
+    params = jax.tree.map(lambda x: _pad(x, blocks), params)
+    return params | {"state": _pad(params["state"].T, mode="constant").T}
 
 
 def _pad(x: Array, blocks: int = 1, mode: str = "edge") -> Array:

@@ -22,7 +22,7 @@ from .blocks import Tiles, as_rows, c_zs_types, call, read_rows, total
 from .kernel import Kernel
 from .kernel_loop import check, run_kernel
 from .machines import MIB
-from .operands import Backward, Forward
+from .operands import BackwardOperands, ForwardOperands
 from .operations import SUPPORTED, is_batched, why_unsupported
 from .step import backward_step, forward_step, in_float32
 from .work import Work
@@ -87,42 +87,46 @@ class PallasMosaicTPU(Kernel):
         """How that work is cut; None if nothing fits."""
         return vmem.plan(work, self.rows, self.block, self._memory)
 
-    def forward(self, work: Work, given: Forward, types: PyTree) -> PyTree:
+    def forward(self, work: Work, operands: ForwardOperands, types: PyTree) -> PyTree:
         """The loop forward; see `Kernel`."""
         plan = self._plan(work)
         tiles = Tiles(work.time, work.batch, plan.rows, plan.block)
-        weights = chunks.split(plan.cuts, given.weights)
-        biases, elementwise = as_rows((given.biases, given.elementwise))
+        weights = chunks.split(plan.cuts, operands.weights)
+        biases, elementwise = as_rows((operands.biases, operands.elementwise))
         by_rows, by_steps, whole = tiles.by_rows, tiles.by_steps, tpu_grid.whole
         return self._call(
             functools.partial(_forward, work.cell, tiles, plan.cuts),
             tiles,
-            given._replace(weights=weights, biases=biases, elementwise=elementwise),
+            operands._replace(weights=weights, biases=biases, elementwise=elementwise),
             (by_rows, tpu_grid.matrix, whole, whole, by_steps, by_rows),
-            (tiles.over_time(types), given.state),
+            (tiles.over_time(types), operands.state),
             (by_steps, by_rows),
             chunks.buffers_for(plan.cuts, weights, plan.rows),
         )
 
     def backward(
-        self, work: Work, given: Backward
+        self, work: Work, operands: BackwardOperands
     ) -> tuple[list[Array], PyTree, Params]:
         """The loop backward; see `Kernel`."""
         plan = self._plan(work)
         tiles = Tiles(work.time, work.batch, plan.rows, plan.block, reverse=True)
-        transposed = chunks.split_transposed(plan.cuts, given.transposed)
-        elementwise = as_rows(given.elementwise)
+        transposed = chunks.split_transposed(plan.cuts, operands.transposed)
+        elementwise = as_rows(operands.elementwise)
         by_rows, by_steps, whole = tiles.by_rows, tiles.by_steps, tpu_grid.whole
         c_zs, c_state, c_elementwise = self._call(
             functools.partial(_backward, work.cell, tiles, plan.cuts),
             tiles,
-            given._replace(transposed=transposed, elementwise=elementwise),
+            operands._replace(transposed=transposed, elementwise=elementwise),
             (by_rows, tpu_grid.matrix, whole, by_steps, by_steps, by_rows),
-            (c_zs_types(given), given.c_state, tiles.per_tile(given.elementwise)),
+            (
+                c_zs_types(operands),
+                operands.c_state,
+                tiles.per_tile(operands.elementwise),
+            ),
             (by_steps, by_rows, tiles.by_tile),
             chunks.buffers_for(plan.cuts, transposed, plan.rows),
         )
-        return c_zs, c_state, total(c_elementwise, given.elementwise)
+        return c_zs, c_state, total(c_elementwise, operands.elementwise)
 
     def _plan(self, work: Work) -> vmem.Plan:
         """The plan of work that it can run."""
@@ -132,7 +136,7 @@ class PallasMosaicTPU(Kernel):
         self,
         kernel: Callable,
         tiles: Tiles,
-        given: Forward | Backward,
+        operands: ForwardOperands | BackwardOperands,
         specs: tuple,
         outs: tuple,
         out_specs: tuple,
@@ -144,15 +148,15 @@ class PallasMosaicTPU(Kernel):
         carries the state, or its cotangent, and the buffers.
         """
 
-        def run(given: Any) -> Any:
+        def run(operands: Any) -> Any:
             return call(
                 kernel,
-                (tpu_grid.longest(tiles, given.lengths), *given),
+                (tpu_grid.longest(tiles, operands.lengths), *operands),
                 (tpu_grid.scalars, *specs),
                 outs,
                 out_specs,
                 grid=tiles.grid,
-                scratch_shapes=[tpu_grid.carries(tiles, given[-1]), buffers],
+                scratch_shapes=[tpu_grid.carries(tiles, operands[-1]), buffers],
                 compiler_params=pltpu.CompilerParams(
                     dimension_semantics=("parallel", "arbitrary"),
                     vmem_limit_bytes=self._memory,
@@ -163,24 +167,24 @@ class PallasMosaicTPU(Kernel):
 
         # Mosaic has no mapped arrays that a kernel itself copies in parts.
         run = sequential_vmap(run) if any(buffers) else run
-        return run(given._replace(lengths=tiles.column(given.lengths)))
+        return run(operands._replace(lengths=tiles.column(operands.lengths)))
 
 
 def _forward(cell: Any, tiles: Tiles, cuts: Any, longest: Any, *refs: Any) -> None:
     """The kernel of the loop forward."""
-    given, (results, final, carry, buffers) = Forward(*refs[:6]), refs[6:]
-    biases, elementwise = read_rows((given.biases, given.elementwise))
-    tpu_grid.at_first(lambda: _write(carry, in_float32(_read(given.state))))
+    operands, (results, final, carry, buffers) = ForwardOperands(*refs[:6]), refs[6:]
+    biases, elementwise = read_rows((operands.biases, operands.elementwise))
+    tpu_grid.at_first(lambda: _write(carry, in_float32(_read(operands.state))))
 
     def step(i: Array, t: Array) -> None:
         before = _read(carry)
         output, after, zs = forward_step(
             cell,
-            t < given.lengths[...],
-            chunks.read(cuts, given.weights, buffers),
+            t < operands.lengths[...],
+            chunks.read(cuts, operands.weights, buffers),
             biases,
             elementwise,
-            _read(given.input_products, i),
+            _read(operands.input_products, i),
             before,
             chunks.matmul,
         )
@@ -196,21 +200,23 @@ def _forward(cell: Any, tiles: Tiles, cuts: Any, longest: Any, *refs: Any) -> No
 
 def _backward(cell: Any, tiles: Tiles, cuts: Any, longest: Any, *refs: Any) -> None:
     """The kernel of the loop backward."""
-    given, results = Backward(*refs[:6]), refs[6:]
+    operands, results = BackwardOperands(*refs[:6]), refs[6:]
     c_zs, c_first, c_elementwise, carry, buffers = results
-    elementwise = read_rows(given.elementwise)
+    elementwise = read_rows(operands.elementwise)
 
     @tpu_grid.at_first
     def _() -> None:
-        _write(carry, in_float32(_read(given.c_state)))
+        _write(carry, in_float32(_read(operands.c_state)))
         _clear(c_elementwise)
 
     def step(i: Array, t: Array) -> None:
-        zs, before, c_output = in_float32(_read((*given.saved, given.c_outputs), i))
+        zs, before, c_output = in_float32(
+            _read((*operands.saved, operands.c_outputs), i)
+        )
         c_z, c_before, c_params = backward_step(
             cell,
-            t < given.lengths[...],
-            chunks.read(cuts, given.transposed, buffers),
+            t < operands.lengths[...],
+            chunks.read(cuts, operands.transposed, buffers),
             elementwise,
             zs,
             before,

@@ -23,7 +23,7 @@ from .blocks import Tiles, as_rows, c_zs_types, call, read_rows, total
 from .kernel import Kernel
 from .kernel_loop import check, run_kernel
 from .machines import KIB
-from .operands import Backward, Forward
+from .operands import BackwardOperands, ForwardOperands
 from .operations import inlined
 from .padding import SMALLEST, padded, run_padded, why_not_padded
 from .step import backward_step, forward_step, in_float32
@@ -72,39 +72,46 @@ class PallasTriton(Kernel):
             return run(params, xs, state, steps)
         return run_padded(run, cell, params, xs, state, steps)
 
-    def forward(self, work: Work, given: Forward, types: PyTree) -> PyTree:
+    def forward(self, work: Work, operands: ForwardOperands, types: PyTree) -> PyTree:
         """The loop forward; see `Kernel`."""
         tiles = Tiles(work.time, work.batch, SMALLEST, work.time)
-        column = tiles.column(given.lengths)
-        biases, elementwise = as_rows((given.biases, given.elementwise))
+        column = tiles.column(operands.lengths)
+        biases, elementwise = as_rows((operands.biases, operands.elementwise))
         by_rows, by_steps = tiles.by_rows, tiles.by_steps
         return call(
             functools.partial(_forward, work.cell, tiles),
-            given._replace(lengths=column, biases=biases, elementwise=elementwise),
+            operands._replace(lengths=column, biases=biases, elementwise=elementwise),
             (by_rows, _whole, _whole, _whole, by_steps, by_rows),
-            (tiles.over_time(types), given.state),
+            (tiles.over_time(types), operands.state),
             (by_steps, by_rows),
             name="recurrence",
             **self._options(tiles),
         )
 
     def backward(
-        self, work: Work, given: Backward
+        self, work: Work, operands: BackwardOperands
     ) -> tuple[list[Array], PyTree, Params]:
         """The loop backward; see `Kernel`."""
         tiles = Tiles(work.time, work.batch, SMALLEST, work.time)
-        column, elementwise = tiles.column(given.lengths), as_rows(given.elementwise)
+        column, elementwise = (
+            tiles.column(operands.lengths),
+            as_rows(operands.elementwise),
+        )
         by_rows, by_steps = tiles.by_rows, tiles.by_steps
         c_zs, c_state, c_elementwise = call(
             functools.partial(_backward, work.cell, tiles),
-            given._replace(lengths=column, elementwise=elementwise),
+            operands._replace(lengths=column, elementwise=elementwise),
             (by_rows, _whole, _whole, by_steps, by_steps, by_rows),
-            (c_zs_types(given), given.c_state, tiles.per_tile(given.elementwise)),
+            (
+                c_zs_types(operands),
+                operands.c_state,
+                tiles.per_tile(operands.elementwise),
+            ),
             (by_steps, by_rows, tiles.by_tile),
             name="recurrence_backward",
             **self._options(tiles),
         )
-        return c_zs, c_state, total(c_elementwise, given.elementwise)
+        return c_zs, c_state, total(c_elementwise, operands.elementwise)
 
     def _options(self, tiles: Tiles) -> dict[str, Any]:
         """How Pallas runs a kernel."""
@@ -117,10 +124,10 @@ class PallasTriton(Kernel):
 
 def _forward(cell: Any, tiles: Tiles, *refs: Any) -> None:
     """The kernel of the loop forward."""
-    given, (results, final) = Forward(*refs[:6]), refs[6:]
-    here, lengths = _here(tiles), given.lengths[...]
-    weights = _read(given.weights)
-    biases, elementwise = read_rows((given.biases, given.elementwise))
+    operands, (results, final) = ForwardOperands(*refs[:6]), refs[6:]
+    here, lengths = _here(tiles), operands.lengths[...]
+    weights = _read(operands.weights)
+    biases, elementwise = read_rows((operands.biases, operands.elementwise))
 
     def step(t: Array, before: PyTree) -> PyTree:
         output, after, zs = inlined(
@@ -129,7 +136,7 @@ def _forward(cell: Any, tiles: Tiles, *refs: Any) -> None:
             weights,
             biases,
             elementwise,
-            _load(here, given.input_products, t),
+            _load(here, operands.input_products, t),
             before,
         )
         outputs, saved = results
@@ -138,20 +145,23 @@ def _forward(cell: Any, tiles: Tiles, *refs: Any) -> None:
             _store(here, saved, (zs, before), t)
         return after
 
-    first = in_float32(_load(here, given.state))
+    first = in_float32(_load(here, operands.state))
     _store(here, final, _each_step(tiles, step, first))
 
 
 def _backward(cell: Any, tiles: Tiles, *refs: Any) -> None:
     """The kernel of the loop backward."""
-    given, (c_zs, c_first, c_elementwise) = Backward(*refs[:6]), refs[6:]
-    here, lengths = _here(tiles), given.lengths[...]
-    transposed, elementwise = _read(given.transposed), read_rows(given.elementwise)
+    operands, (c_zs, c_first, c_elementwise) = BackwardOperands(*refs[:6]), refs[6:]
+    here, lengths = _here(tiles), operands.lengths[...]
+    transposed, elementwise = (
+        _read(operands.transposed),
+        read_rows(operands.elementwise),
+    )
 
     def step(i: Array, carry: tuple[PyTree, Params]) -> tuple[PyTree, Params]:
         c_state, c_total = carry
         t = tiles.time - 1 - i
-        values = _load(here, (*given.saved, given.c_outputs), t)
+        values = _load(here, (*operands.saved, operands.c_outputs), t)
         c_z, c_state, c_params = inlined(
             functools.partial(backward_step, cell),
             t < lengths,
@@ -163,7 +173,7 @@ def _backward(cell: Any, tiles: Tiles, *refs: Any) -> None:
         _store(here, c_zs, c_z, t)
         return c_state, jax.tree.map(jnp.add, c_total, c_params)
 
-    c_last = in_float32(_load(here, given.c_state))
+    c_last = in_float32(_load(here, operands.c_state))
     zeros = jax.tree.map(jnp.zeros_like, elementwise)
     c_before, c_total = _each_step(tiles, step, (c_last, zeros))
     _store(here, c_first, c_before)

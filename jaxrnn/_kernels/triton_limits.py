@@ -1,7 +1,6 @@
 """What the Triton kernel can run: sizes, shared memory and operations."""
 
 from .._autodiff.jax_internals import JaxprEqn
-
 from .machines import KIB
 from .operations import SUPPORTED, is_batched, shape_of, why_unsupported
 from .padding import SMALLEST, TRITON_ELEMENTWISE, padded, why_not_padded
