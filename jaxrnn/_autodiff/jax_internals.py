@@ -45,5 +45,5 @@ from jax.interpreters.mlir import lower_fun as lower_fun
 from jax.interpreters.mlir import register_lowering as register_lowering
 from jax.interpreters.partial_eval import dce_rules as dce_rules
 
-# Finds what a program reads, to record no more than that.
+# Finds what a program reads, to record and to compute no more than that.
 from jax.interpreters.partial_eval import dce_jaxpr as dce_jaxpr

@@ -23,7 +23,13 @@ import jax
 import jax.numpy as jnp
 
 from .._base.typing import PyTree
-from .jax_internals import SymbolicZero, Zero, instantiate_zeros, is_undefined_primal
+from .jax_internals import (
+    SymbolicZero,
+    Zero,
+    dce_jaxpr,
+    instantiate_zeros,
+    is_undefined_primal,
+)
 from .leaves import merge, split
 from .primitive import program_primitive, run, vmap_over
 
@@ -49,6 +55,9 @@ def transposable(
         tangents: What `forward` is linear in, floating.
     """
     closed, out = jax.make_jaxpr(forward, return_shape=True)(residuals, tangents)
+    # A tangent by `jax.jvp` comes with the value, which nothing reads.
+    is_read = [True] * len(closed.out_avals)
+    closed = closed.replace(jaxpr=dce_jaxpr(closed.jaxpr, is_read, instantiate=True)[0])
     leaves, residuals_tree = jax.tree.flatten(residuals)
     count, out_tree = len(leaves), jax.tree.structure(out)
 

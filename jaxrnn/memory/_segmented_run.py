@@ -74,7 +74,7 @@ def _run(
         outputs, state = programs.run(*values._replace(state=state).cut(steps, segment))
         return state, steps.write_window(buffers, segment.start, outputs)
 
-    carry = values.state, _buffers(programs.output_types, (values, steps), steps)
+    carry = values.state, _buffers(programs, values, steps)
     state, outputs = visit_innermost(visit, carry, _whole(steps), plan.segments)
     return outputs, state
 
@@ -119,16 +119,22 @@ class LinearRun:
         """An innermost segment as a function of what is perturbed."""
         values, steps = values.cut(steps, segment)
         at_hand = jax.tree.leaves((values._replace(state=[]), steps))
-        return SegmentRun(functools.partial(self._from_state, values, steps), at_hand)
+        from_state = lambda state: self.of_perturbed(
+            self.programs.run, values._replace(state=state), steps
+        )
+        return SegmentRun(from_state, at_hand)
 
-    def _from_state(
-        self, values: Values, steps: Steps, state: list
+    def of_perturbed(
+        self, run: Callable, values: Values, steps: Steps
     ) -> tuple[Callable, Values]:
-        unperturbed, perturbed = values._replace(state=state).split(self.perturbed)
+        """`run` as a function of what is perturbed, and that.
+
+        The function returns the floating parts of `(outputs, state)`, and all of them.
+        """
+        unperturbed, perturbed = values.split(self.perturbed)
 
         def fn(perturbed: Values) -> tuple[Any, Any]:
-            values = unperturbed.merge(perturbed, self.perturbed)
-            outs = self.programs.run(values, steps)
+            outs = run(unperturbed.merge(perturbed, self.perturbed), steps)
             return tuple(map(only_floats, outs)), outs
 
         return fn, perturbed
@@ -136,15 +142,10 @@ class LinearRun:
     def run_and_save(self, values: Values, steps: Steps) -> tuple[tuple, Any]:
         """`(outputs, state)`, and what is saved for `pull_back`."""
         run = functools.partial(self.run_segment, values, steps)
-        buffers = _buffers(self.programs.output_types, (values, steps), steps)
-        (state, outputs), saved = run_forward(
-            run,
-            (values.state, buffers),
-            _whole(steps),
-            self.plan.segments,
-            self.plan.on_host,
-        )
-        return (outputs, state), saved
+        carry = values.state, _buffers(self.programs, values, steps)
+        sizes, on_host = self.plan.segments, self.plan.on_host
+        carry, saved = run_forward(run, carry, _whole(steps), sizes, on_host)
+        return carry[::-1], saved
 
     def run_segment(
         self, values: Values, steps: Steps, segment: Segment, carry: Any
@@ -163,22 +164,9 @@ class LinearRun:
     def push_forward(self, residuals: Any, tangents: Values) -> tuple[list, list]:
         """The tangents of the floating parts of `(outputs, state)`."""
         values, steps, _ = residuals
-
-        def visit(segment: Segment, carry: Any) -> Any:
-            state, d_state, buffers = carry
-            fn, perturbed = self.segment(values, steps, segment).from_state(state)
-            d_xs = steps.read_window(tangents.xs, *segment)
-            d_perturbed = tangents._replace(xs=d_xs, state=d_state)
-            push = functools.partial(jax.jvp, fn, has_aux=True)
-            _, (d_outputs, d_state), (_, state) = push((perturbed,), (d_perturbed,))
-            return state, d_state, steps.write_window(buffers, segment.start, d_outputs)
-
-        types = only_floats(self.programs.output_types)
-        buffers = _buffers(types, (residuals, tangents), steps)
-        carry = values.state, tangents.state, buffers
-        carry = visit_innermost(visit, carry, _whole(steps), self.plan.segments)
-        _, d_state, d_outputs = carry
-        return d_outputs, d_state
+        run = functools.partial(_run, self.programs, self.plan)
+        fn, perturbed = self.of_perturbed(run, values, steps)
+        return jax.jvp(fn, (perturbed,), (tangents,), has_aux=True)[1]
 
     def pull_back(self, residuals: Any, cotangents: Any) -> Values:
         """From cotangents of what `push_forward` returns to those of its tangents."""
@@ -195,18 +183,19 @@ class LinearRun:
         zeros = jax.tree.map(jnp.zeros_like, values.split(self.perturbed)[1])
         carry = as_varying_as((residuals, only_arrays(cotangents)), zeros)
         carry = carry._replace(state=dense(c_state))
-        rerun = functools.partial(self.run_segment, values, steps)
+        run = functools.partial(self.run_segment, values, steps)
         sizes = self.plan.segments
-        return run_backward(rerun, visit, carry, saved, _whole(steps), sizes)
+        return run_backward(run, visit, carry, saved, _whole(steps), sizes)
 
 
 def _whole(steps: Steps) -> Segment:
     return Segment(jnp.int32(0), steps.time)
 
 
-def _buffers(types: list, like: Any, steps: Steps) -> list:
-    """Zeros of these types for all steps, varying over devices as `like` does."""
-    return buffers_for(like, types, steps.time, steps.axis)
+def _buffers(programs: SegmentPrograms, values: Values, steps: Steps) -> list:
+    """Zeros for the outputs of all steps."""
+    types = programs.output_types
+    return buffers_for((values, steps), types, steps.time, steps.axis)
 
 
 def _cut_cotangents(cotangents: list, steps: Steps, segment: Segment) -> list:

@@ -125,7 +125,7 @@ def run_forward(
 
 
 def run_backward(
-    rerun: Callable[[Segment, tuple], tuple[tuple, Any]],
+    run: Callable[[Segment, tuple], tuple[tuple, Any]],
     pull_back: Callable[[Segment, Any, Any], Any],
     carry: Any,
     saved: Any,
@@ -137,7 +137,7 @@ def run_backward(
     A segment that is divided further is run forward again, from the state before it.
 
     Args:
-        rerun: The `run` of `run_forward`; it receives None for buffers.
+        run: That of `run_forward`; it receives None for buffers.
         pull_back: Visits an innermost segment.
         carry: What the last segment receives.
         saved: What `run_forward` has saved.
@@ -149,8 +149,8 @@ def run_backward(
         saved = to_device(saved)
         if len(sizes) == 1:
             return pull_back(segment, carry, saved), ()
-        _, saved = run_forward(rerun, (saved, None), segment, sizes[1:])
-        args = rerun, pull_back, carry, saved, segment, sizes[1:]
+        _, saved = run_forward(run, (saved, None), segment, sizes[1:])
+        args = run, pull_back, carry, saved, segment, sizes[1:]
         return run_backward(*args), ()
 
     return visit_segments(visit, carry, whole, sizes[0], saved, reverse=True)[0]

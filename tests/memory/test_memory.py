@@ -1,4 +1,4 @@
-"""Memory strategies: what they keep, where it lies, and that results are the same."""
+"""Memory strategies: what they save and where, and that results are the same."""
 
 import dataclasses
 import logging
@@ -38,9 +38,8 @@ class Uneven(Strategy):
     on_host: bool = True
 
     def plan(self, time):
-        return CheckpointPlan(
-            (7, 3), on_host=self.on_host
-        )  # Of 7 one is left, of 11 4, of which 1.
+        # 11 steps leave a remainder of 4, and 7 as well as 4 leave one of 1.
+        return CheckpointPlan((7, 3), on_host=self.on_host)
 
 
 STRATEGIES = [
@@ -232,13 +231,13 @@ def test_chunks_of_one_size_take_the_states_between_them():
     assert more - less == pytest.approx((1000 - 100) * 16 / 1024, rel=0.2)
 
 
-def test_nothing_at_hand_is_kept_of_a_window():
-    """Parameters and inputs are not: with them each window would keep 2 MiB more."""
+def test_nothing_at_hand_is_saved_of_a_segment():
+    """Parameters and inputs are not: with them each segment would save 2 MiB more."""
     loss, *types = step_loss(Offload(Keep(), 64), 640)
-    kept = jaxrnn._planning.memory_plan.saved_bytes(loss, *types)
+    saved = jaxrnn._planning.memory_plan.saved_bytes(loss, *types)
     a_step = 8 * 256 * 6 * 4
-    assert 640 * a_step <= kept.host <= 640 * a_step * 1.02
-    assert kept.device < 0.1 * MIB
+    assert 640 * a_step <= saved.host <= 640 * a_step * 1.02
+    assert saved.device < 0.1 * MIB
 
 
 def loops(text, names):
@@ -296,7 +295,7 @@ def test_lowered_for_an_accelerator_states_go_to_the_host_and_back(
     back = [line for line in moves if '"device"' in line]
     assert to_host
     assert back
-    # What is moved is at most a window at once: no whole sequence.
+    # What is moved is at most a segment at once: no whole sequence.
     steps = [int(n) for n in re.findall(r"tensor<(\d+)x8x\d+xf32>", "\n".join(moves))]
     assert all(n <= 10 for n in steps) or place == "raw"
 
@@ -341,7 +340,7 @@ def test_raw_rnn_keeps_the_states_between_chunks():
     assert mib(False) - mib(Recompute()) >= 0.8 * states
 
 
-def test_packed_rows_start_anew_in_any_window():
+def test_packed_rows_start_anew_in_any_segment():
     cell, params, x, _ = make("noisy", 5, 9)
     packed = jaxrnn.pack_sequences(np.asarray(x), [9, 2, 0, 5, 3])
 
@@ -381,7 +380,7 @@ def test_no_program_holds_on_to_a_tracer(strategy):
         jax.jit(gradient)(params, x)
 
 
-def test_a_number_of_steps_that_is_symbolic_is_kept_whole(caplog):
+def test_with_a_symbolic_number_of_steps_everything_is_saved(caplog):
     cell, params, x, _ = make("lstm")
     (time,) = jax.export.symbolic_shape("time")
     shape = jax.ShapeDtypeStruct((4, time, 3), F64)
