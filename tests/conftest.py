@@ -50,9 +50,10 @@ def pytest_collection_modifyitems(config, items):
             fast[item.nodeid.split("[")[0]] |= is_fast
             if not is_fast:
                 item.add_marker("slow")
-    none = [test for test in fast if not fast[test]]
-    if none and not any("::" in argument for argument in config.args):
-        raise pytest.UsageError(f"Patterns of `fast` match no parameters of {none}.")
+    in_part = config.getoption("lf", False) or any("::" in arg for arg in config.args)
+    unmatched = [test for test in fast if not fast[test]]
+    if unmatched and not in_part:
+        raise pytest.UsageError(f"`fast` matches no parameters of {unmatched}.")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -369,6 +369,7 @@ def feedback_data():
     return cell.init(jax.random.key(3), start), start, jnp.array([2, 5, 4], I32)
 
 
+@pytest.mark.slow
 def test_gradients_equal_those_outside_of_jit_and_finite_differences():
     params, start, ends = feedback_data()
     loss = lambda params, start: feed_back(params, start, ends, max_time=8)

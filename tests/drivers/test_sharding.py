@@ -63,10 +63,7 @@ ON_A_MESH = [("lstm", "replicated"), ("lstm", "none"), *((c, "sharded") for c in
 
 
 @pytest.mark.fast(
-    "*Auto-stack-sharded",
-    "*Auto-function-sharded",
-    "*Explicit-lstm-sharded",
-    "*Explicit-variational-sharded",
+    "*Auto-stack-sharded", "*Auto-function-sharded", "*Explicit-lstm-sharded"
 )
 @pytest.mark.parametrize(("name", "lengths"), ON_A_MESH)
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
@@ -159,7 +156,7 @@ def while_bodies(program):
     return found
 
 
-@pytest.mark.fast("*-True")
+@pytest.mark.fast("lstm-True", "variational-True")
 @pytest.mark.parametrize("check_vma", [True, False])
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 def test_inside_of_shard_map(cell, check_vma):
@@ -293,7 +290,7 @@ def collect(cell, params, x, lengths):
     return (emit_ta.stack() ** 2).sum() + jax.tree.leaves(state)[0].sum() + total
 
 
-@pytest.mark.fast("auto", "manual")
+@pytest.mark.fast("auto")
 @pytest.mark.parametrize("kind", ["auto", "explicit", "manual"])
 def test_raw_rnn_with_rows_over_devices(kind):
     """Inside of shard_map each device ends its loop when its own rows are done."""

@@ -152,7 +152,7 @@ CELLS = {
 }
 
 
-@pytest.mark.fast("basic", "lstm_joined")
+@pytest.mark.fast("basic")
 @pytest.mark.parametrize("name", CELLS)
 def test_values_and_gradients_are_those_of_the_loop(stand_in, name):
     cell = CELLS[name]
@@ -358,7 +358,7 @@ KINDS = (
 )
 
 
-@pytest.mark.fast("grad_of_grad", "forward_mode", "rematerialised")
+@pytest.mark.fast("forward_mode", "rematerialised")
 @pytest.mark.parametrize("of", KINDS, ids=lambda of: of.__name__)
 def test_derivatives_of_all_kinds(stand_in, of):
     params, x, _ = data(CELLS["lstm_biased"])
@@ -393,7 +393,7 @@ def test_twice_mapped_values_are_rows_of_one_call(stand_in):
     assert stand_in.forwards[-1] == (15, TIME, DEPTH)
 
 
-@pytest.mark.fast("all")
+@pytest.mark.fast("x")
 @pytest.mark.parametrize("mapped", ["params", "x", "state", "all"])
 def test_mapped_gradients_are_those_of_each(stand_in, mapped):
     cell = CELLS["basic"]
@@ -514,6 +514,7 @@ def of_nnx(cell, x, name):
     return jax.tree.leaves(flax.nnx.jit(flax.nnx.value_and_grad(call))(module))
 
 
+@pytest.mark.fast("of_nnx")
 @pytest.mark.parametrize("of", [of_linen, of_nnx], ids=lambda of: of.__name__)
 def test_modules(stand_in, of):
     cell = CELLS["lstm"]

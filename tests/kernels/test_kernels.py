@@ -403,7 +403,7 @@ def over_devices(kernel, check, units=3):
     return jax.jit(jax.value_and_grad(loss)), params
 
 
-@pytest.mark.fast("pallas_mosaic_tpu")
+@pytest.mark.slow
 def test_over_devices(kernel):
     # The interpreter has no types that vary over devices.
     step, params = over_devices(kernel, check=False)

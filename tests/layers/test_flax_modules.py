@@ -189,6 +189,7 @@ def test_stack_is_its_driver(make):
     assert rnn(X, LENGTHS, initial_state=got_states).shape == outputs.shape
 
 
+@pytest.mark.fast("InNnx")
 @both
 def test_any_number_of_batch_axes(make):
     """Flax's own crashes at lengths of two axes."""

@@ -134,7 +134,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.fast("float32")
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_a_good_cell_passes(dtype):
     check_cell(cell_of(good), STEP, dtype)
