@@ -2,8 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
 
 import jax
 
@@ -16,13 +14,13 @@ from .._base.typing import PyTree
 class BatchAxes:
     """Merges the batch axes of nests into one, and splits that one again.
 
+    With one axis nothing is reshaped: sharded arrays keep their layout.
+
     Attributes:
         shape: The sizes of the batch axes; `()` for a single row without an axis.
-        time_major: Whether time comes before them.
     """
 
     shape: tuple[int, ...]
-    time_major: bool
 
     @property
     def rows(self) -> int:
@@ -48,32 +46,21 @@ class BatchAxes:
                     f"{list(self.shape)}, got {describe(leaf)}."
                 )
 
-    def merge(self, tree: PyTree) -> PyTree:
-        """`[*shape, ...]` to `[rows, ...]`; leaves without axes stay as they are."""
-        count = len(self.shape)
-        merge = lambda x: x.reshape(self.rows, *x.shape[count:])
-        return self._map(lambda x: merge(x) if x.ndim >= count else x, tree)
+    def merge(self, tree: PyTree, start: int = 0) -> PyTree:
+        """`[*shape, ...]` to `[rows, ...]`, after the first `start` axes.
 
-    def split(self, tree: PyTree) -> PyTree:
+        Leaves with fewer axes stay as they are.
+        """
+        if len(self.shape) == 1:
+            return tree
+        end = start + len(self.shape)
+        merge = lambda x: x.reshape(*x.shape[:start], self.rows, *x.shape[end:])
+        return jax.tree.map(lambda x: merge(x) if x.ndim >= end else x, tree)
+
+    def split(self, tree: PyTree, start: int = 0) -> PyTree:
         """The inverse of `merge`."""
-        split = lambda x: x.reshape(*self.shape, *x.shape[1:])
-        return self._map(lambda x: split(x) if x.ndim else x, tree)
-
-    def merge_sequences(self, tree: PyTree) -> PyTree:
-        """`[*shape, time, ...]` to `[rows, time, ...]`, or with time first."""
-        if not self.time_major:
-            return self.merge(tree)
-        count = 1 + len(self.shape)
-        merge = lambda x: x.reshape(x.shape[0], self.rows, *x.shape[count:])
-        return self._map(merge, tree)
-
-    def split_sequences(self, tree: PyTree) -> PyTree:
-        """The inverse of `merge_sequences`."""
-        if not self.time_major:
-            return self.split(tree)
-        split = lambda x: x.reshape(x.shape[0], *self.shape, *x.shape[2:])
-        return self._map(split, tree)
-
-    def _map(self, fn: Callable[[Any], Any], tree: PyTree) -> PyTree:
-        # With one axis nothing is reshaped: sharded arrays keep their layout.
-        return tree if len(self.shape) == 1 else jax.tree.map(fn, tree)
+        if len(self.shape) == 1:
+            return tree
+        end = start + 1
+        split = lambda x: x.reshape(*x.shape[:start], *self.shape, *x.shape[end:])
+        return jax.tree.map(lambda x: split(x) if x.ndim >= end else x, tree)

@@ -1,9 +1,14 @@
-"""The cells of a layer: what they must be, and which belong to it."""
+"""The cells of a layer: what they must be, which belong to it, their sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from .._base.errors import describe
+import jax
+
+from .._base.arguments import as_count
+from .._base.errors import describe, noting
+from .._base.tensor_shape import TensorShape
+from .._base.typing import PyTree, Size
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 
@@ -85,3 +90,25 @@ def _are_equal(one: Any, other: Any) -> bool:
         return False
     pairs = zip(one.cells, other.cells, strict=True)
     return all(_are_equal(unwrapped(a), unwrapped(b)) for a, b in pairs)
+
+
+def sizes_of_cell(
+    step: Callable[[tuple[int, ...]], tuple[PyTree, PyTree]], in_features: Any
+) -> tuple[Size, Size]:
+    """`(state_size, output_size)` of a cell of another library, from an abstract step.
+
+    Args:
+        step: `step(shape) -> (carry, output)` for one row of inputs, `[1, ...]`.
+        in_features: The size of the inputs or their shape, without the batch axis.
+
+    Raises:
+        TypeError: If `in_features` is neither an int nor a tuple of ints.
+        ValueError: If one of them is below 1.
+    """
+    fix = "It is the size of the inputs or their shape, without the batch axis."
+    sizes = in_features if isinstance(in_features, tuple) else (in_features,)
+    shape = (1, *(as_count("as_cell", "in_features", n, fix=fix) for n in sizes))
+    with noting(f"as_cell: in a step of inputs {list(shape)}, as `in_features` says."):
+        state, output = jax.eval_shape(lambda: step(shape))
+    size = lambda x: TensorShape(x.shape[1:])
+    return jax.tree.map(size, state), jax.tree.map(size, output)

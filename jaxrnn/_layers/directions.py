@@ -1,6 +1,5 @@
 """Layers of one direction, of two, and stacks of them."""
 
-import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 from .._base.arguments import check_both_lists
 from .._base.errors import describe
 from .._base.keys import fold
-from .._base.typing import Array, DType, Key, Params, PyTree
+from .._base.typing import DType, Key, Params, PyTree
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from .._drivers.bidirectional import bidirectional_dynamic_rnn
@@ -38,72 +37,39 @@ class OneDirection(Layer):
     keep_order: bool = False
 
     @property
-    def cells(self) -> tuple[RNNCell, ...]:
-        """The cell."""
-        return (self.cell,)
-
-    def names(self) -> tuple[str, ...]:
+    def name(self) -> str:
         """The cell's scope."""
-        return (unwrapped(self.cell)._scope(),)
+        return unwrapped(self.cell)._scope()
 
-    def init_one(self, name: str, key: Key, step: PyTree, dtype: DType) -> Params:
-        """The cell's parameters."""
-        del name
-        return self.cell.init(key, step, dtype)
+    def parts(self) -> Mapping[str, RNNCell]:
+        """The cell."""
+        return {self.name: self.cell}
 
     def bind(self, params: Params, key: Key | None = None) -> BoundCell:
         """The bound cell."""
-        (name,) = self.names()
-        return self.cell.bind(params[name], key)
+        return self.cell.bind(params[self.name], key)
 
     def params_of(self, where: str, *cells: Any) -> Params:
         """`{scope: parameters}` of one cell."""
-        (name,) = self.names()
         (cell,) = check_count(where, 1, cells)
-        return {name: params_of_cell(where, self.cell, cell)}
+        return {self.name: params_of_cell(where, self.cell, cell)}
 
     def run(
-        self,
-        params: Params,
-        inputs: PyTree,
-        lengths: Array | None,
-        state: PyTree,
-        options: RunOptions,
+        self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
     ) -> tuple[PyTree, PyTree]:
         """As `dynamic_rnn`."""
         cell, arguments = self.bind(params, options.key), options.as_arguments()
-        flip = lambda tree: reverse_sequence(tree, lengths, options.time_major)
+        lengths, time_major = options.sequence_length, options.time_major
+        flip = lambda tree: reverse_sequence(tree, lengths, time_major)
         inputs = flip(inputs) if self.reverse else inputs
-        outputs, state = dynamic_rnn(cell, inputs, lengths, state, **arguments)
+        outputs, state = dynamic_rnn(cell, inputs, initial_state=state, **arguments)
         if self.reverse and self.keep_order:
             outputs = flip(outputs)
         return outputs, state
 
 
-class _NamedLayers(Layer):
-    """A layer made of other layers, each with its parameters under a name."""
-
-    @abc.abstractmethod
-    def _layers(self) -> Mapping[str, Layer]: ...
-
-    @property
-    def cells(self) -> tuple[RNNCell, ...]:
-        """Those of all layers."""
-        return tuple(cell for layer in self._layers().values() for cell in layer.cells)
-
-    def names(self) -> tuple[str, ...]:
-        """The names of the layers."""
-        return tuple(self._layers())
-
-    def _bind_each(self, params: Params, key: Key | None) -> tuple[Any, ...]:
-        return tuple(
-            layer.bind(params[name], fold(key, i))
-            for i, (name, layer) in enumerate(self._layers().items())
-        )
-
-
 @dataclasses.dataclass(frozen=True)
-class TwoDirections(_NamedLayers):
+class TwoDirections(Layer):
     """A forward cell and a backward cell, whose parameters are `fw` and `bw`.
 
     Attributes:
@@ -116,31 +82,19 @@ class TwoDirections(_NamedLayers):
     cell_bw: RNNCell
     merge: Callable[[PyTree, PyTree], PyTree]
 
-    def _layers(self) -> Mapping[str, OneDirection]:
+    def parts(self) -> Mapping[str, OneDirection]:
+        """Both directions."""
         return {"fw": OneDirection(self.cell_fw), "bw": OneDirection(self.cell_bw)}
-
-    def init_one(self, name: str, key: Key, step: PyTree, dtype: DType) -> Params:
-        """`{scope: the cell's parameters}`."""
-        return self._layers()[name].init(key, step, dtype)
-
-    def bind(self, params: Params, key: Key | None = None) -> tuple[Any, ...]:
-        """The pair of bound cells."""
-        return self._bind_each(params, key)
 
     def params_of(self, where: str, *cells: Any) -> Params:
         """`{"fw": {scope: ...}, "bw": {scope: ...}}` of two cells."""
-        pairs = zip(self._layers().items(), check_count(where, 2, cells), strict=True)
+        pairs = zip(self.parts().items(), check_count(where, 2, cells), strict=True)
         # Converters give lists of cells, one for each layer.
         as_list = lambda cell: cell if isinstance(cell, list | tuple) else (cell,)
         return {n: layer.params_of(where, *as_list(cell)) for (n, layer), cell in pairs}
 
     def run(
-        self,
-        params: Params,
-        inputs: PyTree,
-        lengths: Array | None,
-        state: PyTree,
-        options: RunOptions,
+        self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
     ) -> tuple[PyTree, PyTree]:
         """As `bidirectional_dynamic_rnn`, the outputs merged; a pair of states."""
         fw, bw = self.bind(params, options.key)
@@ -150,15 +104,14 @@ class TwoDirections(_NamedLayers):
                 "`initial_state` must be a pair, of the state forwards and the state "
                 f"backwards, got {describe(state)}."
             )
-        state_fw, state_bw = state
-        outputs, states = bidirectional_dynamic_rnn(
-            fw, bw, inputs, lengths, state_fw, state_bw, **options.as_arguments()
-        )
+        arguments = options.as_arguments()
+        arguments["initial_state_fw"], arguments["initial_state_bw"] = state
+        outputs, states = bidirectional_dynamic_rnn(fw, bw, inputs, **arguments)
         return self.merge(*outputs), states
 
 
 @dataclasses.dataclass(frozen=True)
-class Stack(_NamedLayers):
+class Stack(Layer):
     """Layers, each of which reads the outputs of the one below.
 
     Their parameters are `cell_0`, `cell_1`, ..., from the lowest.
@@ -166,36 +119,33 @@ class Stack(_NamedLayers):
 
     layers: tuple[TwoDirections, ...]
 
-    def _layers(self) -> Mapping[str, TwoDirections]:
+    def parts(self) -> Mapping[str, TwoDirections]:
+        """The layers."""
         return {f"cell_{i}": layer for i, layer in enumerate(self.layers)}
 
-    def init_one(self, name: str, key: Key, step: PyTree, dtype: DType) -> Params:
-        """The parameters of one layer."""
-        index = self.names().index(name)
-        for layer in self.layers[:index]:
+    def init_part(self, name: str, key: Key, step: PyTree, dtype: DType) -> Params:
+        """The parameters of one layer, which reads the outputs of those below."""
+        for below, layer in self.parts().items():
+            if below == name:
+                break
             init = functools.partial(layer.init, step=step, dtype=dtype)
             run = functools.partial(layer.run_step, options=RunOptions(dtype))
             step, _ = jax.eval_shape(run, jax.eval_shape(init, key), step)
-        return self.layers[index].init(key, step, dtype)
+        return super().init_part(name, key, step, dtype)
 
     def bind(self, params: Params, key: Key | None = None) -> tuple[Any, ...]:
         """A tuple of bound forward cells, and one of backward cells."""
-        return tuple(zip(*self._bind_each(params, key), strict=True))
+        return tuple(zip(*super().bind(params, key), strict=True))
 
     def params_of(self, where: str, *cells: Any) -> Params:
         """`{"cell_0": {"fw": ...}, ...}` of forward cells and backward cells."""
         for each in check_count(where, 2, cells):
             check_count(where, len(self.layers), each)
-        pairs = zip(self._layers().items(), *cells, strict=True)
+        pairs = zip(self.parts().items(), *cells, strict=True)
         return {n: layer.params_of(where, *pair) for (n, layer), *pair in pairs}
 
     def run(
-        self,
-        params: Params,
-        inputs: PyTree,
-        lengths: Array | None,
-        state: PyTree,
-        options: RunOptions,
+        self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
     ) -> tuple[PyTree, PyTree]:
         """The outputs of the highest layer, and a tuple with each layer's state."""
         states = [None] * len(self.layers) if state is None else state
@@ -205,10 +155,10 @@ class Stack(_NamedLayers):
                 f"{len(self.layers)} layers, got {describe(state)}."
             )
         final_states = []
-        pairs = zip(self._layers().items(), states, strict=True)
+        pairs = zip(self.parts().items(), states, strict=True)
         for i, ((name, layer), state) in enumerate(pairs):
             own = dataclasses.replace(options, key=fold(options.key, i))
-            inputs, state = layer.run(params[name], inputs, lengths, state, own)
+            inputs, state = layer.run(params[name], inputs, state, own)
             final_states.append(state)
         return inputs, tuple(final_states)
 

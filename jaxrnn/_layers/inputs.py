@@ -27,12 +27,14 @@ class LayerInputs:
         inputs: `[rows, time, ...]`, `[time, rows, ...]` if time comes first; or a nest.
         lengths: `[rows]` or None.
         axes: The batch axes of the module's inputs.
+        start: The number of axes before those: 1 if time comes first, else 0.
     """
 
     where: str
     inputs: PyTree
     lengths: Array | None
     axes: BatchAxes
+    start: int
 
     @classmethod
     def make(
@@ -50,23 +52,21 @@ class LayerInputs:
             TypeError: If a leaf is not an array.
         """
         inputs = map_named("inputs", lambda n, x: as_array(where, n, x), inputs)
-        lengths = sequence_length
+        lengths, start = sequence_length, 1 if time_major else 0
         if lengths is not None:
             lengths = lengths_array(where, lengths)
         axes = _batch_axes(where, layer, inputs, lengths, time_major)
-        axes.check(where, "inputs", inputs, start=1 if time_major else 0)
-        inputs = axes.merge_sequences(inputs)
-        first = jax.tree.leaves(inputs)[0]
-        batch, time = (1, 0) if time_major else (0, 1)
+        axes.check(where, "inputs", inputs, start)
+        inputs = axes.merge(inputs, start)
         if lengths is not None:
             axes.check(where, "sequence_length", lengths)
-            lengths = axes.merge(lengths)
-            lengths = lengths_for(where, lengths, inputs, first.shape[time], batch)
-        return cls(where, inputs, lengths, axes)
+            time = jax.tree.leaves(inputs)[0].shape[1 - start]
+            lengths = lengths_for(where, axes.merge(lengths), inputs, time, start)
+        return cls(where, inputs, lengths, axes, start)
 
     def step(self, dtype: DType) -> PyTree:
         """The shapes and dtypes of one step, floating leaves in that dtype."""
-        axis = 0 if self.axes.time_major else 1
+        axis = 1 - self.start
 
         def of_step(x: Array) -> jax.ShapeDtypeStruct:
             shape = (*x.shape[:axis], *x.shape[axis + 1 :])
@@ -92,8 +92,9 @@ class LayerInputs:
             state = as_state(self.where, "initial_state", state)
             self.axes.check(self.where, "initial_state", state)
         state = in_dtype(options.dtype, self.axes.merge(state))
-        outputs, state = layer.run(params, inputs, self.lengths, state, options)
-        return self.axes.split_sequences(outputs), self.axes.split(state)
+        options = dataclasses.replace(options, sequence_length=self.lengths)
+        outputs, state = layer.run(params, inputs, state, options)
+        return self.axes.split(outputs, self.start), self.axes.split(state)
 
 
 # Flax's names of arguments, with those of the modules here.
@@ -132,7 +133,7 @@ def _batch_axes(
             f"{describe(first)}. {fix}"
         )
     start = 1 if time_major else 0
-    return BatchAxes(first.shape[start : start + count], time_major)
+    return BatchAxes(first.shape[start : start + count])
 
 
 def _reads_vectors(cell: Any) -> bool:

@@ -5,6 +5,7 @@ The modules of Flax hold layers. Nothing here knows of Flax.
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 
 from .._autodiff.jax_internals import dce_jaxpr
 from .._autodiff.leaves import is_float
+from .._base.keys import fold
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells.base import RNNCell, any_is_random
 
@@ -22,6 +24,7 @@ class RunOptions:
 
     dtype: DType
     key: Key | None = None
+    sequence_length: Array | None = None
     time_major: bool = False
     parallel_iterations: int | None = None
     swap_memory: Any = False
@@ -30,14 +33,8 @@ class RunOptions:
     @classmethod
     def of(cls, module: Any, dtype: DType, key: Key | None) -> "RunOptions":
         """The options of a module that has attributes of the drivers' names."""
-        return cls(
-            dtype,
-            key,
-            module.time_major,
-            module.parallel_iterations,
-            module.swap_memory,
-            module.implementation,
-        )
+        names = ("time_major", "parallel_iterations", "swap_memory", "implementation")
+        return cls(dtype, key, **{name: getattr(module, name) for name in names})
 
     def as_arguments(self) -> dict[str, Any]:
         """Keyword arguments of a driver."""
@@ -53,28 +50,32 @@ class Layer(abc.ABC):
     of its scope.
     """
 
-    @property
     @abc.abstractmethod
+    def parts(self) -> Mapping[str, Any]:
+        """The cells or layers that it is made of, by the keys of the parameters."""
+
+    @property
     def cells(self) -> tuple[RNNCell, ...]:
         """All cells, first one that reads the inputs."""
+        cells_of = lambda part: part.cells if isinstance(part, Layer) else (part,)
+        return tuple(cell for part in self.parts().values() for cell in cells_of(part))
 
-    @abc.abstractmethod
-    def names(self) -> tuple[str, ...]:
-        """The keys of the parameters."""
-
-    @abc.abstractmethod
-    def init_one(self, name: str, key: Key, step: PyTree, dtype: DType) -> Params:
-        """The parameters under one of the names; see `init`."""
+    def init_part(self, name: str, key: Key, step: PyTree, dtype: DType) -> Params:
+        """The parameters of one part; see `init`."""
+        return self.parts()[name].init(key, step, dtype)
 
     def init(self, key: Key, step: PyTree, dtype: DType) -> Params:
         """Fresh parameters for one step of inputs, each leaf `[batch, ...]`."""
-        keys = jax.random.split(key, len(self.names()))
-        named = zip(self.names(), keys, strict=True)
-        return {name: self.init_one(name, k, step, dtype) for name, k in named}
+        names = self.parts()
+        keys = zip(names, jax.random.split(key, len(names)), strict=True)
+        return {name: self.init_part(name, k, step, dtype) for name, k in keys}
 
-    @abc.abstractmethod
     def bind(self, params: Params, key: Key | None = None) -> Any:
         """The bound cells, nested as the layer was given its cells."""
+        return tuple(
+            part.bind(params[name], fold(key, i))
+            for i, (name, part) in enumerate(self.parts().items())
+        )
 
     @abc.abstractmethod
     def params_of(self, where: str, *cells: Any) -> Params:
@@ -87,12 +88,7 @@ class Layer(abc.ABC):
 
     @abc.abstractmethod
     def run(
-        self,
-        params: Params,
-        inputs: PyTree,
-        lengths: Array | None,
-        state: PyTree,
-        options: RunOptions,
+        self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
     ) -> tuple[PyTree, PyTree]:
         """`(outputs, state)` of sequences with one batch axis."""
 
@@ -100,10 +96,9 @@ class Layer(abc.ABC):
         self, params: Params, step: PyTree, options: RunOptions
     ) -> tuple[PyTree, PyTree]:
         """`(output, state)` of one step from the zero state."""
-        axis = 0 if options.time_major else 1
-        inputs = jax.tree.map(lambda x: jnp.expand_dims(x, axis), step)
-        outputs, state = self.run(params, inputs, None, None, options)
-        return jax.tree.map(lambda y: jnp.squeeze(y, axis), outputs), state
+        inputs = jax.tree.map(lambda x: jnp.expand_dims(x, 1), step)
+        outputs, state = self.run(params, inputs, None, options)
+        return jax.tree.map(lambda y: jnp.squeeze(y, 1), outputs), state
 
     def is_random(self, params: Params, step: PyTree, dtype: DType) -> bool:
         """Whether one of the cells draws random numbers."""

@@ -31,8 +31,7 @@ class TransformedCell(RNNCell):
     def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
         """Haiku's parameters, in the dtype that Haiku chooses."""
         del dtype
-        zeros = lambda x: jnp.zeros(x.shape, x.dtype)
-        inputs = jax.tree.map(zeros, inputs)
+        inputs = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), inputs)
         leaf = jax.tree.leaves(inputs)[0]
         state = self.zero_state(leaf.shape[0], leaf.dtype)
         with _step("transformed", inputs, state, _OF_HAIKU):
@@ -63,7 +62,7 @@ class ModuleCell(RNNCell):
     """A callable pytree, such as a cell of Equinox: `(inputs, state) -> state`."""
 
     tree: Any
-    fixed: tuple
+    fixed: tuple  # The names of all leaves, each with None for an array or its value.
     state_size: Size
 
     @property
@@ -75,20 +74,6 @@ class ModuleCell(RNNCell):
     def is_random(self) -> bool:
         """False: the module gets no key."""
         return False
-
-    @classmethod
-    def split(cls, module: PyTree, state_size: Size) -> tuple["ModuleCell", Params]:
-        """The cell, and the module's arrays under their paths."""
-        named, tree = jax.tree_util.tree_flatten_with_path(module)
-        names = [jax.tree_util.keystr(p, simple=True, separator=".") for p, _ in named]
-        if len(set(names)) < len(names):  # A key has a dot in it.
-            names = [jax.tree_util.keystr(path) for path, _ in named]
-        params = {n: x for n, (_, x) in zip(names, named, strict=True) if is_array(x)}
-        fixed = tuple(
-            (n, None if is_array(x) else x)
-            for n, (_, x) in zip(names, named, strict=True)
-        )
-        return cls(tree, fixed, state_size), params
 
     def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
         """Refused: such a module is constructed with its parameters.
@@ -178,8 +163,14 @@ def of_equinox(module: PyTree, state_size: Size) -> BoundCell:
         )
     _check_takes("module", module, "inputs", "state")
     _check_sizes(state_size)
-    cell, params = ModuleCell.split(module, state_size)
-    return cell.bind(params)
+    named, tree = jax.tree_util.tree_flatten_with_path(module)
+    names = [jax.tree_util.keystr(p, simple=True, separator=".") for p, _ in named]
+    if len(set(names)) < len(names):  # A key has a dot in it.
+        names = [jax.tree_util.keystr(path) for path, _ in named]
+    leaves = list(zip(names, (leaf for _, leaf in named), strict=True))
+    params = {name: leaf for name, leaf in leaves if is_array(leaf)}
+    fixed = tuple((n, None if n in params else leaf) for n, leaf in leaves)
+    return ModuleCell(tree, fixed, state_size).bind(params)
 
 
 def _after_params(apply: Any) -> list[str]:

@@ -2,26 +2,17 @@
 
 Libraries differ in the order of gates, the orientation of kernels, the number of biases
 and in what is added to a forget gate at run time. A converter makes a `LayerWeights`
-from its library's arrays, or these from a `LayerWeights`; all of them share the
-conversion between that and a bound cell.
+from its library's arrays, or these from a `LayerWeights`, and refuses what its library
+cannot express.
 """
 
 import dataclasses
-import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from .._base.typing import Params
-from .._cells.basic_lstm import BasicLSTMCell
-from .._cells.basic_rnn import BasicRNNCell
-from .._cells.bound import BoundCell
-from .._cells.cudnn_compatible_gru import CudnnCompatibleGRUCell
-from .._cells.gru import GRUCell
-from .._cells.lstm import LSTMCell
-from .._wrappers.multi_rnn import MultiRNNCell
-from ._own import as_bound, read_params, stacked_cells
+from .._base.errors import describe
+from .._cells.activations import resolve_activation
 
 RNN, GRU, GRU_AFTER, LSTM = "RNN", "GRU", "GRU that resets after the product", "LSTM"
 # The blocks of columns of each kind, under the names that TensorFlow gives them.
@@ -49,7 +40,7 @@ class LayerWeights:
     state: np.ndarray
     bias: np.ndarray
     state_bias: np.ndarray | None = None
-    peepholes: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    peepholes: tuple[np.ndarray, ...] | None = None
     projection: np.ndarray | None = None
     forget_bias: float = 0.0
     activation: Any = None
@@ -60,14 +51,52 @@ class LayerWeights:
         return self.bias.shape[0] // len(GATES[self.kind])
 
     @property
-    def whole_bias(self) -> np.ndarray:
-        """`bias` with the forget bias added."""
-        if not self.forget_bias:
+    def activation_name(self) -> str:
+        """The name of the activation, for messages."""
+        activation = resolve_activation("convert", self.activation)
+        return getattr(activation, "__name__", str(activation))
+
+    def bias_beside(self, added: float = 0.0) -> np.ndarray:
+        """The bias for a library that adds `added` to the forget gate at run time."""
+        missing = self.forget_bias - added
+        if self.kind != LSTM or not missing:
             return self.bias
         bias = self.bias.copy()
         f = GATES[LSTM].index("f") * self.units
-        bias[f : f + self.units] += self.forget_bias
+        bias[f : f + self.units] += missing
         return bias
+
+    def in_order(self, order: str) -> tuple[np.ndarray, ...]:
+        """The kernels of inputs and state and two biases, their blocks in that order.
+
+        The second bias is zero where it can be.
+        """
+        of_state = np.zeros_like(self.bias)
+        if self.state_bias is not None:
+            of_state[2 * self.units :] = self.state_bias
+        arrays = self.inputs, self.state, self.bias_beside(), of_state
+        return tuple(reordered(array, GATES[self.kind], order) for array in arrays)
+
+
+def from_order(
+    order: str,
+    kind: str,
+    inputs: np.ndarray,
+    state: np.ndarray,
+    *biases: np.ndarray,
+    **fields: Any,
+) -> LayerWeights:
+    """The layer of kernels and one or two biases whose blocks are in that order."""
+    ours = lambda array: reordered(array, order, GATES[kind])
+    bias, *others = map(ours, biases)
+    for other in others:
+        if kind == GRU_AFTER:  # The reset gate multiplies the last block.
+            at = 2 * len(other) // 3
+            fields["state_bias"] = other[at:]
+            bias = np.concatenate([bias[:at] + other[:at], bias[at:]])
+        else:
+            bias = bias + other
+    return LayerWeights(kind, ours(inputs), ours(state), bias, **fields)
 
 
 def reordered(array: np.ndarray, old: str, new: str) -> np.ndarray:
@@ -82,140 +111,51 @@ def reordered(array: np.ndarray, old: str, new: str) -> np.ndarray:
     return np.concatenate([blocks[name] for name in new], axis=-1)
 
 
-def bind(where: str, layers: Sequence[LayerWeights]) -> BoundCell:
-    """The bound cell of stacked layers, from the inputs upwards.
+def kind_of(name: str, got: np.ndarray, gates: int, units: int, gru: str = GRU) -> str:
+    """`RNN`, `gru` or `LSTM`: 1, 3 or 4 blocks of `units`.
 
     Raises:
-        ValueError: If the sizes of two adjacent layers do not agree.
+        ValueError: If `gates` is another multiple.
     """
-    _check_chain(where, layers)
-    cells = [_cell(layer) for layer in layers]
-    params = [_params(layer) for layer in layers]
-    if len(layers) == 1:
-        return cells[0].bind(params[0])
-    named = {f"cell_{i}": each for i, each in enumerate(params)}
-    return MultiRNNCell(tuple(cells)).bind(named)
+    for number, kind in {1: RNN, 3: gru, 4: LSTM}.items():
+        if gates == number * units:
+            return kind
+    raise ValueError(
+        f"`{name}` must have 1, 3 or 4 blocks of {units} units, for RNN, GRU or LSTM, "
+        f"got {describe(got)}."
+    )
 
 
-def unbind(where: str, name: str, cell: Any) -> list[LayerWeights]:
-    """The layers of a bound cell.
-
-    Raises:
-        TypeError: If it is not a bound cell, or of a kind without counterpart.
-        ValueError: If a hyper-parameter has no counterpart, or a parameter does not
-            fit.
-    """
-    cell = as_bound(where, name, cell)
-    stacked = isinstance(cell.cell, MultiRNNCell)
-    named = stacked_cells(where, name, cell) if stacked else [(name, cell)]
-    layers = [_layer(where, own, as_bound(where, own, each)) for own, each in named]
-    _check_chain(where, layers)
-    return layers
-
-
-def _check_chain(where: str, layers: Sequence[LayerWeights]) -> None:
-    for i, (below, above) in enumerate(itertools.pairwise(layers)):
-        if len(above.inputs) != len(below.state):
+def check_lacks(name: str, layer: LayerWeights, library: str, *fields: str) -> None:
+    """Raises ValueError for peepholes or a projection that the library lacks."""
+    for field in fields or ("peepholes", "projection"):
+        if getattr(layer, field) is not None:
             raise ValueError(
-                f"{where}: layer {i + 1} must read {len(below.state)} inputs, the size "
-                f"of the output of layer {i}, got a kernel of {len(above.inputs)}."
+                f"`{name}` must have no {field}, which the LSTM of {library} does not "
+                "have, got an LSTMCell with such. Train one without."
             )
 
 
-def _cell(layer: LayerWeights) -> Any:
-    if layer.kind == LSTM:
-        projection = layer.projection
-        return LSTMCell(
-            layer.units,
-            use_peepholes=layer.peepholes is not None,
-            num_proj=None if projection is None else projection.shape[1],
-            forget_bias=layer.forget_bias,
-            activation=layer.activation,
+def check_resets(name: str, layer: LayerWeights, library: str, kind: str) -> None:
+    """Raises ValueError for a GRU of another kind than the library's."""
+    if layer.kind not in (GRU, GRU_AFTER) or layer.kind == kind:
+        return
+    names = {GRU: "GRUCell", GRU_AFTER: "CudnnCompatibleGRUCell"}
+    when = "before" if kind == GRU else "after"
+    raise ValueError(
+        f"`{name}` must be a {names[kind]}, as the GRU of {library} resets {when} the "
+        f"product, got a {names[layer.kind]}. Weights of one do not fit the other: "
+        f"train a {names[kind]}."
+    )
+
+
+def check_activation(
+    name: str, layer: LayerWeights, library: str, *wanted: str
+) -> None:
+    """Raises ValueError for another activation than the library's."""
+    resolve = lambda activation: resolve_activation("convert", activation)
+    if resolve(layer.activation) not in map(resolve, wanted):
+        raise ValueError(
+            f"`{name}` must have the activation {' or '.join(wanted)}, which is that "
+            f"of {library}, got {layer.activation_name}."
         )
-    kinds = {RNN: BasicRNNCell, GRU: GRUCell, GRU_AFTER: CudnnCompatibleGRUCell}
-    return kinds[layer.kind](layer.units, activation=layer.activation)
-
-
-def _params(layer: LayerWeights) -> Params:
-    kernel = np.concatenate([layer.inputs, layer.state])
-    if layer.kind == RNN:
-        return {"kernel": kernel, "bias": layer.bias}
-    if layer.kind == LSTM:
-        params: Params = {"kernel": kernel, "bias": layer.bias}
-        if layer.peepholes is not None:
-            names = ("w_i_diag", "w_f_diag", "w_o_diag")
-            params |= zip(names, layer.peepholes, strict=True)
-        if layer.projection is not None:
-            params["projection"] = {"kernel": layer.projection}
-        return params
-    at = 2 * layer.units
-    gates = {"kernel": kernel[:, :at], "bias": layer.bias[:at]}
-    if layer.kind == GRU:
-        candidate: Params = {"kernel": kernel[:, at:], "bias": layer.bias[at:]}
-    else:
-        candidate = {
-            "input_projection": {
-                "kernel": layer.inputs[:, at:],
-                "bias": layer.bias[at:],
-            },
-            "hidden_projection": {
-                "kernel": layer.state[:, at:],
-                "bias": layer.state_bias,
-            },
-        }
-    return {"gates": gates, "candidate": candidate}
-
-
-def _layer(where: str, name: str, bound: BoundCell) -> LayerWeights:
-    cell, params = bound.cell, read_params(where, name, bound)
-    if isinstance(cell, LSTMCell | BasicLSTMCell):
-        return _lstm(where, name, cell, params)
-    if isinstance(cell, BasicRNNCell):
-        x, h = _split(params["kernel"], cell.num_units)
-        return LayerWeights(RNN, x, h, params["bias"], activation=cell.activation)
-    gates, candidate = params["gates"], params["candidate"]
-    x, h = _split(gates["kernel"], cell.num_units)
-    if isinstance(cell, GRUCell):
-        more_x, more_h = _split(candidate["kernel"], cell.num_units)
-        kind, bias, state_bias = GRU, candidate["bias"], None
-    else:
-        of_x, of_h = candidate["input_projection"], candidate["hidden_projection"]
-        more_x, more_h = of_x["kernel"], of_h["kernel"]
-        kind, bias, state_bias = GRU_AFTER, of_x["bias"], of_h["bias"]
-    return LayerWeights(
-        kind,
-        np.concatenate([x, more_x], axis=1),
-        np.concatenate([h, more_h], axis=1),
-        np.concatenate([gates["bias"], bias]),
-        state_bias,
-        activation=cell.activation,
-    )
-
-
-def _lstm(where: str, name: str, cell: Any, params: Params) -> LayerWeights:
-    for clip in ("cell_clip", "proj_clip"):
-        value = getattr(cell, clip, None)
-        if value is not None:
-            raise ValueError(
-                f"{where}: `{name}` must have no `{clip}`, which no other library has, "
-                f"got {value}."
-            )
-    x, h = _split(params["kernel"], cell.output_size)
-    peepholes = None
-    if "w_i_diag" in params:
-        peepholes = tuple(params[f"w_{gate}_diag"] for gate in "ifo")
-    return LayerWeights(
-        LSTM,
-        x,
-        h,
-        params["bias"],
-        peepholes=peepholes,
-        projection=params.get("projection", {}).get("kernel"),
-        forget_bias=cell.forget_bias,
-        activation=cell.activation,
-    )
-
-
-def _split(kernel: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """The kernel of the inputs and the kernel of the state."""
-    return kernel[:-rows], kernel[-rows:]

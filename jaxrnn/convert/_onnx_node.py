@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from .._base.errors import describe
-from .._cells.activations import resolve_activation
-from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights
-from ._pairs import kind_of
+from .._cells.activations import ACTIVATIONS, resolve_activation
+from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights, kind_of
 from ._weights import check_mapping
 
 # The activations of ONNX that cells have too, as long as alpha and beta are not given.
@@ -22,94 +21,80 @@ _ACTIVATIONS = {
     "Tanh": "tanh",
 }
 _DIRECTIONS = {"forward": 1, "bidirectional": 2}
-_OPTIONAL = ("hidden_size", "layout")  # W, R and B suffice without them.
 _KNOWN = (
     *("op_type", "W", "R", "B", "P", "direction", "activations", "activation_alpha"),
-    *("activation_beta", "clip", "input_forget", "linear_before_reset", *_OPTIONAL),
+    *("activation_beta", "clip", "input_forget", "linear_before_reset"),
+    *("hidden_size", "layout"),  # W, R and B suffice without them.
 )
 
 
-def check_node(where: str, name: str, node: Any) -> None:
+def check_node(name: str, node: Any) -> None:
     """Raises TypeError for what is not a dict, ValueError for unknown attributes."""
-    check_mapping(where, name, node)
+    check_mapping(name, node)
     for key in node:
         if key not in _KNOWN:
             raise ValueError(
-                f"{where}: `{name}[{key!r}]` is not known. A node may have "
-                f"{', '.join(_KNOWN)}."
+                f"`{name}[{key!r}]` is not known. A node may have {', '.join(_KNOWN)}."
             )
     for key in ("clip", "input_forget", "activation_alpha", "activation_beta"):
         value = node.get(key)
         is_default = not np.size(value) or (key == "input_forget" and not value)
         if value is not None and not is_default:
             raise ValueError(
-                f"{where}: `{name}['{key}']` must be left out, got {value!r}. No cell "
-                "does the like."
+                f"`{name}['{key}']` must be left out, got {value!r}. No cell does the "
+                "like."
             )
 
 
 def check_direction(
-    where: str,
-    name: str,
-    node: Mapping[str, Any],
-    w: np.ndarray,
-    wanted: str,
-    other: str,
+    name: str, node: Mapping[str, Any], w: np.ndarray, wanted: str, other: str
 ) -> None:
     """Raises ValueError for another direction than `wanted`; names `other` for it."""
     by_shape = "bidirectional" if len(w) == 2 else "forward"
     direction = _text(node.get("direction", by_shape))
-    if direction == "reverse":
-        raise ValueError(
-            f"{where}: `{name}['direction']` must be forward or bidirectional, got "
-            "'reverse'. Load it as 'forward', and reverse its inputs and outputs."
-        )
     if direction not in tuple(_DIRECTIONS):
+        fix = " Load it as 'forward', and reverse its inputs and outputs."
         raise ValueError(
-            f"{where}: `{name}['direction']` must be forward or bidirectional, got "
-            f"{describe(direction)}."
+            f"`{name}['direction']` must be forward or bidirectional, got "
+            f"{describe(direction)}.{fix if direction == 'reverse' else ''}"
         )
     if len(w) != _DIRECTIONS[direction]:
         raise ValueError(
-            f"{where}: `{name}['W']` must have {_DIRECTIONS[direction]} as its first "
-            f"axis, for the direction {direction!r}, got {describe(w)}."
+            f"`{name}['W']` must have {_DIRECTIONS[direction]} as its first axis, for "
+            f"the direction {direction!r}, got {describe(w)}."
         )
     if direction != wanted:
-        raise ValueError(
-            f"{where}: `{name}` must be {wanted}, got {direction}. Use `{other}`."
-        )
+        raise ValueError(f"`{name}` must be {wanted}, got {direction}. Use `{other}`.")
 
 
-def kind_of_node(where: str, name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
+def kind_of_node(name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
     """The `kind` of a `LayerWeights`, from the shape of R and the attributes."""
     _, rows, units = r.shape
-    kind = kind_of(where, f"{name}['R']", rows, units, r)
+    kind = kind_of(f"{name}['R']", r, rows, units)
     wanted = _text(node.get("op_type", kind))
     if wanted != kind:
         raise ValueError(
-            f"{where}: `{name}['R']` must be of the operator {wanted}, got that of "
-            f"{kind}, {describe(r)}."
+            f"`{name}['R']` must be of the operator {wanted}, got that of {kind}, "
+            f"{describe(r)}."
         )
     for key, owner in (("P", LSTM), ("linear_before_reset", GRU)):
         if node.get(key) is not None and kind != owner:
-            raise ValueError(
-                f"{where}: `{name}['{key}']` is of {owner}, got it of {kind}."
-            )
+            raise ValueError(f"`{name}['{key}']` is of {owner}, got it of {kind}.")
     if node.get("hidden_size", units) != units:
         raise ValueError(
-            f"{where}: `{name}['hidden_size']` must be {units}, as `R` has it, got "
+            f"`{name}['hidden_size']` must be {units}, as `R` has it, got "
             f"{node['hidden_size']}."
         )
     after = node.get("linear_before_reset") or 0
     if after not in (0, 1):
         raise ValueError(
-            f"{where}: `{name}['linear_before_reset']` must be 0 or 1, got {after!r}."
+            f"`{name}['linear_before_reset']` must be 0 or 1, got {after!r}."
         )
     return GRU_AFTER if after else kind
 
 
 def read_activations(
-    where: str, name: str, node: Mapping[str, Any], kind: str, count: int
+    name: str, node: Mapping[str, Any], kind: str, count: int
 ) -> list[str]:
     """The activation of each direction; those of the gates must be sigmoids."""
     given = node.get("activations")
@@ -117,18 +102,17 @@ def read_activations(
         return ["tanh"] * count
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise TypeError(
-            f"{where}: `{name}['activations']` must be a list of names, got "
-            f"{describe(given)}."
+            f"`{name}['activations']` must be a list of names, got {describe(given)}."
         )
     given = list(map(_text, given))
     size = len(spell(kind, "Tanh"))
     own = given[size - 1 :: size]
     spelled = [each for one in own for each in spell(kind, one)]
     if given != spelled or len(own) != count or not set(own) <= set(_ACTIVATIONS):
-        wanted = ", ".join(spell(kind, "activation"))
         raise ValueError(
-            f"{where}: `{name}['activations']` must be {wanted} for each direction, "
-            f"with one activation of {', '.join(_ACTIVATIONS)}, got {given}."
+            f"`{name}['activations']` must be {', '.join(spell(kind, 'activation'))} "
+            f"for each direction, with one activation of {', '.join(_ACTIVATIONS)}, "
+            f"got {given}."
         )
     return [_ACTIVATIONS[one] for one in own]
 
@@ -139,16 +123,15 @@ def spell(kind: str, activation: str) -> list[str]:
     return gates + [activation] * (2 if kind == LSTM else 1)
 
 
-def activation_name(where: str, name: str, layer: LayerWeights) -> str:
+def activation_name(name: str, layer: LayerWeights) -> str:
     """ONNX's name of a layer's activation."""
-    activation = resolve_activation(where, layer.activation)
+    activation = resolve_activation("convert", layer.activation)
     for theirs, ours in _ACTIVATIONS.items():
-        if resolve_activation(where, ours) is activation:
+        if ACTIVATIONS[ours] is activation:
             return theirs
     raise ValueError(
-        f"{where}: `{name}` must have an activation of ONNX, "
-        f"{', '.join(_ACTIVATIONS.values())}, got "
-        f"{getattr(activation, '__name__', activation)}."
+        f"`{name}` must have an activation of ONNX, "
+        f"{', '.join(_ACTIVATIONS.values())}, got {layer.activation_name}."
     )
 
 

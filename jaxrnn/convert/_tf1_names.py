@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .._base.typing import Params
 from ._weights import check_mapping, check_string
 
 
@@ -12,7 +11,7 @@ def join(scope: str, name: str) -> str:
     return f"{scope}/{name}" if scope else name
 
 
-def variables_in(where: str, variables: Any, scope: str) -> dict[str, Any]:
+def variables_in(variables: Any, scope: str) -> dict[str, Any]:
     """The variables of a scope, under their names within it, without slots.
 
     Raises:
@@ -20,11 +19,11 @@ def variables_in(where: str, variables: Any, scope: str) -> dict[str, Any]:
             `scope` is not a string.
         ValueError: If there is none.
     """
-    check_string(where, "scope", scope)
+    check_string("scope", scope)
     if hasattr(variables, "get_variable_to_shape_map"):  # A checkpoint's reader.
         names, get = variables.get_variable_to_shape_map(), variables.get_tensor
     else:
-        check_mapping(where, "variables", variables)
+        check_mapping("variables", variables)
         names, get = variables, variables.__getitem__
     prefix = join(scope, "")
     full = {str(name).removesuffix(":0"): name for name in names}
@@ -33,7 +32,7 @@ def variables_in(where: str, variables: Any, scope: str) -> dict[str, Any]:
     ]
     if not inside:
         raise ValueError(
-            f"{where}: no variable is in the scope `{scope}`. There is: "
+            f"no variable is in the scope `{scope}`. There is: "
             f"{', '.join(full) or 'nothing'}."
         )
     return {name.removeprefix(prefix): get(full[name]) for name in inside}
@@ -52,10 +51,3 @@ def grouped(named: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         head, _, rest = name.partition("/")
         groups.setdefault(head, {})[rest] = value
     return groups
-
-
-def nested(named: Mapping[str, Any]) -> Params:
-    """Nested dicts from names with slashes: the inverse of `flattened`."""
-    if "" in named:
-        return named[""]
-    return {head: nested(rest) for head, rest in grouped(named).items()}

@@ -14,20 +14,19 @@ import numpy as np
 from .._base.errors import describe
 from .._cells.bound import BoundCell
 from ._as_cell import of_equinox as as_cell
-from ._counterparts import check_activation, check_names, check_plain, check_resets
+from ._cells import as_layers, bind, unbind
 from ._layer_weights import (
-    GATES,
-    GRU,
     GRU_AFTER,
     LSTM,
     RNN,
     LayerWeights,
-    bind,
-    reordered,
-    unbind,
+    check_activation,
+    check_lacks,
+    check_resets,
+    from_order,
+    kind_of,
 )
-from ._pairs import as_layers, kind_of
-from ._weights import reader
+from ._weights import check_names, public, reader
 
 __all__ = ["as_cell", "load", "save"]
 
@@ -36,6 +35,7 @@ _NAMES: tuple[str, ...] = ("weight_ih", "weight_hh", "bias", "bias_n")
 _ORDER = {LSTM: "ifjo", GRU_AFTER: "ruc"}
 
 
+@public
 def load(*cells: Any) -> BoundCell:
     """The bound cell of an Equinox cell, or of a stack of several.
 
@@ -65,15 +65,11 @@ def load(*cells: Any) -> BoundCell:
         >>> list(jaxrnn.convert.equinox.save(cell))
         ['weight_ih', 'weight_hh', 'bias']
     """
-    where = "convert.equinox.load"
-    given = as_layers(cells)
-    if not given:
-        raise ValueError(f"{where}: `cells` must be at least one, got none.")
-    return bind(
-        where, [_layer(where, f"cells[{i}]", cell) for i, cell in enumerate(given)]
-    )
+    given = enumerate(as_layers("cells", cells))
+    return bind([_layer(f"cells[{i}]", cell) for i, cell in given])
 
 
+@public
 def save(cell: BoundCell) -> Any:
     """The weights of a cell, as a dict of NumPy arrays.
 
@@ -97,39 +93,37 @@ def save(cell: BoundCell) -> Any:
         ValueError: For what Equinox does not have: a `BasicRNNCell` or `GRUCell`,
             peepholes, clips, a projection, another activation than tanh.
     """
-    where = "convert.equinox.save"
-    layers = [_weights(where, "cell", each) for each in unbind(where, "cell", cell)]
+    layers = [_weights(*each) for each in unbind("cell", cell)]
     return layers[0] if len(layers) == 1 else layers
 
 
-def _layer(where: str, name: str, cell: Any) -> LayerWeights:
-    weights, read = _arrays(where, name, cell), reader(where)
-    get = lambda key, *shape: read(f"{name}.{key}", weights[key], shape)
-    state = get("weight_hh", None, None)
+def _layer(name: str, cell: Any) -> LayerWeights:
+    weights = _arrays(name, cell)
+    read = reader(weights, f"{name}.")
+    state = read("weight_hh", None, None)
     rows, units = state.shape
-    kind = kind_of(where, f"{name}.weight_hh", rows, units, state)
-    kind = GRU_AFTER if kind == GRU else kind
+    kind = kind_of(f"{name}.weight_hh", state, rows, units, GRU_AFTER)
     if kind == RNN:
         raise ValueError(
-            f"{where}: `{name}.weight_hh` must be that of an LSTMCell, [4 * units, "
-            f"units], or of a GRUCell, [3 * units, units], got {describe(state)}."
+            f"`{name}.weight_hh` must be that of an LSTMCell, [4 * units, units], or "
+            f"of a GRUCell, [3 * units, units], got {describe(state)}."
         )
     names = _NAMES[: 4 if kind == GRU_AFTER else 3]
     if not weights.keys() & {"bias", "bias_n"}:
         weights["bias"] = np.zeros(rows, state.dtype)
         weights |= {key: np.zeros(units, state.dtype) for key in names[3:]}
-    check_names(where, name, weights, names)
-    ours = lambda array: reordered(array.T, _ORDER[kind], GATES[kind])
-    return LayerWeights(
+    check_names(name, weights, names)
+    return from_order(
+        _ORDER[kind],
         kind,
-        ours(get("weight_ih", rows, None)),
-        ours(state),
-        ours(get("bias", rows)),
-        get("bias_n", units) if kind == GRU_AFTER else None,
+        read("weight_ih", rows, None).T,
+        state.T,
+        read("bias", rows),
+        state_bias=read("bias_n", units) if kind == GRU_AFTER else None,
     )
 
 
-def _arrays(where: str, name: str, cell: Any) -> dict[str, Any]:
+def _arrays(name: str, cell: Any) -> dict[str, Any]:
     """The weights of a module or of a mapping, except those that are None."""
     if isinstance(cell, Mapping):
         weights = dict(cell)
@@ -137,27 +131,26 @@ def _arrays(where: str, name: str, cell: Any) -> dict[str, Any]:
         weights = {key: getattr(cell, key) for key in _NAMES if hasattr(cell, key)}
         if not weights:
             raise TypeError(
-                f"{where}: `{name}` must be an LSTMCell or a GRUCell of Equinox or a "
-                f"dict of its arrays, got {describe(cell)}."
+                f"`{name}` must be an LSTMCell or a GRUCell of Equinox or a dict of "
+                f"its arrays, got {describe(cell)}."
             )
     weights = {key: value for key, value in weights.items() if value is not None}
     if not {"weight_ih", "weight_hh"} <= weights.keys():
-        check_names(where, name, weights, _NAMES)
+        check_names(name, weights, _NAMES)
     return weights
 
 
-def _weights(where: str, name: str, layer: LayerWeights) -> dict[str, np.ndarray]:
+def _weights(name: str, layer: LayerWeights) -> dict[str, np.ndarray]:
     if layer.kind == RNN:
         raise ValueError(
-            f"{where}: `{name}` must be an LSTM or a GRU, as Equinox has no plain RNN, "
-            "got a BasicRNNCell."
+            f"`{name}` must be an LSTM or a GRU, as Equinox has no plain RNN, got a "
+            "BasicRNNCell."
         )
-    check_plain(where, name, layer, "Equinox")
-    check_resets(where, name, layer, "Equinox", GRU_AFTER)
-    check_activation(where, name, layer, "Equinox's cells", "tanh")
-    arrays = (layer.inputs, layer.state, layer.whole_bias)
-    theirs = lambda array: reordered(array, GATES[layer.kind], _ORDER[layer.kind]).T
-    weights = {name: theirs(array) for name, array in zip(_NAMES, arrays, strict=False)}
+    check_lacks(name, layer, "Equinox")
+    check_resets(name, layer, "Equinox", GRU_AFTER)
+    check_activation(name, layer, "Equinox's cells", "tanh")
+    *arrays, _ = layer.in_order(_ORDER[layer.kind])
+    weights = {key: array.T for key, array in zip(_NAMES, arrays, strict=False)}
     if layer.state_bias is not None:
         weights["bias_n"] = layer.state_bias
     return weights

@@ -17,23 +17,37 @@ import numpy as np
 from .._base.errors import describe
 from .._cells.bound import BoundCell
 from ._as_cell import of_haiku as as_cell
-from ._counterparts import (
-    bias_without,
+from ._cells import bind, unbind
+from ._layer_weights import (
+    GATES,
+    GRU,
+    LSTM,
+    RNN,
+    LayerWeights,
     check_activation,
-    check_names,
-    check_plain,
+    check_lacks,
     check_resets,
+    reordered,
 )
-from ._layer_weights import GATES, GRU, LSTM, RNN, LayerWeights, bind, reordered, unbind
-from ._weights import Read, check_mapping, check_string, reader
+from ._weights import (
+    Read,
+    check_mapping,
+    check_names,
+    check_string,
+    flattened,
+    public,
+    reader,
+)
 
 __all__ = ["as_cell", "load", "save"]
 
 _NAMES = {LSTM: "lstm", GRU: "gru", RNN: "vanilla_rnn"}
+_CORES = {LSTM: "LSTM", GRU: "GRU", RNN: "VanillaRNN"}
 _MODULE = re.compile(rf"((?:.*/)?(?:{'|'.join(_NAMES.values())}))(?:_(\d+))?")
 _ORDER = "urc"  # z, r and a; u is 1 - z.
 
 
+@public
 def load(
     params: Mapping[str, Mapping[str, Any]], name: str | Sequence[str] | None = None
 ) -> BoundCell:
@@ -63,12 +77,12 @@ def load(
         >>> list(jaxrnn.convert.haiku.save(cell, "net/lstm"))
         ['net/lstm/linear']
     """
-    where = "convert.haiku.load"
-    check_mapping(where, "params", params)
-    names = _found(where, params) if name is None else _as_names(where, name)
-    return bind(where, [_layer(where, params, each) for each in names])
+    check_mapping("params", params)
+    names = _found(params) if name is None else _as_names(name)
+    return bind([_layer(params, each) for each in names])
 
 
+@public
 def save(
     cell: BoundCell, name: str | Sequence[str] | None = None
 ) -> dict[str, dict[str, np.ndarray]]:
@@ -89,132 +103,121 @@ def save(
             clips, a projection, another activation; if there is not one name for each
             layer.
     """
-    where = "convert.haiku.save"
-    layers = unbind(where, "cell", cell)
+    layers = [layer for _, layer in unbind("cell", cell)]
     for layer in layers:
-        check_plain(where, "cell", layer, "Haiku")
-        check_resets(where, "cell", layer, "Haiku", GRU)
-        core = {LSTM: "LSTM", GRU: "GRU", RNN: "VanillaRNN"}[layer.kind]
+        check_lacks("cell", layer, "Haiku")
+        check_resets("cell", layer, "Haiku", GRU)
         wanted = "relu" if layer.kind == RNN else "tanh"
-        check_activation(where, "cell", layer, f"Haiku's {core}", wanted)
-    names = _given(layers) if name is None else _as_names(where, name)
+        check_activation("cell", layer, f"Haiku's {_CORES[layer.kind]}", wanted)
+    names = _given(layers) if name is None else _as_names(name)
     if len(set(names)) != len(layers):
         raise ValueError(
-            f"{where}: `name` must be one for each of {len(layers)} layers, got "
+            f"`name` must be one for each of {len(layers)} layers, got "
             f"{', '.join(names)}."
         )
     pairs = zip(names, layers, strict=True)
     return {k: v for pair in pairs for k, v in _weights(*pair).items()}
 
 
-def _as_names(where: str, name: Any) -> list[str]:
+def _as_names(name: Any) -> list[str]:
     names = [name] if isinstance(name, str) else name
     if not isinstance(names, Sequence) or not names:
         raise TypeError(
-            f"{where}: `name` must be a module's name or a list of at least one, got "
+            f"`name` must be a module's name or a list of at least one, got "
             f"{describe(name)}."
         )
     for each in names:
-        check_string(where, "name", each)
+        check_string("name", each)
     return list(names)
 
 
-def _found(where: str, params: Mapping[str, Any]) -> list[str]:
+def _found(params: Mapping[str, Any]) -> list[str]:
     """The cores with Haiku's own names, from the inputs upwards."""
     own = [re.sub(r"/linear(_1)?$", "", str(module)) for module in params]
     found = {name: match for name in own if (match := _MODULE.fullmatch(name))}
     if len({match[1] for match in found.values()}) != 1:
-        got = found or params
         raise ValueError(
-            f"{where}: `name` must be given unless the cores are lstm, lstm_1 and so "
-            "on, or gru, or vanilla_rnn, of one module: their order is not clear. "
-            f"There is: {', '.join(map(str, got)) or 'nothing'}."
+            "`name` must be given unless the cores are lstm, lstm_1 and so on, or gru, "
+            "or vanilla_rnn, of one module: their order is not clear. There is: "
+            f"{', '.join(map(str, found or params)) or 'nothing'}."
         )
     return sorted(found, key=lambda name: int(found[name][2] or 0))
 
 
-def _layer(where: str, params: Mapping[str, Any], name: str) -> LayerWeights:
+def _layer(params: Mapping[str, Any], name: str) -> LayerWeights:
     first, second = f"{name}/linear", f"{name}/linear_1"
-    if name in params:
-        return _gru(where, name, params[name])
-    if first not in params:
+    own = {each: params[each] for each in (name, first, second) if each in params}
+    for each, weights in own.items():
+        check_mapping(each, weights)
+    read = reader(flattened(own))
+    if name in own:
+        check_names(name, own[name], ["w_i", "w_h", "b"])
+        return _gru(name, read)
+    if first not in own:
         there = ", ".join(map(str, params)) or "nothing"
         raise ValueError(
-            f"{where}: `{name}` (of a GRU) or `{first}` (of an LSTM or VanillaRNN) is "
-            f"missing. There is: {there}."
+            f"`{name}` (of a GRU) or `{first}` (of an LSTM or VanillaRNN) is missing. "
+            f"There is: {there}."
         )
-    if second in params:
-        return _rnn(where, first, params[first], second, params[second])
+    check_names(first, own[first], ["w", "b"])
+    if second in own:
+        has_bias = "b" in own[second]
+        check_names(second, own[second], ["w", "b"] if has_bias else ["w"])
+        return _rnn(first, second, read, has_bias)
     if re.fullmatch(rf"(.*/)?{_NAMES[RNN]}(_\d+)?", name):
-        raise ValueError(f"{where}: `{second}` is missing, which a VanillaRNN has.")
-    w, b = _linear(where, reader(where), first, params[first])
+        raise ValueError(f"`{second}` is missing, which a VanillaRNN has.")
+    return _lstm(first, read)
+
+
+def _lstm(name: str, read: Read) -> LayerWeights:
+    w = read(f"{name}/w", None, None)
     units, rest = divmod(w.shape[1], 4)
+    bias = read(f"{name}/b", w.shape[1])
     if rest or w.shape[0] <= units:
         raise ValueError(
-            f"{where}: `{first}/w` must have shape [depth + units, 4 * units], as that "
-            f"of an LSTM, got {describe(w)}."
+            f"`{name}/w` must have shape [depth + units, 4 * units], as that of an "
+            f"LSTM, got {describe(w)}."
         )
-    return LayerWeights(LSTM, w[:-units], w[-units:], b, forget_bias=1.0)
+    return LayerWeights(LSTM, w[:-units], w[-units:], bias, forget_bias=1.0)
 
 
-def _rnn(where: str, first: str, own: Any, second: str, recurrent: Any) -> LayerWeights:
-    read = reader(where)
-    inputs, bias = _linear(where, read, first, own)
-    units = bias.shape[0]
-    check_mapping(where, second, recurrent)
-    if "b" in recurrent:
-        state, more = _linear(where, read, second, recurrent, units, units)
-        bias = bias + more
-    else:
-        check_names(where, second, recurrent, ["w"])
-        state = read(f"{second}/w", recurrent["w"], (units, units))
+def _rnn(first: str, second: str, read: Read, has_bias: bool) -> LayerWeights:
+    inputs = read(f"{first}/w", None, None)
+    units = inputs.shape[1]
+    bias, state = read(f"{first}/b", units), read(f"{second}/w", units, units)
+    if has_bias:
+        bias = bias + read(f"{second}/b", units)
     return LayerWeights(RNN, inputs, state, bias, activation="relu")
 
 
-def _linear(
-    where: str, read: Read, name: str, weights: Any, *shape: int
-) -> tuple[np.ndarray, np.ndarray]:
-    check_mapping(where, name, weights)
-    check_names(where, name, weights, ["w", "b"])
-    w = read(f"{name}/w", weights["w"], shape or (None, None))
-    return w, read(f"{name}/b", weights["b"], w.shape[1:])
-
-
-def _gru(where: str, name: str, weights: Any) -> LayerWeights:
-    check_mapping(where, name, weights)
-    check_names(where, name, weights, ["w_i", "w_h", "b"])
-    read = reader(where)
-    get = lambda key, *shape: read(f"{name}/{key}", weights[key], shape)
-    units = get("w_h", None, None).shape[0]
+def _gru(name: str, read: Read) -> LayerWeights:
+    units = read(f"{name}/w_h", None, None).shape[0]
     shapes = {"w_i": (None, 3 * units), "w_h": (units, 3 * units), "b": (3 * units,)}
-    ours = lambda key: _flipped(get(key, *shapes[key]), _ORDER, GATES[GRU])
-    return LayerWeights(GRU, ours("w_i"), ours("w_h"), ours("b"))
+    get = lambda key: _flipped(read(f"{name}/{key}", *shapes[key]), _ORDER, GATES[GRU])
+    return LayerWeights(GRU, get("w_i"), get("w_h"), get("b"))
 
 
-def _flipped(array: np.ndarray, order: str, names: str) -> np.ndarray:
+def _flipped(array: np.ndarray, old: str, new: str) -> np.ndarray:
     """The blocks reordered, z negated: sigmoid(-z) = 1 - sigmoid(z)."""
-    array = reordered(array, order, _ORDER)
+    array = reordered(array, old, _ORDER)
     units = array.shape[-1] // len(_ORDER)
     array[..., :units] *= -1
-    return reordered(array, _ORDER, names)
+    return reordered(array, _ORDER, new)
 
 
 def _given(layers: Sequence[LayerWeights]) -> list[str]:
     """The names that Haiku gives: lstm, lstm_1, gru, lstm_2."""
-    names, count = [], dict.fromkeys(_NAMES, 0)
-    for layer in layers:
-        number, name = count[layer.kind], _NAMES[layer.kind]
-        names.append(f"{name}_{number}" if number else name)
-        count[layer.kind] += 1
-    return names
+    names = [_NAMES[layer.kind] for layer in layers]
+    numbers = [names[:i].count(name) for i, name in enumerate(names)]
+    pairs = zip(names, numbers, strict=True)
+    return [f"{name}_{number}" if number else name for name, number in pairs]
 
 
 def _weights(name: str, layer: LayerWeights) -> dict[str, dict[str, np.ndarray]]:
-    bias = bias_without(layer, 1.0)
+    bias = layer.bias_beside(1.0)
     if layer.kind == GRU:
         arrays = {"w_i": layer.inputs, "w_h": layer.state, "b": bias}
-        theirs = lambda array: _flipped(array, GATES[GRU], _ORDER)
-        return {name: {key: theirs(array) for key, array in arrays.items()}}
+        return {name: {k: _flipped(x, GATES[GRU], _ORDER) for k, x in arrays.items()}}
     first, second = f"{name}/linear", f"{name}/linear_1"
     if layer.kind == LSTM:
         return {first: {"w": np.concatenate([layer.inputs, layer.state]), "b": bias}}

@@ -7,7 +7,6 @@ Keras's state of an LSTM is [h, c]; here it is (c, h). Gates are sigmoids here, 
 Keras unless a layer has another `recurrent_activation`.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,27 +14,18 @@ import numpy as np
 
 from .._base.errors import describe
 from .._cells.bound import BoundCell
-from ._counterparts import check_plain
+from ._cells import as_layers, bind, bind_both, unbind, unbind_both
 from ._layer_weights import (
-    GATES,
     GRU,
     GRU_AFTER,
     LSTM,
     RNN,
     LayerWeights,
-    bind,
-    reordered,
-)
-from ._pairs import (
-    as_layers,
-    bind_both,
+    check_lacks,
+    from_order,
     kind_of,
-    merge_biases,
-    split_biases,
-    unbind_both,
-    unbind_named,
 )
-from ._weights import reader
+from ._weights import public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
@@ -43,6 +33,7 @@ __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 _ORDER = {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "ifjo"}
 
 
+@public
 def load(
     *layers: Sequence[Any], activation: Any = "tanh", reset_after: bool = True
 ) -> BoundCell:
@@ -76,23 +67,20 @@ def load(
         >>> [weight.shape for weight in jaxrnn.convert.keras.save(cell)[0]]
         [(3, 15), (5, 15), (2, 15)]
     """
-    where = "convert.keras.load"
     found, depth = [], None
-    for name, weights in _named(where, layers):
+    for name, weights in _named(layers):
         if len(weights) in (4, 6):
             raise ValueError(
-                f"{where}: `{name}` must be kernel, recurrent_kernel and, if there is "
-                f"one, bias, got {len(weights)} weights. Use `load_bidirectional` for "
-                "a Bidirectional; of several cells in one RNN pass each cell's weights."
+                f"`{name}` must be kernel, recurrent_kernel and, if there is one, "
+                f"bias, got {len(weights)} weights. Use `load_bidirectional` for a "
+                "Bidirectional; of several cells in one RNN pass each cell's weights."
             )
-        places = range(len(weights))
-        found.append(
-            _layer(where, name, weights, activation, reset_after, depth, places)
-        )
+        found.append(_layer(name, weights, depth, activation, reset_after))
         depth = found[-1].units
-    return bind(where, found)
+    return bind(found)
 
 
+@public
 def load_bidirectional(
     *layers: Sequence[Any], activation: Any = "tanh", reset_after: bool = True
 ) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
@@ -112,24 +100,24 @@ def load_bidirectional(
         TypeError: As in `load`.
         ValueError: If a layer has the weights of one direction; as in `load`.
     """
-    where = "convert.keras.load_bidirectional"
     pairs, depth = [], None
-    for name, weights in _named(where, layers):
+    for name, weights in _named(layers):
         if len(weights) in (2, 3):
             raise ValueError(
-                f"{where}: `{name}` must hold the weights of both directions, 4 or 6, "
-                f"got {len(weights)}. Use `load` for one direction."
+                f"`{name}` must hold the weights of both directions, 4 or 6, got "
+                f"{len(weights)}. Use `load` for one direction."
             )
         half = len(weights) // 2
-        read = functools.partial(_layer, where, name, weights, activation, reset_after)
-        fw = read(depth, range(half))
-        bw = read(len(fw.inputs), range(half, 2 * half))
-        _check_kinds(where, f"`{name}`", fw, bw)
+        fw = _layer(name, weights[:half], depth, activation, reset_after)
+        depth = len(fw.inputs)
+        bw = _layer(name, weights[half:], depth, activation, reset_after)
+        _check_kinds(f"`{name}`", fw, bw)
         pairs.append((fw, bw))
         depth = fw.units + bw.units
-    return bind_both(where, pairs)
+    return bind_both(pairs)
 
 
+@public
 def save(cell: BoundCell) -> list[list[np.ndarray]]:
     """For each layer of a cell the argument of `set_weights` of a Keras layer.
 
@@ -145,10 +133,10 @@ def save(cell: BoundCell) -> list[list[np.ndarray]]:
         TypeError: If `cell` is not such a bound cell.
         ValueError: For what Keras does not have: peepholes, clips, a projection.
     """
-    where = "convert.keras.save"
-    return [_weights(where, *each) for each in unbind_named(where, "cell", cell)]
+    return [_weights(*each) for each in unbind("cell", cell)]
 
 
+@public
 def save_bidirectional(
     cells_fw: Sequence[BoundCell], cells_bw: Sequence[BoundCell]
 ) -> list[list[np.ndarray]]:
@@ -163,77 +151,63 @@ def save_bidirectional(
         ValueError: If both do not have the same number of layers, or layers of other
             kinds; as in `save`.
     """
-    where = "convert.keras.save_bidirectional"
     layers = []
-    for i, (fw, bw) in enumerate(unbind_both(where, cells_fw, cells_bw)):
-        _check_kinds(where, f"`cells_fw[{i}]` and `cells_bw[{i}]`", fw, bw)
-        weights = _weights(where, f"cells_fw[{i}]", fw)
-        layers.append(weights + _weights(where, f"cells_bw[{i}]", bw))
+    for (name_fw, fw), (name_bw, bw) in unbind_both(cells_fw, cells_bw):
+        _check_kinds(f"`{name_fw}` and `{name_bw}`", fw, bw)
+        layers.append(_weights(name_fw, fw) + _weights(name_bw, bw))
     return layers
 
 
-def _check_kinds(where: str, name: str, fw: LayerWeights, bw: LayerWeights) -> None:
+def _check_kinds(name: str, fw: LayerWeights, bw: LayerWeights) -> None:
     if fw.kind != bw.kind:
         raise ValueError(
-            f"{where}: {name} must be of one kind, as a Bidirectional has one layer "
-            f"twice, got {fw.kind} and {bw.kind}."
+            f"{name} must be of one kind, as a Bidirectional has one layer twice, got "
+            f"{fw.kind} and {bw.kind}."
         )
 
 
-def _named(where: str, layers: Sequence[Any]) -> list[tuple[str, list[Any]]]:
-    """The weights of each layer, with its name in messages."""
-    layers = as_layers(layers)
-    if not layers:
-        raise ValueError(f"{where}: `layers` must be at least one, got none.")
+def _named(layers: Sequence[Any]) -> list[tuple[str, list[tuple[int, Any]]]]:
+    """The numbered weights of each layer, with its name in messages."""
+    layers = as_layers("layers", layers)
     for i, layer in enumerate(layers):
         if not isinstance(layer, list | tuple):
             raise TypeError(
-                f"{where}: `layers[{i}]` must be a list of arrays, got "
-                f"{describe(layer)}. Pass `layer.get_weights()`."
+                f"`layers[{i}]` must be a list of arrays, got {describe(layer)}. Pass "
+                "`layer.get_weights()`."
             )
         if len(layer) not in (2, 3, 4, 6):
             raise ValueError(
-                f"{where}: `layers[{i}]` must hold 2 or 3 weights for a direction, got "
+                f"`layers[{i}]` must hold 2 or 3 weights for a direction, got "
                 f"{len(layer)}. Pass each layer's own `get_weights()`."
             )
-    return [(f"layers[{i}]", list(layer)) for i, layer in enumerate(layers)]
+    return [(f"layers[{i}]", list(enumerate(layer))) for i, layer in enumerate(layers)]
 
 
 def _layer(
-    where: str,
     name: str,
-    weights: list[Any],
+    weights: Sequence[tuple[int, Any]],
+    depth: int | None,
     activation: Any,
     reset_after: bool,
-    depth: int | None,
-    places: range,
 ) -> LayerWeights:
-    """One direction of a layer, from its weights at `places`."""
-    read = reader(where)
-    get = lambda i, *shape: read(f"{name}[{places[i]}]", weights[places[i]], shape)
-    state = get(1, None, None)
+    """One direction of a layer, from its numbered weights."""
+    read = reader(dict(weights), f"{name}[", "]")
+    kernel, recurrent, *last = (i for i, _ in weights)
+    state = read(recurrent, None, None)
     units, columns = state.shape
-    kind = kind_of(where, f"{name}[{places[1]}]", columns, units, state)
-    inputs = get(0, depth, columns)
-    has_bias = len(places) == 3
-    if has_bias:
-        reset_after = np.ndim(weights[places[2]]) == 2
-    kind = GRU_AFTER if kind == GRU and reset_after else kind
+    if last:
+        reset_after = np.ndim(weights[2][1]) == 2
+    gru = GRU_AFTER if reset_after else GRU
+    kind = kind_of(f"{name}[{recurrent}]", state, columns, units, gru)
+    inputs = read(kernel, depth, columns)
     shape = (2, columns) if kind == GRU_AFTER else (columns,)
-    bias = get(2, *shape) if has_bias else np.zeros(shape, state.dtype)
-    ours = lambda array: reordered(array, _ORDER[kind], GATES[kind])
-    bias, state_bias = ours(bias), None
-    if kind == GRU_AFTER:
-        bias, state_bias = merge_biases(kind, *bias)
-    return LayerWeights(
-        kind, ours(inputs), ours(state), bias, state_bias, activation=activation
-    )
+    bias = read(*last, *shape) if last else np.zeros(shape, state.dtype)
+    biases = np.atleast_2d(bias)
+    return from_order(_ORDER[kind], kind, inputs, state, *biases, activation=activation)
 
 
-def _weights(where: str, name: str, layer: LayerWeights) -> list[np.ndarray]:
-    check_plain(where, name, layer, "Keras")
-    bias = layer.whole_bias
-    if layer.kind == GRU_AFTER:
-        bias = np.stack(split_biases(layer))
-    order = GATES[layer.kind], _ORDER[layer.kind]
-    return [reordered(array, *order) for array in (layer.inputs, layer.state, bias)]
+def _weights(name: str, layer: LayerWeights) -> list[np.ndarray]:
+    check_lacks(name, layer, "Keras")
+    inputs, state, *biases = layer.in_order(_ORDER[layer.kind])
+    bias = np.stack(biases) if layer.kind == GRU_AFTER else biases[0]
+    return [inputs, state, bias]

@@ -15,10 +15,12 @@ from typing import Any
 from .._cells.bound import BoundCell
 from . import _flax
 from ._layer_weights import LayerWeights
+from ._weights import public
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
 
+@public
 def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
     """The bound cell of a module with one direction.
 
@@ -47,9 +49,10 @@ def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
         >>> jaxrnn.convert.linen.save(cell)["h"]["kernel"].shape
         (5, 5)
     """
-    return _flax.load("convert.linen.load", params, _flax.from_separate, activation)
+    return _flax.load(params, _flax.from_separate, activation)
 
 
+@public
 def load_bidirectional(
     params: Mapping[str, Any], activation: Any = None
 ) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
@@ -67,10 +70,10 @@ def load_bidirectional(
         TypeError: As in `load`.
         ValueError: If there is one direction; as in `load`.
     """
-    where = "convert.linen.load_bidirectional"
-    return _flax.load_bidirectional(where, params, _flax.from_separate, activation)
+    return _flax.load_bidirectional(params, _flax.from_separate, activation)
 
 
+@public
 def save(cell: BoundCell) -> dict[str, Any]:
     """The parameters of a cell, as NumPy arrays.
 
@@ -93,12 +96,10 @@ def save(cell: BoundCell) -> dict[str, Any]:
         ValueError: For what Flax does not have: a `GRUCell`, peepholes, clips, a
             projection.
     """
-    layers = _flax.save("convert.linen.save", cell, _to_weights)
-    if len(layers) == 1:
-        return layers[0]
-    return _sequential([{"cell": params} for params in layers])
+    return _flax.save(cell, _to_weights, _sequential)
 
 
+@public
 def save_bidirectional(
     cells_fw: Sequence[BoundCell], cells_bw: Sequence[BoundCell]
 ) -> dict[str, Any]:
@@ -115,15 +116,13 @@ def save_bidirectional(
         TypeError: As in `save`.
         ValueError: If both do not have the same number of layers; as in `save`.
     """
-    where = "convert.linen.save_bidirectional"
-    layers = _flax.save_bidirectional(where, cells_fw, cells_bw, _to_weights)
-    return layers[0] if len(layers) == 1 else _sequential(layers)
+    return _flax.save_bidirectional(cells_fw, cells_bw, _to_weights, _sequential)
 
 
 def _sequential(layers: list[dict[str, Any]]) -> dict[str, Any]:
     return {f"layers_{i}": layer for i, layer in enumerate(layers)}
 
 
-def _to_weights(where: str, name: str, layer: LayerWeights) -> dict[str, Any]:
-    del where, name
+def _to_weights(name: str, layer: LayerWeights) -> dict[str, Any]:
+    del name
     return _flax.to_separate(layer)

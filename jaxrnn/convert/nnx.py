@@ -18,17 +18,18 @@ import numpy as np
 
 from .._cells.bound import BoundCell
 from . import _flax
-from ._counterparts import check_names
-from ._layer_weights import GATES, GRU, GRU_AFTER, LSTM, RNN, LayerWeights, reordered
-from ._pairs import kind_of
-from ._weights import reader
+from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, from_order, kind_of
+from ._weights import check_names, public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
-# The blocks of columns of the cells with two modules, under the names of `GATES`.
+# The blocks of columns of the cells with two modules, under the names of `GATES`, and
+# the module that has the bias.
 _ORDER = {LSTM: "ifjo", GRU_AFTER: "ruc", RNN: "c"}
+_WITH_BIAS = {LSTM: "dense_h", GRU_AFTER: "dense_i", RNN: "dense_i"}
 
 
+@public
 def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
     """The bound cell of a module with one direction.
 
@@ -57,9 +58,10 @@ def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
         >>> jaxrnn.convert.nnx.save(cell)["dense_h"]["kernel"].shape
         (5, 15)
     """
-    return _flax.load("convert.nnx.load", params, _to_layer, activation)
+    return _flax.load(params, _to_layer, activation)
 
 
+@public
 def load_bidirectional(
     params: Mapping[str, Any], activation: Any = None
 ) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
@@ -77,10 +79,10 @@ def load_bidirectional(
         TypeError: As in `load`.
         ValueError: If there is one direction; as in `load`.
     """
-    where = "convert.nnx.load_bidirectional"
-    return _flax.load_bidirectional(where, params, _to_layer, activation)
+    return _flax.load_bidirectional(params, _to_layer, activation)
 
 
+@public
 def save(cell: BoundCell, optimized: bool = False) -> dict[str, Any]:
     """The parameters of a cell, as NumPy arrays in nested dicts.
 
@@ -106,12 +108,10 @@ def save(cell: BoundCell, optimized: bool = False) -> dict[str, Any]:
             projection; a `hidden_projection` with a `bias` other than zero.
     """
     to_weights = functools.partial(_to_weights, optimized=optimized)
-    layers = _flax.save("convert.nnx.save", cell, to_weights)
-    if len(layers) == 1:
-        return layers[0]
-    return _sequential([{"cell": params} for params in layers])
+    return _flax.save(cell, to_weights, _sequential)
 
 
+@public
 def save_bidirectional(
     cells_fw: Sequence[BoundCell],
     cells_bw: Sequence[BoundCell],
@@ -131,61 +131,45 @@ def save_bidirectional(
         TypeError: As in `save`.
         ValueError: If both do not have the same number of layers; as in `save`.
     """
-    where = "convert.nnx.save_bidirectional"
     to_weights = functools.partial(_to_weights, optimized=optimized)
-    layers = _flax.save_bidirectional(where, cells_fw, cells_bw, to_weights)
-    return layers[0] if len(layers) == 1 else _sequential(layers)
+    return _flax.save_bidirectional(cells_fw, cells_bw, to_weights, _sequential)
 
 
 def _sequential(layers: list[dict[str, Any]]) -> dict[str, Any]:
     return {"layers": dict(enumerate(layers))}
 
 
-def _to_layer(where: str, name: str, weights: Mapping[str, Any]) -> LayerWeights:
+def _to_layer(name: str, weights: Mapping[str, Any]) -> LayerWeights:
     if not {"dense_i", "dense_h"} & set(weights):
-        return _flax.from_separate(where, name, weights, "if_")
-    flat, read = _flax.unboxed(weights), reader(where)
-    get = lambda key, *shape: read(f"{name}/{key}", flat[key], shape)
-    has_state_bias = "dense_h/bias" in flat
-    side = "h" if has_state_bias else "i"
-    names = ["dense_i/kernel", "dense_h/kernel", f"dense_{side}/bias"]
-    check_names(where, name, flat, names)
-    state = get("dense_h/kernel", None, None)
+        return _flax.from_separate(name, weights, "if_")
+    flat = _flax.unboxed(weights)
+    read = reader(flat, f"{name}/")
+    kernels = ["dense_i/kernel", "dense_h/kernel"]
+    bias = "dense_h/bias" if "dense_h/bias" in flat else "dense_i/bias"
+    check_names(name, flat, [*kernels, bias])
+    state = read("dense_h/kernel", None, None)
     units, columns = state.shape
-    kind = kind_of(where, f"{name}/dense_h/kernel", columns, units, state)
-    kind = GRU_AFTER if kind == GRU else kind
-    if side != _side(kind):
-        check_names(where, name, flat, [*names[:2], f"dense_{_side(kind)}/bias"])
-    ours = lambda array: reordered(array, _ORDER[kind], GATES[kind])
-    return LayerWeights(
+    kind = kind_of(f"{name}/dense_h/kernel", state, columns, units, GRU_AFTER)
+    check_names(name, flat, [*kernels, f"{_WITH_BIAS[kind]}/bias"])
+    return from_order(
+        _ORDER[kind],
         kind,
-        ours(get("dense_i/kernel", None, columns)),
-        ours(state),
-        ours(get(f"dense_{side}/bias", columns)),
-        np.zeros(units, state.dtype) if kind == GRU_AFTER else None,
+        read("dense_i/kernel", None, columns),
+        state,
+        read(bias, columns),
+        state_bias=np.zeros(units, state.dtype) if kind == GRU_AFTER else None,
     )
 
 
-def _to_weights(
-    where: str, name: str, layer: LayerWeights, optimized: bool
-) -> dict[str, Any]:
+def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> dict[str, Any]:
     if layer.kind == LSTM and not optimized:
-        weights = _flax.to_separate(layer)
-        return {"if_" if key == "if" else key: each for key, each in weights.items()}
+        return _flax.to_separate(layer, "if_")
     if layer.state_bias is not None and layer.state_bias.any():
         raise ValueError(
-            f"{where}: `{name}` must have a `candidate/hidden_projection/bias` of "
-            "zeros, as nnx's GRUCell has no such bias, got others. Linen's has one."
+            f"`{name}` must have a `candidate/hidden_projection/bias` of zeros, as "
+            "nnx's GRUCell has no such bias, got others. Linen's has one."
         )
-    theirs = lambda array: reordered(array, GATES[layer.kind], _ORDER[layer.kind])
-    weights = {
-        "dense_i": {"kernel": theirs(layer.inputs)},
-        "dense_h": {"kernel": theirs(layer.state)},
-    }
-    weights[f"dense_{_side(layer.kind)}"]["bias"] = theirs(layer.whole_bias)
+    inputs, state, bias, _ = layer.in_order(_ORDER[layer.kind])
+    weights = {"dense_i": {"kernel": inputs}, "dense_h": {"kernel": state}}
+    weights[_WITH_BIAS[layer.kind]]["bias"] = bias
     return weights
-
-
-def _side(kind: str) -> str:
-    """Which module has the bias, `dense_i` or `dense_h`."""
-    return "h" if kind == LSTM else "i"

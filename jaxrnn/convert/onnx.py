@@ -11,20 +11,21 @@ ONNX is time major: its X is the `inputs` of `dynamic_rnn` with `time_major=True
 has an axis for the directions after that of time.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .._cells.bound import BoundCell
+from ._cells import as_layers, bind, bind_both, unbind, unbind_both
 from ._layer_weights import (
-    GATES,
     GRU,
     GRU_AFTER,
     LSTM,
     RNN,
     LayerWeights,
-    bind,
+    check_lacks,
+    from_order,
     reordered,
 )
 from ._onnx_node import (
@@ -35,15 +36,7 @@ from ._onnx_node import (
     read_activations,
     spell,
 )
-from ._pairs import (
-    as_layers,
-    bind_both,
-    merge_biases,
-    split_biases,
-    unbind_both,
-    unbind_named,
-)
-from ._weights import pick, reader
+from ._weights import public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
@@ -53,6 +46,7 @@ _PEEPHOLES = "iof"  # Of the same gates a `LayerWeights` has i, f and o.
 _OPERATORS = {RNN: "RNN", GRU: "GRU", GRU_AFTER: "GRU", LSTM: "LSTM"}
 
 
+@public
 def load(*nodes: Mapping[str, Any]) -> BoundCell:
     """The bound cell of stacked nodes of one direction.
 
@@ -84,11 +78,11 @@ def load(*nodes: Mapping[str, Any]) -> BoundCell:
         {'op_type': 'LSTM', 'W': (1, 20, 3), 'R': (1, 20, 5), 'B': (1, 40), \
 'hidden_size': 5, 'direction': 'forward', 'activations': ['Sigmoid', 'Tanh', 'Tanh']}
     """
-    where = "convert.onnx.load"
-    layers = _layers(where, nodes, "forward", "load_bidirectional")
-    return bind(where, [layer for (layer,) in layers])
+    layers = _layers(nodes, "forward", "load_bidirectional")
+    return bind([layer for (layer,) in layers])
 
 
+@public
 def load_bidirectional(
     *nodes: Mapping[str, Any],
 ) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
@@ -105,11 +99,10 @@ def load_bidirectional(
         TypeError: As in `load`.
         ValueError: If a node has one direction; as in `load`.
     """
-    where = "convert.onnx.load_bidirectional"
-    layers = _layers(where, nodes, "bidirectional", "load")
-    return bind_both(where, layers)
+    return bind_both(_layers(nodes, "bidirectional", "load"))
 
 
+@public
 def save(cell: BoundCell) -> list[dict[str, Any]]:
     """The node of each layer of a cell: its arrays and its attributes in one dict.
 
@@ -126,11 +119,10 @@ def save(cell: BoundCell) -> list[dict[str, Any]]:
         TypeError: If `cell` is not such a bound cell.
         ValueError: For what ONNX does not have: a projection, clips, other activations.
     """
-    where = "convert.onnx.save"
-    layers = unbind_named(where, "cell", cell)
-    return [_node(where, (name,), (layer,)) for name, layer in layers]
+    return [_node(each) for each in unbind("cell", cell)]
 
 
+@public
 def save_bidirectional(
     cells_fw: Sequence[BoundCell], cells_bw: Sequence[BoundCell]
 ) -> list[dict[str, Any]]:
@@ -145,60 +137,33 @@ def save_bidirectional(
         ValueError: If both do not have the same number of layers, or the two of a layer
             have other kinds or sizes; as in `save`.
     """
-    where = "convert.onnx.save_bidirectional"
-    pairs = unbind_both(where, cells_fw, cells_bw)
-    return [
-        _node(where, (f"cells_fw[{i}]", f"cells_bw[{i}]"), pair)
-        for i, pair in enumerate(pairs)
-    ]
+    return [_node(*pair) for pair in unbind_both(cells_fw, cells_bw)]
 
 
 def _layers(
-    where: str, nodes: Sequence[Any], direction: str, other: str
+    nodes: Sequence[Any], direction: str, other: str
 ) -> list[tuple[LayerWeights, ...]]:
     """The one or two directions of each node, which must be `direction`."""
-    nodes = as_layers(nodes)
-    if not nodes:
-        raise ValueError(f"{where}: `nodes` must be at least one, got none.")
     layers, depth = [], None
-    for i, node in enumerate(nodes):
+    for i, node in enumerate(as_layers("nodes", nodes)):
         name = f"nodes[{i}]"
-        check_node(where, name, node)
-        get = _getter(where, name, node)
-        w = get("W", None, None, depth)
-        check_direction(where, name, node, w, direction, other)
-        layers.append(_both(where, name, node, get, w))
+        check_node(name, node)
+        read = reader(node, f"{name}['", "']")
+        w = read("W", None, None, depth)
+        check_direction(name, node, w, direction, other)
+        count, rows, _ = w.shape
+        r = read("R", count, rows, None)
+        kind = kind_of_node(name, node, r)
+        b, p = np.zeros((count, 2 * rows), r.dtype), [None] * count
+        if node.get("B") is not None:
+            b = read("B", count, 2 * rows)
+        if node.get("P") is not None:
+            p = read("P", count, 3 * r.shape[-1])
+        activations = read_activations(name, node, kind, count)
+        each = zip(w, r, b, p, activations, strict=True)
+        layers.append(tuple(_layer(kind, *arrays) for arrays in each))
         depth = sum(layer.units for layer in layers[-1])
     return layers
-
-
-def _getter(
-    where: str, name: str, node: Mapping[str, Any]
-) -> Callable[..., np.ndarray]:
-    """`get(key, *shape)` for the arrays of a node."""
-    read = reader(where)
-    find = lambda key: pick(f"{where}: {name}", node, key)
-    return lambda key, *shape: read(f"{name}['{key}']", find(key), shape)
-
-
-def _both(
-    where: str,
-    name: str,
-    node: Mapping[str, Any],
-    get: Callable[..., np.ndarray],
-    w: np.ndarray,
-) -> tuple[LayerWeights, ...]:
-    """The directions of a node."""
-    count, rows, _ = w.shape
-    r = get("R", count, rows, None)
-    units = r.shape[-1]
-    kind = kind_of_node(where, name, node, r)
-    has_bias, has_peepholes = (node.get(key) is not None for key in "BP")
-    b = get("B", count, 2 * rows) if has_bias else np.zeros((count, 2 * rows), r.dtype)
-    p = get("P", count, 3 * units) if has_peepholes else [None] * count
-    activations = read_activations(where, name, node, kind, count)
-    each = zip(w, r, b, p, activations, strict=True)
-    return tuple(_layer(kind, *arrays) for arrays in each)
 
 
 def _layer(
@@ -209,61 +174,41 @@ def _layer(
     p: np.ndarray | None,
     activation: str,
 ) -> LayerWeights:
-    ours = lambda array: reordered(array.T, _ORDER[kind], GATES[kind])
-    bias, state_bias = merge_biases(kind, *map(ours, np.split(b, 2)))
     peepholes = None
     if p is not None:
-        i, f, o = np.split(reordered(p, _PEEPHOLES, "ifo"), 3)
-        peepholes = i, f, o
-    return LayerWeights(
-        kind, ours(w), ours(r), bias, state_bias, peepholes, activation=activation
-    )
+        peepholes = tuple(np.split(reordered(p, _PEEPHOLES, "ifo"), 3))
+    more = {"peepholes": peepholes, "activation": activation}
+    return from_order(_ORDER[kind], kind, w.T, r.T, *np.split(b, 2), **more)
 
 
-def _node(
-    where: str, names: tuple[str, ...], layers: tuple[LayerWeights, ...]
-) -> dict[str, Any]:
+def _node(*named: tuple[str, LayerWeights]) -> dict[str, Any]:
+    """The node of the one or two directions of a layer."""
+    names, layers = zip(*named, strict=True)
     shapes = {(layer.kind, layer.inputs.shape, layer.units) for layer in layers}
     if len(shapes) > 1:
         raise ValueError(
-            f"{where}: `{names[0]}` and `{names[1]}` must be of one kind and size, as "
-            f"one node runs both ways, got {sorted(map(str, shapes))}."
+            f"`{names[0]}` and `{names[1]}` must be of one kind and size, as one node "
+            f"runs both ways, got {sorted(map(str, shapes))}."
         )
-    layer = layers[0]
-    theirs = lambda array: reordered(array, GATES[layer.kind], _ORDER[layer.kind]).T
-    stack = lambda arrays: np.stack(list(arrays))
+    for name, layer in named:
+        check_lacks(name, layer, "ONNX", "projection")
+    kind, units = layers[0].kind, layers[0].units
+    arrays = [layer.in_order(_ORDER[kind]) for layer in layers]
+    activations = [activation_name(*each) for each in named]
     node = {
-        "op_type": _OPERATORS[layer.kind],
-        "W": stack(theirs(each.inputs) for each in layers),
-        "R": stack(theirs(each.state) for each in layers),
-        "B": stack(
-            np.concatenate([theirs(bias) for bias in split_biases(each)])
-            for each in layers
-        ),
+        "op_type": _OPERATORS[kind],
+        "W": np.stack([inputs.T for inputs, *_ in arrays]),
+        "R": np.stack([state.T for _, state, *_ in arrays]),
+        "B": np.stack([np.concatenate(biases) for _, _, *biases in arrays]),
     }
-    peepholes = [_peepholes(where, *each) for each in zip(names, layers, strict=True)]
-    if any(p is not None for p in peepholes):
+    if any(layer.peepholes is not None for layer in layers):
         # One of two directions may have none.
-        none = np.zeros(3 * layer.units, layer.bias.dtype)
-        node["P"] = stack(none if p is None else p for p in peepholes)
-    node["hidden_size"] = layer.units
+        none = [np.zeros(units, layers[0].bias.dtype)] * 3
+        peepholes = [np.concatenate(layer.peepholes or none) for layer in layers]
+        node["P"] = reordered(np.stack(peepholes), "ifo", _PEEPHOLES)
+    node["hidden_size"] = units
     node["direction"] = "forward" if len(layers) == 1 else "bidirectional"
-    node["activations"] = [
-        spelled
-        for each in zip(names, layers, strict=True)
-        for spelled in spell(layer.kind, activation_name(where, *each))
-    ]
+    node["activations"] = [s for one in activations for s in spell(kind, one)]
     if node["op_type"] == "GRU":
-        node["linear_before_reset"] = int(layer.kind == GRU_AFTER)
+        node["linear_before_reset"] = int(kind == GRU_AFTER)
     return node
-
-
-def _peepholes(where: str, name: str, layer: LayerWeights) -> np.ndarray | None:
-    if layer.projection is not None:
-        raise ValueError(
-            f"{where}: `{name}` must have no projection, which ONNX's LSTM does not "
-            "have, got `num_proj`."
-        )
-    if layer.peepholes is None:
-        return None
-    return reordered(np.concatenate(layer.peepholes), "ifo", _PEEPHOLES)

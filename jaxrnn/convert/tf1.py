@@ -11,12 +11,12 @@ cell of the same name, a `MultiRNNCell` a `MultiRNNCell`. What variables do not 
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from .._base.arguments import check_same_depth
 from .._base.errors import describe
 from .._cells.basic_lstm import BasicLSTMCell
 from .._cells.basic_rnn import BasicRNNCell
@@ -25,11 +25,17 @@ from .._cells.cudnn_compatible_gru import CudnnCompatibleGRUCell
 from .._cells.gru import GRUCell
 from .._cells.lstm import LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
-from ._counterparts import check_names
-from ._own import as_bound, input_depth, read_params, stacked_cells
-from ._pairs import as_list
-from ._tf1_names import grouped, join, nested, variables_in
-from ._weights import check_string, flattened, pick, reader
+from ._own import as_bound, input_depth, paired, read_params, stacked_cells
+from ._tf1_names import grouped, join, variables_in
+from ._weights import (
+    Read,
+    check_names,
+    check_string,
+    flattened,
+    pick,
+    public,
+    reader,
+)
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
@@ -53,18 +59,11 @@ _DIRECTIONS = ("fw", "bw")
 # The second cell in a scope is numbered.
 _CELL = re.compile(rf"({'|'.join([*_CELLS, _STACK])})(_\d+)?")
 _LAYER = re.compile(r"cell_\d+")
+# Hyper-parameters that variables do not hold, by their names.
+_Hyper = Mapping[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Hyper:
-    """Hyper-parameters that variables do not hold."""
-
-    forget_bias: float
-    activation: Any
-    cell_clip: float | None
-    proj_clip: float | None
-
-
+@public
 def load(
     variables: Any,
     scope: str = "rnn",
@@ -108,21 +107,21 @@ def load(
         >>> sorted(jaxrnn.convert.tf1.save(cell, "encoder/rnn"))
         ['encoder/rnn/lstm_cell/bias', 'encoder/rnn/lstm_cell/kernel']
     """
-    where = "convert.tf1.load"
-    hyper = _Hyper(forget_bias, activation, cell_clip, proj_clip)
-    own = variables_in(where, variables, scope)
+    own = variables_in(variables, scope)
     heads = {name.split("/")[0] for name in own}
     if heads & {*_DIRECTIONS, "bidirectional_rnn"} or any(map(_LAYER.fullmatch, heads)):
         raise ValueError(
-            f"{where}: `{scope}` must hold one direction, got "
-            f"{', '.join(sorted(heads))}. Use `load_bidirectional`, or the scope of a "
-            "cell."
+            f"`{scope}` must hold one direction, got {', '.join(sorted(heads))}. Use "
+            "`load_bidirectional`, or the scope of a cell."
         )
-    bound = _bound(where, scope, own, hyper)
-    _check_clips(where, hyper, [bound])
+    clips = {"cell_clip": cell_clip, "proj_clip": proj_clip}
+    hyper = {"forget_bias": forget_bias, "activation": activation, **clips}
+    bound = _bound(scope, own, hyper)
+    _check_clips(clips, [bound])
     return bound
 
 
+@public
 def load_bidirectional(
     variables: Any,
     scope: str = "bidirectional_rnn",
@@ -152,23 +151,26 @@ def load_bidirectional(
         TypeError: As in `load`.
         ValueError: If there is one direction; as in `load`.
     """
-    where = "convert.tf1.load_bidirectional"
-    hyper = _Hyper(forget_bias, activation, cell_clip, proj_clip)
-    groups, pairs = grouped(variables_in(where, variables, scope)), []
-    if any(map(_LAYER.fullmatch, groups)):
-        count = sum(1 for name in groups if _LAYER.fullmatch(name))
-        for name in [f"cell_{i}" for i in range(count)]:
-            inner = grouped(pick(where, groups, name))
-            pair = grouped(inner.get("bidirectional_rnn", {}))
-            pairs.append((join(scope, f"{name}/bidirectional_rnn"), pair))
-    else:
-        pairs.append((scope, groups))
-    cells = [_both(where, place, pair, hyper) for place, pair in pairs]
-    _check_clips(where, hyper, [cell for pair in cells for cell in pair])
+    clips = {"cell_clip": cell_clip, "proj_clip": proj_clip}
+    hyper = {"forget_bias": forget_bias, "activation": activation, **clips}
+    groups = grouped(variables_in(variables, scope))
+    pairs = {scope: groups}
+    layers = list(filter(_LAYER.fullmatch, groups))
+    if layers:
+        inner = [grouped(pick(groups, f"cell_{i}")) for i in range(len(layers))]
+        pairs = {
+            join(scope, f"cell_{i}/bidirectional_rnn"): grouped(
+                each.get("bidirectional_rnn", {})
+            )
+            for i, each in enumerate(inner)
+        }
+    cells = [_both(place, pair, hyper) for place, pair in pairs.items()]
+    _check_clips(clips, [cell for pair in cells for cell in pair])
     cells_fw, cells_bw = zip(*cells, strict=True)
     return cells_fw, cells_bw
 
 
+@public
 def save(cell: BoundCell, scope: str = "rnn") -> dict[str, np.ndarray]:
     """The variables of a cell: arrays under their names in a graph, without ":0".
 
@@ -185,11 +187,11 @@ def save(cell: BoundCell, scope: str = "rnn") -> dict[str, np.ndarray]:
     Raises:
         TypeError: If `cell` is not such a bound cell.
     """
-    where = "convert.tf1.save"
-    check_string(where, "scope", scope)
-    return _variables(where, "cell", cell, scope)
+    check_string("scope", scope)
+    return _variables("cell", cell, scope)
 
 
+@public
 def save_bidirectional(
     cells_fw: Sequence[BoundCell],
     cells_bw: Sequence[BoundCell],
@@ -206,140 +208,112 @@ def save_bidirectional(
         TypeError: As in `save`.
         ValueError: If both do not have the same number of layers.
     """
-    where, made = "convert.tf1.save_bidirectional", {}
-    check_string(where, "scope", scope)
-    cells_fw = as_list(where, "cells_fw", cells_fw)
-    cells_bw = as_list(where, "cells_bw", cells_bw)
-    check_same_depth(where, cells_fw, cells_bw)
-    for i, pair in enumerate(zip(cells_fw, cells_bw, strict=True)):
-        stacked = f"cell_{i}/bidirectional_rnn/" if len(cells_fw) > 1 else ""
+    check_string("scope", scope)
+    variables, pairs = {}, paired(cells_fw, cells_bw)
+    for i, pair in enumerate(pairs):
+        stacked = f"cell_{i}/bidirectional_rnn/" if len(pairs) > 1 else ""
         for direction, cell in zip(_DIRECTIONS, pair, strict=True):
             place = join(scope, stacked + direction)
-            made |= _variables(where, f"cells_{direction}[{i}]", cell, place)
-    return made
+            variables |= _variables(f"cells_{direction}[{i}]", cell, place)
+    return variables
 
 
 def _both(
-    where: str, scope: str, groups: Mapping[str, dict[str, Any]], hyper: _Hyper
+    scope: str, groups: Mapping[str, dict[str, Any]], hyper: _Hyper
 ) -> list[BoundCell]:
     if not groups.keys() & set(_DIRECTIONS):
         raise ValueError(
-            f"{where}: `{scope}` must hold two directions, fw and bw, got "
+            f"`{scope}` must hold two directions, fw and bw, got "
             f"{', '.join(groups) or 'nothing'}. Use `load` for one direction."
         )
-    return [
-        _bound(where, join(scope, direction), pick(where, groups, direction), hyper)
-        for direction in _DIRECTIONS
-    ]
+    return [_bound(join(scope, way), pick(groups, way), hyper) for way in _DIRECTIONS]
 
 
-def _bound(
-    where: str, scope: str, named: Mapping[str, Any], hyper: _Hyper
-) -> BoundCell:
+def _bound(scope: str, named: Mapping[str, Any], hyper: _Hyper) -> BoundCell:
     """The bound cell or stack of cells in a scope."""
     groups = grouped(named)
     found = [match for match in map(_CELL.fullmatch, groups) if match]
     if len(found) != 1:
         got = ", ".join(match[0] for match in found) or ", ".join(groups)
         raise ValueError(
-            f"{where}: `{scope}` must hold one of {', '.join(_CELLS)} and {_STACK}, "
-            f"got {got or 'nothing'}. Rename the variables of a cell with a custom "
-            "name; of several cells pass those of one."
+            f"`{scope}` must hold one of {', '.join(_CELLS)} and {_STACK}, got "
+            f"{got or 'nothing'}. Rename the variables of a cell with a custom name; "
+            "of several cells pass those of one."
         )
     (match,) = found
     place, inner = join(scope, match[0]), groups[match[0]]
     if match[1] != _STACK:
-        return _cell(where, place, match[1], inner, hyper)
-    layers = grouped(inner)
-    names = [f"cell_{i}" for i in range(len(layers))]
-    cells = []
-    for name in names:
-        layer = pick(where, layers, name)
-        check_names(where, f"{place}/{name}", grouped(layer), [_only(layer)])
-        cells.append(_bound(where, f"{place}/{name}", layer, hyper))
-    params = {name: cell.params for name, cell in zip(names, cells, strict=True)}
-    return MultiRNNCell(tuple(cell.cell for cell in cells)).bind(params)
-
-
-def _only(named: Mapping[str, Any]) -> str:
-    """The first part that names a cell, or the first of all."""
-    heads = list(grouped(named))
-    return next(filter(_CELL.fullmatch, heads), heads[0])
+        return _cell(place, match[1], inner, hyper)
+    layers, cells = grouped(inner), {}
+    for name in [f"cell_{i}" for i in range(len(layers))]:
+        layer = pick(layers, name)
+        heads = list(grouped(layer))
+        cell = next(filter(_CELL.fullmatch, heads), heads[0])
+        check_names(f"{place}/{name}", heads, [cell])
+        cells[name] = _bound(f"{place}/{name}", layer, hyper)
+    params = {name: cell.params for name, cell in cells.items()}
+    return MultiRNNCell(tuple(cell.cell for cell in cells.values())).bind(params)
 
 
 def _cell(
-    where: str, place: str, kind: str, weights: Mapping[str, Any], hyper: _Hyper
+    place: str, kind: str, weights: Mapping[str, Any], hyper: _Hyper
 ) -> BoundCell:
     """The bound cell in a scope; its parameters have the shapes that it requires."""
-    full = {f"{place}/{name}": value for name, value in weights.items()}
-    read = reader(where)
-
-    def get(name: str, *shape: int | None) -> np.ndarray:
-        name = f"{place}/{name}"
-        return read(name, pick(where, full, name), shape)
-
-    cell = _unbound(where, place, kind, weights, hyper, get)
+    read = reader(weights, f"{place}/")
+    cell = _unbound(place, kind, weights, hyper, read)
     first = "gates/kernel" if "gates/kernel" in weights else "kernel"
-    kernel = get(first, None, None)
-    depth = input_depth(where, f"{place}/{first}", kernel, cell.output_size)
-    specs = flattened(cell.param_specs(depth))
-    check_names(where, place, weights, specs)
-    params = {name: get(name, *spec.shape) for name, spec in specs.items()}
-    return cell.bind(nested(params))
+    kernel = read(first, None, None)
+    specs = cell.param_specs(input_depth(f"{place}/{first}", kernel, cell.output_size))
+    check_names(place, weights, flattened(specs))
+    key = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
+    get = lambda path, spec: read(key(path), *spec.shape)
+    return cell.bind(jax.tree_util.tree_map_with_path(get, specs))
 
 
 def _unbound(
-    where: str,
-    place: str,
-    kind: str,
-    weights: Mapping[str, Any],
-    hyper: _Hyper,
-    get: Callable[..., np.ndarray],
+    place: str, kind: str, weights: Mapping[str, Any], hyper: _Hyper, read: Read
 ) -> Any:
     """The cell, whose sizes are inferred from the shapes of its variables."""
     make = _CELLS[kind]
-    units = get(_LAST_BIAS.get(kind, "bias"), None).shape[0]
-    options: dict[str, Any] = {"activation": hyper.activation}
+    names = {field.name for field in dataclasses.fields(make)}
+    options = {name: value for name, value in hyper.items() if name in names}
+    units = read(_LAST_BIAS.get(kind, "bias"), None).shape[0]
     if make in (BasicLSTMCell, LSTMCell):
         units, rest = divmod(units, 4)
         if rest:
             raise ValueError(
-                f"{where}: `{place}/bias` must have 4 blocks of one size, got "
+                f"`{place}/bias` must have 4 blocks of one size, got "
                 f"{describe(weights['bias'])}."
             )
-        adds_none = kind == "cudnn_compatible_lstm_cell"
-        options["forget_bias"] = 0.0 if adds_none else hyper.forget_bias
+    if kind == "cudnn_compatible_lstm_cell":
+        options["forget_bias"] = 0.0
     if make is LSTMCell:
-        options |= {"cell_clip": hyper.cell_clip, "proj_clip": hyper.proj_clip}
         options["use_peepholes"] = any("_diag" in name for name in weights)
         if "projection/kernel" in weights:
-            options["num_proj"] = get("projection/kernel", units, None).shape[1]
+            options["num_proj"] = read("projection/kernel", units, None).shape[1]
     return make(units, **options)
 
 
-def _check_clips(where: str, hyper: _Hyper, cells: Sequence[BoundCell]) -> None:
+def _check_clips(clips: Mapping[str, Any], bound: Iterable[BoundCell]) -> None:
     """Raises ValueError for a clip without an `LSTMCell`."""
-    single = [
-        each for cell in cells for each in getattr(cell.cell, "cells", [cell.cell])
-    ]
-    if any(isinstance(each, LSTMCell) for each in single):
+    cells = [each for b in bound for each in getattr(b.cell, "cells", [b.cell])]
+    if any(isinstance(each, LSTMCell) for each in cells):
         return
-    for name in ("cell_clip", "proj_clip"):
-        if getattr(hyper, name) is not None:
+    for name, clip in clips.items():
+        if clip is not None:
             raise ValueError(
-                f"{where}: `{name}` must be None, as there is no lstm_cell that could "
-                f"have one, got {getattr(hyper, name)}."
+                f"`{name}` must be None, as there is no lstm_cell that could have one, "
+                f"got {clip}."
             )
 
 
-def _variables(where: str, name: str, cell: Any, scope: str) -> dict[str, np.ndarray]:
-    cell = as_bound(where, name, cell)
-    if isinstance(cell.cell, MultiRNNCell):
-        made = {}
-        for i, (own, each) in enumerate(stacked_cells(where, name, cell)):
-            place = join(scope, f"{_STACK}/cell_{i}")
-            made |= _variables(where, own, each, place)
-        return made
-    params = read_params(where, name, cell)
-    place = join(scope, _NAMES[type(cell.cell)])
-    return {f"{place}/{key}": array for key, array in flattened(params).items()}
+def _variables(name: str, cell: Any, scope: str) -> dict[str, np.ndarray]:
+    cell = as_bound(name, cell)
+    if not isinstance(cell.cell, MultiRNNCell):
+        params = flattened(read_params(name, cell))
+        place = join(scope, _NAMES[type(cell.cell)])
+        return {f"{place}/{key}": array for key, array in params.items()}
+    variables = {}
+    for i, (own, each) in enumerate(stacked_cells(name, cell)):
+        variables |= _variables(own, each, join(scope, f"{_STACK}/cell_{i}"))
+    return variables

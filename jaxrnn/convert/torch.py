@@ -15,36 +15,30 @@ from typing import Any
 import numpy as np
 
 from .._base.errors import describe
-from .._cells.activations import relu, resolve_activation, tanh
 from .._cells.bound import BoundCell
-from ._counterparts import check_resets
+from ._cells import bind, bind_both, unbind, unbind_both
 from ._layer_weights import (
-    GATES,
-    GRU,
     GRU_AFTER,
     LSTM,
     RNN,
     LayerWeights,
-    bind,
-    reordered,
-)
-from ._pairs import (
-    bind_both,
+    check_activation,
+    check_lacks,
+    check_resets,
+    from_order,
     kind_of,
-    merge_biases,
-    split_biases,
-    unbind_both,
-    unbind_named,
 )
-from ._weights import check_mapping, check_string, pick, reader
+from ._weights import check_mapping, check_string, pick, public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
 # The blocks of rows, under the names of `GATES`.
 _ORDER = {RNN: "c", GRU_AFTER: "ruc", LSTM: "ifjo"}
-_NAME = re.compile(r"((?:weight_(?:ih|hh|hr)|bias_(?:ih|hh))_l)(\d+)(_reverse)?")
+_ACTIVATIONS = {RNN: ("tanh", "relu"), GRU_AFTER: ("tanh",), LSTM: ("tanh",)}
+_NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?")
 
 
+@public
 def load(
     state_dict: Mapping[str, Any], prefix: str = "", nonlinearity: str = "tanh"
 ) -> BoundCell:
@@ -79,16 +73,16 @@ def load(
         >>> list(jaxrnn.convert.torch.save(cell, "rnn."))[:3]
         ['rnn.weight_ih_l0', 'rnn.weight_hh_l0', 'rnn.bias_ih_l0']
     """
-    where = "convert.torch.load"
-    layers = _layers(where, state_dict, prefix, nonlinearity)
+    layers = _layers(state_dict, prefix, nonlinearity)
     if len(layers[0]) > 1:
         raise ValueError(
-            f"{where}: `state_dict` must be of one direction, got "
+            "`state_dict` must be of one direction, got "
             f"`{prefix}weight_ih_l0_reverse`. Use `load_bidirectional`."
         )
-    return bind(where, [layer for (layer,) in layers])
+    return bind([layer for (layer,) in layers])
 
 
+@public
 def load_bidirectional(
     state_dict: Mapping[str, Any], prefix: str = "", nonlinearity: str = "tanh"
 ) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
@@ -107,16 +101,16 @@ def load_bidirectional(
         TypeError: As in `load`.
         ValueError: If there is one direction; as in `load`.
     """
-    where = "convert.torch.load_bidirectional"
-    layers = _layers(where, state_dict, prefix, nonlinearity)
+    layers = _layers(state_dict, prefix, nonlinearity)
     if len(layers[0]) == 1:
         raise ValueError(
-            f"{where}: `state_dict` must be of two directions, got no "
+            "`state_dict` must be of two directions, got no "
             f"`{prefix}weight_ih_l0_reverse`. Use `load`."
         )
-    return bind_both(where, layers)
+    return bind_both(layers)
 
 
+@public
 def save(cell: BoundCell, prefix: str = "") -> dict[str, np.ndarray]:
     """The `state_dict` of a cell, as NumPy arrays.
 
@@ -136,11 +130,10 @@ def save(cell: BoundCell, prefix: str = "") -> dict[str, np.ndarray]:
         ValueError: For what PyTorch does not have: a `GRUCell`, peepholes, clips, other
             activations, a projection not smaller than the units, layers that differ.
     """
-    where = "convert.torch.save"
-    layers = [(each,) for each in unbind_named(where, "cell", cell)]
-    return _state_dict(where, layers, prefix)
+    return _state_dict([(each,) for each in unbind("cell", cell)], prefix)
 
 
+@public
 def save_bidirectional(
     cells_fw: Sequence[BoundCell], cells_bw: Sequence[BoundCell], prefix: str = ""
 ) -> dict[str, np.ndarray]:
@@ -155,39 +148,34 @@ def save_bidirectional(
         TypeError: As in `save`.
         ValueError: If both do not have the same number of layers; as in `save`.
     """
-    where = "convert.torch.save_bidirectional"
-    layers = [
-        ((f"cells_fw[{i}]", fw), (f"cells_bw[{i}]", bw))
-        for i, (fw, bw) in enumerate(unbind_both(where, cells_fw, cells_bw))
-    ]
-    return _state_dict(where, layers, prefix)
+    return _state_dict(unbind_both(cells_fw, cells_bw), prefix)
 
 
 def _layers(
-    where: str, state_dict: Any, prefix: str, nonlinearity: str
+    state_dict: Any, prefix: str, nonlinearity: str
 ) -> list[tuple[LayerWeights, ...]]:
     """The one or two directions of each layer."""
-    check_mapping(where, "state_dict", state_dict)
-    check_string(where, "prefix", prefix)
+    check_mapping("state_dict", state_dict)
+    check_string("prefix", prefix)
     for key in state_dict:
-        check_string(where, "key of state_dict", key)
+        check_string("key of state_dict", key)
     own = {k: v for k, v in state_dict.items() if k.startswith(prefix)}
-    found = _matches(where, own, prefix)
+    found = _matches(own, prefix)
     if not found:
-        pick(where, own or state_dict, f"{prefix}weight_ih_l0")
+        pick(own or state_dict, f"{prefix}weight_ih_l0")
     suffixes = ("", "_reverse") if any(match[3] for match in found) else ("",)
     given = {match[1] for match in found}
     layers, depth = [], None
     for k in range(1 + max(int(match[2]) for match in found)):
-        names = [(f"{prefix}{{}}_l{k}{suffix}", given) for suffix in suffixes]
-        layer = tuple(_layer(where, own, *each, depth, nonlinearity) for each in names)
+        names = [f"{prefix}{{}}_l{k}{suffix}" for suffix in suffixes]
+        layer = tuple(_layer(own, name, given, depth, nonlinearity) for name in names)
         depth = sum(direction.state.shape[0] for direction in layer)
         layers.append(layer)
-    _check_alike(where, [direction for layer in layers for direction in layer])
+    _check_alike([direction for layer in layers for direction in layer])
     return layers
 
 
-def _matches(where: str, own: dict[str, Any], prefix: str) -> list[re.Match[str]]:
+def _matches(own: dict[str, Any], prefix: str) -> list[re.Match[str]]:
     """The names of the module's weights; those of other modules are ignored."""
     found = []
     for name in own:
@@ -196,15 +184,14 @@ def _matches(where: str, own: dict[str, Any], prefix: str) -> list[re.Match[str]
             found.append(match)
         elif re.match(r"(weight|bias)_[^.]*$", name[len(prefix) :]):
             raise ValueError(
-                f"{where}: `{name}` is not known. A module has weight_ih_l0, "
-                "weight_hh_l0, bias_ih_l0, bias_hh_l0, weight_hr_l0, and so on for "
-                "each layer, with _reverse for the backward direction."
+                f"`{name}` is not known. A module has weight_ih_l0, weight_hh_l0, "
+                "bias_ih_l0, bias_hh_l0, weight_hr_l0, and so on for each layer, with "
+                "_reverse for the backward direction."
             )
     return found
 
 
 def _layer(
-    where: str,
     own: dict[str, Any],
     name: str,
     given: set[str],
@@ -216,62 +203,43 @@ def _layer(
     `name` has a placeholder for "weight_ih" and so on; `given` are the names that any
     layer has, up to its number.
     """
-    read = reader(where)
-
-    def get(what: str, *shape: int | None) -> np.ndarray:
-        full = name.format(what)
-        return read(full, pick(where, own, full), shape)
-
+    read = reader(own)
+    get = lambda what, *shape: read(name.format(what), *shape)
     state, projection = get("weight_hh", None, None), None
     rows, units = state.shape
-    if "weight_hr_l" in given:
+    if "weight_hr" in given:
         projection = get("weight_hr", units, None).T
         units = projection.shape[0]
-    kind = kind_of(where, name.format("weight_hh"), rows, units, state)
+    kind = kind_of(name.format("weight_hh"), state, rows, units, GRU_AFTER)
     if projection is not None and kind != LSTM:
         raise ValueError(
-            f"{where}: `{name.format('weight_hr')}` is of LSTM, got it of {kind}."
+            f"`{name.format('weight_hr')}` is of LSTM, got it of {_short(kind)}."
         )
-    kind = GRU_AFTER if kind == GRU else kind
-    inputs = get("weight_ih", rows, depth)
-    biases = np.zeros((2, rows), state.dtype)
-    if given & {"bias_ih_l", "bias_hh_l"}:
-        biases = get("bias_ih", rows), get("bias_hh", rows)
-    ours = lambda array: reordered(array.T, _ORDER[kind], GATES[kind])
-    bias, state_bias = merge_biases(kind, *map(ours, biases))
-    return LayerWeights(
-        kind,
-        ours(inputs),
-        ours(state),
-        bias,
-        state_bias,
-        projection=projection,
-        activation=_activation(where, kind, nonlinearity),
-    )
-
-
-def _activation(where: str, kind: str, nonlinearity: str) -> str:
-    names = ("tanh", "relu") if kind == RNN else ("tanh",)
-    if nonlinearity not in names:
+    if nonlinearity not in _ACTIVATIONS[kind]:
         raise ValueError(
-            f"{where}: `nonlinearity` of {kind} must be {' or '.join(names)}, got "
-            f"{describe(nonlinearity)}."
+            f"`nonlinearity` of {_short(kind)} must be "
+            f"{' or '.join(_ACTIVATIONS[kind])}, got {describe(nonlinearity)}."
         )
-    return nonlinearity
+    inputs = get("weight_ih", rows, depth)
+    biases = [np.zeros(rows, state.dtype)] * 2
+    if given & {"bias_ih", "bias_hh"}:
+        biases = [get("bias_ih", rows), get("bias_hh", rows)]
+    more = {"projection": projection, "activation": nonlinearity}
+    return from_order(_ORDER[kind], kind, inputs.T, state.T, *biases, **more)
 
 
 def _state_dict(
-    where: str, layers: Sequence[tuple[tuple[str, LayerWeights], ...]], prefix: str
+    layers: Sequence[tuple[tuple[str, LayerWeights], ...]], prefix: str
 ) -> dict[str, np.ndarray]:
     """All weights of layers; a layer is one or two directions with their names."""
-    check_string(where, "prefix", prefix)
-    for pair in layers:
-        for name, layer in pair:
-            _check(where, name, layer)
-    _check_alike(where, [layer for pair in layers for _, layer in pair])
+    check_string("prefix", prefix)
+    for each in layers:
+        for name, layer in each:
+            _check(name, layer)
+    _check_alike([layer for each in layers for _, layer in each])
     arrays = {}
-    for k, pair in enumerate(layers):
-        for suffix, (_, layer) in zip(("", "_reverse"), pair, strict=False):
+    for k, each in enumerate(layers):
+        for suffix, (_, layer) in zip(("", "_reverse"), each, strict=False):
             for name, array in _weights(layer).items():
                 # PyTorch requires writable arrays.
                 arrays[f"{prefix}{name}_l{k}{suffix}"] = np.array(array.T, order="C")
@@ -279,56 +247,42 @@ def _state_dict(
 
 
 def _weights(layer: LayerWeights) -> dict[str, np.ndarray]:
-    of_inputs, of_state = split_biases(layer)
-    arrays = {
-        "weight_ih": layer.inputs,
-        "weight_hh": layer.state,
-        "bias_ih": of_inputs,
-        "bias_hh": of_state,
-    }
-    order = GATES[layer.kind], _ORDER[layer.kind]
-    weights = {name: reordered(array, *order) for name, array in arrays.items()}
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    weights: dict[str, np.ndarray] = {}
+    weights |= zip(names, layer.in_order(_ORDER[layer.kind]), strict=True)
     if layer.projection is not None:
         weights["weight_hr"] = layer.projection
     return weights
 
 
-def _check(where: str, name: str, layer: LayerWeights) -> None:
+def _check(name: str, layer: LayerWeights) -> None:
     """Raises ValueError for what PyTorch's modules cannot express."""
-    check_resets(where, name, layer, "PyTorch", GRU_AFTER)
-    if layer.peepholes is not None:
-        raise ValueError(
-            f"{where}: `{name}` must have no peepholes, which PyTorch's LSTM does not "
-            "have, got `use_peepholes=True`."
-        )
-    activation = resolve_activation(where, layer.activation)
-    if activation not in ((tanh, relu) if layer.kind == RNN else (tanh,)):
-        wanted = "tanh or relu" if layer.kind == RNN else "tanh"
-        raise ValueError(
-            f"{where}: `{name}` must have the activation {wanted}, as PyTorch's "
-            f"modules, got {getattr(activation, '__name__', activation)}."
-        )
+    check_resets(name, layer, "PyTorch", GRU_AFTER)
+    check_lacks(name, layer, "PyTorch", "peepholes")
+    check_activation(name, layer, "PyTorch's modules", *_ACTIVATIONS[layer.kind])
     if layer.projection is not None and layer.projection.shape[1] >= layer.units:
         raise ValueError(
-            f"{where}: `{name}` must have `num_proj` below `num_units`, as PyTorch's "
+            f"`{name}` must have `num_proj` below `num_units`, as PyTorch's "
             f"`proj_size`, got {layer.projection.shape[1]} and {layer.units}."
         )
 
 
-def _check_alike(where: str, layers: Sequence[LayerWeights]) -> None:
+def _check_alike(layers: Sequence[LayerWeights]) -> None:
     """Raises ValueError for layers that cannot form one module."""
     seen = sorted({_description(layer) for layer in layers})
     if len(seen) > 1:
         raise ValueError(
-            f"{where}: all layers must be alike, as those of a module are, got "
+            "all layers must be alike, as those of a module are, got "
             f"{' and '.join(seen)}. Convert each by itself."
         )
 
 
 def _description(layer: LayerWeights) -> str:
-    kind = "GRU" if layer.kind == GRU_AFTER else layer.kind
-    activation = resolve_activation("convert.torch", layer.activation)
-    text = f"{kind} of {layer.units} units"
+    text = f"{_short(layer.kind)} of {layer.units} units"
     if layer.projection is not None:
         text += f" projected to {layer.projection.shape[1]}"
-    return text + f" with {getattr(activation, '__name__', activation)}"
+    return f"{text} with {layer.activation_name}"
+
+
+def _short(kind: str) -> str:
+    return "GRU" if kind == GRU_AFTER else kind

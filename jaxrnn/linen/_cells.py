@@ -11,10 +11,9 @@ from .._base.errors import describe
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
 from .._layers.batch_axes import BatchAxes
-from .._layers.cells import check_cells
+from .._layers.cells import check_cells, sizes_of_cell
 from .._layers.directions import OneDirection
 from .._layers.layer import in_dtype
-from .._layers.sizes import sizes_of_cell
 
 
 class Cell(nn.RNNCellBase):
@@ -43,17 +42,16 @@ class Cell(nn.RNNCellBase):
     @nn.compact
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
         """One step: `(carry, output)`, each leaf `[*batch, ...]`."""
-        axes = BatchAxes(inputs.shape[:-1], time_major=False)
+        axes = BatchAxes(inputs.shape[:-1])
         inputs, state = axes.merge((inputs, carry))
         where = type(self).__name__
         check_cells(where, cell=self.cell)
         layer = OneDirection(self.cell)
-        (name,) = layer.names()
-        init = lambda key: layer.init_one(name, key, inputs, self.param_dtype)
+        init = lambda key: self.cell.init(key, inputs, self.param_dtype)
         params, inputs = in_dtype(
-            self.dtype or self.param_dtype, (self.param(name, init), inputs)
+            self.dtype or self.param_dtype, (self.param(layer.name, init), inputs)
         )
-        layer.check_not_random(where, {name: params}, inputs, inputs.dtype)
+        layer.check_not_random(where, {layer.name: params}, inputs, inputs.dtype)
         output, state = self.cell.apply(params, inputs, state)
         return axes.split((state, output))
 
@@ -62,7 +60,7 @@ class Cell(nn.RNNCellBase):
         """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
         del rng
         check_cells(type(self).__name__, cell=self.cell)
-        axes = BatchAxes(input_shape[:-1], time_major=False)
+        axes = BatchAxes(input_shape[:-1])
         return axes.split(
             self.cell.zero_state(axes.rows, self.dtype or self.param_dtype)
         )

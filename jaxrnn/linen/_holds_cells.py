@@ -41,10 +41,10 @@ class HoldsCells:
         """
         layer = self._layer()
         params = variables.get("params", {})
-        missing = [name for name in layer.names() if name not in params]
-        if missing:
+        names = layer.parts()
+        if not names.keys() <= set(params):
             raise ValueError(
-                f"cells_of: `variables` must have params {', '.join(layer.names())}, "
-                f"as the module, got {', '.join(map(str, params)) or 'none'}."
+                f"cells_of: `variables` must have params {', '.join(names)}, as the "
+                f"module, got {', '.join(map(str, params)) or 'none'}."
             )
         return layer.bind(nn.meta.unbox(params))

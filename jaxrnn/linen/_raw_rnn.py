@@ -75,10 +75,9 @@ class RawRNN(HoldsCells, nn.Module):
             raise TypeError(
                 f"RawRNN: `loop_fn` must be a function, got {describe(loop_fn)}."
             )
-        (name,) = layer.names()
-        time = jnp.zeros((), jnp.int32)
+        name, time = layer.name, jnp.zeros((), jnp.int32)
         _, step, state, _, loop_state = loop_fn(time, None, None, None)
-        init = lambda key: layer.init_one(name, key, step, self.param_dtype)
+        init = lambda key: self.cell.init(key, step, self.param_dtype)
         params = self.param(name, init)
         if self.is_initializing():
             # Modules that `loop_fn` calls get their parameters outside of the loop.

@@ -94,7 +94,7 @@ class Recurrent(HoldsCells, nn.Module, kw_only=True):
 
     def _params(self, layer: Layer, step: PyTree) -> Params:
         def init(key: Key, name: str) -> PyTree:
-            params = layer.init_one(name, key, step, self.param_dtype)
+            params = layer.init_part(name, key, step, self.param_dtype)
             return name_axes(self.axis_names, params, nn.LogicallyPartitioned)
 
         def get(name: str) -> PyTree:
@@ -104,7 +104,7 @@ class Recurrent(HoldsCells, nn.Module, kw_only=True):
                 return nn.meta.unbox(self.get_variable("params", name))
             return self.param(name, init, name)
 
-        params = {name: get(name) for name in layer.names()}
+        params = {name: get(name) for name in layer.parts()}
         check_axis_names(type(self).__name__, self.axis_names, params)
         return params
 

@@ -12,10 +12,9 @@ from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from .._layers.batch_axes import BatchAxes
-from .._layers.cells import check_cells
+from .._layers.cells import check_cells, sizes_of_cell
 from .._layers.directions import OneDirection
 from .._layers.layer import in_dtype
-from .._layers.sizes import sizes_of_cell
 from ._parameters import as_step, check_rngs, make_params
 
 
@@ -60,7 +59,7 @@ class Cell(nnx.RNNCellBase):
 
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
         """One step: `(carry, output)`, each leaf `[*batch, ...]`."""
-        axes = BatchAxes(inputs.shape[:-1], time_major=False)
+        axes = BatchAxes(inputs.shape[:-1])
         inputs, state = axes.merge((inputs, carry))
         params = nnx.as_pure(self.params)
         params, inputs = in_dtype(self.dtype, (params, inputs))
@@ -72,7 +71,7 @@ class Cell(nnx.RNNCellBase):
     ) -> PyTree:
         """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
         del rngs, carry_init
-        axes = BatchAxes(input_shape[:-1], time_major=False)
+        axes = BatchAxes(input_shape[:-1])
         return axes.split(self.layer.cell.zero_state(axes.rows, self.dtype))
 
     @property

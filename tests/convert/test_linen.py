@@ -219,7 +219,7 @@ REFUSALS = {
     ),
     "projection": (
         ValueError,
-        "`cells_bw` must have no projection",
+        r"`cells_bw\[0\]` must have no projection",
         lambda: linen.save_bidirectional(
             [bound(jaxrnn.LSTMCell(4))], [bound(jaxrnn.LSTMCell(4, num_proj=2))]
         ),

@@ -238,7 +238,7 @@ REFUSALS = {
     ),
     "peepholes": (
         ValueError,
-        "`cells_fw` must have no peepholes, which the LSTM of Flax does not have",
+        r"`cells_fw\[0\]` must have no peepholes, which the LSTM of Flax does not",
         lambda: converter.save_bidirectional(
             [bound(jaxrnn.LSTMCell(4, use_peepholes=True))], [bound(LSTM)]
         ),

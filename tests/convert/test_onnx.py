@@ -226,12 +226,12 @@ REFUSALS = {
     ),
     "missing": (
         ValueError,
-        r"convert\.onnx\.load: nodes\[0\]: `W` is missing. There is: R, B",
+        r"convert\.onnx\.load: `nodes\[0\]\['W'\]` is missing. There is: R, B",
         lambda: convert.load({key: LSTM[key] for key in "RB"}),
     ),
     "missing_state": (
         ValueError,
-        r"`R` is missing. There is: W",
+        r"`nodes\[0\]\['R'\]` is missing. There is: W",
         lambda: convert.load({"W": LSTM["W"]}),
     ),
     "unknown": (

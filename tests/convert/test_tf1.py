@@ -235,7 +235,7 @@ REFUSALS = {
     ),
     "missing": (
         ValueError,
-        f"`{CELL}/bias` is missing. There is: {CELL}/kernel",
+        f"`{CELL}/bias` is missing. There is: kernel",
         lambda: tf1.load(
             without(LSTM, *(f"{CELL}/bias{slot}" for slot in ("", "/Adam", "/Adam_1"))),
             "encoder/lstm",
