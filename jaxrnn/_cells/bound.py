@@ -62,7 +62,7 @@ class BoundCell:
         )
 
     def __repr__(self) -> str:
-        shapes = jax.tree.map(lambda leaf: Described(leaf), self.params)
+        shapes = jax.tree.map(Described, self.params)
         key = "" if self.key is None else ", key=..."
         return f"BoundCell({self.cell!r}, params={shapes}{key})"
 

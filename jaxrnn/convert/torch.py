@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .._base.errors import describe
-from .._cells.activations import relu, resolve_activation, tanh
+from .._cells.activations import resolve_activation
 from .._cells.bound import BoundCell
 from ._counterparts import check_resets
 from ._layer_weights import (
@@ -302,11 +302,11 @@ def _check(where: str, name: str, layer: LayerWeights) -> None:
             "have, got `use_peepholes=True`."
         )
     activation = resolve_activation(where, layer.activation)
-    if activation not in ((tanh, relu) if layer.kind == RNN else (tanh,)):
-        wanted = "tanh or relu" if layer.kind == RNN else "tanh"
+    names = ("tanh", "relu") if layer.kind == RNN else ("tanh",)
+    if activation not in [resolve_activation(where, one) for one in names]:
         raise ValueError(
-            f"{where}: `{name}` must have the activation {wanted}, as PyTorch's "
-            f"modules, got {getattr(activation, '__name__', activation)}."
+            f"{where}: `{name}` must have the activation {' or '.join(names)}, as "
+            f"PyTorch's modules, got {getattr(activation, '__name__', activation)}."
         )
     if layer.projection is not None and layer.projection.shape[1] >= layer.units:
         raise ValueError(
