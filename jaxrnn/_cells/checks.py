@@ -59,9 +59,10 @@ def check_state(cell: str, state: PyTree, size: Size, batch: int) -> PyTree:
         error = TypeError if wants_nest and not is_nest else EntryError
         each = ", ".join(f"[batch, {', '.join(map(str, shape))}]" for shape in shapes)
         wanted = f"a tuple of {len(shapes)} arrays," if wants_nest else "one array"
-        count = f" of {len(leaves)} arrays" if is_nest else ""
+        counts = is_nest and wants_nest
+        got = f"{len(leaves)} arrays" if counts else describe(state)
         raise error(
-            f"{cell}: `state` must be {wanted} {each}, got {describe(state)}{count}. "
+            f"{cell}: `state` must be {wanted} {each}, got {got}. "
             "`zero_state` makes one."
         )
     check_structure(f"{cell}: `state`", size, state, strict=False)

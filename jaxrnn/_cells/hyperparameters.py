@@ -50,7 +50,7 @@ def check_number(cell: str, name: str, value: Any) -> float:
         TypeError: If it is not a number; an array would not be hashable.
     """
     try:
-        if isinstance(value, Tracer | str | bool) or jnp.ndim(value):
+        if isinstance(value, Tracer | str | bool | None) or jnp.ndim(value):
             raise TypeError
         return float(value)
     except (TypeError, ValueError):
