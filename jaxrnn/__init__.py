@@ -45,7 +45,7 @@ from ._cells.function import FunctionCell as FunctionCell
 from ._cells.gru import GRUCell as GRUCell
 from ._cells.initializers import ParamSpec as ParamSpec
 from ._cells.lstm import LSTMCell as LSTMCell
-from ._cells.lstm_state import LSTMStateTuple as LSTMStateTuple
+from ._cells.states import LSTMStateTuple as LSTMStateTuple
 from ._drivers.bidirectional import (
     bidirectional_dynamic_rnn as bidirectional_dynamic_rnn,
 )

@@ -33,6 +33,8 @@ def check_cell(where: str, name: str, cell: Any) -> None:
         missing.append("`__call__`")
     if not missing:
         return
+    # A cell's repr is short, that of anything else may be large.
+    got = repr(cell) if hasattr(cell, "state_size") else describe(cell)
     fix = (
         f"Bind it first: `{name}.bind(params)`."
         if hasattr(cell, "bind") and hasattr(cell, "state_size")
@@ -41,14 +43,9 @@ def check_cell(where: str, name: str, cell: Any) -> None:
         else "Give a bound cell, or an object that keeps the RNNCell protocol."
     )
     raise TypeError(
-        f"{where}: `{name}` must be an RNNCell, got {_describe_cell(cell)}, which "
-        f"lacks {', '.join(missing)}. {fix}"
+        f"{where}: `{name}` must be an RNNCell, got {got}, which lacks "
+        f"{', '.join(missing)}. {fix}"
     )
-
-
-def _describe_cell(cell: Any) -> str:
-    """The repr of a cell; a description of anything else, whose repr may be large."""
-    return repr(cell) if hasattr(cell, "state_size") else describe(cell)
 
 
 def as_dtype(where: str, dtype: DType) -> DType:
@@ -107,17 +104,18 @@ def as_count(
         TypeError: If it is not an integer.
         ValueError: If it is below `least`.
     """
+    fix = fix and f" {fix}"
     try:
         if isinstance(count, bool):
             raise TypeError
         number = operator.index(count)
     except TypeError:
         raise TypeError(
-            f"{where}: `{name}` must be an integer, got {describe(count)}. {fix}"
+            f"{where}: `{name}` must be an integer, got {describe(count)}.{fix}"
         ) from None
     if number < least:
         raise ValueError(
-            f"{where}: `{name}` must be at least {least}, got {number}. {fix}"
+            f"{where}: `{name}` must be at least {least}, got {number}.{fix}"
         )
     return number
 

@@ -34,22 +34,16 @@ def describe(value: Any) -> str:
 
 def describe_structure(tree: Any) -> str:
     """The nest without its leaves: `LSTMStateTuple(c=*, h=*)`."""
-    return repr(jax.tree.map(lambda _: _Leaf(), tree))
+    return repr(jax.tree.map(lambda _: _Verbatim("*"), tree))
 
 
-class Described:
-    """An object whose repr is the description of a value."""
-
-    def __init__(self, value: Any) -> None:
-        self.text = describe(value)
-
-    def __repr__(self) -> str:
-        return self.text
+def describe_leaves(tree: Any) -> str:
+    """The nest with the description of each leaf: `{'a': float32[4, 8]}`."""
+    return repr(jax.tree.map(lambda leaf: _Verbatim(describe(leaf)), tree))
 
 
-class _Leaf:
-    def __repr__(self) -> str:
-        return "*"
+class _Verbatim(str):
+    __repr__ = str.__str__
 
 
 def leaf_name(name: str, path: tuple) -> str:

@@ -1,13 +1,14 @@
-"""Inputs and states as arrays: nests of sequences, lists of steps, initial states."""
+"""The arrays a driver takes: sequences, lists of steps, initial states and dtypes."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from .arguments import as_dtype
 from .errors import EntryError, describe, describe_structure, is_array
 from .trees import map_named, named_leaves
-from .typing import Array, PyTree
+from .typing import Array, DType, PyTree
 
 
 def named_inputs(where: str, inputs: PyTree, fix: str = "") -> list[tuple[str, Any]]:
@@ -39,17 +40,9 @@ def as_sequences(where: str, inputs: Any, time_major: bool) -> PyTree:
     named_inputs(where, inputs)
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
     inputs = map_named("inputs", lambda n, x: _as_sequence(where, n, x, axes), inputs)
-    (first, leaf), *rest = named_leaves("inputs", inputs)
-    for axis, what in (
-        (0 if time_major else 1, "Time steps"),
-        (int(time_major), "Batch size"),
-    ):
-        for name, other in rest:
-            if other.shape[axis] != leaf.shape[axis]:
-                raise ValueError(
-                    f"{where}: {what} must be the same for all inputs {axes}: `{first}`"
-                    f" is {describe(leaf)}, `{name}` is {describe(other)}."
-                )
+    named = list(named_leaves("inputs", inputs))
+    check_same_size(where, named, 0 if time_major else 1, "Time steps", axes)
+    check_same_size(where, named, 1 if time_major else 0, "Batch size", axes)
     return inputs
 
 
@@ -102,18 +95,25 @@ def as_steps(where: str, inputs: Any) -> list[PyTree]:
                 f"{where}: `{name}` must have rank at least {least}, [batch, ...], got "
                 f"{describe(other)}."
             )
-    check_same_batch(where, leaves)
+    check_same_size(where, leaves)
     return steps
 
 
-def check_same_batch(where: str, named: list[tuple[str, Array]]) -> None:
-    """Raises ValueError if the first axes of named arrays differ in size."""
+def check_same_size(
+    where: str,
+    named: list[tuple[str, Array]],
+    axis: int | slice = 0,
+    what: str = "Batch size",
+    axes: str = "[batch, ...]",
+    fix: str = "",
+) -> None:
+    """Raises ValueError if named arrays differ in size along an axis or several."""
     (first, leaf), *rest = named
     for name, other in rest:
-        if other.shape[0] != leaf.shape[0]:
+        if other.shape[axis] != leaf.shape[axis]:
             raise ValueError(
-                f"{where}: Batch size must be the same for all inputs [batch, ...]: "
-                f"`{first}` is {describe(leaf)}, `{name}` is {describe(other)}."
+                f"{where}: {what} must be the same for all inputs {axes}: `{first}` is "
+                f"{describe(leaf)}, `{name}` is {describe(other)}. {fix}".rstrip()
             )
 
 
@@ -124,13 +124,13 @@ def as_state(where: str, name: str, state: PyTree) -> PyTree:
         ValueError: If it holds None.
         TypeError: If a leaf is not an array.
     """
-    return map_named(name, lambda n, leaf: _as_state_leaf(where, n, leaf), state)
 
+    def as_leaf(name: str, leaf: Any) -> Array:
+        array = as_array(where, name, leaf)
+        # A Python number would be weakly typed and change the carry's type at step 1.
+        return array if is_array(leaf) else array.astype(array.dtype)
 
-def _as_state_leaf(where: str, name: str, leaf: Any) -> Array:
-    array = as_array(where, name, leaf)
-    # A Python number would be weakly typed and change the carry's type at step 1.
-    return array if is_array(leaf) else array.astype(array.dtype)
+    return map_named(name, as_leaf, state)
 
 
 def as_array(where: str, name: str, leaf: Any) -> Array:
@@ -150,3 +150,49 @@ def as_array(where: str, name: str, leaf: Any) -> Array:
         raise TypeError(
             f"{where}: `{name}` must be an array, got {describe(leaf)}."
         ) from None
+
+
+def output_dtype(where: str, initial_state: PyTree, dtype: DType | None) -> DType:
+    """The dtype of the outputs: `dtype`, or that of the initial state if it is None.
+
+    Raises:
+        ValueError: If both are None, or the leaves of the state have several dtypes.
+        TypeError: If `dtype` does not name a dtype.
+    """
+    if dtype is not None:
+        return as_dtype(where, dtype)
+    if initial_state is None:
+        raise ValueError(
+            f"{where}: dtype must be specified if there is no `initial_state`. Pass "
+            "`dtype=jnp.float32` for a zero state of that dtype."
+        )
+    named = list(named_leaves("initial_state", initial_state))
+    if len({leaf.dtype for _, leaf in named}) != 1:
+        found = ", ".join(f"`{name}` {describe(leaf)}" for name, leaf in named)
+        raise ValueError(
+            f"{where}: dtype must be specified if the leaves of `initial_state` do not "
+            f"share one, got {found or 'no leaves'}. Pass that of the outputs."
+        )
+    return named[0][1].dtype
+
+
+def zero_state(where: str, cell: Any, batch_size: int, dtype: DType) -> PyTree:
+    """The zero state of `cell`, by whichever method it has."""
+    if hasattr(cell, "get_initial_state"):
+        state = cell.get_initial_state(inputs=None, batch_size=batch_size, dtype=dtype)
+    else:
+        state = cell.zero_state(batch_size, dtype)
+    return as_state(where, "the cell's zero state", state)
+
+
+def check_states_of_both(
+    where: str, fw: PyTree, bw: PyTree, dtype: DType | None
+) -> None:
+    """Raises ValueError if a zero state is needed and its dtype is not given."""
+    missing = [n for n, s in (("fw", fw), ("bw", bw)) if s is None]
+    if missing and dtype is None:
+        names = " and ".join(f"`initial_state_{name}`" for name in missing)
+        raise ValueError(
+            f"{where}: dtype must be specified if there is no {names}. Pass "
+            "`dtype=jnp.float32` for zero states of that dtype."
+        )

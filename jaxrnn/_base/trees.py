@@ -44,17 +44,19 @@ def is_pytree_of_arrays(tree: Any) -> bool:
     )
 
 
-def map_sizes(fn: Callable[[tuple[int, ...]], Any], size: Any) -> Any:
+def map_sizes(
+    fn: Callable[[tuple[int, ...]], Any], size: Any, name: str = "size"
+) -> Any:
     """Apply `fn` to the shape, without batch axis, that each leaf of `size` names."""
-    return map_named("size", lambda name, leaf: fn(size_shape(name, leaf)), size)
+    return map_named(name, lambda name, leaf: fn(_size_shape(name, leaf)), size)
 
 
 def size_shapes(size: Any, name: str = "size") -> list[tuple[int, ...]]:
     """The shapes, without batch axis, of the leaves of `size`, in flat order."""
-    return [size_shape(full, leaf) for full, leaf in named_leaves(name, size)]
+    return [_size_shape(full, leaf) for full, leaf in named_leaves(name, size)]
 
 
-def size_shape(name: str, leaf: Any) -> tuple[int, ...]:
+def _size_shape(name: str, leaf: Any) -> tuple[int, ...]:
     """`(n,)` for an int n, the sizes of a `TensorShape`.
 
     Raises:
@@ -66,9 +68,7 @@ def size_shape(name: str, leaf: Any) -> tuple[int, ...]:
             f"`{name}` must be known, got None. Give an int or a TensorShape."
         )
     try:
-        return (
-            tuple(leaf) if isinstance(leaf, TensorShape) else tuple(TensorShape([leaf]))
-        )
+        return tuple(leaf if isinstance(leaf, TensorShape) else TensorShape([leaf]))
     except TypeError:
         raise TypeError(
             f"`{name}` must be an int or a TensorShape, got {leaf!r}. A tuple of sizes "

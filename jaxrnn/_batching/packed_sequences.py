@@ -145,3 +145,12 @@ class PackedSequences:
             f"PackedSequences({row.size} sequences in {rows} rows of {steps} "
             f"steps{full})"
         )
+
+
+def check_first_axis(where: str, name: str, leaf: Array, what: str, count: int) -> None:
+    """Raises ValueError unless the leaf is `[count, ...]`."""
+    if leaf.shape[:1] != (count,):
+        raise ValueError(
+            f"{where}: `{name}` must be [{what}, ...], for {count} {what}, got "
+            f"{describe(leaf)}."
+        )

@@ -7,6 +7,7 @@ starting sequences as any window has, and absent parts have length 0.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.errors import describe
-from .._base.inputs import as_array
-from .._base.trees import check_structure, map_named, named_leaves
-from .._base.typing import Array, PyTree
-from .host import check_known
-from .packed_sequences import PackedSequences
-from .slicing import LazyWindows, cut
+from .._base.inputs import as_state
+from .._base.trees import check_structure, named_leaves
+from .._base.typing import PyTree
+from .._time.restarts import rows_of
+from .host import check_known, cut
+from .packed_sequences import PackedSequences, check_first_axis
 
 
 @jax.tree_util.register_dataclass
@@ -82,17 +83,14 @@ class PackedWindow:
             TypeError: If a leaf is not an array.
         """
         where = "PackedWindow.start_from"
-        old = map_named("row_state", lambda n, x: as_array(where, n, x), row_state)
-        new = map_named("fresh_state", lambda n, x: as_array(where, n, x), fresh_state)
+        old = as_state(where, "row_state", row_state)
+        new = as_state(where, "fresh_state", fresh_state)
         fix = "So is `row_state`."
         check_structure(f"{where}: `fresh_state`", old, new, strict=True, fix=fix)
-        pairs = zip(
-            named_leaves("row_state", old),
-            named_leaves("fresh_state", new),
-            strict=True,
-        )
+        named_new = named_leaves("fresh_state", new)
+        pairs = zip(named_leaves("row_state", old), named_new, strict=True)
         for (name, leaf), (fresh_name, fresh) in pairs:
-            _check_first(where, name, leaf, "rows", self.rows)
+            check_first_axis(where, name, leaf, "rows", self.rows)
             like = (fresh.shape[1:], fresh.dtype) == (leaf.shape[1:], leaf.dtype)
             if not (like and fresh.ndim and fresh.shape[0] in (1, self.new)):
                 want = f"{leaf.dtype}{[self.new, *leaf.shape[1:]]}"
@@ -100,11 +98,9 @@ class PackedWindow:
                     f"{where}: `{fresh_name}` must be {want}, a row for each sequence "
                     f"that may start, or have one row for all, got {describe(fresh)}."
                 )
-        return jax.tree.map(self._joined, old, new)
-
-    def _joined(self, leaf: Array, fresh: Array) -> Array:
-        fresh = jnp.broadcast_to(fresh, (self.new, *fresh.shape[1:]))
-        return jnp.concatenate([leaf, fresh])
+        each = lambda fresh: jnp.broadcast_to(fresh, (self.new, *fresh.shape[1:]))
+        join = lambda leaf, fresh: jnp.concatenate([leaf, each(fresh)])
+        return jax.tree.map(join, old, new)
 
     def row_state(self, states: PyTree) -> PyTree:
         """The state of each row after its last step in the window.
@@ -121,20 +117,19 @@ class PackedWindow:
         """
         where = "PackedWindow.row_state"
 
-        def pick(name: str, leaf: Any) -> Array:
-            leaf = as_array(where, name, leaf)
-            _check_first(where, name, leaf, "parts", self.part_of.shape[0])
-            # All indices are valid by construction.
-            return leaf.at[jnp.asarray(self.last)].get(mode="promise_in_bounds")
-
-        return map_named("states", pick, states)
+        states = as_state(where, "states", states)
+        for name, leaf in named_leaves("states", states):
+            check_first_axis(where, name, leaf, "parts", self.part_of.shape[0])
+        return rows_of(states, jnp.asarray(self.last))
 
     def __repr__(self) -> str:
         return f"PackedWindow(start={self.start}, packed={self.packed})"
 
 
-def packed_windows(where: str, packed: PackedSequences, size: int) -> LazyWindows:
-    """The windows of packed rows, one after the other.
+def packed_windows(
+    where: str, packed: PackedSequences, size: int
+) -> tuple[Callable[[int], PackedWindow], range]:
+    """The window that starts at a step, and the steps at which windows start.
 
     Raises:
         TypeError: If `packed` is traced.
@@ -145,9 +140,7 @@ def packed_windows(where: str, packed: PackedSequences, size: int) -> LazyWindow
     starts_in = packed.offset[packed.sequence_length > 0] // size
     new = np.bincount(starts_in, minlength=1).max().item()
     steps = packed.starts.shape[0 if packed.time_major else 1]
-    return LazyWindows(
-        lambda start: _window(packed, start, size, new), range(0, steps, size)
-    )
+    return lambda start: _window(packed, start, size, new), range(0, steps, size)
 
 
 def _window(packed: PackedSequences, start: int, size: int, new: int) -> PackedWindow:
@@ -187,11 +180,3 @@ def _window(packed: PackedSequences, start: int, size: int, new: int) -> PackedW
         last=last,
         start=np.int32(start),
     )
-
-
-def _check_first(where: str, name: str, leaf: Array, what: str, count: int) -> None:
-    if leaf.shape[:1] != (count,):
-        raise ValueError(
-            f"{where}: `{name}` must be [{what}, ...], for {count} {what}, got "
-            f"{describe(leaf)}."
-        )

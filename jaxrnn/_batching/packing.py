@@ -3,12 +3,13 @@
 On the host, in NumPy, as shapes depend on the lengths.
 """
 
+import bisect
+
 import jax
 import numpy as np
 
 from .._base.arguments import as_count, check_time_major
 from .._base.typing import ArrayLike, PyTree
-from .best_fit import best_fit
 from .packed_sequences import PackedSequences
 from .packing_inputs import from_list, from_padded
 
@@ -79,7 +80,7 @@ def pack_sequences(
     else:
         steps, lengths, time = from_padded(_WHERE, inputs, sequence_length, time_major)
     row_length = _fitting_row_length(lengths, row_length)
-    row, offset, used = best_fit(lengths, row_length)
+    row, offset, used = _best_fit(lengths, row_length)
     rows = _fitting_rows(len(used), rows, row_length)
 
     def put(x: np.ndarray, row: np.ndarray, step: np.ndarray, fill: int) -> np.ndarray:
@@ -123,3 +124,38 @@ def _fitting_rows(needed: int, rows: int | None, row_length: int) -> int:
         f"{row_length} steps, got {rows}. Pack fewer sequences, or make more rows, or "
         "longer ones."
     )
+
+
+def _best_fit(lengths: np.ndarray, row_length: int) -> tuple[np.ndarray, ...]:
+    """Row and offset of each sequence, and the steps used in each row; all int32.
+
+    At worst it takes about 11/9 of the fewest rows. Rows with equally many free steps
+    form a group, so that a sequence costs one search among the groups. Sequences of
+    length 0 take no steps and have row and offset 0.
+
+    Source: Johnson 1973, "Near-optimal bin packing algorithms".
+    """
+    row, offset, used = [0] * len(lengths), [0] * len(lengths), []
+    rows_by_free: dict[int, list[int]] = {}
+    frees: list[int] = []  # The keys of groups that are not empty, in order.
+    longest_first = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
+    for i, length in zip(
+        longest_first.tolist(), lengths[longest_first].tolist(), strict=True
+    ):
+        at = bisect.bisect_left(frees, length)
+        if at == len(frees):
+            r = len(used)
+            used.append(0)
+        else:
+            group = rows_by_free[frees[at]]
+            r = group.pop()
+            if not group:
+                del frees[at]
+        row[i], offset[i] = r, used[r]
+        used[r] += length
+        free = row_length - used[r]
+        group = rows_by_free.setdefault(free, [])
+        if not group:
+            bisect.insort(frees, free)
+        group.append(r)
+    return tuple(np.asarray(x, np.int32) for x in (row, offset, used))

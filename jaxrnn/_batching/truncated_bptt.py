@@ -238,11 +238,13 @@ def _state_of(result: Any, has_aux: bool) -> PyTree:
         TypeError: If that does not have the right form.
     """
     form = "(value, (new_state, aux))" if has_aux else "(value, new_state)"
-    if not _is_pair(result) or (has_aux and not _is_pair(result[1])):
-        raise TypeError(
-            f"{_WHERE}: `loss` must return {form}, got {_describe_result(result)}. "
-            + ("" if has_aux else "More values need `has_aux=True`.")
-        )
+    is_pair = lambda x: isinstance(x, tuple) and len(x) == 2
+    if not is_pair(result) or (has_aux and not is_pair(result[1])):
+        got = describe(result)
+        if isinstance(result, tuple):
+            got = f"({', '.join(map(describe, result))})"
+        fix = "" if has_aux else " More values need `has_aux=True`."
+        raise TypeError(f"{_WHERE}: `loss` must return {form}, got {got}.{fix}")
     value = result[0]
     if getattr(value, "shape", None) != () or not jnp.issubdtype(
         value.dtype, jnp.floating
@@ -252,16 +254,6 @@ def _state_of(result: Any, has_aux: bool) -> PyTree:
             f"{describe(value)}."
         )
     return result[1][0] if has_aux else result[1]
-
-
-def _is_pair(result: Any) -> bool:
-    return isinstance(result, tuple) and len(result) == 2
-
-
-def _describe_result(result: Any) -> str:
-    if isinstance(result, tuple):
-        return f"({', '.join(map(describe, result))})"
-    return describe(result)
 
 
 def _check_like(name: str, want: PyTree, got: PyTree, fix: str) -> None:

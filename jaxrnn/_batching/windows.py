@@ -1,22 +1,42 @@
 """`windows`: long sequences cut along time, one window at a time."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from .._base.arguments import as_count, check_time_major
-from .._base.errors import Described
+from .._base.errors import describe_leaves
 from .._base.trees import map_named
 from .._base.typing import ArrayLike, PyTree
-from .host import host_lengths, time_and_batch
+from .host import as_source, cut, host_lengths, time_and_batch
 from .packed_sequences import PackedSequences
 from .packed_windows import packed_windows
-from .slicing import LazyWindows, as_source, cut
 
 _WHERE = "windows"
+
+
+class LazyWindows(Sequence[Any]):
+    """A sequence of windows, each computed on access and not stored."""
+
+    def __init__(self, window_at: Callable[[int], Any], starts: range) -> None:
+        self._window_at, self._starts = window_at, starts
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return LazyWindows(self._window_at, self._starts[i])
+        return self._window_at(self._starts[i])
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._window_at, self._starts)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} windows>"
 
 
 @jax.tree_util.register_dataclass
@@ -39,8 +59,7 @@ class Window:
     start: Any
 
     def __repr__(self) -> str:
-        inputs = jax.tree.map(Described, self.inputs)
-        return f"Window(start={self.start}, inputs={inputs})"
+        return f"Window(start={self.start}, inputs={describe_leaves(self.inputs)})"
 
 
 def windows(
@@ -95,7 +114,7 @@ def windows(
                 f"{_WHERE}: `sequence_length` and `time_major` must not be given with "
                 "PackedSequences, which have their own. Leave them out."
             )
-        return packed_windows(_WHERE, inputs, size)
+        return LazyWindows(*packed_windows(_WHERE, inputs, size))
     axis = 0 if time_major else 1
     inputs = map_named("inputs", lambda n, x: as_source(_WHERE, n, x), inputs)
     time, batch_size = time_and_batch(_WHERE, inputs, time_major)
@@ -105,10 +124,8 @@ def windows(
         lengths = host_lengths(_WHERE, sequence_length, batch_size).clip(max=time)
 
     def window(start: int) -> Window:
-        in_window = None
-        if lengths is not None:
-            in_window = (lengths - start).clip(0, size).astype(np.int32)
         steps = jax.tree.map(lambda x: cut(x, start, size, axis), inputs)
-        return Window(steps, in_window, np.int32(start))
+        in_window = lambda lengths: (lengths - start).clip(0, size).astype(np.int32)
+        return Window(steps, jax.tree.map(in_window, lengths), np.int32(start))
 
     return LazyWindows(window, range(0, time, size))

@@ -5,17 +5,6 @@ import jax.numpy as jnp
 
 from .._base.typing import Activation, Array
 
-# Functions of this module, so that cells can be pickled: pickle does not find wrapped
-# functions of jax under their names.
-
-
-def elu(x: Array) -> Array:
-    return jax.nn.elu(x)
-
-
-def exponential(x: Array) -> Array:
-    return jnp.exp(x)
-
 
 def gelu(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=False)
@@ -30,73 +19,21 @@ def linear(x: Array) -> Array:
     return x
 
 
-def mish(x: Array) -> Array:
-    return jax.nn.mish(x)
-
-
-def relu(x: Array) -> Array:
-    return jax.nn.relu(x)
-
-
-def selu(x: Array) -> Array:
-    return jax.nn.selu(x)
-
-
-def sigmoid(x: Array) -> Array:
-    return jax.nn.sigmoid(x)
-
-
-def softmax(x: Array) -> Array:
-    return jax.nn.softmax(x)
-
-
-def softplus(x: Array) -> Array:
-    return jax.nn.softplus(x)
-
-
-def softsign(x: Array) -> Array:
-    return jax.nn.soft_sign(x)
-
-
-def swish(x: Array) -> Array:
-    return jax.nn.silu(x)
-
-
-def tanh(x: Array) -> Array:
-    return jnp.tanh(x)
-
-
 ACTIVATIONS: dict[str, Activation] = {
-    fn.__name__: fn
-    for fn in (
-        elu,
-        exponential,
-        gelu,
-        hard_sigmoid,
-        linear,
-        mish,
-        relu,
-        selu,
-        sigmoid,
-        softmax,
-        softplus,
-        softsign,
-        swish,
-        tanh,
-    )
-}
-SAME: dict[Activation, Activation] = {
-    jax.nn.elu: elu,
-    jax.nn.mish: mish,
-    jax.nn.relu: relu,
-    jax.nn.selu: selu,
-    jax.nn.sigmoid: sigmoid,
-    jax.nn.silu: swish,
-    jax.nn.soft_sign: softsign,
-    jax.nn.softplus: softplus,
-    jax.nn.tanh: tanh,
-    jnp.exp: exponential,
-    jnp.tanh: tanh,
+    "elu": jax.nn.elu,
+    "exponential": jnp.exp,
+    "gelu": gelu,
+    "hard_sigmoid": hard_sigmoid,
+    "linear": linear,
+    "mish": jax.nn.mish,
+    "relu": jax.nn.relu,
+    "selu": jax.nn.selu,
+    "sigmoid": jax.nn.sigmoid,
+    "softmax": jax.nn.softmax,
+    "softplus": jax.nn.softplus,
+    "softsign": jax.nn.soft_sign,
+    "swish": jax.nn.silu,
+    "tanh": jnp.tanh,
 }
 
 
@@ -108,7 +45,7 @@ def resolve_activation(where: str, activation: Activation | str | None) -> Activ
         TypeError: If it is neither None, a string nor callable.
     """
     if activation is None:
-        return tanh
+        return jnp.tanh
     if isinstance(activation, str):
         if activation not in ACTIVATIONS:
             raise ValueError(
@@ -121,4 +58,4 @@ def resolve_activation(where: str, activation: Activation | str | None) -> Activ
             f"{where}: `activation` must be None, a name or a function, got "
             f"{activation!r}."
         )
-    return SAME.get(activation, activation)
+    return activation

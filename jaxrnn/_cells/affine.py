@@ -8,6 +8,7 @@ for all such cells.
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 from .._affine.products import plain_product
 from .._affine.sequence import affine_sequence
 from .._autodiff.jax_internals import Tracer
-from .._base.arguments import as_dtype
+from .._base.arguments import as_count, as_dtype
 from .._base.errors import describe
 from .._base.keys import check_key
 from .._base.math import affine, widest_dtype
@@ -27,13 +28,7 @@ from .._time import masking
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
 from .base import RNNCell
-from .checks import (
-    check_floating,
-    check_params,
-    check_state,
-    check_step_inputs,
-)
-from .fields import check_units
+from .checks import check_floating, check_params, check_state, check_step_inputs
 from .initializers import ParamSpec, make_params
 
 
@@ -78,7 +73,7 @@ class Stage:
     def __post_init__(self) -> None:
         if self.blocks is None:
             return
-        blocks = check_units("Stage", "blocks", self.blocks, least=1)
+        blocks = as_count("Stage", "blocks", self.blocks)
         if self.columns % blocks:
             raise ValueError(
                 f"Stage: `blocks` must divide the {self.columns} columns, got {blocks}."
@@ -121,17 +116,14 @@ class Stage:
         return self._at_path({"kernel": kernel, **bias})
 
     def _from_path(self, params: Params) -> Params:
-        for key in self._keys():
+        for key in self.path.split("/") if self.path else ():
             params = params[key]
         return params
 
     def _at_path(self, params: Params) -> Params:
-        for key in reversed(self._keys()):
+        for key in self.path.split("/")[::-1] if self.path else ():
             params = {key: params}
         return params
-
-    def _keys(self) -> list[str]:
-        return [] if self.path is None else self.path.split("/")
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -210,10 +202,7 @@ class AffineCell(RNNCell):
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""
         first, *rest = (stage.specs(depth) for stage in self.stages)
-        specs = {**first, **self.elementwise_specs()}
-        for stage_specs in rest:
-            specs = merge_dicts(specs, stage_specs)
-        return specs
+        return functools.reduce(merge_dicts, rest, first | self.elementwise_specs())
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """Fresh parameters for inputs `[batch, depth]`; see `RNNCell.init`.
@@ -234,7 +223,6 @@ class AffineCell(RNNCell):
                 the inputs ask for.
             TypeError: If a dtype or the kind of state is not.
         """
-        del key
         inputs, state = self._checked(params, inputs, state)
         output, new_state, _, _ = self.chain(plain_product, params, inputs, state)
         return output, new_state
@@ -255,26 +243,17 @@ class AffineCell(RNNCell):
                 arrays, the number of steps is symbolic, or the implementation cannot
                 run this.
         """
-        del keys
         if type(self).apply is not AffineCell.apply:
             raise DeclinedError(f"{type(self).__name__} has a custom `apply`")
-        if self._holds_tracers(params, inputs, state, steps):
+        # No derivative would be taken by these, however its functions got hold of them.
+        step = lambda *args: self.chain(plain_product, *args)[:2]
+        first_inputs = masking.first_inputs(inputs, steps.axis)
+        consts = jax.make_jaxpr(step)(params, first_inputs, state).consts
+        if any(isinstance(const, Tracer) for const in consts):
             raise DeclinedError("its functions close over traced arrays")
         if not isinstance(steps.time, int):
             raise DeclinedError("the number of steps is symbolic")
         return affine_sequence(self, params, inputs, state, steps, implementation)
-
-    def _holds_tracers(
-        self, params: Params, inputs: Array, state: PyTree, steps: Steps
-    ) -> bool:
-        """Whether a step reads traced arrays that are not among its arguments.
-
-        However its functions got hold of them: no derivative would be taken by them.
-        """
-        step = lambda *args: self.chain(plain_product, *args)[:2]
-        inputs = masking.first_inputs(inputs, steps.axis)
-        consts = jax.make_jaxpr(step)(params, inputs, state).consts
-        return any(isinstance(const, Tracer) for const in consts)
 
     def chain(
         self, product: Callable, params: Params, inputs: Array, state: PyTree
@@ -312,10 +291,8 @@ class AffineCell(RNNCell):
 
     def join(self, products: list[Params], elementwise: Params) -> Params:
         """All parameters, from those of `product_params` and of `elementwise`."""
-        params = dict(elementwise)
-        for stage, product in zip(self.stages, products, strict=True):
-            params = merge_dicts(params, stage.join(product))
-        return params
+        joined = [s.join(p) for s, p in zip(self.stages, products, strict=True)]
+        return functools.reduce(merge_dicts, joined, elementwise)
 
     def _checked(
         self, params: Params, inputs: PyTree, state: PyTree

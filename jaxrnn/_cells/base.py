@@ -6,17 +6,19 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import jax
+import jax.export
 import jax.numpy as jnp
 
-from .._base.arguments import as_dtype
+from .._base.arguments import as_count, as_dtype
+from .._base.errors import describe
 from .._base.keys import check_key
-from .._base.trees import map_sizes
-from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
+from .._base.trees import map_sizes, named_leaves
+from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
 from .bound import BoundCell
 from .hyperparameters import Hyperparameters
-from .zero_state import as_batch_size, from_inputs
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -52,13 +54,7 @@ class RNNCell(Hyperparameters, abc.ABC):
 
     if TYPE_CHECKING:
         # Not abstract properties at run time: a cell may have them as fields.
-        @property
-        def state_size(self) -> Size:
-            """An int, a `TensorShape` or a nest of those, without the batch axis."""
-
-        @property
-        def output_size(self) -> Size:
-            """An int, a `TensorShape` or a nest of those, without the batch axis."""
+        state_size = output_size = property(lambda self: None)
 
     @abc.abstractmethod
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
@@ -163,10 +159,9 @@ class RNNCell(Hyperparameters, abc.ABC):
             TypeError: If `batch_size` is not an integer.
             ValueError: If it is None or negative.
         """
-        batch, dtype = as_batch_size(batch_size), as_dtype("zero_state", dtype)
-        return map_sizes(
-            lambda shape: jnp.zeros((batch, *shape), dtype), self.state_size
-        )
+        rows, dtype = _as_batch_size(batch_size), as_dtype("zero_state", dtype)
+        zeros = lambda shape: jnp.zeros((rows, *shape), dtype)
+        return map_sizes(zeros, self.state_size)
 
     def get_initial_state(
         self,
@@ -185,7 +180,7 @@ class RNNCell(Hyperparameters, abc.ABC):
             ValueError: If the arguments disagree, or batch size or dtype is missing.
         """
         if inputs is not None:
-            batch_size, dtype = from_inputs(inputs, batch_size, dtype)
+            batch_size, dtype = _from_inputs(inputs, batch_size, dtype)
         if batch_size is None or dtype is None:
             raise ValueError(
                 "get_initial_state: `inputs`, or both `batch_size` and `dtype`, must "
@@ -195,8 +190,7 @@ class RNNCell(Hyperparameters, abc.ABC):
 
     def _scope(self) -> str:
         """The name of the cell in profiles and checkpoints, as TensorFlow's."""
-        name = getattr(self, "name", None)
-        return name or snake_case(type(self).__name__)
+        return getattr(self, "name", None) or _snake_case(type(self).__name__)
 
 
 def any_is_random(cells: Iterable[RNNCell]) -> bool | None:
@@ -205,7 +199,43 @@ def any_is_random(cells: Iterable[RNNCell]) -> bool | None:
     return True in declared or (None if None in declared else False)
 
 
-def snake_case(name: str) -> str:
+def _snake_case(name: str) -> str:
     """`BasicLSTMCell` -> `basic_lstm_cell`, as TensorFlow names layers."""
     name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def _as_batch_size(batch_size: Any) -> Any:
+    """The batch size as an int; a symbolic dimension of `jax.export` as it is."""
+    if batch_size is None:
+        raise ValueError(
+            "zero_state: `batch_size` must be known, got None. It is the number of "
+            "rows of the inputs."
+        )
+    if jax.export.is_symbolic_dim(batch_size):
+        return batch_size
+    fix = "The number of rows of an array is `x.shape[0]`."
+    return as_count("zero_state", "batch_size", batch_size, least=0, fix=fix)
+
+
+def _from_inputs(inputs: PyTree, batch_size: Any, dtype: DType) -> tuple[int, DType]:
+    """The batch size and dtype of `inputs`, which the arguments must not contradict."""
+    no_leaf: Any = ("inputs", None)
+    name, leaf = next(named_leaves("inputs", inputs), no_leaf)
+    if not getattr(leaf, "shape", ()):
+        raise ValueError(
+            "get_initial_state: `inputs` must be arrays [batch, ...], got "
+            f"{describe(inputs)}."
+        )
+    rows = leaf.shape[0] if batch_size is None else batch_size
+    given = leaf.dtype if dtype is None else as_dtype("get_initial_state", dtype)
+    for argument, value, of_inputs in (
+        ("batch_size", rows, leaf.shape[0]),
+        ("dtype", given, leaf.dtype),
+    ):
+        if value != of_inputs:
+            raise ValueError(
+                f"get_initial_state: `{argument}` must be that of `{name}`, "
+                f"{of_inputs}, got {value}. Leave it out."
+            )
+    return leaf.shape[0], leaf.dtype

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from .._base.typing import Array, DType, Params, PyTree
 from .affine import Stage
-from .fields import check_number, set_common_fields, set_field
+from .hyperparameters import check_number, set_common_fields, set_field
 from .initializers import glorot_uniform, zeros
-from .lstm_state import LSTMFamily, LSTMStateTuple
+from .states import LSTMFamily, LSTMStateTuple
 
 
 @final
@@ -65,7 +65,6 @@ class BasicLSTMCell(LSTMFamily):
     def _update(
         self, params: Params, z: Array, state: LSTMStateTuple
     ) -> tuple[Array, PyTree]:
-        del params
         i, j, f, o = jnp.split(z, 4, axis=-1)
         c = state.c * jax.nn.sigmoid(f + self.forget_bias)
         c = c + jax.nn.sigmoid(i) * self.activation(j)

@@ -5,9 +5,8 @@ from typing import Any, final
 
 from .._base.typing import Array, DType, Params
 from .affine import Stage
-from .fields import set_common_fields
 from .initializers import glorot_uniform, zeros
-from .vector_state import VectorStateCell
+from .states import VectorStateCell
 
 
 @final
@@ -37,9 +36,6 @@ class BasicRNNCell(VectorStateCell):
     name: str | None = None
     dtype: DType | None = None
 
-    def __post_init__(self) -> None:
-        set_common_fields(self)
-
     @property
     def stages(self) -> tuple[Stage, ...]:
         """One product, then the activation."""
@@ -47,6 +43,5 @@ class BasicRNNCell(VectorStateCell):
         return (Stage(self._update, size, size, glorot_uniform, zeros, blocks=1),)
 
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
-        del params, state
         new_state = self.activation(z)
         return new_state, new_state

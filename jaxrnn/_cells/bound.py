@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from .._base import keys
-from .._base.errors import Described
+from .._base.errors import describe_leaves
 from .._base.typing import Array, DType, Params, PyTree, Size
 from .._time.steps import Steps
 
@@ -62,9 +62,8 @@ class BoundCell:
         )
 
     def __repr__(self) -> str:
-        shapes = jax.tree.map(lambda leaf: Described(leaf), self.params)
         key = "" if self.key is None else ", key=..."
-        return f"BoundCell({self.cell!r}, params={shapes}{key})"
+        return f"BoundCell({self.cell!r}, params={describe_leaves(self.params)}{key})"
 
     def at_step(self, t: Array) -> "BoundCell":
         """The cell as it is at step `t`: its key is `fold_in(key, t)`."""

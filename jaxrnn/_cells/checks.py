@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import EntryError, describe, is_array, leaf_name
+from .._base.errors import EntryError, describe, is_array
 from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import DType, Params, PyTree, Size
 
@@ -54,17 +54,16 @@ def check_state(cell: str, state: PyTree, size: Size, batch: int) -> PyTree:
         ValueError: If it is a nest in place of one array, or a shape differs.
     """
     leaves, shapes = list(named_leaves("state", state)), size_shapes(size)
-    nested = not jax.tree_util.all_leaves([state])
-    wants_nest = not jax.tree_util.all_leaves([size])
-    if nested != wants_nest:
-        raise (TypeError if wants_nest else ValueError)(
-            f"{cell}: `state` must be {_wanted(shapes, wants_nest)}, got "
-            f"{describe(state)}. `zero_state` makes one."
-        )
-    if len(leaves) != len(shapes):
-        raise EntryError(
-            f"{cell}: `state` must be {_wanted(shapes, wants_nest)}, got "
-            f"{len(leaves)} arrays. `zero_state` makes one."
+    is_nest, wants_nest = (not jax.tree_util.all_leaves([x]) for x in (state, size))
+    if is_nest != wants_nest or len(leaves) != len(shapes):
+        error = TypeError if wants_nest and not is_nest else EntryError
+        each = ", ".join(f"[batch, {', '.join(map(str, shape))}]" for shape in shapes)
+        wanted = f"a tuple of {len(shapes)} arrays," if wants_nest else "one array"
+        counts = is_nest and wants_nest
+        got = f"{len(leaves)} arrays" if counts else describe(state)
+        raise error(
+            f"{cell}: `state` must be {wanted} {each}, got {got}. "
+            "`zero_state` makes one."
         )
     check_structure(f"{cell}: `state`", size, state, strict=False)
     for (name, leaf), shape in zip(leaves, shapes, strict=True):
@@ -88,11 +87,6 @@ def _check_array(cell: str, name: str, leaf: Any) -> None:
     raise TypeError(f"{cell}: `{name}` must be an array, got {got}.{fix}")
 
 
-def _wanted(shapes: list[tuple[int, ...]], nest: bool) -> str:
-    each = ", ".join(f"[batch, {', '.join(map(str, shape))}]" for shape in shapes)
-    return f"a tuple of {len(shapes)} arrays, {each}" if nest else f"one array {each}"
-
-
 def check_params(
     cell: str, params: Params, specs: dict[str, Any], dtype: DType
 ) -> None:
@@ -107,12 +101,19 @@ def check_params(
             f"{cell}: `params` must be a dict of arrays, got {describe(params)}. "
             "`init` makes one; convert the contents of a file by `dict`."
         )
-    want, got = dict(named_leaves("params", specs)), _params_by_name(params)
+    is_leaf = lambda x: not isinstance(x, Mapping)
+    want = dict(named_leaves("params", specs))
+    got = dict(named_leaves("params", params, is_leaf))
     for name, leaf in got.items():
         _check_array(cell, name, leaf)
-    if want.keys() != got.keys():
+    missing, unknown = (
+        [n for n in a if n not in b] for a, b in ((want, got), (got, want))
+    )
+    if missing or unknown:
         raise ValueError(
-            f"{cell}: `params` must hold {', '.join(want)}; {_difference(want, got)}."
+            f"{cell}: `params` must hold {', '.join(want)}; "
+            f"missing: {', '.join(missing) or 'none'}; "
+            f"not known: {', '.join(unknown) or 'none'}."
         )
     for name, spec in want.items():
         leaf = got[name]
@@ -126,17 +127,3 @@ def check_params(
                 f"{cell}: `{name}` must have the dtype of the inputs, {dtype}, got "
                 f"{describe(leaf)}. Cast the inputs, or all parameters by jax.tree.map."
             )
-
-
-def _params_by_name(params: Params) -> dict[str, Any]:
-    is_leaf = lambda x: not isinstance(x, Mapping)
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_leaf)
-    return {leaf_name("params", path): leaf for path, leaf in leaves}
-
-
-def _difference(want: dict[str, Any], got: dict[str, Any]) -> str:
-    missing = [name for name in want if name not in got]
-    unknown = [name for name in got if name not in want]
-    parts = [f"missing: {', '.join(missing)}"] if missing else []
-    parts += [f"not known: {', '.join(unknown)}"] if unknown else []
-    return "; ".join(parts)

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 
 from .._base.typing import Array, DType, Initializer, Params
 from .affine import Stage
-from .fields import set_common_fields
 from .initializers import glorot_uniform, ones, zeros
-from .vector_state import VectorStateCell
+from .states import VectorStateCell
 
 
 @final
@@ -53,9 +52,6 @@ class CudnnCompatibleGRUCell(VectorStateCell):
     name: str | None = None
     dtype: DType | None = None
 
-    def __post_init__(self) -> None:
-        set_common_fields(self)
-
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The gates; the candidate's product of the inputs; that of the state."""
@@ -69,7 +65,6 @@ class CudnnCompatibleGRUCell(VectorStateCell):
         )
 
     def _gates(self, params: Params, z: Array, state: Array) -> tuple[Array, Any]:
-        del params
         r, u = jnp.split(jax.nn.sigmoid(z), 2, axis=-1)
         no_operand = state[:, :0]  # The next product is of the inputs alone.
         return no_operand, (r, u, state)
@@ -77,12 +72,10 @@ class CudnnCompatibleGRUCell(VectorStateCell):
     def _project_inputs(
         self, params: Params, z: Array, carry: Any
     ) -> tuple[Array, Any]:
-        del params
         _, _, state = carry
         return state, (*carry, z)
 
     def _candidate(self, params: Params, z: Array, carry: Any) -> tuple[Array, Array]:
-        del params
         r, u, state, z_inputs = carry
         new_state = u * state + (1 - u) * self.activation(z_inputs + r * z)
         return new_state, new_state

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 
 from .._base.typing import Array, DType, Initializer, Params
 from .affine import Stage
-from .fields import set_common_fields
 from .initializers import glorot_uniform, ones, zeros
-from .vector_state import VectorStateCell
+from .states import VectorStateCell
 
 
 @final
@@ -47,9 +46,6 @@ class GRUCell(VectorStateCell):
     name: str | None = None
     dtype: DType | None = None
 
-    def __post_init__(self) -> None:
-        set_common_fields(self)
-
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The gates; then the candidate, from the reset state."""
@@ -63,14 +59,12 @@ class GRUCell(VectorStateCell):
     def _gates(
         self, params: Params, z: Array, state: Array
     ) -> tuple[Array, tuple[Array, Array]]:
-        del params
         r, u = jnp.split(jax.nn.sigmoid(z), 2, axis=-1)
         return r * state, (u, state)
 
     def _candidate(
         self, params: Params, z: Array, carry: tuple[Array, Array]
     ) -> tuple[Array, Array]:
-        del params
         u, state = carry
         new_state = u * state + (1 - u) * self.activation(z)
         return new_state, new_state

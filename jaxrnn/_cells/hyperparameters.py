@@ -1,4 +1,4 @@
-"""Hyper-parameters as a value: equality, hash, repr, copies and pickles."""
+"""Hyper-parameters: their checks, and a cell as their value."""
 
 import copy
 import dataclasses
@@ -7,10 +7,72 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from .._base.errors import is_array
+from .._autodiff.jax_internals import Tracer
+from .._base.arguments import as_count, as_dtype
+from .._base.errors import describe, is_array
 from .._base.trees import as_typed
-from .activations import ACTIVATIONS
+from .activations import ACTIVATIONS, resolve_activation
+from .checks import check_floating
+
+
+def set_common_fields(cell: Any) -> None:
+    """Checks the fields that several cells have, and sets their final form."""
+    where = type(cell).__name__
+    for field in dataclasses.fields(cell):
+        value = getattr(cell, field.name)
+        is_initializer = field.name.endswith("initializer")
+        if is_initializer and not (value is None or callable(value)):
+            raise TypeError(
+                f"{where}: `{field.name}` must be a function (key, shape, dtype), got "
+                f"{describe(value)}. See jax.nn.initializers."
+            )
+    if not isinstance(cell.name, str | None):
+        raise TypeError(f"{where}: `name` must be a string, got {describe(cell.name)}.")
+    if cell.dtype is not None:
+        set_field(cell, dtype=as_dtype(where, cell.dtype))
+        check_floating(where, "dtype", cell.dtype)
+    set_field(cell, num_units=as_count(where, "num_units", cell.num_units, 0, ""))
+    set_field(cell, activation=resolve_activation(where, cell.activation))
+
+
+def set_field(cell: Any, **fields: Any) -> None:
+    """Sets fields of a frozen dataclass; for `__post_init__` alone."""
+    for name, value in fields.items():
+        object.__setattr__(cell, name, value)
+
+
+def check_number(cell: str, name: str, value: Any) -> float:
+    """The number `value` as a float.
+
+    Raises:
+        TypeError: If it is not a number; an array would not be hashable.
+    """
+    try:
+        if isinstance(value, Tracer | str | bool | None) or jnp.ndim(value):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{cell}: `{name}` must be a number, got {describe(value)}. "
+            "Hyper-parameters are static: make a cell for each value."
+        ) from None
+
+
+def check_clip(cell: str, name: str, bound: Any) -> float | None:
+    """The bound of a clip, or None for no clip.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is negative.
+    """
+    if bound is None:
+        return None
+    bound = check_number(cell, name, bound)
+    if not bound >= 0:
+        raise ValueError(f"{cell}: `{name}` must not be negative, got {bound}.")
+    return bound
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -48,9 +110,8 @@ class Hyperparameters:
                 and field.compare
                 and as_typed(value) != as_typed(field.default)
             ):
-                parts.append(
-                    f"{name}={getattr(value, '__name__', None) or repr(value)}"
-                )
+                shown = getattr(value, "__name__", None) or repr(value)
+                parts.append(f"{name}={shown}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def __deepcopy__(self, memo: dict) -> "Hyperparameters":
@@ -58,15 +119,13 @@ class Hyperparameters:
         memo[id(self)] = twin = copy.copy(self)
         return twin
 
-    # Pickles refer to the package's activations by name, not by a private module.
+    # Pickles refer to activations by name: pickle does not find wrapped functions of
+    # JAX, and those of a private module may move.
     def __getstate__(self) -> tuple[dict[str, Any], dict[str, str]]:
-        activations = {
-            field: value.__name__
-            for field, value in vars(self).items()
-            if isinstance(value, types.FunctionType)
-            and ACTIVATIONS.get(value.__name__) is value
-        }
-        rest = {k: v for k, v in vars(self).items() if k not in activations}
+        names = {id(function): name for name, function in ACTIVATIONS.items()}
+        fields = vars(self).items()
+        activations = {k: names[id(v)] for k, v in fields if id(v) in names}
+        rest = {k: v for k, v in fields if k not in activations}
         return rest, activations
 
     def __setstate__(self, state: tuple[dict[str, Any], dict[str, str]]) -> None:

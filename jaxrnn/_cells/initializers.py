@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.nn.initializers import ones as ones, zeros as zeros
 
 from .._base.errors import describe, is_array
 from .._base.trees import map_named
@@ -24,21 +25,8 @@ def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
             f"the default initializer must have a floating dtype, got {dtype}. "
             "Pass an initializer for that dtype."
         )
-    fan_in, fan_out = shape[0], shape[-1]
-    limit = math.sqrt(6 / max(1, fan_in + fan_out))
+    limit = math.sqrt(6 / max(1, shape[0] + shape[-1]))
     return jax.random.uniform(key, shape, dtype, -limit, limit)
-
-
-def zeros(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-    """All 0; the key is not used."""
-    del key
-    return jnp.zeros(shape, dtype)
-
-
-def ones(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-    """All 1; the key is not used."""
-    del key
-    return jnp.ones(shape, dtype)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,18 +6,13 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
+from .._base.arguments import as_count
 from .._base.math import clip_symmetric
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .affine import Stage
-from .fields import (
-    check_clip,
-    check_number,
-    check_units,
-    set_common_fields,
-    set_field,
-)
+from .hyperparameters import check_clip, check_number, set_common_fields, set_field
 from .initializers import ParamSpec, glorot_uniform, zeros
-from .lstm_state import LSTMFamily, LSTMStateTuple
+from .states import LSTMFamily, LSTMStateTuple
 
 
 @final
@@ -83,8 +78,7 @@ class LSTMCell(LSTMFamily):
             proj_clip=check_clip(name, "proj_clip", self.proj_clip),
         )
         if self.num_proj is not None:
-            size = check_units(name, "num_proj", self.num_proj, least=1)
-            set_field(self, num_proj=size)
+            set_field(self, num_proj=as_count(name, "num_proj", self.num_proj))
 
     @property
     def sizes(self) -> LSTMStateTuple:
@@ -99,17 +93,7 @@ class LSTMCell(LSTMFamily):
         gates = Stage(self._gates, h, 4 * c, kernel, zeros, blocks=4)
         if self.num_proj is None:
             return (gates,)
-        project = Stage(
-            self._project,
-            c,
-            h,
-            kernel,
-            None,
-            "projection",
-            takes_inputs=False,
-            blocks=1,
-        )
-        return gates, project
+        return gates, Stage(self._project, c, h, kernel, None, "projection", False, 1)
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
         """The peepholes, if any."""
@@ -136,8 +120,7 @@ class LSTMCell(LSTMFamily):
         f = self._peep(params, "w_f_diag", f + self.forget_bias, c)
         i = self._peep(params, "w_i_diag", i, c)
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * self.activation(j)
-        if self.cell_clip is not None:
-            c = clip_symmetric(c, self.cell_clip)
+        c = _clip(c, self.cell_clip)
         # The output gate reads the new c, clipped.
         o = self._peep(params, "w_o_diag", o, c)
         m = (jax.nn.sigmoid(o) * self.activation(c)).astype(state.h.dtype)
@@ -153,7 +136,9 @@ class LSTMCell(LSTMFamily):
     def _project(
         self, params: Params, z: Array, carry: LSTMStateTuple
     ) -> tuple[Array, PyTree]:
-        del params
-        if self.proj_clip is not None:
-            z = clip_symmetric(z, self.proj_clip)
+        z = _clip(z, self.proj_clip)
         return self.leave(carry.c, z.astype(carry.h.dtype))
+
+
+def _clip(x: Array, bound: float | None) -> Array:
+    return x if bound is None else clip_symmetric(x, bound)

@@ -1,18 +1,18 @@
 """`bidirectional_dynamic_rnn`: one cell forwards and one backwards in time."""
 
+import functools
 from typing import Any
 
 import jax
 
 from .._base.arguments import as_scope, check_cell, check_time_major
 from .._base.errors import noting
-from .._base.inputs import as_sequences
+from .._base.inputs import as_sequences, check_states_of_both
 from .._base.lengths import lengths_for
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
 from .._time import masking
 from ..memory._strategy import Strategy
 from .dynamic_rnn import dynamic_rnn
-from .initial_state import check_states_of_both
 
 
 def bidirectional_dynamic_rnn(
@@ -75,22 +75,14 @@ def bidirectional_dynamic_rnn(
     time = jax.tree.leaves(inputs)[0].shape[1 - batch_axis]
     lengths = lengths_for(where, sequence_length, inputs, time, batch_axis)
 
+    options = dtype, parallel_iterations, swap_memory, time_major
+    dynamic = functools.partial(dynamic_rnn, implementation=implementation)
+
     def run(
         cell: RNNCellLike, inputs: PyTree, state: PyTree, scope: str
     ) -> tuple[PyTree, PyTree]:
         with noting(f"{where}: `cell` is `cell_{scope}`."):
-            return dynamic_rnn(
-                cell,
-                inputs,
-                lengths,
-                state,
-                dtype,
-                parallel_iterations,
-                swap_memory,
-                time_major,
-                scope,
-                implementation=implementation,
-            )
+            return dynamic(cell, inputs, lengths, state, *options, scope)
 
     def reverse(tree: PyTree) -> PyTree:
         return masking.reverse_sequence(tree, lengths, time_major)

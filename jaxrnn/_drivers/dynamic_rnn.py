@@ -5,13 +5,12 @@ from typing import Any
 import jax
 
 from .._base.arguments import as_scope, as_unroll, check_cell, check_time_major
-from .._base.inputs import as_sequences, as_state
+from .._base.inputs import as_sequences, as_state, output_dtype
 from .._base.lengths import as_lengths
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
 from .._kernels.api import as_implementation
 from ..memory._resolve import as_strategy
 from ..memory._strategy import Strategy
-from .initial_state import output_dtype
 from .run import over_time
 
 
@@ -109,14 +108,14 @@ def dynamic_rnn(
     dtype = output_dtype(where, initial_state, dtype)
     with jax.named_scope(as_scope(where, scope, "rnn")):
         return over_time(
-            where,
             cell,
             inputs,
             lengths,
             initial_state,
+            where=where,
             dtype=dtype,
             unroll=unroll,
-            time_major=bool(time_major),
+            axis=0 if time_major else 1,
             strategy=strategy,
             implementation=as_implementation(where, implementation),
         )

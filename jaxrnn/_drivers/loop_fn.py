@@ -5,17 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import (
-    EntryError,
-    describe,
-    describe_structure,
-    is_array,
-    is_key,
-    leaf_name,
-)
-from .._base.inputs import as_array, as_state, check_same_batch
+from .._base.errors import EntryError, describe, describe_structure, is_array, is_key
+from .._base.inputs import as_array, as_state, check_same_size
 from .._base.math import cast_if_weak
-from .._base.trees import check_structure, named_leaves, size_shapes
+from .._base.trees import check_structure, map_sizes, named_leaves
 from .._base.typing import Array, PyTree
 from .._tensor_array.carried import is_like, is_opaque, opaque
 from .._tensor_array.tensor_array import is_tensor_array
@@ -129,7 +122,7 @@ def _as_inputs(inputs: Any) -> PyTree:
                 f"{WHERE}: `{name}` must have rank at least 1, [batch, ...], got "
                 f"{describe(leaf)}."
             )
-    check_same_batch(WHERE, named)
+    check_same_size(WHERE, named)
     return inputs
 
 
@@ -153,14 +146,10 @@ def _check_rows(finished: Array, batch_size: int, masked: PyTree) -> None:
     if finished.shape == ():
         return
     leaves = jax.tree.leaves(masked, is_leaf=is_tensor_array)
+    arrays = [x for x in leaves if not is_tensor_array(x) and x.ndim]
     by_rows = finished.shape == (batch_size,)
-    wrong = [
-        leaf
-        for leaf in leaves
-        if not is_tensor_array(leaf)
-        and leaf.ndim
-        and finished.shape != (leaf.shape[:1] if by_rows else leaf.shape)
-    ]
+    fitting = lambda shape: finished.shape == (shape[:1] if by_rows else shape)
+    wrong = [array for array in arrays if not fitting(array.shape)]
     if wrong or not (by_rows or leaves):
         raise ValueError(
             f"{WHERE}: `finished` must be a scalar or have one entry for each of the "
@@ -173,11 +162,8 @@ def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyT
     """What each step emits: like the template; for None like `cell.output_size`."""
     if template is None:
         dtype = next((x.dtype for x in jax.tree.leaves(state)), None)
-        shapes = iter(size_shapes(cell.output_size, "cell.output_size"))
-        return jax.tree.map(
-            lambda _: jax.ShapeDtypeStruct((batch_size, *next(shapes)), dtype),
-            cell.output_size,
-        )
+        of_shape = lambda shape: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
+        return map_sizes(of_shape, cell.output_size, "cell.output_size")
 
     def emitted(leaf: Any) -> jax.ShapeDtypeStruct:
         shaped = is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
@@ -204,12 +190,11 @@ def _as_like(name: str, tree: Any, like: PyTree, fix: str = "") -> PyTree:
             f"at time 0, got None. {fix}".rstrip()
         )
     check_structure(f"{WHERE}: `{name}`", opaque(like), opaque(tree), True, fix)
-    wanted = iter(jax.tree.leaves(like, is_leaf=is_tensor_array))
-
-    def leaf_like(path: Any, leaf: Any) -> Any:
-        return _leaf_like(leaf_name(name, path), leaf, next(wanted), fix)
-
-    return jax.tree_util.tree_map_with_path(leaf_like, tree, is_leaf=is_opaque)
+    wanted = jax.tree.leaves(like, is_leaf=is_tensor_array)
+    pairs = zip(named_leaves(name, tree, is_opaque), wanted, strict=True)
+    leaves = [_leaf_like(*named, want, fix) for named, want in pairs]
+    structure = jax.tree.structure(tree, is_leaf=is_opaque)
+    return jax.tree.unflatten(structure, leaves)
 
 
 def _leaf_like(name: str, leaf: Any, like: Any, fix: str) -> Any:

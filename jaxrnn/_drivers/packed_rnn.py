@@ -5,15 +5,14 @@ import jax.numpy as jnp
 
 from .._base.arguments import as_scope, check_cell
 from .._base.errors import describe
-from .._base.inputs import as_state
+from .._base.inputs import as_state, output_dtype, zero_state
 from .._base.trees import named_leaves
 from .._base.typing import DType, PyTree, RNNCellLike
-from .._batching.packed_sequences import PackedSequences
+from .._batching.packed_sequences import PackedSequences, check_first_axis
 from .._time import masking
 from .._time.restarts import Restarts, rows_of
 from ..memory._resolve import as_strategy
 from ..memory._strategy import Strategy
-from .initial_state import output_dtype, zero_state
 from .run import over_time
 
 _WHERE = "packed_rnn"
@@ -85,40 +84,28 @@ def packed_rnn(
     count = packed.sequence_length.shape[0]
     if initial_state is None:
         initial_state = zero_state(_WHERE, cell, count, dtype)
-    _check_rows(initial_state, count)
+    for name, leaf in named_leaves("initial_state", initial_state):
+        check_first_axis(_WHERE, name, leaf, "sequences", count)
+    axis = 0 if packed.time_major else 1
     restarts = Restarts(jnp.asarray(packed.starts), initial_state)
     with jax.named_scope(as_scope(_WHERE, scope, "rnn")):
         outputs, states = over_time(
-            _WHERE,
             cell,
             jax.tree.map(jnp.asarray, packed.inputs),
             jnp.asarray(packed.lengths),
-            _first_states(restarts, 0 if packed.time_major else 1),
+            _first_states(restarts, axis),
             restarts,
+            where=_WHERE,
             dtype=dtype,
             unroll=1,
-            time_major=packed.time_major,
+            axis=axis,
             strategy=strategy,
         )
     has_steps = jnp.asarray(packed.sequence_length) > 0
     return outputs, masking.choose(has_steps, packed.at_ends(states), initial_state)
 
 
-def _check_rows(state: PyTree, count: int) -> None:
-    for name, leaf in named_leaves("initial_state", state):
-        if not leaf.ndim or leaf.shape[0] != count:
-            raise ValueError(
-                f"{_WHERE}: `{name}` must be [sequences, ...], for {count} sequences, "
-                f"got {describe(leaf)}."
-            )
-
-
 def _first_states(restarts: Restarts, axis: int) -> PyTree:
-    """The state that each row starts from: that of its first sequence, zeros if none.
-
-    Args:
-        restarts: The sequences of all rows.
-        axis: The time axis of `restarts.starts`.
-    """
+    """The state that each row starts from; zeros where it holds no sequence."""
     which = jax.lax.index_in_dim(restarts.starts, 0, axis, keepdims=False)
     return masking.zero_dead(which >= 0, rows_of(restarts.restart_states, which))

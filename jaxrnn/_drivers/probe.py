@@ -9,6 +9,18 @@ from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import DType, PyTree
 from .._tensor_array.tensor_array import is_tensor_array
 
+# What a step must keep of each leaf of the state, else what is raised and advised.
+_KEPT = (
+    ("shape", ValueError, "", ""),
+    (
+        "dtype",
+        TypeError,
+        " (type should remain constant)",
+        " Cast inside of the cell, or pass an `initial_state` of the dtype that it "
+        "returns.",
+    ),
+)
+
 
 def probe(
     where: str,
@@ -35,7 +47,8 @@ def probe(
     """
     with noting(
         f"{where}: raised by one step of `cell`, called with inputs "
-        f"{_describe_all(inputs)} and state (the initial one) {_describe_all(state)}."
+        f"{_describe_all(inputs)} and state (the initial one) "
+        f"{_describe_all(state)}."
     ):
         result = jax.eval_shape(lambda x, s: cell(x, s), inputs, state)
     output, new_state = as_pair(where, result)
@@ -68,51 +81,36 @@ def as_pair(where: str, result: Any) -> tuple[PyTree, PyTree]:
             f"{where}: `cell` must return (output, new_state), got "
             f"{describe_structure(result)}."
         )
-    output, new_state = result
-    return output, new_state
+    return result[0], result[1]
 
 
 def _describe_all(tree: PyTree) -> str:
-    return ", ".join(describe(leaf) for leaf in jax.tree.leaves(tree))
+    return ", ".join(map(describe, jax.tree.leaves(tree)))
 
 
 def _check_state(where: str, state: PyTree, new_state: PyTree) -> None:
-    pairs = [
-        (name, old, new)
-        for (name, old), new in zip(
-            named_leaves("state", state), jax.tree.leaves(new_state), strict=True
-        )
-    ]
-    shapes = [p for p in pairs if p[1].shape != p[2].shape]
-    if shapes:
-        raise ValueError(
-            f"{where}: `cell` must keep its state's shapes: {_changes(shapes)}."
-        )
-    dtypes = [p for p in pairs if p[1].dtype != p[2].dtype]
-    if dtypes:
-        raise TypeError(
-            f"{where}: `cell` must keep its state's dtypes (type should remain "
-            f"constant): {_changes(dtypes)}. Cast inside of the cell, or pass an "
-            "`initial_state` of the dtype that it returns."
-        )
+    new_leaves = jax.tree.leaves(new_state)
+    pairs = list(zip(named_leaves("state", state), new_leaves, strict=True))
+    for kind, error, note, fix in _KEPT:
+        changes = [
+            f"`{name}` is {describe(old)} before and {describe(new)} after a step"
+            for (name, old), new in pairs
+            if getattr(old, kind) != getattr(new, kind)
+        ]
+        if changes:
+            raise error(
+                f"{where}: `cell` must keep its state's {kind}s{note}: "
+                f"{'; '.join(changes)}.{fix}"
+            )
 
 
 def _check_rows(where: str, state: PyTree, batch: int) -> None:
     for name, leaf in named_leaves("state", state, is_tensor_array):
-        if is_tensor_array(leaf):
-            continue
-        if leaf.ndim and leaf.shape[0] != batch:
+        if not is_tensor_array(leaf) and leaf.shape[:1] not in ((), (batch,)):
             raise ValueError(
                 f"{where}: with lengths `{name}` must have {batch} rows or no axes, "
                 f"got {describe(leaf)}."
             )
-
-
-def _changes(triples: list[tuple[str, Any, Any]]) -> str:
-    return "; ".join(
-        f"`{name}` is {describe(old)} before and {describe(new)} after a step"
-        for name, old, new in triples
-    )
 
 
 def _check_output(

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from .._base.inputs import zero_state
 from .._base.keys import cell_at_step
 from .._base.sharding import lay_out
 from .._base.trees import is_pytree_of_arrays, with_structure
@@ -15,65 +16,20 @@ from .._time.sequence import run_sequence
 from .._time.steps import Steps, longest
 from ..memory._segmented_run import segmented_run
 from ..memory._strategy import CheckpointPlan, Strategy
-from .initial_state import zero_state
 from .probe import probe
 
 _log = logging.getLogger("jaxrnn")
 
 
-def over_time(
-    where: str,
-    cell: RNNCellLike,
-    inputs: PyTree,
-    lengths: Array | None,
-    state: PyTree,
-    restarts: Restarts | None = None,
-    *,
-    dtype: DType,
-    unroll: int,
-    time_major: bool,
-    strategy: Strategy,
-    implementation: Any = None,
-) -> tuple[PyTree, PyTree]:
-    """`(outputs, state)` of `cell` over all steps.
+def over_time(cell: RNNCellLike, *arrays: Any, **options: Any) -> tuple[PyTree, PyTree]:
+    """`_run`, compiled if one compilation serves all cells equal to this one.
 
-    Args:
-        where: The driver, for messages.
-        cell: As drivers take it.
-        inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`.
-        lengths: `[batch]`, or None for all steps.
-        state: The initial state, or None for the zero state.
-        restarts: Where further sequences start within the rows, if any do; then the
-            states after all steps are returned in place of the last ones.
-        dtype: The dtype of the zero state and of the outputs.
-        unroll: The steps in one turn of a scan.
-        time_major: Whether time is the first axis.
-        strategy: Which residuals of the steps are saved for derivatives.
-        implementation: The `Implementation` that runs an affine cell; None for XLA.
+    Eagerly, a loop over a new closure would compile on every call.
     """
-    # Eagerly, a loop over a new closure would compile on every call.
-    run = _run_compiled if _is_known_by_value(cell) else _run
-    return run(
-        cell,
-        inputs,
-        lengths,
-        state,
-        restarts,
-        where=where,
-        dtype=dtype,
-        unroll=unroll,
-        axis=0 if time_major else 1,
-        strategy=strategy,
-        implementation=implementation,
-    )
-
-
-def _is_known_by_value(cell: RNNCellLike) -> bool:
-    """Whether one compilation serves all cells that are equal to this one."""
     unbound = getattr(cell, "cell", None)
-    return is_pytree_of_arrays(cell) and not getattr(
-        unbound, "closes_over_arrays", False
-    )
+    is_closure = getattr(unbound, "closes_over_arrays", False)
+    run = _run_compiled if is_pytree_of_arrays(cell) and not is_closure else _run
+    return run(cell, *arrays, **options)
 
 
 def _run(
@@ -81,15 +37,31 @@ def _run(
     inputs: PyTree,
     lengths: Array | None,
     state: PyTree,
-    restarts: Restarts | None,
+    restarts: Restarts | None = None,
     *,
     where: str,
     dtype: DType,
     unroll: int,
     axis: int,
     strategy: Strategy,
-    implementation: Any,
+    implementation: Any = None,
 ) -> tuple[PyTree, PyTree]:
+    """`(outputs, state)` of `cell` over all steps.
+
+    Args:
+        cell: As drivers take it.
+        inputs: All steps, time along `axis`, rows along the other of axes 0 and 1.
+        lengths: `[batch]`, or None for all steps.
+        state: The initial state, or None for the zero state.
+        restarts: Where further sequences start within the rows, if any do; then the
+            states after all steps are returned in place of the last ones.
+        where: The driver, for messages.
+        dtype: The dtype of the zero state and of the outputs.
+        unroll: The steps in one turn of a scan.
+        axis: The time axis, 0 or 1.
+        strategy: Which residuals of the steps are saved for derivatives.
+        implementation: The `Implementation` that runs an affine cell; None for XLA.
+    """
     leaf = jax.tree.leaves(inputs)[0]
     time, batch_size = leaf.shape[axis], leaf.shape[1 - axis]
     if state is None:
@@ -103,9 +75,7 @@ def _run(
     at_once = getattr(cell, "apply_sequence", None)
 
     def run(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
-        def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-            return cell_at_step(cell, steps.begin + t)(inputs, state)
-
+        apply = lambda t, *args: cell_at_step(cell, steps.begin + t)(*args)
         return run_sequence(
             at_once, apply, inputs, state, steps, implementation, unroll
         )

@@ -1,7 +1,7 @@
 """Layers of bidirectional RNNs, each over both outputs of the layer below."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 
@@ -61,16 +61,14 @@ def stack_bidirectional_rnn(
     layers = _layers(where, cells_fw, cells_bw, initial_states_fw, initial_states_bw)
     steps = as_steps(where, inputs)
     warn_of_compile_time(where, steps, "stack_bidirectional_dynamic_rnn")
-    finals = []
-    with jax.named_scope(as_scope(where, scope, "stack_bidirectional_rnn")):
-        for place, cells, states in layers:
-            with noting(f"{where}: raised by layer {place}."), jax.named_scope(place):
-                steps, *final = unrolled_both_ways(
-                    where, cells, steps, states, dtype, sequence_length
-                )
-            finals.append(final)
-    states_fw, states_bw = zip(*finals, strict=True)
-    return steps, states_fw, states_bw
+
+    def run_layer(layer: _Layer, steps: list[PyTree]) -> tuple:
+        with jax.named_scope(layer.name):
+            return unrolled_both_ways(
+                where, layer.cells, steps, layer.states, dtype, sequence_length
+            )
+
+    return _run_layers(where, scope, layers, run_layer, steps)
 
 
 def stack_bidirectional_dynamic_rnn(
@@ -137,43 +135,50 @@ def stack_bidirectional_dynamic_rnn(
     """
     where = "stack_bidirectional_dynamic_rnn"
     layers = _layers(where, cells_fw, cells_bw, initial_states_fw, initial_states_bw)
+    options = dtype, parallel_iterations, swap_memory, time_major
+
+    def run_layer(layer: _Layer, inputs: PyTree) -> tuple:
+        pair, states = bidirectional_dynamic_rnn(
+            *layer.cells, inputs, sequence_length, *layer.states, *options, layer.name
+        )
+        return joined(where, *pair, axis=2), *states
+
+    return _run_layers(where, scope, layers, run_layer, inputs)
+
+
+class _Layer(NamedTuple):
+    name: str
+    cells: tuple[RNNCellLike, RNNCellLike]
+    states: tuple[PyTree, PyTree]
+
+
+def _run_layers(
+    where: str, scope: str | None, layers: list[_Layer], run_layer: Callable, xs: Any
+) -> tuple[Any, tuple[PyTree, ...], tuple[PyTree, ...]]:
+    """The outputs of the top layer, and the forward and backward states of all."""
     finals = []
     with jax.named_scope(as_scope(where, scope, "stack_bidirectional_rnn")):
-        for place, (cell_fw, cell_bw), (state_fw, state_bw) in layers:
-            with noting(f"{where}: raised by layer {place}."):
-                pair, final = bidirectional_dynamic_rnn(
-                    cell_fw,
-                    cell_bw,
-                    inputs,
-                    sequence_length,
-                    state_fw,
-                    state_bw,
-                    dtype,
-                    parallel_iterations,
-                    swap_memory,
-                    time_major,
-                    place,
-                )
-                inputs = joined(where, *pair, axis=2)
-            finals.append(final)
+        for layer in layers:
+            with noting(f"{where}: raised by layer {layer.name}."):
+                xs, *states = run_layer(layer, xs)
+            finals.append(states)
     states_fw, states_bw = zip(*finals, strict=True)
-    return inputs, states_fw, states_bw
+    return xs, states_fw, states_bw
 
 
 def _layers(
     where: str, cells_fw: Any, cells_bw: Any, states_fw: Any, states_bw: Any
-) -> list[tuple[str, tuple, tuple]]:
-    """The name, both cells and both initial states of each layer."""
+) -> list[_Layer]:
     check_both_lists(where, cells_fw, cells_bw)
-    for i, pair in enumerate(zip(cells_fw, cells_bw, strict=True)):
-        for name, cell in zip(("cells_fw", "cells_bw"), pair, strict=True):
-            check_cell(where, f"{name}[{i}]", cell)
+    for i, (cell_fw, cell_bw) in enumerate(zip(cells_fw, cells_bw, strict=True)):
+        check_cell(where, f"cells_fw[{i}]", cell_fw)
+        check_cell(where, f"cells_bw[{i}]", cell_bw)
     states_fw = _states(where, "initial_states_fw", states_fw, len(cells_fw))
     states_bw = _states(where, "initial_states_bw", states_bw, len(cells_fw))
-    names = [f"cell_{i}" for i in range(len(cells_fw))]
-    cells = zip(cells_fw, cells_bw, strict=True)
-    states = zip(states_fw, states_bw, strict=True)
-    return list(zip(names, cells, states, strict=True))
+    return [
+        _Layer(f"cell_{i}", (cells_fw[i], cells_bw[i]), (states_fw[i], states_bw[i]))
+        for i in range(len(cells_fw))
+    ]
 
 
 def _states(where: str, name: str, states: Any, depth: int) -> Sequence[PyTree]:

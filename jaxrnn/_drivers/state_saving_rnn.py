@@ -52,7 +52,12 @@ def static_state_saving_rnn(
     check_cell(where, "cell", cell)
     size = cell.state_size
     names = _state_names(where, state_name, size)
-    _check_saver(where, state_saver)
+    for method in ("state", "save_state"):
+        if not callable(getattr(state_saver, method, None)):
+            raise TypeError(
+                f"{where}: `state_saver` must have a method `{method}`, got "
+                f"{describe(state_saver)}. `jaxrnn.StateSaver` is one."
+            )
     leaves = [as_state(where, f"state({n!r})", state_saver.state(n)) for n in names]
     state = jax.tree.unflatten(jax.tree.structure(size), leaves)
     steps = as_steps(where, inputs)
@@ -164,12 +169,3 @@ def _state_names(where: str, state_name: Any, size: Size) -> list[str]:
             f"{names}."
         )
     return names
-
-
-def _check_saver(where: str, state_saver: Any) -> None:
-    for method in ("state", "save_state"):
-        if not callable(getattr(state_saver, method, None)):
-            raise TypeError(
-                f"{where}: `state_saver` must have a method `{method}`, got "
-                f"{describe(state_saver)}. `jaxrnn.StateSaver` is one."
-            )

@@ -5,12 +5,11 @@ import jax.numpy as jnp
 
 from .._base.arguments import as_scope, check_cell
 from .._base.errors import noting
-from .._base.inputs import as_steps
+from .._base.inputs import as_steps, check_states_of_both
 from .._base.lengths import lengths_for
-from .._base.trees import check_structure
+from .._base.trees import check_structure, with_structure
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._time import masking
-from .initial_state import check_states_of_both
 from .static_rnn import stacked, unrolled, warn_of_compile_time
 
 
@@ -106,10 +105,9 @@ def joined(where: str, fw: PyTree, bw: PyTree, axis: int) -> PyTree:
         ValueError: If the structures differ, or axes other than `axis`.
     """
     check_structure(f"{where}: the output of `cell_bw`", fw, bw, strict=False)
+    join = lambda *pair: jnp.concatenate(pair, axis)
     with noting(f"{where}: raised as outputs were joined along axis {axis}."):
-        pairs = zip(jax.tree.leaves(fw), jax.tree.leaves(bw), strict=True)
-        leaves = [jnp.concatenate(pair, axis) for pair in pairs]
-    return jax.tree.unflatten(jax.tree.structure(fw), leaves)
+        return jax.tree.map(join, fw, with_structure(fw, bw))
 
 
 def _reversed(

@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_scope, check_cell
-from .._base.inputs import as_state, as_steps
+from .._base.inputs import as_state, as_steps, output_dtype, zero_state
 from .._base.keys import cell_at_step
 from .._base.lengths import as_lengths
 from .._base.sharding import lay_out
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._time import masking
-from .initial_state import output_dtype, zero_state
 from .probe import as_pair, probe
 
 # Compiling the gradient of an LSTM (batch 32, 128 units) takes 2 s for 20 steps, 15 s

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from .._base.typing import Array
-from .rows import Rows
+from .store import Rows
 from .tensor_array import TensorArray, is_tensor_array
 
 

@@ -49,15 +49,6 @@ def check_first_write(where: str, indices: Any, written: Any) -> None:
         )
 
 
-def check_joinable(shape: tuple[int, ...]) -> None:
-    """Raises ValueError for elements without axes."""
-    if not shape:
-        raise ValueError(
-            "TensorArray: elements must have a first axis to be joined, got scalars. "
-            "Use `stack`."
-        )
-
-
 def check_element(
     where: str, shape: tuple[int, ...], want: tuple[int | None, ...] | None
 ) -> None:

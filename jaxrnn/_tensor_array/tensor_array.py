@@ -21,8 +21,7 @@ from .checks import (
     check_first_write,
     check_range,
 )
-from .ragged import Ragged
-from .rows import Rows
+from .store import Ragged, Rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +105,6 @@ class TensorArray:
         colocate_with_first_write_call: bool = True,
         name: str | None = None,
     ) -> None:
-        del clear_after_read, tensor_array_name, colocate_with_first_write_call, name
         for argument, value in (("handle", handle), ("flow", flow)):
             if value is not None:
                 raise ValueError(
@@ -143,7 +141,6 @@ class TensorArray:
 
     def size(self, name: str | None = None) -> Any:
         """The number of elements, an int32 scalar; traced only if it may grow."""
-        del name
         store = self._store
         return np.int32(self._config.size) if store is None else store.length()
 
@@ -157,7 +154,6 @@ class TensorArray:
                 `index` is out of range (also an `IndexError`) or was written before.
             TypeError: If `value` has another dtype or `index` is not an integer.
         """
-        del name
         where = "TensorArray.write"
         value = as_value(where, value, self.dtype)
         index = as_integers(where, "index", index, rank=0)
@@ -175,7 +171,6 @@ class TensorArray:
                 of the element is unknown because nothing was written.
             TypeError: If `index` is not an integer.
         """
-        del name
         where = "TensorArray.read"
         index = as_integers(where, "index", index, rank=0)
         check_range(where, index, self.size())
@@ -190,7 +185,6 @@ class TensorArray:
         Raises:
             ValueError: If the shape of the elements is unknown, or they differ.
         """
-        del name
         return self._store_to_read("TensorArray.stack").stack()
 
     def unstack(self, value: ArrayLike, name: str | None = None) -> "TensorArray":
@@ -201,7 +195,6 @@ class TensorArray:
                 of elements and the array may not grow.
             TypeError: If it has another dtype.
         """
-        del name
         where = "TensorArray.unstack"
         value = as_value(where, value, self.dtype)
         if value.ndim == 0:
@@ -218,7 +211,6 @@ class TensorArray:
                 differ or are unknown.
             TypeError: If `indices` are not integers.
         """
-        del name
         where = "TensorArray.gather"
         indices = as_integers(where, "indices", indices, rank=1)
         check_range(where, indices, self.size())
@@ -236,7 +228,6 @@ class TensorArray:
                 written before; if there are not as many indices as rows.
             TypeError: If `indices` are not integers or `value` has another dtype.
         """
-        del name
         where = "TensorArray.scatter"
         value = as_value(where, value, self.dtype)
         slots = as_integers(where, "indices", indices, rank=1)
@@ -255,7 +246,6 @@ class TensorArray:
             ValueError: If elements have no axes, or differ in other axes than the
                 first.
         """
-        del name
         return self._store_to_read("TensorArray.concat").concat()
 
     def split(
@@ -268,7 +258,6 @@ class TensorArray:
                 rows, or are not as many as the array has elements.
             TypeError: If `lengths` are traced (they are shapes) or not integers.
         """
-        del name
         where = "TensorArray.split"
         value = as_value(where, value, self.dtype)
         counts = as_known(as_integers(where, "lengths", lengths, rank=1))

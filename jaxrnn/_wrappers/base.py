@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from .._base.errors import describe
-from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
+from .._base.typing import DType, Key, Params, PyTree, Shaped
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 
@@ -38,20 +38,9 @@ class WrapperCell(RNNCell):
     def __post_init__(self) -> None:
         check_wrapped(type(self).__name__, "cell", self.cell)
 
-    @property
-    def wrapped_cell(self) -> RNNCell:
-        """The wrapped cell."""
-        return self.cell
-
-    @property
-    def state_size(self) -> Size:
-        """That of the wrapped cell."""
-        return self.cell.state_size
-
-    @property
-    def output_size(self) -> Size:
-        """That of the wrapped cell."""
-        return self.cell.output_size
+    wrapped_cell = property(lambda self: self.cell, doc="The wrapped cell.")
+    state_size = property(lambda self: self.cell.state_size)
+    output_size = property(lambda self: self.cell.output_size)
 
     @property
     def is_random(self) -> bool | None:

@@ -56,10 +56,8 @@ class DeviceWrapper(WrapperCell):
     def _place(self, tree: PyTree) -> PyTree:
         if isinstance(self.device, PartitionSpec):
             return jax.tree.map(self._constrain, tree)
-        device = self.device
-        return jax.device_put(
-            tree, _named(device) if isinstance(device, str) else device
-        )
+        is_name = isinstance(self.device, str)
+        return jax.device_put(tree, _named(self.device) if is_name else self.device)
 
     def _constrain(self, leaf: Any) -> Any:
         spec = PartitionSpec(*self.device[: leaf.ndim])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Callable
 from typing import Any, final
 
@@ -13,8 +14,8 @@ from .._base.errors import describe
 from .._base.keys import apply_cell, apply_cell_sequence, fold, run_key, step_key
 from .._base.trees import map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
-from .._cells.fields import check_number, set_field
-from .._cells.lstm_state import LSTMStateTuple
+from .._cells.hyperparameters import check_number, set_field
+from .._cells.states import LSTMStateTuple
 from .._tensor_array.tensor_array import is_tensor_array
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
@@ -74,8 +75,21 @@ class DropoutWrapper(WrapperCell):
                 "DropoutWrapper: `dropout_state_filter_visitor` must be a function, "
                 f"got {visitor!r}."
             )
-        if self.variational_recurrent:
-            self._check_variational()
+        if self.variational_recurrent and self.dtype is None:
+            raise ValueError(
+                "DropoutWrapper: `dtype` must be given for variational dropout, got "
+                "None. Pass that of the inputs."
+            )
+        if self._has_input_mask and self.input_size is None:
+            raise ValueError(
+                "DropoutWrapper: `input_size` must be given for variational input "
+                "dropout, got None. Pass the depth of the inputs."
+            )
+
+    @property
+    def _has_input_mask(self) -> bool:
+        """Whether the inputs of all steps share one mask."""
+        return self.variational_recurrent and self.input_keep_prob < 1
 
     @property
     def is_random(self) -> bool | None:
@@ -98,18 +112,14 @@ class DropoutWrapper(WrapperCell):
         """
         if key is None:
             return apply_cell(self.cell, params, inputs, state, None)
-        if self.variational_recurrent and self.input_keep_prob < 1:
-            self._check_input_size(inputs)
-        everything = jax.tree.map(lambda _: True, inputs)
-        inputs = self._drop("input", inputs, everything, self.input_keep_prob, key)
+        self._check_input_size(inputs)
+        inputs = self._drop("input", inputs, self.input_keep_prob, key)
         inner_key = fold(key, self._stream("cell", 0))
         output, state = apply_cell(self.cell, params, inputs, state, inner_key)
         if self.state_keep_prob < 1:
             chosen = _selected(self.dropout_state_filter_visitor or _all_but_c, state)
-            state = self._drop("state", state, chosen, self.state_keep_prob, key)
-        everything = jax.tree.map(lambda _: True, output)
-        output = self._drop("output", output, everything, self.output_keep_prob, key)
-        return output, state
+            state = self._drop("state", state, self.state_keep_prob, key, chosen)
+        return self._drop("output", output, self.output_keep_prob, key), state
 
     def apply_sequence(
         self,
@@ -125,49 +135,42 @@ class DropoutWrapper(WrapperCell):
         Raises:
             DeclinedError: If the state is dropped, or the cell declines.
         """
-        if keys is not None and self.state_keep_prob < 1:
-            raise DeclinedError("DropoutWrapper drops the state at every step")
         if keys is None:
-            own_keys, drop = None, lambda salt, tree, keep_prob: tree
-        else:
-            own_keys = lambda t: fold(keys(t), self._stream("cell", 0))
+            return apply_cell_sequence(
+                self.cell, params, inputs, state, steps, None, implementation
+            )
+        if self.state_keep_prob < 1:
+            raise DeclinedError("DropoutWrapper drops the state at every step")
+        self._check_input_size(steps.read(inputs, jnp.int32(0)))
 
-            def drop(salt: str, tree: PyTree, keep_prob: float) -> PyTree:
-                everything = jax.tree.map(lambda _: True, tree)
+        def drop(salt: str, tree: PyTree, keep_prob: float) -> PyTree:
+            drop_step = lambda t: self._drop(
+                salt, steps.read(tree, t), keep_prob, keys(t)
+            )
+            return tree if keep_prob == 1 else steps.stack(drop_step)
 
-                def drop_step(t: Array) -> PyTree:
-                    step = steps.read(tree, t)
-                    return self._drop(salt, step, everything, keep_prob, keys(t))
-
-                return tree if keep_prob == 1 else steps.stack(drop_step)
-
-            if self.variational_recurrent and self.input_keep_prob < 1:
-                self._check_input_size(steps.read(inputs, jnp.int32(0)))
         inputs = drop("input", inputs, self.input_keep_prob)
+        cell_keys = lambda t: fold(keys(t), self._stream("cell", 0))
+        cell_steps = steps.of(inputs, state)
         outputs, state = apply_cell_sequence(
-            self.cell,
-            params,
-            inputs,
-            state,
-            steps.of(inputs, state),
-            own_keys,
-            implementation,
+            self.cell, params, inputs, state, cell_steps, cell_keys, implementation
         )
         drop_output = lambda outputs: drop("output", outputs, self.output_keep_prob)
         return steps.map_outputs(drop_output, outputs), state
 
     def _drop(
-        self, salt: str, tree: PyTree, chosen: PyTree, keep_prob: float, key: Any
+        self, salt: str, tree: PyTree, keep_prob: float, key: Any, chosen: Any = None
     ) -> PyTree:
+        """The tree with dropout on its `chosen` leaves; on all if that is None."""
         if keep_prob == 1:
             return tree
         # One mask for the whole run, or one for the step.
         plain_key = run_key(key) if self.variational_recurrent else step_key(key)
-        marks = enumerate(jax.tree.leaves(chosen))
+        marks, indices = iter(jax.tree.leaves(chosen)), itertools.count()
 
         def drop_leaf(name: str, leaf: Array) -> Array:
-            index, mark = next(marks)
-            if not mark:
+            index = next(indices)
+            if not next(marks, True):
                 return leaf
             leaf_key = jax.random.fold_in(plain_key, self._stream(salt, index))
             shared = self.variational_recurrent and leaf.ndim
@@ -178,26 +181,13 @@ class DropoutWrapper(WrapperCell):
 
     def _stream(self, salt: str, index: int) -> int:
         """TensorFlow's seed of an operation, as the number that is folded in."""
-        digest = hashlib.md5(
-            f"{self.seed}{salt}_{index}".encode(), usedforsecurity=False
-        )
+        name = f"{self.seed}{salt}_{index}".encode()
+        digest = hashlib.md5(name, usedforsecurity=False)
         return int(digest.hexdigest()[:8], 16) & 0x7FFFFFFF
-
-    def _check_variational(self) -> None:
-        if self.dtype is None:
-            raise ValueError(
-                "DropoutWrapper: `dtype` must be given for variational dropout, got "
-                "None. Pass that of the inputs."
-            )
-        if self.input_keep_prob < 1 and self.input_size is None:
-            raise ValueError(
-                "DropoutWrapper: `input_size` must be given for variational input "
-                "dropout, got None. Pass the depth of the inputs."
-            )
 
     def _check_input_size(self, inputs: PyTree) -> None:
         got = [tuple(leaf.shape[1:]) for leaf in jax.tree.leaves(inputs)]
-        if got != size_shapes(self.input_size):
+        if self._has_input_mask and got != size_shapes(self.input_size):
             raise ValueError(
                 f"DropoutWrapper: `input_size` must be that of the inputs, {got}, got "
                 f"{self.input_size}."
@@ -239,28 +229,26 @@ def _all_but_c(substate: PyTree) -> Any:
 def _selected(visitor: Callable[[PyTree], Any], state: PyTree) -> PyTree:
     """For each leaf of `state`, whether the visitor selects it for dropout."""
     verdict = visitor(state)
-    if isinstance(verdict, np.bool_):
-        verdict = bool(verdict)
     children, treedef = jax.tree.flatten(state, is_leaf=lambda x: x is not state)
     is_leaf = jax.tree_util.all_leaves([state])
-    if isinstance(verdict, bool):
+    if isinstance(verdict, bool | np.bool_):
         if is_leaf or not verdict:
-            return jax.tree.map(lambda _: verdict, state)
-        return treedef.unflatten([_selected(visitor, child) for child in children])
-    if is_leaf or jax.tree_util.all_leaves([verdict]):
+            return jax.tree.map(lambda _: bool(verdict), state)
+        marks = [True] * len(children)
+    elif is_leaf or jax.tree_util.all_leaves([verdict]):
         raise TypeError(
             "DropoutWrapper: `dropout_state_filter_visitor` must return a bool or a "
             f"structure of bools, got {verdict!r}."
         )
-    marks = jax.tree.leaves(verdict)
+    else:
+        marks = jax.tree.leaves(verdict)
     if len(marks) != len(children) or not all(isinstance(m, bool) for m in marks):
         raise ValueError(
             "DropoutWrapper: `dropout_state_filter_visitor` must return one bool for "
             f"each of {len(children)} children, got {verdict!r}."
         )
+    nothing = lambda _: False
+    pairs = zip(marks, children, strict=True)
     return treedef.unflatten(
-        [
-            _selected(visitor, child) if mark else jax.tree.map(lambda _: False, child)
-            for mark, child in zip(marks, children, strict=True)
-        ]
+        [_selected(visitor if mark else nothing, child) for mark, child in pairs]
     )

@@ -13,7 +13,7 @@ from .._base.keys import apply_cell, apply_cell_sequence, fold
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells.base import RNNCell, any_is_random
-from .._cells.fields import set_field
+from .._cells.hyperparameters import set_field
 from .._time.steps import Steps
 from .base import check_wrapped
 
@@ -70,13 +70,11 @@ class MultiRNNCell(RNNCell):
     @property
     def state_size(self) -> Size:
         """A tuple of the cells' state sizes, or their sum."""
-        sizes = tuple(cell.state_size for cell in self.cells)
-        return sizes if self.state_is_tuple else sum(self._widths())
+        if not self.state_is_tuple:
+            return sum(self._widths())
+        return tuple(cell.state_size for cell in self.cells)
 
-    @property
-    def output_size(self) -> Size:
-        """The output size of the last cell."""
-        return self.cells[-1].output_size
+    output_size = property(lambda self: self.cells[-1].output_size)
 
     @property
     def is_random(self) -> bool | None:
@@ -115,12 +113,11 @@ class MultiRNNCell(RNNCell):
         """
         self._check_params(params)
         new_states = []
-        for i, (cell, cell_state) in enumerate(
-            zip(self.cells, self._split(state), strict=True)
-        ):
+        for i, cell_state in enumerate(self._split(state)):
+            cell, cell_params = self.cells[i], params[self._name(i)]
             with noting(self._place(i)):
                 inputs, new_state = apply_cell(
-                    cell, params[self._name(i)], inputs, cell_state, fold(key, i)
+                    cell, cell_params, inputs, cell_state, fold(key, i)
                 )
             new_states.append(new_state)
         return inputs, self._join(new_states)
@@ -167,48 +164,40 @@ class MultiRNNCell(RNNCell):
         return steps.of(inputs, state)
 
     def _join(self, states: list[PyTree]) -> PyTree:
-        return (
-            tuple(states) if self.state_is_tuple else jnp.concatenate(states, axis=-1)
-        )
+        return tuple(states) if self.state_is_tuple else jnp.concatenate(states, -1)
 
     def _name(self, i: int) -> str:
         return f"cell_{self.owners[i]}"
 
     def _place(self, i: int) -> str:
-        place = f"MultiRNNCell: raised by `cells[{i}]`, whose parameters are "
-        place += f"`params['{self._name(i)}']`."
-        if self.owners[i] == i:
-            return place
+        shared = (
+            f" It is the same object as `cells[{self.owners[i]}]` and shares its "
+            "parameters; make a new cell for each layer to have separate ones."
+        )
         return (
-            f"{place} It is the same object as `cells[{self.owners[i]}]` and shares "
-            "its parameters; make a new cell for each layer to have separate ones."
+            f"MultiRNNCell: raised by `cells[{i}]`, whose parameters are "
+            f"`params['{self._name(i)}']`.{shared if self.owners[i] != i else ''}"
         )
 
     def _widths(self) -> list[int]:
-        return [
-            shape[0] for cell in self.cells for shape in size_shapes(cell.state_size)
-        ]
+        """The size of each cell's state, where each is one vector."""
+        return [size_shapes(cell.state_size)[0][0] for cell in self.cells]
 
     def _split(self, state: PyTree) -> tuple[PyTree, ...]:
-        if self.state_is_tuple:
-            return self._checked_states(state)
-        *ends, total = itertools.accumulate(self._widths())
-        if jnp.ndim(state) != 2 or state.shape[1] != total:
-            raise ValueError(
-                f"MultiRNNCell: `state` must be one array [batch, {total}], got "
-                f"{describe(state)}."
-            )
-        return tuple(jnp.split(state, ends, axis=-1))
-
-    def _checked_states(self, state: PyTree) -> tuple[PyTree, ...]:
-        want = f"a tuple of {len(self.cells)} states, one per cell"
-        if not isinstance(state, tuple | list):
-            raise ValueError(
-                f"MultiRNNCell: `state` must be {want}, got {describe(state)}."
-            )
-        if len(state) != len(self.cells):
+        if not self.state_is_tuple:
+            *ends, total = itertools.accumulate(self._widths())
+            if jnp.ndim(state) != 2 or state.shape[1] != total:
+                raise ValueError(
+                    f"MultiRNNCell: `state` must be one array [batch, {total}], got "
+                    f"{describe(state)}."
+                )
+            return tuple(jnp.split(state, ends, axis=-1))
+        is_sequence = isinstance(state, tuple | list)
+        if not is_sequence or len(state) != len(self.cells):
+            got = f"{len(state)} entries" if is_sequence else describe(state)
             raise EntryError(
-                f"MultiRNNCell: `state` must be {want}, got {len(state)} entries."
+                f"MultiRNNCell: `state` must be a tuple of {len(self.cells)} states, "
+                f"one per cell, got {got}."
             )
         return tuple(state)
 

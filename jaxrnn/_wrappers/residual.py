@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from .._base.errors import describe
 from .._base.keys import apply_cell, apply_cell_sequence
-from .._base.trees import check_structure, named_leaves
+from .._base.trees import check_structure, map_named, with_structure
 from .._base.typing import Array, Key, Params, PyTree
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
@@ -49,8 +49,7 @@ class ResidualWrapper(WrapperCell):
                 no `residual_fn`.
         """
         output, new_state = apply_cell(self.cell, params, inputs, state, key)
-        combine = self.residual_fn or _add
-        return combine(inputs, output), new_state
+        return (self.residual_fn or _add)(inputs, output), new_state
 
     def apply_sequence(
         self,
@@ -78,13 +77,15 @@ class ResidualWrapper(WrapperCell):
 def _add(inputs: PyTree, output: PyTree) -> PyTree:
     where = "ResidualWrapper: `inputs`, to which the output is added,"
     check_structure(where, output, inputs, strict=False)
-    output_leaves, treedef = jax.tree.flatten(output)
-    sums: list[Any] = []
-    for (name, x), y in zip(named_leaves("inputs", inputs), output_leaves, strict=True):
+    leaves = iter(jax.tree.leaves(output))
+
+    def add(name: str, x: Any) -> Any:
+        y = next(leaves)
         if jnp.shape(x) != jnp.shape(y):
             raise ValueError(
                 f"ResidualWrapper: `{name}` must have the shape of the output, "
                 f"{describe(y)}, got {describe(x)}. Combine them by `residual_fn`."
             )
-        sums.append(x + y)
-    return jax.tree.unflatten(treedef, sums)
+        return x + y
+
+    return with_structure(output, map_named("inputs", add, inputs))

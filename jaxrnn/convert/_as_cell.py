@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import Described, describe, is_array, noting
+from .._base.errors import describe, describe_leaves, is_array, noting
 from .._base.tensor_shape import TensorShape
 from .._base.trees import check_structure, size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Size
@@ -49,7 +49,7 @@ class TransformedCell(RNNCell):
         if not isinstance(result, tuple | list) or len(result) != 2:
             raise ValueError(
                 "as_cell: `transformed` must give (output, new_state), got "
-                f"{jax.tree.map(Described, result)}."
+                f"{describe_leaves(result)}."
             )
         output, new_state = result
         _check_size("output_size", self.output_size, output)
@@ -196,7 +196,7 @@ def _step(name: str, inputs: PyTree, state: PyTree, fix: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, LookupError, AttributeError) as error:
-        types = jax.tree.map(Described, (inputs, state))
+        types = describe_leaves((inputs, state))
         reason = f"{type(error).__name__}: {error}".rstrip(".")
         raise ValueError(
             f"as_cell: `{name}` must take (inputs, state) of {types}, got {reason}. "

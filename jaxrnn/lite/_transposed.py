@@ -10,7 +10,7 @@ from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells.affine import AffineCell, init_by_specs
 from .._cells.base import RNNCell
 from .._cells.checks import check_params, check_step_inputs
-from .._cells.fields import set_field
+from .._cells.hyperparameters import set_field
 from .._time.steps import Steps
 
 

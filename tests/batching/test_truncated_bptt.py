@@ -567,7 +567,7 @@ REFUSALS = {
     ),
     "axes": (
         ValueError,
-        r"agree in time and batch, \[batch, time, ...\]: `inputs\[0\]` is .*, "
+        r"Time and batch must be the same for all inputs \[batch, time, ...\]: `inputs\[0\]` is .*, "
         r"`inputs\[1\]` is float64\[2, 5, 3\]",
         lambda: windows((X3, X3[:, :5]), 2),
     ),

@@ -351,7 +351,7 @@ REFUSALS = {
     ),
     "rnn_softsign": (
         ValueError,
-        r"`cell` must have the activation tanh or relu, .*, got softsign",
+        r"`cell` must have the activation tanh or relu, .*, got soft_sign",
         saving(BasicRNNCell(4, activation="softsign")),
     ),
     "wide_projection": (

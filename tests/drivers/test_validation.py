@@ -194,7 +194,7 @@ REFUSALS = {
     "name": (TypeError, "`name` must be a string, got 5", lambda: GRUCell(2, name=5)),
     "dtype_name": (TypeError, "GRUCell: `dtype` must name a dtype, got 'foo'", lambda: GRUCell(2, dtype="foo")),
     "shape_int": (TypeError, "`dims` must be a sequence of integers, got 5", lambda: TensorShape(5)),
-    "zero_state_negative": (ValueError, "`batch_size` must not be negative", lambda: GRU.zero_state(-2, F32)),
+    "zero_state_negative": (ValueError, "`batch_size` must be at least 0", lambda: GRU.zero_state(-2, F32)),
     "zero_state_tuple": (TypeError, "`batch_size` must be an integer, got tuple", lambda: GRU.zero_state((4,), F32)),
     "zero_state_dtype": (TypeError, "`dtype` must name a dtype, got None", lambda: GRU.zero_state(4, None)),
     "initial_state_of_nothing": (ValueError, "`inputs` must be arrays", lambda: GRU.get_initial_state([])),

@@ -1,4 +1,4 @@
-"""The elements of a `TensorArray` that share one shape, as rows of one buffer.
+"""The elements of a `TensorArray`: rows of one buffer, or arrays of several shapes.
 
 Writes to the buffer are done in place where a program is compiled. Indices are int32,
 NumPy arrays where they are known and JAX arrays where they are traced.
@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._base.errors import describe
 from .._base.known import as_known
 from .._base.typing import Array
-from .checks import check_joinable
 
 
 @jax.tree_util.register_dataclass
@@ -36,10 +36,8 @@ class Rows:
         cls, capacity: int, shape: tuple[int, ...], dtype: Any, size: int | None
     ) -> "Rows":
         """Zeros, none of them written; a `size` of None makes all rows elements."""
-        buffer = jnp.zeros((capacity, *shape), dtype)
-        return cls(
-            buffer, np.zeros(capacity, bool), () if size is None else np.int32(size)
-        )
+        buffer, written = jnp.zeros((capacity, *shape), dtype), np.zeros(capacity, bool)
+        return cls(buffer, written, () if size is None else np.int32(size))
 
     @property
     def capacity(self) -> int:
@@ -109,7 +107,7 @@ class Rows:
     def concat(self) -> Array:
         """The elements joined along their first axis."""
         rows = self.stack()
-        check_joinable(rows.shape[1:])
+        _check_joinable(rows.shape[1:])
         return rows.reshape(rows.shape[0] * rows.shape[1], *rows.shape[2:])
 
     def with_capacity(self, capacity: int) -> "Rows":
@@ -149,3 +147,119 @@ class Rows:
             return np.int32(max(size, known.max(initial=-1) + 1))
         inside = jnp.where(indices < self.capacity, indices, -1)
         return jnp.maximum(self.size, jnp.max(inside, initial=-1) + 1).astype(np.int32)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Ragged:
+    """Elements that may differ in shape, one by one; indices must be known.
+
+    Attributes:
+        elements: An array for each element, an empty one where none was written.
+        written: For each element whether it was written.
+    """
+
+    elements: tuple[Array | np.ndarray, ...]
+    written: tuple[bool, ...] = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def empty(cls, length: int) -> "Ragged":
+        """Nothing written yet."""
+        return cls((np.zeros(0),) * length, (False,) * length)
+
+    @property
+    def capacity(self) -> int:
+        """How many elements there are."""
+        return len(self.elements)
+
+    def length(self) -> Any:
+        """How many elements there are, an int32 scalar."""
+        return np.int32(self.capacity)
+
+    def was_written(self, indices: Any) -> Any:
+        """Whether each of `indices` was written; False where one is out of range."""
+        written = np.asarray((*self.written, False))
+        return written[_need_known(indices).clip(-1, self.capacity)]
+
+    def read(self, index: Any) -> Any:
+        """Element `index`.
+
+        Raises:
+            ValueError: If it was never written.
+            TypeError: If the index is traced.
+        """
+        index = int(_need_known(index))
+        if not self.written[index]:
+            raise ValueError(
+                f"TensorArray: element {index} must be written before it is read, as "
+                "elements may differ in shape. Or give `element_shape`: then it is "
+                "zeros."
+            )
+        return self.elements[index]
+
+    def gather(self, indices: Any) -> Array:
+        """Elements `indices` as one array.
+
+        Raises:
+            ValueError: If one was never written, or shapes differ.
+        """
+        elements = [self.read(index) for index in _need_known(indices)]
+        if len({element.shape for element in elements}) != 1:
+            shapes = ", ".join(str(list(e.shape)) for e in elements) or "no elements"
+            raise ValueError(
+                f"TensorArray: elements must have one shape to be stacked, got {shapes}"
+                ". `concat` joins elements of several lengths."
+            )
+        return jnp.stack(elements)
+
+    def write(self, index: Any, value: Array) -> "Ragged":
+        """With `value` as element `index`, which must be in range."""
+        index = int(_need_known(index))
+        elements, written = list(self.elements), list(self.written)
+        elements[index], written[index] = value, True
+        return Ragged(tuple(elements), tuple(written))
+
+    def scatter(self, indices: Any, values: Array) -> "Ragged":
+        """With the rows of `values` as elements `indices`; of equal the last wins."""
+        store = self
+        for index, value in zip(_need_known(indices), values, strict=True):
+            store = store.write(index, value)
+        return store
+
+    def stack(self) -> Array:
+        """All elements as one array; see `gather`."""
+        return self.gather(np.arange(self.capacity))
+
+    def concat(self) -> Array:
+        """The elements joined along their first axis, in which they may differ."""
+        elements = [self.read(index) for index in range(self.capacity)]
+        if not elements:
+            raise ValueError("TensorArray: elements must exist to be joined, got none.")
+        for element in elements:
+            _check_joinable(element.shape)
+        return jnp.concatenate(elements)
+
+    def with_capacity(self, capacity: int) -> "Ragged":
+        """With `capacity` elements at least."""
+        more = Ragged.empty(max(0, capacity - self.capacity))
+        return Ragged(self.elements + more.elements, self.written + more.written)
+
+
+def _need_known(indices: Any) -> np.ndarray:
+    known = as_known(indices)
+    if known is None:
+        raise TypeError(
+            "TensorArray: indices must be known where elements may differ in shape, "
+            f"got {describe(indices)}, traced. Give `element_shape`, or leave "
+            "`infer_shape` at True."
+        )
+    return known
+
+
+def _check_joinable(shape: tuple[int, ...]) -> None:
+    """Raises ValueError for elements without axes."""
+    if not shape:
+        raise ValueError(
+            "TensorArray: elements must have a first axis to be joined, got scalars. "
+            "Use `stack`."
+        )

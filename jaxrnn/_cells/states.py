@@ -1,4 +1,4 @@
-"""The state of an LSTM: c and h, as a tuple or in one array."""
+"""Cells by their state: one vector, or the c and h of an LSTM."""
 
 import abc
 from typing import Any, NamedTuple
@@ -6,8 +6,25 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from .._base.typing import Array, DType, PyTree, Size
-from .activations import tanh
 from .affine import AffineCell
+from .hyperparameters import set_common_fields
+
+
+class VectorStateCell(AffineCell):
+    """A cell whose state and output are one array `[batch, num_units]`.
+
+    Not a dataclass itself: each cell declares its fields in TensorFlow's order.
+    """
+
+    num_units: int
+    state_size = output_size = property(lambda self: self.num_units)
+
+    def __post_init__(self) -> None:
+        set_common_fields(self)
+
+    def enter(self, state: Array) -> tuple[Array, Array]:
+        """The state, as the operand of the product and as the carry."""
+        return state, state
 
 
 class LSTMStateTuple(NamedTuple):
@@ -52,7 +69,7 @@ class LSTMFamily(AffineCell):
         """Why this is not the plain LSTM of a library; see `AffineCell`."""
         if "__final__" not in vars(type(self)):  # A custom class.
             return super().why_no_plain_lstm()
-        if self.activation is tanh:
+        if self.activation is jnp.tanh:
             return None
         name = getattr(self.activation, "__name__", repr(self.activation))
         return f"the activation of this one is {name}"
@@ -62,17 +79,13 @@ class LSTMFamily(AffineCell):
         """`LSTMStateTuple(c, h)` of sizes, or their sum for one array `[c, h]`."""
         return self.sizes if self.state_is_tuple else sum(self.sizes)
 
-    @property
-    def output_size(self) -> Size:
-        """The size of h."""
-        return self.sizes.h
+    output_size = property(lambda self: self.sizes.h)
 
     def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
         """`h` as the operand of the product, and the state as the carry."""
-        pair = (
-            state if self.state_is_tuple else jnp.split(state, [self.sizes.c], axis=-1)
-        )
-        state = LSTMStateTuple(*pair)
+        if not self.state_is_tuple:
+            state = jnp.split(state, [self.sizes.c], axis=-1)
+        state = LSTMStateTuple(*state)
         return state.h, state
 
     def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
