@@ -9,8 +9,7 @@ from .._base.inputs import as_sequences, as_state
 from .._base.lengths import as_lengths
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
 from .._kernels.api import as_implementation
-from ..memory._resolve import as_strategy
-from ..memory._strategy import Strategy
+from ..memory._strategy import Strategy, as_strategy
 from .initial_state import output_dtype
 from .run import over_time
 

@@ -11,8 +11,7 @@ from .._base.typing import DType, PyTree, RNNCellLike
 from .._batching.packed_sequences import PackedSequences
 from .._time import masking
 from .._time.restarts import Restarts, rows_of
-from ..memory._resolve import as_strategy
-from ..memory._strategy import Strategy
+from ..memory._strategy import Strategy, as_strategy
 from .initial_state import output_dtype, zero_state
 from .run import over_time
 
