@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from .._affine.loop_rule import LoopRule, Primals, Residuals, run_loop
 from .._affine.phases import Phases
 from .._affine.products import product_cotangents, product_of_inputs
-from .._affine.xla_loop import XlaLoop
+from .._affine.sequence import XlaLoop
 from .._autodiff.differentiable import differentiable
 from .._autodiff.jax_internals import Primitive, defvectorized, register_lowering
 from .._autodiff.transposable import dense
