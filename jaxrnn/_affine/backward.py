@@ -14,10 +14,10 @@ from .._autodiff.bounded_loop import time_loop
 from .._autodiff.transposable import dense, only_arrays
 from .._base.sharding import as_varying_as, buffers_for
 from .._base.typing import Array, Params, PyTree
+from .forward import masked_step
 from .loop_rule import Primals, Residuals
 from .phases import Phase
 from .products import product_cotangents
-from .step import masked_step
 
 # The rows of one large product: enough to be as fast as any, and few enough to take
 # little memory.
@@ -49,14 +49,13 @@ def run_backward(cell: Any, residuals: Residuals, cotangents: tuple) -> Primals:
         cotangents: Those of `(outputs, state)`; some may be `SymbolicZero`s.
     """
     (params, xs, _, restart_states), phases, _ = residuals
-    c_outputs, c_state = cotangents[0], dense(cotangents[1])
-    varying = residuals, only_arrays(cotangents)
-    elementwise = cell.elementwise(params)
     products = cell.product_params(params, xs.shape[-1])
-    sums = Sums(restart_states, elementwise, products, xs)
+    sums = Sums(restart_states, cell.elementwise(params), products, xs)
+    varying = residuals, only_arrays(cotangents)
     sums = as_varying_as(varying, jax.tree.map(jnp.zeros_like, sums))
+    c_state = dense(cotangents[1])
     for phase in reversed(phases.loops()):
-        loop = BackwardLoop(cell, phase, residuals, c_outputs, varying)
+        loop = BackwardLoop(cell, phase, residuals, cotangents)
         rows, sums = loop.run((phase.take(c_state), sums))
         c_state = phase.put(c_state, rows)
     c_params = cell.join(sums.products, sums.elementwise)
@@ -70,16 +69,12 @@ class BackwardLoop:
     """
 
     def __init__(
-        self,
-        cell: Any,
-        phase: Phase,
-        residuals: Residuals,
-        c_outputs: PyTree,
-        varying: PyTree,
+        self, cell: Any, phase: Phase, residuals: Residuals, cotangents: tuple
     ) -> None:
         self.cell, self.phase, self.steps = cell, phase, phase.steps
         self.primals, _, self.saved = residuals
-        self.c_outputs, self.varying = c_outputs, varying
+        self.c_outputs = cotangents[0]
+        self.varying = residuals, only_arrays(cotangents)
         params, xs, state, _ = self.primals
         self.elementwise = cell.elementwise(params)
         self.products = cell.product_params(params, xs.shape[-1])

@@ -1,4 +1,4 @@
-"""The forward loop over the steps of an affine cell."""
+"""The loops forward over the steps of an affine cell, of its values and tangents."""
 
 import dataclasses
 import functools
@@ -13,14 +13,37 @@ from .._base.math import dot, widest_dtype
 from .._base.sharding import buffers_for
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
-from .loop_rule import Primals
+from .loop_rule import Primals, Residuals
 from .phases import Phase, Phases
 from .products import plain_product, product_of_inputs
-from .step import masked_step
 
 # Up to so many rows in a step, and in all steps, the products of the inputs are
 # computed ahead of the loop.
 FEW_ROWS, MANY_STEPS = 8, 4096
+
+
+def masked_step(
+    cell: Any, product: Callable, steps: Steps, t: Array, primals: Primals
+) -> tuple[tuple[PyTree, PyTree], tuple[list, list]]:
+    """`((output, new_state), (zs, operands))` of step t.
+
+    The output is a pair `(output, new_state)` itself if the steps have restarts.
+
+    Args:
+        cell: An `AffineCell`.
+        product: What computes its products, as `AffineCell.chain` takes it.
+        steps: The steps, without the states to restart from.
+        t: The step, an int32 scalar.
+        primals: The arguments of the step: inputs `[batch, depth]`, the state before
+            it, each leaf `[batch, size]`.
+    """
+    params, inputs, state, restart_states = primals
+    steps = steps.with_restart_states(restart_states)
+    arguments = steps.step_inputs(t, inputs, state)
+    output, new_state, zs, operands = cell.chain(product, params, *arguments)
+    new_state, output = steps.mask_step(t, state, new_state, output)
+    output = output if steps.restarts is None else (output, new_state)
+    return (output, new_state), (zs, operands)
 
 
 class ForwardLoop:
@@ -112,3 +135,38 @@ def _hoisted(
         steps = dataclasses.replace(steps, stand_in=(of_inputs(inputs), state))
     primals = primals._replace(xs=of_inputs(steps.zero_dead(xs)))
     return product, primals, dataclasses.replace(phases, steps=steps)
+
+
+def push_forward(
+    cell: Any, residuals: Residuals, tangents: Primals
+) -> tuple[PyTree, PyTree]:
+    """The tangents of `(outputs, state)`; reads the states that `ForwardLoop` saved.
+
+    The loops carry the tangent of the state and a buffer for those of the outputs.
+    """
+    primals, phases, (_, states) = residuals
+
+    def run_step(steps: Steps, t: Array, primals: Primals) -> tuple[PyTree, PyTree]:
+        return masked_step(cell, plain_product, steps, t, primals)[0]
+
+    def run_phase(phase: Phase, d_state: PyTree, d_outputs: PyTree) -> tuple:
+        def body(i: Array, carry: Any) -> Any:
+            (d_state, d_outputs), t = carry, phase.begin + i
+            inputs, state, d_inputs = phase.read((primals.xs, states, tangents.xs), t)
+            here = primals._replace(xs=inputs, state=state)
+            d_here = tangents._replace(xs=d_inputs, state=d_state)
+            step = functools.partial(run_step, phase.steps, t)
+            _, (d_output, d_state) = jax.jvp(step, (here,), (d_here,))
+            return d_state, phase.steps.write(d_outputs, t, d_output)
+
+        carry = phase.take(d_state), d_outputs
+        rows, d_outputs = time_loop(phase.count, phase.steps.time, body, carry)
+        return phase.put(d_state, rows), d_outputs
+
+    steps, start, d_state = phases.steps, jnp.int32(0), tangents.state
+    first = primals._replace(xs=steps.read(primals.xs, start))
+    types, _ = jax.eval_shape(functools.partial(run_step, steps, start), first)
+    d_outputs = buffers_for((residuals, tangents), types, steps.time, steps.axis)
+    for phase in phases.loops():
+        d_state, d_outputs = run_phase(phase, d_state, d_outputs)
+    return d_outputs, d_state

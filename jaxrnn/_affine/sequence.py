@@ -11,15 +11,41 @@ can be pushed forward, batched and differentiated again.
 """
 
 import functools
-from typing import Any
+from typing import Any, final
 
 import jax
 
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
-from .loop_rule import run_loop
+from .backward import run_backward
+from .forward import ForwardLoop, push_forward
+from .loop_rule import LoopRule, Primals, Residuals, run_loop
 from .phases import Phases, by_length, may_sort
-from .xla_loop import XlaLoop
+
+
+@final
+class XlaLoop(LoopRule):
+    """The loops of one cell as XLA compiles them; `(zs, state)` are saved of each step.
+
+    Every other implementation is held to this one.
+    """
+
+    def __init__(self, cell: Any) -> None:
+        self.cell = cell
+
+    def forward(
+        self, primals: Primals, phases: Phases, save: bool
+    ) -> tuple[PyTree, PyTree, PyTree]:
+        """`(outputs, state, saved)`; see `LoopRule`."""
+        return ForwardLoop(self.cell, primals, phases, save).run()
+
+    def tangent(self, residuals: Residuals, tangents: Primals) -> tuple[PyTree, PyTree]:
+        """The tangents of `(outputs, state)`; see `LoopRule`."""
+        return push_forward(self.cell, residuals, tangents)
+
+    def transpose(self, residuals: Residuals, cotangents: tuple) -> Primals:
+        """The cotangents of the primals; see `LoopRule`."""
+        return run_backward(self.cell, residuals, cotangents)
 
 
 def affine_sequence(

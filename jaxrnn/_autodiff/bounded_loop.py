@@ -72,11 +72,12 @@ def bounded_loop(
     loop, closed_over = _trace(running, step, carry, limit, on_host)
     fixed, changing = split(jax.tree.leaves(carry), loop.changes)
     consts = closed_over, fixed
-    if limit:
-        rule = functools.partial(_push_forward, loop, False)
-        n, changing, ys = differentiable(loop.run_plainly, rule, consts, changing)
-    else:  # No step is taken, nor is there a row to read.
-        n, changing, ys = loop.run_plainly(consts, changing)
+    run = functools.partial(loop.run, recorded=[False] * len(changing))
+    if limit:  # Else no step is taken, nor is there a row to read.
+        run = functools.partial(
+            differentiable, run, functools.partial(_push_forward, loop, False)
+        )
+    n, changing, ys, _ = run(consts, changing)
     return n, loop.whole(consts, changing), loop.ys_tree.unflatten(ys)
 
 
@@ -129,14 +130,23 @@ def _push_forward(
     loop: "_Loop", with_record: bool, primals: Any, tangents: Any
 ) -> tuple[tuple, tuple]:
     """The rule of differentiation of a loop, with its record or without."""
-    reads = loop.find_reads(*primals)
+    (consts, start), (d_consts, d_start) = primals, tangents
+    reads = loop.find_reads(consts, start)
     run = functools.partial(loop.run, recorded=reads)
     rule = functools.partial(_push_forward, loop, True)
-    n, *outs = differentiable(run, rule, *primals)
-    linear = _LinearLoop.of(loop, reads, with_record, primals, tangents)
-    d_floats = linear.out_tangents(n, primals, tangents, record=outs[-1])
-    if not with_record:
-        outs, d_floats = outs[:-1], d_floats[:-1]
+    n, *outs = differentiable(run, rule, consts, start)
+    (leaves, tree), d_leaves = jax.tree.flatten(consts), jax.tree.leaves(d_consts)
+    perturbed = [not is_zero_tangent(d) for d in d_leaves]
+    floats = [is_float(x) for x in start]
+    recorded = [r and with_record for r in split(reads, floats)[1]]
+    linear = _LinearLoop(loop, tree, reads, perturbed, floats, recorded)
+    residuals = n, *split(leaves, perturbed), split(start, reads)[0], outs[-1]
+    pairs = zip(start, d_start, strict=True)
+    d_state = [dense_tangent(x, d) for x, d in pairs if is_float(x)]
+    linear_in = split(d_leaves, perturbed)[1], d_state
+    rules = linear.push_forward, linear.pull_back
+    d_floats = transposable(*rules, residuals, linear_in)
+    outs = outs if with_record else outs[:-1]
     return (n, *outs), (zero_tangent(n), *map(with_zero_tangents, outs, d_floats))
 
 
@@ -180,15 +190,14 @@ class _Loop:
         outs = eval_jaxpr(self.jaxpr, closed_over, t, *leaves)
         return split(outs[: len(leaves)], self.changes)[1], outs[len(leaves) :]
 
-    def run_plainly(self, consts: Any, changing: list) -> tuple:
-        """The loop without a record: `(n, changing, ys)`."""
-        return self.run(consts, changing, [False] * len(changing))[:3]
-
     def run(
         self, consts: Any, changing: list, recorded: list[bool]
     ) -> tuple[Array, list, list, list]:
         """The loop: `(n, changing, ys, record)`."""
-        n, ys = self._before_steps(consts, changing)
+        y_types = [v.aval for v in self.jaxpr.outvars[len(self.changes) :]]
+        ys = [zeros_along(0, self.limit, y) for y in y_types]
+        start = jnp.zeros((), jnp.int32), ys
+        n, ys = as_varying_as((consts, changing), start)
         record = self._empty_record(split(changing, recorded)[1])
         if not self.limit:
             return n, changing, ys, record
@@ -204,12 +213,6 @@ class _Loop:
             return t + 1, changing, write_rows(ys, t, y), record
 
         return jax.lax.while_loop(goes_on, body, (n, changing, ys, record))
-
-    def _before_steps(self, consts: Any, changing: list) -> tuple[Array, list]:
-        """The number of steps taken, 0, and a buffer for each y."""
-        y_types = [v.aval for v in self.jaxpr.outvars[len(self.changes) :]]
-        ys = [zeros_along(0, self.limit, y) for y in y_types]
-        return as_varying_as((consts, changing), (jnp.zeros((), jnp.int32), ys))
 
     def _empty_record(self, first: list) -> list:
         """A buffer with a row for each step.
@@ -262,31 +265,6 @@ class _LinearLoop:
     perturbed: list[bool]
     floats: list[bool]
     recorded: list[bool]
-
-    @classmethod
-    def of(
-        cls, loop: _Loop, reads: list[bool], with_record: bool, primals: Any, d: Any
-    ) -> "_LinearLoop":
-        """The tangent at `primals` in a direction with such zeros as `d` has."""
-        consts, start = primals
-        perturbed = [not is_zero_tangent(t) for t in jax.tree.leaves(d[0])]
-        floats = [is_float(x) for x in start]
-        recorded = [r and with_record for r in split(reads, floats)[1]]
-        return cls(loop, jax.tree.structure(consts), reads, perturbed, floats, recorded)
-
-    def out_tangents(
-        self, n: Array, primals: Any, tangents: Any, record: list
-    ) -> tuple[list, list, list]:
-        """The tangents of the floating parts of `(changing, ys, record)`."""
-        (consts, start), (d_consts, d_start) = primals, tangents
-        parts = split(jax.tree.leaves(consts), self.perturbed)
-        residuals = (n, *parts, split(start, self.reads)[0], record)
-        d_perturbed = split(jax.tree.leaves(d_consts), self.perturbed)[1]
-        pairs = zip(start, d_start, strict=True)
-        d_state = [dense_tangent(x, d) for x, d in pairs if is_float(x)]
-        return transposable(
-            self.push_forward, self.pull_back, residuals, (d_perturbed, d_state)
-        )
 
     def step_at(self, t: Array, residuals: Any) -> tuple[Callable, list, list]:
         """Step t as a function of `(perturbed, state)`, and these."""

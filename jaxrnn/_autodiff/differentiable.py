@@ -12,7 +12,7 @@ import jax
 from jax.custom_batching import custom_vmap
 
 from .._base.typing import PyTree
-from .jax_internals import SymbolicZero, Zero, dce_jaxpr
+from .jax_internals import SymbolicZero, Zero, dce_jaxpr, dce_rules
 from .leaves import is_float, merge, split
 from .primitive import program_primitive, run, vmap_over
 
@@ -54,18 +54,24 @@ def _is_zero(tangent: Any) -> bool:
 def _batch(
     axis: Any, args: Any, dims: Any, *, forward: Any, rule: Callable
 ) -> tuple[list, list]:
-    if all(d is None for d in dims):
-        outs = _differentiable_p.bind(*args, forward=forward, rule=rule)
-        return outs, [None] * len(outs)
     vmap = vmap_over(axis)
     closed, is_batched = _batched_program(vmap, forward, args, dims)
 
     def batched_rule(primals: list, tangents: list) -> tuple[list, list]:
-        outs, out_tangents = _run_rule(vmap, rule, forward, dims, primals, tangents)
+        is_zero = list(map(_is_zero, tangents))
+        zeros = [SymbolicZero(aval.to_tangent_aval()) for aval in forward.in_avals]
+        zeros, perturbed = split(zeros, is_zero)[1], split(tangents, is_zero)[0]
+
+        def one(primals: list, perturbed: list) -> tuple[list, list]:
+            outs, d_outs = rule(primals, merge(perturbed, zeros, is_zero))
+            return outs, [None if _is_zero(d) else d for d in d_outs]
+
+        axes = list(dims), split(dims, is_zero)[0]
+        outs, d_outs = vmap(one, axes)(primals, perturbed)
         outs = _only_batched(outs, is_batched)
-        zeros = [SymbolicZero(jax.typeof(x).to_tangent_aval()) for x in outs]
-        pairs = zip(out_tangents, zeros, strict=True)
-        return outs, [zero if d is None else d for d, zero in pairs]
+        symbolic = lambda x: SymbolicZero(jax.typeof(x).to_tangent_aval())
+        pairs = zip(outs, d_outs, strict=True)
+        return outs, [symbolic(x) if d is None else d for x, d in pairs]
 
     outs = _differentiable_p.bind(*args, forward=closed, rule=batched_rule)
     return outs, [0 if b else None for b in is_batched]
@@ -105,26 +111,6 @@ def _only_batched(outs: list, is_batched: list[bool]) -> list:
     return [x if b else x[0] for x, b in zip(outs, is_batched, strict=True)]
 
 
-def _run_rule(
-    vmap: Callable,
-    rule: Callable,
-    forward: Any,
-    dims: Any,
-    primals: list,
-    tangents: list,
-) -> tuple[list, list]:
-    """The mapped rule, with None for tangents that are symbolic zeros."""
-    is_zero = list(map(_is_zero, tangents))
-    zeros = [SymbolicZero(aval.to_tangent_aval()) for aval in forward.in_avals]
-    zeros, perturbed = split(zeros, is_zero)[1], split(tangents, is_zero)[0]
-
-    def one(primals: list, perturbed: list) -> tuple[list, list]:
-        outs, out_tangents = rule(primals, merge(perturbed, zeros, is_zero))
-        return outs, [None if _is_zero(d) else d for d in out_tangents]
-
-    return vmap(one, (list(dims), split(dims, is_zero)[0]))(primals, perturbed)
-
-
 def _drop_outputs(is_used: list[bool], eqn: Any) -> tuple[list[bool], Any]:
     """The equation without the results that nothing reads."""
     if not any(is_used) and not eqn.effects:
@@ -142,8 +128,6 @@ def _drop_outputs(is_used: list[bool], eqn: Any) -> tuple[list[bool], Any]:
 
 
 _differentiable_p = program_primitive(
-    "differentiable",
-    push_forward=_push_forward,
-    batch=_batch,
-    drop_outputs=_drop_outputs,
+    "differentiable", push_forward=_push_forward, batch=_batch
 )
+dce_rules[_differentiable_p] = _drop_outputs

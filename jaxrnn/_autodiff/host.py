@@ -60,7 +60,7 @@ def write_rows(buffers: list, t: Array, rows: list) -> list:
     """Each buffer with a row at t, which is moved to the memory of the buffer."""
     pairs = zip(buffers, rows, strict=True)
     return [
-        _write_far(b, t, to_host(r)) if is_on_host(b) else _write(b, t, r)
+        _on_host(_write)(b, t, to_host(r)) if is_on_host(b) else _write(b, t, r)
         for b, r in pairs
     ]
 
@@ -84,14 +84,10 @@ def _read_far(buffer: Array, t: Array) -> Array:
 
     def put_back(residuals: Any, cotangent: Any) -> Array:
         t, zeros = residuals
-        return _write_far(zeros, t, to_host(dense(cotangent)))
+        return _on_host(_write)(zeros, t, to_host(dense(cotangent)))
 
     zeros = to_host(jnp.zeros(buffer.shape, buffer.dtype))
     return transposable(read, put_back, (t, zeros), buffer)
-
-
-def _write_far(buffer: Array, t: Array, row: Array) -> Array:
-    return _on_host(_write)(buffer, t, row)
 
 
 def _on_host(fn: Callable) -> Callable:

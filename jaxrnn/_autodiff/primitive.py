@@ -8,44 +8,36 @@ import jax
 
 from .jax_internals import (
     Primitive,
-    dce_rules,
     fancy_primitive_batchers,
     jaxpr_as_fun,
     lower_fun,
     primitive_jvps,
-    primitive_transposes,
     register_lowering,
 )
 
 
-def program_primitive(
-    name: str,
-    *,
-    push_forward: Callable,
-    batch: Callable,
-    transpose: Callable | None = None,
-    drop_outputs: Callable | None = None,
-) -> Any:
+def program_primitive(name: str, *, push_forward: Callable, batch: Callable) -> Any:
     """A primitive that runs its parameter `forward`, a closed jaxpr.
 
     Args:
         name: Its name in programs.
         push_forward: `outs, out_tangents = push_forward(primals, tangents, **params)`.
-        batch: `outs, dims = batch(axis, args, dims, **params)`.
-        transpose: `cotangents = transpose(out_cotangents, *args, **params)`.
-        drop_outputs: `used_inputs, equation = drop_outputs(used_outputs, equation)`.
+        batch: `outs, dims = batch(axis, args, dims, **params)`; some dim is not None.
     """
     primitive = Primitive(name)
     primitive.multiple_results = True
+
+    def batch_any(axis: Any, args: Any, dims: Any, **params: Any) -> tuple[list, list]:
+        if any(d is not None for d in dims):
+            return batch(axis, args, dims, **params)
+        outs = primitive.bind(*args, **params)
+        return outs, [None] * len(outs)
+
     primitive.def_impl(run)
     primitive.def_effectful_abstract_eval(_out_types)
     register_lowering(primitive, lower_fun(run, multiple_results=True))
     primitive_jvps[primitive] = push_forward
-    fancy_primitive_batchers[primitive] = batch
-    if transpose is not None:
-        primitive_transposes[primitive] = transpose
-    if drop_outputs is not None:
-        dce_rules[primitive] = drop_outputs
+    fancy_primitive_batchers[primitive] = batch_any
     return primitive
 
 

@@ -29,6 +29,7 @@ from .jax_internals import (
     dce_jaxpr,
     instantiate_zeros,
     is_undefined_primal,
+    primitive_transposes,
 )
 from .leaves import merge, split
 from .primitive import program_primitive, run, vmap_over
@@ -83,9 +84,7 @@ def dense(cotangents: PyTree) -> PyTree:
     """Cotangents as arrays, those that are `SymbolicZero`s as well."""
 
     def as_array(c: Any) -> Any:
-        if not isinstance(c, SymbolicZero):
-            return c
-        return instantiate_zeros(Zero(c.aval))
+        return instantiate_zeros(Zero(c.aval)) if isinstance(c, SymbolicZero) else c
 
     return jax.tree.map(as_array, cotangents)
 
@@ -96,17 +95,14 @@ def only_arrays(cotangents: PyTree) -> list:
     return [c for c in leaves if not isinstance(c, SymbolicZero)]
 
 
-def _push_forward(
-    primals: Any, tangents: Any, *, forward: Any, backward: Any, count: int
-) -> tuple[list, list]:
-    static = {"forward": forward, "backward": backward, "count": count}
-    outs = _transposable_p.bind(*primals, **static)
-    terms = []
+def _push_forward(primals: Any, tangents: Any, **params: Any) -> tuple[list, list]:
+    count, terms = params["count"], []
+    outs = _transposable_p.bind(*primals, **params)
     if any(map(_is_perturbed, tangents[count:])):
         d_tangents = map(instantiate_zeros, tangents[count:])
-        terms.append(_transposable_p.bind(*primals[:count], *d_tangents, **static))
+        terms.append(_transposable_p.bind(*primals[:count], *d_tangents, **params))
     if any(map(_is_perturbed, tangents[:count])):
-        terms.append(_by_residuals(forward, primals, tangents[:count]))
+        terms.append(_by_residuals(params["forward"], primals, tangents[:count]))
     if not terms:  # Only integers are perturbed.
         return outs, [Zero(jax.typeof(out).to_tangent_aval()) for out in outs]
     return outs, [sum(pair[1:], pair[0]) for pair in zip(*terms, strict=True)]
@@ -143,10 +139,6 @@ def _transpose(
 def _batch(
     axis: Any, args: Any, dims: Any, *, forward: Any, backward: Any, count: int
 ) -> tuple[list, list]:
-    if all(d is None for d in dims):
-        static = {"forward": forward, "backward": backward, "count": count}
-        outs = _transposable_p.bind(*args, **static)
-        return outs, [None] * len(outs)
     # The tangents are all batched, so that those of the transpose are too.
     tangents = map(functools.partial(_batched, axis.size), args[count:], dims[count:])
     args = [*args[:count], *tangents]
@@ -174,5 +166,6 @@ def _batched(size: int, x: Any, dim: int | None) -> Any:
 
 
 _transposable_p = program_primitive(
-    "transposable", push_forward=_push_forward, batch=_batch, transpose=_transpose
+    "transposable", push_forward=_push_forward, batch=_batch
 )
+primitive_transposes[_transposable_p] = _transpose

@@ -8,9 +8,8 @@ from .._base.arguments import as_scope, as_unroll, check_cell, check_time_major
 from .._base.inputs import as_sequences, as_state, output_dtype
 from .._base.lengths import as_lengths
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
-from .._kernels.api import as_implementation
-from ..memory._resolve import as_strategy
-from ..memory._strategy import Strategy
+from .._kernels.implementation import as_implementation
+from ..memory._strategy import Strategy, as_strategy
 from .run import over_time
 
 

@@ -11,8 +11,7 @@ from .._base.typing import DType, PyTree, RNNCellLike
 from .._batching.packed_sequences import PackedSequences, check_first_axis
 from .._time import masking
 from .._time.restarts import Restarts, rows_of
-from ..memory._resolve import as_strategy
-from ..memory._strategy import Strategy
+from ..memory._strategy import Strategy, as_strategy
 from .run import over_time
 
 _WHERE = "packed_rnn"

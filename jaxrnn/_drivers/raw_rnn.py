@@ -12,8 +12,7 @@ from .._base.keys import cell_at_step
 from .._base.sharding import lay_out
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._time import masking
-from ..memory._resolve import as_strategy
-from ..memory._strategy import Strategy
+from ..memory._strategy import Strategy, as_strategy
 from .loop_fn import check_first_call, check_next_call
 from .raw_loop import Carry, run_until_finished
 

@@ -10,7 +10,6 @@ from jax.experimental import pallas as pl
 
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, Params, PyTree
-from .operands import BackwardOperands
 from .step import in_float32
 
 
@@ -53,6 +52,18 @@ class Tiles:
         block = self.block, self.rows, x.shape[-1]
         return pl.BlockSpec(block, lambda b, t: (place(t), b, 0))
 
+    def specs(self, operands: Any, matrix: Callable, whole: Callable) -> tuple:
+        """The function that makes a leaf's spec, for each of a kernel's operands.
+
+        Args:
+            operands: `ForwardOperands` or `BackwardOperands`.
+            matrix: That of a matrix.
+            whole: That of another array that all tiles read.
+        """
+        makers = {"matrices": matrix, "biases": whole, "elementwise": whole}
+        makers |= dict.fromkeys(("lengths", "state", "c_state"), self.by_rows)
+        return tuple(makers.get(name, self.by_steps) for name in operands._fields)
+
     def column(self, lengths: Array) -> Array:
         """`[rows of all tiles, 1]`: rows that pad the last tile have length 0."""
         missing = self.grid[0] * self.rows - self.batch
@@ -71,32 +82,27 @@ class Tiles:
 
 
 def call(
-    kernel: Callable,
-    args: tuple,
-    in_specs: tuple,
-    outs: tuple,
-    out_specs: tuple,
-    **options: Any,
+    kernel: Callable, args: tuple, in_specs: tuple, outs: list[tuple], **options: Any
 ) -> Any:
-    """A kernel on arguments, with a spec for each of them and for each result.
+    """A kernel on arguments.
 
     Args:
         kernel: What `pallas_call` calls.
         args: Trees of arrays.
         in_specs: For each of them the function that makes a leaf's spec.
-        outs: Trees of the types of the results.
-        out_specs: For each of them the function that makes a leaf's spec.
+        outs: For each result the tree of its types, and the function that makes a
+            leaf's spec.
         **options: Further arguments of `pallas_call`.
     """
-    each = lambda specs, trees: tuple(map(jax.tree.map, specs, trees))
     args = as_varying_as(args, args)
+    types, out_specs = zip(*outs, strict=True)
     zeros = lambda x: jnp.zeros(x.shape, x.dtype)
-    make = lambda args: as_varying_as(args, jax.tree.map(zeros, outs))
+    make = lambda args: as_varying_as(args, jax.tree.map(zeros, types))
     run = pl.pallas_call(
         kernel,
         out_shape=jax.eval_shape(make, args),
-        in_specs=each(in_specs, args),
-        out_specs=each(out_specs, outs),
+        in_specs=tuple(map(jax.tree.map, in_specs, args)),
+        out_specs=tuple(map(jax.tree.map, out_specs, types)),
         **options,
     )
     with jax.enable_x64(False):  # Mosaic has no integers of 64 bits.
@@ -111,15 +117,3 @@ def as_rows(vectors: PyTree) -> PyTree:
 def read_rows(refs: PyTree) -> PyTree:
     """The vectors again, in float32."""
     return in_float32(jax.tree.map(lambda r: r[0], refs))
-
-
-def c_zs_types(operands: BackwardOperands) -> list[jax.ShapeDtypeStruct]:
-    """The cotangents of the products, in the dtype of the matrices."""
-    zs, dtype = operands.saved[0], jax.tree.leaves(operands.transposed)[0].dtype
-    return [jax.ShapeDtypeStruct(z.shape, dtype) for z in zs]
-
-
-def total(c_params: Params, params: Params) -> Params:
-    """The sum over tiles of the cotangents of parameters, in the parameters' dtypes."""
-    sum_of = lambda c, x: jnp.sum(c, (0, 1)).astype(x.dtype)
-    return jax.tree.map(sum_of, c_params, params)

@@ -89,18 +89,17 @@ class Buffers(NamedTuple):
     arrived: Any
 
 
-def split(cuts: tuple[Cut | None, ...], matrices: list[Any]) -> list[Any]:
-    """Matrices `[rows, columns]`; those that do not stay as `SplitMatrix`."""
-    pairs = zip(cuts, matrices, strict=True)
-    return [cut.split(m) if cut and cut.streamed else m for cut, m in pairs]
+def split(
+    cuts: tuple[Cut | None, ...], matrices: list[Any], are_transposed: bool
+) -> list[Any]:
+    """Matrices, or their transposes; those that do not stay as `SplitMatrix`."""
 
+    def one(cut: Cut | None, matrix: Any) -> Any:
+        if cut is None or not cut.streamed:
+            return matrix
+        return cut.split(matrix.T).transposed if are_transposed else cut.split(matrix)
 
-def split_transposed(cuts: tuple[Cut | None, ...], matrices: list[Any]) -> list[Any]:
-    """The same of transposes, `[columns, rows]`."""
-    pairs = zip(cuts, matrices, strict=True)
-    return [
-        cut.split(m.T).transposed if cut and cut.streamed else m for cut, m in pairs
-    ]
+    return [one(*pair) for pair in zip(cuts, matrices, strict=True)]
 
 
 def buffers_for(

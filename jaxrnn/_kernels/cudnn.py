@@ -18,7 +18,7 @@ from jax.custom_batching import sequential_vmap
 
 from .._affine.loop_rule import LoopRule, Primals, Residuals, run_loop
 from .._affine.phases import Phases
-from .._affine.xla_loop import XlaLoop
+from .._affine.sequence import XlaLoop
 from .._autodiff.differentiable import differentiable
 from .._autodiff.jax_internals import SymbolicZero
 from .._autodiff.transposable import dense

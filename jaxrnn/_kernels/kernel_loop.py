@@ -12,17 +12,17 @@ import jax.numpy as jnp
 
 from .._affine.loop_rule import LoopRule, Primals, Residuals, run_loop
 from .._affine.phases import Phases
-from .._affine.products import plain_product, product_cotangents, product_of_inputs
-from .._affine.xla_loop import XlaLoop
+from .._affine.products import product_cotangents, product_of_inputs
+from .._affine.sequence import XlaLoop
 from .._autodiff.differentiable import differentiable
+from .._autodiff.jax_internals import Primitive, defvectorized, register_lowering
 from .._autodiff.transposable import dense
 from .._base.typing import Array, Params, PyTree
 from .._time import masking
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
-from .only_on import only_on
-from .operands import BackwardOperands, ForwardOperands
-from .work import Work, why_not_values
+from .kernel import BackwardOperands, ForwardOperands
+from .work import Work, step_results, why_not_values
 
 
 def check(
@@ -153,7 +153,7 @@ class KernelLoop(LoopRule):
         lengths = row_lengths(steps, work.batch)
         if self.kernel.interpret:
             return lengths
-        return only_on(self.kernel.platform, self.kernel.name, lengths)
+        return _only_on(self.kernel.platform, self.kernel.name, lengths)
 
     def _matrices(self, products: list[Params]) -> list[Array | None]:
         """The matrix that multiplies the state in each stage; None without one."""
@@ -168,23 +168,6 @@ class KernelLoop(LoopRule):
             return self.cell.chain(recalled, params, None, state)[3]
 
         return jax.vmap(step)(zs, states)
-
-
-def step_results(cell: Any, params: Params, inputs: Any, state: PyTree) -> Any:
-    """The types of `(output, saved)` of one step, `saved` being `(zs, state)`.
-
-    Args:
-        cell: An `AffineCell`.
-        params: Its parameters, or their types.
-        inputs: One step of inputs, `[batch, depth]`, or its type.
-        state: The state, or its type.
-    """
-
-    def step(params: Params, inputs: Array, state: PyTree) -> Any:
-        output, _, zs, _ = cell.chain(plain_product, params, inputs, state)
-        return output, (zs, state)
-
-    return jax.eval_shape(step, params, inputs, state)
 
 
 def why_no_loop(xs: Array, steps: Steps) -> str | None:
@@ -207,3 +190,45 @@ def first_step(xs: Array, steps: Steps) -> jax.ShapeDtypeStruct:
     """The type of one step of inputs, `[batch, depth]`."""
     shape = xs.shape[: steps.axis] + xs.shape[steps.axis + 1 :]
     return jax.ShapeDtypeStruct(shape, xs.dtype)
+
+
+def _only_on(platform: str, name: str, x: Array) -> Array:
+    """x, in a program that can be compiled for one platform alone.
+
+    While a program is traced its platform is unknown: it may be that of this process,
+    that of a machine elsewhere, or several.
+
+    Args:
+        platform: "tpu" or "cuda", as JAX calls it.
+        name: The implementation that requires it.
+        x: Returned as it is.
+
+    Raises:
+        ValueError: If the program is compiled for another platform; when it is.
+    """
+    return _only_on_p.bind(x, platform=platform, name=name)
+
+
+def _lower(ctx: Any, x: Any, *, platform: str, name: str) -> list:
+    for other in ctx.platforms or ctx.module_context.platforms:
+        if other != platform:
+            raise ValueError(
+                f"`implementation` {name!r} runs on {platform}, and this is compiled "
+                f"for {other}. Leave it out for XLA's loop, which runs everywhere."
+            )
+    return [x]
+
+
+_only_on_p = Primitive("only_on")
+_compiled = jax.jit(_only_on_p.bind, static_argnames=("platform", "name"))
+
+
+@_only_on_p.def_impl
+def _(x: Array, **of: str) -> Array:
+    with jax.disable_jit(False):  # Otherwise it would call itself.
+        return _compiled(x, **of)
+
+
+_only_on_p.def_abstract_eval(lambda x, **_: x)
+register_lowering(_only_on_p, _lower)
+defvectorized(_only_on_p)

@@ -20,10 +20,10 @@ import jax.numpy as jnp
 from .._autodiff.jax_internals import Jaxpr, JaxprEqn, Literal
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
-from .kernel_loop import first_step, step_results
+from .kernel_loop import first_step
 from .operations import ELEMENTWISE, inlined, shape_of
 from .step import step_types
-from .work import Work
+from .work import Work, step_results
 
 # The fewest rows and columns of matrices that Triton multiplies.
 SMALLEST = 16

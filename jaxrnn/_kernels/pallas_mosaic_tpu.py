@@ -12,17 +12,17 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
+from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from .._autodiff.jax_internals import JaxprEqn
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
-from . import chunks, tpu_grid, vmem
-from .blocks import Tiles, as_rows, c_zs_types, call, read_rows, total
-from .kernel import Kernel
+from . import chunks, vmem
+from .blocks import Tiles, call, read_rows
+from .kernel import BackwardOperands, ForwardOperands, Kernel
 from .kernel_loop import check, run_kernel
 from .machines import MIB
-from .operands import BackwardOperands, ForwardOperands
 from .operations import SUPPORTED, is_batched, why_unsupported
 from .step import backward_step, forward_step, in_float32
 from .work import Work
@@ -87,76 +87,30 @@ class PallasMosaicTPU(Kernel):
         """How that work is cut; None if nothing fits."""
         return vmem.plan(work, self.rows, self.block, self._memory)
 
-    def forward(self, work: Work, operands: ForwardOperands, types: PyTree) -> PyTree:
-        """The loop forward; see `Kernel`."""
+    def tiles(self, work: Work, reverse: bool) -> Tiles:
+        """The grid; see `Kernel`."""
         plan = self._plan(work)
-        tiles = Tiles(work.time, work.batch, plan.rows, plan.block)
-        weights = chunks.split(plan.cuts, operands.weights)
-        biases, elementwise = as_rows((operands.biases, operands.elementwise))
-        by_rows, by_steps, whole = tiles.by_rows, tiles.by_steps, tpu_grid.whole
-        return self._call(
-            functools.partial(_forward, work.cell, tiles, plan.cuts),
-            tiles,
-            operands._replace(weights=weights, biases=biases, elementwise=elementwise),
-            (by_rows, tpu_grid.matrix, whole, whole, by_steps, by_rows),
-            (tiles.over_time(types), operands.state),
-            (by_steps, by_rows),
-            chunks.buffers_for(plan.cuts, weights, plan.rows),
-        )
+        return Tiles(work.time, work.batch, plan.rows, plan.block, reverse)
 
-    def backward(
-        self, work: Work, operands: BackwardOperands
-    ) -> tuple[list[Array], PyTree, Params]:
-        """The loop backward; see `Kernel`."""
-        plan = self._plan(work)
-        tiles = Tiles(work.time, work.batch, plan.rows, plan.block, reverse=True)
-        transposed = chunks.split_transposed(plan.cuts, operands.transposed)
-        elementwise = as_rows(operands.elementwise)
-        by_rows, by_steps, whole = tiles.by_rows, tiles.by_steps, tpu_grid.whole
-        c_zs, c_state, c_elementwise = self._call(
-            functools.partial(_backward, work.cell, tiles, plan.cuts),
-            tiles,
-            operands._replace(transposed=transposed, elementwise=elementwise),
-            (by_rows, tpu_grid.matrix, whole, by_steps, by_steps, by_rows),
-            (
-                c_zs_types(operands),
-                operands.c_state,
-                tiles.per_tile(operands.elementwise),
-            ),
-            (by_steps, by_rows, tiles.by_tile),
-            chunks.buffers_for(plan.cuts, transposed, plan.rows),
-        )
-        return c_zs, c_state, total(c_elementwise, operands.elementwise)
-
-    def _plan(self, work: Work) -> vmem.Plan:
-        """The plan of work that it can run."""
-        return self.plan(work) or vmem.smallest(work)
-
-    def _call(
-        self,
-        kernel: Callable,
-        tiles: Tiles,
-        operands: ForwardOperands | BackwardOperands,
-        specs: tuple,
-        outs: tuple,
-        out_specs: tuple,
-        buffers: list[Any],
-    ) -> Any:
-        """The kernel on its operands, with a spec for each of them and each result.
+    def call(self, work: Work, tiles: Tiles, operands: Any, outs: list) -> tuple:
+        """The results of the kernel that takes such operands; see `Kernel`.
 
         Its first argument is the longest row of each tile, its last ones are what
         carries the state, or its cotangent, and the buffers.
         """
+        cuts = self._plan(work).cuts
+        kernel = _backward if tiles.reverse else _forward
+        matrices = chunks.split(cuts, operands.matrices, tiles.reverse)
+        buffers = chunks.buffers_for(cuts, matrices, tiles.rows)
 
         def run(operands: Any) -> Any:
             return call(
-                kernel,
-                (tpu_grid.longest(tiles, operands.lengths), *operands),
-                (tpu_grid.scalars, *specs),
+                functools.partial(kernel, work.cell, tiles, cuts),
+                (_longest(tiles, operands.lengths), *operands),
+                (_scalars, *tiles.specs(operands, _matrix, _whole)),
                 outs,
-                out_specs,
                 grid=tiles.grid,
-                scratch_shapes=[tpu_grid.carries(tiles, operands[-1]), buffers],
+                scratch_shapes=[_carries(tiles, operands[-1]), buffers],
                 compiler_params=pltpu.CompilerParams(
                     dimension_semantics=("parallel", "arbitrary"),
                     vmem_limit_bytes=self._memory,
@@ -167,21 +121,27 @@ class PallasMosaicTPU(Kernel):
 
         # Mosaic has no mapped arrays that a kernel itself copies in parts.
         run = sequential_vmap(run) if any(buffers) else run
-        return run(operands._replace(lengths=tiles.column(operands.lengths)))
+        column = tiles.column(operands.lengths)
+        return run(operands._replace(lengths=column, matrices=matrices))
+
+    def _plan(self, work: Work) -> vmem.Plan:
+        """The plan of work that it can run."""
+        return self.plan(work) or vmem.smallest(work)
 
 
 def _forward(cell: Any, tiles: Tiles, cuts: Any, longest: Any, *refs: Any) -> None:
     """The kernel of the loop forward."""
     operands, (results, final, carry, buffers) = ForwardOperands(*refs[:6]), refs[6:]
     biases, elementwise = read_rows((operands.biases, operands.elementwise))
-    tpu_grid.at_first(lambda: _write(carry, in_float32(_read(operands.state))))
+    first = lambda: _write(carry, in_float32(_read(operands.state)))
+    pl.when(pl.program_id(1) == 0)(first)
 
     def step(i: Array, t: Array) -> None:
         before = _read(carry)
         output, after, zs = forward_step(
             cell,
             t < operands.lengths[...],
-            chunks.read(cuts, operands.weights, buffers),
+            chunks.read(cuts, operands.matrices, buffers),
             biases,
             elementwise,
             _read(operands.input_products, i),
@@ -189,13 +149,10 @@ def _forward(cell: Any, tiles: Tiles, cuts: Any, longest: Any, *refs: Any) -> No
             chunks.matmul,
         )
         _write(carry, after)
-        outputs, saved = results
-        _write(outputs, output, i)
-        if saved:
-            _write(saved, (zs, before), i)
+        _write(results, (output, (zs, before) if results[1] else ()), i)
 
-    tpu_grid.each_step(tiles, longest, step, lambda: _clear(results))
-    tpu_grid.at_last(tiles, lambda: _write(final, _read(carry)))
+    _each_step(tiles, longest, step, lambda: _clear(results))
+    pl.when(_is_last(tiles))(lambda: _write(final, _read(carry)))
 
 
 def _backward(cell: Any, tiles: Tiles, cuts: Any, longest: Any, *refs: Any) -> None:
@@ -204,19 +161,18 @@ def _backward(cell: Any, tiles: Tiles, cuts: Any, longest: Any, *refs: Any) -> N
     c_zs, c_first, c_elementwise, carry, buffers = results
     elementwise = read_rows(operands.elementwise)
 
-    @tpu_grid.at_first
+    @pl.when(pl.program_id(1) == 0)
     def _() -> None:
         _write(carry, in_float32(_read(operands.c_state)))
         _clear(c_elementwise)
 
     def step(i: Array, t: Array) -> None:
-        zs, before, c_output = in_float32(
-            _read((*operands.saved, operands.c_outputs), i)
-        )
+        sequences = *operands.saved, operands.c_outputs
+        zs, before, c_output = in_float32(_read(sequences, i))
         c_z, c_before, c_params = backward_step(
             cell,
             t < operands.lengths[...],
-            chunks.read(cuts, operands.transposed, buffers),
+            chunks.read(cuts, operands.matrices, buffers),
             elementwise,
             zs,
             before,
@@ -229,8 +185,8 @@ def _backward(cell: Any, tiles: Tiles, cuts: Any, longest: Any, *refs: Any) -> N
         for name, c_param in c_params.items():
             c_elementwise[name][0] += c_param[None, :]
 
-    tpu_grid.each_step(tiles, longest, step, lambda: _clear(c_zs))
-    tpu_grid.at_last(tiles, lambda: _write(c_first, _read(carry)))
+    _each_step(tiles, longest, step, lambda: _clear(c_zs))
+    pl.when(_is_last(tiles))(lambda: _write(c_first, _read(carry)))
 
 
 def _why_not_operation(eqn: JaxprEqn) -> str | None:
@@ -256,3 +212,58 @@ def _clear(refs: PyTree) -> None:
         ref[...] = jnp.zeros(ref.shape, ref.dtype)
 
     jax.tree.map(zero, refs)
+
+
+def _scalars(x: Any) -> pl.BlockSpec:
+    """All of an array whose numbers are read one by one."""
+    del x
+    return pl.BlockSpec(memory_space=pltpu.SMEM)
+
+
+def _whole(x: Any) -> pl.BlockSpec:
+    """All of an array, copied to VMEM once."""
+    zeros = (0,) * x.ndim
+    return pl.BlockSpec(x.shape, lambda b, t: zeros, pipeline_mode=pl.Buffered(1))
+
+
+def _matrix(x: Any) -> pl.BlockSpec:
+    """All of a matrix; streamed chunks, of rank 3, stay in HBM."""
+    return pl.BlockSpec(memory_space=pl.ANY) if x.ndim == 3 else _whole(x)
+
+
+def _carries(tiles: Tiles, state: PyTree) -> PyTree:
+    """Buffers for the state of a tile, in float32."""
+    buffer = lambda x: pltpu.VMEM((tiles.rows, x.shape[-1]), jnp.float32)
+    return jax.tree.map(buffer, state)
+
+
+def _longest(tiles: Tiles, column: Array) -> Array:
+    """`[tiles, 1, 1]`, the longest row of each; `vmap` may put an axis before."""
+    return column.reshape(tiles.grid[0], tiles.rows).max(1)[:, None, None]
+
+
+def _is_last(tiles: Tiles) -> Any:
+    """Whether this is the last block of a tile."""
+    return pl.program_id(1) == tiles.grid[1] - 1
+
+
+def _each_step(
+    tiles: Tiles,
+    longest: Any,
+    step: Callable[[Array, Array], None],
+    clear: Callable[[], None],
+) -> None:
+    """Calls `step(i, t)` for step t of the sequence, number i of this block, in turn.
+
+    Blocks in which all rows of the tile have ended call `clear()` instead.
+    """
+    turn = pl.program_id(1)
+    start = (tiles.grid[1] - 1 - turn if tiles.reverse else turn) * tiles.block
+
+    def body(i: Array, _: None) -> None:
+        i = tiles.block - 1 - i if tiles.reverse else i
+        step(i, start + i)
+
+    runs = start < longest[pl.program_id(0), 0, 0]
+    pl.when(runs)(lambda: jax.lax.fori_loop(0, tiles.block, body, None))
+    pl.when(jnp.logical_not(runs))(clear)

@@ -17,18 +17,21 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
+from .._autodiff.jax_internals import JaxprEqn
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
-from .blocks import Tiles, as_rows, c_zs_types, call, read_rows, total
-from .kernel import Kernel
+from .blocks import Tiles, call, read_rows
+from .kernel import BackwardOperands, ForwardOperands, Kernel
 from .kernel_loop import check, run_kernel
 from .machines import KIB
-from .operands import BackwardOperands, ForwardOperands
-from .operations import inlined
-from .padding import SMALLEST, padded, run_padded, why_not_padded
+from .operations import SUPPORTED, inlined, is_batched, shape_of, why_unsupported
+from .padding import SMALLEST, TRITON_ELEMENTWISE, padded, run_padded, why_not_padded
 from .step import backward_step, forward_step, in_float32
-from .triton_limits import shared, why_not
 from .work import Work
+
+# So many columns fill a quarter of the registers; with twice as many the compiler did
+# not finish within minutes.
+WIDEST = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +53,21 @@ class PallasTriton(Kernel):
 
     def why_not(self, work: Work) -> str | None:
         """Why it cannot run that work, or None."""
-        # The limits are those of the compiler; the interpreter has none.
-        return None if self.interpret else why_not(work, self._memory)
+        if self.interpret:  # The limits are those of the compiler.
+            return None
+        wide = padded(work)
+        return (
+            _why_not_sizes(work, wide)
+            or _why_not_memory(work, wide, self._memory)
+            or _why_not_width(wide)
+            or why_unsupported(wide, SMALLEST, _why_not_operation)
+        )
 
     def describe(self, work: Work) -> str:
         """How it would run that work."""
         work = padded(work)
         return (
-            f"at most {shared(work) // KIB} of {self._memory // KIB} KiB of shared "
+            f"at most {_shared(work) // KIB} of {self._memory // KIB} KiB of shared "
             f"memory, matrices {work.matrix_bytes // KIB}; tiles of {SMALLEST} rows"
         )
 
@@ -72,61 +82,31 @@ class PallasTriton(Kernel):
             return run(params, xs, state, steps)
         return run_padded(run, cell, params, xs, state, steps)
 
-    def forward(self, work: Work, operands: ForwardOperands, types: PyTree) -> PyTree:
-        """The loop forward; see `Kernel`."""
-        tiles = Tiles(work.time, work.batch, SMALLEST, work.time)
-        column = tiles.column(operands.lengths)
-        biases, elementwise = as_rows((operands.biases, operands.elementwise))
-        by_rows, by_steps = tiles.by_rows, tiles.by_steps
+    def tiles(self, work: Work, reverse: bool) -> Tiles:
+        """The grid, of one block of all steps; see `Kernel`."""
+        del reverse
+        return Tiles(work.time, work.batch, SMALLEST, work.time)
+
+    def call(self, work: Work, tiles: Tiles, operands: Any, outs: list) -> tuple:
+        """The results of the kernel that takes such operands; see `Kernel`."""
+        is_forward = isinstance(operands, ForwardOperands)
         return call(
-            functools.partial(_forward, work.cell, tiles),
-            operands._replace(lengths=column, biases=biases, elementwise=elementwise),
-            (by_rows, _whole, _whole, _whole, by_steps, by_rows),
-            (tiles.over_time(types), operands.state),
-            (by_steps, by_rows),
-            name="recurrence",
-            **self._options(tiles),
+            functools.partial(_forward if is_forward else _backward, work.cell, tiles),
+            operands._replace(lengths=tiles.column(operands.lengths)),
+            tiles.specs(operands, _whole, _whole),
+            outs,
+            grid=tiles.grid,
+            compiler_params=plt.CompilerParams(num_warps=self.warps, num_stages=1),
+            interpret=self.interpret,
+            name="recurrence" if is_forward else "recurrence_backward",
         )
-
-    def backward(
-        self, work: Work, operands: BackwardOperands
-    ) -> tuple[list[Array], PyTree, Params]:
-        """The loop backward; see `Kernel`."""
-        tiles = Tiles(work.time, work.batch, SMALLEST, work.time)
-        column, elementwise = (
-            tiles.column(operands.lengths),
-            as_rows(operands.elementwise),
-        )
-        by_rows, by_steps = tiles.by_rows, tiles.by_steps
-        c_zs, c_state, c_elementwise = call(
-            functools.partial(_backward, work.cell, tiles),
-            operands._replace(lengths=column, elementwise=elementwise),
-            (by_rows, _whole, _whole, by_steps, by_steps, by_rows),
-            (
-                c_zs_types(operands),
-                operands.c_state,
-                tiles.per_tile(operands.elementwise),
-            ),
-            (by_steps, by_rows, tiles.by_tile),
-            name="recurrence_backward",
-            **self._options(tiles),
-        )
-        return c_zs, c_state, total(c_elementwise, operands.elementwise)
-
-    def _options(self, tiles: Tiles) -> dict[str, Any]:
-        """How Pallas runs a kernel."""
-        return {
-            "grid": tiles.grid,
-            "compiler_params": plt.CompilerParams(num_warps=self.warps, num_stages=1),
-            "interpret": self.interpret,
-        }
 
 
 def _forward(cell: Any, tiles: Tiles, *refs: Any) -> None:
     """The kernel of the loop forward."""
     operands, (results, final) = ForwardOperands(*refs[:6]), refs[6:]
     here, lengths = _here(tiles), operands.lengths[...]
-    weights = _read(operands.weights)
+    weights = _read(operands.matrices)
     biases, elementwise = read_rows((operands.biases, operands.elementwise))
 
     def step(t: Array, before: PyTree) -> PyTree:
@@ -139,10 +119,7 @@ def _forward(cell: Any, tiles: Tiles, *refs: Any) -> None:
             _load(here, operands.input_products, t),
             before,
         )
-        outputs, saved = results
-        _store(here, outputs, output, t)
-        if saved:
-            _store(here, saved, (zs, before), t)
+        _store(here, results, (output, (zs, before) if results[1] else ()), t)
         return after
 
     first = in_float32(_load(here, operands.state))
@@ -153,10 +130,7 @@ def _backward(cell: Any, tiles: Tiles, *refs: Any) -> None:
     """The kernel of the loop backward."""
     operands, (c_zs, c_first, c_elementwise) = BackwardOperands(*refs[:6]), refs[6:]
     here, lengths = _here(tiles), operands.lengths[...]
-    transposed, elementwise = (
-        _read(operands.transposed),
-        read_rows(operands.elementwise),
-    )
+    transposed, elementwise = _read(operands.matrices), read_rows(operands.elementwise)
 
     def step(i: Array, carry: tuple[PyTree, Params]) -> tuple[PyTree, Params]:
         c_state, c_total = carry
@@ -221,3 +195,62 @@ def _store(here: Array, refs: PyTree, values: PyTree, *index: Array) -> None:
         plt.store(at, value.astype(ref.dtype), mask=mask)
 
     jax.tree.map(put, refs, values)
+
+
+def _shared(work: Work) -> int:
+    """The most bytes of shared memory that a kernel takes.
+
+    As observed in programs compiled for an H100: all matrices, and the operand and the
+    result of a product, which threads exchange.
+    """
+    exchanged = max(rows + columns for rows, columns in work.matrices)
+    return work.matrix_bytes + SMALLEST * 4 * exchanged
+
+
+def _why_not_sizes(work: Work, wide: Work) -> str | None:
+    reason = why_not_padded(work)
+    if reason is None:
+        return None
+    sizes = {n for matrix in work.matrices for n in matrix if n}
+    others = sizes - {n for matrix in wide.matrices for n in matrix}
+    return (
+        f"its sizes must be powers of two from {SMALLEST} on, got "
+        f"{', '.join(map(str, sorted(others)))}, and cannot be padded: {reason}"
+    )
+
+
+def _why_not_memory(work: Work, wide: Work, memory: int) -> str | None:
+    needed = _shared(wide)
+    if needed <= memory:
+        return None
+    size = f"{wide.matrix_bytes // KIB} KiB"
+    if wide != work:
+        size = f"padded to {size}"
+    return (
+        f"the matrices, {size}, and the operands of a step need {needed // KIB} KiB of "
+        f"shared memory; a block of threads has {memory // KIB}"
+    )
+
+
+def _why_not_width(work: Work) -> str | None:
+    widest = max(n for matrix in work.matrices for n in matrix)
+    if widest <= WIDEST:
+        return None
+    return f"its matrices must have sizes up to {WIDEST}, got {widest}"
+
+
+def _why_not_operation(eqn: JaxprEqn) -> str | None:
+    name = eqn.primitive.name
+    sizes = {n for x in (*eqn.invars, *eqn.outvars) for n in shape_of(x)}
+    others = sorted(n for n in sizes if n & (n - 1))
+    if others:
+        return f"its sizes must be powers of two, got {', '.join(map(str, others))}"
+    if name == "concatenate" and shape_of(eqn.outvars[0])[-1] == 2:
+        return None  # What older versions of JAX stack with.
+    if name == "split" and len(set(eqn.params["sizes"])) > 1:
+        sizes = ", ".join(map(str, eqn.params["sizes"]))
+        return f"Triton splits in equal parts, got {sizes}"
+    if name == "dot_general" and is_batched(eqn):
+        return "Triton has no batched products"
+    supported = name in SUPPORTED | TRITON_ELEMENTWISE
+    return None if supported else f"Triton has no `{name}`"

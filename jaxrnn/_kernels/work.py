@@ -56,8 +56,7 @@ class Work:
             inputs: One step of inputs, `[batch, depth]`, or its type.
             state: The state, or its type.
         """
-        step = lambda *args: cell.chain(plain_product, *args)[0]
-        output = jax.eval_shape(step, params, inputs, state)
+        output, _ = step_results(cell, params, inputs, state)
         sizes = lambda tree: tuple(
             (x.shape[-1], jnp.dtype(x.dtype)) for x in jax.tree.leaves(tree)
         )
@@ -112,12 +111,28 @@ def _bytes(sizes: tuple[tuple[int, DType], ...]) -> int:
     return sum(size * dtype.itemsize for size, dtype in sizes)
 
 
+def step_results(cell: Any, params: Params, inputs: Any, state: PyTree) -> Any:
+    """The types of `(output, saved)` of one step, `saved` being `(zs, state)`.
+
+    Args:
+        cell: An `AffineCell`.
+        params: Its parameters, or their types.
+        inputs: One step of inputs, `[batch, depth]`, or its type.
+        state: The state, or its type.
+    """
+
+    def step(params: Params, inputs: Shaped, state: PyTree) -> Any:
+        output, _, zs, _ = cell.chain(plain_product, params, inputs, state)
+        return output, (zs, state)
+
+    return jax.eval_shape(step, params, inputs, state)
+
+
 def why_not_values(
     cell: Any, params: Params, inputs: Shaped, state: PyTree
 ) -> str | None:
     """Why kernels do not take the shapes or dtypes of a cell's values, or None."""
-    step = lambda *args: cell.chain(plain_product, *args)[0]
-    outputs = jax.eval_shape(step, params, inputs, state)
+    outputs, _ = step_results(cell, params, inputs, state)
     known = (jnp.float32, jnp.bfloat16)
     for name, tree in (("inputs", inputs), ("state", state), ("output", outputs)):
         for leaf in jax.tree.leaves(tree):

@@ -9,8 +9,7 @@ from .._base.arguments import check_time_major
 from .._base.errors import describe
 from .._base.typing import DType, PyTree, Shaped
 from .._cells.affine import AffineCell
-from .._kernels.api import KERNELS, make
-from .._kernels.implementation import Implementation
+from .._kernels.implementation import KERNELS, Implementation, make
 from .._kernels.machines import KIB, MACHINES, Machine, as_machine
 from .._kernels.work import Work, why_not_values
 from . import roofline

@@ -16,7 +16,7 @@ from .._cells.bound import BoundCell
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._time.masking import first_inputs
 from ..memory import Keep, Nested, Offload, Recompute, Strategy
-from ..memory._resolve import as_strategy
+from ..memory._strategy import as_strategy
 from .program_cost import Bytes, flops, peak_bytes, saved_bytes
 
 _WHERE = "memory_plan"

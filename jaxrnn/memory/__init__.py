@@ -13,12 +13,15 @@ frozen dataclass derived from `Strategy` with one method, `plan`, that returns a
 """
 
 from .._base.public import set_public_module as _set_public_module
-from ._keep import Keep as Keep
-from ._nested import Nested as Nested
-from ._offload import Offload as Offload
-from ._recompute import Recompute as Recompute
-from ._resolve import resolve as resolve
-from ._strategy import CheckpointPlan as CheckpointPlan, Strategy as Strategy
+from ._strategy import (
+    CheckpointPlan as CheckpointPlan,
+    Keep as Keep,
+    Nested as Nested,
+    Offload as Offload,
+    Recompute as Recompute,
+    Strategy as Strategy,
+    resolve as resolve,
+)
 
 _set_public_module(globals())
 

@@ -23,13 +23,13 @@ from .._autodiff.leaves import (
     is_float,
     is_zero_tangent,
     only_floats,
+    split,
     with_zero_tangents,
 )
 from .._autodiff.transposable import dense, only_arrays, transposable
 from .._base.sharding import as_varying_as, buffers_for
 from .._base.typing import PyTree
 from .._time.steps import Steps
-from ._residuals import SaveFirstState, SaveResiduals, SegmentRun
 from ._segment_programs import Run, SegmentPrograms, Values, trace_segments
 from ._segments import Segment, run_backward, run_forward, visit_innermost
 from ._strategy import CheckpointPlan
@@ -110,19 +110,19 @@ class LinearRun:
     plan: CheckpointPlan
     perturbed: Values
 
-    @property
-    def policy(self) -> Any:
-        """What is saved of an innermost segment."""
-        return SaveResiduals if self.plan.save_residuals else SaveFirstState
+    def segment(
+        self, values: Values, steps: Steps, segment: Segment
+    ) -> tuple[Callable, Values, list]:
+        """An innermost segment: `(fn, perturbed, at_hand)`.
 
-    def segment(self, values: Values, steps: Steps, segment: Segment) -> SegmentRun:
-        """An innermost segment as a function of what is perturbed."""
+        `fn(perturbed)` returns the floating parts of `(outputs, state)`, and all of
+        them. The arrays at hand are those that it reads beside the state before it,
+        which is `values.state`.
+        """
         values, steps = values.cut(steps, segment)
         at_hand = jax.tree.leaves((values._replace(state=[]), steps))
-        from_state = lambda state: self.of_perturbed(
-            self.programs.run, values._replace(state=state), steps
-        )
-        return SegmentRun(from_state, at_hand)
+        fn, perturbed = self.of_perturbed(self.programs.run, values, steps)
+        return fn, perturbed, at_hand
 
     def of_perturbed(
         self, run: Callable, values: Values, steps: Steps
@@ -154,9 +154,13 @@ class LinearRun:
 
         Without buffers, which are None, no outputs are collected.
         """
-        state, buffers = carry
-        here = self.segment(values, steps, segment)
-        (outputs, state), residuals = self.policy.save(here, state)
+        residuals, buffers = carry
+        here = self.segment(values._replace(state=residuals), steps, segment)
+        if self.plan.save_residuals:
+            (outputs, state), residuals = _run_and_save(*here)
+        else:
+            fn, perturbed, _ = here
+            outputs, state = fn(perturbed)[1]
         if buffers is not None:
             buffers = steps.write_window(buffers, segment.start, outputs)
         return (state, buffers), residuals
@@ -174,9 +178,14 @@ class LinearRun:
         c_outputs, c_state = cotangents
 
         def visit(segment: Segment, carry: Values, residuals: Any) -> Values:
-            here = self.segment(values, steps, segment)
+            saves_all = self.plan.save_residuals
+            here = values if saves_all else values._replace(state=residuals)
+            fn, perturbed, at_hand = self.segment(here, steps, segment)
             c_outs = _cut_cotangents(c_outputs, steps, segment), carry.state
-            c_here = self.policy.pull_back(here, residuals, c_outs)
+            if saves_all:
+                c_here = _fill_in(residuals, at_hand)(dense(c_outs))[0]
+            else:
+                c_here = _pull_back(fn, perturbed, c_outs)
             c_xs = steps.write_window(carry.xs, segment.start, c_here.xs)
             return Values(add(carry.consts, c_here.consts), c_xs, c_here.state)
 
@@ -210,3 +219,35 @@ def _cut_cotangents(cotangents: list, steps: Steps, segment: Segment) -> list:
         return SymbolicZero(aval.update(shape=tuple(shape)))
 
     return list(map(cut, cotangents))
+
+
+def _pull_back(fn: Callable, perturbed: Values, cotangents: tuple) -> Values:
+    """From cotangents of the floating parts of a segment to those of `perturbed`."""
+    leaves = jax.tree.leaves(cotangents)
+    # Outputs on which nothing depends have no cotangent: no zeros are summed up.
+    is_read = [not isinstance(c, SymbolicZero) for c in leaves]
+    read = lambda values: split(jax.tree.leaves(fn(values)[0]), is_read)[1]
+    return jax.vjp(read, perturbed)[1](only_arrays(leaves))[0]
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _AtHand:
+    """In the place of a residual: its index in the arrays at hand."""
+
+    index: int
+
+
+def _run_and_save(fn: Callable, perturbed: Values, at_hand: list) -> tuple[Any, Any]:
+    """`(outputs, state)` of a segment, and its backward pass with all that it reads."""
+    _, pull_back, outs = jax.vjp(fn, perturbed, has_aux=True)
+    # Parameters and inputs would be saved once a segment otherwise.
+    places = {id(x): _AtHand(i) for i, x in enumerate(at_hand)}
+    return outs, jax.tree.map(lambda x: places.get(id(x), x), pull_back)
+
+
+def _fill_in(pull_back: Any, at_hand: list) -> Callable:
+    """The backward pass that `_run_and_save` returned, with the arrays at hand."""
+    is_place = lambda x: isinstance(x, _AtHand)
+    fill_in = lambda x: at_hand[x.index] if is_place(x) else x
+    return jax.tree.map(fill_in, pull_back, is_leaf=is_place)

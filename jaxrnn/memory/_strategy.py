@@ -1,9 +1,17 @@
-"""What a memory strategy is."""
+"""The memory strategies, and what the argument `swap_memory` of a driver stands for."""
 
 import abc
 import dataclasses
+import math
+
+import jax
+import numpy as np
 
 from .._base.arguments import as_count
+from .._base.errors import describe
+
+# Large enough for large copies, small beside a run.
+STEPS_PER_COPY = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +72,192 @@ class Strategy(abc.ABC):
         arguments = [
             getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if getattr(self, field.name) != _default(field)
+            if getattr(self, field.name) != field.default
         ]
         return f"{type(self).__name__}({', '.join(map(repr, arguments))})"
 
 
-def _default(field: dataclasses.Field) -> object:
-    factory = field.default_factory
-    return field.default if factory is dataclasses.MISSING else factory()
+@dataclasses.dataclass(frozen=True, repr=False)
+class Keep(Strategy):
+    """All that the backward pass reads stays on the device: what `False` stands for.
+
+    An LSTM saves about six numbers per unit and step. Nothing is recomputed but
+    elementwise work. Small nets can be faster with less, if that fits the caches.
+    `raw_rnn` recomputes each step in any case, from the state before it.
+    """
+
+    def plan(self, time: int) -> CheckpointPlan:
+        """No segments."""
+        del time
+        return CheckpointPlan()
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Recompute(Strategy):
+    """The states between segments are saved; the backward pass reruns each segment.
+
+    With segments of about the square root of the number of steps, the saved states and
+    one segment are of equal size: an LSTM over 10,000 steps saves a thirtieth of what
+    `Keep` does. It costs one more forward pass.
+
+    Attributes:
+        chunk: The number of steps in a segment; 1 saves every state, and None (the
+            default) takes about the square root of the number of steps, a divisor of
+            it if one is near.
+
+    Raises:
+        TypeError: If `chunk` is not an int.
+        ValueError: If `chunk` is less than 1.
+
+    Source: arXiv:1604.06174, section 4.
+    """
+
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.chunk is not None:
+            as_count("Recompute", "chunk", self.chunk)
+
+    def plan(self, time: int) -> CheckpointPlan:
+        """Segments of one size."""
+        return CheckpointPlan((self.chunk or _near_root(time),))
+
+
+def _near_root(time: int) -> int:
+    """About the square root: if possible such that there is no remainder.
+
+    A remainder is compiled separately.
+    """
+    root = max(1, round(math.sqrt(time)))
+    near = sorted(
+        range(root - root // 4, root + root // 4 + 1), key=lambda k: abs(k - root)
+    )
+    return next((k for k in near if time % k == 0), root)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Nested(Strategy):
+    """Segments within segments: saved states grow with the logarithm of the steps.
+
+    The backward pass over a segment recomputes the states between its `branches`
+    parts, and so on down to a few steps. Each level costs one more forward pass, and
+    time to compile.
+
+    Attributes:
+        branches: The number of parts of a segment, at least 2.
+
+    Raises:
+        TypeError: If `branches` is not an int.
+        ValueError: If `branches` is less than 2.
+
+    Source: arXiv:1604.06174, section 4.
+    """
+
+    branches: int = 8
+
+    def __post_init__(self) -> None:
+        fix = "Two halves are the least that makes sense."
+        as_count("Nested", "branches", self.branches, least=2, fix=fix)
+
+    def plan(self, time: int) -> CheckpointPlan:
+        """One size of segment for each level, `branches` times the next."""
+        levels = max(1, round(math.log(time, self.branches)) - 1)
+        innermost = -(-time // self.branches**levels)
+        powers = reversed(range(levels))
+        return CheckpointPlan(tuple(innermost * self.branches**p for p in powers))
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Offload(Strategy):
+    """What another strategy saves is stored in the memory of the host, `pinned_host`.
+
+    It is copied there during the forward pass and back during the backward pass.
+    `Offload(Recompute(64))` takes device memory that does not grow with the number of
+    steps, and so does `Offload(Keep())`, which recomputes nothing but copies
+    everything. On the CPU, where host and device share one memory, it has the effect of
+    `of` alone.
+
+    JAX returns the results of such a program committed to their device. Commit the
+    parameters beforehand, by `jax.device_put(params, jax.devices()[0])`, or the second
+    call of a jitted training step compiles once more.
+
+    Attributes:
+        of: The other strategy, `Recompute()` by default.
+        chunk: The number of steps that are copied at once of what `Keep()` saves; None
+            (the default) for 64. Other strategies have segments, which are copied.
+
+    Raises:
+        TypeError: If `of` is not a strategy, or `chunk` not an int.
+        ValueError: If `chunk` is less than 1, or given where `of` has segments.
+    """
+
+    of: Strategy = Recompute()
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.of, Strategy):
+            raise TypeError(
+                f"Offload: `of` must be a strategy, got {describe(self.of)}. "
+                "`Offload(Recompute(64))`, say."
+            )
+        if self.chunk is None:
+            return
+        as_count("Offload", "chunk", self.chunk)
+        if self.of.plan(1).segments:
+            raise ValueError(
+                f"Offload: `chunk` must be None for {self.of!r}, which has chunks "
+                f"already, got {self.chunk}. Write `Offload(Recompute({self.chunk}))`."
+            )
+
+    def plan(self, time: int) -> CheckpointPlan:
+        """That of the other strategy, on the host."""
+        plan = self.of.plan(time)
+        if not plan.segments:
+            steps = self.chunk or STEPS_PER_COPY
+            plan = CheckpointPlan((steps,), save_residuals=True)
+        return dataclasses.replace(plan, on_host=True)
+
+
+def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strategy:
+    """The strategy that a value of `swap_memory` stands for.
+
+    False is `Keep()`. True is `Offload(Recompute())`; on the CPU, where host and device
+    share one memory and nothing would be moved, it is `Recompute()`.
+
+    Args:
+        swap_memory: False, True or a strategy, which is returned as it is.
+        platform: Where it runs, "cpu", "gpu" or "tpu"; None for JAX's default backend,
+            as in drivers. To lower or export for another platform than that, pass the
+            strategy itself to the driver.
+
+    Raises:
+        TypeError: If `swap_memory` is neither a bool nor a strategy.
+
+    Example:
+        >>> import jaxrnn
+        >>> jaxrnn.memory.resolve(True, "cpu"), jaxrnn.memory.resolve(True, "tpu")
+        (Recompute(), Offload())
+    """
+    return as_strategy("resolve", "swap_memory", swap_memory, platform)
+
+
+def as_strategy(
+    where: str, name: str, swap_memory: object, platform: str | None = None
+) -> Strategy:
+    """The same, with the names that messages use."""
+    if isinstance(swap_memory, Strategy):
+        return swap_memory
+    if isinstance(swap_memory, bool | np.bool_):
+        if not swap_memory:
+            return Keep()
+        is_cpu = (platform or jax.default_backend()) == "cpu"
+        return Recompute() if is_cpu else Offload(Recompute())
+    fix = ""
+    if isinstance(swap_memory, type) and issubclass(swap_memory, Strategy):
+        fix = f" Make one: {swap_memory.__name__}()."
+    if isinstance(swap_memory, str):
+        fix = " True is the best for this platform."
+    raise TypeError(
+        f"{where}: `{name}` must be True, False or a strategy of `jaxrnn.memory`, "
+        f"got {describe(swap_memory)}.{fix}"
+    )

@@ -481,8 +481,8 @@ REFUSALS = {
     ),
     "list_with_lengths": (
         ValueError,
-        r"Time and batch must be the same .*: `inputs\[0\]` is float32\[4, 2\], `inputs\[1\]` "
-        r"is float32\[0, 2\]. A list of sequences goes without `sequence_length`",
+        r"Time and batch must be the same .*: `inputs\[0\]` is float32\[4, 2\], "
+        r"`inputs\[1\]` is float32\[0, 2\]. A list of sequences goes without `sequence_length`",
         lambda: pack_sequences(LIST, N),
     ),
     "lengths_of_another_batch": (

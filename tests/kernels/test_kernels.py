@@ -10,6 +10,7 @@ import cases
 import helpers
 import jax
 import jax.numpy as jnp
+import kernel_specs as specs
 import numpy as np
 import pytest
 from helpers import differentiated, eqns
@@ -26,7 +27,7 @@ from jaxrnn import (
     Stage,
 )
 from jaxrnn._cells.initializers import ParamSpec
-from jaxrnn._kernels import machines as _machines, specs, vmem as _vmem
+from jaxrnn._kernels import machines as _machines, vmem as _vmem
 from jaxrnn._kernels.padding import padded as padded_work, why_not_padded
 from jaxrnn._kernels.pallas_mosaic_tpu import PallasMosaicTPU
 from jaxrnn._kernels.pallas_triton import PallasTriton

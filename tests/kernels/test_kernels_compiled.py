@@ -10,12 +10,12 @@ its own:
 
 import jax
 import jax.numpy as jnp
+import kernel_specs as specs
 import pytest
 from jax.experimental import topologies
 
 import jaxrnn
 from jaxrnn import CudnnCompatibleGRUCell, GRUCell, LSTMCell
-from jaxrnn._kernels import specs
 from jaxrnn._kernels.pallas_mosaic_tpu import PallasMosaicTPU
 from jaxrnn.testing._oracle import weighted_sum
 
