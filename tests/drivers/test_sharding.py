@@ -98,7 +98,7 @@ def on_one_device(name, is_whole):
 COLLECTIVE = r" (all-gather|all-to-all|all-reduce|collective-permute)[\w\-]*\("
 
 
-@pytest.mark.fast("stack-*Auto", "dropout-*Explicit")
+@pytest.mark.fast("stack-*Auto")
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("name", ["stack", "dropout"])
 def test_collectives_on_a_mesh(name, axis_type):

@@ -149,6 +149,7 @@ def test_layers_read_both_directions(kind, lengths):
         close((fw, bw), ((x_sum, first_sum), tuple(totals)), F64)
 
 
+@pytest.mark.slow
 def test_gradients_of_layers():
     x = jnp.asarray(data())
     fw = [bound(GRUCell(2)), bound(BasicRNNCell(2), 5, 1)]

@@ -38,7 +38,7 @@ def listed(setup, params, xs, state, lengths):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), *outputs), state
 
 
-@pytest.mark.fast("False-lstm*", "False-function*", "True-deep")
+@pytest.mark.fast("False-lstm*", "False-function*", "True-function_nested")
 @pytest.mark.parametrize(
     "name", ["lstm_projection", "deep", "function_nested", "function_integers"]
 )

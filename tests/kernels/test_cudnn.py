@@ -268,6 +268,7 @@ def test_cotangents_of_padding_are_nothing(stand_in):
     near(grads(stand_in.implementation), grads("xla"))
 
 
+@pytest.mark.slow
 def test_two_directions(stand_in):
     cells = LSTMCell(UNITS), BasicLSTMCell(UNITS, forget_bias=0.3)
     params, x, _ = data(cells[0])
@@ -286,6 +287,7 @@ def test_two_directions(stand_in):
     near(made(stand_in.implementation), made("xla"))
 
 
+@pytest.mark.slow
 def test_layers_of_cells(stand_in):
     cell = jaxrnn.MultiRNNCell([LSTMCell(UNITS), BasicLSTMCell(2, forget_bias=0)])
     given = data(cell)

@@ -450,7 +450,7 @@ def test_lowers_for_a_gpu(name, dtype, batch):
     assert text.count(CALLS["cuda"]) == 2
 
 
-@pytest.mark.fast("cos")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "activation",
     [lambda x: jnp.tanh(1 / x), lambda x: jnp.sqrt(jnp.abs(x)), jnp.cos],

@@ -163,7 +163,7 @@ def test_every_mode_of_differentiation(name, mode, strategy):
     close(got, want, F64)
 
 
-@pytest.mark.fast("shard_map-*")
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", [Offload(Keep(), 4)], ids=str)
 @pytest.mark.parametrize("kind", ["auto", "explicit", "shard_map"])
 def test_rows_over_devices(kind, strategy):
@@ -315,7 +315,7 @@ def test_on_a_cpu_true_is_to_recompute_in_chunks():
 RAW = [Offload(), Recompute(4), Offload(Keep()), Uneven()]
 
 
-@pytest.mark.fast("Offload()", "Uneven*")
+@pytest.mark.fast("Uneven*")
 @pytest.mark.parametrize("strategy", RAW, ids=str)
 def test_raw_rnn_gives_what_it_gives_without(strategy):
     _, params, x, _ = make("lstm", 4, 11)

@@ -45,7 +45,7 @@ def plain(specifications):
     return json.loads(json.dumps(specifications))
 
 
-@pytest.mark.fast(*one_in(6, CASES))
+@pytest.mark.fast(*one_in(8, CASES))
 @pytest.mark.parametrize("case", CASES, ids=names(CASES))
 def test_same_as_tensorflow(case):
     for part, path, got, wanted in replay.pairs(case):
@@ -99,6 +99,7 @@ def test_every_array_belongs_to_a_case(family):
     assert stored == {case["name"] for case in CASES if case["family"] == family}
 
 
+@pytest.mark.slow
 def test_every_case_has_gradients_of_all_that_is_floating():
     for case in CASES:
         given = replay.floats(replay.arguments(case))
