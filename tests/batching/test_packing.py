@@ -482,7 +482,8 @@ REFUSALS = {
     "list_with_lengths": (
         ValueError,
         r"Time and batch must be the same .*: `inputs\[0\]` is float32\[4, 2\], "
-        r"`inputs\[1\]` is float32\[0, 2\]. A list of sequences goes without `sequence_length`",
+        r"`inputs\[1\]` is float32\[0, 2\]. A list of sequences goes without "
+        r"`sequence_length`",
         lambda: pack_sequences(LIST, N),
     ),
     "lengths_of_another_batch": (

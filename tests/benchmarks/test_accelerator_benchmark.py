@@ -89,7 +89,7 @@ def test_the_names_are_all_that_explain_knows():
 @pytest.mark.parametrize(
     ("kernel", "case", "reason"),
     [
-        (KERNEL, ("lstm", 8, 4, 16, 65536), "the least tile needs"),
+        (KERNEL, ("lstm", 8, 4, 16, 65536), "the smallest tile needs"),
         (KERNEL, ("lstm", 2, 3, 4, 5), "runs on tpu, and this is compiled for cpu"),
         ("pallas_triton", ("lstm", 2, 3, 4, 5), "runs on cuda, and this is"),
         ("cudnn", ("lstm", 2, 3, 4, 5), "finds no NVIDIA GPU here"),
