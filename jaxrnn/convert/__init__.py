@@ -14,15 +14,6 @@ unpickled, and no other library is imported. What the other library cannot expre
 refused with a reason.
 """
 
-from . import (
-    equinox as equinox,
-    haiku as haiku,
-    keras as keras,
-    linen as linen,
-    nnx as nnx,
-    onnx as onnx,
-    tf1 as tf1,
-    torch as torch,
-)
+from . import equinox, haiku, keras, linen, nnx, onnx, tf1, torch
 
 __all__ = ["equinox", "haiku", "keras", "linen", "nnx", "onnx", "tf1", "torch"]

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .._base.errors import describe, noting
 from .._base.inputs import as_state
@@ -14,7 +13,7 @@ from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from .._tensor_array.tensor_array import is_tensor_array
 from ._checks import FINITE, as_int, as_number
 from ._decoded import Decoded, end_beyond, run, to_time
-from ._model import Embed, Model, Project, make_model
+from ._model import Embed, Model, Project
 
 
 def tile_beams(tree: PyTree, beam_width: int) -> PyTree:
@@ -81,7 +80,7 @@ def beam_loop(
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
     where = "decode.beam_loop"
-    model = make_model(where, embed, project, initial_state, start_ids, end_id)
+    model = Model(where, embed, project, initial_state, start_ids, end_id)
     return _make(model, beam_width, length_penalty)
 
 
@@ -133,7 +132,7 @@ def beam_search(
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
     where = "decode.beam_search"
-    model = make_model(where, embed, project, initial_state, start_ids, end_id)
+    model = Model(where, embed, project, initial_state, start_ids, end_id)
     loop = _make(model, beam_width, length_penalty)
     with noting(
         f"{where}: the cell, `embed` and `project` are run on batch * beam_width = "
@@ -194,14 +193,10 @@ class BeamLoop:
         shape = (model.batch_size // self.width, self.width)
         inputs = model.inputs(model.start_ids)
         # All beams begin equal: were more than one alive, all would stay equal.
-        log_probs = np.where(np.arange(self.width) == 0, 0.0, -np.inf)
-        log_probs = jnp.asarray(log_probs, model.score_dtype(inputs))
-        beams = Beams(
-            jnp.broadcast_to(log_probs, shape),
-            jnp.zeros(shape, jnp.int32),
-            jnp.zeros(shape, bool),
-        )
-        emit = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+        log_probs = jnp.full(shape, -jnp.inf, model.score_dtype(inputs))
+        lengths, finished = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool)
+        beams = Beams(log_probs.at[:, 0].set(0.0), lengths, finished)
+        emit = jnp.int32(0), jnp.int32(0)
         return self._finished(beams), inputs, model.initial_state, emit, beams
 
     def _finished(self, beams: Beams) -> Array:

@@ -74,7 +74,9 @@ def as_number(where: str, name: str, value: Any, within: Range, fix: str) -> Any
         ValueError: If it has axes, or is outside of its range.
     """
     wanted = f"{where}: `{name}` must be {within.words}"
-    if not _is_real(value):
+    is_number = is_array(value) or isinstance(value, int | float)
+    dtype = jnp.result_type(value) if is_number else jnp.dtype(bool)
+    if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.integer, jnp.floating)):
         raise TypeError(f"{wanted}, got {describe(value)}. {fix}")
     if np.shape(value) != ():
         raise ValueError(f"{wanted}, got {describe(value)}. It is one for all rows.")
@@ -82,13 +84,6 @@ def as_number(where: str, name: str, value: Any, within: Range, fix: str) -> Any
     if known is not None and not within.holds(float(known)):
         raise ValueError(f"{wanted}, got {float(known):g}. {fix}")
     return value
-
-
-def _is_real(value: Any) -> bool:
-    if not (is_array(value) or isinstance(value, int | float)):
-        return False
-    dtype = jnp.result_type(value)
-    return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)
 
 
 def as_one_key(where: str, key: Any) -> Key:

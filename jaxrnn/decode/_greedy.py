@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from ._decoded import Decoded, run
-from ._model import Embed, Project, make_model
+from ._model import Embed, Model, Project
 from ._rows import RowLoop
 
 
@@ -39,7 +39,9 @@ def greedy_loop(
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.
     """
-    return _make("decode.greedy_loop", embed, project, initial_state, start_ids, end_id)
+    where = "decode.greedy_loop"
+    model = Model(where, embed, project, initial_state, start_ids, end_id)
+    return RowLoop(model, _most_likely)
 
 
 def greedy(
@@ -94,20 +96,9 @@ def greedy(
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.
     """
-    loop = _make("decode.greedy", embed, project, initial_state, start_ids, end_id)
-    return run(cell, loop, max_time)
-
-
-def _make(
-    where: str,
-    embed: Embed,
-    project: Project,
-    initial_state: PyTree,
-    start_ids: ArrayLike,
-    end_id: int,
-) -> RowLoop:
-    model = make_model(where, embed, project, initial_state, start_ids, end_id)
-    return RowLoop(model, _most_likely)
+    where = "decode.greedy"
+    model = Model(where, embed, project, initial_state, start_ids, end_id)
+    return run(cell, RowLoop(model, _most_likely), max_time)
 
 
 def _most_likely(log_probs: Array, t: Array) -> Array:

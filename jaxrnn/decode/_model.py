@@ -11,6 +11,7 @@ from .._base.errors import describe, is_array, noting
 from .._base.inputs import as_state
 from .._base.trees import named_leaves
 from .._base.typing import Array, DType, PyTree
+from .._cells.fields import set_field
 from .._tensor_array.tensor_array import is_tensor_array
 from ._checks import as_int, as_start_ids, check_callable
 
@@ -23,7 +24,7 @@ Project: TypeAlias = Callable[[PyTree], Array]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """The arguments that all decoders share, in their final form.
+    """The arguments that all decoders share, checked and in their final form.
 
     Attributes:
         where: The function that was called, for messages.
@@ -32,14 +33,35 @@ class Model:
         initial_state: The initial state, each leaf `[batch, ...]` or without axes.
         start_ids: int32 `[batch]`.
         end_id: The id that ends a row.
+
+    Raises:
+        TypeError: If one is of the wrong kind.
+        ValueError: If shapes do not fit, or `end_id` is negative.
     """
 
     where: str
     embed: Embed
     project: Project
     initial_state: PyTree
-    start_ids: Array
+    start_ids: Any
     end_id: int
+
+    def __post_init__(self) -> None:
+        where = self.where
+        check_callable(where, "embed", self.embed, "of ids [batch]")
+        check_callable(where, "project", self.project, "of the cell's output")
+        ids = as_start_ids(where, self.start_ids)
+        fix = "It is an id of the vocabulary."
+        set_field(self, end_id=as_int(where, "end_id", self.end_id, 0, fix))
+        state = as_state(where, "initial_state", self.initial_state)
+        for name, leaf in named_leaves("initial_state", state, is_tensor_array):
+            if is_tensor_array(leaf) or leaf.shape[:1] in ((), ids.shape):
+                continue
+            raise ValueError(
+                f"{where}: `{name}` must have one row for each of `start_ids` "
+                f"{describe(ids)}, got {describe(leaf)}."
+            )
+        set_field(self, start_ids=ids, initial_state=state)
 
     @property
     def batch_size(self) -> int:
@@ -94,33 +116,3 @@ class Model:
         leaves = jax.tree.leaves((self.initial_state, inputs))
         wide = any(leaf.dtype == jnp.float64 for leaf in leaves)
         return jnp.dtype(jnp.float64 if wide else jnp.float32)
-
-
-def make_model(
-    where: str,
-    embed: Embed,
-    project: Project,
-    initial_state: PyTree,
-    start_ids: Any,
-    end_id: Any,
-) -> Model:
-    """The arguments in their final form.
-
-    Raises:
-        TypeError: If one is of the wrong kind.
-        ValueError: If shapes do not fit, or `end_id` is negative.
-    """
-    check_callable(where, "embed", embed, "of ids [batch]")
-    check_callable(where, "project", project, "of the cell's output")
-    ids = as_start_ids(where, start_ids)
-    end_id = as_int(where, "end_id", end_id, 0, "It is an id of the vocabulary.")
-    state = as_state(where, "initial_state", initial_state)
-    for name, leaf in named_leaves("initial_state", state, is_tensor_array):
-        if is_tensor_array(leaf) or leaf.ndim == 0:
-            continue
-        if leaf.shape[0] != ids.shape[0]:
-            raise ValueError(
-                f"{where}: `{name}` must have one row for each of `start_ids` "
-                f"{describe(ids)}, got {describe(leaf)}."
-            )
-    return Model(where, embed, project, state, ids, end_id)

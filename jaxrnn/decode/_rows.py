@@ -61,13 +61,9 @@ class RowLoop:
     def _first_call(self) -> tuple[Array, PyTree, PyTree, PyTree, Rows]:
         model = self.model
         inputs = model.inputs(model.start_ids)
-        rows = Rows(
-            jnp.zeros(model.batch_size, model.score_dtype(inputs)),
-            jnp.zeros(model.batch_size, jnp.int32),
-            jnp.zeros(model.batch_size, bool),
-        )
-        emit = jnp.zeros((), jnp.int32)
-        return rows.finished, inputs, model.initial_state, emit, rows
+        dtypes = model.score_dtype(inputs), jnp.int32, bool
+        rows = Rows(*(jnp.zeros(model.batch_size, dtype) for dtype in dtypes))
+        return rows.finished, inputs, model.initial_state, jnp.int32(0), rows
 
     def decoded(self, results: tuple[PyTree, PyTree, Rows], max_time: int) -> Decoded:
         """The sequences from the results of `raw_rnn` with that `max_time`.

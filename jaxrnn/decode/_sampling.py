@@ -1,6 +1,6 @@
 """Sampling from the distribution of ids, optionally truncated."""
 
-import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from .._base.typing import Array, ArrayLike, Key, PyTree, RNNCellLike
 from ._checks import POSITIVE, PROBABILITY, as_int, as_number, as_one_key
 from ._decoded import Decoded, run
-from ._model import Embed, Model, Project, make_model
+from ._model import Embed, Model, Project
 from ._rows import RowLoop
 
 
@@ -54,7 +54,7 @@ def sampling_loop(
         arXiv:1904.09751 for `top_p`.
     """
     where = "decode.sampling_loop"
-    model = make_model(where, embed, project, initial_state, start_ids, end_id)
+    model = Model(where, embed, project, initial_state, start_ids, end_id)
     return _make(model, key, temperature, top_k, top_p)
 
 
@@ -110,7 +110,7 @@ def sample(
         arXiv:1904.09751 for `top_p`.
     """
     where = "decode.sample"
-    model = make_model(where, embed, project, initial_state, start_ids, end_id)
+    model = Model(where, embed, project, initial_state, start_ids, end_id)
     return run(cell, _make(model, key, temperature, top_k, top_p), max_time)
 
 
@@ -124,39 +124,36 @@ def _make(model: Model, key: Any, temperature: Any, top_k: Any, top_p: Any) -> R
         top_k = as_int(where, "top_k", top_k, 1, fix)
     if top_p is not None:
         top_p = as_number(where, "top_p", top_p, PROBABILITY, fix)
-    return RowLoop(model, _Draw(key, temperature, top_k, top_p))
+    return RowLoop(model, functools.partial(_draw, key, temperature, top_k, top_p))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Draw:
-    """`draw(log_probs, t)`: one id a row, int32 `[batch]`."""
-
-    key: Key
-    temperature: Any
-    top_k: int | None
-    top_p: Any
-
-    def __call__(self, log_probs: Array, t: Array) -> Array:
-        log_probs = jax.lax.stop_gradient(log_probs)
-        noise = jax.random.gumbel(
-            jax.random.fold_in(self.key, t), log_probs.shape, log_probs.dtype
-        )
-        # Relative to the best: a small temperature makes the others -inf, never NaN.
-        best = jnp.max(log_probs, axis=1, keepdims=True)
-        least = jnp.finfo(log_probs.dtype).tiny
-        temperature = jnp.asarray(self.temperature, log_probs.dtype)
-        logits = (log_probs - best) / jnp.maximum(temperature, least)
-        if self.top_k is None and self.top_p is None:
-            return jnp.argmax(logits + noise, axis=1).astype(jnp.int32)
-        vocab = logits.shape[1]
-        logits, ids = jax.lax.top_k(logits, min(self.top_k or vocab, vocab))
-        # Noise belongs to an id: where all may be drawn, draws are as without `top_k`.
-        drawn = logits + jnp.take_along_axis(noise, ids, axis=1)
-        if self.top_p is not None:
-            top_p = jnp.asarray(self.top_p, logits.dtype)
-            drawn = jnp.where(_in_nucleus(logits, top_p), drawn, -jnp.inf)
-        place = jnp.argmax(drawn, axis=1, keepdims=True)
-        return jnp.take_along_axis(ids, place, axis=1)[:, 0].astype(jnp.int32)
+def _draw(
+    key: Key,
+    temperature: Any,
+    top_k: int | None,
+    top_p: Any,
+    log_probs: Array,
+    t: Array,
+) -> Array:
+    """One id a row, int32 `[batch]`, at position t."""
+    log_probs = jax.lax.stop_gradient(log_probs)
+    shape, dtype = log_probs.shape, log_probs.dtype
+    noise = jax.random.gumbel(jax.random.fold_in(key, t), shape, dtype)
+    # Relative to the best: a small temperature makes the others -inf, never NaN.
+    best = jnp.max(log_probs, axis=1, keepdims=True)
+    temperature = jnp.maximum(jnp.asarray(temperature, dtype), jnp.finfo(dtype).tiny)
+    logits = (log_probs - best) / temperature
+    if top_k is None and top_p is None:
+        return jnp.argmax(logits + noise, axis=1).astype(jnp.int32)
+    vocab = shape[1]
+    logits, ids = jax.lax.top_k(logits, min(top_k or vocab, vocab))
+    # Noise belongs to an id: where all may be drawn, draws are as without `top_k`.
+    drawn = logits + jnp.take_along_axis(noise, ids, axis=1)
+    if top_p is not None:
+        in_nucleus = _in_nucleus(logits, jnp.asarray(top_p, dtype))
+        drawn = jnp.where(in_nucleus, drawn, -jnp.inf)
+    place = jnp.argmax(drawn, axis=1, keepdims=True)
+    return jnp.take_along_axis(ids, place, axis=1)[:, 0].astype(jnp.int32)
 
 
 def _in_nucleus(logits: Array, top_p: Array) -> Array:

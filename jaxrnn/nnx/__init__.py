@@ -23,5 +23,3 @@ from ._recurrent import (
 )
 
 _set_public_module(globals())
-
-__all__ = ["RNN", "Bidirectional", "Cell", "RawRNN", "StackBidirectional", "as_cell"]

@@ -15,7 +15,7 @@ from .._layers.batch_axes import BatchAxes
 from .._layers.cells import check_cells, sizes_of_cell
 from .._layers.directions import OneDirection
 from .._layers.layer import in_dtype
-from ._parameters import as_step, check_rngs, make_params
+from ._parameters import make_params
 
 
 class Cell(nnx.RNNCellBase):
@@ -51,9 +51,9 @@ class Cell(nnx.RNNCellBase):
         self.layer, self.dtype = OneDirection(cell), dtype or param_dtype
         where = type(self).__name__
         check_cells(where, cell=cell)
-        check_rngs(where, rngs)
-        step = as_step(where, in_features, param_dtype)
-        self.params = make_params(self.layer, rngs, step, param_dtype)
+        self.params, step = make_params(
+            where, self.layer, in_features, rngs, param_dtype
+        )
         params = nnx.as_pure(self.params)
         self.layer.check_not_random(where, params, step, param_dtype)
 
@@ -125,36 +125,17 @@ def as_cell(module: nnx.RNNCellBase, in_features: int | tuple[int, ...]) -> Boun
         carry = copy.initialize_carry(shape, nnx.Rngs(0))
         return copy(carry, jnp.zeros(shape, jnp.float32))
 
-    sizes = sizes_of_cell(step, in_features)
-    return NnxCell(graph, _Streams.of(streams), *sizes).bind(nnx.to_pure_dict(params))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Streams:
-    """The streams of a module, without their keys."""
-
-    tree: Any
-    are_keys: tuple[bool, ...]
-
-    @classmethod
-    def of(cls, streams: nnx.State) -> "_Streams":
-        leaves, tree = jax.tree.flatten(streams)
-        return cls(tree, tuple(map(is_key, leaves)))
-
-    def restart(self, key: Key) -> nnx.State:
-        """New streams, each with another key folded from `key`."""
-        count = jnp.zeros((), jnp.uint32)
-        leaves = [
-            jax.random.fold_in(key, i) if is_key else count
-            for i, is_key in enumerate(self.are_keys)
-        ]
-        return jax.tree.unflatten(self.tree, leaves)
+    leaves, tree = jax.tree.flatten(streams)
+    are_keys = tuple(map(is_key, leaves))
+    cell = NnxCell(graph, tree, are_keys, *sizes_of_cell(step, in_features))
+    return cell.bind(nnx.to_pure_dict(params))
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class NnxCell(RNNCell):
     graph: Any
-    streams: "_Streams"
+    streams: Any  # The tree of the module's streams,
+    are_keys: tuple[bool, ...]  # and which of its leaves are keys, not counters.
     state_size: Size
     output_size: Size
 
@@ -177,7 +158,12 @@ class NnxCell(RNNCell):
         Raises:
             ValueError: If the module draws random numbers and there is no key.
         """
-        streams = self.streams.restart(jax.random.key(0) if key is None else key)
+        own_key, count = jax.random.key(0) if key is None else key, jnp.uint32(0)
+        streams = [
+            jax.random.fold_in(own_key, i) if is_key else count
+            for i, is_key in enumerate(self.are_keys)
+        ]
+        streams = jax.tree.unflatten(self.streams, streams)
         module = nnx.merge(self.graph, nnx.State(params), streams, copy=True)
         counts = _counts(module)
         state, output = module(state, inputs)

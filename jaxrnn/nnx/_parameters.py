@@ -40,28 +40,32 @@ def as_step(where: str, in_features: Any, dtype: DType) -> PyTree:
     return jax.eval_shape(lambda tree: in_dtype(dtype, tree), step)
 
 
-def check_rngs(where: str, rngs: Any) -> None:
-    """Raises TypeError for what is not `nnx.Rngs`."""
+def make_params(
+    where: str,
+    layer: Layer,
+    in_features: Any,
+    rngs: Any,
+    dtype: DType,
+    axis_names: AxisNames | None = None,
+) -> tuple[Params, PyTree]:
+    """The layer's parameters, each a `nnx.Param`, and one step of inputs as types.
+
+    Raises:
+        TypeError: If `rngs` is not `nnx.Rngs`; as `as_step`.
+        ValueError: If `axis_names` do not fit; as `as_step`.
+    """
     if not isinstance(rngs, nnx.Rngs):
         raise TypeError(
             f"{where}: `rngs` must be nnx.Rngs, got {describe(rngs)}. `nnx.Rngs(0)` "
             "makes some."
         )
-
-
-def make_params(
-    layer: Layer,
-    rngs: nnx.Rngs,
-    step: PyTree,
-    dtype: DType,
-    axis_names: AxisNames | None = None,
-) -> Params:
-    """The layer's parameters, each a `nnx.Param`."""
+    step = as_step(where, in_features, dtype)
     params = layer.init(rngs.params(), step, dtype)
+    check_axis_names(where, axis_names, params)
     boxed = name_axes(axis_names, params, lambda x, n: nnx.Param(x, out_sharding=n))
     is_param = lambda x: isinstance(x, nnx.Variable)
     as_param = lambda x: x if is_param(x) else nnx.Param(x)
-    return nnx.data(jax.tree.map(as_param, boxed, is_leaf=is_param))
+    return nnx.data(jax.tree.map(as_param, boxed, is_leaf=is_param)), step
 
 
 def check_same_shapes(where: str, own: Params, params: Params) -> None:
@@ -92,20 +96,20 @@ class HoldsLayer(nnx.Module):
         self,
         layer: Layer,
         in_features: Any,
+        *,
         rngs: nnx.Rngs,
-        param_dtype: DType,
-        deterministic: bool,
-        rng_collection: str,
+        param_dtype: DType = jnp.float32,
         axis_names: AxisNames | None = None,
+        deterministic: bool = False,
+        rng_collection: str = "dropout",
     ) -> None:
         where = type(self).__name__
-        check_rngs(where, rngs)
-        step = as_step(where, in_features, param_dtype)
         self.layer = layer
         self.deterministic, self.rng_collection = deterministic, rng_collection
-        self.params = make_params(layer, rngs, step, param_dtype, axis_names)
+        self.params, step = make_params(
+            where, layer, in_features, rngs, param_dtype, axis_names
+        )
         params = nnx.as_pure(self.params)
-        check_axis_names(where, axis_names, params)
         self.is_random = layer.is_random(params, step, param_dtype)
         self.rngs = nnx.data(None)
         if self.is_random:

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 from flax import nnx
 
-from .._base.typing import DType, PyTree
+from .._base.typing import PyTree
 from .._cells.base import RNNCell
 from .._drivers.raw_rnn import raw_rnn
 from .._layers.cells import check_cells
@@ -27,10 +26,11 @@ class RawRNN(HoldsLayer):
             nest, of arrays or `jax.ShapeDtypeStruct`s.
         max_time: The bound on the number of steps; required under `jit`.
         swap_memory: As in `jaxrnn.raw_rnn`.
-        param_dtype: The dtype of the cell's parameters.
-        deterministic: True for runs without random numbers.
-        rng_collection: The name of the stream for random numbers.
         rngs: The streams for parameters and for random numbers.
+        **kwargs: `param_dtype`, the dtype of the cell's parameters, float32;
+            `axis_names` for partitioning, as of `RNN`; `deterministic`, True for runs
+            without random numbers; `rng_collection`, the name of the stream for them,
+            "dropout".
 
     Example:
         >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
@@ -56,16 +56,11 @@ class RawRNN(HoldsLayer):
         *,
         max_time: int | None = None,
         swap_memory: Any = False,
-        param_dtype: DType = jnp.float32,
-        deterministic: bool = False,
-        rng_collection: str = "dropout",
         rngs: nnx.Rngs,
+        **kwargs: Any,
     ) -> None:
         check_cells(type(self).__name__, cell=cell)
-        layer = OneDirection(cell)
-        super().__init__(
-            layer, in_features, rngs, param_dtype, deterministic, rng_collection
-        )
+        super().__init__(OneDirection(cell), in_features, rngs=rngs, **kwargs)
         self.max_time, self.swap_memory = max_time, swap_memory
 
     def __call__(

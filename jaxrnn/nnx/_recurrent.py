@@ -3,12 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 from flax import nnx
 
 from .._base.typing import ArrayLike, DType, PyTree
 from .._cells.base import RNNCell
-from .._layers.axis_names import AxisNames
 from .._layers.cells import check_cells
 from .._layers.directions import (
     OneDirection,
@@ -29,27 +27,15 @@ class Recurrent(HoldsLayer):
         layer: Layer,
         in_features: int | PyTree,
         *,
-        rngs: nnx.Rngs,
         time_major: bool = False,
         return_carry: bool = False,
         swap_memory: Any = False,
         parallel_iterations: int | None = None,
         implementation: Any = None,
         dtype: DType | None = None,
-        param_dtype: DType = jnp.float32,
-        axis_names: AxisNames | None = None,
-        deterministic: bool = False,
-        rng_collection: str = "dropout",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            layer,
-            in_features,
-            rngs,
-            param_dtype,
-            deterministic,
-            rng_collection,
-            axis_names,
-        )
+        super().__init__(layer, in_features, **kwargs)
         self.time_major, self.return_carry = time_major, return_carry
         self.swap_memory = swap_memory
         self.parallel_iterations = parallel_iterations
