@@ -567,8 +567,8 @@ REFUSALS = {
     ),
     "axes": (
         ValueError,
-        r"Time and batch must be the same for all inputs \[batch, time, ...\]: `inputs\[0\]` is .*, "
-        r"`inputs\[1\]` is float64\[2, 5, 3\]",
+        r"Time and batch must be the same .* \[batch, time, ...\]: `inputs\[0\]` is "
+        r".*, `inputs\[1\]` is float64\[2, 5, 3\]",
         lambda: windows((X3, X3[:, :5]), 2),
     ),
     "lengths": (
