@@ -48,6 +48,7 @@ from ._cells.lstm import LSTMCell as LSTMCell
 from ._cells.states import LSTMStateTuple as LSTMStateTuple
 from ._drivers.bidirectional import (
     bidirectional_dynamic_rnn as bidirectional_dynamic_rnn,
+    static_bidirectional_rnn as static_bidirectional_rnn,
 )
 from ._drivers.dynamic_rnn import dynamic_rnn as dynamic_rnn
 from ._drivers.packed_rnn import packed_rnn as packed_rnn
@@ -59,9 +60,6 @@ from ._drivers.stack_bidirectional import (
 from ._drivers.state_saving_rnn import (
     StateSaver as StateSaver,
     static_state_saving_rnn as static_state_saving_rnn,
-)
-from ._drivers.static_bidirectional import (
-    static_bidirectional_rnn as static_bidirectional_rnn,
 )
 from ._drivers.static_rnn import static_rnn as static_rnn
 from ._planning.explain import Explanation as Explanation, explain as explain

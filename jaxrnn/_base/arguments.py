@@ -76,19 +76,10 @@ def as_unroll(where: str, parallel_iterations: Any) -> int:
     """
     if parallel_iterations is None:
         return 1
-    try:
-        count = operator.index(parallel_iterations)
-    except TypeError:
-        raise KindError(
-            f"{where}: `parallel_iterations` must be an integer, got "
-            f"{describe(parallel_iterations)}. Leave it out for the default."
-        ) from None
-    if count < 0:
-        raise TypeError(
-            f"{where}: `parallel_iterations` must be positive, got {count}. Leave it "
-            "out for the default."
-        )
-    return min(max(count, 1), MAX_UNROLL)
+    name, errors = "parallel_iterations", (KindError, TypeError)
+    return min(
+        max(1, as_count(where, name, parallel_iterations, 0, errors=errors)), MAX_UNROLL
+    )
 
 
 def as_count(
@@ -97,24 +88,26 @@ def as_count(
     count: Any,
     least: int = 1,
     fix: str = "Leave it out for the default.",
+    errors: tuple[type[Exception], type[Exception]] = (TypeError, ValueError),
 ) -> int:
     """An integer of `least` or more.
 
     Raises:
-        TypeError: If it is not an integer.
-        ValueError: If it is below `least`.
+        TypeError: If it is not an integer; or the first of `errors`.
+        ValueError: If it is below `least`; or the second.
     """
+    not_integer, too_small = errors
     fix = fix and f" {fix}"
     try:
         if isinstance(count, bool):
             raise TypeError
         number = operator.index(count)
     except TypeError:
-        raise TypeError(
+        raise not_integer(
             f"{where}: `{name}` must be an integer, got {describe(count)}.{fix}"
         ) from None
     if number < least:
-        raise ValueError(
+        raise too_small(
             f"{where}: `{name}` must be at least {least}, got {number}.{fix}"
         )
     return number

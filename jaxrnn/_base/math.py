@@ -1,9 +1,11 @@
-"""Arithmetic and dtypes."""
+"""Arithmetic, dtypes, and values that are known while a program is traced."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .typing import Array, DType, Params, PyTree
 
@@ -53,6 +55,20 @@ def cast_if_weak(array: Array, dtype: DType) -> Array:
     """A weakly typed array cast to `dtype`, if that can hold its kind."""
     weak = getattr(array, "weak_type", False)  # Random keys have none.
     return cast_number(array, dtype) if weak else array
+
+
+def as_known(values: Any) -> np.ndarray | None:
+    """The values as NumPy, or None if they are known only at run time.
+
+    Inside of a trace a JAX array counts as unknown even if it is a constant: a branch
+    of `lax.cond` is traced whether it is taken or not.
+    """
+    if not isinstance(values, jax.Array):
+        return np.asarray(values)
+    try:
+        return np.asarray(values | False if values.dtype == bool else values + 0)
+    except jax.errors.JAXTypeError:
+        return None
 
 
 def _kind(dtype: DType) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+from .arguments import as_count
 
 
 class TensorShape:
@@ -69,17 +70,9 @@ class TensorShape:
         return f"TensorShape({list(self._dims)})"
 
 
-def _dim(value: object) -> int:
+def _dim(value: Any) -> int:
     if value is None:
         raise ValueError(
             "TensorShape: `dims` must be known, got None. Give every axis a size."
         )
-    try:
-        dim = operator.index(value)  # pyright: ignore[reportArgumentType]
-    except TypeError:
-        raise TypeError(
-            f"TensorShape: `dims` must be integers, got {value!r}."
-        ) from None
-    if dim < 0:
-        raise ValueError(f"TensorShape: `dims` must not be negative, got {dim}.")
-    return dim
+    return as_count("TensorShape", "dims", value, least=0, fix="")

@@ -13,7 +13,7 @@ import numpy as np
 
 from .._base.errors import describe, is_array
 from .._base.inputs import as_array
-from .._base.known import as_known
+from .._base.math import as_known
 from .._base.trees import map_named
 from .._base.typing import Array, PyTree
 from .._time import masking

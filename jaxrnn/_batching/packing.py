@@ -10,8 +10,8 @@ import numpy as np
 
 from .._base.arguments import as_count, check_time_major
 from .._base.typing import ArrayLike, PyTree
+from .host import from_list, from_padded
 from .packed_sequences import PackedSequences
-from .packing_inputs import from_list, from_padded
 
 _WHERE = "pack_sequences"
 

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 import types
 from functools import cached_property
 from typing import Any
@@ -43,36 +44,27 @@ def set_field(cell: Any, **fields: Any) -> None:
         object.__setattr__(cell, name, value)
 
 
-def check_number(cell: str, name: str, value: Any) -> float:
+def check_number(
+    cell: str, name: str, value: Any, low: float = -math.inf, high: float = math.inf
+) -> float:
     """The number `value` as a float.
 
     Raises:
         TypeError: If it is not a number; an array would not be hashable.
+        ValueError: If it is not in `[low, high]`.
     """
     try:
         if isinstance(value, Tracer | str | bool | None) or jnp.ndim(value):
             raise TypeError
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         raise TypeError(
             f"{cell}: `{name}` must be a number, got {describe(value)}. "
             "Hyper-parameters are static: make a cell for each value."
         ) from None
-
-
-def check_clip(cell: str, name: str, bound: Any) -> float | None:
-    """The bound of a clip, or None for no clip.
-
-    Raises:
-        TypeError: If it is not a number.
-        ValueError: If it is negative.
-    """
-    if bound is None:
-        return None
-    bound = check_number(cell, name, bound)
-    if not bound >= 0:
-        raise ValueError(f"{cell}: `{name}` must not be negative, got {bound}.")
-    return bound
+    if not low <= number <= high:
+        raise ValueError(f"{cell}: `{name}` must be in [{low}, {high}], got {number}.")
+    return number
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

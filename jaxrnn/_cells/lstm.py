@@ -10,7 +10,7 @@ from .._base.arguments import as_count
 from .._base.math import clip_symmetric
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .affine import Stage
-from .hyperparameters import check_clip, check_number, set_common_fields, set_field
+from .hyperparameters import check_number, set_common_fields, set_field
 from .initializers import ParamSpec, glorot_uniform, zeros
 from .states import LSTMFamily, LSTMStateTuple
 
@@ -71,12 +71,12 @@ class LSTMCell(LSTMFamily):
     def __post_init__(self) -> None:
         set_common_fields(self)
         name = type(self).__name__
-        set_field(
-            self,
-            forget_bias=check_number(name, "forget_bias", self.forget_bias),
-            cell_clip=check_clip(name, "cell_clip", self.cell_clip),
-            proj_clip=check_clip(name, "proj_clip", self.proj_clip),
-        )
+        forget_bias = check_number(name, "forget_bias", self.forget_bias)
+        set_field(self, forget_bias=forget_bias)
+        for field in ("cell_clip", "proj_clip"):
+            bound = getattr(self, field)
+            if bound is not None:
+                set_field(self, **{field: check_number(name, field, bound, low=0)})
         if self.num_proj is not None:
             set_field(self, num_proj=as_count(name, "num_proj", self.num_proj))
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import checkify
 
 from .._autodiff.transposable import transposable
-from .._base.known import as_known
+from .._base.math import as_known
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, PyTree
 from .._tensor_array.carried import of_rows, shaped_like, with_capacity

@@ -10,8 +10,7 @@ from .._base.errors import describe, noting
 from .._base.inputs import as_steps
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
 from ..memory._strategy import Strategy
-from .bidirectional import bidirectional_dynamic_rnn
-from .static_bidirectional import joined, unrolled_both_ways
+from .bidirectional import bidirectional_dynamic_rnn, joined, unrolled_both_ways
 from .static_rnn import warn_of_compile_time
 
 

@@ -117,7 +117,11 @@ class StateSaver:
         Raises:
             KeyError: If there is none.
         """
-        self._check(name)
+        if name not in self.states:
+            raise KeyError(
+                f"StateSaver: the name of a state must be one of "
+                f"{', '.join(map(str, self.states))}, got {name!r}."
+            )
         return self.states[name]
 
     def save_state(self, name: str, value: Array) -> None:
@@ -126,15 +130,8 @@ class StateSaver:
         Raises:
             KeyError: If there is none.
         """
-        self._check(name)
+        self.state(name)  # Must exist.
         self.states[name] = value
-
-    def _check(self, name: str) -> None:
-        if name not in self.states:
-            raise KeyError(
-                f"StateSaver: the name of a state must be one of "
-                f"{', '.join(map(str, self.states))}, got {name!r}."
-            )
 
     def __repr__(self) -> str:
         states = ", ".join(f"{name}: {describe(s)}" for name, s in self.states.items())
@@ -156,16 +153,10 @@ def _state_names(where: str, state_name: Any, size: Size) -> list[str]:
             raise TypeError(
                 f"{where}: `{name}` must be a string, got {describe(leaf)}."
             )
-    count = len(jax.tree.leaves(size))
-    if len(named) != count:
+    names, count = [leaf for _, leaf in named], len(jax.tree.leaves(size))
+    if len(names) != count or len(set(names)) != count:
         raise ValueError(
-            f"{where}: `state_name` must hold {count} names, one for each leaf of "
-            f"`cell.state_size` {size}, got {len(named)}."
-        )
-    names = [leaf for _, leaf in named]
-    if len(set(names)) != count:
-        raise ValueError(
-            f"{where}: `state_name` must hold a different name for each leaf, got "
-            f"{names}."
+            f"{where}: `state_name` must hold {count} names, a different one for each "
+            f"leaf of `cell.state_size` {size}, got {names}."
         )
     return names

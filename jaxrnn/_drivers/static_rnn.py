@@ -1,5 +1,6 @@
 """`static_rnn`: a cell over a list of steps, unrolled."""
 
+import dataclasses
 import warnings
 
 import jax
@@ -12,6 +13,7 @@ from .._base.lengths import as_lengths
 from .._base.sharding import lay_out
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._time import masking
+from .._time.steps import Steps
 from .probe import as_pair, probe
 
 # Compiling the gradient of an LSTM (batch 32, 128 units) takes 2 s for 20 steps, 15 s
@@ -148,9 +150,10 @@ def _run_masked(
     lengths: Array,
     dtype: DType,
 ) -> tuple[list[PyTree], PyTree]:
-    bound = jnp.max(lengths, initial=0)  # Where dynamic_rnn runs one step at least.
+    longest = jnp.max(lengths, initial=0)  # Where dynamic_rnn runs one step at least.
     first_inputs, first_state = masking.stand_in(lengths, steps[0], state)
-    first, types, outputs = (first_inputs, first_state), None, []
+    masked = Steps(lengths, longest, time=len(steps), axis=0)
+    types, outputs = None, []
     for t, inputs in enumerate(steps):
         if _types(inputs) != types:
             types = _types(inputs)
@@ -158,12 +161,13 @@ def _run_masked(
             # Dead rows cannot repeat inputs of another shape.
             same = types == _types(first_inputs)
             zeros = jax.tree.map(jnp.zeros_like, inputs)
-            first = first_inputs if same else zeros, first_state
-        alive, running = t < lengths, t < bound
-        step_inputs = masking.step_inputs(alive, running, inputs, state, first)
-        output, new_state = cell_at_step(cell, jnp.int32(t))(*step_inputs)
-        state = masking.advance(alive, running, new_state, state)
-        outputs.append(masking.zero_dead(alive, output))
+            stand_in = first_inputs if same else zeros, first_state
+            masked = dataclasses.replace(masked, stand_in=stand_in)
+        at = jnp.int32(t)
+        step_inputs = masked.step_inputs(at, inputs, state)
+        output, new_state = cell_at_step(cell, at)(*step_inputs)
+        state, output = masked.mask_step(at, state, new_state, output)
+        outputs.append(output)
     return outputs, state
 
 

@@ -9,8 +9,7 @@ from jax.experimental import checkify
 
 from .._base.errors import EntryError, describe, is_array
 from .._base.inputs import as_array
-from .._base.known import as_known
-from .._base.math import cast_if_weak, cast_number
+from .._base.math import as_known, cast_if_weak, cast_number
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType
 

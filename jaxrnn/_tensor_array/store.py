@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.errors import describe
-from .._base.known import as_known
+from .._base.math import as_known
 from .._base.typing import Array
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._base.arguments import as_dtype
 from .._base.errors import describe
-from .._base.known import as_known
+from .._base.math import as_known
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, ArrayLike, DType
 from .checks import (

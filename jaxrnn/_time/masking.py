@@ -16,8 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.errors import is_key
-from .._base.known import as_known
-from .._base.math import expand_rows
+from .._base.math import as_known, expand_rows
 from .._base.typing import Array, PyTree
 from .._tensor_array.tensor_array import is_tensor_array
 

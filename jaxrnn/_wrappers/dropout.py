@@ -68,7 +68,8 @@ class DropoutWrapper(WrapperCell):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("input_keep_prob", "output_keep_prob", "state_keep_prob"):
-            set_field(self, **{name: _probability(name, getattr(self, name))})
+            keep_prob = check_number("DropoutWrapper", name, getattr(self, name), 0, 1)
+            set_field(self, **{name: keep_prob})
         visitor = self.dropout_state_filter_visitor
         if visitor is not None and not callable(visitor):
             raise TypeError(
@@ -192,16 +193,6 @@ class DropoutWrapper(WrapperCell):
                 f"DropoutWrapper: `input_size` must be that of the inputs, {got}, got "
                 f"{self.input_size}."
             )
-
-
-def _probability(name: str, value: Any) -> float:
-    probability = check_number("DropoutWrapper", name, value)
-    if not 0 <= probability <= 1:
-        raise ValueError(
-            f"DropoutWrapper: `{name}` must be in [0, 1], got {probability}. It is "
-            "the probability to keep."
-        )
-    return probability
 
 
 def _dropout(

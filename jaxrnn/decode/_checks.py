@@ -10,7 +10,7 @@ import numpy as np
 
 from .._base.errors import describe, is_array, is_key
 from .._base.keys import check_key
-from .._base.known import as_known
+from .._base.math import as_known
 from .._base.typing import Array, Key
 
 

@@ -11,7 +11,7 @@ from .._base.errors import describe, is_array, noting
 from .._base.inputs import as_state
 from .._base.trees import named_leaves
 from .._base.typing import Array, DType, PyTree
-from .._cells.fields import set_field
+from .._cells.hyperparameters import set_field
 from .._tensor_array.tensor_array import is_tensor_array
 from ._checks import as_int, as_start_ids, check_callable
 

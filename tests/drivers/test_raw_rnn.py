@@ -580,7 +580,7 @@ REFUSALS = [
     (
         lambda: raw_rnn(COUNTER, until(1), -1),
         TypeError,
-        "`parallel_iterations` must be positive",
+        "`parallel_iterations` must be at least 0",
     ),
     (
         lambda: raw_rnn(COUNTER, until(1), swap_memory=3),
