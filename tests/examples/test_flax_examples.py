@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 from japanese_vowels_data import load_scaled
 
-pytestmark = pytest.mark.usefixtures("users_settings")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("users_settings")]
 EXAMPLES = pytest.mark.parametrize("example", [flax_linen, flax_nnx])
 
 
@@ -73,7 +73,6 @@ def test_dropout_is_for_training_alone():
     np.testing.assert_array_equal(theirs(frames, lengths), theirs(frames, lengths))
 
 
-@pytest.mark.slow
 def test_weights_of_pytorch(capsys):
     pytest.importorskip("torch")
     from_torch = pytest.importorskip("from_torch")

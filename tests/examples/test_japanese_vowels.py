@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from japanese_vowels import Config
 
-pytestmark = pytest.mark.usefixtures("users_settings")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("users_settings")]
 SMALL = {"epochs": 2, "units": 16}
 
 
-@pytest.mark.slow
 def test_two_epochs(tmp_path, capsys):
     config = Config(**SMALL, learning_rate=0.01)
     results = japanese_vowels.main(config, seeds=3, output=tmp_path / "out")
@@ -32,7 +31,6 @@ def test_two_epochs(tmp_path, capsys):
     assert not any(p.suffix in {".pkl", ".pickle"} for p in files)
 
 
-@pytest.mark.slow
 def test_same_seed_same_result(tmp_path):
     config = Config(**SMALL, cell="GRUCell", direction="forward")
 

@@ -9,7 +9,7 @@ import pytest
 import tyro
 from long_memory import Config
 
-pytestmark = pytest.mark.usefixtures("users_settings")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("users_settings")]
 TINY = Config(steps=60, updates=40, batch=8, units=8)
 FLAGS = ["--steps", "60", "--updates", "40", "--batch", "8", "--units", "8"]
 

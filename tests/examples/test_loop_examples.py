@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import raw_rnn_by_hand
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("teacher forcing", "scheduled sampling")
 
 
@@ -25,7 +27,6 @@ def test_a_difference_would_be_found():
     assert np.isnan(raw_rnn_by_hand.largest_difference(a, {"x": b["x"] * jnp.nan}))
 
 
-@pytest.mark.slow
 def test_attention(tmp_path, users_settings, capsys):
     picture = tmp_path / "attention.png"
     found = attention.main(steps=30, output=picture)
@@ -59,7 +60,6 @@ def test_dates_are_held_out():
     assert texts[:2] == ["Friday, 20 November 2026", "the 3rd of March 1987"]
 
 
-@pytest.mark.slow
 def test_decoder(users_settings, capsys):
     compiled = decoder.update._cache_size()
     found = decoder.main(steps=60, seeds=1)
