@@ -25,7 +25,7 @@ MANY_ROWS = 512
 
 
 class Sums(NamedTuple):
-    """Cotangents that are summed over the steps.
+    """Cotangents that all chunks add to.
 
     Attributes:
         restart_states: Each leaf `[sequences, size]`; None without restarts.

@@ -23,7 +23,7 @@ def plain_product(
 
 
 def product_of_inputs(product: Params, inputs: Array, dtype: DType) -> Array | None:
-    """The share of the inputs in z, with the bias, in `dtype`; None if it has none.
+    """The inputs' contribution to z, with the bias, in `dtype`; None if it has none.
 
     Args:
         product: The parameters of a stage's product.

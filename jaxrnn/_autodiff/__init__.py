@@ -1,1 +1,1 @@
-"""Derivatives that JAX lacks: of bounded loops, and of functions with own rules."""
+"""Derivatives that JAX lacks: bounded loops, and functions with custom rules."""

@@ -1,9 +1,9 @@
 """How random keys reach the cells: one for the run, one for the step.
 
 A driver gives step t the key `fold_in(key, t)`, so that noise depends neither on
-unrolling nor on chunks nor on the backend. Noise that is drawn once a run (variational
-dropout) needs the run's key as well: cells that hold other cells receive both keys and
-pass them on, any other cell receives the plain key of the step.
+unrolling nor on segments nor on the backend. Noise that is drawn once a run
+(variational dropout) needs the run's key as well: cells that hold other cells receive
+both keys and pass them on, any other cell receives the plain key of the step.
 """
 
 import dataclasses

@@ -185,7 +185,7 @@ class AffineCell(RNNCell):
 
     @property
     def is_random(self) -> bool | None:
-        """False: no stage gets a key. None if a subclass has its own `apply`."""
+        """False: no stage gets a key. None if a subclass overrides `apply`."""
         return False if type(self).apply is AffineCell.apply else None
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
@@ -220,7 +220,7 @@ class AffineCell(RNNCell):
 
         Raises:
             ValueError: If a shape, or the set of parameters, is not what the cell and
-                the inputs ask for.
+                the inputs require.
             TypeError: If a dtype or the kind of state is not.
         """
         inputs, state = self._checked(params, inputs, state)

@@ -66,7 +66,7 @@ class BoundCell:
         return f"BoundCell({self.cell!r}, params={describe_leaves(self.params)}{key})"
 
     def at_step(self, t: Array) -> "BoundCell":
-        """The cell as it is at step `t`: its key is `fold_in(key, t)`."""
+        """The cell with the keys of step `t`, which it draws from as in a driver."""
         return dataclasses.replace(self, key=keys.at_step(self.key, t))
 
     @property

@@ -30,7 +30,7 @@ def dynamic_rnn(
 
     Cells made of products and elementwise updates (`AffineCell`: all built-in cells),
     and stacks, residuals and dropout of these, run over whole sequences at once: the
-    gradients of kernels are computed in large products, and the loop ends at the
+    gradients of weights are computed in large products, and the loop ends at the
     longest length. Any other cell is run step by step over the whole time axis; the
     logger "jaxrnn" reports this, with the reason, at level DEBUG.
 

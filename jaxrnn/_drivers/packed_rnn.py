@@ -1,4 +1,4 @@
-"""`packed_rnn`: a cell over sequences that stand end to end in rows."""
+"""`packed_rnn`: a cell over sequences stored end to end in rows."""
 
 import jax
 import jax.numpy as jnp
@@ -47,9 +47,9 @@ def packed_rnn(
 
     Returns:
         `(outputs, state)`: outputs in the layout of `packed.inputs`, `[rows,
-        row_length, ...]`, zeros at steps of no sequence (`packed.unpack(outputs)` is
-        their padded form); the state after the last step of each sequence, each leaf
-        `[sequences, ...]`.
+        row_length, ...]`, zeros at steps that belong to no sequence
+        (`packed.unpack(outputs)` is their padded form); the state after the last step
+        of each sequence, each leaf `[sequences, ...]`.
 
     Raises:
         TypeError: If `packed` is no result of `pack_sequences`; as `dynamic_rnn`.

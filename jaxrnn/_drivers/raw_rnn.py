@@ -58,8 +58,8 @@ def raw_rnn(
     over. Forward and backward, the cost follows the number of steps taken, apart from
     zeroing buffers of `max_time` rows.
 
-    Emits are masked in finished rows; `next_input` and the loop state are not. A sum in
-    the loop state that finished rows must not add to has to mask them itself.
+    Emits are masked in finished rows; `next_input` and the loop state are not. To
+    exclude finished rows from a sum in the loop state, mask them in `loop_fn`.
 
     To run many loops at once, make them rows of one batch: under `vmap` the loop runs
     until the last one ends, and each step copies all buffers.
@@ -88,10 +88,11 @@ def raw_rnn(
             after another.
         swap_memory: What the backward pass of a compiled loop stores of each step:
             False for its carry; True or a strategy of `jaxrnn.memory` to store less, or
-            in host memory. Never changes values.
+            in host memory. Changes values by rounding at most.
         scope: The name of the loop in profiles; "rnn" by default.
-        max_time: The most steps, an int. Needed under jit, where it is the size of the
-            buffers, unless nothing is emitted and no reverse-mode derivative is taken.
+        max_time: The maximum number of steps, an int. Needed under jit, where it is the
+            size of the buffers, unless nothing is emitted and no reverse-mode
+            derivative is taken.
             The loop stops there even if rows are not finished: they have emitted
             `max_time` times, and `emit_ta.size()` is `max_time`.
             `jax.experimental.checkify` makes an error of that, and of writes beyond the

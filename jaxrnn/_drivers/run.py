@@ -54,10 +54,10 @@ def _run(
         lengths: `[batch]`, or None for all steps.
         state: The initial state, or None for the zero state.
         restarts: Where further sequences start within the rows, if any do; then the
-            states after all steps are returned in place of the last ones.
+            states after every step are returned in place of those after the last.
         where: The driver, for messages.
         dtype: The dtype of the zero state and of the outputs.
-        unroll: The steps in one turn of a scan.
+        unroll: The number of steps unrolled in each iteration of a scan.
         axis: The time axis, 0 or 1.
         strategy: Which residuals of the steps are saved for derivatives.
         implementation: The `Implementation` that runs an affine cell; None for XLA.
@@ -82,7 +82,8 @@ def _run(
 
     outputs, state = segmented_run(_plan(strategy, time), run, inputs, state, steps)
     outputs, state = (outputs, state) if restarts is None else outputs
-    # Without lengths a list passes for a tuple: the declared kind comes back.
+    # Without lengths a cell may return a list where it declares a tuple: restore the
+    # declared structure.
     return with_structure(cell.output_size, outputs), state
 
 

@@ -1,7 +1,7 @@
 """The run of an affine cell by a Pallas kernel, with the gradients of XLA's loop.
 
 A kernel runs the sequential work. The products of the inputs are computed ahead of it,
-and the gradients of kernels and inputs after it, for all steps at once. Derivatives
+and the gradients of matrices and inputs after it, for all steps at once. Derivatives
 that no kernel serves (forward mode, second ones) are those of XLA's loop.
 """
 

@@ -1,1 +1,1 @@
-"""Cells and directions as the linen and nnx modules hold them, free of Flax."""
+"""Cells and directions as the linen and nnx modules hold them; needs no Flax."""

@@ -1,1 +1,1 @@
-"""Which steps there are, which rows are alive, and the scan that is the oracle."""
+"""Which steps there are, which rows are alive, and the scan over them."""

@@ -1,6 +1,6 @@
 """What a length means, written once for every driver.
 
-Row b is alive at step t while `t < length[b]`. A dead row puts out 0 and keeps its
+Row b is alive at step t while `t < length[b]`. A dead row outputs 0 and keeps its
 state. The cell is run on it all the same and the results are dropped; but a select
 alone keeps NaN out of the values only, not out of the gradients, where it becomes
 0 * NaN. So in a dead row the cell is run on a stand-in: the row's own first step, which
@@ -125,7 +125,7 @@ def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> Py
 def hide_nonfinite(finished: Array, inputs: PyTree) -> PyTree:
     """The inputs with 0 for NaN and infinity in rows that are finished.
 
-    A loop function of the user reads what the cell computes in a finished row, so that
+    A loop function of the user reads what the cell computes in a finished row, so
     finite inputs must stay as they are.
     """
 

@@ -76,7 +76,7 @@ def scan_steps(
         return state, output if steps.restarts is None else (output, state)
 
     ts = jnp.arange(steps.time, dtype=jnp.int32)
-    # A symbolic time cannot be split into turns of several steps.
+    # A symbolic time cannot be unrolled.
     unroll = unroll if isinstance(steps.time, int) else 1
     state, outputs = jax.lax.scan(
         step, state, (ts, steps.time_major(xs)), unroll=unroll

@@ -184,7 +184,7 @@ def longest(lengths: Array, time: int) -> Array:
 
 @jax.custom_batching.custom_vmap
 def batch_maximum(x: Array) -> Array:
-    """X itself; under `vmap` its maximum over the mapped axis, which is not mapped.
+    """`x`; under `vmap` its maximum over the mapped axis, a value without that axis.
 
     A loop whose end is mapped would have to select between old and new carries, buffers
     included, at every step.

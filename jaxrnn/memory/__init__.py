@@ -6,8 +6,8 @@
 * `Offload`: what another strategy saves, in the memory of the host.
 
 `True` stands for `Offload(Recompute())`, and on the CPU, where host and device share
-one memory, for `Recompute()`; see `resolve`. A strategy changes no value.
-`jaxrnn.memory_plan` reports what each would save and cost. A custom strategy is a
+one memory, for `Recompute()`; see `resolve`. A strategy changes values by rounding at
+most. `jaxrnn.memory_plan` reports what each would save and cost. A custom strategy is a
 frozen dataclass derived from `Strategy` with one method, `plan`, that returns a
 `CheckpointPlan`.
 """
