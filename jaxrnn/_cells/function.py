@@ -19,7 +19,8 @@ class FunctionCell(RNNCell):
         fn: `fn(params, inputs, state, key=None) -> (output, new_state)`, pure and
             defined at module level (a new lambda is a new cell, compiled again). Pass
             the arrays that it needs in `params`, as `cell.bind({..., "memory": m})`:
-            a compiled program does not notice a change of a global array.
+            outside of jit, a cell whose function reads arrays, or attributes of an
+            object, is compiled on every call, since those may have changed.
         state_size: The sizes of the state: an int, a `TensorShape` or a nest of those.
         output_size: The sizes of the output, likewise.
         init_fn: `init_fn(key, inputs, dtype) -> params`; None for no parameters.

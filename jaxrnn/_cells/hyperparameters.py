@@ -3,16 +3,14 @@
 import copy
 import dataclasses
 import math
-import types
 from functools import cached_property
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from .._autodiff.jax_internals import Tracer
 from .._base.arguments import as_count, as_dtype
-from .._base.errors import describe, is_array
+from .._base.errors import describe
 from .._base.trees import as_typed
 from .activations import ACTIVATIONS, resolve_activation
 from .checks import check_floating
@@ -74,16 +72,6 @@ class Hyperparameters:
     Attributes that a subclass sets without being a dataclass itself count as well.
     """
 
-    @cached_property
-    def closes_over_arrays(self) -> bool:
-        """Whether a function among the hyper-parameters closes over arrays.
-
-        Equal cells share a compilation. That would keep such arrays alive, traced ones
-        even beyond their trace, so a driver compiles such a cell on each call.
-        """
-        values = [getattr(self, name) for name in self._attributes()]
-        return any(map(_closes_over_arrays, values))
-
     def __eq__(self, other: object) -> bool:
         """By class and value; 1 and True are different, as programs may differ."""
         return type(self) is type(other) and self._value() == other._value()  # pyright: ignore[reportAttributeAccessIssue]
@@ -139,13 +127,3 @@ class Hyperparameters:
             if not isinstance(getattr(type(self), name, None), cached_property):
                 attributes.setdefault(name, None)
         return attributes
-
-
-def _closes_over_arrays(value: Any) -> bool:
-    if isinstance(value, Hyperparameters):
-        return value.closes_over_arrays
-    if isinstance(value, tuple | list):
-        return any(map(_closes_over_arrays, value))
-    cells = getattr(value, "__closure__", None) or ()
-    contents = [c.cell_contents for c in cells if c != types.CellType()]
-    return any(map(is_array, jax.tree.leaves(contents)))

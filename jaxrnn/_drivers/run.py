@@ -1,10 +1,12 @@
 """A cell over a time axis, compiled: what `dynamic_rnn` and `packed_rnn` share."""
 
+import functools
 import logging
 from typing import Any
 
 import jax
 
+from .._base.captures import UnknownCaptureError, find_captures
 from .._base.inputs import zero_state
 from .._base.keys import cell_at_step
 from .._base.sharding import lay_out
@@ -22,14 +24,18 @@ _log = logging.getLogger("jaxrnn")
 
 
 def over_time(cell: RNNCellLike, *arrays: Any, **options: Any) -> tuple[PyTree, PyTree]:
-    """`_run`, compiled if one compilation serves all cells equal to this one.
+    """`_run`, compiled if the program is the same for all cells equal to this one.
 
     Eagerly, a loop over a new closure would compile on every call.
     """
-    unbound = getattr(cell, "cell", None)
-    is_closure = getattr(unbound, "closes_over_arrays", False)
-    run = _run_compiled if is_pytree_of_arrays(cell) and not is_closure else _run
-    return run(cell, *arrays, **options)
+    if not is_pytree_of_arrays(cell):
+        return _run(cell, *arrays, **options)
+    try:
+        captures = find_captures(jax.tree.structure(cell))
+    except UnknownCaptureError as error:
+        _log.debug("%r: compiled for this call alone: it reads %s", cell, error)
+        return _run(cell, *arrays, **options)
+    return _run_compiled(captures, cell, *arrays, **options)
 
 
 def _run(
@@ -94,8 +100,13 @@ def _plan(strategy: Strategy, time: Any) -> CheckpointPlan:
     return strategy.plan(time) if time else CheckpointPlan()
 
 
-_run_compiled = jax.jit(
-    _run,
+@functools.partial(
+    jax.jit,
+    static_argnums=0,
     static_argnames=("where", "dtype", "unroll", "axis", "strategy", "implementation"),
     inline=True,
 )
+def _run_compiled(captures: tuple, *args: Any, **options: Any) -> tuple[PyTree, PyTree]:
+    """`_run` of cells that read these constants besides their arguments."""
+    del captures
+    return _run(*args, **options)
