@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 
+from .._base.cell_keys import cell_at_step
 from .._base.inputs import zero_state
-from .._base.keys import cell_at_step
 from .._base.sharding import lay_out
 from .._base.trees import is_pytree_of_arrays, with_structure
 from .._base.typing import Array, DType, PyTree, RNNCellLike

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._base.cell_keys import apply_cell, apply_cell_sequence, fold, run_key, step_key
 from .._base.errors import describe
-from .._base.keys import apply_cell, apply_cell_sequence, fold, run_key, step_key
 from .._base.trees import map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.hyperparameters import check_number, set_field

@@ -8,8 +8,8 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
+from .._base.cell_keys import apply_cell, apply_cell_sequence, fold
 from .._base.errors import EntryError, describe, noting
-from .._base.keys import apply_cell, apply_cell_sequence, fold
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells.base import RNNCell, any_is_random
