@@ -13,7 +13,7 @@ from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._time import masking
 from .._time.restarts import Restarts
 from .._time.sequence import run_sequence
-from .._time.steps import Steps, longest
+from .._time.steps import Steps, steps_to_run
 from ..memory._segmented_run import segmented_run
 from ..memory._strategy import CheckpointPlan, Strategy
 from .probe import probe
@@ -69,7 +69,7 @@ def _run(
     cell, lengths, state = lay_out(cell, inputs, lengths, state, 1 - axis)
     inputs_0 = masking.first_inputs(inputs, axis)
     probe(where, cell, inputs_0, state, dtype, strict=lengths is not None)
-    bound = None if lengths is None else longest(lengths, time)
+    bound = None if lengths is None else steps_to_run(lengths, time)
     steps = Steps(lengths, bound, restarts=restarts, time=time, axis=axis)
     steps = steps.of(inputs, state)
     at_once = getattr(cell, "apply_sequence", None)

@@ -1,7 +1,8 @@
 """The time axis of a batch of sequences: which steps there are, which rows are alive.
 
-All that a driver knows of time is in one value. A loop reads step t of the inputs, runs
-the cell on `steps.step_inputs(...)` and masks its results by `steps.mask_step(...)`.
+All that a driver knows of time is one value, `Steps`. A loop reads step t of the
+inputs, runs the cell on `steps.step_inputs(...)` and masks its results by
+`steps.mask_step(...)`.
 """
 
 import dataclasses
@@ -25,7 +26,9 @@ class Steps:
 
     Attributes:
         lengths: int32 `[batch]`, the number of steps of each row; None for all steps.
-        longest: The greatest length, at least 1, an int32 scalar; None without lengths.
+        longest: The number of steps that TensorFlow's loop runs of these, an int32
+            scalar: of a whole run the greatest length, at least 1; of a segment
+            possibly 0. None without lengths.
         stand_in: `(inputs, state)` of one step, finite, on which the cell is run in
             rows that are not alive; None without lengths.
         restarts: Where further sequences start within the rows; None where each row is
@@ -33,7 +36,7 @@ class Steps:
             `(output, new_state)`: the last state of a sequence is that of some step.
         begin: The number of the first of these steps within the whole run, an int32
             scalar; the random key of step t is that of number `begin + t`.
-        time: The number of steps.
+        time: The number of steps, an int, or symbolic under `jax.export`.
         axis: The time axis of inputs and outputs, 0 or 1.
     """
 
@@ -60,11 +63,11 @@ class Steps:
 
     @property
     def restart_states(self) -> PyTree:
-        """The state that each sequence starts from; None without restarts."""
+        """The states from which sequences start; None without restarts."""
         return None if self.restarts is None else self.restarts.restart_states
 
     def with_restart_states(self, restart_states: PyTree) -> "Steps":
-        """The same with other states to restart from; unchanged without restarts."""
+        """The same steps with other restart states; unchanged without restarts."""
         if self.restarts is None:
             return self
         restarts = dataclasses.replace(self.restarts, restart_states=restart_states)
@@ -77,7 +80,7 @@ class Steps:
     def step_inputs(
         self, t: Array, inputs: PyTree, state: PyTree
     ) -> tuple[PyTree, PyTree]:
-        """The `(inputs, state)` that the cell is run on at step t.
+        """The `(inputs, state)` on which the cell is run at step t.
 
         Args:
             t: The step, an int32 scalar.
@@ -85,7 +88,7 @@ class Steps:
             state: The state before the step, each leaf `[batch, ...]`.
         """
         if self.restarts is not None:
-            state = self.restarts.enter(self.read(self.restarts.starts, t), state)
+            state = self.restarts.restart(self.read(self.restarts.starts, t), state)
         if self.lengths is None:
             return inputs, state
         running = t < self.longest
@@ -127,7 +130,7 @@ class Steps:
     def write(self, tree: PyTree, t: Array, step: PyTree) -> PyTree:
         """The tree with `step`, leaves `[batch, ...]`, in place of its step t.
 
-        A step of fewer rows replaces the first rows alone.
+        A step of fewer rows replaces only the first rows.
         """
         put = functools.partial(
             jax.lax.dynamic_update_index_in_dim, allow_negative_indices=False
@@ -177,9 +180,12 @@ class Steps:
         return jax.tree.map(lambda x, w: put(x, w, start), tree, window)
 
 
-def longest(lengths: Array, time: int) -> Array:
-    """The number of steps that a loop runs: to the longest row, and at least one."""
-    return jnp.minimum(batch_maximum(masking.steps_to_run(lengths)), max(time, 1))
+def steps_to_run(lengths: Array, time: int) -> Array:
+    """The number of steps that a loop runs, as TensorFlow's does.
+
+    That is the greatest length, at most `time` and at least 1.
+    """
+    return jnp.minimum(batch_maximum(jnp.max(lengths, initial=1)), max(time, 1))
 
 
 @jax.custom_batching.custom_vmap
