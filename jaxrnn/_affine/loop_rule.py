@@ -14,7 +14,9 @@ from .phases import Phases
 
 
 class Primals(NamedTuple):
-    """The arguments with respect to which a run is differentiated, or their (co)tangents.
+    """The arguments with respect to which a run is differentiated.
+
+    Also their tangents and cotangents.
 
     Attributes:
         params: The cell's parameters.
