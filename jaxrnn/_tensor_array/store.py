@@ -88,7 +88,7 @@ class Rows:
         return self._written(buffer, index)
 
     def scatter(self, indices: Any, values: Array) -> "Rows":
-        """With the rows of `values` in rows `indices`; of equals the last counts."""
+        """With the rows of `values` in rows `indices`; of equals, the last."""
         if not (self.capacity and indices.shape[0]):
             return self
         # The value that each row takes: of duplicates the last one on every platform.
@@ -220,7 +220,7 @@ class Ragged:
         return Ragged(tuple(elements), tuple(written))
 
     def scatter(self, indices: Any, values: Array) -> "Ragged":
-        """With the rows of `values` as elements `indices`; of equals the last counts."""
+        """With the rows of `values` as elements `indices`; of equals, the last."""
         store = self
         for index, value in zip(_need_known(indices), values, strict=True):
             store = store.write(index, value)
