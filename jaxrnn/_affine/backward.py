@@ -105,15 +105,15 @@ class BackwardLoop:
         buffer_start = jnp.minimum(start, self.steps.time - self.size)
         totals = [sums.restart_states, sums.elementwise]
         c_state, totals, buffers = self._run_steps(start, buffer_start, c_state, totals)
-        inputs = phase.read_window(self.primals.xs, buffer_start, self.size)
-        inputs = self.steps.window(buffer_start, self.size).zero_dead(inputs)
+        inputs = phase.read_slice(self.primals.xs, buffer_start, self.size)
+        inputs = self.steps.slice(buffer_start, self.size).zero_dead(inputs)
         c_zs, operands = buffers
         c_product_params, c_inputs = product_cotangents(
             self.product_params, inputs, operands, c_zs
         )
         # Added, since buffers that begin before `start` overlap the chunk before.
-        c_inputs = phase.read_window(sums.xs, buffer_start, self.size) + c_inputs
-        c_xs = self.steps.write_window(sums.xs, buffer_start, c_inputs)
+        c_inputs = phase.read_slice(sums.xs, buffer_start, self.size) + c_inputs
+        c_xs = self.steps.write_slice(sums.xs, buffer_start, c_inputs)
         c_product_params = _add(sums.product_params, c_product_params)
         c_restart_states, c_elementwise = totals
         return c_state, Sums(c_restart_states, c_elementwise, c_product_params, c_xs)

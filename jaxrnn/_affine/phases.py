@@ -55,8 +55,8 @@ class Phase:
         """Step t of each leaf `[batch, time, ...]`, of the rows of the phase."""
         return self.take(self.steps.read(tree, t))
 
-    def read_window(self, x: Array, start: Array, size: int) -> Array:
-        """The `size` steps from `start` on, of the rows of the phase."""
+    def read_slice(self, x: Array, start: Array, size: int) -> Array:
+        """`size` steps from `start` on, of the rows of the phase."""
         axis, starts, sizes = self.steps.axis, [jnp.int32(0)] * x.ndim, list(x.shape)
         starts[axis], sizes[axis] = start, size
         sizes[1 - axis] = self.rows or sizes[1 - axis]

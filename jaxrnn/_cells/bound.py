@@ -57,7 +57,7 @@ class BoundCell:
         self, inputs: PyTree, state: PyTree, steps: Steps, implementation: Any = None
     ) -> tuple[PyTree, PyTree]:
         """All steps at once; see `RNNCell.apply_sequence`."""
-        at_step = lambda t: cell_keys.at_step(self.key, steps.begin + t)
+        at_step = lambda t: cell_keys.at_step(self.key, steps.offset + t)
         step_keys = None if self.key is None else at_step
         return cell_keys.apply_cell_sequence(
             self.cell, self.params, inputs, state, steps, step_keys, implementation

@@ -71,11 +71,11 @@ def _run(
     probe(where, cell, inputs_0, state, dtype, strict=lengths is not None)
     bound = None if lengths is None else steps_to_run(lengths, time)
     steps = Steps(lengths, bound, restarts=restarts, time=time, axis=axis)
-    steps = steps.of(inputs, state)
+    steps = steps.with_stand_in(inputs, state)
     at_once = getattr(cell, "apply_sequence", None)
 
     def run(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
-        apply = lambda t, *args: cell_at_step(cell, steps.begin + t)(*args)
+        apply = lambda t, *args: cell_at_step(cell, steps.offset + t)(*args)
         return run_sequence(
             at_once, apply, inputs, state, steps, implementation, unroll
         )

@@ -78,7 +78,5 @@ def scan_steps(
     ts = jnp.arange(steps.time, dtype=jnp.int32)
     # A symbolic time cannot be unrolled.
     unroll = unroll if isinstance(steps.time, int) else 1
-    state, outputs = jax.lax.scan(
-        step, state, (ts, steps.time_major(xs)), unroll=unroll
-    )
-    return steps.time_major(outputs), state
+    state, outputs = jax.lax.scan(step, state, (ts, steps.swap_time(xs)), unroll=unroll)
+    return steps.swap_time(outputs), state

@@ -34,8 +34,8 @@ class Steps:
         restarts: Where further sequences start within the rows; None where each row is
             one sequence. With restarts the outputs of a run are pairs
             `(output, new_state)`: the last state of a sequence is that of some step.
-        begin: The number of the first of these steps within the whole run, an int32
-            scalar; the random key of step t is that of number `begin + t`.
+        offset: The number of steps of the whole run before these, an int32 scalar; step
+            t draws from the random key of number `offset + t`.
         time: The number of steps, an int, or symbolic under `jax.export`.
         axis: The time axis of inputs and outputs, 0 or 1.
     """
@@ -44,12 +44,12 @@ class Steps:
     longest: Any = None
     stand_in: Any = None
     restarts: Restarts | None = None
-    begin: Any = 0
+    offset: Any = 0
     time: Any = dataclasses.field(metadata={"static": True}, kw_only=True)
     axis: int = dataclasses.field(metadata={"static": True}, kw_only=True)
 
-    def of(self, xs: PyTree, state: PyTree) -> "Steps":
-        """The same steps of sequences with other inputs or another initial state.
+    def with_stand_in(self, xs: PyTree, state: PyTree) -> "Steps":
+        """The same steps, with the stand-in that these inputs and this state give.
 
         Args:
             xs: All inputs, each leaf `[batch, time, ...]`, time along `axis`.
@@ -146,19 +146,17 @@ class Steps:
 
     def stack(self, make: Callable[[Array], PyTree]) -> PyTree:
         """The results of `make(t)` for each step t, stacked along the time axis."""
-        return self.time_major(
-            jax.lax.map(make, jnp.arange(self.time, dtype=jnp.int32))
-        )
+        return self.swap_time(jax.lax.map(make, jnp.arange(self.time, dtype=jnp.int32)))
 
-    def time_major(self, tree: PyTree) -> PyTree:
-        """Sequences with time first; applied to such, the layout of these steps."""
+    def swap_time(self, tree: PyTree) -> PyTree:
+        """Swaps batch and time of the leaves; unchanged if `axis` is 0."""
         return jax.tree.map(lambda x: jnp.swapaxes(x, 0, self.axis), tree)
 
-    def window(self, start: Array, size: int) -> "Steps":
-        """The `size` steps from `start` on, all of which exist."""
-        steps = dataclasses.replace(self, begin=self.begin + start, time=size)
+    def slice(self, start: Array, size: int) -> "Steps":
+        """`size` steps from `start` on, as those of a shorter run; all must exist."""
+        steps = dataclasses.replace(self, offset=self.offset + start, time=size)
         if self.restarts is not None:
-            starts = self.read_window(self.restarts.starts, start, size)
+            starts = self.read_slice(self.restarts.starts, start, size)
             restarts = dataclasses.replace(self.restarts, starts=starts)
             steps = dataclasses.replace(steps, restarts=restarts)
         if self.lengths is None:
@@ -167,17 +165,17 @@ class Steps:
         longest = jnp.clip(self.longest - start, 0, size)
         return dataclasses.replace(steps, lengths=lengths, longest=longest)
 
-    def read_window(self, tree: PyTree, start: Array, size: int) -> PyTree:
-        """The `size` steps from `start` on of each leaf."""
+    def read_slice(self, tree: PyTree, start: Array, size: int) -> PyTree:
+        """`size` steps of each leaf, from `start` on."""
         read = functools.partial(
             jax.lax.dynamic_slice_in_dim, slice_size=size, axis=self.axis
         )
         return jax.tree.map(lambda x: read(x, start), tree)
 
-    def write_window(self, tree: PyTree, start: Array, window: PyTree) -> PyTree:
-        """The tree with `window` in place of its steps from `start` on."""
+    def write_slice(self, tree: PyTree, start: Array, part: PyTree) -> PyTree:
+        """The tree with `part` in place of its steps from `start` on."""
         put = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=self.axis)
-        return jax.tree.map(lambda x, w: put(x, w, start), tree, window)
+        return jax.tree.map(lambda x, p: put(x, p, start), tree, part)
 
 
 def steps_to_run(lengths: Array, time: int) -> Array:

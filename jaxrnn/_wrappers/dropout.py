@@ -152,7 +152,7 @@ class DropoutWrapper(WrapperCell):
 
         inputs = drop("input", inputs, self.input_keep_prob)
         cell_keys = lambda t: fold(keys(t), self._stream("cell", 0))
-        cell_steps = steps.of(inputs, state)
+        cell_steps = steps.with_stand_in(inputs, state)
         outputs, state = apply_cell_sequence(
             self.cell, params, inputs, state, cell_steps, cell_keys, implementation
         )

@@ -161,7 +161,7 @@ class MultiRNNCell(RNNCell):
         if steps.restart_states is not None:
             states = self._split(steps.restart_states)
             steps = steps.with_restart_states(states[i])
-        return steps.of(inputs, state)
+        return steps.with_stand_in(inputs, state)
 
     def _join(self, states: list[PyTree]) -> PyTree:
         return tuple(states) if self.state_is_tuple else jnp.concatenate(states, -1)

@@ -41,8 +41,8 @@ class Values(NamedTuple):
 
     def cut(self, steps: Steps, segment: Segment) -> tuple["Values", Steps]:
         """The values with the inputs of a segment, and its steps."""
-        xs = steps.read_window(self.xs, *segment)
-        return self._replace(xs=xs), steps.window(*segment)
+        xs = steps.read_slice(self.xs, *segment)
+        return self._replace(xs=xs), steps.slice(*segment)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ def trace_segments(
 
     def trace(size: int) -> tuple[Any, tuple[PyTree, PyTree]]:
         segment = Segment(jnp.int32(0), size)
-        args = steps.read_window(xs, *segment), state, steps.window(*segment)
+        args = steps.read_slice(xs, *segment), state, steps.slice(*segment)
         # Not `closure_convert`, which leaves integers in the closure.
         return jax.make_jaxpr(run, return_shape=True)(*args)
 

@@ -75,7 +75,7 @@ def _run(
     def visit(segment: Segment, carry: Any) -> tuple[list, list]:
         state, buffers = carry
         outputs, state = programs.run(*values._replace(state=state).cut(steps, segment))
-        return state, steps.write_window(buffers, segment.start, outputs)
+        return state, steps.write_slice(buffers, segment.start, outputs)
 
     carry = values.state, _buffers(programs, values, steps)
     state, outputs = visit_innermost(visit, carry, _whole(steps), plan.segments)
@@ -166,7 +166,7 @@ class LinearRun:
         else:
             (outputs, new_state), residuals = fn(perturbed)[1], state
         if buffers is not None:
-            buffers = steps.write_window(buffers, segment.start, outputs)
+            buffers = steps.write_slice(buffers, segment.start, outputs)
         return (new_state, buffers), residuals
 
     def push_forward(self, residuals: Any, tangents: Values) -> tuple[list, list]:
@@ -190,7 +190,7 @@ class LinearRun:
                 c_values = _fill_in(residuals, shared)(dense(c_outs))[0]
             else:
                 c_values = _pull_back(fn, perturbed, c_outs)
-            c_xs = steps.write_window(carry.xs, segment.start, c_values.xs)
+            c_xs = steps.write_slice(carry.xs, segment.start, c_values.xs)
             return Values(add(carry.consts, c_values.consts), c_xs, c_values.state)
 
         zeros = jax.tree.map(jnp.zeros_like, values.split(self.perturbed)[1])
@@ -216,7 +216,7 @@ def _cut_cotangents(cotangents: list, steps: Steps, segment: Segment) -> list:
 
     def cut(c: Any) -> Any:
         if not isinstance(c, SymbolicZero):
-            return steps.read_window(c, *segment)
+            return steps.read_slice(c, *segment)
         aval: Any = c.aval
         shape = list(aval.shape)
         shape[steps.axis] = segment.size
