@@ -43,7 +43,7 @@ def is_on_host(x: Any) -> bool:
 
 def _moved(x: Array, there: Any) -> Array:
     back = DEVICE if there == HOST else HOST
-    # JAX's own transpose of a move leaves the cotangent where it is: an error.
+    # JAX's own transpose of a move leaves the cotangent where it is, which is an error.
     return transposable(
         lambda _, x: jax.device_put(x, there),
         lambda _, x: jax.device_put(x, back),

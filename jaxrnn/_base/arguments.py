@@ -68,7 +68,7 @@ def as_dtype(where: str, dtype: DType) -> DType:
 def as_unroll(where: str, parallel_iterations: Any) -> int:
     """How many steps to unroll in each loop iteration, from `parallel_iterations`.
 
-    None and 0 mean the default, one step. It changes values by rounding at most.
+    None and 0 mean the default, one step. Unrolling changes values by rounding at most.
 
     Raises:
         TypeError: If it is negative, or not an integer (also an `AssertionError`, as in

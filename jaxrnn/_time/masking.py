@@ -2,9 +2,9 @@
 
 Row b is alive at step t while `t < length[b]`. A dead row outputs 0 and keeps its
 state. The cell is run on it all the same and the results are dropped; but a select
-alone keeps NaN out of the values only, not out of the gradients, where it becomes
-0 * NaN. So in a dead row the cell is run on a stand-in: the row's own first step, which
-is as finite as the row is, and zeros for a row of length 0. It never reads padding.
+keeps NaN only out of the values, not out of the gradients, where it becomes 0 * NaN. So
+in a dead row the cell is run on a stand-in: the first step of the row, which is as
+finite as the row is, or zeros for a row of length 0. The cell never reads padding.
 
 A TensorArray in a state belongs to no row and is never masked, nor is a leaf without
 axes.
