@@ -15,7 +15,7 @@ from .._layers.batch_axes import BatchAxes
 from .._layers.cells import check_cells, sizes_of_cell
 from .._layers.directions import OneDirection
 from .._layers.layer import in_dtype
-from ._parameters import make_params
+from ._parameters import as_pure, make_params
 
 
 class Cell(nnx.RNNCellBase):
@@ -54,14 +54,14 @@ class Cell(nnx.RNNCellBase):
         self.params, step = make_params(
             where, self.layer, in_features, rngs, param_dtype
         )
-        params = nnx.as_pure(self.params)
+        params = as_pure(self.params)
         self.layer.check_not_random(where, params, step, param_dtype)
 
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
         """One step: `(carry, output)`, each leaf `[*batch, ...]`."""
         axes = BatchAxes(inputs.shape[:-1])
         inputs, state = axes.merge((inputs, carry))
-        params = nnx.as_pure(self.params)
+        params = as_pure(self.params)
         params, inputs = in_dtype(self.dtype, (params, inputs))
         output, state = self.layer.bind(params)(inputs, state)
         return axes.split((state, output))

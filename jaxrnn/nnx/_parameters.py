@@ -16,6 +16,8 @@ from .._layers.axis_names import AxisNames, check_axis_names, name_axes
 from .._layers.layer import Layer, in_dtype
 
 Rngs = nnx.Rngs | nnx.RngStream | jax.Array
+# Its name in the Flax that goes with the oldest JAX.
+as_pure = getattr(nnx, "as_pure", None) or nnx.pure
 
 
 def as_step(where: str, in_features: Any, dtype: DType) -> PyTree:
@@ -109,7 +111,7 @@ class HoldsLayer(nnx.Module):
         self.params, step = make_params(
             where, layer, in_features, rngs, param_dtype, axis_names
         )
-        params = nnx.as_pure(self.params)
+        params = as_pure(self.params)
         self.is_random = layer.is_random(params, step, param_dtype)
         self.rngs = nnx.data(None)
         if self.is_random:
@@ -134,14 +136,14 @@ class HoldsLayer(nnx.Module):
             ValueError: If one is of another cell than the module's, or for inputs of
                 another size.
         """
-        own = nnx.as_pure(self.params)
+        own = as_pure(self.params)
         params = self.layer.params_of("set_cells", *cells)
         check_same_shapes("set_cells", own, params)
         nnx.update(self.params, jax.tree.map(_in_place_of, own, params))
 
     def get_cells(self) -> Any:
         """The module's bound cells, as `set_cells` takes them."""
-        return self.layer.bind(nnx.as_pure(self.params))
+        return self.layer.bind(as_pure(self.params))
 
     def _draw_key(self, deterministic: bool | None, rngs: Any) -> Key | None:
         """The key for a call with these arguments, or None for a deterministic one.

@@ -11,7 +11,7 @@ from .._drivers.raw_rnn import raw_rnn
 from .._layers.cells import check_cells
 from .._layers.directions import OneDirection
 from .._tensor_array.tensor_array import TensorArray
-from ._parameters import HoldsLayer, Rngs
+from ._parameters import HoldsLayer, Rngs, as_pure
 
 
 class RawRNN(HoldsLayer):
@@ -81,7 +81,7 @@ class RawRNN(HoldsLayer):
         """
         key = self._draw_key(deterministic, rngs)
         return raw_rnn(
-            self.layer.bind(nnx.as_pure(self.params), key),
+            self.layer.bind(as_pure(self.params), key),
             loop_fn,
             swap_memory=self.swap_memory,
             max_time=self.max_time,

@@ -16,7 +16,7 @@ from .._layers.directions import (
 )
 from .._layers.inputs import LayerInputs, check_unknown
 from .._layers.layer import Layer, RunOptions
-from ._parameters import HoldsLayer, Rngs
+from ._parameters import HoldsLayer, Rngs, as_pure
 
 
 class Recurrent(HoldsLayer):
@@ -79,7 +79,7 @@ class Recurrent(HoldsLayer):
             TypeError: As `jaxrnn.dynamic_rnn`; if `rngs` is neither a stream nor a key.
             ValueError: As `jaxrnn.dynamic_rnn`.
         """
-        where, params = type(self).__name__, nnx.as_pure(self.params)
+        where, params = type(self).__name__, as_pure(self.params)
         check_unknown(where, unknown)
         sequences = LayerInputs.make(
             where, self.layer, inputs, sequence_length, self.time_major

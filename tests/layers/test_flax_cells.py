@@ -195,7 +195,7 @@ def test_a_cell_of_jaxrnn_in_the_rnn_of_flax(library, cell):
     else:
         module = jaxrnn.nnx.Cell(cell, DEPTH, rngs=nnx.Rngs(0))
         rnn = nnx.RNN(module, return_carry=True)
-        params = nnx.as_pure(module.params)
+        params = nnx.to_pure_dict(nnx.state(module))["params"]
         got = rnn(X, seq_lengths=LENGTHS)
         stack = rnn(X[None])[1]
     bound = cell.bind(*params.values())
@@ -297,7 +297,7 @@ def test_a_decoder_of_nnx():
             "bias": decoder.logits.bias.get_value(),
         }
         embed = decoder.embed.embedding.get_value()
-        rnn = nnx.as_pure(decoder.rnn.params)["gru_cell"]
+        rnn = nnx.to_pure_dict(nnx.state(decoder.rnn))["params"]["gru_cell"]
         return plain(cell, embed, logits, rnn, state)
 
     gradient = lambda f: nnx.jit(nnx.value_and_grad(lambda d: weigh(f(d, state))))

@@ -66,7 +66,7 @@ class InNnx:
         step = jax.tree.map(lambda x: jnp.take(x, 0, axis), inputs)
         module = getattr(jaxrnn.nnx, kind)
         self.module = module(*args, step, rngs=nnx.Rngs(0), **kwargs)
-        self.params = nnx.as_pure(self.module.params)
+        self.params = nnx.to_pure_dict(nnx.state(self.module.params))
 
     def __call__(self, *args, key=None, params=None, **kwargs):
         if params is not None:
@@ -612,7 +612,7 @@ def test_what_a_converter_gives_of_one_layer_of_two_directions(make):
 def test_weights_are_kept_in_the_dtype_of_the_module():
     rnn = jaxrnn.nnx.RNN(GRUCell(3), DEPTH, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     rnn.set_cells(bound(GRUCell(3), DEPTH, 0))
-    leaves = jax.tree.leaves(nnx.as_pure(rnn.params))
+    leaves = jax.tree.leaves(nnx.state(rnn.params))
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.bfloat16)}
 
 
