@@ -1,8 +1,8 @@
 """The backward loop over the steps of an affine cell, a chunk of them at a time.
 
-From the last step to the first goes the sequential work alone: the elementwise updates
-and the product with the recurrent part of a kernel. The gradients of kernels and inputs
-are computed for all steps of a chunk at once.
+Only the sequential work runs step by step, from the last step to the first: the
+elementwise updates and the product with the recurrent part of a kernel. The gradients
+of kernels and inputs are computed for all steps of a chunk at once.
 """
 
 from typing import Any, NamedTuple
@@ -19,8 +19,8 @@ from .loop_rule import Primals, Residuals
 from .phases import Phase
 from .products import product_cotangents
 
-# The rows of one large product: enough to be as fast as any, and few enough to take
-# little memory.
+# The rows of one large product: enough for full speed, and few enough to take little
+# memory.
 MANY_ROWS = 512
 
 
@@ -30,13 +30,13 @@ class Sums(NamedTuple):
     Attributes:
         restart_states: Each leaf `[sequences, size]`; None without restarts.
         elementwise: Those of the elementwise parameters.
-        products: Those of each stage's product.
+        product_params: Those of the parameters of each stage's product.
         xs: Those of the inputs, `[batch, time, depth]` or `[time, batch, depth]`.
     """
 
     restart_states: PyTree
     elementwise: Params
-    products: list[Params]
+    product_params: list[Params]
     xs: Array
 
 
@@ -49,16 +49,16 @@ def run_backward(cell: Any, residuals: Residuals, cotangents: tuple) -> Primals:
         cotangents: Those of `(outputs, state)`; some may be `SymbolicZero`s.
     """
     (params, xs, _, restart_states), phases, _ = residuals
-    products = cell.product_params(params, xs.shape[-1])
-    sums = Sums(restart_states, cell.elementwise(params), products, xs)
+    product_params = cell.product_params(params, xs.shape[-1])
+    sums = Sums(restart_states, cell.elementwise(params), product_params, xs)
     varying = residuals, only_arrays(cotangents)
     sums = as_varying_as(varying, jax.tree.map(jnp.zeros_like, sums))
     c_state = dense(cotangents[1])
-    for phase in reversed(phases.loops()):
+    for phase in reversed(phases.in_order()):
         loop = BackwardLoop(cell, phase, residuals, cotangents)
         rows, sums = loop.run((phase.take(c_state), sums))
         c_state = phase.put(c_state, rows)
-    c_params = cell.join(sums.products, sums.elementwise)
+    c_params = cell.join(sums.product_params, sums.elementwise)
     return Primals(c_params, sums.xs, c_state, sums.restart_states)
 
 
@@ -77,9 +77,9 @@ class BackwardLoop:
         self.varying = residuals, only_arrays(cotangents)
         params, xs, state, _ = self.primals
         self.elementwise = cell.elementwise(params)
-        self.products = cell.product_params(params, xs.shape[-1])
-        # Transposed once, in the layout that the products of the loop read.
-        self.transposed = [product["state"].T for product in self.products]
+        self.product_params = cell.product_params(params, xs.shape[-1])
+        # Transposed once, into the layout that the products in the loop read.
+        self.transposed = [p["state"].T for p in self.product_params]
         rows = phase.rows or jax.tree.leaves(state)[0].shape[0]
         self.size = _chunk_size(rows, self.steps.time)
 
@@ -87,43 +87,45 @@ class BackwardLoop:
         """The carry after all chunks."""
         chunks, count = -(-self.steps.time // self.size), self.phase.count
         if chunks == 1:
-            return self.run_chunk(self.phase.begin, carry)
+            return self.run_chunk(self.phase.start, carry)
         if count is not None:
             count = (count + self.size - 1) // self.size
         last = (chunks if count is None else count) - 1
 
         def body(i: Array, carry: Any) -> Any:
-            return self.run_chunk(self.phase.begin + (last - i) * self.size, carry)
+            return self.run_chunk(self.phase.start + (last - i) * self.size, carry)
 
         return time_loop(count, chunks, body, carry)
 
     def run_chunk(self, start: Array, carry: Any) -> Any:
-        """The steps from `start` on, the last first; then their large products."""
+        """The steps from `start` on, last step first; then their large products."""
         (c_state, sums), phase = carry, self.phase
-        # Buffers hold a whole chunk, even where the last one is shorter: it then begins
-        # before `start`, with zeros for steps that are not taken.
-        begin = jnp.minimum(start, self.steps.time - self.size)
+        # Buffers hold a whole chunk, even where the last one is shorter: they then
+        # begin before `start`, with zeros for steps that are not taken.
+        buffer_start = jnp.minimum(start, self.steps.time - self.size)
         totals = [sums.restart_states, sums.elementwise]
-        c_state, totals, buffers = self._run_steps(start, begin, c_state, totals)
-        inputs = phase.read_window(self.primals.xs, begin, self.size)
-        inputs = self.steps.window(begin, self.size).zero_dead(inputs)
+        c_state, totals, buffers = self._run_steps(start, buffer_start, c_state, totals)
+        inputs = phase.read_slice(self.primals.xs, buffer_start, self.size)
+        inputs = self.steps.slice(buffer_start, self.size).zero_dead(inputs)
         c_zs, operands = buffers
-        c_products, c_inputs = product_cotangents(self.products, inputs, operands, c_zs)
-        # Added, as a chunk that begins before `start` overlaps the one before it.
-        c_inputs = phase.read_window(sums.xs, begin, self.size) + c_inputs
-        c_xs = self.steps.write_window(sums.xs, begin, c_inputs)
-        c_products = _add(sums.products, c_products)
+        c_product_params, c_inputs = product_cotangents(
+            self.product_params, inputs, operands, c_zs
+        )
+        # Added, since buffers that begin before `start` overlap the chunk before.
+        c_inputs = phase.read_slice(sums.xs, buffer_start, self.size) + c_inputs
+        c_xs = self.steps.write_slice(sums.xs, buffer_start, c_inputs)
+        c_product_params = _add(sums.product_params, c_product_params)
         c_restart_states, c_elementwise = totals
-        return c_state, Sums(c_restart_states, c_elementwise, c_products, c_xs)
+        return c_state, Sums(c_restart_states, c_elementwise, c_product_params, c_xs)
 
     def _run_steps(
-        self, start: Array, begin: Array, c_state: PyTree, totals: list
+        self, start: Array, buffer_start: Array, c_state: PyTree, totals: list
     ) -> tuple[PyTree, list, Any]:
         """The sequential work of a chunk: `(c_state, totals, buffers)`.
 
         Args:
             start: The first step that is taken.
-            begin: The step that the buffers begin with.
+            buffer_start: The first step of the buffers.
             c_state: The cotangent of the state after the steps.
             totals: The sums of cotangents of the restart states and of the elementwise
                 parameters.
@@ -137,7 +139,7 @@ class BackwardLoop:
         def body(i: Array, carry: Any) -> Any:
             (c_state, totals, buffers), t = carry, last - i
             (c_state, *more, c_zs), operands = self.step(t, c_state)
-            buffers = steps.write(buffers, t - begin, (c_zs, operands))
+            buffers = steps.write(buffers, t - buffer_start, (c_zs, operands))
             return c_state, _add(totals, more), buffers
 
         (*_, c_zs), operands = jax.eval_shape(self.step, start, c_state)
@@ -145,7 +147,7 @@ class BackwardLoop:
         return time_loop(taken, self.size, body, (c_state, totals, buffers))
 
     def _taken(self, start: Array) -> Array | None:
-        """The number of steps of the chunk from `start` on; None for a whole one."""
+        """The number of steps of the chunk that starts at `start`; None for all."""
         time, end = self.steps.time, self.phase.end
         if end is None and time % self.size == 0:
             return None
@@ -159,15 +161,15 @@ class BackwardLoop:
         """
         params, xs, _, restart_states = self.primals
         inputs, (zs, state) = self.phase.read((xs, self.saved), t)
-        # Zeros are made here: XLA would carry them through the loop as an array.
+        # Zeros are created here: XLA would carry them through the loop as an array.
         c_output = self.phase.read(dense(self.c_outputs), t)
 
-        def recalled(
+        def with_saved_products(
             state: PyTree, restart_states: PyTree, elementwise: Params, slots: list
         ) -> tuple[Any, list]:
             def product(k: int, stage: Any, *operands: Any) -> Array:
                 del stage
-                return _recall(operands[2], self.transposed[k], slots[k], zs[k])
+                return _saved_product(operands[2], self.transposed[k], slots[k], zs[k])
 
             primals = Primals({**params, **elementwise}, inputs, state, restart_states)
             results = masked_step(self.cell, product, self.steps, t, primals)
@@ -175,26 +177,31 @@ class BackwardLoop:
             return (output, new_state), operands
 
         _, pull_back, operands = jax.vjp(
-            recalled, state, restart_states, self.elementwise, zs, has_aux=True
+            with_saved_products,
+            state,
+            restart_states,
+            self.elementwise,
+            zs,
+            has_aux=True,
         )
         return pull_back((c_output, c_state)), operands
 
 
 @jax.custom_jvp
-def _recall(operand: Array, transposed: Array, slot: Array, z: Array) -> Array:
-    """z, saved by the forward loop, with the derivative of the product that it is.
+def _saved_product(operand: Array, transposed: Array, slot: Array, z: Array) -> Array:
+    """The z that the forward loop saved, with the derivative of the product that it is.
 
     Args:
-        operand: `[batch, rows]`, what the kernel was multiplied with.
-        transposed: `[columns, rows]`, the transpose of the kernel's recurrent part.
-        slot: `[batch, columns]`, not read: the derivative by it is that by z.
+        operand: `[batch, rows]`, what was multiplied by the kernel's recurrent part.
+        transposed: `[columns, rows]`, the transpose of that part.
+        slot: `[batch, columns]`, not read; its cotangent is that of z.
         z: `[batch, columns]`.
     """
     del operand, transposed, slot
     return z
 
 
-@_recall.defjvp
+@_saved_product.defjvp
 def _(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (_, transposed, _, z), (d_operand, _, d_slot, _) = primals, tangents
     d_z = jax.lax.dot_general(
@@ -212,5 +219,5 @@ def _chunk_size(rows: Any, time: int) -> int:
     if not isinstance(rows, int):
         return time
     size = min(time, max(1, MANY_ROWS // max(1, rows)))
-    # Chunks of one size: a chunk of few steps would cost as much to start.
+    # Chunks of equal size: a chunk of few steps would cost as much to start.
     return -(-time // -(-time // size))

@@ -1,4 +1,4 @@
-"""The loops forward over the steps of an affine cell, of its values and tangents."""
+"""The forward loops over the steps of an affine cell, for values and for tangents."""
 
 import dataclasses
 import functools
@@ -17,9 +17,9 @@ from .loop_rule import Primals, Residuals
 from .phases import Phase, Phases
 from .products import plain_product, product_of_inputs
 
-# Up to so many rows in a step, and in all steps, the products of the inputs are
-# computed ahead of the loop.
-FEW_ROWS, MANY_STEPS = 8, 4096
+# The products of the inputs are computed ahead of the loop for batches of at most so
+# many rows, and at most so many rows over all steps.
+MAX_ROWS, MAX_ROWS_OVER_TIME = 8, 4096
 
 
 def masked_step(
@@ -27,11 +27,11 @@ def masked_step(
 ) -> tuple[tuple[PyTree, PyTree], tuple[list, list]]:
     """`((output, new_state), (zs, operands))` of step t.
 
-    The output is a pair `(output, new_state)` itself if the steps have restarts.
+    If the steps have restarts, the output is itself a pair `(output, new_state)`.
 
     Args:
         cell: An `AffineCell`.
-        product: What computes its products, as `AffineCell.chain` takes it.
+        product: What computes its products; see `AffineCell.chain`.
         steps: The steps, without the states to restart from.
         t: The step, an int32 scalar.
         primals: The arguments of the step: inputs `[batch, depth]`, the state before
@@ -47,17 +47,17 @@ def masked_step(
 
 
 class ForwardLoop:
-    """The loop over all phases, which saves `(zs, state)` of each step if `save`.
+    """The loop over all phases; it saves `(zs, state)` of each step if `save` is True.
 
-    It carries the state, the inputs of the next step if rows are few, and buffers for
-    the outputs and the residuals of all steps.
+    It carries the state, the inputs of the next step if there are few rows, and buffers
+    for the outputs and the residuals of all steps.
     """
 
     def __init__(self, cell: Any, primals: Primals, phases: Phases, save: bool) -> None:
         self.cell, self.save, self.product = cell, save, plain_product
         self.few_rows = _has_few_rows(primals.xs, phases.steps)
         if self.few_rows:
-            self.product, primals, phases = _hoisted(cell, primals, phases)
+            self.product, primals, phases = _with_input_products(cell, primals, phases)
         self.primals, self.phases = primals, phases
 
     def run(self) -> tuple[PyTree, PyTree, PyTree]:
@@ -66,7 +66,7 @@ class ForwardLoop:
         inputs = steps.read(self.primals.xs, start)
         _, *types = jax.eval_shape(self.step, steps, start, inputs, state)
         buffers = buffers_for(self.primals, types, steps.time, steps.axis)
-        for phase in self.phases.loops():
+        for phase in self.phases.in_order():
             state, buffers = self.run_phase(phase, state, buffers)
         outputs, saved = buffers
         return outputs, state, saved
@@ -78,16 +78,16 @@ class ForwardLoop:
         read = functools.partial(phase.read, self.primals.xs)
 
         def body(i: Array, carry: Any) -> Any:
-            (state, ahead, *buffers), t = carry, phase.begin + i
-            inputs = ahead if self.few_rows else read(t)
+            (state, next_inputs, *buffers), t = carry, phase.start + i
+            inputs = next_inputs if self.few_rows else read(t)
             state, *results = self.step(phase.steps, t, inputs, state)
-            # XLA's CPU compiler makes slow code of elementwise work that reads from the
-            # middle of an array: such inputs are read a step ahead.
-            ahead = read(t + 1) if self.few_rows else ()
-            return state, ahead, *phase.steps.write(buffers, t, results)
+            # XLA's CPU compiler generates slow code for elementwise work that reads
+            # from the middle of an array: such inputs are read a step ahead.
+            next_inputs = read(t + 1) if self.few_rows else ()
+            return state, next_inputs, *phase.steps.write(buffers, t, results)
 
-        ahead = read(phase.begin) if self.few_rows else ()
-        carry = phase.take(state), ahead, *buffers
+        next_inputs = read(phase.start) if self.few_rows else ()
+        carry = phase.take(state), next_inputs, *buffers
         rows, _, *buffers = time_loop(phase.count, phase.steps.time, body, carry)
         return phase.put(state, rows), buffers
 
@@ -102,45 +102,47 @@ class ForwardLoop:
 
 
 def _has_few_rows(xs: Array, steps: Steps) -> bool:
-    """Whether the products are so small that the work around them counts."""
+    """Whether the products are so small that the overhead of each dominates."""
     rows = xs.shape[1 - steps.axis]
-    return (
-        isinstance(rows, int) and rows <= FEW_ROWS and rows * steps.time <= MANY_STEPS
-    )
+    if not isinstance(rows, int):
+        return False
+    return rows <= MAX_ROWS and rows * steps.time <= MAX_ROWS_OVER_TIME
 
 
-def _hoisted(
+def _with_input_products(
     cell: Any, primals: Primals, phases: Phases
 ) -> tuple[Callable, Primals, Phases]:
     """`(product, primals, phases)` with the inputs' products in place of the inputs.
 
-    They are computed for all steps at once, `[batch, time, columns]` for each stage.
-    Measured on a CPU this gains up to a third where there are few rows, and loses as
-    much where there are many.
+    They are computed for all steps at once, `[batch, time, columns]` for each stage. On
+    a CPU this was measured to save up to a third of the time where there are few rows,
+    and to cost as much where there are many.
     """
     params, xs, state, _ = primals
     steps, dtype = phases.steps, widest_dtype(state)
-    products = cell.product_params(params, xs.shape[-1])
-    of_inputs = lambda inputs: [product_of_inputs(p, inputs, dtype) for p in products]
+    product_params = cell.product_params(params, xs.shape[-1])
+    input_products = lambda inputs: [
+        product_of_inputs(p, inputs, dtype) for p in product_params
+    ]
 
     def product(
         k: int, stage: Any, params: Params, inputs: list, operand: Array, dtype: Any
     ) -> Array:
         if inputs[k] is None:
             return stage.product(params, inputs, operand, dtype)
-        return inputs[k] + dot(operand, products[k]["state"], dtype)
+        return inputs[k] + dot(operand, product_params[k]["state"], dtype)
 
     if steps.stand_in is not None:
         inputs, state = steps.stand_in
-        steps = dataclasses.replace(steps, stand_in=(of_inputs(inputs), state))
-    primals = primals._replace(xs=of_inputs(steps.zero_dead(xs)))
+        steps = dataclasses.replace(steps, stand_in=(input_products(inputs), state))
+    primals = primals._replace(xs=input_products(steps.zero_dead(xs)))
     return product, primals, dataclasses.replace(phases, steps=steps)
 
 
 def push_forward(
     cell: Any, residuals: Residuals, tangents: Primals
 ) -> tuple[PyTree, PyTree]:
-    """The tangents of `(outputs, state)`; reads the states that `ForwardLoop` saved.
+    """The tangents of `(outputs, state)`, from the states that `ForwardLoop` saved.
 
     The loops carry the tangent of the state and a buffer for those of the outputs.
     """
@@ -151,12 +153,12 @@ def push_forward(
 
     def run_phase(phase: Phase, d_state: PyTree, d_outputs: PyTree) -> tuple:
         def body(i: Array, carry: Any) -> Any:
-            (d_state, d_outputs), t = carry, phase.begin + i
+            (d_state, d_outputs), t = carry, phase.start + i
             inputs, state, d_inputs = phase.read((primals.xs, states, tangents.xs), t)
-            here = primals._replace(xs=inputs, state=state)
-            d_here = tangents._replace(xs=d_inputs, state=d_state)
+            step_primals = primals._replace(xs=inputs, state=state)
+            step_tangents = tangents._replace(xs=d_inputs, state=d_state)
             step = functools.partial(run_step, phase.steps, t)
-            _, (d_output, d_state) = jax.jvp(step, (here,), (d_here,))
+            _, (d_output, d_state) = jax.jvp(step, (step_primals,), (step_tangents,))
             return d_state, phase.steps.write(d_outputs, t, d_output)
 
         carry = phase.take(d_state), d_outputs
@@ -167,6 +169,6 @@ def push_forward(
     first = primals._replace(xs=steps.read(primals.xs, start))
     types, _ = jax.eval_shape(functools.partial(run_step, steps, start), first)
     d_outputs = buffers_for((residuals, tangents), types, steps.time, steps.axis)
-    for phase in phases.loops():
+    for phase in phases.in_order():
         d_state, d_outputs = run_phase(phase, d_state, d_outputs)
     return d_outputs, d_state

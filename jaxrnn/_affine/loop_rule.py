@@ -1,4 +1,4 @@
-"""What runs and differentiates the loop of an affine cell: the protocol of a loop rule.
+"""`LoopRule`: how the loop of an affine cell is run and differentiated.
 
 There is one rule for XLA, one for the kernels of Pallas and one for cuDNN.
 """
@@ -14,14 +14,16 @@ from .phases import Phases
 
 
 class Primals(NamedTuple):
-    """The arguments of a run that it is differentiated by; also their (co)tangents.
+    """The arguments with respect to which a run is differentiated.
+
+    Also their tangents and cotangents.
 
     Attributes:
         params: The cell's parameters.
         xs: Inputs, `[batch, time, depth]` or `[time, batch, depth]`; those of one step,
             `[batch, depth]`, where these are the arguments of a step.
         state: The initial state, each leaf `[batch, size]`.
-        restart_states: The states that sequences within the rows start from, each leaf
+        restart_states: The states from which sequences within the rows start, each leaf
             `[sequences, size]`; None without restarts.
     """
 
@@ -37,7 +39,7 @@ class Residuals(NamedTuple):
     Attributes:
         primals: The arguments of the run.
         phases: Its steps.
-        saved: What the rule's `forward` saved of the steps.
+        saved: The rule's residuals of the steps, as its `forward` returns them.
     """
 
     primals: Primals
@@ -48,7 +50,7 @@ class Residuals(NamedTuple):
 class LoopRule(abc.ABC):
     """How whole sequences of an affine cell are run, with derivatives of every order.
 
-    None of the methods closes over traced arrays.
+    The methods close over no traced arrays.
     """
 
     @abc.abstractmethod
@@ -59,8 +61,8 @@ class LoopRule(abc.ABC):
 
         Args:
             primals: The arguments of the run.
-            phases: Its steps, without the states to restart from.
-            save: Whether residuals are saved; else `saved` is not read.
+            phases: Its steps, without the restart states.
+            save: Whether residuals are saved; otherwise `saved` is not read.
         """
 
     @abc.abstractmethod
@@ -81,7 +83,7 @@ def run_loop(
     """`(outputs, state)` of all steps by a rule, with the rule's derivatives.
 
     Args:
-        rule: What runs them.
+        rule: How they are run.
         params: The cell's parameters.
         xs: Inputs, `[batch, time, depth]` or `[time, batch, depth]`.
         state: The initial state, each leaf `[batch, size]`.

@@ -1,11 +1,11 @@
-"""Loops over fewer and fewer rows: finished sequences drop out of the batch.
+"""Loops over a shrinking batch: finished sequences drop out of it.
 
 With rows sorted by length, the longest first, the rows that are alive at a step are a
-prefix of the batch that shrinks over time. So a loop over time is cut into phases, each
-a loop over a shorter prefix than the one before: a phase ends as soon as the rows that
-are still alive fit into the prefix of the next. Where it ends depends on the lengths
-and is computed at run time; its number of rows is static, so that other lengths need no
-compilation.
+prefix of the batch that shrinks over time. So a loop over time is divided into phases,
+each a loop over a shorter prefix than the one before: a phase ends as soon as the rows
+that are still alive fit into the prefix of the next. Where it ends depends on the
+lengths and is computed at run time; its number of rows is static, so that other lengths
+need no compilation.
 """
 
 from collections.abc import Callable
@@ -36,27 +36,27 @@ class Phase:
 
     Attributes:
         steps: All steps, of the rows of the phase.
-        begin: The first step, an int32 scalar.
-        end: The step before which it ends, an int32 scalar; None for the last of all.
+        start: The first step, an int32 scalar.
+        end: The step before which it ends, an int32 scalar; None if it runs to the end.
         rows: The number of rows; None for all.
     """
 
     steps: Steps
-    begin: Array
+    start: Array
     end: Array | None
     rows: int | None = None
 
     @property
     def count(self) -> Array | None:
         """The number of steps; None for all."""
-        return None if self.end is None else jnp.maximum(self.end - self.begin, 0)
+        return None if self.end is None else jnp.maximum(self.end - self.start, 0)
 
     def read(self, tree: PyTree, t: Array) -> PyTree:
         """Step t of each leaf `[batch, time, ...]`, of the rows of the phase."""
         return self.take(self.steps.read(tree, t))
 
-    def read_window(self, x: Array, start: Array, size: int) -> Array:
-        """The `size` steps from `start` on, of the rows of the phase."""
+    def read_slice(self, x: Array, start: Array, size: int) -> Array:
+        """`size` steps from `start` on, of the rows of the phase."""
         axis, starts, sizes = self.steps.axis, [jnp.int32(0)] * x.ndim, list(x.shape)
         starts[axis], sizes[axis] = start, size
         sizes[1 - axis] = self.rows or sizes[1 - axis]
@@ -77,7 +77,7 @@ class Phase:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Phases:
-    """A loop over steps, as one phase of all rows or as several each of fewer rows.
+    """A loop over steps: one phase of all rows, or several, each of fewer rows.
 
     Attributes:
         steps: The steps of all rows; with `ends`, sorted by length.
@@ -90,14 +90,14 @@ class Phases:
     ends: Any = None
     sizes: tuple[int, ...] = field(default=(), metadata={"static": True})
 
-    def loops(self) -> list[Phase]:
-        """The phases, in the order of time."""
+    def in_order(self) -> list[Phase]:
+        """The phases in the order of time."""
         if self.ends is None:
             return [Phase(self.steps, jnp.int32(0), self.steps.longest)]
-        begins = [jnp.int32(0), *self.ends]
+        starts = [jnp.int32(0), *self.ends]
         return [
-            Phase(_first_rows(self.steps, rows), begin, end, rows)
-            for rows, begin, end in zip(self.sizes, begins, self.ends, strict=False)
+            Phase(_first_rows(self.steps, rows), start, end, rows)
+            for rows, start, end in zip(self.sizes, starts, self.ends, strict=False)
         ]
 
 
@@ -106,8 +106,8 @@ def _first_rows(steps: Steps, rows: int) -> Steps:
     return replace(steps, lengths=steps.lengths[:rows], stand_in=stand_in)
 
 
-def may_sort(steps: Steps, rows: Any, multiplications: int) -> bool:
-    """Whether rows can be sorted by length, and phases are worth their compilation.
+def sorting_pays(steps: Steps, rows: Any, multiplications: int) -> bool:
+    """Whether rows can be sorted by length, and phases repay their compilation.
 
     On several devices rows may be sharded, and sorting would move them between devices.
 
@@ -123,7 +123,7 @@ def may_sort(steps: Steps, rows: Any, multiplications: int) -> bool:
     return rows * steps.time * multiplications >= LEAST_WORK
 
 
-def by_length(
+def run_sorted(
     run: Callable[[PyTree, PyTree, Phases], tuple[PyTree, PyTree]],
     xs: PyTree,
     state: PyTree,
@@ -152,6 +152,7 @@ def by_length(
 
 
 def _sorted_phases(steps: Steps, order: Array) -> Phases:
+    """The phases of the rows in `order`, int32 `[batch]`, by falling length."""
     lengths = steps.lengths[order]
     rows = lengths.shape[0]
     sizes = tuple(-(-rows * eighths // 8) for eighths in EIGHTHS)
@@ -163,9 +164,9 @@ def _sorted_phases(steps: Steps, order: Array) -> Phases:
 
 
 def _take(tree: PyTree, order: Array, inverse: Array, axis: int) -> PyTree:
-    """Rows in another order along `axis`; the transpose reads them in the inverse one.
+    """The rows in another order along `axis`; the transpose reads in the inverse order.
 
-    JAX would transpose reading rows into a scatter, which adds one row after another.
+    JAX's own transpose would be a scatter, which adds one row after another.
     """
 
     def take(indices: tuple[Array, Array], tree: PyTree) -> PyTree:

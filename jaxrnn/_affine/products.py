@@ -17,70 +17,76 @@ from .._base.typing import Array, DType, Params
 def plain_product(
     k: int, stage: Any, params: Params, inputs: Array, operand: Array, dtype: DType
 ) -> Array:
-    """The z of stage number k, `[batch, columns]`, as `AffineCell.chain` calls it."""
+    """The z of stage k, `[batch, columns]`; a `product` for `AffineCell.chain`."""
     del k
     return stage.product(params, inputs, operand, dtype)
 
 
-def product_of_inputs(product: Params, inputs: Array, dtype: DType) -> Array | None:
-    """The inputs' contribution to z, with the bias, in `dtype`; None if it has none.
+def product_of_inputs(
+    stage_params: Params, inputs: Array, dtype: DType
+) -> Array | None:
+    """The inputs' contribution to z, with the bias; None if the stage reads no inputs.
 
     Args:
-        product: The parameters of a stage's product.
+        stage_params: The parameters of a stage's product.
         inputs: `[..., depth]`, of one step or of many.
         dtype: That of z.
 
     Returns:
-        `[..., columns]`.
+        `[..., columns]` in `dtype`.
     """
-    if "inputs" not in product:
+    if "inputs" not in stage_params:
         return None
-    share = dot(inputs, product["inputs"], dtype)
-    if "bias" not in product:
+    share = dot(inputs, stage_params["inputs"], dtype)
+    if "bias" not in stage_params:
         return share
-    bias = jnp.expand_dims(product["bias"], tuple(range(inputs.ndim - 1)))
+    bias = jnp.expand_dims(stage_params["bias"], tuple(range(inputs.ndim - 1)))
     return share + bias.astype(dtype)
 
 
 def product_cotangents(
-    products: list[Params],
+    product_params: list[Params],
     inputs: Array,
     operands: list[Array],
     c_zs: list[Array],
     accumulator: DType | None = None,
 ) -> tuple[list[Params], Array]:
-    """The cotangents of the products' parameters and of the inputs, of many steps.
+    """The cotangents of product parameters and of inputs, over many steps.
 
     Args:
-        products: The parameters of each stage's product.
+        product_params: The parameters of each stage's product.
         inputs: `[batch, time, depth]` or `[time, batch, depth]`, zeros in rows that are
             not alive.
-        operands: What "state" was multiplied with in each stage, `[..., rows]`.
+        operands: What "state" was multiplied by in each stage, `[..., rows]`.
         c_zs: The cotangents of the products, `[..., columns]`.
         accumulator: The dtype in which sums are accumulated; None for that of `c_zs`.
 
     Returns:
-        `(c_products, c_inputs)` in the dtypes of the parameters and of the inputs.
+        `(c_product_params, c_inputs)`, in the dtypes of parameters and inputs.
     """
-    c_products, c_inputs = [], jnp.zeros_like(inputs)
-    for product, operand, c_z in zip(products, operands, c_zs, strict=True):
-        c_product = {"state": _outer(operand, c_z, product["state"], accumulator)}
-        if "inputs" in product:
-            c_product["inputs"] = _outer(inputs, c_z, product["inputs"], accumulator)
-            kernel = product["inputs"].astype(c_z.dtype)
+    c_product_params, c_inputs = [], jnp.zeros_like(inputs)
+    for stage_params, operand, c_z in zip(product_params, operands, c_zs, strict=True):
+        c_stage_params = {
+            "state": _outer(operand, c_z, stage_params["state"], accumulator)
+        }
+        if "inputs" in stage_params:
+            c_stage_params["inputs"] = _outer(
+                inputs, c_z, stage_params["inputs"], accumulator
+            )
+            kernel = stage_params["inputs"].astype(c_z.dtype)
             share = jnp.matmul(c_z, kernel.T, preferred_element_type=accumulator)
             c_inputs += share.astype(inputs.dtype)
-        if "bias" in product:
+        if "bias" in stage_params:
             total = jnp.sum(c_z, (0, 1), dtype=accumulator)
-            c_product["bias"] = total.astype(product["bias"].dtype)
-        c_products.append(c_product)
-    return c_products, c_inputs
+            c_stage_params["bias"] = total.astype(stage_params["bias"].dtype)
+        c_product_params.append(c_stage_params)
+    return c_product_params, c_inputs
 
 
 def _outer(
     operand: Array, c_z: Array, kernel: Array, accumulator: DType | None
 ) -> Array:
-    """The cotangent of a kernel, summed over all rows of all steps at once."""
+    """The cotangent of a kernel, summed over all rows of all steps in one product."""
     # Written out: the form that JAX would derive has the slower layout on a CPU.
     c_kernel = jax.lax.dot_general(
         operand.astype(c_z.dtype),

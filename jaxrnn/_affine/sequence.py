@@ -1,13 +1,13 @@
 """Whole sequences of a cell that is products followed by elementwise updates.
 
 A scan that JAX differentiates saves every gate of every step, and adds to the gradient
-of each kernel at every step. Here the forward loop saves the products z and the states
-alone; the backward loop does the sequential work, which is the elementwise updates and
+of each kernel at every step. Here the forward loop saves only the products z and the
+states; the backward loop does the sequential work, that is the elementwise updates and
 the product with the recurrent part of a kernel; and the gradients of kernels and inputs
 are computed for many steps at once, in large products.
 
-The tangent of the run is one linear function that brings its own transpose, so that it
-can be pushed forward, batched and differentiated again.
+The tangent of the run is one linear function with a custom transpose, so that it can be
+pushed forward, batched and differentiated again.
 """
 
 import functools
@@ -20,14 +20,14 @@ from .._time.steps import Steps
 from .backward import run_backward
 from .forward import ForwardLoop, push_forward
 from .loop_rule import LoopRule, Primals, Residuals, run_loop
-from .phases import Phases, by_length, may_sort
+from .phases import Phases, run_sorted, sorting_pays
 
 
 @final
 class XlaLoop(LoopRule):
-    """The loops of one cell as XLA compiles them; `(zs, state)` are saved of each step.
+    """The loops of one cell as XLA compiles them; of each step they save `(zs, state)`.
 
-    Every other implementation is held to this one.
+    The kernels are tested against this rule, and this rule against the scan.
     """
 
     def __init__(self, cell: Any) -> None:
@@ -74,6 +74,6 @@ def affine_sequence(
         return implementation.run_sequences(cell, params, xs, state, steps)
     run = functools.partial(run_loop, XlaLoop(cell), params)
     multiplications = sum(leaf.size for leaf in jax.tree.leaves(params))
-    if may_sort(steps, xs.shape[1 - steps.axis], multiplications):
-        return by_length(run, xs, state, steps)
+    if sorting_pays(steps, xs.shape[1 - steps.axis], multiplications):
+        return run_sorted(run, xs, state, steps)
     return run(xs, state, Phases(steps))

@@ -1,1 +1,1 @@
-"""Derivatives that JAX lacks: bounded loops, and functions with custom rules."""
+"""Derivatives that JAX lacks: bounded loops, custom rules, copies to host memory."""

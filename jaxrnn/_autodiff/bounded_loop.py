@@ -1,17 +1,17 @@
 """A while loop with a bound on its steps that can be differentiated in every mode.
 
-JAX cannot differentiate `lax.while_loop` backward, as it saves nothing of the steps.
-With a bound on their number there can be a buffer for it: a loop that is differentiated
-also records the carry before each step. Its tangent is another bounded loop that walks
-over the record, and the transpose of that a third one, from the last step to the first.
-All three are while loops that end with the last step taken. As the tangent is a bounded
-loop itself, it can be differentiated again.
+JAX cannot differentiate `lax.while_loop` backward, since the loop saves nothing of its
+steps. With a bound on their number there can be a buffer for that: a loop that is
+differentiated also saves the carry before each step, its record. The tangent of the
+loop is another bounded loop that reads the record, and the transpose of that is a third
+one, from the last step to the first. All three are while loops that end with the last
+step taken. As the tangent is a bounded loop itself, it can be differentiated again.
 
-* A loop that is not differentiated records nothing.
-* Forward and backward pass cost what the steps taken cost; the bound costs memory for
-  the record, and the time to fill it.
-* Only what the derivative of a step reads is recorded: not a buffer that is only
-  written to.
+* A loop that is not differentiated has no record.
+* The time of the forward and the backward pass is proportional to the number of steps
+  taken; the bound costs memory for the record, and the time to fill it.
+* Only what the derivative of a step reads is recorded; a buffer that is only written to
+  is not.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ import numpy as np
 from .._base.sharding import as_varying_as, zeros_along
 from .._base.typing import Array, PyTree
 from .differentiable import differentiable
-from .host import move_beside, read_rows, to_device, to_host, write_rows
+from .host import move_beside, read_entries, to_device, to_host, write_entries
 from .jax_internals import dce_jaxpr, eval_jaxpr
 from .leaves import (
     add,
@@ -51,7 +51,7 @@ def bounded_loop(
     limit: int,
     on_host: bool = False,
 ) -> tuple[Array, PyTree, PyTree]:
-    """Takes steps while `running(t, carry)`, `limit` at most.
+    """Takes steps while `running(t, carry)`, at most `limit`.
 
     Args:
         running: Whether to take step t, a bool scalar; it closes over no arrays.
@@ -73,12 +73,12 @@ def bounded_loop(
     fixed, changing = split(jax.tree.leaves(carry), loop.changes)
     consts = closed_over, fixed
     run = functools.partial(loop.run, recorded=[False] * len(changing))
-    if limit:  # Else no step is taken, nor is there a row to read.
+    if limit:  # Otherwise no step is taken, and there is no entry to read.
         run = functools.partial(
             differentiable, run, functools.partial(_push_forward, loop, False)
         )
     n, changing, ys, _ = run(consts, changing)
-    return n, loop.whole(consts, changing), loop.ys_tree.unflatten(ys)
+    return n, loop.full_carry(consts, changing), loop.ys_tree.unflatten(ys)
 
 
 def time_loop(
@@ -102,45 +102,46 @@ def time_loop(
         count, carry = carry
         return (count, body(t, carry)), ()
 
-    return bounded_loop(_before_end, step, (count, carry), limit)[1][1]
+    return bounded_loop(_t_below_count, step, (count, carry), limit)[1][1]
 
 
-def _before_end(t: Array, carry: Any) -> Array:
+def _t_below_count(t: Array, carry: Any) -> Array:
     return t < carry[0]
 
 
 def _trace(
     running: Callable, step: Step, carry: PyTree, limit: int, on_host: bool
 ) -> tuple["_Loop", list]:
-    """The loop without the arrays that its step closes over, and these."""
+    """The loop as a closed function, and the arrays that its step closed over."""
     # Not `closure_convert`, which leaves integers in the closure.
     t = as_varying_as(carry, jnp.zeros((), jnp.int32))
     closed, (new, ys) = jax.make_jaxpr(step, return_shape=True)(t, carry)
     tree = jax.tree.structure(carry)
     if jax.tree.structure(new) != tree:
         raise ValueError(
-            f"a step must keep what it carries, {tree}, got {jax.tree.structure(new)}."
+            "a step must keep the structure of its carry, "
+            f"{tree}, got {jax.tree.structure(new)}."
         )
-    place = to_host if on_host else list
+    to_memory = to_host if on_host else list
     trees = tree, jax.tree.structure(ys)
-    return _Loop(running, limit, closed.jaxpr, *trees, place), list(closed.consts)
+    return _Loop(running, limit, closed.jaxpr, *trees, to_memory), list(closed.consts)
 
 
 def _push_forward(
     loop: "_Loop", with_record: bool, primals: Any, tangents: Any
 ) -> tuple[tuple, tuple]:
-    """The rule of differentiation of a loop, with its record or without."""
+    """The derivative rule of a loop, whose outputs include its record or do not."""
     (consts, start), (d_consts, d_start) = primals, tangents
-    reads = loop.find_reads(consts, start)
-    run = functools.partial(loop.run, recorded=reads)
+    recorded = loop.find_recorded(consts, start)
+    run = functools.partial(loop.run, recorded=recorded)
     rule = functools.partial(_push_forward, loop, True)
     n, *outs = differentiable(run, rule, consts, start)
     (leaves, tree), d_leaves = jax.tree.flatten(consts), jax.tree.leaves(d_consts)
     perturbed = [not is_zero_tangent(d) for d in d_leaves]
     floats = [is_float(x) for x in start]
-    recorded = [r and with_record for r in split(reads, floats)[1]]
-    linear = _LinearLoop(loop, tree, reads, perturbed, floats, recorded)
-    residuals = n, *split(leaves, perturbed), split(start, reads)[0], outs[-1]
+    record_is_output = [r and with_record for r in split(recorded, floats)[1]]
+    linear = _LinearLoop(loop, tree, recorded, perturbed, floats, record_is_output)
+    residuals = n, *split(leaves, perturbed), split(start, recorded)[0], outs[-1]
     pairs = zip(start, d_start, strict=True)
     d_state = [dense_tangent(x, d) for x, d in pairs if is_float(x)]
     linear_in = split(d_leaves, perturbed)[1], d_state
@@ -152,9 +153,9 @@ def _push_forward(
 
 @dataclasses.dataclass(frozen=True)
 class _Loop:
-    """A step as a flat function of its constants and of what changes in the carry.
+    """The steps, as flat functions of constants and of the leaves that change.
 
-    The constants are `(closed_over, fixed)`: the arrays that the step closes over, and
+    The constants are `(closed_over, fixed)`: the arrays that a step closes over, and
     the leaves of the carry that it returns as they are.
 
     Attributes:
@@ -162,8 +163,8 @@ class _Loop:
         limit: The largest number of steps.
         jaxpr: The step.
         carry_tree: The structure of the carry.
-        ys_tree: That of a y.
-        place: Moves leaves to the memory in which the record is stored.
+        ys_tree: The structure of a y.
+        to_memory: Moves leaves to the memory in which the record is stored.
     """
 
     running: Callable
@@ -171,7 +172,7 @@ class _Loop:
     jaxpr: Any
     carry_tree: Any
     ys_tree: Any
-    place: Callable[[list], list]
+    to_memory: Callable[[list], list]
 
     @functools.cached_property
     def changes(self) -> list[bool]:
@@ -179,8 +180,8 @@ class _Loop:
         ends = zip(self.jaxpr.invars[1:], self.jaxpr.outvars, strict=False)
         return [before is not after for before, after in ends]
 
-    def whole(self, consts: Any, changing: list) -> PyTree:
-        """The carry with these parts."""
+    def full_carry(self, consts: Any, changing: list) -> PyTree:
+        """The carry, from its fixed leaves and from those that change."""
         return self.carry_tree.unflatten(merge(consts[1], changing, self.changes))
 
     def step(self, consts: Any, t: Array, changing: list) -> tuple[list, list]:
@@ -193,7 +194,7 @@ class _Loop:
     def run(
         self, consts: Any, changing: list, recorded: list[bool]
     ) -> tuple[Array, list, list, list]:
-        """The loop: `(n, changing, ys, record)`."""
+        """All steps: `(n, changing, ys, record)`."""
         y_types = [v.aval for v in self.jaxpr.outvars[len(self.changes) :]]
         ys = [zeros_along(0, self.limit, y) for y in y_types]
         start = jnp.zeros((), jnp.int32), ys
@@ -204,27 +205,27 @@ class _Loop:
 
         def goes_on(state: tuple) -> Array:
             t, changing, _, _ = state
-            return (t < self.limit) & self.running(t, self.whole(consts, changing))
+            return (t < self.limit) & self.running(t, self.full_carry(consts, changing))
 
         def body(state: tuple) -> tuple:
             t, changing, ys, record = state
-            record = write_rows(record, t, split(changing, recorded)[1])
+            record = write_entries(record, t, split(changing, recorded)[1])
             changing, y = self.step(consts, t, changing)
-            return t + 1, changing, write_rows(ys, t, y), record
+            return t + 1, changing, write_entries(ys, t, y), record
 
         return jax.lax.while_loop(goes_on, body, (n, changing, ys, record))
 
-    def _empty_record(self, first: list) -> list:
-        """A buffer with a row for each step.
+    def _empty_record(self, start: list) -> list:
+        """Buffers with an entry for each step, all of which hold `start`.
 
-        Rows that are never written hold a carry with which a step can start: under
-        vmap a derivative is taken there too, and dropped.
+        Entries that are never written hold a carry with which a step can be taken:
+        under vmap a derivative is computed there too, and dropped.
         """
-        # Moved before it is repeated: the device has no memory for the record.
-        rows = lambda x: jnp.broadcast_to(x, (self.limit, *x.shape))
-        return [rows(x) for x in self.place(first)]
+        # Moved before it is broadcast: the device may lack memory for the record.
+        entries = lambda x: jnp.broadcast_to(x, (self.limit, *x.shape))
+        return [entries(x) for x in self.to_memory(start)]
 
-    def find_reads(self, consts: Any, changing: list) -> list[bool]:
+    def find_recorded(self, consts: Any, changing: list) -> list[bool]:
         """For each leaf that changes, whether the derivative of a step reads it."""
         leaves, tree = jax.tree.flatten((consts, changing))
         floats = [is_float(x) for x in leaves]
@@ -248,29 +249,30 @@ class _Loop:
 class _LinearLoop:
     """The tangent of a loop, a linear function of the tangents of `(perturbed, state)`.
 
-    What is perturbed are constants; the state are the floating leaves that change.
+    `perturbed` are the perturbed constants, `state` the floating leaves that change.
 
     Attributes:
         loop: The loop.
         consts_tree: The structure of its constants.
-        reads: For each leaf that changes, whether it is recorded.
+        recorded: For each leaf that changes, whether it is recorded.
         perturbed: For each constant, whether it is perturbed.
         floats: For each leaf that changes, whether it is part of the state.
-        recorded: For each leaf of the state, whether its record has a tangent.
+        record_is_output: For each leaf of the state, whether its record is among the
+            outputs, and has a tangent.
     """
 
     loop: _Loop
     consts_tree: Any
-    reads: list[bool]
+    recorded: list[bool]
     perturbed: list[bool]
     floats: list[bool]
-    recorded: list[bool]
+    record_is_output: list[bool]
 
     def step_at(self, t: Array, residuals: Any) -> tuple[Callable, list, list]:
-        """Step t as a function of `(perturbed, state)`, and these."""
-        _, unperturbed, perturbed, unread, record = residuals
-        entry = merge(unread, read_rows(record, t), self.reads)
-        others, state = split(entry, self.floats)
+        """Step t as a function of `(perturbed, state)`, and these two."""
+        _, unperturbed, perturbed, unrecorded, record = residuals
+        changing = merge(unrecorded, read_entries(record, t), self.recorded)
+        others, state = split(changing, self.floats)
 
         def step(perturbed: list, state: list) -> list[list]:
             leaves = merge(unperturbed, perturbed, self.perturbed)
@@ -288,12 +290,12 @@ class _LinearLoop:
             n, d_state = carry
             fn, *primals = self.step_at(t, residuals)
             d_new, d_y = jax.jvp(fn, primals, [d_perturbed, d_state])[1]
-            return (n, d_new), (d_y, split(d_state, self.recorded)[1])
+            return (n, d_new), (d_y, split(d_state, self.record_is_output)[1])
 
         carry = residuals[0], d_state
-        _, (_, d_state), ys = bounded_loop(_before_end, step, carry, self.loop.limit)
+        _, (_, d_state), ys = bounded_loop(_t_below_count, step, carry, self.loop.limit)
         d_ys, d_record = ys
-        return d_state, d_ys, self.loop.place(d_record)
+        return d_state, d_ys, self.loop.to_memory(d_record)
 
     def pull_back(self, residuals: Any, cotangents: Any) -> tuple[list, list]:
         """From cotangents of `(state, ys, record)` to those of `(perturbed, state)`."""
@@ -305,17 +307,17 @@ class _LinearLoop:
             t = n - 1 - i
             fn, *primals = self.step_at(t, residuals)
             _, pull_back = jax.vjp(fn, *primals)
-            terms, c_state = pull_back([c_state, read_rows(dense(c_ys), t)])
-            unrecorded, recorded = split(c_state, self.recorded)
+            terms, c_state = pull_back([c_state, read_entries(dense(c_ys), t)])
+            others, with_record = split(c_state, self.record_is_output)
             if only_arrays(c_record):
-                recorded = add(recorded, read_rows(dense(c_record), t))
-            c_state = merge(unrecorded, recorded, self.recorded)
+                with_record = add(with_record, read_entries(dense(c_record), t))
+            c_state = merge(others, with_record, self.record_is_output)
             return (n, add(c_perturbed, to_device(terms)), c_state), ()
 
         # Sums are computed on the device, even those for what the host stores.
         zeros = to_device([jnp.zeros_like(x) for x in perturbed])
         zeros = as_varying_as((residuals, only_arrays(cotangents)), zeros)
         carry = n, zeros, c_state
-        _, carry, _ = bounded_loop(_before_end, step, carry, self.loop.limit)
+        _, carry, _ = bounded_loop(_t_below_count, step, carry, self.loop.limit)
         _, c_perturbed, c_state = carry
         return move_beside(perturbed, c_perturbed), c_state

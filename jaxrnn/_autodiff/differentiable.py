@@ -1,8 +1,8 @@
-"""A function with its own rule of differentiation, which no transformation removes.
+"""A function with a custom derivative rule, which no transformation removes.
 
 `jax.custom_jvp` loses its rule where JAX partially evaluates a program: where a scan is
-differentiated backward twice, the function is replaced by its parts, and a loop that
-ends at run time has no derivative by its parts. A primitive is never replaced.
+differentiated backward twice, the function is replaced by its operations, and a loop
+that ends at run time has no derivative without the rule. A primitive is never replaced.
 """
 
 from collections.abc import Callable
@@ -20,13 +20,13 @@ from .primitive import program_primitive, run, vmap_over
 def differentiable(
     fn: Callable[..., PyTree], rule: Callable[[Any, Any], Any], *args: PyTree
 ) -> PyTree:
-    """`fn(*args)`, whose derivative `rule` gives.
+    """`fn(*args)`, with `rule` for its derivative.
 
     Args:
         fn: The function; it closes over no arrays.
         rule: `outs, out_tangents = rule(args, tangents)`, that of a `jax.custom_jvp`
             with symbolic zeros; it closes over no arrays.
-        *args: What both are given.
+        *args: The arguments of both.
     """
     leaves, tree = jax.tree.flatten(args)
     closed, out = jax.make_jaxpr(fn, return_shape=True)(*args)
@@ -83,16 +83,16 @@ def _batched_program(
     """The mapped program, and which of its results are batched.
 
     All floats are, so that their tangents are too. But a number of steps that the whole
-    batch has in common stays one number: loops end by it.
+    batch has in common stays one number, since it ends loops.
     """
     floats = [is_float(aval) for aval in forward.out_avals]
     is_batched = list(floats)
 
     @custom_vmap
-    def note(ints: list) -> list:
+    def observe_batching(ints: list) -> list:
         return ints
 
-    @note.def_vmap
+    @observe_batching.def_vmap
     def _(axis_size: int, in_batched: Any, ints: list) -> Any:
         del axis_size
         is_batched[:] = merge(in_batched[0], [True] * sum(floats), floats)
@@ -100,19 +100,19 @@ def _batched_program(
 
     def one(*args: Any) -> list:
         ints, others = split(run(*args, forward=forward), floats)
-        return merge(note(ints) if ints else [], others, floats)
+        return merge(observe_batching(ints) if ints else [], others, floats)
 
     batched = lambda *args: _only_batched(vmap(one, dims)(*args), is_batched)
     return jax.make_jaxpr(batched)(*args), is_batched
 
 
 def _only_batched(outs: list, is_batched: list[bool]) -> list:
-    """Mapped results, with one in the place of those that are all equal."""
+    """Mapped results; a single one in place of results that are all equal."""
     return [x if b else x[0] for x, b in zip(outs, is_batched, strict=True)]
 
 
 def _drop_outputs(is_used: list[bool], eqn: Any) -> tuple[list[bool], Any]:
-    """The equation without the results that nothing reads."""
+    """The equation without results that nothing reads."""
     if not any(is_used) and not eqn.effects:
         return [False] * len(eqn.invars), None
     forward, rule = eqn.params["forward"], eqn.params["rule"]

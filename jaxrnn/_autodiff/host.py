@@ -1,7 +1,8 @@
 """Arrays moved between the memory of the device and that of its host, inside of jit.
 
 On GPU and TPU a move is a copy, annotated in the program; on the CPU, where there is
-one memory, it is nothing. Random keys, integers and single numbers are small and stay.
+one memory, it is a no-op. Random keys, integers and scalars are small and stay on the
+device.
 """
 
 from collections.abc import Callable
@@ -25,24 +26,24 @@ def to_host(tree: PyTree) -> PyTree:
 
 
 def to_device(tree: PyTree) -> PyTree:
-    """The same in the memory of the device, wherever they are."""
+    """The arrays in the memory of the device, wherever they were."""
     return jax.tree.map(lambda x: _moved(x, DEVICE) if is_on_host(x) else x, tree)
 
 
 def move_beside(others: list, leaves: list) -> list:
-    """The leaves, each in the memory that holds the other."""
+    """The leaves, each in the memory of its counterpart in `others`."""
     pairs = zip(others, leaves, strict=True)
     return [to_host(leaf) if is_on_host(other) else leaf for other, leaf in pairs]
 
 
 def is_on_host(x: Any) -> bool:
-    """Whether the memory of the host holds it, or will hold it."""
+    """Whether `x` is in the memory of the host, or will be when the program runs."""
     return jax.typeof(x).memory_space == HOST
 
 
 def _moved(x: Array, there: Any) -> Array:
     back = DEVICE if there == HOST else HOST
-    # JAX's own transpose of a move leaves the cotangent where it is: an error.
+    # JAX's own transpose of a move leaves the cotangent where it is, which is an error.
     return transposable(
         lambda _, x: jax.device_put(x, there),
         lambda _, x: jax.device_put(x, back),
@@ -51,17 +52,17 @@ def _moved(x: Array, there: Any) -> Array:
     )
 
 
-def read_rows(buffers: list, t: Array) -> list:
-    """Row t of each buffer, on the device."""
-    return [_read_far(b, t) if is_on_host(b) else _read(b, t) for b in buffers]
+def read_entries(buffers: list, t: Array) -> list:
+    """Entry t of each buffer, on the device."""
+    return [_read_on_host(b, t) if is_on_host(b) else _read(b, t) for b in buffers]
 
 
-def write_rows(buffers: list, t: Array, rows: list) -> list:
-    """Each buffer with a row at t, which is moved to the memory of the buffer."""
-    pairs = zip(buffers, rows, strict=True)
+def write_entries(buffers: list, t: Array, entries: list) -> list:
+    """The buffers with these entries at t, each moved to the memory of its buffer."""
+    pairs = zip(buffers, entries, strict=True)
     return [
-        _on_host(_write)(b, t, to_host(r)) if is_on_host(b) else _write(b, t, r)
-        for b, r in pairs
+        _on_host(_write)(b, t, to_host(e)) if is_on_host(b) else _write(b, t, e)
+        for b, e in pairs
     ]
 
 
@@ -69,14 +70,14 @@ def _read(buffer: Array, t: Array) -> Array:
     return jax.lax.dynamic_index_in_dim(buffer, t, keepdims=False)
 
 
-def _write(buffer: Array, t: Array, row: Array) -> Array:
-    return jax.lax.dynamic_update_index_in_dim(buffer, row, t, 0)
+def _write(buffer: Array, t: Array, entry: Array) -> Array:
+    return jax.lax.dynamic_update_index_in_dim(buffer, entry, t, 0)
 
 
-def _read_far(buffer: Array, t: Array) -> Array:
-    """A row of a buffer on the host.
+def _read_on_host(buffer: Array, t: Array) -> Array:
+    """Entry t of a buffer on the host.
 
-    JAX's own transpose adds to a buffer, which the host cannot do.
+    JAX's own transpose would add to a buffer there, which the host cannot do.
     """
 
     def read(residuals: Any, buffer: Array) -> Array:
@@ -91,15 +92,15 @@ def _read_far(buffer: Array, t: Array) -> Array:
 
 
 def _on_host(fn: Callable) -> Callable:
-    """Reading or writing a row of a buffer on the host, also where `t` is batched.
+    """Reads or writes an entry of a buffer on the host, also where `t` is batched.
 
-    Rows at different places cannot be copied between the memories: under such a `vmap`
-    the buffer comes to the device.
+    Entries at different indices cannot be copied between the memories: under such a
+    `vmap` the buffer is moved to the device.
     """
 
     @custom_vmap
-    def run(buffer: Array, t: Array, *row: Array) -> Array:
-        return fn(buffer, t, *row)
+    def run(buffer: Array, t: Array, *entry: Array) -> Array:
+        return fn(buffer, t, *entry)
 
     @run.def_vmap
     def _(axis_size: int, in_batched: Any, *args: Any) -> tuple[Array, bool]:

@@ -1,12 +1,13 @@
-"""What the package uses of JAX beyond its documented API: nothing else imports it.
+"""What the package uses of JAX beyond its documented API.
 
-Where an upgrade of JAX breaks the package, it breaks here.
+No other file may import these names from JAX (ruff's `banned-api`): where an upgrade of
+JAX breaks the package, it breaks here.
 """
 
 # Whether a value is known while a program is traced.
 from jax.core import Tracer as Tracer
 
-# Runs a jaxpr whose constants are arguments, so that no rule holds on to a tracer.
+# Runs a jaxpr whose constants are arguments, so that no rule keeps a tracer alive.
 from jax.core import eval_jaxpr as eval_jaxpr
 
 # The tangent of what is not perturbed, the cotangent of what is not read: without it
@@ -16,7 +17,7 @@ from jax.custom_derivatives import SymbolicZero as SymbolicZero
 # The tangent of an integer in a rule with symbolic zeros.
 from jax.custom_derivatives import zero_from_primal as zero_from_primal
 
-# Programs are read: by the kernels, which compile the update of any cell, and by
+# Programs are inspected by the kernels, which compile the update of any cell, and by
 # `memory_plan`, which counts bytes.
 from jax.extend.core import ClosedJaxpr as ClosedJaxpr
 from jax.extend.core import Jaxpr as Jaxpr
@@ -24,8 +25,8 @@ from jax.extend.core import JaxprEqn as JaxprEqn
 from jax.extend.core import Literal as Literal
 from jax.extend.core import Var as Var
 
-# An operation with its own rules: `jax.custom_jvp` loses them where JAX partially
-# evaluates a program, and nothing documented sees for what platform it is compiled.
+# An operation with custom rules: `jax.custom_jvp` loses them where JAX partially
+# evaluates a program, and nothing documented reveals for which platform it is compiled.
 from jax.extend.core import Primitive as Primitive
 
 # Runs the program that a primitive stands for.
@@ -45,5 +46,5 @@ from jax.interpreters.mlir import lower_fun as lower_fun
 from jax.interpreters.mlir import register_lowering as register_lowering
 from jax.interpreters.partial_eval import dce_rules as dce_rules
 
-# Finds what a program reads, to record and to compute no more than that.
+# Finds what a program reads: nothing else is recorded or computed.
 from jax.interpreters.partial_eval import dce_jaxpr as dce_jaxpr

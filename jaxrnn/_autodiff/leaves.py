@@ -1,4 +1,4 @@
-"""Lists of leaves: selections and sums of them, and tangents of the floating ones."""
+"""Lists of leaves: selections and sums of them, and their tangents."""
 
 from typing import Any
 
@@ -37,21 +37,21 @@ def only_floats(leaves: list) -> list:
 
 
 def zero_tangent(x: Array) -> Any:
-    """The tangent of what is not floating."""
+    """A `SymbolicZero`, of dtype float0 if `x` is not floating."""
     return zero_from_primal(x, symbolic_zeros=True)
 
 
 def is_zero_tangent(tangent: Any) -> bool:
-    """Whether it is the tangent of what is not perturbed."""
+    """Whether it stands for zero: a `SymbolicZero`, or an array of dtype float0."""
     return isinstance(tangent, SymbolicZero) or tangent.dtype == jax.dtypes.float0
 
 
 def dense_tangent(x: Array, tangent: Any) -> Array:
-    """The tangent as an array."""
+    """The tangent as an array, zeros like `x` if it is a zero tangent."""
     return jnp.zeros_like(x) if is_zero_tangent(tangent) else tangent
 
 
 def with_zero_tangents(leaves: list, tangents: list) -> list:
-    """The tangents of all leaves, from those of the floating ones."""
+    """The tangents of all leaves, from those of the floating ones; others are zero."""
     floating = iter(tangents)
     return [next(floating) if is_float(x) else zero_tangent(x) for x in leaves]

@@ -1,4 +1,4 @@
-"""Primitives that stand for a program and have their own rules."""
+"""Primitives that stand for a program and have custom rules."""
 
 import functools
 from collections.abc import Callable

@@ -1,18 +1,19 @@
-"""A linear function with its own transpose.
+"""A linear function with a custom transpose.
 
-JAX transposes a linear function by transposing its parts. Where that is impossible (a
-loop that ends at run time) or slow, the transpose can be written by hand; unlike a
-`custom_vjp`, the function has tangents, can be batched and differentiated again, and so
-can its transpose.
+JAX transposes a linear function by transposing its operations. Where that is impossible
+(a loop that ends at run time) or slow, the transpose can be written by hand. Unlike one
+with a `custom_vjp`, the function has tangents, can be batched and differentiated again,
+and so can its transpose.
 
-`jax.custom_derivatives.linear_call` has the same idea and less of it (jax 0.10.2):
+`jax.custom_derivatives.linear_call` has the same purpose, but does less (jax 0.10.2):
 
 * it has no batching rule: `vmap` raises `NotImplementedError`;
-* it cannot be differentiated by its residuals: `jvp` and `grad` raise an
-  `AssertionError`, and with them every derivative of a derivative in which residuals
-  depend on what is perturbed, which the states of an RNN do;
-* tangents of which some are symbolic zeros raise a `TypeError`;
-* the transpose receives zeros for outputs that nothing reads, not `SymbolicZero`s.
+* it cannot be differentiated with respect to its residuals: `jvp` and `grad` raise an
+  `AssertionError`, and so does every derivative of a derivative in which residuals
+  depend on what is perturbed, as the states of an RNN do;
+* tangents some of which are symbolic zeros raise a `TypeError`;
+* the transpose receives arrays of zeros for outputs that nothing reads, not
+  `SymbolicZero`s.
 """
 
 import functools
@@ -34,7 +35,7 @@ from .jax_internals import (
 from .leaves import merge, split
 from .primitive import program_primitive, run, vmap_over
 
-# Compiled, as outside of jit the transpose is all that a second call runs.
+# Compiled, since outside of jit the transpose alone is run on later calls.
 _compiled = functools.partial(jax.jit, static_argnums=0, inline=True)
 
 
@@ -49,14 +50,14 @@ def transposable(
     Args:
         forward: Linear in the tangents; it closes over no arrays.
         backward: `backward(residuals, cotangents)`, from cotangents of what `forward`
-            returns, those that nothing depends on being `SymbolicZero`s, to cotangents
-            of the tangents. It closes over no arrays. Both functions can be
-            differentiated by all of their arguments.
+            returns, `SymbolicZero`s for results that nothing reads, to cotangents of
+            the tangents. It closes over no arrays. Both functions can be differentiated
+            with respect to all of their arguments.
         residuals: What both read.
         tangents: What `forward` is linear in, floating.
     """
     closed, out = jax.make_jaxpr(forward, return_shape=True)(residuals, tangents)
-    # A tangent by `jax.jvp` comes with the value, which nothing reads.
+    # A `forward` that calls `jax.jvp` also computes the values, which nothing reads.
     is_read = [True] * len(closed.out_avals)
     closed = closed.replace(jaxpr=dce_jaxpr(closed.jaxpr, is_read, instantiate=True)[0])
     leaves, residuals_tree = jax.tree.flatten(residuals)
@@ -81,7 +82,7 @@ def transposable(
 
 
 def dense(cotangents: PyTree) -> PyTree:
-    """Cotangents as arrays, those that are `SymbolicZero`s as well."""
+    """Cotangents as arrays: zeros in place of `SymbolicZero`s."""
 
     def as_array(c: Any) -> Any:
         return instantiate_zeros(Zero(c.aval)) if isinstance(c, SymbolicZero) else c
@@ -102,14 +103,14 @@ def _push_forward(primals: Any, tangents: Any, **params: Any) -> tuple[list, lis
         d_tangents = map(instantiate_zeros, tangents[count:])
         terms.append(_transposable_p.bind(*primals[:count], *d_tangents, **params))
     if any(map(_is_perturbed, tangents[:count])):
-        terms.append(_by_residuals(params["forward"], primals, tangents[:count]))
+        terms.append(_from_residuals(params["forward"], primals, tangents[:count]))
     if not terms:  # Only integers are perturbed.
         return outs, [Zero(jax.typeof(out).to_tangent_aval()) for out in outs]
     return outs, [sum(pair[1:], pair[0]) for pair in zip(*terms, strict=True)]
 
 
-def _by_residuals(forward: Any, primals: Any, d_residuals: Any) -> list:
-    """The tangents that perturbed residuals add to those of the outputs."""
+def _from_residuals(forward: Any, primals: Any, d_residuals: Any) -> list:
+    """What perturbed residuals contribute to the tangents of the outputs."""
     rest = [False] * (len(primals) - len(d_residuals))
     marks = [*map(_is_perturbed, d_residuals), *rest]
     unperturbed, perturbed = split(primals, marks)
@@ -139,7 +140,7 @@ def _transpose(
 def _batch(
     axis: Any, args: Any, dims: Any, *, forward: Any, backward: Any, count: int
 ) -> tuple[list, list]:
-    # The tangents are all batched, so that those of the transpose are too.
+    # All tangents are batched, so that the results of the transpose are too.
     tangents = map(functools.partial(_batched, axis.size), args[count:], dims[count:])
     args = [*args[:count], *tangents]
     vmap = vmap_over(axis)

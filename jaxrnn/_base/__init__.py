@@ -1,1 +1,1 @@
-"""Types, errors, nests, arguments and shardings, independent of recurrent networks."""
+"""What all folders use: types, errors, nests, checks of arguments, keys, shardings."""

@@ -15,8 +15,8 @@ from .typing import DType
 MAX_UNROLL = 4
 
 
-def check_cell(where: str, name: str, cell: Any) -> None:
-    """Raises TypeError, with all that it lacks, for an object that is not a cell."""
+def check_is_cell(where: str, name: str, cell: Any) -> None:
+    """Raises TypeError for an object that is not a cell, and names what it lacks."""
     if isinstance(cell, type):
         raise TypeError(
             f"{where}: `{name}` must be an RNNCell, got {describe(cell)}. Make "
@@ -33,7 +33,7 @@ def check_cell(where: str, name: str, cell: Any) -> None:
         missing.append("`__call__`")
     if not missing:
         return
-    # A cell's repr is short, that of anything else may be large.
+    # The repr of a cell is short; that of anything else may be long.
     got = repr(cell) if hasattr(cell, "state_size") else describe(cell)
     fix = (
         f"Bind it first: `{name}.bind(params)`."
@@ -68,7 +68,7 @@ def as_dtype(where: str, dtype: DType) -> DType:
 def as_unroll(where: str, parallel_iterations: Any) -> int:
     """How many steps to unroll in each loop iteration, from `parallel_iterations`.
 
-    None and 0 mean the default, one step. Values do not depend on it.
+    None and 0 mean the default, one step. Unrolling changes values by rounding at most.
 
     Raises:
         TypeError: If it is negative, or not an integer (also an `AssertionError`, as in
@@ -93,8 +93,8 @@ def as_count(
     """An integer of `least` or more.
 
     Raises:
-        TypeError: If it is not an integer; or the first of `errors`.
-        ValueError: If it is below `least`; or the second.
+        TypeError: If it is not an integer; `errors[0]` takes its place.
+        ValueError: If it is below `least`; `errors[1]` takes its place.
     """
     not_integer, too_small = errors
     fix = fix and f" {fix}"
@@ -136,7 +136,7 @@ def as_scope(where: str, scope: Any, default: str) -> str:
 
 
 def check_both_lists(where: str, cells_fw: Any, cells_bw: Any) -> None:
-    """Raises ValueError unless both are lists of the same number of cells, not 0."""
+    """Raises ValueError unless both are non-empty lists of the same number of cells."""
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
         if not isinstance(cells, Sequence) or not cells:
             raise ValueError(

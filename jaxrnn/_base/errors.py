@@ -13,11 +13,11 @@ import numpy as np
 
 
 class KindError(TypeError, AssertionError):
-    """A `TypeError` where TensorFlow asserts: scripts that catch either still do."""
+    """A `TypeError` where TensorFlow raises `AssertionError`; both can be caught."""
 
 
 class EntryError(ValueError, IndexError):
-    """A `ValueError` where TensorFlow runs off the end of a list of entries."""
+    """A `ValueError` where TensorFlow raises `IndexError`; both can be caught."""
 
 
 def describe(value: Any) -> str:

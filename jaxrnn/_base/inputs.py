@@ -118,7 +118,7 @@ def check_same_size(
 
 
 def as_state(where: str, name: str, state: PyTree) -> PyTree:
-    """The state with arrays as leaves; numbers are not weakly typed any more.
+    """The state with arrays as leaves; none that was a Python number is weakly typed.
 
     Raises:
         ValueError: If it holds None.

@@ -1,4 +1,4 @@
-"""Sequence lengths: checked, clamped and sharded as the rows of the inputs."""
+"""Sequence lengths: checked, clamped and sharded like the rows of the inputs."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ INT32_MAX = np.iinfo(np.int32).max
 def lengths_for(
     where: str, sequence_length: Any, xs: PyTree, time: int, batch_axis: int
 ) -> Array | None:
-    """The lengths, at most `time`, sharded as the rows of `xs`; None stays None.
+    """The lengths, at most `time`, sharded like the rows of `xs`; None stays None.
 
     Args:
         where: The driver, for messages.

@@ -16,7 +16,7 @@ from .typing import Array, PyTree
 def lay_out(
     cell: Any, xs: PyTree, lengths: Array | None, state: PyTree, batch_axis: int
 ) -> tuple[Any, Array | None, PyTree]:
-    """The cell, lengths and state, sharded as the rows of `xs` along `batch_axis`."""
+    """The cell, lengths and state, sharded like the rows of `xs` along `batch_axis`."""
     if not is_pytree_of_arrays(cell):
         return cell, *as_rows_of(xs, (lengths, state), batch_axis)
     lengths, state = as_rows_of(xs, (lengths, state), batch_axis, beside=cell)
@@ -26,12 +26,12 @@ def lay_out(
 def as_rows_of(
     xs: PyTree, tree: PyTree, batch_axis: int, beside: PyTree = ()
 ) -> PyTree:
-    """The same values, sharded as the rows of `xs`.
+    """The same values, sharded like the rows of `xs`.
 
     A zero state is created without knowledge of the inputs' sharding. In a loop its
     type must be that of the state after a step: sharded on explicit meshes, varying
     inside of `shard_map`. Subtracting a zero that is computed from the inputs joins the
-    types, and is removed by the compiler.
+    types; the compiler removes the subtraction.
 
     Args:
         xs: Inputs with rows along `batch_axis` and time along the other of axes 0, 1.
@@ -71,7 +71,7 @@ def as_varying_as(xs: PyTree, tree: PyTree) -> PyTree:
 
 
 def sharding_of(x: Array, beside: Array) -> Any:
-    """The `out_sharding` for a product of `beside` to be sharded as `x`, or None."""
+    """The `out_sharding` for a product of `beside` to be sharded like `x`, or None."""
     mesh = jax.typeof(beside).sharding.mesh
     if AxisType.Explicit not in mesh.axis_types:
         return None
@@ -79,7 +79,7 @@ def sharding_of(x: Array, beside: Array) -> Any:
 
 
 def zeros_along(axis: int, count: int, like: Any) -> Array:
-    """Zeros, `count` of the type `like` along a new axis, sharded as that is."""
+    """`count` zeros of the type `like` along a new axis, sharded like it."""
     shape = (*like.shape[:axis], count, *like.shape[axis:])
     zeros = jnp.zeros(shape, like.dtype)
     if AxisType.Explicit not in jax.sharding.get_abstract_mesh().axis_types:
@@ -89,13 +89,13 @@ def zeros_along(axis: int, count: int, like: Any) -> Array:
 
 
 def buffers_for(like: PyTree, types: PyTree, count: int, axis: int) -> PyTree:
-    """Zeros, `count` of each of the types along `axis`, varying as `like` does."""
+    """`count` zeros of each of the types along a new `axis`, varying like `like`."""
     buffers = jax.tree.map(lambda x: zeros_along(axis, count, x), types)
     return as_varying_as(like, buffers)
 
 
 def _false_rows(xs: PyTree, batch_axis: int) -> Array:
-    """False `[batch]`, sharded as the rows of `xs`."""
+    """False `[batch]`, sharded like the rows of `xs`."""
     time_axis = 1 - batch_axis
 
     def false_rows(x: Array) -> Array:

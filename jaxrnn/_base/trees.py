@@ -28,7 +28,7 @@ def named_leaves(
 
 
 def map_named(name: str, fn: Callable[[str, Any], Any], tree: Any) -> Any:
-    """`jax.tree.map` whose function also gets the leaf's full name; None is a leaf."""
+    """`jax.tree.map` with `fn(name, leaf)`, the leaf's full name; None is a leaf."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: fn(leaf_name(name, path), leaf),
         tree,
@@ -47,12 +47,12 @@ def is_pytree_of_arrays(tree: Any) -> bool:
 def map_sizes(
     fn: Callable[[tuple[int, ...]], Any], size: Any, name: str = "size"
 ) -> Any:
-    """Apply `fn` to the shape, without batch axis, that each leaf of `size` names."""
+    """The nest with `fn(shape)` for each leaf of `size`; shapes have no batch axis."""
     return map_named(name, lambda name, leaf: fn(_size_shape(name, leaf)), size)
 
 
 def size_shapes(size: Any, name: str = "size") -> list[tuple[int, ...]]:
-    """The shapes, without batch axis, of the leaves of `size`, in flat order."""
+    """The shapes of the leaves of `size`, without batch axis, in flat order."""
     return [_size_shape(full, leaf) for full, leaf in named_leaves(name, size)]
 
 
@@ -90,8 +90,8 @@ def check_structure(
     Args:
         where: The beginning of the message, up to the name of `got`.
         want: A nest, whose leaves do not matter.
-        got: Another.
-        strict: Whether kinds of sequence must agree; else lists pass for tuples.
+        got: The nest that is checked.
+        strict: Whether kinds of sequence must agree; else a list may replace a tuple.
         fix: The end of the message: what to do.
 
     Raises:

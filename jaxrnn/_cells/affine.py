@@ -19,8 +19,8 @@ from .._affine.products import plain_product
 from .._affine.sequence import affine_sequence
 from .._autodiff.jax_internals import Tracer
 from .._base.arguments import as_count, as_dtype
+from .._base.cell_keys import check_key
 from .._base.errors import describe
-from .._base.keys import check_key
 from .._base.math import affine, widest_dtype
 from .._base.trees import merge_dicts
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped

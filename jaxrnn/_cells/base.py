@@ -11,8 +11,8 @@ import jax.export
 import jax.numpy as jnp
 
 from .._base.arguments import as_count, as_dtype
+from .._base.cell_keys import check_key
 from .._base.errors import describe
-from .._base.keys import check_key
 from .._base.trees import map_sizes, named_leaves
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._time.sequence import DeclinedError

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from .._base import keys
+from .._base import cell_keys
 from .._base.errors import describe_leaves
 from .._base.typing import Array, DType, Params, PyTree, Size
 from .._time.steps import Steps
@@ -47,7 +47,9 @@ class BoundCell:
             TypeError: If structures or dtypes do not.
         """
         if scope is None:
-            return keys.apply_cell(self.cell, self.params, inputs, state, key=self.key)
+            return cell_keys.apply_cell(
+                self.cell, self.params, inputs, state, key=self.key
+            )
         with jax.named_scope(scope):
             return self(inputs, state)
 
@@ -55,9 +57,9 @@ class BoundCell:
         self, inputs: PyTree, state: PyTree, steps: Steps, implementation: Any = None
     ) -> tuple[PyTree, PyTree]:
         """All steps at once; see `RNNCell.apply_sequence`."""
-        at_step = lambda t: keys.at_step(self.key, steps.begin + t)
+        at_step = lambda t: cell_keys.at_step(self.key, steps.offset + t)
         step_keys = None if self.key is None else at_step
-        return keys.apply_cell_sequence(
+        return cell_keys.apply_cell_sequence(
             self.cell, self.params, inputs, state, steps, step_keys, implementation
         )
 
@@ -67,7 +69,7 @@ class BoundCell:
 
     def at_step(self, t: Array) -> "BoundCell":
         """The cell with the keys of step `t`, which it draws from as in a driver."""
-        return dataclasses.replace(self, key=keys.at_step(self.key, t))
+        return dataclasses.replace(self, key=cell_keys.at_step(self.key, t))
 
     @property
     def state_size(self) -> Size:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_scope, check_cell, check_time_major
+from .._base.arguments import as_scope, check_is_cell, check_time_major
 from .._base.errors import noting
 from .._base.inputs import as_sequences, as_steps, check_states_of_both
 from .._base.lengths import lengths_for
@@ -69,8 +69,8 @@ def bidirectional_dynamic_rnn(
     leaf, where TensorFlow packs them into one array.
     """
     where = "bidirectional_dynamic_rnn"
-    check_cell(where, "cell_fw", cell_fw)
-    check_cell(where, "cell_bw", cell_bw)
+    check_is_cell(where, "cell_fw", cell_fw)
+    check_is_cell(where, "cell_bw", cell_bw)
     check_time_major(where, time_major)
     inputs = as_sequences(where, inputs, time_major)
     check_states_of_both(where, initial_state_fw, initial_state_bw, dtype)
@@ -138,8 +138,8 @@ def static_bidirectional_rnn(
     Source: arXiv:1303.5778; `tf.compat.v1.nn.static_bidirectional_rnn`.
     """
     where = "static_bidirectional_rnn"
-    check_cell(where, "cell_fw", cell_fw)
-    check_cell(where, "cell_bw", cell_bw)
+    check_is_cell(where, "cell_fw", cell_fw)
+    check_is_cell(where, "cell_bw", cell_bw)
     steps = as_steps(where, inputs)
     warn_of_compile_time(where, steps, "bidirectional_dynamic_rnn")
     with jax.named_scope(as_scope(where, scope, "bidirectional_rnn")):

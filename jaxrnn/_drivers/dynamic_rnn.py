@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from .._base.arguments import as_scope, as_unroll, check_cell, check_time_major
+from .._base.arguments import as_scope, as_unroll, check_is_cell, check_time_major
 from .._base.inputs import as_sequences, as_state, output_dtype
 from .._base.lengths import as_lengths
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
@@ -95,7 +95,7 @@ def dynamic_rnn(
     Source: `tf.compat.v1.nn.dynamic_rnn`.
     """
     where = "dynamic_rnn"
-    check_cell(where, "cell", cell)
+    check_is_cell(where, "cell", cell)
     unroll = as_unroll(where, parallel_iterations)
     strategy = as_strategy(where, "swap_memory", swap_memory)
     check_time_major(where, time_major)

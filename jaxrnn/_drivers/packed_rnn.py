@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_scope, check_cell
+from .._base.arguments import as_scope, check_is_cell
 from .._base.errors import describe
 from .._base.inputs import as_state, output_dtype, zero_state
 from .._base.trees import named_leaves
@@ -70,7 +70,7 @@ def packed_rnn(
         >>> packed.unpack(outputs).shape, state.h.shape
         ((4, 7, 5), (4, 5))
     """
-    check_cell(_WHERE, "cell", cell)
+    check_is_cell(_WHERE, "cell", cell)
     strategy = as_strategy(_WHERE, "swap_memory", swap_memory)
     if not isinstance(packed, PackedSequences):
         raise TypeError(

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count, as_scope, as_unroll, check_cell
+from .._base.arguments import as_count, as_scope, as_unroll, check_is_cell
+from .._base.cell_keys import cell_at_step
 from .._base.errors import describe, noting
-from .._base.keys import cell_at_step
 from .._base.sharding import lay_out
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._time import masking
@@ -129,7 +129,7 @@ def raw_rnn(
     Source: `tf.compat.v1.nn.raw_rnn`.
     """
     where = "raw_rnn"
-    check_cell(where, "cell", cell)
+    check_is_cell(where, "cell", cell)
     if not callable(loop_fn):
         raise TypeError(
             f"{where}: `loop_fn` must be callable, got {describe(loop_fn)}."

@@ -5,15 +5,15 @@ from typing import Any
 
 import jax
 
+from .._base.cell_keys import cell_at_step
 from .._base.inputs import zero_state
-from .._base.keys import cell_at_step
 from .._base.sharding import lay_out
 from .._base.trees import is_pytree_of_arrays, with_structure
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._time import masking
 from .._time.restarts import Restarts
 from .._time.sequence import run_sequence
-from .._time.steps import Steps, longest
+from .._time.steps import Steps, steps_to_run
 from ..memory._segmented_run import segmented_run
 from ..memory._strategy import CheckpointPlan, Strategy
 from .probe import probe
@@ -69,13 +69,13 @@ def _run(
     cell, lengths, state = lay_out(cell, inputs, lengths, state, 1 - axis)
     inputs_0 = masking.first_inputs(inputs, axis)
     probe(where, cell, inputs_0, state, dtype, strict=lengths is not None)
-    bound = None if lengths is None else longest(lengths, time)
+    bound = None if lengths is None else steps_to_run(lengths, time)
     steps = Steps(lengths, bound, restarts=restarts, time=time, axis=axis)
-    steps = steps.of(inputs, state)
+    steps = steps.with_stand_in(inputs, state)
     at_once = getattr(cell, "apply_sequence", None)
 
     def run(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
-        apply = lambda t, *args: cell_at_step(cell, steps.begin + t)(*args)
+        apply = lambda t, *args: cell_at_step(cell, steps.offset + t)(*args)
         return run_sequence(
             at_once, apply, inputs, state, steps, implementation, unroll
         )

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from .._base.arguments import as_scope, check_both_lists, check_cell
+from .._base.arguments import as_scope, check_both_lists, check_is_cell
 from .._base.errors import describe, noting
 from .._base.inputs import as_steps
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
@@ -170,8 +170,8 @@ def _layers(
 ) -> list[_Layer]:
     check_both_lists(where, cells_fw, cells_bw)
     for i, (cell_fw, cell_bw) in enumerate(zip(cells_fw, cells_bw, strict=True)):
-        check_cell(where, f"cells_fw[{i}]", cell_fw)
-        check_cell(where, f"cells_bw[{i}]", cell_bw)
+        check_is_cell(where, f"cells_fw[{i}]", cell_fw)
+        check_is_cell(where, f"cells_bw[{i}]", cell_bw)
     states_fw = _states(where, "initial_states_fw", states_fw, len(cells_fw))
     states_bw = _states(where, "initial_states_bw", states_bw, len(cells_fw))
     return [

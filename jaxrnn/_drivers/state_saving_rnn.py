@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from .._base.arguments import check_cell
+from .._base.arguments import check_is_cell
 from .._base.errors import describe
 from .._base.inputs import as_state, as_steps
 from .._base.trees import check_structure, named_leaves
@@ -49,7 +49,7 @@ def static_state_saving_rnn(
     Source: `tf.compat.v1.nn.static_state_saving_rnn`.
     """
     where = "static_state_saving_rnn"
-    check_cell(where, "cell", cell)
+    check_is_cell(where, "cell", cell)
     size = cell.state_size
     names = _state_names(where, state_name, size)
     for method in ("state", "save_state"):

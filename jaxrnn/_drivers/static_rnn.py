@@ -6,9 +6,9 @@ import warnings
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_scope, check_cell
+from .._base.arguments import as_scope, check_is_cell
+from .._base.cell_keys import cell_at_step
 from .._base.inputs import as_state, as_steps, output_dtype, zero_state
-from .._base.keys import cell_at_step
 from .._base.lengths import as_lengths
 from .._base.sharding import lay_out
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
@@ -77,7 +77,7 @@ def static_rnn(
     Source: `tf.compat.v1.nn.static_rnn`.
     """
     where = "static_rnn"
-    check_cell(where, "cell", cell)
+    check_is_cell(where, "cell", cell)
     steps = as_steps(where, inputs)
     warn_of_compile_time(where, steps)
     return unrolled(where, cell, steps, initial_state, dtype, sequence_length, scope)

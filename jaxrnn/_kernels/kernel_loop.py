@@ -104,7 +104,7 @@ class KernelLoop(LoopRule):
     def _forward(self, primals: Primals, steps: Steps, save: bool) -> Any:
         params, xs, state, _ = primals
         work = Work.of(self.cell, params, steps.time, first_step(xs, steps), state)
-        xs = steps.time_major(steps.zero_dead(xs))
+        xs = steps.swap_time(steps.zero_dead(xs))
         lengths = self._lengths(steps, work)
         products = self.cell.product_params(params, work.depth)
         output, saved = step_results(self.cell, params, xs[0], state)
@@ -118,7 +118,7 @@ class KernelLoop(LoopRule):
         )
         types = output, saved if save else ()
         results, final_state = self.kernel.forward(work, operands, types)
-        outputs, saved = steps.time_major(results)
+        outputs, saved = steps.swap_time(results)
         return outputs, masking.choose(lengths > 0, final_state, state), saved
 
     def _backward(
@@ -126,7 +126,7 @@ class KernelLoop(LoopRule):
     ) -> Primals:
         params, xs, state, restart_states = primals
         work = Work.of(self.cell, params, steps.time, first_step(xs, steps), state)
-        xs, saved, c_outputs = steps.time_major(
+        xs, saved, c_outputs = steps.swap_time(
             (steps.zero_dead(xs), saved, cotangents[0])
         )
         lengths = self._lengths(steps, work)
@@ -146,7 +146,7 @@ class KernelLoop(LoopRule):
             products, xs, multiplied, c_zs, accumulator=jnp.float32
         )
         c_params = self.cell.join(c_products, c_elementwise)
-        return Primals(c_params, steps.time_major(c_xs), c_state, restart_states)
+        return Primals(c_params, steps.swap_time(c_xs), c_state, restart_states)
 
     def _lengths(self, steps: Steps, work: Work) -> Array:
         """int32 `[batch]`; the program compiles for the kernel's platform alone."""

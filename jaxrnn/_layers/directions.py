@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import check_both_lists
+from .._base.cell_keys import fold
 from .._base.errors import describe
-from .._base.keys import fold
 from .._base.typing import DType, Key, Params, PyTree
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell

@@ -22,12 +22,12 @@ def opaque(tree: Any) -> Any:
 
 
 def is_like(array: TensorArray, other: Any) -> bool:
-    """Whether both were constructed with the same arguments; elements may differ."""
+    """Whether both were made with the same arguments; their elements may differ."""
     return is_tensor_array(other) and array._config == other._config
 
 
 def with_capacity(array: TensorArray, capacity: int) -> TensorArray:
-    """The same elements with capacity for so many at least, if the array may grow."""
+    """The same elements with capacity for at least so many, if the array may grow."""
     config, store = array._config, array._store
     if not config.dynamic_size:
         return array

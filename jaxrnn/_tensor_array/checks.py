@@ -17,7 +17,7 @@ from .._base.typing import Array, DType
 def check_range(where: str, indices: Any, length: Any) -> None:
     """Raises ValueError for a known index outside of `[0, length)`.
 
-    Traced ones are errors under `checkify` alone.
+    Traced ones are errors only under `checkify`.
     """
     known, known_length = as_known(indices), as_known(length)
     if known is None or known_length is None:
@@ -35,7 +35,7 @@ def check_range(where: str, indices: Any, length: Any) -> None:
 def check_first_write(where: str, indices: Any, written: Any) -> None:
     """Raises ValueError for a known index that was `written` before.
 
-    Traced ones are errors under `checkify` alone.
+    Traced ones are errors only under `checkify`.
     """
     known = as_known(written)
     if known is None:
@@ -64,7 +64,7 @@ def check_element(
 
 
 def as_value(where: str, value: Any, dtype: DType) -> Array:
-    """The value as an array; a number takes the dtype, if that can hold it.
+    """The value as an array; a number is cast to `dtype`, if that can hold its kind.
 
     Raises:
         TypeError: If it has another dtype.
@@ -96,7 +96,7 @@ def as_integers(where: str, name: str, values: Any, rank: int) -> Any:
         raise ValueError(
             f"{where}: `{name}` must have rank {rank}, got {describe(array)}."
         )
-    if array.dtype.itemsize >= 4:  # Beyond int32 is out of range, and not to wrap.
+    if array.dtype.itemsize >= 4:  # Beyond int32 an index is out of range; don't wrap.
         array = array.clip(max(-1, np.iinfo(array.dtype).min), np.iinfo(np.int32).max)
     array = array.astype(np.int32)
     return array if isinstance(array, jax.Array) else np.asarray(array)

@@ -24,7 +24,7 @@ class Rows:
     Attributes:
         buffer: `[capacity, ...]`; rows that were never written are zeros.
         written: `[capacity]`, bool.
-        size: How many rows are elements, an int32 scalar; `()` if all are, always.
+        size: How many rows are elements, an int32 scalar; `()` if always all are.
     """
 
     buffer: Any
@@ -35,7 +35,7 @@ class Rows:
     def empty(
         cls, capacity: int, shape: tuple[int, ...], dtype: Any, size: int | None
     ) -> "Rows":
-        """Zeros, none of them written; a `size` of None makes all rows elements."""
+        """Rows of zeros, none of them written; if `size` is None, all are elements."""
         buffer, written = jnp.zeros((capacity, *shape), dtype), np.zeros(capacity, bool)
         return cls(buffer, written, () if size is None else np.int32(size))
 
@@ -59,7 +59,7 @@ class Rows:
         return inside & written[indices.clip(0, self.capacity - 1)]
 
     def read(self, index: Any) -> Array:
-        """Row `index`; zeros where that is out of range."""
+        """Row `index`; zeros if that is out of range."""
         if not self.capacity:
             return jnp.zeros(self.buffer.shape[1:], self.buffer.dtype)
         slot = index.clip(0, self.capacity - 1)
@@ -76,22 +76,22 @@ class Rows:
         return self.buffer.at[self._slots(indices)].get(mode="fill", fill_value=0)
 
     def write(self, index: Any, value: Array) -> "Rows":
-        """With `value` in row `index`; unchanged where that is out of range."""
+        """With `value` in row `index`; unchanged if that is out of range."""
         if not self.capacity:
             return self
         slot = index.clip(0, self.capacity - 1)
         if as_known(index) is None:
-            # One row is read, where a scatter would not be as cheap.
+            # Reading one row is cheaper than a scatter.
             row = jax.lax.dynamic_index_in_dim(self.buffer, slot, keepdims=False)
             value = jnp.where(slot == index, value, row)
         buffer = jax.lax.dynamic_update_index_in_dim(self.buffer, value, slot, 0)
         return self._written(buffer, index)
 
     def scatter(self, indices: Any, values: Array) -> "Rows":
-        """With the rows of `values` in rows `indices`; of equal ones the last wins."""
+        """With the rows of `values` in rows `indices`; of equals, the last."""
         if not (self.capacity and indices.shape[0]):
             return self
-        # Which value each row takes: duplicates have one winner on every platform.
+        # The value that each row takes: of duplicates the last one on every platform.
         order = np.arange(indices.shape[0], dtype=np.int32)
         source = jnp.full(self.capacity, -1, np.int32)
         source = source.at[self._slots(indices)].max(order, mode="drop")
@@ -100,7 +100,7 @@ class Rows:
         return self._written(jnp.where(taken, chosen, self.buffer), indices)
 
     def stack(self) -> Array:
-        """All elements; all rows if their number is not known."""
+        """All elements; all rows if the number of elements is traced."""
         size = as_known(self.length())
         return self.buffer if size is None else self.buffer[: int(size)]
 
@@ -111,7 +111,7 @@ class Rows:
         return rows.reshape(rows.shape[0] * rows.shape[1], *rows.shape[2:])
 
     def with_capacity(self, capacity: int) -> "Rows":
-        """With `capacity` rows at least; it doubles, so that it changes rarely."""
+        """With at least `capacity` rows; it doubles, so that it changes rarely."""
         if capacity <= self.capacity:
             return self
         more = max(capacity, 2 * self.capacity) - self.capacity
@@ -124,7 +124,7 @@ class Rows:
         )
 
     def _slots(self, indices: Any) -> Array:
-        """Negative indices beyond the end: JAX would count them from the end."""
+        """Negative indices moved beyond the end: JAX would count them from the end."""
         return jnp.where(indices < 0, self.capacity, indices)
 
     def _written(self, buffer: Array, indices: Any) -> "Rows":
@@ -139,7 +139,7 @@ class Rows:
         return Rows(buffer, written, self._size_with(indices))
 
     def _size_with(self, indices: Any) -> Any:
-        """How many rows are elements once `indices` are."""
+        """How many rows are elements once those at `indices` are."""
         if isinstance(self.size, tuple):
             return ()
         known, size = as_known(indices), as_known(self.size)
@@ -152,11 +152,11 @@ class Rows:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Ragged:
-    """Elements that may differ in shape, one by one; indices must be known.
+    """Elements that may differ in shape, as separate arrays; indices must be known.
 
     Attributes:
-        elements: An array for each element, an empty one where none was written.
-        written: For each element whether it was written.
+        elements: The array of each element, an empty one where none was written.
+        written: For each element, whether it was written.
     """
 
     elements: tuple[Array | np.ndarray, ...]
@@ -220,7 +220,7 @@ class Ragged:
         return Ragged(tuple(elements), tuple(written))
 
     def scatter(self, indices: Any, values: Array) -> "Ragged":
-        """With the rows of `values` as elements `indices`; of equal the last wins."""
+        """With the rows of `values` as elements `indices`; of equals, the last."""
         store = self
         for index, value in zip(_need_known(indices), values, strict=True):
             store = store.write(index, value)
@@ -240,7 +240,7 @@ class Ragged:
         return jnp.concatenate(elements)
 
     def with_capacity(self, capacity: int) -> "Ragged":
-        """With `capacity` elements at least."""
+        """With at least `capacity` elements."""
         more = Ragged.empty(max(0, capacity - self.capacity))
         return Ragged(self.elements + more.elements, self.written + more.written)
 

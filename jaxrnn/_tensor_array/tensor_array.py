@@ -26,7 +26,7 @@ from .store import Ragged, Rows
 
 @dataclasses.dataclass(frozen=True)
 class _Config:
-    """The static part: the constructor's arguments in their final form."""
+    """The static part: the constructor's arguments, normalized."""
 
     dtype: DType
     size: int
@@ -40,18 +40,19 @@ class _Config:
 class TensorArray:
     """An array of arrays of one dtype: every write returns the new array.
 
-    It is a pytree: an argument of `jit`, `grad` and `vmap`, and part of the carry of
-    `lax.while_loop`, `scan`, `cond` and `raw_rnn`. A write inside of a compiled loop is
-    done in place. The first write to an array of unknown element shape changes its
-    structure, which a carry must not do: for a custom loop or `lax.cond` give
-    `element_shape`, or write once before; `raw_rnn` infers the shape.
+    It is a pytree: it can be an argument of functions under `jit`, `grad` and `vmap`,
+    an operand of `lax.cond`, and part of the carry of `lax.while_loop`, `lax.scan` and
+    `raw_rnn`. A write inside of a compiled loop is done in place. The first write to an
+    array of unknown element shape changes its structure, and a carry must keep its
+    structure: for a custom loop or `lax.cond` give `element_shape`, or write once
+    before; `raw_rnn` infers the shape.
 
     An index out of range, a second write to one index, another shape or dtype, and a
     read of an element of unknown shape are errors where they can be detected: always
     outside of jit, and under jit where indices are Python integers. With traced
     indices a write out of range is dropped, a read out of range returns zeros, and of
     two writes to one index the last one counts (and gets the gradient).
-    `jax.experimental.checkify.checkify` makes errors of these.
+    `jax.experimental.checkify.checkify` reports these as errors.
 
     An array with `dynamic_size` grows outside of jit. Inside of a compiled function its
     capacity is fixed: `size`, or more if more elements were written before.
@@ -71,8 +72,8 @@ class TensorArray:
         flow: Must be None, likewise.
         infer_shape: Whether the first write fixes the shape of all elements. If not,
             elements may differ in shape; then indices must be Python integers.
-        element_shape: The shape of an element, with None for unknown axes; None for the
-            shape of the first write.
+        element_shape: The shape of an element, with None for unknown axes; None if the
+            first write gives it.
         colocate_with_first_write_call: Accepted for compatibility with TensorFlow.
         name: Accepted for compatibility with TensorFlow.
 
@@ -140,14 +141,14 @@ class TensorArray:
         return self._config.dynamic_size
 
     def size(self, name: str | None = None) -> Any:
-        """The number of elements, an int32 scalar; traced only if it may grow."""
+        """The number of elements, an int32 scalar; traced only if that may grow."""
         store = self._store
         return np.int32(self._config.size) if store is None else store.length()
 
     def write(
         self, index: ArrayLike, value: ArrayLike, name: str | None = None
     ) -> "TensorArray":
-        """The array with `value` at `index`, an int or an integer scalar.
+        """The array with `value` at `index`, an int or an integer scalar array.
 
         Raises:
             ValueError: If the shape of `value` is not that of the other elements, or
@@ -161,10 +162,10 @@ class TensorArray:
         return self._with(store.write(index, value))
 
     def read(self, index: ArrayLike, name: str | None = None) -> Array:
-        """The element at `index`, an int or an integer scalar.
+        """The element at `index`, an int or an integer scalar array.
 
-        Under jit a read out of range returns zeros, so that it needs no `lax.cond`;
-        inside of one, JAX computes the gradient of all elements at each read.
+        Under jit a read out of range returns zeros, so no `lax.cond` is needed around
+        it; inside of one, JAX computes the gradient of all elements at each read.
 
         Raises:
             ValueError: If `index` is out of range (also an `IndexError`), or the shape
@@ -204,7 +205,7 @@ class TensorArray:
         return self._with_rows(value)
 
     def gather(self, indices: ArrayLike, name: str | None = None) -> Array:
-        """The elements at `indices`, `[n]`, as one array `[n, ...]`; any order.
+        """The elements at `indices`, `[n]` in any order, as one array `[n, ...]`.
 
         Raises:
             ValueError: If an index is out of range (also an `IndexError`); if shapes
@@ -225,7 +226,7 @@ class TensorArray:
 
         Raises:
             ValueError: If an index is out of range (also an `IndexError`) or was
-                written before; if there are not as many indices as rows.
+                written before; if there are not as many rows as indices.
             TypeError: If `indices` are not integers or `value` has another dtype.
         """
         where = "TensorArray.scatter"
@@ -256,7 +257,8 @@ class TensorArray:
         Raises:
             ValueError: If `value` has no axes; if the lengths do not add up to its
                 rows, or are not as many as the array has elements.
-            TypeError: If `lengths` are traced (they are shapes) or not integers.
+            TypeError: If `lengths`, which are sizes of arrays, are traced; or if they
+                are not integers.
         """
         where = "TensorArray.split"
         value = as_value(where, value, self.dtype)
@@ -298,16 +300,16 @@ class TensorArray:
 
     def __repr__(self) -> str:
         shape = self.element_shape
-        shown = "" if shape is None else f", element_shape={list(shape)}"
-        return f"TensorArray({self.dtype}, size={self.size()}{shown})"
+        shape_text = "" if shape is None else f", element_shape={list(shape)}"
+        return f"TensorArray({self.dtype}, size={self.size()}{shape_text})"
 
     def __array__(self, *_: Any, **__: Any) -> Any:
-        """Not an array itself: `stack` makes one."""
+        """Raises TypeError: `stack` returns an array."""
         raise TypeError(f"{self!r} must be stacked to be an array: `.stack()`.")
 
     def tree_flatten_with_keys(self) -> tuple[tuple, _Config]:
         """The elements under their name, and the static part."""
-        if self._store is None:  # As a child None would be taken for a missing leaf.
+        if self._store is None:  # As a child, None would look like a missing leaf.
             return (), self._config
         return ((jax.tree_util.GetAttrKey("elements"), self._store),), self._config
 

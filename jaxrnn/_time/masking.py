@@ -2,9 +2,9 @@
 
 Row b is alive at step t while `t < length[b]`. A dead row outputs 0 and keeps its
 state. The cell is run on it all the same and the results are dropped; but a select
-alone keeps NaN out of the values only, not out of the gradients, where it becomes
-0 * NaN. So in a dead row the cell is run on a stand-in: the row's own first step, which
-is as finite as the row is, and zeros for a row of length 0. It never reads padding.
+keeps NaN only out of the values, not out of the gradients, where it becomes 0 * NaN. So
+in a dead row the cell is run on a stand-in: the first step of the row, which is as
+finite as the row is, or zeros for a row of length 0. The cell never reads padding.
 
 A TensorArray in a state belongs to no row and is never masked, nor is a leaf without
 axes.
@@ -21,16 +21,16 @@ from .._base.typing import Array, PyTree
 from .._tensor_array.tensor_array import is_tensor_array
 
 
-def steps_to_run(lengths: Array) -> Array:
-    """The steps that TensorFlow's loop runs: to the longest row, and at least one."""
-    return jnp.max(lengths, initial=1)
-
-
 def choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
-    """Leaves of `tree` where `mask` holds, by rows `[batch]` or whole, else of `other`.
+    """Leaves of `tree` where `mask` holds, else of `other`.
 
-    Random keys are those of `tree`, and so are TensorArrays and, if the mask has rows,
-    leaves without axes: they hold no padding.
+    Random keys are those of `tree`, and so are TensorArrays and leaves of lower rank
+    than the mask: they hold no padding.
+
+    Args:
+        mask: bool, with the first axes of the leaves: `[batch]`, say, or a scalar.
+        tree: A nest of arrays.
+        other: Another, whose leaves may be scalars.
     """
 
     def select(leaf: Any, instead: Any) -> Any:
@@ -45,7 +45,7 @@ def choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
 
 
 def zero_dead(alive: Array, tree: PyTree) -> PyTree:
-    """The nest with zeros in the rows of its leaves that are not alive."""
+    """The nest with zeros where its leaves are not `alive`, a mask as for `choose`."""
 
     def zero(leaf: Any) -> Any:
         if is_tensor_array(leaf) or is_key(leaf):
@@ -58,25 +58,25 @@ def zero_dead(alive: Array, tree: PyTree) -> PyTree:
 def step_inputs(
     alive: Array, running: Array, inputs: PyTree, state: PyTree, stand_in: PyTree
 ) -> tuple[PyTree, PyTree]:
-    """The `(inputs, state)` that the cell is run on.
+    """The `(inputs, state)` on which the cell is run.
 
     Args:
         alive: bool `[batch]`, the rows that are alive.
         running: Whether TensorFlow's loop would still run, a bool scalar.
         inputs: One step of inputs, each leaf `[batch, ...]`.
         state: The state before the step, each leaf `[batch, ...]` or without axes.
-        stand_in: `(inputs, state)` for dead rows, as `stand_in` makes them.
+        stand_in: `(inputs, state)` for dead rows, as `stand_in` returns them.
     """
     if all(leaf.ndim for leaf in jax.tree.leaves(state)):
         return choose(alive, (inputs, state), stand_in)
     # A leaf without axes may be computed from all rows, dead ones included, and changes
-    # as long as the loop runs: there padding is zeros, and the states of dead rows are
-    # those that they kept.
+    # as long as the loop runs: so dead rows have inputs of zeros and the states that
+    # they kept.
     return choose(running, (zero_dead(alive, inputs), state), stand_in)
 
 
 def first_inputs(xs: PyTree, axis: int) -> PyTree:
-    """The first step of `xs`; zeros if there is none, as a loop is traced anyway.
+    """The first step of `xs`; zeros if there is none, as a loop is traced all the same.
 
     Args:
         xs: All inputs, each leaf `[batch, time, ...]`, time along `axis`.
@@ -96,7 +96,7 @@ def stand_in(lengths: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyT
 
     Args:
         lengths: `[batch]`.
-        inputs: The first step of inputs, as `first_inputs` gives it.
+        inputs: The first step of inputs, as `first_inputs` returns it.
         state: The initial state, each leaf `[batch, ...]`.
     """
     return zero_dead(lengths > 0, jax.lax.stop_gradient((inputs, state)))
@@ -123,10 +123,10 @@ def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> Py
 
 
 def hide_nonfinite(finished: Array, inputs: PyTree) -> PyTree:
-    """The inputs with 0 for NaN and infinity in rows that are finished.
+    """The inputs with 0 for NaN and infinity in rows that are `finished`, `[batch]`.
 
-    A loop function of the user reads what the cell computes in a finished row, so
-    finite inputs must stay as they are.
+    A user's loop function reads what the cell computes in a finished row, so finite
+    inputs must stay as they are.
     """
 
     def hide(leaf: Array) -> Array:

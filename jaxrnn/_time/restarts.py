@@ -1,4 +1,4 @@
-"""Several sequences end to end in one row: where each starts, and from which state."""
+"""Several sequences stored end to end in a row: where each starts, and from what."""
 
 import dataclasses
 from typing import Any
@@ -19,28 +19,30 @@ class Restarts:
         starts: int32 `[batch, time]`, or `[time, batch]`, with the axes of the inputs:
             the number of the sequence that starts at a step, -1 where none does.
         restart_states: The initial state of each sequence, each leaf
-            `[sequences, ...]`; None where it is passed apart, to be differentiated by.
+            `[sequences, ...]`; None where they are passed separately, as arguments to
+            differentiate with respect to.
     """
 
     starts: Any
     restart_states: Any
 
-    def enter(self, which: Array, state: PyTree) -> PyTree:
-        """`state` with the rows replaced in which a sequence starts.
+    def restart(self, sequence: Array, state: PyTree) -> PyTree:
+        """`state`, with a restart state in each row in which a sequence starts.
 
         Args:
-            which: `[batch]`, one step of `starts`.
+            sequence: int32 `[batch]`, one step of `starts`.
             state: The state before that step, each leaf `[batch, ...]`.
         """
-        return masking.choose(which >= 0, rows_of(self.restart_states, which), state)
+        restart_states = rows_of(self.restart_states, sequence)
+        return masking.choose(sequence >= 0, restart_states, state)
 
 
-def rows_of(tree: PyTree, which: Array) -> PyTree:
-    """Row `which[b]` of each leaf `[rows, ...]` for each b; any row for -1."""
+def rows_of(tree: PyTree, indices: Array) -> PyTree:
+    """Rows `indices`, `[n]`, of each leaf `[rows, ...]`; an arbitrary row for -1."""
 
     def read(leaf: Any) -> Any:
         if not leaf.shape[0]:
-            return jnp.zeros((which.shape[0], *leaf.shape[1:]), leaf.dtype)
-        return leaf[jnp.maximum(which, 0)]
+            return jnp.zeros((indices.shape[0], *leaf.shape[1:]), leaf.dtype)
+        return leaf[jnp.maximum(indices, 0)]
 
     return jax.tree.map(read, tree)

@@ -17,7 +17,7 @@ Apply = Callable[[Array, PyTree, PyTree], tuple[PyTree, PyTree]]
 
 
 class DeclinedError(Exception):
-    """A cell cannot run these sequences at once, for the reason given."""
+    """Raised by a cell that cannot run these sequences at once, with the reason."""
 
 
 def run_sequence(
@@ -33,15 +33,15 @@ def run_sequence(
 
     Args:
         apply_sequence: `apply_sequence(xs, state, steps, implementation)`, which may
-            raise `DeclinedError`; None for a cell that has none.
+            raise `DeclinedError`; None for a cell without that method.
         apply: `apply(t, inputs, state)`, one step.
         xs: Inputs, each leaf `[batch, time, ...]`, time along `steps.axis`.
         state: The initial state, each leaf `[batch, ...]`.
         steps: Which steps there are. With restarts the outputs are pairs
             `(output, new_state)`.
-        implementation: The `Implementation` that has to run an affine cell; None for
-            XLA, and for a scan if the cell declines.
-        unroll: The steps in one turn of the scan.
+        implementation: The `Implementation` that must run the loop; None for XLA's
+            loop, or a scan if the cell declines.
+        unroll: The number of steps unrolled in each iteration of a scan.
 
     Raises:
         ValueError: If the cell declines and an implementation is named.
@@ -67,7 +67,7 @@ def run_sequence(
 def scan_steps(
     apply: Apply, xs: PyTree, state: PyTree, steps: Steps, unroll: int = 1
 ) -> tuple[PyTree, PyTree]:
-    """`run_sequence` step by step: the oracle that every faster way is held to."""
+    """`run_sequence` step by step: the reference that faster paths must equal."""
 
     def step(state: PyTree, scanned: tuple[Array, PyTree]) -> tuple[PyTree, PyTree]:
         t, inputs = scanned
@@ -78,7 +78,5 @@ def scan_steps(
     ts = jnp.arange(steps.time, dtype=jnp.int32)
     # A symbolic time cannot be unrolled.
     unroll = unroll if isinstance(steps.time, int) else 1
-    state, outputs = jax.lax.scan(
-        step, state, (ts, steps.time_major(xs)), unroll=unroll
-    )
-    return steps.time_major(outputs), state
+    state, outputs = jax.lax.scan(step, state, (ts, steps.swap_time(xs)), unroll=unroll)
+    return steps.swap_time(outputs), state

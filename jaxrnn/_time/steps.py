@@ -1,7 +1,8 @@
 """The time axis of a batch of sequences: which steps there are, which rows are alive.
 
-All that a driver knows of time is in one value. A loop reads step t of the inputs, runs
-the cell on `steps.step_inputs(...)` and masks its results by `steps.mask_step(...)`.
+All that a driver knows of time is one value, `Steps`. A loop reads step t of the
+inputs, runs the cell on `steps.step_inputs(...)` and masks its results by
+`steps.mask_step(...)`.
 """
 
 import dataclasses
@@ -25,15 +26,17 @@ class Steps:
 
     Attributes:
         lengths: int32 `[batch]`, the number of steps of each row; None for all steps.
-        longest: The greatest length, at least 1, an int32 scalar; None without lengths.
+        longest: The number of steps that TensorFlow's loop runs of these, an int32
+            scalar: of a whole run the greatest length, at least 1; of a segment
+            possibly 0. None without lengths.
         stand_in: `(inputs, state)` of one step, finite, on which the cell is run in
             rows that are not alive; None without lengths.
         restarts: Where further sequences start within the rows; None where each row is
             one sequence. With restarts the outputs of a run are pairs
             `(output, new_state)`: the last state of a sequence is that of some step.
-        begin: The number of the first of these steps within the whole run, an int32
-            scalar; the random key of step t is that of number `begin + t`.
-        time: The number of steps.
+        offset: The number of steps of the whole run before these, an int32 scalar; step
+            t draws from the random key of number `offset + t`.
+        time: The number of steps, an int, or symbolic under `jax.export`.
         axis: The time axis of inputs and outputs, 0 or 1.
     """
 
@@ -41,12 +44,12 @@ class Steps:
     longest: Any = None
     stand_in: Any = None
     restarts: Restarts | None = None
-    begin: Any = 0
+    offset: Any = 0
     time: Any = dataclasses.field(metadata={"static": True}, kw_only=True)
     axis: int = dataclasses.field(metadata={"static": True}, kw_only=True)
 
-    def of(self, xs: PyTree, state: PyTree) -> "Steps":
-        """The same steps of sequences with other inputs or another initial state.
+    def with_stand_in(self, xs: PyTree, state: PyTree) -> "Steps":
+        """The same steps, with the stand-in that these inputs and this state give.
 
         Args:
             xs: All inputs, each leaf `[batch, time, ...]`, time along `axis`.
@@ -60,11 +63,11 @@ class Steps:
 
     @property
     def restart_states(self) -> PyTree:
-        """The state that each sequence starts from; None without restarts."""
+        """The states from which sequences start; None without restarts."""
         return None if self.restarts is None else self.restarts.restart_states
 
     def with_restart_states(self, restart_states: PyTree) -> "Steps":
-        """The same with other states to restart from; unchanged without restarts."""
+        """The same steps with other restart states; unchanged without restarts."""
         if self.restarts is None:
             return self
         restarts = dataclasses.replace(self.restarts, restart_states=restart_states)
@@ -77,7 +80,7 @@ class Steps:
     def step_inputs(
         self, t: Array, inputs: PyTree, state: PyTree
     ) -> tuple[PyTree, PyTree]:
-        """The `(inputs, state)` that the cell is run on at step t.
+        """The `(inputs, state)` on which the cell is run at step t.
 
         Args:
             t: The step, an int32 scalar.
@@ -85,7 +88,7 @@ class Steps:
             state: The state before the step, each leaf `[batch, ...]`.
         """
         if self.restarts is not None:
-            state = self.restarts.enter(self.read(self.restarts.starts, t), state)
+            state = self.restarts.restart(self.read(self.restarts.starts, t), state)
         if self.lengths is None:
             return inputs, state
         running = t < self.longest
@@ -127,7 +130,7 @@ class Steps:
     def write(self, tree: PyTree, t: Array, step: PyTree) -> PyTree:
         """The tree with `step`, leaves `[batch, ...]`, in place of its step t.
 
-        A step of fewer rows replaces the first rows alone.
+        A step of fewer rows replaces only the first rows.
         """
         put = functools.partial(
             jax.lax.dynamic_update_index_in_dim, allow_negative_indices=False
@@ -143,19 +146,17 @@ class Steps:
 
     def stack(self, make: Callable[[Array], PyTree]) -> PyTree:
         """The results of `make(t)` for each step t, stacked along the time axis."""
-        return self.time_major(
-            jax.lax.map(make, jnp.arange(self.time, dtype=jnp.int32))
-        )
+        return self.swap_time(jax.lax.map(make, jnp.arange(self.time, dtype=jnp.int32)))
 
-    def time_major(self, tree: PyTree) -> PyTree:
-        """Sequences with time first; applied to such, the layout of these steps."""
+    def swap_time(self, tree: PyTree) -> PyTree:
+        """Swaps batch and time of the leaves; unchanged if `axis` is 0."""
         return jax.tree.map(lambda x: jnp.swapaxes(x, 0, self.axis), tree)
 
-    def window(self, start: Array, size: int) -> "Steps":
-        """The `size` steps from `start` on, all of which exist."""
-        steps = dataclasses.replace(self, begin=self.begin + start, time=size)
+    def slice(self, start: Array, size: int) -> "Steps":
+        """`size` steps from `start` on, as those of a shorter run; all must exist."""
+        steps = dataclasses.replace(self, offset=self.offset + start, time=size)
         if self.restarts is not None:
-            starts = self.read_window(self.restarts.starts, start, size)
+            starts = self.read_slice(self.restarts.starts, start, size)
             restarts = dataclasses.replace(self.restarts, starts=starts)
             steps = dataclasses.replace(steps, restarts=restarts)
         if self.lengths is None:
@@ -164,22 +165,25 @@ class Steps:
         longest = jnp.clip(self.longest - start, 0, size)
         return dataclasses.replace(steps, lengths=lengths, longest=longest)
 
-    def read_window(self, tree: PyTree, start: Array, size: int) -> PyTree:
-        """The `size` steps from `start` on of each leaf."""
+    def read_slice(self, tree: PyTree, start: Array, size: int) -> PyTree:
+        """`size` steps of each leaf, from `start` on."""
         read = functools.partial(
             jax.lax.dynamic_slice_in_dim, slice_size=size, axis=self.axis
         )
         return jax.tree.map(lambda x: read(x, start), tree)
 
-    def write_window(self, tree: PyTree, start: Array, window: PyTree) -> PyTree:
-        """The tree with `window` in place of its steps from `start` on."""
+    def write_slice(self, tree: PyTree, start: Array, part: PyTree) -> PyTree:
+        """The tree with `part` in place of its steps from `start` on."""
         put = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=self.axis)
-        return jax.tree.map(lambda x, w: put(x, w, start), tree, window)
+        return jax.tree.map(lambda x, p: put(x, p, start), tree, part)
 
 
-def longest(lengths: Array, time: int) -> Array:
-    """The number of steps that a loop runs: to the longest row, and at least one."""
-    return jnp.minimum(batch_maximum(masking.steps_to_run(lengths)), max(time, 1))
+def steps_to_run(lengths: Array, time: int) -> Array:
+    """The number of steps that a loop runs, as TensorFlow's does.
+
+    That is the greatest length, at most `time` and at least 1.
+    """
+    return jnp.minimum(batch_maximum(jnp.max(lengths, initial=1)), max(time, 1))
 
 
 @jax.custom_batching.custom_vmap

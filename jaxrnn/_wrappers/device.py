@@ -6,7 +6,7 @@ from typing import Any, final
 import jax
 from jax.sharding import PartitionSpec, Sharding
 
-from .._base.keys import apply_cell
+from .._base.cell_keys import apply_cell
 from .._base.typing import DType, Key, Params, PyTree
 from .base import WrapperCell
 

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._base.cell_keys import apply_cell, apply_cell_sequence, fold, run_key, step_key
 from .._base.errors import describe
-from .._base.keys import apply_cell, apply_cell_sequence, fold, run_key, step_key
 from .._base.trees import map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.hyperparameters import check_number, set_field
@@ -152,7 +152,7 @@ class DropoutWrapper(WrapperCell):
 
         inputs = drop("input", inputs, self.input_keep_prob)
         cell_keys = lambda t: fold(keys(t), self._stream("cell", 0))
-        cell_steps = steps.of(inputs, state)
+        cell_steps = steps.with_stand_in(inputs, state)
         outputs, state = apply_cell_sequence(
             self.cell, params, inputs, state, cell_steps, cell_keys, implementation
         )

@@ -8,8 +8,8 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
+from .._base.cell_keys import apply_cell, apply_cell_sequence, fold
 from .._base.errors import EntryError, describe, noting
-from .._base.keys import apply_cell, apply_cell_sequence, fold
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells.base import RNNCell, any_is_random
@@ -161,7 +161,7 @@ class MultiRNNCell(RNNCell):
         if steps.restart_states is not None:
             states = self._split(steps.restart_states)
             steps = steps.with_restart_states(states[i])
-        return steps.of(inputs, state)
+        return steps.with_stand_in(inputs, state)
 
     def _join(self, states: list[PyTree]) -> PyTree:
         return tuple(states) if self.state_is_tuple else jnp.concatenate(states, -1)

@@ -7,8 +7,8 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
+from .._base.cell_keys import apply_cell, apply_cell_sequence
 from .._base.errors import describe
-from .._base.keys import apply_cell, apply_cell_sequence
 from .._base.trees import check_structure, map_named, with_structure
 from .._base.typing import Array, Key, Params, PyTree
 from .._time.sequence import DeclinedError

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from .._base.cell_keys import check_key
 from .._base.errors import describe, is_array, is_key
-from .._base.keys import check_key
 from .._base.math import as_known
 from .._base.typing import Array, Key
 

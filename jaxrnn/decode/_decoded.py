@@ -4,7 +4,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
 
-from .._base.arguments import check_cell
+from .._base.arguments import check_is_cell
 from .._base.trees import check_structure
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._drivers.raw_rnn import raw_rnn
@@ -49,7 +49,7 @@ class Loop(Protocol):
 def run(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
     """Runs the loop until all rows are finished or have `max_time` ids."""
     where = loop.model.where
-    check_cell(where, "cell", cell)
+    check_is_cell(where, "cell", cell)
     limit = as_int(where, "max_time", max_time, 0, "It bounds the ids of a row.")
     check_structure(
         f"{where}: `initial_state` (by `cell.state_size`)",

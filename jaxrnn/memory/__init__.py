@@ -2,7 +2,7 @@
 
 * `Keep`, which `False` stands for: all that the backward pass reads.
 * `Recompute`: the states between segments of steps; the rest is recomputed.
-* `Nested`: the same with segments within segments, of logarithmic size.
+* `Nested`: the same with segments within segments; memory is logarithmic in the steps.
 * `Offload`: what another strategy saves, in the memory of the host.
 
 `True` stands for `Offload(Recompute())`, and on the CPU, where host and device share

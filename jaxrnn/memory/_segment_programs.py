@@ -17,10 +17,10 @@ Run = Callable[[PyTree, PyTree, Steps], tuple[PyTree, PyTree]]
 
 
 class Values(NamedTuple):
-    """What a run is differentiated by, as lists of leaves.
+    """The leaves with respect to which a run is differentiated.
 
     Attributes:
-        consts: What it closes over.
+        consts: Those that it closes over.
         xs: Its inputs.
         state: Its initial state.
     """
@@ -36,13 +36,13 @@ class Values(NamedTuple):
         return Values(*unmarked), Values(*marked)
 
     def merge(self, marked: "Values", marks: "Values") -> "Values":
-        """The inverse of `split`, as a method of the unmarked."""
+        """The inverse of `split`; a method of the unmarked."""
         return Values(*map(merge, self, marked, marks))
 
     def cut(self, steps: Steps, segment: Segment) -> tuple["Values", Steps]:
-        """The inputs and the steps of a segment, whose size is the new `steps.time`."""
-        xs = steps.read_window(self.xs, *segment)
-        return self._replace(xs=xs), steps.window(*segment)
+        """The values with the inputs of a segment, and its steps."""
+        xs = steps.read_slice(self.xs, *segment)
+        return self._replace(xs=xs), steps.slice(*segment)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +50,8 @@ class SegmentPrograms:
     """A program for each size of the innermost segments.
 
     Attributes:
-        jaxprs: The programs by size, functions of the leaves of `(xs, state, steps)`.
-        consts: By size, which of `Values.consts` the program reads.
+        jaxprs: By size, the program: a function of the leaves of `(xs, state, steps)`.
+        consts: By size, the indices of those `Values.consts` that the program reads.
         out_trees: The structures of outputs and state.
         output_types: The type of each output at one step.
     """
@@ -62,7 +62,7 @@ class SegmentPrograms:
     output_types: list
 
     def run(self, values: Values, steps: Steps) -> tuple[list, list]:
-        """`(outputs, state)` of the segment that `Values.cut` returns."""
+        """`(outputs, state)` of the segment that `Values.cut` returned."""
         consts = [values.consts[i] for i in self.consts[steps.time]]
         leaves = *values.xs, *values.state, *jax.tree.leaves(steps)
         outs = eval_jaxpr(self.jaxprs[steps.time], consts, *leaves)
@@ -73,23 +73,31 @@ class SegmentPrograms:
 def trace_segments(
     run: Run, sizes: tuple[int, ...], xs: PyTree, state: PyTree, steps: Steps
 ) -> tuple[SegmentPrograms, list]:
-    """The programs, and the arrays that `run` closes over."""
+    """The programs, and the arrays that `run` closes over.
+
+    Args:
+        run: `run(xs, state, steps)` returns `(outputs, state)`.
+        sizes: The sizes of segments, as in `CheckpointPlan.segments`.
+        xs: Inputs of the whole run, time along `steps.axis`.
+        state: The initial state.
+        steps: The steps of the whole run, at least one.
+    """
 
     def trace(size: int) -> tuple[Any, tuple[PyTree, PyTree]]:
         segment = Segment(jnp.int32(0), size)
-        here = steps.read_window(xs, *segment), state, steps.window(*segment)
+        args = steps.read_slice(xs, *segment), state, steps.slice(*segment)
         # Not `closure_convert`, which leaves integers in the closure.
-        return jax.make_jaxpr(run, return_shape=True)(*here)
+        return jax.make_jaxpr(run, return_shape=True)(*args)
 
     traced = {size: trace(size) for size in innermost_sizes(sizes, steps.time)}
     jaxprs = {size: closed for size, (closed, _) in traced.items()}
     consts = {id(x): x for closed in jaxprs.values() for x in closed.consts}
-    places = {key: i for i, key in enumerate(consts)}
+    indices = {key: i for i, key in enumerate(consts)}
     _, outs = traced[max(traced)]
     read_step = lambda outputs: steps.read(jax.tree.leaves(outputs), jnp.int32(0))
     programs = SegmentPrograms(
         {size: closed.jaxpr for size, closed in jaxprs.items()},
-        {size: [places[id(x)] for x in c.consts] for size, c in jaxprs.items()},
+        {size: [indices[id(x)] for x in c.consts] for size, c in jaxprs.items()},
         (jax.tree.structure(outs[0]), jax.tree.structure(outs[1])),
         jax.eval_shape(read_step, outs[0]),
     )

@@ -1,4 +1,4 @@
-"""A bounded loop that saves what a strategy says for its backward pass."""
+"""A bounded loop that saves what a plan says for its backward pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,10 +14,10 @@ from ._strategy import CheckpointPlan
 def segmented_loop(
     plan: CheckpointPlan, running: Callable, step: Step, carry: PyTree, limit: int
 ) -> tuple[Array, PyTree, PyTree]:
-    """As `bounded_loop`, in loops of loops, each of which saves where it started.
+    """As `bounded_loop`, as nested loops, each of which saves its initial carry.
 
     The backward pass of a bounded loop recomputes each step from the carry before it:
-    for a plan that saves all residuals, that is all there is to save.
+    for a plan that saves all residuals, these carries are all there is to save.
     """
     if plan.save_residuals or not plan.segments:
         return bounded_loop(running, step, carry, limit, plan.on_host)

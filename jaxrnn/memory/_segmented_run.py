@@ -1,10 +1,11 @@
 """A run over sequences, segment by segment, that saves little for its backward pass.
 
 JAX can do much of this by `jax.checkpoint` around the body of a scan over segments. But
-such a scan requires inputs that are cut into segments, which copies them where they are
-not time major or do not divide; and where the body reads them itself, its transpose
-adds a gradient of all inputs once a segment. Here a segment is read from the inputs as
-they are, and its gradient is written to its place, at any depth of nesting.
+such a scan requires inputs that are divided into segments, which copies them where they
+are not time major or their length is no multiple of the segments'; and where the body
+reads them itself, its transpose adds a gradient of all inputs once per segment. Here a
+segment is read from the inputs as they are, and its gradient is written into that of
+the inputs, at any depth of nesting.
 """
 
 import dataclasses
@@ -31,7 +32,7 @@ from .._base.sharding import as_varying_as, buffers_for
 from .._base.typing import PyTree
 from .._time.steps import Steps
 from ._segment_programs import Run, SegmentPrograms, Values, trace_segments
-from ._segments import Segment, run_backward, run_forward, visit_innermost
+from ._segments import Segment, visit_backward, visit_forward, visit_innermost
 from ._strategy import CheckpointPlan
 
 
@@ -50,16 +51,18 @@ def segmented_run(
     """
     if not plan.segments:
         return run(xs, state, steps)
-    # All segments share these states: like any array that `run` closes over.
+    # All segments restart from these states, so they are closed over like parameters.
     restart_states, steps = steps.restart_states, steps.with_restart_states(None)
-    closed = lambda xs, state, steps: run(
+    run_with_restarts = lambda xs, state, steps: run(
         xs, state, steps.with_restart_states(restart_states)
     )
-    programs, consts = trace_segments(closed, plan.segments, xs, state, steps)
+    programs, consts = trace_segments(
+        run_with_restarts, plan.segments, xs, state, steps
+    )
     values = Values(consts, jax.tree.leaves(xs), jax.tree.leaves(state))
-    plainly = functools.partial(_run, programs, plan)
+    fn = functools.partial(_run, programs, plan)
     rule = functools.partial(_push_forward, programs, plan)
-    outs = differentiable(plainly, rule, values, steps)
+    outs = differentiable(fn, rule, values, steps)
     outputs, state = map(jax.tree.unflatten, programs.out_trees, outs)
     return outputs, state
 
@@ -72,7 +75,7 @@ def _run(
     def visit(segment: Segment, carry: Any) -> tuple[list, list]:
         state, buffers = carry
         outputs, state = programs.run(*values._replace(state=state).cut(steps, segment))
-        return state, steps.write_window(buffers, segment.start, outputs)
+        return state, steps.write_slice(buffers, segment.start, outputs)
 
     carry = values.state, _buffers(programs, values, steps)
     state, outputs = visit_innermost(visit, carry, _whole(steps), plan.segments)
@@ -82,10 +85,10 @@ def _run(
 def _push_forward(
     programs: SegmentPrograms, plan: CheckpointPlan, primals: Any, tangents: Any
 ) -> tuple[Any, Any]:
-    """The rule of differentiation: `(outputs, state)` and their tangents."""
+    """The derivative rule: `(outputs, state)` and their tangents."""
     (values, steps), d_values = primals, tangents[0]
     perturbed = Values(*([not is_zero_tangent(d) for d in part] for part in d_values))
-    # A state that is not perturbed itself is so after a step.
+    # Even if the initial state is not perturbed, the state after a step may be.
     perturbed = perturbed._replace(state=[is_float(x) for x in values.state])
     linear = LinearRun(programs, plan, perturbed)
     outs, saved = linear.run_and_save(values, steps)
@@ -113,23 +116,24 @@ class LinearRun:
     def segment(
         self, values: Values, steps: Steps, segment: Segment
     ) -> tuple[Callable, Values, list]:
-        """An innermost segment: `(fn, perturbed, at_hand)`.
+        """An innermost segment: `(fn, perturbed, shared)`.
 
-        `fn(perturbed)` returns the floating parts of `(outputs, state)`, and all of
-        them. The arrays at hand are those that it reads beside the state before it,
-        which is `values.state`.
+        `fn(perturbed)` returns a pair: the floating leaves of `(outputs, state)`, and
+        all of its leaves. `shared` are the arrays that the segment reads besides the
+        state before it, `values.state`; the backward pass has them anyway.
         """
         values, steps = values.cut(steps, segment)
-        at_hand = jax.tree.leaves((values._replace(state=[]), steps))
+        shared = jax.tree.leaves((values._replace(state=[]), steps))
         fn, perturbed = self.of_perturbed(self.programs.run, values, steps)
-        return fn, perturbed, at_hand
+        return fn, perturbed, shared
 
     def of_perturbed(
         self, run: Callable, values: Values, steps: Steps
     ) -> tuple[Callable, Values]:
-        """`run` as a function of what is perturbed, and that.
+        """`run` as a function of the perturbed values, and these values.
 
-        The function returns the floating parts of `(outputs, state)`, and all of them.
+        The function returns a pair: the floating leaves of `(outputs, state)`, and all
+        of its leaves.
         """
         unperturbed, perturbed = values.split(self.perturbed)
 
@@ -144,7 +148,7 @@ class LinearRun:
         run = functools.partial(self.run_segment, values, steps)
         carry = values.state, _buffers(self.programs, values, steps)
         sizes, on_host = self.plan.segments, self.plan.on_host
-        carry, saved = run_forward(run, carry, _whole(steps), sizes, on_host)
+        carry, saved = visit_forward(run, carry, _whole(steps), sizes, on_host)
         return carry[::-1], saved
 
     def run_segment(
@@ -154,47 +158,47 @@ class LinearRun:
 
         Without buffers, which are None, no outputs are collected.
         """
-        residuals, buffers = carry
-        here = self.segment(values._replace(state=residuals), steps, segment)
+        state, buffers = carry
+        values = values._replace(state=state)
+        fn, perturbed, shared = self.segment(values, steps, segment)
         if self.plan.save_residuals:
-            (outputs, state), residuals = _run_and_save(*here)
+            (outputs, new_state), residuals = _run_and_save(fn, perturbed, shared)
         else:
-            fn, perturbed, _ = here
-            outputs, state = fn(perturbed)[1]
+            (outputs, new_state), residuals = fn(perturbed)[1], state
         if buffers is not None:
-            buffers = steps.write_window(buffers, segment.start, outputs)
-        return (state, buffers), residuals
+            buffers = steps.write_slice(buffers, segment.start, outputs)
+        return (new_state, buffers), residuals
 
     def push_forward(self, residuals: Any, tangents: Values) -> tuple[list, list]:
-        """The tangents of the floating parts of `(outputs, state)`."""
+        """The tangents of the floating leaves of `(outputs, state)`."""
         values, steps, _ = residuals
         run = functools.partial(_run, self.programs, self.plan)
         fn, perturbed = self.of_perturbed(run, values, steps)
         return jax.jvp(fn, (perturbed,), (tangents,), has_aux=True)[1]
 
     def pull_back(self, residuals: Any, cotangents: Any) -> Values:
-        """From cotangents of what `push_forward` returns to those of its tangents."""
+        """The transpose of `push_forward`."""
         values, steps, saved = residuals
         c_outputs, c_state = cotangents
 
         def visit(segment: Segment, carry: Values, residuals: Any) -> Values:
             saves_all = self.plan.save_residuals
-            here = values if saves_all else values._replace(state=residuals)
-            fn, perturbed, at_hand = self.segment(here, steps, segment)
+            before = values if saves_all else values._replace(state=residuals)
+            fn, perturbed, shared = self.segment(before, steps, segment)
             c_outs = _cut_cotangents(c_outputs, steps, segment), carry.state
             if saves_all:
-                c_here = _fill_in(residuals, at_hand)(dense(c_outs))[0]
+                c_values = _fill_in(residuals, shared)(dense(c_outs))[0]
             else:
-                c_here = _pull_back(fn, perturbed, c_outs)
-            c_xs = steps.write_window(carry.xs, segment.start, c_here.xs)
-            return Values(add(carry.consts, c_here.consts), c_xs, c_here.state)
+                c_values = _pull_back(fn, perturbed, c_outs)
+            c_xs = steps.write_slice(carry.xs, segment.start, c_values.xs)
+            return Values(add(carry.consts, c_values.consts), c_xs, c_values.state)
 
         zeros = jax.tree.map(jnp.zeros_like, values.split(self.perturbed)[1])
         carry = as_varying_as((residuals, only_arrays(cotangents)), zeros)
         carry = carry._replace(state=dense(c_state))
         run = functools.partial(self.run_segment, values, steps)
         sizes = self.plan.segments
-        return run_backward(run, visit, carry, saved, _whole(steps), sizes)
+        return visit_backward(run, visit, carry, saved, _whole(steps), sizes)
 
 
 def _whole(steps: Steps) -> Segment:
@@ -208,11 +212,11 @@ def _buffers(programs: SegmentPrograms, values: Values, steps: Steps) -> list:
 
 
 def _cut_cotangents(cotangents: list, steps: Steps, segment: Segment) -> list:
-    """Those of a segment's outputs; symbolic zeros stay symbolic."""
+    """The cotangents of a segment's outputs; symbolic zeros stay symbolic."""
 
     def cut(c: Any) -> Any:
         if not isinstance(c, SymbolicZero):
-            return steps.read_window(c, *segment)
+            return steps.read_slice(c, *segment)
         aval: Any = c.aval
         shape = list(aval.shape)
         shape[steps.axis] = segment.size
@@ -222,9 +226,9 @@ def _cut_cotangents(cotangents: list, steps: Steps, segment: Segment) -> list:
 
 
 def _pull_back(fn: Callable, perturbed: Values, cotangents: tuple) -> Values:
-    """From cotangents of the floating parts of a segment to those of `perturbed`."""
+    """From cotangents of the floating results of `fn` to those of `perturbed`."""
     leaves = jax.tree.leaves(cotangents)
-    # Outputs on which nothing depends have no cotangent: no zeros are summed up.
+    # Outputs that nothing reads are left out, so that no arrays of zeros are added.
     is_read = [not isinstance(c, SymbolicZero) for c in leaves]
     read = lambda values: split(jax.tree.leaves(fn(values)[0]), is_read)[1]
     return jax.vjp(read, perturbed)[1](only_arrays(leaves))[0]
@@ -232,22 +236,22 @@ def _pull_back(fn: Callable, perturbed: Values, cotangents: tuple) -> Values:
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class _AtHand:
-    """In the place of a residual: its index in the arrays at hand."""
+class _SharedIndex:
+    """In the place of a residual: its index among the shared arrays."""
 
     index: int
 
 
-def _run_and_save(fn: Callable, perturbed: Values, at_hand: list) -> tuple[Any, Any]:
+def _run_and_save(fn: Callable, perturbed: Values, shared: list) -> tuple[Any, Any]:
     """`(outputs, state)` of a segment, and its backward pass with all that it reads."""
     _, pull_back, outs = jax.vjp(fn, perturbed, has_aux=True)
-    # Parameters and inputs would be saved once a segment otherwise.
-    places = {id(x): _AtHand(i) for i, x in enumerate(at_hand)}
-    return outs, jax.tree.map(lambda x: places.get(id(x), x), pull_back)
+    # Otherwise each segment would save a copy of the parameters and inputs.
+    indices = {id(x): _SharedIndex(i) for i, x in enumerate(shared)}
+    return outs, jax.tree.map(lambda x: indices.get(id(x), x), pull_back)
 
 
-def _fill_in(pull_back: Any, at_hand: list) -> Callable:
-    """The backward pass that `_run_and_save` returned, with the arrays at hand."""
-    is_place = lambda x: isinstance(x, _AtHand)
-    fill_in = lambda x: at_hand[x.index] if is_place(x) else x
-    return jax.tree.map(fill_in, pull_back, is_leaf=is_place)
+def _fill_in(pull_back: Any, shared: list) -> Callable:
+    """The backward pass that `_run_and_save` returned, with the shared arrays."""
+    is_index = lambda x: isinstance(x, _SharedIndex)
+    fill_in = lambda x: shared[x.index] if is_index(x) else x
+    return jax.tree.map(fill_in, pull_back, is_leaf=is_index)

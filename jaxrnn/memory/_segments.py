@@ -1,7 +1,7 @@
 """How a run of steps is divided into segments, and how these are visited in order.
 
-`sizes` are the steps of a segment, of a segment within it, and so on. They need not
-divide one another: the last segment has the remaining steps.
+`sizes` are the numbers of steps of a segment, of a segment within it, and so on. They
+need not divide one another: the last segment has the remaining steps.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,12 @@ class Segment(NamedTuple):
 
 
 def innermost_sizes(sizes: tuple[int, ...], steps: int) -> set[int]:
-    """The sizes of the innermost segments of so many steps."""
+    """The sizes of the innermost segments of a run.
+
+    Args:
+        sizes: How it is divided.
+        steps: The number of its steps.
+    """
     if not steps:
         return set()
     if not sizes:
@@ -52,12 +57,12 @@ def visit_segments(
         carry: What the first visit receives.
         whole: The steps that are divided.
         size: The number of steps in a segment.
-        saved: For each segment what its visit receives: stacked for those of full size,
-            and by itself for the remainder.
+        saved: What the visit of each segment receives: stacked for the segments of full
+            size, and separately for the remainder.
         reverse: Whether to begin with the last segment.
 
     Returns:
-        The last carry, and the outs in the form of `saved`.
+        The last carry, and the results of the visits in the form of `saved`.
     """
     size = min(size, whole.size)
     count, remaining = divmod(whole.size, size)
@@ -93,7 +98,7 @@ def visit_innermost(
     return visit_segments(visit_outer, carry, whole, sizes[0])[0]
 
 
-def run_forward(
+def visit_forward(
     run: Callable[[Segment, tuple], tuple[tuple, Any]],
     carry: tuple[Any, Any],
     whole: Segment,
@@ -102,29 +107,29 @@ def run_forward(
 ) -> tuple[tuple, Any]:
     """The carry after all steps, and what is saved of each outermost segment.
 
-    Of a segment that is divided further, that is the state before it.
+    For a segment that is divided further, only the state before it is saved.
 
     Args:
         run: `carry, residuals = run(segment, carry)` of an innermost segment.
-        carry: `(state, buffers)`, which the first one receives.
+        carry: `(state, buffers)`, which the first segment receives.
         whole: The steps.
         sizes: How they are divided.
         on_host: Whether what is saved is stored in the memory of the host.
     """
-    place = to_host if on_host else lambda saved: saved
+    to_memory = to_host if on_host else lambda saved: saved
 
     def visit(segment: Segment, carry: tuple, _: Any) -> tuple[tuple, Any]:
         if len(sizes) == 1:
             carry, residuals = run(segment, carry)
-            return carry, place(residuals)
+            return carry, to_memory(residuals)
         state, _ = carry
-        plainly = lambda segment, carry: run(segment, carry)[0]
-        return visit_innermost(plainly, carry, segment, sizes[1:]), place(state)
+        run_only = lambda segment, carry: run(segment, carry)[0]
+        return visit_innermost(run_only, carry, segment, sizes[1:]), to_memory(state)
 
     return visit_segments(visit, carry, whole, sizes[0])
 
 
-def run_backward(
+def visit_backward(
     run: Callable[[Segment, tuple], tuple[tuple, Any]],
     pull_back: Callable[[Segment, Any, Any], Any],
     carry: Any,
@@ -137,10 +142,10 @@ def run_backward(
     A segment that is divided further is run forward again, from the state before it.
 
     Args:
-        run: That of `run_forward`; it receives None for buffers.
+        run: As for `visit_forward`; it receives None for buffers.
         pull_back: Visits an innermost segment.
         carry: What the last segment receives.
-        saved: What `run_forward` has saved.
+        saved: As `visit_forward` returns it.
         whole: The steps.
         sizes: How they are divided.
     """
@@ -149,8 +154,8 @@ def run_backward(
         saved = to_device(saved)
         if len(sizes) == 1:
             return pull_back(segment, carry, saved), ()
-        _, saved = run_forward(run, (saved, None), segment, sizes[1:])
+        _, saved = visit_forward(run, (saved, None), segment, sizes[1:])
         args = run, pull_back, carry, saved, segment, sizes[1:]
-        return run_backward(*args), ()
+        return visit_backward(*args), ()
 
     return visit_segments(visit, carry, whole, sizes[0], saved, reverse=True)[0]

@@ -10,7 +10,7 @@ import numpy as np
 from .._base.arguments import as_count
 from .._base.errors import describe
 
-# Large enough for large copies, small beside a run.
+# Large enough for efficient copies, few compared to the steps of a run.
 STEPS_PER_COPY = 64
 
 
@@ -20,12 +20,12 @@ class CheckpointPlan:
 
     Attributes:
         segments: The number of steps in a segment, in a segment within it, and so on;
-            they need not divide one another. The state before each segment is saved.
-            Without segments all that the backward pass reads is saved.
-        save_residuals: All that the backward pass reads of the innermost segments is
-            saved as well.
-        on_host: What is saved of the outermost segments is stored in the memory of the
-            host.
+            they need not divide one another. The state before each segment is saved. If
+            the tuple is empty, all that the backward pass reads is saved.
+        save_residuals: Whether all that the backward pass reads of the innermost
+            segments is saved as well.
+        on_host: Whether what is saved of the outermost segments is stored in the memory
+            of the host.
 
     Raises:
         TypeError: If `segments` is not a tuple of ints.
@@ -81,9 +81,9 @@ class Strategy(abc.ABC):
 class Keep(Strategy):
     """All that the backward pass reads stays on the device: what `False` stands for.
 
-    An LSTM saves about six numbers per unit and step. Nothing is recomputed but
-    elementwise work. Small nets can be faster with less, if that fits the caches.
-    `raw_rnn` recomputes each step in any case, from the state before it.
+    An LSTM saves about six numbers per unit and step. Only elementwise work is
+    recomputed. Small networks can be faster with another strategy, whose residuals fit
+    the caches. `raw_rnn` recomputes each step in any case, from the state before it.
     """
 
     def plan(self, time: int) -> CheckpointPlan:
@@ -96,14 +96,14 @@ class Keep(Strategy):
 class Recompute(Strategy):
     """The states between segments are saved; the backward pass reruns each segment.
 
-    With segments of about the square root of the number of steps, the saved states and
-    one segment are of equal size: an LSTM over 10,000 steps saves a thirtieth of what
+    With segments of about the square root of the number of steps, the saved states take
+    as much memory as one segment: an LSTM over 10,000 steps saves a thirtieth of what
     `Keep` does. It costs one more forward pass.
 
     Attributes:
-        chunk: The number of steps in a segment; 1 saves every state, and None (the
-            default) takes about the square root of the number of steps, a divisor of
-            it if one is near.
+        chunk: The number of steps in a segment. 1 saves every state; None (the default)
+            stands for about the square root of the number of steps, a divisor of that
+            number if there is one nearby.
 
     Raises:
         TypeError: If `chunk` is not an int.
@@ -124,9 +124,9 @@ class Recompute(Strategy):
 
 
 def _near_root(time: int) -> int:
-    """About the square root: if possible such that there is no remainder.
+    """About the square root of `time`; if possible a divisor of it.
 
-    A remainder is compiled separately.
+    A remainder would be compiled separately.
     """
     root = max(1, round(math.sqrt(time)))
     near = sorted(
@@ -140,8 +140,8 @@ class Nested(Strategy):
     """Segments within segments: saved states grow with the logarithm of the steps.
 
     The backward pass over a segment recomputes the states between its `branches`
-    parts, and so on down to a few steps. Each level costs one more forward pass, and
-    time to compile.
+    parts, and so on down to segments of a few steps. Each level costs one more forward
+    pass, and time to compile.
 
     Attributes:
         branches: The number of parts of a segment, at least 2.
@@ -156,7 +156,7 @@ class Nested(Strategy):
     branches: int = 8
 
     def __post_init__(self) -> None:
-        fix = "Two halves are the least that makes sense."
+        fix = "A segment has at least two parts."
         as_count("Nested", "branches", self.branches, least=2, fix=fix)
 
     def plan(self, time: int) -> CheckpointPlan:
@@ -171,11 +171,11 @@ class Nested(Strategy):
 class Offload(Strategy):
     """What another strategy saves is stored in the memory of the host, `pinned_host`.
 
-    It is copied there during the forward pass and back during the backward pass.
+    It is copied there during the forward pass, and back during the backward pass.
     `Offload(Recompute(64))` takes device memory that does not grow with the number of
     steps, and so does `Offload(Keep())`, which recomputes nothing but copies
-    everything. On the CPU, where host and device share one memory, it has the effect of
-    `of` alone.
+    everything. On the CPU, where host and device share one memory, it has the same
+    effect as `of`.
 
     JAX returns the results of such a program committed to their device. Commit the
     parameters beforehand, by `jax.device_put(params, jax.devices()[0])`, or the second
@@ -183,8 +183,8 @@ class Offload(Strategy):
 
     Attributes:
         of: The other strategy, `Recompute()` by default.
-        chunk: The number of steps that are copied at once of what `Keep()` saves; None
-            (the default) for 64. Other strategies have segments, which are copied.
+        chunk: If `of` is `Keep()`, the number of steps whose residuals are copied at
+            once; None (the default) for 64. It must be None if `of` has segments.
 
     Raises:
         TypeError: If `of` is not a strategy, or `chunk` not an int.
@@ -205,12 +205,12 @@ class Offload(Strategy):
         as_count("Offload", "chunk", self.chunk)
         if self.of.plan(1).segments:
             raise ValueError(
-                f"Offload: `chunk` must be None for {self.of!r}, which has chunks "
+                f"Offload: `chunk` must be None for {self.of!r}, which has segments "
                 f"already, got {self.chunk}. Write `Offload(Recompute({self.chunk}))`."
             )
 
     def plan(self, time: int) -> CheckpointPlan:
-        """That of the other strategy, on the host."""
+        """The plan of the other strategy, on the host."""
         plan = self.of.plan(time)
         if not plan.segments:
             steps = self.chunk or STEPS_PER_COPY
@@ -222,13 +222,13 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
     """The strategy that a value of `swap_memory` stands for.
 
     False is `Keep()`. True is `Offload(Recompute())`; on the CPU, where host and device
-    share one memory and nothing would be moved, it is `Recompute()`.
+    share one memory, so that offloading does nothing, it is `Recompute()`.
 
     Args:
         swap_memory: False, True or a strategy, which is returned as it is.
-        platform: Where it runs, "cpu", "gpu" or "tpu"; None for JAX's default backend,
-            as in drivers. To lower or export for another platform than that, pass the
-            strategy itself to the driver.
+        platform: The platform that runs it, "cpu", "gpu" or "tpu"; None for JAX's
+            default backend, as in drivers. To lower or export a program for a platform
+            other than that, pass the strategy itself to the driver.
 
     Raises:
         TypeError: If `swap_memory` is neither a bool nor a strategy.
@@ -244,7 +244,7 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
 def as_strategy(
     where: str, name: str, swap_memory: object, platform: str | None = None
 ) -> Strategy:
-    """The same, with the names that messages use."""
+    """As `resolve`, with the names of the caller and of the argument for messages."""
     if isinstance(swap_memory, Strategy):
         return swap_memory
     if isinstance(swap_memory, bool | np.bool_):
@@ -256,7 +256,7 @@ def as_strategy(
     if isinstance(swap_memory, type) and issubclass(swap_memory, Strategy):
         fix = f" Make one: {swap_memory.__name__}()."
     if isinstance(swap_memory, str):
-        fix = " True is the best for this platform."
+        fix = " Pass True for the default strategy of this platform."
     raise TypeError(
         f"{where}: `{name}` must be True, False or a strategy of `jaxrnn.memory`, "
         f"got {describe(swap_memory)}.{fix}"

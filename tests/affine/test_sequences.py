@@ -113,7 +113,7 @@ def test_chunks_whole_and_in_part_give_what_steps_give(
 @pytest.mark.parametrize("few", [0, 100])
 @pytest.mark.parametrize("name", ["lstm_projection", "gru"])
 def test_inputs_products_made_before_the_loop_change_nothing(name, few, monkeypatch):
-    monkeypatch.setattr(affine_forward, "FEW_ROWS", few)
+    monkeypatch.setattr(affine_forward, "MAX_ROWS", few)
     cell, lengths = cases.CASES[name].cell, np.array([6, 0, 3])
     params, x, state = data(cell, 3, 6)
     args = params, padded(x, lengths), state

@@ -1,9 +1,9 @@
 """How random keys reach the cells: one for the run, one for the step.
 
-A driver gives step t the key `fold_in(key, t)`, so that noise depends neither on
-unrolling nor on segments nor on the backend. Noise that is drawn once a run
-(variational dropout) needs the run's key as well: cells that hold other cells receive
-both keys and pass them on, any other cell receives the plain key of the step.
+A driver gives step t the key `fold_in(key, t)`, so that random numbers depend neither
+on unrolling nor on segments nor on the backend. Those that are drawn once a run
+(variational dropout) need the key of the run as well: a cell that holds other cells
+receives both keys and passes them on; any other cell receives that of the step.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ def check_key(where: str, key: Any) -> None:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepKey:
-    """The key of the whole run and that of the current step."""
+    """The key of the whole run, and that of the current step."""
 
     run: Any
     step: Any
@@ -48,13 +48,13 @@ def at_step(key: Key | None, t: Array) -> StepKey | None:
 
 
 def cell_at_step(cell: Any, t: Array) -> Any:
-    """The cell with the key of step `t`, if it has a key."""
+    """The cell with the keys of step `t`, if it has an `at_step`."""
     at_step = getattr(cell, "at_step", None)
     return cell if at_step is None else at_step(t)
 
 
 def fold(key: Any, data: int) -> Any:
-    """An independent key for the part that `data` numbers; None stays None."""
+    """An independent key for part number `data`; None stays None."""
     return jax.tree.map(lambda k: jax.random.fold_in(k, data), key)
 
 
@@ -71,7 +71,7 @@ def step_key(key: Any) -> Key:
 def apply_cell(
     cell: Any, params: Params, inputs: PyTree, state: PyTree, key: Any
 ) -> tuple[PyTree, PyTree]:
-    """`cell.apply` with both keys for a cell that holds cells, else the step's."""
+    """`cell.apply`, with both keys if the cell holds cells, else that of the step."""
     if not getattr(cell, "holds_cells", False):
         key = step_key(key)
     return cell.apply(params, inputs, state, key=key)
@@ -86,9 +86,9 @@ def apply_cell_sequence(
     keys: Callable[[Array], Any] | None,
     implementation: Any,
 ) -> tuple[PyTree, PyTree]:
-    """`cell.apply_sequence` with the keys that `apply_cell` would give it."""
+    """`cell.apply_sequence`, with the keys that `apply_cell` would give the cell."""
     if keys is None or getattr(cell, "holds_cells", False):
-        cell_keys = keys
+        step_keys = keys
     else:
-        cell_keys = lambda t: step_key(keys(t))
-    return cell.apply_sequence(params, inputs, state, steps, cell_keys, implementation)
+        step_keys = lambda t: step_key(keys(t))
+    return cell.apply_sequence(params, inputs, state, steps, step_keys, implementation)
