@@ -21,7 +21,7 @@ as_pure = getattr(nnx, "as_pure", None) or nnx.pure
 
 
 def as_step(where: str, in_features: Any, dtype: DType) -> PyTree:
-    """One step of inputs as types, from their size or from such a step.
+    """The types of one step of inputs, given their size or such a step.
 
     Raises:
         TypeError: If it is neither.
@@ -50,7 +50,7 @@ def make_params(
     dtype: DType,
     axis_names: AxisNames | None = None,
 ) -> tuple[Params, PyTree]:
-    """The layer's parameters, each a `nnx.Param`, and one step of inputs as types.
+    """The layer's parameters, each an `nnx.Param`, and the types of one step of inputs.
 
     Raises:
         TypeError: If `rngs` is not `nnx.Rngs`; as `as_step`.
@@ -84,7 +84,7 @@ def check_same_shapes(where: str, own: Params, params: Params) -> None:
 
 
 def _in_place_of(old: Any, new: Any) -> jax.Array:
-    """The new array with the dtype and the sharding of the old one."""
+    """The new array, in the dtype and with the sharding of the old one."""
     array = jnp.asarray(new).astype(old.dtype)
     if isinstance(old, Tracer) or len(old.sharding.device_set) == 1:
         return array
@@ -112,20 +112,20 @@ class HoldsLayer(nnx.Module):
             where, layer, in_features, rngs, param_dtype, axis_names
         )
         params = as_pure(self.params)
-        self.is_random = layer.is_random(params, step, param_dtype)
+        self.is_random = layer.draws_random_numbers(params, step, param_dtype)
         self.rngs = nnx.data(None)
         if self.is_random:
-            note = f"{where}: the cell draws noise, from a stream {rng_collection!r}."
-            with noting(note):
+            source = f"from a stream {rng_collection!r}"
+            with noting(f"{where}: the cell draws random numbers, {source}."):
                 self.rngs = rngs[rng_collection].fork()
 
     def set_view(self, deterministic: bool | None = None) -> None:
-        """Sets for `nnx.view` whether calls are deterministic by default."""
+        """Called by `nnx.view`: sets whether calls are deterministic by default."""
         if deterministic is not None:
             self.deterministic = deterministic
 
     def set_cells(self, *cells: Any) -> None:
-        """Sets the module's parameters to those of cells.
+        """Sets the module's parameters to those of bound cells.
 
         Args:
             *cells: As a converter returns them: a bound cell, or forward cells and
@@ -133,8 +133,8 @@ class HoldsLayer(nnx.Module):
 
         Raises:
             TypeError: If one is not a bound cell.
-            ValueError: If one is of another cell than the module's, or for inputs of
-                another size.
+            ValueError: If one is not a cell of this module, or is for inputs of another
+                size.
         """
         own = as_pure(self.params)
         params = self.layer.params_of("set_cells", *cells)

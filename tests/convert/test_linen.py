@@ -194,12 +194,12 @@ REFUSALS = {
     ),
     "two_ways": (
         ValueError,
-        "`params/layers_0` must be of one direction, got .* Use `load_bidirectional`",
+        "`params/layers_0` must have one direction, got .* Use `load_bidirectional`",
         lambda: linen.load(PARAMS["both"]),
     ),
     "one_way": (
         ValueError,
-        "`params/layers_0` must be of two directions, .* got cell. Use `load`",
+        "`params/layers_0` must have two directions, .* got cell. Use `load`",
         lambda: linen.load_bidirectional(PARAMS["stack"]),
     ),
     "no_backward": (

@@ -218,12 +218,12 @@ REFUSALS = {
     ),
     "two_ways": (
         ValueError,
-        "`params` must be of one direction, got .* Use `load_bidirectional`",
+        "`params` must have one direction, got .* Use `load_bidirectional`",
         lambda: converter.load({"forward_rnn": GRU, "backward_rnn": GRU}),
     ),
     "one_way": (
         ValueError,
-        "`params` must be of two directions, .* got dense_i, dense_h. Use `load`",
+        "`params` must have two directions, .* got dense_i, dense_h. Use `load`",
         lambda: converter.load_bidirectional(GRU),
     ),
     "state_bias": (

@@ -271,12 +271,12 @@ REFUSALS = {
     ),
     "peepholes_of_gru": (
         ValueError,
-        r"`nodes\[0\]\['P'\]` is of LSTM, got it of GRU",
+        r"`nodes\[0\]\['P'\]` belongs to the operator LSTM, and this node's is GRU",
         loading(GRU, P=np.ones((1, 12))),
     ),
     "reset_of_lstm": (
         ValueError,
-        r"`nodes\[0\]\['linear_before_reset'\]` is of GRU, got it of LSTM",
+        r"`nodes\[0\]\['linear_before_reset'\]` belongs to the operator GRU, .* LSTM",
         loading(LSTM, linear_before_reset=1),
     ),
     "operator": (

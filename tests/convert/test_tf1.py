@@ -312,7 +312,7 @@ REFUSALS = {
     ),
     "wrapper": (
         TypeError,
-        "`cell` must be a BasicRNNCell, .* Of a residual connection convert the cell",
+        "`cell` must be a BasicRNNCell, .* a residual connection, convert the cell",
         lambda: tf1.save(bound(jaxrnn.ResidualWrapper(jaxrnn.GRUCell(3)))),
     ),
     "no_list": (

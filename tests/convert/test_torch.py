@@ -286,7 +286,7 @@ REFUSALS = {
     ),
     "projection_of_rnn": (
         ValueError,
-        r"`weight_hr_l0` is of LSTM, got it of RNN",
+        r"`weight_hr_l0` belongs to an LSTM, and this layer's kind is RNN",
         lambda: convert.load(RNN | {"weight_hr_l0": OTHER}),
     ),
     "unlike": (
@@ -300,12 +300,12 @@ REFUSALS = {
     ),
     "both": (
         ValueError,
-        r"`state_dict` must be of one direction, .*_reverse`. Use `load_bidirectional`",
+        r"`state_dict` must have one direction, .*_reverse`. Use `load_bidirectional`",
         lambda: convert.load(BOTH),
     ),
     "one": (
         ValueError,
-        r"`state_dict` must be of two directions, .*_reverse`. Use `load`",
+        r"`state_dict` must have two directions, .*_reverse`. Use `load`",
         lambda: convert.load_bidirectional(LSTM),
     ),
     "nonlinearity": (

@@ -697,9 +697,13 @@ def swish_like(x):
 
 
 REFUSED = {
-    "gru": (GRUCell(3), {}, "it runs plain LSTMs with tanh: GRUCell is none"),
-    "rnn": (BasicRNNCell(3), {}, "it runs plain LSTMs with tanh: BasicRNNCell is none"),
-    "derived": (Derived(3), {}, "it runs plain LSTMs with tanh: Derived is none"),
+    "gru": (GRUCell(3), {}, "it runs plain LSTMs with tanh: GRUCell is not one"),
+    "rnn": (
+        BasicRNNCell(3),
+        {},
+        "it runs plain LSTMs with tanh: BasicRNNCell is not one",
+    ),
+    "derived": (Derived(3), {}, "it runs plain LSTMs with tanh: Derived is not one"),
     "activation": (
         BasicLSTMCell(3, activation="relu"),
         {},
@@ -804,7 +808,7 @@ def test_without_a_gpu():
     with pytest.raises(ValueError, match=CANNOT.format(f"{reason} GPU here")):
         run(cell, "cudnn", *data(cell))
     # What no machine could run is said first.
-    with pytest.raises(ValueError, match="GRUCell is none"):
+    with pytest.raises(ValueError, match="GRUCell is not one"):
         run(GRUCell(3), "cudnn", *data(GRUCell(3)))
 
 

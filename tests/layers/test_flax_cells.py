@@ -418,14 +418,15 @@ REFUSED = {
     ),
     "noise_in_the_rnn_of_linen": (
         ValueError,
-        "Cell: a cell that draws noise, DropoutWrapper.*, gets no keys from Flax's RNN",
+        "Cell: a cell that draws random numbers, DropoutWrapper.*, gets no keys from "
+        "Flax's RNN",
         lambda: nn.RNN(jaxrnn.linen.Cell(DropoutWrapper(GRUCell(3), 0.5))).init(
             jax.random.key(0), X
         ),
     ),
     "noise_in_the_rnn_of_nnx": (
         ValueError,
-        "Cell: a cell that draws noise, .* Use the RNN of jaxrnn, or the cell without",
+        "Cell: a cell that draws random numbers, .* Use the RNN of jaxrnn, or a cell",
         lambda: jaxrnn.nnx.Cell(
             DropoutWrapper(GRUCell(3), 0.5), DEPTH, rngs=nnx.Rngs(0)
         ),

@@ -332,7 +332,7 @@ def is_found_random(cell, inputs=X[:, 0]):
     layer = OneDirection(cell)
     params = layer.init(jax.random.key(0), inputs, X.dtype)
     found = layer._reads_key(params, inputs, X.dtype)
-    assert found is layer.is_random(params, inputs, X.dtype)
+    assert found is layer.draws_random_numbers(params, inputs, X.dtype)
     return found
 
 
@@ -476,7 +476,7 @@ def test_nnx_says_what_a_stream_is_for():
     with pytest.raises(KeyError) as caught:
         jaxrnn.nnx.RNN(cell, DEPTH, rngs=nnx.Rngs(params=0))
     assert caught.value.__notes__ == [
-        "RNN: the cell draws noise, from a stream 'dropout'."
+        "RNN: the cell draws random numbers, from a stream 'dropout'."
     ]
 
 
