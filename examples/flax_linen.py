@@ -81,7 +81,7 @@ def main(epochs: Count = 60, seeds: Count = 5, units: Count = 64):
     train, test = load_scaled()
     steps = epochs * (len(train.labels) // BATCH_SIZE)
     rate = optax.cosine_decay_schedule(2e-3, steps)
-    # One model and one optimiser for all seeds, so that all is compiled once.
+    # One model and one optimizer for all seeds, so that all is compiled once.
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     model = Speaker(units)
     init = jax.jit(model.init)

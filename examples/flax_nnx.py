@@ -81,7 +81,7 @@ def main(epochs: Count = 60, seeds: Count = 5, units: Count = 64):
     train, test = load_scaled()
     steps = epochs * (len(train.labels) // BATCH_SIZE)
     rate = optax.cosine_decay_schedule(2e-3, steps)
-    # One optimiser for all seeds, so that the training is compiled once.
+    # One optimizer for all seeds, so that the training is compiled once.
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     found = {"accuracies": [], "losses": []}
     for seed in range(seeds):

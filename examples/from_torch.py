@@ -42,13 +42,13 @@ class Speaker(torch.nn.Module):
 
 def fit_torch(model, data, epochs):
     """Trains in PyTorch."""
-    optimiser = torch.optim.Adam(model.parameters(), LEARNING_RATE)
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
     loss = torch.nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
     for rows in tqdm(batches(len(data.labels), BATCH_SIZE, epochs, 0), "PyTorch"):
         frames, lengths, labels = map(torch.from_numpy, data.take(rows))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss(model(frames, lengths), labels.long()).backward()
-        optimiser.step()
+        optimizer.step()
 
 
 @jax.jit
@@ -66,12 +66,12 @@ def compute_loss(params, batch):
 
 def fit_jax(params, data, epochs):
     """Trains in JAX; returns the new parameters."""
-    optimiser = optax.adam(LEARNING_RATE)
-    state = optimiser.init(params)
+    optimizer = optax.adam(LEARNING_RATE)
+    state = optimizer.init(params)
 
     @jax.jit
     def step(params, state, batch):
-        updates, state = optimiser.update(jax.grad(compute_loss)(params, batch), state)
+        updates, state = optimizer.update(jax.grad(compute_loss)(params, batch), state)
         return optax.apply_updates(params, updates), state
 
     for rows in tqdm(batches(len(data.labels), BATCH_SIZE, epochs, 1), "JAX"):

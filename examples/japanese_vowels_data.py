@@ -37,7 +37,7 @@ class Scale(NamedTuple):
 
 
 def with_slopes(frames: np.ndarray) -> np.ndarray:
-    """Each frame `[time, 12]` with the difference of its two neighbours.
+    """Each frame `[time, 12]` with the difference of its two neighbors.
 
     A room or a microphone adds a constant to a cepstrum; a slope does not contain it.
     """
@@ -74,7 +74,7 @@ def load_scaled() -> tuple[Utterances, Utterances]:
 def folds(data: Utterances, count: int) -> list[tuple[Utterances, Utterances]]:
     """Pairs of a larger part, to train with, and a smaller one, held out.
 
-    A fold holds out consecutive utterances of each speaker. Neighbours sound alike, so
+    A fold holds out consecutive utterances of each speaker. Neighbors sound alike, so
     this is closer to speech of another day than a random choice. The scale is that of
     the larger part.
     """

@@ -20,7 +20,7 @@ import jax
 import pytest
 
 # Read when JAX starts: four devices to shard over; and machine code that is made
-# quickly, as the tests compile far more than they compute: unoptimised, and by the
+# quickly, as the tests compile far more than they compute: unoptimized, and by the
 # older of the CPU's two ways to write a fusion, which takes a quarter of the time;
 # and in one piece, as the cores have other tests to run.
 FLAGS = (

@@ -59,7 +59,7 @@ def below(prefix, arrays):
     return {k.removeprefix(prefix): arrays[k] for k in arrays if k.startswith(prefix)}
 
 
-def normalised(params, inputs, state, key=None):
+def normalized(params, inputs, state, key=None):
     """A step that is not defined at zero inputs, let alone differentiable."""
     direction = inputs / jnp.linalg.norm(inputs, axis=-1, keepdims=True)
     state = jnp.tanh(direction @ params["w"] + state)

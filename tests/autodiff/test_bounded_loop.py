@@ -85,7 +85,7 @@ def many(run):
     return lambda *args: jax.vmap(lambda c: scaled(c)(*args))(jnp.arange(3.0))
 
 
-def rematerialised(run):
+def rematerialized(run):
     return jax.grad(jax.checkpoint(functools.partial(loss, run)), (0, 1, 2))
 
 
@@ -102,7 +102,7 @@ close = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-10)
         tangent_of_gradient,
         gradient_of_tangent,
         many,
-        rematerialised,
+        rematerialized,
         lambda run: jax.jacfwd(functools.partial(loss, run), (0, 2)),
         lambda run: jax.hessian(functools.partial(loss, run), 2),
     ],

@@ -14,7 +14,7 @@ An error has these keys:
   `{"list": [...]}`, `{"dict": {...}}` and `{"LSTMStateTuple": [...]}` nest, and
   anything else stands for itself.
 - `step`: the tree of sizes of one step for which the cell's parameters are made.
-- `early`: whether jaxrnn may refuse as soon as the cell is made or initialised.
+- `early`: whether jaxrnn may refuse as soon as the cell is made or initialized.
 - `ours`: None, or `{"raises": class or None, "why": sentence}`.
 """
 

@@ -1,4 +1,4 @@
-"""Recurrent modules of linen and of nnx: one behaviour, told by the drivers."""
+"""Recurrent modules of linen and of nnx: one behavior, told by the drivers."""
 
 import re
 
@@ -382,7 +382,7 @@ def test_linen_is_deterministic_by_its_attribute():
 
 
 class Deep(nn.Module):
-    """A stack by `nn.scan`, each layer rematerialised."""
+    """A stack by `nn.scan`, each layer rematerialized."""
 
     @nn.compact
     def __call__(self, x):

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import normalised
+from helpers import normalized
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, FunctionCell, GRUCell
@@ -17,7 +17,7 @@ F64 = jnp.float64
 def test_a_cell_that_is_undefined_at_zero(padding):
     x = np.random.default_rng(0).normal(size=(2, 4, 3))
     x[1, 2:] = padding
-    cell = FunctionCell(normalised, 3, 3)
+    cell = FunctionCell(normalized, 3, 3)
 
     def loss(w, rows, lengths):
         bound = cell.bind({"w": w})
