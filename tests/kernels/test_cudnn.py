@@ -334,7 +334,7 @@ def linearised(loss, params, x):
     return value, push(params, x)
 
 
-def rematerialised(loss, params, x):
+def rematerialized(loss, params, x):
     return jax.grad(jax.checkpoint(loss), (0, 1))(params, x)
 
 
@@ -355,12 +355,12 @@ KINDS = (
     forward_over_reverse,
     reverse_over_forward,
     linearised,
-    rematerialised,
+    rematerialized,
     grad_of_grad_in_a_scan,
 )
 
 
-@pytest.mark.fast("forward_mode", "rematerialised")
+@pytest.mark.fast("forward_mode", "rematerialized")
 @pytest.mark.parametrize("of", KINDS, ids=lambda of: of.__name__)
 def test_derivatives_of_all_kinds(stand_in, of):
     params, x, _ = data(CELLS["lstm_biased"])

@@ -28,7 +28,7 @@ from jaxrnn import (
 )
 from jaxrnn._cells.initializers import ParamSpec
 from jaxrnn._kernels import machines as _machines, vmem as _vmem
-from jaxrnn._kernels.padding import padded as padded_work, why_not_padded
+from jaxrnn._kernels.padded_sizes import padded as padded_work, why_not_padded
 from jaxrnn._kernels.pallas_mosaic_tpu import PallasMosaicTPU
 from jaxrnn._kernels.pallas_triton import PallasTriton
 from jaxrnn._kernels.work import Work
@@ -233,7 +233,7 @@ def tiny(name, monkeypatch, interpret):
     monkeypatch.setitem(_machines.MACHINES, "tiny", machine)
     monkeypatch.setattr(_vmem, "CHUNK", 1)  # The least width, 128 columns.
     kernel = PallasMosaicTPU("tiny", 8, 4, interpret=interpret)
-    cuts = kernel.plan(work_of(cell, 11, 3, 2, F32)).cuts
+    cuts = kernel.tiling(work_of(cell, 11, 3, 2, F32)).cuts
     assert sum(cut.resident for cut in cuts) == stay
     assert all(cut.streamed for cut in cuts)
     params, *given = data(cell, 11, 3, 2)
@@ -340,11 +340,11 @@ def forward_over_reverse(loss, params, x):
     return push(params)
 
 
-def rematerialised(loss, params, x):
+def rematerialized(loss, params, x):
     return jax.grad(jax.checkpoint(loss))(params, x)
 
 
-KINDS = (grad_of_grad, many, forward_mode, forward_over_reverse, rematerialised)
+KINDS = (grad_of_grad, many, forward_mode, forward_over_reverse, rematerialized)
 
 
 @pytest.mark.fast("many", "forward_mode")
@@ -565,11 +565,11 @@ def test_the_memory_that_is_counted_is_what_the_kernels_ask_for(chip, spec, name
     given = shapes(cell, spec.batch, spec.time, spec.depth, BF16)
     work = work_of(cell, spec.batch, spec.time, spec.depth, BF16)
     kernel = PallasMosaicTPU(chip)
-    plan = kernel.plan(work)
-    counted = plan.bytes(work) - plan.spilled_bytes(work)
+    tiling = kernel.tiling(work)
+    counted = tiling.bytes(work) - tiling.spilled_bytes(work)
     asked = max(map(asked_for, pallas_calls(cell, kernel, given)))
     assert asked <= counted <= 1.2 * asked + 2**19
-    assert plan.bytes(work) <= _machines.MACHINES[chip].memory
+    assert tiling.bytes(work) <= _machines.MACHINES[chip].memory
 
 
 def work_of(cell, batch, time, depth, dtype):
@@ -946,7 +946,7 @@ def test_what_exceeds_vmem_is_read_at_every_step():
     # The matrix of the state but for 16 MiB at most, and what the rows read and write.
     rows, matrix = 16 * (4 * 4 * 4096 + 2 * 4096), 2 * 4096 * 4 * 4096
     work = work_of(LSTMCell(4096), 16, 100, 64, BF16)
-    tiles = 16 // PallasMosaicTPU("v4").plan(work).rows
+    tiles = 16 // PallasMosaicTPU("v4").tiling(work).rows
     streamed = (found.step.traffic - rows) / tiles
     assert matrix - 16 * 2**20 < streamed < matrix
     assert found.step.time == pytest.approx(found.step.traffic / 615e9)
