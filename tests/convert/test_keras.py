@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import below, bound
+from helpers import bound, with_prefix
 
 import jaxrnn
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
@@ -98,7 +98,7 @@ def loss(cells, x, golden):
 @pytest.mark.parametrize("case", CASES)
 def test_as_keras(case):
     """Outputs, final states, and gradients by inputs and weights."""
-    golden = below(f"{case}/", FILE)
+    golden = with_prefix(f"{case}/", FILE)
     cells = load(case, lists("weights", golden))
     gradients = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
     (slopes, slope), made = gradients(cells, golden["x"], golden)
@@ -124,7 +124,7 @@ def test_as_keras(case):
 @pytest.mark.parametrize("case", CASES)
 def test_there_and_back(case):
     """All but two biases that become one comes back bit for bit."""
-    weights = lists("weights", below(f"{case}/", FILE))
+    weights = lists("weights", with_prefix(f"{case}/", FILE))
     cells = load(case, weights)
     back = save(cells)
     for own, others in zip(back, weights, strict=True):

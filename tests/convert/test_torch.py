@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import below, bound
+from helpers import bound, with_prefix
 
 import jaxrnn
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
@@ -74,13 +74,13 @@ def close(got, want):
 @pytest.mark.parametrize("case", CASES)
 def test_as_pytorch(case):
     """Outputs, final states, and gradients by inputs and weights."""
-    golden = below(f"{case}/", FILE)
-    cells = load(case, below("weights/", golden))
+    golden = with_prefix(f"{case}/", FILE)
+    cells = load(case, with_prefix("weights/", golden))
     gradients = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
     (slopes, slope), made = gradients(cells, golden["x"], golden)
     for name, array in {**made, "grads/x": slope}.items():
         close(array, golden[name])
-    want = below("grads/", golden)
+    want = with_prefix("grads/", golden)
     got = save(slopes)
     assert want.keys() - got.keys() == {"x"}
     for name in want.keys() & got.keys():
@@ -95,7 +95,7 @@ def test_as_pytorch(case):
 @pytest.mark.parametrize("case", CASES)
 def test_there_and_back(case):
     """All but two biases that become one comes back bit for bit."""
-    weights = below("weights/", below(f"{case}/", FILE))
+    weights = with_prefix("weights/", with_prefix(f"{case}/", FILE))
     cells = load(case, weights)
     back = save(cells)
     for name, weight in weights.items():
