@@ -7,17 +7,21 @@
     python examples/flax_linen.py        # five seeds
 """
 
-import flax.linen as nn
 import jax
 import numpy as np
 import optax
 import tyro
 from flag_types import Count
-from flax.training.train_state import TrainState
 from japanese_vowels_data import SPEAKERS, batches, load_scaled, perturb
 from tqdm import tqdm
 
-import jaxrnn.linen
+try:
+    import flax.linen as nn
+    from flax.training.train_state import TrainState
+
+    import jaxrnn.linen
+except ImportError as error:
+    raise SystemExit(f"{error}. Try: pip install -e '.[examples,flax]'") from None
 
 BATCH_SIZE = 27
 

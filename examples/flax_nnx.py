@@ -12,11 +12,15 @@ import numpy as np
 import optax
 import tyro
 from flag_types import Count
-from flax import nnx
 from japanese_vowels_data import FEATURES, SPEAKERS, batches, load_scaled, perturb
 from tqdm import tqdm
 
-import jaxrnn.nnx
+try:
+    from flax import nnx
+
+    import jaxrnn.nnx
+except ImportError as error:
+    raise SystemExit(f"{error}. Try: pip install -e '.[examples,flax]'") from None
 
 BATCH_SIZE = 27
 

@@ -1,7 +1,7 @@
 """Starts in PyTorch and continues in JAX: who is speaking, as in `japanese_vowels.py`.
 
 An LSTM is trained for some epochs in PyTorch. `jaxrnn.convert.torch.load` makes a cell
-of its weights, which gives the same outputs and learns on with Optax.
+of its weights, which gives the same outputs and is trained further with Optax.
 
     pip install -e '.[examples]' torch
     python examples/from_torch.py
@@ -80,7 +80,7 @@ def fit_jax(params, data, epochs):
 
 
 def main(torch_epochs: Count = 5, epochs: Count = 30, units: Count = 64):
-    """Trains in PyTorch, converts the weights, compares, trains on in JAX.
+    """Trains in PyTorch, converts the weights, compares, and trains further in JAX.
 
     Args:
         torch_epochs: Passes over the training set in PyTorch.

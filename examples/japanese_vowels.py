@@ -183,10 +183,12 @@ def fit(config, data, first_seed):
 
     (params, state), history = start(keys), []
     with tqdm(range(config.epochs), unit="epoch") as bar:
+        bar.set_description("compiling")
         for number in bar:
             params, state, *now = epoch(params, state, data, keys, number)
             history.append(jax.device_get(now))
             loss, accuracy = np.mean(history[-1], axis=1)
+            bar.set_description("training")
             bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}")
     losses, accuracies = np.stack(history, axis=1)
     return params, losses, accuracies
@@ -224,7 +226,7 @@ def save(folder, params, scale):
 
 
 def draw_confusion(axes, labels, guesses):
-    """How often each speaker, a row, was taken for each, a column."""
+    """How often each speaker, a row, was recognized as each, a column."""
     counts = np.zeros((vowels.SPEAKERS, vowels.SPEAKERS), int)
     np.add.at(counts, (np.broadcast_to(labels, guesses.shape), guesses), 1)
     shares = counts / counts.sum(axis=1, keepdims=True)
@@ -240,7 +242,7 @@ def draw_confusion(axes, labels, guesses):
     axes.set(xlabel="recognized speaker", ylabel="true speaker")
     right = f"{100 * np.mean(guesses == labels):.2f} %"
     axes.set_title(
-        f"{len(labels)} test utterances, nets: {len(guesses)}, right: {right}"
+        f"{len(labels)} test utterances x {len(guesses)} nets, right: {right}"
     )
 
 

@@ -25,7 +25,7 @@ def make_data(key, rows, max_time=20):
 
 
 def compute_loss(params, inputs, lengths, labels):
-    """The mean cross-entropy, and the accuracy."""
+    """The mean cross-entropy and the accuracy, scalars."""
     cell = CELL.bind(params["cell"])
     _, state = jaxrnn.dynamic_rnn(cell, inputs, lengths, dtype=jnp.float32)
     logits = state.h @ params["head"]
