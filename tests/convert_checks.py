@@ -33,12 +33,12 @@ def bound(cell, dtype=np.float64, depth=DEPTH, seed=1):
 
 
 def one_way(cell, x):
-    """What the other library's run is compared with."""
+    """Our run, with which that of the other library is compared."""
     return jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
 
 def both_ways(cells, x):
-    """The same for two directions."""
+    """Our run of two directions."""
     return jaxrnn.stack_bidirectional_dynamic_rnn(*cells, x, dtype=x.dtype)
 
 
@@ -49,10 +49,10 @@ def same_cell(got, want):
 
 
 def hold_to(theirs, ours, weights, cells, save):
-    """Results and gradients of their run are those of ours, in their layout.
+    """Asserts that their results and gradients are ours, in their layout.
 
-    As all layouts are the same numbers in other places, or with another sign, `save`
-    does to gradients what it does to weights.
+    `save` converts gradients as it does weights, since layouts differ only in the
+    places and signs of numbers.
     """
     assert_near = functools.partial(chex.assert_trees_all_close, rtol=RTOL, atol=ATOL)
     weights, cells, x = jax.tree.map(jnp.asarray, (weights, cells, X))

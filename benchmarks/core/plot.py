@@ -67,7 +67,7 @@ class Panel:
 def draw_panels(
     file: Path, lines: Sequence[Sequence[Panel]], label: str, title: str = ""
 ) -> None:
-    """Draws panels, those of a line side by side, on logarithmic axes.
+    """Draws panels on logarithmic axes, those of a line side by side.
 
     Those of a column share their horizontal axis, whose label is `label`; `title` is
     that of the legend.

@@ -1,4 +1,4 @@
-"""Packing: where each sequence is stored, and that what comes back is what went in."""
+"""Packing: where each sequence is stored, and that unpacking is the inverse."""
 
 import collections
 import contextlib
@@ -43,7 +43,7 @@ def zeroed(x, lengths):
 
 
 def rows_of_best_fit(lengths, capacity):
-    """How many rows it takes: each row in turn is looked at for each sequence."""
+    """The number of rows of a best-fit packing, by trying every row."""
     used = []
     for n in sorted(lengths, reverse=True):
         if n == 0:
@@ -61,7 +61,7 @@ def swapped(tree):
 
 
 def check_layout(packed, sequences):
-    """Every sequence is where the fields say, alone; all else is zeros and -1."""
+    """Every sequence is where the fields say, alone; the rest is zeros and -1."""
     rows, capacity = packed.inputs.shape[:2]
     owners = np.full((rows, capacity), -1)
     inputs, starts = np.zeros_like(packed.inputs), np.full((rows, capacity), -1)

@@ -86,7 +86,7 @@ def test_structures_of_equal_sizes_are_told_apart():
 
 
 class Plain(jaxrnn.RNNCell):
-    """A cell as TensorFlow's users write one: no dataclass."""
+    """A cell as TensorFlow's users write one, which is no dataclass."""
 
     state_size = output_size = 3
 
@@ -176,7 +176,7 @@ def test_a_bound_cell_goes_through_optax():
         return optax.apply_updates(bound, updates), state
 
     before, target = loss(bound), copy.deepcopy(bound)
-    with jax.numpy_dtype_promotion("standard"):  # optax itself asks for it.
+    with jax.numpy_dtype_promotion("standard"):  # optax relies on it.
         state = optimizer.init(bound)
         for _ in range(10):
             bound, state = step(bound, state)

@@ -87,7 +87,7 @@ def is_array(leaf):
 
 @every_cell
 def test_weights_of_two_dtypes(name):
-    """Each weight by itself."""
+    """Each weight separately."""
     leaves, tree = jax.tree.flatten(library(name).save(bound(CELLS[name])))
     for i in [i for i, leaf in enumerate(leaves) if is_array(leaf)]:
         changed = [*leaves[:i], leaves[i].astype(np.float32), *leaves[i + 1 :]]
@@ -126,7 +126,7 @@ def test_where_weights_lie_is_a_string(name):
 
 
 class OfOnesOwn(LSTMCell):
-    """What it computes, nobody knows."""
+    """A cell of unknown equations."""
 
 
 KERNEL, BIAS = np.ones((7, 16)), np.ones(16)

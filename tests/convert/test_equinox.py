@@ -58,7 +58,7 @@ def arrays_of(cell):
 
 
 def put(cell, arrays):
-    """As the docstring of `save` says."""
+    """As the docstring of `save` describes it."""
     names = list(arrays)
     get = lambda cell: [getattr(cell, name) for name in names]
     return eqx.tree_at(get, cell, [jnp.asarray(arrays[name]) for name in names])

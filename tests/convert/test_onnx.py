@@ -47,7 +47,7 @@ def save(cells):
 
 
 def run(cells, x, states):
-    """What ONNX's nodes give, with the outputs of directions side by side."""
+    """The results of ONNX's nodes, with the outputs of directions side by side."""
     initial = []
     for i in range(2):
         if f"{i}/h0" not in states:
@@ -106,7 +106,7 @@ def test_as_onnx(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_there_and_back(case):
-    """All but two biases that become one comes back bit for bit."""
+    """All weights are restored exactly, except two biases that become one."""
     nodes = nodes_of(with_prefix(f"{case}/", FILE))
     cells = load(case, nodes)
     back = save(cells)

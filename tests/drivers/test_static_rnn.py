@@ -212,7 +212,7 @@ def test_warns_of_many_steps_once_and_where_it_was_called():
 
 
 class Recorder:
-    """A saver as TensorFlow's protocol has it, which writes down what it is asked."""
+    """A saver with TensorFlow's protocol, which records the calls."""
 
     def __init__(self, **states):
         self.states, self.calls = states, []

@@ -32,7 +32,7 @@ A case has these keys:
   of finite padding, as TensorFlow's own are NaN.
 - `where`: `"both"`, or where jaxrnn runs the case: `"jit"` or `"eager"`. Values are
   compared in both, gradients under jit.
-- `steps`: how many steps there are, where nothing is emitted that tells.
+- `steps`: the number of steps, if nothing is emitted that shows it.
 - `differs`: one sentence, where jaxrnn differs from TensorFlow on purpose.
 
 A refusal is a case too, with `ours`: None, or `{"raises": class or None, "why":
@@ -329,7 +329,7 @@ def _states() -> list[Spec]:
 
 
 def _emits() -> list[Spec]:
-    """What the first emit asks for."""
+    """What the first `emit` requires."""
     weighted = {"w": _shape(4, 2)}
     return [
         _raw("emit-weighted", "gru", emit="weighted", arguments=weighted),

@@ -450,7 +450,7 @@ def test_types_over_devices(sized, stand_in, is_ragged):
 
 
 def over_devices(name, is_ragged=True):
-    """A loss of rows that lie on four devices, and its gradient."""
+    """A loss of rows on four devices, and its gradient."""
     cell = CELLS["lstm"]
     params, x, state = data(cell, 8)
     lengths = jnp.asarray([0, 1, 2, 3, 4, 5, 6, 9], jnp.int32)

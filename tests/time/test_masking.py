@@ -1,4 +1,4 @@
-"""Gradients of rows that have ended: what the cell does there is nobody's business."""
+"""Gradients of rows that have ended: what the cell computes there must not matter."""
 
 import chex
 import jax
@@ -102,7 +102,7 @@ def test_steps_after_the_longest_row_leave_no_trace():
 
 
 def mean_of_rows(params, inputs, state, key=None):
-    """A leaf without axes that is made of all rows."""
+    """A leaf without axes that is computed from all rows."""
     total, mean = state
     return total + inputs, (total + inputs, mean + jnp.mean(inputs + total))
 
