@@ -59,7 +59,7 @@ class Dates(NamedTuple):
     """Rows of character ids."""
 
     written: Any  # [batch, 28], with padding at the end
-    lengths: Any  # [batch], of what is written
+    lengths: Any  # [batch], of the written dates
     iso: Any  # [batch, 10]
 
     def take(self, rows):

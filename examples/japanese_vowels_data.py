@@ -14,7 +14,7 @@ FEATURES = 2 * COEFFICIENTS  # Each coefficient and its slope.
 
 
 class Utterances(NamedTuple):
-    """A padded set. What `frames` holds past a length does not matter."""
+    """A padded set. The values of `frames` past a length do not matter."""
 
     frames: Any  # [utterances, time, FEATURES], float32
     lengths: Any  # [utterances], int32
@@ -32,7 +32,7 @@ class Scale(NamedTuple):
     deviation: Any
 
     def __call__(self, data: Utterances) -> Utterances:
-        """The same utterances, standardised."""
+        """The same utterances, standardized."""
         return data._replace(frames=(data.frames - self.mean) / self.deviation)
 
 
@@ -65,7 +65,7 @@ def measure(data: Utterances) -> Scale:
 
 
 def load_scaled() -> tuple[Utterances, Utterances]:
-    """Those of `load`, both on the scale of the first."""
+    """The sets of `load`, both on the scale of the first."""
     train, test = load()
     scale = measure(train)
     return scale(train), scale(test)

@@ -176,7 +176,7 @@ def fit(config, update):
 
 
 def temporary_bytes(update):
-    """What an update needs while it runs, beside its arguments and results."""
+    """The memory of an update, without its arguments and results."""
     analysis = update.memory_analysis()
     if analysis is None:
         raise SystemExit(
@@ -201,7 +201,7 @@ def format_bytes(count):
 
 
 def check_limit(config, needed, limit):
-    """Refuses to start what would not fit."""
+    """Refuses to start a training that would not fit in memory."""
     if needed > limit:
         keeps = config.strategy == "keep"
         other = "--strategy offload" if keeps else "a smaller --batch"

@@ -76,7 +76,7 @@ def test_backward_twice_through_a_scan_around_a_driver(driver, strategy):
     "strategy", [Keep(), Recompute(2), Offload(Keep(), 2)], ids=str
 )
 def test_a_cell_may_sum_over_what_vmap_maps_over(strategy):
-    """As a normalisation over a named axis does."""
+    """As a normalization over a named axis does."""
 
     def apply(params, inputs, state, key=None):
         state = jnp.tanh(inputs @ params["w"] + state)

@@ -1,4 +1,4 @@
-"""Calls that TensorFlow refuses, or that jaxrnn refuses: as plain data.
+"""Calls that TensorFlow or jaxrnn refuses, as plain data.
 
 `make_tf1.py` records the class that TensorFlow raises, or null, and the test holds
 jaxrnn to the same class, unless `ours` says what jaxrnn does on purpose.
@@ -75,7 +75,7 @@ def _dynamic(name: str, cell: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 def _hand(custom: str, state_size: Any = None, **fields: Any) -> dict[str, Any]:
-    """A cell by hand that does what no cell should."""
+    """A cell by hand that breaks the protocol."""
     spec = {
         "custom": custom,
         "state_size": state_size or _SIZE,
