@@ -68,7 +68,7 @@ def roman(number):
 
 
 def split_pairs(examples):
-    """`examples` integers to learn from, and the others for the test, in random order."""
+    """`examples` integers to learn from, the others for the test, in random order."""
     numbers = np.random.default_rng(0).permutation(np.arange(1, LARGEST + 1))
     digits = to_ids([str(n)[::-1] for n in numbers], DIGITS)
     numerals = to_ids([roman(n) for n in numbers], LETTERS)
