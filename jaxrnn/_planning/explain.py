@@ -226,4 +226,4 @@ def _verdict(kernel: Implementation, work: Work, machine: Machine) -> Verdict:
     if kernel.platform != machine.platform:
         return Verdict(kernel.name, False, f"runs on {kernel.platform}")
     reason = kernel.why_not(work)
-    return Verdict(kernel.name, reason is None, reason or kernel.describe(work))
+    return Verdict(kernel.name, reason is None, reason or kernel.how(work))

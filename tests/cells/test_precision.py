@@ -41,7 +41,7 @@ MIXED = {
 
 
 def half_run(cell, c_dtype, x=X):
-    """Parameters, inputs and h in bfloat16; c as told."""
+    """Parameters, inputs and h in bfloat16, c in the given dtype."""
     params = cell.init(jax.random.key(0), x[:, 0].astype(jnp.bfloat16))
     zeros = cell.zero_state(4, jnp.bfloat16)
     state = LSTMStateTuple(zeros.c.astype(c_dtype), zeros.h)

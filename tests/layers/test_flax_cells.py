@@ -21,7 +21,7 @@ LENGTHS = jnp.asarray([5, 1, 3], jnp.int32)
 
 @pytest.fixture(autouse=True)
 def usual_jax():
-    """What Flax's own modules rely on."""
+    """The promotion that Flax's own modules rely on."""
     with usual_promotion():
         yield
 
@@ -134,7 +134,7 @@ def test_a_convolutional_cell_of_linen():
 
 
 class Noisy(nnx.RNNCellBase):
-    """A cell of nnx that draws for itself."""
+    """A cell of nnx that draws random numbers from its own stream."""
 
     def __init__(self, rngs):
         self.gru = nnx.GRUCell(DEPTH, UNITS, rngs=rngs)
@@ -333,7 +333,7 @@ class MakesItsOwn(nn.Module):
 
 
 class DropsOut(nn.Module):
-    """A decoder whose last layer has noise, from a key in the loop state or not."""
+    """A decoder whose last layer is random, with a key in the loop state or not."""
 
     has_key: bool
 

@@ -1,4 +1,4 @@
-"""Recurrent modules of linen and of nnx: one behaviour, told by the drivers."""
+"""Recurrent modules of linen and of nnx: one behavior, that of the drivers."""
 
 import re
 
@@ -282,14 +282,14 @@ def test_noise_comes_from_the_stream(make):
     same(noisy[0], noisy[2])
     assert not jnp.allclose(noisy[0], noisy[1])
     assert not jnp.allclose(noisy[0], quiet)
-    # Noise of the state alone is not seen in the output of a first step.
+    # Dropout of the state alone does not affect the output of the first step.
     rnn = make("RNN", DropoutWrapper(GRUCell(UNITS), state_keep_prob=0.5))
     noisy = rnn(X, key=keys[0])
     same(noisy[:, 0], rnn(X, deterministic=True)[:, 0])
     assert not jnp.allclose(noisy, rnn(X, deterministic=True))
     everything_dropped = make("RNN", DropoutWrapper(LSTMCell(UNITS), 1.0, 0.0))
     assert not everything_dropped(X, key=keys[0]).any()
-    # Without noise no stream is asked for.
+    # Without dropout no stream is required.
     same(make("RNN", LSTMCell(UNITS))(X), make("RNN", LSTMCell(UNITS))(X))
 
 
@@ -322,7 +322,7 @@ def test_a_cell_that_declares_nothing_is_traced_once():
 
 
 def filtered(visitor):
-    """A cell whose state is dropped where `visitor` says so."""
+    """A cell whose state is dropped where `visitor` allows it."""
     return DropoutWrapper(
         GRUCell(UNITS), state_keep_prob=0.5, dropout_state_filter_visitor=visitor
     )
@@ -367,7 +367,7 @@ def test_nnx_draws_from_its_own_stream():
     same(run(rnn, X), run(rnn, X))
     rnn.train()
     assert not jnp.allclose(run(rnn, X), run(rnn, X))
-    # In a closure of JAX the count cannot go on: a key can be given.
+    # In a closure of JAX the stream's count cannot change, but a key can be passed.
     closed = jax.jit(lambda x, key: rnn(x, rngs=key))
     same(closed(X, jax.random.key(1)), rnn(X, rngs=jax.random.key(1)))
 
@@ -382,7 +382,7 @@ def test_linen_is_deterministic_by_its_attribute():
 
 
 class Deep(nn.Module):
-    """A stack by `nn.scan`, each layer rematerialised."""
+    """A stack by `nn.scan`, each layer rematerialized."""
 
     @nn.compact
     def __call__(self, x):
