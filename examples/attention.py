@@ -59,7 +59,7 @@ class Dates(NamedTuple):
     """Rows of character ids."""
 
     written: Any  # [batch, 28], with padding at the end
-    lengths: Any  # [batch], of what is written
+    lengths: Any  # [batch], of the written dates
     iso: Any  # [batch, 10]
 
     def take(self, rows):
@@ -194,17 +194,17 @@ def compute_loss(params, dates):
 def train(key, data, steps):
     """Trained parameters, and the loss at every 50th step."""
     rate = optax.cosine_decay_schedule(LEARNING_RATE, steps)
-    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     init_key, key = jax.random.split(key)
     params, data, losses = init(init_key), jax.device_put(data), []
-    state = optimiser.init(params)
+    state = optimizer.init(params)
 
     @jax.jit
     def update(params, state, data, n):
         key_n = jax.random.fold_in(key, n)
         rows = jax.random.randint(key_n, (BATCH,), 0, len(data.iso), jnp.int32)
         loss, gradient = jax.value_and_grad(compute_loss)(params, data.take(rows))
-        updates, state = optimiser.update(gradient, state)
+        updates, state = optimizer.update(gradient, state)
         return optax.apply_updates(params, updates), state, loss
 
     with tqdm(range(steps), unit="step") as bar:

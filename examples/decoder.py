@@ -68,7 +68,7 @@ def roman(number):
 
 
 def split_pairs(examples):
-    """So many integers to learn from, and all others for the test, in random order."""
+    """`examples` integers to learn from, the others for the test, in random order."""
     numbers = np.random.default_rng(0).permutation(np.arange(1, LARGEST + 1))
     digits = to_ids([str(n)[::-1] for n in numbers], DIGITS)
     numerals = to_ids([roman(n) for n in numbers], LETTERS)
@@ -162,7 +162,7 @@ def compute_loss(params, key, data, sampling):
 
 @functools.partial(jax.jit, static_argnames="steps")
 def update(params, state, key, n, data, share, *, steps):
-    """Step n of `steps`: parameters, state of the optimiser, loss.
+    """Step n of `steps`: parameters, state of the optimizer, loss.
 
     Compiled once for all nets: the share of samples, which grows to `share`, is traced.
     """
@@ -170,11 +170,11 @@ def update(params, state, key, n, data, share, *, steps):
     loss, gradient = jax.value_and_grad(compute_loss)(
         params, jax.random.fold_in(key, n), data, sampling
     )
-    updates, state = make_optimiser(steps).update(gradient, state)
+    updates, state = make_optimizer(steps).update(gradient, state)
     return optax.apply_updates(params, updates), state, loss
 
 
-def make_optimiser(steps):
+def make_optimizer(steps):
     """Adam with a clipped gradient and a rate that falls to zero along a cosine."""
     rate = optax.cosine_decay_schedule(LEARNING_RATE, steps)
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
@@ -183,7 +183,7 @@ def make_optimiser(steps):
 def train(name, key, data, share, steps):
     """Trained parameters, and the loss at every 50th step."""
     params, data, losses = init(key), jax.device_put(data), []
-    state, share = make_optimiser(steps).init(params), np.float32(share)
+    state, share = make_optimizer(steps).init(params), np.float32(share)
     with tqdm(range(steps), desc=name, unit="step") as bar:
         for n in map(np.int32, bar):
             params, state, loss = update(

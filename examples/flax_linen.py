@@ -7,17 +7,21 @@
     python examples/flax_linen.py        # five seeds
 """
 
-import flax.linen as nn
 import jax
 import numpy as np
 import optax
 import tyro
 from flag_types import Count
-from flax.training.train_state import TrainState
 from japanese_vowels_data import SPEAKERS, batches, load_scaled, perturb
 from tqdm import tqdm
 
-import jaxrnn.linen
+try:
+    import flax.linen as nn
+    from flax.training.train_state import TrainState
+
+    import jaxrnn.linen
+except ImportError as error:
+    raise SystemExit(f"{error}. Try: pip install -e '.[examples,flax]'") from None
 
 BATCH_SIZE = 27
 
@@ -81,7 +85,7 @@ def main(epochs: Count = 60, seeds: Count = 5, units: Count = 64):
     train, test = load_scaled()
     steps = epochs * (len(train.labels) // BATCH_SIZE)
     rate = optax.cosine_decay_schedule(2e-3, steps)
-    # One model and one optimiser for all seeds, so that all is compiled once.
+    # One model and one optimizer for all seeds, so that all is compiled once.
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     model = Speaker(units)
     init = jax.jit(model.init)

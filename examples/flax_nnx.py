@@ -12,11 +12,15 @@ import numpy as np
 import optax
 import tyro
 from flag_types import Count
-from flax import nnx
 from japanese_vowels_data import FEATURES, SPEAKERS, batches, load_scaled, perturb
 from tqdm import tqdm
 
-import jaxrnn.nnx
+try:
+    from flax import nnx
+
+    import jaxrnn.nnx
+except ImportError as error:
+    raise SystemExit(f"{error}. Try: pip install -e '.[examples,flax]'") from None
 
 BATCH_SIZE = 27
 
@@ -81,7 +85,7 @@ def main(epochs: Count = 60, seeds: Count = 5, units: Count = 64):
     train, test = load_scaled()
     steps = epochs * (len(train.labels) // BATCH_SIZE)
     rate = optax.cosine_decay_schedule(2e-3, steps)
-    # One optimiser for all seeds, so that the training is compiled once.
+    # One optimizer for all seeds, so that the training is compiled once.
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     found = {"accuracies": [], "losses": []}
     for seed in range(seeds):

@@ -1,7 +1,7 @@
 """Starts in PyTorch and continues in JAX: who is speaking, as in `japanese_vowels.py`.
 
 An LSTM is trained for some epochs in PyTorch. `jaxrnn.convert.torch.load` makes a cell
-of its weights, which gives the same outputs and learns on with Optax.
+of its weights, which gives the same outputs and is trained further with Optax.
 
     pip install -e '.[examples]' torch
     python examples/from_torch.py
@@ -42,13 +42,13 @@ class Speaker(torch.nn.Module):
 
 def fit_torch(model, data, epochs):
     """Trains in PyTorch."""
-    optimiser = torch.optim.Adam(model.parameters(), LEARNING_RATE)
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
     loss = torch.nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
     for rows in tqdm(batches(len(data.labels), BATCH_SIZE, epochs, 0), "PyTorch"):
         frames, lengths, labels = map(torch.from_numpy, data.take(rows))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss(model(frames, lengths), labels.long()).backward()
-        optimiser.step()
+        optimizer.step()
 
 
 @jax.jit
@@ -66,12 +66,12 @@ def compute_loss(params, batch):
 
 def fit_jax(params, data, epochs):
     """Trains in JAX; returns the new parameters."""
-    optimiser = optax.adam(LEARNING_RATE)
-    state = optimiser.init(params)
+    optimizer = optax.adam(LEARNING_RATE)
+    state = optimizer.init(params)
 
     @jax.jit
     def step(params, state, batch):
-        updates, state = optimiser.update(jax.grad(compute_loss)(params, batch), state)
+        updates, state = optimizer.update(jax.grad(compute_loss)(params, batch), state)
         return optax.apply_updates(params, updates), state
 
     for rows in tqdm(batches(len(data.labels), BATCH_SIZE, epochs, 1), "JAX"):
@@ -80,7 +80,7 @@ def fit_jax(params, data, epochs):
 
 
 def main(torch_epochs: Count = 5, epochs: Count = 30, units: Count = 64):
-    """Trains in PyTorch, converts the weights, compares, trains on in JAX.
+    """Trains in PyTorch, converts the weights, compares, and trains further in JAX.
 
     Args:
         torch_epochs: Passes over the training set in PyTorch.

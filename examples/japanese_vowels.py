@@ -130,7 +130,7 @@ def compute_loss(params, config, key, batch):
     return jnp.mean(optax.softmax_cross_entropy(logits, targets)), accuracy
 
 
-def make_optimiser(config, utterances):
+def make_optimizer(config, utterances):
     """Adam with a clipped gradient and a rate that falls to zero along a cosine."""
     steps = config.epochs * (utterances // config.batch_size)
     rate = optax.cosine_decay_schedule(config.learning_rate, steps)
@@ -138,9 +138,9 @@ def make_optimiser(config, utterances):
 
 
 def run_epoch(config, params, state, data, key):
-    """One pass over the data: parameters, optimiser state, mean loss, accuracy."""
+    """One pass over the data: parameters, optimizer state, mean loss, accuracy."""
     utterances, size = len(data.labels), config.batch_size
-    optimiser = make_optimiser(config, utterances)
+    optimizer = make_optimizer(config, utterances)
     batches = utterances // size
     order_key, *keys = jax.random.split(key, batches + 1)
     order = jax.random.permutation(order_key, utterances)
@@ -151,7 +151,7 @@ def run_epoch(config, params, state, data, key):
         (loss, accuracy), gradient = jax.value_and_grad(compute_loss, has_aux=True)(
             params, config, key, data.take(rows)
         )
-        updates, state = optimiser.update(gradient, state)
+        updates, state = optimizer.update(gradient, state)
         return (optax.apply_updates(params, updates), state), (loss, accuracy)
 
     training, history = jax.lax.scan(step, (params, state), (order, jnp.stack(keys)))
@@ -174,7 +174,7 @@ def fit(config, data, first_seed):
     @jax.vmap
     def start(key):
         params = init(config, key)
-        return params, make_optimiser(config, utterances).init(params)
+        return params, make_optimizer(config, utterances).init(params)
 
     @jax.jit
     @functools.partial(jax.vmap, in_axes=(0, 0, 0, 0, None))
@@ -183,10 +183,12 @@ def fit(config, data, first_seed):
 
     (params, state), history = start(keys), []
     with tqdm(range(config.epochs), unit="epoch") as bar:
+        bar.set_description("compiling")
         for number in bar:
             params, state, *now = epoch(params, state, data, keys, number)
             history.append(jax.device_get(now))
             loss, accuracy = np.mean(history[-1], axis=1)
+            bar.set_description("training")
             bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}")
     losses, accuracies = np.stack(history, axis=1)
     return params, losses, accuracies
@@ -224,32 +226,32 @@ def save(folder, params, scale):
 
 
 def draw_confusion(axes, labels, guesses):
-    """How often each speaker, a row, was taken for each, a column."""
+    """How often each speaker, a row, was recognized as each, a column."""
     counts = np.zeros((vowels.SPEAKERS, vowels.SPEAKERS), int)
     np.add.at(counts, (np.broadcast_to(labels, guesses.shape), guesses), 1)
     shares = counts / counts.sum(axis=1, keepdims=True)
     # The square root makes single mistakes visible beside hundreds of hits.
     axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
-        colour = "white" if shares[row, column] > 0.4 else "black"
+        color = "white" if shares[row, column] > 0.4 else "black"
         if count:
-            axes.text(column, row, count, ha="center", va="center", color=colour)
+            axes.text(column, row, count, ha="center", va="center", color=color)
     ticks = {"ticks": range(vowels.SPEAKERS), "labels": range(1, vowels.SPEAKERS + 1)}
     axes.set_xticks(**ticks)
     axes.set_yticks(**ticks)
-    axes.set(xlabel="recognised speaker", ylabel="true speaker")
+    axes.set(xlabel="recognized speaker", ylabel="true speaker")
     right = f"{100 * np.mean(guesses == labels):.2f} %"
     axes.set_title(
-        f"{len(labels)} test utterances, nets: {len(guesses)}, right: {right}"
+        f"{len(labels)} test utterances x {len(guesses)} nets, right: {right}"
     )
 
 
-def draw_history(axes, series, name, colour):
+def draw_history(axes, series, name, color):
     """The mean over nets `[epochs, members]`, and the range as a band."""
     epochs = np.arange(1, len(series) + 1)
     band = series.min(axis=1), series.max(axis=1)
-    axes.fill_between(epochs, *band, color=colour, alpha=0.25, linewidth=0)
-    axes.plot(epochs, series.mean(axis=1), color=colour, marker=".")
+    axes.fill_between(epochs, *band, color=color, alpha=0.25, linewidth=0)
+    axes.plot(epochs, series.mean(axis=1), color=color, marker=".")
     axes.set(xlabel="epoch", ylabel=name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(alpha=0.25)

@@ -14,7 +14,7 @@ FEATURES = 2 * COEFFICIENTS  # Each coefficient and its slope.
 
 
 class Utterances(NamedTuple):
-    """A padded set. What `frames` holds past a length does not matter."""
+    """A padded set. The values of `frames` past a length do not matter."""
 
     frames: Any  # [utterances, time, FEATURES], float32
     lengths: Any  # [utterances], int32
@@ -32,12 +32,12 @@ class Scale(NamedTuple):
     deviation: Any
 
     def __call__(self, data: Utterances) -> Utterances:
-        """The same utterances, standardised."""
+        """The same utterances, standardized."""
         return data._replace(frames=(data.frames - self.mean) / self.deviation)
 
 
 def with_slopes(frames: np.ndarray) -> np.ndarray:
-    """Each frame `[time, 12]` with the difference of its two neighbours.
+    """Each frame `[time, 12]` with the difference of its two neighbors.
 
     A room or a microphone adds a constant to a cepstrum; a slope does not contain it.
     """
@@ -65,7 +65,7 @@ def measure(data: Utterances) -> Scale:
 
 
 def load_scaled() -> tuple[Utterances, Utterances]:
-    """Those of `load`, both on the scale of the first."""
+    """The sets of `load`, both on the scale of the first."""
     train, test = load()
     scale = measure(train)
     return scale(train), scale(test)
@@ -74,7 +74,7 @@ def load_scaled() -> tuple[Utterances, Utterances]:
 def folds(data: Utterances, count: int) -> list[tuple[Utterances, Utterances]]:
     """Pairs of a larger part, to train with, and a smaller one, held out.
 
-    A fold holds out consecutive utterances of each speaker. Neighbours sound alike, so
+    A fold holds out consecutive utterances of each speaker. Neighbors sound alike, so
     this is closer to speech of another day than a random choice. The scale is that of
     the larger part.
     """

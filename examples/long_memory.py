@@ -107,7 +107,7 @@ def init(config, key):
     The update gate starts such that the units forget over 1 to T steps. From the usual
     bias they all forget within a few, and no gradient comes from further back.
 
-    Source: the chrono initialisation of Tallec and Ollivier, arXiv:1804.11188.
+    Source: the chrono initialization of Tallec and Ollivier, arXiv:1804.11188.
     """
     cell_key, span_key, head_key = jax.random.split(key, 3)
     units = config.units
@@ -135,16 +135,16 @@ def compute_loss(params, config, inputs, sums):
 # Training
 
 
-def make_optimiser(config):
+def make_optimizer(config):
     """Adam with a clipped gradient and a rate that falls to zero along a cosine."""
     rate = optax.cosine_decay_schedule(config.learning_rate, config.updates)
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
 
 
 def start(config):
-    """The initial parameters and state of the optimiser."""
+    """The initial parameters and state of the optimizer."""
     params = init(config, jax.random.key(config.seed))
-    return params, make_optimiser(config).init(params)
+    return params, make_optimizer(config).init(params)
 
 
 def compile_update(config):
@@ -153,7 +153,7 @@ def compile_update(config):
     @jax.jit
     def update(params, state, inputs, sums):
         loss, gradient = jax.value_and_grad(compute_loss)(params, config, inputs, sums)
-        updates, state = make_optimiser(config).update(gradient, state)
+        updates, state = make_optimizer(config).update(gradient, state)
         return optax.apply_updates(params, updates), state, loss
 
     shapes = jax.eval_shape(lambda: (*start(config), *batch_of(config, 0)))
@@ -176,7 +176,7 @@ def fit(config, update):
 
 
 def temporary_bytes(update):
-    """What an update needs while it runs, beside its arguments and results."""
+    """The memory of an update, without its arguments and results."""
     analysis = update.memory_analysis()
     if analysis is None:
         raise SystemExit(
@@ -201,7 +201,7 @@ def format_bytes(count):
 
 
 def check_limit(config, needed, limit):
-    """Refuses to start what would not fit."""
+    """Refuses to start a training that would not fit in memory."""
     if needed > limit:
         keeps = config.strategy == "keep"
         other = "--strategy offload" if keeps else "a smaller --batch"

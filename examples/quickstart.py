@@ -10,7 +10,7 @@ import optax
 import jaxrnn
 
 CELL = jaxrnn.LSTMCell(16)  # Hyper-parameters alone; `init` makes the parameters.
-OPTIMISER = optax.adam(1e-2)
+OPTIMIZER = optax.adam(1e-2)
 
 
 def make_data(key, rows, max_time=20):
@@ -25,7 +25,7 @@ def make_data(key, rows, max_time=20):
 
 
 def compute_loss(params, inputs, lengths, labels):
-    """The mean cross-entropy, and the accuracy."""
+    """The mean cross-entropy and the accuracy, scalars."""
     cell = CELL.bind(params["cell"])
     _, state = jaxrnn.dynamic_rnn(cell, inputs, lengths, dtype=jnp.float32)
     logits = state.h @ params["head"]
@@ -35,9 +35,9 @@ def compute_loss(params, inputs, lengths, labels):
 
 @jax.jit
 def update(params, opt_state, key):
-    """Parameters and optimiser state after one more batch."""
+    """Parameters and optimizer state after one more batch."""
     gradient, _ = jax.grad(compute_loss, has_aux=True)(params, *make_data(key, 64))
-    updates, opt_state = OPTIMISER.update(gradient, opt_state)
+    updates, opt_state = OPTIMIZER.update(gradient, opt_state)
     return optax.apply_updates(params, updates), opt_state
 
 
@@ -46,7 +46,7 @@ def main(steps=400):
     init_key, test_key, train_key = jax.random.split(jax.random.key(0), 3)
     test = make_data(test_key, 1000)
     params = {"cell": CELL.init(init_key, test[0][:, 0]), "head": jnp.zeros((16, 2))}
-    opt_state = OPTIMISER.init(params)
+    opt_state = OPTIMIZER.init(params)
     for step, key in enumerate(jax.random.split(train_key, steps + 1)):
         if step % 100 == 0 or step == steps:
             loss, accuracy = compute_loss(params, *test)

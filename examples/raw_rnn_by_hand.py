@@ -44,13 +44,13 @@ def by_hand(cell, inputs, sequence_length):
 
 
 def loss(cell, inputs, lengths, run):
-    """Something to differentiate, and the results."""
+    """A scalar to differentiate, and the results."""
     outputs, state, *steps = run(cell, inputs, lengths)
     return jnp.sum(outputs**2) + jnp.sum(state.c * state.h), (outputs, state, steps)
 
 
 def largest_difference(a, b):
-    """Between two nests of arrays; NaN if there is one anywhere."""
+    """The largest difference of two nests of arrays; NaN if either holds NaN."""
     each = jax.tree.leaves(jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), a, b))
     return float(jnp.max(jnp.asarray(each)))
 

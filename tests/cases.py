@@ -1,4 +1,4 @@
-"""The table of cells that every law is held to: one row a cell and setting.
+"""The table of cells that are tested against every law, one row for each setting.
 
 A new cell enters by a row here; a test fails while an exported cell has none.
 """
@@ -34,12 +34,12 @@ def step(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
 
 
 def softened(inputs, outputs):
-    """A residual connection that is not the sum."""
+    """A residual connection that is not a sum."""
     return inputs * 0.5 + jnp.tanh(outputs)
 
 
 def all_of_it(substate):
-    """A filter that lets everything be dropped, the memory of an LSTM too."""
+    """A filter that lets everything be dropped, including the memory of an LSTM."""
     return True
 
 
@@ -153,5 +153,5 @@ CASES = {
         FunctionCell(embed, 3, 3, embed_init), step(1, dtype=jnp.int32)
     ),
 }
-# For the fast run: products with an update, a stack, noise, nests without products.
+# For the fast run: products with an update; a stack; random numbers; nests.
 ONE_OF_EACH_KIND = ("lstm_projection", "multi", "dropout", "function_nested")

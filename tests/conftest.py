@@ -1,10 +1,10 @@
-"""The strictest setting JAX has, for every test; and which tests are slow.
+"""JAX's strictest settings, for every test; and which tests are slow.
 
-The fast run, `python -m pytest`, holds every law to every mechanism: an affine cell, a
-stack, a wrapper with noise, a function cell; each driver, memory strategy, kernel and
-converter; of each group of goldens some. `-m slow` runs the others: further cells and
-sizes of a sweep, second derivatives of variants, goldens again outside of jit,
-benchmarks and examples. A sweep says which of its parameters are fast,
+The fast run, `python -m pytest`, tests every mechanism against every law: an affine
+cell, a stack, a wrapper with random numbers, a function cell; each driver, memory
+strategy, kernel and converter; and some goldens of each group. `-m slow` runs the
+others: further cells and sizes, second derivatives of variants, goldens again outside
+of jit, benchmarks and examples. A test with many parameters names those that are fast,
 
     @pytest.mark.fast("lstm-*", "*-gru")
 
@@ -19,10 +19,10 @@ import hypothesis
 import jax
 import pytest
 
-# Read when JAX starts: four devices to shard over; and machine code that is made
-# quickly, as the tests compile far more than they compute: unoptimised, and by the
-# older of the CPU's two ways to write a fusion, which takes a quarter of the time;
-# and in one piece, as the cores have other tests to run.
+# Read when JAX starts. Four devices, to shard over. The rest makes compilation faster,
+# since the tests compile far more than they compute: no optimization; the CPU's older
+# fusion emitters, which take a quarter of the time; one code-generation task, since the
+# other cores run other tests.
 FLAGS = (
     " --xla_force_host_platform_device_count=4"
     " --xla_backend_optimization_level=0"
@@ -42,7 +42,7 @@ hypothesis.settings.load_profile("ci")
 
 @pytest.hookimpl(tryfirst=True)  # Before `-m` selects.
 def pytest_collection_modifyitems(config, items):
-    """Marks as slow what the `fast` mark of a test does not name."""
+    """Marks as slow the parameters that the `fast` mark of a test does not name."""
     fast = collections.defaultdict(bool)
     for item in items:
         for mark in item.iter_markers("fast"):
@@ -58,9 +58,10 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs():
-    """Of a module, at its end: to lower a program takes longer the more JAX holds.
+    """Clears JAX's caches after each module.
 
-    After 3000 programs, which take 4 GB, it is five times as long.
+    Lowering gets slower the more programs are cached: five times after 3000 programs,
+    which also take 4 GB.
     """
     yield
     jax.clear_caches()
@@ -68,8 +69,8 @@ def forget_programs():
 
 @pytest.fixture(scope="module")
 def users_flags():
-    """What a module's tests start is compiled as it is for users."""
-    assert jax.device_count() == 4  # This process has read its own flags.
+    """Subprocesses of a module run with the user's XLA flags."""
+    assert jax.device_count() == 4  # This process has already read its own flags.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XLA_FLAGS", USERS_FLAGS)
         yield

@@ -6,7 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import differentiated, same_bits, usual_promotion
+from helpers import assert_same, differentiated, usual_promotion
 
 import jaxrnn
 
@@ -33,33 +33,33 @@ def bound(cell, dtype=np.float64, depth=DEPTH, seed=1):
 
 
 def one_way(cell, x):
-    """What the other library's run is compared with."""
+    """Our run, with which that of the other library is compared."""
     return jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
 
 def both_ways(cells, x):
-    """The same for two directions."""
+    """Our run of two directions."""
     return jaxrnn.stack_bidirectional_dynamic_rnn(*cells, x, dtype=x.dtype)
 
 
 def same_cell(got, want):
     """Equal cells with the same parameters."""
     assert got.cell == want.cell
-    same_bits(got.params, want.params)
+    assert_same(got.params, want.params)
 
 
 def hold_to(theirs, ours, weights, cells, save):
-    """Results and gradients of their run are those of ours, in their layout.
+    """Asserts that their results and gradients are ours, in their layout.
 
-    As all layouts are the same numbers in other places, or with another sign, `save`
-    does to gradients what it does to weights.
+    `save` converts gradients as it does weights, since layouts differ only in the
+    places and signs of numbers.
     """
-    near = functools.partial(chex.assert_trees_all_close, rtol=RTOL, atol=ATOL)
+    assert_near = functools.partial(chex.assert_trees_all_close, rtol=RTOL, atol=ATOL)
     weights, cells, x = jax.tree.map(jnp.asarray, (weights, cells, X))
     with usual_promotion():
         want, (of_weights, of_x) = differentiated(theirs, weights, x)
     got, (slopes, slope) = differentiated(ours, cells, x)
     want = jax.tree.leaves(want)
-    near(jax.tree.leaves(got)[: len(want)], want)
-    near(slope, of_x)
-    near(save(slopes), jax.tree.map(np.asarray, of_weights))
+    assert_near(jax.tree.leaves(got)[: len(want)], want)
+    assert_near(slope, of_x)
+    assert_near(save(slopes), jax.tree.map(np.asarray, of_weights))

@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import jaxrnn
 from jaxrnn.testing._oracle import weighted_sum
+
+MIB = 2**20
 
 
 @contextlib.contextmanager
 def usual_promotion():
-    """JAX's own rules, which other libraries rely on, in place of `conftest.py`'s."""
+    """JAX's default promotion, which other libraries rely on."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 
@@ -29,8 +32,11 @@ def differentiated(run, *given):
     return results, gradients
 
 
-def near(got, want, *, tolerance):
-    """Equal up to rounding, relative to the largest number of each leaf."""
+def assert_near(got, want, *, tolerance):
+    """Equal up to rounding.
+
+    The error is relative to the largest number of each leaf, or to 1 if that is larger.
+    """
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert (g.dtype, g.shape) == (w.dtype, w.shape)
         g, w = np.asarray(g, np.float64), np.asarray(w, np.float64)
@@ -39,35 +45,35 @@ def near(got, want, *, tolerance):
         np.testing.assert_allclose(g / scale, w / scale, rtol=0, atol=tolerance)
 
 
-def same_bits(got, want):
-    """The same structures, dtypes, shapes and bits."""
+def assert_same(got, want):
+    """The same structures, dtypes, shapes and numbers; -0 counts as 0."""
     chex.assert_trees_all_equal_structs(got, want)  # Leaves may be strings.
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_array_equal(np.asarray(g), np.asarray(w), strict=True)
 
 
 def bound(cell, depth=3, dtype="float64", seed=0):
-    """A cell with parameters none of which is zero."""
+    """A cell with random parameters, none of them zero."""
     step = jax.ShapeDtypeStruct((1, depth), jnp.dtype(dtype))
     params = jax.eval_shape(lambda: cell.init(jax.random.key(0), step, step.dtype))
     draw = np.random.default_rng(seed).normal
     return cell.bind(jax.tree.map(lambda p: draw(size=p.shape).astype(p.dtype), params))
 
 
-def below(prefix, arrays):
-    """Those of the arrays whose name begins so, by the rest of it."""
+def with_prefix(prefix, arrays):
+    """The arrays whose names start with `prefix`, which is removed."""
     return {k.removeprefix(prefix): arrays[k] for k in arrays if k.startswith(prefix)}
 
 
-def normalised(params, inputs, state, key=None):
-    """A step that is not defined at zero inputs, let alone differentiable."""
+def normalized(params, inputs, state, key=None):
+    """A step that is undefined at zero inputs."""
     direction = inputs / jnp.linalg.norm(inputs, axis=-1, keepdims=True)
     state = jnp.tanh(direction @ params["w"] + state)
     return state, state
 
 
 def eqns(jaxpr):
-    """All equations of a program, those of inner programs too, in order."""
+    """All equations of a program in order, including those of inner programs."""
     for eqn in jaxpr.eqns:
         yield eqn
         for value in eqn.params.values():
@@ -75,3 +81,31 @@ def eqns(jaxpr):
                 inner = getattr(inner, "jaxpr", inner)
                 if hasattr(inner, "eqns"):
                     yield from eqns(inner)
+
+
+def step_loss(strategy, time, units=256, rows=8, cell=None):
+    """A loss on the last state, and the types of its arguments."""
+    cell = cell or jaxrnn.LSTMCell(units, dtype=jnp.float32)
+    x = jax.ShapeDtypeStruct((time, rows, units), jnp.float32)
+    step = jax.ShapeDtypeStruct((rows, units), jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = jax.eval_shape(lambda key: cell.init(key, step), key)
+
+    def loss(params, x):
+        _, state = jaxrnn.dynamic_rnn(
+            cell.bind(params),
+            x,
+            dtype=jnp.float32,
+            time_major=True,
+            swap_memory=strategy,
+        )
+        return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(state))
+
+    return loss, params, x
+
+
+def temporary_mib(strategy, time, **kwargs):
+    """The temporary memory of its compiled gradient, in MiB."""
+    loss, *types = step_loss(strategy, time, **kwargs)
+    compiled = jax.jit(jax.grad(loss)).lower(*types).compile()
+    return compiled.memory_analysis().temp_size_in_bytes / MIB

@@ -1,6 +1,13 @@
-"""The shapes that tests and benchmarks of kernels share."""
+"""The shapes that tests of kernels share."""
 
 import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn._kernels.work import Work
+
+F32, BF16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +30,10 @@ class Spec:
         return f"B{self.batch} T{self.time} D{self.depth} H{self.units}"
 
 
-# Interpreted: rows and steps that fill their tiles and blocks, and that do not.
+# To be interpreted: rows and steps that fill their tiles and blocks, and that do not.
 SMALL = (Spec(4, 8, 3, 5), Spec(11, 13, 2, 4), Spec(1, 1, 1, 1), Spec(9, 3, 7, 16))
 
-# Lowered, compiled, timed, and explained.
+# To be lowered, compiled and explained.
 LARGE = (
     Spec(16, 1024, 768, 768),
     Spec(64, 100, 256, 256),
@@ -34,3 +41,19 @@ LARGE = (
     Spec(1, 2000, 512, 512),
     Spec(16, 512, 2048, 2048),
 )
+
+
+def shapes(cell, batch, time, depth, dtype=F32):
+    """The types of `(params, x, lengths, state)`."""
+    x = jax.ShapeDtypeStruct((batch, time, depth), dtype)
+    step = jax.ShapeDtypeStruct((batch, depth), dtype)
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), step))
+    state = jax.eval_shape(lambda: cell.zero_state(batch, dtype))
+    return params, x, jax.ShapeDtypeStruct((batch,), jnp.int32), state
+
+
+def work_of(cell, batch, time, depth, dtype):
+    """The work of such a run."""
+    params, _, _, state = shapes(cell, batch, time, depth, dtype)
+    step = jax.ShapeDtypeStruct((batch, depth), dtype)
+    return Work.of(cell, params, time, step, state)

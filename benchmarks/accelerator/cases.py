@@ -43,7 +43,7 @@ PRESETS = {
     ],
     "full": _cases(LARGE, CELLS, list(TOLERANCE), *BOTH),
 }
-# Only that of smoke was timed; the others are estimated as a minute a case.
+# Only smoke has been timed; the others are estimates, of a minute a case.
 TAKES = {
     "smoke": "about a minute on two cores of a CPU",
     "quick": "perhaps 10 minutes",

@@ -144,7 +144,7 @@ def _panel(rows: list[Row], bounds: dict[str, Row]) -> Panel:
         [Case(**row["case"]).label for row in rows],
         {name: [time(row, name) for row in rows] for name in NAMES},
         {
-            label: (colour, [bounds.get(row["name"], {}).get(kind) for row in rows])
-            for label, (colour, kind) in BOUNDS.items()
+            label: (color, [bounds.get(row["name"], {}).get(kind) for row in rows])
+            for label, (color, kind) in BOUNDS.items()
         },
     )

@@ -39,7 +39,7 @@ class Worker(worker.Worker):
             return self.peer.build(case, data)
 
     def prepare(self, case: dict[str, Any]) -> dict[str, Any]:
-        """As in the race; no peer runs another equation: that is a case of its own."""
+        """As in the race, where no peer runs another equation: that is another case."""
         if case["cell"] == "gru" and self.name in ("linen", "nnx", "torch"):
             return {"left_out": "its GRU resets after the product: see gru_after"}
         answer = super().prepare(case)

@@ -25,11 +25,12 @@ class Case:
         units: The size of the state, H.
         lengths: "dense" (no lengths), "uniform" (in 1..T), "short" (in 1..T/4) or
             "one_long" (one row of T, the others in 1..T/8).
-        mode: "forward"; "train" (forward and the gradients by parameters, inputs and
-            initial state); "step" (a training step with Adam); "stream" (forward, B=1).
+        mode: "forward"; "train" (forward, and the gradients with respect to parameters,
+            inputs and initial state); "step" (a training step with Adam); "stream"
+            (forward, B=1).
         group: "race", "scaling" for the tables of time against T, or "accelerator".
         arithmetic: "float32" (products in float32), "tf32" (arrays in float32,
-            products as JAX makes them by default: TF32 on a GPU, bfloat16 on a TPU)
+            products in JAX's default precision: TF32 on a GPU, bfloat16 on a TPU)
             or "bfloat16" (arrays and products).
     """
 
@@ -56,18 +57,18 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What `--only` matches, and what saved results are found by."""
+        """What `--only` matches; also the key of saved results."""
         name = f"{self.label} {self.mode}"
         return f"scaling {name}" if self.group == "scaling" else name
 
     @property
     def dtype(self) -> str:
-        """That of parameters, inputs and state."""
+        """The dtype of parameters, inputs and state."""
         return "bfloat16" if self.arithmetic == "bfloat16" else "float32"
 
     @property
     def tolerance(self) -> float:
-        """The largest deviation of equal results."""
+        """The largest deviation of results that count as equal."""
         return STEP_TOLERANCE if self.mode == "step" else TOLERANCE[self.arithmetic]
 
     @property

@@ -18,6 +18,11 @@ from .rounds import run_case
 Result = dict[str, Any]
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
+NAMES = (
+    "of these, the cases whose name matches; in `lstm B16 T120 D96 H160 dense train` "
+    "the numbers are those of rows (B), steps (T), inputs (D) and units (H); "
+    "benchmarks/README.md explains the words"
+)
 
 
 def add_options(
@@ -25,23 +30,26 @@ def add_options(
     presets: Mapping[str, Any],
     *,
     about: str = "which cases",
-    only: str = "of those the cases whose name matches",
+    only: str = NAMES,
+    rounds: str = "that of the preset",
     name: str = "the preset",
 ) -> None:
-    """The options of all commands; `name` is what results are called by default."""
+    """The options of all commands; `rounds` and `name` describe the defaults."""
     add = parser.add_argument
     about += " (default: %(default)s)"
     add("--preset", choices=presets, default="quick", help=about)
     add("--only", metavar="REGEX", help=only)
-    add("--list", action="store_true", help="print the names, and stop")
-    add("--rounds", type=count, help="how often all are timed")
-    add("--out", type=Path, default=RESULTS, help="folder of the results (%(default)s)")
+    add("--list", action="store_true", help="print the names of the cases, and stop")
+    times = f"how often everything is timed (default: {rounds})"
+    add("--rounds", type=count, help=times)
+    folder = "folder of the results (default: %(default)s)"
+    add("--out", type=Path, default=RESULTS, help=folder)
     add("--name", help=f"name of the results (default: {name})")
     add("--resume", action="store_true", help="keep the cases that are saved already")
 
 
 def count(text: str) -> int:
-    """A number from 1 on."""
+    """A number that is at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
     return int(text)
@@ -106,7 +114,7 @@ def new_result(
 
 
 def saved_result(file: Path, facts: Result) -> Result:
-    """What is saved in the file; without cases if there is none.
+    """The result that is saved in the file; one without cases if there is no file.
 
     Raises:
         SystemExit: If something in `facts` differs from what was saved.
@@ -122,7 +130,7 @@ def saved_result(file: Path, facts: Result) -> Result:
 
 @contextlib.contextmanager
 def progress(total: int) -> Iterator[tuple[tqdm, Callable[[str], None]]]:
-    """A progress bar, and what names each part of the work before it begins."""
+    """A progress bar, and a function that names each part of the work."""
     with tqdm(total=total) as bar:
 
         def tick(what):
@@ -156,7 +164,7 @@ def write(
     report: Callable[[Result], str],
     draw: Callable[[Result, Path], None],
 ) -> None:
-    """Writes the numbers, the tables and the plot of what is measured so far."""
+    """Writes the numbers, the tables and the plot of all measurements so far."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(result, indent=1) + "\n")
     file.with_suffix(".md").write_text(report(result))

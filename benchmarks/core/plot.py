@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from .ratios import Spread
 
-# The colour and the marker of each peer or strategy; others are grey dots. What is
+# The color and the marker of each peer or strategy; others are grey dots. What is
 # written by hand is hollow.
 STYLES = {
     "xla": ("#222222", "X"),
@@ -51,7 +51,7 @@ class Panel:
         title: What it shows.
         cases: The labels of the vertical axis.
         points: By peer, in the order of the legend; None where it did not run.
-        limits: By label, a colour and a vertical mark for each case, or None.
+        limits: By label, a color and a vertical mark for each case, or None.
         of_ratios: Whether the values are ratios, with a line at 1.
     """
 
@@ -67,7 +67,7 @@ class Panel:
 def draw_panels(
     file: Path, lines: Sequence[Sequence[Panel]], label: str, title: str = ""
 ) -> None:
-    """Draws panels, those of a line side by side, on logarithmic axes.
+    """Draws panels on logarithmic axes, those of a line side by side.
 
     Those of a column share their horizontal axis, whose label is `label`; `title` is
     that of the legend.
@@ -92,12 +92,12 @@ def draw_panels(
 def _draw_panel(axes: Axes, panel: Panel) -> None:
     for name, spreads in panel.points.items():
         _draw_points(axes, name, spreads)
-    for name, (colour, values) in panel.limits.items():
+    for name, (color, values) in panel.limits.items():
         known = [(x, y) for y, x in enumerate(values) if x is not None]
         if known:
             x, y = zip(*known, strict=True)
             low, high = [at - 0.35 for at in y], [at + 0.35 for at in y]
-            axes.vlines(x, low, high, colour, linewidth=1.5, label=name)
+            axes.vlines(x, low, high, color, linewidth=1.5, label=name)
     axes.set_yticks(range(len(panel.cases)), panel.cases)
     axes.set_ylim(len(panel.cases) - 0.5, -0.5)
     axes.set_title(panel.title, loc="left", fontsize=10)
@@ -115,7 +115,7 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
 
 def _draw_points(axes: Axes, name: str, spreads: Sequence[Spread | None]) -> None:
     """A peer's medians and quartiles."""
-    colour, marker = STYLES.get(name, OTHER)
+    color, marker = STYLES.get(name, OTHER)
     points = [(y, spread) for y, spread in enumerate(spreads) if spread]
     if not points:
         return
@@ -126,8 +126,8 @@ def _draw_points(axes: Axes, name: str, spreads: Sequence[Spread | None]) -> Non
         [y for y, _ in points],
         xerr=[low, high],
         fmt=marker,
-        color=colour,
-        markerfacecolor="white" if name.startswith("by hand") else colour,
+        color=color,
+        markerfacecolor="white" if name.startswith("by hand") else color,
         label=name,
         markersize=7,
         alpha=0.85,

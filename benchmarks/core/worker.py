@@ -123,7 +123,7 @@ def _trial(built: Built) -> dict[str, float]:
 
 
 def serve(make: Callable[[str], Any]) -> None:
-    """Answers requests until stdin ends; `make(peer)` is asked for each peer once.
+    """Answers requests until stdin ends; `make(peer)` is called once for each peer.
 
     What libraries print goes to stderr.
     """

@@ -24,18 +24,27 @@ SIZES = ("batch", "units", "depth", "rounds", "loss", "dtype")
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The arguments; wrong ones end the program with a message."""
     parser = argparse.ArgumentParser("python -m benchmarks.memory", description=about)
-    only = f"strategies that match; `{KEEP}` always runs"
-    command.add_options(parser, PRESETS, only=only, name="memory_ and the preset")
+    steps = [f"{n} has {', '.join(map(str, p.rounds))}" for n, p in PRESETS.items()]
+    sizes = f"the numbers of steps and the sizes: {'; '.join(steps)} steps"
+    only = f"strategies whose name matches: {'; '.join(NAMES)}. `{KEEP}` always runs"
+    command.add_options(
+        parser, PRESETS, about=sizes, only=only, name="memory_ and the preset"
+    )
     add, count = parser.add_argument, command.count
     add("--steps", type=count, nargs="+", metavar="T", help="numbers of time steps")
     add("--batch", type=count, help="number of rows")
-    add("--units", type=count, help="of the LSTM")
-    add("--depth", type=count, help="of the inputs")
-    add("--loss", choices=LOSSES, default="final", help="what is differentiated")
-    add("--dtype", choices=DTYPES, default="float32", help="of parameters and inputs")
-    limit = f"what a program may take: {CPU_LIMIT_GB:g}, or what the device has"
+    add("--units", type=count, help="units of the LSTM")
+    add("--depth", type=count, help="size of the inputs")
+    loss = "of the final state, or of all outputs (default: %(default)s)"
+    add("--loss", choices=LOSSES, default="final", help=loss)
+    dtype = "of parameters and inputs (default: %(default)s)"
+    add("--dtype", choices=DTYPES, default="float32", help=dtype)
+    limit = (
+        "programs that need more memory are compiled, not run (default: "
+        f"{CPU_LIMIT_GB:g}, or what the device has)"
+    )
     add("--limit", type=float, metavar="GB", help=limit)
-    peak = "only the memory of a process that trains"
+    peak = "measure only the resident memory of a process that trains"
     add("--peak", action="store_true", help=peak)
     options = parser.parse_args(arguments)
     options.names = [n for n in NAMES if n == KEEP or re.search(options.only or "", n)]
@@ -77,7 +86,7 @@ def _new_result(options: argparse.Namespace, file: Path) -> Result:
 
 
 def _answer(answer: Result) -> Result:
-    """The same, if it is no failure."""
+    """The answer, if it does not report a failure."""
     if "failed" in answer:
         raise SystemExit(answer["failed"])
     return answer
@@ -97,7 +106,7 @@ def _measure(options: argparse.Namespace, result: Result, file: Path) -> None:
 
 
 def _parts(options: argparse.Namespace, case: Case) -> int:
-    """Each strategy is compiled, run once, and timed."""
+    """The steps of the progress bar: each strategy is compiled, run once, and timed."""
     return len(options.names) * (2 + case.rounds)
 
 

@@ -13,13 +13,13 @@ Tree = Any
 
 
 def keep(params: Tree, inputs: jax.Array, state: Tree) -> tuple[jax.Array, Tree]:
-    """`lax.scan`, and what its derivative keeps of its own accord."""
+    """`lax.scan`, whose derivative saves what JAX chooses."""
     state, outputs = jax.lax.scan(_body(params), state, inputs)
     return outputs, state
 
 
 def every_step(params: Tree, inputs: jax.Array, state: Tree) -> tuple[jax.Array, Tree]:
-    """Each step in `jax.checkpoint`: the states are kept, and nothing else."""
+    """Each step in `jax.checkpoint`: only the states are saved."""
     # JAX's advice for the body of a scan, which does not need the barriers.
     body = jax.checkpoint(_body(params), prevent_cse=False)
     state, outputs = jax.lax.scan(body, state, inputs)

@@ -5,7 +5,7 @@ from typing import Any
 
 LOSSES = ("final", "outputs")
 DTYPES = ("float32", "bfloat16")
-NARROW = 2  # The depth of inputs that would not fit in memory otherwise.
+NARROW = 2  # The depth of inputs that would otherwise not fit in memory.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What saved results are found by."""
+        """The key of saved results."""
         kind = "" if self.dtype == "float32" else f" {self.dtype}"
         sizes = f"B{self.batch} D{self.depth} H{self.units}"
         return f"T{self.steps} {sizes}{kind} {self.loss}"

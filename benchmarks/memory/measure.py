@@ -25,7 +25,7 @@ class DiedError(Exception):
 
 @contextlib.contextmanager
 def worker() -> Iterator[Peer]:
-    """A process of its own, so that a case begins with empty memory."""
+    """A separate process, so that a case begins with empty memory."""
     process = Process("benchmarks.memory.worker")
     try:
         yield Peer("memory", process)

@@ -17,7 +17,7 @@ LEARNING_RATE = 0.1
 
 
 def train() -> dict[str, Any]:
-    """A few training steps over very long sequences; needs a process of its own.
+    """A few training steps over very long sequences; needs a separate process.
 
     A process's peak never falls.
     """

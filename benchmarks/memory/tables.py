@@ -55,7 +55,7 @@ def _case(row: Row) -> str:
 
 
 def _note(name: str, result: Row) -> str:
-    """Why a strategy has no times of its own."""
+    """Why a strategy has no times."""
     if "same_as" in result:
         return f"- `{name}`: the same program as `{result['same_as']}`."
     if "left_out" in result:

@@ -20,7 +20,7 @@ NAMES = (
 )
 
 # Other forms of jaxrnn: when it becomes faster, so do they.
-KIN = ("jaxrnn_linen", "jaxrnn_nnx", "packed")
+OTHER_FORMS = ("jaxrnn_linen", "jaxrnn_nnx", "packed")
 
 # These do the matrix products alone: not networks, but a lower limit of their time.
 LIMITS = ("gemm_xla", "gemm_torch")

@@ -26,7 +26,7 @@ def operands(case: Case, data: Data) -> dict[str, Any]:
     if data.lengths is not None:
         raise LeftOutError("a limit for dense rows only")
     if case.mode == "step":
-        raise LeftOutError("a limit without an optimiser")
+        raise LeftOutError("a limit without an optimizer")
     rng = np.random.default_rng(0)
 
     def normal(*shape):

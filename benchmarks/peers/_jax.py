@@ -184,15 +184,15 @@ def _program(case: Case, net: Net) -> tuple[Function, tuple, int]:
     if case.mode == "train":
         function = jax.value_and_grad(loss, argnums=(0, 1, 2))
         return function, (net.params, *rest, net.cotangents), 0
-    optimiser = optax.adam(LEARNING_RATE)
+    optimizer = optax.adam(LEARNING_RATE)
 
     def step(params, moments, *args):
         value, gradient = jax.value_and_grad(loss)(params, *args)
-        update, moments = optimiser.update(gradient, moments)
+        update, moments = optimizer.update(gradient, moments)
         return optax.apply_updates(params, update), moments, value
 
     params = jax.device_put(net.params)
-    return step, (params, optimiser.init(params), *rest, net.cotangents), 2
+    return step, (params, optimizer.init(params), *rest, net.cotangents), 2
 
 
 def _read(case: Case, data: Data, net: Net, raw: PyTree) -> dict[str, np.ndarray]:

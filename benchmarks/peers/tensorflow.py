@@ -100,7 +100,7 @@ class Net:
     def program(self, computed: Any, *fetched: tf.Tensor) -> Callable[[], Any]:
         """A call that computes all of `computed`, but copies only `fetched` to Python.
 
-        The variables are initialised here.
+        The variables are initialized here.
         """
         self.session.run(v1.global_variables_initializer())
         for layer, weights in zip(self.variables, self.data.weights, strict=True):

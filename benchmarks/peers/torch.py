@@ -168,13 +168,13 @@ def _train(net: Net) -> Callable[[], Any]:
 
 
 def _step(net: Net) -> Callable[[], Any]:
-    optimiser = torch.optim.Adam(net.module.parameters(), LEARNING_RATE, fused=True)
+    optimizer = torch.optim.Adam(net.module.parameters(), LEARNING_RATE, fused=True)
 
     def run():
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = net.loss()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         return loss.detach(), net.params()
 
     return run

@@ -10,7 +10,7 @@ from ..core import command
 from ..core.machine import describe
 from ..core.process import started
 from ..peers import NAMES
-from .cases import PRESETS
+from .cases import PRESETS, TAKES
 from .history import compare
 from .tables import draw, write_report
 
@@ -20,11 +20,16 @@ ROUNDS = 9
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The arguments; wrong ones end the program with a message."""
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
-    sizes = "; ".join(f"{name} has {len(cases)}" for name, cases in PRESETS.items())
-    command.add_options(parser, PRESETS, about=f"which cases: {sizes}")
+    sizes = [f"{n} has {len(cs)} and takes {TAKES[n]}" for n, cs in PRESETS.items()]
+    command.add_options(
+        parser, PRESETS, about=f"which cases: {'; '.join(sizes)}", rounds=str(ROUNDS)
+    )
     command.add_peers(parser, NAMES)
     parser.add_argument(
-        "--compare", type=Path, metavar="OLD.json", help="how ratios changed since"
+        "--compare",
+        type=Path,
+        metavar="OLD.json",
+        help="print how ratios changed since that saved result",
     )
     parser.set_defaults(rounds=ROUNDS)
     options = parser.parse_args(arguments)

@@ -53,3 +53,4 @@ SMOKE = [
 ]
 
 PRESETS = {"smoke": SMOKE, "quick": QUICK, "full": FULL}
+TAKES = {"smoke": "seconds, with tiny sizes", "quick": "minutes", "full": "hours"}

@@ -4,7 +4,7 @@ import statistics
 from typing import Any
 
 from ..core.ratios import Spread, ratio
-from ..peers import KIN, OURS
+from ..peers import OTHER_FORMS, OURS
 
 Result = dict[str, Any]
 
@@ -36,7 +36,7 @@ def _changes(old: Result, new: Result) -> dict[str, tuple[Spread, Spread]]:
     changes = {}
     for peer in new["peers"]:
         then, now = ratio(old, peer, OURS), ratio(new, peer, OURS)
-        if peer not in (OURS, *KIN) and then and now:
+        if peer not in (OURS, *OTHER_FORMS) and then and now:
             changes[peer] = then, now
     return changes
 

@@ -5,7 +5,7 @@
     python make_japanese_vowels.py aeon/datasets/data/JapaneseVowels
 
 It needs numpy alone and downloads nothing. The same sources give the same bytes. See
-`ATTRIBUTION.md` for the authors and the licence of the data.
+`ATTRIBUTION.md` for the authors and the license of the data.
 """
 
 import argparse

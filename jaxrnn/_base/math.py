@@ -57,7 +57,7 @@ def cast_if_weak(array: Array, dtype: DType) -> Array:
     return cast_number(array, dtype) if weak else array
 
 
-def as_known(values: Any) -> np.ndarray | None:
+def concrete_or_none(values: Any) -> np.ndarray | None:
     """The values as NumPy, or None if they are known only at run time.
 
     Inside of a trace a JAX array counts as unknown even if it is a constant: a branch

@@ -1,4 +1,4 @@
-"""Arrays as they are read on the host: nothing traced, sliced when they are needed."""
+"""Arrays that are read on the host: never traced, and sliced when they are needed."""
 
 from typing import Any
 
@@ -26,14 +26,14 @@ def host_lengths(where: str, lengths: ArrayLike, batch_size: int) -> np.ndarray:
     """The lengths as int32 `[batch]` in NumPy, none negative; see `as_lengths`."""
     for leaf in jax.tree.leaves(lengths):
         check_known(where, "sequence_length", leaf)
-    with jax.ensure_compile_time_eval():  # Works on constants inside of a trace, too.
+    with jax.ensure_compile_time_eval():  # Works on constants inside a trace, too.
         return np.asarray(as_lengths(where, lengths, batch_size))
 
 
 def time_and_batch(
     where: str, inputs: PyTree, time_major: bool, fix: str = ""
 ) -> tuple[int, int]:
-    """The time steps and batch size of a nest of arrays.
+    """The number of steps and the batch size of a nest of arrays.
 
     Raises:
         ValueError: If there are no arrays, or they disagree in either.
@@ -48,7 +48,7 @@ def time_and_batch(
 def as_source(where: str, name: str, leaf: Any) -> Any:
     """A leaf of rank 2 or more that can be sliced without being read as a whole.
 
-    A JAX array becomes a NumPy array: each of its slices would be a program.
+    A JAX array becomes a NumPy array: JAX would compile a program for each slice.
 
     Raises:
         TypeError: If it is traced or not an array.
@@ -57,9 +57,9 @@ def as_source(where: str, name: str, leaf: Any) -> Any:
     check_known(where, name, leaf)
     if isinstance(leaf, jax.Array) and not is_key(leaf):
         leaf = np.asarray(leaf)
-    is_odd = is_key(leaf) or (isinstance(leaf, np.ndarray) and not is_array(leaf))
-    slices = all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__"))
-    if is_odd or not slices:
+    no_numbers = is_key(leaf) or (isinstance(leaf, np.ndarray) and not is_array(leaf))
+    can_slice = all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__"))
+    if no_numbers or not can_slice:
         raise TypeError(
             f"{where}: `{name}` must be an array, got {describe(leaf)}. A list is a "
             "nest of its elements: make it one array by np.asarray."
@@ -126,7 +126,7 @@ def from_list(where: str, inputs: Any) -> tuple[PyTree, np.ndarray]:
             array.
         ValueError: If there are no arrays, or sequences differ in more than length.
     """
-    # A named tuple is the nest of one sequence.
+    # A named tuple is one sequence, a nest.
     if not isinstance(inputs, list | tuple) or hasattr(inputs, "_fields"):
         raise TypeError(
             f"{where}: `inputs` without `sequence_length` must be a list or tuple of "
@@ -154,8 +154,8 @@ def from_list(where: str, inputs: Any) -> tuple[PyTree, np.ndarray]:
 def _check_leaves(where: str, inputs: Any, leaves: list, width: int) -> None:
     """Raises ValueError for leaves that disagree.
 
-    Those of one sequence must agree in length, those of one name in dtype and shape of
-    a step.
+    The leaves of one sequence must agree in length; leaves of the same name, in dtype
+    and in the shape of a step.
     """
     for i, leaf in enumerate(leaves):
         beside, first = leaves[i - i % width], leaves[i % width]

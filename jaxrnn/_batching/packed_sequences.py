@@ -1,6 +1,6 @@
-"""`PackedSequences`: sequences of unequal length, end to end in rows.
+"""`PackedSequences`: sequences of unequal length, stored end to end in rows.
 
-They are packed on the host, in NumPy. Results are unpacked in JAX, by a gather and a
+They are packed on the host, in NumPy; results are unpacked in JAX, by a gather and a
 select.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from .._base.errors import describe, is_array
 from .._base.inputs import as_array
-from .._base.math import as_known
+from .._base.math import concrete_or_none
 from .._base.trees import map_named
 from .._base.typing import Array, PyTree
 from .._time import masking
@@ -24,15 +24,15 @@ from .._time import masking
 class PackedSequences:
     """Sequences packed end to end in rows, as `pack_sequences` returns them.
 
-    A pytree of NumPy arrays, data to `jit`, `vmap` and `device_put`. Only `time` and
+    A pytree of NumPy arrays for `jit`, `vmap` and `device_put`; only `time` and
     `time_major` are static. Unused steps are zeros.
 
     Attributes:
-        inputs: A nest of `[rows, row_length, ...]`, `[row_length, rows, ...]` if
+        inputs: A nest of `[rows, row_length, ...]`, or `[row_length, rows, ...]` if
             `time_major`.
         lengths: int32 `[rows]`, the number of steps used in each row, from its first.
-        starts: int32 `[rows, row_length]`, `[row_length, rows]` if `time_major`: the
-            number of the sequence that starts at a step, else -1.
+        starts: int32 `[rows, row_length]`, or `[row_length, rows]` if `time_major`: the
+            number of the sequence that starts at a step; -1 where none does.
         row: int32 `[sequences]`, the row of each sequence; 0 for those of length 0.
         offset: int32 `[sequences]`, the step of that row at which the sequence starts;
             0 for those of length 0.
@@ -57,7 +57,7 @@ class PackedSequences:
         Raises:
             TypeError: If `lengths` are traced.
         """
-        lengths = as_known(self.lengths)
+        lengths = concrete_or_none(self.lengths)
         if lengths is None:
             raise TypeError(
                 "PackedSequences.fill: `lengths` must be known, got traced "
@@ -72,7 +72,7 @@ class PackedSequences:
         nor gradients.
 
         Args:
-            outputs: A nest of `[rows, row_length, ...]`, laid out as `inputs`.
+            outputs: A nest of `[rows, row_length, ...]`, in the layout of `inputs`.
 
         Returns:
             The nest with leaves `[sequences, time, ...]` (`[time, sequences, ...]` if
@@ -99,11 +99,11 @@ class PackedSequences:
         """The values at the last step of each sequence.
 
         Args:
-            tree: A nest of `[rows, row_length, ...]`, laid out as `inputs`.
+            tree: A nest of `[rows, row_length, ...]`, in the layout of `inputs`.
 
         Returns:
             The nest with leaves `[sequences, ...]`. A sequence of length 0 has no last
-            step: its entry is that of row 0 at step 0, and is to be replaced.
+            step: its entry is that of row 0 at step 0, which the caller must replace.
 
         Raises:
             ValueError: If the first two axes of a leaf are not those of `starts`.
@@ -127,7 +127,7 @@ class PackedSequences:
                 raise ValueError(
                     f"{where}: `{name}` must be {axes}, as `starts`, which is "
                     f"{describe(self.starts)}; got {describe(leaf)}. Only outputs for "
-                    "`inputs` of this very object can be unpacked."
+                    "the `inputs` of this object can be unpacked."
                 )
             # All indices are valid by construction.
             return leaf.at[index].get(mode="promise_in_bounds")
@@ -137,10 +137,10 @@ class PackedSequences:
     def __repr__(self) -> str:
         starts, row, lengths = self.starts, self.row, self.lengths
         if not (all(map(is_array, (starts, row, lengths))) and starts.ndim == 2):
-            # Leaves may be anything: in_axes of vmap, placeholders of JAX.
+            # JAX puts other things in place of leaves, such as the in_axes of vmap.
             return f"PackedSequences(starts={describe(starts)}, row={describe(row)})"
         steps, rows = starts.shape if self.time_major else starts.shape[::-1]
-        full = "" if as_known(lengths) is None else f", {self.fill:.0%} full"
+        full = "" if concrete_or_none(lengths) is None else f", {self.fill:.0%} full"
         return (
             f"PackedSequences({row.size} sequences in {rows} rows of {steps} "
             f"steps{full})"

@@ -1,9 +1,9 @@
-"""Windows of packed rows, which are packed rows again.
+"""Windows of packed rows, which are packed rows themselves.
 
-A window cuts sequences into parts, which are numbered as sequences of their own: first
-one part for each row, which continues the last sequence of the window before, then the
-sequences that start in the window. All windows have the same shapes: they count as many
-starting sequences as any window has, and absent parts have length 0.
+Windows cut sequences into parts. In a window the parts are numbered as sequences: first
+one for each row, which continues the last sequence of the previous window, then the
+sequences that start in the window. So that all windows have the same shapes, each has
+as many parts as the one with most sequences; absent parts have length 0.
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ from .packed_sequences import PackedSequences, check_first_axis
 class PackedWindow:
     """Consecutive steps of packed rows, as `windows` yields them.
 
-    A pytree of NumPy arrays, data to `jit`. `packed_rnn` runs it, and the state of each
-    row is passed on to the next window:
+    A pytree of NumPy arrays. `packed_rnn` runs it, and the state of each row is passed
+    on to the next window:
 
         start = window.start_from(row_state, cell.zero_state(1, dtype))
         outputs, states = packed_rnn(cell.bind(params), window.packed, start)
@@ -41,12 +41,12 @@ class PackedWindow:
     Attributes:
         packed: The parts of sequences in the window, as `PackedSequences` of
             `rows + new` sequences: part r, for each row r, continues a sequence of the
-            window before; the others start here. Absent parts have length 0.
-        part_of: int32 `[parts]`, the sequence that each belongs to, -1 for parts of
-            length 0.
+            previous window; the others start in this one. Absent parts have length 0.
+        part_of: int32 `[parts]`, the sequence to which each part belongs; -1 for parts
+            of length 0.
         ends: int32 `[parts]`, `part_of` for parts at which a sequence ends, else -1.
             `.at[ends].set(states, wrap_negative_indices=False)` collects final states.
-            A sequence of length 0 is in no window.
+            Sequences of length 0 are in no window.
         last: int32 `[rows]`, the last part of each row.
         start: int32, the step of the rows at which the window starts.
     """
@@ -64,16 +64,16 @@ class PackedWindow:
 
     @property
     def new(self) -> int:
-        """The most sequences that start in any window."""
+        """The largest number of sequences that start in any window."""
         return self.part_of.shape[0] - self.rows
 
     def start_from(self, row_state: PyTree, fresh_state: PyTree) -> PyTree:
         """The initial state of all parts, for `packed_rnn`.
 
         Args:
-            row_state: The state of each row after the window before, `[rows, ...]`.
-            fresh_state: The state that new sequences start from: `[1, ...]` for all,
-                or `[new, ...]` for one each, of the sequences `part_of[rows:]`.
+            row_state: The state of each row after the previous window, `[rows, ...]`.
+            fresh_state: The state from which new sequences start: `[1, ...]`, one for
+                all, or `[new, ...]`, one for each of the sequences `part_of[rows:]`.
 
         Returns:
             The nest with leaves `[parts, ...]`.
@@ -116,7 +116,6 @@ class PackedWindow:
             TypeError: If a leaf is not an array.
         """
         where = "PackedWindow.row_state"
-
         states = as_state(where, "states", states)
         for name, leaf in named_leaves("states", states):
             check_first_axis(where, name, leaf, "parts", self.part_of.shape[0])
@@ -129,7 +128,7 @@ class PackedWindow:
 def packed_windows(
     where: str, packed: PackedSequences, size: int
 ) -> tuple[Callable[[int], PackedWindow], range]:
-    """The window that starts at a step, and the steps at which windows start.
+    """A function from a step to the window that starts there, and all such steps.
 
     Raises:
         TypeError: If `packed` is traced.

@@ -1,6 +1,6 @@
 """`pack_sequences`: sequences end to end in rows, so that few steps are padding.
 
-On the host, in NumPy, as shapes depend on the lengths.
+They are packed on the host, in NumPy, since shapes depend on the lengths.
 """
 
 import bisect
@@ -30,15 +30,15 @@ def pack_sequences(
     packed sequences is the sum of the lengths plus a few percent. `packed_rnn` runs a
     cell over the result.
 
-    Packing is best fit, the longest sequence first. It runs on the host, outside of
-    jit: ten thousand sequences take some hundredths of a second.
+    The packing is best fit, longest sequence first. It runs on the host, outside jit:
+    ten thousand sequences take some hundredths of a second.
 
     Args:
-        inputs: With `sequence_length`, padded sequences: `[batch, time, ...]`,
+        inputs: With `sequence_length`, padded sequences: `[batch, time, ...]`, or
             `[time, batch, ...]` if `time_major`, or a nest of such arrays that agree in
             time and batch. Without it, a list or tuple of sequences, each an array
             `[length, ...]` or a nest of such arrays that agree in length; all sequences
-            have the same nest, dtypes and shapes of a step. (So a tuple of padded
+            have the same structure, dtypes and shapes of a step. (So a tuple of padded
             arrays needs `sequence_length`.) The nest may also hold data that the cell
             does not read, such as a label per step.
         sequence_length: `[batch]`, integers, clamped to `[0, time]`.
@@ -55,8 +55,8 @@ def pack_sequences(
         inputs, or `row_length` for a list.
 
     Raises:
-        TypeError: If an argument is traced (pack outside of jit) or of the wrong kind.
-        ValueError: If `inputs` hold no array, or disagree in nests, shapes or dtypes;
+        TypeError: If an argument is traced (pack outside jit) or of the wrong kind.
+        ValueError: If `inputs` hold no array, or disagree in structure, shape or dtype;
             if a sequence is longer than a row; if there are too few rows (the message
             gives the number needed).
 
@@ -89,7 +89,7 @@ def pack_sequences(
         packed[(row, step)[axes]] = x
         return packed
 
-    # For each step of all sequences, end to end: its sequence, and its number in it.
+    # For each step of all sequences, end to end: its sequence, and its index in it.
     sequence = np.repeat(np.arange(len(lengths)), lengths)
     t = np.arange(len(sequence)) - (np.cumsum(lengths) - lengths)[sequence]
     place = row[sequence], offset[sequence] + t
@@ -129,15 +129,15 @@ def _fitting_rows(needed: int, rows: int | None, row_length: int) -> int:
 def _best_fit(lengths: np.ndarray, row_length: int) -> tuple[np.ndarray, ...]:
     """Row and offset of each sequence, and the steps used in each row; all int32.
 
-    At worst it takes about 11/9 of the fewest rows. Rows with equally many free steps
-    form a group, so that a sequence costs one search among the groups. Sequences of
-    length 0 take no steps and have row and offset 0.
+    It needs at most about 11/9 of the minimum number of rows. Rows with equally many
+    free steps form a group, so a sequence costs one search among the groups. Sequences
+    of length 0 take no steps and have row and offset 0.
 
     Source: Johnson 1973, "Near-optimal bin packing algorithms".
     """
     row, offset, used = [0] * len(lengths), [0] * len(lengths), []
     rows_by_free: dict[int, list[int]] = {}
-    frees: list[int] = []  # The keys of groups that are not empty, in order.
+    frees: list[int] = []  # The keys of groups that are not empty, ascending.
     longest_first = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
     for i, length in zip(
         longest_first.tolist(), lengths[longest_first].tolist(), strict=True

@@ -71,7 +71,7 @@ class TruncatedBPTT:
 
         Args:
             params: The parameters, as `loss` takes them.
-            carry: The carry that `init` or the call for the previous window returned.
+            carry: The carry that `init`, or the call for the previous window, returned.
             window: The next window. With a `reach` above 1 it must have the structure,
                 shapes and dtypes of the example given to `init`.
 
@@ -79,10 +79,10 @@ class TruncatedBPTT:
             `(value, gradient, carry)`; `((value, aux), gradient, carry)` if `has_aux`.
 
         Raises:
-            TypeError: If `carry` is not a carry of this function, or `loss` does not
-                return what it must.
-            ValueError: If `window` differs from the example, or the new state from the
-                state, in structure, shapes or dtypes. Nothing is computed then.
+            TypeError: If `carry` is not such a carry, or `loss` does not return what it
+                must.
+            ValueError: If, in structure, shapes or dtypes, `window` differs from the
+                example or the new state from the state. Nothing is computed then.
         """
         window = _strong(window)
         self._check(params, carry, window)
@@ -99,7 +99,7 @@ class TruncatedBPTT:
         return ((value, aux) if self.has_aux else value), gradient, carry
 
     def _rerun(self, params: PyTree, carry: TruncatedCarry) -> tuple[PyTree, PyTree]:
-        """The state before the newest window, and that after the oldest in `carry`."""
+        """The states before the newest window and after the oldest one in `carry`."""
         if self.reach == 1:
             return carry.state, carry.state
 
@@ -158,7 +158,7 @@ class TruncatedBPTT:
 def truncated_bptt(
     loss: Callable[..., Any], *, reach: int = 1, has_aux: bool = False
 ) -> TruncatedBPTT:
-    """Back-propagation through time, truncated to the last `reach` windows.
+    """Backpropagation through time, truncated to the last `reach` windows.
 
     The sequence arrives window by window. The state is passed from each window to the
     next; the gradient flows back through the last `reach` windows. With windows of k1
@@ -166,21 +166,21 @@ def truncated_bptt(
 
     The value of a call is the loss of its newest window. The `reach - 1` windows before
     it are run again with the current parameters, from the state that the previous call
-    stored; windows before the first are skipped. With fixed parameters the states are
-    those of one run over the whole sequence. Under `jit` a call costs as much as
-    `reach` windows with one loss. All calls share one compilation, also in `lax.scan`
-    over stacked windows and under `vmap`.
+    stored; before the first window there is nothing to run. With fixed parameters the
+    states are those of one run over the whole sequence. Under `jit` a call costs as
+    much as `reach` windows with one loss. All calls share one compilation, including
+    those in `lax.scan` over stacked windows and under `vmap`.
 
-    Call `init` again at a new epoch. A carry is a pytree: to checkpoint it, save its
+    Call `init` again for a new epoch. A carry is a pytree: to checkpoint it, save its
     leaves and restore them into the structure that `init` returns. For a learned
-    initial state, make it one of `params` and let `loss` use it in place of `state` in
+    initial state, make it one of `params` and let `loss` use it instead of `state` in
     the first window.
 
     Args:
         loss: `loss(params, state, window) -> (value, new_state)`, a real scalar and the
-            state after the window; `(value, (new_state, aux))` if `has_aux`. Draw noise
-            from a key in the window, so that a window that is run again draws the same:
-            a window may be any pytree, such as `(window, key)`.
+            state after the window; `(value, (new_state, aux))` if `has_aux`. Random
+            numbers must come from a key in the window, so that a window that is run
+            again draws the same: it may be any pytree, such as `(window, key)`.
         reach: The number of windows that a gradient flows through. With 1 no window is
             stored, and windows may differ in length, with a compilation for each.
         has_aux: Whether `loss` also returns auxiliary data, which has no gradient.

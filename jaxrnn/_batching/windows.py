@@ -1,4 +1,4 @@
-"""`windows`: long sequences cut along time, one window at a time."""
+"""`windows`: long sequences, cut along time one window at a time."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -44,10 +44,10 @@ class LazyWindows(Sequence[Any]):
 class Window:
     """Consecutive steps of a batch of long sequences, as `windows` yields them.
 
-    A pytree of NumPy arrays, data to `jit`.
+    A pytree of NumPy arrays.
 
     Attributes:
-        inputs: The nest with leaves `[batch, size, ...]`, `[size, batch, ...]` if
+        inputs: The nest with leaves `[batch, size, ...]`, or `[size, batch, ...]` if
             `time_major`; zeros past the end of the time axis.
         sequence_length: int32 `[batch]`, the length of each row in this window; None if
             all rows fill all windows.
@@ -69,15 +69,15 @@ def windows(
     *,
     time_major: bool = False,
 ) -> Sequence[Any]:
-    """Cuts sequences along time into windows, on the host, outside of jit.
+    """Cuts sequences along time into windows, on the host, outside jit.
 
-    All windows have the same structure and shapes, and share one compilation. A window
-    is read when it is accessed: of an `np.memmap`, or of any object with `shape`,
+    All windows have the same structure and shapes, and so share one compilation. A
+    window is read when it is accessed: of an `np.memmap`, or any object with `shape`,
     `dtype` and slicing, only one window is in memory at a time.
 
     Args:
-        inputs: `[batch, time, ...]`, `[time, batch, ...]` if `time_major`; or a nest of
-            such arrays that agree in time and batch (labels, say). Or
+        inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
+            of such arrays that agree in time and batch (labels, for example). Or
             `PackedSequences`.
         size: The number of steps of a window. The last one is padded with zeros.
         sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for `time`.

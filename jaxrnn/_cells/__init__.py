@@ -1,1 +1,1 @@
-"""The cells, one in each file: a cell knows one step."""
+"""The cells, and what they are made of: base classes, hyper-parameters and checks."""

@@ -11,7 +11,7 @@ def gelu(x: Array) -> Array:
 
 
 def hard_sigmoid(x: Array) -> Array:
-    # The slope is 0.2 in Keras and 1/6 in JAX.
+    # Keras's slope; JAX has 1/6.
     return jnp.clip(0.2 * x + 0.5, 0.0, 1.0)
 
 

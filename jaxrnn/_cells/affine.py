@@ -27,9 +27,9 @@ from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shape
 from .._time import masking
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
-from .base import RNNCell
-from .checks import check_floating, check_params, check_state, check_step_inputs
+from .base import RNNCell, scope_name
 from .initializers import ParamSpec, make_params
+from .step_checks import check_floating, check_params, check_state, check_step_inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +39,13 @@ class Stage:
         z = [inputs, operand] @ kernel + bias
         operand, carry = update(params, z, carry)
 
-    The last stage returns `(output, new_state)`.
+    The operand is what the next stage multiplies; the carry is what it receives
+    besides, any pytree. The first stage gets both from the cell's `enter`; the last
+    one returns `(output, new_state)` in their place.
 
     Attributes:
-        update: `update(params, z, carry) -> (operand, carry)`, each row by itself;
-            `params` are those of the cell's `elementwise_specs`.
+        update: `update(params, z, carry) -> (operand, carry)`, which treats each row
+            separately; `params` are those of the cell's `elementwise_specs`.
         rows: The size of the operand; 0 for a product of the inputs alone.
         columns: The size of z.
         kernel: The initializer of the kernel.
@@ -51,14 +53,14 @@ class Stage:
         path: The keys of the dict that holds `kernel` and `bias`, joined by slashes;
             None for the top.
         takes_inputs: Whether the inputs are concatenated before the operand.
-        blocks: The number of blocks of z that the update splits, each as wide as the
-            cell has units: 4 in an LSTM, 2 for the gates of a GRU, 1 where z is not
-            split. None if unknown: then `"pallas_triton"`, which pads units to a power
-            of two, refuses other sizes.
+        blocks: The number of equal blocks into which the update splits z: 4 in an LSTM,
+            2 for the gates of a GRU, 1 where z is not split. It is read only by
+            `implementation="pallas_triton"`, which pads each block to a power of two;
+            with None it runs only sizes that are powers of two.
 
     Raises:
-        ValueError: If z cannot be `blocks` of one size.
-        TypeError: If `blocks` is no integer.
+        ValueError: If z cannot be split into `blocks` of one size.
+        TypeError: If `blocks` is not an integer.
     """
 
     update: Callable[[Params, Array, Any], tuple[Array, Any]]
@@ -181,7 +183,12 @@ class AffineCell(RNNCell):
 
     @abc.abstractmethod
     def enter(self, state: PyTree) -> tuple[Array, Any]:
-        """The first stage's `(operand, carry)`: the part of the state to multiply."""
+        """The first stage's `(operand, carry)`, from the state before the step.
+
+        Returns:
+            The part of the state that the first stage multiplies, `[batch, rows]`, and
+            what its update receives besides; see `Stage`.
+        """
 
     @property
     def is_random(self) -> bool | None:
@@ -189,15 +196,15 @@ class AffineCell(RNNCell):
         return False if type(self).apply is AffineCell.apply else None
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
-        """Parameters that the updates use by themselves, such as peepholes."""
+        """Parameters that the updates use directly, outside any product: peepholes."""
         return {}
 
     def why_no_plain_lstm(self) -> str | None:
-        """Why this is not the LSTM of libraries, apart from `forget_bias`, or None.
+        """Why this is not the LSTM that libraries have, or None if it is.
 
-        Theirs has tanh, and neither peepholes nor clips nor a projection.
+        That one has tanh, no peepholes, clips or projection, and any `forget_bias`.
         """
-        return f"{type(self).__name__} is none"
+        return f"{type(self).__name__} is not one"
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""
@@ -209,7 +216,8 @@ class AffineCell(RNNCell):
 
         Raises:
             ValueError: If `inputs` are not of rank 2, or the dtype is not floating.
-            TypeError: If `key` is no random key, or an initializer makes no array.
+            TypeError: If `key` is not a random key, or an initializer does not return
+                an array.
         """
         return init_by_specs(self, key, inputs, dtype)
 
@@ -220,8 +228,9 @@ class AffineCell(RNNCell):
 
         Raises:
             ValueError: If a shape, or the set of parameters, is not what the cell and
-                the inputs require.
-            TypeError: If a dtype or the kind of state is not.
+                the inputs require. If the state has the wrong number of arrays, the
+                error is an IndexError as well, as in TensorFlow.
+            TypeError: If a dtype, or the kind of state, is not what they require.
         """
         inputs, state = self._checked(params, inputs, state)
         output, new_state, _, _ = self.chain(plain_product, params, inputs, state)
@@ -245,7 +254,8 @@ class AffineCell(RNNCell):
         """
         if type(self).apply is not AffineCell.apply:
             raise DeclinedError(f"{type(self).__name__} has a custom `apply`")
-        # No derivative would be taken by these, however its functions got hold of them.
+        # However its functions obtained traced arrays, no derivative with respect to
+        # these would be computed.
         step = lambda *args: self.chain(plain_product, *args)[:2]
         first_inputs = masking.first_inputs(inputs, steps.axis)
         consts = jax.make_jaxpr(step)(params, first_inputs, state).consts
@@ -272,7 +282,7 @@ class AffineCell(RNNCell):
             stage, `[batch, columns]` and `[batch, rows]`.
         """
         zs, operands, elementwise = [], [], self.elementwise(params)
-        with jax.named_scope(self._scope()):
+        with jax.named_scope(scope_name(self)):
             operand, carry = self.enter(state)
             dtype = widest_dtype(state)
             for k, stage in enumerate(self.stages):
@@ -282,7 +292,7 @@ class AffineCell(RNNCell):
             return operand, carry, zs, operands
 
     def elementwise(self, params: Params) -> Params:
-        """The parameters that the updates use by themselves."""
+        """The parameters that the updates use directly, outside any product."""
         return {name: params[name] for name in self.elementwise_specs()}
 
     def product_params(self, params: Params, depth: int) -> list[Params]:

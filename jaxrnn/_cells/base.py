@@ -35,8 +35,9 @@ class RNNCell(Hyperparameters, abc.ABC):
         state_size: The sizes of the state: an int, a `TensorShape` or a nest of those,
             without the batch axis.
         output_size: The sizes of the output, likewise.
-        holds_cells: Whether `apply` passes its key on to inner cells. Such a cell gets
-            the keys of the run and of the step, any other cell a plain key.
+        holds_cells: Whether `apply` passes its key on to inner cells. Such a cell
+            receives the keys of the run and of the step; any other cell receives that
+            of the step.
 
     Source: `tf.compat.v1.nn.rnn_cell.RNNCell`.
     """
@@ -48,7 +49,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         """Whether `apply` draws random numbers from its key; None where unknown.
 
         The modules of `jaxrnn.linen` and `jaxrnn.nnx` require a random stream only for
-        cells that are random. Of a cell that declares nothing they trace a step.
+        cells that are random. If this is None, they trace one step to find out.
         """
         return None
 
@@ -66,6 +67,12 @@ class RNNCell(Hyperparameters, abc.ABC):
                 `jax.ShapeDtypeStruct`: only shapes and dtypes are read.
             dtype: The dtype of the parameters; by default the `dtype` of the cell or,
                 if that is None, of the inputs.
+
+        Returns:
+            Nested dicts of arrays; those of built-in cells have TensorFlow's names.
+
+        Raises:
+            TypeError: If `key` is not a random key.
         """
 
     @abc.abstractmethod
@@ -96,18 +103,18 @@ class RNNCell(Hyperparameters, abc.ABC):
         """All steps at once, with the values and gradients of a scan over `apply`.
 
         A driver calls this first, and scans `apply` if it raises `DeclinedError`, as it
-        does here: a cell with nothing faster than the scan does not override it.
+        does here. A cell with nothing faster than the scan does not override it.
 
         Args:
-            params: Parameters as `init` makes them.
+            params: Parameters as `init` returns them.
             inputs: All steps of inputs, each leaf `[batch, time, ...]`, or
                 `[time, batch, ...]` if `steps.axis` is 0.
             state: The initial state, each leaf `[batch, ...]`.
             steps: Which steps there are, and which rows are alive in them.
             keys: `keys(t)` is the random key of step t; None for a deterministic run.
-            implementation: What runs the loop of an `AffineCell`, as a driver's
-                argument `implementation` names it; None for XLA. A cell around others
-                passes it on; any other need not look at it.
+            implementation: What the driver's argument `implementation` names, as an
+                opaque object; None for XLA's loop. A cell around others passes it on;
+                others ignore it.
 
         Returns:
             `(outputs, state)`: the outputs of all steps along the same axis, zeros in
@@ -122,7 +129,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         raise DeclinedError(f"{type(self).__name__} has no `apply_sequence`")
 
     def bind(self, params: Params, key: Key | None = None) -> BoundCell:
-        """The cell with its parameters, as drivers take it.
+        """The cell together with its parameters, which is what drivers take.
 
         Args:
             params: Parameters as `init` returns them, or those of a checkpoint under
@@ -131,7 +138,8 @@ class RNNCell(Hyperparameters, abc.ABC):
                 for a deterministic run.
 
         Raises:
-            TypeError: If `key` is not a random key, or a hyper-parameter not hashable.
+            TypeError: If `key` is not a random key, or a hyper-parameter is not
+                hashable.
         """
         name = type(self).__name__
         try:
@@ -173,10 +181,11 @@ class RNNCell(Hyperparameters, abc.ABC):
 
         Args:
             inputs: One step of inputs, each leaf `[batch, ...]`, or None.
-            batch_size: The number of rows; with `inputs` it must agree or be None.
-            dtype: The dtype of the state; with `inputs` it must agree or be None.
+            batch_size: The number of rows; if `inputs` are given, theirs or None.
+            dtype: The dtype of the state; if `inputs` are given, theirs or None.
 
         Raises:
+            TypeError: If `batch_size` is not an integer.
             ValueError: If the arguments disagree, or batch size or dtype is missing.
         """
         if inputs is not None:
@@ -188,13 +197,14 @@ class RNNCell(Hyperparameters, abc.ABC):
             )
         return self.zero_state(batch_size, dtype)
 
-    def _scope(self) -> str:
-        """The name of the cell in profiles and checkpoints, as TensorFlow's."""
-        return getattr(self, "name", None) or _snake_case(type(self).__name__)
+
+def scope_name(cell: RNNCell) -> str:
+    """The name of a cell in profiles and checkpoints, which is TensorFlow's."""
+    return getattr(cell, "name", None) or _snake_case(type(cell).__name__)
 
 
 def any_is_random(cells: Iterable[RNNCell]) -> bool | None:
-    """Whether one of several cells is random; None where that is unknown."""
+    """Whether one of several cells is random; None if that is unknown."""
     declared = [cell.is_random for cell in cells]
     return True in declared or (None if None in declared else False)
 
@@ -206,7 +216,7 @@ def _snake_case(name: str) -> str:
 
 
 def _as_batch_size(batch_size: Any) -> Any:
-    """The batch size as an int; a symbolic dimension of `jax.export` as it is."""
+    """The batch size as an int; a symbolic dimension of `jax.export` unchanged."""
     if batch_size is None:
         raise ValueError(
             "zero_state: `batch_size` must be known, got None. It is the number of "
@@ -219,7 +229,7 @@ def _as_batch_size(batch_size: Any) -> Any:
 
 
 def _from_inputs(inputs: PyTree, batch_size: Any, dtype: DType) -> tuple[int, DType]:
-    """The batch size and dtype of `inputs`, which the arguments must not contradict."""
+    """The batch size and dtype of `inputs`, if the arguments do not contradict them."""
     no_leaf: Any = ("inputs", None)
     name, leaf = next(named_leaves("inputs", inputs), no_leaf)
     if not getattr(leaf, "shape", ()):

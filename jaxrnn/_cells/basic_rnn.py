@@ -27,6 +27,11 @@ class BasicRNNCell(VectorStateCell):
         name: The name of the step in profiles; by default that of the class.
         dtype: The required dtype of parameters and inputs; None for any.
 
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `num_units` is negative, the activation is not known, or `dtype`
+            is not floating.
+
     Source: `tf.compat.v1.nn.rnn_cell.BasicRNNCell`.
     """
 

@@ -16,16 +16,16 @@ from .._time.steps import Steps
 class BoundCell:
     """A cell with its parameters: a pytree that is called as TensorFlow's cells are.
 
-    The parameters (and the key, if any) are its leaves, the cell is static. So it goes
-    through `jax.jit`, `jax.vmap` and `jax.tree.map` as it is and, as long as it has no
-    key, through `jax.grad` and `optax`. Two with equal cells share one compilation.
+    Its leaves are the parameters (and the key, if any); the cell is static. So it can
+    be passed to `jax.jit`, `jax.vmap` and `jax.tree.map` and, if it has no key, to
+    `jax.grad` and `optax`. Two with equal cells share one compilation.
     `cell.bind(params, key)` creates one.
 
     Attributes:
         cell: The hyper-parameters.
         params: Nested dicts of arrays, as `cell.init` returns them.
         key: The random key of one run, or None for a deterministic run. Keys have no
-            gradient: differentiate by `params`, and bind inside of the loss.
+            gradient: differentiate with respect to `params`, and bind inside the loss.
     """
 
     params: Params
@@ -44,7 +44,7 @@ class BoundCell:
 
         Raises:
             ValueError: If shapes do not fit the cell or its parameters.
-            TypeError: If structures or dtypes do not.
+            TypeError: If structures or dtypes do not fit them.
         """
         if scope is None:
             return cell_keys.apply_cell(
@@ -82,7 +82,12 @@ class BoundCell:
         return self.cell.output_size
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
-        """A state of zeros, each leaf `[batch_size, ...]` of `dtype`."""
+        """A state of zeros, each leaf `[batch_size, ...]` of `dtype`.
+
+        Raises:
+            TypeError: As `RNNCell.zero_state`.
+            ValueError: As `RNNCell.zero_state`.
+        """
         return self.cell.zero_state(batch_size, dtype)
 
     def get_initial_state(
@@ -91,5 +96,10 @@ class BoundCell:
         batch_size: int | None = None,
         dtype: DType | None = None,
     ) -> PyTree:
-        """The zero state, sized by `inputs` or by `batch_size` and `dtype`."""
+        """The zero state, sized by `inputs` or by `batch_size` and `dtype`.
+
+        Raises:
+            TypeError: As `RNNCell.get_initial_state`.
+            ValueError: As `RNNCell.get_initial_state`.
+        """
         return self.cell.get_initial_state(inputs, batch_size, dtype)

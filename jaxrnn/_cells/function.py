@@ -25,6 +25,11 @@ class FunctionCell(RNNCell):
         output_size: The sizes of the output, likewise.
         init_fn: `init_fn(key, inputs, dtype) -> params`; None for no parameters.
 
+    Raises:
+        TypeError: If `fn` or `init_fn` is not a function, or a size is of the wrong
+            kind.
+        ValueError: If a size is None or negative.
+
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
         >>> def running_sum(params, inputs, state, key=None):

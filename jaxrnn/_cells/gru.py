@@ -35,6 +35,11 @@ class GRUCell(VectorStateCell):
         name: The name of the step in profiles; by default that of the class.
         dtype: The required dtype of parameters and inputs; None for any.
 
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `num_units` is negative, the activation is not known, or `dtype`
+            is not floating.
+
     Source: arXiv:1406.1078; `tf.compat.v1.nn.rnn_cell.GRUCell`.
     """
 

@@ -1,4 +1,4 @@
-"""Hyper-parameters: their checks, and a cell as their value."""
+"""Hyper-parameters: checks that normalize them, and cells that compare by them."""
 
 import copy
 import dataclasses
@@ -13,11 +13,11 @@ from .._base.arguments import as_count, as_dtype
 from .._base.errors import describe
 from .._base.trees import as_typed
 from .activations import ACTIVATIONS, resolve_activation
-from .checks import check_floating
+from .step_checks import check_floating
 
 
 def set_common_fields(cell: Any) -> None:
-    """Checks the fields that several cells have, and sets their final form."""
+    """Checks and normalizes the fields that several cells have."""
     where = type(cell).__name__
     for field in dataclasses.fields(cell):
         value = getattr(cell, field.name)
@@ -67,13 +67,13 @@ def check_number(
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Hyperparameters:
-    """A dataclass that is equal by class and value, as a static argument of jit is.
+    """A dataclass that compares by class and value, as static arguments of jit must.
 
     Attributes that a subclass sets without being a dataclass itself count as well.
     """
 
     def __eq__(self, other: object) -> bool:
-        """By class and value; 1 and True are different, as programs may differ."""
+        """By class and value; 1 and True differ, since their programs may differ."""
         return type(self) is type(other) and self._value() == other._value()  # pyright: ignore[reportAttributeAccessIssue]
 
     def __hash__(self) -> int:
@@ -95,7 +95,7 @@ class Hyperparameters:
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def __deepcopy__(self, memo: dict) -> "Hyperparameters":
-        # Copies of functions would not be equal, so those are shared.
+        # Deep copies of functions would not be equal: share the functions.
         memo[id(self)] = twin = copy.copy(self)
         return twin
 

@@ -42,12 +42,17 @@ class LSTMCell(LSTMFamily):
         proj_clip: The bound on h' after a projection, or None.
         num_unit_shards: Accepted for compatibility with TensorFlow; not used.
         num_proj_shards: Accepted for compatibility with TensorFlow; not used.
-        forget_bias: Added to f in each step; not part of the stored bias.
+        forget_bias: Added to f at each step; not part of the stored bias.
         state_is_tuple: False for a state `[batch, H + P]` that holds `[c, h]`.
         activation: None for tanh, the name of a Keras activation, or a function.
         reuse: Accepted for compatibility with TensorFlow; not used.
         name: The name of the step in profiles; by default that of the class.
         dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `num_units`, `num_proj` or a clip is negative, the activation is
+            not known, or `dtype` is not floating.
 
     Source: Sak, Senior and Beaufays, Interspeech 2014;
     `tf.compat.v1.nn.rnn_cell.LSTMCell`.

@@ -1,1 +1,1 @@
-"""The drivers, one in each file: a driver runs a cell over time."""
+"""The drivers, which run a cell over time, and their common checks and loops."""

@@ -1,4 +1,4 @@
-"""One cell forwards and one backwards in time: over arrays, and over lists of steps."""
+"""One cell forwards in time and one backwards, over arrays or over lists of steps."""
 
 import functools
 from typing import Any
@@ -37,7 +37,7 @@ def bidirectional_dynamic_rnn(
 
     The backward cell reads a row of length n as `x[n-1], ..., x[0]`. Its outputs are
     returned in the order of the inputs, zeros past the length; its final state is that
-    after `x[0]`. The inputs past the length affect nothing.
+    after `x[0]`. Inputs past the length have no effect.
 
     Args:
         cell_fw: A bound cell, or any object that keeps the RNNCell protocol.
@@ -45,8 +45,10 @@ def bidirectional_dynamic_rnn(
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
             of such arrays that agree in time and batch.
         sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for `time`.
-        initial_state_fw: The forward state before the first step, or None for zeros.
-        initial_state_bw: The backward state before the last step, or None for zeros.
+        initial_state_fw: The forward state before the first step, in the structure of
+            `cell_fw.state_size`, each leaf `[batch, ...]`; None for the zero state.
+        initial_state_bw: The backward state before the last step, in the structure of
+            `cell_bw.state_size`, likewise.
         dtype: The dtype of the zero states and of the outputs; needed unless both
             states are given.
         parallel_iterations: As in `dynamic_rnn`.
@@ -109,15 +111,17 @@ def static_bidirectional_rnn(
     """Runs `cell_fw` forwards and `cell_bw` backwards over a list of steps.
 
     The backward cell reads each row from its last valid step to its first, as in
-    `bidirectional_dynamic_rnn`. That compiles one step, however many there are.
+    `bidirectional_dynamic_rnn`, which compiles one step, however many there are.
 
     Args:
         cell_fw: A bound cell, or any object that keeps the RNNCell protocol.
         cell_bw: The same for the backward direction, with separate parameters.
         inputs: A list or tuple with the inputs of each step, `[batch, ...]` or a nest
             of such arrays; with lengths, all steps have the same shapes.
-        initial_state_fw: The forward state before the first step, or None for zeros.
-        initial_state_bw: The backward state before the last step, or None for zeros.
+        initial_state_fw: The forward state before the first step, in the structure of
+            `cell_fw.state_size`, each leaf `[batch, ...]`; None for the zero state.
+        initial_state_bw: The backward state before the last step, in the structure of
+            `cell_bw.state_size`, likewise.
         dtype: The dtype of the zero states and of the outputs; needed unless both
             states are given.
         sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for `time`.
@@ -185,18 +189,18 @@ def joined(where: str, fw: PyTree, bw: PyTree, axis: int) -> PyTree:
     """The leaves of two outputs concatenated along `axis`.
 
     Raises:
-        ValueError: If the structures differ, or axes other than `axis`.
+        ValueError: If the structures differ, or sizes along axes other than `axis`.
     """
     check_structure(f"{where}: the output of `cell_bw`", fw, bw, strict=False)
     join = lambda *pair: jnp.concatenate(pair, axis)
-    with noting(f"{where}: raised as outputs were joined along axis {axis}."):
+    with noting(f"{where}: raised as outputs were concatenated along axis {axis}."):
         return jax.tree.map(join, fw, with_structure(fw, bw))
 
 
 def _reversed(
     where: str, name: str, steps: list[PyTree], lengths: Array | None
 ) -> list[PyTree]:
-    """The steps with the first `length` steps of each row in reverse."""
+    """The steps, the first `length` steps of each row in reverse order."""
     if lengths is None:
         return steps[::-1]
     for step in steps[1:]:

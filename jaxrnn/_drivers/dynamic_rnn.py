@@ -10,7 +10,7 @@ from .._base.lengths import as_lengths
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
 from .._kernels.implementation import as_implementation
 from ..memory._strategy import Strategy, as_strategy
-from .run import over_time
+from .over_time import over_time
 
 
 def dynamic_rnn(
@@ -39,8 +39,8 @@ def dynamic_rnn(
             `output_size`, `zero_state` and a call `(inputs, state) -> (output,
             new_state)`.
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
-            of such arrays that agree in time and batch. The cell reads one step of the
-            same nest, each leaf `[batch, ...]`.
+            of such arrays that agree in time and batch. The cell receives one step of
+            the same nest, each leaf `[batch, ...]`.
         sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for `time`.
             Past its length a row outputs zeros and keeps its state; the inputs there
             (NaN included) affect no output, state or gradient. For zero-length
@@ -50,13 +50,14 @@ def dynamic_rnn(
             state of the cell, which needs `dtype`.
         dtype: The dtype of the zero state and of the outputs; None for that of
             `initial_state`, if its leaves share one.
-        parallel_iterations: The number of steps to unroll per loop iteration, up to 4.
-            Changes values by rounding at most.
+        parallel_iterations: The number of steps to unroll per loop iteration, up to 4,
+            where the cell is run step by step; cells that run whole sequences at once
+            ignore it. Changes values by rounding at most.
         swap_memory: What the backward pass stores of each step: False for all residuals
             that it reads; True, or a strategy of `jaxrnn.memory`, for long sequences.
             True recomputes segments of about sqrt(time) steps from states that are
-            stored in host memory, where the device has memory of its own. Changes
-            values by rounding at most.
+            stored in host memory, if the device has separate memory. Changes values by
+            rounding at most.
         time_major: Whether time is the first axis of inputs and outputs, which saves
             two transposes.
         scope: The name of the loop in profiles; "rnn" by default.
@@ -64,10 +65,11 @@ def dynamic_rnn(
             compiled by XLA; "pallas_mosaic_tpu" (TPU) or "pallas_triton" (CUDA) for a
             kernel that keeps the recurrent matrices on the chip for the whole sequence;
             "cudnn" (CUDA) for cuDNN's LSTM, for plain LSTMs in float32, traced on a
-            machine with the GPU. The kernels compile for their platform only. They are
-            not measured there yet, and so never chosen by default. To compile for
-            another machine name it, as in "pallas_mosaic_tpu:v4"; the defaults are
-            "v5e" and "h100". `jaxrnn.explain` reports which implementations can run.
+            machine with the GPU. The kernels compile for their platform only. They
+            have not been measured there yet, so they are never chosen by default. To
+            compile for another machine, name it, as in "pallas_mosaic_tpu:v4"; the
+            defaults are "v5e" and "h100". `jaxrnn.explain` reports which
+            implementations can run.
 
     Returns:
         `(outputs, state)`: the outputs in the structure of `cell.output_size`, each
@@ -77,9 +79,10 @@ def dynamic_rnn(
     Raises:
         TypeError: If `cell` is not a cell, or does not keep the dtypes of its state; if
             an argument is of the wrong kind.
-        ValueError: If `inputs` are missing or of rank below 3; if shapes disagree; if
-            neither `initial_state` nor `dtype` is given; if `implementation` cannot run
-            this cell.
+        ValueError: If `inputs` are None or of rank below 3, or hold no array (then it
+            is an IndexError as well, as in TensorFlow); if shapes disagree; if neither
+            `initial_state` nor `dtype` is given; if `implementation` cannot run this
+            cell.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn

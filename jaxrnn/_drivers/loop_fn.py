@@ -26,7 +26,7 @@ FirstCall = tuple[Array, PyTree, PyTree, PyTree, PyTree]
 
 
 def check_first_call(cell: Any, returned: Any) -> FirstCall:
-    """What `loop_fn` returned at time 0, with arrays as leaves.
+    """Checks what `loop_fn` returned at time 0, and returns it with arrays as leaves.
 
     Args:
         cell: The cell, for its sizes.
@@ -38,8 +38,9 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
         step emits, `[batch, ...]`; the initial loop state or None.
 
     Raises:
-        ValueError: If there are not five; if the structure of the state is not that of
-            `cell.state_size`; if batch sizes differ.
+        ValueError: If there are not five values; if the structure of the state is not
+            that of `cell.state_size`; if batch sizes differ.
+        EntryError: If `next_input` holds no array, or one without axes.
         TypeError: If `finished` is not bool; if a leaf is not an array.
     """
     finished, next_input, state, template, loop_state = _five(returned)
@@ -63,7 +64,7 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
 def check_next_call(
     returned: Any, carry: tuple[Array, PyTree, PyTree, PyTree], emit_types: PyTree
 ) -> tuple[Array, PyTree, PyTree, PyTree, PyTree]:
-    """What `loop_fn` returned at a later time, with arrays as leaves.
+    """Checks what `loop_fn` returned later, and returns it with arrays as leaves.
 
     A loop state of None is replaced by the one before.
 
@@ -74,7 +75,7 @@ def check_next_call(
 
     Raises:
         ValueError: If structures or shapes differ from those at time 0.
-        TypeError: If dtypes or kinds of sequence do.
+        TypeError: If dtypes or kinds of sequence differ from them.
     """
     finished, next_input, state, emit, next_loop_state = _five(returned)
     old_finished, old_input, old_state, loop_state = carry
@@ -182,7 +183,7 @@ def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyT
 def _as_like(name: str, tree: Any, like: PyTree, fix: str = "") -> PyTree:
     """The tree as arrays, which must have the structure, dtypes and shapes of `like`.
 
-    A TensorArray must have the arguments of that in `like`; it may have grown.
+    A TensorArray must have the arguments of the one in `like`; it may have grown.
     """
     if tree is None:
         raise ValueError(

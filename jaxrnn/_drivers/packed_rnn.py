@@ -12,7 +12,7 @@ from .._batching.packed_sequences import PackedSequences, check_first_axis
 from .._time import masking
 from .._time.restarts import Restarts, rows_of
 from ..memory._strategy import Strategy, as_strategy
-from .run import over_time
+from .over_time import over_time
 
 _WHERE = "packed_rnn"
 
@@ -29,12 +29,12 @@ def packed_rnn(
     """Runs `cell` over packed sequences, each from its initial state.
 
     The results for a sequence are those of `dynamic_rnn` for that row of the padded
-    batch; the cost is proportional to the sum of the lengths. Noise is drawn by the
-    step of the row, not of the sequence.
+    batch; the cost is proportional to the sum of the lengths. A cell draws random
+    numbers from the key of the step of the row, not of the sequence.
 
     Args:
         cell: As in `dynamic_rnn`.
-        packed: Sequences in the layout of `pack_sequences`. If their nest holds more
+        packed: Sequences as `pack_sequences` returns them. If their nest holds more
             than the cell's inputs, select these by
             `dataclasses.replace(packed, inputs=...)`.
         initial_state: The state that each sequence starts from, each leaf
@@ -42,8 +42,8 @@ def packed_rnn(
         dtype: The dtype of the zero state and of the outputs; None for that of
             `initial_state`.
         scope: The name of the loop in profiles; "rnn" by default.
-        swap_memory: As in `dynamic_rnn`. The states of all steps stay on the device, as
-            the last ones are read among them.
+        swap_memory: As in `dynamic_rnn`. The states of all steps stay on the device,
+            since the last state of each sequence is read from them.
 
     Returns:
         `(outputs, state)`: outputs in the layout of `packed.inputs`, `[rows,
@@ -52,7 +52,7 @@ def packed_rnn(
         of each sequence, each leaf `[sequences, ...]`.
 
     Raises:
-        TypeError: If `packed` is no result of `pack_sequences`; as `dynamic_rnn`.
+        TypeError: If `packed` is not a result of `pack_sequences`; as `dynamic_rnn`.
         ValueError: If a leaf of `initial_state` does not have one row for each
             sequence; as `dynamic_rnn`.
 
@@ -75,7 +75,7 @@ def packed_rnn(
     if not isinstance(packed, PackedSequences):
         raise TypeError(
             f"{_WHERE}: `packed` must come from `pack_sequences`, got "
-            f"{describe(packed)}. Of a window it is `window.packed`."
+            f"{describe(packed)}. For a window, pass `window.packed`."
         )
     if initial_state is not None:
         initial_state = as_state(_WHERE, "initial_state", initial_state)
@@ -105,6 +105,6 @@ def packed_rnn(
 
 
 def _first_states(restarts: Restarts, axis: int) -> PyTree:
-    """The state that each row starts from; zeros where it holds no sequence."""
+    """The state from which each row starts; zeros if it holds no sequence."""
     which = jax.lax.index_in_dim(restarts.starts, 0, axis, keepdims=False)
     return masking.zero_dead(which >= 0, rows_of(restarts.restart_states, which))

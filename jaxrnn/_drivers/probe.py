@@ -9,14 +9,14 @@ from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import DType, PyTree
 from .._tensor_array.tensor_array import is_tensor_array
 
-# What a step must keep of each leaf of the state, else what is raised and advised.
+# What a step must keep of each leaf of the state; otherwise the error, a note, a fix.
 _KEPT = (
     ("shape", ValueError, "", ""),
     (
         "dtype",
         TypeError,
         " (type should remain constant)",
-        " Cast inside of the cell, or pass an `initial_state` of the dtype that it "
+        " Cast inside the cell, or pass an `initial_state` of the dtype that it "
         "returns.",
     ),
 )
@@ -38,7 +38,8 @@ def probe(
         inputs: One step of inputs.
         state: The state before the step.
         output_dtype: The dtype that every leaf of the output must have.
-        strict: Whether kinds of sequence in the state must agree (lengths are given).
+        strict: Whether kinds of sequence in the state must agree, as they must if
+            lengths are given.
 
     Raises:
         ValueError: If structures or shapes differ from those of the state, or from

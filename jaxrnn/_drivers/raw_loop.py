@@ -1,4 +1,4 @@
-"""The loop of `raw_rnn`: in Python where its end is known, else compiled."""
+"""The loop of `raw_rnn`: in Python where `finished` is concrete, else compiled."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import checkify
 
 from .._autodiff.transposable import transposable
-from .._base.math import as_known
+from .._base.math import concrete_or_none
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, PyTree
 from .._tensor_array.carried import of_rows, shaped_like, with_capacity
@@ -34,18 +34,18 @@ def run_until_finished(
 
     Args:
         step: The body of the loop.
-        carry: What the step at time 0 starts from.
+        carry: The carry before the step at time 0.
         emit_types: The shape and dtype of each leaf that a step emits.
-        max_time: The most steps, or None for no bound.
-        strategy: What derivatives of a compiled loop keep of its steps.
+        max_time: The maximum number of steps, or None for no bound.
+        strategy: What is saved of the steps for derivatives of a compiled loop.
 
     Raises:
-        ValueError: If the loop must be compiled, there are emits and no `max_time`.
+        ValueError: If the loop must be compiled and emits, and there is no `max_time`.
     """
     start = carry = as_varying_as(carry, carry)
     time, emits = 0, []
     while time != max_time:
-        finished = as_known(_all_finished(carry))
+        finished = concrete_or_none(_all_finished(carry))
         if finished is None:
             return _compiled(step, start, emit_types, max_time, strategy)
         if finished:
@@ -54,9 +54,9 @@ def run_until_finished(
         emits.append(emit)
         time += 1
 
-    def stacked(emitted: jax.ShapeDtypeStruct, *rows: Array) -> TensorArray:
-        no_rows = jnp.zeros((0, *emitted.shape), emitted.dtype)
-        return of_rows(jnp.stack(rows) if rows else no_rows, np.int32(time))
+    def stacked(emitted: jax.ShapeDtypeStruct, *emits: Array) -> TensorArray:
+        no_emits = jnp.zeros((0, *emitted.shape), emitted.dtype)
+        return of_rows(jnp.stack(emits) if emits else no_emits, np.int32(time))
 
     return jax.tree.map(stacked, emit_types, *emits), carry
 
@@ -73,15 +73,15 @@ def _compiled(
         return emit_types, _unbounded(step, carry, emit_types)
     carry = _with_capacity(step, carry, max_time)
     plan = strategy.plan(max_time) if max_time else CheckpointPlan()
-    size, carry, rows = segmented_loop(plan, _is_running, step, carry, max_time)
+    count, carry, emits = segmented_loop(plan, _is_running, step, carry, max_time)
     checkify.debug_check(
         _all_finished(carry), f"raw_rnn: max_time {max_time} was reached"
     )
-    return jax.tree.map(lambda rows: of_rows(rows, size), rows), carry
+    return jax.tree.map(lambda emits: of_rows(emits, count), emits), carry
 
 
 def _unbounded(step: Step, carry: Carry, emit_types: PyTree) -> Carry:
-    """The loop without emits or a bound on its steps, and so without a gradient."""
+    """The loop without emits or a bound, which cannot be differentiated backward."""
     if jax.tree.leaves(emit_types):
         raise ValueError(
             "raw_rnn: `max_time` must be given under jit and vmap, got None. It "
@@ -98,12 +98,12 @@ def _unbounded(step: Step, carry: Carry, emit_types: PyTree) -> Carry:
 
 
 def _without_gradient(leaf: Array) -> Array:
-    """The same value, with an error in place of JAX's where it is transposed."""
+    """The same value, which raises our error instead of JAX's when transposed."""
 
     def refuse(_: Any, cotangent: Any) -> Any:
         raise ValueError(
             "raw_rnn: `max_time` must be given to differentiate backward under jit, "
-            "got None. It bounds what is kept of the steps."
+            "got None. It bounds what is saved of the steps."
         )
 
     if not jnp.issubdtype(leaf.dtype, jnp.inexact):
@@ -124,13 +124,14 @@ def _is_running(time: Array, carry: Carry) -> Array:
 def _with_capacity(step: Step, carry: Carry, max_time: int) -> Carry:
     """The carry, its TensorArrays with a known shape and the capacity for all writes.
 
-    There is one write more than steps: `loop_fn` is also called at time 0.
+    There may be one more write than there are steps: `loop_fn` is also called at time
+    0.
     """
     carry = _map_tensor_arrays(lambda array: with_capacity(array, max_time + 1), carry)
     leaves = jax.tree.leaves(carry, is_leaf=is_tensor_array)
     if not any(is_tensor_array(x) and x.element_shape is None for x in leaves):
         return carry
-    # The writes of one step give the shapes.
+    # An array without a write has no element shape yet: trace a step to learn it.
     time = jax.ShapeDtypeStruct((), jnp.int32)
     carry_after, _ = jax.eval_shape(step, time, carry)
     return _map_tensor_arrays(shaped_like, carry, carry_after)

@@ -1,4 +1,4 @@
-"""`raw_rnn`: a cell in a loop whose inputs, end and results a function decides."""
+"""`raw_rnn`: a cell in a loop whose inputs, end and results `loop_fn` controls."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ def raw_rnn(
     *,
     max_time: int | None = None,
 ) -> tuple[PyTree, PyTree, PyTree]:
-    """Runs `cell` in a loop that `loop_fn` feeds, ends and reads.
+    """Runs `cell` in a loop that `loop_fn` controls: its inputs, its end, its results.
 
     In pseudo-code:
 
@@ -56,7 +56,7 @@ def raw_rnn(
     `cell_output is None`, but not on values. Both loops can be differentiated in
     forward and reverse mode, with respect to all that `loop_fn` and the cell close
     over. Forward and backward, the cost follows the number of steps taken, apart from
-    zeroing buffers of `max_time` rows.
+    zeroing buffers of `max_time` entries.
 
     Emits are masked in finished rows; `next_input` and the loop state are not. To
     exclude finished rows from a sum in the loop state, mask them in `loop_fn`.
@@ -70,20 +70,21 @@ def raw_rnn(
             position, `time` an int32 scalar. At time 0 the other three are None. It
             returns five values, whose types must not change from call to call:
 
-            - `finished`: bool `[batch]`, or a scalar for all rows. A row that was
-              finished once stays finished.
+            - `finished`: bool `[batch]`, or a scalar for all rows. A finished row
+              stays finished.
             - `next_input`: the next input of the cell, a nest of `[batch, ...]`. In
-              finished rows the cell sees 0 in place of NaN and infinity.
+              finished rows the cell receives 0 instead of NaN and infinity.
             - `next_cell_state`: the next state of the cell, usually `cell_state`; at
               time 0 the initial state. Finished rows keep theirs, except in leaves
               without axes and in TensorArrays.
-            - `emit_output`: what is written at this step, usually `cell_output`. At
-              time 0 one of: arrays (or `jax.ShapeDtypeStruct`s) without batch axis,
-              for their shapes and dtypes alone; `()` to emit nothing; None for
-              `cell.output_size` in the dtype of the state's first leaf.
+            - `emit_output`: what is emitted at this step, usually `cell_output`. At
+              time 0 it only describes what will be: arrays (or
+              `jax.ShapeDtypeStruct`s) without batch axis, of which shapes and dtypes
+              are read; `()` to emit nothing; None for `cell.output_size` in the dtype
+              of the state's first leaf.
             - `next_loop_state`: a nest of arrays and TensorArrays (without None in it)
-              for the next call; None for the present one. If it is None at time 0,
-              there is no loop state.
+              for the next call; None to pass on the present one. If it is None at time
+              0, there is no loop state.
         parallel_iterations: Accepted for compatibility with TensorFlow; steps run one
             after another.
         swap_memory: What the backward pass of a compiled loop stores of each step:
@@ -92,25 +93,26 @@ def raw_rnn(
         scope: The name of the loop in profiles; "rnn" by default.
         max_time: The maximum number of steps, an int. Needed under jit, where it is the
             size of the buffers, unless nothing is emitted and no reverse-mode
-            derivative is taken.
-            The loop stops there even if rows are not finished: they have emitted
-            `max_time` times, and `emit_ta.size()` is `max_time`.
-            `jax.experimental.checkify` makes an error of that, and of writes beyond the
-            capacity of a TensorArray, which are dropped otherwise.
+            derivative is taken. The loop stops there even if rows are not finished:
+            they have emitted `max_time` times, and `emit_ta.size()` is `max_time`.
+            `jax.experimental.checkify` reports that as an error, and also writes beyond
+            the capacity of a TensorArray, which are otherwise dropped.
 
     Returns:
         `(emit_ta, final_state, final_loop_state)`. `emit_ta` is a nest of TensorArrays,
         each with one element `[batch, ...]` per step. Outside of jit `stack()` returns
         `[steps, batch, ...]`; under jit `[max_time, batch, ...]`, zeros beyond the
         steps, and `size()` is traced. Under jit TensorArrays with `dynamic_size` in the
-        state or the loop state have a capacity of `max_time + 1` elements at least, one
+        state or the loop state have a capacity of at least `max_time + 1` elements, one
         for each call of `loop_fn`. The loop state is None if it was None at time 0.
 
     Raises:
         TypeError: If `cell` is not a cell or `loop_fn` not a function; if dtypes differ
             from those at time 0.
         ValueError: If `loop_fn` does not return five values; if structures or shapes
-            differ from those at time 0; if `max_time` is missing under jit.
+            differ from those at time 0; if `max_time` is missing under jit; if
+            `next_input` holds no array, or one without axes (also an IndexError, as in
+            TensorFlow).
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -134,7 +136,9 @@ def raw_rnn(
         raise TypeError(
             f"{where}: `loop_fn` must be callable, got {describe(loop_fn)}."
         )
-    loop_fn = _noting(loop_fn, "`loop_fn(time, cell_output, cell_state, loop_state)`")
+    loop_fn = _with_notes(
+        loop_fn, "`loop_fn(time, cell_output, cell_state, loop_state)`"
+    )
     as_unroll(where, parallel_iterations)
     strategy = as_strategy(where, "swap_memory", swap_memory)
     if max_time is not None:
@@ -145,12 +149,14 @@ def raw_rnn(
         finished, next_input, initial_state, emit_types, loop_state = check_first_call(
             cell, loop_fn(time, None, None, None)
         )
-        first_step = jax.tree.map(lambda x: x[None], next_input)
-        cell, finished, state = lay_out(cell, first_step, finished, initial_state, 1)
+        one_step_inputs = jax.tree.map(lambda x: x[None], next_input)
+        cell, finished, state = lay_out(
+            cell, one_step_inputs, finished, initial_state, 1
+        )
 
         def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
             finished, next_input, state, loop_state = carry
-            cell_now = _noting(
+            cell_now = _with_notes(
                 cell_at_step(cell, time), "`cell` on what `loop_fn` returned"
             )
             next_input = masking.hide_nonfinite(finished, next_input)
@@ -158,14 +164,11 @@ def raw_rnn(
             next_finished, next_input, next_state, emit, loop_state = check_next_call(
                 loop_fn(time + 1, output, cell_state, loop_state), carry, emit_types
             )
-            # Emit zeros and copy forward the state of rows that are finished.
             state = masking.advance(~finished, True, next_state, state)
             emit = masking.zero_dead(~finished, emit)
-            # If any more rows are marked as finished, mark these.
             finished = finished | next_finished
             return (finished, next_input, state, loop_state), emit
 
-        # Writes `emit` to `emit_ta` at each `time` while not all rows are finished.
         carry: Any = finished, next_input, state, loop_state
         emit_ta, (_, _, state, loop_state) = run_until_finished(
             step, carry, emit_types, max_time, strategy
@@ -173,7 +176,7 @@ def raw_rnn(
         return emit_ta, state, loop_state
 
 
-def _noting(fn: Callable, what: str) -> Callable:
+def _with_notes(fn: Callable, what: str) -> Callable:
     """The function, with notes on the errors that it raises."""
 
     def noted(*args: Any) -> Any:
@@ -183,8 +186,8 @@ def _noting(fn: Callable, what: str) -> Callable:
             except jax.errors.JAXTypeError as error:
                 error.add_note(
                     "Under jit and vmap its arguments are traced: select by jnp.where "
-                    "or lax.cond, index jnp arrays or TensorArrays, and ask only "
-                    "`cell_output is None` by `if`."
+                    "or lax.cond, index jnp arrays or TensorArrays, and use `if` only "
+                    "for `cell_output is None`."
                 )
                 raise
 

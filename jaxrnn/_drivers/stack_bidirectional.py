@@ -26,7 +26,7 @@ def stack_bidirectional_rnn(
 ) -> tuple[list[PyTree], tuple[PyTree, ...], tuple[PyTree, ...]]:
     """Layers of `static_bidirectional_rnn`, each over the outputs of the one below.
 
-    Unlike in two `MultiRNNCell`s, each layer reads both directions.
+    Unlike the layers of two `MultiRNNCell`s, each layer reads both directions.
 
     Args:
         cells_fw: A sequence of bound cells, one for each layer.
@@ -85,7 +85,7 @@ def stack_bidirectional_dynamic_rnn(
 ) -> tuple[PyTree, tuple[PyTree, ...], tuple[PyTree, ...]]:
     """Layers of `bidirectional_dynamic_rnn`, each over both outputs of the one below.
 
-    Unlike in two `MultiRNNCell`s, each layer reads both directions.
+    Unlike the layers of two `MultiRNNCell`s, each layer reads both directions.
 
     Args:
         cells_fw: A sequence of bound cells, one for each layer.

@@ -23,8 +23,9 @@ def static_state_saving_rnn(
 ) -> tuple[list[PyTree], PyTree]:
     """`static_rnn` that reads its initial state from `state_saver` and saves the last.
 
-    It runs a long sequence window by window. Gradients flow through all windows: to cut
-    them between windows, put `jax.lax.stop_gradient` around the saved states.
+    It serves to run a long sequence window by window. Gradients flow through all
+    windows: to stop them between two, apply `jax.lax.stop_gradient` to the saved
+    states.
 
     Args:
         cell: A bound cell, or any object that keeps the RNNCell protocol.
@@ -72,9 +73,9 @@ def static_state_saving_rnn(
 class StateSaver:
     """Named states, which `static_state_saving_rnn` reads and replaces.
 
-    The object is mutable and not a pytree. Create it inside of a function from an
-    argument, and return its `states`: then the function is pure, and can be compiled,
-    differentiated and scanned.
+    The object is mutable and not a pytree. Create it inside a function from one of the
+    function's arguments, and return its `states`: then the function is pure, and can be
+    compiled, differentiated and scanned.
 
     Attributes:
         states: A dict of arrays, each `[batch, ...]`. It is a copy: the dict passed in
@@ -95,7 +96,7 @@ class StateSaver:
         ...     )
         ...     return saver.states, jnp.stack(outputs)
         >>> zeros = jnp.zeros((4, 5), jnp.float32)
-        >>> windows = x.reshape(3, 4, 4, 2)  # Three of four steps each.
+        >>> windows = x.reshape(3, 4, 4, 2)  # Three windows of four steps.
         >>> states, outputs = jax.lax.scan(window, {"c": zeros, "h": zeros}, windows)
         >>> states["c"].shape, outputs.shape
         ((4, 5), (3, 4, 4, 5))

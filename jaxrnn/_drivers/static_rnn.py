@@ -29,7 +29,7 @@ def static_rnn(
     sequence_length: ArrayLike | None = None,
     scope: str | None = None,
 ) -> tuple[list[PyTree], PyTree]:
-    """Runs `cell` over a list of steps, unrolled: the program holds a copy for each.
+    """Runs `cell` over a list of steps; the program holds a copy of it for each step.
 
     Values and gradients are those of `dynamic_rnn`, which compiles one step, however
     many there are. Use this for a few steps, or for steps of different shapes or types.
@@ -48,8 +48,8 @@ def static_rnn(
             length a row outputs zeros and keeps its state; the inputs there (NaN
             included) affect no output, state or gradient. A state leaf without axes is
             updated up to the longest length, and never if all lengths are 0
-            (`dynamic_rnn` updates it once then). None for all steps, where a step may
-            return a state of another structure, shape or dtype than its own.
+            (`dynamic_rnn` updates it once then). None for all steps; then a step may
+            return a state of another structure, shape or dtype than it received.
         scope: The name of the steps in profiles; "rnn" by default.
 
     Returns:
@@ -86,7 +86,7 @@ def static_rnn(
 def warn_of_compile_time(
     where: str, steps: list[PyTree], instead: str = "dynamic_rnn"
 ) -> None:
-    """Warns the caller of the driver that calls this."""
+    """Warns of many steps, at the line that called the driver."""
     if len(steps) < UNREASONABLE_STEPS:
         return
     warnings.warn(
@@ -150,7 +150,7 @@ def _run_masked(
     lengths: Array,
     dtype: DType,
 ) -> tuple[list[PyTree], PyTree]:
-    longest = jnp.max(lengths, initial=0)  # Where dynamic_rnn runs one step at least.
+    longest = jnp.max(lengths, initial=0)  # dynamic_rnn runs at least one step.
     first_inputs, first_state = masking.stand_in(lengths, steps[0], state)
     masked = Steps(lengths, longest, time=len(steps), axis=0)
     types, outputs = None, []
@@ -172,6 +172,6 @@ def _run_masked(
 
 
 def _types(inputs: PyTree) -> tuple:
-    """The structure, shapes and dtypes, which a step of the cell is compiled for."""
+    """The structure, shapes and dtypes for which a step of the cell is compiled."""
     leaves, treedef = jax.tree.flatten(inputs)
     return treedef, [(leaf.shape, leaf.dtype) for leaf in leaves]

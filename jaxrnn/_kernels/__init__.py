@@ -1,1 +1,1 @@
-"""The loop of an affine cell, run by a kernel for one kind of machine."""
+"""The loop of an affine cell, run by a kernel, a program for one kind of machine."""

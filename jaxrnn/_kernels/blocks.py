@@ -48,34 +48,34 @@ class Tiles:
     def by_steps(self, x: Any) -> pl.BlockSpec:
         """Blocks of `[time, batch, size]`."""
         last = self.grid[1] - 1
-        place = (lambda t: last - t) if self.reverse else (lambda t: t)
+        nth = (lambda t: last - t) if self.reverse else (lambda t: t)
         block = self.block, self.rows, x.shape[-1]
-        return pl.BlockSpec(block, lambda b, t: (place(t), b, 0))
+        return pl.BlockSpec(block, lambda b, t: (nth(t), b, 0))
 
-    def specs(self, operands: Any, matrix: Callable, whole: Callable) -> tuple:
-        """The function that makes a leaf's spec, for each of a kernel's operands.
+    def specs(self, kernel_inputs: Any, matrix: Callable, whole: Callable) -> tuple:
+        """The function that makes a leaf's spec, for each of a kernel's inputs.
 
         Args:
-            operands: `ForwardOperands` or `BackwardOperands`.
-            matrix: That of a matrix.
-            whole: That of another array that all tiles read.
+            kernel_inputs: `ForwardInputs` or `BackwardInputs`.
+            matrix: The function for a matrix.
+            whole: The function for another array that all tiles read.
         """
         makers = {"matrices": matrix, "biases": whole, "elementwise": whole}
         makers |= dict.fromkeys(("lengths", "state", "c_state"), self.by_rows)
-        return tuple(makers.get(name, self.by_steps) for name in operands._fields)
+        return tuple(makers.get(name, self.by_steps) for name in kernel_inputs._fields)
 
     def column(self, lengths: Array) -> Array:
-        """`[rows of all tiles, 1]`: rows that pad the last tile have length 0."""
+        """`[rows of all tiles, 1]`; the rows that pad the last tile have length 0."""
         missing = self.grid[0] * self.rows - self.batch
         return jnp.pad(lengths, (0, missing))[:, None]
 
     def over_time(self, types: PyTree) -> PyTree:
-        """The types of all steps, from those of one."""
+        """The types of arrays of all steps, from those of one step."""
         longer = lambda x: jax.ShapeDtypeStruct((self.time, *x.shape), x.dtype)
         return jax.tree.map(longer, types)
 
     def per_tile(self, params: Params) -> Params:
-        """`[tiles, 1, size]`, float32, for each vector of parameters."""
+        """Types `[tiles, 1, size]`, float32, for each vector of parameters."""
         tiles = self.grid[0]
         wide = lambda x: jax.ShapeDtypeStruct((tiles, 1, *x.shape), jnp.float32)
         return jax.tree.map(wide, params)
@@ -84,12 +84,12 @@ class Tiles:
 def call(
     kernel: Callable, args: tuple, in_specs: tuple, outs: list[tuple], **options: Any
 ) -> Any:
-    """A kernel on arguments.
+    """The results of a kernel.
 
     Args:
-        kernel: What `pallas_call` calls.
-        args: Trees of arrays.
-        in_specs: For each of them the function that makes a leaf's spec.
+        kernel: The function that `pallas_call` takes.
+        args: The kernel's arguments, trees of arrays.
+        in_specs: For each argument the function that makes a leaf's spec.
         outs: For each result the tree of its types, and the function that makes a
             leaf's spec.
         **options: Further arguments of `pallas_call`.
@@ -110,10 +110,10 @@ def call(
 
 
 def as_rows(vectors: PyTree) -> PyTree:
-    """Vectors as matrices of one row: kernels take no arrays of lower rank."""
+    """Vectors as matrices of one row, since kernels take no arrays of lower rank."""
     return jax.tree.map(lambda x: x[None, :], vectors)
 
 
 def read_rows(refs: PyTree) -> PyTree:
-    """The vectors again, in float32."""
+    """The vectors that `as_rows` made matrices of, in float32."""
     return in_float32(jax.tree.map(lambda r: r[0], refs))

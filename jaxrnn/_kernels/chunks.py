@@ -1,7 +1,7 @@
 """Products with a matrix that does not fit in a TPU's VMEM.
 
-Its first columns stay there; the rest is streamed at every step in chunks of columns
-(of rows, for the transpose): one is copied while the one before it is multiplied.
+Its first columns stay there. The rest is streamed at every step, in chunks of columns
+(of rows, for the transpose): one chunk is copied while the one before it is multiplied.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from .step import dot
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-    """How much of a matrix stays in VMEM.
+    """How much of a matrix stays in VMEM, and in what chunks the rest is streamed.
 
     Attributes:
         rows: The rows of the matrix.
@@ -78,10 +78,10 @@ class Buffers(NamedTuple):
     """What the products with a split matrix are computed in.
 
     Attributes:
-        chunks: Two of them: the one that is multiplied, and the next.
-        pieces: `[chunks, rows of a tile, width]`, float32, of the product or of the
-            operand.
-        arrived: Whether a chunk is there, for each of the two.
+        chunks: Two chunks: the one that is multiplied, and the next.
+        pieces: `[chunks, rows of a tile, width]`, float32: the columns of the product,
+            or those of the operand, that belong to each chunk.
+        arrived: Semaphores, one for each of the two, signalled when its copy has ended.
     """
 
     chunks: Any
@@ -92,7 +92,7 @@ class Buffers(NamedTuple):
 def split(
     cuts: tuple[Cut | None, ...], matrices: list[Any], are_transposed: bool
 ) -> list[Any]:
-    """Matrices, or their transposes; those that do not stay as `SplitMatrix`."""
+    """Matrices or their transposes, as `SplitMatrix` where they do not stay whole."""
 
     def one(cut: Cut | None, matrix: Any) -> Any:
         if cut is None or not cut.streamed:
@@ -105,7 +105,7 @@ def split(
 def buffers_for(
     cuts: tuple[Cut | None, ...], matrices: list[Any], rows: int
 ) -> list[Buffers | None]:
-    """Buffers for the products of `rows` rows; None for matrices that stay."""
+    """Buffers for the products of `rows` rows; None for matrices that stay whole."""
 
     def one(cut: Cut | None, matrix: Any) -> Buffers | None:
         if cut is None or not cut.streamed:
@@ -121,7 +121,7 @@ def buffers_for(
 
 
 def read(cuts: tuple[Cut | None, ...], refs: list[Any], buffers: list[Any]) -> list:
-    """Within a kernel: matrices to multiply with, those that are split as `Chunked`."""
+    """Within a kernel: the matrices to multiply with, `Chunked` if they are split."""
 
     def one(cut: Cut | None, ref: Any, buffer: Any) -> Any:
         if cut is None:
@@ -147,7 +147,13 @@ def matmul_transposed(operand: Array, matrix: Any) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Chunked:
-    """A split matrix within a kernel."""
+    """A split matrix within a kernel.
+
+    Attributes:
+        cut: How the matrix is split.
+        matrix: The refs of its parts.
+        buffers: The refs of its buffers.
+    """
 
     cut: Cut
     matrix: SplitMatrix
@@ -185,15 +191,15 @@ class Chunked:
         count, (chunks, _, arrived) = self.cut.streamed, self.buffers
 
         def copy(i: Any) -> Any:
-            place = jax.lax.rem(i, 2)
+            slot = jax.lax.rem(i, 2)
             return pltpu.make_async_copy(
-                self.matrix.streamed.at[i], chunks.at[place], arrived.at[place]
+                self.matrix.streamed.at[i], chunks.at[slot], arrived.at[slot]
             )
 
-        def turn(i: Array, carry: Any) -> Any:
+        def body(i: Array, carry: Any) -> Any:
             pl.when(i + 1 < count)(lambda: copy(i + 1).start())
             copy(i).wait()
             return use(i, chunks[jax.lax.rem(i, 2)], carry)
 
         copy(jnp.int32(0)).start()
-        return jax.lax.fori_loop(jnp.int32(0), jnp.int32(count), turn, carry)
+        return jax.lax.fori_loop(jnp.int32(0), jnp.int32(count), body, carry)

@@ -30,10 +30,10 @@ from .._time.sequence import DeclinedError
 from .._time.steps import Steps
 from .cudnn_calls import CUDNN, Calls, as_rows, flat_weights, precision_here
 from .implementation import Implementation
-from .kernel_loop import first_step, row_lengths, why_no_loop
+from .kernel_loop import row_lengths, step_input_type, why_not_steps
 from .work import Work
 
-# More are refused: https://github.com/pytorch/pytorch/issues/133751.
+# cuDNN refuses more: https://github.com/pytorch/pytorch/issues/133751.
 MOST_STEPS = 65_535
 
 
@@ -42,19 +42,19 @@ MOST_STEPS = 65_535
 class Cudnn(Implementation):
     """The call of cuDNN for a `BasicLSTMCell` or an `LSTMCell` in float32.
 
-    Products are rounded to TF32 as by JAX's default precision on a GPU, in XLA's loop,
-    too; `jax.default_matmul_precision("highest")` around the call of the driver keeps
+    Products are rounded to TF32, JAX's default precision on a GPU, as they are in XLA's
+    loop; `jax.default_matmul_precision("highest")` around the call of the driver keeps
     them exact, forward and backward.
 
     Under `vmap` the mapped axis becomes rows of one call, as long as the parameters are
-    not mapped and no derivative is taken. Otherwise there is one call after another for
-    each mapped entry, since cuDNN sums the gradient of parameters over all rows: put
-    into the batch what can be rows of it. Rows that are spread over several devices
-    need `jax.shard_map`; XLA cannot partition the call, and would gather them.
+    not mapped and no derivative is computed. Otherwise each mapped entry is a call,
+    since cuDNN sums the gradient of the parameters over all rows: add rows to the batch
+    in place of a mapped axis where you can. Rows on several devices need
+    `jax.shard_map`: XLA cannot partition the call, and would gather them.
 
     Attributes:
         machine: The kind of GPU; nothing depends on it.
-        calls: The functions that call cuDNN; tests put JAX's reference in their place.
+        calls: The functions that call cuDNN; tests replace them by JAX's reference.
     """
 
     name: ClassVar[str] = "cudnn"
@@ -62,7 +62,7 @@ class Cudnn(Implementation):
     calls: Calls = CUDNN
 
     def why_not(self, work: Work) -> str | None:
-        """Why it cannot run that work, by the sizes alone, or None."""
+        """Why it cannot run that work, or None."""
         reason = why_not_cell(work.cell)
         if reason:
             return reason
@@ -73,8 +73,8 @@ class Cudnn(Implementation):
             return f"it takes {MOST_STEPS} steps at most, got {work.time}"
         return None
 
-    def describe(self, work: Work) -> str:
-        """How it would run that work; `why_not` is None."""
+    def how(self, work: Work) -> str:
+        """How it would run that work."""
         del work
         return "cuDNN runs all steps in one call, products of the inputs and all"
 
@@ -90,13 +90,13 @@ class Cudnn(Implementation):
     def _why_not_sequences(
         self, cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
     ) -> str | None:
-        if reason := why_no_loop(xs, steps):
+        if reason := why_not_steps(xs, steps):
             return reason
         if 0 in (*xs.shape, cell.output_size):
             return "there are no steps, no rows, no inputs, or no units"
         if reason := why_not_cell(cell):
             return reason
-        inputs = first_step(xs, steps)
+        inputs = step_input_type(xs, steps)
         return self.why_not(Work.of(cell, params, steps.time, inputs, state))
 
 
@@ -104,14 +104,14 @@ class Cudnn(Implementation):
 class CudnnLoop(LoopRule):
     """The run of an LSTM by cuDNN, with its gradients.
 
-    Derivatives that cuDNN does not serve (forward mode, second ones) are those of XLA's
-    loop, which is then run for its residuals. Saved are the outputs and what cuDNN
-    calls its reserve, an array of floats that only cuDNN can read.
+    Derivatives that cuDNN does not compute (forward mode, second derivatives) are those
+    of XLA's loop, which is then run for its residuals. The residuals for cuDNN are the
+    outputs and what it calls its reserve, an array of floats that only it can read.
     """
 
     def __init__(self, calls: Calls, cell: Any) -> None:
         self.calls, self.cell, self.xla = calls, cell, XlaLoop(cell)
-        # Forward and backward are of one precision, wherever the latter is traced.
+        # The backward pass, wherever it is traced, has the forward pass's precision.
         self.precision = precision_here()
 
     def forward(
@@ -127,7 +127,7 @@ class CudnnLoop(LoopRule):
             outputs, state, reserve = by_cudnn(primals, phases)
             loop = lambda primals: self.xla.forward(primals, phases, False)[:2]
             d_results = jax.jvp(loop, (primals,), (dense(tangents[0]),))[1]
-            # The functions that read a reserve read XLA's residuals if differentiated.
+            # What reads the reserve reads XLA's residuals when it is differentiated.
             zero = lambda x: SymbolicZero(jax.typeof(x).to_tangent_aval())
             d_results = *d_results, jax.tree.map(zero, reserve)
             return (outputs, state, reserve), d_results
@@ -172,9 +172,9 @@ class CudnnLoop(LoopRule):
         """`(outputs, state, reserve)`."""
         one = functools.partial(self.calls.forward, self.precision)
         run = sequential_vmap(one) if save else as_rows(one)
-        operands = self._operands(primals, steps)
-        # Not even the types of its results vary over devices in JAX, as operands do.
-        y, h, c, *reserve = as_varying_as(operands, run(*operands))
+        args = self._call_args(primals, steps)
+        # The call's results do not even have types that vary over devices like these.
+        y, h, c, *reserve = as_varying_as(args, run(*args))
         outputs = steps.zero_dead(_batch_major(y, steps))
         last = with_structure(primals.state, self.cell.leave(c, h)[1])
         has_steps = _lengths(primals, steps) > 0
@@ -187,8 +187,8 @@ class CudnnLoop(LoopRule):
         (outputs, (reserve,)), (c_outputs, c_state) = saved, cotangents
         has_steps = _lengths(primals, steps) > 0
         c_h, carry = self.cell.enter(masking.zero_dead(has_steps, c_state))
-        operands = (
-            *self._operands(primals, steps),
+        args = (
+            *self._call_args(primals, steps),
             _batch_major(outputs, steps),
             reserve,
             _batch_major(steps.zero_dead(c_outputs), steps),
@@ -196,7 +196,7 @@ class CudnnLoop(LoopRule):
             carry.c,
         )
         one = functools.partial(self.calls.backward, self.precision)
-        c_weights, c_x, c_h, c_c = sequential_vmap(one)(*operands)
+        c_weights, c_x, c_h, c_c = sequential_vmap(one)(*args)
         c_first = with_structure(c_state, self.cell.leave(c_c, c_h)[1])
         flat = lambda params: flat_weights(self.cell, params, xs.shape[-1])
         (c_params,) = jax.vjp(flat, params)[1](c_weights)
@@ -204,8 +204,8 @@ class CudnnLoop(LoopRule):
         c_state = masking.choose(has_steps, c_first, c_state)
         return Primals(c_params, c_xs, c_state, restart_states)
 
-    def _operands(self, primals: Primals, steps: Steps) -> tuple[Array, ...]:
-        """The arguments of `cudnn_calls.forward`, finite where the rows are."""
+    def _call_args(self, primals: Primals, steps: Steps) -> tuple[Array, ...]:
+        """The arguments of `cudnn_calls.forward`, with zeros in place of padding."""
         params, xs, state, _ = primals
         lengths = _lengths(primals, steps)
         h, carry = self.cell.enter(masking.zero_dead(lengths > 0, state))
@@ -214,19 +214,19 @@ class CudnnLoop(LoopRule):
             _batch_major(steps.zero_dead(xs), steps),
             h,
             carry.c,
-            # It fails at 0: https://github.com/jax-ml/jax/issues/17966.
+            # cuDNN fails at 0: https://github.com/jax-ml/jax/issues/17966.
             jnp.maximum(lengths, 1),
         )
 
 
 def why_not_cell(cell: Any) -> str | None:
-    """Why cuDNN has no such cell, or None."""
+    """Why cuDNN cannot run that cell, or None."""
     reason = cell.why_no_plain_lstm()
     return reason and f"it runs plain LSTMs with tanh: {reason}"
 
 
 def _batch_major(x: Array, steps: Steps) -> Array:
-    """Sequences with rows first; applied to such, the layout of the steps."""
+    """Sequences `[batch, time, ...]` from the layout of the steps, and back."""
     return jnp.swapaxes(x, 0, 1 - steps.axis)
 
 

@@ -1,7 +1,7 @@
-"""The calls of cuDNN, by `jax.experimental.rnn`: values in, values out.
+"""The calls of cuDNN through `jax.experimental.rnn`, as functions of arrays.
 
-It takes inputs `[batch, time, depth]`, lengths from 1 on, and the parameters in one
-array, gates i, f, g, o, with two biases.
+cuDNN takes inputs `[batch, time, depth]`, lengths of at least 1, and the parameters in
+one array, gates i, f, g, o, with two biases.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from jax.lax import Precision
 
 from .._base.typing import Array, Params
 
-# The values of `jax.default_matmul_precision` by which products are exact.
+# The values of `jax.default_matmul_precision` that make products exact.
 EXACT = (
     "highest",
     "float32",
@@ -42,15 +42,15 @@ def why_not_here() -> str | None:
 def forward(
     precision: Precision, weights: Array, x: Array, h: Array, c: Array, lengths: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """All steps by cuDNN: `(y, h, c, reserve)`, the states after each row's last step.
+    """Runs all steps: `(y, h, c, reserve)`, with the states after each row's last step.
 
     Args:
         precision: HIGHEST, or HIGH for TF32.
-        weights: As `flat_weights` gives them.
+        weights: As `flat_weights` returns them.
         x: `[batch, time, depth]`, float32.
         h: `[batch, units]`, float32, before the first step.
-        c: Likewise.
-        lengths: `[batch]`, int32, from 1 to time.
+        c: `[batch, units]`, float32, before the first step.
+        lengths: int32 `[batch]`, from 1 to time.
     """
     (y, h, c), residuals = rnn.lstm_fwd(
         *(x, h[None], c[None], weights, lengths),
@@ -76,17 +76,17 @@ def backward(
     """The cotangents of `(weights, x, h, c)`.
 
     Args:
-        precision: That of `forward`.
+        precision: The precision of `forward`.
         weights: An argument of `forward`, as are the next four.
         x: `[batch, time, depth]`.
         h: `[batch, units]`.
         c: `[batch, units]`.
         lengths: `[batch]`.
         y: A result of `forward`, `[batch, time, units]`.
-        reserve: Likewise, `[floats]`.
-        c_y: The cotangent of y, zeros beyond the lengths.
-        c_h: That of the h after the last step.
-        c_c: That of the c after the last step.
+        reserve: A result of `forward`, `[floats]`.
+        c_y: The cotangent of `y`, zeros beyond the lengths.
+        c_h: The cotangent of the `h` after the last step, `[batch, units]`.
+        c_c: The cotangent of the `c` after the last step, `[batch, units]`.
     """
     c_x, c_h, c_c, c_weights, _ = rnn.lstm_bwd(
         **_sizes(x, h),
@@ -108,12 +108,12 @@ def _sizes(x: Array, h: Array) -> dict[str, Any]:
 
 
 class Calls(NamedTuple):
-    """The functions that call cuDNN; tests put others in their place.
+    """The functions that call cuDNN; tests replace them.
 
     Attributes:
-        why_not_here: Why cuDNN cannot be called here, or None.
-        forward: As the function of that name.
-        backward: Likewise.
+        why_not_here: Returns why cuDNN cannot be called here, or None.
+        forward: As the function `forward`.
+        backward: As the function `backward`.
     """
 
     why_not_here: Callable[[], str | None]
@@ -127,8 +127,8 @@ CUDNN = Calls(why_not_here, forward, backward)
 def precision_here() -> Precision:
     """HIGHEST for exact products, HIGH for TF32, which is XLA's default.
 
-    JAX's wrapper refuses the names of the default ("default", "bfloat16"), which XLA
-    takes for TF32 on a GPU.
+    JAX's wrapper refuses the other names ("default", "bfloat16"), which mean TF32 to
+    XLA on a GPU.
     """
     config: Any = jax.config
     named = config.jax_default_matmul_precision
@@ -136,10 +136,10 @@ def precision_here() -> Precision:
 
 
 def flat_weights(cell: Any, params: Params, depth: int) -> Array:
-    """The parameters of an LSTM in cuDNN's layout, one after another.
+    """The parameters of an LSTM in cuDNN's layout, flattened and concatenated.
 
-    They are `[4H, depth]` for the inputs, `[4H, H]` for the state, and two biases
-    `[4H]`, the second zeros, all with blocks i, f, g, o.
+    They are the matrices `[4H, depth]` of the inputs and `[4H, H]` of the state, and
+    two biases `[4H]`, the second all zeros. All have blocks i, f, g, o.
 
     Args:
         cell: A `BasicLSTMCell` or an `LSTMCell`.
@@ -160,7 +160,9 @@ def flat_weights(cell: Any, params: Params, depth: int) -> Array:
 
 
 def as_rows(one: Callable[..., tuple]) -> Callable[..., tuple]:
-    """`(y, h, c)` of `forward`; mapped axes become rows unless weights are mapped.
+    """`(y, h, c)` of `forward`, where mapped axes become rows of one call.
+
+    If the weights are mapped, the calls run one after the other.
 
     Args:
         one: `forward` with its precision.

@@ -1,4 +1,4 @@
-"""The implementations of the loop of affine cells: what each provides, and by name."""
+"""The implementations of the loop of affine cells: their protocol and their names."""
 
 import abc
 import dataclasses
@@ -11,8 +11,9 @@ from .._time.steps import Steps
 from .machines import MACHINES, Machine
 from .work import Work
 
-# The class of each `implementation` of a driver, in the module of that name, imported
-# on first use. None has been measured on its hardware yet, so none is a default.
+# The class of each `implementation` of a driver. Each is in the module of that name,
+# which is imported on first use. None has been measured on its hardware yet, so none is
+# a default.
 KERNELS = {
     "pallas_mosaic_tpu": "PallasMosaicTPU",
     "pallas_triton": "PallasTriton",
@@ -28,7 +29,8 @@ class Implementation(abc.ABC):
     Attributes:
         name: The name by which users choose it.
         platform: What it runs on, as JAX calls it: "tpu" or "cuda".
-        machine: The machine that it is planned for; None for the likeliest.
+        machine: The machine that it is planned for; None for the machine that JAX runs
+            on, or else the likeliest of the platform.
     """
 
     name: ClassVar[str]
@@ -41,14 +43,14 @@ class Implementation(abc.ABC):
 
     @abc.abstractmethod
     def why_not(self, work: Work) -> str | None:
-        """Why it cannot run that work, by the sizes alone, or None."""
+        """Why it cannot run that work, judging by cell and sizes alone, or None."""
 
     @abc.abstractmethod
-    def describe(self, work: Work) -> str:
-        """How it would run that work; `why_not` is None."""
+    def how(self, work: Work) -> str:
+        """How it would run that work, for which `why_not` is None."""
 
     def streamed_bytes(self, work: Work) -> int:
-        """The bytes of the matrices that a step reads from the large memory again."""
+        """The bytes of the matrices that every step reads from the large memory."""
         del work
         return 0
 
@@ -79,11 +81,11 @@ def as_implementation(where: str, implementation: Any) -> Implementation | None:
     Args:
         where: The calling function, for messages.
         implementation: A name, with or without a machine after a colon; None for the
-            best that is known; or an `Implementation`, for those who tune or test one.
+            default; or an `Implementation`, to tune or test one.
 
     Raises:
-        ValueError: If there is none of that name, or no such machine.
-        TypeError: If it is none of these.
+        ValueError: If no implementation, or no machine of its platform, has that name.
+        TypeError: If it is neither None, a string nor an `Implementation`.
     """
     if implementation is None or isinstance(implementation, Implementation):
         return implementation

@@ -2,7 +2,7 @@
 
 A kernel runs the sequential work. The products of the inputs are computed ahead of it,
 and the gradients of matrices and inputs after it, for all steps at once. Derivatives
-that no kernel serves (forward mode, second ones) are those of XLA's loop.
+that no kernel computes (forward mode, second derivatives) are those of XLA's loop.
 """
 
 from typing import Any, final
@@ -21,19 +21,19 @@ from .._base.typing import Array, Params, PyTree
 from .._time import masking
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
-from .kernel import BackwardOperands, ForwardOperands
-from .work import Work, step_results, why_not_values
+from .kernel import BackwardInputs, ForwardInputs
+from .work import Work, step_result_types, why_not_values
 
 
-def check(
+def work_for(
     kernel: Any, cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
 ) -> Work:
-    """The work that a kernel is to run.
+    """The work of running these sequences; for the arguments see `Implementation`.
 
     Raises:
         DeclinedError: If the kernel cannot run it, with the reason.
     """
-    inputs, reason = first_step(xs, steps), why_no_loop(xs, steps)
+    inputs, reason = step_input_type(xs, steps), why_not_steps(xs, steps)
     if not reason and 0 in (steps.time, *inputs.shape):
         reason = "there are no steps, no rows, or no inputs"
     reason = reason or why_not_values(cell, params, inputs, state)
@@ -48,7 +48,10 @@ def check(
 def run_kernel(
     kernel: Any, cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
 ) -> tuple[PyTree, PyTree]:
-    """`(outputs, state)` of all steps, which `check` has passed."""
+    """`(outputs, state)` of all steps, whose work `work_for` has accepted.
+
+    For the arguments see `Implementation.run_sequences`.
+    """
     return run_loop(KernelLoop(kernel, cell), params, xs, state, Phases(steps))
 
 
@@ -56,7 +59,7 @@ def run_kernel(
 class KernelLoop(LoopRule):
     """The loop of one cell, run forward and backward by a `Kernel`.
 
-    XLA's loop serves the other derivatives; both save `(zs, state)` of each step.
+    XLA's loop computes the other derivatives. Both save `(zs, state)` of each step.
     """
 
     def __init__(self, kernel: Any, cell: Any) -> None:
@@ -103,12 +106,12 @@ class KernelLoop(LoopRule):
 
     def _forward(self, primals: Primals, steps: Steps, save: bool) -> Any:
         params, xs, state, _ = primals
-        work = Work.of(self.cell, params, steps.time, first_step(xs, steps), state)
+        work = Work.of(self.cell, params, steps.time, step_input_type(xs, steps), state)
         xs = steps.swap_time(steps.zero_dead(xs))
         lengths = self._lengths(steps, work)
         products = self.cell.product_params(params, work.depth)
-        output, saved = step_results(self.cell, params, xs[0], state)
-        operands = ForwardOperands(
+        output, saved = step_result_types(self.cell, params, xs[0], state)
+        kernel_inputs = ForwardInputs(
             lengths,
             self._matrices(products),
             [None if "inputs" in p else p.get("bias") for p in products],
@@ -117,7 +120,7 @@ class KernelLoop(LoopRule):
             masking.zero_dead(lengths > 0, state),
         )
         types = output, saved if save else ()
-        results, final_state = self.kernel.forward(work, operands, types)
+        results, final_state = self.kernel.forward(work, kernel_inputs, types)
         outputs, saved = steps.swap_time(results)
         return outputs, masking.choose(lengths > 0, final_state, state), saved
 
@@ -125,13 +128,13 @@ class KernelLoop(LoopRule):
         self, steps: Steps, primals: Primals, saved: Any, cotangents: tuple
     ) -> Primals:
         params, xs, state, restart_states = primals
-        work = Work.of(self.cell, params, steps.time, first_step(xs, steps), state)
+        work = Work.of(self.cell, params, steps.time, step_input_type(xs, steps), state)
         xs, saved, c_outputs = steps.swap_time(
             (steps.zero_dead(xs), saved, cotangents[0])
         )
         lengths = self._lengths(steps, work)
         products = self.cell.product_params(params, work.depth)
-        operands = BackwardOperands(
+        kernel_inputs = BackwardInputs(
             lengths,
             [w if w is None else w.T for w in self._matrices(products)],
             self.cell.elementwise(params),
@@ -139,39 +142,39 @@ class KernelLoop(LoopRule):
             c_outputs,
             cotangents[1],
         )
-        c_zs, c_state, c_elementwise = self.kernel.backward(work, operands)
+        c_zs, c_state, c_elementwise = self.kernel.backward(work, kernel_inputs)
         alive = jnp.arange(work.time, dtype=jnp.int32)[:, None] < lengths[None, :]
-        multiplied = masking.zero_dead(alive, self._multiplied(params, *saved))
+        stage_operands = masking.zero_dead(alive, self._stage_operands(params, *saved))
         c_products, c_xs = product_cotangents(
-            products, xs, multiplied, c_zs, accumulator=jnp.float32
+            products, xs, stage_operands, c_zs, accumulator=jnp.float32
         )
         c_params = self.cell.join(c_products, c_elementwise)
         return Primals(c_params, steps.swap_time(c_xs), c_state, restart_states)
 
     def _lengths(self, steps: Steps, work: Work) -> Array:
-        """int32 `[batch]`; the program compiles for the kernel's platform alone."""
+        """int32 `[batch]`, whose program compiles for the kernel's platform alone."""
         lengths = row_lengths(steps, work.batch)
         if self.kernel.interpret:
             return lengths
-        return _only_on(self.kernel.platform, self.kernel.name, lengths)
+        return _require_platform(self.kernel.platform, self.kernel.name, lengths)
 
     def _matrices(self, products: list[Params]) -> list[Array | None]:
         """The matrix that multiplies the state in each stage; None without one."""
         pairs = zip(products, self.cell.stages, strict=True)
         return [product["state"] if stage.rows else None for product, stage in pairs]
 
-    def _multiplied(self, params: Params, zs: list, states: PyTree) -> list[Array]:
+    def _stage_operands(self, params: Params, zs: list, states: PyTree) -> list[Array]:
         """The operand of each stage, `[time, batch, rows]`, from what was saved."""
 
         def step(zs: list, state: PyTree) -> list[Array]:
-            recalled = lambda k, *_: zs[k]
-            return self.cell.chain(recalled, params, None, state)[3]
+            saved_product = lambda k, *_: zs[k]
+            return self.cell.chain(saved_product, params, None, state)[3]
 
         return jax.vmap(step)(zs, states)
 
 
-def why_no_loop(xs: Array, steps: Steps) -> str | None:
-    """Why one loop over a fixed number of rows cannot run the sequences, or None."""
+def why_not_steps(xs: Array, steps: Steps) -> str | None:
+    """Why a loop over a fixed number of whole rows cannot take these steps, or None."""
     if steps.restarts is not None:
         return "rows of several sequences restart within the loop"
     if not isinstance(xs.shape[1 - steps.axis], int):
@@ -186,17 +189,17 @@ def row_lengths(steps: Steps, batch: int) -> Array:
     return jnp.clip(steps.lengths, 0, steps.time).astype(jnp.int32)
 
 
-def first_step(xs: Array, steps: Steps) -> jax.ShapeDtypeStruct:
+def step_input_type(xs: Array, steps: Steps) -> jax.ShapeDtypeStruct:
     """The type of one step of inputs, `[batch, depth]`."""
     shape = xs.shape[: steps.axis] + xs.shape[steps.axis + 1 :]
     return jax.ShapeDtypeStruct(shape, xs.dtype)
 
 
-def _only_on(platform: str, name: str, x: Array) -> Array:
-    """x, in a program that can be compiled for one platform alone.
+def _require_platform(platform: str, name: str, x: Array) -> Array:
+    """`x`, in a program that can be compiled for one platform alone.
 
     While a program is traced its platform is unknown: it may be that of this process,
-    that of a machine elsewhere, or several.
+    that of a machine elsewhere, or several. So the error is raised on lowering.
 
     Args:
         platform: "tpu" or "cuda", as JAX calls it.
@@ -204,9 +207,9 @@ def _only_on(platform: str, name: str, x: Array) -> Array:
         x: Returned as it is.
 
     Raises:
-        ValueError: If the program is compiled for another platform; when it is.
+        ValueError: On lowering, if the program is compiled for another platform.
     """
-    return _only_on_p.bind(x, platform=platform, name=name)
+    return _require_platform_p.bind(x, platform=platform, name=name)
 
 
 def _lower(ctx: Any, x: Any, *, platform: str, name: str) -> list:
@@ -219,16 +222,16 @@ def _lower(ctx: Any, x: Any, *, platform: str, name: str) -> list:
     return [x]
 
 
-_only_on_p = Primitive("only_on")
-_compiled = jax.jit(_only_on_p.bind, static_argnames=("platform", "name"))
+_require_platform_p = Primitive("require_platform")
+_compiled = jax.jit(_require_platform_p.bind, static_argnames=("platform", "name"))
 
 
-@_only_on_p.def_impl
-def _(x: Array, **of: str) -> Array:
+@_require_platform_p.def_impl
+def _(x: Array, **names: str) -> Array:
     with jax.disable_jit(False):  # Otherwise it would call itself.
-        return _compiled(x, **of)
+        return _compiled(x, **names)
 
 
-_only_on_p.def_abstract_eval(lambda x, **_: x)
-register_lowering(_only_on_p, _lower)
-defvectorized(_only_on_p)
+_require_platform_p.def_abstract_eval(lambda x, **_: x)
+register_lowering(_require_platform_p, _lower)
+defvectorized(_require_platform_p)

@@ -18,16 +18,16 @@ class Machine:
     Attributes:
         name: What users call it.
         platform: "tpu" or "cuda".
-        memory: Bytes that a kernel can keep next to the arithmetic: VMEM of a core, or
-            the shared memory of one block of threads.
+        memory: Bytes that a kernel can keep next to the arithmetic units: VMEM of a
+            core, or the shared memory of one block of threads.
         cache: Bytes that stay on the chip between the steps of XLA's loops: VMEM, where
             XLA places what a loop reads repeatedly (observed in programs compiled for
             v5e), or the L2 cache.
         bandwidth: Bytes a second from and to the large memory.
         flops: Operations a second of matrix products in bfloat16.
-        flops_float32: The same in float32, as JAX makes them by default: in bfloat16
-            on a TPU, in TF32 on a GPU.
-        least_rows: A matrix product of fewer rows takes the time of so many.
+        flops_float32: The same for arrays of float32, whose products JAX computes by
+            default in bfloat16 on a TPU, in TF32 on a GPU.
+        least_rows: A matrix product of fewer rows takes as long as one of so many.
     """
 
     name: str
@@ -40,12 +40,12 @@ class Machine:
     least_rows: int
 
     def peak(self, dtype: DType) -> float:
-        """Operations a second of matrix products in that dtype."""
+        """Operations a second of matrix products of arrays of that dtype."""
         return self.flops if dtype.itemsize == 2 else self.flops_float32
 
 
-# TPUs: `pltpu.get_tpu_info_for_chip`, one core. GPUs: NVIDIA's data sheets, without
-# sparsity.
+# Sources. TPUs: `pltpu.get_tpu_info_for_chip`, one core. GPUs: NVIDIA's data sheets,
+# without sparsity.
 MACHINES = {
     machine.name: machine
     for machine in (
@@ -59,7 +59,7 @@ MACHINES = {
 }
 
 
-# Those whose `device_kind` does not contain their name.
+# Machines whose `device_kind` does not contain their name.
 _KINDS = {
     "TPU v5": "v5p",
     "TPU v5 lite": "v5e",
@@ -74,7 +74,10 @@ _LIKELIEST = {"tpu": "v5e", "cuda": "h100"}
 
 
 def machine_here() -> Machine | None:
-    """The first device, by its `device_kind`, such as "NVIDIA H100 80GB HBM3"."""
+    """The machine of the first device, by its `device_kind`; None if it is not known.
+
+    A `device_kind` is such as "NVIDIA H100 80GB HBM3".
+    """
     kind = jax.devices()[0].device_kind
     words = re.findall(r"\w+", kind.lower())
     known = (name for name in MACHINES if name in words)
@@ -84,8 +87,8 @@ def machine_here() -> Machine | None:
 def machine_of(platform: str) -> Machine:
     """The machine that JAX runs on, or else the likeliest of that platform.
 
-    An unknown one is assumed to have the least memory of its platform: a kernel that
-    requires more would not start.
+    An unknown machine is assumed to have the least memory of its platform, since a
+    kernel that requires more than there is would not start.
     """
     here, likeliest = machine_here(), MACHINES[_LIKELIEST[platform]]
     backend = {"cuda": "gpu"}.get(platform, platform)
@@ -95,7 +98,11 @@ def machine_of(platform: str) -> Machine:
 
 
 def as_machine(where: str, name: str | None) -> Machine:
-    """The machine of that name; None for that of the first device, or "v5e".
+    """The machine of that name.
+
+    Args:
+        where: The calling function, for messages.
+        name: None for the machine of the first device, or "v5e" if it is not known.
 
     Raises:
         ValueError: If no machine has that name.

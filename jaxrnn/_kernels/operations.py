@@ -1,7 +1,7 @@
-"""The operations of a kernel's steps: written out, and compared with what is supported.
+"""The operations of a kernel's steps: inlined, and compared with what is supported.
 
-Pallas lowers for Triton `split` but not its transpose, `concatenate`; no functions with
-custom derivatives; and no empty arrays, which steps make where a stage has no operand.
+Pallas lowers `split` for Triton, but not its transpose, `concatenate`; no functions
+with custom derivatives; and no empty arrays, which occur where a stage has no operand.
 """
 
 import functools
@@ -16,7 +16,7 @@ from .._base.typing import Array
 from .step import backward_step, forward_step, step_types
 from .work import Work
 
-# What Pallas lowers for a TPU and for Triton alike: element by element, and the rest.
+# What Pallas lowers both for a TPU and for Triton: elementwise operations, and others.
 ELEMENTWISE = frozenset(
     """
     abs add add_any and ceil clamp convert_element_type cos div eq exp exp2 floor ge gt
@@ -30,25 +30,25 @@ SUPPORTED = ELEMENTWISE | frozenset(
     stack transpose
     """.split()
 )
-# Equations of these names are replaced by those of the function that they call.
+# Equations of these names are replaced by the equations of the function that they call.
 _CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")
 
 
-def why_unsupported(
+def why_not_operations(
     work: Work, rows: int, why_not: Callable[[JaxprEqn], str | None]
 ) -> str | None:
-    """Why a compiler does not take the steps forward and backward, or None.
+    """Why a compiler does not take the forward and the backward step, or None.
 
     Args:
         work: The cell and the sizes.
         rows: The rows of a tile.
-        why_not: Why it does not take one equation, or None.
+        why_not: Returns why it does not take an equation, or None.
     """
-    for step, operands in zip(
+    for step, types in zip(
         (forward_step, backward_step), step_types(work, rows), strict=True
     ):
         plain = functools.partial(inlined, functools.partial(step, work.cell))
-        closed = jax.make_jaxpr(plain)(*operands)
+        closed = jax.make_jaxpr(plain)(*types)
         if closed.consts:
             return "its functions hold arrays"
         reason = next(filter(None, map(why_not, closed.jaxpr.eqns)), None)
@@ -113,7 +113,7 @@ def _evaluate(eqn: JaxprEqn, args: list, join: bool) -> list:
 
 
 def _can_join(eqn: JaxprEqn) -> bool:
-    """Whether matrices of one shape, a power of two of them, are put side by side."""
+    """Whether it puts a power of two of matrices of one shape side by side."""
     count, shapes = len(eqn.invars), {shape_of(x) for x in eqn.invars}
     flat = eqn.params["dimension"] == 1 and len(shape_of(eqn.outvars[0])) == 2
     return flat and len(shapes) == 1 and count & (count - 1) == 0

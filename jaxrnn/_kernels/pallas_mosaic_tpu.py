@@ -20,14 +20,14 @@ from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
 from . import chunks, vmem
 from .blocks import Tiles, call, read_rows
-from .kernel import BackwardOperands, ForwardOperands, Kernel
-from .kernel_loop import check, run_kernel
+from .kernel import BackwardInputs, ForwardInputs, Kernel
+from .kernel_loop import run_kernel, work_for
 from .machines import MIB
-from .operations import SUPPORTED, is_batched, why_unsupported
+from .operations import SUPPORTED, is_batched, why_not_operations
 from .step import backward_step, forward_step, in_float32
 from .work import Work
 
-# What Pallas lowers for a TPU alone.
+# For a TPU Pallas lowers more than for both platforms.
 _KNOWN = SUPPORTED | {"concatenate", "erf", "pad", "round", "slice"}
 
 
@@ -37,9 +37,9 @@ class PallasMosaicTPU(Kernel):
 
     Attributes:
         machine: The kind of TPU whose VMEM they must fit; None for that of the first
-            device, or "v5e" where there is none.
-        rows: The rows of a tile at most.
-        block: The steps of a block at most.
+            device, or "v5e" if that is no TPU.
+        rows: The maximum number of rows of a tile.
+        block: The maximum number of steps of a block.
     """
 
     name: ClassVar[str] = "pallas_mosaic_tpu"
@@ -49,10 +49,10 @@ class PallasMosaicTPU(Kernel):
 
     def why_not(self, work: Work) -> str | None:
         """Why it cannot run that work, or None."""
-        reason = why_unsupported(work, vmem.FEWEST_ROWS, _why_not_operation)
+        reason = why_not_operations(work, vmem.FEWEST_ROWS, _why_not_operation)
         if reason:
             return reason
-        if self.plan(work) is None:
+        if self.tiling(work) is None:
             needed, memory = vmem.smallest(work).bytes(work), self._memory
             return (
                 f"the smallest tile needs {needed / MIB:.1f} MiB of VMEM; there are "
@@ -60,57 +60,57 @@ class PallasMosaicTPU(Kernel):
             )
         return None
 
-    def describe(self, work: Work) -> str:
+    def how(self, work: Work) -> str:
         """How it would run that work."""
-        plan = self._plan(work)
-        streamed, matrices = plan.streamed_bytes(work) / MIB, work.matrix_bytes / MIB
+        tiling = self._tiling(work)
+        streamed, matrices = tiling.streamed_bytes(work) / MIB, work.matrix_bytes / MIB
         part = f", {streamed:.1f} of them read again at every step" if streamed else ""
         return (
-            f"{plan.bytes(work) / MIB:.1f} of {self._memory / MIB:.0f} MiB of VMEM, "
-            f"matrices {matrices:.1f}{part}; tiles of {plan.rows} rows, blocks of "
-            f"{plan.block} step{'s' * (plan.block > 1)}"
+            f"{tiling.bytes(work) / MIB:.1f} of {self._memory / MIB:.0f} MiB of VMEM, "
+            f"matrices {matrices:.1f}{part}; tiles of {tiling.rows} rows, blocks of "
+            f"{tiling.block} step{'s' * (tiling.block > 1)}"
         )
 
     def run_sequences(
         self, cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
     ) -> tuple[PyTree, PyTree]:
         """`(outputs, state)` of all steps; see `Implementation`."""
-        check(self, cell, params, xs, state, steps)
+        work_for(self, cell, params, xs, state, steps)
         return run_kernel(self, cell, params, xs, state, steps)
 
     def streamed_bytes(self, work: Work) -> int:
-        """The bytes of the matrices that all tiles read again at a step."""
-        plan = self._plan(work)
-        return -(-work.batch // plan.rows) * plan.streamed_bytes(work)
+        """The bytes of the matrices that all tiles read at every step."""
+        tiling = self._tiling(work)
+        return -(-work.batch // tiling.rows) * tiling.streamed_bytes(work)
 
-    def plan(self, work: Work) -> vmem.Plan | None:
-        """How that work is cut; None if nothing fits."""
-        return vmem.plan(work, self.rows, self.block, self._memory)
+    def tiling(self, work: Work) -> vmem.Tiling | None:
+        """How the loop is cut; None if nothing fits."""
+        return vmem.find_tiling(work, self.rows, self.block, self._memory)
 
     def tiles(self, work: Work, reverse: bool) -> Tiles:
         """The grid; see `Kernel`."""
-        plan = self._plan(work)
-        return Tiles(work.time, work.batch, plan.rows, plan.block, reverse)
+        tiling = self._tiling(work)
+        return Tiles(work.time, work.batch, tiling.rows, tiling.block, reverse)
 
-    def call(self, work: Work, tiles: Tiles, operands: Any, outs: list) -> tuple:
-        """The results of the kernel that takes such operands; see `Kernel`.
+    def call(self, work: Work, tiles: Tiles, kernel_inputs: Any, outs: list) -> tuple:
+        """The results of the forward or the backward kernel; see `Kernel`.
 
-        Its first argument is the longest row of each tile, its last ones are what
-        carries the state, or its cotangent, and the buffers.
+        The kernel's first argument is the longest row of each tile. Its last ones are
+        scratch memory: the state that is carried, or its cotangent, and the buffers.
         """
-        cuts = self._plan(work).cuts
+        cuts = self._tiling(work).cuts
         kernel = _backward if tiles.reverse else _forward
-        matrices = chunks.split(cuts, operands.matrices, tiles.reverse)
+        matrices = chunks.split(cuts, kernel_inputs.matrices, tiles.reverse)
         buffers = chunks.buffers_for(cuts, matrices, tiles.rows)
 
-        def run(operands: Any) -> Any:
+        def run(kernel_inputs: Any) -> Any:
             return call(
                 functools.partial(kernel, work.cell, tiles, cuts),
-                (_longest(tiles, operands.lengths), *operands),
-                (_scalars, *tiles.specs(operands, _matrix, _whole)),
+                (_longest(tiles, kernel_inputs.lengths), *kernel_inputs),
+                (_scalars, *tiles.specs(kernel_inputs, _matrix, _whole)),
                 outs,
                 grid=tiles.grid,
-                scratch_shapes=[_carries(tiles, operands[-1]), buffers],
+                scratch_shapes=[_carries(tiles, kernel_inputs[-1]), buffers],
                 compiler_params=pltpu.CompilerParams(
                     dimension_semantics=("parallel", "arbitrary"),
                     vmem_limit_bytes=self._memory,
@@ -119,32 +119,32 @@ class PallasMosaicTPU(Kernel):
                 name="recurrence_backward" if tiles.reverse else "recurrence",
             )
 
-        # Mosaic has no mapped arrays that a kernel itself copies in parts.
+        # Mosaic cannot map over arrays that a kernel itself copies in parts.
         run = sequential_vmap(run) if any(buffers) else run
-        column = tiles.column(operands.lengths)
-        return run(operands._replace(lengths=column, matrices=matrices))
+        column = tiles.column(kernel_inputs.lengths)
+        return run(kernel_inputs._replace(lengths=column, matrices=matrices))
 
-    def _plan(self, work: Work) -> vmem.Plan:
-        """The plan of work that it can run."""
-        return self.plan(work) or vmem.smallest(work)
+    def _tiling(self, work: Work) -> vmem.Tiling:
+        """The tiling with which to run work, the smallest one if nothing fits."""
+        return self.tiling(work) or vmem.smallest(work)
 
 
 def _forward(cell: Any, tiles: Tiles, cuts: Any, longest: Any, *refs: Any) -> None:
-    """The kernel of the loop forward."""
-    operands, (results, final, carry, buffers) = ForwardOperands(*refs[:6]), refs[6:]
-    biases, elementwise = read_rows((operands.biases, operands.elementwise))
-    first = lambda: _write(carry, in_float32(_read(operands.state)))
+    """The kernel of the forward loop."""
+    kernel_inputs, (results, final, carry, buffers) = ForwardInputs(*refs[:6]), refs[6:]
+    biases, elementwise = read_rows((kernel_inputs.biases, kernel_inputs.elementwise))
+    first = lambda: _write(carry, in_float32(_read(kernel_inputs.state)))
     pl.when(pl.program_id(1) == 0)(first)
 
     def step(i: Array, t: Array) -> None:
         before = _read(carry)
         output, after, zs = forward_step(
             cell,
-            t < operands.lengths[...],
-            chunks.read(cuts, operands.matrices, buffers),
+            t < kernel_inputs.lengths[...],
+            chunks.read(cuts, kernel_inputs.matrices, buffers),
             biases,
             elementwise,
-            _read(operands.input_products, i),
+            _read(kernel_inputs.input_products, i),
             before,
             chunks.matmul,
         )
@@ -156,23 +156,23 @@ def _forward(cell: Any, tiles: Tiles, cuts: Any, longest: Any, *refs: Any) -> No
 
 
 def _backward(cell: Any, tiles: Tiles, cuts: Any, longest: Any, *refs: Any) -> None:
-    """The kernel of the loop backward."""
-    operands, results = BackwardOperands(*refs[:6]), refs[6:]
+    """The kernel of the backward loop."""
+    kernel_inputs, results = BackwardInputs(*refs[:6]), refs[6:]
     c_zs, c_first, c_elementwise, carry, buffers = results
-    elementwise = read_rows(operands.elementwise)
+    elementwise = read_rows(kernel_inputs.elementwise)
 
     @pl.when(pl.program_id(1) == 0)
     def _() -> None:
-        _write(carry, in_float32(_read(operands.c_state)))
+        _write(carry, in_float32(_read(kernel_inputs.c_state)))
         _clear(c_elementwise)
 
     def step(i: Array, t: Array) -> None:
-        sequences = *operands.saved, operands.c_outputs
+        sequences = *kernel_inputs.saved, kernel_inputs.c_outputs
         zs, before, c_output = in_float32(_read(sequences, i))
         c_z, c_before, c_params = backward_step(
             cell,
-            t < operands.lengths[...],
-            chunks.read(cuts, operands.matrices, buffers),
+            t < kernel_inputs.lengths[...],
+            chunks.read(cuts, kernel_inputs.matrices, buffers),
             elementwise,
             zs,
             before,
@@ -215,7 +215,7 @@ def _clear(refs: PyTree) -> None:
 
 
 def _scalars(x: Any) -> pl.BlockSpec:
-    """All of an array whose numbers are read one by one."""
+    """All of an array in SMEM, from which a kernel reads single numbers."""
     del x
     return pl.BlockSpec(memory_space=pltpu.SMEM)
 
@@ -238,7 +238,7 @@ def _carries(tiles: Tiles, state: PyTree) -> PyTree:
 
 
 def _longest(tiles: Tiles, column: Array) -> Array:
-    """`[tiles, 1, 1]`, the longest row of each; `vmap` may put an axis before."""
+    """`[tiles, 1, 1]`, the longest row of each tile; `vmap` may add axes in front."""
     return column.reshape(tiles.grid[0], tiles.rows).max(1)[:, None, None]
 
 
@@ -253,12 +253,12 @@ def _each_step(
     step: Callable[[Array, Array], None],
     clear: Callable[[], None],
 ) -> None:
-    """Calls `step(i, t)` for step t of the sequence, number i of this block, in turn.
+    """Calls `step(i, t)` for each step t of the sequences, step i of this block.
 
-    Blocks in which all rows of the tile have ended call `clear()` instead.
+    Calls `clear()` instead if all rows of the tile have ended before this block.
     """
-    turn = pl.program_id(1)
-    start = (tiles.grid[1] - 1 - turn if tiles.reverse else turn) * tiles.block
+    nth = pl.program_id(1)
+    start = (tiles.grid[1] - 1 - nth if tiles.reverse else nth) * tiles.block
 
     def body(i: Array, _: None) -> None:
         i = tiles.block - 1 - i if tiles.reverse else i

@@ -3,8 +3,8 @@
 The grid is (tiles of rows, 1): a block of threads runs all steps of its tile. The
 matrices are read once, ahead of the loop, and the state is carried in registers.
 
-It has been compiled for an H100 and interpreted, but not measured: it runs where it is
-named.
+It has been compiled for an H100 and interpreted, but not measured, so it runs only if
+it is requested by name.
 """
 
 import dataclasses
@@ -21,11 +21,17 @@ from .._autodiff.jax_internals import JaxprEqn
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
 from .blocks import Tiles, call, read_rows
-from .kernel import BackwardOperands, ForwardOperands, Kernel
-from .kernel_loop import check, run_kernel
+from .kernel import BackwardInputs, ForwardInputs, Kernel
+from .kernel_loop import run_kernel, work_for
 from .machines import KIB
-from .operations import SUPPORTED, inlined, is_batched, shape_of, why_unsupported
-from .padding import SMALLEST, TRITON_ELEMENTWISE, padded, run_padded, why_not_padded
+from .operations import SUPPORTED, inlined, is_batched, shape_of, why_not_operations
+from .padded_sizes import (
+    SMALLEST,
+    TRITON_ELEMENTWISE,
+    padded,
+    run_padded,
+    why_not_padded,
+)
 from .step import backward_step, forward_step, in_float32
 from .work import Work
 
@@ -38,12 +44,12 @@ WIDEST = 1024
 class PallasTriton(Kernel):
     """The kernels, and how they are cut.
 
-    Products in float32 are rounded to TF32 as JAX's default precision has it on a GPU,
-    in XLA's loop, too; `jax.default_matmul_precision("highest")` keeps them exact.
+    Products of float32 are rounded to TF32, JAX's default precision on a GPU, as they
+    are in XLA's loop; `jax.default_matmul_precision("highest")` keeps them exact.
 
     Attributes:
         machine: The kind of GPU whose shared memory they must fit; None for that of the
-            first device, or "h100" where it is another.
+            first device, or "h100" if that is no GPU.
         warps: The warps of a block of threads.
     """
 
@@ -60,10 +66,10 @@ class PallasTriton(Kernel):
             _why_not_sizes(work, wide)
             or _why_not_memory(work, wide, self._memory)
             or _why_not_width(wide)
-            or why_unsupported(wide, SMALLEST, _why_not_operation)
+            or why_not_operations(wide, SMALLEST, _why_not_operation)
         )
 
-    def describe(self, work: Work) -> str:
+    def how(self, work: Work) -> str:
         """How it would run that work."""
         work = padded(work)
         return (
@@ -75,9 +81,10 @@ class PallasTriton(Kernel):
         self, cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
     ) -> tuple[PyTree, PyTree]:
         """`(outputs, state)` of all steps; see `Implementation`."""
-        work = check(self, cell, params, xs, state, steps)
+        work = work_for(self, cell, params, xs, state, steps)
         run = functools.partial(run_kernel, self, cell)
-        # The interpreter takes any sizes; what is compiled has passed `check`.
+        # The interpreter takes any sizes; `work_for` has refused those that the
+        # compiler does not take.
         if self.interpret and why_not_padded(work):
             return run(params, xs, state, steps)
         return run_padded(run, cell, params, xs, state, steps)
@@ -87,13 +94,13 @@ class PallasTriton(Kernel):
         del reverse
         return Tiles(work.time, work.batch, SMALLEST, work.time)
 
-    def call(self, work: Work, tiles: Tiles, operands: Any, outs: list) -> tuple:
-        """The results of the kernel that takes such operands; see `Kernel`."""
-        is_forward = isinstance(operands, ForwardOperands)
+    def call(self, work: Work, tiles: Tiles, kernel_inputs: Any, outs: list) -> tuple:
+        """The results of the forward or the backward kernel; see `Kernel`."""
+        is_forward = isinstance(kernel_inputs, ForwardInputs)
         return call(
             functools.partial(_forward if is_forward else _backward, work.cell, tiles),
-            operands._replace(lengths=tiles.column(operands.lengths)),
-            tiles.specs(operands, _whole, _whole),
+            kernel_inputs._replace(lengths=tiles.column(kernel_inputs.lengths)),
+            tiles.specs(kernel_inputs, _whole, _whole),
             outs,
             grid=tiles.grid,
             compiler_params=plt.CompilerParams(num_warps=self.warps, num_stages=1),
@@ -103,11 +110,11 @@ class PallasTriton(Kernel):
 
 
 def _forward(cell: Any, tiles: Tiles, *refs: Any) -> None:
-    """The kernel of the loop forward."""
-    operands, (results, final) = ForwardOperands(*refs[:6]), refs[6:]
-    here, lengths = _here(tiles), operands.lengths[...]
-    weights = _read(operands.matrices)
-    biases, elementwise = read_rows((operands.biases, operands.elementwise))
+    """The kernel of the forward loop."""
+    kernel_inputs, (results, final) = ForwardInputs(*refs[:6]), refs[6:]
+    in_batch, lengths = _in_batch(tiles), kernel_inputs.lengths[...]
+    weights = _read(kernel_inputs.matrices)
+    biases, elementwise = read_rows((kernel_inputs.biases, kernel_inputs.elementwise))
 
     def step(t: Array, before: PyTree) -> PyTree:
         output, after, zs = inlined(
@@ -116,26 +123,27 @@ def _forward(cell: Any, tiles: Tiles, *refs: Any) -> None:
             weights,
             biases,
             elementwise,
-            _load(here, operands.input_products, t),
+            _load(in_batch, kernel_inputs.input_products, t),
             before,
         )
-        _store(here, results, (output, (zs, before) if results[1] else ()), t)
+        _store(in_batch, results, (output, (zs, before) if results[1] else ()), t)
         return after
 
-    first = in_float32(_load(here, operands.state))
-    _store(here, final, _each_step(tiles, step, first))
+    first = in_float32(_load(in_batch, kernel_inputs.state))
+    _store(in_batch, final, _each_step(tiles, step, first))
 
 
 def _backward(cell: Any, tiles: Tiles, *refs: Any) -> None:
-    """The kernel of the loop backward."""
-    operands, (c_zs, c_first, c_elementwise) = BackwardOperands(*refs[:6]), refs[6:]
-    here, lengths = _here(tiles), operands.lengths[...]
-    transposed, elementwise = _read(operands.matrices), read_rows(operands.elementwise)
+    """The kernel of the backward loop."""
+    kernel_inputs, (c_zs, c_first, c_elementwise) = BackwardInputs(*refs[:6]), refs[6:]
+    in_batch, lengths = _in_batch(tiles), kernel_inputs.lengths[...]
+    transposed = _read(kernel_inputs.matrices)
+    elementwise = read_rows(kernel_inputs.elementwise)
 
     def step(i: Array, carry: tuple[PyTree, Params]) -> tuple[PyTree, Params]:
         c_state, c_total = carry
         t = tiles.time - 1 - i
-        values = _load(here, (*operands.saved, operands.c_outputs), t)
+        values = _load(in_batch, (*kernel_inputs.saved, kernel_inputs.c_outputs), t)
         c_z, c_state, c_params = inlined(
             functools.partial(backward_step, cell),
             t < lengths,
@@ -144,13 +152,13 @@ def _backward(cell: Any, tiles: Tiles, *refs: Any) -> None:
             *in_float32(values),
             c_state,
         )
-        _store(here, c_zs, c_z, t)
+        _store(in_batch, c_zs, c_z, t)
         return c_state, jax.tree.map(jnp.add, c_total, c_params)
 
-    c_last = in_float32(_load(here, operands.c_state))
+    c_last = in_float32(_load(in_batch, kernel_inputs.c_state))
     zeros = jax.tree.map(jnp.zeros_like, elementwise)
     c_before, c_total = _each_step(tiles, step, (c_last, zeros))
-    _store(here, c_first, c_before)
+    _store(in_batch, c_first, c_before)
     for name, value in c_total.items():
         c_elementwise[name][0, 0] = value
 
@@ -161,8 +169,8 @@ def _whole(x: Any) -> pl.BlockSpec:
     return pl.BlockSpec(x.shape, lambda b, t: zeros)
 
 
-def _here(tiles: Tiles) -> Array:
-    """`[rows, 1]`, whether there is such a row: the last tile may be short."""
+def _in_batch(tiles: Tiles) -> Array:
+    """`[rows, 1]`, whether a row of the tile exists: the last tile may be partial."""
     row = jax.lax.broadcasted_iota(jnp.int32, (tiles.rows, 1), 0)
     return pl.program_id(0) * tiles.rows + row < tiles.batch
 
@@ -176,21 +184,21 @@ def _read(refs: PyTree) -> PyTree:
     return jax.tree.map(lambda r: r[...], refs)
 
 
-def _load(here: Array, refs: PyTree, *index: Array) -> PyTree:
-    """The rows that there are, and zeros."""
+def _load(in_batch: Array, refs: PyTree, *index: Array) -> PyTree:
+    """The refs' values, zeros in rows beyond the batch."""
 
     def get(ref: Any) -> Array:
-        mask = jnp.broadcast_to(here, (here.shape[0], ref.shape[-1]))
+        mask = jnp.broadcast_to(in_batch, (in_batch.shape[0], ref.shape[-1]))
         return plt.load(ref.at[index] if index else ref, mask=mask, other=0)
 
     return jax.tree.map(get, refs)
 
 
-def _store(here: Array, refs: PyTree, values: PyTree, *index: Array) -> None:
-    """Writes the rows that there are."""
+def _store(in_batch: Array, refs: PyTree, values: PyTree, *index: Array) -> None:
+    """Writes all rows but those beyond the batch."""
 
     def put(ref: Any, value: Array) -> None:
-        mask = jnp.broadcast_to(here, value.shape)
+        mask = jnp.broadcast_to(in_batch, value.shape)
         at = ref.at[index] if index else ref
         plt.store(at, value.astype(ref.dtype), mask=mask)
 
@@ -198,10 +206,10 @@ def _store(here: Array, refs: PyTree, values: PyTree, *index: Array) -> None:
 
 
 def _shared(work: Work) -> int:
-    """The most bytes of shared memory that a kernel takes.
+    """The maximum number of bytes of shared memory that a kernel takes.
 
-    As observed in programs compiled for an H100: all matrices, and the operand and the
-    result of a product, which threads exchange.
+    As observed in programs compiled for an H100, these are all matrices, and the
+    operand and the result of a product, which threads exchange.
     """
     exchanged = max(rows + columns for rows, columns in work.matrices)
     return work.matrix_bytes + SMALLEST * 4 * exchanged

@@ -1,12 +1,12 @@
-"""One step of an affine cell as kernels run it, on values.
+"""One step of an affine cell as kernels run it: pure functions of arrays, not refs.
 
-A kernel keeps the recurrent parts of a cell's matrices on the chip. What the inputs add
-to the products is computed before the loop, and the gradients of matrices and inputs
-after it, for all steps at once: a step is the elementwise work and the product with the
-recurrent part, forward as backward.
+A kernel keeps the recurrent parts of a cell's matrices on the chip. The inputs'
+contribution to the products is computed before the loop, and the gradients of matrices
+and inputs after it, for all steps at once. What remains of a step is the elementwise
+work and the product with the recurrent part, both forward and backward.
 
-All of it is computed in float32, whatever dtype the sequences have; operands are
-rounded to the dtype of the matrices.
+Steps are computed in float32, whatever dtype the sequences have; operands are rounded
+to the dtype of the matrices.
 """
 
 import functools
@@ -26,8 +26,8 @@ def in_float32(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x.astype(jnp.float32), tree)
 
 
-def only(alive: Array, tree: PyTree) -> PyTree:
-    """Zeros in place of rows that are not alive, whatever they hold."""
+def zero_dead(alive: Array, tree: PyTree) -> PyTree:
+    """`masking.zero_dead` for `alive` of shape `[rows, 1]`, which Pallas needs."""
     return jax.tree.map(lambda x: jnp.where(alive, x, jnp.zeros_like(x)), tree)
 
 
@@ -51,17 +51,17 @@ def forward_step(
 
     Args:
         cell: An `AffineCell`.
-        alive: `[rows, 1]`, whether a row counts.
+        alive: bool `[rows, 1]`, whether the step is within a row's length.
         weights: The matrix of each stage's operand, `[operand, columns]`; None for a
             stage without an operand.
         biases: The bias of a stage without inputs, `[columns]`, float32; or None.
         elementwise: The parameters that are used elementwise, `[units]` each.
-        input_products: The inputs' part of each stage's product, with the bias,
+        input_products: The inputs' contribution to each stage's product, with the bias,
             `[rows, columns]`, float32; None for a stage without inputs.
         state: The state before the step, each leaf `[rows, size]`, float32.
         matmul: The product of an operand and one of the weights.
     """
-    input_products = only(alive, input_products)
+    input_products = zero_dead(alive, input_products)
 
     def product(k: int, *args: Any) -> Array:
         *_, operand, _ = args
@@ -76,7 +76,7 @@ def forward_step(
     output, after, zs, _ = cell.chain(product, elementwise, None, state)
     after = with_structure(state, after)
     keep = lambda new, old: jnp.where(alive, new, old)
-    return only(alive, output), jax.tree.map(keep, after, state), zs
+    return zero_dead(alive, output), jax.tree.map(keep, after, state), zs
 
 
 def backward_step(
@@ -94,13 +94,13 @@ def backward_step(
 
     Args:
         cell: An `AffineCell`.
-        alive: `[rows, 1]`, whether a row counts.
+        alive: bool `[rows, 1]`, whether the step is within a row's length.
         transposed: The transposes of the matrices, `[columns, operand]`; or None.
-        elementwise: The parameters that are used elementwise.
-        zs: The product of each stage.
-        state: The state before the step.
-        c_output: The cotangent of the step's output.
-        c_state: The cotangent of the state after it.
+        elementwise: The parameters that are used elementwise, `[units]` each.
+        zs: The product of each stage, `[rows, columns]`.
+        state: The state before the step, each leaf `[rows, size]`.
+        c_output: The cotangent of the step's output, each leaf `[rows, size]`.
+        c_state: The cotangent of the state after it, each leaf `[rows, size]`.
         matmul: The product of a cotangent and one of the transposes.
     """
 
@@ -111,23 +111,25 @@ def backward_step(
             *_, operand, _ = args
             if transposed[k] is None:
                 return zs[k]
-            return _recall(lambda c_z: matmul(c_z, transposed[k]), operand, zs[k])
+            return _saved_product(
+                lambda c_z: matmul(c_z, transposed[k]), operand, zs[k]
+            )
 
         output, after, *_ = cell.chain(product, elementwise, None, state)
         after = with_structure(state, after)
         keep = lambda new, old: jnp.where(alive, new, old)
-        return only(alive, output), jax.tree.map(keep, after, state)
+        return zero_dead(alive, output), jax.tree.map(keep, after, state)
 
-    zs, state, c_output = only(alive, (zs, state, c_output))
+    zs, state, c_output = zero_dead(alive, (zs, state, c_output))
     _, pull_back = jax.vjp(step, zs, state, elementwise)
     c_zs, c_before, c_elementwise = pull_back((c_output, c_state))
-    # Updates that are not differentiable at zeros give NaN in rows that are not alive.
+    # Where an update is not differentiable at zeros, rows that are not alive get NaN.
     keep = lambda new, old: jnp.where(alive, new, old)
-    return only(alive, c_zs), jax.tree.map(keep, c_before, c_state), c_elementwise
+    return zero_dead(alive, c_zs), jax.tree.map(keep, c_before, c_state), c_elementwise
 
 
 def step_types(work: Work, rows: int) -> tuple[tuple, tuple]:
-    """The types that `forward_step` and `backward_step` take after the cell."""
+    """The types of the arguments of `forward_step` and `backward_step` after `cell`."""
     cell, f32 = work.cell, lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
     alive = jax.ShapeDtypeStruct((rows, 1), jnp.bool_)
     matrix = lambda *shape: jax.ShapeDtypeStruct(shape, work.dtype)
@@ -150,14 +152,14 @@ def step_types(work: Work, rows: int) -> tuple[tuple, tuple]:
     return args, (alive, transposed, elementwise, zs, state, output, state)
 
 
-def _recall(product: Callable, operand: Array, z: Array) -> Array:
-    """z, a product of `operand`, without computing it again.
+def _saved_product(product: Callable, operand: Array, z: Array) -> Array:
+    """`z`, a product of `operand` that has been saved.
 
     The cotangent of the operand is `product` of that of z.
     """
 
     @jax.custom_vjp
-    def recall(operand: Array, z: Array) -> Array:
+    def saved(operand: Array, z: Array) -> Array:
         del operand
         return z
 
@@ -165,5 +167,5 @@ def _recall(product: Callable, operand: Array, z: Array) -> Array:
         del operand
         return z, None
 
-    recall.defvjp(forward, lambda _, c_z: (product(c_z), c_z))
-    return recall(operand, z)
+    saved.defvjp(forward, lambda _, c_z: (product(c_z), c_z))
+    return saved(operand, z)

@@ -10,22 +10,22 @@ from .chunks import Cut
 from .machines import MIB
 from .work import Work
 
-# The fewest rows of a tile.
+# A float32 tile of VMEM has 8 sublanes.
 FEWEST_ROWS = 8
-# About so many bytes of a matrix are copied at a time: enough for the full bandwidth of
-# HBM, and little compared with what stays in VMEM.
+# The bytes of a chunk, about: enough for the full bandwidth of HBM, and little compared
+# with what stays in VMEM.
 CHUNK = MIB
 _F32 = jnp.dtype(jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Tiling:
     """How a loop is cut.
 
     Attributes:
         rows: The rows of a tile.
         block: The steps of a block.
-        cuts: How much of each stage's matrix stays; None for a stage without.
+        cuts: How much of each stage's matrix stays; None for a stage without one.
     """
 
     rows: int
@@ -33,7 +33,7 @@ class Plan:
     cuts: tuple[Cut | None, ...]
 
     def bytes(self, work: Work) -> int:
-        """The VMEM that the larger of both kernels takes."""
+        """The bytes of VMEM of the larger of the two kernels, forward and backward."""
         tile = lambda sizes, dtype: sum(_bytes(self.rows, n, dtype) for n in sizes)
         states = sum(tile([n], dtype) for n, dtype in work.state)
         outputs = sum(tile([n], dtype) for n, dtype in work.outputs)
@@ -44,10 +44,10 @@ class Plan:
         matrices = sum(self._matrix_bytes(cut, work.dtype) for cut in self._matrices)
         pairs = zip(work.matrices, work.input_columns, strict=True)
         biases = [columns for (_, columns), inputs in pairs if not inputs]
-        # Cotangents of elementwise parameters are written from two buffers.
+        # Elementwise parameters are read once, and their cotangents double-buffered.
         vectors = sum(_bytes(1, n, _F32) for n in (*biases, *work.elementwise * 3))
         carried = tile([n for n, _ in work.state], _F32)
-        # Blocks are copied while others are computed: each has two buffers.
+        # Each block has two buffers, to be copied while another is computed.
         blocks = self.block * max(forward, backward) + 2 * states + tile([1], _F32)
         return matrices + vectors + 2 * blocks + carried + self.spilled_bytes(work)
 
@@ -71,7 +71,7 @@ class Plan:
         return filter(None, self.cuts)
 
     def _matrix_bytes(self, cut: Cut, dtype: DType) -> int:
-        """The resident part, and two chunks and the pieces of the streamed part."""
+        """The bytes of the resident part, and of `Buffers` for the streamed part."""
         either = lambda n: max(_bytes(cut.rows, n, dtype), _bytes(n, cut.rows, dtype))
         resident = either(cut.resident_columns) if cut.resident else 0
         if not cut.streamed:
@@ -80,45 +80,48 @@ class Plan:
         return resident + 2 * either(cut.width) + pieces
 
 
-def plan(work: Work, rows: int, block: int, memory: int) -> Plan | None:
-    """How a loop is cut to fit; None if nothing fits.
+def find_tiling(work: Work, rows: int, block: int, memory: int) -> Tiling | None:
+    """The best tiling that fits; None if none fits.
 
     All matrices stay if they can, with as many rows, and then steps, as fit. Otherwise
-    the plan that streams the fewest bytes is taken.
+    the tiling that streams the fewest bytes is the best.
 
     Args:
         work: The cell and the sizes.
-        rows: The rows of a tile at most.
-        block: The steps of a block at most.
+        rows: The maximum number of rows of a tile.
+        block: The maximum number of steps of a block.
         memory: The bytes of VMEM.
     """
     whole = tuple(_cuts(work, None))
     for tile in _tiles(min(rows, work.batch)):
         steps = min(block, work.time)
         while steps:
-            found = Plan(tile, steps, whole)
-            if found.bytes(work) <= memory:
-                return found
+            tiling = Tiling(tile, steps, whole)
+            if tiling.bytes(work) <= memory:
+                return tiling
             steps //= 2
-    cut = [_fullest(work, tile, memory) for tile in _tiles(min(rows, work.batch))]
-    streamed = lambda found: -(-work.batch // found.rows) * found.streamed_bytes(work)
-    return min(filter(None, cut), key=streamed, default=None)
+    tilings = [_fullest(work, tile, memory) for tile in _tiles(min(rows, work.batch))]
+    streamed = lambda tiling: (
+        -(-work.batch // tiling.rows) * tiling.streamed_bytes(work)
+    )
+    return min(filter(None, tilings), key=streamed, default=None)
 
 
-def smallest(work: Work) -> Plan:
-    """The plan that takes the least VMEM."""
-    return Plan(FEWEST_ROWS, 1, tuple(_cuts(work, 0)))
+def smallest(work: Work) -> Tiling:
+    """The tiling that takes the least VMEM."""
+    return Tiling(FEWEST_ROWS, 1, tuple(_cuts(work, 0)))
 
 
-def _fullest(work: Work, rows: int, memory: int) -> Plan | None:
-    """The plan with the most resident chunks."""
-    most = sum(cut.resident for cut in _cuts(work, None) if cut)
-    plans = (Plan(rows, 1, tuple(_cuts(work, n))) for n in range(most, -1, -1))
-    return next((found for found in plans if found.bytes(work) <= memory), None)
+def _fullest(work: Work, rows: int, memory: int) -> Tiling | None:
+    """The tiling with the most resident chunks that fits; None if none fits."""
+    all_chunks = sum(cut.resident for cut in _cuts(work, None) if cut)
+    counts = range(all_chunks, -1, -1)
+    tilings = (Tiling(rows, 1, tuple(_cuts(work, count))) for count in counts)
+    return next((tiling for tiling in tilings if tiling.bytes(work) <= memory), None)
 
 
 def _cuts(work: Work, resident: int | None) -> Iterator[Cut | None]:
-    """Cuts with so many resident chunks in all, those of the first matrices first."""
+    """Cuts with `resident` chunks in all, those of the first matrices; None for all."""
     for rows, columns in work.matrices:
         if not rows:
             yield None
@@ -132,7 +135,7 @@ def _cuts(work: Work, resident: int | None) -> Iterator[Cut | None]:
 
 
 def _tiles(rows: int) -> Iterator[int]:
-    """Rows of a tile, the most first; then multiples of 16, and `FEWEST_ROWS`."""
+    """Rows of a tile, descending: `rows`, multiples of 16, `FEWEST_ROWS`."""
     while True:
         yield rows
         if rows <= FEWEST_ROWS:

@@ -22,13 +22,13 @@ class Work:
         batch: The number of rows.
         depth: The size of the inputs.
         dtype: The dtype of the inputs and the matrices.
-        matrices: The matrix of each stage's operand, `(rows, columns)`; 0 rows for a
-            stage without an operand.
+        matrices: The shape of the matrix of each stage's operand, `(rows, columns)`; 0
+            rows for a stage without an operand.
         input_columns: The columns of each stage; 0 for a stage without inputs.
         state: The leaves of the state, `(size, dtype)`.
         outputs: The leaves of the output, `(size, dtype)`.
         elementwise: The sizes of the parameters that are used elementwise.
-        product_dtype: The dtype of the products as residuals.
+        product_dtype: The dtype in which products are saved as residuals.
     """
 
     cell: Any
@@ -56,7 +56,7 @@ class Work:
             inputs: One step of inputs, `[batch, depth]`, or its type.
             state: The state, or its type.
         """
-        output, _ = step_results(cell, params, inputs, state)
+        output, _ = step_result_types(cell, params, inputs, state)
         sizes = lambda tree: tuple(
             (x.shape[-1], jnp.dtype(x.dtype)) for x in jax.tree.leaves(tree)
         )
@@ -93,7 +93,7 @@ class Work:
 
     @property
     def input_product_bytes(self) -> int:
-        """The bytes of the inputs' part of the products of a row at a step."""
+        """The bytes of the inputs' contribution to a row's products at a step."""
         return 4 * sum(self.input_columns)
 
     @property
@@ -103,7 +103,7 @@ class Work:
 
     @property
     def flops(self) -> int:
-        """The operations of a row's products with the state at a step."""
+        """The operations of the products of a row's state at a step."""
         return 2 * sum(rows * columns for rows, columns in self.matrices)
 
 
@@ -111,8 +111,8 @@ def _bytes(sizes: tuple[tuple[int, DType], ...]) -> int:
     return sum(size * dtype.itemsize for size, dtype in sizes)
 
 
-def step_results(cell: Any, params: Params, inputs: Any, state: PyTree) -> Any:
-    """The types of `(output, saved)` of one step, `saved` being `(zs, state)`.
+def step_result_types(cell: Any, params: Params, inputs: Any, state: PyTree) -> Any:
+    """The types of `(output, saved)` of one step, where `saved` is `(zs, state)`.
 
     Args:
         cell: An `AffineCell`.
@@ -132,7 +132,7 @@ def why_not_values(
     cell: Any, params: Params, inputs: Shaped, state: PyTree
 ) -> str | None:
     """Why kernels do not take the shapes or dtypes of a cell's values, or None."""
-    outputs, _ = step_results(cell, params, inputs, state)
+    outputs, _ = step_result_types(cell, params, inputs, state)
     known = (jnp.float32, jnp.bfloat16)
     for name, tree in (("inputs", inputs), ("state", state), ("output", outputs)):
         for leaf in jax.tree.leaves(tree):

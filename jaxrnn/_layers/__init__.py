@@ -1,1 +1,1 @@
-"""Cells and directions as the linen and nnx modules hold them; needs no Flax."""
+"""The cells and directions of linen and nnx modules, without a dependency on Flax."""

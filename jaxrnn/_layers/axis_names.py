@@ -1,4 +1,4 @@
-"""Names of parameters' axes, by which they are sharded over devices."""
+"""Names of the axes of parameters, by which these are sharded over devices."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,12 +13,16 @@ AxisNames = Mapping[str, tuple[str | None, ...]]
 def name_axes(
     axis_names: AxisNames | None, params: PyTree, box: Callable[[Array, tuple], Any]
 ) -> PyTree:
-    """The parameters, those whose axes have names boxed together with the names.
+    """The parameters; each whose axes are named is boxed together with the names.
 
     Args:
-        axis_names: The names of a parameter's axes, by the last part of its own name.
+        axis_names: For the last part of a parameter's name, such as "kernel", a name or
+            None for each of its axes.
         params: Nested dicts of arrays.
-        box: `box(array, names)`, what holds both.
+        box: `box(array, names)`, Flax's object that holds both.
+
+    Returns:
+        The nest `params`, with `box(array, names)` for each leaf that has names.
 
     Raises:
         ValueError: If there are not as many names as axes.
@@ -52,4 +56,5 @@ def check_axis_names(where: str, axis_names: AxisNames | None, params: PyTree) -
 
 
 def _last(name: str) -> str:
+    # Names are paths such as "params['cell_0']['kernel']".
     return name.split("'")[-2]

@@ -1,4 +1,4 @@
-"""Any number of batch axes, where a driver has one."""
+"""Any number of batch axes, as in Flax, merged into the one that drivers have."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from .._base.typing import PyTree
 class BatchAxes:
     """Merges the batch axes of nests into one, and splits that one again.
 
-    With one axis nothing is reshaped: sharded arrays keep their layout.
+    With one axis nothing is reshaped, so that sharded arrays keep their layout.
 
     Attributes:
         shape: The sizes of the batch axes; `()` for a single row without an axis.
@@ -49,7 +49,7 @@ class BatchAxes:
     def merge(self, tree: PyTree, start: int = 0) -> PyTree:
         """`[*shape, ...]` to `[rows, ...]`, after the first `start` axes.
 
-        Leaves with fewer axes stay as they are.
+        Leaves with fewer axes are unchanged.
         """
         if len(self.shape) == 1:
             return tree

@@ -1,4 +1,4 @@
-"""The cells of a layer: what they must be, which belong to it, their sizes."""
+"""Checks of a layer's cells, and the sizes of cells of other libraries."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,8 +13,8 @@ from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 
 
-def check_cells(where: str, **cells: Any) -> None:
-    """Raises TypeError for what is not a cell of jaxrnn."""
+def check_are_cells(where: str, **cells: Any) -> None:
+    """Raises TypeError for what is not an `RNNCell`."""
     for name, cell in cells.items():
         if not isinstance(cell, RNNCell):
             raise TypeError(
@@ -55,7 +55,7 @@ def check_count(where: str, count: int, cells: Any) -> Any:
 
 
 def params_of_cell(where: str, own: RNNCell, cell: Any) -> Any:
-    """The parameters of a bound cell that is equal to `own` up to wrappers.
+    """The parameters of a bound cell that is equal to `own`, wrappers aside.
 
     Raises:
         TypeError: If it is not a bound cell.
@@ -76,14 +76,14 @@ def params_of_cell(where: str, own: RNNCell, cell: Any) -> Any:
 
 
 def unwrapped(cell: RNNCell) -> RNNCell:
-    """The cell within wrappers, which add neither parameters nor a scope."""
+    """The cell inside wrappers, which add neither parameters nor a scope."""
     while (inner := getattr(cell, "cell", None)) is not None:
         cell = inner
     return cell
 
 
 def _are_equal(one: Any, other: Any) -> bool:
-    """Whether two cells are equal up to the wrappers around cells in a stack."""
+    """Whether two cells are equal, wrappers around the cells of a stack aside."""
     if not hasattr(one, "cells") or type(one) is not type(other):
         return one == other
     if one.owners != other.owners or one.state_is_tuple != other.state_is_tuple:

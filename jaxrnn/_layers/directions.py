@@ -1,4 +1,4 @@
-"""Layers of one direction, of two, and stacks of them."""
+"""Layers of one direction or of two, and stacks of layers of two directions."""
 
 import dataclasses
 import functools
@@ -12,12 +12,12 @@ from .._base.arguments import check_both_lists
 from .._base.cell_keys import fold
 from .._base.errors import describe
 from .._base.typing import DType, Key, Params, PyTree
-from .._cells.base import RNNCell
+from .._cells.base import RNNCell, scope_name
 from .._cells.bound import BoundCell
 from .._drivers.bidirectional import bidirectional_dynamic_rnn
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._time.masking import reverse_sequence
-from .cells import check_cells, check_count, params_of_cell, unwrapped
+from .cells import check_are_cells, check_count, params_of_cell, unwrapped
 from .layer import Layer, RunOptions
 
 
@@ -29,7 +29,7 @@ class OneDirection(Layer):
         cell: The cell.
         reverse: Whether it begins with the last step.
         keep_order: Whether the outputs of a reversed run are in the order of the
-            inputs.
+            inputs; otherwise they are in the order of the run.
     """
 
     cell: RNNCell
@@ -39,7 +39,7 @@ class OneDirection(Layer):
     @property
     def name(self) -> str:
         """The cell's scope."""
-        return unwrapped(self.cell)._scope()
+        return scope_name(unwrapped(self.cell))
 
     def parts(self) -> Mapping[str, RNNCell]:
         """The cell."""
@@ -75,7 +75,7 @@ class TwoDirections(Layer):
     Attributes:
         cell_fw: The forward cell.
         cell_bw: The backward cell.
-        merge: `merge(outputs_fw, outputs_bw)` makes the outputs of the layer.
+        merge: `merge(outputs_fw, outputs_bw)` returns the outputs of the layer.
     """
 
     cell_fw: RNNCell
@@ -89,14 +89,14 @@ class TwoDirections(Layer):
     def params_of(self, where: str, *cells: Any) -> Params:
         """`{"fw": {scope: ...}, "bw": {scope: ...}}` of two cells."""
         pairs = zip(self.parts().items(), check_count(where, 2, cells), strict=True)
-        # Converters give lists of cells, one for each layer.
+        # Converters return lists of cells, one cell for each layer.
         as_list = lambda cell: cell if isinstance(cell, list | tuple) else (cell,)
         return {n: layer.params_of(where, *as_list(cell)) for (n, layer), cell in pairs}
 
     def run(
         self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
     ) -> tuple[PyTree, PyTree]:
-        """As `bidirectional_dynamic_rnn`, the outputs merged; a pair of states."""
+        """As `bidirectional_dynamic_rnn`, with the outputs merged."""
         fw, bw = self.bind(params, options.key)
         state = (None, None) if state is None else state
         if not isinstance(state, tuple | list) or len(state) != 2:
@@ -115,6 +115,9 @@ class Stack(Layer):
     """Layers, each of which reads the outputs of the one below.
 
     Their parameters are `cell_0`, `cell_1`, ..., from the lowest.
+
+    Attributes:
+        layers: The layers, from the lowest.
     """
 
     layers: tuple[TwoDirections, ...]
@@ -177,7 +180,7 @@ def make_two_directions(
     Raises:
         TypeError: If a cell is not an `RNNCell`, or `merge` is not a function.
     """
-    check_cells(where, cell_fw=cell_fw, cell_bw=cell_bw)
+    check_are_cells(where, cell_fw=cell_fw, cell_bw=cell_bw)
     if not callable(merge):
         raise TypeError(
             f"{where}: `merge` must be a function of both outputs, got "
@@ -195,6 +198,6 @@ def make_stack(where: str, cells_fw: Any, cells_bw: Any) -> Stack:
     """
     check_both_lists(where, cells_fw, cells_bw)
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
-        check_cells(where, **{f"{name}[{i}]": cell for i, cell in enumerate(cells)})
+        check_are_cells(where, **{f"{name}[{i}]": cell for i, cell in enumerate(cells)})
     pairs = zip(cells_fw, cells_bw, strict=True)
     return Stack(tuple(TwoDirections(fw, bw, concatenate) for fw, bw in pairs))

@@ -1,4 +1,4 @@
-"""The arguments of a layer's run: any number of batch axes, any dtypes."""
+"""The inputs of a layer's run, with any number of batch axes and any dtypes."""
 
 import dataclasses
 from typing import Any
@@ -24,10 +24,10 @@ class LayerInputs:
 
     Attributes:
         where: The module, for messages.
-        inputs: `[rows, time, ...]`, `[time, rows, ...]` if time comes first; or a nest.
+        inputs: `[rows, time, ...]`, or `[time, rows, ...]` if `start` is 1; or a nest.
         lengths: `[rows]` or None.
         axes: The batch axes of the module's inputs.
-        start: The number of axes before those: 1 if time comes first, else 0.
+        start: The number of axes before those: 1 if time is the first axis, else 0.
     """
 
     where: str
@@ -45,7 +45,7 @@ class LayerInputs:
         sequence_length: ArrayLike | None,
         time_major: bool,
     ) -> "LayerInputs":
-        """The arguments for inputs `[*batch, time, ...]` and lengths `[*batch]`.
+        """The layer's inputs from `[*batch, time, ...]` and lengths `[*batch]`.
 
         Raises:
             ValueError: If they do not agree.
@@ -75,7 +75,7 @@ class LayerInputs:
         return jax.tree.map(of_step, self.inputs)
 
     def compute_dtype(self, dtype: DType | None, params: Params) -> DType:
-        """The dtype to compute in: `dtype`, or the widest of inputs and parameters."""
+        """The dtype of the computation: `dtype`, or the widest of inputs and params."""
         if dtype is not None:
             return jnp.dtype(dtype)
         leaves = jax.tree.leaves((self.inputs, params))
@@ -97,7 +97,7 @@ class LayerInputs:
         return self.axes.split(outputs, self.start), self.axes.split(state)
 
 
-# Flax's names of arguments, with those of the modules here.
+# For messages: users of Flax pass these names.
 _OUR_NAMES = {
     "seq_lengths": "sequence_length",
     "initial_carry": "initial_state",
@@ -107,7 +107,7 @@ _OUR_NAMES = {
 
 
 def check_unknown(where: str, unknown: dict[str, Any]) -> None:
-    """Raises TypeError for arguments that a call does not have."""
+    """Raises TypeError for keyword arguments that a call does not take."""
     for name in unknown:
         fix = f" It is `{_OUR_NAMES[name]}` here." if name in _OUR_NAMES else ""
         raise TypeError(f"{where}: `{name}` is no argument of a call.{fix}")
@@ -116,7 +116,7 @@ def check_unknown(where: str, unknown: dict[str, Any]) -> None:
 def _batch_axes(
     where: str, layer: Layer, inputs: PyTree, lengths: Any, time_major: bool
 ) -> BatchAxes:
-    """The batch axes: those of the lengths, or all but time and features."""
+    """The batch axes: as many as the lengths have, or all but time and features."""
     (name, first), *_ = named_inputs(where, inputs)
     reads_vectors = _reads_vectors(layer.cells[0])
     count = np.ndim(lengths) if lengths is not None else 1
@@ -137,7 +137,7 @@ def _batch_axes(
 
 
 def _reads_vectors(cell: Any) -> bool:
-    """Whether one step of one row is known to be a vector."""
+    """Whether a cell is known to read one vector in each row of a step."""
     while not isinstance(cell, AffineCell):
         cells = getattr(cell, "cells", None) or (getattr(cell, "cell", None),)
         if cells[0] is None:

@@ -1,6 +1,6 @@
-"""What a layer is: cells that run over time together, with their parameters.
+"""`Layer`: cells that run over time together, with their parameters.
 
-The modules of Flax hold layers. Nothing here knows of Flax.
+The modules of linen and nnx hold layers, which do not depend on Flax.
 """
 
 import abc
@@ -20,7 +20,17 @@ from .._cells.base import RNNCell, any_is_random
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """How a layer runs: a random key, and arguments of the drivers."""
+    """How a layer runs: a random key, and arguments of the drivers.
+
+    Attributes:
+        dtype: The dtype of the zero state and of the outputs.
+        key: The random key of the run, or None for a deterministic run.
+        sequence_length: int32 `[rows]`, or None for all steps.
+        time_major: As in `dynamic_rnn`.
+        parallel_iterations: As in `dynamic_rnn`.
+        swap_memory: As in `dynamic_rnn`.
+        implementation: As in `dynamic_rnn`.
+    """
 
     dtype: DType
     key: Key | None = None
@@ -32,7 +42,7 @@ class RunOptions:
 
     @classmethod
     def of(cls, module: Any, dtype: DType, key: Key | None) -> "RunOptions":
-        """The options of a module that has attributes of the drivers' names."""
+        """The options of a module, from its attributes of the same names."""
         names = ("time_major", "parallel_iterations", "swap_memory", "implementation")
         return cls(dtype, key, **{name: getattr(module, name) for name in names})
 
@@ -46,17 +56,17 @@ class RunOptions:
 class Layer(abc.ABC):
     """Cells that run over time together.
 
-    Their parameters are nested dicts, with those of each cell under TensorFlow's name
-    of its scope.
+    Their parameters are nested dicts, those of a cell under the name that TensorFlow
+    gives its scope.
     """
 
     @abc.abstractmethod
     def parts(self) -> Mapping[str, Any]:
-        """The cells or layers that it is made of, by the keys of the parameters."""
+        """The cells or layers that it consists of, under the keys of the parameters."""
 
     @property
     def cells(self) -> tuple[RNNCell, ...]:
-        """All cells, first one that reads the inputs."""
+        """All cells; the first reads the inputs."""
         cells_of = lambda part: part.cells if isinstance(part, Layer) else (part,)
         return tuple(cell for part in self.parts().values() for cell in cells_of(part))
 
@@ -71,7 +81,7 @@ class Layer(abc.ABC):
         return {name: self.init_part(name, k, step, dtype) for name, k in keys}
 
     def bind(self, params: Params, key: Key | None = None) -> Any:
-        """The bound cells, nested as the layer was given its cells."""
+        """The bound cells, in the structure in which the layer was given its cells."""
         return tuple(
             part.bind(params[name], fold(key, i))
             for i, (name, part) in enumerate(self.parts().items())
@@ -83,14 +93,23 @@ class Layer(abc.ABC):
 
         Raises:
             TypeError: If one is not a bound cell.
-            ValueError: If one is of another cell than the layer's.
+            ValueError: If one is not a cell of this layer.
         """
 
     @abc.abstractmethod
     def run(
         self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
     ) -> tuple[PyTree, PyTree]:
-        """`(outputs, state)` of sequences with one batch axis."""
+        """`(outputs, state)` of sequences with one batch axis.
+
+        Args:
+            params: Parameters as `init` returns them.
+            inputs: `[rows, time, ...]`, or `[time, rows, ...]` if
+                `options.time_major`; or a nest.
+            state: A state in the structure of the layer's, each leaf `[rows, ...]`;
+                None for the zero state.
+            options: How to run.
+        """
 
     def run_step(
         self, params: Params, step: PyTree, options: RunOptions
@@ -100,7 +119,7 @@ class Layer(abc.ABC):
         outputs, state = self.run(params, inputs, None, options)
         return jax.tree.map(lambda y: jnp.squeeze(y, 1), outputs), state
 
-    def is_random(self, params: Params, step: PyTree, dtype: DType) -> bool:
+    def draws_random_numbers(self, params: Params, step: PyTree, dtype: DType) -> bool:
         """Whether one of the cells draws random numbers."""
         declared = any_is_random(self.cells)
         if declared is None:
@@ -110,7 +129,7 @@ class Layer(abc.ABC):
     def _reads_key(self, params: Params, step: PyTree, dtype: DType) -> bool:
         """Whether a random key changes a result of one step, found by tracing it.
 
-        `dynamic_rnn` keeps what it traced: a cell's own code runs once.
+        `dynamic_rnn` caches its trace, so the cell's Python code runs once.
         """
 
         def run(key: Key, *arguments: PyTree) -> tuple[PyTree, PyTree]:
@@ -126,10 +145,11 @@ class Layer(abc.ABC):
         self, where: str, params: Params, step: PyTree, dtype: DType
     ) -> None:
         """Raises ValueError for a cell that draws random numbers."""
-        if self.is_random(params, step, dtype):
+        if self.draws_random_numbers(params, step, dtype):
             raise ValueError(
-                f"{where}: a cell that draws noise, {self.cells[0]!r}, gets no keys "
-                "from Flax's RNN. Use the RNN of jaxrnn, or the cell without noise."
+                f"{where}: a cell that draws random numbers, {self.cells[0]!r}, gets "
+                "no keys from Flax's RNN. Use the RNN of jaxrnn, or a cell that draws "
+                "none."
             )
 
 

@@ -1,1 +1,1 @@
-"""What a run would take, predicted without running it."""
+"""What a run would take in time and memory, predicted without running it."""

@@ -24,12 +24,12 @@ programs and reading caches takes extra time; a product of fewer than
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Whether one implementation can run the work.
+    """Whether one implementation can run a cell.
 
     Attributes:
-        implementation: Its name.
-        serves: Whether it can.
-        reason: How, or why not.
+        implementation: The name of the implementation.
+        serves: Whether it can run the cell.
+        reason: How it does, or why it cannot.
     """
 
     implementation: str
@@ -44,13 +44,14 @@ class Explanation:
     Attributes:
         title: The cell and its sizes.
         machine: The name of the machine.
-        chosen: What `implementation=None` takes.
+        chosen: What `implementation=None` uses.
         verdicts: One for each implementation.
-        xla: The least time of the loop that XLA compiles, which multiplies inputs and
+        xla: The minimum time of the loop that XLA compiles, which multiplies inputs and
             state at every step, and reads the matrices again unless they fit a cache.
-        kernel: The least time of a kernel's loop, which reads the state's matrices
-            once, as far as they fit; if no kernel can run the cell, of one that could.
-        products: The least time of the large products before a kernel and after it.
+        kernel: The minimum time of a kernel's loop, which reads the state's matrices
+            once, as far as they fit on the chip; if no kernel can run the cell, that of
+            a kernel that could.
+        products: The minimum time of the large products before and after a kernel.
     """
 
     title: str
@@ -99,26 +100,30 @@ def explain(
     machine: str | None = None,
     time_major: bool = False,
 ) -> Explanation:
-    """Finds which implementations can run a cell on a machine, and their least times.
+    """Reports which implementations can run a cell on a machine, and their least times.
 
-    From shapes alone: nothing is compiled or run. The times are lower bounds by the
-    machine's memory bandwidth and its peak arithmetic, where a product of few rows
-    costs as much as one of `least_rows`. Launching programs, and reading the matrices
-    from caches or the memory next to the arithmetic, takes extra time.
+    Only shapes are needed: nothing is compiled or run. The times are lower bounds,
+    which follow from the machine's memory bandwidth and peak arithmetic; a product of
+    few rows costs as much as one of the machine's least number of rows. Launching
+    programs, and reading matrices from caches or on-chip memory, takes extra time.
 
     Args:
         cell: An `AffineCell`.
-        inputs: `[batch, time, depth]` or its `jax.ShapeDtypeStruct`.
-        initial_state: The state, each leaf `[batch, size]`, or its types; None for
-            leaves of the dtype of the inputs.
+        inputs: `[batch, time, depth]` or its `jax.ShapeDtypeStruct`; time first if
+            `time_major`.
+        initial_state: The state, each leaf `[batch, size]` or its
+            `jax.ShapeDtypeStruct`; None for leaves of the dtype of the inputs.
         machine: "v4", "v5e", "v5p", "v6e", "h100" or "h200"; None for that of the
             first device, or "v5e" if that is none of them.
         time_major: Whether time is the first axis.
 
+    Returns:
+        An `Explanation`, which prints as a table.
+
     Raises:
-        TypeError: If `cell` is no `AffineCell`, or dtypes do not match.
+        TypeError: If `cell` is not an `AffineCell`, or dtypes do not match.
         ValueError: If the machine is not known, shapes do not fit the cell, or no
-            kernel takes its shapes or dtypes.
+            kernel supports its shapes or dtypes.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -172,7 +177,7 @@ def _sizes(where: str, inputs: Any, time_major: bool) -> tuple[int, int, int]:
 def _work(
     where: str, cell: Any, time: int, shape: tuple, dtype: DType, state: PyTree | None
 ) -> Work:
-    """The work of the cell over steps of such inputs."""
+    """The work of running the cell over `time` steps of inputs of that shape."""
     step = jax.ShapeDtypeStruct(shape, dtype)
     params = jax.eval_shape(lambda key: cell.init(key, step), jax.random.key(0))
     if state is None:
@@ -211,7 +216,7 @@ def _why_xla(machine: Machine) -> str:
 
 
 def _kernels(machine: Machine) -> list[Implementation]:
-    """All kernels, those of the machine's platform made for it."""
+    """All kernels, those of the machine's platform configured for it."""
     kernels = map(make, KERNELS)
     return [k.on(machine) if k.platform == machine.platform else k for k in kernels]
 
@@ -221,4 +226,4 @@ def _verdict(kernel: Implementation, work: Work, machine: Machine) -> Verdict:
     if kernel.platform != machine.platform:
         return Verdict(kernel.name, False, f"runs on {kernel.platform}")
     reason = kernel.why_not(work)
-    return Verdict(kernel.name, reason is None, reason or kernel.describe(work))
+    return Verdict(kernel.name, reason is None, reason or kernel.how(work))

@@ -1,4 +1,4 @@
-"""`memory_plan`: what each memory strategy would save of a run, and what it costs."""
+"""`memory_plan`: what each memory strategy would save of a run, and at what cost."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -36,15 +36,15 @@ _COPIES_OF_PARAMS = 0.75
 
 @dataclasses.dataclass(frozen=True)
 class PlannedStrategy:
-    """What a strategy takes.
+    """The memory and the extra work of a strategy.
 
     Attributes:
         strategy: The strategy.
         saved: Bytes that are saved between the forward and the backward pass.
-        peak: Bytes that are alive at the worst point, including what is saved.
+        peak: The peak of the bytes that are alive, including what is saved.
         extra_flops: Floating-point operations of recomputed products.
-        extra_share: The same as a share of those of training without recomputation:
-            a forward pass, and twice that for the backward pass.
+        extra_share: `extra_flops` as a share of those of training without
+            recomputation: a forward pass, and twice that for the backward pass.
     """
 
     strategy: Strategy
@@ -76,9 +76,9 @@ class MemoryPlan:
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         first, *rest = (_line(row, widths) for row in table)
         beside = (
-            f"Beside that: inputs {_size(self.inputs)}, outputs {_size(self.outputs)}, "
-            "and as much again if the loss reads these.\n"
-            "On the CPU host and device are one memory."
+            f"Besides: inputs {_size(self.inputs)}; outputs {_size(self.outputs)}, "
+            "twice that if the loss reads them.\n"
+            "On the CPU, host and device share one memory."
         )
         return "\n".join([self.title, "", first, "-" * len(first), *rest, "", beside])
 
@@ -113,23 +113,23 @@ def memory_plan(
     dtype: DType | None = None,
     time_major: bool = False,
 ) -> MemoryPlan:
-    """What `dynamic_rnn` would take in training under each memory strategy.
+    """The memory that `dynamic_rnn` would need in training under each strategy.
 
     Nothing is run or compiled: the numbers are read from the traced program for the
     gradients of a loss on the final state with respect to the parameters, without
-    lengths. With some hundred units the memory that XLA takes, by `memory_analysis()`
-    of the compiled program, is within about a fifth of the peak; small programs are
-    planned less exactly.
+    lengths. With a hundred units or more, the memory that XLA needs, by
+    `memory_analysis()` of the compiled program, is within about a fifth of the peak;
+    for small programs the numbers are less accurate.
 
     Args:
-        cell: A cell, bound or not. Bind one that draws noise with a key: its masks are
-            saved as well.
+        cell: A cell, bound or not. Bind a cell with dropout with a key, since its masks
+            are saved as well.
         inputs_shape: The shape of the inputs, `[batch, time, depth]`, or
             `[time, batch, depth]` if `time_major`; or a nest of arrays or
             `jax.ShapeDtypeStruct`s.
         strategies: Values of `swap_memory`.
-        dtype: The dtype of inputs given by a shape, and of the zero state; None for
-            that of inputs that have one, else float32.
+        dtype: The dtype of the zero state, and of inputs that are given by their shape;
+            None for the widest of the inputs, or float32 if they have none.
         time_major: Whether time is the first axis.
 
     Returns:
@@ -185,7 +185,7 @@ def _as_strategies(strategies: Any) -> list[Strategy]:
     if not isinstance(strategies, list | tuple):
         raise TypeError(
             f"{_WHERE}: `strategies` must be a list of them, got "
-            f"{describe(strategies)}. Write `[Keep(), True]`, say."
+            f"{describe(strategies)}. For example `[Keep(), True]`."
         )
     named = ((f"strategies[{i}]", s) for i, s in enumerate(strategies))
     return [as_strategy(_WHERE, name, strategy) for name, strategy in named]
@@ -223,8 +223,8 @@ def _as_inputs(shape: Any, dtype: DType) -> PyTree:
         if not hasattr(leaf, "shape") or len(leaf.shape) < 3:
             raise ValueError(
                 f"{_WHERE}: `inputs_shape` must have rank at least 3, [batch, time, "
-                f"...], got {describe(leaf)}. A shape, an array or a nest of arrays is "
-                "taken."
+                f"...], got {describe(leaf)}. Pass a shape, an array or a nest of "
+                "arrays."
             )
         if not all(leaf.shape):
             raise ValueError(

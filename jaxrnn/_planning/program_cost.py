@@ -1,9 +1,10 @@
-"""What a traced program takes, in bytes and operations, without compiling it.
+"""The cost of a traced program in bytes and operations, without compiling it.
 
 The peak is that of the arrays that are alive at once. Four things that XLA does are
 taken into account, each of which the tests show to be needed: elementwise operations
-are fused into what reads them, loops and updates write in place, what nothing reads is
-left out, and the zeros that several loops inside of a loop fill are copied for each.
+are fused into what reads them; loops and updates write in place; results that nothing
+reads are not computed; and zeros that several loops inside one loop fill are copied for
+each.
 """
 
 import math
@@ -37,7 +38,7 @@ class Bytes(NamedTuple):
 
     @classmethod
     def sum(cls, several: Any) -> "Bytes":
-        """The sums of both."""
+        """The sums for the device and for the host."""
         device, host = 0, 0
         for each in several:
             device, host = device + each.device, host + each.host
@@ -45,15 +46,15 @@ class Bytes(NamedTuple):
 
 
 def flops(fn: Callable, *args: Any) -> int:
-    """The floating-point operations of all products: two for each factor of a sum.
+    """The floating-point operations of all products: two for each multiply-add.
 
-    A loop whose end is found at run time counts as one iteration.
+    A loop whose number of iterations is not known counts as one iteration.
     """
     return _flops(_trace(fn, *args))
 
 
 def saved_bytes(fn: Callable, *args: Any) -> Bytes:
-    """What the derivative of `fn` holds between its passes, beside the arguments."""
+    """What is saved between the passes of a derivative, apart from the arguments."""
     residuals = lambda *args: jax.tree.leaves(jax.vjp(fn, *args)[1])
     jaxpr = jax.make_jaxpr(residuals)(*args).jaxpr
     saved = {v for v in jaxpr.outvars if isinstance(v, Var)} - {*jaxpr.invars}
@@ -61,7 +62,7 @@ def saved_bytes(fn: Callable, *args: Any) -> Bytes:
 
 
 def peak_bytes(fn: Callable, *args: Any) -> Bytes:
-    """What is alive in `fn` at the worst point, beside its arguments and results."""
+    """The peak of what is alive in `fn`, apart from its arguments and results."""
     jaxpr = _trace(fn, *args)
     outs = Bytes.sum(_bytes(v) for v in jaxpr.outvars if isinstance(v, Var))
     peak = _peak(jaxpr, reusable=0)
@@ -69,7 +70,7 @@ def peak_bytes(fn: Callable, *args: Any) -> Bytes:
 
 
 def _trace(fn: Callable, *args: Any) -> Any:
-    """The program, without what nothing reads."""
+    """The program, without operations whose results nothing reads."""
     jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
     return dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), instantiate=True)[0]
 
@@ -89,7 +90,7 @@ def _flops_of(eqn: Any) -> int:
 
 
 class _Name:
-    """An array of a program in which all calls are written out."""
+    """An array of a program in which all calls are inlined."""
 
     def __init__(self, var: Any) -> None:
         self.size, self.type = _bytes(var), str(var.aval)
@@ -103,11 +104,11 @@ class _Op(NamedTuple):
 
 
 def _peak(jaxpr: Any, reusable: int) -> Bytes:
-    """What is alive at the worst point, beside the inputs.
+    """The peak of what is alive, apart from the inputs.
 
     Args:
         jaxpr: The program.
-        reusable: The number of inputs, from the last, that it may write over.
+        reusable: The number of its last inputs that it may overwrite.
     """
     inputs = [_Name(v) for v in jaxpr.invars]
     ops: list[_Op] = []
@@ -128,7 +129,7 @@ def _peak(jaxpr: Any, reusable: int) -> Bytes:
 
 
 def _write_out(jaxpr: Any, inputs: list[_Name], ops: list[_Op]) -> list[_Name]:
-    """The results of a program, whose operations, calls written out, are appended."""
+    """The results of a program; appends its operations to `ops`, calls inlined."""
     names = dict(zip(jaxpr.invars, inputs, strict=True))
     names |= {v: _Name(v) for v in jaxpr.constvars}
     named = lambda atom: names[atom] if isinstance(atom, Var) else _Name(atom)
@@ -144,7 +145,7 @@ def _write_out(jaxpr: Any, inputs: list[_Name], ops: list[_Op]) -> list[_Name]:
 
 
 def _peak_within(op: _Op, inner: Any) -> Bytes:
-    """What a part of an operation takes beside its operands and results."""
+    """The peak inside an operation, apart from its operands and results."""
     if op.name in LOOPS:
         return _peak(inner, reusable=len(op.reads) - _carried(op).start)
     peak, outs = _peak(inner, reusable=0), Bytes.sum(name.size for name in op.results)
@@ -155,11 +156,11 @@ class _Lives:
     """Until when the arrays of a program are alive, and which share memory.
 
     Attributes:
-        end: The last operation that reads an array, or what is written over it.
+        end: For an array, the last operation that reads it or an array written over it.
         readers: The names of the operations that read it.
         maker: The name of the operation whose result it is.
-        over: Which array it is written over.
-        filled: The loops that fill zeros of a type.
+        over: The array over which it is written.
+        filled: For a type of array, the loops that fill zeros of that type.
     """
 
     def __init__(self, ops: list[_Op], fixed: list[_Name]) -> None:
@@ -190,7 +191,7 @@ class _Lives:
         return any(len(self.filled.get(name.type, ())) > 1 for name in zeros)
 
     def has_memory(self, name: _Name) -> bool:
-        """Whether an array has memory that no other array has."""
+        """Whether an array has memory of its own."""
         if name in self.over or name not in self.end:
             return False
         return self.maker[name] in STORED or bool(self.readers[name] & READERS)
@@ -206,7 +207,7 @@ def _written_over(op: _Op) -> list[tuple[_Name, _Name]]:
 
 
 def _carried(op: _Op) -> slice:
-    """Which operands of a loop it carries."""
+    """The operands of a loop that it carries."""
     if op.name == "scan":
         first = op.params["num_consts"]
         return slice(first, first + op.params["num_carry"])

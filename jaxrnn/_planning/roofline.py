@@ -1,4 +1,4 @@
-"""The least time that a loop takes by the memory and arithmetic of a machine."""
+"""The minimum time of a loop, by the memory bandwidth and arithmetic of a machine."""
 
 import dataclasses
 
@@ -8,11 +8,11 @@ from .._kernels.work import Work
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-    """The least time that memory and arithmetic allow, in seconds.
+    """The minimum time that memory and arithmetic allow, in seconds.
 
     Attributes:
-        forward: Outputs and final state.
-        training: The same and all gradients.
+        forward: For outputs and final state.
+        training: For these and all gradients.
     """
 
     forward: float
@@ -24,9 +24,9 @@ class Step:
     """One step of all rows.
 
     Attributes:
-        traffic: The bytes read from the large memory and written to it.
-        flops: The operations of the products, those of padding rows included.
-        time: The seconds that the slower of both takes.
+        traffic: The bytes read from the device's main memory and written to it.
+        flops: The operations of the products, including those of padding rows.
+        time: The seconds that the slower of the two takes.
     """
 
     traffic: float
@@ -36,17 +36,17 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class LoopRoofline(Roofline):
-    """The same of a loop.
+    """The minimum time of a loop.
 
     Attributes:
-        step: One step forward.
+        step: One forward step.
     """
 
     step: Step
 
 
 def xla(work: Work, machine: Machine) -> LoopRoofline:
-    """Of a loop in which every step multiplies the inputs and the state."""
+    """The minimum time of a loop in which every step multiplies inputs and state."""
     input_weights = work.depth * sum(work.input_columns)
     weights = work.matrix_bytes + input_weights * work.dtype.itemsize
     is_cached = weights <= machine.cache
@@ -62,11 +62,11 @@ def xla(work: Work, machine: Machine) -> LoopRoofline:
 
 
 def kernel(work: Work, machine: Machine, streamed_bytes: int) -> LoopRoofline:
-    """Of a kernel's loop, which reads products of the inputs that were computed before.
+    """The minimum time of a kernel's loop, which reads precomputed input products.
 
     Args:
         work: The cell and the sizes.
-        machine: The machine it runs on.
+        machine: The machine on which it runs.
         streamed_bytes: The bytes of the matrices that every step reads again; the rest
             is read once.
     """
@@ -85,7 +85,7 @@ def kernel(work: Work, machine: Machine, streamed_bytes: int) -> LoopRoofline:
 
 
 def products(work: Work, machine: Machine) -> Roofline:
-    """Of the large products before a kernel's loop, and after it."""
+    """The minimum time of the large products before and after a kernel's loop."""
     rows, columns = work.batch * work.time, sum(n for _, n in work.matrices)
     peak, width = machine.peak(work.dtype), work.dtype.itemsize
     inputs = rows * work.depth * width
@@ -99,13 +99,13 @@ def products(work: Work, machine: Machine) -> Roofline:
 
 
 def _step(work: Work, machine: Machine, traffic: float, flops: float) -> Step:
-    """A step with so many bytes of traffic in all, and so many operations a row."""
+    """A step with `traffic` bytes for all rows and `flops` operations for each row."""
     flops *= max(work.batch, machine.least_rows)
     time = max(traffic / machine.bandwidth, flops / machine.peak(work.dtype))
     return Step(traffic, flops, time)
 
 
 def _backward_traffic(work: Work) -> int:
-    """What all rows read and write at a step of the backward pass."""
+    """The bytes that all rows read and write at a step of the backward pass."""
     cotangents = sum(columns for _, columns in work.matrices) * work.dtype.itemsize
     return work.batch * (work.residual_bytes + work.output_bytes + cotangents)

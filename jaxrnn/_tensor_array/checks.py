@@ -9,7 +9,7 @@ from jax.experimental import checkify
 
 from .._base.errors import EntryError, describe, is_array
 from .._base.inputs import as_array
-from .._base.math import as_known, cast_if_weak, cast_number
+from .._base.math import cast_if_weak, cast_number, concrete_or_none
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType
 
@@ -19,7 +19,7 @@ def check_range(where: str, indices: Any, length: Any) -> None:
 
     Traced ones are errors only under `checkify`.
     """
-    known, known_length = as_known(indices), as_known(length)
+    known, known_length = concrete_or_none(indices), concrete_or_none(length)
     if known is None or known_length is None:
         inside = (indices >= 0) & (indices < length)
         checkify.debug_check(jnp.all(inside), f"{where}: an index is out of range")
@@ -37,7 +37,7 @@ def check_first_write(where: str, indices: Any, written: Any) -> None:
 
     Traced ones are errors only under `checkify`.
     """
-    known = as_known(written)
+    known = concrete_or_none(written)
     if known is None:
         checkify.debug_check(~jnp.any(written), f"{where}: an index was written before")
     elif known.any():
@@ -119,7 +119,7 @@ def as_size(size: Any) -> int:
     """
     if size is None:
         raise ValueError("TensorArray: `size` must be given, got None.")
-    known = as_known(as_integers("TensorArray", "size", size, rank=0))
+    known = concrete_or_none(as_integers("TensorArray", "size", size, rank=0))
     if known is None:
         raise TypeError(
             f"TensorArray: `size` must be an int, got {describe(size)}. Under jit the "

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.errors import describe
-from .._base.math import as_known
+from .._base.math import concrete_or_none
 from .._base.typing import Array
 
 
@@ -64,7 +64,7 @@ class Rows:
             return jnp.zeros(self.buffer.shape[1:], self.buffer.dtype)
         slot = index.clip(0, self.capacity - 1)
         row = jax.lax.dynamic_index_in_dim(self.buffer, slot, keepdims=False)
-        if as_known(index) is not None:
+        if concrete_or_none(index) is not None:
             return row
         return jnp.where(slot == index, row, jnp.zeros((), row.dtype))
 
@@ -80,7 +80,7 @@ class Rows:
         if not self.capacity:
             return self
         slot = index.clip(0, self.capacity - 1)
-        if as_known(index) is None:
+        if concrete_or_none(index) is None:
             # Reading one row is cheaper than a scatter.
             row = jax.lax.dynamic_index_in_dim(self.buffer, slot, keepdims=False)
             value = jnp.where(slot == index, value, row)
@@ -101,7 +101,7 @@ class Rows:
 
     def stack(self) -> Array:
         """All elements; all rows if the number of elements is traced."""
-        size = as_known(self.length())
+        size = concrete_or_none(self.length())
         return self.buffer if size is None else self.buffer[: int(size)]
 
     def concat(self) -> Array:
@@ -129,7 +129,7 @@ class Rows:
 
     def _written(self, buffer: Array, indices: Any) -> "Rows":
         """With another buffer, in which `indices` were written."""
-        known = as_known(indices)
+        known = concrete_or_none(indices)
         if known is not None and isinstance(self.written, np.ndarray):
             written = self.written.copy()
             written[known] = True
@@ -142,7 +142,7 @@ class Rows:
         """How many rows are elements once those at `indices` are."""
         if isinstance(self.size, tuple):
             return ()
-        known, size = as_known(indices), as_known(self.size)
+        known, size = concrete_or_none(indices), concrete_or_none(self.size)
         if known is not None and size is not None:
             return np.int32(max(size, known.max(initial=-1) + 1))
         inside = jnp.where(indices < self.capacity, indices, -1)
@@ -246,7 +246,7 @@ class Ragged:
 
 
 def _need_known(indices: Any) -> np.ndarray:
-    known = as_known(indices)
+    known = concrete_or_none(indices)
     if known is None:
         raise TypeError(
             "TensorArray: indices must be known where elements may differ in shape, "

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._base.arguments import as_dtype
 from .._base.errors import describe
-from .._base.math import as_known
+from .._base.math import concrete_or_none
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, ArrayLike, DType
 from .checks import (
@@ -262,7 +262,7 @@ class TensorArray:
         """
         where = "TensorArray.split"
         value = as_value(where, value, self.dtype)
-        counts = as_known(as_integers(where, "lengths", lengths, rank=1))
+        counts = concrete_or_none(as_integers(where, "lengths", lengths, rank=1))
         if counts is None:
             raise TypeError(
                 f"{where}: `lengths` must be known, got traced ones: they are shapes."
@@ -352,7 +352,7 @@ class TensorArray:
         if store is None:
             ragged = not self._config.infer_shape
             store = Ragged.empty(self._config.size) if ragged else self._rows(shape)
-        known = as_known(indices)
+        known = concrete_or_none(indices)
         if self.dynamic_size and known is not None:
             check_range(where, indices, np.iinfo(np.int32).max)
             store = store.with_capacity(int(known.max(initial=-1)) + 1)
@@ -380,7 +380,7 @@ class TensorArray:
         check_element(where, shape, want)
 
     def _check_count(self, where: str, what: str, count: int) -> None:
-        size = as_known(self.size())
+        size = concrete_or_none(self.size())
         if not self.dynamic_size and count != size:
             raise ValueError(
                 f"{where}: {what} must be as many as there are elements, {size}, got "

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.errors import is_key
-from .._base.math import as_known, expand_rows
+from .._base.math import concrete_or_none, expand_rows
 from .._base.typing import Array, PyTree
 from .._tensor_array.tensor_array import is_tensor_array
 
@@ -111,7 +111,7 @@ def advance(alive: Array, running: Array | bool, new: PyTree, old: PyTree) -> Py
 
     def select(new_leaf: Any, old_leaf: Any) -> Any:
         if is_tensor_array(new_leaf):
-            known = as_known(running)
+            known = concrete_or_none(running)
             if known is not None:  # The new one may have grown: no select fits.
                 return new_leaf if known else old_leaf
             pick = lambda n, o: jnp.where(running, n, o)

@@ -1,1 +1,1 @@
-"""Cells around cells, one in each file."""
+"""Cells around other cells, one in each file."""

@@ -39,16 +39,22 @@ class WrapperCell(RNNCell):
         check_wrapped(type(self).__name__, "cell", self.cell)
 
     wrapped_cell = property(lambda self: self.cell, doc="The wrapped cell.")
-    state_size = property(lambda self: self.cell.state_size)
-    output_size = property(lambda self: self.cell.output_size)
+    state_size = property(
+        lambda self: self.cell.state_size,
+        doc="The sizes of the wrapped cell's state, without the batch axis.",
+    )
+    output_size = property(
+        lambda self: self.cell.output_size,
+        doc="The sizes of the wrapped cell's output, without the batch axis.",
+    )
 
     @property
     def is_random(self) -> bool | None:
-        """That of the wrapped cell."""
+        """Whether the wrapped cell draws random numbers; see `RNNCell.is_random`."""
         return self.cell.is_random
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
-        """That of the wrapped cell; see `RNNCell.zero_state`."""
+        """The zero state of the wrapped cell; see `RNNCell.zero_state`."""
         return self.cell.zero_state(batch_size, dtype)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:

@@ -16,14 +16,18 @@ from .base import WrapperCell
 class DeviceWrapper(WrapperCell):
     """Places inputs, states and outputs of a cell on a device or over a mesh.
 
-    Under jit a placement is a constraint on the compiler. JAX ignores a single device
-    there if the program runs on several: use a sharding. Values do not depend on it.
+    Under jit a placement is a constraint on the compiler, and JAX ignores a single
+    device if the program runs on several: use a sharding then. No placement changes
+    values.
 
     Attributes:
         cell: The wrapped cell.
         device: A `jax.Device`, a TensorFlow-like name ("/cpu:0", "gpu:1"), a
             `jax.sharding.Sharding`, or a `PartitionSpec` of the mesh in use (its first
-            entry is the batch axis).
+            entry is that of the batch axis).
+
+    Raises:
+        TypeError: If `cell` is not an RNNCell, or `device` is none of these.
 
     Source: `tf.compat.v1.nn.rnn_cell.DeviceWrapper`.
     """
@@ -39,7 +43,11 @@ class DeviceWrapper(WrapperCell):
             )
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
-        """The zero state of the wrapped cell, on the device."""
+        """The zero state of the wrapped cell, on the device; see `RNNCell.zero_state`.
+
+        Raises:
+            ValueError: If there is no such device.
+        """
         return self._place(self.cell.zero_state(batch_size, dtype))
 
     def apply(

@@ -27,31 +27,32 @@ from .base import WrapperCell
 class DropoutWrapper(WrapperCell):
     """Dropout on the inputs, the new state and the output of a cell.
 
-    The random numbers come from the key in `cell.bind(params, key)`. Without a key
-    nothing is dropped, as in evaluation. Entries that are kept are scaled by
+    The random numbers come from the key in `cell.bind(params, key)`; without a key, as
+    in evaluation, nothing is dropped. Entries that are kept are scaled by
     `1 / keep_prob`. Dropout on the new state does not affect the output of the same
     step. By default the c of an LSTM is never dropped.
 
     Attributes:
         cell: The wrapped cell.
-        input_keep_prob: The probability to keep an entry of the inputs, in [0, 1].
+        input_keep_prob: The probability of keeping an entry of the inputs, in [0, 1].
         output_keep_prob: The same for the output.
         state_keep_prob: The same for the leaves of the state that the filter selects.
         variational_recurrent: Whether each leaf has one mask for all steps and rows of
-            a run (arXiv:1512.05287), in place of a new mask in each.
+            a run (arXiv:1512.05287), instead of a new mask at each step.
         input_size: The sizes of the inputs; required for variational input dropout.
         dtype: The dtype of the inputs; required for variational dropout.
         seed: Wrappers with different seeds draw different masks from the same key.
         dropout_state_filter_visitor: `visitor(substate)`, called from the top of the
-            state downwards. False keeps all below, True visits each child, and a
-            one-level structure of bools visits the children that are True. A leaf for
-            which it returns True is dropped. None selects all leaves but c of an LSTM
-            and TensorArrays.
+            state downwards. Where it returns False, nothing below is dropped; where
+            True, each child is visited; where a one-level structure of bools, the
+            children marked True. A leaf for which it returns True is dropped. None
+            selects all leaves except the c of an LSTM and TensorArrays.
 
     Raises:
-        ValueError: If a probability is outside of [0, 1]; if variational dropout lacks
+        ValueError: If a probability is outside [0, 1]; if variational dropout lacks
             `dtype` or `input_size`.
-        TypeError: If a probability is not a number, or the visitor not a function.
+        TypeError: If `cell` is not an RNNCell, a probability is not a number, or the
+            visitor is not a function.
 
     Source: `tf.compat.v1.nn.rnn_cell.DropoutWrapper`.
     """
@@ -94,12 +95,12 @@ class DropoutWrapper(WrapperCell):
 
     @property
     def is_random(self) -> bool | None:
-        """True if anything is dropped; else that of the wrapped cell."""
+        """True if anything is dropped; else whether the wrapped cell is random."""
         if min(self.input_keep_prob, self.output_keep_prob) < 1:
             return True
         if self.state_keep_prob == 1:
             return self.cell.is_random
-        # What a custom filter chooses depends on the state.
+        # What a custom filter selects depends on the state.
         filters = self.dropout_state_filter_visitor is not None
         return (self.cell.is_random or None) if filters else True
 
@@ -109,7 +110,10 @@ class DropoutWrapper(WrapperCell):
         """One step; see `RNNCell.apply`.
 
         Raises:
-            TypeError: If a leaf selected for dropout is not floating.
+            TypeError: If a leaf selected for dropout is not floating, or the visitor
+                returns neither a bool nor a structure of bools.
+            ValueError: If the visitor does not return one bool for each child, or
+                `input_size` is not that of the inputs.
         """
         if key is None:
             return apply_cell(self.cell, params, inputs, state, None)
@@ -131,10 +135,10 @@ class DropoutWrapper(WrapperCell):
         keys: Callable[[Array], Any] | None = None,
         implementation: Any = None,
     ) -> tuple[PyTree, PyTree]:
-        """The cell's sequences between two dropouts; see `RNNCell.apply_sequence`.
+        """All steps of the cell between two dropouts; see `RNNCell.apply_sequence`.
 
         Raises:
-            DeclinedError: If the state is dropped, or the cell declines.
+            DeclinedError: If the state is dropped, or the wrapped cell declines.
         """
         if keys is None:
             return apply_cell_sequence(
@@ -162,7 +166,7 @@ class DropoutWrapper(WrapperCell):
     def _drop(
         self, salt: str, tree: PyTree, keep_prob: float, key: Any, chosen: Any = None
     ) -> PyTree:
-        """The tree with dropout on its `chosen` leaves; on all if that is None."""
+        """The tree with dropout on its `chosen` leaves, or on all if that is None."""
         if keep_prob == 1:
             return tree
         # One mask for the whole run, or one for the step.
@@ -211,7 +215,7 @@ def _dropout(
 
 
 def _all_but_c(substate: PyTree) -> Any:
-    """TensorFlow's default filter: all but c of an LSTM and TensorArrays."""
+    """TensorFlow's default filter: all but the c of an LSTM and TensorArrays."""
     if isinstance(substate, LSTMStateTuple):
         return LSTMStateTuple(c=False, h=True)
     return not is_tensor_array(substate)

@@ -24,14 +24,14 @@ class MultiRNNCell(RNNCell):
     """A stack of cells: the output of each is the input of the next.
 
     The parameters are `{"cell_0": ..., "cell_1": ...}`. If one object occurs twice in
-    `cells`, both layers share its parameters, stored under its first index. Objects
-    inside of wrappers do not share, nor do equal cells:
+    `cells`, both layers share its parameters, which are stored under its first index.
+    Equal cells do not share, nor do objects inside wrappers:
     `[LSTMCell(5) for _ in range(2)]` has two sets of parameters.
 
     Attributes:
-        cells: The cells, a list or tuple, from the inputs upwards.
-        state_is_tuple: Whether the state is a tuple of the cells' states. False for one
-            array, their concatenation, which needs states of one vector each.
+        cells: A list or tuple of cells, from the inputs upwards.
+        state_is_tuple: True for a tuple of the cells' states. False for one array,
+            their concatenation, for which each must be one vector.
 
     Raises:
         TypeError: If `cells` is not a list or tuple of cells.
@@ -74,11 +74,14 @@ class MultiRNNCell(RNNCell):
             return sum(self._widths())
         return tuple(cell.state_size for cell in self.cells)
 
-    output_size = property(lambda self: self.cells[-1].output_size)
+    @property
+    def output_size(self) -> Size:
+        """The output size of the highest cell."""
+        return self.cells[-1].output_size
 
     @property
     def is_random(self) -> bool | None:
-        """Whether one of the cells is."""
+        """Whether one of the cells draws random numbers; see `RNNCell.is_random`."""
         return any_is_random(self.cells)
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
@@ -91,12 +94,13 @@ class MultiRNNCell(RNNCell):
         """`{"cell_0": ..., ...}`, each for the outputs of the cell below.
 
         Raises:
+            TypeError: If `key` is not a random key.
             ValueError: If layers that share parameters need different shapes.
         """
         params: Params = {}
         for i, cell in enumerate(self.cells):
             name = self._name(i)
-            with noting(self._place(i)):
+            with noting(self._note(i)):
                 if name not in params:
                     params[name] = cell.init(fold(key, i), inputs, dtype)
                 inputs = _output_of(cell, params[name], _cast(inputs, dtype))
@@ -108,14 +112,14 @@ class MultiRNNCell(RNNCell):
         """One step; see `RNNCell.apply`.
 
         Raises:
-            ValueError: If there is not one state for each cell, or the parameters of a
-                cell are missing.
+            ValueError: If the parameters of a cell are missing; if there is not one
+                state for each cell (also an IndexError, as in TensorFlow).
         """
         self._check_params(params)
         new_states = []
         for i, cell_state in enumerate(self._split(state)):
             cell, cell_params = self.cells[i], params[self._name(i)]
-            with noting(self._place(i)):
+            with noting(self._note(i)):
                 inputs, new_state = apply_cell(
                     cell, cell_params, inputs, cell_state, fold(key, i)
                 )
@@ -139,7 +143,7 @@ class MultiRNNCell(RNNCell):
         self._check_params(params)
         last_states, new_states = [], []
         for i, cell_state in enumerate(self._split(state)):
-            with noting(self._place(i)):
+            with noting(self._note(i)):
                 inputs, last_state = apply_cell_sequence(
                     self.cells[i],
                     params[self._name(i)],
@@ -169,7 +173,7 @@ class MultiRNNCell(RNNCell):
     def _name(self, i: int) -> str:
         return f"cell_{self.owners[i]}"
 
-    def _place(self, i: int) -> str:
+    def _note(self, i: int) -> str:
         shared = (
             f" It is the same object as `cells[{self.owners[i]}]` and shares its "
             "parameters; make a new cell for each layer to have separate ones."

@@ -26,6 +26,9 @@ class ResidualWrapper(WrapperCell):
         residual_fn: `residual_fn(inputs, outputs)`, which replaces the sum; its result
             must have the shapes of `output_size`. None for the sum.
 
+    Raises:
+        TypeError: If `cell` is not an RNNCell, or `residual_fn` is not a function.
+
     Source: arXiv:1609.08144; `tf.compat.v1.nn.rnn_cell.ResidualWrapper`.
     """
 

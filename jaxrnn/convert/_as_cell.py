@@ -1,4 +1,4 @@
-"""Cells of Haiku and Equinox, wrapped as cells of jaxrnn."""
+"""Cells of Haiku and Equinox as cells of jaxrnn: `haiku.as_cell`, `equinox.as_cell`."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,13 @@ _OF_EQUINOX = "(8, 8) for the (h, c) of an LSTMCell, 8 for a GRUCell"
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class TransformedCell(RNNCell):
-    """A function of Haiku, `hk.transform(...)`, of `(inputs, state)`."""
+    """A core of Haiku as a cell.
+
+    Attributes:
+        transformed: `hk.transform` of a function of `(inputs, state)`.
+        state_size: The sizes of the state, without the batch axis.
+        output_size: The sizes of the output, likewise.
+    """
 
     transformed: Any
     state_size: Size
@@ -59,15 +65,21 @@ class TransformedCell(RNNCell):
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ModuleCell(RNNCell):
-    """A callable pytree, such as a cell of Equinox: `(inputs, state) -> state`."""
+    """A callable pytree, such as a cell of Equinox: `(inputs, state) -> state`.
+
+    Attributes:
+        tree: The structure of the module.
+        fixed: `(name, value)` of every leaf, with None as the value of an array.
+        state_size: The sizes of the state, without the batch axis.
+    """
 
     tree: Any
-    fixed: tuple  # The names of all leaves, each with None for an array or its value.
+    fixed: tuple
     state_size: Size
 
     @property
     def output_size(self) -> Size:
-        """That of the state's first leaf."""
+        """The size of the state's first leaf."""
         return TensorShape(size_shapes(self.state_size)[0])
 
     @property
@@ -111,8 +123,8 @@ def of_haiku(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
         output_size: The size of the output, likewise.
 
     Raises:
-        TypeError: If `transformed` is not a pair of such functions, or a size is not an
-            int. `init` and a step raise ValueError if a step returns other sizes.
+        TypeError: If `transformed` does not come from `hk.transform`, or a size is not
+            an int. (`init` and a step raise ValueError if a step returns other sizes.)
 
     Example:
         core = hk.transform(lambda x, state: hk.LSTM(8)(x, state))
@@ -128,7 +140,7 @@ def of_haiku(transformed: Any, state_size: Size, output_size: Size) -> RNNCell:
         raise TypeError(
             "as_cell: `transformed` must be made by hk.transform, got one made by "
             "hk.transform_with_state, whose `apply` has a state besides the cell's. "
-            "What changes from step to step belongs into the state of the cell."
+            "What changes from step to step belongs in the state of the cell."
         )
     _check_takes("transformed.init", transformed.init, "key", "inputs", "state")
     _check_sizes(state_size, output_size)
@@ -150,7 +162,7 @@ def of_equinox(module: PyTree, state_size: Size) -> BoundCell:
 
     Raises:
         TypeError: If `module` does not take inputs and state, or a size is not an int.
-            A step raises ValueError if it returns a state of another size.
+            (A step raises ValueError if it returns a state of another size.)
 
     Example:
         cell = as_cell(eqx.nn.GRUCell(3, 8, key=key), 8)
@@ -192,7 +204,7 @@ def _check_takes(name: str, function: Any, *wanted: str) -> None:
 
 @contextlib.contextmanager
 def _step(name: str, inputs: PyTree, state: PyTree, fix: str) -> Iterator[None]:
-    """Names a step's arguments in errors, which arise deep within a library's cell."""
+    """Names a step's arguments in errors, which arise deep inside a library's cell."""
     try:
         yield
     except (TypeError, ValueError, LookupError, AttributeError) as error:

@@ -9,15 +9,15 @@ import numpy as np
 from .._base.typing import Params
 from .._cells.bound import BoundCell
 from .._wrappers.multi_rnn import MultiRNNCell
+from ._bound_cells import KINDS, as_bound, paired, read_params, stacked_cells
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights
-from ._own import KINDS, as_bound, paired, read_params, stacked_cells
 
 _CELLS = {kind: cell for cell, kind in KINDS.items()}
 _PEEPHOLES = ("w_i_diag", "w_f_diag", "w_o_diag")
 
 
-def bind(layers: Sequence[LayerWeights]) -> BoundCell:
-    """The bound cell of stacked layers, from the inputs upwards.
+def cell_of_layers(layers: Sequence[LayerWeights]) -> BoundCell:
+    """The bound cell for stacked layers, from the inputs upwards.
 
     Raises:
         ValueError: If the sizes of two adjacent layers do not agree.
@@ -29,20 +29,20 @@ def bind(layers: Sequence[LayerWeights]) -> BoundCell:
     return MultiRNNCell(tuple(map(_cell, layers))).bind(params)
 
 
-def bind_both(
+def cells_of_pairs(
     pairs: Iterable[tuple[LayerWeights, ...]],
 ) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
-    """`(cells_fw, cells_bw)` of the pair of each layer."""
-    cells = [tuple(bind([layer]) for layer in pair) for pair in pairs]
+    """`(cells_fw, cells_bw)` for a pair of directions for each layer."""
+    cells = [tuple(cell_of_layers([layer]) for layer in pair) for pair in pairs]
     cells_fw, cells_bw = zip(*cells, strict=True)
     return cells_fw, cells_bw
 
 
-def unbind(name: str, cell: Any) -> list[tuple[str, LayerWeights]]:
-    """The layers of a bound cell, with their names in messages.
+def layers_of_cell(name: str, cell: Any) -> list[tuple[str, LayerWeights]]:
+    """The layers of a bound cell, with their names for messages.
 
     Raises:
-        TypeError: If it is not a bound cell, or of a kind without counterpart.
+        TypeError: If it is not a bound cell, or its kind has no counterpart elsewhere.
         ValueError: If a hyper-parameter has no counterpart, or a parameter does not
             fit.
     """
@@ -54,30 +54,30 @@ def unbind(name: str, cell: Any) -> list[tuple[str, LayerWeights]]:
     return layers
 
 
-def unbind_both(
+def pairs_of_cells(
     cells_fw: Any, cells_bw: Any
 ) -> list[tuple[tuple[str, LayerWeights], ...]]:
-    """For each layer the pair of forward and backward, with names; see `unbind`.
+    """For each layer both directions, with names for messages; see `layers_of_cell`.
 
     Raises:
-        ValueError: If a cell has several layers, the directions have different numbers
-            of layers, or the inputs of a layer different sizes.
+        ValueError: If a cell has several layers, if the directions have different
+            numbers of layers, or if those of a layer have inputs of different sizes.
     """
     pairs = [
         (_one_layer(f"cells_fw[{i}]", fw), _one_layer(f"cells_bw[{i}]", bw))
         for i, (fw, bw) in enumerate(paired(cells_fw, cells_bw))
     ]
     for i, ((_, fw), (_, bw)) in enumerate(pairs):
-        if len(fw.inputs) != len(bw.inputs):
+        if len(fw.input_kernel) != len(bw.input_kernel):
             raise ValueError(
                 f"both cells of layer {i} must read the same inputs, got kernels of "
-                f"{len(fw.inputs)} and {len(bw.inputs)}."
+                f"{len(fw.input_kernel)} and {len(bw.input_kernel)}."
             )
     return pairs
 
 
 def _one_layer(name: str, cell: Any) -> tuple[str, LayerWeights]:
-    layers = unbind(name, cell)
+    layers = layers_of_cell(name, cell)
     if len(layers) > 1:
         raise ValueError(
             f"`{name}` must be one layer, got a MultiRNNCell of {len(layers)}. Between "
@@ -87,7 +87,7 @@ def _one_layer(name: str, cell: Any) -> tuple[str, LayerWeights]:
 
 
 def as_layers(name: str, layers: Sequence[Any]) -> Sequence[Any]:
-    """The arguments of `load(*layers)`; a single list of layers counts as those.
+    """The arguments of `load(*layers)`, which may also be one list of layers.
 
     Raises:
         ValueError: If there are none.
@@ -102,10 +102,11 @@ def as_layers(name: str, layers: Sequence[Any]) -> Sequence[Any]:
 
 def _check_chain(layers: Sequence[LayerWeights]) -> None:
     for i, (below, above) in enumerate(itertools.pairwise(layers)):
-        if len(above.inputs) != len(below.state):
+        depth, outputs = len(above.input_kernel), len(below.state_kernel)
+        if depth != outputs:
             raise ValueError(
-                f"layer {i + 1} must read {len(below.state)} inputs, the size of the "
-                f"output of layer {i}, got a kernel of {len(above.inputs)}."
+                f"layer {i + 1} must read {outputs} inputs, the size of the output of "
+                f"layer {i}, got a kernel of {depth}."
             )
 
 
@@ -120,7 +121,7 @@ def _cell(layer: LayerWeights) -> Any:
 
 
 def _params(layer: LayerWeights) -> Params:
-    kernel, bias = np.concatenate([layer.inputs, layer.state]), layer.bias
+    kernel, bias = np.concatenate([layer.input_kernel, layer.state_kernel]), layer.bias
     if layer.kind in (RNN, LSTM):
         params: Params = {"kernel": kernel, "bias": bias}
         if layer.peepholes is not None:
@@ -131,8 +132,8 @@ def _params(layer: LayerWeights) -> Params:
     at = 2 * layer.units
     candidate: Params = {"kernel": kernel[:, at:], "bias": bias[at:]}
     if layer.kind == GRU_AFTER:
-        of_inputs = {"kernel": layer.inputs[:, at:], "bias": bias[at:]}
-        of_state = {"kernel": layer.state[:, at:], "bias": layer.state_bias}
+        of_inputs = {"kernel": layer.input_kernel[:, at:], "bias": bias[at:]}
+        of_state = {"kernel": layer.state_kernel[:, at:], "bias": layer.state_bias}
         candidate = {"input_projection": of_inputs, "hidden_projection": of_state}
     gates = {"kernel": kernel[:, :at], "bias": bias[:at]}
     return {"gates": gates, "candidate": candidate}

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from .._cells.bound import BoundCell
-from ._cells import bind, bind_both, unbind, unbind_both
+from ._cells import cell_of_layers, cells_of_pairs, layers_of_cell, pairs_of_cells
 from ._layer_weights import (
     GRU_AFTER,
     LSTM,
@@ -30,44 +30,44 @@ ToWeights = Callable[[str, LayerWeights], dict[str, Any]]
 Stack = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
 BOTH = ("forward_rnn", "backward_rnn")
-# The letters of the gates in the order of `GATES`.
+# Flax's letters of the gates, in the order of `GATES`.
 _LETTERS = {LSTM: "igfo", GRU_AFTER: "rzn", RNN: ("",)}
 
 
 def load(params: Any, to_layer: ToLayer, activation: Any) -> BoundCell:
-    """The bound cell of parameters of one direction."""
+    """The bound cell for parameters of one direction."""
     layers = []
     for name, weights in _modules(params):
         if any(key in weights for key in BOTH):
             raise ValueError(
-                f"`{name}` must be of one direction, got "
+                f"`{name}` must have one direction, got "
                 f"{', '.join(map(str, weights))}. Use `load_bidirectional`."
             )
         layers.append(_layer(name, weights, to_layer, activation))
-    return bind(layers)
+    return cell_of_layers(layers)
 
 
 def load_bidirectional(
     params: Any, to_layer: ToLayer, activation: Any
 ) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
-    """`(cells_fw, cells_bw)` of parameters of both directions."""
+    """`(cells_fw, cells_bw)` for parameters of both directions."""
     pairs = []
     for name, weights in _modules(params):
         if not any(key in weights for key in BOTH):
             raise ValueError(
-                f"`{name}` must be of two directions, forward_rnn and backward_rnn, "
+                f"`{name}` must have two directions, forward_rnn and backward_rnn, "
                 f"got {', '.join(map(str, weights)) or 'nothing'}. Use `load` for one "
                 "direction."
             )
         check_names(name, weights, BOTH)
         parts = [(f"{name}/{key}", weights[key]) for key in BOTH]
         pairs.append(tuple(_layer(*part, to_layer, activation) for part in parts))
-    return bind_both(pairs)
+    return cells_of_pairs(pairs)
 
 
 def save(cell: Any, to_weights: ToWeights, stack: Stack) -> dict[str, Any]:
     """The weights of a cell, or of a `Sequential` of several."""
-    layers = [_weights(*each, to_weights) for each in unbind("cell", cell)]
+    layers = [_weights(*each, to_weights) for each in layers_of_cell("cell", cell)]
     if len(layers) == 1:
         return layers[0]
     return stack([{"cell": weights} for weights in layers])
@@ -78,7 +78,7 @@ def save_bidirectional(
 ) -> dict[str, Any]:
     """The weights of a `Bidirectional`, or of a `Sequential` of several."""
     layers = []
-    for pair in unbind_both(cells_fw, cells_bw):
+    for pair in pairs_of_cells(cells_fw, cells_bw):
         cells = [{"cell": _weights(*each, to_weights)} for each in pair]
         layers.append(dict(zip(BOTH, cells, strict=True)))
     return layers[0] if len(layers) == 1 else stack(layers)
@@ -92,7 +92,8 @@ def from_separate(
     Args:
         name: The name of the cell's parameters in messages.
         weights: The parameters.
-        input_to_f: The name of the module `if`, which is a keyword of Python.
+        input_to_f: The name of the module of inputs and gate f: "if" is a keyword of
+            Python, which nnx avoids.
 
     Raises:
         TypeError: If a weight is not a floating array.
@@ -119,7 +120,7 @@ def from_separate(
 
 def to_separate(layer: LayerWeights, input_to_f: str = "if") -> dict[str, Any]:
     """The weights of a cell that has a module for each gate."""
-    arrays = layer.inputs, layer.state, layer.bias_beside()
+    arrays = layer.input_kernel, layer.state_kernel, layer.bias_for()
     weights: dict[str, Any] = {}
     for names, array in zip(_names(layer.kind, input_to_f), arrays, strict=True):
         blocks = np.split(array, len(names), axis=-1)
@@ -181,7 +182,7 @@ def _weights(name: str, layer: LayerWeights, to_weights: ToWeights) -> dict[str,
 
 
 def _names(kind: str, input_to_f: str) -> tuple[list[str], list[str], list[str]]:
-    """The kernels of inputs and of state and the biases, a name for each gate."""
+    """The names of the input kernels, state kernels and biases, one for each gate."""
     of_inputs = [f"i{letter}" for letter in _LETTERS[kind]]
     of_inputs = [input_to_f if name == "if" else name for name in of_inputs]
     of_state = [f"h{letter}" for letter in _LETTERS[kind]]
@@ -192,7 +193,7 @@ def _names(kind: str, input_to_f: str) -> tuple[list[str], list[str], list[str]]
 
 
 def _best_match(name: str, flat: Mapping[str, Any], input_to_f: str) -> tuple[str, Any]:
-    """The kind of cell that shares most names with these, and its names."""
+    """The kind of cell that has most names in common with these, and its names."""
     known = {kind: _names(kind, input_to_f) for kind in _LETTERS}
     shared = lambda kind: len(flat.keys() & set().union(*known[kind]))
     kind = max(known, key=shared)

@@ -1,9 +1,9 @@
-"""The weights of one layer, as all converters see them.
+"""The weights of one layer, in the layout that all converters share.
 
-Libraries differ in the order of gates, the orientation of kernels, the number of biases
-and in what is added to a forget gate at run time. A converter makes a `LayerWeights`
-from its library's arrays, or these from a `LayerWeights`, and refuses what its library
-cannot express.
+Libraries differ in the order of gates, the orientation of kernels, the number of
+biases, and what is added to a forget gate at run time. A converter makes a
+`LayerWeights` from its library's arrays, or these from a `LayerWeights`, and refuses
+what its library cannot express.
 """
 
 import dataclasses
@@ -14,8 +14,9 @@ import numpy as np
 from .._base.errors import describe
 from .._cells.activations import resolve_activation
 
+# Kinds of layers, as messages name them.
 RNN, GRU, GRU_AFTER, LSTM = "RNN", "GRU", "GRU that resets after the product", "LSTM"
-# The blocks of columns of each kind, under the names that TensorFlow gives them.
+# The gates in TensorFlow's order, into which every converter reorders.
 GATES = {RNN: "c", GRU: "ruc", GRU_AFTER: "ruc", LSTM: "ijfo"}
 
 
@@ -25,10 +26,11 @@ class LayerWeights:
 
     Attributes:
         kind: `RNN`, `GRU`, `GRU_AFTER` or `LSTM`.
-        inputs: The kernel of the inputs, `[depth, gates * units]`.
-        state: The kernel of the state, `[size of the output, gates * units]`.
+        input_kernel: `[depth, gates * units]`.
+        state_kernel: `[size of the output, gates * units]`.
         bias: `[gates * units]`.
-        state_bias: `[units]`, of `GRU_AFTER` alone: what the reset gate multiplies.
+        state_bias: `[units]`, only for `GRU_AFTER`: the bias that the reset gate
+            multiplies.
         peepholes: None, or those of i, f and o, each `[units]`.
         projection: None, or `[units, size of the output]`.
         forget_bias: What is added to the forget gate at run time.
@@ -36,8 +38,8 @@ class LayerWeights:
     """
 
     kind: str
-    inputs: np.ndarray
-    state: np.ndarray
+    input_kernel: np.ndarray
+    state_kernel: np.ndarray
     bias: np.ndarray
     state_bias: np.ndarray | None = None
     peepholes: tuple[np.ndarray, ...] | None = None
@@ -56,7 +58,7 @@ class LayerWeights:
         activation = resolve_activation("convert", self.activation)
         return getattr(activation, "__name__", str(activation))
 
-    def bias_beside(self, added: float = 0.0) -> np.ndarray:
+    def bias_for(self, added: float = 0.0) -> np.ndarray:
         """The bias for a library that adds `added` to the forget gate at run time."""
         missing = self.forget_bias - added
         if self.kind != LSTM or not missing:
@@ -67,26 +69,26 @@ class LayerWeights:
         return bias
 
     def in_order(self, order: str) -> tuple[np.ndarray, ...]:
-        """The kernels of inputs and state and two biases, their blocks in that order.
+        """The kernels of inputs and state and two biases, with gates in that order.
 
-        The second bias is zero where it can be.
+        The second bias is zero, except where a reset gate multiplies it.
         """
         of_state = np.zeros_like(self.bias)
         if self.state_bias is not None:
             of_state[2 * self.units :] = self.state_bias
-        arrays = self.inputs, self.state, self.bias_beside(), of_state
+        arrays = self.input_kernel, self.state_kernel, self.bias_for(), of_state
         return tuple(reordered(array, GATES[self.kind], order) for array in arrays)
 
 
 def from_order(
     order: str,
     kind: str,
-    inputs: np.ndarray,
-    state: np.ndarray,
+    input_kernel: np.ndarray,
+    state_kernel: np.ndarray,
     *biases: np.ndarray,
     **fields: Any,
 ) -> LayerWeights:
-    """The layer of kernels and one or two biases whose blocks are in that order."""
+    """The layer of kernels and one or two biases whose gates are in that order."""
     ours = lambda array: reordered(array, order, GATES[kind])
     bias, *others = map(ours, biases)
     for other in others:
@@ -96,7 +98,7 @@ def from_order(
             bias = np.concatenate([bias[:at] + other[:at], bias[at:]])
         else:
             bias = bias + other
-    return LayerWeights(kind, ours(inputs), ours(state), bias, **fields)
+    return LayerWeights(kind, ours(input_kernel), ours(state_kernel), bias, **fields)
 
 
 def reordered(array: np.ndarray, old: str, new: str) -> np.ndarray:
@@ -104,7 +106,7 @@ def reordered(array: np.ndarray, old: str, new: str) -> np.ndarray:
 
     Args:
         array: `[..., blocks * units]`.
-        old: The names of its blocks, a letter each.
+        old: Its gates, a letter each.
         new: The same letters in the new order.
     """
     blocks = dict(zip(old, np.split(array, len(old), axis=-1), strict=True))

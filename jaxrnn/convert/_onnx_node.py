@@ -41,8 +41,8 @@ def check_node(name: str, node: Any) -> None:
         is_default = not np.size(value) or (key == "input_forget" and not value)
         if value is not None and not is_default:
             raise ValueError(
-                f"`{name}['{key}']` must be left out, got {value!r}. No cell does the "
-                "like."
+                f"`{name}['{key}']` must be left out, got {value!r}. No cell can do "
+                "that."
             )
 
 
@@ -79,7 +79,10 @@ def kind_of_node(name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
         )
     for key, owner in (("P", LSTM), ("linear_before_reset", GRU)):
         if node.get(key) is not None and kind != owner:
-            raise ValueError(f"`{name}['{key}']` is of {owner}, got it of {kind}.")
+            raise ValueError(
+                f"`{name}['{key}']` belongs to the operator {owner}, and this node's "
+                f"is {kind}."
+            )
     if node.get("hidden_size", units) != units:
         raise ValueError(
             f"`{name}['hidden_size']` must be {units}, as `R` has it, got "

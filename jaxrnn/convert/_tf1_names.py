@@ -1,4 +1,4 @@
-"""The names of TensorFlow's variables: scopes, slots of optimizers, nested parts."""
+"""The names of TensorFlow's variables: scopes, and the slots of optimizers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,17 +7,17 @@ from ._weights import check_mapping, check_string
 
 
 def join(scope: str, name: str) -> str:
-    """The full name of what has a name within a scope, which may be empty."""
+    """The full name of `name` in a scope, which may be empty."""
     return f"{scope}/{name}" if scope else name
 
 
 def variables_in(variables: Any, scope: str) -> dict[str, Any]:
-    """The variables of a scope, under their names within it, without slots.
+    """The variables in a scope, under their names in it, without slots.
 
     Raises:
         TypeError: If `variables` is neither a mapping nor a checkpoint's reader, or
             `scope` is not a string.
-        ValueError: If there is none.
+        ValueError: If the scope holds no variable.
     """
     check_string("scope", scope)
     if hasattr(variables, "get_variable_to_shape_map"):  # A checkpoint's reader.
@@ -39,13 +39,13 @@ def variables_in(variables: Any, scope: str) -> dict[str, Any]:
 
 
 def _is_slot(name: str, names: Mapping[str, Any]) -> bool:
-    """Whether it is an optimizer's slot: its scope is the name of a variable."""
+    """Whether `name` is an optimizer's slot: its scope is the name of a variable."""
     levels = name.split("/")
     return any("/".join(levels[:i]) in names for i in range(1, len(levels)))
 
 
 def grouped(named: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The values by the first part of their names."""
+    """The values, grouped by the first part of their names."""
     groups: dict[str, dict[str, Any]] = {}
     for name, value in named.items():
         head, _, rest = name.partition("/")

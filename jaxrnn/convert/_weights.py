@@ -16,7 +16,7 @@ Read = Callable[..., np.ndarray]
 
 
 def public(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """The function, with its name before its errors: `convert.keras.load: `."""
+    """The function; its errors begin with its name, such as `convert.keras.load: `."""
     where = f"{function.__module__}.{function.__name__}".removeprefix("jaxrnn.")
 
     @functools.wraps(function)
@@ -33,14 +33,14 @@ def public(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]
 def reader(weights: Mapping[Any, Any], prefix: str = "", suffix: str = "") -> Read:
     """`read(key, *shape)` for the weights of one layer.
 
-    It returns a weight, also one of PyTorch's, as a NumPy array of that shape, in
-    which None stands for any size. All weights must be of one dtype: NumPy would
-    silently promote where weights are concatenated.
+    It returns a weight as a NumPy array of that shape, in which None stands for any
+    size; PyTorch's tensors are converted. All weights must have one dtype, since NumPy
+    would silently promote weights that are concatenated.
 
     Args:
         weights: The weights by their keys.
-        prefix: What is before the key in a weight's name, for messages.
-        suffix: What is after it.
+        prefix: What precedes the key in a weight's name, for messages.
+        suffix: What follows it.
 
     Raises:
         TypeError: If a weight is not a floating array, or of another dtype than the
@@ -111,13 +111,13 @@ def flattened(tree: Any, name: str = "") -> dict[str, Any]:
 
 
 def check_mapping(name: str, value: Any) -> None:
-    """Raises TypeError for what is not a mapping."""
+    """Raises TypeError unless `value` is a mapping."""
     if not isinstance(value, Mapping):
         raise TypeError(f"`{name}` must be a dict of weights, got {describe(value)}.")
 
 
 def check_string(name: str, value: Any) -> None:
-    """Raises TypeError for what is not a string."""
+    """Raises TypeError unless `value` is a string."""
     if not isinstance(value, str):
         raise TypeError(f"`{name}` must be a string, got {describe(value)}.")
 

@@ -14,7 +14,7 @@ import numpy as np
 from .._base.errors import describe
 from .._cells.bound import BoundCell
 from ._as_cell import of_equinox as as_cell
-from ._cells import as_layers, bind, unbind
+from ._cells import as_layers, cell_of_layers, layers_of_cell
 from ._layer_weights import (
     GRU_AFTER,
     LSTM,
@@ -31,7 +31,7 @@ from ._weights import check_names, public, reader
 __all__ = ["as_cell", "load", "save"]
 
 _NAMES: tuple[str, ...] = ("weight_ih", "weight_hh", "bias", "bias_n")
-# The blocks of rows, under the names of `GATES`.
+# Equinox's order of gates, in the letters of `GATES`.
 _ORDER = {LSTM: "ifjo", GRU_AFTER: "ruc"}
 
 
@@ -66,7 +66,7 @@ def load(*cells: Any) -> BoundCell:
         ['weight_ih', 'weight_hh', 'bias']
     """
     given = enumerate(as_layers("cells", cells))
-    return bind([_layer(f"cells[{i}]", cell) for i, cell in given])
+    return cell_of_layers([_layer(f"cells[{i}]", cell) for i, cell in given])
 
 
 @public
@@ -93,7 +93,7 @@ def save(cell: BoundCell) -> Any:
         ValueError: For what Equinox does not have: a `BasicRNNCell` or `GRUCell`,
             peepholes, clips, a projection, another activation than tanh.
     """
-    layers = [_weights(*each) for each in unbind("cell", cell)]
+    layers = [_weights(*each) for each in layers_of_cell("cell", cell)]
     return layers[0] if len(layers) == 1 else layers
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from .._base.errors import describe
 from .._cells.bound import BoundCell
 from ._as_cell import of_haiku as as_cell
-from ._cells import bind, unbind
+from ._cells import cell_of_layers, layers_of_cell
 from ._layer_weights import (
     GATES,
     GRU,
@@ -64,7 +64,8 @@ def load(
         bound `MultiRNNCell`.
 
     Raises:
-        TypeError: If `params` are no nested dicts, or a weight is not a floating array.
+        TypeError: If `params` are not nested dicts, or a weight is not a floating
+            array.
         ValueError: If a module or a weight is missing or not known, or has the wrong
             shape; if `name` is None and the order is not clear.
 
@@ -79,7 +80,7 @@ def load(
     """
     check_mapping("params", params)
     names = _found(params) if name is None else _as_names(name)
-    return bind([_layer(params, each) for each in names])
+    return cell_of_layers([_layer(params, each) for each in names])
 
 
 @public
@@ -103,7 +104,7 @@ def save(
             clips, a projection, another activation; if there is not one name for each
             layer.
     """
-    layers = [layer for _, layer in unbind("cell", cell)]
+    layers = [layer for _, layer in layers_of_cell("cell", cell)]
     for layer in layers:
         check_lacks("cell", layer, "Haiku")
         check_resets("cell", layer, "Haiku", GRU)
@@ -132,7 +133,7 @@ def _as_names(name: Any) -> list[str]:
 
 
 def _found(params: Mapping[str, Any]) -> list[str]:
-    """The cores with Haiku's own names, from the inputs upwards."""
+    """The cores with default names, from the inputs upwards."""
     own = [re.sub(r"/linear(_1)?$", "", str(module)) for module in params]
     found = {name: match for name in own if (match := _MODULE.fullmatch(name))}
     if len({match[1] for match in found.values()}) != 1:
@@ -214,14 +215,19 @@ def _given(layers: Sequence[LayerWeights]) -> list[str]:
 
 
 def _weights(name: str, layer: LayerWeights) -> dict[str, dict[str, np.ndarray]]:
-    bias = layer.bias_beside(1.0)
+    bias = layer.bias_for(1.0)
     if layer.kind == GRU:
-        arrays = {"w_i": layer.inputs, "w_h": layer.state, "b": bias}
+        arrays = {"w_i": layer.input_kernel, "w_h": layer.state_kernel, "b": bias}
         return {name: {k: _flipped(x, GATES[GRU], _ORDER) for k, x in arrays.items()}}
     first, second = f"{name}/linear", f"{name}/linear_1"
     if layer.kind == LSTM:
-        return {first: {"w": np.concatenate([layer.inputs, layer.state]), "b": bias}}
+        return {
+            first: {
+                "w": np.concatenate([layer.input_kernel, layer.state_kernel]),
+                "b": bias,
+            }
+        }
     return {
-        first: {"w": layer.inputs, "b": bias},
-        second: {"w": layer.state, "b": np.zeros_like(bias)},
+        first: {"w": layer.input_kernel, "b": bias},
+        second: {"w": layer.state_kernel, "b": np.zeros_like(bias)},
     }

@@ -14,7 +14,13 @@ import numpy as np
 
 from .._base.errors import describe
 from .._cells.bound import BoundCell
-from ._cells import as_layers, bind, bind_both, unbind, unbind_both
+from ._cells import (
+    as_layers,
+    cell_of_layers,
+    cells_of_pairs,
+    layers_of_cell,
+    pairs_of_cells,
+)
 from ._layer_weights import (
     GRU,
     GRU_AFTER,
@@ -29,7 +35,7 @@ from ._weights import public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
-# The blocks of columns, under the names of `GATES`.
+# Keras's order of gates, in the letters of `GATES`.
 _ORDER = {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "ifjo"}
 
 
@@ -47,7 +53,8 @@ def load(
             of these, as `save` returns it.
         activation: The activation of the layers: a name or a function. "hard_sigmoid"
             and "gelu" have other slopes in some versions of Keras: pass the function.
-        reset_after: That of a GRU without a bias; otherwise the bias's shape shows it.
+        reset_after: The `reset_after` of GRUs without a bias; otherwise the shape of
+            the bias shows it.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
@@ -55,8 +62,8 @@ def load(
 
     Raises:
         TypeError: If a layer is not a list, or a weight is not a floating array.
-        ValueError: If a layer has another number of weights, as one of two directions
-            has, or a weight has the wrong shape; if no layer is given.
+        ValueError: If a layer has the wrong number of weights, such as those of two
+            directions, or a weight has the wrong shape; if no layer is given.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.keras
@@ -77,7 +84,7 @@ def load(
             )
         found.append(_layer(name, weights, depth, activation, reset_after))
         depth = found[-1].units
-    return bind(found)
+    return cell_of_layers(found)
 
 
 @public
@@ -109,12 +116,12 @@ def load_bidirectional(
             )
         half = len(weights) // 2
         fw = _layer(name, weights[:half], depth, activation, reset_after)
-        depth = len(fw.inputs)
+        depth = len(fw.input_kernel)
         bw = _layer(name, weights[half:], depth, activation, reset_after)
         _check_kinds(f"`{name}`", fw, bw)
         pairs.append((fw, bw))
         depth = fw.units + bw.units
-    return bind_both(pairs)
+    return cells_of_pairs(pairs)
 
 
 @public
@@ -133,7 +140,7 @@ def save(cell: BoundCell) -> list[list[np.ndarray]]:
         TypeError: If `cell` is not such a bound cell.
         ValueError: For what Keras does not have: peepholes, clips, a projection.
     """
-    return [_weights(*each) for each in unbind("cell", cell)]
+    return [_weights(*each) for each in layers_of_cell("cell", cell)]
 
 
 @public
@@ -148,11 +155,11 @@ def save_bidirectional(
 
     Raises:
         TypeError: As in `save`.
-        ValueError: If both do not have the same number of layers, or layers of other
-            kinds; as in `save`.
+        ValueError: If the directions differ in the number of layers or in their kinds;
+            as in `save`.
     """
     layers = []
-    for (name_fw, fw), (name_bw, bw) in unbind_both(cells_fw, cells_bw):
+    for (name_fw, fw), (name_bw, bw) in pairs_of_cells(cells_fw, cells_bw):
         _check_kinds(f"`{name_fw}` and `{name_bw}`", fw, bw)
         layers.append(_weights(name_fw, fw) + _weights(name_bw, bw))
     return layers
@@ -167,7 +174,7 @@ def _check_kinds(name: str, fw: LayerWeights, bw: LayerWeights) -> None:
 
 
 def _named(layers: Sequence[Any]) -> list[tuple[str, list[tuple[int, Any]]]]:
-    """The numbered weights of each layer, with its name in messages."""
+    """For each layer its name for messages, and its numbered weights."""
     layers = as_layers("layers", layers)
     for i, layer in enumerate(layers):
         if not isinstance(layer, list | tuple):

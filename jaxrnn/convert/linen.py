@@ -3,10 +3,10 @@
     cell = jaxrnn.convert.linen.load(nn.RNN(nn.GRUCell(5)).init(key, x))
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
-The state of an LSTM is (c, h) in both. Parameters do not hold the
-activation: pass a module's `activation_fn` as `activation`. Gates are sigmoids here, as
-in Flax unless a module has another `gate_fn`. A `SimpleCell` with `residual=True` has
-no counterpart, and its parameters do not show it.
+The state of an LSTM is (c, h) in both. Parameters do not hold the activation: pass a
+module's `activation_fn` as `activation`. Gates are sigmoids here, as in Flax unless a
+module has another `gate_fn`. A `SimpleCell` with `residual=True` has no counterpart;
+its parameters do not show it, so it is not refused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,8 @@ def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
         `BasicRNNCell`; of several layers a bound `MultiRNNCell`.
 
     Raises:
-        TypeError: If `params` are no nested dicts, or a weight is not a floating array.
+        TypeError: If `params` are not nested dicts, or a weight is not a floating
+            array.
         ValueError: If a weight is missing, not known, or of the wrong shape; if there
             are two directions; if a module without parameters is between layers.
 
@@ -114,7 +115,7 @@ def save_bidirectional(
 
     Raises:
         TypeError: As in `save`.
-        ValueError: If both do not have the same number of layers; as in `save`.
+        ValueError: If the directions differ in the number of layers; as in `save`.
     """
     return _flax.save_bidirectional(cells_fw, cells_bw, _to_weights, _sequential)
 

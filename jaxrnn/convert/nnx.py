@@ -4,10 +4,10 @@
     cell = jaxrnn.convert.nnx.load(nnx.to_pure_dict(state))
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
-The state of an LSTM is (c, h) in both. Parameters do not hold the
-activation: pass a module's `activation_fn` as `activation`. Gates are sigmoids here, as
-in Flax unless a module has another `gate_fn`. A `SimpleCell` with `residual=True` has
-no counterpart, and its parameters do not show it.
+The state of an LSTM is (c, h) in both. Parameters do not hold the activation: pass a
+module's `activation_fn` as `activation`. Gates are sigmoids here, as in Flax unless a
+module has another `gate_fn`. A `SimpleCell` with `residual=True` has no counterpart;
+its parameters do not show it, so it is not refused.
 """
 
 import functools
@@ -23,8 +23,8 @@ from ._weights import check_names, public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
-# The blocks of columns of the cells with two modules, under the names of `GATES`, and
-# the module that has the bias.
+# Flax's order of gates in the cells with two modules, in the letters of `GATES`; and
+# which of the two has the bias.
 _ORDER = {LSTM: "ifjo", GRU_AFTER: "ruc", RNN: "c"}
 _WITH_BIAS = {LSTM: "dense_h", GRU_AFTER: "dense_i", RNN: "dense_i"}
 
@@ -44,7 +44,8 @@ def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
         `BasicRNNCell`; of several layers a bound `MultiRNNCell`.
 
     Raises:
-        TypeError: If `params` are no nested dicts, or a weight is not a floating array.
+        TypeError: If `params` are not nested dicts, or a weight is not a floating
+            array.
         ValueError: If a weight is missing, not known, or of the wrong shape; if there
             are two directions; if a module without parameters is between layers.
 
@@ -129,7 +130,7 @@ def save_bidirectional(
 
     Raises:
         TypeError: As in `save`.
-        ValueError: If both do not have the same number of layers; as in `save`.
+        ValueError: If the directions differ in the number of layers; as in `save`.
     """
     to_weights = functools.partial(_to_weights, optimized=optimized)
     return _flax.save_bidirectional(cells_fw, cells_bw, to_weights, _sequential)

@@ -17,7 +17,13 @@ from typing import Any
 import numpy as np
 
 from .._cells.bound import BoundCell
-from ._cells import as_layers, bind, bind_both, unbind, unbind_both
+from ._cells import (
+    as_layers,
+    cell_of_layers,
+    cells_of_pairs,
+    layers_of_cell,
+    pairs_of_cells,
+)
 from ._layer_weights import (
     GRU,
     GRU_AFTER,
@@ -40,9 +46,9 @@ from ._weights import public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
-# The blocks of rows, under the names of `GATES`.
+# ONNX's order of gates, in the letters of `GATES`.
 _ORDER = {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "iofj"}
-_PEEPHOLES = "iof"  # Of the same gates a `LayerWeights` has i, f and o.
+_PEEPHOLES = "iof"  # A `LayerWeights` has them in the order i, f, o.
 _OPERATORS = {RNN: "RNN", GRU: "GRU", GRU_AFTER: "GRU", LSTM: "LSTM"}
 
 
@@ -79,7 +85,7 @@ def load(*nodes: Mapping[str, Any]) -> BoundCell:
 'hidden_size': 5, 'direction': 'forward', 'activations': ['Sigmoid', 'Tanh', 'Tanh']}
     """
     layers = _layers(nodes, "forward", "load_bidirectional")
-    return bind([layer for (layer,) in layers])
+    return cell_of_layers([layer for (layer,) in layers])
 
 
 @public
@@ -99,7 +105,7 @@ def load_bidirectional(
         TypeError: As in `load`.
         ValueError: If a node has one direction; as in `load`.
     """
-    return bind_both(_layers(nodes, "bidirectional", "load"))
+    return cells_of_pairs(_layers(nodes, "bidirectional", "load"))
 
 
 @public
@@ -119,7 +125,7 @@ def save(cell: BoundCell) -> list[dict[str, Any]]:
         TypeError: If `cell` is not such a bound cell.
         ValueError: For what ONNX does not have: a projection, clips, other activations.
     """
-    return [_node(each) for each in unbind("cell", cell)]
+    return [_node(each) for each in layers_of_cell("cell", cell)]
 
 
 @public
@@ -134,10 +140,10 @@ def save_bidirectional(
 
     Raises:
         TypeError: As in `save`.
-        ValueError: If both do not have the same number of layers, or the two of a layer
-            have other kinds or sizes; as in `save`.
+        ValueError: If the directions differ in the number of layers, or in the kinds or
+            sizes of these; as in `save`.
     """
-    return [_node(*pair) for pair in unbind_both(cells_fw, cells_bw)]
+    return [_node(*pair) for pair in pairs_of_cells(cells_fw, cells_bw)]
 
 
 def _layers(
@@ -184,7 +190,7 @@ def _layer(
 def _node(*named: tuple[str, LayerWeights]) -> dict[str, Any]:
     """The node of the one or two directions of a layer."""
     names, layers = zip(*named, strict=True)
-    shapes = {(layer.kind, layer.inputs.shape, layer.units) for layer in layers}
+    shapes = {(layer.kind, layer.input_kernel.shape, layer.units) for layer in layers}
     if len(shapes) > 1:
         raise ValueError(
             f"`{names[0]}` and `{names[1]}` must be of one kind and size, as one node "

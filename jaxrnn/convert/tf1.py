@@ -5,8 +5,8 @@
     outputs, state = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
 Parameters have the same layout in both, so nothing is computed: each cell becomes the
-cell of the same name, a `MultiRNNCell` a `MultiRNNCell`. What variables do not hold
-(forget bias, activation, clips) is an argument.
+cell of the same name, a `MultiRNNCell` a `MultiRNNCell`. Variables do not hold forget
+bias, activation and clips: these are arguments of `load`, and `save` omits them.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from .._cells.cudnn_compatible_gru import CudnnCompatibleGRUCell
 from .._cells.gru import GRUCell
 from .._cells.lstm import LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
-from ._own import as_bound, input_depth, paired, read_params, stacked_cells
+from ._bound_cells import as_bound, input_depth, paired, read_params, stacked_cells
 from ._tf1_names import grouped, join, variables_in
 from ._weights import (
     Read,
@@ -77,14 +77,16 @@ def load(
 
     Args:
         variables: A mapping from names to arrays, or a reader from
-            `tf.train.load_checkpoint`. Ignored are a ":0" at the end of names, the
-            slots of optimizers, such as `.../kernel/Adam`, and other scopes.
-        scope: The scope of the cell: all before its own name or `multi_rnn_cell`. Its
-            last part is the `scope` of `dynamic_rnn`, "rnn" by default.
-        forget_bias: That of the LSTMs; of `cudnn_compatible_lstm_cell` it is 0.
-        activation: That of the cells; None for tanh.
-        cell_clip: That of `LSTMCell`s.
-        proj_clip: That of `LSTMCell`s.
+            `tf.train.load_checkpoint`. A ":0" at the end of names, the slots of
+            optimizers, such as `.../kernel/Adam`, and other scopes are ignored.
+        scope: The scope of the cell: all that precedes its own name or
+            `multi_rnn_cell`. Its last part is the `scope` of `dynamic_rnn`, "rnn" by
+            default.
+        forget_bias: The forget bias of LSTMs, except `cudnn_compatible_lstm_cell`,
+            which has 0.
+        activation: The activation of the cells; None for tanh.
+        cell_clip: The `cell_clip` of `LSTMCell`s.
+        proj_clip: The `proj_clip` of `LSTMCell`s.
 
     Returns:
         A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell` or
@@ -135,7 +137,7 @@ def load_bidirectional(
 
     Args:
         variables: As in `load`.
-        scope: All before `fw` and `bw`, or before the `cell_0` of a stack; for a stack
+        scope: All that precedes `fw` and `bw`, or the `cell_0` of a stack; for a stack
             of `tf.contrib.rnn` it ends with "stack_bidirectional_rnn".
         forget_bias: As in `load`.
         activation: As in `load`.
@@ -174,10 +176,10 @@ def load_bidirectional(
 def save(cell: BoundCell, scope: str = "rnn") -> dict[str, np.ndarray]:
     """The variables of a cell: arrays under their names in a graph, without ":0".
 
-    In the graph, `variable.load(arrays[variable.op.name], session)` sets them.
+    In a session, `variable.load(arrays[variable.op.name], session)` assigns them.
 
-    Forget bias, activation and clips are not among them: pass them to the cells there,
-    and to `load`. The defaults of both are a forget bias of 1, tanh and no clips.
+    Forget bias, activation and clips are not among them. If they differ from the
+    defaults (1, tanh, none), pass them to TensorFlow's cells and to `load`.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
@@ -206,7 +208,7 @@ def save_bidirectional(
 
     Raises:
         TypeError: As in `save`.
-        ValueError: If both do not have the same number of layers.
+        ValueError: If the directions differ in the number of layers.
     """
     check_string("scope", scope)
     variables, pairs = {}, paired(cells_fw, cells_bw)
@@ -258,7 +260,7 @@ def _bound(scope: str, named: Mapping[str, Any], hyper: _Hyper) -> BoundCell:
 def _cell(
     place: str, kind: str, weights: Mapping[str, Any], hyper: _Hyper
 ) -> BoundCell:
-    """The bound cell in a scope; its parameters have the shapes that it requires."""
+    """The bound cell in a scope; checks the shapes of its parameters."""
     read = reader(weights, f"{place}/")
     cell = _unbound(place, kind, weights, hyper, read)
     first = "gates/kernel" if "gates/kernel" in weights else "kernel"

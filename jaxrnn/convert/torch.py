@@ -5,7 +5,7 @@
     outputs, states = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
 PyTorch's state of an LSTM is (h, c), all layers in one array; here it is (c, h) for
-each layer. PyTorch adds two biases; here is their sum.
+each layer. PyTorch has two biases, which are added; here there is one, their sum.
 """
 
 import re
@@ -16,7 +16,7 @@ import numpy as np
 
 from .._base.errors import describe
 from .._cells.bound import BoundCell
-from ._cells import bind, bind_both, unbind, unbind_both
+from ._cells import cell_of_layers, cells_of_pairs, layers_of_cell, pairs_of_cells
 from ._layer_weights import (
     GRU_AFTER,
     LSTM,
@@ -32,7 +32,7 @@ from ._weights import check_mapping, check_string, pick, public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
-# The blocks of rows, under the names of `GATES`.
+# PyTorch's order of gates, in the letters of `GATES`.
 _ORDER = {RNN: "c", GRU_AFTER: "ruc", LSTM: "ifjo"}
 _ACTIVATIONS = {RNN: ("tanh", "relu"), GRU_AFTER: ("tanh",), LSTM: ("tanh",)}
 _NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?")
@@ -49,9 +49,9 @@ def load(
 
     Args:
         state_dict: That of the module or of a whole model; tensors or NumPy arrays.
-        prefix: The prefix of the names of the module's weights, with the dot:
+        prefix: What precedes the names of the module's weights, with the dot:
             `"encoder.rnn."`.
-        nonlinearity: That of an `nn.RNN`, "tanh" or "relu".
+        nonlinearity: The `nonlinearity` of an `nn.RNN`, "tanh" or "relu".
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `CudnnCompatibleGRUCell` or
@@ -76,10 +76,10 @@ def load(
     layers = _layers(state_dict, prefix, nonlinearity)
     if len(layers[0]) > 1:
         raise ValueError(
-            "`state_dict` must be of one direction, got "
+            "`state_dict` must have one direction, got "
             f"`{prefix}weight_ih_l0_reverse`. Use `load_bidirectional`."
         )
-    return bind([layer for (layer,) in layers])
+    return cell_of_layers([layer for (layer,) in layers])
 
 
 @public
@@ -104,10 +104,10 @@ def load_bidirectional(
     layers = _layers(state_dict, prefix, nonlinearity)
     if len(layers[0]) == 1:
         raise ValueError(
-            "`state_dict` must be of two directions, got no "
+            "`state_dict` must have two directions, got no "
             f"`{prefix}weight_ih_l0_reverse`. Use `load`."
         )
-    return bind_both(layers)
+    return cells_of_pairs(layers)
 
 
 @public
@@ -130,7 +130,7 @@ def save(cell: BoundCell, prefix: str = "") -> dict[str, np.ndarray]:
         ValueError: For what PyTorch does not have: a `GRUCell`, peepholes, clips, other
             activations, a projection not smaller than the units, layers that differ.
     """
-    return _state_dict([(each,) for each in unbind("cell", cell)], prefix)
+    return _state_dict([(each,) for each in layers_of_cell("cell", cell)], prefix)
 
 
 @public
@@ -146,9 +146,9 @@ def save_bidirectional(
 
     Raises:
         TypeError: As in `save`.
-        ValueError: If both do not have the same number of layers; as in `save`.
+        ValueError: If the directions differ in the number of layers; as in `save`.
     """
-    return _state_dict(unbind_both(cells_fw, cells_bw), prefix)
+    return _state_dict(pairs_of_cells(cells_fw, cells_bw), prefix)
 
 
 def _layers(
@@ -159,61 +159,64 @@ def _layers(
     check_string("prefix", prefix)
     for key in state_dict:
         check_string("key of state_dict", key)
-    own = {k: v for k, v in state_dict.items() if k.startswith(prefix)}
-    found = _matches(own, prefix)
-    if not found:
-        pick(own or state_dict, f"{prefix}weight_ih_l0")
-    suffixes = ("", "_reverse") if any(match[3] for match in found) else ("",)
-    given = {match[1] for match in found}
+    with_prefix = {k: v for k, v in state_dict.items() if k.startswith(prefix)}
+    matches = _matches(with_prefix, prefix)
+    if not matches:
+        pick(with_prefix or state_dict, f"{prefix}weight_ih_l0")
+    suffixes = ("", "_reverse") if any(match[3] for match in matches) else ("",)
+    kinds = {match[1] for match in matches}
     layers, depth = [], None
-    for k in range(1 + max(int(match[2]) for match in found)):
+    for k in range(1 + max(int(match[2]) for match in matches)):
         names = [f"{prefix}{{}}_l{k}{suffix}" for suffix in suffixes]
-        layer = tuple(_layer(own, name, given, depth, nonlinearity) for name in names)
-        depth = sum(direction.state.shape[0] for direction in layer)
+        layer = tuple(
+            _layer(with_prefix, name, kinds, depth, nonlinearity) for name in names
+        )
+        depth = sum(direction.state_kernel.shape[0] for direction in layer)
         layers.append(layer)
     _check_alike([direction for layer in layers for direction in layer])
     return layers
 
 
-def _matches(own: dict[str, Any], prefix: str) -> list[re.Match[str]]:
+def _matches(with_prefix: dict[str, Any], prefix: str) -> list[re.Match[str]]:
     """The names of the module's weights; those of other modules are ignored."""
-    found = []
-    for name in own:
+    matches = []
+    for name in with_prefix:
         match = _NAME.fullmatch(name, len(prefix))
         if match:
-            found.append(match)
+            matches.append(match)
         elif re.match(r"(weight|bias)_[^.]*$", name[len(prefix) :]):
             raise ValueError(
                 f"`{name}` is not known. A module has weight_ih_l0, weight_hh_l0, "
                 "bias_ih_l0, bias_hh_l0, weight_hr_l0, and so on for each layer, with "
                 "_reverse for the backward direction."
             )
-    return found
+    return matches
 
 
 def _layer(
-    own: dict[str, Any],
+    weights: dict[str, Any],
     name: str,
-    given: set[str],
+    kinds: set[str],
     depth: int | None,
     nonlinearity: str,
 ) -> LayerWeights:
     """One direction of a layer.
 
-    `name` has a placeholder for "weight_ih" and so on; `given` are the names that any
-    layer has, up to its number.
+    `name` has a placeholder for the kind of weight, such as "weight_ih"; `kinds` are
+    those that any layer has.
     """
-    read = reader(own)
+    read = reader(weights)
     get = lambda what, *shape: read(name.format(what), *shape)
     state, projection = get("weight_hh", None, None), None
     rows, units = state.shape
-    if "weight_hr" in given:
+    if "weight_hr" in kinds:
         projection = get("weight_hr", units, None).T
         units = projection.shape[0]
     kind = kind_of(name.format("weight_hh"), state, rows, units, GRU_AFTER)
     if projection is not None and kind != LSTM:
         raise ValueError(
-            f"`{name.format('weight_hr')}` is of LSTM, got it of {_short(kind)}."
+            f"`{name.format('weight_hr')}` belongs to an LSTM, and this layer's kind "
+            f"is {_short(kind)}."
         )
     if nonlinearity not in _ACTIVATIONS[kind]:
         raise ValueError(
@@ -222,7 +225,7 @@ def _layer(
         )
     inputs = get("weight_ih", rows, depth)
     biases = [np.zeros(rows, state.dtype)] * 2
-    if given & {"bias_ih", "bias_hh"}:
+    if kinds & {"bias_ih", "bias_hh"}:
         biases = [get("bias_ih", rows), get("bias_hh", rows)]
     more = {"projection": projection, "activation": nonlinearity}
     return from_order(_ORDER[kind], kind, inputs.T, state.T, *biases, **more)

@@ -1,11 +1,11 @@
 """Decoding of sequences of ids: greedy, by sampling, by beam search.
 
 `greedy`, `sample` and `beam_search` return a `Decoded` of ids, scores and lengths. Each
-also exists as a loop function for `raw_rnn`, alone or within another loop function:
-`greedy_loop`, `sampling_loop`, `beam_loop`. `embed` maps ids to the cell's inputs, and
-`project` maps the cell's output to logits; both may close over memories and tied
-embeddings, or these are parameters of the cell. For beam search, `tile_beams` repeats
-the rows of a memory.
+also exists as a loop function for `raw_rnn`, to be used alone or inside another loop
+function: `greedy_loop`, `sampling_loop`, `beam_loop`. Their argument `embed` maps ids
+to the cell's inputs, and `project` maps the cell's output to logits; both may close
+over memories and tied embeddings, unless these are parameters of the cell. For beam
+search, `tile_beams` repeats the rows of a memory.
 """
 
 from .._base.public import set_public_module as _set_public_module

@@ -1,4 +1,4 @@
-"""Beam search: the best of several sequences that are extended in parallel."""
+"""Beam search: several sequences are extended in parallel, and the best are kept."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -19,8 +19,8 @@ from ._model import Embed, Model, Project
 def tile_beams(tree: PyTree, beam_width: int) -> PyTree:
     """Repeats each row for each of its beams.
 
-    For memories that a cell, `embed` or `project` closes over: in beam search all have
-    `batch * beam_width` rows, those of one example next to each other.
+    Apply it to memories over which a cell, `embed` or `project` closes: in beam search
+    all arrays have `batch * beam_width` rows, those of one example next to each other.
 
     Args:
         tree: A nest of arrays `[batch, ...]`; those without axes stay as they are.
@@ -96,7 +96,7 @@ def beam_search(
     *,
     length_penalty: ArrayLike = 0.0,
 ) -> Decoded:
-    """Decodes by beam search: it extends the `beam_width` best sequences of an example.
+    """Decodes by beam search: each step extends an example's `beam_width` best beams.
 
     The score of a sequence is its log-probability divided by `((5 + length) / 6) **
     length_penalty`. Finished sequences stay in the beam unchanged. The loop ends when
@@ -104,7 +104,7 @@ def beam_search(
 
     Args:
         cell: A bound cell, or any object that keeps the RNNCell protocol. It runs on
-            `batch * beam` rows; apply `tile_beams` to memories that it closes over.
+            `batch * beam` rows; apply `tile_beams` to memories over which it closes.
         embed: `embed(ids)`, the cell's inputs for int32 ids `[batch * beam]`: a nest of
             arrays with as many rows.
         project: `project(output)`, the logits `[batch * beam, vocab]` for the cell's
@@ -113,7 +113,7 @@ def beam_search(
             axes.
         start_ids: Integers `[batch]`, the ids for the first step.
         end_id: The id that ends a row, an int.
-        max_time: The largest number of ids of a row, an int.
+        max_time: The maximum number of ids of a row, an int.
         beam_width: The number of beams, an int.
         length_penalty: The exponent of the length penalty; 0 for none. A number or an
             array scalar, which may be traced.
@@ -136,8 +136,8 @@ def beam_search(
     loop = _make(model, beam_width, length_penalty)
     with noting(
         f"{where}: the cell, `embed` and `project` are run on batch * beam_width = "
-        f"{loop.model.batch_size} rows; memories that they close over go through "
-        "`jaxrnn.decode.tile_beams`."
+        f"{loop.model.batch_size} rows; apply `jaxrnn.decode.tile_beams` to memories "
+        "over which they close."
     ):
         return run(cell, loop, max_time)
 
@@ -182,7 +182,7 @@ class BeamLoop:
         log_probs = log_probs.reshape(*loop_state.lengths.shape, vocab)
         beams, parents, ids = self._continued(loop_state, log_probs)
         own = jnp.broadcast_to(jnp.arange(self.width, dtype=jnp.int32), parents.shape)
-        # Relative: with the zeros that `raw_rnn` emits for finished rows beams stay.
+        # Relative, so that the zeros that `raw_rnn` emits for finished rows move none.
         emit = ids.reshape(-1), (parents - own).reshape(-1)
         state = _reordered(state, parents)
         inputs = self.model.inputs(emit[0])
@@ -192,7 +192,7 @@ class BeamLoop:
         model = self.model
         shape = (model.batch_size // self.width, self.width)
         inputs = model.inputs(model.start_ids)
-        # All beams begin equal: were more than one alive, all would stay equal.
+        # All beams start equal, and would stay equal if more than one were alive.
         log_probs = jnp.full(shape, -jnp.inf, model.score_dtype(inputs))
         lengths, finished = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool)
         beams = Beams(log_probs.at[:, 0].set(0.0), lengths, finished)
@@ -227,7 +227,8 @@ class BeamLoop:
         penalty = jnp.asarray(self.length_penalty, log_probs.dtype)
         factor = ((5 + lengths.astype(log_probs.dtype)) / 6) ** penalty
         exists = ~jnp.isneginf(log_probs)
-        # Infinity is not divided: the derivative by the penalty would be infinite.
+        # Infinity is not divided: the derivative with respect to the penalty would be
+        # infinite.
         return jnp.where(exists, jnp.where(exists, log_probs, 0) / factor, -jnp.inf)
 
     def decoded(self, results: tuple[PyTree, PyTree, Beams], max_time: int) -> Decoded:

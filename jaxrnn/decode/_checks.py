@@ -1,4 +1,4 @@
-"""Checks of the decoders' arguments, and their final form."""
+"""Checks of the decoders' arguments, which also normalize them."""
 
 import math
 import operator
@@ -10,7 +10,7 @@ import numpy as np
 
 from .._base.cell_keys import check_key
 from .._base.errors import describe, is_array, is_key
-from .._base.math import as_known
+from .._base.math import concrete_or_none
 from .._base.typing import Array, Key
 
 
@@ -67,11 +67,11 @@ PROBABILITY = Range("in (0, 1]", lambda x: 0 < x <= 1)
 
 
 def as_number(where: str, name: str, value: Any, within: Range, fix: str) -> Any:
-    """A real number or an array scalar, in its range as far as it is not traced.
+    """A real number or an array scalar; unless it is traced, its range is checked.
 
     Raises:
         TypeError: If it is not a real number.
-        ValueError: If it has axes, or is outside of its range.
+        ValueError: If it has axes, or is outside its range.
     """
     wanted = f"{where}: `{name}` must be {within.words}"
     is_number = is_array(value) or isinstance(value, int | float)
@@ -80,7 +80,7 @@ def as_number(where: str, name: str, value: Any, within: Range, fix: str) -> Any
         raise TypeError(f"{wanted}, got {describe(value)}. {fix}")
     if np.shape(value) != ():
         raise ValueError(f"{wanted}, got {describe(value)}. It is one for all rows.")
-    known = as_known(value)
+    known = concrete_or_none(value)
     if known is not None and not within.holds(float(known)):
         raise ValueError(f"{wanted}, got {float(known):g}. {fix}")
     return value
@@ -96,14 +96,14 @@ def as_one_key(where: str, key: Any) -> Key:
     check_key(where, key)
     if jnp.ndim(key) != (0 if is_key(key) else 1):
         raise ValueError(
-            f"{where}: `key` must be one key, got {describe(key)}. Use jax.vmap for "
-            "one run by each of them."
+            f"{where}: `key` must be one key, got {describe(key)}. Use jax.vmap for a "
+            "run with each of them."
         )
     return key
 
 
 def check_callable(where: str, name: str, value: Any, wanted: str) -> None:
-    """Raises TypeError for what is not callable."""
+    """Raises TypeError unless `value` is callable."""
     if not callable(value):
         raise TypeError(
             f"{where}: `{name}` must be a function {wanted}, got {describe(value)}."

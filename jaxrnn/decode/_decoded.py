@@ -1,4 +1,4 @@
-"""The result of decoding, and the run of a loop function."""
+"""The result of decoding, and how a loop function is run."""
 
 from typing import Any, NamedTuple, Protocol
 

@@ -55,8 +55,9 @@ def greedy(
 ) -> Decoded:
     """Decodes greedily: each id is the most likely one, the first of equal ones.
 
-    The loop ends with the longest row. Scores are differentiable by the arrays in
-    `embed`, `project`, the cell and the initial state, with the ids held constant.
+    The loop ends with the longest row. Scores are differentiable with respect to the
+    arrays in `embed`, `project`, the cell and the initial state, with the ids held
+    constant.
 
     Args:
         cell: A bound cell, or any object that keeps the RNNCell protocol.
@@ -67,7 +68,7 @@ def greedy(
             axes.
         start_ids: Integers `[batch]`, the ids for the first step.
         end_id: The id that ends a row, an int.
-        max_time: The largest number of ids of a row, an int.
+        max_time: The maximum number of ids of a row, an int.
 
     Returns:
         `Decoded`: ids `[batch, max_time]`, scores `[batch]`, lengths `[batch]`. Scores

@@ -24,12 +24,12 @@ Project: TypeAlias = Callable[[PyTree], Array]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """The arguments that all decoders share, checked and in their final form.
+    """The arguments that all decoders share, checked and normalized.
 
     Attributes:
         where: The function that was called, for messages.
-        embed: The cell's inputs for ids.
-        project: The logits for the cell's output.
+        embed: Maps ids to the cell's inputs.
+        project: Maps the cell's output to logits.
         initial_state: The initial state, each leaf `[batch, ...]` or without axes.
         start_ids: int32 `[batch]`.
         end_id: The id that ends a row.

@@ -1,4 +1,4 @@
-"""The loop function of greedy decoding and sampling: one id a row."""
+"""The loop function of greedy decoding and of sampling: one id for each row."""
 
 import dataclasses
 from collections.abc import Callable

@@ -46,9 +46,8 @@ def sampling_loop(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a number is outside of its range; in the
-            loop, if logits are not `[batch, vocab]` or `end_id` is not one of their
-            ids.
+        ValueError: If shapes do not fit, or a number is outside its range; in the loop,
+            if logits are not `[batch, vocab]` or `end_id` is not one of their ids.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1805.04833 for `top_k`;
         arXiv:1904.09751 for `top_p`.
@@ -74,7 +73,7 @@ def sample(
 ) -> Decoded:
     """Decodes by sampling: ids are drawn at random, independently for each row.
 
-    The loop ends with the longest row. For several samples of each row use `jax.vmap`
+    The loop ends with the longest row. For several samples of each row, use `jax.vmap`
     over keys or, which is faster, repeat the rows.
 
     Args:
@@ -86,25 +85,25 @@ def sample(
             axes.
         start_ids: Integers `[batch]`, the ids for the first step.
         end_id: The id that ends a row, an int.
-        max_time: The largest number of ids of a row, an int.
-        key: A random key. The id at position t (from 0) is drawn by `fold_in(key, t)`.
+        max_time: The maximum number of ids of a row, an int.
+        key: A random key; `fold_in(key, t)` draws the id at position t, from 0.
         temperature: The divisor of the logits, positive; a number or an array scalar,
             which may be traced.
-        top_k: The number of most likely ids to draw from, an int; None, or more than
-            the vocabulary, for all. Of equal ones the first count.
+        top_k: The number of most likely ids to draw from, an int; None, or a number
+            above the vocabulary's size, for all. Of equally likely ids the first count.
         top_p: In (0, 1]; a number or an array scalar, which may be traced. Ids are
             drawn from the smallest set of most likely ones with at least this
             probability, after temperature and `top_k`. None for all.
 
     Returns:
         `Decoded`: ids `[batch, max_time]`, scores `[batch]`, lengths `[batch]`. Scores
-        do not depend on temperature, `top_k` and `top_p`. They
-        are float32, or float64 if the state or the inputs are.
+        do not depend on temperature, `top_k` and `top_p`. They are float32, or float64
+        if the state or the inputs are.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, a number is outside of its range, or
-            `end_id` is not one of the ids.
+        ValueError: If shapes do not fit, a number is outside its range, or `end_id` is
+            not one of the ids.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1805.04833 for `top_k`;
         arXiv:1904.09751 for `top_p`.
@@ -135,7 +134,7 @@ def _draw(
     log_probs: Array,
     t: Array,
 ) -> Array:
-    """One id a row, int32 `[batch]`, at position t."""
+    """An id for each row at position t, int32 `[batch]`."""
     log_probs = jax.lax.stop_gradient(log_probs)
     shape, dtype = log_probs.shape, log_probs.dtype
     noise = jax.random.gumbel(jax.random.fold_in(key, t), shape, dtype)
@@ -147,7 +146,7 @@ def _draw(
         return jnp.argmax(logits + noise, axis=1).astype(jnp.int32)
     vocab = shape[1]
     logits, ids = jax.lax.top_k(logits, min(top_k or vocab, vocab))
-    # Noise belongs to an id: where all may be drawn, draws are as without `top_k`.
+    # Noise belongs to an id, so that a `top_k` of all ids gives the draws of None.
     drawn = logits + jnp.take_along_axis(noise, ids, axis=1)
     if top_p is not None:
         in_nucleus = _in_nucleus(logits, jnp.asarray(top_p, dtype))

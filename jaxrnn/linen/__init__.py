@@ -7,8 +7,8 @@ jaxrnn, for any driver.
 
 Parameters have TensorFlow's names: `rnn/lstm_cell/kernel` in a module named "rnn",
 `rnn/fw/lstm_cell/kernel` with two directions, `rnn/cell_0/fw/lstm_cell/kernel` with
-several layers of two directions. `variables_of` makes variables from cells with
-weights, `cells_of` is its inverse. `jaxrnn.nnx` has the same modules under the same
+several layers of two directions. A module's `variables_of` makes its variables from
+bound cells; `cells_of` is the inverse. `jaxrnn.nnx` has the same modules under the same
 names.
 """
 

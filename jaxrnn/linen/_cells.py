@@ -11,7 +11,7 @@ from .._base.errors import describe
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
 from .._layers.batch_axes import BatchAxes
-from .._layers.cells import check_cells, sizes_of_cell
+from .._layers.cells import check_are_cells, sizes_of_cell
 from .._layers.directions import OneDirection
 from .._layers.layer import in_dtype
 
@@ -24,7 +24,8 @@ class Cell(nn.RNNCellBase):
 
     Attributes:
         cell: The cell, of inputs `[batch, features]`.
-        dtype: The dtype to compute in and of the initial carry; None for `param_dtype`.
+        dtype: The dtype of the computation and of the initial carry; None for
+            `param_dtype`.
         param_dtype: The dtype of the parameters.
 
     Example:
@@ -45,7 +46,7 @@ class Cell(nn.RNNCellBase):
         axes = BatchAxes(inputs.shape[:-1])
         inputs, state = axes.merge((inputs, carry))
         where = type(self).__name__
-        check_cells(where, cell=self.cell)
+        check_are_cells(where, cell=self.cell)
         layer = OneDirection(self.cell)
         init = lambda key: self.cell.init(key, inputs, self.param_dtype)
         params, inputs = in_dtype(
@@ -59,7 +60,7 @@ class Cell(nn.RNNCellBase):
     def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> PyTree:
         """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
         del rng
-        check_cells(type(self).__name__, cell=self.cell)
+        check_are_cells(type(self).__name__, cell=self.cell)
         axes = BatchAxes(input_shape[:-1])
         return axes.split(
             self.cell.zero_state(axes.rows, self.dtype or self.param_dtype)
@@ -74,8 +75,8 @@ class Cell(nn.RNNCellBase):
 def as_cell(module: nn.RNNCellBase, in_features: int | tuple[int, ...] = 1) -> RNNCell:
     """Wraps a cell of linen as a cell of jaxrnn, for any driver.
 
-    Its state is linen's carry, its parameters are those of the module. Drivers begin
-    with zeros: for a module with another initial carry pass them
+    Its state is linen's carry; its parameters are those of the module. Drivers start
+    from zeros: for a module with another initial carry, pass them
     `initial_state=module.initialize_carry(...)`.
 
     Args:
@@ -136,7 +137,7 @@ class LinenCell(RNNCell):
         if others:
             raise ValueError(
                 f"as_cell: `module` must have parameters alone, got {others}. What "
-                "changes from step to step belongs into the state."
+                "changes from step to step belongs in the state."
             )
         params = nn.meta.unbox(variables["params"])
         return params if dtype is None else in_dtype(dtype, params)

@@ -28,13 +28,13 @@ class HoldsCells:
 
         Raises:
             TypeError: If one is not a bound cell.
-            ValueError: If one is of another cell than the module's.
+            ValueError: If one is not a cell of this module.
         """
         return {"params": self._layer().params_of("variables_of", *cells)}
 
     @nn.nowrap
     def cells_of(self, variables: Params) -> Any:
-        """Bound cells with the parameters in `variables`: inverse of `variables_of`.
+        """Bound cells with the parameters in `variables`; inverts `variables_of`.
 
         Raises:
             ValueError: If `variables` lack a parameter of the module.

@@ -12,7 +12,7 @@ from .._base.errors import describe
 from .._base.typing import Array, DType, PyTree
 from .._cells.base import RNNCell
 from .._drivers.raw_rnn import raw_rnn
-from .._layers.cells import check_cells
+from .._layers.cells import check_are_cells
 from .._layers.directions import OneDirection
 from .._tensor_array.tensor_array import TensorArray
 from ._holds_cells import HoldsCells
@@ -21,9 +21,9 @@ from ._holds_cells import HoldsCells
 class RawRNN(HoldsCells, nn.Module):
     """`jaxrnn.raw_rnn` with a cell whose parameters belong to this module.
 
-    A loop function may call other modules, such as an embedding or an output layer, if
-    they are constructed outside of it and neither draw from random streams, which would
-    give the same numbers at all steps, nor change their variables.
+    A loop function may call other modules, such as an embedding or an output layer.
+    Construct them outside it. They must not draw from random streams, which would give
+    the same numbers at all steps, nor change their variables.
 
     Attributes:
         cell: The cell.
@@ -69,6 +69,13 @@ class RawRNN(HoldsCells, nn.Module):
         Args:
             loop_fn: The loop function of `jaxrnn.raw_rnn`.
             deterministic: True for a run without random numbers.
+
+        Raises:
+            TypeError: As `jaxrnn.raw_rnn`.
+            ValueError: If `loop_fn` constructs modules, or a module in it draws random
+                numbers from a stream; as `jaxrnn.raw_rnn`.
+            flax.errors.InvalidRngError: If the cell draws random numbers and there is
+                no stream `rng_collection`, as for `nn.Dropout`.
         """
         layer = self._layer()
         if not callable(loop_fn):
@@ -86,8 +93,10 @@ class RawRNN(HoldsCells, nn.Module):
             self._check_makes_no_modules(name)
         leaves = jax.tree.leaves(params)
         dtype = leaves[0].dtype if leaves else self.param_dtype
-        is_noisy = not deterministic and layer.is_random({name: params}, step, dtype)
-        key = self.make_rng(self.rng_collection) if is_noisy else None
+        is_random = not deterministic and layer.draws_random_numbers(
+            {name: params}, step, dtype
+        )
+        key = self.make_rng(self.rng_collection) if is_random else None
         return raw_rnn(
             self.cell.bind(params, key),
             loop_fn if self.is_initializing() else _without_draws(loop_fn, self),
@@ -97,7 +106,7 @@ class RawRNN(HoldsCells, nn.Module):
 
     @nn.nowrap
     def _layer(self) -> OneDirection:
-        check_cells(type(self).__name__, cell=self.cell)
+        check_are_cells(type(self).__name__, cell=self.cell)
         return OneDirection(self.cell)
 
     def _check_makes_no_modules(self, own: str) -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from .._base.typing import ArrayLike, DType, Key, Params, PyTree
 from .._cells.base import RNNCell
 from .._layers.axis_names import check_axis_names, name_axes
-from .._layers.cells import check_cells
+from .._layers.cells import check_are_cells
 from .._layers.directions import (
     OneDirection,
     concatenate,
@@ -23,7 +23,7 @@ from ._holds_cells import HoldsCells
 
 
 class Recurrent(HoldsCells, nn.Module, kw_only=True):
-    """What the modules share; the attributes are described in `RNN`."""
+    """The base class of `RNN` and its bidirectional forms; for attributes see `RNN`."""
 
     time_major: bool = False
     return_carry: bool = False
@@ -50,17 +50,17 @@ class Recurrent(HoldsCells, nn.Module, kw_only=True):
         """Runs over sequences.
 
         Args:
-            inputs: `[*batch, time, ...]`, `[time, *batch, ...]` if `time_major`, or a
-                nest of such arrays, with any number of batch axes, including none.
-            sequence_length: `[*batch]`, integers; None for all steps. Inputs beyond a
-                row's length change nothing, and outputs there are zero. Flax's name is
-                `seq_lengths`.
+            inputs: `[*batch, time, ...]`, or `[time, *batch, ...]` if `time_major`; or
+                a nest of such arrays. Any number of batch axes, including none.
+            sequence_length: `[*batch]`, integers; None for all steps. Inputs past the
+                length of a row have no effect, and outputs there are zero. Flax calls
+                it `seq_lengths`.
             initial_state: The state before the first step, each leaf `[*batch, ...]`;
-                None for the zero state. Flax's name is `initial_carry`.
+                None for the zero state. Flax calls it `initial_carry`.
             deterministic: True for a run without random numbers; None for the
                 attribute.
-            return_carry: Overrides the attribute; None for the attribute.
-            **unknown: Refused; for Flax's names the message has ours.
+            return_carry: Whether to return the state as well; None for the attribute.
+            **unknown: Refused; for a name of Flax's, the error gives ours.
 
         Returns:
             The outputs, `[*batch, time, ...]`; with `return_carry` the pair `(state,
@@ -82,10 +82,12 @@ class Recurrent(HoldsCells, nn.Module, kw_only=True):
         if deterministic is None:
             deterministic = self.deterministic
         key = None
-        if not deterministic and layer.is_random(params, sequences.step(dtype), dtype):
+        if not deterministic and layer.draws_random_numbers(
+            params, sequences.step(dtype), dtype
+        ):
             key = self.make_rng(self.rng_collection)
         options = RunOptions.of(self, dtype, key)
-        if self.is_initializing():  # Parameters can be made where no kernel can run.
+        if self.is_initializing():  # This must work where no kernel can run.
             options = dataclasses.replace(options, implementation=None)
         outputs, state = sequences.run(layer, params, initial_state, options)
         if self.return_carry if return_carry is None else return_carry:
@@ -98,8 +100,8 @@ class Recurrent(HoldsCells, nn.Module, kw_only=True):
             return name_axes(self.axis_names, params, nn.LogicallyPartitioned)
 
         def get(name: str) -> PyTree:
-            # `param` would trace `init` on each call to compare shapes. The cell
-            # compares them too, with a better message.
+            # `param` would trace `init` on each call to compare shapes. The cell also
+            # compares them, with a better message.
             if self.has_variable("params", name):
                 return nn.meta.unbox(self.get_variable("params", name))
             return self.param(name, init, name)
@@ -115,20 +117,24 @@ class RNN(Recurrent):
     Attributes:
         cell: The cell; a `MultiRNNCell` for several layers.
         reverse: Whether each row is read from its last step to its first.
-        keep_order: Whether a reversed run has its outputs in the order of the inputs.
+        keep_order: Whether a reversed run returns its outputs in the order of the
+            inputs. False returns them in the order in which they are computed, the
+            output of a row's last step first; Flax's default, too.
         time_major: Whether time is the first axis of inputs and outputs.
         return_carry: Whether a call returns `(state, outputs)`.
         swap_memory: As in `jaxrnn.dynamic_rnn`.
         parallel_iterations: As in `jaxrnn.dynamic_rnn`.
         implementation: As in `jaxrnn.dynamic_rnn`.
-        dtype: The dtype to compute in; None for the widest of inputs and parameters.
+        dtype: The dtype of the computation; None for the widest of inputs and
+            parameters.
         param_dtype: The dtype of the parameters.
         axis_names: Names of the parameters' axes, for partitioning: for the last part
             of a parameter's name ("kernel", "bias") a tuple with a name or None for
             each axis.
         rng_collection: The name of the stream for random numbers.
-        deterministic: The default for calls. An attribute is static under `nn.jit` and
-            `nn.remat`, an argument of a call is not.
+        deterministic: Whether calls draw no random numbers, unless their argument says
+            otherwise. None is False. The attribute is static under `nn.jit` and
+            `nn.remat`; the argument is not.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.linen
@@ -145,7 +151,7 @@ class RNN(Recurrent):
 
     @nn.nowrap
     def _layer(self) -> Layer:
-        check_cells(type(self).__name__, cell=self.cell)
+        check_are_cells(type(self).__name__, cell=self.cell)
         return OneDirection(self.cell, self.reverse, self.keep_order)
 
 

@@ -1,4 +1,4 @@
-"""TensorFlow Lite's `dynamic_rnn`: that of the core, time major."""
+"""TensorFlow Lite's `dynamic_rnn`: the one of the core, time major."""
 
 import jax
 
@@ -30,8 +30,8 @@ def dynamic_rnn(
         inputs: One array `[time, batch, ...]`.
         sequence_length: `[batch]`, integers: the length of each row; None for all
             steps.
-        initial_state: A state of the structure of `cell.state_size`; None for the
-            cell's zero state, which needs `dtype`.
+        initial_state: A state of the structure of `cell.state_size`, each leaf
+            `[batch, ...]`; None for the cell's zero state, which needs `dtype`.
         dtype: The dtype of the zero state and of the outputs; None for that of
             `initial_state`.
         parallel_iterations: As in `jaxrnn.dynamic_rnn`.

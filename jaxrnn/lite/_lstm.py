@@ -28,19 +28,23 @@ class TFLiteLSTMCell(TransposedCell):
 
     Attributes:
         num_units: `H`.
-        use_peepholes: Whether the gates see c through the three diagonals.
+        use_peepholes: Whether the gates read c through the three diagonals.
         cell_clip: The bound on c', or None.
         initializer: For weights and diagonals; None for Glorot uniform.
         num_proj: `P`, or None for no projection.
         proj_clip: The bound on h' after a projection, or None.
-        num_unit_shards: Accepted as in TensorFlow; never changes a value.
-        num_proj_shards: Accepted as in TensorFlow; never changes a value.
-        forget_bias: Added to f at run time; the parameter does not include it.
+        num_unit_shards: Accepted for compatibility with TensorFlow; not used.
+        num_proj_shards: Accepted for compatibility with TensorFlow; not used.
+        forget_bias: Added to f at each step; not part of the stored bias.
         state_is_tuple: False for a state `[batch, H + P]` that holds `[c, h]`.
         activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted as in TensorFlow; parameters are explicit here.
-        name: The name of the step in profiles.
-        dtype: The dtype that parameters and inputs must have; None for any.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: As `LSTMCell`.
+        ValueError: As `LSTMCell`.
 
     Source: `tf.compat.v1.lite.experimental.nn.TFLiteLSTMCell`.
     """

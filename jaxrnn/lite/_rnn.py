@@ -25,9 +25,13 @@ class TfLiteRNNCell(TransposedCell):
     Attributes:
         num_units: `H`.
         activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted as in TensorFlow; parameters are explicit here.
-        name: The name of the step in profiles.
-        dtype: The dtype that parameters and inputs must have; None for any.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: As `BasicRNNCell`.
+        ValueError: As `BasicRNNCell`.
 
     Source: `tf.compat.v1.lite.experimental.nn.TfLiteRNNCell`.
     """

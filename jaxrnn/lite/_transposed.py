@@ -9,15 +9,15 @@ from .._base.errors import noting
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells.affine import AffineCell, init_by_specs
 from .._cells.base import RNNCell
-from .._cells.checks import check_params, check_step_inputs
 from .._cells.hyperparameters import set_field
+from .._cells.step_checks import check_params, check_step_inputs
 from .._time.steps import Steps
 
 
 class TransposedCell(RNNCell):
     """A cell that computes the same as one of the core, from separate parameters.
 
-    Not a dataclass itself: each cell declares the fields of the cell of the core.
+    Not a dataclass itself: each cell declares the fields of its cell of the core.
     """
 
     core_class: ClassVar[type[AffineCell]]
@@ -35,7 +35,7 @@ class TransposedCell(RNNCell):
         kind = self.core_class.__name__
         with noting(f"{type(self).__name__}: raised by the {kind} that it is made of."):
             core = self.core
-        # In their final form: the function of a named activation.
+        # Normalized: the function in place of an activation's name.
         set_field(self, **{f.name: getattr(core, f.name) for f in self._fields()})
 
     @property
@@ -50,17 +50,17 @@ class TransposedCell(RNNCell):
 
     @property
     def state_size(self) -> Size:
-        """That of the cell of the core."""
+        """The sizes of the state, as in the cell of the core."""
         return self.core.state_size
 
     @property
     def output_size(self) -> Size:
-        """That of the cell of the core."""
+        """The sizes of the output, as in the cell of the core."""
         return self.core.output_size
 
     @property
     def is_random(self) -> bool | None:
-        """That of the cell of the core."""
+        """As in the cell of the core; see `RNNCell.is_random`."""
         return self.core.is_random
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
@@ -68,7 +68,8 @@ class TransposedCell(RNNCell):
 
         Raises:
             ValueError: If `inputs` are not of rank 2, or the dtype is not floating.
-            TypeError: If `key` is no random key, or an initializer makes no array.
+            TypeError: If `key` is not a random key, or an initializer does not return
+                an array.
         """
         return init_by_specs(self, key, inputs, dtype)
 
@@ -79,8 +80,9 @@ class TransposedCell(RNNCell):
 
         Raises:
             ValueError: If a shape, or the set of parameters, is not what the cell and
-                the inputs ask for.
-            TypeError: If a dtype or the kind of state is not.
+                the inputs require. If the state has the wrong number of arrays, the
+                error is an IndexError as well, as in TensorFlow.
+            TypeError: If a dtype, or the kind of state, is not what they require.
         """
         name = type(self).__name__
         inputs = check_step_inputs(name, inputs)
@@ -96,7 +98,7 @@ class TransposedCell(RNNCell):
         keys: Callable[[Array], Any] | None = None,
         implementation: Any = None,
     ) -> tuple[PyTree, PyTree]:
-        """All steps at once, the matrices joined once; see `RNNCell.apply_sequence`.
+        """All steps at once, the weights joined once; see `RNNCell.apply_sequence`.
 
         Raises:
             DeclinedError: If the cell of the core declines.

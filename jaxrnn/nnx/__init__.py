@@ -6,7 +6,7 @@ of jaxrnn as a cell of nnx, for `nnx.RNN`; `as_cell` wraps a cell of nnx as a ce
 jaxrnn, for any driver.
 
 A call changes nothing in a module, except for the counter of its random stream if a
-cell draws random numbers. So modules work in any transformation of JAX, as arguments
+cell draws random numbers. So modules work in all transformations of JAX, as arguments
 or in closures.
 
 Parameters have TensorFlow's names: `rnn.params["lstm_cell"]["kernel"]`. `jaxrnn.linen`

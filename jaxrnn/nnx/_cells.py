@@ -12,10 +12,10 @@ from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from .._layers.batch_axes import BatchAxes
-from .._layers.cells import check_cells, sizes_of_cell
+from .._layers.cells import check_are_cells, sizes_of_cell
 from .._layers.directions import OneDirection
 from .._layers.layer import in_dtype
-from ._parameters import make_params
+from ._parameters import as_pure, make_params
 
 
 class Cell(nnx.RNNCellBase):
@@ -27,9 +27,15 @@ class Cell(nnx.RNNCellBase):
     Args:
         cell: The cell, of inputs `[batch, features]`.
         in_features: The size of the inputs.
-        dtype: The dtype to compute in and of the initial carry; None for `param_dtype`.
+        dtype: The dtype of the computation and of the initial carry; None for
+            `param_dtype`.
         param_dtype: The dtype of the parameters.
         rngs: The streams for the parameters.
+
+    Raises:
+        TypeError: If `cell` is not an RNNCell, `in_features` is not an int, or `rngs`
+            is not `nnx.Rngs`.
+        ValueError: If the cell draws random numbers, or `in_features` is below 1.
 
     Example:
         >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
@@ -50,18 +56,18 @@ class Cell(nnx.RNNCellBase):
     ) -> None:
         self.layer, self.dtype = OneDirection(cell), dtype or param_dtype
         where = type(self).__name__
-        check_cells(where, cell=cell)
+        check_are_cells(where, cell=cell)
         self.params, step = make_params(
             where, self.layer, in_features, rngs, param_dtype
         )
-        params = nnx.as_pure(self.params)
+        params = as_pure(self.params)
         self.layer.check_not_random(where, params, step, param_dtype)
 
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
         """One step: `(carry, output)`, each leaf `[*batch, ...]`."""
         axes = BatchAxes(inputs.shape[:-1])
         inputs, state = axes.merge((inputs, carry))
-        params = nnx.as_pure(self.params)
+        params = as_pure(self.params)
         params, inputs = in_dtype(self.dtype, (params, inputs))
         output, state = self.layer.bind(params)(inputs, state)
         return axes.split((state, output))
@@ -83,17 +89,17 @@ class Cell(nnx.RNNCellBase):
 def as_cell(module: nnx.RNNCellBase, in_features: int | tuple[int, ...]) -> BoundCell:
     """Wraps a cell of nnx, with its parameters, as a cell of jaxrnn for any driver.
 
-    Its state is nnx's carry. Drivers begin with zeros: for a module with another
-    initial carry pass them `initial_state=module.initialize_carry(...)`.
+    Its state is nnx's carry. Drivers start from zeros: for a module with another
+    initial carry, pass them `initial_state=module.initialize_carry(...)`.
 
     Args:
         module: The cell.
         in_features: The size of its inputs or their shape, without the batch axis.
 
     Returns:
-        A bound cell, whose `params` are a pure dict: `nnx.update(module, params)` takes
-        trained ones. A module with dropout draws from the bound key:
-        `cell.cell.bind(cell.params, key)`.
+        A bound cell, whose `params` are a pure dict: once they are trained,
+        `nnx.update(module, params)` writes them back. A module with dropout draws from
+        the bound key: `cell.cell.bind(cell.params, key)`.
 
     Raises:
         TypeError: If it is not a cell of nnx.
@@ -117,7 +123,7 @@ def as_cell(module: nnx.RNNCellBase, in_features: int | tuple[int, ...]) -> Boun
         raise ValueError(
             "as_cell: `module` must have parameters alone, got "
             f"{sorted(nnx.to_pure_dict(others))} too. What changes from step to step "
-            "belongs into the state."
+            "belongs in the state."
         )
 
     def step(shape: tuple[int, ...]) -> tuple[PyTree, PyTree]:
@@ -134,8 +140,8 @@ def as_cell(module: nnx.RNNCellBase, in_features: int | tuple[int, ...]) -> Boun
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class NnxCell(RNNCell):
     graph: Any
-    streams: Any  # The tree of the module's streams,
-    are_keys: tuple[bool, ...]  # and which of its leaves are keys, not counters.
+    streams: Any  # The structure of the module's random streams.
+    are_keys: tuple[bool, ...]  # Which of its leaves are keys; the others are counters.
     state_size: Size
     output_size: Size
 
@@ -147,7 +153,7 @@ class NnxCell(RNNCell):
         """
         raise ValueError(
             "init: a cell of nnx has its parameters already, those that `as_cell` "
-            "bound it with. In a module of yours call `jaxrnn.dynamic_rnn` on it."
+            "bound. In your own module, call `jaxrnn.dynamic_rnn` on it."
         )
 
     def apply(
@@ -179,5 +185,5 @@ class NnxCell(RNNCell):
 
 
 def _counts(module: nnx.Module) -> list[Array]:
-    """The counter of each stream: arrays that a draw replaces."""
+    """The counter of each random stream: an array that each draw replaces."""
     return jax.tree.leaves(nnx.state(module, nnx.RngCount))

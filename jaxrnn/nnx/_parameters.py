@@ -16,10 +16,12 @@ from .._layers.axis_names import AxisNames, check_axis_names, name_axes
 from .._layers.layer import Layer, in_dtype
 
 Rngs = nnx.Rngs | nnx.RngStream | jax.Array
+# Its name in the Flax that goes with the oldest JAX.
+as_pure = getattr(nnx, "as_pure", None) or nnx.pure
 
 
 def as_step(where: str, in_features: Any, dtype: DType) -> PyTree:
-    """One step of inputs as types, from their size or from such a step.
+    """The types of one step of inputs, given their size or such a step.
 
     Raises:
         TypeError: If it is neither.
@@ -48,7 +50,7 @@ def make_params(
     dtype: DType,
     axis_names: AxisNames | None = None,
 ) -> tuple[Params, PyTree]:
-    """The layer's parameters, each a `nnx.Param`, and one step of inputs as types.
+    """The layer's parameters, each an `nnx.Param`, and the types of one step of inputs.
 
     Raises:
         TypeError: If `rngs` is not `nnx.Rngs`; as `as_step`.
@@ -82,7 +84,7 @@ def check_same_shapes(where: str, own: Params, params: Params) -> None:
 
 
 def _in_place_of(old: Any, new: Any) -> jax.Array:
-    """The new array with the dtype and the sharding of the old one."""
+    """The new array, in the dtype and with the sharding of the old one."""
     array = jnp.asarray(new).astype(old.dtype)
     if isinstance(old, Tracer) or len(old.sharding.device_set) == 1:
         return array
@@ -109,21 +111,21 @@ class HoldsLayer(nnx.Module):
         self.params, step = make_params(
             where, layer, in_features, rngs, param_dtype, axis_names
         )
-        params = nnx.as_pure(self.params)
-        self.is_random = layer.is_random(params, step, param_dtype)
+        params = as_pure(self.params)
+        self.is_random = layer.draws_random_numbers(params, step, param_dtype)
         self.rngs = nnx.data(None)
         if self.is_random:
-            note = f"{where}: the cell draws noise, from a stream {rng_collection!r}."
-            with noting(note):
+            source = f"from a stream {rng_collection!r}"
+            with noting(f"{where}: the cell draws random numbers, {source}."):
                 self.rngs = rngs[rng_collection].fork()
 
     def set_view(self, deterministic: bool | None = None) -> None:
-        """Sets for `nnx.view` whether calls are deterministic by default."""
+        """Called by `nnx.view`: sets whether calls are deterministic by default."""
         if deterministic is not None:
             self.deterministic = deterministic
 
     def set_cells(self, *cells: Any) -> None:
-        """Sets the module's parameters to those of cells.
+        """Sets the module's parameters to those of bound cells.
 
         Args:
             *cells: As a converter returns them: a bound cell, or forward cells and
@@ -131,17 +133,17 @@ class HoldsLayer(nnx.Module):
 
         Raises:
             TypeError: If one is not a bound cell.
-            ValueError: If one is of another cell than the module's, or for inputs of
-                another size.
+            ValueError: If one is not a cell of this module, or is for inputs of another
+                size.
         """
-        own = nnx.as_pure(self.params)
+        own = as_pure(self.params)
         params = self.layer.params_of("set_cells", *cells)
         check_same_shapes("set_cells", own, params)
         nnx.update(self.params, jax.tree.map(_in_place_of, own, params))
 
     def get_cells(self) -> Any:
         """The module's bound cells, as `set_cells` takes them."""
-        return self.layer.bind(nnx.as_pure(self.params))
+        return self.layer.bind(as_pure(self.params))
 
     def _draw_key(self, deterministic: bool | None, rngs: Any) -> Key | None:
         """The key for a call with these arguments, or None for a deterministic one.

@@ -8,10 +8,10 @@ from flax import nnx
 from .._base.typing import PyTree
 from .._cells.base import RNNCell
 from .._drivers.raw_rnn import raw_rnn
-from .._layers.cells import check_cells
+from .._layers.cells import check_are_cells
 from .._layers.directions import OneDirection
 from .._tensor_array.tensor_array import TensorArray
-from ._parameters import HoldsLayer, Rngs
+from ._parameters import HoldsLayer, Rngs, as_pure
 
 
 class RawRNN(HoldsLayer):
@@ -27,10 +27,8 @@ class RawRNN(HoldsLayer):
         max_time: The bound on the number of steps; required under `jit`.
         swap_memory: As in `jaxrnn.raw_rnn`.
         rngs: The streams for parameters and for random numbers.
-        **kwargs: `param_dtype`, the dtype of the cell's parameters, float32;
-            `axis_names` for partitioning, as of `RNN`; `deterministic`, True for runs
-            without random numbers; `rng_collection`, the name of the stream for them,
-            "dropout".
+        **kwargs: `param_dtype`, `axis_names`, `deterministic` and `rng_collection`, as
+            in `RNN`.
 
     Example:
         >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
@@ -59,7 +57,7 @@ class RawRNN(HoldsLayer):
         rngs: nnx.Rngs,
         **kwargs: Any,
     ) -> None:
-        check_cells(type(self).__name__, cell=cell)
+        check_are_cells(type(self).__name__, cell=cell)
         super().__init__(OneDirection(cell), in_features, rngs=rngs, **kwargs)
         self.max_time, self.swap_memory = max_time, swap_memory
 
@@ -74,14 +72,17 @@ class RawRNN(HoldsLayer):
 
         Args:
             loop_fn: The loop function of `jaxrnn.raw_rnn`.
-            deterministic: True for a run without random numbers; None for what
-                `train()` and `eval()` have set.
-            rngs: A stream or a key for random numbers, in place of the module's own
-                stream.
+            deterministic: True for a run without random numbers; None for what the
+                constructor, `train()` or `eval()` has set.
+            rngs: A stream or a key for random numbers, instead of the module's stream.
+
+        Raises:
+            TypeError: If `rngs` is neither a stream nor a key; as `jaxrnn.raw_rnn`.
+            ValueError: As `jaxrnn.raw_rnn`.
         """
         key = self._draw_key(deterministic, rngs)
         return raw_rnn(
-            self.layer.bind(nnx.as_pure(self.params), key),
+            self.layer.bind(as_pure(self.params), key),
             loop_fn,
             swap_memory=self.swap_memory,
             max_time=self.max_time,

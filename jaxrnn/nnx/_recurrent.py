@@ -7,7 +7,7 @@ from flax import nnx
 
 from .._base.typing import ArrayLike, DType, PyTree
 from .._cells.base import RNNCell
-from .._layers.cells import check_cells
+from .._layers.cells import check_are_cells
 from .._layers.directions import (
     OneDirection,
     concatenate,
@@ -16,11 +16,11 @@ from .._layers.directions import (
 )
 from .._layers.inputs import LayerInputs, check_unknown
 from .._layers.layer import Layer, RunOptions
-from ._parameters import HoldsLayer, Rngs
+from ._parameters import HoldsLayer, Rngs, as_pure
 
 
 class Recurrent(HoldsLayer):
-    """What the modules share."""
+    """The base class of `RNN` and its bidirectional forms; for arguments see `RNN`."""
 
     def __init__(
         self,
@@ -56,20 +56,21 @@ class Recurrent(HoldsLayer):
         """Runs over sequences.
 
         Args:
-            inputs: `[*batch, time, ...]`, `[time, *batch, ...]` if `time_major`, or a
-                nest of such arrays, with any number of batch axes, including none.
-            sequence_length: `[*batch]`, integers; None for all steps. Inputs beyond a
-                row's length change nothing, and outputs there are zero. Flax's name is
-                `seq_lengths`.
+            inputs: `[*batch, time, ...]`, or `[time, *batch, ...]` if `time_major`; or
+                a nest of such arrays. Any number of batch axes, including none.
+            sequence_length: `[*batch]`, integers; None for all steps. Inputs past the
+                length of a row have no effect, and outputs there are zero. Flax calls
+                it `seq_lengths`.
             initial_state: The state before the first step, each leaf `[*batch, ...]`;
-                None for the zero state. Flax's name is `initial_carry`.
-            deterministic: True for a run without random numbers; None for what
-                `train()` and `eval()` have set.
-            return_carry: Overrides that of the constructor; None for that.
-            rngs: A stream or a key for random numbers, in place of the module's own
-                stream. In a closure of `jax.jit` pass a key: the module's own stream
-                cannot be advanced there, a `TraceContextError`.
-            **unknown: Refused; for Flax's names the message has ours.
+                None for the zero state. Flax calls it `initial_carry`.
+            deterministic: True for a run without random numbers; None for what the
+                constructor, `train()` or `eval()` has set.
+            return_carry: Whether to return the state as well; None for what the
+                constructor was given.
+            rngs: A stream or a key for random numbers, instead of the module's stream.
+                If a function under `jax.jit` closes over the module, pass a key: the
+                module's stream cannot advance there and raises `TraceContextError`.
+            **unknown: Refused; for a name of Flax's, the error gives ours.
 
         Returns:
             The outputs, `[*batch, time, ...]`; with `return_carry` the pair `(state,
@@ -79,7 +80,7 @@ class Recurrent(HoldsLayer):
             TypeError: As `jaxrnn.dynamic_rnn`; if `rngs` is neither a stream nor a key.
             ValueError: As `jaxrnn.dynamic_rnn`.
         """
-        where, params = type(self).__name__, nnx.as_pure(self.params)
+        where, params = type(self).__name__, as_pure(self.params)
         check_unknown(where, unknown)
         sequences = LayerInputs.make(
             where, self.layer, inputs, sequence_length, self.time_major
@@ -99,15 +100,28 @@ class RNN(Recurrent):
         cell: The cell; a `MultiRNNCell` for several layers.
         in_features: The size of the inputs; or one step of them, `[batch, ...]` or a
             nest, of arrays or `jax.ShapeDtypeStruct`s.
-        reverse: Whether each row is read from its last step to its first.
-        keep_order: Whether a reversed run has its outputs in the order of the inputs.
+        reverse: Whether each row is read from its last step to its first; by default
+            False.
+        keep_order: Whether a reversed run returns its outputs in the order of the
+            inputs. False, the default as in Flax, returns them in the order in which
+            they are computed, the output of a row's last step first.
         rngs: The streams for parameters and for random numbers.
-        **kwargs: `time_major`, `swap_memory`, `parallel_iterations`, `implementation`
-            as in `jaxrnn.dynamic_rnn`; `return_carry`, whether a call returns
-            `(state, outputs)`; `dtype` to compute in, None for the widest of inputs and
-            parameters; `param_dtype`, float32; `axis_names` for partitioning, for the
-            last part of a parameter's name ("kernel", "bias") a tuple with a name or
-            None for each axis; `deterministic`; `rng_collection`, "dropout".
+        **kwargs: Any of these options, with these defaults:
+
+            - `time_major=False`: Whether time is the first axis of inputs and outputs.
+            - `return_carry=False`: Whether a call returns `(state, outputs)`.
+            - `swap_memory=False`: As in `jaxrnn.dynamic_rnn`.
+            - `parallel_iterations=None`: As in `jaxrnn.dynamic_rnn`.
+            - `implementation=None`: As in `jaxrnn.dynamic_rnn`.
+            - `dtype=None`: The dtype of the computation; None for the widest of inputs
+              and parameters.
+            - `param_dtype=float32`: The dtype of the parameters.
+            - `axis_names=None`: Names of the parameters' axes, for partitioning: for
+              the last part of a parameter's name ("kernel", "bias") a tuple with a name
+              or None for each axis.
+            - `deterministic=False`: Whether calls draw no random numbers; `train()` and
+              `eval()` change it.
+            - `rng_collection="dropout"`: The name of the stream for random numbers.
 
     Example:
         >>> import jax.numpy as jnp, jaxrnn, jaxrnn.nnx
@@ -127,7 +141,7 @@ class RNN(Recurrent):
         keep_order: bool = False,
         **kwargs: Any,
     ) -> None:
-        check_cells(type(self).__name__, cell=cell)
+        check_are_cells(type(self).__name__, cell=cell)
         layer = OneDirection(cell, reverse, keep_order)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)
 
@@ -140,11 +154,11 @@ class Bidirectional(Recurrent):
     Args:
         cell_fw: The forward cell.
         cell_bw: The backward cell; its parameters are separate.
-        in_features: As of `RNN`.
+        in_features: As in `RNN`.
         merge: `merge(outputs_fw, outputs_bw)`; by default concatenation along the last
             axis.
-        rngs: As of `RNN`.
-        **kwargs: As of `RNN`.
+        rngs: As in `RNN`.
+        **kwargs: As in `RNN`.
     """
 
     def __init__(
@@ -169,9 +183,9 @@ class StackBidirectional(Recurrent):
     Args:
         cells_fw: The forward cells, one for each layer from the lowest.
         cells_bw: The backward cells, as many.
-        in_features: As of `RNN`.
-        rngs: As of `RNN`.
-        **kwargs: As of `RNN`.
+        in_features: As in `RNN`.
+        rngs: As in `RNN`.
+        **kwargs: As in `RNN`.
     """
 
     def __init__(

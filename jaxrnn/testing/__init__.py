@@ -1,17 +1,18 @@
-"""The laws that drivers rely on, and `check_cell`, which checks a cell against them.
+"""`check_cell`, and the laws that it checks: properties on which the drivers rely.
 
 >>> import jax, jax.numpy as jnp, jaxrnn
 >>> from jaxrnn.testing import check_cell
 >>> check_cell(jaxrnn.GRUCell(3), jax.ShapeDtypeStruct((4, 2), jnp.float32))
 """
 
+from .._base.public import set_public_module as _set_public_module
 from ._check_cell import check_cell as check_cell, make_setup as make_setup
 from ._laws import (
     LAWS as LAWS,
     compiles_to_the_same as compiles_to_the_same,
     differentiates_twice as differentiates_twice,
-    does_not_see_padding as does_not_see_padding,
     has_its_sizes as has_its_sizes,
+    ignores_padding as ignores_padding,
     inits_from_shapes as inits_from_shapes,
     is_a_value as is_a_value,
     keeps_rows_apart as keeps_rows_apart,
@@ -19,7 +20,9 @@ from ._laws import (
     resumes as resumes,
     runs_as_a_loop as runs_as_a_loop,
     runs_backwards_as_a_loop as runs_backwards_as_a_loop,
-    runs_in_a_loop_of_its_own as runs_in_a_loop_of_its_own,
     runs_in_little_memory as runs_in_little_memory,
-    runs_step_by_step as runs_step_by_step,
+    runs_in_raw_rnn as runs_in_raw_rnn,
+    runs_unrolled as runs_unrolled,
 )
+
+_set_public_module(globals())

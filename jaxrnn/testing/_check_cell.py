@@ -24,7 +24,7 @@ def make_setup(
     Args:
         cell: The cell under test.
         inputs: One step of inputs, `[batch, ...]` or a nest, arrays or
-            `jax.ShapeDtypeStruct`: floating leaves get the dtype `dtype`, integers are
+            `jax.ShapeDtypeStruct`. Floating leaves get the dtype `dtype`; integers are
             0 or 1. The batch should be at least 4.
         dtype: The dtype of parameters, inputs and state.
         key: The random key of the run, for cells that draw random numbers.
@@ -74,15 +74,15 @@ def check_cell(
             `state_size`.
 
     Raises:
-        AssertionError: If a law is broken; the message has its name and what it
-            requires.
+        AssertionError: If the cell breaks a law; the message has the law's name and
+            what it requires.
         TypeError: If `cell` is not an unbound `RNNCell`.
         ValueError: If the batch has fewer than 4 rows.
     """
     if not isinstance(cell, RNNCell):
         raise TypeError(
             f"check_cell: `cell` must be an RNNCell, got {describe(cell)}. Give it "
-            "unbound: parameters are made by its `init`."
+            "unbound: its `init` makes the parameters."
         )
     batches = [leaf.shape[0] for leaf in jax.tree.leaves(inputs) if leaf.shape]
     if min(batches, default=0) < 4:

@@ -94,7 +94,7 @@ def runs_backwards_as_a_loop(setup: Setup) -> None:
 
 
 def runs_in_little_memory(setup: Setup) -> None:
-    """Recomputation changes nothing: outputs, state and gradients."""
+    """Recomputation changes neither outputs nor the state nor gradients."""
 
     def run(setup: Setup, *args: Any) -> tuple[PyTree, PyTree]:
         return setup.run(*args, swap_memory=Recompute(2))
@@ -103,21 +103,21 @@ def runs_in_little_memory(setup: Setup) -> None:
     close(got, setup.differentiated, setup.dtype)
 
 
-def runs_step_by_step(setup: Setup) -> None:
+def runs_unrolled(setup: Setup) -> None:
     """`static_rnn` equals `dynamic_rnn`: outputs, state and gradients."""
     got = differentiated(setup, static, setup.lengths)
     close(got, setup.differentiated, setup.dtype)
 
 
-def runs_in_a_loop_of_its_own(setup: Setup) -> None:
+def runs_in_raw_rnn(setup: Setup) -> None:
     """`raw_rnn` equals `dynamic_rnn`, with NaN in the padding."""
     padded = _with_padding(setup, float("nan"))
     got = differentiated(padded, raw, setup.lengths)
     close(got, setup.differentiated, setup.dtype)
 
 
-def does_not_see_padding(setup: Setup) -> None:
-    """NaN and infinity in the padding change nothing, bit for bit."""
+def ignores_padding(setup: Setup) -> None:
+    """NaN and infinity in the padding change no number."""
 
     def run(value: float) -> PyTree:
         padded = _with_padding(setup, value)
@@ -143,7 +143,7 @@ def _with_padding(setup: Setup, value: float) -> Setup:
 
 
 def compiles_to_the_same(setup: Setup) -> None:
-    """Under jit, with `jax.checkpoint` and time major, results are the same."""
+    """Under jit, also with `jax.checkpoint` or time major, results are the same."""
 
     def batch_major(xs: PyTree, lengths: Array) -> tuple[PyTree, PyTree]:
         return setup.run(setup.params, xs, setup.state, lengths)
@@ -183,7 +183,7 @@ def maps_over_an_axis(setup: Setup) -> None:
 
 
 def differentiates_twice(setup: Setup) -> None:
-    """Forward mode equals reverse mode, and second derivatives those of the loop."""
+    """Forward mode equals reverse mode; second derivatives equal those of a loop."""
     tangent = jax.tree.map(jnp.cos, setup.params)
 
     def loss(run: Callable, params: Params) -> Array:
@@ -233,7 +233,7 @@ def resumes(setup: Setup) -> None:
     want, want_state = keyless.run(setup.params, setup.xs, setup.state, setup.lengths)
     outputs = jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), *halves)
     close(outputs, want, setup.dtype)
-    # Leaves without axes may count steps: a run takes one even if all rows are over.
+    # Leaves without axes may count steps: a run takes one even if all lengths are 0.
     rows = lambda tree: [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim]
     close(rows(state), rows(want_state), setup.dtype)
 
@@ -246,9 +246,9 @@ LAWS: tuple[Callable[[Setup], None], ...] = (
     runs_as_a_loop,
     runs_backwards_as_a_loop,
     runs_in_little_memory,
-    runs_step_by_step,
-    runs_in_a_loop_of_its_own,
-    does_not_see_padding,
+    runs_unrolled,
+    runs_in_raw_rnn,
+    ignores_padding,
     compiles_to_the_same,
     maps_over_an_axis,
     differentiates_twice,

@@ -1,6 +1,6 @@
 """The oracle for cells and drivers, and the comparison of results.
 
-The oracle is a Python loop over time with masks of NumPy. It shares no code with the
+The oracle is a Python loop over time with NumPy masks. It shares no code with the
 drivers.
 """
 
@@ -33,7 +33,7 @@ class Setup:
         cell: The cell under test.
         params: Its parameters, all leaves random, biases too.
         xs: Inputs, each leaf `[batch, TIME, ...]`.
-        lengths: One length a row, from 0 to beyond `TIME`, int32 `[batch]`.
+        lengths: int32 `[batch]`, a length for each row, from 0 to more than `TIME`.
         state: A random initial state; leaves without axes are as in the zero state.
         dtype: The dtype of all floating leaves.
         key: The random key of the run.
@@ -65,7 +65,7 @@ class Setup:
 
     @functools.cached_property
     def differentiator(self) -> Callable[..., tuple[PyTree, list[Array]]]:
-        """That of `dynamic_rnn` with lengths: compiled once for all laws."""
+        """The `differentiator` of `dynamic_rnn` with lengths, compiled only once."""
         return differentiator(self, dynamic, self.lengths)
 
     @functools.cached_property
@@ -113,13 +113,13 @@ def static(
 def unrolled(
     setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array | None
 ) -> tuple[PyTree, PyTree]:
-    """The oracle: a Python loop over time with masks of NumPy."""
+    """The oracle: a Python loop over time with NumPy masks."""
     batch = setup.lengths.shape[0]
     counts = np.full(batch, TIME) if lengths is None else np.asarray(lengths)
     last_step, outputs = min(TIME, max(1, *counts)), []
     for t in range(TIME):
         alive = t < counts
-        # Rows that are over read their own first step: padding must not matter.
+        # Finished rows read their first step again: padding must not matter.
         x = jax.tree.map(lambda x: _pick(alive, x[:, t], x[:, 0]), xs)  # noqa: B023
         output, new = setup.bind(params).at_step(jnp.int32(t))(x, state)
         outputs.append(jax.tree.map(lambda o: _pick(alive, o, o * 0), output))  # noqa: B023
@@ -146,7 +146,7 @@ def reversed_rows(x: Array, lengths: Array) -> Array:
 def differentiated(
     setup: Setup, run: Callable, lengths: Array | None
 ) -> tuple[PyTree, list[Array]]:
-    """Results, and gradients of their weighted sum by all floating leaves."""
+    """Results, and the gradients of their weighted sum, for all floating leaves."""
     compiled = differentiator(setup, run, lengths)
     return compiled(setup.params, setup.xs, setup.state)
 
@@ -183,7 +183,7 @@ def split_floats(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], PyT
 
 
 def weighted_sum(tree: PyTree) -> Array:
-    """A scalar whose gradient is different for every entry of all leaves."""
+    """A scalar whose gradient is different for each entry of the leaves."""
     floats, _ = split_floats(tree)
     total, begin = jnp.zeros((), floats[0].dtype), 0
     for leaf in floats:
@@ -210,7 +210,7 @@ def equal(got: PyTree, want: PyTree) -> None:
 
 
 def close(got: PyTree, want: PyTree, dtype: DType) -> None:
-    """Raises AssertionError unless types agree and, up to rounding, values."""
+    """Raises AssertionError unless types agree, and values up to rounding."""
     same_types(got, want)
     tolerance = TOLERANCE[str(dtype)]
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):

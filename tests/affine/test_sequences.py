@@ -1,4 +1,4 @@
-"""Whole sequences by the fast ways, held to the loop that runs `apply` by steps."""
+"""Whole sequences at once, against the loop that runs `apply` step by step."""
 
 import dataclasses
 import logging
@@ -26,7 +26,7 @@ FAST = ["basic_rnn", "lstm_projection", "lstm_joined", "gru", "multi_joined"]
 
 @dataclasses.dataclass(frozen=True)
 class StepByStep:
-    """A cell by protocol, of which a driver knows no more than the call."""
+    """A cell by protocol, which a driver can only call."""
 
     bound: jaxrnn.BoundCell
 
@@ -42,7 +42,7 @@ class StepByStep:
 
 @pytest.fixture
 def one_device(monkeypatch):
-    """Rows may be sorted on one device, if it is worth it; the tests have four."""
+    """Sorts rows for any amount of work, as if there were one device, not four."""
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     monkeypatch.setattr(phases, "LEAST_WORK", 0)
 
@@ -63,7 +63,7 @@ def padded(x, lengths, value=np.nan):
 
 
 def results(cell, lengths, as_it_is=True, **kwargs):
-    """Outputs, state and the gradients of their weighted sum."""
+    """Outputs, state, and the gradients of their weighted sum."""
 
     def run(params, x, state):
         bound = cell.bind(params)
@@ -98,7 +98,7 @@ def test_sorted_in_phases_rows_give_what_steps_give(name, time_major, one_device
 def test_chunks_whole_and_in_part_give_what_steps_give(
     rows, time, with_lengths, monkeypatch, one_device
 ):
-    """Of 4 steps, without and with a rest, and of 1."""
+    """Chunks of 4 steps, without and with a remainder, and of 1."""
     monkeypatch.setattr(affine_backward, "MANY_ROWS", 20)
     cell = LSTMCell(4, use_peepholes=True, num_proj=3)
     args = data(cell, rows, time)
@@ -220,7 +220,7 @@ def test_steps_taken_follow_the_longest_row(mapped):
 
     short, shorter = [3, 0, 7, 1], [2, 2, 1, 0]
     assert taken(loss, short, shorter) == 7
-    # Backward the update is made again, and with it what it is differentiated by.
+    # The backward pass reruns the update, and so reads its arguments again.
     assert 2 * 7 <= taken(jax.grad(loss), short, shorter) <= 3 * 7
 
 
@@ -237,7 +237,7 @@ def test_less_is_kept_for_the_backward_pass(cell):
 
 
 def test_kernels_gradients_are_not_made_at_every_step():
-    """No loop of steps holds a product of a kernel's size."""
+    """A single product gives the gradient of the kernel, for all steps."""
     cell, rows, time, depth = LSTMCell(8), 40, 30, 6
     args = data(cell, rows, time, depth)
     text = str(results(cell, None).trace(args).jaxpr)
@@ -248,7 +248,7 @@ def test_kernels_gradients_are_not_made_at_every_step():
 
 
 class TestUserCells:
-    """A cell that declares its parts has the fast way; one that does not is scanned."""
+    """An affine cell runs whole sequences at once; any other cell is scanned."""
 
     @dataclasses.dataclass(frozen=True, eq=False)
     class MinimalGatedUnit(AffineCell):
@@ -428,7 +428,7 @@ def test_declining_cells_say_why_and_are_scanned(cell, key, reason, caplog):
 
 
 def test_a_cells_own_way_is_taken_unless_it_declines():
-    """What a user's `apply_sequence` gives is what comes back."""
+    """The driver returns the results of a user's `apply_sequence`."""
 
     @dataclasses.dataclass(frozen=True, eq=False)
     class Own(jaxrnn.RNNCell):
@@ -455,7 +455,7 @@ def test_a_cells_own_way_is_taken_unless_it_declines():
 
 
 def test_noise_is_that_of_the_steps():
-    """Dropout around a fast cell draws at step t what it draws step by step."""
+    """Dropout around an affine cell draws at step t what it draws step by step."""
     cell = MultiRNNCell(
         [DropoutWrapper(LSTMCell(3), 0.6, 0.5, seed=1), DropoutWrapper(GRUCell(4), 0.7)]
     )

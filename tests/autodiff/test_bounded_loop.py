@@ -1,4 +1,4 @@
-"""A loop that ends at run time has the derivatives of the scan that it stands for."""
+"""A loop that ends at run time has the derivatives of the equivalent scan."""
 
 import functools
 
@@ -39,7 +39,7 @@ def loop(kernel, xs, state, steps=STEPS, limit=LIMIT):
 
 
 def scan(kernel, xs, state, steps=STEPS, limit=LIMIT):
-    """The same by `lax.scan` over the steps that are taken, which are known here."""
+    """The same by `lax.scan` over the steps that are taken, a known number here."""
 
     def step(state, row):
         state = jnp.tanh(state @ kernel + row)
@@ -85,7 +85,7 @@ def many(run):
     return lambda *args: jax.vmap(lambda c: scaled(c)(*args))(jnp.arange(3.0))
 
 
-def rematerialised(run):
+def rematerialized(run):
     return jax.grad(jax.checkpoint(functools.partial(loss, run)), (0, 1, 2))
 
 
@@ -102,7 +102,7 @@ close = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-10)
         tangent_of_gradient,
         gradient_of_tangent,
         many,
-        rematerialised,
+        rematerialized,
         lambda run: jax.jacfwd(functools.partial(loss, run), (0, 2)),
         lambda run: jax.hessian(functools.partial(loss, run), 2),
     ],
@@ -203,12 +203,12 @@ def test_steps_taken_forward_and_backward_do_not_depend_on_the_limit():
     for limit in (30, 1000):
         forward = functools.partial(run, limit=limit)
         assert taken(forward) == 30
-        # Once forward, once more as each step is differentiated from its record.
+        # Once in the forward pass, and again in the derivative of each recorded step.
         assert taken(jax.grad(forward, (0, 1))) == 60
 
 
 def test_a_step_that_reads_a_row_costs_no_more_where_there_are_more_rows():
-    """The gradient of what it reads from is added to in that row alone."""
+    """The gradient of the array that it reads is updated in that row alone."""
 
     def work(rows):
         run = jax.jit(lambda kernel, xs, state: gradient(loop)(kernel, xs, state)[1])

@@ -44,7 +44,7 @@ def by_raw_rnn(cell, xs, state, strategy):
 @pytest.mark.parametrize("strategy", [Keep(), Offload(Recompute(2))], ids=str)
 @pytest.mark.parametrize("driver", [by_dynamic_rnn, by_raw_rnn])
 def test_backward_twice_through_a_scan_around_a_driver(driver, strategy):
-    """JAX splits such a scan, and would take loops that end early to pieces."""
+    """JAX splits such a scan in two, but not the loops inside that end early."""
     cell, xs = GRUCell(UNITS), data()
     params = cell.init(jax.random.key(0), xs[0, :, 0])
 
@@ -76,7 +76,7 @@ def test_backward_twice_through_a_scan_around_a_driver(driver, strategy):
     "strategy", [Keep(), Recompute(2), Offload(Keep(), 2)], ids=str
 )
 def test_a_cell_may_sum_over_what_vmap_maps_over(strategy):
-    """As a normalisation over a named axis does."""
+    """As a normalization over a named axis does."""
 
     def apply(params, inputs, state, key=None):
         state = jnp.tanh(inputs @ params["w"] + state)
@@ -111,7 +111,7 @@ def plus_three(x, y):
 
 
 def tenfold(primals, tangents):
-    """A derivative that nobody would take this function for having."""
+    """A derivative that is wrong on purpose, to see which rule is used."""
     (x, y), (d_x, _) = primals, tangents
     zero = zero_from_primal(y, symbolic_zeros=True)
     return plus_three(x, y), [10 * d_x, zero, 20 * d_x]

@@ -1,4 +1,4 @@
-"""Packing: where each sequence is stored, and that what comes back is what went in."""
+"""Packing: where each sequence is stored, and that unpacking is the inverse."""
 
 import collections
 import contextlib
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import same_bits
+from helpers import assert_same
 from jax.experimental import checkify
 
 from jaxrnn._batching.packed_sequences import PackedSequences
@@ -43,7 +43,7 @@ def zeroed(x, lengths):
 
 
 def rows_of_best_fit(lengths, capacity):
-    """How many rows it takes: each row in turn is looked at for each sequence."""
+    """The number of rows of a best-fit packing, by trying every row."""
     used = []
     for n in sorted(lengths, reverse=True):
         if n == 0:
@@ -61,7 +61,7 @@ def swapped(tree):
 
 
 def check_layout(packed, sequences):
-    """Every sequence is where the fields say, alone; all else is zeros and -1."""
+    """Every sequence is where the fields say, alone; the rest is zeros and -1."""
     rows, capacity = packed.inputs.shape[:2]
     owners = np.full((rows, capacity), -1)
     inputs, starts = np.zeros_like(packed.inputs), np.full((rows, capacity), -1)
@@ -126,12 +126,12 @@ def test_time_major_is_the_transpose():
     want = pack_sequences({"x": X, "y": X[..., 0]}, N, rows=4)
     given = swapped({"x": X, "y": X[..., 0]})
     got = pack_sequences(given, N, rows=4, time_major=True)
-    same_bits(got.inputs, swapped(want.inputs))
+    assert_same(got.inputs, swapped(want.inputs))
     np.testing.assert_array_equal(got.starts, want.starts.T)
     for name in ("lengths", "row", "offset", "sequence_length"):
         np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
-    same_bits(got.unpack(got.inputs), jax.tree.map(jnp.asarray, zero_nest(given)))
-    same_bits(got.at_ends(got.inputs), want.at_ends(want.inputs))
+    assert_same(got.unpack(got.inputs), jax.tree.map(jnp.asarray, zero_nest(given)))
+    assert_same(got.at_ends(got.inputs), want.at_ends(want.inputs))
 
 
 def zero_nest(tree):
@@ -144,7 +144,7 @@ def test_a_list_is_the_same_as_padded(time_major):
     want = pack_sequences(padded, N, time_major=time_major)
     for sequences in (LIST, tuple(LIST), [jnp.asarray(x) for x in LIST]):
         got = pack_sequences(sequences, time_major=time_major)
-        same_bits(got, want)
+        assert_same(got, want)
     assert pack_sequences(LIST, row_length=20).time == 20
 
 
@@ -166,11 +166,11 @@ def test_nests_keep_their_dtypes():
         ((rows, TIME, 1, 2), jnp.bfloat16),
     ]
     want = jax.tree.map(lambda x: jnp.asarray(zeroed(np.asarray(x), N)), nest)
-    same_bits(packed.unpack(packed.inputs), want)
+    assert_same(packed.unpack(packed.inputs), want)
     sequences = [
         jax.tree.map(lambda x, i=i, n=n: x[i, :n], nest) for i, n in enumerate(N)
     ]
-    same_bits(pack_sequences(sequences), packed)
+    assert_same(pack_sequences(sequences), packed)
 
 
 def test_lists_pass_for_tuples_as_in_the_first_sequence():
@@ -183,7 +183,7 @@ def test_padding_that_is_not_finite_is_never_packed():
     x = X.copy()
     for i, n in enumerate(N):
         x[i, n:] = np.nan
-    same_bits(pack_sequences(x, N), pack_sequences(X, N))
+    assert_same(pack_sequences(x, N), pack_sequences(X, N))
 
 
 @pytest.mark.parametrize("time_major", [False, True])
@@ -265,7 +265,9 @@ def test_random_keys_are_read_and_not_masked():
     unpacked = packed.unpack(keys)
     r, at = packed.row[0], packed.offset[0]
     assert unpacked.shape == (len(N), TIME)
-    same_bits(jax.random.key_data(unpacked[0, 1]), jax.random.key_data(keys[r, at + 1]))
+    assert_same(
+        jax.random.key_data(unpacked[0, 1]), jax.random.key_data(keys[r, at + 1])
+    )
 
 
 @pytest.mark.parametrize("time_major", [False, True])
@@ -355,10 +357,10 @@ def test_constants_are_packed_while_a_function_is_traced(x64):
 
 def test_it_is_data():
     packed = pack_sequences(X, N)
-    same_bits(
+    assert_same(
         jax.device_put(packed).unpack(packed.inputs), packed.unpack(packed.inputs)
     )
-    same_bits(pickle.loads(pickle.dumps(packed)), packed)
+    assert_same(pickle.loads(pickle.dumps(packed)), packed)
     assert len(jax.tree.leaves(packed)) == 6
 
 

@@ -1,4 +1,4 @@
-"""Long sequences by windows: how they are cut, and which gradient goes how far back."""
+"""Long sequences by windows: how they are cut, and how far gradients reach back."""
 
 import dataclasses
 import functools
@@ -33,7 +33,7 @@ STATE = {"h": draw(4, ROWS, UNITS), "steps": jnp.int32(0), "key": jax.random.key
 
 
 def loss(params, state, window):
-    """A plain RNN with noise by the window's key. A window of zeros gives NaN."""
+    """An RNN with random numbers from the window's key. A window of zeros gives NaN."""
     x = window["x"] / jnp.linalg.norm(window["x"], axis=-1, keepdims=True)
     x = x + 0.1 * jax.random.normal(window["key"], x.shape, x.dtype)
     h, total = state["h"], jnp.zeros((), x.dtype)
@@ -114,7 +114,7 @@ def test_within_scan_and_vmap():
     one, other = (stack(by_hand(params, 3)) for params in (PARAMS, double))
     got = jax.jit(lambda p: jax.lax.scan(step, start(p), STACKED)[1])(PARAMS)
     close(got, one, DTYPE)
-    # Here also what tells which windows have come is batched: both branches run.
+    # Here the count of windows is batched too, so that both branches run.
     both_steps = jax.vmap(step, (0, None))
     both_start = jax.vmap(start)(stack([PARAMS, double]))
     got = jax.jit(lambda s: jax.lax.scan(both_steps, s, STACKED)[1])(both_start)
@@ -158,7 +158,7 @@ def test_no_gradient_goes_through_what_is_carried(reach):
 
 
 def test_far_reach_is_the_whole_gradient():
-    """Of the last window's loss, over all steps, by a driver that knows no windows."""
+    """The gradient of the last window's loss over all steps, without windows."""
     cell, lengths = jaxrnn.LSTMCell(UNITS), [11, 0, 6]
     x = np.asarray(draw(5, 3, 11, DEPTH))
     params = cell.init(jax.random.key(0), x[:, 0], DTYPE)
@@ -236,7 +236,7 @@ def test_windows_give_the_whole_back(time, size, lengths, time_major):
 
 
 class Remote:
-    """An array that is elsewhere, and counts what is read of it."""
+    """An array outside of memory, which counts how much of it is read."""
 
     shape, dtype, read = (2, 10, 3), np.dtype("float32"), 0
 
@@ -260,7 +260,7 @@ def test_a_window_is_read_when_its_turn_comes(tmp_path):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_windows_are_a_sequence(packed):
-    """Of a length, for a progress bar, and of parts, to go on after a break."""
+    """They have a length, for a progress bar, and slices, to resume after a break."""
     x = [draw(0, n, 3) for n in (5, 2, 4)]
     made = (
         windows(jaxrnn.pack_sequences(x), 2) if packed else windows(draw(1, 2, 5, 3), 2)
@@ -320,7 +320,7 @@ def test_parts_of_packed_sequences(lengths, row_length, size, time_major):
                 assert r == at == 0
                 continue
             assert starts[r, at] == p
-            if p < window.rows:  # It goes on from the row's step before.
+            if p < window.rows:  # It continues from the row's previous step.
                 assert r == p
                 assert at == 0
                 assert state[r] == found[i][-1]

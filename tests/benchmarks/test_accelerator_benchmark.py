@@ -93,7 +93,7 @@ def test_the_names_are_all_that_explain_knows():
         (KERNEL, ("lstm", 2, 3, 4, 5), "runs on tpu, and this is compiled for cpu"),
         ("pallas_triton", ("lstm", 2, 3, 4, 5), "runs on cuda, and this is"),
         ("cudnn", ("lstm", 2, 3, 4, 5), "finds no NVIDIA GPU here"),
-        ("cudnn", ("gru_after", 2, 3, 4, 5), "CudnnCompatibleGRUCell is none"),
+        ("cudnn", ("gru_after", 2, 3, 4, 5), "CudnnCompatibleGRUCell is not one"),
     ],
 )
 def test_a_kernel_that_cannot_run_says_why(kernel, case, reason):

@@ -30,7 +30,7 @@ def test_laws_in_low_precision(name, dtype):
     case = CASES[name]
     setup = testing.make_setup(case.cell, case.inputs, dtype)
     testing.runs_as_a_loop(setup)
-    testing.does_not_see_padding(setup)
+    testing.ignores_padding(setup)
 
 
 MIXED = {
@@ -41,7 +41,7 @@ MIXED = {
 
 
 def half_run(cell, c_dtype, x=X):
-    """Parameters, inputs and h in bfloat16; c as told."""
+    """Parameters, inputs and h in bfloat16, c in the given dtype."""
     params = cell.init(jax.random.key(0), x[:, 0].astype(jnp.bfloat16))
     zeros = cell.zero_state(4, jnp.bfloat16)
     state = LSTMStateTuple(zeros.c.astype(c_dtype), zeros.h)

@@ -86,7 +86,7 @@ def test_structures_of_equal_sizes_are_told_apart():
 
 
 class Plain(jaxrnn.RNNCell):
-    """A cell as TensorFlow's users write one: no dataclass."""
+    """A cell as TensorFlow's users write one, which is no dataclass."""
 
     state_size = output_size = 3
 
@@ -165,19 +165,19 @@ def test_a_bound_cell_shows_shapes_not_numbers():
 def test_a_bound_cell_goes_through_optax():
     cell = GRUCell(3)
     bound = cell.bind(cell.init(jax.random.key(0), X[:, 0]))
-    optimiser = optax.adam(0.1)
+    optimizer = optax.adam(0.1)
 
     def loss(bound):
         return (jaxrnn.dynamic_rnn(bound, X, dtype=F32)[0] ** 2).mean()
 
     @jax.jit
     def step(bound, state):
-        updates, state = optimiser.update(jax.grad(loss)(bound), state)
+        updates, state = optimizer.update(jax.grad(loss)(bound), state)
         return optax.apply_updates(bound, updates), state
 
     before, target = loss(bound), copy.deepcopy(bound)
-    with jax.numpy_dtype_promotion("standard"):  # optax itself asks for it.
-        state = optimiser.init(bound)
+    with jax.numpy_dtype_promotion("standard"):  # optax relies on it.
+        state = optimizer.init(bound)
         for _ in range(10):
             bound, state = step(bound, state)
         mixed = optax.incremental_update(bound, target, 0.5)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from convert_checks import bound, same_cell
-from helpers import same_bits
+from helpers import assert_same
 
 from jaxrnn import (
     BasicRNNCell,
@@ -67,7 +67,7 @@ def test_load_takes_what_save_gives_of_two_directions(name):
     cells = [(bound(FREE), bound(FREE, depth=2 * UNITS, seed=i)) for i in range(2)]
     again = library(name).load_bidirectional(library(name).save_bidirectional(*cells))
     for got, want in zip(again, cells, strict=True):
-        same_bits([cell.params for cell in got], [cell.params for cell in want])
+        assert_same([cell.params for cell in got], [cell.params for cell in want])
 
 
 @pytest.mark.parametrize("name", ["keras", "linen", "nnx", "tf1"])
@@ -87,7 +87,7 @@ def is_array(leaf):
 
 @every_cell
 def test_weights_of_two_dtypes(name):
-    """Each weight by itself."""
+    """Each weight separately."""
     leaves, tree = jax.tree.flatten(library(name).save(bound(CELLS[name])))
     for i in [i for i, leaf in enumerate(leaves) if is_array(leaf)]:
         changed = [*leaves[:i], leaves[i].astype(np.float32), *leaves[i + 1 :]]
@@ -126,7 +126,7 @@ def test_where_weights_lie_is_a_string(name):
 
 
 class OfOnesOwn(LSTMCell):
-    """What it computes, nobody knows."""
+    """A cell of unknown equations."""
 
 
 KERNEL, BIAS = np.ones((7, 16)), np.ones(16)
@@ -202,21 +202,21 @@ def test_cells_that_are_not_known(name, cell):
 def test_wrappers_without_a_key_are_looked_through(name):
     cell = bound(CELLS[name])
     wrapped = DropoutWrapper(cell.cell, 0.5).bind(cell.params)
-    same_bits(library(name).save(wrapped), library(name).save(cell))
+    assert_same(library(name).save(wrapped), library(name).save(cell))
 
 
 def test_cells_of_a_stack_within_wrappers():
     cell = bound(MultiRNNCell([FREE, LSTMCell(UNITS, forget_bias=0)]))
     noisy = MultiRNNCell([DropoutWrapper(each, 0.5) for each in cell.cell.cells])
     got = convert.torch.save(noisy.bind(cell.params))
-    same_bits(got, convert.torch.save(cell))
+    assert_same(got, convert.torch.save(cell))
 
 
 @pytest.mark.parametrize("name", BOTH_WAYS)
 def test_one_layer_of_two_directions_needs_no_lists(name):
     fw, bw = bound(FREE), bound(LSTMCell(UNITS, forget_bias=0))
     save = getattr(convert, name).save_bidirectional
-    same_bits(save(fw, bw), save([fw], [bw]))
+    assert_same(save(fw, bw), save([fw], [bw]))
 
 
 @every_library

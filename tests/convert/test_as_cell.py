@@ -34,7 +34,7 @@ def run(cell):
 
 
 def by_hand(step, state):
-    """Row by row, as long as each is."""
+    """Runs each row separately, over its own length."""
     outputs = jnp.zeros((ROWS, TIME, UNITS))
     states = []
     for row, length in enumerate(LENGTHS):
@@ -171,7 +171,7 @@ def test_wrong_arguments(name):
         call()
 
 
-# The sizes of haiku's cores, and what is said of them before a loop is traced.
+# The sizes of Haiku's cores, and messages about them before a loop is traced.
 SIZES = {
     "a_pair": (
         "LSTM",

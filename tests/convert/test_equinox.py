@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from convert_checks import DEPTH, bound, hold_to, one_way, random_like, same_cell
-from helpers import same_bits, usual_promotion
+from helpers import assert_same, usual_promotion
 
 import jaxrnn
 from jaxrnn.convert import equinox
@@ -58,7 +58,7 @@ def arrays_of(cell):
 
 
 def put(cell, arrays):
-    """As the docstring of `save` says."""
+    """As the docstring of `save` describes it."""
     names = list(arrays)
     get = lambda cell: [getattr(cell, name) for name in names]
     return eqx.tree_at(get, cell, [jnp.asarray(arrays[name]) for name in names])
@@ -93,7 +93,7 @@ def test_there_and_back_are_the_same_bits(case, modules):
         modules[case], saved if case == "stack" else [saved], strict=True
     ):
         wanted = arrays_of(module)
-        same_bits({k: v for k, v in got.items() if k in wanted}, wanted)
+        assert_same({k: v for k, v in got.items() if k in wanted}, wanted)
         for name in got.keys() - wanted.keys():  # There it has no bias; here a zero.
             assert not got[name].any()
         same_cell(equinox.load(got), equinox.load(module))

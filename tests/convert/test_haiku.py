@@ -13,7 +13,7 @@ from convert_checks import (
     random_like,
     same_cell,
 )
-from helpers import same_bits, usual_promotion
+from helpers import assert_same, usual_promotion
 
 import jaxrnn
 from jaxrnn.convert import haiku
@@ -85,7 +85,7 @@ def test_same_as_haiku(case):
 @pytest.mark.parametrize("case", ["lstm", "gru", "stack", "mixed"])
 def test_there_and_back_are_the_same_bits(case):
     params, names = random_params(case), NAMES.get(case)
-    same_bits(haiku.save(haiku.load(params, names), names), params)
+    assert_same(haiku.save(haiku.load(params, names), names), params)
 
 
 def test_two_biases_become_one():
@@ -93,8 +93,8 @@ def test_two_biases_become_one():
     first, second = params["vanilla_rnn/linear"], params["vanilla_rnn/linear_1"]
     saved = haiku.save(haiku.load(params))
     want = {"w": first["w"], "b": first["b"] + second["b"]}
-    same_bits(saved["vanilla_rnn/linear"], want)
-    same_bits(saved["vanilla_rnn/linear_1"], {"w": second["w"], "b": np.zeros(4)})
+    assert_same(saved["vanilla_rnn/linear"], want)
+    assert_same(saved["vanilla_rnn/linear_1"], {"w": second["w"], "b": np.zeros(4)})
 
 
 RNN, GRU = jaxrnn.BasicRNNCell(4, activation="relu"), jaxrnn.GRUCell(4)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import below, bound
+from helpers import bound, with_prefix
 
 import jaxrnn
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
@@ -64,7 +64,7 @@ def states(golden):
 
 
 def run(cells, x, golden):
-    """What Keras's layers give."""
+    """The results of Keras's layers."""
     initial = states(golden)
     if isinstance(cells, tuple):
         initial_fw, initial_bw = (list(each) for each in zip(*initial, strict=True))
@@ -97,8 +97,8 @@ def loss(cells, x, golden):
 @pytest.mark.fast("lstm_softsign", "*_both")
 @pytest.mark.parametrize("case", CASES)
 def test_as_keras(case):
-    """Outputs, final states, and gradients by inputs and weights."""
-    golden = below(f"{case}/", FILE)
+    """Outputs, final states, and gradients with respect to inputs and weights."""
+    golden = with_prefix(f"{case}/", FILE)
     cells = load(case, lists("weights", golden))
     gradients = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
     (slopes, slope), made = gradients(cells, golden["x"], golden)
@@ -112,7 +112,7 @@ def test_as_keras(case):
         assert len(own) == len(others)
         for array, other in zip(own, others, strict=True):
             if array.ndim == 2 and len(array) == 2 and "after" in case:
-                # Gradients of two biases are one, but for what a reset gate scales.
+                # Two biases have one gradient, except where a reset gate scales one.
                 gates = slice(0, 2 * array.shape[1] // 3)
                 close(other[1, gates], other[0, gates])
                 close(array[1, gates], 0)
@@ -123,8 +123,8 @@ def test_as_keras(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_there_and_back(case):
-    """All but two biases that become one comes back bit for bit."""
-    weights = lists("weights", below(f"{case}/", FILE))
+    """All weights are restored exactly, except two biases that become one."""
+    weights = lists("weights", with_prefix(f"{case}/", FILE))
     cells = load(case, weights)
     back = save(cells)
     for own, others in zip(back, weights, strict=True):

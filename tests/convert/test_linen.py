@@ -13,7 +13,7 @@ from convert_checks import (
     random_like,
     same_cell,
 )
-from helpers import same_bits, usual_promotion
+from helpers import assert_same, usual_promotion
 
 import jaxrnn
 from jaxrnn.convert import linen
@@ -90,7 +90,7 @@ def test_same_as_flax(case):
 @pytest.mark.parametrize("case", CASES)
 def test_there_and_back_are_the_same_bits(case):
     params = random_params(case)
-    same_bits(write(case)(read(case, params)), params)
+    assert_same(write(case)(read(case, params)), params)
 
 
 CELLS = {
@@ -194,12 +194,12 @@ REFUSALS = {
     ),
     "two_ways": (
         ValueError,
-        "`params/layers_0` must be of one direction, got .* Use `load_bidirectional`",
+        "`params/layers_0` must have one direction, got .* Use `load_bidirectional`",
         lambda: linen.load(PARAMS["both"]),
     ),
     "one_way": (
         ValueError,
-        "`params/layers_0` must be of two directions, .* got cell. Use `load`",
+        "`params/layers_0` must have two directions, .* got cell. Use `load`",
         lambda: linen.load_bidirectional(PARAMS["stack"]),
     ),
     "no_backward": (

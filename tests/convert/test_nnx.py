@@ -15,7 +15,7 @@ from convert_checks import (
     random_like,
     same_cell,
 )
-from helpers import same_bits, usual_promotion
+from helpers import assert_same, usual_promotion
 
 import jaxrnn
 from jaxrnn.convert import nnx as converter
@@ -108,11 +108,11 @@ def test_same_as_flax(case, modules):
 def test_there_and_back_are_the_same_bits(case, modules):
     params = random_params(modules[case])
     cells = read(case, params)
-    same_bits(write(case, cells), params)
+    assert_same(write(case, cells), params)
     nnx.update(modules[case], write(case, cells))
     state = nnx.state(modules[case], nnx.Param)
-    same_bits(nnx.to_pure_dict(state), params)
-    same_bits(write(case, read(case, state)), params)  # The boxes are opened.
+    assert_same(nnx.to_pure_dict(state), params)
+    assert_same(write(case, read(case, state)), params)  # The boxes are opened.
 
 
 LSTM = jaxrnn.LSTMCell(4, forget_bias=0)
@@ -218,12 +218,12 @@ REFUSALS = {
     ),
     "two_ways": (
         ValueError,
-        "`params` must be of one direction, got .* Use `load_bidirectional`",
+        "`params` must have one direction, got .* Use `load_bidirectional`",
         lambda: converter.load({"forward_rnn": GRU, "backward_rnn": GRU}),
     ),
     "one_way": (
         ValueError,
-        "`params` must be of two directions, .* got dense_i, dense_h. Use `load`",
+        "`params` must have two directions, .* got dense_i, dense_h. Use `load`",
         lambda: converter.load_bidirectional(GRU),
     ),
     "state_bias": (

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import below, bound
+from helpers import bound, with_prefix
 
 import jaxrnn
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
@@ -47,7 +47,7 @@ def save(cells):
 
 
 def run(cells, x, states):
-    """What ONNX's nodes give, with the outputs of directions side by side."""
+    """The results of ONNX's nodes, with the outputs of directions side by side."""
     initial = []
     for i in range(2):
         if f"{i}/h0" not in states:
@@ -88,7 +88,7 @@ def run(cells, x, states):
 @pytest.mark.parametrize("case", CASES)
 def test_as_onnx(case):
     """Outputs and final states; in float64 if the golden has them, else in float32."""
-    golden = below(f"{case}/", FILE)
+    golden = with_prefix(f"{case}/", FILE)
     exact = "reference/outputs" in golden
     dtype, prefix = ("float64", "reference/") if exact else ("float32", "")
     cells = load(case, nodes_of(golden))
@@ -106,8 +106,8 @@ def test_as_onnx(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_there_and_back(case):
-    """All but two biases that become one comes back bit for bit."""
-    nodes = nodes_of(below(f"{case}/", FILE))
+    """All weights are restored exactly, except two biases that become one."""
+    nodes = nodes_of(with_prefix(f"{case}/", FILE))
     cells = load(case, nodes)
     back = save(cells)
     for own, node in zip(back, nodes, strict=True):
@@ -271,12 +271,12 @@ REFUSALS = {
     ),
     "peepholes_of_gru": (
         ValueError,
-        r"`nodes\[0\]\['P'\]` is of LSTM, got it of GRU",
+        r"`nodes\[0\]\['P'\]` belongs to the operator LSTM, and this node's is GRU",
         loading(GRU, P=np.ones((1, 12))),
     ),
     "reset_of_lstm": (
         ValueError,
-        r"`nodes\[0\]\['linear_before_reset'\]` is of GRU, got it of LSTM",
+        r"`nodes\[0\]\['linear_before_reset'\]` belongs to the operator GRU, .* LSTM",
         loading(LSTM, linear_before_reset=1),
     ),
     "operator": (

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import below, bound
+from helpers import bound, with_prefix
 
 import jaxrnn
 from jaxrnn.convert import tf1
@@ -31,7 +31,7 @@ ONE_WAY = [name for name in CASES if "both" not in name]
 
 
 GOLDEN = dict(np.load(FILE))
-VARIABLES = {name: below(f"{name}/variables/", GOLDEN) for name in CASES}
+VARIABLES = {name: with_prefix(f"{name}/variables/", GOLDEN) for name in CASES}
 
 
 def load(case):
@@ -57,7 +57,7 @@ def run(case, cells, x):
     return outputs, tuple(zip(*states, strict=True))
 
 
-def near(got, want):
+def assert_near(got, want):
     np.testing.assert_allclose(got, want, RTOL, ATOL)
 
 
@@ -69,19 +69,19 @@ def test_same_as_tensorflow(case):
         # Leaf by leaf, as make_convert_tf1.py weighs them.
         return sum(map(weighted_sum, jax.tree.leaves(results))), results
 
-    golden = below(f"{case}/", GOLDEN)
+    golden = with_prefix(f"{case}/", GOLDEN)
     x = jnp.asarray(golden["inputs"])
     by_all = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
     (slopes, slope), results = by_all(load(case), x)
     for key, tree in zip(("outputs", "states"), results, strict=True):
         for i, leaf in enumerate(jax.tree.leaves(tree)):
-            near(leaf, golden[f"{key}/{i}"])
-    want = below("gradients/", golden)
-    near(slope, want.pop("inputs"))
+            assert_near(leaf, golden[f"{key}/{i}"])
+    want = with_prefix("gradients/", golden)
+    assert_near(slope, want.pop("inputs"))
     got = save(slopes, CASES[case][0])
     assert got.keys() == want.keys()
     for name, array in want.items():
-        near(got[name], array)
+        assert_near(got[name], array)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -312,7 +312,7 @@ REFUSALS = {
     ),
     "wrapper": (
         TypeError,
-        "`cell` must be a BasicRNNCell, .* Of a residual connection convert the cell",
+        "`cell` must be a BasicRNNCell, .* a residual connection, convert the cell",
         lambda: tf1.save(bound(jaxrnn.ResidualWrapper(jaxrnn.GRUCell(3)))),
     ),
     "no_list": (

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import below, bound
+from helpers import bound, with_prefix
 
 import jaxrnn
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
@@ -33,7 +33,7 @@ def save(cells):
 
 
 def run(cells, x, golden):
-    """What PyTorch's module gives: outputs, and the states of all layers."""
+    """The results of PyTorch's module: outputs, and the states of all layers."""
     states = golden["h0"]
     if "c0" in golden:
         pairs = zip(golden["c0"], golden["h0"], strict=True)
@@ -60,7 +60,7 @@ def loss(cells, x, golden):
 
 
 def own_rows(case, name, array):
-    """Where the rows of a weight begin that do not go into another."""
+    """The first row of a weight that is not added to another weight."""
     if "bias_hh" not in name:
         return 0
     return 2 * len(array) // 3 if "gru" in case else len(array)
@@ -73,18 +73,18 @@ def close(got, want):
 @pytest.mark.fast("lstm_no_bias", "lstm_projected_both", "gru", "rnn_relu_both")
 @pytest.mark.parametrize("case", CASES)
 def test_as_pytorch(case):
-    """Outputs, final states, and gradients by inputs and weights."""
-    golden = below(f"{case}/", FILE)
-    cells = load(case, below("weights/", golden))
+    """Outputs, final states, and gradients with respect to inputs and weights."""
+    golden = with_prefix(f"{case}/", FILE)
+    cells = load(case, with_prefix("weights/", golden))
     gradients = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
     (slopes, slope), made = gradients(cells, golden["x"], golden)
     for name, array in {**made, "grads/x": slope}.items():
         close(array, golden[name])
-    want = below("grads/", golden)
+    want = with_prefix("grads/", golden)
     got = save(slopes)
     assert want.keys() - got.keys() == {"x"}
     for name in want.keys() & got.keys():
-        # Gradients of two biases are one, but for that which a reset gate scales.
+        # Two biases have one gradient, except where a reset gate scales one.
         at = own_rows(case, name, got[name])
         if at:
             close(want[name][:at], want[name.replace("bias_hh", "bias_ih")][:at])
@@ -94,8 +94,8 @@ def test_as_pytorch(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_there_and_back(case):
-    """All but two biases that become one comes back bit for bit."""
-    weights = below("weights/", below(f"{case}/", FILE))
+    """All weights are restored exactly, except two biases that become one."""
+    weights = with_prefix("weights/", with_prefix(f"{case}/", FILE))
     cells = load(case, weights)
     back = save(cells)
     for name, weight in weights.items():
@@ -161,7 +161,7 @@ def test_one_cell_at_two_places():
 
 
 class Tensor:
-    """What the converter may ask of PyTorch's tensors, and what they refuse."""
+    """A tensor with what converters may use of PyTorch's, and its refusals."""
 
     def __init__(self, array, dtype, on_cpu=False, attached=True):
         self.array, self.dtype = array, f"torch.{dtype}"
@@ -286,7 +286,7 @@ REFUSALS = {
     ),
     "projection_of_rnn": (
         ValueError,
-        r"`weight_hr_l0` is of LSTM, got it of RNN",
+        r"`weight_hr_l0` belongs to an LSTM, and this layer's kind is RNN",
         lambda: convert.load(RNN | {"weight_hr_l0": OTHER}),
     ),
     "unlike": (
@@ -300,12 +300,12 @@ REFUSALS = {
     ),
     "both": (
         ValueError,
-        r"`state_dict` must be of one direction, .*_reverse`. Use `load_bidirectional`",
+        r"`state_dict` must have one direction, .*_reverse`. Use `load_bidirectional`",
         lambda: convert.load(BOTH),
     ),
     "one": (
         ValueError,
-        r"`state_dict` must be of two directions, .*_reverse`. Use `load`",
+        r"`state_dict` must have two directions, .*_reverse`. Use `load`",
         lambda: convert.load_bidirectional(LSTM),
     ),
     "nonlinearity": (

@@ -13,7 +13,7 @@ from jaxrnn.testing._oracle import close, weighted_sum
 
 DTYPE = np.dtype("float64")
 LENGTHS = np.array([3, 0, 6, 1, 2, 4, 9, 1, 0])
-# Without noise: it is drawn by the step of a row.
+# Cells without random numbers, which belong to steps of a row, not of a sequence.
 NAMES = [
     "lstm_projection",
     "lstm_joined",

@@ -653,7 +653,7 @@ def test_asking_for_a_traced_value_is_told_apart():
     with pytest.raises(jax.errors.TracerBoolConversionError) as caught:
         run(loop_fn, 5)
     assert any(
-        "ask only `cell_output is None` by `if`" in n for n in caught.value.__notes__
+        "use `if` only for `cell_output is None`" in n for n in caught.value.__notes__
     )
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import CASES
-from helpers import normalised
+from helpers import normalized
 
 import jaxrnn
 from jaxrnn import (
@@ -109,7 +109,7 @@ def test_a_tensor_array_in_the_state_keeps_writes_of_masked_rows():
 def test_padding_leaves_no_trace(padding):
     x = np.random.default_rng(0).normal(size=(4, 2, 3))
     x[2:, 1] = padding
-    cell = FunctionCell(normalised, 3, 3)
+    cell = FunctionCell(normalized, 3, 3)
 
     def loss(w, steps, lengths):
         outputs, state = static_rnn(cell.bind({"w": w}), steps, None, F64, lengths)
@@ -179,7 +179,7 @@ def test_steps_may_be_vectors_of_ids():
     assert outputs[1].tolist() == [[0 + 2, 1 + 3], [4 + 2, 5 + 3]]
 
 
-def test_maps_and_rematerialises():
+def test_maps_and_rematerializes():
     cell, x = GRUCell(2), np.random.default_rng(0).normal(size=(3, 2, 4, 3))
     params = cell.init(jax.random.key(0), x[0, 0])
     lengths = jnp.array([[3, 1, 0, 2], [0, 2, 2, 1]])
@@ -212,7 +212,7 @@ def test_warns_of_many_steps_once_and_where_it_was_called():
 
 
 class Recorder:
-    """A saver as TensorFlow's protocol has it, which writes down what it is asked."""
+    """A saver with TensorFlow's protocol, which records the calls."""
 
     def __init__(self, **states):
         self.states, self.calls = states, []

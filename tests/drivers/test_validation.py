@@ -153,7 +153,7 @@ REFUSALS = {
                        lambda: dynamic_rnn(stepping(lambda s: (s, s)), X, dtype=F32)),
     "step_shape": (ValueError, r"keep its state's shapes: `state` is float32\[4, 3\] before and float32\[4, 1\]",
                    lambda: dynamic_rnn(stepping(lambda s: s[:, :1]), X, dtype=F32)),
-    "step_dtype": (TypeError, "type should remain constant.*bfloat16.*Cast inside of the cell",
+    "step_dtype": (TypeError, "type should remain constant.*bfloat16.*Cast inside the cell",
                    lambda: dynamic_rnn(stepping(lambda s: s.astype(jnp.bfloat16)), X, dtype=F32)),
     "step_output_dtype": (TypeError, "`output` of `cell` must have dtype float32, got bfloat16.*dtype=jnp.bfloat16",
                           lambda: dynamic_rnn(putting_out(lambda x: x.astype(jnp.bfloat16)), X, dtype=F32)),

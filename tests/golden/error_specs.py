@@ -1,4 +1,4 @@
-"""Calls that TensorFlow refuses, or that jaxrnn refuses: as plain data.
+"""Calls that TensorFlow or jaxrnn refuses, as plain data.
 
 `make_tf1.py` records the class that TensorFlow raises, or null, and the test holds
 jaxrnn to the same class, unless `ours` says what jaxrnn does on purpose.
@@ -14,7 +14,7 @@ An error has these keys:
   `{"list": [...]}`, `{"dict": {...}}` and `{"LSTMStateTuple": [...]}` nest, and
   anything else stands for itself.
 - `step`: the tree of sizes of one step for which the cell's parameters are made.
-- `early`: whether jaxrnn may refuse as soon as the cell is made or initialised.
+- `early`: whether jaxrnn may refuse as soon as the cell is made or initialized.
 - `ours`: None, or `{"raises": class or None, "why": sentence}`.
 """
 
@@ -75,7 +75,7 @@ def _dynamic(name: str, cell: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 def _hand(custom: str, state_size: Any = None, **fields: Any) -> dict[str, Any]:
-    """A cell by hand that does what no cell should."""
+    """A cell by hand that breaks the protocol."""
     spec = {
         "custom": custom,
         "state_size": state_size or _SIZE,

@@ -32,7 +32,7 @@ A case has these keys:
   of finite padding, as TensorFlow's own are NaN.
 - `where`: `"both"`, or where jaxrnn runs the case: `"jit"` or `"eager"`. Values are
   compared in both, gradients under jit.
-- `steps`: how many steps there are, where nothing is emitted that tells.
+- `steps`: the number of steps, if nothing is emitted that shows it.
 - `differs`: one sentence, where jaxrnn differs from TensorFlow on purpose.
 
 A refusal is a case too, with `ours`: None, or `{"raises": class or None, "why":
@@ -128,7 +128,7 @@ def _raw(
     if "batch" in fields and inputs is None:
         read = {"inputs": _shape(4, batch, 3)}
     if fields.get("dtype"):
-        # Each operation would be compiled anew, one by one.
+        # Otherwise each operation would be compiled separately.
         fields = {"where": "jit"} | fields
     return _case(
         name,
@@ -329,7 +329,7 @@ def _states() -> list[Spec]:
 
 
 def _emits() -> list[Spec]:
-    """What the first emit asks for."""
+    """What the first `emit` requires."""
     weighted = {"w": _shape(4, 2)}
     return [
         _raw("emit-weighted", "gru", emit="weighted", arguments=weighted),
@@ -356,7 +356,7 @@ def _emits() -> list[Spec]:
 
 
 def _loop_states() -> list[Spec]:
-    """What goes through the loop for the loop function alone."""
+    """Loop states of many kinds."""
     summed = {"sum": _shape(3, 4)}
     unseen = "A loop state of None stays None; TensorFlow shows its stand-in, 0."
     return [
@@ -480,7 +480,7 @@ def _steps(*shape: int, time: int = 4) -> Spec:
 
 
 def _static(name: str, cell: Any, lengths: Any = _RAGGED, **fields: Any) -> Spec:
-    """One case of static_rnn, or of what is given as `function`."""
+    """One case of static_rnn, or of another `function`."""
     arguments = {"inputs": _steps(fields.get("batch", 3), 3)}
     values = {} if lengths is None else {"sequence_length": lengths}
     fields = {"arguments": arguments, "values": values} | fields
@@ -1391,12 +1391,12 @@ def _bad_arrays() -> list[Spec]:
     first = ["ta1", "ta", "write", 0, "$x.0"]
 
     def eager(name, script, options=None, raises="ValueError", why=late, **fields):
-        """What depends on sizes and indices that are known outside of jit."""
+        """Refusals that depend on sizes and indices known outside of jit."""
         case = _array(name, script, options, dtype="float32", **fields)
         return _refused(case | {"where": "eager"}, raises, why)
 
     def always(name, script, options=None, raises=None, why=None, **fields):
-        """What shapes and dtypes alone tell."""
+        """Refusals that shapes and dtypes alone decide."""
         return _refused(
             _array(name, script, options, dtype="float32", **fields), raises, why
         )

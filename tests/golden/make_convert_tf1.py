@@ -2,7 +2,7 @@
 
 It needs TensorFlow 2.21 with `tf_keras` 2.21, for the cells of `tf.compat.v1`:
 
-    TF_USE_LEGACY_KERAS=1 python tests/golden/make_convert_tf1.py
+    python tests/golden/make_convert_tf1.py
 
 Two runs on one machine write the same bytes. Under the name of each case there are
 
@@ -45,7 +45,7 @@ def stack(x):
 
 
 def scoped(x):
-    """One layer within a model, with the scope and the activation of its own."""
+    """One layer within a model, with its scope and its activation."""
     with tf1.variable_scope("encoder"):
         cell = tf1.nn.rnn_cell.LSTMCell(
             3, use_peepholes=True, num_proj=2, forget_bias=0.25, activation=tf.nn.relu
@@ -89,7 +89,7 @@ CASES = {
 
 
 def weighted_sum(leaves):
-    """A scalar whose gradient tells every entry from every other."""
+    """A scalar whose gradient differs between all entries."""
     total = tf.constant(0, DTYPE)
     for leaf in leaves:
         weights = tf.cos(tf.cast(tf.range(tf.size(leaf)), leaf.dtype))

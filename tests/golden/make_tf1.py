@@ -3,7 +3,7 @@
 It needs TensorFlow 2.21 with `tf_keras` 2.21, for the cells of `tf.compat.v1`, and
 runs in graph mode with while loops of version 2:
 
-    TF_USE_LEGACY_KERAS=1 python tests/golden/make_tf1.py
+    python tests/golden/make_tf1.py
 
 Two runs on one machine write the same bytes. Per family of `specs.py` there is one
 `<family>.npz` without pickles. Its keys are a case's name and then

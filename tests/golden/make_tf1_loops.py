@@ -2,7 +2,7 @@
 
 What it needs and what it writes are as in `make_tf1.py`:
 
-    TF_USE_LEGACY_KERAS=1 python tests/golden/make_tf1_loops.py
+    python tests/golden/make_tf1_loops.py
 
 A case has these arrays, kept as `loop_store.py` tells:
 

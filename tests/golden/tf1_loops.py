@@ -170,7 +170,7 @@ STATES = {
 
 
 def _emitting(template, emit):
-    """A part that asks for `template` (shapes, of a dtype or the case's) at first."""
+    """A part that returns `template` (shapes, of a dtype or the case's) at first."""
 
     def part(at):
         if at.first:

@@ -21,7 +21,7 @@ LENGTHS = jnp.asarray([5, 1, 3], jnp.int32)
 
 @pytest.fixture(autouse=True)
 def usual_jax():
-    """What Flax's own modules rely on."""
+    """The promotion that Flax's own modules rely on."""
     with usual_promotion():
         yield
 
@@ -134,7 +134,7 @@ def test_a_convolutional_cell_of_linen():
 
 
 class Noisy(nnx.RNNCellBase):
-    """A cell of nnx that draws for itself."""
+    """A cell of nnx that draws random numbers from its own stream."""
 
     def __init__(self, rngs):
         self.gru = nnx.GRUCell(DEPTH, UNITS, rngs=rngs)
@@ -195,7 +195,7 @@ def test_a_cell_of_jaxrnn_in_the_rnn_of_flax(library, cell):
     else:
         module = jaxrnn.nnx.Cell(cell, DEPTH, rngs=nnx.Rngs(0))
         rnn = nnx.RNN(module, return_carry=True)
-        params = nnx.as_pure(module.params)
+        params = nnx.to_pure_dict(nnx.state(module))["params"]
         got = rnn(X, seq_lengths=LENGTHS)
         stack = rnn(X[None])[1]
     bound = cell.bind(*params.values())
@@ -297,7 +297,7 @@ def test_a_decoder_of_nnx():
             "bias": decoder.logits.bias.get_value(),
         }
         embed = decoder.embed.embedding.get_value()
-        rnn = nnx.as_pure(decoder.rnn.params)["gru_cell"]
+        rnn = nnx.to_pure_dict(nnx.state(decoder.rnn))["params"]["gru_cell"]
         return plain(cell, embed, logits, rnn, state)
 
     gradient = lambda f: nnx.jit(nnx.value_and_grad(lambda d: weigh(f(d, state))))
@@ -333,7 +333,7 @@ class MakesItsOwn(nn.Module):
 
 
 class DropsOut(nn.Module):
-    """A decoder whose last layer has noise, from a key in the loop state or not."""
+    """A decoder whose last layer is random, with a key in the loop state or not."""
 
     has_key: bool
 
@@ -418,14 +418,15 @@ REFUSED = {
     ),
     "noise_in_the_rnn_of_linen": (
         ValueError,
-        "Cell: a cell that draws noise, DropoutWrapper.*, gets no keys from Flax's RNN",
+        "Cell: a cell that draws random numbers, DropoutWrapper.*, gets no keys from "
+        "Flax's RNN",
         lambda: nn.RNN(jaxrnn.linen.Cell(DropoutWrapper(GRUCell(3), 0.5))).init(
             jax.random.key(0), X
         ),
     ),
     "noise_in_the_rnn_of_nnx": (
         ValueError,
-        "Cell: a cell that draws noise, .* Use the RNN of jaxrnn, or the cell without",
+        "Cell: a cell that draws random numbers, .* Use the RNN of jaxrnn, or a cell",
         lambda: jaxrnn.nnx.Cell(
             DropoutWrapper(GRUCell(3), 0.5), DEPTH, rngs=nnx.Rngs(0)
         ),

@@ -1,4 +1,4 @@
-"""Recurrent modules of linen and of nnx: one behaviour, told by the drivers."""
+"""Recurrent modules of linen and of nnx: one behavior, that of the drivers."""
 
 import re
 
@@ -66,7 +66,7 @@ class InNnx:
         step = jax.tree.map(lambda x: jnp.take(x, 0, axis), inputs)
         module = getattr(jaxrnn.nnx, kind)
         self.module = module(*args, step, rngs=nnx.Rngs(0), **kwargs)
-        self.params = nnx.as_pure(self.module.params)
+        self.params = nnx.to_pure_dict(nnx.state(self.module.params))
 
     def __call__(self, *args, key=None, params=None, **kwargs):
         if params is not None:
@@ -282,14 +282,14 @@ def test_noise_comes_from_the_stream(make):
     same(noisy[0], noisy[2])
     assert not jnp.allclose(noisy[0], noisy[1])
     assert not jnp.allclose(noisy[0], quiet)
-    # Noise of the state alone is not seen in the output of a first step.
+    # Dropout of the state alone does not affect the output of the first step.
     rnn = make("RNN", DropoutWrapper(GRUCell(UNITS), state_keep_prob=0.5))
     noisy = rnn(X, key=keys[0])
     same(noisy[:, 0], rnn(X, deterministic=True)[:, 0])
     assert not jnp.allclose(noisy, rnn(X, deterministic=True))
     everything_dropped = make("RNN", DropoutWrapper(LSTMCell(UNITS), 1.0, 0.0))
     assert not everything_dropped(X, key=keys[0]).any()
-    # Without noise no stream is asked for.
+    # Without dropout no stream is required.
     same(make("RNN", LSTMCell(UNITS))(X), make("RNN", LSTMCell(UNITS))(X))
 
 
@@ -322,7 +322,7 @@ def test_a_cell_that_declares_nothing_is_traced_once():
 
 
 def filtered(visitor):
-    """A cell whose state is dropped where `visitor` says so."""
+    """A cell whose state is dropped where `visitor` allows it."""
     return DropoutWrapper(
         GRUCell(UNITS), state_keep_prob=0.5, dropout_state_filter_visitor=visitor
     )
@@ -332,7 +332,7 @@ def is_found_random(cell, inputs=X[:, 0]):
     layer = OneDirection(cell)
     params = layer.init(jax.random.key(0), inputs, X.dtype)
     found = layer._reads_key(params, inputs, X.dtype)
-    assert found is layer.is_random(params, inputs, X.dtype)
+    assert found is layer.draws_random_numbers(params, inputs, X.dtype)
     return found
 
 
@@ -367,7 +367,7 @@ def test_nnx_draws_from_its_own_stream():
     same(run(rnn, X), run(rnn, X))
     rnn.train()
     assert not jnp.allclose(run(rnn, X), run(rnn, X))
-    # In a closure of JAX the count cannot go on: a key can be given.
+    # In a closure of JAX the stream's count cannot change, but a key can be passed.
     closed = jax.jit(lambda x, key: rnn(x, rngs=key))
     same(closed(X, jax.random.key(1)), rnn(X, rngs=jax.random.key(1)))
 
@@ -382,7 +382,7 @@ def test_linen_is_deterministic_by_its_attribute():
 
 
 class Deep(nn.Module):
-    """A stack by `nn.scan`, each layer rematerialised."""
+    """A stack by `nn.scan`, each layer rematerialized."""
 
     @nn.compact
     def __call__(self, x):
@@ -476,7 +476,7 @@ def test_nnx_says_what_a_stream_is_for():
     with pytest.raises(KeyError) as caught:
         jaxrnn.nnx.RNN(cell, DEPTH, rngs=nnx.Rngs(params=0))
     assert caught.value.__notes__ == [
-        "RNN: the cell draws noise, from a stream 'dropout'."
+        "RNN: the cell draws random numbers, from a stream 'dropout'."
     ]
 
 
@@ -612,7 +612,7 @@ def test_what_a_converter_gives_of_one_layer_of_two_directions(make):
 def test_weights_are_kept_in_the_dtype_of_the_module():
     rnn = jaxrnn.nnx.RNN(GRUCell(3), DEPTH, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     rnn.set_cells(bound(GRUCell(3), DEPTH, 0))
-    leaves = jax.tree.leaves(nnx.as_pure(rnn.params))
+    leaves = jax.tree.leaves(nnx.state(rnn.params))
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype(jnp.bfloat16)}
 
 

@@ -1,4 +1,4 @@
-"""TensorFlow Lite's cells: the numbers of the core's, laid out otherwise."""
+"""TensorFlow Lite's cells: the numbers of the core's cells, in another layout."""
 # ruff: noqa: E501 (One refusal a row.)
 
 import inspect
@@ -95,7 +95,7 @@ def test_keeps_the_laws_of_a_cell():
 
 
 def test_the_lstm_keeps_the_laws_that_compile_fast():
-    # Its values and gradients are held to the core's, which keeps all laws.
+    # Its values and gradients are compared with those of the core's cell.
     setup = make_setup(TWINS["lstm_full"][0], jax.ShapeDtypeStruct((4, 2), jnp.float32))
     for law in (
         testing.is_a_value,

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import MIB, step_loss, temporary_mib
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
@@ -28,17 +29,16 @@ from jaxrnn.memory import (
 from jaxrnn.testing._oracle import close, weighted_sum
 
 F64 = np.dtype("float64")
-MIB = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class Uneven(Strategy):
-    """A strategy of a user: chunks of chunks that do not divide."""
+    """A user's strategy: segments within segments whose sizes do not divide."""
 
     on_host: bool = True
 
     def plan(self, time):
-        # 11 steps leave a remainder of 4, and 7 as well as 4 leave one of 1.
+        # 11 leaves a remainder of 4, and both 7 and 4 leave one of 1.
         return CheckpointPlan((7, 3), on_host=self.on_host)
 
 
@@ -56,7 +56,7 @@ STRATEGIES = [
 
 
 def count_rows(params, inputs, state, key=None):
-    """A state with integers beside the floats, and one leaf that has no rows."""
+    """A state of integers and floats, one leaf of which has no rows."""
     count, (seen, total) = state
     total = jnp.tanh(total + inputs * params["w"])
     return total * seen, (count + 1, (seen + 1.0, total))
@@ -104,20 +104,20 @@ EACH = [("function", s) for s in STRATEGIES] + [
 
 @pytest.mark.fast("function-*", "lstm-Uneven*", "stack-Recompute*", "noisy-Uneven*")
 @pytest.mark.parametrize(("name", "strategy"), EACH, ids=str)
-def test_results_are_those_of_keeping(name, strategy):
+def test_results_are_those_of_keep(name, strategy):
     cell, params, x, state = make(name)
     lengths = jnp.asarray([11, 0, 7, 3])
     both = lambda s: jax.jit(lambda *a: run(cell, *a, s))(params, x, state, lengths)
-    # The steps are the same; XLA may fuse a product with a sum or not.
+    # The steps are the same, but XLA may fuse a product with a sum or not.
     chex.assert_trees_all_close(both(strategy), both(False), rtol=1e-13, atol=1e-16)
 
 
 @hypothesis.settings(max_examples=3)
 @hypothesis.given(st.integers(1, 9), st.integers(1, 10), st.booleans(), st.data())
-def test_any_lengths_any_chunk(time, chunk, whole, data):
+def test_any_lengths_and_any_segments(time, chunk, keep, data):
     cell, params, x, state = make("lstm", 3, time)
     lengths = data.draw(st.lists(st.integers(0, time + 1), min_size=3, max_size=3))
-    strategy = Offload(Keep(), chunk) if whole else Recompute(chunk)
+    strategy = Offload(Keep(), chunk) if keep else Recompute(chunk)
     dead = np.arange(time)[None, :, None] >= np.asarray(lengths)[:, None, None]
     holes = jnp.where(dead, jnp.nan, x)
     gradient = jax.grad(loss, (0, 1))
@@ -126,7 +126,7 @@ def test_any_lengths_any_chunk(time, chunk, whole, data):
     close(got, want, F64)
 
 
-# Second derivatives are compiled for a fast and for a scanned cell alone.
+# Second derivatives are compiled only for an affine cell and for a scanned one.
 MODES = {
     "eager": lambda f: jax.grad(f),
     "vmap": lambda f: (
@@ -176,7 +176,8 @@ def test_rows_over_devices(kind, strategy):
     axis_type = AxisType.Explicit if kind == "explicit" else AxisType.Auto
     mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
     if kind == "shard_map":
-        # Each device has two rows, whose noise and weights in the loss are their own.
+        # Each device has two rows, with random numbers and weights in the loss that
+        # differ from those of the whole batch.
         outs = lambda s: jax.shard_map(
             lambda p, x, n: run(cell, p, x, None, n, s)[0],
             mesh=mesh,
@@ -194,55 +195,23 @@ def test_rows_over_devices(kind, strategy):
         close(jax.jit(gradient)(params, x, lengths), want, F64)
 
 
-def step_loss(strategy, time, units=256, rows=8, cell=None):
-    """A loss on the last state, and types to compile it for."""
-    cell = cell or LSTMCell(units, dtype=jnp.float32)
-    x = jax.ShapeDtypeStruct((time, rows, units), jnp.float32)
-    step = jax.ShapeDtypeStruct((rows, units), jnp.float32)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    params = jax.eval_shape(lambda key: cell.init(key, step), key)
-
-    def loss(params, x):
-        _, state = jaxrnn.dynamic_rnn(
-            cell.bind(params),
-            x,
-            dtype=jnp.float32,
-            time_major=True,
-            swap_memory=strategy,
-        )
-        return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(state))
-
-    return loss, params, x
-
-
-def temporary_mib(strategy, time, **kwargs):
-    loss, *types = step_loss(strategy, time, **kwargs)
-    compiled = jax.jit(jax.grad(loss)).lower(*types).compile()
-    return compiled.memory_analysis().temp_size_in_bytes / MIB
-
-
-def test_chunks_of_the_square_root_take_a_twentieth():
+def test_segments_of_the_square_root_take_a_twentieth():
     assert temporary_mib(Recompute(), 10_000) <= temporary_mib(False, 10_000) / 20
 
 
-def test_chunks_of_one_size_take_the_states_between_them():
-    # Two leaves of 256 numbers for each of 8 rows, 4 bytes each, 16 KiB a chunk.
+def test_segments_of_one_size_take_the_states_between_them():
+    # Two leaves of 256 numbers for each of 8 rows, 4 bytes each, 16 KiB a segment.
     less, more = (temporary_mib(Recompute(64), time) for time in (6400, 64_000))
     assert more - less == pytest.approx((1000 - 100) * 16 / 1024, rel=0.2)
 
 
-def test_nothing_at_hand_is_saved_of_a_segment():
-    """Parameters and inputs are not: with them each segment would save 2 MiB more."""
+def test_a_segment_saves_no_parameters_and_no_inputs():
+    """With them each segment would save 2 MiB more."""
     loss, *types = step_loss(Offload(Keep(), 64), 640)
     saved = jaxrnn._planning.memory_plan.saved_bytes(loss, *types)
     a_step = 8 * 256 * 6 * 4
     assert 640 * a_step <= saved.host <= 640 * a_step * 1.02
     assert saved.device < 0.1 * MIB
-
-
-def loops(text, names):
-    """The bodies of loops whose operations bear one of the names."""
-    return [line for line in text.splitlines() if any(n in line for n in names)]
 
 
 PLACES = {
@@ -295,15 +264,15 @@ def test_lowered_for_an_accelerator_states_go_to_the_host_and_back(
     back = [line for line in moves if '"device"' in line]
     assert to_host
     assert back
-    # What is moved is at most a segment at once: no whole sequence.
+    # No copy is larger than a segment.
     steps = [int(n) for n in re.findall(r"tensor<(\d+)x8x\d+xf32>", "\n".join(moves))]
     assert all(n <= 10 for n in steps) or place == "raw"
 
 
-def test_on_a_cpu_true_is_to_recompute_in_chunks():
+def test_on_a_cpu_true_is_recompute():
     loss, *types = step_loss(Offload(), 100, 8)
     traced = jax.jit(jax.grad(loss)).trace(*types)
-    # Nothing is moved where there is nowhere to move to.
+    # Nothing is moved, as a CPU has one memory.
     text = traced.lower(lowering_platforms=("cpu",)).as_text()
     assert "annotate_device_placement" not in text
     assert resolve(True, "cpu") == Recompute()
@@ -328,21 +297,21 @@ def test_raw_rnn_gives_what_it_gives_without(strategy):
     close(gradient(strategy), gradient(False), F64)
 
 
-def test_raw_rnn_keeps_the_states_between_chunks():
+def test_raw_rnn_keeps_the_states_between_segments():
     def mib(strategy):
         _, *types = step_loss(strategy, 4096, 64)
         loss = lambda p, x: raw_loss(strategy, p, x)
         compiled = jax.jit(jax.grad(loss)).lower(*types).compile()
         return compiled.memory_analysis().temp_size_in_bytes / MIB
 
-    # Beside the outputs and their cotangents, two leaves of 64 numbers a step and row.
+    # Besides the outputs and their cotangents: two leaves of 64 numbers a step and row.
     states = 4096 * 8 * 64 * 2 * 4 / MIB
     assert mib(False) - mib(Recompute()) >= 0.8 * states
 
 
 @pytest.mark.fast("Recompute*")
 @pytest.mark.parametrize("strategy", [Recompute(2), Offload(Keep(), 4)], ids=str)
-def test_packed_rows_start_anew_in_any_segment(strategy):
+def test_packed_rows_restart_in_any_segment(strategy):
     cell, params, x, _ = make("noisy", 5, 9)
     packed = jaxrnn.pack_sequences(np.asarray(x), [9, 2, 0, 5, 3])
 
@@ -400,7 +369,7 @@ def test_plans_cover_all_steps_in_segments_within_segments(time):
         assert [size // inner for size in outer] == [
             branches**power for power in range(len(outer), 0, -1)
         ]
-        # As few states as a logarithm: branches of each level, and the last one whole.
+        # The outermost segments cover all steps, and not many more.
         assert (
             time
             <= branches * (outer or [inner])[0]
@@ -424,9 +393,6 @@ REFUSALS = {
     "class": (TypeError, r"got the class Recompute. Make one: Recompute\(\)", lambda: resolve(Recompute)),
     "kind": (TypeError, "resolve: `swap_memory` must be True, False or a strategy", lambda: resolve("host")),
     "traced": (TypeError, "`swap_memory` must be", lambda: jax.jit(resolve)(True)),
-    "plan_cell": (TypeError, "memory_plan: `cell` must be a cell", lambda: jaxrnn.memory_plan(3, (1, 2, 3))),
-    "plan_shape": (ValueError, r"`inputs_shape` must have rank at least 3,.* got float32\[1, 2\]", lambda: jaxrnn.memory_plan(GRUCell(2), (1, 2))),
-    "plan_strategy": (TypeError, r"memory_plan: `strategies\[0\]` must be", lambda: jaxrnn.memory_plan(GRUCell(2), (1, 2, 3), [4])),
 }  # fmt: skip
 
 
@@ -434,55 +400,3 @@ REFUSALS = {
 def test_refusal(kind, message, call):
     with pytest.raises(kind, match=message):
         call()
-
-
-PLANNED = {
-    "lstm": LSTMCell(256),
-    "stack": MultiRNNCell([LSTMCell(256), LSTMCell(256)]),
-    "scanned": FunctionCell(
-        lambda params, inputs, state, key=None: LSTMCell(256).apply(
-            params, inputs, state
-        ),
-        LSTMCell(256).state_size,
-        256,
-        lambda key, inputs, dtype: LSTMCell(256).init(key, inputs, dtype),
-    ),
-}
-
-
-@pytest.mark.fast("scanned")
-@pytest.mark.parametrize("name", PLANNED)
-def test_what_is_planned_is_what_the_compiler_takes(name):
-    cell = PLANNED[name]
-    strategies = [
-        Keep(),
-        Recompute(),
-        Nested(),
-        Offload(Keep()),
-        Offload(Recompute(64)),
-    ]
-    plan = jaxrnn.memory_plan(cell, (3000, 8, 256), strategies, time_major=True)
-    for row in plan.rows:
-        taken = temporary_mib(row.strategy, 3000, cell=cell)
-        planned = sum(row.peak) / MIB  # The host of a CPU is its device.
-        # Of little memory the least part is what can be planned.
-        assert planned == pytest.approx(taken, rel=0.2, abs=1.6), row.strategy
-
-
-def test_a_plan_is_a_table():
-    cell = GRUCell(64)
-    x = jnp.zeros((4, 500, 3))
-    bound = cell.bind(cell.init(jax.random.key(0), x[:, 0]))
-    plan = jaxrnn.memory_plan(bound, x, [False, Offload()], dtype=F64)
-    keep, swap = plan.rows
-    assert (keep.strategy, keep.extra_flops) == (Keep(), 0)
-    # Of each step the products and the state, 64 * (3 + 1) numbers of 8 bytes a row.
-    assert keep.saved.device == pytest.approx(500 * 4 * 64 * 4 * 8, rel=0.05)
-    assert swap.strategy == Offload(Recompute())
-    assert swap.saved.host < keep.saved.device / 4
-    # A run forward: products of 67 by 192 for each row and step.
-    assert swap.extra_flops == 2 * 67 * 192 * 4 * 500
-    assert swap.extra_share == pytest.approx(1 / 3)
-    lines = str(plan).splitlines()
-    assert "over 500 steps of 4 rows, float64" in lines[0]
-    assert any(line.startswith("Offload() ") for line in lines)

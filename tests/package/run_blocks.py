@@ -1,8 +1,8 @@
 """Runs blocks of code as a user would, in one process for many of them.
 
 A line of input is a list of `[key, code]` in JSON, a line of output what the last of
-them printed, or `null` and how it failed. A list that goes on where the last one
-ended goes on in its namespace; any other begins in an empty one.
+them printed, or `null` and how it failed. A list that starts with all blocks of the
+last one continues in its namespace; any other starts in an empty one.
 """
 
 import contextlib

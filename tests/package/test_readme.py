@@ -1,4 +1,4 @@
-"""The README's code runs as it stands, and CI runs the README's command."""
+"""The README's code runs unchanged, and CI runs the README's command."""
 
 import ast
 import contextlib
@@ -73,7 +73,7 @@ BLOCKS = parse(README)
 
 
 def needed(index):
-    """The blocks that a block goes on from, and itself."""
+    """The blocks that a block depends on, and itself."""
     found = {index}
     for name in BLOCKS[index].names[0]:
         earlier = [i for i in range(index) if name in BLOCKS[i].names[1]]
@@ -91,7 +91,7 @@ def as_parameter(index):
 
 @pytest.fixture(scope="module")
 def user(users_flags):
-    """A process of its own, for JAX's usual settings."""
+    """A separate process, which has JAX's default settings."""
     program = [sys.executable, pathlib.Path(__file__).with_name("run_blocks.py")]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(program, cwd=ROOT, text=True, **pipes) as process:

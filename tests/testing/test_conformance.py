@@ -1,4 +1,4 @@
-"""Every exported cell, held to every law."""
+"""Every exported cell against every law."""
 
 import jax.numpy as jnp
 import pytest
@@ -9,7 +9,7 @@ from jaxrnn import testing
 
 @pytest.fixture(scope="module", params=CASES.values(), ids=CASES)
 def setup(request):
-    """One for all laws of a case, so that what they share is compiled once."""
+    """One setup for all laws of a case, so that shared programs are compiled once."""
     case = request.param
     return testing.make_setup(case.cell, case.inputs, jnp.float64, case.key, case.state)
 

@@ -71,7 +71,7 @@ def no_forward_mode(params, inputs, state, key=None):
 
 
 class Counting:
-    """A step with a memory of its own: not pure."""
+    """A step that is not pure: it has a memory."""
 
     def __init__(self):
         self.calls = 0

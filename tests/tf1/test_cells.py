@@ -22,7 +22,7 @@ TOLERANCES = {
 }
 CASES = replay.recorded()["cases"]
 ERRORS = replay.recorded()["errors"]
-REGENERATE = "Run `TF_USE_LEGACY_KERAS=1 python tests/golden/make_tf1.py`."
+REGENERATE = "Run `python tests/golden/make_tf1.py`."
 
 
 def names(specifications):
@@ -30,7 +30,7 @@ def names(specifications):
 
 
 def one_in(count, cases):
-    """The names of every so many cases of each family."""
+    """The names of every n-th case of each family."""
     families = collections.defaultdict(list)
     for case in cases:
         families[case["family"]].append(case["name"])

@@ -13,7 +13,7 @@ from ..golden import loop_specs, loop_store, replay_loops
 from .test_cells import TOLERANCES, names, one_in
 
 CASES, REFUSALS = loop_specs.CASES, loop_specs.REFUSALS
-REGENERATE = "Run `TF_USE_LEGACY_KERAS=1 python tests/golden/make_tf1_loops.py`."
+REGENERATE = "Run `python tests/golden/make_tf1_loops.py`."
 
 
 def run_in(where, cases=CASES):

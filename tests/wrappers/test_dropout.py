@@ -1,4 +1,4 @@
-"""Dropout: where it falls, how often, and from which keys."""
+"""Dropout: what is dropped, how often, and from which keys."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ X = np.ones((64, 6, 50), np.float32)
 
 
 def identity(params, inputs, state, key=None):
-    """Puts out its inputs and keeps its state."""
+    """Outputs its inputs and keeps its state."""
     return inputs, state
 
 
@@ -98,7 +98,7 @@ def test_step_t_draws_from_the_key_folded_with_t():
 
 
 def draws(params, inputs, state, key=None):
-    """Puts out what it draws, to see which key it gets."""
+    """Outputs what it draws, to show which key it receives."""
     return jax.random.normal(key, inputs.shape, inputs.dtype), state
 
 
@@ -196,7 +196,7 @@ NEST = {"a": (2, 3), "b": 4}
 
 
 def dropped(visitor):
-    """Which of the leaves a[0], a[1], b are dropped at a rate that spares none."""
+    """Which of the leaves a[0], a[1], b are dropped at a rate that drops all."""
     cell = DropoutWrapper(
         FunctionCell(identity, NEST, 50),
         state_keep_prob=0.0,

@@ -1,4 +1,4 @@
-"""Stacks, residuals, devices: sharing, layouts, placement."""
+"""Stacks, residual connections, devices: sharing, layouts, placement."""
 
 import jax
 import jax.numpy as jnp

@@ -21,7 +21,7 @@ def check_floating(cell: str, name: str, dtype: DType) -> None:
 
 
 def check_step_inputs(cell: str, inputs: Any) -> Any:
-    """One floating array `[batch, depth]`, or its `ShapeDtypeStruct` as it is.
+    """One floating array `[batch, depth]`; a `ShapeDtypeStruct` is returned unchanged.
 
     Raises:
         ValueError: If it is a nest, not floating, or not of rank 2.
@@ -50,8 +50,9 @@ def check_state(cell: str, state: PyTree, size: Size, batch: int) -> PyTree:
     Lists and tuples pass for named tuples, as they do in TensorFlow.
 
     Raises:
-        TypeError: If it is one array in place of a nest, or a leaf is not an array.
-        ValueError: If it is a nest in place of one array, or a shape differs.
+        TypeError: If it is one array instead of a nest, or a leaf is not an array.
+        ValueError: If it is a nest instead of one array, or a shape differs.
+        EntryError: If it has the wrong number of arrays.
     """
     leaves, shapes = list(named_leaves("state", state)), size_shapes(size)
     is_nest, wants_nest = (not jax.tree_util.all_leaves([x]) for x in (state, size))

@@ -1,4 +1,4 @@
-"""Bound cells of jaxrnn, the arguments of `save`."""
+"""Checks of bound cells, the arguments of `save`, and access to their parameters."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -33,7 +33,7 @@ def paired(cells_fw: Any, cells_bw: Any) -> list[tuple[Any, Any]]:
 
     Raises:
         TypeError: If one is not a sequence.
-        ValueError: If one is empty, or both have different lengths.
+        ValueError: If one is empty, or their lengths differ.
     """
     both = []
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
@@ -55,7 +55,7 @@ def paired(cells_fw: Any, cells_bw: Any) -> list[tuple[Any, Any]]:
 
 
 def as_bound(name: str, cell: Any) -> BoundCell:
-    """A bound cell with arrays as parameters, without dropout and device wrappers.
+    """The bound cell without dropout and device wrappers; its parameters are arrays.
 
     Raises:
         TypeError: If it is not a bound cell, or its parameters are not arrays.
@@ -81,12 +81,12 @@ def as_bound(name: str, cell: Any) -> BoundCell:
 
 
 def stacked_cells(name: str, stack: BoundCell) -> list[tuple[str, BoundCell]]:
-    """The cells of a bound `MultiRNNCell`, with their names in messages.
+    """The cells of a bound `MultiRNNCell`, with their names for messages.
 
     Raises:
-        ValueError: If there are parameters of no cell.
+        ValueError: If there are parameters that belong to no cell.
     """
-    # A shared cell has its parameters under the place of its first use.
+    # The parameters of a shared cell are stored under its first index.
     owners = [f"cell_{owner}" for owner in stack.cell.owners]
     unknown = [str(key) for key in stack.params if key not in owners]
     if unknown:
@@ -112,8 +112,8 @@ def read_params(name: str, bound: BoundCell) -> Params:
     if type(cell) not in KINDS:
         raise TypeError(
             f"`{name}` must be a BasicRNNCell, BasicLSTMCell, LSTMCell, GRUCell, "
-            f"CudnnCompatibleGRUCell or a MultiRNNCell of these, got {cell!r}. Of a "
-            "residual connection convert the cell within: "
+            f"CudnnCompatibleGRUCell or a MultiRNNCell of these, got {cell!r}. If it "
+            "is a residual connection, convert the cell inside: "
             "`cell.cell.cell.bind(cell.params)`."
         )
     given, wanted = _named(bound.params), _named(cell.param_specs(1))
@@ -135,10 +135,10 @@ def read_params(name: str, bound: BoundCell) -> Params:
 
 
 def input_depth(name: str, kernel: Any, outputs: int) -> int:
-    """The size of the inputs of a kernel `[inputs + outputs, ...]`.
+    """The size of the inputs, from a kernel `[inputs + outputs, ...]`.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If it is below 1.
     """
     depth = kernel.shape[0] - outputs
     if depth < 1:

@@ -1,12 +1,12 @@
-"""Sizes padded to powers of two, for a compiler that takes no others.
+"""Sizes padded to powers of two, for Triton, which accepts no others.
 
-Units are padded with copies of the last, which are as finite as it is; their rows of
-the matrices are zeros, so that no other unit reads them. The columns of a product are
-padded block by block.
+Units are padded with copies of the last one, which are finite if it is. The rows of the
+matrices that belong to copies are zeros, so that no other unit reads them. The columns
+of a product are padded block by block.
 
 That is exact for updates that compute each unit by itself, with the same operations at
-any size. Both are checked on the programs of the updates and of their derivatives; the
-sizes of other cells are not padded.
+any size. Both conditions are checked on the programs of the updates and of their
+derivatives; the sizes of other cells are not padded.
 """
 
 import dataclasses
@@ -20,24 +20,24 @@ import jax.numpy as jnp
 from .._autodiff.jax_internals import Jaxpr, JaxprEqn, Literal
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
-from .kernel_loop import first_step
+from .kernel_loop import step_input_type
 from .operations import ELEMENTWISE, inlined, shape_of
 from .step import step_types
-from .work import Work, step_results
+from .work import Work, step_result_types
 
-# The fewest rows and columns of matrices that Triton multiplies.
+# Triton multiplies matrices of at least so many rows and columns.
 SMALLEST = 16
-# What `ELEMENTWISE` lacks of what Pallas lowers for Triton.
+# Pallas lowers more elementwise operations for Triton than for both platforms.
 TRITON_ELEMENTWISE = ELEMENTWISE | {"cbrt", "cosh", "erf_inv", "expm1", "sinh"}
 # The parameters of equations that are sizes.
 _SIZES = ("shape", "sizes", "new_sizes")
-_ONE_SIZE = "its updates, or its `blocks`, fit these sizes alone"
+_FIXED_SIZES = "its updates, or its `blocks`, fit these sizes alone"
 
 
 def run_padded(
     run: Callable, cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
 ) -> tuple[PyTree, PyTree]:
-    """`run(params, xs, state, steps)` of padded sizes, cut to the true sizes.
+    """`run(params, xs, state, steps)` with padded sizes, cut to the true sizes.
 
     Args:
         run: Returns `(outputs, state)`.
@@ -47,7 +47,7 @@ def run_padded(
         state: The initial state, each leaf `[batch, size]`.
         steps: Which steps there are.
     """
-    output, _ = step_results(cell, params, first_step(xs, steps), state)
+    output, _ = step_result_types(cell, params, step_input_type(xs, steps), state)
     if steps.stand_in is not None:
         inputs, units = steps.stand_in
         steps = dataclasses.replace(steps, stand_in=(inputs, pad_units(units)))
@@ -58,7 +58,7 @@ def run_padded(
 
 
 def power_of_two(n: int) -> int:
-    """The least power of two from n and `SMALLEST` on; 0 for 0."""
+    """The least power of two that is at least `n` and `SMALLEST`; 0 for 0."""
     return n and max(SMALLEST, 1 << (n - 1).bit_length())
 
 
@@ -75,7 +75,7 @@ def pad_units(tree: PyTree) -> PyTree:
 
 
 def padded(work: Work, size: Callable[[int], int] = power_of_two) -> Work:
-    """The work with all sizes of units padded, or replaced by `size` of them."""
+    """The work with each size n of units replaced by `size(n)`."""
     pairs = zip(work.matrices, work.cell.stages, strict=True)
     blocks = [(c, stage.blocks or 1) for (_, c), stage in pairs]
     columns = [size(c // count) * count for c, count in blocks]
@@ -98,22 +98,26 @@ def why_not_padded(work: Work) -> str | None:
         return None
     if any(stage.blocks is None for stage in work.cell.stages):
         return "a stage does not declare the `blocks` of its columns"
-    # The last sizes differ wherever the true ones do. What is split into equal parts
-    # both at powers of two and at odd sizes is split into whole blocks.
+    # Of the last sizes, those are equal that are equal at the true sizes, and not those
+    # that only powers of two make equal. What is split into equal parts both at powers
+    # of two and at odd sizes is split into whole blocks.
     sizes = (lambda n: n, power_of_two, lambda n: n and 2 * n + 65)
     try:
         programs = [_program(work, size) for size in sizes]
     except Exception:  # A cell's own code may raise anything.
-        return _ONE_SIZE
+        return _FIXED_SIZES
     true, *others = (list(_without_sizes(program)) for program in programs)
     if any(other != true for other in others):
-        return _ONE_SIZE
-    mixing = next((e for e in programs[-1].eqns if not _by_unit(e)), None)
-    return mixing and f"its updates are not elementwise: `{mixing.primitive.name}`"
+        return _FIXED_SIZES
+    not_elementwise = next((e for e in programs[-1].eqns if not _by_unit(e)), None)
+    return (
+        not_elementwise
+        and f"its updates are not elementwise: `{not_elementwise.primitive.name}`"
+    )
 
 
 def _program(work: Work, size: Callable[[int], int]) -> Jaxpr:
-    """The updates at such sizes and their derivative, in one program.
+    """The updates and their derivative in one program, with sizes changed by `size`.
 
     Raises:
         ValueError: If their results are not of those sizes, or they hold arrays.
@@ -130,12 +134,12 @@ def _program(work: Work, size: Callable[[int], int]) -> Jaxpr:
     sizes = lambda tree: [x.shape[-1] for x in jax.tree.leaves(tree)]
     operands, outputs = [n for n, _ in wide.matrices if n], [n for n, _ in wide.outputs]
     if program.consts or [*map(sizes, types[0])] != [operands, outputs, sizes(state)]:
-        raise ValueError(_ONE_SIZE)
+        raise ValueError(_FIXED_SIZES)
     return program.jaxpr
 
 
 def _updates(cell: Any, zs: list, elementwise: Params, state: PyTree) -> Any:
-    """A step without its products: their operands, the output and the state."""
+    """A step without its products: the operands, the output and the new state."""
     output, after, _, operands = cell.chain(
         lambda k, *_: zs[k], elementwise, None, state
     )
@@ -143,7 +147,7 @@ def _updates(cell: Any, zs: list, elementwise: Params, state: PyTree) -> Any:
 
 
 def _without_sizes(jaxpr: Jaxpr) -> Iterator[tuple]:
-    """The equations, equal for programs that differ in sizes alone."""
+    """The equations in a form that is equal for programs that differ in sizes alone."""
     numbers = {}
 
     def name(atom: Any) -> str | int:
@@ -159,7 +163,7 @@ def _without_sizes(jaxpr: Jaxpr) -> Iterator[tuple]:
 
 
 def _by_unit(eqn: JaxprEqn) -> bool:
-    """Whether it computes each unit by itself, whole blocks, or sums over rows."""
+    """Whether it computes each unit by itself, moves whole blocks, or sums rows."""
     name, shapes = eqn.primitive.name, [shape_of(x) for x in eqn.invars]
     if name == "reduce_sum":
         return eqn.params["axes"] == (0,) and shapes[0][0] in (1, SMALLEST)
@@ -174,7 +178,7 @@ def _by_unit(eqn: JaxprEqn) -> bool:
 
 
 def _pad_product(params: Params, blocks: int) -> Params:
-    """The parameters of a stage's product."""
+    """The parameters of a stage's product, with padded columns and padded rows."""
     params = jax.tree.map(lambda x: _pad(x, blocks), params)
     return params | {"state": _pad(params["state"].T, mode="constant").T}
 

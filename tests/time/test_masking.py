@@ -1,11 +1,11 @@
-"""Gradients of rows that have ended: what the cell does there is nobody's business."""
+"""Gradients of rows that have ended: what the cell computes there must not matter."""
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import normalised
+from helpers import normalized
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, FunctionCell, GRUCell
@@ -17,7 +17,7 @@ F64 = jnp.float64
 def test_a_cell_that_is_undefined_at_zero(padding):
     x = np.random.default_rng(0).normal(size=(2, 4, 3))
     x[1, 2:] = padding
-    cell = FunctionCell(normalised, 3, 3)
+    cell = FunctionCell(normalized, 3, 3)
 
     def loss(w, rows, lengths):
         bound = cell.bind({"w": w})
@@ -102,7 +102,7 @@ def test_steps_after_the_longest_row_leave_no_trace():
 
 
 def mean_of_rows(params, inputs, state, key=None):
-    """A leaf without axes that is made of all rows."""
+    """A leaf without axes that is computed from all rows."""
     total, mean = state
     return total + inputs, (total + inputs, mean + jnp.mean(inputs + total))
 

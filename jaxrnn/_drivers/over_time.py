@@ -1,4 +1,4 @@
-"""A cell over a time axis, compiled: what `dynamic_rnn` and `packed_rnn` share."""
+"""`over_time`, the loop of `dynamic_rnn` and `packed_rnn`, compiled where possible."""
 
 import functools
 import logging
@@ -26,7 +26,7 @@ _log = logging.getLogger("jaxrnn")
 def over_time(cell: RNNCellLike, *arrays: Any, **options: Any) -> tuple[PyTree, PyTree]:
     """`_run`, compiled if the program is the same for all cells equal to this one.
 
-    Eagerly, a loop over a new closure would compile on every call.
+    Outside jit, JAX would compile a loop over a new closure on every call.
     """
     if not is_pytree_of_arrays(cell):
         return _run(cell, *arrays, **options)
@@ -78,12 +78,12 @@ def _run(
     bound = None if lengths is None else steps_to_run(lengths, time)
     steps = Steps(lengths, bound, restarts=restarts, time=time, axis=axis)
     steps = steps.with_stand_in(inputs, state)
-    at_once = getattr(cell, "apply_sequence", None)
+    apply_sequence = getattr(cell, "apply_sequence", None)
 
     def run(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
         apply = lambda t, *args: cell_at_step(cell, steps.offset + t)(*args)
         return run_sequence(
-            at_once, apply, inputs, state, steps, implementation, unroll
+            apply_sequence, apply, inputs, state, steps, implementation, unroll
         )
 
     outputs, state = segmented_run(_plan(strategy, time), run, inputs, state, steps)
@@ -95,7 +95,7 @@ def _run(
 
 def _plan(strategy: Strategy, time: Any) -> CheckpointPlan:
     if not isinstance(time, int):
-        _log.debug("%r: the number of steps is symbolic: all is kept", strategy)
+        _log.debug("%r: the number of steps is symbolic: all is saved", strategy)
         return CheckpointPlan()
     return strategy.plan(time) if time else CheckpointPlan()
 

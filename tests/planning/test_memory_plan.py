@@ -1,0 +1,89 @@
+"""`memory_plan`: its predictions, against the memory of compiled programs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import MIB, temporary_mib
+
+import jaxrnn
+from jaxrnn import FunctionCell, GRUCell, LSTMCell, MultiRNNCell
+from jaxrnn.memory import Keep, Nested, Offload, Recompute
+
+F64 = np.dtype("float64")
+
+PLANNED = {
+    "lstm": LSTMCell(256),
+    "stack": MultiRNNCell([LSTMCell(256), LSTMCell(256)]),
+    "scanned": FunctionCell(
+        lambda params, inputs, state, key=None: LSTMCell(256).apply(
+            params, inputs, state
+        ),
+        LSTMCell(256).state_size,
+        256,
+        lambda key, inputs, dtype: LSTMCell(256).init(key, inputs, dtype),
+    ),
+}
+
+
+@pytest.mark.fast("scanned")
+@pytest.mark.parametrize("name", PLANNED)
+def test_predictions_hold_for_compiled_programs(name):
+    cell = PLANNED[name]
+    strategies = [
+        Keep(),
+        Recompute(),
+        Nested(),
+        Offload(Keep()),
+        Offload(Recompute(64)),
+    ]
+    plan = jaxrnn.memory_plan(cell, (3000, 8, 256), strategies, time_major=True)
+    for row in plan.rows:
+        taken = temporary_mib(row.strategy, 3000, cell=cell)
+        planned = sum(row.peak) / MIB  # The host of a CPU is its device.
+        # If a program takes little memory, most of it is not residuals.
+        assert planned == pytest.approx(taken, rel=0.2, abs=1.6), row.strategy
+
+
+def test_a_plan_is_a_table():
+    cell = GRUCell(64)
+    x = jnp.zeros((4, 500, 3))
+    bound = cell.bind(cell.init(jax.random.key(0), x[:, 0]))
+    plan = jaxrnn.memory_plan(bound, x, [False, Offload()], dtype=F64)
+    keep, swap = plan.rows
+    assert (keep.strategy, keep.extra_flops) == (Keep(), 0)
+    # The products and the state of each step, 64 * (3 + 1) numbers of 8 bytes a row.
+    assert keep.saved.device == pytest.approx(500 * 4 * 64 * 4 * 8, rel=0.05)
+    assert swap.strategy == Offload(Recompute())
+    assert swap.saved.host < keep.saved.device / 4
+    # Another forward pass: products of 67 by 192 for each row and step.
+    assert swap.extra_flops == 2 * 67 * 192 * 4 * 500
+    assert swap.extra_share == pytest.approx(1 / 3)
+    lines = str(plan).splitlines()
+    assert "over 500 steps of 4 rows, float64" in lines[0]
+    assert any(line.startswith("Offload() ") for line in lines)
+
+
+REFUSALS = {
+    "cell": (
+        TypeError,
+        "memory_plan: `cell` must be a cell",
+        lambda: jaxrnn.memory_plan(3, (1, 2, 3)),
+    ),
+    "shape": (
+        ValueError,
+        r"`inputs_shape` must have rank at least 3,.* got float32\[1, 2\]",
+        lambda: jaxrnn.memory_plan(GRUCell(2), (1, 2)),
+    ),
+    "strategy": (
+        TypeError,
+        r"memory_plan: `strategies\[0\]` must be",
+        lambda: jaxrnn.memory_plan(GRUCell(2), (1, 2, 3), [4]),
+    ),
+}
+
+
+@pytest.mark.parametrize(("kind", "message", "call"), REFUSALS.values(), ids=REFUSALS)
+def test_refusal(kind, message, call):
+    with pytest.raises(kind, match=message):
+        call()
