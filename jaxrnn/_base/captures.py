@@ -87,7 +87,7 @@ def _read_by_function(function: types.FunctionType) -> Iterator:
             yield cell.cell_contents
     yield function.__defaults__
     yield function.__kwdefaults__
-    if _is_fixed(function.__globals__.get("__name__")):
+    if _is_fixed(function.__globals__.get("__name__", "")):
         return
     yield from vars(function).values()
     names = _names(function.__code__)
@@ -137,15 +137,15 @@ def _names(code: types.CodeType) -> frozenset[str]:
     return frozenset(code.co_names).union(*map(_names, inner))
 
 
-def _is_fixed(module: str | None) -> bool:
-    return module is not None and module.split(".")[0] in _FIXED
+def _is_fixed(module: str) -> bool:
+    return module.split(".")[0] in _FIXED
 
 
 def _is_of_fixed_package(value: Any) -> bool:
-    """Whether it is a function of such a package, or an instance without attributes."""
+    """Whether it is a function of such a package, found there under its name."""
     if isinstance(value, types.BuiltinFunctionType):
         return isinstance(value.__self__, types.ModuleType | types.NoneType)
-    name = getattr(value, "__name__", "")
-    module = sys.modules.get(getattr(value, "__module__", None) or "")
-    is_named = module is not None and getattr(module, name, None) is value
-    return is_named and _is_fixed(module.__name__)
+    name = getattr(value, "__module__", None) or ""
+    module = sys.modules.get(name)
+    is_named = getattr(module, getattr(value, "__name__", ""), None) is value
+    return is_named and _is_fixed(name)
