@@ -23,6 +23,14 @@ def lay_out(
     return as_varying_as(xs, cell), lengths, state
 
 
+def _has_typed_sharding(xs: PyTree) -> bool:
+    """Whether sharding is part of types: on explicit meshes, and inside `shard_map`."""
+    meshes = [jax.sharding.get_abstract_mesh()]
+    meshes += [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(xs)]
+    kinds = {kind for mesh in meshes for kind in mesh.axis_types}
+    return not kinds.isdisjoint({AxisType.Explicit, AxisType.Manual})
+
+
 def as_rows_of(
     xs: PyTree, tree: PyTree, batch_axis: int, beside: PyTree = ()
 ) -> PyTree:
@@ -39,6 +47,8 @@ def as_rows_of(
         batch_axis: 0 or 1.
         beside: More arrays whose types are joined in, such as parameters.
     """
+    if not _has_typed_sharding(xs):
+        return tree
     false = _false_rows(xs, batch_axis)
     for leaf in jax.tree.leaves(tree):
         if leaf.ndim == 1 and leaf.shape == false.shape:
