@@ -24,11 +24,15 @@ class Variant:
         read: From the results of `run` to named arrays in TensorFlow's layout; None if
             there is nothing to compare.
         facts: Numbers known without running: bytes of memory, seconds of compilation.
+        function: The JAX function that `run` calls compiled; None for other libraries.
+        args: Its arguments.
     """
 
     run: Callable[[], Any]
     read: Callable[[Any], dict[str, np.ndarray]] | None
     facts: dict[str, float] = dataclasses.field(default_factory=dict)
+    function: Callable[..., Any] | None = None
+    args: tuple = ()
 
 
 @dataclasses.dataclass(frozen=True)

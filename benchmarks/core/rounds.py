@@ -89,7 +89,8 @@ def _time(peer: Peer, result: Result) -> None:
         result.clear()
         result.update(answer)
     else:
-        result.setdefault("ms", []).append(answer["ms"])
+        for name, value in answer.items():
+            result.setdefault(name, []).append(value)
 
 
 def _unless_ours_failed(peer: Peer, answer: Result) -> Result:

@@ -133,9 +133,10 @@ def build(case: Case, data: Data, nets: dict[str, Net], equation: str = "") -> B
     for name, net in nets.items():
         net = _in_dtype(net, case.dtype)
         read = functools.partial(_read, case, data, net)
-        for options, call, facts in compiled_calls(*_program(case, net)):
+        program = _program(case, net)
+        for options, call, facts in compiled_calls(*program):
             full_name = ", ".join(filter(None, (name, options)))
-            variants[full_name] = Variant(call, read, facts)
+            variants[full_name] = Variant(call, read, facts, *program[:2])
     return Built(variants, equation)
 
 
