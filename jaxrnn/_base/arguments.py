@@ -48,7 +48,7 @@ def check_is_cell(where: str, name: str, cell: Any) -> None:
     )
 
 
-def as_dtype(where: str, dtype: DType) -> DType:
+def as_dtype(where: str, dtype: DType, name: str = "dtype") -> DType:
     """The dtype that JAX uses for `dtype`: float64 is float32 unless x64 is on.
 
     Raises:
@@ -61,7 +61,7 @@ def as_dtype(where: str, dtype: DType) -> DType:
         return canonical
     except (TypeError, ValueError):  # The latter for the dtype of random keys.
         raise TypeError(
-            f"{where}: `dtype` must name a dtype, got {dtype!r}. Use jnp.float32, say."
+            f"{where}: `{name}` must name a dtype, got {dtype!r}. Use jnp.float32, say."
         ) from None
 
 

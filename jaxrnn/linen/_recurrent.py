@@ -17,12 +17,13 @@ from .._layers.directions import (
     make_stack,
     make_two_directions,
 )
-from .._layers.inputs import LayerInputs, check_unknown
+from .._layers.inputs import LayerInputs
 from .._layers.layer import Layer, RunOptions
+from .._layers.options import check_options, check_unknown
 from ._holds_cells import HoldsCells
 
 
-class Recurrent(HoldsCells, nn.Module, kw_only=True):
+class Recurrent(HoldsCells, kw_only=True):
     """The base class of `RNN` and its bidirectional forms; for attributes see `RNN`."""
 
     time_major: bool = False
@@ -67,15 +68,16 @@ class Recurrent(HoldsCells, nn.Module, kw_only=True):
             outputs)`, in the order of Flax.
 
         Raises:
-            TypeError: As `jaxrnn.dynamic_rnn`.
+            TypeError: If an option is not of its type; as `jaxrnn.dynamic_rnn`.
             ValueError: As `jaxrnn.dynamic_rnn`.
             flax.errors.InvalidRngError: If a cell draws random numbers and there is no
                 stream `rng_collection`, as for `nn.Dropout`.
         """
         layer, where = self._layer(), type(self).__name__
-        check_unknown(where, unknown)
+        check_unknown(where, "a call", unknown)
+        check_options(where, deterministic=deterministic, return_carry=return_carry)
         sequences = LayerInputs.make(
-            where, layer, inputs, sequence_length, self.time_major
+            where, layer, inputs, sequence_length, self.time_major, self.dtype
         )
         params = self._params(layer, sequences.step(self.param_dtype))
         dtype = sequences.compute_dtype(self.dtype, params)

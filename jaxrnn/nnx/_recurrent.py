@@ -14,8 +14,9 @@ from .._layers.directions import (
     make_stack,
     make_two_directions,
 )
-from .._layers.inputs import LayerInputs, check_unknown
+from .._layers.inputs import LayerInputs
 from .._layers.layer import Layer, RunOptions
+from .._layers.options import check_options, check_unknown
 from ._parameters import HoldsLayer, Rngs, as_pure
 
 
@@ -35,6 +36,12 @@ class Recurrent(HoldsLayer):
         dtype: DType | None = None,
         **kwargs: Any,
     ) -> None:
+        check_options(
+            type(self).__name__,
+            time_major=time_major,
+            return_carry=return_carry,
+            dtype=dtype,
+        )
         super().__init__(layer, in_features, **kwargs)
         self.time_major, self.return_carry = time_major, return_carry
         self.swap_memory = swap_memory
@@ -77,13 +84,15 @@ class Recurrent(HoldsLayer):
             outputs)`, in the order of Flax.
 
         Raises:
-            TypeError: As `jaxrnn.dynamic_rnn`; if `rngs` is neither a stream nor a key.
+            TypeError: If an option is not of its type, or `rngs` is neither a stream
+                nor a key; as `jaxrnn.dynamic_rnn`.
             ValueError: As `jaxrnn.dynamic_rnn`.
         """
         where, params = type(self).__name__, as_pure(self.params)
-        check_unknown(where, unknown)
+        check_unknown(where, "a call", unknown)
+        check_options(where, return_carry=return_carry)
         sequences = LayerInputs.make(
-            where, self.layer, inputs, sequence_length, self.time_major
+            where, self.layer, inputs, sequence_length, self.time_major, self.dtype
         )
         dtype = sequences.compute_dtype(self.dtype, params)
         options = RunOptions.of(self, dtype, self._draw_key(deterministic, rngs))
@@ -142,6 +151,7 @@ class RNN(Recurrent):
         **kwargs: Any,
     ) -> None:
         check_are_cells(type(self).__name__, cell=cell)
+        check_options(type(self).__name__, reverse=reverse, keep_order=keep_order)
         layer = OneDirection(cell, reverse, keep_order)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)
 
