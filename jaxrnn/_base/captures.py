@@ -147,5 +147,7 @@ def _is_of_fixed_package(value: Any) -> bool:
         return isinstance(value.__self__, types.ModuleType | types.NoneType)
     name = getattr(value, "__name__", "")
     module = sys.modules.get(getattr(value, "__module__", None) or "")
-    is_named = module is not None and getattr(module, name, None) is value
-    return is_named and _is_fixed(module.__name__)
+    # A module's `__getattr__` may import, or raise what it likes.
+    if module is None or vars(module).get(name) is not value:
+        return False
+    return _is_fixed(module.__name__)

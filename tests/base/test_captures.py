@@ -204,6 +204,16 @@ def test_what_reads_only_its_arguments_shares_a_program(cell):
     hash(find_captures(cell))
 
 
+def test_a_function_with_an_assertion():
+    """Pytest's assertions refer to a module whose `__getattr__` raises."""
+
+    def check(x):
+        assert x is not None
+
+    with pytest.raises(UnknownCaptureError):
+        find_captures(check)
+
+
 @pytest.mark.parametrize("value", [np.ones(2), jnp.ones(2), object(), HOLDER, iter([])])
 def test_what_may_change_unseen_is_refused(value):
     with pytest.raises(UnknownCaptureError):
