@@ -95,7 +95,9 @@ class LayerInputs:
         """`(outputs, state)` of the layer, with all batch axes."""
         inputs, params = in_dtype(options.dtype, (self.inputs, params))
         if state is not None:
-            state = as_state(self.where, "initial_state", state)
+            # Of two directions one may start from zeros.
+            as_leaf = lambda n, x: None if x is None else as_state(self.where, n, x)
+            state = map_named("initial_state", as_leaf, state)
             self.axes.check(self.where, "initial_state", state)
         state = in_dtype(options.dtype, self.axes.merge(state))
         options = dataclasses.replace(options, sequence_length=self.lengths)

@@ -57,7 +57,8 @@ class Recurrent(HoldsCells, kw_only=True):
                 length of a row have no effect, and outputs there are zero. Flax calls
                 it `seq_lengths`.
             initial_state: The state before the first step, each leaf `[*batch, ...]`;
-                None for the zero state. Flax calls it `initial_carry`.
+                None for the zero state, also for a state within a pair of directions.
+                Flax calls it `initial_carry`.
             deterministic: True for a run without random numbers; None for the
                 attribute.
             return_carry: Whether to return the state as well; None for the attribute.
@@ -183,8 +184,8 @@ class Bidirectional(Recurrent):
 class StackBidirectional(Recurrent):
     """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
 
-    The state is a tuple with a pair for each layer, from the lowest. The other
-    attributes are those of `RNN`.
+    The state is a pair `(states_fw, states_bw)`, as that driver has it: both hold a
+    state for each layer, from the lowest. The other attributes are those of `RNN`.
 
     Attributes:
         cells_fw: The forward cells, one for each layer from the lowest.

@@ -186,8 +186,13 @@ def test_stack_is_its_driver(make):
         *bound, X, dtype=X.dtype, sequence_length=LENGTHS
     )
     got_states, got = rnn(X, LENGTHS, return_carry=True)
-    same((got, got_states), (outputs, tuple(zip(*states, strict=True))))
-    assert rnn(X, LENGTHS, initial_state=got_states).shape == outputs.shape
+    same((got, got_states), (outputs, tuple(states)))
+    again, *_ = jaxrnn.stack_bidirectional_dynamic_rnn(
+        *bound, X, *states, sequence_length=LENGTHS, dtype=X.dtype
+    )
+    same(rnn(X, LENGTHS, initial_state=got_states), again)
+    some = (None, states[0][1]), (states[1][0], None)
+    assert rnn(X, initial_state=some).shape == outputs.shape
 
 
 @pytest.mark.fast("InNnx")
@@ -896,9 +901,10 @@ REFUSED = {
     ),
     "states_for_other_layers": (
         ValueError,
-        r"`initial_state` must have a pair of states for each of 1 layers, got",
+        r"`initial_state` must be \(states_fw, states_bw\), with a state for each of 1 "
+        r"layers in both, got \(\(\*, \*\),\)",
         lambda make: make("StackBidirectional", [GRUCell(3)], [GRUCell(3)])(
-            X, initial_state=()
+            X, initial_state=((jnp.zeros((3, 3)),) * 2,)
         ),
     ),
     "no_rngs": (
