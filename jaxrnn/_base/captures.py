@@ -145,7 +145,9 @@ def _is_of_fixed_package(value: Any) -> bool:
     """Whether it is a function of such a package, found there under its name."""
     if isinstance(value, types.BuiltinFunctionType):
         return isinstance(value.__self__, types.ModuleType | types.NoneType)
-    name = getattr(value, "__module__", None) or ""
-    module = sys.modules.get(name)
-    is_named = getattr(module, getattr(value, "__name__", ""), None) is value
-    return is_named and _is_fixed(name)
+    name = getattr(value, "__name__", "")
+    module = sys.modules.get(getattr(value, "__module__", None) or "")
+    # A module's `__getattr__` may import, or raise what it likes.
+    if module is None or vars(module).get(name) is not value:
+        return False
+    return _is_fixed(module.__name__)

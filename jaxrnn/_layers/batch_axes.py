@@ -40,7 +40,7 @@ class BatchAxes:
             return  # The drivers check one axis.
         end = start + len(self.shape)
         for leaf_name, leaf in named_leaves(name, tree):
-            if leaf.ndim and leaf.shape[start:end] != self.shape:
+            if leaf is not None and leaf.ndim and leaf.shape[start:end] != self.shape:
                 raise ValueError(
                     f"{where}: `{leaf_name}` must have rows along the axes "
                     f"{list(self.shape)}, got {describe(leaf)}."

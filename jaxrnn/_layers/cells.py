@@ -11,29 +11,37 @@ from .._base.tensor_shape import TensorShape
 from .._base.typing import PyTree, Size
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
+from .._cells.bound_only import BoundOnlyCell
 
 
 def check_are_cells(where: str, **cells: Any) -> None:
-    """Raises TypeError for what is not an `RNNCell`."""
+    """Raises TypeError for what is not an `RNNCell` that makes its parameters."""
     for name, cell in cells.items():
-        if not isinstance(cell, RNNCell):
+        if not isinstance(cell, RNNCell) or isinstance(cell, BoundOnlyCell):
             raise TypeError(
                 f"{where}: `{name}` must be a cell of jaxrnn, got {describe(cell)}."
                 f"{_remedy(cell)}"
             )
 
 
+_RUN = "`jaxrnn.dynamic_rnn({}, x, dtype=x.dtype)` runs it."
+
+
 def _remedy(cell: Any) -> str:
     if isinstance(cell, type) and issubclass(cell, RNNCell):
         return f" Make one: {cell.__name__}(8)."
+    if isinstance(getattr(cell, "cell", cell), BoundOnlyCell):
+        return f" It has its parameters already. {_RUN.format('as_cell(...)')}"
     if isinstance(cell, BoundCell):
         return " Give `cell.cell`; the module has its own parameters."
     if isinstance(cell, list | tuple):
         return " `MultiRNNCell` makes one of several."
     if isinstance(cell, int):
         return f" LSTMCell({cell}) is one."
+    if hasattr(cell, "initialize_carry") and hasattr(cell, "init"):
+        return " `jaxrnn.linen.as_cell` makes one of a cell of linen."
     if hasattr(cell, "initialize_carry"):
-        return " `as_cell` makes one of a cell of Flax."
+        return f" {_RUN.format('jaxrnn.nnx.as_cell(cell, in_features)')}"
     if hasattr(cell, "cell"):
         return " Give the cell itself, without an RNN around it."
     return ""
@@ -90,6 +98,45 @@ def _are_equal(one: Any, other: Any) -> bool:
         return False
     pairs = zip(one.cells, other.cells, strict=True)
     return all(_are_equal(unwrapped(a), unwrapped(b)) for a, b in pairs)
+
+
+def check_is_flax_cell(module: Any, base: type, example: str) -> None:
+    """Raises TypeError for what is not a module that is called like a cell of Flax.
+
+    Args:
+        module: The module.
+        base: The base class of the library's cells, which has no `initialize_carry`
+            but one that raises; its own base is that of all modules.
+        example: What a cell is, for messages.
+    """
+    is_module = isinstance(module, base.__bases__) and callable(module)
+    initialize = getattr(type(module), "initialize_carry", None)
+    if not is_module or initialize in (None, base.initialize_carry):
+        lack = ", which lacks `initialize_carry`. It returns the first state"
+        raise TypeError(
+            f"as_cell: `module` must be {example}, got {describe(module)}"
+            f"{lack if is_module else ''}."
+        )
+
+
+def as_names(where: str, name: str, names: Any) -> tuple[str, ...]:
+    """One string or several as a tuple; TypeError for anything else."""
+    several = (names,) if isinstance(names, str) else names
+    if not isinstance(several, Sequence) or not all(
+        isinstance(n, str) for n in several
+    ):
+        raise TypeError(
+            f"{where}: `{name}` must be the names of streams, got {describe(names)}."
+        )
+    return tuple(several)
+
+
+def feature_axes_of_cell(module: Any) -> int | None:
+    """The `num_feature_axes` of a cell of Flax; None if it does not say."""
+    try:
+        return module.num_feature_axes
+    except (AttributeError, NotImplementedError):
+        return None
 
 
 def sizes_of_cell(

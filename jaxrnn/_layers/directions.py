@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import check_both_lists
 from .._base.cell_keys import fold
-from .._base.errors import describe
+from .._base.errors import describe, describe_structure
 from .._base.typing import DType, Key, Params, PyTree
 from .._cells.base import RNNCell, scope_name
 from .._cells.bound import BoundCell
@@ -150,20 +150,29 @@ class Stack(Layer):
     def run(
         self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
     ) -> tuple[PyTree, PyTree]:
-        """The outputs of the highest layer, and a tuple with each layer's state."""
-        states = [None] * len(self.layers) if state is None else state
-        if not isinstance(states, tuple | list) or len(states) != len(self.layers):
-            raise ValueError(
-                f"`initial_state` must have a pair of states for each of "
-                f"{len(self.layers)} layers, got {describe(state)}."
-            )
-        final_states = []
-        pairs = zip(self.parts().items(), states, strict=True)
-        for i, ((name, layer), state) in enumerate(pairs):
+        """The outputs of the highest layer; the states of all, forward and backward."""
+        pairs = self._pairs(state)
+        for i, (name, layer) in enumerate(self.parts().items()):
             own = dataclasses.replace(options, key=fold(options.key, i))
-            inputs, state = layer.run(params[name], inputs, state, own)
-            final_states.append(state)
-        return inputs, tuple(final_states)
+            inputs, pairs[i] = layer.run(params[name], inputs, pairs[i], own)
+        return inputs, tuple(zip(*pairs, strict=True))
+
+    def _pairs(self, state: PyTree) -> list[Any]:
+        """The initial states of each layer, forward and backward.
+
+        Raises:
+            ValueError: If there are not two sequences, each with one for each layer.
+        """
+        count = len(self.layers)
+        if state is None:
+            return [None] * count
+        has_length = lambda x, n: isinstance(x, tuple | list) and len(x) == n
+        if not has_length(state, 2) or not all(has_length(s, count) for s in state):
+            raise ValueError(
+                "`initial_state` must be (states_fw, states_bw), with a state for "
+                f"each of {count} layers in both, got {describe_structure(state)}."
+            )
+        return list(zip(*state, strict=True))
 
 
 def concatenate(outputs_fw: PyTree, outputs_bw: PyTree) -> PyTree:

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._autodiff.leaves import is_float
+from .._base.arguments import as_dtype
 from .._base.errors import describe
 from .._base.inputs import as_array, as_state, named_inputs
 from .._base.lengths import lengths_array, lengths_for
 from .._base.trees import map_named
 from .._base.typing import Array, ArrayLike, DType, Params, PyTree
 from .._cells.affine import AffineCell
+from .._cells.base import RNNCell
 from .batch_axes import BatchAxes
 from .layer import Layer, RunOptions, in_dtype
 
@@ -44,14 +46,18 @@ class LayerInputs:
         inputs: PyTree,
         sequence_length: ArrayLike | None,
         time_major: bool,
+        dtype: DType | None,
     ) -> "LayerInputs":
         """The layer's inputs from `[*batch, time, ...]` and lengths `[*batch]`.
+
+        With a `dtype`, integers that a cell reads as vectors are cast, as Flax does.
 
         Raises:
             ValueError: If they do not agree.
             TypeError: If a leaf is not an array.
         """
         inputs = map_named("inputs", lambda n, x: as_array(where, n, x), inputs)
+        inputs = cast_integers(layer.cells[0], dtype, inputs)
         lengths, start = sequence_length, 1 if time_major else 0
         if lengths is not None:
             lengths = lengths_array(where, lengths)
@@ -77,7 +83,7 @@ class LayerInputs:
     def compute_dtype(self, dtype: DType | None, params: Params) -> DType:
         """The dtype of the computation: `dtype`, or the widest of inputs and params."""
         if dtype is not None:
-            return jnp.dtype(dtype)
+            return as_dtype(self.where, dtype)
         leaves = jax.tree.leaves((self.inputs, params))
         floats = [x.dtype for x in leaves if is_float(x)]
         with jax.numpy_dtype_promotion("standard"):
@@ -89,7 +95,9 @@ class LayerInputs:
         """`(outputs, state)` of the layer, with all batch axes."""
         inputs, params = in_dtype(options.dtype, (self.inputs, params))
         if state is not None:
-            state = as_state(self.where, "initial_state", state)
+            # Of two directions one may start from zeros.
+            as_leaf = lambda n, x: None if x is None else as_state(self.where, n, x)
+            state = map_named("initial_state", as_leaf, state)
             self.axes.check(self.where, "initial_state", state)
         state = in_dtype(options.dtype, self.axes.merge(state))
         options = dataclasses.replace(options, sequence_length=self.lengths)
@@ -97,32 +105,17 @@ class LayerInputs:
         return self.axes.split(outputs, self.start), self.axes.split(state)
 
 
-# For messages: users of Flax pass these names.
-_OUR_NAMES = {
-    "seq_lengths": "sequence_length",
-    "initial_carry": "initial_state",
-    "mask": "sequence_length",
-    "init_key": "rngs",
-}
-
-
-def check_unknown(where: str, unknown: dict[str, Any]) -> None:
-    """Raises TypeError for keyword arguments that a call does not take."""
-    for name in unknown:
-        fix = f" It is `{_OUR_NAMES[name]}` here." if name in _OUR_NAMES else ""
-        raise TypeError(f"{where}: `{name}` is no argument of a call.{fix}")
-
-
 def _batch_axes(
     where: str, layer: Layer, inputs: PyTree, lengths: Any, time_major: bool
 ) -> BatchAxes:
     """The batch axes: as many as the lengths have, or all but time and features."""
     (name, first), *_ = named_inputs(where, inputs)
-    reads_vectors = _reads_vectors(layer.cells[0])
+    features = _feature_axes(layer.cells[0])
     count = np.ndim(lengths) if lengths is not None else 1
-    if lengths is None and reads_vectors:
-        count = max(0, first.ndim - 2)
-    if first.ndim < count + 2 or (reads_vectors and first.ndim > count + 2):
+    if lengths is None and features is not None:
+        count = max(0, first.ndim - 1 - features)
+    ndim = count + 1 + (1 if features is None else features)
+    if first.ndim < ndim or (features is not None and first.ndim > ndim):
         axes = "[time, *batch, ...]" if time_major else "[*batch, time, ...]"
         of = "" if lengths is None else f", as {describe(lengths)} has"
         fix = "A list is a nest of its elements."
@@ -136,11 +129,22 @@ def _batch_axes(
     return BatchAxes(first.shape[start : start + count])
 
 
-def _reads_vectors(cell: Any) -> bool:
-    """Whether a cell is known to read one vector in each row of a step."""
-    while not isinstance(cell, AffineCell):
-        cells = getattr(cell, "cells", None) or (getattr(cell, "cell", None),)
-        if cells[0] is None:
-            return False
-        cell = cells[0]
-    return True
+def cast_integers(cell: RNNCell, dtype: DType | None, inputs: PyTree) -> PyTree:
+    """The inputs; integers in `dtype` if that is given and the cell reads vectors."""
+    if dtype is None or not isinstance(_reader(cell), AffineCell):
+        return inputs
+    is_integer = lambda x: x.dtype.kind in "iub"
+    return jax.tree.map(lambda x: x.astype(dtype) if is_integer(x) else x, inputs)
+
+
+def _feature_axes(cell: Any) -> int | None:
+    """How many axes one row of a step has for a cell; None if that is not known."""
+    cell = _reader(cell)
+    return 1 if isinstance(cell, AffineCell) else getattr(cell, "feature_axes", None)
+
+
+def _reader(cell: Any) -> Any:
+    """The innermost cell that reads the inputs."""
+    while inner := getattr(cell, "cells", None) or getattr(cell, "cell", None):
+        cell = inner[0] if isinstance(inner, tuple) else inner
+    return cell

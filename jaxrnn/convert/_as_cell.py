@@ -15,6 +15,7 @@ from .._base.trees import check_structure, size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
+from .._cells.bound_only import BoundOnlyCell
 
 _OF_HAIKU = "`hk.LSTMState(8, 8)` for an hk.LSTM(8), 8 for an hk.GRU(8)"
 _OF_EQUINOX = "(8, 8) for the (h, c) of an LSTMCell, 8 for a GRUCell"
@@ -64,7 +65,7 @@ class TransformedCell(RNNCell):
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class ModuleCell(RNNCell):
+class ModuleCell(BoundOnlyCell):
     """A callable pytree, such as a cell of Equinox: `(inputs, state) -> state`.
 
     Attributes:
@@ -86,17 +87,6 @@ class ModuleCell(RNNCell):
     def is_random(self) -> bool:
         """False: the module gets no key."""
         return False
-
-    def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
-        """Refused: such a module is constructed with its parameters.
-
-        Raises:
-            ValueError: Always.
-        """
-        raise ValueError(
-            "init: this cell has its parameters already, those that `as_cell` bound it "
-            "with."
-        )
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None

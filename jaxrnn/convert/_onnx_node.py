@@ -31,6 +31,11 @@ _KNOWN = (
 def check_node(name: str, node: Any) -> None:
     """Raises TypeError for what is not a dict, ValueError for unknown attributes."""
     check_mapping(name, node)
+    operator = _text(node.get("op_type", "LSTM"))
+    if operator not in ("LSTM", "GRU", "RNN"):
+        raise ValueError(
+            f"`{name}['op_type']` must be LSTM, GRU or RNN, got {describe(operator)}."
+        )
     for key in node:
         if key not in _KNOWN:
             raise ValueError(

@@ -7,6 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 import jax.numpy as jnp
 import numpy as np
 
+from .._autodiff.jax_internals import Tracer
 from .._base.errors import describe
 
 Arguments = ParamSpec("Arguments")
@@ -66,16 +67,28 @@ def reader(weights: Mapping[Any, Any], prefix: str = "", suffix: str = "") -> Re
 
 
 def _as_numpy(name: str, value: Any) -> np.ndarray:
-    if hasattr(value, "detach"):  # PyTorch's.
-        value = value.detach().cpu()
-        if str(value.dtype) == "torch.bfloat16":  # NumPy has no such dtype.
-            return _as_numpy(name, value.float()).astype(jnp.bfloat16)
+    value = from_tensor(value)
     if isinstance(value, list | tuple | dict | str) or value is None:
         raise TypeError(f"`{name}` must be an array, got {describe(value)}.")
+    if isinstance(value, Tracer):
+        raise TypeError(
+            f"`{name}` must be an array with values, got {describe(value)} that is "
+            "traced. Load and save outside of jit; a bound cell can be its argument."
+        )
     array = np.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"`{name}` must be floating, got {describe(array)}.")
     return array
+
+
+def from_tensor(value: Any) -> Any:
+    """PyTorch's tensors as NumPy arrays; anything else unchanged."""
+    if not hasattr(value, "detach"):
+        return value
+    value = value.detach().cpu()
+    if str(value.dtype) == "torch.bfloat16":  # NumPy has no such dtype.
+        return np.asarray(value.float()).astype(jnp.bfloat16)
+    return np.asarray(value)
 
 
 def _check_shape(name: str, array: np.ndarray, shape: tuple[int | None, ...]) -> None:
@@ -92,12 +105,14 @@ def _check_shape(name: str, array: np.ndarray, shape: tuple[int | None, ...]) ->
         )
 
 
-def pick(weights: Mapping[Any, Any], key: Any, name: str | None = None) -> Any:
+def pick(
+    weights: Mapping[Any, Any], key: Any, name: str | None = None, fix: str = ""
+) -> Any:
     """The weight of that key; ValueError if it is missing."""
     if key in weights:
         return weights[key]
     there = ", ".join(map(str, weights)) or "nothing"
-    raise ValueError(f"`{name or key}` is missing. There is: {there}.")
+    raise ValueError(f"`{name or key}` is missing. There is: {there}. {fix}".rstrip())
 
 
 def flattened(tree: Any, name: str = "") -> dict[str, Any]:

@@ -5,17 +5,22 @@
     outputs, states = jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
 
 PyTorch's state of an LSTM is (h, c), all layers in one array; here it is (c, h) for
-each layer. PyTorch has two biases, which are added; here there is one, their sum.
+each layer, and `load_state` and `save_state` convert one to the other. PyTorch has two
+biases, which are added; here there is one, their sum.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from .._base.errors import describe
+from .._base.errors import describe, describe_leaves, is_array
+from .._base.typing import PyTree
 from .._cells.bound import BoundCell
+from .._cells.states import LSTMStateTuple
 from ._cells import cell_of_layers, cells_of_pairs, layers_of_cell, pairs_of_cells
 from ._layer_weights import (
     GRU_AFTER,
@@ -28,9 +33,18 @@ from ._layer_weights import (
     from_order,
     kind_of,
 )
-from ._weights import check_mapping, check_string, pick, public, reader
+from ._weights import check_mapping, check_string, from_tensor, pick, public, reader
 
-__all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
+__all__ = [
+    "load",
+    "load_bidirectional",
+    "load_state",
+    "load_state_bidirectional",
+    "save",
+    "save_bidirectional",
+    "save_state",
+    "save_state_bidirectional",
+]
 
 # PyTorch's order of gates, in the letters of `GATES`.
 _ORDER = {RNN: "c", GRU_AFTER: "ruc", LSTM: "ifjo"}
@@ -151,6 +165,129 @@ def save_bidirectional(
     return _state_dict(pairs_of_cells(cells_fw, cells_bw), prefix)
 
 
+@public
+def load_state(state: PyTree) -> PyTree:
+    """The state of a cell from that of a module with one direction, also under jit.
+
+    Args:
+        state: `h` or, of an LSTM, `(h, c)`, each `[layers, batch, units]`; tensors or
+            arrays.
+
+    Returns:
+        The state of the cell that `load` returns, for `initial_state`: of one layer
+        `[batch, units]` or `LSTMStateTuple(c, h)`; of several a tuple of these.
+
+    Raises:
+        TypeError: If it is neither an array nor a pair of arrays.
+        ValueError: If an array has no axis of layers, or h and c differ in it.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrnn.convert.torch
+        >>> h, c = jnp.ones((1, 4, 8)), jnp.zeros((1, 4, 8))
+        >>> state = jaxrnn.convert.torch.load_state((h, c))
+        >>> state.h.shape
+        (4, 8)
+        >>> [x.shape for x in jaxrnn.convert.torch.save_state(state)]
+        [(1, 4, 8), (1, 4, 8)]
+    """
+    layers = _split_state(state)
+    return layers[0] if len(layers) == 1 else layers
+
+
+@public
+def load_state_bidirectional(
+    state: PyTree,
+) -> tuple[tuple[PyTree, ...], tuple[PyTree, ...]]:
+    """The states of cells from that of a module with two directions, also under jit.
+
+    Args:
+        state: As in `load_state`, each array `[2 * layers, batch, units]`.
+
+    Returns:
+        `(states_fw, states_bw)`, each with a state for each layer, as
+        `stack_bidirectional_dynamic_rnn` and the modules `StackBidirectional` take
+        them.
+
+    Raises:
+        TypeError: As in `load_state`.
+        ValueError: If the number of entries is odd; as in `load_state`.
+    """
+    layers = _split_state(state)
+    if len(layers) % 2:
+        raise ValueError(
+            "`state` must have two entries for each layer, forward and backward, got "
+            f"{len(layers)}. Use `load_state`."
+        )
+    return layers[::2], layers[1::2]
+
+
+@public
+def save_state(state: PyTree) -> PyTree:
+    """PyTorch's state, `h` or `(h, c)`, of a cell's; inverts `load_state`.
+
+    Args:
+        state: A state of a cell that `save` takes.
+
+    Returns:
+        JAX arrays `[layers, batch, units]`.
+
+    Raises:
+        ValueError: If the layers differ in kind or size.
+    """
+    is_stack = isinstance(state, tuple | list) and not isinstance(state, LSTMStateTuple)
+    return _stacked_state(state if is_stack else [state])
+
+
+@public
+def save_state_bidirectional(
+    states_fw: Sequence[PyTree], states_bw: Sequence[PyTree]
+) -> PyTree:
+    """PyTorch's state of both directions; inverts `load_state_bidirectional`.
+
+    Args:
+        states_fw: A state for each layer.
+        states_bw: The states of the backward direction, likewise.
+
+    Returns:
+        JAX arrays `[2 * layers, batch, units]`.
+
+    Raises:
+        ValueError: If the directions differ in the number of layers, or layers in kind
+            or size.
+    """
+    if len(states_fw) != len(states_bw):
+        raise ValueError(
+            "`states_fw` and `states_bw` must have the same number of layers, got "
+            f"{len(states_fw)} and {len(states_bw)}."
+        )
+    pairs = zip(states_fw, states_bw, strict=True)
+    return _stacked_state([state for pair in pairs for state in pair])
+
+
+def _split_state(state: Any) -> tuple[PyTree, ...]:
+    """The state of each entry along the first axis."""
+    is_pair = isinstance(state, tuple | list)
+    arrays = [from_tensor(each) for each in (state if is_pair else [state])]
+    wanted = "`state` must be h or (h, c), each [layers, batch, units], got"
+    if len(arrays) != 1 + is_pair or not all(map(is_array, arrays)):
+        raise TypeError(f"{wanted} {describe_leaves(state)}.")
+    if len({each.shape[:-1] for each in arrays}) > 1 or arrays[0].ndim < 2:
+        raise ValueError(f"{wanted} {describe_leaves(arrays)}.")
+    h, *c = map(jnp.asarray, arrays)
+    return tuple(map(LSTMStateTuple, c[0], h)) if c else tuple(h)
+
+
+def _stacked_state(layers: Sequence[PyTree]) -> PyTree:
+    kinds = dict.fromkeys(map(describe_leaves, layers))
+    if len(kinds) != 1:
+        raise ValueError(
+            "all layers must be alike, as those of a module are, got states "
+            f"{' and '.join(kinds) or 'of none'}."
+        )
+    stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *layers)
+    return (stacked.h, stacked.c) if isinstance(stacked, LSTMStateTuple) else stacked
+
+
 def _layers(
     state_dict: Any, prefix: str, nonlinearity: str
 ) -> list[tuple[LayerWeights, ...]]:
@@ -162,7 +299,10 @@ def _layers(
     with_prefix = {k: v for k, v in state_dict.items() if k.startswith(prefix)}
     matches = _matches(with_prefix, prefix)
     if not matches:
-        pick(with_prefix or state_dict, f"{prefix}weight_ih_l0")
+        first = "weight_ih_l0"
+        found = [k.removesuffix(first) for k in state_dict if k.endswith(first)]
+        fix = f"Pass prefix={' or '.join(map(repr, found))}." if found else ""
+        pick(with_prefix or state_dict, f"{prefix}{first}", fix=fix)
     suffixes = ("", "_reverse") if any(match[3] for match in matches) else ("",)
     kinds = {match[1] for match in matches}
     layers, depth = [], None

@@ -1,22 +1,31 @@
 """Cells of jaxrnn as cells of linen, and cells of linen as cells of jaxrnn."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import describe
+from .._base.cell_keys import run_key, step_key
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
 from .._layers.batch_axes import BatchAxes
-from .._layers.cells import check_are_cells, sizes_of_cell
+from .._layers.cells import (
+    as_names,
+    check_are_cells,
+    check_is_flax_cell,
+    feature_axes_of_cell,
+    sizes_of_cell,
+)
 from .._layers.directions import OneDirection
+from .._layers.inputs import cast_integers
 from .._layers.layer import in_dtype
+from ._holds_cells import ChecksOptions
 
 
-class Cell(nn.RNNCellBase):
+class Cell(ChecksOptions, nn.RNNCellBase):
     """A cell of jaxrnn as a cell of linen, for `nn.RNN` and `nn.Bidirectional`.
 
     A cell that draws random numbers is refused, as Flax's RNN has no key for each step.
@@ -47,6 +56,7 @@ class Cell(nn.RNNCellBase):
         inputs, state = axes.merge((inputs, carry))
         where = type(self).__name__
         check_are_cells(where, cell=self.cell)
+        inputs = cast_integers(self.cell, self.dtype, inputs)
         layer = OneDirection(self.cell)
         init = lambda key: self.cell.init(key, inputs, self.param_dtype)
         params, inputs = in_dtype(
@@ -72,22 +82,30 @@ class Cell(nn.RNNCellBase):
         return 1
 
 
-def as_cell(module: nn.RNNCellBase, in_features: int | tuple[int, ...] = 1) -> RNNCell:
+def as_cell(
+    module: nn.Module,
+    in_features: int | tuple[int, ...] = 1,
+    broadcast_rngs: str | Sequence[str] = (),
+) -> RNNCell:
     """Wraps a cell of linen as a cell of jaxrnn, for any driver.
 
     Its state is linen's carry; its parameters are those of the module. Drivers start
     from zeros: for a module with another initial carry, pass them
-    `initial_state=module.initialize_carry(...)`.
+    `initial_state=module.initialize_carry(...)`. All its random streams come from the
+    bound key, in `jaxrnn.linen.RNN` from the stream `rng_collection`.
 
     Args:
-        module: The cell, unbound.
+        module: The cell, unbound: a module with `initialize_carry` and a call.
         in_features: The size of its inputs or their shape, without the batch axis.
             Required only for cells whose state has the shape of their inputs, such as
             `nn.ConvLSTMCell`.
+        broadcast_rngs: The names of random streams that are the same at all steps of a
+            run, such as that of recurrent dropout: for `nn.RNN` those that `split_rngs`
+            maps to False.
 
     Raises:
-        TypeError: If it is not a cell of linen, or `in_features` is neither an int nor
-            a tuple of ints.
+        TypeError: If it is not a cell of linen, `in_features` is neither an int nor a
+            tuple of ints, or a stream's name is not a string.
         ValueError: If `in_features` is below 1.
 
     Example:
@@ -99,11 +117,10 @@ def as_cell(module: nn.RNNCellBase, in_features: int | tuple[int, ...] = 1) -> R
         >>> outputs.shape
         (2, 5, 8)
     """
-    if not isinstance(module, nn.RNNCellBase):
-        raise TypeError(
-            "as_cell: `module` must be a cell of linen, such as nn.LSTMCell(8), got "
-            f"{describe(module)}."
-        )
+    check_is_flax_cell(
+        module, nn.RNNCellBase, "a cell of linen, such as nn.LSTMCell(8)"
+    )
+    streams = as_names("as_cell", "broadcast_rngs", broadcast_rngs)
     # A cell constructed within a module of linen would become its submodule.
     module = module.clone(parent=None)
 
@@ -113,7 +130,8 @@ def as_cell(module: nn.RNNCellBase, in_features: int | tuple[int, ...] = 1) -> R
             key, module.initialize_carry(key, shape), inputs
         )[0]
 
-    return LinenCell(module, *sizes_of_cell(step, in_features))
+    axes = feature_axes_of_cell(module)
+    return LinenCell(module, *sizes_of_cell(step, in_features), axes, streams)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -121,6 +139,10 @@ class LinenCell(RNNCell):
     module: Any
     state_size: Size
     output_size: Size
+    feature_axes: int | None
+    broadcast_rngs: tuple[str, ...]
+
+    holds_cells = True  # To receive the key of the run.
 
     def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
         """The module's collection "params".
@@ -139,13 +161,21 @@ class LinenCell(RNNCell):
                 f"as_cell: `module` must have parameters alone, got {others}. What "
                 "changes from step to step belongs in the state."
             )
-        params = nn.meta.unbox(variables["params"])
+        params = nn.meta.unbox(variables.get("params", {}))
         return params if dtype is None else in_dtype(dtype, params)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step, with the key as the stream "dropout"."""
-        rngs = None if key is None else {"dropout": key}
+        """One step, with all streams from the key."""
+        rngs = None if key is None else self._streams(key)
         state, output = self.module.apply({"params": params}, state, inputs, rngs=rngs)
         return output, state
+
+    def _streams(self, key: Any) -> dict[str, Key]:
+        own, run = step_key(key), run_key(key)
+        # Linen takes "params" for a stream that is missing.
+        streams = {"dropout": own, "params": jax.random.fold_in(own, 0)}
+        for i, name in enumerate(self.broadcast_rngs):
+            streams[name] = jax.random.fold_in(run, i)
+        return streams

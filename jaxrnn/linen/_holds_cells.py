@@ -1,15 +1,32 @@
-"""The variables of a module from bound cells, and bound cells from variables."""
+"""What the modules share: checks of options; variables to and from bound cells."""
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
 
 from .._base.typing import Params
 from .._layers.layer import Layer
+from .._layers.options import check_options, check_unknown
 
 
-class HoldsCells:
+class ChecksOptions(nn.Module):
+    """A module of linen whose options are checked when it is constructed."""
+
+    def __post_init__(self) -> None:
+        check_options(type(self).__name__, **vars(self))
+        super().__post_init__()
+
+
+class HoldsCells(ChecksOptions):
     """A module of linen that holds a layer."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "HoldsCells":
+        """Refuses names of Flax's options with ours."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = [name for name in kwargs if name not in known]
+        check_unknown(cls.__name__, "the constructor", unknown)
+        return super().__new__(cls)
 
     @nn.nowrap
     def _layer(self) -> Layer:

@@ -14,11 +14,12 @@ from .._cells.base import RNNCell
 from .._drivers.raw_rnn import raw_rnn
 from .._layers.cells import check_are_cells
 from .._layers.directions import OneDirection
+from .._layers.options import check_options
 from .._tensor_array.tensor_array import TensorArray
 from ._holds_cells import HoldsCells
 
 
-class RawRNN(HoldsCells, nn.Module):
+class RawRNN(HoldsCells):
     """`jaxrnn.raw_rnn` with a cell whose parameters belong to this module.
 
     A loop function may call other modules, such as an embedding or an output layer.
@@ -71,13 +72,14 @@ class RawRNN(HoldsCells, nn.Module):
             deterministic: True for a run without random numbers.
 
         Raises:
-            TypeError: As `jaxrnn.raw_rnn`.
+            TypeError: If `deterministic` is not a bool; as `jaxrnn.raw_rnn`.
             ValueError: If `loop_fn` constructs modules, or a module in it draws random
                 numbers from a stream; as `jaxrnn.raw_rnn`.
             flax.errors.InvalidRngError: If the cell draws random numbers and there is
                 no stream `rng_collection`, as for `nn.Dropout`.
         """
         layer = self._layer()
+        check_options(type(self).__name__, deterministic=deterministic)
         if not callable(loop_fn):
             raise TypeError(
                 f"RawRNN: `loop_fn` must be a function, got {describe(loop_fn)}."

@@ -17,12 +17,13 @@ from .._layers.directions import (
     make_stack,
     make_two_directions,
 )
-from .._layers.inputs import LayerInputs, check_unknown
+from .._layers.inputs import LayerInputs
 from .._layers.layer import Layer, RunOptions
+from .._layers.options import check_options, check_unknown
 from ._holds_cells import HoldsCells
 
 
-class Recurrent(HoldsCells, nn.Module, kw_only=True):
+class Recurrent(HoldsCells, kw_only=True):
     """The base class of `RNN` and its bidirectional forms; for attributes see `RNN`."""
 
     time_major: bool = False
@@ -56,7 +57,8 @@ class Recurrent(HoldsCells, nn.Module, kw_only=True):
                 length of a row have no effect, and outputs there are zero. Flax calls
                 it `seq_lengths`.
             initial_state: The state before the first step, each leaf `[*batch, ...]`;
-                None for the zero state. Flax calls it `initial_carry`.
+                None for the zero state, also for a state within a pair of directions.
+                Flax calls it `initial_carry`.
             deterministic: True for a run without random numbers; None for the
                 attribute.
             return_carry: Whether to return the state as well; None for the attribute.
@@ -67,15 +69,16 @@ class Recurrent(HoldsCells, nn.Module, kw_only=True):
             outputs)`, in the order of Flax.
 
         Raises:
-            TypeError: As `jaxrnn.dynamic_rnn`.
+            TypeError: If an option is not of its type; as `jaxrnn.dynamic_rnn`.
             ValueError: As `jaxrnn.dynamic_rnn`.
             flax.errors.InvalidRngError: If a cell draws random numbers and there is no
                 stream `rng_collection`, as for `nn.Dropout`.
         """
         layer, where = self._layer(), type(self).__name__
-        check_unknown(where, unknown)
+        check_unknown(where, "a call", unknown)
+        check_options(where, deterministic=deterministic, return_carry=return_carry)
         sequences = LayerInputs.make(
-            where, layer, inputs, sequence_length, self.time_major
+            where, layer, inputs, sequence_length, self.time_major, self.dtype
         )
         params = self._params(layer, sequences.step(self.param_dtype))
         dtype = sequences.compute_dtype(self.dtype, params)
@@ -181,8 +184,8 @@ class Bidirectional(Recurrent):
 class StackBidirectional(Recurrent):
     """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
 
-    The state is a tuple with a pair for each layer, from the lowest. The other
-    attributes are those of `RNN`.
+    The state is a pair `(states_fw, states_bw)`, as that driver has it: both hold a
+    state for each layer, from the lowest. The other attributes are those of `RNN`.
 
     Attributes:
         cells_fw: The forward cells, one for each layer from the lowest.

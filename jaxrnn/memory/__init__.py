@@ -24,13 +24,3 @@ from ._strategy import (
 )
 
 _set_public_module(globals())
-
-__all__ = [
-    "CheckpointPlan",
-    "Keep",
-    "Nested",
-    "Offload",
-    "Recompute",
-    "Strategy",
-    "resolve",
-]

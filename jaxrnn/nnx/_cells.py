@@ -1,21 +1,32 @@
 """Cells of jaxrnn as cells of nnx, and cells of nnx as cells of jaxrnn."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from .._base.errors import describe, is_key
-from .._base.typing import Array, DType, Key, Params, PyTree, Size
+from .._autodiff.leaves import is_float
+from .._base.cell_keys import run_key, step_key
+from .._base.errors import is_key
+from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
+from .._cells.bound_only import BoundOnlyCell
 from .._layers.batch_axes import BatchAxes
-from .._layers.cells import check_are_cells, sizes_of_cell
+from .._layers.cells import (
+    as_names,
+    check_are_cells,
+    check_is_flax_cell,
+    sizes_of_cell,
+)
 from .._layers.directions import OneDirection
+from .._layers.inputs import cast_integers
 from .._layers.layer import in_dtype
-from ._parameters import as_pure, make_params
+from .._layers.options import check_options
+from ._parameters import Rngs, as_pure, draw_key, make_params
 
 
 class Cell(nnx.RNNCellBase):
@@ -54,9 +65,11 @@ class Cell(nnx.RNNCellBase):
         param_dtype: DType = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        self.layer, self.dtype = OneDirection(cell), dtype or param_dtype
         where = type(self).__name__
         check_are_cells(where, cell=cell)
+        check_options(where, dtype=dtype, param_dtype=param_dtype)
+        self.layer = OneDirection(cell)
+        self.dtype, self.param_dtype = dtype, param_dtype
         self.params, step = make_params(
             where, self.layer, in_features, rngs, param_dtype
         )
@@ -67,18 +80,39 @@ class Cell(nnx.RNNCellBase):
         """One step: `(carry, output)`, each leaf `[*batch, ...]`."""
         axes = BatchAxes(inputs.shape[:-1])
         inputs, state = axes.merge((inputs, carry))
-        params = as_pure(self.params)
-        params, inputs = in_dtype(self.dtype, (params, inputs))
+        inputs = cast_integers(self.layer.cell, self.dtype, inputs)
+        dtype = self.dtype or self.param_dtype
+        params, inputs = in_dtype(dtype, (as_pure(self.params), inputs))
         output, state = self.layer.bind(params)(inputs, state)
         return axes.split((state, output))
 
     def initialize_carry(
-        self, input_shape: tuple[int, ...], rngs: Any = None, carry_init: Any = None
+        self,
+        input_shape: tuple[int, ...],
+        rngs: Rngs | None = None,
+        carry_init: Initializer | None = None,
     ) -> PyTree:
-        """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
-        del rngs, carry_init
-        axes = BatchAxes(input_shape[:-1])
-        return axes.split(self.layer.cell.zero_state(axes.rows, self.dtype))
+        """The initial state for inputs `[*batch, features]`, each leaf `[*batch, ...]`.
+
+        Args:
+            input_shape: The shape of the inputs.
+            rngs: The streams, a stream or a key for `carry_init`.
+            carry_init: `carry_init(key, shape, dtype)` for each floating leaf, as those
+                of `jax.nn.initializers`; None for zeros.
+
+        Raises:
+            TypeError: If there is a `carry_init`, and `rngs` is none of the above.
+        """
+        axes, dtype = BatchAxes(input_shape[:-1]), self.dtype or self.param_dtype
+        state = axes.split(self.layer.cell.zero_state(axes.rows, dtype))
+        if carry_init is None:
+            return state
+        leaves, tree = jax.tree.flatten(state)
+        keys = jax.random.split(
+            draw_key(type(self).__name__, rngs, "carry"), len(leaves)
+        )
+        init = lambda x, key: carry_init(key, x.shape, x.dtype) if is_float(x) else x
+        return tree.unflatten(map(init, leaves, keys))
 
     @property
     def num_feature_axes(self) -> int:
@@ -86,15 +120,21 @@ class Cell(nnx.RNNCellBase):
         return 1
 
 
-def as_cell(module: nnx.RNNCellBase, in_features: int | tuple[int, ...]) -> BoundCell:
+def as_cell(
+    module: Any,
+    in_features: int | tuple[int, ...],
+    broadcast_rngs: str | Sequence[str] = (),
+) -> BoundCell:
     """Wraps a cell of nnx, with its parameters, as a cell of jaxrnn for any driver.
 
     Its state is nnx's carry. Drivers start from zeros: for a module with another
     initial carry, pass them `initial_state=module.initialize_carry(...)`.
 
     Args:
-        module: The cell.
+        module: The cell: a module with `initialize_carry` and a call.
         in_features: The size of its inputs or their shape, without the batch axis.
+        broadcast_rngs: The names of random streams that are the same at all steps of a
+            run, such as that of recurrent dropout; as in `nnx.RNN`.
 
     Returns:
         A bound cell, whose `params` are a pure dict: once they are trained,
@@ -102,7 +142,8 @@ def as_cell(module: nnx.RNNCellBase, in_features: int | tuple[int, ...]) -> Boun
         the bound key: `cell.cell.bind(cell.params, key)`.
 
     Raises:
-        TypeError: If it is not a cell of nnx.
+        TypeError: If it is not a cell of nnx, `in_features` is neither an int nor a
+            tuple of ints, or a stream's name is not a string.
         ValueError: If it has other variables than parameters and streams.
 
     Example:
@@ -113,11 +154,9 @@ def as_cell(module: nnx.RNNCellBase, in_features: int | tuple[int, ...]) -> Boun
         >>> jaxrnn.dynamic_rnn(cell, x, dtype=jnp.float32)[0].shape
         (2, 5, 8)
     """
-    if not isinstance(module, nnx.RNNCellBase):
-        raise TypeError(
-            "as_cell: `module` must be a cell of nnx, such as nnx.LSTMCell, got "
-            f"{describe(module)}."
-        )
+    example = "a cell of nnx, such as nnx.LSTMCell(3, 8, rngs=rngs)"
+    check_is_flax_cell(module, nnx.RNNCellBase, example)
+    names = as_names("as_cell", "broadcast_rngs", broadcast_rngs)
     graph, params, streams, others = nnx.split(module, nnx.Param, nnx.RngState, ...)
     if jax.tree.leaves(others):
         raise ValueError(
@@ -133,28 +172,23 @@ def as_cell(module: nnx.RNNCellBase, in_features: int | tuple[int, ...]) -> Boun
 
     leaves, tree = jax.tree.flatten(streams)
     are_keys = tuple(map(is_key, leaves))
-    cell = NnxCell(graph, tree, are_keys, *sizes_of_cell(step, in_features))
+    variables = jax.tree.leaves(streams, is_leaf=lambda x: hasattr(x, "tag"))
+    are_broadcast = tuple(variable.tag in names for variable in variables)
+    sizes = sizes_of_cell(step, in_features)
+    cell = NnxCell(graph, tree, are_keys, are_broadcast, *sizes)
     return cell.bind(nnx.to_pure_dict(params))
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class NnxCell(RNNCell):
+class NnxCell(BoundOnlyCell):
     graph: Any
     streams: Any  # The structure of the module's random streams.
     are_keys: tuple[bool, ...]  # Which of its leaves are keys; the others are counters.
+    are_broadcast: tuple[bool, ...]  # Which of its leaves are the same at all steps.
     state_size: Size
     output_size: Size
 
-    def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
-        """Refused: a module of nnx is constructed with its parameters.
-
-        Raises:
-            ValueError: Always.
-        """
-        raise ValueError(
-            "init: a cell of nnx has its parameters already, those that `as_cell` "
-            "bound. In your own module, call `jaxrnn.dynamic_rnn` on it."
-        )
+    holds_cells = True  # To receive the key of the run.
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -165,9 +199,12 @@ class NnxCell(RNNCell):
             ValueError: If the module draws random numbers and there is no key.
         """
         own_key, count = jax.random.key(0) if key is None else key, jnp.uint32(0)
+        kinds = enumerate(zip(self.are_keys, self.are_broadcast, strict=True))
         streams = [
-            jax.random.fold_in(own_key, i) if is_key else count
-            for i, is_key in enumerate(self.are_keys)
+            jax.random.fold_in((run_key if broadcast else step_key)(own_key), i)
+            if is_key
+            else count
+            for i, (is_key, broadcast) in kinds
         ]
         streams = jax.tree.unflatten(self.streams, streams)
         module = nnx.merge(self.graph, nnx.State(params), streams, copy=True)

@@ -14,6 +14,7 @@ from .._base.trees import named_leaves
 from .._base.typing import DType, Key, Params, PyTree
 from .._layers.axis_names import AxisNames, check_axis_names, name_axes
 from .._layers.layer import Layer, in_dtype
+from .._layers.options import check_options, check_unknown
 
 Rngs = nnx.Rngs | nnx.RngStream | jax.Array
 # Its name in the Flax that goes with the oldest JAX.
@@ -91,8 +92,31 @@ def _in_place_of(old: Any, new: Any) -> jax.Array:
     return jax.device_put(array, old.sharding)
 
 
+def draw_key(where: str, rngs: Any, stream: str) -> Key:
+    """The next key of that stream, or `rngs` itself if it is a key.
+
+    Raises:
+        TypeError: If `rngs` is neither `nnx.Rngs`, a stream nor a key.
+    """
+    if isinstance(rngs, nnx.Rngs):
+        return rngs[stream]()
+    if isinstance(rngs, nnx.RngStream):
+        return rngs()
+    if isinstance(rngs, jax.Array):
+        return rngs
+    raise TypeError(
+        f"{where}: `rngs` must be nnx.Rngs, a stream of them or a random key, got "
+        f"{describe(rngs)}."
+    )
+
+
 class HoldsLayer(nnx.Module):
-    """A module with the parameters of a layer, and a stream if a cell is random."""
+    """A module with the parameters of a layer, and a stream if a cell is random.
+
+    Raises:
+        TypeError: If an option is not known or not of its type.
+        ValueError: If `axis_names` do not fit, or a dtype is not floating.
+    """
 
     def __init__(
         self,
@@ -104,8 +128,17 @@ class HoldsLayer(nnx.Module):
         axis_names: AxisNames | None = None,
         deterministic: bool = False,
         rng_collection: str = "dropout",
+        **unknown: Any,
     ) -> None:
         where = type(self).__name__
+        check_unknown(where, "the constructor", unknown)
+        check_options(
+            where,
+            param_dtype=param_dtype,
+            axis_names=axis_names,
+            deterministic=deterministic,
+            rng_collection=rng_collection,
+        )
         self.layer = layer
         self.deterministic, self.rng_collection = deterministic, rng_collection
         self.params, step = make_params(
@@ -149,20 +182,13 @@ class HoldsLayer(nnx.Module):
         """The key for a call with these arguments, or None for a deterministic one.
 
         Raises:
-            TypeError: If `rngs` is neither `nnx.Rngs`, a stream nor a key.
+            TypeError: If `deterministic` is not a bool, or `rngs` is neither
+                `nnx.Rngs`, a stream nor a key.
         """
+        check_options(type(self).__name__, deterministic=deterministic)
         if deterministic is None:
             deterministic = self.deterministic
         if deterministic or not self.is_random:
             return None
         rngs = self.rngs if rngs is None else rngs
-        if isinstance(rngs, nnx.Rngs):
-            return rngs[self.rng_collection]()
-        if isinstance(rngs, nnx.RngStream):
-            return rngs()
-        if isinstance(rngs, jax.Array):
-            return rngs
-        raise TypeError(
-            f"{type(self).__name__}: `rngs` must be nnx.Rngs, a stream of them or a "
-            f"random key, got {describe(rngs)}."
-        )
+        return draw_key(type(self).__name__, rngs, self.rng_collection)

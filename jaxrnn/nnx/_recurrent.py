@@ -14,8 +14,9 @@ from .._layers.directions import (
     make_stack,
     make_two_directions,
 )
-from .._layers.inputs import LayerInputs, check_unknown
+from .._layers.inputs import LayerInputs
 from .._layers.layer import Layer, RunOptions
+from .._layers.options import check_options, check_unknown
 from ._parameters import HoldsLayer, Rngs, as_pure
 
 
@@ -35,6 +36,12 @@ class Recurrent(HoldsLayer):
         dtype: DType | None = None,
         **kwargs: Any,
     ) -> None:
+        check_options(
+            type(self).__name__,
+            time_major=time_major,
+            return_carry=return_carry,
+            dtype=dtype,
+        )
         super().__init__(layer, in_features, **kwargs)
         self.time_major, self.return_carry = time_major, return_carry
         self.swap_memory = swap_memory
@@ -62,7 +69,8 @@ class Recurrent(HoldsLayer):
                 length of a row have no effect, and outputs there are zero. Flax calls
                 it `seq_lengths`.
             initial_state: The state before the first step, each leaf `[*batch, ...]`;
-                None for the zero state. Flax calls it `initial_carry`.
+                None for the zero state, also for a state within a pair of directions.
+                Flax calls it `initial_carry`.
             deterministic: True for a run without random numbers; None for what the
                 constructor, `train()` or `eval()` has set.
             return_carry: Whether to return the state as well; None for what the
@@ -77,13 +85,15 @@ class Recurrent(HoldsLayer):
             outputs)`, in the order of Flax.
 
         Raises:
-            TypeError: As `jaxrnn.dynamic_rnn`; if `rngs` is neither a stream nor a key.
+            TypeError: If an option is not of its type, or `rngs` is neither a stream
+                nor a key; as `jaxrnn.dynamic_rnn`.
             ValueError: As `jaxrnn.dynamic_rnn`.
         """
         where, params = type(self).__name__, as_pure(self.params)
-        check_unknown(where, unknown)
+        check_unknown(where, "a call", unknown)
+        check_options(where, return_carry=return_carry)
         sequences = LayerInputs.make(
-            where, self.layer, inputs, sequence_length, self.time_major
+            where, self.layer, inputs, sequence_length, self.time_major, self.dtype
         )
         dtype = sequences.compute_dtype(self.dtype, params)
         options = RunOptions.of(self, dtype, self._draw_key(deterministic, rngs))
@@ -142,6 +152,7 @@ class RNN(Recurrent):
         **kwargs: Any,
     ) -> None:
         check_are_cells(type(self).__name__, cell=cell)
+        check_options(type(self).__name__, reverse=reverse, keep_order=keep_order)
         layer = OneDirection(cell, reverse, keep_order)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)
 
@@ -178,7 +189,8 @@ class Bidirectional(Recurrent):
 class StackBidirectional(Recurrent):
     """Bidirectional layers: `jaxrnn.stack_bidirectional_dynamic_rnn` as a module.
 
-    The state is a tuple with a pair for each layer, from the lowest.
+    The state is a pair `(states_fw, states_bw)`, as that driver has it: both hold a
+    state for each layer, from the lowest.
 
     Args:
         cells_fw: The forward cells, one for each layer from the lowest.

@@ -4,10 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.errors import describe, noting
-from .._base.trees import map_sizes
+from .._base.arguments import as_dtype
+from .._base.cell_keys import check_key
+from .._base.errors import describe, is_array, noting
+from .._base.trees import check_structure, map_sizes, named_leaves, size_shapes
 from .._base.typing import Array, DType, Key, PyTree, Shaped
 from .._cells.base import RNNCell
+from .._tensor_array.tensor_array import is_tensor_array
 from ._laws import LAWS
 from ._oracle import TIME, Setup
 
@@ -55,6 +58,29 @@ def make_setup(
     )
 
 
+def _check_state(cell: RNNCell, state: PyTree, batch: int) -> None:
+    """Raises for a state that is not one of the cell, so that the cell is not blamed.
+
+    Raises:
+        TypeError: If a leaf is not an array.
+        ValueError: If structures or shapes differ; leaves may be without axes.
+    """
+    leaves, tree = jax.tree.flatten(state, is_leaf=is_tensor_array)
+    opaque, fix = tree.unflatten([0] * len(leaves)), "`cell.zero_state` makes one."
+    check_structure("check_cell: `state`", cell.state_size, opaque, False, fix)
+    named = named_leaves("state", state, is_tensor_array)
+    for (name, leaf), size in zip(named, size_shapes(cell.state_size), strict=True):
+        if is_tensor_array(leaf):
+            continue
+        got = f"got {describe(leaf)}. {fix}"
+        if not is_array(leaf):
+            raise TypeError(f"check_cell: `{name}` must be an array, {got}")
+        if leaf.ndim and leaf.shape != (batch, *size):
+            raise ValueError(
+                f"check_cell: `{name}` must have shape {(batch, *size)}, {got}"
+            )
+
+
 def check_cell(
     cell: RNNCell,
     inputs: Shaped | PyTree,
@@ -76,20 +102,33 @@ def check_cell(
     Raises:
         AssertionError: If the cell breaks a law; the message has the law's name and
             what it requires.
-        TypeError: If `cell` is not an unbound `RNNCell`.
-        ValueError: If the batch has fewer than 4 rows.
+        TypeError: If `cell` is not an unbound `RNNCell`, `inputs` hold something else
+            than arrays or their shapes, or `dtype`, `key` or `state` is not one.
+        ValueError: If the batch has fewer than 4 rows, or `state` is not of the cell's
+            sizes.
     """
     if not isinstance(cell, RNNCell):
         raise TypeError(
             f"check_cell: `cell` must be an RNNCell, got {describe(cell)}. Give it "
             "unbound: its `init` makes the parameters."
         )
+    for name, leaf in named_leaves("inputs", inputs):
+        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+            raise TypeError(
+                f"check_cell: `{name}` must be an array [batch, ...] or its shape, got "
+                f"{describe(leaf)}. `jax.ShapeDtypeStruct((4, 3), jnp.float32)` is one."
+            )
     batches = [leaf.shape[0] for leaf in jax.tree.leaves(inputs) if leaf.shape]
     if min(batches, default=0) < 4:
         raise ValueError(
             "check_cell: `inputs` must be arrays [batch, ...] or their shapes, with a "
             f"batch of at least 4, got {batches}."
         )
+    dtype = as_dtype("check_cell", dtype)
+    if key is not None:
+        check_key("check_cell", key)
+    if state is not None:
+        _check_state(cell, state, batches[0])
     with noting("check_cell: raised while parameters and data were made."):
         setup = make_setup(cell, inputs, dtype, key, state)
     for law in LAWS:

@@ -204,6 +204,16 @@ def test_what_reads_only_its_arguments_shares_a_program(name):
     hash(captures)
 
 
+def test_a_function_with_an_assertion():
+    """Pytest's assertions refer to a module whose `__getattr__` raises."""
+
+    def check(x):
+        assert x is not None
+
+    with pytest.raises(UnknownCaptureError):
+        find_captures(check)
+
+
 REFUSED = {
     "NumPy's array": np.ones(2),
     "an array": jnp.ones(2),

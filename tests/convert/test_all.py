@@ -95,6 +95,23 @@ def test_weights_of_two_dtypes(name):
             library(name).load(tree.unflatten(changed))
 
 
+@every_library
+def test_traced_weights(name):
+    cell, wanted = CELLS[name], r"traced\. Load and save outside of jit"
+    save = lambda params: library(name).save(cell.bind(params)) and 0
+    with pytest.raises(TypeError, match=rf"convert\.{name}\.save: .*{wanted}"):
+        jax.eval_shape(save, bound(cell).params)
+    leaves, tree = jax.tree.flatten(library(name).save(bound(cell)))
+    rest = [None if is_array(leaf) else leaf for leaf in leaves]
+
+    def load(arrays):
+        pairs = zip(arrays, rest, strict=True)
+        library(name).load(tree.unflatten([a if r is None else r for a, r in pairs]))
+
+    with pytest.raises(TypeError, match=rf"convert\.{name}\.load: .*{wanted}"):
+        jax.eval_shape(load, [leaf if is_array(leaf) else None for leaf in leaves])
+
+
 @every_cell
 def test_weights_of_no_units(name):
     def emptied(leaf):
@@ -222,11 +239,10 @@ def test_one_layer_of_two_directions_needs_no_lists(name):
 @every_library
 def test_a_converter_shows_what_it_has_and_no_more(name):
     module = getattr(convert, name)
-    assert set(module.__all__) <= {
-        "as_cell",
-        "load",
-        "load_bidirectional",
-        "save",
-        "save_bidirectional",
-    }
+    ways = [
+        f"{way}{both}" for way in ("load", "save") for both in ("", "_bidirectional")
+    ]
+    if name == "torch":
+        ways += [way.replace(way[:4], f"{way[:4]}_state") for way in ways]
+    assert set(module.__all__) <= {"as_cell", *ways}
     assert all(callable(getattr(module, each)) for each in module.__all__)

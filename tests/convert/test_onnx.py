@@ -284,6 +284,11 @@ REFUSALS = {
         r"`nodes\[0\]\['R'\]` must be of the operator GRU, got that of LSTM",
         loading(LSTM, op_type="GRU"),
     ),
+    "another_operator": (
+        ValueError,
+        r"`nodes\[0\]\['op_type'\]` must be LSTM, GRU or RNN, got 'Gemm'",
+        lambda: convert.load({"op_type": "Gemm", "A": np.ones(2)}),
+    ),
     "units": (
         ValueError,
         r"`nodes\[0\]\['hidden_size'\]` must be 4, as `R` has it, got 5",

@@ -34,24 +34,18 @@ def save(cells):
 
 def run(cells, x, golden):
     """The results of PyTorch's module: outputs, and the states of all layers."""
-    states = golden["h0"]
-    if "c0" in golden:
-        pairs = zip(golden["c0"], golden["h0"], strict=True)
-        states = [jaxrnn.LSTMStateTuple(c, h) for c, h in pairs]
+    state = (golden["h0"], golden["c0"]) if "c0" in golden else golden["h0"]
     if isinstance(cells, tuple):
-        outputs, *finals = jaxrnn.stack_bidirectional_dynamic_rnn(
-            *cells, x, list(states[::2]), list(states[1::2])
-        )
-        finals = [final for pair in zip(*finals, strict=True) for final in pair]
+        states = convert.load_state_bidirectional(state)
+        outputs, *finals = jaxrnn.stack_bidirectional_dynamic_rnn(*cells, x, *states)
+        final = convert.save_state_bidirectional(*finals)
     else:
-        several = len(states) > 1
-        initial = tuple(states) if several else states[0]
-        outputs, finals = jaxrnn.dynamic_rnn(cells, x, initial_state=initial)
-        finals = finals if several else [finals]
-    final = jax.tree.map(lambda *rows: jnp.stack(rows), *finals)
+        initial = convert.load_state(state)
+        outputs, final = jaxrnn.dynamic_rnn(cells, x, initial_state=initial)
+        final = convert.save_state(final)
     if "c0" not in golden:
         return {"outputs": outputs, "h": final}
-    return {"outputs": outputs, "h": final.h, "c": final.c}
+    return {"outputs": outputs, "h": final[0], "c": final[1]}
 
 
 def loss(cells, x, golden):
@@ -216,7 +210,54 @@ def saving(cell, **options):
     return lambda: convert.save(bound(cell), **options)
 
 
+def test_states_under_jit_and_in_a_module():
+    h, c = (jnp.arange(24.0).reshape(4, 2, 3) + i for i in range(2))
+    fw, bw = jax.jit(convert.load_state_bidirectional)((h, c))
+    assert len(fw) == len(bw) == 2
+    chex.assert_trees_all_equal(fw[1], jaxrnn.LSTMStateTuple(c[2], h[2]))
+    chex.assert_trees_all_equal(convert.save_state_bidirectional(fw, bw), (h, c))
+    one = convert.load_state(h[:1])
+    chex.assert_trees_all_equal(convert.save_state(one), h[:1])
+
+
 REFUSALS = {
+    "three_states": (
+        TypeError,
+        r"load_state: `state` must be h or \(h, c\), each \[layers, .*, got \(fl",
+        lambda: convert.load_state((OTHER, OTHER, OTHER)),
+    ),
+    "a_state_without_layers": (
+        ValueError,
+        r"load_state: `state` must be h or .*, got \[float64\[4\]\]",
+        lambda: convert.load_state(OTHER[0]),
+    ),
+    "a_state_of_other_layers": (
+        ValueError,
+        r"load_state: `state` must be .*, got \[float64\[4, 4\], float64\[3, 4\]\]",
+        lambda: convert.load_state((OTHER, OTHER[:3])),
+    ),
+    "a_state_of_one_direction": (
+        ValueError,
+        "load_state_bidirectional: `state` must have two entries for each layer, .* 3",
+        lambda: convert.load_state_bidirectional(OTHER[:3]),
+    ),
+    "states_of_unlike_layers": (
+        ValueError,
+        r"save_state: all layers must be alike, .* got states float64\[4\] and ",
+        lambda: convert.save_state((OTHER[0], OTHER[0, :2])),
+    ),
+    "states_of_other_depths": (
+        ValueError,
+        r"`states_fw` and `states_bw` must have the same number of layers, got 4 and 3",
+        lambda: convert.save_state_bidirectional(OTHER, OTHER[:3]),
+    ),
+    "a_forgotten_prefix": (
+        ValueError,
+        r"`weight_ih_l0` is missing\. .*\. Pass prefix='a\.rnn\.' or 'b\.'\.$",
+        lambda: convert.load(
+            {f"{p}{k}": v for p in ("a.rnn.", "b.") for k, v in LSTM.items()}
+        ),
+    ),
     "no_dict": (
         TypeError,
         r"convert\.torch\.load: `state_dict` must be a dict .*, got list",

@@ -169,6 +169,105 @@ def test_a_cell_of_nnx_draws_from_the_key_that_is_bound():
     same(once, jnp.where(masks, 0, 2 * run(quiet)))
 
 
+class Summing(nn.RNNCellBase):
+    """A cell of linen without parameters that draws from a stream of its own name."""
+
+    @nn.compact
+    def __call__(self, carry, inputs):
+        noise = jax.random.normal(self.make_rng("lstm"), inputs.shape, inputs.dtype)
+        return carry + noise, noise
+
+    @nn.nowrap
+    def initialize_carry(self, rng, input_shape):
+        return jnp.zeros(input_shape, jnp.float32)
+
+
+class SummingNnx(nnx.Module):
+    """The same as a module of nnx that is not derived from its class of cells."""
+
+    def __init__(self):
+        self.lstm = nnx.Rngs(lstm=0).lstm
+
+    def __call__(self, carry, inputs):
+        noise = jax.random.normal(self.lstm(), inputs.shape, inputs.dtype)
+        return carry + noise, noise
+
+    def initialize_carry(self, input_shape, rngs):
+        return jnp.zeros(input_shape, jnp.float32)
+
+
+@pytest.mark.parametrize("broadcast", [(), "lstm", ["lstm", "dropout"]])
+@pytest.mark.parametrize("library", ["linen", "nnx"])
+def test_streams_of_any_name_and_those_that_all_steps_share(library, broadcast):
+    if library == "linen":
+        cell, params = jaxrnn.linen.as_cell(Summing(), DEPTH, broadcast), {}
+    else:
+        bound = jaxrnn.nnx.as_cell(SummingNnx(), DEPTH, broadcast)
+        cell, params = bound.cell, bound.params
+    run = lambda seed: jaxrnn.dynamic_rnn(
+        MultiRNNCell([cell]).bind({"cell_0": params}, jax.random.key(seed)),
+        X,
+        dtype=X.dtype,
+    )[0]
+    outputs = np.asarray(run(0))
+    same(run(0), outputs, rtol=0)
+    assert (run(1) != outputs).all()
+    assert (outputs[1:] != outputs[:-1]).all()
+    assert (outputs[:, 1:] == outputs[:, :-1]).all() == bool(broadcast)
+
+
+def test_a_stream_of_linen_of_another_name():
+    rnn = jaxrnn.linen.RNN(
+        jaxrnn.linen.as_cell(Summing(), DEPTH), rng_collection="lstm"
+    )
+    variables = rnn.init(jax.random.key(0), X)
+    run = lambda seed: rnn.apply(variables, X, rngs={"lstm": jax.random.key(seed)})
+    assert (run(0) != run(1)).all()
+
+
+@pytest.mark.parametrize("shape", [(2, ROWS, TIME, DEPTH), (TIME, DEPTH)])
+def test_any_number_of_batch_axes_of_a_cell_of_linen(shape):
+    x, module = draw(*shape), nn.OptimizedLSTMCell(UNITS)
+    rnn = jaxrnn.linen.RNN(jaxrnn.linen.as_cell(module), return_carry=True)
+    got, variables = rnn.init_with_output(jax.random.key(0), x)
+    (params,) = variables["params"].values()
+    theirs = nn.RNN(module, return_carry=True)
+    same(got, theirs.apply({"params": {"cell": params}}, x))
+
+
+@pytest.mark.parametrize("rngs", [nnx.Rngs(0), nnx.Rngs(0).carry, jax.random.key(0)])
+def test_another_first_state(rngs):
+    cell = jaxrnn.nnx.Cell(LSTMCell(UNITS), DEPTH, rngs=nnx.Rngs(0))
+    draw_it = nn.initializers.normal()
+    state = cell.initialize_carry((5, 2, DEPTH), rngs, carry_init=draw_it)
+    assert state.c.shape == state.h.shape == (5, 2, UNITS)
+    assert (state.c != state.h).all()
+    assert not jnp.any(cell.initialize_carry((2, DEPTH)).c)
+
+
+def test_integers_are_cast_to_the_dtype_of_a_cell():
+    ids = jnp.ones((ROWS, TIME, DEPTH), jnp.int32)
+    rnn = nn.RNN(jaxrnn.linen.Cell(GRUCell(UNITS), X.dtype))
+    outputs, variables = rnn.init_with_output(jax.random.key(0), ids)
+    same(outputs, rnn.apply(variables, ids.astype(X.dtype)))
+    cell = jaxrnn.nnx.Cell(GRUCell(UNITS), DEPTH, dtype=X.dtype, rngs=nnx.Rngs(0))
+    same(nnx.RNN(cell)(ids), nnx.RNN(cell)(ids.astype(X.dtype)))
+
+
+class NoCarry(nn.RNNCellBase):
+    def __call__(self, carry, inputs):
+        return carry, inputs
+
+
+class NoCarryNnx(nnx.Module):
+    def __call__(self, carry, inputs):
+        return carry, inputs
+
+
+class NoModule:
+    initialize_carry = __call__ = None
+
+
 def test_trained_parameters_go_back_to_nnx():
     module = nnx.GRUCell(DEPTH, UNITS, rngs=nnx.Rngs(0))
     cell = jaxrnn.nnx.as_cell(module, DEPTH)
@@ -451,9 +550,36 @@ REFUSED = {
         "as_cell: `module` must be a cell of nnx, such as nnx.LSTMCell",
         lambda: jaxrnn.nnx.as_cell(nn.GRUCell(3), 2),
     ),
+    "no_streams_to_broadcast": (
+        TypeError,
+        "as_cell: `broadcast_rngs` must be the names of streams, got 3",
+        lambda: jaxrnn.linen.as_cell(nn.GRUCell(3), 1, 3),
+    ),
+    "no_first_state_in_linen": (
+        TypeError,
+        "as_cell: `module` must be .* got NoCarry, which lacks `initialize_carry`",
+        lambda: jaxrnn.linen.as_cell(NoCarry()),
+    ),
+    "no_first_state_in_nnx": (
+        TypeError,
+        "as_cell: `module` must be .* got NoCarryNnx, which lacks `initialize_carry`",
+        lambda: jaxrnn.nnx.as_cell(NoCarryNnx(), 3),
+    ),
+    "no_module_of_nnx": (
+        TypeError,
+        "as_cell: `module` must be a cell of nnx, such as .*, got NoModule",
+        lambda: jaxrnn.nnx.as_cell(NoModule(), 3),
+    ),
+    "no_keys_for_a_first_state": (
+        TypeError,
+        "Cell: `rngs` must be nnx.Rngs, a stream of them or a random key, got None",
+        lambda: jaxrnn.nnx.Cell(GRUCell(3), 2, rngs=nnx.Rngs(0)).initialize_carry(
+            (1, 2), carry_init=nn.initializers.ones
+        ),
+    ),
     "init_of_nnx": (
         ValueError,
-        "init: a cell of nnx has its parameters already",
+        r"init: this cell has its parameters already.*`jaxrnn\.dynamic_rnn\(as_cell",
         lambda: of_nnx()[0].cell.init(jax.random.key(0), X[:, 0]),
     ),
     "no_rngs": (

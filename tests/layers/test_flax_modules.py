@@ -1,5 +1,6 @@
 """Recurrent modules of linen and of nnx: one behavior, that of the drivers."""
 
+import logging
 import re
 
 import chex
@@ -185,8 +186,13 @@ def test_stack_is_its_driver(make):
         *bound, X, dtype=X.dtype, sequence_length=LENGTHS
     )
     got_states, got = rnn(X, LENGTHS, return_carry=True)
-    same((got, got_states), (outputs, tuple(zip(*states, strict=True))))
-    assert rnn(X, LENGTHS, initial_state=got_states).shape == outputs.shape
+    same((got, got_states), (outputs, tuple(states)))
+    again, *_ = jaxrnn.stack_bidirectional_dynamic_rnn(
+        *bound, X, *states, sequence_length=LENGTHS, dtype=X.dtype
+    )
+    same(rnn(X, LENGTHS, initial_state=got_states), again)
+    some = (None, states[0][1]), (states[1][0], None)
+    assert rnn(X, initial_state=some).shape == outputs.shape
 
 
 @pytest.mark.fast("InNnx")
@@ -299,26 +305,63 @@ def test_a_cell_of_the_package_is_not_traced(monkeypatch):
     assert rnn(X).shape == noisy(X, key=jax.random.key(0)).shape
 
 
-TRACED = []
-
-
 def draws(params, inputs, state, key=None):
-    """A cell that does not declare that it is random."""
-    TRACED.append(key)
+    """A cell that does not declare that it is random, and logs each trace."""
+    logging.getLogger("draws").info("traced")
     state = state + inputs
     if key is not None:
         state = state + jax.random.normal(key, state.shape, state.dtype)
     return state, state
 
 
-def test_a_cell_that_declares_nothing_is_traced_once():
+FLAGS = ("reverse", "keep_order", "time_major", "return_carry", "deterministic")
+
+
+@both
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_word_for_a_bool(make, name):
+    match = f"RNN: `{name}` must be True or False, got 'no'"
+    with pytest.raises(TypeError, match=match):
+        make("RNN", GRUCell(UNITS), **{name: "no"})
+    if name in ("return_carry", "deterministic"):
+        with pytest.raises(TypeError, match=match):
+            make("RNN", GRUCell(UNITS))(X, **{name: "no"})
+
+
+@both
+def test_integers_are_cast_to_an_explicit_dtype(make):
+    ids = jnp.asarray(np.arange(ROWS * TIME * DEPTH).reshape(X.shape), jnp.int32)
+    rnn = make("RNN", DropoutWrapper(LSTMCell(UNITS)), dtype=X.dtype, inputs=X)
+    same(rnn(ids), rnn(ids.astype(X.dtype)))
+    with pytest.raises(ValueError, match="only supports floating point"):
+        make("RNN", LSTMCell(UNITS))(ids)
+    rnn = make("RNN", FunctionCell(counts, 1, 1), dtype=X.dtype, inputs=ids)
+    assert rnn(ids).dtype == X.dtype
+
+
+def counts(params, inputs, state, key=None):
+    assert inputs.dtype == jnp.int32
+    state = state + jnp.sum(inputs, -1, keepdims=True).astype(state.dtype)
+    return state, state
+
+
+@both
+def test_a_dropout_that_drops_nothing_needs_no_stream(make):
+    cell = DropoutWrapper(GRUCell(UNITS), 1.0, 1, 1.0, seed=3)
+    assert cell.is_random is False
+    assert make("RNN", MultiRNNCell([cell, LSTMCell(3)]))(X).shape == (ROWS, TIME, 3)
+
+
+def test_a_cell_that_declares_nothing_is_traced_once(caplog):
+    caplog.set_level("INFO", "draws")
     rnn = InLinen("RNN", FunctionCell(draws, DEPTH, DEPTH))
     with pytest.raises(InvalidRngError, match="dropout"):
         rnn(X)
     first = rnn(X, key=jax.random.key(0))
-    traced = len(TRACED)
+    assert caplog.messages
+    caplog.clear()
     assert not jnp.allclose(first, rnn(X, key=jax.random.key(1)))
-    assert len(TRACED) == traced
+    assert not caplog.messages
 
 
 def filtered(visitor):
@@ -681,6 +724,11 @@ def restored(path, state):
 
 # Wrong arguments.
 
+
+def of_nnx():
+    return jaxrnn.nnx.as_cell(nnx.GRUCell(DEPTH, UNITS, rngs=nnx.Rngs(0)), DEPTH)
+
+
 REFUSED = {
     "lengths_of_other_rows": (
         ValueError,
@@ -724,8 +772,23 @@ REFUSED = {
     ),
     "a_cell_of_flax": (
         TypeError,
-        r"Bidirectional: `cell_bw` must be .* `as_cell` makes one of a cell of Flax",
+        r"Bidirectional: `cell_bw` must be .* `jaxrnn\.linen\.as_cell` makes one of a",
         lambda make: make("Bidirectional", GRUCell(3), nn.GRUCell(3)),
+    ),
+    "a_cell_of_nnx": (
+        TypeError,
+        r"RNN: `cell` .* got GRUCell\. `jaxrnn\.dynamic_rnn\(jaxrnn\.nnx\.as_cell\(",
+        lambda make: make("RNN", nnx.GRUCell(DEPTH, UNITS, rngs=nnx.Rngs(0))),
+    ),
+    "a_cell_that_nnx_has_bound": (
+        TypeError,
+        r"RNN: .* It has its parameters already\. `jaxrnn\.dynamic_rnn\(as_cell\(",
+        lambda make: make("RNN", of_nnx()),
+    ),
+    "a_cell_that_makes_no_parameters": (
+        TypeError,
+        r"RNN: .* It has its parameters already\. `jaxrnn\.dynamic_rnn\(as_cell\(",
+        lambda make: make("RNN", of_nnx().cell),
     ),
     "cells_in_a_list": (
         TypeError,
@@ -754,8 +817,73 @@ REFUSED = {
     ),
     "an_unknown_argument": (
         TypeError,
-        r"RNN: `unroll` is no argument of a call\.",
+        r"RNN: `unroll` is no argument of a call\. It is `parallel_iterations` here",
         lambda make: make("RNN", GRUCell(3))(X, unroll=2),
+    ),
+    "an_argument_of_the_constructor": (
+        TypeError,
+        r"RNN: `reverse` is no argument of a call\. It is an argument of the const",
+        lambda make: make("RNN", GRUCell(3))(X, reverse=True),
+    ),
+    "an_option_that_nobody_has": (
+        TypeError,
+        r"RNN: `foo` is no argument of the constructor\.$",
+        lambda make: make("RNN", GRUCell(3), foo=2),
+    ),
+    "other_outputs_merged": (
+        TypeError,
+        r"Bidirectional: `merge_fn` is no argument of the constructor\. It is `merge`",
+        lambda make: make("Bidirectional", GRUCell(3), GRUCell(3), merge_fn=jnp.add),
+    ),
+    "one_mask_as_flax_calls_it": (
+        TypeError,
+        r"RNN: `broadcast_rngs` is .*`DropoutWrapper\(variational_recurrent=True\)`",
+        lambda make: make("RNN", GRUCell(3), broadcast_rngs="dropout"),
+    ),
+    "axes_of_variables": (
+        TypeError,
+        r"RNN: `variable_axes` is no .* A cell has parameters alone, which all steps",
+        lambda make: make("RNN", GRUCell(3), variable_axes={}),
+    ),
+    "a_number_for_reverse": (
+        TypeError,
+        "RNN: `reverse` must be True or False, got 3",
+        lambda make: jaxrnn.linen.RNN(GRUCell(3), 3),
+    ),
+    "no_dtype": (
+        TypeError,
+        "RNN: `dtype` must name a dtype, got 'zz'",
+        lambda make: make("RNN", GRUCell(3), dtype="zz"),
+    ),
+    "no_dtype_of_parameters": (
+        TypeError,
+        "RNN: `param_dtype` must name a dtype, got 'zz'",
+        lambda make: make("RNN", GRUCell(3), param_dtype="zz"),
+    ),
+    "no_dtype_of_a_cell": (
+        TypeError,
+        "Cell: `dtype` must name a dtype, got 'zz'",
+        lambda make: jaxrnn.linen.Cell(GRUCell(3), dtype="zz"),
+    ),
+    "no_dtype_of_a_cell_of_nnx": (
+        TypeError,
+        "Cell: `dtype` must name a dtype, got 'zz'",
+        lambda make: jaxrnn.nnx.Cell(GRUCell(3), 2, dtype="zz", rngs=nnx.Rngs(0)),
+    ),
+    "integers_for_parameters": (
+        ValueError,
+        "RNN: only supports floating point, got `param_dtype` of int32",
+        lambda make: make("RNN", GRUCell(3), param_dtype=jnp.int32),
+    ),
+    "a_number_for_axes": (
+        TypeError,
+        "RNN: `axis_names` must be a dict such as .* got 3",
+        lambda make: make("RNN", GRUCell(3), axis_names=3),
+    ),
+    "a_number_for_a_stream": (
+        TypeError,
+        "RNN: `rng_collection` must be the name of a stream, got 3",
+        lambda make: make("RNN", GRUCell(3), rng_collection=3),
     ),
     "weights_for_other_inputs": (
         ValueError,
@@ -773,9 +901,10 @@ REFUSED = {
     ),
     "states_for_other_layers": (
         ValueError,
-        r"`initial_state` must have a pair of states for each of 1 layers, got",
+        r"`initial_state` must be \(states_fw, states_bw\), with a state for each of 1 "
+        r"layers in both, got \(\(\*, \*\),\)",
         lambda make: make("StackBidirectional", [GRUCell(3)], [GRUCell(3)])(
-            X, initial_state=()
+            X, initial_state=((jnp.zeros((3, 3)),) * 2,)
         ),
     ),
     "no_rngs": (

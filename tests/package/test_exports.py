@@ -181,6 +181,15 @@ def test_signature_is_tensorflows(name):
     assert ", ".join(got) == SIGNATURES[name]
 
 
+def test_a_star_brings_no_module_but_memory():
+    names = {}
+    exec("from jaxrnn import *", names)  # With `jaxrnn.nnx` imported, as above.
+    assert {n for n, v in names.items() if inspect.ismodule(v)} == {"memory"}
+    assert names.keys() - {"__builtins__"} == PUBLIC.keys() | {"memory"}
+    assert jaxrnn.linen.__all__ == jaxrnn.nnx.__all__
+    assert "RNN" in jaxrnn.nnx.__all__
+
+
 def test_importing_brings_jax_alone():
     program = (
         "import jax, sys; before = set(sys.modules); import jaxrnn; "

@@ -153,6 +153,40 @@ def test_what_is_no_cell_is_refused():
         check_cell(jaxrnn.GRUCell, STEP)
 
 
+LSTM = jaxrnn.LSTMCell(2)
+REFUSED = {
+    "numbers_for_inputs": (
+        TypeError,
+        r"`inputs\[0\]` must be an array .*, got 4\. `jax\.ShapeDtypeStruct\(",
+        {"inputs": (4, 3)},
+    ),
+    "no_dtype": (TypeError, "`dtype` must name a dtype, got 'zz'", {"dtype": "zz"}),
+    "no_key": (TypeError, "`key` must be a random key, got 3", {"key": 3}),
+    "one_array_for_two": (
+        ValueError,
+        r"`state` must have .* LSTMStateTuple\(c=\*, h=\*\), got \*\. `cell\.zero_s",
+        {"state": jnp.zeros((4, 2), jnp.float32)},
+    ),
+    "numbers_for_a_state": (
+        TypeError,
+        r"`state\.c` must be an array, got 3\. `cell\.zero_state` makes one",
+        {"state": jaxrnn.LSTMStateTuple(3, 3)},
+    ),
+    "a_state_of_other_rows": (
+        ValueError,
+        r"`state\.c` must have shape \(4, 2\), got float32\[3, 2\]",
+        {"state": LSTM.zero_state(3, jnp.float32)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_wrong_argument_is_not_blamed_on_the_cell(name):
+    error, message, arguments = REFUSED[name]
+    with pytest.raises(error, match=f"^check_cell: {message}"):
+        check_cell(LSTM, **{"inputs": STEP} | arguments)
+
+
 def test_a_batch_too_small_to_tell_rows_apart():
     with pytest.raises(ValueError, match="batch of at least 4, got"):
         check_cell(cell_of(good), jax.ShapeDtypeStruct((1, 3), jnp.float32))

@@ -1,0 +1,97 @@
+"""The options of modules: which values they take, and what Flax calls them."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from .._base.arguments import as_bool, as_dtype
+from .._base.errors import describe
+from .._cells.step_checks import check_floating
+
+_ONE_MASK = (
+    "`DropoutWrapper(variational_recurrent=True)` has one mask for all steps, and so "
+    "have the streams in `broadcast_rngs` of `as_cell`."
+)
+_SHARED = "A cell has parameters alone, which all steps share."
+_OF_CONSTRUCTOR = "It is an argument of the constructor."
+# For messages: users of Flax pass these names.
+_HINTS = {
+    "seq_lengths": "It is `sequence_length` here.",
+    "mask": "It is `sequence_length` here.",
+    "initial_carry": "It is `initial_state` here.",
+    "init_key": "A run starts from zeros, or from `initial_state`.",
+    "time_major": _OF_CONSTRUCTOR,
+    "reverse": _OF_CONSTRUCTOR,
+    "keep_order": _OF_CONSTRUCTOR,
+    "unroll": "It is `parallel_iterations` here.",
+    "merge_fn": "It is `merge` here.",
+    "forward_rnn": "It is `cell_fw` here, a cell without an RNN around it.",
+    "backward_rnn": "It is `cell_bw` here, a cell without an RNN around it.",
+    "broadcast_rngs": _ONE_MASK,
+    "split_rngs": _ONE_MASK,
+    "variable_axes": _SHARED,
+    "variable_broadcast": _SHARED,
+    "variable_carry": _SHARED,
+    "state_axes": _SHARED,
+}
+_NONE_IS_DEFAULT = ("deterministic", "return_carry", "dtype", "axis_names")
+
+
+def check_unknown(where: str, taker: str, unknown: Collection[str]) -> None:
+    """Raises TypeError for names of arguments that `taker` does not take.
+
+    Args:
+        where: The module, for messages.
+        taker: "a call" or "the constructor".
+        unknown: The names.
+    """
+    for name in unknown:
+        hint = _HINTS.get(name, "")
+        raise TypeError(f"{where}: `{name}` is no argument of {taker}. {hint}".rstrip())
+
+
+def check_options(where: str, **options: Any) -> None:
+    """Raises TypeError for an option of the wrong kind; other names are not checked.
+
+    Raises:
+        ValueError: If a dtype is not floating.
+    """
+    for name, value in options.items():
+        if name in _CHECKS and not (value is None and name in _NONE_IS_DEFAULT):
+            _CHECKS[name](where, name, value)
+
+
+def _check_flag(where: str, name: str, value: Any) -> None:
+    as_bool(where, name, value, "It is static: under jit, close over it.")
+
+
+def _check_dtype(where: str, name: str, value: Any) -> None:
+    check_floating(where, name, as_dtype(where, value, name))
+
+
+def _check_stream(where: str, name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(
+            f"{where}: `{name}` must be the name of a stream, got {describe(value)}. "
+            "The default is 'dropout'."
+        )
+
+
+def _check_axis_names(where: str, name: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError(
+            f"{where}: `{name}` must be a dict such as {{'bias': ('hidden',)}}, got "
+            f"{describe(value)}."
+        )
+
+
+_CHECKS = {
+    "reverse": _check_flag,
+    "keep_order": _check_flag,
+    "time_major": _check_flag,
+    "return_carry": _check_flag,
+    "deterministic": _check_flag,
+    "dtype": _check_dtype,
+    "param_dtype": _check_dtype,
+    "rng_collection": _check_stream,
+    "axis_names": _check_axis_names,
+}
