@@ -22,9 +22,6 @@ from .products import product_cotangents
 # The rows of one large product: enough for full speed, and few enough to take little
 # memory.
 MANY_ROWS = 512
-# With so few rows in all steps, one product takes little memory, and there is no loop
-# over products to compile.
-FEW_ROWS = 1024
 
 
 class Sums(NamedTuple):
@@ -219,7 +216,7 @@ def _add(tree: PyTree, more: PyTree) -> PyTree:
 
 def _chunk_size(rows: Any, time: int) -> int:
     """The number of steps whose rows make one large product."""
-    if not isinstance(rows, int) or rows * time <= FEW_ROWS:
+    if not isinstance(rows, int):
         return time
     size = min(time, max(1, MANY_ROWS // max(1, rows)))
     # Chunks of equal size: a chunk of few steps would cost as much to start.
