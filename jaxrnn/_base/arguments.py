@@ -113,13 +113,24 @@ def as_count(
     return number
 
 
-def check_time_major(where: str, time_major: Any) -> None:
-    """Raises TypeError unless `time_major` is a Python bool."""
-    if not isinstance(time_major, bool | np.bool_):
+def as_bool(where: str, name: str, value: Any, fix: str = "") -> bool:
+    """`value` as a Python bool; strings and numbers, which are truthy, are refused.
+
+    Raises:
+        TypeError: If it is neither a Python nor a NumPy bool; traced arrays are not.
+    """
+    if not isinstance(value, bool | np.bool_):
         raise TypeError(
-            f"{where}: `time_major` must be True or False, got {describe(time_major)}. "
-            "It is static: under jit, close over it or name it in `static_argnames`."
+            f"{where}: `{name}` must be True or False, got {describe(value)}. "
+            f"{fix}".rstrip()
         )
+    return bool(value)
+
+
+def check_time_major(where: str, time_major: Any) -> None:
+    """Raises TypeError unless `time_major` is a bool."""
+    fix = "It is static: under jit, close over it or name it in `static_argnames`."
+    as_bool(where, "time_major", time_major, fix)
 
 
 def as_scope(where: str, scope: Any, default: str) -> str:
