@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .._base.arguments import as_bool
 from .._base.errors import describe
 from .._cells.bound import BoundCell
 from ._cells import (
@@ -198,6 +199,7 @@ def _layer(
     reset_after: bool,
 ) -> LayerWeights:
     """One direction of a layer, from its numbered weights."""
+    reset_after = as_bool(name, "reset_after", reset_after)
     read = reader(dict(weights), f"{name}[", "]")
     kernel, recurrent, *last = (i for i, _ in weights)
     state = read(recurrent, None, None)
