@@ -62,7 +62,8 @@ def load(
         (`reset_after`) or `BasicRNNCell`; of several layers a bound `MultiRNNCell`.
 
     Raises:
-        TypeError: If a layer is not a list, or a weight is not a floating array.
+        TypeError: If a layer is not a list, a weight is not a floating array, or
+            `reset_after` is not a bool.
         ValueError: If a layer has the wrong number of weights, such as those of two
             directions, or a weight has the wrong shape; if no layer is given.
 
