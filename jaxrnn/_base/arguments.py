@@ -130,7 +130,7 @@ def as_bool(where: str, name: str, value: Any, fix: str = "") -> bool:
     """`value` as a Python bool; strings and numbers, which are truthy, are refused.
 
     Raises:
-        TypeError: If it is neither a Python nor a NumPy bool; traced arrays are not.
+        TypeError: If it is neither a Python nor a NumPy bool.
     """
     if not isinstance(value, bool | np.bool_):
         raise TypeError(

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from jax.nn.initializers import ones as ones, zeros as zeros
 
@@ -70,8 +71,10 @@ class ParamSpec:
                 "ParamSpec: `shape` must be a tuple of integers, got "
                 f"{describe(self.shape)}."
             )
-        sizes = (as_count("ParamSpec", "shape", size, 0, "") for size in self.shape)
-        object.__setattr__(self, "shape", tuple(sizes))
+        for size in self.shape:
+            if not jax.export.is_symbolic_dim(size):
+                as_count("ParamSpec", "shape", size, 0, "")
+        object.__setattr__(self, "shape", tuple(self.shape))
         check_functions(self, "initializer")
 
 

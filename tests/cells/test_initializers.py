@@ -4,6 +4,7 @@ import pickle
 
 import flax.linen as nn
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -153,6 +154,18 @@ def test_dtypes(dtype):
     assert kernel.dtype == dtype
     for block in gates(kernel[DEPTH:], 4):
         assert_orthogonal(block, atol=float(8 * jnp.finfo(dtype).eps))
+
+
+def test_a_symbolic_depth():
+    (depth,) = jax.export.symbolic_shape("d")
+    cell = GRUCell(UNITS)
+    struct = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
+    params = {
+        name: {"kernel": struct(depth + UNITS, n * UNITS), "bias": struct(n * UNITS)}
+        for name, n in (("gates", 2), ("candidate", 1))
+    }
+    output, _ = jax.eval_shape(cell.apply, params, struct(2, depth), struct(2, UNITS))
+    assert output.shape == (2, UNITS)
 
 
 def test_cells_are_values():
