@@ -1,6 +1,7 @@
 """Checks of the arguments that drivers share, apart from arrays."""
 
 import operator
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,11 @@ def check_is_cell(where: str, name: str, cell: Any) -> None:
             f"{where}: `{name}` must be an RNNCell, got {describe(cell)}. Make "
             "one and bind it: `cell.bind(params)`."
         )
+    if all(hasattr(cell, name) for name in ("bind", "init", "apply", "state_size")):
+        raise TypeError(
+            f"{where}: `{name}` must be a bound cell, got the unbound {cell!r}. Bind "
+            f"it to its parameters: `{name}.bind(params)`."
+        )
     missing = [
         f"`{trait}`"
         for trait in ("output_size", "state_size")
@@ -36,9 +42,7 @@ def check_is_cell(where: str, name: str, cell: Any) -> None:
     # The repr of a cell is short; that of anything else may be long.
     got = repr(cell) if hasattr(cell, "state_size") else describe(cell)
     fix = (
-        f"Bind it first: `{name}.bind(params)`."
-        if hasattr(cell, "bind") and hasattr(cell, "state_size")
-        else "`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell` convert cells of Flax."
+        "`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell` convert cells of Flax."
         if hasattr(cell, "initialize_carry")
         else "Give a bound cell, or an object that keeps the RNNCell protocol."
     )
@@ -51,6 +55,8 @@ def check_is_cell(where: str, name: str, cell: Any) -> None:
 def as_dtype(where: str, dtype: DType, name: str = "dtype") -> DType:
     """The dtype that JAX uses for `dtype`: float64 is float32 unless x64 is on.
 
+    If these differ a warning is issued, as by JAX, unless `dtype` is a Python type.
+
     Raises:
         TypeError: If it does not name a dtype.
     """
@@ -58,11 +64,18 @@ def as_dtype(where: str, dtype: DType, name: str = "dtype") -> DType:
         canonical = jax.dtypes.canonicalize_dtype(dtype)
         if dtype is None or canonical.kind in "OUSM":
             raise TypeError
-        return canonical
     except (TypeError, ValueError):  # The latter for the dtype of random keys.
         raise TypeError(
             f"{where}: `{name}` must name a dtype, got {dtype!r}. Use jnp.float32, say."
         ) from None
+    is_python = any(dtype is kind for kind in (int, float, complex))
+    if not is_python and np.dtype(dtype) != canonical:
+        warnings.warn(
+            f"{where}: `{name}` is {np.dtype(dtype)}, for which JAX uses {canonical} "
+            "unless `jax_enable_x64` is set.",
+            stacklevel=3,
+        )
+    return canonical
 
 
 def as_unroll(where: str, parallel_iterations: Any) -> int:
@@ -89,14 +102,15 @@ def as_count(
     least: int = 1,
     fix: str = "Leave it out for the default.",
     errors: tuple[type[Exception], type[Exception]] = (TypeError, ValueError),
+    most: int = 2**31 - 1,
 ) -> int:
-    """An integer of `least` or more.
+    """An integer from `least` to `most`, by default the largest size of an axis.
 
     Raises:
         TypeError: If it is not an integer; `errors[0]` takes its place.
-        ValueError: If it is below `least`; `errors[1]` takes its place.
+        ValueError: If it is out of range; `errors[1]` takes its place.
     """
-    not_integer, too_small = errors
+    not_integer, out_of_range = errors
     fix = fix and f" {fix}"
     try:
         if isinstance(count, bool):
@@ -106,10 +120,9 @@ def as_count(
         raise not_integer(
             f"{where}: `{name}` must be an integer, got {describe(count)}.{fix}"
         ) from None
-    if number < least:
-        raise too_small(
-            f"{where}: `{name}` must be at least {least}, got {number}.{fix}"
-        )
+    if not least <= number <= most:
+        bound = f"at least {least}" if number < least else f"at most {most}"
+        raise out_of_range(f"{where}: `{name}` must be {bound}, got {number}.{fix}")
     return number
 
 

@@ -17,10 +17,10 @@ class TensorShape:
     `TensorShape([])` one number per row, `[batch]`.
 
     Args:
-        dims: The sizes of the axes, non-negative integers.
+        dims: The sizes of the axes, non-negative integers, or the size of one axis.
 
     Raises:
-        TypeError: If `dims` is not a sequence of integers.
+        TypeError: If `dims` is neither an integer nor a sequence of integers.
         ValueError: If a size is negative or None.
 
     Source: `tf.TensorShape`, for fully known shapes.
@@ -28,12 +28,9 @@ class TensorShape:
 
     __slots__ = ("_dims",)
 
-    def __init__(self, dims: Iterable[int]) -> None:
-        if not isinstance(dims, Iterable):
-            raise TypeError(
-                f"TensorShape: `dims` must be a sequence of integers, got {dims!r}."
-            )
-        self._dims = tuple(_dim(d) for d in dims)
+    def __init__(self, dims: int | Iterable[int]) -> None:
+        dims = dims if isinstance(dims, Iterable) else [dims]
+        self._dims = tuple(map(_dim, dims))
 
     def as_list(self) -> list[int]:
         """The sizes as a list."""
@@ -43,6 +40,8 @@ class TensorShape:
     def rank(self) -> int:
         """The number of axes."""
         return len(self._dims)
+
+    ndims = rank
 
     def num_elements(self) -> int:
         """The product of the sizes; 1 for rank 0."""
@@ -58,9 +57,9 @@ class TensorShape:
         return self._dims[index]
 
     def __eq__(self, other: object) -> bool:
-        # A tuple is another structure of sizes, so it is not equal.
-        if isinstance(other, TensorShape):
-            return self._dims == other._dims
+        """Equal to lists and tuples of its sizes, as in TensorFlow."""
+        if isinstance(other, TensorShape | tuple | list):
+            return self._dims == tuple(other)
         return NotImplemented
 
     def __hash__(self) -> int:

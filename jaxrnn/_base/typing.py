@@ -1,6 +1,6 @@
 """Names for the types in public signatures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
@@ -8,6 +8,9 @@ import numpy as np
 
 Array: TypeAlias = jax.Array
 ArrayLike: TypeAlias = jax.typing.ArrayLike
+Lengths: TypeAlias = jax.Array | np.ndarray | Sequence[int]
+"""One integer for each row."""
+
 PyTree: TypeAlias = Any
 """A nest of arrays: tuples, named tuples, lists, dicts, registered classes."""
 

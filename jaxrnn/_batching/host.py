@@ -10,7 +10,7 @@ from .._base.errors import describe, is_array, is_key
 from .._base.inputs import check_same_size, named_inputs
 from .._base.lengths import as_lengths
 from .._base.trees import check_structure, map_named, named_leaves
-from .._base.typing import ArrayLike, PyTree
+from .._base.typing import Lengths, PyTree
 
 
 def check_known(where: str, name: str, leaf: Any) -> None:
@@ -22,7 +22,7 @@ def check_known(where: str, name: str, leaf: Any) -> None:
         )
 
 
-def host_lengths(where: str, lengths: ArrayLike, batch_size: int) -> np.ndarray:
+def host_lengths(where: str, lengths: Lengths, batch_size: int) -> np.ndarray:
     """The lengths as int32 `[batch]` in NumPy, none negative; see `as_lengths`."""
     for leaf in jax.tree.leaves(lengths):
         check_known(where, "sequence_length", leaf)
@@ -90,7 +90,7 @@ def cut(source: Any, start: int, size: int, axis: int) -> np.ndarray:
 
 
 def from_padded(
-    where: str, inputs: PyTree, sequence_length: ArrayLike, time_major: bool
+    where: str, inputs: PyTree, sequence_length: Lengths, time_major: bool
 ) -> tuple[PyTree, np.ndarray, int]:
     """The valid steps of padded inputs, their lengths and the size of the time axis.
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from .._base.arguments import as_count, check_time_major
-from .._base.typing import ArrayLike, PyTree
+from .._base.typing import Lengths, PyTree
 from .host import from_list, from_padded
 from .packed_sequences import PackedSequences
 
@@ -18,7 +18,7 @@ _WHERE = "pack_sequences"
 
 def pack_sequences(
     inputs: PyTree,
-    sequence_length: ArrayLike | None = None,
+    sequence_length: Lengths | None = None,
     *,
     rows: int | None = None,
     row_length: int | None = None,

@@ -10,7 +10,7 @@ import numpy as np
 from .._base.arguments import as_count, check_time_major
 from .._base.errors import describe_leaves
 from .._base.trees import map_named
-from .._base.typing import ArrayLike, PyTree
+from .._base.typing import Lengths, PyTree
 from .host import as_source, cut, host_lengths, time_and_batch
 from .packed_sequences import PackedSequences
 from .packed_windows import packed_windows
@@ -65,7 +65,7 @@ class Window:
 def windows(
     inputs: PyTree,
     size: int,
-    sequence_length: ArrayLike | None = None,
+    sequence_length: Lengths | None = None,
     *,
     time_major: bool = False,
 ) -> Sequence[Any]:

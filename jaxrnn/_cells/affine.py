@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from .._affine.products import plain_product
 from .._affine.sequence import affine_sequence
 from .._autodiff.jax_internals import Tracer
-from .._base.arguments import as_count, as_dtype
-from .._base.cell_keys import check_key
-from .._base.errors import describe
+from .._base.arguments import as_bool, as_count, as_dtype
+from .._base.cell_keys import check_key, check_key_of_step
+from .._base.errors import describe, describe_leaves, noting
 from .._base.math import affine, widest_dtype
 from .._base.trees import merge_dicts
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
@@ -28,7 +28,7 @@ from .._time import masking
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
 from .base import RNNCell, scope_name
-from .initializers import ParamSpec, make_params
+from .initializers import ParamSpec, check_functions, make_params
 from .step_checks import check_floating, check_params, check_state, check_step_inputs
 
 
@@ -59,8 +59,9 @@ class Stage:
             with None it runs only sizes that are powers of two.
 
     Raises:
-        ValueError: If z cannot be split into `blocks` of one size.
-        TypeError: If `blocks` is not an integer.
+        ValueError: If z cannot be split into `blocks` of one size, or a size is
+            negative.
+        TypeError: If a field is of the wrong kind.
     """
 
     update: Callable[[Params, Array, Any], tuple[Array, Any]]
@@ -73,6 +74,16 @@ class Stage:
     blocks: int | None = None
 
     def __post_init__(self) -> None:
+        check_functions(self, "update", "kernel")
+        if self.bias is not None:
+            check_functions(self, "bias")
+        for name in ("rows", "columns"):
+            as_count("Stage", name, getattr(self, name), 0, "")
+        if not isinstance(self.path, str | None):
+            raise TypeError(
+                f"Stage: `path` must be a string, got {describe(self.path)}."
+            )
+        as_bool("Stage", "takes_inputs", self.takes_inputs)
         if self.blocks is None:
             return
         blocks = as_count("Stage", "blocks", self.blocks)
@@ -83,10 +94,11 @@ class Stage:
 
     def specs(self, depth: int) -> dict[str, Any]:
         """The parameters for inputs of size `depth`, under their names."""
-        rows = self.rows + (depth if self.takes_inputs else 0)
-        specs = {"kernel": ParamSpec((rows, self.columns), self.kernel)}
+        input_rows = depth if self.takes_inputs else 0
+        shape = (input_rows + self.rows, self.columns)
+        specs = {"kernel": ParamSpec(shape, self.kernel, input_rows, self.blocks)}
         if self.bias is not None:
-            specs["bias"] = ParamSpec((self.columns,), self.bias)
+            specs["bias"] = ParamSpec(shape[1:], self.bias, blocks=self.blocks)
         return self._at_path(specs)
 
     def product(
@@ -232,8 +244,10 @@ class AffineCell(RNNCell):
                 error is an IndexError as well, as in TensorFlow.
             TypeError: If a dtype, or the kind of state, is not what they require.
         """
+        check_key_of_step(type(self).__name__, key)
         inputs, state = self._checked(params, inputs, state)
-        output, new_state, _, _ = self.chain(plain_product, params, inputs, state)
+        output, new_state, _, _ = self.chain(self._product, params, inputs, state)
+        self._check_new_state(state, new_state)
         return output, new_state
 
     def apply_sequence(
@@ -283,12 +297,16 @@ class AffineCell(RNNCell):
         """
         zs, operands, elementwise = [], [], self.elementwise(params)
         with jax.named_scope(scope_name(self)):
-            operand, carry = self.enter(state)
+            operand, carry = self._pair("`enter`", self.enter(state))
             dtype = widest_dtype(state)
             for k, stage in enumerate(self.stages):
                 operands.append(operand)
                 zs.append(product(k, stage, params, inputs, operand, dtype))
-                operand, carry = stage.update(elementwise, zs[-1], carry)
+                update = f"the update of stage {k}"
+                note = f"raised by {update}, whose z is {describe(zs[-1])}."
+                with noting(f"{type(self).__name__}: {note}"):
+                    result = stage.update(elementwise, zs[-1], carry)
+                operand, carry = self._pair(update, result)
             return operand, carry, zs, operands
 
     def elementwise(self, params: Params) -> Params:
@@ -310,8 +328,8 @@ class AffineCell(RNNCell):
         name = type(self).__name__
         inputs = check_step_inputs(name, inputs)
         state = check_state(name, state, self.state_size, inputs.shape[0])
-        check_params(name, params, self.param_specs(inputs.shape[-1]), inputs.dtype)
-        operand, _ = self.enter(state)
+        check_params(name, params, self.param_specs, inputs)
+        operand, _ = self._pair("`enter`", self.enter(state))
         declared = getattr(self, "dtype", None) or inputs.dtype
         dtype = jax.dtypes.canonicalize_dtype(declared)
         if not inputs.dtype == operand.dtype == dtype:
@@ -322,12 +340,53 @@ class AffineCell(RNNCell):
             )
         return inputs, state
 
+    def _pair(self, what: str, result: Any) -> tuple[Any, Any]:
+        if isinstance(result, tuple | list) and len(result) == 2:
+            return result[0], result[1]
+        raise ValueError(
+            f"{type(self).__name__}: {what} must return (operand, carry), the last "
+            f"update (output, new_state), got {describe(result)}."
+        )
+
+    def _product(
+        self,
+        k: int,
+        stage: Stage,
+        params: Params,
+        inputs: Array,
+        operand: Array,
+        dtype: DType,
+    ) -> Array:
+        """`plain_product`, after a check of the operand."""
+        want = (inputs.shape[0], stage.rows)
+        if jnp.shape(operand) != want:
+            source = f"the update of stage {k - 1}" if k else "`enter`"
+            raise ValueError(
+                f"{type(self).__name__}: {source} must return an operand of shape "
+                f"{want}, by the `rows` of stage {k}, got {describe(operand)}."
+            )
+        return plain_product(k, stage, params, inputs, operand, dtype)
+
+    def _check_new_state(self, state: PyTree, new_state: PyTree) -> None:
+        want, got = (
+            list(map(jnp.shape, jax.tree.leaves(s))) for s in (state, new_state)
+        )
+        if want != got:
+            last = len(self.stages) - 1
+            raise ValueError(
+                f"{type(self).__name__}: the update of stage {last} must return a "
+                f"new state of the shapes {describe_leaves(state)}, got "
+                f"{describe_leaves(new_state)}. Its z has {self.stages[last].columns} "
+                "columns."
+            )
+
 
 def init_by_specs(cell: Any, key: Key, inputs: Shaped | PyTree, dtype: DType) -> Params:
     """Fresh parameters of a cell that has `param_specs(depth)`; see `RNNCell.init`."""
     name = type(cell).__name__
     check_key(name, key)
     check_step_inputs(name, inputs)
-    dtype = as_dtype(name, dtype or getattr(cell, "dtype", None) or inputs.dtype)
+    of_inputs = jax.dtypes.canonicalize_dtype(inputs.dtype)
+    dtype = as_dtype(name, dtype or getattr(cell, "dtype", None) or of_inputs)
     check_floating(name, "dtype", dtype)
     return make_params(cell.param_specs(inputs.shape[-1]), key, dtype)

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
 import jax.export
@@ -73,6 +73,7 @@ class RNNCell(Hyperparameters, abc.ABC):
 
         Raises:
             TypeError: If `key` is not a random key.
+            ValueError: If `key` is an array of keys.
         """
 
     @abc.abstractmethod
@@ -140,6 +141,7 @@ class RNNCell(Hyperparameters, abc.ABC):
         Raises:
             TypeError: If `key` is not a random key, or a hyper-parameter is not
                 hashable.
+            ValueError: If `key` is an array of keys.
         """
         name = type(self).__name__
         try:
@@ -152,6 +154,16 @@ class RNNCell(Hyperparameters, abc.ABC):
         if key is not None:
             check_key(name, key)
         return BoundCell(params, key, cell=self)
+
+    if not TYPE_CHECKING:  # Type checkers report the call themselves.
+
+        def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+            name = type(self).__name__
+            raise TypeError(
+                f"{name}: a cell must be bound before it is called, got an unbound "
+                f"{name}. Call `cell.bind(params)(inputs, state)`, or "
+                "`cell.apply(params, inputs, state)`; `cell.init` makes parameters."
+            )
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
         """A state of zeros, of the structure of `state_size`.
@@ -224,7 +236,10 @@ def _as_batch_size(batch_size: Any) -> Any:
         )
     if jax.export.is_symbolic_dim(batch_size):
         return batch_size
-    fix = "The number of rows of an array is `x.shape[0]`."
+    fix = (
+        "Shapes are static under jit: take it from an array, `x.shape[0]`, or name the "
+        "argument in `static_argnames`."
+    )
     return as_count("zero_state", "batch_size", batch_size, least=0, fix=fix)
 
 
@@ -237,15 +252,16 @@ def _from_inputs(inputs: PyTree, batch_size: Any, dtype: DType) -> tuple[int, DT
             "get_initial_state: `inputs` must be arrays [batch, ...], got "
             f"{describe(inputs)}."
         )
+    leaf_dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
     rows = leaf.shape[0] if batch_size is None else batch_size
-    given = leaf.dtype if dtype is None else as_dtype("get_initial_state", dtype)
+    given = leaf_dtype if dtype is None else as_dtype("get_initial_state", dtype)
     for argument, value, of_inputs in (
         ("batch_size", rows, leaf.shape[0]),
-        ("dtype", given, leaf.dtype),
+        ("dtype", given, leaf_dtype),
     ):
         if value != of_inputs:
             raise ValueError(
                 f"get_initial_state: `{argument}` must be that of `{name}`, "
                 f"{of_inputs}, got {value}. Leave it out."
             )
-    return leaf.shape[0], leaf.dtype
+    return leaf.shape[0], leaf_dtype

@@ -4,9 +4,11 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from .._base import cell_keys
-from .._base.errors import describe_leaves
+from .._base.arguments import as_count
+from .._base.errors import describe_leaves, is_array
 from .._base.typing import Array, DType, Params, PyTree, Size
 from .._time.steps import Steps
 
@@ -68,7 +70,15 @@ class BoundCell:
         return f"BoundCell({self.cell!r}, params={describe_leaves(self.params)}{key})"
 
     def at_step(self, t: Array) -> "BoundCell":
-        """The cell with the keys of step `t`, which it draws from as in a driver."""
+        """The cell with the keys of step `t`, which it draws from as in a driver.
+
+        Raises:
+            TypeError: If `t` is not an integer, or an integer scalar array.
+            ValueError: If it is an int outside `[0, 2**31)`.
+        """
+        is_scalar = is_array(t) and not t.shape and jnp.issubdtype(t.dtype, jnp.integer)
+        if not is_scalar:
+            as_count("at_step", "t", t, 0, "It is the number of a step.")
         return dataclasses.replace(self, key=cell_keys.at_step(self.key, t))
 
     @property

@@ -1,9 +1,11 @@
 """A cell whose step is any pure function."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any, final
 
+from .._base.cell_keys import check_key, check_key_of_step
 from .._base.errors import noting
 from .._base.trees import size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
@@ -27,7 +29,7 @@ class FunctionCell(RNNCell):
 
     Raises:
         TypeError: If `fn` or `init_fn` is not a function, or a size is of the wrong
-            kind.
+            kind; if `fn` does not take three arguments and `key`.
         ValueError: If a size is None or negative.
 
     Example:
@@ -57,13 +59,39 @@ class FunctionCell(RNNCell):
         for name in ("state_size", "output_size"):
             with noting(f"FunctionCell: raised by `{name}`."):
                 size_shapes(getattr(self, name), name)
+        _check_takes_key(self.fn)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """The parameters that `init_fn` returns; without one, none."""
+        """The parameters that `init_fn` returns; without one, none.
+
+        Raises:
+            TypeError: If `key` is not a random key.
+            ValueError: If `key` is an array of keys.
+        """
+        check_key("FunctionCell", key)
         return {} if self.init_fn is None else self.init_fn(key, inputs, dtype)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
-        """One step: the result of `fn`."""
+        """One step: the result of `fn`.
+
+        Raises:
+            TypeError: If `key` is not a random key.
+        """
+        check_key_of_step("FunctionCell", key)
         return self.fn(params, inputs, state, key=key)
+
+
+def _check_takes_key(fn: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):  # Not known for every callable object.
+        return
+    try:
+        signature.bind(None, None, None, key=None)
+    except TypeError as error:
+        raise TypeError(
+            "FunctionCell: `fn` must take (params, inputs, state, key=None), got a "
+            f"function of {signature}: {error}. Give it a `key`, used or not."
+        ) from None

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .._base.typing import Array, DType, Initializer, Params
 from .affine import Stage
-from .initializers import glorot_uniform, ones, zeros
+from .initializers import bias_initializer, glorot_uniform, ones, zeros
 from .states import VectorStateCell
 
 
@@ -55,7 +55,10 @@ class GRUCell(VectorStateCell):
     def stages(self) -> tuple[Stage, ...]:
         """The gates; then the candidate, from the reset state."""
         size, kernel = self.num_units, self.kernel_initializer or glorot_uniform
-        gate_bias, bias = self.bias_initializer or ones, self.bias_initializer or zeros
+        gate_bias, bias = (
+            self.bias_initializer or bias_initializer(kernel, default)
+            for default in (ones, zeros)
+        )
         return (
             Stage(self._gates, size, 2 * size, kernel, gate_bias, "gates", blocks=2),
             Stage(self._candidate, size, size, kernel, bias, "candidate", blocks=1),

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from .._autodiff.jax_internals import Tracer
-from .._base.arguments import as_count, as_dtype
+from .._base.arguments import as_bool, as_count, as_dtype
 from .._base.errors import describe
 from .._base.trees import as_typed
 from .activations import ACTIVATIONS, resolve_activation
@@ -19,6 +19,7 @@ from .step_checks import check_floating
 def set_common_fields(cell: Any) -> None:
     """Checks and normalizes the fields that several cells have."""
     where = type(cell).__name__
+    set_bools(cell)
     for field in dataclasses.fields(cell):
         value = getattr(cell, field.name)
         is_initializer = field.name.endswith("initializer")
@@ -34,6 +35,14 @@ def set_common_fields(cell: Any) -> None:
         check_floating(where, "dtype", cell.dtype)
     set_field(cell, num_units=as_count(where, "num_units", cell.num_units, 0, ""))
     set_field(cell, activation=resolve_activation(where, cell.activation))
+
+
+def set_bools(cell: Any) -> None:
+    """Checks the fields whose default is True or False: they must be bools."""
+    for field in dataclasses.fields(cell):
+        if isinstance(field.default, bool):
+            value = as_bool(type(cell).__name__, field.name, getattr(cell, field.name))
+            set_field(cell, **{field.name: value})
 
 
 def set_field(cell: Any, **fields: Any) -> None:

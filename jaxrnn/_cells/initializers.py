@@ -1,13 +1,16 @@
 """TensorFlow's default initializers, and parameters from their specs."""
 
+import abc
 import dataclasses
 import math
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from jax.nn.initializers import ones as ones, zeros as zeros
 
+from .._base.arguments import as_count
 from .._base.errors import describe, is_array
 from .._base.trees import map_named
 from .._base.typing import Array, DType, Initializer, Key, Params
@@ -29,6 +32,16 @@ def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
+def check_functions(owner: Any, *names: str) -> None:
+    """Raises TypeError unless these attributes are functions."""
+    for name in names:
+        if not callable(getattr(owner, name)):
+            raise TypeError(
+                f"{type(owner).__name__}: `{name}` must be a function, got "
+                f"{describe(getattr(owner, name))}."
+            )
+
+
 @dataclasses.dataclass(frozen=True)
 class ParamSpec:
     """The shape and the initializer of one parameter.
@@ -36,11 +49,58 @@ class ParamSpec:
     Attributes:
         shape: The shape.
         initializer: `initializer(key, shape, dtype) -> array`, as those of
-            `jax.nn.initializers`.
+            `jax.nn.initializers` and `jaxrnn.initializers`.
+        input_rows: How many leading rows of a kernel multiply the inputs; None if it is
+            no kernel. Initializers by part read this.
+        blocks: The number of equal blocks of columns; see `Stage`.
+
+    Raises:
+        TypeError: If `shape` is not a tuple of integers, or `initializer` not a
+            function.
+        ValueError: If a size is negative.
     """
 
     shape: tuple[int, ...]
     initializer: Initializer
+    input_rows: int | None = None
+    blocks: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.shape, tuple | list):
+            raise TypeError(
+                "ParamSpec: `shape` must be a tuple of integers, got "
+                f"{describe(self.shape)}."
+            )
+        for size in self.shape:
+            if not jax.export.is_symbolic_dim(size):
+                as_count("ParamSpec", "shape", size, 0, "")
+        object.__setattr__(self, "shape", tuple(self.shape))
+        check_functions(self, "initializer")
+
+
+@dataclasses.dataclass(frozen=True)
+class PartInitializer(abc.ABC):
+    """An initializer that reads how a parameter is divided among inputs and gates."""
+
+    @abc.abstractmethod
+    def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
+        """The parameter."""
+
+    def __call__(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+        return self.make(key, ParamSpec(shape, self), dtype)
+
+
+def draw(initializer: Initializer, key: Key, spec: ParamSpec, dtype: DType) -> Array:
+    """An array of the shape of `spec`, whose own initializer does not matter."""
+    if isinstance(initializer, PartInitializer):
+        return initializer.make(key, spec, dtype)
+    return initializer(key, spec.shape, dtype)
+
+
+def bias_initializer(kernel: Initializer, default: Initializer) -> Initializer:
+    """The initializer of a bias: that of an initializer by part, or the default."""
+    by_part = isinstance(kernel, PartInitializer)
+    return (getattr(kernel, "bias", None) if by_part else None) or default
 
 
 def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
@@ -52,7 +112,7 @@ def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
     keys = iter(jax.random.split(key, max(1, len(jax.tree.leaves(specs)))))
 
     def make(name: str, spec: ParamSpec) -> Array:
-        leaf = spec.initializer(next(keys), spec.shape, dtype)
+        leaf = draw(spec.initializer, next(keys), spec, dtype)
         if not is_array(leaf) or leaf.shape != spec.shape:
             raise TypeError(
                 f"the initializer of `{name}` must make an array {spec.shape}, got "

@@ -11,7 +11,7 @@ from .._base.math import clip_symmetric
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .affine import Stage
 from .hyperparameters import check_number, set_common_fields, set_field
-from .initializers import ParamSpec, glorot_uniform, zeros
+from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
 from .states import LSTMFamily, LSTMStateTuple
 
 
@@ -80,6 +80,8 @@ class LSTMCell(LSTMFamily):
         set_field(self, forget_bias=forget_bias)
         for field in ("cell_clip", "proj_clip"):
             bound = getattr(self, field)
+            if isinstance(bound, bool):  # A number in TensorFlow.
+                bound = float(bound)
             if bound is not None:
                 set_field(self, **{field: check_number(name, field, bound, low=0)})
         if self.num_proj is not None:
@@ -95,7 +97,8 @@ class LSTMCell(LSTMFamily):
     def stages(self) -> tuple[Stage, ...]:
         """One product for the four blocks; then the projection, if any."""
         (c, h), kernel = self.sizes, self.initializer or glorot_uniform
-        gates = Stage(self._gates, h, 4 * c, kernel, zeros, blocks=4)
+        bias = bias_initializer(kernel, zeros)
+        gates = Stage(self._gates, h, 4 * c, kernel, bias, blocks=4)
         if self.num_proj is None:
             return (gates,)
         return gates, Stage(self._project, c, h, kernel, None, "projection", False, 1)

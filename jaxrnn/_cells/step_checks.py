@@ -1,6 +1,6 @@
 """Checks of the inputs, the state and the parameters of one step of a cell."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .._base.errors import EntryError, describe, is_array
 from .._base.trees import check_structure, named_leaves, size_shapes
-from .._base.typing import DType, Params, PyTree, Size
+from .._base.typing import Array, DType, Params, PyTree, Size
 
 
 def check_floating(cell: str, name: str, dtype: DType) -> None:
@@ -89,9 +89,12 @@ def _check_array(cell: str, name: str, leaf: Any) -> None:
 
 
 def check_params(
-    cell: str, params: Params, specs: dict[str, Any], dtype: DType
+    cell: str,
+    params: Params,
+    param_specs: Callable[[int], dict[str, Any]],
+    inputs: Array,
 ) -> None:
-    """Checks the names, shapes and dtype of parameters.
+    """Checks the names, shapes and dtype of parameters for inputs `[batch, depth]`.
 
     Raises:
         ValueError: If a name is missing or unknown, or a shape differs.
@@ -103,7 +106,8 @@ def check_params(
             "`init` makes one; convert the contents of a file by `dict`."
         )
     is_leaf = lambda x: not isinstance(x, Mapping)
-    want = dict(named_leaves("params", specs))
+    depth, dtype = inputs.shape[-1], inputs.dtype
+    want = dict(named_leaves("params", param_specs(depth)))
     got = dict(named_leaves("params", params, is_leaf))
     for name, leaf in got.items():
         _check_array(cell, name, leaf)
@@ -119,12 +123,28 @@ def check_params(
     for name, spec in want.items():
         leaf = got[name]
         if tuple(jnp.shape(leaf)) != spec.shape:
+            # An axis of the inputs is the only one that depends on the depth.
+            params_depth = depth + sum(jnp.shape(leaf)) - sum(spec.shape)
+            if params_depth >= 0 and _fit(got, param_specs(params_depth)):
+                raise ValueError(
+                    f"{cell}: `inputs` must have depth {params_depth}, for which "
+                    f"`{name}`, {describe(leaf)}, was made, got {describe(inputs)} of "
+                    f"depth {depth}. `init` makes parameters for inputs of any depth."
+                )
             raise ValueError(
-                f"{cell}: `{name}` must have shape {spec.shape} for these inputs, got "
-                f"{describe(leaf)}. Inputs and parameters must have the same depth."
+                f"{cell}: `{name}` must have shape {spec.shape} for inputs of depth "
+                f"{depth}, got {describe(leaf)}. `init` makes one of that shape."
             )
         if jax.dtypes.canonicalize_dtype(leaf.dtype) != dtype:
             raise TypeError(
                 f"{cell}: `{name}` must have the dtype of the inputs, {dtype}, got "
                 f"{describe(leaf)}. Cast the inputs, or all parameters by jax.tree.map."
             )
+
+
+def _fit(named: dict[str, Any], specs: dict[str, Any]) -> bool:
+    """Whether all parameters have the shapes of the specs."""
+    return all(
+        tuple(jnp.shape(named[name])) == spec.shape
+        for name, spec in named_leaves("params", specs)
+    )

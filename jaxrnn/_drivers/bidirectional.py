@@ -11,7 +11,7 @@ from .._base.errors import noting
 from .._base.inputs import as_sequences, as_steps, check_states_of_both
 from .._base.lengths import lengths_for
 from .._base.trees import check_structure, with_structure
-from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
+from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
 from .._time import masking
 from ..memory._strategy import Strategy
 from .dynamic_rnn import dynamic_rnn
@@ -22,7 +22,7 @@ def bidirectional_dynamic_rnn(
     cell_fw: RNNCellLike,
     cell_bw: RNNCellLike,
     inputs: PyTree,
-    sequence_length: ArrayLike | None = None,
+    sequence_length: Lengths | None = None,
     initial_state_fw: PyTree = None,
     initial_state_bw: PyTree = None,
     dtype: DType | None = None,
@@ -105,7 +105,7 @@ def static_bidirectional_rnn(
     initial_state_fw: PyTree = None,
     initial_state_bw: PyTree = None,
     dtype: DType | None = None,
-    sequence_length: ArrayLike | None = None,
+    sequence_length: Lengths | None = None,
     scope: str | None = None,
 ) -> tuple[list[PyTree], PyTree, PyTree]:
     """Runs `cell_fw` forwards and `cell_bw` backwards over a list of steps.
@@ -163,7 +163,7 @@ def unrolled_both_ways(
     steps: list[PyTree],
     states: tuple[PyTree, PyTree],
     dtype: DType | None,
-    sequence_length: ArrayLike | None,
+    sequence_length: Lengths | None,
 ) -> tuple[list[PyTree], PyTree, PyTree]:
     """`static_bidirectional_rnn` on checked steps, without its warning."""
     check_states_of_both(where, *states, dtype)

@@ -7,7 +7,7 @@ import jax
 from .._base.arguments import as_scope, as_unroll, check_is_cell, check_time_major
 from .._base.inputs import as_sequences, as_state, output_dtype
 from .._base.lengths import as_lengths
-from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
+from .._base.typing import DType, Lengths, PyTree, RNNCellLike
 from .._kernels.implementation import as_implementation
 from ..memory._strategy import Strategy, as_strategy
 from .over_time import over_time
@@ -16,7 +16,7 @@ from .over_time import over_time
 def dynamic_rnn(
     cell: RNNCellLike,
     inputs: PyTree,
-    sequence_length: ArrayLike | None = None,
+    sequence_length: Lengths | None = None,
     initial_state: PyTree = None,
     dtype: DType | None = None,
     parallel_iterations: int | None = None,
@@ -46,8 +46,10 @@ def dynamic_rnn(
             (NaN included) affect no output, state or gradient. For zero-length
             sequences the cell is evaluated on zeros and must be finite there.
         initial_state: A state of the structure of `cell.state_size`, each leaf
-            `[batch, ...]`; leaves without axes are carried unmasked. None for the zero
-            state of the cell, which needs `dtype`.
+            `[batch, ...]`; leaves without axes are carried unmasked. As in TensorFlow,
+            without lengths a plain `(c, h)` may replace an `LSTMStateTuple`, and is
+            returned; with lengths it is a TypeError. None for the zero state of the
+            cell, which needs `dtype`.
         dtype: The dtype of the zero state and of the outputs; None for that of
             `initial_state`, if its leaves share one.
         parallel_iterations: The number of steps to unroll per loop iteration, up to 4,

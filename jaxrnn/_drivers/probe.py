@@ -58,7 +58,8 @@ def probe(
         state,
         new_state,
         strict,
-        "Give an `initial_state` of the structure that it returns.",
+        "Give an `initial_state` of the structure that it returns; for an LSTM, "
+        "`LSTMStateTuple(c, h)`.",
     )
     _check_state(where, state, new_state)
     batch = jax.tree.leaves(inputs)[0].shape[0]

@@ -8,7 +8,7 @@ import jax
 from .._base.arguments import as_scope, check_both_lists, check_is_cell
 from .._base.errors import describe, noting
 from .._base.inputs import as_steps
-from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
+from .._base.typing import DType, Lengths, PyTree, RNNCellLike
 from ..memory._strategy import Strategy
 from .bidirectional import bidirectional_dynamic_rnn, joined, unrolled_both_ways
 from .static_rnn import warn_of_compile_time
@@ -21,7 +21,7 @@ def stack_bidirectional_rnn(
     initial_states_fw: Sequence[PyTree] | None = None,
     initial_states_bw: Sequence[PyTree] | None = None,
     dtype: DType | None = None,
-    sequence_length: ArrayLike | None = None,
+    sequence_length: Lengths | None = None,
     scope: str | None = None,
 ) -> tuple[list[PyTree], tuple[PyTree, ...], tuple[PyTree, ...]]:
     """Layers of `static_bidirectional_rnn`, each over the outputs of the one below.
@@ -77,7 +77,7 @@ def stack_bidirectional_dynamic_rnn(
     initial_states_fw: Sequence[PyTree] | None = None,
     initial_states_bw: Sequence[PyTree] | None = None,
     dtype: DType | None = None,
-    sequence_length: ArrayLike | None = None,
+    sequence_length: Lengths | None = None,
     parallel_iterations: int | None = None,
     time_major: bool = False,
     scope: str | None = None,

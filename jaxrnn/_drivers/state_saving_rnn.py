@@ -9,7 +9,7 @@ from .._base.arguments import check_is_cell
 from .._base.errors import describe
 from .._base.inputs import as_state, as_steps
 from .._base.trees import check_structure, named_leaves
-from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike, Size
+from .._base.typing import Array, Lengths, PyTree, RNNCellLike, Size
 from .static_rnn import unrolled, warn_of_compile_time
 
 
@@ -18,7 +18,7 @@ def static_state_saving_rnn(
     inputs: list[PyTree] | tuple[PyTree, ...],
     state_saver: Any,
     state_name: str | PyTree,
-    sequence_length: ArrayLike | None = None,
+    sequence_length: Lengths | None = None,
     scope: str | None = None,
 ) -> tuple[list[PyTree], PyTree]:
     """`static_rnn` that reads its initial state from `state_saver` and saves the last.

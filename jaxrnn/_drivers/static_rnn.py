@@ -11,7 +11,7 @@ from .._base.cell_keys import cell_at_step
 from .._base.inputs import as_state, as_steps, output_dtype, zero_state
 from .._base.lengths import as_lengths
 from .._base.sharding import lay_out
-from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
+from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
 from .._time import masking
 from .._time.steps import Steps
 from .probe import as_pair, probe
@@ -26,7 +26,7 @@ def static_rnn(
     inputs: list[PyTree] | tuple[PyTree, ...],
     initial_state: PyTree = None,
     dtype: DType | None = None,
-    sequence_length: ArrayLike | None = None,
+    sequence_length: Lengths | None = None,
     scope: str | None = None,
 ) -> tuple[list[PyTree], PyTree]:
     """Runs `cell` over a list of steps; the program holds a copy of it for each step.
@@ -110,7 +110,7 @@ def unrolled(
     steps: list[PyTree],
     initial_state: PyTree,
     dtype: DType | None,
-    sequence_length: ArrayLike | None,
+    sequence_length: Lengths | None,
     scope: str | None,
 ) -> tuple[list[PyTree], PyTree]:
     """`static_rnn` on checked steps, without its warning."""

@@ -13,7 +13,7 @@ from .._base.errors import describe
 from .._base.inputs import as_array, as_state, named_inputs
 from .._base.lengths import lengths_array, lengths_for
 from .._base.trees import map_named
-from .._base.typing import Array, ArrayLike, DType, Params, PyTree
+from .._base.typing import Array, DType, Lengths, Params, PyTree
 from .._cells.affine import AffineCell
 from .._cells.base import RNNCell
 from .batch_axes import BatchAxes
@@ -44,7 +44,7 @@ class LayerInputs:
         where: str,
         layer: Layer,
         inputs: PyTree,
-        sequence_length: ArrayLike | None,
+        sequence_length: Lengths | None,
         time_major: bool,
         dtype: DType | None,
     ) -> "LayerInputs":

@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec, Sharding
 
 from .._base.cell_keys import apply_cell
 from .._base.typing import DType, Key, Params, PyTree
+from .._cells.hyperparameters import set_field
 from .base import WrapperCell
 
 
@@ -24,7 +25,8 @@ class DeviceWrapper(WrapperCell):
         cell: The wrapped cell.
         device: A `jax.Device`, a TensorFlow-like name ("/cpu:0", "gpu:1"), a
             `jax.sharding.Sharding`, or a `PartitionSpec` of the mesh in use (its first
-            entry is that of the batch axis).
+            entry is that of the batch axis). A pickle refers to a device by its
+            platform and number.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or `device` is none of these.
@@ -60,6 +62,17 @@ class DeviceWrapper(WrapperCell):
         """
         inputs, state = self._place((inputs, state))
         return self._place(apply_cell(self.cell, params, inputs, state, key))
+
+    def __getstate__(self) -> Any:
+        rest, activations = super().__getstate__()
+        if isinstance(self.device, jax.Device):  # Those cannot be pickled.
+            rest["device"] = {"name": f"{self.device.platform}:{self.device.id}"}
+        return rest, activations
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        if isinstance(self.device, dict):
+            set_field(self, device=_named(self.device["name"]))
 
     def _place(self, tree: PyTree) -> PyTree:
         if isinstance(self.device, PartitionSpec):

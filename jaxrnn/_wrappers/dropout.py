@@ -10,12 +10,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.cell_keys import apply_cell, apply_cell_sequence, fold, run_key, step_key
-from .._base.errors import describe
+from .._base.arguments import as_count, as_dtype
+from .._base.cell_keys import (
+    apply_cell,
+    apply_cell_sequence,
+    check_key_of_step,
+    fold,
+    run_key,
+    step_key,
+)
+from .._base.errors import describe, noting
 from .._base.trees import map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
-from .._cells.hyperparameters import check_number, set_field
+from .._cells.hyperparameters import check_number, set_bools, set_field
 from .._cells.states import LSTMStateTuple
+from .._cells.step_checks import check_floating
 from .._tensor_array.tensor_array import is_tensor_array
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
@@ -50,9 +59,11 @@ class DropoutWrapper(WrapperCell):
 
     Raises:
         ValueError: If a probability is outside [0, 1]; if variational dropout lacks
-            `dtype` or `input_size`.
-        TypeError: If `cell` is not an RNNCell, a probability is not a number, or the
-            visitor is not a function.
+            `dtype` or `input_size`, or that dtype is not floating; if `seed` exceeds 64
+            bits.
+        TypeError: If `cell` is not an RNNCell, a probability is not a number, `seed`
+            not an integer, `variational_recurrent` not a bool, `dtype` no dtype,
+            `input_size` no size, or the visitor not a function.
 
     Source: `tf.compat.v1.nn.rnn_cell.DropoutWrapper`.
     """
@@ -71,6 +82,17 @@ class DropoutWrapper(WrapperCell):
         for name in ("input_keep_prob", "output_keep_prob", "state_keep_prob"):
             keep_prob = check_number("DropoutWrapper", name, getattr(self, name), 0, 1)
             set_field(self, **{name: keep_prob})
+        set_bools(self)
+        if self.seed is not None:
+            seed = as_count(
+                "DropoutWrapper", "seed", self.seed, -(2**63), "", most=2**63 - 1
+            )
+            set_field(self, seed=seed)
+        if self.dtype is not None:
+            set_field(self, dtype=as_dtype("DropoutWrapper", self.dtype))
+        if self.input_size is not None:
+            with noting("DropoutWrapper: raised by `input_size`."):
+                size_shapes(self.input_size, "input_size")
         visitor = self.dropout_state_filter_visitor
         if visitor is not None and not callable(visitor):
             raise TypeError(
@@ -82,6 +104,8 @@ class DropoutWrapper(WrapperCell):
                 "DropoutWrapper: `dtype` must be given for variational dropout, got "
                 "None. Pass that of the inputs."
             )
+        if self.variational_recurrent:
+            check_floating("DropoutWrapper", "dtype", self.dtype)
         if self._has_input_mask and self.input_size is None:
             raise ValueError(
                 "DropoutWrapper: `input_size` must be given for variational input "
@@ -110,11 +134,13 @@ class DropoutWrapper(WrapperCell):
         """One step; see `RNNCell.apply`.
 
         Raises:
-            TypeError: If a leaf selected for dropout is not floating, or the visitor
-                returns neither a bool nor a structure of bools.
+            TypeError: If a leaf selected for dropout is not floating, the visitor
+                returns neither a bool nor a structure of bools, or `key` is not a
+                random key.
             ValueError: If the visitor does not return one bool for each child, or
                 `input_size` is not that of the inputs.
         """
+        check_key_of_step("DropoutWrapper", key)
         if key is None:
             return apply_cell(self.cell, params, inputs, state, None)
         self._check_input_size(inputs)

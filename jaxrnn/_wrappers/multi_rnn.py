@@ -8,12 +8,18 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from .._base.cell_keys import apply_cell, apply_cell_sequence, fold
+from .._base.cell_keys import (
+    apply_cell,
+    apply_cell_sequence,
+    check_key,
+    check_key_of_step,
+    fold,
+)
 from .._base.errors import EntryError, describe, noting
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells.base import RNNCell, any_is_random
-from .._cells.hyperparameters import set_field
+from .._cells.hyperparameters import set_bools, set_field
 from .._time.steps import Steps
 from .base import check_wrapped
 
@@ -34,7 +40,8 @@ class MultiRNNCell(RNNCell):
             their concatenation, for which each must be one vector.
 
     Raises:
-        TypeError: If `cells` is not a list or tuple of cells.
+        TypeError: If `cells` is not a list or tuple of cells, or `state_is_tuple` not
+            a bool.
         ValueError: If it is empty, or a nested state cannot be concatenated.
 
     Source: `tf.compat.v1.nn.rnn_cell.MultiRNNCell`.
@@ -52,6 +59,7 @@ class MultiRNNCell(RNNCell):
             raise TypeError(
                 f"MultiRNNCell: `cells` must be a list or tuple, got {self.cells!r}."
             )
+        set_bools(self)
         if not self.cells:
             raise ValueError(
                 "MultiRNNCell: `cells` must hold at least one cell, got none."
@@ -95,8 +103,10 @@ class MultiRNNCell(RNNCell):
 
         Raises:
             TypeError: If `key` is not a random key.
-            ValueError: If layers that share parameters need different shapes.
+            ValueError: If `key` is an array of keys, or layers that share parameters
+                need different shapes.
         """
+        check_key("MultiRNNCell", key)
         params: Params = {}
         for i, cell in enumerate(self.cells):
             name = self._name(i)
@@ -114,7 +124,9 @@ class MultiRNNCell(RNNCell):
         Raises:
             ValueError: If the parameters of a cell are missing; if there is not one
                 state for each cell (also an IndexError, as in TensorFlow).
+            TypeError: If `key` is not a random key.
         """
+        check_key_of_step("MultiRNNCell", key)
         self._check_params(params)
         new_states = []
         for i, cell_state in enumerate(self._split(state)):

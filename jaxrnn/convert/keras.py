@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .._base.arguments import as_bool
 from .._base.errors import describe
 from .._cells.bound import BoundCell
 from ._cells import (
@@ -61,7 +62,8 @@ def load(
         (`reset_after`) or `BasicRNNCell`; of several layers a bound `MultiRNNCell`.
 
     Raises:
-        TypeError: If a layer is not a list, or a weight is not a floating array.
+        TypeError: If a layer is not a list, a weight is not a floating array, or
+            `reset_after` is not a bool.
         ValueError: If a layer has the wrong number of weights, such as those of two
             directions, or a weight has the wrong shape; if no layer is given.
 
@@ -198,6 +200,7 @@ def _layer(
     reset_after: bool,
 ) -> LayerWeights:
     """One direction of a layer, from its numbered weights."""
+    reset_after = as_bool(name, "reset_after", reset_after)
     read = reader(dict(weights), f"{name}[", "]")
     kernel, recurrent, *last = (i for i, _ in weights)
     state = read(recurrent, None, None)

@@ -6,7 +6,8 @@
 
 Parameters have the same layout in both, so nothing is computed: each cell becomes the
 cell of the same name, a `MultiRNNCell` a `MultiRNNCell`. Variables do not hold forget
-bias, activation and clips: these are arguments of `load`, and `save` omits them.
+bias, activation and clips: these are arguments of `load` and of `save`, which refuses a
+cell that has others.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ import jax
 import numpy as np
 
 from .._base.errors import describe
+from .._cells.activations import resolve_activation
 from .._cells.basic_lstm import BasicLSTMCell
 from .._cells.basic_rnn import BasicRNNCell
 from .._cells.bound import BoundCell
@@ -173,24 +175,41 @@ def load_bidirectional(
 
 
 @public
-def save(cell: BoundCell, scope: str = "rnn") -> dict[str, np.ndarray]:
+def save(
+    cell: BoundCell,
+    scope: str = "rnn",
+    *,
+    forget_bias: float = 1.0,
+    activation: Any = None,
+    cell_clip: float | None = None,
+    proj_clip: float | None = None,
+) -> dict[str, np.ndarray]:
     """The variables of a cell: arrays under their names in a graph, without ":0".
 
     In a session, `variable.load(arrays[variable.op.name], session)` assigns them.
 
-    Forget bias, activation and clips are not among them. If they differ from the
-    defaults (1, tanh, none), pass them to TensorFlow's cells and to `load`.
+    Forget bias, activation and clips are not among them: TensorFlow's cells, and
+    `load`, must be given the same as this function.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
             `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these.
         scope: As in `load`.
+        forget_bias: That of the cell, if it is an LSTM.
+        activation: That of the cell; None for tanh.
+        cell_clip: That of the cell, if it is an `LSTMCell`.
+        proj_clip: That of the cell, if it is an `LSTMCell`.
 
     Raises:
         TypeError: If `cell` is not such a bound cell.
+        ValueError: If its forget bias, activation or a clip differs from the argument.
     """
     check_string("scope", scope)
-    return _variables("cell", cell, scope)
+    variables = _variables("cell", cell, scope)
+    clips = {"cell_clip": cell_clip, "proj_clip": proj_clip}
+    hyper = {"forget_bias": forget_bias, "activation": activation, **clips}
+    _check_hyper("cell", cell, hyper)
+    return variables
 
 
 @public
@@ -198,6 +217,11 @@ def save_bidirectional(
     cells_fw: Sequence[BoundCell],
     cells_bw: Sequence[BoundCell],
     scope: str = "bidirectional_rnn",
+    *,
+    forget_bias: float = 1.0,
+    activation: Any = None,
+    cell_clip: float | None = None,
+    proj_clip: float | None = None,
 ) -> dict[str, np.ndarray]:
     """The variables of the cells of both directions; see `save`.
 
@@ -205,18 +229,25 @@ def save_bidirectional(
         cells_fw: A cell for each layer, each as in `save`.
         cells_bw: The cells of the backward direction, likewise.
         scope: As in `load_bidirectional`; several layers become a stack in it.
+        forget_bias: As in `save`.
+        activation: As in `save`.
+        cell_clip: As in `save`.
+        proj_clip: As in `save`.
 
     Raises:
         TypeError: As in `save`.
-        ValueError: If the directions differ in the number of layers.
+        ValueError: If the directions differ in the number of layers; as in `save`.
     """
     check_string("scope", scope)
+    clips = {"cell_clip": cell_clip, "proj_clip": proj_clip}
+    hyper = {"forget_bias": forget_bias, "activation": activation, **clips}
     variables, pairs = {}, paired(cells_fw, cells_bw)
     for i, pair in enumerate(pairs):
         stacked = f"cell_{i}/bidirectional_rnn/" if len(pairs) > 1 else ""
         for direction, cell in zip(_DIRECTIONS, pair, strict=True):
-            place = join(scope, stacked + direction)
-            variables |= _variables(f"cells_{direction}[{i}]", cell, place)
+            place, name = join(scope, stacked + direction), f"cells_{direction}[{i}]"
+            variables |= _variables(name, cell, place)
+            _check_hyper(name, cell, hyper)
     return variables
 
 
@@ -319,3 +350,22 @@ def _variables(name: str, cell: Any, scope: str) -> dict[str, np.ndarray]:
     for i, (own, each) in enumerate(stacked_cells(name, cell)):
         variables |= _variables(own, each, join(scope, f"{_STACK}/cell_{i}"))
     return variables
+
+
+def _check_hyper(name: str, cell: Any, hyper: _Hyper) -> None:
+    """Raises ValueError for a hyper-parameter that `load` would not restore."""
+    cell = as_bound(name, cell)
+    if isinstance(cell.cell, MultiRNNCell):
+        for own, each in stacked_cells(name, cell):
+            _check_hyper(own, each, hyper)
+        return
+    activation = resolve_activation("save", hyper["activation"])
+    for field, want in {**hyper, "activation": activation}.items():
+        got = getattr(cell.cell, field, want)
+        if got != want:
+            want, got = (getattr(each, "__name__", each) for each in (want, got))
+            raise ValueError(
+                f"`{name}` must have {field} {want}, as variables do not hold it, got "
+                f"{got}. Pass `{field}` to `save`, and the same to TensorFlow's cell "
+                "and to `load`."
+            )

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.cell_keys import check_key
-from .._base.errors import describe, is_array, is_key
+from .._base.errors import describe, is_array
 from .._base.math import concrete_or_none
-from .._base.typing import Array, Key
+from .._base.typing import Array
 
 
 def as_start_ids(where: str, start_ids: Any) -> Array:
@@ -84,22 +83,6 @@ def as_number(where: str, name: str, value: Any, within: Range, fix: str) -> Any
     if known is not None and not within.holds(float(known)):
         raise ValueError(f"{wanted}, got {float(known):g}. {fix}")
     return value
-
-
-def as_one_key(where: str, key: Any) -> Key:
-    """One random key, typed or raw.
-
-    Raises:
-        TypeError: If it is not a key.
-        ValueError: If it is an array of keys.
-    """
-    check_key(where, key)
-    if jnp.ndim(key) != (0 if is_key(key) else 1):
-        raise ValueError(
-            f"{where}: `key` must be one key, got {describe(key)}. Use jax.vmap for a "
-            "run with each of them."
-        )
-    return key
 
 
 def check_callable(where: str, name: str, value: Any, wanted: str) -> None:

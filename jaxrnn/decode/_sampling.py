@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._base.cell_keys import check_key
 from .._base.typing import Array, ArrayLike, Key, PyTree, RNNCellLike
-from ._checks import POSITIVE, PROBABILITY, as_int, as_number, as_one_key
+from ._checks import POSITIVE, PROBABILITY, as_int, as_number
 from ._decoded import Decoded, run
 from ._model import Embed, Model, Project
 from ._rows import RowLoop
@@ -115,7 +116,7 @@ def sample(
 
 def _make(model: Model, key: Any, temperature: Any, top_k: Any, top_p: Any) -> RowLoop:
     where = model.where
-    key = as_one_key(where, key)
+    check_key(where, key)
     fix = "`greedy` takes the most likely id."
     temperature = as_number(where, "temperature", temperature, POSITIVE, fix)
     fix = "None is for all ids."

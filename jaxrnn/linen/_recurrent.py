@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from .._base.typing import ArrayLike, DType, Key, Params, PyTree
+from .._base.typing import DType, Key, Lengths, Params, PyTree
 from .._cells.base import RNNCell
 from .._layers.axis_names import check_axis_names, name_axes
 from .._layers.cells import check_are_cells
@@ -41,7 +41,7 @@ class Recurrent(HoldsCells, kw_only=True):
     def __call__(
         self,
         inputs: PyTree,
-        sequence_length: ArrayLike | None = None,
+        sequence_length: Lengths | None = None,
         *,
         initial_state: PyTree = None,
         deterministic: bool | None = None,

@@ -4,7 +4,7 @@ import jax
 
 from .._base.arguments import check_time_major
 from .._base.errors import KindError, describe_structure
-from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
+from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._drivers.dynamic_rnn import dynamic_rnn as core_dynamic_rnn
 from ..memory._strategy import Strategy
 
@@ -12,7 +12,7 @@ from ..memory._strategy import Strategy
 def dynamic_rnn(
     cell: RNNCellLike,
     inputs: ArrayLike,
-    sequence_length: ArrayLike | None = None,
+    sequence_length: Lengths | None = None,
     initial_state: PyTree = None,
     dtype: DType | None = None,
     parallel_iterations: int | None = None,

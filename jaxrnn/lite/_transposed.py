@@ -86,7 +86,7 @@ class TransposedCell(RNNCell):
         """
         name = type(self).__name__
         inputs = check_step_inputs(name, inputs)
-        check_params(name, params, self.param_specs(inputs.shape[-1]), inputs.dtype)
+        check_params(name, params, self.param_specs, inputs)
         return self.core.apply(self.core_params(params), inputs, state, key=key)
 
     def apply_sequence(

@@ -5,7 +5,7 @@ from typing import Any
 
 from flax import nnx
 
-from .._base.typing import ArrayLike, DType, PyTree
+from .._base.typing import DType, Lengths, PyTree
 from .._cells.base import RNNCell
 from .._layers.cells import check_are_cells
 from .._layers.directions import (
@@ -52,7 +52,7 @@ class Recurrent(HoldsLayer):
     def __call__(
         self,
         inputs: PyTree,
-        sequence_length: ArrayLike | None = None,
+        sequence_length: Lengths | None = None,
         *,
         initial_state: PyTree = None,
         deterministic: bool | None = None,

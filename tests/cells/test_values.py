@@ -145,6 +145,37 @@ def test_deep_copies_do_not_share_parameters():
     assert list(shared[0].init(jax.random.key(0), X[:, 0])) == ["cell_0"]
 
 
+def test_shapes_are_compared_as_those_of_tensorflow():
+    assert TensorShape(1) == TensorShape([1]) == (1,)
+    assert TensorShape([1, 2]) == [1, 2]
+    assert (1, 2) == TensorShape([1, 2]) != (1, 3)
+    assert TensorShape([1, 2]) not in ("ab", 5.5, None)
+    assert hash(TensorShape([1, 2])) == hash((1, 2))
+    assert TensorShape([1, 2]).ndims == 2
+
+
+@pytest.mark.parametrize(("bound", "h"), [(True, [1.5230088] * 2), (False, [0.0] * 2)])
+def test_a_bool_clips_as_in_tensorflow(bound, h):
+    """Numbers of `tf.compat.v1.nn.rnn_cell.LSTMCell(2, num_proj=2, cell_clip=...)`."""
+    cell = LSTMCell(
+        2, num_proj=2, cell_clip=bound, initializer=jax.nn.initializers.ones
+    )
+    assert cell == dataclasses.replace(cell, cell_clip=float(bound))
+    x = np.full((1, 3, 2), 3, np.float32)
+    params = cell.init(jax.random.key(0), x[:, 0])
+    _, state = jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=F32)
+    np.testing.assert_allclose(state.h, [h], rtol=1e-6)
+    np.testing.assert_array_equal(state.c, np.full((1, 2), bound, np.float32))
+
+
+def test_a_wrapper_of_a_device_is_pickled():
+    for device in jax.devices():
+        cell = jaxrnn.DeviceWrapper(GRUCell(3), device)
+        again = pickle.loads(pickle.dumps(cell))
+        assert again == cell
+        assert again.device is device
+
+
 def test_arrays_are_no_hyper_parameters():
     with pytest.raises(TypeError, match="Plain: hyper-parameters must be hashable"):
         Plain(np.ones(3)).bind({})

@@ -194,6 +194,11 @@ def saving(cell):
 
 
 REFUSALS = {
+    "reset_after": (
+        TypeError,
+        r"keras\.load: .*`reset_after` must be True or False, got 'no'",
+        lambda: convert.load([np.ones((3, 9)), np.ones((3, 9))], reset_after="no"),
+    ),
     "nothing": (
         ValueError,
         r"convert\.keras\.load: `layers` must be at least one, got none",

@@ -40,10 +40,11 @@ def load(case):
     return read(VARIABLES[case], scope, **options)
 
 
-def save(cells, scope):
+def save(cells, case):
+    scope, options = CASES[case]
     if isinstance(cells, tuple):
-        return tf1.save_bidirectional(*cells, scope)
-    return tf1.save(cells, scope)
+        return tf1.save_bidirectional(*cells, scope, **options)
+    return tf1.save(cells, scope, **options)
 
 
 def run(case, cells, x):
@@ -78,7 +79,7 @@ def test_same_as_tensorflow(case):
             assert_near(leaf, golden[f"{key}/{i}"])
     want = with_prefix("gradients/", golden)
     assert_near(slope, want.pop("inputs"))
-    got = save(slopes, CASES[case][0])
+    got = save(slopes, case)
     assert got.keys() == want.keys()
     for name, array in want.items():
         assert_near(got[name], array)
@@ -87,7 +88,7 @@ def test_same_as_tensorflow(case):
 @pytest.mark.parametrize("case", CASES)
 def test_there_and_back_are_the_same_bits(case):
     variables, cells = VARIABLES[case], load(case)
-    saved = save(cells, CASES[case][0])
+    saved = save(cells, case)
     assert saved.keys() == {k for k in variables if "Adam" not in k and "beta" not in k}
     for name, array in saved.items():
         np.testing.assert_array_equal(array, variables[name], strict=True)
@@ -131,7 +132,8 @@ SHAPES = {
 @pytest.mark.parametrize("name", SHAPES)
 def test_back_and_there_is_the_same_cell(name, dtype):
     cell = bound(SHAPES[name], dtype=dtype)
-    saved = tf1.save(cell, "")
+    options = {"forget_bias": getattr(cell.cell, "forget_bias", 1.0)}
+    saved = tf1.save(cell, "", **options)
     assert {key.split("/")[0] for key in saved} == {name}
     back = tf1.load(saved, "", forget_bias=0.5)
     assert back.cell == cell.cell
@@ -314,6 +316,29 @@ REFUSALS = {
         TypeError,
         "`cell` must be a BasicRNNCell, .* a residual connection, convert the cell",
         lambda: tf1.save(bound(jaxrnn.ResidualWrapper(jaxrnn.GRUCell(3)))),
+    ),
+    "forget_bias": (
+        ValueError,
+        "`cell` must have forget_bias 1.0, as variables do not hold it, got 0.0. Pass "
+        "`forget_bias` to `save`, and the same to TensorFlow's cell and to `load`",
+        lambda: tf1.save(bound(jaxrnn.LSTMCell(3, forget_bias=0))),
+    ),
+    "forget_bias_of_a_layer": (
+        ValueError,
+        r"`cell.cells\[1\]` must have forget_bias 1.0",
+        lambda: tf1.save(
+            bound(jaxrnn.MultiRNNCell([GRU.cell, jaxrnn.BasicLSTMCell(3, 0.5)]))
+        ),
+    ),
+    "activation": (
+        ValueError,
+        "`cell` must have activation tanh, as variables do not hold it, got relu",
+        lambda: tf1.save(bound(jaxrnn.GRUCell(3, activation="relu"))),
+    ),
+    "cell_clip": (
+        ValueError,
+        r"`cells_bw\[0\]` must have cell_clip None, .* got 2.0",
+        lambda: tf1.save_bidirectional(GRU, bound(jaxrnn.LSTMCell(3, cell_clip=2))),
     ),
     "no_list": (
         TypeError,

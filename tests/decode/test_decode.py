@@ -563,7 +563,7 @@ REFUSALS = [
     ("greedy", {"start_ids": [1, 2, 3]}, ValueError, "decode.greedy: `initial_state` must have one row for each of `start_ids` int32[3], got float64[2, 4]."),
     ("greedy", {"initial_state": (np.zeros((2, 4)),)}, ValueError, "decode.greedy: `initial_state` (by `cell.state_size`) must have the structure *, got (*,)."),
     ("greedy", {"initial_state": None}, ValueError, "decode.greedy: `initial_state` must be an array: None values not supported."),
-    ("greedy", {"cell": GRUCell(4)}, TypeError, "decode.greedy: `cell` must be an RNNCell, got GRUCell(num_units=4, activation=tanh), which lacks `__call__`. Bind it first: `cell.bind(params)`."),
+    ("greedy", {"cell": GRUCell(4)}, TypeError, "decode.greedy: `cell` must be a bound cell, got the unbound GRUCell(num_units=4, activation=tanh). Bind it to its parameters: `cell.bind(params)`."),
     ("greedy", {"embed": np.zeros((4, 3))}, TypeError, "decode.greedy: `embed` must be a function of ids [batch], got float64[4, 3]."),
     ("greedy", {"embed": bad(np.zeros((3, 3)))}, ValueError, "decode.greedy: `embed(ids)` must be an array with one row for each of int32[2], got float64[3, 3]."),
     ("greedy", {"project": 3}, TypeError, "decode.greedy: `project` must be a function of the cell's output, got 3."),

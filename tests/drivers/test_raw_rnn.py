@@ -569,7 +569,7 @@ REFUSALS = [
     (
         lambda: raw_rnn(BasicRNNCell(2), until(1)),
         TypeError,
-        r"Bind it first: `cell\.bind",
+        r"the unbound BasicRNNCell.*Bind it to its parameters: `cell\.bind",
     ),
     (lambda: raw_rnn(COUNTER, 4), TypeError, "`loop_fn` must be callable, got 4"),
     (

@@ -196,7 +196,7 @@ STEPS = list(X)
 REFUSALS = {
     "cell_fw": (TypeError, "static_bidirectional_rnn: `cell_fw` must be an RNNCell",
                 lambda: static_bidirectional_rnn(3, GRU, STEPS, dtype=F64)),
-    "cell_bw": (TypeError, "`cell_bw` must be an RNNCell.*Bind it first",
+    "cell_bw": (TypeError, "`cell_bw` must be a bound cell, got the unbound .*Bind it to its parameters",
                 lambda: static_bidirectional_rnn(GRU, GRUCell(2), STEPS, dtype=F64)),
     "inputs_kind": (TypeError, "`inputs` must be a sequence", lambda: static_bidirectional_rnn(GRU, GRU, X, dtype=F64)),
     "inputs_empty": (ValueError, "`inputs` must not be empty",
@@ -233,7 +233,7 @@ def test_refusal(error, words, call):
 
 def test_an_error_names_its_layer():
     narrow = [GRU, bound(GRUCell(2), 3)]
-    with pytest.raises(ValueError, match="must have the same depth") as caught:
+    with pytest.raises(ValueError, match="`inputs` must have depth 3") as caught:
         stack_bidirectional_rnn(narrow, narrow, STEPS, dtype=F64)
     notes = "".join(caught.value.__notes__)
     assert "raised by layer cell_1" in notes

@@ -1,6 +1,8 @@
 """What is refused, how, and in which words: argument, leaf, what came, what to do."""
 
+import dataclasses
 import re
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import (
+    AffineCell,
     BasicRNNCell,
     DeviceWrapper,
     DropoutWrapper,
@@ -17,7 +20,9 @@ from jaxrnn import (
     LSTMCell,
     LSTMStateTuple,
     MultiRNNCell,
+    ParamSpec,
     ResidualWrapper,
+    Stage,
     TensorShape,
     bidirectional_dynamic_rnn,
     dynamic_rnn,
@@ -26,6 +31,7 @@ from jaxrnn import (
 F32 = jnp.float32
 X = np.ones((4, 5, 3), np.float32)
 ZEROS = np.zeros((4, 2), np.float32)
+KEYS = jax.random.split(jax.random.key(0))
 
 
 def bound(cell):
@@ -34,6 +40,33 @@ def bound(cell):
 
 RNN, GRU, LSTM = (bound(c(2)) for c in (BasicRNNCell, GRUCell, LSTMCell))
 STACK = bound(MultiRNNCell([GRUCell(2), GRUCell(2)]))
+
+
+def keep(params, inputs, state, key=None):
+    return inputs, state
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Custom(AffineCell):
+    """A cell of one stage, which may be wrong."""
+
+    enters: Callable = lambda h: (h, h)
+    updates: Callable = lambda z, h: (z, z)
+    columns: int = 2
+
+    state_size = output_size = 2
+
+    def enter(self, state):
+        return self.enters(state)
+
+    @property
+    def stages(self):
+        update = lambda params, z, carry: self.updates(z, carry)
+        return (Stage(update, 2, self.columns, jax.nn.initializers.zeros, None),)
+
+
+def step_of(cell):
+    return dynamic_rnn(bound(cell), X, dtype=F32)
 
 
 def stepping(state):
@@ -51,7 +84,7 @@ REFUSALS = {
     "cell": (TypeError, "`cell` must be an RNNCell, got 3, which lacks `output_size`, "
              "`state_size`, `zero_state` or `get_initial_state`",
              lambda: dynamic_rnn(3, X, dtype=F32)),
-    "cell_unbound": (TypeError, "lacks `__call__`. Bind it first: `cell.bind\\(params\\)`",
+    "cell_unbound": (TypeError, "must be a bound cell, got the unbound GRUCell\\(.*Bind it to its parameters: `cell.bind\\(params\\)`",
                      lambda: dynamic_rnn(GRUCell(2), X, dtype=F32)),
     "no_dtype": (ValueError, "dtype must be specified if there is no `initial_state`",
                  lambda: dynamic_rnn(GRU, X)),
@@ -166,7 +199,7 @@ REFUSALS = {
     "step_returns_one": (ValueError, r"must return \(output, new_state\)",
                          lambda: dynamic_rnn(FunctionCell(lambda p, x, s, key=None: x, 3, 3).bind({}), X, dtype=F32)),
     # Bidirectional
-    "cell_bw": (TypeError, "bidirectional_dynamic_rnn: `cell_bw` must be an RNNCell",
+    "cell_bw": (TypeError, "bidirectional_dynamic_rnn: `cell_bw` must be a bound cell, got the unbound GRUCell.*`cell_bw.bind",
                 lambda: bidirectional_dynamic_rnn(GRU, GRUCell(2), X, dtype=F32)),
     "one_state_only": (ValueError, "bidirectional_dynamic_rnn: dtype must be specified.*`initial_state_bw`",
                        lambda: bidirectional_dynamic_rnn(GRU, GRU, X, initial_state_fw=ZEROS)),
@@ -176,7 +209,7 @@ REFUSALS = {
     "params_unknown": (ValueError, r"not known: params\['projection'\]\['kernel'\]",
                        lambda: LSTM.cell.apply({**LSTM.params, "projection": {"kernel": ZEROS}},
                                                X[:, 0], (ZEROS, ZEROS))),
-    "params_shape": (ValueError, r"`params\['candidate'\]\['kernel'\]` must have shape \(7, 2\) for these inputs, got float32\[5, 2\]",
+    "params_shape": (ValueError, r"`inputs` must have depth 3, for which `params\['candidate'\]\['kernel'\]`, float32\[5, 2\], was made, got float32\[4, 5\] of depth 5",
                      lambda: GRU(np.ones((4, 5), np.float32), ZEROS)),
     "params_kind": (TypeError, "`params` must be a dict of arrays, got None",
                     lambda: GRUCell(2).apply(None, X[:, 0], ZEROS)),
@@ -193,15 +226,76 @@ REFUSALS = {
     "forget_bias": (TypeError, "`forget_bias` must be a number", lambda: LSTMCell(2, forget_bias=np.ones(2))),
     "name": (TypeError, "`name` must be a string, got 5", lambda: GRUCell(2, name=5)),
     "dtype_name": (TypeError, "GRUCell: `dtype` must name a dtype, got 'foo'", lambda: GRUCell(2, dtype="foo")),
-    "shape_int": (TypeError, "`dims` must be a sequence of integers, got 5", lambda: TensorShape(5)),
+    "peepholes_word": (TypeError, "LSTMCell: `use_peepholes` must be True or False, got 'no'",
+                       lambda: LSTMCell(2, use_peepholes="no")),
+    "tuple_word": (TypeError, "LSTMCell: `state_is_tuple` must be True or False, got 'no'",
+                   lambda: LSTMCell(2, state_is_tuple="no")),
+    "tuple_number": (TypeError, "BasicLSTMCell: `state_is_tuple` must be True or False, got 1",
+                     lambda: jaxrnn.BasicLSTMCell(2, state_is_tuple=1)),
+    "units_huge": (ValueError, "`num_units` must be at most 2147483647, got 9223372036854775808",
+                   lambda: GRUCell(2**63)),
+    "unbound_call": (TypeError, r"LSTMCell: a cell must be bound before it is called.*`cell.bind\(params\)\(inputs, state\)`",
+                     lambda: LSTMCell(2)(X[:, 0], ZEROS)),
+    "init_keys": (ValueError, r"GRUCell: `key` must be one key, got key<fry>\[2\]. Use jax.vmap",
+                  lambda: GRUCell(2).init(KEYS, X[:, 0])),
+    "init_raw_keys": (ValueError, r"`key` must be one key, got uint32\[2, 2\]",
+                      lambda: GRUCell(2).init(jax.random.key_data(KEYS), X[:, 0])),
+    "bind_keys": (ValueError, "GRUCell: `key` must be one key", lambda: GRUCell(2).bind({}, KEYS)),
+    "stack_init_key": (TypeError, "MultiRNNCell: `key` must be a random key, got 0",
+                       lambda: STACK.cell.init(0, X[:, 0])),
+    "function_init_key": (TypeError, "FunctionCell: `key` must be a random key, got 0",
+                          lambda: FunctionCell(keep, 2, 2).init(0, X[:, 0])),
+    "apply_key": (TypeError, "GRUCell: `key` must be a random key, got 'k'",
+                  lambda: GRU.cell.apply(GRU.params, X[:, 0], ZEROS, key="k")),
+    "stack_key": (TypeError, "MultiRNNCell: `key` must be a random key, got 'k'",
+                  lambda: STACK.cell.apply(STACK.params, X[:, 0], (ZEROS, ZEROS), key="k")),
+    "function_key": (TypeError, "FunctionCell: `key` must be a random key, got 'k'",
+                     lambda: FunctionCell(keep, 2, 2).apply({}, X[:, 0], ZEROS, key="k")),
+    "dropout_key": (TypeError, "DropoutWrapper: `key` must be a random key, got 'k'",
+                    lambda: DropoutWrapper(GRU.cell, 0.5).apply(GRU.params, X[:, 0], ZEROS, key="k")),
+    "residual_key": (TypeError, "GRUCell: `key` must be a random key, got 'k'",
+                     lambda: ResidualWrapper(GRU.cell).apply(GRU.params, X[:, 0], ZEROS, key="k")),
+    "at_step_word": (TypeError, "at_step: `t` must be an integer, got 'a'", lambda: GRU.at_step("a")),
+    "at_step_float": (TypeError, "at_step: `t` must be an integer, got 1.9", lambda: GRU.at_step(1.9)),
+    "at_step_huge": (ValueError, "at_step: `t` must be at most 2147483647", lambda: GRU.at_step(2**40)),
+    "at_step_vector": (TypeError, r"at_step: `t` must be an integer, got int32\[2\]",
+                       lambda: GRU.at_step(jnp.arange(2, dtype=jnp.int32))),
+    "zero_state_traced": (TypeError, r"`batch_size` must be an integer, got int64\[\]. Shapes are static under jit.*static_argnames",
+                          lambda: jax.jit(lambda n: GRU.zero_state(n, F32))(3)),
+    "plain_state": (TypeError, r"must have the structure \(\*, \*\), got LSTMStateTuple.*`LSTMStateTuple\(c, h\)`",
+                    lambda: dynamic_rnn(LSTM, X, [1] * 4, initial_state=(ZEROS, ZEROS))),
+    "depth": (ValueError, r"`inputs` must have depth 3, for which `params\['kernel'\]`, float32\[5, 8\], was made, got float32\[4, 4\] of depth 4",
+              lambda: dynamic_rnn(LSTM, np.ones((4, 5, 4), np.float32), dtype=F32)),
+    "columns_of_params": (ValueError, r"`params\['kernel'\]` must have shape \(5, 2\) for inputs of depth 3, got float32\[5, 3\]",
+                          lambda: RNN.cell.apply({**RNN.params, "kernel": np.ones((5, 3), np.float32)}, X[:, 0], ZEROS)),
+    # Custom cells
+    "spec_shape": (TypeError, "ParamSpec: `shape` must be a tuple of integers, got 'a'", lambda: ParamSpec("a", abs)),
+    "spec_size": (TypeError, "ParamSpec: `shape` must be an integer, got 1.5", lambda: ParamSpec((1.5,), abs)),
+    "spec_initializer": (TypeError, "ParamSpec: `initializer` must be a function, got 3", lambda: ParamSpec((1,), 3)),
+    "stage_update": (TypeError, "Stage: `update` must be a function, got 3", lambda: Stage(3, 1, 1, abs, None)),
+    "stage_kernel": (TypeError, "Stage: `kernel` must be a function, got None", lambda: Stage(abs, 1, 1, None, None)),
+    "stage_bias": (TypeError, "Stage: `bias` must be a function, got 'b'", lambda: Stage(abs, 1, 1, abs, "b")),
+    "stage_columns": (TypeError, "Stage: `columns` must be an integer, got 1.5", lambda: Stage(abs, 1, 1.5, abs, None)),
+    "stage_path": (TypeError, "Stage: `path` must be a string, got 3", lambda: Stage(abs, 1, 1, abs, None, 3)),
+    "stage_inputs": (TypeError, "Stage: `takes_inputs` must be True or False, got 'no'",
+                     lambda: Stage(abs, 1, 1, abs, None, None, "no")),
+    "enter_no_pair": (ValueError, r"Custom: `enter` must return \(operand, carry\),.* got float32\[4, 2\]",
+                      lambda: step_of(Custom(enters=lambda h: h))),
+    "update_no_pair": (ValueError, r"Custom: the update of stage 0 must return \(operand, carry\),.* got float32\[2, 2\]",
+                       lambda: step_of(Custom(updates=lambda z, h: h[:2]))),
+    "operand": (ValueError, r"Custom: `enter` must return an operand of shape \(4, 2\), by the `rows` of stage 0, got float32\[4, 1\]",
+                lambda: step_of(Custom(enters=lambda h: (h[:, :1], h)))),
+    "columns": (ValueError, r"the update of stage 0 must return a new state of the shapes float32\[4, 2\], got float32\[4, 3\]. Its z has 3 columns",
+                lambda: step_of(Custom(columns=3, updates=lambda z, h: (z, z)))),
+    "shape_word": (TypeError, "`dims` must be an integer, got '5'", lambda: TensorShape("5")),
     "zero_state_negative": (ValueError, "`batch_size` must be at least 0", lambda: GRU.zero_state(-2, F32)),
     "zero_state_tuple": (TypeError, "`batch_size` must be an integer, got tuple", lambda: GRU.zero_state((4,), F32)),
     "zero_state_dtype": (TypeError, "`dtype` must name a dtype, got None", lambda: GRU.zero_state(4, None)),
     "initial_state_of_nothing": (ValueError, "`inputs` must be arrays", lambda: GRU.get_initial_state([])),
     "joined_matrix": (ValueError, "needs states of one vector",
-                      lambda: MultiRNNCell([FunctionCell(abs, TensorShape([5, 5]), 3)], state_is_tuple=False)),
+                      lambda: MultiRNNCell([FunctionCell(keep, TensorShape([5, 5]), 3)], state_is_tuple=False)),
     "forget_bias_none": (TypeError, "`forget_bias` must be a number, got None", lambda: LSTMCell(2, forget_bias=None)),
-    "clip_flag": (TypeError, "`cell_clip` must be a number, got True", lambda: LSTMCell(2, cell_clip=True)),
+    "clip_word": (TypeError, "`cell_clip` must be a number, got '1'", lambda: LSTMCell(2, cell_clip="1")),
     "keep_prob_string": (TypeError, "`input_keep_prob` must be a number, got '0.5'",
                          lambda: DropoutWrapper(GRUCell(2), "0.5")),
     "units_float": (TypeError, "`num_units` must be an integer, got 2.5", lambda: GRUCell(2.5)),
@@ -238,6 +332,8 @@ REFUSALS = {
     "lstm_state_dtype": (TypeError, "`c` and `h` must have one dtype",
                          lambda: LSTMStateTuple(ZEROS, ZEROS.astype(np.float64)).dtype),
     "function": (TypeError, "FunctionCell: `fn` must be a function, got 3", lambda: FunctionCell(3, 2, 2)),
+    "function_without_key": (TypeError, r"FunctionCell: `fn` must take \(params, inputs, state, key=None\), got a function of \(p, x, s\)",
+                             lambda: FunctionCell(lambda p, x, s: (x, s), 2, 2)),
     "function_init": (TypeError, "`init_fn` must be a function", lambda: FunctionCell(abs, 2, 2, 3)),
     "function_size": (TypeError, "must be an int or a TensorShape, got 'two'",
                       lambda: FunctionCell(abs, {"a": "two"}, 2)),
@@ -247,6 +343,19 @@ REFUSALS = {
     "shape_unknown": (ValueError, "must be known, got None", lambda: TensorShape([None])),
     "shape_kind": (TypeError, "`dims` must be an integer, got 1.5", lambda: TensorShape([1.5])),
     # Wrappers
+    "stack_tuple": (TypeError, "MultiRNNCell: `state_is_tuple` must be True or False, got 'no'",
+                    lambda: MultiRNNCell([GRUCell(2)], state_is_tuple="no")),
+    "variational_word": (TypeError, "DropoutWrapper: `variational_recurrent` must be True or False, got 'no'",
+                         lambda: DropoutWrapper(GRUCell(2), variational_recurrent="no")),
+    "seed_word": (TypeError, "DropoutWrapper: `seed` must be an integer, got 'a'", lambda: DropoutWrapper(GRUCell(2), seed="a")),
+    "seed_float": (TypeError, "`seed` must be an integer, got 1.5", lambda: DropoutWrapper(GRUCell(2), seed=1.5)),
+    "seed_huge": (ValueError, "`seed` must be at most 9223372036854775807", lambda: DropoutWrapper(GRUCell(2), seed=2**70)),
+    "dropout_dtype": (ValueError, "DropoutWrapper: only supports floating point, got `dtype` of int32",
+                      lambda: DropoutWrapper(GRUCell(2), 0.5, variational_recurrent=True, input_size=3, dtype=jnp.int32)),
+    "dropout_dtype_word": (TypeError, "DropoutWrapper: `dtype` must name a dtype, got 'zz'",
+                           lambda: DropoutWrapper(GRUCell(2), dtype="zz")),
+    "dropout_size": (TypeError, "`input_size` must be an int or a TensorShape, got 'x'",
+                     lambda: DropoutWrapper(GRUCell(2), input_size="x")),
     "stack_empty": (ValueError, "must hold at least one cell", lambda: MultiRNNCell([])),
     "stack_kind": (TypeError, "must be a list or tuple", lambda: MultiRNNCell(GRUCell(2))),
     "stack_of_bound": (TypeError, r"`cells\[1\]` must be an RNNCell.*bind the whole",
@@ -311,3 +420,28 @@ def test_a_protocol_cell_may_lack_its_zero_state_alone():
 
     with pytest.raises(TypeError, match="lacks `zero_state` or `get_initial_state`"):
         jaxrnn.dynamic_rnn(Sizes(), X, dtype=F32)
+
+
+def test_a_wrong_depth_names_the_layer_of_a_stack():
+    with pytest.raises(ValueError, match="`inputs` must have depth 3") as caught:
+        dynamic_rnn(STACK, np.ones((4, 5, 4), np.float32), dtype=F32)
+    assert "raised by `cells[0]`" in "".join(caught.value.__notes__)
+
+
+def test_keys_under_vmap_are_one_for_each_row():
+    params = jax.vmap(lambda key: GRUCell(2).init(key, X[:, 0]))(KEYS)
+    cell = DropoutWrapper(GRUCell(2), 0.5)
+    run = lambda p, key: dynamic_rnn(cell.bind(p, key), X, dtype=F32)[0]
+    assert jax.vmap(run)(params, KEYS).shape == (2, 4, 5, 2)
+
+
+def test_a_dtype_that_jax_replaces_is_warned_of():
+    x, key = jnp.asarray(X), jax.random.key(0)
+    with jax.enable_x64(False):
+        for wide in (jnp.float64, np.float64, "float64", np.dtype("float64")):
+            with pytest.warns(UserWarning, match="`dtype` is float64, for which JAX"):
+                dynamic_rnn(GRU, x, dtype=wide)
+        dynamic_rnn(GRU, x, dtype=float)
+        GRUCell(2).init(key, X[:, 0].astype(np.float64))
+        GRUCell(2).get_initial_state(X[:, 0].astype(np.float64))
+    dynamic_rnn(bound(GRUCell(2, dtype="float64")), x.astype(float), dtype="float64")

@@ -747,7 +747,8 @@ REFUSED = {
     ),
     "other_depth": (
         ValueError,
-        r"`params\['candidate'\]\['kernel'\]` must have shape \(7, 4\)",
+        r"`inputs` must have depth 2, for which `params\['candidate'\]\['kernel'\]`, "
+        r"float32\[6, 4\], was made",
         lambda make: InNnx("RNN", GRUCell(UNITS))(draw(3, 5, 3)),
     ),
     "no_cells": (

@@ -17,6 +17,7 @@ from cases import CASES
 import jaxrnn
 import jaxrnn.convert
 import jaxrnn.decode
+import jaxrnn.initializers
 import jaxrnn.linen
 import jaxrnn.lite
 import jaxrnn.nnx
@@ -80,6 +81,12 @@ def test_a_modules_help_names_all_that_is_public(module):
     for name, value in vars(module).items():
         if not (name.startswith("_") or inspect.ismodule(value)):
             assert f"`{name}`" in module.__doc__, name
+
+
+def test_the_help_of_initializers_names_all_that_is_public():
+    for name in jaxrnn.initializers.__all__:
+        assert f"`{name}`" in jaxrnn.initializers.__doc__
+        assert len(inspect.getdoc(getattr(jaxrnn.initializers, name))) > 40
 
 
 CONVERTERS = [getattr(jaxrnn.convert, name).__name__ for name in jaxrnn.convert.__all__]

@@ -40,7 +40,7 @@ def test_the_same_object_twice_shares_its_parameters():
 
 def test_sharing_needs_equal_depths():
     cell = GRUCell(2)
-    with pytest.raises(ValueError, match="must have shape") as caught:
+    with pytest.raises(ValueError, match="`inputs` must have depth 3") as caught:
         MultiRNNCell([cell, cell]).init(KEY, X[:, 0])
     assert "the same object as `cells[0]`" in "".join(caught.value.__notes__)
 

@@ -1,0 +1,220 @@
+"""Initializers that divide a cell's kernel into the parts of inputs and gates.
+
+A cell has one kernel for its inputs and its state, and for all of its gates. An
+initializer of `jax.nn.initializers` sees its shape alone; those of this module see the
+parts. Any `initializer`, `kernel_initializer` or `bias_initializer` of a cell takes
+them, in the modules of `jaxrnn.linen` and `jaxrnn.nnx`, too; so do the `kernel` and
+`bias` of a `Stage`. The defaults of the cells are TensorFlow's.
+
+Parts: `by_part` (inputs and state apart), `by_gate` (each gate apart). Biases:
+`unit_forget_bias`, `chrono`. What Flax's cells have: `lecun_orthogonal`.
+
+    from jaxrnn import initializers
+    cell = jaxrnn.LSTMCell(
+        128, forget_bias=0, initializer=initializers.lecun_orthogonal()
+    )
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from ._base.typing import Array, DType, Initializer, Key
+from ._cells.hyperparameters import check_number
+from ._cells.initializers import (
+    ParamSpec,
+    PartInitializer,
+    check_functions,
+    draw,
+    glorot_uniform,
+    zeros,
+)
+
+__all__ = ["by_gate", "by_part", "chrono", "lecun_orthogonal", "unit_forget_bias"]
+
+
+def by_part(
+    inputs: Initializer, state: Initializer, bias: Initializer | None = None
+) -> Initializer:
+    """An initializer of kernels that draws the rows of inputs and of the state apart.
+
+    Peepholes, which have no such parts, get TensorFlow's Glorot uniform.
+
+    Args:
+        inputs: For the rows that multiply the inputs, `[depth, columns]`.
+        state: For the rows that multiply the state, `[units, columns]`; a projection is
+            such a kernel as well.
+        bias: For the biases of the cell, unless it has a `bias_initializer`; None for
+            those of TensorFlow.
+
+    Raises:
+        TypeError: If one of them is not a function.
+        ValueError: When a kernel is made, if its cell does not say which rows multiply
+            the inputs, as those of `jaxrnn.lite` do not.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn
+        >>> from jax.nn.initializers import lecun_normal, orthogonal, zeros
+        >>> from jaxrnn.initializers import by_gate, by_part
+        >>> initializer = by_part(lecun_normal(), by_gate(orthogonal()))
+        >>> cell = jaxrnn.LSTMCell(4, initializer=initializer)
+        >>> params = cell.init(jax.random.key(0), jnp.ones((1, 3)))
+        >>> gate = params["kernel"][3:, :4]  # What the first gate reads of h.
+        >>> bool(jnp.allclose(gate.T @ gate, jnp.eye(4), atol=1e-6))
+        True
+    """
+    return _ByPart(inputs, state, bias)
+
+
+def by_gate(initializer: Initializer) -> Initializer:
+    """An initializer that draws the columns of each gate from a separate key.
+
+    Args:
+        initializer: For one gate, `[rows, units]`, or `[units]` of a bias.
+
+    Raises:
+        TypeError: If it is not a function.
+        ValueError: When a parameter is made, if the cell does not say how many gates
+            there are, by `Stage(blocks=...)`.
+    """
+    return _ByGate(initializer)
+
+
+def unit_forget_bias() -> Initializer:
+    """An initializer of an LSTM's bias: 1 in the forget gate, else 0.
+
+    For cells with `forget_bias=0`, where 1 is stored in place of being added at each
+    step. Biases of other cells get 0.
+
+    Source: Jozefowicz, Zaremba and Sutskever, ICML 2015.
+    """
+    return _UnitForgetBias()
+
+
+def chrono(max_time: float) -> Initializer:
+    """An initializer of biases for dependencies of up to `max_time` steps.
+
+    In an LSTM the bias of the forget gate is `log(u)`, that of the input gate
+    `-log(u)`, with `u` uniform in `[1, max_time - 1]`; in a GRU that of the update gate
+    is `log(u)`. All others are 0. For LSTMs with `forget_bias=0`.
+
+    Args:
+        max_time: The number of steps; at least 2.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is below 2; when a bias is made, if it has neither 1, 2 nor 4
+            blocks.
+
+    Source: arXiv:1804.11188.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn
+        >>> from jax.nn.initializers import glorot_uniform
+        >>> from jaxrnn.initializers import by_part, chrono
+        >>> glorot = glorot_uniform()
+        >>> initializer = by_part(glorot, glorot, bias=chrono(100))
+        >>> cell = jaxrnn.LSTMCell(4, forget_bias=0, initializer=initializer)
+        >>> params = cell.init(jax.random.key(0), jnp.ones((1, 3)))
+        >>> i, j, f, o = jnp.split(params["bias"], 4)
+        >>> bool((f >= 0).all() and (i == -f).all())
+        True
+    """
+    return _Chrono(check_number("chrono", "max_time", max_time, low=2))
+
+
+def lecun_orthogonal() -> Initializer:
+    """The initializers of Flax's cells: equal in distribution.
+
+    LeCun normal for the inputs, orthogonal by gate for the state, biases of 0. Flax's
+    LSTMs add no forget bias: pass `forget_bias=0`; its GRU is `CudnnCompatibleGRUCell`.
+    """
+    return _ByPart(_lecun_normal, _ByGate(_orthogonal), zeros)
+
+
+# Functions of this module rather than closures of JAX: so cells can be pickled, and
+# equal ones share programs.
+def _lecun_normal(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+    return jax.nn.initializers.lecun_normal()(key, shape, dtype)
+
+
+def _orthogonal(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+    wide = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype  # Decomposed in it.
+    return jax.nn.initializers.orthogonal()(key, shape, wide).astype(dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class _ByPart(PartInitializer):
+    inputs: Initializer
+    state: Initializer
+    bias: Initializer | None = None
+
+    def __post_init__(self) -> None:
+        given = ("inputs", "state", "bias")[: 2 if self.bias is None else 3]
+        check_functions(self, *given)
+
+    def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
+        if len(spec.shape) < 2:
+            return glorot_uniform(key, spec.shape, dtype)
+        if spec.input_rows is None:
+            raise ValueError(
+                "by_part: a kernel must have `input_rows`, as those of an AffineCell "
+                f"have, got one of shape {spec.shape}. Use an initializer of all rows."
+            )
+        rows, columns = spec.shape
+        sizes = spec.input_rows, rows - spec.input_rows
+        keys, parts = jax.random.split(key), []
+        for i, part in enumerate((self.inputs, self.state)):
+            one = dataclasses.replace(spec, shape=(sizes[i], columns))
+            if sizes[i]:  # Not all initializers take an empty shape.
+                parts.append(draw(part, keys[i], one, dtype))
+        return jnp.concatenate(parts) if parts else jnp.zeros(spec.shape, dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class _ByGate(PartInitializer):
+    initializer: Initializer
+
+    def __post_init__(self) -> None:
+        check_functions(self, "initializer")
+
+    def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
+        if spec.blocks is None:
+            raise ValueError(
+                "by_gate: the number of gates must be known, got a parameter of shape "
+                f"{spec.shape} without `blocks`. Pass `Stage(blocks=...)`."
+            )
+        shape = (*spec.shape[:-1], spec.shape[-1] // spec.blocks)
+        one = dataclasses.replace(spec, shape=shape, blocks=1)
+        keys = jax.random.split(key, spec.blocks)
+        return jnp.concatenate(
+            [draw(self.initializer, key, one, dtype) for key in keys], axis=-1
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _UnitForgetBias(PartInitializer):
+    def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
+        bias = jnp.zeros(spec.shape, dtype)
+        if spec.blocks != 4:
+            return bias
+        i, j, f, o = jnp.split(bias, 4)
+        return jnp.concatenate([i, j, jnp.ones_like(f), o])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chrono(PartInitializer):
+    max_time: float
+
+    def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
+        if spec.blocks not in (1, 2, 4):
+            raise ValueError(
+                "chrono: a bias must be that of a cell with 1, 2 or 4 blocks, got "
+                f"one of shape {spec.shape} with {spec.blocks}."
+            )
+        zero = jnp.zeros(spec.shape[-1] // spec.blocks, dtype)
+        times = jax.random.uniform(key, zero.shape, dtype, 1, self.max_time - 1)
+        kept = jnp.log(times)
+        gates = {1: [zero], 2: [zero, kept], 4: [-kept, zero, kept, zero]}
+        return jnp.concatenate(gates[spec.blocks])
