@@ -35,6 +35,13 @@ class TensorShape:
             )
         self._dims = tuple(_dim(d) for d in dims)
 
+    @classmethod
+    def _partial(cls, dims: Iterable[int | None]) -> TensorShape:
+        """A shape with None for unknown axes, as elements of a TensorArray may have."""
+        shape = cls(())
+        shape._dims = tuple(dims)
+        return shape
+
     def as_list(self) -> list[int]:
         """The sizes as a list."""
         return list(self._dims)

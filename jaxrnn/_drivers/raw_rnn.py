@@ -105,6 +105,8 @@ def raw_rnn(
         steps, and `size()` is traced. Under jit TensorArrays with `dynamic_size` in the
         state or the loop state have a capacity of at least `max_time + 1` elements, one
         for each call of `loop_fn`. The loop state is None if it was None at time 0.
+        A whole nest is stacked by `jax.tree.map(lambda ta: ta.stack(), emit_ta,
+        is_leaf=lambda x: isinstance(x, jaxrnn.TensorArray))`.
 
     Raises:
         TypeError: If `cell` is not a cell or `loop_fn` not a function; if dtypes differ

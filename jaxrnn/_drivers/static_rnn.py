@@ -14,7 +14,7 @@ from .._base.sharding import lay_out
 from .._base.typing import Array, ArrayLike, DType, PyTree, RNNCellLike
 from .._time import masking
 from .._time.steps import Steps
-from .probe import as_pair, probe
+from .probe import as_pair, carried, probe
 
 # Compiling the gradient of an LSTM (batch 32, 128 units) takes 2 s for 20 steps, 15 s
 # for 50 (44 s with lengths) and minutes for 100: it grows faster than quadratically.
@@ -151,6 +151,7 @@ def _run_masked(
     dtype: DType,
 ) -> tuple[list[PyTree], PyTree]:
     longest = jnp.max(lengths, initial=0)  # dynamic_rnn runs at least one step.
+    state = carried(where, cell, steps[0], state, len(steps))
     first_inputs, first_state = masking.stand_in(lengths, steps[0], state)
     masked = Steps(lengths, longest, time=len(steps), axis=0)
     types, outputs = None, []
