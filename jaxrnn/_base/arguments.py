@@ -14,6 +14,9 @@ from .typing import DType
 # would multiply the compile time by ten.
 MAX_UNROLL = 4
 
+# Steps, rows and units are counted in int32.
+INT32_MAX = np.iinfo(np.int32).max
+
 
 def check_is_cell(where: str, name: str, cell: Any) -> None:
     """Raises TypeError for an object that is not a cell, and names what it lacks."""
@@ -90,13 +93,13 @@ def as_count(
     fix: str = "Leave it out for the default.",
     errors: tuple[type[Exception], type[Exception]] = (TypeError, ValueError),
 ) -> int:
-    """An integer of `least` or more.
+    """An integer of `least` or more, within int32.
 
     Raises:
         TypeError: If it is not an integer; `errors[0]` takes its place.
-        ValueError: If it is below `least`; `errors[1]` takes its place.
+        ValueError: If it is out of range; `errors[1]` takes its place.
     """
-    not_integer, too_small = errors
+    not_integer, out_of_range = errors
     fix = fix and f" {fix}"
     try:
         if isinstance(count, bool):
@@ -107,8 +110,12 @@ def as_count(
             f"{where}: `{name}` must be an integer, got {describe(count)}.{fix}"
         ) from None
     if number < least:
-        raise too_small(
+        raise out_of_range(
             f"{where}: `{name}` must be at least {least}, got {number}.{fix}"
+        )
+    if number > INT32_MAX:
+        raise out_of_range(
+            f"{where}: `{name}` must be at most {INT32_MAX}, got {number}.{fix}"
         )
     return number
 

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import describe, is_array
+from .arguments import INT32_MAX
+from .errors import check_not_masked, describe, is_array
 from .sharding import as_rows_of
 from .typing import Array, PyTree
-
-INT32_MAX = np.iinfo(np.int32).max
 
 
 def lengths_for(
@@ -51,7 +50,8 @@ def as_lengths(where: str, sequence_length: Any, batch_size: int) -> Array | Non
     if lengths.ndim != 1:
         raise ValueError(
             f"{where}: `sequence_length` must be a vector of length batch_size, "
-            f"{batch_size}, got {describe(lengths)}."
+            f"{batch_size}, got {describe(lengths)}. Give one length for each row; "
+            f"`np.full({batch_size}, n)` is n for all."
         )
     if lengths.shape[0] != batch_size:
         raise ValueError(
@@ -69,8 +69,9 @@ def lengths_array(where: str, lengths: Any) -> Array | np.ndarray:
 
     Raises:
         ValueError: If the list is ragged.
-        TypeError: If it is a string.
+        TypeError: If it is a string, or a masked array.
     """
+    check_not_masked(where, "sequence_length", lengths)
     if is_array(lengths):
         return lengths
     if isinstance(lengths, str):

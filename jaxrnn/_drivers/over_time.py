@@ -17,7 +17,7 @@ from .._time.restarts import Restarts
 from .._time.sequence import run_sequence
 from .._time.steps import Steps, steps_to_run
 from ..memory._segmented_run import segmented_run
-from ..memory._strategy import CheckpointPlan, Strategy
+from ..memory._strategy import CheckpointPlan, Strategy, plan_of
 from .probe import carried, probe
 
 _log = logging.getLogger("jaxrnn")
@@ -99,7 +99,7 @@ def _plan(strategy: Strategy, time: Any) -> CheckpointPlan:
     if not isinstance(time, int):
         _log.debug("%r: the number of steps is symbolic: all is saved", strategy)
         return CheckpointPlan()
-    return strategy.plan(time) if time else CheckpointPlan()
+    return plan_of(strategy, time)
 
 
 @functools.partial(

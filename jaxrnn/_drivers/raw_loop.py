@@ -15,7 +15,7 @@ from .._base.typing import Array, PyTree
 from .._tensor_array.carried import of_rows, ready_to_carry
 from .._tensor_array.tensor_array import TensorArray
 from ..memory._segmented_loop import segmented_loop
-from ..memory._strategy import CheckpointPlan, Strategy
+from ..memory._strategy import Strategy, plan_of
 
 Carry = tuple[Array, PyTree, PyTree, PyTree]
 """`(finished, next_input, state, loop_state)`."""
@@ -74,7 +74,7 @@ def _compiled(
     # One write more than steps: `loop_fn` is also called at time 0.
     time = jnp.zeros((), jnp.int32)
     carry = ready_to_carry(carry, max_time + 1, lambda carry: step(time, carry)[0])
-    plan = strategy.plan(max_time) if max_time else CheckpointPlan()
+    plan = plan_of(strategy, max_time)
     count, carry, emits = segmented_loop(plan, _is_running, step, carry, max_time)
     checkify.debug_check(
         _all_finished(carry), f"raw_rnn: max_time {max_time} was reached"

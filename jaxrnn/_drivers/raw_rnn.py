@@ -70,8 +70,8 @@ def raw_rnn(
             position, `time` an int32 scalar. At time 0 the other three are None. It
             returns five values, whose types must not change from call to call:
 
-            - `finished`: bool `[batch]`, or a scalar for all rows. A finished row
-              stays finished.
+            - `finished`: bool `[batch]`, or a scalar for all rows, which may also
+              follow `[batch]` at time 0. A finished row stays finished.
             - `next_input`: the next input of the cell, a nest of `[batch, ...]`. In
               finished rows the cell receives 0 instead of NaN and infinity.
             - `next_cell_state`: the next state of the cell, usually `cell_state`; at

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import as_scope, check_is_cell
 from .._base.cell_keys import cell_at_step
+from .._base.errors import noting
 from .._base.inputs import as_state, as_steps, output_dtype, zero_state
 from .._base.lengths import as_lengths
 from .._base.sharding import lay_out
@@ -136,8 +137,9 @@ def _run(
 ) -> tuple[list[PyTree], PyTree]:
     outputs = []
     for t, inputs in enumerate(steps):
-        result = cell_at_step(cell, jnp.int32(t))(inputs, state)
-        output, state = as_pair(where, result)
+        with noting(f"{where}: raised at step {t}, by `inputs[{t}]`."):
+            result = cell_at_step(cell, jnp.int32(t))(inputs, state)
+            output, state = as_pair(where, result)
         outputs.append(output)
     return outputs, state
 
@@ -158,7 +160,8 @@ def _run_masked(
     for t, inputs in enumerate(steps):
         if _types(inputs) != types:
             types = _types(inputs)
-            probe(where, cell, inputs, state, dtype, strict=True)
+            with noting(f"{where}: raised at step {t}, by `inputs[{t}]`."):
+                probe(where, cell, inputs, state, dtype, strict=True)
             # Dead rows cannot repeat inputs of another shape.
             same = types == _types(first_inputs)
             zeros = jax.tree.map(jnp.zeros_like, inputs)

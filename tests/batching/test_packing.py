@@ -563,7 +563,7 @@ REFUSALS = {
     ),
     "at_ends_rank": (
         ValueError,
-        r"at_ends: `tree` must be .* got float..\[\]",
+        r"at_ends: `tree` must be .* got float..\[\]. Pass outputs for",
         lambda: PACKED.at_ends(np.ones(())),
     ),
     "fill_traced": (
