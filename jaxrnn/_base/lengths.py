@@ -59,9 +59,19 @@ def as_lengths(where: str, sequence_length: Any, batch_size: int) -> Array | Non
             f"got {describe(lengths)}. Nothing is broadcast; rows are the first axis, "
             "or the second with `time_major`."
         )
-    if lengths.dtype.itemsize >= 4:  # Narrower integers cannot exceed int32.
-        lengths = lengths.clip(0, INT32_MAX)
-    return jnp.maximum(jnp.asarray(lengths.astype(np.int32)), 0)
+    if isinstance(lengths, jax.Array):
+        return _clamped_on_device(lengths)
+    return jnp.asarray(_clamped(lengths))
+
+
+def _clamped(lengths: Any) -> Any:
+    if lengths.dtype.itemsize < 4:  # Narrower integers cannot exceed int32.
+        lengths = lengths.astype(np.int32)
+    return lengths.clip(0, INT32_MAX).astype(np.int32)
+
+
+# Compiled, so that no call transfers the bounds to the device.
+_clamped_on_device = jax.jit(_clamped)
 
 
 def lengths_array(where: str, lengths: Any) -> Array | np.ndarray:

@@ -77,9 +77,9 @@ def beam_loop(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, `beam_width` is out of range, or the state holds a
-            TensorArray; in the loop, if logits are not `[batch * beam, vocab]` or
-            `end_id` is not one of their ids.
+        ValueError: If shapes do not fit, `beam_width` is out of range, or the state
+            holds a TensorArray; in the loop, if logits are not `[batch * beam,
+            vocab]` or `end_id` is not one of their ids.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
@@ -130,8 +130,8 @@ def beam_search(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, `beam_width` is out of range, the state holds a
-            TensorArray, or `end_id` is not one of the ids.
+        ValueError: If shapes do not fit, `beam_width` is out of range, the state holds
+            a TensorArray, or `end_id` is not one of the ids.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
