@@ -5,6 +5,7 @@ one memory, it is a no-op. Random keys, integers and scalars are small and stay 
 device.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -66,12 +67,12 @@ def write_entries(buffers: list, t: Array, entries: list) -> list:
     ]
 
 
-def _read(buffer: Array, t: Array) -> Array:
-    return jax.lax.dynamic_index_in_dim(buffer, t, keepdims=False)
+def _read(buffer: Array, t: Array, *, axis: int = 0) -> Array:
+    return jax.lax.dynamic_index_in_dim(buffer, t, axis, keepdims=False)
 
 
-def _write(buffer: Array, t: Array, entry: Array) -> Array:
-    return jax.lax.dynamic_update_index_in_dim(buffer, entry, t, 0)
+def _write(buffer: Array, t: Array, entry: Array, *, axis: int = 0) -> Array:
+    return jax.lax.dynamic_update_index_in_dim(buffer, entry, t, axis)
 
 
 def _read_on_host(buffer: Array, t: Array) -> Array:
@@ -91,24 +92,31 @@ def _read_on_host(buffer: Array, t: Array) -> Array:
     return transposable(read, put_back, (t, zeros), buffer)
 
 
-def _on_host(fn: Callable) -> Callable:
-    """Reads or writes an entry of a buffer on the host, also where `t` is batched.
+def _on_host(fn: Callable, axis: int = 0) -> Callable:
+    """Reads or writes an entry of a buffer on the host, also under `vmap`.
 
-    Entries at different indices cannot be copied between the memories: under such a
-    `vmap` the buffer is moved to the device.
+    JAX would make a gather or a scatter of it, which the host cannot do. Where `t` is
+    batched, entries at different indices cannot be copied between the memories: then
+    the buffer is moved to the device.
+
+    Args:
+        fn: `_read` or `_write`.
+        axis: The axis of the buffer along which entries are stored.
     """
+    fn_along = functools.partial(fn, axis=axis)
 
     @custom_vmap
     def run(buffer: Array, t: Array, *entry: Array) -> Array:
-        return fn(buffer, t, *entry)
+        return fn_along(buffer, t, *entry)
 
     @run.def_vmap
     def _(axis_size: int, in_batched: Any, *args: Any) -> tuple[Array, bool]:
-        axes = tuple(0 if batched else None for batched in in_batched)
-        batched = jax.vmap(fn, axes, axis_size=axis_size)
-        t_is_batched = in_batched[1]
-        if not t_is_batched:
-            return _on_host(batched)(*args), True
-        return jax.device_put(batched(*jax.device_put(args, DEVICE)), HOST), True
+        if in_batched[1]:
+            axes = tuple(0 if batched else None for batched in in_batched)
+            batched = jax.vmap(fn_along, axes, axis_size=axis_size)
+            return jax.device_put(batched(*jax.device_put(args, DEVICE)), HOST), True
+        each = lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *x.shape))
+        buffer, *entry = map(each, args[::2], in_batched[::2])
+        return _on_host(fn, axis + 1)(buffer, args[1], *entry), True
 
     return run

@@ -15,6 +15,9 @@ from .typing import DType
 # would multiply the compile time by ten.
 MAX_UNROLL = 4
 
+# Steps, rows and units are counted in int32.
+INT32_MAX = np.iinfo(np.int32).max
+
 
 def check_is_cell(where: str, name: str, cell: Any) -> None:
     """Raises TypeError for an object that is not a cell, and names what it lacks."""
@@ -102,7 +105,7 @@ def as_count(
     least: int = 1,
     fix: str = "Leave it out for the default.",
     errors: tuple[type[Exception], type[Exception]] = (TypeError, ValueError),
-    most: int = 2**31 - 1,
+    most: int = INT32_MAX,
 ) -> int:
     """An integer from `least` to `most`, by default the largest size of an axis.
 

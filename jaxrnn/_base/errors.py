@@ -64,6 +64,15 @@ def is_key(value: Any) -> bool:
     return is_array(value) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
+def check_not_masked(where: str, name: str, value: Any) -> None:
+    """Raises TypeError for a masked NumPy array, whose mask JAX cannot represent."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{where}: `{name}` must be an array without a mask, got a masked "
+            f"{describe(value)}. Pass `{name}.filled(0)`."
+        )
+
+
 @contextlib.contextmanager
 def noting(text: str) -> Iterator[None]:
     """Adds a note to any error that is raised inside."""

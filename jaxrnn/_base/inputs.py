@@ -5,8 +5,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .arguments import as_dtype
-from .errors import EntryError, describe, describe_structure, is_array
+from .arguments import INT32_MAX, as_dtype
+from .errors import (
+    EntryError,
+    check_not_masked,
+    describe,
+    describe_structure,
+    is_array,
+)
 from .trees import map_named, named_leaves
 from .typing import Array, DType, PyTree
 
@@ -57,6 +63,11 @@ def _as_sequence(where: str, name: str, leaf: Any, axes: str) -> Array:
         raise ValueError(
             f"{where}: `{name}` must have rank at least 3, {axes}, got "
             f"{describe(leaf)} of rank {array.ndim}. {fix}"
+        )
+    if any(isinstance(n, int) and n > INT32_MAX for n in array.shape):
+        raise ValueError(
+            f"{where}: `{name}` must have at most {INT32_MAX} steps and rows, {axes}, "
+            f"got {describe(array)}. Run it in windows: `jaxrnn.windows`."
         )
     return array
 
@@ -144,7 +155,10 @@ def as_array(where: str, name: str, leaf: Any) -> Array:
         raise ValueError(
             f"{where}: `{name}` must be an array: None values not supported."
         )
+    check_not_masked(where, name, leaf)
     try:
+        if isinstance(leaf, str):  # JAX takes "q" for a dtype.
+            raise TypeError
         return jnp.asarray(leaf)
     except TypeError:
         raise TypeError(

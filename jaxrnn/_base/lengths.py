@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import describe, is_array
+from .arguments import INT32_MAX
+from .errors import check_not_masked, describe, is_array
 from .sharding import as_rows_of
 from .typing import Array, PyTree
-
-INT32_MAX = np.iinfo(np.int32).max
 
 
 def lengths_for(
@@ -51,7 +50,8 @@ def as_lengths(where: str, sequence_length: Any, batch_size: int) -> Array | Non
     if lengths.ndim != 1:
         raise ValueError(
             f"{where}: `sequence_length` must be a vector of length batch_size, "
-            f"{batch_size}, got {describe(lengths)}."
+            f"{batch_size}, got {describe(lengths)}. Give one length for each row; "
+            f"`np.full({batch_size}, n)` is n for all."
         )
     if lengths.shape[0] != batch_size:
         raise ValueError(
@@ -59,9 +59,19 @@ def as_lengths(where: str, sequence_length: Any, batch_size: int) -> Array | Non
             f"got {describe(lengths)}. Nothing is broadcast; rows are the first axis, "
             "or the second with `time_major`."
         )
-    if lengths.dtype.itemsize >= 4:  # Narrower integers cannot exceed int32.
-        lengths = lengths.clip(0, INT32_MAX)
-    return jnp.maximum(jnp.asarray(lengths.astype(np.int32)), 0)
+    if isinstance(lengths, jax.Array):
+        return _clamped_on_device(lengths)
+    return jnp.asarray(_clamped(lengths))
+
+
+def _clamped(lengths: Any) -> Any:
+    if lengths.dtype.itemsize < 4:  # Narrower integers cannot exceed int32.
+        lengths = lengths.astype(np.int32)
+    return lengths.clip(0, INT32_MAX).astype(np.int32)
+
+
+# Compiled, so that no call transfers the bounds to the device.
+_clamped_on_device = jax.jit(_clamped)
 
 
 def lengths_array(where: str, lengths: Any) -> Array | np.ndarray:
@@ -69,8 +79,9 @@ def lengths_array(where: str, lengths: Any) -> Array | np.ndarray:
 
     Raises:
         ValueError: If the list is ragged.
-        TypeError: If it is a string.
+        TypeError: If it is a string, or a masked array.
     """
+    check_not_masked(where, "sequence_length", lengths)
     if is_array(lengths):
         return lengths
     if isinstance(lengths, str):

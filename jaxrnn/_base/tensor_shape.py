@@ -32,6 +32,13 @@ class TensorShape:
         dims = dims if isinstance(dims, Iterable) else [dims]
         self._dims = tuple(map(_dim, dims))
 
+    @classmethod
+    def _partial(cls, dims: Iterable[int | None]) -> TensorShape:
+        """A shape with None for unknown axes, as elements of a TensorArray may have."""
+        shape = cls(())
+        shape._dims = tuple(dims)
+        return shape
+
     def as_list(self) -> list[int]:
         """The sizes as a list."""
         return list(self._dims)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from .._autodiff.jax_internals import Tracer
-from .._base.errors import describe, is_array, is_key
+from .._base.errors import check_not_masked, describe, is_array, is_key
 from .._base.inputs import check_same_size, named_inputs
 from .._base.lengths import as_lengths
 from .._base.trees import check_structure, map_named, named_leaves
@@ -18,7 +18,7 @@ def check_known(where: str, name: str, leaf: Any) -> None:
     if isinstance(leaf, Tracer):
         raise TypeError(
             f"{where}: `{name}` must be known, got traced {describe(leaf)}. Call "
-            f"`{where}` outside of jit, grad and vmap, and pass the result in."
+            f"`{where}` outside of jit, grad and vmap; what it yields can be passed in."
         )
 
 
@@ -55,6 +55,7 @@ def as_source(where: str, name: str, leaf: Any) -> Any:
         ValueError: If its rank is below 2.
     """
     check_known(where, name, leaf)
+    check_not_masked(where, name, leaf)
     if isinstance(leaf, jax.Array) and not is_key(leaf):
         leaf = np.asarray(leaf)
     no_numbers = is_key(leaf) or (isinstance(leaf, np.ndarray) and not is_array(leaf))
@@ -178,6 +179,7 @@ def _as_host_array(where: str, name: str, leaf: Any, rank: int, fix: str) -> np.
             f"{where}: `{name}` must be an array: None values not supported."
         )
     check_known(where, name, leaf)
+    check_not_masked(where, name, leaf)
     try:
         array = np.asarray(leaf)
     except TypeError:  # Random keys have no NumPy form.

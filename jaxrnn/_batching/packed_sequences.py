@@ -126,8 +126,8 @@ class PackedSequences:
             if leaf.shape[:2] != self.starts.shape:
                 raise ValueError(
                     f"{where}: `{name}` must be {axes}, as `starts`, which is "
-                    f"{describe(self.starts)}; got {describe(leaf)}. Only outputs for "
-                    "the `inputs` of this object can be unpacked."
+                    f"{describe(self.starts)}; got {describe(leaf)}. Pass outputs for "
+                    "the `inputs` of this object."
                 )
             # All indices are valid by construction.
             return leaf.at[index].get(mode="promise_in_bounds")
@@ -144,6 +144,15 @@ class PackedSequences:
         return (
             f"PackedSequences({row.size} sequences in {rows} rows of {steps} "
             f"steps{full})"
+        )
+
+
+def check_not_packed(where: str, inputs: Any) -> None:
+    """Raises TypeError for `PackedSequences`."""
+    if isinstance(inputs, PackedSequences):
+        raise TypeError(
+            f"{where}: `inputs` must be padded, got PackedSequences. Use `packed_rnn`, "
+            "or pass `packed.unpack(packed.inputs)` and `packed.sequence_length`."
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count
+from .._base.arguments import as_bool, as_count
 from .._base.errors import describe, is_key
 from .._base.inputs import as_array
 from .._base.trees import check_structure, map_named, named_leaves
@@ -58,8 +58,7 @@ class TruncatedBPTT:
         Raises:
             TypeError: If a leaf of `state` is not an array.
         """
-        of_state = lambda n, x: None if x is None else as_array(_WHERE, n, x)
-        state = _strong(map_named("state", of_state, state))
+        state = _strong(_as_arrays("state", state))
         window = jax.eval_shape(_strong, window if self.reach > 1 else ())
         zeros = lambda x: jax.lax.full((self.reach - 1, *x.shape), 0, x.dtype)
         return TruncatedCarry(state, jax.tree.map(zeros, window), jnp.int32(0))
@@ -79,12 +78,13 @@ class TruncatedBPTT:
             `(value, gradient, carry)`; `((value, aux), gradient, carry)` if `has_aux`.
 
         Raises:
-            TypeError: If `carry` is not such a carry, or `loss` does not return what it
+            TypeError: If a leaf of `params` is not floating, or one of `window` not an
+                array; if `carry` is not such a carry, or `loss` does not return what it
                 must.
             ValueError: If, in structure, shapes or dtypes, `window` differs from the
                 example or the new state from the state. Nothing is computed then.
         """
-        window = _strong(window)
+        window = _strong(_as_arrays("window", window))
         self._check(params, carry, window)
 
         def newest(params: PyTree) -> tuple[Array, PyTree]:
@@ -144,6 +144,12 @@ class TruncatedBPTT:
                 f"{_WHERE}: `carry` must be made for reach={self.reach}, got one with "
                 f"{count} windows. Make it by `init`."
             )
+        for name, leaf in named_leaves("params", params):
+            if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+                raise TypeError(
+                    f"{_WHERE}: `{name}` must be floating to have a gradient, got "
+                    f"{describe(leaf)}. Cast it, or let `loss` close over it."
+                )
         if self.reach > 1:
             one = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
             example = jax.tree.map(one, carry.windows)
@@ -190,7 +196,8 @@ def truncated_bptt(
         `value_and_grad(params, carry, window) -> (value, gradient, carry)`.
 
     Raises:
-        TypeError: If `loss` is not callable, or `reach` is not an integer.
+        TypeError: If `loss` is not callable, `reach` is not an integer, or `has_aux` is
+            not a bool.
         ValueError: If `reach` is below 1.
 
     Example:
@@ -216,9 +223,14 @@ def truncated_bptt(
     """
     if not callable(loss):
         raise TypeError(f"{_WHERE}: `loss` must be callable, got {describe(loss)}.")
-    return TruncatedBPTT(
-        loss, as_count(_WHERE, "reach", reach, fix="It is `k2 // k1`."), bool(has_aux)
-    )
+    reach = as_count(_WHERE, "reach", reach, fix="It is `k2 // k1`.")
+    return TruncatedBPTT(loss, reach, as_bool(_WHERE, "has_aux", has_aux))
+
+
+def _as_arrays(name: str, tree: PyTree) -> PyTree:
+    """The nest with arrays as leaves; None stays None."""
+    as_leaf = lambda name, x: None if x is None else as_array(_WHERE, name, x)
+    return map_named(name, as_leaf, tree)
 
 
 def _strong(tree: PyTree) -> PyTree:

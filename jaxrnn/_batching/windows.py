@@ -1,6 +1,7 @@
 """`windows`: long sequences, cut along time one window at a time."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -21,15 +22,17 @@ _WHERE = "windows"
 class LazyWindows(Sequence[Any]):
     """A sequence of windows, each computed on access and not stored."""
 
-    def __init__(self, window_at: Callable[[int], Any], starts: range) -> None:
-        self._window_at, self._starts = window_at, starts
+    def __init__(
+        self, window_at: Callable[[int], Any], starts: range, make: Callable[[], Any]
+    ) -> None:
+        self._window_at, self._starts, self._make = window_at, starts, make
 
     def __len__(self) -> int:
         return len(self._starts)
 
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
-            return LazyWindows(self._window_at, self._starts[i])
+            return LazyWindows(self._window_at, self._starts[i], self._make)
         return self._window_at(self._starts[i])
 
     def __iter__(self) -> Iterator[Any]:
@@ -37,6 +40,10 @@ class LazyWindows(Sequence[Any]):
 
     def __repr__(self) -> str:
         return f"<{len(self)} windows>"
+
+    def __reduce__(self) -> tuple:
+        """Pickled as a call of `windows`, and which of these windows there are."""
+        return self._make, (), {"_starts": self._starts}
 
 
 @jax.tree_util.register_dataclass
@@ -106,7 +113,7 @@ def windows(
         Window(start=4, inputs=(float32[2, 4, 3], int32[2, 4])) [4 1]
         Window(start=8, inputs=(float32[2, 4, 3], int32[2, 4])) [2 0]
     """
-    size = as_count(_WHERE, "size", size, fix="It is the number of steps.")
+    size = as_count(_WHERE, "size", size, fix="It is the number of steps of a window.")
     check_time_major(_WHERE, time_major)
     if isinstance(inputs, PackedSequences):
         if sequence_length is not None or time_major:
@@ -114,7 +121,8 @@ def windows(
                 f"{_WHERE}: `sequence_length` and `time_major` must not be given with "
                 "PackedSequences, which have their own. Leave them out."
             )
-        return LazyWindows(*packed_windows(_WHERE, inputs, size))
+        make = functools.partial(windows, inputs, size)
+        return LazyWindows(*packed_windows(_WHERE, inputs, size), make)
     axis = 0 if time_major else 1
     inputs = map_named("inputs", lambda n, x: as_source(_WHERE, n, x), inputs)
     time, batch_size = time_and_batch(_WHERE, inputs, time_major)
@@ -128,4 +136,7 @@ def windows(
         in_window = lambda lengths: (lengths - start).clip(0, size).astype(np.int32)
         return Window(steps, jax.tree.map(in_window, lengths), np.int32(start))
 
-    return LazyWindows(window, range(0, time, size))
+    make = functools.partial(
+        windows, inputs, size, sequence_length, time_major=time_major
+    )
+    return LazyWindows(window, range(0, time, size), make)

@@ -12,6 +12,7 @@ from .._base.inputs import as_sequences, as_steps, check_states_of_both
 from .._base.lengths import lengths_for
 from .._base.trees import check_structure, with_structure
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
+from .._batching.packed_sequences import check_not_packed
 from .._time import masking
 from ..memory._strategy import Strategy
 from .dynamic_rnn import dynamic_rnn
@@ -74,6 +75,7 @@ def bidirectional_dynamic_rnn(
     check_is_cell(where, "cell_fw", cell_fw)
     check_is_cell(where, "cell_bw", cell_bw)
     check_time_major(where, time_major)
+    check_not_packed(where, inputs)
     inputs = as_sequences(where, inputs, time_major)
     check_states_of_both(where, initial_state_fw, initial_state_bw, dtype)
     batch_axis = 1 if time_major else 0

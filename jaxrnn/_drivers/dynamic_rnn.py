@@ -8,6 +8,7 @@ from .._base.arguments import as_scope, as_unroll, check_is_cell, check_time_maj
 from .._base.inputs import as_sequences, as_state, output_dtype
 from .._base.lengths import as_lengths
 from .._base.typing import DType, Lengths, PyTree, RNNCellLike
+from .._batching.packed_sequences import check_not_packed
 from .._kernels.implementation import as_implementation
 from ..memory._strategy import Strategy, as_strategy
 from .over_time import over_time
@@ -104,6 +105,7 @@ def dynamic_rnn(
     unroll = as_unroll(where, parallel_iterations)
     strategy = as_strategy(where, "swap_memory", swap_memory)
     check_time_major(where, time_major)
+    check_not_packed(where, inputs)
     inputs = as_sequences(where, inputs, time_major)
     batch_size = jax.tree.leaves(inputs)[0].shape[1 if time_major else 0]
     lengths = as_lengths(where, sequence_length, batch_size)

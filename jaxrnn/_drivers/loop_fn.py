@@ -46,6 +46,11 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
     finished, next_input, state, template, loop_state = _five(returned)
     next_input = _as_inputs(next_input)
     batch_size = jax.tree.leaves(next_input)[0].shape[0]
+    if state is None:
+        raise ValueError(
+            f"{WHERE}: the first `next_cell_state` must be an initial state, got None. "
+            f"Return `cell.zero_state({batch_size}, dtype)`, say."
+        )
     state = as_state(WHERE, "next_cell_state", state)
     check_structure(
         f"{WHERE}: the first `next_cell_state` (by `cell.state_size`)",
@@ -80,12 +85,13 @@ def check_next_call(
     finished, next_input, state, emit, next_loop_state = _five(returned)
     old_finished, old_input, old_state, loop_state = carry
     finished = _as_finished(finished)
-    if finished.shape != old_finished.shape:
+    if finished.shape not in (old_finished.shape, ()):
         raise ValueError(
-            f"{WHERE}: `finished` must keep its shape, {list(old_finished.shape)} at "
-            f"time 0, got {describe(finished)}. Return [batch] each time, "
-            "`jnp.zeros(batch, bool)` at first, or a scalar each time."
+            f"{WHERE}: `finished` must be a scalar or have its shape at time 0, "
+            f"{list(old_finished.shape)}, got {describe(finished)}. To return [batch] "
+            "later, return `jnp.zeros(batch, bool)` at first."
         )
+    finished = jnp.broadcast_to(finished, old_finished.shape)
     next_input = _as_like("next_input", next_input, old_input)
     state = _as_like("next_cell_state", state, old_state)
     emit = _as_like("emit_output", emit, emit_types, EMIT_FIX)
@@ -133,7 +139,7 @@ def _as_finished(finished: Any) -> Array:
             f"{WHERE}: `finished` must be one boolean array [batch], got "
             f"{describe(finished)}."
         )
-    array = jnp.asarray(finished)
+    array = as_array(WHERE, "finished", finished)
     if array.dtype != bool:
         raise TypeError(
             f"{WHERE}: `finished` must be of dtype bool, got {describe(array)}. "

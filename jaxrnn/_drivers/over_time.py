@@ -17,8 +17,8 @@ from .._time.restarts import Restarts
 from .._time.sequence import run_sequence
 from .._time.steps import Steps, steps_to_run
 from ..memory._segmented_run import segmented_run
-from ..memory._strategy import CheckpointPlan, Strategy
-from .probe import probe
+from ..memory._strategy import CheckpointPlan, Strategy, plan_of
+from .probe import carried, probe
 
 _log = logging.getLogger("jaxrnn")
 
@@ -74,6 +74,8 @@ def _run(
         state = zero_state(where, cell, batch_size, dtype)
     cell, lengths, state = lay_out(cell, inputs, lengths, state, 1 - axis)
     inputs_0 = masking.first_inputs(inputs, axis)
+    if isinstance(time, int):
+        state = carried(where, cell, inputs_0, state, time)
     probe(where, cell, inputs_0, state, dtype, strict=lengths is not None)
     bound = None if lengths is None else steps_to_run(lengths, time)
     steps = Steps(lengths, bound, restarts=restarts, time=time, axis=axis)
@@ -97,7 +99,7 @@ def _plan(strategy: Strategy, time: Any) -> CheckpointPlan:
     if not isinstance(time, int):
         _log.debug("%r: the number of steps is symbolic: all is saved", strategy)
         return CheckpointPlan()
-    return strategy.plan(time) if time else CheckpointPlan()
+    return plan_of(strategy, time)
 
 
 @functools.partial(

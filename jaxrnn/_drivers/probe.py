@@ -7,6 +7,7 @@ import jax
 from .._base.errors import describe, describe_structure, noting
 from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import DType, PyTree
+from .._tensor_array.carried import ready_to_carry
 from .._tensor_array.tensor_array import is_tensor_array
 
 # What a step must keep of each leaf of the state; otherwise the error, a note, a fix.
@@ -46,13 +47,7 @@ def probe(
             `cell.output_size`.
         TypeError: If dtypes or, when `strict`, kinds of sequence do.
     """
-    with noting(
-        f"{where}: raised by one step of `cell`, called with inputs "
-        f"{_describe_all(inputs)} and state (the initial one) "
-        f"{_describe_all(state)}."
-    ):
-        result = jax.eval_shape(lambda x, s: cell(x, s), inputs, state)
-    output, new_state = as_pair(where, result)
+    output, new_state = _one_step(where, cell, inputs, state)
     check_structure(
         f"{where}: the state that `cell` returns",
         state,
@@ -70,6 +65,28 @@ def probe(
         f"{where}: the output of `cell` (by `output_size`)", size, output, strict
     )
     _check_output(where, size, output, batch, output_dtype)
+
+
+def carried(
+    where: str, cell: Any, inputs: PyTree, state: PyTree, writes: int
+) -> PyTree:
+    """The state with TensorArrays that a loop can carry: of known shape and capacity.
+
+    An array that may grow gets the capacity for one write a step, or more if it has it.
+    """
+    after = lambda state: _one_step(where, cell, inputs, state)[1]
+    return ready_to_carry(state, writes, after)
+
+
+def _one_step(where: str, cell: Any, inputs: PyTree, state: PyTree) -> tuple:
+    """The types of `(output, new_state)`."""
+    with noting(
+        f"{where}: raised by one step of `cell`, called with inputs "
+        f"{_describe_all(inputs)} and state (the initial one) "
+        f"{_describe_all(state)}."
+    ):
+        result = jax.eval_shape(lambda x, s: cell(x, s), inputs, state)
+    return as_pair(where, result)
 
 
 def as_pair(where: str, result: Any) -> tuple[PyTree, PyTree]:

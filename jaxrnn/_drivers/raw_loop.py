@@ -12,10 +12,10 @@ from .._autodiff.transposable import transposable
 from .._base.math import concrete_or_none
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, PyTree
-from .._tensor_array.carried import of_rows, shaped_like, with_capacity
-from .._tensor_array.tensor_array import TensorArray, is_tensor_array
+from .._tensor_array.carried import of_rows, ready_to_carry
+from .._tensor_array.tensor_array import TensorArray
 from ..memory._segmented_loop import segmented_loop
-from ..memory._strategy import CheckpointPlan, Strategy
+from ..memory._strategy import Strategy, plan_of
 
 Carry = tuple[Array, PyTree, PyTree, PyTree]
 """`(finished, next_input, state, loop_state)`."""
@@ -71,8 +71,10 @@ def _compiled(
     """The loop as one operation."""
     if max_time is None:
         return emit_types, _unbounded(step, carry, emit_types)
-    carry = _with_capacity(step, carry, max_time)
-    plan = strategy.plan(max_time) if max_time else CheckpointPlan()
+    # One write more than steps: `loop_fn` is also called at time 0.
+    time = jnp.zeros((), jnp.int32)
+    carry = ready_to_carry(carry, max_time + 1, lambda carry: step(time, carry)[0])
+    plan = plan_of(strategy, max_time)
     count, carry, emits = segmented_loop(plan, _is_running, step, carry, max_time)
     checkify.debug_check(
         _all_finished(carry), f"raw_rnn: max_time {max_time} was reached"
@@ -119,28 +121,3 @@ def _all_finished(carry: Carry) -> Array:
 def _is_running(time: Array, carry: Carry) -> Array:
     del time
     return ~_all_finished(carry)
-
-
-def _with_capacity(step: Step, carry: Carry, max_time: int) -> Carry:
-    """The carry, its TensorArrays with a known shape and the capacity for all writes.
-
-    There may be one more write than there are steps: `loop_fn` is also called at time
-    0.
-    """
-    carry = _map_tensor_arrays(lambda array: with_capacity(array, max_time + 1), carry)
-    leaves = jax.tree.leaves(carry, is_leaf=is_tensor_array)
-    if not any(is_tensor_array(x) and x.element_shape is None for x in leaves):
-        return carry
-    # An array without a write has no element shape yet: trace a step to learn it.
-    time = jax.ShapeDtypeStruct((), jnp.int32)
-    carry_after, _ = jax.eval_shape(step, time, carry)
-    return _map_tensor_arrays(shaped_like, carry, carry_after)
-
-
-def _map_tensor_arrays(fn: Callable, tree: PyTree, *rest: PyTree) -> PyTree:
-    return jax.tree.map(
-        lambda x, *others: fn(x, *others) if is_tensor_array(x) else x,
-        tree,
-        *rest,
-        is_leaf=is_tensor_array,
-    )

@@ -70,8 +70,8 @@ def raw_rnn(
             position, `time` an int32 scalar. At time 0 the other three are None. It
             returns five values, whose types must not change from call to call:
 
-            - `finished`: bool `[batch]`, or a scalar for all rows. A finished row
-              stays finished.
+            - `finished`: bool `[batch]`, or a scalar for all rows, which may also
+              follow `[batch]` at time 0. A finished row stays finished.
             - `next_input`: the next input of the cell, a nest of `[batch, ...]`. In
               finished rows the cell receives 0 instead of NaN and infinity.
             - `next_cell_state`: the next state of the cell, usually `cell_state`; at
@@ -105,6 +105,8 @@ def raw_rnn(
         steps, and `size()` is traced. Under jit TensorArrays with `dynamic_size` in the
         state or the loop state have a capacity of at least `max_time + 1` elements, one
         for each call of `loop_fn`. The loop state is None if it was None at time 0.
+        A whole nest is stacked by `jax.tree.map(lambda ta: ta.stack(), emit_ta,
+        is_leaf=lambda x: isinstance(x, jaxrnn.TensorArray))`.
 
     Raises:
         TypeError: If `cell` is not a cell or `loop_fn` not a function; if dtypes differ

@@ -82,7 +82,7 @@ class StateSaver:
             does not change.
 
     Raises:
-        TypeError: If `states` is not a dict.
+        TypeError: If `states` is not a dict of arrays.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -110,7 +110,7 @@ class StateSaver:
                 "StateSaver: `states` must be a dict of arrays, got "
                 f"{describe(states)}. Give each leaf of the state a name."
             )
-        self.states = dict(states)
+        self.states = as_state("StateSaver", "states", dict(states))
 
     def state(self, name: str) -> Array:
         """The state of that name.
@@ -130,8 +130,17 @@ class StateSaver:
 
         Raises:
             KeyError: If there is none.
+            TypeError: If `value` is not an array.
+            ValueError: If it has another shape than the state that it replaces.
         """
-        self.state(name)  # Must exist.
+        where, old = "StateSaver.save_state", self.state(name)
+        value = as_state(where, "value", value)
+        if value.shape != old.shape:
+            raise ValueError(
+                f"{where}: `value` must have the shape of state {name!r}, "
+                f"{describe(old)}, got {describe(value)}. Make a StateSaver for each "
+                "batch size."
+            )
         self.states[name] = value
 
     def __repr__(self) -> str:

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 
 from .._base.arguments import as_scope, check_is_cell
 from .._base.cell_keys import cell_at_step
+from .._base.errors import noting
 from .._base.inputs import as_state, as_steps, output_dtype, zero_state
 from .._base.lengths import as_lengths
 from .._base.sharding import lay_out
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
 from .._time import masking
 from .._time.steps import Steps
-from .probe import as_pair, probe
+from .probe import as_pair, carried, probe
 
 # Compiling the gradient of an LSTM (batch 32, 128 units) takes 2 s for 20 steps, 15 s
 # for 50 (44 s with lengths) and minutes for 100: it grows faster than quadratically.
@@ -136,8 +137,9 @@ def _run(
 ) -> tuple[list[PyTree], PyTree]:
     outputs = []
     for t, inputs in enumerate(steps):
-        result = cell_at_step(cell, jnp.int32(t))(inputs, state)
-        output, state = as_pair(where, result)
+        with noting(f"{where}: raised at step {t}, by `inputs[{t}]`."):
+            result = cell_at_step(cell, jnp.int32(t))(inputs, state)
+            output, state = as_pair(where, result)
         outputs.append(output)
     return outputs, state
 
@@ -151,13 +153,15 @@ def _run_masked(
     dtype: DType,
 ) -> tuple[list[PyTree], PyTree]:
     longest = jnp.max(lengths, initial=0)  # dynamic_rnn runs at least one step.
+    state = carried(where, cell, steps[0], state, len(steps))
     first_inputs, first_state = masking.stand_in(lengths, steps[0], state)
     masked = Steps(lengths, longest, time=len(steps), axis=0)
     types, outputs = None, []
     for t, inputs in enumerate(steps):
         if _types(inputs) != types:
             types = _types(inputs)
-            probe(where, cell, inputs, state, dtype, strict=True)
+            with noting(f"{where}: raised at step {t}, by `inputs[{t}]`."):
+                probe(where, cell, inputs, state, dtype, strict=True)
             # Dead rows cannot repeat inputs of another shape.
             same = types == _types(first_inputs)
             zeros = jax.tree.map(jnp.zeros_like, inputs)

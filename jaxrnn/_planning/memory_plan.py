@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_dtype, check_time_major
+from .._base.arguments import INT32_MAX, as_dtype, check_time_major
 from .._base.errors import describe
 from .._base.math import widest_dtype
 from .._base.typing import DType, Params, PyTree
@@ -16,7 +16,7 @@ from .._cells.bound import BoundCell
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._time.masking import first_inputs
 from ..memory import Keep, Nested, Offload, Recompute, Strategy
-from ..memory._strategy import as_strategy
+from ..memory._strategy import as_strategy, plan_of
 from .program_cost import Bytes, flops, peak_bytes, saved_bytes
 
 _WHERE = "memory_plan"
@@ -203,7 +203,7 @@ def _planned(
     peak = peak_bytes(jax.grad(scalar), params, inputs)
     copies = int(_COPIES_OF_PARAMS * _bytes(params))
     # Each level of segments is one more forward pass, unless its residuals are saved.
-    plan = strategy.plan(time)
+    plan = plan_of(strategy, time)
     passes = len(plan.segments) - plan.save_residuals
     return PlannedStrategy(
         strategy,
@@ -226,9 +226,10 @@ def _as_inputs(shape: Any, dtype: DType) -> PyTree:
                 f"...], got {describe(leaf)}. Pass a shape, an array or a nest of "
                 "arrays."
             )
-        if not all(leaf.shape):
+        if not all(0 < n <= INT32_MAX for n in leaf.shape):
             raise ValueError(
-                f"{_WHERE}: `inputs_shape` must hold something, got {describe(leaf)}."
+                f"{_WHERE}: `inputs_shape` must have sizes from 1 to {INT32_MAX}, got "
+                f"{describe(leaf)}."
             )
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shape)
 

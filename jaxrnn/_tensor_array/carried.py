@@ -1,6 +1,7 @@
 """TensorArrays in the carry of a loop, whose structure and shapes must not change."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -36,11 +37,37 @@ def with_capacity(array: TensorArray, capacity: int) -> TensorArray:
     return array.tree_unflatten(config, children)
 
 
-def shaped_like(array: TensorArray, other: TensorArray) -> TensorArray:
+def ready_to_carry(tree: Any, capacity: int, step: Callable[[Any], Any]) -> Any:
+    """The carry of a loop, its TensorArrays with a known shape and capacity.
+
+    Args:
+        tree: The carry before the first step.
+        capacity: The least capacity of an array that may grow.
+        step: From a carry to the next one; it is traced to learn the shape of arrays
+            that were not written.
+    """
+    tree = _map_tensor_arrays(lambda array: with_capacity(array, capacity), tree)
+    leaves = jax.tree.leaves(tree, is_leaf=is_tensor_array)
+    if not any(is_tensor_array(x) and x._store is None for x in leaves):
+        return tree
+    return _map_tensor_arrays(_shaped_like, tree, jax.eval_shape(step, tree))
+
+
+def _shaped_like(array: TensorArray, other: Any) -> TensorArray:
     """The array with the element shape of `other`, if it has none yet."""
-    if array.element_shape is not None or other.element_shape is None:
+    written = is_tensor_array(other) and isinstance(other._store, Rows)
+    if array._store is not None or not written:
         return array
     return array._with(array._rows(other.element_shape))
+
+
+def _map_tensor_arrays(fn: Callable, tree: Any, *rest: Any) -> Any:
+    return jax.tree.map(
+        lambda x, *others: fn(x, *others) if is_tensor_array(x) else x,
+        tree,
+        *rest,
+        is_leaf=is_tensor_array,
+    )
 
 
 def of_rows(rows: Array, size: Any) -> TensorArray:

@@ -48,9 +48,7 @@ def check_first_write(where: str, indices: Any, written: Any) -> None:
         )
 
 
-def check_element(
-    where: str, shape: tuple[int, ...], want: tuple[int | None, ...] | None
-) -> None:
+def check_element(where: str, shape: tuple[int, ...], want: TensorShape | None) -> None:
     """Raises ValueError unless `shape` is `want`, whose None stand for any size."""
     if want is None:
         return

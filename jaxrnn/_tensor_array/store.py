@@ -235,8 +235,14 @@ class Ragged:
         elements = [self.read(index) for index in range(self.capacity)]
         if not elements:
             raise ValueError("TensorArray: elements must exist to be joined, got none.")
-        for element in elements:
+        for index, element in enumerate(elements):
             _check_joinable(element.shape)
+            if element.shape[1:] != elements[0].shape[1:]:
+                raise ValueError(
+                    "TensorArray.concat: elements must agree in all axes but the "
+                    f"first, got {describe(elements[0])} at 0 and {describe(element)} "
+                    f"at {index}."
+                )
         return jnp.concatenate(elements)
 
     def with_capacity(self, capacity: int) -> "Ragged":

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_dtype
-from .._base.errors import describe
+from .._base.errors import describe, is_array
 from .._base.math import concrete_or_none
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, ArrayLike, DType
@@ -45,7 +45,7 @@ class TensorArray:
     `raw_rnn`. A write inside of a compiled loop is done in place. The first write to an
     array of unknown element shape changes its structure, and a carry must keep its
     structure: for a custom loop or `lax.cond` give `element_shape`, or write once
-    before; `raw_rnn` infers the shape.
+    before; drivers infer the shape of arrays in a state.
 
     An index out of range, a second write to one index, another shape or dtype, and a
     read of an element of unknown shape are errors where they can be detected: always
@@ -55,7 +55,8 @@ class TensorArray:
     `jax.experimental.checkify.checkify` reports these as errors.
 
     An array with `dynamic_size` grows outside of jit. Inside of a compiled function its
-    capacity is fixed: `size`, or more if more elements were written before.
+    capacity is fixed: `size`, or more if more elements were written before. Drivers
+    make it large enough for an array in a state that is written once a step.
 
     Elements that were never written read as zeros. Gradients: `stack` and `unstack`,
     `gather` and `scatter`, `read` and `write`, `split` and `concat` are each other's
@@ -130,10 +131,14 @@ class TensorArray:
 
     @property
     def element_shape(self) -> TensorShape | None:
-        """The shape of every element; None if it is unknown or elements differ."""
-        if not isinstance(self._store, Rows):
-            return None
-        return TensorShape(self._store.buffer.shape[1:])
+        """The shape of every element, in which None is an axis that is not yet known.
+
+        None if nothing is known.
+        """
+        if isinstance(self._store, Rows):
+            return TensorShape(self._store.buffer.shape[1:])
+        known = self._config.element_shape
+        return None if known is None else TensorShape._partial(known)
 
     @property
     def dynamic_size(self) -> bool:
@@ -244,8 +249,8 @@ class TensorArray:
         """The elements joined along their first axis; their lengths may differ.
 
         Raises:
-            ValueError: If elements have no axes, or differ in other axes than the
-                first.
+            ValueError: If elements have no axes, or differ in rank or in other axes
+                than the first.
         """
         return self._store_to_read("TensorArray.concat").concat()
 
@@ -299,6 +304,12 @@ class TensorArray:
         )
 
     def __repr__(self) -> str:
+        store = self._store
+        if isinstance(store, Rows) and not (
+            is_array(store.buffer) and np.ndim(store.written) == 1
+        ):
+            # A batch of arrays; or what JAX, or a message, puts in place of leaves.
+            return f"TensorArray({self.dtype}, elements={describe(store.buffer)})"
         shape = self.element_shape
         shape_text = "" if shape is None else f", element_shape={list(shape)}"
         return f"TensorArray({self.dtype}, size={self.size()}{shape_text})"
@@ -375,9 +386,7 @@ class TensorArray:
         return store
 
     def _check_element(self, where: str, shape: tuple[int, ...]) -> None:
-        known = self.element_shape
-        want = self._config.element_shape if known is None else tuple(known)
-        check_element(where, shape, want)
+        check_element(where, shape, self.element_shape)
 
     def _check_count(self, where: str, what: str, count: int) -> None:
         size = concrete_or_none(self.size())

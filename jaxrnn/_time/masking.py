@@ -67,12 +67,14 @@ def step_inputs(
         state: The state before the step, each leaf `[batch, ...]` or without axes.
         stand_in: `(inputs, state)` for dead rows, as `stand_in` returns them.
     """
-    if all(leaf.ndim for leaf in jax.tree.leaves(state)):
+    leaves = jax.tree.leaves(state, is_leaf=is_tensor_array)
+    if all(not is_tensor_array(leaf) and leaf.ndim for leaf in leaves):
         return choose(alive, (inputs, state), stand_in)
-    # A leaf without axes may be computed from all rows, dead ones included, and changes
-    # as long as the loop runs: so dead rows have inputs of zeros and the states that
-    # they kept.
-    return choose(running, (zero_dead(alive, inputs), state), stand_in)
+    # A leaf without axes, or a TensorArray, may be computed from all rows, dead ones
+    # included, and changes as long as the loop runs: so dead rows have inputs of zeros
+    # and the states that they kept. After that the first step is repeated, dropped.
+    inputs = choose(running, zero_dead(alive, inputs), stand_in[0])
+    return inputs, advance(running, running, state, stand_in[1])
 
 
 def first_inputs(xs: PyTree, axis: int) -> PyTree:

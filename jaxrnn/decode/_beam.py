@@ -15,6 +15,10 @@ from ._checks import FINITE, as_int, as_number
 from ._decoded import Decoded, end_beyond, run, to_time
 from ._model import Embed, Model, Project
 
+# The beams of an example are chosen among width * vocab, numbered in int32; and the
+# state has as many rows: a greater width exhausts the memory.
+MAX_WIDTH = 2**16
+
 
 def tile_beams(tree: PyTree, beam_width: int) -> PyTree:
     """Repeats each row for each of its beams.
@@ -24,14 +28,14 @@ def tile_beams(tree: PyTree, beam_width: int) -> PyTree:
 
     Args:
         tree: A nest of arrays `[batch, ...]`; those without axes stay as they are.
-        beam_width: The number of beams, an int.
+        beam_width: The number of beams, an int, at most 65,536.
 
     Returns:
         The nest, each leaf `[batch * beam_width, ...]`.
 
     Raises:
         TypeError: If a leaf is not an array, or `beam_width` not an int.
-        ValueError: If a leaf is a TensorArray, or `beam_width` is below 1.
+        ValueError: If a leaf is a TensorArray, or `beam_width` is out of range.
 
     Source: `tf.contrib.seq2seq.tile_batch`.
     """
@@ -73,9 +77,9 @@ def beam_loop(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, `beam_width` is below 1, or the state holds a
-            TensorArray; in the loop, if logits are not `[batch * beam, vocab]` or
-            `end_id` is not one of their ids.
+        ValueError: If shapes do not fit, `beam_width` is out of range, or the state
+            holds a TensorArray; in the loop, if logits are not `[batch * beam,
+            vocab]` or `end_id` is not one of their ids.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
@@ -114,7 +118,7 @@ def beam_search(
         start_ids: Integers `[batch]`, the ids for the first step.
         end_id: The id that ends a row, an int.
         max_time: The maximum number of ids of a row, an int.
-        beam_width: The number of beams, an int.
+        beam_width: The number of beams, an int, at most 65,536.
         length_penalty: The exponent of the length penalty; 0 for none. A number or an
             array scalar, which may be traced.
 
@@ -126,8 +130,8 @@ def beam_search(
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, `beam_width` is below 1, the state holds a
-            TensorArray, or `end_id` is not one of the ids.
+        ValueError: If shapes do not fit, `beam_width` is out of range, the state holds
+            a TensorArray, or `end_id` is not one of the ids.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
@@ -258,7 +262,8 @@ def _make(model: Model, beam_width: Any, length_penalty: Any) -> BeamLoop:
 
 
 def _as_width(where: str, beam_width: Any) -> int:
-    return as_int(where, "beam_width", beam_width, 1, "With one it is greedy.")
+    fix = "With one it is greedy."
+    return as_int(where, "beam_width", beam_width, 1, fix, MAX_WIDTH)
 
 
 def _tile(where: str, name: str, tree: PyTree, width: int) -> PyTree:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from .._base.arguments import INT32_MAX
 from .._base.errors import describe, is_array
 from .._base.math import concrete_or_none
 from .._base.typing import Array
@@ -32,12 +33,14 @@ def as_start_ids(where: str, start_ids: Any) -> Array:
     return ids.astype(jnp.int32)
 
 
-def as_int(where: str, name: str, value: Any, least: int, fix: str) -> int:
-    """A static integer of `least` or more.
+def as_int(
+    where: str, name: str, value: Any, least: int, fix: str, most: int = INT32_MAX
+) -> int:
+    """A static integer from `least` to `most`.
 
     Raises:
         TypeError: If it is not an integer, or traced.
-        ValueError: If it is below `least`.
+        ValueError: If it is out of range.
     """
     try:
         number = operator.index(value)
@@ -50,6 +53,8 @@ def as_int(where: str, name: str, value: Any, least: int, fix: str) -> int:
         raise ValueError(
             f"{where}: `{name}` must be {least} or more, got {number}. {fix}"
         )
+    if number > most:
+        raise ValueError(f"{where}: `{name}` must be at most {most}, got {number}.")
     return number
 
 

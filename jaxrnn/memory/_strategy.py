@@ -13,6 +13,10 @@ from .._base.errors import describe
 # Large enough for efficient copies, few compared to the steps of a run.
 STEPS_PER_COPY = 64
 
+# JAX names GPUs by "gpu" or by the kind.
+_PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")
+_STEPS = "It is the number of steps of a run."
+
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointPlan:
@@ -77,6 +81,21 @@ class Strategy(abc.ABC):
         return f"{type(self).__name__}({', '.join(map(repr, arguments))})"
 
 
+def plan_of(strategy: Strategy, time: int) -> CheckpointPlan:
+    """What the strategy saves of `time` steps; nothing is saved of none.
+
+    Raises:
+        TypeError: If its `plan` does not return a `CheckpointPlan`.
+    """
+    plan = strategy.plan(time) if time else CheckpointPlan()
+    if not isinstance(plan, CheckpointPlan):
+        raise TypeError(
+            f"{type(strategy).__name__}.plan: it must return a `CheckpointPlan`, got "
+            f"{describe(plan)}. `CheckpointPlan((64,))` has segments of 64 steps."
+        )
+    return plan
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Keep(Strategy):
     """All that the backward pass reads stays on the device: what `False` stands for.
@@ -120,6 +139,7 @@ class Recompute(Strategy):
 
     def plan(self, time: int) -> CheckpointPlan:
         """Segments of one size."""
+        as_count("Recompute.plan", "time", time, fix=_STEPS)
         return CheckpointPlan((self.chunk or _near_root(time),))
 
 
@@ -161,6 +181,7 @@ class Nested(Strategy):
 
     def plan(self, time: int) -> CheckpointPlan:
         """One size of segment for each level, `branches` times the next."""
+        as_count("Nested.plan", "time", time, fix=_STEPS)
         levels = max(1, round(math.log(time, self.branches)) - 1)
         innermost = -(-time // self.branches**levels)
         powers = reversed(range(levels))
@@ -203,7 +224,7 @@ class Offload(Strategy):
         if self.chunk is None:
             return
         as_count("Offload", "chunk", self.chunk)
-        if self.of.plan(1).segments:
+        if plan_of(self.of, 1).segments:
             raise ValueError(
                 f"Offload: `chunk` must be None for {self.of!r}, which has segments "
                 f"already, got {self.chunk}. Write `Offload(Recompute({self.chunk}))`."
@@ -211,7 +232,7 @@ class Offload(Strategy):
 
     def plan(self, time: int) -> CheckpointPlan:
         """The plan of the other strategy, on the host."""
-        plan = self.of.plan(time)
+        plan = plan_of(self.of, time)
         if not plan.segments:
             steps = self.chunk or STEPS_PER_COPY
             plan = CheckpointPlan((steps,), save_residuals=True)
@@ -232,12 +253,18 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
 
     Raises:
         TypeError: If `swap_memory` is neither a bool nor a strategy.
+        ValueError: If `platform` is not a platform.
 
     Example:
         >>> import jaxrnn
         >>> jaxrnn.memory.resolve(True, "cpu"), jaxrnn.memory.resolve(True, "tpu")
         (Recompute(), Offload())
     """
+    if platform not in (None, *_PLATFORMS):
+        raise ValueError(
+            f"resolve: `platform` must be one of {', '.join(_PLATFORMS)}, got "
+            f"{platform!r}. None is JAX's default backend."
+        )
     return as_strategy("resolve", "swap_memory", swap_memory, platform)
 
 

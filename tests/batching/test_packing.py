@@ -14,6 +14,7 @@ import pytest
 from helpers import assert_same
 from jax.experimental import checkify
 
+import jaxrnn
 from jaxrnn._batching.packed_sequences import PackedSequences
 from jaxrnn._batching.packing import pack_sequences
 
@@ -563,7 +564,7 @@ REFUSALS = {
     ),
     "at_ends_rank": (
         ValueError,
-        r"at_ends: `tree` must be .* got float..\[\]",
+        r"at_ends: `tree` must be .* got float..\[\]. Pass outputs for",
         lambda: PACKED.at_ends(np.ones(())),
     ),
     "fill_traced": (
@@ -592,3 +593,19 @@ def test_what_does_not_fit_is_told_by_the_number_that_does():
             fits = pytest.raises(ValueError, match="must be at least 3")
         with fits:
             assert isinstance(pack_sequences(X, N, rows=rows), PackedSequences)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_no_sequences_give_no_results(compiled):
+    cell = jaxrnn.GRUCell(3)
+    params = cell.init(jax.random.key(0), X[:, 0])
+    packed = pack_sequences(X[:0], [])
+
+    def run(params, state=None):
+        return jaxrnn.packed_rnn(cell.bind(params), packed, state, jnp.float32)
+
+    run = jax.jit(run) if compiled else run
+    for args in ((params,), (params, cell.zero_state(0, jnp.float32))):
+        outputs, state = run(*args)
+        assert packed.unpack(outputs).shape == (0, TIME, 3)
+        assert state.shape == (0, 3)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pickle
 
 import chex
 import hypothesis
@@ -453,6 +454,8 @@ def never(params, state, window):
 X3 = np.ones((2, 6, 3))
 PACKED = pack_sequences([np.ones((3, 2)), np.ones((2, 2))], row_length=3)
 PART = windows(PACKED, 2)[0]
+BPTT = truncated_bptt(lambda params, state, window: (state.sum(), state))
+CARRY = BPTT.init(jnp.zeros(2), ())
 REFUSALS = {
     "loss": (TypeError, r"`loss` must be callable, got 3", lambda: truncated_bptt(3)),
     "reach_zero": (
@@ -469,6 +472,36 @@ REFUSALS = {
         TypeError,
         r"`state\.h` must be an array, got object",
         calling(never, PAIR._replace(h=object())),
+    ),
+    "window": (
+        TypeError,
+        r"`window\['x'\]` must be an array, got 'x'",
+        lambda: BPTT.value_and_grad(jnp.ones(2), CARRY, {"x": "x"}),
+    ),
+    "params": (
+        TypeError,
+        r"`params\['n'\]` must be floating to have a gradient, got int32\[2\]",
+        lambda: BPTT.value_and_grad({"n": jnp.ones(2, "i4")}, CARRY, ()),
+    ),
+    "has_aux": (
+        TypeError,
+        "`has_aux` must be True or False, got 'yes'",
+        lambda: truncated_bptt(never, has_aux="yes"),
+    ),
+    "window_size": (
+        ValueError,
+        "windows: `size` must be at least 1, got 0. It is the number of steps of a w",
+        lambda: windows(np.ones((2, 4)), 0),
+    ),
+    "windows_traced": (
+        TypeError,
+        "outside of jit, grad and vmap; what it yields can be passed in",
+        lambda: jax.jit(lambda x: windows(x, 2)[0])(np.ones((2, 4))),
+    ),
+    "windows_masked": (
+        TypeError,
+        r"windows: `inputs` must be an array without a mask.* `inputs\.filled\(0\)`",
+        lambda: windows(np.ma.ones((2, 4)), 2),
     ),
     "carry": (
         TypeError,
@@ -607,6 +640,16 @@ REFUSALS = {
         lambda: PART.row_state(np.ones((2, 4))),
     ),
 }
+
+
+@pytest.mark.parametrize("inputs", [np.arange(14).reshape(2, 7), None], ids=str)
+def test_windows_are_pickled(inputs):
+    whole = windows(
+        pack_sequences(np.ones((3, 5)), [5, 2, 3]) if inputs is None else inputs, 3
+    )
+    for some in (whole, whole[1:], whole[::-1]):
+        again = pickle.loads(pickle.dumps(some))
+        jax.tree.map(np.testing.assert_array_equal, list(again), list(some))
 
 
 @pytest.mark.parametrize("name", REFUSALS)

@@ -589,6 +589,8 @@ REFUSALS = [
     ("sample", {"top_p": 0.0}, ValueError, "decode.sample: `top_p` must be in (0, 1], got 0. None is for all ids."),
     ("sample", {"top_p": 1.01}, ValueError, "decode.sample: `top_p` must be in (0, 1], got 1.01."),
     ("beam_search", {"beam_width": 0}, ValueError, "decode.beam_search: `beam_width` must be 1 or more, got 0. With one it is greedy."),
+    ("beam_search", {"beam_width": 10**9}, ValueError, "decode.beam_search: `beam_width` must be at most 65536, got 1000000000."),
+    ("greedy", {"max_time": 10**12}, ValueError, "decode.greedy: `max_time` must be at most 2147483647, got 1000000000000."),
     ("beam_search", {"length_penalty": np.inf}, ValueError, "decode.beam_search: `length_penalty` must be finite, got inf. 0 is for none."),
     ("beam_search", {"initial_state": jaxrnn.TensorArray(jnp.float32, 3)}, ValueError, "decode.beam_search: `initial_state` must have rows that beams can be made of, got TensorArray."),
     ("beam_search", {"project": bad(np.zeros((2, 4)))}, ValueError, "decode.beam_search: `project(output)` must be floating [batch, vocab] with 4 rows, got float64[2, 4]."),

@@ -224,3 +224,17 @@ def test_a_cell_is_found_out_before_the_loop_is_traced():
     with pytest.raises(ValueError, match="must keep its state's shapes"):
         jaxrnn.dynamic_rnn(foreign, X, dtype=jnp.float32)
     assert foreign.calls == 1
+
+
+def test_transfers_nothing_if_all_is_on_the_device():
+    """With `jax_transfer_guard="disallow"`, which forbids implicit transfers."""
+    cell = GRUCell(2)
+    x, lengths = jnp.ones((2, 3, 4, 5)), jnp.array([[4, 2, 0], [1, 1, 9]])
+    bound = cell.bind(cell.init(jax.random.key(0), x[0, :, 0]))
+    run = lambda x, n: jaxrnn.dynamic_rnn(bound, x, n, dtype=x.dtype)
+    one, n = x[0], lengths[0]
+    with jax.transfer_guard("disallow"):
+        outputs, _ = run(one, n)
+        mapped, _ = jax.vmap(run)(x, lengths)
+        jax.jvp(lambda x: run(x, n), (one,), (one,))
+    np.testing.assert_array_equal(outputs, mapped[0])

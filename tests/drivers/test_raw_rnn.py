@@ -106,6 +106,25 @@ def test_under_jit_loop_fn_is_traced_twice(with_array):
 
 
 @pytest.mark.parametrize("max_time", STARTS.values(), ids=STARTS)
+def test_a_scalar_that_follows_a_vector_is_for_all_rows(max_time):
+    def loop_fn(time, output, state, loop_state):
+        first = output is None
+        finished = jnp.zeros(ROWS, bool) if first else time >= 2
+        emit = (
+            {"a": output, "b": (output,)}
+            if not first
+            else {"a": ZERO[0], "b": (ZERO[0],)}
+        )
+        return finished, ZERO, ZERO if first else state, emit, None
+
+    emit_ta, state, _ = run(loop_fn, max_time)
+    assert state[:, 0].tolist() == [2] * ROWS
+    is_array = lambda x: isinstance(x, TensorArray)
+    stacked = jax.tree.map(lambda ta: ta.stack(), emit_ta, is_leaf=is_array)
+    assert stacked["b"][0][:2, 0, 0].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("max_time", STARTS.values(), ids=STARTS)
 def test_a_row_reported_finished_stays_finished(max_time):
     def loop_fn(time, output, state, loop_state):
         flags = jnp.stack([time == 1, time >= 2, time >= 4])  # Row 0: only once.
@@ -478,13 +497,16 @@ FIRST_REFUSALS = [
         TypeError,
         "`finished` must be of dtype bool, got int64",
     ),
+    ({0: "no"}, TypeError, "`finished` must be an array, got 'no'"),
+    ({0: np.array([None] * ROWS)}, TypeError, "`finished` must be an array, got obj"),
     ({0: [False] * ROWS}, ValueError, "`finished` must be one boolean array"),
     ({1: None}, ValueError, "`next_input` must hold at least one array"),
     ({1: jnp.float64(0)}, IndexError, "`next_input` must have rank at least 1"),
     ({1: (ZERO, ZERO[:2])}, ValueError, "Batch size must be the same"),
     ({1: "x"}, TypeError, "`next_input` must be an array, got 'x'"),
     ({2: (ZERO,)}, ValueError, r"must have the structure \*, got \(\*,\)"),
-    ({2: None}, ValueError, "`next_cell_state` must be an array: None values"),
+    ({2: None}, ValueError, r"must be an initial state, got None. .*zero_state\(3, d"),
+    ({2: (None,)}, ValueError, r"`next_cell_state\[0\]` must be an array: None values"),
     ({3: 1.0}, TypeError, "`emit_output` must be None, or arrays without batch axis"),
     ({3: TensorShape([1])}, TypeError, "`emit_output` must be None"),
     (
@@ -497,7 +519,7 @@ FIRST_REFUSALS = [
     ({4: "x"}, TypeError, "`next_loop_state` must be an array"),
 ]
 LATER_REFUSALS = [
-    ({0: jnp.zeros((), bool)}, ValueError, "`finished` must keep its shape"),
+    ({0: jnp.zeros((ROWS, 1), bool)}, ValueError, "must be a scalar or have its shape"),
     ({0: jnp.zeros(ROWS)}, TypeError, "`finished` must be of dtype bool"),
     ({1: ZERO[:2]}, ValueError, r"`next_input` must have shape \(3, 1\)"),
     (
@@ -596,6 +618,11 @@ REFUSALS = [
         lambda: raw_rnn(COUNTER, until(1), max_time=2.5),
         TypeError,
         "`max_time` must be an integer",
+    ),
+    (
+        lambda: raw_rnn(COUNTER, until(1), max_time=2**31),
+        ValueError,
+        "`max_time` must be at most 2147483647, got 2147483648",
     ),
     (
         lambda: raw_rnn(COUNTER, until(1), max_time=-1),

@@ -338,6 +338,10 @@ REFUSALS = {
     "saver": (TypeError, "`state_saver` must have a method `state`, got dict. `jaxrnn.StateSaver` is one",
               lambda: static_state_saving_rnn(GRU, X, {}, "c")),
     "saver_states": (TypeError, "StateSaver: `states` must be a dict", lambda: StateSaver(ZEROS)),
+    "saver_none": (ValueError, r"StateSaver: `states\['s'\]` must be an array: None", lambda: StateSaver({"s": None})),
+    "saved_kind": (TypeError, "save_state: `value` must be an array, got 'q'", lambda: SAVER.save_state("c", "q")),
+    "saved_shape": (ValueError, r"must have the shape of state 'c', float32\[4, 2\], got float32\[4, 3\]",
+                    lambda: SAVER.save_state("c", np.ones((4, 3), np.float32))),
     "saver_name": (KeyError, "must be one of c, h, got 'm'",
                    lambda: static_state_saving_rnn(LSTM, X, SAVER, ("c", "m"))),
     "name_tuple": (ValueError, r"`state_name` must be a string.*got \('c',\)",
@@ -354,6 +358,13 @@ REFUSALS = {
                     lambda: static_state_saving_rnn(
                         FunctionCell(lambda p, x, s, key=None: (x, (s, s)), 2, 3).bind({}), X[:1], SAVER, "c")),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("lengths", [None, [2] * 4])
+def test_an_error_names_its_step(lengths):
+    with pytest.raises(ValueError, match="kernel") as caught:
+        static_rnn(GRU, [X[0], X[1][:, :2]], None, F32, lengths)
+    assert "static_rnn: raised at step 1, by `inputs[1]`." in caught.value.__notes__
 
 
 @pytest.mark.parametrize(("error", "words", "call"), REFUSALS.values(), ids=REFUSALS)

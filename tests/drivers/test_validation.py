@@ -26,6 +26,8 @@ from jaxrnn import (
     TensorShape,
     bidirectional_dynamic_rnn,
     dynamic_rnn,
+    memory,
+    pack_sequences,
 )
 
 F32 = jnp.float32
@@ -79,6 +81,11 @@ def putting_out(output, size=3):
     return FunctionCell(lambda p, x, s, key=None: (output(x), s), 3, size).bind({})
 
 
+class Seven(memory.Strategy):
+    def plan(self, time):
+        return 7
+
+
 REFUSALS = {
     # dynamic_rnn's arguments
     "cell": (TypeError, "`cell` must be an RNNCell, got 3, which lacks `output_size`, "
@@ -120,6 +127,23 @@ REFUSALS = {
                            lambda: dynamic_rnn(GRU, X.astype(np.float64), dtype=jnp.float64)),
     "lengths_scalar": (ValueError, "must be a vector of length batch_size, 4",
                        lambda: dynamic_rnn(GRU, X, 3, dtype=F32)),
+    "lengths_scalar_fix": (ValueError, r"got int64\[\]. Give one length for each row; `np.full\(4, n\)`",
+                           lambda: dynamic_rnn(GRU, X, 3, dtype=F32)),
+    "lengths_masked": (TypeError, r"`sequence_length` must be an array without a mask, got a masked int64\[4\]",
+                       lambda: dynamic_rnn(GRU, X, np.ma.ones(4, int), dtype=F32)),
+    "inputs_masked": (TypeError, r"`inputs\['a'\]` must be an array without a mask",
+                      lambda: dynamic_rnn(GRU, {"a": np.ma.asarray(X)}, dtype=F32)),
+    "inputs_one_letter": (TypeError, "`inputs` must be an array, got 'q'",
+                          lambda: dynamic_rnn(GRU, "q", dtype=F32)),
+    "inputs_long": (ValueError, r"`inputs` must have at most 2147483647 steps and rows, .* got float32\[1, 2147483648, 3\]",
+                    lambda: jax.eval_shape(lambda x: dynamic_rnn(GRU, x, dtype=F32),
+                                           jax.ShapeDtypeStruct((1, 2**31, 3), F32))),
+    "inputs_packed": (TypeError, "dynamic_rnn: `inputs` must be padded, got PackedSequences. Use `packed_rnn`",
+                      lambda: dynamic_rnn(GRU, pack_sequences(X, [1, 2, 3, 4]), dtype=F32)),
+    "inputs_packed_both": (TypeError, "bidirectional_dynamic_rnn: `inputs` must be padded",
+                           lambda: bidirectional_dynamic_rnn(GRU, GRU, pack_sequences(X, [1] * 4), dtype=F32)),
+    "strategy": (TypeError, "Seven.plan: it must return a `CheckpointPlan`, got 7. `CheckpointPlan\\(",
+                 lambda: dynamic_rnn(GRU, X, dtype=F32, swap_memory=Seven())),
     "lengths_rank_2": (ValueError, "must be a vector of length batch_size",
                        lambda: dynamic_rnn(GRU, X, [[1]] * 4, dtype=F32)),
     "lengths_count": (ValueError, r"one entry per row, 4, got int64\[1\]. Nothing is broadcast",

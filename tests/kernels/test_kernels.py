@@ -57,6 +57,23 @@ def kernel(request):
         yield request.param
 
 
+@pytest.mark.parametrize("kernel", [TPU, TRITON], ids=["tpu", "triton"])
+def test_no_steps_are_run_by_none(kernel):
+    cell, x = jaxrnn.LSTMCell(16), jnp.zeros((2, 0, 16), F32)
+    params = cell.init(jax.random.key(0), x[:, 0:1].reshape(0, 16))
+
+    def loss(params, state):
+        run = jaxrnn.dynamic_rnn(
+            cell.bind(params), x, [0, 0], state, implementation=kernel
+        )
+        return weighted_sum(run)
+
+    state = jax.tree.map(jnp.ones_like, cell.zero_state(2, F32))
+    d_params, d_state = jax.grad(loss, (0, 1))(params, state)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(d_params))
+    assert all(leaf.all() for leaf in d_state)
+
+
 def data(cell, batch, time, depth, dtype=F32, seed=0):
     """`(params, x, lengths, state)`, lengths from 0 to all."""
     rng = np.random.default_rng(seed)

@@ -284,15 +284,20 @@ def test_on_a_cpu_true_is_recompute():
 RAW = [Offload(), Recompute(4), Offload(Keep()), Uneven()]
 
 
-@pytest.mark.fast("Uneven*")
+@pytest.mark.fast("Uneven*", "Offload(Keep())-params")
+@pytest.mark.parametrize("mapped", ["ends", "params"])
 @pytest.mark.parametrize("strategy", RAW, ids=str)
-def test_raw_rnn_gives_what_it_gives_without(strategy):
+def test_raw_rnn_gives_what_it_gives_without(strategy, mapped):
     _, params, x, _ = make("lstm", 4, 11)
     params = LSTMCell(3).init(jax.random.key(0), x[:, 0])
     x = jnp.swapaxes(x, 0, 1)
     ends = jnp.asarray([[9, 0, 7, 3], [2, 2, 1, 2]], jnp.int32)
+    axes = (None, None, 0)
+    if mapped == "params":  # Entries on the host are then read at one index for all.
+        params = jax.tree.map(lambda p: jnp.stack([p, 2 * p]), params)
+        ends, axes = ends[0], (0, None, None)
     gradient = lambda s: jax.jit(
-        jax.vmap(jax.grad(lambda *a: raw_loss(s, *a), (0, 1)), (None, None, 0))
+        jax.vmap(jax.grad(lambda *a: raw_loss(s, *a), (0, 1)), axes)
     )(params, x, ends)
     close(gradient(strategy), gradient(False), F64)
 
@@ -392,6 +397,9 @@ REFUSALS = {
     "chunks_twice": (ValueError, "Offload: `chunk` must be None for Recompute", lambda: Offload(Recompute(), 3)),
     "class": (TypeError, r"got the class Recompute. Make one: Recompute\(\)", lambda: resolve(Recompute)),
     "kind": (TypeError, "resolve: `swap_memory` must be True, False or a strategy", lambda: resolve("host")),
+    "platform": (ValueError, "resolve: `platform` must be one of cpu, gpu, .* got 'banana'", lambda: resolve(True, "banana")),
+    "no_steps": (ValueError, "Recompute.plan: `time` must be at least 1, got -5", lambda: Recompute().plan(-5)),
+    "no_steps_nested": (ValueError, "Nested.plan: `time` must be at least 1, got 0", lambda: Nested().plan(0)),
     "traced": (TypeError, "`swap_memory` must be", lambda: jax.jit(resolve)(True)),
 }  # fmt: skip
 

@@ -75,6 +75,14 @@ REFUSALS = {
         r"`inputs_shape` must have rank at least 3,.* got float32\[1, 2\]",
         lambda: jaxrnn.memory_plan(GRUCell(2), (1, 2)),
     ),
+    **{
+        f"size_{shape[1]}": (
+            ValueError,
+            rf"`inputs_shape` must have sizes from 1 to .*, got .*{shape[1]}, 3",
+            lambda shape=shape: jaxrnn.memory_plan(GRUCell(2), shape),
+        )
+        for shape in [(1, -2, 3), (1, 0, 3), (1, 2**31, 3), (1, 10**30, 3)]
+    },
     "strategy": (
         TypeError,
         r"memory_plan: `strategies\[0\]` must be",

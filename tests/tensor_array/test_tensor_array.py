@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from jax.experimental import checkify
 
-from jaxrnn import FunctionCell, TensorArray, TensorShape, dynamic_rnn
+from jaxrnn import FunctionCell, TensorArray, TensorShape, dynamic_rnn, static_rnn
+from jaxrnn._base.errors import describe_structure
 
 F32, I32 = jnp.float32, jnp.int32
 
@@ -255,6 +256,7 @@ REFUSALS = [
     (lambda: array().split(rows(4), [1, 2, 2]), ValueError, "must add up to the rows"),
     (lambda: array().split(rows(4), [2, 2]), ValueError, "as there are elements, 3"),
     (lambda: array().write(0, 1.0).concat(), ValueError, "got scalars. Use `stack`"),
+    (lambda: array(2, infer_shape=False).write(0, ones(2, 3)).write(1, ones(2)).concat(), ValueError, r"\[2, 3\] at 0 and float32\[2\] at 1"),
     (lambda: array().grad("loss"), NotImplementedError, r"jax\.grad"),
     (lambda: array(2, infer_shape=False).write(0, ones(2)).read(1), ValueError, "before it is read"),
     (lambda: jax.jit(lambda i: array(0, dynamic_size=True).write(i, 1.0))(0), ValueError, "`size` must be the capacity"),
@@ -359,6 +361,72 @@ def test_is_never_masked_in_a_state():
     assert count == 3
     # Padding of row 0 counts as zeros; the fourth step is not taken.
     assert ta.stack().tolist() == [[0, 4], [0, 5], [0, 6], [0, 0]]
+
+
+@pytest.mark.parametrize("lengths", [None, [2, 2], [1, 3]])
+@pytest.mark.parametrize(
+    ("driver", "jit"), [(dynamic_rnn, False), (dynamic_rnn, True), (static_rnn, False)]
+)
+def test_grows_in_a_state(driver, jit, lengths):
+    """Also of unknown shape; as in TensorFlow's graphs, by one element a step."""
+
+    def run(x):
+        start = jnp.int32(0), array(0, dynamic_size=True)
+        inputs = x if driver is dynamic_rnn else list(jnp.swapaxes(x, 0, 1))
+        cell = writing_cell()
+        kwargs = {"sequence_length": lengths, "initial_state": start, "dtype": F32}
+        return driver(cell, inputs, **kwargs)[1]
+
+    x = rows(2, 4, 1)
+    count, ta = (jax.jit(run) if jit else run)(x)
+    steps = max(lengths or [4])
+    assert (count, ta.size()) == (steps, steps)
+    alive = np.arange(4) < np.reshape(lengths or [4, 4], (2, 1))
+    want = np.where(alive, x[..., 0], 0).T[:steps]
+    np.testing.assert_array_equal(ta.stack()[..., 0], want)
+
+
+@pytest.mark.parametrize("lengths", [[2, 2], [2, 3], [0, 0]])
+def test_steps_past_the_longest_row_write_nothing(lengths):
+    """Nor are they reported: there both the counter and the array are set back."""
+    x = rows(2, 4, 1)
+    cell = writing_cell()
+    start = jnp.int32(0), array(3, element_shape=[2, 1])
+    _, (count, ta) = static_rnn(cell, list(jnp.swapaxes(x, 0, 1)), start, F32, lengths)
+    assert count == max(lengths)
+    assert not ta.stack()[max(lengths) :].any()
+    run = lambda n: dynamic_rnn(cell, x, n, start, F32)[1][0]
+    error, count = checkify.checkify(run)(jnp.asarray(lengths))
+    error.throw()
+    assert count == max(1, *lengths)
+
+
+def writing_cell():
+    def step(params, inputs, state, key=None):
+        count, ta = state
+        return inputs, (count + 1, ta.write(count, inputs))
+
+    size = TensorShape([])
+    return FunctionCell(step, (size, size), 1, lambda *_: {}).bind({})
+
+
+def test_messages_describe_arrays_in_a_batch_or_in_a_structure():
+    batch = jax.vmap(lambda x: array(2).write(0, x))(ones(3, 5))
+    assert repr(batch) == "TensorArray(float32, elements=float32[3, 2, 5])"
+    shapes = jax.tree.map(lambda x: x.shape, array(2, element_shape=[5]))
+    assert repr(shapes) == "TensorArray(float32, elements=tuple)"
+    structure = describe_structure((0, array(2, element_shape=[5])))
+    assert structure == "(*, TensorArray(float32, elements=*))"
+
+
+def test_keeps_what_is_known_of_the_element_shape():
+    ta = array(2, element_shape=[None, 10, 20])
+    assert list(ta.element_shape) == [None, 10, 20]
+    assert repr(ta) == "TensorArray(float32, size=2, element_shape=[None, 10, 20])"
+    assert ta.write(0, ones(5, 10, 20)).element_shape == TensorShape([5, 10, 20])
+    ragged = array(2, element_shape=[None, 2], infer_shape=False)
+    ragged = ragged.write(0, ones(1, 2)).write(1, ones(3, 2))
+    assert list(ragged.element_shape) == [None, 2]
 
 
 def test_one_compilation_serves_all_arrays_of_a_kind():
