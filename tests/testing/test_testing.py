@@ -126,7 +126,7 @@ BROKEN = {
     "output_size": (cell_of(wrong_output_size), "has_its_sizes"),
     "state_dtype": (cell_of(wrong_state_dtype), "has_its_sizes"),
     "one_result": (cell_of(one_result), "has_its_sizes"),
-    "counting": (cell_of(Counting()), "runs_as_a_loop"),
+    "counting": (cell_of(Counting()), "keeps_rows_apart"),
     "hidden_noise": (cell_of(noise_without_a_key), "(keeps_rows_apart|runs_as_a_loop)"),
     "undefined_at_zero": (cell_of(undefined_at_zero), "runs_as_a_loop"),
     "no_forward_mode": (cell_of(no_forward_mode), "differentiates_twice"),
