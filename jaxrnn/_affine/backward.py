@@ -22,6 +22,9 @@ from .products import product_cotangents
 # The rows of one large product: enough for full speed, and few enough to take little
 # memory.
 MANY_ROWS = 512
+# If the cotangents of all products take at most so many bytes, they are multiplied at
+# once: a loop over chunks would save little memory, and takes long to compile.
+FEW_BYTES = 2**20
 
 
 class Sums(NamedTuple):
@@ -81,7 +84,8 @@ class BackwardLoop:
         # Transposed once, into the layout that the products in the loop read.
         self.transposed = [p["state"].T for p in self.product_params]
         rows = phase.rows or jax.tree.leaves(state)[0].shape[0]
-        self.size = _chunk_size(rows, self.steps.time)
+        row_bytes = sum(w.dtype.itemsize * w.shape[0] for w in self.transposed)
+        self.size = _chunk_size(rows, row_bytes, self.steps.time)
 
     def run(self, carry: Any) -> Any:
         """The carry after all chunks."""
@@ -214,9 +218,15 @@ def _add(tree: PyTree, more: PyTree) -> PyTree:
     return jax.tree.map(jnp.add, tree, more)
 
 
-def _chunk_size(rows: Any, time: int) -> int:
-    """The number of steps whose rows make one large product."""
-    if not isinstance(rows, int):
+def _chunk_size(rows: Any, row_bytes: int, time: int) -> int:
+    """The number of steps whose rows make one large product.
+
+    Args:
+        rows: The number of rows of a step, which may be symbolic.
+        row_bytes: The bytes of the cotangents of a row's products.
+        time: The number of steps.
+    """
+    if not isinstance(rows, int) or rows * time * row_bytes <= FEW_BYTES:
         return time
     size = min(time, max(1, MANY_ROWS // max(1, rows)))
     # Chunks of equal size: a chunk of few steps would cost as much to start.
