@@ -11,7 +11,7 @@ from . import NAMES, __doc__ as about
 from .cases import PRESETS, TAKES
 from .tables import draw, write_report
 
-ROUNDS = 5
+ROUNDS = 3
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
