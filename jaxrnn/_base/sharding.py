@@ -92,10 +92,12 @@ def zeros_along(axis: int, count: int, like: Any) -> Array:
     """`count` zeros of the type `like` along a new axis, sharded like it."""
     shape = (*like.shape[:axis], count, *like.shape[axis:])
     zeros = jnp.zeros(shape, like.dtype)
-    if AxisType.Explicit not in jax.sharding.get_abstract_mesh().axis_types:
+    sharding = like.sharding
+    if sharding is None or AxisType.Explicit not in sharding.mesh.axis_types:
         return zeros
-    spec = like.sharding.spec
-    return jax.sharding.reshard(zeros, PartitionSpec(*spec[:axis], None, *spec[axis:]))
+    spec = PartitionSpec(*sharding.spec[:axis], None, *sharding.spec[axis:])
+    # The mesh is named: without `jax.set_mesh` it is that of the inputs alone.
+    return jax.sharding.reshard(zeros, NamedSharding(sharding.mesh, spec))
 
 
 def buffers_for(like: PyTree, types: PyTree, count: int, axis: int) -> PyTree:
