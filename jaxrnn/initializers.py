@@ -85,7 +85,10 @@ def unit_forget_bias() -> Initializer:
     """An initializer of an LSTM's bias: 1 in the forget gate, else 0.
 
     For cells with `forget_bias=0`, where 1 is stored in place of being added at each
-    step. Biases of other cells get 0.
+    step: `LSTMCell` takes it as the `bias` of `by_part`. Biases of other cells get 0.
+
+    Raises:
+        ValueError: When a parameter is made, if it is not a bias.
 
     Source: Jozefowicz, Zaremba and Sutskever, ICML 2015.
     """
@@ -104,8 +107,8 @@ def chrono(max_time: float) -> Initializer:
 
     Raises:
         TypeError: If it is not a number.
-        ValueError: If it is below 2; when a bias is made, if it has neither 1, 2 nor 4
-            blocks.
+        ValueError: If it is below 2; when a parameter is made, if it is not a bias, or
+            has neither 1, 2 nor 4 blocks.
 
     Source: arXiv:1804.11188.
 
@@ -196,6 +199,7 @@ class _ByGate(PartInitializer):
 @dataclasses.dataclass(frozen=True)
 class _UnitForgetBias(PartInitializer):
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
+        _check_is_bias("unit_forget_bias", spec)
         bias = jnp.zeros(spec.shape, dtype)
         if spec.blocks != 4:
             return bias
@@ -208,6 +212,7 @@ class _Chrono(PartInitializer):
     max_time: float
 
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
+        _check_is_bias("chrono", spec)
         if spec.blocks not in (1, 2, 4):
             raise ValueError(
                 "chrono: a bias must be that of a cell with 1, 2 or 4 blocks, got "
@@ -218,3 +223,11 @@ class _Chrono(PartInitializer):
         kept = jnp.log(times)
         gates = {1: [zero], 2: [zero, kept], 4: [-kept, zero, kept, zero]}
         return jnp.concatenate(gates[spec.blocks])
+
+
+def _check_is_bias(where: str, spec: ParamSpec) -> None:
+    if len(spec.shape) != 1:
+        raise ValueError(
+            f"{where}: a bias must be a vector, got a parameter of shape {spec.shape}. "
+            f"Pass `by_part(..., bias={where}(...))`, or a `bias_initializer`."
+        )

@@ -22,7 +22,10 @@ class FunctionCell(RNNCell):
             defined at module level (a new lambda is a new cell, compiled again). Pass
             the arrays that it needs in `params`, as `cell.bind({..., "memory": m})`:
             outside of jit, a cell whose function reads arrays, or attributes of an
-            object, is compiled on every call, since those may have changed.
+            object, is compiled on every call, since those may have changed. If it
+            reads `self` of an `nnx.Module`, make the cell in `__call__`: one that is
+            made in `__init__` reads the original module, while nnx differentiates a
+            copy, and all gradients are zero.
         state_size: The sizes of the state: an int, a `TensorShape` or a nest of those.
         output_size: The sizes of the output, likewise.
         init_fn: `init_fn(key, inputs, dtype) -> params`; None for no parameters.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import ones as ones, zeros as zeros
 
 from .._base.arguments import as_count
-from .._base.errors import describe, is_array
+from .._base.errors import describe, is_array, noting
 from .._base.trees import map_named
 from .._base.typing import Array, DType, Initializer, Key, Params
 
@@ -112,12 +112,14 @@ def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
     keys = iter(jax.random.split(key, max(1, len(jax.tree.leaves(specs)))))
 
     def make(name: str, spec: ParamSpec) -> Array:
-        leaf = draw(spec.initializer, next(keys), spec, dtype)
+        called = f"(key, {spec.shape}, {jnp.dtype(dtype).name})"
+        with noting(f"raised by the initializer of `{name}`, called with {called}."):
+            leaf = draw(spec.initializer, next(keys), spec, dtype)
         if not is_array(leaf) or leaf.shape != spec.shape:
+            first = " Call those of jax.nn.initializers first: `orthogonal()`."
             raise TypeError(
                 f"the initializer of `{name}` must make an array {spec.shape}, got "
-                f"{describe(leaf)}. Call those of jax.nn.initializers first: "
-                "`orthogonal()`."
+                f"{describe(leaf)}.{first if callable(leaf) else ''}"
             )
         return jnp.asarray(leaf, dtype)
 

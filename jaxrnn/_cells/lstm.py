@@ -37,7 +37,8 @@ class LSTMCell(LSTMFamily):
         num_units: `H`.
         use_peepholes: Whether the gates read c through the three diagonals.
         cell_clip: The bound on c', or None.
-        initializer: For kernels and diagonals; None for Glorot uniform.
+        initializer: For kernels and diagonals; None for Glorot uniform. The bias is
+            zeros, unless this is an `initializers.by_part` with another.
         num_proj: `P`, or None for no projection.
         proj_clip: The bound on h' after a projection, or None.
         num_unit_shards: Accepted for compatibility with TensorFlow; not used.

@@ -1,5 +1,6 @@
 """Checks of a layer's cells, and the sizes of cells of other libraries."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,7 +64,9 @@ def check_count(where: str, count: int, cells: Any) -> Any:
 
 
 def params_of_cell(where: str, own: RNNCell, cell: Any) -> Any:
-    """The parameters of a bound cell that is equal to `own`, wrappers aside.
+    """The parameters of a bound cell that is equal to `own`.
+
+    Wrappers do not matter, nor do initializers, as the parameters exist.
 
     Raises:
         TypeError: If it is not a bound cell.
@@ -91,13 +94,23 @@ def unwrapped(cell: RNNCell) -> RNNCell:
 
 
 def _are_equal(one: Any, other: Any) -> bool:
-    """Whether two cells are equal, wrappers around the cells of a stack aside."""
-    if not hasattr(one, "cells") or type(one) is not type(other):
+    """Whether two cells are equal but for what `params_of_cell` says."""
+    if type(one) is not type(other):
         return one == other
+    if not hasattr(one, "cells"):
+        return one == other or _with_initializers(one, other) == other
     if one.owners != other.owners or one.state_is_tuple != other.state_is_tuple:
         return False
     pairs = zip(one.cells, other.cells, strict=True)
     return all(_are_equal(unwrapped(a), unwrapped(b)) for a, b in pairs)
+
+
+def _with_initializers(one: Any, other: Any) -> Any:
+    """The first cell with the initializers of another of its class."""
+    fields = dataclasses.fields(one) if dataclasses.is_dataclass(type(one)) else ()
+    names = [field.name for field in fields if field.name.endswith("initializer")]
+    changes = {name: getattr(other, name) for name in names}
+    return dataclasses.replace(one, **changes) if names else one
 
 
 def check_is_flax_cell(module: Any, base: type, example: str) -> None:

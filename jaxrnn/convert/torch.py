@@ -179,7 +179,8 @@ def load_state(state: PyTree) -> PyTree:
 
     Raises:
         TypeError: If it is neither an array nor a pair of arrays.
-        ValueError: If an array has no axis of layers, or h and c differ in it.
+        ValueError: If an array has no axis of layers, or h and c differ in the layers
+            or the batch.
 
     Example:
         >>> import jax.numpy as jnp, jaxrnn.convert.torch
@@ -232,6 +233,7 @@ def save_state(state: PyTree) -> PyTree:
         JAX arrays `[layers, batch, units]`.
 
     Raises:
+        TypeError: If a layer's state is neither an array nor an `LSTMStateTuple`.
         ValueError: If the layers differ in kind or size.
     """
     is_stack = isinstance(state, tuple | list) and not isinstance(state, LSTMStateTuple)
@@ -252,6 +254,7 @@ def save_state_bidirectional(
         JAX arrays `[2 * layers, batch, units]`.
 
     Raises:
+        TypeError: As in `save_state`.
         ValueError: If the directions differ in the number of layers, or layers in kind
             or size.
     """
@@ -278,6 +281,12 @@ def _split_state(state: Any) -> tuple[PyTree, ...]:
 
 
 def _stacked_state(layers: Sequence[PyTree]) -> PyTree:
+    for layer in layers:
+        if not (is_array(layer) or isinstance(layer, LSTMStateTuple)):
+            raise TypeError(
+                "the state of a layer must be an array or an LSTMStateTuple, got "
+                f"{describe(layer)}. `save_state_bidirectional` takes two directions."
+            )
     kinds = dict.fromkeys(map(describe_leaves, layers))
     if len(kinds) != 1:
         raise ValueError(

@@ -228,6 +228,18 @@ REFUSALS = {
         r"1, 2 or 4 blocks, got one of shape \(4,\) with None",
         lambda: initializers.chrono(5)(jax.random.key(0), (4,), jnp.float32),
     ),
+    "chrono_of_a_kernel": (
+        ValueError,
+        r"chrono: a bias must be a vector, .* \(11, 32\).*by_part",
+        lambda: params_of(LSTMCell(UNITS, initializer=initializers.chrono(5))),
+    ),
+    "forget_bias_of_a_kernel": (
+        ValueError,  # Of 4 + 8 rows, which divide into four.
+        r"unit_forget_bias: a bias must be a vector, .* \(12, 32\).*by_part",
+        lambda: params_of(
+            LSTMCell(UNITS, initializer=initializers.unit_forget_bias()), depth=4
+        ),
+    ),
 }
 
 
@@ -235,3 +247,22 @@ REFUSALS = {
 def test_refusal(error, words, call):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    "initializer",
+    [initializers.lecun_orthogonal, initializers.by_gate(orthogonal)],
+    ids=["ours", "of_gates"],
+)
+def test_an_error_names_the_parameter_of_an_uncalled_initializer(initializer):
+    with pytest.raises(TypeError) as caught:
+        params_of(LSTMCell(UNITS, initializer=initializer))
+    (note,) = caught.value.__notes__
+    assert "the initializer of `params['kernel']`, called with (key, (11, 32)," in note
+
+
+def test_a_function_is_suggested_to_be_called_only_where_one_was_made():
+    three = lambda key, shape, dtype: jnp.ones(3, dtype)
+    with pytest.raises(TypeError) as caught:
+        params_of(LSTMCell(UNITS, initializer=three))
+    assert str(caught.value).endswith("must make an array (11, 32), got float32[3].")

@@ -246,6 +246,11 @@ REFUSALS = {
         r"save_state: all layers must be alike, .* got states float64\[4\] and ",
         lambda: convert.save_state((OTHER[0], OTHER[0, :2])),
     ),
+    "states_of_two_directions": (
+        TypeError,
+        "save_state: the state of a layer must be .*, got tuple.*_bidirectional",
+        lambda: convert.save_state(((OTHER, OTHER), (OTHER, OTHER))),
+    ),
     "states_of_other_depths": (
         ValueError,
         r"`states_fw` and `states_bw` must have the same number of layers, got 4 and 3",

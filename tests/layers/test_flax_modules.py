@@ -652,6 +652,19 @@ def test_what_a_converter_gives_of_one_layer_of_two_directions(make):
     same(again, weights, rtol=0)
 
 
+@pytest.mark.parametrize("stacked", [False, True])
+def test_cells_with_weights_may_differ_in_their_initializers(stacked):
+    initializer = jaxrnn.initializers.lecun_orthogonal()
+    wrap = (lambda cell: MultiRNNCell([cell])) if stacked else lambda cell: cell
+    one = bound(wrap(LSTMCell(UNITS, forget_bias=0.0)), DEPTH, 0)
+    own = wrap(LSTMCell(UNITS, forget_bias=0.0, initializer=initializer))
+    rnn = jaxrnn.nnx.RNN(own, DEPTH, rngs=nnx.Rngs(0))
+    rnn.set_cells(one)
+    same(rnn.get_cells().params, one.params, rtol=0)
+    linen = jaxrnn.linen.RNN(own)
+    same(linen.cells_of(linen.variables_of(one)).params, one.params, rtol=0)
+
+
 def test_weights_are_kept_in_the_dtype_of_the_module():
     rnn = jaxrnn.nnx.RNN(GRUCell(3), DEPTH, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     rnn.set_cells(bound(GRUCell(3), DEPTH, 0))
