@@ -147,7 +147,7 @@ def _orthogonal(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     return jax.nn.initializers.orthogonal()(key, shape, wide).astype(dtype)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class _ByPart(PartInitializer):
     inputs: Initializer
     state: Initializer
@@ -175,7 +175,7 @@ class _ByPart(PartInitializer):
         return jnp.concatenate(parts) if parts else jnp.zeros(spec.shape, dtype)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class _ByGate(PartInitializer):
     initializer: Initializer
 
@@ -196,7 +196,7 @@ class _ByGate(PartInitializer):
         )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class _UnitForgetBias(PartInitializer):
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
         _check_is_bias("unit_forget_bias", spec)
@@ -207,7 +207,7 @@ class _UnitForgetBias(PartInitializer):
         return jnp.concatenate([i, j, jnp.ones_like(f), o])
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class _Chrono(PartInitializer):
     max_time: float
 

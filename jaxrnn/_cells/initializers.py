@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import math
+import re
 from typing import Any
 
 import jax
@@ -34,10 +35,11 @@ def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
 
 def check_functions(owner: Any, *names: str) -> None:
     """Raises TypeError unless these attributes are functions."""
+    where = getattr(owner, "name", type(owner).__name__)
     for name in names:
         if not callable(getattr(owner, name)):
             raise TypeError(
-                f"{type(owner).__name__}: `{name}` must be a function, got "
+                f"{where}: `{name}` must be a function, got "
                 f"{describe(getattr(owner, name))}."
             )
 
@@ -81,6 +83,16 @@ class ParamSpec:
 @dataclasses.dataclass(frozen=True)
 class PartInitializer(abc.ABC):
     """An initializer that reads how a parameter is divided among inputs and gates."""
+
+    @property
+    def name(self) -> str:
+        """That of the function of `jaxrnn.initializers` which makes it."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__[1:]).lower()
+
+    def __repr__(self) -> str:
+        values = [getattr(self, field.name) for field in dataclasses.fields(self)]
+        shown = [getattr(value, "__name__", None) or repr(value) for value in values]
+        return f"{self.name}({', '.join(shown)})"
 
     @abc.abstractmethod
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:

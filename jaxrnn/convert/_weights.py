@@ -125,10 +125,11 @@ def flattened(tree: Any, name: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_mapping(name: str, value: Any) -> None:
+def check_mapping(name: str, value: Any, fix: str = "") -> None:
     """Raises TypeError unless `value` is a mapping."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"`{name}` must be a dict of weights, got {describe(value)}.")
+        got = f"got {describe(value)}. {fix}".rstrip()
+        raise TypeError(f"`{name}` must be a dict of weights, {got}")
 
 
 def check_string(name: str, value: Any) -> None:

@@ -301,7 +301,7 @@ def _layers(
     state_dict: Any, prefix: str, nonlinearity: str
 ) -> list[tuple[LayerWeights, ...]]:
     """The one or two directions of each layer."""
-    check_mapping("state_dict", state_dict)
+    check_mapping("state_dict", state_dict, "Pass `module.state_dict()`.")
     check_string("prefix", prefix)
     for key in state_dict:
         check_string("key of state_dict", key)

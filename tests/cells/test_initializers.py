@@ -266,3 +266,14 @@ def test_a_function_is_suggested_to_be_called_only_where_one_was_made():
     with pytest.raises(TypeError) as caught:
         params_of(LSTMCell(UNITS, initializer=three))
     assert str(caught.value).endswith("must make an array (11, 32), got float32[3].")
+
+
+def test_a_repr_names_functions_of_this_module():
+    chosen = initializers.by_part(
+        jax.nn.initializers.zeros, initializers.by_gate(jax.nn.initializers.ones)
+    )
+    assert repr(chosen) == "by_part(zeros, by_gate(ones), None)"
+    assert repr(initializers.chrono(9)) == "chrono(9.0)"
+    assert repr(initializers.unit_forget_bias()) == "unit_forget_bias()"
+    with pytest.raises(TypeError, match="by_gate: `initializer` must be a function"):
+        initializers.by_gate(3)

@@ -265,7 +265,7 @@ REFUSALS = {
     ),
     "no_dict": (
         TypeError,
-        r"convert\.torch\.load: `state_dict` must be a dict .*, got list",
+        r"convert\.torch\.load: `state_dict` must be a dict .*, got list. Pass `module",
         lambda: convert.load([OTHER]),
     ),
     "nothing": (
