@@ -101,6 +101,7 @@ def test_layout_of_any_lengths(lengths, capacity):
     assert packed.fill == pytest.approx(sum(counts) / (max(rows, 1) * capacity))
 
 
+@pytest.mark.slow
 @hypothesis.given(lengths_of_a_batch, booleans, booleans)
 @hypothesis.settings(max_examples=25)
 def test_unpacking_undoes_packing(lengths, time_major, as_list):

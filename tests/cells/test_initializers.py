@@ -98,6 +98,7 @@ def test_unit_forget_bias():
     )
 
 
+@pytest.mark.slow
 def test_chrono_is_in_its_range_and_uniform_in_time():
     time, units = 50, 4096
     by_part = initializers.by_part(zeros, zeros, bias=initializers.chrono(time))

@@ -209,6 +209,7 @@ def loops(kind, params, max_time):
         yield ended, make(**rest, **more)
 
 
+@pytest.mark.slow
 def test_loops_in_raw_rnn_stop_with_the_longest_row():
     max_time, params = 20, make_params("gru", 4, 1)
     cell = CELLS["gru"].bind(params["cell"])

@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxrnn
 from jaxrnn._time import masking as _masking
@@ -60,6 +61,7 @@ def test_changing_the_padding_changes_nothing(name, seed, n, value):
     equal(run(name, jnp.where(dead[..., None], value, x), n), run(name, x, n))
 
 
+@pytest.mark.slow
 @hypothesis.given(cells, seeds, lengths, st.integers(0, TIME))
 @quick
 def test_a_sequence_in_two_parts_is_the_whole(name, seed, n, cut):

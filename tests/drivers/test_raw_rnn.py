@@ -315,6 +315,7 @@ def from_array(cell, params, x, lengths, max_time=None):
     return outputs_ta.stack(), final_state
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 6), min_size=ROWS, max_size=ROWS))
 @settings(max_examples=10)
 def test_is_dynamic_rnn_for_any_lengths(lengths):
@@ -398,6 +399,7 @@ def test_gradients_equal_those_outside_of_jit_and_finite_differences():
     close(got, want)
 
 
+@pytest.mark.slow
 def test_vmap_gives_the_runs_one_by_one():
     params, start, ends = feedback_data()
     both_ends = jnp.stack([ends, ends[::-1] // 2])

@@ -112,6 +112,7 @@ def test_results_are_those_of_keep(name, strategy):
     chex.assert_trees_all_close(both(strategy), both(False), rtol=1e-13, atol=1e-16)
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=3)
 @hypothesis.given(st.integers(1, 9), st.integers(1, 10), st.booleans(), st.data())
 def test_any_lengths_and_any_segments(time, chunk, keep, data):
