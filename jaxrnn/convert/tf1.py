@@ -13,7 +13,7 @@ cell that has others.
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -61,8 +61,15 @@ _DIRECTIONS = ("fw", "bw")
 # The second cell in a scope is numbered.
 _CELL = re.compile(rf"({'|'.join([*_CELLS, _STACK])})(_\d+)?")
 _LAYER = re.compile(r"cell_\d+")
-# Hyper-parameters that variables do not hold, by their names.
-_Hyper = Mapping[str, Any]
+
+
+class _Hyper(NamedTuple):
+    """Hyper-parameters that variables do not hold."""
+
+    forget_bias: float
+    activation: Any
+    cell_clip: float | None
+    proj_clip: float | None
 
 
 @public
@@ -118,10 +125,9 @@ def load(
             f"`{scope}` must hold one direction, got {', '.join(sorted(heads))}. Use "
             "`load_bidirectional`, or the scope of a cell."
         )
-    clips = {"cell_clip": cell_clip, "proj_clip": proj_clip}
-    hyper = {"forget_bias": forget_bias, "activation": activation, **clips}
+    hyper = _Hyper(forget_bias, activation, cell_clip, proj_clip)
     bound = _bound(scope, own, hyper)
-    _check_clips(clips, [bound])
+    _check_clips(hyper, [bound])
     return bound
 
 
@@ -155,8 +161,7 @@ def load_bidirectional(
         TypeError: As in `load`.
         ValueError: If there is one direction; as in `load`.
     """
-    clips = {"cell_clip": cell_clip, "proj_clip": proj_clip}
-    hyper = {"forget_bias": forget_bias, "activation": activation, **clips}
+    hyper = _Hyper(forget_bias, activation, cell_clip, proj_clip)
     groups = grouped(variables_in(variables, scope))
     pairs = {scope: groups}
     layers = list(filter(_LAYER.fullmatch, groups))
@@ -169,7 +174,7 @@ def load_bidirectional(
             for i, each in enumerate(inner)
         }
     cells = [_both(place, pair, hyper) for place, pair in pairs.items()]
-    _check_clips(clips, [cell for pair in cells for cell in pair])
+    _check_clips(hyper, [cell for pair in cells for cell in pair])
     cells_fw, cells_bw = zip(*cells, strict=True)
     return cells_fw, cells_bw
 
@@ -206,8 +211,7 @@ def save(
     """
     check_string("scope", scope)
     variables = _variables("cell", cell, scope)
-    clips = {"cell_clip": cell_clip, "proj_clip": proj_clip}
-    hyper = {"forget_bias": forget_bias, "activation": activation, **clips}
+    hyper = _Hyper(forget_bias, activation, cell_clip, proj_clip)
     _check_hyper("cell", cell, hyper)
     return variables
 
@@ -239,8 +243,7 @@ def save_bidirectional(
         ValueError: If the directions differ in the number of layers; as in `save`.
     """
     check_string("scope", scope)
-    clips = {"cell_clip": cell_clip, "proj_clip": proj_clip}
-    hyper = {"forget_bias": forget_bias, "activation": activation, **clips}
+    hyper = _Hyper(forget_bias, activation, cell_clip, proj_clip)
     variables, pairs = {}, paired(cells_fw, cells_bw)
     for i, pair in enumerate(pairs):
         stacked = f"cell_{i}/bidirectional_rnn/" if len(pairs) > 1 else ""
@@ -309,7 +312,7 @@ def _unbound(
     """The cell, whose sizes are inferred from the shapes of its variables."""
     make = _CELLS[kind]
     names = {field.name for field in dataclasses.fields(make)}
-    options = {name: value for name, value in hyper.items() if name in names}
+    options = {k: value for k, value in hyper._asdict().items() if k in names}
     units = read(_LAST_BIAS.get(kind, "bias"), None).shape[0]
     if make in (BasicLSTMCell, LSTMCell):
         units, rest = divmod(units, 4)
@@ -327,12 +330,13 @@ def _unbound(
     return make(units, **options)
 
 
-def _check_clips(clips: Mapping[str, Any], bound: Iterable[BoundCell]) -> None:
+def _check_clips(hyper: _Hyper, bound: Iterable[BoundCell]) -> None:
     """Raises ValueError for a clip without an `LSTMCell`."""
     cells = [each for b in bound for each in getattr(b.cell, "cells", [b.cell])]
     if any(isinstance(each, LSTMCell) for each in cells):
         return
-    for name, clip in clips.items():
+    for name in ("cell_clip", "proj_clip"):
+        clip = getattr(hyper, name)
         if clip is not None:
             raise ValueError(
                 f"`{name}` must be None, as there is no lstm_cell that could have one, "
@@ -359,8 +363,8 @@ def _check_hyper(name: str, cell: Any, hyper: _Hyper) -> None:
         for own, each in stacked_cells(name, cell):
             _check_hyper(own, each, hyper)
         return
-    activation = resolve_activation("save", hyper["activation"])
-    for field, want in {**hyper, "activation": activation}.items():
+    activation = resolve_activation("save", hyper.activation)
+    for field, want in hyper._replace(activation=activation)._asdict().items():
         got = getattr(cell.cell, field, want)
         if got != want:
             want, got = (getattr(each, "__name__", each) for each in (want, got))
