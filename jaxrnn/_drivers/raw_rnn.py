@@ -14,7 +14,7 @@ from .._base.typing import Array, PyTree, RNNCellLike
 from .._time import masking
 from ..memory._strategy import Strategy, as_strategy
 from .loop_fn import check_first_call, check_next_call
-from .raw_loop import Carry, run_until_finished
+from .raw_loop import Carry, Step, run_until_finished
 
 LoopFn = Callable[[Array, PyTree, PyTree, PyTree], Any]
 
@@ -155,27 +155,33 @@ def raw_rnn(
         cell, finished, state = lay_out(
             cell, one_step_inputs, finished, initial_state, 1
         )
-
-        def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
-            finished, next_input, state, loop_state = carry
-            cell_now = _with_notes(
-                cell_at_step(cell, time), "`cell` on what `loop_fn` returned"
-            )
-            next_input = masking.hide_nonfinite(finished, next_input)
-            output, cell_state = cell_now(next_input, state)
-            next_finished, next_input, next_state, emit, loop_state = check_next_call(
-                loop_fn(time + 1, output, cell_state, loop_state), carry, emit_types
-            )
-            state = masking.advance(~finished, True, next_state, state)
-            emit = masking.zero_dead(~finished, emit)
-            finished = finished | next_finished
-            return (finished, next_input, state, loop_state), emit
-
         carry: Any = finished, next_input, state, loop_state
+        step = _step_of(cell, loop_fn, emit_types)
         emit_ta, (_, _, state, loop_state) = run_until_finished(
             step, carry, emit_types, max_time, strategy
         )
         return emit_ta, state, loop_state
+
+
+def _step_of(cell: RNNCellLike, loop_fn: Callable, emit_types: PyTree) -> Step:
+    """One iteration: the cell on what `loop_fn` returned, and the next call of that."""
+
+    def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
+        finished, next_input, state, loop_state = carry
+        cell_now = _with_notes(
+            cell_at_step(cell, time), "`cell` on what `loop_fn` returned"
+        )
+        next_input = masking.hide_nonfinite(finished, next_input)
+        output, cell_state = cell_now(next_input, state)
+        next_finished, next_input, next_state, emit, loop_state = check_next_call(
+            loop_fn(time + 1, output, cell_state, loop_state), carry, emit_types
+        )
+        state = masking.advance(~finished, True, next_state, state)
+        emit = masking.zero_dead(~finished, emit)
+        finished = finished | next_finished
+        return (finished, next_input, state, loop_state), emit
+
+    return step
 
 
 def _with_notes(fn: Callable, what: str) -> Callable:
