@@ -20,12 +20,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from ._base.arguments import check_functions
 from ._base.typing import Array, DType, Initializer, Key
 from ._cells.hyperparameters import check_number
 from ._cells.initializers import (
     ParamSpec,
     PartInitializer,
-    check_functions,
     draw,
     glorot_uniform,
     zeros,
@@ -154,8 +154,9 @@ class _ByPart(PartInitializer):
     bias: Initializer | None = None
 
     def __post_init__(self) -> None:
-        given = ("inputs", "state", "bias")[: 2 if self.bias is None else 3]
-        check_functions(self, *given)
+        check_functions(self.name, inputs=self.inputs, state=self.state)
+        if self.bias is not None:
+            check_functions(self.name, bias=self.bias)
 
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
         if len(spec.shape) < 2:
@@ -180,7 +181,7 @@ class _ByGate(PartInitializer):
     initializer: Initializer
 
     def __post_init__(self) -> None:
-        check_functions(self, "initializer")
+        check_functions(self.name, initializer=self.initializer)
 
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
         if spec.blocks is None:

@@ -26,7 +26,7 @@ def check_is_cell(where: str, name: str, cell: Any) -> None:
             f"{where}: `{name}` must be an RNNCell, got {describe(cell)}. Make "
             "one and bind it: `cell.bind(params)`."
         )
-    if all(hasattr(cell, name) for name in ("bind", "init", "apply", "state_size")):
+    if all(hasattr(cell, trait) for trait in ("bind", "init", "apply", "state_size")):
         raise TypeError(
             f"{where}: `{name}` must be a bound cell, got the unbound {cell!r}. Bind "
             f"it to its parameters: `{name}.bind(params)`."
@@ -147,6 +147,15 @@ def check_time_major(where: str, time_major: Any) -> None:
     """Raises TypeError unless `time_major` is a bool."""
     fix = "It is static: under jit, close over it or name it in `static_argnames`."
     as_bool(where, "time_major", time_major, fix)
+
+
+def check_functions(where: str, **functions: Any) -> None:
+    """Raises TypeError unless the arguments of these names are functions."""
+    for name, value in functions.items():
+        if not callable(value):
+            raise TypeError(
+                f"{where}: `{name}` must be a function, got {describe(value)}."
+            )
 
 
 def as_scope(where: str, scope: Any, default: str) -> str:

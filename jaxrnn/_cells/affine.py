@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from .._affine.products import plain_product
 from .._affine.sequence import affine_sequence
 from .._autodiff.jax_internals import Tracer
-from .._base.arguments import as_bool, as_count, as_dtype
+from .._base.arguments import as_bool, as_count, as_dtype, check_functions
 from .._base.cell_keys import check_key, check_key_of_step
 from .._base.errors import describe, describe_leaves, noting
 from .._base.math import affine, widest_dtype
@@ -28,7 +28,7 @@ from .._time import masking
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
 from .base import RNNCell, scope_name
-from .initializers import ParamSpec, check_functions, make_params
+from .initializers import ParamSpec, make_params
 from .step_checks import check_floating, check_params, check_state, check_step_inputs
 
 
@@ -74,9 +74,9 @@ class Stage:
     blocks: int | None = None
 
     def __post_init__(self) -> None:
-        check_functions(self, "update", "kernel")
+        check_functions("Stage", update=self.update, kernel=self.kernel)
         if self.bias is not None:
-            check_functions(self, "bias")
+            check_functions("Stage", bias=self.bias)
         for name in ("rows", "columns"):
             as_count("Stage", name, getattr(self, name), 0, "")
         if not isinstance(self.path, str | None):

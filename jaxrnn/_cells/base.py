@@ -212,7 +212,7 @@ class RNNCell(Hyperparameters, abc.ABC):
 
 def scope_name(cell: RNNCell) -> str:
     """The name of a cell in profiles and checkpoints, which is TensorFlow's."""
-    return getattr(cell, "name", None) or _snake_case(type(cell).__name__)
+    return getattr(cell, "name", None) or snake_case(type(cell).__name__)
 
 
 def any_is_random(cells: Iterable[RNNCell]) -> bool | None:
@@ -221,7 +221,7 @@ def any_is_random(cells: Iterable[RNNCell]) -> bool | None:
     return True in declared or (None if None in declared else False)
 
 
-def _snake_case(name: str) -> str:
+def snake_case(name: str) -> str:
     """`BasicLSTMCell` -> `basic_lstm_cell`, as TensorFlow names layers."""
     name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

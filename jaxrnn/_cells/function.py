@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, final
 
+from .._base.arguments import check_functions
 from .._base.cell_keys import check_key, check_key_of_step
 from .._base.errors import noting
 from .._base.trees import size_shapes
@@ -53,12 +54,9 @@ class FunctionCell(RNNCell):
     init_fn: Callable[[Key, Any, DType], Params] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("fn", "init_fn"):
-            value = getattr(self, name)
-            if not callable(value) and (name == "fn" or value is not None):
-                raise TypeError(
-                    f"FunctionCell: `{name}` must be a function, got {value!r}."
-                )
+        check_functions("FunctionCell", fn=self.fn)
+        if self.init_fn is not None:
+            check_functions("FunctionCell", init_fn=self.init_fn)
         for name in ("state_size", "output_size"):
             with noting(f"FunctionCell: raised by `{name}`."):
                 size_shapes(getattr(self, name), name)

@@ -3,7 +3,6 @@
 import abc
 import dataclasses
 import math
-import re
 from typing import Any
 
 import jax
@@ -11,10 +10,11 @@ import jax.export
 import jax.numpy as jnp
 from jax.nn.initializers import ones as ones, zeros as zeros
 
-from .._base.arguments import as_count
+from .._base.arguments import as_count, check_functions
 from .._base.errors import describe, is_array, noting
 from .._base.trees import map_named
 from .._base.typing import Array, DType, Initializer, Key, Params
+from .base import snake_case
 
 
 def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
@@ -31,17 +31,6 @@ def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         )
     limit = math.sqrt(6 / max(1, shape[0] + shape[-1]))
     return jax.random.uniform(key, shape, dtype, -limit, limit)
-
-
-def check_functions(owner: Any, *names: str) -> None:
-    """Raises TypeError unless these attributes are functions."""
-    where = getattr(owner, "name", type(owner).__name__)
-    for name in names:
-        if not callable(getattr(owner, name)):
-            raise TypeError(
-                f"{where}: `{name}` must be a function, got "
-                f"{describe(getattr(owner, name))}."
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +66,7 @@ class ParamSpec:
             if not jax.export.is_symbolic_dim(size):
                 as_count("ParamSpec", "shape", size, 0, "")
         object.__setattr__(self, "shape", tuple(self.shape))
-        check_functions(self, "initializer")
+        check_functions("ParamSpec", initializer=self.initializer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +76,7 @@ class PartInitializer(abc.ABC):
     @property
     def name(self) -> str:
         """That of the function of `jaxrnn.initializers` which makes it."""
-        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__[1:]).lower()
+        return snake_case(type(self).__name__.removeprefix("_"))
 
     def __repr__(self) -> str:
         values = [getattr(self, field.name) for field in dataclasses.fields(self)]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_count, as_dtype
+from .._base.arguments import as_count, as_dtype, check_functions
 from .._base.cell_keys import (
     apply_cell,
     apply_cell_sequence,
@@ -93,12 +93,8 @@ class DropoutWrapper(WrapperCell):
         if self.input_size is not None:
             with noting("DropoutWrapper: raised by `input_size`."):
                 size_shapes(self.input_size, "input_size")
-        visitor = self.dropout_state_filter_visitor
-        if visitor is not None and not callable(visitor):
-            raise TypeError(
-                "DropoutWrapper: `dropout_state_filter_visitor` must be a function, "
-                f"got {visitor!r}."
-            )
+        if (visitor := self.dropout_state_filter_visitor) is not None:
+            check_functions("DropoutWrapper", dropout_state_filter_visitor=visitor)
         if self.variational_recurrent and self.dtype is None:
             raise ValueError(
                 "DropoutWrapper: `dtype` must be given for variational dropout, got "

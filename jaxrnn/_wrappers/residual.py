@@ -7,6 +7,7 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
+from .._base.arguments import check_functions
 from .._base.cell_keys import apply_cell, apply_cell_sequence
 from .._base.errors import describe
 from .._base.trees import check_structure, map_named, with_structure
@@ -36,11 +37,8 @@ class ResidualWrapper(WrapperCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.residual_fn is not None and not callable(self.residual_fn):
-            raise TypeError(
-                "ResidualWrapper: `residual_fn` must be a function, got "
-                f"{self.residual_fn!r}."
-            )
+        if self.residual_fn is not None:
+            check_functions("ResidualWrapper", residual_fn=self.residual_fn)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None

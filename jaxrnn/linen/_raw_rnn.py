@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from .._base.arguments import check_functions
 from .._base.errors import describe
 from .._base.typing import Array, DType, PyTree
 from .._cells.base import RNNCell
@@ -80,10 +81,7 @@ class RawRNN(HoldsCells):
         """
         layer = self._layer()
         check_options(type(self).__name__, deterministic=deterministic)
-        if not callable(loop_fn):
-            raise TypeError(
-                f"RawRNN: `loop_fn` must be a function, got {describe(loop_fn)}."
-            )
+        check_functions("RawRNN", loop_fn=loop_fn)
         name, time = layer.name, jnp.zeros((), jnp.int32)
         _, step, state, _, loop_state = loop_fn(time, None, None, None)
         init = lambda key: self.cell.init(key, step, self.param_dtype)
