@@ -35,11 +35,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m benchmarks.accelerator", description=ABOUT
     )
-    sizes = [f"{n} has {len(cs)} and takes {TAKES[n]}" for n, cs in PRESETS.items()]
     command.add_options(
         parser,
         PRESETS,
-        about=f"which cases: {'; '.join(sizes)}",
+        about=command.about_cases(PRESETS, TAKES),
         name="accelerator_ and the name of the device",
     )
     command.add_peers(parser, NAMES)
@@ -50,11 +49,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         f"written; by default this one, or {' and '.join(USUAL)} if it has no name "
         "there; on a CPU, none",
     )
-    options = parser.parse_args(arguments)
+    options = command.parse_race(parser, arguments, PRESETS, NAMES)
     options.rounds = options.rounds or ROUNDS[options.preset]
     options.machines = options.machines.split(",") if options.machines else None
     try:
-        command.read_race(options, PRESETS, NAMES)
         for machine in options.machines or ():
             explain(Case("lstm", *TINY), machine)  # Refuses what it does not know.
     except ValueError as error:

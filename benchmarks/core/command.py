@@ -1,4 +1,4 @@
-"""What the three commands share: arguments, results that can be resumed, the race."""
+"""What the commands share: arguments, results that can be resumed, the race."""
 
 import argparse
 import contextlib
@@ -12,7 +12,8 @@ from typing import Any
 from tqdm import tqdm
 
 from .cases import Case, select
-from .process import Peer
+from .machine import describe
+from .process import Peer, started
 from .rounds import run_case
 
 Result = dict[str, Any]
@@ -94,6 +95,27 @@ def read_race(
     options.python = {name: os.path.abspath(path) for name, path in pairs}
 
 
+def parse_race(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    presets: Mapping[str, Sequence[Case]],
+    names: Sequence[str],
+) -> argparse.Namespace:
+    """The arguments of a race; wrong ones end the program with a message."""
+    options = parser.parse_args(arguments)
+    try:
+        read_race(options, presets, names)
+    except ValueError as error:
+        parser.error(str(error))
+    return options
+
+
+def about_cases(presets: Mapping[str, Sequence[Case]], takes: Mapping[str, str]) -> str:
+    """For `--help`: how many cases the presets have, and how long they take."""
+    sizes = [f"{n} has {len(cs)} and takes {takes[n]}" for n, cs in presets.items()]
+    return f"which cases: {'; '.join(sizes)}"
+
+
 def new_result(
     options: argparse.Namespace, file: Path, peers: Mapping[str, Peer], **facts: Any
 ) -> Result:
@@ -156,6 +178,24 @@ def race(
             save(result)
     if not cases:
         save(result)
+
+
+def run_race(
+    options: argparse.Namespace,
+    file: Path,
+    worker: str,
+    report: Callable[[Result], str],
+    draw: Callable[[Result, Path], None],
+) -> Result:
+    """Starts the peers, each in a process of the module `worker`, and races them.
+
+    The result is written to `file` after each case.
+    """
+    save = lambda result: write(result, file, report, draw)
+    with started(options.peers, worker, options.python) as peers:
+        result = new_result(options, file, peers, machine=describe())
+        race(options.cases, peers, result, save)
+    return result
 
 
 def write(

@@ -1,14 +1,11 @@
 """Times jaxrnn and its peers on this machine: `python -m benchmarks --preset quick`."""
 
 import argparse
-import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..core import command
-from ..core.machine import describe
-from ..core.process import started
 from ..peers import NAMES
 from .cases import PRESETS, TAKES
 from .history import compare
@@ -20,10 +17,8 @@ ROUNDS = 9
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The arguments; wrong ones end the program with a message."""
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
-    sizes = [f"{n} has {len(cs)} and takes {TAKES[n]}" for n, cs in PRESETS.items()]
-    command.add_options(
-        parser, PRESETS, about=f"which cases: {'; '.join(sizes)}", rounds=str(ROUNDS)
-    )
+    about = command.about_cases(PRESETS, TAKES)
+    command.add_options(parser, PRESETS, about=about, rounds=str(ROUNDS))
     command.add_peers(parser, NAMES)
     parser.add_argument(
         "--compare",
@@ -32,11 +27,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="print how ratios changed since that saved result",
     )
     parser.set_defaults(rounds=ROUNDS)
-    options = parser.parse_args(arguments)
-    try:
-        command.read_race(options, PRESETS, NAMES)
-    except ValueError as error:
-        parser.error(str(error))
+    options = command.parse_race(parser, arguments, PRESETS, NAMES)
     if options.compare and not options.compare.is_file():
         parser.error(f"--compare: there is no {options.compare}")
     return options
@@ -50,10 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     file = options.out / f"{options.name or options.preset}.json"
     old = json.loads(options.compare.read_text()) if options.compare else None
-    save = functools.partial(command.write, file=file, report=write_report, draw=draw)
-    with started(options.peers, "benchmarks.core.worker", options.python) as peers:
-        result = command.new_result(options, file, peers, machine=describe())
-        command.race(options.cases, peers, result, save)
+    worker = "benchmarks.core.worker"
+    result = command.run_race(options, file, worker, write_report, draw)
     print(compare(old, result) if old else write_report(result))
 
 

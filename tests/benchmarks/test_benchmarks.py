@@ -11,7 +11,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # The benchmarks are not part of the package.
-command, rounds, layouts, race_tables, memory_tables = (
+command, rounds, layouts, race_tables, memory_tables, compilation_tables = (
     importlib.import_module(f"benchmarks.{name}")
     for name in (
         "race.__main__",
@@ -19,6 +19,7 @@ command, rounds, layouts, race_tables, memory_tables = (
         "core.layouts",
         "race.tables",
         "memory.tables",
+        "compilation.tables",
     )
 )
 
@@ -95,6 +96,7 @@ def test_wrong_arguments_name_what_there_is(race, arguments, message, capsys):
         ("two_cores", race_tables),
         ("modules", race_tables),
         ("memory", memory_tables),
+        ("compilation_full", compilation_tables),
     ],
 )
 def test_saved_results_give_the_saved_tables(name, tables, tmp_path):
