@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pathlib
+import re
 import sys
 
 import jaxrnn
@@ -29,6 +30,7 @@ templates_path = ["_templates"]
 # where it is the name of something documented.
 default_role = "py:obj"
 napoleon_use_rtype = False
+napoleon_custom_sections = [("Attributes", "params_style")]
 autodoc_typehints = "none"  # The docstrings give shapes and dtypes, which say more.
 autodoc_member_order = "bysource"
 autosummary_ignore_module_all = False
@@ -64,6 +66,31 @@ def find_source(app: object, module: str, name: str) -> str | None:
     return None
 
 
+def as_restructured_text(*event: object) -> None:
+    """Docstrings are written to be read by `help`; two of their habits need marks here.
+
+    An indented block below a paragraph is code, and "`Stage`s" is code and a letter.
+    """
+    lines, before = event[-1], ""
+    for i, line in enumerate(lines):
+        quoted = lambda m: f"{m[1]}\\ {m[2]}" if m[2] else m[1]
+        lines[i] = re.sub(r"(`[^`]+`)(\w?)", quoted, line)
+        is_block = line.startswith("    ") and before[:1].strip() and not lines[i - 1]
+        if is_block:
+            lines[i - 1] = "\n::\n"
+        before = line or before
+    lines[:] = "\n".join(lines).split("\n")
+
+
+def skip_undocumented_call(
+    app: object, what: str, name: str, value: object, skip: bool, options: object
+) -> bool | None:
+    """A cell's `__call__` refuses the call, with a hint: it has no docstring."""
+    return True if name == "__call__" and not value.__doc__ else None
+
+
 def setup(app: object) -> None:
     """Connects the hooks."""
+    app.connect("autodoc-process-docstring", as_restructured_text, priority=1)
     app.connect("viewcode-follow-imported", find_source)
+    app.connect("autodoc-skip-member", skip_undocumented_call)

@@ -12,6 +12,7 @@ called once with each of matplotlib's styles "default" and "dark_background".
 
 import importlib.util
 import pathlib
+from typing import ClassVar
 
 import matplotlib
 from docutils import nodes
@@ -19,7 +20,7 @@ from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
 
 matplotlib.use("agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 STYLES = {"light": "default", "dark": "dark_background"}
 COMMON = {
@@ -49,7 +50,7 @@ class Picture(SphinxDirective):
 
     required_arguments = 1
     has_content = True
-    option_spec = {"alt": directives.unchanged_required}
+    option_spec: ClassVar = {"alt": directives.unchanged_required}
 
     def run(self) -> list[nodes.Node]:
         """The figures, of which the theme shows one."""

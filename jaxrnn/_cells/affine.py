@@ -204,7 +204,7 @@ class AffineCell(RNNCell):
 
     @property
     def is_random(self) -> bool | None:
-        """False: no stage gets a key. None if a subclass overrides `apply`."""
+        """Whether a step draws random numbers: no; None if `apply` is overridden."""
         return False if type(self).apply is AffineCell.apply else None
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
