@@ -1,4 +1,4 @@
-"""The cases of the benchmark of accelerators: dense rows, several arithmetics."""
+"""The cases of the benchmark of accelerators: dense rows, several precisions."""
 
 from collections.abc import Sequence
 

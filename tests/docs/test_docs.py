@@ -1,0 +1,94 @@
+"""What the README and the pages of `docs/` show runs, and prints what they say."""
+
+import contextlib
+import importlib
+import inspect
+import io
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+import run_page
+
+import jaxrnn
+import jaxrnn.convert
+
+ROOT = pathlib.Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PAGES = [
+    page.relative_to(ROOT)
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if "```python" in page.read_text()
+]
+
+
+@pytest.mark.fast("README.md")
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_page(page, users_flags):
+    program = [sys.executable, run_page.__file__, page]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 0
+
+
+@pytest.mark.parametrize("output", ["", "```text\n2\n```\n", "\n```text\n1\n1\n```\n"])
+def test_a_page_that_says_something_else_is_found(output):
+    text = f"# A page\n\n```python\nprint(1)\n```\n{output}"
+    with pytest.raises(SystemExit, match=r"page.md:3: the block prints something else"):
+        run_page.run("page.md", text)
+
+
+def test_blocks_share_names_and_may_print():
+    text = "```python\nx = 1\n```\ntext\n```python\nprint(x)\n```\n```text\n1\n```\n"
+    assert run_page.run("page.md", text) == 2
+
+
+MODULES = ["decode", "initializers", "linen", "lite", "memory", "nnx", "testing"]
+CONVERTERS = [f"convert.{name}" for name in jaxrnn.convert.__all__]
+
+
+@pytest.mark.parametrize("name", ["", *MODULES, *CONVERTERS])
+def test_every_public_name_has_a_page(name):
+    module = importlib.import_module(f"jaxrnn.{name}".removesuffix("."))
+    public = {n for n in module.__all__ if not inspect.ismodule(getattr(module, n))}
+    page = ROOT / "docs" / "api" / f"{name.split('.')[0] or 'jaxrnn'}.md"
+    if "." in name:  # All converters are on one page.
+        _, text = page.read_text().split(f".. currentmodule:: jaxrnn.{name}\n")
+        text = text.split(".. currentmodule::")[0]
+    else:
+        text = page.read_text()
+    assert public == set(re.findall(r"^   (\w+)$", text, re.MULTILINE))
+
+
+def test_files_that_the_readme_names_are_there():
+    for name in re.findall(r"\]\(([\w./]+)\)", README):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("name", ["example", "test"])
+def test_each_command_is_one_line(name):
+    block = re.search(rf"<!-- {name} -->\n```sh\n(.*?)```", README, re.DOTALL)
+    assert len(block.group(1).splitlines()) == 1
+
+
+def test_ci_takes_its_command_from_the_readme():
+    script = (ROOT / ".ci" / "run").read_text()
+    extract = re.search(r"sed -n '[^']*' README.md \| grep[^)]*", script).group(0)
+    got = subprocess.run(
+        ["bash", "-c", extract], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert got.stdout.strip().endswith("-m pytest")
+    assert got.stdout.strip() in README
+
+
+@pytest.mark.slow
+def test_draw_lengths(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    import draw_lengths
+
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        draw_lengths.main(tmp_path / "lengths.png")
+    assert "lengths.png" in printed.getvalue()
+    assert (tmp_path / "lengths.png").read_bytes().startswith(b"\x89PNG")
