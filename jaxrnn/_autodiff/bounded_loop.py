@@ -124,7 +124,19 @@ def _trace(
         )
     to_memory = to_host if on_host else list
     trees = tree, jax.tree.structure(ys)
-    return _Loop(running, limit, closed.jaxpr, *trees, to_memory), list(closed.consts)
+    jaxpr = _without_debug_checks(closed.jaxpr)
+    return _Loop(running, limit, jaxpr, *trees, to_memory), list(closed.consts)
+
+
+def _without_debug_checks(jaxpr: Any) -> Any:
+    """The step without `checkify.debug_check`s: `checkify` does not see into the loop.
+
+    Their effects would stay in the program, which `jax.export` then cannot serialize.
+    """
+    is_check = lambda eqn: eqn.primitive.name == "check" and eqn.params["debug"]
+    eqns = [eqn for eqn in jaxpr.eqns if not is_check(eqn)]
+    effects = set().union(*(eqn.effects for eqn in eqns))
+    return jaxpr.replace(eqns=eqns, effects=effects)
 
 
 def _push_forward(

@@ -57,6 +57,18 @@ def cast_if_weak(array: Array, dtype: DType) -> Array:
     return cast_number(array, dtype) if weak else array
 
 
+def axis_size(size: Any) -> Any:
+    """The size of an axis as an int32 scalar, which is traced if it is symbolic."""
+    if jax.export.is_symbolic_dim(size):
+        return jnp.asarray(size, np.int32)
+    return np.int32(size)
+
+
+def module_for_size(size: Any) -> Any:
+    """NumPy; `jax.numpy` for arrays of a symbolic size."""
+    return jnp if jax.export.is_symbolic_dim(size) else np
+
+
 def concrete_or_none(values: Any) -> np.ndarray | None:
     """The values as NumPy, or None if they are known only at run time.
 

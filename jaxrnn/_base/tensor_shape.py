@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import jax
+
 from .arguments import as_count
 
 
@@ -76,9 +78,11 @@ class TensorShape:
         return f"TensorShape({list(self._dims)})"
 
 
-def _dim(value: Any) -> int:
+def _dim(value: Any) -> Any:
     if value is None:
         raise ValueError(
             "TensorShape: `dims` must be known, got None. Give every axis a size."
         )
+    if jax.export.is_symbolic_dim(value):
+        return value
     return as_count("TensorShape", "dims", value, least=0, fix="")

@@ -14,11 +14,13 @@ import numpy as np
 from .._base.errors import describe, is_array
 from .._base.inputs import as_array
 from .._base.math import concrete_or_none
+from .._base.serialization import serializable
 from .._base.trees import map_named
 from .._base.typing import Array, PyTree
 from .._time import masking
 
 
+@serializable
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class PackedSequences:

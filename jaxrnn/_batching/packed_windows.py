@@ -16,6 +16,7 @@ import numpy as np
 
 from .._base.errors import describe
 from .._base.inputs import as_state
+from .._base.serialization import serializable
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import PyTree
 from .._time.restarts import rows_of
@@ -23,6 +24,7 @@ from .host import check_known, cut
 from .packed_sequences import PackedSequences, check_first_axis
 
 
+@serializable
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class PackedWindow:

@@ -10,12 +10,14 @@ import jax.numpy as jnp
 from .._base.arguments import as_bool, as_count
 from .._base.errors import describe, is_key
 from .._base.inputs import as_array
+from .._base.serialization import serializable
 from .._base.trees import check_structure, map_named, named_leaves
 from .._base.typing import Array, PyTree
 
 _WHERE = "truncated_bptt"
 
 
+@serializable
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class TruncatedCarry:

@@ -10,6 +10,7 @@ import numpy as np
 
 from .._base.arguments import as_count, check_time_major
 from .._base.errors import describe_leaves
+from .._base.serialization import serializable
 from .._base.trees import map_named
 from .._base.typing import Lengths, PyTree
 from .host import as_source, cut, host_lengths, time_and_batch
@@ -46,6 +47,7 @@ class LazyWindows(Sequence[Any]):
         return self._make, (), {"_starts": self._starts}
 
 
+@serializable
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Window:

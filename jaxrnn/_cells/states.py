@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from .._base.serialization import serializable
 from .._base.typing import Array, DType, PyTree, Size
 from .affine import AffineCell
 from .hyperparameters import set_common_fields
@@ -27,6 +28,7 @@ class VectorStateCell(AffineCell):
         return state, state
 
 
+@serializable
 class LSTMStateTuple(NamedTuple):
     """The state of an LSTM: the cell state `c`, then the output `h`.
 

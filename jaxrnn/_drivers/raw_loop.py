@@ -27,7 +27,7 @@ def run_until_finished(
     step: Step,
     carry: Carry,
     emit_types: PyTree,
-    max_time: int | None,
+    max_time: Any,
     strategy: Strategy,
 ) -> tuple[PyTree, Carry]:
     """`(emit_ta, carry)` after `step` at times 0, 1, ... until all rows are finished.
@@ -36,7 +36,7 @@ def run_until_finished(
         step: The body of the loop.
         carry: The carry before the step at time 0.
         emit_types: The shape and dtype of each leaf that a step emits.
-        max_time: The maximum number of steps, or None for no bound.
+        max_time: The maximum number of steps, which may be symbolic; None for no bound.
         strategy: What is saved of the steps for derivatives of a compiled loop.
 
     Raises:

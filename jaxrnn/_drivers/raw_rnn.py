@@ -95,8 +95,9 @@ def raw_rnn(
             size of the buffers, unless nothing is emitted and no reverse-mode
             derivative is taken. The loop stops there even if rows are not finished:
             they have emitted `max_time` times, and `emit_ta.size()` is `max_time`.
-            `jax.experimental.checkify` reports that as an error, and also writes beyond
-            the capacity of a TensorArray, which are otherwise dropped.
+            `jax.experimental.checkify` reports that as an error. Within the steps of
+            the compiled loop it reports nothing: writes beyond the capacity of a
+            TensorArray are dropped. Symbolic in programs for `jax.export`.
 
     Returns:
         `(emit_ta, final_state, final_loop_state)`. `emit_ta` is a nest of TensorArrays,
@@ -143,7 +144,7 @@ def raw_rnn(
     )
     as_unroll(where, parallel_iterations)
     strategy = as_strategy(where, "swap_memory", swap_memory)
-    if max_time is not None:
+    if max_time is not None and not jax.export.is_symbolic_dim(max_time):
         fix = "It is static: the size of buffers."
         max_time = as_count(where, "max_time", max_time, least=0, fix=fix)
     with jax.named_scope(as_scope(where, scope, "rnn")):

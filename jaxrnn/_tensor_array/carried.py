@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._base.math import module_for_size
 from .._base.typing import Array
 from .store import Rows
 from .tensor_array import TensorArray, is_tensor_array
@@ -73,5 +74,6 @@ def _map_tensor_arrays(fn: Callable, tree: Any, *rest: Any) -> Any:
 def of_rows(rows: Array, size: Any) -> TensorArray:
     """An array that may grow, whose first `size` rows are elements."""
     array = TensorArray(rows.dtype, 0, dynamic_size=True)
-    written = np.arange(rows.shape[0], dtype=np.int32) < size
+    capacity = rows.shape[0]
+    written = module_for_size(capacity).arange(capacity, dtype=np.int32) < size
     return array._with(Rows(rows, written, size))

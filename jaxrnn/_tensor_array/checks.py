@@ -108,8 +108,8 @@ def as_element_shape(shape: Any) -> tuple[int | None, ...] | None:
     return tuple(None if d is None else TensorShape([d])[0] for d in dims)
 
 
-def as_size(size: Any) -> int:
-    """The size as an int.
+def as_size(size: Any) -> Any:
+    """The size as an int; a symbolic one of `jax.export` unchanged.
 
     Raises:
         ValueError: If it is None, negative or beyond int32.
@@ -117,6 +117,8 @@ def as_size(size: Any) -> int:
     """
     if size is None:
         raise ValueError("TensorArray: `size` must be given, got None.")
+    if jax.export.is_symbolic_dim(size):
+        return size
     known = concrete_or_none(as_integers("TensorArray", "size", size, rank=0))
     if known is None:
         raise TypeError(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.errors import describe
-from .._base.math import concrete_or_none
+from .._base.math import axis_size, concrete_or_none, module_for_size
 from .._base.typing import Array
 
 
@@ -36,8 +36,9 @@ class Rows:
         cls, capacity: int, shape: tuple[int, ...], dtype: Any, size: int | None
     ) -> "Rows":
         """Rows of zeros, none of them written; if `size` is None, all are elements."""
-        buffer, written = jnp.zeros((capacity, *shape), dtype), np.zeros(capacity, bool)
-        return cls(buffer, written, () if size is None else np.int32(size))
+        buffer = jnp.zeros((capacity, *shape), dtype)
+        written = module_for_size(capacity).zeros(capacity, bool)
+        return cls(buffer, written, () if size is None else axis_size(size))
 
     @property
     def capacity(self) -> int:
@@ -46,23 +47,23 @@ class Rows:
 
     def length(self) -> Any:
         """How many elements there are, an int32 scalar."""
-        return np.int32(self.capacity) if isinstance(self.size, tuple) else self.size
+        return axis_size(self.capacity) if isinstance(self.size, tuple) else self.size
 
     def was_written(self, indices: Any) -> Any:
         """Whether each of `indices` was written; False where one is out of range."""
         if not self.capacity:
             return np.zeros(np.shape(indices), bool)
-        inside = (indices >= 0) & (indices < self.capacity)
+        inside = (indices >= 0) & (indices < axis_size(self.capacity))
         written = self.written
         if not (isinstance(written, np.ndarray) and isinstance(indices, np.ndarray)):
             written = jnp.asarray(written)
-        return inside & written[indices.clip(0, self.capacity - 1)]
+        return inside & written[self._nearest(indices)]
 
     def read(self, index: Any) -> Array:
         """Row `index`; zeros if that is out of range."""
         if not self.capacity:
             return jnp.zeros(self.buffer.shape[1:], self.buffer.dtype)
-        slot = index.clip(0, self.capacity - 1)
+        slot = self._nearest(index)
         row = jax.lax.dynamic_index_in_dim(self.buffer, slot, keepdims=False)
         if concrete_or_none(index) is not None:
             return row
@@ -79,7 +80,7 @@ class Rows:
         """With `value` in row `index`; unchanged if that is out of range."""
         if not self.capacity:
             return self
-        slot = index.clip(0, self.capacity - 1)
+        slot = self._nearest(index)
         if concrete_or_none(index) is None:
             # Reading one row is cheaper than a scatter.
             row = jax.lax.dynamic_index_in_dim(self.buffer, slot, keepdims=False)
@@ -123,9 +124,15 @@ class Rows:
             written=xp.concatenate([self.written, np.zeros(more, bool)]),
         )
 
+    def _nearest(self, indices: Any) -> Any:
+        """The rows nearest to `indices`."""
+        xp = module_for_size(self.capacity)
+        indices = xp.asarray(indices) if isinstance(indices, np.ndarray) else indices
+        return indices.clip(0, axis_size(self.capacity) - 1)
+
     def _slots(self, indices: Any) -> Array:
         """Negative indices moved beyond the end: JAX would count them from the end."""
-        return jnp.where(indices < 0, self.capacity, indices)
+        return jnp.where(indices < 0, axis_size(self.capacity), indices)
 
     def _written(self, buffer: Array, indices: Any) -> "Rows":
         """With another buffer, in which `indices` were written."""
@@ -145,7 +152,7 @@ class Rows:
         known, size = concrete_or_none(indices), concrete_or_none(self.size)
         if known is not None and size is not None:
             return np.int32(max(size, known.max(initial=-1) + 1))
-        inside = jnp.where(indices < self.capacity, indices, -1)
+        inside = jnp.where(indices < axis_size(self.capacity), indices, -1)
         return jnp.maximum(self.size, jnp.max(inside, initial=-1) + 1).astype(np.int32)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._base.arguments import as_dtype
 from .._base.errors import describe, is_array
-from .._base.math import concrete_or_none
+from .._base.math import axis_size, concrete_or_none, module_for_size
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, ArrayLike, DType
 from .checks import (
@@ -52,7 +52,8 @@ class TensorArray:
     outside of jit, and under jit where indices are Python integers. With traced
     indices a write out of range is dropped, a read out of range returns zeros, and of
     two writes to one index the last one counts (and gets the gradient).
-    `jax.experimental.checkify.checkify` reports these as errors.
+    `jax.experimental.checkify.checkify` reports these as errors, except in the steps of
+    a compiled `raw_rnn`.
 
     An array with `dynamic_size` grows outside of jit. Inside of a compiled function its
     capacity is fixed: `size`, or more if more elements were written before. Drivers
@@ -64,7 +65,7 @@ class TensorArray:
 
     Args:
         dtype: The dtype of all elements.
-        size: The number of elements, an int.
+        size: The number of elements, an int, or symbolic under `jax.export`.
         dynamic_size: Whether writes beyond `size` make the array larger.
         clear_after_read: Accepted for compatibility with TensorFlow; reading never
             clears an element.
@@ -148,7 +149,7 @@ class TensorArray:
     def size(self, name: str | None = None) -> Any:
         """The number of elements, an int32 scalar; traced only if that may grow."""
         store = self._store
-        return np.int32(self._config.size) if store is None else store.length()
+        return axis_size(self._config.size) if store is None else store.length()
 
     def write(
         self, index: ArrayLike, value: ArrayLike, name: str | None = None
@@ -336,8 +337,9 @@ class TensorArray:
 
     def _with_rows(self, rows: Array) -> "TensorArray":
         length = rows.shape[0]
-        size = np.int32(length) if self.dynamic_size else ()
-        return self._with(Rows(rows, np.ones(length, bool), size))
+        written = module_for_size(length).ones(length, bool)
+        size = axis_size(length) if self.dynamic_size else ()
+        return self._with(Rows(rows, written, size))
 
     def _rows(self, shape: Any) -> Rows:
         config = self._config
@@ -373,7 +375,7 @@ class TensorArray:
                 "Under jit an array cannot grow: give the size that it may reach."
             )
         store = self._checked(store)
-        check_range(where, indices, store.capacity)
+        check_range(where, indices, axis_size(store.capacity))
         check_first_write(where, indices, store.was_written(indices))
         return store
 
@@ -389,7 +391,7 @@ class TensorArray:
         check_element(where, shape, self.element_shape)
 
     def _check_count(self, where: str, what: str, count: int) -> None:
-        size = concrete_or_none(self.size())
+        size = self._config.size
         if not self.dynamic_size and count != size:
             raise ValueError(
                 f"{where}: {what} must be as many as there are elements, {size}, got "

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol
 import jax.numpy as jnp
 
 from .._base.arguments import check_is_cell
+from .._base.serialization import serializable
 from .._base.trees import check_structure
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._drivers.raw_rnn import raw_rnn
@@ -13,6 +14,7 @@ from ._checks import as_int
 from ._model import Model
 
 
+@serializable
 class Decoded(NamedTuple):
     """Sequences of ids.
 

@@ -1,0 +1,27 @@
+"""Types in the arguments and results of programs that `jax.export` writes to files."""
+
+import dataclasses
+import json
+from typing import TypeVar
+
+import jax
+
+T = TypeVar("T", bound=type)
+
+
+def serializable(cls: T) -> T:
+    """Registers a named tuple, or a dataclass that is a pytree, with `jax.export`.
+
+    The static fields of a dataclass must be what JSON can hold: numbers, strings, None.
+    """
+    name = f"jaxrnn.{cls.__name__}"
+    if not dataclasses.is_dataclass(cls):
+        jax.export.register_namedtuple_serialization(cls, serialized_name=name)
+        return cls
+    jax.export.register_pytree_node_serialization(
+        cls,
+        serialized_name=name,
+        serialize_auxdata=lambda fields: json.dumps(fields).encode(),
+        deserialize_auxdata=lambda data: tuple(json.loads(data)),
+    )
+    return cls

@@ -1,0 +1,9 @@
+"""Models that leave Python: functions and cells as files of other runtimes.
+
+`to_stablehlo`: any function, for JAX, IREE and others that read StableHLO.
+"""
+
+from .._base.public import set_public_module as _set_public_module
+from ._stablehlo import to_stablehlo as to_stablehlo
+
+_set_public_module(globals())

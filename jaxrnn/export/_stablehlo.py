@@ -1,0 +1,83 @@
+"""Functions as StableHLO, by `jax.export`."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+from jax.experimental import checkify
+
+from .._base.arguments import as_count, check_functions
+from .._base.typing import PyTree
+from ._examples import check_examples
+
+
+def to_stablehlo(
+    f: Callable[..., PyTree],
+    *examples: PyTree,
+    platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
+    vjp_order: int = 0,
+) -> bytes:
+    """The program of `f` as bytes, which JAX runs without this package.
+
+    `jax.export.deserialize(bytes).call(*arguments)` runs it, under `jit` and `vmap`
+    too. Arguments and results have standard containers: dicts, lists and tuples. A
+    named tuple becomes a tuple, `LSTMStateTuple(c, h)` the tuple `(c, h)`; any other
+    node becomes the tuple of its children. Arrays that `f` closes over, such as the
+    parameters of a bound cell, are part of the program.
+
+    Args:
+        f: A function of nests of arrays that can be compiled by `jax.jit`: with any
+            driver, a `raw_rnn` or decoder with `max_time`.
+        *examples: Its arguments, or `jax.ShapeDtypeStruct`s in place of arrays; sizes
+            of `jax.export.symbolic_shape` stand for any size.
+        platforms: Where the program runs.
+        vjp_order: How many times it can be differentiated backward.
+
+    Returns:
+        The file: StableHLO, and the types of arguments and results.
+
+    Raises:
+        TypeError: If `f` is not a function, or an argument holds something that has no
+            shape and dtype; if `vjp_order` is not an integer.
+        ValueError: If `vjp_order` is negative, or a platform is not known.
+        ImportError: If the package `flatbuffers` is missing: `pip install flatbuffers`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.export
+        >>> cell = jaxrnn.LSTMCell(4)
+        >>> bound = cell.bind(cell.init(jax.random.key(0), jnp.ones((1, 3))))
+        >>> run = lambda x, n: jaxrnn.dynamic_rnn(bound, x, n, dtype=x.dtype)
+        >>> b, t = jax.export.symbolic_shape("b, t")
+        >>> x = jax.ShapeDtypeStruct((b, t, 3), jnp.float32)
+        >>> n = jax.ShapeDtypeStruct((b,), jnp.int32)
+        >>> program = jax.export.deserialize(jaxrnn.export.to_stablehlo(run, x, n))
+        >>> outputs, (c, h) = program.call(jnp.ones((2, 5, 3)), jnp.array([5, 2]))
+        >>> outputs.shape, h.shape
+        ((2, 5, 4), (2, 4))
+
+    Source: `jax.export`.
+    """
+    where = "to_stablehlo"
+    check_functions(where, f=f)
+    check_examples(where, examples)
+    vjp_order = as_count(where, "vjp_order", vjp_order, least=0)
+    structure = jax.tree.structure(examples)
+
+    def run(*arguments: PyTree) -> PyTree:
+        return _standard(f(*structure.unflatten(jax.tree.leaves(arguments))))
+
+    # Checks of values at run time have effects, which cannot be serialized.
+    without_checks = checkify.checkify(run, errors=frozenset())
+    program = jax.jit(lambda *arguments: without_checks(*arguments)[1])
+    exported = jax.export.export(program, platforms=platforms)(*_standard(examples))
+    return bytes(exported.serialize(vjp_order=vjp_order))
+
+
+def _standard(tree: PyTree) -> PyTree:
+    """The nest in standard containers, which can be loaded without this package."""
+    if type(tree) is dict:
+        return {key: _standard(value) for key, value in tree.items()}
+    one_level = jax.tree_util.default_registry.flatten_one_level(tree)
+    if tree is None or one_level is None:
+        return tree
+    children = map(_standard, one_level[0])
+    return list(children) if type(tree) is list else tuple(children)
