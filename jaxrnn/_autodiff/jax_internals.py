@@ -32,6 +32,11 @@ from jax.extend.core import Primitive as Primitive
 # Runs the program that a primitive stands for.
 from jax.extend.core import jaxpr_as_fun as jaxpr_as_fun
 
+# Writes a program for readers of StableHLO that are older than this JAX.
+from jax.extend.mlir.dialects.stablehlo import (
+    serialize_portable_artifact_str as serialize_portable_artifact_str,
+)
+
 # Rules of primitives: their tables, and the types that occur in the rules.
 from jax.interpreters.ad import Zero as Zero
 from jax.interpreters.ad import instantiate_zeros as instantiate_zeros

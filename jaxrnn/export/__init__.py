@@ -8,7 +8,8 @@
 
 from .._base.public import set_public_module as _set_public_module
 from ._stablehlo import to_stablehlo as to_stablehlo
-from ._tflite import tflite_deviation as tflite_deviation, to_tflite as to_tflite
+from ._tflite import to_tflite as to_tflite
+from ._tflite_deviation import tflite_deviation as tflite_deviation
 from ._tflite_operators import to_tflite_operators as to_tflite_operators
 
 _set_public_module(globals())

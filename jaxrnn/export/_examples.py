@@ -18,10 +18,10 @@ def check_examples(where: str, examples: tuple) -> None:
 
 
 def check_fixed_sizes(where: str, examples: tuple) -> None:
-    """Raises ValueError for a size of `jax.export.symbolic_shape`."""
+    """Raises ValueError for a size of 0, or one of `jax.export.symbolic_shape`."""
     for leaf in jax.tree.leaves(examples):
-        if not all(isinstance(size, int) for size in leaf.shape):
+        if not all(isinstance(size, int) and size for size in leaf.shape):
             raise ValueError(
-                f"{where}: `examples` must have fixed sizes, got {describe(leaf)}. "
-                "`to_stablehlo` exports for any size."
+                f"{where}: `examples` must have fixed sizes above 0, got "
+                f"{describe(leaf)}. `to_stablehlo` takes any."
             )

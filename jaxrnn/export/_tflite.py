@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from jax.experimental import checkify
 
+from .._autodiff.jax_internals import serialize_portable_artifact_str
 from .._base.arguments import check_functions
 from .._base.errors import describe
 from .._base.typing import Array, PyTree
@@ -14,6 +14,8 @@ from ._examples import check_examples, check_fixed_sizes
 from ._optional import import_optional
 
 _WHERE = "to_tflite"
+# Old enough for TensorFlow to read, whose releases are behind those of JAX.
+_STABLEHLO = "1.9.0"
 _OPTIMIZE = (None, "float16", "int8")
 
 
@@ -22,14 +24,14 @@ def to_tflite(
 ) -> bytes:
     """The program of `f` as a file of TensorFlow Lite, for arguments of these sizes.
 
-    A driver is a loop in the file; `to_tflite_operators` writes an LSTM as one
-    operator, which runs faster. The file has one signature: it takes `input_0`,
-    `input_1`, ..., which are `jax.tree.leaves(examples)`, and returns `output_0`, ...,
-    the leaves of the result.
+    The file has one signature: it takes `input_0`, `input_1`, ..., which are
+    `jax.tree.leaves(examples)`, and returns `output_0`, ..., the leaves of the result.
+    Drivers are loops in it, also `raw_rnn` with `max_time` and those of `decode`.
 
-    `raw_rnn` with `max_time` and `decode.greedy` can be written. TensorFlow Lite has
-    neither random numbers nor the `jax.lax.top_k` of `decode.beam_search`. Make bound
-    cells outside of `f`, as `init` draws random numbers.
+    TensorFlow Lite has no random numbers, so that `decode.sample` cannot be written.
+    Make bound cells outside of `f`, as `init` draws random numbers. With
+    `jax_enable_x64` the loop of `jax.lax.scan` counts in int64, by which LiteRT 2.3
+    fails to slice: write the file of `decode.beam_search` without.
 
     Args:
         f: A function of nests of arrays that can be compiled by `jax.jit`.
@@ -62,7 +64,7 @@ def to_tflite(
         >>> results = run(input_0=np.ones((2, 5, 3), np.float32))  # doctest: +SKIP
         >>> outputs, state = results["output_0"], results["output_1"]  # doctest: +SKIP
 
-    Source: `jax.experimental.jax2tf`; `tf.lite.TFLiteConverter`.
+    Source: `tf.lite.TFLiteConverter`, over `jax.export`.
     """
     check_functions(_WHERE, f=f)
     check_examples(_WHERE, examples)
@@ -72,92 +74,56 @@ def to_tflite(
             f"{_WHERE}: `optimize` must be None, 'float16' or 'int8', got "
             f"{describe(optimize)}."
         )
-    program, leaves = _program(f, examples)
-    jax.eval_shape(
-        program, *leaves
-    )  # Raises what `f` raises without TensorFlow's frames.
+    exported = _exported(f, examples)
     tf = import_optional(_WHERE, "tensorflow", "tensorflow-cpu")
-    converter = _converter(tf, program, leaves)
-    if optimize is not None:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if optimize == "float16":
-        converter.target_spec.supported_types = [tf.float16]
     try:
+        converter = _converter(tf, exported)
+        if optimize is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if optimize == "float16":
+            converter.target_spec.supported_types = [tf.float16]
         return bytes(converter.convert())
-    except Exception as error:  # TensorFlow's own classes.
+    except Exception as error:  # Of a class of TensorFlow's own.
         raise ValueError(
-            f"{_WHERE}: TensorFlow Lite lacks an operation of `f`; it has no random "
-            "numbers and no `jax.lax.top_k`, among others. `to_stablehlo` exports any "
-            f"function. TensorFlow's error: {str(error)[:300]}"
+            f"{_WHERE}: TensorFlow Lite lacks an operation of `f`; random numbers are "
+            "one. `to_stablehlo` exports any function. TensorFlow's error: "
+            f"{str(error)[:300]}"
         ) from error
 
 
-def _program(f: Callable[..., PyTree], examples: tuple) -> tuple[Callable, list]:
-    """The function from leaves to named leaves, and the leaves that it takes."""
+def _exported(f: Callable[..., PyTree], examples: tuple) -> jax.export.Exported:
+    """The program from the leaves of the arguments to those of the results."""
     leaves, structure = jax.tree.flatten(examples)
     # Checks of values at run time have effects, which TensorFlow Lite does not have.
     without_checks = checkify.checkify(f, errors=frozenset())
 
-    def program(*arguments: Array) -> dict[str, Array]:
-        _, results = without_checks(*structure.unflatten(arguments))
-        results = enumerate(jax.tree.leaves(results))
-        return {f"output_{i}": leaf for i, leaf in results}
+    def program(*arguments: Array) -> list[Array]:
+        return jax.tree.leaves(without_checks(*structure.unflatten(arguments))[1])
 
-    return program, [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+    return jax.export.export(jax.jit(program), platforms=["cpu"])(*leaves)
 
 
-def _converter(tf: Any, program: Callable, leaves: list[jax.ShapeDtypeStruct]) -> Any:
-    jax2tf = import_optional(_WHERE, "jax.experimental.jax2tf")
-    module = tf.Module()  # Keeps the function alive, and its signature in the file.
-    converted = jax2tf.convert(program, with_gradient=False)
-    module.f = tf.function(converted, autograph=False)
+def _converter(tf: Any, exported: jax.export.Exported) -> Any:
+    """TensorFlow's converter, of a function that is the program as one operation."""
+    program = serialize_portable_artifact_str(exported.mlir_module(), _STABLEHLO)
+    xla = import_optional(_WHERE, "tensorflow.compiler.tf2xla.python.xla")
+
+    def run(*inputs: Any) -> dict[str, Any]:
+        outputs = xla.call_module(
+            [inputs[i] for i in exported.module_kept_var_idx],
+            version=9,  # Of the calling convention, for all programs without tokens.
+            module=program,
+            Sout=[leaf.shape for leaf in exported.out_avals],
+            Tout=[leaf.dtype for leaf in exported.out_avals],
+            platforms=["CPU"],
+        )
+        return {f"output_{i}": output for i, output in enumerate(outputs)}
+
+    module = tf.Module()  # The file has a signature if a module holds the function.
+    module.f = tf.function(run, autograph=False)
     specs = [
         tf.TensorSpec(leaf.shape, leaf.dtype, f"input_{i}")
-        for i, leaf in enumerate(leaves)
+        for i, leaf in enumerate(exported.in_avals)
     ]
     concrete = module.f.get_concrete_function(*specs)
     return tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
-
-
-def tflite_deviation(
-    file: bytes, f: Callable[..., PyTree], *arguments: PyTree
-) -> float:
-    """The largest difference between a file of TensorFlow Lite and its function.
-
-    Args:
-        file: From `to_tflite` or `to_tflite_operators`.
-        f: The function whose results the file is to compute; for
-            `to_tflite_operators` one that returns the outputs alone.
-        *arguments: Its arguments, arrays.
-
-    Returns:
-        The greatest absolute difference between numbers of the leaves of the results.
-
-    Raises:
-        ValueError: If file and function differ in the number of arguments or results,
-            or in a shape.
-        ImportError: If `ai_edge_litert` is missing.
-
-    Source: `ai_edge_litert.interpreter.Interpreter`.
-    """
-    where = "tflite_deviation"
-    litert = import_optional(where, "ai_edge_litert.interpreter")
-    run = litert.Interpreter(model_content=file).get_signature_runner()
-    names, leaves = _in_order(run.get_input_details()), jax.tree.leaves(arguments)
-    results = run(**dict(zip(names, map(np.asarray, leaves), strict=True)))
-    got = [results[name] for name in _in_order(results)]
-    want = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.jit(f)(*arguments))]
-    if [x.shape for x in got] != [x.shape for x in want]:
-        described = [", ".join(map(describe, leaves)) for leaves in (got, want)]
-        raise ValueError(
-            f"{where}: `f` must return what `file` does, {described[0]}, got "
-            f"{described[1]}."
-        )
-    pairs = zip(got, want, strict=True)
-    differences = [np.abs(x.astype(float) - y.astype(float)).max() for x, y in pairs]
-    return float(max(differences))
-
-
-def _in_order(names: Any) -> list[str]:
-    """`output_2` before `output_10`."""
-    return sorted(names, key=lambda name: (len(name), name))

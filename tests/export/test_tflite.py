@@ -95,10 +95,16 @@ def test_results_of_the_function(name):
 
 
 @pytest.mark.slow
-def test_greedy_decoding():
+@pytest.mark.parametrize(
+    "decoder",
+    [decoded(decode.greedy), decoded(decode.beam_search, beam_width=3)],
+    ids=["greedy", "beam"],
+)
+def test_decoders(decoder):
     pytest.importorskip("tensorflow")
-    greedy = decoded(decode.greedy)
-    assert tflite_deviation(to_tflite(greedy, *START), greedy, *START) < 1e-6
+    # LiteRT fails to slice by int64, in which `jax.lax.scan` counts otherwise.
+    with jax.enable_x64(False):
+        assert tflite_deviation(to_tflite(decoder, *START), decoder, *START) < 2e-6
 
 
 @pytest.mark.slow
@@ -123,18 +129,11 @@ def test_leaves_have_numbers():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "f",
-    [
-        decoded(decode.beam_search, beam_width=3),
-        decoded(decode.sample, key=jax.random.key(0)),
-    ],
-    ids=["top_k", "random"],
-)
-def test_operations_that_are_missing(f):
+def test_random_numbers_are_missing():
     pytest.importorskip("tensorflow")
+    sample = decoded(decode.sample, key=jax.random.key(0))
     with pytest.raises(ValueError, match="to_tflite: TensorFlow Lite lacks an operat"):
-        to_tflite(f, *START)
+        to_tflite(sample, *START)
 
 
 def test_the_deviation_from_the_function():
@@ -148,6 +147,8 @@ def test_the_deviation_from_the_function():
         ValueError, match=r"float32\[3, 5, 4\], got float32\[3, 5, 4\], f"
     ):
         tflite_deviation(file, lambda x: jaxrnn.dynamic_rnn(LSTM, x, dtype=F32), x)
+    with pytest.raises(ValueError, match=r"`arguments` must hold 1 arrays, .* got 2"):
+        tflite_deviation(file, outputs, x, x)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +163,7 @@ def test_the_deviation_from_the_function():
             ValueError,
             "`examples` must have fixed sizes",
         ),
+        ((abs, jnp.ones((2, 0))), {}, ValueError, "`examples` must have fixed sizes"),
     ],
 )
 def test_refusals_name_the_argument(arguments, options, error, message):
