@@ -1,5 +1,7 @@
 """What each memory strategy saves of 16 steps, and what it recomputes."""
 
+import itertools
+
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -46,7 +48,7 @@ def draw_strategy(axes: Axes, y: float, strategy: Strategy) -> None:
         frame = (start - 0.22, y - 0.4), sizes[-1] + 0.3, 0.8
         axes.add_patch(Rectangle(*frame, fill=False, edgecolor="C2", linewidth=2))
         axes.plot(range(0, TIME, outer), [y] * (TIME // outer), "o", **dot(color))
-        for around, size in zip(sizes, sizes[1:], strict=False):
+        for around, size in itertools.pairwise(sizes):
             inner = range(TIME - around + size, TIME, size)
             hollow = dot(color) | {"markerfacecolor": "none"}
             axes.plot(inner, [y] * len(inner), "o", **hollow)

@@ -21,9 +21,9 @@ def draw() -> Figure:
     numbers = range(len(LENGTHS))
     draw_rows(above, numbers, [0] * len(LENGTHS), len(LENGTHS))
     draw_rows(below, packed.row, packed.offset, rows)
-    work = f"{len(LENGTHS)} rows of {TIME} steps = {len(LENGTHS) * TIME} cells"
-    above.set_title(f"padded: {work}, {LENGTHS.sum()} of them with data")
-    below.set_title(f"packed: {rows} rows of {TIME} steps = {rows * TIME} cells")
+    runs, data = len(LENGTHS) * TIME, LENGTHS.sum()
+    above.set_title(f"padded: {runs} runs of the cell, {data} of them on data")
+    below.set_title(f"packed: {rows * TIME} runs of the cell")
     below.set_xlabel("step")
     return figure
 
@@ -31,7 +31,7 @@ def draw() -> Figure:
 def draw_rows(axes: Axes, row: np.ndarray, offset: np.ndarray, rows: int) -> None:
     """Sequence i as a bar of its length in `row[i]`, from step `offset[i]`."""
     ink, paper = plt.rcParams["text.color"], plt.rcParams["figure.facecolor"]
-    empty = {"facecolor": "none", "edgecolor": ink, "alpha": 0.25, "hatch": "////"}
+    empty = {"facecolor": "none", "edgecolor": ink, "alpha": 0.5, "hatch": "////"}
     axes.barh(range(rows), TIME, height=0.8, linewidth=0, **empty)
     for i, (r, start, length) in enumerate(zip(row, offset, LENGTHS, strict=True)):
         bar = {"color": f"C{i}", "edgecolor": paper, "linewidth": 1.5}

@@ -17,7 +17,7 @@ def draw() -> Figure:
     draw_lengths(left, LENGTHS, "C0")
     longest = LENGTHS.max()
     box(left, 0, longest, ROWS)
-    left.set_title(f"one loop: {ROWS * longest} cells")
+    left.set_title(f"one loop: {ROWS * longest} runs of the cell")
 
     by_length = np.sort(LENGTHS)[::-1]
     draw_lengths(right, by_length, "C0")
@@ -28,8 +28,8 @@ def draw() -> Figure:
         box(right, start, end, rows)
         where = ((start + end) / 2, rows + 0.15)
         right.annotate(f"{k + 1}", where, ha="center", va="top", color="C1")
-    cells = np.dot(np.subtract(ends, starts), SIZES)
-    right.set_title(f"sorted, 5 phases: {cells} cells")
+    runs = np.dot(np.subtract(ends, starts), SIZES)
+    right.set_title(f"5 phases: {runs} runs of the cell")
     left.set_ylabel("row")
     return figure
 
@@ -42,7 +42,7 @@ def draw_lengths(axes: Axes, lengths: np.ndarray, color: str) -> None:
 
 
 def box(axes: Axes, start: int, end: int, rows: int) -> None:
-    """The cells that a loop over these steps and the first rows runs."""
+    """What a loop over these steps and the first rows runs."""
     edge = Rectangle((start, 0), end - start, rows, facecolor="none", edgecolor="C1")
     edge.set(linewidth=2, clip_on=False)
     axes.add_patch(edge)
