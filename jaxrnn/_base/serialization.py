@@ -1,6 +1,5 @@
 """Types in the arguments and results of programs that `jax.export` writes to files."""
 
-import dataclasses
 import json
 from typing import Any, TypeVar
 
@@ -16,7 +15,7 @@ def serializable(cls: T) -> T:
     """
     name = f"jaxrnn.{cls.__name__}"
     node: Any = cls
-    if not dataclasses.is_dataclass(node):
+    if not hasattr(node, "__dataclass_fields__"):
         jax.export.register_namedtuple_serialization(node, serialized_name=name)
         return cls
     jax.export.register_pytree_node_serialization(
