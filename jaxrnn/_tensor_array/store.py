@@ -114,14 +114,26 @@ class Rows:
         """With at least `capacity` rows; it doubles, so that it changes rarely."""
         if capacity <= self.capacity:
             return self
-        more = max(capacity, 2 * self.capacity) - self.capacity
-        zeros = jnp.zeros((more, *self.buffer.shape[1:]), self.buffer.dtype)
+        return self.padded(max(capacity, 2 * self.capacity))
+
+    def padded(self, capacity: int) -> "Rows":
+        """With `capacity` rows, or more if it has them."""
+        if capacity <= self.capacity:
+            return self
+        more = (0, capacity - self.capacity)
         xp = np if isinstance(self.written, np.ndarray) else jnp
         return dataclasses.replace(
             self,
-            buffer=jnp.concatenate([self.buffer, zeros]),
-            written=xp.concatenate([self.written, np.zeros(more, bool)]),
+            buffer=jnp.pad(self.buffer, [more] + [(0, 0)] * (self.buffer.ndim - 1)),
+            written=xp.pad(self.written, more),
         )
+
+    def written_end(self) -> int:
+        """One past the last row that was written, or may have been."""
+        written = concrete_or_none(self.written)
+        if written is None:
+            return self.capacity
+        return int(np.flatnonzero(written).max(initial=-1)) + 1
 
     def _slots(self, indices: Any) -> Array:
         """Negative indices moved beyond the end: JAX would count them from the end."""

@@ -56,7 +56,9 @@ class TensorArray:
 
     An array with `dynamic_size` grows outside of jit. Inside of a compiled function its
     capacity is fixed: `size`, or more if more elements were written before. Drivers
-    make it large enough for an array in a state that is written once a step.
+    give an array in a state room for one more write in each step. In a loop that
+    carries the state from one driver call to the next its capacity must not change:
+    there give `size`, without `dynamic_size`.
 
     Elements that were never written read as zeros. Gradients: `stack` and `unstack`,
     `gather` and `scatter`, `read` and `write`, `split` and `concat` are each other's
