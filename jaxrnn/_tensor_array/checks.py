@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
@@ -105,7 +106,8 @@ def as_element_shape(shape: Any) -> tuple[int | None, ...] | None:
     if shape is None:
         return None
     dims = [shape] if isinstance(shape, int) else shape
-    return tuple(None if d is None else TensorShape([d])[0] for d in dims)
+    is_free = lambda dim: dim is None or jax.export.is_symbolic_dim(dim)
+    return tuple(d if is_free(d) else TensorShape([d])[0] for d in dims)
 
 
 def as_size(size: Any) -> int:

@@ -138,7 +138,7 @@ class TensorArray:
         None if nothing is known.
         """
         if isinstance(self._store, Rows):
-            return TensorShape(self._store.buffer.shape[1:])
+            return TensorShape._partial(self._store.buffer.shape[1:])
         known = self._config.element_shape
         return None if known is None else TensorShape._partial(known)
 

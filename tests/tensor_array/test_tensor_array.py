@@ -6,6 +6,7 @@ import re
 
 import chex
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -488,6 +489,25 @@ def test_keeps_what_is_known_of_the_element_shape():
     ragged = array(2, element_shape=[None, 2], infer_shape=False)
     ragged = ragged.write(0, ones(1, 2)).write(1, ones(3, 2))
     assert list(ragged.element_shape) == [None, 2]
+
+
+def test_elements_may_have_symbolic_sizes():
+    """As a placeholder of TensorFlow has unknown ones: here of a program for export."""
+
+    def run(x):
+        given = array(3, element_shape=[x.shape[0], 2]).write(1, x)
+        total = array(2).write(0, x).write(1, 2 * x).concat()
+        step = lambda p, x, ta, key=None: (x, ta.write(ta.size(), x))
+        cell = FunctionCell(step, (), 2, lambda *_: {}).bind({})
+        start = array(0, dynamic_size=True)
+        inputs = jnp.stack([x, -x], 1)
+        return given.stack(), total, dynamic_rnn(cell, inputs, None, start, F32)[1]
+
+    (batch,) = jax.export.symbolic_shape("b")
+    program = jax.export.export(jax.jit(lambda x: jax.tree.leaves(run(x))))
+    exported = program(jax.ShapeDtypeStruct((batch, 2), F32))
+    want = jax.jit(run)(rows(5, 2))
+    chex.assert_trees_all_equal(exported.call(rows(5, 2)), jax.tree.leaves(want))
 
 
 def test_one_compilation_serves_all_arrays_of_a_kind():
