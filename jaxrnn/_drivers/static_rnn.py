@@ -33,8 +33,9 @@ def static_rnn(
 ) -> tuple[list[PyTree], PyTree]:
     """Runs `cell` over a list of steps; the program holds a copy of it for each step.
 
-    Values and gradients are those of `dynamic_rnn`, which compiles one step, however
-    many there are. Use this for a few steps, or for steps of different shapes or types.
+    Values and gradients are those of `dynamic_rnn`, up to rounding; that compiles one
+    step, however many there are. Use this for a few steps, or for steps of different
+    shapes or types.
 
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object that keeps the RNNCell
