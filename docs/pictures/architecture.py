@@ -1,5 +1,7 @@
 """The parts that a run goes through, and what is beneath the loop."""
 
+import itertools
+
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,7 +26,7 @@ LOOP = "the loop over time"
 def draw() -> Figure:
     """The parts in a line, with arrows; beneath them what runs the loop."""
     figure, axes = plt.subplots(figsize=(9, 4.6))
-    for left, right in zip(ABOVE[:-1], ABOVE[1:], strict=True):
+    for left, right in itertools.pairwise(ABOVE):
         draw_arrow(axes, (left[0] + left[1], 4.1), (right[0], 4.1))
     draw_feedback(axes)
     for x, *part in ABOVE:
@@ -51,7 +53,9 @@ def draw_box(
 ) -> None:
     """A box with a title; without a color only its outline."""
     ink = plt.rcParams["text.color"]
-    box = FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=0.15")
+    box = FancyBboxPatch(
+        (x, y), width, height, boxstyle="round,pad=0,rounding_size=0.15"
+    )
     box.set(facecolor="none", edgecolor=color or ink, linewidth=2 if color else 1)
     axes.add_patch(box)
     middle, top = x + width / 2, y + height - 0.14

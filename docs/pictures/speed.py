@@ -53,7 +53,9 @@ def draw() -> Figure:
 def draw_case(axes: Axes, y: int, row: dict) -> None:
     """A bar for each peer, with the quartiles of the rounds."""
     for i, (label, names) in enumerate(PEERS.items()):
-        low, ratio, high = min((spread(row, name) for name in names), key=lambda s: s[1])
+        low, ratio, high = min(
+            (spread(row, name) for name in names), key=lambda s: s[1]
+        )
         place = y + (i - 1.5) * WIDTH
         axes.barh(
             place,
