@@ -45,6 +45,8 @@ nb_merge_streams = True
 
 html_theme = "sphinx_book_theme"
 html_title = "jaxrnn"
+html_favicon = "_static/favicon.svg"
+html_context = {"default_mode": "auto"}
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_theme_options = {
