@@ -81,3 +81,13 @@ def noting(text: str) -> Iterator[None]:
     except Exception as error:
         error.add_note(text)
         raise
+
+
+@contextlib.contextmanager
+def prefixing(where: str) -> Iterator[None]:
+    """Begins the message of a TypeError or ValueError that is raised inside by that."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        error.args = (f"{where}: {error}",)
+        raise

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._autodiff.jax_internals import Tracer
-from .._base.errors import describe
+from .._base.errors import describe, prefixing
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -22,11 +22,8 @@ def public(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]
 
     @functools.wraps(function)
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        try:
+        with prefixing(where):
             return function(*args, **kwargs)
-        except (TypeError, ValueError) as error:
-            error.args = (f"{where}: {error}",)
-            raise
 
     return call
 

@@ -15,3 +15,13 @@ def check_examples(where: str, examples: tuple) -> None:
                 f"{where}: `examples{name}` must be an array or a "
                 f"`jax.ShapeDtypeStruct`, got {describe(leaf)}."
             )
+
+
+def check_fixed_sizes(where: str, examples: tuple) -> None:
+    """Raises ValueError for a size of `jax.export.symbolic_shape`."""
+    for leaf in jax.tree.leaves(examples):
+        if not all(isinstance(size, int) for size in leaf.shape):
+            raise ValueError(
+                f"{where}: `examples` must have fixed sizes, got {describe(leaf)}. "
+                "`to_stablehlo` exports for any size."
+            )

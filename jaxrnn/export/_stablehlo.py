@@ -44,13 +44,15 @@ def to_stablehlo(
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.export
         >>> cell = jaxrnn.LSTMCell(4)
-        >>> bound = cell.bind(cell.init(jax.random.key(0), jnp.ones((1, 3))))
+        >>> step = jax.ShapeDtypeStruct((1, 3), jnp.float32)
+        >>> bound = cell.bind(cell.init(jax.random.key(0), step))
         >>> run = lambda x, n: jaxrnn.dynamic_rnn(bound, x, n, dtype=x.dtype)
         >>> b, t = jax.export.symbolic_shape("b, t")
         >>> x = jax.ShapeDtypeStruct((b, t, 3), jnp.float32)
         >>> n = jax.ShapeDtypeStruct((b,), jnp.int32)
         >>> program = jax.export.deserialize(jaxrnn.export.to_stablehlo(run, x, n))
-        >>> outputs, (c, h) = program.call(jnp.ones((2, 5, 3)), jnp.array([5, 2]))
+        >>> arguments = jnp.ones((2, 5, 3), x.dtype), jnp.array([5, 2], n.dtype)
+        >>> outputs, (c, h) = program.call(*arguments)
         >>> outputs.shape, h.shape
         ((2, 5, 4), (2, 4))
 

@@ -1,0 +1,145 @@
+"""Cells as the fused recurrent operators of TensorFlow Lite."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._base.arguments import check_time_major
+from .._base.errors import describe, noting, prefixing
+from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike, Shaped
+from .._drivers.dynamic_rnn import dynamic_rnn
+from .._drivers.stack_bidirectional import stack_bidirectional_dynamic_rnn
+from ..convert._bound_cells import paired
+from ..convert._weights import reader
+from ._tflite_cells import read_pairs, read_stack
+from ._tflite_graph import Graph
+from ._tflite_layers import add_dense, add_layer, add_swap
+
+_WHERE = "to_tflite_operators"
+
+
+def to_tflite_operators(
+    cells: RNNCellLike | tuple[Any, Any],
+    inputs: Shaped,
+    *,
+    time_major: bool = False,
+    dense: tuple[ArrayLike, ArrayLike] | None = None,
+) -> bytes:
+    """Layers of cells as a file of TensorFlow Lite, with one operator for each layer.
+
+    The operators are `UNIDIRECTIONAL_SEQUENCE_LSTM`, `UNIDIRECTIONAL_SEQUENCE_RNN` and
+    those whose names begin with `BIDIRECTIONAL`. The file computes the outputs of
+    `dynamic_rnn(cell, inputs, dtype=float32)`, or of `stack_bidirectional_dynamic_rnn`,
+    for inputs of this shape. Dropout is left out.
+
+    The file keeps the state in variables: each run continues where the last one
+    ended. A file for one step thus reads a stream step by step. Before a new sequence
+    call `reset_all_variables()`, which sets the state to zeros; with two directions,
+    before each run. `get_tensor` and `set_tensor` read and write a variable, by the
+    index that `get_tensor_details` has for its name: `layer_0/h`, `layer_0/c`,
+    `layer_1/h`, ...; with two directions `layer_0/fw/h`, `layer_0/bw/h`, ...
+
+    Args:
+        cells: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, one of `jaxrnn.lite`
+            or a `MultiRNNCell` of these, with parameters of float32; the activation
+            tanh, relu or linear. Or a pair `(cells_fw, cells_bw)`, each a cell or a
+            list with a cell for each layer.
+        inputs: An array or `jax.ShapeDtypeStruct`, float32 `[batch, time, depth]`, or
+            `[time, batch, depth]` if `time_major`.
+        time_major: Whether time is the first axis of inputs and outputs.
+        dense: None, or `(kernel [size, units], bias [units])` of a last layer `outputs
+            @ kernel + bias` on each step, float32.
+
+    Returns:
+        The file. Its signature takes `inputs` and returns `outputs` `[batch, time,
+        size]`, or `[time, batch, size]`.
+
+    Raises:
+        TypeError: If TensorFlow Lite has no operator for a cell; if inputs or
+            parameters are not float32.
+        ValueError: If the operator lacks an activation or clip, or the cells of both
+            directions differ in these; if shapes do not fit.
+        ImportError: If `ai_edge_litert` is missing.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.export
+        >>> cell = jaxrnn.LSTMCell(4)
+        >>> x = jax.ShapeDtypeStruct((1, 10, 3), jnp.float32)
+        >>> bound = cell.bind(cell.init(jax.random.key(0), x.update(shape=(1, 3))))
+        >>> file = jaxrnn.export.to_tflite_operators(bound, x)  # doctest: +SKIP
+        >>> from ai_edge_litert.interpreter import Interpreter  # doctest: +SKIP
+        >>> interpreter = Interpreter(model_content=file)  # doctest: +SKIP
+        >>> run = interpreter.get_signature_runner()  # doctest: +SKIP
+        >>> run(inputs=np.ones((1, 10, 3), np.float32))["outputs"]  # doctest: +SKIP
+
+    Source: `tensorflow/lite/kernels/unidirectional_sequence_lstm.cc` and its
+    neighbors.
+    """
+    check_time_major(_WHERE, time_major)
+    _check_inputs(inputs)
+    outputs = _outputs(cells, inputs, time_major)
+    with prefixing(_WHERE):
+        both = isinstance(cells, tuple)
+        layers = read_pairs(*cells) if both else read_stack("cells", cells)
+        dense = None if dense is None else _read_dense(dense, outputs.shape[-1])
+    graph = Graph(_WHERE)
+    first = last = graph.tensor("inputs", inputs.shape)
+    # Time major is faster; and LiteRT 2.3 computes wrong results of two directions if
+    # several rows are batch major.
+    swap = not time_major and inputs.shape[0] > 1
+    if swap:
+        last = add_swap(graph, last)
+    for i, layer in enumerate(layers):
+        last = add_layer(graph, f"layer_{i}", layer, last, time_major or swap)
+    if dense is not None:
+        last = add_dense(graph, *dense, last)
+    return graph.to_bytes(first, add_swap(graph, last) if swap else last)
+
+
+def _check_inputs(inputs: Any) -> None:
+    shape, dtype = getattr(inputs, "shape", ()), getattr(inputs, "dtype", None)
+    if dtype != jnp.float32 or len(shape) != 3:
+        raise TypeError(
+            f"{_WHERE}: `inputs` must be a float32 array of rank 3, or a "
+            f"`jax.ShapeDtypeStruct` of one, got {describe(inputs)}."
+        )
+    if not all(isinstance(size, int) and size for size in shape):
+        raise ValueError(
+            f"{_WHERE}: `inputs` must have fixed sizes above 0, got {describe(inputs)}."
+        )
+
+
+def _outputs(cells: Any, inputs: Shaped, time_major: bool) -> Any:
+    """The shape of the driver's outputs; the checks of the driver apply."""
+
+    def run(x: Array) -> PyTree:
+        if not isinstance(cells, tuple):
+            return dynamic_rnn(cells, x, dtype=jnp.float32, time_major=time_major)
+        cells_fw, cells_bw = zip(*paired(*_two(cells)), strict=True)
+        return stack_bidirectional_dynamic_rnn(
+            cells_fw, cells_bw, x, dtype=jnp.float32, time_major=time_major
+        )
+
+    with noting(f"{_WHERE}: raised by the driver of the same outputs."):
+        return jax.eval_shape(run, jax.ShapeDtypeStruct(inputs.shape, jnp.float32))[0]
+
+
+def _two(pair: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(pair) != 2:
+        raise ValueError(
+            f"`cells` must be a cell or a pair of forward and backward cells, got a "
+            f"tuple of {len(pair)}. A stack is a MultiRNNCell."
+        )
+    return pair
+
+
+def _read_dense(dense: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
+    if not isinstance(dense, tuple | list) or len(dense) != 2:
+        raise TypeError(f"`dense` must be (kernel, bias), got {describe(dense)}.")
+    read = reader(dict(zip(("kernel", "bias"), dense, strict=True)), "dense.")
+    kernel = read("kernel", size, None)
+    if kernel.dtype != np.float32:
+        raise TypeError(f"`dense` must be of float32, got {describe(kernel)}.")
+    return kernel, read("bias", kernel.shape[1])

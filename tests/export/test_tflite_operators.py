@@ -1,0 +1,285 @@
+"""Fused operators of TensorFlow Lite, which LiteRT runs, against the drivers."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+import jaxrnn.lite
+from jaxrnn.export import to_tflite_operators
+
+pytest.importorskip("ai_edge_litert")
+
+F32 = jnp.float32
+DEPTH, UNITS, TIME = 3, 4, 7
+FULL = {"use_peepholes": True, "num_proj": 2, "cell_clip": 0.3, "proj_clip": 0.1}
+
+
+def bound(cell, depth=DEPTH, seed=0):
+    """The cell with parameters that are all random, biases too."""
+    params = cell.init(jax.random.key(seed), jnp.ones((1, depth), F32), F32)
+    keys = iter(jax.random.split(jax.random.key(seed + 1), 99))
+    return cell.bind(
+        jax.tree.map(
+            lambda a: a + 0.3 * jax.random.normal(next(keys), a.shape, F32), params
+        )
+    )
+
+
+def both(*arguments, **options):
+    """A layer of two directions with the same hyper-parameters."""
+    make, *sizes = arguments
+    return [bound(make(*sizes, **options), seed=seed) for seed in (0, 2)]
+
+
+LSTM, BASIC = jaxrnn.LSTMCell, jaxrnn.BasicRNNCell
+CELLS = {
+    "lstm": bound(LSTM(UNITS)),
+    "lstm-no-forget-bias": bound(LSTM(UNITS, forget_bias=0.0)),
+    "basic-lstm": bound(jaxrnn.BasicLSTMCell(UNITS)),
+    "peepholes": bound(LSTM(UNITS, use_peepholes=True)),
+    "projected": bound(LSTM(UNITS, num_proj=2)),
+    "full": bound(LSTM(UNITS, **FULL)),
+    "no-projection-to-clip": bound(LSTM(UNITS, proj_clip=0.01)),
+    "relu": bound(LSTM(UNITS, activation="relu")),
+    "basic": bound(BASIC(UNITS)),
+    "basic-relu": bound(BASIC(UNITS, activation="relu")),
+    "basic-linear": bound(BASIC(UNITS, activation="linear")),
+    "lite-lstm": bound(jaxrnn.lite.TFLiteLSTMCell(UNITS, **FULL)),
+    "lite-basic": bound(jaxrnn.lite.TfLiteRNNCell(UNITS)),
+    "dropout": bound(jaxrnn.DropoutWrapper(LSTM(UNITS), output_keep_prob=1.0)),
+    "stack": bound(
+        jaxrnn.MultiRNNCell(
+            [LSTM(4, num_proj=2), BASIC(5), jaxrnn.lite.TFLiteLSTMCell(3)]
+        )
+    ),
+    "shared": bound(jaxrnn.MultiRNNCell([LSTM(DEPTH)] * 2)),
+    "both-lstm": tuple(both(LSTM, UNITS)),
+    "both-full": tuple(both(LSTM, UNITS, **FULL)),
+    "both-basic": tuple(both(BASIC, UNITS)),
+    "both-differ": (bound(LSTM(2, use_peepholes=True)), bound(LSTM(2, num_proj=2))),
+    "both-sizes": (bound(BASIC(2)), bound(BASIC(5))),
+    "both-stack": (
+        [bound(LSTM(4)), bound(LSTM(2), 8), bound(BASIC(2), 4)],
+        [bound(LSTM(4), seed=2), bound(LSTM(2), 8, 3), bound(BASIC(1), 4)],
+    ),
+}
+
+
+def expected(cells, x, time_major=False):
+    if not isinstance(cells, tuple):
+        return jaxrnn.dynamic_rnn(cells, x, dtype=F32, time_major=time_major)[0]
+    cells = [each if isinstance(each, list) else [each] for each in cells]
+    return jaxrnn.stack_bidirectional_dynamic_rnn(
+        *cells, x, dtype=F32, time_major=time_major
+    )[0]
+
+
+def load(file):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=file)
+    run = interpreter.get_signature_runner()
+    return interpreter, lambda x: run(inputs=x)["outputs"]
+
+
+def data(batch=3, time=TIME, depth=DEPTH):
+    shape = batch, time, depth
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def same(got, want):
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("time_major", [False, True], ids=["batch-major", "time-major"])
+@pytest.mark.parametrize("name", CELLS)
+def test_outputs_of_the_driver(name, time_major, batch):
+    cells, x = CELLS[name], data(batch)
+    x = np.ascontiguousarray(np.swapaxes(x, 0, 1)) if time_major else x
+    spec = jax.ShapeDtypeStruct(x.shape, F32)
+    interpreter, run = load(to_tflite_operators(cells, spec, time_major=time_major))
+    for inputs in (x, 2 * x):
+        same(run(inputs), expected(cells, inputs, time_major))
+        interpreter.reset_all_variables()
+
+
+@pytest.mark.parametrize("name", ["full", "basic", "stack"])
+def test_a_stream_step_by_step(name):
+    x = data(batch=1)
+    interpreter, run = load(to_tflite_operators(CELLS[name], x[:, :1]))
+    for _ in range(2):
+        steps = [run(x[:, t : t + 1]) for t in range(TIME)]
+        same(np.concatenate(steps, axis=1), expected(CELLS[name], x))
+        interpreter.reset_all_variables()
+
+
+def test_the_state_is_in_variables_by_name():
+    cell, x = CELLS["full"], data()
+    interpreter, run = load(to_tflite_operators(cell, x))
+    run(x)
+    (_, state) = jaxrnn.dynamic_rnn(cell, x, dtype=F32)
+    numbers = {each["name"]: each["index"] for each in interpreter.get_tensor_details()}
+    same(interpreter.get_tensor(numbers["layer_0/c"]), state.c)
+    same(interpreter.get_tensor(numbers["layer_0/h"]), state.h)
+    start = jaxrnn.LSTMStateTuple(
+        jnp.full((3, 4), 0.2, F32), jnp.full((3, 2), 0.1, F32)
+    )
+    for name, value in start._asdict().items():
+        interpreter.set_tensor(numbers[f"layer_0/{name}"], np.asarray(value))
+    same(run(x), jaxrnn.dynamic_rnn(cell, x, initial_state=start)[0])
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("name", ["projected", "both-lstm"])
+def test_a_dense_layer_on_each_step(name, batch):
+    x = data(batch)
+    want = expected(CELLS[name], x)
+    random = np.random.default_rng(1)
+    kernel = random.normal(size=(want.shape[-1], 6)).astype(np.float32)
+    bias = random.normal(size=6).astype(np.float32)
+    _, run = load(to_tflite_operators(CELLS[name], x, dense=(kernel, bias)))
+    same(run(x), np.asarray(want) @ kernel + bias)
+
+
+def test_weights_of_float64_are_not_rounded():
+    cell = bound(LSTM(UNITS))
+    cell = cell.cell.bind(jax.tree.map(lambda a: a.astype(jnp.float64), cell.params))
+    with pytest.raises((TypeError, ValueError), match="float32"):
+        to_tflite_operators(cell, data())
+
+
+X = data()
+GRU, RESIDUAL = jaxrnn.GRUCell(DEPTH), jaxrnn.ResidualWrapper(BASIC(DEPTH))
+NARROW, WIDE = bound(LSTM(2)), bound(LSTM(5))
+
+
+@pytest.mark.parametrize(
+    ("cells", "inputs", "options", "error", "message"),
+    [
+        (
+            bound(GRU),
+            X,
+            {},
+            TypeError,
+            r"`cells` must be .* UNIDIRECTIONAL_SEQUENCE_LSTM .* GRUCell.* `to_tflite`",
+        ),
+        (
+            bound(jaxrnn.MultiRNNCell([BASIC(DEPTH), GRU])),
+            X,
+            {},
+            TypeError,
+            r"`cells.cells\[1\]` must be",
+        ),
+        (bound(RESIDUAL), X, {}, TypeError, "ResidualWrapper"),
+        (GRU, X, {}, TypeError, "`cell` must be a bound cell"),
+        ((bound(GRU), bound(GRU)), X, {}, TypeError, r"`cells_fw\[0\]` must be"),
+        (
+            bound(LSTM(2, activation="gelu")),
+            X,
+            {},
+            ValueError,
+            "activation tanh or relu, .*got gelu",
+        ),
+        (
+            bound(LSTM(2, activation="linear")),
+            X,
+            {},
+            ValueError,
+            "activation tanh or relu, .*got linear",
+        ),
+        (bound(LSTM(2, cell_clip=0)), X, {}, ValueError, "clips above 0"),
+        (
+            ([NARROW], [WIDE]),
+            X,
+            {},
+            ValueError,
+            r"`cells_fw\[0\]` and `cells_bw\[0\]` must be alike.* 2 units .* 5 units",
+        ),
+        (
+            ([NARROW], [bound(BASIC(2))]),
+            X,
+            {},
+            ValueError,
+            "an LSTM of 2 units .* an RNN with tanh",
+        ),
+        (
+            (NARROW, bound(LSTM(2, cell_clip=1))),
+            X,
+            {},
+            ValueError,
+            "cellClip 0 .* cellClip 1",
+        ),
+        (([NARROW], [NARROW] * 2), X, {}, ValueError, "same depth"),
+        (
+            (NARROW,),
+            X,
+            {},
+            ValueError,
+            "a pair of forward and backward cells, got a tuple of 1",
+        ),
+        (NARROW, data(depth=5), {}, ValueError, "`inputs` must have depth 3"),
+        (NARROW, X[0], {}, TypeError, "`inputs` must be a float32 array of rank 3"),
+        (
+            NARROW,
+            X.astype(np.float64),
+            {},
+            TypeError,
+            "`inputs` must be a float32 array",
+        ),
+        (NARROW, X[:0], {}, ValueError, "fixed sizes above 0"),
+        (
+            NARROW,
+            jax.ShapeDtypeStruct((*jax.export.symbolic_shape("b"), 2, 3), F32),
+            {},
+            ValueError,
+            "fixed sizes",
+        ),
+        (NARROW, X, {"time_major": 1}, TypeError, "`time_major` must be True or False"),
+        (NARROW, X, {"dense": X[0]}, TypeError, r"`dense` must be \(kernel, bias\)"),
+        (
+            NARROW,
+            X,
+            {"dense": (X[0], X[0, 0])},
+            ValueError,
+            r"`dense.kernel` must have shape \[2, any\]",
+        ),
+        (
+            NARROW,
+            X,
+            {"dense": (X[0, :2], X[0])},
+            ValueError,
+            r"`dense.bias` must have shape \[3\]",
+        ),
+    ],
+)
+def test_refusals_name_the_argument(cells, inputs, options, error, message):
+    with pytest.raises(error, match=message) as raised:
+        to_tflite_operators(cells, inputs, **options)
+    notes = getattr(raised.value, "__notes__", [])
+    assert "to_tflite_operators: " in "\n".join([str(raised.value), *notes])
+
+
+def test_what_to_install_without_litert(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.schema_py_generated", None)
+    with pytest.raises(ImportError, match=r"pip install 'jaxrnn\[export\]'"):
+        to_tflite_operators(NARROW, X)
+
+
+def test_runs_where_jax_is_not_installed(tmp_path):
+    cell, x = CELLS["stack"], data()
+    np.save(tmp_path / "inputs.npy", x)
+    (tmp_path / "model.tflite").write_bytes(to_tflite_operators(cell, x))
+    program = (
+        "import sys; sys.modules['jax'] = sys.modules['jaxrnn'] = None;"
+        "import numpy as np; from ai_edge_litert.interpreter import Interpreter;"
+        "run = Interpreter('model.tflite').get_signature_runner();"
+        "np.save('outputs.npy', run(inputs=np.load('inputs.npy'))['outputs'])"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    same(np.load(tmp_path / "outputs.npy"), expected(cell, x))
