@@ -3,13 +3,14 @@
 `to_stablehlo`: any function, for JAX, IREE and others that read StableHLO.
 `to_onnx`: layers of cells as the recurrent operators of ONNX, for onnxruntime and
 others. `to_tflite_operators`: layers of cells as the fused operators of TensorFlow
-Lite, for LiteRT; `to_tflite`: any function as TensorFlow Lite, by its converter.
+Lite, for LiteRT; `to_tflite`: any function as TensorFlow Lite, by its converter;
+`tflite_deviation`: how far such a file is from its function.
 """
 
 from .._base.public import set_public_module as _set_public_module
 from ._onnx import to_onnx as to_onnx
 from ._stablehlo import to_stablehlo as to_stablehlo
-from ._tflite import to_tflite as to_tflite
+from ._tflite import tflite_deviation as tflite_deviation, to_tflite as to_tflite
 from ._tflite_operators import to_tflite_operators as to_tflite_operators
 
 _set_public_module(globals())

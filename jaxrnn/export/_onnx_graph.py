@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from ._optional import import_optional
+
 # The first opset with the present forms of LSTM, GRU and RNN, and its file version.
 OPSET, IR_VERSION = 14, 7
 
@@ -19,7 +21,7 @@ class Graph:
     """
 
     def __init__(self, dtype: np.dtype) -> None:
-        self._onnx, self._dtype = _import_onnx(), dtype
+        self._onnx, self._dtype = import_optional("to_onnx", "onnx"), dtype
         self._nodes, self._constants = [], {}
         self._inputs, self._outputs = [], []
 
@@ -73,13 +75,3 @@ class Graph:
     def _typed(self, name: str, shape: list[int | str], dtype: Any = None) -> Any:
         element = self.element_type(dtype or self._dtype)
         return self._onnx.helper.make_tensor_value_info(name, element, shape)
-
-
-def _import_onnx() -> Any:
-    try:
-        import onnx
-    except ImportError as error:
-        raise ImportError(
-            "to_onnx needs the package onnx: pip install 'jaxrnn[export]'"
-        ) from error
-    return onnx
