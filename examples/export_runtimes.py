@@ -6,14 +6,14 @@ test utterances one by one; accuracy, deviation from JAX, file size and time per
 are printed as a table and drawn.
 
 Run it: `pip install -e '.[examples,export]' onnxruntime iree-base-compiler
-iree-base-runtime && python examples/export/japanese_vowels.py`. Runtimes that are not
+iree-base-runtime && python examples/export_runtimes.py`. Runtimes that are not
 installed are left out.
 """
 
 import pathlib
-import sys
 import time
 
+import japanese_vowels_data as data
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,11 +21,8 @@ import optax
 import tyro
 from tqdm import trange
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-import japanese_vowels_data as data  # noqa: E402
-
-import jaxrnn  # noqa: E402
-from jaxrnn import export  # noqa: E402
+import jaxrnn
+from jaxrnn import export
 
 UNITS, BATCH = 48, 27
 CELL = jaxrnn.MultiRNNCell([jaxrnn.LSTMCell(UNITS), jaxrnn.LSTMCell(UNITS)])
@@ -81,8 +78,9 @@ def write_files(params, longest, folder):
     makers = {
         "vowels.tflite": lambda: export.to_tflite_operators(cell, frames, dense=dense),
         "vowels.onnx": lambda: export.to_onnx(cell, dense=dense, lengths=False),
+        # For one platform: with several, the program's first argument is its number.
         "vowels.stablehlo": lambda: export.to_stablehlo(
-            lambda x: frame_logits(params, x), frames
+            lambda x: frame_logits(params, x), frames, platforms=["cpu"]
         ),
     }
     folder.mkdir(exist_ok=True)
@@ -95,6 +93,7 @@ def litert(file, longest):
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(file), num_threads=1)
+    interpreter.allocate_tensors()
     run = interpreter.get_signature_runner()
 
     def call(frames):
@@ -139,7 +138,7 @@ RUNTIMES = {
 
 def measure(call, test, want):
     """Accuracy, largest deviation from JAX and microseconds per frame."""
-    call(test.frames[:1])
+    call(test.frames[:1])  # Whatever is prepared on the first run.
     start = time.perf_counter()
     logits = np.concatenate([call(frames[None]) for frames in test.frames])
     seconds = time.perf_counter() - start
@@ -167,7 +166,7 @@ def draw(rows, file):
 
 
 def main(
-    folder: pathlib.Path = pathlib.Path("japanese_vowels_export"), epochs: int = 30
+    folder: pathlib.Path = pathlib.Path("export_runtimes_output"), epochs: int = 30
 ):
     """Trains, writes the files into a folder, and runs them.
 
@@ -194,7 +193,8 @@ def main(
     print("| runtime | test accuracy | deviation | us per frame | KiB |")
     print("| --- | ---: | ---: | ---: | ---: |")
     for name, (accuracy, deviation, micros, size) in rows.items():
-        cells = f"{accuracy:.1%} | {deviation:.1e} | {micros:.1f} | {size:.1f}"
+        size_text = f"{size:.1f}" if size else "-"
+        cells = f"{accuracy:.1%} | {deviation:.1e} | {micros:.1f} | {size_text}"
         print(f"| {name} | {cells} |")
     draw(rows, folder / "runtimes.png")
     print(f"files and picture: {folder}/")
