@@ -25,7 +25,7 @@ import jaxrnn
 from jaxrnn import export
 
 UNITS, BATCH = 48, 27
-CELL = jaxrnn.MultiRNNCell([jaxrnn.LSTMCell(UNITS), jaxrnn.LSTMCell(UNITS)])
+CELL = jaxrnn.MultiRNNCell((jaxrnn.LSTMCell(UNITS), jaxrnn.LSTMCell(UNITS)))
 
 
 def init(key):
@@ -115,8 +115,8 @@ def onnxruntime(file, longest):
 
 def iree(file, longest):
     """The same by IREE, which compiles the program first."""
-    import iree.compiler
-    import iree.runtime
+    import iree.compiler  # pyright: ignore[reportMissingImports]
+    import iree.runtime  # pyright: ignore[reportMissingImports]
 
     program = jax.export.deserialize(bytearray(file.read_bytes()))
     compiled = iree.compiler.compile_str(
