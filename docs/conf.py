@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx-mathjax-offline",
     "sphinx_copybutton",
     "pictures",
 ]
@@ -44,9 +45,15 @@ nb_merge_streams = True
 
 html_theme = "sphinx_book_theme"
 html_title = "jaxrnn"
+html_favicon = "_static/favicon.svg"
+html_context = {"default_mode": "auto"}
 html_static_path = ["_static"]
-html_css_files = ["pictures.css"]
-html_theme_options = {"show_toc_level": 2, "home_page_in_toc": True}
+html_css_files = ["site.css"]
+html_theme_options = {
+    "show_toc_level": 2,
+    "home_page_in_toc": True,
+    "navbar_persistent": [],  # The search field is in the sidebar.
+}
 copybutton_exclude = ".linenos, .gp, .go"
 
 

@@ -1,8 +1,7 @@
 """Types in the arguments and results of programs that `jax.export` writes to files."""
 
-import dataclasses
 import json
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 
@@ -15,11 +14,12 @@ def serializable(cls: T) -> T:
     The static fields of a dataclass must be what JSON can hold: numbers, strings, None.
     """
     name = f"jaxrnn.{cls.__name__}"
-    if not dataclasses.is_dataclass(cls):
-        jax.export.register_namedtuple_serialization(cls, serialized_name=name)
+    node: Any = cls
+    if not hasattr(node, "__dataclass_fields__"):
+        jax.export.register_namedtuple_serialization(node, serialized_name=name)
         return cls
     jax.export.register_pytree_node_serialization(
-        cls,
+        node,
         serialized_name=name,
         serialize_auxdata=lambda fields: json.dumps(fields).encode(),
         deserialize_auxdata=lambda data: tuple(json.loads(data)),

@@ -36,7 +36,7 @@ class TensorShape:
 
     @classmethod
     def _partial(cls, dims: Iterable[int | None]) -> TensorShape:
-        """A shape with None for unknown axes, as elements of a TensorArray may have."""
+        """The shape of a TensorArray's elements: None or symbolic for unknown sizes."""
         shape = cls(())
         shape._dims = tuple(dims)
         return shape

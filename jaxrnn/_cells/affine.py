@@ -54,9 +54,10 @@ class Stage:
             None for the top.
         takes_inputs: Whether the inputs are concatenated before the operand.
         blocks: The number of equal blocks into which the update splits z: 4 in an LSTM,
-            2 for the gates of a GRU, 1 where z is not split. It is read only by
-            `implementation="pallas_triton"`, which pads each block to a power of two;
-            with None it runs only sizes that are powers of two.
+            2 for the gates of a GRU, 1 where z is not split. It is read by initializers
+            that draw each block apart, and by `implementation="pallas_triton"`, which
+            pads each block to a power of two; with None it runs only sizes that are
+            powers of two.
 
     Raises:
         ValueError: If z cannot be split into `blocks` of one size, or a size is

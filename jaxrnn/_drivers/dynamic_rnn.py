@@ -10,6 +10,7 @@ from .._base.lengths import as_lengths
 from .._base.typing import DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
 from .._kernels.implementation import as_implementation
+from .._tensor_array.carried import with_capacity_for
 from ..memory._strategy import Strategy, as_strategy
 from .over_time import over_time
 
@@ -107,9 +108,11 @@ def dynamic_rnn(
     check_time_major(where, time_major)
     check_not_packed(where, inputs)
     inputs = as_sequences(where, inputs, time_major)
-    batch_size = jax.tree.leaves(inputs)[0].shape[1 if time_major else 0]
-    lengths = as_lengths(where, sequence_length, batch_size)
+    axis = 0 if time_major else 1
+    shape = jax.tree.leaves(inputs)[0].shape
+    lengths = as_lengths(where, sequence_length, shape[1 - axis])
     if initial_state is not None:
+        initial_state = with_capacity_for(initial_state, shape[axis])
         initial_state = as_state(where, "initial_state", initial_state)
     dtype = output_dtype(where, initial_state, dtype)
     with jax.named_scope(as_scope(where, scope, "rnn")):
@@ -121,7 +124,7 @@ def dynamic_rnn(
             where=where,
             dtype=dtype,
             unroll=unroll,
-            axis=0 if time_major else 1,
+            axis=axis,
             strategy=strategy,
             implementation=as_implementation(where, implementation),
         )

@@ -12,6 +12,7 @@ from .._base.inputs import zero_state
 from .._base.sharding import lay_out
 from .._base.trees import is_pytree_of_arrays, with_structure
 from .._base.typing import Array, DType, PyTree, RNNCellLike
+from .._tensor_array.carried import with_capacity_for
 from .._time import masking
 from .._time.restarts import Restarts
 from .._time.sequence import run_sequence
@@ -71,11 +72,10 @@ def _run(
     leaf = jax.tree.leaves(inputs)[0]
     time, batch_size = leaf.shape[axis], leaf.shape[1 - axis]
     if state is None:
-        state = zero_state(where, cell, batch_size, dtype)
+        state = with_capacity_for(zero_state(where, cell, batch_size, dtype), time)
     cell, lengths, state = lay_out(cell, inputs, lengths, state, 1 - axis)
     inputs_0 = masking.first_inputs(inputs, axis)
-    if isinstance(time, int):
-        state = carried(where, cell, inputs_0, state, time)
+    state = carried(where, cell, inputs_0, state)
     probe(where, cell, inputs_0, state, dtype, strict=lengths is not None)
     bound = None if lengths is None else steps_to_run(lengths, time)
     steps = Steps(lengths, bound, restarts=restarts, time=time, axis=axis)

@@ -7,7 +7,7 @@ import jax
 from .._base.errors import describe, describe_structure, noting
 from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import DType, PyTree
-from .._tensor_array.carried import ready_to_carry
+from .._tensor_array.carried import with_known_shapes
 from .._tensor_array.tensor_array import is_tensor_array
 
 # What a step must keep of each leaf of the state; otherwise the error, a note, a fix.
@@ -67,15 +67,10 @@ def probe(
     _check_output(where, size, output, batch, output_dtype)
 
 
-def carried(
-    where: str, cell: Any, inputs: PyTree, state: PyTree, writes: int
-) -> PyTree:
-    """The state with TensorArrays that a loop can carry: of known shape and capacity.
-
-    An array that may grow gets the capacity for one write a step, or more if it has it.
-    """
+def carried(where: str, cell: Any, inputs: PyTree, state: PyTree) -> PyTree:
+    """The state with TensorArrays that a loop can carry: of known shape."""
     after = lambda state: _one_step(where, cell, inputs, state)[1]
-    return ready_to_carry(state, writes, after)
+    return with_known_shapes(state, after)
 
 
 def _one_step(where: str, cell: Any, inputs: PyTree, state: PyTree) -> tuple:

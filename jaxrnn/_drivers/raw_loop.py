@@ -12,7 +12,7 @@ from .._autodiff.transposable import transposable
 from .._base.math import concrete_or_none
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, PyTree
-from .._tensor_array.carried import of_rows, ready_to_carry
+from .._tensor_array.carried import of_rows, with_capacity_for, with_known_shapes
 from .._tensor_array.tensor_array import TensorArray
 from ..memory._segmented_loop import segmented_loop
 from ..memory._strategy import Strategy, plan_of
@@ -71,9 +71,10 @@ def _compiled(
     """The loop as one operation."""
     if max_time is None:
         return emit_types, _unbounded(step, carry, emit_types)
-    # One write more than steps: `loop_fn` is also called at time 0.
+    # The first step may write at time 1: `loop_fn` was also called at time 0.
+    carry = with_capacity_for(carry, max_time, first=1)
     time = jnp.zeros((), jnp.int32)
-    carry = ready_to_carry(carry, max_time + 1, lambda carry: step(time, carry)[0])
+    carry = with_known_shapes(carry, lambda carry: step(time, carry)[0])
     plan = plan_of(strategy, max_time)
     count, carry, emits = segmented_loop(plan, _is_running, step, carry, max_time)
     checkify.debug_check(

@@ -13,6 +13,7 @@ from .._base.inputs import as_state, as_steps, output_dtype, zero_state
 from .._base.lengths import as_lengths
 from .._base.sharding import lay_out
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
+from .._tensor_array.carried import with_capacity_for
 from .._time import masking
 from .._time.steps import Steps
 from .probe import as_pair, carried, probe
@@ -32,8 +33,9 @@ def static_rnn(
 ) -> tuple[list[PyTree], PyTree]:
     """Runs `cell` over a list of steps; the program holds a copy of it for each step.
 
-    Values and gradients are those of `dynamic_rnn`, which compiles one step, however
-    many there are. Use this for a few steps, or for steps of different shapes or types.
+    Values and gradients are those of `dynamic_rnn`, up to rounding; that compiles one
+    step, however many there are. Use this for a few steps, or for steps of different
+    shapes or types.
 
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object that keeps the RNNCell
@@ -117,6 +119,7 @@ def unrolled(
     """`static_rnn` on checked steps, without its warning."""
     batch_size = jax.tree.leaves(steps)[0].shape[0]
     if initial_state is not None:
+        initial_state = with_capacity_for(initial_state, len(steps))
         initial_state = as_state(where, "initial_state", initial_state)
     # Without lengths and with an initial state, outputs may have any dtype.
     if sequence_length is not None or initial_state is None or dtype is not None:
@@ -125,7 +128,9 @@ def unrolled(
     with jax.named_scope(as_scope(where, scope, "rnn")):
         state = initial_state
         if state is None:
-            state = zero_state(where, cell, batch_size, dtype)
+            state = with_capacity_for(
+                zero_state(where, cell, batch_size, dtype), len(steps)
+            )
         cell, lengths, state = lay_out(cell, stacked(steps[:1]), lengths, state, 1)
         if lengths is None:
             return _run(where, cell, steps, state)
@@ -153,7 +158,7 @@ def _run_masked(
     dtype: DType,
 ) -> tuple[list[PyTree], PyTree]:
     longest = jnp.max(lengths, initial=0)  # dynamic_rnn runs at least one step.
-    state = carried(where, cell, steps[0], state, len(steps))
+    state = carried(where, cell, steps[0], state)
     first_inputs, first_state = masking.stand_in(lengths, steps[0], state)
     masked = Steps(lengths, longest, time=len(steps), axis=0)
     types, outputs = None, []

@@ -28,26 +28,44 @@ def is_like(array: TensorArray, other: Any) -> bool:
     return is_tensor_array(other) and array._config == other._config
 
 
-def with_capacity(array: TensorArray, capacity: int) -> TensorArray:
-    """The same elements with capacity for at least so many, if the array may grow."""
-    config, store = array._config, array._store
-    if not config.dynamic_size:
-        return array
-    config = dataclasses.replace(config, capacity=max(capacity, config.capacity))
-    children = () if store is None else (store.with_capacity(capacity),)
-    return array.tree_unflatten(config, children)
+def with_capacity_for(tree: Any, steps: Any, first: int = 0) -> Any:
+    """The tree, its arrays that may grow with capacity for a write in each step.
 
-
-def ready_to_carry(tree: Any, capacity: int, step: Callable[[Any], Any]) -> Any:
-    """The carry of a loop, its TensorArrays with a known shape and capacity.
+    Inside of a compiled loop they cannot grow, and writes out of range are dropped.
+    There is capacity for one write even without steps: a step is traced all the same.
+    If `steps` is symbolic, nothing changes.
 
     Args:
-        tree: The carry before the first step.
-        capacity: The least capacity of an array that may grow.
-        step: From a carry to the next one; it is traced to learn the shape of arrays
-            that were not written.
+        tree: What a loop carries, before its first step.
+        steps: The number of steps.
+        first: The index at which the first step writes if nothing was written.
     """
-    tree = _map_tensor_arrays(lambda array: with_capacity(array, capacity), tree)
+    if not isinstance(steps, int):
+        return tree
+    steps = max(1, steps)
+
+    def extend(array: TensorArray) -> TensorArray:
+        config, store = array._config, array._store
+        if not config.dynamic_size:
+            return array
+        if isinstance(store, Rows):
+            array._checked(store)
+            rows = store.padded(max(first, store.written_end()) + steps)
+            return array._with(rows)
+        capacity = max(first + steps, config.capacity)
+        config = dataclasses.replace(config, capacity=capacity)
+        return array.tree_unflatten(config, () if store is None else (store,))
+
+    return _map_tensor_arrays(extend, tree)
+
+
+def with_known_shapes(tree: Any, step: Callable[[Any], Any]) -> Any:
+    """The tree, its TensorArrays with the element shape that they have after a step.
+
+    Args:
+        tree: What a loop carries, before its first step.
+        step: From a carry to the next one; it is traced if an array was not written.
+    """
     leaves = jax.tree.leaves(tree, is_leaf=is_tensor_array)
     if not any(is_tensor_array(x) and x._store is None for x in leaves):
         return tree

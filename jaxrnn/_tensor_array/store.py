@@ -115,13 +115,18 @@ class Rows:
         """With at least `capacity` rows; it doubles, so that it changes rarely."""
         if capacity <= self.capacity:
             return self
-        more = max(capacity, 2 * self.capacity) - self.capacity
-        zeros = jnp.zeros((more, *self.buffer.shape[1:]), self.buffer.dtype)
+        return self.padded(max(capacity, 2 * self.capacity))
+
+    def padded(self, capacity: int) -> "Rows":
+        """With `capacity` rows, or more if it has them."""
+        if capacity <= self.capacity:
+            return self
+        more = (0, capacity - self.capacity)
         xp = np if isinstance(self.written, np.ndarray) else jnp
         return dataclasses.replace(
             self,
-            buffer=jnp.concatenate([self.buffer, zeros]),
-            written=xp.concatenate([self.written, np.zeros(more, bool)]),
+            buffer=jnp.pad(self.buffer, [more] + [(0, 0)] * (self.buffer.ndim - 1)),
+            written=xp.pad(self.written, more),
         )
 
     def _nearest(self, indices: Any) -> Any:
@@ -129,6 +134,13 @@ class Rows:
         xp = module_for_size(self.capacity)
         indices = xp.asarray(indices) if isinstance(indices, np.ndarray) else indices
         return indices.clip(0, axis_size(self.capacity) - 1)
+
+    def written_end(self) -> int:
+        """One past the last row that was written, or may have been."""
+        written = concrete_or_none(self.written)
+        if written is None:
+            return self.capacity
+        return int(np.flatnonzero(written).max(initial=-1)) + 1
 
     def _slots(self, indices: Any) -> Array:
         """Negative indices moved beyond the end: JAX would count them from the end."""

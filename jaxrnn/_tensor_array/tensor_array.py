@@ -57,7 +57,9 @@ class TensorArray:
 
     An array with `dynamic_size` grows outside of jit. Inside of a compiled function its
     capacity is fixed: `size`, or more if more elements were written before. Drivers
-    make it large enough for an array in a state that is written once a step.
+    give an array in a state capacity for one more write in each step. In a loop that
+    carries the state from one driver call to the next its capacity must not change:
+    there give `size`, without `dynamic_size`.
 
     Elements that were never written read as zeros. Gradients: `stack` and `unstack`,
     `gather` and `scatter`, `read` and `write`, `split` and `concat` are each other's
@@ -137,7 +139,7 @@ class TensorArray:
         None if nothing is known.
         """
         if isinstance(self._store, Rows):
-            return TensorShape(self._store.buffer.shape[1:])
+            return TensorShape._partial(self._store.buffer.shape[1:])
         known = self._config.element_shape
         return None if known is None else TensorShape._partial(known)
 

@@ -45,7 +45,16 @@ def test_blocks_share_names_and_may_print():
     assert run_page.run("page.md", text) == 2
 
 
-MODULES = ["decode", "initializers", "linen", "lite", "memory", "nnx", "testing"]
+MODULES = [
+    "decode",
+    "export",
+    "initializers",
+    "linen",
+    "lite",
+    "memory",
+    "nnx",
+    "testing",
+]
 CONVERTERS = [f"convert.{name}" for name in jaxrnn.convert.__all__]
 
 

@@ -6,13 +6,21 @@ import re
 
 import chex
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from jax.experimental import checkify
 
-from jaxrnn import FunctionCell, TensorArray, TensorShape, dynamic_rnn, static_rnn
+from jaxrnn import (
+    FunctionCell,
+    TensorArray,
+    TensorShape,
+    dynamic_rnn,
+    raw_rnn,
+    static_rnn,
+)
 from jaxrnn._base.errors import describe_structure
 
 F32, I32 = jnp.float32, jnp.int32
@@ -364,9 +372,8 @@ def test_is_never_masked_in_a_state():
 
 
 @pytest.mark.parametrize("lengths", [None, [2, 2], [1, 3]])
-@pytest.mark.parametrize(
-    ("driver", "jit"), [(dynamic_rnn, False), (dynamic_rnn, True), (static_rnn, False)]
-)
+@pytest.mark.parametrize("driver", [dynamic_rnn, static_rnn])
+@pytest.mark.parametrize("jit", [False, True])
 def test_grows_in_a_state(driver, jit, lengths):
     """Also of unknown shape; as in TensorFlow's graphs, by one element a step."""
 
@@ -384,6 +391,61 @@ def test_grows_in_a_state(driver, jit, lengths):
     alive = np.arange(4) < np.reshape(lengths or [4, 4], (2, 1))
     want = np.where(alive, x[..., 0], 0).T[:steps]
     np.testing.assert_array_equal(ta.stack()[..., 0], want)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known shape", "unknown shape"])
+@pytest.mark.parametrize("driver", [dynamic_rnn, static_rnn])
+@pytest.mark.parametrize("jit", [False, True])
+def test_goes_on_growing_in_the_state_of_the_next_window(jit, driver, known):
+    x = rows(7, 2, 1)
+    shape = [2, 1] if known else None
+
+    def window(state, x):
+        steps = x if driver is dynamic_rnn else list(x)
+        kwargs = {"time_major": True} if driver is dynamic_rnn else {}
+        kwargs |= {"initial_state": state, "dtype": F32}
+        return driver(writing_cell(), steps, **kwargs)[1]
+
+    window = jax.jit(window) if jit else window
+    ta = array(1, dynamic_size=True, element_shape=shape).write(0, x[0])
+    state = jnp.int32(1), ta
+    for part in (x[1:3], x[3:4], x[4:7]):
+        state = window(state, part)
+    assert state[1].size() == 7
+    np.testing.assert_array_equal(state[1].stack(), x)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_goes_on_growing_in_the_state_of_a_loop(jit):
+    def run(x):
+        start = array(0, dynamic_size=True).scatter([0, 1, 2, 3], x[:4])
+
+        def loop_fn(time, output, state, ta):
+            ta = start if output is None else ta.write(ta.size(), x[3 + time])
+            return jnp.full(2, time >= 5), x[0], jnp.zeros((2, 1), F32), (), ta
+
+        echo = FunctionCell(lambda p, x, s, key=None: (x, s), 1, 1, lambda *_: {})
+        return raw_rnn(echo.bind({}), loop_fn, max_time=5)[2]
+
+    x = rows(9, 2, 1)
+    ta = (jax.jit(run) if jit else run)(x)
+    assert ta.size() == 9
+    np.testing.assert_array_equal(ta.stack(), x)
+
+
+@pytest.mark.parametrize("lengths", [None, [0, 0]])
+def test_does_not_grow_without_steps(lengths):
+    start = jnp.int32(0), array(0, dynamic_size=True)
+    _, (count, ta) = dynamic_rnn(writing_cell(), rows(2, 0, 1), lengths, start, F32)
+    assert (count, ta.size(), ta.element_shape) == (0, 0, (2, 1))
+
+
+def test_keeps_a_capacity_that_suffices():
+    def run(x):
+        ta = array(5, dynamic_size=True, element_shape=[2, 1])
+        return dynamic_rnn(writing_cell(), x, None, (jnp.int32(0), ta), F32)[1][1]
+
+    assert jax.eval_shape(lambda x: run(x).stack(), rows(2, 3, 1)).shape == (5, 2, 1)
 
 
 @pytest.mark.parametrize("lengths", [[2, 2], [2, 3], [0, 0]])
@@ -427,6 +489,25 @@ def test_keeps_what_is_known_of_the_element_shape():
     ragged = array(2, element_shape=[None, 2], infer_shape=False)
     ragged = ragged.write(0, ones(1, 2)).write(1, ones(3, 2))
     assert list(ragged.element_shape) == [None, 2]
+
+
+def test_elements_may_have_symbolic_sizes():
+    """As a placeholder of TensorFlow has unknown ones: here of a program for export."""
+
+    def run(x):
+        given = array(3, element_shape=[x.shape[0], 2]).write(1, x)
+        total = array(2).write(0, x).write(1, 2 * x).concat()
+        step = lambda p, x, ta, key=None: (x, ta.write(ta.size(), x))
+        cell = FunctionCell(step, (), 2, lambda *_: {}).bind({})
+        start = array(0, dynamic_size=True)
+        inputs = jnp.stack([x, -x], 1)
+        return given.stack(), total, dynamic_rnn(cell, inputs, None, start, F32)[1]
+
+    (batch,) = jax.export.symbolic_shape("b")
+    program = jax.export.export(jax.jit(lambda x: jax.tree.leaves(run(x))))
+    exported = program(jax.ShapeDtypeStruct((batch, 2), F32))
+    want = jax.jit(run)(rows(5, 2))
+    chex.assert_trees_all_equal(exported.call(rows(5, 2)), jax.tree.leaves(want))
 
 
 def test_one_compilation_serves_all_arrays_of_a_kind():

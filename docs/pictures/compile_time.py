@@ -1,0 +1,53 @@
+"""The time that tracing, lowering and compiling a training step takes on two cores."""
+
+import json
+import pathlib
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+RESULTS = pathlib.Path(__file__).parents[2] / "benchmarks/results/compilation_full.json"
+PEERS = {"jaxrnn": "jaxrnn", "linen": "Flax linen", "nnx": "Flax nnx"}
+CASES = {
+    "lstm B16 T50 D32 H64 dense": "LSTM, 64 units",
+    "lstm B16 T50 D32 H64 uniform": "LSTM, 64 units,\nwith lengths",
+    "gru_after B16 T50 D32 H64 dense": "GRU, 64 units",
+    "lstm2 B16 T50 D32 H64 dense": "two LSTM layers",
+    "lstm B64 T200 D128 H256 dense": "LSTM, 256 units,\n64 rows",
+    "lstm B64 T200 D128 H256 uniform": "LSTM, 256 units,\n64 rows, with lengths",
+}
+PARTS = ("trace_s", "lower_s", "compile_s")
+WIDTH = 0.27  # Of a bar.
+
+
+def draw() -> Figure:
+    """A group of bars for each case, each divided at the start of compilation."""
+    rows = {row["name"]: row for row in json.loads(RESULTS.read_text())["cases"]}
+    figure, axes = plt.subplots(figsize=(8, 5.6))
+    for y, case in enumerate(CASES):
+        draw_case(axes, y, rows[f"{case} train"]["peers"])
+    axes.set_yticks(range(len(CASES)), list(CASES.values()))
+    axes.set_ylim(len(CASES) - 0.4, -0.6)
+    axes.set_xlabel("seconds: trace and lower (pale), then compile")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.legend(loc="upper right", frameon=False)
+    return figure
+
+
+def draw_case(axes: Axes, y: int, peers: dict) -> None:
+    """A bar for each peer."""
+    for i, (peer, label) in enumerate(PEERS.items()):
+        trace, lower, compile_ = (np.median(peers[peer][part]) for part in PARTS)
+        place, height = y + (i - 1) * WIDTH, WIDTH * 0.9
+        axes.barh(place, trace + lower, height, color=f"C{i}", alpha=0.5)
+        axes.barh(
+            place,
+            compile_,
+            height,
+            left=trace + lower,
+            color=f"C{i}",
+            label=label if y == 0 else None,
+        )

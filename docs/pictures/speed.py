@@ -1,0 +1,80 @@
+"""The time of each library divided by ours, for training an LSTM on two cores."""
+
+import json
+import pathlib
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+RESULTS = pathlib.Path(__file__).parents[2] / "benchmarks/results/two_cores.json"
+PEERS = {
+    "Flax": ("linen", "nnx"),
+    "Keras (JAX)": ("keras",),
+    "TensorFlow": ("tensorflow",),
+    "PyTorch": ("torch",),
+}
+CASES = {
+    "lstm B48 T80 D192 H320 dense": "48 rows, 80 steps,\n320 units",
+    "lstm B16 T120 D96 H160 dense": "16 rows, 120 steps,\n160 units",
+    "lstm B32 T100 D64 H128 dense": "32 rows, 100 steps,\n128 units",
+    "lstm B64 T100 D256 H256 dense": "64 rows, 100 steps,\n256 units",
+    "lstm B64 T200 D128 H256 uniform": "64 rows, 256 units,\nlengths even in 1 to 200",
+    "lstm B64 T200 D128 H256 short": "the same,\nall below 50",
+    "lstm B64 T200 D128 H256 one_long": "the same, one of 200,\nothers below 25",
+}
+TICKS = (0.5, 0.7, 1, 1.5, 2, 3, 4, 5)
+WIDTH = 0.2  # Of a bar.
+
+
+def draw() -> Figure:
+    """A group of bars for each case, from 1 to the ratio."""
+    rows = {row["name"]: row for row in json.loads(RESULTS.read_text())["cases"]}
+    figure, axes = plt.subplots(figsize=(8, 7.4))
+    for y, case in enumerate(CASES):
+        draw_case(axes, y, rows[f"{case} train"])
+    axes.axvline(1, color=plt.rcParams["text.color"], linewidth=1)
+    axes.set_xscale("log")
+    axes.set_xlim(0.52, 6.2)
+    axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+    axes.set_xticks([], minor=True)
+    axes.set_yticks(range(len(CASES)), list(CASES.values()))
+    axes.set_ylim(len(CASES) - 0.45, -0.85)
+    axes.set_xlabel("time divided by that of jaxrnn")
+    axes.text(0.97, -0.6, "faster than jaxrnn", ha="right")
+    axes.text(1.03, -0.6, "slower than jaxrnn")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.legend(loc="upper right", frameon=False)
+    return figure
+
+
+def draw_case(axes: Axes, y: int, row: dict) -> None:
+    """A bar for each peer, with the quartiles of the rounds."""
+    for i, (label, names) in enumerate(PEERS.items()):
+        low, ratio, high = min(
+            (spread(row, name) for name in names), key=lambda s: s[1]
+        )
+        place = y + (i - 1.5) * WIDTH
+        axes.barh(
+            place,
+            ratio - 1,
+            WIDTH * 0.9,
+            left=1,
+            color=f"C{i}",
+            label=label if y == 0 else None,
+            xerr=[[ratio - low], [high - ratio]],
+            error_kw={"ecolor": plt.rcParams["text.color"], "elinewidth": 1},
+        )
+
+
+def spread(row: dict, name: str) -> np.ndarray:
+    """Quartiles and median, in order, of the peer's time by ours in the same round."""
+    theirs, ours = (np.array(row["peers"][peer]["ms"]) for peer in (name, "jaxrnn"))
+    return np.percentile(theirs / ours, (25, 50, 75))
+
+
+if __name__ == "__main__":  # The picture of the README.
+    folder = pathlib.Path(__file__).parents[1] / "_static"
+    draw().savefig(folder / "speed.png", dpi=100, bbox_inches="tight")

@@ -1,0 +1,204 @@
+"""One trained network in three files, each run by a runtime that knows no JAX.
+
+A stack of two LSTMs identifies nine speakers by two vowels. It is written for LiteRT
+(TensorFlow Lite), for onnxruntime and, as StableHLO, for IREE. Each runtime gets the
+test utterances one by one; accuracy, deviation from JAX, file size and time per frame
+are printed as a table and drawn.
+
+Run it: `pip install -e '.[examples,export]' onnxruntime iree-base-compiler
+iree-base-runtime && python examples/export_runtimes.py`. Runtimes that are not
+installed are left out.
+"""
+
+import pathlib
+import time
+
+import japanese_vowels_data as data
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from tqdm import trange
+
+import jaxrnn
+from jaxrnn import export
+
+UNITS, BATCH = 48, 27
+CELL = jaxrnn.MultiRNNCell((jaxrnn.LSTMCell(UNITS), jaxrnn.LSTMCell(UNITS)))
+
+
+def init(key):
+    """Parameters of the cells and of the dense layer over their outputs."""
+    frame = jax.ShapeDtypeStruct((1, data.FEATURES), jnp.float32)
+    kernel = jax.nn.initializers.glorot_normal()(key, (UNITS, data.SPEAKERS))
+    return {"cell": CELL.init(key, frame), "dense": (kernel, jnp.zeros(data.SPEAKERS))}
+
+
+def frame_logits(params, frames, lengths=None):
+    """Logits at each frame, `[utterances, time, speakers]`."""
+    cell, (kernel, bias) = CELL.bind(params["cell"]), params["dense"]
+    outputs, _ = jaxrnn.dynamic_rnn(cell, frames, lengths, dtype=jnp.float32)
+    return outputs @ kernel + bias
+
+
+def mean_over_frames(logits, lengths):
+    """The logits of an utterance, `[utterances, speakers]`."""
+    valid = np.arange(logits.shape[1]) < lengths[:, None]
+    return (logits * valid[..., None]).sum(1) / lengths[:, None]
+
+
+def train(utterances, epochs):
+    """The parameters after Adam on all utterances."""
+    optimizer = optax.adam(3e-3)
+    params = init(jax.random.key(0))
+
+    def loss(params, batch):
+        logits = frame_logits(params, batch.frames, batch.lengths)
+        mean = mean_over_frames(logits, batch.lengths)
+        losses = optax.softmax_cross_entropy_with_integer_labels(mean, batch.labels)
+        return jnp.mean(losses)
+
+    @jax.jit
+    def update(params, state, batch):
+        updates, state = optimizer.update(jax.grad(loss)(params, batch), state)
+        return optax.apply_updates(params, updates), state
+
+    state, random = optimizer.init(params), np.random.default_rng(0)
+    for _ in trange(epochs, desc="epochs"):
+        for rows in np.split(random.permutation(270), 270 // BATCH):
+            params, state = update(params, state, utterances.take(rows))
+    return params
+
+
+def write_files(params, longest, folder):
+    """The network in each format, for one utterance of `longest` frames."""
+    cell, dense = CELL.bind(params["cell"]), params["dense"]
+    frames = jax.ShapeDtypeStruct((1, longest, data.FEATURES), jnp.float32)
+    makers = {
+        "vowels.tflite": lambda: export.to_tflite_operators(cell, frames, dense=dense),
+        "vowels.onnx": lambda: export.to_onnx(cell, dense=dense, lengths=False),
+        # For one platform: with several, the program's first argument is its number.
+        "vowels.stablehlo": lambda: export.to_stablehlo(
+            lambda x: frame_logits(params, x), frames, platforms=["cpu"]
+        ),
+    }
+    folder.mkdir(exist_ok=True)
+    for name, make in makers.items():
+        (folder / name).write_bytes(make())
+
+
+def litert(file, longest):
+    """A function from the frames of one utterance to logits, by LiteRT."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(file), num_threads=1)
+    interpreter.allocate_tensors()
+    run = interpreter.get_signature_runner()
+
+    def call(frames):
+        interpreter.reset_all_variables()  # The file keeps its state between runs.
+        return run(inputs=frames)["outputs"]
+
+    return call
+
+
+def onnxruntime(file, longest):
+    """The same by onnxruntime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(file), options)
+    return lambda frames: session.run(["outputs"], {"inputs": frames})[0]
+
+
+def iree(file, longest):
+    """The same by IREE, which compiles the program first."""
+    import iree.compiler  # pyright: ignore[reportMissingImports]
+    import iree.runtime  # pyright: ignore[reportMissingImports]
+
+    program = jax.export.deserialize(bytearray(file.read_bytes()))
+    compiled = iree.compiler.compile_str(
+        program.mlir_module(),
+        input_type="stablehlo",
+        target_backends=["llvm-cpu"],
+        extra_args=["--iree-llvmcpu-target-cpu=host"],
+    )
+    module = iree.runtime.load_vm_flatbuffer(compiled, driver="local-sync")
+    return lambda frames: module.main(frames).to_host()
+
+
+RUNTIMES = {
+    "LiteRT": (litert, "vowels.tflite"),
+    "onnxruntime": (onnxruntime, "vowels.onnx"),
+    "IREE": (iree, "vowels.stablehlo"),
+}
+
+
+def measure(call, test, want):
+    """Accuracy, largest deviation from JAX and microseconds per frame."""
+    call(test.frames[:1])  # Whatever is prepared on the first run.
+    start = time.perf_counter()
+    logits = np.concatenate([call(frames[None]) for frames in test.frames])
+    seconds = time.perf_counter() - start
+    guesses = mean_over_frames(logits, test.lengths).argmax(1)
+    valid = np.arange(logits.shape[1]) < test.lengths[:, None]
+    deviation = np.abs(logits - want)[valid].max()
+    return (guesses == test.labels).mean(), deviation, 1e6 * seconds / valid.size
+
+
+def draw(rows, file):
+    """Size and time of each runtime, as bars."""
+    import matplotlib.pyplot as plt
+
+    names = list(rows)
+    figure, panels = plt.subplots(1, 2, figsize=(8, 2.6), layout="constrained")
+    columns = ("KiB of the file", 3), ("microseconds per frame", 2)
+    for axes, (label, column) in zip(panels, columns, strict=True):
+        bars = axes.barh(names, [rows[name][column] for name in names])
+        axes.bar_label(bars, fmt="%.1f", padding=3)
+        axes.set_xlabel(label)
+        axes.margins(x=0.2)
+        axes.invert_yaxis()
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file)
+
+
+def main(
+    folder: pathlib.Path = pathlib.Path("export_runtimes_output"), epochs: int = 30
+):
+    """Trains, writes the files into a folder, and runs them.
+
+    Args:
+        folder: Where the files and the picture go.
+        epochs: How often the training utterances are seen.
+    """
+    utterances, test = data.load()
+    scale = data.measure(utterances)
+    params, test = train(scale(utterances), epochs), scale(test)
+    longest = test.frames.shape[1]
+    write_files(params, longest, folder)
+    compiled = jax.jit(lambda frames: frame_logits(params, frames))
+    want = np.asarray(compiled(test.frames))
+    rows = {"JAX": (*measure(lambda x: np.asarray(compiled(x)), test, want), 0)}
+    for name, (runtime, file) in RUNTIMES.items():
+        try:
+            call = runtime(folder / file, longest)
+        except ImportError as error:
+            print(f"{name} is left out: {error}")
+            continue
+        size = (folder / file).stat().st_size / 1024
+        rows[name] = *measure(call, test, want), size
+    print("| runtime | test accuracy | deviation | us per frame | KiB |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for name, (accuracy, deviation, micros, size) in rows.items():
+        size_text = f"{size:.1f}" if size else "-"
+        cells = f"{accuracy:.1%} | {deviation:.1e} | {micros:.1f} | {size_text}"
+        print(f"| {name} | {cells} |")
+    draw(rows, folder / "runtimes.png")
+    print(f"files and picture: {folder}/")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

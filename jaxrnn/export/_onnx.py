@@ -1,0 +1,162 @@
+"""Layers as an ONNX file, around the operators `LSTM`, `GRU` and `RNN`."""
+
+from typing import Any
+
+import numpy as np
+
+from .._base.arguments import as_bool
+from .._base.errors import describe
+from .._base.typing import Array
+from .._cells.bound import BoundCell
+from ..convert.onnx import save, save_bidirectional
+from ._onnx_graph import Graph
+from ._onnx_layers import clamped_lengths, initial_states, joined, run_layer
+
+_WHERE = "to_onnx"
+_DTYPES = ("float16", "float32", "float64")
+
+
+def to_onnx(
+    cells: BoundCell | tuple,
+    *,
+    dense: tuple[Array, Array | None] | None = None,
+    lengths: bool = True,
+    initial_state: bool = False,
+    time_major: bool = False,
+) -> bytes:
+    """An ONNX file that computes what `dynamic_rnn` does with these layers.
+
+    Its inputs, of any batch and time:
+
+    - `inputs`, `[batch, time, depth]`, of the dtype of the parameters;
+    - `sequence_length`, int32 `[batch]`, clamped to `[0, time]`, if `lengths`;
+    - one for each final state, `initial_state_0_c` for `state_0_c`, if `initial_state`.
+
+    Its outputs are those of the driver, in the order of `jax.tree.leaves`: `outputs`,
+    `[batch, time, size]`, zeros past the length of a row; then the final states, each
+    `[batch, units]`: `state_0_c` and `state_0_h` of layer 0, an LSTM, or `state_0_h`
+    alone; of two directions `state_fw_0_h`, ..., then `state_bw_0_h`, ...
+
+    In onnxruntime padding may hold NaN. It runs float32 only, and its LSTM and GRU end
+    the process if the batch has no rows. A file has no checksum.
+
+    Args:
+        cells: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
+            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these; or the pair
+            `(cells_fw, cells_bw)` of `stack_bidirectional_dynamic_rnn`. Dropout is left
+            out.
+        dense: `(kernel, bias)` of a dense layer over the outputs, `[size, n]` and `[n]`
+            (None for no bias): then `outputs` are `outputs @ kernel + bias`, the bias
+            alone past the length of a row.
+        lengths: Whether there is an input `sequence_length`; if not, all steps run.
+        initial_state: Whether the initial states are inputs, so that a sequence can be
+            run in parts; else they are zero.
+        time_major: Whether time is the first axis of `inputs` and `outputs`.
+
+    Returns:
+        The file, of opset 14, which onnxruntime reads since its version 1.8.
+
+    Raises:
+        TypeError: If `cells` are none of these, or parameters differ in dtype.
+        ValueError: If ONNX's operators lack something, such as a projection, clips or
+            an activation; `to_stablehlo` takes any cell. If `dense` does not fit.
+        ImportError: If the package `onnx` is missing: `pip install 'jaxrnn[export]'`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.export
+        >>> cell, step = jaxrnn.LSTMCell(4), jnp.ones((1, 3), jnp.float32)
+        >>> bound = cell.bind(cell.init(jax.random.key(0), step))
+        >>> file = jaxrnn.export.to_onnx(bound)
+        >>> import onnx
+        >>> [output.name for output in onnx.load_from_string(file).graph.output]
+        ['outputs', 'state_0_c', 'state_0_h']
+
+    Source: the operators of https://onnx.ai/onnx/operators/.
+    """
+    as_bool(_WHERE, "lengths", lengths)
+    as_bool(_WHERE, "initial_state", initial_state)
+    as_bool(_WHERE, "time_major", time_major)
+    nodes = _nodes(cells)
+    dtype = _dtype(nodes)
+    graph = Graph(dtype)
+    axes = ["time", "batch"] if time_major else ["batch", "time"]
+    size = nodes[0]["W"].shape[2]
+    x = graph.input("inputs", [*axes, size])
+    x = x if time_major else graph.node("Transpose", x, perm=[1, 0, 2])
+    length = clamped_lengths(graph, x) if lengths else ""
+    states = {}
+    for i, node in enumerate(nodes):
+        initial = initial_states(graph, i, node) if initial_state else {}
+        y, final = run_layer(graph, i, node, x, length, initial)
+        states |= final
+        batch_major = node is nodes[-1] and not time_major
+        x, size = joined(graph, node, y, batch_major)
+    if dense is not None:
+        kernel, bias = _checked_dense(dense, size, dtype)
+        x, size = _dense(graph, x, kernel, bias), kernel.shape[1]
+    graph.output("outputs", x, [*axes, size])
+    for name in _in_order_of_driver(states):
+        graph.output(name, *states[name])
+    return graph.serialized()
+
+
+def _nodes(cells: Any) -> list[dict[str, Any]]:
+    """The operator of each layer, by `convert.onnx`, whose errors are passed on."""
+    if isinstance(cells, tuple) and len(cells) != 2:
+        raise ValueError(
+            f"{_WHERE}: `cells` must be a bound cell or the pair (cells_fw, cells_bw), "
+            f"got a tuple of {len(cells)}. Layers of one direction are a MultiRNNCell."
+        )
+    try:
+        return save_bidirectional(*cells) if isinstance(cells, tuple) else save(cells)
+    except (TypeError, ValueError) as error:
+        _, _, reason = str(error).partition(": ")
+        fix = "What ONNX does not have, `to_stablehlo` has."
+        raise type(error)(f"{_WHERE}: {reason} {fix}") from None
+
+
+def _dtype(nodes: list[dict[str, Any]]) -> np.dtype:
+    """The dtype of all layers."""
+    dtypes = {node["W"].dtype for node in nodes}
+    if len(dtypes) > 1 or next(iter(dtypes)).name not in _DTYPES:
+        raise TypeError(
+            f"{_WHERE}: the parameters must share one dtype of {', '.join(_DTYPES)}, "
+            f"got {', '.join(sorted(map(str, dtypes)))}. Cast them by jax.tree.map."
+        )
+    return dtypes.pop()
+
+
+def _checked_dense(
+    dense: Any, size: int, dtype: np.dtype
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """`(kernel, bias)`, as arrays of that dtype."""
+    if not isinstance(dense, tuple | list) or len(dense) != 2:
+        raise TypeError(
+            f"{_WHERE}: `dense` must be (kernel, bias), got {describe(dense)}."
+        )
+    kernel = np.asarray(dense[0])
+    bias = None if dense[1] is None else np.asarray(dense[1])
+    columns = kernel.shape[-1:]
+    wanted = {"kernel": (kernel, (size, *columns))}
+    if bias is not None:
+        wanted["bias"] = bias, columns
+    for name, (got, shape) in wanted.items():
+        if got.shape != shape or got.dtype != dtype:
+            raise ValueError(
+                f"{_WHERE}: `dense` must be (kernel, bias) of {dtype} and of shapes "
+                f"[{size}, n] and [n], got {describe(got)} as its {name}."
+            )
+    return kernel, bias
+
+
+def _dense(graph: Graph, x: str, kernel: np.ndarray, bias: np.ndarray | None) -> str:
+    """`x @ kernel + bias`."""
+    x = graph.node("MatMul", x, graph.constant(kernel, "dense_kernel"))
+    if bias is None:
+        return x
+    return graph.node("Add", x, graph.constant(bias, "dense_bias"))
+
+
+def _in_order_of_driver(names: Any) -> list[str]:
+    """The forward states of all layers, then the backward ones."""
+    return sorted(names, key=lambda name: name.startswith("state_bw"))

@@ -1,0 +1,283 @@
+"""Whole ONNX files in onnxruntime, against the driver of the same layers."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import bound
+
+import jaxrnn
+from jaxrnn import BasicRNNCell, GRUCell, LSTMCell, MultiRNNCell
+from jaxrnn.export import to_onnx
+
+onnx = pytest.importorskip("onnx")
+reference = pytest.importorskip("onnx.reference")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+BATCH, TIME, DEPTH = 4, 6, 3
+
+
+def own(cell, depth=DEPTH, seed=0):
+    return bound(cell, depth, "float32", seed)
+
+
+def both(*cells):
+    """The cells of two directions, each layer over both outputs of that below."""
+    depths = [DEPTH, *(2 * cell.num_units for cell in cells)]
+    pairs = list(zip(cells, depths[:-1], strict=True))
+    return tuple([own(cell, depth, seed) for cell, depth in pairs] for seed in (1, 2))
+
+
+PEEPING = LSTMCell(4, use_peepholes=True)
+LAYERS = {
+    "rnn": own(BasicRNNCell(4, "relu")),
+    "basic_lstm": own(jaxrnn.BasicLSTMCell(4)),
+    "lstm": own(LSTMCell(4, forget_bias=0.5)),
+    "lstm_peepholes": own(PEEPING),
+    "lstm_softsign": own(LSTMCell(4, activation="softsign")),
+    "gru": own(GRUCell(4)),
+    "gru_after": own(jaxrnn.CudnnCompatibleGRUCell(4)),
+    "stack": own(MultiRNNCell([PEEPING, GRUCell(5), BasicRNNCell(2)])),
+    "dropout": own(jaxrnn.DropoutWrapper(GRUCell(4), 0.5, 0.5)),
+    "both": both(LSTMCell(4)),
+    "both_rnn": both(BasicRNNCell(4)),
+    "both_layers": both(PEEPING, GRUCell(5), LSTMCell(2)),
+}
+
+
+def padded(batch=BATCH, time=TIME, dtype=np.float32, seed=3):
+    """`(inputs, lengths)`: NaN past the lengths, of which one is 0."""
+    x = np.random.default_rng(seed).normal(size=(batch, time, DEPTH)).astype(dtype)
+    lengths = np.array([time, 0, 2, time - 1][:batch], np.int32)
+    x[np.arange(time) >= lengths[:, None]] = np.nan
+    return x, lengths
+
+
+def states_of(cell, batch=BATCH):
+    """Initial states, as `[cells_fw, cells_bw]` or of one cell."""
+    draw = np.random.default_rng(4).normal
+    zeros = jax.tree.map(
+        lambda each: each.zero_state(batch, jnp.float32),
+        list(cell) if isinstance(cell, tuple) else cell,
+        is_leaf=lambda each: hasattr(each, "zero_state"),
+    )
+    return jax.tree.map(lambda z: draw(size=z.shape).astype(z.dtype), zeros)
+
+
+def driver(cell, x, lengths=None, states=None, time_major=False):
+    """`outputs` and all states, flat."""
+    options = {"dtype": jnp.float32, "time_major": time_major}
+    if not isinstance(cell, tuple):
+        return jax.tree.leaves(jaxrnn.dynamic_rnn(cell, x, lengths, states, **options))
+    states = [None, None] if states is None else states
+    results = jaxrnn.stack_bidirectional_dynamic_rnn(
+        *cell, x, *states, sequence_length=lengths, **options
+    )
+    return jax.tree.leaves(results)
+
+
+def session(file):
+    onnx.checker.check_model(file, full_check=True)
+    return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+
+def run(file, *arrays):
+    """The outputs for these inputs, by position."""
+    made = session(file)
+    names = [value.name for value in made.get_inputs()]
+    return made.run(None, dict(zip(names, arrays, strict=True)))
+
+
+def close(got, want):
+    assert len(got) == len(want)
+    for g, w in zip(got, want, strict=True):
+        assert (g.shape, g.dtype) == (w.shape, w.dtype)
+        np.testing.assert_allclose(g, w, rtol=0, atol=1e-6)
+
+
+@pytest.mark.fast("lstm_peepholes", "gru*", "both_layers")
+@pytest.mark.parametrize("name", LAYERS)
+def test_as_the_driver(name):
+    """Rows of length 0, padding of NaN, any batch and time by one session."""
+    cell, made = LAYERS[name], session(to_onnx(LAYERS[name]))
+    for x, lengths in (padded(), padded(2, 9)):
+        got = made.run(None, {"inputs": x, "sequence_length": lengths})
+        close(got, driver(cell, x, lengths))
+
+
+@pytest.mark.parametrize("name", ["lstm_peepholes", "stack", "both_layers"])
+def test_initial_states(name):
+    """Rows of length 0 keep them, and no steps at all do, too."""
+    cell, states = LAYERS[name], states_of(LAYERS[name])
+    x, lengths = padded()
+    made = session(to_onnx(cell, initial_state=True))
+    want = driver(cell, x, lengths, states)
+    names = [value.name for value in made.get_outputs()[1:]]
+    initial = zip(names, jax.tree.leaves(states), strict=True)
+    feeds = {f"initial_{name}": state for name, state in initial}
+    assert feeds.keys() < {value.name for value in made.get_inputs()}
+    got = made.run(None, {"inputs": x, "sequence_length": lengths, **feeds})
+    close(got, want)
+    none = {"inputs": x[:, :0], "sequence_length": 0 * lengths, **feeds}
+    close(made.run(None, none)[1:], jax.tree.leaves(states))
+
+
+def test_in_parts():
+    """Final states fed as initial ones."""
+    cell = LAYERS["stack"]
+    x = np.nan_to_num(padded()[0])
+    made = session(to_onnx(cell, lengths=False, initial_state=True))
+    names = [value.name for value in made.get_inputs()[1:]]
+    states, parts = jax.tree.leaves(cell.zero_state(BATCH, jnp.float32)), []
+    for part in np.split(x, 3, axis=1):
+        feeds = dict(zip(names, map(np.asarray, states), strict=True))
+        outputs, *states = made.run(None, {"inputs": part, **feeds})
+        parts.append(outputs)
+    close([np.concatenate(parts, 1), *states], driver(cell, x))
+
+
+@pytest.mark.parametrize("name", ["gru", "both_layers"])
+def test_time_major(name):
+    x, lengths = padded()
+    x = np.swapaxes(x, 0, 1)
+    got = run(to_onnx(LAYERS[name], time_major=True), x, lengths)
+    close(got, driver(LAYERS[name], x, lengths, time_major=True))
+
+
+def test_lengths_are_clamped():
+    x = np.nan_to_num(padded()[0])
+    got = run(to_onnx(LAYERS["gru"]), x, np.array([9, -3, 2, 5], np.int32))
+    close(got, driver(LAYERS["gru"], x, np.array([6, 0, 2, 5])))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_dense(bias):
+    x, lengths = padded()
+    draw = np.random.default_rng(5).normal
+    kernel, b = draw(size=(4, 7)).astype("f"), draw(size=7).astype("f")
+    dense = (jnp.asarray(kernel), b if bias else None)
+    got = run(to_onnx(LAYERS["lstm"], dense=dense), x, lengths)
+    outputs, *states = driver(LAYERS["lstm"], x, lengths)
+    close(got, [np.asarray(outputs) @ kernel + b * bias, *states])
+
+
+def test_names_shapes_and_versions():
+    model = onnx.load_from_string(to_onnx(LAYERS["both_layers"], initial_state=True))
+
+    def shapes(values):
+        sizes = lambda value: [
+            d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim
+        ]
+        return {value.name: sizes(value) for value in values}
+
+    want = {
+        f"state_{way}_{i}_{letter}": ["batch", units]
+        for way in ("fw", "bw")
+        for i, letter, units in (
+            (0, "c", 4),
+            (0, "h", 4),
+            (1, "h", 5),
+            (2, "c", 2),
+            (2, "h", 2),
+        )
+    }
+    got = shapes(model.graph.output)
+    assert got == {"outputs": ["batch", "time", 4]} | want
+    assert list(got) == ["outputs", *want]
+    assert shapes(model.graph.input) == {
+        "inputs": ["batch", "time", DEPTH],
+        "sequence_length": ["batch"],
+    } | {f"initial_{name}": shape for name, shape in want.items()}
+    assert (model.ir_version, model.opset_import[0].version) == (7, 14)
+
+
+def test_other_dtypes_are_those_of_the_file():
+    """onnxruntime has LSTMs in float32 alone; ONNX's own evaluator has all."""
+    cell = bound(LSTMCell(4), DEPTH, "float64")
+    file = to_onnx(cell, lengths=False)
+    onnx.checker.check_model(file, full_check=True)
+    x = np.nan_to_num(padded(dtype=np.float64)[0])
+    evaluator = reference.ReferenceEvaluator(onnx.load_from_string(file))
+    got = evaluator.run(None, {"inputs": x})
+    want = jax.tree.leaves(jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype))
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_allclose(g, w, rtol=0, atol=1e-12)
+
+
+LSTM = LAYERS["lstm"]
+MIXED = MultiRNNCell([GRUCell(4), GRUCell(4)]).bind(
+    {"cell_0": own(GRUCell(4)).params, "cell_1": bound(GRUCell(4), 4).params}
+)
+REFUSALS = {
+    "unbound": (TypeError, "`cell` must be a cell with its .*got GRUCell", GRUCell(4)),
+    "layers": (ValueError, "`cells` must be a bound cell or .* of 3", (LSTM,) * 3),
+    "list": (TypeError, "`cell` must be a cell with its parameters", [LSTM, LSTM]),
+    "projection": (
+        ValueError,
+        "`cell` must have no projection.*What ONNX does not have, `to_stablehlo` has",
+        own(LSTMCell(4, num_proj=2)),
+    ),
+    "clip": (
+        ValueError,
+        "`cell` must have no `cell_clip`.*`to_stablehlo` has",
+        own(LSTMCell(4, cell_clip=1.0)),
+    ),
+    "activation": (
+        ValueError,
+        "`cell` must have an activation of ONNX, .*got linear.*`to_stablehlo` has",
+        own(GRUCell(4, "linear")),
+    ),
+    "residual": (
+        TypeError,
+        "`cell` must be a BasicRNNCell, .*`to_stablehlo` has",
+        own(jaxrnn.ResidualWrapper(GRUCell(3))),
+    ),
+    "kinds": (
+        ValueError,
+        r"`cells_fw\[0\]` and `cells_bw\[0\]` must be of one kind",
+        (LSTM, LAYERS["gru"]),
+    ),
+    "dtypes": (TypeError, "one dtype of .*, got float32, float64", MIXED),
+    "bfloat16": (TypeError, "got bfloat16", bound(GRUCell(4), dtype="bfloat16")),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refuses_cells(name):
+    kind, message, cell = REFUSALS[name]
+    with pytest.raises(kind, match=f"^to_onnx: .*{message}"):
+        to_onnx(cell)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"dense": np.ones((4, 2), "f")}, TypeError, r"must be \(kernel, bias\), got"),
+        (
+            {"dense": (None, None)},
+            ValueError,
+            r"\[4, n\] and \[n\], got object.. as its",
+        ),
+        ({"dense": (np.ones((3, 2), "f"), None)}, ValueError, "got float32.3, 2. as"),
+        ({"dense": (np.ones((4, 2)), None)}, ValueError, "got float64.4, 2. as its k"),
+        (
+            {"dense": (np.ones((4, 2), "f"), np.ones(3, "f"))},
+            ValueError,
+            "got float32.3. as its bias",
+        ),
+        ({"lengths": [1, 2]}, TypeError, "`lengths` must be True or False, got list"),
+        ({"initial_state": None}, TypeError, "`initial_state` must be True or False"),
+        ({"time_major": 1}, TypeError, "`time_major` must be True or False, got 1"),
+    ],
+)
+def test_refuses_options(options, kind, message):
+    with pytest.raises(kind, match=f"to_onnx: .*{message}"):
+        to_onnx(LSTM, **options)
+
+
+def test_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ImportError, match=r"pip install 'jaxrnn\[export\]'"):
+        to_onnx(LSTM)
