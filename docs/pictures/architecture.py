@@ -1,42 +1,43 @@
-"""The parts that a run goes through, and what is beneath the loop."""
-
-import itertools
+"""The parts that a run goes through, and how the loop is run."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-ABOVE = (
-    # x, width, title, text, color
-    (0.0, 1.9, "inputs", "lengths\ninitial state", None),
-    (2.5, 2.2, "driver", "dynamic_rnn,\nraw_rnn, …:\nchecks, loop", "C0"),
-    (5.3, 2.3, "mask", "which rows are\nalive at step t", "C1"),
-    (8.2, 2.2, "cell", "one step of\nall rows", "C2"),
-    (11.0, 1.9, "outputs", "final state", None),
+SAVED = "what is saved for the backward pass, segment by segment"
+# x, y, width, height, title, text, color
+PARTS = (
+    (0.0, 4.2, 2.0, 1.9, "inputs", "lengths\ninitial state", None),
+    (2.6, 4.2, 2.2, 1.9, "driver", "dynamic_rnn,\nraw_rnn, …:\nchecks, loop", "C0"),
+    (5.4, 3.8, 5.3, 2.7, "mask", "in rows that are not alive", "C1"),
+    (6.95, 4.0, 2.2, 1.4, "cell", "one step of\nall rows", "C2"),
+    (11.3, 4.2, 1.8, 1.9, "outputs", "final state", None),
+    (0.0, 0.0, 13.1, 2.6, "memory strategy", SAVED, "C3"),
+    (0.3, 0.25, 4.0, 1.2, "fast path", "affine cells", "C4"),
+    (4.55, 0.25, 4.0, 1.2, "scan", "all other cells", "C4"),
+    (8.8, 0.25, 4.0, 1.2, "kernel", "only if named", "C4"),
 )
-BELOW = (
-    (0.0, 4.0, "fast path", "all steps of an\naffine cell at once;\nelse a scan", "C2"),
-    (4.45, 4.0, "memory strategy", "what is saved for\nthe backward pass", "C3"),
-    (8.9, 4.0, "kernels", "the loop of one\nkind of machine;\nonly if named", "C4"),
+LEVEL = 4.75  # Of the arrows.
+ARROWS = ((2.0, 2.6), (4.8, 5.4), (10.7, 11.3))
+BESIDE_CELL = (
+    (6.17, "stand-ins\nfor inputs"),
+    (9.93, "results\ndropped"),
 )
-LOOP = "the loop over time"
 
 
 def draw() -> Figure:
-    """The parts in a line, with arrows; beneath them what runs the loop."""
-    figure, axes = plt.subplots(figsize=(9, 4.6))
-    for left, right in itertools.pairwise(ABOVE):
-        draw_arrow(axes, (left[0] + left[1], 4.1), (right[0], 4.1))
+    """The parts in a line, with arrows; beneath them the ways to run the loop."""
+    figure, axes = plt.subplots(figsize=(9, 5.3))
+    for part in PARTS:
+        draw_box(axes, *part)
+    for start, end in ARROWS:
+        draw_arrow(axes, (start, LEVEL), (end, LEVEL))
+    for x, text in BESIDE_CELL:
+        axes.text(x, LEVEL, text, ha="center", va="center", fontsize=9)
     draw_feedback(axes)
-    for x, *part in ABOVE:
-        draw_box(axes, x, 3.3, 1.6, *part)
-    for x, *part in BELOW:
-        draw_box(axes, x, 0, 1.6, *part)
-        draw_arrow(axes, (x + part[0] / 2, 2.15), (x + part[0] / 2, 1.65))
-    axes.plot((0, 12.9), (2.2, 2.2), color=plt.rcParams["text.color"], linewidth=1)
-    axes.text(0, 2.3, f"{LOOP} is run by", va="bottom")
-    axes.set(xlim=(-0.1, 13), ylim=(-0.1, 6.3))
+    axes.text(0, 2.75, "How the loop is run", va="bottom", weight="bold")
+    axes.set(xlim=(-0.1, 13.2), ylim=(-0.1, 7.8))
     axes.set_axis_off()
     return figure
 
@@ -45,8 +46,8 @@ def draw_box(
     axes: Axes,
     x: float,
     y: float,
-    height: float,
     width: float,
+    height: float,
     title: str,
     text: str,
     color: str | None,
@@ -60,7 +61,7 @@ def draw_box(
     axes.add_patch(box)
     middle, top = x + width / 2, y + height - 0.14
     axes.text(middle, top, title, ha="center", va="top", weight="bold", fontsize=11)
-    axes.text(middle, top - 0.42, text, ha="center", va="top", fontsize=10)
+    axes.text(middle, top - 0.5, text, ha="center", va="top", fontsize=10)
 
 
 def draw_arrow(axes: Axes, start: tuple, end: tuple, **style: str) -> None:
@@ -71,6 +72,6 @@ def draw_arrow(axes: Axes, start: tuple, end: tuple, **style: str) -> None:
 
 def draw_feedback(axes: Axes) -> None:
     """The state, which the next step reads."""
-    style = {"connectionstyle": "arc3,rad=0.25"}
-    draw_arrow(axes, (9.3, 4.95), (3.6, 4.95), **style)
-    axes.text(6.45, 6.1, "state of the next step", ha="center", va="center")
+    style = {"connectionstyle": "arc3,rad=0.22"}
+    draw_arrow(axes, (9.6, 6.6), (3.7, 6.15), **style)
+    axes.text(6.6, 7.5, "state of the next step", ha="center", va="center")

@@ -81,7 +81,12 @@ class FunctionCell(RNNCell):
             TypeError: If `key` is not a random key.
         """
         check_key_of_step("FunctionCell", key)
-        return self.fn(params, inputs, state, key=key)
+        try:
+            return self.fn(params, inputs, state, key=key)
+        except KeyError as error:
+            if self.init_fn is None and not params:
+                error.add_note("FunctionCell: `params` is empty, as `init_fn` is None.")
+            raise
 
 
 def _check_takes_key(fn: Callable[..., Any]) -> None:

@@ -168,10 +168,18 @@ def _sizes(where: str, inputs: Any, time_major: bool) -> tuple[int, int, int]:
     if len(shape) != 3 or not all(isinstance(n, int) and n for n in shape):
         raise ValueError(
             f"{where}: `inputs` must be [batch, time, depth], all integers from 1 on, "
-            f"got {describe(inputs)}."
+            f"got {describe(inputs)}.{_instead_of_a_shape(inputs)}"
         )
     batch, time, depth = shape
     return (time, batch, depth) if time_major else shape
+
+
+def _instead_of_a_shape(inputs: Any) -> str:
+    """What to pass instead, if `inputs` is a shape."""
+    if not isinstance(inputs, tuple | list) or [*map(type, inputs)] != 3 * [int]:
+        return ""
+    struct = f"jax.ShapeDtypeStruct({tuple(inputs)}, jnp.float32)"
+    return f" Pass an array or `{struct}`."
 
 
 def _work(

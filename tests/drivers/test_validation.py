@@ -469,3 +469,14 @@ def test_a_dtype_that_jax_replaces_is_warned_of():
         GRUCell(2).init(key, X[:, 0].astype(np.float64))
         GRUCell(2).get_initial_state(X[:, 0].astype(np.float64))
     dynamic_rnn(bound(GRUCell(2, dtype="float64")), x.astype(float), dtype="float64")
+
+
+def test_a_function_without_parameters_that_reads_some():
+    step = lambda params, inputs, state, key=None: (inputs @ params["w"], state)
+    note = "FunctionCell: `params` is empty, as `init_fn` is None."
+    noted = []
+    for init_fn in (None, lambda key, inputs, dtype: {}):
+        with pytest.raises(KeyError, match="'w'") as caught:
+            dynamic_rnn(FunctionCell(step, 2, 2, init_fn).bind({}), X, dtype=F32)
+        noted.append(note in caught.value.__notes__)
+    assert noted == [True, False]

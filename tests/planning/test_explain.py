@@ -80,7 +80,12 @@ def test_without_a_kernel_there_is_no_row_of_one():
 HALF = jax.ShapeDtypeStruct((2, 3, 4), BF16)
 REFUSED = {
     "bound": (TypeError, "AffineCell", lambda: (LSTMCell(3).bind({}), HALF)),
-    "rank": (ValueError, r"must be \[batch, time", lambda: (LSTMCell(3), HALF.shape)),
+    "rank": (ValueError, r"must be \[batch, time", lambda: (LSTMCell(3), [HALF])),
+    "shape": (
+        ValueError,
+        r"Pass an array or `jax.ShapeDtypeStruct\(\(2, 3, 4\), jnp.float32\)`",
+        lambda: (LSTMCell(3), HALF.shape),
+    ),
     "nothing": (
         ValueError,
         r"integers from 1 on, got bfloat16\[0, 3, 4\]",
