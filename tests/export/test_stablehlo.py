@@ -108,6 +108,7 @@ DECODERS = {
 }
 
 
+@pytest.mark.fast("greedy")
 @pytest.mark.parametrize("name", DECODERS)
 def test_decoders(name):
     table = jax.random.normal(jax.random.key(1), (10, UNITS), F32)

@@ -96,6 +96,9 @@ def same(got, want):
     np.testing.assert_allclose(got, want, rtol=3e-6, atol=1e-6)
 
 
+@pytest.mark.fast(
+    "full-batch-major-3", "basic-time-major-1", "both-stack-batch-major-3"
+)
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("time_major", [False, True], ids=["batch-major", "time-major"])
 @pytest.mark.parametrize("name", CELLS)
