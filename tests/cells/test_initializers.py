@@ -119,6 +119,7 @@ def test_chrono_is_in_its_range_and_uniform_in_time():
     assert not gru["candidate"]["bias"].any()
 
 
+@pytest.mark.slow
 def test_draws_of_flax():
     """The variances of Flax's own parameters; orthogonal blocks; biases of 0."""
     cell = LSTMCell(256, forget_bias=0, initializer=initializers.lecun_orthogonal())

@@ -144,6 +144,7 @@ def test_standard_containers_in_and_out():
     same(got, step({"x": jnp.ones((1, DEPTH), F32)}, state))
 
 
+@pytest.mark.slow
 def test_runs_where_jaxrnn_is_not_installed(tmp_path):
     file = tmp_path / "model"
     file.write_bytes(to_stablehlo(FUNCTIONS["lstm"], *data()))
