@@ -23,12 +23,12 @@ import pytest
 # since the tests compile far more than they compute: no optimization; the CPU's older
 # fusion emitters, which take a quarter of the time; one code-generation task, since the
 # other cores run other tests.
-FLAGS = (
-    " --xla_force_host_platform_device_count=4"
+FAST_TO_COMPILE = (
     " --xla_backend_optimization_level=0"
     " --xla_cpu_use_fusion_emitters=false"
     " --xla_cpu_parallel_codegen_split_count=1"
 )
+FLAGS = " --xla_force_host_platform_device_count=4" + FAST_TO_COMPILE
 USERS_FLAGS = os.environ.get("XLA_FLAGS", "").removesuffix(FLAGS)
 os.environ["XLA_FLAGS"] = USERS_FLAGS + FLAGS
 
@@ -65,6 +65,12 @@ def forget_programs():
     """
     yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def fast_to_compile(users_flags, monkeypatch):
+    """Subprocesses of a test compile fast; they have one device, as a user's have."""
+    monkeypatch.setenv("XLA_FLAGS", USERS_FLAGS + FAST_TO_COMPILE)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ PAGES = [
 
 @pytest.mark.fast("README.md")
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_page(page, users_flags):
+def test_page(page, fast_to_compile):
     program = [sys.executable, run_page.__file__, page]
     done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
