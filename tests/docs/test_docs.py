@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text()
 PAGES = [
     page.relative_to(ROOT)
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
-    if "```python" in page.read_text()
+    if "```python" in page.read_text() and "_build" not in page.parts
 ]
 
 
