@@ -23,6 +23,7 @@ import jaxrnn
 from jaxrnn import export
 
 from .core.machine import describe
+from .core.ratios import Spread
 
 TIME, DEPTH, UNITS = 100, 64, 128
 ROUNDS, RUNS = 15, 20
@@ -170,10 +171,9 @@ def report(rows: list[dict]) -> str:
             for r in rows
             if (r["case"], r["runtime"]) == (row["case"], row["runtime"])
         ]
-        ratios = np.array(row["ms"]) / np.array(same[0]["ms"])
-        low, middle, high = np.percentile(ratios, (25, 50, 75))
+        spread = Spread.of(np.array(row["ms"]) / np.array(same[0]["ms"]))
         deviation = "" if row["deviation"] is None else f"{row['deviation']:.0e}"
-        ratio = "" if row is same[0] else f"{middle:.2f} ({low:.2f}-{high:.2f})"
+        ratio = "" if row is same[0] else str(spread)
         lines.append(
             f"| {row['case']} | {row['runtime']} | {row['file']} | "
             f"{row['bytes'] / 1024:.0f} | {deviation} | {np.median(row['ms']):.2f} | "

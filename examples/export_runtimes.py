@@ -88,7 +88,7 @@ def write_files(params, longest, folder):
         (folder / name).write_bytes(make())
 
 
-def litert(file, longest):
+def litert(file):
     """A function from the frames of one utterance to logits, by LiteRT."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -103,7 +103,7 @@ def litert(file, longest):
     return call
 
 
-def onnxruntime(file, longest):
+def onnxruntime(file):
     """The same by onnxruntime."""
     import onnxruntime
 
@@ -113,7 +113,7 @@ def onnxruntime(file, longest):
     return lambda frames: session.run(["outputs"], {"inputs": frames})[0]
 
 
-def iree(file, longest):
+def iree(file):
     """The same by IREE, which compiles the program first."""
     import iree.compiler  # pyright: ignore[reportMissingImports]
     import iree.runtime  # pyright: ignore[reportMissingImports]
@@ -177,14 +177,13 @@ def main(
     utterances, test = data.load()
     scale = data.measure(utterances)
     params, test = train(scale(utterances), epochs), scale(test)
-    longest = test.frames.shape[1]
-    write_files(params, longest, folder)
+    write_files(params, test.frames.shape[1], folder)
     compiled = jax.jit(lambda frames: frame_logits(params, frames))
     want = np.asarray(compiled(test.frames))
     rows = {"JAX": (*measure(lambda x: np.asarray(compiled(x)), test, want), 0)}
     for name, (runtime, file) in RUNTIMES.items():
         try:
-            call = runtime(folder / file, longest)
+            call = runtime(folder / file)
         except ImportError as error:
             print(f"{name} is left out: {error}")
             continue

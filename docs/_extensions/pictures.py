@@ -59,8 +59,7 @@ class Picture(SphinxDirective):
         script, folder = source / "pictures" / f"{name}.py", source / "_pictures"
         folder.mkdir(exist_ok=True)
         self.env.note_dependency(str(script))
-        if name not in self.env.temp_data.setdefault("pictures", set()):
-            draw(script, folder)
+        draw(script, folder)
         figures = []
         for theme in STYLES:
             uri = f"/_pictures/{name}-{theme}.svg"

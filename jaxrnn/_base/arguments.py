@@ -129,6 +129,18 @@ def as_count(
     return number
 
 
+def as_axis_size(where: str, name: str, size: Any, fix: str = "") -> Any:
+    """The size of an axis, as by `as_count`; one of `jax.export` unchanged.
+
+    Raises:
+        TypeError: If it is not an integer.
+        ValueError: If it is negative, or beyond int32.
+    """
+    if jax.export.is_symbolic_dim(size):
+        return size
+    return as_count(where, name, size, least=0, fix=fix)
+
+
 def as_bool(where: str, name: str, value: Any, fix: str = "") -> bool:
     """`value` as a Python bool; strings and numbers, which are truthy, are refused.
 

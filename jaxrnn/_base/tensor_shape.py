@@ -6,9 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import jax
-
-from .arguments import as_count
+from .arguments import as_axis_size
 
 
 class TensorShape:
@@ -83,6 +81,4 @@ def _dim(value: Any) -> Any:
         raise ValueError(
             "TensorShape: `dims` must be known, got None. Give every axis a size."
         )
-    if jax.export.is_symbolic_dim(value):
-        return value
-    return as_count("TensorShape", "dims", value, least=0, fix="")
+    return as_axis_size("TensorShape", "dims", value)

@@ -10,7 +10,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from .._base.arguments import as_count, as_dtype
+from .._base.arguments import as_axis_size, as_dtype
 from .._base.cell_keys import check_key
 from .._base.errors import describe
 from .._base.trees import map_sizes, named_leaves
@@ -234,13 +234,11 @@ def _as_batch_size(batch_size: Any) -> Any:
             "zero_state: `batch_size` must be known, got None. It is the number of "
             "rows of the inputs."
         )
-    if jax.export.is_symbolic_dim(batch_size):
-        return batch_size
     fix = (
         "Shapes are static under jit: take it from an array, `x.shape[0]`, or name the "
         "argument in `static_argnames`."
     )
-    return as_count("zero_state", "batch_size", batch_size, least=0, fix=fix)
+    return as_axis_size("zero_state", "batch_size", batch_size, fix)
 
 
 def _from_inputs(inputs: PyTree, batch_size: Any, dtype: DType) -> tuple[int, DType]:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count, as_scope, as_unroll, check_is_cell
+from .._base.arguments import as_axis_size, as_scope, as_unroll, check_is_cell
 from .._base.cell_keys import cell_at_step
 from .._base.errors import describe, noting
 from .._base.sharding import lay_out
@@ -144,9 +144,9 @@ def raw_rnn(
     )
     as_unroll(where, parallel_iterations)
     strategy = as_strategy(where, "swap_memory", swap_memory)
-    if max_time is not None and not jax.export.is_symbolic_dim(max_time):
+    if max_time is not None:
         fix = "It is static: the size of buffers."
-        max_time = as_count(where, "max_time", max_time, least=0, fix=fix)
+        max_time = as_axis_size(where, "max_time", max_time, fix)
     with jax.named_scope(as_scope(where, scope, "rnn")):
         time = jnp.zeros((), jnp.int32)
         finished, next_input, initial_state, emit_types, loop_state = check_first_call(

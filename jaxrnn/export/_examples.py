@@ -1,8 +1,21 @@
-"""The arguments for which a program is made."""
+"""The function and the arguments of which a program is made."""
+
+from collections.abc import Callable
 
 import jax
+from jax.experimental import checkify
 
 from .._base.errors import describe
+from .._base.typing import PyTree
+
+
+def without_checks(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """The function without its checks of values at run time.
+
+    They have effects, which no file can hold.
+    """
+    checked = checkify.checkify(f, errors=frozenset())
+    return lambda *arguments: checked(*arguments)[1]
 
 
 def check_examples(where: str, examples: tuple) -> None:

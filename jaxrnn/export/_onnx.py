@@ -17,7 +17,7 @@ _DTYPES = ("float16", "float32", "float64")
 
 
 def to_onnx(
-    cells: BoundCell | tuple,
+    cell: BoundCell | tuple,
     *,
     dense: tuple[Array, Array | None] | None = None,
     lengths: bool = True,
@@ -41,7 +41,7 @@ def to_onnx(
     the process if the batch has no rows. A file has no checksum.
 
     Args:
-        cells: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
+        cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
             `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these; or the pair
             `(cells_fw, cells_bw)` of `stack_bidirectional_dynamic_rnn`. Dropout is left
             out.
@@ -57,7 +57,7 @@ def to_onnx(
         The file, of opset 14, which onnxruntime reads since its version 1.8.
 
     Raises:
-        TypeError: If `cells` are none of these, or parameters differ in dtype.
+        TypeError: If `cell` is none of these, or parameters differ in dtype.
         ValueError: If ONNX's operators lack something, such as a projection, clips or
             an activation; `to_stablehlo` takes any cell. If `dense` does not fit.
         ImportError: If the package `onnx` is missing: `pip install 'jaxrnn[export]'`.
@@ -76,7 +76,7 @@ def to_onnx(
     as_bool(_WHERE, "lengths", lengths)
     as_bool(_WHERE, "initial_state", initial_state)
     as_bool(_WHERE, "time_major", time_major)
-    nodes = _nodes(cells)
+    nodes = _nodes(cell)
     dtype = _dtype(nodes)
     graph = Graph(dtype)
     axes = ["time", "batch"] if time_major else ["batch", "time"]
@@ -100,15 +100,15 @@ def to_onnx(
     return graph.serialized()
 
 
-def _nodes(cells: Any) -> list[dict[str, Any]]:
+def _nodes(cell: Any) -> list[dict[str, Any]]:
     """The operator of each layer, by `convert.onnx`, whose errors are passed on."""
-    if isinstance(cells, tuple) and len(cells) != 2:
+    if isinstance(cell, tuple) and len(cell) != 2:
         raise ValueError(
-            f"{_WHERE}: `cells` must be a bound cell or the pair (cells_fw, cells_bw), "
-            f"got a tuple of {len(cells)}. Layers of one direction are a MultiRNNCell."
+            f"{_WHERE}: `cell` must be a bound cell or the pair (cells_fw, cells_bw), "
+            f"got a tuple of {len(cell)}. Layers of one direction are a MultiRNNCell."
         )
     try:
-        return save_bidirectional(*cells) if isinstance(cells, tuple) else save(cells)
+        return save_bidirectional(*cell) if isinstance(cell, tuple) else save(cell)
     except (TypeError, ValueError) as error:
         _, _, reason = str(error).partition(": ")
         fix = "What ONNX does not have, `to_stablehlo` has."

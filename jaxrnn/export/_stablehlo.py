@@ -3,11 +3,10 @@
 from collections.abc import Callable, Sequence
 
 import jax
-from jax.experimental import checkify
 
 from .._base.arguments import as_count, check_functions
 from .._base.typing import PyTree
-from ._examples import check_examples
+from ._examples import check_examples, without_checks
 
 
 def to_stablehlo(
@@ -67,9 +66,7 @@ def to_stablehlo(
     def run(*arguments: PyTree) -> PyTree:
         return _standard(f(*structure.unflatten(jax.tree.leaves(arguments))))
 
-    # Checks of values at run time have effects, which cannot be serialized.
-    without_checks = checkify.checkify(run, errors=frozenset())
-    program = jax.jit(lambda *arguments: without_checks(*arguments)[1])
+    program = jax.jit(without_checks(run))
     exported = jax.export.export(program, platforms=platforms)(*_standard(examples))
     return bytes(exported.serialize(vjp_order=vjp_order))
 

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.experimental import checkify
 
 from .._autodiff.jax_internals import serialize_portable_artifact_str
 from .._base.arguments import check_functions
 from .._base.errors import describe
 from .._base.typing import Array, PyTree
-from ._examples import check_examples, check_fixed_sizes
+from ._examples import check_examples, check_fixed_sizes, without_checks
 from ._optional import import_optional
 
 _WHERE = "to_tflite"
@@ -94,11 +93,10 @@ def to_tflite(
 def _exported(f: Callable[..., PyTree], examples: tuple) -> jax.export.Exported:
     """The program from the leaves of the arguments to those of the results."""
     leaves, structure = jax.tree.flatten(examples)
-    # Checks of values at run time have effects, which TensorFlow Lite does not have.
-    without_checks = checkify.checkify(f, errors=frozenset())
+    run = without_checks(f)
 
     def program(*arguments: Array) -> list[Array]:
-        return jax.tree.leaves(without_checks(*structure.unflatten(arguments))[1])
+        return jax.tree.leaves(run(*structure.unflatten(arguments)))
 
     return jax.export.export(jax.jit(program), platforms=["cpu"])(*leaves)
 

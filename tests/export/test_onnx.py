@@ -212,7 +212,7 @@ MIXED = MultiRNNCell([GRUCell(4), GRUCell(4)]).bind(
 )
 REFUSALS = {
     "unbound": (TypeError, "`cell` must be a cell with its .*got GRUCell", GRUCell(4)),
-    "layers": (ValueError, "`cells` must be a bound cell or .* of 3", (LSTM,) * 3),
+    "layers": (ValueError, "`cell` must be a bound cell or .* of 3", (LSTM,) * 3),
     "list": (TypeError, "`cell` must be a cell with its parameters", [LSTM, LSTM]),
     "projection": (
         ValueError,

@@ -4,27 +4,16 @@ import subprocess
 import sys
 
 import chex
+import export_cases
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from export_cases import DEPTH, F32, UNITS, bound, data
 
 import jaxrnn
 from jaxrnn import decode
 from jaxrnn.export import to_stablehlo
-
-F32 = jnp.float32
-UNITS, DEPTH = 4, 3
-
-
-def bound(cell, depth=DEPTH):
-    inputs = jax.ShapeDtypeStruct((1, depth), F32)
-    return cell.bind(cell.init(jax.random.key(0), inputs, F32))
-
-
-def dynamic(cell):
-    cell = bound(cell)
-    return lambda x, n: jaxrnn.dynamic_rnn(cell, x, n, dtype=F32)
 
 
 def bidirectional(x, n):
@@ -50,19 +39,10 @@ def raw(x, n):
 
 
 FUNCTIONS = {
-    "basic": dynamic(jaxrnn.BasicRNNCell(UNITS)),
-    "lstm": dynamic(jaxrnn.LSTMCell(UNITS)),
-    "lstm-projected": dynamic(jaxrnn.LSTMCell(UNITS, use_peepholes=True, num_proj=2)),
-    "gru": dynamic(jaxrnn.GRUCell(UNITS)),
-    "stack": dynamic(jaxrnn.MultiRNNCell([jaxrnn.GRUCell(UNITS), jaxrnn.LSTMCell(2)])),
+    **export_cases.FUNCTIONS,
     "bidirectional": bidirectional,
     "raw_rnn": raw,
 }
-
-
-def data(batch=3, time=5):
-    x = np.random.default_rng(0).normal(size=(batch, time, DEPTH))
-    return jnp.asarray(x, F32), jnp.asarray([time, 0, 2][:batch], jnp.int32)
 
 
 def symbolic():

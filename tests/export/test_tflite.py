@@ -2,30 +2,17 @@
 
 import sys
 
+import export_cases
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
+from export_cases import F32, UNITS, bound, data
 
 import jaxrnn
 from jaxrnn import decode
 from jaxrnn.export import tflite_deviation, to_tflite, to_tflite_operators
 
 pytest.importorskip("ai_edge_litert")
-
-F32 = jnp.float32
-DEPTH, UNITS = 3, 4
-
-
-def bound(cell, depth=DEPTH):
-    inputs = jax.ShapeDtypeStruct((1, depth), F32)
-    return cell.bind(cell.init(jax.random.key(0), inputs, F32))
-
-
-def dynamic(cell):
-    cell = bound(cell)
-    return lambda x, n: jaxrnn.dynamic_rnn(cell, x, n, dtype=F32)
-
 
 GRUS = [bound(jaxrnn.GRUCell(UNITS)) for _ in range(2)]
 LSTM = bound(jaxrnn.LSTMCell(UNITS))
@@ -44,13 +31,8 @@ def raw(x, n):
     return {"outputs": emit_ta.stack(), "state": state, "count": count}
 
 
-STACK = jaxrnn.MultiRNNCell([jaxrnn.GRUCell(UNITS), jaxrnn.LSTMCell(2)])
 FUNCTIONS = {
-    "basic": dynamic(jaxrnn.BasicRNNCell(UNITS)),
-    "lstm": dynamic(jaxrnn.LSTMCell(UNITS)),
-    "lstm-projected": dynamic(jaxrnn.LSTMCell(UNITS, use_peepholes=True, num_proj=2)),
-    "gru": dynamic(jaxrnn.GRUCell(UNITS)),
-    "stack": dynamic(STACK),
+    **export_cases.FUNCTIONS,
     "no-lengths": lambda x, n: jaxrnn.dynamic_rnn(LSTM, x, dtype=F32),
     "bidirectional": lambda x, n: jaxrnn.bidirectional_dynamic_rnn(
         *GRUS, x, n, dtype=F32
@@ -75,11 +57,6 @@ def decoded(decoder, **options):
 
 
 START = jnp.array([[1.0] * UNITS, [-0.5] * UNITS], F32), jnp.array([1, 2], jnp.int32)
-
-
-def data(batch=3, time=5):
-    x = np.random.default_rng(0).normal(size=(batch, time, DEPTH))
-    return jnp.asarray(x, F32), jnp.asarray([time, 0, 2][:batch], jnp.int32)
 
 
 def shapes(arguments):
