@@ -18,6 +18,7 @@ from .forward import masked_step
 from .loop_rule import Primals, Residuals
 from .phases import Phase
 from .products import product_cotangents
+from .units import whole_operands
 
 # The rows of one large product: enough for full speed, and few enough to take little
 # memory.
@@ -112,6 +113,7 @@ class BackwardLoop:
         inputs = phase.read_slice(self.primals.xs, buffer_start, self.size)
         inputs = self.steps.slice(buffer_start, self.size).zero_dead(inputs)
         c_zs, operands = buffers
+        operands = whole_operands(self.cell, operands)
         c_product_params, c_inputs = product_cotangents(
             self.product_params, inputs, operands, c_zs
         )

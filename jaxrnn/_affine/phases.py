@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from .._autodiff.transposable import dense, transposable
+from .._base.sharding import devices_of
 from .._base.typing import Array, PyTree
 from .._time.steps import Steps, batch_maximum
 
@@ -107,18 +108,20 @@ def _first_rows(steps: Steps, rows: int) -> Steps:
     return replace(steps, lengths=steps.lengths[:rows], stand_in=stand_in)
 
 
-def sorting_pays(steps: Steps, rows: Any, multiplications: int) -> bool:
+def sorting_pays(steps: Steps, xs: Array, multiplications: int) -> bool:
     """Whether rows can be sorted by length, and phases repay their compilation.
 
     On several devices rows may be sharded, and sorting would move them between devices.
 
     Args:
         steps: The steps of the rows.
-        rows: The number of rows, which may be symbolic.
+        xs: Inputs, `[batch, time, depth]` or `[time, batch, depth]`; sizes may be
+            symbolic.
         multiplications: Those of one row at one step.
     """
-    if steps.lengths is None or steps.restarts is not None or jax.device_count() > 1:
+    if steps.lengths is None or steps.restarts is not None or devices_of(xs) > 1:
         return False
+    rows = xs.shape[1 - steps.axis]
     if not isinstance(rows, int) or rows < LEAST_ROWS:
         return False
     return rows * steps.time * multiplications >= LEAST_WORK

@@ -20,7 +20,9 @@ from .._time.steps import Steps
 from .backward import run_backward
 from .forward import ForwardLoop, push_forward
 from .loop_rule import LoopRule, Primals, Residuals, run_loop
+from .on_mesh import run_on_mesh
 from .phases import Phases, run_sorted, sorting_pays
+from .row_groups import by_row_groups
 
 
 @final
@@ -45,7 +47,9 @@ class XlaLoop(LoopRule):
 
     def transpose(self, residuals: Residuals, cotangents: tuple) -> Primals:
         """The cotangents of the primals; see `LoopRule`."""
-        return run_backward(self.cell, residuals, cotangents)
+        return by_row_groups(
+            functools.partial(run_backward, self.cell), residuals, cotangents
+        )
 
 
 def affine_sequence(
@@ -72,8 +76,15 @@ def affine_sequence(
     """
     if implementation is not None:
         return implementation.run_sequences(cell, params, xs, state, steps)
+    return run_on_mesh(_run_here, cell, params, xs, state, steps)
+
+
+def _run_here(
+    cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
+) -> tuple[PyTree, PyTree]:
+    """`affine_sequence` by XLA's loop, of the rows and units that a device has."""
     run = functools.partial(run_loop, XlaLoop(cell), params)
     multiplications = sum(leaf.size for leaf in jax.tree.leaves(params))
-    if sorting_pays(steps, xs.shape[1 - steps.axis], multiplications):
+    if sorting_pays(steps, xs, multiplications):
         return run_sorted(run, xs, state, steps)
     return run(xs, state, Phases(steps))

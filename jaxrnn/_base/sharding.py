@@ -1,6 +1,7 @@
 """Sharding the arrays that a driver creates as the inputs are sharded."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -16,18 +17,69 @@ from .typing import Array, PyTree
 def lay_out(
     cell: Any, xs: PyTree, lengths: Array | None, state: PyTree, batch_axis: int
 ) -> tuple[Any, Array | None, PyTree]:
-    """The cell, lengths and state, sharded like the rows of `xs` along `batch_axis`."""
+    """The cell, lengths and state, sharded like the rows of `xs` along `batch_axis`.
+
+    A cell that the compiler may divide has its parameters whole on each device: gathered
+    inside of a loop they would be gathered at every step.
+    """
     if not is_pytree_of_arrays(cell):
         return cell, *as_rows_of(xs, (lengths, state), batch_axis)
-    lengths, state = as_rows_of(xs, (lengths, state), batch_axis, beside=cell)
+    cell = _gathered_by_compiler(cell)
+    beside = gathered(cell)
+    lengths, state = as_rows_of(xs, (lengths, state), batch_axis, beside=beside)
     return as_varying_as(xs, cell), lengths, state
+
+
+def gathered(cell: Any) -> Any:
+    """The cell with parameters that are whole on each device, as their types tell."""
+    mesh = explicit_mesh_of(cell) if is_pytree_of_arrays(cell) else None
+    if mesh is None:
+        return cell
+    return jax.tree.map(
+        lambda x: jax.sharding.reshard(x, NamedSharding(mesh, PartitionSpec())), cell
+    )
+
+
+def _gathered_by_compiler(cell: Any) -> Any:
+    def gather(leaf: Any) -> Any:
+        mesh = jax.typeof(leaf).sharding.mesh
+        if AxisType.Auto not in mesh.axis_types or is_key(leaf):
+            return leaf
+        whole = NamedSharding(mesh, PartitionSpec())
+        return jax.lax.with_sharding_constraint(leaf, whole)
+
+    return jax.tree.map(gather, cell)
+
+
+def meshes_of(tree: PyTree) -> list[Any]:
+    """The meshes that the types of arrays tell of, and the one that is set."""
+    of_arrays = [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(tree)]
+    return [*of_arrays, jax.sharding.get_abstract_mesh()]
+
+
+def explicit_mesh_of(tree: PyTree) -> Any:
+    """The mesh over which types tell how the arrays are divided; None if they do not."""
+    explicit = (m for m in meshes_of(tree) if AxisType.Explicit in m.axis_types)
+    return next(explicit, None)
+
+
+def devices_of(tree: PyTree) -> int:
+    """The number of devices over which the compiler may spread the arrays.
+
+    That is the size of their mesh, without the axes over which `shard_map` has divided
+    them already; 1 without a mesh.
+    """
+
+    def size(mesh: Any) -> int:
+        axes = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
+        return math.prod(n for n, kind in axes if kind != AxisType.Manual)
+
+    return max(map(size, meshes_of(tree)))
 
 
 def _has_typed_sharding(xs: PyTree) -> bool:
     """Whether sharding is part of types: on explicit meshes, and inside `shard_map`."""
-    meshes = [jax.sharding.get_abstract_mesh()]
-    meshes += [jax.typeof(x).sharding.mesh for x in jax.tree.leaves(xs)]
-    kinds = {kind for mesh in meshes for kind in mesh.axis_types}
+    kinds = {kind for mesh in meshes_of(xs) for kind in mesh.axis_types}
     return not kinds.isdisjoint({AxisType.Explicit, AxisType.Manual})
 
 

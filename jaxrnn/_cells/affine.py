@@ -273,7 +273,10 @@ class AffineCell(RNNCell):
         # these would be computed.
         step = lambda *args: self.chain(plain_product, *args)[:2]
         first_inputs = masking.first_inputs(inputs, steps.axis)
-        consts = jax.make_jaxpr(step)(params, first_inputs, state).consts
+        # Their sizes alone: on a mesh a step may not fit the way they are divided.
+        sizes = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
+        args = jax.tree.map(sizes, (params, first_inputs, state))
+        consts = jax.make_jaxpr(step)(*args).consts
         if any(isinstance(const, Tracer) for const in consts):
             raise DeclinedError("its functions close over traced arrays")
         if not isinstance(steps.time, int):

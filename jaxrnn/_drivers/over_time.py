@@ -9,7 +9,7 @@ import jax
 from .._base.captures import UnknownCaptureError, find_captures
 from .._base.cell_keys import cell_at_step
 from .._base.inputs import zero_state
-from .._base.sharding import lay_out
+from .._base.sharding import gathered, lay_out
 from .._base.trees import is_pytree_of_arrays, with_structure
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._tensor_array.carried import with_capacity_for
@@ -74,13 +74,14 @@ def _run(
     if state is None:
         state = with_capacity_for(zero_state(where, cell, batch_size, dtype), time)
     cell, lengths, state = lay_out(cell, inputs, lengths, state, 1 - axis)
+    apply_sequence = getattr(cell, "apply_sequence", None)
+    cell = gathered(cell)
     inputs_0 = masking.first_inputs(inputs, axis)
     state = carried(where, cell, inputs_0, state)
     probe(where, cell, inputs_0, state, dtype, strict=lengths is not None)
     bound = None if lengths is None else steps_to_run(lengths, time)
     steps = Steps(lengths, bound, restarts=restarts, time=time, axis=axis)
     steps = steps.with_stand_in(inputs, state)
-    apply_sequence = getattr(cell, "apply_sequence", None)
 
     def run(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
         apply = lambda t, *args: cell_at_step(cell, steps.offset + t)(*args)
