@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 from .._base.sharding import as_varying_as, explicit_mesh_of
@@ -106,9 +105,13 @@ class Division:
     def specs(self, params: Params, steps: Steps) -> tuple:
         """The specs of `(params, xs, state, steps)`."""
         axis, state = 1 - steps.axis, P(self.rows, self.units)
-        of_params = jax.tree.map(lambda x: P(*[None] * (x.ndim - 1), self.units), params)
+        of_params = jax.tree.map(
+            lambda x: P(*[None] * (x.ndim - 1), self.units), params
+        )
         restarts = steps.restarts and dataclasses.replace(
-            steps.restarts, starts=self.of_rows(axis), restart_states=P(None, self.units)
+            steps.restarts,
+            starts=self.of_rows(axis),
+            restart_states=P(None, self.units),
         )
         steps = dataclasses.replace(
             steps,

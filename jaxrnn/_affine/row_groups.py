@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from .._autodiff.jax_internals import SymbolicZero
 from .._base.sharding import devices_of
 from .._base.typing import PyTree
-from .._time.steps import Steps
 from .loop_rule import Primals, Residuals
 from .phases import Phases
 
@@ -47,7 +46,9 @@ def by_row_groups(
 
     arrays = jax.tree.map(lambda c: None if _is_zero(c) else c, cotangents)
     args = divide(in_axes, residuals), arrays
-    results = jax.vmap(of_group, (in_axes, c_axes), Primals(0, axis, 0, 0))(*args)
+    results = jax.vmap(of_group, (in_axes, c_axes), Primals._make((0, axis, 0, 0)))(
+        *args
+    )
     c_params, c_xs, c_state, c_restart_states = results
     total = functools.partial(jax.tree.map, lambda c: jnp.sum(c, 0, c.dtype))
     c_xs, c_state = _along_rows(_join, (axis, 0), (c_xs, c_state))
@@ -60,9 +61,16 @@ def _residuals_axes(phases: Phases, axis: int) -> Residuals:
     restarts = steps.restarts and replace(steps.restarts, starts=axis)
     lengths = None if steps.lengths is None else 0
     steps = replace(
-        steps, lengths=lengths, longest=None, stand_in=lengths, restarts=restarts, offset=None
+        steps,
+        lengths=lengths,
+        longest=None,
+        stand_in=lengths,
+        restarts=restarts,
+        offset=None,
     )
-    return Residuals(Primals(None, axis, 0, None), replace(phases, steps=steps), axis)
+    return Residuals(
+        Primals._make((None, axis, 0, None)), replace(phases, steps=steps), axis
+    )
 
 
 def _along_rows(fn: Callable[[Any, int], Any], axes: PyTree, tree: PyTree) -> PyTree:

@@ -10,7 +10,13 @@ from typing import Any
 
 import jax
 
+from .._autodiff.jax_internals import Jaxpr
+from .._base.math import widest_dtype
 from .._base.typing import Array, DType, Params, PyTree
+from .programs import ELEMENTWISE, by_unit, inlined, shape_of, without_sizes
+
+_ELEMENTWISE = ELEMENTWISE | {"cbrt", "copy", "cosh", "erf", "erf_inv"}
+_ELEMENTWISE |= {"erfc", "expm1", "sinh", "asinh", "atan", "atan2"}
 
 
 class CellOfUnits:
@@ -32,7 +38,12 @@ class CellOfUnits:
         """As `AffineCell.chain`; each product reads the operands of all devices."""
 
         def product_of_all(
-            k: int, stage: Any, params: Params, inputs: Any, operand: Array, dtype: DType
+            k: int,
+            stage: Any,
+            params: Params,
+            inputs: Any,
+            operand: Array,
+            dtype: DType,
         ) -> Array:
             return product(k, stage, params, inputs, self.whole(operand), dtype)
 
@@ -74,13 +85,61 @@ def _map_products(fn: Callable, cell: Any, params: Params, depth: int) -> Params
 def why_not_divided(
     cell: Any, params: Params, state: PyTree, shares: int
 ) -> str | None:
-    """Why the units cannot be divided into so many shares, or None if they can."""
-    if any(stage.blocks is None for stage in cell.stages):
+    """Why the units cannot be divided into so many shares, or None if they can.
+
+    They can if the updates compute each unit by itself, with the same operations for a
+    share of the units; the programs of the updates tell.
+    """
+    stages = cell.stages
+    if any(stage.blocks is None for stage in stages):
         return "a stage does not declare the `blocks` of its columns"
-    sizes = [stage.columns // stage.blocks for stage in cell.stages]
-    sizes += [stage.rows for stage in cell.stages]
-    sizes += [leaf.shape[-1] for leaf in jax.tree.leaves((state, cell.elementwise(params)))]
-    odd = next((size for size in sizes if size % shares), None)
+    units = {stage.columns // stage.blocks for stage in stages}
+    units |= {stage.rows for stage in stages}
+    vectors = jax.tree.leaves((state, cell.elementwise(params)))
+    other = {x.shape[-1] for x in vectors} - units
+    if other:
+        return f"a state or an elementwise parameter has {min(other)} numbers"
+    odd = next((n for n in sorted(units) if n % shares), None)
     if odd is not None:
         return f"{odd} units cannot be divided into {shares} shares of one size"
-    return None
+    return _why_not_by_unit(cell, params, state, shares)
+
+
+def _why_not_by_unit(
+    cell: Any, params: Params, state: PyTree, shares: int
+) -> str | None:
+    try:
+        programs = [_updates(cell, params, state, n) for n in (1, shares)]
+    except Exception:  # A cell's own code may raise anything.
+        return "its updates fit the whole cell alone"
+    (whole, whole_sizes), (share, sizes) = programs
+    if list(without_sizes(whole)) != list(without_sizes(share)):
+        return "its updates differ for a share of its units"
+    if [n * shares for n in sizes] != whole_sizes:
+        return "the sizes of its results are not those of its units"
+    mixing = next(
+        (e.primitive.name for e in share.eqns if not by_unit(e, _ELEMENTWISE)), None
+    )
+    return mixing and f"its updates are not elementwise: `{mixing}`"
+
+
+def _updates(
+    cell: Any, params: Params, state: PyTree, shares: int
+) -> tuple[Jaxpr, list[int]]:
+    """The updates of a share of the units, and the sizes of their results."""
+    dtype = widest_dtype(state)
+
+    def of_share(x: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((*x.shape[:-1], x.shape[-1] // shares), x.dtype)
+
+    def updates(zs: list, elementwise: Params, state: PyTree) -> Any:
+        product = lambda k, *_: zs[k]
+        output, new_state, _, operands = cell.chain(product, elementwise, None, state)
+        return output, new_state, operands
+
+    rows = jax.tree.leaves(state)[0].shape[0]
+    zs = [jax.ShapeDtypeStruct((rows, s.columns), dtype) for s in cell.stages]
+    args = jax.tree.map(of_share, (zs, cell.elementwise(params), state))
+    plain = functools.partial(inlined, updates, join=False)
+    closed = jax.make_jaxpr(plain)(*args)
+    return closed.jaxpr, [shape_of(x)[-1] for x in closed.jaxpr.outvars]

@@ -19,8 +19,8 @@ def lay_out(
 ) -> tuple[Any, Array | None, PyTree]:
     """The cell, lengths and state, sharded like the rows of `xs` along `batch_axis`.
 
-    A cell that the compiler may divide has its parameters whole on each device: gathered
-    inside of a loop they would be gathered at every step.
+    Where the compiler divides arrays, the parameters become whole on each device: if it
+    gathered them inside of a loop, it would at every step.
     """
     if not is_pytree_of_arrays(cell):
         return cell, *as_rows_of(xs, (lengths, state), batch_axis)
@@ -58,7 +58,7 @@ def meshes_of(tree: PyTree) -> list[Any]:
 
 
 def explicit_mesh_of(tree: PyTree) -> Any:
-    """The mesh over which types tell how the arrays are divided; None if they do not."""
+    """The mesh over which types tell how arrays are divided; None if none do."""
     explicit = (m for m in meshes_of(tree) if AxisType.Explicit in m.axis_types)
     return next(explicit, None)
 

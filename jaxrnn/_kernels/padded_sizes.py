@@ -11,17 +11,17 @@ derivatives; the sizes of other cells are not padded.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .._autodiff.jax_internals import Jaxpr, JaxprEqn, Literal
+from .._affine.programs import ELEMENTWISE, by_unit, inlined, shape_of, without_sizes
+from .._autodiff.jax_internals import Jaxpr, JaxprEqn
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
 from .kernel_loop import step_input_type
-from .operations import ELEMENTWISE, inlined, shape_of
 from .step import step_types
 from .work import Work, step_result_types
 
@@ -29,8 +29,6 @@ from .work import Work, step_result_types
 SMALLEST = 16
 # Pallas lowers more elementwise operations for Triton than for both platforms.
 TRITON_ELEMENTWISE = ELEMENTWISE | {"cbrt", "cosh", "erf_inv", "expm1", "sinh"}
-# The parameters of equations that are sizes.
-_SIZES = ("shape", "sizes", "new_sizes")
 _FIXED_SIZES = "its updates, or its `blocks`, fit these sizes alone"
 
 
@@ -106,7 +104,7 @@ def why_not_padded(work: Work) -> str | None:
         programs = [_program(work, size) for size in sizes]
     except Exception:  # A cell's own code may raise anything.
         return _FIXED_SIZES
-    true, *others = (list(_without_sizes(program)) for program in programs)
+    true, *others = (list(without_sizes(program)) for program in programs)
     if any(other != true for other in others):
         return _FIXED_SIZES
     not_elementwise = next((e for e in programs[-1].eqns if not _by_unit(e)), None)
@@ -146,22 +144,6 @@ def _updates(cell: Any, zs: list, elementwise: Params, state: PyTree) -> Any:
     return [x for x in operands if x.size], output, after
 
 
-def _without_sizes(jaxpr: Jaxpr) -> Iterator[tuple]:
-    """The equations in a form that is equal for programs that differ in sizes alone."""
-    numbers = {}
-
-    def name(atom: Any) -> str | int:
-        if isinstance(atom, Literal):
-            return repr(atom.val)
-        return numbers.setdefault(atom, len(numbers))
-
-    for eqn in jaxpr.eqns:
-        params = {k: str(v) for k, v in eqn.params.items() if k not in _SIZES}
-        names = [*map(name, eqn.invars)], [*map(name, eqn.outvars)]
-        yield eqn.primitive.name, params, *names
-    yield tuple(map(name, jaxpr.outvars))
-
-
 def _by_unit(eqn: JaxprEqn) -> bool:
     """Whether it computes each unit by itself, moves whole blocks, or sums rows."""
     name, shapes = eqn.primitive.name, [shape_of(x) for x in eqn.invars]
@@ -169,12 +151,7 @@ def _by_unit(eqn: JaxprEqn) -> bool:
         return eqn.params["axes"] == (0,) and shapes[0][0] in (1, SMALLEST)
     if name == "concatenate":
         return len(set(shapes)) == 1
-    if name in ("reshape", "squeeze"):
-        sizes = lambda shape: [n for n in shape if n != 1]
-        return sizes(shapes[0]) == sizes(shape_of(eqn.outvars[0]))
-    if name == "split":
-        return len(set(eqn.params["sizes"])) == 1
-    return name in TRITON_ELEMENTWISE | {"broadcast_in_dim"}
+    return by_unit(eqn, TRITON_ELEMENTWISE)
 
 
 def _pad_product(params: Params, blocks: int) -> Params:

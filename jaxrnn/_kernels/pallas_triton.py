@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
+from .._affine.programs import inlined, shape_of
 from .._autodiff.jax_internals import JaxprEqn
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
@@ -24,7 +25,7 @@ from .blocks import Tiles, call, read_rows
 from .kernel import BackwardInputs, ForwardInputs, Kernel
 from .kernel_loop import run_kernel, work_for
 from .machines import KIB
-from .operations import SUPPORTED, inlined, is_batched, shape_of, why_not_operations
+from .operations import SUPPORTED, is_batched, why_not_operations
 from .padded_sizes import (
     SMALLEST,
     TRITON_ELEMENTWISE,
