@@ -63,6 +63,31 @@ def at_step(key: Key | None, t: Array) -> StepKey | None:
     return StepKey(jax.random.fold_in(key, RUN), jax.random.fold_in(key, t))
 
 
+def key_of_device(key: Key, rows: PyTree) -> Key:
+    """The key for rows that `shard_map` divides: another one on each device.
+
+    A key that differs between the devices already, as far as its type tells, stays.
+    """
+    axes = set().union(*map(_varying_axes, jax.tree.leaves(rows))) - _varying_axes(key)
+    if not axes:
+        return key
+    return jax.random.fold_in(key, jax.lax.axis_index(tuple(sorted(axes))))
+
+
+def _varying_axes(x: Any) -> frozenset[str]:
+    """The axes of `shard_map` over which a value may differ between devices."""
+    kind = jax.typeof(x)
+    return kind.mat.varying if hasattr(kind, "mat") else kind.vma  # JAX 0.9.
+
+
+def cell_of_device(cell: Any, rows: PyTree) -> Any:
+    """The cell with `key_of_device`, if it is bound with a key."""
+    key = getattr(cell, "key", None)
+    if key is None:
+        return cell
+    return dataclasses.replace(cell, key=key_of_device(key, rows))
+
+
 def cell_at_step(cell: Any, t: Array) -> Any:
     """The cell with the keys of step `t`, if it has an `at_step`."""
     at_step = getattr(cell, "at_step", None)

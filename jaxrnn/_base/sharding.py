@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from .cell_keys import cell_of_device
 from .errors import is_key
 from .math import expand_rows
 from .trees import is_pytree_of_arrays
@@ -24,7 +25,7 @@ def lay_out(
     """
     if not is_pytree_of_arrays(cell):
         return cell, *as_rows_of(xs, (lengths, state), batch_axis)
-    cell = _gathered_by_compiler(cell)
+    cell = _gathered_by_compiler(cell_of_device(cell, xs))
     beside = gathered(cell)
     lengths, state = as_rows_of(xs, (lengths, state), batch_axis, beside=beside)
     return as_varying_as(xs, cell), lengths, state

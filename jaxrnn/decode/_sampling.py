@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.cell_keys import check_key
+from .._base.cell_keys import check_key, key_of_device
 from .._base.typing import Array, ArrayLike, Key, PyTree, RNNCellLike
 from ._checks import POSITIVE, PROBABILITY, as_int, as_number
 from ._decoded import Decoded, run
@@ -138,7 +138,8 @@ def _draw(
     """An id for each row at position t, int32 `[batch]`."""
     log_probs = jax.lax.stop_gradient(log_probs)
     shape, dtype = log_probs.shape, log_probs.dtype
-    noise = jax.random.gumbel(jax.random.fold_in(key, t), shape, dtype)
+    key = jax.random.fold_in(key_of_device(key, log_probs), t)
+    noise = jax.random.gumbel(key, shape, dtype)
     # Relative to the best: a small temperature makes the others -inf, never NaN.
     best = jnp.max(log_probs, axis=1, keepdims=True)
     temperature = jnp.maximum(jnp.asarray(temperature, dtype), jnp.finfo(dtype).tiny)
