@@ -197,16 +197,19 @@ class BeamLoop:
         shape = (model.batch_size // self.width, self.width)
         inputs = model.inputs(model.start_ids)
         # All beams start equal, and would stay equal if more than one were alive.
-        log_probs = jnp.full(shape, -jnp.inf, model.score_dtype(inputs))
-        lengths, finished = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool)
-        beams = Beams(log_probs.at[:, 0].set(0.0), lengths, finished)
+        start_ids = model.start_ids.reshape(shape)
+        fill = lambda value, dtype: jnp.full_like(start_ids, value, dtype)
+        first = jnp.arange(self.width, dtype=jnp.int32) == 0
+        log_probs = fill(-jnp.inf, model.score_dtype(inputs))
+        log_probs = jnp.where(first, jnp.zeros_like(log_probs), log_probs)
+        beams = Beams(log_probs, fill(0, jnp.int32), fill(False, bool))
         emit = jnp.int32(0), jnp.int32(0)
         return self._finished(beams), inputs, model.initial_state, emit, beams
 
     def _finished(self, beams: Beams) -> Array:
         """One flag for all beams of an example, as beams change places."""
         over = beams.finished | jnp.isneginf(beams.log_probs)
-        return jnp.repeat(jnp.all(over, axis=1), self.width)
+        return _repeated(jnp.all(over, axis=1), self.width)
 
     def _continued(self, beams: Beams, log_probs: Array) -> tuple[Beams, Array, Array]:
         """The best beams with one more id, their parents, and the ids."""
@@ -256,7 +259,7 @@ def _make(model: Model, beam_width: Any, length_penalty: Any) -> BeamLoop:
     fix = "0 is for none."
     penalty = as_number(where, "length_penalty", length_penalty, FINITE, fix)
     state = _tile(where, "initial_state", model.initial_state, width)
-    ids = jnp.repeat(model.start_ids, width, axis=0)
+    ids = _repeated(model.start_ids, width)
     tiled = dataclasses.replace(model, initial_state=state, start_ids=ids)
     return BeamLoop(tiled, width, penalty)
 
@@ -274,7 +277,14 @@ def _tile(where: str, name: str, tree: PyTree, width: int) -> PyTree:
                 f"{describe(leaf)}. Keep what it holds in arrays [batch, ...]."
             )
     tree = as_state(where, name, tree)
-    return jax.tree.map(lambda x: jnp.repeat(x, width, 0) if x.ndim else x, tree)
+    return jax.tree.map(lambda x: _repeated(x, width) if x.ndim else x, tree)
+
+
+def _repeated(x: Array, width: int) -> Array:
+    """Each row `width` times; unlike in `jnp.repeat`, on any mesh."""
+    rows, *rest = x.shape
+    wide = jnp.broadcast_to(jnp.expand_dims(x, 1), (rows, width, *rest))
+    return wide.reshape(rows * width, *rest)
 
 
 def _pick(values: Array, places: Array) -> Array:
@@ -284,9 +294,13 @@ def _pick(values: Array, places: Array) -> Array:
 def _reordered(state: PyTree, parents: Array) -> PyTree:
     """The state in which each beam has the state of its parent."""
     batch, width = parents.shape
-    first = width * jnp.arange(batch, dtype=parents.dtype)
-    rows = (first[:, None] + parents).reshape(-1)
-    return jax.tree.map(lambda x: x[rows] if x.ndim else x, state)
+
+    def reorder(x: Array) -> Array:
+        # Among the rows of an example, so that no device needs those of another.
+        beams = x.reshape(batch, width, *x.shape[1:])
+        return jax.vmap(lambda x, places: x[places])(beams, parents).reshape(x.shape)
+
+    return jax.tree.map(lambda x: reorder(x) if x.ndim else x, state)
 
 
 @jax.jit

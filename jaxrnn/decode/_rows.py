@@ -62,7 +62,7 @@ class RowLoop:
         model = self.model
         inputs = model.inputs(model.start_ids)
         dtypes = model.score_dtype(inputs), jnp.int32, bool
-        rows = Rows(*(jnp.zeros(model.batch_size, dtype) for dtype in dtypes))
+        rows = Rows(*(jnp.zeros_like(model.start_ids, dtype) for dtype in dtypes))
         return rows.finished, inputs, model.initial_state, jnp.int32(0), rows
 
     def decoded(self, results: tuple[PyTree, PyTree, Rows], max_time: int) -> Decoded:
