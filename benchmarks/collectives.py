@@ -1,0 +1,243 @@
+"""What devices exchange: the collectives in compiled programs, in loops and outside.
+
+A program is the value and the gradient of a loss over a driver's results, compiled for
+four devices: CPU devices of this process, or a TPU that is not at hand.
+
+    python -m benchmarks.collectives                   # four CPU devices
+    python -m benchmarks.collectives --target v5e:2x2  # needs libtpu, no TPU
+
+It prints a table and writes it to `benchmarks/results/collectives-<target>.md`.
+"""
+
+import argparse
+import collections
+import functools
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
+
+import jaxrnn
+import jaxrnn.decode
+
+RESULTS = Path(__file__).parent / "results"
+DEVICES = 4
+# Several chunks of steps in the backward loop: one chunk would hide what it exchanges.
+BATCH, TIME, DEPTH, UNITS, VOCABULARY = 512, 64, 16, 32, 8
+KINDS = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
+OPERATION = re.compile(
+    rf"= (?P<types>\S.*?) (?P<kind>{KINDS})(?:-start)?\(.*?(?P<part>chain_id|\n)"
+)
+CALLED = re.compile(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)")
+LOOP = re.compile(r"(?:body|condition)=%?([\w.\-]+)")
+
+
+# The compiled program
+
+
+def collectives(program: str) -> tuple[list[str], list[str]]:
+    """The kinds of collectives in a program's text: in loops, and outside of them."""
+    parts = dict(_computations(program))
+    in_loops, waiting = set(), LOOP.findall(program)
+    while waiting:
+        name = waiting.pop()
+        if name in parts and name not in in_loops:
+            in_loops.add(name)
+            waiting += CALLED.findall(parts[name])
+    found = {True: [], False: []}
+    for name, text in parts.items():
+        found[name in in_loops] += re.finditer(OPERATION, text)
+    return _kinds(found[True]), _kinds(found[False])
+
+
+def _kinds(operations: list[re.Match]) -> list[str]:
+    """Their kinds; of the parts of one that a TPU overlaps with other work, one."""
+    whole = [x["kind"] for x in operations if x["part"] == "\n"]
+    parts = {
+        (x["kind"], re.sub("{.*?}", "", x["types"]))
+        for x in operations
+        if x["part"] != "\n"
+    }
+    return sorted(whole + [kind for kind, _ in parts])
+
+
+def _computations(program: str) -> Iterator[tuple[str, str]]:
+    for text in re.split(r"\n(?=%|ENTRY)", program):
+        name = re.match(r"(?:ENTRY )?%?([\w.\-]+) ", text)
+        if name:
+            yield name[1], text
+
+
+# The programs
+
+
+def dynamic(bound: Any, x: Any, lengths: Any) -> Any:
+    """`dynamic_rnn`."""
+    return jaxrnn.dynamic_rnn(bound, x, lengths, dtype=x.dtype)[0]
+
+
+def bidirectional(bound: Any, x: Any, lengths: Any) -> Any:
+    """`bidirectional_dynamic_rnn`, one cell for both directions."""
+    run = jaxrnn.bidirectional_dynamic_rnn
+    return run(bound, bound, x, lengths, dtype=x.dtype)[0]
+
+
+def static(bound: Any, x: Any, lengths: Any) -> Any:
+    """`static_rnn` over four steps."""
+    steps = list(jnp.swapaxes(x[:, :4], 0, 1))
+    return jaxrnn.static_rnn(bound, steps, None, x.dtype, lengths)[0]
+
+
+def raw(bound: Any, x: Any, lengths: Any) -> Any:
+    """`raw_rnn` that reads its inputs from a TensorArray."""
+    steps = jaxrnn.TensorArray(x.dtype, TIME).unstack(jnp.swapaxes(x, 0, 1))
+
+    def loop_fn(time: Any, output: Any, state: Any, loop_state: Any) -> tuple:
+        if output is None:
+            state = bound.zero_state(x.shape[0], x.dtype)
+        inputs = steps.read(jnp.minimum(time, TIME - 1))
+        return time >= lengths, inputs, state, output, None
+
+    return jaxrnn.raw_rnn(bound, loop_fn, max_time=TIME)[0].stack()
+
+
+def swapped(bound: Any, x: Any, lengths: Any) -> Any:
+    """`dynamic_rnn` with `swap_memory=True`."""
+    return jaxrnn.dynamic_rnn(bound, x, lengths, dtype=x.dtype, swap_memory=True)[0]
+
+
+def _decode(run: Callable, bound: Any, x: Any, lengths: Any) -> Any:
+    table = np.random.default_rng(1).normal(size=(VOCABULARY, DEPTH)).astype(x.dtype)
+    states = bound.zero_state(x.shape[0], x.dtype)
+    state = jax.tree.map(lambda s: s + x[:, 0, :1], states)
+    rows = jax.typeof(lengths).sharding.spec[0]
+    where = {} if rows is None else {"out_sharding": P(rows)}
+    embed = lambda ids: jnp.asarray(table).at[ids].get(**where)
+    project = lambda output: output[:, :DEPTH] @ table.T
+    return run(bound, embed, project, state, lengths % VOCABULARY, 0, 12).scores
+
+
+DRIVERS = {
+    "dynamic_rnn": dynamic,
+    "bidirectional": bidirectional,
+    "static_rnn": static,
+    "swap_memory": swapped,
+    "raw_rnn": raw,
+    "greedy": functools.partial(_decode, jaxrnn.decode.greedy),
+    "beam_search": functools.partial(
+        _decode, functools.partial(jaxrnn.decode.beam_search, beam_width=3)
+    ),
+}
+CELLS = {
+    "LSTM": jaxrnn.LSTMCell(UNITS),
+    "LSTM, peepholes, projection": jaxrnn.LSTMCell(UNITS, True, num_proj=16),
+    "GRU": jaxrnn.GRUCell(UNITS),
+    "LSTM, GRU": jaxrnn.MultiRNNCell([jaxrnn.LSTMCell(UNITS), jaxrnn.GRUCell(UNITS)]),
+}
+LAYOUTS = {
+    "data": lambda leaf: P(),
+    "FSDP": lambda leaf: P("data") if leaf.ndim == 2 else P(),
+    "tensor": lambda leaf: P(*[None] * (leaf.ndim - 1), "model"),
+}
+
+
+def make_mesh(devices: Any, layout: str, axes: str) -> Mesh:
+    """The mesh of a layout; `axes` is "auto", "explicit" or "shard_map"."""
+    names = ("data", "model") if layout == "tensor" else ("data",)
+    kind = AxisType.Explicit if axes == "explicit" else AxisType.Auto
+    shape = (2, DEVICES // 2) if layout == "tensor" else (DEVICES,)
+    grid = np.asarray(devices[:DEVICES]).reshape(shape)
+    return Mesh(grid, names, axis_types=(kind,) * len(names))
+
+
+def types_of(cell: Any, mesh: Mesh, layout: str, dtype: Any = jnp.float32) -> tuple:
+    """The types of `(params, x, lengths)`, laid out on the mesh."""
+
+    def put(leaf: Any, spec: P) -> jax.ShapeDtypeStruct:
+        sharding = NamedSharding(mesh, spec)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    x = jax.ShapeDtypeStruct((BATCH, TIME, DEPTH), dtype)
+    lengths = jax.ShapeDtypeStruct((BATCH,), jnp.int32)
+    init = lambda x: cell.init(jax.random.key(0), x[:, 0])
+    params = jax.tree.map(lambda p: put(p, LAYOUTS[layout](p)), jax.eval_shape(init, x))
+    return params, put(x, P("data")), put(lengths, P("data"))
+
+
+def gradient_of(driver: Callable, cell: Any, mesh: Mesh, axes: str) -> Callable:
+    """`(params, x, lengths) -> (loss, gradient)`, compiled when it is called."""
+
+    def loss(params: Any, x: Any, lengths: Any) -> Any:
+        results = jax.tree.leaves(driver(cell.bind(params), x, lengths))
+        value = sum(jnp.mean(jnp.square(leaf)) for leaf in results)
+        return jax.lax.pmean(value, "data") if axes == "shard_map" else value
+
+    gradient = jax.value_and_grad(loss)
+    if axes == "shard_map":
+        specs = P(), P("data"), P("data")
+        gradient = jax.shard_map(gradient, mesh=mesh, in_specs=specs, out_specs=P())
+    return jax.jit(gradient)
+
+
+def compiled(devices: Any, layout: str, axes: str, driver: str, cell: str) -> str:
+    """The text of the compiled program of a row of the table."""
+    mesh, cell = make_mesh(devices, layout, axes), CELLS[cell]
+    with jax.set_mesh(mesh):
+        gradient = gradient_of(DRIVERS[driver], cell, mesh, axes)
+        return gradient.lower(*types_of(cell, mesh, layout)).compile().as_text()
+
+
+# The table
+
+
+def rows() -> Iterator[tuple[str, str, str, str]]:
+    """`(layout, axes, driver, cell)` of each row."""
+    for axes in ("auto", "explicit", "shard_map"):
+        for driver in DRIVERS:
+            yield "data", axes, driver, "LSTM"
+    for layout in ("FSDP", "tensor"):
+        for axes in ("auto", "explicit")[layout == "tensor" :]:
+            for cell in CELLS:
+                yield layout, axes, "dynamic_rnn", cell
+
+
+def devices_of(target: str) -> Any:
+    """Devices to compile for: those of this process, or those of a TPU's topology."""
+    if target == "cpu":
+        return jax.devices()
+    from jax.experimental import topologies
+
+    return topologies.get_topology_desc(target, platform="tpu").devices
+
+
+def counts(kinds: list[str]) -> str:
+    """The kinds with how many of each."""
+    found = collections.Counter(kinds).items()
+    return ", ".join(f"{count} {kind}" for kind, count in found) or "none"
+
+
+def main() -> None:
+    """Compiles every program, prints the table and saves it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--target", default="cpu", help="cpu, or such as v5e:2x2")
+    target = parser.parse_args().target
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", DEVICES)
+    devices = devices_of(target)
+    lines = ["| layout | mesh | driver | cell | in loops | outside |", "|---" * 6 + "|"]
+    print(*lines, sep="\n")
+    for row in rows():
+        inside, outside = collectives(compiled(devices, *row))
+        lines.append(f"| {' | '.join(row)} | {counts(inside)} | {counts(outside)} |")
+        print(lines[-1], flush=True)
+    name = target.replace(":", "-")
+    (RESULTS / f"collectives-{name}.md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What compiled programs exchange, and where: in loops, or once outside of them.
+
+The sizes give the backward loop several chunks of steps.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.collectives import (
+    BATCH,
+    CELLS,
+    DEPTH,
+    DRIVERS,
+    TIME,
+    collectives,
+    compiled,
+    gradient_of,
+    make_mesh,
+    types_of,
+)
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(BATCH, TIME, DEPTH))
+LENGTHS = RNG.integers(0, TIME + 1, BATCH).astype(np.int32)
+ONCE = ["dynamic_rnn", "bidirectional", "static_rnn"]  # On any mesh.
+AXES = ["auto", "explicit", "shard_map"]
+
+
+@pytest.mark.fast("*-LSTM, GRU", "*-LSTM, peepholes, projection")
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("axes", AXES)
+def test_data_parallel_sums_gradients_once(axes, cell):
+    inside, outside = found("data", axes, "dynamic_rnn", cell)
+    assert inside == []
+    # The compiler may combine them: one with the sum of the loss, at most one a leaf.
+    most = 1 + len(
+        jax.tree.leaves(types_of(CELLS[cell], mesh_of("data", axes), "data"))
+    )
+    assert set(outside) == {"all-reduce"}
+    assert len(outside) <= most
+
+
+@pytest.mark.fast("shard_map-raw_rnn", "auto-static_rnn")
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("axes", AXES)
+def test_data_parallel_by_driver(axes, driver):
+    inside, outside = found("data", axes, driver, "LSTM")
+    if driver in ONCE or axes == "shard_map":
+        assert inside == []
+    if driver == "beam_search" and axes != "shard_map":
+        # `top_k` reads the scores of all rows, as compiled for a CPU.
+        assert set(inside) == {"all-reduce", "all-gather"}
+    else:
+        assert set(inside + outside) == {"all-reduce"}
+
+
+@pytest.mark.fast("explicit-LSTM", "auto-GRU")
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("axes", ["auto", "explicit"])
+def test_fsdp_gathers_each_kernel_once_before_the_loop(axes, cell):
+    inside, outside = found("FSDP", axes, "dynamic_rnn", cell)
+    assert inside == []
+    types, _, _ = types_of(CELLS[cell], mesh_of("FSDP", axes), "FSDP")
+    kernels = [leaf for leaf in jax.tree.leaves(types) if leaf.ndim == 2]
+    assert outside.count("all-gather") == len(kernels)
+
+
+@pytest.mark.fast("*")
+@pytest.mark.parametrize(
+    ("cell", "products"), [("LSTM", 1), ("GRU", 2), ("LSTM, GRU", 3)]
+)
+def test_tensor_parallel_gathers_once_a_product(cell, products):
+    inside, _ = found("tensor", "explicit", "dynamic_rnn", cell)
+    # Forward at each step; backward at each chunk of steps, for the kernel's gradient.
+    assert inside == ["all-gather"] * 2 * products + ["reduce-scatter"] * products
+
+
+@pytest.mark.fast("auto-data-*projection", "explicit-tensor-*projection")
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("layout", ["data", "FSDP", "tensor"])
+@pytest.mark.parametrize("axes", ["auto", "explicit"])
+def test_values_and_gradients(axes, layout, cell):
+    want = on_one_device(cell)
+    mesh = mesh_of(layout, axes)
+    params, x, lengths = types_of(CELLS[cell], mesh, layout, jnp.float64)
+    put = lambda value, like: jax.device_put(value, like.sharding)
+    values = jax.tree.map(put, (params_of(cell), X, LENGTHS), (params, x, lengths))
+    with jax.set_mesh(mesh):
+        run = gradient_of(DRIVERS["dynamic_rnn"], CELLS[cell], mesh, axes)
+        got = run(*values)
+    close = lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-9, atol=1e-12)
+    jax.tree.map(close, got, want)
+
+
+def found(layout, axes, driver, cell):
+    return collectives(compiled(jax.devices(), layout, axes, driver, cell))
+
+
+def mesh_of(layout, axes):
+    return make_mesh(jax.devices(), layout, axes)
+
+
+def params_of(cell):
+    return CELLS[cell].init(jax.random.key(0), X[:, 0])
+
+
+def on_one_device(cell):
+    mesh = make_mesh(jax.devices(), "data", "auto")
+    run = gradient_of(DRIVERS["dynamic_rnn"], CELLS[cell], mesh, "auto")
+    return run(params_of(cell), X, LENGTHS)
