@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from .cell_keys import cell_of_device
-from .errors import is_key
+from .errors import describe, is_key
 from .math import expand_rows
-from .trees import is_pytree_of_arrays
+from .trees import is_pytree_of_arrays, map_named
 from .typing import Array, PyTree
 
 
@@ -29,6 +29,38 @@ def lay_out(
     beside = gathered(cell)
     lengths, state = as_rows_of(xs, (lengths, state), batch_axis, beside=beside)
     return as_varying_as(xs, cell), lengths, state
+
+
+def with_whole_steps(where: str, xs: PyTree, batch_axis: int) -> PyTree:
+    """The inputs, divided over a mesh along their rows alone, as their types tell.
+
+    Args:
+        where: The driver, for the message.
+        xs: Inputs with rows along `batch_axis` and time along the other of axes 0, 1.
+        batch_axis: 0 or 1.
+
+    Raises:
+        ValueError: If they are divided along time.
+    """
+
+    if explicit_mesh_of(xs) is None:
+        return xs
+
+    def put(name: str, x: Array) -> Array:
+        sharding = jax.typeof(x).sharding
+        if AxisType.Explicit not in sharding.mesh.axis_types:
+            return x
+        rows, time = sharding.spec[batch_axis], sharding.spec[1 - batch_axis]
+        if time is not None:
+            raise ValueError(
+                f"{where}: `{name}` must be whole along time, got {describe(x)} that "
+                f"is divided over {time!r}: the steps run one after another. Divide "
+                f"the rows, by `jax.sharding.reshard`."
+            )
+        spec = PartitionSpec(*[None] * batch_axis, rows)
+        return jax.sharding.reshard(x, NamedSharding(sharding.mesh, spec))
+
+    return map_named("inputs", put, xs)
 
 
 def gathered(cell: Any) -> Any:

@@ -1,6 +1,7 @@
 """Batch-sharded inputs: values, layouts, and no collective inside of the loop."""
 
 import contextlib
+import dataclasses
 import functools
 import re
 
@@ -12,7 +13,16 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
-from jaxrnn import DropoutWrapper, FunctionCell, GRUCell, LSTMCell, MultiRNNCell
+from jaxrnn import (
+    AffineCell,
+    DropoutWrapper,
+    FunctionCell,
+    GRUCell,
+    LSTMCell,
+    MultiRNNCell,
+    Stage,
+)
+from jaxrnn._affine import phases
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(8, 6, 3))
@@ -321,3 +331,81 @@ def test_raw_rnn_with_rows_over_devices(kind):
             for value, spec in zip((params, x, LENGTHS), specs, strict=True)
         ]
         close(jax.jit(jax.value_and_grad(run, (0, 1)))(*args), want)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Centered(AffineCell):
+    """A cell whose update subtracts the mean over its units."""
+
+    num_units: int
+
+    @property
+    def stages(self):
+        n, init = self.num_units, jax.nn.initializers.glorot_normal()
+        return (Stage(self.update, n, n, init, jax.nn.initializers.ones, blocks=1),)
+
+    state_size = output_size = property(lambda self: self.num_units)
+
+    def enter(self, h):
+        return h, None
+
+    def update(self, params, z, carry):
+        h = jnp.tanh(z - jnp.mean(z, axis=-1, keepdims=True))
+        return h, h
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [Centered(8), LSTMCell(6, state_is_tuple=False), DropoutWrapper(GRUCell(8), 0.5)],
+    ids=["centered", "one_state", "dropout"],
+)
+@pytest.mark.parametrize("spec", [P(None, "model"), P("model"), P("data")], ids=str)
+def test_kernels_that_are_divided_on_an_explicit_mesh(spec, cell):
+    """Cells whose units cannot be divided have whole kernels on each device."""
+    mesh = jax.make_mesh((2, 2), ("data", "model"))
+    x = X[..., :2]  # Kernels of an even number of rows.
+    params = cell.init(jax.random.key(0), x[:, 0], jnp.float64)
+    want = jax.value_and_grad(loss)(params, x, LENGTHS, cell)
+    put = lambda leaf: jax.device_put(
+        leaf, NamedSharding(mesh, spec if leaf.ndim == 2 else P())
+    )
+    rows = NamedSharding(mesh, P("data"))
+    run = jax.jit(jax.value_and_grad(loss), static_argnums=3)
+    got = run(jax.tree.map(put, params), *jax.device_put((x, LENGTHS), rows), cell)
+    close(got, want)
+
+
+def test_each_device_sorts_its_own_rows(monkeypatch):
+    """Finished rows drop out of a program of one device, whatever else there is."""
+    monkeypatch.setattr(phases, "LEAST_WORK", 0)
+    cell = LSTMCell(4)
+    x, n = np.tile(X, (16, 1, 1)), np.tile(LENGTHS, 16)
+    params, mesh = params_of(cell), jax.make_mesh((4,), ("data",))
+    run = lambda p, x, n: jaxrnn.dynamic_rnn(cell.bind(p), x, n, dtype=jnp.float64)
+    want = run(params, x, n)
+    rows = NamedSharding(mesh, P("data"))
+    shares = jax.device_put((x, n), rows)
+    auto = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    unsorted = jax.device_put((x, n), NamedSharding(auto, P("data")))
+    sorts = lambda *args: str(jax.make_jaxpr(run)(params, *args)).count(" sort[")
+    assert [sorts(*args) > 0 for args in ((x, n), shares, unsorted)] == [
+        True,
+        True,
+        False,
+    ]
+    close(jax.jit(run)(params, *shares), want)
+
+
+def test_another_draw_on_each_device():
+    cell = DropoutWrapper(LSTMCell(5), output_keep_prob=0.5)
+    mesh = jax.make_mesh((4,), ("data",))
+    params, ones = params_of(cell), np.ones((8, 6, 3))
+
+    def dropped(key):
+        run = lambda x: jaxrnn.dynamic_rnn(cell.bind(params, key), x, dtype=x.dtype)[0]
+        x = jax.device_put(ones, NamedSharding(mesh, P("data")))
+        y = jax.jit(jax.shard_map(run, mesh=mesh, out_specs=P("data")))(x)
+        return np.asarray(y == 0).reshape(4, -1)
+
+    masks = dropped(KEY)
+    assert len({mask.tobytes() for mask in masks}) == 4
