@@ -42,7 +42,6 @@ def with_whole_steps(where: str, xs: PyTree, batch_axis: int) -> PyTree:
     Raises:
         ValueError: If they are divided along time.
     """
-
     if explicit_mesh_of(xs) is None:
         return xs
 
