@@ -93,6 +93,22 @@ def count_of_layers(where: str, params: Params) -> int:
     return next(iter(counts))
 
 
+def check_captured(where: str, captured: list[Array], axis_name: str) -> None:
+    """Raises ValueError if the cell reads an array that is the same on all stages.
+
+    Its gradient would be summed over the stages within the loop, where a stage that has
+    no chunk does not take part: the program would hang.
+    """
+    for array in captured:
+        if jax.lax.axis_size(axis_name) > 1 and not varies_over(axis_name, array):
+            raise ValueError(
+                f"{where}: `cell` must read no traced array that is the same on all "
+                f"stages, apart from its arguments, got {describe(array)}. Put it into "
+                "the parameters, or pass the cell `jax.lax.pcast(array, "
+                f"{axis_name!r}, to='varying')`."
+            )
+
+
 def varies_over(axis_name: str, x: Array) -> bool:
     """Whether `x` may differ along the axis, by its type; unknown for an axis of 1."""
     kind = jax.typeof(x)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.typing import Array, PyTree
+from .stage_checks import check_captured
 
 
 def run_ticks(
@@ -44,13 +45,17 @@ def run_ticks(
         start = (k - stage) * chunk
         is_active = (start >= 0) & (start < running)
         # Not a select: what is not run cannot make a gradient NaN.
-        outputs, state = jax.lax.cond(is_active, run_chunk, _skip, start, inputs, state)
+        outputs, state = jax.lax.cond(is_active, run, _skip, start, inputs, state)
         return (jax.lax.ppermute(outputs, axis_name, to_next), state), outputs
 
     time = jax.tree.leaves(inputs)[0].shape[0]
     ticks = -(-time // chunk) + last
     chunks = jax.tree.map(lambda x: _in_chunks(x, ticks, chunk), inputs)
     nothing = jax.tree.map(lambda x: jnp.zeros_like(x[0]), chunks)
+    # The stage has the type of a start.
+    converted, captured = jax.closure_convert(run_chunk, stage, nothing, state)
+    check_captured("pipelined_rnn", captured, axis_name)
+    run = lambda *args: converted(*args, *captured)
     ks = jnp.arange(ticks, dtype=jnp.int32)
     (_, state), outputs = jax.lax.scan(tick, (nothing, state), (ks, chunks))
     outputs = jax.tree.map(lambda x: _in_steps(x[last:], time), outputs)

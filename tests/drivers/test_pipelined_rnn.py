@@ -38,7 +38,8 @@ def count_steps(params, inputs, state, key=None):
     """A number for each row, one that belongs to no row, and a logarithm."""
     count, total, all_steps = state
     total = jnp.tanh(total + inputs["x"] * params["w"])
-    output = {"x": 1.5 + total, "log": jnp.log(inputs["x"]) + inputs["log"]}
+    log = inputs["log"] + jnp.log(inputs["x"] * params["w"])
+    output = {"x": 1.5 + total, "log": log}
     return output, (count + 1, total, all_steps + 1.0)
 
 
@@ -229,13 +230,10 @@ def test_lengths(chunk, lengths):
 one_device_gru = functools.partial(on_one_device, CELLS["gru"], None)
 
 
-@pytest.mark.fast("whole")
-@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "ragged"])
-def test_idle_ticks_run_nothing(lengths):
+@pytest.mark.parametrize("length", [TIME, 9])
+def test_idle_ticks_run_nothing(length):
     """A leaf without rows stays as it is; a cell is not run on inputs of 0."""
-    chunk = 11
-    if lengths is not None:
-        chunk, lengths = 4, np.maximum(lengths, 9)  # A step of each row in each chunk.
+    chunk, lengths = (11, None) if length == TIME else (3, np.full(ROWS, length))
     x = {"x": np.abs(X) + 0.5, "log": X}
     params = {"w": np.linspace(0.5, 1, 4 * SIZE).reshape(4, 1, SIZE)}
     state = np.zeros((4, ROWS)), np.zeros((4, ROWS, SIZE)), np.zeros(4)
@@ -243,7 +241,7 @@ def test_idle_ticks_run_nothing(lengths):
     got = differentiated(mapped(run, mesh_of()), params, x, lengths, state)
     want = functools.partial(on_one_device, COUNTS, None)
     close(got, differentiated(want, params, x, lengths, state))
-    assert got[1][1][2].tolist() == [TIME] * 4
+    assert got[1][1][2].tolist() == [length] * 4
 
 
 @pytest.mark.slow
@@ -264,7 +262,6 @@ def test_time_major_and_a_zero_state():
         return jaxrnn.pipelined_rnn(
             cell.bind(params),
             x,
-            LENGTHS,
             dtype=jnp.float64,
             axis_name="stage",
             chunk=4,
@@ -273,7 +270,7 @@ def test_time_major_and_a_zero_state():
 
     specs = {"in_specs": (P("stage"), P()), "out_specs": (P(), P("stage"))}
     got = jax.jit(jax.shard_map(run, mesh=mesh_of(2), **specs))(params, x)
-    want = on_one_device(cell, None, params, X, LENGTHS, jnp.zeros((2, ROWS, SIZE)))
+    want = on_one_device(cell, None, params, X, None, jnp.zeros((2, ROWS, SIZE)))
     close(got, (jnp.swapaxes(want[0], 0, 1), want[1]))
 
 
@@ -299,6 +296,43 @@ def test_a_gradient_inside_of_shard_map():
     got = jax.jit(jax.shard_map(of_stages, mesh=mesh_of(2), **specs))(*args)
     want = gradient(functools.partial(on_one_device, cell, None))
     close(got, jax.jit(want)(*args))
+
+
+def add_to_all(extra):
+    """A cell that reads an array besides its arguments."""
+
+    def add(params, inputs, state, key=None):
+        state = jnp.tanh(inputs * params["w"] + state + extra)
+        return state, state
+
+    return FunctionCell(add, SIZE, SIZE)
+
+
+@pytest.mark.parametrize("is_varying", [True, False])
+def test_an_array_that_the_cell_captures(is_varying):
+    """Unless it varies, its gradient would be summed by stages that skip a tick."""
+    params, extra = {"w": RNG.normal(size=(2, 1, SIZE))}, RNG.normal(size=(ROWS, SIZE))
+
+    def of_stages(params, extra):
+        if is_varying:
+            extra = jax.lax.pcast(extra, "stage", to="varying")
+        cell = add_to_all(extra)
+        return pipelined(cell, None, params, X, LENGTHS, None, chunk=4)[0]
+
+    def of_one(params, extra):
+        state = jnp.zeros((2, ROWS, SIZE))
+        return on_one_device(add_to_all(extra), None, params, X, LENGTHS, state)[0]
+
+    specs = {"in_specs": (P("stage"), P()), "out_specs": P()}
+    run = jax.shard_map(of_stages, mesh=mesh_of(2), **specs)
+    gradient = lambda run: jax.jit(jax.grad(lambda *a: jnp.sum(run(*a) ** 2), (0, 1)))
+    if is_varying:
+        close(gradient(run)(params, extra), gradient(of_one)(params, extra))
+    else:
+        with pytest.raises(
+            ValueError, match=r"no traced array that is the same on all"
+        ):
+            gradient(run)(params, extra)
 
 
 @pytest.mark.slow
