@@ -3,7 +3,8 @@
 Drivers: `dynamic_rnn`, `bidirectional_dynamic_rnn`, `stack_bidirectional_dynamic_rnn`;
 `raw_rnn`, with `TensorArray`; over lists of steps `static_rnn`,
 `static_bidirectional_rnn`, `stack_bidirectional_rnn`, and `static_state_saving_rnn`
-with `StateSaver`; over `PackedSequences`, which `pack_sequences` makes, `packed_rnn`.
+with `StateSaver`; over `PackedSequences`, which `pack_sequences` makes, `packed_rnn`;
+with the layers of a stack on several devices, `pipelined_rnn`.
 
 For sequences longer than memory: `windows`, which yields each `Window` or
 `PackedWindow`, and `truncated_bptt` (`TruncatedBPTT`). What the strategies of
@@ -52,6 +53,7 @@ from ._drivers.bidirectional import (
 )
 from ._drivers.dynamic_rnn import dynamic_rnn as dynamic_rnn
 from ._drivers.packed_rnn import packed_rnn as packed_rnn
+from ._drivers.pipelined_rnn import pipelined_rnn as pipelined_rnn
 from ._drivers.raw_rnn import raw_rnn as raw_rnn
 from ._drivers.stack_bidirectional import (
     stack_bidirectional_dynamic_rnn as stack_bidirectional_dynamic_rnn,

@@ -94,7 +94,7 @@ def cell_at_step(cell: Any, t: Array) -> Any:
     return cell if at_step is None else at_step(t)
 
 
-def fold(key: Any, data: int) -> Any:
+def fold(key: Any, data: int | Array) -> Any:
     """An independent key for part number `data`; None stays None."""
     return jax.tree.map(lambda k: jax.random.fold_in(k, data), key)
 

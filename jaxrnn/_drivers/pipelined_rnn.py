@@ -1,0 +1,193 @@
+"""`pipelined_rnn`: the layers of a stack on several devices."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._base.arguments import as_count, as_scope, check_is_cell, check_time_major
+from .._base.inputs import as_sequences, as_state, output_dtype, zero_state
+from .._base.lengths import as_lengths
+from .._base.sharding import as_rows_of, as_varying_as
+from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
+from .._batching.packed_sequences import check_not_packed
+from .._kernels.implementation import as_implementation
+from .._time.steps import steps_to_run
+from ..memory._strategy import Strategy, as_strategy
+from .over_time import over_time
+from .stage_checks import check_inputs, check_is_bound, check_stages
+from .stages import Layer, layers_of_stage, states_of_stage
+from .ticks import run_ticks
+
+_WHERE = "pipelined_rnn"
+
+
+def pipelined_rnn(
+    cell: RNNCellLike,
+    inputs: PyTree,
+    sequence_length: Lengths | None = None,
+    initial_state: PyTree = None,
+    dtype: DType | None = None,
+    *,
+    axis_name: str,
+    chunk: int,
+    swap_memory: bool | Strategy = False,
+    time_major: bool = False,
+    scope: str | None = None,
+    implementation: Any = None,
+) -> tuple[PyTree, PyTree]:
+    """Runs a stack of equal layers that are divided among the devices of a mesh axis.
+
+    Called inside of `jax.shard_map`. Each device of the axis `axis_name`, a stage, has
+    some of the layers, in order. Time is divided into chunks: while a stage runs one
+    chunk, the stage before it runs the next. Results and gradients are those of
+    `dynamic_rnn` over a `MultiRNNCell` of the layers, dropout included, up to rounding.
+
+    With S stages and C chunks the stages are idle for (S - 1) / (C + S - 1) of the
+    time: choose `chunk` so that there are several chunks for each stage. Small chunks
+    send often: the outputs of a chunk, once a tick, forward and in the backward pass.
+    After the last tick the outputs are summed over the stages, once, since only the
+    last stage has them; so is, in the backward pass, the gradient of the inputs.
+
+    What each stage saves for its backward pass is what `dynamic_rnn` saves for its
+    layers, (C + S - 1) / C times. `swap_memory=Recompute(chunk)` saves the state before
+    each chunk and what the layers pass on.
+
+    Args:
+        cell: The cell of one layer, bound to the parameters of all layers of the stage:
+            each leaf `[layers, ...]`, sharded over the stages along its first axis. The
+            key, if it has one, is that of the whole stack.
+        inputs: As in `dynamic_rnn`, the same on all stages; of the depth and dtype of
+            the layers' outputs.
+        sequence_length: As in `dynamic_rnn`. In a chunk in which a row has no step, the
+            cell is evaluated on zeros for it and must be finite there.
+        initial_state: The states of the layers of the stage, stacked: of the structure
+            of `cell.state_size`, each leaf `[layers, batch, ...]` or `[layers]`. None
+            for the zero state, which needs `dtype`.
+        dtype: As in `dynamic_rnn`.
+        axis_name: The mesh axis of the stages.
+        chunk: The number of steps in a chunk; it need not divide the number of steps.
+        swap_memory: As in `dynamic_rnn`, of each chunk by itself.
+        time_major: As in `dynamic_rnn`.
+        scope: The name of the loop in profiles; "pipelined_rnn" by default.
+        implementation: As in `dynamic_rnn`.
+
+    Returns:
+        `(outputs, state)`: the outputs of the last layer, in the layout of `inputs`,
+        the same on all stages; the final states of the layers of the stage, stacked
+        as `initial_state`.
+
+    Raises:
+        TypeError: If `cell` is not bound, or `inputs` do not have the dtype of the
+            outputs; as `dynamic_rnn`.
+        ValueError: If `axis_name` is not a mesh axis that `jax.shard_map` maps, with
+            `check_vma`; if `inputs` differ between stages, or do not have the depth of
+            the outputs; if parameters or states are not stacked, or parameters not
+            sharded over the stages; as `dynamic_rnn`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrnn
+        >>> from jax.sharding import PartitionSpec as P
+        >>> cell = jaxrnn.LSTMCell(5)
+        >>> x = jnp.ones((4, 7, 5), jnp.float32)
+        >>> keys = jax.random.split(jax.random.key(0), 2)
+        >>> params = jax.vmap(lambda key: cell.init(key, x[:, 0]))(keys)
+        >>> def run(params, x):
+        ...     return jaxrnn.pipelined_rnn(
+        ...         cell.bind(params), x, dtype=x.dtype, axis_name="stage", chunk=2
+        ...     )
+        >>> mesh = jax.make_mesh((1,), ("stage",))  # Or 2, on two devices.
+        >>> params = jax.device_put(params, jax.NamedSharding(mesh, P("stage")))
+        >>> specs = {"in_specs": (P("stage"), P()), "out_specs": (P(), P("stage"))}
+        >>> outputs, state = jax.jit(jax.shard_map(run, mesh=mesh, **specs))(params, x)
+        >>> outputs.shape, state.h.shape
+        ((4, 7, 5), (2, 4, 5))
+
+    Source: the schedule of arXiv:1811.06965, over chunks of time in place of rows;
+    layers of a recurrent stack on several devices: arXiv:1609.08144, section 3.
+    """
+    check_is_cell(_WHERE, "cell", cell)
+    check_is_bound(_WHERE, cell)
+    check_time_major(_WHERE, time_major)
+    check_not_packed(_WHERE, inputs)
+    chunk = as_count(_WHERE, "chunk", chunk, fix="It is a number of steps.")
+    inputs = as_sequences(_WHERE, inputs, time_major)
+    batch_axis = 1 if time_major else 0
+    batch_size = jax.tree.leaves(inputs)[0].shape[batch_axis]
+    lengths = as_lengths(_WHERE, sequence_length, batch_size)
+    if initial_state is not None:
+        initial_state = as_state(_WHERE, "initial_state", initial_state)
+    dtype = output_dtype(_WHERE, initial_state, dtype)
+    options = {
+        "dtype": dtype,
+        "strategy": as_strategy(_WHERE, "swap_memory", swap_memory),
+        "implementation": as_implementation(_WHERE, implementation),
+    }
+    check_stages(_WHERE, axis_name)
+    check_inputs(_WHERE, cell, inputs, dtype, axis_name)
+    layers = layers_of_stage(_WHERE, cell, axis_name)
+    if initial_state is None:
+        states = [zero_state(_WHERE, cell, batch_size, dtype)] * len(layers)
+    else:
+        count, size = len(layers), cell.state_size
+        states = states_of_stage(_WHERE, initial_state, size, count, axis_name)
+    with jax.named_scope(as_scope(_WHERE, scope, _WHERE)):
+        swap = lambda x: jnp.swapaxes(x, 0, 1 - batch_axis)
+        xs = jax.tree.map(swap, inputs)
+        run = functools.partial(_run_chunk, chunk=chunk, **options)
+        outputs, states = _run(run, layers, xs, lengths, states, chunk, axis_name)
+        stack = lambda *leaves: jnp.stack(leaves)
+        return jax.tree.map(swap, outputs), jax.tree.map(stack, *states)
+
+
+def _run(
+    run_chunk: Callable,
+    layers: list[Layer],
+    inputs: PyTree,
+    lengths: Array | None,
+    states: list[PyTree],
+    chunk: int,
+    axis_name: str,
+) -> tuple[PyTree, list[PyTree]]:
+    """`(outputs, states)` over all steps; the inputs are time-major."""
+    time, batch_size = jax.tree.leaves(inputs)[0].shape[:2]
+    if lengths is None and time % chunk:  # The last chunk has steps that are not run.
+        lengths = jnp.full(batch_size, time, jnp.int32)
+    running = time
+    if lengths is not None:
+        lengths = jnp.minimum(lengths, time)
+        running = jnp.minimum(steps_to_run(lengths, time), time)
+    # From here on, not from within the loop, values vary over the devices: else the
+    # backward pass would sum gradients over the devices at every tick.
+    given = inputs, layers, lengths
+    stage = jax.lax.axis_index(axis_name)
+    inputs, layers, lengths = as_varying_as((stage, states, given), given)
+    states = as_rows_of(inputs, states, batch_axis=1)
+    run = functools.partial(run_chunk, layers, lengths)
+    return run_ticks(run, inputs, states, running, chunk, axis_name)
+
+
+def _run_chunk(
+    layers: list[Layer],
+    lengths: Array | None,
+    start: Array,
+    inputs: PyTree,
+    states: list[PyTree],
+    *,
+    chunk: int,
+    **options: Any,
+) -> tuple[PyTree, list[PyTree]]:
+    """`(outputs, states)` of the layers, one after the other, over one chunk."""
+    if lengths is not None:
+        lengths = jnp.clip(lengths - start, 0, chunk)
+    new_states = []
+    for layer, state in zip(layers, states, strict=True):
+        here: Any = dataclasses.replace(layer, start=start)
+        inputs, state = over_time(
+            here, inputs, lengths, state, where=_WHERE, unroll=1, axis=0, **options
+        )
+        new_states.append(state)
+    return inputs, new_states
