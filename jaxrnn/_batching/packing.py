@@ -106,6 +106,8 @@ def pack_sequences(
         sequence_length=lengths.astype(np.int32),
         time=row_length if time is None else time,
         time_major=bool(time_major),
+        rows=rows,
+        sequences=len(lengths),
     )
 
 
