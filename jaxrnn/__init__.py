@@ -6,6 +6,9 @@ Drivers: `dynamic_rnn`, `bidirectional_dynamic_rnn`, `stack_bidirectional_dynami
 with `StateSaver`; over `PackedSequences`, which `pack_sequences` makes, `packed_rnn`;
 with the layers of a stack on several devices, `pipelined_rnn`.
 
+Of an input pipeline's records: `packed_batches` (`PackedBatches`). Several packs as
+one: `concat_packed`, `stack_packed`.
+
 For sequences longer than memory: `windows`, which yields each `Window` or
 `PackedWindow`, and `truncated_bptt` (`TruncatedBPTT`). What the strategies of
 `jaxrnn.memory` would store and cost: `memory_plan` (`MemoryPlan`). Which
@@ -26,6 +29,14 @@ from . import memory as memory
 from ._base.public import set_public_module as _set_public_module
 from ._base.tensor_shape import TensorShape as TensorShape
 from ._base.typing import RNNCellLike as RNNCellLike
+from ._batching.joining import (
+    concat_packed as concat_packed,
+    stack_packed as stack_packed,
+)
+from ._batching.packed_batches import (
+    PackedBatches as PackedBatches,
+    packed_batches as packed_batches,
+)
 from ._batching.packed_sequences import PackedSequences as PackedSequences
 from ._batching.packed_windows import PackedWindow as PackedWindow
 from ._batching.packing import pack_sequences as pack_sequences

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_count, as_scope, check_is_cell, check_time_major
+from .._base.cell_keys import cell_of_device
 from .._base.inputs import as_sequences, as_state, output_dtype, zero_state
 from .._base.lengths import as_lengths
 from .._base.sharding import as_rows_of, as_varying_as
@@ -128,6 +129,8 @@ def pipelined_rnn(
     }
     check_stages(_WHERE, axis_name)
     check_inputs(_WHERE, cell, inputs, dtype, axis_name)
+    # Rows that are divided over another axis draw noise of their own.
+    cell = cell_of_device(cell, inputs)
     layers = layers_of_stage(_WHERE, cell, axis_name)
     if initial_state is None:
         states = [zero_state(_WHERE, cell, batch_size, dtype)] * len(layers)
