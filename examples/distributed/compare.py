@@ -6,6 +6,7 @@ Every layout trains twice, in float32 and in float64, and is compared to one dev
 In float64 rounding is 1e9 times smaller, and so must be the differences.
 """
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -57,12 +58,24 @@ def print_table(found):
 
 
 def draw_losses(axes, results):
-    """A line for each layout; thinner ones lie on thicker ones."""
+    """A line for each layout; the thinner ones lie on the thicker ones."""
     for i, (name, (losses, *_)) in enumerate(results.items()):
-        style = {"linewidth": 2 * (len(results) - i), "alpha": 0.8, "color": f"C{i}"}
-        axes.plot(losses, label=name, **style)
-    axes.set(xlabel="step", ylabel="loss, float32")
+        axes.plot(losses, label=name, linewidth=1.6 * (len(results) - i), color=f"C{i}")
+    axes.set(xlabel="step", ylabel="loss", yscale="log")
+    axes.set_title("The same losses")
     axes.legend(frameon=False)
+
+
+def draw_differences(axes, results):
+    """How far the losses of the other layouts are from those of the first."""
+    for runs, style in zip(results.values(), ("-", ":"), strict=True):
+        first, *others = runs.values()
+        for i, (losses, *_) in enumerate(others, 1):
+            # Equal numbers have no place on a logarithmic axis.
+            apart = np.maximum(np.abs(losses - first[0]), 1e-17)
+            axes.plot(apart, style, color=f"C{i}", linewidth=1)
+    axes.set(xlabel="step", yscale="log", ylim=(1e-17, 1e-5))
+    axes.set_title("Differences to one device:\nfloat32, and float64 dotted")
 
 
 def draw_speed(axes, results, rows):
@@ -72,17 +85,19 @@ def draw_speed(axes, results, rows):
         devices = [int(name.split()[0]) for name in names]
         seconds = [np.median(results[name][1][WARM_UP:]) for name in names]
         axes.plot(devices, rows / np.array(seconds), marker="o", label=label)
-    axes.set(xlabel="devices", ylabel="records a second", ylim=0, xticks=devices)
+    axes.set(xlabel="devices", ylim=0, xticks=devices)
+    axes.set_title(f"Records a second, float32,\n{os.cpu_count()} cores")
     axes.legend(frameon=False)
 
 
 def draw(path, results, rows):
-    """Saves the losses beside the throughput."""
-    figure = Figure(figsize=(11, 4.4), dpi=150, layout="constrained")
-    left, right = figure.subplots(1, 2)
-    draw_losses(left, results)
-    draw_speed(right, results, rows)
-    for axes in (left, right):
+    """Saves the losses beside their differences and the throughput."""
+    figure = Figure(figsize=(12, 4.2), dpi=150, layout="constrained")
+    parts = figure.subplots(1, 3)
+    draw_losses(parts[0], results["float32"])
+    draw_differences(parts[1], results)
+    draw_speed(parts[2], results["float32"], rows)
+    for axes in parts:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
@@ -90,10 +105,10 @@ def draw(path, results, rows):
 
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes)
 def main(
-    data: datasets.Name = "recall",
+    data: datasets.Name = "vowels",
     steps: Count = 100,
-    batch_size: Count = 64,
-    units: Count = 32,
+    batch_size: Count = 256,
+    units: Count = 64,
     layouts: tuple[launch.Name, ...] = tuple(launch.LAYOUTS),
     figure: Picture = Path("distributed.png"),
 ):
@@ -113,7 +128,7 @@ def main(
         results = run_all(Path(folder), ["--data", data, *flags], layouts)
     found = {precision: differences(results[precision]) for precision in results}
     print_table(found)
-    draw(figure, results["float32"], batch_size)
+    draw(figure, results, batch_size)
     return found
 
 

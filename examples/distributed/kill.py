@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from flag_types import Count, Seed
+from flag_types import Count, Positive, Seed
 
 from . import launch
 
@@ -30,11 +30,12 @@ def count_lines(path):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def kill_at(layout, folder, step, victim):
+def kill_at(layout, folder, step, victim, patience):
     """Starts a run and kills one of its processes after a step.
 
     Returns:
-        The steps that were done, and the seconds until the others ended by themselves.
+        The steps that were done, and the seconds until the others ended. They are
+        killed too if that takes longer than `patience`.
     """
     with launch.started(layout, folder, FLAGS) as processes:
         while count_lines(folder / "losses.jsonl") < step:
@@ -43,9 +44,9 @@ def kill_at(layout, folder, step, victim):
             time.sleep(0.001)
         processes[victim].kill()
         began = time.perf_counter()
-        for process in processes:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(60)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            for process in processes:
+                process.wait(patience)
         seconds = time.perf_counter() - began
     return count_lines(folder / "losses.jsonl"), seconds
 
@@ -58,15 +59,18 @@ def last_checkpoint(folder):
 
 def difference(a, b):
     """The largest difference in losses and final parameters of two folders."""
-    losses = np.abs(launch.read_losses(a)[0] - launch.read_losses(b)[0]).max()
-    parameters = map(launch.read_parameters, (a, b))
-    return max(losses, launch.largest_difference(*parameters))
+    results = [
+        {"losses": launch.read_losses(x)[0], **launch.read_parameters(x)}
+        for x in (a, b)
+    ]
+    return launch.largest_difference(*results)
 
 
 def main(
     times: Count = 20,
     layout: launch.Name = "1 device",
     resume: launch.Name | None = None,
+    patience: Positive = 60,
     seed: Seed = 0,
 ):
     """Kills and continues; returns the largest difference to a run that was not killed.
@@ -75,9 +79,10 @@ def main(
         times: Runs to kill.
         layout: Where the runs take place.
         resume: Where they continue; on the same layout, unless given.
+        patience: Seconds to wait for processes to end when one of them was killed.
         seed: Of the steps at which runs are killed, and of the process that is.
     """
-    rng, largest = random.Random(seed), 0.0
+    rng, found = random.Random(seed), []
     first, second = (launch.LAYOUTS[name] for name in (layout, resume or layout))
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole"
@@ -85,18 +90,17 @@ def main(
         for i in range(times):
             killed = Path(folder) / str(i)
             step, victim = rng.randrange(STEPS), rng.randrange(first.processes)
-            done, seconds = kill_at(first, killed, step, victim)
+            done, seconds = kill_at(first, killed, step, victim, patience)
             saved = last_checkpoint(killed)
             launch.run(second, killed, FLAGS)
-            found = difference(whole, killed)
-            largest = max(largest, found)
+            found.append(difference(whole, killed))
             print(
                 f"process {victim} killed after {done} steps, {saved} of them saved; "
-                f"all ended in {seconds:.1f} s; largest difference {found:.1e}",
+                f"all ended in {seconds:.1f} s; largest difference {found[-1]:.1e}",
                 flush=True,
             )
-    print(f"{times} kills, largest difference {largest:.1e}")
-    return largest
+    print(f"{times} kills, largest difference {np.max(found):.1e}")
+    return np.max(found)
 
 
 if __name__ == "__main__":

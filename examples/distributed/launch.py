@@ -116,4 +116,4 @@ def largest_difference(a, b):
     """The largest absolute difference between two dicts of arrays."""
     if a.keys() != b.keys():
         raise ValueError(f"Other parameters: {sorted(a)} and {sorted(b)}.")
-    return max(np.max(np.abs(a[name] - b[name])) for name in a)
+    return np.max([np.max(np.abs(a[name] - b[name])) for name in a])
