@@ -4,6 +4,8 @@ Drivers: `dynamic_rnn`, `bidirectional_dynamic_rnn`, `stack_bidirectional_dynami
 `raw_rnn`, with `TensorArray`; over lists of steps `static_rnn`,
 `static_bidirectional_rnn`, `stack_bidirectional_rnn`, and `static_state_saving_rnn`
 with `StateSaver`; over `PackedSequences`, which `pack_sequences` makes, `packed_rnn`.
+Of an input pipeline's records: `packed_batches` (`PackedBatches`). Several packs as
+one: `concat_packed`, `stack_packed`.
 
 For sequences longer than memory: `windows`, which yields each `Window` or
 `PackedWindow`, and `truncated_bptt` (`TruncatedBPTT`). What the strategies of
@@ -25,6 +27,14 @@ from . import memory as memory
 from ._base.public import set_public_module as _set_public_module
 from ._base.tensor_shape import TensorShape as TensorShape
 from ._base.typing import RNNCellLike as RNNCellLike
+from ._batching.joining import (
+    concat_packed as concat_packed,
+    stack_packed as stack_packed,
+)
+from ._batching.packed_batches import (
+    PackedBatches as PackedBatches,
+    packed_batches as packed_batches,
+)
 from ._batching.packed_sequences import PackedSequences as PackedSequences
 from ._batching.packed_windows import PackedWindow as PackedWindow
 from ._batching.packing import pack_sequences as pack_sequences

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from jax.custom_batching import custom_vmap
 
+from .._base.gathers import read_first
 from .._base.typing import PyTree
 from .jax_internals import SymbolicZero, Zero, dce_jaxpr, dce_rules
 from .leaves import is_float, merge, split
@@ -108,7 +109,7 @@ def _batched_program(
 
 def _only_batched(outs: list, is_batched: list[bool]) -> list:
     """Mapped results; a single one in place of results that are all equal."""
-    return [x if b else x[0] for x, b in zip(outs, is_batched, strict=True)]
+    return [x if b else read_first(x) for x, b in zip(outs, is_batched, strict=True)]
 
 
 def _drop_outputs(is_used: list[bool], eqn: Any) -> tuple[list[bool], Any]:

@@ -23,6 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._base.gathers import broadcast_first
 from .._base.typing import PyTree
 from .jax_internals import (
     SymbolicZero,
@@ -141,7 +142,9 @@ def _batch(
     axis: Any, args: Any, dims: Any, *, forward: Any, backward: Any, count: int
 ) -> tuple[list, list]:
     # All tangents are batched, so that the results of the transpose are too.
-    tangents = map(functools.partial(_batched, axis.size), args[count:], dims[count:])
+    like = next((x, d) for x, d in zip(args, dims, strict=True) if d is not None)
+    as_batch = lambda x, d: _batched(x, d, *like)
+    tangents = map(as_batch, args[count:], dims[count:])
     args = [*args[:count], *tangents]
     vmap = vmap_over(axis)
     axes = lambda args: (*dims[:count], *[0] * (len(args) - count))
@@ -160,9 +163,9 @@ def _batch(
     return outs, [0] * len(outs)
 
 
-def _batched(size: int, x: Any, dim: int | None) -> Any:
+def _batched(x: Any, dim: int | None, like: Any, like_dim: int) -> Any:
     if dim is None:
-        return jnp.broadcast_to(x, (size, *x.shape))
+        return broadcast_first(x, like, like_dim)
     return jnp.moveaxis(x, dim, 0)
 
 

@@ -9,7 +9,7 @@ from .._autodiff.jax_internals import Tracer
 from .._base.errors import check_not_masked, describe, is_array, is_key
 from .._base.inputs import check_same_size, named_inputs
 from .._base.lengths import as_lengths
-from .._base.trees import check_structure, map_named, named_leaves
+from .._base.trees import map_named
 from .._base.typing import Lengths, PyTree
 
 
@@ -106,7 +106,7 @@ def from_padded(
     fix = "A list of sequences goes without `sequence_length`."
 
     def check(name: str, leaf: Any) -> np.ndarray:
-        return _as_host_array(where, name, leaf, 2, f"{axes}. {fix}")
+        return as_host_array(where, name, leaf, 2, f"{axes}. {fix}")
 
     arrays = map_named("inputs", check, inputs)
     time, batch_size = time_and_batch(where, arrays, time_major, fix)
@@ -116,64 +116,13 @@ def from_padded(
     return jax.tree.map(lambda x: rows_first(x)[alive], arrays), lengths, time
 
 
-def from_list(where: str, inputs: Any) -> tuple[PyTree, np.ndarray]:
-    """The steps and the lengths of sequences in a list.
-
-    Returns:
-        `(steps, lengths)`, each leaf of `steps` `[sum(lengths), ...]`.
+def as_host_array(where: str, name: str, leaf: Any, rank: int, fix: str) -> np.ndarray:
+    """A leaf as a NumPy array.
 
     Raises:
-        TypeError: If `inputs` are not a list or tuple; if a leaf is traced or not an
-            array.
-        ValueError: If there are no arrays, or sequences differ in more than length.
+        TypeError: If it is traced, or not an array.
+        ValueError: If it is None, or its rank is below `rank`.
     """
-    # A named tuple is one sequence, a nest.
-    if not isinstance(inputs, list | tuple) or hasattr(inputs, "_fields"):
-        raise TypeError(
-            f"{where}: `inputs` without `sequence_length` must be a list or tuple of "
-            f"sequences, got {describe(inputs)}. Padded inputs need `sequence_length`."
-        )
-    fix = "[length, ...]. Each entry is a sequence; if it is a list, use np.asarray."
-
-    def check(name: str, leaf: Any) -> np.ndarray:
-        return _as_host_array(where, name, leaf, 1, fix)
-
-    sequences = map_named("inputs", check, list(inputs))
-    named_inputs(where, sequences[:1], "A batch of no rows can be given padded.")
-    structure = jax.tree.structure(sequences[0])
-    for i, sequence in enumerate(sequences):
-        if jax.tree.structure(sequence) != structure:
-            name, fix = f"{where}: `inputs[{i}]`", "So has `inputs[0]`."
-            check_structure(name, sequences[0], sequence, strict=False, fix=fix)
-    leaves, width = jax.tree.leaves(sequences), structure.num_leaves
-    _check_leaves(where, inputs, leaves, width)
-    steps = [np.concatenate(leaves[i::width]) for i in range(width)]
-    lengths = np.asarray([leaf.shape[0] for leaf in leaves[::width]])
-    return jax.tree.unflatten(structure, steps), lengths
-
-
-def _check_leaves(where: str, inputs: Any, leaves: list, width: int) -> None:
-    """Raises ValueError for leaves that disagree.
-
-    The leaves of one sequence must agree in length; leaves of the same name, in dtype
-    and in the shape of a step.
-    """
-    for i, leaf in enumerate(leaves):
-        beside, first = leaves[i - i % width], leaves[i % width]
-        if leaf.shape[0] != beside.shape[0]:
-            like, what = i - i % width, "length"
-        elif leaf.dtype != first.dtype or leaf.shape[1:] != first.shape[1:]:
-            like, what = i % width, "dtype and shape of a step"
-        else:
-            continue
-        names = [name for name, _ in named_leaves("inputs", list(inputs))]
-        raise ValueError(
-            f"{where}: `{names[i]}` must have the {what} of `{names[like]}`, "
-            f"{describe(leaves[like])}, got {describe(leaf)}."
-        )
-
-
-def _as_host_array(where: str, name: str, leaf: Any, rank: int, fix: str) -> np.ndarray:
     if leaf is None:
         raise ValueError(
             f"{where}: `{name}` must be an array: None values not supported."

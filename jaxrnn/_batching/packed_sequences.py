@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.errors import describe, is_array
+from .._base.gathers import read_at
 from .._base.inputs import as_array
 from .._base.math import concrete_or_none
 from .._base.serialization import serializable
@@ -26,8 +27,12 @@ from .._time import masking
 class PackedSequences:
     """Sequences packed end to end in rows, as `pack_sequences` returns them.
 
-    A pytree of NumPy arrays for `jit`, `vmap` and `device_put`; only `time` and
-    `time_major` are static. Unused steps are zeros.
+    A pytree of NumPy arrays for `jit`, `vmap` and `device_put`; the fields that are no
+    arrays are static. Unused steps are zeros.
+
+    The numbers in `starts` and `row` hold within these arrays, so arrays of several
+    packs must not be concatenated, nor those of one divided: use `concat_packed` and
+    `stack_packed`. Shapes that disagree with `rows` and `sequences` are refused.
 
     Attributes:
         inputs: A nest of `[rows, row_length, ...]`, or `[row_length, rows, ...]` if
@@ -41,6 +46,9 @@ class PackedSequences:
         sequence_length: int32 `[sequences]`, the number of steps of each sequence.
         time: The size of the time axis that `unpack` returns.
         time_major: Whether time is the first axis, packed and unpacked.
+        rows: The number of rows. It and `sequences` are not checked where they are
+            None, for a program of symbolic sizes that `jax.export` makes.
+        sequences: The number of sequences, those of length 0 included.
     """
 
     inputs: PyTree
@@ -51,6 +59,8 @@ class PackedSequences:
     sequence_length: Any
     time: int = dataclasses.field(metadata={"static": True})
     time_major: bool = dataclasses.field(metadata={"static": True})
+    rows: int | None = dataclasses.field(default=None, metadata={"static": True})
+    sequences: int | None = dataclasses.field(default=None, metadata={"static": True})
 
     @property
     def fill(self) -> float:
@@ -81,9 +91,12 @@ class PackedSequences:
             `time_major`), zeros past the end of each sequence.
 
         Raises:
-            ValueError: If the first two axes of a leaf are not those of `starts`.
+            ValueError: If the first two axes of a leaf are not those of `starts`; if
+                this is a stack, or arrays of several packs or of a part of one.
             TypeError: If a leaf is not an array.
         """
+        where = "PackedSequences.unpack"
+        check_whole(where, "packed", self)
         t = jnp.arange(self.time, dtype=jnp.int32)[None, :]
         row, offset, length = (
             jnp.asarray(x)[:, None]
@@ -94,7 +107,7 @@ class PackedSequences:
         row = jnp.broadcast_to(row, step.shape)
         if self.time_major:
             inside, step, row = inside.T, step.T, row.T
-        tree = self._read("PackedSequences.unpack", "outputs", outputs, row, step)
+        tree = self._read(where, "outputs", outputs, row, step)
         return masking.zero_dead(inside, tree)
 
     def at_ends(self, tree: PyTree) -> PyTree:
@@ -108,12 +121,15 @@ class PackedSequences:
             step: its entry is that of row 0 at step 0, which the caller must replace.
 
         Raises:
-            ValueError: If the first two axes of a leaf are not those of `starts`.
+            ValueError: If the first two axes of a leaf are not those of `starts`; if
+                this is a stack, or arrays of several packs or of a part of one.
             TypeError: If a leaf is not an array.
         """
+        where = "PackedSequences.at_ends"
+        check_whole(where, "packed", self)
         last = jnp.asarray(self.offset) + jnp.asarray(self.sequence_length) - 1
         row, step = jnp.asarray(self.row), jnp.maximum(last, 0)
-        return self._read("PackedSequences.at_ends", "tree", tree, row, step)
+        return self._read(where, "tree", tree, row, step)
 
     def _read(
         self, where: str, name: str, tree: PyTree, row: Array, step: Array
@@ -131,8 +147,7 @@ class PackedSequences:
                     f"{describe(self.starts)}; got {describe(leaf)}. Pass outputs for "
                     "the `inputs` of this object."
                 )
-            # All indices are valid by construction.
-            return leaf.at[index].get(mode="promise_in_bounds")
+            return read_at(leaf, *index)  # In bounds by construction.
 
         return map_named(name, read, tree)
 
@@ -146,6 +161,29 @@ class PackedSequences:
         return (
             f"PackedSequences({row.size} sequences in {rows} rows of {steps} "
             f"steps{full})"
+        )
+
+
+def check_whole(where: str, name: str, packed: PackedSequences) -> None:
+    """Raises ValueError unless these are all arrays of one pack."""
+    starts, rows, sequences = packed.starts, packed.rows, packed.sequences
+    if starts.ndim != 2:
+        raise ValueError(
+            f"{where}: `{name}` must be one pack, got a stack, with `starts` "
+            f"{describe(starts)}. Map over it: `jax.vmap(run)(packed)`, where `run` "
+            "takes one pack."
+        )
+    if rows is None or sequences is None:
+        return
+    found_rows = {packed.lengths.shape[0], starts.shape[1 if packed.time_major else 0]}
+    of_sequences = packed.row, packed.offset, packed.sequence_length
+    found = {x.shape[0] for x in of_sequences}
+    if found_rows != {rows} or found != {sequences}:
+        raise ValueError(
+            f"{where}: `{name}` must be a whole pack, {rows} rows with {sequences} "
+            f"sequences, got {packed!r}. Its numbers of rows and sequences do not hold "
+            "in parts, nor in arrays that were concatenated: use `concat_packed`, and "
+            "on several devices `stack_packed`, one pack for each."
         )
 
 

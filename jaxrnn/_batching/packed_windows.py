@@ -21,7 +21,7 @@ from .._base.trees import check_structure, named_leaves
 from .._base.typing import PyTree
 from .._time.restarts import rows_of
 from .host import check_known, cut
-from .packed_sequences import PackedSequences, check_first_axis
+from .packed_sequences import PackedSequences, check_first_axis, check_whole
 
 
 @serializable
@@ -134,7 +134,9 @@ def packed_windows(
 
     Raises:
         TypeError: If `packed` is traced.
+        ValueError: If it is a stack, or not whole.
     """
+    check_whole(where, "inputs", packed)
     for name, leaf in named_leaves("inputs", packed):
         check_known(where, name, leaf)
     packed = jax.tree.map(np.asarray, packed)
@@ -173,6 +175,8 @@ def _window(packed: PackedSequences, start: int, size: int, new: int) -> PackedW
         sequence_length=of_parts(count, 0),
         time=size,
         time_major=packed.time_major,
+        rows=len(last),
+        sequences=len(last) + new,
     )
     return PackedWindow(
         packed=parts,

@@ -10,8 +10,9 @@ import numpy as np
 
 from .._base.arguments import as_count, check_time_major
 from .._base.typing import Lengths, PyTree
-from .host import from_list, from_padded
+from .host import from_padded
 from .packed_sequences import PackedSequences
+from .records import from_list
 
 _WHERE = "pack_sequences"
 
@@ -40,7 +41,9 @@ def pack_sequences(
             `[length, ...]` or a nest of such arrays that agree in length; all sequences
             have the same structure, dtypes and shapes of a step. (So a tuple of padded
             arrays needs `sequence_length`.) The nest may also hold data that the cell
-            does not read, such as a label per step.
+            does not read, such as a label per step. A number in the nest of a sequence
+            in a list, such as its label, is stored at each of its steps: `at_ends`
+            reads it.
         sequence_length: `[batch]`, integers, clamped to `[0, time]`.
         rows: The number of rows; by default as few as needed, at least one.
         row_length: The number of steps in a row; by default the longest length, at
@@ -103,6 +106,8 @@ def pack_sequences(
         sequence_length=lengths.astype(np.int32),
         time=row_length if time is None else time,
         time_major=bool(time_major),
+        rows=rows,
+        sequences=len(lengths),
     )
 
 

@@ -6,9 +6,14 @@ import jax.numpy as jnp
 from .._base.arguments import as_scope, check_is_cell
 from .._base.errors import describe
 from .._base.inputs import as_state, output_dtype, zero_state
+from .._base.sharding import as_varying_as
 from .._base.trees import named_leaves
 from .._base.typing import DType, PyTree, RNNCellLike
-from .._batching.packed_sequences import PackedSequences, check_first_axis
+from .._batching.packed_sequences import (
+    PackedSequences,
+    check_first_axis,
+    check_whole,
+)
 from .._time import masking
 from .._time.restarts import Restarts, rows_of
 from ..memory._strategy import Strategy, as_strategy
@@ -53,8 +58,9 @@ def packed_rnn(
 
     Raises:
         TypeError: If `packed` is not a result of `pack_sequences`; as `dynamic_rnn`.
-        ValueError: If a leaf of `initial_state` does not have one row for each
-            sequence; as `dynamic_rnn`.
+        ValueError: If `packed` is a stack, or arrays of several packs or of a part of
+            one; if a leaf of `initial_state` does not have one row for each sequence;
+            as `dynamic_rnn`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -77,6 +83,7 @@ def packed_rnn(
             f"{_WHERE}: `packed` must come from `pack_sequences`, got "
             f"{describe(packed)}. For a window, pass `window.packed`."
         )
+    check_whole(_WHERE, "packed", packed)
     if initial_state is not None:
         initial_state = as_state(_WHERE, "initial_state", initial_state)
     dtype = output_dtype(_WHERE, initial_state, dtype)
@@ -85,12 +92,15 @@ def packed_rnn(
         initial_state = zero_state(_WHERE, cell, count, dtype)
     for name, leaf in named_leaves("initial_state", initial_state):
         check_first_axis(_WHERE, name, leaf, "sequences", count)
+    inputs = jax.tree.map(jnp.asarray, packed.inputs)
+    # Before the loop, as in `as_varying_as`: sequences start at any step.
+    initial_state = as_varying_as(inputs, initial_state)
     axis = 0 if packed.time_major else 1
     restarts = Restarts(jnp.asarray(packed.starts), initial_state)
     with jax.named_scope(as_scope(_WHERE, scope, "rnn")):
         outputs, states = over_time(
             cell,
-            jax.tree.map(jnp.asarray, packed.inputs),
+            inputs,
             jnp.asarray(packed.lengths),
             _first_states(restarts, axis),
             restarts,

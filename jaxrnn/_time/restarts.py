@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._base.gathers import read_at
 from .._base.typing import Array, PyTree
 from . import masking
 
@@ -43,6 +44,6 @@ def rows_of(tree: PyTree, indices: Array) -> PyTree:
     def read(leaf: Any) -> Any:
         if not leaf.shape[0]:
             return jnp.zeros((indices.shape[0], *leaf.shape[1:]), leaf.dtype)
-        return leaf[jnp.maximum(indices, 0)]
+        return read_at(leaf, jnp.maximum(indices, 0))
 
     return jax.tree.map(read, tree)

@@ -181,6 +181,19 @@ def test_lists_pass_for_tuples_as_in_the_first_sequence():
     np.testing.assert_array_equal(packed.unpack(packed.inputs)[0], X[[0, 2]])
 
 
+def test_a_number_belongs_to_the_whole_sequence():
+    labels = [5, 3, 4, 1, 0, 2]
+    records = [{"x": x, "label": y} for x, y in zip(LIST, labels, strict=True)]
+    packed = pack_sequences(records)
+    some = np.flatnonzero(N)
+    got = packed.at_ends(packed.inputs["label"])
+    np.testing.assert_array_equal(got[some], np.asarray(labels)[some])
+    steps = [
+        {"x": x, "label": np.full(len(x), y)} for x, y in zip(LIST, labels, strict=True)
+    ]
+    assert_same(packed, pack_sequences(steps))
+
+
 def test_padding_that_is_not_finite_is_never_packed():
     x = X.copy()
     for i, n in enumerate(N):

@@ -1,0 +1,44 @@
+"""Reading entries of arrays, on explicit meshes as elsewhere.
+
+On an explicit mesh the layout of what is read has to be given.
+"""
+
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from .typing import Array
+
+
+def read_at(array: Array, *indices: Array) -> Array:
+    """`array[indices]`, sharded as the indices are.
+
+    Args:
+        array: Of as many axes as there are indices, or more.
+        *indices: Integers for each of the first axes, of one shape; all are in bounds.
+    """
+    at, of = jax.typeof(indices[0]).sharding, jax.typeof(array).sharding
+    spec = PartitionSpec(*at.spec, *of.spec[len(indices) :])
+    sharding = _explicit(spec, at.mesh) or _explicit(spec, of.mesh)
+    return array.at[indices].get(mode="promise_in_bounds", out_sharding=sharding)
+
+
+def read_first(array: Array) -> Array:
+    """`array[0]`, on all devices."""
+    sharding = jax.typeof(array).sharding
+    everywhere = _explicit(PartitionSpec(None, *sharding.spec[1:]), sharding.mesh)
+    return (array if everywhere is None else jax.sharding.reshard(array, everywhere))[0]
+
+
+def _explicit(spec: PartitionSpec, mesh: Any) -> NamedSharding | None:
+    is_explicit = AxisType.Explicit in mesh.axis_types
+    return NamedSharding(mesh, spec) if is_explicit else None
+
+
+def broadcast_first(array: Array, like: Array, axis: int) -> Array:
+    """Copies of `array` along a new first axis, sharded like `axis` of `like`."""
+    sharding = jax.typeof(like).sharding
+    spec = PartitionSpec(sharding.spec[axis], *jax.typeof(array).sharding.spec)
+    out_sharding = _explicit(spec, sharding.mesh)
+    return jax.lax.broadcast(array, (like.shape[axis],), out_sharding=out_sharding)

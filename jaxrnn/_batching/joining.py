@@ -1,0 +1,162 @@
+"""Several packs as one: side by side in more rows, or along a new axis."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._base.errors import describe
+from .._base.trees import check_structure, named_leaves
+from .host import check_known
+from .packed_sequences import PackedSequences, check_whole
+
+
+def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
+    """One pack of the rows of several, outside of jit.
+
+    Rows and sequences are those of the first pack, then those of the second, and so on;
+    their numbers in `starts` and `row` are adapted.
+
+    Args:
+        packs: Packs with rows of the same length, which may differ in the numbers of
+            rows and sequences.
+
+    Returns:
+        A pack of as many rows and sequences as all have together. Its `time`, to which
+        `unpack` pads, is the longest of theirs.
+
+    Raises:
+        TypeError: If there is something else than packs, or if they are traced.
+        ValueError: If there are none; if they disagree in structure, dtypes, the shape
+            of a step, `row_length` or `time_major`; if one is a stack.
+
+    Example:
+        >>> import numpy as np, jaxrnn
+        >>> pack = lambda *lengths: jaxrnn.pack_sequences(
+        ...     [np.ones((n, 3), np.float32) for n in lengths], row_length=8
+        ... )
+        >>> jaxrnn.concat_packed([pack(8, 5, 3), pack(7)])
+        PackedSequences(4 sequences in 3 rows of 8 steps, 96% full)
+    """
+    packs = _as_packs("concat_packed", packs)
+    counts = [(pack.lengths.shape[0], pack.row.shape[0]) for pack in packs]
+    before = np.cumsum([(0, 0), *counts], axis=0, dtype=np.int32)
+    packs = [_renumbered(*each) for each in zip(packs, before[:-1], strict=True)]
+    axis = 1 if packs[0].time_major else 0
+    join = lambda *leaves: np.concatenate(leaves, axis)
+    join_field = lambda name: np.concatenate([getattr(p, name) for p in packs])
+    rows, sequences = before[-1].tolist()
+    return PackedSequences(
+        inputs=jax.tree.map(join, *(pack.inputs for pack in packs)),
+        lengths=join_field("lengths"),
+        starts=join(*(pack.starts for pack in packs)),
+        row=join_field("row"),
+        offset=join_field("offset"),
+        sequence_length=join_field("sequence_length"),
+        time=packs[0].time,
+        time_major=packs[0].time_major,
+        rows=rows,
+        sequences=sequences,
+    )
+
+
+def _renumbered(pack: PackedSequences, before: np.ndarray) -> PackedSequences:
+    """The pack after so many rows and sequences."""
+    rows, sequences = before
+    return dataclasses.replace(
+        pack,
+        starts=np.where(pack.starts >= 0, pack.starts + sequences, -1),
+        row=np.where(pack.sequence_length > 0, pack.row + rows, 0),
+    )
+
+
+def stack_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
+    """Packs of one shape along a new first axis of all arrays, outside of jit.
+
+    `jax.vmap` and `jax.lax.scan` take the result apart again. On several devices it is
+    one pack for each: shard the first axis of all arrays.
+
+    Args:
+        packs: Packs of the same shapes, such as `packed_batches` yields them.
+
+    Returns:
+        The arrays of all packs, each leaf `[packs, ...]`.
+
+    Raises:
+        TypeError: If there is something else than packs, or if they are traced.
+        ValueError: If there are none; if they disagree in structure, dtypes, shapes or
+            `time_major`; if one is a stack.
+
+    Example:
+        >>> import jax, numpy as np, jaxrnn
+        >>> pack = lambda *lengths: jaxrnn.pack_sequences(
+        ...     [np.ones((n, 3), np.float32) for n in lengths], rows=2, row_length=8
+        ... )
+        >>> stack = jaxrnn.stack_packed([pack(8, 5, 3), pack(7, 2, 4)])
+        >>> jax.vmap(lambda packed: packed.unpack(packed.inputs))(stack).shape
+        (2, 3, 8, 3)
+    """
+    packs = _as_packs("stack_packed", packs)
+    sizes = [(pack.lengths.shape, pack.row.shape) for pack in packs]
+    for i, pack in enumerate(packs):
+        if sizes[i] != sizes[0]:
+            raise ValueError(
+                f"stack_packed: `packs[{i}]` must have the rows and sequences of "
+                f"`packs[0]`, {packs[0]!r}, got {pack!r}. `packed_batches` makes packs "
+                "of one shape; `concat_packed` takes others."
+            )
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *packs)
+
+
+def _as_packs(where: str, packs: Any) -> list[PackedSequences]:
+    """Packs of NumPy arrays that agree in all but rows and sequences."""
+    if isinstance(packs, PackedSequences) or not isinstance(packs, Iterable):
+        raise TypeError(
+            f"{where}: `packs` must be a list of packs, got {describe(packs)}."
+        )
+    packs = list(packs)
+    if not packs:
+        raise ValueError(f"{where}: `packs` must hold at least one pack, got none.")
+    for i, pack in enumerate(packs):
+        _check_pack(where, f"packs[{i}]", pack)
+        _check_like(where, f"packs[{i}]", packs[0], pack)
+    time = max(pack.time for pack in packs)
+    packs = [dataclasses.replace(pack, time=time) for pack in packs]
+    return jax.tree.map(np.asarray, packs)
+
+
+def _check_pack(where: str, name: str, pack: Any) -> None:
+    if not isinstance(pack, PackedSequences):
+        raise TypeError(
+            f"{where}: `{name}` must come from `pack_sequences` or `packed_batches`, "
+            f"got {describe(pack)}."
+        )
+    check_whole(where, name, pack)
+    for full, leaf in named_leaves(name, pack):
+        check_known(where, full, leaf)
+
+
+def _check_like(
+    where: str, name: str, first: PackedSequences, pack: PackedSequences
+) -> None:
+    """Raises ValueError unless `pack` differs from `first` in its sizes alone."""
+    time = lambda pack: pack.starts.shape[0 if pack.time_major else 1]
+    for what, has in ("time_major", lambda pack: pack.time_major), ("row_length", time):
+        if has(pack) != has(first):
+            raise ValueError(
+                f"{where}: the `{what}` of `{name}` must be that of `packs[0]`, "
+                f"{has(first)}, got {has(pack)}."
+            )
+    name, fix = f"{name}.inputs", "So has `packs[0].inputs`."
+    check_structure(
+        f"{where}: `{name}`", first.inputs, pack.inputs, strict=True, fix=fix
+    )
+    leaves = named_leaves(name, pack.inputs)
+    for (full, leaf), like in zip(leaves, jax.tree.leaves(first.inputs), strict=True):
+        if (leaf.shape[2:], leaf.dtype) != (like.shape[2:], like.dtype):
+            raise ValueError(
+                f"{where}: `{full}` must have the dtype and shape of a step of "
+                f"`packs[0]`, {describe(like)}, got {describe(leaf)}."
+            )

@@ -1,0 +1,111 @@
+"""Sequences that arrive one by one, each an array `[length, ...]` or a nest of them."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._base.errors import describe, describe_structure
+from .._base.inputs import named_inputs
+from .._base.trees import check_structure, map_named, named_leaves
+from .._base.typing import PyTree
+from .host import as_host_array
+
+
+class RecordReader:
+    """Reads sequences as lists of arrays that agree with those of the first one.
+
+    A number in a nest belongs to the sequence as a whole: each of its steps gets it.
+
+    Attributes:
+        structure: The structure of the first sequence; None before it is read.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.structure: Any = None
+        self._where = where
+        self._first: list[np.ndarray] = []
+        self._name = ""
+
+    def leaves(self, name: str, sequence: PyTree) -> list[np.ndarray]:
+        """The leaves of a sequence, each `[length, ...]`.
+
+        Raises:
+            TypeError: If a leaf is traced or not an array.
+            ValueError: If there are no arrays, if they disagree in length, or if the
+                sequence differs from the first in more than length.
+        """
+        fix = (
+            "[length, ...]. Each entry is a sequence; if it is a list, use np.asarray."
+        )
+
+        def check(name: str, leaf: Any) -> np.ndarray:
+            return as_host_array(self._where, name, leaf, 0, fix)
+
+        arrays = map_named(name, check, sequence)
+        leaves, structure = jax.tree.flatten(arrays)
+        lengths = [leaf.shape[0] for leaf in leaves if leaf.ndim]
+        if not lengths:
+            self._refuse_without_length(name, sequence, fix)
+        spread = lambda x: x if x.ndim else np.broadcast_to(x, lengths[:1])
+        leaves = list(map(spread, leaves))
+        if self.structure is None:
+            self.structure, self._first, self._name = structure, leaves, name
+        if structure != self.structure:
+            want = jax.tree.unflatten(self.structure, self._first)
+            fix = f"So has `{self._name}`."
+            where = f"{self._where}: `{name}`"
+            check_structure(where, want, arrays, strict=False, fix=fix)
+        self._check(name, leaves)
+        return leaves
+
+    def _refuse_without_length(self, name: str, sequence: Any, fix: str) -> None:
+        for leaf_name, leaf in named_leaves(name, sequence):
+            as_host_array(self._where, leaf_name, leaf, 1, fix)
+        raise ValueError(
+            f"{self._where}: `{name}` must hold at least one array, got "
+            f"{describe_structure(sequence)}."
+        )
+
+    def _check(self, name: str, leaves: list[np.ndarray]) -> None:
+        for i, (leaf, first) in enumerate(zip(leaves, self._first, strict=True)):
+            if leaf.shape[0] != leaves[0].shape[0]:
+                what, of, like = "length", (name, 0), leaves[0]
+            elif leaf.dtype != first.dtype or leaf.shape[1:] != first.shape[1:]:
+                what, of, like = "dtype and shape of a step", (self._name, i), first
+            else:
+                continue
+            raise ValueError(
+                f"{self._where}: `{self._leaf_name(name, i)}` must have the {what} of "
+                f"`{self._leaf_name(*of)}`, {describe(like)}, got {describe(leaf)}."
+            )
+
+    def _leaf_name(self, name: str, i: int) -> str:
+        indices = jax.tree.unflatten(self.structure, self._first)
+        return [full for full, _ in named_leaves(name, indices)][i]
+
+
+def from_list(where: str, inputs: Any) -> tuple[PyTree, np.ndarray]:
+    """The steps and the lengths of sequences in a list.
+
+    Returns:
+        `(steps, lengths)`, each leaf of `steps` `[sum(lengths), ...]`.
+
+    Raises:
+        TypeError: If `inputs` are not a list or tuple; if a leaf is traced or not an
+            array.
+        ValueError: If there are no arrays, or sequences differ in more than length.
+    """
+    # A named tuple is one sequence, a nest.
+    if not isinstance(inputs, list | tuple) or hasattr(inputs, "_fields"):
+        raise TypeError(
+            f"{where}: `inputs` without `sequence_length` must be a list or tuple of "
+            f"sequences, got {describe(inputs)}. Padded inputs need `sequence_length`."
+        )
+    if not inputs:
+        named_inputs(where, inputs, "A batch of no rows can be given padded.")
+    reader = RecordReader(where)
+    records = [reader.leaves(f"inputs[{i}]", x) for i, x in enumerate(inputs)]
+    steps = [np.concatenate(leaves) for leaves in zip(*records, strict=True)]
+    lengths = np.asarray([leaves[0].shape[0] for leaves in records])
+    return jax.tree.unflatten(reader.structure, steps), lengths
