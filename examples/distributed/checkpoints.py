@@ -16,11 +16,12 @@ def open_folder(folder, every):
 
 def save(manager, step, state, iterator):
     """Saves if a checkpoint is due after `step` steps; all processes call it."""
-    args = ocp.args.Composite(
-        state=ocp.args.StandardSave(state),
-        iterator=ocp.args.JsonSave(iterator.get_state()),
-    )
-    manager.save(step, args=args)
+    if manager.should_save(step):
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            iterator=ocp.args.JsonSave(iterator.get_state()),
+        )
+        manager.save(step, args=args)
 
 
 def restore(manager, state, iterator):

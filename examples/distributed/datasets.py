@@ -110,10 +110,14 @@ def batches(dataset: Dataset, rows: int, seed: int, process: int, processes: int
     """
     windows = dataset.train.frames.shape[1] // dataset.window
     local = rows // processes
-    records = grain.MapDataset.source(Source(dataset.train)).shuffle(seed).repeat()
-    blocks = records.batch(local)[process::processes]
+    blocks = shuffled(dataset, seed).batch(local)[process::processes]
     cut = Windows(windows, first_row=process * local)
     data = grain.experimental.FlatMapMapDataset(blocks, cut)
     # The order does not depend on the thread that reads ahead.
     ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
     return iter(data.to_iter_dataset(ahead))
+
+
+def shuffled(dataset: Dataset, seed: int):
+    """The records to train with, epoch after epoch, each in another order."""
+    return grain.MapDataset.source(Source(dataset.train)).shuffle(seed).repeat()

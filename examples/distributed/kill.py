@@ -30,14 +30,14 @@ def count_lines(path):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def kill_at(layout, folder, step, victim, patience):
+def kill_at(layout, folder, flags, step, victim, patience):
     """Starts a run and kills one of its processes after a step.
 
     Returns:
         The steps that were done, and the seconds until the others ended. They are
         killed too if that takes longer than `patience`.
     """
-    with launch.started(layout, folder, FLAGS) as processes:
+    with launch.started(layout, folder, flags) as processes:
         while count_lines(folder / "losses.jsonl") < step:
             if processes[0].poll():
                 raise RuntimeError((folder / "0.log").read_text()[-3000:])
@@ -66,10 +66,12 @@ def difference(a, b):
     return launch.largest_difference(*results)
 
 
+@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 def main(
     times: Count = 20,
     layout: launch.Name = "1 device",
     resume: launch.Name | None = None,
+    packed: bool = False,
     patience: Positive = 60,
     seed: Seed = 0,
 ):
@@ -79,20 +81,22 @@ def main(
         times: Runs to kill.
         layout: Where the runs take place.
         resume: Where they continue; on the same layout, unless given.
+        packed: Whether sequences are packed.
         patience: Seconds to wait for processes to end when one of them was killed.
         seed: Of the steps at which runs are killed, and of the process that is.
     """
     rng, found = random.Random(seed), []
     first, second = (launch.LAYOUTS[name] for name in (layout, resume or layout))
+    flags = [*FLAGS, "--packed"] if packed else FLAGS
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole"
-        launch.run(first, whole, FLAGS)
+        launch.run(first, whole, flags)
         for i in range(times):
             killed = Path(folder) / str(i)
             step, victim = rng.randrange(STEPS), rng.randrange(first.processes)
-            done, seconds = kill_at(first, killed, step, victim, patience)
+            done, seconds = kill_at(first, killed, flags, step, victim, patience)
             saved = last_checkpoint(killed)
-            launch.run(second, killed, FLAGS)
+            launch.run(second, killed, flags)
             found.append(difference(whole, killed))
             print(
                 f"process {victim} killed after {done} steps, {saved} of them saved; "

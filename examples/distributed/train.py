@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 import jaxrnn
 
-from . import checkpoints, datasets
+from . import checkpoints, datasets, packs
 
 Index = Annotated[int, number(int, "an integer, at least 0", lambda n: n >= 0)]
 
@@ -60,6 +60,8 @@ class Config:
     mesh: Literal["auto", "explicit", "shard_map"] = "auto"
     """How the program is divided among devices: by the compiler, by the types of
     arrays, or by hand."""
+    packed: bool = False
+    """Whole sequences end to end in rows, instead of windows of padded ones."""
     x64: bool = False
     """Compute in float64."""
     seed: Seed = 0
@@ -136,11 +138,15 @@ def drop_by_row(key, rows, rate, x):
 
 
 def compute_loss(params, config, carry, key, batch):
-    """The mean cross-entropy of the rows that have frames, and the carry."""
+    """The mean cross-entropy of the sequences that have frames, and the carry."""
     drop = functools.partial(drop_by_row, key, batch.rows, config.dropout)
-    logits, carry = compute_logits(params, carry, batch, drop)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
-    is_valid = batch.lengths > 0
+    if config.packed:
+        logits = packs.compute_logits(params, batch.packed, drop)
+        labels, is_valid = packs.labels(batch.packed)
+    else:
+        logits, carry = compute_logits(params, carry, batch, drop)
+        labels, is_valid = batch.labels, batch.lengths > 0
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     total = jnp.sum(jnp.where(is_valid, losses, 0))
     count = jnp.sum(is_valid, dtype=losses.dtype)
     if config.mesh == "shard_map":  # The sums were over one device's rows.
@@ -185,6 +191,16 @@ def make_functions(config, dataset, mesh):
     )
 
 
+def make_iterator(config, dataset):
+    """This process's part of each batch."""
+    processes = jax.process_index(), jax.process_count()
+    if not config.packed:
+        return datasets.batches(dataset, config.batch_size, config.seed, *processes)
+    records = datasets.shuffled(dataset, config.seed)
+    rows, longest = config.batch_size // packs.PACKS, dataset.train.frames.shape[1]
+    return packs.Packs(records, rows, longest, *processes)
+
+
 @contextlib.contextmanager
 def open_log(path, steps):
     """A function that adds a line of JSON after the first `steps` lines, if it writes.
@@ -209,14 +225,9 @@ def fit(config, dataset, folder):
     start, step = make_functions(config, dataset, mesh)
     rows = NamedSharding(mesh, P("data"))
     place = functools.partial(jax.make_array_from_process_local_data, rows)
-    iterator = datasets.batches(
-        dataset,
-        config.batch_size,
-        config.seed,
-        jax.process_index(),
-        jax.process_count(),
-    )
-    with checkpoints.open_folder(folder / "checkpoints", config.save_every) as manager:
+    iterator = make_iterator(config, dataset)
+    saving = checkpoints.open_folder(folder / "checkpoints", config.save_every)
+    with jax.set_mesh(mesh), saving as manager:
         done, state = checkpoints.restore(manager, start(), iterator)
         bar = tqdm(
             range(done, config.steps),
@@ -270,11 +281,10 @@ def main(
         jax.distributed.initialize(
             coordinator, processes, process, heartbeat_timeout_seconds=10
         )
-    if config.batch_size % jax.device_count():
-        raise SystemExit(
-            f"--batch-size: a multiple of the {jax.device_count()} devices, got "
-            f"{config.batch_size}"
-        )
+    parts = packs.PACKS if config.packed else config.batch_size
+    if parts % jax.device_count():
+        parts = f"{parts} {'packs' if config.packed else 'rows'}"
+        raise SystemExit(f"{jax.device_count()} devices cannot divide {parts}.")
     dataset = datasets.load(config.data, np.float64 if config.x64 else np.float32)
     params = fit(config, dataset, folder)
     if process == 0:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 import tyro
-from distributed import compare, datasets, kill, train
+from distributed import compare, datasets, kill, packs, train
 
 pytestmark = pytest.mark.slow
 SMALL = {"steps": 6, "units": 4, "batch_size": 8, "data": "recall", "save_every": 2}
@@ -42,19 +42,24 @@ def losses_of(folder):
     return [entry["loss"] for entry in entries]
 
 
-def test_every_mesh_has_the_same_losses(users_settings, recall, tmp_path):
+@pytest.mark.parametrize("packed", [False, True])
+def test_every_mesh_has_the_same_losses(users_settings, recall, tmp_path, packed):
     results = []
     for mesh in ("auto", "explicit", "shard_map"):
         (tmp_path / mesh).mkdir()
-        params = train.fit(train.Config(**SMALL, mesh=mesh), recall, tmp_path / mesh)
+        config = train.Config(**SMALL, mesh=mesh, packed=packed)
+        params = train.fit(config, recall, tmp_path / mesh)
         results.append((losses_of(tmp_path / mesh), params))
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
     for other in results[1:]:
         jax.tree.map(close, other, results[0])
 
 
-def test_it_continues_from_the_last_checkpoint(users_settings, recall, tmp_path):
-    config = train.Config(**SMALL)
+@pytest.mark.parametrize("packed", [False, True])
+def test_it_continues_from_the_last_checkpoint(
+    users_settings, recall, tmp_path, packed
+):
+    config = train.Config(**SMALL, packed=packed)
     whole = train.fit(config, recall, tmp_path)
     losses = losses_of(tmp_path)
     shutil.rmtree(tmp_path / "checkpoints" / "6")
@@ -75,6 +80,19 @@ def test_the_batch_of_all_processes_does_not_depend_on_their_number(recall):
     other = datasets.batches(recall, 8, 0, process=0, processes=1)
     other.set_state(parts[3].get_state())  # It counts batches, of any process.
     np.testing.assert_array_equal(next(other).frames, next(whole).frames)
+
+
+def test_packs_do_not_depend_on_the_number_of_processes(recall):
+    records = datasets.shuffled(recall, 0)
+    whole, *parts = (packs.Packs(records, 2, 64, *x) for x in [(0, 1), (0, 2), (1, 2)])
+    for _ in range(3):
+        want, *got = (next(part) for part in (whole, *parts))
+        got = jax.tree.map(lambda *leaves: np.concatenate(leaves), *got)
+        jax.tree.map(np.testing.assert_array_equal, got, want)
+    parts[1].set_state(whole.get_state())
+    np.testing.assert_array_equal(
+        next(parts[1]).packed.starts, next(whole).packed.starts[2:]
+    )
 
 
 def test_windows_are_the_records(recall):
@@ -105,5 +123,5 @@ def test_dropout_depends_on_the_number_of_the_row(users_settings):
 
 def test_the_rows_must_be_divisible_by_the_devices(users_settings, tmp_path):
     flags = ["--batch-size", "6", "--folder", str(tmp_path)]
-    with pytest.raises(SystemExit, match="a multiple of the 4 devices, got 6"):
+    with pytest.raises(SystemExit, match="4 devices cannot divide 6 rows"):
         tyro.cli(train.main, args=flags)
