@@ -1,0 +1,123 @@
+"""Two sets of ragged records, and the batches of windows that Grain makes of them."""
+
+from typing import Any, Literal, NamedTuple
+
+import grain
+import japanese_vowels_data as vowels
+import numpy as np
+
+Name = Literal["vowels", "recall"]
+SYMBOLS, LONGEST = 8, 64  # Of the set `recall`.
+
+
+class Records(NamedTuple):
+    """Padded sequences; one of them has no first axis."""
+
+    frames: Any  # [records, time, features]
+    lengths: Any  # [records], int32
+    labels: Any  # [records], int32
+
+
+class Batch(NamedTuple):
+    """One window of each of `rows` records."""
+
+    frames: Any  # [rows, window, features]
+    lengths: Any  # [rows], int32: valid frames in this window, 0 after the record's end
+    labels: Any  # [rows], int32
+    is_first: Any  # [rows], bool: the state is zeros before this window
+    rows: Any  # [rows], int32: their numbers in the batch of all processes
+
+
+class Dataset(NamedTuple):
+    """Records to train with and to test with."""
+
+    train: Records
+    test: Records
+    window: int  # Steps of a window; `time` is a multiple of it.
+    classes: int
+
+
+class Source:
+    """Records as Grain reads them: one by one, in any order."""
+
+    def __init__(self, records):
+        self.records = records
+
+    def __len__(self):
+        return len(self.records.labels)
+
+    def __getitem__(self, index):
+        return Records(*(array[index] for array in self.records))
+
+
+class Windows(grain.experimental.FlatMapTransform):
+    """Cuts a batch of records into windows, which follow one another."""
+
+    def __init__(self, count, first_row):
+        self.max_fan_out = count
+        self.first_row = first_row
+
+    def flat_map(self, element):
+        """Every window of a batch of records, the first one first."""
+        size = element.frames.shape[1] // self.max_fan_out
+        return [self._cut(element, i * size, size) for i in range(self.max_fan_out)]
+
+    def _cut(self, records, start, size):
+        rows = self.first_row + np.arange(len(records.labels), dtype=np.int32)
+        return Batch(
+            records.frames[:, start : start + size],
+            np.clip(records.lengths - start, 0, size),
+            records.labels,
+            np.full(len(rows), start == 0),
+            rows,
+        )
+
+
+def load(name: Name, dtype) -> Dataset:
+    """The set `name`, with frames of `dtype`."""
+    if name == "vowels":
+        train, test = (Records(*part) for part in vowels.load_scaled())
+        window, classes = train.frames.shape[1], vowels.SPEAKERS
+    else:
+        train, test = recall(4096, seed=0), recall(512, seed=1)
+        window, classes = 16, SYMBOLS
+    train, test = (x._replace(frames=x.frames.astype(dtype)) for x in (train, test))
+    return Dataset(train, test, window, classes)
+
+
+def recall(count, seed):
+    """Random symbols, 8 to 64 of them; a record's label is the one that is marked.
+
+    The mark is at one of the first 8 steps, and a window has 16. So after the first
+    window nothing but the state that is carried from window to window knows the label.
+    """
+    rng = np.random.default_rng(seed)
+    symbols = rng.integers(SYMBOLS, size=(count, LONGEST))
+    lengths = rng.integers(8, LONGEST + 1, size=count, dtype=np.int32)
+    marked = np.arange(count), rng.integers(8, size=count)
+    frames = np.zeros((count, LONGEST, SYMBOLS + 1), np.float32)
+    frames[..., :SYMBOLS] = np.eye(SYMBOLS)[symbols]
+    frames[*marked, SYMBOLS] = 1
+    return Records(frames, lengths, symbols[marked].astype(np.int32))
+
+
+def batches(dataset: Dataset, rows: int, seed: int, process: int, processes: int):
+    """An endless iterator over this process's rows of each batch.
+
+    The batch of all processes together is the same, in the same order, however many
+    they are: a process takes every `processes`-th block of `rows // processes` records.
+    So the state of the iterator, the number of batches taken, holds for any of them.
+    """
+    windows = dataset.train.frames.shape[1] // dataset.window
+    local = rows // processes
+    blocks = shuffled(dataset, seed).batch(local)[process::processes]
+    cut = Windows(windows, first_row=process * local)
+    data = grain.experimental.FlatMapMapDataset(blocks, cut)
+    # The order does not depend on the thread that reads ahead.
+    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+    return iter(data.to_iter_dataset(ahead))
+
+
+def shuffled(dataset: Dataset, seed: int):
+    """The records to train with, epoch after epoch, each in another order."""
+    return grain.MapDataset.source(Source(dataset.train)).shuffle(seed).repeat()

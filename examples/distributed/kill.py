@@ -1,0 +1,111 @@
+"""Kills runs with SIGKILL at random steps, continues them, compares where they end.
+
+    python -m distributed.kill                            # one process
+    python -m distributed.kill --layout '2 processes'     # one of two is killed
+    python -m distributed.kill --resume '4 devices'       # on another layout
+
+On the same layout the final parameters and all losses must be equal bit for bit. On
+another one sums are rounded otherwise.
+"""
+
+import contextlib
+import random
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import tyro
+from flag_types import Count, Positive, Seed
+
+from . import launch
+
+STEPS = 60
+FLAGS = f"--data recall --steps {STEPS} --units 8 --batch-size 8 --save-every 5".split()
+
+
+def count_lines(path):
+    """The lines of a file; 0 if there is none."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def kill_at(layout, folder, flags, step, victim, patience):
+    """Starts a run and kills one of its processes after a step.
+
+    Returns:
+        The steps that were done, and the seconds until the others ended. They are
+        killed too if that takes longer than `patience`.
+    """
+    with launch.started(layout, folder, flags) as processes:
+        while count_lines(folder / "losses.jsonl") < step:
+            if processes[0].poll():
+                raise RuntimeError((folder / "0.log").read_text()[-3000:])
+            time.sleep(0.001)
+        processes[victim].kill()
+        began = time.perf_counter()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            for process in processes:
+                process.wait(patience)
+        seconds = time.perf_counter() - began
+    return count_lines(folder / "losses.jsonl"), seconds
+
+
+def last_checkpoint(folder):
+    """The step of the last complete checkpoint, or 0."""
+    names = (path.name for path in (folder / "checkpoints").glob("*"))
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def difference(a, b):
+    """The largest difference in losses and final parameters of two folders."""
+    results = [
+        {"losses": launch.read_losses(x)[0], **launch.read_parameters(x)}
+        for x in (a, b)
+    ]
+    return launch.largest_difference(*results)
+
+
+@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
+def main(
+    times: Count = 20,
+    layout: launch.Name = "1 device",
+    resume: launch.Name | None = None,
+    packed: bool = False,
+    patience: Positive = 60,
+    seed: Seed = 0,
+):
+    """Kills and continues; returns the largest difference to a run that was not killed.
+
+    Args:
+        times: Runs to kill.
+        layout: Where the runs take place.
+        resume: Where they continue; on the same layout, unless given.
+        packed: Whether sequences are packed.
+        patience: Seconds to wait for processes to end when one of them was killed.
+        seed: Of the steps at which runs are killed, and of the process that is.
+    """
+    rng, found = random.Random(seed), []
+    first, second = (launch.LAYOUTS[name] for name in (layout, resume or layout))
+    flags = [*FLAGS, "--packed"] if packed else FLAGS
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder) / "whole"
+        launch.run(first, whole, flags)
+        for i in range(times):
+            killed = Path(folder) / str(i)
+            step, victim = rng.randrange(STEPS), rng.randrange(first.processes)
+            done, seconds = kill_at(first, killed, flags, step, victim, patience)
+            saved = last_checkpoint(killed)
+            launch.run(second, killed, flags)
+            found.append(difference(whole, killed))
+            print(
+                f"process {victim} killed after {done} steps, {saved} of them saved; "
+                f"all ended in {seconds:.1f} s; largest difference {found[-1]:.1e}",
+                flush=True,
+            )
+    print(f"{times} kills, largest difference {np.max(found):.1e}")
+    return np.max(found)
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)

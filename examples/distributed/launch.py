@@ -1,0 +1,119 @@
+"""Starts `train.py` on several devices or processes of one machine, for the checks."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+EXAMPLES = Path(__file__).parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where a run takes place."""
+
+    processes: int = 1
+    devices: int = 1  # Of each process.
+    mesh: str = "auto"
+
+
+Name = Literal[
+    "1 device",
+    "2 devices",
+    "4 devices",
+    "4 devices, explicit",
+    "4 devices, shard_map",
+    "2 processes",
+    "4 processes",
+]
+LAYOUTS: dict[Name, Layout] = {
+    "1 device": Layout(),
+    "2 devices": Layout(devices=2),
+    "4 devices": Layout(devices=4),
+    "4 devices, explicit": Layout(devices=4, mesh="explicit"),
+    "4 devices, shard_map": Layout(devices=4, mesh="shard_map"),
+    "2 processes": Layout(processes=2),
+    "4 processes": Layout(processes=4),
+}
+
+
+def free_port():
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+@contextlib.contextmanager
+def started(layout, folder, flags, prefixes=None):
+    """The processes of a run, which have all ended after the `with` block.
+
+    What process i prints goes to `i.log` in the folder. `prefixes` has, for each
+    process, words to put before its command.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "distributed.train", "--mesh", layout.mesh]
+    command += ["--folder", str(folder.resolve()), "--processes", str(layout.processes)]
+    command += ["--coordinator", f"localhost:{free_port()}", *flags]
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(layout.devices),
+    }
+    runs = []
+    try:
+        for i in range(layout.processes):
+            prefix = prefixes[i] if prefixes else []
+            with (folder / f"{i}.log").open("w") as log:
+                run = subprocess.Popen(
+                    [*prefix, *command, "--process", str(i)],
+                    cwd=EXAMPLES,
+                    env=environment,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            runs.append(run)
+        yield runs
+    finally:
+        for run in runs:
+            run.kill()
+            run.wait()
+
+
+def run(layout, folder, flags, timeout=300, prefixes=None):
+    """A run from its start, or its last checkpoint, to its end.
+
+    Raises:
+        RuntimeError: If a process fails, with the end of what it printed.
+        subprocess.TimeoutExpired: If one takes longer than `timeout` seconds.
+    """
+    with started(layout, folder, flags, prefixes) as processes:
+        for i, process in enumerate(processes):
+            if process.wait(timeout):
+                raise RuntimeError((folder / f"{i}.log").read_text()[-3000:])
+
+
+def read_losses(folder):
+    """The losses, and the seconds of each step."""
+    lines = (folder / "losses.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    return np.array([(entry["loss"], entry["seconds"]) for entry in entries]).T
+
+
+def read_parameters(folder):
+    """The final parameters by name."""
+    with np.load(folder / "parameters.npz") as file:
+        return dict(file)
+
+
+def largest_difference(a, b):
+    """The largest absolute difference between two dicts of arrays."""
+    if a.keys() != b.keys():
+        raise ValueError(f"Other parameters: {sorted(a)} and {sorted(b)}.")
+    return np.max([np.max(np.abs(a[name] - b[name])) for name in a])

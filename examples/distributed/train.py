@@ -1,0 +1,302 @@
+"""Trains a bidirectional LSTM on one device, several devices, or several processes.
+
+The losses are the same on all of them. The run saves checkpoints; killed, it goes on
+from the last one when the same command is run again. From the folder `examples`:
+
+    pip install -e '..[examples]'
+    python -m distributed.train
+    JAX_NUM_CPU_DEVICES=4 python -m distributed.train --mesh explicit
+    python -m distributed.train --processes 2 --process 0 &
+    python -m distributed.train --processes 2 --process 1; wait
+
+Sequences are read window by window. The forward direction's state is carried from one
+window to the next, without a gradient; the backward direction starts at the end of the
+window.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from flag_types import Count, Folder, Positive, Seed, Share, number
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from tqdm import tqdm
+
+import jaxrnn
+
+from . import checkpoints, datasets, packs
+
+Index = Annotated[int, number(int, "an integer, at least 0", lambda n: n >= 0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The task, the net and its training; each field is a flag."""
+
+    data: datasets.Name = "vowels"
+    """Japanese Vowels, or 4096 sequences with a symbol to be recalled."""
+    steps: Count = 300
+    """Steps of training."""
+    batch_size: Count = 64
+    """Rows in a step, of all processes together."""
+    units: Count = 32
+    """The size of the cell of each direction."""
+    learning_rate: Positive = 5e-3
+    """Adam's rate."""
+    epsilon: Positive = 1e-5
+    """Adam's epsilon. It divides a gradient by its size plus epsilon, so one that is
+    nothing but rounding has an effect if epsilon is as small."""
+    dropout: Share = 0.2
+    """Share of the outputs to drop."""
+    mesh: Literal["auto", "explicit", "shard_map"] = "auto"
+    """How the program is divided among devices: by the compiler, by the types of
+    arrays, or by hand."""
+    packed: bool = False
+    """Whole sequences end to end in rows, instead of windows of padded ones."""
+    x64: bool = False
+    """Compute in float64."""
+    seed: Seed = 0
+    """Of the parameters, the dropout and the order of the records."""
+    save_every: Count = 20
+    """Steps from checkpoint to checkpoint."""
+
+
+class State(NamedTuple):
+    """What a step of training changes, which is what a checkpoint holds."""
+
+    params: Any
+    optimizer: Any
+    key: Any
+    carry: Any  # The forward direction's state, [batch_size, units] each.
+
+
+# The net
+
+
+def init(config, dataset, key):
+    """The state before the first step."""
+    key, *keys = jax.random.split(key, 4)
+    dtype = jnp.dtype(dataset.train.frames.dtype)
+    cell = jaxrnn.LSTMCell(config.units)
+    frame = jax.ShapeDtypeStruct((1, dataset.train.frames.shape[-1]), dtype)
+    shape = (2 * config.units, dataset.classes)
+    params = {
+        "fw": cell.init(keys[0], frame, dtype),
+        "bw": cell.init(keys[1], frame, dtype),
+        "kernel": jax.nn.initializers.glorot_uniform()(keys[2], shape, dtype),
+        "bias": jnp.zeros(dataset.classes, dtype),
+    }
+    carry = cell.zero_state(config.batch_size, dtype)
+    return State(params, make_optimizer(config).init(params), key, carry)
+
+
+def make_optimizer(config):
+    """Adam with a clipped gradient."""
+    adam = optax.adam(config.learning_rate, eps=config.epsilon)
+    return optax.chain(optax.clip_by_global_norm(1.0), adam)
+
+
+def compute_logits(params, carry, batch, drop=lambda x: x):
+    """Logits `[rows, classes]` of a window, and the carry after it."""
+    cell = jaxrnn.LSTMCell(params["fw"]["bias"].size // 4)
+    reset = batch.is_first[:, None]
+    outputs, (carry, _) = jaxrnn.bidirectional_dynamic_rnn(
+        cell.bind(params["fw"]),
+        cell.bind(params["bw"]),
+        batch.frames,
+        batch.lengths,
+        initial_state_fw=jax.tree.map(lambda x: jnp.where(reset, 0, x), carry),
+        dtype=batch.frames.dtype,
+    )
+    # Outputs past the length are zeros, so this is the mean over the valid frames.
+    total = jnp.sum(drop(jnp.concatenate(outputs, axis=-1)), axis=1)
+    mean = total / jnp.maximum(batch.lengths, 1)[:, None].astype(total.dtype)
+    return mean @ params["kernel"] + params["bias"], carry
+
+
+def drop_by_row(key, rows, rate, x):
+    """Dropout whose noise depends on the key and on the row's number.
+
+    So it is the same however the rows are divided among devices.
+    """
+    draw = lambda row: jax.random.bernoulli(
+        jax.random.fold_in(key, row), 1 - rate, x.shape[1:]
+    )
+    return jnp.where(jax.vmap(draw)(rows), x / (1 - rate), 0)
+
+
+# Training
+
+
+def compute_loss(params, config, carry, key, batch):
+    """The mean cross-entropy of the sequences that have frames, and the carry."""
+    drop = functools.partial(drop_by_row, key, batch.rows, config.dropout)
+    if config.packed:
+        logits = packs.compute_logits(params, batch.packed, drop)
+        labels, is_valid = packs.labels(batch.packed)
+    else:
+        logits, carry = compute_logits(params, carry, batch, drop)
+        labels, is_valid = batch.labels, batch.lengths > 0
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    total = jnp.sum(jnp.where(is_valid, losses, 0))
+    count = jnp.sum(is_valid, dtype=losses.dtype)
+    if config.mesh == "shard_map":  # The sums were over one device's rows.
+        total, count = jax.lax.psum((total, count), "data")
+    return total / jnp.maximum(count, 1), carry
+
+
+def update(config, state, batch):
+    """The state after a step of training, and the loss."""
+    key, drop_key = jax.random.split(state.key)
+    (loss, carry), gradient = jax.value_and_grad(compute_loss, has_aux=True)(
+        state.params, config, state.carry, drop_key, batch
+    )
+    updates, optimizer = make_optimizer(config).update(gradient, state.optimizer)
+    params = optax.apply_updates(state.params, updates)
+    return State(params, optimizer, key, carry), loss
+
+
+def make_mesh(config):
+    """All devices of all processes, in one row."""
+    kind = AxisType.Explicit if config.mesh == "explicit" else AxisType.Auto
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(kind,))
+
+
+SPECS = State(params=P(), optimizer=P(), key=P(), carry=P("data"))
+"""How the state is divided: the carry by rows, of the rest each device has a copy."""
+
+
+def make_functions(config, dataset, mesh):
+    """`() -> state` and `(state, batch) -> (state, loss)`, compiled for the mesh."""
+    shard = lambda *axes: NamedSharding(mesh, P(*axes))
+    shardings = State(shard(), shard(), shard(), shard("data"))
+    start = lambda: init(config, dataset, jax.random.key(config.seed))
+    step = functools.partial(update, config)
+    if config.mesh == "shard_map":
+        step = jax.shard_map(
+            step, mesh=mesh, in_specs=(SPECS, P("data")), out_specs=(SPECS, P())
+        )
+    return (
+        jax.jit(start, out_shardings=shardings),
+        jax.jit(step, out_shardings=(shardings, shard()), donate_argnums=0),
+    )
+
+
+def make_iterator(config, dataset):
+    """This process's part of each batch."""
+    processes = jax.process_index(), jax.process_count()
+    if not config.packed:
+        return datasets.batches(dataset, config.batch_size, config.seed, *processes)
+    records = datasets.shuffled(dataset, config.seed)
+    rows, longest = config.batch_size // packs.PACKS, dataset.train.frames.shape[1]
+    return packs.Packs(records, rows, longest, *processes)
+
+
+@contextlib.contextmanager
+def open_log(path, steps):
+    """A function that adds a line of JSON after the first `steps` lines, if it writes.
+
+    Lines of steps that are done again, since they were not saved, are cut off.
+    """
+    if jax.process_index() != 0:
+        yield lambda **entries: None
+        return
+    path.touch()
+    with path.open("r+") as file:
+        for _ in range(steps):
+            file.readline()
+        file.seek(file.tell())  # Reading has gone further.
+        file.truncate()
+        yield lambda **entries: print(json.dumps(entries), file=file, flush=True)
+
+
+def fit(config, dataset, folder):
+    """The parameters after all steps, most of which may be those of earlier runs."""
+    mesh = make_mesh(config)
+    start, step = make_functions(config, dataset, mesh)
+    rows = NamedSharding(mesh, P("data"))
+    place = functools.partial(jax.make_array_from_process_local_data, rows)
+    iterator = make_iterator(config, dataset)
+    saving = checkpoints.open_folder(folder / "checkpoints", config.save_every)
+    with jax.set_mesh(mesh), saving as manager:
+        done, state = checkpoints.restore(manager, start(), iterator)
+        bar = tqdm(
+            range(done, config.steps),
+            initial=done,
+            total=config.steps,
+            disable=jax.process_index() != 0,
+        )
+        with open_log(folder / "losses.jsonl", done) as log:
+            for n in bar:
+                began = time.perf_counter()
+                state, loss = step(state, jax.tree.map(place, next(iterator)))
+                loss = loss.item()
+                log(step=n, loss=loss, seconds=time.perf_counter() - began)
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                checkpoints.save(manager, n + 1, state, iterator)
+    return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), state.params)
+
+
+def test_accuracy(dataset, params):
+    """The share of test records whose label is guessed after their last window."""
+    cell = jaxrnn.LSTMCell(params["fw"]["bias"].size // 4)
+    carry = cell.zero_state(len(dataset.test.labels), dataset.test.frames.dtype)
+    guesses = np.zeros_like(dataset.test.labels)
+    windows = dataset.test.frames.shape[1] // dataset.window
+    for batch in datasets.Windows(windows, first_row=0).flat_map(dataset.test):
+        logits, carry = jax.jit(compute_logits)(params, carry, batch)
+        guesses = np.where(batch.lengths > 0, logits.argmax(axis=-1), guesses)
+    return np.mean(guesses == dataset.test.labels).item()
+
+
+@tyro.conf.configure(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+def main(
+    config: Config,
+    folder: Folder = Path("distributed_output"),
+    processes: Count = 1,
+    process: Index = 0,
+    coordinator: str = "localhost:9876",
+):
+    """Trains or goes on training, tests, and writes the parameters.
+
+    Args:
+        config: The task, the net and its training.
+        folder: For checkpoints, `losses.jsonl` and `parameters.npz`; what is in it is
+            continued.
+        processes: How many processes were started.
+        process: The number of this one, from 0.
+        coordinator: The address where process 0 waits for the others.
+    """
+    jax.config.update("jax_enable_x64", config.x64)
+    if processes > 1:
+        jax.distributed.initialize(
+            coordinator, processes, process, heartbeat_timeout_seconds=10
+        )
+    parts = packs.PACKS if config.packed else config.batch_size
+    if parts % jax.device_count():
+        parts = f"{parts} {'packs' if config.packed else 'rows'}"
+        raise SystemExit(f"{jax.device_count()} devices cannot divide {parts}.")
+    dataset = datasets.load(config.data, np.float64 if config.x64 else np.float32)
+    params = fit(config, dataset, folder)
+    if process == 0:
+        np.savez(folder / "parameters.npz", **flatten(params))
+        print(f"Test accuracy: {100 * test_accuracy(dataset, params):.2f} %")
+
+
+def flatten(params):
+    """A dict of arrays by names such as `fw/kernel`."""
+    named = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(k, simple=True, separator="/"): v for k, v in named}
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)
