@@ -136,9 +136,10 @@ class Division:
 def _division(
     cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
 ) -> Division | None:
-    """How types say that arrays are divided; None if they do not say."""
-    mesh = explicit_mesh_of((xs, params))
-    if mesh is None:
+    """How types say that arrays are divided; None if they do not say so."""
+    mesh, args = explicit_mesh_of((xs, params)), jax.tree.leaves((xs, params))
+    entries = [entry for x in args for entry in jax.typeof(x).sharding.spec]
+    if mesh is None or not any(entries):
         return None
     rows = jax.typeof(xs).sharding.spec[1 - steps.axis]
     kernels = [x for x in jax.tree.leaves(params) if x.ndim == 2]

@@ -96,15 +96,15 @@ def explicit_mesh_of(tree: PyTree) -> Any:
 
 
 def devices_of(tree: PyTree) -> int:
-    """The number of devices over which the compiler may spread the arrays.
+    """The number of devices over which the compiler may divide the arrays.
 
-    That is the size of their mesh, without the axes over which `shard_map` has divided
-    them already; 1 without a mesh.
+    That is the size of the axes of their mesh that are neither explicit, where types
+    tell whether arrays are divided, nor mapped by `shard_map`; 1 without a mesh.
     """
 
     def size(mesh: Any) -> int:
         axes = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
-        return math.prod(n for n, kind in axes if kind != AxisType.Manual)
+        return math.prod(n for n, kind in axes if kind == AxisType.Auto)
 
     return max(map(size, meshes_of(tree)))
 
