@@ -68,14 +68,14 @@ def key_of_device(key: Key, rows: PyTree) -> Key:
 
     A key that differs between the devices already, as far as its type tells, stays.
     """
-    axes = set().union(*map(_varying_axes, jax.tree.leaves(rows))) - _varying_axes(key)
+    axes = set().union(*map(varying_axes, jax.tree.leaves(rows))) - varying_axes(key)
     if not axes:
         return key
     return jax.random.fold_in(key, jax.lax.axis_index(tuple(sorted(axes))))
 
 
-def _varying_axes(x: Any) -> frozenset[str]:
-    """The axes of `shard_map` over which a value may differ between devices."""
+def varying_axes(x: Any) -> frozenset[str]:
+    """The axes of `shard_map` over which a value may differ, as its type tells."""
     kind = jax.typeof(x)
     return kind.mat.varying if hasattr(kind, "mat") else kind.vma  # JAX 0.9.
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from .._base.cell_keys import varying_axes
 from .._base.errors import describe
 from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import Array, DType, Params, PyTree
@@ -111,6 +112,4 @@ def check_captured(where: str, captured: list[Array], axis_name: str) -> None:
 
 def varies_over(axis_name: str, x: Array) -> bool:
     """Whether `x` may differ along the axis, by its type; unknown for an axis of 1."""
-    kind = jax.typeof(x)
-    axes = kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying
-    return axis_name in axes
+    return axis_name in varying_axes(x)
