@@ -42,20 +42,21 @@ def pipelined_rnn(
 ) -> tuple[PyTree, PyTree]:
     """Runs a stack of equal layers that are divided among the devices of a mesh axis.
 
-    Called inside of `jax.shard_map`. Each device of the axis `axis_name`, a stage, has
-    some of the layers, in order. Time is divided into chunks: while a stage runs one
-    chunk, the stage before it runs the next. Results and gradients are those of
-    `dynamic_rnn` over a `MultiRNNCell` of the layers, dropout included, up to rounding.
+    It is called inside of `jax.shard_map`. Each device of the axis `axis_name`, a
+    stage, has some of the layers, in order. Time is divided into chunks: while a stage
+    runs one chunk, the stage before it runs the next. Results and gradients are those
+    of `dynamic_rnn` over a `MultiRNNCell` of the layers, dropout included, up to
+    rounding. Rows may be sharded over a second axis that `shard_map` maps.
 
-    With S stages and C chunks the stages are idle for (S - 1) / (C + S - 1) of the
-    time: choose `chunk` so that there are several chunks for each stage. Small chunks
-    send often: the outputs of a chunk, once a tick, forward and in the backward pass.
-    After the last tick the outputs are summed over the stages, once, since only the
-    last stage has them; so is, in the backward pass, the gradient of the inputs.
+    With S stages and C chunks each stage is idle at S - 1 of C + S - 1 ticks; about
+    four chunks for each stage are a good start. At each tick a stage sends the outputs
+    of one chunk, in the backward pass their gradient. After the last tick the outputs
+    are summed over the stages, since only the last stage has them; so is the gradient
+    of the inputs in the backward pass.
 
-    What each stage saves for its backward pass is what `dynamic_rnn` saves for its
-    layers, (C + S - 1) / C times. `swap_memory=Recompute(chunk)` saves the state before
-    each chunk and what the layers pass on.
+    A stage saves for its backward pass what `dynamic_rnn` saves for its layers, with
+    room for C + S - 1 chunks in place of C. `swap_memory=memory.Recompute(chunk)` saves
+    the states between chunks and the outputs of the layers.
 
     Args:
         cell: The cell of one layer, bound to the parameters of all layers of the stage:
@@ -87,7 +88,8 @@ def pipelined_rnn(
         ValueError: If `axis_name` is not a mesh axis that `jax.shard_map` maps, with
             `check_vma`; if `inputs` differ between stages, or do not have the depth of
             the outputs; if parameters or states are not stacked, or parameters not
-            sharded over the stages; as `dynamic_rnn`.
+            sharded over the stages; if the cell reads a traced array, besides its
+            arguments, that is the same on all stages; as `dynamic_rnn`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
