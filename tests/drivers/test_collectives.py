@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec as P
 
 from benchmarks.collectives import (
     BATCH,
@@ -92,6 +93,34 @@ def test_values_and_gradients(axes, layout, cell):
         got = run(*values)
     close = lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-9, atol=1e-12)
     jax.tree.map(close, got, want)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("axes", AXES)
+def test_a_hundred_steps_of_training(axes, driver):
+    x, lengths = X[:16], LENGTHS[:16]
+    want = trained("auto", driver, x, lengths, lambda tree, spec: tree)
+    mesh = mesh_of("data", axes)
+    put = lambda tree, spec: jax.device_put(tree, NamedSharding(mesh, spec))
+    got = trained(axes, driver, x, lengths, put)
+    close = lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-12, atol=1e-12)
+    jax.tree.map(close, got, want)
+
+
+def trained(axes, driver, x, lengths, put):
+    """The losses and the parameters after gradient descent."""
+    mesh = mesh_of("data", axes)
+    params, losses = put(params_of("LSTM"), P()), []
+    update = jax.jit(lambda p, g: jax.tree.map(lambda p, g: p - 0.01 * g, p, g))
+    with jax.set_mesh(mesh):
+        run = gradient_of(DRIVERS[driver], CELLS["LSTM"], mesh, axes)
+        x, lengths = put((x, lengths), P("data"))
+        for _ in range(100):
+            loss, gradient = run(params, x, lengths)
+            params = update(params, gradient)
+            losses.append(loss.item())
+    return losses, params
 
 
 def found(layout, axes, driver, cell):
