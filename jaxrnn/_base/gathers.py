@@ -1,7 +1,4 @@
-"""Reading entries of arrays, on explicit meshes as elsewhere.
-
-On an explicit mesh the layout of what is read has to be given.
-"""
+"""Reads and copies whose layout has to be given on an explicit mesh."""
 
 from typing import Any
 
@@ -31,14 +28,14 @@ def read_first(array: Array) -> Array:
     return (array if everywhere is None else jax.sharding.reshard(array, everywhere))[0]
 
 
-def _explicit(spec: PartitionSpec, mesh: Any) -> NamedSharding | None:
-    is_explicit = AxisType.Explicit in mesh.axis_types
-    return NamedSharding(mesh, spec) if is_explicit else None
-
-
 def broadcast_first(array: Array, like: Array, axis: int) -> Array:
     """Copies of `array` along a new first axis, sharded like `axis` of `like`."""
     sharding = jax.typeof(like).sharding
     spec = PartitionSpec(sharding.spec[axis], *jax.typeof(array).sharding.spec)
     out_sharding = _explicit(spec, sharding.mesh)
     return jax.lax.broadcast(array, (like.shape[axis],), out_sharding=out_sharding)
+
+
+def _explicit(spec: PartitionSpec, mesh: Any) -> NamedSharding | None:
+    is_explicit = AxisType.Explicit in mesh.axis_types
+    return NamedSharding(mesh, spec) if is_explicit else None

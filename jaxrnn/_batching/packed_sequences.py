@@ -31,8 +31,9 @@ class PackedSequences:
     arrays are static. Unused steps are zeros.
 
     The numbers in `starts` and `row` hold within these arrays, so arrays of several
-    packs must not be concatenated, nor those of one divided: use `concat_packed` and
-    `stack_packed`. Shapes that disagree with `rows` and `sequences` are refused.
+    packs must not be concatenated, nor those of one cut, as `shard_map` would: use
+    `concat_packed` and `stack_packed`. Shapes that disagree with `rows` and `sequences`
+    are refused.
 
     Attributes:
         inputs: A nest of `[rows, row_length, ...]`, or `[row_length, rows, ...]` if

@@ -3,6 +3,7 @@
 The sizes are such that the backward pass takes several chunks of time.
 """
 
+import dataclasses
 import functools
 import re
 
@@ -27,7 +28,8 @@ def add(params, inputs, state, key=None):
 
 
 CELLS = {
-    "stack": MultiRNNCell([LSTMCell(5, num_proj=3), GRUCell(4)]),
+    "lstm": LSTMCell(5, num_proj=3),
+    "stack": MultiRNNCell([LSTMCell(5), GRUCell(4)]),
     "function": FunctionCell(add, 3, 3, lambda k, x, dtype: {"w": jnp.ones((), dtype)}),
 }
 
@@ -77,7 +79,7 @@ def check_program(program, name):
     assert name == "function" or not any(re.search(COLLECTIVE, b) for b in bodies)
 
 
-@pytest.mark.fast("*-stack")
+@pytest.mark.fast("*-lstm")
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
 def test_a_pack_for_each_device(axis_type, name):
@@ -92,6 +94,7 @@ def test_a_pack_for_each_device(axis_type, name):
     check_program(compiled.as_text(), name)
 
 
+@pytest.mark.fast("lstm")
 @pytest.mark.parametrize("name", CELLS)
 def test_a_pack_for_each_device_inside_of_shard_map(name):
     cell = CELLS[name]
@@ -107,6 +110,31 @@ def test_a_pack_for_each_device_inside_of_shard_map(name):
     compiled = jax.jit(sharded).lower(params_of(cell), stacked()).compile()
     close(compiled(params_of(cell), stacked()), on_one_device(name), DTYPE)
     check_program(compiled.as_text(), name)
+
+
+@pytest.mark.parametrize("time_major", [False, True])
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+def test_one_pack_whose_rows_are_divided(axis_type, time_major):
+    """It is right, but what is read for sequences goes over the network."""
+    cell = CELLS["lstm"]
+    batches = jaxrnn.packed_batches(RECORDS[:300], 4, 64, time_major=time_major)
+    packed = jaxrnn.concat_packed(batches)
+    gradient = jax.jit(jax.value_and_grad(functools.partial(loss, cell)))
+    want = gradient(params_of(cell), packed)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
+    everywhere = NamedSharding(mesh, P())
+    by_row = NamedSharding(mesh, P(None, "data") if time_major else P("data"))
+    lengths = NamedSharding(mesh, P("data"))
+    shardings = dataclasses.replace(
+        jax.tree.map(lambda _: everywhere, packed),
+        inputs=by_row,
+        starts=by_row,
+        lengths=lengths,
+    )
+    with jax.set_mesh(mesh):
+        params = jax.device_put(params_of(cell), everywhere)
+        got = gradient(params, jax.device_put(packed, shardings))
+    close(got, want, DTYPE)
 
 
 @pytest.mark.parametrize("with_lengths", [False, True])

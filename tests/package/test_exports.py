@@ -107,10 +107,13 @@ FUNCTIONS = {name for name, value in PUBLIC.items() if inspect.isfunction(value)
 OURS = {
     "FunctionCell",
     "StateSaver",
+    "concat_packed",
     "explain",
     "memory_plan",
     "pack_sequences",
+    "packed_batches",
     "packed_rnn",
+    "stack_packed",
     "windows",
 }
 DECODERS = [
