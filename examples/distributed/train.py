@@ -286,6 +286,8 @@ def main(
         parts = f"{parts} {'packs' if config.packed else 'rows'}"
         raise SystemExit(f"{jax.device_count()} devices cannot divide {parts}.")
     dataset = datasets.load(config.data, np.float64 if config.x64 else np.float32)
+    if config.packed:
+        dataset = dataset._replace(window=dataset.train.frames.shape[1])
     params = fit(config, dataset, folder)
     if process == 0:
         np.savez(folder / "parameters.npz", **flatten(params))
