@@ -60,22 +60,28 @@ def print_table(found):
 def draw_losses(axes, results):
     """A line for each layout; the thinner ones lie on the thicker ones."""
     for i, (name, (losses, *_)) in enumerate(results.items()):
-        axes.plot(losses, label=name, linewidth=1.6 * (len(results) - i), color=f"C{i}")
+        width = 0.8 + 1.2 * (len(results) - 1 - i)
+        axes.plot(losses, label=name, linewidth=width, color=f"C{i}")
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     axes.set_title("The same losses")
     axes.legend(frameon=False)
 
 
 def draw_differences(axes, results):
-    """How far the losses of the other layouts are from those of the first."""
-    for runs, style in zip(results.values(), ("-", ":"), strict=True):
-        first, *others = runs.values()
+    """How far the losses of the other layouts are from those of the first.
+
+    A loss that is equal has no place on the logarithmic axis.
+    """
+    for marker, (precision, runs) in zip("ox", results.items(), strict=True):
+        (first, *_), *others = runs.values()
         for i, (losses, *_) in enumerate(others, 1):
-            # Equal numbers have no place on a logarithmic axis.
-            apart = np.maximum(np.abs(losses - first[0]), 1e-17)
-            axes.plot(apart, style, color=f"C{i}", linewidth=1)
-    axes.set(xlabel="step", yscale="log", ylim=(1e-17, 1e-5))
-    axes.set_title("Differences to one device:\nfloat32, and float64 dotted")
+            apart = np.abs(losses - first)
+            steps = np.flatnonzero(apart)
+            axes.plot(steps, apart[steps], f"C{i}{marker}", markersize=2.5)
+        axes.plot([], [], f"k{marker}", markersize=4, label=precision)
+    axes.set(xlabel="step", yscale="log", ylim=(1e-18, 1e-5))
+    axes.set_title("Differences to one device")
+    axes.legend(frameon=False, loc="center right")
 
 
 def draw_speed(axes, results, rows):
@@ -85,8 +91,8 @@ def draw_speed(axes, results, rows):
         devices = [int(name.split()[0]) for name in names]
         seconds = [np.median(results[name][1][WARM_UP:]) for name in names]
         axes.plot(devices, rows / np.array(seconds), marker="o", label=label)
-    axes.set(xlabel="devices", ylim=0, xticks=devices)
-    axes.set_title(f"Records a second, float32,\n{os.cpu_count()} cores")
+    axes.set(xlabel="devices", ylim=0, xticks=(1, 2, 4))
+    axes.set_title(f"Records a second, {os.cpu_count()} cores")
     axes.legend(frameon=False)
 
 

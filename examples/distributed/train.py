@@ -177,8 +177,7 @@ SPECS = State(params=P(), optimizer=P(), key=P(), carry=P("data"))
 
 def make_functions(config, dataset, mesh):
     """`() -> state` and `(state, batch) -> (state, loss)`, compiled for the mesh."""
-    shard = lambda *axes: NamedSharding(mesh, P(*axes))
-    shardings = State(shard(), shard(), shard(), shard("data"))
+    shardings = State(*(NamedSharding(mesh, spec) for spec in SPECS))
     start = lambda: init(config, dataset, jax.random.key(config.seed))
     step = functools.partial(update, config)
     if config.mesh == "shard_map":
@@ -187,7 +186,7 @@ def make_functions(config, dataset, mesh):
         )
     return (
         jax.jit(start, out_shardings=shardings),
-        jax.jit(step, out_shardings=(shardings, shard()), donate_argnums=0),
+        jax.jit(step, out_shardings=(shardings, None), donate_argnums=0),
     )
 
 
@@ -220,23 +219,17 @@ def open_log(path, steps):
 
 
 def fit(config, dataset, folder):
-    """The parameters after all steps, most of which may be those of earlier runs."""
+    """The parameters after all steps, some of which earlier runs may have done."""
     mesh = make_mesh(config)
     start, step = make_functions(config, dataset, mesh)
+    iterator = make_iterator(config, dataset)
     rows = NamedSharding(mesh, P("data"))
     place = functools.partial(jax.make_array_from_process_local_data, rows)
-    iterator = make_iterator(config, dataset)
     saving = checkpoints.open_folder(folder / "checkpoints", config.save_every)
     with jax.set_mesh(mesh), saving as manager:
         done, state = checkpoints.restore(manager, start(), iterator)
-        bar = tqdm(
-            range(done, config.steps),
-            initial=done,
-            total=config.steps,
-            disable=jax.process_index() != 0,
-        )
         with open_log(folder / "losses.jsonl", done) as log:
-            for n in bar:
+            for n in (bar := progress(done, config.steps)):
                 began = time.perf_counter()
                 state, loss = step(state, jax.tree.map(place, next(iterator)))
                 loss = loss.item()
@@ -244,6 +237,12 @@ def fit(config, dataset, folder):
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                 checkpoints.save(manager, n + 1, state, iterator)
     return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), state.params)
+
+
+def progress(done, steps):
+    """The numbers of the steps to do, with a bar in one process."""
+    hidden = jax.process_index() != 0
+    return tqdm(range(done, steps), initial=done, total=steps, disable=hidden)
 
 
 def test_accuracy(dataset, params):
@@ -276,7 +275,8 @@ def main(
         process: The number of this one, from 0.
         coordinator: The address where process 0 waits for the others.
     """
-    jax.config.update("jax_enable_x64", config.x64)
+    if config.x64:
+        jax.config.update("jax_enable_x64", True)
     if processes > 1:
         jax.distributed.initialize(
             coordinator, processes, process, heartbeat_timeout_seconds=10
@@ -286,6 +286,8 @@ def main(
         parts = f"{parts} {'packs' if config.packed else 'rows'}"
         raise SystemExit(f"{jax.device_count()} devices cannot divide {parts}.")
     dataset = datasets.load(config.data, np.float64 if config.x64 else np.float32)
+    if config.packed:
+        dataset = dataset._replace(window=dataset.train.frames.shape[1])
     params = fit(config, dataset, folder)
     if process == 0:
         np.savez(folder / "parameters.npz", **flatten(params))
