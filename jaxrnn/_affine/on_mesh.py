@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
-from .._base.sharding import as_varying_as, explicit_mesh_of
+from .._base.sharding import as_varying_as, explicit_mesh_of, gathered
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
 from .units import CellOfUnits, columns_apart, columns_joined, why_not_divided
@@ -41,7 +41,7 @@ def run_on_mesh(
     """
     division = _division(cell, params, xs, state, steps)
     if division is None:
-        return run(cell, params, xs, state, steps)
+        return run(cell, gathered(params), xs, state, steps)
     params = division.put(params, P())
     if division.units is not None:
         params = columns_apart(cell, params, xs.shape[-1])
@@ -140,6 +140,8 @@ def _division(
     mesh, args = explicit_mesh_of((xs, params)), jax.tree.leaves((xs, params))
     entries = [entry for x in args for entry in jax.typeof(x).sharding.spec]
     if mesh is None or not any(entries):
+        return None
+    if AxisType.Manual in mesh.axis_types:  # No gradient of a `shard_map` in another.
         return None
     rows = jax.typeof(xs).sharding.spec[1 - steps.axis]
     kernels = [x for x in jax.tree.leaves(params) if x.ndim == 2]

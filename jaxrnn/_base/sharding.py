@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from .cell_keys import cell_of_device
-from .errors import describe, is_key
+from .errors import describe, is_array, is_key
 from .math import expand_rows
 from .trees import is_pytree_of_arrays, map_named
 from .typing import Array, PyTree
@@ -60,6 +60,20 @@ def with_whole_steps(where: str, xs: PyTree, batch_axis: int) -> PyTree:
         return jax.sharding.reshard(x, NamedSharding(sharding.mesh, spec))
 
     return map_named("inputs", put, xs)
+
+
+def on_one_mesh(*trees: PyTree) -> list[PyTree]:
+    """The arrays; those that no mesh has, on the explicit mesh of the others."""
+    mesh = explicit_mesh_of(list(filter(is_array, jax.tree.leaves(trees))))
+    if mesh is None:
+        return list(trees)
+    whole = NamedSharding(mesh, PartitionSpec())
+
+    def put(leaf: Any) -> Any:
+        is_on_it = not is_array(leaf) or jax.typeof(leaf).sharding.mesh == mesh
+        return leaf if is_on_it else jax.sharding.reshard(leaf, whole)
+
+    return [jax.tree.map(put, tree) for tree in trees]
 
 
 def gathered(cell: Any) -> Any:

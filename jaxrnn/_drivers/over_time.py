@@ -9,7 +9,7 @@ import jax
 from .._base.captures import UnknownCaptureError, find_captures
 from .._base.cell_keys import cell_at_step
 from .._base.inputs import zero_state
-from .._base.sharding import gathered, lay_out, with_whole_steps
+from .._base.sharding import gathered, lay_out, on_one_mesh, with_whole_steps
 from .._base.trees import is_pytree_of_arrays, with_structure
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._tensor_array.carried import with_capacity_for
@@ -69,6 +69,7 @@ def _run(
         strategy: Which residuals of the steps are saved for derivatives.
         implementation: The `Implementation` that runs an affine cell; None for XLA.
     """
+    cell, inputs, lengths, state = on_one_mesh(cell, inputs, lengths, state)
     inputs = with_whole_steps(where, inputs, 1 - axis)
     leaf = jax.tree.leaves(inputs)[0]
     time, batch_size = leaf.shape[axis], leaf.shape[1 - axis]

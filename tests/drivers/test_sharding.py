@@ -409,3 +409,38 @@ def test_another_draw_on_each_device():
 
     masks = dropped(KEY)
     assert len({mask.tobytes() for mask in masks}) == 4
+
+
+@pytest.mark.parametrize("name", ["lstm", "function"])
+@pytest.mark.parametrize("placed", ["params", "x"])
+def test_arrays_that_are_not_on_the_explicit_mesh(placed, name):
+    cell = CELLS[name]
+    mesh = jax.make_mesh((4,), ("data",))
+    params, x = params_of(cell), X
+    if placed == "x":
+        x = jax.device_put(x, NamedSharding(mesh, P("data")))
+    else:
+        params = jax.device_put(params, NamedSharding(mesh, P()))
+    run = jax.jit(jax.grad(loss, (0, 1)), static_argnums=3)
+    close(run(params, x, LENGTHS, cell), on_one_device(name, False)[1])
+
+
+def test_vmap_over_an_axis_that_is_divided():
+    cell, mesh = GRUCell(5), jax.make_mesh((4,), ("data",))
+    params, x = params_of(cell), np.stack([X, X + 1, X - 1, 2 * X])
+
+    def total(params, x):
+        each = jax.vmap(lambda params, x: loss(params, x, None, cell), (None, 0))
+        return each(params, x).sum()
+
+    want = jax.grad(total)(params, x)
+    rows = jax.device_put(x, NamedSharding(mesh, P("data")))
+    close(jax.jit(jax.grad(total))(params, rows), want)
+
+
+def test_inputs_that_are_divided_along_time_are_refused():
+    mesh = jax.make_mesh((2,), ("data",))
+    x = jax.device_put(X, NamedSharding(mesh, P(None, "data")))
+    cell = GRUCell(5)
+    with pytest.raises(ValueError, match=r"`inputs` must be whole along time.*'data'"):
+        jaxrnn.dynamic_rnn(cell.bind(params_of(cell)), x, dtype=x.dtype)
