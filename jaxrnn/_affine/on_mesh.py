@@ -51,9 +51,13 @@ def run_on_mesh(
         mesh=division.mesh,
         in_specs=specs,
         out_specs=(division.of_steps(1 - steps.axis), specs[2]),
-        axis_names=_explicit_names(division.mesh),
+        axis_names={*names_of(division.rows), *names_of(division.units)},
     )
-    return share(*division.put((params, xs, state, steps), specs))
+    # Compiled, since outside of jit JAX would compile its transpose at each call.
+    share = jax.jit(share, inline=True)
+    outputs, last = share(*division.put((params, xs, state, steps), specs))
+    # As the state before: a loop over segments carries it.
+    return outputs, division.put(last, division.of_rows(0))
 
 
 def _run_share(
@@ -67,8 +71,9 @@ def _run_share(
 ) -> tuple[PyTree, PyTree]:
     """What one device runs."""
     # Else the backward pass would sum their gradients over devices at every step.
-    varying = params, xs, state
-    params, xs, state = as_varying_as(varying, varying)
+    varying = params, xs, state, steps.restart_states
+    params, xs, state, restart_states = as_varying_as(varying, varying)
+    steps = steps.with_restart_states(restart_states)
     if units is None:
         return run(cell, params, xs, state, steps)
     params = columns_joined(cell, params, xs.shape[-1])
@@ -105,9 +110,8 @@ class Division:
     def specs(self, params: Params, steps: Steps) -> tuple:
         """The specs of `(params, xs, state, steps)`."""
         axis, state = 1 - steps.axis, P(self.rows, self.units)
-        of_params = jax.tree.map(
-            lambda x: P(*[None] * (x.ndim - 1), self.units), params
-        )
+        last = lambda x: P(*[None] * (x.ndim - 1), self.units) if x.ndim else P()
+        of_params = jax.tree.map(last, params)
         restarts = steps.restarts and dataclasses.replace(
             steps.restarts,
             starts=self.of_rows(axis),
@@ -162,8 +166,3 @@ def names_of(entry: Any) -> tuple[str, ...]:
     if entry is None:
         return ()
     return entry if isinstance(entry, tuple) else (entry,)
-
-
-def _explicit_names(mesh: Any) -> set[str]:
-    pairs = zip(mesh.axis_names, mesh.axis_types, strict=True)
-    return {name for name, kind in pairs if kind == AxisType.Explicit}

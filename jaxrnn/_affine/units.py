@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
-from .._autodiff.jax_internals import Jaxpr
+from .._autodiff.jax_internals import ClosedJaxpr, JaxprEqn
 from .._base.math import widest_dtype
 from .._base.typing import Array, DType, Params, PyTree
 from .programs import ELEMENTWISE, by_unit, inlined, shape_of, without_sizes
@@ -96,7 +97,7 @@ def why_not_divided(
     units = {stage.columns // stage.blocks for stage in stages}
     units |= {stage.rows for stage in stages}
     vectors = jax.tree.leaves((state, cell.elementwise(params)))
-    other = {x.shape[-1] for x in vectors} - units
+    other = {x.shape[-1] for x in vectors if x.ndim} - units
     if other:
         return f"a state or an elementwise parameter has {min(other)} numbers"
     odd = next((n for n in sorted(units) if n % shares), None)
@@ -113,23 +114,43 @@ def _why_not_by_unit(
     except Exception:  # A cell's own code may raise anything.
         return "its updates fit the whole cell alone"
     (whole, whole_sizes), (share, sizes) = programs
-    if list(without_sizes(whole)) != list(without_sizes(share)):
+    if list(without_sizes(whole.jaxpr)) != list(without_sizes(share.jaxpr)):
         return "its updates differ for a share of its units"
+    if not all(map(_is_same_number, whole.consts, share.consts)):
+        return "its updates hold arrays"
     if [n * shares for n in sizes] != whole_sizes:
         return "the sizes of its results are not those of its units"
-    mixing = next(
-        (e.primitive.name for e in share.eqns if not by_unit(e, _ELEMENTWISE)), None
-    )
-    return mixing and f"its updates are not elementwise: `{mixing}`"
+    mixing = [e for e in whole.jaxpr.eqns if not _by_unit(e, cell.stages, 1)]
+    mixing += [e for e in share.jaxpr.eqns if not _by_unit(e, cell.stages, shares)]
+    if mixing:
+        return f"its updates are not elementwise: `{mixing[0].primitive.name}`"
+    return None
+
+
+def _is_same_number(x: Any, y: Any) -> bool:
+    x, y = np.asarray(x), np.asarray(y)
+    return x.size == y.size == 1 and x.item() == y.item()
+
+
+def _by_unit(eqn: JaxprEqn, stages: Any, shares: int) -> bool:
+    """`by_unit`, where a split takes apart the blocks that a stage declares."""
+    if eqn.primitive.name == "split":
+        parts = eqn.params["sizes"]
+        blocks = {(s.blocks, s.columns // s.blocks // shares) for s in stages}
+        if (len(parts), parts[0]) not in blocks:
+            return False
+    return by_unit(eqn, _ELEMENTWISE)
 
 
 def _updates(
     cell: Any, params: Params, state: PyTree, shares: int
-) -> tuple[Jaxpr, list[int]]:
+) -> tuple[ClosedJaxpr, list[int]]:
     """The updates of a share of the units, and the sizes of their results."""
     dtype = widest_dtype(state)
 
     def of_share(x: Any) -> jax.ShapeDtypeStruct:
+        if not x.ndim:
+            return jax.ShapeDtypeStruct((), x.dtype)
         return jax.ShapeDtypeStruct((*x.shape[:-1], x.shape[-1] // shares), x.dtype)
 
     def updates(zs: list, elementwise: Params, state: PyTree) -> Any:
@@ -142,4 +163,4 @@ def _updates(
     args = jax.tree.map(of_share, (zs, cell.elementwise(params), state))
     plain = functools.partial(inlined, updates, join=False)
     closed = jax.make_jaxpr(plain)(*args)
-    return closed.jaxpr, [shape_of(x)[-1] for x in closed.jaxpr.outvars]
+    return closed, [shape_of(x)[-1] for x in closed.jaxpr.outvars]

@@ -27,6 +27,7 @@ def lay_out(
         return cell, *as_rows_of(xs, (lengths, state), batch_axis)
     cell = _gathered_by_compiler(cell_of_device(cell, xs))
     beside = gathered(cell)
+    lengths, state = _divided_as(xs, (lengths, state), batch_axis)
     lengths, state = as_rows_of(xs, (lengths, state), batch_axis, beside=beside)
     return as_varying_as(xs, cell), lengths, state
 
@@ -60,6 +61,22 @@ def with_whole_steps(where: str, xs: PyTree, batch_axis: int) -> PyTree:
         return jax.sharding.reshard(x, NamedSharding(sharding.mesh, spec))
 
     return map_named("inputs", put, xs)
+
+
+def _divided_as(xs: PyTree, tree: PyTree, batch_axis: int) -> PyTree:
+    """The arrays; on an explicit mesh divided as the rows of `xs` are, and no more."""
+    first = jax.tree.leaves(xs)[0]
+    mesh, batch = explicit_mesh_of(xs), first.shape[batch_axis]
+    if mesh is None:
+        return tree
+    rows = PartitionSpec(jax.typeof(first).sharding.spec[batch_axis])
+
+    def put(leaf: Array) -> Array:
+        if leaf.shape[:1] != (batch,):
+            return leaf
+        return jax.sharding.reshard(leaf, NamedSharding(mesh, rows))
+
+    return jax.tree.map(put, tree)
 
 
 def on_one_mesh(*trees: PyTree) -> list[PyTree]:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import re
+from collections.abc import Callable
 
 import chex
 import jax
@@ -334,10 +335,11 @@ def test_raw_rnn_with_rows_over_devices(kind):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Centered(AffineCell):
-    """A cell whose update subtracts the mean over its units."""
+class OneProduct(AffineCell):
+    """A cell whose update may read other units, or how many there are."""
 
     num_units: int
+    after: Callable
 
     @property
     def stages(self):
@@ -350,15 +352,33 @@ class Centered(AffineCell):
         return h, None
 
     def update(self, params, z, carry):
-        h = jnp.tanh(z - jnp.mean(z, axis=-1, keepdims=True))
+        h = self.after(jnp.tanh(z))
         return h, h
 
 
-@pytest.mark.parametrize(
-    "cell",
-    [Centered(8), LSTMCell(6, state_is_tuple=False), DropoutWrapper(GRUCell(8), 0.5)],
-    ids=["centered", "one_state", "dropout"],
-)
+def swapped_halves(h):
+    first, second = jnp.split(h, 2, axis=-1)
+    return jnp.concatenate([second, first], axis=-1)
+
+
+def scaled_halves(h):
+    factors = np.array([1.0, 0.5])[None, :, None]
+    return (h.reshape(h.shape[0], 2, -1) * factors).reshape(h.shape)
+
+
+UNDIVIDED = {
+    "centered": OneProduct(8, lambda h: h - jnp.mean(h, axis=-1, keepdims=True)),
+    "by_count": OneProduct(8, lambda h: h * np.array([[1 / h.shape[-1]]])),
+    "by_place": OneProduct(8, lambda h: h * np.linspace(0.5, 1, h.shape[-1])[None]),
+    "halves": OneProduct(4, swapped_halves),
+    "reshaped": OneProduct(4, scaled_halves),
+    "one_state": LSTMCell(6, state_is_tuple=False),
+    "dropout": DropoutWrapper(GRUCell(8), 0.5),
+}
+
+
+@pytest.mark.fast("P(None, 'model')-*")
+@pytest.mark.parametrize("cell", UNDIVIDED.values(), ids=UNDIVIDED)
 @pytest.mark.parametrize("spec", [P(None, "model"), P("model"), P("data")], ids=str)
 def test_kernels_that_are_divided_on_an_explicit_mesh(spec, cell):
     """Cells whose units cannot be divided have whole kernels on each device."""
@@ -444,3 +464,42 @@ def test_inputs_that_are_divided_along_time_are_refused():
     cell = GRUCell(5)
     with pytest.raises(ValueError, match=r"`inputs` must be whole along time.*'data'"):
         jaxrnn.dynamic_rnn(cell.bind(params_of(cell)), x, dtype=x.dtype)
+
+
+@pytest.mark.parametrize("swap_memory", [False, True])
+def test_states_of_tensor_parallel_runs_are_passed_on(swap_memory):
+    """Windows of time, one after the other."""
+    cell, mesh = (
+        MultiRNNCell([LSTMCell(4), GRUCell(4)]),
+        jax.make_mesh((2, 2), ("data", "model")),
+    )
+    params = params_of(cell)
+
+    def windows(params, x, lengths):
+        run = functools.partial(
+            jaxrnn.dynamic_rnn, cell.bind(params), swap_memory=swap_memory
+        )
+        first, state = run(x[:, :3], jnp.minimum(lengths, 3), dtype=x.dtype)
+        second, _ = run(x[:, 3:], jnp.maximum(lengths - 3, 0), state)
+        return jnp.sum(first**2) + jnp.sum(second**3)
+
+    want = jax.grad(windows)(params, X, LENGTHS)
+    put = lambda leaf, *spec: jax.device_put(leaf, NamedSharding(mesh, P(*spec)))
+    divided = jax.tree.map(lambda p: put(p, *[None] * (p.ndim - 1), "model"), params)
+    close(jax.jit(jax.grad(windows))(divided, put(X, "data"), LENGTHS), want)
+
+
+def test_initial_states_of_packs_whose_rows_are_divided():
+    cell, mesh = LSTMCell(4), jax.make_mesh((2,), ("data",))
+    params, packed = params_of(cell), jaxrnn.pack_sequences(X, LENGTHS, rows=6)
+    state = jax.tree.map(lambda s: s + 0.5, cell.zero_state(8, X.dtype))
+
+    def total(state, packed):
+        outputs, last = jaxrnn.packed_rnn(cell.bind(params), packed, state)
+        return jnp.sum(outputs**2) + jnp.sum(last.h)
+
+    want = jax.grad(total)(state, packed)
+    rows = jax.device_put(packed.inputs, NamedSharding(mesh, P("data")))
+    with jax.set_mesh(mesh):
+        divided = dataclasses.replace(packed, inputs=rows)
+        close(jax.jit(jax.grad(total))(state, divided), want)
