@@ -33,7 +33,10 @@ KINDS = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
 OPERATION = re.compile(
     rf"= (?P<types>\S.*?) (?P<kind>{KINDS})(?:-start)?\(.*?(?P<part>chain_id|\n)"
 )
-CALLED = re.compile(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)")
+CALLED = re.compile(
+    r"(?:calls|to_apply|body|condition|branch_computations|\w+_computation)"
+    r"=\{?((?:%?[\w.\-]+(?:, )?)+)"
+)
 LOOP = re.compile(r"(?:body|condition)=%?([\w.\-]+)")
 
 
@@ -48,7 +51,8 @@ def collectives(program: str) -> tuple[list[str], list[str]]:
         name = waiting.pop()
         if name in parts and name not in in_loops:
             in_loops.add(name)
-            waiting += CALLED.findall(parts[name])
+            called = ", ".join(CALLED.findall(parts[name]))
+            waiting += re.findall(r"[\w.\-]+", called)
     found = {True: [], False: []}
     for name, text in parts.items():
         found[name in in_loops] += re.finditer(OPERATION, text)
@@ -56,7 +60,11 @@ def collectives(program: str) -> tuple[list[str], list[str]]:
 
 
 def _kinds(operations: list[re.Match]) -> list[str]:
-    """Their kinds; of the parts of one that a TPU overlaps with other work, one."""
+    """The kind of each operation.
+
+    A TPU runs a collective in parts, beside other work; these have a `chain_id`. Parts
+    of one kind and type count once.
+    """
     whole = [x["kind"] for x in operations if x["part"] == "\n"]
     parts = {
         (x["kind"], re.sub("{.*?}", "", x["types"]))
@@ -201,7 +209,7 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
         for driver in DRIVERS:
             yield "data", axes, driver, "LSTM"
     for layout in ("FSDP", "tensor"):
-        for axes in ("auto", "explicit")[layout == "tensor" :]:
+        for axes in ("explicit",) if layout == "tensor" else ("auto", "explicit"):
             for cell in CELLS:
                 yield layout, axes, "dynamic_rnn", cell
 

@@ -5,9 +5,9 @@ from the last one when the same command is run again. From the folder `examples`
 
     pip install -e '..[examples]'
     python -m distributed.train
-    JAX_NUM_CPU_DEVICES=4 python -m distributed.train --mesh explicit
-    python -m distributed.train --processes 2 --process 0 &
-    python -m distributed.train --processes 2 --process 1; wait
+    JAX_NUM_CPU_DEVICES=4 python -m distributed.train --folder four --mesh explicit
+    python -m distributed.train --folder two --processes 2 --process 0 &
+    python -m distributed.train --folder two --processes 2 --process 1; wait
 
 Sequences are read window by window. The forward direction's state is carried from one
 window to the next, without a gradient; the backward direction starts at the end of the
@@ -281,15 +281,17 @@ def main(
         jax.distributed.initialize(
             coordinator, processes, process, heartbeat_timeout_seconds=10
         )
+    if config.packed and config.batch_size % packs.PACKS:
+        raise SystemExit(f"{packs.PACKS} packs cannot divide {config.batch_size} rows.")
     parts = packs.PACKS if config.packed else config.batch_size
     if parts % jax.device_count():
-        parts = f"{parts} {'packs' if config.packed else 'rows'}"
-        raise SystemExit(f"{jax.device_count()} devices cannot divide {parts}.")
+        what = "packs" if config.packed else "rows"
+        raise SystemExit(f"{jax.device_count()} devices cannot divide {parts} {what}.")
     dataset = datasets.load(config.data, np.float64 if config.x64 else np.float32)
     if config.packed:
         dataset = dataset._replace(window=dataset.train.frames.shape[1])
     params = fit(config, dataset, folder)
-    if process == 0:
+    if jax.process_index() == 0:
         np.savez(folder / "parameters.npz", **flatten(params))
         print(f"Test accuracy: {100 * test_accuracy(dataset, params):.2f} %")
 

@@ -2,8 +2,9 @@
 
 There the loops run inside of `shard_map`, each device with its rows and, if the kernels
 are divided by columns, with its units: a step then gathers what a product multiplies,
-and nothing else is exchanged until the loop ends. An update treats each row, and each
-unit, by itself, so that it is the same function of fewer of them.
+and nothing else is exchanged in the loop. Before it kernels are gathered, to be divided
+by gate. An update treats each row by itself; units are divided only if it treats each
+of these by itself, too (`why_not_divided`).
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
-from .._base.sharding import as_varying_as, explicit_mesh_of, gathered
+from .._base.sharding import as_varying_as, explicit_mesh_of, whole_on_explicit_mesh
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
 from .units import CellOfUnits, columns_apart, columns_joined, why_not_divided
@@ -41,22 +42,26 @@ def run_on_mesh(
     """
     division = _division(cell, params, xs, state, steps)
     if division is None:
-        return run(cell, gathered(params), xs, state, steps)
+        return run(cell, whole_on_explicit_mesh(params), xs, state, steps)
     params = division.put(params, P())
     if division.units is not None:
         params = columns_apart(cell, params, xs.shape[-1])
     specs = division.specs(params, steps)
+    args = division.put((params, xs, state, steps), specs)
+    axis_names = {*names_of(division.rows), *names_of(division.units)}
+    if not axis_names:
+        return run(cell, *args)
+    _, _, state_spec, _ = specs
     share = jax.shard_map(
         functools.partial(_run_share, run, cell, division.units),
         mesh=division.mesh,
         in_specs=specs,
-        out_specs=(division.of_steps(1 - steps.axis), specs[2]),
-        axis_names={*names_of(division.rows), *names_of(division.units)},
+        out_specs=(division.of_steps(1 - steps.axis), state_spec),
+        axis_names=axis_names,
     )
-    # Compiled, since outside of jit JAX would compile its transpose at each call.
-    share = jax.jit(share, inline=True)
-    outputs, last = share(*division.put((params, xs, state, steps), specs))
-    # As the state before: a loop over segments carries it.
+    # Compiled: outside of jit JAX would compile parts of its transpose at each call.
+    outputs, last = jax.jit(share, inline=True)(*args)
+    # Divided as the initial state is, since a loop over segments carries it.
     return outputs, division.put(last, division.of_rows(0))
 
 
@@ -145,7 +150,8 @@ def _division(
     entries = [entry for x in args for entry in jax.typeof(x).sharding.spec]
     if mesh is None or not any(entries):
         return None
-    if AxisType.Manual in mesh.axis_types:  # No gradient of a `shard_map` in another.
+    # JAX 0.10 cannot lower the gradient of a `shard_map` inside of another one.
+    if AxisType.Manual in mesh.axis_types:
         return None
     rows = jax.typeof(xs).sharding.spec[1 - steps.axis]
     kernels = [x for x in jax.tree.leaves(params) if x.ndim == 2]

@@ -97,7 +97,7 @@ def _beside(left: Array, right: Array) -> Array:
 
 def without_sizes(jaxpr: Jaxpr) -> Iterator[tuple]:
     """The equations in a form that is equal for programs that differ in sizes alone."""
-    numbers = {}
+    numbers = {x: i for i, x in enumerate((*jaxpr.constvars, *jaxpr.invars))}
 
     def name(atom: Any) -> str | int:
         if isinstance(atom, Literal):

@@ -2,8 +2,9 @@
 
 A loop over rows that a mesh divides among devices adds to the gradients of parameters
 at every chunk of steps, and the compiler sums each of these over the devices. Here each
-of as many groups of rows as there are devices has gradients of its own, along a new
-axis that is divided as the rows are. They are summed once, after the loop.
+of as many groups of rows as there are devices, or as divide the rows, has gradients of
+its own, along a new axis that is divided as the rows are. They are summed once, after
+the loop.
 """
 
 import functools
@@ -83,7 +84,7 @@ def _along_rows(fn: Callable[[Any, int], Any], axes: PyTree, tree: PyTree) -> Py
 
 
 def _divide(groups: int, x: Any, axis: int) -> Any:
-    """Rows `[..., groups, rows, ...]`; of a zero that is known the type of a group."""
+    """Rows `[..., groups, rows, ...]`; for a SymbolicZero that of one group."""
     before, rows, after = x.shape[:axis], x.shape[axis] // groups, x.shape[axis + 1 :]
     if _is_zero(x):
         return SymbolicZero(x.aval.update(shape=(*before, rows, *after)))

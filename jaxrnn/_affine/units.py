@@ -116,7 +116,8 @@ def _why_not_by_unit(
     (whole, whole_sizes), (share, sizes) = programs
     if list(without_sizes(whole.jaxpr)) != list(without_sizes(share.jaxpr)):
         return "its updates differ for a share of its units"
-    if not all(map(_is_same_number, whole.consts, share.consts)):
+    consts = zip(whole.consts, share.consts, strict=True)
+    if not all(_is_same_number(x, y) for x, y in consts):
         return "its updates hold arrays"
     if [n * shares for n in sizes] != whole_sizes:
         return "the sizes of its results are not those of its units"

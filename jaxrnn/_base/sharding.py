@@ -18,22 +18,23 @@ from .typing import Array, PyTree
 def lay_out(
     cell: Any, xs: PyTree, lengths: Array | None, state: PyTree, batch_axis: int
 ) -> tuple[Any, Array | None, PyTree]:
-    """The cell, lengths and state, sharded like the rows of `xs` along `batch_axis`.
+    """Lengths and state divided like the rows of `xs`; the cell as a loop reads it.
 
-    Where the compiler divides arrays, the parameters become whole on each device: if it
-    gathered them inside of a loop, it would at every step.
+    The cell gets the key of its device. Where the compiler divides arrays, its
+    parameters become whole on each device: gathered inside of a loop, they would be
+    gathered at every step. Inside of `shard_map` they vary as `xs` do.
     """
     if not is_pytree_of_arrays(cell):
         return cell, *as_rows_of(xs, (lengths, state), batch_axis)
-    cell = _gathered_by_compiler(cell_of_device(cell, xs))
-    beside = gathered(cell)
-    lengths, state = _divided_as(xs, (lengths, state), batch_axis)
+    cell = _whole_on_auto_mesh(cell_of_device(cell, xs))
+    beside = whole_on_explicit_mesh(cell)
+    lengths, state = _rows_divided_as(xs, (lengths, state), batch_axis)
     lengths, state = as_rows_of(xs, (lengths, state), batch_axis, beside=beside)
     return as_varying_as(xs, cell), lengths, state
 
 
-def with_whole_steps(where: str, xs: PyTree, batch_axis: int) -> PyTree:
-    """The inputs, divided over a mesh along their rows alone, as their types tell.
+def whole_features(where: str, xs: PyTree, batch_axis: int) -> PyTree:
+    """The inputs with whole features on each device of an explicit mesh.
 
     Args:
         where: The driver, for the message.
@@ -63,7 +64,7 @@ def with_whole_steps(where: str, xs: PyTree, batch_axis: int) -> PyTree:
     return map_named("inputs", put, xs)
 
 
-def _divided_as(xs: PyTree, tree: PyTree, batch_axis: int) -> PyTree:
+def _rows_divided_as(xs: PyTree, tree: PyTree, batch_axis: int) -> PyTree:
     """The arrays; on an explicit mesh divided as the rows of `xs` are, and no more."""
     first = jax.tree.leaves(xs)[0]
     mesh, batch = explicit_mesh_of(xs), first.shape[batch_axis]
@@ -79,8 +80,8 @@ def _divided_as(xs: PyTree, tree: PyTree, batch_axis: int) -> PyTree:
     return jax.tree.map(put, tree)
 
 
-def on_one_mesh(*trees: PyTree) -> list[PyTree]:
-    """The arrays; those that no mesh has, on the explicit mesh of the others."""
+def onto_explicit_mesh(*trees: PyTree) -> list[PyTree]:
+    """The arrays; if some are on an explicit mesh, the others are put on it, too."""
     mesh = explicit_mesh_of(list(filter(is_array, jax.tree.leaves(trees))))
     if mesh is None:
         return list(trees)
@@ -93,8 +94,8 @@ def on_one_mesh(*trees: PyTree) -> list[PyTree]:
     return [jax.tree.map(put, tree) for tree in trees]
 
 
-def gathered(cell: Any) -> Any:
-    """The cell with parameters that are whole on each device, as their types tell."""
+def whole_on_explicit_mesh(cell: Any) -> Any:
+    """The cell with parameters that are whole on each device of an explicit mesh."""
     mesh = explicit_mesh_of(cell) if is_pytree_of_arrays(cell) else None
     if mesh is None:
         return cell
@@ -103,7 +104,7 @@ def gathered(cell: Any) -> Any:
     )
 
 
-def _gathered_by_compiler(cell: Any) -> Any:
+def _whole_on_auto_mesh(cell: Any) -> Any:
     def gather(leaf: Any) -> Any:
         mesh = jax.typeof(leaf).sharding.mesh
         if AxisType.Auto not in mesh.axis_types or is_key(leaf):

@@ -57,7 +57,7 @@ class Stage:
             2 for the gates of a GRU, 1 where z is not split. It is read by initializers
             that draw each block apart, and by `implementation="pallas_triton"`, which
             pads each block to a power of two; with None it runs only sizes that are
-            powers of two.
+            powers of two. A mesh divides the units of each block; with None none.
 
     Raises:
         ValueError: If z cannot be split into `blocks` of one size, or a size is

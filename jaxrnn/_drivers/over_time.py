@@ -9,7 +9,12 @@ import jax
 from .._base.captures import UnknownCaptureError, find_captures
 from .._base.cell_keys import cell_at_step
 from .._base.inputs import zero_state
-from .._base.sharding import gathered, lay_out, on_one_mesh, with_whole_steps
+from .._base.sharding import (
+    lay_out,
+    onto_explicit_mesh,
+    whole_features,
+    whole_on_explicit_mesh,
+)
 from .._base.trees import is_pytree_of_arrays, with_structure
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._tensor_array.carried import with_capacity_for
@@ -69,15 +74,16 @@ def _run(
         strategy: Which residuals of the steps are saved for derivatives.
         implementation: The `Implementation` that runs an affine cell; None for XLA.
     """
-    cell, inputs, lengths, state = on_one_mesh(cell, inputs, lengths, state)
-    inputs = with_whole_steps(where, inputs, 1 - axis)
+    cell, inputs, lengths, state = onto_explicit_mesh(cell, inputs, lengths, state)
+    inputs = whole_features(where, inputs, 1 - axis)
     leaf = jax.tree.leaves(inputs)[0]
     time, batch_size = leaf.shape[axis], leaf.shape[1 - axis]
     if state is None:
         state = with_capacity_for(zero_state(where, cell, batch_size, dtype), time)
     cell, lengths, state = lay_out(cell, inputs, lengths, state, 1 - axis)
+    # The types of its kernels tell how to divide them; a step needs them whole.
     apply_sequence = getattr(cell, "apply_sequence", None)
-    cell = gathered(cell)
+    cell = whole_on_explicit_mesh(cell)
     inputs_0 = masking.first_inputs(inputs, axis)
     state = carried(where, cell, inputs_0, state)
     probe(where, cell, inputs_0, state, dtype, strict=lengths is not None)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from .._base.arguments import as_axis_size, as_scope, as_unroll, check_is_cell
 from .._base.cell_keys import cell_at_step
 from .._base.errors import describe, noting
-from .._base.sharding import gathered, lay_out
+from .._base.sharding import lay_out, whole_on_explicit_mesh
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._time import masking
 from ..memory._strategy import Strategy, as_strategy
@@ -156,7 +156,7 @@ def raw_rnn(
         cell, finished, state = lay_out(
             cell, one_step_inputs, finished, initial_state, 1
         )
-        cell = gathered(cell)
+        cell = whole_on_explicit_mesh(cell)
         carry: Any = finished, next_input, state, loop_state
         step = _step_of(cell, loop_fn, emit_types)
         emit_ta, (_, _, state, loop_state) = run_until_finished(

@@ -11,7 +11,7 @@ from .._base.cell_keys import cell_at_step
 from .._base.errors import noting
 from .._base.inputs import as_state, as_steps, output_dtype, zero_state
 from .._base.lengths import as_lengths
-from .._base.sharding import gathered, lay_out
+from .._base.sharding import lay_out, whole_on_explicit_mesh
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
 from .._tensor_array.carried import with_capacity_for
 from .._time import masking
@@ -132,7 +132,7 @@ def unrolled(
                 zero_state(where, cell, batch_size, dtype), len(steps)
             )
         cell, lengths, state = lay_out(cell, stacked(steps[:1]), lengths, state, 1)
-        cell = gathered(cell)
+        cell = whole_on_explicit_mesh(cell)
         if lengths is None:
             return _run(where, cell, steps, state)
         return _run_masked(where, cell, steps, state, lengths, dtype)
