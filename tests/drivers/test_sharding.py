@@ -377,9 +377,12 @@ UNDIVIDED = {
 }
 
 
-@pytest.mark.fast("P(None, 'model')-*")
+SPECS = {"columns": P(None, "model"), "rows": P("model"), "fsdp": P("data")}
+
+
+@pytest.mark.fast("columns-*")
 @pytest.mark.parametrize("cell", UNDIVIDED.values(), ids=UNDIVIDED)
-@pytest.mark.parametrize("spec", [P(None, "model"), P("model"), P("data")], ids=str)
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_kernels_that_are_divided_on_an_explicit_mesh(spec, cell):
     """Cells whose units cannot be divided have whole kernels on each device."""
     mesh = jax.make_mesh((2, 2), ("data", "model"))
