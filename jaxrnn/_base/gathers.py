@@ -17,14 +17,16 @@ def read_at(array: Array, *indices: Array) -> Array:
     """
     at, of = jax.typeof(indices[0]).sharding, jax.typeof(array).sharding
     spec = PartitionSpec(*at.spec, *of.spec[len(indices) :])
-    sharding = _explicit(spec, at.mesh) or _explicit(spec, of.mesh)
+    sharding = explicit_sharding(spec, at.mesh) or explicit_sharding(spec, of.mesh)
     return array.at[indices].get(mode="promise_in_bounds", out_sharding=sharding)
 
 
 def read_first(array: Array) -> Array:
     """`array[0]`, on all devices."""
     sharding = jax.typeof(array).sharding
-    everywhere = _explicit(PartitionSpec(None, *sharding.spec[1:]), sharding.mesh)
+    everywhere = explicit_sharding(
+        PartitionSpec(None, *sharding.spec[1:]), sharding.mesh
+    )
     return (array if everywhere is None else jax.sharding.reshard(array, everywhere))[0]
 
 
@@ -32,10 +34,11 @@ def broadcast_first(array: Array, like: Array, axis: int) -> Array:
     """Copies of `array` along a new first axis, sharded like `axis` of `like`."""
     sharding = jax.typeof(like).sharding
     spec = PartitionSpec(sharding.spec[axis], *jax.typeof(array).sharding.spec)
-    out_sharding = _explicit(spec, sharding.mesh)
+    out_sharding = explicit_sharding(spec, sharding.mesh)
     return jax.lax.broadcast(array, (like.shape[axis],), out_sharding=out_sharding)
 
 
-def _explicit(spec: PartitionSpec, mesh: Any) -> NamedSharding | None:
+def explicit_sharding(spec: PartitionSpec, mesh: Any) -> NamedSharding | None:
+    """The sharding on a mesh whose types tell it; None on any other."""
     is_explicit = AxisType.Explicit in mesh.axis_types
     return NamedSharding(mesh, spec) if is_explicit else None

@@ -10,6 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from .cell_keys import cell_of_device
 from .errors import describe, is_array, is_key
+from .gathers import explicit_sharding
 from .math import expand_rows
 from .trees import is_pytree_of_arrays, map_named
 from .typing import Array, PyTree
@@ -198,22 +199,21 @@ def as_varying_as(xs: PyTree, tree: PyTree) -> PyTree:
 
 def sharding_of(x: Array, beside: Array) -> Any:
     """The `out_sharding` for a product of `beside` to be sharded like `x`, or None."""
-    mesh = jax.typeof(beside).sharding.mesh
-    if AxisType.Explicit not in mesh.axis_types:
-        return None
-    return NamedSharding(mesh, jax.typeof(x).sharding.spec)
+    spec, mesh = jax.typeof(x).sharding.spec, jax.typeof(beside).sharding.mesh
+    return explicit_sharding(spec, mesh)
 
 
 def zeros_along(axis: int, count: int, like: Any) -> Array:
     """`count` zeros of the type `like` along a new axis, sharded like it."""
     shape = (*like.shape[:axis], count, *like.shape[axis:])
     zeros = jnp.zeros(shape, like.dtype)
-    sharding = like.sharding
-    if sharding is None or AxisType.Explicit not in sharding.mesh.axis_types:
+    if like.sharding is None:
         return zeros
-    spec = PartitionSpec(*sharding.spec[:axis], None, *sharding.spec[axis:])
     # The mesh is named: without `jax.set_mesh` it is that of the inputs alone.
-    return jax.sharding.reshard(zeros, NamedSharding(sharding.mesh, spec))
+    spec, mesh = like.sharding.spec, like.sharding.mesh
+    wide = PartitionSpec(*spec[:axis], None, *spec[axis:])
+    sharding = explicit_sharding(wide, mesh)
+    return zeros if sharding is None else jax.sharding.reshard(zeros, sharding)
 
 
 def buffers_for(like: PyTree, types: PyTree, count: int, axis: int) -> PyTree:

@@ -29,8 +29,8 @@ def run_ticks(
     Args:
         run_chunk: `(start, inputs, state) -> (outputs, state)`, the layers of this
             stage over the steps from `start` on; outputs have the type of the inputs.
-        inputs: Time-major, each leaf `[time, batch, ...]`, varying over the stages. The
-            last chunk is filled up with zeros.
+        inputs: Time-major, each leaf `[time, batch, ...]`, varying over the stages.
+            Zeros follow them, up to a whole chunk.
         state: The initial state of this stage, of the type of the state after a chunk.
         running: The number of steps that are run.
         chunk: The number of steps in a chunk.
