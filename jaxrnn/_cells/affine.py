@@ -212,6 +212,16 @@ class AffineCell(RNNCell):
         """Parameters that the updates use directly, outside any product: peepholes."""
         return {}
 
+    def stage_params(self, params: Params) -> Params:
+        """The parameters under the names that the stages give them.
+
+        By default these are the parameters as they are. A cell that stores them in
+        another form, such as two kernels in one array, or a kernel that is normalized
+        before it is used, overrides this together with `param_specs`. It is called once
+        a run, not once a step, and JAX differentiates it.
+        """
+        return params
+
     def why_no_plain_lstm(self) -> str | None:
         """Why this is not the LSTM that libraries have, or None if it is.
 
@@ -247,6 +257,7 @@ class AffineCell(RNNCell):
         """
         check_key_of_step(type(self).__name__, key)
         inputs, state = self._checked(params, inputs, state)
+        params = self.stage_params(params)
         output, new_state, _, _ = self.chain(self._product, params, inputs, state)
         self._check_new_state(state, new_state)
         return output, new_state
@@ -269,6 +280,7 @@ class AffineCell(RNNCell):
         """
         if type(self).apply is not AffineCell.apply:
             raise DeclinedError(f"{type(self).__name__} has a custom `apply`")
+        params = self.stage_params(params)
         # However its functions obtained traced arrays, no derivative with respect to
         # these would be computed.
         step = lambda *args: self.chain(plain_product, *args)[:2]

@@ -191,6 +191,7 @@ def _work(
     if state is None:
         state = jax.eval_shape(lambda: cell.zero_state(shape[0], dtype))
     jax.eval_shape(cell.apply, params, step, state)  # Raises if they do not fit.
+    params = jax.eval_shape(cell.stage_params, params)
     reason = why_not_values(cell, params, step, state)
     if reason:
         raise ValueError(
