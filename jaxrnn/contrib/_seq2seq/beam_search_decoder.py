@@ -29,7 +29,7 @@ from ...decode._beam import (
 from ...decode._checks import FINITE, as_number, as_start_ids
 from .basic_decoder import state_dtype
 from .decoder import Decoder
-from .embedding import Embedding, as_embedding, as_token
+from .embedding import Embedding, as_embedding, as_token, score_dtype
 from .gather_tree import gather_tree, gather_tree_from_array
 
 
@@ -199,7 +199,7 @@ class BeamSearchDecoder(Decoder):
             where, "reorder_tensor_arrays", reorder_tensor_arrays, fix
         )
         self._initial_state = self._split(self._as_rows(where, initial_state))
-        self._dtype = jnp.promote_types(state_dtype(initial_state), jnp.float32)
+        self._dtype = score_dtype(state_dtype(self._initial_state))
 
     @property
     def batch_size(self) -> int:

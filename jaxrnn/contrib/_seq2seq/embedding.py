@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ..._base.arguments import as_count
 from ..._base.cell_keys import check_key
 from ..._base.errors import describe, is_array
-from ..._base.typing import Array, ArrayLike, Key, PyTree
+from ..._base.typing import Array, ArrayLike, DType, Key, PyTree
 
 Embedding = ArrayLike | Callable[[Array], PyTree]
 """A table `[vocab, ...]`, or a function of ids."""
@@ -66,3 +66,8 @@ def seeded(where: str, key: Key, name: str, seed: int | None) -> Key:
         return key
     fix = "None is for the key itself."
     return jax.random.fold_in(key, as_count(where, name, seed, 0, fix, most=2**32 - 1))
+
+
+def score_dtype(dtype: DType) -> DType:
+    """The dtype of log-probabilities: float64 if that is given, else float32."""
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)

@@ -9,7 +9,7 @@ from ..._base.tensor_shape import TensorShape
 from ..._base.typing import Array, ArrayLike, DType, Key, PyTree
 from ...decode._checks import POSITIVE, as_number, as_start_ids
 from ...decode._sampling import draw
-from .embedding import Embedding, as_embedding, as_token, seeded
+from .embedding import Embedding, as_embedding, as_token, score_dtype, seeded
 from .helper import Helper
 
 
@@ -135,7 +135,7 @@ def most_likely(where: str, outputs: PyTree) -> Array:
 
 def draw_ids(key: Key, logits: Array, time: Array, temperature: Any = 1.0) -> Array:
     """Ids drawn with `fold_in(key, time)`, int32 `[batch]`."""
-    wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    wide = logits.astype(score_dtype(logits.dtype))
     return draw(key, temperature, None, None, wide, time)
 
 

@@ -54,6 +54,9 @@ def gather_tree(
 def gather_tree_from_array(t: Array, parent_ids: Array, lengths: Array) -> Array:
     """What each step wrote for the beams, along the path of each final beam.
 
+    A step writes in the order of the beams before it. (TensorFlow reads in their order
+    after it, and so what another beam wrote.)
+
     Args:
         t: `[time, batch * beam, ...]` or `[time, batch, beam, ...]`.
         parent_ids: As in `gather_tree`.
@@ -66,7 +69,7 @@ def gather_tree_from_array(t: Array, parent_ids: Array, lengths: Array) -> Array
     steps = jnp.arange(time, dtype=jnp.int32)[:, None, None]
     steps = jnp.broadcast_to(steps, shape)
     inside = steps < jnp.max(lengths, axis=1)[None, :, None]
-    places = _along_paths(own, parent_ids, inside)
+    places = _along_paths(parent_ids, parent_ids, inside)
     places = jnp.where(steps < lengths[None], places, own)
     split = rows.reshape(time, batch, width, -1)
     return jnp.take_along_axis(split, places[..., None], axis=2).reshape(rows.shape)
