@@ -2,8 +2,25 @@
 
 A cell has the constructor of TensorFlow's and the names of its variables, so that
 scripts port line by line and old checkpoints drop in.
+
+Attention: `AttentionWrapper` (`AttentionWrapperState`) with a mechanism,
+`BahdanauAttention`, `LuongAttention`, `BahdanauMonotonicAttention` or
+`LuongMonotonicAttention` (all `AttentionMechanism`); `hardmax`, `monotonic_attention`.
 """
 
 from .._base.public import set_public_module as _set_public_module
+from ._attention_mechanisms import (
+    AttentionMechanism as AttentionMechanism,
+    BahdanauAttention as BahdanauAttention,
+    LuongAttention as LuongAttention,
+    hardmax as hardmax,
+)
+from ._attention_state import AttentionWrapperState as AttentionWrapperState
+from ._attention_wrapper import AttentionWrapper as AttentionWrapper
+from ._monotonic_attention import (
+    BahdanauMonotonicAttention as BahdanauMonotonicAttention,
+    LuongMonotonicAttention as LuongMonotonicAttention,
+    monotonic_attention as monotonic_attention,
+)
 
 _set_public_module(globals())

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from .._base.errors import describe, noting
 from .._base.inputs import as_state
+from .._base.read_only import map_others
 from .._base.trees import named_leaves
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from .._tensor_array.tensor_array import is_tensor_array
@@ -25,6 +26,8 @@ def tile_beams(tree: PyTree, beam_width: int) -> PyTree:
 
     Apply it to memories over which a cell, `embed` or `project` closes: in beam search
     all arrays have `batch * beam_width` rows, those of one example next to each other.
+    A memory in the state of a `jaxrnn.contrib.AttentionWrapper` is shared by the beams
+    of an example, and stays as it is.
 
     Args:
         tree: A nest of arrays `[batch, ...]`; those without axes stay as they are.
@@ -277,7 +280,7 @@ def _tile(where: str, name: str, tree: PyTree, width: int) -> PyTree:
                 f"{describe(leaf)}. Keep what it holds in arrays [batch, ...]."
             )
     tree = as_state(where, name, tree)
-    return jax.tree.map(lambda x: _repeated(x, width) if x.ndim else x, tree)
+    return map_others(lambda x: _repeated(x, width) if x.ndim else x, tree)
 
 
 def _repeated(x: Array, width: int) -> Array:
@@ -300,7 +303,7 @@ def _reordered(state: PyTree, parents: Array) -> PyTree:
         beams = x.reshape(batch, width, *x.shape[1:])
         return jax.vmap(lambda x, places: x[places])(beams, parents).reshape(x.shape)
 
-    return jax.tree.map(lambda x: reorder(x) if x.ndim else x, state)
+    return map_others(lambda x: reorder(x) if x.ndim else x, state)
 
 
 @jax.jit
