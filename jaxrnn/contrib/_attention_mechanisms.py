@@ -181,7 +181,7 @@ class LuongAttention(_SoftmaxMechanism):
 
     def param_specs(self, query_depth: int) -> dict[str, Any]:
         """The factor, if any."""
-        return luong_specs(self)
+        return luong_specs(self, query_depth)
 
     def score(self, params: Params, query: Array, keys: Array) -> Array:
         """The inner product."""
@@ -250,8 +250,18 @@ def hardmax(logits: Array) -> Array:
     return jax.nn.one_hot(best, logits.shape[-1], dtype=logits.dtype)
 
 
-def luong_specs(mechanism: Any) -> dict[str, Any]:
-    """The parameters of `luong_score`."""
+def luong_specs(mechanism: Any, query_depth: int) -> dict[str, Any]:
+    """The parameters of `luong_score`.
+
+    Raises:
+        ValueError: If queries and keys differ in size.
+    """
+    if query_depth != mechanism.num_units:
+        raise ValueError(
+            f"{type(mechanism).__name__}: `num_units` must be the size of the cell's "
+            f"output, {query_depth}, got {mechanism.num_units}. BahdanauAttention "
+            "takes outputs of any size."
+        )
     return {"attention_g": ParamSpec((), ones)} if mechanism.scale else {}
 
 

@@ -107,6 +107,8 @@ class AttentionWrapper(RNNCell):
     dtype: DType | None = None
 
     holds_cells = True
+    owns_params = True
+    feature_axes = property(lambda self: None if self.cell_input_fn else 1)
 
     def __post_init__(self) -> None:
         where = "AttentionWrapper"
@@ -180,6 +182,7 @@ class AttentionWrapper(RNNCell):
             alignments,
             history or self._one_or_all([()] * len(self._mechanisms)),
             alignments,
+            self._one_or_all([ReadOnly(())] * len(self._mechanisms)),
         )
 
     def zero_state(self, batch_size: int, dtype: DType) -> NoReturn:
@@ -425,10 +428,23 @@ class AttentionWrapper(RNNCell):
         check_params("AttentionWrapper", own, lambda depth: self.own_specs(), attention)
 
     def _check_rows(self, inputs: PyTree, state: AttentionWrapperState) -> None:
-        rows = jax.tree.leaves(inputs)[0].shape[0]
+        first = jax.tree.leaves(inputs)[0]
+        rows = first.shape[0]
+        if self.cell_input_fn is None and first.dtype != state.attention.dtype:
+            raise TypeError(
+                "AttentionWrapper: `inputs` must have the dtype of the memory, "
+                f"{state.attention.dtype}, got {describe(first)}. Cast one of them."
+            )
         if state.attention.shape[0] != rows:
             raise ValueError(
                 f"AttentionWrapper: `state` must have the {rows} rows of the inputs, "
                 f"got an attention {describe(state.attention)}. The rows of "
                 "`initial_state` are those of the memory."
             )
+        for memory in self._parts(state.memory):
+            if rows % max(1, memory.value.values.shape[0]):
+                raise ValueError(
+                    f"AttentionWrapper: `memory` must have the {rows} rows of the "
+                    "inputs, or a number of beams for each of its rows, got "
+                    f"{describe(memory.value.values)}."
+                )

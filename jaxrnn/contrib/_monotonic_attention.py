@@ -149,7 +149,7 @@ class LuongMonotonicAttention(_MonotonicMechanism):
 
     def param_specs(self, query_depth: int) -> dict[str, Any]:
         """Those of the score, and the bias."""
-        return luong_specs(self) | self.bias_specs()
+        return luong_specs(self, query_depth) | self.bias_specs()
 
     def score(self, params: Params, query: Array, keys: Array) -> Array:
         """The inner product, and the bias."""

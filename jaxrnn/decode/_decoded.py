@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import check_is_cell
 from .._base.serialization import serializable
+from .._base.read_only import without_read_only
 from .._base.trees import check_structure
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._drivers.raw_rnn import raw_rnn
@@ -56,7 +57,7 @@ def run(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
     check_structure(
         f"{where}: `initial_state` (by `cell.state_size`)",
         cell.state_size,
-        opaque(loop.model.initial_state),
+        opaque(without_read_only(loop.model.initial_state)),
         strict=True,
     )
 
