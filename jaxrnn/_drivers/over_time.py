@@ -92,7 +92,6 @@ def _run(
     full_state, state = state, without_read_only(state)
     if has_read_only(full_state):
         apply_sequence = None
-        check_not_restarted(where, restarts)
     bound = None if lengths is None else steps_to_run(lengths, time)
     steps = Steps(lengths, bound, restarts=restarts, time=time, axis=axis)
     steps = steps.with_stand_in(inputs, state)
@@ -114,15 +113,6 @@ def _run(
     # declared structure.
     outputs = with_structure(cell.output_size, outputs)
     return outputs, with_read_only(state, full_state)
-
-
-def check_not_restarted(where: str, restarts: Restarts | None) -> None:
-    """Raises ValueError for rows of several sequences."""
-    if restarts is not None:
-        raise ValueError(
-            f"{where}: a state with a memory belongs to one sequence, and packed rows "
-            "hold several. Run the sequences as rows, by `dynamic_rnn` with lengths."
-        )
 
 
 def _plan(strategy: Strategy, time: Any) -> CheckpointPlan:

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple, Protocol
 import jax.numpy as jnp
 
 from .._base.arguments import check_is_cell
-from .._base.serialization import serializable
 from .._base.read_only import without_read_only
+from .._base.serialization import serializable
 from .._base.trees import check_structure
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._drivers.raw_rnn import raw_rnn
