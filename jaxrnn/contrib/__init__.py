@@ -3,6 +3,9 @@
 A cell has the constructor of TensorFlow's and the names of its variables, so that
 scripts port line by line and old checkpoints drop in.
 
+Cells: `CoupledInputForgetGateLSTMCell`, `GLSTMCell`, `GRUBlockCellV2`, `LSTMBlockCell`,
+`LayerNormBasicLSTMCell`, `LayerNormLSTMCell`, `NASCell`, `WeightNormLSTMCell`.
+
 Attention: `AttentionWrapper` (`AttentionWrapperState`) with a mechanism,
 `BahdanauAttention`, `LuongAttention`, `BahdanauMonotonicAttention` or
 `LuongMonotonicAttention` (all `AttentionMechanism`); `hardmax`, `monotonic_attention`.
@@ -15,12 +18,36 @@ from ._attention_mechanisms import (
     LuongAttention as LuongAttention,
     hardmax as hardmax,
 )
-from ._attention_state import AttentionWrapperState as AttentionWrapperState
-from ._attention_wrapper import AttentionWrapper as AttentionWrapper
+from ._attention_state import (
+    AttentionWrapperState as AttentionWrapperState,
+)
+from ._attention_wrapper import (
+    AttentionWrapper as AttentionWrapper,
+)
+from ._block_cells import (
+    GRUBlockCellV2 as GRUBlockCellV2,
+    LSTMBlockCell as LSTMBlockCell,
+)
+from ._coupled_lstm import (
+    CoupledInputForgetGateLSTMCell as CoupledInputForgetGateLSTMCell,
+)
+from ._glstm import (
+    GLSTMCell as GLSTMCell,
+)
+from ._layer_norm_lstm import (
+    LayerNormBasicLSTMCell as LayerNormBasicLSTMCell,
+    LayerNormLSTMCell as LayerNormLSTMCell,
+)
 from ._monotonic_attention import (
     BahdanauMonotonicAttention as BahdanauMonotonicAttention,
     LuongMonotonicAttention as LuongMonotonicAttention,
     monotonic_attention as monotonic_attention,
+)
+from ._nas import (
+    NASCell as NASCell,
+)
+from ._weight_norm_lstm import (
+    WeightNormLSTMCell as WeightNormLSTMCell,
 )
 
 _set_public_module(globals())
