@@ -199,6 +199,12 @@ def zero_state(where: str, cell: Any, batch_size: int, dtype: DType) -> PyTree:
     return as_state(where, "the cell's zero state", state)
 
 
+def started(cell: Any, state: PyTree) -> PyTree:
+    """The state before the first step, from the one that a driver was given."""
+    start = getattr(cell, "start", None)
+    return state if start is None else start(state)
+
+
 def check_states_of_both(
     where: str, fw: PyTree, bw: PyTree, dtype: DType | None
 ) -> None:

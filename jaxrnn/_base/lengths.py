@@ -34,10 +34,13 @@ def lengths_for(
     return as_rows_of(xs, jnp.minimum(lengths, time), batch_axis)
 
 
-def as_lengths(where: str, sequence_length: Any, batch_size: int) -> Array | None:
+def as_lengths(
+    where: str, sequence_length: Any, batch_size: int, name: str = "sequence_length"
+) -> Array | None:
     """The lengths as int32 `[batch]`, none negative; None stays None.
 
-    Anything beyond int32 is clamped, where TensorFlow would wrap around.
+    Anything beyond int32 is clamped, where TensorFlow would wrap around. `name` is that
+    of the argument, for messages.
 
     Raises:
         TypeError: If they are not integers (or booleans).
@@ -45,17 +48,17 @@ def as_lengths(where: str, sequence_length: Any, batch_size: int) -> Array | Non
     """
     if sequence_length is None:
         return None
-    lengths = lengths_array(where, sequence_length)
-    _check_integers(where, lengths)
+    lengths = lengths_array(where, sequence_length, name)
+    _check_integers(where, lengths, name)
     if lengths.ndim != 1:
         raise ValueError(
-            f"{where}: `sequence_length` must be a vector of length batch_size, "
+            f"{where}: `{name}` must be a vector of length batch_size, "
             f"{batch_size}, got {describe(lengths)}. Give one length for each row; "
             f"`np.full({batch_size}, n)` is n for all."
         )
     if lengths.shape[0] != batch_size:
         raise ValueError(
-            f"{where}: `sequence_length` must have one entry per row, {batch_size}, "
+            f"{where}: `{name}` must have one entry per row, {batch_size}, "
             f"got {describe(lengths)}. Nothing is broadcast; rows are the first axis, "
             "or the second with `time_major`."
         )
@@ -74,19 +77,21 @@ def _clamped(lengths: Any) -> Any:
 _clamped_on_device = jax.jit(_clamped)
 
 
-def lengths_array(where: str, lengths: Any) -> Array | np.ndarray:
+def lengths_array(
+    where: str, lengths: Any, name: str = "sequence_length"
+) -> Array | np.ndarray:
     """An array as it is, a list as a NumPy array, or a JAX array if it holds any.
 
     Raises:
         ValueError: If the list is ragged.
         TypeError: If it is a string, or a masked array.
     """
-    check_not_masked(where, "sequence_length", lengths)
+    check_not_masked(where, name, lengths)
     if is_array(lengths):
         return lengths
     if isinstance(lengths, str):
         raise TypeError(
-            f"{where}: `sequence_length` must hold integers, got {lengths!r}. One "
+            f"{where}: `{name}` must hold integers, got {lengths!r}. One "
             "integer per row is needed."
         )
     holds_jax_arrays = any(isinstance(x, jax.Array) for x in jax.tree.leaves(lengths))
@@ -95,13 +100,12 @@ def lengths_array(where: str, lengths: Any) -> Array | np.ndarray:
         array = jnp.asarray(lengths) if holds_jax_arrays else np.asarray(lengths)
     except (ValueError, TypeError):
         raise ValueError(
-            f"{where}: `sequence_length` must hold one integer for each row, got "
-            f"{lengths!r}."
+            f"{where}: `{name}` must hold one integer for each row, got {lengths!r}."
         ) from None
     return array if array.size else array.astype(np.int32)
 
 
-def _check_integers(where: str, lengths: Array | np.ndarray) -> None:
+def _check_integers(where: str, lengths: Array | np.ndarray, name: str) -> None:
     if jnp.issubdtype(lengths.dtype, jnp.integer) or lengths.dtype == bool:
         return
     fix = (
@@ -111,5 +115,5 @@ def _check_integers(where: str, lengths: Array | np.ndarray) -> None:
         "`initial_state=`."
     )
     raise TypeError(
-        f"{where}: `sequence_length` must hold integers, got {describe(lengths)}. {fix}"
+        f"{where}: `{name}` must hold integers, got {describe(lengths)}. {fix}"
     )

@@ -76,6 +76,18 @@ class RNNCell(Hyperparameters, abc.ABC):
             ValueError: If `key` is an array of keys.
         """
 
+    def start(self, params: Params, state: PyTree) -> PyTree:
+        """The state before the first step, from the one that a driver was given.
+
+        A driver calls it once a run, and later steps keep the structure of its result.
+        By default the state is as it was given; attention computes what it looks at.
+
+        Args:
+            params: Parameters as `init` returns them.
+            state: The initial state, each leaf `[batch, ...]`.
+        """
+        return state
+
     @abc.abstractmethod
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None

@@ -55,6 +55,10 @@ class BoundCell:
         with jax.named_scope(scope):
             return self(inputs, state)
 
+    def start(self, state: PyTree) -> PyTree:
+        """The state before the first step; see `RNNCell.start`."""
+        return self.cell.start(self.params, state)
+
     def apply_sequence(
         self, inputs: PyTree, state: PyTree, steps: Steps, implementation: Any = None
     ) -> tuple[PyTree, PyTree]:

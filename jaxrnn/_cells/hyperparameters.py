@@ -34,7 +34,8 @@ def set_common_fields(cell: Any) -> None:
         set_field(cell, dtype=as_dtype(where, cell.dtype))
         check_floating(where, "dtype", cell.dtype)
     set_field(cell, num_units=as_count(where, "num_units", cell.num_units, 0, ""))
-    set_field(cell, activation=resolve_activation(where, cell.activation))
+    if hasattr(cell, "activation"):
+        set_field(cell, activation=resolve_activation(where, cell.activation))
 
 
 def set_bools(cell: Any) -> None:

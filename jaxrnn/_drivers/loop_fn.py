@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from .._base.errors import EntryError, describe, describe_structure, is_array, is_key
 from .._base.inputs import as_array, as_state, check_same_size
 from .._base.math import cast_if_weak
+from .._base.read_only import without_read_only
 from .._base.trees import check_structure, map_sizes, named_leaves
 from .._base.typing import Array, PyTree
 from .._tensor_array.carried import is_like, is_opaque, opaque
@@ -55,12 +56,12 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
     check_structure(
         f"{WHERE}: the first `next_cell_state` (by `cell.state_size`)",
         cell.state_size,
-        opaque(state),
+        opaque(without_read_only(state)),
         strict=True,
     )
     emit_types = _emit_types(cell, template, state, batch_size)
     finished = _as_finished(finished)
-    _check_rows(finished, batch_size, (state, emit_types))
+    _check_rows(finished, batch_size, (without_read_only(state), emit_types))
     if loop_state is not None:
         loop_state = as_state(WHERE, "next_loop_state", loop_state)
     return finished, next_input, state, emit_types, loop_state

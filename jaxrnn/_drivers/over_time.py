@@ -8,7 +8,8 @@ import jax
 
 from .._base.captures import UnknownCaptureError, find_captures
 from .._base.cell_keys import cell_at_step
-from .._base.inputs import zero_state
+from .._base.inputs import started, zero_state
+from .._base.read_only import has_read_only, with_read_only, without_read_only
 from .._base.sharding import (
     lay_out,
     onto_explicit_mesh,
@@ -80,6 +81,7 @@ def _run(
     time, batch_size = leaf.shape[axis], leaf.shape[1 - axis]
     if state is None:
         state = with_capacity_for(zero_state(where, cell, batch_size, dtype), time)
+    state = started(cell, state)
     cell, lengths, state = lay_out(cell, inputs, lengths, state, 1 - axis)
     # The types of its kernels tell how to divide them; a step needs them whole.
     apply_sequence = getattr(cell, "apply_sequence", None)
@@ -87,12 +89,20 @@ def _run(
     inputs_0 = masking.first_inputs(inputs, axis)
     state = carried(where, cell, inputs_0, state)
     probe(where, cell, inputs_0, state, dtype, strict=lengths is not None)
+    full_state, state = state, without_read_only(state)
+    if has_read_only(full_state):
+        apply_sequence = None
     bound = None if lengths is None else steps_to_run(lengths, time)
     steps = Steps(lengths, bound, restarts=restarts, time=time, axis=axis)
     steps = steps.with_stand_in(inputs, state)
 
     def run(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
-        apply = lambda t, *args: cell_at_step(cell, steps.offset + t)(*args)
+        def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+            state = with_read_only(state, full_state)
+            result = cell_at_step(cell, steps.offset + t)(inputs, state)
+            output, new_state = result
+            return output, without_read_only(new_state)
+
         return run_sequence(
             apply_sequence, apply, inputs, state, steps, implementation, unroll
         )
@@ -101,7 +111,8 @@ def _run(
     outputs, state = (outputs, state) if restarts is None else outputs
     # Without lengths a cell may return a list where it declares a tuple: restore the
     # declared structure.
-    return with_structure(cell.output_size, outputs), state
+    outputs = with_structure(cell.output_size, outputs)
+    return outputs, with_read_only(state, full_state)
 
 
 def _plan(strategy: Strategy, time: Any) -> CheckpointPlan:

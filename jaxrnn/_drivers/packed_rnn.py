@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from .._base.arguments import as_scope, check_is_cell
 from .._base.errors import describe
 from .._base.inputs import as_state, output_dtype, zero_state
+from .._base.read_only import has_read_only
 from .._base.sharding import as_varying_as
 from .._base.trees import named_leaves
 from .._base.typing import DType, PyTree, RNNCellLike
@@ -86,6 +87,7 @@ def packed_rnn(
     check_whole(_WHERE, "packed", packed)
     if initial_state is not None:
         initial_state = as_state(_WHERE, "initial_state", initial_state)
+        _check_no_memory(initial_state)
     dtype = output_dtype(_WHERE, initial_state, dtype)
     count = packed.sequence_length.shape[0]
     if initial_state is None:
@@ -112,6 +114,16 @@ def packed_rnn(
         )
     has_steps = jnp.asarray(packed.sequence_length) > 0
     return outputs, masking.choose(has_steps, packed.at_ends(states), initial_state)
+
+
+def _check_no_memory(state: PyTree) -> None:
+    """Raises ValueError for a state that rows of several sequences cannot share."""
+    if has_read_only(state):
+        raise ValueError(
+            f"{_WHERE}: `initial_state` must not hold a memory, which belongs to one "
+            "sequence, and rows hold several. Run the sequences as rows, by "
+            "`dynamic_rnn` with lengths."
+        )
 
 
 def _first_states(restarts: Restarts, axis: int) -> PyTree:

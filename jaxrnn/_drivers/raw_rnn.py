@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from .._base.arguments import as_axis_size, as_scope, as_unroll, check_is_cell
 from .._base.cell_keys import cell_at_step
 from .._base.errors import describe, noting
+from .._base.inputs import started
+from .._base.read_only import with_read_only, without_read_only
 from .._base.sharding import lay_out, whole_on_explicit_mesh
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._time import masking
@@ -153,24 +155,32 @@ def raw_rnn(
             cell, loop_fn(time, None, None, None)
         )
         one_step_inputs = jax.tree.map(lambda x: x[None], next_input)
-        cell, finished, state = lay_out(
+        initial_state = started(cell, initial_state)
+        cell, finished, initial_state = lay_out(
             cell, one_step_inputs, finished, initial_state, 1
         )
         cell = whole_on_explicit_mesh(cell)
-        carry: Any = finished, next_input, state, loop_state
-        step = _step_of(cell, loop_fn, emit_types)
+        carry: Any = finished, next_input, without_read_only(initial_state), loop_state
+        step = _step_of(cell, loop_fn, emit_types, initial_state)
         limit = Limit(where, "max_time", max_time)
         emit_ta, (_, _, state, loop_state) = run_until_finished(
             step, carry, emit_types, limit, strategy
         )
-        return emit_ta, state, loop_state
+        return emit_ta, with_read_only(state, initial_state), loop_state
 
 
-def _step_of(cell: RNNCellLike, loop_fn: Callable, emit_types: PyTree) -> Step:
-    """One iteration: the cell on what `loop_fn` returned, and the next call of that."""
+def _step_of(
+    cell: RNNCellLike, loop_fn: Callable, emit_types: PyTree, first_state: PyTree
+) -> Step:
+    """One iteration: the cell on what `loop_fn` returned, and the next call of that.
+
+    The read-only parts of the state are those of `first_state`.
+    """
 
     def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
         finished, next_input, state, loop_state = carry
+        state = with_read_only(state, first_state)
+        carry = finished, next_input, state, loop_state
         cell_now = _with_notes(
             cell_at_step(cell, time), "`cell` on what `loop_fn` returned"
         )
@@ -179,7 +189,9 @@ def _step_of(cell: RNNCellLike, loop_fn: Callable, emit_types: PyTree) -> Step:
         next_finished, next_input, next_state, emit, loop_state = check_next_call(
             loop_fn(time + 1, output, cell_state, loop_state), carry, emit_types
         )
-        state = masking.advance(~finished, True, next_state, state)
+        state = masking.advance(
+            ~finished, True, *map(without_read_only, (next_state, state))
+        )
         emit = masking.zero_dead(~finished, emit)
         finished = finished | next_finished
         return (finished, next_input, state, loop_state), emit

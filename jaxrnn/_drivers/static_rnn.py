@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from .._base.arguments import as_scope, check_is_cell
 from .._base.cell_keys import cell_at_step
 from .._base.errors import noting
-from .._base.inputs import as_state, as_steps, output_dtype, zero_state
+from .._base.inputs import as_state, as_steps, output_dtype, started, zero_state
 from .._base.lengths import as_lengths
 from .._base.sharding import lay_out, whole_on_explicit_mesh
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
@@ -131,6 +131,7 @@ def unrolled(
             state = with_capacity_for(
                 zero_state(where, cell, batch_size, dtype), len(steps)
             )
+        state = started(cell, state)
         cell, lengths, state = lay_out(cell, stacked(steps[:1]), lengths, state, 1)
         cell = whole_on_explicit_mesh(cell)
         if lengths is None:

@@ -87,8 +87,11 @@ def params_of_cell(where: str, own: RNNCell, cell: Any) -> Any:
 
 
 def unwrapped(cell: RNNCell) -> RNNCell:
-    """The cell inside wrappers, which add neither parameters nor a scope."""
-    while (inner := getattr(cell, "cell", None)) is not None:
+    """The cell inside wrappers that add neither parameters nor a scope."""
+    while not getattr(cell, "owns_params", False):
+        inner = getattr(cell, "cell", None)
+        if inner is None:
+            return cell
         cell = inner
     return cell
 

@@ -145,6 +145,9 @@ def _feature_axes(cell: Any) -> int | None:
 
 def _reader(cell: Any) -> Any:
     """The innermost cell that reads the inputs."""
-    while inner := getattr(cell, "cells", None) or getattr(cell, "cell", None):
+    while not getattr(cell, "owns_params", False):
+        inner = getattr(cell, "cells", None) or getattr(cell, "cell", None)
+        if not inner:
+            return cell
         cell = inner[0] if isinstance(inner, tuple) else inner
     return cell

@@ -57,6 +57,10 @@ class WrapperCell(RNNCell):
         """The zero state of the wrapped cell; see `RNNCell.zero_state`."""
         return self.cell.zero_state(batch_size, dtype)
 
+    def start(self, params: Params, state: PyTree) -> PyTree:
+        """That of the wrapped cell; see `RNNCell.start`."""
+        return self.cell.start(params, state)
+
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """The parameters of the wrapped cell; see `RNNCell.init`."""
         return self.cell.init(key, inputs, dtype)

@@ -16,7 +16,8 @@ from .._base.cell_keys import (
     fold,
 )
 from .._base.errors import EntryError, describe, noting
-from .._base.trees import size_shapes
+from .._base.read_only import has_read_only
+from .._base.trees import map_sizes, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells.base import RNNCell, any_is_random
 from .._cells.hyperparameters import set_bools, set_field
@@ -113,8 +114,17 @@ class MultiRNNCell(RNNCell):
             with noting(self._note(i)):
                 if name not in params:
                     params[name] = cell.init(fold(key, i), inputs, dtype)
-                inputs = _output_of(cell, params[name], _cast(inputs, dtype))
+                else:
+                    _check_fits(cell, params[name], _cast(inputs, dtype))
+                inputs = _output_of(cell, params[name], inputs)
         return params
+
+    def start(self, params: Params, state: PyTree) -> PyTree:
+        """Those of the cells; see `RNNCell.start`."""
+        if not has_read_only(state):
+            return state
+        pairs = enumerate(zip(self.cells, self._split(state), strict=True))
+        return tuple(cell.start(params[self._name(i)], s) for i, (cell, s) in pairs)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -244,12 +254,20 @@ def _is_vector(size: Size) -> bool:
 
 
 def _output_of(cell: RNNCell, params: Params, inputs: PyTree) -> PyTree:
-    """The shapes of the cell's output for `inputs`; nothing is computed."""
+    """The shapes of the cell's output for `inputs`."""
+    first, dtype = _first_and_dtype(params, inputs)
+    of_size = lambda size: jax.ShapeDtypeStruct((first.shape[0], *size), dtype)
+    return map_sizes(of_size, cell.output_size)
 
-    def step(params: Params, inputs: PyTree) -> PyTree:
-        first = jax.tree.leaves(inputs)[0]
-        dtype = next((p.dtype for p in jax.tree.leaves(params)), first.dtype)
-        state = cell.zero_state(first.shape[0], dtype)
-        return cell.apply(params, inputs, state)[0]
 
-    return jax.eval_shape(step, params, inputs)
+def _check_fits(cell: RNNCell, params: Params, inputs: PyTree) -> None:
+    """Raises what a step of the cell raises, if its parameters do not fit `inputs`."""
+    first, dtype = _first_and_dtype(params, inputs)
+    state = jax.eval_shape(lambda: cell.zero_state(first.shape[0], dtype))
+    jax.eval_shape(cell.apply, params, inputs, state)
+
+
+def _first_and_dtype(params: Params, inputs: PyTree) -> tuple[Any, DType]:
+    """The first leaf of the inputs; the dtype of the parameters, or else its."""
+    first = jax.tree.leaves(inputs)[0]
+    return first, next((p.dtype for p in jax.tree.leaves(params)), first.dtype)

@@ -3,6 +3,13 @@
 A cell has the constructor of TensorFlow's and the names of its variables, so that
 scripts port line by line and old checkpoints drop in.
 
+Cells: `CoupledInputForgetGateLSTMCell`, `GLSTMCell`, `GRUBlockCellV2`, `LSTMBlockCell`,
+`LayerNormBasicLSTMCell`, `LayerNormLSTMCell`, `NASCell`, `WeightNormLSTMCell`.
+
+Attention: `AttentionWrapper` (`AttentionWrapperState`) with a mechanism,
+`BahdanauAttention`, `LuongAttention`, `BahdanauMonotonicAttention` or
+`LuongMonotonicAttention` (all `AttentionMechanism`); `hardmax`, `monotonic_attention`.
+
 Decoding: `dynamic_decode` runs a `Decoder`. A `BasicDecoder`, which emits
 `BasicDecoderOutput`, feeds its cell by a `Helper`: for training `TrainingHelper`,
 `ScheduledEmbeddingTrainingHelper` or `ScheduledOutputTrainingHelper`; for inference
@@ -13,6 +20,40 @@ makes the sequences of the `FinalBeamSearchDecoderOutput`. `sequence_loss` is th
 """
 
 from .._base.public import set_public_module as _set_public_module
+from ._attention_mechanisms import (
+    AttentionMechanism as AttentionMechanism,
+    BahdanauAttention as BahdanauAttention,
+    LuongAttention as LuongAttention,
+    hardmax as hardmax,
+)
+from ._attention_state import (
+    AttentionWrapperState as AttentionWrapperState,
+)
+from ._attention_wrapper import (
+    AttentionWrapper as AttentionWrapper,
+)
+from ._block_cells import (
+    GRUBlockCellV2 as GRUBlockCellV2,
+    LSTMBlockCell as LSTMBlockCell,
+)
+from ._coupled_lstm import (
+    CoupledInputForgetGateLSTMCell as CoupledInputForgetGateLSTMCell,
+)
+from ._glstm import (
+    GLSTMCell as GLSTMCell,
+)
+from ._layer_norm_lstm import (
+    LayerNormBasicLSTMCell as LayerNormBasicLSTMCell,
+    LayerNormLSTMCell as LayerNormLSTMCell,
+)
+from ._monotonic_attention import (
+    BahdanauMonotonicAttention as BahdanauMonotonicAttention,
+    LuongMonotonicAttention as LuongMonotonicAttention,
+    monotonic_attention as monotonic_attention,
+)
+from ._nas import (
+    NASCell as NASCell,
+)
 from ._seq2seq.basic_decoder import (
     BasicDecoder as BasicDecoder,
     BasicDecoderOutput as BasicDecoderOutput,
@@ -41,6 +82,9 @@ from ._seq2seq.training_helpers import (
     ScheduledEmbeddingTrainingHelper as ScheduledEmbeddingTrainingHelper,
     ScheduledOutputTrainingHelper as ScheduledOutputTrainingHelper,
     TrainingHelper as TrainingHelper,
+)
+from ._weight_norm_lstm import (
+    WeightNormLSTMCell as WeightNormLSTMCell,
 )
 
 _set_public_module(globals())

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from .._base.errors import describe, noting
 from .._base.inputs import as_state
+from .._base.read_only import is_read_only
 from .._base.trees import named_leaves
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from .._tensor_array.tensor_array import is_tensor_array
@@ -26,6 +27,8 @@ def tile_beams(tree: PyTree, beam_width: int) -> PyTree:
 
     Apply it to memories over which a cell, `embed` or `project` closes: in beam search
     all arrays have `batch * beam_width` rows, those of one example next to each other.
+    A memory in the state of a `jaxrnn.contrib.AttentionWrapper` is shared by the beams
+    of an example, and stays as it is.
 
     Args:
         tree: A nest of arrays `[batch, ...]`; those without axes stay as they are.
@@ -327,12 +330,16 @@ def tile(where: str, name: str, tree: PyTree, width: int) -> PyTree:
 
 
 def map_rows(fn: Callable[[Array], Array], tree: PyTree) -> PyTree:
-    """The tree with `fn(leaf)` for what has rows: no TensorArrays, no scalars."""
+    """The tree with `fn(leaf)` for what each beam has for itself.
+
+    These are the arrays with axes, outside of TensorArrays and of read-only parts.
+    """
+    is_shared = lambda x: is_read_only(x) or is_tensor_array(x)
 
     def of_rows(leaf: Any) -> Any:
-        return leaf if is_tensor_array(leaf) or not leaf.ndim else fn(leaf)
+        return leaf if is_shared(leaf) or not leaf.ndim else fn(leaf)
 
-    return jax.tree.map(of_rows, tree, is_leaf=is_tensor_array)
+    return jax.tree.map(of_rows, tree, is_leaf=is_shared)
 
 
 def _repeated(x: Array, width: int) -> Array:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Protocol
 import jax.numpy as jnp
 
 from .._base.arguments import check_is_cell
+from .._base.read_only import without_read_only
 from .._base.serialization import serializable
 from .._base.trees import check_structure
 from .._base.typing import Array, PyTree, RNNCellLike
@@ -56,7 +57,7 @@ def run(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
     check_structure(
         f"{where}: `initial_state` (by `cell.state_size`)",
         cell.state_size,
-        opaque(loop.model.initial_state),
+        opaque(without_read_only(loop.model.initial_state)),
         strict=True,
     )
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from .._base.errors import describe, is_array, noting
 from .._base.inputs import as_state
+from .._base.read_only import without_read_only
 from .._base.trees import named_leaves
 from .._base.typing import Array, DType, PyTree
 from .._cells.hyperparameters import set_field
@@ -54,7 +55,8 @@ class Model:
         fix = "It is an id of the vocabulary."
         set_field(self, end_id=as_int(where, "end_id", self.end_id, 0, fix))
         state = as_state(where, "initial_state", self.initial_state)
-        for name, leaf in named_leaves("initial_state", state, is_tensor_array):
+        rows = without_read_only(state)
+        for name, leaf in named_leaves("initial_state", rows, is_tensor_array):
             if is_tensor_array(leaf) or leaf.shape[:1] in ((), ids.shape):
                 continue
             raise ValueError(

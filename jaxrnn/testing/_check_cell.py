@@ -7,6 +7,7 @@ import numpy as np
 from .._base.arguments import as_dtype
 from .._base.cell_keys import check_key
 from .._base.errors import describe, is_array, noting
+from .._base.read_only import has_read_only
 from .._base.trees import check_structure, map_sizes, named_leaves, size_shapes
 from .._base.typing import Array, DType, Key, PyTree, Shaped
 from .._cells.base import RNNCell
@@ -45,14 +46,15 @@ def make_setup(
     batch = jax.tree.leaves(inputs)[0].shape[0]
     step = jax.tree.map(lambda x: draw(x.shape, x.dtype), inputs)
     params = cell.init(jax.random.key(0), step, dtype)
+    params = jax.tree.map(lambda p: draw(p.shape, p.dtype), params)
+    if state is None:
+        state = map_sizes(lambda s: draw((batch, *s), dtype), cell.state_size)
     return Setup(
         cell=cell,
-        params=jax.tree.map(lambda p: draw(p.shape, p.dtype), params),
+        params=params,
         xs=jax.tree.map(lambda x: draw((batch, TIME, *x.shape[1:]), x.dtype), inputs),
         lengths=jnp.asarray([(3 * b) % (TIME + 2) for b in range(batch)], jnp.int32),
-        state=map_sizes(lambda s: draw((batch, *s), dtype), cell.state_size)
-        if state is None
-        else state,
+        state=cell.start(params, state),
         dtype=dtype,
         key=key,
     )
@@ -127,7 +129,7 @@ def check_cell(
     dtype = as_dtype("check_cell", dtype)
     if key is not None:
         check_key("check_cell", key)
-    if state is not None:
+    if state is not None and not has_read_only(state):
         _check_state(cell, state, batches[0])
     with noting("check_cell: raised while parameters and data were made."):
         setup = make_setup(cell, inputs, dtype, key, state)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.errors import describe
+from .._base.read_only import has_read_only
 from .._base.trees import map_sizes
 from .._base.typing import Array, Params, PyTree
 from .._drivers.bidirectional import bidirectional_dynamic_rnn
@@ -56,9 +57,10 @@ def has_its_sizes(setup: Setup) -> None:
         make = lambda shape: jax.ShapeDtypeStruct((batch, *shape), setup.dtype)
         return map_sizes(make, size)
 
-    zeros = setup.cell.zero_state(batch, setup.dtype)
-    same_types(zeros, shapes(setup.cell.state_size), "the zero state")
-    require(not any(jnp.any(x) for x in jax.tree.leaves(zeros)), "it is not zero")
+    if not has_read_only(setup.state):  # Otherwise only the memory has all sizes.
+        zeros = setup.cell.zero_state(batch, setup.dtype)
+        same_types(zeros, shapes(setup.cell.state_size), "the zero state")
+        require(not any(jnp.any(x) for x in jax.tree.leaves(zeros)), "it is not zero")
     step = jax.tree.map(lambda x: x[:, 0], setup.xs)
     result = jax.eval_shape(setup.bind(), step, setup.state)
     require(

@@ -53,6 +53,7 @@ def load(contrib: pathlib.Path) -> types.SimpleNamespace:
         tree = _Edits().visit(ast.parse((contrib / path).read_text()))
         tree = ast.fix_missing_locations(tree)
         vars(module)["_value"] = lambda dim: getattr(dim, "value", dim)
+        vars(module)["_register"] = _register_gradient
         exec(compile(tree, str(contrib / path), "exec"), vars(module))
     return types.SimpleNamespace(**found)
 
@@ -68,14 +69,18 @@ class _Edits(ast.NodeTransformer):
             return ast.Call(function, [node.value], [])
         renamed = {"is_sequence": "is_nested", "Inf": "inf"}
         node.attr = renamed.get(node.attr, node.attr)
+        if node.attr == "RegisterGradient":
+            return ast.Name("_register", ast.Load())
         return node
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """TensorFlow has registered these gradients itself."""
-        self.generic_visit(node)
-        is_gradient = lambda d: "RegisterGradient" in ast.dump(d)
-        node.decorator_list = [d for d in node.decorator_list if not is_gradient(d)]
-        return node
+
+def _register_gradient(operation: str) -> Any:
+    """`ops.RegisterGradient`, unless TensorFlow has registered that gradient itself."""
+    try:
+        ops.gradient_registry.lookup(operation)
+    except LookupError:
+        return ops.RegisterGradient(operation)
+    return lambda function: function
 
 
 def _packages() -> dict[str, types.ModuleType]:

@@ -1,0 +1,57 @@
+"""Parts of a state that steps read and never change: what attention looks at.
+
+A driver carries them beside its loop, not through it: they are neither masked nor saved
+for each step, and beam search neither repeats nor reorders them.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from .typing import PyTree
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ReadOnly:
+    """A part of a state that no step changes."""
+
+    value: PyTree
+
+
+def is_read_only(x: Any) -> bool:
+    """Whether it is such a part."""
+    return isinstance(x, ReadOnly)
+
+
+def without_read_only(state: PyTree) -> PyTree:
+    """The state with nothing in its read-only parts."""
+    return map_others(lambda x: x, state, ReadOnly(()))
+
+
+def with_read_only(state: PyTree, source: PyTree) -> PyTree:
+    """The state with the read-only parts of `source`, a state of the same structure."""
+    parts = iter([x for x in _leaves(source) if is_read_only(x)])
+    pick = lambda x: next(parts) if is_read_only(x) else x
+    return jax.tree.map(pick, state, is_leaf=is_read_only)
+
+
+def has_read_only(state: PyTree) -> bool:
+    """Whether it has such parts."""
+    return any(map(is_read_only, _leaves(state)))
+
+
+def map_others(fn: Any, state: PyTree, instead: ReadOnly | None = None) -> PyTree:
+    """The state with `fn` applied to all leaves outside of its read-only parts."""
+
+    def change(x: Any) -> Any:
+        if is_read_only(x):
+            return x if instead is None else instead
+        return fn(x)
+
+    return jax.tree.map(change, state, is_leaf=is_read_only)
+
+
+def _leaves(state: PyTree) -> list:
+    return jax.tree.leaves(state, is_leaf=is_read_only)

@@ -1,0 +1,296 @@
+"""How attention weighs a memory: Luong's and Bahdanau's scores, and their softmax."""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from .._base.arguments import as_count, as_dtype, check_functions
+from .._base.math import dot
+from .._base.typing import Array, DType, Key, Params
+from .._cells.base import snake_case
+from .._cells.hyperparameters import (
+    Hyperparameters,
+    check_number,
+    set_bools,
+    set_field,
+)
+from .._cells.initializers import ParamSpec, glorot_uniform, ones, zeros
+from ._attention_memory import AttentionMemory
+
+
+class AttentionMechanism(Hyperparameters, abc.ABC):
+    """The hyper-parameters of an attention mechanism, which hold no memory.
+
+    The memory, `[batch, memory_time, memory_depth]`, is an argument of
+    `AttentionWrapper.initial_state`. Not a dataclass itself: each mechanism declares
+    its fields in TensorFlow's order.
+
+    Attributes:
+        num_units: The size of the keys.
+        memory_depth: The size of an entry of the memory.
+        score_mask_value: The score beyond the lengths; None for minus infinity.
+        dtype: The required dtype of the memory; None for any.
+
+    Source: `tf.contrib.seq2seq.AttentionMechanism`.
+    """
+
+    num_units: int
+    memory_depth: int
+
+    score_mask_value: float | None
+    dtype: DType | None
+    custom_key_value_fn: Callable[..., tuple[Array, Array]] | None = None
+
+    def __post_init__(self) -> None:
+        where = type(self).__name__
+        fix = "The memory itself is an argument of `AttentionWrapper.initial_state`."
+        set_field(
+            self,
+            num_units=as_count(where, "num_units", self.num_units, fix=""),
+            memory_depth=as_count(where, "memory_depth", self.memory_depth, fix=fix),
+        )
+        set_bools(self)
+        for name in ("probability_fn", "custom_key_value_fn"):
+            if getattr(self, name, None) is not None:
+                check_functions(where, **{name: getattr(self, name)})
+        for name in ("score_mask_value", "score_bias_init", "sigmoid_noise"):
+            value = getattr(self, name, None)
+            if value is not None:
+                low = 0.0 if name == "sigmoid_noise" else -math.inf
+                set_field(self, **{name: check_number(where, name, value, low)})
+        if self.dtype is not None:
+            set_field(self, dtype=as_dtype(where, self.dtype))
+
+    @property
+    def is_random(self) -> bool:
+        """Whether `probabilities` draws random numbers, if it gets a key."""
+        return False
+
+    @property
+    def scope(self) -> str:
+        """The scope of its own variables in TensorFlow."""
+        return snake_case(type(self).__name__)
+
+    @abc.abstractmethod
+    def param_specs(self, query_depth: int) -> dict[str, Any]:
+        """Its parameters but for the memory layer, for queries of that size."""
+
+    @abc.abstractmethod
+    def score(self, params: Params, query: Array, keys: Array) -> Array:
+        """How well each key fits a query, any finite number.
+
+        Args:
+            params: Those of `param_specs`.
+            query: `[rows, queries, query_depth]`.
+            keys: `[rows, memory_time, num_units]`.
+
+        Returns:
+            `[rows, queries, memory_time]`.
+        """
+
+    @abc.abstractmethod
+    def probabilities(self, score: Array, previous: Array, key: Key | None) -> Array:
+        """The alignments, `[batch, memory_time]`.
+
+        Args:
+            score: `[batch, memory_time]`, `score_mask_value` beyond the lengths.
+            previous: The alignments of the step before.
+            key: The random key of the step, or None.
+        """
+
+    def memory_specs(self) -> dict[str, Any]:
+        """The parameters of the memory layer."""
+        shape = self.memory_depth, self.num_units
+        return {"kernel": ParamSpec(shape, glorot_uniform)}
+
+    def with_keys(self, params: Params, memory: AttentionMemory) -> AttentionMemory:
+        """The memory with its keys; `params` are those of the memory layer."""
+        values = memory.values
+        keys = dot(values, params["kernel"], values.dtype)
+        if self.custom_key_value_fn is not None:
+            keys, values = self.custom_key_value_fn(keys, values)
+        return dataclasses.replace(memory, keys=keys, values=values)
+
+    def context_depth(self) -> int:
+        """The size of a context."""
+        if self.custom_key_value_fn is None:
+            return self.memory_depth
+        sizes = self.num_units, self.memory_depth
+        arrays = [jax.ShapeDtypeStruct((1, 1, n), jnp.float32) for n in sizes]
+        return jax.eval_shape(self.custom_key_value_fn, *arrays)[1].shape[-1]
+
+    def initial_alignments(self, rows: int, memory_time: int, dtype: DType) -> Array:
+        """The alignments before the first step, `[rows, memory_time]`: zeros."""
+        return jnp.zeros((rows, memory_time), dtype)
+
+
+class _SoftmaxMechanism(AttentionMechanism):
+    """A mechanism whose alignments do not depend on those before."""
+
+    probability_fn: Callable[[Array], Array] | None
+
+    def probabilities(self, score: Array, previous: Array, key: Key | None) -> Array:
+        """`probability_fn` of the scores."""
+        return (self.probability_fn or jax.nn.softmax)(score)
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class LuongAttention(_SoftmaxMechanism):
+    """Multiplicative attention.
+
+        keys       = memory memory_layer/kernel
+        score      = attention_g * (keys . query)
+        alignments = probability_fn(score)
+
+    Queries are the outputs of the cell; their size must be `num_units`.
+
+    Attributes:
+        num_units: The size of keys and queries.
+        memory_depth: The size of an entry of the memory. (The memory itself is an
+            argument of `AttentionWrapper.initial_state`.)
+        scale: Whether there is a factor `attention_g`, a number that is learned.
+        probability_fn: `probability_fn(score)`, both `[batch, memory_time]`; None for
+            softmax.
+        score_mask_value: The score beyond the lengths; None for minus infinity.
+        dtype: The required dtype of the memory; None for any.
+        custom_key_value_fn: `custom_key_value_fn(keys, values) -> (keys, values)`, once
+            a run; None for the keys above and the memory.
+        name: Accepted for compatibility with TensorFlow; not used.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If a size is below 1.
+
+    Source: arXiv:1508.04025; `tf.contrib.seq2seq.LuongAttention`.
+    """
+
+    num_units: int
+    memory_depth: int
+    scale: bool = False
+    probability_fn: Callable[[Array], Array] | None = None
+    score_mask_value: float | None = None
+    dtype: DType | None = None
+    custom_key_value_fn: Callable[..., tuple[Array, Array]] | None = None
+    name: Any = dataclasses.field(default=None, compare=False)
+
+    def param_specs(self, query_depth: int) -> dict[str, Any]:
+        """The factor, if any."""
+        return luong_specs(self, query_depth)
+
+    def score(self, params: Params, query: Array, keys: Array) -> Array:
+        """The inner product."""
+        return luong_score(params, query, keys)
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class BahdanauAttention(_SoftmaxMechanism):
+    """Additive attention.
+
+        keys       = memory memory_layer/kernel
+        score      = v . tanh(keys + query query_layer/kernel + b)
+        alignments = probability_fn(score)
+
+    v is `attention_v`, and b zero; with `normalize` v is `attention_g * attention_v /
+    |attention_v|`, and b is `attention_b`.
+
+    Attributes:
+        num_units: The size of keys.
+        memory_depth: The size of an entry of the memory. (The memory itself is an
+            argument of `AttentionWrapper.initial_state`.)
+        normalize: Whether v is normalized.
+        probability_fn: `probability_fn(score)`, both `[batch, memory_time]`; None for
+            softmax.
+        score_mask_value: The score beyond the lengths; None for minus infinity.
+        dtype: The required dtype of the memory; None for any.
+        custom_key_value_fn: `custom_key_value_fn(keys, values) -> (keys, values)`, once
+            a run; None for the keys above and the memory.
+        name: Accepted for compatibility with TensorFlow; not used.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If a size is below 1.
+
+    Source: arXiv:1409.0473, arXiv:1602.07868; `tf.contrib.seq2seq.BahdanauAttention`.
+    """
+
+    num_units: int
+    memory_depth: int
+    normalize: bool = False
+    probability_fn: Callable[[Array], Array] | None = None
+    score_mask_value: float | None = None
+    dtype: DType | None = None
+    custom_key_value_fn: Callable[..., tuple[Array, Array]] | None = None
+    name: Any = dataclasses.field(default=None, compare=False)
+
+    def param_specs(self, query_depth: int) -> dict[str, Any]:
+        """The query layer, and v."""
+        return bahdanau_specs(self, query_depth)
+
+    def score(self, params: Params, query: Array, keys: Array) -> Array:
+        """The sum over units."""
+        return bahdanau_score(params, query, keys)
+
+
+def hardmax(logits: Array) -> Array:
+    """One at the greatest entry of each row, the first of equals; zeros elsewhere.
+
+    Args:
+        logits: `[batch, classes]`.
+
+    Source: `tf.contrib.seq2seq.hardmax`.
+    """
+    best = jnp.argmax(logits, axis=-1)
+    return jax.nn.one_hot(best, logits.shape[-1], dtype=logits.dtype)
+
+
+def luong_specs(mechanism: Any, query_depth: int) -> dict[str, Any]:
+    """The parameters of `luong_score`.
+
+    Raises:
+        ValueError: If queries and keys differ in size.
+    """
+    if query_depth != mechanism.num_units:
+        raise ValueError(
+            f"{type(mechanism).__name__}: `num_units` must be the size of the cell's "
+            f"output, {query_depth}, got {mechanism.num_units}. BahdanauAttention "
+            "takes outputs of any size."
+        )
+    return {"attention_g": ParamSpec((), ones)} if mechanism.scale else {}
+
+
+def luong_score(params: Params, query: Array, keys: Array) -> Array:
+    """The scaled inner products; see `AttentionMechanism.score`."""
+    score = jnp.einsum("bqu,btu->bqt", query, keys)
+    return params["attention_g"] * score if "attention_g" in params else score
+
+
+def bahdanau_specs(mechanism: Any, query_depth: int) -> dict[str, Any]:
+    """The parameters of `bahdanau_score`."""
+    units = mechanism.num_units
+    specs: dict[str, Any] = {
+        "query_layer": {"kernel": ParamSpec((query_depth, units), glorot_uniform)},
+        "attention_v": ParamSpec((units,), glorot_uniform),
+    }
+    if mechanism.normalize:
+        of_size = jax.nn.initializers.constant(math.sqrt(1 / units))
+        specs["attention_g"] = ParamSpec((), of_size)
+        specs["attention_b"] = ParamSpec((units,), zeros)
+    return specs
+
+
+def bahdanau_score(params: Params, query: Array, keys: Array) -> Array:
+    """The additive score; see `AttentionMechanism.score`."""
+    query = dot(query, params["query_layer"]["kernel"], query.dtype)
+    v = params["attention_v"]
+    if "attention_g" in params:
+        query = query + params["attention_b"][None, None, :]
+        v = params["attention_g"] * v * jax.lax.rsqrt(jnp.sum(jnp.square(v)))
+    fit = jnp.tanh(keys[:, None] + query[:, :, None])
+    return jnp.einsum("bqtu,u->bqt", fit, v)

@@ -1,0 +1,222 @@
+"""Attention that moves from left to right over a memory, and never back."""
+
+import dataclasses
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from .._base.cell_keys import step_key
+from .._base.typing import Array, DType, Key, Params
+from .._cells.initializers import ParamSpec
+from ._attention_mechanisms import (
+    AttentionMechanism,
+    bahdanau_score,
+    bahdanau_specs,
+    luong_score,
+    luong_specs,
+)
+
+_MODES = ("recursive", "parallel", "hard")
+
+
+class _MonotonicMechanism(AttentionMechanism):
+    """A mechanism whose alignments follow from the scores and the alignments before."""
+
+    sigmoid_noise: float
+    sigmoid_noise_seed: int | None
+    score_bias_init: float
+    mode: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_mode(type(self).__name__, self.mode)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether there is noise."""
+        return self.sigmoid_noise > 0
+
+    def bias_specs(self) -> dict[str, ParamSpec]:
+        """The number that is added to all scores."""
+        init = jax.nn.initializers.constant(self.score_bias_init)
+        return {"attention_score_bias": ParamSpec((), init)}
+
+    def probabilities(self, score: Array, previous: Array, key: Key | None) -> Array:
+        """By `monotonic_attention`; noise is drawn if there is a key."""
+        if self.is_random and key is not None:
+            key = jax.random.fold_in(step_key(key), self.sigmoid_noise_seed or 0)
+            noise = jax.random.normal(key, score.shape, score.dtype)
+            score = score + jnp.asarray(self.sigmoid_noise, score.dtype) * noise
+        if self.mode == "hard":
+            chosen = (score > 0).astype(score.dtype)
+        else:
+            chosen = jax.nn.sigmoid(score)
+        return monotonic_attention(chosen, previous, self.mode)
+
+    def initial_alignments(self, rows: int, memory_time: int, dtype: DType) -> Array:
+        """The alignments before the first step: all at the first entry."""
+        first = jnp.zeros(rows, jnp.int32)
+        return jax.nn.one_hot(first, memory_time, dtype=dtype)
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class BahdanauMonotonicAttention(_MonotonicMechanism):
+    """Additive attention from left to right: scores of `BahdanauAttention` and a bias.
+
+        score      = BahdanauAttention's + attention_score_bias
+        alignments = monotonic_attention(sigmoid(score + noise), previous, mode)
+
+    Attributes:
+        num_units: The size of keys.
+        memory_depth: The size of an entry of the memory.
+        normalize: As in `BahdanauAttention`.
+        score_mask_value: The score beyond the lengths; None for minus infinity.
+        sigmoid_noise: The standard deviation of noise, which makes the choices more
+            certain in training. It is drawn from the key with which the cell is bound.
+        sigmoid_noise_seed: A number that tells mechanisms apart.
+        score_bias_init: The initial `attention_score_bias`.
+        mode: "recursive", "parallel" or "hard"; see `monotonic_attention`.
+        dtype: The required dtype of the memory; None for any.
+        name: Accepted for compatibility with TensorFlow; not used.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If a size is below 1, the noise is negative, or `mode` is not known.
+
+    Source: arXiv:1704.00784; `tf.contrib.seq2seq.BahdanauMonotonicAttention`.
+    """
+
+    num_units: int
+    memory_depth: int
+    normalize: bool = False
+    score_mask_value: float | None = None
+    sigmoid_noise: float = 0.0
+    sigmoid_noise_seed: int | None = None
+    score_bias_init: float = 0.0
+    mode: str = "parallel"
+    dtype: DType | None = None
+    name: Any = dataclasses.field(default=None, compare=False)
+
+    def param_specs(self, query_depth: int) -> dict[str, Any]:
+        """Those of the score, and the bias."""
+        return bahdanau_specs(self, query_depth) | self.bias_specs()
+
+    def score(self, params: Params, query: Array, keys: Array) -> Array:
+        """The additive score, and the bias."""
+        return bahdanau_score(params, query, keys) + params["attention_score_bias"]
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class LuongMonotonicAttention(_MonotonicMechanism):
+    """Multiplicative attention from left to right: `LuongAttention`'s score and a bias.
+
+        score      = LuongAttention's + attention_score_bias
+        alignments = monotonic_attention(sigmoid(score + noise), previous, mode)
+
+    Attributes:
+        num_units: The size of keys and queries.
+        memory_depth: The size of an entry of the memory.
+        scale: As in `LuongAttention`.
+        score_mask_value: The score beyond the lengths; None for minus infinity.
+        sigmoid_noise: The standard deviation of noise, which makes the choices more
+            certain in training. It is drawn from the key with which the cell is bound.
+        sigmoid_noise_seed: A number that tells mechanisms apart.
+        score_bias_init: The initial `attention_score_bias`.
+        mode: "recursive", "parallel" or "hard"; see `monotonic_attention`.
+        dtype: The required dtype of the memory; None for any.
+        name: Accepted for compatibility with TensorFlow; not used.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If a size is below 1, the noise is negative, or `mode` is not known.
+
+    Source: arXiv:1704.00784; `tf.contrib.seq2seq.LuongMonotonicAttention`.
+    """
+
+    num_units: int
+    memory_depth: int
+    scale: bool = False
+    score_mask_value: float | None = None
+    sigmoid_noise: float = 0.0
+    sigmoid_noise_seed: int | None = None
+    score_bias_init: float = 0.0
+    mode: str = "parallel"
+    dtype: DType | None = None
+    name: Any = dataclasses.field(default=None, compare=False)
+
+    def param_specs(self, query_depth: int) -> dict[str, Any]:
+        """Those of the score, and the bias."""
+        return luong_specs(self, query_depth) | self.bias_specs()
+
+    def score(self, params: Params, query: Array, keys: Array) -> Array:
+        """The inner product, and the bias."""
+        return luong_score(params, query, keys) + params["attention_score_bias"]
+
+
+def monotonic_attention(
+    p_choose_i: Array, previous_attention: Array, mode: str
+) -> Array:
+    """Where attention stands if it moves from left to right, in expectation.
+
+    From where it stood, it looks at one entry after the other, and stops at entry i
+    with the probability `p_choose_i`.
+
+    Args:
+        p_choose_i: `[batch, memory_time]`, in [0, 1].
+        previous_attention: The result of the step before, likewise; before the first
+            step one at the first entry.
+        mode: "recursive" is exact. "parallel" is in closed form, and inexact where
+            products of `1 - p_choose_i` are below 1e-10. "hard" is exact for
+            probabilities 0 and 1.
+
+    Returns:
+        `[batch, memory_time]`. Its sum is below 1 where attention may pass the end.
+
+    Raises:
+        ValueError: If `mode` is not known.
+
+    Source: arXiv:1704.00784; `tf.contrib.seq2seq.monotonic_attention`.
+    """
+    _check_mode("monotonic_attention", mode)
+    p, previous = jnp.asarray(p_choose_i), jnp.asarray(previous_attention)
+    if mode == "recursive":
+        return p * _recursive(p, previous)
+    if mode == "hard":
+        p = p * jnp.cumsum(previous, axis=1)
+        return p * _before(jnp.cumprod(1 - p, axis=1))
+    # In log space: products of many factors underflow.
+    tiny = jnp.finfo(p.dtype).tiny
+    logs = jnp.cumsum(jnp.log(_clip(1 - p, tiny)), axis=1)
+    passed = jnp.exp(_before(logs, first=0))
+    return p * passed * jnp.cumsum(previous / _clip(passed, 1e-10), axis=1)
+
+
+def _recursive(p: Array, previous: Array) -> Array:
+    """Q with `q[i] = (1 - p[i - 1]) * q[i - 1] + previous[i]`."""
+
+    def compose(left: tuple, right: tuple) -> tuple:
+        (a, b), (c, d) = left, right
+        return a * c, b * c + d
+
+    steps = _before(1 - p), previous
+    return jax.lax.associative_scan(compose, steps, axis=1)[1]
+
+
+def _before(x: Array, first: float = 1) -> Array:
+    """The entries moved one place to the right."""
+    return jnp.concatenate([jnp.full_like(x[:, :1], first), x[:, :-1]], axis=1)
+
+
+def _clip(x: Array, low: Any) -> Array:
+    """`x` in [low, 1]; unlike `jnp.clip` with the whole gradient at the bounds."""
+    low = jnp.asarray(low, x.dtype)
+    return jnp.where(x < low, low, jnp.where(x > 1, jnp.ones((), x.dtype), x))
+
+
+def _check_mode(where: str, mode: Any) -> None:
+    if mode not in _MODES:
+        names = ", ".join(f'"{name}"' for name in _MODES)
+        raise ValueError(f"{where}: `mode` must be one of {names}, got {mode!r}.")

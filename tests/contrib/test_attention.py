@@ -1,0 +1,410 @@
+"""Attention: equal to contrib's, a cell as any other, blind to padding."""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+import jaxrnn.decode
+from jaxrnn import contrib
+
+from ..golden import attention_specs as specs
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "attention.npz"
+TOLERANCES = {
+    "float64": (1e-11, 1e-12),
+    "float32": (2e-5, 2e-6),
+    "float16": (2e-2, 1e-2),
+}
+NAMES = [case["name"] for case in specs.CASES]
+
+
+def swap_signs(keys, values):
+    return -keys, jnp.concatenate([values, -values], axis=-1)
+
+
+def sum_of_halves(inputs, attention):
+    return jnp.concatenate([inputs * 0.5, jnp.tanh(attention)], axis=-1)
+
+
+def sharpened(mechanism, cell_output, attention_state, attention_layer):
+    alignments, state = mechanism(cell_output, attention_state)
+    return mechanism.context(alignments**2), alignments, state
+
+
+OWN = {f.__name__: f for f in (swap_signs, sum_of_halves, sharpened, contrib.hardmax)}
+
+
+def named(options):
+    return {k: OWN.get(v, v) if isinstance(v, str) else v for k, v in options.items()}
+
+
+@functools.cache
+def recorded():
+    with np.load(GOLDEN) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def below(case, prefix):
+    start = f"{case['name']}/{prefix}"
+    return {
+        k.removeprefix(start): v for k, v in recorded().items() if k.startswith(start)
+    }
+
+
+def build(case):
+    mechanisms = [
+        getattr(contrib, kind)(4, depth, **named(options))
+        for (kind, options), (_, depth) in zip(
+            case["mechanisms"], specs.MEMORIES, strict=False
+        )
+    ]
+    kind, units = case["cell"]
+    return contrib.AttentionWrapper(
+        getattr(jaxrnn, kind)(units),
+        mechanisms if case["several"] else mechanisms[0],
+        **named(case["wrapper"]),
+    )
+
+
+def nested(flat):
+    tree = {}
+    for path, value in flat.items():
+        *parents, name = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = value
+    return tree
+
+
+def initial_state(case, cell, given):
+    count = len(case["mechanisms"])
+    memories = [given[f"memory/{i}"] for i in range(count)]
+    lengths = [*specs.LENGTHS[:count]] if case["memory_lengths"] else [None] * count
+    cell_state = None
+    if case["given_cell_state"]:
+        parts = [given[f"cell_state/{name}"] for name in "ch"]
+        cell_state = jaxrnn.LSTMStateTuple(*parts)
+    pick = lambda x: x if case["several"] else x[0]
+    return cell.initial_state(pick(memories), pick(lengths), cell_state)
+
+
+def parts_of(case, state):
+    several, cells = case["several"], state.cell_state
+    found = {"state/time": state.time, "state/attention": state.attention}
+    found |= {"state/c": cells.c} if hasattr(cells, "c") else {}
+    found["state/h"] = getattr(cells, "h", cells)
+    for i in range(len(case["mechanisms"])):
+        pick = lambda x, i=i: x[i] if several else x
+        found[f"state/alignments/{i}"] = pick(state.alignments)
+        if case["wrapper"].get("alignment_history"):
+            found[f"state/history/{i}"] = pick(state.alignment_history).stack()
+    return found
+
+
+def run(case, given):
+    cell = build(case)
+    params = nested(
+        {k.removeprefix("params/"): v for k, v in given.items() if k[:7] == "params/"}
+    )
+    outputs, state = jaxrnn.dynamic_rnn(
+        cell.bind(params),
+        given["inputs"],
+        case["lengths"],
+        initial_state=initial_state(case, cell, given),
+        dtype=given["inputs"].dtype,
+    )
+    return {"outputs": outputs} | parts_of(case, state)
+
+
+@pytest.mark.fast("luong-whole", "bahdanau_norm-ragged", "two", "luong_recursive-whole")
+@pytest.mark.parametrize("case", specs.CASES, ids=NAMES)
+def test_same_as_contrib(case):
+    grads = {k.removeprefix("/"): v for k, v in below(case, "grads").items()}
+    given = {k: jnp.asarray(below(case, k)[""]) for k in grads}
+    weights = {k.removeprefix("/"): v for k, v in below(case, "w").items()}
+
+    def total(given):
+        results = run(case, given)
+        return sum(jnp.sum(results[k] * w) for k, w in weights.items()), results
+
+    got, results = jax.jit(jax.grad(total, has_aux=True))(given)
+    rtol, atol = TOLERANCES[case["dtype"]]
+    wanted = {k: below(case, k)[""] for k in results}
+    for name, value in {**results, **{f"grads/{k}": v for k, v in got.items()}}.items():
+        want = grads[name[6:]] if name.startswith("grads/") else wanted[name]
+        want = want.astype(np.float64)
+        scale = max(1, np.abs(want).max(initial=0))
+        np.testing.assert_allclose(
+            np.asarray(value, np.float64), want, rtol, atol * scale, err_msg=name
+        )
+
+
+def test_every_array_belongs_to_a_case():
+    assert {name.split("/")[0] for name in recorded()} == set(NAMES)
+
+
+B, S, D, I, H = 3, 6, 4, 3, 5
+LENGTHS = [6, 0, 2]
+
+
+def attending(mechanism=None, inner=None, **options):
+    mechanism = mechanism or contrib.BahdanauAttention(H, D)
+    return contrib.AttentionWrapper(
+        inner or jaxrnn.LSTMCell(H), mechanism, H, **options
+    )
+
+
+def draw(*shape, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape, jnp.float32)
+
+
+def params_of(cell):
+    return cell.init(jax.random.key(1), draw(B, I))
+
+
+def over_time(cell, params, memory, x, lengths=None, **options):
+    state = cell.initial_state(memory, LENGTHS)
+    return jaxrnn.dynamic_rnn(
+        cell.bind(params), x, lengths, initial_state=state, dtype=x.dtype, **options
+    )
+
+
+@pytest.mark.parametrize(
+    "mechanism",
+    [
+        contrib.BahdanauAttention(H, D),
+        contrib.LuongMonotonicAttention(H, D, mode="recursive"),
+    ],
+)
+def test_the_padding_of_a_memory_leaves_no_trace(mechanism):
+    cell, memory, x = attending(mechanism), draw(B, S, D), draw(B, 4, I)
+    params = params_of(cell)
+    beyond = np.arange(S)[None, :, None] >= np.array(LENGTHS)[:, None, None]
+
+    def loss(params, memory):
+        outputs, state = over_time(cell, params, memory, x)
+        return jnp.sum(outputs**2) + jnp.sum(state.alignments**3), state.alignments
+
+    grads = jax.grad(loss, (0, 1), has_aux=True)
+    clean, alignments = grads(params, memory)
+    dirty, _ = grads(params, jnp.where(beyond, jnp.nan, memory))
+    jax.tree.map(np.testing.assert_array_equal, clean, dirty)
+    assert not np.asarray(alignments)[beyond[..., 0]].any()
+    assert not np.asarray(clean[1])[np.broadcast_to(beyond, memory.shape)].any()
+
+
+def test_static_rnn_and_modules_take_it():
+    linen = pytest.importorskip("jaxrnn.linen")
+    nnx = pytest.importorskip("jaxrnn.nnx")
+    cell, memory, x = attending(), draw(B, S, D), draw(B, 4, I)
+    params, lengths = params_of(cell), [4, 1, 3]
+    state = cell.initial_state(memory, LENGTHS)
+    want, _ = over_time(cell, params, memory, x, lengths)
+    steps = list(jnp.swapaxes(x, 0, 1))
+    got, _ = jaxrnn.static_rnn(
+        cell.bind(params), steps, state, x.dtype, sequence_length=lengths
+    )
+    np.testing.assert_allclose(np.stack(got, 1), want, 1e-5, 1e-6)
+    variables = {"params": {"attention_wrapper": params}}
+    module = linen.RNN(cell)
+    got = module.apply(variables, x, lengths, initial_state=state)
+    np.testing.assert_allclose(got, want, 1e-5, 1e-6)
+    from flax import nnx as flax_nnx
+
+    made = nnx.RNN(cell, I, rngs=flax_nnx.Rngs(0))
+    assert made(x, lengths, initial_state=state).shape == want.shape
+
+
+def test_a_stack_shares_nothing_of_it():
+    cell, x = attending(), draw(B, 4, I)
+    stack = jaxrnn.MultiRNNCell([cell, jaxrnn.GRUCell(2)])
+    params = stack.init(jax.random.key(0), x[:, 0])
+    memory = draw(B, S, D)
+    attention, _ = over_time(cell, params["cell_0"], memory, x)
+    upper = stack.cells[1].bind(params["cell_1"])
+    want, _ = jaxrnn.dynamic_rnn(upper, attention, dtype=x.dtype)
+    state = cell.initial_state(memory, LENGTHS), upper.zero_state(B, x.dtype)
+    got, _ = jaxrnn.dynamic_rnn(
+        stack.bind(params), x, initial_state=state, dtype=x.dtype
+    )
+    np.testing.assert_allclose(got, want, 1e-5, 1e-6)
+
+
+def test_beams_share_the_memory_of_their_example():
+    cell, width = attending(), 3
+    params = params_of(cell)
+    memory, lengths = draw(B, S, D), jnp.asarray(LENGTHS)
+    table, project = draw(7, I), draw(H, 7)
+
+    def search(state, rows):
+        return jaxrnn.decode.beam_search(
+            cell.bind(params),
+            lambda ids: table[ids],
+            lambda output: output @ project,
+            state,
+            jnp.zeros(rows, jnp.int32),
+            1,
+            5,
+            width,
+        )
+
+    found = search(cell.initial_state(memory, lengths), B)
+    x = draw(B * width, 4, I)
+    tiled = jaxrnn.decode.tile_beams(cell.initial_state(memory, lengths), width)
+    assert tiled.memory.value.values.shape[0] == B
+    by_hand = cell.initial_state(*jaxrnn.decode.tile_beams((memory, lengths), width))
+    run = lambda state: jaxrnn.dynamic_rnn(
+        cell.bind(params), x, initial_state=state, dtype=x.dtype
+    )[0]
+    np.testing.assert_allclose(run(tiled), run(by_hand), 1e-5, 1e-6)
+    for row in range(B):  # Alone, with the memory of that row.
+        part = slice(row, row + 1)
+        alone = search(cell.initial_state(memory[part], lengths[part]), 1)
+        np.testing.assert_array_equal(found.ids[part], alone.ids)
+        np.testing.assert_allclose(found.scores[part], alone.scores, 1e-5)
+
+
+def test_the_memory_is_saved_once_not_at_each_step():
+    cell = attending(contrib.LuongAttention(H, 64))
+    params, x = params_of(cell), draw(B, 32, I)
+    memory = draw(B, 64, 64)
+
+    def loss(params):
+        state = cell.initial_state(memory)
+        outputs, _ = jaxrnn.dynamic_rnn(
+            cell.bind(params), x, [32, 1, 9], initial_state=state, dtype=x.dtype
+        )
+        return jnp.sum(outputs)
+
+    compiled = jax.jit(jax.grad(loss)).lower(params).compile()
+    # 48 KiB; its copies for 32 steps would be 1.5 MiB.
+    assert compiled.memory_analysis().temp_size_in_bytes < 2**19
+
+
+def test_noise_is_drawn_from_the_key_of_the_run():
+    mechanism = contrib.LuongMonotonicAttention(H, D, sigmoid_noise=1.0)
+    cell, x = attending(mechanism), draw(B, 4, I)
+    params, state = params_of(cell), cell.initial_state(draw(B, S, D))
+    run = lambda key: jaxrnn.dynamic_rnn(
+        cell.bind(params, key), x, initial_state=state, dtype=x.dtype
+    )[0]
+    one, same, other, none = map(run, (*map(jax.random.key, (1, 1, 2)), None))
+    np.testing.assert_array_equal(one, same)
+    assert np.abs(one - other).max() > 1e-3
+    quiet = attending(contrib.LuongMonotonicAttention(H, D))
+    want, _ = jaxrnn.dynamic_rnn(
+        quiet.bind(params), x, initial_state=state, dtype=x.dtype
+    )
+    np.testing.assert_array_equal(none, want)
+    assert cell.is_random
+    assert not quiet.is_random
+
+
+@pytest.mark.parametrize("mode", ["recursive", "parallel", "hard"])
+def test_monotonic_attention_follows_its_definition(mode):
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.05, 0.95, (2, 6))
+    p = (p > 0.6).astype(float) if mode == "hard" else p
+    previous = np.eye(6)[[1, 0]] if mode == "hard" else rng.dirichlet(np.ones(6), 2)
+    want = np.zeros_like(p)
+    for row, start, i in np.ndindex(2, 6, 6):
+        if start <= i:  # From `start` to i, past all between.
+            passed = np.prod(1 - p[row, start:i])
+            want[row, i] += previous[row, start] * passed * p[row, i]
+    got = contrib.monotonic_attention(jnp.asarray(p), jnp.asarray(previous), mode)
+    np.testing.assert_allclose(got, want, 1e-9, 1e-12)
+
+
+def refusals():
+    cell, memory = attending(), draw(B, S, D)
+    params, x, state = params_of(cell), draw(B, 4, I), cell.initial_state(memory)
+    run = lambda x, state: jaxrnn.dynamic_rnn(
+        cell.bind(params), x, initial_state=state, dtype=x.dtype
+    )
+    luong = contrib.LuongAttention(H + 1, D)
+    return {
+        "no_memory": (ValueError, "cell.initial_state", lambda: run(x, None)),
+        "rows": (ValueError, "2 rows of the inputs", lambda: run(x[:2], state)),
+        "dtype": (
+            TypeError,
+            "dtype of the memory",
+            lambda: run(x.astype(jnp.float16), state),
+        ),
+        "memory_as_depth": (
+            TypeError,
+            "`memory_depth` must be an integer",
+            lambda: contrib.LuongAttention(H, memory),
+        ),
+        "depth": (
+            ValueError,
+            "`memory_depth`, 4",
+            lambda: cell.initial_state(memory[..., :2]),
+        ),
+        "rank": (
+            ValueError,
+            "memory_time, depth",
+            lambda: cell.initial_state(memory[0]),
+        ),
+        "lengths": (
+            ValueError,
+            "`memory_sequence_length` must have one entry",
+            lambda: cell.initial_state(memory, [1]),
+        ),
+        "state": (
+            TypeError,
+            "AttentionWrapperState with its memory",
+            lambda: cell.bind(params)(x[:, 0], jnp.zeros(3)),
+        ),
+        "query": (
+            ValueError,
+            "size of the cell's output",
+            lambda: attending(luong).init(jax.random.key(0), x[:, 0]),
+        ),
+        "sizes": (
+            ValueError,
+            "one size for each",
+            lambda: contrib.AttentionWrapper(jaxrnn.GRUCell(H), luong, [1, 2]),
+        ),
+        "two_memories": (
+            ValueError,
+            "each of 2 mechanisms",
+            lambda: contrib.AttentionWrapper(
+                jaxrnn.GRUCell(H), [luong, luong]
+            ).initial_state((memory,)),
+        ),
+        "mode": (
+            ValueError,
+            '"recursive", "parallel", "hard"',
+            lambda: contrib.LuongMonotonicAttention(H, D, mode="soft"),
+        ),
+        "clone": (
+            ValueError,
+            "`cell_state.c` must have the shape",
+            lambda: state.clone(
+                cell_state=jaxrnn.LSTMStateTuple(jnp.zeros(3), jnp.zeros(3))
+            ),
+        ),
+        "packed": (
+            ValueError,
+            "belongs to one sequence",
+            lambda: jaxrnn.packed_rnn(
+                cell.bind(params),
+                jaxrnn.pack_sequences([np.ones((2, I), np.float32)] * B),
+                initial_state=state,
+                dtype=x.dtype,
+            ),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", refusals())
+def test_refuses(name):
+    error, message, call = refusals()[name]
+    with pytest.raises(error, match=message):
+        call()
