@@ -45,7 +45,12 @@ def compare(case, **how):
 
 
 @pytest.mark.fast(
-    "training-impute", "greedy-impute", "beam-3-penalty", "loss-00*", "tree-ragged"
+    "training-impute",
+    "greedy-impute",
+    "beam-3-penalty",
+    "attention-beam-3-coverage",
+    "loss-00*",
+    "tree-ragged",
 )
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
 def test_same_as_contrib_under_jit(case):

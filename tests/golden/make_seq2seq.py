@@ -6,7 +6,6 @@ It needs what `make_tf1.py` needs, and the sources of contrib (`contrib_sources.
 
 A case's arrays are those of `make_tf1_loops.py`, kept as `loop_store.py` tells. What
 has fields becomes a dict, but for states of LSTMs, so that the files name no class.
-Cells with attention: their part is `cell_of`.
 """
 
 import argparse
@@ -18,6 +17,8 @@ import warnings
 from typing import Any
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # Its tanh is approximate.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import numpy as np
@@ -35,10 +36,22 @@ HERE = pathlib.Path(__file__).resolve().parent / "seq2seq"
 Case = dict[str, Any]
 
 
-def cell_of(case: Case, given: dict[str, Any]) -> Any:
-    """The case's cell; what is given may be the memory that it reads."""
-    del given
-    return tf1_cells.build(case["cells"], case["dtype"])
+def attending(case: Case, given: dict[str, Any], contrib: Any, cell: Any) -> Any:
+    """The cell with the case's attention, whose memory has the rows of all beams."""
+    facts, module = case["attention"], contrib.attention_wrapper
+    tile = contrib.beam_search_decoder.tile_batch
+    width = case["helper_options"].get("beam_width", 1)
+    lengths = given.get("memory_lengths")
+    mechanism = getattr(module, facts["mechanism"])(
+        seq2seq_specs.UNITS,
+        tile(given["memory"], width),
+        memory_sequence_length=None if lengths is None else tile(lengths, width),
+        dtype=tf.as_dtype(case["dtype"]),
+        **facts["options"],
+    )
+    return module.AttentionWrapper(
+        cell, mechanism, facts["layer"], dtype=tf.as_dtype(case["dtype"])
+    )
 
 
 def squares(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -70,7 +83,8 @@ class Graph:
         self.start = self.constants = None
         run = {"sequence_loss": self._loss, "gather_tree": self._tree}
         self.results = run.get(case["function"], lambda: self._decode(draw))()
-        self.variables = make_tf1_loops._parameters()
+        attends = case["attention"] is not None
+        self.variables = named() if attends else make_tf1_loops._parameters()
 
     differentiate = make_tf1_loops.Graph.differentiate
     feed = make_tf1_loops.Graph.feed
@@ -83,28 +97,35 @@ class Graph:
         return {"beams": contrib_sources.gather_tree(**self.fed)}
 
     def _decode(self, draw: Any) -> Any:
-        cell = cell_of(self.case, self.fed)
+        cell = tf1_cells.build(self.case["cells"], self.case["dtype"])
         self.start = draw.state(cell)
-        self.constants = make_tf1._constants(self.start)
+        self.constants = state = make_tf1._constants(self.start)
+        if not self.case["helper"]:
+            tile = self.contrib.beam_search_decoder.tile_batch
+            state = tile(state, self._options()["beam_width"])
+        if self.case["attention"]:
+            rows = tf.nest.flatten(state)[0].shape[0]
+            cell = attending(self.case, self.fed, self.contrib, cell)
+            zeros = cell.zero_state(rows, tf.as_dtype(self.case["dtype"]))
+            state = zeros._replace(cell_state=state)
         make = self._basic if self.case["helper"] else self._beam
         outputs, state, lengths = self.contrib.decoder.dynamic_decode(
-            make(cell), **self.case["options"]
+            make(cell, state), **self.case["options"]
         )
         results = {"outputs": outputs, "state": state, "lengths": lengths}
         return plain(results)
 
-    def _basic(self, cell: Any) -> Any:
+    def _basic(self, cell: Any, state: Any) -> Any:
         make = self.contrib.basic_decoder.BasicDecoder
-        return make(cell, self._helper(), self.constants, self._layer())
+        return make(cell, self._helper(), state, self._layer())
 
-    def _beam(self, cell: Any) -> Any:
-        module, width = self.contrib.beam_search_decoder, self._options()["beam_width"]
-        return module.BeamSearchDecoder(
+    def _beam(self, cell: Any, state: Any) -> Any:
+        return self.contrib.beam_search_decoder.BeamSearchDecoder(
             cell,
             self._embedding(),
             self.fed["start"],
             seq2seq_specs.END,
-            module.tile_batch(self.constants, width),
+            state,
             output_layer=self._layer(),
             **self._options(),
         )
@@ -154,6 +175,19 @@ class Graph:
         return options
 
 
+def named() -> dict[str, Any]:
+    """Nested dicts of the graph's variables, below the decoder's and its cell's."""
+    params: dict[str, Any] = {}
+    for variable in tf1.trainable_variables():
+        name = variable.name.removesuffix(":0").removeprefix("decoder/")
+        *above, last = name.removeprefix("attention_wrapper/").split("/")
+        node = params
+        for part in above:
+            node = node.setdefault(part, {})
+        node[last] = variable
+    return params
+
+
 def _custom(fed: dict[str, Any]) -> tuple[Any, Any, Any]:
     """Ids that depend on the time; rows end one after another; the state is halved."""
     start, table = fed["start"], fed["table"]
@@ -174,9 +208,10 @@ def _custom(fed: dict[str, Any]) -> tuple[Any, Any, Any]:
 
 
 def plain(tree: Any) -> Any:
-    """The tree with dicts for named tuples, and int32 for int64."""
+    """The tree with dicts for named tuples, and int32 for int64; no histories."""
     if hasattr(tree, "_fields") and type(tree).__name__ != "LSTMStateTuple":
         tree = dict(zip(tree._fields, tree, strict=True))
+        tree.pop("alignment_history", None)
     if isinstance(tree, dict):
         return {key: plain(part) for key, part in tree.items()}
     if isinstance(tree, tuple):
@@ -189,7 +224,7 @@ def check(arrays: dict[str, np.ndarray], case: Case) -> None:
     """Refuses what would make a useless golden; a beam that is none scores -inf."""
     for path, array in arrays.items():
         if np.issubdtype(array.dtype, np.floating):
-            allowed = np.isneginf(array) if case["family"] == "beam" else False
+            allowed = np.isneginf(array) if not case["helper"] else False
             if not (np.isfinite(array) | allowed).all():
                 raise ValueError(f"{case['name']}{path} is not finite.")
 

@@ -1,7 +1,7 @@
 """The goldens of seq2seq made with jaxrnn, and how far its results are from theirs.
 
-Strict promotion and x64 must be on, as in the test suite. Cells with attention: their
-part is `cell_of`. The largest deviations per dtype and family are printed by
+Strict promotion and x64 must be on, as in the test suite. This prints the largest
+deviations per family and dtype:
 
     python tests/golden/replay_seq2seq.py
 """
@@ -75,9 +75,18 @@ def arguments(case: Case) -> dict[str, Any]:
     }
 
 
-def cell_of(case: Case, given: dict[str, Any]) -> Any:
-    """The case's bound cell; what is given may be the memory that it reads."""
-    return replay.build(case["cells"]).bind(given["params"])
+def cell_of(case: Case, named: dict[str, Any]) -> tuple[Any, Any]:
+    """The case's bound cell, and its initial state, which may hold a memory."""
+    cell, given, state = replay.build(case["cells"]), named["given"], named["start"]
+    facts = case["attention"]
+    if facts is not None:
+        mechanism = getattr(contrib, facts["mechanism"])(
+            seq2seq_specs.UNITS, given["memory"].shape[-1], **facts["options"]
+        )
+        cell = contrib.AttentionWrapper(cell, mechanism, facts["layer"])
+        lengths = given.get("memory_lengths")
+        state = cell.initial_state(given["memory"], lengths, state)
+    return cell.bind(named["params"]), state
 
 
 def squares(labels: jax.Array, logits: jax.Array) -> jax.Array:
@@ -108,17 +117,17 @@ def call(case: Case, named: dict[str, Any], limit: int | None) -> dict[str, Any]
     if limit is not None:
         options["maximum_iterations"] = limit
     make = _basic if case["helper"] else _beam
-    decoder = make(case, cell_of(case, named), given, named["start"])
+    decoder = make(case, *cell_of(case, named), given)
     outputs, state, lengths = contrib.dynamic_decode(decoder, **options)
     return plain({"outputs": outputs, "state": state, "lengths": lengths})
 
 
-def _basic(case: Case, cell: Any, given: dict[str, Any], start: Any) -> Any:
+def _basic(case: Case, cell: Any, start: Any, given: dict[str, Any]) -> Any:
     helper, layer = _helper(case, given), _layer(case, given)
     return contrib.BasicDecoder(cell, helper, start, layer)
 
 
-def _beam(case: Case, cell: Any, given: dict[str, Any], start: Any) -> Any:
+def _beam(case: Case, cell: Any, start: Any, given: dict[str, Any]) -> Any:
     options = _options(case, given)
     return contrib.BeamSearchDecoder(
         cell,
@@ -189,9 +198,14 @@ def _custom(given: dict[str, Any]) -> tuple[Any, Any, Any]:
 
 
 def plain(tree: Any) -> Any:
-    """The tree with dicts for named tuples, but for the states of LSTMs."""
+    """The tree with dicts for named tuples, but for the states of LSTMs.
+
+    Histories and memories are left out.
+    """
     if hasattr(tree, "_fields") and type(tree).__name__ != "LSTMStateTuple":
         tree = tree._asdict()
+        tree.pop("alignment_history", None)
+        tree.pop("memory", None)
     if isinstance(tree, dict):
         return {key: plain(part) for key, part in tree.items()}
     if isinstance(tree, tuple):

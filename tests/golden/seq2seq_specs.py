@@ -14,6 +14,8 @@ A case has these keys:
 - `helper_options`: keyword arguments of the helper, or of the BeamSearchDecoder.
 - `functions`: the names of functions among these arguments, `{argument: name}`; each
   script has them.
+- `attention`: None, or `mechanism`, a class, its `options`, and `layer`, the size of
+  the attention layer; the memory is an argument, `memory_lengths` may be a value.
 - `rtol`: the relative tolerance, where TensorFlow computes in less than the dtype.
 
 What is drawn is named as it is used: `inputs`, `table` (the embedding), `kernel` (of
@@ -24,6 +26,7 @@ from typing import Any
 
 Spec = dict[str, Any]
 END, VOCAB, DEPTH, UNITS, TIME, BATCH = 1, 6, 3, 4, 5, 3
+MEMORY = 2  # The depth of a memory.
 
 _DEFAULTS: Spec = {
     "cells": None,
@@ -38,6 +41,7 @@ _DEFAULTS: Spec = {
     "helper": None,
     "helper_options": {},
     "functions": {},
+    "attention": None,
     "padding": None,
     "rtol": None,
 }
@@ -293,6 +297,43 @@ def _beams() -> list[Spec]:
     ]
 
 
+def _attentions() -> list[Spec]:
+    """All ways of decoding with attention; contrib's coverage is for float32."""
+
+    def attending(mechanism, layer=UNITS, lengths=(7, 4, 1), **options):
+        names = {"mechanism": mechanism, "options": options, "layer": layer}
+        values = {"memory_lengths": _ints(*lengths)} if lengths else {}
+        return names, values
+
+    def given(case, mechanism, **facts):
+        names, values = attending(mechanism, **facts)
+        memory = {"memory": _shape(case["batch"], 7, MEMORY)}
+        return case | {
+            "name": f"attention-{case['name']}",
+            "family": "attention",
+            "attention": names,
+            "arguments": case["arguments"] | memory,
+            "values": case["values"] | values,
+        }
+
+    impute = {"options": {"impute_finished": True}}
+    f32 = {"dtype": "float32", "end": 1}
+    coverage = {"helper_options": {"coverage_penalty_weight": 0.4}, **f32}
+    luong, bahdanau = "LuongAttention", "BahdanauAttention"
+    return [
+        given(_training("training", **impute), luong, scale=True),
+        given(_training("training-gru", _GRU), bahdanau, normalize=True),
+        given(_feeding("greedy", end=1), bahdanau, lengths=()),
+        given(_feeding("greedy-f32", options={"impute_finished": True}, **f32), luong),
+        given(_beam("luong", 3, end=1), luong),
+        given(_beam("penalty-f32", 3, 0.6, **f32), bahdanau, lengths=()),
+        given(_beam("coverage", 3, **coverage), luong, scale=True),
+        given(_beam("coverage-whole", 3, 0.8, **coverage), bahdanau, lengths=()),
+        given(_beam("coverage-early", 5, 1.0, **{**coverage, "end": 4}), luong),
+        given(_beam("coverage-gru", 5, cells=_GRU, **coverage), bahdanau),
+    ]
+
+
 def _losses() -> list[Spec]:
     names = ("average_across_timesteps", "average_across_batch")
     names += ("sum_over_timesteps", "sum_over_batch")
@@ -346,4 +387,5 @@ def _trees() -> list[Spec]:
     return [tree("whole", (3, 3)), tree("ragged", (2, 1)), tree("none", (0, 9))]
 
 
-CASES = [*_trainings(), *_inferences(), *_beams(), *_losses(), *_trees()]
+CASES = [*_trainings(), *_inferences(), *_beams(), *_attentions()]
+CASES += [*_losses(), *_trees()]
