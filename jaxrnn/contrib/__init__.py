@@ -3,8 +3,11 @@
 A cell has the constructor of TensorFlow's and the names of its variables, so that
 scripts port line by line and old checkpoints drop in.
 
-Cells: `CoupledInputForgetGateLSTMCell`, `GLSTMCell`, `GRUBlockCellV2`, `LSTMBlockCell`,
-`LayerNormBasicLSTMCell`, `LayerNormLSTMCell`, `NASCell`, `WeightNormLSTMCell`.
+Cells: `CFNCell`, `CoupledInputForgetGateLSTMCell`, `GLSTMCell`, `GRUBlockCellV2`,
+`IndRNNCell`, `IndyGRUCell`, `IndyLSTMCell`, `IntersectionRNNCell`, `LSTMBlockCell`,
+`LayerNormBasicLSTMCell`, `LayerNormLSTMCell`, `MinimalRNNCell`, `NASCell`, `SRUCell`,
+`UGRNNCell`, `WeightNormLSTMCell`. Wrappers: `AttentionCellWrapper`, `EmbeddingWrapper`,
+`HighwayWrapper`, `InputProjectionWrapper`, `OutputProjectionWrapper`.
 
 Attention: `AttentionWrapper` (`AttentionWrapperState`) with a mechanism,
 `BahdanauAttention`, `LuongAttention`, `BahdanauMonotonicAttention` or
@@ -12,6 +15,9 @@ Attention: `AttentionWrapper` (`AttentionWrapperState`) with a mechanism,
 """
 
 from .._base.public import set_public_module as _set_public_module
+from ._attention_cell import (
+    AttentionCellWrapper as AttentionCellWrapper,
+)
 from ._attention_mechanisms import (
     AttentionMechanism as AttentionMechanism,
     BahdanauAttention as BahdanauAttention,
@@ -28,15 +34,35 @@ from ._block_cells import (
     GRUBlockCellV2 as GRUBlockCellV2,
     LSTMBlockCell as LSTMBlockCell,
 )
+from ._cfn import (
+    CFNCell as CFNCell,
+)
 from ._coupled_lstm import (
     CoupledInputForgetGateLSTMCell as CoupledInputForgetGateLSTMCell,
+)
+from ._embedding import (
+    EmbeddingWrapper as EmbeddingWrapper,
 )
 from ._glstm import (
     GLSTMCell as GLSTMCell,
 )
+from ._highway import (
+    HighwayWrapper as HighwayWrapper,
+)
+from ._independent import (
+    IndRNNCell as IndRNNCell,
+    IndyGRUCell as IndyGRUCell,
+    IndyLSTMCell as IndyLSTMCell,
+)
+from ._intersection_rnn import (
+    IntersectionRNNCell as IntersectionRNNCell,
+)
 from ._layer_norm_lstm import (
     LayerNormBasicLSTMCell as LayerNormBasicLSTMCell,
     LayerNormLSTMCell as LayerNormLSTMCell,
+)
+from ._minimal_rnn import (
+    MinimalRNNCell as MinimalRNNCell,
 )
 from ._monotonic_attention import (
     BahdanauMonotonicAttention as BahdanauMonotonicAttention,
@@ -45,6 +71,16 @@ from ._monotonic_attention import (
 )
 from ._nas import (
     NASCell as NASCell,
+)
+from ._projections import (
+    InputProjectionWrapper as InputProjectionWrapper,
+    OutputProjectionWrapper as OutputProjectionWrapper,
+)
+from ._sru import (
+    SRUCell as SRUCell,
+)
+from ._ugrnn import (
+    UGRNNCell as UGRNNCell,
 )
 from ._weight_norm_lstm import (
     WeightNormLSTMCell as WeightNormLSTMCell,
