@@ -93,9 +93,9 @@ def check_next_call(
             "later, return `jnp.zeros(batch, bool)` at first."
         )
     finished = jnp.broadcast_to(finished, old_finished.shape)
-    next_input = _as_like("next_input", next_input, old_input)
-    state = _as_like("next_cell_state", state, old_state)
-    emit = _as_like("emit_output", emit, emit_types, EMIT_FIX)
+    next_input = as_like(WHERE, "next_input", next_input, old_input)
+    state = as_like(WHERE, "next_cell_state", state, old_state)
+    emit = as_like(WHERE, "emit_output", emit, emit_types, EMIT_FIX)
     if next_loop_state is None:
         return finished, next_input, state, emit, loop_state
     if loop_state is None:
@@ -103,7 +103,7 @@ def check_next_call(
             f"{WHERE}: `next_loop_state` must be None as at time 0, got "
             f"{describe(next_loop_state)}. Return one from the first call on."
         )
-    loop_state = _as_like("next_loop_state", next_loop_state, loop_state)
+    loop_state = as_like(WHERE, "next_loop_state", next_loop_state, loop_state)
     return finished, next_input, state, emit, loop_state
 
 
@@ -187,37 +187,48 @@ def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyT
     return jax.tree.map(emitted, template, is_leaf=is_opaque)
 
 
-def _as_like(name: str, tree: Any, like: PyTree, fix: str = "") -> PyTree:
+def as_like(where: str, name: str, tree: Any, like: PyTree, fix: str = "") -> PyTree:
     """The tree as arrays, which must have the structure, dtypes and shapes of `like`.
 
     A TensorArray must have the arguments of the one in `like`; it may have grown.
+
+    Args:
+        where: The function, for messages.
+        name: What the tree is.
+        tree: A nest that the user returned.
+        like: What there was at time 0.
+        fix: The end of a message: what to do.
+
+    Raises:
+        TypeError: If dtypes or kinds of sequence differ.
+        ValueError: If structures or shapes differ.
     """
     if tree is None:
         raise ValueError(
-            f"{WHERE}: `{name}` must have the structure {describe_structure(like)} as "
+            f"{where}: `{name}` must have the structure {describe_structure(like)} as "
             f"at time 0, got None. {fix}".rstrip()
         )
-    check_structure(f"{WHERE}: `{name}`", opaque(like), opaque(tree), True, fix)
+    check_structure(f"{where}: `{name}`", opaque(like), opaque(tree), True, fix)
     wanted = jax.tree.leaves(like, is_leaf=is_tensor_array)
     pairs = zip(named_leaves(name, tree, is_opaque), wanted, strict=True)
-    leaves = [_leaf_like(*named, want, fix) for named, want in pairs]
+    leaves = [_leaf_like(where, *named, want, fix) for named, want in pairs]
     structure = jax.tree.structure(tree, is_leaf=is_opaque)
     return jax.tree.unflatten(structure, leaves)
 
 
-def _leaf_like(name: str, leaf: Any, like: Any, fix: str) -> Any:
+def _leaf_like(where: str, name: str, leaf: Any, like: Any, fix: str) -> Any:
     if is_tensor_array(leaf) or is_tensor_array(like):
         if not (is_tensor_array(like) and is_like(like, leaf)):
             raise ValueError(
-                f"{WHERE}: `{name}` must be {like!r} as at time 0, or result from "
+                f"{where}: `{name}` must be {like!r} as at time 0, or result from "
                 f"writes to it, got {leaf!r}."
             )
         return leaf
-    array = cast_if_weak(as_array(WHERE, name, leaf), like.dtype)
+    array = cast_if_weak(as_array(where, name, leaf), like.dtype)
     for kind, error in (("dtype", TypeError), ("shape", ValueError)):
         if getattr(array, kind) != getattr(like, kind):
             raise error(
-                f"{WHERE}: `{name}` must have {kind} {getattr(like, kind)} as at time "
+                f"{where}: `{name}` must have {kind} {getattr(like, kind)} as at time "
                 f"0, got {describe(array)}. {fix}".rstrip()
             )
     return array

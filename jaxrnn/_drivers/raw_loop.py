@@ -1,7 +1,7 @@
 """The loop of `raw_rnn`: in Python where `finished` is concrete, else compiled."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +23,25 @@ Step = Callable[[Array, Carry], tuple[Carry, PyTree]]
 """`step(time, carry) -> (carry, emit)`."""
 
 
+class Limit(NamedTuple):
+    """The maximum number of steps, and for messages the argument that gives it.
+
+    Attributes:
+        where: The function.
+        name: Its argument.
+        steps: The number, which may be symbolic; None for no bound.
+    """
+
+    where: str
+    name: str
+    steps: Any
+
+
 def run_until_finished(
     step: Step,
     carry: Carry,
     emit_types: PyTree,
-    max_time: Any,
+    limit: Limit,
     strategy: Strategy,
 ) -> tuple[PyTree, Carry]:
     """`(emit_ta, carry)` after `step` at times 0, 1, ... until all rows are finished.
@@ -36,18 +50,18 @@ def run_until_finished(
         step: The body of the loop.
         carry: The carry before the step at time 0.
         emit_types: The shape and dtype of each leaf that a step emits.
-        max_time: The maximum number of steps, which may be symbolic; None for no bound.
+        limit: The maximum number of steps.
         strategy: What is saved of the steps for derivatives of a compiled loop.
 
     Raises:
-        ValueError: If the loop must be compiled and emits, and there is no `max_time`.
+        ValueError: If the loop must be compiled and emits, and there is no limit.
     """
     start = carry = as_varying_as(carry, carry)
     time, emits = 0, []
-    while time != max_time:
+    while time != limit.steps:
         finished = concrete_or_none(_all_finished(carry))
         if finished is None:
-            return _compiled(step, start, emit_types, max_time, strategy)
+            return _compiled(step, start, emit_types, limit, strategy)
         if finished:
             break
         carry, emit = step(jnp.asarray(time, jnp.int32), carry)
@@ -65,12 +79,13 @@ def _compiled(
     step: Step,
     carry: Carry,
     emit_types: PyTree,
-    max_time: int | None,
+    limit: Limit,
     strategy: Strategy,
 ) -> tuple[PyTree, Carry]:
     """The loop as one operation."""
+    max_time = limit.steps
     if max_time is None:
-        return emit_types, _unbounded(step, carry, emit_types)
+        return emit_types, _unbounded(step, carry, emit_types, limit)
     # The first step may write at time 1: `loop_fn` was also called at time 0.
     carry = with_capacity_for(carry, max_time, first=1)
     time = jnp.zeros((), jnp.int32)
@@ -78,17 +93,17 @@ def _compiled(
     plan = plan_of(strategy, max_time)
     count, carry, emits = segmented_loop(plan, _is_running, step, carry, max_time)
     checkify.debug_check(
-        _all_finished(carry), f"raw_rnn: max_time {max_time} was reached"
+        _all_finished(carry), f"{limit.where}: {limit.name} {max_time} was reached"
     )
     return jax.tree.map(lambda emits: of_rows(emits, count), emits), carry
 
 
-def _unbounded(step: Step, carry: Carry, emit_types: PyTree) -> Carry:
+def _unbounded(step: Step, carry: Carry, emit_types: PyTree, limit: Limit) -> Carry:
     """The loop without emits or a bound, which cannot be differentiated backward."""
     if jax.tree.leaves(emit_types):
         raise ValueError(
-            "raw_rnn: `max_time` must be given under jit and vmap, got None. It "
-            "bounds the number of steps, and with it the size of `emit_ta`."
+            f"{limit.where}: `{limit.name}` must be given under jit and vmap, got "
+            "None. It bounds the number of steps, and with it the size of the results."
         )
 
     def body(loop: tuple[Array, Carry]) -> tuple[Array, Carry]:
@@ -97,16 +112,16 @@ def _unbounded(step: Step, carry: Carry, emit_types: PyTree) -> Carry:
 
     start = (jnp.zeros((), jnp.int32), carry)
     carry = jax.lax.while_loop(lambda loop: _is_running(*loop), body, start)[1]
-    return jax.tree.map(_without_gradient, carry)
+    return jax.tree.map(lambda leaf: _without_gradient(leaf, limit), carry)
 
 
-def _without_gradient(leaf: Array) -> Array:
+def _without_gradient(leaf: Array, limit: Limit) -> Array:
     """The same value, which raises our error instead of JAX's when transposed."""
 
     def refuse(_: Any, cotangent: Any) -> Any:
         raise ValueError(
-            "raw_rnn: `max_time` must be given to differentiate backward under jit, "
-            "got None. It bounds what is saved of the steps."
+            f"{limit.where}: `{limit.name}` must be given to differentiate backward "
+            "under jit, got None. It bounds what is saved of the steps."
         )
 
     if not jnp.issubdtype(leaf.dtype, jnp.inexact):

@@ -16,7 +16,7 @@ from .._base.typing import Array, PyTree, RNNCellLike
 from .._time import masking
 from ..memory._strategy import Strategy, as_strategy
 from .loop_fn import check_first_call, check_next_call
-from .raw_loop import Carry, Step, run_until_finished
+from .raw_loop import Carry, Limit, Step, run_until_finished
 
 LoopFn = Callable[[Array, PyTree, PyTree, PyTree], Any]
 
@@ -162,8 +162,9 @@ def raw_rnn(
         cell = whole_on_explicit_mesh(cell)
         carry: Any = finished, next_input, without_read_only(initial_state), loop_state
         step = _step_of(cell, loop_fn, emit_types, initial_state)
+        limit = Limit(where, "max_time", max_time)
         emit_ta, (_, _, state, loop_state) = run_until_finished(
-            step, carry, emit_types, max_time, strategy
+            step, carry, emit_types, limit, strategy
         )
         return emit_ta, with_read_only(state, initial_state), loop_state
 

@@ -12,6 +12,14 @@ Cells: `CFNCell`, `CoupledInputForgetGateLSTMCell`, `GLSTMCell`, `GRUBlockCellV2
 Attention: `AttentionWrapper` (`AttentionWrapperState`) with a mechanism,
 `BahdanauAttention`, `LuongAttention`, `BahdanauMonotonicAttention` or
 `LuongMonotonicAttention` (all `AttentionMechanism`); `hardmax`, `monotonic_attention`.
+
+Decoding: `dynamic_decode` runs a `Decoder`. A `BasicDecoder`, which emits
+`BasicDecoderOutput`, feeds its cell by a `Helper`: for training `TrainingHelper`,
+`ScheduledEmbeddingTrainingHelper` or `ScheduledOutputTrainingHelper`; for inference
+`GreedyEmbeddingHelper`, `SampleEmbeddingHelper`, `InferenceHelper` or `CustomHelper`. A
+`BeamSearchDecoder` starts from a state that `tile_batch` repeated; its state is a
+`BeamSearchDecoderState`, it emits `BeamSearchDecoderOutput`, out of which `gather_tree`
+makes the sequences of the `FinalBeamSearchDecoderOutput`. `sequence_loss` is the loss.
 """
 
 from .._base.public import set_public_module as _set_public_module
@@ -75,6 +83,43 @@ from ._nas import (
 from ._projections import (
     InputProjectionWrapper as InputProjectionWrapper,
     OutputProjectionWrapper as OutputProjectionWrapper,
+)
+from ._seq2seq.basic_decoder import (
+    BasicDecoder as BasicDecoder,
+    BasicDecoderOutput as BasicDecoderOutput,
+)
+from ._seq2seq.beam_search_decoder import (
+    BeamSearchDecoder as BeamSearchDecoder,
+    BeamSearchDecoderOutput as BeamSearchDecoderOutput,
+    BeamSearchDecoderState as BeamSearchDecoderState,
+    FinalBeamSearchDecoderOutput as FinalBeamSearchDecoderOutput,
+    tile_batch as tile_batch,
+)
+from ._seq2seq.decoder import (
+    Decoder as Decoder,
+)
+from ._seq2seq.dynamic_decode import (
+    dynamic_decode as dynamic_decode,
+)
+from ._seq2seq.embedding_helpers import (
+    GreedyEmbeddingHelper as GreedyEmbeddingHelper,
+    SampleEmbeddingHelper as SampleEmbeddingHelper,
+)
+from ._seq2seq.gather_tree import (
+    gather_tree as gather_tree,
+)
+from ._seq2seq.helper import (
+    CustomHelper as CustomHelper,
+    Helper as Helper,
+    InferenceHelper as InferenceHelper,
+)
+from ._seq2seq.sequence_loss import (
+    sequence_loss as sequence_loss,
+)
+from ._seq2seq.training_helpers import (
+    ScheduledEmbeddingTrainingHelper as ScheduledEmbeddingTrainingHelper,
+    ScheduledOutputTrainingHelper as ScheduledOutputTrainingHelper,
+    TrainingHelper as TrainingHelper,
 )
 from ._sru import (
     SRUCell as SRUCell,

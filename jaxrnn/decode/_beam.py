@@ -1,6 +1,7 @@
 """Beam search: several sequences are extended in parallel, and the best are kept."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 
 from .._base.errors import describe, noting
 from .._base.inputs import as_state
-from .._base.read_only import map_others
+from .._base.read_only import is_read_only
 from .._base.trees import named_leaves
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from .._tensor_array.tensor_array import is_tensor_array
@@ -42,8 +43,8 @@ def tile_beams(tree: PyTree, beam_width: int) -> PyTree:
 
     Source: `tf.contrib.seq2seq.tile_batch`.
     """
-    width = _as_width("decode.tile_beams", beam_width)
-    return _tile("decode.tile_beams", "tree", tree, width)
+    width = as_width("decode.tile_beams", beam_width)
+    return tile("decode.tile_beams", "tree", tree, width)
 
 
 def beam_loop(
@@ -187,11 +188,13 @@ class BeamLoop:
         log_probs = self.model.log_probs(output, loop_state.log_probs.dtype)
         vocab = log_probs.shape[-1]
         log_probs = log_probs.reshape(*loop_state.lengths.shape, vocab)
-        beams, parents, ids = self._continued(loop_state, log_probs)
+        beams, _, parents, ids = extend(
+            loop_state, log_probs, self.model.end_id, self._scores
+        )
         own = jnp.broadcast_to(jnp.arange(self.width, dtype=jnp.int32), parents.shape)
         # Relative, so that the zeros that `raw_rnn` emits for finished rows move none.
         emit = ids.reshape(-1), (parents - own).reshape(-1)
-        state = _reordered(state, parents)
+        state = reordered(state, parents)
         inputs = self.model.inputs(emit[0])
         return self._finished(beams), inputs, state, emit, beams
 
@@ -214,32 +217,8 @@ class BeamLoop:
         over = beams.finished | jnp.isneginf(beams.log_probs)
         return _repeated(jnp.all(over, axis=1), self.width)
 
-    def _continued(self, beams: Beams, log_probs: Array) -> tuple[Beams, Array, Array]:
-        """The best beams with one more id, their parents, and the ids."""
-        batch, width, vocab = log_probs.shape
-        is_end = jnp.arange(vocab, dtype=jnp.int32) == self.model.end_id
-        # A finished beam continues only with the end id, at no cost.
-        ended = jnp.where(is_end, 0.0, -jnp.inf).astype(log_probs.dtype)
-        ended = jnp.broadcast_to(ended, log_probs.shape)
-        gain = jnp.where(beams.finished[..., None], ended, log_probs)
-        total = beams.log_probs[..., None] + gain
-        lengths = beams.lengths + (~beams.finished).astype(jnp.int32)
-        scores = self._scores(total, lengths[..., None])
-        flat = lambda x: x.reshape(batch, width * vocab)
-        _, chosen = jax.lax.top_k(jax.lax.stop_gradient(flat(scores)), width)
-        parents, ids = chosen // vocab, chosen % vocab
-        finished = _pick(beams.finished, parents) | (ids == self.model.end_id)
-        best = Beams(_pick(flat(total), chosen), _pick(lengths, parents), finished)
-        return best, parents, ids
-
     def _scores(self, log_probs: Array, lengths: Array) -> Array:
-        """Log-probabilities with the length penalty, -inf without a sequence."""
-        penalty = jnp.asarray(self.length_penalty, log_probs.dtype)
-        factor = ((5 + lengths.astype(log_probs.dtype)) / 6) ** penalty
-        exists = ~jnp.isneginf(log_probs)
-        # Infinity is not divided: the derivative with respect to the penalty would be
-        # infinite.
-        return jnp.where(exists, jnp.where(exists, log_probs, 0) / factor, -jnp.inf)
+        return penalized(log_probs, lengths, self.length_penalty)
 
     def decoded(self, results: tuple[PyTree, PyTree, Beams], max_time: int) -> Decoded:
         """The sequences from the results of `raw_rnn` with that `max_time`.
@@ -250,29 +229,96 @@ class BeamLoop:
         emit_ta, _, beams = results
         shape = (max_time, *beams.lengths.shape)
         stacked = [to_time(ta.stack(), max_time).reshape(shape) for ta in emit_ta]
-        ids = jnp.moveaxis(_trace_back(*stacked), 0, -1)
+        ids = jnp.moveaxis(trace_back(*stacked), 0, -1)
         scores = self._scores(beams.log_probs, beams.lengths)
         lengths = jnp.where(jnp.isneginf(scores), 0, beams.lengths)
         return Decoded(end_beyond(lengths, ids, self.model.end_id), scores, lengths)
 
 
+def extend(
+    beams: Beams,
+    log_probs: Array,
+    end_id: ArrayLike,
+    score: Callable[[Array, Array], Array],
+    *,
+    counts_end: bool = True,
+    impossible: float = -jnp.inf,
+) -> tuple[Beams, Array, Array, Array]:
+    """The best beams with one more id, their scores, their parents, and the ids.
+
+    A finished beam continues only with the end id, at no cost.
+
+    Args:
+        beams: The beams so far.
+        log_probs: `[batch, beam, vocab]`, of the next id of each beam.
+        end_id: The id that ends a beam.
+        score: `score(log_probs, lengths)`, by which they are compared: `[batch, beam,
+            vocab]` for log-probabilities of that shape and lengths that broadcast.
+        counts_end: Whether the length that `score` gets counts an end id that is chosen
+            now. The lengths of the beams count it in any case.
+        impossible: The log-probability of another id after the end.
+
+    Returns:
+        `(beams, scores, parents, ids)`, all `[batch, beam]`, the best first.
+    """
+    batch, width, vocab = log_probs.shape
+    is_end = jnp.arange(vocab, dtype=jnp.int32) == end_id
+    ended = jnp.where(is_end, 0.0, impossible).astype(log_probs.dtype)
+    ended = jnp.broadcast_to(ended, log_probs.shape)
+    alive = ~beams.finished
+    total = beams.log_probs[..., None] + jnp.where(alive[..., None], log_probs, ended)
+    lengths = beams.lengths + alive.astype(jnp.int32)
+    counted = lengths[..., None]
+    if not counts_end:
+        counted = counted - (alive[..., None] & is_end[None, None]).astype(jnp.int32)
+    flat = lambda x: x.reshape(batch, width * vocab)
+    scores = flat(score(total, counted))
+    _, chosen = jax.lax.top_k(jax.lax.stop_gradient(scores), width)
+    parents, ids = chosen // vocab, chosen % vocab
+    finished = pick(beams.finished, parents) | (ids == end_id)
+    best = Beams(pick(flat(total), chosen), pick(lengths, parents), finished)
+    return best, pick(scores, chosen), parents, ids
+
+
+def penalized(log_probs: Array, lengths: Array, length_penalty: ArrayLike) -> Array:
+    """Log-probabilities with the length penalty, -inf without a sequence."""
+    penalty = jnp.asarray(length_penalty, log_probs.dtype)
+    factor = ((5 + lengths.astype(log_probs.dtype)) / 6) ** penalty
+    exists = ~jnp.isneginf(log_probs)
+    # Infinity is not divided: the derivative with respect to the penalty would be
+    # infinite.
+    return jnp.where(exists, jnp.where(exists, log_probs, 0) / factor, -jnp.inf)
+
+
 def _make(model: Model, beam_width: Any, length_penalty: Any) -> BeamLoop:
     where = model.where
-    width = _as_width(where, beam_width)
+    width = as_width(where, beam_width)
     fix = "0 is for none."
     penalty = as_number(where, "length_penalty", length_penalty, FINITE, fix)
-    state = _tile(where, "initial_state", model.initial_state, width)
+    state = tile(where, "initial_state", model.initial_state, width)
     ids = _repeated(model.start_ids, width)
     tiled = dataclasses.replace(model, initial_state=state, start_ids=ids)
     return BeamLoop(tiled, width, penalty)
 
 
-def _as_width(where: str, beam_width: Any) -> int:
+def as_width(where: str, beam_width: Any, name: str = "beam_width") -> int:
+    """The number of beams, checked.
+
+    Raises:
+        TypeError: If it is not an int.
+        ValueError: If it is out of range.
+    """
     fix = "With one it is greedy."
-    return as_int(where, "beam_width", beam_width, 1, fix, MAX_WIDTH)
+    return as_int(where, name, beam_width, 1, fix, MAX_WIDTH)
 
 
-def _tile(where: str, name: str, tree: PyTree, width: int) -> PyTree:
+def tile(where: str, name: str, tree: PyTree, width: int) -> PyTree:
+    """The tree with each row repeated `width` times.
+
+    Raises:
+        TypeError: If a leaf is not an array.
+        ValueError: If a leaf is a TensorArray.
+    """
     for leaf_name, leaf in named_leaves(name, tree, is_tensor_array):
         if is_tensor_array(leaf):
             raise ValueError(
@@ -280,7 +326,21 @@ def _tile(where: str, name: str, tree: PyTree, width: int) -> PyTree:
                 f"{describe(leaf)}. Keep what it holds in arrays [batch, ...]."
             )
     tree = as_state(where, name, tree)
-    return map_others(lambda x: _repeated(x, width) if x.ndim else x, tree)
+    return map_rows(lambda x: _repeated(x, width), tree)
+
+
+def map_rows(fn: Callable[[Array], Array], tree: PyTree) -> PyTree:
+    """The tree with `fn(leaf)` for what has rows of its own.
+
+    TensorArrays and scalars have none, and what is read-only the beams of an example
+    share.
+    """
+    is_whole = lambda x: is_tensor_array(x) or is_read_only(x)
+
+    def of_rows(leaf: Any) -> Any:
+        return leaf if is_whole(leaf) or not leaf.ndim else fn(leaf)
+
+    return jax.tree.map(of_rows, tree, is_leaf=is_whole)
 
 
 def _repeated(x: Array, width: int) -> Array:
@@ -290,11 +350,12 @@ def _repeated(x: Array, width: int) -> Array:
     return wide.reshape(rows * width, *rest)
 
 
-def _pick(values: Array, places: Array) -> Array:
+def pick(values: Array, places: Array) -> Array:
+    """The values `[batch, ...]` at places of the second axis."""
     return jnp.take_along_axis(values, places, axis=1)
 
 
-def _reordered(state: PyTree, parents: Array) -> PyTree:
+def reordered(state: PyTree, parents: Array) -> PyTree:
     """The state in which each beam has the state of its parent."""
     batch, width = parents.shape
 
@@ -303,16 +364,16 @@ def _reordered(state: PyTree, parents: Array) -> PyTree:
         beams = x.reshape(batch, width, *x.shape[1:])
         return jax.vmap(lambda x, places: x[places])(beams, parents).reshape(x.shape)
 
-    return map_others(lambda x: reorder(x) if x.ndim else x, state)
+    return map_rows(reorder, state)
 
 
 @jax.jit
-def _trace_back(ids: Array, offsets: Array) -> Array:
+def trace_back(ids: Array, offsets: Array) -> Array:
     """The ids of each final beam, `[time, batch, beam]`."""
 
     def back(places: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
         ids, offsets = step
-        return places + _pick(offsets, places), _pick(ids, places)
+        return places + pick(offsets, places), pick(ids, places)
 
     own = jnp.arange(ids.shape[-1], dtype=jnp.int32)
     # Computed from the offsets: within shard_map it varies over the same axes.

@@ -14,14 +14,14 @@ from .._base.math import concrete_or_none
 from .._base.typing import Array
 
 
-def as_start_ids(where: str, start_ids: Any) -> Array:
+def as_start_ids(where: str, start_ids: Any, name: str = "start_ids") -> Array:
     """The first ids as int32 `[batch]`.
 
     Raises:
         TypeError: If they are not integers.
         ValueError: If they are not a vector.
     """
-    wanted = f"{where}: `start_ids` must be integers [batch]"
+    wanted = f"{where}: `{name}` must be integers [batch]"
     try:
         ids = jnp.asarray(start_ids)
     except (TypeError, ValueError):

@@ -124,10 +124,10 @@ def _make(model: Model, key: Any, temperature: Any, top_k: Any, top_p: Any) -> R
         top_k = as_int(where, "top_k", top_k, 1, fix)
     if top_p is not None:
         top_p = as_number(where, "top_p", top_p, PROBABILITY, fix)
-    return RowLoop(model, functools.partial(_draw, key, temperature, top_k, top_p))
+    return RowLoop(model, functools.partial(draw, key, temperature, top_k, top_p))
 
 
-def _draw(
+def draw(
     key: Key,
     temperature: Any,
     top_k: int | None,
@@ -135,7 +135,16 @@ def _draw(
     log_probs: Array,
     t: Array,
 ) -> Array:
-    """An id for each row at position t, int32 `[batch]`."""
+    """An id for each row at position t, int32 `[batch]`.
+
+    Args:
+        key: `fold_in(key, t)` draws.
+        temperature: The divisor of the log-probabilities.
+        top_k: As in `sample`.
+        top_p: As in `sample`.
+        log_probs: `[batch, vocab]`; logits serve as well.
+        t: The position.
+    """
     log_probs = jax.lax.stop_gradient(log_probs)
     shape, dtype = log_probs.shape, log_probs.dtype
     key = jax.random.fold_in(key_of_device(key, log_probs), t)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import ops, tensor_util
+from tensorflow.python.ops import control_flow_ops
 
 tf1 = tf.compat.v1
 _MODULES = {
@@ -35,6 +36,13 @@ _MODULES = {
 def load(contrib: pathlib.Path) -> types.SimpleNamespace:
     """The modules of `_MODULES`, by name."""
     sys.modules.update(_packages())
+    # They moved.
+    for module, name in (
+        (control_flow_ops, "cond"),
+        (control_flow_ops, "while_loop"),
+        (ops, "Tensor"),
+    ):
+        setattr(module, name, getattr(tf1, name))
     found: dict[str, Any] = {}
     for name, path in _MODULES.items():
         full = f"tensorflow.contrib.{path.removesuffix('.py').replace('/', '.')}"
@@ -59,10 +67,10 @@ class _Edits(ast.NodeTransformer):
         if node.attr == "value" and isinstance(node.ctx, ast.Load):
             function = ast.Name("_value", ast.Load())
             return ast.Call(function, [node.value], [])
-        if node.attr == "is_sequence":
-            node.attr = "is_nested"
         if node.attr == "RegisterGradient":
             return ast.Name("_register", ast.Load())
+        renamed = {"is_sequence": "is_nested", "Inf": "inf"}
+        node.attr = renamed.get(node.attr, node.attr)
         return node
 
 
@@ -94,8 +102,8 @@ def _packages() -> dict[str, types.ModuleType]:
     vars(packages[f"{contrib}.framework.python.framework"])["tensor_util"] = tensor_util
     layers = types.SimpleNamespace(layer_norm=layer_norm)
     vars(packages[f"{contrib}.layers.python.layers"])["layers"] = layers
-    ops = types.SimpleNamespace(gather_tree=gather_tree)
-    vars(packages[f"{contrib}.seq2seq.python.ops"])["beam_search_ops"] = ops
+    operations = types.SimpleNamespace(gather_tree=gather_tree)
+    vars(packages[f"{contrib}.seq2seq.python.ops"])["beam_search_ops"] = operations
     return packages
 
 

@@ -155,11 +155,13 @@ class Graph:
         return dict(zip(keys, [a for _, a in trees.leaves(given)], strict=True))
 
 
-def run(case: Case) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def run(
+    case: Case, graph_of: Any = Graph
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """One case's structures, and its arrays by path."""
     draw = Draw(case)
     with tf1.Graph().as_default(), tf1.Session() as session:
-        graph = Graph(case, draw)
+        graph = graph_of(case, draw)
         graph.differentiate()
         params = trees.map_leaves(
             lambda _, v: draw.array(v.shape, v.dtype.name, 0.6), graph.variables

@@ -1,0 +1,1 @@
+"""Decoders and losses of `tf.contrib.seq2seq`."""

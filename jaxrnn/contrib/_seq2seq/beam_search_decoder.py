@@ -1,0 +1,381 @@
+"""`BeamSearchDecoder`: the beam search of `jaxrnn.decode` as a `Decoder`."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..._base.arguments import as_bool, check_functions, check_is_cell
+from ..._base.cell_keys import cell_at_step
+from ..._base.errors import describe
+from ..._base.inputs import as_state
+from ..._base.math import concrete_or_none
+from ..._base.serialization import serializable
+from ..._base.tensor_shape import TensorShape
+from ..._base.trees import named_leaves
+from ..._base.typing import Array, ArrayLike, PyTree, RNNCellLike
+from ..._tensor_array.tensor_array import TensorArray, is_tensor_array
+from ...decode._beam import (
+    Beams,
+    as_width,
+    extend,
+    map_rows,
+    penalized,
+    pick,
+    reordered,
+    tile,
+)
+from ...decode._checks import FINITE, as_number, as_start_ids
+from .basic_decoder import state_dtype
+from .decoder import Decoder
+from .embedding import Embedding, as_embedding, as_token, score_dtype
+from .gather_tree import gather_tree, gather_tree_from_array
+
+
+@serializable
+class BeamSearchDecoderState(NamedTuple):
+    """The state of a `BeamSearchDecoder`.
+
+    Attributes:
+        cell_state: The cell's state, each leaf `[batch, beam, ...]`.
+        log_probs: `[batch, beam]`, the log-probability of each beam.
+        finished: bool `[batch, beam]`.
+        lengths: int32 `[batch, beam]`, the number of ids, the end token included.
+        accumulated_attention_probs: `[batch, beam, memory_time]`, the sum of the
+            alignments; `()` without a coverage penalty.
+
+    Source: `tf.contrib.seq2seq.BeamSearchDecoderState`.
+    """
+
+    cell_state: Any
+    log_probs: Any
+    finished: Any
+    lengths: Any
+    accumulated_attention_probs: Any
+
+
+@serializable
+class BeamSearchDecoderOutput(NamedTuple):
+    """What a step of `BeamSearchDecoder` emits, each `[batch, beam]`.
+
+    Attributes:
+        scores: By which the beams are ordered, the best first.
+        predicted_ids: int32, the id of each beam.
+        parent_ids: int32, the place of the beam before the step that each continues.
+
+    Source: `tf.contrib.seq2seq.BeamSearchDecoderOutput`.
+    """
+
+    scores: Any
+    predicted_ids: Any
+    parent_ids: Any
+
+
+@serializable
+class FinalBeamSearchDecoderOutput(NamedTuple):
+    """What `dynamic_decode` returns for a `BeamSearchDecoder`.
+
+    Attributes:
+        predicted_ids: int32 `[batch, time, beam]` (`[time, batch, beam]` if
+            `output_time_major`), the sequences, the best first; the end token beyond
+            their end.
+        beam_search_decoder_output: The `BeamSearchDecoderOutput` of all steps, each
+            with these axes.
+
+    Source: `tf.contrib.seq2seq.FinalBeamSearchDecoderOutput`.
+    """
+
+    predicted_ids: Any
+    beam_search_decoder_output: Any
+
+
+def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
+    """Repeats each row `multiplier` times, those of one next to each other.
+
+    Apply it to the initial state of a `BeamSearchDecoder`, and to a memory of which its
+    cell reads.
+
+    Args:
+        t: A nest of arrays `[batch, ...]`; those without axes stay as they are (in
+            TensorFlow they are an error).
+        multiplier: The number of beams, an int, at most 65,536.
+        name: Accepted for compatibility with TensorFlow.
+
+    Returns:
+        The nest, each leaf `[batch * multiplier, ...]`.
+
+    Raises:
+        TypeError: If a leaf is not an array, or `multiplier` not an int.
+        ValueError: If a leaf is a TensorArray, or `multiplier` is out of range.
+
+    Source: `tf.contrib.seq2seq.tile_batch`.
+    """
+    return tile("tile_batch", "t", t, as_width("tile_batch", multiplier, "multiplier"))
+
+
+class BeamSearchDecoder(Decoder):
+    """Beam search: the `beam_width` best sequences of each row are extended.
+
+    The score of a sequence is its log-probability divided by `((5 + length) / 6) **
+    length_penalty_weight`; in the step that ends it the length does not count the end
+    token, afterwards it does. Finished sequences also get `coverage_penalty_weight *
+    sum(log(min(coverage, 1)))`, where coverage is the sum of the alignments.
+
+    It differs from `jaxrnn.decode.beam_search` in the length that a score counts, in
+    the coverage penalty, and in its results. From TensorFlow's it differs in dtypes:
+    scores are float32, or float64 if the state is, with the penalty computed in that
+    dtype, and lengths are int32.
+
+    Args:
+        cell: A bound cell, or any object that keeps the RNNCell protocol. It runs on
+            `batch * beam` rows. With a coverage penalty its state, or an element of it
+            if that is a tuple, has an attribute `alignments`, as that of
+            `AttentionWrapper`: `[batch * beam, memory_time]`, or a tuple of these.
+        embedding: The inputs for ids: a table `[vocab, ...]`, or a function of ids
+            int32 `[batch, beam]`.
+        start_tokens: Integers `[batch]`, the ids for the first step.
+        end_token: The id that ends a sequence, an integer, which may be traced.
+        initial_state: The cell's initial state for `batch * beam` rows, as `tile_batch`
+            or the cell's `zero_state` make it. Leaves without axes are shared by all
+            rows.
+        beam_width: The number of beams, an int, at most 65,536.
+        output_layer: A function of the cell's outputs `[batch, beam, ...]` that returns
+            logits `[batch, beam, vocab]`; None if they are logits.
+        length_penalty_weight: The exponent of the length penalty, a number or an array
+            scalar, which may be traced; 0 for none.
+        coverage_penalty_weight: The factor of the coverage penalty; a number, or an
+            array scalar, which may be traced; 0 for none.
+        reorder_tensor_arrays: Whether TensorArrays in the final state, to which each
+            step wrote `[batch * beam, ...]`, are returned as arrays `[time, batch *
+            beam, ...]` in which each beam has what was written along its path.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If `start_tokens` is no vector or `end_token` no scalar, a number is
+            out of range, or a leaf of the state has not `batch * beam` rows; if there
+            is a coverage penalty and the state has no alignments.
+
+    Source: `tf.contrib.seq2seq.BeamSearchDecoder`; arXiv:1609.08144.
+    """
+
+    def __init__(
+        self,
+        cell: RNNCellLike,
+        embedding: Embedding,
+        start_tokens: ArrayLike,
+        end_token: ArrayLike,
+        initial_state: PyTree,
+        beam_width: int,
+        output_layer: Callable[[PyTree], Array] | None = None,
+        length_penalty_weight: ArrayLike = 0.0,
+        coverage_penalty_weight: ArrayLike = 0.0,
+        reorder_tensor_arrays: bool = True,
+    ) -> None:
+        where = type(self).__name__
+        check_is_cell(where, "cell", cell)
+        if output_layer is not None:
+            check_functions(where, output_layer=output_layer)
+        self._cell = cell
+        self._output_layer = output_layer
+        self._beam_width = as_width(where, beam_width)
+        self._embedding_fn = as_embedding(where, embedding)
+        self._end_token = as_token(where, end_token)
+        ids = as_start_ids(where, start_tokens, "start_tokens")
+        self._start_tokens = jnp.broadcast_to(
+            ids[:, None], (len(ids), self._beam_width)
+        )
+        for name, weight in (
+            ("length_penalty_weight", length_penalty_weight),
+            ("coverage_penalty_weight", coverage_penalty_weight),
+        ):
+            as_number(where, name, weight, FINITE, "0 is for none.")
+        self._length_penalty = length_penalty_weight
+        known = concrete_or_none(coverage_penalty_weight)
+        self._has_coverage = known is None or known != 0
+        self._coverage_penalty = coverage_penalty_weight
+        fix = "False returns them as they are."
+        self._reorders = as_bool(
+            where, "reorder_tensor_arrays", reorder_tensor_arrays, fix
+        )
+        self._initial_state = self._split(self._as_rows(where, initial_state))
+        self._dtype = score_dtype(state_dtype(self._initial_state))
+
+    @property
+    def batch_size(self) -> int:
+        """The number of rows, each of which has all beams."""
+        return self._start_tokens.shape[0]
+
+    @property
+    def output_size(self) -> BeamSearchDecoderOutput:
+        """One number for each beam."""
+        return BeamSearchDecoderOutput(*[TensorShape([self._beam_width])] * 3)
+
+    @property
+    def output_dtype(self) -> BeamSearchDecoderOutput:
+        """The dtypes of scores and ids."""
+        return BeamSearchDecoderOutput(self._dtype, jnp.int32, jnp.int32)
+
+    @property
+    def tracks_own_finished(self) -> bool:
+        """True: beams change places."""
+        return True
+
+    def initialize(
+        self, name: str | None = None
+    ) -> tuple[Array, PyTree, BeamSearchDecoderState]:
+        """All beams but the first one do not exist: they would all be equal."""
+        tokens = self._start_tokens
+        fill = lambda value, dtype: jnp.full_like(tokens, value, dtype)
+        first = jnp.broadcast_to(jnp.arange(self._beam_width) == 0, tokens.shape)
+        log_probs = jnp.where(first, fill(0, self._dtype), fill(-jnp.inf, self._dtype))
+        coverage = self._alignments(self._initial_state) if self._has_coverage else ()
+        state = BeamSearchDecoderState(
+            self._initial_state, log_probs, ~first, fill(0, jnp.int32), coverage
+        )
+        return state.finished, self._embedding_fn(tokens), state
+
+    def step(
+        self,
+        time: Array,
+        inputs: PyTree,
+        state: BeamSearchDecoderState,
+        name: str | None = None,
+    ) -> tuple[BeamSearchDecoderOutput, BeamSearchDecoderState, PyTree, Array]:
+        """One more id for the best continuations of each row's beams."""
+        logits, cell_state = self._run_cell(time, inputs, state.cell_state)
+        beams = Beams(state.log_probs, state.lengths, state.finished)
+        coverage = self._accumulated(self._split(cell_state), state)
+        best, scores, parents, ids = extend(
+            beams,
+            jax.nn.log_softmax(logits, axis=-1),
+            self._end_token,
+            lambda *candidates: self._scores(*candidates, beams.finished, coverage),
+            counts_end=False,
+            impossible=float(jnp.finfo(self._dtype).min),
+        )
+        next_state = BeamSearchDecoderState(
+            self._split(reordered(cell_state, parents)),
+            best.log_probs,
+            best.finished,
+            best.lengths,
+            jax.tree.map(lambda x: pick(x, parents[..., None]), coverage),
+        )
+        emit = BeamSearchDecoderOutput(scores, ids, parents)
+        return emit, next_state, self._embedding_fn(ids), best.finished
+
+    def finalize(
+        self, outputs: PyTree, final_state: PyTree, sequence_lengths: Array
+    ) -> tuple[PyTree, PyTree]:
+        """The sequences, by `gather_tree`; `sequence_lengths` are not read."""
+        del sequence_lengths
+        ids, parents = outputs.predicted_ids, outputs.parent_ids
+        longest = jnp.max(final_state.lengths, axis=1)
+        sequences = gather_tree(ids, parents, longest, self._end_token)
+        if self._reorders:
+            cell_state = jax.tree.map(
+                lambda leaf: self._sorted(leaf, parents, final_state.lengths),
+                final_state.cell_state,
+                is_leaf=is_tensor_array,
+            )
+            final_state = final_state._replace(cell_state=cell_state)
+        return FinalBeamSearchDecoderOutput(sequences, outputs), final_state
+
+    def _run_cell(
+        self, time: Array, inputs: PyTree, cell_state: PyTree
+    ) -> tuple[Array, PyTree]:
+        """The logits `[batch, beam, vocab]`, and the state `[batch * beam, ...]`."""
+        inputs, cell_state = self._merge((inputs, cell_state))
+        outputs, cell_state = cell_at_step(self._cell, time)(inputs, cell_state)
+        outputs = self._split(outputs)
+        logits = outputs if self._output_layer is None else self._output_layer(outputs)
+        return self._as_logits(logits), cell_state
+
+    def _as_logits(self, logits: Any) -> Array:
+        rows = self._start_tokens.shape
+        shape = getattr(logits, "shape", ())
+        if len(shape) != 3 or shape[:2] != rows:
+            raise ValueError(
+                f"{type(self).__name__}: logits must be one array [batch, beam, vocab] "
+                f"with {list(rows)} rows, got {describe(logits)}. They are what the "
+                "cell or `output_layer` returns."
+            )
+        return logits.astype(self._dtype)
+
+    def _scores(
+        self, log_probs: Array, lengths: Array, finished: Array, coverage: Any
+    ) -> Array:
+        scores = penalized(log_probs, lengths, self._length_penalty)
+        if not self._has_coverage:
+            return scores
+        # Where nothing was ever attended to is padding.
+        covered = jnp.where(coverage == 0, 1, jnp.minimum(coverage, 1))
+        penalty = jnp.sum(jnp.log(covered), axis=-1) * finished.astype(self._dtype)
+        weight = jnp.asarray(self._coverage_penalty, self._dtype)
+        return scores + (penalty * weight)[..., None]
+
+    def _accumulated(self, cell_state: PyTree, state: BeamSearchDecoderState) -> Any:
+        """The coverage after a step, `[batch, beam, memory_time]`, or `()`."""
+        if not self._has_coverage:
+            return ()
+        alive = (~state.finished).astype(self._dtype)[..., None]
+        alignments = self._alignments(cell_state) * alive
+        return state.accumulated_attention_probs + alignments
+
+    def _alignments(self, cell_state: Any) -> Array:
+        """The mean alignments of all attentions, `[batch, beam, memory_time]`."""
+        parts = [cell_state]
+        if not hasattr(cell_state, "alignments"):
+            is_sequence = isinstance(cell_state, tuple | list)
+            parts = [
+                part
+                for part in (cell_state if is_sequence else ())
+                if hasattr(part, "alignments")
+            ]
+        if not parts:
+            raise ValueError(
+                f"{type(self).__name__}: `coverage_penalty_weight` must be 0 for a "
+                f"cell without attention, got {describe(self._coverage_penalty)}. Its "
+                "state has no `alignments`."
+            )
+        return _mean([_mean(jax.tree.leaves(p.alignments)) for p in parts]).astype(
+            self._dtype
+        )
+
+    def _as_rows(self, where: str, state: PyTree) -> PyTree:
+        """The initial state, whose leaves must have a row for each beam."""
+        state = as_state(where, "initial_state", state)
+        rows = self.batch_size * self._beam_width
+        for name, leaf in named_leaves("initial_state", state, is_tensor_array):
+            if is_tensor_array(leaf) or leaf.shape[:1] in ((), (rows,)):
+                continue
+            raise ValueError(
+                f"{where}: `{name}` must have {rows} rows, one for each of "
+                f"{self._beam_width} beams, got {describe(leaf)}. Apply `tile_batch`, "
+                "or make a zero state of so many rows."
+            )
+        return state
+
+    def _split(self, tree: PyTree) -> PyTree:
+        """Leaves `[batch * beam, ...]` as `[batch, beam, ...]`."""
+        rows = self._start_tokens.shape
+        return map_rows(lambda x: x.reshape(*rows, *x.shape[1:]), tree)
+
+    def _merge(self, tree: PyTree) -> PyTree:
+        """Leaves `[batch, beam, ...]` as `[batch * beam, ...]`."""
+        return map_rows(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+
+    def _sorted(self, leaf: Any, parents: Array, lengths: Array) -> Any:
+        """A TensorArray as an array in which beams have their own entries."""
+        if not is_tensor_array(leaf) or not self._has_rows(leaf):
+            return leaf
+        return gather_tree_from_array(leaf.stack(), parents, lengths)
+
+    def _has_rows(self, array: TensorArray) -> bool:
+        rows = self._start_tokens.shape
+        shape = tuple(array.element_shape or ())
+        return shape[:1] == (self.batch_size * self._beam_width,) or shape[:2] == rows
+
+
+def _mean(arrays: list[Array]) -> Array:
+    return sum(arrays[1:], arrays[0]) / len(arrays) if len(arrays) > 1 else arrays[0]

@@ -1,0 +1,175 @@
+"""`dynamic_decode`: a decoder in the loop of `raw_rnn`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..._base.arguments import as_axis_size, as_bool, as_scope, as_unroll
+from ..._base.errors import describe, noting
+from ..._base.inputs import as_array, as_state
+from ..._base.trees import map_sizes
+from ..._base.typing import Array, PyTree
+from ..._drivers.loop_fn import as_like
+from ..._drivers.raw_loop import Carry, Limit, Step, run_until_finished
+from ..._tensor_array.tensor_array import is_tensor_array
+from ..._time import masking
+from ...memory._strategy import Strategy, as_strategy
+from .decoder import Decoder
+
+WHERE = "dynamic_decode"
+EMIT_FIX = "The decoder's `output_size` and `output_dtype` describe what a step emits."
+
+
+def dynamic_decode(
+    decoder: Decoder,
+    output_time_major: bool = False,
+    impute_finished: bool = False,
+    maximum_iterations: int | None = None,
+    parallel_iterations: int | None = 32,
+    swap_memory: bool | Strategy = False,
+    scope: str | None = None,
+) -> tuple[PyTree, PyTree, Array]:
+    """Decodes: `decoder.initialize()` once, then `decoder.step` until all is finished.
+
+    Outside of jit this is a Python loop, and there are as many outputs as steps were
+    taken. Under jit it is one compiled loop: the outputs have `maximum_iterations`
+    steps, zeros beyond those taken, and both loops can be differentiated, as those of
+    `raw_rnn`.
+
+    Args:
+        decoder: A `Decoder`.
+        output_time_major: Whether time is the first axis of the outputs.
+        impute_finished: Whether finished rows emit zeros and keep their state. Else
+            they go on, and what they emit and their state have no meaning.
+        maximum_iterations: The maximum number of steps, an int. Needed under jit,
+            unless the decoder reads its inputs from an array, as with `TrainingHelper`,
+            which bounds it.
+        parallel_iterations: Accepted for compatibility with TensorFlow; steps run one
+            after another.
+        swap_memory: What the backward pass of a compiled loop stores of each step, as
+            in `raw_rnn`.
+        scope: The name of the loop in profiles; "decoder" by default.
+
+    Returns:
+        `(final_outputs, final_state, final_sequence_lengths)`: the outputs of all
+        steps, each leaf `[batch, time, ...]` (`[time, batch, ...]` if
+        `output_time_major`); the state after the last step; for each row the number of
+        steps until it was finished, int32. The decoder's `finalize` may have changed
+        the first two.
+
+    Raises:
+        TypeError: If `decoder` is not a `Decoder`, or an argument is of the wrong kind;
+            if a step changes dtypes.
+        ValueError: If a step changes structures or shapes; if `maximum_iterations` is
+            negative, or missing under jit; if `impute_finished` is set for a decoder
+            that tracks its own finished rows, such as `BeamSearchDecoder`.
+
+    Source: `tf.contrib.seq2seq.dynamic_decode`.
+    """
+    _check(decoder, output_time_major, impute_finished)
+    as_unroll(WHERE, parallel_iterations)
+    strategy = as_strategy(WHERE, "swap_memory", swap_memory)
+    steps = decoder.longest
+    if maximum_iterations is not None:
+        fix = "It is static: the size of the outputs."
+        steps = as_axis_size(WHERE, "maximum_iterations", maximum_iterations, fix)
+    limit = Limit(WHERE, "maximum_iterations", steps)
+    with jax.named_scope(as_scope(WHERE, scope, "decoder")):
+        carry = _first_carry(decoder, limit)
+        emit_types = _emit_types(decoder)
+        step = _step_of(decoder, impute_finished, emit_types, limit)
+        emit_ta, (_, _, state, lengths) = run_until_finished(
+            step, carry, emit_types, limit, strategy
+        )
+        outputs = jax.tree.map(lambda ta: ta.stack(), emit_ta, is_leaf=is_tensor_array)
+        outputs, state = decoder.finalize(outputs, state, lengths)
+        if not output_time_major:
+            outputs = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs)
+        return outputs, state, lengths
+
+
+def _check(decoder: Any, output_time_major: Any, impute_finished: Any) -> None:
+    if not isinstance(decoder, Decoder):
+        raise TypeError(
+            f"{WHERE}: `decoder` must be a Decoder, got {describe(decoder)}. "
+            "BasicDecoder, say, decodes with a cell and a helper."
+        )
+    as_bool(WHERE, "output_time_major", output_time_major)
+    if as_bool(WHERE, "impute_finished", impute_finished):
+        if decoder.tracks_own_finished:
+            raise ValueError(
+                f"{WHERE}: `impute_finished` must be False for a "
+                f"{type(decoder).__name__}, got True. It tracks its own finished rows, "
+                "which change places."
+            )
+
+
+def _first_carry(decoder: Decoder, limit: Limit) -> Carry:
+    finished, inputs, state = decoder.initialize()
+    finished = _as_finished(finished)
+    inputs = as_state(WHERE, "the first inputs", inputs)
+    state = as_state(WHERE, "the initial state", state)
+    lengths = jnp.zeros_like(finished, jnp.int32)
+    return _ended(finished, 0, limit), inputs, state, lengths
+
+
+def _as_finished(finished: Any) -> Array:
+    array = as_array(WHERE, "finished", finished)
+    if array.dtype != bool:
+        raise TypeError(
+            f"{WHERE}: `finished` of the decoder must be of dtype bool, got "
+            f"{describe(array)}. Compare: `time >= lengths`."
+        )
+    return array
+
+
+def _emit_types(decoder: Decoder) -> PyTree:
+    """What a step emits, each leaf with the batch axis first."""
+    batch = (decoder.batch_size,)
+    sizes = map_sizes(lambda shape: shape, decoder.output_size, "output_size")
+    is_shape = lambda x: isinstance(x, tuple) and all(isinstance(n, int) for n in x)
+    return jax.tree.map(
+        lambda shape, dtype: jax.ShapeDtypeStruct(
+            (*batch, *shape), jax.dtypes.canonicalize_dtype(dtype)
+        ),
+        sizes,
+        decoder.output_dtype,
+        is_leaf=is_shape,
+    )
+
+
+def _step_of(decoder: Decoder, impute: bool, emit_types: PyTree, limit: Limit) -> Step:
+    """One iteration: `decoder.step`, and which rows are finished after it."""
+
+    def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
+        finished, inputs, state, lengths = carry
+        hidden = masking.hide_nonfinite(finished, inputs)
+        emit, next_state, next_inputs, over = _noted(decoder.step)(time, hidden, state)
+        emit = as_like(WHERE, "outputs", emit, emit_types, EMIT_FIX)
+        next_state = as_like(WHERE, "next_state", next_state, state)
+        next_inputs = as_like(WHERE, "next_inputs", next_inputs, inputs)
+        over = as_like(WHERE, "finished", over, finished)
+        lengths = jnp.where(finished, lengths, time + 1)
+        if impute:
+            emit = masking.zero_dead(~finished, emit)
+            next_state = masking.advance(~finished, True, next_state, state)
+        if not decoder.tracks_own_finished:
+            over = finished | over
+        return (_ended(over, time + 1, limit), next_inputs, next_state, lengths), emit
+
+    return step
+
+
+def _ended(finished: Array, time: Any, limit: Limit) -> Array:
+    """All rows are finished at the limit: reaching it is a result, not an error."""
+    return finished if limit.steps is None else finished | (time >= limit.steps)
+
+
+def _noted(step: Callable) -> Callable:
+    def noted(*args: Any) -> Any:
+        with noting(f"{WHERE}: raised by `decoder.step(time, inputs, state)`."):
+            return step(*args)
+
+    return noted

@@ -1,0 +1,96 @@
+"""`gather_tree`: the sequences of beams that changed places."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from ..._base.errors import describe
+from ..._base.inputs import as_array
+from ..._base.typing import Array, ArrayLike
+from ...decode._beam import trace_back
+from .embedding import as_token
+
+WHERE = "gather_tree"
+
+
+def gather_tree(
+    step_ids: ArrayLike,
+    parent_ids: ArrayLike,
+    max_sequence_lengths: ArrayLike,
+    end_token: ArrayLike,
+) -> Array:
+    """The ids along the path of each final beam.
+
+    Args:
+        step_ids: Integers `[time, batch, beam]`, the id of each beam at each step.
+        parent_ids: Integers `[time, batch, beam]`, the place of the beam before the
+            step that each continues; all are in `[0, beam)` (TensorFlow's is an error
+            otherwise, on the CPU).
+        max_sequence_lengths: Integers `[batch]`, the length of a row's longest beam,
+            where the paths end.
+        end_token: The id that ends a sequence.
+
+    Returns:
+        int32 `[time, batch, beam]`: `end_token` beyond the lengths, and after the first
+        one of a path.
+
+    Raises:
+        TypeError: If an argument does not hold integers.
+        ValueError: If shapes do not fit.
+
+    Source: `tf.contrib.seq2seq.gather_tree`.
+    """
+    ids = _as_ids("step_ids", step_ids, None)
+    parents = _as_ids("parent_ids", parent_ids, ids.shape)
+    lengths = _as_ids("max_sequence_lengths", max_sequence_lengths, ids.shape[1:2])
+    token = as_token(WHERE, end_token)
+    time = jnp.arange(ids.shape[0], dtype=jnp.int32)[:, None, None]
+    inside = jnp.broadcast_to(time, ids.shape) < lengths[None, :, None]
+    found = _along_paths(jnp.where(inside, ids, token), parents, inside)
+    ended = jnp.cumsum((found == token).astype(jnp.int32), axis=0) > 0
+    return jnp.where(ended, token, found)
+
+
+def gather_tree_from_array(t: Array, parent_ids: Array, lengths: Array) -> Array:
+    """What each step wrote for the beams, along the path of each final beam.
+
+    A step writes in the order of the beams before it. (TensorFlow reads in their order
+    after it, and so what another beam wrote.)
+
+    Args:
+        t: `[time, batch * beam, ...]` or `[time, batch, beam, ...]`.
+        parent_ids: As in `gather_tree`.
+        lengths: `[batch, beam]`, the lengths of the final beams; beyond them what was
+            written stays in its place.
+    """
+    time, batch, width = shape = parent_ids.shape
+    rows = _fit(t, time)
+    own = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), shape)
+    steps = jnp.arange(time, dtype=jnp.int32)[:, None, None]
+    steps = jnp.broadcast_to(steps, shape)
+    inside = steps < jnp.max(lengths, axis=1)[None, :, None]
+    places = _along_paths(parent_ids, parent_ids, inside)
+    places = jnp.where(steps < lengths[None], places, own)
+    split = rows.reshape(time, batch, width, -1)
+    return jnp.take_along_axis(split, places[..., None], axis=2).reshape(rows.shape)
+
+
+def _along_paths(ids: Array, parents: Array, inside: Array) -> Array:
+    own = jnp.broadcast_to(jnp.arange(ids.shape[-1], dtype=jnp.int32), ids.shape)
+    return trace_back(ids, jnp.where(inside, parents - own, 0))
+
+
+def _fit(t: Array, time: int) -> Array:
+    """The first steps; a TensorArray under jit may have room for more."""
+    missing = max(0, time - t.shape[0])
+    return jnp.pad(t[:time], [(0, missing)] + [(0, 0)] * (t.ndim - 1))
+
+
+def _as_ids(name: str, value: Any, shape: tuple[int, ...] | None) -> Array:
+    array = as_array(WHERE, name, value)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"{WHERE}: `{name}` must be integers, got {describe(array)}.")
+    wanted = "[time, batch, beam]" if shape is None else list(shape)
+    if array.ndim != 3 if shape is None else array.shape != shape:
+        raise ValueError(f"{WHERE}: `{name}` must be {wanted}, got {describe(array)}.")
+    return array.astype(jnp.int32)

@@ -1,0 +1,130 @@
+"""`sequence_loss`: the weighted cross-entropy of sequences of ids."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..._base.arguments import as_bool, check_functions
+from ..._base.errors import describe
+from ..._base.inputs import as_array
+from ..._base.typing import Array, ArrayLike
+from ..._time import masking
+
+WHERE = "sequence_loss"
+
+
+def sequence_loss(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    weights: ArrayLike,
+    average_across_timesteps: bool = True,
+    average_across_batch: bool = True,
+    sum_over_timesteps: bool = False,
+    sum_over_batch: bool = False,
+    softmax_loss_function: Callable[..., Array] | None = None,
+    name: str | None = None,
+) -> Array:
+    """The weighted cross-entropy of sequences, reduced over time, rows, or both.
+
+    With `c = cross-entropy * weights`, `[batch, time]`, the result is
+
+    - by default, `sum(c) / sum(weights)`;
+    - with both `sum_over_...` (and neither average), `sum(c) / n`, where n is the
+      number of weights that are not 0;
+    - with one `average_across_...`, the sum of c over that axis divided by that of the
+      weights; with one `sum_over_...` instead, divided by the number of weights that
+      are not 0. Of an average and a sum over the other axis, only the average is
+      computed, as in TensorFlow;
+    - c itself with none of them.
+
+    Where a divisor is 0 the result is 0. Logits that are NaN or infinite count as 0
+    where the weight is 0 (in TensorFlow the loss is NaN).
+
+    Args:
+        logits: Floating `[batch, time, vocab]`.
+        targets: Integers `[batch, time]`.
+        weights: Floating `[batch, time]`; 0 for padding.
+        average_across_timesteps: Whether to average over time.
+        average_across_batch: Whether to average over rows.
+        sum_over_timesteps: Whether to sum over time, as described above.
+        sum_over_batch: Whether to sum over rows, as described above.
+        softmax_loss_function: `softmax_loss_function(labels, logits)`, called by name
+            with targets `[batch * time]` and logits `[batch * time, vocab]`, the loss
+            of each; None for the cross-entropy of the softmax.
+        name: The name of the operations in profiles; "sequence_loss" by default.
+
+    Returns:
+        A scalar, `[batch]`, `[time]` or `[batch, time]`.
+
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If shapes do not fit; if an axis is to be averaged and summed.
+
+    Source: `tf.contrib.seq2seq.sequence_loss`.
+    """
+    logits, targets, weights = _as_arrays(logits, targets, weights)
+    average = _as_axes(average_across_batch, average_across_timesteps, "average_across")
+    total = _as_axes(sum_over_batch, sum_over_timesteps, "sum_over")
+    for axis, noun in enumerate(("batch", "timesteps")):
+        if axis in average and axis in total:
+            raise ValueError(
+                f"{WHERE}: `average_across_{noun}` and `sum_over_{noun}` must not both "
+                "be True, got both. The sum divides by the number of weights, too."
+            )
+    with jax.named_scope(name or WHERE):
+        logits = masking.hide_nonfinite(weights == 0, logits)
+        losses = _losses(logits, targets, softmax_loss_function)
+        weights = weights.astype(losses.dtype)
+        losses = losses * weights
+        if len(total) == 2 or (total and not average):
+            return _ratio(losses, (weights != 0).astype(losses.dtype), total)
+        return _ratio(losses, weights, average) if average else losses
+
+
+def _as_arrays(logits: Any, targets: Any, weights: Any) -> tuple[Array, Array, Array]:
+    arrays = {"logits": logits, "targets": targets, "weights": weights}
+    arrays = {name: as_array(WHERE, name, value) for name, value in arrays.items()}
+    shape = arrays["logits"].shape
+    axes = {"logits": "[batch, time, vocab]", "targets": "[batch, time]"}
+    for name, array in arrays.items():
+        wanted = axes.get(name, "[batch, time]")
+        rank = 3 if name == "logits" else 2
+        if array.ndim != rank or array.shape[:2] != shape[:2]:
+            raise ValueError(
+                f"{WHERE}: `{name}` must be {wanted}, as `logits` {list(shape)}, got "
+                f"{describe(array)}."
+            )
+    for name, kind in (("logits", jnp.floating), ("targets", jnp.integer)):
+        if not jnp.issubdtype(arrays[name].dtype, kind):
+            raise TypeError(
+                f"{WHERE}: `{name}` must be {kind.__name__}, got "
+                f"{describe(arrays[name])}."
+            )
+    return arrays["logits"], arrays["targets"], arrays["weights"]
+
+
+def _as_axes(batch: Any, timesteps: Any, prefix: str) -> tuple[int, ...]:
+    """The axes that flags name: 0 for batch, 1 for time."""
+    flags = {f"{prefix}_batch": batch, f"{prefix}_timesteps": timesteps}
+    values = [as_bool(WHERE, name, flag) for name, flag in flags.items()]
+    return tuple(axis for axis, value in enumerate(values) if value)
+
+
+def _losses(logits: Array, targets: Array, loss_function: Callable | None) -> Array:
+    """The loss of each target, `[batch, time]`."""
+    if loss_function is None:
+        log_probs = jax.nn.log_softmax(logits, axis=-1)
+        return -jnp.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
+    check_functions(WHERE, softmax_loss_function=loss_function)
+    flat = logits.reshape(-1, logits.shape[-1])
+    losses = loss_function(labels=targets.reshape(-1), logits=flat)
+    return losses.reshape(targets.shape)
+
+
+def _ratio(losses: Array, weights: Array, axes: tuple[int, ...]) -> Array:
+    """The quotient of the sums over axes, 0 where the divisor is."""
+    losses, weights = jnp.sum(losses, axes), jnp.sum(weights, axes)
+    safe = jnp.where(weights == 0, jnp.ones_like(weights), weights)
+    return jnp.where(weights == 0, jnp.zeros_like(losses), losses / safe)

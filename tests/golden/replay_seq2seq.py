@@ -1,0 +1,286 @@
+"""The goldens of seq2seq made with jaxrnn, and how far its results are from theirs.
+
+Strict promotion and x64 must be on, as in the test suite. Cells with attention: their
+part is `cell_of`. The largest deviations per dtype and family are printed by
+
+    python tests/golden/replay_seq2seq.py
+"""
+
+import functools
+import json
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+    __package__ = "golden"
+
+from jaxrnn import contrib
+
+from . import deviation, loop_store, replay, seq2seq_specs, trees
+
+HERE = pathlib.Path(__file__).resolve().parent / "seq2seq"
+KEY = jax.random.key(3)
+Case = dict[str, Any]
+
+
+@functools.cache
+def recorded() -> dict[str, Any]:
+    """What `make_seq2seq.py` wrote: the structures and TensorFlow's version."""
+    return json.loads((HERE / "cases.json").read_text())
+
+
+@functools.cache
+def stored(family: str) -> dict[str, np.ndarray]:
+    """All cases of one family, as they are stored."""
+    with np.load(HERE / f"{family}.npz", allow_pickle=False) as stored:
+        return {key: stored[key] for key in stored.files}
+
+
+def structures(case: Case) -> dict[str, Any]:
+    """The structures of the case's trees."""
+    return recorded()["cases"][case["name"]]["structures"]
+
+
+def arrays(case: Case) -> dict[str, np.ndarray]:
+    """All arrays of the case by path."""
+    return loop_store.unpack(structures(case), stored(case["family"])[case["name"]])
+
+
+def golden_leaves(case: Case, prefix: str) -> dict[str, np.ndarray]:
+    """The case's arrays below `prefix` by what follows it."""
+    found = arrays(case).items()
+    return {k[len(prefix) :]: a for k, a in found if k.startswith(f"{prefix}/")}
+
+
+def arguments(case: Case) -> dict[str, Any]:
+    """What the call is given, as arrays of JAX."""
+    found = arrays(case)
+    return {
+        name: trees.restore(
+            structure,
+            lambda path, name=name: jnp.asarray(found[f"/{name}{path}"]),
+            replay._NAMED,
+        )
+        for name, structure in structures(case).items()
+        if name != "results"
+    }
+
+
+def cell_of(case: Case, given: dict[str, Any]) -> Any:
+    """The case's bound cell; what is given may be the memory that it reads."""
+    return replay.build(case["cells"]).bind(given["params"])
+
+
+def squares(labels: jax.Array, logits: jax.Array) -> jax.Array:
+    """A loss that is no cross-entropy."""
+    wanted = jax.nn.one_hot(labels, seq2seq_specs.VOCAB, dtype=logits.dtype)
+    return jnp.sum((logits - wanted) ** 2, axis=-1)
+
+
+def functions(case: Case, given: dict[str, Any]) -> dict[str, Any]:
+    """The functions among the arguments, by the argument."""
+    named = {
+        "lookup": lambda ids: given["table"][ids],
+        "narrow": lambda outputs: outputs[:, : seq2seq_specs.DEPTH],
+        "squares": squares,
+    }
+    return {k: named[name] for k, name in case["functions"].items() if name in named}
+
+
+def call(case: Case, named: dict[str, Any], limit: int | None) -> dict[str, Any]:
+    """The results of a case by name."""
+    given = named["given"]
+    if case["function"] == "sequence_loss":
+        options = {**case["options"], **functions(case, given)}
+        return {"loss": contrib.sequence_loss(**given, **options)}
+    if case["function"] == "gather_tree":
+        return {"beams": contrib.gather_tree(**given)}
+    options = dict(case["options"])
+    if limit is not None:
+        options["maximum_iterations"] = limit
+    make = _basic if case["helper"] else _beam
+    decoder = make(case, cell_of(case, named), given, named["start"])
+    outputs, state, lengths = contrib.dynamic_decode(decoder, **options)
+    return plain({"outputs": outputs, "state": state, "lengths": lengths})
+
+
+def _basic(case: Case, cell: Any, given: dict[str, Any], start: Any) -> Any:
+    helper, layer = _helper(case, given), _layer(case, given)
+    return contrib.BasicDecoder(cell, helper, start, layer)
+
+
+def _beam(case: Case, cell: Any, given: dict[str, Any], start: Any) -> Any:
+    options = _options(case, given)
+    return contrib.BeamSearchDecoder(
+        cell,
+        _embedding(case, given),
+        given["start"],
+        seq2seq_specs.END,
+        contrib.tile_batch(start, options["beam_width"]),
+        output_layer=_layer(case, given),
+        **options,
+    )
+
+
+def _options(case: Case, given: dict[str, Any]) -> dict[str, Any]:
+    found = {**case["helper_options"], **functions(case, given)}
+    return {k: value for k, value in found.items() if k != "embedding"}
+
+
+def _embedding(case: Case, given: dict[str, Any]) -> Any:
+    return functions(case, given).get("embedding", given["table"])
+
+
+def _layer(case: Case, given: dict[str, Any]) -> Any:
+    if "kernel" not in given:
+        return None
+    scale = 1e4 if case["functions"].get("layer") == "certain" else 1.0
+    bias = given["bias"]
+    return lambda x: (x @ given["kernel"] + bias.reshape((1,) * (x.ndim - 1) + (-1,))) * scale  # fmt: skip
+
+
+def _helper(case: Case, given: dict[str, Any]) -> Any:
+    helper, options = getattr(contrib, case["helper"]), _options(case, given)
+    if case["helper"] == "CustomHelper":
+        return helper(*_custom(given))
+    if case["helper"] == "InferenceHelper":
+        ends = lambda x: x[:, 0] > 0.2
+        size = case["cells"]["kwargs"]["num_units"]
+        facts = [size], jnp.dtype(case["dtype"]), given["first"]
+        return helper(lambda x: x, *facts, ends, **options)
+    if case["helper"].startswith(("Scheduled", "Sample")):
+        options["key"] = KEY
+    if not case["helper"].endswith("TrainingHelper"):
+        start = given["start"]
+        return helper(_embedding(case, given), start, seq2seq_specs.END, **options)
+    if "table" in given:
+        options["embedding"] = _embedding(case, given)
+    if "auxiliary" in given:
+        options["auxiliary_inputs"] = given["auxiliary"]
+    return helper(given["inputs"], given["lengths"], **options)
+
+
+def _custom(given: dict[str, Any]) -> tuple[Any, Any, Any]:
+    start, table = given["start"], given["table"]
+
+    def sample(time, outputs, state):
+        del state
+        return (jnp.argmax(outputs, -1).astype(jnp.int32) + time) % seq2seq_specs.VOCAB
+
+    def next_inputs(time, outputs, state, sample_ids):
+        del outputs
+        half = jax.tree.map(lambda x: x / 2, state)
+        return start < time + 2, table[sample_ids], half
+
+    return lambda: (start < 1, table[start]), sample, next_inputs
+
+
+def plain(tree: Any) -> Any:
+    """The tree with dicts for named tuples, but for the states of LSTMs."""
+    if hasattr(tree, "_fields") and type(tree).__name__ != "LSTMStateTuple":
+        tree = tree._asdict()
+    if isinstance(tree, dict):
+        return {key: plain(part) for key, part in tree.items()}
+    if isinstance(tree, tuple):
+        parts = [plain(part) for part in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+    return tree
+
+
+def steps(case: Case) -> int:
+    """The number of steps that TensorFlow took; 0 for what is no loop."""
+    for path, array in arrays(case).items():
+        if path.startswith("/results/outputs"):
+            major = case["options"].get("output_time_major")
+            return array.shape[0 if major else 1]
+    return 0
+
+
+def run(case: Case, *, jit: bool, spare: int = 0) -> tuple[Any, Any]:
+    """The results of a case, and the gradients by path, which are None outside of jit.
+
+    Under jit the outputs are those of the steps that TensorFlow took; there is room
+    for `spare` more.
+    """
+    named, count = arguments(case), steps(case)
+    if not jit:
+        return jax.tree.map(np.asarray, call(case, named, None)), None
+    goldens = golden_leaves(case, "/w_results")
+    cotangents = {path: jnp.asarray(array) for path, array in goldens.items()}
+
+    def results(sources):
+        full = trees.map_leaves(lambda path, leaf: sources.get(path, leaf), named)
+        bounded = case["options"].get("maximum_iterations", count + spare)
+        found = call(case, full, bounded)
+        if "outputs" in found:
+            found["outputs"] = jax.tree.map(
+                lambda x: _first(case, x, count), found["outputs"]
+            )
+        return replay.floats(found), found
+
+    @jax.jit
+    def pull(sources):
+        values, pull_back, found = jax.vjp(results, sources, has_aux=True)
+        return found, pull_back({path: cotangents[path] for path in values})[0]
+
+    return jax.tree.map(np.asarray, pull(replay.floats(named)))
+
+
+def _first(case: Case, x: jax.Array, count: int) -> jax.Array:
+    major = case["options"].get("output_time_major")
+    return x[:count] if major else x[:, :count]
+
+
+def pairs(
+    case: Case, *, jit: bool, spare: int = 0
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Each path with jaxrnn's array and TensorFlow's.
+
+    Raises:
+        AssertionError: If structures, shapes, dtypes or paths differ.
+    """
+    results, grads = run(case, jit=jit, spare=spare)
+    assert trees.describe(results) == structures(case)["results"]
+    parts = {"/results": dict(trees.leaves(results)), "/grads": grads}
+    for part in parts if jit else ["/results"]:
+        got, wanted = parts[part], golden_leaves(case, part)
+        assert got.keys() == wanted.keys()
+        for path, array in got.items():
+            what = wanted[path]
+            assert (array.dtype, array.shape) == (what.dtype, what.shape), part + path
+            yield f"{part}{path}", array, what
+
+
+def main() -> None:
+    """Prints the largest deviations, and what is not equal of the integers."""
+    worst: dict[Any, tuple[float, float]] = {}
+    counts: dict[Any, int] = {}
+    for case in seq2seq_specs.CASES:
+        exact = "exact" if case["rtol"] is None else "penalty"
+        key = case["family"], case["dtype"], exact
+        counts[key] = counts.get(key, 0) + 1
+        for path, got, wanted in pairs(case, jit=True):
+            if not loop_store.is_float(wanted.dtype.name):
+                assert (got == wanted).all(), (case["name"], path)
+                continue
+            finite = np.isfinite(wanted)
+            assert (got[~finite] == wanted[~finite]).all(), (case["name"], path)
+            found = deviation.deviation(got[finite], wanted[finite])
+            part = (*key, path.split("/")[1])
+            pair = zip(worst.get(part, (0, 0)), found, strict=True)
+            worst[part] = tuple(max(two) for two in pair)
+    for (*key, part), (absolute, relative) in worst.items():
+        print(*key, counts[tuple(key)], part, f"{absolute:.1e} {relative:.1e}")
+
+
+if __name__ == "__main__":
+    main()
