@@ -80,6 +80,9 @@ def embed_init(key, inputs, dtype):
     return {"table": jax.random.normal(key, (2, 3), dtype)}
 
 
+ATTENTION = contrib.AttentionWrapper(GRUCell(4), contrib.BahdanauAttention(3, 3), 5)
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A row: a cell, one step of its inputs, and a key if it draws random numbers."""
@@ -158,6 +161,12 @@ CASES = {
     "lstm_block": Case(contrib.LSTMBlockCell(4, cell_clip=0.4, use_peephole=True)),
     "nas": Case(contrib.NASCell(4, 2, use_bias=True)),
     "weight_norm_lstm": Case(contrib.WeightNormLSTMCell(4, num_proj=2)),
+    "attention": Case(
+        ATTENTION,
+        state=ATTENTION.initial_state(
+            np.arange(72.0).reshape(4, 6, 3) / 36, [6, 0, 2, 5]
+        ),
+    ),
     "attention_cell": Case(contrib.AttentionCellWrapper(LSTMCell(4), 2)),
     "attention_joined": Case(
         contrib.AttentionCellWrapper(GRUCell(4), 2, 3, state_is_tuple=False)

@@ -23,20 +23,25 @@ makes the sequences of the `FinalBeamSearchDecoderOutput`. `sequence_loss` is th
 """
 
 from .._base.public import set_public_module as _set_public_module
-from ._attention_cell import (
-    AttentionCellWrapper as AttentionCellWrapper,
-)
-from ._attention_mechanisms import (
+from ._attention.mechanisms import (
     AttentionMechanism as AttentionMechanism,
     BahdanauAttention as BahdanauAttention,
     LuongAttention as LuongAttention,
     hardmax as hardmax,
 )
-from ._attention_state import (
+from ._attention.monotonic import (
+    BahdanauMonotonicAttention as BahdanauMonotonicAttention,
+    LuongMonotonicAttention as LuongMonotonicAttention,
+    monotonic_attention as monotonic_attention,
+)
+from ._attention.state import (
     AttentionWrapperState as AttentionWrapperState,
 )
-from ._attention_wrapper import (
+from ._attention.wrapper import (
     AttentionWrapper as AttentionWrapper,
+)
+from ._attention_cell import (
+    AttentionCellWrapper as AttentionCellWrapper,
 )
 from ._block_cells import (
     GRUBlockCellV2 as GRUBlockCellV2,
@@ -71,11 +76,6 @@ from ._layer_norm_lstm import (
 )
 from ._minimal_rnn import (
     MinimalRNNCell as MinimalRNNCell,
-)
-from ._monotonic_attention import (
-    BahdanauMonotonicAttention as BahdanauMonotonicAttention,
-    LuongMonotonicAttention as LuongMonotonicAttention,
-    monotonic_attention as monotonic_attention,
 )
 from ._nas import (
     NASCell as NASCell,

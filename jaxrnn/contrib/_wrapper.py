@@ -39,6 +39,8 @@ class ParamsWrapper(WrapperCell):
     The latter are under TensorFlow's scope of the wrapped cell, such as `gru_cell`.
     """
 
+    owns_params = True
+
     @abc.abstractmethod
     def own_specs(self, depth: int) -> dict[str, Any]:
         """The wrapper's own parameters for inputs of size `depth`."""
@@ -53,6 +55,10 @@ class ParamsWrapper(WrapperCell):
         while isinstance(cell, WrapperCell) and not isinstance(cell, ParamsWrapper):
             cell = cell.cell
         return scope_name(cell)
+
+    def start(self, params: Params, state: PyTree) -> PyTree:
+        """That of the wrapped cell; see `RNNCell.start`."""
+        return self.cell.start(self._split(params)[1], state)
 
     def _init(
         self, key: Key, depth: int, inputs: Shaped | PyTree, dtype: DType
