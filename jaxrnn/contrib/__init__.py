@@ -5,7 +5,8 @@ scripts port line by line and old checkpoints drop in.
 
 Cells: `CoupledInputForgetGateLSTMCell`, `GLSTMCell`, `GRUBlockCellV2`,
 `LSTMBlockCell`, `LayerNormBasicLSTMCell`, `LayerNormLSTMCell`, `NASCell`,
-`WeightNormLSTMCell`.
+`WeightNormLSTMCell`. Of whole sequences: `FusedRNNCell`, `FusedRNNCellAdaptor`,
+`LSTMBlockFusedCell`, `TimeReversedFusedRNN`.
 """
 
 from .._base.public import set_public_module as _set_public_module
@@ -15,6 +16,12 @@ from ._block_cells import (
 )
 from ._coupled_lstm import (
     CoupledInputForgetGateLSTMCell as CoupledInputForgetGateLSTMCell,
+)
+from ._fused import (
+    FusedRNNCell as FusedRNNCell,
+    FusedRNNCellAdaptor as FusedRNNCellAdaptor,
+    LSTMBlockFusedCell as LSTMBlockFusedCell,
+    TimeReversedFusedRNN as TimeReversedFusedRNN,
 )
 from ._glstm import GLSTMCell as GLSTMCell
 from ._layer_norm_lstm import (

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import ops, tensor_util
+from tensorflow.python.ops import array_ops
 
 tf1 = tf.compat.v1
 _MODULES = {
@@ -35,6 +36,7 @@ _MODULES = {
 def load(contrib: pathlib.Path) -> types.SimpleNamespace:
     """The modules of `_MODULES`, by name."""
     sys.modules.update(_packages())
+    array_ops.stack, array_ops.unstack = tf.stack, tf.unstack  # They moved.
     found: dict[str, Any] = {}
     for name, path in _MODULES.items():
         full = f"tensorflow.contrib.{path.removesuffix('.py').replace('/', '.')}"
