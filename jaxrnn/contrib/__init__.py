@@ -3,11 +3,13 @@
 A cell has the constructor of TensorFlow's and the names of its variables, so that
 scripts port line by line and old checkpoints drop in.
 
-Cells: `CFNCell`, `CoupledInputForgetGateLSTMCell`, `GLSTMCell`, `GRUBlockCellV2`,
-`IndRNNCell`, `IndyGRUCell`, `IndyLSTMCell`, `IntersectionRNNCell`, `LSTMBlockCell`,
+Cells: `CFNCell`, `CoupledInputForgetGateLSTMCell`, `FusedRNNCell`,
+`FusedRNNCellAdaptor`, `GLSTMCell`, `GRUBlockCellV2`, `IndRNNCell`, `IndyGRUCell`,
+`IndyLSTMCell`, `IntersectionRNNCell`, `LSTMBlockCell`, `LSTMBlockFusedCell`,
 `LayerNormBasicLSTMCell`, `LayerNormLSTMCell`, `MinimalRNNCell`, `NASCell`, `SRUCell`,
-`UGRNNCell`, `WeightNormLSTMCell`. Wrappers: `AttentionCellWrapper`, `EmbeddingWrapper`,
-`HighwayWrapper`, `InputProjectionWrapper`, `OutputProjectionWrapper`.
+`TimeReversedFusedRNN`, `UGRNNCell`, `WeightNormLSTMCell`. Wrappers:
+`AttentionCellWrapper`, `EmbeddingWrapper`, `HighwayWrapper`, `InputProjectionWrapper`,
+`OutputProjectionWrapper`.
 
 Attention: `AttentionWrapper` (`AttentionWrapperState`) with a mechanism,
 `BahdanauAttention`, `LuongAttention`, `BahdanauMonotonicAttention` or
@@ -55,6 +57,12 @@ from ._coupled_lstm import (
 )
 from ._embedding import (
     EmbeddingWrapper as EmbeddingWrapper,
+)
+from ._fused import (
+    FusedRNNCell as FusedRNNCell,
+    FusedRNNCellAdaptor as FusedRNNCellAdaptor,
+    LSTMBlockFusedCell as LSTMBlockFusedCell,
+    TimeReversedFusedRNN as TimeReversedFusedRNN,
 )
 from ._glstm import (
     GLSTMCell as GLSTMCell,

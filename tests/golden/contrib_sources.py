@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import ops, tensor_util
-from tensorflow.python.ops import control_flow_ops
+from tensorflow.python.ops import array_ops, control_flow_ops
 
 tf1 = tf.compat.v1
 _MODULES = {
@@ -41,6 +41,8 @@ def load(contrib: pathlib.Path) -> types.SimpleNamespace:
         (control_flow_ops, "cond"),
         (control_flow_ops, "while_loop"),
         (ops, "Tensor"),
+        (array_ops, "stack"),
+        (array_ops, "unstack"),
     ):
         setattr(module, name, getattr(tf1, name))
     found: dict[str, Any] = {}
