@@ -286,6 +286,21 @@ class AffineCell(RNNCell):
         """
         if type(self).apply is not AffineCell.apply:
             raise DeclinedError(f"{type(self).__name__} has a custom `apply`")
+        return self.run_stages(params, inputs, state, steps, implementation)
+
+    def run_stages(
+        self,
+        params: Params,
+        inputs: Array,
+        state: PyTree,
+        steps: Steps,
+        implementation: Any = None,
+    ) -> tuple[PyTree, PyTree]:
+        """`apply_sequence` for a cell whose `apply`, if custom, does as the stages.
+
+        Raises:
+            DeclinedError: As `apply_sequence`.
+        """
         params = self.stage_params(params)
         # However its functions obtained traced arrays, no derivative with respect to
         # these would be computed.

@@ -3,16 +3,33 @@
 A cell has the constructor of TensorFlow's and the names of its variables, so that
 scripts port line by line and old checkpoints drop in.
 
-Cells: `CFNCell`, `IndRNNCell`, `IndyGRUCell`, `IndyLSTMCell`, `IntersectionRNNCell`,
-`MinimalRNNCell`, `NASCell`, `SRUCell`, `UGRNNCell`. Wrappers: `AttentionCellWrapper`,
+Cells: `CFNCell`, `CoupledInputForgetGateLSTMCell`, `GLSTMCell`, `GRUBlockCellV2`,
+`IndRNNCell`, `IndyGRUCell`, `IndyLSTMCell`, `IntersectionRNNCell`, `LSTMBlockCell`,
+`LayerNormBasicLSTMCell`, `LayerNormLSTMCell`, `MinimalRNNCell`, `NASCell`, `SRUCell`,
+`UGRNNCell`, `WeightNormLSTMCell`. Wrappers: `AttentionCellWrapper`,
 `EmbeddingWrapper`, `HighwayWrapper`, `InputProjectionWrapper`,
-`OutputProjectionWrapper`.
+`OutputProjectionWrapper`. Of whole sequences: `FusedRNNCell`, `FusedRNNCellAdaptor`,
+`LSTMBlockFusedCell`, `TimeReversedFusedRNN`.
 """
 
 from .._base.public import set_public_module as _set_public_module
 from ._attention_cell import AttentionCellWrapper as AttentionCellWrapper
+from ._block_cells import (
+    GRUBlockCellV2 as GRUBlockCellV2,
+    LSTMBlockCell as LSTMBlockCell,
+)
 from ._cfn import CFNCell as CFNCell
+from ._coupled_lstm import (
+    CoupledInputForgetGateLSTMCell as CoupledInputForgetGateLSTMCell,
+)
 from ._embedding import EmbeddingWrapper as EmbeddingWrapper
+from ._fused import (
+    FusedRNNCell as FusedRNNCell,
+    FusedRNNCellAdaptor as FusedRNNCellAdaptor,
+    LSTMBlockFusedCell as LSTMBlockFusedCell,
+    TimeReversedFusedRNN as TimeReversedFusedRNN,
+)
+from ._glstm import GLSTMCell as GLSTMCell
 from ._highway import HighwayWrapper as HighwayWrapper
 from ._independent import (
     IndRNNCell as IndRNNCell,
@@ -20,6 +37,10 @@ from ._independent import (
     IndyLSTMCell as IndyLSTMCell,
 )
 from ._intersection_rnn import IntersectionRNNCell as IntersectionRNNCell
+from ._layer_norm_lstm import (
+    LayerNormBasicLSTMCell as LayerNormBasicLSTMCell,
+    LayerNormLSTMCell as LayerNormLSTMCell,
+)
 from ._minimal_rnn import MinimalRNNCell as MinimalRNNCell
 from ._nas import NASCell as NASCell
 from ._projections import (
@@ -28,5 +49,6 @@ from ._projections import (
 )
 from ._sru import SRUCell as SRUCell
 from ._ugrnn import UGRNNCell as UGRNNCell
+from ._weight_norm_lstm import WeightNormLSTMCell as WeightNormLSTMCell
 
 _set_public_module(globals())
