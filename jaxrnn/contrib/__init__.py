@@ -8,8 +8,9 @@ Cells: `CFNCell`, `CoupledInputForgetGateLSTMCell`, `FusedRNNCell`,
 `IndyLSTMCell`, `IntersectionRNNCell`, `LSTMBlockCell`, `LSTMBlockFusedCell`,
 `LayerNormBasicLSTMCell`, `LayerNormLSTMCell`, `MinimalRNNCell`, `NASCell`, `SRUCell`,
 `TimeReversedFusedRNN`, `UGRNNCell`, `WeightNormLSTMCell`. Wrappers:
-`AttentionCellWrapper`, `EmbeddingWrapper`, `HighwayWrapper`, `InputProjectionWrapper`,
-`OutputProjectionWrapper`.
+`AttentionCellWrapper`, `EmbeddingWrapper`, `FusedRNNCell`, `FusedRNNCellAdaptor`,
+`HighwayWrapper`, `InputProjectionWrapper`, `LSTMBlockFusedCell`,
+`OutputProjectionWrapper`, `TimeReversedFusedRNN`.
 
 Attention: `AttentionWrapper` (`AttentionWrapperState`) with a mechanism,
 `BahdanauAttention`, `LuongAttention`, `BahdanauMonotonicAttention` or
