@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrnn
+import jaxrnn.contrib as contrib
 from jaxrnn import (
     BasicLSTMCell,
     BasicRNNCell,
@@ -139,6 +140,7 @@ CASES = {
         ),
         seed=4,
     ),
+    "nas": Case(contrib.NASCell(4, 2, use_bias=True)),
     "function_nested": Case(
         FunctionCell(
             nested_step,

@@ -1,10 +1,11 @@
 """Prints how far jaxrnn is from the TensorFlow goldens.
 
-    python tests/golden/deviation.py
+    python tests/golden/deviation.py [contrib]
 
-One row per dtype: the number of goldens, then the largest absolute and the largest
-relative deviation in outputs, states and gradients. Relative deviations are those of
-arrays in the norm of their largest element, `max |got - wanted| / max |wanted|`.
+With `contrib`, those of contrib's cells. One row per dtype: the number of goldens, then
+the largest absolute and the largest relative deviation in outputs, states and
+gradients. Relative deviations are those of arrays in the norm of their largest element,
+`max |got - wanted| / max |wanted|`.
 """
 
 import collections
@@ -35,7 +36,8 @@ def deviation(got: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
 
 def main() -> None:
     """Runs all cases and prints the table."""
-    cases = replay.recorded()["cases"]
+    contrib = "contrib" in sys.argv[1:]
+    cases = replay.recorded_contrib() if contrib else replay.recorded()["cases"]
     counts = collections.Counter(case["dtype"] for case in cases)
     worst = {(dtype, part): (0.0, 0.0) for dtype in counts for part in _PARTS}
     for case in cases:

@@ -25,6 +25,7 @@ import pathlib
 import sys
 import warnings
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
@@ -59,6 +60,14 @@ class Draw:
         """Seeds the draws by the case's name."""
         self._case = case
         self._rng = np.random.default_rng(zlib.crc32(case["name"].encode()))
+
+    def parameter(self, path: str, variable: tf.Variable) -> np.ndarray:
+        """Normal numbers, or uniform ones of the case's range for this name."""
+        name, dtype = path.rpartition("/")[2], variable.dtype.name
+        if name not in self._case.get("ranges", {}):
+            return self.array(variable.shape, dtype, 0.6)
+        drawn = self._rng.uniform(*self._case["ranges"][name], tuple(variable.shape))
+        return np.asarray(drawn).astype(_numpy_dtype(dtype))
 
     def array(self, shape: Any, dtype: str, scale: float) -> np.ndarray:
         """Normal numbers, or small ones of an integer type."""
@@ -135,6 +144,9 @@ def _one_way(case, cells, inputs, states):
     (cell,), (state,) = cells, states
     if case["function"] == "cell":
         return cell(inputs, state)
+    if case["function"] == "fused":
+        dtype = case["dtype"] if case["pass_dtype"] else None
+        return cell(inputs, state, dtype, _lengths(case))
     return tf1.nn.dynamic_rnn(
         cell,
         inputs,
@@ -190,18 +202,21 @@ def _build(case: dict[str, Any], suffixes: list[str]) -> list[Any]:
     return cells
 
 
-def _parameter_path(variable: tf.Variable) -> tuple[str, list[str]]:
+def _parameter_path(variable: tf.Variable, cells: list[Any]) -> tuple[str, list[str]]:
     """The direction (`""`, `"fw"` or `"bw"`) of a variable and its path within."""
+    del cells
     parts = variable.name.removesuffix(":0").split("/")
     direction = next((part for part in parts if part in ("fw", "bw")), "")
     return direction, [part for part in parts if part not in _SCOPES]
 
 
-def _parameters(suffixes: list[str]) -> dict[str, Any]:
+def _parameters(
+    suffixes: list[str], cells: list[Any], path_of: Callable
+) -> dict[str, Any]:
     """Nested dicts of the graph's variables, per direction."""
     params: dict[str, Any] = {f"params{suffix}": {} for suffix in suffixes}
     for variable in tf1.trainable_variables():
-        direction, path = _parameter_path(variable)
+        direction, path = path_of(variable, cells)
         node = params["params" + (f"_{direction}" if direction else "")]
         for part in path[:-1]:
             node = node.setdefault(part, {})
@@ -229,7 +244,7 @@ class Graph:
     anything runs, with placeholders for what is not known before.
     """
 
-    def __init__(self, case: dict[str, Any], draw: Draw):
+    def __init__(self, case: dict[str, Any], draw: Draw, path_of: Callable):
         """Builds the cells, the call and its gradients."""
         two = case["function"] == "bidirectional_dynamic_rnn"
         suffixes = ["_fw", "_bw"] if two else [""]
@@ -246,7 +261,7 @@ class Graph:
         given = [states.get(f"initial_state{suffix}") for suffix in suffixes]
         outputs, final = call(case, cells, self.inputs, given)
         self.results = {"outputs": outputs, "state": final}
-        self.variables = _parameters(suffixes)
+        self.variables = _parameters(suffixes, cells, path_of)
         self.sources = _floats({**self.variables, "inputs": self.inputs, **states})
         self.cotangents = _placeholders(_floats(self.results))
         self.grads = tf1.gradients(
@@ -262,14 +277,20 @@ class Graph:
         return dict(zip(keys, [a for _, a in trees.leaves(inputs)], strict=True))
 
 
-def run(case: dict[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """One case's structures and its arrays by path."""
+def run(
+    case: dict[str, Any], path_of: Callable = _parameter_path
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """One case's structures and its arrays by path.
+
+    `path_of(variable, cells)` gives the direction of a variable of these cells, and the
+    keys of jaxrnn's nested dicts.
+    """
     draw = Draw(case)
     with tf1.Graph().as_default(), tf1.Session() as session:
-        graph = Graph(case, draw)
-        params = trees.map_leaves(
-            lambda _, v: draw.array(v.shape, v.dtype.name, 0.6), graph.variables
-        )
+        # Contrib's layer norms make variables of the default dtype.
+        with tf1.variable_scope(tf1.get_variable_scope(), dtype=case["dtype"]):
+            graph = Graph(case, draw, path_of)
+        params = trees.map_leaves(draw.parameter, graph.variables)
         inputs = pad(case, graph.clean)
         _assign(session, graph.variables, params)
         results = _run(session, graph.results, graph.feed(inputs))
@@ -310,26 +331,29 @@ def check(arrays: dict[str, np.ndarray], case: dict[str, Any]) -> None:
                 raise ValueError(f"{path} is not finite.")
 
 
-def _readable(recorded: dict[str, Any]) -> str:
+def readable(recorded: dict[str, Any]) -> str:
     """JSON with one case or error per line."""
-
-    def rows(key):
-        return ",\n".join(json.dumps(row) for row in recorded[key])
-
-    return (
-        f'{{\n"tensorflow": "{recorded["tensorflow"]}",\n'
-        f'"cases": [\n{rows("cases")}\n],\n"errors": [\n{rows("errors")}\n]\n}}\n'
-    )
+    parts = [f'"tensorflow": "{recorded["tensorflow"]}"']
+    for key, found in recorded.items():
+        if key != "tensorflow":
+            rows = ",\n".join(json.dumps(row) for row in found)
+            parts.append(f'"{key}": [\n{rows}\n]')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
-def main() -> None:
-    """Writes all files."""
-    HERE.mkdir(exist_ok=True)
+def prepare() -> None:
+    """Sets up TensorFlow: graph mode, quiet, with the loops of the goldens."""
     warnings.simplefilter("ignore")
     tf1.disable_eager_execution()
     tf1.logging.set_verbosity(tf1.logging.ERROR)
     if not tf1.control_flow_v2_enabled():
         raise RuntimeError("The goldens are those of while loops of version 2.")
+
+
+def main() -> None:
+    """Writes all files."""
+    HERE.mkdir(exist_ok=True)
+    prepare()
     families: dict[str, dict[str, np.ndarray]] = {}
     cases = []
     for case in specs.CASES:
@@ -346,7 +370,7 @@ def main() -> None:
             {**error, "tf": tf1_errors.raised(error)} for error in error_specs.ERRORS
         ],
     }
-    (HERE / "cases.json").write_text(_readable(recorded))
+    (HERE / "cases.json").write_text(readable(recorded))
 
 
 if __name__ == "__main__":

@@ -14,10 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrnn
+import jaxrnn.contrib
 
 from . import hand_cells, trees
 
-TF1 = pathlib.Path(__file__).resolve().parent / "tf1"
+HERE = pathlib.Path(__file__).resolve().parent
+# Relative and absolute, per dtype of the case. Each operation in half precision rounds,
+# and the two libraries neither sum in one order nor fuse the same operations.
+TOLERANCES = {
+    "float64": (1e-12, 1e-13),
+    "float32": (1e-5, 1e-6),
+    "float16": (1e-2, 5e-3),
+    "bfloat16": (5e-2, 5e-2),
+}
 _NAMED = {"LSTMStateTuple": jaxrnn.LSTMStateTuple}
 _PARTS = ("outputs", "state")
 Case = dict[str, Any]
@@ -26,13 +35,20 @@ Case = dict[str, Any]
 @functools.cache
 def recorded() -> dict[str, Any]:
     """What `make_tf1.py` wrote: the cases, the errors and TensorFlow's version."""
-    return json.loads((TF1 / "cases.json").read_text())
+    return json.loads((HERE / "tf1" / "cases.json").read_text())
 
 
 @functools.cache
-def arrays(family: str) -> dict[str, np.ndarray]:
+def recorded_contrib() -> list[Case]:
+    """The cases that `make_contrib.py` wrote."""
+    paths = sorted((HERE / "contrib").glob("*.json"))
+    return [case for path in paths for case in json.loads(path.read_text())["cases"]]
+
+
+@functools.cache
+def arrays(family: str, folder: str = "tf1") -> dict[str, np.ndarray]:
     """All arrays of one family."""
-    with np.load(TF1 / f"{family}.npz", allow_pickle=False) as stored:
+    with np.load(HERE / folder / f"{family}.npz", allow_pickle=False) as stored:
         return {key: _unpacked(stored[key]) for key in stored.files}
 
 
@@ -43,19 +59,36 @@ def _unpacked(array: np.ndarray) -> np.ndarray:
 
 def golden(case: Case, name: str) -> Any:
     """The case's tree of this name, such as `"params"` or `"state"`."""
-    stored = arrays(case["family"])
+    stored = arrays_of(case)
     return trees.restore(
         case["structures"][name],
         lambda path: stored[f"{case['name']}/{name}{path}"],
-        _NAMED,
+        _named(case),
     )
+
+
+def arrays_of(case: Case) -> dict[str, np.ndarray]:
+    """All arrays of the case's family."""
+    return arrays(case["family"], case.get("folder", "tf1"))
+
+
+def _named(case: Case) -> dict[str, type]:
+    """The named tuples of the case's trees by name: those of its cell's state too."""
+    if "folder" not in case:
+        return _NAMED
+    found, nests = dict(_NAMED), [getattr(build(case["cell"]), "state_size", None)]
+    for nest in nests:
+        if hasattr(nest, "_fields"):
+            found[type(nest).__name__] = type(nest)
+        nests += [part for _, part in trees.children(nest) or []]
+    return found
 
 
 def golden_leaves(case: Case, prefix: str) -> dict[str, np.ndarray]:
     """The case's arrays below `prefix` by what follows it."""
     start = f"{case['name']}/{prefix}/"
     alone = f"{case['name']}/{prefix}"
-    stored = arrays(case["family"])
+    stored = arrays_of(case)
     found = {k[len(alone) :]: a for k, a in stored.items() if k.startswith(start)}
     return found | ({"": stored[alone]} if alone in stored else {})
 
@@ -69,11 +102,15 @@ def build(spec: Any) -> Any:
     args, kwargs = list(spec.get("args", ())), dict(spec["kwargs"])
     if "residual_fn" in kwargs:
         kwargs["residual_fn"] = hand_cells.RESIDUAL_FNS[kwargs["residual_fn"]]
+    for key, value in kwargs.items():
+        if isinstance(value, dict):
+            kwargs[key] = getattr(jax.nn, value["function"])
     if "cells" in spec:
         args = [_stack(spec["cells"]), *args]
     elif "cell" in spec:
         args = [build(spec["cell"]), *args]
-    return getattr(jaxrnn, spec["class"])(*args, **kwargs)
+    module = jaxrnn if hasattr(jaxrnn, spec["class"]) else jaxrnn.contrib
+    return getattr(module, spec["class"])(*args, **kwargs)
 
 
 def _stack(specs: Any) -> Any:
@@ -118,6 +155,8 @@ def call(case: Case, given: dict[str, Any], sequence_length: Any) -> dict[str, A
     bound, state = cell.bind(given["params"]), given.get("initial_state")
     if case["function"] == "cell":
         outputs, state = bound(inputs, state)
+    elif case["function"] == "fused":
+        outputs, state = bound(inputs, state, options["dtype"], sequence_length)
     else:
         outputs, state = jaxrnn.dynamic_rnn(
             bound, inputs, initial_state=state, **options
@@ -176,6 +215,27 @@ def pairs(case: Case) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
         assert array.dtype == wanted[path].dtype, path
         assert array.shape == wanted[path].shape, path
         yield "grads", path, np.asarray(array), wanted[path]
+
+
+def check(case: Case) -> None:
+    """Compares all results and gradients of a case.
+
+    Raises:
+        AssertionError: If one differs by more than the tolerance of the dtype.
+    """
+    for part, path, got, wanted in pairs(case):
+        exact = np.issubdtype(wanted.dtype, np.integer)
+        rtol, atol = (0, 0) if exact else TOLERANCES[case["dtype"]]
+        # An entry that is a small sum of large terms is rounded as those are.
+        atol *= max(1, np.abs(wanted).max(initial=0).item())
+        np.testing.assert_allclose(
+            got.astype(np.float64),
+            wanted.astype(np.float64),
+            rtol,
+            atol,
+            equal_nan=False,
+            err_msg=f"{part}{path}",
+        )
 
 
 def argument(value: Any) -> Any:

@@ -7,6 +7,8 @@ from trees import sizes
 
 tf1 = tf.compat.v1
 rnn_cell = tf1.nn.rnn_cell
+# Where the classes of cells are looked up; `make_contrib.py` adds contrib's modules.
+MODULES = [rnn_cell]
 
 
 def gated_difference(inputs: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
@@ -188,11 +190,15 @@ def build(spec: Any, dtype: str) -> Any:
     args, kwargs = list(spec.get("args", ())), dict(spec["kwargs"])
     if "residual_fn" in kwargs:
         kwargs["residual_fn"] = RESIDUAL_FNS[kwargs["residual_fn"]]
+    for key, value in kwargs.items():
+        if isinstance(value, dict):
+            kwargs[key] = getattr(tf.nn, value["function"])
     if "cells" in spec:
         args = [_stack(spec["cells"], dtype), *args]
     elif "cell" in spec:
         args = [build(spec["cell"], dtype), *args]
-    return getattr(rnn_cell, spec["class"])(*args, **kwargs)
+    module = next(m for m in MODULES if hasattr(m, spec["class"]))
+    return getattr(module, spec["class"])(*args, **kwargs)
 
 
 def _stack(specs: Any, dtype: str) -> Any:

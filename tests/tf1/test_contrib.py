@@ -1,0 +1,51 @@
+"""jaxrnn.contrib gives what TensorFlow's contrib gave: outputs, states, gradients.
+
+The goldens, and how to make them anew: `golden/make_contrib.py`.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+from ..golden import contrib_specs, replay
+
+CASES = replay.recorded_contrib()
+FAMILIES = contrib_specs.families()
+
+
+def in_family(family):
+    return [case for case in CASES if case["family"] == family]
+
+
+def first_of_each_class(cases):
+    """The name of the first case of each class of cells."""
+    names = {}
+    for case in cases:
+        names.setdefault(case["cell"]["class"], case["name"])
+    return list(names.values())
+
+
+@pytest.mark.fast(*first_of_each_class(CASES))
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_same_as_contrib(case):
+    replay.check(case)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_goldens_are_those_of_the_specs(family):
+    got = [{k: v for k, v in c.items() if k != "structures"} for c in in_family(family)]
+    wanted = json.loads(json.dumps(FAMILIES[family]))
+    command = f"python tests/golden/make_contrib.py --contrib PATH --only {family}"
+    assert got == wanted, f"Run `{command}`."
+    stored = {key.split("/")[0] for key in replay.arrays(family, "contrib")}
+    assert stored == {case["name"] for case in wanted}
+
+
+def test_each_case_has_a_name_of_its_own_and_gradients():
+    assert len({case["name"] for case in CASES}) == len(CASES)
+    for case in CASES:
+        given = replay.floats(replay.arguments(case))
+        grads = replay.golden_leaves(case, "grads")
+        assert given.keys() == grads.keys(), case["name"]
+        assert any(leaf.astype(np.float64).any() for leaf in grads.values())
