@@ -3,11 +3,13 @@
 A cell has the constructor of TensorFlow's and the names of its variables, so that
 scripts port line by line and old checkpoints drop in.
 
-Cells: `CFNCell`, `CoupledInputForgetGateLSTMCell`, `FusedRNNCell`,
-`FusedRNNCellAdaptor`, `GLSTMCell`, `GRUBlockCellV2`, `IndRNNCell`, `IndyGRUCell`,
-`IndyLSTMCell`, `IntersectionRNNCell`, `LSTMBlockCell`, `LSTMBlockFusedCell`,
-`LayerNormBasicLSTMCell`, `LayerNormLSTMCell`, `MinimalRNNCell`, `NASCell`, `SRUCell`,
-`TimeReversedFusedRNN`, `UGRNNCell`, `WeightNormLSTMCell`. Wrappers:
+Cells: `BidirectionalGridLSTMCell`, `CFNCell`, `Conv1DLSTMCell`, `Conv2DLSTMCell`,
+`Conv3DLSTMCell`, `ConvLSTMCell`, `CoupledInputForgetGateLSTMCell`, `FusedRNNCell`,
+`FusedRNNCellAdaptor`, `GLSTMCell`, `GRUBlockCellV2`, `GridLSTMCell`, `IndRNNCell`,
+`IndyGRUCell`, `IndyLSTMCell`, `IntersectionRNNCell`, `LSTMBlockCell`,
+`LSTMBlockFusedCell`, `LayerNormBasicLSTMCell`, `LayerNormLSTMCell`, `MinimalRNNCell`,
+`NASCell`, `NTMCell`, `NTMControllerState`, `PhasedLSTMCell`, `SRUCell`,
+`TimeFreqLSTMCell`, `TimeReversedFusedRNN`, `UGRNNCell`, `WeightNormLSTMCell`. Wrappers:
 `AttentionCellWrapper`, `EmbeddingWrapper`, `FusedRNNCell`, `FusedRNNCellAdaptor`,
 `HighwayWrapper`, `InputProjectionWrapper`, `LSTMBlockFusedCell`,
 `OutputProjectionWrapper`, `TimeReversedFusedRNN`.
@@ -53,6 +55,12 @@ from ._block_cells import (
 from ._cfn import (
     CFNCell as CFNCell,
 )
+from ._conv_lstm import (
+    Conv1DLSTMCell as Conv1DLSTMCell,
+    Conv2DLSTMCell as Conv2DLSTMCell,
+    Conv3DLSTMCell as Conv3DLSTMCell,
+    ConvLSTMCell as ConvLSTMCell,
+)
 from ._coupled_lstm import (
     CoupledInputForgetGateLSTMCell as CoupledInputForgetGateLSTMCell,
 )
@@ -67,6 +75,10 @@ from ._fused import (
 )
 from ._glstm import (
     GLSTMCell as GLSTMCell,
+)
+from ._grid_lstm import (
+    BidirectionalGridLSTMCell as BidirectionalGridLSTMCell,
+    GridLSTMCell as GridLSTMCell,
 )
 from ._highway import (
     HighwayWrapper as HighwayWrapper,
@@ -88,6 +100,13 @@ from ._minimal_rnn import (
 )
 from ._nas import (
     NASCell as NASCell,
+)
+from ._ntm import (
+    NTMCell as NTMCell,
+    NTMControllerState as NTMControllerState,
+)
+from ._phased_lstm import (
+    PhasedLSTMCell as PhasedLSTMCell,
 )
 from ._projections import (
     InputProjectionWrapper as InputProjectionWrapper,
@@ -132,6 +151,9 @@ from ._seq2seq.training_helpers import (
 )
 from ._sru import (
     SRUCell as SRUCell,
+)
+from ._time_freq_lstm import (
+    TimeFreqLSTMCell as TimeFreqLSTMCell,
 )
 from ._ugrnn import (
     UGRNNCell as UGRNNCell,
