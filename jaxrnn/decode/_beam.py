@@ -330,17 +330,16 @@ def tile(where: str, name: str, tree: PyTree, width: int) -> PyTree:
 
 
 def map_rows(fn: Callable[[Array], Array], tree: PyTree) -> PyTree:
-    """The tree with `fn(leaf)` for what has rows of its own.
+    """The tree with `fn(leaf)` for what each beam has for itself.
 
-    TensorArrays and scalars have none, and what is read-only the beams of an example
-    share.
+    These are the arrays with axes, outside of TensorArrays and of read-only parts.
     """
-    is_whole = lambda x: is_tensor_array(x) or is_read_only(x)
+    is_shared = lambda x: is_read_only(x) or is_tensor_array(x)
 
     def of_rows(leaf: Any) -> Any:
-        return leaf if is_whole(leaf) or not leaf.ndim else fn(leaf)
+        return leaf if is_shared(leaf) or not leaf.ndim else fn(leaf)
 
-    return jax.tree.map(of_rows, tree, is_leaf=is_whole)
+    return jax.tree.map(of_rows, tree, is_leaf=is_shared)
 
 
 def _repeated(x: Array, width: int) -> Array:

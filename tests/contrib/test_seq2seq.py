@@ -73,7 +73,8 @@ def test_goldens_end_early_late_and_never():
         for case in CASES:
             if case["name"].startswith(start):
                 found |= set(replay_seq2seq.arrays(case)["/results/lengths"].flat)
-        assert {1, 2, 6} <= found, start
+        assert {1, 2} <= found, start
+        assert max(found) >= 6, start
 
 
 # A model of our own.
@@ -95,7 +96,7 @@ PARAMS = jax.tree.map(
 )
 
 
-BIAS = np.where(np.arange(VOCAB) == END, 1.5, 0.0)
+BIAS = np.where(np.arange(VOCAB) == END, 4.0, 0.0)
 
 
 def project(outputs):
@@ -442,8 +443,8 @@ def test_states_with_scalars_and_arrays_are_decoded_with_imputation():
 def test_a_decoder_of_ones_own():
     class Countdown(contrib.Decoder):
         batch_size = 2
-        output_size = {"n": jaxrnn.TensorShape([])}
-        output_dtype = {"n": jnp.int32}
+        output_size = property(lambda self: {"n": jaxrnn.TensorShape([])})
+        output_dtype = property(lambda self: {"n": jnp.int32})
 
         def initialize(self, name=None):
             start = jnp.array([3, 1], jnp.int32)

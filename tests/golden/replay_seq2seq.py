@@ -144,8 +144,12 @@ def _layer(case: Case, given: dict[str, Any]) -> Any:
     if "kernel" not in given:
         return None
     scale = 1e4 if case["functions"].get("layer") == "certain" else 1.0
-    bias = given["bias"]
-    return lambda x: (x @ given["kernel"] + bias.reshape((1,) * (x.ndim - 1) + (-1,))) * scale  # fmt: skip
+
+    def layer(outputs):
+        bias = given["bias"].reshape((1,) * (outputs.ndim - 1) + (-1,))
+        return (outputs @ given["kernel"] + bias) * scale
+
+    return layer
 
 
 def _helper(case: Case, given: dict[str, Any]) -> Any:

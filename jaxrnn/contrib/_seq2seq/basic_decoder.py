@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ..._base.arguments import check_functions, check_is_cell
 from ..._base.cell_keys import cell_at_step
 from ..._base.errors import describe
-from ..._base.inputs import as_state
+from ..._base.inputs import as_state, started
 from ..._base.serialization import serializable
 from ..._base.tensor_shape import TensorShape
 from ..._base.trees import map_sizes
@@ -102,8 +102,9 @@ class BasicDecoder(Decoder):
         )
 
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
-        """The helper's first inputs, and the initial state."""
-        return *self._helper.initialize(), self._initial_state
+        """The helper's first inputs, and the initial state, started by the cell."""
+        state = started(self._cell, self._initial_state)
+        return *self._helper.initialize(), state
 
     def step(
         self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None

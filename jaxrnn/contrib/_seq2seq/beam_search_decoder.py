@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..._base.arguments import as_bool, check_functions, check_is_cell
 from ..._base.cell_keys import cell_at_step
 from ..._base.errors import describe
-from ..._base.inputs import as_state
+from ..._base.inputs import as_state, started
 from ..._base.math import concrete_or_none
+from ..._base.read_only import without_read_only
 from ..._base.serialization import serializable
 from ..._base.tensor_shape import TensorShape
 from ..._base.trees import named_leaves
@@ -93,12 +95,13 @@ class FinalBeamSearchDecoderOutput(NamedTuple):
 def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
     """Repeats each row `multiplier` times, those of one next to each other.
 
-    Apply it to the initial state of a `BeamSearchDecoder`, and to a memory of which its
-    cell reads.
+    Apply it to the initial state of a `BeamSearchDecoder`. The memory in the state of
+    an `AttentionWrapper` is shared by the beams of a row and stays as it is.
 
     Args:
         t: A nest of arrays `[batch, ...]`; those without axes stay as they are (in
-            TensorFlow they are an error).
+            TensorFlow they are an error). TensorArrays must be empty, and will hold
+            elements with so many rows.
         multiplier: The number of beams, an int, at most 65,536.
         name: Accepted for compatibility with TensorFlow.
 
@@ -107,11 +110,33 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
 
     Raises:
         TypeError: If a leaf is not an array, or `multiplier` not an int.
-        ValueError: If a leaf is a TensorArray, or `multiplier` is out of range.
+        ValueError: If a TensorArray is not empty, or `multiplier` is out of range.
 
     Source: `tf.contrib.seq2seq.tile_batch`.
     """
-    return tile("tile_batch", "t", t, as_width("tile_batch", multiplier, "multiplier"))
+    width = as_width("tile_batch", multiplier, "multiplier")
+    is_array = is_tensor_array
+    # A scalar stands in for each TensorArray.
+    arrays = jax.tree.map(
+        lambda x: np.int32(0) if is_array(x) else x, t, is_leaf=is_array
+    )
+    tiled = tile("tile_batch", "t", arrays, width)
+    pick = lambda x, y: _tiled_array(x, width) if is_array(x) else y
+    return jax.tree.map(pick, t, tiled, is_leaf=is_array)
+
+
+def _tiled_array(array: TensorArray, width: int) -> TensorArray:
+    """An empty array whose elements will have the rows of all beams."""
+    shape = array.element_shape
+    if not shape:
+        return array
+    if concrete_or_none(array.size()) != 0:
+        raise ValueError(
+            f"tile_batch: a TensorArray in `t` must be empty, got {array!r}. Tile the "
+            "state before the first step."
+        )
+    rows = shape[0] * width, *shape[1:]
+    return TensorArray(array.dtype, 0, dynamic_size=True, element_shape=rows)
 
 
 class BeamSearchDecoder(Decoder):
@@ -198,7 +223,7 @@ class BeamSearchDecoder(Decoder):
         self._reorders = as_bool(
             where, "reorder_tensor_arrays", reorder_tensor_arrays, fix
         )
-        self._initial_state = self._split(self._as_rows(where, initial_state))
+        self._initial_state = self._as_rows(where, initial_state)
         self._dtype = score_dtype(state_dtype(self._initial_state))
 
     @property
@@ -229,9 +254,10 @@ class BeamSearchDecoder(Decoder):
         fill = lambda value, dtype: jnp.full_like(tokens, value, dtype)
         first = jnp.broadcast_to(jnp.arange(self._beam_width) == 0, tokens.shape)
         log_probs = jnp.where(first, fill(0, self._dtype), fill(-jnp.inf, self._dtype))
-        coverage = self._alignments(self._initial_state) if self._has_coverage else ()
+        cell_state = self._split(started(self._cell, self._initial_state))
+        coverage = self._alignments(cell_state) if self._has_coverage else ()
         state = BeamSearchDecoderState(
-            self._initial_state, log_probs, ~first, fill(0, jnp.int32), coverage
+            cell_state, log_probs, ~first, fill(0, jnp.int32), coverage
         )
         return state.finished, self._embedding_fn(tokens), state
 
@@ -250,7 +276,9 @@ class BeamSearchDecoder(Decoder):
             beams,
             jax.nn.log_softmax(logits, axis=-1),
             self._end_token,
-            lambda *candidates: self._scores(*candidates, beams.finished, coverage),
+            lambda log_probs, lengths: self._scores(
+                log_probs, lengths, beams.finished, coverage
+            ),
             counts_end=False,
             impossible=float(jnp.finfo(self._dtype).min),
         )
@@ -346,7 +374,8 @@ class BeamSearchDecoder(Decoder):
         """The initial state, whose leaves must have a row for each beam."""
         state = as_state(where, "initial_state", state)
         rows = self.batch_size * self._beam_width
-        for name, leaf in named_leaves("initial_state", state, is_tensor_array):
+        own = without_read_only(state)
+        for name, leaf in named_leaves("initial_state", own, is_tensor_array):
             if is_tensor_array(leaf) or leaf.shape[:1] in ((), (rows,)):
                 continue
             raise ValueError(

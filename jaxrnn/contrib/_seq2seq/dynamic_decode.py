@@ -1,6 +1,5 @@
 """`dynamic_decode`: a decoder in the loop of `raw_rnn`."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from ..._base.arguments import as_axis_size, as_bool, as_scope, as_unroll
 from ..._base.errors import describe, noting
 from ..._base.inputs import as_array, as_state
+from ..._base.read_only import with_read_only, without_read_only
 from ..._base.trees import map_sizes
 from ..._base.typing import Array, PyTree
 from ..._drivers.loop_fn import as_like
@@ -77,12 +77,14 @@ def dynamic_decode(
         steps = as_axis_size(WHERE, "maximum_iterations", maximum_iterations, fix)
     limit = Limit(WHERE, "maximum_iterations", steps)
     with jax.named_scope(as_scope(WHERE, scope, "decoder")):
-        carry = _first_carry(decoder, limit)
+        finished, inputs, first_state, lengths = _first_carry(decoder, limit)
+        carry = finished, inputs, without_read_only(first_state), lengths
         emit_types = _emit_types(decoder)
-        step = _step_of(decoder, impute_finished, emit_types, limit)
+        step = _step_of(decoder, impute_finished, emit_types, limit, first_state)
         emit_ta, (_, _, state, lengths) = run_until_finished(
             step, carry, emit_types, limit, strategy
         )
+        state = with_read_only(state, first_state)
         outputs = jax.tree.map(lambda ta: ta.stack(), emit_ta, is_leaf=is_tensor_array)
         outputs, state = decoder.finalize(outputs, state, lengths)
         if not output_time_major:
@@ -140,18 +142,30 @@ def _emit_types(decoder: Decoder) -> PyTree:
     )
 
 
-def _step_of(decoder: Decoder, impute: bool, emit_types: PyTree, limit: Limit) -> Step:
-    """One iteration: `decoder.step`, and which rows are finished after it."""
+def _step_of(
+    decoder: Decoder,
+    impute: bool,
+    emit_types: PyTree,
+    limit: Limit,
+    first_state: PyTree,
+) -> Step:
+    """One iteration: `decoder.step`, and which rows are finished after it.
+
+    The read-only parts of the state are those of `first_state`.
+    """
 
     def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
         finished, inputs, state, lengths = carry
+        state = with_read_only(state, first_state)
         hidden = masking.hide_nonfinite(finished, inputs)
-        emit, next_state, next_inputs, over = _noted(decoder.step)(time, hidden, state)
+        with noting(f"{WHERE}: raised by `decoder.step(time, inputs, state)`."):
+            emit, next_state, next_inputs, over = decoder.step(time, hidden, state)
         emit = as_like(WHERE, "outputs", emit, emit_types, EMIT_FIX)
         next_state = as_like(WHERE, "next_state", next_state, state)
         next_inputs = as_like(WHERE, "next_inputs", next_inputs, inputs)
         over = as_like(WHERE, "finished", over, finished)
         lengths = jnp.where(finished, lengths, time + 1)
+        state, next_state = map(without_read_only, (state, next_state))
         if impute:
             emit = masking.zero_dead(~finished, emit)
             next_state = masking.advance(~finished, True, next_state, state)
@@ -165,11 +179,3 @@ def _step_of(decoder: Decoder, impute: bool, emit_types: PyTree, limit: Limit) -
 def _ended(finished: Array, time: Any, limit: Limit) -> Array:
     """All rows are finished at the limit: reaching it is a result, not an error."""
     return finished if limit.steps is None else finished | (time >= limit.steps)
-
-
-def _noted(step: Callable) -> Callable:
-    def noted(*args: Any) -> Any:
-        with noting(f"{WHERE}: raised by `decoder.step(time, inputs, state)`."):
-            return step(*args)
-
-    return noted

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ..._base.arguments import as_count
 from ..._base.cell_keys import check_key
 from ..._base.errors import describe, is_array
+from ..._base.inputs import as_array
 from ..._base.typing import Array, ArrayLike, DType, Key, PyTree
 
 Embedding = ArrayLike | Callable[[Array], PyTree]
@@ -39,10 +40,8 @@ def as_token(where: str, end_token: Any) -> Array:
         TypeError: If it is not an integer.
         ValueError: If it has axes.
     """
-    token = jnp.asarray(end_token) if is_array(end_token) else end_token
-    if isinstance(token, int) and not isinstance(token, bool):
-        return jnp.int32(token)
-    if not is_array(token) or not jnp.issubdtype(token.dtype, jnp.integer):
+    token = as_array(where, "end_token", end_token)
+    if not jnp.issubdtype(token.dtype, jnp.integer):
         raise TypeError(
             f"{where}: `end_token` must be an integer, got {describe(end_token)}."
         )

@@ -74,8 +74,8 @@ def sequence_loss(
                 "be True, got both. The sum divides by the number of weights, too."
             )
     with jax.named_scope(name or WHERE):
-        logits = masking.hide_nonfinite(weights == 0, logits)
-        losses = _losses(logits, targets, softmax_loss_function)
+        hidden = masking.hide_nonfinite(weights == 0, logits)
+        losses = _losses(hidden, targets, softmax_loss_function)
         weights = weights.astype(losses.dtype)
         losses = losses * weights
         if len(total) == 2 or (total and not average):
