@@ -48,18 +48,6 @@ from ._attention.wrapper import (
 from ._attention_cell import (
     AttentionCellWrapper as AttentionCellWrapper,
 )
-from ._attention_mechanisms import (
-    AttentionMechanism as AttentionMechanism,
-    BahdanauAttention as BahdanauAttention,
-    LuongAttention as LuongAttention,
-    hardmax as hardmax,
-)
-from ._attention_state import (
-    AttentionWrapperState as AttentionWrapperState,
-)
-from ._attention_wrapper import (
-    AttentionWrapper as AttentionWrapper,
-)
 from ._block_cells import (
     GRUBlockCellV2 as GRUBlockCellV2,
     LSTMBlockCell as LSTMBlockCell,
@@ -109,11 +97,6 @@ from ._layer_norm_lstm import (
 )
 from ._minimal_rnn import (
     MinimalRNNCell as MinimalRNNCell,
-)
-from ._monotonic_attention import (
-    BahdanauMonotonicAttention as BahdanauMonotonicAttention,
-    LuongMonotonicAttention as LuongMonotonicAttention,
-    monotonic_attention as monotonic_attention,
 )
 from ._nas import (
     NASCell as NASCell,
