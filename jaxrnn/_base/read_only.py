@@ -27,7 +27,8 @@ def is_read_only(x: Any) -> bool:
 
 def without_read_only(state: PyTree) -> PyTree:
     """The state with nothing in its read-only parts."""
-    return map_others(lambda x: x, state, ReadOnly(()))
+    empty = lambda x: ReadOnly(()) if is_read_only(x) else x
+    return jax.tree.map(empty, state, is_leaf=is_read_only)
 
 
 def with_read_only(state: PyTree, source: PyTree) -> PyTree:
@@ -40,17 +41,6 @@ def with_read_only(state: PyTree, source: PyTree) -> PyTree:
 def has_read_only(state: PyTree) -> bool:
     """Whether it has such parts."""
     return any(map(is_read_only, _leaves(state)))
-
-
-def map_others(fn: Any, state: PyTree, instead: ReadOnly | None = None) -> PyTree:
-    """The state with `fn` applied to all leaves outside of its read-only parts."""
-
-    def change(x: Any) -> Any:
-        if is_read_only(x):
-            return x if instead is None else instead
-        return fn(x)
-
-    return jax.tree.map(change, state, is_leaf=is_read_only)
 
 
 def _leaves(state: PyTree) -> list:

@@ -29,7 +29,13 @@ from .._time.sequence import DeclinedError
 from .._time.steps import Steps
 from .base import RNNCell, scope_name
 from .initializers import ParamSpec, make_params
-from .step_checks import check_floating, check_params, check_state, check_step_inputs
+from .step_checks import (
+    check_floating,
+    check_one_dtype,
+    check_params,
+    check_state,
+    check_step_inputs,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -361,14 +367,7 @@ class AffineCell(RNNCell):
         state = check_state(name, state, self.state_size, inputs.shape[0])
         check_params(name, params, self.param_specs, inputs)
         operand, _ = self._pair("`enter`", self.enter(state))
-        declared = getattr(self, "dtype", None) or inputs.dtype
-        dtype = jax.dtypes.canonicalize_dtype(declared)
-        if not inputs.dtype == operand.dtype == dtype:
-            raise TypeError(
-                f"{name}: `inputs`, `state` and the cell must share one dtype, got "
-                f"{describe(inputs)}, {describe(operand)} and {dtype}. Cast the "
-                "inputs, or make the state with their dtype (a driver's `dtype`)."
-            )
+        check_one_dtype(name, getattr(self, "dtype", None), inputs, operand)
         return inputs, state
 
     def _pair(self, what: str, result: Any) -> tuple[Any, Any]:

@@ -28,14 +28,16 @@ def set_common_fields(cell: Any) -> None:
                 f"{where}: `{field.name}` must be a function (key, shape, dtype), got "
                 f"{describe(value)}. See jax.nn.initializers."
             )
+        elif field.name.endswith("activation"):
+            function = resolve_activation(where, getattr(cell, field.name))
+            set_field(cell, **{field.name: function})
+        elif field.name in ("num_units", "units"):
+            set_field(cell, **{field.name: as_count(where, field.name, value, 0, "")})
     if not isinstance(cell.name, str | None):
         raise TypeError(f"{where}: `name` must be a string, got {describe(cell.name)}.")
     if cell.dtype is not None:
         set_field(cell, dtype=as_dtype(where, cell.dtype))
         check_floating(where, "dtype", cell.dtype)
-    set_field(cell, num_units=as_count(where, "num_units", cell.num_units, 0, ""))
-    if hasattr(cell, "activation"):
-        set_field(cell, activation=resolve_activation(where, cell.activation))
 
 
 def set_bools(cell: Any) -> None:

@@ -3,8 +3,16 @@
 A cell has the constructor of TensorFlow's and the names of its variables, so that
 scripts port line by line and old checkpoints drop in.
 
-Cells: `CoupledInputForgetGateLSTMCell`, `GLSTMCell`, `GRUBlockCellV2`, `LSTMBlockCell`,
-`LayerNormBasicLSTMCell`, `LayerNormLSTMCell`, `NASCell`, `WeightNormLSTMCell`.
+Cells: `BidirectionalGridLSTMCell`, `CFNCell`, `Conv1DLSTMCell`, `Conv2DLSTMCell`,
+`Conv3DLSTMCell`, `ConvLSTMCell`, `CoupledInputForgetGateLSTMCell`, `FusedRNNCell`,
+`FusedRNNCellAdaptor`, `GLSTMCell`, `GRUBlockCellV2`, `GridLSTMCell`, `IndRNNCell`,
+`IndyGRUCell`, `IndyLSTMCell`, `IntersectionRNNCell`, `LSTMBlockCell`,
+`LSTMBlockFusedCell`, `LayerNormBasicLSTMCell`, `LayerNormLSTMCell`, `MinimalRNNCell`,
+`NASCell`, `NTMCell`, `NTMControllerState`, `PhasedLSTMCell`, `SRUCell`,
+`TimeFreqLSTMCell`, `TimeReversedFusedRNN`, `UGRNNCell`, `WeightNormLSTMCell`. Wrappers:
+`AttentionCellWrapper`, `EmbeddingWrapper`, `FusedRNNCell`, `FusedRNNCellAdaptor`,
+`HighwayWrapper`, `InputProjectionWrapper`, `LSTMBlockFusedCell`,
+`OutputProjectionWrapper`, `TimeReversedFusedRNN`.
 
 Attention: `AttentionWrapper` (`AttentionWrapperState`) with a mechanism,
 `BahdanauAttention`, `LuongAttention`, `BahdanauMonotonicAttention` or
@@ -20,39 +28,89 @@ makes the sequences of the `FinalBeamSearchDecoderOutput`. `sequence_loss` is th
 """
 
 from .._base.public import set_public_module as _set_public_module
-from ._attention_mechanisms import (
+from ._attention.mechanisms import (
     AttentionMechanism as AttentionMechanism,
     BahdanauAttention as BahdanauAttention,
     LuongAttention as LuongAttention,
     hardmax as hardmax,
 )
-from ._attention_state import (
+from ._attention.monotonic import (
+    BahdanauMonotonicAttention as BahdanauMonotonicAttention,
+    LuongMonotonicAttention as LuongMonotonicAttention,
+    monotonic_attention as monotonic_attention,
+)
+from ._attention.state import (
     AttentionWrapperState as AttentionWrapperState,
 )
-from ._attention_wrapper import (
+from ._attention.wrapper import (
     AttentionWrapper as AttentionWrapper,
+)
+from ._attention_cell import (
+    AttentionCellWrapper as AttentionCellWrapper,
 )
 from ._block_cells import (
     GRUBlockCellV2 as GRUBlockCellV2,
     LSTMBlockCell as LSTMBlockCell,
 )
+from ._cfn import (
+    CFNCell as CFNCell,
+)
+from ._conv_lstm import (
+    Conv1DLSTMCell as Conv1DLSTMCell,
+    Conv2DLSTMCell as Conv2DLSTMCell,
+    Conv3DLSTMCell as Conv3DLSTMCell,
+    ConvLSTMCell as ConvLSTMCell,
+)
 from ._coupled_lstm import (
     CoupledInputForgetGateLSTMCell as CoupledInputForgetGateLSTMCell,
 )
+from ._embedding import (
+    EmbeddingWrapper as EmbeddingWrapper,
+)
+from ._fused import (
+    FusedRNNCell as FusedRNNCell,
+    FusedRNNCellAdaptor as FusedRNNCellAdaptor,
+    LSTMBlockFusedCell as LSTMBlockFusedCell,
+    TimeReversedFusedRNN as TimeReversedFusedRNN,
+)
 from ._glstm import (
     GLSTMCell as GLSTMCell,
+)
+from ._grid_lstm import (
+    BidirectionalGridLSTMCell as BidirectionalGridLSTMCell,
+    GridLSTMCell as GridLSTMCell,
+)
+from ._highway import (
+    HighwayWrapper as HighwayWrapper,
+)
+from ._independent import (
+    IndRNNCell as IndRNNCell,
+    IndyGRUCell as IndyGRUCell,
+    IndyLSTMCell as IndyLSTMCell,
+)
+from ._intersection_rnn import (
+    IntersectionRNNCell as IntersectionRNNCell,
 )
 from ._layer_norm_lstm import (
     LayerNormBasicLSTMCell as LayerNormBasicLSTMCell,
     LayerNormLSTMCell as LayerNormLSTMCell,
 )
-from ._monotonic_attention import (
-    BahdanauMonotonicAttention as BahdanauMonotonicAttention,
-    LuongMonotonicAttention as LuongMonotonicAttention,
-    monotonic_attention as monotonic_attention,
+from ._minimal_rnn import (
+    MinimalRNNCell as MinimalRNNCell,
 )
 from ._nas import (
     NASCell as NASCell,
+)
+from ._ntm import (
+    NTMCell as NTMCell,
+    NTMControllerState as NTMControllerState,
+)
+from ._phased_lstm import (
+    PhasedLSTMCell as PhasedLSTMCell,
+)
+from ._projections import (
+    InputProjectionWrapper as InputProjectionWrapper,
+    OutputProjectionWrapper as OutputProjectionWrapper,
 )
 from ._seq2seq.basic_decoder import (
     BasicDecoder as BasicDecoder,
@@ -65,23 +123,40 @@ from ._seq2seq.beam_search_decoder import (
     FinalBeamSearchDecoderOutput as FinalBeamSearchDecoderOutput,
     tile_batch as tile_batch,
 )
-from ._seq2seq.decoder import Decoder as Decoder
-from ._seq2seq.dynamic_decode import dynamic_decode as dynamic_decode
+from ._seq2seq.decoder import (
+    Decoder as Decoder,
+)
+from ._seq2seq.dynamic_decode import (
+    dynamic_decode as dynamic_decode,
+)
 from ._seq2seq.embedding_helpers import (
     GreedyEmbeddingHelper as GreedyEmbeddingHelper,
     SampleEmbeddingHelper as SampleEmbeddingHelper,
 )
-from ._seq2seq.gather_tree import gather_tree as gather_tree
+from ._seq2seq.gather_tree import (
+    gather_tree as gather_tree,
+)
 from ._seq2seq.helper import (
     CustomHelper as CustomHelper,
     Helper as Helper,
     InferenceHelper as InferenceHelper,
 )
-from ._seq2seq.sequence_loss import sequence_loss as sequence_loss
+from ._seq2seq.sequence_loss import (
+    sequence_loss as sequence_loss,
+)
 from ._seq2seq.training_helpers import (
     ScheduledEmbeddingTrainingHelper as ScheduledEmbeddingTrainingHelper,
     ScheduledOutputTrainingHelper as ScheduledOutputTrainingHelper,
     TrainingHelper as TrainingHelper,
+)
+from ._sru import (
+    SRUCell as SRUCell,
+)
+from ._time_freq_lstm import (
+    TimeFreqLSTMCell as TimeFreqLSTMCell,
+)
+from ._ugrnn import (
+    UGRNNCell as UGRNNCell,
 )
 from ._weight_norm_lstm import (
     WeightNormLSTMCell as WeightNormLSTMCell,

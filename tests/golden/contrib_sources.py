@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import ops, tensor_util
-from tensorflow.python.ops import control_flow_ops
+from tensorflow.python.ops import array_ops, control_flow_ops
 
 tf1 = tf.compat.v1
 _MODULES = {
@@ -41,6 +41,8 @@ def load(contrib: pathlib.Path) -> types.SimpleNamespace:
         (control_flow_ops, "cond"),
         (control_flow_ops, "while_loop"),
         (ops, "Tensor"),
+        (array_ops, "stack"),
+        (array_ops, "unstack"),
     ):
         setattr(module, name, getattr(tf1, name))
     found: dict[str, Any] = {}
@@ -67,10 +69,10 @@ class _Edits(ast.NodeTransformer):
         if node.attr == "value" and isinstance(node.ctx, ast.Load):
             function = ast.Name("_value", ast.Load())
             return ast.Call(function, [node.value], [])
-        renamed = {"is_sequence": "is_nested", "Inf": "inf"}
-        node.attr = renamed.get(node.attr, node.attr)
         if node.attr == "RegisterGradient":
             return ast.Name("_register", ast.Load())
+        renamed = {"is_sequence": "is_nested", "Inf": "inf"}
+        node.attr = renamed.get(node.attr, node.attr)
         return node
 
 
@@ -105,6 +107,12 @@ def _packages() -> dict[str, types.ModuleType]:
     operations = types.SimpleNamespace(gather_tree=gather_tree)
     vars(packages[f"{contrib}.seq2seq.python.ops"])["beam_search_ops"] = operations
     return packages
+
+
+def cond(*args: Any) -> Any:
+    """`tf.cond`, which in version 1 took the only tensor of a list out of it."""
+    found = tf1.cond(*args)
+    return found[0] if isinstance(found, list) and len(found) == 1 else found
 
 
 def layer_norm(inputs: tf.Tensor, reuse: bool, scope: str) -> tf.Tensor:

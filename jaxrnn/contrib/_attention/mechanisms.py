@@ -9,18 +9,18 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count, as_dtype, check_functions
-from .._base.math import dot
-from .._base.typing import Array, DType, Key, Params
-from .._cells.base import snake_case
-from .._cells.hyperparameters import (
+from ..._base.arguments import as_count, as_dtype, check_functions
+from ..._base.math import dot
+from ..._base.typing import Array, DType, Key, Params
+from ..._cells.base import snake_case
+from ..._cells.hyperparameters import (
     Hyperparameters,
     check_number,
     set_bools,
     set_field,
 )
-from .._cells.initializers import ParamSpec, glorot_uniform, ones, zeros
-from ._attention_memory import AttentionMemory
+from ..._cells.initializers import ParamSpec, glorot_uniform, ones, zeros
+from .memory import AttentionMemory
 
 
 class AttentionMechanism(Hyperparameters, abc.ABC):

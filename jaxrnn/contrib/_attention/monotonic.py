@@ -6,10 +6,10 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from .._base.cell_keys import step_key
-from .._base.typing import Array, DType, Key, Params
-from .._cells.initializers import ParamSpec
-from ._attention_mechanisms import (
+from ..._base.cell_keys import step_key
+from ..._base.typing import Array, DType, Key, Params
+from ..._cells.initializers import ParamSpec
+from .mechanisms import (
     AttentionMechanism,
     bahdanau_score,
     bahdanau_specs,

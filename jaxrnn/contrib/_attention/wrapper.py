@@ -2,35 +2,43 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, final
 
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count, as_dtype, check_functions
-from .._base.cell_keys import apply_cell, check_key, check_key_of_step, fold
-from .._base.errors import describe, noting
-from .._base.inputs import as_state
-from .._base.math import dot
-from .._base.read_only import ReadOnly
-from .._base.tensor_shape import TensorShape
-from .._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree, Shaped
-from .._cells.base import RNNCell, scope_name
-from .._cells.hyperparameters import set_bools, set_field
-from .._cells.initializers import ParamSpec, glorot_uniform, make_params
-from .._cells.step_checks import check_params
-from .._tensor_array.tensor_array import TensorArray
-from .._wrappers.base import check_wrapped
-from ._attention_mechanisms import AttentionMechanism
-from ._attention_memory import AttentionMemory, as_memory
-from ._attention_state import AttentionWrapperState
-from ._attention_step import BoundMechanism, compute_attention
+from ..._base.arguments import as_count, as_dtype, check_functions
+from ..._base.cell_keys import apply_cell, check_key_of_step, fold
+from ..._base.errors import describe
+from ..._base.inputs import as_state
+from ..._base.math import dot
+from ..._base.read_only import ReadOnly
+from ..._base.tensor_shape import TensorShape
+from ..._base.typing import (
+    Array,
+    ArrayLike,
+    DType,
+    Key,
+    Lengths,
+    Params,
+    PyTree,
+    Shaped,
+)
+from ..._cells.base import scope_name
+from ..._cells.hyperparameters import set_bools, set_field
+from ..._cells.initializers import ParamSpec, glorot_uniform
+from ..._tensor_array.tensor_array import TensorArray
+from .._wrapper import ParamsWrapper, vector_size
+from .mechanisms import AttentionMechanism
+from .memory import AttentionMemory, as_memory
+from .state import AttentionWrapperState
+from .step import BoundMechanism, compute_attention
 
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class AttentionWrapper(RNNCell):
+class AttentionWrapper(ParamsWrapper):
     """A cell that attends to a memory at each step.
 
         output, cell_state = cell(cell_input_fn(inputs, attention), cell_state)
@@ -95,7 +103,6 @@ class AttentionWrapper(RNNCell):
     Source: arXiv:1508.04025, arXiv:1409.0473; `tf.contrib.seq2seq.AttentionWrapper`.
     """
 
-    cell: RNNCell
     attention_mechanism: Any
     attention_layer_size: Any = None
     alignment_history: bool = False
@@ -106,13 +113,11 @@ class AttentionWrapper(RNNCell):
     attention_fn: Callable[..., tuple[Array, Array, Any]] | None = None
     dtype: DType | None = None
 
-    holds_cells = True
-    owns_params = True
     feature_axes = property(lambda self: None if self.cell_input_fn else 1)
 
     def __post_init__(self) -> None:
         where = "AttentionWrapper"
-        check_wrapped(where, "cell", self.cell)
+        super().__post_init__()
         set_bools(self)
         if isinstance(self.attention_mechanism, list):
             set_field(self, attention_mechanism=tuple(self.attention_mechanism))
@@ -275,9 +280,9 @@ class AttentionWrapper(RNNCell):
             seen[name] += 1
         return names
 
-    def own_specs(self) -> dict[str, Any]:
-        """All parameters but those of the wrapped cell."""
-        query_depth = self.cell.output_size
+    def own_specs(self, depth: int) -> dict[str, Any]:
+        """All parameters but those of the wrapped cell, for inputs of any size."""
+        query_depth = vector_size("AttentionWrapper", self.cell.output_size)
         specs = {
             name: mechanism.memory_specs()
             for name, mechanism in zip(
@@ -301,18 +306,13 @@ class AttentionWrapper(RNNCell):
             TypeError: If `key` is not a random key.
             ValueError: If `key` is an array of keys, or `cell_input_fn` does not fit.
         """
-        check_key("AttentionWrapper", key)
         first = jax.tree.leaves(inputs)[0]
-        dtype = jax.dtypes.canonicalize_dtype(dtype or self.dtype or first.dtype)
-        rows = first.shape[0]
-        attention = jax.ShapeDtypeStruct((rows, self.attention_size), first.dtype)
+        dtype = dtype or self.dtype
+        attention = jax.ShapeDtypeStruct(
+            (first.shape[0], self.attention_size), first.dtype
+        )
         cell_inputs = jax.eval_shape(self._cell_inputs, inputs, attention)
-        params = make_params(self.own_specs(), fold(key, 0), dtype)
-        with noting("AttentionWrapper: raised by `cell`."):
-            params[scope_name(self.cell)] = self.cell.init(
-                fold(key, 1), cell_inputs, dtype
-            )
-        return params
+        return self._init(key, self.attention_size, cell_inputs, dtype)
 
     def _cell_inputs(self, inputs: PyTree, attention: Array) -> PyTree:
         if self.cell_input_fn is not None:
@@ -322,7 +322,7 @@ class AttentionWrapper(RNNCell):
     def start(self, params: Params, state: PyTree) -> PyTree:
         """The state with the keys of its memory; see `RNNCell.start`."""
         self._check_state(state)
-        self._check_params(params, state.attention)
+        own, inner = self._checked(params, state.attention, None)
         memories = []
         for name, mechanism, memory in zip(
             self._names("memory_layer"),
@@ -331,10 +331,10 @@ class AttentionWrapper(RNNCell):
             strict=True,
         ):
             if isinstance(memory.value.keys, tuple):
-                keyed = mechanism.with_keys(params[name], memory.value)
+                keyed = mechanism.with_keys(own[name], memory.value)
                 memory = ReadOnly(keyed)
             memories.append(memory)
-        cell_state = self.cell.start(params[scope_name(self.cell)], state.cell_state)
+        cell_state = self.cell.start(inner, state.cell_state)
         memory = self._one_or_all(memories)
         return state._replace(cell_state=cell_state, memory=memory)
 
@@ -354,7 +354,7 @@ class AttentionWrapper(RNNCell):
         with jax.named_scope(scope_name(self)):
             output, cell_state = apply_cell(
                 self.cell,
-                params[scope_name(self.cell)],
+                params[self.cell_scope],
                 self._cell_inputs(inputs, state.attention),
                 state.cell_state,
                 fold(key, 0),
@@ -415,17 +415,6 @@ class AttentionWrapper(RNNCell):
                 f"memory, got {describe(state)}. `cell.initial_state(memory, "
                 "memory_sequence_length)` makes one."
             )
-
-    def _check_params(self, params: Any, attention: Array) -> None:
-        own, scope = params, scope_name(self.cell)
-        if isinstance(params, Mapping):
-            if scope not in params:
-                raise ValueError(
-                    f"AttentionWrapper: `params` must hold the cell's, `{scope}`, got "
-                    f"{', '.join(params) or 'nothing'}."
-                )
-            own = {name: value for name, value in params.items() if name != scope}
-        check_params("AttentionWrapper", own, lambda depth: self.own_specs(), attention)
 
     def _check_rows(self, inputs: PyTree, state: AttentionWrapperState) -> None:
         first = jax.tree.leaves(inputs)[0]

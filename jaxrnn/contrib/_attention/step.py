@@ -6,9 +6,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .._base.typing import Array, Params
-from ._attention_mechanisms import AttentionMechanism
-from ._attention_memory import AttentionMemory
+from ..._base.typing import Array, Params
+from .mechanisms import AttentionMechanism
+from .memory import AttentionMemory
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import describe
-from .._base.inputs import as_array
-from .._base.lengths import as_lengths
-from .._base.typing import Array
+from ..._base.errors import describe
+from ..._base.inputs import as_array
+from ..._base.lengths import as_lengths
+from ..._base.typing import Array
 
 
 @jax.tree_util.register_dataclass

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import describe
-from .._base.serialization import serializable
-from .._base.trees import named_leaves
-from .._tensor_array.tensor_array import is_tensor_array
+from ..._base.errors import describe
+from ..._base.serialization import serializable
+from ..._base.trees import named_leaves
+from ..._tensor_array.tensor_array import is_tensor_array
 
 
 @serializable

@@ -1,0 +1,1 @@
+"""Attention around a cell: the wrapper, its state, its mechanisms."""
