@@ -1,0 +1,178 @@
+"""Reads dates as people write them: a TensorFlow 1 script, line by line in JAX.
+
+The task and the data are those of `attention.py`. Here the decoder is made as such
+scripts made it, of `AttentionWrapper`, `BasicDecoder` and `BeamSearchDecoder`; README.md
+shows the script beside it. From the folder `examples`:
+
+    pip install -e '..[examples]'
+    python -m seq2seq.dates
+"""
+
+from typing import Any
+
+import attention as dates
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from flag_types import Count
+from tqdm import tqdm
+
+import jaxrnn
+from jaxrnn import contrib
+
+BATCH, HELD_OUT, LEARNING_RATE = 64, 2000, 0.005
+EMBEDDING, UNITS, BEAMS = 32, 64, 4
+LETTERS = len(dates.CHARACTERS)
+START, END = dates.START, dates.PADDING
+LONGEST = dates.ISO + 1  # With the end token.
+
+ENCODER = jaxrnn.GRUCell(UNITS // 2)  # In each direction.
+MECHANISM = contrib.LuongAttention(UNITS, memory_depth=UNITS, scale=True)
+DECODER = contrib.AttentionWrapper(
+    jaxrnn.GRUCell(UNITS), MECHANISM, attention_layer_size=UNITS
+)
+
+
+# What TensorFlow kept as variables.
+
+
+def init(key):
+    """Initial parameters."""
+    keys = jax.random.split(key, 6)
+    letter = jax.ShapeDtypeStruct((1, EMBEDDING), jnp.float32)
+    return {
+        "embed_read": jax.random.normal(keys[0], (LETTERS, EMBEDDING), jnp.float32),
+        "embed_written": jax.random.normal(keys[1], (LETTERS, EMBEDDING), jnp.float32),
+        "forward": ENCODER.init(keys[2], letter),
+        "backward": ENCODER.init(keys[3], letter),
+        "decoder": DECODER.init(keys[4], letter),
+        "project": jax.random.normal(keys[5], (UNITS, LETTERS), jnp.float32) / 8,
+    }
+
+
+# What was the graph.
+
+
+def encode(params, batch):
+    """The state of the decoder, with the encoder's outputs as memory."""
+    outputs, states = jaxrnn.bidirectional_dynamic_rnn(
+        ENCODER.bind(params["forward"]),
+        ENCODER.bind(params["backward"]),
+        params["embed_read"][batch.written],
+        batch.lengths,
+        dtype=jnp.float32,
+    )
+    memory = jnp.concatenate(outputs, axis=-1)
+    cell_state = jnp.concatenate(states, axis=-1)
+    return DECODER.initial_state(memory, batch.lengths, cell_state)
+
+
+def make_decoder(params, state, helper):
+    """A decoder whose outputs are logits."""
+    project = lambda outputs: outputs @ params["project"]
+    cell = DECODER.bind(params["decoder"])
+    return contrib.BasicDecoder(cell, helper, state, output_layer=project)
+
+
+def compute_loss(params, batch):
+    """The mean cross-entropy of a letter, by teacher forcing."""
+    rows = len(batch.iso)
+    targets = jnp.pad(batch.iso, [(0, 0), (0, 1)], constant_values=END)
+    fed = jnp.pad(batch.iso, [(0, 0), (1, 0)], constant_values=START)
+    lengths = jnp.full(rows, LONGEST, jnp.int32)
+    helper = contrib.TrainingHelper(params["embed_written"][fed], lengths)
+    decoder = make_decoder(params, encode(params, batch), helper)
+    outputs, _, _ = contrib.dynamic_decode(decoder)
+    weights = jnp.ones((rows, LONGEST), jnp.float32)
+    return contrib.sequence_loss(outputs.rnn_output, targets, weights)
+
+
+@jax.jit
+def infer_greedily(params, batch):
+    """The ids that are written, `[batch, 11]`."""
+    start = jnp.full(len(batch.iso), START, jnp.int32)
+    helper = contrib.GreedyEmbeddingHelper(params["embed_written"], start, END)
+    decoder = make_decoder(params, encode(params, batch), helper)
+    outputs, _, _ = contrib.dynamic_decode(
+        decoder, impute_finished=True, maximum_iterations=LONGEST
+    )
+    return outputs.sample_id
+
+
+@jax.jit
+def infer_by_beams(params, batch):
+    """The ids of the best sequences, `[batch, 11, beam]`, and their scores."""
+    start = jnp.full(len(batch.iso), START, jnp.int32)
+    decoder = contrib.BeamSearchDecoder(
+        DECODER.bind(params["decoder"]),
+        params["embed_written"],
+        start,
+        END,
+        contrib.tile_batch(encode(params, batch), BEAMS),
+        BEAMS,
+        output_layer=lambda outputs: outputs @ params["project"],
+    )
+    outputs, _, _ = contrib.dynamic_decode(decoder, maximum_iterations=LONGEST)
+    scores = outputs.beam_search_decoder_output.scores
+    return outputs.predicted_ids, scores[:, -1]
+
+
+# What was the session.
+
+
+def train(key, data, steps):
+    """Trained parameters, and the loss at every 50th step."""
+    rate = optax.cosine_decay_schedule(LEARNING_RATE, steps)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    init_key, key = jax.random.split(key)
+    params, data = init(init_key), jax.device_put(data)
+    state, losses = optimizer.init(params), []
+
+    @jax.jit
+    def update(params, state, data, n):
+        key_n = jax.random.fold_in(key, n)
+        rows = jax.random.randint(key_n, (BATCH,), 0, len(data.iso), jnp.int32)
+        loss, gradient = jax.value_and_grad(compute_loss)(params, data.take(rows))
+        updates, state = optimizer.update(gradient, state)
+        return optax.apply_updates(params, updates), state, loss
+
+    with tqdm(range(steps), unit="step") as bar:
+        for n in bar:
+            params, state, loss = update(params, state, data, np.int32(n))
+            if n % 50 == 0 or n == steps - 1:
+                losses.append(loss.item())
+                bar.set_postfix(loss=f"{losses[-1]:.3f}")
+    return params, losses
+
+
+def right(ids: Any, iso: Any) -> float:
+    """The share of rows that are written right, and ended."""
+    targets = np.pad(iso, [(0, 0), (0, 1)], constant_values=END)
+    return np.all(np.asarray(ids) == targets, axis=1).mean().item()
+
+
+def main(steps: Count = 1000):
+    """Trains the net, and tests it on days that it never saw.
+
+    Args:
+        steps: Steps of training.
+    """
+    data, test, drawn = dates.split_dates(HELD_OUT)
+    params, losses = train(jax.random.key(0), data, steps)
+    greedily = right(infer_greedily(params, test), test.iso)
+    beams, _ = infer_by_beams(params, test)
+    by_beams = right(beams[..., 0], test.iso)
+    print(f"Of {HELD_OUT} days it never saw {100 * greedily:.2f} % are right,")
+    print(f"and {100 * by_beams:.2f} % by beam search.")
+    beams, scores = infer_by_beams(params, drawn)
+    for written, ids, score in zip(drawn.written, beams, scores, strict=True):
+        print(f"\n{dates.to_text(written)}")
+        for k in range(BEAMS):
+            print(f"  {dates.to_text(ids[:, k])}  {np.exp(score[k]):.4f}")
+    return {"losses": losses, "greedily": greedily, "by_beams": by_beams}
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)
