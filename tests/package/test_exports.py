@@ -15,6 +15,7 @@ import pytest
 from cases import CASES
 
 import jaxrnn
+import jaxrnn.contrib
 import jaxrnn.convert
 import jaxrnn.decode
 import jaxrnn.initializers
@@ -29,9 +30,10 @@ PUBLIC = {
     for name, value in vars(jaxrnn).items()
     if not name.startswith("_") and not inspect.ismodule(value)
 }
+CONTRIB = {name: getattr(jaxrnn.contrib, name) for name in jaxrnn.contrib.__all__}
 CELLS = {
     name
-    for name, value in PUBLIC.items()
+    for name, value in (PUBLIC | CONTRIB).items()
     if isinstance(value, type)
     and issubclass(value, jaxrnn.RNNCell)
     and not inspect.isabstract(value)
@@ -73,7 +75,8 @@ def test_is_documented(name):
     assert len(inspect.getdoc(PUBLIC[name]) or "") > 40
 
 
-MODULES = [jaxrnn, jaxrnn.decode, jaxrnn.linen, jaxrnn.lite, jaxrnn.memory, jaxrnn.nnx]
+MODULES = [jaxrnn, jaxrnn.contrib, jaxrnn.decode, jaxrnn.linen, jaxrnn.lite]
+MODULES += [jaxrnn.memory, jaxrnn.nnx]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -122,8 +125,12 @@ DECODERS = [
     if not name.startswith("_")
 ]
 LITE = [v for k, v in vars(jaxrnn.lite).items() if not k.startswith("_")]
-DOCUMENTED = [PUBLIC[name] for name in sorted(FUNCTIONS | CELLS | {"TensorArray"})]
-DOCUMENTED += DECODERS + [value for value in LITE if callable(value)]
+DOCUMENTED = [
+    value
+    for name, value in sorted(PUBLIC.items())
+    if name in FUNCTIONS | CELLS | {"TensorArray"}
+]
+DOCUMENTED += list(CONTRIB.values()) + DECODERS + [value for value in LITE if callable(value)]
 DOCUMENTED_FUNCTIONS = list(filter(inspect.isfunction, DOCUMENTED))
 
 
