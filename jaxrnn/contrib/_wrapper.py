@@ -70,7 +70,7 @@ class ParamsWrapper(WrapperCell):
         own = make_params(self.own_specs(depth), fold(key, 0), dtype or leaves[0].dtype)
         return own | {self.cell_scope: inner}
 
-    def _split(self, params: Params) -> tuple[Params, Params]:
+    def split_params(self, params: Params) -> tuple[Params, Params]:
         """The wrapper's own parameters, and those of the wrapped cell.
 
         Raises:
@@ -91,7 +91,7 @@ class ParamsWrapper(WrapperCell):
         return {k: v for k, v in params.items() if k != scope}, params[scope]
 
     def _checked(self, params: Params, array: Array, key: Any) -> tuple[Params, Params]:
-        """`_split`, after checks for an array `[batch, depth]` that the wrapper maps.
+        """`split_params`, after checks for the `[batch, depth]` that the wrapper maps.
 
         Raises:
             ValueError: If the set of parameters, or a shape, is not what is needed.
@@ -99,6 +99,6 @@ class ParamsWrapper(WrapperCell):
         """
         name = type(self).__name__
         check_key_of_step(name, key)
-        own, inner = self._split(params)
+        own, inner = self.split_params(params)
         check_params(name, own, self.own_specs, array)
         return own, inner
