@@ -62,7 +62,6 @@ class GridLSTM(RNNCell):
     end_freqindex_list: Any
     couple_input_forget_gates: bool
 
-    is_random = False
     state_is_tuple = True
     scopes: tuple[str | None, ...] = (None,)
 
@@ -114,6 +113,11 @@ class GridLSTM(RNNCell):
                 f"inputs, {self.frequency_skip} apart, got "
                 f"{self.num_frequency_blocks[block]}."
             )
+
+    @property
+    def is_random(self) -> bool:
+        """Whether a step draws random numbers: it does not."""
+        return False
 
     @property
     def num_windows(self) -> int:
@@ -250,7 +254,9 @@ class GridLSTM(RNNCell):
                     for kind in self._kinds
                 ]
             ),
-            "bias": self._both([params[f"B_{kind[0]}_{block}"] for kind in self._kinds]),
+            "bias": self._both(
+                [params[f"B_{kind[0]}_{block}"] for kind in self._kinds]
+            ),
         }
         update = functools.partial(self._update, params, block)
         outputs, new_leaves = [], []
@@ -305,7 +311,7 @@ class GridLSTM(RNNCell):
     def _peep(
         self, params: Params, block: int, gate: str, kind: str, z: Array, both: tuple
     ) -> Array:
-        """z plus what the gate reads of c, in frequency and in time."""
+        """`z` plus what the gate reads of c, in frequency and in time."""
         if not self.use_peepholes:
             return z
         kind = "freq" if self.share_time_frequency_weights else kind

@@ -15,7 +15,7 @@ from .._base.math import clip_symmetric, dot, expand_rows
 from .._base.serialization import serializable
 from .._base.tensor_shape import TensorShape
 from .._base.trees import check_structure, map_sizes
-from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
+from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.base import RNNCell, scope_name
 from .._cells.hyperparameters import check_number, set_common_fields, set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, make_params, zeros
@@ -127,7 +127,7 @@ class NTMCell(RNNCell):
     read_head_num: int
     write_head_num: int
     shift_range: int = 1
-    output_dim: int | None = None
+    output_dim: Any = None
     clip_value: float = 20
     dtype: DType | None = None
     name: str | None = None
@@ -280,7 +280,7 @@ class NTMCell(RNNCell):
     def _before(
         self, params: Params, state: NTMControllerState
     ) -> tuple[list, list, Array]:
-        """`(reads, addresses, memory)` before the step: at a row's first, parameters."""
+        """`(reads, addresses, memory)` before the step; parameters at a row's first."""
         first = jnp.broadcast_to(state.time == 0, state.M.shape[:1])
 
         def choose(initial: Array, before: Array) -> Array:
@@ -329,7 +329,9 @@ class NTMCell(RNNCell):
         # In contrib's order: no shift, upwards by 1, 2, ..., then downwards by ..., 1.
         reach = self.shift_range
         shifts = [*range(reach + 1), *range(-reach, 0)]
-        w = sum(head.shift[:, i, None] * jnp.roll(w, s, 1) for i, s in enumerate(shifts))
+        w = sum(
+            head.shift[:, i, None] * jnp.roll(w, s, 1) for i, s in enumerate(shifts)
+        )
         w = w**head.sharpness
         return w / jnp.sum(w, axis=1, keepdims=True)
 

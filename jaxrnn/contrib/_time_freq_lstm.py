@@ -1,10 +1,9 @@
-"""The time-frequency LSTM: one LSTM over windows of the inputs, in time and frequency."""
+"""The time-frequency LSTM: one LSTM over windows, in time and in frequency."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any, final
 
-import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_count
@@ -77,15 +76,13 @@ class TimeFreqLSTMCell(RNNCell):
     initializer: Initializer | None = None
     num_unit_shards: int = 1
     forget_bias: float = 1.0
-    feature_size: int | None = None
+    feature_size: Any = None
     frequency_skip: int = 1
     reuse: Any = dataclasses.field(default=None, compare=False)
     _: dataclasses.KW_ONLY
     num_windows: int = 1
     name: str | None = None
     dtype: DType | None = None
-
-    is_random = False
 
     def __post_init__(self) -> None:
         set_common_fields(self)
@@ -95,6 +92,11 @@ class TimeFreqLSTMCell(RNNCell):
         set_field(self, num_windows=windows)
         core = self.core  # Which checks the fields that are its own.
         set_field(self, cell_clip=core.cell_clip, forget_bias=core.forget_bias)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether a step draws random numbers: it does not."""
+        return False
 
     @property
     def core(self) -> LSTMCell:
