@@ -231,7 +231,44 @@ CASES = {
         contrib.NTMCell(LSTMCell(4), 4, 3, 1, 1, output_dim=2),
         state=turing_state(4, 3, 4),
     ),
+    "coupled_lstm": Case(
+        contrib.CoupledInputForgetGateLSTMCell(
+            4, True, num_proj=2, num_unit_shards=3, num_proj_shards=2, layer_norm=True
+        )
+    ),
+    "glstm": Case(contrib.GLSTMCell(6, num_proj=3, number_of_groups=3)),
+    "gru_block": Case(contrib.GRUBlockCellV2(4)),
+    "layer_norm_basic_lstm": Case(contrib.LayerNormBasicLSTMCell(4)),
+    "layer_norm_basic_lstm_dropout": Case(
+        contrib.LayerNormBasicLSTMCell(4, layer_norm=False, dropout_keep_prob=0.6),
+        seed=5,
+    ),
+    "layer_norm_lstm": Case(
+        contrib.LayerNormLSTMCell(4, True, 0.5, num_proj=2, layer_norm=True)
+    ),
+    "lstm_block": Case(contrib.LSTMBlockCell(4, cell_clip=0.4, use_peephole=True)),
     "nas": Case(contrib.NASCell(4, 2, use_bias=True)),
+    "weight_norm_lstm": Case(contrib.WeightNormLSTMCell(4, num_proj=2)),
+    "attention_cell": Case(contrib.AttentionCellWrapper(LSTMCell(4), 2)),
+    "attention_joined": Case(
+        contrib.AttentionCellWrapper(GRUCell(4), 2, 3, state_is_tuple=False)
+    ),
+    "cfn": Case(contrib.CFNCell(4)),
+    "embedding": Case(
+        contrib.EmbeddingWrapper(GRUCell(4), 2, 3), step(1, dtype=jnp.int32)
+    ),
+    "highway": Case(contrib.HighwayWrapper(LSTMCell(DEPTH), False)),
+    "ind_rnn": Case(contrib.IndRNNCell(4)),
+    "indy_gru": Case(contrib.IndyGRUCell(4)),
+    "indy_lstm": Case(contrib.IndyLSTMCell(4, forget_bias=0.5)),
+    "input_projection": Case(
+        contrib.InputProjectionWrapper(LSTMCell(4), 2, activation="tanh")
+    ),
+    "intersection_rnn": Case(contrib.IntersectionRNNCell(4, 4)),
+    "minimal_rnn": Case(contrib.MinimalRNNCell(4)),
+    "output_projection": Case(contrib.OutputProjectionWrapper(GRUCell(4), 2)),
+    "sru": Case(contrib.SRUCell(4)),
+    "ugrnn": Case(contrib.UGRNNCell(4)),
     "function_nested": Case(
         FunctionCell(
             nested_step,

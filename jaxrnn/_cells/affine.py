@@ -29,7 +29,13 @@ from .._time.sequence import DeclinedError
 from .._time.steps import Steps
 from .base import RNNCell, scope_name
 from .initializers import ParamSpec, make_params
-from .step_checks import check_floating, check_params, check_state, check_step_inputs
+from .step_checks import (
+    check_floating,
+    check_one_dtype,
+    check_params,
+    check_state,
+    check_step_inputs,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,6 +286,21 @@ class AffineCell(RNNCell):
         """
         if type(self).apply is not AffineCell.apply:
             raise DeclinedError(f"{type(self).__name__} has a custom `apply`")
+        return self.run_stages(params, inputs, state, steps, implementation)
+
+    def run_stages(
+        self,
+        params: Params,
+        inputs: Array,
+        state: PyTree,
+        steps: Steps,
+        implementation: Any = None,
+    ) -> tuple[PyTree, PyTree]:
+        """`apply_sequence` for a cell whose `apply`, if custom, does as the stages.
+
+        Raises:
+            DeclinedError: As `apply_sequence`.
+        """
         params = self.stage_params(params)
         # However its functions obtained traced arrays, no derivative with respect to
         # these would be computed.
@@ -346,14 +367,7 @@ class AffineCell(RNNCell):
         state = check_state(name, state, self.state_size, inputs.shape[0])
         check_params(name, params, self.param_specs, inputs)
         operand, _ = self._pair("`enter`", self.enter(state))
-        declared = getattr(self, "dtype", None) or inputs.dtype
-        dtype = jax.dtypes.canonicalize_dtype(declared)
-        if not inputs.dtype == operand.dtype == dtype:
-            raise TypeError(
-                f"{name}: `inputs`, `state` and the cell must share one dtype, got "
-                f"{describe(inputs)}, {describe(operand)} and {dtype}. Cast the "
-                "inputs, or make the state with their dtype (a driver's `dtype`)."
-            )
+        check_one_dtype(name, getattr(self, "dtype", None), inputs, operand)
         return inputs, state
 
     def _pair(self, what: str, result: Any) -> tuple[Any, Any]:

@@ -28,9 +28,10 @@ def set_common_fields(cell: Any) -> None:
                 f"{where}: `{field.name}` must be a function (key, shape, dtype), got "
                 f"{describe(value)}. See jax.nn.initializers."
             )
-        if field.name.endswith("activation"):
-            set_field(cell, **{field.name: resolve_activation(where, value)})
-        if field.name in ("num_units", "units"):
+        elif field.name.endswith("activation"):
+            function = resolve_activation(where, getattr(cell, field.name))
+            set_field(cell, **{field.name: function})
+        elif field.name in ("num_units", "units"):
             set_field(cell, **{field.name: as_count(where, field.name, value, 0, "")})
     if not isinstance(cell.name, str | None):
         raise TypeError(f"{where}: `name` must be a string, got {describe(cell.name)}.")

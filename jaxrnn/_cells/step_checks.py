@@ -142,6 +142,24 @@ def check_params(
             )
 
 
+def check_one_dtype(cell: str, declared: DType, inputs: Array, operand: Array) -> None:
+    """Raises TypeError unless inputs, the state's operand and the cell share a dtype.
+
+    Args:
+        cell: The cell's name.
+        declared: The cell's `dtype`; None for that of the inputs.
+        inputs: One step of inputs.
+        operand: The part of the state that is multiplied.
+    """
+    dtype = jax.dtypes.canonicalize_dtype(declared or inputs.dtype)
+    if not inputs.dtype == operand.dtype == dtype:
+        raise TypeError(
+            f"{cell}: `inputs`, `state` and the cell must share one dtype, got "
+            f"{describe(inputs)}, {describe(operand)} and {dtype}. Cast the "
+            "inputs, or make the state with their dtype (a driver's `dtype`)."
+        )
+
+
 def _fit(named: dict[str, Any], specs: dict[str, Any]) -> bool:
     """Whether all parameters have the shapes of the specs."""
     return all(

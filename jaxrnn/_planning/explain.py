@@ -154,7 +154,7 @@ def explain(
 
 
 def _check_cell(where: str, cell: Any) -> None:
-    if not isinstance(cell, AffineCell) or type(cell).apply is not AffineCell.apply:
+    if not isinstance(cell, AffineCell) or cell.is_random is not False:
         raise TypeError(
             f"{where}: `cell` must be an AffineCell without its parameters, such as "
             f"LSTMCell(8), that does not override `apply`, got {describe(cell)}. For a "

@@ -1,18 +1,41 @@
 """What contrib's kinds of LSTM share."""
 
-from .._cells.affine import AffineCell
+from typing import Any
+
+import jax.numpy as jnp
+
+from .._base.arguments import as_count
+from .._base.math import clip_symmetric
+from .._base.typing import Array, Params, PyTree
+from .._cells.affine import AffineCell, Stage
+from .._cells.hyperparameters import check_number, set_common_fields, set_field
 from .._cells.states import LSTMFamily, LSTMStateTuple
 
 
 class ContribLSTM(LSTMFamily):
-    """A cell whose state is the tuple of c and h, and which no library has.
+    """A cell whose state is c and h, and which no library has.
 
     Not a dataclass itself: each cell declares its fields in TensorFlow's order.
     """
 
     num_units: int
     num_proj: int | None = None
+    cell_clip: float | None = None
+    proj_clip: float | None = None
     state_is_tuple = True
+
+    def __post_init__(self) -> None:
+        set_common_fields(self)
+        name = type(self).__name__
+        for field in ("forget_bias", "norm_gain", "norm_shift"):
+            if hasattr(self, field):
+                value = check_number(name, field, getattr(self, field))
+                set_field(self, **{field: value})
+        for field in ("cell_clip", "proj_clip"):
+            if (bound := getattr(self, field)) is not None:
+                set_field(self, **{field: check_number(name, field, bound, low=0)})
+        if self.num_proj is not None:
+            set_field(self, num_proj=as_count(name, "num_proj", self.num_proj))
 
     @property
     def sizes(self) -> LSTMStateTuple:
@@ -23,3 +46,38 @@ class ContribLSTM(LSTMFamily):
     def why_no_plain_lstm(self) -> str | None:
         """That the class is another; see `AffineCell`."""
         return AffineCell.why_no_plain_lstm(self)
+
+    def with_projection(self, gates: Stage, kernel: Any) -> tuple[Stage, ...]:
+        """The stages: the gates; then the projection, if any, at "projection"."""
+        if self.num_proj is None:
+            return (gates,)
+        c, h = self.sizes
+        return gates, Stage(self._project, c, h, kernel, None, "projection", False, 1)
+
+    def emit(self, c: Array, m: Array, state: LSTMStateTuple) -> tuple[Array, PyTree]:
+        """What the gates' update returns: c', and m, that is h' without projection."""
+        m = m.astype(state.h.dtype)
+        return self.leave(c, m) if self.num_proj is None else (m, (c, state))
+
+    def _project(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
+        c, state = carry
+        return self.leave(c, clip(z, self.proj_clip).astype(state.h.dtype))
+
+
+def clip(x: Array, bound: float | None) -> Array:
+    """`x` limited to `[-bound, bound]`, or as it is."""
+    return x if bound is None else clip_symmetric(x, bound)
+
+
+def peep(params: Params, name: str, z: Array, c: Array) -> Array:
+    """`z + params[name] * c`, if there is such a peephole."""
+    if name not in params:
+        return z
+    return z + params[name].astype(c.dtype)[None, :] * c
+
+
+def joined(params: Params, name: str) -> Array:
+    """The variable `name` that is stored in shards of its rows, `name_0` and so on."""
+    shards = [key for key in params if key.rpartition("_")[0] == name]
+    found = sorted((int(key.rpartition("_")[2]), key) for key in shards)
+    return jnp.concatenate([params[key] for _, key in found])

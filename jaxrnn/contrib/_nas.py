@@ -6,10 +6,8 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count
 from .._base.typing import Array, DType, Params, PyTree
 from .._cells.affine import Stage
-from .._cells.hyperparameters import set_common_fields, set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.states import LSTMStateTuple
 from ._lstm_kinds import ContribLSTM
@@ -58,23 +56,16 @@ class NASCell(ContribLSTM):
     name: str | None = None
     dtype: DType | None = None
 
-    def __post_init__(self) -> None:
-        set_common_fields(self)
-        if self.num_proj is not None:
-            set_field(self, num_proj=as_count("NASCell", "num_proj", self.num_proj))
-
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The product of the inputs; that of h; then the projection, if any."""
         (c, h), kernel = self.sizes, glorot_uniform
         bias = zeros if self.use_bias else None
-        stages = (
+        gates = Stage(self._combine, h, 8 * c, kernel, bias, "state", False, 8)
+        return (
             Stage(self._keep_inputs, 0, 8 * c, kernel, None, "inputs", blocks=8),
-            Stage(self._combine, h, 8 * c, kernel, bias, "state", False, 8),
+            *self.with_projection(gates, kernel),
         )
-        if self.num_proj is None:
-            return stages
-        return *stages, Stage(self._leave, c, h, kernel, None, "projection", False, 1)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""
@@ -119,12 +110,4 @@ class NASCell(ContribLSTM):
         memory = jnp.tanh(jnp.tanh(gate(0) * jax.nn.relu(sums[1])) + state.c)
         c = memory * jnp.tanh(gate(2) + jax.nn.relu(x3 * h3))
         exposed = jnp.tanh(hidden(4) * gate(5)) + jax.nn.sigmoid(hidden(6) + gate(7))
-        m = jnp.tanh(c * jnp.tanh(exposed)).astype(state.h.dtype)
-        if self.num_proj is None:
-            return self.leave(c, m)
-        return m, LSTMStateTuple(c, state.h)
-
-    def _leave(
-        self, params: Params, z: Array, carry: LSTMStateTuple
-    ) -> tuple[Array, PyTree]:
-        return self.leave(carry.c, z.astype(carry.h.dtype))
+        return self.emit(c, jnp.tanh(c * jnp.tanh(exposed)), state)

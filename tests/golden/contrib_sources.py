@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework import tensor_util
+from tensorflow.python.framework import ops, tensor_util
 from tensorflow.python.ops import array_ops, control_flow_ops
 
 tf1 = tf.compat.v1
@@ -36,8 +36,8 @@ _MODULES = {
 def load(contrib: pathlib.Path) -> types.SimpleNamespace:
     """The modules of `_MODULES`, by name."""
     sys.modules.update(_packages())
-    vars(control_flow_ops).setdefault("cond", cond)
-    vars(array_ops).setdefault("stack", tf.stack)
+    array_ops.stack, array_ops.unstack = tf.stack, tf.unstack  # They moved.
+    control_flow_ops.cond = cond
     found: dict[str, Any] = {}
     for name, path in _MODULES.items():
         full = f"tensorflow.contrib.{path.removesuffix('.py').replace('/', '.')}"
@@ -48,6 +48,7 @@ def load(contrib: pathlib.Path) -> types.SimpleNamespace:
         tree = _Edits().visit(ast.parse((contrib / path).read_text()))
         tree = ast.fix_missing_locations(tree)
         vars(module)["_value"] = lambda dim: getattr(dim, "value", dim)
+        vars(module)["_register"] = _register_gradient
         exec(compile(tree, str(contrib / path), "exec"), vars(module))
     return types.SimpleNamespace(**found)
 
@@ -63,14 +64,18 @@ class _Edits(ast.NodeTransformer):
             return ast.Call(function, [node.value], [])
         if node.attr == "is_sequence":
             node.attr = "is_nested"
+        if node.attr == "RegisterGradient":
+            return ast.Name("_register", ast.Load())
         return node
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        """TensorFlow has registered these gradients itself."""
-        self.generic_visit(node)
-        is_gradient = lambda d: "RegisterGradient" in ast.dump(d)
-        node.decorator_list = [d for d in node.decorator_list if not is_gradient(d)]
-        return node
+
+def _register_gradient(operation: str) -> Any:
+    """`ops.RegisterGradient`, unless TensorFlow has registered that gradient itself."""
+    try:
+        ops.gradient_registry.lookup(operation)
+    except LookupError:
+        return ops.RegisterGradient(operation)
+    return lambda function: function
 
 
 def _packages() -> dict[str, types.ModuleType]:

@@ -50,6 +50,9 @@ def below(cell: Any, parts: list[str]) -> list[str]:
 
 
 def _scope(cell: Any) -> str | None:
+    scope = getattr(cell, "_scope", None)  # `WeightNormLSTMCell` sets its own.
+    if isinstance(scope, str):
+        return scope
     return getattr(cell, "_base_name", None) or getattr(cell, "name", None)
 
 

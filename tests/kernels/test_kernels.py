@@ -46,6 +46,11 @@ DECLINED = {
     "dropout_filter": "DropoutWrapper drops the state at every step",
     "dropout_variational": "DropoutWrapper drops the state at every step",
     "device": "DeviceWrapper has no `apply_sequence`",
+    "attention_cell": "AttentionCellWrapper has no `apply_sequence`",
+    "attention_joined": "AttentionCellWrapper has no `apply_sequence`",
+    **dict.fromkeys(
+        ("ind_rnn", "indy_gru", "indy_lstm", "sru"), "no product reads the state"
+    ),
 }
 
 
@@ -112,7 +117,12 @@ def everything(cell, implementation, params, x, lengths, state, **kwargs):
 
 
 # The other cells are not affine, or consist of those that are here.
-SWEPT = cases.CASES.keys() - {"function_nested", "function_integers", "deep"}
+SWEPT = cases.CASES.keys() - {
+    "function_nested",
+    "function_integers",
+    "deep",
+    "embedding",
+}
 SWEPT -= {"multi_shared", "basic_rnn_relu", "gru_sigmoid"}
 
 

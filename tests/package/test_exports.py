@@ -15,6 +15,7 @@ import pytest
 from cases import CASES
 
 import jaxrnn
+import jaxrnn.contrib
 import jaxrnn.convert
 import jaxrnn.decode
 import jaxrnn.initializers
@@ -24,14 +25,21 @@ import jaxrnn.nnx
 
 PARAMS = pathlib.Path(__file__).parents[1] / "golden" / "params.json"
 REGENERATE = "Run `python tests/golden/make_params.py` and look at the difference."
-PUBLIC = {
-    name: value
-    for name, value in vars(jaxrnn).items()
-    if not name.startswith("_") and not inspect.ismodule(value)
-}
+
+
+def public(module):
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
+    }
+
+
+PUBLIC = public(jaxrnn)
+CATALOGUE = PUBLIC | public(jaxrnn.contrib)
 CELLS = {
     name
-    for name, value in PUBLIC.items()
+    for name, value in CATALOGUE.items()
     if isinstance(value, type)
     and issubclass(value, jaxrnn.RNNCell)
     and not inspect.isabstract(value)
@@ -68,12 +76,13 @@ def test_parameter_names_shapes_and_dtypes_are_frozen(name):
     assert got == json.loads(PARAMS.read_text())[name], REGENERATE
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize("name", CATALOGUE)
 def test_is_documented(name):
-    assert len(inspect.getdoc(PUBLIC[name]) or "") > 40
+    assert len(inspect.getdoc(CATALOGUE[name]) or "") > 40
 
 
-MODULES = [jaxrnn, jaxrnn.decode, jaxrnn.linen, jaxrnn.lite, jaxrnn.memory, jaxrnn.nnx]
+MODULES = [jaxrnn, jaxrnn.contrib, jaxrnn.decode, jaxrnn.linen, jaxrnn.lite]
+MODULES += [jaxrnn.memory, jaxrnn.nnx]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -122,7 +131,7 @@ DECODERS = [
     if not name.startswith("_")
 ]
 LITE = [v for k, v in vars(jaxrnn.lite).items() if not k.startswith("_")]
-DOCUMENTED = [PUBLIC[name] for name in sorted(FUNCTIONS | CELLS | {"TensorArray"})]
+DOCUMENTED = [CATALOGUE[name] for name in sorted(FUNCTIONS | CELLS | {"TensorArray"})]
 DOCUMENTED += DECODERS + [value for value in LITE if callable(value)]
 DOCUMENTED_FUNCTIONS = list(filter(inspect.isfunction, DOCUMENTED))
 

@@ -11,6 +11,9 @@ import pytest
 from ..golden import contrib_specs, replay
 
 CASES = replay.recorded_contrib()
+# Layer norms divide by the deviation of a few numbers: TensorFlow's own float32 is 2e-6
+# off from its float64.
+SLACK = {"coupled_lstm": 3, "layer_norm_lstm": 3}
 FAMILIES = contrib_specs.families()
 
 
@@ -29,7 +32,9 @@ def first_of_each_class(cases):
 @pytest.mark.fast(*first_of_each_class(CASES))
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_same_as_contrib(case):
-    replay.check(case)
+    # Where jaxrnn differs on purpose, it is by the gradients.
+    parts = ("outputs", "state") + (("grads",) if case["differs"] is None else ())
+    replay.check(case, parts, SLACK.get(case["family"], 1))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

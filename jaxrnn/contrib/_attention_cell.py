@@ -1,0 +1,195 @@
+"""A cell that attends over its last outputs."""
+
+import dataclasses
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from .._base.arguments import as_count
+from .._base.cell_keys import apply_cell
+from .._base.errors import describe
+from .._base.math import affine, dot
+from .._base.trees import size_shapes
+from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
+from .._cells.base import RNNCell
+from .._cells.hyperparameters import set_bools, set_field
+from .._cells.initializers import ParamSpec, glorot_uniform, zeros
+from .._cells.step_checks import check_state, check_step_inputs
+from ._wrapper import ParamsWrapper, vector_size
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class AttentionCellWrapper(ParamsWrapper):
+    """Attention of a cell over the last L outputs of the whole.
+
+        y, s'   = cell([x, a] kernel + bias, s)
+        score_l = sum(attn_v * tanh(m_l attn_w + q)), with
+        q       = [s'] attention/kernel + attention/bias
+        a'      = sum over l of softmax(score)_l m_l
+        output  = [y, a'] attn_output_projection/kernel + attn_output_projection/bias
+        m'      = m_2, ..., m_L, output
+
+    `[s']` are all parts of the cell's new state, side by side; m starts with zeros,
+    which take part in the softmax.
+
+    Shapes, for input size `I`, `A = attn_size`, `V = attn_vec_size`, `N = input_size`,
+    `L = attn_length`, a cell with output `[batch, H]` and a state of S numbers: inputs
+    `[batch, I]`; output `[batch, A]`; state `(s, a, m)` with a `[batch, A]` and m
+    `[batch, L A]`; `kernel` `[I + A, N]`, `bias` `[N]`; under `attention`: `attn_w`
+    `[1, 1, A, V]`, `attn_v` `[V]`, `kernel` `[S, V]`, `bias` `[V]`; under
+    `attn_output_projection`: `kernel` `[H + A, A]`, `bias` `[A]`. The wrapped cell's
+    parameters are under its scope, such as `lstm_cell`.
+
+    Attributes:
+        cell: The wrapped cell.
+        attn_length: `L`.
+        attn_size: `A`; None for the cell's output size.
+        attn_vec_size: `V`; None for `attn_size`.
+        input_size: `N`; None for the size of the inputs.
+        state_is_tuple: False for a state `[batch, S + A + L A]` that holds all parts;
+            that of the cell must then be one vector.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+
+    Raises:
+        TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.
+        ValueError: If a size is not positive, a part of the cell's state or its output
+            is not a vector, or a nested state cannot be one vector.
+
+    Source: arXiv:1601.06733; `tf.contrib.rnn.AttentionCellWrapper`.
+    """
+
+    attn_length: int
+    attn_size: int | None = None
+    attn_vec_size: int | None = None
+    input_size: int | None = None
+    state_is_tuple: bool = True
+    reuse: Any = dataclasses.field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = "AttentionCellWrapper"
+        set_bools(self)
+        for field in ("attn_length", "attn_size", "attn_vec_size", "input_size"):
+            value = getattr(self, field)
+            if value is not None or field == "attn_length":
+                set_field(self, **{field: as_count(name, field, value, fix="")})
+        vector_size(name, self.cell.output_size)
+        size = self.cell.state_size
+        is_nest = not jax.tree_util.all_leaves([size])
+        if any(len(shape) != 1 for shape in size_shapes(size)):
+            raise ValueError(
+                f"{name}: `cell` must have a state of vectors, got the state_size "
+                f"{size}."
+            )
+        if is_nest and not self.state_is_tuple:
+            raise ValueError(
+                f"{name}: `state_is_tuple=False` needs a `cell` whose state is one "
+                f"vector, got the state_size {size}."
+            )
+
+    @property
+    def _sizes(self) -> tuple[int, int, int, int, int]:
+        """H, S, A, V and L."""
+        out = vector_size("", self.cell.output_size)
+        state = sum(shape[0] for shape in size_shapes(self.cell.state_size))
+        size = self.attn_size or out
+        return out, state, size, self.attn_vec_size or size, self.attn_length
+
+    @property
+    def state_size(self) -> Size:
+        """`(cell.state_size, A, L A)`, or their sum."""
+        _, _, size, _, length = self._sizes
+        sizes = self.cell.state_size, size, length * size
+        return sizes if self.state_is_tuple else sum(sizes)
+
+    output_size = property(lambda self: self._sizes[2], doc="`A`.")
+
+    def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
+        """Zeros, but for the part of a cell that has other ones."""
+        zero = RNNCell.zero_state(self, batch_size, dtype)
+        if not self.state_is_tuple:
+            return zero
+        return self.cell.zero_state(batch_size, dtype), *zero[1:]
+
+    def own_specs(self, depth: int) -> dict[str, Any]:
+        """The three products, and what scores the memory."""
+        out, state, size, vector, _ = self._sizes
+        joined = self.input_size or depth
+
+        def linear(rows: int, columns: int) -> dict[str, ParamSpec]:
+            kernel = ParamSpec((rows, columns), glorot_uniform)
+            return {"kernel": kernel, "bias": ParamSpec((columns,), zeros)}
+
+        # Of a convolution, so its fans are the two last sizes.
+        attn_w = jax.nn.initializers.glorot_uniform()
+        return {
+            **linear(depth + size, joined),
+            "attention": {
+                "attn_w": ParamSpec((1, 1, size, vector), attn_w),
+                "attn_v": ParamSpec((vector,), glorot_uniform),
+                **linear(state, vector),
+            },
+            "attn_output_projection": linear(out + size, size),
+        }
+
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """Fresh parameters for inputs `[batch, depth]`; see `RNNCell.init`.
+
+        Raises:
+            ValueError: If `inputs` are not floating, or not of rank 2.
+            TypeError: If `key` is not a random key.
+        """
+        inputs = check_step_inputs("AttentionCellWrapper", inputs)
+        batch, depth = inputs.shape
+        shape = (batch, self.input_size or depth)
+        joined = jax.ShapeDtypeStruct(shape, inputs.dtype)
+        return self._init(key, depth, joined, dtype)
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step; see `RNNCell.apply`.
+
+        Raises:
+            ValueError: If the state, or a parameter, is not what the cell and the
+                inputs require.
+            TypeError: If a dtype is not.
+        """
+        inputs = check_step_inputs("AttentionCellWrapper", inputs)
+        own, inner = self._checked(params, inputs, key)
+        state, context, memory = self._parts(state, inputs.shape[0])
+        joined = affine(own, [inputs, context], inputs.dtype)
+        output, state = apply_cell(self.cell, inner, joined, state, key)
+        context = self._attend(own["attention"], jax.tree.leaves(state), memory)
+        output = affine(own["attn_output_projection"], [output, context], inputs.dtype)
+        memory = jnp.concatenate([memory[:, 1:], output[:, None]], axis=1)
+        new_state = state, context, memory.reshape(memory.shape[0], -1)
+        if not self.state_is_tuple:
+            new_state = jnp.concatenate(new_state, axis=-1)
+        return output, new_state
+
+    def _parts(self, state: PyTree, batch: int) -> tuple[PyTree, Array, Array]:
+        """The cell's state, the context `[batch, A]` and the memory `[batch, L, A]`."""
+        _, cell_size, size, _, length = self._sizes
+        name = "AttentionCellWrapper"
+        if not self.state_is_tuple:
+            state = check_state(name, state, self.state_size, batch)
+            state = jnp.split(state, [cell_size, cell_size + size], axis=-1)
+        elif not isinstance(state, tuple | list) or len(state) != 3:
+            raise ValueError(
+                f"{name}: `state` must be (cell state, context, memory), got "
+                f"{describe(state)}. `zero_state` makes one."
+            )
+        cell_state, context, memory = state
+        parts = check_state(name, (context, memory), (size, length * size), batch)
+        return cell_state, parts[0], parts[1].reshape(batch, length, size)
+
+    def _attend(self, params: Params, query: list[Array], memory: Array) -> Array:
+        """The context `[batch, A]` for the parts of a state."""
+        features = dot(memory, params["attn_w"][0, 0], memory.dtype)
+        hidden = jnp.tanh(features + affine(params, query, memory.dtype)[:, None])
+        scores = jnp.sum(params["attn_v"][None, None] * hidden, axis=-1)
+        weights = jax.nn.softmax(scores, axis=-1)
+        return jnp.sum(weights[..., None] * memory, axis=1)

@@ -1,0 +1,164 @@
+"""The LSTM whose input gate is what its forget gate leaves."""
+
+import dataclasses
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from .._base.arguments import as_count
+from .._base.typing import Array, DType, Initializer, Params, PyTree
+from .._cells.affine import Stage
+from .._cells.hyperparameters import set_field
+from .._cells.initializers import ParamSpec, glorot_uniform, zeros
+from .._cells.states import LSTMStateTuple
+from ._layer_norm import flat, layer_norm, norm_specs
+from ._lstm_kinds import ContribLSTM, joined, peep
+
+_GATES = ("transform", "forget", "output")
+_SCOPES = (*_GATES, "state")
+_PEEPHOLES = ("W_F_diag", "W_O_diag")
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class CoupledInputForgetGateLSTMCell(ContribLSTM):
+    """An LSTM that writes as much as it forgets.
+
+        j, f, o = split([x, h] W + B)
+        F  = sigmoid(f + forget_bias + W_F_diag c)
+        c' = F * c + (1 - F) * activation(j)
+        m  = sigmoid(o + W_O_diag c') * activation(c')
+        h' = clip(m W_P, -proj_clip, proj_clip)
+
+    With `layer_norm` there is no B, each of j, f, o goes through a layer normalization
+    (`transform`, `forget`, `output`) and c' too (`state`), before it is read and kept:
+    `LN(z) = gamma * (z - mean(z)) / sqrt(variance(z) + epsilon) + beta`, epsilon 1e-12,
+    or 1e-3 in float16. The B is stored all the same, since checkpoints have it.
+
+    Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
+    `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; W `[I + P, 3H]`, its rows
+    in `num_unit_shards` variables `W_0`, `W_1` and so on of nearly equal size; `B`
+    `[3H]`; `W_F_diag`, `W_O_diag` `[H]`; W_P `[H, P]`, likewise in `W_P_0` and so on;
+    `gamma` and `beta` `[H]` below `transform`, `forget`, `output` and `state`.
+
+    Attributes:
+        num_units: `H`.
+        use_peepholes: Whether the gates read c through the two diagonals.
+        initializer: For W, W_P and the diagonals; None for Glorot uniform. TensorFlow
+            does not use it.
+        num_proj: `P`, or None for no projection.
+        proj_clip: The bound on h' after a projection, or None.
+        num_unit_shards: The number of variables that hold W.
+        num_proj_shards: The number of variables that hold W_P.
+        forget_bias: Added to f at each step; not part of the stored bias.
+        state_is_tuple: False for a state `[batch, H + P]` that holds `[c, h]`.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        layer_norm: Whether there is layer normalization.
+        norm_gain: The initial `gamma`.
+        norm_shift: The initial `beta`.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `num_units` or the clip is negative, `num_proj` or a number of
+            shards not positive, the activation not known, or `dtype` not floating.
+            From `init`, if there are more shards than rows.
+
+    Source: arXiv:1503.04069; `tf.contrib.rnn.CoupledInputForgetGateLSTMCell`.
+    """
+
+    num_units: int
+    use_peepholes: bool = False
+    initializer: Initializer | None = None
+    num_proj: int | None = None
+    proj_clip: float | None = None
+    num_unit_shards: int = 1
+    num_proj_shards: int = 1
+    forget_bias: float = 1.0
+    state_is_tuple: bool = True
+    activation: Any = None
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    layer_norm: bool = False
+    norm_gain: float = 1.0
+    norm_shift: float = 0.0
+    name: str | None = None
+    dtype: DType | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field in ("num_unit_shards", "num_proj_shards"):
+            shards = as_count(type(self).__name__, field, getattr(self, field))
+            set_field(self, **{field: shards})
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The product of j, f, o; then the projection, if any."""
+        (c, h), kernel = self.sizes, self.initializer or glorot_uniform
+        bias = None if self.layer_norm else zeros
+        gates = Stage(self._gates, h, 3 * c, kernel, bias, blocks=3)
+        return self.with_projection(gates, kernel)
+
+    def elementwise_specs(self) -> dict[str, ParamSpec]:
+        """The peepholes, and the normalizations under flat names."""
+        specs = self._peephole_specs()
+        return specs | (flat(self._norm_specs(), _SCOPES) if self.layer_norm else {})
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """All parameters for inputs of size `depth`, in the order of their creation."""
+        c, h = self.sizes
+        kernel = self.initializer or glorot_uniform
+        specs = self._shards("W", depth + h, 3 * c, self.num_unit_shards, kernel)
+        specs["B"] = ParamSpec((3 * c,), zeros, blocks=3)
+        specs |= self._norm_specs() if self.layer_norm else {}
+        specs |= self._peephole_specs()
+        if self.num_proj is None:
+            return specs
+        return specs | self._shards("W_P", c, h, self.num_proj_shards, kernel)
+
+    def stage_params(self, params: Params) -> Params:
+        """The shards in one array; see `AffineCell.stage_params`."""
+        staged: Params = {"kernel": joined(params, "W")}
+        staged |= {name: params[name] for name in self._peephole_specs()}
+        if self.num_proj is not None:
+            staged["projection"] = {"kernel": joined(params, "W_P")}
+        if self.layer_norm:
+            return staged | flat(params, _SCOPES)
+        return staged | {"bias": params["B"]}
+
+    def _shards(
+        self, name: str, rows: int, columns: int, count: int, kernel: Initializer
+    ) -> dict[str, ParamSpec]:
+        if count > rows:
+            raise ValueError(
+                f"{type(self).__name__}: `{name}` of {rows} rows must be stored in at "
+                f"most as many shards, got {count}. Use fewer."
+            )
+        sizes = [rows // count + (k < rows % count) for k in range(count)]
+        shapes = {f"{name}_{k}": (size, columns) for k, size in enumerate(sizes)}
+        return {key: ParamSpec(shape, kernel) for key, shape in shapes.items()}
+
+    def _norm_specs(self) -> dict[str, Any]:
+        gain, shift = self.norm_gain, self.norm_shift
+        return norm_specs(_SCOPES, self.num_units, gain, shift)
+
+    def _peephole_specs(self) -> dict[str, ParamSpec]:
+        spec = ParamSpec((self.num_units,), self.initializer or glorot_uniform)
+        return dict.fromkeys(_PEEPHOLES, spec) if self.use_peepholes else {}
+
+    def _gates(
+        self, params: Params, z: Array, state: LSTMStateTuple
+    ) -> tuple[Array, PyTree]:
+        c, blocks = state.c, jnp.split(z, 3, axis=-1)
+        if self.layer_norm:
+            pairs = zip(_GATES, blocks, strict=True)
+            blocks = [layer_norm(params, scope, block) for scope, block in pairs]
+        j, f, o = blocks
+        f = jax.nn.sigmoid(peep(params, "W_F_diag", f + self.forget_bias, c))
+        c = f * c + (1 - f) * self.activation(j)
+        if self.layer_norm:
+            c = layer_norm(params, "state", c)
+        m = jax.nn.sigmoid(peep(params, "W_O_diag", o, c)) * self.activation(c)
+        return self.emit(c, m, state)

@@ -1,0 +1,328 @@
+"""Cells that take whole sequences, time first."""
+
+import abc
+import dataclasses
+from typing import Any, final
+
+import jax
+
+from .._base.arguments import as_scope
+from .._base.cell_keys import check_key
+from .._base.errors import describe
+from .._base.inputs import as_sequences, as_steps
+from .._base.lengths import lengths_for
+from .._base.typing import Array, DType, Key, Lengths, Params, PyTree, Shaped
+from .._cells.base import RNNCell
+from .._cells.hyperparameters import Hyperparameters, set_bools, set_field
+from .._cells.states import LSTMStateTuple
+from .._drivers.dynamic_rnn import dynamic_rnn
+from .._drivers.static_rnn import stacked, static_rnn
+from .._time.masking import reverse_sequence
+from .._wrappers.base import check_wrapped
+from ._block_cells import LSTMBlockCell
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class FusedRNNCell(Hyperparameters, abc.ABC):
+    """The hyper-parameters of a cell that takes whole sequences, time first.
+
+    Like an `RNNCell` it is hashable and holds no arrays; it is bound to its parameters
+    before it is called.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jaxrnn import contrib
+        >>> cell, x = contrib.LSTMBlockFusedCell(5), jnp.ones((3, 4, 2), jnp.float32)
+        >>> bound = cell.bind(cell.init(jax.random.key(0), x))
+        >>> outputs, state = bound(x, dtype=jnp.float32)
+        >>> outputs.shape, state.h.shape
+        ((3, 4, 5), (4, 5))
+
+    Source: `tf.contrib.rnn.FusedRNNCell`.
+    """
+
+    @abc.abstractmethod
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """New parameters.
+
+        Args:
+            key: A random key.
+            inputs: `[time, batch, depth]`, a nest of such arrays or a list of steps; or
+                their `jax.ShapeDtypeStruct`: only shapes and dtypes are read.
+            dtype: The dtype of the parameters; by default the `dtype` of the cell or,
+                if that is None, of the inputs.
+        """
+
+    @abc.abstractmethod
+    def apply(
+        self,
+        params: Params,
+        inputs: PyTree,
+        initial_state: PyTree = None,
+        dtype: DType | None = None,
+        sequence_length: Lengths | None = None,
+        key: Key | None = None,
+    ) -> tuple[PyTree, PyTree]:
+        """All steps, a pure function.
+
+        Args:
+            params: Parameters as `init` returns them.
+            inputs: `[time, batch, depth]`, a nest of such arrays, or a list with the
+                inputs of each step, `[batch, depth]`.
+            initial_state: The state before the first step; None for zeros of `dtype`.
+            dtype: The dtype of the zero state and of the outputs; None for that of
+                `initial_state`.
+            sequence_length: `[batch]`, integers, clamped to `[0, time]`. Past its
+                length a row outputs zeros and keeps its state; the inputs there (NaN
+                included) have no effect. None for all steps.
+            key: A random key, for a cell that draws random numbers.
+
+        Returns:
+            `(outputs, state)`: `[time, batch, size]`, or a list of steps if the inputs
+            are one; the state after each row's last step.
+        """
+
+    def bind(self, params: Params, key: Key | None = None) -> "BoundFusedCell":
+        """The cell together with its parameters, which is called on sequences.
+
+        Raises:
+            TypeError: If `key` is not a random key.
+            ValueError: If `key` is an array of keys.
+        """
+        if key is not None:
+            check_key(type(self).__name__, key)
+        return BoundFusedCell(params, key, cell=self)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class BoundFusedCell:
+    """A cell of whole sequences with its parameters; see `jaxrnn.RNNCell.bind`.
+
+    A pytree, whose leaves are the parameters (and the key, if any).
+    """
+
+    params: Params
+    key: Any = None
+    cell: Any = dataclasses.field(metadata={"static": True}, kw_only=True)
+
+    def __call__(
+        self,
+        inputs: PyTree,
+        initial_state: PyTree = None,
+        dtype: DType | None = None,
+        sequence_length: Lengths | None = None,
+        scope: str | None = None,
+    ) -> tuple[PyTree, PyTree]:
+        """`(outputs, state)`; see `FusedRNNCell.apply`."""
+        args = self.params, inputs, initial_state, dtype, sequence_length, self.key
+        name = type(self.cell).__name__
+        with jax.named_scope(as_scope(name, scope, "fused_rnn")):
+            return self.cell.apply(*args)
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class LSTMBlockFusedCell(FusedRNNCell):
+    """The `LSTMBlockCell` over whole sequences, as `dynamic_rnn` runs it.
+
+    Shapes, for input size `I` and `H = num_units`: inputs `[time, batch, I]`; outputs
+    `[time, batch, H]`; the state is `LSTMStateTuple` of c and h, `[batch, H]`;
+    parameters as those of `LSTMBlockCell`.
+
+    Attributes:
+        num_units: `H`.
+        forget_bias: Added to the forget gate; not part of the stored bias.
+        cell_clip: The bound on c'; None, 0 or a negative number for none.
+        use_peephole: Whether the gates read c through three diagonals.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        dtype: The required dtype of parameters and inputs; None for any.
+        name: The name of the steps in profiles.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `num_units` is negative, or `dtype` not floating.
+
+    Source: arXiv:1409.2329; `tf.contrib.rnn.LSTMBlockFusedCell`.
+    """
+
+    num_units: int
+    forget_bias: float = 1.0
+    cell_clip: float | None = None
+    use_peephole: bool = False
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    dtype: DType | None = None
+    name: str | None = "lstm_fused_cell"
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(cell := self._cell):
+            set_field(self, **{field.name: getattr(cell, field.name)})
+
+    @property
+    def _cell(self) -> LSTMBlockCell:
+        fields = dataclasses.fields(self)
+        return LSTMBlockCell(**{f.name: getattr(self, f.name) for f in fields})
+
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """New parameters; see `FusedRNNCell.init`."""
+        return self._cell.init(key, _first(inputs), dtype)
+
+    def apply(
+        self,
+        params: Params,
+        inputs: PyTree,
+        initial_state: PyTree = None,
+        dtype: DType | None = None,
+        sequence_length: Lengths | None = None,
+        key: Key | None = None,
+    ) -> tuple[PyTree, PyTree]:
+        """All steps; see `FusedRNNCell.apply`.
+
+        Raises:
+            TypeError: As `dynamic_rnn`.
+            ValueError: As `dynamic_rnn`.
+        """
+        adaptor = FusedRNNCellAdaptor(self._cell, use_dynamic_rnn=True)
+        outputs, state = adaptor.apply(
+            params, inputs, initial_state, dtype, sequence_length, key
+        )
+        return outputs, LSTMStateTuple(*state)  # Also from another tuple.
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class FusedRNNCellAdaptor(FusedRNNCell):
+    """Any cell over whole sequences. The parameters are those of the cell.
+
+    Attributes:
+        cell: The cell of one step.
+        use_dynamic_rnn: True for `dynamic_rnn`, which compiles one step; False for
+            `static_rnn`, which compiles them all and takes a few of them only.
+
+    Raises:
+        TypeError: If `cell` is not an RNNCell, or `use_dynamic_rnn` not a bool.
+
+    Source: `tf.contrib.rnn.FusedRNNCellAdaptor`.
+    """
+
+    cell: RNNCell
+    use_dynamic_rnn: bool = False
+
+    def __post_init__(self) -> None:
+        check_wrapped("FusedRNNCellAdaptor", "cell", self.cell)
+        set_bools(self)
+
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """The parameters of the cell; see `FusedRNNCell.init`."""
+        return self.cell.init(key, _first(inputs), dtype)
+
+    def apply(
+        self,
+        params: Params,
+        inputs: PyTree,
+        initial_state: PyTree = None,
+        dtype: DType | None = None,
+        sequence_length: Lengths | None = None,
+        key: Key | None = None,
+    ) -> tuple[PyTree, PyTree]:
+        """All steps; see `FusedRNNCell.apply`.
+
+        Raises:
+            TypeError: As `dynamic_rnn` or `static_rnn`.
+            ValueError: As `dynamic_rnn` or `static_rnn`.
+        """
+        cell, options = self.cell.bind(params, key), (initial_state, dtype)
+        as_list = isinstance(inputs, list)
+        if self.use_dynamic_rnn:
+            sequences = stacked(as_steps(_name(self), inputs)) if as_list else inputs
+            outputs, state = dynamic_rnn(
+                cell, sequences, sequence_length, *options, time_major=True
+            )
+            return (_steps(outputs) if as_list else outputs), state
+        steps = inputs if as_list else _steps(as_sequences(_name(self), inputs, True))
+        outputs, state = static_rnn(cell, steps, *options, sequence_length)
+        return (outputs if as_list else stacked(outputs)), state
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class TimeReversedFusedRNN(FusedRNNCell):
+    """A cell of whole sequences that reads each row from its last step to its first.
+
+    A row of length n is read as `x[n-1], ..., x[0]`, and its outputs are returned in
+    the order of the inputs. The parameters are those of the cell. Lists of steps are
+    reversed in the same way; TensorFlow reverses them with their padding, so that the
+    padding is read.
+
+    Attributes:
+        cell: The cell to reverse, a `FusedRNNCell`.
+
+    Raises:
+        TypeError: If `cell` is not a `FusedRNNCell`.
+
+    Source: `tf.contrib.rnn.TimeReversedFusedRNN`.
+    """
+
+    cell: FusedRNNCell
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cell, FusedRNNCell):
+            raise TypeError(
+                "TimeReversedFusedRNN: `cell` must be a FusedRNNCell, got "
+                f"{describe(self.cell)}. `FusedRNNCellAdaptor` makes one of an RNNCell."
+            )
+
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """The parameters of the cell; see `FusedRNNCell.init`."""
+        return self.cell.init(key, inputs, dtype)
+
+    def apply(
+        self,
+        params: Params,
+        inputs: PyTree,
+        initial_state: PyTree = None,
+        dtype: DType | None = None,
+        sequence_length: Lengths | None = None,
+        key: Key | None = None,
+    ) -> tuple[PyTree, PyTree]:
+        """All steps; see `FusedRNNCell.apply`.
+
+        Raises:
+            TypeError: As the cell.
+            ValueError: As the cell.
+        """
+        as_list = isinstance(inputs, list)
+        name = _name(self)
+        sequences = stacked(as_steps(name, inputs)) if as_list else inputs
+        sequences = as_sequences(name, sequences, True)
+        time = jax.tree.leaves(sequences)[0].shape[0]
+        lengths = lengths_for(name, sequence_length, sequences, time, 1)
+        sequences = reverse_sequence(sequences, lengths, True)
+        given = _steps(sequences) if as_list else sequences
+        outputs, state = self.cell.apply(
+            params, given, initial_state, dtype, lengths, key
+        )
+        outputs = stacked(outputs) if as_list else outputs
+        outputs = reverse_sequence(outputs, lengths, True)
+        return (_steps(outputs) if as_list else outputs), state
+
+
+def _name(cell: FusedRNNCell) -> str:
+    return type(cell).__name__
+
+
+def _steps(sequences: PyTree) -> list[PyTree]:
+    """One nest for each step of a nest of `[time, ...]`."""
+    leaves, treedef = jax.tree.flatten(sequences)
+    return [treedef.unflatten(step) for step in zip(*leaves, strict=True)]
+
+
+def _first(inputs: PyTree) -> PyTree:
+    """The shapes of the first step of inputs."""
+    if isinstance(inputs, list):
+        return inputs[0]
+
+    def step(x: Array) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+
+    return jax.tree.map(step, inputs)

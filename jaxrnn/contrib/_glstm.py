@@ -1,0 +1,133 @@
+"""The LSTM of groups of units that do not see each other."""
+
+import dataclasses
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from .._base.arguments import as_count
+from .._base.typing import Array, DType, Initializer, Params, PyTree
+from .._cells.affine import Stage
+from .._cells.hyperparameters import set_field
+from .._cells.initializers import ParamSpec, glorot_uniform, zeros
+from .._cells.states import LSTMStateTuple
+from ._lstm_kinds import ContribLSTM
+
+_BIASES = ("bias_i", "bias_j", "bias_f", "bias_o")
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class GLSTMCell(ContribLSTM):
+    """An LSTM of `G` groups, each of which reads its part of x and of h.
+
+        i_g, j_g, f_g, o_g = split([x_g, h_g] group<g>/kernel)
+        i, j, f, o = the concatenation of those of all groups, and bias_i, ..., bias_o
+        c' = sigmoid(f + forget_bias) * c + sigmoid(i) * tanh(j)
+        m  = sigmoid(o) * activation(c')
+        h' = m projection/kernel
+
+    The activation of j is always tanh, as in TensorFlow.
+
+    Shapes, for input size `I`, `H = num_units`, `P = num_proj` or `H`, and
+    `G = number_of_groups`: inputs `[batch, I]`; c `[batch, H]`; h and output
+    `[batch, P]`; `group0/kernel` and so on `[(I + P) / G, 4H / G]`, blocks i, j, f, o;
+    `bias_i`, `bias_j`, `bias_f`, `bias_o` `[H]`; `projection/kernel` `[H, P]`.
+
+    Attributes:
+        num_units: `H`.
+        initializer: For all kernels; None for Glorot uniform. TensorFlow does not use
+            it for the projection.
+        num_proj: `P`, or None for no projection.
+        number_of_groups: `G`.
+        forget_bias: Added to f at each step; not part of the stored bias.
+        activation: That of c': None for tanh, the name of a Keras activation, or a
+            function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `num_units` is negative, `num_proj` or `number_of_groups` not
+            positive, the groups cannot divide `num_units` or `num_proj`, the activation
+            is not known, or `dtype` is not floating. From `init` and `apply`, if they
+            cannot divide the inputs.
+
+    Source: arXiv:1703.10722; `tf.contrib.rnn.GLSTMCell`.
+    """
+
+    num_units: int
+    initializer: Initializer | None = None
+    num_proj: int | None = None
+    number_of_groups: int = 1
+    forget_bias: float = 1.0
+    activation: Any = None
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    name: str | None = None
+    dtype: DType | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        groups = as_count("GLSTMCell", "number_of_groups", self.number_of_groups)
+        set_field(self, number_of_groups=groups)
+        for field in ("num_units", "num_proj"):
+            self._check_divides(f"`{field}`", getattr(self, field) or 0)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """One product with a kernel of blocks; then the projection, if any."""
+        (c, h), kernel = self.sizes, self.initializer or glorot_uniform
+        gates = Stage(self._gates, h, 4 * c, kernel, zeros, blocks=4)
+        return self.with_projection(gates, kernel)
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """All parameters for inputs of size `depth`, in the order of their creation."""
+        self._check_divides("the depth of `inputs`", depth)
+        (c, h), groups = self.sizes, self.number_of_groups
+        kernel = self.initializer or glorot_uniform
+        shape = ((depth + h) // groups, 4 * c // groups)
+        group = {"kernel": ParamSpec(shape, kernel, depth // groups, 4)}
+        specs = {f"group{g}": group for g in range(groups)}
+        specs |= dict.fromkeys(_BIASES, ParamSpec((c,), zeros))
+        if self.num_proj is not None:
+            specs["projection"] = {"kernel": ParamSpec((c, h), kernel, 0, 1)}
+        return specs
+
+    def stage_params(self, params: Params) -> Params:
+        """One kernel that is zero between groups; see `AffineCell.stage_params`."""
+        (c, h), groups = self.sizes, self.number_of_groups
+        kernels = jnp.stack([params[f"group{g}"]["kernel"] for g in range(groups)])
+        columns = jnp.stack(jnp.split(kernels, 4, axis=-1), axis=2)
+        ends = [kernels.shape[1] - h // groups]
+        parts = [self._blocks(part) for part in jnp.split(columns, ends, axis=1)]
+        staged = {
+            "kernel": jnp.concatenate(parts).reshape(-1, 4 * c),
+            "bias": jnp.concatenate([params[name] for name in _BIASES]),
+        }
+        if self.num_proj is not None:
+            staged["projection"] = params["projection"]
+        return staged
+
+    def _blocks(self, part: Array) -> Array:
+        """`[G, rows, 4, H / G]` as blocks on the diagonal of `[G * rows, 4, H]`."""
+        groups, rows, gates, units = part.shape
+        diagonal = jnp.eye(groups, dtype=bool)[:, None, None, :, None]
+        part = jnp.where(diagonal, part[:, :, :, None, :], jnp.zeros((), part.dtype))
+        return part.reshape(groups * rows, gates, groups * units)
+
+    def _check_divides(self, what: str, size: int) -> None:
+        if size % self.number_of_groups:
+            raise ValueError(
+                f"GLSTMCell: {what} must be divisible by `number_of_groups`, "
+                f"{self.number_of_groups}, got {size}."
+            )
+
+    def _gates(
+        self, params: Params, z: Array, state: LSTMStateTuple
+    ) -> tuple[Array, PyTree]:
+        i, j, f, o = jnp.split(z, 4, axis=-1)
+        kept = jax.nn.sigmoid(f + self.forget_bias) * state.c
+        c = kept + jax.nn.sigmoid(i) * jnp.tanh(j)
+        return self.emit(c, jax.nn.sigmoid(o) * self.activation(c), state)

@@ -1,0 +1,299 @@
+"""Cells in which each unit reads its own state alone."""
+
+import dataclasses
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
+from .._cells.affine import AffineCell, Stage
+from .._cells.hyperparameters import check_number, set_common_fields, set_field
+from .._cells.initializers import (
+    ParamSpec,
+    bias_initializer,
+    glorot_uniform,
+    ones,
+    zeros,
+)
+from .._cells.states import LSTMFamily, LSTMStateTuple, VectorStateCell
+
+
+def _uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+    """U(-1, 1), as contrib initializes every `kernel_u`."""
+    return jax.random.uniform(key, shape, dtype, -1, 1)
+
+
+def _specs(
+    depth: int, blocks: int, size: int, kernel: Initializer, bias: Initializer
+) -> list[ParamSpec]:
+    """The specs of a kernel of the inputs, a `kernel_u` and a bias."""
+    columns = blocks * size
+    return [
+        ParamSpec((depth, columns), kernel, depth, blocks),
+        ParamSpec((1, columns), _uniform, blocks=blocks),
+        ParamSpec((columns,), bias, blocks=blocks),
+    ]
+
+
+def _by_block(names: str, kernel_u: Array) -> Params:
+    """`{"u_i": [H], ...}` for the blocks of `kernel_u` `[1, ...]`."""
+    parts = jnp.split(kernel_u[0], len(names))
+    return {f"u_{name}": part for name, part in zip(names, parts, strict=True)}
+
+
+def _block_specs(names: str, size: int) -> dict[str, ParamSpec]:
+    """The specs of what `_by_block` makes."""
+    return {f"u_{name}": ParamSpec((size,), _uniform) for name in names}
+
+
+def _times(params: Params, name: str, state: Array) -> Array:
+    """Each unit's state times its own weight."""
+    return params[f"u_{name}"].astype(state.dtype)[None, :] * state
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class IndRNNCell(VectorStateCell):
+    """The basic recurrent cell with independent units (IndRNN).
+
+        h' = activation(x kernel_w + h * kernel_u + bias)
+
+    Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
+    output `[batch, H]`; `kernel_w` `[I, H]`; `kernel_u` `[1, H]`; `bias` `[H]`.
+
+    Attributes:
+        num_units: `H`.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `num_units` is negative, the activation is not known, or `dtype`
+            is not floating.
+
+    Source: arXiv:1803.04831; `tf.contrib.rnn.IndRNNCell`.
+    """
+
+    num_units: int
+    activation: Any = None
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    name: str | None = None
+    dtype: DType | None = None
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """One product, of the inputs."""
+        size = self.num_units
+        return (Stage(self._update, 0, size, glorot_uniform, zeros, blocks=1),)
+
+    def elementwise_specs(self) -> dict[str, ParamSpec]:
+        """The weights of the state."""
+        return _block_specs("h", self.num_units)
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """`kernel_w`, `kernel_u` and `bias`."""
+        specs = _specs(depth, 1, self.num_units, glorot_uniform, zeros)
+        return dict(zip(("kernel_w", "kernel_u", "bias"), specs, strict=True))
+
+    def stage_params(self, params: Params) -> Params:
+        """The parameters under the stage's names."""
+        product = {"kernel": params["kernel_w"], "bias": params["bias"]}
+        return product | _by_block("h", params["kernel_u"])
+
+    def enter(self, state: Array) -> tuple[Array, Array]:
+        """No operand, as no kernel multiplies the state, and the state."""
+        return state[:, :0], state
+
+    def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
+        new_state = self.activation(z + _times(params, "h", state))
+        return new_state, new_state
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class IndyGRUCell(VectorStateCell):
+    """A gated recurrent unit (GRU) with independent units.
+
+        r, u = split(sigmoid(x gates/kernel_w + [h, h] * gates/kernel_u + gates/bias))
+        c    = activation(x candidate/kernel + r * h * candidate/kernel_u
+                          + candidate/bias)
+        h'   = u * h + (1 - u) * c
+
+    Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
+    output `[batch, H]`; `gates/kernel_w` `[I, 2H]`, `gates/kernel_u` `[1, 2H]` and
+    `gates/bias` `[2H]`, blocks r, u; `candidate/kernel` `[I, H]`, `candidate/kernel_u`
+    `[1, H]` and `candidate/bias` `[H]`.
+
+    Attributes:
+        num_units: `H`.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        kernel_initializer: For both kernels of the inputs; None for Glorot uniform.
+        bias_initializer: For both biases; None for 1 in the gates and 0 in the
+            candidate.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `num_units` is negative, the activation is not known, or `dtype`
+            is not floating.
+
+    Source: arXiv:1803.04831 on the units of arXiv:1406.1078;
+    `tf.contrib.rnn.IndyGRUCell`.
+    """
+
+    num_units: int
+    activation: Any = None
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    kernel_initializer: Initializer | None = None
+    bias_initializer: Initializer | None = None
+    name: str | None = None
+    dtype: DType | None = None
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """One product of the inputs for the gates and the candidate."""
+        columns = 3 * self.num_units
+        return (Stage(self._update, 0, columns, glorot_uniform, zeros, blocks=3),)
+
+    def elementwise_specs(self) -> dict[str, ParamSpec]:
+        """The weights of the state."""
+        return _block_specs("ruc", self.num_units)
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """Those of `gates`, then those of `candidate`."""
+        size, kernel = self.num_units, self.kernel_initializer or glorot_uniform
+        gate_bias, bias = (
+            self.bias_initializer or bias_initializer(kernel, default)
+            for default in (ones, zeros)
+        )
+        gates = _specs(depth, 2, size, kernel, gate_bias)
+        candidate = _specs(depth, 1, size, kernel, bias)
+        return {
+            "gates": dict(zip(("kernel_w", "kernel_u", "bias"), gates, strict=True)),
+            "candidate": dict(
+                zip(("kernel", "kernel_u", "bias"), candidate, strict=True)
+            ),
+        }
+
+    def stage_params(self, params: Params) -> Params:
+        """Gates and candidate side by side."""
+        gates, candidate = params["gates"], params["candidate"]
+        join = lambda *parts: jnp.concatenate(parts, axis=-1)
+        return {
+            "kernel": join(gates["kernel_w"], candidate["kernel"]),
+            "bias": join(gates["bias"], candidate["bias"]),
+            **_by_block("ruc", join(gates["kernel_u"], candidate["kernel_u"])),
+        }
+
+    def enter(self, state: Array) -> tuple[Array, Array]:
+        """No operand, as no kernel multiplies the state, and the state."""
+        return state[:, :0], state
+
+    def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
+        r, u, c = jnp.split(z, 3, axis=-1)
+        r = jax.nn.sigmoid(r + _times(params, "r", state))
+        u = jax.nn.sigmoid(u + _times(params, "u", state))
+        c = self.activation(c + _times(params, "c", r * state))
+        new_state = u * state + (1 - u) * c
+        return new_state, new_state
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class IndyLSTMCell(LSTMFamily):
+    """A long short-term memory (LSTM) with independent units.
+
+        i, j, f, o = split(x kernel_w + [h, h, h, h] * kernel_u + bias)
+        c' = c * sigmoid(f + forget_bias) + sigmoid(i) * activation(j)
+        h' = activation(c') * sigmoid(o)
+
+    Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; c, h and output
+    `[batch, H]`; `kernel_w` `[I, 4H]`, `kernel_u` `[1, 4H]` and `bias` `[4H]`, blocks
+    i, j, f, o. c may be float32 if h and the parameters have 16 bits (pass such an
+    `initial_state`).
+
+    Attributes:
+        num_units: `H`.
+        forget_bias: Added to f at each step; not part of the stored bias.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        kernel_initializer: For `kernel_w`; None for Glorot uniform.
+        bias_initializer: For the bias; None for zeros.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `num_units` is negative, the activation is not known, or `dtype`
+            is not floating.
+
+    Source: arXiv:1903.08023; `tf.contrib.rnn.IndyLSTMCell`.
+    """
+
+    num_units: int
+    forget_bias: float = 1.0
+    activation: Any = None
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    kernel_initializer: Initializer | None = None
+    bias_initializer: Initializer | None = None
+    name: str | None = None
+    dtype: DType | None = None
+
+    state_is_tuple = True
+
+    def __post_init__(self) -> None:
+        set_common_fields(self)
+        forget_bias = check_number("IndyLSTMCell", "forget_bias", self.forget_bias)
+        set_field(self, forget_bias=forget_bias)
+
+    @property
+    def sizes(self) -> LSTMStateTuple:
+        """`num_units`, twice."""
+        return LSTMStateTuple(self.num_units, self.num_units)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """One product of the inputs for the four blocks."""
+        columns = 4 * self.num_units
+        return (Stage(self._update, 0, columns, glorot_uniform, zeros, blocks=4),)
+
+    def why_no_plain_lstm(self) -> str | None:
+        """Why this is not the plain LSTM of a library; see `AffineCell`."""
+        return AffineCell.why_no_plain_lstm(self)
+
+    def elementwise_specs(self) -> dict[str, ParamSpec]:
+        """The weights of h."""
+        return _block_specs("ijfo", self.num_units)
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """`kernel_w`, `kernel_u` and `bias`."""
+        kernel = self.kernel_initializer or glorot_uniform
+        bias = self.bias_initializer or bias_initializer(kernel, zeros)
+        specs = _specs(depth, 4, self.num_units, kernel, bias)
+        return dict(zip(("kernel_w", "kernel_u", "bias"), specs, strict=True))
+
+    def stage_params(self, params: Params) -> Params:
+        """The parameters under the stage's names."""
+        product = {"kernel": params["kernel_w"], "bias": params["bias"]}
+        return product | _by_block("ijfo", params["kernel_u"])
+
+    def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
+        """No operand, as no kernel multiplies the state, and the state."""
+        h, state = super().enter(state)
+        return h[:, :0], state
+
+    def _update(
+        self, params: Params, z: Array, state: LSTMStateTuple
+    ) -> tuple[Array, PyTree]:
+        h = state.h.astype(z.dtype)
+        blocks = zip("ijfo", jnp.split(z, 4, axis=-1), strict=True)
+        i, j, f, o = (block + _times(params, name, h) for name, block in blocks)
+        c = state.c * jax.nn.sigmoid(f + self.forget_bias)
+        c = c + jax.nn.sigmoid(i) * self.activation(j)
+        h = self.activation(c) * jax.nn.sigmoid(o)
+        return self.leave(c, h.astype(state.h.dtype))

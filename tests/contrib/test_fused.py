@@ -1,0 +1,83 @@
+"""Cells of whole sequences: lists of steps, keys, jit, and what they refuse."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import contrib
+
+TIME, BATCH, DEPTH = 4, 3, 2
+LENGTHS = np.array([4, 0, 2])
+X = jax.random.normal(jax.random.key(1), (TIME, BATCH, DEPTH))
+ALIVE = np.arange(TIME)[:, None, None] < LENGTHS[:, None]
+PADDED = jnp.where(ALIVE, X, jnp.nan)
+DYNAMIC = contrib.FusedRNNCellAdaptor(jaxrnn.GRUCell(3), use_dynamic_rnn=True)
+STATIC = contrib.FusedRNNCellAdaptor(jaxrnn.GRUCell(3))
+FUSED = {
+    "block": contrib.LSTMBlockFusedCell(3),
+    "dynamic": DYNAMIC,
+    "static": STATIC,
+    "reversed": contrib.TimeReversedFusedRNN(DYNAMIC),
+    "static_reversed": contrib.TimeReversedFusedRNN(STATIC),
+}
+
+
+def assert_same(got, wanted):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-12), got, wanted)
+
+
+@pytest.mark.fast("block", "static_reversed")
+@pytest.mark.parametrize("cell", FUSED.values(), ids=FUSED)
+def test_lists_of_steps_are_arrays_of_time(cell):
+    bound = cell.bind(cell.init(jax.random.key(0), list(X)))
+    run = jax.jit(lambda bound, x: bound(x, None, X.dtype, LENGTHS))
+    outputs, state = run(bound, PADDED)
+    steps, state_of_list = run(bound, list(PADDED))
+    assert isinstance(steps, list)
+    assert_same(jnp.stack(steps), outputs)
+    assert_same(state_of_list, state)
+    assert not outputs[~np.broadcast_to(ALIVE, outputs.shape)].any()
+    assert np.isfinite(outputs).all()
+
+
+def test_reversed_is_the_backward_direction():
+    cell = contrib.TimeReversedFusedRNN(DYNAMIC)
+    bound = cell.bind(cell.init(jax.random.key(0), X))
+    one_way = DYNAMIC.cell.bind(bound.params)
+    (_, wanted), (_, wanted_state) = jaxrnn.bidirectional_dynamic_rnn(
+        one_way, one_way, X, LENGTHS, dtype=X.dtype, time_major=True
+    )
+    outputs, state = bound(X, dtype=X.dtype, sequence_length=LENGTHS)
+    assert_same(outputs, wanted)
+    assert_same(state, wanted_state)
+
+
+def test_the_key_reaches_the_cell():
+    wrapped = jaxrnn.DropoutWrapper(jaxrnn.GRUCell(3), output_keep_prob=0.5)
+    cell = contrib.FusedRNNCellAdaptor(wrapped, use_dynamic_rnn=True)
+    params, key = cell.init(jax.random.key(0), X), jax.random.key(2)
+    outputs, _ = cell.bind(params, key)(X, dtype=X.dtype)
+    wanted, _ = jaxrnn.dynamic_rnn(
+        wrapped.bind(params, key), X, dtype=X.dtype, time_major=True
+    )
+    assert_same(outputs, wanted)
+    assert (outputs == 0).any()
+
+
+def test_cells_are_values():
+    assert contrib.LSTMBlockFusedCell(3) == contrib.LSTMBlockFusedCell(3)
+    assert contrib.LSTMBlockFusedCell(3, cell_clip=0).cell_clip is None
+    assert STATIC != DYNAMIC
+    assert hash(STATIC) == hash(contrib.FusedRNNCellAdaptor(jaxrnn.GRUCell(3)))
+
+
+def test_refuses_what_is_no_cell():
+    with pytest.raises(TypeError, match="`cell` must be an RNNCell"):
+        contrib.FusedRNNCellAdaptor(STATIC)
+    with pytest.raises(TypeError, match="`cell` must be a FusedRNNCell"):
+        contrib.TimeReversedFusedRNN(jaxrnn.GRUCell(3))
+    bound = DYNAMIC.bind(DYNAMIC.init(jax.random.key(0), X))
+    with pytest.raises(ValueError, match="`initial_state`|`dtype`"):
+        bound(X)
