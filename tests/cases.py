@@ -236,7 +236,8 @@ CASES = {
             4, True, num_proj=2, num_unit_shards=3, num_proj_shards=2, layer_norm=True
         )
     ),
-    "glstm": Case(contrib.GLSTMCell(6, num_proj=3, number_of_groups=3)),
+    "glstm": Case(contrib.GLSTMCell(6, number_of_groups=3)),
+    "glstm_projection": Case(contrib.GLSTMCell(6, num_proj=3, number_of_groups=3)),
     "gru_block": Case(contrib.GRUBlockCellV2(4)),
     "layer_norm_basic_lstm": Case(contrib.LayerNormBasicLSTMCell(4)),
     "layer_norm_basic_lstm_dropout": Case(

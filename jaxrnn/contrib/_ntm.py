@@ -99,7 +99,7 @@ class NTMCell(OwnParams):
     Where this differs from contrib: its `state_size` says that the memory is flat, and
     its `time` counts the steps of all rows, so that a packed sequence would start from
     the memory of the one before it; it runs in float32 alone; a large strength
-    overflows in its softmax; with `shift_range=0` it has one place too many.
+    overflows in its softmax; `shift_range=0` moves addresses by one place and by two.
 
     Attributes:
         controller: The controller, whose output is one vector.
