@@ -1,7 +1,7 @@
 """Reads dates as people write them: a TensorFlow 1 script, line by line in JAX.
 
 The task and the data are those of `attention.py`. Here the decoder is made as such
-scripts made it, of `AttentionWrapper`, `BasicDecoder` and `BeamSearchDecoder`; README.md
+scripts made it, of `AttentionWrapper`, `BasicDecoder`, `BeamSearchDecoder`; README.md
 shows the script beside it. From the folder `examples`:
 
     pip install -e '..[examples]'
