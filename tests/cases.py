@@ -251,23 +251,6 @@ CASES = {
         contrib.NTMCell(LSTMCell(4), 4, 3, 1, 1, output_dim=2),
         state=turing_state(4, 3, 4),
     ),
-    "coupled_lstm": Case(
-        contrib.CoupledInputForgetGateLSTMCell(
-            4, True, num_proj=2, num_unit_shards=3, num_proj_shards=2, layer_norm=True
-        )
-    ),
-    "glstm": Case(contrib.GLSTMCell(6, number_of_groups=3)),
-    "glstm_projection": Case(contrib.GLSTMCell(6, num_proj=3, number_of_groups=3)),
-    "gru_block": Case(contrib.GRUBlockCellV2(4)),
-    "layer_norm_basic_lstm": Case(contrib.LayerNormBasicLSTMCell(4)),
-    "layer_norm_basic_lstm_dropout": Case(
-        contrib.LayerNormBasicLSTMCell(4, layer_norm=False, dropout_keep_prob=0.6),
-        seed=5,
-    ),
-    "layer_norm_lstm": Case(
-        contrib.LayerNormLSTMCell(4, True, 0.5, num_proj=2, layer_norm=True)
-    ),
-    "lstm_block": Case(contrib.LSTMBlockCell(4, cell_clip=0.4, use_peephole=True)),
     "nas": Case(contrib.NASCell(4, 2, use_bias=True)),
     "weight_norm_lstm": Case(contrib.WeightNormLSTMCell(4, num_proj=2)),
     "attention": Case(
