@@ -39,7 +39,6 @@ class OwnParams(RNNCell):
     """
 
     owns_params = True
-
     cell: Any
 
     @abc.abstractmethod
@@ -56,10 +55,6 @@ class OwnParams(RNNCell):
         while isinstance(cell, WrapperCell) and not isinstance(cell, OwnParams):
             cell = cell.cell
         return scope_name(cell)
-
-    def start(self, params: Params, state: PyTree) -> PyTree:
-        """That of the wrapped cell; see `RNNCell.start`."""
-        return self.cell.start(self._split(params)[1], state)
 
     def _init(
         self, key: Key, depth: int, inputs: Shaped | PyTree, dtype: DType
@@ -108,3 +103,7 @@ class OwnParams(RNNCell):
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ParamsWrapper(OwnParams, WrapperCell):
     """A wrapper with parameters of its own."""
+
+    def start(self, params: Params, state: PyTree) -> PyTree:
+        """That of the wrapped cell; see `RNNCell.start`."""
+        return self.cell.start(self.split_params(params)[1], state)
