@@ -101,7 +101,7 @@ PARAMS = jax.tree.map(
 )
 
 
-BIAS = np.where(np.arange(VOCAB) == END, 4.0, 0.0)
+BIAS = np.where(np.arange(VOCAB) == END, 2.5, 0.0)
 
 
 def project(outputs):
@@ -370,27 +370,31 @@ def attending_beams(width, **options):
 
 def in_python(width, weight, steps):
     """Beams with a coverage penalty, as lists: `[(score, ids)]` for each row."""
-    cell, found = CELL.bind(PARAMS), []
-    for start in START:
-        # log_prob, score, ids, hidden, coverage
-        live = [(0.0, 0.0, [], jnp.zeros((1, UNITS)), np.zeros(4))]
-        for _ in range(steps):
-            longer = []
-            for total, _, ids, hidden, coverage in live:
-                ended = END in ids
-                last = ids[-1] if ids else int(start)
-                _, new = cell(TABLE[last][None], hidden)
-                align = np.asarray(jax.nn.softmax(new[0] * 4))
-                if not ended:
-                    coverage = coverage + align
-                penalty = np.log(np.minimum(coverage, 1)).sum() * weight * ended
-                log_probs = np.asarray(jax.nn.log_softmax(project(new)[0]))
-                for i in [END] if ended else range(VOCAB):
-                    lp = total + (0 if ended else log_probs[i])
-                    longer.append((lp, lp + penalty, [*ids, i], new, coverage))
-            live = sorted(longer, key=lambda beam: -beam[1])[:width]
-        found.append([(score, ids) for _, score, ids, *_ in live])
-    return found
+    # Log-probability, score, ids, state, coverage.
+    live = [[(0.0, 0.0, [], jnp.zeros((1, UNITS)), np.zeros(4))] for _ in START]
+    for _ in range(steps):
+        # Scores change after the end: the loop ends when all beams of all rows have.
+        if all(END in ids for row in live for _, _, ids, *_ in row):
+            break
+        for row, start in enumerate(START):
+            longer = [
+                new for beam in live[row] for new in continued(beam, int(start), weight)
+            ]
+            live[row] = sorted(longer, key=lambda beam: -beam[1])[:width]
+    return [[(score, ids) for _, score, ids, *_ in row] for row in live]
+
+
+def continued(beam, start, weight):
+    total, _, ids, hidden, coverage = beam
+    ended = END in ids
+    last = ids[-1] if ids else start
+    _, new = CELL.bind(PARAMS)(TABLE[last][None], hidden)
+    coverage = coverage + (0 if ended else np.asarray(jax.nn.softmax(new[0] * 4)))
+    penalty = np.log(np.minimum(coverage, 1)).sum() * weight * ended
+    log_probs = np.asarray(jax.nn.log_softmax(project(new)[0]))
+    for i in [END] if ended else range(VOCAB):
+        log_prob = total + (0 if ended else log_probs[i])
+        yield log_prob, log_prob + penalty, [*ids, i], new, coverage
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.4])
@@ -405,14 +409,15 @@ def test_coverage_penalty_and_arrays_in_the_state(weight):
     for found, state, _ in (jax.jit(run)(), run()):
         history = state.cell_state.history
         for row in range(BATCH):
-            ids = np.asarray(found.predicted_ids[row]).T.tolist()
+            taken = len(want[row][0][1])
+            ids = np.asarray(found.predicted_ids[row, :taken]).T.tolist()
             assert ids == [beam for _, beam in want[row]]
-            scores = found.beam_search_decoder_output.scores[row, -1]
+            scores = found.beam_search_decoder_output.scores[row, taken - 1]
             np.testing.assert_allclose(scores, [s for s, _ in want[row]], rtol=1e-9)
-            written = history.reshape(steps, BATCH, width, -1)[:, row]
+            written = history.reshape(len(history), BATCH, width, -1)[:, row]
             for k in range(width):
                 check_history(written[:, k], row, ids[k])
-        assert state.cell_state.count == steps
+        assert state.cell_state.count == len(want[0][0][1])
         shape = (BATCH, width, 4)
         coverage = state.accumulated_attention_probs
         assert coverage.shape == shape if weight else coverage == ()

@@ -119,7 +119,18 @@ def call(case: Case, named: dict[str, Any], limit: int | None) -> dict[str, Any]
     make = _basic if case["helper"] else _beam
     decoder = make(case, *cell_of(case, named), given)
     outputs, state, lengths = contrib.dynamic_decode(decoder, **options)
+    if case["differs"]:
+        outputs = outputs._replace(predicted_ids=_in_contribs_order(outputs, state))
     return plain({"outputs": outputs, "state": state, "lengths": lengths})
+
+
+def _in_contribs_order(outputs: Any, state: Any) -> jax.Array:
+    """The sequences as contrib traces them: from the end of the longest one."""
+    steps = outputs.beam_search_decoder_output
+    major = [jnp.swapaxes(x, 0, 1) for x in (steps.predicted_ids, steps.parent_ids)]
+    longest = jnp.max(state.lengths, axis=1)
+    found = contrib.gather_tree(*major, longest, seq2seq_specs.END)
+    return jnp.swapaxes(found, 0, 1)
 
 
 def _basic(case: Case, cell: Any, start: Any, given: dict[str, Any]) -> Any:

@@ -150,7 +150,9 @@ class BeamSearchDecoder(Decoder):
     It differs from `jaxrnn.decode.beam_search` in the length that a score counts, in
     the coverage penalty, and in its results. From TensorFlow's it differs in dtypes:
     scores are float32, or float64 if the state is, with the penalty computed in that
-    dtype, and lengths are int32.
+    dtype, and lengths are int32. Where penalties reorder the beams of a row after all
+    of them are finished, `predicted_ids` are in the last order, that of the scores;
+    TensorFlow's are in the order of before.
 
     Args:
         cell: A bound cell, or any object that keeps the RNNCell protocol. It runs on
@@ -295,14 +297,15 @@ class BeamSearchDecoder(Decoder):
     def finalize(
         self, outputs: PyTree, final_state: PyTree, sequence_lengths: Array
     ) -> tuple[PyTree, PyTree]:
-        """The sequences, by `gather_tree`; `sequence_lengths` are not read."""
-        del sequence_lengths
+        """The sequences, by `gather_tree`."""
         ids, parents = outputs.predicted_ids, outputs.parent_ids
-        longest = jnp.max(final_state.lengths, axis=1)
-        sequences = gather_tree(ids, parents, longest, self._end_token)
+        # Not those of the beams: finished beams may change places, too.
+        steps = jnp.max(sequence_lengths, axis=1, initial=0)
+        steps = jnp.full_like(steps, jnp.max(steps, initial=0))
+        sequences = gather_tree(ids, parents, steps, self._end_token)
         if self._reorders:
             cell_state = jax.tree.map(
-                lambda leaf: self._sorted(leaf, parents, final_state.lengths),
+                lambda leaf: self._sorted(leaf, parents, steps, final_state.lengths),
                 final_state.cell_state,
                 is_leaf=is_tensor_array,
             )
@@ -394,11 +397,11 @@ class BeamSearchDecoder(Decoder):
         """Leaves `[batch, beam, ...]` as `[batch * beam, ...]`."""
         return map_rows(lambda x: x.reshape(-1, *x.shape[2:]), tree)
 
-    def _sorted(self, leaf: Any, parents: Array, lengths: Array) -> Any:
+    def _sorted(self, leaf: Any, parents: Array, steps: Array, lengths: Array) -> Any:
         """A TensorArray as an array in which beams have their own entries."""
         if not is_tensor_array(leaf) or not self._has_rows(leaf):
             return leaf
-        return gather_tree_from_array(leaf.stack(), parents, lengths)
+        return gather_tree_from_array(leaf.stack(), parents, steps, lengths)
 
     def _has_rows(self, array: TensorArray) -> bool:
         rows = self._start_tokens.shape

@@ -51,7 +51,9 @@ def gather_tree(
     return jnp.where(ended, token, found)
 
 
-def gather_tree_from_array(t: Array, parent_ids: Array, lengths: Array) -> Array:
+def gather_tree_from_array(
+    t: Array, parent_ids: Array, max_sequence_lengths: Array, lengths: Array
+) -> Array:
     """What each step wrote for the beams, along the path of each final beam.
 
     A step writes in the order of the beams before it. (TensorFlow reads in their order
@@ -60,6 +62,7 @@ def gather_tree_from_array(t: Array, parent_ids: Array, lengths: Array) -> Array
     Args:
         t: `[time, batch * beam, ...]` or `[time, batch, beam, ...]`.
         parent_ids: As in `gather_tree`.
+        max_sequence_lengths: As in `gather_tree`.
         lengths: `[batch, beam]`, the lengths of the final beams; beyond them what was
             written stays in its place.
     """
@@ -68,7 +71,7 @@ def gather_tree_from_array(t: Array, parent_ids: Array, lengths: Array) -> Array
     own = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), shape)
     steps = jnp.arange(time, dtype=jnp.int32)[:, None, None]
     steps = jnp.broadcast_to(steps, shape)
-    inside = steps < jnp.max(lengths, axis=1)[None, :, None]
+    inside = steps < max_sequence_lengths[None, :, None]
     places = _along_paths(parent_ids, parent_ids, inside)
     places = jnp.where(steps < lengths[None], places, own)
     split = rows.reshape(time, batch, width, -1)
