@@ -130,7 +130,9 @@ DOCUMENTED = [
     for name, value in sorted(PUBLIC.items())
     if name in FUNCTIONS | CELLS | {"TensorArray"}
 ]
-DOCUMENTED += list(CONTRIB.values()) + DECODERS + [value for value in LITE if callable(value)]
+DOCUMENTED += (
+    list(CONTRIB.values()) + DECODERS + [value for value in LITE if callable(value)]
+)
 DOCUMENTED_FUNCTIONS = list(filter(inspect.isfunction, DOCUMENTED))
 
 
