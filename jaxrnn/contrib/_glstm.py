@@ -108,13 +108,8 @@ class GLSTMCell(ContribLSTM):
 
     def stage_params(self, params: Params) -> Params:
         """One kernel that is zero between groups; see `AffineCell.stage_params`."""
-        (c, h), groups = self.sizes, self.number_of_groups
-        kernels = jnp.stack([params[f"group{g}"]["kernel"] for g in range(groups)])
-        columns = jnp.stack(jnp.split(kernels, 4, axis=-1), axis=2)
-        ends = [kernels.shape[1] - h // groups]
-        parts = [self._blocks(part) for part in jnp.split(columns, ends, axis=1)]
         staged = {
-            "kernel": jnp.concatenate(parts).reshape(-1, 4 * c),
+            "kernel": self._joined_kernel(params),
             "bias": jnp.concatenate([params[name] for name in _BIASES]),
         }
         if self.num_proj is not None:
@@ -195,6 +190,17 @@ class GLSTMCell(ContribLSTM):
         bias = jnp.concatenate([params[name] for name in _BIASES])
         z = [part for gate in zip(*blocks, strict=True) for part in gate]
         return jnp.concatenate(z, -1) + bias.astype(dtype)[None, :]
+
+    def _joined_kernel(self, params: Params) -> Array:
+        """`[I + P, 4H]`, blocks i, j, f, o, zero between groups."""
+        (c, h), groups = self.sizes, self.number_of_groups
+        if groups == 1:
+            return params["group0"]["kernel"]
+        kernels = jnp.stack([params[f"group{g}"]["kernel"] for g in range(groups)])
+        columns = jnp.stack(jnp.split(kernels, 4, axis=-1), axis=2)
+        ends = [kernels.shape[1] - h // groups]
+        parts = [self._blocks(part) for part in jnp.split(columns, ends, axis=1)]
+        return jnp.concatenate(parts).reshape(-1, 4 * c)
 
     def _blocks(self, part: Array) -> Array:
         """`[G, rows, 4, H / G]` as blocks on the diagonal of `[G * rows, 4, H]`."""

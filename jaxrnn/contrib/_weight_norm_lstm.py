@@ -122,6 +122,7 @@ class WeightNormLSTMCell(ContribLSTM):
 
 def _normalized(kernel: Array, norm: Array) -> Array:
     """`kernel` with columns of the length `norm`."""
-    squares = jnp.sum(kernel * kernel, axis=0, keepdims=True)
-    bounded = jnp.maximum(squares, jnp.asarray(_EPSILON, kernel.dtype))
-    return kernel * jax.lax.rsqrt(bounded) * norm[None, :]
+    wide = kernel.astype(jnp.float32) if kernel.dtype.itemsize < 4 else kernel
+    squares = jnp.sum(wide * wide, axis=0, keepdims=True)
+    normal = wide * jax.lax.rsqrt(jnp.maximum(squares, _EPSILON))
+    return normal.astype(kernel.dtype) * norm[None, :]
