@@ -80,6 +80,21 @@ def embed_init(key, inputs, dtype):
     return {"table": jax.random.normal(key, (2, 3), dtype)}
 
 
+def turing_state(memory_size: int, vector_dim: int, units: int):
+    """A state of an `NTMCell` with an LSTM and two heads; addresses are weights."""
+    rng = np.random.default_rng(0)
+    weights = rng.uniform(0.1, 1, (2, BATCH, memory_size))
+    weights /= weights.sum(-1, keepdims=True)
+    pair = rng.normal(size=(2, BATCH, units)) * 0.5
+    return contrib.NTMControllerState(
+        jaxrnn.LSTMStateTuple(*pair),
+        [rng.normal(size=(BATCH, vector_dim))],
+        list(weights),
+        rng.normal(size=(BATCH, memory_size, vector_dim)),
+        np.array([0.0, 2.0, 0.0, 1.0]),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A row: a cell, one step of its inputs, and a key if it draws random numbers."""
@@ -140,12 +155,89 @@ CASES = {
         ),
         seed=4,
     ),
+    "conv1d": Case(
+        contrib.Conv1DLSTMCell(
+            input_shape=[3, 2], output_channels=2, kernel_shape=[2], use_bias=False
+        ),
+        step(3, 2),
+    ),
+    "conv2d": Case(
+        contrib.Conv2DLSTMCell(
+            input_shape=[3, 2, 2],
+            output_channels=2,
+            kernel_shape=[2, 3],
+            skip_connection=True,
+        ),
+        step(3, 2, 2),
+    ),
+    "conv3d": Case(
+        contrib.Conv3DLSTMCell(
+            input_shape=[2, 2, 1, 1], output_channels=1, kernel_shape=[2, 1, 1]
+        ),
+        step(2, 2, 1, 1),
+    ),
+    "conv": Case(contrib.ConvLSTMCell(1, [3, 2], 1, [1], forget_bias=0.0), step(3, 2)),
+    "time_freq": Case(
+        contrib.TimeFreqLSTMCell(
+            2,
+            True,
+            0.4,
+            num_unit_shards=2,
+            feature_size=3,
+            frequency_skip=2,
+            num_windows=2,
+        ),
+        step(6),
+    ),
+    "grid": Case(
+        contrib.GridLSTMCell(
+            2,
+            True,
+            cell_clip=0.4,
+            num_unit_shards=2,
+            feature_size=3,
+            frequency_skip=2,
+            num_frequency_blocks=[2],
+        ),
+        step(5),
+    ),
+    "grid_joined": Case(
+        contrib.GridLSTMCell(
+            2,
+            share_time_frequency_weights=True,
+            feature_size=2,
+            frequency_skip=1,
+            num_frequency_blocks=[1, 1],
+            start_freqindex_list=[0, 1],
+            end_freqindex_list=[2, 3],
+            couple_input_forget_gates=True,
+            state_is_tuple=False,
+        )
+    ),
+    "grid_bidirectional": Case(
+        contrib.BidirectionalGridLSTMCell(
+            2,
+            feature_size=3,
+            frequency_skip=2,
+            num_frequency_blocks=[1],
+            backward_slice_offset=-1,
+        )
+    ),
+    "phased": Case(contrib.PhasedLSTMCell(4, True), (step(1), step(DEPTH))),
+    "phased_fixed": Case(
+        contrib.PhasedLSTMCell(4, trainable_ratio_on=False), (step(1), step(DEPTH))
+    ),
+    "ntm": Case(
+        contrib.NTMCell(LSTMCell(4), 4, 3, 1, 1, output_dim=2),
+        state=turing_state(4, 3, 4),
+    ),
     "coupled_lstm": Case(
         contrib.CoupledInputForgetGateLSTMCell(
             4, True, num_proj=2, num_unit_shards=3, num_proj_shards=2, layer_norm=True
         )
     ),
-    "glstm": Case(contrib.GLSTMCell(6, num_proj=3, number_of_groups=3)),
+    "glstm": Case(contrib.GLSTMCell(6, number_of_groups=3)),
+    "glstm_projection": Case(contrib.GLSTMCell(6, num_proj=3, number_of_groups=3)),
     "gru_block": Case(contrib.GRUBlockCellV2(4)),
     "layer_norm_basic_lstm": Case(contrib.LayerNormBasicLSTMCell(4)),
     "layer_norm_basic_lstm_dropout": Case(

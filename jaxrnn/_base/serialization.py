@@ -8,12 +8,14 @@ import jax
 T = TypeVar("T", bound=type)
 
 
-def serializable(cls: T) -> T:
+def serializable(cls: T, name: str | None = None) -> T:
     """Registers a named tuple, or a dataclass that is a pytree, with `jax.export`.
+
+    Under the name of the class, unless another `name` is given.
 
     The static fields of a dataclass must be what JSON can hold: numbers, strings, None.
     """
-    name = f"jaxrnn.{cls.__name__}"
+    name = f"jaxrnn.{name or cls.__name__}"
     node: Any = cls
     if not hasattr(node, "__dataclass_fields__"):
         jax.export.register_namedtuple_serialization(node, serialized_name=name)

@@ -3,13 +3,15 @@
 A cell has the constructor of TensorFlow's and the names of its variables, so that
 scripts port line by line and old checkpoints drop in.
 
-Cells: `CFNCell`, `CoupledInputForgetGateLSTMCell`, `GLSTMCell`, `GRUBlockCellV2`,
-`IndRNNCell`, `IndyGRUCell`, `IndyLSTMCell`, `IntersectionRNNCell`, `LSTMBlockCell`,
-`LayerNormBasicLSTMCell`, `LayerNormLSTMCell`, `MinimalRNNCell`, `NASCell`, `SRUCell`,
-`UGRNNCell`, `WeightNormLSTMCell`. Wrappers: `AttentionCellWrapper`,
-`EmbeddingWrapper`, `HighwayWrapper`, `InputProjectionWrapper`,
-`OutputProjectionWrapper`. Of whole sequences: `FusedRNNCell`, `FusedRNNCellAdaptor`,
-`LSTMBlockFusedCell`, `TimeReversedFusedRNN`.
+Cells: `BidirectionalGridLSTMCell`, `CFNCell`, `Conv1DLSTMCell`, `Conv2DLSTMCell`,
+`Conv3DLSTMCell`, `ConvLSTMCell`, `CoupledInputForgetGateLSTMCell`, `GLSTMCell`,
+`GRUBlockCellV2`, `GridLSTMCell`, `IndRNNCell`, `IndyGRUCell`, `IndyLSTMCell`,
+`IntersectionRNNCell`, `LSTMBlockCell`, `LayerNormBasicLSTMCell`, `LayerNormLSTMCell`,
+`MinimalRNNCell`, `NASCell`, `NTMCell`, `PhasedLSTMCell`, `SRUCell`, `TimeFreqLSTMCell`,
+`UGRNNCell`, `WeightNormLSTMCell`. Wrappers: `AttentionCellWrapper`, `EmbeddingWrapper`,
+`HighwayWrapper`, `InputProjectionWrapper`, `OutputProjectionWrapper`. Of whole
+sequences: `FusedRNNCell`, `FusedRNNCellAdaptor`, `LSTMBlockFusedCell`,
+`TimeReversedFusedRNN`. The state of an `NTMCell` is an `NTMControllerState`.
 """
 
 from .._base.public import set_public_module as _set_public_module
@@ -19,6 +21,12 @@ from ._block_cells import (
     LSTMBlockCell as LSTMBlockCell,
 )
 from ._cfn import CFNCell as CFNCell
+from ._conv_lstm import (
+    Conv1DLSTMCell as Conv1DLSTMCell,
+    Conv2DLSTMCell as Conv2DLSTMCell,
+    Conv3DLSTMCell as Conv3DLSTMCell,
+    ConvLSTMCell as ConvLSTMCell,
+)
 from ._coupled_lstm import (
     CoupledInputForgetGateLSTMCell as CoupledInputForgetGateLSTMCell,
 )
@@ -30,6 +38,10 @@ from ._fused import (
     TimeReversedFusedRNN as TimeReversedFusedRNN,
 )
 from ._glstm import GLSTMCell as GLSTMCell
+from ._grid_lstm import (
+    BidirectionalGridLSTMCell as BidirectionalGridLSTMCell,
+    GridLSTMCell as GridLSTMCell,
+)
 from ._highway import HighwayWrapper as HighwayWrapper
 from ._independent import (
     IndRNNCell as IndRNNCell,
@@ -43,11 +55,14 @@ from ._layer_norm_lstm import (
 )
 from ._minimal_rnn import MinimalRNNCell as MinimalRNNCell
 from ._nas import NASCell as NASCell
+from ._ntm import NTMCell as NTMCell, NTMControllerState as NTMControllerState
+from ._phased_lstm import PhasedLSTMCell as PhasedLSTMCell
 from ._projections import (
     InputProjectionWrapper as InputProjectionWrapper,
     OutputProjectionWrapper as OutputProjectionWrapper,
 )
 from ._sru import SRUCell as SRUCell
+from ._time_freq_lstm import TimeFreqLSTMCell as TimeFreqLSTMCell
 from ._ugrnn import UGRNNCell as UGRNNCell
 from ._weight_norm_lstm import WeightNormLSTMCell as WeightNormLSTMCell
 

@@ -1,17 +1,23 @@
 """The LSTM of groups of units that do not see each other."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, final
 
 import jax
 import jax.numpy as jnp
 
+from .._affine.products import plain_product
 from .._base.arguments import as_count
-from .._base.typing import Array, DType, Initializer, Params, PyTree
+from .._base.cell_keys import check_key_of_step
+from .._base.math import affine
+from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells.affine import Stage
 from .._cells.hyperparameters import set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.states import LSTMStateTuple
+from .._time.sequence import DeclinedError
+from .._time.steps import Steps
 from ._lstm_kinds import ContribLSTM
 
 _BIASES = ("bias_i", "bias_j", "bias_f", "bias_o")
@@ -95,6 +101,11 @@ class GLSTMCell(ContribLSTM):
             specs["projection"] = {"kernel": ParamSpec((c, h), kernel, 0, 1)}
         return specs
 
+    @property
+    def is_random(self) -> bool | None:
+        """Whether a step draws random numbers: no; see `RNNCell.is_random`."""
+        return False
+
     def stage_params(self, params: Params) -> Params:
         """One kernel that is zero between groups; see `AffineCell.stage_params`."""
         (c, h), groups = self.sizes, self.number_of_groups
@@ -109,6 +120,81 @@ class GLSTMCell(ContribLSTM):
         if self.num_proj is not None:
             staged["projection"] = params["projection"]
         return staged
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step, with a small product for each group; see `AffineCell.apply`."""
+        if self.number_of_groups == 1:
+            return super().apply(params, inputs, state, key)
+        check_key_of_step(type(self).__name__, key)
+        inputs, state = self._checked(params, inputs, state)
+        return self.chain(self._product_by_group, params, inputs, state)[:2]
+
+    def apply_sequence(
+        self,
+        params: Params,
+        inputs: Array,
+        state: PyTree,
+        steps: Steps,
+        keys: Callable | None = None,
+        implementation: Any = None,
+    ) -> tuple[PyTree, PyTree]:
+        """All steps at once, group by group; see `AffineCell.apply_sequence`.
+
+        Kernels run all groups together, with a kernel that is zero between them.
+
+        Raises:
+            DeclinedError: If a projection joins several groups at every step, or as
+                `AffineCell.apply_sequence`.
+        """
+        if self.number_of_groups == 1 or implementation is not None:
+            return self.run_stages(params, inputs, state, steps, implementation)
+        if self.num_proj is not None:
+            raise DeclinedError("the projection joins the groups at every step")
+        runs = [
+            self._run_group(g, params, inputs, state, steps)
+            for g in range(self.number_of_groups)
+        ]
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts, -1), *runs)
+
+    def _run_group(
+        self, g: int, params: Params, inputs: Array, state: PyTree, steps: Steps
+    ) -> tuple[PyTree, PyTree]:
+        """One group over all steps, as a cell with one group."""
+        part = lambda x: jnp.split(x, self.number_of_groups, axis=-1)[g]
+        units = self.num_units // self.number_of_groups
+        group = dataclasses.replace(self, num_units=units, number_of_groups=1)
+        group_params = {name: part(params[name]) for name in _BIASES}
+        group_params["group0"] = params[f"group{g}"]
+        inputs, state, restart_states = jax.tree.map(
+            part, (inputs, state, steps.restart_states)
+        )
+        steps = steps.with_restart_states(restart_states).with_stand_in(inputs, state)
+        return group.run_stages(group_params, inputs, state, steps)
+
+    def _product_by_group(
+        self,
+        k: int,
+        stage: Stage,
+        params: Params,
+        inputs: Array,
+        operand: Array,
+        dtype: DType,
+    ) -> Array:
+        """`plain_product`, where that of the gates is made of those of the groups."""
+        if k:
+            return plain_product(k, stage, params, inputs, operand, dtype)
+        parts = (
+            jnp.split(x, self.number_of_groups, axis=-1) for x in (inputs, operand)
+        )
+        blocks = [
+            jnp.split(affine(params[f"group{g}"], pair, dtype), 4, axis=-1)
+            for g, pair in enumerate(zip(*parts, strict=True))
+        ]
+        bias = jnp.concatenate([params[name] for name in _BIASES])
+        z = [part for gate in zip(*blocks, strict=True) for part in gate]
+        return jnp.concatenate(z, -1) + bias.astype(dtype)[None, :]
 
     def _blocks(self, part: Array) -> Array:
         """`[G, rows, 4, H / G]` as blocks on the diagonal of `[G * rows, 4, H]`."""

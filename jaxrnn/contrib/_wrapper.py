@@ -1,4 +1,4 @@
-"""`ParamsWrapper`, the base class of wrappers with parameters of their own."""
+"""The base classes of wrappers with parameters of their own."""
 
 import abc
 import dataclasses
@@ -32,12 +32,13 @@ def vector_size(where: str, size: Size) -> int:
     return shapes[0][0]
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class ParamsWrapper(WrapperCell):
-    """A wrapper with parameters of its own, beside those of the wrapped cell.
+class OwnParams(RNNCell):
+    """A cell around another, `cell`, with parameters of its own beside those of it.
 
     The latter are under TensorFlow's scope of the wrapped cell, such as `gru_cell`.
     """
+
+    cell: Any
 
     @abc.abstractmethod
     def own_specs(self, depth: int) -> dict[str, Any]:
@@ -50,7 +51,7 @@ class ParamsWrapper(WrapperCell):
         A wrapper without parameters has no scope, so it is that of the cell inside.
         """
         cell: RNNCell = self.cell
-        while isinstance(cell, WrapperCell) and not isinstance(cell, ParamsWrapper):
+        while isinstance(cell, WrapperCell) and not isinstance(cell, OwnParams):
             cell = cell.cell
         return scope_name(cell)
 
@@ -96,3 +97,8 @@ class ParamsWrapper(WrapperCell):
         own, inner = self.split_params(params)
         check_params(name, own, self.own_specs, array)
         return own, inner
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class ParamsWrapper(OwnParams, WrapperCell):
+    """A wrapper with parameters of its own."""

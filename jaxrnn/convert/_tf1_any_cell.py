@@ -15,7 +15,7 @@ from .._base.typing import Params
 from .._cells.base import RNNCell, scope_name
 from .._wrappers.base import WrapperCell
 from .._wrappers.multi_rnn import MultiRNNCell
-from ..contrib._wrapper import ParamsWrapper
+from ..contrib._wrapper import OwnParams
 from ._tf1_names import join
 from ._weights import check_names, flattened, reader
 
@@ -81,7 +81,7 @@ def save_from(bound: Any, scope: str) -> dict[str, np.ndarray]:
 
 def named(cell: Any, params: Params) -> Iterator[tuple[str, Any]]:
     """The parameters of a cell under TensorFlow's names, scopes included."""
-    if isinstance(cell, ParamsWrapper):
+    if isinstance(cell, OwnParams):
         own, inner = cell.split_params(params)
         pairs = [*flattened(own).items(), *named(cell.cell, inner)]
         # This one calls its cell without entering a scope.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import ops, tensor_util
-from tensorflow.python.ops import array_ops
+from tensorflow.python.ops import array_ops, control_flow_ops
 
 tf1 = tf.compat.v1
 _MODULES = {
@@ -37,6 +37,7 @@ def load(contrib: pathlib.Path) -> types.SimpleNamespace:
     """The modules of `_MODULES`, by name."""
     sys.modules.update(_packages())
     array_ops.stack, array_ops.unstack = tf.stack, tf.unstack  # They moved.
+    control_flow_ops.cond = cond
     found: dict[str, Any] = {}
     for name, path in _MODULES.items():
         full = f"tensorflow.contrib.{path.removesuffix('.py').replace('/', '.')}"
@@ -99,6 +100,12 @@ def _packages() -> dict[str, types.ModuleType]:
     ops = types.SimpleNamespace(gather_tree=gather_tree)
     vars(packages[f"{contrib}.seq2seq.python.ops"])["beam_search_ops"] = ops
     return packages
+
+
+def cond(*args: Any) -> Any:
+    """`tf.cond`, which in version 1 took the only tensor of a list out of it."""
+    found = tf1.cond(*args)
+    return found[0] if isinstance(found, list) and len(found) == 1 else found
 
 
 def layer_norm(inputs: tf.Tensor, reuse: bool, scope: str) -> tf.Tensor:

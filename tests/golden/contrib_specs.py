@@ -8,6 +8,8 @@ with these further keys:
 - `ranges`: `{"period": [1.0, 5.0]}` draws the parameters of that name uniformly from
   that range; all others are normal numbers times 0.6.
 
+A cell may have `ours`: keyword arguments that contrib's class does not have.
+
 The function `fused` is one call of a cell that takes whole sequences, time first.
 """
 

@@ -98,15 +98,24 @@ class Draw:
             shape = batch + size["shape"]
             return self.array(shape, size.get("dtype", case["dtype"]), 0.5)
 
-        if case["state"] is not None:
+        if case["state"] not in (None, "zero"):
             return trees.sizes(case["state"], sized)
         zeros = cell.zero_state(case["batch"], tf.as_dtype(case["dtype"]))
+        if case["state"] == "zero":
+            return trees.map_leaves(lambda _, zero: _zeros(zero), zeros)
         drawn = trees.map_leaves(
             lambda _, zero: self.array(zero.shape, case["dtype"], 0.5), zeros
         )
         if case["state_type"] is not None:
             drawn = {"tuple": tuple, "list": list}[case["state_type"]](drawn)
         return drawn
+
+
+def _zeros(leaf: Any) -> np.ndarray:
+    """Those of a leaf of a zero state, which may be a Python integer."""
+    if isinstance(leaf, int):
+        return np.zeros((), np.int32)
+    return np.zeros(leaf.shape, leaf.dtype.as_numpy_dtype)
 
 
 def pad(case: dict[str, Any], inputs: Any) -> Any:
@@ -263,11 +272,13 @@ class Graph:
         self.results = {"outputs": outputs, "state": final}
         self.variables = _parameters(suffixes, cells, path_of)
         self.sources = _floats({**self.variables, "inputs": self.inputs, **states})
-        self.cotangents = _placeholders(_floats(self.results))
+        results = _floats(self.results)
+        self.cotangents = _placeholders(results)
         self.grads = tf1.gradients(
-            list(_floats(self.results).values()),
+            list(results.values()),
             list(self.sources.values()),
-            list(self.cotangents.values()),
+            # Not in the order of its values: dicts are rebuilt in that of their keys.
+            [self.cotangents[path] for path in results],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
 

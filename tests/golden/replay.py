@@ -99,7 +99,7 @@ def build(spec: Any) -> Any:
         return spec["not_a_cell"]
     if "custom" in spec:
         return hand_cells.make(spec)
-    args, kwargs = list(spec.get("args", ())), dict(spec["kwargs"])
+    args, kwargs = list(spec.get("args", ())), spec["kwargs"] | spec.get("ours", {})
     if "residual_fn" in kwargs:
         kwargs["residual_fn"] = hand_cells.RESIDUAL_FNS[kwargs["residual_fn"]]
     for key, value in kwargs.items():

@@ -23,7 +23,8 @@ A case has these keys:
 - `initial_state`: `"zero"`, `"given"`, or for two directions `"fw"`, `"bw"`, those
   given; `state_type` turns a given state to a plain `"tuple"` or `"list"`.
 - `state`: a tree of sizes, where the state to give is not the one that the cell's
-  zero state tells.
+  zero state tells; `"zero"` to give the zero state itself, whose leaves may be such as
+  those of no cell of jaxrnn.
 - `time_major`: as the driver's argument.
 - `padding`: None, or the value (`"nan"`, `"inf"`, `"-inf"`) that stands in the inputs
   beyond each length. Gradients are then those of finite padding, as TensorFlow's

@@ -1,0 +1,386 @@
+"""The neural Turing machine."""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple, final
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import constant, truncated_normal
+
+from .._base.arguments import as_count, as_dtype
+from .._base.cell_keys import apply_cell
+from .._base.errors import EntryError, describe
+from .._base.math import clip_symmetric, dot, expand_rows
+from .._base.serialization import serializable
+from .._base.tensor_shape import TensorShape
+from .._base.trees import check_structure, map_sizes
+from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
+from .._cells.base import RNNCell, scope_name
+from .._cells.hyperparameters import check_number, set_common_fields, set_field
+from .._cells.initializers import ParamSpec, glorot_uniform, zeros
+from .._cells.step_checks import check_floating, check_step_inputs
+from .._wrappers.base import check_wrapped
+from ._wrapper import OwnParams
+
+
+@serializable
+class NTMControllerState(NamedTuple):
+    """The state of an `NTMCell`.
+
+    Attributes:
+        controller_state: That of the controller.
+        read_vector_list: What each read head read, a list of `[batch,
+            memory_vector_dim]`.
+        w_list: The weights of the places that each head addresses, a list of `[batch,
+            memory_size]`.
+        M: The memory, `[batch, memory_size, memory_vector_dim]`.
+        time: The number of steps that each row has made, `[batch]`; a number without
+            axes, as contrib has it, counts the steps of all rows.
+
+    Source: `tf.contrib.rnn.NTMControllerState`.
+    """
+
+    controller_state: Any
+    read_vector_list: Any
+    w_list: Any
+    M: Any
+    time: Any
+
+
+class Head(NamedTuple):
+    """What the controller asks of a head, each `[batch, ...]`.
+
+    Attributes:
+        key: What it looks for, `[batch, memory_vector_dim]`.
+        strength: How sharply, `[batch, 1]`.
+        gate: How much of that it takes, as against its last address, `[batch, 1]`.
+        shift: How likely each shift is, `[batch, 2 * shift_range + 1]`.
+        sharpness: The exponent of the address, `[batch, 1]`.
+    """
+
+    key: Array
+    strength: Array
+    gate: Array
+    shift: Array
+    sharpness: Array
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class NTMCell(OwnParams):
+    """A neural Turing machine: a controller, and a memory that it reads and writes.
+
+    The controller, any cell, runs on `[x, reads]`, its output is u. A product `u
+    parameters_kernel + parameters_bias`, clipped to `[-clip_value, clip_value]`, holds
+    for each head a key, a strength, a gate, shifts and a sharpness, then for each write
+    head an erase and an add vector. With M the memory and w the last address of a head:
+
+        v_i = softmax_i(softplus(strength) * cosine(tanh(key), M_i))
+        v   = sigmoid(gate) * v + (1 - sigmoid(gate)) * w
+        v   = sum_s softmax(shift)_s * roll(v, s)
+        w'  = v ** (1 + softplus(sharpness)), divided by its sum
+        read  = w' M                                              (a read head)
+        M'  = M * (1 - outer(w', sigmoid(erase))) + outer(w', tanh(add))    (a write
+                                                          head, one after another)
+
+    The output is `[u, reads] output_kernel + output_bias`, clipped likewise. At a row's
+    first step, where `time` is 0, reads, addresses and memory are parameters:
+    `tanh(initial_read_vector_<i>)`, `softmax(initial_address_weights_<i>)`, `memory`.
+
+    Shapes, for `S = memory_size`, `V = memory_vector_dim`, `R` read and `W` write
+    heads, `C` the size of u, `O = output_dim` and `K = 2 * shift_range + 1`: inputs
+    `[batch, I]`; output `[batch, O]`; state an `NTMControllerState`;
+    `parameters_kernel` `[C, P]`, `parameters_bias` `[P]` with `P = (V + 3 + K) * (R +
+    W) + 2V * W`; `output_kernel` `[C + V * R, O]`, `output_bias` `[O]`;
+    `initial_read_vector_<i>` `[1, V]`; `initial_address_weights_<i>` `[1, S]`, of read
+    heads first; `memory` `[S, V]`; the controller's under the name of its scope.
+
+    Where this differs from contrib: its `state_size` says that the memory is flat, and
+    its `time` counts the steps of all rows, so that a packed sequence would start from
+    the memory of the one before it; it runs in float32 alone; a large strength
+    overflows in its softmax; `shift_range=0` moves addresses by one place and by two.
+
+    Attributes:
+        controller: The controller, whose output is one vector.
+        memory_size: `S`, at least `2 * shift_range + 1`.
+        memory_vector_dim: `V`.
+        read_head_num: `R`.
+        write_head_num: `W`.
+        shift_range: How many places an address can be shifted, either way.
+        output_dim: `O`; required, as the cell has its sizes before it has inputs.
+            contrib takes the size of the inputs for None.
+        clip_value: The bound on the controller's demands and on the output.
+        dtype: The required dtype of parameters and inputs; None for any.
+        name: The name of the step in profiles; by default that of the class.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If a number is out of its range, `output_dim` is missing, or `dtype`
+            is not floating.
+
+    Source: arXiv:1410.5401, arXiv:1807.08518; `tf.contrib.rnn.NTMCell`.
+    """
+
+    controller: RNNCell
+    memory_size: int
+    memory_vector_dim: int
+    read_head_num: int
+    write_head_num: int
+    shift_range: int = 1
+    output_dim: Any = None
+    clip_value: float = 20
+    dtype: DType | None = None
+    name: str | None = None
+
+    holds_cells = True
+    cell = property(lambda self: self.controller, doc="The controller.")
+
+    def __post_init__(self) -> None:
+        where = type(self).__name__
+        check_wrapped(where, "controller", self.controller)
+        set_common_fields(self)
+        if self.output_dim is None:
+            raise ValueError(
+                f"{where}: `output_dim` must be given, got None. In contrib that is "
+                "the depth of the inputs, which the cell has not seen yet: pass it."
+            )
+        least = {"read_head_num": 0, "write_head_num": 0, "shift_range": 0}
+        counts = ("memory_size", "memory_vector_dim", *least, "output_dim")
+        for field in counts:
+            value = getattr(self, field)
+            count = as_count(where, field, value, least.get(field, 1), fix="")
+            set_field(self, **{field: count})
+        if self.memory_size < 2 * self.shift_range + 1:
+            raise ValueError(
+                f"{where}: `memory_size` must be at least {2 * self.shift_range + 1}, "
+                f"the number of shifts of `shift_range` {self.shift_range}, got "
+                f"{self.memory_size}."
+            )
+        clip = check_number(where, "clip_value", self.clip_value, low=0)
+        set_field(self, clip_value=clip)
+
+    @property
+    def state_size(self) -> NTMControllerState:
+        """The sizes of the state's leaves, without the batch axis."""
+        heads = self.read_head_num + self.write_head_num
+        return NTMControllerState(
+            self.controller.state_size,
+            [self.memory_vector_dim] * self.read_head_num,
+            [self.memory_size] * heads,
+            TensorShape([self.memory_size, self.memory_vector_dim]),
+            TensorShape([]),
+        )
+
+    output_size = property(lambda self: self.output_dim)
+
+    @property
+    def is_random(self) -> bool | None:
+        """Whether the controller draws random numbers; see `RNNCell.is_random`."""
+        return self.controller.is_random
+
+    def zero_state(self, batch_size: int, dtype: DType) -> NTMControllerState:
+        """A state of zeros; the first step replaces all but the controller's."""
+        zero = super().zero_state(batch_size, dtype)
+        controller_state = self.controller.zero_state(batch_size, dtype)
+        return zero._replace(controller_state=controller_state)
+
+    def own_specs(self, depth: int) -> dict[str, ParamSpec]:
+        """The parameters but for those of the controller."""
+        del depth
+        (rows,) = self._controller_output
+        heads, read = self.read_head_num + self.write_head_num, self.read_head_num
+        size, columns = self.memory_vector_dim, self._head_size * heads
+        columns += 2 * size * self.write_head_num
+        specs = {
+            "parameters_kernel": ParamSpec((rows, columns), _normal(rows)),
+            "parameters_bias": ParamSpec((columns,), zeros),
+        }
+        rows += size * read
+        specs["output_kernel"] = ParamSpec((rows, self.output_dim), _normal(rows))
+        specs["output_bias"] = ParamSpec((self.output_dim,), zeros)
+        for i in range(read):
+            spec = ParamSpec((1, size), glorot_uniform)
+            specs[f"initial_read_vector_{i}"] = spec
+        for i in range(heads):
+            spec = ParamSpec((1, self.memory_size), glorot_uniform)
+            specs[f"initial_address_weights_{i}"] = spec
+        return specs | {"memory": ParamSpec((self.memory_size, size), constant(1e-6))}
+
+    @property
+    def _head_size(self) -> int:
+        return self.memory_vector_dim + 2 * self.shift_range + 4
+
+    @property
+    def _controller_output(self) -> tuple[int, ...]:
+        size = self.controller.output_size
+        if not isinstance(size, int):
+            raise ValueError(
+                f"{type(self).__name__}: `controller` must have an output of one "
+                f"vector, got the output size {size!r}."
+            )
+        return (size,)
+
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """Fresh parameters, with those of the controller; see `RNNCell.init`.
+
+        Raises:
+            ValueError: If `inputs` are not of rank 2, or the dtype is not floating.
+            TypeError: If `key` is not a random key.
+        """
+        name = type(self).__name__
+        check_step_inputs(name, inputs)
+        of_inputs = jax.dtypes.canonicalize_dtype(inputs.dtype)
+        dtype = as_dtype(name, dtype or self.dtype or of_inputs)
+        check_floating(name, "dtype", dtype)
+        batch, depth = inputs.shape
+        depth += self.read_head_num * self.memory_vector_dim
+        operand = jax.ShapeDtypeStruct((batch, depth), dtype)
+        return self._init(key, depth, operand, dtype)
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step; see `RNNCell.apply`. The key is passed on to the controller.
+
+        Raises:
+            ValueError: If a shape, or the set of parameters, is not what the cell and
+                the inputs require.
+            TypeError: If a dtype, or the kind of state, is not what they require.
+        """
+        inputs, inner, params, state = self._checked_step(params, inputs, state, key)
+        with jax.named_scope(scope_name(self)):
+            reads, addresses, memory = self._before(params, state)
+            operand = jnp.concatenate([inputs, *reads], axis=-1)
+            u, controller_state = apply_cell(
+                self.controller, inner, operand, state.controller_state, key
+            )
+            z = self._clipped(params, "parameters", u)
+            heads, demands = self._demands(z)
+            addresses = [
+                self._address(head, memory, w)
+                for head, w in zip(heads, addresses, strict=True)
+            ]
+            read = self.read_head_num
+            reads = [jnp.einsum("bs,bsv->bv", w, memory) for w in addresses[:read]]
+            for w, (erase, add) in zip(addresses[read:], demands, strict=True):
+                place = w[:, :, None]
+                memory = memory * (1 - place * erase[:, None]) + place * add[:, None]
+            output = self._clipped(params, "output", jnp.concatenate([u, *reads], -1))
+            return output, NTMControllerState(
+                controller_state, reads, addresses, memory, state.time + 1
+            )
+
+    def _clipped(self, params: Params, name: str, operand: Array) -> Array:
+        product = dot(operand, params[f"{name}_kernel"], operand.dtype)
+        z = product + params[f"{name}_bias"][None, :]
+        return clip_symmetric(z, self.clip_value)
+
+    def _before(
+        self, params: Params, state: NTMControllerState
+    ) -> tuple[list, list, Array]:
+        """`(reads, addresses, memory)` before the step; parameters at a row's first."""
+        first = jnp.broadcast_to(state.time == 0, state.M.shape[:1])
+
+        def choose(initial: Array, before: Array) -> Array:
+            return jnp.where(expand_rows(first, before), initial, before)
+
+        reads = [
+            choose(jnp.tanh(params[f"initial_read_vector_{i}"]), before)
+            for i, before in enumerate(state.read_vector_list)
+        ]
+        addresses = [
+            choose(jax.nn.softmax(params[f"initial_address_weights_{i}"]), before)
+            for i, before in enumerate(state.w_list)
+        ]
+        return reads, addresses, choose(params["memory"][None], state.M)
+
+    def _demands(self, z: Array) -> tuple[list[Head], list[tuple[Array, Array]]]:
+        """What is asked of each head, and `(erase, add)` of each write head."""
+        count, size = self.read_head_num + self.write_head_num, self.memory_vector_dim
+        ends = [self._head_size * (i + 1) for i in range(count)]
+        *parts, rest = jnp.split(z, ends, axis=-1)
+        softplus = jax.nn.softplus
+        heads = [
+            Head(
+                key=jnp.tanh(part[:, :size]),
+                strength=softplus(part[:, size, None]),
+                gate=jax.nn.sigmoid(part[:, size + 1, None]),
+                shift=jax.nn.softmax(part[:, size + 2 : -1]),
+                sharpness=softplus(part[:, -1:]) + 1,
+            )
+            for part in parts
+        ]
+        pairs = [
+            rest[:, start : start + 2 * size]
+            for start in range(0, rest.shape[1], 2 * size)
+        ]
+        return heads, [
+            (jax.nn.sigmoid(pair[:, :size]), jnp.tanh(pair[:, size:])) for pair in pairs
+        ]
+
+    def _address(self, head: Head, memory: Array, before: Array) -> Array:
+        """The new address of a head, `[batch, memory_size]`."""
+        product = jnp.einsum("bsv,bv->bs", memory, head.key)
+        norms = _norm(memory) * _norm(head.key)[:, None]
+        found = jax.nn.softmax(head.strength * (product / (norms + 1e-8)))
+        w = head.gate * found + (1 - head.gate) * before
+        # In contrib's order: no shift, upwards by 1, 2, ..., then downwards by ..., 1.
+        reach = self.shift_range
+        shifts = [*range(reach + 1), *range(-reach, 0)]
+        w = sum(
+            head.shift[:, i, None] * jnp.roll(w, s, 1) for i, s in enumerate(shifts)
+        )
+        w = w**head.sharpness
+        return w / jnp.sum(w, axis=1, keepdims=True)
+
+    def _checked_step(
+        self, params: Params, inputs: Any, state: PyTree, key: Any
+    ) -> tuple[Array, Params, Params, NTMControllerState]:
+        name = type(self).__name__
+        inputs = check_step_inputs(name, inputs)
+        own, inner = self._checked(params, inputs, key)
+        if not isinstance(state, tuple | list) or len(state) != 5:
+            raise EntryError(
+                f"{name}: `state` must be an NTMControllerState, got "
+                f"{describe(state)}. `zero_state` makes one."
+            )
+        state = NTMControllerState(*state)
+        self._check_memory(state, inputs)
+        return inputs, inner, own, state
+
+    def _check_memory(self, state: NTMControllerState, inputs: Array) -> None:
+        """Checks all of a state but for the controller's part, which checks it."""
+        name, batch = type(self).__name__, inputs.shape[0]
+        size = self.state_size._replace(controller_state=())
+        mine = state._replace(controller_state=())
+        check_structure(f"{name}: `state`", size, mine, strict=False)
+        wanted = jax.tree.leaves(
+            map_sizes(lambda shape: _Shape((batch, *shape)), size),
+            is_leaf=lambda x: isinstance(x, _Shape),
+        )
+        for leaf, shape in zip(jax.tree.leaves(mine), wanted, strict=True):
+            fits = jnp.shape(leaf) == shape and leaf.dtype == inputs.dtype
+            is_time = leaf is state.time and jnp.shape(leaf) in ((), shape)
+            if not (fits or is_time):
+                raise ValueError(
+                    f"{name}: `state` must hold arrays of the batch and the dtype of "
+                    f"the inputs, {inputs.dtype}{list(shape)}, got {describe(leaf)}. "
+                    "`zero_state` makes them."
+                )
+
+
+class _Shape(tuple):
+    """A shape as one leaf."""
+
+
+def _normal(rows: int) -> Any:
+    return truncated_normal(1 / math.sqrt(rows))
+
+
+def _norm(x: Array) -> Array:
+    """The Euclidean norm along the last axis; its derivative at 0 is 0."""
+    square = jnp.sum(jnp.square(x), axis=-1)
+    is_zero = square == 0
+    root = jnp.sqrt(jnp.where(is_zero, jnp.ones_like(square), square))
+    return jnp.where(is_zero, jnp.zeros_like(root), root)

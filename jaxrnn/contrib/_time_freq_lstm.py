@@ -1,0 +1,237 @@
+"""The time-frequency LSTM: one LSTM over windows, in time and in frequency."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, final
+
+import jax.numpy as jnp
+
+from .._base.arguments import as_count
+from .._base.cell_keys import check_key_of_step
+from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
+from .._cells.affine import init_by_specs
+from .._cells.base import RNNCell, scope_name
+from .._cells.hyperparameters import set_common_fields, set_field
+from .._cells.initializers import ParamSpec, glorot_uniform, zeros
+from .._cells.lstm import LSTMCell
+from .._cells.states import LSTMStateTuple
+from .._cells.step_checks import check_params, check_state, check_step_inputs
+from .._time.steps import Steps
+from ._lstm_kinds import joined
+from ._shards import shard_specs
+from ._windows import check_window, count_windows
+
+_DIAGONALS = {"W_F_diag": "w_f_diag", "W_I_diag": "w_i_diag", "W_O_diag": "w_o_diag"}
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class TimeFreqLSTMCell(RNNCell):
+    """An LSTM that also runs along frequency, over windows of each step's inputs.
+
+    Window k of a step is `x_k = x[k * frequency_skip :][: feature_size]`. With the
+    state `(c_k, m_k)` of each window and `m'_{-1} = 0`:
+
+        i, j, f, o = split([x_k, m_k, m'_{k-1}] W + B)
+        c'_k = sigmoid(f + forget_bias + W_F_diag c_k) * c_k
+               + sigmoid(i + W_I_diag c_k) * tanh(j)
+        c'_k = clip(c'_k, -cell_clip, cell_clip)
+        m'_k = sigmoid(o + W_O_diag c'_k) * tanh(c'_k)
+
+    Shapes, for `F = feature_size`, `H = num_units` and `N = num_windows`: inputs
+    `[batch, I]` with `(I - F) // frequency_skip + 1 == N`; output `[batch, N * H]`, all
+    `m'_k`; state `[batch, N * 2H]`, the pairs `c_k, m_k`; `W` `[F + 2H, 4H]`, blocks i,
+    j, f, o, shared by all windows and stored in rows as `W_0`, `W_1`, ...; `B` `[4H]`;
+    with peepholes `W_F_diag`, `W_I_diag`, `W_O_diag` `[H]`.
+
+    contrib declares the sizes of one window, `2H` and `H`, and returns those of `N`; so
+    only one window runs in its `dynamic_rnn`. Here `num_windows` says how many there
+    are, and the sizes are true. contrib does not read its `initializer`; here it draws
+    `W` and the diagonals.
+
+    Attributes:
+        num_units: `H`.
+        use_peepholes: Whether the gates read c through the three diagonals.
+        cell_clip: The bound on c', or None.
+        initializer: For `W` and the diagonals; None for Glorot uniform.
+        num_unit_shards: The number of variables that hold `W`.
+        forget_bias: Added to f at each step; not part of the stored bias.
+        feature_size: `F`, the size of a window.
+        frequency_skip: The distance from one window to the next.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        num_windows: `N`, by default 1; not an argument of contrib's.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `feature_size` is not given, a number is out of its range, or
+            `dtype` is not floating.
+
+    Source: Sainath and Li, Interspeech 2016; `tf.contrib.rnn.TimeFreqLSTMCell`.
+    """
+
+    num_units: int
+    use_peepholes: bool = False
+    cell_clip: float | None = None
+    initializer: Initializer | None = None
+    num_unit_shards: int = 1
+    forget_bias: float = 1.0
+    feature_size: Any = None
+    frequency_skip: int = 1
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    _: dataclasses.KW_ONLY
+    num_windows: int = 1
+    name: str | None = None
+    dtype: DType | None = None
+
+    def __post_init__(self) -> None:
+        set_common_fields(self)
+        check_window(self)
+        where = type(self).__name__
+        windows = as_count(where, "num_windows", self.num_windows, fix="")
+        set_field(self, num_windows=windows)
+        core = self.core  # Which checks the fields that are its own.
+        set_field(self, cell_clip=core.cell_clip, forget_bias=core.forget_bias)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether a step draws random numbers: it does not."""
+        return False
+
+    @property
+    def core(self) -> LSTMCell:
+        """The LSTM of one window, whose inputs are `[x_k, m'_{k-1}]`."""
+        return LSTMCell(
+            self.num_units,
+            self.use_peepholes,
+            self.cell_clip,
+            forget_bias=self.forget_bias,
+            name=scope_name(self),
+            dtype=self.dtype,
+        )
+
+    state_size = property(lambda self: 2 * self.num_units * self.num_windows)
+    output_size = property(lambda self: self.num_units * self.num_windows)
+
+    def param_specs(self, depth: int) -> dict[str, ParamSpec]:
+        """All parameters; their shapes do not depend on the depth of the inputs."""
+        del depth
+        units, kernel = self.num_units, self.initializer or glorot_uniform
+        rows, columns = self.feature_size + 2 * units, 4 * units
+        where, shards = type(self).__name__, self.num_unit_shards
+        specs = shard_specs(where, "W", rows, columns, shards, kernel)
+        specs["B"] = ParamSpec((columns,), zeros)
+        if self.use_peepholes:
+            specs |= dict.fromkeys(_DIAGONALS, ParamSpec((units,), kernel))
+        return specs
+
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """Fresh parameters for inputs `[batch, I]`; see `RNNCell.init`.
+
+        Raises:
+            ValueError: If `inputs` are not of rank 2, or have another number of
+                windows.
+            TypeError: If `key` is not a random key.
+        """
+        params = init_by_specs(self, key, inputs, dtype)
+        self._check_windows(inputs)
+        return params
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step; see `RNNCell.apply`. No random numbers are drawn.
+
+        Raises:
+            ValueError: If a shape, or the set of parameters, is not what the cell and
+                the inputs require.
+            TypeError: If a dtype, or the kind of state, is not what they require.
+        """
+        name = type(self).__name__
+        check_key_of_step(name, key)
+        inputs = check_step_inputs(name, inputs)
+        state = check_state(name, state, self.state_size, inputs.shape[0])
+        check_params(name, params, self.param_specs, inputs)
+        self._check_windows(inputs)
+        core, params, states = self.core, self._core_params(params), self._split(state)
+        outputs, new_states = [self._no_output(inputs)], []
+        for k, pair in enumerate(states):
+            operand = jnp.concatenate([self._window(inputs, k), outputs[-1]], -1)
+            output, new_state = core.apply(params, operand, pair)
+            outputs.append(output)
+            new_states += new_state
+        return jnp.concatenate(outputs[1:], -1), jnp.concatenate(new_states, -1)
+
+    def apply_sequence(
+        self,
+        params: Params,
+        inputs: Array,
+        state: PyTree,
+        steps: Steps,
+        keys: Callable | None = None,
+        implementation: Any = None,
+    ) -> tuple[PyTree, PyTree]:
+        """Window by window, each over all steps; see `RNNCell.apply_sequence`.
+
+        Raises:
+            DeclinedError: If the LSTM of a window declines.
+        """
+        core, params = self.core, self._core_params(params)
+        outputs, last_states, new_states = [self._no_output(inputs)], [], []
+        for k, pair in enumerate(self._split(state)):
+            operand = jnp.concatenate([self._window(inputs, k), outputs[-1]], -1)
+            found, last_state = core.apply_sequence(
+                params,
+                operand,
+                pair,
+                self._steps_of(k, steps, operand, pair),
+                implementation=implementation,
+            )
+            if steps.restarts is not None:
+                found, states = found
+                new_states += states
+            outputs.append(found)
+            last_states += last_state
+        joined = jnp.concatenate(outputs[1:], -1)
+        if steps.restarts is not None:
+            joined = joined, jnp.concatenate(new_states, -1)
+        return joined, jnp.concatenate(last_states, -1)
+
+    def _steps_of(self, k: int, steps: Steps, inputs: Array, state: PyTree) -> Steps:
+        """The steps as those of window k."""
+        if steps.restart_states is not None:
+            states = self._split(steps.restart_states)
+            steps = steps.with_restart_states(states[k])
+        return steps.with_stand_in(inputs, state)
+
+    def _core_params(self, params: Params) -> Params:
+        """Those of the LSTM, whose kernel has the rows of `m'_{k-1}` before `m_k`."""
+        kernel = joined(params, "W")
+        cuts = [self.feature_size, self.feature_size + self.num_units]
+        x, m, m_below = jnp.split(kernel, cuts)
+        found = {"kernel": jnp.concatenate([x, m_below, m]), "bias": params["B"]}
+        names = _DIAGONALS if self.use_peepholes else {}
+        return found | {ours: params[name] for name, ours in names.items()}
+
+    def _window(self, inputs: Array, k: int) -> Array:
+        start = k * self.frequency_skip
+        return inputs[..., start : start + self.feature_size]
+
+    def _no_output(self, inputs: Array) -> Array:
+        return jnp.zeros((*inputs.shape[:-1], self.num_units), inputs.dtype)
+
+    def _split(self, state: Array) -> list[LSTMStateTuple]:
+        """The states of the windows."""
+        parts = jnp.split(state, 2 * self.num_windows, axis=-1)
+        return [LSTMStateTuple(*parts[k : k + 2]) for k in range(0, len(parts), 2)]
+
+    def _check_windows(self, inputs: Shaped) -> None:
+        depth = inputs.shape[-1]
+        found = count_windows(depth, self.feature_size, self.frequency_skip)
+        if found != self.num_windows:
+            raise ValueError(
+                f"{type(self).__name__}: `num_windows` must be that of the inputs, "
+                f"{found} for depth {depth}, `feature_size` {self.feature_size} and "
+                f"`frequency_skip` {self.frequency_skip}, got {self.num_windows}."
+            )

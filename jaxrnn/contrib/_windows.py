@@ -1,0 +1,24 @@
+"""Windows of the inputs, over which cells of time and frequency run."""
+
+from typing import Any
+
+from .._base.arguments import as_count
+from .._cells.hyperparameters import set_field
+
+
+def check_window(cell: Any) -> None:
+    """Checks the fields that say what a window is, and the number of shards."""
+    where = type(cell).__name__
+    for field in ("feature_size", "frequency_skip", "num_unit_shards"):
+        value = getattr(cell, field)
+        if value is None:
+            raise ValueError(
+                f"{where}: `{field}` must be given, got None. The cell runs over "
+                "windows of `feature_size` inputs, `frequency_skip` apart."
+            )
+        set_field(cell, **{field: as_count(where, field, value, fix="")})
+
+
+def count_windows(size: int, feature_size: int, frequency_skip: int) -> int:
+    """The number of windows that fit into `size` inputs."""
+    return max(0, (size - feature_size) // frequency_skip + 1)
