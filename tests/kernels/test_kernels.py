@@ -47,8 +47,13 @@ DECLINED = {
     "dropout_variational": "DropoutWrapper drops the state at every step",
     "device": "DeviceWrapper has no `apply_sequence`",
     "layer_norm_basic_lstm_dropout": "LayerNormBasicLSTMCell draws a mask at every",
-    "attention_cell": "AttentionCellWrapper has no `apply_sequence`",
-    "attention_joined": "AttentionCellWrapper has no `apply_sequence`",
+    **dict.fromkeys(
+        ("attention_cell", "attention_joined"), "Wrapper has no `apply_sequence`"
+    ),
+    **dict.fromkeys(
+        ("grid", "grid_bidirectional", "grid_joined", "ntm"),
+        "Cell has no `apply_sequence`",
+    ),
     **dict.fromkeys(
         ("ind_rnn", "indy_gru", "indy_lstm", "sru"), "no product reads the state"
     ),
@@ -119,7 +124,9 @@ def everything(cell, implementation, params, x, lengths, state, **kwargs):
 
 # The other cells are not affine, or consist of those that are here.
 SWEPT = cases.CASES.keys() - {"function_nested", "function_integers", "deep"}
-SWEPT -= {"multi_shared", "basic_rnn_relu", "gru_sigmoid", "embedding"}
+SWEPT -= {"multi_shared", "basic_rnn_relu", "gru_sigmoid"}
+# Nor are those whose inputs are no vectors.
+SWEPT -= {"embedding", "phased", "phased_fixed", "conv", "conv1d", "conv2d", "conv3d"}
 SWEPT -= {"gru_block", "lstm_block", "weight_norm_lstm"}  # Stages of the core.
 
 
