@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from .._base.arguments import as_count, check_functions
 from .._base.cell_keys import apply_cell, apply_cell_sequence
 from .._base.errors import describe
+from .._base.gathers import read_at
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from .._cells.hyperparameters import set_field
 from .._cells.initializers import ParamSpec
 from .._time.steps import Steps
-from ._over_time import at_each_step
 from ._wrapper import ParamsWrapper
 
 
@@ -115,22 +115,24 @@ class EmbeddingWrapper(ParamsWrapper):
             DeclinedError: If the cell declines.
         """
         own, inner = self.split_params(params)
-        inputs = at_each_step(steps, lambda ids: self._embed(own, ids), inputs)
+        inputs = self._embed(own, inputs, axes=2)
         steps = steps.with_stand_in(inputs, state)
         return apply_cell_sequence(
             self.cell, inner, inputs, state, steps, keys, implementation
         )
 
-    def _embed(self, params: Params, ids: Array) -> Array:
+    def _embed(self, params: Params, ids: Array, axes: int = 1) -> Array:
+        """The embeddings of ids with so many axes, or with one of size 1 besides."""
         if "embedding" not in params:
             raise ValueError(
                 "EmbeddingWrapper: `params` must hold `embedding`, got "
                 f"{', '.join(params) or 'nothing'}."
             )
-        ids = ids.reshape(ids.shape[0])
-        # A negative id would count from the end.
-        ids = jnp.where(ids < 0, self.embedding_classes, ids)
-        return params["embedding"].at[ids].get(mode="fill", fill_value=jnp.nan)
+        ids = ids.reshape(ids.shape[:axes]).astype(jnp.int32)
+        last = self.embedding_classes - 1
+        embedded = read_at(params["embedding"], jnp.clip(ids, 0, last))
+        is_known = jnp.expand_dims((ids >= 0) & (ids <= last), axes)
+        return jnp.where(is_known, embedded, jnp.nan)
 
 
 def _check_ids(inputs: Any) -> None:

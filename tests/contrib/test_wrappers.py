@@ -56,6 +56,13 @@ def test_ids_may_lack_their_axis_and_those_that_are_unknown_are_nan():
     np.testing.assert_array_equal(jnp.isnan(flat).any(axis=1), [False, True, True])
 
 
+def test_the_type_of_ids_may_be_smaller_than_their_number():
+    cell = EmbeddingWrapper(GRUCell(2), 300, 3)
+    bound = cell.bind(cell.init(KEY, IDS))
+    output, _ = bound(jnp.asarray([0, 255], jnp.uint8), cell.zero_state(2, jnp.float32))
+    assert jnp.isfinite(output).all()
+
+
 def test_ids_of_padding_do_not_matter():
     cell = EmbeddingWrapper(LSTMCell(2), 5, 3)
     params = cell.init(KEY, IDS, F64)

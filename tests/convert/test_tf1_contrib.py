@@ -36,9 +36,9 @@ def at(tree, path):
 
 
 def inputs_of(case):
-    """What `init` takes: the first step, but whole sequences of a fused cell."""
+    """What `init` takes: the first step, but of a fused cell whole sequences."""
     inputs = replay.golden(case, "inputs")
-    if case["function"] == "fused":
+    if case["function"] in ("cell", "fused"):
         return inputs
     return jax.tree.map(lambda x: x[0] if case["time_major"] else x[:, 0], inputs)
 
