@@ -46,15 +46,8 @@ DECLINED = {
     "dropout_filter": "DropoutWrapper drops the state at every step",
     "dropout_variational": "DropoutWrapper drops the state at every step",
     "device": "DeviceWrapper has no `apply_sequence`",
-<<<<<<< HEAD
-    "attention_cell": "AttentionCellWrapper has no `apply_sequence`",
-    "attention_joined": "AttentionCellWrapper has no `apply_sequence`",
-    **dict.fromkeys(
-        ("ind_rnn", "indy_gru", "indy_lstm", "sru"), "no product reads the state"
-    ),
     "layer_norm_basic_lstm_dropout": "LayerNormBasicLSTMCell draws a mask at every",
-=======
-    "layer_norm_basic_lstm_dropout": "LayerNormBasicLSTMCell draws a mask at every",
+    "attention": "it has no `apply_sequence`",
     **dict.fromkeys(
         ("attention_cell", "attention_joined"), "Wrapper has no `apply_sequence`"
     ),
@@ -65,7 +58,6 @@ DECLINED = {
     **dict.fromkeys(
         ("ind_rnn", "indy_gru", "indy_lstm", "sru"), "no product reads the state"
     ),
->>>>>>> contrib-b
 }
 
 
