@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple, final
 
 import jax
@@ -26,6 +27,8 @@ from .._cells.base import RNNCell, scope_name
 from .._cells.hyperparameters import check_number, set_common_fields, set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.step_checks import check_params, check_state, check_step_inputs
+from .._time.sequence import DeclinedError, scan_steps
+from .._time.steps import Steps
 from ._grid_states import state_type
 from ._lstm_kinds import joined
 from ._shards import shard_specs
@@ -211,6 +214,32 @@ class GridLSTM(RNNCell):
         state = check_state(name, state, self.state_size, inputs.shape[0])
         check_params(name, params, self.param_specs, inputs)
         self._check_depth(inputs)
+        return self._step(self._with_products(params), inputs, state)
+
+    def apply_sequence(
+        self,
+        params: Params,
+        inputs: Array,
+        state: PyTree,
+        steps: Steps,
+        keys: Callable | None = None,
+        implementation: Any = None,
+    ) -> tuple[PyTree, PyTree]:
+        """Step by step, with kernels joined once; see `RNNCell.apply_sequence`.
+
+        Raises:
+            DeclinedError: If an implementation is named: kernels cannot run this.
+        """
+        if implementation is not None:
+            raise DeclinedError("an update reads c of the window below")
+        params = self._with_products(params)
+        step = lambda t, inputs, state: self._step(params, inputs, state)
+        return scan_steps(step, inputs, state, steps)
+
+    def _step(
+        self, params: Params, inputs: Array, state: PyTree
+    ) -> tuple[Array, PyTree]:
+        """One step, with the parameters that `_with_products` returns."""
         with jax.named_scope(scope_name(self)):
             if self.state_is_tuple:
                 leaves = iter(state)
@@ -228,6 +257,26 @@ class GridLSTM(RNNCell):
             if self.state_is_tuple:
                 return output, self.state_tuple_type(*new_leaves)
             return output, jnp.concatenate(new_leaves, axis=-1)
+
+    def _with_products(self, params: Params) -> Params:
+        """The parameters, with one kernel and bias for both LSTMs of each block."""
+        scopes = [scope for scope in self.scopes if scope is not None]
+        if not scopes:
+            return self._block_products(params)
+        return {scope: self._block_products(params[scope]) for scope in scopes}
+
+    def _block_products(self, params: Params) -> Params:
+        both = lambda parts: jnp.concatenate(list(parts), axis=-1)
+        products = {
+            f"product_{block}": {
+                "kernel": both(
+                    joined(params, f"W_{kind[0]}_{block}") for kind in self._kinds
+                ),
+                "bias": both(params[f"B_{kind[0]}_{block}"] for kind in self._kinds),
+            }
+            for block in range(len(self.num_frequency_blocks))
+        }
+        return params | products
 
     def runs(self) -> list[Run]:
         """The runs along frequency, in the order of states and outputs."""
@@ -248,26 +297,16 @@ class GridLSTM(RNNCell):
         self, params: Params, block: int, windows: list[Array], states: list
     ) -> tuple[list[Array], list[Array]]:
         """`(outputs, new_leaves)` of all windows of a run."""
-        product = {
-            "kernel": self._both(
-                [joined(params, f"W_{kind[0]}_{block}") for kind in self._kinds]
-            ),
-            "bias": self._both(
-                [params[f"B_{kind[0]}_{block}"] for kind in self._kinds]
-            ),
-        }
         update = functools.partial(self._update, params, block)
         outputs, new_leaves = [], []
         below = tuple(jnp.zeros_like(leaf) for leaf in states[0])
         for x, state in zip(windows, states, strict=True):
-            z = affine(product, (x, state[1], below[1]), widest_dtype((state, below)))
+            operands, dtype = (x, state[1], below[1]), widest_dtype((state, below))
+            z = affine(params[f"product_{block}"], operands, dtype)
             below, state = update(z, below, state)
             outputs += [state[1], below[1]]
             new_leaves += state
         return outputs, new_leaves
-
-    def _both(self, parts: list[Array]) -> Array:
-        return jnp.concatenate(parts, -1) if len(parts) > 1 else parts[0]
 
     def _update(
         self, params: Params, block: int, z: Array, below: tuple, before: tuple
