@@ -22,7 +22,8 @@ and `ParamSpec`, `TensorShape`; for cells that run whole sequences at once: `Ste
 
 Modules: `jaxrnn.memory`, whose strategies are values of `swap_memory`. Imported by name
 only: `jaxrnn.contrib`, `jaxrnn.decode`, `jaxrnn.lite`, `jaxrnn.convert`,
-`jaxrnn.export`, `jaxrnn.initializers`, `jaxrnn.testing`, and `jaxrnn.linen` and `jaxrnn.nnx`, which need Flax.
+`jaxrnn.export`, `jaxrnn.initializers`, `jaxrnn.testing`, and `jaxrnn.linen` and
+`jaxrnn.nnx`, which need Flax.
 """
 
 from . import memory as memory

@@ -11,8 +11,8 @@ Cells: `BidirectionalGridLSTMCell`, `CFNCell`, `Conv1DLSTMCell`, `Conv2DLSTMCell
 `NASCell`, `NTMCell`, `NTMControllerState`, `PhasedLSTMCell`, `SRUCell`,
 `TimeFreqLSTMCell`, `TimeReversedFusedRNN`, `UGRNNCell`, `WeightNormLSTMCell`. Wrappers:
 `AttentionCellWrapper`, `EmbeddingWrapper`, `FusedRNNCell`, `FusedRNNCellAdaptor`,
-`HighwayWrapper`, `InputProjectionWrapper`, `LSTMBlockFusedCell`,
-`OutputProjectionWrapper`, `TimeReversedFusedRNN`.
+`HighwayWrapper`, `InputProjectionWrapper`, `LSTMBlockFusedCell`, `NTMCell`,
+`NTMControllerState`, `OutputProjectionWrapper`, `TimeReversedFusedRNN`.
 
 Attention: `AttentionWrapper` (`AttentionWrapperState`) with a mechanism,
 `BahdanauAttention`, `LuongAttention`, `BahdanauMonotonicAttention` or

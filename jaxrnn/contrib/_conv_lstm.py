@@ -33,8 +33,6 @@ class ConvLSTM(RNNCell):
     name: str | None
     dtype: DType | None
 
-    is_random = False
-
     def __post_init__(self) -> None:
         set_common_fields(self)
         where = type(self).__name__
@@ -54,8 +52,13 @@ class ConvLSTM(RNNCell):
         set_field(self, output_channels=channels, forget_bias=forget_bias)
 
     @property
+    def is_random(self) -> bool:
+        """Whether a step draws random numbers: it does not."""
+        return False
+
+    @property
     def state_size(self) -> LSTMStateTuple:
-        """C and h, both `TensorShape([*grid, output_channels])`."""
+        """Those of c and h, both `TensorShape([*grid, output_channels])`."""
         size = TensorShape([*self.input_shape[:-1], self.output_channels])
         return LSTMStateTuple(size, size)
 

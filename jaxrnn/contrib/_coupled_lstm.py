@@ -14,6 +14,7 @@ from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.states import LSTMStateTuple
 from ._layer_norm import flat, layer_norm, norm_specs
 from ._lstm_kinds import ContribLSTM, joined, peep
+from ._shards import shard_specs
 
 _GATES = ("transform", "forget", "output")
 _SCOPES = (*_GATES, "state")
@@ -109,14 +110,15 @@ class CoupledInputForgetGateLSTMCell(ContribLSTM):
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""
         c, h = self.sizes
-        kernel = self.initializer or glorot_uniform
-        specs = self._shards("W", depth + h, 3 * c, self.num_unit_shards, kernel)
+        where, kernel = type(self).__name__, self.initializer or glorot_uniform
+        specs = shard_specs(where, "W", depth + h, 3 * c, self.num_unit_shards, kernel)
         specs["B"] = ParamSpec((3 * c,), zeros, blocks=3)
         specs |= self._norm_specs() if self.layer_norm else {}
         specs |= self._peephole_specs()
         if self.num_proj is None:
             return specs
-        return specs | self._shards("W_P", c, h, self.num_proj_shards, kernel)
+        shards = self.num_proj_shards
+        return specs | shard_specs(where, "W_P", c, h, shards, kernel)
 
     def stage_params(self, params: Params) -> Params:
         """The shards in one array; see `AffineCell.stage_params`."""
@@ -127,18 +129,6 @@ class CoupledInputForgetGateLSTMCell(ContribLSTM):
         if self.layer_norm:
             return staged | flat(params, _SCOPES)
         return staged | {"bias": params["B"]}
-
-    def _shards(
-        self, name: str, rows: int, columns: int, count: int, kernel: Initializer
-    ) -> dict[str, ParamSpec]:
-        if count > rows:
-            raise ValueError(
-                f"{type(self).__name__}: `{name}` of {rows} rows must be stored in at "
-                f"most as many shards, got {count}. Use fewer."
-            )
-        sizes = [rows // count + (k < rows % count) for k in range(count)]
-        shapes = {f"{name}_{k}": (size, columns) for k, size in enumerate(sizes)}
-        return {key: ParamSpec(shape, kernel) for key, shape in shapes.items()}
 
     def _norm_specs(self) -> dict[str, Any]:
         gain, shift = self.norm_gain, self.norm_shift

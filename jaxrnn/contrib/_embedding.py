@@ -95,7 +95,7 @@ class EmbeddingWrapper(ParamsWrapper):
             TypeError: If they are not integers.
         """
         _check_ids(inputs)
-        own, _ = self._split(params)
+        own, _ = self.split_params(params)
         embedded = self._embed(own, inputs)
         _, inner = self._checked(params, embedded, key)
         return apply_cell(self.cell, inner, embedded, state, key)
@@ -114,7 +114,7 @@ class EmbeddingWrapper(ParamsWrapper):
         Raises:
             DeclinedError: If the cell declines.
         """
-        own, inner = self._split(params)
+        own, inner = self.split_params(params)
         inputs = at_each_step(steps, lambda ids: self._embed(own, ids), inputs)
         steps = steps.with_stand_in(inputs, state)
         return apply_cell_sequence(

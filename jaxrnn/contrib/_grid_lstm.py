@@ -27,7 +27,8 @@ from .._cells.hyperparameters import check_number, set_common_fields, set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.step_checks import check_params, check_state, check_step_inputs
 from ._grid_states import state_type
-from ._shards import joined_shards, shard_specs
+from ._lstm_kinds import joined
+from ._shards import shard_specs
 from ._windows import check_window, count_windows
 
 
@@ -62,7 +63,6 @@ class GridLSTM(RNNCell):
     end_freqindex_list: Any
     couple_input_forget_gates: bool
 
-    is_random = False
     state_is_tuple = True
     scopes: tuple[str | None, ...] = (None,)
 
@@ -116,6 +116,11 @@ class GridLSTM(RNNCell):
             )
 
     @property
+    def is_random(self) -> bool:
+        """Whether a step draws random numbers: it does not."""
+        return False
+
+    @property
     def num_windows(self) -> int:
         """The number of windows, of all blocks and directions."""
         return sum(self.num_frequency_blocks) * len(self.scopes)
@@ -152,11 +157,11 @@ class GridLSTM(RNNCell):
     def _block_specs(self, block: int) -> dict[str, Any]:
         units, kernel = self.num_units, self.initializer or glorot_uniform
         rows, columns = self.feature_size + 2 * units, self._gate_count * units
+        where, shards = type(self).__name__, self.num_unit_shards
         specs: dict[str, Any] = {}
         for kind in self._kinds:
             name = f"{kind[0]}_{block}"
-            shards = self.num_unit_shards
-            specs |= shard_specs(f"W_{name}", rows, columns, shards, kernel)
+            specs |= shard_specs(where, f"W_{name}", rows, columns, shards, kernel)
             specs[f"B_{name}"] = ParamSpec((columns,), zeros)
         if not self.use_peepholes:
             return specs
@@ -245,10 +250,7 @@ class GridLSTM(RNNCell):
         """`(outputs, new_leaves)` of all windows of a run."""
         product = {
             "kernel": self._both(
-                [
-                    joined_shards(params, f"W_{kind[0]}_{block}", self.num_unit_shards)
-                    for kind in self._kinds
-                ]
+                [joined(params, f"W_{kind[0]}_{block}") for kind in self._kinds]
             ),
             "bias": self._both(
                 [params[f"B_{kind[0]}_{block}"] for kind in self._kinds]
@@ -307,7 +309,7 @@ class GridLSTM(RNNCell):
     def _peep(
         self, params: Params, block: int, gate: str, kind: str, z: Array, both: tuple
     ) -> Array:
-        """Z plus what the gate reads of c, in frequency and in time."""
+        """`z` plus what the gate reads of c, in frequency and in time."""
         if not self.use_peepholes:
             return z
         kind = "freq" if self.share_time_frequency_weights else kind

@@ -110,7 +110,7 @@ class HighwayWrapper(ParamsWrapper):
         Raises:
             DeclinedError: If the cell declines.
         """
-        own, inner = self._split(params)
+        own, inner = self.split_params(params)
         inputs = steps.zero_dead(inputs)
         outputs, state = apply_cell_sequence(
             self.cell, inner, inputs, state, steps, keys, implementation

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import constant, truncated_normal
 
 from .._base.arguments import as_count, as_dtype
-from .._base.cell_keys import apply_cell, check_key, check_key_of_step, fold
+from .._base.cell_keys import apply_cell
 from .._base.errors import EntryError, describe
 from .._base.math import clip_symmetric, dot, expand_rows
 from .._base.serialization import serializable
@@ -18,9 +18,10 @@ from .._base.trees import check_structure, map_sizes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.base import RNNCell, scope_name
 from .._cells.hyperparameters import check_number, set_common_fields, set_field
-from .._cells.initializers import ParamSpec, glorot_uniform, make_params, zeros
-from .._cells.step_checks import check_floating, check_params, check_step_inputs
+from .._cells.initializers import ParamSpec, glorot_uniform, zeros
+from .._cells.step_checks import check_floating, check_step_inputs
 from .._wrappers.base import check_wrapped
+from ._wrapper import OwnParams
 
 
 @serializable
@@ -67,7 +68,7 @@ class Head(NamedTuple):
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class NTMCell(RNNCell):
+class NTMCell(OwnParams):
     """A neural Turing machine: a controller, and a memory that it reads and writes.
 
     The controller, any cell, runs on `[x, reads]`, its output is u. A product `u
@@ -98,7 +99,7 @@ class NTMCell(RNNCell):
     Where this differs from contrib: its `state_size` says that the memory is flat, and
     its `time` counts the steps of all rows, so that a packed sequence would start from
     the memory of the one before it; it runs in float32 alone; a large strength
-    overflows in its softmax; with `shift_range=0` it has one place too many.
+    overflows in its softmax; `shift_range=0` moves addresses by one place and by two.
 
     Attributes:
         controller: The controller, whose output is one vector.
@@ -127,12 +128,13 @@ class NTMCell(RNNCell):
     read_head_num: int
     write_head_num: int
     shift_range: int = 1
-    output_dim: int | None = None
+    output_dim: Any = None
     clip_value: float = 20
     dtype: DType | None = None
     name: str | None = None
 
     holds_cells = True
+    cell = property(lambda self: self.controller, doc="The controller.")
 
     def __post_init__(self) -> None:
         where = type(self).__name__
@@ -183,7 +185,7 @@ class NTMCell(RNNCell):
         controller_state = self.controller.zero_state(batch_size, dtype)
         return zero._replace(controller_state=controller_state)
 
-    def param_specs(self, depth: int) -> dict[str, ParamSpec]:
+    def own_specs(self, depth: int) -> dict[str, ParamSpec]:
         """The parameters but for those of the controller."""
         del depth
         (rows,) = self._controller_output
@@ -227,7 +229,6 @@ class NTMCell(RNNCell):
             TypeError: If `key` is not a random key.
         """
         name = type(self).__name__
-        check_key(name, key)
         check_step_inputs(name, inputs)
         of_inputs = jax.dtypes.canonicalize_dtype(inputs.dtype)
         dtype = as_dtype(name, dtype or self.dtype or of_inputs)
@@ -235,9 +236,7 @@ class NTMCell(RNNCell):
         batch, depth = inputs.shape
         depth += self.read_head_num * self.memory_vector_dim
         operand = jax.ShapeDtypeStruct((batch, depth), dtype)
-        params = make_params(self.param_specs(depth), fold(key, 0), dtype)
-        inner = self.controller.init(fold(key, 1), operand, dtype)
-        return {**params, scope_name(self.controller): inner}
+        return self._init(key, depth, operand, dtype)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -249,7 +248,7 @@ class NTMCell(RNNCell):
                 the inputs require.
             TypeError: If a dtype, or the kind of state, is not what they require.
         """
-        inputs, inner, params, state = self._checked(params, inputs, state, key)
+        inputs, inner, params, state = self._checked_step(params, inputs, state, key)
         with jax.named_scope(scope_name(self)):
             reads, addresses, memory = self._before(params, state)
             operand = jnp.concatenate([inputs, *reads], axis=-1)
@@ -280,7 +279,7 @@ class NTMCell(RNNCell):
     def _before(
         self, params: Params, state: NTMControllerState
     ) -> tuple[list, list, Array]:
-        """`(reads, addresses, memory)` before the step: at a row's first, parameters."""
+        """`(reads, addresses, memory)` before the step; parameters at a row's first."""
         first = jnp.broadcast_to(state.time == 0, state.M.shape[:1])
 
         def choose(initial: Array, before: Array) -> Array:
@@ -335,20 +334,12 @@ class NTMCell(RNNCell):
         w = w**head.sharpness
         return w / jnp.sum(w, axis=1, keepdims=True)
 
-    def _checked(
+    def _checked_step(
         self, params: Params, inputs: Any, state: PyTree, key: Any
     ) -> tuple[Array, Params, Params, NTMControllerState]:
         name = type(self).__name__
-        check_key_of_step(name, key)
         inputs = check_step_inputs(name, inputs)
-        scope = scope_name(self.controller)
-        own = {k: v for k, v in dict(params).items() if k != scope}
-        check_params(name, own, self.param_specs, inputs)
-        if scope not in params:
-            raise ValueError(
-                f"{name}: `params` must hold those of the controller as '{scope}', "
-                f"got {sorted(params)}."
-            )
+        own, inner = self._checked(params, inputs, key)
         if not isinstance(state, tuple | list) or len(state) != 5:
             raise EntryError(
                 f"{name}: `state` must be an NTMControllerState, got "
@@ -356,7 +347,7 @@ class NTMCell(RNNCell):
             )
         state = NTMControllerState(*state)
         self._check_memory(state, inputs)
-        return inputs, params[scope], own, state
+        return inputs, inner, own, state
 
     def _check_memory(self, state: NTMControllerState, inputs: Array) -> None:
         """Checks all of a state but for the controller's part, which checks it."""

@@ -87,8 +87,6 @@ class PhasedLSTMCell(RNNCell):
     name: str | None = None
     dtype: DType | None = None
 
-    is_random = False
-
     def __post_init__(self) -> None:
         set_common_fields(self)
         where, tiny = type(self).__name__, math.ulp(0.0)
@@ -99,8 +97,13 @@ class PhasedLSTMCell(RNNCell):
             set_field(self, **{field: number})
 
     @property
+    def is_random(self) -> bool:
+        """Whether a step draws random numbers: it does not."""
+        return False
+
+    @property
     def state_size(self) -> LSTMStateTuple:
-        """C and h."""
+        """Those of c and h."""
         return LSTMStateTuple(self.num_units, self.num_units)
 
     output_size = property(lambda self: self.num_units)
@@ -173,7 +176,7 @@ class PhasedLSTMCell(RNNCell):
     def _open(
         self, params: Params, x: Array, state: LSTMStateTuple
     ) -> tuple[Array, Array]:
-        """C and h of units that are open."""
+        """The `(c, h)` of units that are open."""
         (c, h), dtype, sigmoid = state, state.c.dtype, jax.nn.sigmoid
         peep = lambda c: (c.astype(h.dtype),) if self.use_peepholes else ()
         z = affine(params["mask_gates"], (x, h, *peep(c)), dtype)

@@ -107,7 +107,7 @@ class InputProjectionWrapper(ParamsWrapper):
         Raises:
             DeclinedError: If the cell declines.
         """
-        own, inner = self._split(params)
+        own, inner = self.split_params(params)
         project = lambda x: _project(own, x, self.activation)
         inputs = at_each_step(steps, project, steps.zero_dead(inputs))
         steps = steps.with_stand_in(inputs, state)
@@ -175,7 +175,7 @@ class OutputProjectionWrapper(ParamsWrapper):
             ValueError: If a parameter is not what the output requires.
             TypeError: If a dtype is not.
         """
-        _, inner = self._split(params)
+        _, inner = self.split_params(params)
         output, state = apply_cell(self.cell, inner, inputs, state, key)
         own, _ = self._checked(params, output, key)
         return _project(own, output, self.activation), state
@@ -194,7 +194,7 @@ class OutputProjectionWrapper(ParamsWrapper):
         Raises:
             DeclinedError: If the cell declines.
         """
-        own, inner = self._split(params)
+        own, inner = self.split_params(params)
         outputs, state = apply_cell_sequence(
             self.cell, inner, inputs, state, steps, keys, implementation
         )

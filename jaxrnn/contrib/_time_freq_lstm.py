@@ -1,4 +1,4 @@
-"""The time-frequency LSTM: one LSTM over windows of the inputs, in time and frequency."""
+"""The time-frequency LSTM: one LSTM over windows, in time and in frequency."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,7 +17,8 @@ from .._cells.lstm import LSTMCell
 from .._cells.states import LSTMStateTuple
 from .._cells.step_checks import check_params, check_state, check_step_inputs
 from .._time.steps import Steps
-from ._shards import joined_shards, shard_specs
+from ._lstm_kinds import joined
+from ._shards import shard_specs
 from ._windows import check_window, count_windows
 
 _DIAGONALS = {"W_F_diag": "w_f_diag", "W_I_diag": "w_i_diag", "W_O_diag": "w_o_diag"}
@@ -76,15 +77,13 @@ class TimeFreqLSTMCell(RNNCell):
     initializer: Initializer | None = None
     num_unit_shards: int = 1
     forget_bias: float = 1.0
-    feature_size: int | None = None
+    feature_size: Any = None
     frequency_skip: int = 1
     reuse: Any = dataclasses.field(default=None, compare=False)
     _: dataclasses.KW_ONLY
     num_windows: int = 1
     name: str | None = None
     dtype: DType | None = None
-
-    is_random = False
 
     def __post_init__(self) -> None:
         set_common_fields(self)
@@ -94,6 +93,11 @@ class TimeFreqLSTMCell(RNNCell):
         set_field(self, num_windows=windows)
         core = self.core  # Which checks the fields that are its own.
         set_field(self, cell_clip=core.cell_clip, forget_bias=core.forget_bias)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether a step draws random numbers: it does not."""
+        return False
 
     @property
     def core(self) -> LSTMCell:
@@ -115,7 +119,8 @@ class TimeFreqLSTMCell(RNNCell):
         del depth
         units, kernel = self.num_units, self.initializer or glorot_uniform
         rows, columns = self.feature_size + 2 * units, 4 * units
-        specs = shard_specs("W", rows, columns, self.num_unit_shards, kernel)
+        where, shards = type(self).__name__, self.num_unit_shards
+        specs = shard_specs(where, "W", rows, columns, shards, kernel)
         specs["B"] = ParamSpec((columns,), zeros)
         if self.use_peepholes:
             specs |= dict.fromkeys(_DIAGONALS, ParamSpec((units,), kernel))
@@ -202,7 +207,7 @@ class TimeFreqLSTMCell(RNNCell):
 
     def _core_params(self, params: Params) -> Params:
         """Those of the LSTM, whose kernel has the rows of `m'_{k-1}` before `m_k`."""
-        kernel = joined_shards(params, "W", self.num_unit_shards)
+        kernel = joined(params, "W")
         cuts = [self.feature_size, self.feature_size + self.num_units]
         x, m, m_below = jnp.split(kernel, cuts)
         found = {"kernel": jnp.concatenate([x, m_below, m]), "bias": params["B"]}

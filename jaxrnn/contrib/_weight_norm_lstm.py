@@ -45,7 +45,7 @@ class WeightNormLSTMCell(ContribLSTM):
         forget_bias: Added to f at each step; not part of the stored bias.
         activation: None for tanh, the name of a Keras activation, or a function.
         reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
+        name: The name of the step in profiles, and of the scope in checkpoints.
         dtype: The required dtype of parameters and inputs; None for any.
 
     Raises:
@@ -66,7 +66,7 @@ class WeightNormLSTMCell(ContribLSTM):
     forget_bias: float = 1.0
     activation: Any = None
     reuse: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = None
+    name: str | None = "wn_lstm_cell"
     dtype: DType | None = None
 
     @property

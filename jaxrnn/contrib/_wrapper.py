@@ -1,4 +1,4 @@
-"""`ParamsWrapper`, the base class of wrappers with parameters of their own."""
+"""The base classes of wrappers with parameters of their own."""
 
 import abc
 import dataclasses
@@ -32,14 +32,14 @@ def vector_size(where: str, size: Size) -> int:
     return shapes[0][0]
 
 
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class ParamsWrapper(WrapperCell):
-    """A wrapper with parameters of its own, beside those of the wrapped cell.
+class OwnParams(RNNCell):
+    """A cell around another, `cell`, with parameters of its own beside those of it.
 
     The latter are under TensorFlow's scope of the wrapped cell, such as `gru_cell`.
     """
 
     owns_params = True
+    cell: Any
 
     @abc.abstractmethod
     def own_specs(self, depth: int) -> dict[str, Any]:
@@ -52,13 +52,9 @@ class ParamsWrapper(WrapperCell):
         A wrapper without parameters has no scope, so it is that of the cell inside.
         """
         cell: RNNCell = self.cell
-        while isinstance(cell, WrapperCell) and not isinstance(cell, ParamsWrapper):
+        while isinstance(cell, WrapperCell) and not isinstance(cell, OwnParams):
             cell = cell.cell
         return scope_name(cell)
-
-    def start(self, params: Params, state: PyTree) -> PyTree:
-        """That of the wrapped cell; see `RNNCell.start`."""
-        return self.cell.start(self._split(params)[1], state)
 
     def _init(
         self, key: Key, depth: int, inputs: Shaped | PyTree, dtype: DType
@@ -70,7 +66,7 @@ class ParamsWrapper(WrapperCell):
         own = make_params(self.own_specs(depth), fold(key, 0), dtype or leaves[0].dtype)
         return own | {self.cell_scope: inner}
 
-    def _split(self, params: Params) -> tuple[Params, Params]:
+    def split_params(self, params: Params) -> tuple[Params, Params]:
         """The wrapper's own parameters, and those of the wrapped cell.
 
         Raises:
@@ -91,7 +87,7 @@ class ParamsWrapper(WrapperCell):
         return {k: v for k, v in params.items() if k != scope}, params[scope]
 
     def _checked(self, params: Params, array: Array, key: Any) -> tuple[Params, Params]:
-        """`_split`, after checks for an array `[batch, depth]` that the wrapper maps.
+        """`split_params`, after checks for the `[batch, depth]` that the wrapper maps.
 
         Raises:
             ValueError: If the set of parameters, or a shape, is not what is needed.
@@ -99,6 +95,15 @@ class ParamsWrapper(WrapperCell):
         """
         name = type(self).__name__
         check_key_of_step(name, key)
-        own, inner = self._split(params)
+        own, inner = self.split_params(params)
         check_params(name, own, self.own_specs, array)
         return own, inner
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class ParamsWrapper(OwnParams, WrapperCell):
+    """A wrapper with parameters of its own."""
+
+    def start(self, params: Params, state: PyTree) -> PyTree:
+        """That of the wrapped cell; see `RNNCell.start`."""
+        return self.cell.start(self.split_params(params)[1], state)

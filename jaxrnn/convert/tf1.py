@@ -8,6 +8,13 @@ Parameters have the same layout in both, so nothing is computed: each cell becom
 cell of the same name, a `MultiRNNCell` a `MultiRNNCell`. Variables do not hold forget
 bias, activation and clips: these are arguments of `load` and of `save`, which refuses a
 cell that has others.
+
+A cell of `jaxrnn.contrib`, and any wrapped or stacked cell, is loaded into the unbound
+cell, which has all that variables do not hold:
+
+    cell = jaxrnn.contrib.HighwayWrapper(jaxrnn.contrib.NASCell(128))
+    inputs = jax.ShapeDtypeStruct((1, 128), jax.numpy.float32)
+    cell = jaxrnn.convert.tf1.load(reader, cell=cell, inputs=inputs)
 """
 
 import dataclasses
@@ -19,6 +26,7 @@ import jax
 import numpy as np
 
 from .._base.errors import describe
+from .._base.typing import PyTree, Shaped
 from .._cells.activations import resolve_activation
 from .._cells.basic_lstm import BasicLSTMCell
 from .._cells.basic_rnn import BasicRNNCell
@@ -28,6 +36,7 @@ from .._cells.gru import GRUCell
 from .._cells.lstm import LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
 from ._bound_cells import as_bound, input_depth, paired, read_params, stacked_cells
+from ._tf1_any_cell import is_of_contrib, load_into, save_from
 from ._tf1_names import grouped, join, variables_in
 from ._weights import (
     Read,
@@ -72,11 +81,16 @@ class _Hyper(NamedTuple):
     proj_clip: float | None
 
 
+_NO_HYPER = _Hyper(1.0, None, None, None)
+
+
 @public
 def load(
     variables: Any,
     scope: str = "rnn",
     *,
+    cell: Any = None,
+    inputs: Shaped | PyTree = None,
     forget_bias: float = 1.0,
     activation: Any = None,
     cell_clip: float | None = None,
@@ -91,6 +105,11 @@ def load(
         scope: The scope of the cell: all that precedes its own name or
             `multi_rnn_cell`. Its last part is the `scope` of `dynamic_rnn`, "rnn" by
             default.
+        cell: An unbound cell that the variables are of; its names of scopes are those
+            of TensorFlow, with the `name` of a cell that has one. Required for cells of
+            `jaxrnn.contrib` and for wrappers; None for a cell that the variables tell.
+            A direction of two is loaded by its scope, such as "bidirectional_rnn/fw".
+        inputs: One step of the inputs of `cell`, or its shapes, as for `cell.init`.
         forget_bias: The forget bias of LSTMs, except `cudnn_compatible_lstm_cell`,
             which has 0.
         activation: The activation of the cells; None for tanh.
@@ -98,15 +117,17 @@ def load(
         proj_clip: The `proj_clip` of `LSTMCell`s.
 
     Returns:
-        A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell` or
-        `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these, also of one.
+        `cell` with its parameters. Without `cell`, a bound `BasicRNNCell`,
+        `BasicLSTMCell`, `LSTMCell`, `GRUCell` or `CudnnCompatibleGRUCell`, or a bound
+        `MultiRNNCell` of these, also of one.
 
     Raises:
-        TypeError: If `variables` is neither a mapping nor a reader, or a weight is not
-            a floating array.
+        TypeError: If `variables` is neither a mapping nor a reader, a weight is not a
+            floating array, or `cell` not an unbound cell.
         ValueError: If there is no cell in the scope, or more than one, or two
             directions; if a weight is missing, not known, or of the wrong shape; if a
-            clip is given and there is no `LSTMCell`.
+            clip is given and there is no `LSTMCell`; if there is only one of `cell`
+            and `inputs`, or `cell` and a hyper-parameter.
 
     Example:
         >>> import numpy as np, jaxrnn.convert.tf1
@@ -119,13 +140,16 @@ def load(
         ['encoder/rnn/lstm_cell/bias', 'encoder/rnn/lstm_cell/kernel']
     """
     own = variables_in(variables, scope)
+    hyper = _Hyper(forget_bias, activation, cell_clip, proj_clip)
+    if cell is not None or inputs is not None:
+        _check_no_hyper(hyper)
+        return load_into(cell, inputs, own, scope)
     heads = {name.split("/")[0] for name in own}
     if heads & {*_DIRECTIONS, "bidirectional_rnn"} or any(map(_LAYER.fullmatch, heads)):
         raise ValueError(
             f"`{scope}` must hold one direction, got {', '.join(sorted(heads))}. Use "
             "`load_bidirectional`, or the scope of a cell."
         )
-    hyper = _Hyper(forget_bias, activation, cell_clip, proj_clip)
     bound = _bound(scope, own, hyper)
     _check_clips(hyper, [bound])
     return bound
@@ -198,7 +222,9 @@ def save(
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
-            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these.
+            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these; or one that is
+            of `jaxrnn.contrib` or holds such a cell. The latter `load` takes itself,
+            so its hyper-parameters may be any.
         scope: As in `load`.
         forget_bias: That of the cell, if it is an LSTM.
         activation: That of the cell; None for tanh.
@@ -210,6 +236,8 @@ def save(
         ValueError: If its forget bias, activation or a clip differs from the argument.
     """
     check_string("scope", scope)
+    if is_of_contrib(getattr(cell, "cell", None)):
+        return save_from(cell, scope)
     variables = _variables("cell", cell, scope)
     hyper = _Hyper(forget_bias, activation, cell_clip, proj_clip)
     _check_hyper("cell", cell, hyper)
@@ -274,7 +302,7 @@ def _bound(scope: str, named: Mapping[str, Any], hyper: _Hyper) -> BoundCell:
         raise ValueError(
             f"`{scope}` must hold one of {', '.join(_CELLS)} and {_STACK}, got "
             f"{got or 'nothing'}. Rename the variables of a cell with a custom name; "
-            "of several cells pass those of one."
+            "of several cells pass those of one; of another cell pass the `cell`."
         )
     (match,) = found
     place, inner = join(scope, match[0]), groups[match[0]]
@@ -328,6 +356,13 @@ def _unbound(
         if "projection/kernel" in weights:
             options["num_proj"] = read("projection/kernel", units, None).shape[1]
     return make(units, **options)
+
+
+def _check_no_hyper(hyper: _Hyper) -> None:
+    """Raises ValueError for a hyper-parameter that is given besides a cell."""
+    for name, value in hyper._asdict().items():
+        if value != _NO_HYPER._asdict()[name]:
+            raise ValueError(f"`{name}` must be that of `cell`, got {value}. Omit it.")
 
 
 def _check_clips(hyper: _Hyper, bound: Iterable[BoundCell]) -> None:

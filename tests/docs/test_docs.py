@@ -46,6 +46,7 @@ def test_blocks_share_names_and_may_print():
 
 
 MODULES = [
+    "contrib",
     "decode",
     "export",
     "initializers",

@@ -51,6 +51,7 @@ DECLINED = {
     **dict.fromkeys(
         ("ind_rnn", "indy_gru", "indy_lstm", "sru"), "no product reads the state"
     ),
+    "layer_norm_basic_lstm_dropout": "LayerNormBasicLSTMCell draws a mask at every",
 }
 
 
@@ -124,6 +125,7 @@ SWEPT = cases.CASES.keys() - {
     "embedding",
 }
 SWEPT -= {"multi_shared", "basic_rnn_relu", "gru_sigmoid"}
+SWEPT -= {"gru_block", "lstm_block", "weight_norm_lstm"}  # Stages of the core.
 
 
 @pytest.mark.fast(

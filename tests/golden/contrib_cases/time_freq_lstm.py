@@ -1,4 +1,4 @@
-"""`TimeFreqLSTMCell`: one window in a loop, several in a step alone, as contrib runs."""
+"""`TimeFreqLSTMCell`: in a loop with one window, with more a step alone."""
 
 from ..contrib_specs import case, cell, each, half, shape
 

@@ -1,0 +1,172 @@
+"""Variables of contrib's cells, under the names of real graphs, give those cells.
+
+The names, and how to record them anew: `golden/make_convert_contrib.py`.
+"""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import bound
+
+import jaxrnn
+from jaxrnn import contrib
+from jaxrnn.convert import tf1
+
+from ..golden import replay
+
+FILE = pathlib.Path(__file__).parents[1] / "golden" / "convert" / "tf1_contrib.json"
+NAMES = json.loads(FILE.read_text())
+CASES = {f"{case['family']}/{case['name']}": case for case in replay.recorded_contrib()}
+STEP = jax.ShapeDtypeStruct((1, 3), jnp.float64)
+
+
+def test_each_setting_of_a_cell_has_its_names():
+    settings = {json.dumps(case["cell"]) for case in CASES.values()}
+    assert settings == {json.dumps(CASES[name]["cell"]) for name in NAMES}
+
+
+def at(tree, path):
+    for key in path.split("/"):
+        tree = tree[key]
+    return tree
+
+
+def inputs_of(case):
+    """What `init` takes: the first step, but whole sequences of a fused cell."""
+    inputs = replay.golden(case, "inputs")
+    if case["function"] == "fused":
+        return inputs
+    return jax.tree.map(lambda x: x[0] if case["time_major"] else x[:, 0], inputs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_graphs_variables_give_the_cell_and_back(name):
+    case, names = CASES[name], NAMES[name]
+    params = replay.golden(case, "params")
+    variables = {full: at(params, path) for full, path in names.items()}
+    scope = "rnn" if all(full.startswith("rnn/") for full in names) else ""
+    cell = replay.build(case["cell"])
+    loaded = tf1.load(variables, scope, cell=cell, inputs=inputs_of(case))
+    assert loaded.cell == cell
+    assert jax.tree.structure(loaded.params) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
+    saved = tf1.save(loaded, scope)
+    assert saved.keys() == variables.keys()
+    for full, array in variables.items():
+        np.testing.assert_array_equal(saved[full], array, strict=True)
+
+
+HIGHWAY = contrib.HighwayWrapper(jaxrnn.LSTMCell(3))
+NESTED = {
+    "projected_highway": (
+        contrib.InputProjectionWrapper(HIGHWAY, 3),
+        {f"input_projection_wrapper/{name}" for name in ("carry_w", "lstm_cell/bias")},
+    ),
+    "stack_within": (
+        contrib.OutputProjectionWrapper(jaxrnn.MultiRNNCell([HIGHWAY]), 2),
+        {
+            f"output_projection_wrapper/multi_rnn_cell/cell_0/{name}"
+            for name in ("carry_w", "lstm_cell/bias")
+        },
+    ),
+    "residual": (
+        jaxrnn.ResidualWrapper(contrib.UGRNNCell(3, name="mine")),
+        {"mine/kernel"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_wrappers_within_one_another(name):
+    cell, some = NESTED[name]
+    saved = tf1.save(bound(cell), "a/rnn")
+    assert {f"a/rnn/{each}" for each in some} <= saved.keys()
+    back = tf1.load(saved, "a/rnn", cell=cell, inputs=STEP)
+    jax.tree.map(np.testing.assert_array_equal, back.params, bound(cell).params)
+
+
+def test_cells_of_the_core_are_loaded_into_a_cell_as_well():
+    variables = {
+        "rnn/multi_rnn_cell/cell_0/gru_cell/gates/kernel:0": np.ones((6, 6)),
+        "rnn/multi_rnn_cell/cell_0/gru_cell/gates/kernel/Adam:0": np.ones((6, 6)),
+        "rnn/multi_rnn_cell/cell_0/gru_cell/gates/bias:0": np.ones(6),
+        "rnn/multi_rnn_cell/cell_0/gru_cell/candidate/kernel:0": np.ones((6, 3)),
+        "rnn/multi_rnn_cell/cell_0/gru_cell/candidate/bias:0": np.ones(3),
+    }
+    gru = jaxrnn.GRUCell(3, activation="relu")
+    shared = jaxrnn.MultiRNNCell([jaxrnn.ResidualWrapper(gru)] * 2)
+    loaded = tf1.load(variables, cell=shared, inputs=STEP)
+    assert loaded.params.keys() == {"cell_0"}
+    # A saved stack has the parameters that its layers share at the place of each.
+    both = {name.replace("cell_0", "cell_1"): x for name, x in variables.items()}
+    loaded = tf1.load(variables | both, cell=shared, inputs=STEP)
+    assert loaded.params.keys() == {"cell_0"}
+
+
+UGRNN = contrib.UGRNNCell(3)
+SAVED = tf1.save(bound(UGRNN))
+REFUSALS = {
+    "no_cell": (
+        ValueError,
+        "`rnn` must hold one of basic_rnn_cell, .* got ugrnn_cell.* pass the `cell`",
+        lambda: tf1.load(SAVED),
+    ),
+    "no_inputs": (
+        ValueError,
+        "`inputs` must be one step of the inputs of `cell`, .* got None",
+        lambda: tf1.load(SAVED, cell=UGRNN),
+    ),
+    "inputs_alone": (
+        TypeError,
+        "`cell` must be a cell without its parameters, got None",
+        lambda: tf1.load(SAVED, inputs=STEP),
+    ),
+    "bound_cell": (
+        TypeError,
+        "`cell` must be a cell without its parameters, got BoundCell",
+        lambda: tf1.load(SAVED, cell=bound(UGRNN), inputs=STEP),
+    ),
+    "hyper": (
+        ValueError,
+        "`forget_bias` must be that of `cell`, got 0.5. Omit it",
+        lambda: tf1.load(SAVED, cell=UGRNN, inputs=STEP, forget_bias=0.5),
+    ),
+    "missing": (
+        ValueError,
+        "`rnn` must hold ugrnn_cell/bias, .*; missing: ugrnn_cell/kernel",
+        lambda: tf1.load({"rnn/ugrnn_cell/bias": np.ones(6)}, cell=UGRNN, inputs=STEP),
+    ),
+    "unknown": (
+        ValueError,
+        "not known: other/x",
+        lambda: tf1.load(SAVED | {"rnn/other/x": 1}, cell=UGRNN, inputs=STEP),
+    ),
+    "shape": (
+        ValueError,
+        r"`rnn/ugrnn_cell/bias` must have shape \[6\], got float64\[5\]",
+        lambda: tf1.load(
+            SAVED | {"rnn/ugrnn_cell/bias": np.ones(5)}, cell=UGRNN, inputs=STEP
+        ),
+    ),
+    "no_inner": (
+        ValueError,
+        "`params` must hold `lstm_cell`",
+        lambda: tf1.save(HIGHWAY.bind({"carry_w": np.ones((3, 3))})),
+    ),
+    "integers": (
+        TypeError,
+        "`rnn/ugrnn_cell/kernel` must be floating, got int64",
+        lambda: tf1.save(UGRNN.bind({"kernel": np.ones(3, int)})),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refuses(name):
+    kind, message, call = REFUSALS[name]
+    with pytest.raises(kind, match=message):
+        call()
