@@ -129,17 +129,16 @@ def _as_finished(finished: Any) -> Array:
 
 def _emit_types(decoder: Decoder) -> PyTree:
     """What a step emits, each leaf with the batch axis first."""
-    batch = (decoder.batch_size,)
-    sizes = map_sizes(lambda shape: shape, decoder.output_size, "output_size")
-    is_shape = lambda x: isinstance(x, tuple) and all(isinstance(n, int) for n in x)
-    return jax.tree.map(
-        lambda shape, dtype: jax.ShapeDtypeStruct(
-            (*batch, *shape), jax.dtypes.canonicalize_dtype(dtype)
-        ),
-        sizes,
-        decoder.output_dtype,
-        is_leaf=is_shape,
+    rows = decoder.batch_size
+    shaped = map_sizes(
+        lambda shape: jax.ShapeDtypeStruct((rows, *shape), jnp.bool_),
+        decoder.output_size,
+        "output_size",
     )
+    typed = lambda x, dtype: jax.ShapeDtypeStruct(
+        x.shape, jax.dtypes.canonicalize_dtype(dtype)
+    )
+    return jax.tree.map(typed, shaped, decoder.output_dtype)
 
 
 def _step_of(
