@@ -79,5 +79,5 @@ def test_refuses_what_is_no_cell():
     with pytest.raises(TypeError, match="`cell` must be a FusedRNNCell"):
         contrib.TimeReversedFusedRNN(jaxrnn.GRUCell(3))
     bound = DYNAMIC.bind(DYNAMIC.init(jax.random.key(0), X))
-    with pytest.raises(ValueError, match="`dtype`"):
+    with pytest.raises(ValueError, match="dtype must be specified"):
         bound(X)
