@@ -105,10 +105,10 @@ def load(
         scope: The scope of the cell: all that precedes its own name or
             `multi_rnn_cell`. Its last part is the `scope` of `dynamic_rnn`, "rnn" by
             default.
-        cell: An unbound cell that the variables are of; its names of scopes are those
-            of TensorFlow, with the `name` of a cell that has one. Required for cells of
+        cell: The unbound cell of which the variables are, required for cells of
             `jaxrnn.contrib` and for wrappers; None for a cell that the variables tell.
-            A direction of two is loaded by its scope, such as "bidirectional_rnn/fw".
+            A cell's scope is its `name`, or TensorFlow's default. One of two directions
+            has a scope such as "bidirectional_rnn/fw".
         inputs: One step of the inputs of `cell`, or its shapes, as for `cell.init`.
         forget_bias: The forget bias of LSTMs, except `cudnn_compatible_lstm_cell`,
             which has 0.
