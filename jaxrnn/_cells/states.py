@@ -67,6 +67,9 @@ class LSTMFamily(AffineCell):
     state_is_tuple: bool
     activation: Any
 
+    def __post_init__(self) -> None:
+        set_common_fields(self)
+
     def why_no_plain_lstm(self) -> str | None:
         """Why this is not the plain LSTM of a library; see `AffineCell`."""
         if "__final__" not in vars(type(self)):  # A custom class.

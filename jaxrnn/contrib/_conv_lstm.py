@@ -13,7 +13,7 @@ from .._base.errors import describe, is_array
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.base import RNNCell, scope_name
-from .._cells.hyperparameters import check_number, set_common_fields, set_field
+from .._cells.hyperparameters import set_common_fields, set_field
 from .._cells.initializers import ParamSpec, make_params, zeros
 from .._cells.states import LSTMStateTuple
 from .._cells.step_checks import check_floating, check_params, check_state
@@ -48,8 +48,7 @@ class ConvLSTM(RNNCell):
                 )
             set_field(self, **{field: sizes})
         channels = as_count(where, "output_channels", self.output_channels, fix="")
-        forget_bias = check_number(where, "forget_bias", self.forget_bias)
-        set_field(self, output_channels=channels, forget_bias=forget_bias)
+        set_field(self, output_channels=channels)
 
     @property
     def is_random(self) -> bool:

@@ -73,8 +73,6 @@ class GridLSTM(RNNCell):
         set_common_fields(self)
         check_window(self)
         where = type(self).__name__
-        forget_bias = check_number(where, "forget_bias", self.forget_bias)
-        set_field(self, forget_bias=forget_bias)
         if self.cell_clip is not None:
             clip = check_number(where, "cell_clip", self.cell_clip, low=0)
             set_field(self, cell_clip=clip)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells.affine import AffineCell, Stage
-from .._cells.hyperparameters import check_number, set_common_fields, set_field
 from .._cells.initializers import (
     ParamSpec,
     bias_initializer,
@@ -245,11 +244,6 @@ class IndyLSTMCell(LSTMFamily):
     dtype: DType | None = None
 
     state_is_tuple = True
-
-    def __post_init__(self) -> None:
-        set_common_fields(self)
-        forget_bias = check_number("IndyLSTMCell", "forget_bias", self.forget_bias)
-        set_field(self, forget_bias=forget_bias)
 
     @property
     def sizes(self) -> LSTMStateTuple:

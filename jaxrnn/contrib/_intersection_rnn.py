@@ -13,7 +13,7 @@ from .._base.math import affine
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from .._cells.affine import AffineCell, Stage, init_by_specs
 from .._cells.base import RNNCell, scope_name
-from .._cells.hyperparameters import check_number, set_common_fields, set_field
+from .._cells.hyperparameters import set_common_fields, set_field
 from .._cells.initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
 from .._cells.step_checks import (
     check_one_dtype,
@@ -80,7 +80,6 @@ class IntersectionRNNCell(RNNCell):
     def __post_init__(self) -> None:
         set_common_fields(self)
         name = "IntersectionRNNCell"
-        set_field(self, forget_bias=check_number(name, "forget_bias", self.forget_bias))
         if self.num_in_proj is not None:
             count = as_count(name, "num_in_proj", self.num_in_proj, 0)
             set_field(self, num_in_proj=count)

@@ -8,7 +8,7 @@ from .._base.arguments import as_count
 from .._base.math import clip_symmetric
 from .._base.typing import Array, Params, PyTree
 from .._cells.affine import AffineCell, Stage
-from .._cells.hyperparameters import check_number, set_common_fields, set_field
+from .._cells.hyperparameters import check_number, set_field
 from .._cells.states import LSTMFamily, LSTMStateTuple
 
 
@@ -25,9 +25,9 @@ class ContribLSTM(LSTMFamily):
     state_is_tuple = True
 
     def __post_init__(self) -> None:
-        set_common_fields(self)
+        super().__post_init__()
         name = type(self).__name__
-        for field in ("forget_bias", "norm_gain", "norm_shift"):
+        for field in ("norm_gain", "norm_shift"):
             if hasattr(self, field):
                 value = check_number(name, field, getattr(self, field))
                 set_field(self, **{field: value})

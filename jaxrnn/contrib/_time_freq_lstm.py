@@ -91,8 +91,7 @@ class TimeFreqLSTMCell(RNNCell):
         where = type(self).__name__
         windows = as_count(where, "num_windows", self.num_windows, fix="")
         set_field(self, num_windows=windows)
-        core = self.core  # Which checks the fields that are its own.
-        set_field(self, cell_clip=core.cell_clip, forget_bias=core.forget_bias)
+        set_field(self, cell_clip=self.core.cell_clip)  # Checked there.
 
     @property
     def is_random(self) -> bool:
