@@ -13,8 +13,8 @@ from .._cells.hyperparameters import set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.states import LSTMStateTuple
 from ._layer_norm import flat, layer_norm, norm_specs
-from ._lstm_kinds import ContribLSTM, joined, peep
-from ._shards import shard_specs
+from ._lstm_kinds import ContribLSTM, peep
+from ._shards import joined, shard_specs
 
 _GATES = ("transform", "forget", "output")
 _SCOPES = (*_GATES, "state")

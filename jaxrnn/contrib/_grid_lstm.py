@@ -30,8 +30,7 @@ from .._cells.step_checks import check_params, check_state, check_step_inputs
 from .._time.sequence import DeclinedError, scan_steps
 from .._time.steps import Steps
 from ._grid_states import state_type
-from ._lstm_kinds import joined
-from ._shards import shard_specs
+from ._shards import joined, shard_specs
 from ._windows import check_window, count_windows
 
 

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import jax.numpy as jnp
-
 from .._base.arguments import as_count
 from .._base.math import clip_symmetric
 from .._base.typing import Array, Params, PyTree
@@ -74,10 +72,3 @@ def peep(params: Params, name: str, z: Array, c: Array) -> Array:
     if name not in params:
         return z
     return z + params[name].astype(c.dtype)[None, :] * c
-
-
-def joined(params: Params, name: str) -> Array:
-    """The variable `name` that is stored in shards of its rows, `name_0` and so on."""
-    shards = [key for key in params if key.rpartition("_")[0] == name]
-    found = sorted((int(key.rpartition("_")[2]), key) for key in shards)
-    return jnp.concatenate([params[key] for _, key in found])

@@ -17,8 +17,7 @@ from .._cells.lstm import LSTMCell
 from .._cells.states import LSTMStateTuple
 from .._cells.step_checks import check_params, check_state, check_step_inputs
 from .._time.steps import Steps
-from ._lstm_kinds import joined
-from ._shards import shard_specs
+from ._shards import joined, shard_specs
 from ._windows import check_window, count_windows
 
 _DIAGONALS = {"W_F_diag": "w_f_diag", "W_I_diag": "w_i_diag", "W_O_diag": "w_o_diag"}
