@@ -25,10 +25,6 @@ class ContribLSTM(LSTMFamily):
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
-        for field in ("norm_gain", "norm_shift"):
-            if hasattr(self, field):
-                value = check_number(name, field, getattr(self, field))
-                set_field(self, **{field: value})
         for field in ("cell_clip", "proj_clip"):
             if (bound := getattr(self, field)) is not None:
                 set_field(self, **{field: check_number(name, field, bound, low=0)})
