@@ -16,7 +16,12 @@ from .._cells.base import RNNCell, scope_name
 from .._cells.hyperparameters import set_common_fields, set_field
 from .._cells.initializers import ParamSpec, make_params, zeros
 from .._cells.states import LSTMStateTuple
-from .._cells.step_checks import check_floating, check_params, check_state
+from .._cells.step_checks import (
+    check_floating,
+    check_one_dtype,
+    check_params,
+    check_state,
+)
 from ._convolution import convolve
 
 
@@ -147,13 +152,8 @@ class ConvLSTM(RNNCell):
         inputs = self._checked_inputs(inputs)
         state = check_state(name, state, self.state_size, inputs.shape[0])
         check_params(name, params, self.param_specs, inputs)
-        state, dtype = LSTMStateTuple(*state), self.dtype or inputs.dtype
-        if not inputs.dtype == state.h.dtype == dtype:
-            raise TypeError(
-                f"{name}: `inputs`, `state.h` and the cell must share one dtype, got "
-                f"{describe(inputs)}, {describe(state.h)} and {dtype}. Cast the "
-                "inputs, or make the state with their dtype (a driver's `dtype`)."
-            )
+        state = LSTMStateTuple(*state)
+        check_one_dtype(name, self.dtype, inputs, state.h)
         return inputs, state
 
 

@@ -9,7 +9,6 @@ from .._base.arguments import as_count
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .._cells.hyperparameters import set_field
 from .._cells.initializers import ParamSpec, zeros
-from .._cells.states import LSTMStateTuple
 from ._layer_norm import LayerNormedLSTM
 from ._lstm_kinds import peep
 from ._shards import joined, shard_specs
@@ -113,13 +112,11 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
             return staged | self.flat(params)
         return staged | {"bias": params["B"]}
 
-    def _gates(
-        self, params: Params, z: Array, state: LSTMStateTuple
-    ) -> tuple[Array, PyTree]:
-        c = state.c
+    def _gates(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
+        c = carry.c
         j, f, o = self.normalized_gates(params, z)
         f = jax.nn.sigmoid(peep(params, "W_F_diag", f + self.forget_bias, c))
         c = f * c + (1 - f) * self.activation(j)
         c = self.normalized(params, "state", c)
         m = jax.nn.sigmoid(peep(params, "W_O_diag", o, c)) * self.activation(c)
-        return self.emit(c, m, state)
+        return self.emit(c, m, carry)

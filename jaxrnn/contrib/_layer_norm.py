@@ -1,12 +1,13 @@
 """What the LSTMs share whose gates and c' can be layer-normalized."""
 
+import abc
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import constant
 
-from .._base.typing import Array, Initializer, Params
+from .._base.typing import Array, Initializer, Params, PyTree
 from .._cells.affine import Stage
 from .._cells.hyperparameters import check_number, set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
@@ -22,6 +23,7 @@ class LayerNormedLSTM(ContribLSTM):
     Not a dataclass itself: each cell declares its fields in TensorFlow's order.
     """
 
+    forget_bias: float
     layer_norm: bool
     norm_gain: float
     norm_shift: float
@@ -38,6 +40,7 @@ class LayerNormedLSTM(ContribLSTM):
 
     @property
     def kernel_initializer(self) -> Initializer:
+        """That of kernels and peepholes."""
         return self.initializer or glorot_uniform
 
     @property
@@ -47,6 +50,10 @@ class LayerNormedLSTM(ContribLSTM):
         kernel, bias = self.kernel_initializer, None if self.layer_norm else zeros
         gates = Stage(self._gates, h, count * c, kernel, bias, blocks=count)
         return self.with_projection(gates, kernel)
+
+    @abc.abstractmethod
+    def _gates(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
+        """The update of the first stage."""
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
         """The peepholes, and the normalizations under flat names."""
