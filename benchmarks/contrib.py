@@ -72,7 +72,7 @@ class Case:
 def cases() -> list[Case]:
     """All cells, each at a size that takes some milliseconds."""
     lstm, gru = jaxrnn.LSTMCell(SIZE), jaxrnn.GRUCell(SIZE)
-    picture = dict(step=(16, 16, 8), rows=8, steps=16)
+    image = dict(step=(16, 16, 8), rows=8, steps=16)
     attention = contrib.AttentionWrapper(
         lstm, contrib.LuongAttention(SIZE, SIZE), attention_layer_size=SIZE
     )
@@ -106,7 +106,7 @@ def cases() -> list[Case]:
         Case(attention, state=lambda: attention.initial_state(memory)),
         Case(additive, state=lambda: additive.initial_state(memory)),
         Case(contrib.PhasedLSTMCell(SIZE), ((1,), (SIZE,))),
-        Case(contrib.ConvLSTMCell(2, (16, 16, 8), 8, (3, 3)), **picture),
+        Case(contrib.ConvLSTMCell(2, (16, 16, 8), 8, (3, 3)), **image),
         Case(contrib.TimeFreqLSTMCell(16, feature_size=16, frequency_skip=8), steps=32),
         Case(
             contrib.GridLSTMCell(

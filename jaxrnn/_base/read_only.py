@@ -1,4 +1,4 @@
-"""Parts of a state that steps read and never change: what attention looks at.
+"""Parts of a state that steps read and never change, as the memory of attention.
 
 A driver carries them beside its loop, not through it: they are neither masked nor saved
 for each step, and beam search neither repeats nor reorders them.
@@ -21,7 +21,7 @@ class ReadOnly:
 
 
 def is_read_only(x: Any) -> bool:
-    """Whether it is such a part."""
+    """Whether x is a part of a state that no step changes."""
     return isinstance(x, ReadOnly)
 
 
@@ -39,7 +39,7 @@ def with_read_only(state: PyTree, source: PyTree) -> PyTree:
 
 
 def has_read_only(state: PyTree) -> bool:
-    """Whether it has such parts."""
+    """Whether the state has read-only parts."""
     return any(map(is_read_only, _leaves(state)))
 
 

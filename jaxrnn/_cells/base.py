@@ -80,7 +80,8 @@ class RNNCell(Hyperparameters, abc.ABC):
         """The state before the first step, from the one that a driver was given.
 
         A driver calls it once a run, and later steps keep the structure of its result.
-        By default the state is as it was given; attention computes what it looks at.
+        By default the state is as it was given. Attention adds the keys of its memory.
+        To start a state twice must be the same as once.
 
         Args:
             params: Parameters as `init` returns them.

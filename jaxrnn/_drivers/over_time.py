@@ -91,7 +91,7 @@ def _run(
     probe(where, cell, inputs_0, state, dtype, strict=lengths is not None)
     full_state, state = state, without_read_only(state)
     if has_read_only(full_state):
-        apply_sequence = None
+        apply_sequence = None  # It would be given the state without them.
     bound = None if lengths is None else steps_to_run(lengths, time)
     steps = Steps(lengths, bound, restarts=restarts, time=time, axis=axis)
     steps = steps.with_stand_in(inputs, state)

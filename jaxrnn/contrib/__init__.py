@@ -4,15 +4,14 @@ A cell has the constructor of TensorFlow's and the names of its variables, so th
 scripts port line by line and old checkpoints drop in.
 
 Cells: `BidirectionalGridLSTMCell`, `CFNCell`, `Conv1DLSTMCell`, `Conv2DLSTMCell`,
-`Conv3DLSTMCell`, `ConvLSTMCell`, `CoupledInputForgetGateLSTMCell`, `FusedRNNCell`,
-`FusedRNNCellAdaptor`, `GLSTMCell`, `GRUBlockCellV2`, `GridLSTMCell`, `IndRNNCell`,
-`IndyGRUCell`, `IndyLSTMCell`, `IntersectionRNNCell`, `LSTMBlockCell`,
-`LSTMBlockFusedCell`, `LayerNormBasicLSTMCell`, `LayerNormLSTMCell`, `MinimalRNNCell`,
-`NASCell`, `NTMCell`, `NTMControllerState`, `PhasedLSTMCell`, `SRUCell`,
-`TimeFreqLSTMCell`, `TimeReversedFusedRNN`, `UGRNNCell`, `WeightNormLSTMCell`. Wrappers:
-`AttentionCellWrapper`, `EmbeddingWrapper`, `FusedRNNCell`, `FusedRNNCellAdaptor`,
-`HighwayWrapper`, `InputProjectionWrapper`, `LSTMBlockFusedCell`, `NTMCell`,
-`NTMControllerState`, `OutputProjectionWrapper`, `TimeReversedFusedRNN`.
+`Conv3DLSTMCell`, `ConvLSTMCell`, `CoupledInputForgetGateLSTMCell`, `GLSTMCell`,
+`GRUBlockCellV2`, `GridLSTMCell`, `IndRNNCell`, `IndyGRUCell`, `IndyLSTMCell`,
+`IntersectionRNNCell`, `LSTMBlockCell`, `LayerNormBasicLSTMCell`, `LayerNormLSTMCell`,
+`MinimalRNNCell`, `NASCell`, `NTMCell` (`NTMControllerState`), `PhasedLSTMCell`,
+`SRUCell`, `TimeFreqLSTMCell`, `UGRNNCell`, `WeightNormLSTMCell`. Wrappers:
+`AttentionCellWrapper`, `EmbeddingWrapper`, `HighwayWrapper`, `InputProjectionWrapper`,
+`OutputProjectionWrapper`. Cells of whole sequences, all `FusedRNNCell`:
+`FusedRNNCellAdaptor`, `LSTMBlockFusedCell`, `TimeReversedFusedRNN`.
 
 Attention: `AttentionWrapper` (`AttentionWrapperState`) with a mechanism,
 `BahdanauAttention`, `LuongAttention`, `BahdanauMonotonicAttention` or

@@ -10,7 +10,7 @@ from .._cells.hyperparameters import set_field
 from .._cells.initializers import ParamSpec
 from .._cells.lstm import LSTMCell
 from .._cells.states import VectorStateCell
-from ._lstm_kinds import ContribLSTM
+from ._contrib_lstm import ContribLSTM
 
 
 @final

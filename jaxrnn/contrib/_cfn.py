@@ -14,7 +14,7 @@ from .._cells.initializers import (
     glorot_uniform,
     ones,
 )
-from ._keras_like import UnitsCell
+from ._units_cell import UnitsCell
 
 
 @final

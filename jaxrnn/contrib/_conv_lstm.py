@@ -1,4 +1,4 @@
-"""LSTMs of pictures and of other grids: convolutions in place of products."""
+"""LSTMs over images and other grids: convolutions in place of products."""
 
 import dataclasses
 from typing import Any, final
@@ -211,8 +211,8 @@ class ConvLSTMCell(ConvLSTM):
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class OfKnownAxes(ConvLSTM):
-    """A `ConvLSTMCell` whose class tells the number of axes."""
+class FixedAxesConvLSTM(ConvLSTM):
+    """A `ConvLSTMCell` whose class fixes `conv_ndims`."""
 
     name: str | None = None
     _: dataclasses.KW_ONLY
@@ -228,8 +228,8 @@ class OfKnownAxes(ConvLSTM):
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class Conv1DLSTMCell(OfKnownAxes):
-    """`ConvLSTMCell` of lines, `input_shape` `(width, channels)`.
+class Conv1DLSTMCell(FixedAxesConvLSTM):
+    """`ConvLSTMCell` over one axis, `input_shape` `(width, channels)`.
 
     Attributes:
         name: See `ConvLSTMCell`, as for all others.
@@ -251,8 +251,8 @@ class Conv1DLSTMCell(OfKnownAxes):
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class Conv2DLSTMCell(OfKnownAxes):
-    """`ConvLSTMCell` of pictures, `input_shape` `(height, width, channels)`.
+class Conv2DLSTMCell(FixedAxesConvLSTM):
+    """`ConvLSTMCell` over images, `input_shape` `(height, width, channels)`.
 
     Attributes:
         name: See `ConvLSTMCell`, as for all others.
@@ -274,8 +274,8 @@ class Conv2DLSTMCell(OfKnownAxes):
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class Conv3DLSTMCell(OfKnownAxes):
-    """`ConvLSTMCell` of volumes, `input_shape` `(depth, height, width, channels)`.
+class Conv3DLSTMCell(FixedAxesConvLSTM):
+    """`ConvLSTMCell` over volumes, `input_shape` `(depth, height, width, channels)`.
 
     Attributes:
         name: See `ConvLSTMCell`, as for all others.

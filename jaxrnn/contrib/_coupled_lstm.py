@@ -9,8 +9,8 @@ from .._base.arguments import as_count
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .._cells.hyperparameters import set_field
 from .._cells.initializers import ParamSpec, zeros
+from ._contrib_lstm import peep
 from ._layer_norm import LayerNormedLSTM
-from ._lstm_kinds import peep
 from ._shards import joined, shard_specs
 
 

@@ -18,7 +18,7 @@ from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.states import LSTMStateTuple
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
-from ._lstm_kinds import ContribLSTM
+from ._contrib_lstm import ContribLSTM
 
 _BIASES = ("bias_i", "bias_j", "bias_f", "bias_o")
 

@@ -13,7 +13,7 @@ def state_type(name: str, prefixes: tuple[str, ...], blocks: tuple[int, ...]) ->
 
     Args:
         name: Its name.
-        prefixes: That of each direction.
+        prefixes: That of the fields of each direction.
         blocks: The number of windows of each block.
 
     Returns:
@@ -30,8 +30,8 @@ def state_type(name: str, prefixes: tuple[str, ...], blocks: tuple[int, ...]) ->
     # Pickle would look for a class of that name in this module.
     arguments = name, prefixes, blocks
     made.__reduce__ = lambda self: (_remake, (arguments, tuple(self)))
-    written = f"{name}_{'_'.join(prefixes)}_{'_'.join(map(str, blocks))}"
-    return serializable(made, written)
+    serialized_name = f"{name}_{'_'.join(prefixes)}_{'_'.join(map(str, blocks))}"
+    return serializable(made, serialized_name)
 
 
 def _remake(arguments: tuple, leaves: tuple) -> Any:

@@ -15,14 +15,14 @@ from .._cells.hyperparameters import check_number, set_bools, set_field
 from .._cells.initializers import ParamSpec, glorot_uniform
 from .._cells.step_checks import check_step_inputs
 from .._time.steps import Steps
-from ._over_time import at_each_step
+from ._each_step import at_each_step
 from ._wrapper import ParamsWrapper
 
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class HighwayWrapper(ParamsWrapper):
-    """Mixes the inputs of a cell with its output, by gates that the inputs set.
+    """Mixes the inputs of a cell with its output, by gates computed from the inputs.
 
         carry     = sigmoid(x carry_w + carry_b)
         transform = 1 - carry, or sigmoid(x transform_w + transform_b) if not coupled

@@ -18,7 +18,7 @@ from .._cells.step_checks import (
     check_one_dtype,
 )
 from .._time.steps import Steps
-from ._over_time import at_each_step
+from ._each_step import at_each_step
 from ._specs_cell import SpecsCell
 
 

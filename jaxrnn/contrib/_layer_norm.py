@@ -11,7 +11,7 @@ from .._base.typing import Array, Initializer, Params, PyTree
 from .._cells.affine import Stage
 from .._cells.hyperparameters import check_number, set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
-from ._lstm_kinds import ContribLSTM
+from ._contrib_lstm import ContribLSTM
 
 
 class LayerNormedLSTM(ContribLSTM):

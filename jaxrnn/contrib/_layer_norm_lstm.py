@@ -14,8 +14,8 @@ from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.states import LSTMStateTuple
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
+from ._contrib_lstm import clip, peep
 from ._layer_norm import LayerNormedLSTM
-from ._lstm_kinds import clip, peep
 
 
 class _FourGateLSTM(LayerNormedLSTM):

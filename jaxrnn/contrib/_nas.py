@@ -10,7 +10,7 @@ from .._base.typing import Array, DType, Params, PyTree
 from .._cells.affine import Stage
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.states import LSTMStateTuple
-from ._lstm_kinds import ContribLSTM
+from ._contrib_lstm import ContribLSTM
 
 
 @final

@@ -49,12 +49,12 @@ class NTMControllerState(NamedTuple):
 
 
 class Head(NamedTuple):
-    """What the controller asks of a head, each `[batch, ...]`.
+    """How a head addresses the memory, as the controller sets it.
 
     Attributes:
         key: What it looks for, `[batch, memory_vector_dim]`.
         strength: How sharply, `[batch, 1]`.
-        gate: How much of that it takes, as against its last address, `[batch, 1]`.
+        gate: The weight of what it found, against its last address, `[batch, 1]`.
         shift: How likely each shift is, `[batch, 2 * shift_range + 1]`.
         sharpness: The exponent of the address, `[batch, 1]`.
     """
@@ -110,7 +110,7 @@ class NTMCell(OwnParams):
         shift_range: How many places an address can be shifted, either way.
         output_dim: `O`; required, as the cell has its sizes before it has inputs.
             contrib takes the size of the inputs for None.
-        clip_value: The bound on the controller's demands and on the output.
+        clip_value: The bound on what sets the heads, and on the output.
         dtype: The required dtype of parameters and inputs; None for any.
         name: The name of the step in profiles; by default that of the class.
 
@@ -247,14 +247,14 @@ class NTMCell(OwnParams):
                 self.controller, inner, operand, state.controller_state, key
             )
             z = self._clipped(params, "parameters", u)
-            heads, demands = self._demands(z)
+            heads, edits = self._heads(z)
             addresses = [
                 self._address(head, memory, w)
                 for head, w in zip(heads, addresses, strict=True)
             ]
             read = self.read_head_num
             reads = [jnp.einsum("bs,bsv->bv", w, memory) for w in addresses[:read]]
-            for w, (erase, add) in zip(addresses[read:], demands, strict=True):
+            for w, (erase, add) in zip(addresses[read:], edits, strict=True):
                 place = w[:, :, None]
                 memory = memory * (1 - place * erase[:, None]) + place * add[:, None]
             output = self._clipped(params, "output", jnp.concatenate([u, *reads], -1))
@@ -286,8 +286,8 @@ class NTMCell(OwnParams):
         ]
         return reads, addresses, choose(params["memory"][None], state.M)
 
-    def _demands(self, z: Array) -> tuple[list[Head], list[tuple[Array, Array]]]:
-        """What is asked of each head, and `(erase, add)` of each write head."""
+    def _heads(self, z: Array) -> tuple[list[Head], list[tuple[Array, Array]]]:
+        """All heads, and `(erase, add)` of each write head."""
         count, size = self.read_head_num + self.write_head_num, self.memory_vector_dim
         ends = [self._head_size * (i + 1) for i in range(count)]
         *parts, rest = jnp.split(z, ends, axis=-1)
@@ -341,7 +341,7 @@ class NTMCell(OwnParams):
         return inputs, inner, own, state
 
     def _check_memory(self, state: NTMControllerState, inputs: Array) -> None:
-        """Checks all of a state but for the controller's part, which checks it."""
+        """Checks a state but for the controller's part, which the controller checks."""
         name, batch = type(self).__name__, inputs.shape[0]
         size = self.state_size._replace(controller_state=())
         mine = state._replace(controller_state=())

@@ -1,4 +1,4 @@
-"""The phased LSTM, whose units are open for a part of each of their periods."""
+"""The phased LSTM, whose units are updated in a part of each of their periods."""
 
 import dataclasses
 import math
@@ -29,7 +29,7 @@ from .._cells.step_checks import (
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class PhasedLSTMCell(RNNCell):
-    """A long short-term memory (LSTM) that reads a time, and a gate that it opens.
+    """An LSTM whose units are updated while a gate that is periodic in time is open.
 
     The inputs are `(time, x)`; times need not be equally spaced.
 
@@ -91,9 +91,11 @@ class PhasedLSTMCell(RNNCell):
     def __post_init__(self) -> None:
         set_common_fields(self)
         where, tiny = type(self).__name__, math.ulp(0.0)
-        low = {"leak": (0, 1), "ratio_on": (0, 1)}
-        low |= dict.fromkeys(("period_init_min", "period_init_max"), (tiny, math.inf))
-        for field, bounds in low.items():
+        ranges = {"leak": (0, 1), "ratio_on": (0, 1)}
+        ranges |= dict.fromkeys(
+            ("period_init_min", "period_init_max"), (tiny, math.inf)
+        )
+        for field, bounds in ranges.items():
             number = check_number(where, field, getattr(self, field), *bounds)
             set_field(self, **{field: number})
 
@@ -161,18 +163,18 @@ class PhasedLSTMCell(RNNCell):
         check_params(name, params, self.param_specs, x)
         check_one_dtype(name, self.dtype, x, state.h)
         with jax.named_scope(scope_name(self)):
-            k = self._openness(params, time, x.dtype)
-            c, h = self._open(params, x, state)
+            k = self._time_gate(params, time, x.dtype)
+            c, h = self._candidates(params, x, state)
             mix = lambda new, old: (
                 k.astype(old.dtype) * new + (1 - k).astype(old.dtype) * old
             )
             state = LSTMStateTuple(mix(c, state.c), mix(h, state.h))
             return state.h, state
 
-    def _open(
+    def _candidates(
         self, params: Params, x: Array, state: LSTMStateTuple
     ) -> tuple[Array, Array]:
-        """The `(c, h)` of units that are open."""
+        """`(c~, h~)`."""
         (c, h), dtype, sigmoid = state, state.c.dtype, jax.nn.sigmoid
         peep = lambda c: (c.astype(h.dtype),) if self.use_peepholes else ()
         z = affine(params["mask_gates"], (x, h, *peep(c)), dtype)
@@ -181,7 +183,7 @@ class PhasedLSTMCell(RNNCell):
         o = sigmoid(affine(params["output_gate"], (x, h, *peep(c)), dtype))
         return c, (jnp.tanh(c) * o).astype(h.dtype)
 
-    def _openness(self, params: Params, time: Array, dtype: DType) -> Array:
+    def _time_gate(self, params: Params, time: Array, dtype: DType) -> Array:
         """k, `[batch, units]`."""
         ratio_on = params["ratio_on"][None, :]
         if not self.trainable_ratio_on:

@@ -15,7 +15,7 @@ from .._cells.hyperparameters import set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.step_checks import check_step_inputs
 from .._time.steps import Steps
-from ._over_time import at_each_step
+from ._each_step import at_each_step
 from ._wrapper import ParamsWrapper, vector_size
 
 

@@ -1,4 +1,4 @@
-"""Kernels that contrib divides by rows into several variables, `W_0`, `W_1`, ..."""
+"""Shards: the rows of a kernel in several variables, `W_0`, `W_1`, ..."""
 
 import jax.numpy as jnp
 

@@ -10,7 +10,7 @@ from .._base.typing import Array, DType, Initializer, Params
 from .._cells.affine import Stage
 from .._cells.initializers import ParamSpec, glorot_uniform
 from .._cells.lstm import LSTMCell
-from ._lstm_kinds import ContribLSTM
+from ._contrib_lstm import ContribLSTM
 
 _EPSILON = 1e-12
 
@@ -121,7 +121,7 @@ class WeightNormLSTMCell(ContribLSTM):
 
 
 def _normalized(kernel: Array, norm: Array) -> Array:
-    """`kernel` with columns of the length `norm`."""
+    """`kernel` with columns of the norms `norm`."""
     wide = kernel.astype(jnp.float32) if kernel.dtype.itemsize < 4 else kernel
     squares = jnp.sum(wide * wide, axis=0, keepdims=True)
     normal = wide * jax.lax.rsqrt(jnp.maximum(squares, _EPSILON))

@@ -7,7 +7,12 @@ from .._cells.hyperparameters import set_field
 
 
 def check_window(cell: Any) -> None:
-    """Checks the fields that say what a window is, and the number of shards."""
+    """Checks and normalizes the fields of windows, and the number of shards.
+
+    Raises:
+        ValueError: If one is not given, or not positive.
+        TypeError: If one is not an integer.
+    """
     where = type(cell).__name__
     for field in ("feature_size", "frequency_skip", "num_unit_shards"):
         value = getattr(cell, field)

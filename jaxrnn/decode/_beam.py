@@ -330,9 +330,9 @@ def tile(where: str, name: str, tree: PyTree, width: int) -> PyTree:
 
 
 def map_rows(fn: Callable[[Array], Array], tree: PyTree) -> PyTree:
-    """The tree with `fn(leaf)` for what each beam has for itself.
+    """The tree with `fn(leaf)` for each leaf that has a row for each beam.
 
-    These are the arrays with axes, outside of TensorArrays and of read-only parts.
+    These are the arrays with axes, but for TensorArrays and read-only parts.
     """
     is_shared = lambda x: is_read_only(x) or is_tensor_array(x)
 
@@ -350,7 +350,7 @@ def _repeated(x: Array, width: int) -> Array:
 
 
 def pick(values: Array, places: Array) -> Array:
-    """The values `[batch, ...]` at places of the second axis."""
+    """The values of each row at those indices of the second axis."""
     return jnp.take_along_axis(values, places, axis=1)
 
 

@@ -1,4 +1,4 @@
-"""What attention looks at: a memory, and its keys, which are computed once a run."""
+"""The memory of attention, and its keys, which are computed once a run."""
 
 import dataclasses
 from typing import Any
@@ -18,9 +18,9 @@ class AttentionMemory:
     """A memory of an attention mechanism, as part of a state.
 
     Attributes:
-        values: What contexts are made of, `[batch, memory_time, depth]`, zeros beyond
-            the lengths.
-        lengths: int32 `[batch]`, or `()` for all of it; None is no leaf of a state.
+        values: The entries of which contexts are sums, `[batch, memory_time, depth]`;
+            zeros beyond the lengths.
+        lengths: int32 `[batch]`, or `()` for all of it, as a state must not hold None.
         keys: What queries are compared to, `[batch, memory_time, num_units]`; `()`
             before a run has started.
     """

@@ -73,7 +73,7 @@ class BahdanauMonotonicAttention(_MonotonicMechanism, BahdanauScore):
         score_mask_value: The score beyond the lengths; None for minus infinity.
         sigmoid_noise: The standard deviation of noise, which makes the choices more
             certain in training. It is drawn from the key with which the cell is bound.
-        sigmoid_noise_seed: A number that tells mechanisms apart.
+        sigmoid_noise_seed: Different seeds draw different noise from the same key.
         score_bias_init: The initial `attention_score_bias`.
         mode: "recursive", "parallel" or "hard"; see `monotonic_attention`.
         dtype: The required dtype of the memory; None for any.
@@ -113,7 +113,7 @@ class LuongMonotonicAttention(_MonotonicMechanism, LuongScore):
         score_mask_value: The score beyond the lengths; None for minus infinity.
         sigmoid_noise: The standard deviation of noise, which makes the choices more
             certain in training. It is drawn from the key with which the cell is bound.
-        sigmoid_noise_seed: A number that tells mechanisms apart.
+        sigmoid_noise_seed: Different seeds draw different noise from the same key.
         score_bias_init: The initial `attention_score_bias`.
         mode: "recursive", "parallel" or "hard"; see `monotonic_attention`.
         dtype: The required dtype of the memory; None for any.
@@ -141,15 +141,15 @@ class LuongMonotonicAttention(_MonotonicMechanism, LuongScore):
 def monotonic_attention(
     p_choose_i: Array, previous_attention: Array, mode: str
 ) -> Array:
-    """Where attention stands if it moves from left to right, in expectation.
+    """The expected alignments of attention that moves from left to right.
 
-    From where it stood, it looks at one entry after the other, and stops at entry i
-    with the probability `p_choose_i`.
+    From the entry of the step before on, it visits one entry after the other, and stops
+    at entry i with the probability `p_choose_i`.
 
     Args:
         p_choose_i: `[batch, memory_time]`, in [0, 1].
-        previous_attention: The result of the step before, likewise; before the first
-            step one at the first entry.
+        previous_attention: The result of the step before, `[batch, memory_time]`;
+            before the first step 1 at the first entry, else 0.
         mode: "recursive" is exact. "parallel" is in closed form, and inexact where
             products of `1 - p_choose_i` are below 1e-10. "hard" is exact for
             probabilities 0 and 1.
@@ -168,11 +168,11 @@ def monotonic_attention(
         return p * _recursive(p, previous)
     if mode == "hard":
         p = p * jnp.cumsum(previous, axis=1)
-        return p * _before(jnp.cumprod(1 - p, axis=1))
+        return p * _shifted(jnp.cumprod(1 - p, axis=1))
     # In log space: products of many factors underflow.
     tiny = jnp.finfo(p.dtype).tiny
     logs = jnp.cumsum(jnp.log(_clip(1 - p, tiny)), axis=1)
-    passed = jnp.exp(_before(logs, first=0))
+    passed = jnp.exp(_shifted(logs, first=0))
     return p * passed * jnp.cumsum(previous / _clip(passed, 1e-10), axis=1)
 
 
@@ -183,12 +183,12 @@ def _recursive(p: Array, previous: Array) -> Array:
         (a, b), (c, d) = left, right
         return a * c, b * c + d
 
-    steps = _before(1 - p), previous
+    steps = _shifted(1 - p), previous
     return jax.lax.associative_scan(compose, steps, axis=1)[1]
 
 
-def _before(x: Array, first: float = 1) -> Array:
-    """The entries moved one place to the right."""
+def _shifted(x: Array, first: float = 1) -> Array:
+    """The entries shifted right by one, after `first`."""
     return jnp.concatenate([jnp.full_like(x[:, :1], first), x[:, :-1]], axis=1)
 
 

@@ -26,8 +26,8 @@ class AttentionWrapperState(NamedTuple):
             memory_time]`.
         alignment_history: A TensorArray of the alignments of all steps, or `()`.
         attention_state: What the mechanism carries: the alignments.
-        memory: What attention looks at. It is read-only: drivers neither mask nor
-            reorder it.
+        memory: The memory, with its keys once a run has started. It is read-only:
+            drivers neither mask nor reorder it.
 
     Source: `tf.contrib.seq2seq.AttentionWrapperState`, which has no memory.
     """

@@ -27,7 +27,7 @@ class BoundMechanism:
     memory: AttentionMemory
     key: Any = None
 
-    values = property(lambda self: self.memory.values, doc="What contexts are made of.")
+    values = property(lambda self: self.memory.values, doc="See `AttentionMemory`.")
     keys = property(
         lambda self: self.memory.keys, doc="What queries are compared with."
     )
@@ -37,7 +37,7 @@ class BoundMechanism:
 
         Args:
             query: `[batch, query_depth]`. The batch may be a multiple of the memory's:
-                then rows next to each other share an entry of it, as beams do.
+                then adjacent rows share an entry of it, as beams do.
             state: The alignments of the step before.
         """
         mechanism = self.mechanism
@@ -50,7 +50,7 @@ class BoundMechanism:
         masked = mechanism.score_mask_value
         masked = jnp.asarray(-jnp.inf if masked is None else masked, score.dtype)
         score = jnp.where(valid[:, None], score, masked)
-        # Of a memory without entries nothing is read, where softmax would give NaN.
+        # An empty memory gets zero weights, where softmax would give NaN.
         exists = jnp.broadcast_to(valid[:, None, :1], score.shape)
         score = jnp.where(exists, score, jnp.zeros_like(score)).reshape(state.shape)
         alignments = mechanism.probabilities(score, state, self.key)

@@ -59,8 +59,8 @@ class AttentionWrapper(ParamsWrapper):
     Parameters: `memory_layer/kernel` `[M, num_units]`; those of the mechanism under its
     scope (`luong_attention/attention_g`, `bahdanau_attention/attention_v`, ...);
     `attention_layer/kernel` `[O + M, A]`; those of the cell, for inputs `[batch, I +
-    A]`, under its scope (`lstm_cell`). Of several mechanisms the second ones of a name
-    end in `_1`, and so on.
+    A]`, under its scope (`lstm_cell`). Where several mechanisms have one name, that of
+    the second ends in `_1`, and so on.
 
     Attributes:
         cell: The wrapped cell, whose output is one vector.
@@ -211,7 +211,7 @@ class AttentionWrapper(ParamsWrapper):
         """The state before the first step, with the memory.
 
         Args:
-            memory: What attention looks at, floating `[batch, memory_time, depth]`: the
+            memory: What is attended to, floating `[batch, memory_time, depth]`: the
                 outputs of an encoder. For several mechanisms a tuple with one for each.
             memory_sequence_length: `[batch]`, integers; None for all of the memory.
                 Beyond it the memory (NaN included) has no effect, and alignments are

@@ -31,7 +31,7 @@ from ...decode._beam import (
 from ...decode._checks import FINITE, as_number, as_start_ids
 from .basic_decoder import state_dtype
 from .decoder import Decoder
-from .embedding import Embedding, as_embedding, as_token, score_dtype
+from .embedding import Embedding, as_embedding, as_end_token, score_dtype
 from .gather_tree import gather_tree, gather_tree_from_array
 
 
@@ -64,7 +64,8 @@ class BeamSearchDecoderOutput(NamedTuple):
     Attributes:
         scores: By which the beams are ordered, the best first.
         predicted_ids: int32, the id of each beam.
-        parent_ids: int32, the place of the beam before the step that each continues.
+        parent_ids: int32, the index of the beam that each continues, in the order of
+            the step before.
 
     Source: `tf.contrib.seq2seq.BeamSearchDecoderOutput`.
     """
@@ -93,7 +94,7 @@ class FinalBeamSearchDecoderOutput(NamedTuple):
 
 
 def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
-    """Repeats each row `multiplier` times, those of one next to each other.
+    """Repeats each row `multiplier` times; the copies of a row are adjacent.
 
     Apply it to the initial state of a `BeamSearchDecoder`. The memory in the state of
     an `AttentionWrapper` is shared by the beams of a row and stays as it is.
@@ -207,7 +208,7 @@ class BeamSearchDecoder(Decoder):
         self._output_layer = output_layer
         self._beam_width = as_width(where, beam_width)
         self._embedding_fn = as_embedding(where, embedding)
-        self._end_token = as_token(where, end_token)
+        self._end_token = as_end_token(where, end_token)
         ids = as_start_ids(where, start_tokens, "start_tokens")
         self._start_tokens = jnp.broadcast_to(
             ids[:, None], (len(ids), self._beam_width)
@@ -245,13 +246,13 @@ class BeamSearchDecoder(Decoder):
 
     @property
     def tracks_own_finished(self) -> bool:
-        """True: beams change places."""
+        """True: a step reorders the beams."""
         return True
 
     def initialize(
         self, name: str | None = None
     ) -> tuple[Array, PyTree, BeamSearchDecoderState]:
-        """All beams but the first one do not exist: they would all be equal."""
+        """Only the first beam of each row exists: all would be equal."""
         tokens = self._start_tokens
         fill = lambda value, dtype: jnp.full_like(tokens, value, dtype)
         first = jnp.broadcast_to(jnp.arange(self._beam_width) == 0, tokens.shape)
@@ -299,7 +300,7 @@ class BeamSearchDecoder(Decoder):
     ) -> tuple[PyTree, PyTree]:
         """The sequences, by `gather_tree`."""
         ids, parents = outputs.predicted_ids, outputs.parent_ids
-        # Not those of the beams: finished beams may change places, too.
+        # Not the lengths of the beams: finished beams may be reordered, too.
         steps = jnp.max(sequence_lengths, axis=1, initial=0)
         steps = jnp.full_like(steps, jnp.max(steps, initial=0))
         sequences = gather_tree(ids, parents, steps, self._end_token)
@@ -339,7 +340,7 @@ class BeamSearchDecoder(Decoder):
         scores = penalized(log_probs, lengths, self._length_penalty)
         if not self._has_coverage:
             return scores
-        # Where nothing was ever attended to is padding.
+        # An entry that was never attended to is padding.
         covered = jnp.where(coverage == 0, 1, jnp.minimum(coverage, 1))
         penalty = jnp.sum(jnp.log(covered), axis=-1) * finished.astype(self._dtype)
         weight = jnp.asarray(self._coverage_penalty, self._dtype)

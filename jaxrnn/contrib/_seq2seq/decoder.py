@@ -34,8 +34,8 @@ class Decoder(abc.ABC):
     def tracks_own_finished(self) -> bool:
         """Whether `finished` of a step replaces the flags before it.
 
-        By default a finished row stays finished. A decoder whose rows change places,
-        as beams do, keeps its own flags.
+        By default a finished row stays finished. A decoder that reorders its rows, as
+        one of beams does, keeps its own flags.
         """
         return False
 
@@ -49,7 +49,7 @@ class Decoder(abc.ABC):
 
     @abc.abstractmethod
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
-        """What there is before the first step: `(finished, inputs, state)`."""
+        """The values before the first step: `(finished, inputs, state)`."""
 
     @abc.abstractmethod
     def step(

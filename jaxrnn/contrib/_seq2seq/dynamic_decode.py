@@ -104,7 +104,7 @@ def _check(decoder: Any, output_time_major: Any, impute_finished: Any) -> None:
             raise ValueError(
                 f"{WHERE}: `impute_finished` must be False for a "
                 f"{type(decoder).__name__}, got True. It tracks its own finished rows, "
-                "which change places."
+                "as its steps reorder them."
             )
 
 

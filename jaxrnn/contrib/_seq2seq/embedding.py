@@ -33,7 +33,7 @@ def as_embedding(where: str, embedding: Any) -> Callable[[Array], PyTree]:
     return lambda ids: table[ids]
 
 
-def as_token(where: str, end_token: Any) -> Array:
+def as_end_token(where: str, end_token: Any) -> Array:
     """The id that ends a row, an int32 scalar, which may be traced.
 
     Raises:

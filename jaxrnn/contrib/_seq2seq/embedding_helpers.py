@@ -9,7 +9,7 @@ from ..._base.tensor_shape import TensorShape
 from ..._base.typing import Array, ArrayLike, DType, Key, PyTree
 from ...decode._checks import POSITIVE, as_number, as_start_ids
 from ...decode._sampling import draw
-from .embedding import Embedding, as_embedding, as_token, score_dtype, seeded
+from .embedding import Embedding, as_embedding, as_end_token, score_dtype, seeded
 from .helper import Helper
 
 
@@ -39,7 +39,7 @@ class GreedyEmbeddingHelper(Helper):
         where = type(self).__name__
         self._embedding_fn = as_embedding(where, embedding)
         self._start_tokens = as_start_ids(where, start_tokens, "start_tokens")
-        self._end_token = as_token(where, end_token)
+        self._end_token = as_end_token(where, end_token)
         self._start_inputs = self._embedding_fn(self._start_tokens)
 
     @property

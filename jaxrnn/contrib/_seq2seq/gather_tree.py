@@ -1,4 +1,4 @@
-"""`gather_tree`: the sequences of beams that changed places."""
+"""`gather_tree`: the sequences of beams that were reordered at each step."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from ..._base.errors import describe
 from ..._base.inputs import as_array
 from ..._base.typing import Array, ArrayLike
 from ...decode._beam import trace_back
-from .embedding import as_token
+from .embedding import as_end_token
 
 WHERE = "gather_tree"
 
@@ -23,9 +23,9 @@ def gather_tree(
 
     Args:
         step_ids: Integers `[time, batch, beam]`, the id of each beam at each step.
-        parent_ids: Integers `[time, batch, beam]`, the place of the beam before the
-            step that each continues; all are in `[0, beam)` (TensorFlow's is an error
-            otherwise, on the CPU).
+        parent_ids: Integers `[time, batch, beam]` in `[0, beam)`, the index of the beam
+            that each continues, in the order of the step before. (TensorFlow raises an
+            error for others on the CPU.)
         max_sequence_lengths: Integers `[batch]`, the length of a row's longest beam,
             where the paths end.
         end_token: The id that ends a sequence.
@@ -43,7 +43,7 @@ def gather_tree(
     ids = _as_ids("step_ids", step_ids, None)
     parents = _as_ids("parent_ids", parent_ids, ids.shape)
     lengths = _as_ids("max_sequence_lengths", max_sequence_lengths, ids.shape[1:2])
-    token = as_token(WHERE, end_token)
+    token = as_end_token(WHERE, end_token)
     time = jnp.arange(ids.shape[0], dtype=jnp.int32)[:, None, None]
     inside = jnp.broadcast_to(time, ids.shape) < lengths[None, :, None]
     found = _along_paths(jnp.where(inside, ids, token), parents, inside)
@@ -64,7 +64,7 @@ def gather_tree_from_array(
         parent_ids: As in `gather_tree`.
         max_sequence_lengths: As in `gather_tree`.
         lengths: `[batch, beam]`, the lengths of the final beams; beyond them what was
-            written stays in its place.
+            written is not reordered.
     """
     time, batch, width = shape = parent_ids.shape
     rows = _fit(t, time)

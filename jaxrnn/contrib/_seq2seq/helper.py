@@ -40,7 +40,7 @@ class Helper(abc.ABC):
 
     @abc.abstractmethod
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree]:
-        """What there is before the first step: `(finished, inputs)`."""
+        """The values before the first step: `(finished, inputs)`."""
 
     @abc.abstractmethod
     def sample(

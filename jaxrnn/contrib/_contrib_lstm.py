@@ -1,4 +1,4 @@
-"""What contrib's kinds of LSTM share."""
+"""What the LSTMs of contrib share: checks, sizes, peepholes and the projection."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from .._cells.states import LSTMFamily, LSTMStateTuple
 
 
 class ContribLSTM(LSTMFamily):
-    """A cell whose state is c and h, and which no library has.
+    """An LSTM that is not the plain one of the libraries, with a projection or without.
 
     Not a dataclass itself: each cell declares its fields in TensorFlow's order.
     """
@@ -38,7 +38,7 @@ class ContribLSTM(LSTMFamily):
         return LSTMStateTuple(self.num_units, h)
 
     def why_no_plain_lstm(self) -> str | None:
-        """That the class is another; see `AffineCell`."""
+        """That the class is no `LSTMCell`; see `AffineCell`."""
         return AffineCell.why_no_plain_lstm(self)
 
     def with_projection(self, gates: Stage, kernel: Any) -> tuple[Stage, ...]:
@@ -49,7 +49,7 @@ class ContribLSTM(LSTMFamily):
         return gates, Stage(self._project, c, h, kernel, None, "projection", False, 1)
 
     def emit(self, c: Array, m: Array, state: LSTMStateTuple) -> tuple[Array, PyTree]:
-        """What the gates' update returns: c', and m, that is h' without projection."""
+        """What the update of the gates returns; without a projection m is h'."""
         m = m.astype(state.h.dtype)
         return self.leave(c, m) if self.num_proj is None else (m, (c, state))
 

@@ -1,4 +1,4 @@
-"""What does not feed back is computed for all steps at once."""
+"""Computes for all steps at once what does not depend on the step before."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from .._time.steps import Steps
 
 
 def at_each_step(steps: Steps, fn: Callable[..., PyTree], *trees: Any) -> PyTree:
-    """`fn` of each step of `trees`, a product in it as one product of all steps.
+    """`fn` mapped over steps; a product in it becomes one product over all of them.
 
     Args:
         steps: Which steps there are.
@@ -18,5 +18,8 @@ def at_each_step(steps: Steps, fn: Callable[..., PyTree], *trees: Any) -> PyTree
             each row separately. In rows that are not alive its arguments must be
             finite, or its derivatives are not.
         trees: Sequences, each leaf with the steps along `steps.axis`.
+
+    Returns:
+        What `fn` returns, with the steps along `steps.axis`.
     """
     return jax.vmap(fn, steps.axis, steps.axis)(*trees)
