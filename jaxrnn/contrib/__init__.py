@@ -169,8 +169,7 @@ def __getattr__(name: str) -> object:
     """Says where a name of `tf.contrib.rnn` is that is no name of this module."""
     import jaxrnn
 
-    where = f"It is `jaxrnn.{name}`." if hasattr(jaxrnn, name) else ""
-    where = (
-        "All names are in this module itself." if name in ("rnn", "seq2seq") else where
-    )
-    raise AttributeError(f"jaxrnn.contrib has no attribute {name!r}. {where}".rstrip())
+    hint = f"It is `jaxrnn.{name}`." if hasattr(jaxrnn, name) else ""
+    if name in ("rnn", "seq2seq"):
+        hint = "All names are in this module itself."
+    raise AttributeError(f"jaxrnn.contrib has no attribute {name!r}. {hint}".rstrip())

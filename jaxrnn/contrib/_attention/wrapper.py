@@ -216,8 +216,8 @@ class AttentionWrapper(ParamsWrapper):
                 outputs of an encoder. For several mechanisms a tuple with one for each.
             memory_sequence_length: `[batch]`, integers; None for all of the memory.
                 It is clamped to `[0, memory_time]`. Beyond it the memory (NaN included)
-                has no effect, and alignments are zero. A memory of length 0 gives a context of zeros. For several
-                mechanisms a tuple.
+                has no effect, and alignments are zero. A memory of length 0 gives a
+                context of zeros. For several mechanisms a tuple.
             cell_state: The initial state of the wrapped cell, such as the encoder's
                 last state; None for its zero state.
 
