@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from .._base.typing import Array, DType, Params, PyTree
 from .affine import Stage
-from .hyperparameters import check_number, set_common_fields, set_field
 from .initializers import glorot_uniform, zeros
 from .states import LSTMFamily, LSTMStateTuple
 
@@ -50,11 +49,6 @@ class BasicLSTMCell(LSTMFamily):
     reuse: Any = dataclasses.field(default=None, compare=False)
     name: str | None = None
     dtype: DType | None = None
-
-    def __post_init__(self) -> None:
-        set_common_fields(self)
-        forget_bias = check_number(type(self).__name__, "forget_bias", self.forget_bias)
-        set_field(self, forget_bias=forget_bias)
 
     @property
     def sizes(self) -> LSTMStateTuple:

@@ -33,6 +33,8 @@ def set_common_fields(cell: Any) -> None:
             set_field(cell, **{field.name: function})
         elif field.name in ("num_units", "units"):
             set_field(cell, **{field.name: as_count(where, field.name, value, 0, "")})
+        elif field.name == "forget_bias":
+            set_field(cell, forget_bias=check_number(where, "forget_bias", value))
     if not isinstance(cell.name, str | None):
         raise TypeError(f"{where}: `name` must be a string, got {describe(cell.name)}.")
     if cell.dtype is not None:

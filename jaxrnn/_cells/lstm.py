@@ -10,7 +10,7 @@ from .._base.arguments import as_count
 from .._base.math import clip_symmetric
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .affine import Stage
-from .hyperparameters import check_number, set_common_fields, set_field
+from .hyperparameters import check_number, set_field
 from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
 from .states import LSTMFamily, LSTMStateTuple
 
@@ -75,10 +75,8 @@ class LSTMCell(LSTMFamily):
     dtype: DType | None = None
 
     def __post_init__(self) -> None:
-        set_common_fields(self)
+        super().__post_init__()
         name = type(self).__name__
-        forget_bias = check_number(name, "forget_bias", self.forget_bias)
-        set_field(self, forget_bias=forget_bias)
         for field in ("cell_clip", "proj_clip"):
             bound = getattr(self, field)
             if isinstance(bound, bool):  # A number in TensorFlow.

@@ -24,8 +24,8 @@ class VectorStateCell(AffineCell):
         set_common_fields(self)
 
     def enter(self, state: Array) -> tuple[Array, Array]:
-        """The state, as the operand of the product and as the carry."""
-        return state, state
+        """The state as the carry, and as the operand if the first stage has one."""
+        return (state if self.stages[0].rows else state[:, :0]), state
 
 
 @serializable
@@ -67,6 +67,9 @@ class LSTMFamily(AffineCell):
     state_is_tuple: bool
     activation: Any
 
+    def __post_init__(self) -> None:
+        set_common_fields(self)
+
     def why_no_plain_lstm(self) -> str | None:
         """Why this is not the plain LSTM of a library; see `AffineCell`."""
         if "__final__" not in vars(type(self)):  # A custom class.
@@ -84,11 +87,11 @@ class LSTMFamily(AffineCell):
     output_size = property(lambda self: self.sizes.h)
 
     def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
-        """`h` as the operand of the product, and the state as the carry."""
+        """The state as the carry, and `h` as the operand if the first stage has one."""
         if not self.state_is_tuple:
             state = jnp.split(state, [self.sizes.c], axis=-1)
         state = LSTMStateTuple(*state)
-        return state.h, state
+        return (state.h if self.stages[0].rows else state.h[:, :0]), state
 
     def leave(self, c: Array, h: Array) -> tuple[Array, PyTree]:
         """`(output, new_state)` of the cell."""

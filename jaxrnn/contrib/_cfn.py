@@ -83,10 +83,6 @@ class CFNCell(UnitsCell):
             "gates": {"kernel": gates, "bias": params["bias"]},
         }
 
-    def enter(self, state: Array) -> tuple[Array, Array]:
-        """No operand, as the first product is of the inputs, and the state."""
-        return state[:, :0], state
-
     def _project(
         self, params: Params, z: Array, state: Array
     ) -> tuple[Array, tuple[Array, Array]]:

@@ -13,10 +13,15 @@ from .._base.errors import describe, is_array
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.base import RNNCell, scope_name
-from .._cells.hyperparameters import check_number, set_common_fields, set_field
+from .._cells.hyperparameters import set_common_fields, set_field
 from .._cells.initializers import ParamSpec, make_params, zeros
 from .._cells.states import LSTMStateTuple
-from .._cells.step_checks import check_floating, check_params, check_state
+from .._cells.step_checks import (
+    check_floating,
+    check_one_dtype,
+    check_params,
+    check_state,
+)
 from ._convolution import convolve
 
 
@@ -48,8 +53,7 @@ class ConvLSTM(RNNCell):
                 )
             set_field(self, **{field: sizes})
         channels = as_count(where, "output_channels", self.output_channels, fix="")
-        forget_bias = check_number(where, "forget_bias", self.forget_bias)
-        set_field(self, output_channels=channels, forget_bias=forget_bias)
+        set_field(self, output_channels=channels)
 
     @property
     def is_random(self) -> bool:
@@ -148,13 +152,8 @@ class ConvLSTM(RNNCell):
         inputs = self._checked_inputs(inputs)
         state = check_state(name, state, self.state_size, inputs.shape[0])
         check_params(name, params, self.param_specs, inputs)
-        state, dtype = LSTMStateTuple(*state), self.dtype or inputs.dtype
-        if not inputs.dtype == state.h.dtype == dtype:
-            raise TypeError(
-                f"{name}: `inputs`, `state.h` and the cell must share one dtype, got "
-                f"{describe(inputs)}, {describe(state.h)} and {dtype}. Cast the "
-                "inputs, or make the state with their dtype (a driver's `dtype`)."
-            )
+        state = LSTMStateTuple(*state)
+        check_one_dtype(name, self.dtype, inputs, state.h)
         return inputs, state
 
 

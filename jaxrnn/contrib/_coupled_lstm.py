@@ -4,26 +4,19 @@ import dataclasses
 from typing import Any, final
 
 import jax
-import jax.numpy as jnp
 
 from .._base.arguments import as_count
 from .._base.typing import Array, DType, Initializer, Params, PyTree
-from .._cells.affine import Stage
 from .._cells.hyperparameters import set_field
-from .._cells.initializers import ParamSpec, glorot_uniform, zeros
-from .._cells.states import LSTMStateTuple
-from ._layer_norm import flat, layer_norm, norm_specs
-from ._lstm_kinds import ContribLSTM, joined, peep
-from ._shards import shard_specs
-
-_GATES = ("transform", "forget", "output")
-_SCOPES = (*_GATES, "state")
-_PEEPHOLES = ("W_F_diag", "W_O_diag")
+from .._cells.initializers import ParamSpec, zeros
+from ._layer_norm import LayerNormedLSTM
+from ._lstm_kinds import peep
+from ._shards import joined, shard_specs
 
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class CoupledInputForgetGateLSTMCell(ContribLSTM):
+class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
     """An LSTM that writes as much as it forgets.
 
         j, f, o = split([x, h] W + B)
@@ -88,33 +81,22 @@ class CoupledInputForgetGateLSTMCell(ContribLSTM):
     name: str | None = None
     dtype: DType | None = None
 
+    gate_scopes = ("transform", "forget", "output")
+    peepholes = ("W_F_diag", "W_O_diag")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for field in ("num_unit_shards", "num_proj_shards"):
             shards = as_count(type(self).__name__, field, getattr(self, field))
             set_field(self, **{field: shards})
 
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """The product of j, f, o; then the projection, if any."""
-        (c, h), kernel = self.sizes, self.initializer or glorot_uniform
-        bias = None if self.layer_norm else zeros
-        gates = Stage(self._gates, h, 3 * c, kernel, bias, blocks=3)
-        return self.with_projection(gates, kernel)
-
-    def elementwise_specs(self) -> dict[str, ParamSpec]:
-        """The peepholes, and the normalizations under flat names."""
-        specs = self._peephole_specs()
-        return specs | (flat(self._norm_specs(), _SCOPES) if self.layer_norm else {})
-
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""
         c, h = self.sizes
-        where, kernel = type(self).__name__, self.initializer or glorot_uniform
+        where, kernel = type(self).__name__, self.kernel_initializer
         specs = shard_specs(where, "W", depth + h, 3 * c, self.num_unit_shards, kernel)
         specs["B"] = ParamSpec((3 * c,), zeros, blocks=3)
-        specs |= self._norm_specs() if self.layer_norm else {}
-        specs |= self._peephole_specs()
+        specs |= self.norm_specs() | self.peephole_specs()
         if self.num_proj is None:
             return specs
         shards = self.num_proj_shards
@@ -123,32 +105,18 @@ class CoupledInputForgetGateLSTMCell(ContribLSTM):
     def stage_params(self, params: Params) -> Params:
         """The shards in one array; see `AffineCell.stage_params`."""
         staged: Params = {"kernel": joined(params, "W")}
-        staged |= {name: params[name] for name in self._peephole_specs()}
+        staged |= {name: params[name] for name in self.peephole_specs()}
         if self.num_proj is not None:
             staged["projection"] = {"kernel": joined(params, "W_P")}
         if self.layer_norm:
-            return staged | flat(params, _SCOPES)
+            return staged | self.flat(params)
         return staged | {"bias": params["B"]}
 
-    def _norm_specs(self) -> dict[str, Any]:
-        gain, shift = self.norm_gain, self.norm_shift
-        return norm_specs(_SCOPES, self.num_units, gain, shift)
-
-    def _peephole_specs(self) -> dict[str, ParamSpec]:
-        spec = ParamSpec((self.num_units,), self.initializer or glorot_uniform)
-        return dict.fromkeys(_PEEPHOLES, spec) if self.use_peepholes else {}
-
-    def _gates(
-        self, params: Params, z: Array, state: LSTMStateTuple
-    ) -> tuple[Array, PyTree]:
-        c, blocks = state.c, jnp.split(z, 3, axis=-1)
-        if self.layer_norm:
-            pairs = zip(_GATES, blocks, strict=True)
-            blocks = [layer_norm(params, scope, block) for scope, block in pairs]
-        j, f, o = blocks
+    def _gates(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
+        c = carry.c
+        j, f, o = self.normalized_gates(params, z)
         f = jax.nn.sigmoid(peep(params, "W_F_diag", f + self.forget_bias, c))
         c = f * c + (1 - f) * self.activation(j)
-        if self.layer_norm:
-            c = layer_norm(params, "state", c)
+        c = self.normalized(params, "state", c)
         m = jax.nn.sigmoid(peep(params, "W_O_diag", o, c)) * self.activation(c)
-        return self.emit(c, m, state)
+        return self.emit(c, m, carry)

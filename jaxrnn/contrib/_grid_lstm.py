@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_count
-from .._base.cell_keys import check_key_of_step
 from .._base.math import affine, clip_symmetric, widest_dtype
 from .._base.trees import merge_dicts
 from .._base.typing import (
@@ -19,19 +18,16 @@ from .._base.typing import (
     Key,
     Params,
     PyTree,
-    Shaped,
     Size,
 )
-from .._cells.affine import init_by_specs
-from .._cells.base import RNNCell, scope_name
+from .._cells.base import scope_name
 from .._cells.hyperparameters import check_number, set_common_fields, set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
-from .._cells.step_checks import check_params, check_state, check_step_inputs
 from .._time.sequence import DeclinedError, scan_steps
 from .._time.steps import Steps
 from ._grid_states import state_type
-from ._lstm_kinds import joined
-from ._shards import shard_specs
+from ._shards import joined, shard_specs
+from ._specs_cell import SpecsCell
 from ._windows import check_window, count_windows
 
 
@@ -49,7 +45,7 @@ class Run(NamedTuple):
     starts: list[int]
 
 
-class GridLSTM(RNNCell):
+class GridLSTM(SpecsCell):
     """What both classes share; each declares its fields in contrib's order."""
 
     num_units: int
@@ -73,8 +69,6 @@ class GridLSTM(RNNCell):
         set_common_fields(self)
         check_window(self)
         where = type(self).__name__
-        forget_bias = check_number(where, "forget_bias", self.forget_bias)
-        set_field(self, forget_bias=forget_bias)
         if self.cell_clip is not None:
             clip = check_number(where, "cell_clip", self.cell_clip, low=0)
             set_field(self, cell_clip=clip)
@@ -117,11 +111,6 @@ class GridLSTM(RNNCell):
                 f"inputs, {self.frequency_skip} apart, got "
                 f"{self.num_frequency_blocks[block]}."
             )
-
-    @property
-    def is_random(self) -> bool:
-        """Whether a step draws random numbers: it does not."""
-        return False
 
     @property
     def num_windows(self) -> int:
@@ -186,18 +175,6 @@ class GridLSTM(RNNCell):
         """The LSTMs that have parameters; with shared ones only that in frequency."""
         return ("freq",) if self.share_time_frequency_weights else ("freq", "time")
 
-    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """Fresh parameters for inputs `[batch, I]`; see `RNNCell.init`.
-
-        Raises:
-            ValueError: If `inputs` are not of rank 2, or have other windows than the
-                cell.
-            TypeError: If `key` is not a random key.
-        """
-        params = init_by_specs(self, key, inputs, dtype)
-        self._check_depth(inputs)
-        return params
-
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
@@ -208,12 +185,7 @@ class GridLSTM(RNNCell):
                 the inputs require.
             TypeError: If a dtype, or the kind of state, is not what they require.
         """
-        name = type(self).__name__
-        check_key_of_step(name, key)
-        inputs = check_step_inputs(name, inputs)
-        state = check_state(name, state, self.state_size, inputs.shape[0])
-        check_params(name, params, self.param_specs, inputs)
-        self._check_depth(inputs)
+        inputs, state = self.checked_step(params, inputs, state, key)
         return self._step(self._with_products(params), inputs, state)
 
     def apply_sequence(
@@ -357,8 +329,8 @@ class GridLSTM(RNNCell):
             z = z + diagonal.astype(c.dtype)[None, :] * c
         return z
 
-    def _check_depth(self, inputs: Shaped) -> None:
-        depth = inputs.shape[-1]
+    def check_depth(self, depth: int) -> None:
+        """Raises ValueError unless the windows of the cell are those of the inputs."""
         if not self.start_freqindex_list:
             self._check_count(0, depth)
         elif max(self.end_freqindex_list) > depth:
@@ -523,9 +495,9 @@ class BidirectionalGridLSTMCell(GridLSTM):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        where, offset = type(self).__name__, int(self.backward_slice_offset)
-        check_number(where, "backward_slice_offset", self.backward_slice_offset)
-        set_field(self, backward_slice_offset=offset)
+        name = "backward_slice_offset"
+        offset = check_number(type(self).__name__, name, self.backward_slice_offset)
+        set_field(self, backward_slice_offset=int(offset))
 
     def windows(self, inputs: Array, run: Run) -> list[Array]:
         """The windows of a run, highest first in the backward direction."""

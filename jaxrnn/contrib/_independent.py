@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells.affine import AffineCell, Stage
-from .._cells.hyperparameters import check_number, set_common_fields, set_field
 from .._cells.initializers import (
     ParamSpec,
     bias_initializer,
@@ -103,10 +102,6 @@ class IndRNNCell(VectorStateCell):
         product = {"kernel": params["kernel_w"], "bias": params["bias"]}
         return product | _by_block("h", params["kernel_u"])
 
-    def enter(self, state: Array) -> tuple[Array, Array]:
-        """No operand, as no kernel multiplies the state, and the state."""
-        return state[:, :0], state
-
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
         new_state = self.activation(z + _times(params, "h", state))
         return new_state, new_state
@@ -190,10 +185,6 @@ class IndyGRUCell(VectorStateCell):
             **_by_block("ruc", join(gates["kernel_u"], candidate["kernel_u"])),
         }
 
-    def enter(self, state: Array) -> tuple[Array, Array]:
-        """No operand, as no kernel multiplies the state, and the state."""
-        return state[:, :0], state
-
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
         r, u, c = jnp.split(z, 3, axis=-1)
         r = jax.nn.sigmoid(r + _times(params, "r", state))
@@ -246,11 +237,6 @@ class IndyLSTMCell(LSTMFamily):
 
     state_is_tuple = True
 
-    def __post_init__(self) -> None:
-        set_common_fields(self)
-        forget_bias = check_number("IndyLSTMCell", "forget_bias", self.forget_bias)
-        set_field(self, forget_bias=forget_bias)
-
     @property
     def sizes(self) -> LSTMStateTuple:
         """`num_units`, twice."""
@@ -281,11 +267,6 @@ class IndyLSTMCell(LSTMFamily):
         """The parameters under the stage's names."""
         product = {"kernel": params["kernel_w"], "bias": params["bias"]}
         return product | _by_block("ijfo", params["kernel_u"])
-
-    def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
-        """No operand, as no kernel multiplies the state, and the state."""
-        h, state = super().enter(state)
-        return h[:, :0], state
 
     def _update(
         self, params: Params, z: Array, state: LSTMStateTuple

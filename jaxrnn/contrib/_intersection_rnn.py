@@ -8,26 +8,23 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_count
-from .._base.cell_keys import check_key_of_step
 from .._base.math import affine
-from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
-from .._cells.affine import AffineCell, Stage, init_by_specs
-from .._cells.base import RNNCell, scope_name
-from .._cells.hyperparameters import check_number, set_common_fields, set_field
+from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
+from .._cells.affine import AffineCell, Stage
+from .._cells.base import scope_name
+from .._cells.hyperparameters import set_common_fields, set_field
 from .._cells.initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
 from .._cells.step_checks import (
     check_one_dtype,
-    check_params,
-    check_state,
-    check_step_inputs,
 )
 from .._time.steps import Steps
 from ._over_time import at_each_step
+from ._specs_cell import SpecsCell
 
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class IntersectionRNNCell(RNNCell):
+class IntersectionRNNCell(SpecsCell):
     """A recurrent cell whose output is gated between the inputs and a candidate (+RNN).
 
         v          = x, or x in_projection/kernel + in_projection/bias
@@ -72,15 +69,9 @@ class IntersectionRNNCell(RNNCell):
 
     state_size = output_size = property(lambda self: self.num_units)
 
-    @property
-    def is_random(self) -> bool | None:
-        """Whether a step draws random numbers: no."""
-        return False
-
     def __post_init__(self) -> None:
         set_common_fields(self)
         name = "IntersectionRNNCell"
-        set_field(self, forget_bias=check_number(name, "forget_bias", self.forget_bias))
         if self.num_in_proj is not None:
             count = as_count(name, "num_in_proj", self.num_in_proj, 0)
             set_field(self, num_in_proj=count)
@@ -110,17 +101,6 @@ class IntersectionRNNCell(RNNCell):
         }
         return {"in_projection": projection, **specs}
 
-    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """Fresh parameters for inputs `[batch, depth]`; see `RNNCell.init`.
-
-        Raises:
-            ValueError: If `inputs` are not of rank 2, the dtype is not floating, or the
-                inputs cannot be projected.
-            TypeError: If `key` is not a random key, or an initializer does not return
-                an array.
-        """
-        return init_by_specs(self, key, inputs, dtype)
-
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
@@ -131,12 +111,8 @@ class IntersectionRNNCell(RNNCell):
                 the inputs require.
             TypeError: If a dtype is not what they require.
         """
-        name = "IntersectionRNNCell"
-        check_key_of_step(name, key)
-        inputs = check_step_inputs(name, inputs)
-        state = check_state(name, state, self.state_size, inputs.shape[0])
-        check_params(name, params, self.param_specs, inputs)
-        check_one_dtype(name, self.dtype, inputs, state)
+        inputs, state = self.checked_step(params, inputs, state, key)
+        check_one_dtype("IntersectionRNNCell", self.dtype, inputs, state)
         inputs = self._project(params, inputs)
         through_time, through_depth = self._halves(params)
         output = self._output(through_depth, inputs, state)

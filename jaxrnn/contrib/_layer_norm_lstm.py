@@ -5,90 +5,50 @@ from collections.abc import Callable
 from typing import Any, final
 
 import jax
-import jax.numpy as jnp
 
 from .._base.arguments import as_count
 from .._base.cell_keys import check_key_of_step
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._cells.affine import Stage
 from .._cells.hyperparameters import check_number, set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.states import LSTMStateTuple
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
-from ._layer_norm import flat, layer_norm, norm_specs
-from ._lstm_kinds import ContribLSTM, clip, peep
-
-_GATES = ("input", "transform", "forget", "output")
-_SCOPES = (*_GATES, "state")
+from ._layer_norm import LayerNormedLSTM
+from ._lstm_kinds import clip, peep
 
 
-class _LayerNormed(ContribLSTM):
-    """An LSTM with blocks i, j, f, o that are normalized apart, and so is c'."""
+class _FourGateLSTM(LayerNormedLSTM):
+    """An LSTM with blocks i, j, f, o."""
 
-    forget_bias: float
-    layer_norm: bool
-    norm_gain: float
-    norm_shift: float
-    use_peepholes: bool = False
-
-    @property
-    def kernel_initializer(self) -> Initializer:
-        return getattr(self, "initializer", None) or glorot_uniform
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """The product of the four gates; then the projection, if any."""
-        (c, h), kernel = self.sizes, self.kernel_initializer
-        bias = None if self.layer_norm else zeros
-        gates = Stage(self._gates, h, 4 * c, kernel, bias, blocks=4)
-        return self.with_projection(gates, kernel)
-
-    def elementwise_specs(self) -> dict[str, ParamSpec]:
-        """The peepholes, and the normalizations under flat names."""
-        specs = self._peephole_specs()
-        return specs | (flat(self._norm_specs(), _SCOPES) if self.layer_norm else {})
+    gate_scopes = ("input", "transform", "forget", "output")
+    peepholes = ("w_f_diag", "w_i_diag", "w_o_diag")
 
     def stage_params(self, params: Params) -> Params:
         """Without a bias that is not used, and with flat names of normalizations."""
         if not self.layer_norm:
             return params
-        rest = {k: v for k, v in params.items() if k not in ("bias", *_SCOPES)}
-        return rest | flat(params, _SCOPES)
-
-    def _norm_specs(self) -> dict[str, Any]:
-        gain, shift = self.norm_gain, self.norm_shift
-        return norm_specs(_SCOPES, self.num_units, gain, shift)
-
-    def _peephole_specs(self) -> dict[str, ParamSpec]:
-        if not self.use_peepholes:
-            return {}
-        spec = ParamSpec((self.num_units,), self.kernel_initializer)
-        return dict.fromkeys(("w_f_diag", "w_i_diag", "w_o_diag"), spec)
+        unused = ("bias", *self.norm_scopes)
+        rest = {k: v for k, v in params.items() if k not in unused}
+        return rest | self.flat(params)
 
     def _gates(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
         c, h, *mask = carry
-        blocks = jnp.split(z, 4, axis=-1)
-        if self.layer_norm:
-            pairs = zip(_GATES, blocks, strict=True)
-            blocks = [layer_norm(params, scope, block) for scope, block in pairs]
-        i, j, f, o = blocks
+        i, j, f, o = self.normalized_gates(params, z)
         f = peep(params, "w_f_diag", f + self.forget_bias, c)
         i = peep(params, "w_i_diag", i, c)
         g = self.activation(j)
         if mask:
             g = g * mask[0]
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * g
-        if self.layer_norm:
-            c = layer_norm(params, "state", c)
-        c = clip(c, self.cell_clip)
+        c = clip(self.normalized(params, "state", c), self.cell_clip)
         m = jax.nn.sigmoid(peep(params, "w_o_diag", o, c)) * self.activation(c)
         return self.emit(c, m, LSTMStateTuple(c, h))
 
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class LayerNormLSTMCell(_LayerNormed):
+class LayerNormLSTMCell(_FourGateLSTM):
     """An `LSTMCell` with layer normalization.
 
         i, j, f, o = split([x, h] kernel), each through its LN: input, transform,
@@ -153,14 +113,13 @@ class LayerNormLSTMCell(_LayerNormed):
         """All parameters for inputs of size `depth`, in the order of their creation."""
         gates, *projection = self.stages
         specs = gates.specs(depth) | {"bias": ParamSpec((4 * self.num_units,), zeros)}
-        specs |= self._norm_specs() if self.layer_norm else {}
-        specs |= self._peephole_specs()
+        specs |= self.norm_specs() | self.peephole_specs()
         return specs | (projection[0].specs(depth) if projection else {})
 
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class LayerNormBasicLSTMCell(_LayerNormed):
+class LayerNormBasicLSTMCell(_FourGateLSTM):
     """A basic LSTM with layer normalization and dropout of what enters the memory.
 
         i, j, f, o = split([x, h] kernel), each through its LN: input, transform,
@@ -242,7 +201,7 @@ class LayerNormBasicLSTMCell(_LayerNormed):
         (gates,) = self.stages
         specs = gates.specs(depth)
         if self.layer_norm:
-            return specs | self._norm_specs()
+            return specs | self.norm_specs()
         return specs | {"bias": ParamSpec((4 * self.num_units,), glorot_uniform)}
 
     def enter(self, state: PyTree) -> tuple[Array, Any]:

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-import jax.numpy as jnp
-
 from .._base.arguments import as_count
 from .._base.math import clip_symmetric
 from .._base.typing import Array, Params, PyTree
 from .._cells.affine import AffineCell, Stage
-from .._cells.hyperparameters import check_number, set_common_fields, set_field
+from .._cells.hyperparameters import check_number, set_field
 from .._cells.states import LSTMFamily, LSTMStateTuple
 
 
@@ -25,12 +23,8 @@ class ContribLSTM(LSTMFamily):
     state_is_tuple = True
 
     def __post_init__(self) -> None:
-        set_common_fields(self)
+        super().__post_init__()
         name = type(self).__name__
-        for field in ("forget_bias", "norm_gain", "norm_shift"):
-            if hasattr(self, field):
-                value = check_number(name, field, getattr(self, field))
-                set_field(self, **{field: value})
         for field in ("cell_clip", "proj_clip"):
             if (bound := getattr(self, field)) is not None:
                 set_field(self, **{field: check_number(name, field, bound, low=0)})
@@ -74,10 +68,3 @@ def peep(params: Params, name: str, z: Array, c: Array) -> Array:
     if name not in params:
         return z
     return z + params[name].astype(c.dtype)[None, :] * c
-
-
-def joined(params: Params, name: str) -> Array:
-    """The variable `name` that is stored in shards of its rows, `name_0` and so on."""
-    shards = [key for key in params if key.rpartition("_")[0] == name]
-    found = sorted((int(key.rpartition("_")[2]), key) for key in shards)
-    return jnp.concatenate([params[key] for _, key in found])

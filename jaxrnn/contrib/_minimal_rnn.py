@@ -84,10 +84,6 @@ class MinimalRNNCell(UnitsCell):
             "gate": {"kernel": gate, "bias": params["bias"]},
         }
 
-    def enter(self, state: Array) -> tuple[Array, Array]:
-        """No operand, as the first product is of the inputs, and the state."""
-        return state[:, :0], state
-
     def _feed(
         self, params: Params, z: Array, state: Array
     ) -> tuple[Array, tuple[Array, Array]]:

@@ -92,11 +92,6 @@ class NASCell(ContribLSTM):
             staged["projection"] = {"kernel": params["projection_weights"]}
         return staged
 
-    def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
-        """No operand, as the first product is of the inputs alone, and the state."""
-        state = LSTMStateTuple(*state)
-        return state.h[:, :0], state
-
     def _keep_inputs(
         self, params: Params, z: Array, state: LSTMStateTuple
     ) -> tuple[Array, Any]:

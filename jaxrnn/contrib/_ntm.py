@@ -21,7 +21,7 @@ from .._cells.hyperparameters import check_number, set_common_fields, set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.step_checks import check_floating, check_step_inputs
 from .._wrappers.base import check_wrapped
-from ._wrapper import OwnParams
+from ._wrapper import OwnParams, vector_size
 
 
 @serializable
@@ -188,7 +188,8 @@ class NTMCell(OwnParams):
     def own_specs(self, depth: int) -> dict[str, ParamSpec]:
         """The parameters but for those of the controller."""
         del depth
-        (rows,) = self._controller_output
+        size = self.controller.output_size
+        rows = vector_size(type(self).__name__, size, "controller")
         heads, read = self.read_head_num + self.write_head_num, self.read_head_num
         size, columns = self.memory_vector_dim, self._head_size * heads
         columns += 2 * size * self.write_head_num
@@ -210,16 +211,6 @@ class NTMCell(OwnParams):
     @property
     def _head_size(self) -> int:
         return self.memory_vector_dim + 2 * self.shift_range + 4
-
-    @property
-    def _controller_output(self) -> tuple[int, ...]:
-        size = self.controller.output_size
-        if not isinstance(size, int):
-            raise ValueError(
-                f"{type(self).__name__}: `controller` must have an output of one "
-                f"vector, got the output size {size!r}."
-            )
-        return (size,)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """Fresh parameters, with those of the controller; see `RNNCell.init`.

@@ -8,17 +8,18 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import constant, glorot_uniform
 
-from .._base.arguments import as_dtype
-from .._base.cell_keys import check_key, check_key_of_step
+from .._base.cell_keys import check_key_of_step
 from .._base.errors import describe, is_array
 from .._base.math import affine
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
+from .._cells.affine import init_by_specs
 from .._cells.base import RNNCell, scope_name
 from .._cells.hyperparameters import check_number, set_common_fields, set_field
-from .._cells.initializers import ParamSpec, make_params, zeros
+from .._cells.initializers import ParamSpec, zeros
 from .._cells.states import LSTMStateTuple
 from .._cells.step_checks import (
     check_floating,
+    check_one_dtype,
     check_params,
     check_state,
     check_step_inputs,
@@ -139,13 +140,8 @@ class PhasedLSTMCell(RNNCell):
                 not floating.
             TypeError: If `key` is not a random key.
         """
-        name = type(self).__name__
-        check_key(name, key)
         _, x = self._checked_inputs(inputs)
-        of_x = jax.dtypes.canonicalize_dtype(x.dtype)
-        dtype = as_dtype(name, dtype or self.dtype or of_x)
-        check_floating(name, "dtype", dtype)
-        params = make_params(self.param_specs(x.shape[-1]), key, dtype)
+        params = init_by_specs(self, key, x, dtype)
         return params | {"phase": params["phase"] * params["period"]}
 
     def apply(
@@ -163,7 +159,7 @@ class PhasedLSTMCell(RNNCell):
         time, x = self._checked_inputs(inputs)
         state = LSTMStateTuple(*check_state(name, state, self.state_size, x.shape[0]))
         check_params(name, params, self.param_specs, x)
-        self._check_dtypes(x, state)
+        check_one_dtype(name, self.dtype, x, state.h)
         with jax.named_scope(scope_name(self)):
             k = self._openness(params, time, x.dtype)
             c, h = self._open(params, x, state)
@@ -218,15 +214,6 @@ class PhasedLSTMCell(RNNCell):
             )
         check_floating(name, "inputs[0]", time.dtype)
         return time if is_shape else jnp.asarray(time), x
-
-    def _check_dtypes(self, x: Array, state: LSTMStateTuple) -> None:
-        dtype = self.dtype or x.dtype
-        if not x.dtype == state.h.dtype == dtype:
-            raise TypeError(
-                f"{type(self).__name__}: `inputs[1]`, `state.h` and the cell must "
-                f"share one dtype, got {describe(x)}, {describe(state.h)} and "
-                f"{dtype}. Cast x, or make the state with its dtype."
-            )
 
 
 def _modulo(a: Array, b: Array) -> Array:

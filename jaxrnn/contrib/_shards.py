@@ -1,6 +1,8 @@
 """Kernels that contrib divides by rows into several variables, `W_0`, `W_1`, ..."""
 
-from .._base.typing import Initializer
+import jax.numpy as jnp
+
+from .._base.typing import Array, Initializer, Params
 from .._cells.initializers import ParamSpec
 
 
@@ -28,3 +30,10 @@ def shard_specs(
         f"{name}_{i}": ParamSpec((size, columns), initializer)
         for i, size in enumerate(sizes)
     }
+
+
+def joined(params: Params, name: str) -> Array:
+    """The kernel `name`, from its shards."""
+    shards = [key for key in params if key.rpartition("_")[0] == name]
+    found = sorted((int(key.rpartition("_")[2]), key) for key in shards)
+    return jnp.concatenate([params[key] for _, key in found])

@@ -68,10 +68,6 @@ class SRUCell(VectorStateCell):
         bias_f, bias_r = jnp.split(params["bias"], 2)
         return {"kernel": params["kernel"], "bias_f": bias_f, "bias_r": bias_r}
 
-    def enter(self, state: Array) -> tuple[Array, Array]:
-        """No operand, as nothing multiplies the state, and the state as the carry."""
-        return state[:, :0], state
-
     def _update(self, params: Params, z: Array, c: Array) -> tuple[Array, Array]:
         y, f, r, s = jnp.split(z, 4, axis=-1)
         f = jax.nn.sigmoid(f + params["bias_f"].astype(z.dtype)[None, :])

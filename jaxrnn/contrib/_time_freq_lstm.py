@@ -7,18 +7,15 @@ from typing import Any, final
 import jax.numpy as jnp
 
 from .._base.arguments import as_count
-from .._base.cell_keys import check_key_of_step
-from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
-from .._cells.affine import init_by_specs
-from .._cells.base import RNNCell, scope_name
+from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
+from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields, set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.lstm import LSTMCell
 from .._cells.states import LSTMStateTuple
-from .._cells.step_checks import check_params, check_state, check_step_inputs
 from .._time.steps import Steps
-from ._lstm_kinds import joined
-from ._shards import shard_specs
+from ._shards import joined, shard_specs
+from ._specs_cell import SpecsCell
 from ._windows import check_window, count_windows
 
 _DIAGONALS = {"W_F_diag": "w_f_diag", "W_I_diag": "w_i_diag", "W_O_diag": "w_o_diag"}
@@ -26,7 +23,7 @@ _DIAGONALS = {"W_F_diag": "w_f_diag", "W_I_diag": "w_i_diag", "W_O_diag": "w_o_d
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class TimeFreqLSTMCell(RNNCell):
+class TimeFreqLSTMCell(SpecsCell):
     """An LSTM that also runs along frequency, over windows of each step's inputs.
 
     Window k of a step is `x_k = x[k * frequency_skip :][: feature_size]`. With the
@@ -91,13 +88,7 @@ class TimeFreqLSTMCell(RNNCell):
         where = type(self).__name__
         windows = as_count(where, "num_windows", self.num_windows, fix="")
         set_field(self, num_windows=windows)
-        core = self.core  # Which checks the fields that are its own.
-        set_field(self, cell_clip=core.cell_clip, forget_bias=core.forget_bias)
-
-    @property
-    def is_random(self) -> bool:
-        """Whether a step draws random numbers: it does not."""
-        return False
+        set_field(self, cell_clip=self.core.cell_clip)  # Checked there.
 
     @property
     def core(self) -> LSTMCell:
@@ -126,18 +117,6 @@ class TimeFreqLSTMCell(RNNCell):
             specs |= dict.fromkeys(_DIAGONALS, ParamSpec((units,), kernel))
         return specs
 
-    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """Fresh parameters for inputs `[batch, I]`; see `RNNCell.init`.
-
-        Raises:
-            ValueError: If `inputs` are not of rank 2, or have another number of
-                windows.
-            TypeError: If `key` is not a random key.
-        """
-        params = init_by_specs(self, key, inputs, dtype)
-        self._check_windows(inputs)
-        return params
-
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
@@ -148,12 +127,7 @@ class TimeFreqLSTMCell(RNNCell):
                 the inputs require.
             TypeError: If a dtype, or the kind of state, is not what they require.
         """
-        name = type(self).__name__
-        check_key_of_step(name, key)
-        inputs = check_step_inputs(name, inputs)
-        state = check_state(name, state, self.state_size, inputs.shape[0])
-        check_params(name, params, self.param_specs, inputs)
-        self._check_windows(inputs)
+        inputs, state = self.checked_step(params, inputs, state, key)
         core, params, states = self.core, self._core_params(params), self._split(state)
         outputs, new_states = [self._no_output(inputs)], []
         for k, pair in enumerate(states):
@@ -226,8 +200,8 @@ class TimeFreqLSTMCell(RNNCell):
         parts = jnp.split(state, 2 * self.num_windows, axis=-1)
         return [LSTMStateTuple(*parts[k : k + 2]) for k in range(0, len(parts), 2)]
 
-    def _check_windows(self, inputs: Shaped) -> None:
-        depth = inputs.shape[-1]
+    def check_depth(self, depth: int) -> None:
+        """Raises ValueError unless inputs of that size have `num_windows` windows."""
         found = count_windows(depth, self.feature_size, self.frequency_skip)
         if found != self.num_windows:
             raise ValueError(

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from .._base.typing import Array, DType, Initializer, Params
 from .._cells.affine import Stage
-from .._cells.hyperparameters import check_number, set_common_fields, set_field
 from .._cells.initializers import bias_initializer, glorot_uniform, zeros
 from .._cells.states import VectorStateCell
 
@@ -50,11 +49,6 @@ class UGRNNCell(VectorStateCell):
     reuse: Any = dataclasses.field(default=None, compare=False)
     name: str | None = None
     dtype: DType | None = None
-
-    def __post_init__(self) -> None:
-        set_common_fields(self)
-        forget_bias = check_number("UGRNNCell", "forget_bias", self.forget_bias)
-        set_field(self, forget_bias=forget_bias)
 
     @property
     def stages(self) -> tuple[Stage, ...]:

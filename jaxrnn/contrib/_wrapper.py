@@ -17,8 +17,8 @@ from .._cells.step_checks import check_params
 from .._wrappers.base import WrapperCell
 
 
-def vector_size(where: str, size: Size) -> int:
-    """The size of an output that is one vector.
+def vector_size(where: str, size: Size, name: str = "cell") -> int:
+    """The size of an output that is one vector; `name` is that of the cell.
 
     Raises:
         ValueError: If it is a nest, or has several axes.
@@ -26,8 +26,8 @@ def vector_size(where: str, size: Size) -> int:
     shapes = size_shapes(size)
     if not jax.tree_util.all_leaves([size]) or len(shapes[0]) != 1:
         raise ValueError(
-            f"{where}: `cell` must have an output of one vector, got the output_size "
-            f"{size}."
+            f"{where}: `{name}` must have an output of one vector, got the "
+            f"output_size {size}."
         )
     return shapes[0][0]
 

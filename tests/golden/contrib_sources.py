@@ -109,12 +109,6 @@ def _packages() -> dict[str, types.ModuleType]:
     return packages
 
 
-def cond(*args: Any) -> Any:
-    """`tf.cond`, which in version 1 took the only tensor of a list out of it."""
-    found = tf1.cond(*args)
-    return found[0] if isinstance(found, list) and len(found) == 1 else found
-
-
 def layer_norm(inputs: tf.Tensor, reuse: bool, scope: str) -> tf.Tensor:
     """`contrib.layers.layer_norm` of `[batch, features]`, by its own operations."""
     with tf1.variable_scope(scope, reuse=reuse):

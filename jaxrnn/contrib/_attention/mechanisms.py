@@ -144,6 +144,60 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
         return jnp.zeros((rows, memory_time), dtype)
 
 
+class LuongScore(AttentionMechanism):
+    """A mechanism with multiplicative scores."""
+
+    scale: bool
+
+    def param_specs(self, query_depth: int) -> dict[str, Any]:
+        """The factor, if any.
+
+        Raises:
+            ValueError: If queries and keys differ in size.
+        """
+        if query_depth != self.num_units:
+            raise ValueError(
+                f"{type(self).__name__}: `num_units` must be the size of the cell's "
+                f"output, {query_depth}, got {self.num_units}. BahdanauAttention takes "
+                "outputs of any size."
+            )
+        return {"attention_g": ParamSpec((), ones)} if self.scale else {}
+
+    def score(self, params: Params, query: Array, keys: Array) -> Array:
+        """The inner products, scaled; see `AttentionMechanism.score`."""
+        score = jnp.einsum("bqu,btu->bqt", query, keys)
+        return params["attention_g"] * score if self.scale else score
+
+
+class BahdanauScore(AttentionMechanism):
+    """A mechanism with additive scores."""
+
+    normalize: bool
+
+    def param_specs(self, query_depth: int) -> dict[str, Any]:
+        """The query layer, and v."""
+        units = self.num_units
+        specs: dict[str, Any] = {
+            "query_layer": {"kernel": ParamSpec((query_depth, units), glorot_uniform)},
+            "attention_v": ParamSpec((units,), glorot_uniform),
+        }
+        if self.normalize:
+            norm = jax.nn.initializers.constant(math.sqrt(1 / units))
+            specs["attention_g"] = ParamSpec((), norm)
+            specs["attention_b"] = ParamSpec((units,), zeros)
+        return specs
+
+    def score(self, params: Params, query: Array, keys: Array) -> Array:
+        """The sum over units; see `AttentionMechanism.score`."""
+        query = dot(query, params["query_layer"]["kernel"], query.dtype)
+        v = params["attention_v"]
+        if self.normalize:
+            query = query + params["attention_b"][None, None, :]
+            v = params["attention_g"] * v * jax.lax.rsqrt(jnp.sum(jnp.square(v)))
+        hidden = jnp.tanh(keys[:, None] + query[:, :, None])
+        return jnp.einsum("bqtu,u->bqt", hidden, v)
+
+
 class _SoftmaxMechanism(AttentionMechanism):
     """A mechanism whose alignments do not depend on those before."""
 
@@ -156,7 +210,7 @@ class _SoftmaxMechanism(AttentionMechanism):
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class LuongAttention(_SoftmaxMechanism):
+class LuongAttention(LuongScore, _SoftmaxMechanism):
     """Multiplicative attention.
 
         keys       = memory memory_layer/kernel
@@ -194,18 +248,10 @@ class LuongAttention(_SoftmaxMechanism):
     custom_key_value_fn: Callable[..., tuple[Array, Array]] | None = None
     name: Any = dataclasses.field(default=None, compare=False)
 
-    def param_specs(self, query_depth: int) -> dict[str, Any]:
-        """The factor, if any."""
-        return luong_specs(self, query_depth)
-
-    def score(self, params: Params, query: Array, keys: Array) -> Array:
-        """The inner product."""
-        return luong_score(params, query, keys)
-
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class BahdanauAttention(_SoftmaxMechanism):
+class BahdanauAttention(BahdanauScore, _SoftmaxMechanism):
     """Additive attention.
 
         keys       = memory memory_layer/kernel
@@ -244,14 +290,6 @@ class BahdanauAttention(_SoftmaxMechanism):
     custom_key_value_fn: Callable[..., tuple[Array, Array]] | None = None
     name: Any = dataclasses.field(default=None, compare=False)
 
-    def param_specs(self, query_depth: int) -> dict[str, Any]:
-        """The query layer, and v."""
-        return bahdanau_specs(self, query_depth)
-
-    def score(self, params: Params, query: Array, keys: Array) -> Array:
-        """The sum over units."""
-        return bahdanau_score(params, query, keys)
-
 
 def hardmax(logits: Array) -> Array:
     """One at the greatest entry of each row, the first of equals; zeros elsewhere.
@@ -263,49 +301,3 @@ def hardmax(logits: Array) -> Array:
     """
     best = jnp.argmax(logits, axis=-1)
     return jax.nn.one_hot(best, logits.shape[-1], dtype=logits.dtype)
-
-
-def luong_specs(mechanism: Any, query_depth: int) -> dict[str, Any]:
-    """The parameters of `luong_score`.
-
-    Raises:
-        ValueError: If queries and keys differ in size.
-    """
-    if query_depth != mechanism.num_units:
-        raise ValueError(
-            f"{type(mechanism).__name__}: `num_units` must be the size of the cell's "
-            f"output, {query_depth}, got {mechanism.num_units}. BahdanauAttention "
-            "takes outputs of any size."
-        )
-    return {"attention_g": ParamSpec((), ones)} if mechanism.scale else {}
-
-
-def luong_score(params: Params, query: Array, keys: Array) -> Array:
-    """The scaled inner products; see `AttentionMechanism.score`."""
-    score = jnp.einsum("bqu,btu->bqt", query, keys)
-    return params["attention_g"] * score if "attention_g" in params else score
-
-
-def bahdanau_specs(mechanism: Any, query_depth: int) -> dict[str, Any]:
-    """The parameters of `bahdanau_score`."""
-    units = mechanism.num_units
-    specs: dict[str, Any] = {
-        "query_layer": {"kernel": ParamSpec((query_depth, units), glorot_uniform)},
-        "attention_v": ParamSpec((units,), glorot_uniform),
-    }
-    if mechanism.normalize:
-        of_size = jax.nn.initializers.constant(math.sqrt(1 / units))
-        specs["attention_g"] = ParamSpec((), of_size)
-        specs["attention_b"] = ParamSpec((units,), zeros)
-    return specs
-
-
-def bahdanau_score(params: Params, query: Array, keys: Array) -> Array:
-    """The additive score; see `AttentionMechanism.score`."""
-    query = dot(query, params["query_layer"]["kernel"], query.dtype)
-    v = params["attention_v"]
-    if "attention_g" in params:
-        query = query + params["attention_b"][None, None, :]
-        v = params["attention_g"] * v * jax.lax.rsqrt(jnp.sum(jnp.square(v)))
-    fit = jnp.tanh(keys[:, None] + query[:, :, None])
-    return jnp.einsum("bqtu,u->bqt", fit, v)

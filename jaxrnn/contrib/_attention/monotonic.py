@@ -9,13 +9,7 @@ import jax.numpy as jnp
 from ..._base.cell_keys import step_key
 from ..._base.typing import Array, DType, Key, Params
 from ..._cells.initializers import ParamSpec
-from .mechanisms import (
-    AttentionMechanism,
-    bahdanau_score,
-    bahdanau_specs,
-    luong_score,
-    luong_specs,
-)
+from .mechanisms import AttentionMechanism, BahdanauScore, LuongScore
 
 _MODES = ("recursive", "parallel", "hard")
 
@@ -37,10 +31,14 @@ class _MonotonicMechanism(AttentionMechanism):
         """Whether there is noise."""
         return self.sigmoid_noise > 0
 
-    def bias_specs(self) -> dict[str, ParamSpec]:
-        """The number that is added to all scores."""
-        init = jax.nn.initializers.constant(self.score_bias_init)
-        return {"attention_score_bias": ParamSpec((), init)}
+    def param_specs(self, query_depth: int) -> dict[str, Any]:
+        """Those of the score, and a bias that is added to all scores."""
+        bias = ParamSpec((), jax.nn.initializers.constant(self.score_bias_init))
+        return super().param_specs(query_depth) | {"attention_score_bias": bias}
+
+    def score(self, params: Params, query: Array, keys: Array) -> Array:
+        """The score, and the bias; see `AttentionMechanism.score`."""
+        return super().score(params, query, keys) + params["attention_score_bias"]
 
     def probabilities(self, score: Array, previous: Array, key: Key | None) -> Array:
         """By `monotonic_attention`; noise is drawn if there is a key."""
@@ -62,7 +60,7 @@ class _MonotonicMechanism(AttentionMechanism):
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class BahdanauMonotonicAttention(_MonotonicMechanism):
+class BahdanauMonotonicAttention(_MonotonicMechanism, BahdanauScore):
     """Additive attention from left to right: scores of `BahdanauAttention` and a bias.
 
         score      = BahdanauAttention's + attention_score_bias
@@ -99,18 +97,10 @@ class BahdanauMonotonicAttention(_MonotonicMechanism):
     dtype: DType | None = None
     name: Any = dataclasses.field(default=None, compare=False)
 
-    def param_specs(self, query_depth: int) -> dict[str, Any]:
-        """Those of the score, and the bias."""
-        return bahdanau_specs(self, query_depth) | self.bias_specs()
-
-    def score(self, params: Params, query: Array, keys: Array) -> Array:
-        """The additive score, and the bias."""
-        return bahdanau_score(params, query, keys) + params["attention_score_bias"]
-
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class LuongMonotonicAttention(_MonotonicMechanism):
+class LuongMonotonicAttention(_MonotonicMechanism, LuongScore):
     """Multiplicative attention from left to right: `LuongAttention`'s score and a bias.
 
         score      = LuongAttention's + attention_score_bias
@@ -146,14 +136,6 @@ class LuongMonotonicAttention(_MonotonicMechanism):
     mode: str = "parallel"
     dtype: DType | None = None
     name: Any = dataclasses.field(default=None, compare=False)
-
-    def param_specs(self, query_depth: int) -> dict[str, Any]:
-        """Those of the score, and the bias."""
-        return luong_specs(self, query_depth) | self.bias_specs()
-
-    def score(self, params: Params, query: Array, keys: Array) -> Array:
-        """The inner product, and the bias."""
-        return luong_score(params, query, keys) + params["attention_score_bias"]
 
 
 def monotonic_attention(

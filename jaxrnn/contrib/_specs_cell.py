@@ -1,0 +1,54 @@
+"""What the cells share that scan their own step: `init`, and the checks of a step."""
+
+from typing import Any
+
+from .._base.cell_keys import check_key_of_step
+from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
+from .._cells.affine import init_by_specs
+from .._cells.base import RNNCell
+from .._cells.step_checks import check_params, check_state, check_step_inputs
+
+
+class SpecsCell(RNNCell):
+    """A cell with `param_specs(depth)`, whose steps draw no random numbers."""
+
+    param_specs: Any
+
+    @property
+    def is_random(self) -> bool:
+        """Whether a step draws random numbers: it does not."""
+        return False
+
+    def check_depth(self, depth: int) -> None:
+        """Raises ValueError for inputs of a size that the cell cannot take."""
+
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """Fresh parameters for inputs `[batch, depth]`; see `RNNCell.init`.
+
+        Raises:
+            ValueError: If `inputs` are not of rank 2, the cell cannot take their size,
+                or the dtype is not floating.
+            TypeError: If `key` is not a random key, or an initializer does not return
+                an array.
+        """
+        params = init_by_specs(self, key, inputs, dtype)
+        self.check_depth(inputs.shape[-1])
+        return params
+
+    def checked_step(
+        self, params: Params, inputs: Any, state: PyTree, key: Any
+    ) -> tuple[Array, PyTree]:
+        """The inputs and the state as arrays.
+
+        Raises:
+            ValueError: If a shape, or the set of parameters, is not what the cell and
+                the inputs require.
+            TypeError: If the kind of state is not, or `key` is not a random key.
+        """
+        name = type(self).__name__
+        check_key_of_step(name, key)
+        inputs = check_step_inputs(name, inputs)
+        state = check_state(name, state, self.state_size, inputs.shape[0])
+        check_params(name, params, self.param_specs, inputs)
+        self.check_depth(inputs.shape[-1])
+        return inputs, state
