@@ -5,7 +5,8 @@
 A plain scan has one step of the cell as its body, and what a step does not change (a
 normalized kernel, the keys of a memory) ahead of it, as one would write it by hand. In
 a round both run one after the other; a ratio is the scan's time by that of
-`dynamic_rnn` in the same round, above 1 `dynamic_rnn` is faster. "By an LSTM" is the
+`dynamic_rnn` in the same round, above 1 `dynamic_rnn` is faster. A cell runs whole
+"sequences" by its own `apply_sequence`, or is scanned in "steps". "By an LSTM" is the
 time of the core's `LSTMCell`, of as many units, by that of the cell.
 """
 
@@ -64,6 +65,8 @@ class Case:
         name = type(self.cell).__name__
         if inner := getattr(self.cell, "cell", None):
             name += f"({type(inner).__name__})"
+        if mechanism := getattr(self.cell, "attention_mechanism", None):
+            name += f", {type(mechanism).__name__}"
         usual = (self.rows, self.steps) == (BATCH, TIME) and self.step == (SIZE,)
         shape = "" if usual else f", B{self.rows} T{self.steps} {self.step}"
         return name + shape
@@ -107,7 +110,12 @@ def cases() -> list[Case]:
         Case(additive, state=lambda: additive.initial_state(memory)),
         Case(contrib.PhasedLSTMCell(SIZE), ((1,), (SIZE,))),
         Case(contrib.ConvLSTMCell(2, (16, 16, 8), 8, (3, 3)), **image),
-        Case(contrib.TimeFreqLSTMCell(16, feature_size=16, frequency_skip=8), steps=32),
+        Case(
+            contrib.TimeFreqLSTMCell(
+                16, feature_size=16, frequency_skip=8, num_windows=15
+            ),
+            steps=32,
+        ),
         Case(
             contrib.GridLSTMCell(
                 16, feature_size=16, frequency_skip=8, num_frequency_blocks=[15]
@@ -120,7 +128,7 @@ def cases() -> list[Case]:
             ),
             steps=16,
         ),
-        Case(contrib.NTMCell(lstm, 64, 16, 1, 1), steps=32),
+        Case(contrib.NTMCell(lstm, 64, 16, 1, 1, output_dim=SIZE), steps=32),
     ]
 
 
@@ -184,7 +192,7 @@ def programs(case: Case) -> dict[str, Callable[[], Any]]:
 
 
 def path_of(case: Case) -> str:
-    """The word "fast", or "scan" if the cell declines."""
+    """How it runs: "sequences", or "steps" if its `apply_sequence` declines."""
     reasons: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: reasons.append(record.getMessage())
@@ -197,7 +205,7 @@ def path_of(case: Case) -> str:
     # Not compiled before: traced here.
     jax.make_jaxpr(functools.partial(by_driver, case.cell))(params, xs, state)
     log.removeHandler(handler)
-    return "scan" if any("step by step" in reason for reason in reasons) else "fast"
+    return "steps" if any("step by step" in r for r in reasons) else "sequences"
 
 
 def deviation(runs: dict, mode: str) -> float:
@@ -249,7 +257,7 @@ def ratio(row: dict[str, Any], other: str, mode: str) -> str:
 def report(rows: list[dict[str, Any]]) -> str:
     """The table in Markdown."""
     lines = [
-        "| cell | path | deviation | forward by scan | training by scan | "
+        "| cell | runs | deviation | forward by scan | training by scan | "
         "training by an LSTM |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
     ]

@@ -57,10 +57,11 @@ def as_lengths(
             f"`np.full({batch_size}, n)` is n for all."
         )
     if lengths.shape[0] != batch_size:
+        axis = ", or the second with `time_major`" if name == "sequence_length" else ""
         raise ValueError(
             f"{where}: `{name}` must have one entry per row, {batch_size}, "
-            f"got {describe(lengths)}. Nothing is broadcast; rows are the first axis, "
-            "or the second with `time_major`."
+            f"got {describe(lengths)}. Nothing is broadcast; rows are the first "
+            f"axis{axis}."
         )
     if isinstance(lengths, jax.Array):
         return _clamped_on_device(lengths)

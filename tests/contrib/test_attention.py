@@ -341,6 +341,23 @@ def refusals():
             "`memory_depth` must be an integer",
             lambda: contrib.LuongAttention(H, memory),
         ),
+        "memory_by_name": (
+            TypeError,
+            "`memory` must be given to `AttentionWrapper.initial_state`",
+            lambda: contrib.BahdanauAttention(H, memory=memory),
+        ),
+        "cell_state": (
+            TypeError,
+            "`cell_state` must have the structure LSTMStateTuple",
+            lambda: cell.initial_state(memory, cell_state=(x[:, 0], x[:, 0])),
+        ),
+        "cell_state_rows": (
+            ValueError,
+            "`cell_state.c` must have shape",
+            lambda: cell.initial_state(
+                memory, cell_state=jaxrnn.LSTMStateTuple(x[:, 0], x[:, 0])
+            ),
+        ),
         "depth": (
             ValueError,
             "`memory_depth`, 4",
@@ -408,3 +425,10 @@ def test_refuses(name):
     error, message, call = refusals()[name]
     with pytest.raises(error, match=message):
         call()
+
+
+def test_names_of_the_core_are_pointed_to():
+    with pytest.raises(AttributeError, match="It is `jaxrnn"):
+        _ = contrib.MultiRNNCell
+    with pytest.raises(AttributeError, match="in this module itself"):
+        _ = contrib.seq2seq

@@ -129,6 +129,9 @@ SWEPT -= {"multi_shared", "basic_rnn_relu", "gru_sigmoid"}
 SWEPT -= {"embedding", "phased", "phased_fixed", "conv", "conv1d", "conv2d", "conv3d"}
 SWEPT -= {"attention"}  # A driver that carries a memory asks no kernel.
 SWEPT -= {"gru_block", "lstm_block", "weight_norm_lstm"}  # Stages of the core.
+# Stages of the kinds that other rows have.
+SWEPT -= {"cfn", "glstm_projection", "layer_norm_basic_lstm", "input_projection"}
+SWEPT -= {"output_projection"}
 
 
 @pytest.mark.fast(

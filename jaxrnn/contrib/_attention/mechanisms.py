@@ -46,6 +46,21 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
     dtype: DType | None
     custom_key_value_fn: Callable[..., tuple[Array, Array]] | None = None
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> "AttentionMechanism":
+        """Refuses TensorFlow's memory by name, with what takes its place.
+
+        Raises:
+            TypeError: If `memory` or `memory_sequence_length` is given.
+        """
+        for name in ("memory", "memory_sequence_length"):
+            if name in kwargs:
+                raise TypeError(
+                    f"{cls.__name__}: `{name}` must be given to "
+                    "`AttentionWrapper.initial_state`. A mechanism has "
+                    "`memory_depth`, the size of the memory's last axis."
+                )
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         where = type(self).__name__
         fix = "The memory itself is an argument of `AttentionWrapper.initial_state`."

@@ -15,6 +15,7 @@ from ..._base.inputs import as_state
 from ..._base.math import dot
 from ..._base.read_only import ReadOnly
 from ..._base.tensor_shape import TensorShape
+from ..._base.trees import check_structure, named_leaves, size_shapes
 from ..._base.typing import (
     Array,
     ArrayLike,
@@ -214,9 +215,9 @@ class AttentionWrapper(ParamsWrapper):
             memory: What is attended to, floating `[batch, memory_time, depth]`: the
                 outputs of an encoder. For several mechanisms a tuple with one for each.
             memory_sequence_length: `[batch]`, integers; None for all of the memory.
-                Beyond it the memory (NaN included) has no effect, and alignments are
-                zero. A memory of length 0 gives a context of zeros. For several
-                mechanisms a tuple.
+                It is clamped to `[0, memory_time]`. Beyond it the memory (NaN included)
+                has no effect, and alignments are zero. A memory of length 0 gives a
+                context of zeros. For several mechanisms a tuple.
             cell_state: The initial state of the wrapped cell, such as the encoder's
                 last state; None for its zero state.
 
@@ -231,6 +232,8 @@ class AttentionWrapper(ParamsWrapper):
         dtype = memories[0].values.dtype
         if cell_state is None:
             cell_state = self.cell.zero_state(rows, dtype)
+        else:
+            self._check_cell_state(where, cell_state, rows)
         alignments = [
             mechanism.initial_alignments(rows, memory.values.shape[1], dtype)
             for mechanism, memory in zip(self._mechanisms, memories, strict=True)
@@ -248,6 +251,20 @@ class AttentionWrapper(ParamsWrapper):
             self._one_or_all(alignments),
             self._one_or_all(list(map(ReadOnly, memories))),
         )
+
+    def _check_cell_state(self, where: str, state: PyTree, rows: int) -> None:
+        size = self.cell.state_size
+        name = f"{where}: `cell_state`"
+        opaque = jax.tree.map(lambda _: 0, state)
+        check_structure(name, size, opaque, True, "It is a state of the wrapped cell.")
+        for (leaf_name, leaf), shape in zip(
+            named_leaves("cell_state", state), size_shapes(size), strict=True
+        ):
+            if jnp.shape(leaf) not in ((), (rows, *shape)):
+                raise ValueError(
+                    f"{where}: `{leaf_name}` must have shape {(rows, *shape)}, by the "
+                    f"rows of the memory and the wrapped cell, got {describe(leaf)}."
+                )
 
     def _memories(self, where: str, memory: Any, lengths: Any) -> list[AttentionMemory]:
         memories = self._parts(memory)
