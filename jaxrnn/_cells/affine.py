@@ -416,7 +416,18 @@ def init_by_specs(cell: Any, key: Key, inputs: Shaped | PyTree, dtype: DType) ->
     name = type(cell).__name__
     check_key(name, key)
     check_step_inputs(name, inputs)
+    dtype = param_dtype(cell, inputs, dtype)
+    return make_params(cell.param_specs(inputs.shape[-1]), key, dtype)
+
+
+def param_dtype(cell: Any, inputs: Shaped, dtype: DType) -> DType:
+    """The dtype of new parameters: `dtype`, else the cell's, else that of the inputs.
+
+    Raises:
+        ValueError: If it is not floating.
+    """
+    name = type(cell).__name__
     of_inputs = jax.dtypes.canonicalize_dtype(inputs.dtype)
     dtype = as_dtype(name, dtype or getattr(cell, "dtype", None) or of_inputs)
     check_floating(name, "dtype", dtype)
-    return make_params(cell.param_specs(inputs.shape[-1]), key, dtype)
+    return dtype

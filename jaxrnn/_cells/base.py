@@ -81,7 +81,8 @@ class RNNCell(Hyperparameters, abc.ABC):
 
         A driver calls it once a run, and later steps keep the structure of its result.
         By default the state is as it was given. Attention adds the keys of its memory.
-        To start a state twice must be the same as once.
+        A run may start from the state that another returned: to start a state again
+        must change nothing.
 
         Args:
             params: Parameters as `init` returns them.

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import glorot_uniform
 
-from .._base.arguments import as_count, as_dtype
+from .._base.arguments import as_count
 from .._base.cell_keys import check_key, check_key_of_step
 from .._base.errors import describe, is_array
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
+from .._cells.affine import param_dtype
 from .._cells.base import RNNCell, scope_name
 from .._cells.hyperparameters import set_common_fields, set_field
 from .._cells.initializers import ParamSpec, make_params, zeros
@@ -89,11 +90,8 @@ class ConvLSTM(RNNCell):
                 floating.
             TypeError: If `key` is not a random key.
         """
-        name = type(self).__name__
-        check_key(name, key)
-        of_inputs = jax.dtypes.canonicalize_dtype(self._checked_inputs(inputs).dtype)
-        dtype = as_dtype(name, dtype or self.dtype or of_inputs)
-        check_floating(name, "dtype", dtype)
+        check_key(type(self).__name__, key)
+        dtype = param_dtype(self, self._checked_inputs(inputs), dtype)
         return make_params(self.param_specs(self.input_shape[-1]), key, dtype)
 
     def apply(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import constant, truncated_normal
 
-from .._base.arguments import as_count, as_dtype
+from .._base.arguments import as_count
 from .._base.cell_keys import apply_cell
 from .._base.errors import EntryError, describe
 from .._base.math import clip_symmetric, dot, expand_rows
@@ -16,10 +16,11 @@ from .._base.serialization import serializable
 from .._base.tensor_shape import TensorShape
 from .._base.trees import check_structure, map_sizes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
+from .._cells.affine import param_dtype
 from .._cells.base import RNNCell, scope_name
 from .._cells.hyperparameters import check_number, set_common_fields, set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
-from .._cells.step_checks import check_floating, check_step_inputs
+from .._cells.step_checks import check_step_inputs
 from .._wrappers.base import check_wrapped
 from ._wrapper import OwnParams, vector_size
 
@@ -219,11 +220,8 @@ class NTMCell(OwnParams):
             ValueError: If `inputs` are not of rank 2, or the dtype is not floating.
             TypeError: If `key` is not a random key.
         """
-        name = type(self).__name__
-        check_step_inputs(name, inputs)
-        of_inputs = jax.dtypes.canonicalize_dtype(inputs.dtype)
-        dtype = as_dtype(name, dtype or self.dtype or of_inputs)
-        check_floating(name, "dtype", dtype)
+        check_step_inputs(type(self).__name__, inputs)
+        dtype = param_dtype(self, inputs, dtype)
         batch, depth = inputs.shape
         depth += self.read_head_num * self.memory_vector_dim
         operand = jax.ShapeDtypeStruct((batch, depth), dtype)

@@ -54,7 +54,7 @@ def as_end_token(where: str, end_token: Any) -> Array:
 
 
 def seeded(where: str, key: Key, name: str, seed: int | None) -> Key:
-    """The key for one kind of draws; another one for each seed.
+    """The key for one kind of draws, another for each seed; `key` itself for None.
 
     Raises:
         TypeError: If `key` is not a random key, or `seed` not an integer.

@@ -5,15 +5,14 @@ from typing import Any
 import jax.numpy as jnp
 
 from ..._base.errors import describe, is_array
-from ..._base.tensor_shape import TensorShape
-from ..._base.typing import Array, ArrayLike, DType, Key, PyTree
+from ..._base.typing import Array, ArrayLike, Key, PyTree
 from ...decode._checks import POSITIVE, as_number, as_start_ids
 from ...decode._sampling import draw
 from .embedding import Embedding, as_embedding, as_end_token, score_dtype, seeded
-from .helper import Helper
+from .helper import IdHelper
 
 
-class GreedyEmbeddingHelper(Helper):
+class GreedyEmbeddingHelper(IdHelper):
     """Feeds back the embedding of the most likely id; for inference.
 
     A row is finished with `end_token`. The cell's output (or that of the decoder's
@@ -46,16 +45,6 @@ class GreedyEmbeddingHelper(Helper):
     def batch_size(self) -> int:
         """The number of rows."""
         return self._start_tokens.shape[0]
-
-    @property
-    def sample_ids_shape(self) -> TensorShape:
-        """One id for each row."""
-        return TensorShape([])
-
-    @property
-    def sample_ids_dtype(self) -> DType:
-        """int32."""
-        return jnp.int32
 
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree]:
         """No row is finished; the inputs are those for `start_tokens`."""

@@ -60,6 +60,20 @@ class Helper(abc.ABC):
         """What follows a step: `(finished, next_inputs, next_state)`."""
 
 
+class IdHelper(Helper):
+    """A helper that samples one id for each row."""
+
+    @property
+    def sample_ids_shape(self) -> TensorShape:
+        """One id for each row."""
+        return TensorShape([])
+
+    @property
+    def sample_ids_dtype(self) -> DType:
+        """int32."""
+        return jnp.int32
+
+
 class CustomHelper(Helper):
     """A helper made of functions.
 

@@ -7,21 +7,20 @@ import jax
 import jax.numpy as jnp
 
 from ..._base.arguments import check_functions, check_time_major
-from ..._base.cell_keys import key_of_device
+from ..._base.cell_keys import check_key, key_of_device
 from ..._base.errors import describe
 from ..._base.inputs import as_array, as_state, check_same_size
 from ..._base.lengths import as_lengths
 from ..._base.math import concrete_or_none
-from ..._base.tensor_shape import TensorShape
 from ..._base.trees import named_leaves
-from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, PyTree
+from ..._base.typing import Array, ArrayLike, Key, Lengths, PyTree
 from ..._time import masking
 from .embedding import Embedding, as_embedding, seeded
 from .embedding_helpers import as_logits, draw_ids, most_likely
-from .helper import Helper
+from .helper import IdHelper
 
 
-class TrainingHelper(Helper):
+class TrainingHelper(IdHelper):
     """Feeds given inputs; for training by teacher forcing.
 
     The ids that it samples are the most likely ones, `argmax` of the outputs.
@@ -71,16 +70,6 @@ class TrainingHelper(Helper):
     def batch_size(self) -> int:
         """The number of rows."""
         return self._sequence_length.shape[0]
-
-    @property
-    def sample_ids_shape(self) -> TensorShape:
-        """One id for each row."""
-        return TensorShape([])
-
-    @property
-    def sample_ids_dtype(self) -> DType:
-        """int32."""
-        return jnp.int32
 
     @property
     def longest(self) -> int | None:
@@ -157,7 +146,8 @@ class ScheduledEmbeddingTrainingHelper(TrainingHelper):
         self._probability = _as_probability(
             where, sampling_probability, self.batch_size
         )
-        ids_key, choice_key = jax.random.split(seeded(where, key, "seed", None))
+        check_key(where, key)
+        ids_key, choice_key = jax.random.split(key)
         self._key = seeded(where, ids_key, "seed", seed)
         self._choice_key = seeded(where, choice_key, "scheduling_seed", scheduling_seed)
 
