@@ -1,7 +1,8 @@
 """Parts of a state that steps read and never change, as the memory of attention.
 
 A driver carries them beside its loop, not through it: they are neither masked nor saved
-for each step, and beam search neither repeats nor reorders them.
+for each step, and beam search neither repeats nor reorders them. It returns them as
+they were given, whatever `RNNCell.start` made of them for the run.
 """
 
 import dataclasses

@@ -80,9 +80,9 @@ class RNNCell(Hyperparameters, abc.ABC):
         """The state before the first step, from the one that a driver was given.
 
         A driver calls it once a run, and later steps keep the structure of its result.
-        By default the state is as it was given. Attention adds the keys of its memory.
-        A run may start from the state that another returned: to start a state again
-        must change nothing.
+        By default the state is as it was given. Attention computes the keys of its
+        memory. A driver returns read-only parts of a state as they were given, and a
+        run may start from the state that another returned, with other parameters.
 
         Args:
             params: Parameters as `init` returns them.

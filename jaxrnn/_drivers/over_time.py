@@ -81,7 +81,7 @@ def _run(
     time, batch_size = leaf.shape[axis], leaf.shape[1 - axis]
     if state is None:
         state = with_capacity_for(zero_state(where, cell, batch_size, dtype), time)
-    state = started(cell, state)
+    given, state = state, started(cell, state)
     cell, lengths, state = lay_out(cell, inputs, lengths, state, 1 - axis)
     # The types of its kernels tell how to divide them; a step needs them whole.
     apply_sequence = getattr(cell, "apply_sequence", None)
@@ -112,7 +112,7 @@ def _run(
     # Without lengths a cell may return a list where it declares a tuple: restore the
     # declared structure.
     outputs = with_structure(cell.output_size, outputs)
-    return outputs, with_read_only(state, full_state)
+    return outputs, with_read_only(state, given)
 
 
 def _plan(strategy: Strategy, time: Any) -> CheckpointPlan:

@@ -155,7 +155,7 @@ def raw_rnn(
             cell, loop_fn(time, None, None, None)
         )
         one_step_inputs = jax.tree.map(lambda x: x[None], next_input)
-        initial_state = started(cell, initial_state)
+        given, initial_state = initial_state, started(cell, initial_state)
         cell, finished, initial_state = lay_out(
             cell, one_step_inputs, finished, initial_state, 1
         )
@@ -166,7 +166,7 @@ def raw_rnn(
         emit_ta, (_, _, state, loop_state) = run_until_finished(
             step, carry, emit_types, limit, strategy
         )
-        return emit_ta, with_read_only(state, initial_state), loop_state
+        return emit_ta, with_read_only(state, given), loop_state
 
 
 def _step_of(

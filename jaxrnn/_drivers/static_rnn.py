@@ -11,6 +11,7 @@ from .._base.cell_keys import cell_at_step
 from .._base.errors import noting
 from .._base.inputs import as_state, as_steps, output_dtype, started, zero_state
 from .._base.lengths import as_lengths
+from .._base.read_only import has_read_only, with_read_only
 from .._base.sharding import lay_out, whole_on_explicit_mesh
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
 from .._tensor_array.carried import with_capacity_for
@@ -131,12 +132,14 @@ def unrolled(
             state = with_capacity_for(
                 zero_state(where, cell, batch_size, dtype), len(steps)
             )
-        state = started(cell, state)
+        given, state = state, started(cell, state)
         cell, lengths, state = lay_out(cell, stacked(steps[:1]), lengths, state, 1)
         cell = whole_on_explicit_mesh(cell)
         if lengths is None:
-            return _run(where, cell, steps, state)
-        return _run_masked(where, cell, steps, state, lengths, dtype)
+            outputs, state = _run(where, cell, steps, state)
+        else:
+            outputs, state = _run_masked(where, cell, steps, state, lengths, dtype)
+        return outputs, with_read_only(state, given) if has_read_only(given) else state
 
 
 def _run(

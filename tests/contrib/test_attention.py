@@ -358,6 +358,20 @@ def refusals():
                 memory, cell_state=jaxrnn.LSTMStateTuple(x[:, 0], x[:, 0])
             ),
         ),
+        "rows_of_memories": (
+            ValueError,
+            "as many rows as `memory",
+            lambda: contrib.AttentionWrapper(
+                jaxrnn.GRUCell(H + 1), [luong, luong]
+            ).initial_state((memory, memory[:1])),
+        ),
+        "dtype_of_mechanism": (
+            TypeError,
+            "the dtype of the mechanism",
+            lambda: contrib.AttentionWrapper(
+                jaxrnn.GRUCell(H), contrib.LuongAttention(H, D, dtype=jnp.float16)
+            ).initial_state(memory),
+        ),
         "depth": (
             ValueError,
             "`memory_depth`, 4",
@@ -432,3 +446,56 @@ def test_names_of_the_core_are_pointed_to():
         _ = contrib.MultiRNNCell
     with pytest.raises(AttributeError, match="in this module itself"):
         _ = contrib.seq2seq
+
+
+def test_each_run_computes_the_keys_from_its_own_parameters():
+    cell, memory, x = attending(), draw(B, S, D), draw(B, 4, I)
+    params = params_of(cell)
+    run = lambda params, state: jaxrnn.dynamic_rnn(
+        cell.bind(params), x, initial_state=state, dtype=x.dtype
+    )
+    first = cell.initial_state(memory, LENGTHS)
+    _, passed_on = run(params, first)
+    assert jax.tree.structure(passed_on) == jax.tree.structure(first)
+
+    def loss(params, state):
+        return jnp.sum(run(params, state)[0])
+
+    gradient = jax.grad(loss)(params, passed_on)["memory_layer"]["kernel"]
+    assert np.abs(gradient).max() > 0
+    other = jax.tree.map(lambda p: 2 * p, params)
+    fresh = passed_on._replace(memory=cell.initial_state(memory, LENGTHS).memory)
+    np.testing.assert_array_equal(run(other, passed_on)[0], run(other, fresh)[0])
+
+
+def test_windows_are_scanned_and_buffers_donated():
+    cell, memory, x = attending(), draw(B, S, D), draw(6, B, 2, I)
+    bound = cell.bind(params_of(cell))
+
+    def window(state, x):
+        outputs, state = jaxrnn.dynamic_rnn(
+            bound, x, initial_state=state, dtype=x.dtype
+        )
+        return state, outputs
+
+    start = cell.initial_state(memory, LENGTHS)
+    whole = jnp.concatenate(list(x), axis=1)
+    want = window(start, whole)[1]
+    run = jax.jit(lambda s: jax.lax.scan(window, s, x), donate_argnums=0)
+    _, got = run(start)
+    np.testing.assert_allclose(np.concatenate(got, axis=1), want, 1e-5, 1e-6)
+
+
+def test_padding_that_a_custom_key_value_fn_divides_by_leaves_no_trace():
+    def unit(keys, values):
+        return keys, values / jnp.linalg.norm(values, axis=-1, keepdims=True)
+
+    cell = attending(contrib.LuongAttention(H, D, custom_key_value_fn=unit))
+    outputs, _ = over_time(cell, params_of(cell), draw(B, S, D), draw(B, 4, I))
+    assert np.isfinite(outputs).all()
+
+
+def test_parallel_mode_is_finite_in_half_precision():
+    p, previous = np.full((1, 30), 0.982), np.full((1, 30), 1 / 30)
+    args = (jnp.asarray(a, jnp.float16) for a in (p, previous))
+    assert np.isfinite(contrib.monotonic_attention(*args, "parallel")).all()

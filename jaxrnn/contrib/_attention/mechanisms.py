@@ -125,11 +125,12 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
 
     def with_keys(self, params: Params, memory: AttentionMemory) -> AttentionMemory:
         """The memory with its keys; `params` are those of the memory layer."""
-        values = memory.values
-        keys = dot(values, params["kernel"], values.dtype)
-        if self.custom_key_value_fn is not None:
-            keys, values = self.custom_key_value_fn(keys, values)
-        return dataclasses.replace(memory, keys=keys, values=values)
+        keys = dot(memory.memory, params["kernel"], memory.memory.dtype)
+        if self.custom_key_value_fn is None:
+            return dataclasses.replace(memory, keys=keys)
+        made = self.custom_key_value_fn(keys, memory.memory)
+        keys, values = map(memory.without_padding, made)
+        return dataclasses.replace(memory, keys=keys, own_values=values)
 
     def context_depth(self) -> int:
         """The size of a context."""

@@ -18,23 +18,40 @@ class AttentionMemory:
     """A memory of an attention mechanism, as part of a state.
 
     Attributes:
-        values: The entries of which contexts are sums, `[batch, memory_time, depth]`;
-            zeros beyond the lengths.
+        memory: `[batch, memory_time, memory_depth]`, zeros beyond the lengths.
         lengths: int32 `[batch]`, or `()` for all of it, as a state must not hold None.
         keys: What queries are compared to, `[batch, memory_time, num_units]`; `()`
             before a run has started.
+        own_values: What a `custom_key_value_fn` makes contexts of, `[batch,
+            memory_time, depth]`; `()` for the memory.
     """
 
-    values: Any
+    memory: Any
     lengths: Any = ()
     keys: Any = ()
+    own_values: Any = ()
+
+    @property
+    def values(self) -> Array:
+        """What contexts are made of."""
+        return self.memory if isinstance(self.own_values, tuple) else self.own_values
 
     @property
     def valid(self) -> Array | None:
         """Bool `[batch, memory_time]`, which values there are; None for all."""
         if isinstance(self.lengths, tuple):
             return None
-        return _valid(self.values, self.lengths)
+        places = jnp.arange(self.memory.shape[1], dtype=jnp.int32)
+        return places[None, :] < self.lengths[:, None]
+
+    def without_padding(self, x: Array) -> Array:
+        """The array `[batch, memory_time, ...]` with zeros beyond the lengths."""
+        valid = self.valid
+        if valid is None:
+            return x
+        # A select: padding may hold NaN.
+        valid = jnp.expand_dims(valid, range(2, x.ndim))
+        return jnp.where(valid, x, jnp.zeros((), x.dtype))
 
 
 def as_memory(where: str, name: str, memory: Any, lengths: Any) -> AttentionMemory:
@@ -58,14 +75,5 @@ def as_memory(where: str, name: str, memory: Any, lengths: Any) -> AttentionMemo
             f"{describe(memory)}. Outputs of an encoder are batch-major here."
         )
     lengths = as_lengths(where, lengths, memory.shape[0], "memory_sequence_length")
-    if lengths is None:
-        return AttentionMemory(memory)
-    # A select: padding may hold NaN.
-    valid = _valid(memory, lengths)[:, :, None]
-    values = jnp.where(valid, memory, jnp.zeros((), memory.dtype))
-    return AttentionMemory(values, lengths)
-
-
-def _valid(values: Array, lengths: Array) -> Array:
-    places = jnp.arange(values.shape[1], dtype=jnp.int32)
-    return places[None, :] < lengths[:, None]
+    made = AttentionMemory(memory, () if lengths is None else lengths)
+    return dataclasses.replace(made, memory=made.without_padding(memory))

@@ -173,7 +173,8 @@ def monotonic_attention(
     tiny = jnp.finfo(p.dtype).tiny
     logs = jnp.cumsum(jnp.log(_clip(1 - p, tiny)), axis=1)
     passed = jnp.exp(_shifted(logs, first=0))
-    return p * passed * jnp.cumsum(previous / _clip(passed, 1e-10), axis=1)
+    least = max(1e-10, float(tiny))  # In float16 the first is zero.
+    return p * passed * jnp.cumsum(previous / _clip(passed, least), axis=1)
 
 
 def _recursive(p: Array, previous: Array) -> Array:

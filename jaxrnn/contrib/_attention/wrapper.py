@@ -143,6 +143,10 @@ class AttentionWrapper(ParamsWrapper):
                 check_functions(where, **{name: getattr(self, name)})
         if self.dtype is not None:
             set_field(self, dtype=as_dtype(where, self.dtype))
+        if not isinstance(self.name, str | None):
+            raise TypeError(
+                f"{where}: `name` must be a string, got {describe(self.name)}."
+            )
 
     @property
     def _mechanisms(self) -> tuple[AttentionMechanism, ...]:
@@ -228,16 +232,20 @@ class AttentionWrapper(ParamsWrapper):
         """
         where = "AttentionWrapper.initial_state"
         memories = self._memories(where, memory, memory_sequence_length)
-        rows, _, _ = memories[0].values.shape
-        dtype = memories[0].values.dtype
+        rows, _, _ = memories[0].memory.shape
+        dtype = memories[0].memory.dtype
         if cell_state is None:
             cell_state = self.cell.zero_state(rows, dtype)
         else:
             self._check_cell_state(where, cell_state, rows)
-        alignments = [
-            mechanism.initial_alignments(rows, memory.values.shape[1], dtype)
-            for mechanism, memory in zip(self._mechanisms, memories, strict=True)
-        ]
+        # Made twice: arrays that are one buffer cannot be donated.
+        alignments, states = (
+            [
+                mechanism.initial_alignments(rows, memory.memory.shape[1], dtype)
+                for mechanism, memory in zip(self._mechanisms, memories, strict=True)
+            ]
+            for _ in range(2)
+        )
         history = lambda x: TensorArray(
             dtype, size=0, dynamic_size=True, element_shape=x.shape
         )
@@ -248,7 +256,7 @@ class AttentionWrapper(ParamsWrapper):
             jnp.zeros((), jnp.int32),
             self._one_or_all(alignments),
             self._one_or_all(histories),
-            self._one_or_all(alignments),
+            self._one_or_all(states),
             self._one_or_all(list(map(ReadOnly, memories))),
         )
 
@@ -281,10 +289,22 @@ class AttentionWrapper(ParamsWrapper):
         for i, mechanism in enumerate(self._mechanisms):
             name = f"memory[{i}]" if several else "memory"
             made.append(as_memory(where, name, memories[i], lengths[i]))
-            if made[i].values.shape[2] != mechanism.memory_depth:
+            values, first = made[i].memory, made[0].memory
+            if values.shape[2] != mechanism.memory_depth:
                 raise ValueError(
                     f"{where}: `{name}` must have the mechanism's `memory_depth`, "
-                    f"{mechanism.memory_depth}, got {describe(made[i].values)}."
+                    f"{mechanism.memory_depth}, got {describe(values)}."
+                )
+            if values.shape[0] != first.shape[0]:
+                raise ValueError(
+                    f"{where}: `{name}` must have as many rows as `memory[0]`, "
+                    f"{first.shape[0]}, got {describe(values)}."
+                )
+            if values.dtype != (mechanism.dtype or first.dtype):
+                raise TypeError(
+                    f"{where}: `{name}` must have the dtype of the mechanism and of "
+                    f"`memory[0]`, {mechanism.dtype or first.dtype}, got "
+                    f"{describe(values)}."
                 )
         return made
 
@@ -340,17 +360,14 @@ class AttentionWrapper(ParamsWrapper):
         """The state with the keys of its memory; see `RNNCell.start`."""
         self._check_state(state)
         own, inner = self._checked(params, state.attention, None)
-        memories = []
-        for name, mechanism, memory in zip(
+        parts = zip(
             self._names("memory_layer"),
             self._mechanisms,
             self._parts(state.memory),
             strict=True,
-        ):
-            if isinstance(memory.value.keys, tuple):
-                keyed = mechanism.with_keys(own[name], memory.value)
-                memory = ReadOnly(keyed)
-            memories.append(memory)
+        )
+        # Anew if there are keys, which may be those of other parameters.
+        memories = [ReadOnly(m.with_keys(own[n], part.value)) for n, m, part in parts]
         cell_state = self.cell.start(inner, state.cell_state)
         memory = self._one_or_all(memories)
         return state._replace(cell_state=cell_state, memory=memory)
@@ -366,7 +383,10 @@ class AttentionWrapper(ParamsWrapper):
                 differ.
         """
         check_key_of_step("AttentionWrapper", key)
-        state = self.start(params, state)
+        self._check_state(state)
+        self._checked(params, state.attention, None)
+        if any(isinstance(m.value.keys, tuple) for m in self._parts(state.memory)):
+            state = self.start(params, state)
         self._check_rows(inputs, state)
         with jax.named_scope(scope_name(self)):
             output, cell_state = apply_cell(
@@ -448,9 +468,9 @@ class AttentionWrapper(ParamsWrapper):
                 "`initial_state` are those of the memory."
             )
         for memory in self._parts(state.memory):
-            if rows % max(1, memory.value.values.shape[0]):
+            if rows % max(1, memory.value.memory.shape[0]):
                 raise ValueError(
                     f"AttentionWrapper: `memory` must have the {rows} rows of the "
                     "inputs, or a number of beams for each of its rows, got "
-                    f"{describe(memory.value.values)}."
+                    f"{describe(memory.value.memory)}."
                 )
