@@ -44,6 +44,11 @@ def check_is_cell(where: str, name: str, cell: Any) -> None:
         return
     # The repr of a cell is short; that of anything else may be long.
     got = repr(cell) if hasattr(cell, "state_size") else describe(cell)
+    if getattr(cell, "takes_sequences", False):
+        raise TypeError(
+            f"{where}: `{name}` must be an RNNCell, got {describe(cell)}, which takes "
+            "whole sequences. Call it: `cell.bind(params)(inputs, dtype=dtype)`."
+        )
     fix = (
         "`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell` convert cells of Flax."
         if hasattr(cell, "initialize_carry")

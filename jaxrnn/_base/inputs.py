@@ -56,7 +56,8 @@ def _as_sequence(where: str, name: str, leaf: Any, axes: str) -> Array:
     array = as_array(where, name, leaf)
     if array.ndim < 3:
         fix = (
-            "Stack one array per step by jnp.stack; embed integer ids first."
+            "Stack one array per step by jnp.stack; embed integer ids first, or give "
+            "`ids[..., None]` to a cell that embeds them."
             if is_array(leaf)
             else "A list is a nest of its elements: make it one array by jnp.asarray."
         )

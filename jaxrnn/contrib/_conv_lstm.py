@@ -47,10 +47,11 @@ class ConvLSTM(RNNCell):
         for field, length in lengths.items():
             sizes = tuple(TensorShape(getattr(self, field)))
             if len(sizes) != length:
+                ends = " It ends with the channels, and has no batch."
                 raise ValueError(
                     f"{where}: `{field}` must have {length} entries for "
-                    f"{ndims} axes of convolution, got {sizes}. `input_shape` ends "
-                    "with the channels, and has no batch."
+                    f"{ndims} axes of convolution, got {sizes}."
+                    f"{ends if field == 'input_shape' else ''}"
                 )
             set_field(self, **{field: sizes})
         channels = as_count(where, "output_channels", self.output_channels, fix="")

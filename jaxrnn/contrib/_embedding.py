@@ -145,5 +145,6 @@ def _check_ids(inputs: Any) -> None:
     if len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1):
         raise ValueError(
             "EmbeddingWrapper: `inputs` of one step must be [batch, 1] or [batch], got "
-            f"{describe(inputs)}. Embed several ids a step before the driver."
+            f"{describe(inputs)}. Pass ids[:, 0] of ids [batch, time] to `init`, and "
+            "`ids[..., None]` to a driver; embed several ids a step beforehand."
         )

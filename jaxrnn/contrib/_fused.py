@@ -41,6 +41,8 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
     Source: `tf.contrib.rnn.FusedRNNCell`.
     """
 
+    takes_sequences = True
+
     @abc.abstractmethod
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """New parameters.
@@ -102,6 +104,8 @@ class BoundFusedCell:
     A pytree, whose leaves are the parameters (and the key, if any).
     """
 
+    takes_sequences = True
+
     params: Params
     key: Any = None
     cell: Any = dataclasses.field(metadata={"static": True}, kw_only=True)
@@ -114,7 +118,25 @@ class BoundFusedCell:
         sequence_length: Lengths | None = None,
         scope: str | None = None,
     ) -> tuple[PyTree, PyTree]:
-        """`(outputs, state)`; see `FusedRNNCell.apply`."""
+        """All steps.
+
+        Args:
+            inputs: `[time, batch, depth]`, a nest of such arrays, or a list with the
+                inputs of each step, `[batch, depth]`.
+            initial_state: The state before the first step; None for zeros of `dtype`.
+            dtype: The dtype of the zero state and of the outputs; None for that of
+                `initial_state`.
+            sequence_length: `[batch]`, integers; None for all steps.
+            scope: The name of the steps in profiles.
+
+        Returns:
+            `(outputs, state)`, `[time, batch, size]` (a list of steps if the inputs are
+            one) and the state after each row's last step.
+
+        Raises:
+            TypeError: As `dynamic_rnn`.
+            ValueError: As `dynamic_rnn`.
+        """
         args = self.params, inputs, initial_state, dtype, sequence_length, self.key
         name = type(self.cell).__name__
         with jax.named_scope(as_scope(name, scope, "fused_rnn")):
@@ -164,8 +186,18 @@ class LSTMBlockFusedCell(FusedRNNCell):
         return LSTMBlockCell(**{f.name: getattr(self, f.name) for f in fields})
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """New parameters; see `FusedRNNCell.init`."""
-        return self._cell.init(key, _first(inputs), dtype)
+        """New parameters, from all steps, `[time, batch, depth]`, or their shapes.
+
+        Args:
+            key: A random key.
+            inputs: All steps, or their `jax.ShapeDtypeStruct`; see `FusedRNNCell.init`.
+            dtype: The dtype of the parameters; None for that of the inputs.
+
+        Raises:
+            TypeError: If `key` is not a random key.
+            ValueError: If `inputs` are not of rank 3.
+        """
+        return self._cell.init(key, _first(self, inputs), dtype)
 
     def apply(
         self,
@@ -213,8 +245,13 @@ class FusedRNNCellAdaptor(FusedRNNCell):
         set_bools(self)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """The parameters of the cell; see `FusedRNNCell.init`."""
-        return self.cell.init(key, _first(inputs), dtype)
+        """The parameters of the cell, from all steps; see `FusedRNNCell.init`.
+
+        Raises:
+            TypeError: If `key` is not a random key.
+            ValueError: If `inputs` are one step.
+        """
+        return self.cell.init(key, _first(self, inputs), dtype)
 
     def apply(
         self,
@@ -273,7 +310,7 @@ class TimeReversedFusedRNN(FusedRNNCell):
             )
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """The parameters of the cell; see `FusedRNNCell.init`."""
+        """The parameters of the cell, from all steps; see `FusedRNNCell.init`."""
         return self.cell.init(key, inputs, dtype)
 
     def apply(
@@ -317,12 +354,21 @@ def _steps(sequences: PyTree) -> list[PyTree]:
     return [treedef.unflatten(step) for step in zip(*leaves, strict=True)]
 
 
-def _first(inputs: PyTree) -> PyTree:
-    """The shapes of the first step of inputs."""
+def _first(cell: FusedRNNCell, inputs: PyTree) -> PyTree:
+    """The shapes of the first step of inputs.
+
+    Raises:
+        ValueError: If the inputs are those of one step.
+    """
     if isinstance(inputs, list):
         return inputs[0]
 
     def step(x: Array) -> jax.ShapeDtypeStruct:
+        if len(x.shape) < 3:
+            raise ValueError(
+                f"{_name(cell)}: `inputs` must be all steps, [time, batch, depth], got "
+                f"{describe(x)}."
+            )
         return jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
 
     return jax.tree.map(step, inputs)

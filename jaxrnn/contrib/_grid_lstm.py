@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_count
+from .._base.errors import describe
 from .._base.math import affine, clip_symmetric, widest_dtype
 from .._base.trees import merge_dicts
 from .._base.typing import (
@@ -343,6 +344,11 @@ class GridLSTM(SpecsCell):
 def _set_counts(cell: GridLSTM, field: str, least: int = 0) -> None:
     """Checks a list of integers, and stores it as a tuple."""
     where, value = type(cell).__name__, getattr(cell, field)
+    if not isinstance(value, list | tuple | None):
+        raise TypeError(
+            f"{where}: `{field}` must be a list with an entry for each block, got "
+            f"{describe(value)}. With one block it is a list of one number."
+        )
     counts = [as_count(where, field, n, least, fix="") for n in value or ()]
     set_field(cell, **{field: tuple(counts)})
 

@@ -16,7 +16,7 @@ from .._cells.initializers import ParamSpec, glorot_uniform
 from .._cells.step_checks import check_step_inputs
 from .._time.steps import Steps
 from ._each_step import at_each_step
-from ._wrapper import ParamsWrapper
+from ._wrapper import ParamsWrapper, vector_size
 
 
 @final
@@ -70,10 +70,18 @@ class HighwayWrapper(ParamsWrapper):
         """Fresh parameters for inputs `[batch, depth]`; see `RNNCell.init`.
 
         Raises:
-            ValueError: If `inputs` are not floating, or not of rank 2.
+            ValueError: If `inputs` are not floating, not of rank 2, or not of the size
+                of the cell's output.
             TypeError: If `key` is not a random key.
         """
         inputs = check_step_inputs("HighwayWrapper", inputs)
+        size = vector_size("HighwayWrapper", self.cell.output_size)
+        if inputs.shape[1] != size:
+            raise ValueError(
+                f"HighwayWrapper: `inputs` must be [batch, {size}], of the size of the "
+                f"cell's output, got {describe(inputs)}. Make `InputProjectionWrapper("
+                f"HighwayWrapper(cell), {size})`, which projects them."
+            )
         return self._init(key, inputs.shape[1], inputs, dtype)
 
     def apply(

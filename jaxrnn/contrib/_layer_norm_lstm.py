@@ -180,11 +180,11 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
     def __post_init__(self) -> None:
         super().__post_init__()
         name, keep_prob = type(self).__name__, self.dropout_keep_prob
-        keep_prob = check_number(name, "dropout_keep_prob", keep_prob, 0, 1)
-        if not keep_prob:
+        keep_prob = check_number(name, "dropout_keep_prob", keep_prob)
+        if not 0 < keep_prob <= 1:
             raise ValueError(
-                f"{name}: `dropout_keep_prob` must be in (0, 1], got 0. With nothing "
-                "kept the memory would not be written."
+                f"{name}: `dropout_keep_prob` must be in (0, 1], got {keep_prob}. It "
+                "is the probability of keeping an entry."
             )
         set_field(self, dropout_keep_prob=keep_prob)
         if (seed := self.dropout_prob_seed) is not None:

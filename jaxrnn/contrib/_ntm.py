@@ -10,7 +10,7 @@ from jax.nn.initializers import constant, truncated_normal
 
 from .._base.arguments import as_count
 from .._base.cell_keys import apply_cell
-from .._base.errors import EntryError, describe
+from .._base.errors import describe
 from .._base.math import clip_symmetric, dot, expand_rows
 from .._base.serialization import serializable
 from .._base.tensor_shape import TensorShape
@@ -330,9 +330,10 @@ class NTMCell(OwnParams):
         inputs = check_step_inputs(name, inputs)
         own, inner = self._checked(params, inputs, key)
         if not isinstance(state, tuple | list) or len(state) != 5:
-            raise EntryError(
+            raise TypeError(
                 f"{name}: `state` must be an NTMControllerState, got "
-                f"{describe(state)}. `zero_state` makes one."
+                f"{describe(state)}. `zero_state` makes one, and its `_replace("
+                "controller_state=...)` sets the state of the controller."
             )
         state = NTMControllerState(*state)
         self._check_memory(state, inputs)

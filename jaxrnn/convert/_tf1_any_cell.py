@@ -3,7 +3,7 @@
 The cell tells which parameters there are; only the scopes are TensorFlow's.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
@@ -12,15 +12,16 @@ import numpy as np
 from .. import contrib
 from .._base.errors import describe
 from .._base.typing import Params
-from .._cells.base import RNNCell, scope_name
+from .._cells.base import RNNCell, scope_name, snake_case
 from .._wrappers.base import WrapperCell
 from .._wrappers.multi_rnn import MultiRNNCell
 from ..contrib._wrapper import OwnParams
-from ._tf1_names import join
-from ._weights import check_names, flattened, reader
+from ._tf1_names import join, variables_in
+from ._weights import flattened, reader
 
 # Wrappers that have no variables, and no scope.
 _BARE = WrapperCell, contrib.FusedRNNCellAdaptor, contrib.TimeReversedFusedRNN
+_MEMORY_LAYER = "memory_layer"
 
 
 def is_of_contrib(cell: Any) -> bool:
@@ -30,14 +31,26 @@ def is_of_contrib(cell: Any) -> bool:
     return own or any(is_of_contrib(each) for each in held if each is not None)
 
 
-def load_into(cell: Any, inputs: Any, variables: Mapping[str, Any], scope: str) -> Any:
+def cell_of_contrib(scope: str) -> str | None:
+    """The name of the class of `jaxrnn.contrib` whose scope that is by default."""
+    for name, each in vars(contrib).items():
+        if isinstance(each, type) and issubclass(each, RNNCell):
+            if scope == (getattr(each, "name", None) or snake_case(name)):
+                return name
+    return None
+
+
+def load_into(
+    cell: Any, inputs: Any, variables: Any, scope: str, memory_scope: str
+) -> Any:
     """The cell with the parameters that a scope holds.
 
     Args:
         cell: An unbound cell.
         inputs: One step of its inputs, or its shapes.
-        variables: Those in the scope, under their names in it.
-        scope: The scope, for messages.
+        variables: A mapping or a reader.
+        scope: The scope of the cell.
+        memory_scope: The scope of the memory layers of attention.
 
     Raises:
         TypeError: If `cell` is not an unbound cell, or a weight not a floating array.
@@ -55,35 +68,106 @@ def load_into(cell: Any, inputs: Any, variables: Mapping[str, Any], scope: str) 
         )
     shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), inputs))
     leaves, tree = jax.tree.flatten(shapes)
-    places = dict(named(cell, tree.unflatten(range(len(leaves)))))
+    numbered = tree.unflatten(range(len(leaves)))
+    places = _full_names(cell, numbered, scope, memory_scope)
     # Layers that share their parameters have one name each, of which the first counts.
     names = {i: name for name, i in reversed(places.items())}
-    wanted = [
-        name for name, i in places.items() if name in variables or names[i] == name
-    ]
-    check_names(scope, variables, wanted)
-    read = reader(variables, join(scope, ""))
+    found = _found(variables, scope, memory_scope, places)
+    wanted = [name for name, i in places.items() if name in found or names[i] == name]
+    _check_found(scope, found, wanted)
+    read = reader(found)
     arrays = [read(names[i], *leaf.shape) for i, leaf in enumerate(leaves)]
     return cell.bind(tree.unflatten(arrays))
 
 
-def save_from(bound: Any, scope: str) -> dict[str, np.ndarray]:
+def _found(
+    variables: Any, scope: str, memory_scope: str, places: Collection[str]
+) -> dict[str, Any]:
+    """The variables of a cell and of other layers in its scope, by full names."""
+    own = variables_in(variables, scope)
+    found = {join(scope, name): value for name, value in own.items()}
+    start = join(memory_scope, _MEMORY_LAYER)
+    if not any(name.startswith(start) for name in places):
+        return found
+    try:
+        memory = variables_in(variables, memory_scope, _MEMORY_LAYER)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} `memory_scope` is the scope in which the attention mechanism was "
+            "made."
+        ) from None
+    return found | {join(memory_scope, name): value for name, value in memory.items()}
+
+
+def _check_found(scope: str, found: Collection[str], wanted: Collection[str]) -> None:
+    """Raises ValueError for a variable that is missing, or not known.
+
+    Layers beside the cell are ignored, such as the `output_layer` of a decoder.
+    """
+    prefix = join(scope, "")
+    head = lambda name: name.removeprefix(prefix).partition("/")[0]
+    heads = {head(name) for name in wanted}
+    is_beside = lambda name: (
+        not name.startswith(prefix)
+        or ("/" in name.removeprefix(prefix) and head(name) not in heads)
+    )
+    missing = [name for name in wanted if name not in found]
+    unknown = [name for name in found if name not in wanted and not is_beside(name)]
+    if not missing and not unknown:
+        return
+    faults = [f"missing: {', '.join(missing)}"] if missing else []
+    faults += [f"not known: {', '.join(unknown)}"] if unknown else []
+    fix = "" if unknown else f"There is: {', '.join(found)}. "
+    fix += "An option of `cell` may differ from that of the script, such as `use_bias`."
+    last = scope.rpartition("/")[2]
+    if last in heads:
+        fix = f"The scope ends before `{last}`."
+    raise ValueError(
+        f"`{scope}` must hold the variables of `cell`; {'; '.join(faults)}. {fix}"
+    )
+
+
+def save_from(bound: Any, scope: str, memory_scope: str) -> dict[str, np.ndarray]:
     """The variables of a bound cell under their names in a graph.
 
     Raises:
         TypeError: If a parameter is not a floating array.
         ValueError: If those of an inner cell are missing.
     """
-    arrays = {join(scope, name): x for name, x in named(bound.cell, bound.params)}
+    arrays = _full_names(bound.cell, bound.params, scope, memory_scope)
     read = reader(arrays)
     return {name: read(name, *np.shape(x)) for name, x in arrays.items()}
 
 
+def _full_names(
+    cell: Any, params: Params, scope: str, memory_scope: str
+) -> dict[str, Any]:
+    """The parameters under their names in a graph."""
+    full, layers = {}, 0
+    for name, value in named(cell, params):
+        if name.startswith("/"):
+            number = f"_{layers}" if layers else ""
+            full[join(memory_scope, f"{_MEMORY_LAYER}{number}/kernel")] = value
+            layers += 1
+        else:
+            full[join(scope, name)] = value
+    return full
+
+
 def named(cell: Any, params: Params) -> Iterator[tuple[str, Any]]:
-    """The parameters of a cell under TensorFlow's names, scopes included."""
+    """The parameters of a cell under TensorFlow's names, scopes included.
+
+    The name of a memory layer begins with a slash, as it is in no scope of the cell:
+    a mechanism makes it when it is made.
+    """
     if isinstance(cell, OwnParams):
         own, inner = cell.split_params(params)
-        pairs = [*flattened(own).items(), *named(cell.cell, inner)]
+        attends = isinstance(cell, contrib.AttentionWrapper)
+        pairs = [
+            (f"/{name}" if attends and name.startswith(_MEMORY_LAYER) else name, value)
+            for name, value in flattened(own).items()
+        ]
+        pairs += named(cell.cell, inner)
         # This one calls its cell without entering a scope.
         has_scope = not isinstance(cell, contrib.HighwayWrapper)
         yield from _in_scope(scope_name(cell) if has_scope else "", pairs)
@@ -98,4 +182,5 @@ def named(cell: Any, params: Params) -> Iterator[tuple[str, Any]]:
 
 
 def _in_scope(scope: str, pairs: Any) -> Iterator[tuple[str, Any]]:
-    return ((join(scope, name), value) for name, value in pairs)
+    for name, value in pairs:
+        yield (name if name.startswith("/") else join(scope, name)), value

@@ -11,8 +11,13 @@ def join(scope: str, name: str) -> str:
     return f"{scope}/{name}" if scope else name
 
 
-def variables_in(variables: Any, scope: str) -> dict[str, Any]:
+def variables_in(variables: Any, scope: str, start: str = "") -> dict[str, Any]:
     """The variables in a scope, under their names in it, without slots.
+
+    Args:
+        variables: A mapping, or a checkpoint's reader.
+        scope: The scope.
+        start: What their names in it begin with.
 
     Raises:
         TypeError: If `variables` is neither a mapping nor a checkpoint's reader, or
@@ -23,16 +28,19 @@ def variables_in(variables: Any, scope: str) -> dict[str, Any]:
     if hasattr(variables, "get_variable_to_shape_map"):  # A checkpoint's reader.
         names, get = variables.get_variable_to_shape_map(), variables.get_tensor
     else:
-        check_mapping("variables", variables)
+        fix = "`tf.train.load_checkpoint(path)` reads a checkpoint."
+        check_mapping("variables", variables, fix)
         names, get = variables, variables.__getitem__
     prefix = join(scope, "")
     full = {str(name).removesuffix(":0"): name for name in names}
     inside = [
-        name for name in full if name.startswith(prefix) and not _is_slot(name, full)
+        name
+        for name in full
+        if name.startswith(prefix + start) and not _is_slot(name, full)
     ]
     if not inside:
         raise ValueError(
-            f"no variable is in the scope `{scope}`. There is: "
+            f"no {start or 'variable'} is in the scope `{scope}`. There is: "
             f"{', '.join(full) or 'nothing'}."
         )
     return {name.removeprefix(prefix): get(full[name]) for name in inside}

@@ -15,6 +15,13 @@ cell, which has all that variables do not hold:
     cell = jaxrnn.contrib.HighwayWrapper(jaxrnn.contrib.NASCell(128))
     inputs = jax.ShapeDtypeStruct((1, 128), jax.numpy.float32)
     cell = jaxrnn.convert.tf1.load(reader, cell=cell, inputs=inputs)
+
+An `AttentionWrapper` has its memory layers where the script made its mechanisms, and
+the rest in the scope of the loop, "decoder" for `dynamic_decode`:
+
+    cell = jaxrnn.convert.tf1.load(
+        reader, "decoder", cell=attention, inputs=inputs, memory_scope=""
+    )
 """
 
 import dataclasses
@@ -36,7 +43,7 @@ from .._cells.gru import GRUCell
 from .._cells.lstm import LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
 from ._bound_cells import as_bound, input_depth, paired, read_params, stacked_cells
-from ._tf1_any_cell import is_of_contrib, load_into, save_from
+from ._tf1_any_cell import cell_of_contrib, is_of_contrib, load_into, save_from
 from ._tf1_names import grouped, join, variables_in
 from ._weights import (
     Read,
@@ -91,6 +98,7 @@ def load(
     *,
     cell: Any = None,
     inputs: Shaped | PyTree = None,
+    memory_scope: str = "",
     forget_bias: float = 1.0,
     activation: Any = None,
     cell_clip: float | None = None,
@@ -101,15 +109,18 @@ def load(
     Args:
         variables: A mapping from names to arrays, or a reader from
             `tf.train.load_checkpoint`. A ":0" at the end of names, the slots of
-            optimizers, such as `.../kernel/Adam`, and other scopes are ignored.
+            optimizers, such as `.../kernel/Adam`, other scopes, and layers beside the
+            cell, such as `dense/kernel`, are ignored.
         scope: The scope of the cell: all that precedes its own name or
             `multi_rnn_cell`. Its last part is the `scope` of `dynamic_rnn`, "rnn" by
-            default.
+            default; that of `dynamic_decode` is "decoder".
         cell: The unbound cell of which the variables are, required for cells of
             `jaxrnn.contrib` and for wrappers; None for a cell that the variables tell.
             A cell's scope is its `name`, or TensorFlow's default. One of two directions
             has a scope such as "bidirectional_rnn/fw".
         inputs: One step of the inputs of `cell`, or its shapes, as for `cell.init`.
+        memory_scope: The scope in which the mechanisms of an `AttentionWrapper` were
+            made, where their `memory_layer` is: "" if that was in no scope.
         forget_bias: The forget bias of LSTMs, except `cudnn_compatible_lstm_cell`,
             which has 0.
         activation: The activation of the cells; None for tanh.
@@ -139,11 +150,11 @@ def load(
         >>> sorted(jaxrnn.convert.tf1.save(cell, "encoder/rnn"))
         ['encoder/rnn/lstm_cell/bias', 'encoder/rnn/lstm_cell/kernel']
     """
-    own = variables_in(variables, scope)
     hyper = _Hyper(forget_bias, activation, cell_clip, proj_clip)
     if cell is not None or inputs is not None:
         _check_no_hyper(hyper)
-        return load_into(cell, inputs, own, scope)
+        return load_into(cell, inputs, variables, scope, memory_scope)
+    own = variables_in(variables, scope)
     heads = {name.split("/")[0] for name in own}
     if heads & {*_DIRECTIONS, "bidirectional_rnn"} or any(map(_LAYER.fullmatch, heads)):
         raise ValueError(
@@ -208,6 +219,7 @@ def save(
     cell: BoundCell,
     scope: str = "rnn",
     *,
+    memory_scope: str = "",
     forget_bias: float = 1.0,
     activation: Any = None,
     cell_clip: float | None = None,
@@ -226,6 +238,7 @@ def save(
             of `jaxrnn.contrib` or holds such a cell. The latter `load` takes itself,
             so its hyper-parameters may be any.
         scope: As in `load`.
+        memory_scope: As in `load`.
         forget_bias: That of the cell, if it is an LSTM.
         activation: That of the cell; None for tanh.
         cell_clip: That of the cell, if it is an `LSTMCell`.
@@ -236,8 +249,9 @@ def save(
         ValueError: If its forget bias, activation or a clip differs from the argument.
     """
     check_string("scope", scope)
+    check_string("memory_scope", memory_scope)
     if is_of_contrib(getattr(cell, "cell", None)):
-        return save_from(cell, scope)
+        return save_from(cell, scope, memory_scope)
     variables = _variables("cell", cell, scope)
     hyper = _Hyper(forget_bias, activation, cell_clip, proj_clip)
     _check_hyper("cell", cell, hyper)
@@ -299,10 +313,17 @@ def _bound(scope: str, named: Mapping[str, Any], hyper: _Hyper) -> BoundCell:
     found = [match for match in map(_CELL.fullmatch, groups) if match]
     if len(found) != 1:
         got = ", ".join(match[0] for match in found) or ", ".join(groups)
+        others = [] if found else map(cell_of_contrib, groups)
+        made = next(filter(None, others), None)
+        fix = (
+            f"Pass `cell=jaxrnn.contrib.{made}(...)` and `inputs`."
+            if made
+            else "Rename the variables of a cell with a custom name; of several cells "
+            "pass those of one; of another cell pass the `cell`."
+        )
         raise ValueError(
             f"`{scope}` must hold one of {', '.join(_CELLS)} and {_STACK}, got "
-            f"{got or 'nothing'}. Rename the variables of a cell with a custom name; "
-            "of several cells pass those of one; of another cell pass the `cell`."
+            f"{got or 'nothing'}. {fix}"
         )
     (match,) = found
     place, inner = join(scope, match[0]), groups[match[0]]

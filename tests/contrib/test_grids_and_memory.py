@@ -77,7 +77,10 @@ def test_a_packed_sequence_starts_with_the_first_memory():
     ("make", "message"),
     [
         (lambda: contrib.ConvLSTMCell(2, [3, 2], 1, [1, 1]), "`input_shape` must have"),
-        (lambda: contrib.Conv1DLSTMCell(**CONV | {"kernel_shape": [1, 1]}), "`kernel"),
+        (
+            lambda: contrib.Conv1DLSTMCell(**CONV | {"kernel_shape": [1, 1]}),
+            r"got \(1, 1\).$",
+        ),
         (lambda: contrib.TimeFreqLSTMCell(2), "`feature_size` must be given"),
         (lambda: contrib.GridLSTMCell(2, feature_size=1), "`frequency_skip` must be"),
         (
@@ -112,3 +115,15 @@ def test_a_packed_sequence_starts_with_the_first_memory():
 def test_a_bad_argument_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_refuses_a_number_of_blocks():
+    with pytest.raises(TypeError, match=r"`num_frequency_blocks` must be a list .* 2"):
+        contrib.GridLSTMCell(2, **GRID | {"num_frequency_blocks": 2})
+
+
+def test_a_controllers_state_is_not_that_of_the_machine():
+    cell = contrib.NTMCell(jaxrnn.GRUCell(3), 4, 2, 1, 1, output_dim=2)
+    params, x = cell.init(KEY, jnp.ones((1, 2))), jnp.ones((1, 2))
+    with pytest.raises(TypeError, match="`state` must be an NTMControllerState"):
+        cell.apply(params, x, cell.controller.zero_state(1, x.dtype))

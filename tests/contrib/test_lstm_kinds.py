@@ -48,7 +48,7 @@ def test_dropout_scales_what_it_keeps():
 
 @pytest.mark.parametrize("keep_prob", [0, 1.5])
 def test_refuses_a_probability(keep_prob):
-    with pytest.raises(ValueError, match="`dropout_keep_prob` must be in"):
+    with pytest.raises(ValueError, match=r"`dropout_keep_prob` must be in \(0, 1\]"):
         contrib.LayerNormBasicLSTMCell(4, dropout_keep_prob=keep_prob)
 
 

@@ -142,7 +142,7 @@ REFUSALS = {
     ),
     "highway_output": (
         ValueError,
-        r"`inputs` must have the shape of the output, float32\[4, 2\], got",
+        r"`inputs` must be \[batch, 2\], of the size of the cell's output, got",
         lambda: step(HighwayWrapper(GRUCell(2))),
     ),
     "no_dict": (

@@ -89,6 +89,11 @@ def test_wrappers_within_one_another(name):
     jax.tree.map(np.testing.assert_array_equal, back.params, bound(cell).params)
 
 
+def test_layers_beside_the_cell_are_ignored():
+    loaded = tf1.load(SAVED | {"rnn/dense/kernel": 1}, cell=UGRNN, inputs=STEP)
+    assert tf1.save(loaded).keys() == SAVED.keys()
+
+
 def test_cells_of_the_core_are_loaded_into_a_cell_as_well():
     variables = {
         "rnn/multi_rnn_cell/cell_0/gru_cell/gates/kernel:0": np.ones((6, 6)),
@@ -112,7 +117,7 @@ SAVED = tf1.save(bound(UGRNN))
 REFUSALS = {
     "no_cell": (
         ValueError,
-        "`rnn` must hold one of basic_rnn_cell, .* got ugrnn_cell.* pass the `cell`",
+        "`rnn` must hold one of .* got ugrnn_cell. Pass `cell=jaxrnn.contrib.UGRNNCell",
         lambda: tf1.load(SAVED),
     ),
     "no_inputs": (
@@ -137,13 +142,25 @@ REFUSALS = {
     ),
     "missing": (
         ValueError,
-        "`rnn` must hold ugrnn_cell/bias, .*; missing: ugrnn_cell/kernel",
+        "; missing: rnn/ugrnn_cell/kernel. There is: rnn/ugrnn_cell/bias. An option of",
         lambda: tf1.load({"rnn/ugrnn_cell/bias": np.ones(6)}, cell=UGRNN, inputs=STEP),
     ),
     "unknown": (
         ValueError,
-        "not known: other/x",
-        lambda: tf1.load(SAVED | {"rnn/other/x": 1}, cell=UGRNN, inputs=STEP),
+        "not known: rnn/ugrnn_cell/x, rnn/carry_w. An option of `cell` may differ",
+        lambda: tf1.load(
+            SAVED | {"rnn/ugrnn_cell/x": 1, "rnn/carry_w": 1}, cell=UGRNN, inputs=STEP
+        ),
+    ),
+    "scope_of_the_cell": (
+        ValueError,
+        "missing: rnn/ugrnn_cell/ugrnn_cell/.* The scope ends before `ugrnn_cell`",
+        lambda: tf1.load(SAVED, "rnn/ugrnn_cell", cell=UGRNN, inputs=STEP),
+    ),
+    "path": (
+        TypeError,
+        r"`tf.train.load_checkpoint\(path\)` reads a checkpoint",
+        lambda: tf1.load("model.ckpt", cell=UGRNN, inputs=STEP),
     ),
     "shape": (
         ValueError,
