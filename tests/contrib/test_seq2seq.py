@@ -450,6 +450,16 @@ def test_states_with_scalars_and_arrays_are_decoded_with_imputation():
     np.testing.assert_allclose(final.hidden, compiled[1].hidden, rtol=1e-9)
 
 
+def test_arrays_in_the_state_have_an_entry_for_each_output():
+    cell = AttendingCell()
+    state = cell.zero_state(BATCH, jnp.float64)
+    helper = contrib.TrainingHelper(INPUTS, LENGTHS)
+    run = lambda: contrib.dynamic_decode(basic(helper, cell, state))
+    for outputs, final, _ in (run(), jax.jit(run)()):
+        assert final.history.stack().shape == (TIME, BATCH, UNITS)
+        assert outputs.rnn_output.shape[1] == TIME
+
+
 def test_a_decoder_of_ones_own():
     class Countdown(contrib.Decoder):
         batch_size = 2
