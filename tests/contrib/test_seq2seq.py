@@ -304,6 +304,51 @@ def test_vmap_of_beams():
         chex.assert_trees_all_close(one, jax.jit(run)(scale), rtol=1e-9, atol=1e-12)
 
 
+def in_shard_map(run):
+    """`run(params, start, state)` with a row on each of four devices."""
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def of_device(params, start, state):
+        # Summed over devices before the loop, whose length differs between them.
+        return run(jax.lax.pcast(params, "d", to="varying"), start, state)
+
+    rows = jax.P("d")
+    specs = {"in_specs": (jax.P(), rows, rows), "out_specs": rows}
+    return jax.shard_map(of_device, mesh=mesh, **specs)
+
+
+@pytest.mark.parametrize("search", ["greedy", "beam"])
+def test_rows_are_divided_by_shard_map(search):
+    def run(params, start, state):
+        cell, kernel = CELL.bind(params["cell"]), params["kernel"]
+        bias = 3 * BIAS  # Rows end early.
+        layer = lambda x: x @ kernel + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+        if search == "greedy":
+            helper = contrib.GreedyEmbeddingHelper(params["table"], start, END)
+            decoder = contrib.BasicDecoder(cell, helper, state, layer)
+            outputs, final, n = contrib.dynamic_decode(decoder, False, True, 7)
+            return outputs.rnn_output, (outputs.sample_id, n, final)
+        tiled = contrib.tile_batch(state, 3)
+        decoder = contrib.BeamSearchDecoder(
+            cell, params["table"], start, END, tiled, 3, layer
+        )
+        outputs, final, _ = contrib.dynamic_decode(decoder, maximum_iterations=7)
+        return final.log_probs, (outputs.predicted_ids, final.lengths)
+
+    def loss(run, params):
+        value, others = run(params, jnp.array([2, 0, 5, 3]), draw(4, UNITS, seed=4))
+        return jnp.sum(value**2), others
+
+    params = {"cell": PARAMS, "kernel": KERNEL, "table": TABLE}
+    results = [
+        jax.jit(jax.value_and_grad(functools.partial(loss, run), has_aux=True))(params)
+        for run in (run, in_shard_map(run))
+    ]
+    chex.assert_trees_all_close(*results, rtol=1e-7, atol=1e-12)
+    lengths = results[0][0][1][1]
+    assert len(set(np.max(lengths.reshape(4, -1), axis=1).tolist())) > 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_narrow_dtypes(dtype):
