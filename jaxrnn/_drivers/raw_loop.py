@@ -43,6 +43,7 @@ def run_until_finished(
     emit_types: PyTree,
     limit: Limit,
     strategy: Strategy,
+    first_write: int = 0,
 ) -> tuple[PyTree, Carry]:
     """`(emit_ta, carry)` after `step` at times 0, 1, ... until all rows are finished.
 
@@ -52,6 +53,8 @@ def run_until_finished(
         emit_types: The shape and dtype of each leaf that a step emits.
         limit: The maximum number of steps.
         strategy: What is saved of the steps for derivatives of a compiled loop.
+        first_write: The index at which the first step may write to an empty
+            TensorArray in the carry.
 
     Raises:
         ValueError: If the loop must be compiled and emits, and there is no limit.
@@ -61,7 +64,7 @@ def run_until_finished(
     while time != limit.steps:
         finished = concrete_or_none(_all_finished(carry))
         if finished is None:
-            return _compiled(step, start, emit_types, limit, strategy)
+            return _compiled(step, start, emit_types, limit, strategy, first_write)
         if finished:
             break
         carry, emit = step(jnp.asarray(time, jnp.int32), carry)
@@ -81,13 +84,13 @@ def _compiled(
     emit_types: PyTree,
     limit: Limit,
     strategy: Strategy,
+    first_write: int,
 ) -> tuple[PyTree, Carry]:
     """The loop as one operation."""
     max_time = limit.steps
     if max_time is None:
         return emit_types, _unbounded(step, carry, emit_types, limit)
-    # The first step may write at time 1: `loop_fn` was also called at time 0.
-    carry = with_capacity_for(carry, max_time, first=1)
+    carry = with_capacity_for(carry, max_time, first_write)
     time = jnp.zeros((), jnp.int32)
     carry = with_known_shapes(carry, lambda carry: step(time, carry)[0])
     plan = plan_of(strategy, max_time)

@@ -163,8 +163,9 @@ def raw_rnn(
         carry: Any = finished, next_input, without_read_only(initial_state), loop_state
         step = _step_of(cell, loop_fn, emit_types, initial_state)
         limit = Limit(where, "max_time", max_time)
+        # `loop_fn` was called at time 0, so the first step may write at 1.
         emit_ta, (_, _, state, loop_state) = run_until_finished(
-            step, carry, emit_types, limit, strategy
+            step, carry, emit_types, limit, strategy, first_write=1
         )
         return emit_ta, with_read_only(state, given), loop_state
 

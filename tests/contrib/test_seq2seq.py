@@ -304,6 +304,51 @@ def test_vmap_of_beams():
         chex.assert_trees_all_close(one, jax.jit(run)(scale), rtol=1e-9, atol=1e-12)
 
 
+def in_shard_map(run):
+    """`run(params, start, state)` with a row on each of four devices."""
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def of_device(params, start, state):
+        # Summed over devices before the loop, whose length differs between them.
+        return run(jax.lax.pcast(params, "d", to="varying"), start, state)
+
+    rows = jax.P("d")
+    specs = {"in_specs": (jax.P(), rows, rows), "out_specs": rows}
+    return jax.shard_map(of_device, mesh=mesh, **specs)
+
+
+@pytest.mark.parametrize("search", ["greedy", "beam"])
+def test_rows_are_divided_by_shard_map(search):
+    def run(params, start, state):
+        cell, kernel = CELL.bind(params["cell"]), params["kernel"]
+        bias = 3 * BIAS  # Rows end early.
+        layer = lambda x: x @ kernel + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+        if search == "greedy":
+            helper = contrib.GreedyEmbeddingHelper(params["table"], start, END)
+            decoder = contrib.BasicDecoder(cell, helper, state, layer)
+            outputs, final, n = contrib.dynamic_decode(decoder, False, True, 7)
+            return outputs.rnn_output, (outputs.sample_id, n, final)
+        tiled = contrib.tile_batch(state, 3)
+        decoder = contrib.BeamSearchDecoder(
+            cell, params["table"], start, END, tiled, 3, layer
+        )
+        outputs, final, _ = contrib.dynamic_decode(decoder, maximum_iterations=7)
+        return final.log_probs, (outputs.predicted_ids, final.lengths)
+
+    def loss(run, params):
+        value, others = run(params, jnp.array([2, 0, 5, 3]), draw(4, UNITS, seed=4))
+        return jnp.sum(value**2), others
+
+    params = {"cell": PARAMS, "kernel": KERNEL, "table": TABLE}
+    results = [
+        jax.jit(jax.value_and_grad(functools.partial(loss, run), has_aux=True))(params)
+        for run in (run, in_shard_map(run))
+    ]
+    chex.assert_trees_all_close(*results, rtol=1e-7, atol=1e-12)
+    lengths = results[0][0][1][1]
+    assert len(set(np.max(lengths.reshape(4, -1), axis=1).tolist())) > 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_narrow_dtypes(dtype):
@@ -450,6 +495,16 @@ def test_states_with_scalars_and_arrays_are_decoded_with_imputation():
     np.testing.assert_allclose(final.hidden, compiled[1].hidden, rtol=1e-9)
 
 
+def test_arrays_in_the_state_have_an_entry_for_each_output():
+    cell = AttendingCell()
+    state = cell.zero_state(BATCH, jnp.float64)
+    helper = contrib.TrainingHelper(INPUTS, LENGTHS)
+    run = lambda: contrib.dynamic_decode(basic(helper, cell, state))
+    for outputs, final, _ in (run(), jax.jit(run)()):
+        assert final.history.stack().shape == (TIME, BATCH, UNITS)
+        assert outputs.rnn_output.shape[1] == TIME
+
+
 def test_a_decoder_of_ones_own():
     class Countdown(contrib.Decoder):
         batch_size = 2
@@ -497,6 +552,12 @@ def bound():
 
 def greedy():
     return contrib.GreedyEmbeddingHelper(TABLE, START, END)
+
+
+def beams_of(table):
+    tiled = contrib.tile_batch(STATE, 2)
+    given = bound(), table, START % len(table), END, tiled, 2, project
+    return contrib.BeamSearchDecoder(*given)
 
 
 def decoding(decoder, **options):
@@ -550,13 +611,20 @@ REFUSALS = [
     (lambda: contrib.SampleEmbeddingHelper(TABLE, START, END, seed="a", key=KEY), TypeError, "SampleEmbeddingHelper: `seed` must be an integer, got 'a'."),
     (lambda: helpers(KEY, jnp.ones(2)), ValueError, "ScheduledEmbeddingTrainingHelper: `sampling_probability` must be a number or [3], one for each row, got float64[2]."),
     (decoding(lambda: basic(greedy(), layer=lambda x: (x, x))), TypeError, "GreedyEmbeddingHelper: the outputs of a step must be one array of logits, got tuple."),
-    (lambda: contrib.BeamSearchDecoder(bound(), TABLE, START, END, STATE, 2), ValueError, "BeamSearchDecoder: `initial_state` must have 6 rows, one for each of 2 beams, got float64[3, 4]. Apply `tile_batch`"),
+    (lambda: contrib.BeamSearchDecoder(bound(), TABLE, START, END, STATE, 2), ValueError, "BeamSearchDecoder: `initial_state` must have 6 rows, one for each of 2 beams, got float64[3, 4]. Apply `tile_batch` to it"),
+    (lambda: contrib.BeamSearchDecoder(bound(), TABLE, np.repeat(START, 2), END, contrib.tile_batch(STATE, 2), 2), ValueError, "`initial_state` must have 12 rows, one for each of 2 beams, got float64[6, 4]. Apply `tile_batch` to it, but not to `start_tokens`, which are [batch]."),
+    (lambda: contrib.tile_batch([6, 4, 2], 3), TypeError, "tile_batch: `t` must be a nest of arrays [batch, ...], got [6, 4, 2], whose numbers have no rows. `np.array(t)`"),
+    (decoding(lambda: beams_of(TABLE[:4])), ValueError, "BeamSearchDecoder: logits must be of ids with a row in `embedding`, 4, got float64[3, 2, 6]. Was the decoder's `output_layer` forgotten?"),
+    (decoding(lambda: basic(contrib.GreedyEmbeddingHelper(TABLE[:3], START % 3, END), layer=None)), ValueError, "GreedyEmbeddingHelper: logits must be of ids with a row in `embedding`, 3, got float64[3, 4]. Was"),
+    (decoding(lambda: basic(contrib.SampleEmbeddingHelper(TABLE[:3], START % 3, END, key=KEY))), ValueError, "SampleEmbeddingHelper: logits must be of ids with a row in `embedding`, 3, got"),
+    (decoding(lambda: basic(contrib.ScheduledEmbeddingTrainingHelper(INPUTS, LENGTHS, TABLE[:3], 0.5, key=KEY))), ValueError, "ScheduledEmbeddingTrainingHelper: logits must be of ids with a row in `embedding`, 3, got"),
     (lambda: beams(0), ValueError, "tile_batch: `multiplier` must be 1 or more, got 0."),
     (lambda: beams(2, length_penalty_weight=np.inf), ValueError, "BeamSearchDecoder: `length_penalty_weight` must be finite, got inf. 0 is for none."),
     (decoding(lambda: beams(2, coverage_penalty_weight=0.1)), ValueError, "BeamSearchDecoder: `coverage_penalty_weight` must be 0 for a cell without attention, got 0.1."),
     (decoding(lambda: contrib.BeamSearchDecoder(bound(), TABLE, START, END, STATE, 1, lambda x: x[0])), ValueError, "BeamSearchDecoder: logits must be one array [batch, beam, vocab] with [3, 1] rows, got float64[1, 4]."),
     (lambda: contrib.gather_tree(zeros, zeros, START, END), ValueError, "gather_tree: `step_ids` must be [time, batch, beam], got int32[2, 3]."),
     (lambda: contrib.gather_tree(INPUTS, zeros, START, END), TypeError, "gather_tree: `step_ids` must be integers, got float64[3, 5, 3]."),
+    (lambda: loss(jnp.zeros((2, 4), jnp.int32), jnp.ones((2, 4))), ValueError, "as `logits` [2, 3, 4], got int32[2, 4]. Outside of jit, outputs of `dynamic_decode` end with the longest row: cut"),
     (lambda: loss(zeros[0], jnp.ones((2, 3))), ValueError, "sequence_loss: `targets` must be [batch, time], as `logits` [2, 3, 4], got int32[3]."),
     (lambda: loss(zeros, jnp.ones((2, 3, 4))), ValueError, "sequence_loss: `weights` must be [batch, time], as `logits` [2, 3, 4], got float64[2, 3, 4]."),
     (lambda: loss(jnp.ones((2, 3)), zeros), TypeError, "sequence_loss: `targets` must be integer, got float64[2, 3]."),

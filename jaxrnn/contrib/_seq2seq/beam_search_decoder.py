@@ -31,7 +31,13 @@ from ...decode._beam import (
 from ...decode._checks import FINITE, as_number, as_start_ids
 from .basic_decoder import state_dtype
 from .decoder import Decoder
-from .embedding import Embedding, as_embedding, as_end_token, score_dtype
+from .embedding import (
+    Embedding,
+    as_embedding,
+    as_end_token,
+    check_has_ids,
+    score_dtype,
+)
 from .gather_tree import gather_tree, gather_tree_from_array
 
 
@@ -116,6 +122,11 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
     Source: `tf.contrib.seq2seq.tile_batch`.
     """
     width = as_width("tile_batch", multiplier, "multiplier")
+    if isinstance(t, list | tuple) and any(isinstance(x, int | float) for x in t):
+        raise TypeError(
+            f"tile_batch: `t` must be a nest of arrays [batch, ...], got {t}, whose "
+            "numbers have no rows. `np.array(t)` makes them one array."
+        )
     is_array = is_tensor_array
     # A scalar stands in for each TensorArray.
     arrays = jax.tree.map(
@@ -332,6 +343,7 @@ class BeamSearchDecoder(Decoder):
                 f"with {list(rows)} rows, got {describe(logits)}. They are what the "
                 "cell or `output_layer` returns."
             )
+        check_has_ids(type(self).__name__, self._embedding_fn, logits)
         return logits.astype(self._dtype)
 
     def _scores(
@@ -384,8 +396,8 @@ class BeamSearchDecoder(Decoder):
                 continue
             raise ValueError(
                 f"{where}: `{name}` must have {rows} rows, one for each of "
-                f"{self._beam_width} beams, got {describe(leaf)}. Apply `tile_batch`, "
-                "or make a zero state of so many rows."
+                f"{self._beam_width} beams, got {describe(leaf)}. Apply `tile_batch` "
+                "to it, but not to `start_tokens`, which are [batch]."
             )
         return state
 

@@ -1,7 +1,7 @@
 """Embeddings, ids and random keys as the helpers and the beam search take them."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,15 @@ from ..._base.typing import Array, ArrayLike, DType, Key, PyTree
 
 Embedding = ArrayLike | Callable[[Array], PyTree]
 """A table `[vocab, ...]`, or a function of ids."""
+
+
+class Table(NamedTuple):
+    """A table `[vocab, ...]` as a function of ids."""
+
+    rows: Array
+
+    def __call__(self, ids: Array) -> Array:
+        return self.rows[ids]
 
 
 def as_embedding(where: str, embedding: Any) -> Callable[[Array], PyTree]:
@@ -29,8 +38,18 @@ def as_embedding(where: str, embedding: Any) -> Callable[[Array], PyTree]:
             f"{where}: `embedding` must be a table [vocab, ...] or a function of ids, "
             f"got {describe(embedding)}."
         )
-    table = jnp.asarray(embedding)
-    return lambda ids: table[ids]
+    return Table(jnp.asarray(embedding))
+
+
+def check_has_ids(where: str, embedding: Callable, logits: Array) -> None:
+    """Raises ValueError if the logits have more ids than a table has rows."""
+    vocab = logits.shape[-1]
+    if isinstance(embedding, Table) and vocab > len(embedding.rows):
+        raise ValueError(
+            f"{where}: logits must be of ids with a row in `embedding`, "
+            f"{len(embedding.rows)}, got {describe(logits)}. Was the decoder's "
+            "`output_layer` forgotten?"
+        )
 
 
 def as_end_token(where: str, end_token: Any) -> Array:

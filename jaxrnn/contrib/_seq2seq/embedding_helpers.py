@@ -1,5 +1,6 @@
 """Helpers that feed back the embedding of the id that was chosen."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,7 +9,14 @@ from ..._base.errors import describe, is_array
 from ..._base.typing import Array, ArrayLike, Key, PyTree
 from ...decode._checks import POSITIVE, as_number, as_start_ids
 from ...decode._sampling import draw
-from .embedding import Embedding, as_embedding, as_end_token, score_dtype, seeded
+from .embedding import (
+    Embedding,
+    as_embedding,
+    as_end_token,
+    check_has_ids,
+    score_dtype,
+    seeded,
+)
 from .helper import IdHelper
 
 
@@ -27,7 +35,8 @@ class GreedyEmbeddingHelper(IdHelper):
     Raises:
         TypeError: If an argument is of the wrong kind; in a step, if the outputs are
             not one array.
-        ValueError: If `start_tokens` is no vector, or `end_token` no scalar.
+        ValueError: If `start_tokens` is no vector, or `end_token` no scalar; in a step,
+            if there are more logits than rows of the table.
 
     Source: `tf.contrib.seq2seq.GreedyEmbeddingHelper`.
     """
@@ -54,7 +63,7 @@ class GreedyEmbeddingHelper(IdHelper):
         self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
     ) -> Array:
         """The most likely ids, the first of equal ones."""
-        return most_likely(type(self).__name__, outputs)
+        return most_likely(type(self).__name__, outputs, self._embedding_fn)
 
     def next_inputs(
         self,
@@ -113,13 +122,16 @@ class SampleEmbeddingHelper(GreedyEmbeddingHelper):
         self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
     ) -> Array:
         """Ids drawn from the distribution."""
-        logits = as_logits("SampleEmbeddingHelper", outputs)
+        logits = as_logits("SampleEmbeddingHelper", outputs, self._embedding_fn)
         return draw_ids(self._key, logits, time, self._softmax_temperature)
 
 
-def most_likely(where: str, outputs: PyTree) -> Array:
+def most_likely(
+    where: str, outputs: PyTree, embedding: Callable | None = None
+) -> Array:
     """The most likely ids, int32."""
-    return jnp.argmax(as_logits(where, outputs), axis=-1).astype(jnp.int32)
+    logits = as_logits(where, outputs, embedding)
+    return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
 def draw_ids(key: Key, logits: Array, time: Array, temperature: Any = 1.0) -> Array:
@@ -128,15 +140,18 @@ def draw_ids(key: Key, logits: Array, time: Array, temperature: Any = 1.0) -> Ar
     return draw(key, temperature, None, None, wide, time)
 
 
-def as_logits(where: str, outputs: PyTree) -> Array:
+def as_logits(where: str, outputs: PyTree, embedding: Callable | None = None) -> Array:
     """The outputs of a step, if they are one array.
 
     Raises:
         TypeError: If they are not.
+        ValueError: If `embedding` is a table that lacks some of their ids.
     """
     if not is_array(outputs):
         raise TypeError(
             f"{where}: the outputs of a step must be one array of logits, got "
             f"{describe(outputs)}. Make it by the decoder's `output_layer`."
         )
+    if embedding is not None:
+        check_has_ids(where, embedding, outputs)
     return outputs

@@ -94,7 +94,7 @@ def _as_arrays(logits: Any, targets: Any, weights: Any) -> tuple[Array, Array, A
         if array.ndim != rank or array.shape[:2] != shape[:2]:
             raise ValueError(
                 f"{WHERE}: `{name}` must be {wanted}, as `logits` {list(shape)}, got "
-                f"{describe(array)}."
+                f"{describe(array)}.{_fix(shape, array)}"
             )
     for name, kind in (("logits", jnp.floating), ("targets", jnp.integer)):
         if not jnp.issubdtype(arrays[name].dtype, kind):
@@ -103,6 +103,16 @@ def _as_arrays(logits: Any, targets: Any, weights: Any) -> tuple[Array, Array, A
                 f"{describe(arrays[name])}."
             )
     return arrays["logits"], arrays["targets"], arrays["weights"]
+
+
+def _fix(logits: tuple[int, ...], array: Array) -> str:
+    """What to do if the logits have fewer steps, as outside of jit."""
+    if len(logits) != 3 or array.ndim != 2 or array.shape[1] <= logits[1]:
+        return ""
+    return (
+        " Outside of jit, outputs of `dynamic_decode` end with the longest row: cut "
+        "`targets` and `weights` to `logits.shape[1]` steps, or use jit."
+    )
 
 
 def _as_axes(batch: Any, timesteps: Any, prefix: str) -> tuple[int, ...]:

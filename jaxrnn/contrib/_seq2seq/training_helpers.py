@@ -155,7 +155,7 @@ class ScheduledEmbeddingTrainingHelper(TrainingHelper):
         self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
     ) -> Array:
         """Ids drawn from the outputs; -1 where none are."""
-        logits = as_logits(type(self).__name__, outputs)
+        logits = as_logits(type(self).__name__, outputs, self._embedding_fn)
         chosen = _choose(self._choice_key, self._probability, time, logits)
         return jnp.where(chosen, draw_ids(self._key, logits, time), -1)
 
