@@ -4,21 +4,23 @@ A cell has the constructor of TensorFlow's and the names of its variables, so th
 scripts port line by line and old checkpoints drop in.
 
 Cells: `BidirectionalGridLSTMCell`, `CFNCell`, `Conv1DLSTMCell`, `Conv2DLSTMCell`,
-`Conv3DLSTMCell`, `ConvLSTMCell`, `CoupledInputForgetGateLSTMCell`, `FusedRNNCell`,
-`FusedRNNCellAdaptor`, `GLSTMCell`, `GRUBlockCellV2`, `GridLSTMCell`, `IndRNNCell`,
-`IndyGRUCell`, `IndyLSTMCell`, `IntersectionRNNCell`, `LSTMBlockCell`,
-`LSTMBlockFusedCell`, `LayerNormBasicLSTMCell`, `LayerNormLSTMCell`, `MinimalRNNCell`,
-`NASCell`, `NTMCell`, `NTMControllerState`, `PhasedLSTMCell`, `SRUCell`,
-`TimeFreqLSTMCell`, `TimeReversedFusedRNN`, `UGRNNCell`, `WeightNormLSTMCell`. Wrappers:
-`AttentionCellWrapper`, `EmbeddingWrapper`, `FusedRNNCell`, `FusedRNNCellAdaptor`,
-`HighwayWrapper`, `InputProjectionWrapper`, `LSTMBlockFusedCell`, `NTMCell`,
-`NTMControllerState`, `OutputProjectionWrapper`, `TimeReversedFusedRNN`.
+`Conv3DLSTMCell`, `ConvLSTMCell`, `CoupledInputForgetGateLSTMCell`, `GLSTMCell`,
+`GRUBlockCellV2`, `GridLSTMCell`, `IndRNNCell`, `IndyGRUCell`, `IndyLSTMCell`,
+`IntersectionRNNCell`, `LSTMBlockCell`, `LayerNormBasicLSTMCell`, `LayerNormLSTMCell`,
+`MinimalRNNCell`, `NASCell`, `NTMCell` (`NTMControllerState`), `PhasedLSTMCell`,
+`SRUCell`, `TimeFreqLSTMCell`, `UGRNNCell`, `WeightNormLSTMCell`.
+
+Wrappers: `AttentionCellWrapper`, `EmbeddingWrapper`, `HighwayWrapper`,
+`InputProjectionWrapper`, `OutputProjectionWrapper`.
+
+Fused cells, which take whole sequences (all `FusedRNNCell`): `FusedRNNCellAdaptor`,
+`LSTMBlockFusedCell`, `TimeReversedFusedRNN`.
 
 Attention: `AttentionWrapper` (`AttentionWrapperState`) with a mechanism,
 `BahdanauAttention`, `LuongAttention`, `BahdanauMonotonicAttention` or
 `LuongMonotonicAttention` (all `AttentionMechanism`); `hardmax`, `monotonic_attention`.
 
-Decoding: `dynamic_decode` runs a `Decoder`. A `BasicDecoder`, which emits
+Decoders: `dynamic_decode` runs a `Decoder`. A `BasicDecoder`, which emits
 `BasicDecoderOutput`, feeds its cell by a `Helper`: for training `TrainingHelper`,
 `ScheduledEmbeddingTrainingHelper` or `ScheduledOutputTrainingHelper`; for inference
 `GreedyEmbeddingHelper`, `SampleEmbeddingHelper`, `InferenceHelper` or `CustomHelper`. A
