@@ -151,9 +151,7 @@ def draw_ids(key: Key, logits: Array, time: Array, temperature: Any = 1.0) -> Ar
     return draw(key, temperature, None, None, wide, time)
 
 
-def as_logits(
-    where: str, outputs: PyTree, embedding: Callable | None = None
-) -> Array:
+def as_logits(where: str, outputs: PyTree, embedding: Callable | None = None) -> Array:
     """The outputs of a step, if they are one array.
 
     Raises:
