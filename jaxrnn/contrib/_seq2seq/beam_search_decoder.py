@@ -116,7 +116,8 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
         The nest, each leaf `[batch * multiplier, ...]`.
 
     Raises:
-        TypeError: If a leaf is not an array, or `multiplier` not an int.
+        TypeError: If a leaf is not an array, `t` is a list of numbers, or `multiplier`
+            not an int.
         ValueError: If a TensorArray is not empty, or `multiplier` is out of range.
 
     Source: `tf.contrib.seq2seq.tile_batch`.
@@ -193,7 +194,8 @@ class BeamSearchDecoder(Decoder):
         TypeError: If an argument is of the wrong kind.
         ValueError: If `start_tokens` is no vector or `end_token` no scalar, a number is
             out of range, or a leaf of the state has not `batch * beam` rows; if there
-            is a coverage penalty and the state has no alignments.
+            is a coverage penalty and the state has no alignments; in a step, if there
+            are more logits than rows of the table.
 
     Source: `tf.contrib.seq2seq.BeamSearchDecoder`; arXiv:1609.08144.
     """

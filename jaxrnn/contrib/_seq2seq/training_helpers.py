@@ -122,7 +122,8 @@ class ScheduledEmbeddingTrainingHelper(TrainingHelper):
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If shapes do not fit, or a length exceeds the inputs.
+        ValueError: If shapes do not fit, or a length exceeds the inputs; in a step, if
+            there are more logits than rows of the table.
 
     Source: `tf.contrib.seq2seq.ScheduledEmbeddingTrainingHelper`; arXiv:1506.03099.
     """
