@@ -3,33 +3,22 @@
 A cell has the constructor of TensorFlow's and the names of its variables, so that
 scripts port line by line and old checkpoints drop in.
 
-Cells: `BidirectionalGridLSTMCell`, `CFNCell`, `Conv1DLSTMCell`, `Conv2DLSTMCell`,
-`Conv3DLSTMCell`, `ConvLSTMCell`, `CoupledInputForgetGateLSTMCell`, `GLSTMCell`,
+Cells: `BidirectionalGridLSTMCell`, `CFNCell`, `ConvLSTMCell`, `Conv1DLSTMCell`,
+`Conv2DLSTMCell`, `Conv3DLSTMCell`, `CoupledInputForgetGateLSTMCell`, `GLSTMCell`,
 `GRUBlockCellV2`, `GridLSTMCell`, `IndRNNCell`, `IndyGRUCell`, `IndyLSTMCell`,
 `IntersectionRNNCell`, `LSTMBlockCell`, `LayerNormBasicLSTMCell`, `LayerNormLSTMCell`,
-`MinimalRNNCell`, `NASCell`, `NTMCell`, `NTMControllerState`, `PhasedLSTMCell`,
-`SRUCell`, `TimeFreqLSTMCell`, `UGRNNCell`, `WeightNormLSTMCell`. Wrappers:
-`AttentionCellWrapper`, `EmbeddingWrapper`, `FusedRNNCell`, `FusedRNNCellAdaptor`,
-`HighwayWrapper`, `InputProjectionWrapper`, `LSTMBlockFusedCell`,
-`OutputProjectionWrapper`, `TimeReversedFusedRNN`.
-
-Attention: `AttentionWrapper` (`AttentionWrapperState`) with a mechanism,
-`BahdanauAttention`, `LuongAttention`, `BahdanauMonotonicAttention` or
-`LuongMonotonicAttention` (all `AttentionMechanism`); `hardmax`, `monotonic_attention`.
-
-Decoding: `dynamic_decode` runs a `Decoder`. A `BasicDecoder`, which emits
-`BasicDecoderOutput`, feeds its cell by a `Helper`: for training `TrainingHelper`,
-`ScheduledEmbeddingTrainingHelper` or `ScheduledOutputTrainingHelper`; for inference
-`GreedyEmbeddingHelper`, `SampleEmbeddingHelper`, `InferenceHelper` or `CustomHelper`. A
-`BeamSearchDecoder` starts from a state that `tile_batch` repeated; its state is a
-`BeamSearchDecoderState`, it emits `BeamSearchDecoderOutput`, out of which `gather_tree`
-makes the sequences of the `FinalBeamSearchDecoderOutput`. `sequence_loss` is the loss.
+`MinimalRNNCell`, `NASCell`, `NTMCell` (`NTMControllerState`), `PhasedLSTMCell`,
+`SRUCell`, `TimeFreqLSTMCell`, `UGRNNCell`, `WeightNormLSTMCell`.
 
 Wrappers: `AttentionCellWrapper`, `EmbeddingWrapper`, `HighwayWrapper`,
 `InputProjectionWrapper`, `OutputProjectionWrapper`.
 
 Fused cells, which take whole sequences (all `FusedRNNCell`): `FusedRNNCellAdaptor`,
 `LSTMBlockFusedCell`, `TimeReversedFusedRNN`.
+
+Attention: `AttentionWrapper` (`AttentionWrapperState`) with a mechanism,
+`BahdanauAttention`, `LuongAttention`, `BahdanauMonotonicAttention` or
+`LuongMonotonicAttention` (all `AttentionMechanism`); `hardmax`, `monotonic_attention`.
 
 Decoders: `dynamic_decode` runs a `Decoder`. A `BasicDecoder`, which emits
 `BasicDecoderOutput`, feeds its cell by a `Helper`: for training `TrainingHelper`,
@@ -176,3 +165,14 @@ from ._weight_norm_lstm import (
 )
 
 _set_public_module(globals())
+
+
+def __getattr__(name: str) -> object:
+    """Says where a name of `tf.contrib.rnn` is that is no name of this module."""
+    import sys
+
+    # Not an import: this module is below the package's own.
+    hint = f"It is `jaxrnn.{name}`." if hasattr(sys.modules["jaxrnn"], name) else ""
+    if name in ("rnn", "seq2seq"):
+        hint = "All names are in this module itself."
+    raise AttributeError(f"jaxrnn.contrib has no attribute {name!r}. {hint}".rstrip())
