@@ -123,7 +123,8 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
     Source: `tf.contrib.seq2seq.tile_batch`.
     """
     width = as_width("tile_batch", multiplier, "multiplier")
-    if isinstance(t, list | tuple) and any(isinstance(x, int | float) for x in t):
+    is_number = lambda x: isinstance(x, int | float)
+    if isinstance(t, list | tuple) and t and all(map(is_number, t)):
         raise TypeError(
             f"tile_batch: `t` must be a nest of arrays [batch, ...], got {t}, whose "
             "numbers have no rows. `np.array(t)` makes them one array."
