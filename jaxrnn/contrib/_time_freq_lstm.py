@@ -88,7 +88,6 @@ class TimeFreqLSTMCell(SpecsCell):
         where = type(self).__name__
         windows = as_count(where, "num_windows", self.num_windows, fix="")
         set_field(self, num_windows=windows)
-        set_field(self, cell_clip=self.core.cell_clip)  # Checked there.
 
     @property
     def core(self) -> LSTMCell:

@@ -3,11 +3,11 @@
 from typing import Any
 
 from .._base.arguments import as_count
-from .._cells.hyperparameters import set_field
+from .._cells.hyperparameters import check_number, set_field
 
 
 def check_window(cell: Any) -> None:
-    """Checks the fields that say what a window is, and the number of shards."""
+    """Checks the fields that say what a window is, the clip and the shards."""
     where = type(cell).__name__
     for field in ("feature_size", "frequency_skip", "num_unit_shards"):
         value = getattr(cell, field)
@@ -17,6 +17,9 @@ def check_window(cell: Any) -> None:
                 "windows of `feature_size` inputs, `frequency_skip` apart."
             )
         set_field(cell, **{field: as_count(where, field, value, fix="")})
+    if cell.cell_clip is not None:
+        clip = check_number(where, "cell_clip", cell.cell_clip, low=0)
+        set_field(cell, cell_clip=clip)
 
 
 def count_windows(size: int, feature_size: int, frequency_skip: int) -> int:
