@@ -1,4 +1,4 @@
-"""Arguments that contrib's cells refuse, by name."""
+"""Arguments that contrib's cells refuse, by name; empty batches and divided rows."""
 
 import math
 import re
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
 from jaxrnn import contrib
@@ -113,3 +114,29 @@ def test_a_phased_lstm_may_have_no_units():
     state = cell.zero_state(2, inputs[1].dtype)
     output, _ = cell.apply(cell.init(KEY, inputs), inputs, state)
     assert output.shape == (2, 0)
+
+
+@pytest.mark.parametrize("state_is_tuple", [True, False])
+def test_attention_over_an_empty_batch(state_is_tuple):
+    inner = jaxrnn.GRUCell(2)
+    cell = contrib.AttentionCellWrapper(inner, 3, state_is_tuple=state_is_tuple)
+    x = jnp.ones((0, 4, 3))
+    bound = cell.bind(cell.init(KEY, x[:, 0]))
+    outputs, state = jaxrnn.dynamic_rnn(bound, x, dtype=x.dtype)
+    assert outputs.shape == (0, 4, 2)
+    want = cell.zero_state(0, x.dtype)
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, want)
+
+
+def test_windows_of_rows_that_are_divided():
+    cell = contrib.TimeFreqLSTMCell(2, num_windows=2, **WINDOWS)
+    x = jax.random.normal(KEY, (4, 3, 5))
+    params = cell.init(KEY, x[:, 0])
+    run = lambda p, x: jaxrnn.dynamic_rnn(cell.bind(p), x, dtype=x.dtype)[0]
+    gradient = jax.jit(jax.grad(lambda p, x: jnp.sum(run(p, x) ** 2)))
+    want = run(params, x), gradient(params, x)
+    mesh = jax.make_mesh((4,), ("rows",), axis_types=(AxisType.Explicit,))
+    rows = jax.device_put(x, NamedSharding(mesh, P("rows")))
+    with jax.set_mesh(mesh):
+        got = jax.jit(run)(params, rows), gradient(params, rows)
+    jax.tree.map(np.testing.assert_allclose, got, want)
