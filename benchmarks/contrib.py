@@ -155,7 +155,7 @@ def by_driver(cell: Any, params: Any, xs: Any, state: Any) -> Any:
 
 def by_scan(cell: Any, params: Any, xs: Any, state: Any) -> Any:
     """Outputs and state by a plain scan."""
-    state = cell.start(params, state)
+    given, state = state, cell.start(params, state)
     step = cell.apply
     if isinstance(cell, jaxrnn.AffineCell):
         params = cell.stage_params(params)
@@ -167,6 +167,8 @@ def by_scan(cell: Any, params: Any, xs: Any, state: Any) -> Any:
         return state, output
 
     state, outputs = jax.lax.scan(body, state, xs)
+    if hasattr(given, "memory"):
+        state = state._replace(memory=given.memory)
     return outputs, state
 
 

@@ -166,10 +166,15 @@ def check_time_major(where: str, time_major: Any) -> None:
     as_bool(where, "time_major", time_major, fix)
 
 
+def is_function(value: Any) -> bool:
+    """Whether `value` can be called for a result; a class makes an object instead."""
+    return callable(value) and not isinstance(value, type)
+
+
 def check_functions(where: str, **functions: Any) -> None:
     """Raises TypeError unless the arguments of these names are functions."""
     for name, value in functions.items():
-        if not callable(value):
+        if not is_function(value):
             raise TypeError(
                 f"{where}: `{name}` must be a function, got {describe(value)}."
             )

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from .._base.arguments import is_function
+from .._base.errors import describe
 from .._base.typing import Activation, Array
 
 
@@ -37,25 +39,30 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def resolve_activation(where: str, activation: Activation | str | None) -> Activation:
+def resolve_activation(
+    where: str, activation: Activation | str | None, name: str = "activation"
+) -> Activation:
     """The function that `activation` names: tanh for None, Keras's for a string.
+
+    Messages call the argument `name`.
 
     Raises:
         ValueError: If no activation has that name.
-        TypeError: If it is neither None, a string nor callable.
+        TypeError: If it is neither None, a string nor a function. A class is none:
+            called, it makes an object and no activation.
     """
     if activation is None:
         return jnp.tanh
     if isinstance(activation, str):
         if activation not in ACTIVATIONS:
             raise ValueError(
-                f"{where}: `activation` must be one of {', '.join(ACTIVATIONS)}, got "
+                f"{where}: `{name}` must be one of {', '.join(ACTIVATIONS)}, got "
                 f"{activation!r}. Or pass the function itself."
             )
         return ACTIVATIONS[activation]
-    if not callable(activation):
+    if not is_function(activation):
         raise TypeError(
-            f"{where}: `activation` must be None, a name or a function, got "
-            f"{activation!r}."
+            f"{where}: `{name}` must be None, a name or a function, got "
+            f"{describe(activation)}."
         )
     return activation

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from .._autodiff.jax_internals import Tracer
-from .._base.arguments import as_bool, as_count, as_dtype
+from .._base.arguments import as_bool, as_count, as_dtype, is_function
 from .._base.errors import describe
 from .._base.trees import as_typed
 from .activations import ACTIVATIONS, resolve_activation
@@ -23,13 +23,13 @@ def set_common_fields(cell: Any) -> None:
     for field in dataclasses.fields(cell):
         value = getattr(cell, field.name)
         is_initializer = field.name.endswith("initializer")
-        if is_initializer and not (value is None or callable(value)):
+        if is_initializer and not (value is None or is_function(value)):
             raise TypeError(
                 f"{where}: `{field.name}` must be a function (key, shape, dtype), got "
                 f"{describe(value)}. See jax.nn.initializers."
             )
         elif field.name.endswith("activation"):
-            function = resolve_activation(where, getattr(cell, field.name))
+            function = resolve_activation(where, value, field.name)
             set_field(cell, **{field.name: function})
         elif field.name in ("num_units", "units"):
             set_field(cell, **{field.name: as_count(where, field.name, value, 0, "")})

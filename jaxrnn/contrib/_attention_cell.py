@@ -165,7 +165,7 @@ class AttentionCellWrapper(ParamsWrapper):
         context = self._attend(own["attention"], jax.tree.leaves(state), memory)
         output = affine(own["attn_output_projection"], [output, context], inputs.dtype)
         memory = jnp.concatenate([memory[:, 1:], output[:, None]], axis=1)
-        new_state = state, context, memory.reshape(memory.shape[0], -1)
+        new_state = state, context, jax.lax.collapse(memory, 1)
         if not self.state_is_tuple:
             new_state = jnp.concatenate(new_state, axis=-1)
         return output, new_state

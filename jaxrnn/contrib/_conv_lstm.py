@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import glorot_uniform
 
-from .._base.arguments import as_count
+from .._base.arguments import as_axis_size, as_count
 from .._base.cell_keys import check_key, check_key_of_step
 from .._base.errors import describe, is_array
 from .._base.tensor_shape import TensorShape
@@ -45,7 +45,7 @@ class ConvLSTM(RNNCell):
         ndims = as_count(where, "conv_ndims", self.conv_ndims, fix="", most=3)
         lengths = {"input_shape": ndims + 1, "kernel_shape": ndims}
         for field, length in lengths.items():
-            sizes = tuple(TensorShape(getattr(self, field)))
+            sizes = _sizes(where, field, getattr(self, field))
             if len(sizes) != length:
                 ends = " It ends with the channels, and has no batch."
                 raise ValueError(
@@ -154,6 +154,19 @@ class ConvLSTM(RNNCell):
         state = LSTMStateTuple(*state)
         check_one_dtype(name, self.dtype, inputs, state.h)
         return inputs, state
+
+
+def _sizes(where: str, field: str, value: Any) -> tuple[int, ...]:
+    """A list of sizes as a tuple; those of a kernel are positive."""
+    check = as_count if field == "kernel_shape" else as_axis_size
+    try:
+        sizes = list(value)
+    except TypeError:
+        raise TypeError(
+            f"{where}: `{field}` must be a list of integers, got {describe(value)}. "
+            "With one axis it is a list as well: `kernel_shape=[3]`."
+        ) from None
+    return tuple(check(where, f"{field}[{k}]", n, fix="") for k, n in enumerate(sizes))
 
 
 @final

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, final
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count
+from .._base.arguments import INT32_MAX, as_count
 from .._base.errors import describe
 from .._base.math import affine, clip_symmetric, widest_dtype
 from .._base.trees import merge_dicts
@@ -22,7 +22,7 @@ from .._base.typing import (
     Size,
 )
 from .._cells.base import scope_name
-from .._cells.hyperparameters import check_number, set_common_fields, set_field
+from .._cells.hyperparameters import set_common_fields, set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._time.sequence import DeclinedError, scan_steps
 from .._time.steps import Steps
@@ -70,19 +70,19 @@ class GridLSTM(SpecsCell):
         set_common_fields(self)
         check_window(self)
         where = type(self).__name__
-        if self.cell_clip is not None:
-            clip = check_number(where, "cell_clip", self.cell_clip, low=0)
-            set_field(self, cell_clip=clip)
+        _set_counts(self, "num_frequency_blocks", least=1)
         if not self.num_frequency_blocks:
             raise ValueError(
                 f"{where}: `num_frequency_blocks` must be a list of the number of "
                 f"windows of each block, got {self.num_frequency_blocks!r}."
             )
-        _set_counts(self, "num_frequency_blocks", least=1)
         self._check_blocks()
 
     def _check_blocks(self) -> None:
         where, blocks = type(self).__name__, self.num_frequency_blocks
+        for field in ("start_freqindex_list", "end_freqindex_list"):
+            if getattr(self, field) is not None:
+                _set_counts(self, field)
         starts, ends = self.start_freqindex_list, self.end_freqindex_list
         if not starts:
             if len(blocks) != 1:
@@ -90,9 +90,12 @@ class GridLSTM(SpecsCell):
                     f"{where}: `num_frequency_blocks` must have one entry, as there "
                     f"is no `start_freqindex_list`, got {len(blocks)}."
                 )
+            if ends:
+                raise ValueError(
+                    f"{where}: `end_freqindex_list` must be None, as there is no "
+                    f"`start_freqindex_list`, got {ends}. Give both or neither."
+                )
             return
-        _set_counts(self, "start_freqindex_list")
-        _set_counts(self, "end_freqindex_list")
         if not len(blocks) == len(starts) == len(ends or ()):
             raise ValueError(
                 f"{where}: `num_frequency_blocks`, `start_freqindex_list` and "
@@ -465,8 +468,8 @@ class BidirectionalGridLSTMCell(GridLSTM):
         start_freqindex_list: The first input of each block.
         end_freqindex_list: The input before which each block ends.
         couple_input_forget_gates: Whether the forget gate is 1 minus the input gate.
-        backward_slice_offset: How many inputs higher the windows of `bwd` begin;
-            outside of the inputs they read zeros.
+        backward_slice_offset: How many inputs higher the windows of `bwd` begin, lower
+            if it is negative; outside of the inputs they read zeros.
         reuse: Accepted for compatibility with TensorFlow; not used.
         name: The name of the step in profiles; by default that of the class.
         dtype: The required dtype of parameters and inputs; None for any.
@@ -501,9 +504,9 @@ class BidirectionalGridLSTMCell(GridLSTM):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        name = "backward_slice_offset"
-        offset = check_number(type(self).__name__, name, self.backward_slice_offset)
-        set_field(self, backward_slice_offset=int(offset))
+        where, name = type(self).__name__, "backward_slice_offset"
+        offset = as_count(where, name, getattr(self, name), -INT32_MAX, fix="")
+        set_field(self, backward_slice_offset=offset)
 
     def windows(self, inputs: Array, run: Run) -> list[Array]:
         """The windows of a run, highest first in the backward direction."""

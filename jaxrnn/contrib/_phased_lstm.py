@@ -6,7 +6,7 @@ from typing import Any, final
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import constant, glorot_uniform
+from jax.nn.initializers import constant
 
 from .._base.cell_keys import check_key_of_step
 from .._base.errors import describe, is_array
@@ -15,7 +15,7 @@ from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.affine import init_by_specs
 from .._cells.base import RNNCell, scope_name
 from .._cells.hyperparameters import check_number, set_common_fields, set_field
-from .._cells.initializers import ParamSpec, zeros
+from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.states import LSTMStateTuple
 from .._cells.step_checks import (
     check_floating,
@@ -59,11 +59,11 @@ class PhasedLSTMCell(RNNCell):
         num_units: `H`.
         use_peepholes: Whether the gates read c.
         leak: The slope of k where the gate is closed, in [0, 1].
-        ratio_on: What the parameter `ratio_on` starts from, in [0, 1]: the part of a
+        ratio_on: What the parameter `ratio_on` starts from, in (0, 1]: the part of a
             period in which the gate is open.
         trainable_ratio_on: False for no gradient with respect to `ratio_on`.
         period_init_min: Periods start from `exp(U(log(min), log(max)))`, phases from
-            `U(0, period)`.
+            `U(0, period)`; positive, and at most `period_init_max`.
         period_init_max: See `period_init_min`.
         reuse: Accepted for compatibility with TensorFlow; not used.
         name: The name of the step in profiles; by default that of the class.
@@ -90,14 +90,21 @@ class PhasedLSTMCell(RNNCell):
 
     def __post_init__(self) -> None:
         set_common_fields(self)
-        where, tiny = type(self).__name__, math.ulp(0.0)
-        ranges = {"leak": (0, 1), "ratio_on": (0, 1)}
-        ranges |= dict.fromkeys(
-            ("period_init_min", "period_init_max"), (tiny, math.inf)
-        )
-        for field, bounds in ranges.items():
-            number = check_number(where, field, getattr(self, field), *bounds)
+        where = type(self).__name__
+        most = {"leak": 1, "ratio_on": 1}
+        most |= dict.fromkeys(("period_init_min", "period_init_max"), math.inf)
+        for field, high in most.items():
+            number = check_number(where, field, getattr(self, field), 0, high)
+            if field != "leak" and not 0 < number < math.inf:
+                raise ValueError(
+                    f"{where}: `{field}` must be positive and finite, got {number}."
+                )
             set_field(self, **{field: number})
+        if self.period_init_min > self.period_init_max:
+            raise ValueError(
+                f"{where}: `period_init_min` must be at most `period_init_max`, "
+                f"{self.period_init_max}, got {self.period_init_min}."
+            )
 
     @property
     def is_random(self) -> bool:
@@ -117,7 +124,7 @@ class PhasedLSTMCell(RNNCell):
 
         def product(columns: int, more: int) -> dict[str, ParamSpec]:
             shape = (depth + units + more, columns)
-            kernel = ParamSpec(shape, glorot_uniform())
+            kernel = ParamSpec(shape, glorot_uniform)
             return {"kernel": kernel, "bias": ParamSpec((columns,), zeros)}
 
         vector = (units,)

@@ -59,7 +59,8 @@ class InputProjectionWrapper(ParamsWrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
-        activation = resolve_activation(name, self.activation or "linear")
+        given = self.activation
+        activation = resolve_activation(name, "linear" if given is None else given)
         num_proj = as_count(name, "num_proj", self.num_proj, fix="")
         set_field(self, num_proj=num_proj, activation=activation)
 
@@ -147,7 +148,8 @@ class OutputProjectionWrapper(ParamsWrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
-        activation = resolve_activation(name, self.activation or "linear")
+        given = self.activation
+        activation = resolve_activation(name, "linear" if given is None else given)
         size = as_count(name, "output_size", self.output_size, fix="")
         set_field(self, output_size=size, activation=activation)
         self.own_specs(0)

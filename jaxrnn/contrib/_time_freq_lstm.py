@@ -88,7 +88,6 @@ class TimeFreqLSTMCell(SpecsCell):
         where = type(self).__name__
         windows = as_count(where, "num_windows", self.num_windows, fix="")
         set_field(self, num_windows=windows)
-        set_field(self, cell_clip=self.core.cell_clip)  # Checked there.
 
     @property
     def core(self) -> LSTMCell:
@@ -193,7 +192,9 @@ class TimeFreqLSTMCell(SpecsCell):
         return inputs[..., start : start + self.feature_size]
 
     def _no_output(self, inputs: Array) -> Array:
-        return jnp.zeros((*inputs.shape[:-1], self.num_units), inputs.dtype)
+        # Zeros of the inputs' kind: on a mesh they are divided as these are.
+        zero = jnp.zeros_like(inputs[..., :1])
+        return jnp.broadcast_to(zero, (*inputs.shape[:-1], self.num_units))
 
     def _split(self, state: Array) -> list[LSTMStateTuple]:
         """The states of the windows."""

@@ -3,11 +3,11 @@
 from typing import Any
 
 from .._base.arguments import as_count
-from .._cells.hyperparameters import set_field
+from .._cells.hyperparameters import check_number, set_field
 
 
 def check_window(cell: Any) -> None:
-    """Checks and normalizes the fields of windows, and the number of shards.
+    """Checks and normalizes the fields of windows, the clip, and the number of shards.
 
     Raises:
         ValueError: If one is not given, or not positive.
@@ -22,6 +22,9 @@ def check_window(cell: Any) -> None:
                 "windows of `feature_size` inputs, `frequency_skip` apart."
             )
         set_field(cell, **{field: as_count(where, field, value, fix="")})
+    if cell.cell_clip is not None:
+        clip = check_number(where, "cell_clip", cell.cell_clip, low=0)
+        set_field(cell, cell_clip=clip)
 
 
 def count_windows(size: int, feature_size: int, frequency_skip: int) -> int:

@@ -92,7 +92,7 @@ REFUSALS = {
     ),
     "activation": (
         ValueError,
-        "`activation` must be one of",
+        "`y_activation` must be one of",
         lambda: IN(2, y_activation="x"),
     ),
     "units": (ValueError, "`units` must be at least 0", lambda: contrib.CFNCell(-1)),

@@ -9,8 +9,8 @@ import contextlib
 import numpy as np
 import pytest
 
-from ..golden import loop_specs, loop_store, replay_loops
-from .test_cells import TOLERANCES, names, one_in
+from ..golden import loop_specs, loop_store, replay, replay_loops
+from .test_cells import names, one_in
 
 CASES, REFUSALS = loop_specs.CASES, loop_specs.REFUSALS
 REGENERATE = "Run `python tests/golden/make_tf1_loops.py`."
@@ -24,7 +24,7 @@ def compare(case, **how):
     for path, got, wanted in replay_loops.pairs(case, **how):
         rtol, atol = 0, 0
         if loop_store.is_float(wanted.dtype.name):
-            rtol, atol = TOLERANCES[case["dtype"]]
+            rtol, atol = replay.TOLERANCES[case["dtype"]]
             # Gradients are sums over rows and steps.
             atol *= 5 if path.startswith("grads/") else 1
         np.testing.assert_allclose(
