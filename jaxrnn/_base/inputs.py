@@ -13,6 +13,7 @@ from .errors import (
     describe_structure,
     is_array,
 )
+from .read_only import has_read_only
 from .trees import map_named, named_leaves
 from .typing import Array, DType, PyTree
 
@@ -202,8 +203,7 @@ def zero_state(where: str, cell: Any, batch_size: int, dtype: DType) -> PyTree:
 
 def started(cell: Any, state: PyTree) -> PyTree:
     """The state before the first step, from the one that a driver was given."""
-    start = getattr(cell, "start", None)
-    return state if start is None else start(state)
+    return cell.start(state) if has_read_only(state) else state
 
 
 def check_states_of_both(

@@ -79,7 +79,8 @@ class RNNCell(Hyperparameters, abc.ABC):
     def start(self, params: Params, state: PyTree) -> PyTree:
         """The state before the first step, from the one that a driver was given.
 
-        A driver calls it once a run, and later steps keep the structure of its result.
+        A driver calls it once a run for a state that has read-only parts, and later
+        steps keep the structure of its result.
         By default the state is as it was given. Attention computes the keys of its
         memory. A driver returns read-only parts of a state as they were given, and a
         run may start from the state that another returned, with other parameters.

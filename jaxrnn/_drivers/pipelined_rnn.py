@@ -190,7 +190,7 @@ def _run_chunk(
         lengths = jnp.clip(lengths - start, 0, chunk)
     new_states = []
     for layer, state in zip(layers, states, strict=True):
-        here: Any = dataclasses.replace(layer, start=start)
+        here: Any = dataclasses.replace(layer, offset=start)
         inputs, state = over_time(
             here, inputs, lengths, state, where=_WHERE, unroll=1, axis=0, **options
         )

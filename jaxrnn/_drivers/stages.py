@@ -24,14 +24,14 @@ class Layer:
         params: The parameters of this layer.
         key: The random key of the run, or None.
         number: The index of the layer in the stack, an int32 scalar.
-        start: The number of steps before the chunk, an int32 scalar.
+        offset: The number of steps before the chunk, an int32 scalar.
         cell: The hyper-parameters, of all layers.
     """
 
     params: Params
     key: Key | None
     number: Array
-    start: Array
+    offset: Array
     cell: Any = dataclasses.field(metadata={"static": True})
 
     @property
@@ -50,7 +50,7 @@ class Layer:
 
     def at_step(self, t: Array) -> "Layer":
         """The layer with its keys for step `t` of the chunk."""
-        keys = cell_keys.at_step(self.key, self.start + t)
+        keys = cell_keys.at_step(self.key, self.offset + t)
         return dataclasses.replace(self, key=cell_keys.fold(keys, self.number))
 
     def apply_sequence(

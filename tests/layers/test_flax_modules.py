@@ -19,6 +19,7 @@ from helpers import usual_promotion
 
 import jaxrnn
 import jaxrnn.convert
+import jaxrnn.initializers
 import jaxrnn.linen
 import jaxrnn.nnx
 from jaxrnn import (
@@ -379,7 +380,7 @@ def is_found_random(cell, inputs=X[:, 0]):
     return found
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [n for n in CASES if n != "attention"])  # No zeros.
 def test_what_cells_declare_is_what_a_trace_finds(name):
     cell = CASES[name].cell
     assert cell.is_random in (None, is_found_random(cell, CASES[name].inputs))
