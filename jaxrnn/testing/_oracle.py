@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._base.inputs import started
+from .._base.read_only import with_read_only
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
@@ -117,6 +119,7 @@ def unrolled(
     batch = setup.lengths.shape[0]
     counts = np.full(batch, TIME) if lengths is None else np.asarray(lengths)
     last_step, outputs = min(TIME, max(1, *counts)), []
+    given, state = state, started(setup.bind(params), state)
     for t in range(TIME):
         alive = t < counts
         # Finished rows read their first step again: padding must not matter.
@@ -125,6 +128,7 @@ def unrolled(
         outputs.append(jax.tree.map(lambda o: _pick(alive, o, o * 0), output))  # noqa: B023
         if t < last_step:
             state = jax.tree.map(lambda n, o: _pick(alive, n, o), new, state)  # noqa: B023
+    state = with_read_only(state, given)
     return jax.tree.map(lambda *os: jnp.stack(os, 1), *outputs), state
 
 
