@@ -28,11 +28,14 @@ def dot(operand: Array, kernel: Array, dtype: DType) -> Array:
     return jnp.dot(operand, kernel, preferred_element_type=dtype)
 
 
-def clip_symmetric(x: Array, bound: float) -> Array:
+def clip_symmetric(x: Array, bound: float | None) -> Array:
     """`x` limited to `[-bound, bound]`; the gradient is 1 up to and at the bounds.
 
-    `jnp.clip` halves the gradient at a bound and `lax.clamp` drops it there.
+    With None it is `x`. `jnp.clip` halves the gradient at a bound and `lax.clamp` drops
+    it there.
     """
+    if bound is None:
+        return x
     return jnp.where(x < -bound, -bound, jnp.where(x > bound, bound, x))
 
 

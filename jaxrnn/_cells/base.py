@@ -80,10 +80,10 @@ class RNNCell(Hyperparameters, abc.ABC):
         """The state before the first step, from the one that a driver was given.
 
         A driver calls it once a run for a state that has read-only parts, and later
-        steps keep the structure of its result.
-        By default the state is as it was given. Attention computes the keys of its
-        memory. A driver returns read-only parts of a state as they were given, and a
-        run may start from the state that another returned, with other parameters.
+        steps keep the structure of its result. By default the state is as it was given;
+        attention computes the keys of its memory. A driver returns read-only parts of a
+        state as they were given, and a run may start from the state that another
+        returned, with other parameters.
 
         Args:
             params: Parameters as `init` returns them.

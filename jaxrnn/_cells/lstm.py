@@ -12,7 +12,7 @@ from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .affine import Stage
 from .hyperparameters import check_number, set_field
 from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
-from .states import LSTMFamily, LSTMStateTuple
+from .states import LSTMFamily, LSTMStateTuple, add_peephole
 
 
 @final
@@ -124,28 +124,19 @@ class LSTMCell(LSTMFamily):
     ) -> tuple[Array, PyTree]:
         c = state.c
         i, j, f, o = jnp.split(z, 4, axis=-1)
-        f = self._peep(params, "w_f_diag", f + self.forget_bias, c)
-        i = self._peep(params, "w_i_diag", i, c)
+        f = add_peephole(params, "w_f_diag", f + self.forget_bias, c)
+        i = add_peephole(params, "w_i_diag", i, c)
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * self.activation(j)
-        c = _clip(c, self.cell_clip)
+        c = clip_symmetric(c, self.cell_clip)
         # The output gate reads the new c, clipped.
-        o = self._peep(params, "w_o_diag", o, c)
+        o = add_peephole(params, "w_o_diag", o, c)
         m = (jax.nn.sigmoid(o) * self.activation(c)).astype(state.h.dtype)
         if self.num_proj is None:
             return self.leave(c, m)
         return m, LSTMStateTuple(c, state.h)
 
-    def _peep(self, params: Params, name: str, z: Array, c: Array) -> Array:
-        if not self.use_peepholes:
-            return z
-        return z + params[name].astype(c.dtype)[None, :] * c
-
     def _project(
         self, params: Params, z: Array, carry: LSTMStateTuple
     ) -> tuple[Array, PyTree]:
-        z = _clip(z, self.proj_clip)
+        z = clip_symmetric(z, self.proj_clip)
         return self.leave(carry.c, z.astype(carry.h.dtype))
-
-
-def _clip(x: Array, bound: float | None) -> Array:
-    return x if bound is None else clip_symmetric(x, bound)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from .._base.serialization import serializable
-from .._base.typing import Array, DType, PyTree, Size
+from .._base.typing import Array, DType, Params, PyTree, Size
 from .affine import AffineCell
 from .hyperparameters import set_common_fields
 
@@ -51,6 +51,13 @@ class LSTMStateTuple(NamedTuple):
                 f"{self.c.dtype} and {self.h.dtype}. Use `c.dtype` or `h.dtype`."
             )
         return self.c.dtype
+
+
+def add_peephole(params: Params, name: str, z: Array, c: Array) -> Array:
+    """`z + params[name] * c`, or z if there is no such peephole."""
+    if name not in params:
+        return z
+    return z + params[name].astype(c.dtype)[None, :] * c
 
 
 class LSTMFamily(AffineCell):

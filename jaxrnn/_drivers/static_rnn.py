@@ -11,7 +11,7 @@ from .._base.cell_keys import cell_at_step
 from .._base.errors import noting
 from .._base.inputs import as_state, as_steps, output_dtype, started, zero_state
 from .._base.lengths import as_lengths
-from .._base.read_only import has_read_only, with_read_only
+from .._base.read_only import with_read_only
 from .._base.sharding import lay_out, whole_on_explicit_mesh
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
 from .._tensor_array.carried import with_capacity_for
@@ -139,7 +139,7 @@ def unrolled(
             outputs, state = _run(where, cell, steps, state)
         else:
             outputs, state = _run_masked(where, cell, steps, state, lengths, dtype)
-        return outputs, with_read_only(state, given) if has_read_only(given) else state
+        return outputs, with_read_only(state, given)
 
 
 def _run(

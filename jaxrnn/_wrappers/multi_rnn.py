@@ -16,7 +16,6 @@ from .._base.cell_keys import (
     fold,
 )
 from .._base.errors import EntryError, describe, noting
-from .._base.read_only import has_read_only
 from .._base.trees import map_sizes, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells.base import RNNCell, any_is_random
@@ -121,8 +120,6 @@ class MultiRNNCell(RNNCell):
 
     def start(self, params: Params, state: PyTree) -> PyTree:
         """Those of the cells; see `RNNCell.start`."""
-        if not has_read_only(state):
-            return state
         pairs = enumerate(zip(self.cells, self._split(state), strict=True))
         return tuple(cell.start(params[self._name(i)], s) for i, (cell, s) in pairs)
 

@@ -55,16 +55,4 @@ class ContribLSTM(LSTMFamily):
 
     def _project(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
         c, state = carry
-        return self.leave(c, clip(z, self.proj_clip).astype(state.h.dtype))
-
-
-def clip(x: Array, bound: float | None) -> Array:
-    """`x` limited to `[-bound, bound]`, or as it is."""
-    return x if bound is None else clip_symmetric(x, bound)
-
-
-def peep(params: Params, name: str, z: Array, c: Array) -> Array:
-    """`z + params[name] * c`, if there is such a peephole."""
-    if name not in params:
-        return z
-    return z + params[name].astype(c.dtype)[None, :] * c
+        return self.leave(c, clip_symmetric(z, self.proj_clip).astype(state.h.dtype))

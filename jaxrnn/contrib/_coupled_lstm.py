@@ -9,7 +9,7 @@ from .._base.arguments import as_count
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .._cells.hyperparameters import set_field
 from .._cells.initializers import ParamSpec, zeros
-from ._contrib_lstm import peep
+from .._cells.states import add_peephole
 from ._layer_norm import LayerNormedLSTM
 from ._shards import joined, shard_specs
 
@@ -115,8 +115,8 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
     def _gates(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
         c = carry.c
         j, f, o = self.normalized_gates(params, z)
-        f = jax.nn.sigmoid(peep(params, "W_F_diag", f + self.forget_bias, c))
+        f = jax.nn.sigmoid(add_peephole(params, "W_F_diag", f + self.forget_bias, c))
         c = f * c + (1 - f) * self.activation(j)
         c = self.normalized(params, "state", c)
-        m = jax.nn.sigmoid(peep(params, "W_O_diag", o, c)) * self.activation(c)
+        m = jax.nn.sigmoid(add_peephole(params, "W_O_diag", o, c)) * self.activation(c)
         return self.emit(c, m, carry)

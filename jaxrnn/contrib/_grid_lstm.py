@@ -319,7 +319,7 @@ class GridLSTM(SpecsCell):
         else:
             f = jax.nn.sigmoid(peep("F", kind, rest[0] + self.forget_bias, both))
         c = f * c + i * jnp.tanh(j)
-        return c if self.cell_clip is None else clip_symmetric(c, self.cell_clip)
+        return clip_symmetric(c, self.cell_clip)
 
     def _peep(
         self, params: Params, block: int, gate: str, kind: str, z: Array, both: tuple

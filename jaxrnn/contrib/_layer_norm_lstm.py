@@ -8,13 +8,13 @@ import jax
 
 from .._base.arguments import as_count
 from .._base.cell_keys import check_key_of_step
+from .._base.math import clip_symmetric
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells.hyperparameters import check_number, set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
-from .._cells.states import LSTMStateTuple
+from .._cells.states import LSTMStateTuple, add_peephole
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
-from ._contrib_lstm import clip, peep
 from ._layer_norm import LayerNormedLSTM
 
 
@@ -35,14 +35,14 @@ class _FourGateLSTM(LayerNormedLSTM):
     def _gates(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
         c, h, *mask = carry
         i, j, f, o = self.normalized_gates(params, z)
-        f = peep(params, "w_f_diag", f + self.forget_bias, c)
-        i = peep(params, "w_i_diag", i, c)
+        f = add_peephole(params, "w_f_diag", f + self.forget_bias, c)
+        i = add_peephole(params, "w_i_diag", i, c)
         g = self.activation(j)
         if mask:
             g = g * mask[0]
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * g
-        c = clip(self.normalized(params, "state", c), self.cell_clip)
-        m = jax.nn.sigmoid(peep(params, "w_o_diag", o, c)) * self.activation(c)
+        c = clip_symmetric(self.normalized(params, "state", c), self.cell_clip)
+        m = jax.nn.sigmoid(add_peephole(params, "w_o_diag", o, c)) * self.activation(c)
         return self.emit(c, m, LSTMStateTuple(c, h))
 
 

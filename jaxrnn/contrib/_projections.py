@@ -19,6 +19,11 @@ from ._each_step import at_each_step
 from ._wrapper import ParamsWrapper, vector_size
 
 
+def _identity_or(where: str, activation: Any) -> Activation:
+    """The function that `activation` names; the identity for None."""
+    return resolve_activation(where, "linear" if activation is None else activation)
+
+
 def _project(params: Params, x: Array, activation: Activation) -> Array:
     return activation(affine(params, [x], x.dtype))
 
@@ -59,8 +64,7 @@ class InputProjectionWrapper(ParamsWrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
-        given = self.activation
-        activation = resolve_activation(name, "linear" if given is None else given)
+        activation = _identity_or(name, self.activation)
         num_proj = as_count(name, "num_proj", self.num_proj, fix="")
         set_field(self, num_proj=num_proj, activation=activation)
 
@@ -148,8 +152,7 @@ class OutputProjectionWrapper(ParamsWrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
-        given = self.activation
-        activation = resolve_activation(name, "linear" if given is None else given)
+        activation = _identity_or(name, self.activation)
         size = as_count(name, "output_size", self.output_size, fix="")
         set_field(self, output_size=size, activation=activation)
         self.own_specs(0)

@@ -54,7 +54,7 @@ def make_setup(
         params=params,
         xs=jax.tree.map(lambda x: draw((batch, TIME, *x.shape[1:]), x.dtype), inputs),
         lengths=jnp.asarray([(3 * b) % (TIME + 2) for b in range(batch)], jnp.int32),
-        state=cell.start(params, state),
+        state=cell.start(params, state) if has_read_only(state) else state,
         dtype=dtype,
         key=key,
     )
