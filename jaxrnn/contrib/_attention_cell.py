@@ -16,7 +16,7 @@ from .._cells.base import RNNCell
 from .._cells.hyperparameters import set_bools, set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.step_checks import check_state, check_step_inputs
-from ._wrapper import ParamsWrapper, vector_size
+from .._wrappers.own_params import ParamsWrapper, vector_size
 
 
 @final

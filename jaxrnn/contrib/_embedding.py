@@ -16,7 +16,7 @@ from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shape
 from .._cells.hyperparameters import set_field
 from .._cells.initializers import ParamSpec
 from .._time.steps import Steps
-from ._wrapper import ParamsWrapper
+from .._wrappers.own_params import ParamsWrapper
 
 
 def _unit_variance(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:

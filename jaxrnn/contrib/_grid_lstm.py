@@ -24,11 +24,11 @@ from .._base.typing import (
 from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields, set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
+from .._cells.specs_cell import SpecsCell
 from .._time.sequence import DeclinedError, scan_steps
 from .._time.steps import Steps
 from ._grid_states import state_type
 from ._shards import joined, shard_specs
-from ._specs_cell import SpecsCell
 from ._windows import check_window, count_windows
 
 

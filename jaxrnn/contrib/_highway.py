@@ -14,9 +14,9 @@ from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.hyperparameters import check_number, set_bools, set_field
 from .._cells.initializers import ParamSpec, glorot_uniform
 from .._cells.step_checks import check_step_inputs
+from .._time.each_step import at_each_step
 from .._time.steps import Steps
-from ._each_step import at_each_step
-from ._wrapper import ParamsWrapper, vector_size
+from .._wrappers.own_params import ParamsWrapper, vector_size
 
 
 @final

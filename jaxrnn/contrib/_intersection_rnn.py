@@ -14,12 +14,12 @@ from .._cells.affine import AffineCell, Stage
 from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields, set_field
 from .._cells.initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
+from .._cells.specs_cell import SpecsCell
 from .._cells.step_checks import (
     check_one_dtype,
 )
+from .._time.each_step import at_each_step
 from .._time.steps import Steps
-from ._each_step import at_each_step
-from ._specs_cell import SpecsCell
 
 
 @final

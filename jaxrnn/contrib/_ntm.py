@@ -22,7 +22,7 @@ from .._cells.hyperparameters import check_number, set_common_fields, set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.step_checks import check_step_inputs
 from .._wrappers.base import check_wrapped
-from ._wrapper import OwnParams, vector_size
+from .._wrappers.own_params import OwnParams, vector_size
 
 
 @serializable

@@ -14,9 +14,9 @@ from .._cells.activations import resolve_activation
 from .._cells.hyperparameters import set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.step_checks import check_step_inputs
+from .._time.each_step import at_each_step
 from .._time.steps import Steps
-from ._each_step import at_each_step
-from ._wrapper import ParamsWrapper, vector_size
+from .._wrappers.own_params import ParamsWrapper, vector_size
 
 
 def _identity_or(where: str, activation: Any) -> Activation:

@@ -12,10 +12,10 @@ from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields, set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.lstm import LSTMCell
+from .._cells.specs_cell import SpecsCell
 from .._cells.states import LSTMStateTuple
 from .._time.steps import Steps
 from ._shards import joined, shard_specs
-from ._specs_cell import SpecsCell
 from ._windows import check_window, count_windows
 
 _DIAGONALS = {"W_F_diag": "w_f_diag", "W_I_diag": "w_i_diag", "W_O_diag": "w_o_diag"}

@@ -15,7 +15,7 @@ from .._base.typing import Params
 from .._cells.base import RNNCell, scope_name, snake_case
 from .._wrappers.base import WrapperCell
 from .._wrappers.multi_rnn import MultiRNNCell
-from ..contrib._wrapper import OwnParams
+from .._wrappers.own_params import OwnParams
 from ._tf1_names import join, variables_in
 from ._weights import flattened, reader
 

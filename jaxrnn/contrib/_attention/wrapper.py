@@ -30,7 +30,7 @@ from ..._cells.base import scope_name
 from ..._cells.hyperparameters import set_bools, set_field
 from ..._cells.initializers import ParamSpec, glorot_uniform
 from ..._tensor_array.tensor_array import TensorArray
-from .._wrapper import ParamsWrapper, vector_size
+from ..._wrappers.own_params import ParamsWrapper, vector_size
 from .mechanisms import AttentionMechanism
 from .memory import AttentionMemory, as_memory
 from .state import AttentionWrapperState

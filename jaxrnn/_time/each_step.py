@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from .._base.typing import PyTree
-from .._time.steps import Steps
+from .steps import Steps
 
 
 def at_each_step(steps: Steps, fn: Callable[..., PyTree], *trees: Any) -> PyTree:

@@ -14,7 +14,7 @@ from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells.base import RNNCell, scope_name
 from .._cells.initializers import make_params
 from .._cells.step_checks import check_params
-from .._wrappers.base import WrapperCell
+from .base import WrapperCell
 
 
 def vector_size(where: str, size: Size, name: str = "cell") -> int:

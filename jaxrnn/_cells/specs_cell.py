@@ -4,9 +4,9 @@ from typing import Any
 
 from .._base.cell_keys import check_key_of_step
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
-from .._cells.affine import init_by_specs
-from .._cells.base import RNNCell
-from .._cells.step_checks import check_params, check_state, check_step_inputs
+from .affine import init_by_specs
+from .base import RNNCell
+from .step_checks import check_params, check_state, check_step_inputs
 
 
 class SpecsCell(RNNCell):
