@@ -57,7 +57,9 @@ from ._cells.cudnn_compatible_gru import (
 from ._cells.function import FunctionCell as FunctionCell
 from ._cells.gru import GRUCell as GRUCell
 from ._cells.initializers import ParamSpec as ParamSpec
+from ._cells.linear_recurrence import LinearRecurrenceCell as LinearRecurrenceCell
 from ._cells.lstm import LSTMCell as LSTMCell
+from ._cells.min_gru import MinGRUCell as MinGRUCell
 from ._cells.states import LSTMStateTuple as LSTMStateTuple
 from ._drivers.bidirectional import (
     bidirectional_dynamic_rnn as bidirectional_dynamic_rnn,
@@ -76,6 +78,7 @@ from ._drivers.state_saving_rnn import (
     static_state_saving_rnn as static_state_saving_rnn,
 )
 from ._drivers.static_rnn import static_rnn as static_rnn
+from ._linear.elements import ComplexState as ComplexState
 from ._planning.explain import Explanation as Explanation, explain as explain
 from ._planning.memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
 from ._tensor_array.tensor_array import TensorArray as TensorArray

@@ -49,6 +49,11 @@ def widest_dtype(tree: PyTree) -> DType:
     return max((leaf.dtype for leaf in jax.tree.leaves(tree)), key=lambda d: d.itemsize)
 
 
+def at_least_float32(dtype: DType) -> DType:
+    """`dtype`, or float32 if it has 16 bits."""
+    return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize < 4 else dtype
+
+
 def cast_number(array: Array, dtype: DType) -> Array:
     """A number without a dtype cast to `dtype`, if that can hold its kind."""
     return array.astype(dtype) if _kind(array.dtype) <= _kind(dtype) else array

@@ -112,13 +112,20 @@ class Steps:
         new_state = masking.advance(alive, t < self.longest, new_state, state)
         return new_state, masking.zero_dead(alive, output)
 
+    def alive_steps(self) -> Array | None:
+        """Bool `[batch, time]`, whether a row is alive at a step; None without lengths.
+
+        Time is along `axis`, as in the inputs.
+        """
+        if self.lengths is None:
+            return None
+        ts = jnp.expand_dims(jnp.arange(self.time, dtype=jnp.int32), 1 - self.axis)
+        return ts < jnp.expand_dims(self.lengths, self.axis)
+
     def zero_dead(self, tree: PyTree) -> PyTree:
         """Sequences with zeros at the steps at which a row is not alive."""
-        if self.lengths is None:
-            return tree
-        ts = jnp.expand_dims(jnp.arange(self.time, dtype=jnp.int32), 1 - self.axis)
-        alive = ts < jnp.expand_dims(self.lengths, self.axis)
-        return masking.zero_dead(alive, tree)
+        alive = self.alive_steps()
+        return tree if alive is None else masking.zero_dead(alive, tree)
 
     def read(self, tree: PyTree, t: Array) -> PyTree:
         """Step t of each leaf, `[batch, ...]`."""

@@ -1,0 +1,191 @@
+"""Cells whose state is multiplied by no kernel: `h' = a * h + b`."""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._base.errors import describe, noting
+from .._base.math import affine, at_least_float32
+from .._base.sharding import whole_on_explicit_mesh
+from .._base.typing import Array, Key, Params, PyTree
+from .._linear.elements import Element, cast_like, plus, times, wide
+from .._linear.sequence import linear_sequence
+from .._time.sequence import DeclinedError
+from .._time.steps import Steps
+from .base import scope_name
+from .hyperparameters import set_common_fields
+from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
+from .specs_cell import SpecsCell
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class LinearRecurrenceCell(SpecsCell):
+    """A cell whose new state is `a * h + b`, with a and b of the inputs alone.
+
+    A subclass has `param_specs`, `coefficients` and, unless its output is its state,
+    `output`; `init` and `apply` follow from them. So does `apply_sequence`: over whole
+    sequences products and gates are computed for many steps at once, and the states by
+    a loop of one multiplication a step (on CPUs), or for chunks of steps in parallel.
+
+    Inputs are `[batch, depth]` and floating; parameters have their dtype. The state is
+    `[batch, units]`, or a `ComplexState` of two such arrays, and may be wider than the
+    inputs. It is computed in at least float32. For long sequences `|a|` must not exceed
+    1: in parallel, products of many of them are formed.
+
+    Example:
+        A leaky average, which decays at a learned rate.
+
+        >>> import dataclasses, jax, jax.numpy as jnp, jaxrnn
+        >>> zeros = jax.nn.initializers.zeros
+        >>> @dataclasses.dataclass(frozen=True, eq=False)
+        ... class LeakyAverage(jaxrnn.LinearRecurrenceCell):
+        ...     num_units: int
+        ...     state_size = output_size = property(lambda self: self.num_units)
+        ...
+        ...     def param_specs(self, depth):
+        ...         return {"rate": jaxrnn.ParamSpec((depth,), zeros)}
+        ...
+        ...     def coefficients(self, params, inputs):
+        ...         a = jax.nn.sigmoid(params["rate"])[None, :]
+        ...         return a, (1 - a) * inputs, None
+        >>> cell, x = LeakyAverage(3), jnp.ones((2, 5, 3))
+        >>> params = cell.init(jax.random.key(0), x[:, 0])
+        >>> outputs, h = jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)
+        >>> print(h[0])
+        [0.96875 0.96875 0.96875]
+    """
+
+    feature_axes = 1
+
+    @abc.abstractmethod
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """All parameters for inputs of size `depth`, in the order of their creation."""
+
+    @abc.abstractmethod
+    def coefficients(
+        self, params: Params, inputs: Array
+    ) -> tuple[Element, Element, PyTree]:
+        """`(a, b, rest)` of one step, which treats each row separately.
+
+        Args:
+            params: The parameters.
+            inputs: `[batch, depth]`.
+
+        Returns:
+            The factor of the state and what is added to it, `[batch, units]`, or
+            `[1, units]` if they are the same for all rows; what `output` needs of the
+            inputs besides the state, each leaf `[batch, ...]`, or None. The first two
+            are best computed in float32 where the inputs have 16 bits.
+        """
+
+    def output(self, params: Params, state: Element, rest: PyTree) -> Array:
+        """The output of one step, `[batch, size]`, from the state after it."""
+        return state
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step; see `RNNCell.apply`. No random numbers are drawn.
+
+        Raises:
+            ValueError: If a shape, or the set of parameters, is not what the cell and
+                the inputs require.
+            TypeError: If a dtype, or the kind of state, is not what they require.
+        """
+        inputs, state = self.checked_step(params, inputs, state, key)
+        with jax.named_scope(scope_name(self)):
+            a, b, rest = self.wide_coefficients(params, inputs, state)
+            new_state = cast_like(state, plus(times(a, wide(state)), b))
+            return self.output(params, new_state, rest), new_state
+
+    def apply_sequence(
+        self,
+        params: Params,
+        inputs: Array,
+        state: PyTree,
+        steps: Steps,
+        keys: Callable | None = None,
+        implementation: Any = None,
+    ) -> tuple[PyTree, PyTree]:
+        """All steps, many at once; see `RNNCell`.
+
+        Raises:
+            DeclinedError: If `apply` is overridden, the number of steps is symbolic, or
+                an implementation is named.
+        """
+        if type(self).apply is not LinearRecurrenceCell.apply:
+            raise DeclinedError(f"{type(self).__name__} has a custom `apply`")
+        if implementation is not None:
+            raise DeclinedError("its states are multiplied by no kernel")
+        if not isinstance(steps.time, int):
+            raise DeclinedError("the number of steps is symbolic")
+        params = whole_on_explicit_mesh(params)
+        with jax.named_scope(scope_name(self)):
+            return linear_sequence(self, params, inputs, state, steps)
+
+    def wide_coefficients(
+        self, params: Params, inputs: Array, state: Element
+    ) -> tuple[Element, Element, PyTree]:
+        """`coefficients`, of the shape of the state and the dtype of the arithmetic.
+
+        Raises:
+            ValueError: If `coefficients` returns something else than three values, or a
+                shape that is not that of the state.
+        """
+        name = type(self).__name__
+        with noting(f"{name}: raised by `coefficients`."):
+            result = self.coefficients(params, inputs)
+        if not isinstance(result, tuple) or len(result) != 3:
+            raise ValueError(
+                f"{name}: `coefficients` must return (a, b, rest), got "
+                f"{describe(result)}."
+            )
+        a, b, rest = result
+        fit = lambda x: self._fitted(x, state)
+        return fit(a), fit(b), rest
+
+    def _fitted(self, x: Any, state: Element) -> Element:
+        """Coefficients of all units in the dtype of the state's arithmetic."""
+        like = wide(state)
+        if jax.tree.structure(x) != jax.tree.structure(like):
+            raise ValueError(
+                f"{type(self).__name__}: `coefficients` must return a and b of the "
+                f"structure of the state, {describe(state)}, got {describe(x)}."
+            )
+        return jax.tree.map(
+            lambda x, h: jnp.broadcast_to(x, h.shape).astype(h.dtype), x, like
+        )
+
+
+class VectorRecurrenceCell(LinearRecurrenceCell):
+    """A cell whose state and output are one array `[batch, num_units]`.
+
+    Not a dataclass itself: each cell declares its own fields.
+    """
+
+    num_units: int
+    state_size = output_size = property(lambda self: self.num_units)
+
+    def __post_init__(self) -> None:
+        set_common_fields(self)
+
+
+def gate_specs(cell: Any, depth: int, blocks: int) -> dict[str, ParamSpec]:
+    """`kernel` `[depth, blocks * H]` and `bias`, by the cell's initializers."""
+    columns = blocks * cell.num_units
+    kernel = cell.kernel_initializer or glorot_uniform
+    bias = cell.bias_initializer or bias_initializer(kernel, zeros)
+    return {
+        "kernel": ParamSpec((depth, columns), kernel, depth, blocks),
+        "bias": ParamSpec((columns,), bias, blocks=blocks),
+    }
+
+
+def gates(params: Params, inputs: Array, blocks: int) -> list[Array]:
+    """The blocks of `inputs kernel + bias`, `[batch, H]`, in at least float32."""
+    z = affine(params, [inputs], at_least_float32(inputs.dtype))
+    return jnp.split(z, blocks, axis=-1)

@@ -1,0 +1,129 @@
+"""Linear recurrences in each form, against NumPy and a scan that JAX differentiates."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrnn import ComplexState
+from jaxrnn._linear import recurrence
+from jaxrnn._linear.elements import plus, times
+from jaxrnn._linear.forms import by_chunks, by_loop
+
+FORMS = {"loop": by_loop, "chunks": by_chunks}
+KINDS = ("real", "complex")
+BATCH, UNITS = 2, 3
+
+
+@pytest.fixture(params=FORMS, autouse=True)
+def form(request, monkeypatch):
+    """Each form, whatever the platform and the number of steps."""
+
+    def run(steps, carry, axis, transposed):
+        return FORMS[request.param](steps, carry, axis, transposed)
+
+    monkeypatch.setattr(recurrence, "run_steps", run)
+
+
+def numbers(rng, kind, *shape):
+    """Normal numbers, real or complex."""
+    if kind == "real":
+        return jnp.asarray(rng.normal(size=shape))
+    return ComplexState(*jnp.asarray(rng.normal(size=(2, *shape))))
+
+
+def data(kind, time, restarted=False):
+    """`(a, x, h, resets)`, batch major."""
+    rng = np.random.default_rng(time)
+    a, x = (numbers(rng, kind, BATCH, time, UNITS) for _ in range(2))
+    a = jax.tree.map(lambda leaf: jnp.tanh(leaf) * 0.7, a)
+    resets = rng.random((BATCH, time)) < 0.3 if restarted else None
+    return a, x, numbers(rng, kind, BATCH, UNITS), resets
+
+
+def as_complex(x):
+    if isinstance(x, ComplexState):
+        return np.asarray(x.real) + 1j * np.asarray(x.imag)
+    return np.asarray(x)
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["one", "restarted"])
+@pytest.mark.parametrize("time", [1, 7, 16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_equals_a_loop_of_numpy(kind, time, restarted):
+    a, x, h, resets = data(kind, time, restarted)
+    hs, last = recurrence.linear_recurrence(a, x, h, resets, axis=1)
+    a, x, want = (as_complex(v) for v in (a, x, h))
+    for t in range(time):
+        before = want if resets is None else np.where(resets[:, t, None], 0, want)
+        want = a[:, t] * before + x[:, t]
+        np.testing.assert_allclose(as_complex(hs)[:, t], want, rtol=1e-12)
+    np.testing.assert_allclose(as_complex(last), want, rtol=1e-12)
+
+
+def scanned(resets, a, x, h):
+    """The recurrence as a scan, time first."""
+
+    def step(h, at):
+        a, x, reset = at
+        before = jax.tree.map(lambda v: jnp.where(reset[:, None], 0.0, v), h)
+        h = plus(times(a, before), x)
+        return h, h
+
+    last, hs = jax.lax.scan(step, h, (a, x, resets))
+    return hs, last
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_derivatives_of_both_orders(kind):
+    """Time first; weights make each number count differently."""
+    a, x, h, resets = data(kind, 11, restarted=True)
+    swap = functools.partial(jax.tree.map, lambda leaf: jnp.swapaxes(leaf, 0, 1))
+    args, resets = (swap(a), swap(x), h), jnp.asarray(resets).T
+    ours = lambda *args: recurrence.linear_recurrence(*args, resets, axis=0)
+    plain = functools.partial(scanned, resets)
+    direction = jax.tree.map(lambda leaf: jnp.cos(3 * leaf), args)
+
+    def loss(run, args):
+        leaves = jax.tree.leaves(run(*args))
+        return sum(jnp.sum(jnp.sin(leaf * (i + 1))) for i, leaf in enumerate(leaves))
+
+    def slope(run, args):
+        return jax.jvp(lambda args: loss(run, args), (args,), (direction,))[1]
+
+    for of in (loss, slope):
+        got, want = (jax.grad(functools.partial(of, f))(args) for f in (ours, plain))
+        jax.tree.map(
+            lambda g, w: np.testing.assert_allclose(g, w, 1e-9, 1e-12), got, want
+        )
+
+
+def test_what_stood_before_a_reset_does_not_matter():
+    """Not even NaN: neither in states nor in gradients."""
+    a, x, h, _ = data("real", 12)
+    resets = jnp.zeros((BATCH, 12), bool).at[:, 5].set(True)
+    bad = x.at[:, :5].set(jnp.nan)
+
+    def after(x):
+        hs, _ = recurrence.linear_recurrence(a, x, h, resets, axis=1)
+        return jnp.sum(jnp.sin(hs[:, 5:])), hs[:, 5:]
+
+    (_, want), want_slope = jax.value_and_grad(after, has_aux=True)(x)
+    (_, got), got_slope = jax.value_and_grad(after, has_aux=True)(bad)
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(got_slope[:, 5:], want_slope[:, 5:])
+
+
+def test_many_steps_of_strong_decay_are_finite():
+    """Products of factors underflow; nothing is divided by them."""
+    a = jnp.full((1, 3000, 1), 1e-3, jnp.float32)
+    loss = lambda a: jnp.sum(
+        recurrence.linear_recurrence(
+            a, jnp.ones_like(a), jnp.ones((1, 1), jnp.float32), None, axis=1
+        )[0]
+    )
+    value, slope = jax.value_and_grad(loss)(a)
+    np.testing.assert_allclose(value, 3000 / (1 - 1e-3), rtol=1e-5)
+    assert jnp.all(jnp.isfinite(slope))
