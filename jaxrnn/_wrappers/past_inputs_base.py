@@ -43,7 +43,7 @@ class PastInputsBase(WrapperCell):
     depth: int
     width: int = 2
 
-    feature_axes = 1  # Inputs of more axes have several of rows.
+    feature_axes = 1  # In the modules: further axes of the inputs are axes of rows.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,8 +74,8 @@ class PastInputsBase(WrapperCell):
     @property
     def state_size(self) -> Size:
         """The sizes of the state, a `PastInputsState`."""
-        window = TensorShape([self.width - 1, self.depth])
-        return PastInputsState(window, self.cell.state_size)
+        past = TensorShape([self.width - 1, self.depth])
+        return PastInputsState(past, self.cell.state_size)
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
         """Past inputs of zeros, and the zero state of the wrapped cell."""
@@ -116,10 +116,10 @@ class PastInputsBase(WrapperCell):
         inputs = self.checked_inputs(inputs)
         own, inner = self._checked(params, inputs, key)
         past, cell_state = self._checked_state(state, inputs)
-        window = jnp.concatenate([past, inputs[:, None]], axis=1)
-        combined = self.combine(own, jnp.unstack(window, axis=1))
+        last_inputs = jnp.concatenate([past, inputs[:, None]], axis=1)
+        combined = self.combine(own, jnp.unstack(last_inputs, axis=1))
         output, cell_state = apply_cell(self.cell, inner, combined, cell_state, key)
-        return output, PastInputsState(window[:, 1:], cell_state)
+        return output, PastInputsState(last_inputs[:, 1:], cell_state)
 
     def apply_sequence(
         self,
