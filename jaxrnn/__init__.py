@@ -16,9 +16,10 @@ implementations run on a machine, and what bounds them: `explain` (`Explanation`
 
 Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
 `CudnnCompatibleGRUCell`, `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`,
-`DeviceWrapper`. For custom cells: `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`
-and `ParamSpec`, `TensorShape`; for cells that run whole sequences at once: `Steps`,
-`DeclinedError`. What drivers take: `BoundCell`, `RNNCellLike`.
+`DeviceWrapper`; with the last inputs, `TemporalConvWrapper` and `PastInputsWrapper`
+(`PastInputsState`). For custom cells: `FunctionCell`, `RNNCell`, `AffineCell` with
+`Stage` and `ParamSpec`, `TensorShape`; for cells that run whole sequences at once:
+`Steps`, `DeclinedError`. What drivers take: `BoundCell`, `RNNCellLike`.
 
 Modules: `jaxrnn.memory`, whose strategies are values of `swap_memory`. Imported by name
 only: `jaxrnn.contrib`, `jaxrnn.decode`, `jaxrnn.lite`, `jaxrnn.convert`,
@@ -87,7 +88,10 @@ from ._time.steps import Steps as Steps
 from ._wrappers.device import DeviceWrapper as DeviceWrapper
 from ._wrappers.dropout import DropoutWrapper as DropoutWrapper
 from ._wrappers.multi_rnn import MultiRNNCell as MultiRNNCell
+from ._wrappers.past_inputs import PastInputsWrapper as PastInputsWrapper
+from ._wrappers.past_inputs_base import PastInputsState as PastInputsState
 from ._wrappers.residual import ResidualWrapper as ResidualWrapper
+from ._wrappers.temporal_conv import TemporalConvWrapper as TemporalConvWrapper
 
 _set_public_module(globals())
 

@@ -22,7 +22,9 @@ from jaxrnn import (
     GRUCell,
     LSTMCell,
     MultiRNNCell,
+    PastInputsWrapper,
     ResidualWrapper,
+    TemporalConvWrapper,
     TensorShape,
 )
 
@@ -136,6 +138,8 @@ CASES = {
     "residual": Case(ResidualWrapper(GRUCell(DEPTH))),
     "residual_fn": Case(ResidualWrapper(LSTMCell(DEPTH), softened)),
     "device": Case(DeviceWrapper(LSTMCell(4), "/cpu:0")),
+    "past_inputs": Case(PastInputsWrapper(GRUCell(4), DEPTH)),
+    "temporal_conv": Case(TemporalConvWrapper(GRUCell(4), DEPTH)),
     "dropout": Case(DropoutWrapper(LSTMCell(4), 0.7, 0.6, 0.8), seed=1),
     "dropout_filter": Case(
         DropoutWrapper(

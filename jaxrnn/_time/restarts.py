@@ -31,19 +31,20 @@ class Restarts:
         """`state`, with a restart state in each row in which a sequence starts.
 
         Args:
-            sequence: int32 `[batch]`, one step of `starts`.
-            state: The state before that step, each leaf `[batch, ...]`.
+            sequence: int32 `[batch]`, one step of `starts`, or all of them.
+            state: The state before that step, each leaf `[batch, ...]`, or before each
+                of them, with the axes of `starts` first.
         """
         restart_states = rows_of(self.restart_states, sequence)
         return masking.choose(sequence >= 0, restart_states, state)
 
 
 def rows_of(tree: PyTree, indices: Array) -> PyTree:
-    """Rows `indices`, `[n]`, of each leaf `[rows, ...]`; an arbitrary row for -1."""
+    """Rows `indices` of each leaf `[rows, ...]`; an arbitrary row for -1."""
 
     def read(leaf: Any) -> Any:
         if not leaf.shape[0]:
-            return jnp.zeros((indices.shape[0], *leaf.shape[1:]), leaf.dtype)
+            return jnp.zeros((*indices.shape, *leaf.shape[1:]), leaf.dtype)
         return read_at(leaf, jnp.maximum(indices, 0))
 
     return jax.tree.map(read, tree)

@@ -131,7 +131,7 @@ SWEPT -= {"attention"}  # A driver that carries a memory asks no kernel.
 SWEPT -= {"gru_block", "lstm_block", "weight_norm_lstm"}  # Stages of the core.
 # Stages of the kinds that other rows have.
 SWEPT -= {"cfn", "glstm_projection", "layer_norm_basic_lstm", "input_projection"}
-SWEPT -= {"output_projection"}
+SWEPT -= {"output_projection", "past_inputs"}
 
 
 @pytest.mark.fast(

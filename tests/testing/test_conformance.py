@@ -19,6 +19,7 @@ CHEAP = "*-is_a_value", "*-inits_from_shapes", "*-has_its_sizes"
 # stages of the core. They are compared with the oracle, forward and backward.
 SIBLINGS = {"conv", "conv1d", "conv3d", "grid_joined", "attention_joined"}
 SIBLINGS |= {"glstm_projection", "phased_fixed", "lstm_block", "gru_block"}
+SIBLINGS |= {"past_inputs"}
 FEW = {"is_a_value", "inits_from_shapes", "has_its_sizes", "runs_as_a_loop"}
 FEW |= {"runs_backwards_as_a_loop", "ignores_padding"}
 

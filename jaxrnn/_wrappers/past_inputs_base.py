@@ -1,0 +1,208 @@
+"""The base class of wrappers that give a cell its last inputs."""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .._base.arguments import as_count
+from .._base.cell_keys import apply_cell, apply_cell_sequence, check_key_of_step
+from .._base.errors import describe
+from .._base.serialization import serializable
+from .._base.tensor_shape import TensorShape
+from .._base.typing import Array, DType, Key, Params, PyTree, Size
+from .._cells.base import RNNCell
+from .._cells.hyperparameters import set_field
+from .._cells.step_checks import check_state, check_step_inputs
+from .._time.each_step import at_each_step
+from .._time.steps import Steps
+from .base import WrapperCell
+
+
+@serializable
+class PastInputsState(NamedTuple):
+    """The state of a cell that is given its last inputs.
+
+    Attributes:
+        past_inputs: The inputs before the step, the oldest first, `[batch, width - 1,
+            depth]`; zeros before the first step of a sequence.
+        cell_state: The state of the wrapped cell.
+    """
+
+    past_inputs: Any
+    cell_state: Any
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class PastInputsBase(WrapperCell):
+    """A cell that is given a function of its last `width` inputs, by `combine`."""
+
+    depth: int
+    width: int = 2
+
+    feature_axes = 1  # In the modules: further axes of the inputs are axes of rows.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = type(self).__name__
+        depth = as_count(name, "depth", self.depth, fix="")
+        fix = "A cell alone is given the inputs of one step."
+        set_field(self, depth=depth, width=as_count(name, "width", self.width, 2, fix))
+
+    @abc.abstractmethod
+    def combine(self, own: Params, taps: Sequence[Array]) -> Array:
+        """The inputs of the wrapped cell, `[batch, size]`.
+
+        Args:
+            own: The wrapper's own parameters.
+            taps: The last `width` inputs, the oldest first, each `[batch, depth]`.
+        """
+
+    def split_params(self, params: Params) -> tuple[Params, Params]:
+        """The wrapper's own parameters, here none, and those of the wrapped cell."""
+        return {}, params
+
+    def _checked(self, params: Params, array: Array, key: Any) -> tuple[Params, Params]:
+        """`split_params`, after checks."""
+        del array
+        check_key_of_step(type(self).__name__, key)
+        return self.split_params(params)
+
+    @property
+    def state_size(self) -> Size:
+        """The sizes of the state, a `PastInputsState`."""
+        past = TensorShape([self.width - 1, self.depth])
+        return PastInputsState(past, self.cell.state_size)
+
+    def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
+        """Past inputs of zeros, and the zero state of the wrapped cell."""
+        zero = RNNCell.zero_state(self, batch_size, dtype)
+        return zero._replace(cell_state=self.cell.zero_state(batch_size, dtype))
+
+    def start(self, params: Params, state: PyTree) -> PyTree:
+        """With the state from which the wrapped cell starts; see `RNNCell.start`."""
+        past, cell_state = state
+        inner = self.split_params(params)[1]
+        return PastInputsState(past, self.cell.start(inner, cell_state))
+
+    def checked_inputs(self, inputs: Any) -> Any:
+        """One step of inputs, `[batch, depth]`, an array or its shape.
+
+        Raises:
+            ValueError: If it is not floating, or not of these sizes.
+        """
+        name = type(self).__name__
+        inputs = check_step_inputs(name, inputs)
+        if inputs.shape[1] != self.depth:
+            raise ValueError(
+                f"{name}: `inputs` must be [batch, {self.depth}], as `depth` says, got "
+                f"{describe(inputs)}. Make the wrapper with depth={inputs.shape[1]}."
+            )
+        return inputs
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step; see `RNNCell.apply`.
+
+        Raises:
+            ValueError: If the inputs, the past inputs or a parameter are not of the
+                sizes that `depth` and `width` require.
+            TypeError: If a dtype is not that of the inputs.
+        """
+        inputs = self.checked_inputs(inputs)
+        own, inner = self._checked(params, inputs, key)
+        past, cell_state = self._checked_state(state, inputs)
+        last_inputs = jnp.concatenate([past, inputs[:, None]], axis=1)
+        combined = self.combine(own, jnp.unstack(last_inputs, axis=1))
+        output, cell_state = apply_cell(self.cell, inner, combined, cell_state, key)
+        return output, PastInputsState(last_inputs[:, 1:], cell_state)
+
+    def apply_sequence(
+        self,
+        params: Params,
+        inputs: PyTree,
+        state: PyTree,
+        steps: Steps,
+        keys: Callable[[Array], Any] | None = None,
+        implementation: Any = None,
+    ) -> tuple[PyTree, PyTree]:
+        """All steps combined, then the cell's sequences; see `RNNCell.apply_sequence`.
+
+        Raises:
+            DeclinedError: If the wrapped cell declines.
+        """
+        own, inner = self.split_params(params)
+        past, cell_state = state
+        restart_past, restart_states = steps.restart_states or (None, None)
+        taps, past = _taps(steps.with_restart_states(restart_past), inputs, past)
+        combined = at_each_step(steps, lambda *taps: self.combine(own, taps), *taps)
+        cell_steps = steps.with_restart_states(restart_states)
+        cell_steps = cell_steps.with_stand_in(combined, cell_state)
+        outputs, cell_state = apply_cell_sequence(
+            self.cell, inner, combined, cell_state, cell_steps, keys, implementation
+        )
+        state = PastInputsState(past, cell_state)
+        if steps.restarts is None:
+            return outputs, state
+        outputs, cell_states = outputs
+        return (outputs, PastInputsState(jnp.stack(taps[1:], 2), cell_states)), state
+
+    def _checked_state(self, state: PyTree, inputs: Array) -> PastInputsState:
+        """The state, whose past inputs must be like the inputs."""
+        name = type(self).__name__
+        if not isinstance(state, tuple | list) or len(state) != 2:
+            raise ValueError(
+                f"{name}: `state` must be (past inputs, cell state), got "
+                f"{describe(state)}. `zero_state` makes one."
+            )
+        past, cell_state = state
+        # The wrapped cell checks the other part.
+        size = self.state_size._replace(cell_state=())
+        given = PastInputsState(past, ())
+        past = check_state(name, given, size, inputs.shape[0]).past_inputs
+        if past.dtype != inputs.dtype:
+            raise TypeError(
+                f"{name}: `state.past_inputs` must have the dtype of the inputs, "
+                f"{inputs.dtype}, got {describe(past)}. Cast it, or make the state "
+                "with their dtype (a driver's `dtype`)."
+            )
+        return PastInputsState(past, cell_state)
+
+
+def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]:
+    """The last inputs at all steps at once.
+
+    Args:
+        steps: Which steps there are; its restart states are past inputs.
+        inputs: `[batch, time, depth]`, time along `steps.axis`.
+        past: The inputs before the first step, `[batch, width - 1, depth]`.
+
+    Returns:
+        The taps, the oldest first, each like `inputs`; the past inputs after the last
+        step of each row.
+    """
+    taps, last = [steps.zero_dead(inputs)], []
+    # A tap is the one after it a step before, or what came before the first step.
+    for i in reversed(range(past.shape[1])):
+        first = jnp.expand_dims(past[:, i], steps.axis)
+        shifted = jnp.concatenate([first, taps[0]], axis=steps.axis)
+        tap = jax.lax.slice_in_dim(shifted, 0, steps.time, axis=steps.axis)
+        if steps.restarts is not None:
+            restart_past = steps.restarts.restart_states[:, i]
+            restarts = dataclasses.replace(steps.restarts, restart_states=restart_past)
+            tap = restarts.restart(restarts.starts, tap)
+        taps.insert(0, steps.zero_dead(tap))
+        last.insert(0, _after_last_step(steps, shifted))
+    return taps, jnp.stack(last, axis=1)
+
+
+def _after_last_step(steps: Steps, shifted: Array) -> Array:
+    """Entry `length` of each row of `[batch, time + 1, depth]`, `[batch, depth]`."""
+    if steps.lengths is None:
+        return jax.lax.index_in_dim(shifted, steps.time, steps.axis, keepdims=False)
+    read = lambda row, length: row.at[length].get(mode="promise_in_bounds")
+    return jax.vmap(read, (1 - steps.axis, 0))(shifted, steps.lengths)

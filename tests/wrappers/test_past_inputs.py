@@ -1,0 +1,352 @@
+"""Cells that are given their last inputs: recurrentgemma's numbers, and the scan's."""
+
+import dataclasses
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_near, differentiated, with_prefix
+
+import jaxrnn
+import jaxrnn.linen
+from jaxrnn import (
+    FunctionCell,
+    GRUCell,
+    LSTMCell,
+    PastInputsState,
+    PastInputsWrapper,
+    TemporalConvWrapper,
+    contrib,
+)
+from jaxrnn.memory import Recompute
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "recurrentgemma.npz"
+KEY, F64, DEPTH = jax.random.key(0), jnp.float64, 3
+near = functools.partial(assert_near, tolerance=1e-12)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Echo(jaxrnn.RNNCell):
+    """Returns what it is given, to see that; the state stays as it is."""
+
+    output_size: int
+    state_size = 1
+
+    def init(self, key, inputs, dtype=None):
+        return {}
+
+    def apply(self, params, inputs, state, key=None):
+        return inputs, state
+
+    def apply_sequence(
+        self, params, inputs, state, steps, keys=None, implementation=None
+    ):
+        outputs = steps.zero_dead(inputs)
+        if steps.restarts is None:
+            return outputs, state
+        states = jnp.zeros((*outputs.shape[:2], 1), outputs.dtype)
+        return (outputs, states), state
+
+
+def golden():
+    """The arrays of recurrentgemma's convolution, and its parameters in a wrapper."""
+    arrays = with_prefix("conv1d/", dict(np.load(GOLDEN)))
+    named = lambda prefix: {
+        "kernel": arrays[f"{prefix}/w"],
+        "bias": arrays[f"{prefix}/b"],
+    }
+    return TemporalConvWrapper(Echo(DEPTH), DEPTH), arrays, named
+
+
+def test_convolves_as_recurrentgemma():
+    cell, arrays, named = golden()
+
+    def run(params, x):
+        bound = cell.bind(params | {"echo": {}})
+        return jaxrnn.dynamic_rnn(bound, x, dtype=F64)
+
+    params = named("params")
+    outputs, state = run(params, arrays["x"])
+    near((outputs, state.past_inputs), (arrays["outputs"], arrays["cache"]))
+    loss = lambda params, x: jnp.sum(run(params, x)[0] ** 2)
+    got = jax.grad(loss, (0, 1))(params, arrays["x"])
+    near(got, (named("grads"), arrays["grads/x"]))
+    params = params | {"echo": {}}
+    output, state = cell.apply(params, arrays["next_x"][:, 0], state)
+    want = arrays["next_outputs"][:, 0], arrays["next_cache"]
+    near((output, state.past_inputs), want)
+
+
+def test_convolves_packs_as_recurrentgemma():
+    cell, arrays, named = golden()
+    sequences = np.zeros((4, 3, DEPTH))  # Of 2 and 3 steps, two in each row.
+    sequences[::2, :2], sequences[1::2] = arrays["x"][:, :2], arrays["x"][:, 2:]
+    lengths = [2, 3, 2, 3]
+    packed = jaxrnn.pack_sequences(sequences, lengths, row_length=5)
+    bound = cell.bind(named("params") | {"echo": {}})
+    outputs = packed.unpack(jaxrnn.packed_rnn(bound, packed, dtype=F64)[0])
+    rows = [np.concatenate([outputs[i, :2], outputs[i + 1]]) for i in (0, 2)]
+    near(np.stack(rows), arrays["packed_outputs"])
+
+
+def test_initial_values_are_those_of_recurrentgemma():
+    cell = TemporalConvWrapper(GRUCell(2), 500)
+    params = cell.init(KEY, jax.ShapeDtypeStruct((1, 500), jnp.float32))
+    assert params.keys() == {"kernel", "bias", "gru_cell"}
+    assert abs(params["kernel"].std() - 0.05) < 0.005
+    assert not params["bias"].any()
+
+
+def test_concatenates_the_oldest_first():
+    cell, x = PastInputsWrapper(Echo(9), DEPTH, 3), jnp.arange(12.0).reshape(1, 4, 3)
+    outputs, state = jaxrnn.dynamic_rnn(cell.bind({}), x, dtype=F64)
+    padded = np.concatenate([np.zeros((2, 3)), x[0]])
+    want = np.stack([padded[t : t + 3].ravel() for t in range(4)])
+    np.testing.assert_array_equal(outputs[0], want)
+    np.testing.assert_array_equal(state.past_inputs, x[:, 2:])
+
+
+CELLS = {
+    "conv": TemporalConvWrapper(GRUCell(4), DEPTH),
+    "past": PastInputsWrapper(LSTMCell(4), DEPTH, 3),
+}
+
+
+def data(cell, rows, time):
+    rng = np.random.default_rng(0)
+    draw = lambda shape: jnp.asarray(rng.normal(size=shape) * 0.7)
+    x = draw((rows, time, DEPTH))
+    params = cell.init(KEY, x[:, 0])
+    state = cell.zero_state(rows, F64)
+    return *jax.tree.map(lambda leaf: draw(leaf.shape), (params, state)), x
+
+
+def step_by_step(cell):
+    """The same cell without its `apply_sequence`."""
+    apply = lambda params, x, state, key=None: cell.apply(params, x, state)
+    return FunctionCell(apply, cell.state_size, cell.output_size)
+
+
+VARIANTS = {
+    "lengths": (5, True, {}),
+    "all_steps": (5, False, {"time_major": True}),
+    "short": (2, True, {"time_major": True}),
+    "little_memory": (5, True, {"swap_memory": Recompute(2)}),
+}
+
+
+@pytest.mark.fast("conv-lengths", "past-short")
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", CELLS)
+def test_sequences_give_what_steps_give(name, variant):
+    time, has_lengths, options = VARIANTS[variant]
+    rows, cell = time + 1, CELLS[name]
+    params, state, x = data(cell, rows, time)
+    lengths = np.arange(rows) if has_lengths else None
+    if has_lengths:
+        x = jnp.where((np.arange(time) < lengths[:, None])[..., None], x, jnp.nan)
+    if options.get("time_major"):
+        x = jnp.swapaxes(x, 0, 1)
+
+    def run(cell, options):
+        return lambda params, state, x: jaxrnn.dynamic_rnn(
+            cell.bind(params), x, lengths, state, **options
+        )
+
+    got = differentiated(run(cell, options), params, state, x)
+    plain = options | {"swap_memory": False}
+    near(got, differentiated(run(step_by_step(cell), plain), params, state, x))
+
+
+@pytest.mark.fast("conv-False")
+@pytest.mark.parametrize("swap_memory", [False, Recompute(2)])
+@pytest.mark.parametrize("name", CELLS)
+def test_packs_give_what_rows_give_and_sequences_stay_apart(name, swap_memory):
+    cell, lengths = CELLS[name], np.asarray([3, 0, 6, 1, 2, 2])
+    params, state, x = data(cell, 6, 6)
+    packed = jaxrnn.pack_sequences(x, lengths)
+
+    def of_packs(params, state, inputs):
+        outputs, last = jaxrnn.packed_rnn(
+            cell.bind(params),
+            dataclasses.replace(packed, inputs=inputs),
+            state,
+            swap_memory=swap_memory,
+        )
+        return packed.unpack(outputs), last
+
+    @jax.jit
+    def by_sequence(inputs):
+        """Results, and gradients with those of the inputs unpacked."""
+        pair = differentiated(of_packs, params, state, inputs)
+        results, (d_params, d_state, d_inputs) = pair
+        return results, (d_params, d_state, packed.unpack(d_inputs))
+
+    def of_rows(params, state, x):
+        return jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, state)
+
+    results, gradients = differentiated(of_rows, params, state, x)
+    near(by_sequence(packed.inputs), (results, gradients))
+    # NaN in the sequence before others of its row changes only that one.
+    row = next(i for i, r in enumerate(packed.starts) if (r >= 0).sum() > 1)
+    number = packed.starts[row][0]
+    inputs = packed.inputs.copy()
+    inputs[row, : lengths[number]] = np.nan
+    spoiled, (_, *spoiled_gradients) = by_sequence(inputs)
+    pick = lambda tree: jax.tree.map(lambda leaf: np.delete(leaf, number, 0), tree)
+    assert np.isnan(spoiled[0][number, 0]).all()
+    near(pick((spoiled, spoiled_gradients)), pick((results, list(gradients[1:]))))
+
+
+@pytest.mark.slow
+def test_second_derivatives_of_packs_mapped_over_parameters():
+    cell, lengths = CELLS["conv"], np.asarray([2, 0, 4, 1])
+    params, state, x = data(cell, 4, 4)
+    packed = jaxrnn.pack_sequences(x, lengths)
+    both = jax.tree.map(lambda p: jnp.stack([p, 0.5 * p]), params)
+
+    def slope(run):
+        loss = lambda params: sum(
+            map(jnp.sum, map(jnp.sin, jax.tree.leaves(run(params))))
+        )
+        tangent = lambda params: jax.tree.map(jnp.cos, params)
+        second = lambda p: jax.jvp(jax.grad(loss), (p,), (tangent(p),))[1]
+        return jax.jit(jax.vmap(second))(both)
+
+    of_packs = lambda params: jaxrnn.packed_rnn(cell.bind(params), packed, state)[1]
+    of_rows = lambda params: jaxrnn.dynamic_rnn(
+        step_by_step(cell).bind(params), x, lengths, state
+    )[1]
+    near(slope(of_packs), slope(of_rows))
+
+
+def test_what_a_row_without_steps_starts_from_reaches_no_gradient():
+    cell = CELLS["conv"]
+    params, state, x = data(cell, 2, 3)
+    state = state._replace(past_inputs=state.past_inputs.at[1].set(jnp.nan))
+
+    def outputs(params, state):
+        return jaxrnn.dynamic_rnn(cell.bind(params), x, [3, 0], state)[0]
+
+    _, gradients = differentiated(outputs, params, state)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+
+
+def test_few_bits_beside_a_cell_state_in_float32():
+    cell = TemporalConvWrapper(LSTMCell(4), DEPTH)
+    params, state, x = data(cell, 2, 5)
+    near_each = functools.partial(assert_near, tolerance=0.03)
+    narrow = lambda tree: jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tree)
+    c = state.cell_state.c.astype(jnp.float32)
+    state = narrow(state)
+    state = state._replace(cell_state=state.cell_state._replace(c=c))
+    params, x = narrow((params, x))
+    got, want = (
+        jaxrnn.dynamic_rnn(one.bind(params), x, [5, 2], state, jnp.bfloat16)
+        for one in (cell, step_by_step(cell))
+    )
+    near_each(got, want)
+    (_, (past, (c, h))) = got
+    assert (past.dtype, c.dtype, h.dtype) == (jnp.bfloat16, jnp.float32, jnp.bfloat16)
+
+
+def test_the_wrapped_cell_may_read_a_memory():
+    attention = contrib.AttentionWrapper(GRUCell(4), contrib.LuongAttention(4, 2), 4)
+    cell = TemporalConvWrapper(attention, DEPTH)
+    memory = attention.initial_state(np.ones((2, 5, 2)), [5, 2])
+    past = jnp.zeros((2, 3, DEPTH))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, DEPTH)))
+    params = cell.init(KEY, x[:, 0])
+    state = PastInputsState(past, memory)
+    outputs, _ = jaxrnn.dynamic_rnn(cell.bind(params), x, None, state, F64)
+    conv = TemporalConvWrapper(Echo(DEPTH), DEPTH)
+    own = {name: params[name] for name in ("kernel", "bias")} | {"echo": {}}
+    seen, _ = jaxrnn.dynamic_rnn(conv.bind(own), x, dtype=F64)
+    bound = attention.bind(params["attention_wrapper"])
+    near(outputs, jaxrnn.dynamic_rnn(bound, seen, None, memory, F64)[0])
+
+
+def test_declines_where_the_wrapped_cell_does():
+    cell = PastInputsWrapper(step_by_step(Echo(6)), DEPTH)
+    x = jnp.ones((2, 3, DEPTH))
+    with pytest.raises(ValueError, match="FunctionCell has no `apply_sequence`"):
+        jaxrnn.dynamic_rnn(cell.bind({}), x, dtype=F64, implementation="pallas_triton")
+
+
+def test_modules_take_several_axes_of_rows():
+    axes = (2, 4, 5, DEPTH)
+    module = jaxrnn.linen.RNN(TemporalConvWrapper(GRUCell(4), DEPTH))
+    outputs, _ = jax.eval_shape(module.init_with_output, KEY, jnp.ones(axes))
+    assert jax.tree.leaves(outputs)[0].shape == (2, 4, 5, 4)
+
+
+GRU, STEP = GRUCell(4), np.ones((2, DEPTH), np.float32)
+CONV = TemporalConvWrapper(GRU, DEPTH)
+
+
+PAST = np.zeros((2, 3, DEPTH), np.float32)
+
+
+def apply(inputs=STEP, past=PAST):
+    state = PastInputsState(past, np.zeros((2, 4), np.float32))
+    return CONV.apply(CONV.init(KEY, STEP), inputs, state)
+
+
+REFUSALS = {
+    "no_cell": (TypeError, "`cell` must be an", lambda: PastInputsWrapper(3, 2)),
+    "no_depth": (
+        ValueError,
+        "`depth` must be at least 1, got 0",
+        lambda: PastInputsWrapper(GRU, 0),
+    ),
+    "no_past": (
+        ValueError,
+        "`width` must be at least 2, got 1. A cell alone is given the inputs of one",
+        lambda: TemporalConvWrapper(GRU, 3, 1),
+    ),
+    "other_depth": (
+        ValueError,
+        r"`inputs` must be \[batch, 3\], as `depth` says, got float32\[2, 5\]. Make "
+        "the wrapper with depth=5",
+        lambda: apply(np.ones((2, 5), np.float32)),
+    ),
+    "other_depth_at_first": (
+        ValueError,
+        r"`inputs` must be \[batch, 2\], as `depth` says, got float32\[2, 3\]",
+        lambda: PastInputsWrapper(GRU, 2).init(KEY, STEP),
+    ),
+    "one_array": (
+        ValueError,
+        r"`state` must be \(past inputs, cell state\), got float32\[2, 4\]",
+        lambda: CONV.apply(CONV.init(KEY, STEP), STEP, np.ones((2, 4), np.float32)),
+    ),
+    "short_past": (
+        ValueError,
+        r"`state.past_inputs` must have shape \(2, 3, 3\), got float32\[2, 1, 3\]",
+        lambda: apply(past=PAST[:, :1]),
+    ),
+    "wide_past": (
+        TypeError,
+        r"`state.past_inputs` must have the dtype of the inputs, float32, got float64",
+        lambda: apply(past=np.float64(PAST)),
+    ),
+    "no_bias": (
+        ValueError,
+        "`params` must hold .*; missing: .*bias",
+        lambda: CONV.apply(
+            {"kernel": np.ones((4, 3), np.float32), "gru_cell": {}},
+            STEP,
+            CONV.zero_state(2, jnp.float32),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refuses(name):
+    kind, message, call = REFUSALS[name]
+    with pytest.raises(kind, match=message):
+        call()
