@@ -16,10 +16,12 @@ implementations run on a machine, and what bounds them: `explain` (`Explanation`
 
 Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
 `CudnnCompatibleGRUCell`, `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`,
-`DeviceWrapper`; with the last inputs, `TemporalConvWrapper` and `PastInputsWrapper`
-(`PastInputsState`). For custom cells: `FunctionCell`, `RNNCell`, `AffineCell` with
-`Stage` and `ParamSpec`, `TensorShape`; for cells that run whole sequences at once:
-`Steps`, `DeclinedError`. What drivers take: `BoundCell`, `RNNCellLike`.
+`DeviceWrapper`; linear recurrences, which run many steps at once: `MinGRUCell`,
+`MinLSTMCell`, `QRNNCell`; with the last inputs, `TemporalConvWrapper` and
+`PastInputsWrapper` (`PastInputsState`). For custom cells: `FunctionCell`, `RNNCell`,
+`AffineCell` with `Stage`, `LinearRecurrenceCell` (`ComplexState`), `ParamSpec`,
+`TensorShape`; for cells that run whole sequences at once: `Steps`, `DeclinedError`.
+What drivers take: `BoundCell`, `RNNCellLike`.
 
 Modules: `jaxrnn.memory`, whose strategies are values of `swap_memory`. Imported by name
 only: `jaxrnn.contrib`, `jaxrnn.decode`, `jaxrnn.lite`, `jaxrnn.convert`,
@@ -61,6 +63,8 @@ from ._cells.initializers import ParamSpec as ParamSpec
 from ._cells.linear_recurrence import LinearRecurrenceCell as LinearRecurrenceCell
 from ._cells.lstm import LSTMCell as LSTMCell
 from ._cells.min_gru import MinGRUCell as MinGRUCell
+from ._cells.min_lstm import MinLSTMCell as MinLSTMCell
+from ._cells.qrnn import QRNNCell as QRNNCell
 from ._cells.states import LSTMStateTuple as LSTMStateTuple
 from ._drivers.bidirectional import (
     bidirectional_dynamic_rnn as bidirectional_dynamic_rnn,

@@ -139,6 +139,10 @@ CASES = {
     "residual_fn": Case(ResidualWrapper(LSTMCell(DEPTH), softened)),
     "device": Case(DeviceWrapper(LSTMCell(4), "/cpu:0")),
     "past_inputs": Case(PastInputsWrapper(GRUCell(4), DEPTH)),
+    "min_gru": Case(jaxrnn.MinGRUCell(4)),
+    "min_lstm": Case(jaxrnn.MinLSTMCell(4)),
+    "qrnn": Case(jaxrnn.QRNNCell(4)),
+    "qrnn_ifo": Case(jaxrnn.QRNNCell(4, "ifo", activation="linear")),
     "temporal_conv": Case(TemporalConvWrapper(GRUCell(4), DEPTH)),
     "dropout": Case(DropoutWrapper(LSTMCell(4), 0.7, 0.6, 0.8), seed=1),
     "dropout_filter": Case(

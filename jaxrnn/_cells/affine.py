@@ -195,6 +195,8 @@ class AffineCell(RNNCell):
         (2, 5, 4)
     """
 
+    feature_axes = 1  # In the modules: further axes of the inputs are axes of rows.
+
     @property
     @abc.abstractmethod
     def stages(self) -> tuple[Stage, ...]:

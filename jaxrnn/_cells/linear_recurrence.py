@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import describe, noting
+from .._base.errors import describe, describe_leaves, noting
 from .._base.math import affine, at_least_float32
 from .._base.sharding import whole_on_explicit_mesh
+from .._base.trees import named_leaves
 from .._base.typing import Array, Key, Params, PyTree
 from .._linear.elements import Element, cast_like, plus, times, wide
 from .._linear.sequence import linear_sequence
@@ -20,6 +21,7 @@ from .base import scope_name
 from .hyperparameters import set_common_fields
 from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
 from .specs_cell import SpecsCell
+from .step_checks import check_one_dtype
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -31,10 +33,10 @@ class LinearRecurrenceCell(SpecsCell):
     sequences products and gates are computed for many steps at once, and the states by
     a loop of one multiplication a step (on CPUs), or for chunks of steps in parallel.
 
-    Inputs are `[batch, depth]` and floating; parameters have their dtype. The state is
-    `[batch, units]`, or a `ComplexState` of two such arrays, and may be wider than the
-    inputs. It is computed in at least float32. For long sequences `|a|` must not exceed
-    1: in parallel, products of many of them are formed.
+    Inputs are `[batch, depth]` and floating; parameters and outputs have their dtype.
+    The state is `[batch, units]`, or a `ComplexState` of two such arrays, and may be
+    wider than the inputs. It is computed in at least float32. For long sequences `|a|`
+    must not exceed 1: in parallel, products of many of them are formed.
 
     Example:
         A leaky average, which decays at a learned rate.
@@ -58,8 +60,6 @@ class LinearRecurrenceCell(SpecsCell):
         >>> print(h[0])
         [0.96875 0.96875 0.96875]
     """
-
-    feature_axes = 1
 
     @abc.abstractmethod
     def param_specs(self, depth: int) -> dict[str, Any]:
@@ -97,10 +97,12 @@ class LinearRecurrenceCell(SpecsCell):
             TypeError: If a dtype, or the kind of state, is not what they require.
         """
         inputs, state = self.checked_step(params, inputs, state, key)
+        _check_dtypes(self, inputs, state)
         with jax.named_scope(scope_name(self)):
             a, b, rest = self.wide_coefficients(params, inputs, state)
             new_state = cast_like(state, plus(times(a, wide(state)), b))
-            return self.output(params, new_state, rest), new_state
+            output = self.output(params, new_state, rest)
+            return output.astype(inputs.dtype), new_state
 
     def apply_sequence(
         self,
@@ -150,15 +152,40 @@ class LinearRecurrenceCell(SpecsCell):
 
     def _fitted(self, x: Any, state: Element) -> Element:
         """Coefficients of all units in the dtype of the state's arithmetic."""
-        like = wide(state)
+        like, name = wide(state), type(self).__name__
         if jax.tree.structure(x) != jax.tree.structure(like):
             raise ValueError(
-                f"{type(self).__name__}: `coefficients` must return a and b of the "
-                f"structure of the state, {describe(state)}, got {describe(x)}."
+                f"{name}: `coefficients` must return a and b of the structure of the "
+                f"state, {describe_leaves(state)}, got {describe(x)}."
             )
-        return jax.tree.map(
-            lambda x, h: jnp.broadcast_to(x, h.shape).astype(h.dtype), x, like
-        )
+
+        def fit(x: Any, h: Array) -> Array:
+            x = jnp.asarray(x, h.dtype)
+            try:
+                return jnp.broadcast_to(x, h.shape)
+            except ValueError:
+                raise ValueError(
+                    f"{name}: `coefficients` must return a and b of the shape of the "
+                    f"state, {h.shape}, got {describe(x)}."
+                ) from None
+
+        return jax.tree.map(fit, x, like)
+
+
+def _check_dtypes(cell: Any, inputs: Array, state: Element) -> None:
+    """Raises TypeError unless the inputs have the cell's dtype, and the state theirs.
+
+    Or the state a wider one.
+    """
+    name = type(cell).__name__
+    check_one_dtype(name, getattr(cell, "dtype", None), inputs, inputs)
+    for leaf_name, leaf in named_leaves("state", state):
+        if leaf.dtype.itemsize < inputs.dtype.itemsize:
+            raise TypeError(
+                f"{name}: `{leaf_name}` must have the dtype of the inputs, "
+                f"{inputs.dtype}, or a wider one, got {describe(leaf)}. Make the state "
+                "with that dtype (a driver's `dtype`)."
+            )
 
 
 class VectorRecurrenceCell(LinearRecurrenceCell):
@@ -189,3 +216,8 @@ def gates(params: Params, inputs: Array, blocks: int) -> list[Array]:
     """The blocks of `inputs kernel + bias`, `[batch, H]`, in at least float32."""
     z = affine(params, [inputs], at_least_float32(inputs.dtype))
     return jnp.split(z, blocks, axis=-1)
+
+
+def positive(x: Array) -> Array:
+    """`x + 1/2` for x of at least 0, else `sigmoid(x)`: continuous and positive."""
+    return jnp.where(x >= 0, x + 0.5, jax.nn.sigmoid(x))

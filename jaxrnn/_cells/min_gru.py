@@ -4,16 +4,10 @@ import dataclasses
 from typing import Any, final
 
 import jax
-import jax.numpy as jnp
 
 from .._base.typing import Array, DType, Initializer, Params
 from .hyperparameters import set_field
-from .linear_recurrence import VectorRecurrenceCell, gate_specs, gates
-
-
-def positive(x: Array) -> Array:
-    """`x + 1/2` for x of at least 0, else `sigmoid(x)`: continuous and positive."""
-    return jnp.where(x >= 0, x + 0.5, jax.nn.sigmoid(x))
+from .linear_recurrence import VectorRecurrenceCell, gate_specs, gates, positive
 
 
 @final

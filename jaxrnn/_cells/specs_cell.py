@@ -13,6 +13,7 @@ class SpecsCell(RNNCell):
     """A cell with `param_specs(depth)`, whose steps draw no random numbers."""
 
     param_specs: Any
+    feature_axes = 1  # As that of `AffineCell`.
 
     @property
     def is_random(self) -> bool:

@@ -14,7 +14,6 @@ from .._base.inputs import as_array, as_state, named_inputs
 from .._base.lengths import lengths_array, lengths_for
 from .._base.trees import map_named
 from .._base.typing import Array, DType, Lengths, Params, PyTree
-from .._cells.affine import AffineCell
 from .._cells.base import RNNCell
 from .batch_axes import BatchAxes
 from .layer import Layer, RunOptions, in_dtype
@@ -131,7 +130,7 @@ def _batch_axes(
 
 def cast_integers(cell: RNNCell, dtype: DType | None, inputs: PyTree) -> PyTree:
     """The inputs; integers in `dtype` if that is given and the cell reads vectors."""
-    if dtype is None or not isinstance(_reader(cell), AffineCell):
+    if dtype is None or _feature_axes(cell) != 1:
         return inputs
     is_integer = lambda x: x.dtype.kind in "iub"
     return jax.tree.map(lambda x: x.astype(dtype) if is_integer(x) else x, inputs)
@@ -139,15 +138,9 @@ def cast_integers(cell: RNNCell, dtype: DType | None, inputs: PyTree) -> PyTree:
 
 def _feature_axes(cell: Any) -> int | None:
     """How many axes one row of a step has for a cell; None if that is not known."""
-    cell = _reader(cell)
-    return 1 if isinstance(cell, AffineCell) else getattr(cell, "feature_axes", None)
-
-
-def _reader(cell: Any) -> Any:
-    """The innermost cell that reads the inputs."""
-    while not getattr(cell, "owns_params", False):
+    while not hasattr(cell, "feature_axes"):
         inner = getattr(cell, "cells", None) or getattr(cell, "cell", None)
-        if not inner:
-            return cell
+        if not inner or getattr(cell, "owns_params", False):
+            return None
         cell = inner[0] if isinstance(inner, tuple) else inner
-    return cell
+    return cell.feature_axes

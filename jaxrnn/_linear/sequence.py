@@ -66,7 +66,7 @@ def _run_block(
     b, resets = _restarted(steps, a, b)
     hs, last = linear_recurrence(a, b, wide(state), resets, steps.axis)
     hs, last = (cast_like(state, x) for x in (hs, last))
-    output = lambda h, rest: cell.output(params, h, rest)
+    output = lambda h, rest: cell.output(params, h, rest).astype(xs.dtype)
     outputs = steps.zero_dead(at_each_step(steps, output, hs, rest))
     return outputs if steps.restarts is None else (outputs, hs), last
 

@@ -43,7 +43,7 @@ class PastInputsBase(WrapperCell):
     depth: int
     width: int = 2
 
-    feature_axes = 1  # In the modules: further axes of the inputs are axes of rows.
+    feature_axes = 1  # As that of `AffineCell`.
 
     def __post_init__(self) -> None:
         super().__post_init__()

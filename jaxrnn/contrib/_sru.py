@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from .._base.typing import Array, DType, Params
-from .._cells.affine import Stage
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
-from .._cells.states import VectorStateCell
+from .._cells.linear_recurrence import VectorRecurrenceCell, gates
 
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class SRUCell(VectorStateCell):
+class SRUCell(VectorRecurrenceCell):
     """A simple recurrent unit (SRU): all products are of the inputs alone.
 
         y, f, r, s = split(x kernel)
@@ -47,30 +46,26 @@ class SRUCell(VectorStateCell):
     name: str | None = None
     dtype: DType | None = None
 
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """One product, of the inputs; only two of its blocks have a bias."""
-        columns = 4 * self.num_units
-        return (Stage(self._update, 0, columns, glorot_uniform, None, blocks=4),)
-
-    def elementwise_specs(self) -> dict[str, ParamSpec]:
-        """The bias, by gate."""
-        return dict.fromkeys(("bias_f", "bias_r"), ParamSpec((self.num_units,), zeros))
-
     def param_specs(self, depth: int) -> dict[str, Any]:
         """`kernel`, then `bias`."""
-        (stage,) = self.stages
-        bias = ParamSpec((2 * self.num_units,), zeros, blocks=2)
-        return stage.specs(depth) | {"bias": bias}
+        columns = 4 * self.num_units
+        return {
+            "kernel": ParamSpec((depth, columns), glorot_uniform, depth, blocks=4),
+            "bias": ParamSpec((2 * self.num_units,), zeros, blocks=2),
+        }
 
-    def stage_params(self, params: Params) -> Params:
-        """The bias apart, by gate."""
-        bias_f, bias_r = jnp.split(params["bias"], 2)
-        return {"kernel": params["kernel"], "bias_f": bias_f, "bias_r": bias_r}
+    def coefficients(
+        self, params: Params, inputs: Array
+    ) -> tuple[Array, Array, tuple[Array, Array]]:
+        """f, `(1 - f) * y`, and of the output r and `(1 - r) * s`."""
+        product = {"kernel": params["kernel"]}
+        y, f, r, s = gates(product, inputs, blocks=4)
+        bias_f, bias_r = jnp.split(params["bias"].astype(y.dtype), 2)
+        f, r = f + bias_f[None, :], r + bias_r[None, :]
+        sigmoid = jax.nn.sigmoid
+        return sigmoid(f), sigmoid(-f) * y, (sigmoid(r), sigmoid(-r) * s)
 
-    def _update(self, params: Params, z: Array, c: Array) -> tuple[Array, Array]:
-        y, f, r, s = jnp.split(z, 4, axis=-1)
-        f = jax.nn.sigmoid(f + params["bias_f"].astype(z.dtype)[None, :])
-        r = jax.nn.sigmoid(r + params["bias_r"].astype(z.dtype)[None, :])
-        c = f * c + (1 - f) * y
-        return r * self.activation(c) + (1 - r) * s, c
+    def output(self, params: Params, state: Array, rest: tuple[Array, Array]) -> Array:
+        """`r * activation(c) + (1 - r) * s`."""
+        r, skipped = rest
+        return r * self.activation(state.astype(r.dtype)) + skipped

@@ -53,10 +53,9 @@ DECLINED = {
     **dict.fromkeys(
         ("grid", "grid_bidirectional", "grid_joined"), "c of the window below"
     ),
+    "min_gru": "its states are multiplied by no kernel",
     "ntm": "NTMCell has no `apply_sequence`",
-    **dict.fromkeys(
-        ("ind_rnn", "indy_gru", "indy_lstm", "sru"), "no product reads the state"
-    ),
+    **dict.fromkeys(("ind_rnn", "indy_gru", "indy_lstm"), "no product reads the state"),
 }
 
 
@@ -131,7 +130,7 @@ SWEPT -= {"attention"}  # A driver that carries a memory asks no kernel.
 SWEPT -= {"gru_block", "lstm_block", "weight_norm_lstm"}  # Stages of the core.
 # Stages of the kinds that other rows have.
 SWEPT -= {"cfn", "glstm_projection", "layer_norm_basic_lstm", "input_projection"}
-SWEPT -= {"output_projection", "past_inputs"}
+SWEPT -= {"output_projection", "past_inputs", "min_lstm", "qrnn", "qrnn_ifo", "sru"}
 
 
 @pytest.mark.fast(

@@ -1,0 +1,81 @@
+"""The quasi-recurrent neural network's pooling, as a cell."""
+
+import dataclasses
+from typing import Any, final
+
+import jax
+
+from .._base.errors import describe
+from .._base.typing import Array, DType, Initializer, Params
+from .linear_recurrence import VectorRecurrenceCell, gate_specs, gates
+
+_BLOCKS = {"f": 2, "fo": 3, "ifo": 4}
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class QRNNCell(VectorRecurrenceCell):
+    """A cell of a quasi-recurrent neural network (QRNN).
+
+        z, f, o, i = split(x kernel + bias)
+        z          = activation(z)
+        c'         = sigmoid(f) * c + (1 - sigmoid(f)) * z    # pooling "f" and "fo"
+                   = sigmoid(f) * c + sigmoid(i) * z          # pooling "ifo"
+        output     = sigmoid(o) * c'                          # c' for pooling "f"
+
+    The paper's products are convolutions over the last inputs: put the cell into a
+    `PastInputsWrapper`, whose `width` is that of the convolution.
+
+    Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state c and
+    output `[batch, H]`; `kernel` `[I, GH]` and `bias` `[GH]`, the first `G` of the
+    blocks z, f, o, i; `G` is 2, 3 and 4 for pooling "f", "fo" and "ifo".
+
+    Attributes:
+        num_units: `H`.
+        pooling: "f", "fo" or "ifo".
+        activation: None for tanh, the name of a Keras activation, or a function.
+        kernel_initializer: For the kernel; None for Glorot uniform.
+        bias_initializer: For the bias; None for zeros.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `num_units` is negative, `pooling` or the activation is not
+            known, or `dtype` is not floating.
+
+    Source: arXiv:1611.01576, section 2.
+    """
+
+    num_units: int
+    pooling: str = "fo"
+    activation: Any = None
+    kernel_initializer: Initializer | None = None
+    bias_initializer: Initializer | None = None
+    name: str | None = None
+    dtype: DType | None = None
+
+    def __post_init__(self) -> None:
+        if self.pooling not in ("f", "fo", "ifo"):
+            raise ValueError(
+                'QRNNCell: `pooling` must be "f", "fo" or "ifo", got '
+                f"{describe(self.pooling)}."
+            )
+        super().__post_init__()
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """`kernel` and `bias`."""
+        return gate_specs(self, depth, _BLOCKS[self.pooling])
+
+    def coefficients(
+        self, params: Params, inputs: Array
+    ) -> tuple[Array, Array, Array | None]:
+        """The forget gate, what is added to c, and the output gate."""
+        z, f, *more = gates(params, inputs, _BLOCKS[self.pooling])
+        o, i = (*more, None, None)[:2]
+        added = jax.nn.sigmoid(-f if i is None else i) * self.activation(z)
+        return jax.nn.sigmoid(f), added, None if o is None else jax.nn.sigmoid(o)
+
+    def output(self, params: Params, state: Array, rest: Array | None) -> Array:
+        """c, times the output gate if there is one."""
+        return state if rest is None else rest * state.astype(rest.dtype)

@@ -1,0 +1,204 @@
+"""Cells that are linear recurrences, against loops and the papers' other forms."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn._linear import recurrence, sequence
+from jaxrnn._linear.forms import by_chunks, by_loop
+
+BATCH, TIME, DEPTH, UNITS = 3, 21, 4, 5
+ZEROS = jax.nn.initializers.zeros
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def softplus(x):
+    return np.logaddexp(x, 0)
+
+
+def positive(x):
+    return np.where(x >= 0, x + 0.5, sigmoid(x))
+
+
+def data(cell, depth=DEPTH, seed=0):
+    """`(params, xs, state)`, normal numbers in float64."""
+    rng = np.random.default_rng(seed)
+    normal = lambda x: rng.normal(size=x.shape)
+    shapes = cell.init(jax.random.key(0), jnp.ones((BATCH, depth)))
+    state = jax.tree.map(normal, cell.zero_state(BATCH, jnp.float64))
+    return jax.tree.map(normal, shapes), rng.normal(size=(BATCH, TIME, depth)), state
+
+
+def run(cell, params, xs, state, **kwargs):
+    bound = cell.bind(jax.tree.map(jnp.asarray, params))
+    return jaxrnn.dynamic_rnn(bound, xs, initial_state=state, **kwargs)[0]
+
+
+def blocks(params, xs, count):
+    return np.split(xs @ params["kernel"] + params["bias"], count, axis=-1)
+
+
+def in_log_space(log_a, log_b, h):
+    """The papers' parallel form: all in logarithms, of positive numbers only."""
+    start = np.zeros_like(log_a[:, :1])
+    total = np.cumsum(np.concatenate([start, log_a], 1), axis=1)
+    terms = np.concatenate([np.log(h)[:, None], log_b], 1) - total
+    return np.exp(total + np.logaddexp.accumulate(terms, axis=1))[:, 1:]
+
+
+def test_min_gru_is_the_papers_parallel_form():
+    """Appendix B.2.1, "parallel_forward" in log space."""
+    cell = jaxrnn.MinGRUCell(UNITS)
+    params, xs, state = data(cell)
+    z, c = blocks(params, xs, 2)
+    h = positive(state)
+    want = in_log_space(-softplus(z), -softplus(-z) + np.log(positive(c)), h)
+    np.testing.assert_allclose(run(cell, params, xs, h), want, rtol=1e-9)
+
+
+def test_min_lstm_is_the_papers_parallel_form():
+    """Appendix B.2.2, "parallel_forward" in log space."""
+    cell = jaxrnn.MinLSTMCell(UNITS)
+    params, xs, state = data(cell)
+    f, i, c = blocks(params, xs, 3)
+    ratio = softplus(-f) - softplus(-i)
+    h = positive(state)
+    want = in_log_space(-softplus(ratio), -softplus(-ratio) + np.log(positive(c)), h)
+    np.testing.assert_allclose(run(cell, params, xs, h), want, rtol=1e-9)
+
+
+def test_min_lstm_with_both_gates_closed():
+    """f / (f + i) of gates that underflow: their ratio counts."""
+    cell = jaxrnn.MinLSTMCell(1, activation="linear")
+    bias = jnp.asarray([-900.0, -901.0, 0.0], jnp.float32)
+    params = {"kernel": jnp.zeros((1, 3), jnp.float32), "bias": bias}
+    one = jnp.ones((1, 1), jnp.float32)
+    _, h = cell.apply(params, one, one)
+    np.testing.assert_allclose(h, sigmoid(1.0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["f", "fo", "ifo"])
+def test_qrnn_is_a_convolution_and_a_pooling(pooling):
+    """Section 2 of the paper, the convolution by a wrapper of width 3."""
+    width = 3
+    cell = jaxrnn.QRNNCell(UNITS, pooling)
+    wrapped = jaxrnn.PastInputsWrapper(cell, DEPTH, width)
+    params, xs, state = data(wrapped)
+    padded = np.concatenate([state.past_inputs, xs], 1)
+    windows = [padded[:, j : j + TIME] for j in range(width)]
+    z, f, *more = blocks(params, np.concatenate(windows, -1), len(pooling) + 1)
+    o, i = [sigmoid(x) for x in more] + [np.ones_like(z)] * (2 - len(more))
+    f, c, want = sigmoid(f), state.cell_state, []
+    i = i if pooling == "ifo" else 1 - f
+    for t in range(TIME):
+        c = f[:, t] * c + i[:, t] * np.tanh(z[:, t])
+        want.append(o[:, t] * c)
+    got = run(wrapped, params, xs, state)
+    np.testing.assert_allclose(got, np.stack(want, 1), rtol=1e-9)
+
+
+@pytest.mark.parametrize("form", [by_loop, by_chunks], ids=["loop", "chunks"])
+def test_blocks_and_forms_give_what_a_scan_gives(form, monkeypatch):
+    """Blocks of 8 of 21 steps, with lengths, padding of NaN, and packed rows."""
+    monkeypatch.setattr(recurrence, "run_steps", form)
+    monkeypatch.setattr(sequence, "steps_in_block", lambda state: 8)
+    cell = jaxrnn.QRNNCell(UNITS)
+    scanned = jaxrnn.FunctionCell(cell.apply, UNITS, UNITS, cell.init)
+    params, xs, state = jax.tree.map(jnp.asarray, data(cell))
+    lengths = jnp.asarray([TIME, 0, 13])
+    packed = jaxrnn.pack_sequences(xs, lengths)
+    dead = jnp.arange(TIME)[None, :, None] >= lengths[:, None, None]
+    xs = jnp.where(dead, jnp.nan, xs)
+
+    def everything(cell, params, xs, state):
+        outputs, last = jaxrnn.dynamic_rnn(cell.bind(params), xs, lengths, state)
+        of_packs, ends = jaxrnn.packed_rnn(cell.bind(params), packed, state)
+        results = outputs, last, packed.unpack(of_packs), ends
+        return sum(jnp.sum(jnp.sin(x)) for x in results), results
+
+    got, want = (
+        jax.jit(jax.value_and_grad(everything, (1, 2, 3), True), static_argnums=0)(
+            c, params, xs, state
+        )
+        for c in (cell, scanned)
+    )
+    close = lambda g, w: np.testing.assert_allclose(g, w, 1e-9, 1e-12)
+    jax.tree.map(close, got, want)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float32", 3e-5), ("bfloat16", 0.03)]
+)
+def test_long_sequences_in_low_precision(dtype, tolerance):
+    """The gates are rounded, the sums over time are not: the error stays that of one.
+
+    Weights of a tenth, so that a state remembers hundreds of steps.
+    """
+    cell, rng = jaxrnn.MinGRUCell(8), np.random.default_rng(0)
+    params = {"kernel": rng.normal(size=(8, 16)) * 0.1, "bias": np.full(16, -5.0)}
+    params["bias"][8:] = 0
+    xs = rng.normal(size=(1, 2048, 8))
+    low = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+    exact = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float64), low(tree))
+    got, want = (
+        np.asarray(run(cell, *cast((params, xs, np.zeros((1, 8))))), np.float64)
+        for cast in (low, exact)
+    )
+    assert np.max(np.abs(got - want)) < tolerance * np.max(np.abs(want))
+
+
+def test_a_wide_state_of_narrow_inputs():
+    """A float32 state beside bfloat16 stays float32; the outputs are bfloat16."""
+    cell = jaxrnn.MinGRUCell(UNITS)
+    params, xs, state = data(cell)
+    low = lambda x: jnp.asarray(x, jnp.bfloat16)
+    state = jnp.asarray(state, jnp.float32)
+    bound = cell.bind(jax.tree.map(low, params))
+    outputs, last = jaxrnn.dynamic_rnn(
+        bound, low(xs), initial_state=state, dtype=jnp.bfloat16
+    )
+    assert outputs.dtype == jnp.bfloat16
+    assert last.dtype == jnp.float32
+    with pytest.raises(TypeError, match="`state` must have the dtype of the inputs"):
+        cell.apply(params, jnp.ones((2, DEPTH)), jnp.ones((2, UNITS), jnp.float32))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Custom(jaxrnn.LinearRecurrenceCell):
+    """A recurrence whose coefficients are given."""
+
+    result: tuple
+    state_size = output_size = 2
+
+    def param_specs(self, depth):
+        return {"w": jaxrnn.ParamSpec((depth,), ZEROS)}
+
+    def coefficients(self, params, inputs):
+        return self.result
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: jaxrnn.QRNNCell(3, "of"), '`pooling` must be "f", "fo" or "ifo"'),
+        (lambda: jaxrnn.MinGRUCell(-1), "`num_units`"),
+        (lambda: jaxrnn.MinLSTMCell(3, "gauss"), "`activation` must be one of"),
+        (lambda: step_of((0.5, 0.5)), r"must return \(a, b, rest\), got"),
+        (lambda: step_of(((0.5, 0.5), 0.5, None)), "of the structure of the state"),
+        (lambda: step_of((jnp.ones((1, 3)), 0.5, None)), "of the shape of the state"),
+    ],
+)
+def test_refusals(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def step_of(result):
+    Custom(result).apply({"w": jnp.zeros(2)}, jnp.ones((3, 2)), jnp.ones((3, 2)))
