@@ -10,14 +10,14 @@ import pytest
 from jaxrnn import ComplexState
 from jaxrnn._linear import recurrence
 from jaxrnn._linear.elements import plus, times
-from jaxrnn._linear.forms import by_chunks, by_loop
+from jaxrnn._linear.forms import Recurrence, by_chunks, by_loop, run_steps
 
 FORMS = {"loop": by_loop, "chunks": by_chunks}
 KINDS = ("real", "complex")
 BATCH, UNITS = 2, 3
 
 
-@pytest.fixture(params=FORMS, autouse=True)
+@pytest.fixture(params=FORMS)
 def form(request, monkeypatch):
     """Each form, whatever the platform and the number of steps."""
 
@@ -49,6 +49,7 @@ def as_complex(x):
     return np.asarray(x)
 
 
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("restarted", [False, True], ids=["one", "restarted"])
 @pytest.mark.parametrize("time", [1, 7, 16])
 @pytest.mark.parametrize("kind", KINDS)
@@ -76,6 +77,7 @@ def scanned(resets, a, x, h):
     return hs, last
 
 
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("kind", KINDS)
 def test_derivatives_of_both_orders(kind):
     """Time first; weights make each number count differently."""
@@ -100,6 +102,7 @@ def test_derivatives_of_both_orders(kind):
         )
 
 
+@pytest.mark.usefixtures("form")
 def test_what_stood_before_a_reset_does_not_matter():
     """Not even NaN: neither in states nor in gradients."""
     a, x, h, _ = data("real", 12)
@@ -116,6 +119,7 @@ def test_what_stood_before_a_reset_does_not_matter():
     np.testing.assert_array_equal(got_slope[:, 5:], want_slope[:, 5:])
 
 
+@pytest.mark.usefixtures("form")
 def test_many_steps_of_strong_decay_are_finite():
     """Products of factors underflow; nothing is divided by them."""
     a = jnp.full((1, 3000, 1), 1e-3, jnp.float32)
@@ -127,3 +131,13 @@ def test_many_steps_of_strong_decay_are_finite():
     value, slope = jax.value_and_grad(loss)(a)
     np.testing.assert_allclose(value, 3000 / (1 - 1e-3), rtol=1e-5)
     assert jnp.all(jnp.isfinite(slope))
+
+
+@pytest.mark.parametrize(("platform", "loops"), [("cpu", 1), ("cuda", 3), ("tpu", 3)])
+@pytest.mark.parametrize("time", [63, 64])
+def test_the_platform_chooses_the_form(platform, loops, time):
+    """One loop over steps on CPUs, three over chunks elsewhere; one of few steps."""
+    a, x, h, _ = data("real", time)
+    run = jax.jit(lambda a, x, h: run_steps(Recurrence(a, x), h, 1, False))
+    lowered = run.trace(a, x, h).lower(lowering_platforms=(platform,))
+    assert lowered.as_text().count("stablehlo.while") == (loops if time > 63 else 1)
