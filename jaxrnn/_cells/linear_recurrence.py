@@ -147,11 +147,11 @@ class LinearRecurrenceCell(SpecsCell):
                 f"{describe(result)}."
             )
         a, b, rest = result
-        fit = lambda x: self._fitted(x, state)
+        fit = lambda x: self._fitted(x, inputs.shape[0], state)
         return fit(a), fit(b), rest
 
-    def _fitted(self, x: Any, state: Element) -> Element:
-        """Coefficients of all units in the dtype of the state's arithmetic."""
+    def _fitted(self, x: Any, rows: int, state: Element) -> Element:
+        """Coefficients `[rows, units]` in the dtype of the state's arithmetic."""
         like, name = wide(state), type(self).__name__
         if jax.tree.structure(x) != jax.tree.structure(like):
             raise ValueError(
@@ -160,13 +160,13 @@ class LinearRecurrenceCell(SpecsCell):
             )
 
         def fit(x: Any, h: Array) -> Array:
-            x = jnp.asarray(x, h.dtype)
+            x, shape = jnp.asarray(x, h.dtype), (rows, *h.shape[1:])
             try:
-                return jnp.broadcast_to(x, h.shape)
+                return jnp.broadcast_to(x, shape)
             except ValueError:
                 raise ValueError(
                     f"{name}: `coefficients` must return a and b of the shape of the "
-                    f"state, {h.shape}, got {describe(x)}."
+                    f"state, {shape}, got {describe(x)}."
                 ) from None
 
         return jax.tree.map(fit, x, like)

@@ -22,4 +22,6 @@ def at_each_step(steps: Steps, fn: Callable[..., PyTree], *trees: Any) -> PyTree
     Returns:
         What `fn` returns, with the steps along `steps.axis`.
     """
-    return jax.vmap(fn, steps.axis, steps.axis)(*trees)
+    # Whichever of rows and time is the second axis stands for rows: mapped over the
+    # second axis, XLA would transpose each array.
+    return jax.vmap(fn)(*trees)
