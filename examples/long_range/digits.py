@@ -1,0 +1,301 @@
+"""Reads pictures of digits as 8192 steps, by an LRU and by an LSTM for as long.
+
+The 64 pixels of a picture come one after the other, each for 128 steps; after the last
+step the net says which digit it was. The LRU is trained for a number of updates, then
+the LSTM for as many seconds. From the folder `examples`:
+
+    pip install -e '..[examples]'
+    python -m long_range.digits                        # writes long_range.png
+    python -m long_range.digits --hold 1               # 64 steps
+"""
+
+import dataclasses
+import math
+import time
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from flag_types import Count, Picture, Positive, Seed
+from jax.nn.initializers import glorot_uniform
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+import jaxrnn
+from jaxrnn import initializers
+
+FILE = Path(__file__).parents[1] / "data" / "digits.npz"
+DIGITS, SIDE, DARKEST = 10, 8, 16
+PIXELS = SIDE * SIDE
+HELD_OUT = 500  # The last ones.
+EVALUATED = 50  # Pictures at once.
+POINTS = 10  # Tests during a training.
+COLORS = {"LRU": "tab:blue", "LSTM": "tab:red"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The task, the nets and their training; each field is a flag."""
+
+    hold: Count = 128
+    """For how many steps each pixel comes; a sequence has 64 times as many."""
+    updates: Count = 300
+    """Updates of the LRU, each on a batch."""
+    batch: Count = 16
+    """Pictures in a batch."""
+    units: Count = 64
+    """The size of the cells."""
+    learning_rate: Positive = 0.01
+    """Adam's rate at the start; it falls to zero along a cosine."""
+    seed: Seed = 0
+    """Of the parameters and of the order of the pictures."""
+
+    @property
+    def steps(self):
+        """The length of a sequence."""
+        return PIXELS * self.hold
+
+
+# The task
+
+
+class Pictures(NamedTuple):
+    """Pixels `[pictures, 64]`, read row by row, float32, and the digits, int32."""
+
+    pixels: Any
+    labels: Any
+
+    def take(self, rows):
+        """Some of the pictures."""
+        return Pictures(self.pixels[rows], self.labels[rows])
+
+
+def load():
+    """The pictures to train with, and 500 to test with, from which nothing is learned."""
+    with np.load(FILE) as file:
+        pixels = file["images"].reshape(-1, PIXELS).astype(np.float32) / DARKEST
+        labels = file["labels"].astype(np.int32)
+    everything = Pictures(pixels - pixels[:-HELD_OUT].mean(), labels)
+    return everything.take(slice(-HELD_OUT)), everything.take(slice(-HELD_OUT, None))
+
+
+def as_sequences(config, pixels):
+    """What a net reads, `[steps, batch, 1]`."""
+    return jnp.repeat(pixels.T, config.hold, axis=0)[..., None]
+
+
+# The nets
+
+
+def make_cell(config, name):
+    """The cell, whose initial memory fits the length of a sequence.
+
+    The LRU's states forget over 3 to 100 pixels, and turn at most twice in a row of the
+    picture. The biases of the LSTM's gates are those for dependencies of all lengths.
+    """
+    if name == "LRU":
+        return jaxrnn.LRUCell(
+            config.units,
+            min_radius=math.exp(-1 / (3 * config.hold)),
+            max_radius=math.exp(-1 / (100 * config.hold)),
+            max_phase=2 * math.tau / (SIDE * config.hold),
+        )
+    kernel, bias = glorot_uniform(), initializers.chrono(config.steps)
+    initializer = initializers.by_part(kernel, kernel, bias)
+    return jaxrnn.LSTMCell(config.units, forget_bias=0, initializer=initializer)
+
+
+def init_dense(key, depth, units):
+    """The parameters of an affine layer."""
+    kernel = jax.random.normal(key, (depth, units)) / depth**0.5
+    return {"kernel": kernel, "bias": jnp.zeros(units)}
+
+
+def init(config, cell, key):
+    """Initial parameters of a net."""
+    keys, units = jax.random.split(key, 4), config.units
+    encoded = jax.ShapeDtypeStruct((1, units), jnp.float32)
+    return {
+        "encoder": init_dense(keys[0], 1, units),
+        "cell": cell.init(keys[1], encoded),
+        "gated": init_dense(keys[2], units, 2 * units),
+        "head": init_dense(keys[3], units, DIGITS),
+    }
+
+
+def dense(params, inputs):
+    """An affine layer."""
+    return inputs @ params["kernel"] + params["bias"]
+
+
+def compute_logits(params, cell, inputs):
+    """One residual block, of which the last step alone is read, `[batch, 10]`."""
+    x = dense(params["encoder"], inputs)
+    bound = cell.bind(params["cell"])
+    outputs, _ = jaxrnn.dynamic_rnn(bound, x, dtype=jnp.float32, time_major=True)
+    gated = jax.nn.glu(dense(params["gated"], jax.nn.gelu(outputs[-1])))
+    return dense(params["head"], x[-1] + gated)
+
+
+# Training
+
+
+class Net:
+    """A net, compiled and with its initial parameters."""
+
+    def __init__(self, config, name, data, test):
+        self.config, self.cell = config, make_cell(config, name)
+        self.data, self.parts = jax.device_put(data), split(jax.device_put(test))
+        key = jax.random.key(config.seed)
+        self.optimizer = optax.chain(
+            optax.clip_by_global_norm(1.0), optax.scale_by_adam()
+        )
+        self.params = init(config, self.cell, key)
+        self.state = self.optimizer.init(self.params)
+        arguments = (self.params, self.state, 0, 0.0)
+        self.compiled = jax.jit(self.next).lower(*arguments).compile()
+        self.count_right = jax.jit(self.right)
+
+    def next(self, params, state, n, rate):
+        """`(params, state, loss)` after update n."""
+        rows = jax.random.fold_in(jax.random.key(self.config.seed), n)
+        rows = jax.random.randint(rows, (self.config.batch,), 0, len(self.data.labels))
+        batch = self.data.take(rows)
+        loss, gradient = jax.value_and_grad(self.loss)(params, batch)
+        updates, state = self.optimizer.update(gradient, state)
+        step = lambda p, u: p - rate * u
+        return jax.tree.map(step, params, updates), state, loss
+
+    def loss(self, params, batch):
+        """The mean cross-entropy."""
+        inputs = as_sequences(self.config, batch.pixels)
+        logits = compute_logits(params, self.cell, inputs)
+        cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+        return jnp.mean(cross_entropy(logits, batch.labels))
+
+    def right(self, params, part):
+        """How many pictures of a part of the test are read right."""
+        inputs = as_sequences(self.config, part.pixels)
+        logits = compute_logits(params, self.cell, inputs)
+        return jnp.sum(jnp.argmax(logits, axis=-1) == part.labels)
+
+    def update(self, n, spent):
+        """Update n, with `spent` of the training over; returns the loss."""
+        rate = self.config.learning_rate * (1 + math.cos(math.pi * spent)) / 2
+        result = self.compiled(self.params, self.state, n, rate)
+        self.params, self.state, loss = result
+        return loss.item()
+
+    def accuracy(self):
+        """The share of the pictures to test with that are read right."""
+        right = [self.count_right(self.params, part).item() for part in self.parts]
+        return sum(right) / HELD_OUT
+
+
+def split(test):
+    """Parts of the pictures to test with, which take little memory."""
+    return [test.take(slice(i, i + EVALUATED)) for i in range(0, HELD_OUT, EVALUATED)]
+
+
+def fit(net, name, share_spent):
+    """Trains until `share_spent(updates, seconds)` is 1.
+
+    Returns:
+        The curve, `(seconds, accuracy)` of each test; the number of updates. Seconds
+        are those of updates alone, without compilation and tests.
+    """
+    curve, n, seconds, spent = [(0.0, net.accuracy())], 0, 0.0, 0.0
+    layout = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}{postfix}"
+    with tqdm(total=1.0, desc=f"{name:4}", bar_format=layout) as bar:
+        while spent < 1:
+            start = time.perf_counter()
+            loss = net.update(n, spent)
+            n, seconds = n + 1, seconds + time.perf_counter() - start
+            spent = min(1.0, share_spent(n, seconds))
+            if spent >= len(curve) / POINTS:
+                curve.append((seconds, net.accuracy()))
+            bar.set_postfix(updates=n, loss=f"{loss:.3f}", right=f"{curve[-1][1]:.1%}")
+            bar.update(spent - bar.n)
+    return np.array(curve), n
+
+
+# The picture
+
+
+def draw_task(axes, config, picture):
+    """A picture, and the steps as which it is read."""
+    pixels, label = picture
+    steps = np.arange(config.steps)
+    axes.fill_between(steps, np.repeat(pixels - pixels.min(), config.hold), color="0.3")
+    axes.set(xlabel="step", ylabel="darkness", xlim=(0, config.steps), ylim=(0, 1.9))
+    axes.set_yticks([0, 1])
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.set_title(f"A {label}, read as {config.steps:,} steps")
+    inset = axes.inset_axes((0.36, 0.58, 0.28, 0.4))
+    inset.imshow(pixels.reshape(SIDE, SIDE), cmap="gray_r")
+    inset.set(xticks=[], yticks=[])
+
+
+def draw_curves(axes, curves):
+    """The accuracy of each net on new pictures, over the time of its training."""
+    for name, curve in curves.items():
+        seconds, right = curve.T
+        style = {"color": COLORS[name]}
+        axes.plot(seconds, 100 * right, marker="o", markersize=3.5, **style)
+        text = f"  {name}: {right[-1]:.1%}"
+        axes.annotate(text, (seconds[-1], 100 * right[-1]), va="center", **style)
+    axes.axhline(100 / DIGITS, color="0.3", linestyle="--", linewidth=1)
+    axes.set(xlabel="seconds of training", ylabel="right, %", ylim=(0, 100))
+    axes.set_title(f"{HELD_OUT} pictures that the nets never saw")
+
+
+def draw(path, config, picture, curves):
+    """Saves the task beside the curves."""
+    figure = Figure(figsize=(11, 4), dpi=150, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    draw_task(left, config, picture)
+    draw_curves(right, curves)
+    right.grid(alpha=0.25)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+# The program
+
+
+@tyro.conf.configure(tyro.conf.OmitArgPrefixes)
+def main(
+    config: Annotated[Config, tyro.conf.arg(name="")] = Config(),
+    figure: Picture = Path("long_range.png"),
+):
+    """Trains both nets, draws.
+
+    Args:
+        config: The task, the nets and their training.
+        figure: Where to draw.
+    """
+    data, test = load()
+    curves, updates = {}, {}
+    share_spent = lambda n, seconds: n / config.updates
+    for name in COLORS:
+        net = Net(config, name, data, test)
+        curves[name], updates[name] = fit(net, name, share_spent)
+        seconds, right = curves[name][-1]
+        print(
+            f"{name}: {updates[name]} updates in {seconds:.0f} s; of {HELD_OUT} new "
+            f"pictures {right:.1%} are right."
+        )
+        budget = curves["LRU"][-1][0]
+        share_spent = lambda n, seconds, budget=budget: seconds / budget
+    draw(figure, config, (test.pixels[3], test.labels[3]), curves)
+    print(f"Wrote {figure}.")
+    return {"curves": curves, "updates": updates}
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)
