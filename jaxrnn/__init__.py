@@ -15,8 +15,8 @@ For sequences longer than memory: `windows`, which yields each `Window` or
 implementations run on a machine, and what bounds them: `explain` (`Explanation`).
 
 Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
-`CudnnCompatibleGRUCell`, `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`,
-`DeviceWrapper`. For custom cells: `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`
+`CudnnCompatibleGRUCell`, `MLSTMCell` (`MLSTMState`), `SLSTMCell` (`SLSTMState`),
+`MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`, `DeviceWrapper`. For custom cells: `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`
 and `ParamSpec`, `TensorShape`; for cells that run whole sequences at once: `Steps`,
 `DeclinedError`. What drivers take: `BoundCell`, `RNNCellLike`.
 
@@ -58,7 +58,13 @@ from ._cells.function import FunctionCell as FunctionCell
 from ._cells.gru import GRUCell as GRUCell
 from ._cells.initializers import ParamSpec as ParamSpec
 from ._cells.lstm import LSTMCell as LSTMCell
-from ._cells.states import LSTMStateTuple as LSTMStateTuple
+from ._cells.mlstm import MLSTMCell as MLSTMCell
+from ._cells.slstm import SLSTMCell as SLSTMCell
+from ._cells.states import (
+    LSTMStateTuple as LSTMStateTuple,
+    MLSTMState as MLSTMState,
+    SLSTMState as SLSTMState,
+)
 from ._drivers.bidirectional import (
     bidirectional_dynamic_rnn as bidirectional_dynamic_rnn,
     static_bidirectional_rnn as static_bidirectional_rnn,

@@ -53,6 +53,7 @@ DECLINED = {
     **dict.fromkeys(
         ("grid", "grid_bidirectional", "grid_joined"), "c of the window below"
     ),
+    "mlstm": "no product of MLSTMCell reads the state",
     "ntm": "NTMCell has no `apply_sequence`",
     **dict.fromkeys(
         ("ind_rnn", "indy_gru", "indy_lstm", "sru"), "no product reads the state"
