@@ -16,9 +16,10 @@ implementations run on a machine, and what bounds them: `explain` (`Explanation`
 
 Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
 `CudnnCompatibleGRUCell`, `MLSTMCell` (`MLSTMState`), `SLSTMCell` (`SLSTMState`),
-`MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`, `DeviceWrapper`. For custom cells: `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`
-and `ParamSpec`, `TensorShape`; for cells that run whole sequences at once: `Steps`,
-`DeclinedError`. What drivers take: `BoundCell`, `RNNCellLike`.
+`MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`, `DeviceWrapper`. For custom cells:
+`FunctionCell`, `RNNCell`, `AffineCell` with `Stage` and `ParamSpec`, `TensorShape`; for
+cells that run whole sequences at once: `Steps`, `DeclinedError`. What drivers take:
+`BoundCell`, `RNNCellLike`.
 
 Modules: `jaxrnn.memory`, whose strategies are values of `swap_memory`. Imported by name
 only: `jaxrnn.contrib`, `jaxrnn.decode`, `jaxrnn.lite`, `jaxrnn.convert`,

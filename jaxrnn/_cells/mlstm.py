@@ -11,6 +11,7 @@ import numpy as np
 
 from .._base.errors import describe
 from .._base.math import affine, widest_dtype
+from .._base.sharding import whole_on_explicit_mesh
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._time.each_step import at_each_step
@@ -42,8 +43,8 @@ class MLSTMCell(SpecsCell):
         m'     = max(log(sigmoid(f)) + m, i)
 
     Nothing but the update reads the state, so a whole sequence is run in chunks: within
-    a chunk as an attention, between chunks as this recurrence. Sequences that are
-    packed, and short ones, are run step by step.
+    a chunk as an attention, between chunks as this recurrence. Packed sequences are run
+    step by step.
 
     Shapes, for input size `I`, `H = num_units`, `N = num_heads` and `d = H / N`: inputs
     `[batch, I]`; state `MLSTMState(c, n, m)`, `[batch, N, d, d]` with the axis of k
@@ -145,21 +146,19 @@ class MLSTMCell(SpecsCell):
 
         Raises:
             DeclinedError: If an implementation is named, if sequences are packed, which
-                needs the state of every step, or if the number of steps is symbolic or
-                so small that single steps are faster.
+                needs the state of every step, or if the number of steps is symbolic.
         """
         self._check_sequence(steps, implementation)
-        size = chunk_size(steps.time, head_size(self))
-        if not size:
-            raise DeclinedError("so few steps are faster one by one")
         dtype = _arithmetic_dtype(inputs, state)
+        # Heads may be fewer than the devices that divide the columns.
+        params = whole_on_explicit_mesh(params)
         o, projected = at_each_step(
             steps,
             lambda x: self._project(params, x, dtype),
             steps.zero_dead(inputs),
         )
         wide = MLSTMState(*(leaf.astype(dtype) for leaf in state))
-        h, wide = run_chunks(steps, size, projected, wide)
+        h, wide = run_chunks(steps, chunk_size(steps.time), projected, wide)
         outputs = (o * h.reshape(o.shape)).astype(inputs.dtype)
         return steps.zero_dead(outputs), _stored(wide, state)
 

@@ -36,10 +36,16 @@ class Projected(NamedTuple):
     log_f: Array
 
 
-def chunk_size(time: int, size: int) -> int:
-    """The number of steps of a chunk for heads of `size`; 0 to run single steps."""
-    del size
-    return min(64, time)
+def chunk_size(time: int) -> int:
+    """The number of steps of a chunk, of a run of `time` steps.
+
+    Chunks of at most 64, all of one size but the last. Measured on a CPU of 2 cores, in
+    float32, with 2 heads of 64 and 128, 1 and 8 rows, and 8 to 1024 steps: for training
+    32 to 128 differ by less than the noise for most sizes, 64 is best for heads of 128;
+    longer chunks take more time, and shorter ones save more states. Single steps are
+    not faster for any number of steps, even 1.
+    """
+    return -(-time // -(-time // 64))
 
 
 def normalized(values: Array, dot: Array, m: Array) -> Array:
@@ -97,9 +103,8 @@ def _divided(projected: Projected, size: int, steps: Steps) -> Projected:
         x = x.reshape(*x.shape[:2], count, size, *x.shape[3:])
         return jnp.moveaxis(x, 2, 0)
 
-    q, k, v, i, log_f = projected
-    zeros = (divide(x, 0.0) for x in (q, k, v))
-    return Projected(*zeros, divide(i, -jnp.inf), divide(log_f, 0.0))
+    fills = (0.0, 0.0, 0.0, -jnp.inf, 0.0)
+    return Projected._make(map(divide, projected, fills))
 
 
 def _chunk(state: MLSTMState, chunk: Projected) -> tuple[MLSTMState, Array]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.math import widest_dtype
+from .._base.sharding import whole_on_explicit_mesh
 from .._base.typing import Array, DType, Initializer, Key, Params
 from .affine import AffineCell, Stage
 from .heads import head_size, set_head_fields
@@ -95,6 +96,8 @@ class SLSTMCell(AffineCell):
 
     def stage_params(self, params: Params) -> Params:
         """One kernel for inputs and h; see `AffineCell.stage_params`."""
+        # The two kernels may be divided in ways that do not fit.
+        params = whole_on_explicit_mesh(params)
         heads, size, units = self.num_heads, head_size(self), self.num_units
         blocks = params["recurrent_kernel"].reshape(heads, size, 4, 1, size)
         diagonal = jnp.eye(heads, dtype=bool)[:, None, None, :, None]
