@@ -14,7 +14,6 @@ from .._base.math import affine, widest_dtype
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._time.each_step import at_each_step
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
 from .heads import head_size, set_head_fields
@@ -142,7 +141,7 @@ class MLSTMCell(SpecsCell):
         keys: Callable[[Array], Any] | None = None,
         implementation: Any = None,
     ) -> tuple[PyTree, PyTree]:
-        """All products at once, then chunk by chunk; see `RNNCell.apply_sequence`.
+        """All steps, chunk by chunk; see `RNNCell.apply_sequence`.
 
         Raises:
             DeclinedError: If an implementation is named, if sequences are packed, which
@@ -152,15 +151,15 @@ class MLSTMCell(SpecsCell):
         dtype = _arithmetic_dtype(inputs, state)
         # Heads may be fewer than the devices that divide the columns.
         params = whole_on_explicit_mesh(params)
-        o, projected = at_each_step(
+        outputs, wide = run_chunks(
             steps,
+            chunk_size(steps.time),
             lambda x: self._project(params, x, dtype),
             steps.zero_dead(inputs),
+            MLSTMState(*(leaf.astype(dtype) for leaf in state)),
         )
-        wide = MLSTMState(*(leaf.astype(dtype) for leaf in state))
-        h, wide = run_chunks(steps, chunk_size(steps.time), projected, wide)
-        outputs = (o * h.reshape(o.shape)).astype(inputs.dtype)
-        return steps.zero_dead(outputs), _stored(wide, state)
+        outputs = steps.zero_dead(outputs.astype(inputs.dtype))
+        return outputs, _stored(wide, state)
 
     def _project(
         self, params: Params, inputs: Array, dtype: DType

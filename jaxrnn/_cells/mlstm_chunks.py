@@ -12,6 +12,7 @@ with c. Both are divided by `exp(m_t)`, where `m_t = F_t + a_t` and
 which is the m that single steps compute. `F_t` cancels in all weights.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -36,14 +37,17 @@ class Projected(NamedTuple):
     log_f: Array
 
 
+Project = Callable[[Array], tuple[Array, Projected]]
+
+
 def chunk_size(time: int) -> int:
     """The number of steps of a chunk, of a run of `time` steps.
 
     Chunks of at most 64, all of one size but the last. Measured on a CPU of 2 cores, in
-    float32, with 2 heads of 64 and 128, 1 and 8 rows, and 8 to 1024 steps: for training
-    32 to 128 differ by less than the noise for most sizes, 64 is best for heads of 128;
-    longer chunks take more time, and shorter ones save more states. Single steps are
-    not faster for any number of steps, even 1.
+    float32, with heads of 64 and 128, 1 and 8 rows, and up to 8192 steps: training with
+    chunks of 32 to 128 differs by little more than the noise, and longer ones are
+    slower and round more where gates are shut. Training step by step is never faster,
+    and takes 6 to 20 times as long from 256 steps on.
     """
     return -(-time // -(-time // 64))
 
@@ -63,52 +67,59 @@ def normalized(values: Array, dot: Array, m: Array) -> Array:
 
 
 def run_chunks(
-    steps: Steps, size: int, projected: Projected, state: MLSTMState
+    steps: Steps, size: int, project: Project, inputs: Array, state: MLSTMState
 ) -> tuple[Array, MLSTMState]:
-    """`(h, state)` of all steps, h before the output gate.
+    """`(outputs, state)` of all steps.
 
     Args:
         steps: Which steps there are; no restarts.
         size: The number of steps of a chunk.
-        projected: Of all steps, `[batch, time, heads, ...]`, time along `steps.axis`.
-        state: The initial state, of the same dtype.
+        project: `project(inputs) -> (o, projected)` of one step, `[batch, depth]`; o is
+            the output gate, `[batch, heads * d]`.
+        inputs: `[batch, time, depth]`, time along `steps.axis`, finite in rows that are
+            not alive.
+        state: The initial state, of the dtype of what `project` returns.
 
     Returns:
-        h, `[batch, time, heads, d]` with the axes of `projected`; the state after each
-        row's last step.
+        The outputs, `[batch, time, heads * d]` with the axes of `inputs`, of any value
+        in rows that are not alive; the state after each row's last step.
     """
-    alive = steps.zero_dead(jnp.ones_like(projected.i)) > 0
-    # A step that is not alive forgets nothing and adds nothing.
-    projected = projected._replace(
-        i=jnp.where(alive, projected.i, -jnp.inf),
-        log_f=steps.zero_dead(projected.log_f),
-    )
-    chunks = _divided(projected, size, steps)
-    # What is saved for derivatives are the chunks and the states before them.
-    state, h = jax.lax.scan(jax.checkpoint(_chunk, prevent_cse=False), state, chunks)
-    h = jnp.moveaxis(h, 0, 2)
-    h = h.reshape(*h.shape[:2], -1, h.shape[-1])[:, :, : steps.time]
-    return jnp.moveaxis(h, 2, steps.axis), state
+
+    def run_chunk(
+        state: MLSTMState, chunk: tuple[Array, Array]
+    ) -> tuple[MLSTMState, Array]:
+        inputs, alive = chunk
+        o, projected = jax.vmap(project)(inputs)
+        # A step that is not alive forgets nothing and adds nothing.
+        projected = projected._replace(
+            i=jnp.where(alive, projected.i, -jnp.inf),
+            log_f=jnp.where(alive, projected.log_f, 0.0),
+        )
+        by_head = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), projected)
+        state, h = _attend(state, by_head)
+        return state, o * jnp.moveaxis(h, 2, 0).reshape(o.shape)
+
+    ones = jnp.ones_like(jnp.sum(inputs, axis=-1, keepdims=True))
+    alive = steps.zero_dead(ones) > 0
+    chunks = jax.tree.map(lambda x: _divided(steps.swap_time(x), size), (inputs, alive))
+    # What is saved for derivatives are the inputs, and the states before the chunks.
+    # The products of a chunk are large enough: those of all steps at once are slower,
+    # and take several times the memory.
+    run_chunk = jax.checkpoint(run_chunk, prevent_cse=False)
+    state, outputs = jax.lax.scan(run_chunk, state, chunks)
+    outputs = jax.lax.collapse(outputs, 0, 2)[: steps.time]
+    return steps.swap_time(outputs), state
 
 
-def _divided(projected: Projected, size: int, steps: Steps) -> Projected:
-    """`[chunks, batch, heads, size, ...]`; steps that are missing change nothing."""
-    count = -(-steps.time // size)
-
-    def divide(x: Array, fill: float) -> Array:
-        x = jnp.moveaxis(x, steps.axis, 2)
-        widths = [(0, 0)] * x.ndim
-        widths[2] = (0, count * size - steps.time)
-        x = jnp.pad(x, widths, constant_values=fill)
-        x = x.reshape(*x.shape[:2], count, size, *x.shape[3:])
-        return jnp.moveaxis(x, 2, 0)
-
-    fills = (0.0, 0.0, 0.0, -jnp.inf, 0.0)
-    return Projected._make(map(divide, projected, fills))
+def _divided(x: Array, size: int) -> Array:
+    """`[time, ...]` as `[chunks, size, ...]`, zeros where there are no more steps."""
+    count = -(-x.shape[0] // size)
+    widths = [(0, count * size - x.shape[0])] + [(0, 0)] * (x.ndim - 1)
+    return jnp.pad(x, widths).reshape(count, size, *x.shape[1:])
 
 
-def _chunk(state: MLSTMState, chunk: Projected) -> tuple[MLSTMState, Array]:
-    """`(state, h)` after the steps of one chunk."""
+def _attend(state: MLSTMState, chunk: Projected) -> tuple[MLSTMState, Array]:
+    """The state after a chunk, and h, `[batch, heads, steps, d]`, of its steps."""
     c, n, m = state
     q, k, v, i, log_f = chunk
     forgotten = jnp.cumsum(log_f, axis=-1)
