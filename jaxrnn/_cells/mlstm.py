@@ -151,10 +151,17 @@ class MLSTMCell(SpecsCell):
         dtype = _arithmetic_dtype(inputs, state)
         # Heads may be fewer than the devices that divide the columns.
         params = whole_on_explicit_mesh(params)
+        # Their gradients are added up over chunks in this dtype.
+        params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+        def project(x: Array) -> tuple[Array, Projected]:
+            narrow = jax.tree.map(lambda leaf: leaf.astype(x.dtype), params)
+            return self._project(narrow, x, dtype)
+
         outputs, wide = run_chunks(
             steps,
             chunk_size(steps.time),
-            lambda x: self._project(params, x, dtype),
+            project,
             steps.zero_dead(inputs),
             MLSTMState(*(leaf.astype(dtype) for leaf in state)),
         )
