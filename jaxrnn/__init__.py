@@ -16,8 +16,9 @@ implementations run on a machine, and what bounds them: `explain` (`Explanation`
 
 Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
 `CudnnCompatibleGRUCell`, `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`,
-`DeviceWrapper`; linear recurrences, which run many steps at once: `MinGRUCell`,
-`MinLSTMCell`, `QRNNCell`; with the last inputs, `TemporalConvWrapper` and
+`DeviceWrapper`. That run many steps at once: the linear recurrences `MinGRUCell`,
+`MinLSTMCell`, `QRNNCell`, and `MLSTMCell` (`MLSTMState`); of the family of the last,
+step by step, `SLSTMCell` (`SLSTMState`). With the last inputs: `TemporalConvWrapper`,
 `PastInputsWrapper` (`PastInputsState`). For custom cells: `FunctionCell`, `RNNCell`,
 `AffineCell` with `Stage`, `LinearRecurrenceCell` (`ComplexState`), `ParamSpec`,
 `TensorShape`; for cells that run whole sequences at once: `Steps`, `DeclinedError`.
@@ -64,8 +65,14 @@ from ._cells.linear_recurrence import LinearRecurrenceCell as LinearRecurrenceCe
 from ._cells.lstm import LSTMCell as LSTMCell
 from ._cells.min_gru import MinGRUCell as MinGRUCell
 from ._cells.min_lstm import MinLSTMCell as MinLSTMCell
+from ._cells.mlstm import MLSTMCell as MLSTMCell
 from ._cells.qrnn import QRNNCell as QRNNCell
-from ._cells.states import LSTMStateTuple as LSTMStateTuple
+from ._cells.slstm import SLSTMCell as SLSTMCell
+from ._cells.states import (
+    LSTMStateTuple as LSTMStateTuple,
+    MLSTMState as MLSTMState,
+    SLSTMState as SLSTMState,
+)
 from ._drivers.bidirectional import (
     bidirectional_dynamic_rnn as bidirectional_dynamic_rnn,
     static_bidirectional_rnn as static_bidirectional_rnn,

@@ -21,9 +21,12 @@ from jaxrnn import (
     FunctionCell,
     GRUCell,
     LSTMCell,
+    MLSTMCell,
     MultiRNNCell,
     PastInputsWrapper,
     ResidualWrapper,
+    SLSTMCell,
+    SLSTMState,
     TemporalConvWrapper,
     TensorShape,
 )
@@ -130,6 +133,11 @@ CASES = {
     "gru": Case(GRUCell(4)),
     "gru_sigmoid": Case(GRUCell(4, activation=jax.nn.sigmoid)),
     "gru_cudnn": Case(CudnnCompatibleGRUCell(4)),
+    "mlstm": Case(MLSTMCell(4, 2)),
+    "slstm": Case(
+        SLSTMCell(4, 2),
+        state=SLSTMState(*np.random.default_rng(0).uniform(0.5, 1, (4, BATCH, 4))),
+    ),
     "multi": Case(MultiRNNCell([LSTMCell(4, num_proj=2), GRUCell(3)])),
     "multi_joined": Case(
         MultiRNNCell([BasicRNNCell(2), GRUCell(3)], state_is_tuple=False)

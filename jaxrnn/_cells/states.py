@@ -1,4 +1,4 @@
-"""Cells by their state: one vector, or the c and h of an LSTM."""
+"""Cells by their state, and the states that are named tuples."""
 
 import abc
 from typing import Any, NamedTuple
@@ -51,6 +51,33 @@ class LSTMStateTuple(NamedTuple):
                 f"{self.c.dtype} and {self.h.dtype}. Use `c.dtype` or `h.dtype`."
             )
         return self.c.dtype
+
+
+@serializable
+class MLSTMState(NamedTuple):
+    """The state of an mLSTM: the memory `c`, its normalizer `n`, and their scale `m`.
+
+    What they stand for are `exp(m) * c` and `exp(m) * n`, which may be too large for
+    floating point. The order is that of the package `xlstm`.
+    """
+
+    c: Any
+    n: Any
+    m: Any
+
+
+@serializable
+class SLSTMState(NamedTuple):
+    """The state of an sLSTM: output `h`, cell `c`, normalizer `n`, and their scale `m`.
+
+    What c and n stand for are `exp(m) * c` and `exp(m) * n`. The order is that of the
+    array of states `[4, batch, num_units]` of the package `xlstm`.
+    """
+
+    h: Any
+    c: Any
+    n: Any
+    m: Any
 
 
 def add_peephole(params: Params, name: str, z: Array, c: Array) -> Array:

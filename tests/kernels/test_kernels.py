@@ -54,6 +54,7 @@ DECLINED = {
         ("grid", "grid_bidirectional", "grid_joined"), "c of the window below"
     ),
     "min_gru": "its states are multiplied by no kernel",
+    "mlstm": "no product of MLSTMCell reads the state",
     "ntm": "NTMCell has no `apply_sequence`",
     **dict.fromkeys(("ind_rnn", "indy_gru", "indy_lstm"), "no product reads the state"),
 }

@@ -1,0 +1,231 @@
+"""The LSTM whose memory is a matrix (mLSTM), of the xLSTM."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._base.errors import describe
+from .._base.math import affine, widest_dtype
+from .._base.sharding import whole_on_explicit_mesh
+from .._base.tensor_shape import TensorShape
+from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
+from .._time.sequence import DeclinedError
+from .._time.steps import Steps
+from .heads import head_size, set_head_fields
+from .initializers import ParamSpec, glorot_uniform, zeros
+from .mlstm_chunks import Projected, chunk_size, normalized, run_chunks
+from .specs_cell import SpecsCell
+from .states import MLSTMState
+from .step_checks import check_one_dtype
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class MLSTMCell(SpecsCell):
+    """An LSTM whose memory is a matrix: a linear attention with gates (mLSTM).
+
+    For each head, with `k` scaled by `1 / sqrt(d)`:
+
+        q, k, v, o, i, f = split(x kernel + bias)
+        c'     = sigmoid(f) * c + exp(i) * outer(k, v)
+        n'     = sigmoid(f) * n + exp(i) * k
+        output = sigmoid(o) * (q c') / max(|q n'|, 1)
+
+    The gates i and f are scalars of each head, o has the size of the output. To keep
+    exp(i) in range, the state holds c and n divided by exp(m):
+
+        m'     = max(log(sigmoid(f)) + m, i)
+
+    Nothing but the update reads the state, so a whole sequence is run in chunks: within
+    a chunk as an attention, between chunks as this recurrence. Packed sequences are run
+    step by step.
+
+    Shapes, for input size `I`, `H = num_units`, `N = num_heads` and `d = H / N`: inputs
+    `[batch, I]`; state `MLSTMState(c, n, m)`, `[batch, N, d, d]` with the axis of k
+    first, `[batch, N, d]` and `[batch, N]`; output `[batch, H]`; `kernel`
+    `[I, 4H + 2N]` and `bias` `[4H + 2N]`, blocks q, k, v, o of size H, ordered by head,
+    then i, f of size N.
+
+    The arithmetic is done in float32 at least. The leaves of the state may be wider
+    than the inputs: for bfloat16 a state of float32 is advised.
+
+    Attributes:
+        num_units: `H`, the size of all heads.
+        num_heads: `N`.
+        kernel_initializer: For the kernel; None for Glorot uniform in the blocks q, k,
+            v and o, each apart, and zeros in i and f.
+        bias_initializer: For the bias; None for zeros in q, k, v and o, draws from
+            `N(0, 0.1^2)` in i, and values from 3 to 6 in f, evenly spaced over heads.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `num_units` is negative, `num_heads` is not positive or does not
+            divide it, or `dtype` is not floating.
+
+    Source: arXiv:2405.04517, section 2.3 and appendix A; `mLSTMCell` of the package
+    `xlstm`, from which the scaling of k, the order of c and the 1e-6 that is added to
+    the denominator are taken.
+    """
+
+    num_units: int
+    num_heads: int = 1
+    kernel_initializer: Initializer | None = None
+    bias_initializer: Initializer | None = None
+    name: str | None = None
+    dtype: DType | None = None
+
+    output_size = property(lambda self: self.num_units)
+
+    def __post_init__(self) -> None:
+        set_head_fields(self)
+
+    @property
+    def state_size(self) -> MLSTMState:
+        """`MLSTMState` of sizes."""
+        heads, size = self.num_heads, head_size(self)
+        return MLSTMState(
+            TensorShape([heads, size, size]),
+            TensorShape([heads, size]),
+            TensorShape([heads]),
+        )
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """`kernel`, then `bias`."""
+        columns = 4 * self.num_units + 2 * self.num_heads
+        kernel = self.kernel_initializer or self._kernel
+        bias = self.bias_initializer or self._bias
+        return {
+            "kernel": ParamSpec((depth, columns), kernel, depth),
+            "bias": ParamSpec((columns,), bias),
+        }
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step; see `RNNCell.apply`. No random numbers are drawn.
+
+        Raises:
+            ValueError: If a shape, or the set of parameters, is not what the cell and
+                the inputs require.
+            TypeError: If a dtype is not what they require.
+        """
+        inputs, state = self.checked_step(params, inputs, state, key)
+        self._check_dtypes(inputs, state)
+        dtype = _arithmetic_dtype(inputs, state)
+        o, (q, k, v, i, log_f) = self._project(params, inputs, dtype)
+        c, n, m = (leaf.astype(dtype) for leaf in state)
+        new_m = jnp.maximum(log_f + m, i)
+        keep, add = jnp.exp(log_f + m - new_m), jnp.exp(i - new_m)
+        added = k * add[..., None]
+        n = keep[..., None] * n + added
+        c = keep[..., None, None] * c + added[..., :, None] * v[..., None, :]
+        h = normalized(
+            jnp.einsum("bnk,bnkv->bnv", q, c), jnp.einsum("bnk,bnk->bn", q, n), new_m
+        )
+        output = o * h.reshape(o.shape)
+        return output.astype(inputs.dtype), _stored(MLSTMState(c, n, new_m), state)
+
+    def apply_sequence(
+        self,
+        params: Params,
+        inputs: PyTree,
+        state: PyTree,
+        steps: Steps,
+        keys: Callable[[Array], Any] | None = None,
+        implementation: Any = None,
+    ) -> tuple[PyTree, PyTree]:
+        """All steps, chunk by chunk; see `RNNCell.apply_sequence`.
+
+        Raises:
+            DeclinedError: If an implementation is named, if sequences are packed, which
+                needs the state of every step, or if the number of steps is symbolic.
+        """
+        self._check_sequence(steps, implementation)
+        dtype = _arithmetic_dtype(inputs, state)
+        # Heads may be fewer than the devices that divide the columns.
+        params = whole_on_explicit_mesh(params)
+        # Their gradients are added up over chunks in this dtype.
+        params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+        def project(x: Array) -> tuple[Array, Projected]:
+            narrow = jax.tree.map(lambda leaf: leaf.astype(x.dtype), params)
+            return self._project(narrow, x, dtype)
+
+        outputs, wide = run_chunks(
+            steps,
+            chunk_size(steps.time),
+            project,
+            steps.zero_dead(inputs),
+            MLSTMState(*(leaf.astype(dtype) for leaf in state)),
+        )
+        outputs = steps.zero_dead(outputs.astype(inputs.dtype))
+        return outputs, _stored(wide, state)
+
+    def _project(
+        self, params: Params, inputs: Array, dtype: DType
+    ) -> tuple[Array, Projected]:
+        """What a step computes from its inputs alone: the output gate, and the rest."""
+        z = affine(params, [inputs], dtype)
+        heads, units = self.num_heads, self.num_units
+        ends = [units, 2 * units, 3 * units, 4 * units, 4 * units + heads]
+        *vectors, o, i, f = jnp.split(z, ends, axis=-1)
+        shape = (inputs.shape[0], heads, head_size(self))
+        q, k, v = (x.reshape(shape) for x in vectors)
+        k = k / math.sqrt(max(1, head_size(self)))
+        return jax.nn.sigmoid(o), Projected(q, k, v, i, jax.nn.log_sigmoid(f))
+
+    def _check_sequence(self, steps: Steps, implementation: Any) -> None:
+        if implementation is not None:
+            raise DeclinedError("no product of MLSTMCell reads the state")
+        if steps.restarts is not None:
+            raise DeclinedError("packed sequences need the state of every step")
+        if not isinstance(steps.time, int):
+            raise DeclinedError("the number of steps is symbolic")
+
+    def _check_dtypes(self, inputs: Array, state: MLSTMState) -> None:
+        check_one_dtype("MLSTMCell", self.dtype, inputs, inputs)
+        for name, leaf in zip(state._fields, state, strict=True):
+            if widest_dtype((leaf, inputs)) != leaf.dtype:
+                raise TypeError(
+                    f"MLSTMCell: `state.{name}` must have the dtype of the inputs, "
+                    f"{inputs.dtype}, or a wider one, got {describe(leaf)}. Make the "
+                    "state with their dtype (a driver's `dtype`)."
+                )
+
+    def _kernel(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+        depth, units = shape[0], self.num_units
+        blocks = [
+            glorot_uniform(key, (depth, units), dtype)
+            for key in jax.random.split(key, 4)
+        ]
+        gates = jnp.zeros((depth, 2 * self.num_heads), dtype)
+        return jnp.concatenate([*blocks, gates], axis=-1)
+
+    def _bias(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+        heads = self.num_heads
+        i = jax.random.normal(key, (heads,), dtype) * 0.1
+        f = jnp.linspace(3, 6, heads, dtype=dtype)
+        return jnp.concatenate([zeros(key, (4 * self.num_units,), dtype), i, f])
+
+
+def _arithmetic_dtype(inputs: Array, state: PyTree) -> DType:
+    """The widest dtype, at least float32."""
+    return widest_dtype((inputs, state, np.float32(0)))
+
+
+def _stored(state: MLSTMState, like: MLSTMState) -> MLSTMState:
+    """The state in the dtypes of another.
+
+    Where m is rounded, c and n are scaled, so that they stand for the same memory.
+    """
+    m = state.m.astype(like.m.dtype)
+    scale = jnp.exp(state.m - m.astype(state.m.dtype))
+    c, n = state.c * scale[..., None, None], state.n * scale[..., None]
+    return MLSTMState(c.astype(like.c.dtype), n.astype(like.n.dtype), m)

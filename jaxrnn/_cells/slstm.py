@@ -1,0 +1,137 @@
+"""The LSTM with exponential input gates (sLSTM), of the xLSTM."""
+
+import dataclasses
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._base.math import widest_dtype
+from .._base.sharding import whole_on_explicit_mesh
+from .._base.typing import Array, DType, Initializer, Key, Params
+from .affine import AffineCell, Stage
+from .heads import head_size, set_head_fields
+from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
+from .states import SLSTMState
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class SLSTMCell(AffineCell):
+    """An LSTM with exponential input gates, whose units are divided into heads (sLSTM).
+
+    h feeds back within each head g alone:
+
+        i, f, z, o = split(x kernel + bias) + split(h_g recurrent_kernel[g])
+        c'     = sigmoid(f) * c + exp(i) * tanh(z)
+        n'     = sigmoid(f) * n + exp(i)
+        output = h' = sigmoid(o) * c' / n'
+
+    To keep exp(i) in range, the state holds c and n divided by exp(m):
+
+        m'     = max(log(sigmoid(f)) + m, i), or i where n is 0, as in the zero state
+
+    Shapes, for input size `I`, `H = num_units`, `N = num_heads` and `d = H / N`: inputs
+    `[batch, I]`; state `SLSTMState(h, c, n, m)` of `[batch, H]`; output `[batch, H]`;
+    `kernel` `[I, 4H]` and `bias` `[4H]`, blocks i, f, z, o, each ordered by head;
+    `recurrent_kernel` `[N, d, 4d]`, the same blocks for each head.
+
+    The arithmetic is done in float32 at least, apart from the products. All but h may
+    be wider than the inputs.
+
+    Attributes:
+        num_units: `H`, the size of all heads.
+        num_heads: `N`.
+        kernel_initializer: For the kernel; None for Glorot uniform.
+        recurrent_initializer: For the recurrent kernel; None for zeros, as in the
+            package `xlstm`.
+        bias_initializer: For the bias; None for zeros in i, z and o, and in f values
+            from 5 down to -7 over the units of a head: `5 - 12 (j / (d - 1))^0.3`.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `num_units` is negative, `num_heads` is not positive or does not
+            divide it, or `dtype` is not floating.
+
+    Source: arXiv:2405.04517, section 2.2 and appendix A; `sLSTMCell` of the package
+    `xlstm`, from which the order of the gates and the first step from the zero state
+    are taken. It tests all of n at once for that step, this cell each element.
+    """
+
+    num_units: int
+    num_heads: int = 1
+    kernel_initializer: Initializer | None = None
+    recurrent_initializer: Initializer | None = None
+    bias_initializer: Initializer | None = None
+    name: str | None = None
+    dtype: DType | None = None
+
+    output_size = property(lambda self: self.num_units)
+    state_size = property(lambda self: SLSTMState(*[self.num_units] * 4))
+
+    def __post_init__(self) -> None:
+        set_head_fields(self)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """One product, with a kernel that is zero between heads."""
+        size = self.num_units
+        kernel = self.kernel_initializer or glorot_uniform
+        bias = self.bias_initializer or bias_initializer(kernel, self._bias)
+        return (Stage(self._update, size, 4 * size, kernel, bias, blocks=4),)
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """`kernel`, `recurrent_kernel`, then `bias`."""
+        (stage,), size = self.stages, head_size(self)
+        recurrent = self.recurrent_initializer or zeros
+        shape = (self.num_heads, size, 4 * size)
+        return {
+            "kernel": ParamSpec((depth, stage.columns), stage.kernel, depth, 4),
+            "recurrent_kernel": ParamSpec(shape, recurrent, 0, 4),
+            "bias": stage.specs(depth)["bias"],
+        }
+
+    def stage_params(self, params: Params) -> Params:
+        """One kernel for inputs and h; see `AffineCell.stage_params`."""
+        # The two kernels may be divided in ways that do not fit.
+        params = whole_on_explicit_mesh(params)
+        heads, size, units = self.num_heads, head_size(self), self.num_units
+        blocks = params["recurrent_kernel"].reshape(heads, size, 4, 1, size)
+        diagonal = jnp.eye(heads, dtype=bool)[:, None, None, :, None]
+        recurrent = jnp.where(diagonal, blocks, jnp.zeros((), blocks.dtype))
+        recurrent = recurrent.reshape(units, 4 * units)
+        kernel = jnp.concatenate([params["kernel"], recurrent])
+        return {"kernel": kernel, "bias": params["bias"]}
+
+    def enter(self, state: SLSTMState) -> tuple[Array, SLSTMState]:
+        """`h` as the operand, and the state as the carry."""
+        state = SLSTMState(*state)
+        return state.h, state
+
+    def _update(
+        self, params: Params, z: Array, state: SLSTMState
+    ) -> tuple[Array, SLSTMState]:
+        dtype = widest_dtype((z, np.float32(0)))
+        c, n, m = (leaf.astype(dtype) for leaf in state[1:])
+        i, f, z, o = jnp.split(z.astype(dtype), 4, axis=-1)
+        kept = jax.nn.log_sigmoid(f) + m
+        new_m = jnp.where(n == 0, i, jnp.maximum(kept, i))
+        # Rounded first: what c and n are divided by must be what is stored.
+        new_m = new_m.astype(state.m.dtype)
+        m = new_m.astype(dtype)
+        # Where n is 0, m does not bound what is kept, which is 0 as well.
+        f = jnp.exp(jnp.where(n == 0, jnp.minimum(kept - m, 0.0), kept - m))
+        i = jnp.exp(i - m)
+        c, n = f * c + i * jnp.tanh(z), f * n + i
+        h = (jax.nn.sigmoid(o) * c / n).astype(state.h.dtype)
+        return h, SLSTMState(h, c.astype(state.c.dtype), n.astype(state.n.dtype), new_m)
+
+    def _bias(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+        size = head_size(self)
+        ramp = jnp.arange(size, dtype=dtype) / max(1, size - 1)
+        f = jnp.tile(5 - 12 * ramp**0.3, self.num_heads)
+        none = zeros(key, (self.num_units,), dtype)
+        return jnp.concatenate([none, f, none, none])
