@@ -51,6 +51,8 @@ class Config:
     """The size of the cells."""
     learning_rate: Positive = 0.01
     """Adam's rate at the start; it falls to zero along a cosine."""
+    chrono: bool = True
+    """Whether the LSTM's biases are those for long sequences, or the usual ones."""
     seed: Seed = 0
     """Of the parameters and of the order of the pictures."""
 
@@ -95,7 +97,8 @@ def make_cell(config, name):
     """The cell, whose initial memory fits the length of a sequence.
 
     The LRU's states forget over 3 to 100 pixels, and turn at most twice in a row of the
-    picture. The biases of the LSTM's gates are those for dependencies of all lengths.
+    picture. The biases of the LSTM's gates are those for dependencies of all lengths,
+    arXiv:1804.11188.
     """
     if name == "LRU":
         return jaxrnn.LRUCell(
@@ -104,6 +107,8 @@ def make_cell(config, name):
             max_radius=math.exp(-1 / (100 * config.hold)),
             max_phase=2 * math.tau / (SIDE * config.hold),
         )
+    if not config.chrono:
+        return jaxrnn.LSTMCell(config.units)
     kernel, bias = glorot_uniform(), initializers.chrono(config.steps)
     initializer = initializers.by_part(kernel, kernel, bias)
     return jaxrnn.LSTMCell(config.units, forget_bias=0, initializer=initializer)
