@@ -16,9 +16,10 @@ implementations run on a machine, and what bounds them: `explain` (`Explanation`
 
 Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
 `CudnnCompatibleGRUCell`, `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`,
-`DeviceWrapper`. For custom cells: `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`
-and `ParamSpec`, `TensorShape`; for cells that run whole sequences at once: `Steps`,
-`DeclinedError`. What drivers take: `BoundCell`, `RNNCellLike`.
+`DeviceWrapper`. Linear recurrences: `LRUCell` (`ComplexState`), `RGLRUCell`. For custom
+cells: `FunctionCell`, `RNNCell`, `AffineCell` with `Stage` and `ParamSpec`,
+`TensorShape`; for cells that run whole sequences at once: `Steps`, `DeclinedError`.
+What drivers take: `BoundCell`, `RNNCellLike`.
 
 Modules: `jaxrnn.memory`, whose strategies are values of `swap_memory`. Imported by name
 only: `jaxrnn.contrib`, `jaxrnn.decode`, `jaxrnn.lite`, `jaxrnn.convert`,
@@ -58,8 +59,10 @@ from ._cells.function import FunctionCell as FunctionCell
 from ._cells.gru import GRUCell as GRUCell
 from ._cells.initializers import ParamSpec as ParamSpec
 from ._cells.linear_recurrence import LinearRecurrenceCell as LinearRecurrenceCell
+from ._cells.lru import LRUCell as LRUCell
 from ._cells.lstm import LSTMCell as LSTMCell
 from ._cells.min_gru import MinGRUCell as MinGRUCell
+from ._cells.rg_lru import RGLRUCell as RGLRUCell
 from ._cells.states import LSTMStateTuple as LSTMStateTuple
 from ._drivers.bidirectional import (
     bidirectional_dynamic_rnn as bidirectional_dynamic_rnn,

@@ -20,9 +20,11 @@ from jaxrnn import (
     DropoutWrapper,
     FunctionCell,
     GRUCell,
+    LRUCell,
     LSTMCell,
     MultiRNNCell,
     ResidualWrapper,
+    RGLRUCell,
     TensorShape,
 )
 
@@ -128,6 +130,8 @@ CASES = {
     "gru": Case(GRUCell(4)),
     "gru_sigmoid": Case(GRUCell(4, activation=jax.nn.sigmoid)),
     "gru_cudnn": Case(CudnnCompatibleGRUCell(4)),
+    "lru": Case(LRUCell(DEPTH, num_states=4)),
+    "rg_lru": Case(RGLRUCell(4, num_heads=2), step(4)),
     "multi": Case(MultiRNNCell([LSTMCell(4, num_proj=2), GRUCell(3)])),
     "multi_joined": Case(
         MultiRNNCell([BasicRNNCell(2), GRUCell(3)], state_is_tuple=False)

@@ -57,6 +57,7 @@ DECLINED = {
     **dict.fromkeys(
         ("ind_rnn", "indy_gru", "indy_lstm", "sru"), "no product reads the state"
     ),
+    **dict.fromkeys(("lru", "rg_lru"), "its states are multiplied by no kernel"),
 }
 
 
