@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from ..core import command
 from . import NAMES, __doc__ as about
 from .cases import PRESETS, TAKES, cases
-from .plot import draw
-from .tables import write_report
+from .tables import draw, write_report
 
 ROUNDS = 5
 

@@ -7,7 +7,7 @@ GROWING = ("MinGRU", "LRU", "RGLRU")
 
 # Steps of the race, and units; the growth goes from an eighth of the steps to 8 times.
 PRESETS = {"smoke": (64, 8), "full": (8192, 256)}
-TAKES = {"smoke": "two minutes", "full": "about 12 minutes on two cores"}
+TAKES = {"smoke": "minutes", "full": "a quarter of an hour"}
 
 
 def cases(steps: int, units: int) -> list[Case]:

@@ -1,4 +1,4 @@
-"""The plot of the growth: time of a step and memory against the number of steps."""
+"""The growth: time of a step and memory against the number of steps."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +9,58 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..core.plot import OTHER, STYLES, add_legend
+from ..core.ratios import ran, time
+from ..core.report import grid, of_each
 from . import FORMS
 from .cases import GROWING
-from .tables import growing, step_us, temp_mib
 
 Row = dict[str, Any]
+
+
+def growing(rows: list[Row], cell: str, mode: str) -> list[Row]:
+    """The rows of the growth of a cell, by the number of steps."""
+    found = [
+        row
+        for row in rows
+        if (row["case"]["cell"], row["case"]["mode"]) == (cell, mode)
+        and row["case"]["batch"] == 1
+    ]
+    return sorted(found, key=lambda row: row["case"]["time"])
+
+
+def step_us(row: Row, name: str) -> float | None:
+    """Microseconds a step."""
+    spread = time(row, name)
+    return 1e3 * spread.median / row["case"]["time"] if spread else None
+
+
+def temp_mib(row: Row, name: str) -> float | None:
+    """Temporary memory."""
+    size = ran(row, name).get("facts", {}).get("temp_bytes")
+    return None if size is None else size / 2**20
+
+
+def table(rows: list[Row]) -> str:
+    """Time of a step and memory, in Markdown."""
+    found = [
+        row
+        for cell in GROWING
+        for mode in ("forward", "train")
+        for row in growing(rows, cell, mode)
+    ]
+    of = lambda name: lambda row: str(row["case"][name])
+    columns = [(title, of(title)) for title in ("cell", "mode", "time")]
+    us = of_each(FORMS, lambda row, n: text(step_us(row, n)), "{}, µs")
+    mib = of_each(FORMS, lambda row, n: text(temp_mib(row, n)), "{}, MiB")
+    return grid([*columns, *us, *mib], found)
+
+
+def text(value: float | None) -> str:
+    """Three digits, or all before the point."""
+    if value is None:
+        return ""
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
 
 LINES: tuple[tuple[str, str, Callable[[Row, str], float | None]], ...] = (
     ("forward, µs a step", "forward", step_us),
@@ -30,8 +77,8 @@ def draw(result: dict[str, Any], file: Path) -> None:
         return
     size = (1.5 + 3.6 * len(cells), 9)
     figure = Figure(figsize=size, dpi=110, layout="constrained")
-    grid = figure.subplots(len(LINES), len(cells), sharex=True, sharey="row")
-    for line, (label, mode, value) in zip(grid.reshape(3, -1), LINES, strict=True):
+    panels = figure.subplots(len(LINES), len(cells), sharex=True, sharey="row")
+    for line, (label, mode, value) in zip(panels.reshape(3, -1), LINES, strict=True):
         line[0].set_ylabel(label)
         for axes, cell in zip(line, cells, strict=True):
             _draw(axes, growing(result["cases"], cell, mode), value)
