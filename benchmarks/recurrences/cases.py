@@ -18,10 +18,11 @@ def cases(steps: int, units: int) -> list[Case]:
         for batch in (1, 8)
         for case in make_cases(cell, batch, steps, units, units)
     ]
-    lengths = [max(1, steps // 8) << k for k in (0, 1, 2, 4, 5, 6)]
+    lengths = [max(1, steps // 8) << k for k in range(7)]
     return race + [
         case
         for cell in GROWING
         for time in lengths
+        if time != steps
         for case in make_cases(cell, 1, time, units, units, group="growth")
     ]
