@@ -39,8 +39,8 @@ class LRUCell(LinearRecurrenceCell):
     Attributes:
         num_units: `H`.
         num_states: `N`; None for `num_units`.
-        min_radius: The least initial `|lambda|`, `r_min` in the paper. Long memory
-            needs one near 1.
+        min_radius: The least initial `|lambda|`, `r_min` in the paper; near 1 for
+            a long memory.
         max_radius: The greatest, `r_max`, at most 1.
         max_phase: The greatest initial phase, in radians.
         name: The name of the step in profiles; by default that of the class.
@@ -124,10 +124,11 @@ class LRUCell(LinearRecurrenceCell):
     def output(self, params: Params, state: ComplexState, rest: Array) -> Array:
         """The real part of C x, plus D u."""
         dtype = at_least_float32(rest.dtype)
-        x = jnp.concatenate(state, axis=-1).astype(rest.dtype)
-        kernel = jnp.concatenate([params["C_re"], -params["C_im"]], axis=-1)
+        # Two products: to join the parts for one copies all states.
+        real = dot(state.real.astype(rest.dtype), params["C_re"].T, dtype)
+        imag = dot(state.imag.astype(rest.dtype), params["C_im"].T, dtype)
         skip = params["D"].astype(dtype)[None, :] * rest.astype(dtype)
-        return (dot(x, kernel.T, dtype) + skip).astype(rest.dtype)
+        return (real - imag + skip).astype(rest.dtype)
 
     def _draw_nu_log(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         return jnp.log(draw_decays(self, key, shape, dtype))
