@@ -17,10 +17,11 @@ implementations run on a machine, and what bounds them: `explain` (`Explanation`
 Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
 `CudnnCompatibleGRUCell`, `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`,
 `DeviceWrapper`. That run many steps at once: the linear recurrences `MinGRUCell`,
-`MinLSTMCell`, `QRNNCell`, and `MLSTMCell` (`MLSTMState`); of the family of the last,
-step by step, `SLSTMCell` (`SLSTMState`). With the last inputs: `TemporalConvWrapper`,
-`PastInputsWrapper` (`PastInputsState`). For custom cells: `FunctionCell`, `RNNCell`,
-`AffineCell` with `Stage`, `LinearRecurrenceCell` (`ComplexState`), `ParamSpec`,
+`MinLSTMCell`, `QRNNCell`, `LRUCell` and `RGLRUCell`, and `MLSTMCell` (`MLSTMState`); of
+the family of the last, step by step, `SLSTMCell` (`SLSTMState`). With the last inputs:
+`TemporalConvWrapper`, `PastInputsWrapper` (`PastInputsState`). For custom cells:
+`FunctionCell`, `RNNCell`, `AffineCell` with `Stage`, `LinearRecurrenceCell`
+(`ComplexState`), `ParamSpec`,
 `TensorShape`; for cells that run whole sequences at once: `Steps`, `DeclinedError`.
 What drivers take: `BoundCell`, `RNNCellLike`.
 
@@ -62,11 +63,13 @@ from ._cells.function import FunctionCell as FunctionCell
 from ._cells.gru import GRUCell as GRUCell
 from ._cells.initializers import ParamSpec as ParamSpec
 from ._cells.linear_recurrence import LinearRecurrenceCell as LinearRecurrenceCell
+from ._cells.lru import LRUCell as LRUCell
 from ._cells.lstm import LSTMCell as LSTMCell
 from ._cells.min_gru import MinGRUCell as MinGRUCell
 from ._cells.min_lstm import MinLSTMCell as MinLSTMCell
 from ._cells.mlstm import MLSTMCell as MLSTMCell
 from ._cells.qrnn import QRNNCell as QRNNCell
+from ._cells.rg_lru import RGLRUCell as RGLRUCell
 from ._cells.slstm import SLSTMCell as SLSTMCell
 from ._cells.states import (
     LSTMStateTuple as LSTMStateTuple,

@@ -20,11 +20,13 @@ from jaxrnn import (
     DropoutWrapper,
     FunctionCell,
     GRUCell,
+    LRUCell,
     LSTMCell,
     MLSTMCell,
     MultiRNNCell,
     PastInputsWrapper,
     ResidualWrapper,
+    RGLRUCell,
     SLSTMCell,
     SLSTMState,
     TemporalConvWrapper,
@@ -138,6 +140,8 @@ CASES = {
         SLSTMCell(4, 2),
         state=SLSTMState(*np.random.default_rng(0).uniform(0.5, 1, (4, BATCH, 4))),
     ),
+    "lru": Case(LRUCell(DEPTH, num_states=4)),
+    "rg_lru": Case(RGLRUCell(4, num_heads=2), step(4)),
     "multi": Case(MultiRNNCell([LSTMCell(4, num_proj=2), GRUCell(3)])),
     "multi_joined": Case(
         MultiRNNCell([BasicRNNCell(2), GRUCell(3)], state_is_tuple=False)

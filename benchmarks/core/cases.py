@@ -18,7 +18,8 @@ class Case:
 
     Attributes:
         cell: "lstm", "peephole", "gru", "gru_after" (which resets after the product),
-            "rnn", "mgu" (a user's own cell), or "lstm2" (two layers).
+            "rnn", "mgu" (a user's own cell), or "lstm2" (two layers); or one of
+            `benchmarks.recurrences.cases`.
         batch: The number of rows, B.
         time: The number of steps, T.
         depth: The size of the inputs, D.
@@ -28,7 +29,8 @@ class Case:
         mode: "forward"; "train" (forward, and the gradients with respect to parameters,
             inputs and initial state); "step" (a training step with Adam); "stream"
             (forward, B=1).
-        group: "race", "scaling" for the tables of time against T, or "accelerator".
+        group: "race", "scaling" or "growth" for tables of time against T, or
+            "accelerator".
         arithmetic: "float32" (products in float32), "tf32" (arrays in float32,
             products in JAX's default precision: TF32 on a GPU, bfloat16 on a TPU)
             or "bfloat16" (arrays and products).

@@ -13,6 +13,7 @@ from .ratios import Spread
 # The color and the marker of each peer or strategy; others are grey dots. What is
 # written by hand is hollow.
 STYLES = {
+    "jaxrnn": ("#c1121f", "D"),
     "xla": ("#222222", "X"),
     "pallas_mosaic_tpu": ("#7b2cbf", "p"),
     "pallas_triton": ("#2a9d8f", "v"),
@@ -21,6 +22,8 @@ STYLES = {
     "jaxrnn_nnx": ("#74c69d", ">"),
     "packed": ("#7b2cbf", "p"),
     "scan": ("#777777", "o"),
+    "associative": ("#1b6ca8", "s"),
+    "recurrentgemma": ("#2a9d8f", "v"),
     "linen": ("#1b6ca8", "s"),
     "nnx": ("#5fa8d3", "D"),
     "haiku": ("#2a9d8f", "v"),
@@ -85,7 +88,7 @@ def draw_panels(
         for axes in places[len(line) :]:
             axes.remove()
     figure.supxlabel(label, fontsize=10)
-    _add_legend(figure, title)
+    add_legend(figure, title)
     figure.savefig(file)
 
 
@@ -135,7 +138,7 @@ def _draw_points(axes: Axes, name: str, spreads: Sequence[Spread | None]) -> Non
     )
 
 
-def _add_legend(figure: Figure, title: str) -> None:
+def add_legend(figure: Figure, title: str = "") -> None:
     """Each label of any panel once, above the panels."""
     found = {}
     for axes in figure.axes:

@@ -45,6 +45,10 @@ class Worker:
         """The peer's module, which has `USES` and `build`."""
         return importlib.import_module(f"benchmarks.peers.{self.name}")
 
+    def draw(self, case: Case) -> Any:
+        """The arrays of a case."""
+        return make_data(case)
+
     def build(self, case: Case, data: Data) -> Built:
         """The peer on a case."""
         return self.peer.build(case, data)
@@ -60,7 +64,7 @@ class Worker:
     def prepare(self, case: dict[str, Any]) -> dict[str, Any]:
         """Builds all variants, and keeps the one that is fastest in a short trial."""
         case = Case(**case)
-        data = make_data(case)
+        data = self.draw(case)
         try:
             built = self.build(case, data)
         except LeftOutError as reason:

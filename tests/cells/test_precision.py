@@ -7,7 +7,15 @@ import pytest
 from cases import CASES
 
 import jaxrnn
-from jaxrnn import BasicLSTMCell, LSTMCell, LSTMStateTuple, MultiRNNCell, testing
+from jaxrnn import (
+    BasicLSTMCell,
+    LRUCell,
+    LSTMCell,
+    LSTMStateTuple,
+    MultiRNNCell,
+    RGLRUCell,
+    testing,
+)
 
 X = np.random.default_rng(0).normal(size=(4, 30, 3)).astype(np.float32)
 DTYPES = ["float32", "float16", "bfloat16"]
@@ -118,3 +126,29 @@ def test_without_x64_float64_is_float32():
         )
         assert outputs.dtype == jnp.float32
         assert outputs[:, -1].any()
+
+
+LINEAR = {
+    "lru": LRUCell(8, min_radius=0.99, max_radius=0.9999),
+    "rg_lru": RGLRUCell(8, 2, min_radius=0.999, max_radius=0.9999),
+}
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e-4), ("bfloat16", 0.02)])
+@pytest.mark.parametrize("cell", LINEAR.values(), ids=LINEAR)
+def test_long_linear_recurrences(cell, dtype, limit):
+    """Forward and backward, with factors near 1 and the state in float32."""
+    x = np.random.default_rng(0).normal(size=(1, 500, 8)).astype(jnp.dtype(dtype))
+    params = cell.init(jax.random.key(0), x[:, 0])
+
+    def run(params, x, of_state):
+        state = cell.zero_state(1, of_state)
+        outputs, _ = jaxrnn.dynamic_rnn(cell.bind(params), x, None, state, x.dtype)
+        return jnp.mean(jnp.sin(outputs.astype(of_state))), outputs
+
+    graded = jax.jit(jax.grad(run, (0, 1), has_aux=True), static_argnums=2)
+    wide = lambda tree: jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tree)
+    got = wide(graded(params, x, jnp.float32))
+    want = graded(*wide((params, x)), jnp.float64)
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert np.linalg.norm(g - w) <= limit * np.linalg.norm(w)

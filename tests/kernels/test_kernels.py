@@ -57,6 +57,10 @@ DECLINED = {
     "mlstm": "no product of MLSTMCell reads the state",
     "ntm": "NTMCell has no `apply_sequence`",
     **dict.fromkeys(("ind_rnn", "indy_gru", "indy_lstm"), "no product reads the state"),
+    **dict.fromkeys(
+        ("ind_rnn", "indy_gru", "indy_lstm", "sru"), "no product reads the state"
+    ),
+    **dict.fromkeys(("lru", "rg_lru"), "its states are multiplied by no kernel"),
 }
 
 

@@ -1,0 +1,139 @@
+"""The linear recurrent unit, whose state is complex."""
+
+import dataclasses
+import math
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import normal
+
+from .._base.arguments import as_count
+from .._base.math import at_least_float32, dot
+from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
+from .._linear.elements import ComplexState
+from .hyperparameters import check_number, set_common_fields, set_field
+from .initializers import ParamSpec, zeros
+from .linear_recurrence import LinearRecurrenceCell
+from .ring import check_same_depth, draw_decays, set_radii
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class LRUCell(LinearRecurrenceCell):
+    """A linear recurrent unit (LRU): each complex state decays and turns on its own.
+
+        lambda = exp(-exp(nu_log) + i exp(theta_log))
+        x'     = lambda * x + exp(gamma_log) * ((B_re + i B_im) u)
+        y      = Re((C_re + i C_im) x') + D * u
+
+    Shapes, for `H = num_units` and `N = num_states`: inputs u and output y
+    `[batch, H]`; state x a `ComplexState` of two arrays `[batch, N]`; `nu_log`,
+    `theta_log`, `gamma_log` `[N]`; `B_re`, `B_im` `[N, H]`; `C_re`, `C_im` `[H, N]`;
+    `D` `[H]`. Names and shapes are those of the paper's code.
+
+    Initially lambda is uniform in the ring `min_radius <= |lambda| <= max_radius`,
+    `0 <= arg(lambda) <= max_phase`; `exp(gamma_log)` is `sqrt(1 - |lambda|^2)`. B, C
+    and D are normal, with variances `1 / 2H`, `1 / N` and 1.
+
+    Attributes:
+        num_units: `H`.
+        num_states: `N`; None for `num_units`.
+        min_radius: The least initial `|lambda|`, `r_min` in the paper; near 1 for
+            a long memory.
+        max_radius: The greatest, `r_max`, at most 1.
+        max_phase: The greatest initial phase, in radians.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If a size is negative, a radius or phase out of range, `dtype` not
+            floating, or, with inputs, their depth is not `num_units`.
+
+    Source: arXiv:2303.06349, section 3 and appendix A.
+    """
+
+    num_units: int
+    num_states: int | None = None
+    min_radius: float = 0.0
+    max_radius: float = 1.0
+    max_phase: float = math.tau
+    name: str | None = None
+    dtype: DType | None = None
+
+    def __post_init__(self) -> None:
+        set_common_fields(self)
+        where, states = type(self).__name__, self.num_states
+        states = self.num_units if states is None else states
+        set_field(self, num_states=as_count(where, "num_states", states, 0, ""))
+        set_radii(self)
+        phase = check_number(where, "max_phase", self.max_phase, 0, math.tau)
+        set_field(self, max_phase=phase)
+
+    @property
+    def state_size(self) -> ComplexState:
+        """The real and the imaginary part."""
+        return ComplexState(self.num_states, self.num_states)
+
+    output_size = property(lambda self: self.num_units)
+
+    def check_depth(self, depth: int) -> None:
+        """Raises ValueError unless D can multiply the inputs."""
+        check_same_depth(self, depth)
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """Those of lambda and gamma, B, C and D."""
+        units, states = self.num_units, self.state_size.real
+        b = ParamSpec((states, units), normal(1 / math.sqrt(2 * max(1, units))))
+        c = ParamSpec((units, states), normal(1 / math.sqrt(max(1, states))))
+        return {
+            "nu_log": ParamSpec((states,), self._draw_nu_log),
+            "theta_log": ParamSpec((states,), self._draw_theta_log),
+            "gamma_log": ParamSpec((states,), zeros),  # `init` replaces it.
+            "B_re": b,
+            "B_im": b,
+            "C_re": c,
+            "C_im": c,
+            "D": ParamSpec((units,), normal(1.0)),
+        }
+
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """Fresh parameters; see `RNNCell.init`. `gamma_log` follows from `nu_log`."""
+        params = super().init(key, inputs, dtype)
+        nu_log = params["nu_log"]
+        nu = jnp.exp(nu_log.astype(at_least_float32(nu_log.dtype)))
+        gamma_log = 0.5 * jnp.log(-jnp.expm1(-2 * nu))  # 1 - |lambda|^2, without loss.
+        return params | {"gamma_log": gamma_log.astype(nu_log.dtype)}
+
+    def coefficients(
+        self, params: Params, inputs: Array
+    ) -> tuple[ComplexState, ComplexState, Array]:
+        """Lambda, gamma times B u, and the inputs, which D multiplies."""
+        dtype = at_least_float32(inputs.dtype)
+        nu, theta, gamma = (
+            jnp.exp(params[name].astype(dtype))[None, :]
+            for name in ("nu_log", "theta_log", "gamma_log")
+        )
+        a = jnp.exp(-nu)
+        factor = ComplexState(a * jnp.cos(theta), a * jnp.sin(theta))
+        kernel = jnp.concatenate([params["B_re"], params["B_im"]])
+        real, imag = jnp.split(dot(inputs, kernel.T, dtype), 2, axis=-1)
+        return factor, ComplexState(gamma * real, gamma * imag), inputs
+
+    def output(self, params: Params, state: ComplexState, rest: Array) -> Array:
+        """The real part of C x, plus D u."""
+        dtype = at_least_float32(rest.dtype)
+        # Two products: to join the parts for one copies all states.
+        real = dot(state.real.astype(rest.dtype), params["C_re"].T, dtype)
+        imag = dot(state.imag.astype(rest.dtype), params["C_im"].T, dtype)
+        skip = params["D"].astype(dtype)[None, :] * rest.astype(dtype)
+        return (real - imag + skip).astype(rest.dtype)
+
+    def _draw_nu_log(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+        return jnp.log(draw_decays(self, key, shape, dtype))
+
+    def _draw_theta_log(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+        dtype = at_least_float32(dtype)
+        phases = jax.random.uniform(key, shape, dtype, maxval=self.max_phase)
+        return jnp.log(jnp.maximum(phases, 1e-30))

@@ -1,0 +1,130 @@
+"""The real-gated linear recurrent unit."""
+
+import dataclasses
+import math
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import normal
+
+from .._base.arguments import as_count
+from .._base.math import at_least_float32
+from .._base.typing import Array, DType, Initializer, Key, Params
+from .hyperparameters import set_field
+from .initializers import ParamSpec, bias_initializer, zeros
+from .linear_recurrence import VectorRecurrenceCell
+from .ring import check_same_depth, draw_decays, set_radii
+
+SHARPNESS = 8.0  # The constant c of the paper.
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class RGLRUCell(VectorRecurrenceCell):
+    """A real-gated linear recurrent unit (RG-LRU): gates read the inputs alone.
+
+        i     = sigmoid(W_x x + b_x)
+        r     = sigmoid(W_a x + b_a)
+        log a = -8 softplus(a_param) * r
+        h'    = a * h + sqrt(1 - a^2) * (i * x)
+
+    W_x and W_a are block-diagonal: each of `num_heads` blocks of units has gates of
+    its own inputs. Shapes, for `H = num_units` and `S = H / num_heads`: inputs, state
+    and output `[batch, H]`; `a_param` `[H]`, the paper's Lambda with the opposite sign;
+    `input_gate` and `a_gate` each a dict of `w` `[num_heads, S, S]` and `b`
+    `[num_heads, S]`. Names and shapes are those of the `recurrentgemma` package.
+
+    A sequence starts as the paper's equations say, from the state it is given. The
+    `recurrentgemma` package instead has `h' = i * x`, without the square root, at
+    position 0 of a document; from its second step on the two continue equally from
+    equal states. The derivative of the square root is bounded: where `1 - a^2` is
+    below 1e-12, a straight line through 0 takes the place of the root.
+
+    Attributes:
+        num_units: `H`.
+        num_heads: The number of blocks, which must divide `H`.
+        min_radius: The least initial `a` where the gate r is 1/8.
+        max_radius: The greatest; at most 1.
+        kernel_initializer: For `w`; None for normal of variance `1 / S`.
+        bias_initializer: For `b`; None for zeros.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `num_units` is negative, `num_heads` does not divide it, a radius
+            is out of range, `dtype` not floating, or, with inputs, their depth is not
+            `num_units`.
+
+    Source: arXiv:2402.19427, section 2.4; `recurrentgemma.torch.layers.RGLRU`.
+    """
+
+    num_units: int
+    num_heads: int = 1
+    min_radius: float = 0.9
+    max_radius: float = 0.999
+    kernel_initializer: Initializer | None = None
+    bias_initializer: Initializer | None = None
+    name: str | None = None
+    dtype: DType | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        where = type(self).__name__
+        heads = as_count(where, "num_heads", self.num_heads, 1, "")
+        if self.num_units % heads:
+            raise ValueError(
+                f"{where}: `num_heads` must divide `num_units`, {self.num_units}, got "
+                f"{heads}."
+            )
+        set_field(self, num_heads=heads)
+        set_radii(self)
+
+    def check_depth(self, depth: int) -> None:
+        """Raises ValueError unless the gates can multiply the inputs."""
+        check_same_depth(self, depth)
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """`a_param`, `input_gate` and `a_gate`."""
+        size = self.num_units // self.num_heads
+        kernel = self.kernel_initializer or normal(1 / math.sqrt(max(1, size)))
+        bias = self.bias_initializer or bias_initializer(kernel, zeros)
+        gate = {
+            "w": ParamSpec((self.num_heads, size, size), kernel),
+            "b": ParamSpec((self.num_heads, size), bias),
+        }
+        a_param = ParamSpec((self.num_units,), self._draw_a_param)
+        return {"a_param": a_param, "input_gate": gate, "a_gate": dict(gate)}
+
+    def coefficients(self, params: Params, inputs: Array) -> tuple[Array, Array, None]:
+        """The decay, and the gated input times `sqrt(1 - a^2)`."""
+        dtype = at_least_float32(inputs.dtype)
+        gate_x, gate_a = self._gates(params, inputs, dtype)
+        rate = -SHARPNESS * jax.nn.softplus(params["a_param"].astype(dtype))
+        log_a = rate[None, :] * gate_a
+        # Not 1 - a * a, of which nothing is left where a is almost 1.
+        scale = bounded_sqrt(-jnp.expm1(2 * log_a))
+        return jnp.exp(log_a), scale * (gate_x * inputs.astype(dtype)), None
+
+    def _gates(self, params: Params, x: Array, dtype: DType) -> list[Array]:
+        """The gates of the input and of a, `[batch, H]`: one product for each block."""
+        gates = [params["input_gate"], params["a_gate"]]
+        w, b = (
+            jnp.concatenate([gate[name] for gate in gates], axis=-1)
+            for name in ("w", "b")
+        )
+        # Heads first: else XLA's CPU backend has no product of 16 bits into 32.
+        blocks = x.reshape(x.shape[0], self.num_heads, -1).swapaxes(0, 1)
+        z = jnp.matmul(blocks, w, preferred_element_type=dtype).swapaxes(0, 1)
+        z = jax.nn.sigmoid(z + b.astype(dtype)[None])
+        return [gate.reshape(x.shape) for gate in jnp.split(z, 2, axis=-1)]
+
+    def _draw_a_param(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+        """The inverse softplus of `-log a`."""
+        return jnp.log(jnp.expm1(draw_decays(self, key, shape, dtype)))
+
+
+def bounded_sqrt(x: Array) -> Array:
+    """`sqrt(x)` from 1e-12 on; below, `1e6 x`, whose derivatives are finite at 0."""
+    return x / jnp.sqrt(jnp.maximum(x, 1e-12))
