@@ -128,7 +128,7 @@ class LRUCell(LinearRecurrenceCell):
         real = dot(state.real.astype(rest.dtype), params["C_re"].T, dtype)
         imag = dot(state.imag.astype(rest.dtype), params["C_im"].T, dtype)
         skip = params["D"].astype(dtype)[None, :] * rest.astype(dtype)
-        return (real - imag + skip).astype(rest.dtype)
+        return real - imag + skip
 
     def _draw_nu_log(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         return jnp.log(draw_decays(self, key, shape, dtype))

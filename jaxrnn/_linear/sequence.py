@@ -61,13 +61,13 @@ def _run_block(
 ) -> tuple[PyTree, PyTree]:
     """`linear_sequence` of steps that fit into a cache."""
     coefficients = lambda x: cell.wide_coefficients(params, x, state)
-    a, b, rest = at_each_step(steps, coefficients, steps.zero_dead(xs))
+    a, b, rest = at_each_step(coefficients, steps.zero_dead(xs))
     a, b = _masked(steps, a, b)
     b, resets = _restarted(steps, a, b)
     hs, last = linear_recurrence(a, b, wide(state), resets, steps.axis)
     hs, last = (cast_like(state, x) for x in (hs, last))
     output = lambda h, rest: cell.output(params, h, rest).astype(xs.dtype)
-    outputs = steps.zero_dead(at_each_step(steps, output, hs, rest))
+    outputs = steps.zero_dead(at_each_step(output, hs, rest))
     return outputs if steps.restarts is None else (outputs, hs), last
 
 
@@ -85,7 +85,7 @@ def _restarted(steps: Steps, a: Element, b: Element) -> tuple[Element, Any]:
     if steps.restarts is None:
         return b, None
     states, starts = steps.restart_states, steps.restarts.starts
-    before = at_each_step(steps, lambda which: rows_of(states, which), starts)
+    before = at_each_step(lambda which: rows_of(states, which), starts)
     resets = starts >= 0
     # Else 0 times infinity could reach the gradient of a step without a restart.
     before = masking.zero_dead(resets, wide(before))

@@ -6,22 +6,20 @@ from typing import Any
 import jax
 
 from .._base.typing import PyTree
-from .steps import Steps
 
 
-def at_each_step(steps: Steps, fn: Callable[..., PyTree], *trees: Any) -> PyTree:
+def at_each_step(fn: Callable[..., PyTree], *trees: Any) -> PyTree:
     """`fn` mapped over steps; a product in it becomes one product over all of them.
 
     Args:
-        steps: Which steps there are.
         fn: A function of one step of each tree, leaves `[batch, ...]`, which treats
             each row separately. In rows that are not alive its arguments must be
             finite, or its derivatives are not.
-        trees: Sequences, each leaf with the steps along `steps.axis`.
+        trees: Sequences, each leaf `[batch, time, ...]`, or all `[time, batch, ...]`.
 
     Returns:
-        What `fn` returns, with the steps along `steps.axis`.
+        What `fn` returns, with the same two axes.
     """
-    # Whichever of rows and time is the second axis stands for rows: mapped over the
-    # second axis, XLA would transpose each array.
+    # As rows are separate, steps may stand for rows: mapped over the second axis rather
+    # than the first, XLA would transpose every array.
     return jax.vmap(fn)(*trees)

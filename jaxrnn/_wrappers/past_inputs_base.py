@@ -139,7 +139,7 @@ class PastInputsBase(WrapperCell):
         past, cell_state = state
         restart_past, restart_states = steps.restart_states or (None, None)
         taps, past = _taps(steps.with_restart_states(restart_past), inputs, past)
-        combined = at_each_step(steps, lambda *taps: self.combine(own, taps), *taps)
+        combined = at_each_step(lambda *taps: self.combine(own, taps), *taps)
         cell_steps = steps.with_restart_states(restart_states)
         cell_steps = cell_steps.with_stand_in(combined, cell_state)
         outputs, cell_state = apply_cell_sequence(

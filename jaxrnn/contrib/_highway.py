@@ -124,7 +124,7 @@ class HighwayWrapper(ParamsWrapper):
             self.cell, inner, inputs, state, steps, keys, implementation
         )
         mix = lambda x, y: self._mix(own, x, y)
-        mixed = lambda y: steps.zero_dead(at_each_step(steps, mix, inputs, y))
+        mixed = lambda y: steps.zero_dead(at_each_step(mix, inputs, y))
         return steps.map_outputs(mixed, outputs), state
 
     def _mix(self, params: Params, inputs: Array, output: Array) -> Array:

@@ -134,7 +134,7 @@ class IntersectionRNNCell(SpecsCell):
             DeclinedError: If the implementation cannot run the recurrence.
         """
         project = lambda x: self._project(params, x)
-        inputs = at_each_step(steps, project, steps.zero_dead(inputs))
+        inputs = at_each_step(project, steps.zero_dead(inputs))
         through_time, through_depth = self._halves(params)
         old_states, state = self._recurrence.apply_sequence(
             through_time,
@@ -145,7 +145,7 @@ class IntersectionRNNCell(SpecsCell):
             implementation,
         )
         output = lambda x, h: self._output(through_depth, x, h)
-        outputs = lambda h: steps.zero_dead(at_each_step(steps, output, inputs, h))
+        outputs = lambda h: steps.zero_dead(at_each_step(output, inputs, h))
         return steps.map_outputs(outputs, old_states), state
 
     @property

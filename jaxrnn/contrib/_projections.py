@@ -114,7 +114,7 @@ class InputProjectionWrapper(ParamsWrapper):
         """
         own, inner = self.split_params(params)
         project = lambda x: _project(own, x, self.activation)
-        inputs = at_each_step(steps, project, steps.zero_dead(inputs))
+        inputs = at_each_step(project, steps.zero_dead(inputs))
         steps = steps.with_stand_in(inputs, state)
         return apply_cell_sequence(
             self.cell, inner, inputs, state, steps, keys, implementation
@@ -204,5 +204,5 @@ class OutputProjectionWrapper(ParamsWrapper):
             self.cell, inner, inputs, state, steps, keys, implementation
         )
         project = lambda y: _project(own, y, self.activation)
-        projected = lambda y: steps.zero_dead(at_each_step(steps, project, y))
+        projected = lambda y: steps.zero_dead(at_each_step(project, y))
         return steps.map_outputs(projected, outputs), state
