@@ -7,6 +7,8 @@ the LSTM for as many seconds. From the folder `examples`:
     pip install -e '..[examples]'
     python -m long_range.digits                        # writes long_range.png
     python -m long_range.digits --hold 1               # 64 steps
+
+README.md says what comes out.
 """
 
 import dataclasses
