@@ -18,6 +18,7 @@ CHEAP = "*-is_a_value", "*-inits_from_shapes", "*-has_its_sizes"
 # Rows that run the code of other rows: an axis more or less, a state that is joined,
 # stages of the core. They are compared with the oracle, forward and backward.
 SIBLINGS = {"conv", "conv1d", "conv3d", "grid_joined", "attention_joined"}
+SIBLINGS |= {"min_lstm", "qrnn", "qrnn_ifo", "sru"}
 SIBLINGS |= {"glstm_projection", "phased_fixed", "lstm_block", "gru_block"}
 SIBLINGS |= {"past_inputs"}
 FEW = {"is_a_value", "inits_from_shapes", "has_its_sizes", "runs_as_a_loop"}
