@@ -7,10 +7,8 @@ from typing import Any, final
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from .._base.errors import describe
-from .._base.math import affine, widest_dtype
+from .._base.math import affine, at_least_float32, widest_dtype
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
@@ -19,9 +17,9 @@ from .._time.steps import Steps
 from .heads import head_size, set_head_fields
 from .initializers import ParamSpec, glorot_uniform, zeros
 from .mlstm_chunks import Projected, chunk_size, normalized, run_chunks
-from .specs_cell import SpecsCell
+from .specs_cell import SpecsCell, check_without_kernel
 from .states import MLSTMState
-from .step_checks import check_one_dtype
+from .step_checks import check_state_dtypes
 
 
 @final
@@ -117,7 +115,7 @@ class MLSTMCell(SpecsCell):
             TypeError: If a dtype is not what they require.
         """
         inputs, state = self.checked_step(params, inputs, state, key)
-        self._check_dtypes(inputs, state)
+        check_state_dtypes(self, inputs, state)
         dtype = _arithmetic_dtype(inputs, state)
         o, (q, k, v, i, log_f) = self._project(params, inputs, dtype)
         c, n, m = (leaf.astype(dtype) for leaf in state)
@@ -147,7 +145,9 @@ class MLSTMCell(SpecsCell):
             DeclinedError: If an implementation is named, if sequences are packed, which
                 needs the state of every step, or if the number of steps is symbolic.
         """
-        self._check_sequence(steps, implementation)
+        check_without_kernel(steps, implementation)
+        if steps.restarts is not None:
+            raise DeclinedError("packed sequences need the state of every step")
         dtype = _arithmetic_dtype(inputs, state)
         # Heads may be fewer than the devices that divide the columns.
         params = whole_on_explicit_mesh(params)
@@ -181,24 +181,6 @@ class MLSTMCell(SpecsCell):
         k = k / math.sqrt(max(1, head_size(self)))
         return jax.nn.sigmoid(o), Projected(q, k, v, i, jax.nn.log_sigmoid(f))
 
-    def _check_sequence(self, steps: Steps, implementation: Any) -> None:
-        if implementation is not None:
-            raise DeclinedError("no product of MLSTMCell reads the state")
-        if steps.restarts is not None:
-            raise DeclinedError("packed sequences need the state of every step")
-        if not isinstance(steps.time, int):
-            raise DeclinedError("the number of steps is symbolic")
-
-    def _check_dtypes(self, inputs: Array, state: MLSTMState) -> None:
-        check_one_dtype("MLSTMCell", self.dtype, inputs, inputs)
-        for name, leaf in zip(state._fields, state, strict=True):
-            if widest_dtype((leaf, inputs)) != leaf.dtype:
-                raise TypeError(
-                    f"MLSTMCell: `state.{name}` must have the dtype of the inputs, "
-                    f"{inputs.dtype}, or a wider one, got {describe(leaf)}. Make the "
-                    "state with their dtype (a driver's `dtype`)."
-                )
-
     def _kernel(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         depth, units = shape[0], self.num_units
         blocks = [
@@ -217,7 +199,7 @@ class MLSTMCell(SpecsCell):
 
 def _arithmetic_dtype(inputs: Array, state: PyTree) -> DType:
     """The widest dtype, at least float32."""
-    return widest_dtype((inputs, state, np.float32(0)))
+    return at_least_float32(widest_dtype((inputs, state)))
 
 
 def _stored(state: MLSTMState, like: MLSTMState) -> MLSTMState:

@@ -1,9 +1,11 @@
-"""What the cells share that scan their own step: `init`, and the checks of a step."""
+"""The base class of cells given by `param_specs` and a step: `init`, and checks."""
 
 from typing import Any
 
 from .._base.cell_keys import check_key_of_step
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
+from .._time.sequence import DeclinedError
+from .._time.steps import Steps
 from .affine import init_by_specs
 from .base import RNNCell
 from .step_checks import check_params, check_state, check_step_inputs
@@ -53,3 +55,11 @@ class SpecsCell(RNNCell):
         check_params(name, params, self.param_specs, inputs)
         self.check_depth(inputs.shape[-1])
         return inputs, state
+
+
+def check_without_kernel(steps: Steps, implementation: Any) -> None:
+    """Raises DeclinedError for an implementation, or a symbolic number of steps."""
+    if implementation is not None:
+        raise DeclinedError("no product reads the state")
+    if not isinstance(steps.time, int):
+        raise DeclinedError("the number of steps is symbolic")
