@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from .._base.errors import describe, describe_leaves, noting
 from .._base.math import affine, at_least_float32, widened
 from .._base.sharding import whole_on_explicit_mesh
+from .._base.trees import with_structure
 from .._base.typing import Array, Key, Params, PyTree
 from .._linear.elements import Element, cast_like, plus, times
 from .._linear.sequence import linear_sequence
@@ -122,6 +123,7 @@ class LinearRecurrenceCell(SpecsCell):
             raise DeclinedError(f"{type(self).__name__} has a custom `apply`")
         check_without_kernel(steps, implementation)
         params = whole_on_explicit_mesh(params)
+        state = with_structure(self.state_size, state)
         with jax.named_scope(scope_name(self)):
             return linear_sequence(self, params, inputs, state, steps)
 

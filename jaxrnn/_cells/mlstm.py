@@ -148,7 +148,7 @@ class MLSTMCell(SpecsCell):
         check_without_kernel(steps, implementation)
         if steps.restarts is not None:
             raise DeclinedError("packed sequences need the state of every step")
-        dtype = _arithmetic_dtype(inputs, state)
+        state, dtype = MLSTMState(*state), _arithmetic_dtype(inputs, state)
         # Heads may be fewer than the devices that divide the columns.
         params = whole_on_explicit_mesh(params)
         # Their gradients are added up over chunks in this dtype.

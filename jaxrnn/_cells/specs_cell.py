@@ -3,6 +3,7 @@
 from typing import Any
 
 from .._base.cell_keys import check_key_of_step
+from .._base.trees import with_structure
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
@@ -41,7 +42,7 @@ class SpecsCell(RNNCell):
     def checked_step(
         self, params: Params, inputs: Any, state: PyTree, key: Any
     ) -> tuple[Array, PyTree]:
-        """The inputs and the state as arrays.
+        """The inputs and the state as arrays, in the nest of `state_size`.
 
         Raises:
             ValueError: If a shape, or the set of parameters, is not what the cell and
@@ -54,7 +55,7 @@ class SpecsCell(RNNCell):
         state = check_state(name, state, self.state_size, inputs.shape[0])
         check_params(name, params, self.param_specs, inputs)
         self.check_depth(inputs.shape[-1])
-        return inputs, state
+        return inputs, with_structure(self.state_size, state)
 
 
 def check_without_kernel(steps: Steps, implementation: Any) -> None:
