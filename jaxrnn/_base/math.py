@@ -54,6 +54,11 @@ def at_least_float32(dtype: DType) -> DType:
     return jnp.dtype(jnp.float32) if jnp.dtype(dtype).itemsize < 4 else dtype
 
 
+def widened(tree: PyTree) -> PyTree:
+    """The arrays in at least float32."""
+    return jax.tree.map(lambda x: x.astype(at_least_float32(x.dtype)), tree)
+
+
 def cast_number(array: Array, dtype: DType) -> Array:
     """A number without a dtype cast to `dtype`, if that can hold its kind."""
     return array.astype(dtype) if _kind(array.dtype) <= _kind(dtype) else array

@@ -9,19 +9,19 @@ import jax
 import jax.numpy as jnp
 
 from .._base.errors import describe, describe_leaves, noting
-from .._base.math import affine, at_least_float32
+from .._base.math import affine, at_least_float32, widened
 from .._base.sharding import whole_on_explicit_mesh
-from .._base.trees import named_leaves
+from .._base.trees import with_structure
 from .._base.typing import Array, Key, Params, PyTree
-from .._linear.elements import Element, cast_like, plus, times, wide
+from .._linear.elements import Element, cast_like, plus, times
 from .._linear.sequence import linear_sequence
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
 from .base import scope_name
 from .hyperparameters import set_common_fields
 from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
-from .specs_cell import SpecsCell
-from .step_checks import check_one_dtype
+from .specs_cell import SpecsCell, check_without_kernel
+from .step_checks import check_state_dtypes
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -97,10 +97,10 @@ class LinearRecurrenceCell(SpecsCell):
             TypeError: If a dtype, or the kind of state, is not what they require.
         """
         inputs, state = self.checked_step(params, inputs, state, key)
-        _check_dtypes(self, inputs, state)
+        check_state_dtypes(self, inputs, state)
         with jax.named_scope(scope_name(self)):
             a, b, rest = self.wide_coefficients(params, inputs, state)
-            new_state = cast_like(state, plus(times(a, wide(state)), b))
+            new_state = cast_like(state, plus(times(a, widened(state)), b))
             output = self.output(params, new_state, rest)
             return output.astype(inputs.dtype), new_state
 
@@ -121,11 +121,9 @@ class LinearRecurrenceCell(SpecsCell):
         """
         if type(self).apply is not LinearRecurrenceCell.apply:
             raise DeclinedError(f"{type(self).__name__} has a custom `apply`")
-        if implementation is not None:
-            raise DeclinedError("its states are multiplied by no kernel")
-        if not isinstance(steps.time, int):
-            raise DeclinedError("the number of steps is symbolic")
+        check_without_kernel(steps, implementation)
         params = whole_on_explicit_mesh(params)
+        state = with_structure(self.state_size, state)
         with jax.named_scope(scope_name(self)):
             return linear_sequence(self, params, inputs, state, steps)
 
@@ -152,7 +150,7 @@ class LinearRecurrenceCell(SpecsCell):
 
     def _fitted(self, x: Any, rows: int, state: Element) -> Element:
         """Coefficients `[rows, units]` in the dtype of the state's arithmetic."""
-        like, name = wide(state), type(self).__name__
+        like, name = widened(state), type(self).__name__
         if jax.tree.structure(x) != jax.tree.structure(like):
             raise ValueError(
                 f"{name}: `coefficients` must return a and b of the structure of the "
@@ -170,22 +168,6 @@ class LinearRecurrenceCell(SpecsCell):
                 ) from None
 
         return jax.tree.map(fit, x, like)
-
-
-def _check_dtypes(cell: Any, inputs: Array, state: Element) -> None:
-    """Raises TypeError unless the inputs have the cell's dtype, and the state theirs.
-
-    Or the state a wider one.
-    """
-    name = type(cell).__name__
-    check_one_dtype(name, getattr(cell, "dtype", None), inputs, inputs)
-    for leaf_name, leaf in named_leaves("state", state):
-        if leaf.dtype.itemsize < inputs.dtype.itemsize:
-            raise TypeError(
-                f"{name}: `{leaf_name}` must have the dtype of the inputs, "
-                f"{inputs.dtype}, or a wider one, got {describe(leaf)}. Make the state "
-                "with that dtype (a driver's `dtype`)."
-            )
 
 
 class VectorRecurrenceCell(LinearRecurrenceCell):

@@ -7,21 +7,20 @@ from typing import Any, final
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from .._base.errors import describe
-from .._base.math import affine, widest_dtype
+from .._base.math import affine, at_least_float32, widest_dtype
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
+from .base import scope_name
 from .heads import head_size, set_head_fields
 from .initializers import ParamSpec, glorot_uniform, zeros
 from .mlstm_chunks import Projected, chunk_size, normalized, run_chunks
-from .specs_cell import SpecsCell
+from .specs_cell import SpecsCell, check_without_kernel
 from .states import MLSTMState
-from .step_checks import check_one_dtype
+from .step_checks import check_state_dtypes
 
 
 @final
@@ -117,7 +116,13 @@ class MLSTMCell(SpecsCell):
             TypeError: If a dtype is not what they require.
         """
         inputs, state = self.checked_step(params, inputs, state, key)
-        self._check_dtypes(inputs, state)
+        check_state_dtypes(self, inputs, state)
+        with jax.named_scope(scope_name(self)):
+            return self._step(params, inputs, state)
+
+    def _step(
+        self, params: Params, inputs: Array, state: MLSTMState
+    ) -> tuple[Array, MLSTMState]:
         dtype = _arithmetic_dtype(inputs, state)
         o, (q, k, v, i, log_f) = self._project(params, inputs, dtype)
         c, n, m = (leaf.astype(dtype) for leaf in state)
@@ -147,8 +152,10 @@ class MLSTMCell(SpecsCell):
             DeclinedError: If an implementation is named, if sequences are packed, which
                 needs the state of every step, or if the number of steps is symbolic.
         """
-        self._check_sequence(steps, implementation)
-        dtype = _arithmetic_dtype(inputs, state)
+        check_without_kernel(steps, implementation)
+        if steps.restarts is not None:
+            raise DeclinedError("packed sequences need the state of every step")
+        state, dtype = MLSTMState(*state), _arithmetic_dtype(inputs, state)
         # Heads may be fewer than the devices that divide the columns.
         params = whole_on_explicit_mesh(params)
         # Their gradients are added up over chunks in this dtype.
@@ -158,15 +165,13 @@ class MLSTMCell(SpecsCell):
             narrow = jax.tree.map(lambda leaf: leaf.astype(x.dtype), params)
             return self._project(narrow, x, dtype)
 
-        outputs, wide = run_chunks(
-            steps,
-            chunk_size(steps.time),
-            project,
-            steps.zero_dead(inputs),
-            MLSTMState(*(leaf.astype(dtype) for leaf in state)),
-        )
-        outputs = steps.zero_dead(outputs.astype(inputs.dtype))
-        return outputs, _stored(wide, state)
+        wide = jax.tree.map(lambda leaf: leaf.astype(dtype), state)
+        with jax.named_scope(scope_name(self)):
+            outputs, wide = run_chunks(
+                steps, chunk_size(steps.time), project, steps.zero_dead(inputs), wide
+            )
+            outputs = steps.zero_dead(outputs.astype(inputs.dtype))
+            return outputs, _stored(wide, state)
 
     def _project(
         self, params: Params, inputs: Array, dtype: DType
@@ -180,24 +185,6 @@ class MLSTMCell(SpecsCell):
         q, k, v = (x.reshape(shape) for x in vectors)
         k = k / math.sqrt(max(1, head_size(self)))
         return jax.nn.sigmoid(o), Projected(q, k, v, i, jax.nn.log_sigmoid(f))
-
-    def _check_sequence(self, steps: Steps, implementation: Any) -> None:
-        if implementation is not None:
-            raise DeclinedError("no product of MLSTMCell reads the state")
-        if steps.restarts is not None:
-            raise DeclinedError("packed sequences need the state of every step")
-        if not isinstance(steps.time, int):
-            raise DeclinedError("the number of steps is symbolic")
-
-    def _check_dtypes(self, inputs: Array, state: MLSTMState) -> None:
-        check_one_dtype("MLSTMCell", self.dtype, inputs, inputs)
-        for name, leaf in zip(state._fields, state, strict=True):
-            if widest_dtype((leaf, inputs)) != leaf.dtype:
-                raise TypeError(
-                    f"MLSTMCell: `state.{name}` must have the dtype of the inputs, "
-                    f"{inputs.dtype}, or a wider one, got {describe(leaf)}. Make the "
-                    "state with their dtype (a driver's `dtype`)."
-                )
 
     def _kernel(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         depth, units = shape[0], self.num_units
@@ -217,7 +204,7 @@ class MLSTMCell(SpecsCell):
 
 def _arithmetic_dtype(inputs: Array, state: PyTree) -> DType:
     """The widest dtype, at least float32."""
-    return widest_dtype((inputs, state, np.float32(0)))
+    return at_least_float32(widest_dtype((inputs, state)))
 
 
 def _stored(state: MLSTMState, like: MLSTMState) -> MLSTMState:

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.typing import Array
+from .._linear.forms import divided
 from .._time.steps import Steps
 from .states import MLSTMState
 
@@ -99,9 +100,10 @@ def run_chunks(
         state, h = _attend(state, by_head)
         return state, o * jnp.moveaxis(h, 2, 0).reshape(o.shape)
 
-    ones = jnp.ones_like(jnp.sum(inputs, axis=-1, keepdims=True))
-    alive = steps.zero_dead(ones) > 0
-    chunks = jax.tree.map(lambda x: _divided(steps.swap_time(x), size), (inputs, alive))
+    alive = steps.zero_dead(jnp.ones((*inputs.shape[:2], 1), bool))
+    chunks = jax.tree.map(
+        lambda x: divided(steps.swap_time(x), size, axis=0), (inputs, alive)
+    )
     # What is saved for derivatives are the inputs, and the states before the chunks.
     # The products of a chunk are large enough: those of all steps at once are slower,
     # and take several times the memory.
@@ -109,13 +111,6 @@ def run_chunks(
     state, outputs = jax.lax.scan(run_chunk, state, chunks)
     outputs = jax.lax.collapse(outputs, 0, 2)[: steps.time]
     return steps.swap_time(outputs), state
-
-
-def _divided(x: Array, size: int) -> Array:
-    """`[time, ...]` as `[chunks, size, ...]`, zeros where there are no more steps."""
-    count = -(-x.shape[0] // size)
-    widths = [(0, count * size - x.shape[0])] + [(0, 0)] * (x.ndim - 1)
-    return jnp.pad(x, widths).reshape(count, size, *x.shape[1:])
 
 
 def _attend(state: MLSTMState, chunk: Projected) -> tuple[MLSTMState, Array]:

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal
 
-from .._base.arguments import as_count
 from .._base.math import at_least_float32
 from .._base.typing import Array, DType, Initializer, Key, Params
-from .hyperparameters import set_field
+from .heads import head_size, set_head_fields
 from .initializers import ParamSpec, bias_initializer, zeros
 from .linear_recurrence import VectorRecurrenceCell
 from .ring import check_same_depth, draw_decays, set_radii
@@ -70,15 +69,7 @@ class RGLRUCell(VectorRecurrenceCell):
     dtype: DType | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        where = type(self).__name__
-        heads = as_count(where, "num_heads", self.num_heads, 1, "")
-        if self.num_units % heads:
-            raise ValueError(
-                f"{where}: `num_heads` must divide `num_units`, {self.num_units}, got "
-                f"{heads}."
-            )
-        set_field(self, num_heads=heads)
+        set_head_fields(self)
         set_radii(self)
 
     def check_depth(self, depth: int) -> None:
@@ -87,7 +78,7 @@ class RGLRUCell(VectorRecurrenceCell):
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """`a_param`, `input_gate` and `a_gate`."""
-        size = self.num_units // self.num_heads
+        size = head_size(self)
         kernel = self.kernel_initializer or normal(1 / math.sqrt(max(1, size)))
         bias = self.bias_initializer or bias_initializer(kernel, zeros)
         gate = {

@@ -5,9 +5,8 @@ from typing import Any, final
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from .._base.math import widest_dtype
+from .._base.math import at_least_float32
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.typing import Array, DType, Initializer, Key, Params
 from .affine import AffineCell, Stage
@@ -114,7 +113,7 @@ class SLSTMCell(AffineCell):
     def _update(
         self, params: Params, z: Array, state: SLSTMState
     ) -> tuple[Array, SLSTMState]:
-        dtype = widest_dtype((z, np.float32(0)))
+        dtype = at_least_float32(z.dtype)
         c, n, m = (leaf.astype(dtype) for leaf in state[1:])
         i, f, z, o = jnp.split(z.astype(dtype), 4, axis=-1)
         kept = jax.nn.log_sigmoid(f) + m

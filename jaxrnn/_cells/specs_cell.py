@@ -1,9 +1,12 @@
-"""What the cells share that scan their own step: `init`, and the checks of a step."""
+"""The base class of cells given by `param_specs` and a step: `init`, and checks."""
 
 from typing import Any
 
 from .._base.cell_keys import check_key_of_step
+from .._base.trees import with_structure
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
+from .._time.sequence import DeclinedError
+from .._time.steps import Steps
 from .affine import init_by_specs
 from .base import RNNCell
 from .step_checks import check_params, check_state, check_step_inputs
@@ -39,7 +42,7 @@ class SpecsCell(RNNCell):
     def checked_step(
         self, params: Params, inputs: Any, state: PyTree, key: Any
     ) -> tuple[Array, PyTree]:
-        """The inputs and the state as arrays.
+        """The inputs and the state as arrays, in the nest of `state_size`.
 
         Raises:
             ValueError: If a shape, or the set of parameters, is not what the cell and
@@ -52,4 +55,12 @@ class SpecsCell(RNNCell):
         state = check_state(name, state, self.state_size, inputs.shape[0])
         check_params(name, params, self.param_specs, inputs)
         self.check_depth(inputs.shape[-1])
-        return inputs, state
+        return inputs, with_structure(self.state_size, state)
+
+
+def check_without_kernel(steps: Steps, implementation: Any) -> None:
+    """Raises DeclinedError for an implementation, or a symbolic number of steps."""
+    if implementation is not None:
+        raise DeclinedError("no product reads the state")
+    if not isinstance(steps.time, int):
+        raise DeclinedError("the number of steps is symbolic")

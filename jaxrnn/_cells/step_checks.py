@@ -160,6 +160,19 @@ def check_one_dtype(cell: str, declared: DType, inputs: Array, operand: Array) -
         )
 
 
+def check_state_dtypes(cell: Any, inputs: Array, state: PyTree) -> None:
+    """Raises TypeError for inputs not of the cell's dtype, or a narrower state."""
+    name = type(cell).__name__
+    check_one_dtype(name, getattr(cell, "dtype", None), inputs, inputs)
+    for leaf_name, leaf in named_leaves("state", state):
+        if leaf.dtype.itemsize < inputs.dtype.itemsize:
+            raise TypeError(
+                f"{name}: `{leaf_name}` must have the dtype of the inputs, "
+                f"{inputs.dtype}, or a wider one, got {describe(leaf)}. Make the state "
+                "with their dtype (a driver's `dtype`)."
+            )
+
+
 def _fit(named: dict[str, Any], specs: dict[str, Any]) -> bool:
     """Whether all parameters have the shapes of the specs."""
     return all(

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._base.math import expand_rows
 from .._base.sharding import buffers_for
 from .._base.typing import Array
-from .elements import Element, one_of, plus, times
+from .._time import masking
+from .elements import Element, one_like, plus, times
 
 
 class Recurrence(NamedTuple):
@@ -42,15 +42,14 @@ Step = Callable[[Element, Recurrence], tuple[Element, Element]]
 
 def forward_step(h: Element, at: Recurrence) -> tuple[Element, Element]:
     """`(carry, y)` of a forward step, all arrays `[..., units]`."""
-    new = _unless_reset(at.resets, plus(times(at.a, h), at.x), at.x)
+    new = plus(zero_at(at.resets, times(at.a, h)), at.x)
     return new, new
 
 
 def transposed_step(u: Element, at: Recurrence) -> tuple[Element, Element]:
     """`(carry, y)` of a transposed step."""
     y = plus(u, at.x)
-    back = times(at.a, y)
-    return _unless_reset(at.resets, back, jax.tree.map(jnp.zeros_like, back)), y
+    return zero_at(at.resets, times(at.a, y)), y
 
 
 def run_steps(
@@ -97,26 +96,27 @@ def by_chunks(
     ys, _ = _loop(step, chunks, before, axis + 1, reverse=transposed)
 
     def joined(y: Array) -> Array:
-        y = y.reshape(*y.shape[:axis], -1, *y.shape[axis + 2 :])
+        y = jax.lax.collapse(y, axis, axis + 2)
         return jax.lax.slice_in_dim(y, 0, time, axis=axis)
 
     return jax.tree.map(joined, ys), carry
 
 
 def _divided(recurrence: Recurrence, size: int, axis: int) -> Recurrence:
-    """Chunks of `size` steps along `axis + 1`; steps are added that change nothing."""
-
-    def divide(x: Array, added: float) -> Array:
-        time = x.shape[axis]
-        widths = [(0, 0)] * x.ndim
-        widths[axis] = (0, -time % size)
-        padded = jnp.pad(x, widths, constant_values=added)
-        return padded.reshape(*x.shape[:axis], -1, size, *x.shape[axis + 1 :])
-
+    """The recurrence in chunks; steps are added that change nothing."""
     a, x, resets = recurrence
-    a = jax.tree.map(divide, a, one_of(a))
-    x = jax.tree.map(lambda leaf: divide(leaf, 0), x)
-    return Recurrence(a, x, None if resets is None else divide(resets, False))
+    divide = functools.partial(divided, size=size, axis=axis)
+    a = jax.tree.map(lambda leaf, one: divide(leaf, added=one), a, one_like(a))
+    return Recurrence(a, *jax.tree.map(divide, (x, resets)))
+
+
+def divided(x: Array, size: int, axis: int, added: float = 0) -> Array:
+    """Chunks of `size` steps along `axis + 1`; after the last step of `x`, `added`."""
+    time = x.shape[axis]
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, -time % size)
+    padded = jnp.pad(x, widths, constant_values=added)
+    return padded.reshape(*x.shape[:axis], -(-time // size), size, *x.shape[axis + 1 :])
 
 
 def _whole_chunks(
@@ -131,9 +131,7 @@ def _whole_chunks(
 
     at = jax.tree.map(lambda leaf: _read(leaf, 0, axis), chunks)
     zeros = jax.tree.map(jnp.zeros_like, at.x)
-    ones = jax.tree.map(
-        lambda x, one: x + jnp.asarray(one, x.dtype), zeros, one_of(at.a)
-    )
+    ones = plus(zeros, one_like(at.a))
     _, (factor, added) = _loop(both, chunks, (ones, zeros), axis, reverse)
     resets = None if chunks.resets is None else jnp.any(chunks.resets, axis=axis)
     return Recurrence(factor, added, resets)
@@ -172,8 +170,6 @@ def _read(x: Array, t: Array | int, axis: int) -> Array:
     )
 
 
-def _unless_reset(resets: Array | None, value: Element, instead: Element) -> Element:
-    if resets is None:
-        return value
-    select = lambda v, i: jnp.where(expand_rows(resets, v), i, v)
-    return jax.tree.map(select, value, instead)
+def zero_at(resets: Array | None, x: Element) -> Element:
+    """`x` with zeros at resets, where it may be NaN."""
+    return x if resets is None else masking.zero_dead(~resets, x)

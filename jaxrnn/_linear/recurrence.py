@@ -13,10 +13,9 @@ import jax.numpy as jnp
 
 from .._autodiff.differentiable import differentiable
 from .._autodiff.transposable import dense, transposable
-from .._base.math import expand_rows
 from .._base.typing import Array
 from .elements import Element, conjugate, plus, times
-from .forms import Recurrence, run_steps
+from .forms import Recurrence, run_steps, zero_at
 
 
 class _Linear(NamedTuple):
@@ -67,7 +66,7 @@ def _push_forward(axis: int, transposed: bool, primals: Any, tangents: Any) -> A
     (d_a, _), (d_x, d_carry) = tangents[0], dense(tangents[1])
     ys, carry = _run(axis, transposed, factors, linear)
     multiplied = ys if transposed else _before(ys, linear.carry, axis)
-    d_factor = _zero_at(factors[1], times(dense(d_a), multiplied))
+    d_factor = zero_at(factors[1], times(dense(d_a), multiplied))
     # In a transposed step what is multiplied reaches the step before.
     d_x = plus(d_x, _after(d_factor, axis) if transposed else d_factor)
     run = functools.partial(_run, axis, transposed)
@@ -104,10 +103,3 @@ def _after(xs: Element, axis: int) -> Element:
         return jnp.concatenate([kept, zeros], axis)
 
     return jax.tree.map(shift, xs)
-
-
-def _zero_at(resets: Array | None, xs: Element) -> Element:
-    if resets is None:
-        return xs
-    zero = lambda x: jnp.where(expand_rows(resets, x), jnp.zeros_like(x), x)
-    return jax.tree.map(zero, xs)

@@ -9,8 +9,8 @@ pass takes memory that grows with time, besides the outputs and gradients themse
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
+from .._base.math import widened
 from .._base.typing import Array, Params, PyTree
 from .._time import masking
 from .._time.each_step import at_each_step
@@ -18,7 +18,7 @@ from .._time.restarts import rows_of
 from .._time.steps import Steps
 from ..memory._segmented_run import segmented_run
 from ..memory._strategy import CheckpointPlan
-from .elements import Element, cast_like, one_of, plus, times, wide
+from .elements import Element, cast_like, one_like, plus, times
 from .recurrence import linear_recurrence
 
 
@@ -52,9 +52,9 @@ def steps_in_block(state: Element) -> int:
     722, 775 and 839 ms to train; with B = 1, 256 to 2048 steps are equally fast.
     Elsewhere, where what counts is how many steps follow one another, they take 64 MiB.
     """
-    row = 4 * sum(leaf.size for leaf in jax.tree.leaves(state))
-    in_all = 2**21 if jax.default_backend() == "cpu" else 2**26
-    steps = min(max(32, in_all // max(1, row)), 2**16)
+    step_bytes = 4 * sum(leaf.size for leaf in jax.tree.leaves(state))
+    block_bytes = 2**21 if jax.default_backend() == "cpu" else 2**26
+    steps = min(max(32, block_bytes // max(1, step_bytes)), 2**16)
     return 1 << (steps.bit_length() - 1)
 
 
@@ -66,7 +66,7 @@ def _run_block(
     a, b, rest = at_each_step(coefficients, steps.zero_dead(xs))
     a, b = _masked(steps, a, b)
     b, resets = _restarted(steps, a, b)
-    hs, last = linear_recurrence(a, b, wide(state), resets, steps.axis)
+    hs, last = linear_recurrence(a, b, widened(state), resets, steps.axis)
     hs, last = (cast_like(state, x) for x in (hs, last))
     output = lambda h, rest: cell.output(params, h, rest).astype(xs.dtype)
     outputs = steps.zero_dead(at_each_step(output, hs, rest))
@@ -74,21 +74,19 @@ def _run_block(
 
 
 def _masked(steps: Steps, a: Element, b: Element) -> tuple[Element, Element]:
-    """Factors and summands, which keep the state where a row is not alive."""
+    """The coefficients; 1 and 0, which keep the state, where a row is not alive."""
     alive = steps.alive_steps()
     if alive is None:
         return a, b
-    select = lambda x, dead: jnp.where(alive[..., None], x, jnp.asarray(dead, x.dtype))
-    return jax.tree.map(select, a, one_of(a)), steps.zero_dead(b)
+    return masking.choose(alive, a, one_like(a)), masking.zero_dead(alive, b)
 
 
 def _restarted(steps: Steps, a: Element, b: Element) -> tuple[Element, Any]:
-    """The summands with the restart states, and the steps at which these count."""
+    """`b` plus the restart states times a, and the steps that start from one."""
     if steps.restarts is None:
         return b, None
-    states, starts = steps.restart_states, steps.restarts.starts
-    before = at_each_step(lambda which: rows_of(states, which), starts)
-    resets = starts >= 0
+    starts = steps.restarts.starts
+    resets, before = starts >= 0, widened(rows_of(steps.restart_states, starts))
     # Else 0 times infinity could reach the gradient of a step without a restart.
-    before = masking.zero_dead(resets, wide(before))
+    before = masking.zero_dead(resets, before)
     return plus(b, times(a, before)), resets

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any, final
 
 import jax
-import jax.numpy as jnp
 
+from .._base.math import widened
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.initializers import ParamSpec, zeros
 from .own_params import OwnParams
@@ -27,8 +27,8 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
     Shapes: inputs `[batch, depth]`; `kernel` `[width, depth]`; `bias` `[depth]`; state
     `PastInputsState(past_inputs, cell_state)` with past inputs `[batch, width - 1,
     depth]`, the oldest first, of the dtype of the inputs. The wrapped cell's parameters
-    are under its scope, such as `gru_cell`; the output is its output. Of 16 bits, the
-    sum is computed in float32.
+    are under its scope, such as `gru_cell`; the output is its output. The sum is
+    computed in at least float32.
 
     Attributes:
         cell: The wrapped cell.
@@ -53,9 +53,9 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
 
     def combine(self, own: Params, taps: Sequence[Array]) -> Array:
         """The convolution, `[batch, depth]`."""
-        total = _wide(own["bias"])[None, :]
+        total = widened(own["bias"])[None, :]
         for weights, x in zip(own["kernel"], taps, strict=True):
-            total += _wide(weights)[None, :] * _wide(x)
+            total += widened(weights)[None, :] * widened(x)
         return total.astype(taps[0].dtype)
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
@@ -67,7 +67,3 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
         """
         inputs = self.checked_inputs(inputs)
         return self._init(key, self.depth, inputs, dtype)
-
-
-def _wide(x: Array) -> Array:
-    return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x

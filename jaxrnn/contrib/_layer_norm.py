@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import constant
 
+from .._base.math import widened
 from .._base.typing import Array, Initializer, Params, PyTree
 from .._cells.affine import Stage
 from .._cells.hyperparameters import check_number, set_field
@@ -93,15 +94,15 @@ class LayerNormedLSTM(ContribLSTM):
     def normalized(self, params: Params, scope: str, x: Array) -> Array:
         """`gamma * (x - mean) / sqrt(variance + epsilon) + beta` over the last axis.
 
-        Epsilon is 1e-12, or 1e-3 in float16. 16 bits are normalized in float32. Without
-        `layer_norm` x is returned.
+        Epsilon is 1e-12, or 1e-3 in float16; the arithmetic is in at least float32.
+        Without `layer_norm` x is returned.
 
         Source: arXiv:1607.06450; `tf.contrib.layers.layer_norm`.
         """
         if not self.layer_norm:
             return x
         epsilon = 1e-3 if x.dtype == jnp.float16 else 1e-12
-        wide = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+        wide = widened(x)
         centered = wide - jnp.mean(wide, -1, keepdims=True)
         variance = jnp.mean(centered * centered, -1, keepdims=True)
         normal = centered * jax.lax.rsqrt(variance + epsilon)

@@ -6,6 +6,7 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
+from .._base.math import widened
 from .._base.typing import Array, DType, Initializer, Params
 from .._cells.affine import Stage
 from .._cells.initializers import ParamSpec, glorot_uniform
@@ -122,7 +123,7 @@ class WeightNormLSTMCell(ContribLSTM):
 
 def _normalized(kernel: Array, norm: Array) -> Array:
     """`kernel` with columns of the norms `norm`."""
-    wide = kernel.astype(jnp.float32) if kernel.dtype.itemsize < 4 else kernel
+    wide = widened(kernel)
     squares = jnp.sum(wide * wide, axis=0, keepdims=True)
     normal = wide * jax.lax.rsqrt(jnp.maximum(squares, _EPSILON))
     return normal.astype(kernel.dtype) * norm[None, :]

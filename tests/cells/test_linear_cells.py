@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_same
 
 import jaxrnn
 from jaxrnn._linear import recurrence, sequence
@@ -168,6 +169,16 @@ def test_a_wide_state_of_narrow_inputs():
     assert last.dtype == jnp.float32
     with pytest.raises(TypeError, match="`state` must have the dtype of the inputs"):
         cell.apply(params, jnp.ones((2, DEPTH)), jnp.ones((2, UNITS), jnp.float32))
+
+
+@pytest.mark.parametrize("cell", [jaxrnn.LRUCell(DEPTH), jaxrnn.MLSTMCell(4)])
+def test_a_plain_tuple_passes_for_a_state(cell):
+    """As for an LSTM: whole sequences return it, one step the named tuple."""
+    params, xs, state = jax.tree.map(jnp.asarray, data(cell))
+    bound, plain = cell.bind(params), tuple(state)
+    assert isinstance(bound(xs[:, 0], plain)[1], type(state))
+    got, want = (jaxrnn.dynamic_rnn(bound, xs, initial_state=s) for s in (plain, state))
+    assert_same(got, (want[0], tuple(want[1])))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

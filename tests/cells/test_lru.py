@@ -35,19 +35,13 @@ def as_complex(state):
 
 @pytest.mark.parametrize("form", [forms.by_loop, forms.by_chunks])
 def test_same_as_the_papers_equations(form, monkeypatch):
-    monkeypatch.setattr(
-        recurrence,
-        "run_steps",
-        lambda steps, carry, axis, transposed: form(steps, carry, axis, transposed),
-    )
+    monkeypatch.setattr(recurrence, "run_steps", form)
     rng = np.random.default_rng(1)
     us = rng.normal(size=(3, 7, 3))
     cell = CELL.bind(CELL.init(jax.random.key(0), us[:, 0]))
     state = ComplexState(*rng.normal(size=(2, 3, 4)))
     got, last = jaxrnn.dynamic_rnn(cell, us, LENGTHS, state)
-    want, want_last = lru(
-        cell.params, us, LENGTHS, np.asarray(state.real) + 1j * state.imag
-    )
+    want, want_last = lru(cell.params, us, LENGTHS, as_complex(state))
     np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(as_complex(last), want_last, rtol=1e-12)
 

@@ -53,14 +53,11 @@ DECLINED = {
     **dict.fromkeys(
         ("grid", "grid_bidirectional", "grid_joined"), "c of the window below"
     ),
-    "min_gru": "its states are multiplied by no kernel",
-    "mlstm": "no product of MLSTMCell reads the state",
     "ntm": "NTMCell has no `apply_sequence`",
-    **dict.fromkeys(("ind_rnn", "indy_gru", "indy_lstm"), "no product reads the state"),
     **dict.fromkeys(
-        ("ind_rnn", "indy_gru", "indy_lstm", "sru"), "no product reads the state"
+        ("ind_rnn", "indy_gru", "indy_lstm", "lru", "min_gru", "mlstm", "rg_lru"),
+        "no product reads the state",
     ),
-    **dict.fromkeys(("lru", "rg_lru"), "its states are multiplied by no kernel"),
 }
 
 

@@ -20,11 +20,7 @@ BATCH, UNITS = 2, 3
 @pytest.fixture(params=FORMS)
 def form(request, monkeypatch):
     """Each form, whatever the platform and the number of steps."""
-
-    def run(steps, carry, axis, transposed):
-        return FORMS[request.param](steps, carry, axis, transposed)
-
-    monkeypatch.setattr(recurrence, "run_steps", run)
+    monkeypatch.setattr(recurrence, "run_steps", FORMS[request.param])
 
 
 def numbers(rng, kind, *shape):
@@ -131,6 +127,13 @@ def test_many_steps_of_strong_decay_are_finite():
     value, slope = jax.value_and_grad(loss)(a)
     np.testing.assert_allclose(value, 3000 / (1 - 1e-3), rtol=1e-5)
     assert jnp.all(jnp.isfinite(slope))
+
+
+@pytest.mark.parametrize("shape", [(0, 70, 3), (2, 70, 0)], ids=["rows", "units"])
+def test_nothing_in_chunks(shape):
+    a = jnp.ones(shape)
+    hs, last = by_chunks(Recurrence(a, a), a[:, 0], axis=1, transposed=False)
+    assert (hs.shape, last.shape) == (shape, shape[::2])
 
 
 @pytest.mark.parametrize(("platform", "loops"), [("cpu", 1), ("cuda", 3), ("tpu", 3)])
