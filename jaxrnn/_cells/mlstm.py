@@ -14,6 +14,7 @@ from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
+from .base import scope_name
 from .heads import head_size, set_head_fields
 from .initializers import ParamSpec, glorot_uniform, zeros
 from .mlstm_chunks import Projected, chunk_size, normalized, run_chunks
@@ -116,6 +117,12 @@ class MLSTMCell(SpecsCell):
         """
         inputs, state = self.checked_step(params, inputs, state, key)
         check_state_dtypes(self, inputs, state)
+        with jax.named_scope(scope_name(self)):
+            return self._step(params, inputs, state)
+
+    def _step(
+        self, params: Params, inputs: Array, state: MLSTMState
+    ) -> tuple[Array, MLSTMState]:
         dtype = _arithmetic_dtype(inputs, state)
         o, (q, k, v, i, log_f) = self._project(params, inputs, dtype)
         c, n, m = (leaf.astype(dtype) for leaf in state)
@@ -158,15 +165,13 @@ class MLSTMCell(SpecsCell):
             narrow = jax.tree.map(lambda leaf: leaf.astype(x.dtype), params)
             return self._project(narrow, x, dtype)
 
-        outputs, wide = run_chunks(
-            steps,
-            chunk_size(steps.time),
-            project,
-            steps.zero_dead(inputs),
-            MLSTMState(*(leaf.astype(dtype) for leaf in state)),
-        )
-        outputs = steps.zero_dead(outputs.astype(inputs.dtype))
-        return outputs, _stored(wide, state)
+        wide = jax.tree.map(lambda leaf: leaf.astype(dtype), state)
+        with jax.named_scope(scope_name(self)):
+            outputs, wide = run_chunks(
+                steps, chunk_size(steps.time), project, steps.zero_dead(inputs), wide
+            )
+            outputs = steps.zero_dead(outputs.astype(inputs.dtype))
+            return outputs, _stored(wide, state)
 
     def _project(
         self, params: Params, inputs: Array, dtype: DType

@@ -163,6 +163,13 @@ def test_packed_sequences_run_step_by_step(caplog):
     assert "packed sequences need the state of every step" in caplog.text
 
 
+@pytest.mark.parametrize("make", [MLSTMCell, SLSTMCell])
+def test_profiles_name_the_step(make):
+    run = lambda cell, x: jaxrnn.dynamic_rnn(cell, x, dtype=x.dtype)
+    lowered = jax.jit(run).lower(bound(make(4, name="memory")), jnp.ones((2, 5, 3)))
+    assert "memory/" in lowered.as_text(debug_info=True)
+
+
 @pytest.mark.parametrize("cell", [MLSTMCell, SLSTMCell])
 def test_refusals(cell):
     name = cell.__name__
