@@ -1,6 +1,7 @@
 """The cell of a case, and the arrays that all ways to run it are given."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,14 +16,14 @@ from ..core.cases import Case
 
 HEADS = 4
 MAKE: dict[str, Callable[[int], jaxrnn.RNNCell]] = {
-    "MinGRU": lambda units: jaxrnn.MinGRUCell(units),
-    "MinLSTM": lambda units: jaxrnn.MinLSTMCell(units),
-    "QRNN": lambda units: jaxrnn.QRNNCell(units),
-    "SRU": lambda units: contrib.SRUCell(units),
-    "LRU": lambda units: jaxrnn.LRUCell(units),
-    "RGLRU": lambda units: jaxrnn.RGLRUCell(units),
-    "MLSTM": lambda units: jaxrnn.MLSTMCell(units, num_heads=HEADS),
-    "SLSTM": lambda units: jaxrnn.SLSTMCell(units, num_heads=HEADS),
+    "MinGRU": jaxrnn.MinGRUCell,
+    "MinLSTM": jaxrnn.MinLSTMCell,
+    "QRNN": jaxrnn.QRNNCell,
+    "SRU": contrib.SRUCell,
+    "LRU": jaxrnn.LRUCell,
+    "RGLRU": jaxrnn.RGLRUCell,
+    "MLSTM": functools.partial(jaxrnn.MLSTMCell, num_heads=HEADS),
+    "SLSTM": functools.partial(jaxrnn.SLSTMCell, num_heads=HEADS),
 }
 
 

@@ -48,8 +48,8 @@ def table(rows: list[Row]) -> str:
         for mode in ("forward", "train")
         for row in growing(rows, cell, mode)
     ]
-    of = lambda name: lambda row: str(row["case"][name])
-    columns = [(title, of(title)) for title in ("cell", "mode", "time")]
+    of_case = ("cell", "mode", "time")
+    columns = of_each(of_case, lambda row, name: str(row["case"][name]))
     us = of_each(FORMS, lambda row, n: text(step_us(row, n)), "{}, µs")
     mib = of_each(FORMS, lambda row, n: text(temp_mib(row, n)), "{}, MiB")
     return grid([*columns, *us, *mib], found)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import normal
 
 from .._base.arguments import as_count
-from .._base.math import at_least_float32, dot
+from .._base.math import at_least_float32, dot, widened
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._linear.elements import ComplexState
 from .hyperparameters import check_number, set_common_fields, set_field
@@ -102,7 +102,7 @@ class LRUCell(LinearRecurrenceCell):
         """Fresh parameters; see `RNNCell.init`. `gamma_log` follows from `nu_log`."""
         params = super().init(key, inputs, dtype)
         nu_log = params["nu_log"]
-        nu = jnp.exp(nu_log.astype(at_least_float32(nu_log.dtype)))
+        nu = jnp.exp(widened(nu_log))
         gamma_log = 0.5 * jnp.log(-jnp.expm1(-2 * nu))  # 1 - |lambda|^2, without loss.
         return params | {"gamma_log": gamma_log.astype(nu_log.dtype)}
 

@@ -20,6 +20,6 @@ def at_each_step(fn: Callable[..., PyTree], *trees: Any) -> PyTree:
     Returns:
         What `fn` returns, with the same two axes.
     """
-    # As rows are separate, steps may stand for rows: mapped over the second axis rather
-    # than the first, XLA would transpose every array.
+    # Always over the first axis, even if that is the batch: `fn` then takes the steps
+    # of one row for rows. Mapped over the second axis, XLA would transpose every array.
     return jax.vmap(fn)(*trees)

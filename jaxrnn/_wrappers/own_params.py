@@ -33,9 +33,9 @@ def vector_size(where: str, size: Size, name: str = "cell") -> int:
 
 
 class OwnParams(RNNCell):
-    """A cell around another, `cell`, with parameters of its own beside those of it.
+    """A cell around another, `cell`, with parameters of its own.
 
-    The latter are under TensorFlow's scope of the wrapped cell, such as `gru_cell`.
+    Those of `cell` are under its scope in TensorFlow, such as `gru_cell`.
     """
 
     owns_params = True

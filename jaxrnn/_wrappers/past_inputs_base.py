@@ -48,9 +48,9 @@ class PastInputsBase(WrapperCell):
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
-        depth = as_count(name, "depth", self.depth, fix="")
+        set_field(self, depth=as_count(name, "depth", self.depth, fix=""))
         fix = "A cell alone is given the inputs of one step."
-        set_field(self, depth=depth, width=as_count(name, "width", self.width, 2, fix))
+        set_field(self, width=as_count(name, "width", self.width, 2, fix))
 
     @abc.abstractmethod
     def combine(self, own: Params, taps: Sequence[Array]) -> Array:
@@ -83,7 +83,7 @@ class PastInputsBase(WrapperCell):
         return zero._replace(cell_state=self.cell.zero_state(batch_size, dtype))
 
     def start(self, params: Params, state: PyTree) -> PyTree:
-        """With the state from which the wrapped cell starts; see `RNNCell.start`."""
+        """The state, with the wrapped cell's part started; see `RNNCell.start`."""
         past, cell_state = state
         inner = self.split_params(params)[1]
         return PastInputsState(past, self.cell.start(inner, cell_state))

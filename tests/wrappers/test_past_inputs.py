@@ -285,8 +285,6 @@ def test_modules_take_several_axes_of_rows():
 
 GRU, STEP = GRUCell(4), np.ones((2, DEPTH), np.float32)
 CONV = TemporalConvWrapper(GRU, DEPTH)
-
-
 PAST = np.zeros((2, 3, DEPTH), np.float32)
 
 
