@@ -108,11 +108,17 @@ def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
     """The parameters of nested dicts of `ParamSpec`, each from a separate key.
 
     Raises:
-        TypeError: If an initializer does not return an array of the requested shape.
+        TypeError: If an initializer does not return an array of the requested shape, or
+            a leaf is no `ParamSpec`.
     """
     keys = iter(jax.random.split(key, max(1, len(jax.tree.leaves(specs)))))
 
     def make(name: str, spec: ParamSpec) -> Array:
+        if not isinstance(spec, ParamSpec):
+            raise TypeError(
+                f"`param_specs` must return `ParamSpec`s, got {describe(spec)} for "
+                f"`{name}`."
+            )
         called = f"(key, {spec.shape}, {jnp.dtype(dtype).name})"
         with noting(f"raised by the initializer of `{name}`, called with {called}."):
             leaf = draw(spec.initializer, next(keys), spec, dtype)

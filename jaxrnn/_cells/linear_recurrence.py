@@ -101,8 +101,8 @@ class LinearRecurrenceCell(SpecsCell):
         with jax.named_scope(scope_name(self)):
             a, b, rest = self.wide_coefficients(params, inputs, state)
             new_state = cast_like(state, plus(times(a, widened(state)), b))
-            output = self.output(params, new_state, rest)
-            return output.astype(inputs.dtype), new_state
+            output = self.narrow_output(params, new_state, rest, inputs.dtype)
+            return output, new_state
 
     def apply_sequence(
         self,
@@ -135,6 +135,7 @@ class LinearRecurrenceCell(SpecsCell):
         Raises:
             ValueError: If `coefficients` returns something else than three values, or a
                 shape that is not that of the state.
+            TypeError: If it returns complex arrays.
         """
         name = type(self).__name__
         with noting(f"{name}: raised by `coefficients`."):
@@ -148,6 +149,13 @@ class LinearRecurrenceCell(SpecsCell):
         fit = lambda x: self._fitted(x, inputs.shape[0], state)
         return fit(a), fit(b), rest
 
+    def narrow_output(
+        self, params: Params, state: Element, rest: PyTree, dtype: DType
+    ) -> PyTree:
+        """`output`, in `dtype`."""
+        output = self.output(params, state, rest)
+        return jax.tree.map(lambda y: y.astype(dtype), output)
+
     def _fitted(self, x: Any, rows: int, state: Element) -> Element:
         """Coefficients `[rows, units]` in the dtype of the state's arithmetic."""
         like, name = widened(state), type(self).__name__
@@ -158,6 +166,12 @@ class LinearRecurrenceCell(SpecsCell):
             )
 
         def fit(x: Any, h: Array) -> Array:
+            if jnp.iscomplexobj(x):
+                raise TypeError(
+                    f"{name}: `coefficients` must return real arrays, got "
+                    f"{describe(x)}. Of a complex state `state_size` is a "
+                    "`ComplexState` of sizes, and a and b are of arrays."
+                )
             x, shape = jnp.asarray(x, h.dtype), (rows, *h.shape[1:])
             try:
                 return jnp.broadcast_to(x, shape)

@@ -18,8 +18,14 @@ def set_radii(cell: Any) -> None:
         ValueError: Unless `0 <= min_radius <= max_radius <= 1`.
     """
     where = type(cell).__name__
-    high = check_number(where, "max_radius", cell.max_radius, 0, 1)
-    low = check_number(where, "min_radius", cell.min_radius, 0, high)
+    low, high = (
+        check_number(where, name, getattr(cell, name), 0, 1)
+        for name in ("min_radius", "max_radius")
+    )
+    if low > high:
+        raise ValueError(
+            f"{where}: `min_radius` must be at most `max_radius`, {high}, got {low}."
+        )
     set_field(cell, min_radius=low, max_radius=high)
 
 
@@ -40,6 +46,7 @@ def check_same_depth(cell: Any, depth: int) -> None:
     if depth != cell.num_units:
         raise ValueError(
             f"{type(cell).__name__}: `inputs` must have depth `num_units`, "
-            f"{cell.num_units}, got {depth}. `jaxrnn.contrib.InputProjectionWrapper` "
-            "projects them."
+            f"{cell.num_units}, got {depth}. Project them to that size before, by a "
+            "layer or by `jaxrnn.contrib.InputProjectionWrapper`; of a "
+            "`PastInputsWrapper` the depth is width * depth."
         )

@@ -68,7 +68,7 @@ def _run_block(
     b, resets = _restarted(steps, a, b)
     hs, last = linear_recurrence(a, b, widened(state), resets, steps.axis)
     hs, last = (cast_like(state, x) for x in (hs, last))
-    output = lambda h, rest: cell.output(params, h, rest).astype(xs.dtype)
+    output = lambda h, rest: cell.narrow_output(params, h, rest, xs.dtype)
     outputs = steps.zero_dead(at_each_step(output, hs, rest))
     return outputs if steps.restarts is None else (outputs, hs), last
 
