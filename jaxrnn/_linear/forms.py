@@ -97,7 +97,7 @@ def by_chunks(
     ys, _ = _loop(step, chunks, before, axis + 1, reverse=transposed)
 
     def joined(y: Array) -> Array:
-        y = y.reshape(*y.shape[:axis], -1, *y.shape[axis + 2 :])
+        y = jax.lax.collapse(y, axis, axis + 2)
         return jax.lax.slice_in_dim(y, 0, time, axis=axis)
 
     return jax.tree.map(joined, ys), carry
@@ -111,7 +111,8 @@ def _divided(recurrence: Recurrence, size: int, axis: int) -> Recurrence:
         widths = [(0, 0)] * x.ndim
         widths[axis] = (0, -time % size)
         padded = jnp.pad(x, widths, constant_values=added)
-        return padded.reshape(*x.shape[:axis], -1, size, *x.shape[axis + 1 :])
+        chunks = -(-time // size)  # No -1, which fails for a batch of 0.
+        return padded.reshape(*x.shape[:axis], chunks, size, *x.shape[axis + 1 :])
 
     a, x, resets = recurrence
     a = jax.tree.map(divide, a, one_of(a))

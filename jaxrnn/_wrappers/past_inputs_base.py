@@ -12,6 +12,7 @@ from .._base.arguments import as_count
 from .._base.cell_keys import apply_cell, apply_cell_sequence, check_key_of_step
 from .._base.errors import describe
 from .._base.serialization import serializable
+from .._base.sharding import whole_on_explicit_mesh
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
@@ -135,7 +136,8 @@ class PastInputsBase(WrapperCell):
         Raises:
             DeclinedError: If the wrapped cell declines.
         """
-        own, inner = self.split_params(params)
+        # Else inputs could become divided along their features.
+        own, inner = self.split_params(whole_on_explicit_mesh(params))
         past, cell_state = state
         restart_past, restart_states = steps.restart_states or (None, None)
         taps, past = _taps(steps.with_restart_states(restart_past), inputs, past)

@@ -133,6 +133,15 @@ def test_blocks_and_forms_give_what_a_scan_gives(form, monkeypatch):
     jax.tree.map(close, got, want)
 
 
+@pytest.mark.parametrize("cell", [jaxrnn.MinGRUCell(4), jaxrnn.RGLRUCell(4, 2)])
+def test_no_rows(cell):
+    """64 steps, so that the form in chunks is traced too."""
+    xs = jnp.ones((0, 64, 4))
+    params = cell.init(jax.random.key(0), xs[:, 0])
+    outputs, last = jaxrnn.dynamic_rnn(cell.bind(params), xs, dtype=xs.dtype)
+    assert (outputs.shape, last.shape) == ((0, 64, 4), (0, 4))
+
+
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [("float32", 3e-5), ("bfloat16", 0.03)]
 )

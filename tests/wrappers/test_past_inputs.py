@@ -350,3 +350,19 @@ def test_refuses(name):
     kind, message, call = REFUSALS[name]
     with pytest.raises(kind, match=message):
         call()
+
+
+def test_divided_parameters_on_an_explicit_mesh():
+    """The convolution's columns are divided; the taps and the cell's inputs are not."""
+    cell = TemporalConvWrapper(jaxrnn.RGLRUCell(4, 2), 4)
+    xs = jnp.ones((2, 5, 4))
+    params = cell.init(KEY, xs[:, 0])
+    run = lambda params: jaxrnn.dynamic_rnn(cell.bind(params), xs, dtype=xs.dtype)[0]
+    mesh = jax.make_mesh((2,), ("m",), axis_types=(jax.sharding.AxisType.Explicit,))
+
+    def divide(x):
+        spec = jax.P(*[None] * (x.ndim - 1), "m")
+        return jax.device_put(x, jax.NamedSharding(mesh, spec))
+
+    got = np.asarray(jax.jit(run)(jax.tree.map(divide, params)))
+    near(got, np.asarray(run(params)))
