@@ -168,7 +168,7 @@ class MLSTMCell(SpecsCell):
         wide = jax.tree.map(lambda leaf: leaf.astype(dtype), state)
         with jax.named_scope(scope_name(self)):
             outputs, wide = run_chunks(
-                steps, chunk_size(steps.time), project, steps.zero_dead(inputs), wide
+                steps, chunk_size(steps.time), project, inputs, wide
             )
             outputs = steps.zero_dead(outputs.astype(inputs.dtype))
             return outputs, _stored(wide, state)

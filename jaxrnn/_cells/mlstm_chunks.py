@@ -19,8 +19,10 @@ import jax
 import jax.numpy as jnp
 
 from .._base.typing import Array
-from .._linear.forms import divided
+from .._time.each_step import at_each_step
 from .._time.steps import Steps
+from ..memory._segmented_run import segmented_run
+from ..memory._strategy import CheckpointPlan
 from .states import MLSTMState
 
 
@@ -77,8 +79,7 @@ def run_chunks(
         size: The number of steps of a chunk.
         project: `project(inputs) -> (o, projected)` of one step, `[batch, depth]`; o is
             the output gate, `[batch, heads * d]`.
-        inputs: `[batch, time, depth]`, time along `steps.axis`, finite in rows that are
-            not alive.
+        inputs: `[batch, time, depth]`, time along `steps.axis`.
         state: The initial state, of the dtype of what `project` returns.
 
     Returns:
@@ -87,30 +88,28 @@ def run_chunks(
     """
 
     def run_chunk(
-        state: MLSTMState, chunk: tuple[Array, Array]
-    ) -> tuple[MLSTMState, Array]:
-        inputs, alive = chunk
-        o, projected = jax.vmap(project)(inputs)
-        # A step that is not alive forgets nothing and adds nothing.
-        projected = projected._replace(
-            i=jnp.where(alive, projected.i, -jnp.inf),
-            log_f=jnp.where(alive, projected.log_f, 0.0),
-        )
-        by_head = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), projected)
+        inputs: Array, state: MLSTMState, steps: Steps
+    ) -> tuple[Array, MLSTMState]:
+        o, projected = at_each_step(project, steps.fill_dead(inputs))
+        projected = _masked(steps, projected)
+        by_head = jax.tree.map(lambda x: jnp.moveaxis(x, steps.axis, 2), projected)
         state, h = _attend(state, by_head)
-        return state, o * jnp.moveaxis(h, 2, 0).reshape(o.shape)
+        return o * jnp.moveaxis(h, 2, steps.axis).reshape(o.shape), state
 
-    alive = steps.zero_dead(jnp.ones((*inputs.shape[:2], 1), bool))
-    chunks = jax.tree.map(
-        lambda x: divided(steps.swap_time(x), size, axis=0), (inputs, alive)
-    )
     # What is saved for derivatives are the inputs, and the states before the chunks.
     # The products of a chunk are large enough: those of all steps at once are slower,
     # and take several times the memory.
-    run_chunk = jax.checkpoint(run_chunk, prevent_cse=False)
-    state, outputs = jax.lax.scan(run_chunk, state, chunks)
-    outputs = jax.lax.collapse(outputs, 0, 2)[: steps.time]
-    return steps.swap_time(outputs), state
+    plan = CheckpointPlan(segments=(size,) if size < steps.time else ())
+    return segmented_run(plan, run_chunk, inputs, state, steps)
+
+
+def _masked(steps: Steps, projected: Projected) -> Projected:
+    """A step that is not alive forgets nothing and adds nothing."""
+    alive = steps.alive_steps()
+    if alive is None:
+        return projected
+    i = jnp.where(alive[..., None], projected.i, -jnp.inf)
+    return projected._replace(i=i, log_f=steps.zero_dead(projected.log_f))
 
 
 def _attend(state: MLSTMState, chunk: Projected) -> tuple[MLSTMState, Array]:

@@ -106,7 +106,7 @@ class RGLRUCell(VectorRecurrenceCell):
             for name in ("w", "b")
         )
         # Heads first: else XLA's CPU backend has no product of 16 bits into 32.
-        blocks = x.reshape(x.shape[0], self.num_heads, -1).swapaxes(0, 1)
+        blocks = x.reshape(x.shape[0], *w.shape[:2]).swapaxes(0, 1)
         z = jnp.matmul(blocks, w, preferred_element_type=dtype).swapaxes(0, 1)
         z = jax.nn.sigmoid(z + b.astype(dtype)[None])
         return [gate.reshape(x.shape) for gate in jnp.split(z, 2, axis=-1)]

@@ -165,7 +165,9 @@ def check_state_dtypes(cell: Any, inputs: Array, state: PyTree) -> None:
     name = type(cell).__name__
     check_one_dtype(name, getattr(cell, "dtype", None), inputs, inputs)
     for leaf_name, leaf in named_leaves("state", state):
-        if leaf.dtype.itemsize < inputs.dtype.itemsize:
+        is_wider = leaf.dtype.itemsize > inputs.dtype.itemsize
+        is_real = jnp.issubdtype(leaf.dtype, jnp.floating)
+        if leaf.dtype != inputs.dtype and not (is_wider and is_real):
             raise TypeError(
                 f"{name}: `{leaf_name}` must have the dtype of the inputs, "
                 f"{inputs.dtype}, or a wider one, got {describe(leaf)}. Make the state "

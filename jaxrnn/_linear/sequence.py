@@ -52,6 +52,8 @@ def steps_in_block(state: Element) -> int:
     722, 775 and 839 ms to train; with B = 1, 256 to 2048 steps are equally fast.
     Elsewhere, where what counts is how many steps follow one another, they take 64 MiB.
     """
+    if not all(isinstance(n, int) for x in jax.tree.leaves(state) for n in x.shape):
+        return 256  # The number of rows is symbolic.
     step_bytes = 4 * sum(leaf.size for leaf in jax.tree.leaves(state))
     block_bytes = 2**21 if jax.default_backend() == "cpu" else 2**26
     steps = min(max(32, block_bytes // max(1, step_bytes)), 2**16)
@@ -63,7 +65,7 @@ def _run_block(
 ) -> tuple[PyTree, PyTree]:
     """`linear_sequence` of steps that fit into a cache."""
     coefficients = lambda x: cell.wide_coefficients(params, x, state)
-    a, b, rest = at_each_step(coefficients, steps.zero_dead(xs))
+    a, b, rest = at_each_step(coefficients, steps.fill_dead(xs))
     a, b = _masked(steps, a, b)
     b, resets = _restarted(steps, a, b)
     hs, last = linear_recurrence(a, b, widened(state), resets, steps.axis)

@@ -122,6 +122,14 @@ class Steps:
         ts = jnp.expand_dims(jnp.arange(self.time, dtype=jnp.int32), 1 - self.axis)
         return ts < jnp.expand_dims(self.lengths, self.axis)
 
+    def fill_dead(self, xs: PyTree) -> PyTree:
+        """The inputs with the stand-in at the steps at which a row is not alive."""
+        alive = self.alive_steps()
+        if alive is None:
+            return xs
+        first = jax.tree.map(lambda x: jnp.expand_dims(x, self.axis), self.stand_in[0])
+        return masking.choose(alive, xs, first)
+
     def zero_dead(self, tree: PyTree) -> PyTree:
         """Sequences with zeros at the steps at which a row is not alive."""
         alive = self.alive_steps()

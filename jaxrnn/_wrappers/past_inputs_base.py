@@ -12,11 +12,12 @@ from .._base.arguments import as_count
 from .._base.cell_keys import apply_cell, apply_cell_sequence, check_key_of_step
 from .._base.errors import describe
 from .._base.serialization import serializable
+from .._base.sharding import whole_on_explicit_mesh
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
 from .._cells.hyperparameters import set_field
-from .._cells.step_checks import check_state, check_step_inputs
+from .._cells.step_checks import check_state, check_state_dtypes, check_step_inputs
 from .._time.each_step import at_each_step
 from .._time.steps import Steps
 from .base import WrapperCell
@@ -111,13 +112,17 @@ class PastInputsBase(WrapperCell):
         Raises:
             ValueError: If the inputs, the past inputs or a parameter are not of the
                 sizes that `depth` and `width` require.
-            TypeError: If a dtype is not that of the inputs.
+            TypeError: If a parameter does not have the dtype of the inputs, or the past
+                inputs have a narrower one.
         """
         inputs = self.checked_inputs(inputs)
         own, inner = self._checked(params, inputs, key)
         past, cell_state = self._checked_state(state, inputs)
-        last_inputs = jnp.concatenate([past, inputs[:, None]], axis=1)
-        combined = self.combine(own, jnp.unstack(last_inputs, axis=1))
+        last_inputs = jnp.concatenate(
+            [past, inputs[:, None].astype(past.dtype)], axis=1
+        )
+        taps = jnp.unstack(last_inputs.astype(inputs.dtype), axis=1)
+        combined = self.combine(own, taps)
         output, cell_state = apply_cell(self.cell, inner, combined, cell_state, key)
         return output, PastInputsState(last_inputs[:, 1:], cell_state)
 
@@ -135,11 +140,14 @@ class PastInputsBase(WrapperCell):
         Raises:
             DeclinedError: If the wrapped cell declines.
         """
-        own, inner = self.split_params(params)
+        # Else inputs could become divided along their features.
+        own, inner = self.split_params(whole_on_explicit_mesh(params))
         past, cell_state = state
         restart_past, restart_states = steps.restart_states or (None, None)
-        taps, past = _taps(steps.with_restart_states(restart_past), inputs, past)
-        combined = at_each_step(lambda *taps: self.combine(own, taps), *taps)
+        tap_steps, wide = steps.with_restart_states(restart_past), past.dtype
+        taps, past = _taps(tap_steps, inputs.astype(wide), past)
+        narrow = (tap.astype(inputs.dtype) for tap in taps)
+        combined = at_each_step(lambda *taps: self.combine(own, taps), *narrow)
         cell_steps = steps.with_restart_states(restart_states)
         cell_steps = cell_steps.with_stand_in(combined, cell_state)
         outputs, cell_state = apply_cell_sequence(
@@ -152,7 +160,7 @@ class PastInputsBase(WrapperCell):
         return (outputs, PastInputsState(jnp.stack(taps[1:], 2), cell_states)), state
 
     def _checked_state(self, state: PyTree, inputs: Array) -> PastInputsState:
-        """The state, whose past inputs must be like the inputs."""
+        """The state; its past inputs may be wider than the inputs."""
         name = type(self).__name__
         if not isinstance(state, tuple | list) or len(state) != 2:
             raise ValueError(
@@ -164,12 +172,7 @@ class PastInputsBase(WrapperCell):
         size = self.state_size._replace(cell_state=())
         given = PastInputsState(past, ())
         past = check_state(name, given, size, inputs.shape[0]).past_inputs
-        if past.dtype != inputs.dtype:
-            raise TypeError(
-                f"{name}: `state.past_inputs` must have the dtype of the inputs, "
-                f"{inputs.dtype}, got {describe(past)}. Cast it, or make the state "
-                "with their dtype (a driver's `dtype`)."
-            )
+        check_state_dtypes(self, inputs, PastInputsState(past, ()))
         return PastInputsState(past, cell_state)
 
 

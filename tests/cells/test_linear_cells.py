@@ -134,6 +134,15 @@ def test_blocks_and_forms_give_what_a_scan_gives(form, monkeypatch):
     jax.tree.map(close, got, want)
 
 
+@pytest.mark.parametrize("cell", [jaxrnn.MinGRUCell(4), jaxrnn.RGLRUCell(4, 2)])
+def test_no_rows(cell):
+    """64 steps, so that the form in chunks is traced too."""
+    xs = jnp.ones((0, 64, 4))
+    params = cell.init(jax.random.key(0), xs[:, 0])
+    outputs, last = jaxrnn.dynamic_rnn(cell.bind(params), xs, dtype=xs.dtype)
+    assert (outputs.shape, last.shape) == ((0, 64, 4), (0, 4))
+
+
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [("float32", 3e-5), ("bfloat16", 0.03)]
 )
@@ -195,6 +204,63 @@ class Custom(jaxrnn.LinearRecurrenceCell):
         return self.result
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Turning(jaxrnn.LinearRecurrenceCell):
+    """A complex state that is the output, of inputs as directions."""
+
+    state_size = output_size = jaxrnn.ComplexState(2, 2)
+
+    def param_specs(self, depth):
+        return {"w": jaxrnn.ParamSpec((depth,), ZEROS)}
+
+    def coefficients(self, params, inputs):
+        u = inputs + params["w"][None, :]
+        u = u / jnp.linalg.norm(u, axis=-1, keepdims=True)  # No derivative at 0.
+        half = jnp.full((1, 2), 0.5, u.dtype)
+        return jaxrnn.ComplexState(half, half), jaxrnn.ComplexState(u, -u), None
+
+
+def test_a_complex_output_and_a_step_without_derivative_at_zero():
+    """Padding is replaced by the row's first step, as in a scan: not by zeros."""
+    cell, xs = Turning(), data(jaxrnn.MinGRUCell(2), 2)[1]
+    want = np.zeros((BATCH, 2), complex)
+    for t in range(TIME - 2):
+        u = xs[:, t] / np.linalg.norm(xs[:, t], axis=-1, keepdims=True)
+        want = (0.5 + 0.5j) * want + u - 1j * u
+
+    def loss(w):
+        outputs, last = jaxrnn.dynamic_rnn(
+            cell.bind({"w": w}), xs, [TIME - 2, 1, 2], dtype=jnp.float64
+        )
+        return jnp.sum(outputs.real), (outputs, last)
+
+    (_, (outputs, last)), slope = jax.value_and_grad(loss, has_aux=True)(jnp.zeros(2))
+    np.testing.assert_allclose(last.real[0], want.real[0], rtol=1e-9)
+    np.testing.assert_allclose(outputs.imag[0, TIME - 3], want.imag[0], rtol=1e-9)
+    assert jnp.all(jnp.isfinite(slope))
+
+
+@pytest.mark.parametrize("cell", [jaxrnn.MinGRUCell(2), jaxrnn.LRUCell(3)])
+def test_rows_may_be_symbolic(cell):
+    params, xs, _ = data(cell, 3)
+    bound = cell.bind(jax.tree.map(jnp.asarray, params))
+    run = jax.jit(lambda x: jaxrnn.dynamic_rnn(bound, x, dtype=x.dtype)[0])
+    shape = jax.export.symbolic_shape(f"b,{TIME},3")
+    exported = jax.export.export(run)(jax.ShapeDtypeStruct(shape, xs.dtype))
+    np.testing.assert_allclose(exported.call(xs), run(xs), rtol=1e-12)
+
+
+@pytest.mark.parametrize("cell", [jaxrnn.MinGRUCell(2), jaxrnn.MLSTMCell(4, 2)])
+def test_a_second_gradient_outside_of_jit_compiles_nothing(cell, caplog):
+    params, _, _ = data(cell, 3)
+    xs, params = jnp.ones((2, 70, 3)), jax.tree.map(jnp.asarray, params)
+    loss = lambda p: jnp.sum(jaxrnn.dynamic_rnn(cell.bind(p), xs, dtype=xs.dtype)[0])
+    jax.grad(loss)(params)
+    with jax.log_compiles():
+        jax.grad(loss)(params)
+    assert not [m for m in caplog.messages if "Compiling" in m]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -209,6 +275,15 @@ class Custom(jaxrnn.LinearRecurrenceCell):
 def test_refusals(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_refuses_complex_numbers_and_odd_dtypes():
+    with pytest.raises(TypeError, match="must return real arrays"):
+        step_of((jnp.ones((1, 2), complex), 0.5, None))
+    cell = jaxrnn.MinGRUCell(2)
+    params, xs, state = data(cell)
+    with pytest.raises(TypeError, match="`state` must have the dtype of the inputs"):
+        cell.apply(params, xs[:, 0], jnp.asarray(state, complex))
 
 
 def step_of(result):

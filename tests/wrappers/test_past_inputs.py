@@ -326,10 +326,10 @@ REFUSALS = {
         r"`state.past_inputs` must have shape \(2, 3, 3\), got float32\[2, 1, 3\]",
         lambda: apply(past=PAST[:, :1]),
     ),
-    "wide_past": (
+    "narrow_past": (
         TypeError,
-        r"`state.past_inputs` must have the dtype of the inputs, float32, got float64",
-        lambda: apply(past=np.float64(PAST)),
+        r"`state.past_inputs` must have the dtype of the inputs, float32, or a wider",
+        lambda: apply(past=np.float16(PAST)),
     ),
     "no_bias": (
         ValueError,
@@ -348,3 +348,39 @@ def test_refuses(name):
     kind, message, call = REFUSALS[name]
     with pytest.raises(kind, match=message):
         call()
+
+
+def test_divided_parameters_on_an_explicit_mesh():
+    """The convolution's columns are divided; the taps and the cell's inputs are not."""
+    cell = TemporalConvWrapper(jaxrnn.RGLRUCell(4, 2), 4)
+    xs = jnp.ones((2, 5, 4))
+    params = cell.init(KEY, xs[:, 0])
+    run = lambda params: jaxrnn.dynamic_rnn(cell.bind(params), xs, dtype=xs.dtype)[0]
+    mesh = jax.make_mesh((2,), ("m",), axis_types=(jax.sharding.AxisType.Explicit,))
+
+    def divide(x):
+        spec = jax.P(*[None] * (x.ndim - 1), "m")
+        return jax.device_put(x, jax.NamedSharding(mesh, spec))
+
+    got = np.asarray(jax.jit(run)(jax.tree.map(divide, params)))
+    near(got, np.asarray(run(params)))
+
+
+def test_a_wide_zero_state_of_narrow_inputs():
+    """One recipe for all linear cells: the zero state in float32, bfloat16 inputs."""
+    cell = jaxrnn.TemporalConvWrapper(jaxrnn.MinGRUCell(4), 3, 3)
+    xs = jax.random.normal(KEY, (2, 9, 3), jnp.bfloat16)
+    bound = cell.bind(cell.init(KEY, xs[:, 0]))
+    options = {"initial_state": cell.zero_state(2, jnp.float32), "dtype": jnp.bfloat16}
+    outputs, last = jaxrnn.dynamic_rnn(bound, xs, [9, 0], **options)
+    assert outputs.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(last)} == {jnp.dtype("float32")}
+    state, steps = options["initial_state"], []
+    for t in range(9):
+        output, state = bound(xs[:, t], state)
+        steps.append(output[0])
+    near = functools.partial(np.testing.assert_allclose, rtol=1e-2, atol=1e-3)
+    near(np.float32(outputs[0]), np.float32(jnp.stack(steps)))
+    near(last.cell_state[0], state.cell_state[0])
+    np.testing.assert_array_equal(last.past_inputs[0], state.past_inputs[0])
+    assert not np.any(last.past_inputs[1])
