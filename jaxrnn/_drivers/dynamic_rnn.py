@@ -34,8 +34,9 @@ def dynamic_rnn(
     GRUs), and stacks, residuals and dropout of these, run over whole sequences at once:
     the gradients of weights are computed in large products, and the loop ends at the
     longest length. Linear recurrences (`LinearRecurrenceCell`) and `MLSTMCell` compute
-    many steps in parallel, over the whole time axis. Any other cell is run step by step over the whole time axis; the
-    logger "jaxrnn" reports this, with the reason, at level DEBUG.
+    many steps in parallel, over the whole time axis. Any other cell is run step by step
+    over the whole time axis; the logger "jaxrnn" reports this, with the reason, at
+    level DEBUG.
 
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object with `state_size`,

@@ -35,8 +35,8 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
 
     Attributes:
         cell: The wrapped cell.
-        depth: The size of the inputs, in a stack the output size of the layer below. The
-            state holds some inputs, and its shape must be known before `init`.
+        depth: The size of the inputs, in a stack the output size of the layer below.
+            The state holds some inputs, and its shape must be known before `init`.
         width: How many inputs the sum has.
 
     Raises:
