@@ -35,8 +35,10 @@ class LinearRecurrenceCell(SpecsCell):
 
     Inputs are `[batch, depth]` and floating; parameters and outputs have their dtype.
     The state is `[batch, units]`, or a `ComplexState` of two such arrays, and may be
-    wider than the inputs. It is computed in at least float32. For long sequences `|a|`
-    must not exceed 1: in parallel, products of many of them are formed.
+    wider than the inputs. `a * h + b` is computed in at least float32; a and b have the
+    precision of `coefficients`, which should cast as below: in bfloat16, `sigmoid(7)`
+    is 1. For long sequences `|a|` must not exceed 1: in parallel, products of many of
+    them are formed.
 
     Example:
         A leaky average, which decays at a learned rate.
@@ -52,7 +54,8 @@ class LinearRecurrenceCell(SpecsCell):
         ...         return {"rate": jaxrnn.ParamSpec((depth,), zeros)}
         ...
         ...     def coefficients(self, params, inputs):
-        ...         a = jax.nn.sigmoid(params["rate"])[None, :]
+        ...         wide = jnp.promote_types(inputs.dtype, jnp.float32)
+        ...         a = jax.nn.sigmoid(params["rate"].astype(wide))[None, :]
         ...         return a, (1 - a) * inputs, None
         >>> cell, x = LeakyAverage(3), jnp.ones((2, 5, 3))
         >>> params = cell.init(jax.random.key(0), x[:, 0])
@@ -78,8 +81,8 @@ class LinearRecurrenceCell(SpecsCell):
         Returns:
             The factor of the state and what is added to it, `[batch, units]`, or
             `[1, units]` if they are the same for all rows; what `output` needs of the
-            inputs besides the state, each leaf `[batch, ...]`, or None. The first two
-            are best computed in float32 where the inputs have 16 bits.
+            inputs besides the state, each leaf `[batch, ...]`, or None. Compute the
+            first two in at least float32, whatever the dtype of the inputs.
         """
 
     def output(self, params: Params, state: Element, rest: PyTree) -> Array:

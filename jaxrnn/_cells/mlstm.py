@@ -42,7 +42,8 @@ class MLSTMCell(SpecsCell):
 
     Nothing but the update reads the state, so a whole sequence is run in chunks: within
     a chunk as an attention, between chunks as this recurrence. Packed sequences are run
-    step by step.
+    step by step, which is several times slower and keeps the matrix of each step: do
+    not pack them.
 
     Shapes, for input size `I`, `H = num_units`, `N = num_heads` and `d = H / N`: inputs
     `[batch, I]`; state `MLSTMState(c, n, m)`, `[batch, N, d, d]` with the axis of k

@@ -37,7 +37,7 @@ class SLSTMCell(AffineCell):
     `recurrent_kernel` `[N, d, 4d]`, the same blocks for each head.
 
     The arithmetic is done in float32 at least, apart from the products. All but h may
-    be wider than the inputs.
+    be wider than the inputs; h must have their dtype: `state._replace(h=...)`.
 
     Attributes:
         num_units: `H`, the size of all heads.

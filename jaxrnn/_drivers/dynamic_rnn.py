@@ -30,11 +30,13 @@ def dynamic_rnn(
 ) -> tuple[PyTree, PyTree]:
     """Runs `cell` over the time axis of `inputs`.
 
-    Cells made of products and elementwise updates (`AffineCell`: all built-in cells),
-    and stacks, residuals and dropout of these, run over whole sequences at once: the
-    gradients of weights are computed in large products, and the loop ends at the
-    longest length. Any other cell is run step by step over the whole time axis; the
-    logger "jaxrnn" reports this, with the reason, at level DEBUG.
+    Cells made of products and elementwise updates (`AffineCell`, such as LSTMs and
+    GRUs), and stacks, residuals and dropout of these, run over whole sequences at once:
+    the gradients of weights are computed in large products, and the loop ends at the
+    longest length. Linear recurrences (`LinearRecurrenceCell`) and `MLSTMCell` compute
+    many steps in parallel, over the whole time axis. Any other cell is run step by step
+    over the whole time axis; the logger "jaxrnn" reports this, with the reason, at
+    level DEBUG.
 
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object with `state_size`,

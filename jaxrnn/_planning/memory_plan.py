@@ -119,7 +119,9 @@ def memory_plan(
     gradients of a loss on the final state with respect to the parameters, without
     lengths. With a hundred units or more, the memory that XLA needs, by
     `memory_analysis()` of the compiled program, is within about a fifth of the peak;
-    for small programs the numbers are less accurate.
+    for small programs the numbers are less accurate. They hold for cells that save each
+    step. For linear recurrences and `MLSTMCell` they are too low, and the steps that
+    `Keep()` recomputes are not counted: read `memory_analysis()` there.
 
     Args:
         cell: A cell, bound or not. Bind a cell with dropout with a key, since its masks

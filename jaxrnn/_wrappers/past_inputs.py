@@ -25,7 +25,8 @@ class PastInputsWrapper(PastInputsBase):
 
     Attributes:
         cell: The wrapped cell.
-        depth: The size of the inputs, of which the state holds some.
+        depth: The size of the inputs, in a stack the output size of the layer below.
+            The state holds some inputs, and its shape must be known before `init`.
         width: How many inputs the cell is given.
 
     Raises:

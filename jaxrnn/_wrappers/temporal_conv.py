@@ -30,9 +30,13 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
     are under its scope, such as `gru_cell`; the output is its output. The sum is
     computed in at least float32.
 
+    The kernel is drawn from a normal distribution of variance `0.01 / width`, so the
+    cell's initial inputs are about ten times smaller than the inputs; the bias is 0.
+
     Attributes:
         cell: The wrapped cell.
-        depth: The size of the inputs, of which the state holds some.
+        depth: The size of the inputs, in a stack the output size of the layer below.
+            The state holds some inputs, and its shape must be known before `init`.
         width: How many inputs the sum has.
 
     Raises:
@@ -40,7 +44,7 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
         ValueError: If `depth` is not positive, or `width` is less than 2.
 
     Source: arXiv:2402.19427; `Conv1D` of the package recurrentgemma, whose `w` and `b`
-    are `kernel` and `bias`.
+    are `kernel` and `bias`, with the same initial variance.
     """
 
     width: int = 4

@@ -27,7 +27,8 @@ class Streamer:
     Args:
         cell: A bound cell. Without a key, dropout does nothing.
         batch_size: The number of rows, each a stream of its own.
-        dtype: That of the zero state and of the outputs.
+        dtype: That of the zero state. A cell whose state may be wider than its inputs
+            has outputs of the dtype of the frames.
 
     Raises:
         TypeError: If `cell` is not a bound cell.

@@ -70,7 +70,7 @@ class Recurrent(HoldsLayer):
                 it `seq_lengths`.
             initial_state: The state before the first step, each leaf `[*batch, ...]`;
                 None for the zero state, also for a state within a pair of directions.
-                Flax calls it `initial_carry`.
+                It is cast to `dtype`. Flax calls it `initial_carry`.
             deterministic: True for a run without random numbers; None for what the
                 constructor, `train()` or `eval()` has set.
             return_carry: Whether to return the state as well; None for what the
