@@ -54,8 +54,7 @@ class LinearRecurrenceCell(SpecsCell):
         ...         return {"rate": jaxrnn.ParamSpec((depth,), zeros)}
         ...
         ...     def coefficients(self, params, inputs):
-        ...         wide = jnp.promote_types(inputs.dtype, jnp.float32)
-        ...         a = jax.nn.sigmoid(params["rate"].astype(wide))[None, :]
+        ...         a = jax.nn.sigmoid(params["rate"])[None, :]
         ...         return a, (1 - a) * inputs, None
         >>> cell, x = LeakyAverage(3), jnp.ones((2, 5, 3))
         >>> params = cell.init(jax.random.key(0), x[:, 0])
