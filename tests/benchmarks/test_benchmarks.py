@@ -11,7 +11,15 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # The benchmarks are not part of the package.
-command, rounds, layouts, race_tables, memory_tables, compilation_tables = (
+(
+    command,
+    rounds,
+    layouts,
+    race_tables,
+    memory_tables,
+    compilation_tables,
+    recurrence_tables,
+) = (
     importlib.import_module(f"benchmarks.{name}")
     for name in (
         "race.__main__",
@@ -20,6 +28,7 @@ command, rounds, layouts, race_tables, memory_tables, compilation_tables = (
         "race.tables",
         "memory.tables",
         "compilation.tables",
+        "recurrences.tables",
     )
 )
 
@@ -97,6 +106,7 @@ def test_wrong_arguments_name_what_there_is(race, arguments, message, capsys):
         ("modules", race_tables),
         ("memory", memory_tables),
         ("compilation_full", compilation_tables),
+        ("recurrences", recurrence_tables),
     ],
 )
 def test_saved_results_give_the_saved_tables(name, tables, tmp_path):
