@@ -71,7 +71,7 @@ def add_peers(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
     )
 
 
-def read_race(
+def _read_race(
     options: argparse.Namespace,
     presets: Mapping[str, Sequence[Case]],
     names: Sequence[str],
@@ -103,11 +103,21 @@ def parse_race(
 ) -> argparse.Namespace:
     """The arguments of a race; wrong ones end the program with a message."""
     options = parser.parse_args(arguments)
+    check_race(parser, options, presets, names)
+    return options
+
+
+def check_race(
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    presets: Mapping[str, Sequence[Case]],
+    names: Sequence[str],
+) -> None:
+    """As `_read_race`; what does not exist ends the program with a message."""
     try:
-        read_race(options, presets, names)
+        _read_race(options, presets, names)
     except ValueError as error:
         parser.error(str(error))
-    return options
 
 
 def about_cases(presets: Mapping[str, Sequence[Case]], takes: Mapping[str, str]) -> str:

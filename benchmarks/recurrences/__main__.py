@@ -28,10 +28,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     steps, units = PRESETS[options.preset]
     chosen = {options.preset: cases(options.steps or steps, units)}
-    try:
-        command.read_race(options, chosen, NAMES)
-    except ValueError as error:
-        parser.error(str(error))
+    command.check_race(parser, options, chosen, NAMES)
     return options
 
 

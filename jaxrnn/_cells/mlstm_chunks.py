@@ -21,8 +21,7 @@ import jax.numpy as jnp
 from .._base.typing import Array
 from .._time.each_step import at_each_step
 from .._time.steps import Steps
-from ..memory._segmented_run import segmented_run
-from ..memory._strategy import CheckpointPlan
+from ..memory._segmented_run import run_in_segments
 from .states import MLSTMState
 
 
@@ -99,8 +98,7 @@ def run_chunks(
     # What is saved for derivatives are the inputs, and the states before the chunks.
     # The products of a chunk are large enough: those of all steps at once are slower,
     # and take several times the memory.
-    plan = CheckpointPlan(segments=(size,) if size < steps.time else ())
-    return segmented_run(plan, run_chunk, inputs, state, steps)
+    return run_in_segments(size, run_chunk, inputs, state, steps)
 
 
 def _masked(steps: Steps, projected: Projected) -> Projected:

@@ -161,7 +161,10 @@ def check_one_dtype(cell: str, declared: DType, inputs: Array, operand: Array) -
 
 
 def check_state_dtypes(cell: Any, inputs: Array, state: PyTree) -> None:
-    """Raises TypeError for inputs not of the cell's dtype, or a narrower state."""
+    """Raises TypeError unless inputs have the cell's dtype, and the state theirs.
+
+    Or the state a wider floating one.
+    """
     name = type(cell).__name__
     check_one_dtype(name, getattr(cell, "dtype", None), inputs, inputs)
     for leaf_name, leaf in named_leaves("state", state):

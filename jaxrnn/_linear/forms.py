@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from .._base.sharding import buffers_for
 from .._base.typing import Array
 from .._time import masking
+from .._time.steps import read_step, write_step
 from .elements import Element, one_like, plus, times
 
 
@@ -103,20 +104,18 @@ def by_chunks(
 
 
 def _divided(recurrence: Recurrence, size: int, axis: int) -> Recurrence:
-    """The recurrence in chunks; steps are added that change nothing."""
+    """Chunks of `size` steps along `axis + 1`; steps are added that change nothing."""
+
+    def divide(x: Array, added: float = 0) -> Array:
+        time, widths = x.shape[axis], [(0, 0)] * x.ndim
+        widths[axis] = (0, -time % size)
+        padded = jnp.pad(x, widths, constant_values=added)
+        shape = (*x.shape[:axis], -(-time // size), size, *x.shape[axis + 1 :])
+        return padded.reshape(shape)
+
     a, x, resets = recurrence
-    divide = functools.partial(divided, size=size, axis=axis)
-    a = jax.tree.map(lambda leaf, one: divide(leaf, added=one), a, one_like(a))
+    a = jax.tree.map(divide, a, one_like(a))
     return Recurrence(a, *jax.tree.map(divide, (x, resets)))
-
-
-def divided(x: Array, size: int, axis: int, added: float = 0) -> Array:
-    """Chunks of `size` steps along `axis + 1`; after the last step of `x`, `added`."""
-    time = x.shape[axis]
-    widths = [(0, 0)] * x.ndim
-    widths[axis] = (0, -time % size)
-    padded = jnp.pad(x, widths, constant_values=added)
-    return padded.reshape(*x.shape[:axis], -(-time // size), size, *x.shape[axis + 1 :])
 
 
 def _whole_chunks(
@@ -129,9 +128,8 @@ def _whole_chunks(
         through = at._replace(x=jax.tree.map(jnp.zeros_like, added))
         return (forward_step(factor, through)[0], step(added, at)[0]), None
 
-    at = jax.tree.map(lambda leaf: _read(leaf, 0, axis), chunks)
-    zeros = jax.tree.map(jnp.zeros_like, at.x)
-    ones = plus(zeros, one_like(at.a))
+    zeros = jax.tree.map(jnp.zeros_like, read_step(chunks.x, 0, axis))
+    ones = plus(zeros, one_like(chunks.a))
     _, (factor, added) = _loop(both, chunks, (ones, zeros), axis, reverse)
     resets = None if chunks.resets is None else jnp.any(chunks.resets, axis=axis)
     return Recurrence(factor, added, resets)
@@ -147,7 +145,7 @@ def _loop(
 ) -> tuple[Any, Any]:
     """`(ys, carry)` of `carry, y = step(carry, operands at t)` for all t."""
     time = jax.tree.leaves(operands)[0].shape[axis]
-    at = lambda t: jax.tree.map(lambda leaf: _read(leaf, t, axis), operands)
+    at = lambda t: read_step(operands, t, axis)
     types = jax.eval_shape(lambda carry: step(carry, at(0))[1], carry)
     buffers = buffers_for((operands, carry), types, time, axis)
 
@@ -155,19 +153,10 @@ def _loop(
         carry, ys = state
         t = time - 1 - i if reverse else i
         carry, y = step(carry, at(t))
-        put = functools.partial(
-            jax.lax.dynamic_update_index_in_dim, allow_negative_indices=False
-        )
-        return carry, jax.tree.map(lambda ys, y: put(ys, y, t, axis), ys, y)
+        return carry, write_step(ys, t, y, axis)
 
     carry, ys = jax.lax.fori_loop(0, time, one, (carry, buffers))
     return ys, carry
-
-
-def _read(x: Array, t: Array | int, axis: int) -> Array:
-    return jax.lax.dynamic_index_in_dim(
-        x, t, axis, keepdims=False, allow_negative_indices=False
-    )
 
 
 def zero_at(resets: Array | None, x: Element) -> Element:

@@ -1,9 +1,9 @@
 """Whole sequences of a cell that is a linear recurrence, a block of steps at a time.
 
 Of a block the products and gates are computed at once, then the states, then the
-outputs. A block is small enough for a cache, so that nothing of it goes through main
-memory, and its backward pass computes it again from the state before it. So neither
-pass takes memory that grows with time, besides the outputs and gradients themselves.
+outputs. On a CPU a block is small enough for a cache, so that little of it goes through
+main memory. The backward pass computes it again from the state before it, so besides
+outputs and gradients the states between blocks alone take memory that grows with time.
 """
 
 from typing import Any
@@ -16,8 +16,7 @@ from .._time import masking
 from .._time.each_step import at_each_step
 from .._time.restarts import rows_of
 from .._time.steps import Steps
-from ..memory._segmented_run import segmented_run
-from ..memory._strategy import CheckpointPlan
+from ..memory._segmented_run import run_in_segments
 from .elements import Element, cast_like, one_like, plus, times
 from .recurrence import linear_recurrence
 
@@ -39,9 +38,7 @@ def linear_sequence(
     def run(xs: Array, state: Element, steps: Steps) -> tuple[PyTree, PyTree]:
         return _run_block(cell, params, xs, state, steps)
 
-    size = steps_in_block(state)
-    plan = CheckpointPlan(segments=(size,) if size < steps.time else ())
-    return segmented_run(plan, run, xs, state, steps)
+    return run_in_segments(steps_in_block(state), run, xs, state, steps)
 
 
 def steps_in_block(state: Element) -> int:

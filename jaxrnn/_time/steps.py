@@ -137,20 +137,14 @@ class Steps:
 
     def read(self, tree: PyTree, t: Array) -> PyTree:
         """Step t of each leaf, `[batch, ...]`."""
-        at = functools.partial(
-            jax.lax.dynamic_index_in_dim, keepdims=False, allow_negative_indices=False
-        )
-        return jax.tree.map(lambda x: at(x, t, self.axis), tree)
+        return read_step(tree, t, self.axis)
 
     def write(self, tree: PyTree, t: Array, step: PyTree) -> PyTree:
         """The tree with `step`, leaves `[batch, ...]`, in place of its step t.
 
         A step of fewer rows replaces only the first rows.
         """
-        put = functools.partial(
-            jax.lax.dynamic_update_index_in_dim, allow_negative_indices=False
-        )
-        return jax.tree.map(lambda x, s: put(x, s, t, self.axis), tree, step)
+        return write_step(tree, t, step, self.axis)
 
     def map_outputs(self, fn: Callable[[PyTree], PyTree], outputs: PyTree) -> PyTree:
         """The outputs of a run with `fn` applied; new states stay as they are."""
@@ -191,6 +185,22 @@ class Steps:
         """The tree with `part` in place of its steps from `start` on."""
         put = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=self.axis)
         return jax.tree.map(lambda x, p: put(x, p, start), tree, part)
+
+
+def read_step(tree: PyTree, t: Array | int, axis: int) -> PyTree:
+    """Entry t of each leaf along `axis`, which it does not have any more."""
+    at = functools.partial(
+        jax.lax.dynamic_index_in_dim, keepdims=False, allow_negative_indices=False
+    )
+    return jax.tree.map(lambda x: at(x, t, axis), tree)
+
+
+def write_step(tree: PyTree, t: Array | int, step: PyTree, axis: int) -> PyTree:
+    """The tree with `step` in place of entry t along `axis`."""
+    put = functools.partial(
+        jax.lax.dynamic_update_index_in_dim, allow_negative_indices=False
+    )
+    return jax.tree.map(lambda x, s: put(x, s, t, axis), tree, step)
 
 
 def steps_to_run(lengths: Array, time: int) -> Array:

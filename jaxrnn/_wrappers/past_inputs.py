@@ -20,8 +20,8 @@ class PastInputsWrapper(PastInputsBase):
 
     Shapes: inputs `[batch, depth]`; the cell is given `[batch, width * depth]`; state
     `PastInputsState(past_inputs, cell_state)` with past inputs `[batch, width - 1,
-    depth]`, the oldest first, of the dtype of the inputs. Parameters and output are
-    those of the wrapped cell.
+    depth]`, the oldest first, of the dtype of the inputs or a wider one. Parameters and
+    output are those of the wrapped cell.
 
     Attributes:
         cell: The wrapped cell.

@@ -26,9 +26,9 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
 
     Shapes: inputs `[batch, depth]`; `kernel` `[width, depth]`; `bias` `[depth]`; state
     `PastInputsState(past_inputs, cell_state)` with past inputs `[batch, width - 1,
-    depth]`, the oldest first, of the dtype of the inputs. The wrapped cell's parameters
-    are under its scope, such as `gru_cell`; the output is its output. The sum is
-    computed in at least float32.
+    depth]`, the oldest first, of the dtype of the inputs or a wider one. The wrapped
+    cell's parameters are under its scope, such as `gru_cell`; the output is its output.
+    The sum is computed in at least float32.
 
     The kernel is drawn from a normal distribution of variance `0.01 / width`, so the
     cell's initial inputs are about ten times smaller than the inputs; the bias is 0.

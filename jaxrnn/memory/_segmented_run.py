@@ -67,6 +67,18 @@ def segmented_run(
     return outputs, state
 
 
+def run_in_segments(
+    size: int, run: Run, xs: PyTree, state: PyTree, steps: Steps
+) -> tuple[PyTree, PyTree]:
+    """`run(xs, state, steps)`, `size` steps at a time; a shorter run at once.
+
+    Of several segments the derivatives save the states before them, and run each again.
+    The arguments are those of `segmented_run`.
+    """
+    plan = CheckpointPlan((size,) if size < steps.time else ())
+    return segmented_run(plan, run, xs, state, steps)
+
+
 def _run(
     programs: SegmentPrograms, plan: CheckpointPlan, values: Values, steps: Steps
 ) -> tuple[list, list]:
