@@ -1,12 +1,17 @@
 // The calls from XLA: finds the arrays of a run, checks their types and sizes, runs it.
+#include "xla/ffi/api/ffi.h"
+
+#include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
 #include <initializer_list>
+#include <new>
 #include <string>
 #include <utility>
 
+#include "dispatch.h"
 #include "loops.h"
-#include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
 
@@ -62,11 +67,12 @@ std::string Shape(Axes axes) {
   return "[" + text + "]";
 }
 
-// Takes the arguments and the results of a call in their order. After the first that does
-// not match, `error` names it.
+// Takes the arguments and the results of a call in their order. After the first that
+// does not match, `error` names it.
 class Buffers {
  public:
-  Buffers(ffi::RemainingArgs args, ffi::RemainingRets rets) : args_(args), rets_(rets) {}
+  Buffers(ffi::RemainingArgs args, ffi::RemainingRets rets)
+      : args_(args), rets_(rets) {}
 
   const float* Floats(const char* name, Axes axes) {
     return static_cast<const float*>(Argument(name, ffi::DataType::F32, axes));
@@ -157,7 +163,8 @@ class Arrays : public Buffers {
 };
 
 ffi::Error CheckAttributes(int32_t cell, int32_t time_axis) {
-  if (cell < 0 || cell > 2) return ffi::Error::InvalidArgument("cell must be 0, 1 or 2");
+  if (cell < 0 || cell > 2)
+    return ffi::Error::InvalidArgument("cell must be 0, 1 or 2");
   if (time_axis == 0 || time_axis == 1) return ffi::Error::Success();
   return ffi::Error::InvalidArgument("time_axis must be 0 or 1");
 }
@@ -166,7 +173,8 @@ ffi::Error CheckAttributes(int32_t cell, int32_t time_axis) {
 ffi::Error CheckStarts(const int32_t* starts, const Sizes& sizes) {
   for (int64_t k = 0; starts != nullptr && k < sizes.batch * sizes.time; k++)
     if (starts[k] >= sizes.sequences)
-      return ffi::Error::InvalidArgument("starts must be less than the number of sequences");
+      return ffi::Error::InvalidArgument(
+          "starts must be less than the number of sequences");
   return ffi::Error::Success();
 }
 
@@ -174,10 +182,25 @@ Sizes UnknownSizes(int32_t time_axis) {
   return {kUnknown, kUnknown, kUnknown, kUnknown, kUnknown, time_axis == 0};
 }
 
+// Runs a loop of the target that is chosen at the first call.
+template <typename Loop, typename Run>
+ffi::Error RunLoop(Loop Target::* loop, const Run& run, ffi::ThreadPool& pool) {
+  static const Choice choice = Choose(std::getenv("JAXRNN_NATIVE_TARGET"));
+  if (!choice.error.empty()) return ffi::Error::InvalidArgument(choice.error);
+  PoolExecutor executor(pool);
+  try {
+    (choice.target.*loop)(run, executor);
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "out of memory");
+  }
+  return ffi::Error::Success();
+}
+
 ffi::Error CallForward(ffi::ThreadPool pool, ffi::RemainingArgs args,
                        ffi::RemainingRets rets, int32_t cell, float forget_bias,
                        int32_t time_axis, bool restarts, bool save) {
-  if (ffi::Error error = CheckAttributes(cell, time_axis); error.failure()) return error;
+  if (ffi::Error error = CheckAttributes(cell, time_axis); error.failure())
+    return error;
   Forward run = {static_cast<Cell>(cell), UnknownSizes(time_axis), forget_bias};
   Sizes& sizes = run.sizes;
   Arrays arrays(args, rets, run.cell, sizes);
@@ -208,15 +231,14 @@ ffi::Error CallForward(ffi::ThreadPool pool, ffi::RemainingArgs args,
   }
   if (ffi::Error error = arrays.Finish(); error.failure()) return error;
   if (ffi::Error error = CheckStarts(run.starts, sizes); error.failure()) return error;
-  PoolExecutor executor(pool);
-  RunForward(run, executor);
-  return ffi::Error::Success();
+  return RunLoop(&Target::forward, run, pool);
 }
 
 ffi::Error CallBackward(ffi::ThreadPool pool, ffi::RemainingArgs args,
                         ffi::RemainingRets rets, int32_t cell, float forget_bias,
                         int32_t time_axis, bool restarts) {
-  if (ffi::Error error = CheckAttributes(cell, time_axis); error.failure()) return error;
+  if (ffi::Error error = CheckAttributes(cell, time_axis); error.failure())
+    return error;
   Backward run = {static_cast<Cell>(cell), UnknownSizes(time_axis), forget_bias};
   Sizes& sizes = run.sizes;
   Arrays arrays(args, rets, run.cell, sizes);
@@ -241,12 +263,11 @@ ffi::Error CallBackward(ffi::ThreadPool pool, ffi::RemainingArgs args,
   run.c_h = arrays.RowsResult("c_h", sizes.batch);
   if (lstm) run.c_c = arrays.RowsResult("c_c", sizes.batch);
   if (restarts) run.c_restart_h = arrays.RowsResult("c_restart_h", sizes.sequences);
-  if (restarts && lstm) run.c_restart_c = arrays.RowsResult("c_restart_c", sizes.sequences);
+  if (restarts && lstm)
+    run.c_restart_c = arrays.RowsResult("c_restart_c", sizes.sequences);
   if (ffi::Error error = arrays.Finish(); error.failure()) return error;
   if (ffi::Error error = CheckStarts(run.starts, sizes); error.failure()) return error;
-  PoolExecutor executor(pool);
-  RunBackward(run, executor);
-  return ffi::Error::Success();
+  return RunLoop(&Target::backward, run, pool);
 }
 
 }  // namespace

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <vector>
 
-namespace jaxrnn {
+namespace jaxrnn::JAXRNN_TARGET {
 namespace {
 
 using Real = float;
@@ -25,7 +25,8 @@ void Store(const Vector& vector, float* values, int64_t index) {
 
 void Add(const Vector& vector, float* values, int64_t index) {
   if (values == nullptr) return;
-  for (size_t k = 0; k < vector.size(); k++) values[index * vector.size() + k] += vector[k];
+  for (size_t k = 0; k < vector.size(); k++)
+    values[index * vector.size() + k] += vector[k];
 }
 
 // z += operand w, w [operand.size(), z.size()].
@@ -37,7 +38,8 @@ void AddProduct(const Vector& operand, const float* w, Vector& z) {
 // c_operand += c_z w^T.
 void AddTransposed(const Vector& c_z, const float* w, Vector& c_operand) {
   for (size_t i = 0; i < c_operand.size(); i++)
-    for (size_t j = 0; j < c_z.size(); j++) c_operand[i] += c_z[j] * w[i * c_z.size() + j];
+    for (size_t j = 0; j < c_z.size(); j++)
+      c_operand[i] += c_z[j] * w[i * c_z.size() + j];
 }
 
 int64_t Length(const Sizes& sizes, const int32_t* lengths, int64_t row) {
@@ -53,7 +55,8 @@ struct State {
   Vector h, c;
 };
 
-Vector ForwardStage(const Forward& run, int stage, const Vector& x, const Vector& operand) {
+Vector ForwardStage(const Forward& run, int stage, const Vector& x,
+                    const Vector& operand) {
   Vector z = Load(run.bias[stage], 0, Blocks(run.cell, stage) * run.sizes.units);
   AddProduct(x, run.w_inputs[stage], z);
   AddProduct(operand, run.w_state[stage], z);
@@ -116,7 +119,8 @@ struct StepCotangents {
   Vector operand;
 };
 
-void BackwardLstm(const Backward& run, int64_t at, State& c_state, StepCotangents& step) {
+void BackwardLstm(const Backward& run, int64_t at, State& c_state,
+                  StepCotangents& step) {
   int64_t n = run.sizes.units;
   Vector z = Load(run.zs[0], at, 4 * n), c = Load(run.saved_c, at, n);
   for (int64_t k = 0; k < n; k++) {
@@ -134,7 +138,8 @@ void BackwardLstm(const Backward& run, int64_t at, State& c_state, StepCotangent
   AddTransposed(step.zs[0], run.w_state[0], c_state.h);
 }
 
-void BackwardGru(const Backward& run, int64_t at, State& c_state, StepCotangents& step) {
+void BackwardGru(const Backward& run, int64_t at, State& c_state,
+                 StepCotangents& step) {
   int64_t n = run.sizes.units;
   Vector z = Load(run.zs[0], at, 2 * n), candidate = Load(run.zs[1], at, n);
   Vector h = Load(run.saved_h, at, n), c_operand(n);
@@ -154,7 +159,8 @@ void BackwardGru(const Backward& run, int64_t at, State& c_state, StepCotangents
   AddTransposed(step.zs[0], run.w_state[0], c_state.h);
 }
 
-void BackwardRnn(const Backward& run, int64_t at, State& c_state, StepCotangents& step) {
+void BackwardRnn(const Backward& run, int64_t at, State& c_state,
+                 StepCotangents& step) {
   int64_t n = run.sizes.units;
   Vector z = Load(run.zs[0], at, n);
   for (int64_t k = 0; k < n; k++) {
@@ -165,7 +171,8 @@ void BackwardRnn(const Backward& run, int64_t at, State& c_state, StepCotangents
   AddTransposed(step.zs[0], run.w_state[0], c_state.h);
 }
 
-void BackwardStep(const Backward& run, int64_t at, State& c_state, StepCotangents& step) {
+void BackwardStep(const Backward& run, int64_t at, State& c_state,
+                  StepCotangents& step) {
   int64_t n = run.sizes.units;
   Vector c_output = Load(run.c_outputs, at, n), c_new_c = Load(run.c_new_c, at, n);
   for (int64_t k = 0; k < n; k++) {
@@ -214,4 +221,4 @@ void RunBackward(const Backward& run, Executor&) {
   for (int64_t row = 0; row < run.sizes.batch; row++) BackwardRow(run, row);
 }
 
-}  // namespace jaxrnn
+}  // namespace jaxrnn::JAXRNN_TARGET

@@ -1,9 +1,9 @@
 // The loops over the steps of a cell: what they read and what they write.
 //
 // Arrays are contiguous. A sequence is [batch, time, size] or, if time_major,
-// [time, batch, size]. C is the number of columns of a stage's product: the units of all
-// its blocks. A row is alive at the steps before its length; elsewhere nothing of it is
-// read, so that NaN in padding changes no result.
+// [time, batch, size]. C is the number of columns of a stage's product: the units of
+// all its blocks. A row is alive at the steps before its length; elsewhere nothing of
+// it is read, so that NaN in padding changes no result.
 #ifndef JAXRNN_LOOPS_H_
 #define JAXRNN_LOOPS_H_
 
@@ -18,9 +18,9 @@ enum class Cell : int32_t { kLstm = 0, kGru = 1, kRnn = 2 };
 
 constexpr int kMaxStages = 2;
 
-// An LSTM has one stage, of blocks i, j, f, o. A GRU has two: the gates, of blocks r, u;
-// then the candidate, of one block, whose product is that of r * h. A basic RNN has one
-// stage of one block.
+// An LSTM has one stage, of blocks i, j, f, o. A GRU has two: the gates, of blocks r,
+// u; then the candidate, of one block, whose product is that of r * h. A basic RNN has
+// one stage of one block.
 inline int Stages(Cell cell) { return cell == Cell::kGru ? 2 : 1; }
 inline int64_t Blocks(Cell cell, int stage) {
   if (cell == Cell::kLstm) return 4;
@@ -40,33 +40,33 @@ struct Sizes {
 struct Forward {
   Cell cell;
   Sizes sizes;
-  float forget_bias;           // Of an LSTM.
-  const int32_t* lengths;      // [batch]; any values, clipped to 0..time.
-  const int32_t* starts;       // As a sequence of size 1: the number of the sequence
-                               // that starts, or -1. Null without restarts.
-  const float* x;              // A sequence of size depth.
-  const float* w_inputs[kMaxStages];  // [depth, C].
-  const float* w_state[kMaxStages];   // [units, C].
-  const float* bias[kMaxStages];      // [C].
-  const float *h, *c;          // [batch, units]; c of an LSTM, else null.
+  float forget_bias;       // Of an LSTM.
+  const int32_t* lengths;  // [batch]; any values, clipped to 0..time.
+  const int32_t* starts;   // As a sequence of size 1: the number of the sequence
+                           // that starts, or -1. Null without restarts.
+  const float* x;          // A sequence of size depth.
+  const float* w_inputs[kMaxStages];   // [depth, C].
+  const float* w_state[kMaxStages];    // [units, C].
+  const float* bias[kMaxStages];       // [C].
+  const float *h, *c;                  // [batch, units]; c of an LSTM, else null.
   const float *restart_h, *restart_c;  // [sequences, units]; null without restarts.
 
-  float* outputs;              // A sequence of size units; zeros where not alive.
-  float *last_h, *last_c;      // [batch, units]; for a row of length 0 the bits of the
-                               // initial state.
-  float* new_c;                // A sequence of size units: c after each step; only of an
-                               // LSTM with restarts, else null.
-  float* zs[kMaxStages];       // A sequence of size C, the products; finite where not
-                               // alive. Null if nothing is saved.
-  float *saved_h, *saved_c;    // A sequence of size units, the state before each step,
-                               // after a restart; where not alive the state that the
-                               // row keeps. Null if nothing is saved.
+  float* outputs;            // A sequence of size units; zeros where not alive.
+  float *last_h, *last_c;    // [batch, units]; for a row of length 0 the bits of the
+                             // initial state.
+  float* new_c;              // A sequence of size units: c after each step; only of an
+                             // LSTM with restarts, else null.
+  float* zs[kMaxStages];     // A sequence of size C, the products; finite where not
+                             // alive. Null if nothing is saved.
+  float *saved_h, *saved_c;  // A sequence of size units, the state before each step,
+                             // after a restart; where not alive the state that the
+                             // row keeps. Null if nothing is saved.
 };
 
 // Names with c_ are cotangents.
 struct Backward {
   Cell cell;
-  Sizes sizes;                 // The depth is not read.
+  Sizes sizes;  // The depth is not read.
   float forget_bias;
   const int32_t *lengths, *starts;
   const float* w_state[kMaxStages];
@@ -75,18 +75,25 @@ struct Backward {
   const float *c_outputs, *c_new_c;
   const float *c_last_h, *c_last_c;
 
-  float* c_zs[kMaxStages];     // Zeros where not alive. May be the arrays zs: what is
-                               // read of a step is read before it is written.
-  float* operand;              // r * h of a GRU, a sequence of size units, zeros where
-                               // not alive; else null.
-  float *c_h, *c_c;            // [batch, units].
+  float* c_zs[kMaxStages];  // Zeros where not alive. May be the arrays zs: what is
+                            // read of a step is read before it is written.
+  float* operand;           // r * h of a GRU, a sequence of size units, zeros where
+                            // not alive; else null.
+  float *c_h, *c_c;         // [batch, units].
   float *c_restart_h, *c_restart_c;  // [sequences, units]; zeros for a sequence that
                                      // never starts.
 };
 
+}  // namespace jaxrnn
+
+#ifdef JAXRNN_TARGET
+// The loops are compiled once for each instruction set, in a namespace of its name.
+namespace jaxrnn::JAXRNN_TARGET {
+
 void RunForward(const Forward& run, Executor& executor);
 void RunBackward(const Backward& run, Executor& executor);
 
-}  // namespace jaxrnn
+}  // namespace jaxrnn::JAXRNN_TARGET
+#endif
 
 #endif  // JAXRNN_LOOPS_H_

@@ -1,0 +1,46 @@
+#include "dispatch.h"
+
+namespace jaxrnn {
+
+#define JAXRNN_DECLARE(target)                  \
+  namespace target {                            \
+  void RunForward(const Forward&, Executor&);   \
+  void RunBackward(const Backward&, Executor&); \
+  }
+
+JAXRNN_DECLARE(baseline)
+#if defined(__x86_64__)
+JAXRNN_DECLARE(avx2)
+JAXRNN_DECLARE(avx512)
+#endif
+
+// What is asked of the CPU are the options of each target in CMakeLists.txt.
+std::vector<Target> Targets() {
+  std::vector<Target> targets;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
+                    __builtin_cpu_supports("avx512bw") &&
+                    __builtin_cpu_supports("avx512dq") &&
+                    __builtin_cpu_supports("avx512vl");
+  targets.push_back({"avx512", has_avx512, avx512::RunForward, avx512::RunBackward});
+  targets.push_back({"avx2", has_avx2, avx2::RunForward, avx2::RunBackward});
+#endif
+  targets.push_back({"baseline", true, baseline::RunForward, baseline::RunBackward});
+  return targets;
+}
+
+Choice Choose(const char* name) {
+  std::string names;
+  for (const Target& target : Targets()) {
+    if (!target.supported) continue;
+    if (name == nullptr || name == std::string(target.name)) return {target, ""};
+    names += std::string(names.empty() ? "" : ", ") + target.name;
+  }
+  return {{},
+          "JAXRNN_NATIVE_TARGET must be one that this CPU has (" + names +
+              "), but it is " + name};
+}
+
+}  // namespace jaxrnn
