@@ -1,0 +1,369 @@
+// The loops of each target that this CPU has, against the plain ones.
+//
+// Results are filled with NaN before a run, so that what is not written is seen; so are
+// the arguments where a row is not alive, so that what is read there is seen.
+#include "loops.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "check.h"
+#include "dispatch.h"
+#include "executors.h"
+#include "naive_loops.h"
+
+namespace jaxrnn {
+namespace {
+
+using Floats = std::vector<float>;
+
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+constexpr float kTolerance = 2e-5f;  // Relative to 1 + the size of the value.
+
+const float* Data(const Floats& values) {
+  return values.empty() ? nullptr : values.data();
+}
+
+struct Case {
+  Cell cell;
+  int64_t units, batch, time, first_length;
+  bool time_major, restarts;
+
+  bool lstm() const { return cell == Cell::kLstm; }
+  std::string Text() const {
+    return "cell " + std::to_string(static_cast<int>(cell)) + ", units " +
+           std::to_string(units) + ", batch " + std::to_string(batch) + ", time " +
+           std::to_string(time) + ", first length " + std::to_string(first_length) +
+           (time_major ? ", time major" : "") + (restarts ? ", restarts" : "");
+  }
+};
+
+std::vector<Case> Cases() {
+  std::vector<Case> cases;
+  for (Cell cell : {Cell::kLstm, Cell::kGru, Cell::kRnn})
+    for (int64_t units : {1, 7, 16, 17, 40})
+      for (int64_t batch : {1, 2, 13})
+        for (int64_t time : {1, 5})
+          for (bool time_major : {false, true}) {
+            cases.push_back({cell, units, batch, time, time, time_major, true});
+            // 13 rows have all lengths.
+            int64_t lengths = batch == 13 ? 1 : time + 1;
+            for (int64_t first = 0; first < lengths; first += batch)
+              cases.push_back({cell, units, batch, time, first, time_major, false});
+          }
+  return cases;
+}
+
+// The arguments of a run.
+struct Problem {
+  static constexpr int64_t kDepth = 5;
+
+  explicit Problem(const Case& c)
+      : c(c), sizes{c.batch, c.time, kDepth, c.units, c.batch + 2, c.time_major} {
+    for (int k = 0; k < Stages(c.cell); k++) {
+      int64_t columns = Blocks(c.cell, k) * c.units;
+      w_inputs[k] = Random(kDepth * columns, 0.5f);
+      w_state[k] = Random(c.units * columns, 0.2f);
+      bias[k] = Random(columns, 0.5f);
+    }
+    h = Random(c.batch * c.units, 1);
+    if (c.lstm()) c0 = Random(c.batch * c.units, 1);
+    MakeLengths();
+    if (c.restarts) MakeRestarts();
+    x = Random(c.batch * c.time * kDepth, 1);
+    MakeSpecialRows();
+    c_outputs = Random(c.batch * c.time * c.units, 1);
+    if (c.lstm() && c.restarts) c_new_c = Random(c.batch * c.time * c.units, 1);
+    c_last_h = Random(c.batch * c.units, 1);
+    if (c.lstm()) c_last_c = Random(c.batch * c.units, 1);
+    FillDead(x, kNaN);
+    FillDead(c_outputs, kNaN);
+  }
+
+  Forward ForwardArguments() const {
+    Forward run = {c.cell, sizes, 0.75f, lengths.data(), Starts()};
+    for (int k = 0; k < Stages(c.cell); k++) {
+      run.w_inputs[k] = Data(w_inputs[k]);
+      run.w_state[k] = Data(w_state[k]);
+      run.bias[k] = Data(bias[k]);
+    }
+    run.x = Data(x);
+    run.h = Data(h);
+    run.c = Data(c0);
+    run.restart_h = Data(restart_h);
+    run.restart_c = Data(restart_c);
+    return run;
+  }
+
+  Backward BackwardArguments() const {
+    Backward run = {c.cell, sizes, 0.75f, lengths.data(), Starts()};
+    for (int k = 0; k < Stages(c.cell); k++) run.w_state[k] = Data(w_state[k]);
+    run.c_outputs = Data(c_outputs);
+    run.c_new_c = Data(c_new_c);
+    run.c_last_h = Data(c_last_h);
+    run.c_last_c = Data(c_last_c);
+    return run;
+  }
+
+  // Fill a sequence where rows are alive, or where they are not.
+  void FillAlive(Floats& values, float value) const { Fill(values, value, true); }
+  void FillDead(Floats& values, float value) const { Fill(values, value, false); }
+
+  Case c;
+  Sizes sizes;
+  std::vector<int32_t> lengths, starts;
+  Floats x, w_inputs[kMaxStages], w_state[kMaxStages], bias[kMaxStages];
+  Floats h, c0, restart_h, restart_c, c_outputs, c_new_c, c_last_h, c_last_c;
+
+ private:
+  void Fill(Floats& values, float value, bool alive) const {
+    int64_t size = values.size() / (c.batch * c.time);
+    for (int64_t row = 0; row < c.batch; row++)
+      for (int64_t t = 0; t < c.time; t++)
+        if ((t < lengths[row]) == alive)
+          std::fill_n(values.begin() + sizes.At(row, t) * size, size, value);
+  }
+
+  const int32_t* Starts() const { return starts.empty() ? nullptr : starts.data(); }
+
+  Floats Random(int64_t size, float scale) {
+    std::uniform_real_distribution<float> uniform(-scale, scale);
+    Floats values(size);
+    for (float& value : values) value = uniform(generator_);
+    return values;
+  }
+
+  // With restarts all rows have all steps. Lengths need not be between 0 and the time.
+  void MakeLengths() {
+    for (int64_t row = 0; row < c.batch; row++)
+      lengths.push_back(c.restarts ? c.time : (c.first_length + row) % (c.time + 1));
+    if (c.batch < 13) return;
+    lengths[11] = c.restarts ? c.time + 3 : -3;
+    lengths[12] = std::numeric_limits<int32_t>::max();
+  }
+
+  // In every second row a sequence starts at the first step; in every third, another at
+  // the last one. The other restart states are never read.
+  void MakeRestarts() {
+    int64_t number = 0;
+    starts.assign(c.batch * c.time, -1);
+    restart_h.assign(sizes.sequences * c.units, kNaN);
+    if (c.lstm()) restart_c = restart_h;
+    for (int64_t row = 0; row < c.batch; row++)
+      for (int64_t t : {int64_t{0}, c.time - 1})
+        if (row % (t == 0 ? 2 : 3) == 0 && number < sizes.sequences - 1)
+          Start(row, t, number++);
+  }
+
+  void Start(int64_t row, int64_t t, int64_t number) {
+    starts[sizes.At(row, t)] = number;
+    Floats values = Random(2 * c.units, 1);
+    for (int64_t k = 0; k < c.units; k++) {
+      restart_h[number * c.units + k] = values[k];
+      if (c.lstm()) restart_c[number * c.units + k] = values[c.units + k];
+      if (t == 0) h[row * c.units + k] = kNaN;  // Is not read.
+    }
+  }
+
+  // NaN where all of a state stays as it is, and in a row of its own. A large input.
+  void MakeSpecialRows() {
+    for (int64_t row = 0; row < c.batch; row++)
+      if (lengths[row] <= 0) h[row * c.units] = kNaN;
+    if (c.batch < 13) return;
+    std::fill_n(x.begin() + sizes.At(3, 0) * kDepth, kDepth, kNaN);
+    std::fill_n(x.begin() + sizes.At(5, 0) * kDepth, kDepth, 0.0f);
+    x[sizes.At(5, 0) * kDepth] = 1e4f;
+  }
+
+  std::mt19937 generator_{23};
+};
+
+// The results of a run, by name.
+class Results {
+ public:
+  float* Add(const std::string& name, int64_t size) {
+    names_.push_back(name);
+    values_.emplace_back(size, kNaN);
+    return values_.back().data();
+  }
+
+  Floats& operator[](const std::string& name) {
+    size_t k = std::find(names_.begin(), names_.end(), name) - names_.begin();
+    return values_.at(k);
+  }
+
+  void Compare(const Results& wanted, const std::string& text) const {
+    for (size_t k = 0; k < values_.size(); k++)
+      for (size_t i = 0; i < values_[k].size(); i++) {
+        float got = values_[k][i], want = wanted.values_[k][i];
+        bool close = std::isnan(want)
+                         ? std::isnan(got)
+                         : std::abs(got - want) <= kTolerance * (1 + std::abs(want));
+        Check(close, text + ": " + names_[k] + "[" + std::to_string(i) + "] is " +
+                         std::to_string(got) + ", not " + std::to_string(want));
+      }
+  }
+
+ private:
+  std::vector<std::string> names_;
+  std::vector<Floats> values_;
+};
+
+std::string Stage(const std::string& name, int stage) {
+  return name + "[" + std::to_string(stage) + "]";
+}
+
+template <typename Loop>
+Results RunForward(const Problem& problem, bool save, const Loop& loop) {
+  const Case& c = problem.c;
+  Results results;
+  Forward run = problem.ForwardArguments();
+  int64_t rows = c.batch * c.units, sequence = rows * c.time;
+  run.outputs = results.Add("outputs", sequence);
+  run.last_h = results.Add("last_h", rows);
+  if (c.lstm()) run.last_c = results.Add("last_c", rows);
+  if (c.lstm() && c.restarts) run.new_c = results.Add("new_c", sequence);
+  if (save) {
+    for (int k = 0; k < Stages(c.cell); k++)
+      run.zs[k] = results.Add(Stage("zs", k), Blocks(c.cell, k) * sequence);
+    run.saved_h = results.Add("saved_h", sequence);
+    if (c.lstm()) run.saved_c = results.Add("saved_c", sequence);
+  }
+  loop(run);
+  return results;
+}
+
+// `saved` are the results of a forward run. If `in_place`, cotangents replace its zs.
+template <typename Loop>
+Results RunBackward(const Problem& problem, Results saved, bool in_place,
+                    const Loop& loop) {
+  const Case& c = problem.c;
+  Results results;
+  Backward run = problem.BackwardArguments();
+  int64_t rows = c.batch * c.units, sequence = rows * c.time;
+  for (int k = 0; k < Stages(c.cell); k++) {
+    Floats& zs = saved[Stage("zs", k)];
+    run.c_zs[k] = results.Add(Stage("c_zs", k), zs.size());
+    if (in_place) std::copy(zs.begin(), zs.end(), run.c_zs[k]);
+    run.zs[k] = in_place ? run.c_zs[k] : zs.data();
+  }
+  run.saved_h = saved["saved_h"].data();
+  if (c.lstm()) run.saved_c = saved["saved_c"].data();
+  if (c.cell == Cell::kGru) run.operand = results.Add("operand", sequence);
+  run.c_h = results.Add("c_h", rows);
+  if (c.lstm()) run.c_c = results.Add("c_c", rows);
+  int64_t restart = problem.sizes.sequences * c.units;
+  if (c.restarts) run.c_restart_h = results.Add("c_restart_h", restart);
+  if (c.restarts && c.lstm()) run.c_restart_c = results.Add("c_restart_c", restart);
+  loop(run);
+  return results;
+}
+
+// Where a row is not alive, its zs are any numbers, and a state stays bit by bit.
+void CheckDead(const Problem& problem, bool save, Results& results,
+               const std::string& text) {
+  int64_t units = problem.c.units;
+  for (int64_t row = 0; row < problem.c.batch; row++)
+    if (problem.lengths[row] <= 0)
+      Check(!std::memcmp(&problem.h[row * units], &results["last_h"][row * units],
+                         units * sizeof(float)),
+            text + ": last_h has the bits of h");
+  for (int k = 0; save && k < Stages(problem.c.cell); k++) {
+    Floats& zs = results[Stage("zs", k)];
+    Floats dead = zs;
+    for (float& z : dead) z = std::isfinite(z) ? 0 : kNaN;
+    problem.FillAlive(dead, 0);
+    for (float z : dead) Check(!std::isnan(z), text + ": zs are finite");
+    problem.FillDead(zs, 0);
+  }
+}
+
+// The results of the plain loops.
+struct Wanted {
+  explicit Wanted(const Problem& problem)
+      : forward(RunForward(problem, false, naive_forward)),
+        saving(RunForward(problem, true, naive_forward)),
+        saved(saving) {
+    for (int k = 0; k < Stages(problem.c.cell); k++)
+      problem.FillDead(saved[Stage("zs", k)], kNaN);
+    problem.FillDead(saved["saved_h"], kNaN);
+    if (problem.c.lstm()) problem.FillDead(saved["saved_c"], kNaN);
+    backward = RunBackward(problem, saved, false, naive_backward);
+  }
+
+  static constexpr auto naive_forward = [](Forward& run) { naive::RunForward(run); };
+  static constexpr auto naive_backward = [](Backward& run) { naive::RunBackward(run); };
+
+  Results forward, saving, saved, backward;
+};
+
+void TestCase(const Problem& problem, const Wanted& wanted, const Target& target,
+              Executor& executor) {
+  std::string text = std::string(target.name) + ", " + problem.c.Text() + ", threads " +
+                     std::to_string(executor.threads());
+  auto forward = [&](Forward& run) { target.forward(run, executor); };
+  auto backward = [&](Backward& run) { target.backward(run, executor); };
+  for (bool save : {false, true}) {
+    Results results = RunForward(problem, save, forward);
+    CheckDead(problem, save, results, text);
+    results.Compare(save ? wanted.saving : wanted.forward, text);
+  }
+  for (bool in_place : {false, true})
+    RunBackward(problem, wanted.saved, in_place, backward)
+        .Compare(wanted.backward, text);
+}
+
+// Every `stride`th case from `first` on, by all targets, on any of the executors.
+void TestCases(size_t first, size_t stride, const std::vector<Executor*>& executors) {
+  std::vector<Case> cases = Cases();
+  std::minstd_rand random(first);
+  for (size_t k = first; k < cases.size(); k += stride) {
+    Problem problem(cases[k]);
+    Wanted wanted(problem);
+    for (const Target& target : Targets())
+      if (target.supported)
+        TestCase(problem, wanted, target, *executors[random() % executors.size()]);
+  }
+}
+
+void TestThreads(size_t stride) {
+  PoolExecutor one(1, 1), two(2, 2), three(3, 3);
+  TestCases(0, stride, {&one, &two, &three});
+}
+
+// Calls that want more threads than there are, all at once.
+void TestCallsAtOnce() {
+  PoolExecutor executor(4, 1);
+  std::vector<std::thread> callers;
+  for (size_t k = 1; k <= 3; k++)
+    callers.emplace_back([&executor, k] { TestCases(k, 31, {&executor}); });
+  for (std::thread& caller : callers) caller.join();
+}
+
+void TestChoice() {
+  for (const Target& target : Targets()) {
+    Choice choice = Choose(target.name);
+    if (target.supported) Check(choice.target.forward == target.forward, "is chosen");
+    Check(choice.error.empty() == target.supported, "is refused if not supported");
+  }
+  Check(Choose(nullptr).error.empty(), "there is a default");
+  Check(Choose("none").error.find("JAXRNN_NATIVE_TARGET") == 0, "names the variable");
+}
+
+}  // namespace
+}  // namespace jaxrnn
+
+// The argument is the stride at which cases are taken, by default 1.
+int main(int count, char** arguments) {
+  jaxrnn::TestChoice();
+  jaxrnn::TestThreads(count > 1 ? std::atoi(arguments[1]) : 1);
+  jaxrnn::TestCallsAtOnce();
+}

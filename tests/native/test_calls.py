@@ -1,0 +1,116 @@
+"""The calls of `jaxrnn_native`, whose arguments are checked where they are decoded."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+native = pytest.importorskip("jaxrnn_native")
+
+# Which of them depends on whether JAX waits for the call.
+ERRORS = (ValueError, jax.errors.JaxRuntimeError)
+BATCH, TIME, DEPTH, UNITS, SEQUENCES = 2, 3, 4, 5, 6
+
+
+def run(change=(), drop=None, **attributes):
+    """Runs a basic RNN with restarts, some of whose arguments are changed."""
+    shapes = {
+        "x": (BATCH, TIME, DEPTH),
+        "w_inputs[0]": (DEPTH, UNITS),
+        "w_state[0]": (UNITS, UNITS),
+        "bias[0]": (UNITS,),
+        "h": (BATCH, UNITS),
+        "restart_h": (SEQUENCES, UNITS),
+    }
+    arguments = {
+        "lengths": jnp.full(BATCH, TIME, jnp.int32),
+        "starts": jnp.full((BATCH, TIME), -1, jnp.int32),
+        **{name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()},
+        **dict(change),
+    }
+    arguments.pop(drop, None)
+    native.register()
+    call = jax.ffi.ffi_call(
+        "jaxrnn_native_forward",
+        [
+            jax.ShapeDtypeStruct((BATCH, TIME, UNITS), jnp.float32),
+            jax.ShapeDtypeStruct((BATCH, UNITS), jnp.float32),
+        ],
+    )
+    attributes = {"cell": 2, "time_axis": 1, **attributes}
+    results = call(
+        *arguments.values(),
+        **{name: np.int32(value) for name, value in attributes.items()},
+        forget_bias=np.float32(0),
+        restarts=True,
+        save=False,
+    )
+    return jax.block_until_ready(results)
+
+
+def test_register_may_be_called_again():
+    native.register()
+    native.register()
+    outputs, _ = run()
+    np.testing.assert_array_equal(outputs, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("lengths", (), r"lengths must be int32 \[\?\], but its shape is \[\]"),
+        (
+            "starts",
+            (3, 3),
+            r"starts must be int32 \[2, \?\], but its shape is \[3, 3\]",
+        ),
+        ("x", (2, 4, 4), r"x must be float32 \[2, 3, \?\]"),
+        ("w_inputs[0]", (3, 5), r"w_inputs\[0\] must be float32 \[4, \?\]"),
+        ("w_state[0]", (5, 4), r"w_state\[0\] must be float32 \[5, 5\]"),
+        ("bias[0]", (4,), r"bias\[0\] must be float32 \[5\]"),
+        ("h", (3, 5), r"h must be float32 \[2, 5\]"),
+        ("restart_h", (6, 4), r"restart_h must be float32 \[6, 5\]"),
+    ],
+)
+def test_an_argument_of_the_wrong_shape_is_named(name, shape, message):
+    dtype = jnp.int32 if name in ("lengths", "starts") else jnp.float32
+    with pytest.raises(ERRORS, match=message):
+        run({name: jnp.zeros(shape, dtype)})
+
+
+def test_an_argument_of_the_wrong_type_is_named():
+    with pytest.raises(ERRORS, match="h must be float32"):
+        run({"h": jnp.zeros((BATCH, UNITS), jnp.int32)})
+
+
+def test_arguments_are_counted():
+    with pytest.raises(ERRORS, match="restart_h is missing"):
+        run(drop="restart_h")
+    with pytest.raises(ERRORS, match="too many arguments"):
+        run({"more": jnp.zeros(1, jnp.float32)})
+
+
+def test_sequences_that_start_are_among_the_restart_states():
+    starts = jnp.full((BATCH, TIME), SEQUENCES, jnp.int32)
+    with pytest.raises(ERRORS, match="starts must be less"):
+        run({"starts": starts})
+
+
+@pytest.mark.parametrize(("name", "value"), [("cell", 3), ("time_axis", 2)])
+def test_attributes_are_checked(name, value):
+    with pytest.raises(ERRORS, match=f"{name} must be"):
+        run(**{name: value})
+
+
+def test_a_target_that_the_cpu_lacks_is_refused():
+    program = "from native.test_calls import run; run()"
+    env = {**os.environ, "JAXRNN_NATIVE_TARGET": "none"}
+    env["PYTHONPATH"] = os.pathsep.join(["tests", *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True
+    )
+    assert "JAXRNN_NATIVE_TARGET must be one that this CPU has" in done.stderr
