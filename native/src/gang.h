@@ -1,18 +1,17 @@
-// Threads that work together on a sequence of phases.
+// Threads that run a sequence of phases together.
 #ifndef JAXRNN_GANG_H_
 #define JAXRNN_GANG_H_
 
 #include <atomic>
-#include <cstdint>
 #include <memory>
 #include <thread>
 #include <vector>
 
+#include "executor.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
-
-#include "executor.h"
 
 namespace jaxrnn {
 
@@ -24,76 +23,105 @@ inline void Pause() {
 #endif
 }
 
-// The work of one call of RunPhases: in each phase one piece for each slot.
+// Runs run(slot, phase) once for each slot and phase; a phase begins when all slots
+// have ended the one before.
 //
-// A worker claims a piece, so that nobody waits for a worker that has not started: the
-// others do its pieces. While a piece is not done, the call has not returned, and the
-// function that does the pieces exists; it is only called for a piece that was claimed.
+// Each slot has a worker; slot 0's is the caller. A worker whose phase takes long to
+// end also runs slots that nobody has begun: so nothing waits for a thread that has not
+// started, however busy the executor is.
+template <typename Run>
 class Gang {
  public:
-  using Function = void (*)(const void* data, int64_t slot, int64_t phase);
+  Gang(int64_t slots, int64_t phases, Run& run)
+      : slots_(slots), phases_(phases), run_(run) {}
 
-  Gang(int64_t slots, int64_t phases, Function function, const void* data)
-      : phases_(phases), function_(function), data_(data), claims_(slots) {}
-
-  // Works from the current phase until all are done, first on the pieces of slot `own`.
+  // Takes part as the worker of a slot, from the current phase to the last.
   void Work(int64_t own) {
-    for (int64_t phase = Done() / slots(); phase < phases_; phase++) {
-      for (int64_t k = 0; k < slots(); k++) Try((own + k) % slots(), phase);
-      Wait(slots() * (phase + 1));
+    for (int64_t phase = Current(); phase < phases_; phase++) {
+      if (!slots_[own].present.load(std::memory_order_relaxed))
+        slots_[own].present.store(true, std::memory_order_relaxed);
+      TryRun(own, phase);
+      for (int64_t spins = 1; !IsOver(phase); spins++) {
+        if (spins == kPatience / 20) Replace(phase, false);
+        if (spins % kPatience == 0) Replace(phase, true);
+        if (spins > 20 * kPatience) std::this_thread::yield();
+        Pause();
+      }
     }
+  }
+
+  // A helper's whole life; it may begin when the run is over, and must not then look at
+  // it.
+  void Help(int64_t own) {
+    if (helpers_.fetch_add(1) >= 0) Work(own);
+    helpers_.fetch_sub(1);
+  }
+
+  // Waits for helpers that are inside, and keeps others out.
+  void Close() {
+    helpers_.fetch_sub(kClosed);
+    while (helpers_.load() != -kClosed) Pause();
   }
 
  private:
-  static constexpr int kCacheLine = 64;
-  static constexpr int kSpins = 2000;  // About as long as a change of threads takes.
-
-  // The number of a slot's pieces that have been claimed.
-  struct alignas(kCacheLine) Claims {
-    std::atomic<int64_t> count{0};
+  static constexpr int64_t kPatience = 100, kClosed = int64_t{1} << 40;
+  // On lines of the cache of their own: `begun` stays with the slot's worker, while all
+  // others read `ended`.
+  struct Slot {
+    alignas(64) std::atomic<int64_t> begun{0};  // The phases that were begun.
+    alignas(64) std::atomic<int64_t> ended{0};
+    alignas(64) std::atomic<bool> present{false};
   };
 
-  int64_t slots() const { return claims_.size(); }
-  int64_t Done() const { return done_.load(std::memory_order_acquire); }
-
-  // Does the piece unless it has been claimed.
-  void Try(int64_t slot, int64_t phase) {
-    std::atomic<int64_t>& count = claims_[slot].count;
-    int64_t expected = phase;
-    if (count.load(std::memory_order_relaxed) != phase ||
-        !count.compare_exchange_strong(expected, phase + 1, std::memory_order_relaxed))
-      return;
-    function_(data_, slot, phase);
-    done_.fetch_add(1, std::memory_order_acq_rel);
-  }
-
-  void Wait(int64_t pieces) const {
-    for (int spins = 0; Done() < pieces; spins++) {
-      Pause();
-      if (spins >= kSpins) std::this_thread::yield();
+  // Runs the slots whose worker is absent; late ones, too, which then count as absent.
+  void Replace(int64_t phase, bool late) {
+    for (int64_t s = 0; s < int64_t(slots_.size()); s++) {
+      if (!late && slots_[s].present.load(std::memory_order_relaxed)) continue;
+      if (TryRun(s, phase)) slots_[s].present.store(false, std::memory_order_relaxed);
     }
   }
 
+  bool TryRun(int64_t slot, int64_t phase) {
+    int64_t expected = phase;
+    if (slots_[slot].begun.load(std::memory_order_relaxed) != phase) return false;
+    if (!slots_[slot].begun.compare_exchange_strong(expected, phase + 1)) return false;
+    run_(slot, phase);
+    slots_[slot].ended.store(phase + 1, std::memory_order_release);
+    return true;
+  }
+
+  bool IsOver(int64_t phase) const {
+    for (const Slot& slot : slots_) {
+      if (slot.ended.load(std::memory_order_acquire) <= phase) return false;
+    }
+    return true;
+  }
+
+  // The first phase that some slot has not ended.
+  int64_t Current() const {
+    int64_t phase = phases_;
+    for (const Slot& slot : slots_)
+      phase = std::min(phase, slot.ended.load(std::memory_order_acquire));
+    return phase;
+  }
+
+  std::vector<Slot> slots_;
   const int64_t phases_;
-  const Function function_;
-  const void* const data_;
-  std::vector<Claims> claims_;
-  alignas(kCacheLine) std::atomic<int64_t> done_{0};  // Pieces, of all slots.
+  Run& run_;
+  std::atomic<int64_t> helpers_{0};
 };
 
-// Calls function(slot, phase) once for each slot in each phase, on the calling thread
-// and on up to slots - 1 others. A phase starts when the one before it is done, and
-// sees what it wrote. The function must not throw.
-template <typename Function>
-void RunPhases(Executor& executor, int64_t slots, int64_t phases,
-               const Function& function) {
-  auto call = [](const void* data, int64_t slot, int64_t phase) {
-    (*static_cast<const Function*>(data))(slot, phase);
-  };
-  auto gang = std::make_shared<Gang>(slots, phases, call, &function);
-  for (int64_t slot = 1; slot < slots; slot++)
-    executor.Schedule([gang, slot] { gang->Work(slot); });
+template <typename Run>
+void RunPhases(Executor& executor, int64_t slots, int64_t phases, Run run) {
+  if (slots == 1) {
+    for (int64_t phase = 0; phase < phases; phase++) run(0, phase);
+    return;
+  }
+  // Shared with the helpers, since one may begin after all is done.
+  const auto gang = std::make_shared<Gang<Run>>(slots, phases, run);
+  for (int64_t s = 1; s < slots; s++) executor.Schedule([gang, s] { gang->Help(s); });
   gang->Work(0);
+  gang->Close();
 }
 
 }  // namespace jaxrnn

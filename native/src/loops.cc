@@ -1,224 +1,65 @@
-// The loops, plainly: a row at a time, a step at a time.
+// The loops of every cell, for the instruction set that the file is compiled for.
 #include "loops.h"
 
 #include <algorithm>
-#include <cmath>
-#include <vector>
+#include <cstdint>
+
+#include "backward.h"
+#include "cells.h"
+#include "forward.h"
+#include "gang.h"
 
 namespace jaxrnn::JAXRNN_TARGET {
 namespace {
 
-using Real = float;
-using Vector = std::vector<Real>;
+// The multiplications of a step for which another thread pays: they take as long as the
+// threads take to meet after the step, about half a microsecond.
+constexpr int64_t kLeastWork = 18'000;
 
-Real Sigmoid(Real x) { return 1 / (1 + std::exp(-x)); }
-
-Vector Load(const float* values, int64_t index, int64_t size) {
-  if (values == nullptr) return Vector(size);
-  return Vector(values + index * size, values + (index + 1) * size);
+template <typename C>
+int64_t Slots(const Sizes& sizes, const Executor& executor) {
+  int64_t gates = 0;
+  for (int g : C::kGates) gates += g;
+  int64_t work = sizes.batch * sizes.units * sizes.units * gates;
+  int64_t vectors = Padded(sizes.units) / kLanes;
+  return std::max<int64_t>(1,
+                           std::min({executor.threads(), vectors, work / kLeastWork}));
 }
 
-void Store(const Vector& vector, float* values, int64_t index) {
-  if (values == nullptr) return;
-  std::copy(vector.begin(), vector.end(), values + index * vector.size());
+template <typename Loop, typename Call>
+void RunLoop(const Call& call, int64_t slots, Executor& executor) {
+  Loop loop(call, slots);
+  RunPhases(executor, slots, loop.phases(),
+            [&](int64_t slot, int64_t phase) { loop.Run(slot, phase); });
 }
 
-void Add(const Vector& vector, float* values, int64_t index) {
-  if (values == nullptr) return;
-  for (size_t k = 0; k < vector.size(); k++)
-    values[index * vector.size() + k] += vector[k];
+template <typename C>
+void RunCell(const Forward& call, Executor& executor) {
+  RunLoop<ForwardLoop<C>>(call, Slots<C>(call.sizes, executor), executor);
 }
 
-// z += operand w, w [operand.size(), z.size()].
-void AddProduct(const Vector& operand, const float* w, Vector& z) {
-  for (size_t i = 0; i < operand.size(); i++)
-    for (size_t j = 0; j < z.size(); j++) z[j] += operand[i] * w[i * z.size() + j];
+template <typename C>
+void RunCell(const Backward& call, Executor& executor) {
+  RunLoop<BackwardLoop<C>>(call, Slots<C>(call.sizes, executor), executor);
 }
 
-// c_operand += c_z w^T.
-void AddTransposed(const Vector& c_z, const float* w, Vector& c_operand) {
-  for (size_t i = 0; i < c_operand.size(); i++)
-    for (size_t j = 0; j < c_z.size(); j++)
-      c_operand[i] += c_z[j] * w[i * c_z.size() + j];
-}
-
-int64_t Length(const Sizes& sizes, const int32_t* lengths, int64_t row) {
-  return std::clamp<int64_t>(lengths[row], 0, sizes.time);
-}
-
-// The sequence that starts at a step, or -1.
-int64_t Start(const int32_t* starts, int64_t at) {
-  return starts == nullptr ? -1 : starts[at];
-}
-
-struct State {
-  Vector h, c;
-};
-
-Vector ForwardStage(const Forward& run, int stage, const Vector& x,
-                    const Vector& operand) {
-  Vector z = Load(run.bias[stage], 0, Blocks(run.cell, stage) * run.sizes.units);
-  AddProduct(x, run.w_inputs[stage], z);
-  AddProduct(operand, run.w_state[stage], z);
-  return z;
-}
-
-// One step of a row: changes the state, returns the products.
-std::vector<Vector> ForwardStep(const Forward& run, const Vector& x, State& state) {
-  int64_t n = run.sizes.units;
-  Vector& h = state.h;
-  std::vector<Vector> zs = {ForwardStage(run, 0, x, h)};
-  const Vector& z = zs[0];
-  if (run.cell == Cell::kLstm) {
-    for (int64_t k = 0; k < n; k++) {
-      Real i = Sigmoid(z[k]), j = std::tanh(z[n + k]);
-      Real f = Sigmoid(z[2 * n + k] + run.forget_bias), o = Sigmoid(z[3 * n + k]);
-      state.c[k] = state.c[k] * f + i * j;
-      h[k] = std::tanh(state.c[k]) * o;
-    }
-  } else if (run.cell == Cell::kGru) {
-    Vector operand(n);
-    for (int64_t k = 0; k < n; k++) operand[k] = Sigmoid(z[k]) * h[k];
-    Vector candidate = ForwardStage(run, 1, x, operand);
-    for (int64_t k = 0; k < n; k++) {
-      Real u = Sigmoid(z[n + k]);
-      h[k] = u * h[k] + (1 - u) * std::tanh(candidate[k]);
-    }
-    zs.push_back(candidate);
-  } else {
-    for (int64_t k = 0; k < n; k++) h[k] = std::tanh(z[k]);
+template <typename Call>
+void RunAnyCell(const Call& call, Executor& executor) {
+  switch (call.cell) {
+    case Cell::kLstm:
+      return RunCell<Lstm>(call, executor);
+    case Cell::kGru:
+      return RunCell<Gru>(call, executor);
+    case Cell::kRnn:
+      return RunCell<Rnn>(call, executor);
   }
-  return zs;
-}
-
-void ForwardRow(const Forward& run, int64_t row) {
-  const Sizes& sizes = run.sizes;
-  int64_t n = sizes.units, length = Length(sizes, run.lengths, row);
-  State state = {Load(run.h, row, n), Load(run.c, row, n)};
-  for (int64_t t = 0; t < sizes.time; t++) {
-    int64_t at = sizes.At(row, t), start = Start(run.starts, at);
-    bool alive = t < length;
-    if (alive && start >= 0)
-      state = {Load(run.restart_h, start, n), Load(run.restart_c, start, n)};
-    Store(state.h, run.saved_h, at);
-    Store(state.c, run.saved_c, at);
-    std::vector<Vector> zs;
-    if (alive) zs = ForwardStep(run, Load(run.x, at, sizes.depth), state);
-    for (int s = 0; s < Stages(run.cell); s++)
-      Store(alive ? zs[s] : Vector(Blocks(run.cell, s) * n), run.zs[s], at);
-    Store(alive ? state.h : Vector(n), run.outputs, at);
-    Store(alive ? state.c : Vector(n), run.new_c, at);
-  }
-  Store(state.h, run.last_h, row);
-  Store(state.c, run.last_c, row);
-}
-
-// What a step of the backward loop computes beside the cotangent of the state.
-struct StepCotangents {
-  std::vector<Vector> zs;
-  Vector operand;
-};
-
-void BackwardLstm(const Backward& run, int64_t at, State& c_state,
-                  StepCotangents& step) {
-  int64_t n = run.sizes.units;
-  Vector z = Load(run.zs[0], at, 4 * n), c = Load(run.saved_c, at, n);
-  for (int64_t k = 0; k < n; k++) {
-    Real i = Sigmoid(z[k]), j = std::tanh(z[n + k]);
-    Real f = Sigmoid(z[2 * n + k] + run.forget_bias), o = Sigmoid(z[3 * n + k]);
-    Real y = std::tanh(c[k] * f + i * j), c_h = c_state.h[k];
-    Real c_c = c_state.c[k] + c_h * o * (1 - y * y);
-    step.zs[0][k] = c_c * j * i * (1 - i);
-    step.zs[0][n + k] = c_c * i * (1 - j * j);
-    step.zs[0][2 * n + k] = c_c * c[k] * f * (1 - f);
-    step.zs[0][3 * n + k] = c_h * y * o * (1 - o);
-    c_state.c[k] = c_c * f;
-  }
-  c_state.h = Vector(n);
-  AddTransposed(step.zs[0], run.w_state[0], c_state.h);
-}
-
-void BackwardGru(const Backward& run, int64_t at, State& c_state,
-                 StepCotangents& step) {
-  int64_t n = run.sizes.units;
-  Vector z = Load(run.zs[0], at, 2 * n), candidate = Load(run.zs[1], at, n);
-  Vector h = Load(run.saved_h, at, n), c_operand(n);
-  for (int64_t k = 0; k < n; k++) {
-    Real u = Sigmoid(z[n + k]), y = std::tanh(candidate[k]), c_h = c_state.h[k];
-    step.zs[0][n + k] = c_h * (h[k] - y) * u * (1 - u);
-    step.zs[1][k] = c_h * (1 - u) * (1 - y * y);
-    c_state.h[k] = c_h * u;
-  }
-  AddTransposed(step.zs[1], run.w_state[1], c_operand);
-  for (int64_t k = 0; k < n; k++) {
-    Real r = Sigmoid(z[k]);
-    step.operand[k] = r * h[k];
-    step.zs[0][k] = c_operand[k] * h[k] * r * (1 - r);
-    c_state.h[k] += c_operand[k] * r;
-  }
-  AddTransposed(step.zs[0], run.w_state[0], c_state.h);
-}
-
-void BackwardRnn(const Backward& run, int64_t at, State& c_state,
-                 StepCotangents& step) {
-  int64_t n = run.sizes.units;
-  Vector z = Load(run.zs[0], at, n);
-  for (int64_t k = 0; k < n; k++) {
-    Real y = std::tanh(z[k]);
-    step.zs[0][k] = c_state.h[k] * (1 - y * y);
-  }
-  c_state.h = Vector(n);
-  AddTransposed(step.zs[0], run.w_state[0], c_state.h);
-}
-
-void BackwardStep(const Backward& run, int64_t at, State& c_state,
-                  StepCotangents& step) {
-  int64_t n = run.sizes.units;
-  Vector c_output = Load(run.c_outputs, at, n), c_new_c = Load(run.c_new_c, at, n);
-  for (int64_t k = 0; k < n; k++) {
-    c_state.h[k] += c_output[k];
-    c_state.c[k] += c_new_c[k];
-  }
-  if (run.cell == Cell::kLstm) return BackwardLstm(run, at, c_state, step);
-  if (run.cell == Cell::kGru) return BackwardGru(run, at, c_state, step);
-  BackwardRnn(run, at, c_state, step);
-}
-
-void BackwardRow(const Backward& run, int64_t row) {
-  const Sizes& sizes = run.sizes;
-  int64_t n = sizes.units, length = Length(sizes, run.lengths, row);
-  State c_state = {Load(run.c_last_h, row, n), Load(run.c_last_c, row, n)};
-  for (int64_t t = sizes.time - 1; t >= 0; t--) {
-    int64_t at = sizes.At(row, t), start = Start(run.starts, at);
-    StepCotangents step = {{}, Vector(n)};
-    for (int s = 0; s < Stages(run.cell); s++)
-      step.zs.emplace_back(Blocks(run.cell, s) * n);
-    if (t < length) {
-      BackwardStep(run, at, c_state, step);
-      if (start >= 0) {
-        Add(c_state.h, run.c_restart_h, start);
-        Add(c_state.c, run.c_restart_c, start);
-        c_state = {Vector(n), Vector(n)};
-      }
-    }
-    for (int s = 0; s < Stages(run.cell); s++) Store(step.zs[s], run.c_zs[s], at);
-    Store(step.operand, run.operand, at);
-  }
-  Store(c_state.h, run.c_h, row);
-  Store(c_state.c, run.c_c, row);
 }
 
 }  // namespace
 
-void RunForward(const Forward& run, Executor&) {
-  for (int64_t row = 0; row < run.sizes.batch; row++) ForwardRow(run, row);
-}
-
-void RunBackward(const Backward& run, Executor&) {
-  int64_t size = run.sizes.sequences * run.sizes.units;
-  for (float* c_restart : {run.c_restart_h, run.c_restart_c})
-    if (c_restart != nullptr) std::fill_n(c_restart, size, 0.0f);
-  for (int64_t row = 0; row < run.sizes.batch; row++) BackwardRow(run, row);
+void RunForward(const Forward& call, Executor& executor) { RunAnyCell(call, executor); }
+void RunBackward(const Backward& call, Executor& executor) {
+  RunAnyCell(call, executor);
 }
 
 }  // namespace jaxrnn::JAXRNN_TARGET

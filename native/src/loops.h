@@ -59,8 +59,8 @@ struct Forward {
   float* zs[kMaxStages];     // A sequence of size C, the products; finite where not
                              // alive. Null if nothing is saved.
   float *saved_h, *saved_c;  // A sequence of size units, the state before each step,
-                             // after a restart; where not alive the state that the
-                             // row keeps. Null if nothing is saved.
+                             // after a restart; zeros where not alive. Null if nothing
+                             // is saved.
 };
 
 // Names with c_ are cotangents.

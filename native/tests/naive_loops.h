@@ -103,8 +103,8 @@ inline void ForwardRow(const Forward& run, int64_t row) {
     bool alive = t < length;
     if (alive && start >= 0)
       state = {Load(run.restart_h, start, n), Load(run.restart_c, start, n)};
-    Store(state.h, run.saved_h, at);
-    Store(state.c, run.saved_c, at);
+    Store(alive ? state.h : Vector(n), run.saved_h, at);
+    Store(alive ? state.c : Vector(n), run.saved_c, at);
     std::vector<Vector> zs;
     if (alive) zs = ForwardStep(run, Load(run.x, at, sizes.depth), state);
     for (int s = 0; s < Stages(run.cell); s++)
