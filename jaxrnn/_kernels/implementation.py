@@ -18,6 +18,7 @@ KERNELS = {
     "pallas_mosaic_tpu": "PallasMosaicTPU",
     "pallas_triton": "PallasTriton",
     "cudnn": "Cudnn",
+    "native": "Native",
 }
 NAMES = ("xla", *KERNELS)
 
