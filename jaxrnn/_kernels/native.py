@@ -11,6 +11,7 @@ from .._affine.loop_rule import Primals, Residuals, run_loop
 from .._affine.on_mesh import run_on_mesh
 from .._affine.phases import Phases
 from .._affine.products import product_cotangents
+from .._affine.sequence import run_here
 from .._affine.units import CellOfUnits
 from .._autodiff.by_platform import by_platform
 from .._base.trees import with_structure
@@ -99,8 +100,8 @@ def why_not_cell(cell: Any) -> str | None:
     if cell.plain_kind is not None:
         return None
     return (
-        "it runs LSTMs without peepholes, clips and projection, GRUCell and "
-        f"BasicRNNCell, all with tanh, got {cell!r}"
+        "it runs GRUCell, BasicRNNCell, and LSTMs without peepholes, clips and "
+        "projection, all with tanh"
     )
 
 
@@ -135,8 +136,9 @@ class NativeLoop(LoopBesideXla):
     ) -> tuple[PyTree, PyTree, PyTree]:
         """`(outputs, state, saved)`; see `LoopBesideXla`."""
         native = functools.partial(self._forward, save=save)
-        xla = functools.partial(self.run_xla_forward, save=save)
-        return by_platform(native, self._elsewhere(xla), primals, phases)
+        xla = functools.partial(self.run_xla_forward, save=True)
+        xla = self._elsewhere(xla if save else self._run_xla)
+        return by_platform(native, xla, primals, phases)
 
     def run_backward(self, residuals: Residuals, cotangents: tuple) -> Primals:
         """The cotangents of the primals; see `LoopBesideXla`."""
@@ -153,6 +155,12 @@ class NativeLoop(LoopBesideXla):
             zs, states = saved
             saved = zs, restarts.restart(restarts.starts, states)
         return outputs, state, saved
+
+    def _run_xla(self, primals: Primals, phases: Phases) -> tuple:
+        """`run_forward` by XLA's loop as it is without this one: rows may be sorted."""
+        params, xs, state, restart_states = primals
+        steps = phases.steps.with_restart_states(restart_states)
+        return *run_here(self.cell, params, xs, state, steps), ()
 
     def _elsewhere(self, run: Any) -> Any:
         """What runs on other platforms."""
