@@ -219,7 +219,6 @@ class Call:
             aliases: The numbers of arguments and of results that share memory.
             **attributes: Further attributes of the call.
         """
-        _register()
         leaves, tree = jax.tree.flatten(types)
         call = jax.ffi.ffi_call(target, leaves, input_output_aliases=aliases)
         args = as_varying_as(args, args)
@@ -237,20 +236,20 @@ class Call:
 
 @functools.cache
 def why_not_installed() -> str | None:
-    """Why the package cannot be called, or None."""
+    """Why the package cannot be called, or None; then it is registered with JAX."""
     if importlib.util.find_spec("jaxrnn_native") is None:
         return "its package is not installed: `pip install jaxrnn-native`"
-    found = importlib.import_module("jaxrnn_native").INTERFACE
-    if found == INTERFACE:
-        return None
-    return (
-        f"the installed jaxrnn-native has version {found} of its calls, and this "
-        f"jaxrnn calls version {INTERFACE}: upgrade both"
-    )
-
-
-def _register() -> None:
-    importlib.import_module("jaxrnn_native").register()
+    package = importlib.import_module("jaxrnn_native")
+    if package.INTERFACE != INTERFACE:
+        return (
+            f"the installed jaxrnn-native has version {package.INTERFACE} of its "
+            f"calls, and this jaxrnn calls version {INTERFACE}: upgrade both"
+        )
+    try:
+        package.register()
+    except (OSError, RuntimeError) as error:
+        return f"the installed jaxrnn-native does not fit this JAX: {error}"
+    return None
 
 
 def _float32(*shape: int) -> jax.ShapeDtypeStruct:
