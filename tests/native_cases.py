@@ -36,10 +36,10 @@ def draw(like, seed=0):
     return tree.unflatten(drawn)
 
 
-def data(cell, batch=5, dtype=F32, time=TIME):
+def data(cell, batch=5, dtype=F32, time=TIME, depth=DEPTH):
     """`(params, x, state)`, all of it random."""
-    x = draw(jax.ShapeDtypeStruct((batch, time, DEPTH), dtype), 1)
-    step = jax.ShapeDtypeStruct((batch, DEPTH), dtype)
+    x = draw(jax.ShapeDtypeStruct((batch, time, depth), dtype), 1)
+    step = jax.ShapeDtypeStruct((batch, depth), dtype)
     params = jax.eval_shape(lambda: cell.init(jax.random.key(0), step))
     return draw(params), x, draw(cell.zero_state(batch, dtype), 2)
 

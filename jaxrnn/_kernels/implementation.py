@@ -9,7 +9,7 @@ from .._base.errors import describe
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
 from . import native_calls
-from .machines import MACHINES, Machine
+from .machines import CPU, MACHINES, Machine
 from .work import Work
 
 # The class of each `implementation` of a driver. Each is in the module of that name,
@@ -111,7 +111,8 @@ def as_implementation(where: str, implementation: Any) -> Any:
     named = make(name)
     if not colon:
         return named
-    known = {m.name: m for m in MACHINES.values() if m.platform == named.platform}
+    machines = (*MACHINES.values(), CPU)
+    known = {m.name: m for m in machines if m.platform == named.platform}
     if machine not in known:
         raise ValueError(
             f"{where}: `implementation` '{named.name}:{machine}' names no machine of "

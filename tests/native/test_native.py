@@ -66,6 +66,23 @@ def test_whole_rows(name):
     assert_near(everything(cell, "native", *given), everything(cell, "xla", *given))
 
 
+SHAPES = {"ones": (1, 1, 1, 1), "few": (3, 7, 40, 129), "many": (67, 9, 19, 70)}
+
+
+@pytest.mark.fast("many-lstm", "few-gru", "ones-rnn")
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sizes(shape, name):
+    batch, time, depth, units = SHAPES[shape]
+    cell = type(CELLS[name])(units)
+    params, x, state = data(cell, batch, time=time, depth=depth)
+    params = jax.tree.map(lambda p: p / units**0.5, params)
+    ragged = jnp.arange(batch, dtype=jnp.int32) % (time + 1)
+    for lengths in (ragged, None):
+        given = params, x, state, lengths
+        assert_near(everything(cell, "native", *given), everything(cell, "xla", *given))
+
+
 def test_values_alone_are_one_call_that_saves_nothing():
     cell = CELLS["lstm"]
     given = data(cell)
@@ -177,15 +194,16 @@ def test_derivatives_of_all_kinds(name, of):
     assert_near(made("native"), made("xla"), tolerance=5e-5)
 
 
-def test_values_of_a_derivative_of_a_derivative_of_a_row_without_steps():
-    """XLA's loop saves the state of such a row, and the native one multiplies it."""
+def test_a_derivative_of_a_derivative_where_a_row_has_no_steps():
+    """The native loop backward reads what XLA's loop saved of such a row."""
     cell = CELLS["lstm"]
     params, x, state = data(cell)
     bad_x, bad_state = with_bad_padding(x, state)
 
     def push(x, state, name):
         total = lambda p: weighted_sum(run(cell, name, p, x, state)[0])
-        return jax.jit(lambda p: jax.jvp(jax.grad(total), (p,), (p,)))(params)
+        along_itself = lambda p: jax.jvp(total, (p,), (p,))[1]
+        return jax.jit(jax.grad(along_itself))(params)
 
     assert_near(push(bad_x, bad_state, "native"), push(x, state, "xla"))
 
