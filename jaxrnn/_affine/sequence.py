@@ -69,17 +69,18 @@ def affine_sequence(
         state: The initial state, each leaf `[batch, size]`.
         steps: Which steps there are. With restarts the outputs are pairs
             `(output, new_state)`.
-        implementation: The `Implementation` that runs the loop; None for XLA.
+        implementation: The `Implementation` that runs the loop, or a `Default`; None
+            for XLA.
 
     Raises:
         DeclinedError: If the implementation cannot run this.
     """
     if implementation is not None:
         return implementation.run_sequences(cell, params, xs, state, steps)
-    return run_on_mesh(_run_here, cell, params, xs, state, steps)
+    return run_on_mesh(run_here, cell, params, xs, state, steps)
 
 
-def _run_here(
+def run_here(
     cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
 ) -> tuple[PyTree, PyTree]:
     """`affine_sequence` by XLA's loop, of the rows and units that a device has."""

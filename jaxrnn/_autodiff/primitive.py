@@ -16,13 +16,23 @@ from .jax_internals import (
 )
 
 
-def program_primitive(name: str, *, push_forward: Callable, batch: Callable) -> Any:
+def program_primitive(
+    name: str,
+    *,
+    push_forward: Callable | None = None,
+    batch: Callable,
+    lower: Callable | None = None,
+    run_eagerly: Callable | None = None,
+) -> Any:
     """A primitive that runs its parameter `forward`, a closed jaxpr.
 
     Args:
         name: Its name in programs.
-        push_forward: `outs, out_tangents = push_forward(primals, tangents, **params)`.
+        push_forward: `outs, out_tangents = push_forward(primals, tangents, **params)`;
+            None for a primitive without a derivative.
         batch: `outs, dims = batch(axis, args, dims, **params)`; some dim is not None.
+        lower: Its lowering rule; None for that of `forward`.
+        run_eagerly: `outs = run_eagerly(*args, **params)`; None to run `forward`.
     """
     primitive = Primitive(name)
     primitive.multiple_results = True
@@ -33,10 +43,11 @@ def program_primitive(name: str, *, push_forward: Callable, batch: Callable) -> 
         outs = primitive.bind(*args, **params)
         return outs, [None] * len(outs)
 
-    primitive.def_impl(run)
+    primitive.def_impl(run_eagerly or run)
     primitive.def_effectful_abstract_eval(_out_types)
-    register_lowering(primitive, lower_fun(run, multiple_results=True))
-    primitive_jvps[primitive] = push_forward
+    register_lowering(primitive, lower or lower_fun(run, multiple_results=True))
+    if push_forward is not None:
+        primitive_jvps[primitive] = push_forward
     fancy_primitive_batchers[primitive] = batch_any
     return primitive
 

@@ -237,6 +237,14 @@ class AffineCell(RNNCell):
         """
         return f"{type(self).__name__} is not one"
 
+    @property
+    def plain_kind(self) -> str | None:
+        """Which cell of libraries this is: "lstm", "gru" or "rnn", with tanh; or None.
+
+        The GRU is the one that resets the state before the product.
+        """
+        return "lstm" if self.why_no_plain_lstm() is None else None
+
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""
         first, *rest = (stage.specs(depth) for stage in self.stages)

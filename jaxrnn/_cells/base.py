@@ -128,9 +128,9 @@ class RNNCell(Hyperparameters, abc.ABC):
             state: The initial state, each leaf `[batch, ...]`.
             steps: Which steps there are, and which rows are alive in them.
             keys: `keys(t)` is the random key of step t; None for a deterministic run.
-            implementation: What the driver's argument `implementation` names, as an
-                opaque object; None for XLA's loop. A cell around others passes it on;
-                others ignore it.
+            implementation: What the driver's argument `implementation` names, or the
+                default, as an opaque object; None for XLA's loop. A cell around others
+                passes it on; others ignore it.
 
         Returns:
             `(outputs, state)`: the outputs of all steps along the same axis, zeros in

@@ -87,6 +87,12 @@ def add_peephole(params: Params, name: str, z: Array, c: Array) -> Array:
     return z + params[name].astype(c.dtype)[None, :] * c
 
 
+def kind_if_plain(cell: Any, kind: str) -> str | None:
+    """`kind`, or None for a custom class or another activation than tanh."""
+    is_own = "__final__" in vars(type(cell))
+    return kind if is_own and cell.activation is jnp.tanh else None
+
+
 class LSTMFamily(AffineCell):
     """A cell whose state is c and h, as a tuple or concatenated in one array.
 

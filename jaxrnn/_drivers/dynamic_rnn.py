@@ -67,15 +67,18 @@ def dynamic_rnn(
         time_major: Whether time is the first axis of inputs and outputs, which saves
             two transposes.
         scope: The name of the loop in profiles; "rnn" by default.
-        implementation: What runs the loop of an `AffineCell`: None or "xla" for a loop
-            compiled by XLA; "pallas_mosaic_tpu" (TPU) or "pallas_triton" (CUDA) for a
-            kernel that keeps the recurrent matrices on the chip for the whole sequence;
-            "cudnn" (CUDA) for cuDNN's LSTM, for plain LSTMs in float32, traced on a
-            machine with the GPU. The kernels compile for their platform only. They
-            have not been measured there yet, so they are never chosen by default. To
-            compile for another machine, name it, as in "pallas_mosaic_tpu:v4"; the
-            defaults are "v5e" and "h100". `jaxrnn.explain` reports which
-            implementations can run.
+        implementation: What runs the loop of an `AffineCell`: "xla" for a loop compiled
+            by XLA; "native" for that of the package `jaxrnn-native`, for plain LSTMs,
+            `GRUCell` and `BasicRNNCell` in float32 on CPUs; "pallas_mosaic_tpu" (TPU)
+            or "pallas_triton" (CUDA) for a kernel that keeps the recurrent matrices on
+            the chip for the whole sequence; "cudnn" (CUDA) for cuDNN's LSTM, for plain
+            LSTMs in float32, traced on a machine with the GPU. None for "native" on one
+            CPU device, where it is installed, can run the cell and is faster, and in
+            `shard_map` over CPU devices; else "xla". The kernels compile for their
+            platform only; those for TPUs and GPUs have not been measured there yet, so
+            they are never chosen by default. To compile for another machine, name it,
+            as in "pallas_mosaic_tpu:v4"; the defaults are "v5e" and "h100".
+            `jaxrnn.explain` reports which implementations can run.
 
     Returns:
         `(outputs, state)`: the outputs in the structure of `cell.output_size`, each

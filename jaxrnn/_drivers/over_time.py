@@ -73,7 +73,7 @@ def _run(
         unroll: The number of steps unrolled in each iteration of a scan.
         axis: The time axis, 0 or 1.
         strategy: Which residuals of the steps are saved for derivatives.
-        implementation: The `Implementation` that runs an affine cell; None for XLA.
+        implementation: What runs an affine cell, as `as_implementation` returns it.
     """
     cell, inputs, lengths, state = onto_explicit_mesh(cell, inputs, lengths, state)
     inputs = whole_features(where, inputs, 1 - axis)

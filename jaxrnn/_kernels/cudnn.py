@@ -28,9 +28,10 @@ from .._base.typing import Array, Params, PyTree
 from .._time import masking
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
-from .cudnn_calls import CUDNN, Calls, as_rows, flat_weights, precision_here
+from .cudnn_calls import CUDNN, Calls, flat_weights, precision_here
 from .implementation import Implementation
 from .kernel_loop import row_lengths, step_input_type, why_not_steps
+from .mapped_rows import SHARED, as_rows
 from .work import Work
 
 # cuDNN refuses more: https://github.com/pytorch/pytorch/issues/133751.
@@ -171,7 +172,9 @@ class CudnnLoop(LoopRule):
     def _forward(self, primals: Primals, steps: Steps, save: bool) -> Any:
         """`(outputs, state, reserve)`."""
         one = functools.partial(self.calls.forward, self.precision)
-        run = sequential_vmap(one) if save else as_rows(one)
+        of_rows = lambda *args: one(*args)[:3]
+        axes = SHARED, 0, 0, 0, 0
+        run = sequential_vmap(one) if save else as_rows(of_rows, axes, 0)
         args = self._call_args(primals, steps)
         # The call's results do not even have types that vary over devices like these.
         y, h, c, *reserve = as_varying_as(args, run(*args))

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap, sequential_vmap
 from jax.experimental import rnn
 from jax.lax import Precision
 
@@ -157,33 +156,3 @@ def flat_weights(cell: Any, params: Params, depth: int) -> Array:
     bias = [i, f + cell.forget_bias, j, o]
     zeros = [jnp.zeros_like(product["bias"])]
     return jnp.concatenate([*(w.T.reshape(-1) for w in rows), *bias, *zeros])
-
-
-def as_rows(one: Callable[..., tuple]) -> Callable[..., tuple]:
-    """`(y, h, c)` of `forward`, where mapped axes become rows of one call.
-
-    If the weights are mapped, the calls run one after the other.
-
-    Args:
-        one: `forward` with its precision.
-    """
-
-    @custom_vmap
-    def run(weights: Array, *rows: Array) -> tuple[Array, ...]:
-        return one(weights, *rows)[:3]
-
-    @run.def_vmap
-    def _(size: int, in_batched: Any, weights: Array, *rows: Array) -> Any:
-        if in_batched[0]:
-            axes = [0 if batched else None for batched in in_batched]
-            results = jax.vmap(sequential_vmap(one), axes)(weights, *rows)[:3]
-            return results, (True,) * 3
-
-        def join(x: Array, is_batched: bool) -> Array:
-            x = x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
-            return x.reshape(-1, *x.shape[2:])
-
-        results = run(weights, *map(join, rows, in_batched[1:]))
-        return tuple(x.reshape(size, -1, *x.shape[1:]) for x in results), (True,) * 3
-
-    return run

@@ -8,16 +8,18 @@ from typing import Any, ClassVar, Self
 from .._base.errors import describe
 from .._base.typing import Array, Params, PyTree
 from .._time.steps import Steps
-from .machines import MACHINES, Machine
+from . import native_calls
+from .machines import CPU, MACHINES, Machine
 from .work import Work
 
 # The class of each `implementation` of a driver. Each is in the module of that name,
-# which is imported on first use. None has been measured on its hardware yet, so none is
-# a default.
+# which is imported on first use. Those for accelerators have not been measured on their
+# hardware yet, and run only if they are named.
 KERNELS = {
     "pallas_mosaic_tpu": "PallasMosaicTPU",
     "pallas_triton": "PallasTriton",
     "cudnn": "Cudnn",
+    "native": "Native",
 }
 NAMES = ("xla", *KERNELS)
 
@@ -28,13 +30,15 @@ class Implementation(abc.ABC):
 
     Attributes:
         name: The name by which users choose it.
-        platform: What it runs on, as JAX calls it: "tpu" or "cuda".
+        platform: What it runs on, as JAX calls it: "tpu", "cuda" or "cpu".
+        is_required: Whether a cell that it cannot run is an error.
         machine: The machine that it is planned for; None for the machine that JAX runs
             on, or else the likeliest of the platform.
     """
 
     name: ClassVar[str]
     platform: ClassVar[str]
+    is_required: ClassVar[bool] = True
     machine: str | None = None
 
     def on(self, machine: Machine) -> Self:
@@ -75,19 +79,21 @@ class Implementation(abc.ABC):
         return repr(self.name)
 
 
-def as_implementation(where: str, implementation: Any) -> Implementation | None:
-    """The `Implementation` of that name, or None for XLA's loop.
+def as_implementation(where: str, implementation: Any) -> Any:
+    """The `Implementation` of that name, None for XLA's loop, or a `Default`.
 
     Args:
         where: The calling function, for messages.
-        implementation: A name, with or without a machine after a colon; None for the
-            default; or an `Implementation`, to tune or test one.
+        implementation: A name, with or without a machine after a colon; None for
+            `default()`; or an `Implementation`, to tune or test one.
 
     Raises:
         ValueError: If no implementation, or no machine of its platform, has that name.
         TypeError: If it is neither None, a string nor an `Implementation`.
     """
-    if implementation is None or isinstance(implementation, Implementation):
+    if implementation is None:
+        return default()
+    if isinstance(implementation, Implementation):
         return implementation
     if not isinstance(implementation, str):
         raise TypeError(
@@ -105,13 +111,21 @@ def as_implementation(where: str, implementation: Any) -> Implementation | None:
     named = make(name)
     if not colon:
         return named
-    known = {m.name: m for m in MACHINES.values() if m.platform == named.platform}
+    machines = (*MACHINES.values(), CPU)
+    known = {m.name: m for m in machines if m.platform == named.platform}
     if machine not in known:
         raise ValueError(
             f"{where}: `implementation` '{named.name}:{machine}' names no machine of "
             f"{named.platform}: {', '.join(known)}."
         )
     return named.on(known[machine])
+
+
+def default() -> Any:
+    """What runs if none is named: a `Default`, or None if there is only XLA's loop."""
+    if native_calls.why_not_installed():
+        return None
+    return importlib.import_module(".default", __package__).Default()
 
 
 def make(name: str) -> Implementation:

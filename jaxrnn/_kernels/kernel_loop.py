@@ -10,18 +10,16 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from .._affine.loop_rule import LoopRule, Primals, Residuals, run_loop
+from .._affine.loop_rule import Primals, Residuals, run_loop
 from .._affine.phases import Phases
 from .._affine.products import product_cotangents, product_of_inputs
-from .._affine.sequence import XlaLoop
-from .._autodiff.differentiable import differentiable
 from .._autodiff.jax_internals import Primitive, defvectorized, register_lowering
-from .._autodiff.transposable import dense
 from .._base.typing import Array, Params, PyTree
 from .._time import masking
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
 from .kernel import BackwardInputs, ForwardInputs
+from .loop_beside_xla import LoopBesideXla
 from .work import Work, step_result_types, why_not_values
 
 
@@ -56,55 +54,18 @@ def run_kernel(
 
 
 @final
-class KernelLoop(LoopRule):
-    """The loop of one cell, run forward and backward by a `Kernel`.
-
-    XLA's loop computes the other derivatives. Both save `(zs, state)` of each step.
-    """
+class KernelLoop(LoopBesideXla):
+    """The loop of one cell, run forward and backward by a `Kernel`."""
 
     def __init__(self, kernel: Any, cell: Any) -> None:
-        self.kernel, self.cell, self.xla = kernel, cell, XlaLoop(cell)
+        super().__init__(cell)
+        self.kernel = kernel
 
-    def forward(
+    def run_forward(
         self, primals: Primals, phases: Phases, save: bool
     ) -> tuple[PyTree, PyTree, PyTree]:
-        """`(outputs, state, saved)`; see `LoopRule`."""
-
-        def by_kernel(primals: Primals, phases: Phases) -> Any:
-            return self._forward(primals, phases.steps, save)
-
-        def push_forward(args: Any, tangents: Any) -> Any:
-            primals, phases = args
-            loop = lambda primals: self.xla.forward(primals, phases, save)
-            return jax.jvp(loop, (primals,), (dense(tangents[0]),))
-
-        return differentiable(by_kernel, push_forward, primals, phases)
-
-    def tangent(self, residuals: Residuals, tangents: Primals) -> tuple[PyTree, PyTree]:
-        """The tangents of `(outputs, state)`; see `LoopRule`."""
-        return self.xla.tangent(residuals, tangents)
-
-    def transpose(self, residuals: Residuals, cotangents: tuple) -> Primals:
-        """The cotangents of the primals; see `LoopRule`."""
-
-        def by_kernel(phases: Phases, *floats: Any) -> Primals:
-            return self._backward(phases.steps, *floats)
-
-        def push_forward(args: Any, tangents: Any) -> Any:
-            phases, *floats = args
-
-            def loop(primals: Primals, saved: Any, cotangents: tuple) -> Primals:
-                residuals = Residuals(primals, phases, saved)
-                return self.xla.transpose(residuals, cotangents)
-
-            return jax.jvp(loop, tuple(floats), tuple(map(dense, tangents[1:])))
-
-        primals, phases, saved = residuals
-        return differentiable(
-            by_kernel, push_forward, phases, primals, saved, dense(cotangents)
-        )
-
-    def _forward(self, primals: Primals, steps: Steps, save: bool) -> Any:
+        """`(outputs, state, saved)`; see `LoopBesideXla`."""
+        steps = phases.steps
         params, xs, state, _ = primals
         work = Work.of(self.cell, params, steps.time, step_input_type(xs, steps), state)
         xs = steps.swap_time(steps.zero_dead(xs))
@@ -124,10 +85,10 @@ class KernelLoop(LoopRule):
         outputs, saved = steps.swap_time(results)
         return outputs, masking.choose(lengths > 0, final_state, state), saved
 
-    def _backward(
-        self, steps: Steps, primals: Primals, saved: Any, cotangents: tuple
-    ) -> Primals:
-        params, xs, state, restart_states = primals
+    def run_backward(self, residuals: Residuals, cotangents: tuple) -> Primals:
+        """The cotangents of the primals; see `LoopBesideXla`."""
+        (params, xs, state, restart_states), phases, saved = residuals
+        steps = phases.steps
         work = Work.of(self.cell, params, steps.time, step_input_type(xs, steps), state)
         xs, saved, c_outputs = steps.swap_time(
             (steps.zero_dead(xs), saved, cotangents[0])

@@ -17,7 +17,7 @@ class Machine:
 
     Attributes:
         name: What users call it.
-        platform: "tpu" or "cuda".
+        platform: "tpu", "cuda" or "cpu".
         memory: Bytes that a kernel can keep next to the arithmetic units: VMEM of a
             core, or the shared memory of one block of threads.
         cache: Bytes that stay on the chip between the steps of XLA's loops: VMEM, where
@@ -58,6 +58,9 @@ MACHINES = {
     )
 }
 
+
+# Any CPU: they differ too much for numbers.
+CPU = Machine("cpu", "cpu", 0, 0, 0, 0, 0, 0)
 
 # Machines whose `device_kind` does not contain their name.
 _KINDS = {
@@ -109,10 +112,11 @@ def as_machine(where: str, name: str | None) -> Machine:
     """
     if name is None:
         return machine_here() or MACHINES[_LIKELIEST["tpu"]]
-    machine = MACHINES.get(name.lower()) if isinstance(name, str) else None
+    known = MACHINES | {CPU.name: CPU}
+    machine = known.get(name.lower()) if isinstance(name, str) else None
     if machine is None:
         raise ValueError(
-            f"{where}: `machine` must be one of {', '.join(MACHINES)}, got "
+            f"{where}: `machine` must be one of {', '.join(known)}, got "
             f"{describe(name)}."
         )
     return machine

@@ -9,14 +9,16 @@ from .._base.arguments import check_time_major
 from .._base.errors import describe
 from .._base.typing import DType, PyTree, Shaped
 from .._cells.affine import AffineCell
+from .._kernels.default import default_implementation
 from .._kernels.implementation import KERNELS, Implementation, make
-from .._kernels.machines import KIB, MACHINES, Machine, as_machine
+from .._kernels.machines import CPU, KIB, MACHINES, Machine, as_machine
 from .._kernels.work import Work, why_not_values
 from . import roofline
 from .roofline import LoopRoofline, Roofline
 
 _NOTE = """\
-* is what `implementation=None` takes; the others run only if they are named.
+* is what `implementation=None` takes; the others run only if they are named."""
+_TIMES = """\
 Times are lower bounds, not predictions: nothing was measured. Launching
 programs and reading caches takes extra time; a product of fewer than
 {rows} rows takes as long as one of {rows}."""
@@ -47,7 +49,8 @@ class Explanation:
         chosen: What `implementation=None` uses.
         verdicts: One for each implementation.
         xla: The minimum time of the loop that XLA compiles, which multiplies inputs and
-            state at every step, and reads the matrices again unless they fit a cache.
+            state at every step, and reads the matrices again unless they fit a cache;
+            None for a CPU, as for the next two.
         kernel: The minimum time of a kernel's loop, which reads the state's matrices
             once, as far as they fit on the chip; if no kernel can run the cell, that of
             a kernel that could.
@@ -58,9 +61,9 @@ class Explanation:
     machine: str
     chosen: str
     verdicts: tuple[Verdict, ...]
-    xla: LoopRoofline
-    kernel: LoopRoofline
-    products: Roofline
+    xla: LoopRoofline | None = None
+    kernel: LoopRoofline | None = None
+    products: Roofline | None = None
 
     def __str__(self) -> str:
         lines = [f"{self.title} on {self.machine}", ""]
@@ -69,27 +72,31 @@ class Explanation:
             can = "yes" if verdict.serves else "no"
             name = verdict.implementation
             lines.append(f"{mark} {name:18} {can:4} {verdict.reason}")
+        return "\n".join([*lines, "", *self._times()])
+
+    def _times(self) -> list[str]:
+        """The lines below the table of implementations."""
+        if self.xla is None or self.kernel is None or self.products is None:
+            return [_NOTE]
         serves = any(v.serves for v in self.verdicts if v.implementation != "xla")
-        kernel = self._with_kernel if serves else None
+        kernel = _around_kernel(self.kernel, self.products) if serves else None
         row = "  {:16} {:>9} {:>9}  {}".format
-        lines += [
-            "",
+        return [
             row("at best", "forward", "training", "a step"),
             row("XLA's loop", *_cells(self.xla)),
             row("with a kernel", *_cells(kernel))
             if kernel
             else "  no kernel can run it",
             "",
-            _NOTE.format(rows=MACHINES[self.machine].least_rows),
+            _NOTE,
+            _TIMES.format(rows=MACHINES[self.machine].least_rows),
         ]
-        return "\n".join(lines)
 
-    @property
-    def _with_kernel(self) -> LoopRoofline:
-        """The kernel's loop and the large products around it."""
-        loop, large = self.kernel, self.products
-        forward = loop.forward + large.forward
-        return LoopRoofline(forward, loop.training + large.training, loop.step)
+
+def _around_kernel(loop: LoopRoofline, large: Roofline) -> LoopRoofline:
+    """A kernel's loop and the large products around it."""
+    forward = loop.forward + large.forward
+    return LoopRoofline(forward, loop.training + large.training, loop.step)
 
 
 def explain(
@@ -113,8 +120,9 @@ def explain(
             `time_major`.
         initial_state: The state, each leaf `[batch, size]` or its
             `jax.ShapeDtypeStruct`; None for leaves of the dtype of the inputs.
-        machine: "v4", "v5e", "v5p", "v6e", "h100" or "h200"; None for that of the
-            first device, or "v5e" if that is none of them.
+        machine: "v4", "v5e", "v5p", "v6e", "h100" or "h200"; "cpu" for one CPU device,
+            which has no times; None for that of the first device, or "v5e" if that is
+            none of the first six.
         time_major: Whether time is the first axis.
 
     Returns:
@@ -140,16 +148,21 @@ def explain(
     work = _work(where, cell, time, (batch, depth), inputs.dtype, initial_state)
     kernels = _kernels(target)
     verdicts = [_verdict(kernel, work, target) for kernel in kernels]
-    pairs = zip(kernels, verdicts, strict=True)
-    streamed = min((k.streamed_bytes(work) for k, v in pairs if v.serves), default=0)
-    return Explanation(
+    found = Explanation(
         f"{cell!r} over {work.dtype}[batch {batch}, time {time}, depth {depth}]",
         target.name,
-        "xla",
+        default_implementation(work) if target is CPU else "xla",
         (Verdict("xla", True, _why_xla(target)), *verdicts),
-        roofline.xla(work, target),
-        roofline.kernel(work, target, streamed),
-        roofline.products(work, target),
+    )
+    if target is CPU:
+        return found
+    pairs = zip(kernels, verdicts, strict=True)
+    streamed = min((k.streamed_bytes(work) for k, v in pairs if v.serves), default=0)
+    return dataclasses.replace(
+        found,
+        xla=roofline.xla(work, target),
+        kernel=roofline.kernel(work, target, streamed),
+        products=roofline.products(work, target),
     )
 
 
@@ -221,6 +234,8 @@ def _number(x: float) -> str:
 
 
 def _why_xla(machine: Machine) -> str:
+    if machine is CPU:
+        return "runs everything"
     return f"runs everything; no kernel has been measured on {machine.name} yet"
 
 

@@ -162,6 +162,7 @@ def memory_plan(
             dtype=dtype,
             swap_memory=strategy,
             time_major=time_major,
+            implementation="xla",  # Others save the same; their programs are opaque.
         )
         floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x, jnp.inexact)]
         return sum(jnp.sum(x.astype(jnp.float32)) for x in floats), outputs

@@ -39,12 +39,13 @@ def run_sequence(
         state: The initial state, each leaf `[batch, ...]`.
         steps: Which steps there are. With restarts the outputs are pairs
             `(output, new_state)`.
-        implementation: The `Implementation` that must run the loop; None for XLA's
-            loop, or a scan if the cell declines.
+        implementation: The `Implementation` that must run the loop; one that is not
+            required runs it if it can; None for XLA's loop. If the cell declines, it is
+            scanned.
         unroll: The number of steps unrolled in each iteration of a scan.
 
     Raises:
-        ValueError: If the cell declines and an implementation is named.
+        ValueError: If the cell declines and an implementation is required.
     """
     is_empty = isinstance(steps.time, int) and steps.time == 0
     if is_empty:
@@ -55,11 +56,13 @@ def run_sequence(
         outputs, last = apply_sequence(xs, state, steps, implementation)
         return outputs, with_structure(state, last)
     except DeclinedError as reason:
-        if implementation is not None:
+        if implementation is not None and implementation.is_required:
             raise ValueError(
                 f"`implementation` {implementation} cannot run this cell on these "
                 f"sequences: {reason}. Leave it out for XLA's loop, which runs them."
             ) from None
+        if implementation is not None:  # The cell may run them at once without it.
+            return run_sequence(apply_sequence, apply, xs, state, steps, unroll=unroll)
         _log.debug("the cell is run step by step: %s", reason)
     return scan_steps(apply, xs, state, steps, unroll)
 

@@ -131,3 +131,8 @@ class GRUBlockCellV2(VectorStateCell):
     def stages(self) -> tuple[Stage, ...]:
         """The gates; then the candidate, from the reset state."""
         return GRUCell(self.num_units).stages
+
+    @property
+    def plain_kind(self) -> str | None:
+        """Which cell of libraries this is, if any; see `AffineCell`."""
+        return GRUCell(self.num_units).plain_kind

@@ -83,7 +83,8 @@ def test_wrong_arguments_name_what_there_is(capsys):
 
 def test_the_names_are_all_that_explain_knows():
     verdicts = bounds.explain(LSTM, "v5e").verdicts
-    assert accelerator.IMPLEMENTATIONS == tuple(v.implementation for v in verdicts)
+    on_one = [v.implementation for v in verdicts if v.reason != "runs on cpu"]
+    assert accelerator.IMPLEMENTATIONS == tuple(on_one)
 
 
 @pytest.mark.parametrize(

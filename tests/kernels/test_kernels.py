@@ -629,7 +629,7 @@ REFUSED = {
     "unknown": (
         ValueError,
         r"dynamic_rnn: `implementation` must be None or one of xla, pallas_mosaic_tpu, "
-        r"pallas_triton, cudnn, got 'triton'",
+        r"pallas_triton, cudnn, native, got 'triton'",
         lambda: small("triton"),
     ),
     "unknown_machine": (

@@ -1,0 +1,432 @@
+"""The loops of `jaxrnn-native` against XLA's loop."""
+
+import concurrent.futures
+import functools
+import re
+
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from native_cases import (
+    CELLS,
+    DEPTH,
+    F32,
+    LENGTHS,
+    TIME,
+    assert_near,
+    calls,
+    data,
+    everything,
+    run,
+)
+
+import jaxrnn
+from jaxrnn import BasicLSTMCell, CudnnCompatibleGRUCell, GRUCell, LSTMCell
+from jaxrnn.testing._oracle import weighted_sum
+
+pytest.importorskip("jaxrnn_native")
+
+# Values and gradients.
+
+
+def with_bad_padding(x, state):
+    """NaN where no row is alive, and in the state of the row without steps."""
+    dead = np.arange(TIME) >= np.asarray(LENGTHS)[:, None]
+    none = np.asarray(LENGTHS)[:, None] == 0
+    bad = lambda s: jnp.where(none, jnp.nan, s)
+    return jnp.where(dead[..., None], jnp.nan, x), jax.tree.map(bad, state)
+
+
+@pytest.mark.fast("*-joined", "False-gru", "True-rnn")
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("time_major", [False, True])
+def test_ragged_rows_with_bad_padding(name, time_major):
+    cell = CELLS[name]
+    params, x, state = data(cell)
+    bad_x, bad_state = with_bad_padding(x, state)
+    swap = lambda x: jnp.swapaxes(x, 0, 1) if time_major else x
+    options = {"time_major": time_major}
+    got = everything(cell, "native", params, swap(bad_x), bad_state, **options)
+    want = everything(cell, "xla", params, swap(x), state, **options)
+    (outputs, last), (c_params, c_x, c_state) = got
+    assert_near((outputs, c_params, c_x), (want[0][0], *want[1][:2]))
+    tail = lambda tree: jax.tree.map(lambda s: s[1:], tree)
+    assert_near(tail((last, c_state)), tail((want[0][1], want[1][2])))
+    for leaf in jax.tree.leaves(last):
+        assert jnp.all(jnp.isnan(leaf[0]))
+
+
+@pytest.mark.fast("lstm", "gru_block")
+@pytest.mark.parametrize("name", CELLS)
+def test_whole_rows(name):
+    cell = CELLS[name]
+    given = *data(cell), None
+    assert_near(everything(cell, "native", *given), everything(cell, "xla", *given))
+
+
+SHAPES = {"ones": (1, 1, 1, 1), "few": (3, 7, 40, 129), "many": (67, 9, 19, 70)}
+
+
+@pytest.mark.fast("many-lstm", "few-gru", "ones-rnn")
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sizes(shape, name):
+    batch, time, depth, units = SHAPES[shape]
+    cell = type(CELLS[name])(units)
+    params, x, state = data(cell, batch, time=time, depth=depth)
+    params = jax.tree.map(lambda p: p / units**0.5, params)
+    ragged = jnp.arange(batch, dtype=jnp.int32) % (time + 1)
+    for lengths in (ragged, None):
+        given = params, x, state, lengths
+        assert_near(everything(cell, "native", *given), everything(cell, "xla", *given))
+
+
+def test_values_alone_are_one_call_that_saves_nothing():
+    cell = CELLS["lstm"]
+    given = data(cell)
+    of = lambda name: functools.partial(run, cell, name)
+    assert_near(jax.jit(of("native"))(*given), of("xla")(*given))
+    assert_near(of("native")(*given), of("xla")(*given))
+    (call,) = calls(of("native"), *given)
+    assert call.shape == (5, TIME, 4)
+
+
+def test_without_jit():
+    cell = CELLS["gru"]
+    params, x, state = data(cell)
+    loss = lambda name, p: weighted_sum(run(cell, name, p, x, state))
+    with jax.disable_jit():
+        got = jax.value_and_grad(loss, 1)("native", params)
+    assert_near(got, jax.value_and_grad(loss, 1)("xla", params))
+
+
+def test_a_row_of_length_0_keeps_the_bits_of_its_state():
+    cell = CELLS["lstm"]
+    params, x, state = data(cell)
+    odd = jnp.asarray([-0.0, jnp.inf, 1e-40, jnp.nan], F32)
+    state = jax.tree.map(lambda s: s.at[0].set(odd), state)
+    _, last = jax.jit(functools.partial(run, cell, "native"))(params, x, state)
+    for leaf in last:
+        np.testing.assert_array_equal(leaf[0], odd)
+        np.testing.assert_array_equal(np.signbit(leaf[0]), np.signbit(odd))
+
+
+@pytest.mark.slow
+def test_two_directions_of_layers():
+    cell = jaxrnn.MultiRNNCell([LSTMCell(4), GRUCell(4)])
+    params, x, _ = data(cell)
+
+    def loss(name, params):
+        bound = cell.bind(params)
+        return weighted_sum(
+            jaxrnn.bidirectional_dynamic_rnn(
+                bound, bound, x, LENGTHS, dtype=F32, implementation=name
+            )
+        )
+
+    of = lambda name: jax.jit(jax.value_and_grad(functools.partial(loss, name)))
+    assert_near(of("native")(params), of("xla")(params))
+    assert len(calls(of("native"), params)) == 8
+
+
+# Transformations.
+
+
+def curved(name, cell):
+    """A loss that is not linear, so that second derivatives contain first ones."""
+    _, _, state = data(cell)
+    sines = lambda results: weighted_sum(jax.tree.map(jnp.sin, results))
+    return lambda params, x: sines(run(cell, name, params, x, state))
+
+
+def forward_mode(loss, params, x):
+    return jax.jvp(loss, (params, x), jax.tree.map(jnp.cos, (params, x)))
+
+
+def grad_of_grad(loss, params, x):
+    inner = jax.grad(loss, (0, 1))
+    return jax.grad(lambda *given: weighted_sum(inner(*given)), (0, 1))(params, x)
+
+
+def forward_over_reverse(loss, params, x):
+    return jax.jvp(lambda p: jax.grad(loss)(p, x), (params,), (params,))
+
+
+def reverse_over_forward(loss, params, x):
+    push = lambda p: jax.jvp(lambda p: loss(p, x), (p,), (p,))[1]
+    return jax.grad(push)(params)
+
+
+def rematerialized(loss, params, x):
+    return jax.grad(jax.checkpoint(loss), (0, 1))(params, x)
+
+
+def grad_of_grad_in_a_scan(loss, params, x):
+    """The body of a scan is partially evaluated twice."""
+
+    def total(params):
+        body = lambda carry, scale: (carry + loss(params, scale * x), None)
+        scales = jnp.asarray([0.5, 1.0], F32)
+        return jax.lax.scan(body, jnp.zeros((), F32), scales)[0]
+
+    return jax.grad(lambda p: weighted_sum(jax.grad(total)(p)))(params)
+
+
+KINDS = (
+    forward_mode,
+    grad_of_grad,
+    forward_over_reverse,
+    reverse_over_forward,
+    rematerialized,
+    grad_of_grad_in_a_scan,
+)
+
+
+@pytest.mark.fast("lstm-grad_of_grad", "gru-forward_mode", "lstm-rematerialized")
+@pytest.mark.parametrize("of", KINDS, ids=lambda of: of.__name__)
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_derivatives_of_all_kinds(name, of):
+    cell = CELLS[name]
+    params, x, _ = data(cell)
+    made = lambda name: jax.jit(lambda: of(curved(name, cell), params, x))()
+    assert_near(made("native"), made("xla"), tolerance=5e-5)
+
+
+def test_a_derivative_of_a_derivative_where_a_row_has_no_steps():
+    """The native loop backward reads what XLA's loop saved of such a row."""
+    cell = CELLS["lstm"]
+    params, x, state = data(cell)
+    bad_x, bad_state = with_bad_padding(x, state)
+
+    def push(x, state, name):
+        total = lambda p: weighted_sum(run(cell, name, p, x, state)[0])
+        along_itself = lambda p: jax.jvp(total, (p,), (p,))[1]
+        return jax.jit(jax.grad(along_itself))(params)
+
+    assert_near(push(bad_x, bad_state, "native"), push(x, state, "xla"))
+
+
+AXES = {"x": (None, 0, None, None), "params": (0, None, None, None), "all": (0,) * 4}
+
+
+@pytest.mark.fast("False-all", "True-x")
+@pytest.mark.parametrize("mapped", AXES)
+@pytest.mark.parametrize("time_major", [False, True])
+def test_mapped_gradients_are_those_of_each(mapped, time_major):
+    cell = CELLS["gru"]
+    params, x, state = data(cell)
+    given = params, jnp.swapaxes(x, 0, 1) if time_major else x, state, LENGTHS
+    stack = lambda v: jnp.stack([v, -v, v // 2 if v.dtype == LENGTHS.dtype else 2 * v])
+    wide = [
+        jax.tree.map(stack, v) if axis == 0 else v
+        for v, axis in zip(given, AXES[mapped], strict=True)
+    ]
+
+    def loss(name, *given):
+        return weighted_sum(run(cell, name, *given, time_major=time_major))
+
+    def of(name):
+        both = jax.value_and_grad(functools.partial(loss, name), (0, 1, 2))
+        return jax.vmap(both, AXES[mapped])
+
+    assert_near(jax.jit(of("native"))(*wide), jax.jit(of("xla"))(*wide))
+    rows = 5 if AXES[mapped][0] == 0 else 15
+    shape = (TIME, rows) if time_major else (rows, TIME)
+    assert [c.shape[:2] for c in calls(of("native"), *wide)] == [shape, shape]
+
+
+def test_twice_mapped_values_are_rows_of_one_call():
+    cell = CELLS["rnn"]
+    params, x, state = data(cell)
+    xs = jnp.stack([x, -x, 2 * x]).reshape(3, 1, *x.shape)
+    of = lambda name: jax.vmap(jax.vmap(lambda x: run(cell, name, params, x, state)))
+    assert_near(jax.jit(of("native"))(xs), jax.jit(of("xla"))(xs))
+    assert [c.shape for c in calls(of("native"), xs)] == [(15, TIME, 3)]
+
+
+def test_a_scan_of_training_steps():
+    cell = CELLS["lstm"]
+    params, x, state = data(cell)
+
+    def trained(name):
+        def step(params, x):
+            loss = lambda p: jnp.mean((run(cell, name, p, x, state)[0] - 0.3) ** 2)
+            value, moved = jax.value_and_grad(loss)(params)
+            return jax.tree.map(lambda p, d: p - 0.5 * d, params, moved), value
+
+        return jax.jit(lambda: jax.lax.scan(step, params, jnp.stack([x, 2 * x, -x])))()
+
+    assert_near(trained("native"), trained("xla"))
+
+
+STRATEGIES = (True, jaxrnn.memory.Recompute(4), jaxrnn.memory.Offload())
+
+
+@pytest.mark.fast("True")
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+def test_strategies_of_memory_go_with_it(strategy):
+    cell = CELLS["gru"]
+    given = data(cell)
+    got = everything(cell, "native", *given, swap_memory=strategy)
+    assert_near(got, everything(cell, "xla", *given))
+
+
+def test_threads_that_call_at_once():
+    cell = CELLS["lstm"]
+    params, x, state = data(cell, 64)
+    step = jax.jit(
+        jax.value_and_grad(
+            lambda x: weighted_sum(run(cell, "native", params, x, state, None))
+        )
+    )
+    xs = [x * scale for scale in np.linspace(0, 1, 16, dtype=np.float32)]
+    want = list(map(step, xs))
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(step, xs * 4))
+    assert_near(got, want * 4, tolerance=0)
+
+
+# Devices.
+
+
+def over_devices(name, lengths):
+    """A loss of rows on four devices, and its gradient."""
+    cell = CELLS["lstm"]
+    params, x, state = data(cell, 8)
+    mesh = jax.make_mesh((4,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    whole, rows = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("rows")
+
+    def total(params, x, state, lengths):
+        return jax.lax.psum(
+            weighted_sum(run(cell, name, params, x, state, lengths)), "rows"
+        )
+
+    specs = whole, rows, rows, rows
+    summed = jax.shard_map(total, mesh=mesh, in_specs=specs, out_specs=whole)
+    return jax.value_and_grad(lambda params: summed(params, x, state, lengths)), params
+
+
+@pytest.mark.fast("is_ragged")
+@pytest.mark.parametrize("lengths", [jnp.arange(8) % 7, None], ids=["is_ragged", "all"])
+def test_a_share_of_the_rows_is_a_call_by_default(lengths):
+    lengths = None if lengths is None else lengths.astype(jnp.int32)
+    (step, params), (of_xla, _) = (over_devices(n, lengths) for n in (None, "xla"))
+    assert_near(jax.jit(step)(params), jax.jit(of_xla)(params))
+    assert [c.shape[:2] for c in calls(step, params)] == 2 * [(2, TIME)]
+    assert not calls(of_xla, params)
+
+
+@pytest.mark.parametrize("name", [None, "native"])
+def test_rows_on_an_explicit_mesh(name):
+    cell = CELLS["gru"]
+    params, x, state = data(cell, 8)
+    mesh = jax.make_mesh((4,), ("rows",), axis_types=(jax.sharding.AxisType.Explicit,))
+    rows = jax.NamedSharding(mesh, jax.sharding.PartitionSpec("rows"))
+    step = functools.partial(everything, cell, name, lengths=None)
+    with jax.set_mesh(mesh):
+        placed = params, jax.device_put(x, rows), jax.device_put(state, rows)
+        got = jax.device_get(step(*placed))
+        assert [c.shape[:2] for c in calls(step, *placed)] == 2 * [(2, TIME)]
+    assert_near(got, everything(cell, "xla", params, x, state, None))
+
+
+def test_divided_units_have_xlas_loop():
+    cell = CELLS["gru"]
+    params, x, state = data(cell)
+    mesh = jax.make_mesh((4,), ("units",), axis_types=(jax.sharding.AxisType.Explicit,))
+    columns = jax.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "units"))
+    divide = lambda p: jax.device_put(p, columns) if p.ndim == 2 else p
+    step = lambda name, p: run(cell, name, p, x, state)
+    with jax.set_mesh(mesh):
+        divided = jax.tree.map(divide, params)
+        got = jax.device_get(step(None, divided))
+        assert not calls(functools.partial(step, None), divided)
+        with pytest.raises(ValueError, match="devices divide the units of the cell"):
+            step("native", divided)
+    assert_near(got, step("xla", params))
+
+
+# Messages.
+
+
+def retanh(x):
+    return jnp.tanh(x)
+
+
+class Derived(LSTMCell):
+    """A subclass of `LSTMCell`, whose functions may differ."""
+
+
+CANNOT = "`implementation` 'native' cannot run this cell on these sequences: {}"
+KNOWN = "it runs GRUCell, BasicRNNCell, and LSTMs without peepholes, clips and proj"
+REFUSED = {
+    "peepholes": (LSTMCell(3, use_peepholes=True), {}, KNOWN),
+    "clip": (LSTMCell(3, cell_clip=1.0), {}, KNOWN),
+    "projection": (LSTMCell(3, num_proj=2), {}, KNOWN),
+    "derived": (Derived(3), {}, KNOWN),
+    "activation": (GRUCell(3, activation="relu"), {}, KNOWN),
+    "function": (BasicLSTMCell(3, activation=retanh), {}, KNOWN),
+    "reset_after": (CudnnCompatibleGRUCell(3), {}, KNOWN),
+    "wrapped": (jaxrnn.DeviceWrapper(LSTMCell(3), "cpu:0"), {}, "DeviceWrapper has no"),
+    "float64": (GRUCell(3), {"dtype": jnp.float64}, "it computes in float32, got fl"),
+    "no_rows": (GRUCell(3), {"batch": 0}, "there are no steps, no rows, no inputs, or"),
+    "no_units": (GRUCell(0), {}, "there are no steps, no rows, no inputs, or no units"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(name):
+    cell, sizes, reason = REFUSED[name]
+    given = data(cell, **({"batch": 2} | sizes))
+    with pytest.raises(ValueError, match=CANNOT.format(re.escape(reason))):
+        run(cell, "native", *given, lengths=None)
+
+
+def test_a_memory_of_another_dtype():
+    cell = LSTMCell(3)
+    params, x, state = data(cell, 2, jnp.bfloat16)
+    state = state._replace(c=state.c.astype(F32))
+    reason = "it computes in float32, got bfloat16, float32"
+    with pytest.raises(ValueError, match=CANNOT.format(reason)):
+        run(cell, "native", params, x, state, None, dtype=jnp.bfloat16)
+
+
+def test_symbolic_sizes():
+    cell = LSTMCell(3)
+    params, _, _ = data(cell)
+    batch, time = jax.export.symbolic_shape("b, t")
+    for shape, reason in (
+        ((batch, 4, DEPTH), "the number of rows is symbolic"),
+        ((2, time, DEPTH), "the number of steps is symbolic"),
+    ):
+        x = jax.ShapeDtypeStruct(shape, F32)
+        call = lambda x: jaxrnn.dynamic_rnn(
+            cell.bind(params), x, dtype=F32, implementation="native"
+        )
+        with pytest.raises(ValueError, match=CANNOT.format(reason)):
+            jax.eval_shape(call, x)
+
+
+def test_no_steps_are_run_by_none():
+    cell = CELLS["lstm"]
+    params, x, state = data(cell, time=0)
+    outputs, last = run(cell, "native", params, x, state, [0, 0, 0, 0, 0])
+    assert outputs.shape == (5, 0, 4)
+    helpers.assert_same(last, state)
+
+
+def for_a_tpu(step, given):
+    return jax.jit(step).trace(*given).lower(lowering_platforms=("tpu",))
+
+
+def exported(step, given):
+    return jax.export.export(jax.jit(step))(*given)
+
+
+@pytest.mark.parametrize("make", [for_a_tpu, exported], ids=lambda make: make.__name__)
+def test_a_named_one_is_for_this_process_on_a_cpu(make):
+    cell = CELLS["rnn"]
+    with pytest.raises(ValueError, match="'native' runs on cpu, in this process, and"):
+        make(functools.partial(run, cell, "native"), data(cell))

@@ -1,0 +1,260 @@
+"""What runs by default where `jaxrnn-native` is installed, on one CPU device."""
+
+import functools
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from helpers import differentiated, eqns
+from native_cases import (
+    CELLS,
+    F32,
+    assert_near,
+    calls,
+    data,
+    everything,
+    of_packed,
+    run,
+)
+
+import jaxrnn
+from jaxrnn._affine import phases as _phases, sequence as _sequence
+from jaxrnn._kernels import default as _default, native_calls as _native_calls
+from jaxrnn.testing._oracle import weighted_sum
+
+pytest.importorskip("jaxrnn_native")
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """A process with one device, as far as the default knows."""
+    jax.clear_caches()
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    yield
+    jax.clear_caches()
+
+
+@pytest.fixture
+def missing(monkeypatch):
+    """A process without the package."""
+    jax.clear_caches()
+    reason = "its package is not installed: `pip install jaxrnn-native`"
+    monkeypatch.setattr(_native_calls, "why_not_installed", lambda: reason)
+    yield
+    jax.clear_caches()
+
+
+def keep(inputs, output):
+    return output + 0 * inputs
+
+
+def by_default(name):
+    return functools.partial(run, CELLS[name], None)
+
+
+# What is chosen, and when it is traced.
+
+
+def test_xlas_loop_is_not_traced(alone, monkeypatch):
+    monkeypatch.setattr(_sequence, "ForwardLoop", None)
+    monkeypatch.setattr(_sequence, "run_backward", None)
+    cell = CELLS["lstm"]
+    given = data(cell)
+    everything(cell, None, *given)
+    with pytest.raises(TypeError, match="'NoneType' object is not callable"):
+        everything(cell, "xla", *given)
+
+
+def test_a_second_call_traces_nothing(alone, monkeypatch):
+    traced, decide = [], _default.default_implementation
+    spy = lambda work: traced.append(work) or decide(work)
+    monkeypatch.setattr(_default, "default_implementation", spy)
+    given = data(CELLS["lstm"])
+    for _ in range(3):
+        by_default("lstm")(*given)
+    assert len(traced) == 1
+
+
+def test_several_devices_without_a_mesh_have_xlas_loop():
+    """XLA may divide the rows, but not a call."""
+    assert not calls(by_default("rnn"), *data(CELLS["rnn"]))
+
+
+def test_cells_that_it_cannot_run(alone):
+    """The other layers of a stack have it; a recurrence and a scan are as they were."""
+    cell = jaxrnn.MultiRNNCell([CELLS["gru"], jaxrnn.LSTMCell(4, use_peepholes=True)])
+    given = data(cell)
+    assert len(calls(functools.partial(run, cell, None), *given)) == 1
+    assert_near(everything(cell, None, *given), everything(cell, "xla", *given))
+    for cell in (jaxrnn.MinGRUCell(4), jaxrnn.ResidualWrapper(CELLS["rnn"], keep)):
+        given = data(cell)
+        programs = [
+            jax.make_jaxpr(functools.partial(run, cell, name))(*given)
+            for name in (None, "xla")
+        ]
+        names = [[e.primitive.name for e in eqns(p.jaxpr)] for p in programs]
+        assert names[0] == names[1]
+
+
+EXPLAINED = {
+    "native": (jaxrnn.LSTMCell(4), F32),
+    "peepholes": (jaxrnn.LSTMCell(4, use_peepholes=True), F32),
+    "bfloat16": (jaxrnn.GRUCell(4), jnp.bfloat16),
+}
+
+
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_what_explain_tells_is_what_runs(name, alone):
+    cell, dtype = EXPLAINED[name]
+    params, x, state = data(cell, dtype=dtype)
+    found = jaxrnn.explain(cell, x, machine="cpu")
+    assert (found.chosen == "native") == (name == "native")
+    program = functools.partial(run, cell, None)
+    assert bool(calls(program, params, x, state)) == (name == "native")
+    assert f"* {found.chosen} " in str(found)
+    assert "at best" not in str(found)
+
+
+def test_without_the_package(missing):
+    cell = CELLS["gru"]
+    given = data(cell)
+    assert not calls(functools.partial(run, cell, None), *given)
+    text = str(jaxrnn.explain(cell, given[1], machine="cpu"))
+    assert "native             no   its package is not installed: `pip inst" in text
+    with pytest.raises(
+        ValueError, match=r"cannot run .*: its package is not installed"
+    ):
+        run(cell, "native", *given)
+
+
+def test_a_package_of_another_version(monkeypatch):
+    monkeypatch.setattr(_native_calls, "INTERFACE", 10_000)
+    reason = _native_calls.why_not_installed.__wrapped__()
+    assert reason.startswith("the installed jaxrnn-native has version ")
+    assert reason.endswith("calls version 10000: upgrade both")
+
+
+# Packed sequences, for which no implementation can be named.
+
+
+@pytest.mark.fast("joined-False", "gru-True")
+@pytest.mark.parametrize("time_major", [False, True])
+@pytest.mark.parametrize("name", ["lstm", "joined", "gru", "rnn"])
+def test_packed_sequences(name, time_major, request):
+    call, given = of_packed(CELLS[name], time_major)
+    want = differentiated(call, *given)
+    request.getfixturevalue("alone")
+    assert len(calls(call, *given)) == 1
+    assert_near(differentiated(call, *given), want)
+
+
+@pytest.mark.fast("lstm")
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_second_derivatives_of_packed_sequences(name, request):
+    """XLA's loop saves the state before a restart, the native one that after it."""
+    call, (params, *others) = of_packed(CELLS[name], False)
+
+    def made():
+        loss = lambda p: weighted_sum(jax.tree.map(jnp.sin, call(p, *others)))
+        push = lambda p: jax.jvp(loss, (p,), (p,))[1]
+        twice = lambda p: weighted_sum(jax.grad(loss)(p))
+        return [jax.jit(jax.grad(of))(params) for of in (push, twice)]
+
+    want = made()
+    request.getfixturevalue("alone")
+    assert_near(made(), want, tolerance=5e-5)
+
+
+@pytest.mark.slow
+def test_mapped_packed_sequences(request):
+    call, (params, inputs, state) = of_packed(CELLS["lstm"], False)
+    wide = jax.tree.map(lambda v: jnp.stack([v, -v]), (inputs, state))
+
+    def made():
+        loss = lambda *given: weighted_sum(call(params, *given))
+        return jax.jit(jax.vmap(jax.value_and_grad(loss, (0, 1))))(*wide)
+
+    want = made()
+    request.getfixturevalue("alone")
+    assert_near(made(), want)
+
+
+# Programs for elsewhere.
+
+
+def exported(fn, given, platforms=("cpu",)):
+    return jax.export.export(jax.jit(fn), platforms=platforms)(*given)
+
+
+@pytest.mark.fast("run-cpu", "everything-cpu-tpu")
+@pytest.mark.parametrize(
+    "platforms", [("cpu",), ("tpu",), ("cpu", "tpu")], ids="-".join
+)
+@pytest.mark.parametrize("what", [run, everything], ids=lambda what: what.__name__)
+def test_an_exported_program_has_no_call(alone, what, platforms):
+    cell = CELLS["lstm"]
+    given = data(cell)
+    here = functools.partial(what, cell, None)
+    assert "jaxrnn_native_forward" in jax.jit(here).lower(*given).as_text()
+    program = exported(here, given, platforms)
+    assert "jaxrnn_native" not in program.mlir_module()
+    if "cpu" in platforms:
+        assert_near(program.call(*given), what(cell, "xla", *given))
+
+
+def test_an_exported_program_sorts_rows_as_without_the_package(alone, monkeypatch):
+    monkeypatch.setattr(_phases, "LEAST_WORK", 1)
+    cell = CELLS["lstm"]
+    given = *data(cell, 16), jnp.arange(16, dtype=jnp.int32)
+    steps = [functools.partial(run, cell, name) for name in (None, "xla")]
+    texts = [exported(step, given).mlir_module() for step in steps]
+    loops = [text.count("stablehlo.while") for text in texts]
+    assert loops[0] == loops[1] > 1
+
+
+def test_an_exported_program_has_the_precision_of_the_call(alone):
+    def precise(*given):
+        with jax.default_matmul_precision("highest"):
+            return by_default("rnn")(*given)
+
+    text = exported(precise, data(CELLS["rnn"])).mlir_module()
+    assert text.count("precision = [HIGHEST, HIGHEST]") > 0
+    assert "precision = [DEFAULT" not in text
+
+
+def test_plans_are_those_of_xlas_loop(alone, request):
+    plan = lambda: jaxrnn.memory_plan(jaxrnn.LSTMCell(8), (4, 50, 8))
+    found = plan()
+    request.getfixturevalue("missing")
+    assert plan() == found
+
+
+# Processes.
+
+WORKERS = """
+import multiprocessing, sys
+
+def work(scale):
+    import jax, jax.numpy as jnp, jaxrnn
+    cell, x = jaxrnn.LSTMCell(8), jnp.ones((16, 20, 4)) * scale
+    params = cell.init(jax.random.key(0), x[:, 0])
+    of = lambda p: jaxrnn.dynamic_rnn(cell.bind(p), x, dtype=x.dtype)[0].sum()
+    assert "jaxrnn_native_forward" in jax.jit(of).lower(params).as_text()
+    return float(jax.grad(of)(params)["bias"].sum())
+
+if __name__ == "__main__":
+    here = work(0.5)
+    with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
+        assert pool.map(work, [0.5, 0.5]) == [here, here]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_workers(method, fast_to_compile, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", ":".join(sys.path))
+    file = tmp_path / "workers.py"
+    file.write_text(WORKERS)
+    subprocess.run([sys.executable, file, method], check=True)

@@ -1,0 +1,94 @@
+"""Cells, data and runs of the tests of `jaxrnn-native`."""
+
+import dataclasses
+import functools
+from types import SimpleNamespace
+
+import helpers
+import jax
+import jax.numpy as jnp
+import numpy as np
+from helpers import differentiated, eqns
+
+import jaxrnn
+from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, contrib
+
+assert_near = functools.partial(helpers.assert_near, tolerance=2e-5)
+F32 = jnp.dtype(jnp.float32)
+TIME, DEPTH = 6, 3
+# No length, one step, some, all, and more than all.
+LENGTHS = jnp.asarray([0, 1, 4, 6, 60], jnp.int32)
+CELLS = {
+    "lstm": LSTMCell(4, forget_bias=0.3),
+    "joined": BasicLSTMCell(5, state_is_tuple=False),
+    "gru": GRUCell(4),
+    "rnn": BasicRNNCell(3),
+    "lstm_block": contrib.LSTMBlockCell(4),
+    "gru_block": contrib.GRUBlockCellV2(4),
+}
+
+
+def draw(like, seed=0):
+    """Random arrays of those types."""
+    rng = np.random.default_rng(seed)
+    leaves, tree = jax.tree.flatten(like)
+    drawn = [jnp.asarray(0.7 * rng.normal(size=x.shape), x.dtype) for x in leaves]
+    return tree.unflatten(drawn)
+
+
+def data(cell, batch=5, dtype=F32, time=TIME, depth=DEPTH):
+    """`(params, x, state)`, all of it random."""
+    x = draw(jax.ShapeDtypeStruct((batch, time, depth), dtype), 1)
+    step = jax.ShapeDtypeStruct((batch, depth), dtype)
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), step))
+    return draw(params), x, draw(cell.zero_state(batch, dtype), 2)
+
+
+def run(cell, name, params, x, state, lengths=LENGTHS, **kwargs):
+    return jaxrnn.dynamic_rnn(
+        cell.bind(params), x, lengths, state, implementation=name, **kwargs
+    )
+
+
+def everything(cell, name, params, x, state, lengths=LENGTHS, **kwargs):
+    """Outputs, final state, and gradients with respect to parameters, inputs, state."""
+    return differentiated(
+        lambda *given: run(cell, name, *given, lengths, **kwargs), params, x, state
+    )
+
+
+def of_packed(cell, time_major):
+    """`packed_rnn` as a function of parameters, inputs and states; and these.
+
+    Rows are not full, and hold NaN after their ends; a row and a sequence are empty.
+    """
+    lengths = 6, 3, 0, 2, 1, 4
+    params, x, state = data(cell, len(lengths))
+    packed = jaxrnn.pack_sequences(
+        np.asarray(x), lengths, rows=4, row_length=7, time_major=False
+    )
+    dead = np.arange(7) >= packed.lengths[:, None]
+    inputs = np.where(dead[..., None], np.float32(np.nan), packed.inputs)
+    if time_major:
+        inputs = np.swapaxes(inputs, 0, 1)
+        starts = packed.starts.T
+        packed = dataclasses.replace(packed, starts=starts, time_major=True)
+
+    def call(params, inputs, state):
+        given = dataclasses.replace(packed, inputs=inputs)
+        return jaxrnn.packed_rnn(cell.bind(params), given, state)
+
+    return call, (params, jnp.asarray(inputs), state)
+
+
+def calls(fn, *args):
+    """The calls of `jaxrnn-native` in the program of `fn`."""
+    found = eqns(jax.make_jaxpr(fn)(*args).jaxpr)
+    params = [e.params for e in found if e.primitive.name == "ffi_call"]
+    return [
+        SimpleNamespace(
+            backward=p["target_name"] == "jaxrnn_native_backward",
+            shape=p["result_avals"][0].shape,
+        )
+        for p in params
+    ]
