@@ -82,7 +82,7 @@ def of_packed(cell, time_major):
 
 
 def calls(fn, *args):
-    """The calls of `jaxrnn-native` in the program of `fn`."""
+    """The calls of the loops of `jaxrnn-native` in the program of `fn`."""
     found = eqns(jax.make_jaxpr(fn)(*args).jaxpr)
     params = [e.params for e in found if e.primitive.name == "ffi_call"]
     return [
@@ -91,4 +91,5 @@ def calls(fn, *args):
             shape=p["result_avals"][0].shape,
         )
         for p in params
+        if p["target_name"].endswith("ward")
     ]

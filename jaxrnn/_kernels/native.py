@@ -10,13 +10,11 @@ import jax.numpy as jnp
 from .._affine.loop_rule import Primals, Residuals, run_loop
 from .._affine.on_mesh import run_on_mesh
 from .._affine.phases import Phases
-from .._affine.products import product_cotangents
 from .._affine.sequence import run_here
 from .._affine.units import CellOfUnits
 from .._autodiff.by_platform import by_platform
 from .._base.trees import with_structure
 from .._base.typing import Array, Params, PyTree
-from .._time import masking
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
 from . import native_calls
@@ -116,21 +114,6 @@ class NativeLoop(LoopBesideXla):
         super().__init__(cell)
         self.is_default = is_default
 
-    def forward(
-        self, primals: Primals, phases: Phases, save: bool
-    ) -> tuple[PyTree, PyTree, PyTree]:
-        """`(outputs, state, saved)`; see `LoopRule`.
-
-        What a row without steps has as its state, such as NaN, is not saved: gradients
-        of matrices multiply all that is saved.
-        """
-        if phases.steps.lengths is None:
-            return super().forward(primals, phases, save)
-        has_steps = _lengths(primals.xs, phases.steps) > 0
-        clean = primals._replace(state=masking.zero_dead(has_steps, primals.state))
-        outputs, state, saved = super().forward(clean, phases, save)
-        return outputs, masking.choose(has_steps, state, primals.state), saved
-
     def run_forward(
         self, primals: Primals, phases: Phases, save: bool
     ) -> tuple[PyTree, PyTree, PyTree]:
@@ -204,10 +187,14 @@ class NativeLoop(LoopBesideXla):
             c_new_c,
             *self._split(cotangents[1]),
         )
-        found = self._call(primals, steps).backward(args)
+        call = self._call(primals, steps)
+        found = call.backward(args)
         operands = [args.saved_h, found.operand][: len(products)]
-        xs = steps.zero_dead(xs)
-        c_products, c_xs = product_cotangents(products, xs, operands, found.c_zs)
+        c_products = [
+            call.weights(args.lengths, xs, operand, c_z)
+            for operand, c_z in zip(operands, found.c_zs, strict=True)
+        ]
+        c_xs = call.inputs(args.lengths, [p["inputs"] for p in products], found.c_zs)
         join = functools.partial(self._join, state)
         c_restart = join(found.c_restart_h, found.c_restart_c)
         c_state = join(found.c_h, found.c_c)

@@ -16,7 +16,7 @@ import numpy as np
 from jax.custom_batching import sequential_vmap
 
 from .._base.sharding import as_varying_as
-from .._base.typing import PyTree
+from .._base.typing import Array, Params, PyTree
 from .mapped_rows import SHARED, as_rows
 
 INTERFACE = 1  # The version of the calls.
@@ -73,8 +73,7 @@ class ForwardResults(NamedTuple):
         new_c: c after each step, of an LSTM with restarts.
         zs: The products of each stage; empty if nothing is saved. Finite where a row is
             not alive.
-        saved_h: h before each step, after a restart; what the row keeps where it is not
-            alive.
+        saved_h: h before each step, after a restart; zeros where a row is not alive.
         saved_c: Likewise, of an LSTM.
     """
 
@@ -138,7 +137,7 @@ class BackwardResults(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """What both calls know statically.
+    """What all calls know statically.
 
     Attributes:
         kind: The cell, a key of `CELLS`.
@@ -177,6 +176,47 @@ class Call:
         result_axes = BackwardResults(rows, rows, 0, 0, SHARED, SHARED)
         return as_rows(self._backward, (axes,), result_axes)(args)
 
+    def weights(self, lengths: Array, xs: Array, operand: Array, c_z: Array) -> Params:
+        """The cotangents of a stage's parameters; each mapped entry is a call.
+
+        Args:
+            lengths: int32 `[batch]`.
+            xs: The inputs.
+            operand: What the state's matrix multiplied: `saved_h`, or `operand`.
+            c_z: The cotangents of the stage's products.
+
+        Returns:
+            `{"inputs": [depth, columns], "state": [units, columns], "bias":
+            [columns]}`.
+        """
+
+        def run(*args: Array) -> Params:
+            (*_, depth), (*_, units), (*_, columns) = (x.shape for x in args[1:])
+            types = _float32(depth, columns), _float32(units, columns)
+            results = self._run("weights", args, (*types, _float32(columns)))
+            return dict(zip(("inputs", "state", "bias"), results, strict=True))
+
+        return sequential_vmap(run)(lengths, xs, operand, c_z)
+
+    def inputs(self, lengths: Array, w_inputs: list[Array], c_zs: list[Array]) -> Array:
+        """The cotangent of the inputs; `vmap` makes rows of mapped axes.
+
+        Args:
+            lengths: int32 `[batch]`.
+            w_inputs: The matrix of the inputs in each stage, `[depth, columns]`.
+            c_zs: The cotangents of each stage's products.
+        """
+
+        def run(lengths: Array, w_inputs: list[Array], c_zs: list[Array]) -> Array:
+            types = _float32(*c_zs[0].shape[:2], w_inputs[0].shape[0])
+            pairs = [*zip(w_inputs, c_zs, strict=True)]
+            return self._run(
+                "inputs", (lengths, pairs), types, stages=np.int32(len(pairs))
+            )
+
+        rows = 1 - self.axis
+        return as_rows(run, (0, SHARED, rows), rows)(lengths, w_inputs, c_zs)
+
     def _forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
         steps, units = args.x.shape[:2], args.h.shape[1]
         sequence, last = _float32(*steps, units), _float32(*args.h.shape)
@@ -184,7 +224,7 @@ class Call:
         new_c = None if self.sequences is None else self._if_lstm(sequence)
         saved = (zs, sequence, self._if_lstm(sequence)) if save else ([], None, None)
         results = ForwardResults(sequence, last, self._if_lstm(last), new_c, *saved)
-        return self._run("jaxrnn_native_forward", args, results, save=save)
+        return self._run("forward", args, results, **self._of_loop, save=save)
 
     def _backward(self, args: BackwardArgs) -> BackwardResults:
         last, units = _float32(*args.c_last_h.shape), args.c_last_h.shape[1]
@@ -197,39 +237,44 @@ class Call:
         )
         before = len(jax.tree.leaves((args.lengths, args.starts, args.w_state)))
         aliases = {before + k: k for k in range(len(args.zs))}
-        return self._run("jaxrnn_native_backward", args, results, aliases)
+        return self._run("backward", args, results, aliases, **self._of_loop)
+
+    @property
+    def _of_loop(self) -> dict[str, Any]:
+        """The attributes of a loop."""
+        return {
+            "cell": np.int32(CELLS[self.kind].number),
+            "forget_bias": np.float32(self.forget_bias),
+            "restarts": self.sequences is not None,
+        }
 
     def _if_lstm(self, x: Any) -> Any:
         return x if self.kind == "lstm" else None
 
     def _run(
         self,
-        target: str,
+        name: str,
         args: PyTree,
         types: PyTree,
         aliases: dict[int, int] | None = None,
-        **attributes: bool,
+        **attributes: Any,
     ) -> Any:
         """The results of a call, arrays of these types.
 
         Args:
-            target: The name of the call.
+            name: The name of the call.
             args: Its arguments.
             types: The types of its results.
             aliases: The numbers of arguments and of results that share memory.
             **attributes: Further attributes of the call.
         """
         leaves, tree = jax.tree.flatten(types)
-        call = jax.ffi.ffi_call(target, leaves, input_output_aliases=aliases)
-        args = as_varying_as(args, args)
-        results = call(
-            *jax.tree.leaves(args),
-            cell=np.int32(CELLS[self.kind].number),
-            forget_bias=np.float32(self.forget_bias),
-            time_axis=np.int32(self.axis),
-            restarts=self.sequences is not None,
-            **attributes,
+        call = jax.ffi.ffi_call(
+            f"jaxrnn_native_{name}", leaves, input_output_aliases=aliases
         )
+        args = as_varying_as(args, args)
+        attributes["time_axis"] = np.int32(self.axis)
+        results = call(*jax.tree.leaves(args), **attributes)
         # The call's results do not even have types that vary over devices like these.
         return tree.unflatten(as_varying_as(args, results))
 

@@ -15,12 +15,14 @@ INTERFACE = 1
 _SYMBOLS = {
     "jaxrnn_native_forward": "JaxrnnNativeForward",
     "jaxrnn_native_backward": "JaxrnnNativeBackward",
+    "jaxrnn_native_weights": "JaxrnnNativeWeights",
+    "jaxrnn_native_inputs": "JaxrnnNativeInputs",
 }
 
 
 @functools.cache
 def register() -> None:
-    """Registers `jaxrnn_native_forward` and `jaxrnn_native_backward` for CPUs.
+    """Registers the calls for CPUs.
 
     It may be called more than once.
 

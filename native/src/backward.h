@@ -43,18 +43,16 @@ class BackwardLoop {
     const int64_t size = C::kGates[from] * Padded(sizes_.units);
     for (const Work& work : slot.stages[from]) {
       const int vectors = work.panel.count;
-      ForTiles(multiplied, vectors, [&](int64_t first, int count) {
-        alignas(64) static constexpr float kZeros[kMaxVectors * kLanes] = {};
-        alignas(64) float tile[kAccumulators * kLanes];
-        TileOf(count, vectors)(operand + first * stride_, stride_, work.transposed,
-                               size, kZeros, 0, tile);
-        for (int m = 0; m < count; m++) {
-          for (int w = 0; w < vectors; w++) {
-            Pull(slot, phase, stage, t, first + m, work.panel.first + w,
-                 Load(tile + (m * vectors + w) * kLanes));
-          }
+      const int64_t width = vectors * kLanes;
+      float* products = slot.products.get();
+      Multiply(multiplied, vectors, {operand, stride_}, work.transposed, size,
+               {kZeros, 0}, {products, width});
+      for (int64_t r = 0; r < multiplied; r++) {
+        for (int w = 0; w < vectors; w++) {
+          Pull(slot, phase, stage, t, r, work.panel.first + w,
+               Load(products + r * width + w * kLanes));
         }
-      });
+      }
     }
     for (int64_t v = slot.share.first; v < slot.share.end; v++) {
       // Rows whose last step this is.
@@ -77,7 +75,7 @@ class BackwardLoop {
   };
   struct Slot {
     Share share;
-    Buffer memory, carried;
+    Buffer memory, carried, products;
     std::vector<Work> stages[C::kStages];
     Slot(int64_t units, int64_t slot, int64_t slots) : share(units, slot, slots) {}
   };
@@ -89,6 +87,7 @@ class BackwardLoop {
     for (int gates : C::kGates) floats += width * gates * padded;
     slot.memory = Allocate(floats);
     slot.carried = Allocate(width * sizes_.batch * kCarried);
+    slot.products = Allocate(sizes_.batch * kMaxVectors * kLanes);
     float* next = slot.memory.get();
     for (int stage = 0; stage < C::kStages; stage++) {
       for (const Panel& panel : slot.share.Panels(kMaxVectors)) {

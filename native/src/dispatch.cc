@@ -6,7 +6,17 @@ namespace jaxrnn {
   namespace target {                            \
   void RunForward(const Forward&, Executor&);   \
   void RunBackward(const Backward&, Executor&); \
+  void RunWeights(const Weights&, Executor&);   \
+  void RunInputs(const Inputs&, Executor&);     \
   }
+
+#define JAXRNN_TARGET_OF(target, supported) \
+  {#target,                                 \
+   supported,                               \
+   target::RunForward,                      \
+   target::RunBackward,                     \
+   target::RunWeights,                      \
+   target::RunInputs}
 
 JAXRNN_DECLARE(baseline)
 #if defined(__x86_64__)
@@ -24,10 +34,10 @@ std::vector<Target> Targets() {
                     __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512dq") &&
                     __builtin_cpu_supports("avx512vl");
-  targets.push_back({"avx512", has_avx512, avx512::RunForward, avx512::RunBackward});
-  targets.push_back({"avx2", has_avx2, avx2::RunForward, avx2::RunBackward});
+  targets.push_back(JAXRNN_TARGET_OF(avx512, has_avx512));
+  targets.push_back(JAXRNN_TARGET_OF(avx2, has_avx2));
 #endif
-  targets.push_back({"baseline", true, baseline::RunForward, baseline::RunBackward});
+  targets.push_back(JAXRNN_TARGET_OF(baseline, true));
   return targets;
 }
 

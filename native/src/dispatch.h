@@ -15,6 +15,8 @@ struct Target {
   bool supported;  // By this CPU.
   void (*forward)(const Forward&, Executor&);
   void (*backward)(const Backward&, Executor&);
+  void (*weights)(const Weights&, Executor&);
+  void (*inputs)(const Inputs&, Executor&);
 };
 
 // Those of this architecture, the fastest first.

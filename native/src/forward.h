@@ -45,16 +45,14 @@ class ForwardLoop {
     const float* operand = operands_[stage ? 2 : t % 2].get();
     for (const Work& work : slot.stages[stage]) {
       const int gates = C::kGates[stage], vectors = gates * work.panel.count;
-      float* zs = work.zs + block_offsets_[t] * vectors * kLanes;
-      ForTiles(n, vectors, [&](int64_t first, int count) {
-        float* z = zs + first * vectors * kLanes;
-        TileOf(count, vectors)(operand + first * stride_, stride_, work.state,
-                               sizes_.units, z, vectors * kLanes, z);
-      });
+      const int64_t width = vectors * kLanes;
+      float* zs = work.zs + block_offsets_[t] * width;
+      Multiply(n, vectors, {operand, stride_}, work.state, sizes_.units, {zs, width},
+               {zs, width});
       for (int64_t r = 0; r < n; r++) {
         for (int w = 0; w < work.panel.count; w++) {
           Update(slot, stage, t, r, work.panel.first + w,
-                 zs + (r * vectors + w * gates) * kLanes);
+                 zs + r * width + w * gates * kLanes);
         }
       }
     }
@@ -214,10 +212,8 @@ class ForwardLoop {
     for (int stage = 0; stage < C::kStages; stage++) {
       for (const Work& work : slot.stages[stage]) {
         const int vectors = C::kGates[stage] * work.panel.count;
-        ForTiles(rows, vectors, [&](int64_t first, int count) {
-          TileOf(count, vectors)(x + first * stride, stride, work.inputs, depth,
-                                 work.bias, 0, work.zs + first * vectors * kLanes);
-        });
+        Multiply(rows, vectors, {x, stride}, work.inputs, depth, {work.bias, 0},
+                 {work.zs, vectors * kLanes});
       }
     }
   }

@@ -8,6 +8,7 @@
 #include "cells.h"
 #include "forward.h"
 #include "gang.h"
+#include "gradients.h"
 
 namespace jaxrnn::JAXRNN_TARGET {
 namespace {
@@ -16,12 +17,10 @@ namespace {
 // threads take to meet after the step, about half a microsecond.
 constexpr int64_t kLeastWork = 18'000;
 
-template <typename C>
-int64_t Slots(const Sizes& sizes, const Executor& executor) {
-  int64_t gates = 0;
-  for (int g : C::kGates) gates += g;
-  int64_t work = sizes.batch * sizes.units * sizes.units * gates;
-  int64_t vectors = Padded(sizes.units) / kLanes;
+// The slots for so many multiplications a phase, of which each has some vectors of
+// `size` floats.
+int64_t Slots(int64_t work, int64_t size, const Executor& executor) {
+  int64_t vectors = Padded(size) / kLanes;
   return std::max<int64_t>(1,
                            std::min({executor.threads(), vectors, work / kLeastWork}));
 }
@@ -34,13 +33,20 @@ void RunLoop(const Call& call, int64_t slots, Executor& executor) {
 }
 
 template <typename C>
+int64_t CellSlots(const Sizes& sizes, const Executor& executor) {
+  int64_t gates = 0;
+  for (int g : C::kGates) gates += g;
+  return Slots(sizes.batch * sizes.units * sizes.units * gates, sizes.units, executor);
+}
+
+template <typename C>
 void RunCell(const Forward& call, Executor& executor) {
-  RunLoop<ForwardLoop<C>>(call, Slots<C>(call.sizes, executor), executor);
+  RunLoop<ForwardLoop<C>>(call, CellSlots<C>(call.sizes, executor), executor);
 }
 
 template <typename C>
 void RunCell(const Backward& call, Executor& executor) {
-  RunLoop<BackwardLoop<C>>(call, Slots<C>(call.sizes, executor), executor);
+  RunLoop<BackwardLoop<C>>(call, CellSlots<C>(call.sizes, executor), executor);
 }
 
 template <typename Call>
@@ -60,6 +66,19 @@ void RunAnyCell(const Call& call, Executor& executor) {
 void RunForward(const Forward& call, Executor& executor) { RunAnyCell(call, executor); }
 void RunBackward(const Backward& call, Executor& executor) {
   RunAnyCell(call, executor);
+}
+
+void RunWeights(const Weights& call, Executor& executor) {
+  const Sizes& sizes = call.sizes;
+  int64_t work = sizes.batch * sizes.time * (sizes.depth + sizes.units) * call.columns;
+  RunLoop<WeightsLoop>(call, Slots(work, call.columns, executor), executor);
+}
+
+void RunInputs(const Inputs& call, Executor& executor) {
+  int64_t steps = call.sizes.batch * call.sizes.time, columns = 0;
+  for (int s = 0; s < call.stages; s++) columns += call.columns[s];
+  int64_t work = steps * call.sizes.depth * columns;
+  RunLoop<InputsLoop>(call, Slots(work, steps * kLanes, executor), executor);
 }
 
 }  // namespace jaxrnn::JAXRNN_TARGET

@@ -84,6 +84,30 @@ struct Backward {
                                      // never starts.
 };
 
+// The cotangents of a stage's matrices and bias.
+struct Weights {
+  Sizes sizes;
+  int64_t columns;           // C.
+  const int32_t* lengths;    // [batch].
+  const float *x, *operand;  // Sequences of size depth, and units: saved_h, or a GRU's
+                             // operand in its second stage.
+  const float* c_zs;         // A sequence of size C.
+
+  float *c_w_inputs, *c_w_state, *c_bias;  // [depth, C], [units, C], [C].
+};
+
+// The cotangent of the inputs.
+struct Inputs {
+  Sizes sizes;  // The units are not read.
+  int stages;
+  int64_t columns[kMaxStages];
+  const int32_t* lengths;             // [batch].
+  const float* w_inputs[kMaxStages];  // [depth, C].
+  const float* c_zs[kMaxStages];      // A sequence of size C.
+
+  float* c_x;  // A sequence of size depth; zeros where not alive.
+};
+
 }  // namespace jaxrnn
 
 #ifdef JAXRNN_TARGET
@@ -92,6 +116,8 @@ namespace jaxrnn::JAXRNN_TARGET {
 
 void RunForward(const Forward& run, Executor& executor);
 void RunBackward(const Backward& run, Executor& executor);
+void RunWeights(const Weights& run, Executor& executor);
+void RunInputs(const Inputs& run, Executor& executor);
 
 }  // namespace jaxrnn::JAXRNN_TARGET
 #endif

@@ -17,66 +17,64 @@ namespace jaxrnn::JAXRNN_TARGET {
 constexpr int kMaxVectors = 4;
 constexpr int MaxRows(int vectors) { return kAccumulators / vectors; }
 
+// Rows of floats, so many floats apart; 0 apart if all are one row.
+template <typename Float>
+struct RowsOf {
+  Float* data;
+  int64_t stride;
+  RowsOf operator+(int64_t rows) const { return {data + rows * stride, stride}; }
+};
+using In = RowsOf<const float>;
+using Out = RowsOf<float>;
+
 // c[m][.] = start[m][.] + sum_k a[m][k] panel[k][.], for M rows and V vectors.
 template <int M, int V>
-void Tile(const float* __restrict a, int64_t lda, const float* __restrict panel,
-          int64_t size, const float* start, int64_t start_stride, float* c) {
+void Tile(In a, const float* __restrict panel, int64_t size, In start, Out c) {
   // With few accumulators each product would wait for the one before: several sums
   // then.
   constexpr int kSums = M * V >= 8 ? 1 : M * V >= 4 ? 2 : 4;
-  Vec sums[kSums][M][V];
-#pragma GCC unroll 24
-  for (int m = 0; m < M; m++) {
+  const float* __restrict rows = a.data;
+  const int64_t stride = a.stride;
+  Vec sums[kSums][M][V] = {};
+  const auto add = [&](int s, int64_t k) __attribute__((always_inline)) {
+    Vec b[V];
 #pragma GCC unroll 4
-    for (int v = 0; v < V; v++) {
-      sums[0][m][v] = Load(start + m * start_stride + v * kLanes);
-      for (int s = 1; s < kSums; s++) sums[s][m][v] = Vec{};
+    for (int v = 0; v < V; v++) b[v] = Load(panel + (k * V + v) * kLanes);
+#pragma GCC unroll 24
+    for (int m = 0; m < M; m++) {
+      const float x = rows[m * stride + k];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; v++) sums[s][m][v] += x * b[v];
     }
-  }
+  };
   int64_t k = 0;
   for (; k + kSums <= size; k += kSums) {
 #pragma GCC unroll 4
-    for (int s = 0; s < kSums; s++) {
-      Vec b[V];
-#pragma GCC unroll 4
-      for (int v = 0; v < V; v++) b[v] = Load(panel + ((k + s) * V + v) * kLanes);
-#pragma GCC unroll 24
-      for (int m = 0; m < M; m++) {
-        const float x = a[m * lda + k + s];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; v++) sums[s][m][v] += x * b[v];
-      }
-    }
+    for (int s = 0; s < kSums; s++) add(s, k + s);
   }
-  for (; k < size; k++) {
-#pragma GCC unroll 24
-    for (int m = 0; m < M; m++) {
-#pragma GCC unroll 4
-      for (int v = 0; v < V; v++)
-        sums[0][m][v] += a[m * lda + k] * Load(panel + (k * V + v) * kLanes);
-    }
-  }
+  for (; k < size; k++) add(0, k);
 #pragma GCC unroll 24
   for (int m = 0; m < M; m++) {
 #pragma GCC unroll 4
     for (int v = 0; v < V; v++) {
       Vec total = sums[0][m][v];
       for (int s = 1; s < kSums; s++) total += sums[s][m][v];
-      Store(c + (m * V + v) * kLanes, total);
+      // Added last: a sum of many tiles has a smaller error than one long sum.
+      total += Load(start.data + m * start.stride + v * kLanes);
+      Store(c.data + m * c.stride + v * kLanes, total);
     }
   }
 }
 
-using TileFunction = void (*)(const float*, int64_t, const float*, int64_t,
-                              const float*, int64_t, float*);
+using TileFunction = void (*)(In, const float*, int64_t, In, Out);
 
 template <int V, int... M>
-TileFunction TileOf(int rows, std::integer_sequence<int, M...>) {
+TileFunction TileOf(int64_t rows, std::integer_sequence<int, M...>) {
   static constexpr TileFunction kTiles[] = {Tile<M + 1, V>...};
   return kTiles[rows - 1];
 }
 
-inline TileFunction TileOf(int rows, int vectors) {
+inline TileFunction TileOf(int64_t rows, int vectors) {
   switch (vectors) {
     case 1:
       return TileOf<1>(rows, std::make_integer_sequence<int, MaxRows(1)>());
@@ -89,13 +87,14 @@ inline TileFunction TileOf(int rows, int vectors) {
   }
 }
 
-// Calls tile(first, rows) for tiles of about equal size that make up `rows` rows.
-template <typename F>
-void ForTiles(int64_t rows, int vectors, F tile) {
+// c = start + a panel, for a panel [size, vectors] and any number of rows, in tiles of
+// about equal size. `start` may be c.
+inline void Multiply(int64_t rows, int vectors, In a, const float* panel, int64_t size,
+                     In start, Out c) {
   const int64_t most = MaxRows(vectors), tiles = (rows + most - 1) / most;
   for (int64_t i = 0, first = 0; i < tiles; i++) {
     const int64_t end = rows * (i + 1) / tiles;
-    tile(first, int(end - first));
+    TileOf(end - first, vectors)(a + first, panel, size, start + first, c + first);
     first = end;
   }
 }

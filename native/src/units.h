@@ -38,6 +38,8 @@ struct Share {
   }
 };
 
+alignas(64) constexpr float kZeros[kMaxVectors * kLanes] = {};
+
 inline int64_t Padded(int64_t units) { return (units + kLanes - 1) / kLanes * kLanes; }
 
 // The distance of rows of so many floats, such that rows do not compete for one set of
