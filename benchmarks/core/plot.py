@@ -18,6 +18,7 @@ STYLES = {
     "pallas_mosaic_tpu": ("#7b2cbf", "p"),
     "pallas_triton": ("#2a9d8f", "v"),
     "cudnn": ("#c1121f", "^"),
+    "jaxrnn_xla": ("#222222", "o"),
     "jaxrnn_linen": ("#2d6a4f", "<"),
     "jaxrnn_nnx": ("#74c69d", ">"),
     "packed": ("#7b2cbf", "p"),

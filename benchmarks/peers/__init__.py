@@ -5,6 +5,7 @@ OURS = "jaxrnn"
 # Each file `peers/<name>.py`; tables keep this order.
 NAMES = (
     OURS,
+    "jaxrnn_xla",
     "jaxrnn_linen",
     "jaxrnn_nnx",
     "packed",
@@ -20,7 +21,7 @@ NAMES = (
 )
 
 # Other forms of jaxrnn: when it becomes faster, so do they.
-OTHER_FORMS = ("jaxrnn_linen", "jaxrnn_nnx", "packed")
+OTHER_FORMS = ("jaxrnn_xla", "jaxrnn_linen", "jaxrnn_nnx", "packed")
 
 # These do the matrix products alone: not networks, but a lower limit of their time.
 LIMITS = ("gemm_xla", "gemm_torch")

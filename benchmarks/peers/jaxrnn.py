@@ -1,5 +1,7 @@
 """jaxrnn itself, time-major."""
 
+import importlib.util
+
 import jaxrnn
 
 from ..core.built import Built
@@ -7,7 +9,9 @@ from ..core.cases import Case
 from ..core.data import Data
 from . import _jax, _ours
 
-USES = _ours.PACKAGES
+# Where it is installed, it is part of what runs.
+_NATIVE = ("jaxrnn-native",) if importlib.util.find_spec("jaxrnn_native") else ()
+USES = (*_ours.PACKAGES, *_NATIVE)
 
 
 def build(case: Case, data: Data, implementation: str | None = None) -> Built:
