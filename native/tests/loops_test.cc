@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "arrays.h"
 #include "check.h"
 #include "dispatch.h"
 #include "executors.h"
@@ -22,15 +23,6 @@
 
 namespace jaxrnn {
 namespace {
-
-using Floats = std::vector<float>;
-
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-constexpr float kTolerance = 2e-5f;  // Relative to 1 + the size of the value.
-
-const float* Data(const Floats& values) {
-  return values.empty() ? nullptr : values.data();
-}
 
 struct Case {
   Cell cell;
@@ -53,11 +45,12 @@ std::vector<Case> Cases() {
       for (int64_t batch : {1, 2, 13})
         for (int64_t time : {1, 5})
           for (bool time_major : {false, true}) {
-            cases.push_back({cell, units, batch, time, time, time_major, true});
             // 13 rows have all lengths.
             int64_t lengths = batch == 13 ? 1 : time + 1;
             for (int64_t first = 0; first < lengths; first += batch)
-              cases.push_back({cell, units, batch, time, first, time_major, false});
+              for (bool restarts : {false, true})
+                cases.push_back(
+                    {cell, units, batch, time, first, time_major, restarts});
           }
   return cases;
 }
@@ -114,8 +107,12 @@ struct Problem {
   }
 
   // Fill a sequence where rows are alive, or where they are not.
-  void FillAlive(Floats& values, float value) const { Fill(values, value, true); }
-  void FillDead(Floats& values, float value) const { Fill(values, value, false); }
+  void FillAlive(Floats& values, float value) const {
+    FillSteps(sizes, lengths, true, value, values);
+  }
+  void FillDead(Floats& values, float value) const {
+    FillSteps(sizes, lengths, false, value, values);
+  }
 
   Case c;
   Sizes sizes;
@@ -124,29 +121,14 @@ struct Problem {
   Floats h, c0, restart_h, restart_c, c_outputs, c_new_c, c_last_h, c_last_c;
 
  private:
-  void Fill(Floats& values, float value, bool alive) const {
-    int64_t size = values.size() / (c.batch * c.time);
-    for (int64_t row = 0; row < c.batch; row++)
-      for (int64_t t = 0; t < c.time; t++)
-        if ((t < lengths[row]) == alive)
-          std::fill_n(values.begin() + sizes.At(row, t) * size, size, value);
-  }
-
   const int32_t* Starts() const { return starts.empty() ? nullptr : starts.data(); }
 
-  Floats Random(int64_t size, float scale) {
-    std::uniform_real_distribution<float> uniform(-scale, scale);
-    Floats values(size);
-    for (float& value : values) value = uniform(generator_);
-    return values;
-  }
-
-  // With restarts all rows have all steps. Lengths need not be between 0 and the time.
+  // They need not be between 0 and the time.
   void MakeLengths() {
     for (int64_t row = 0; row < c.batch; row++)
-      lengths.push_back(c.restarts ? c.time : (c.first_length + row) % (c.time + 1));
+      lengths.push_back((c.first_length + row) % (c.time + 1));
     if (c.batch < 13) return;
-    lengths[11] = c.restarts ? c.time + 3 : -3;
+    lengths[11] = -3;
     lengths[12] = std::numeric_limits<int32_t>::max();
   }
 
@@ -183,43 +165,8 @@ struct Problem {
     x[sizes.At(5, 0) * kDepth] = 1e4f;
   }
 
-  std::mt19937 generator_{23};
+  RandomFloats Random;
 };
-
-// The results of a run, by name.
-class Results {
- public:
-  float* Add(const std::string& name, int64_t size) {
-    names_.push_back(name);
-    values_.emplace_back(size, kNaN);
-    return values_.back().data();
-  }
-
-  Floats& operator[](const std::string& name) {
-    size_t k = std::find(names_.begin(), names_.end(), name) - names_.begin();
-    return values_.at(k);
-  }
-
-  void Compare(const Results& wanted, const std::string& text) const {
-    for (size_t k = 0; k < values_.size(); k++)
-      for (size_t i = 0; i < values_[k].size(); i++) {
-        float got = values_[k][i], want = wanted.values_[k][i];
-        bool close = std::isnan(want)
-                         ? std::isnan(got)
-                         : std::abs(got - want) <= kTolerance * (1 + std::abs(want));
-        Check(close, text + ": " + names_[k] + "[" + std::to_string(i) + "] is " +
-                         std::to_string(got) + ", not " + std::to_string(want));
-      }
-  }
-
- private:
-  std::vector<std::string> names_;
-  std::vector<Floats> values_;
-};
-
-std::string Stage(const std::string& name, int stage) {
-  return name + "[" + std::to_string(stage) + "]";
-}
 
 template <typename Loop>
 Results RunForward(const Problem& problem, bool save, const Loop& loop) {

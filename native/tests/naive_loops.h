@@ -44,6 +44,13 @@ inline void AddTransposed(const Vector& c_z, const float* w, Vector& c_operand) 
       c_operand[i] += c_z[j] * w[i * c_z.size() + j];
 }
 
+// c_w += operand^T c_z, c_w [operand.size(), c_z.size()].
+inline void AddOuter(const Vector& operand, const Vector& c_z, Vector& c_w) {
+  for (size_t i = 0; i < operand.size(); i++)
+    for (size_t j = 0; j < c_z.size(); j++)
+      c_w[i * c_z.size() + j] += operand[i] * c_z[j];
+}
+
 inline int64_t Length(const Sizes& sizes, const int32_t* lengths, int64_t row) {
   return std::clamp<int64_t>(lengths[row], 0, sizes.time);
 }
@@ -220,6 +227,38 @@ inline void RunBackward(const Backward& run) {
   for (float* c_restart : {run.c_restart_h, run.c_restart_c})
     if (c_restart != nullptr) std::fill_n(c_restart, size, 0.0f);
   for (int64_t row = 0; row < run.sizes.batch; row++) BackwardRow(run, row);
+}
+
+inline void RunWeights(const Weights& call) {
+  const Sizes& sizes = call.sizes;
+  Vector one(1, 1.0), c_w_inputs(sizes.depth * call.columns);
+  Vector c_w_state(sizes.units * call.columns), c_bias(call.columns);
+  for (int64_t row = 0; row < sizes.batch; row++) {
+    for (int64_t t = 0; t < Length(sizes, call.lengths, row); t++) {
+      int64_t at = sizes.At(row, t);
+      Vector c_z = Load(call.c_zs, at, call.columns);
+      AddOuter(Load(call.x, at, sizes.depth), c_z, c_w_inputs);
+      AddOuter(Load(call.operand, at, sizes.units), c_z, c_w_state);
+      AddOuter(one, c_z, c_bias);
+    }
+  }
+  Store(c_w_inputs, call.c_w_inputs, 0);
+  Store(c_w_state, call.c_w_state, 0);
+  Store(c_bias, call.c_bias, 0);
+}
+
+inline void RunInputs(const Inputs& call) {
+  const Sizes& sizes = call.sizes;
+  for (int64_t row = 0; row < sizes.batch; row++) {
+    for (int64_t t = 0; t < sizes.time; t++) {
+      int64_t at = sizes.At(row, t);
+      Vector c_x(sizes.depth);
+      bool alive = t < Length(sizes, call.lengths, row);
+      for (int s = 0; alive && s < call.stages; s++)
+        AddTransposed(Load(call.c_zs[s], at, call.columns[s]), call.w_inputs[s], c_x);
+      Store(c_x, call.c_x, at);
+    }
+  }
 }
 
 }  // namespace jaxrnn::naive
