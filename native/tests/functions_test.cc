@@ -32,7 +32,7 @@ Floats Call(const Target& target, Cell cell, const Floats& x, const Floats& bias
   std::vector<int32_t> lengths(rows, 1);
   call.lengths = lengths.data();
   call.x = x.data();
-  int64_t gates = Blocks(cell, 0);
+  int64_t gates = Gates(cell, 0);
   Floats w_inputs(kUnits * gates * kUnits), zeros(2 * kUnits * kUnits);
   Floats biases(gates * kUnits), h(x.size(), 1);
   for (int64_t k = 0; k < kUnits; k++) {

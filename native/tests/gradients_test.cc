@@ -39,7 +39,7 @@ std::vector<Case> Cases() {
   struct Steps {
     int64_t batch, time;
   };
-  // Less than a block of steps, one of InputsLoop's and a bit, and several of each.
+  // Less than a block of steps, one of of c_x and a bit, and several of each.
   const std::vector<Steps> all_steps = {{1, 1}, {3, 5}, {14, 7}, {13, 80}};
   std::vector<Case> cases;
   for (Cell cell : {Cell::kLstm, Cell::kGru, Cell::kRnn})
@@ -66,7 +66,7 @@ struct Problem {
     }
   }
 
-  int64_t Columns(int stage) const { return Blocks(c.cell, stage) * c.units; }
+  int64_t Columns(int stage) const { return Gates(c.cell, stage) * c.units; }
 
   Case c;
   Sizes sizes;

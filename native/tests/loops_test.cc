@@ -1,7 +1,7 @@
 // The loops of each target that this CPU has, against the plain ones.
 //
-// Results are filled with NaN before a run, so that what is not written is seen; so are
-// the arguments where a row is not alive, so that what is read there is seen.
+// Results are filled with NaN before a call, so that what is not written is seen; so
+// are the arguments where a row is not alive, so that what is read there is seen.
 #include "loops.h"
 
 #include <algorithm>
@@ -55,14 +55,14 @@ std::vector<Case> Cases() {
   return cases;
 }
 
-// The arguments of a run.
+// The arguments of a call.
 struct Problem {
   static constexpr int64_t kDepth = 5;
 
   explicit Problem(const Case& c)
       : c(c), sizes{c.batch, c.time, kDepth, c.units, c.batch + 2, c.time_major} {
     for (int k = 0; k < Stages(c.cell); k++) {
-      int64_t columns = Blocks(c.cell, k) * c.units;
+      int64_t columns = Gates(c.cell, k) * c.units;
       w_inputs[k] = Random(kDepth * columns, 0.5f);
       w_state[k] = Random(c.units * columns, 0.2f);
       bias[k] = Random(columns, 0.5f);
@@ -82,28 +82,28 @@ struct Problem {
   }
 
   Forward ForwardArguments() const {
-    Forward run = {c.cell, sizes, 0.75f, lengths.data(), Starts()};
+    Forward call = {c.cell, sizes, 0.75f, lengths.data(), Starts()};
     for (int k = 0; k < Stages(c.cell); k++) {
-      run.w_inputs[k] = Data(w_inputs[k]);
-      run.w_state[k] = Data(w_state[k]);
-      run.bias[k] = Data(bias[k]);
+      call.w_inputs[k] = Data(w_inputs[k]);
+      call.w_state[k] = Data(w_state[k]);
+      call.bias[k] = Data(bias[k]);
     }
-    run.x = Data(x);
-    run.h = Data(h);
-    run.c = Data(c0);
-    run.restart_h = Data(restart_h);
-    run.restart_c = Data(restart_c);
-    return run;
+    call.x = Data(x);
+    call.h = Data(h);
+    call.c = Data(c0);
+    call.restart_h = Data(restart_h);
+    call.restart_c = Data(restart_c);
+    return call;
   }
 
   Backward BackwardArguments() const {
-    Backward run = {c.cell, sizes, 0.75f, lengths.data(), Starts()};
-    for (int k = 0; k < Stages(c.cell); k++) run.w_state[k] = Data(w_state[k]);
-    run.c_outputs = Data(c_outputs);
-    run.c_new_c = Data(c_new_c);
-    run.c_last_h = Data(c_last_h);
-    run.c_last_c = Data(c_last_c);
-    return run;
+    Backward call = {c.cell, sizes, 0.75f, lengths.data(), Starts()};
+    for (int k = 0; k < Stages(c.cell); k++) call.w_state[k] = Data(w_state[k]);
+    call.c_outputs = Data(c_outputs);
+    call.c_new_c = Data(c_new_c);
+    call.c_last_h = Data(c_last_h);
+    call.c_last_c = Data(c_last_c);
+    return call;
   }
 
   // Fill a sequence where rows are alive, or where they are not.
@@ -172,45 +172,45 @@ template <typename Loop>
 Results RunForward(const Problem& problem, bool save, const Loop& loop) {
   const Case& c = problem.c;
   Results results;
-  Forward run = problem.ForwardArguments();
+  Forward call = problem.ForwardArguments();
   int64_t rows = c.batch * c.units, sequence = rows * c.time;
-  run.outputs = results.Add("outputs", sequence);
-  run.last_h = results.Add("last_h", rows);
-  if (c.lstm()) run.last_c = results.Add("last_c", rows);
-  if (c.lstm() && c.restarts) run.new_c = results.Add("new_c", sequence);
+  call.outputs = results.Add("outputs", sequence);
+  call.last_h = results.Add("last_h", rows);
+  if (c.lstm()) call.last_c = results.Add("last_c", rows);
+  if (c.lstm() && c.restarts) call.new_c = results.Add("new_c", sequence);
   if (save) {
     for (int k = 0; k < Stages(c.cell); k++)
-      run.zs[k] = results.Add(Stage("zs", k), Blocks(c.cell, k) * sequence);
-    run.saved_h = results.Add("saved_h", sequence);
-    if (c.lstm()) run.saved_c = results.Add("saved_c", sequence);
+      call.zs[k] = results.Add(Stage("zs", k), Gates(c.cell, k) * sequence);
+    call.saved_h = results.Add("saved_h", sequence);
+    if (c.lstm()) call.saved_c = results.Add("saved_c", sequence);
   }
-  loop(run);
+  loop(call);
   return results;
 }
 
-// `saved` are the results of a forward run. If `in_place`, cotangents replace its zs.
+// `saved` are the results of a forward call. If `in_place`, cotangents replace its zs.
 template <typename Loop>
 Results RunBackward(const Problem& problem, Results saved, bool in_place,
                     const Loop& loop) {
   const Case& c = problem.c;
   Results results;
-  Backward run = problem.BackwardArguments();
+  Backward call = problem.BackwardArguments();
   int64_t rows = c.batch * c.units, sequence = rows * c.time;
   for (int k = 0; k < Stages(c.cell); k++) {
     Floats& zs = saved[Stage("zs", k)];
-    run.c_zs[k] = results.Add(Stage("c_zs", k), zs.size());
-    if (in_place) std::copy(zs.begin(), zs.end(), run.c_zs[k]);
-    run.zs[k] = in_place ? run.c_zs[k] : zs.data();
+    call.c_zs[k] = results.Add(Stage("c_zs", k), zs.size());
+    if (in_place) std::copy(zs.begin(), zs.end(), call.c_zs[k]);
+    call.zs[k] = in_place ? call.c_zs[k] : zs.data();
   }
-  run.saved_h = saved["saved_h"].data();
-  if (c.lstm()) run.saved_c = saved["saved_c"].data();
-  if (c.cell == Cell::kGru) run.operand = results.Add("operand", sequence);
-  run.c_h = results.Add("c_h", rows);
-  if (c.lstm()) run.c_c = results.Add("c_c", rows);
+  call.saved_h = saved["saved_h"].data();
+  if (c.lstm()) call.saved_c = saved["saved_c"].data();
+  if (c.cell == Cell::kGru) call.operand = results.Add("operand", sequence);
+  call.c_h = results.Add("c_h", rows);
+  if (c.lstm()) call.c_c = results.Add("c_c", rows);
   int64_t restart = problem.sizes.sequences * c.units;
-  if (c.restarts) run.c_restart_h = results.Add("c_restart_h", restart);
-  if (c.restarts && c.lstm()) run.c_restart_c = results.Add("c_restart_c", restart);
-  loop(run);
+  if (c.restarts) call.c_restart_h = results.Add("c_restart_h", restart);
+  if (c.restarts && c.lstm()) call.c_restart_c = results.Add("c_restart_c", restart);
+  loop(call);
   return results;
 }
 
@@ -246,8 +246,10 @@ struct Wanted {
     backward = RunBackward(problem, saved, false, naive_backward);
   }
 
-  static constexpr auto naive_forward = [](Forward& run) { naive::RunForward(run); };
-  static constexpr auto naive_backward = [](Backward& run) { naive::RunBackward(run); };
+  static constexpr auto naive_forward = [](Forward& call) { naive::RunForward(call); };
+  static constexpr auto naive_backward = [](Backward& call) {
+    naive::RunBackward(call);
+  };
 
   Results forward, saving, saved, backward;
 };
@@ -256,8 +258,8 @@ void TestCase(const Problem& problem, const Wanted& wanted, const Target& target
               Executor& executor) {
   std::string text = std::string(target.name) + ", " + problem.c.Text() + ", threads " +
                      std::to_string(executor.threads());
-  auto forward = [&](Forward& run) { target.forward(run, executor); };
-  auto backward = [&](Backward& run) { target.backward(run, executor); };
+  auto forward = [&](Forward& call) { target.forward(call, executor); };
+  auto backward = [&](Backward& call) { target.backward(call, executor); };
   for (bool save : {false, true}) {
     Results results = RunForward(problem, save, forward);
     CheckDead(problem, save, results, text);
