@@ -68,7 +68,7 @@ const Function kFunctions[] = {
     {"sigmoid", Cell::kGru, [](double x) { return 1 / (1 + std::exp(-x)); }, 3, 3,
      std::exp(-87.0), 2e-38}};
 
-bool IsFused(const Target& target) {
+bool IsFused([[maybe_unused]] const Target& target) {
 #if defined(__aarch64__)
   return true;
 #else
