@@ -2,6 +2,16 @@
 #ifndef JAXRNN_BACKWARD_H_
 #define JAXRNN_BACKWARD_H_
 
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "buffers.h"
+#include "carried.h"
+#include "loops.h"
+#include "product.h"
+#include "rows.h"
 #include "units.h"
 
 namespace jaxrnn::JAXRNN_TARGET {
@@ -21,7 +31,8 @@ class BackwardLoop {
         stride_(Stride(kMostGates * Padded(sizes_.units))) {
     for (Buffer& operand : operands_) operand = Allocate(sizes_.batch * stride_);
     for (int64_t s = 0; s < slots; s++) {
-      slots_.emplace_back(sizes_.units, s, slots);
+      const Share share(sizes_.units, s, slots);
+      slots_.push_back({share, Carried(share, sizes_.batch, 2)});
       AllocateMemory(slots_.back());
     }
   }
@@ -41,15 +52,15 @@ class BackwardLoop {
                   multiplied = new_step ? rows_.alive(t + 1) : n;
     const float* operand = operands_[(phase + 1) % 2].get();
     const int64_t size = C::kGates[from] * Padded(sizes_.units);
-    for (const Work& work : slot.stages[from]) {
-      const int vectors = work.panel.count;
+    for (const PackedPanel& packed : slot.stages[from]) {
+      const int vectors = packed.panel.count;
       const int64_t width = vectors * kLanes;
       float* products = slot.products.get();
-      Multiply(multiplied, vectors, {operand, stride_}, work.transposed, size,
+      Multiply(multiplied, vectors, {operand, stride_}, packed.transposed, size,
                {kZeros, 0}, {products, width});
       for (int64_t r = 0; r < multiplied; r++) {
         for (int w = 0; w < vectors; w++) {
-          Pull(slot, phase, stage, t, r, work.panel.first + w,
+          Pull(slot, phase, stage, t, r, packed.panel.first + w,
                Load(products + r * width + w * kLanes));
         }
       }
@@ -59,7 +70,7 @@ class BackwardLoop {
       for (int64_t r = multiplied; r < n; r++) {
         const int valid = Valid(sizes_.units, v);
         const int64_t at = rows_[r] * sizes_.units + v * kLanes;
-        float* carried = Carried(slot, v, r);
+        float* carried = slot.carried(v, r);
         Store(carried, C::kHasC ? Load(call_.c_last_c + at, valid) : Vec{});
         PullStep(slot, phase, stage, t, r, v, Load(call_.c_last_h + at, valid));
       }
@@ -69,15 +80,15 @@ class BackwardLoop {
 
  private:
   static constexpr int kMostGates = C::kGates[0];
-  struct Work {
+  struct PackedPanel {
     Panel panel;
-    float* transposed;
+    float* transposed;  // Of the matrix of the state.
   };
   struct Slot {
     Share share;
-    Buffer memory, carried, products;
-    std::vector<Work> stages[C::kStages];
-    Slot(int64_t units, int64_t slot, int64_t slots) : share(units, slot, slots) {}
+    Carried carried;  // Two vectors: see cells.h.
+    Buffer memory, products;
+    std::vector<PackedPanel> stages[C::kStages];
   };
 
   // Before other threads begin, so that an error is one of the caller's.
@@ -86,7 +97,6 @@ class BackwardLoop {
     int64_t floats = 0;
     for (int gates : C::kGates) floats += width * gates * padded;
     slot.memory = Allocate(floats);
-    slot.carried = Allocate(width * sizes_.batch * kCarried);
     slot.products = Allocate(sizes_.batch * kMaxVectors * kLanes);
     float* next = slot.memory.get();
     for (int stage = 0; stage < C::kStages; stage++) {
@@ -100,8 +110,8 @@ class BackwardLoop {
   // What a slot does before the last step.
   void Prepare(Slot& slot) {
     for (int stage = 0; stage < C::kStages; stage++) {
-      for (const Work& work : slot.stages[stage])
-        Transpose(stage, work.panel, work.transposed);
+      for (const PackedPanel& packed : slot.stages[stage])
+        Transpose(stage, packed.panel, packed.transposed);
     }
     const int64_t units = sizes_.units;
     for (int64_t v = slot.share.first; v < slot.share.end; v++) {
@@ -147,7 +157,7 @@ class BackwardLoop {
     // `product` and what is carried belong to the state before step t + 1.
     const int valid = Valid(sizes_.units, v);
     const int64_t unit = v * kLanes;
-    float* carried = Carried(slot, v, r);
+    float* carried = slot.carried(v, r);
     Vec c_h = C::kHasC ? product : product + Load(carried);
     const int32_t sequence = call_.starts ? call_.starts[rows_.At(r, t + 1)] : -1;
     if (sequence >= 0) {
@@ -171,14 +181,14 @@ class BackwardLoop {
                 Vec c_h) {
     const int valid = Valid(sizes_.units, v);
     const int64_t unit = v * kLanes, at = rows_.At(r, t) * sizes_.units + unit;
-    float* carried = Carried(slot, v, r);
+    float* carried = slot.carried(v, r);
     c_h += Load(call_.c_outputs + at, valid);
     if (call_.c_new_c) Store(carried, Load(carried) + Load(call_.c_new_c + at, valid));
     Vec z[4];
     int count = 0;
     for (int s = 0; s < C::kStages; s++) {
       for (int g = 0; g < C::kGates[s]; g++)
-        z[count++] = Load(call_.zs[s] + Column(s, g, r, t) + unit, valid);
+        z[count++] = Load(call_.zs[s] + GateAt(s, g, r, t) + unit, valid);
     }
     const Vec state = Load((C::kHasC ? call_.saved_c : call_.saved_h) + at, valid);
     Prefetch(r, t - 1, unit);
@@ -194,9 +204,9 @@ class BackwardLoop {
     const int valid = Valid(sizes_.units, v);
     const int64_t unit = v * kLanes;
     const Vec h = Load(call_.saved_h + rows_.At(r, t) * sizes_.units + unit, valid);
-    const Vec z = Load(call_.zs[0] + Column(0, 0, r, t) + unit, valid);
+    const Vec z = Load(call_.zs[0] + GateAt(0, 0, r, t) + unit, valid);
     Vec c_zs[4];
-    C::PullStage(z, h, c_operand, Carried(slot, v, r), c_zs);
+    C::PullStage(z, h, c_operand, slot.carried(v, r), c_zs);
     Write(phase, 0, t, r, v, c_zs);
   }
 
@@ -205,7 +215,7 @@ class BackwardLoop {
     if (t < 0) return;
     for (int s = 0; s < C::kStages; s++) {
       for (int g = 0; g < C::kGates[s]; g++)
-        __builtin_prefetch(call_.zs[s] + Column(s, g, r, t) + unit);
+        __builtin_prefetch(call_.zs[s] + GateAt(s, g, r, t) + unit);
     }
     const int64_t at = rows_.At(r, t) * sizes_.units + unit;
     __builtin_prefetch((C::kHasC ? call_.saved_c : call_.saved_h) + at);
@@ -218,7 +228,7 @@ class BackwardLoop {
     float* shared = &operands_[phase % 2][r * stride_ + v * gates * kLanes];
     for (int g = 0; g < gates; g++) {
       Store(shared + g * kLanes, c_zs[g]);
-      Store(call_.c_zs[stage] + Column(stage, g, r, t) + v * kLanes, c_zs[g],
+      Store(call_.c_zs[stage] + GateAt(stage, g, r, t) + v * kLanes, c_zs[g],
             Valid(sizes_.units, v));
     }
   }
@@ -228,7 +238,7 @@ class BackwardLoop {
     for (int64_t r = rows_.alive(t); r < sizes_.batch; r++) {
       for (int s = 0; s < C::kStages; s++) {
         for (int g = 0; g < C::kGates[s]; g++)
-          std::memset(call_.c_zs[s] + Column(s, g, r, t) + v * kLanes, 0, bytes);
+          std::memset(call_.c_zs[s] + GateAt(s, g, r, t) + v * kLanes, 0, bytes);
       }
       if (C::kStages > 1)
         std::memset(call_.operand + rows_.At(r, t) * sizes_.units + v * kLanes, 0,
@@ -236,17 +246,10 @@ class BackwardLoop {
     }
   }
 
-  // Where the products of a gate begin.
-  int64_t Column(int stage, int gate, int64_t r, int64_t t) const {
-    return (rows_.At(r, t) * C::kGates[stage] + gate) * sizes_.units;
-  }
-  // What a slot keeps of a vector of units from phase to phase.
-  float* Carried(Slot& slot, int64_t v, int64_t r) const {
-    return &slot.carried[((v - slot.share.first) * sizes_.batch + r) * kCarried *
-                         kLanes];
+  int64_t GateAt(int stage, int gate, int64_t r, int64_t t) const {
+    return rows_.GateAt(r, t, gate, C::kGates[stage]);
   }
 
-  static constexpr int kCarried = 2;
   const Backward& call_;
   const Sizes sizes_;
   const Rows rows_;

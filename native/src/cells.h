@@ -1,4 +1,15 @@
 // The elementwise work of the cells and its derivative, for a vector of units.
+//
+// z are the products of a stage's gates; all stages' in PullStep. `carried` is memory
+// that the loop keeps from phase to phase for the row and the vector.
+//
+// Operand: after the first of two stages, the operand of the second one's product.
+// Update: after the last stage, the state h. An LSTM's carried is its c.
+// PullStep: from the cotangent c_h of that state, the cotangents c_zs of the last
+// stage's
+//   products. An LSTM's carried is the cotangent of c.
+// PullStage: from the cotangent of the second stage's operand, those of the first
+// stage's.
 #ifndef JAXRNN_CELLS_H_
 #define JAXRNN_CELLS_H_
 
@@ -39,13 +50,13 @@ struct Gru {
   static constexpr bool kHasC = false;
 
   // The reset state; keeps the update gate.
-  static Vec Operand(const Vec* z, Vec h, float* u) {
-    Store(u, Sigmoid(z[1]));
+  static Vec Operand(const Vec* z, Vec h, float* carried) {
+    Store(carried, Sigmoid(z[1]));
     return Sigmoid(z[0]) * h;
   }
 
-  static Vec Update(const Vec* z, Vec h, float* kept, float) {
-    const Vec u = Load(kept);
+  static Vec Update(const Vec* z, Vec h, float* carried, float) {
+    const Vec u = Load(carried);
     return u * h + (1 - u) * Tanh(z[0]);
   }
 

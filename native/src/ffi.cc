@@ -1,4 +1,5 @@
-// The calls from XLA: finds the arrays of a run, checks their types and sizes, runs it.
+// The calls from XLA: finds the arrays of a call, checks their types and sizes, runs
+// it.
 #include "xla/ffi/api/ffi.h"
 
 #ifdef __linux__
@@ -49,11 +50,11 @@ class PoolExecutor final : public Executor {
   ffi::ThreadPool& pool_;
 };
 
-// The size of an axis: a number of blocks of a size, which is kUnknown before the first
+// The size of an axis: a multiple of a size, which is kUnknown before the first
 // array that has it.
 struct Axis {
   int64_t& size;
-  int64_t blocks = 1;
+  int64_t times = 1;
 };
 using Axes = std::initializer_list<Axis>;
 
@@ -62,9 +63,9 @@ bool Matches(ffi::Span<const int64_t> dimensions, Axes axes) {
   size_t k = 0;
   for (const Axis& axis : axes) {
     int64_t dimension = dimensions[k++];
-    if (axis.size == kUnknown && dimension % axis.blocks == 0)
-      axis.size = dimension / axis.blocks;
-    if (dimension != axis.size * axis.blocks) return false;
+    if (axis.size == kUnknown && dimension % axis.times == 0)
+      axis.size = dimension / axis.times;
+    if (dimension != axis.size * axis.times) return false;
   }
   return true;
 }
@@ -80,7 +81,7 @@ std::string Shape(Axes axes) {
   std::string text;
   for (const Axis& axis : axes)
     text += (text.empty() ? "" : ", ") +
-            (axis.size == kUnknown ? "?" : std::to_string(axis.size * axis.blocks));
+            (axis.size == kUnknown ? "?" : std::to_string(axis.size * axis.times));
   return "[" + text + "]";
 }
 
@@ -157,11 +158,11 @@ class Sequences : public Buffers {
 
   const int32_t* Lengths() { return Integers("lengths", {{sizes_.batch}}); }
   const int32_t* Starts() { return Integers("starts", {{first_}, {second_}}); }
-  const float* Sequence(const char* name, int64_t& size, int64_t blocks = 1) {
-    return Floats(name, {{first_}, {second_}, {size, blocks}});
+  const float* Sequence(const char* name, int64_t& size, int64_t times = 1) {
+    return Floats(name, {{first_}, {second_}, {size, times}});
   }
-  float* SequenceResult(const char* name, int64_t& size, int64_t blocks = 1) {
-    return Result(name, {{first_}, {second_}, {size, blocks}});
+  float* SequenceResult(const char* name, int64_t& size, int64_t times = 1) {
+    return Result(name, {{first_}, {second_}, {size, times}});
   }
 
  protected:
@@ -181,10 +182,10 @@ class Arrays : public Sequences {
     return Floats(name, {{rows}, {sizes_.units}});
   }
   const float* Matrix(const char* name, int64_t& rows, int stage) {
-    return Floats(name, {{rows}, {sizes_.units, Blocks(cell_, stage)}});
+    return Floats(name, {{rows}, {sizes_.units, Gates(cell_, stage)}});
   }
-  float* UnitsResult(const char* name, int64_t blocks = 1) {
-    return SequenceResult(name, sizes_.units, blocks);
+  float* UnitsResult(const char* name, int64_t times = 1) {
+    return SequenceResult(name, sizes_.units, times);
   }
   float* RowsResult(const char* name, int64_t& rows) {
     return Result(name, {{rows}, {sizes_.units}});
@@ -216,12 +217,12 @@ Sizes UnknownSizes(int32_t time_axis) {
 
 // Runs a loop of the target that is chosen at the first call.
 template <typename Loop, typename Run>
-ffi::Error RunLoop(Loop Target::* loop, const Run& run, ffi::ThreadPool& pool) {
+ffi::Error RunLoop(Loop Target::* loop, const Run& call, ffi::ThreadPool& pool) {
   static const Choice choice = Choose(std::getenv("JAXRNN_NATIVE_TARGET"));
   if (!choice.error.empty()) return ffi::Error::InvalidArgument(choice.error);
   PoolExecutor executor(pool);
   try {
-    (choice.target.*loop)(run, executor);
+    (choice.target.*loop)(call, executor);
   } catch (const std::bad_alloc&) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted, "out of memory");
   }
@@ -233,37 +234,37 @@ ffi::Error CallForward(ffi::ThreadPool pool, ffi::RemainingArgs args,
                        int32_t time_axis, bool restarts, bool save) {
   if (ffi::Error error = CheckAttributes(cell, time_axis); error.failure())
     return error;
-  Forward run = {static_cast<Cell>(cell), UnknownSizes(time_axis), forget_bias};
-  Sizes& sizes = run.sizes;
-  Arrays arrays(args, rets, run.cell, sizes);
-  bool lstm = run.cell == Cell::kLstm;
+  Forward call = {static_cast<Cell>(cell), UnknownSizes(time_axis), forget_bias};
+  Sizes& sizes = call.sizes;
+  Arrays arrays(args, rets, call.cell, sizes);
+  bool lstm = call.cell == Cell::kLstm;
 
-  run.lengths = arrays.Lengths();
-  if (restarts) run.starts = arrays.Starts();
-  run.x = arrays.Sequence("x", sizes.depth);
-  for (int k = 0; k < Stages(run.cell); k++) {
-    run.w_inputs[k] = arrays.Matrix(kWInputs[k], sizes.depth, k);
-    run.w_state[k] = arrays.Matrix(kWState[k], sizes.units, k);
-    run.bias[k] = arrays.Floats(kBias[k], {{sizes.units, Blocks(run.cell, k)}});
+  call.lengths = arrays.Lengths();
+  if (restarts) call.starts = arrays.Starts();
+  call.x = arrays.Sequence("x", sizes.depth);
+  for (int k = 0; k < Stages(call.cell); k++) {
+    call.w_inputs[k] = arrays.Matrix(kWInputs[k], sizes.depth, k);
+    call.w_state[k] = arrays.Matrix(kWState[k], sizes.units, k);
+    call.bias[k] = arrays.Floats(kBias[k], {{sizes.units, Gates(call.cell, k)}});
   }
-  run.h = arrays.Rows("h", sizes.batch);
-  if (lstm) run.c = arrays.Rows("c", sizes.batch);
-  if (restarts) run.restart_h = arrays.Rows("restart_h", sizes.sequences);
-  if (restarts && lstm) run.restart_c = arrays.Rows("restart_c", sizes.sequences);
+  call.h = arrays.Rows("h", sizes.batch);
+  if (lstm) call.c = arrays.Rows("c", sizes.batch);
+  if (restarts) call.restart_h = arrays.Rows("restart_h", sizes.sequences);
+  if (restarts && lstm) call.restart_c = arrays.Rows("restart_c", sizes.sequences);
 
-  run.outputs = arrays.UnitsResult("outputs");
-  run.last_h = arrays.RowsResult("last_h", sizes.batch);
-  if (lstm) run.last_c = arrays.RowsResult("last_c", sizes.batch);
-  if (restarts && lstm) run.new_c = arrays.UnitsResult("new_c");
+  call.outputs = arrays.UnitsResult("outputs");
+  call.last_h = arrays.RowsResult("last_h", sizes.batch);
+  if (lstm) call.last_c = arrays.RowsResult("last_c", sizes.batch);
+  if (restarts && lstm) call.new_c = arrays.UnitsResult("new_c");
   if (save) {
-    for (int k = 0; k < Stages(run.cell); k++)
-      run.zs[k] = arrays.UnitsResult(kZs[k], Blocks(run.cell, k));
-    run.saved_h = arrays.UnitsResult("saved_h");
-    if (lstm) run.saved_c = arrays.UnitsResult("saved_c");
+    for (int k = 0; k < Stages(call.cell); k++)
+      call.zs[k] = arrays.UnitsResult(kZs[k], Gates(call.cell, k));
+    call.saved_h = arrays.UnitsResult("saved_h");
+    if (lstm) call.saved_c = arrays.UnitsResult("saved_c");
   }
   if (ffi::Error error = arrays.Finish(); error.failure()) return error;
-  if (ffi::Error error = CheckStarts(run.starts, sizes); error.failure()) return error;
-  return RunLoop(&Target::forward, run, pool);
+  if (ffi::Error error = CheckStarts(call.starts, sizes); error.failure()) return error;
+  return RunLoop(&Target::forward, call, pool);
 }
 
 ffi::Error CallBackward(ffi::ThreadPool pool, ffi::RemainingArgs args,
@@ -271,67 +272,68 @@ ffi::Error CallBackward(ffi::ThreadPool pool, ffi::RemainingArgs args,
                         int32_t time_axis, bool restarts) {
   if (ffi::Error error = CheckAttributes(cell, time_axis); error.failure())
     return error;
-  Backward run = {static_cast<Cell>(cell), UnknownSizes(time_axis), forget_bias};
-  Sizes& sizes = run.sizes;
-  Arrays arrays(args, rets, run.cell, sizes);
-  bool lstm = run.cell == Cell::kLstm;
+  Backward call = {static_cast<Cell>(cell), UnknownSizes(time_axis), forget_bias};
+  Sizes& sizes = call.sizes;
+  Arrays arrays(args, rets, call.cell, sizes);
+  bool lstm = call.cell == Cell::kLstm;
 
-  run.lengths = arrays.Lengths();
-  if (restarts) run.starts = arrays.Starts();
-  for (int k = 0; k < Stages(run.cell); k++)
-    run.w_state[k] = arrays.Matrix(kWState[k], sizes.units, k);
-  for (int k = 0; k < Stages(run.cell); k++)
-    run.zs[k] = arrays.Sequence(kZs[k], sizes.units, Blocks(run.cell, k));
-  run.saved_h = arrays.Sequence("saved_h", sizes.units);
-  if (lstm) run.saved_c = arrays.Sequence("saved_c", sizes.units);
-  run.c_outputs = arrays.Sequence("c_outputs", sizes.units);
-  if (restarts && lstm) run.c_new_c = arrays.Sequence("c_new_c", sizes.units);
-  run.c_last_h = arrays.Rows("c_last_h", sizes.batch);
-  if (lstm) run.c_last_c = arrays.Rows("c_last_c", sizes.batch);
+  call.lengths = arrays.Lengths();
+  if (restarts) call.starts = arrays.Starts();
+  for (int k = 0; k < Stages(call.cell); k++)
+    call.w_state[k] = arrays.Matrix(kWState[k], sizes.units, k);
+  for (int k = 0; k < Stages(call.cell); k++)
+    call.zs[k] = arrays.Sequence(kZs[k], sizes.units, Gates(call.cell, k));
+  call.saved_h = arrays.Sequence("saved_h", sizes.units);
+  if (lstm) call.saved_c = arrays.Sequence("saved_c", sizes.units);
+  call.c_outputs = arrays.Sequence("c_outputs", sizes.units);
+  if (restarts && lstm) call.c_new_c = arrays.Sequence("c_new_c", sizes.units);
+  call.c_last_h = arrays.Rows("c_last_h", sizes.batch);
+  if (lstm) call.c_last_c = arrays.Rows("c_last_c", sizes.batch);
 
-  for (int k = 0; k < Stages(run.cell); k++)
-    run.c_zs[k] = arrays.UnitsResult(kCZs[k], Blocks(run.cell, k));
-  if (run.cell == Cell::kGru) run.operand = arrays.UnitsResult("operand");
-  run.c_h = arrays.RowsResult("c_h", sizes.batch);
-  if (lstm) run.c_c = arrays.RowsResult("c_c", sizes.batch);
-  if (restarts) run.c_restart_h = arrays.RowsResult("c_restart_h", sizes.sequences);
+  for (int k = 0; k < Stages(call.cell); k++)
+    call.c_zs[k] = arrays.UnitsResult(kCZs[k], Gates(call.cell, k));
+  if (call.cell == Cell::kGru) call.operand = arrays.UnitsResult("operand");
+  call.c_h = arrays.RowsResult("c_h", sizes.batch);
+  if (lstm) call.c_c = arrays.RowsResult("c_c", sizes.batch);
+  if (restarts) call.c_restart_h = arrays.RowsResult("c_restart_h", sizes.sequences);
   if (restarts && lstm)
-    run.c_restart_c = arrays.RowsResult("c_restart_c", sizes.sequences);
+    call.c_restart_c = arrays.RowsResult("c_restart_c", sizes.sequences);
   if (ffi::Error error = arrays.Finish(); error.failure()) return error;
-  if (ffi::Error error = CheckStarts(run.starts, sizes); error.failure()) return error;
-  return RunLoop(&Target::backward, run, pool);
+  if (ffi::Error error = CheckStarts(call.starts, sizes); error.failure()) return error;
+  return RunLoop(&Target::backward, call, pool);
 }
 
 ffi::Error CallWeights(ffi::ThreadPool pool, ffi::RemainingArgs args,
                        ffi::RemainingRets rets, int32_t time_axis) {
-  Weights run = {UnknownSizes(time_axis), kUnknown};
-  Sizes& sizes = run.sizes;
+  Weights call = {UnknownSizes(time_axis), kUnknown};
+  Sizes& sizes = call.sizes;
   Sequences arrays(args, rets, sizes);
-  run.lengths = arrays.Lengths();
-  run.x = arrays.Sequence("x", sizes.depth);
-  run.operand = arrays.Sequence("operand", sizes.units);
-  run.c_zs = arrays.Sequence("c_zs", run.columns);
-  run.c_w_inputs = arrays.Result("c_w_inputs", {{sizes.depth}, {run.columns}});
-  run.c_w_state = arrays.Result("c_w_state", {{sizes.units}, {run.columns}});
-  run.c_bias = arrays.Result("c_bias", {{run.columns}});
+  call.lengths = arrays.Lengths();
+  call.x = arrays.Sequence("x", sizes.depth);
+  call.operand = arrays.Sequence("operand", sizes.units);
+  call.c_zs = arrays.Sequence("c_zs", call.columns);
+  call.c_w_inputs = arrays.Result("c_w_inputs", {{sizes.depth}, {call.columns}});
+  call.c_w_state = arrays.Result("c_w_state", {{sizes.units}, {call.columns}});
+  call.c_bias = arrays.Result("c_bias", {{call.columns}});
   if (ffi::Error error = arrays.Finish(); error.failure()) return error;
-  return RunLoop(&Target::weights, run, pool);
+  return RunLoop(&Target::weights, call, pool);
 }
 
 ffi::Error CallInputs(ffi::ThreadPool pool, ffi::RemainingArgs args,
                       ffi::RemainingRets rets, int32_t time_axis, int32_t stages) {
   if (stages < 1 || stages > kMaxStages)
     return ffi::Error::InvalidArgument("stages must be 1 or 2");
-  Inputs run = {UnknownSizes(time_axis), stages, {kUnknown, kUnknown}};
-  Sequences arrays(args, rets, run.sizes);
-  run.lengths = arrays.Lengths();
+  Inputs call = {UnknownSizes(time_axis), stages, {kUnknown, kUnknown}};
+  Sequences arrays(args, rets, call.sizes);
+  call.lengths = arrays.Lengths();
   for (int k = 0; k < stages; k++) {
-    run.w_inputs[k] = arrays.Floats(kWInputs[k], {{run.sizes.depth}, {run.columns[k]}});
-    run.c_zs[k] = arrays.Sequence(kCZs[k], run.columns[k]);
+    call.w_inputs[k] =
+        arrays.Floats(kWInputs[k], {{call.sizes.depth}, {call.columns[k]}});
+    call.c_zs[k] = arrays.Sequence(kCZs[k], call.columns[k]);
   }
-  run.c_x = arrays.SequenceResult("c_x", run.sizes.depth);
+  call.c_x = arrays.SequenceResult("c_x", call.sizes.depth);
   if (ffi::Error error = arrays.Finish(); error.failure()) return error;
-  return RunLoop(&Target::inputs, run, pool);
+  return RunLoop(&Target::inputs, call, pool);
 }
 
 }  // namespace

@@ -2,7 +2,9 @@
 #ifndef JAXRNN_GANG_H_
 #define JAXRNN_GANG_H_
 
+#include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -23,17 +25,17 @@ inline void Pause() {
 #endif
 }
 
-// Runs run(slot, phase) once for each slot and phase; a phase begins when all slots
-// have ended the one before.
+// Runs function(slot, phase) once for each slot and phase; a phase begins when all
+// slots have ended the one before.
 //
 // Each slot has a worker; slot 0's is the caller. A worker whose phase takes long to
 // end also runs slots that nobody has begun: so nothing waits for a thread that has not
 // started, however busy the executor is.
-template <typename Run>
+template <typename Function>
 class Gang {
  public:
-  Gang(int64_t slots, int64_t phases, Run& run)
-      : slots_(slots), phases_(phases), run_(run) {}
+  Gang(int64_t slots, int64_t phases, Function& function)
+      : slots_(slots), phases_(phases), function_(function) {}
 
   // Takes part as the worker of a slot, from the current phase to the last.
   void Work(int64_t own) {
@@ -50,8 +52,8 @@ class Gang {
     }
   }
 
-  // A helper's whole life; it may begin when the run is over, and must not then look at
-  // it.
+  // A helper's whole life; it may begin when all phases are over, and must not then
+  // look at it.
   void Help(int64_t own) {
     if (helpers_.fetch_add(1) >= 0) Work(own);
     helpers_.fetch_sub(1);
@@ -85,7 +87,7 @@ class Gang {
     int64_t expected = phase;
     if (slots_[slot].begun.load(std::memory_order_relaxed) != phase) return false;
     if (!slots_[slot].begun.compare_exchange_strong(expected, phase + 1)) return false;
-    run_(slot, phase);
+    function_(slot, phase);
     slots_[slot].ended.store(phase + 1, std::memory_order_release);
     return true;
   }
@@ -107,18 +109,18 @@ class Gang {
 
   std::vector<Slot> slots_;
   const int64_t phases_;
-  Run& run_;
+  Function& function_;
   std::atomic<int64_t> helpers_{0};
 };
 
-template <typename Run>
-void RunPhases(Executor& executor, int64_t slots, int64_t phases, Run run) {
+template <typename Function>
+void RunPhases(Executor& executor, int64_t slots, int64_t phases, Function function) {
   if (slots == 1) {
-    for (int64_t phase = 0; phase < phases; phase++) run(0, phase);
+    for (int64_t phase = 0; phase < phases; phase++) function(0, phase);
     return;
   }
   // Shared with the helpers, since one may begin after all is done.
-  const auto gang = std::make_shared<Gang<Run>>(slots, phases, run);
+  const auto gang = std::make_shared<Gang<Function>>(slots, phases, function);
   for (int64_t s = 1; s < slots; s++) executor.Schedule([gang, s] { gang->Help(s); });
   gang->Work(0);
   gang->Close();

@@ -8,21 +8,22 @@
 #include "cells.h"
 #include "forward.h"
 #include "gang.h"
-#include "gradients.h"
+#include "inputs.h"
+#include "weights.h"
 
 namespace jaxrnn::JAXRNN_TARGET {
 namespace {
 
 // The multiplications of a step for which another thread pays: they take as long as the
 // threads take to meet after the step, about half a microsecond.
-constexpr int64_t kLeastWork = 18'000;
+constexpr int64_t kLeastMultiplications = 18'000;
 
-// The slots for so many multiplications a phase, of which each has some vectors of
-// `size` floats.
-int64_t Slots(int64_t work, int64_t size, const Executor& executor) {
+// The number of slots for so many multiplications a phase, if `size` floats are divided
+// among the slots by vectors.
+int64_t Slots(int64_t multiplications, int64_t size, const Executor& executor) {
   int64_t vectors = Padded(size) / kLanes;
-  return std::max<int64_t>(1,
-                           std::min({executor.threads(), vectors, work / kLeastWork}));
+  return std::max<int64_t>(1, std::min({executor.threads(), vectors,
+                                        multiplications / kLeastMultiplications}));
 }
 
 template <typename Loop, typename Call>
@@ -70,15 +71,16 @@ void RunBackward(const Backward& call, Executor& executor) {
 
 void RunWeights(const Weights& call, Executor& executor) {
   const Sizes& sizes = call.sizes;
-  int64_t work = sizes.batch * sizes.time * (sizes.depth + sizes.units) * call.columns;
-  RunLoop<WeightsLoop>(call, Slots(work, call.columns, executor), executor);
+  int64_t multiplications =
+      sizes.batch * sizes.time * (sizes.depth + sizes.units) * call.columns;
+  RunLoop<WeightsLoop>(call, Slots(multiplications, call.columns, executor), executor);
 }
 
 void RunInputs(const Inputs& call, Executor& executor) {
   int64_t steps = call.sizes.batch * call.sizes.time, columns = 0;
   for (int s = 0; s < call.stages; s++) columns += call.columns[s];
-  int64_t work = steps * call.sizes.depth * columns;
-  RunLoop<InputsLoop>(call, Slots(work, steps * kLanes, executor), executor);
+  int64_t multiplications = steps * call.sizes.depth * columns;
+  RunLoop<InputsLoop>(call, Slots(multiplications, steps * kLanes, executor), executor);
 }
 
 }  // namespace jaxrnn::JAXRNN_TARGET

@@ -2,7 +2,7 @@
 //
 // Arrays are contiguous. A sequence is [batch, time, size] or, if time_major,
 // [time, batch, size]. C is the number of columns of a stage's product: the units of
-// all its blocks. A row is alive at the steps before its length; elsewhere nothing of
+// all its gates. A row is alive at the steps before its length; elsewhere nothing of
 // it is read, so that NaN in padding changes no result.
 #ifndef JAXRNN_LOOPS_H_
 #define JAXRNN_LOOPS_H_
@@ -18,11 +18,13 @@ enum class Cell : int32_t { kLstm = 0, kGru = 1, kRnn = 2 };
 
 constexpr int kMaxStages = 2;
 
-// An LSTM has one stage, of blocks i, j, f, o. A GRU has two: the gates, of blocks r,
-// u; then the candidate, of one block, whose product is that of r * h. A basic RNN has
-// one stage of one block.
+// A stage is a product and the elementwise work after it. The columns of the product
+// are those of one gate after the other; for brevity what is computed with tanh is
+// called a gate, too. An LSTM has one stage, of gates i, j, f, o. A GRU has two: one of
+// gates r, u; then the candidate's, whose product is that of r * h. A basic RNN has one
+// of one.
 inline int Stages(Cell cell) { return cell == Cell::kGru ? 2 : 1; }
-inline int64_t Blocks(Cell cell, int stage) {
+inline int64_t Gates(Cell cell, int stage) {
   if (cell == Cell::kLstm) return 4;
   return cell == Cell::kGru && stage == 0 ? 2 : 1;
 }
@@ -114,10 +116,10 @@ struct Inputs {
 // The loops are compiled once for each instruction set, in a namespace of its name.
 namespace jaxrnn::JAXRNN_TARGET {
 
-void RunForward(const Forward& run, Executor& executor);
-void RunBackward(const Backward& run, Executor& executor);
-void RunWeights(const Weights& run, Executor& executor);
-void RunInputs(const Inputs& run, Executor& executor);
+void RunForward(const Forward& call, Executor& executor);
+void RunBackward(const Backward& call, Executor& executor);
+void RunWeights(const Weights& call, Executor& executor);
+void RunInputs(const Inputs& call, Executor& executor);
 
 }  // namespace jaxrnn::JAXRNN_TARGET
 #endif

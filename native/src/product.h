@@ -19,13 +19,13 @@ constexpr int MaxRows(int vectors) { return kAccumulators / vectors; }
 
 // Rows of floats, so many floats apart; 0 apart if all are one row.
 template <typename Float>
-struct RowsOf {
+struct Strided {
   Float* data;
   int64_t stride;
-  RowsOf operator+(int64_t rows) const { return {data + rows * stride, stride}; }
+  Strided operator+(int64_t rows) const { return {data + rows * stride, stride}; }
 };
-using In = RowsOf<const float>;
-using Out = RowsOf<float>;
+using In = Strided<const float>;
+using Out = Strided<float>;
 
 // c[m][.] = start[m][.] + sum_k a[m][k] panel[k][.], for M rows and V vectors.
 template <int M, int V>

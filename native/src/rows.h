@@ -3,9 +3,7 @@
 #define JAXRNN_ROWS_H_
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
-#include <new>
+#include <cstdint>
 #include <numeric>
 #include <vector>
 
@@ -39,9 +37,10 @@ class Rows {
            (sizes_.time_major && in_order_ && alive_[sizes_.time - 1] == sizes_.batch);
   }
   // The position of the r-th row at step t in a sequence.
-  int64_t At(int64_t r, int64_t t) const {
-    return sizes_.time_major ? t * sizes_.batch + order_[r]
-                             : order_[r] * sizes_.time + t;
+  int64_t At(int64_t r, int64_t t) const { return sizes_.At(order_[r], t); }
+  // Where one of the gates of that step begins in a sequence of products.
+  int64_t GateAt(int64_t r, int64_t t, int gate, int gates) const {
+    return (At(r, t) * gates + gate) * sizes_.units;
   }
 
  private:
@@ -50,17 +49,19 @@ class Rows {
   bool in_order_;
 };
 
-struct Free {
-  void operator()(float* p) const { std::free(p); }
-};
-using Buffer = std::unique_ptr<float[], Free>;
-
-// Uninitialized floats, aligned to a cache line.
-inline Buffer Allocate(int64_t count) {
-  const size_t bytes = (sizeof(float) * std::max<int64_t>(count, 1) + 63) / 64 * 64;
-  void* memory = std::aligned_alloc(64, bytes);
-  if (!memory) throw std::bad_alloc();
-  return Buffer(static_cast<float*>(memory));
+// The positions in a sequence at which rows are alive, in the order of memory.
+inline std::vector<int64_t> AlivePositions(const Sizes& sizes, const int32_t* lengths) {
+  std::vector<int64_t> positions;
+  positions.reserve(sizes.batch * sizes.time);
+  const int64_t outer = sizes.time_major ? sizes.time : sizes.batch;
+  const int64_t inner = sizes.time_major ? sizes.batch : sizes.time;
+  for (int64_t i = 0; i < outer; i++) {
+    for (int64_t j = 0; j < inner; j++) {
+      const int64_t row = sizes.time_major ? j : i, t = sizes.time_major ? i : j;
+      if (t < lengths[row]) positions.push_back(i * inner + j);
+    }
+  }
+  return positions;
 }
 
 }  // namespace jaxrnn::JAXRNN_TARGET

@@ -42,8 +42,9 @@ inline Vec Clamp(Vec x, float most) {
   return x < -most ? Vec{} - most : x;
 }
 
-// Within 5 units in the last place, as XLA's, which is the same quotient of
-// polynomials.
+// The rational approximation of Eigen, which XLA also uses: x times polynomials of
+// x**2, fitted up to where its value is the float next to 1. Within 5 units in the last
+// place, 7 on targets without a fused multiply-add; below 2.5e-36 in size, absolutely.
 inline Vec Tanh(Vec x) {
   const Vec y = Clamp(x, 7.90531110763549805f), s = y * y;
   Vec p = s * -2.76076847742355e-16f + 2.00018790482477e-13f;
@@ -65,7 +66,8 @@ inline Vec PowerOfTwo(Vec n) {
   return reinterpret_cast<Vec>((bits + 127) << 23);
 }
 
-// e**x for x from -87 to 87: 2**n e**r with |r| at most half of log 2.
+// e**x for x from -87 to 87: 2**n e**r with |r| at most half of log 2, which is
+// subtracted in two parts. The polynomial is that of expf in the Cephes library.
 inline Vec Exp(Vec x) {
   const Vec n = (x * 1.44269504f + 12582912.f) - 12582912.f;
   Vec r = x - n * 0.693359375f;
@@ -78,7 +80,7 @@ inline Vec Exp(Vec x) {
   return (r * r * p + r + 1.f) * PowerOfTwo(n);
 }
 
-// Within 3 units in the last place; from -87 downward it is that of -87, 1.6e-38.
+// Within 3 units in the last place for x of at least -87; below, that of -87: 1.6e-38.
 inline Vec Sigmoid(Vec x) { return 1.f / (1.f + Exp(-Clamp(x, 87.f))); }
 
 }  // namespace jaxrnn::JAXRNN_TARGET

@@ -1,23 +1,26 @@
-// How units are divided: into vectors, slots of vectors, and panels of a few vectors.
+// How units, or columns, are divided: into vectors; these into the shares of slots; and
+// a share into panels of a few vectors, which are multiplied together. A slot is the
+// part of every phase that one thread runs.
 #ifndef JAXRNN_UNITS_H_
 #define JAXRNN_UNITS_H_
 
+#include <algorithm>
+#include <cstdint>
 #include <vector>
 
 #include "product.h"
-#include "rows.h"
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// Vectors of units that a slot computes together, `count` from number `first` on.
+// `count` vectors from number `first` on.
 struct Panel {
   int64_t first;
   int count;
 };
 
-// A slot's share of the units.
+// The vectors of a slot: those from `first` to before `end`.
 struct Share {
-  int64_t first, end;  // Vectors.
+  int64_t first, end;
 
   Share(int64_t units, int64_t slot, int64_t slots) {
     const int64_t vectors = (units + kLanes - 1) / kLanes;
@@ -38,17 +41,13 @@ struct Share {
   }
 };
 
+// A row of zeros for a panel.
 alignas(64) constexpr float kZeros[kMaxVectors * kLanes] = {};
 
+// The lanes of all vectors.
 inline int64_t Padded(int64_t units) { return (units + kLanes - 1) / kLanes * kLanes; }
 
-// The distance of rows of so many floats, such that rows do not compete for one set of
-// the cache.
-inline int64_t Stride(int64_t floats) {
-  return floats % 256 == 0 ? floats + 16 : floats;
-}
-
-// The number of units that the vector holds.
+// The number of units in a vector: all lanes, but for the last vector.
 inline int Valid(int64_t units, int64_t vector) {
   return int(std::min<int64_t>(kLanes, units - vector * kLanes));
 }

@@ -1,7 +1,7 @@
 // The loops of each target that this CPU has, against the plain ones.
 //
-// Results are filled with NaN before a run, so that what is not written is seen; so are
-// the arguments where a row is not alive, so that what is read there is seen.
+// Results are filled with NaN before a call, so that what is not written is seen; so
+// are the arguments where a row is not alive, so that what is read there is seen.
 #include "loops.h"
 
 #include <algorithm>
@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "arrays.h"
 #include "check.h"
 #include "dispatch.h"
 #include "executors.h"
@@ -22,15 +23,6 @@
 
 namespace jaxrnn {
 namespace {
-
-using Floats = std::vector<float>;
-
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-constexpr float kTolerance = 2e-5f;  // Relative to 1 + the size of the value.
-
-const float* Data(const Floats& values) {
-  return values.empty() ? nullptr : values.data();
-}
 
 struct Case {
   Cell cell;
@@ -53,23 +45,24 @@ std::vector<Case> Cases() {
       for (int64_t batch : {1, 2, 13})
         for (int64_t time : {1, 5})
           for (bool time_major : {false, true}) {
-            cases.push_back({cell, units, batch, time, time, time_major, true});
             // 13 rows have all lengths.
             int64_t lengths = batch == 13 ? 1 : time + 1;
             for (int64_t first = 0; first < lengths; first += batch)
-              cases.push_back({cell, units, batch, time, first, time_major, false});
+              for (bool restarts : {false, true})
+                cases.push_back(
+                    {cell, units, batch, time, first, time_major, restarts});
           }
   return cases;
 }
 
-// The arguments of a run.
+// The arguments of a call.
 struct Problem {
   static constexpr int64_t kDepth = 5;
 
   explicit Problem(const Case& c)
       : c(c), sizes{c.batch, c.time, kDepth, c.units, c.batch + 2, c.time_major} {
     for (int k = 0; k < Stages(c.cell); k++) {
-      int64_t columns = Blocks(c.cell, k) * c.units;
+      int64_t columns = Gates(c.cell, k) * c.units;
       w_inputs[k] = Random(kDepth * columns, 0.5f);
       w_state[k] = Random(c.units * columns, 0.2f);
       bias[k] = Random(columns, 0.5f);
@@ -89,33 +82,37 @@ struct Problem {
   }
 
   Forward ForwardArguments() const {
-    Forward run = {c.cell, sizes, 0.75f, lengths.data(), Starts()};
+    Forward call = {c.cell, sizes, 0.75f, lengths.data(), Starts()};
     for (int k = 0; k < Stages(c.cell); k++) {
-      run.w_inputs[k] = Data(w_inputs[k]);
-      run.w_state[k] = Data(w_state[k]);
-      run.bias[k] = Data(bias[k]);
+      call.w_inputs[k] = Data(w_inputs[k]);
+      call.w_state[k] = Data(w_state[k]);
+      call.bias[k] = Data(bias[k]);
     }
-    run.x = Data(x);
-    run.h = Data(h);
-    run.c = Data(c0);
-    run.restart_h = Data(restart_h);
-    run.restart_c = Data(restart_c);
-    return run;
+    call.x = Data(x);
+    call.h = Data(h);
+    call.c = Data(c0);
+    call.restart_h = Data(restart_h);
+    call.restart_c = Data(restart_c);
+    return call;
   }
 
   Backward BackwardArguments() const {
-    Backward run = {c.cell, sizes, 0.75f, lengths.data(), Starts()};
-    for (int k = 0; k < Stages(c.cell); k++) run.w_state[k] = Data(w_state[k]);
-    run.c_outputs = Data(c_outputs);
-    run.c_new_c = Data(c_new_c);
-    run.c_last_h = Data(c_last_h);
-    run.c_last_c = Data(c_last_c);
-    return run;
+    Backward call = {c.cell, sizes, 0.75f, lengths.data(), Starts()};
+    for (int k = 0; k < Stages(c.cell); k++) call.w_state[k] = Data(w_state[k]);
+    call.c_outputs = Data(c_outputs);
+    call.c_new_c = Data(c_new_c);
+    call.c_last_h = Data(c_last_h);
+    call.c_last_c = Data(c_last_c);
+    return call;
   }
 
   // Fill a sequence where rows are alive, or where they are not.
-  void FillAlive(Floats& values, float value) const { Fill(values, value, true); }
-  void FillDead(Floats& values, float value) const { Fill(values, value, false); }
+  void FillAlive(Floats& values, float value) const {
+    FillSteps(sizes, lengths, true, value, values);
+  }
+  void FillDead(Floats& values, float value) const {
+    FillSteps(sizes, lengths, false, value, values);
+  }
 
   Case c;
   Sizes sizes;
@@ -124,29 +121,14 @@ struct Problem {
   Floats h, c0, restart_h, restart_c, c_outputs, c_new_c, c_last_h, c_last_c;
 
  private:
-  void Fill(Floats& values, float value, bool alive) const {
-    int64_t size = values.size() / (c.batch * c.time);
-    for (int64_t row = 0; row < c.batch; row++)
-      for (int64_t t = 0; t < c.time; t++)
-        if ((t < lengths[row]) == alive)
-          std::fill_n(values.begin() + sizes.At(row, t) * size, size, value);
-  }
-
   const int32_t* Starts() const { return starts.empty() ? nullptr : starts.data(); }
 
-  Floats Random(int64_t size, float scale) {
-    std::uniform_real_distribution<float> uniform(-scale, scale);
-    Floats values(size);
-    for (float& value : values) value = uniform(generator_);
-    return values;
-  }
-
-  // With restarts all rows have all steps. Lengths need not be between 0 and the time.
+  // They need not be between 0 and the time.
   void MakeLengths() {
     for (int64_t row = 0; row < c.batch; row++)
-      lengths.push_back(c.restarts ? c.time : (c.first_length + row) % (c.time + 1));
+      lengths.push_back((c.first_length + row) % (c.time + 1));
     if (c.batch < 13) return;
-    lengths[11] = c.restarts ? c.time + 3 : -3;
+    lengths[11] = -3;
     lengths[12] = std::numeric_limits<int32_t>::max();
   }
 
@@ -183,87 +165,52 @@ struct Problem {
     x[sizes.At(5, 0) * kDepth] = 1e4f;
   }
 
-  std::mt19937 generator_{23};
+  RandomFloats Random;
 };
-
-// The results of a run, by name.
-class Results {
- public:
-  float* Add(const std::string& name, int64_t size) {
-    names_.push_back(name);
-    values_.emplace_back(size, kNaN);
-    return values_.back().data();
-  }
-
-  Floats& operator[](const std::string& name) {
-    size_t k = std::find(names_.begin(), names_.end(), name) - names_.begin();
-    return values_.at(k);
-  }
-
-  void Compare(const Results& wanted, const std::string& text) const {
-    for (size_t k = 0; k < values_.size(); k++)
-      for (size_t i = 0; i < values_[k].size(); i++) {
-        float got = values_[k][i], want = wanted.values_[k][i];
-        bool close = std::isnan(want)
-                         ? std::isnan(got)
-                         : std::abs(got - want) <= kTolerance * (1 + std::abs(want));
-        Check(close, text + ": " + names_[k] + "[" + std::to_string(i) + "] is " +
-                         std::to_string(got) + ", not " + std::to_string(want));
-      }
-  }
-
- private:
-  std::vector<std::string> names_;
-  std::vector<Floats> values_;
-};
-
-std::string Stage(const std::string& name, int stage) {
-  return name + "[" + std::to_string(stage) + "]";
-}
 
 template <typename Loop>
 Results RunForward(const Problem& problem, bool save, const Loop& loop) {
   const Case& c = problem.c;
   Results results;
-  Forward run = problem.ForwardArguments();
+  Forward call = problem.ForwardArguments();
   int64_t rows = c.batch * c.units, sequence = rows * c.time;
-  run.outputs = results.Add("outputs", sequence);
-  run.last_h = results.Add("last_h", rows);
-  if (c.lstm()) run.last_c = results.Add("last_c", rows);
-  if (c.lstm() && c.restarts) run.new_c = results.Add("new_c", sequence);
+  call.outputs = results.Add("outputs", sequence);
+  call.last_h = results.Add("last_h", rows);
+  if (c.lstm()) call.last_c = results.Add("last_c", rows);
+  if (c.lstm() && c.restarts) call.new_c = results.Add("new_c", sequence);
   if (save) {
     for (int k = 0; k < Stages(c.cell); k++)
-      run.zs[k] = results.Add(Stage("zs", k), Blocks(c.cell, k) * sequence);
-    run.saved_h = results.Add("saved_h", sequence);
-    if (c.lstm()) run.saved_c = results.Add("saved_c", sequence);
+      call.zs[k] = results.Add(Stage("zs", k), Gates(c.cell, k) * sequence);
+    call.saved_h = results.Add("saved_h", sequence);
+    if (c.lstm()) call.saved_c = results.Add("saved_c", sequence);
   }
-  loop(run);
+  loop(call);
   return results;
 }
 
-// `saved` are the results of a forward run. If `in_place`, cotangents replace its zs.
+// `saved` are the results of a forward call. If `in_place`, cotangents replace its zs.
 template <typename Loop>
 Results RunBackward(const Problem& problem, Results saved, bool in_place,
                     const Loop& loop) {
   const Case& c = problem.c;
   Results results;
-  Backward run = problem.BackwardArguments();
+  Backward call = problem.BackwardArguments();
   int64_t rows = c.batch * c.units, sequence = rows * c.time;
   for (int k = 0; k < Stages(c.cell); k++) {
     Floats& zs = saved[Stage("zs", k)];
-    run.c_zs[k] = results.Add(Stage("c_zs", k), zs.size());
-    if (in_place) std::copy(zs.begin(), zs.end(), run.c_zs[k]);
-    run.zs[k] = in_place ? run.c_zs[k] : zs.data();
+    call.c_zs[k] = results.Add(Stage("c_zs", k), zs.size());
+    if (in_place) std::copy(zs.begin(), zs.end(), call.c_zs[k]);
+    call.zs[k] = in_place ? call.c_zs[k] : zs.data();
   }
-  run.saved_h = saved["saved_h"].data();
-  if (c.lstm()) run.saved_c = saved["saved_c"].data();
-  if (c.cell == Cell::kGru) run.operand = results.Add("operand", sequence);
-  run.c_h = results.Add("c_h", rows);
-  if (c.lstm()) run.c_c = results.Add("c_c", rows);
+  call.saved_h = saved["saved_h"].data();
+  if (c.lstm()) call.saved_c = saved["saved_c"].data();
+  if (c.cell == Cell::kGru) call.operand = results.Add("operand", sequence);
+  call.c_h = results.Add("c_h", rows);
+  if (c.lstm()) call.c_c = results.Add("c_c", rows);
   int64_t restart = problem.sizes.sequences * c.units;
-  if (c.restarts) run.c_restart_h = results.Add("c_restart_h", restart);
-  if (c.restarts && c.lstm()) run.c_restart_c = results.Add("c_restart_c", restart);
-  loop(run);
+  if (c.restarts) call.c_restart_h = results.Add("c_restart_h", restart);
+  if (c.restarts && c.lstm()) call.c_restart_c = results.Add("c_restart_c", restart);
+  loop(call);
   return results;
 }
 
@@ -299,8 +246,10 @@ struct Wanted {
     backward = RunBackward(problem, saved, false, naive_backward);
   }
 
-  static constexpr auto naive_forward = [](Forward& run) { naive::RunForward(run); };
-  static constexpr auto naive_backward = [](Backward& run) { naive::RunBackward(run); };
+  static constexpr auto naive_forward = [](Forward& call) { naive::RunForward(call); };
+  static constexpr auto naive_backward = [](Backward& call) {
+    naive::RunBackward(call);
+  };
 
   Results forward, saving, saved, backward;
 };
@@ -309,8 +258,8 @@ void TestCase(const Problem& problem, const Wanted& wanted, const Target& target
               Executor& executor) {
   std::string text = std::string(target.name) + ", " + problem.c.Text() + ", threads " +
                      std::to_string(executor.threads());
-  auto forward = [&](Forward& run) { target.forward(run, executor); };
-  auto backward = [&](Backward& run) { target.backward(run, executor); };
+  auto forward = [&](Forward& call) { target.forward(call, executor); };
+  auto backward = [&](Backward& call) { target.backward(call, executor); };
   for (bool save : {false, true}) {
     Results results = RunForward(problem, save, forward);
     CheckDead(problem, save, results, text);

@@ -44,6 +44,13 @@ inline void AddTransposed(const Vector& c_z, const float* w, Vector& c_operand) 
       c_operand[i] += c_z[j] * w[i * c_z.size() + j];
 }
 
+// c_w += operand^T c_z, c_w [operand.size(), c_z.size()].
+inline void AddOuter(const Vector& operand, const Vector& c_z, Vector& c_w) {
+  for (size_t i = 0; i < operand.size(); i++)
+    for (size_t j = 0; j < c_z.size(); j++)
+      c_w[i * c_z.size() + j] += operand[i] * c_z[j];
+}
+
 inline int64_t Length(const Sizes& sizes, const int32_t* lengths, int64_t row) {
   return std::clamp<int64_t>(lengths[row], 0, sizes.time);
 }
@@ -57,32 +64,32 @@ struct State {
   Vector h, c;
 };
 
-inline Vector ForwardStage(const Forward& run, int stage, const Vector& x,
+inline Vector ForwardStage(const Forward& call, int stage, const Vector& x,
                            const Vector& operand) {
-  Vector z = Load(run.bias[stage], 0, Blocks(run.cell, stage) * run.sizes.units);
-  AddProduct(x, run.w_inputs[stage], z);
-  AddProduct(operand, run.w_state[stage], z);
+  Vector z = Load(call.bias[stage], 0, Gates(call.cell, stage) * call.sizes.units);
+  AddProduct(x, call.w_inputs[stage], z);
+  AddProduct(operand, call.w_state[stage], z);
   return z;
 }
 
 // One step of a row: changes the state, returns the products.
-inline std::vector<Vector> ForwardStep(const Forward& run, const Vector& x,
+inline std::vector<Vector> ForwardStep(const Forward& call, const Vector& x,
                                        State& state) {
-  int64_t n = run.sizes.units;
+  int64_t n = call.sizes.units;
   Vector& h = state.h;
-  std::vector<Vector> zs = {ForwardStage(run, 0, x, h)};
+  std::vector<Vector> zs = {ForwardStage(call, 0, x, h)};
   const Vector& z = zs[0];
-  if (run.cell == Cell::kLstm) {
+  if (call.cell == Cell::kLstm) {
     for (int64_t k = 0; k < n; k++) {
       Real i = Sigmoid(z[k]), j = std::tanh(z[n + k]);
-      Real f = Sigmoid(z[2 * n + k] + run.forget_bias), o = Sigmoid(z[3 * n + k]);
+      Real f = Sigmoid(z[2 * n + k] + call.forget_bias), o = Sigmoid(z[3 * n + k]);
       state.c[k] = state.c[k] * f + i * j;
       h[k] = std::tanh(state.c[k]) * o;
     }
-  } else if (run.cell == Cell::kGru) {
+  } else if (call.cell == Cell::kGru) {
     Vector operand(n);
     for (int64_t k = 0; k < n; k++) operand[k] = Sigmoid(z[k]) * h[k];
-    Vector candidate = ForwardStage(run, 1, x, operand);
+    Vector candidate = ForwardStage(call, 1, x, operand);
     for (int64_t k = 0; k < n; k++) {
       Real u = Sigmoid(z[n + k]);
       h[k] = u * h[k] + (1 - u) * std::tanh(candidate[k]);
@@ -94,26 +101,26 @@ inline std::vector<Vector> ForwardStep(const Forward& run, const Vector& x,
   return zs;
 }
 
-inline void ForwardRow(const Forward& run, int64_t row) {
-  const Sizes& sizes = run.sizes;
-  int64_t n = sizes.units, length = Length(sizes, run.lengths, row);
-  State state = {Load(run.h, row, n), Load(run.c, row, n)};
+inline void ForwardRow(const Forward& call, int64_t row) {
+  const Sizes& sizes = call.sizes;
+  int64_t n = sizes.units, length = Length(sizes, call.lengths, row);
+  State state = {Load(call.h, row, n), Load(call.c, row, n)};
   for (int64_t t = 0; t < sizes.time; t++) {
-    int64_t at = sizes.At(row, t), start = Start(run.starts, at);
+    int64_t at = sizes.At(row, t), start = Start(call.starts, at);
     bool alive = t < length;
     if (alive && start >= 0)
-      state = {Load(run.restart_h, start, n), Load(run.restart_c, start, n)};
-    Store(alive ? state.h : Vector(n), run.saved_h, at);
-    Store(alive ? state.c : Vector(n), run.saved_c, at);
+      state = {Load(call.restart_h, start, n), Load(call.restart_c, start, n)};
+    Store(alive ? state.h : Vector(n), call.saved_h, at);
+    Store(alive ? state.c : Vector(n), call.saved_c, at);
     std::vector<Vector> zs;
-    if (alive) zs = ForwardStep(run, Load(run.x, at, sizes.depth), state);
-    for (int s = 0; s < Stages(run.cell); s++)
-      Store(alive ? zs[s] : Vector(Blocks(run.cell, s) * n), run.zs[s], at);
-    Store(alive ? state.h : Vector(n), run.outputs, at);
-    Store(alive ? state.c : Vector(n), run.new_c, at);
+    if (alive) zs = ForwardStep(call, Load(call.x, at, sizes.depth), state);
+    for (int s = 0; s < Stages(call.cell); s++)
+      Store(alive ? zs[s] : Vector(Gates(call.cell, s) * n), call.zs[s], at);
+    Store(alive ? state.h : Vector(n), call.outputs, at);
+    Store(alive ? state.c : Vector(n), call.new_c, at);
   }
-  Store(state.h, run.last_h, row);
-  Store(state.c, run.last_c, row);
+  Store(state.h, call.last_h, row);
+  Store(state.c, call.last_c, row);
 }
 
 // What a step of the backward loop computes beside the cotangent of the state.
@@ -122,13 +129,13 @@ struct StepCotangents {
   Vector operand;
 };
 
-inline void BackwardLstm(const Backward& run, int64_t at, State& c_state,
+inline void BackwardLstm(const Backward& call, int64_t at, State& c_state,
                          StepCotangents& step) {
-  int64_t n = run.sizes.units;
-  Vector z = Load(run.zs[0], at, 4 * n), c = Load(run.saved_c, at, n);
+  int64_t n = call.sizes.units;
+  Vector z = Load(call.zs[0], at, 4 * n), c = Load(call.saved_c, at, n);
   for (int64_t k = 0; k < n; k++) {
     Real i = Sigmoid(z[k]), j = std::tanh(z[n + k]);
-    Real f = Sigmoid(z[2 * n + k] + run.forget_bias), o = Sigmoid(z[3 * n + k]);
+    Real f = Sigmoid(z[2 * n + k] + call.forget_bias), o = Sigmoid(z[3 * n + k]);
     Real y = std::tanh(c[k] * f + i * j), c_h = c_state.h[k];
     Real c_c = c_state.c[k] + c_h * o * (1 - y * y);
     step.zs[0][k] = c_c * j * i * (1 - i);
@@ -138,88 +145,120 @@ inline void BackwardLstm(const Backward& run, int64_t at, State& c_state,
     c_state.c[k] = c_c * f;
   }
   c_state.h = Vector(n);
-  AddTransposed(step.zs[0], run.w_state[0], c_state.h);
+  AddTransposed(step.zs[0], call.w_state[0], c_state.h);
 }
 
-inline void BackwardGru(const Backward& run, int64_t at, State& c_state,
+inline void BackwardGru(const Backward& call, int64_t at, State& c_state,
                         StepCotangents& step) {
-  int64_t n = run.sizes.units;
-  Vector z = Load(run.zs[0], at, 2 * n), candidate = Load(run.zs[1], at, n);
-  Vector h = Load(run.saved_h, at, n), c_operand(n);
+  int64_t n = call.sizes.units;
+  Vector z = Load(call.zs[0], at, 2 * n), candidate = Load(call.zs[1], at, n);
+  Vector h = Load(call.saved_h, at, n), c_operand(n);
   for (int64_t k = 0; k < n; k++) {
     Real u = Sigmoid(z[n + k]), y = std::tanh(candidate[k]), c_h = c_state.h[k];
     step.zs[0][n + k] = c_h * (h[k] - y) * u * (1 - u);
     step.zs[1][k] = c_h * (1 - u) * (1 - y * y);
     c_state.h[k] = c_h * u;
   }
-  AddTransposed(step.zs[1], run.w_state[1], c_operand);
+  AddTransposed(step.zs[1], call.w_state[1], c_operand);
   for (int64_t k = 0; k < n; k++) {
     Real r = Sigmoid(z[k]);
     step.operand[k] = r * h[k];
     step.zs[0][k] = c_operand[k] * h[k] * r * (1 - r);
     c_state.h[k] += c_operand[k] * r;
   }
-  AddTransposed(step.zs[0], run.w_state[0], c_state.h);
+  AddTransposed(step.zs[0], call.w_state[0], c_state.h);
 }
 
-inline void BackwardRnn(const Backward& run, int64_t at, State& c_state,
+inline void BackwardRnn(const Backward& call, int64_t at, State& c_state,
                         StepCotangents& step) {
-  int64_t n = run.sizes.units;
-  Vector z = Load(run.zs[0], at, n);
+  int64_t n = call.sizes.units;
+  Vector z = Load(call.zs[0], at, n);
   for (int64_t k = 0; k < n; k++) {
     Real y = std::tanh(z[k]);
     step.zs[0][k] = c_state.h[k] * (1 - y * y);
   }
   c_state.h = Vector(n);
-  AddTransposed(step.zs[0], run.w_state[0], c_state.h);
+  AddTransposed(step.zs[0], call.w_state[0], c_state.h);
 }
 
-inline void BackwardStep(const Backward& run, int64_t at, State& c_state,
+inline void BackwardStep(const Backward& call, int64_t at, State& c_state,
                          StepCotangents& step) {
-  int64_t n = run.sizes.units;
-  Vector c_output = Load(run.c_outputs, at, n), c_new_c = Load(run.c_new_c, at, n);
+  int64_t n = call.sizes.units;
+  Vector c_output = Load(call.c_outputs, at, n), c_new_c = Load(call.c_new_c, at, n);
   for (int64_t k = 0; k < n; k++) {
     c_state.h[k] += c_output[k];
     c_state.c[k] += c_new_c[k];
   }
-  if (run.cell == Cell::kLstm) return BackwardLstm(run, at, c_state, step);
-  if (run.cell == Cell::kGru) return BackwardGru(run, at, c_state, step);
-  BackwardRnn(run, at, c_state, step);
+  if (call.cell == Cell::kLstm) return BackwardLstm(call, at, c_state, step);
+  if (call.cell == Cell::kGru) return BackwardGru(call, at, c_state, step);
+  BackwardRnn(call, at, c_state, step);
 }
 
-inline void BackwardRow(const Backward& run, int64_t row) {
-  const Sizes& sizes = run.sizes;
-  int64_t n = sizes.units, length = Length(sizes, run.lengths, row);
-  State c_state = {Load(run.c_last_h, row, n), Load(run.c_last_c, row, n)};
+inline void BackwardRow(const Backward& call, int64_t row) {
+  const Sizes& sizes = call.sizes;
+  int64_t n = sizes.units, length = Length(sizes, call.lengths, row);
+  State c_state = {Load(call.c_last_h, row, n), Load(call.c_last_c, row, n)};
   for (int64_t t = sizes.time - 1; t >= 0; t--) {
-    int64_t at = sizes.At(row, t), start = Start(run.starts, at);
+    int64_t at = sizes.At(row, t), start = Start(call.starts, at);
     StepCotangents step = {{}, Vector(n)};
-    for (int s = 0; s < Stages(run.cell); s++)
-      step.zs.emplace_back(Blocks(run.cell, s) * n);
+    for (int s = 0; s < Stages(call.cell); s++)
+      step.zs.emplace_back(Gates(call.cell, s) * n);
     if (t < length) {
-      BackwardStep(run, at, c_state, step);
+      BackwardStep(call, at, c_state, step);
       if (start >= 0) {
-        Add(c_state.h, run.c_restart_h, start);
-        Add(c_state.c, run.c_restart_c, start);
+        Add(c_state.h, call.c_restart_h, start);
+        Add(c_state.c, call.c_restart_c, start);
         c_state = {Vector(n), Vector(n)};
       }
     }
-    for (int s = 0; s < Stages(run.cell); s++) Store(step.zs[s], run.c_zs[s], at);
-    Store(step.operand, run.operand, at);
+    for (int s = 0; s < Stages(call.cell); s++) Store(step.zs[s], call.c_zs[s], at);
+    Store(step.operand, call.operand, at);
   }
-  Store(c_state.h, run.c_h, row);
-  Store(c_state.c, run.c_c, row);
+  Store(c_state.h, call.c_h, row);
+  Store(c_state.c, call.c_c, row);
 }
 
-inline void RunForward(const Forward& run) {
-  for (int64_t row = 0; row < run.sizes.batch; row++) ForwardRow(run, row);
+inline void RunForward(const Forward& call) {
+  for (int64_t row = 0; row < call.sizes.batch; row++) ForwardRow(call, row);
 }
 
-inline void RunBackward(const Backward& run) {
-  int64_t size = run.sizes.sequences * run.sizes.units;
-  for (float* c_restart : {run.c_restart_h, run.c_restart_c})
+inline void RunBackward(const Backward& call) {
+  int64_t size = call.sizes.sequences * call.sizes.units;
+  for (float* c_restart : {call.c_restart_h, call.c_restart_c})
     if (c_restart != nullptr) std::fill_n(c_restart, size, 0.0f);
-  for (int64_t row = 0; row < run.sizes.batch; row++) BackwardRow(run, row);
+  for (int64_t row = 0; row < call.sizes.batch; row++) BackwardRow(call, row);
+}
+
+inline void RunWeights(const Weights& call) {
+  const Sizes& sizes = call.sizes;
+  Vector one(1, 1.0), c_w_inputs(sizes.depth * call.columns);
+  Vector c_w_state(sizes.units * call.columns), c_bias(call.columns);
+  for (int64_t row = 0; row < sizes.batch; row++) {
+    for (int64_t t = 0; t < Length(sizes, call.lengths, row); t++) {
+      int64_t at = sizes.At(row, t);
+      Vector c_z = Load(call.c_zs, at, call.columns);
+      AddOuter(Load(call.x, at, sizes.depth), c_z, c_w_inputs);
+      AddOuter(Load(call.operand, at, sizes.units), c_z, c_w_state);
+      AddOuter(one, c_z, c_bias);
+    }
+  }
+  Store(c_w_inputs, call.c_w_inputs, 0);
+  Store(c_w_state, call.c_w_state, 0);
+  Store(c_bias, call.c_bias, 0);
+}
+
+inline void RunInputs(const Inputs& call) {
+  const Sizes& sizes = call.sizes;
+  for (int64_t row = 0; row < sizes.batch; row++) {
+    for (int64_t t = 0; t < sizes.time; t++) {
+      int64_t at = sizes.At(row, t);
+      Vector c_x(sizes.depth);
+      bool alive = t < Length(sizes, call.lengths, row);
+      for (int s = 0; alive && s < call.stages; s++)
+        AddTransposed(Load(call.c_zs[s], at, call.columns[s]), call.w_inputs[s], c_x);
+      Store(c_x, call.c_x, at);
+    }
+  }
 }
 
 }  // namespace jaxrnn::naive

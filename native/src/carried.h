@@ -1,0 +1,34 @@
+// What a slot of a loop keeps from phase to phase.
+#ifndef JAXRNN_CARRIED_H_
+#define JAXRNN_CARRIED_H_
+
+#include <cstdint>
+
+#include "buffers.h"
+#include "units.h"
+
+namespace jaxrnn::JAXRNN_TARGET {
+
+// For each row and each vector of the slot's units so many vectors, as the functions of
+// the cells need them.
+class Carried {
+ public:
+  Carried(const Share& share, int64_t batch, int64_t count)
+      : first_(share.first),
+        batch_(batch),
+        count_(count),
+        memory_(Allocate(share.size() * batch * count * kLanes)) {}
+
+  // Of vector v of row r.
+  float* operator()(int64_t v, int64_t r) const {
+    return &memory_[((v - first_) * batch_ + r) * count_ * kLanes];
+  }
+
+ private:
+  int64_t first_, batch_, count_;
+  Buffer memory_;
+};
+
+}  // namespace jaxrnn::JAXRNN_TARGET
+
+#endif  // JAXRNN_CARRIED_H_

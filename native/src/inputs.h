@@ -1,0 +1,128 @@
+// The cotangent of the inputs, from those of all stages' products, over the steps at
+// which rows are alive.
+#ifndef JAXRNN_INPUTS_H_
+#define JAXRNN_INPUTS_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "buffers.h"
+#include "rows.h"
+#include "units.h"
+
+namespace jaxrnn::JAXRNN_TARGET {
+
+// Multiplies the cotangents of each stage's products by its transposed matrix. The
+// first phase packs the matrices; in the second each slot has some of the steps.
+class InputsLoop {
+ public:
+  InputsLoop(const Inputs& call, int64_t slots)
+      : call_(call),
+        vectors_(Padded(call.sizes.depth) / kLanes),
+        positions_(AlivePositions(call.sizes, call.lengths)) {
+    int64_t columns = 0;
+    for (int s = 0; s < call.stages; s++) columns += call.columns[s];
+    matrices_ = Allocate(columns * vectors_ * kLanes);
+    for (int64_t s = 0; s < slots; s++) {
+      slots_.push_back(
+          {Share(call.sizes.depth, s, slots),
+           Allocate(kBlockSteps * Stride(*std::max_element(
+                                      call.columns, call.columns + call.stages))),
+           Allocate(kBlockSteps * vectors_ * kLanes)});
+    }
+  }
+
+  int64_t phases() const { return 2; }
+
+  void Run(int64_t slot_number, int64_t phase) {
+    Slot& slot = slots_[slot_number];
+    if (phase == 0) return Pack(slot);
+    const int64_t slots = slots_.size(), count = positions_.size();
+    const int64_t all = call_.sizes.batch * call_.sizes.time, depth = call_.sizes.depth;
+    const int64_t begin = count * slot_number / slots,
+                  end = count * (slot_number + 1) / slots;
+    // Each slot writes what lies before its first step and after the last slot's.
+    int64_t written = slot_number ? (begin ? positions_[begin - 1] + 1 : 0) : 0;
+    for (int64_t first = begin; first < end; first += kBlockSteps) {
+      const int64_t steps = std::min(kBlockSteps, end - first);
+      MultiplyBlock(slot, first, steps);
+      for (int64_t n = 0; n < steps; n++) {
+        const int64_t position = positions_[first + n];
+        Zero(written, position);
+        std::memcpy(call_.c_x + position * depth, &slot.products[n * vectors_ * kLanes],
+                    sizeof(float) * depth);
+        written = position + 1;
+      }
+    }
+    if (slot_number == slots - 1) Zero(written, all);
+  }
+
+ private:
+  static constexpr int64_t kBlockSteps = 96;  // Steps that are multiplied at once.
+  struct Slot {
+    Share share;            // Of the vectors of the inputs, which it packs.
+    Buffer c_zs, products;  // Of a block of steps.
+  };
+
+  // Panels of the transposed matrices, one stage after the other: [columns, vectors].
+  // The slots' panels follow each other.
+  void Pack(Slot& slot) {
+    float* stage = matrices_.get();
+    for (int s = 0; s < call_.stages; s++) {
+      const int64_t columns = call_.columns[s];
+      for (const Panel& panel : slot.share.Panels(kMaxVectors)) {
+        float* to = stage + panel.first * kLanes * columns;
+        const int64_t width = panel.count * kLanes;
+        for (int64_t i = 0; i < width; i++) {
+          const int64_t d = panel.first * kLanes + i;
+          for (int64_t c = 0; c < columns; c++) {
+            to[c * width + i] =
+                d < call_.sizes.depth ? call_.w_inputs[s][d * columns + c] : 0;
+          }
+        }
+      }
+      stage += vectors_ * kLanes * columns;
+    }
+  }
+
+  void MultiplyBlock(Slot& slot, int64_t first, int64_t steps) {
+    const int64_t width = vectors_ * kLanes;
+    const float* stage = matrices_.get();
+    for (int s = 0; s < call_.stages; s++) {
+      const int64_t columns = call_.columns[s], stride = Stride(columns);
+      for (int64_t n = 0; n < steps; n++) {
+        std::memcpy(&slot.c_zs[n * stride],
+                    call_.c_zs[s] + positions_[first + n] * columns,
+                    sizeof(float) * columns);
+      }
+      for (const Slot& owner : slots_) {
+        for (const Panel& panel : owner.share.Panels(kMaxVectors)) {
+          float* c = &slot.products[panel.first * kLanes];
+          const In start = s ? In{c, width} : In{kZeros, 0};
+          Multiply(steps, panel.count, {slot.c_zs.get(), stride},
+                   stage + panel.first * kLanes * columns, columns, start, {c, width});
+        }
+      }
+      stage += vectors_ * kLanes * columns;
+    }
+  }
+
+  void Zero(int64_t begin, int64_t end) {
+    if (begin < end) {
+      std::memset(call_.c_x + begin * call_.sizes.depth, 0,
+                  sizeof(float) * (end - begin) * call_.sizes.depth);
+    }
+  }
+
+  const Inputs& call_;
+  const int64_t vectors_;
+  const std::vector<int64_t> positions_;
+  Buffer matrices_;
+  std::vector<Slot> slots_;
+};
+
+}  // namespace jaxrnn::JAXRNN_TARGET
+
+#endif  // JAXRNN_INPUTS_H_

@@ -1,0 +1,45 @@
+// Blocks of steps whose inputs are multiplied at once.
+#ifndef JAXRNN_STEP_BLOCKS_H_
+#define JAXRNN_STEP_BLOCKS_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "rows.h"
+
+namespace jaxrnn::JAXRNN_TARGET {
+
+class StepBlocks {
+ public:
+  StepBlocks(const Rows& rows, int64_t time) : offsets_(time), ends_(time) {
+    for (int64_t t = 0; t < time;) {
+      int64_t end = t, count = 0;
+      while (end < time && (end == t || count + rows.alive(end) <= kBlockRows)) {
+        offsets_[end] = count;
+        count += rows.alive(end++);
+      }
+      most_rows_ = std::max(most_rows_, count);
+      ends_[t] = end;
+      t = end;
+    }
+  }
+
+  // Where the rows of step t begin among those of its block.
+  int64_t offset(int64_t t) const { return offsets_[t]; }
+  // If step t is the first of its block, the step after the block; else 0.
+  int64_t end(int64_t t) const { return ends_[t]; }
+  int64_t most_rows() const { return most_rows_; }
+
+ private:
+  // About so many rows are alive at the steps of a block: enough for full speed, few
+  // enough to stay in the cache.
+  static constexpr int64_t kBlockRows = 64;
+
+  std::vector<int64_t> offsets_, ends_;
+  int64_t most_rows_ = 0;
+};
+
+}  // namespace jaxrnn::JAXRNN_TARGET
+
+#endif  // JAXRNN_STEP_BLOCKS_H_

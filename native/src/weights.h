@@ -1,0 +1,142 @@
+// The cotangents of a stage's matrices and bias, from those of its products, over the
+// steps at which rows are alive.
+#ifndef JAXRNN_WEIGHTS_H_
+#define JAXRNN_WEIGHTS_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "buffers.h"
+#include "rows.h"
+#include "units.h"
+
+namespace jaxrnn::JAXRNN_TARGET {
+
+// Adds the products of one block of steps after the other to the cotangents of the
+// matrices and of the bias. Each slot has some of the columns, in a single phase.
+class WeightsLoop {
+ public:
+  WeightsLoop(const Weights& call, int64_t slots)
+      : call_(call), positions_(AlivePositions(call.sizes, call.lengths)) {
+    for (int64_t s = 0; s < slots; s++) {
+      slots_.push_back({Share(call.columns, s, slots),
+                        Allocate((call.sizes.depth + call.sizes.units) * kStride),
+                        Allocate(kBlockSteps * kWidth),
+                        Allocate(kMaxTailRows * kWidth)});
+    }
+  }
+
+  int64_t phases() const { return 1; }
+
+  void Run(int64_t slot_number, int64_t) {
+    Slot& slot = slots_[slot_number];
+    const int64_t depth = call_.sizes.depth, units = call_.sizes.units;
+    const std::vector<Panel> panels = slot.share.Panels(kMaxVectors);
+    for (const Panel& panel : panels) {
+      Clear(panel, depth, call_.c_w_inputs);
+      Clear(panel, units, call_.c_w_state);
+      Clear(panel, 1, call_.c_bias);
+    }
+    const int64_t count = positions_.size();
+    for (int64_t first = 0; first < count; first += kBlockSteps) {
+      const int64_t steps = std::min(kBlockSteps, count - first);
+      float* state = &slot.operands[depth * kStride];
+      Transpose(call_.x, depth, first, steps, slot.operands.get());
+      Transpose(call_.operand, units, first, steps, state);
+      for (const Panel& panel : panels) {
+        Pack(panel, first, steps, slot.panel.get());
+        Add(slot, panel, steps, slot.operands.get(), depth, call_.c_w_inputs);
+        Add(slot, panel, steps, state, units, call_.c_w_state);
+      }
+    }
+  }
+
+ private:
+  // Steps that are multiplied at once: few enough that what they read stays in the
+  // cache, enough that what they add to is read seldom.
+  static constexpr int64_t kBlockSteps = 384;
+  static constexpr int64_t kStride = kBlockSteps + 16, kWidth = kMaxVectors * kLanes;
+  static constexpr int64_t kMaxTailRows = 64;
+  struct Slot {
+    Share share;
+    // Of a block of steps: x and the state's operand, transposed; the cotangents of a
+    // panel's products. And products of a panel whose last vector is not full.
+    Buffer operands, panel, tail;
+  };
+
+  // The columns that a panel has.
+  int64_t Columns(const Panel& panel) const {
+    return std::min(panel.count * int64_t{kLanes},
+                    call_.columns - panel.first * kLanes);
+  }
+
+  void Clear(const Panel& panel, int64_t rows, float* c_matrix) {
+    for (int64_t k = 0; k < rows; k++) {
+      std::memset(c_matrix + k * call_.columns + panel.first * kLanes, 0,
+                  sizeof(float) * Columns(panel));
+    }
+  }
+
+  // Steps of a sequence [.., size] as columns of a matrix [size, kStride].
+  void Transpose(const float* sequence, int64_t size, int64_t first, int64_t steps,
+                 float* to) {
+    for (int64_t n = 0; n < steps; n += kLanes) {
+      const int64_t count = std::min<int64_t>(kLanes, steps - n);
+      const float* rows[kLanes];
+      for (int64_t i = 0; i < count; i++)
+        rows[i] = sequence + positions_[first + n + i] * size;
+      for (int64_t k = 0; k < size; k++) {
+        for (int64_t i = 0; i < count; i++) to[k * kStride + n + i] = rows[i][k];
+      }
+    }
+  }
+
+  // A panel of the steps' cotangents, which are added to the bias's on the way.
+  void Pack(const Panel& panel, int64_t first, int64_t steps, float* to) {
+    for (int v = 0; v < panel.count; v++) {
+      const int64_t column = (panel.first + v) * kLanes;
+      const int valid = Valid(call_.columns, panel.first + v);
+      Vec total = {};
+      for (int64_t n = 0; n < steps; n++) {
+        const Vec c_z =
+            Load(call_.c_zs + positions_[first + n] * call_.columns + column, valid);
+        Store(to + (n * panel.count + v) * kLanes, c_z);
+        total += c_z;
+      }
+      Store(call_.c_bias + column, Load(call_.c_bias + column, valid) + total, valid);
+    }
+  }
+
+  // Adds operands [rows, steps] times the panel to the panel's columns of the matrix.
+  void Add(Slot& slot, const Panel& panel, int64_t steps, const float* operands,
+           int64_t rows, float* c_matrix) {
+    const int64_t columns = Columns(panel), width = panel.count * kLanes;
+    float* c = c_matrix + panel.first * kLanes;
+    if (columns == width) {
+      Multiply(rows, panel.count, {operands, kStride}, slot.panel.get(), steps,
+               {c, call_.columns}, {c, call_.columns});
+      return;
+    }
+    // The last vector is not full: what is beyond it belongs to the next row.
+    float* tail = slot.tail.get();
+    for (int64_t k = 0; k < rows; k += kMaxTailRows) {
+      const int64_t count = std::min(kMaxTailRows, rows - k);
+      Multiply(count, panel.count, {operands + k * kStride, kStride}, slot.panel.get(),
+               steps, {kZeros, 0}, {tail, width});
+      for (int64_t m = 0; m < count; m++) {
+        for (int64_t i = 0; i < columns; i++)
+          c[(k + m) * call_.columns + i] += tail[m * width + i];
+      }
+    }
+  }
+
+  const Weights& call_;
+  const std::vector<int64_t> positions_;
+  std::vector<Slot> slots_;
+};
+
+}  // namespace jaxrnn::JAXRNN_TARGET
+
+#endif  // JAXRNN_WEIGHTS_H_

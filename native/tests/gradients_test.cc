@@ -1,0 +1,157 @@
+// The cotangents of matrices and of inputs, by each target that this CPU has, against
+// plain ones. What is not alive is NaN, in arguments and, before a call, in results.
+#include <cstdint>
+#include <cstdlib>
+#include <limits>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "arrays.h"
+#include "check.h"
+#include "dispatch.h"
+#include "executors.h"
+#include "loops.h"
+#include "naive_loops.h"
+
+namespace jaxrnn {
+namespace {
+
+enum class Lengths { kFull, kRagged, kNone };
+
+struct Case {
+  Cell cell;
+  int64_t units, depth, batch, time;
+  Lengths lengths;
+  bool time_major;
+
+  std::string Text() const {
+    return "cell " + std::to_string(static_cast<int>(cell)) + ", units " +
+           std::to_string(units) + ", depth " + std::to_string(depth) + ", batch " +
+           std::to_string(batch) + ", time " + std::to_string(time) + ", lengths " +
+           std::to_string(static_cast<int>(lengths)) +
+           (time_major ? ", time major" : "");
+  }
+};
+
+std::vector<Case> Cases() {
+  struct Steps {
+    int64_t batch, time;
+  };
+  // Less than a block of steps, one of of c_x and a bit, and several of each.
+  const std::vector<Steps> all_steps = {{1, 1}, {3, 5}, {14, 7}, {13, 80}};
+  std::vector<Case> cases;
+  for (Cell cell : {Cell::kLstm, Cell::kGru, Cell::kRnn})
+    for (int64_t units : {1, 7, 16, 17, 40})
+      for (int64_t depth : {1, 17, 40})
+        for (const Steps& steps : all_steps)
+          for (Lengths lengths : {Lengths::kFull, Lengths::kRagged, Lengths::kNone})
+            for (bool time_major : {false, true})
+              cases.push_back(
+                  {cell, units, depth, steps.batch, steps.time, lengths, time_major});
+  return cases;
+}
+
+// The arguments of the calls of all stages.
+struct Problem {
+  explicit Problem(const Case& c)
+      : c(c), sizes{c.batch, c.time, c.depth, c.units, 0, c.time_major} {
+    MakeLengths();
+    x = Padded(c.depth, 1);
+    for (int k = 0; k < Stages(c.cell); k++) {
+      operand[k] = Padded(c.units, 1);
+      c_zs[k] = Padded(Columns(k), 0.1f);
+      w_inputs[k] = Random(c.depth * Columns(k), 0.5f);
+    }
+  }
+
+  int64_t Columns(int stage) const { return Gates(c.cell, stage) * c.units; }
+
+  Case c;
+  Sizes sizes;
+  std::vector<int32_t> lengths;
+  Floats x, operand[kMaxStages], c_zs[kMaxStages], w_inputs[kMaxStages];
+
+ private:
+  // They need not be between 0 and the time.
+  void MakeLengths() {
+    lengths.assign(c.batch, c.lengths == Lengths::kFull ? c.time : 0);
+    if (c.lengths != Lengths::kRagged) return;
+    for (int64_t row = 0; row < c.batch; row++)
+      lengths[row] = 3 * row % 4 * c.time / 3 + row % 2;
+    lengths[c.batch / 2] = -3;
+    lengths[c.batch - 1] = std::numeric_limits<int32_t>::max();
+  }
+
+  // A sequence that is NaN where rows are not alive.
+  Floats Padded(int64_t size, float scale) {
+    Floats values = Random(c.batch * c.time * size, scale);
+    FillSteps(sizes, lengths, false, kNaN, values);
+    return values;
+  }
+
+  RandomFloats Random;
+};
+
+template <typename Weigh, typename Input>
+Results Run(const Problem& problem, const Weigh& weights, const Input& inputs) {
+  const Sizes& sizes = problem.sizes;
+  Results results;
+  const int32_t* lengths = problem.lengths.data();
+  Inputs on_inputs = {sizes, Stages(problem.c.cell), {}, lengths};
+  for (int k = 0; k < on_inputs.stages; k++) {
+    int64_t columns = problem.Columns(k);
+    on_inputs.columns[k] = columns;
+    on_inputs.w_inputs[k] = problem.w_inputs[k].data();
+    on_inputs.c_zs[k] = problem.c_zs[k].data();
+    weights(Weights{sizes, columns, lengths, problem.x.data(),
+                    problem.operand[k].data(), problem.c_zs[k].data(),
+                    results.Add(Stage("c_w_inputs", k), sizes.depth * columns),
+                    results.Add(Stage("c_w_state", k), sizes.units * columns),
+                    results.Add(Stage("c_bias", k), columns)});
+  }
+  on_inputs.c_x = results.Add("c_x", sizes.batch * sizes.time * sizes.depth);
+  inputs(on_inputs);
+  return results;
+}
+
+// Every `stride`th case from `first` on, by all targets, on any of the executors.
+void TestCases(size_t first, size_t stride, const std::vector<Executor*>& executors) {
+  std::vector<Case> cases = Cases();
+  std::minstd_rand random(first);
+  for (size_t k = first; k < cases.size(); k += stride) {
+    Problem problem(cases[k]);
+    Results wanted = Run(problem, naive::RunWeights, naive::RunInputs);
+    for (const Target& target : Targets()) {
+      if (!target.supported) continue;
+      Executor& executor = *executors[random() % executors.size()];
+      auto weights = [&](const Weights& call) { target.weights(call, executor); };
+      auto inputs = [&](const Inputs& call) { target.inputs(call, executor); };
+      Run(problem, weights, inputs)
+          .Compare(wanted, std::string(target.name) + ", " + problem.c.Text() +
+                               ", threads " + std::to_string(executor.threads()));
+    }
+  }
+}
+
+// Calls that want more threads than there are, all at once.
+void TestCallsAtOnce() {
+  PoolExecutor executor(4, 1);
+  std::vector<std::thread> callers;
+  for (size_t k = 1; k <= 3; k++)
+    callers.emplace_back([&executor, k] { TestCases(k, 31, {&executor}); });
+  for (std::thread& caller : callers) caller.join();
+}
+
+}  // namespace
+}  // namespace jaxrnn
+
+// The argument is the stride at which cases are taken, by default 1.
+int main(int count, char** arguments) {
+  using namespace jaxrnn;
+  PoolExecutor one(1, 1), two(2, 2), three(3, 3);
+  InlineExecutor at_once;
+  TestCases(0, count > 1 ? std::atoi(arguments[1]) : 1, {&one, &two, &three, &at_once});
+  TestCallsAtOnce();
+}
