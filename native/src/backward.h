@@ -32,7 +32,7 @@ class BackwardLoop {
     for (Buffer& operand : operands_) operand = Allocate(sizes_.batch * stride_);
     for (int64_t s = 0; s < slots; s++) {
       const Share share(sizes_.units, s, slots);
-      slots_.push_back({share, Carried(share, sizes_.batch, 2)});
+      slots_.push_back({share, Carried<2>(share, sizes_.batch)});
       AllocateMemory(slots_.back());
     }
   }
@@ -86,7 +86,7 @@ class BackwardLoop {
   };
   struct Slot {
     Share share;
-    Carried carried;  // Two vectors: see cells.h.
+    Carried<2> carried;
     Buffer memory, products;
     std::vector<PackedPanel> stages[C::kStages];
   };

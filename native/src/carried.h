@@ -9,23 +9,23 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// For each row and each vector of the slot's units so many vectors, as the functions of
+// For each row and each vector of the slot's units kCount vectors, as the functions of
 // the cells need them.
+template <int kCount>
 class Carried {
  public:
-  Carried(const Share& share, int64_t batch, int64_t count)
+  Carried(const Share& share, int64_t batch)
       : first_(share.first),
         batch_(batch),
-        count_(count),
-        memory_(Allocate(share.size() * batch * count * kLanes)) {}
+        memory_(Allocate(share.size() * batch * kCount * kLanes)) {}
 
   // Of vector v of row r.
   float* operator()(int64_t v, int64_t r) const {
-    return &memory_[((v - first_) * batch_ + r) * count_ * kLanes];
+    return &memory_[((v - first_) * batch_ + r) * kCount * kLanes];
   }
 
  private:
-  int64_t first_, batch_, count_;
+  int64_t first_, batch_;
   Buffer memory_;
 };
 

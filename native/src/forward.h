@@ -37,7 +37,7 @@ class ForwardLoop {
     for (int64_t s = 0; s < slots; s++) {
       const Share share(sizes_.units, s, slots);
       slots_.push_back({share, ForwardPanels<C>(share, sizes_, blocks_.most_rows()),
-                        Carried(share, sizes_.batch, 1)});
+                        Carried<1>(share, sizes_.batch)});
       if (!rows_.contiguous())
         slots_.back().x = Allocate(blocks_.most_rows() * Stride(sizes_.depth));
     }
@@ -72,7 +72,7 @@ class ForwardLoop {
   struct Slot {
     Share share;
     ForwardPanels<C> panels;
-    Carried carried;
+    Carried<1> carried;
     Buffer x;  // The inputs of a block of steps, if they are not in one piece.
   };
 
