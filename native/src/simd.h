@@ -36,6 +36,12 @@ inline void Store(float* p, Vec v, int count) {
   std::memcpy(p, &v, sizeof(float) * count);
 }
 
+#if defined(__FMA__) || defined(__aarch64__)
+constexpr float kLargestTanh = 7.99881172180175781f;
+#else
+constexpr float kLargestTanh = 7.90531110763549805f;
+#endif
+
 // NaN stays NaN.
 inline Vec Clamp(Vec x, float most) {
   x = x > most ? Vec{} + most : x;
@@ -43,10 +49,10 @@ inline Vec Clamp(Vec x, float most) {
 }
 
 // The rational approximation of Eigen, which XLA also uses: x times polynomials of
-// x**2, fitted up to where its value is the float next to 1. Within 5 units in the last
-// place, 7 on targets without a fused multiply-add; below 2.5e-36 in size, absolutely.
+// x**2, up to where its value is 1, with a fused multiply-add, or the float next to 1.
+// Within 5 units in the last place, 7 without one; below 2.5e-36 in size, absolutely.
 inline Vec Tanh(Vec x) {
-  const Vec y = Clamp(x, 7.90531110763549805f), s = y * y;
+  const Vec y = Clamp(x, kLargestTanh), s = y * y;
   Vec p = s * -2.76076847742355e-16f + 2.00018790482477e-13f;
   p = s * p + -8.60467152213735e-11f;
   p = s * p + 5.12229709037114e-08f;
@@ -80,8 +86,12 @@ inline Vec Exp(Vec x) {
   return (r * r * p + r + 1.f) * PowerOfTwo(n);
 }
 
-// Within 3 units in the last place for x of at least -87; below, that of -87: 1.6e-38.
-inline Vec Sigmoid(Vec x) { return 1.f / (1.f + Exp(-Clamp(x, 87.f))); }
+// Within 3 units in the last place for x of at least -87; 0 below, as the derivative of
+// a shut gate must not multiply a large number.
+inline Vec Sigmoid(Vec x) {
+  const Vec y = 1.f / (1.f + Exp(-Clamp(x, 87.f)));
+  return x < -87.f ? Vec{} : y;
+}
 
 }  // namespace jaxrnn::JAXRNN_TARGET
 
