@@ -2,10 +2,6 @@
 // it.
 #include "xla/ffi/api/ffi.h"
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -24,19 +20,6 @@ namespace jaxrnn {
 namespace {
 
 constexpr int64_t kUnknown = -1;
-
-// Asks for pages of 2 MiB where the memory is not in use yet: to get and clear new
-// pages of 4 KiB took up to a seventh of the time of a training step.
-void UseLargePages(void* data, size_t bytes) {
-#ifdef __linux__
-  constexpr uintptr_t kPage = uintptr_t{1} << 21;
-  const uintptr_t start = reinterpret_cast<uintptr_t>(data);
-  const uintptr_t first = (start + kPage - 1) / kPage * kPage;
-  const uintptr_t end = (start + bytes) / kPage * kPage;
-  // Only advice: where it is not followed, nothing else changes.
-  if (first < end) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
-#endif
-}
 
 class PoolExecutor final : public Executor {
  public:
@@ -101,7 +84,6 @@ class Buffers {
   float* Result(const char* name, Axes axes) {
     auto result = rets_.get<ffi::AnyBuffer>(ret_++);
     if (!result.has_value()) return static_cast<float*>(Fail(name, "is missing"));
-    UseLargePages((*result)->untyped_data(), (*result)->size_bytes());
     return static_cast<float*>(Check(name, **result, ffi::DataType::F32, axes));
   }
 
