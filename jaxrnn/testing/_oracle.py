@@ -115,12 +115,12 @@ def static(
 def unrolled(
     setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array | None
 ) -> tuple[PyTree, PyTree]:
-    """The oracle: a Python loop over time with NumPy masks."""
-    batch = setup.lengths.shape[0]
-    counts = np.full(batch, TIME) if lengths is None else np.asarray(lengths)
-    last_step, outputs = min(TIME, max(1, *counts)), []
+    """The oracle: a Python loop over the steps of `xs` with NumPy masks."""
+    batch, time = jax.tree.leaves(xs)[0].shape[:2]
+    counts = np.full(batch, time) if lengths is None else np.asarray(lengths)
+    last_step, outputs = min(time, max(1, *counts)), []
     given, state = state, started(setup.bind(params), state)
-    for t in range(TIME):
+    for t in range(time):
         alive = t < counts
         # Finished rows read their first step again: padding must not matter.
         x = jax.tree.map(lambda x: _pick(alive, x[:, t], x[:, 0]), xs)  # noqa: B023
