@@ -32,7 +32,8 @@ class Native(Implementation):
 
     A call runs whole sequences, with several threads: matrices are rearranged once, and
     the elementwise work is done as soon as a product is there. Gradients of matrices
-    and inputs are computed after the backward loop, in large products of XLA's.
+    and inputs are computed after the backward loop, in large products over the steps
+    at which rows are alive.
 
     Under `vmap` mapped axes become rows of one call, as long as the parameters are not
     mapped. Rows on several devices need `jax.shard_map` or an explicit mesh: XLA cannot

@@ -283,7 +283,7 @@ class Call:
 def why_not_installed() -> str | None:
     """Why the package cannot be called, or None; then it is registered with JAX."""
     if importlib.util.find_spec("jaxrnn_native") is None:
-        return "its package is not installed: `pip install jaxrnn-native`"
+        return "its package is not installed: `pip install ./native` in the repository"
     package = importlib.import_module("jaxrnn_native")
     if package.INTERFACE != INTERFACE:
         return (

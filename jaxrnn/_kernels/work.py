@@ -75,7 +75,7 @@ class Work:
             tuple(columns * stage.takes_inputs for (_, columns), stage in pairs),
             sizes(state),
             sizes(output),
-            tuple(x.shape[0] for x in cell.elementwise(params).values()),
+            tuple(x.size for x in cell.elementwise(params).values()),
             jnp.dtype(widest_dtype(state)),
         )
 

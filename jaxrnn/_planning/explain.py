@@ -7,7 +7,7 @@ import jax
 
 from .._base.arguments import check_time_major
 from .._base.errors import describe
-from .._base.typing import DType, PyTree, Shaped
+from .._base.typing import PyTree, Shaped
 from .._cells.affine import AffineCell
 from .._kernels.default import default_implementation
 from .._kernels.implementation import KERNELS, Implementation, make
@@ -18,6 +18,9 @@ from .roofline import LoopRoofline, Roofline
 
 _NOTE = """\
 * is what `implementation=None` takes; the others run only if they are named."""
+_CPU_NOTE = """\
+* is what `implementation=None` takes on one CPU device, and in `jax.shard_map`;
+the others run only if they are named."""
 _TIMES = """\
 Times are lower bounds, not predictions: nothing was measured. Launching
 programs and reading caches takes extra time; a product of fewer than
@@ -77,7 +80,7 @@ class Explanation:
     def _times(self) -> list[str]:
         """The lines below the table of implementations."""
         if self.xla is None or self.kernel is None or self.products is None:
-            return [_NOTE]
+            return [_CPU_NOTE]
         serves = any(v.serves for v in self.verdicts if v.implementation != "xla")
         kernel = _around_kernel(self.kernel, self.products) if serves else None
         row = "  {:16} {:>9} {:>9}  {}".format
@@ -131,7 +134,7 @@ def explain(
     Raises:
         TypeError: If `cell` is not an `AffineCell`, or dtypes do not match.
         ValueError: If the machine is not known, shapes do not fit the cell, or no
-            kernel supports its shapes or dtypes.
+            kernel of a TPU or GPU supports its shapes or dtypes.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -145,7 +148,8 @@ def explain(
     target = as_machine(where, machine)
     check_time_major(where, time_major)
     batch, time, depth = _sizes(where, inputs, time_major)
-    work = _work(where, cell, time, (batch, depth), inputs.dtype, initial_state)
+    step = jax.ShapeDtypeStruct((batch, depth), inputs.dtype)
+    work = _work(where, target, cell, time, step, initial_state)
     kernels = _kernels(target)
     verdicts = [_verdict(kernel, work, target) for kernel in kernels]
     found = Explanation(
@@ -196,17 +200,16 @@ def _instead_of_a_shape(inputs: Any) -> str:
 
 
 def _work(
-    where: str, cell: Any, time: int, shape: tuple, dtype: DType, state: PyTree | None
+    where: str, machine: Machine, cell: Any, time: int, step: Shaped, state: PyTree
 ) -> Work:
-    """The work of running the cell over `time` steps of inputs of that shape."""
-    step = jax.ShapeDtypeStruct(shape, dtype)
+    """The work of running the cell over `time` steps of inputs of that type."""
     params = jax.eval_shape(lambda key: cell.init(key, step), jax.random.key(0))
     if state is None:
-        state = jax.eval_shape(lambda: cell.zero_state(shape[0], dtype))
+        state = jax.eval_shape(lambda: cell.zero_state(step.shape[0], step.dtype))
     jax.eval_shape(cell.apply, params, step, state)  # Raises if they do not fit.
     params = jax.eval_shape(cell.stage_params, params)
     reason = why_not_values(cell, params, step, state)
-    if reason:
+    if reason and machine is not CPU:
         raise ValueError(
             f"{where}: no kernel can run {cell!r} over {describe(step)}: {reason}. "
             "XLA's loop can."

@@ -40,7 +40,7 @@ def alone(monkeypatch):
 def missing(monkeypatch):
     """A process without the package."""
     jax.clear_caches()
-    reason = "its package is not installed: `pip install jaxrnn-native`"
+    reason = "its package is not installed: `pip install ./native`"
     monkeypatch.setattr(_native_calls, "why_not_installed", lambda: reason)
     yield
     jax.clear_caches()
@@ -102,6 +102,7 @@ EXPLAINED = {
     "native": (jaxrnn.LSTMCell(4), F32),
     "peepholes": (jaxrnn.LSTMCell(4, use_peepholes=True), F32),
     "bfloat16": (jaxrnn.GRUCell(4), jnp.bfloat16),
+    "float64": (jaxrnn.GRUCell(4), jnp.float64),
 }
 
 
@@ -115,6 +116,7 @@ def test_what_explain_tells_is_what_runs(name, alone):
     assert bool(calls(program, params, x, state)) == (name == "native")
     assert f"* {found.chosen} " in str(found)
     assert "at best" not in str(found)
+    assert "takes on one CPU device" in str(found)
 
 
 def test_without_the_package(missing):
