@@ -104,6 +104,7 @@ def test_wrong_arguments_name_what_there_is(race, arguments, message, capsys):
     [
         ("two_cores", race_tables),
         ("modules", race_tables),
+        ("native", race_tables),
         ("memory", memory_tables),
         ("compilation_full", compilation_tables),
         ("recurrences", recurrence_tables),
