@@ -113,6 +113,16 @@ def test_a_row_of_length_0_keeps_the_bits_of_its_state():
         np.testing.assert_array_equal(np.signbit(leaf[0]), np.signbit(odd))
 
 
+@pytest.mark.fast("rnn")
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn"])
+def test_saturated_gates_have_no_gradient(name):
+    """Large inputs and memories would multiply whatever is left of one."""
+    cell = CELLS[name]
+    params, x, state = data(cell)
+    given = params, 1e6 * jnp.sign(x), jax.tree.map(lambda s: 1e6 * s, state), None
+    assert_near(everything(cell, "native", *given), everything(cell, "xla", *given))
+
+
 @pytest.mark.slow
 def test_two_directions_of_layers():
     cell = jaxrnn.MultiRNNCell([LSTMCell(4), GRUCell(4)])
