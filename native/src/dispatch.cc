@@ -19,7 +19,7 @@ namespace jaxrnn {
    target::RunInputs}
 
 JAXRNN_DECLARE(baseline)
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(JAXRNN_BASELINE_ONLY)
 JAXRNN_DECLARE(avx2)
 JAXRNN_DECLARE(avx512)
 #endif
@@ -27,7 +27,7 @@ JAXRNN_DECLARE(avx512)
 // What is asked of the CPU are the options of each target in CMakeLists.txt.
 std::vector<Target> Targets() {
   std::vector<Target> targets;
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(JAXRNN_BASELINE_ONLY)
   __builtin_cpu_init();
   bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
