@@ -112,8 +112,12 @@ def _only_batched(outs: list, is_batched: list[bool]) -> list:
     return [x if b else read_first(x) for x, b in zip(outs, is_batched, strict=True)]
 
 
-def _drop_outputs(is_used: list[bool], eqn: Any) -> tuple[list[bool], Any]:
-    """The equation without results that nothing reads."""
+def _drop_outputs(is_used: list[bool], *rest: Any) -> tuple[list[bool], Any]:
+    """The equation without results that nothing reads.
+
+    Since JAX 0.12 the rule is also given the inputs that are live, before the equation.
+    """
+    eqn = rest[-1]
     if not any(is_used) and not eqn.effects:
         return [False] * len(eqn.invars), None
     forward, rule = eqn.params["forward"], eqn.params["rule"]
