@@ -93,7 +93,7 @@ from ._drivers.state_saving_rnn import (
     static_state_saving_rnn as static_state_saving_rnn,
 )
 from ._drivers.static_rnn import static_rnn as static_rnn
-from ._linear.elements import ComplexState as ComplexState
+from ._sequences.elements import ComplexState as ComplexState
 from ._planning.explain import Explanation as Explanation, explain as explain
 from ._planning.memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
 from ._tensor_array.tensor_array import TensorArray as TensorArray

@@ -44,6 +44,11 @@ def expand_rows(mask: Array, leaf: Array) -> Array:
     return mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
 
 
+def is_float(x: Any) -> bool:
+    """Whether an array has a tangent."""
+    return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
 def widest_dtype(tree: PyTree) -> DType:
     """The widest dtype of the leaves: float32 for float32 and bfloat16."""
     return max((leaf.dtype for leaf in jax.tree.leaves(tree)), key=lambda d: d.itemsize)

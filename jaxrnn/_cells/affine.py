@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from .._affine.products import plain_product
-from .._affine.sequence import affine_sequence
+from .._sequences.affine import affine_sequence
 from .._autodiff.jax_internals import Tracer
 from .._base.arguments import as_bool, as_count, as_dtype, check_functions
 from .._base.cell_keys import check_key, check_key_of_step
@@ -324,7 +324,7 @@ class AffineCell(RNNCell):
             raise DeclinedError("its functions close over traced arrays")
         if not isinstance(steps.time, int):
             raise DeclinedError("the number of steps is symbolic")
-        return affine_sequence(self, params, inputs, state, steps, implementation)
+        return affine_sequence(self, params, inputs, state, steps)
 
     def chain(
         self, product: Callable, params: Params, inputs: Array, state: PyTree

@@ -13,8 +13,8 @@ from .._base.math import affine, at_least_float32, widened
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.trees import with_structure
 from .._base.typing import Array, DType, Key, Params, PyTree
-from .._linear.elements import Element, cast_like, plus, times
-from .._linear.sequence import linear_sequence
+from .._sequences.elements import Element, cast_like, plus, times
+from .._sequences.linear import linear_sequence
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
 from .base import scope_name

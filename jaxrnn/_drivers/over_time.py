@@ -23,7 +23,7 @@ from .._time import masking
 from .._time.restarts import Restarts
 from .._time.sequence import run_sequence
 from .._time.steps import Steps, steps_to_run
-from ..memory._segmented_run import segmented_run
+from ..memory._segments import segmented_run
 from ..memory._strategy import CheckpointPlan, Strategy, plan_of
 from .probe import carried, probe
 
@@ -126,7 +126,6 @@ def _plan(strategy: Strategy, time: Any) -> CheckpointPlan:
     jax.jit,
     static_argnums=0,
     static_argnames=("where", "dtype", "unroll", "axis", "strategy", "implementation"),
-    inline=True,
 )
 def _run_compiled(captures: tuple, *args: Any, **options: Any) -> tuple[PyTree, PyTree]:
     """`_run` of cells that read these constants besides their arguments."""

@@ -16,7 +16,7 @@ from .._time import masking
 from .._time.each_step import at_each_step
 from .._time.restarts import rows_of
 from .._time.steps import Steps
-from ..memory._segmented_run import run_in_segments
+from ..memory._segments import run_in_segments
 from .elements import Element, cast_like, one_like, plus, times
 from .recurrence import linear_recurrence
 
@@ -38,7 +38,9 @@ def linear_sequence(
     def run(xs: Array, state: Element, steps: Steps) -> tuple[PyTree, PyTree]:
         return _run_block(cell, params, xs, state, steps)
 
-    return run_in_segments(steps_in_block(state), run, xs, state, steps)
+    xs, first = steps.swap_time(xs), steps.time_first()
+    outputs, last = run_in_segments(steps_in_block(state), run, xs, state, first)
+    return steps.swap_time(outputs), last
 
 
 def steps_in_block(state: Element) -> int:
@@ -65,7 +67,7 @@ def _run_block(
     a, b, rest = at_each_step(coefficients, steps.fill_dead(xs))
     a, b = _masked(steps, a, b)
     b, resets = _restarted(steps, a, b)
-    hs, last = linear_recurrence(a, b, widened(state), resets, steps.axis)
+    hs, last = linear_recurrence(a, b, widened(state), resets)
     hs, last = (cast_like(state, x) for x in (hs, last))
     output = lambda h, rest: cell.narrow_output(params, h, rest, xs.dtype)
     outputs = steps.zero_dead(at_each_step(output, hs, rest))

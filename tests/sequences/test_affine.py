@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 
 import cases
 import hypothesis
@@ -13,12 +14,9 @@ import pytest
 
 import jaxrnn
 from jaxrnn import AffineCell, DropoutWrapper, GRUCell, LSTMCell, MultiRNNCell, Stage
-from jaxrnn._affine import (
-    backward as affine_backward,
-    forward as affine_forward,
-    phases as phases,
-)
-from jaxrnn.testing._oracle import close, split_floats, weighted_sum
+from jaxrnn._sequences import affine
+from jaxrnn._time.alive_scan import chunk_size
+from jaxrnn.testing._oracle import close, weighted_sum
 
 DTYPE = np.dtype("float64")
 FAST = ["basic_rnn", "lstm_projection", "lstm_joined", "gru", "multi_joined"]
@@ -38,13 +36,6 @@ class StepByStep:
 
     state_size = property(lambda self: self.bound.state_size)
     output_size = property(lambda self: self.bound.output_size)
-
-
-@pytest.fixture
-def one_device(monkeypatch):
-    """Small cases run as large ones do: rows sorted, on one device, and in chunks."""
-    monkeypatch.setattr(phases, "LEAST_WORK", 0)
-    monkeypatch.setattr(affine_backward, "FEW_BYTES", 0)
 
 
 def data(cell, rows, time, depth=cases.DEPTH, seed=0):
@@ -81,8 +72,8 @@ def results(cell, lengths, as_it_is=True, **kwargs):
 @pytest.mark.parametrize(
     ("name", "time_major"), [("residual", True), *((name, False) for name in FAST)]
 )
-def test_sorted_in_phases_rows_give_what_steps_give(name, time_major, one_device):
-    cell, rows, time = cases.CASES[name].cell, 17, 9
+def test_ragged_rows_give_what_steps_give(name, time_major):
+    cell, rows, time = cases.CASES[name].cell, 17, 21
     params, x, state = data(cell, rows, time)
     lengths = np.random.default_rng(1).integers(-1, time + 3, rows)
     x = padded(x, lengths)
@@ -92,14 +83,12 @@ def test_sorted_in_phases_rows_give_what_steps_give(name, time_major, one_device
     close(results(cell, lengths, **kwargs)(args), want, DTYPE)
 
 
-@pytest.mark.fast("5-12-False", "5-13-True", "40-7-False")
+@pytest.mark.fast("5-12-False", "5-23-True", "40-7-False")
 @pytest.mark.parametrize("with_lengths", [False, True])
-@pytest.mark.parametrize(("rows", "time"), [(5, 12), (5, 13), (40, 7)])
-def test_chunks_whole_and_in_part_give_what_steps_give(
-    rows, time, with_lengths, monkeypatch, one_device
-):
-    """Chunks of 4 steps, without and with a remainder, and of 1."""
-    monkeypatch.setattr(affine_backward, "MANY_ROWS", 20)
+@pytest.mark.parametrize(("rows", "time"), [(5, 12), (5, 23), (40, 7)])
+def test_chunks_whole_and_in_part_give_what_steps_give(rows, time, with_lengths):
+    """One chunk, and several of which the last one lacks a step."""
+    assert 0 < -23 % chunk_size(23)
     cell = LSTMCell(4, use_peepholes=True, num_proj=3)
     args = data(cell, rows, time)
     lengths = None
@@ -113,7 +102,7 @@ def test_chunks_whole_and_in_part_give_what_steps_give(
 @pytest.mark.parametrize("few", [0, 100])
 @pytest.mark.parametrize("name", ["lstm_projection", "gru"])
 def test_inputs_products_made_before_the_loop_change_nothing(name, few, monkeypatch):
-    monkeypatch.setattr(affine_forward, "MAX_ROWS", few)
+    monkeypatch.setattr(affine, "FEW_ROWS", few)
     cell, lengths = cases.CASES[name].cell, np.array([6, 0, 3])
     params, x, state = data(cell, 3, 6)
     args = params, padded(x, lengths), state
@@ -138,11 +127,9 @@ def test_any_lengths_give_what_the_rows_give_cut_to_length(lengths):
 
 @jax.jit
 def any_lengths(params, x, state, lengths):
-    """One compilation, with phases."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phases, "LEAST_WORK", 0)
-        cell = GRUCell(3).bind(params)
-        return jaxrnn.dynamic_rnn(cell, padded(x, lengths), lengths, state)
+    """One compilation."""
+    cell = GRUCell(3).bind(params)
+    return jaxrnn.dynamic_rnn(cell, padded(x, lengths), lengths, state)
 
 
 def gru_step(params, x, h):
@@ -176,11 +163,11 @@ KINDS = {
 
 @pytest.mark.fast("tangent", "gradients of rows")
 @pytest.mark.parametrize("kind", KINDS)
-def test_derivatives_of_every_order_and_mode(kind, one_device):
-    """Through phases and chunks."""
-    cell, rows = LSTMCell(2, use_peepholes=True), 16
-    params, x, state = data(cell, rows, 5, depth=2)
-    lengths = jnp.asarray(np.random.default_rng(3).integers(0, 6, rows))
+def test_derivatives_of_every_order_and_mode(kind):
+    """Through several chunks, the last of which are skipped."""
+    cell, rows, time = LSTMCell(2, use_peepholes=True), 16, 33
+    params, x, state = data(cell, rows, time, depth=2)
+    lengths = jnp.asarray(np.random.default_rng(3).integers(0, 12, rows))
 
     def everything(as_it_is):
         def loss(params, lengths):
@@ -219,9 +206,10 @@ def test_steps_taken_follow_the_longest_row(mapped):
         return len(steps)
 
     short, shorter = [3, 0, 7, 1], [2, 2, 1, 0]
-    assert taken(loss, short, shorter) == 7
+    chunk = chunk_size(50)
+    assert 7 <= taken(loss, short, shorter) == chunk < 50
     # The backward pass reruns the update, and so reads its arguments again.
-    assert 2 * 7 <= taken(jax.grad(loss), short, shorter) <= 3 * 7
+    assert 2 * chunk <= taken(jax.grad(loss), short, shorter) <= 3 * chunk
 
 
 def temporaries(cell, args, lengths=None, as_it_is=True):
@@ -233,7 +221,7 @@ def temporaries(cell, args, lengths=None, as_it_is=True):
 @pytest.mark.parametrize("cell", [LSTMCell(64), GRUCell(64)], ids=str)
 def test_less_is_kept_for_the_backward_pass(cell):
     args = data(cell, 32, 64, depth=32)
-    assert temporaries(cell, args) < 0.7 * temporaries(cell, args, as_it_is=False)
+    assert temporaries(cell, args) < 0.85 * temporaries(cell, args, as_it_is=False)
 
 
 def test_kernels_gradients_are_not_made_at_every_step():
@@ -241,9 +229,7 @@ def test_kernels_gradients_are_not_made_at_every_step():
     cell, rows, time, depth = LSTMCell(8), 40, 30, 6
     args = data(cell, rows, time, depth)
     text = str(results(cell, None).trace(args).jaxpr)
-    assert "f64[8,32]" in text
-    lines = [line for line in text.splitlines() if "dot_general" in line]
-    of_kernels = [line for line in lines if "f64[8,32] = " in line]
+    of_kernels = re.findall(r"f64\[(?:8,32|32,8)\] = dot_general", text)
     assert len(of_kernels) == 1
 
 
@@ -282,7 +268,7 @@ class TestUserCells:
             state = (1 - f) * state + f * jnp.tanh(z)
             return state, state
 
-    def test_declared_parts_are_run_fast(self, caplog, one_device):
+    def test_declared_parts_are_run_fast(self, caplog):
         caplog.set_level(logging.DEBUG, "jaxrnn")
         cell, rows = self.MinimalGatedUnit(5), 18
         lengths = np.random.default_rng(4).integers(0, 8, rows)
@@ -466,17 +452,3 @@ def test_noise_is_that_of_the_steps():
         output, state = bound.at_step(jnp.int32(t))(x[:, t], state)
         np.testing.assert_allclose(outputs[:, t], output, atol=1e-12)
     close(last, state, DTYPE)
-
-
-def test_rows_are_sorted_on_one_device_alone(monkeypatch):
-    sorts = []
-    monkeypatch.setattr(
-        phases, "_sorted_phases", lambda *args: sorts.append(1) or args[0]
-    )
-    cell = GRUCell(2)
-    params, x, state = data(cell, 20, 3)
-    run = lambda: jaxrnn.dynamic_rnn(cell.bind(params), x, [2] * 20, state)
-    with jax.disable_jit(False):
-        jax.eval_shape(run)
-    assert not sorts
-    assert split_floats(params)[0]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jaxrnn import ComplexState
-from jaxrnn._linear import recurrence
-from jaxrnn._linear.elements import plus, times
-from jaxrnn._linear.forms import Recurrence, by_chunks, by_loop, run_steps
+from jaxrnn._sequences import recurrence
+from jaxrnn._sequences.elements import plus, times
+from jaxrnn._sequences.recurrence import by_chunks, by_loop, run_steps
 
 FORMS = {"loop": by_loop, "chunks": by_chunks}
 KINDS = ("real", "complex")
@@ -39,6 +39,10 @@ def data(kind, time, restarted=False):
     return a, x, numbers(rng, kind, BATCH, UNITS), resets
 
 
+def time_first(tree):
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), tree)
+
+
 def as_complex(x):
     if isinstance(x, ComplexState):
         return np.asarray(x.real) + 1j * np.asarray(x.imag)
@@ -51,7 +55,9 @@ def as_complex(x):
 @pytest.mark.parametrize("kind", KINDS)
 def test_equals_a_loop_of_numpy(kind, time, restarted):
     a, x, h, resets = data(kind, time, restarted)
-    hs, last = recurrence.linear_recurrence(a, x, h, resets, axis=1)
+    of_rows = *time_first((a, x)), h, time_first(resets)
+    hs, last = recurrence.linear_recurrence(*of_rows)
+    hs = time_first(hs)
     a, x, want = (as_complex(v) for v in (a, x, h))
     for t in range(time):
         before = want if resets is None else np.where(resets[:, t, None], 0, want)
@@ -78,9 +84,8 @@ def scanned(resets, a, x, h):
 def test_derivatives_of_both_orders(kind):
     """Time first; weights make each number count differently."""
     a, x, h, resets = data(kind, 11, restarted=True)
-    swap = functools.partial(jax.tree.map, lambda leaf: jnp.swapaxes(leaf, 0, 1))
-    args, resets = (swap(a), swap(x), h), jnp.asarray(resets).T
-    ours = lambda *args: recurrence.linear_recurrence(*args, resets, axis=0)
+    args, resets = (*time_first((a, x)), h), jnp.asarray(resets).T
+    ours = lambda *args: recurrence.linear_recurrence(*args, resets)
     plain = functools.partial(scanned, resets)
     direction = jax.tree.map(lambda leaf: jnp.cos(3 * leaf), args)
 
@@ -102,26 +107,27 @@ def test_derivatives_of_both_orders(kind):
 def test_what_stood_before_a_reset_does_not_matter():
     """Not even NaN: neither in states nor in gradients."""
     a, x, h, _ = data("real", 12)
-    resets = jnp.zeros((BATCH, 12), bool).at[:, 5].set(True)
-    bad = x.at[:, :5].set(jnp.nan)
+    a, x = time_first((a, x))
+    resets = jnp.zeros((12, BATCH), bool).at[5].set(True)
+    bad = x.at[:5].set(jnp.nan)
 
     def after(x):
-        hs, _ = recurrence.linear_recurrence(a, x, h, resets, axis=1)
-        return jnp.sum(jnp.sin(hs[:, 5:])), hs[:, 5:]
+        hs, _ = recurrence.linear_recurrence(a, x, h, resets)
+        return jnp.sum(jnp.sin(hs[5:])), hs[5:]
 
     (_, want), want_slope = jax.value_and_grad(after, has_aux=True)(x)
     (_, got), got_slope = jax.value_and_grad(after, has_aux=True)(bad)
     np.testing.assert_array_equal(got, want)
-    np.testing.assert_array_equal(got_slope[:, 5:], want_slope[:, 5:])
+    np.testing.assert_array_equal(got_slope[5:], want_slope[5:])
 
 
 @pytest.mark.usefixtures("form")
 def test_many_steps_of_strong_decay_are_finite():
     """Products of factors underflow; nothing is divided by them."""
-    a = jnp.full((1, 3000, 1), 1e-3, jnp.float32)
+    a = jnp.full((3000, 1, 1), 1e-3, jnp.float32)
     loss = lambda a: jnp.sum(
         recurrence.linear_recurrence(
-            a, jnp.ones_like(a), jnp.ones((1, 1), jnp.float32), None, axis=1
+            a, jnp.ones_like(a), jnp.ones((1, 1), jnp.float32), None
         )[0]
     )
     value, slope = jax.value_and_grad(loss)(a)
@@ -129,11 +135,11 @@ def test_many_steps_of_strong_decay_are_finite():
     assert jnp.all(jnp.isfinite(slope))
 
 
-@pytest.mark.parametrize("shape", [(0, 70, 3), (2, 70, 0)], ids=["rows", "units"])
+@pytest.mark.parametrize("shape", [(70, 0, 3), (70, 2, 0)], ids=["rows", "units"])
 def test_nothing_in_chunks(shape):
     a = jnp.ones(shape)
-    hs, last = by_chunks(Recurrence(a, a), a[:, 0], axis=1, transposed=False)
-    assert (hs.shape, last.shape) == (shape, shape[::2])
+    hs, last = by_chunks((a, None), a, a[0])
+    assert (hs.shape, last.shape) == (shape, shape[1:])
 
 
 @pytest.mark.parametrize(("platform", "loops"), [("cpu", 1), ("cuda", 3), ("tpu", 3)])
@@ -141,6 +147,7 @@ def test_nothing_in_chunks(shape):
 def test_the_platform_chooses_the_form(platform, loops, time):
     """One loop over steps on CPUs, three over chunks elsewhere; one of few steps."""
     a, x, h, _ = data("real", time)
-    run = jax.jit(lambda a, x, h: run_steps(Recurrence(a, x), h, 1, False))
+    a, x = time_first((a, x))
+    run = jax.jit(lambda a, x, h: run_steps((a, None), x, h))
     lowered = run.trace(a, x, h).lower(lowering_platforms=(platform,))
     assert lowered.as_text().count("stablehlo.while") == (loops if time > 63 else 1)
