@@ -11,8 +11,7 @@ one: `concat_packed`, `stack_packed`.
 
 For sequences longer than memory: `windows`, which yields each `Window` or
 `PackedWindow`, and `truncated_bptt` (`TruncatedBPTT`). What the strategies of
-`jaxrnn.memory` would store and cost: `memory_plan` (`MemoryPlan`). Which
-implementations run on a machine, and what bounds them: `explain` (`Explanation`).
+`jaxrnn.memory` would store and cost: `memory_plan` (`MemoryPlan`).
 
 Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
 `CudnnCompatibleGRUCell`, `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`,
@@ -94,7 +93,6 @@ from ._drivers.state_saving_rnn import (
 )
 from ._drivers.static_rnn import static_rnn as static_rnn
 from ._linear.elements import ComplexState as ComplexState
-from ._planning.explain import Explanation as Explanation, explain as explain
 from ._planning.memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
 from ._tensor_array.tensor_array import TensorArray as TensorArray
 from ._time.sequence import DeclinedError as DeclinedError

@@ -1,6 +1,6 @@
 """`LoopRule`: how the loop of an affine cell is run and differentiated.
 
-There is one rule for XLA, one for the kernels of Pallas and one for cuDNN.
+There is one rule for XLA, one for `jaxrnn-native` and one for cuDNN.
 """
 
 import abc

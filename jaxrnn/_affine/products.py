@@ -49,7 +49,6 @@ def product_cotangents(
     inputs: Array,
     operands: list[Array],
     c_zs: list[Array],
-    accumulator: DType | None = None,
 ) -> tuple[list[Params], Array]:
     """The cotangents of product parameters and of inputs, over many steps.
 
@@ -59,40 +58,31 @@ def product_cotangents(
             not alive.
         operands: What "state" was multiplied by in each stage, `[..., rows]`.
         c_zs: The cotangents of the products, `[..., columns]`.
-        accumulator: The dtype in which sums are accumulated; None for that of `c_zs`.
 
     Returns:
         `(c_product_params, c_inputs)`, in the dtypes of parameters and inputs.
     """
     c_product_params, c_inputs = [], jnp.zeros_like(inputs)
     for stage_params, operand, c_z in zip(product_params, operands, c_zs, strict=True):
-        c_stage_params = {
-            "state": _outer(operand, c_z, stage_params["state"], accumulator)
-        }
+        c_stage_params = {"state": _outer(operand, c_z, stage_params["state"])}
         if "inputs" in stage_params:
-            c_stage_params["inputs"] = _outer(
-                inputs, c_z, stage_params["inputs"], accumulator
-            )
+            c_stage_params["inputs"] = _outer(inputs, c_z, stage_params["inputs"])
             kernel = stage_params["inputs"].astype(c_z.dtype)
-            share = jnp.matmul(c_z, kernel.T, preferred_element_type=accumulator)
-            c_inputs += share.astype(inputs.dtype)
+            c_inputs += jnp.matmul(c_z, kernel.T).astype(inputs.dtype)
         if "bias" in stage_params:
-            total = jnp.sum(c_z, (0, 1), dtype=accumulator)
+            total = jnp.sum(c_z, (0, 1))
             c_stage_params["bias"] = total.astype(stage_params["bias"].dtype)
         c_product_params.append(c_stage_params)
     return c_product_params, c_inputs
 
 
-def _outer(
-    operand: Array, c_z: Array, kernel: Array, accumulator: DType | None
-) -> Array:
+def _outer(operand: Array, c_z: Array, kernel: Array) -> Array:
     """The cotangent of a kernel, summed over all rows of all steps in one product."""
     # Written out: the form that JAX would derive has the slower layout on a CPU.
     c_kernel = jax.lax.dot_general(
         operand.astype(c_z.dtype),
         c_z,
         (((0, 1), (0, 1)), ((), ())),
-        preferred_element_type=accumulator,
         out_sharding=sharding_of(kernel, c_z),
     )
     return c_kernel.astype(kernel.dtype)

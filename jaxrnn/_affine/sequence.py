@@ -29,7 +29,7 @@ from .row_groups import by_row_groups
 class XlaLoop(LoopRule):
     """The loops of one cell as XLA compiles them; of each step they save `(zs, state)`.
 
-    The kernels are tested against this rule, and this rule against the scan.
+    The others are tested against this rule, and this rule against the scan.
     """
 
     def __init__(self, cell: Any) -> None:
@@ -69,8 +69,7 @@ def affine_sequence(
         state: The initial state, each leaf `[batch, size]`.
         steps: Which steps there are. With restarts the outputs are pairs
             `(output, new_state)`.
-        implementation: The `Implementation` that runs the loop, or a `Default`; None
-            for XLA.
+        implementation: The `Implementation` that runs the loop; None for XLA.
 
     Raises:
         DeclinedError: If the implementation cannot run this.

@@ -58,7 +58,7 @@ class SpecsCell(RNNCell):
         return inputs, with_structure(self.state_size, state)
 
 
-def check_without_kernel(steps: Steps, implementation: Any) -> None:
+def check_for_xla(steps: Steps, implementation: Any) -> None:
     """Raises DeclinedError for an implementation, or a symbolic number of steps."""
     if implementation is not None:
         raise DeclinedError("no product reads the state")

@@ -15,7 +15,7 @@ from .._batching.packed_sequences import (
     check_first_axis,
     check_whole,
 )
-from .._kernels.implementation import default
+from .._kernels.choice import default
 from .._time import masking
 from .._time.restarts import Restarts, rows_of
 from ..memory._strategy import Strategy, as_strategy

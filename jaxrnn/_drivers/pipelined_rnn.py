@@ -15,7 +15,7 @@ from .._base.lengths import as_lengths
 from .._base.sharding import as_rows_of, as_varying_as
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
-from .._kernels.implementation import as_implementation
+from .._kernels.choice import as_implementation
 from .._time.steps import steps_to_run
 from ..memory._strategy import Strategy, as_strategy
 from .over_time import over_time

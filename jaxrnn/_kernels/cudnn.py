@@ -29,10 +29,8 @@ from .._time import masking
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
 from .cudnn_calls import CUDNN, Calls, flat_weights, precision_here
-from .implementation import Implementation
-from .kernel_loop import row_lengths, step_input_type, why_not_steps
+from .implementation import Implementation, row_lengths, why_not_arrays
 from .mapped_rows import SHARED, as_rows
-from .work import Work
 
 # cuDNN refuses more: https://github.com/pytorch/pytorch/issues/133751.
 MOST_STEPS = 65_535
@@ -54,51 +52,21 @@ class Cudnn(Implementation):
     `jax.shard_map`: XLA cannot partition the call, and would gather them.
 
     Attributes:
-        machine: The kind of GPU; nothing depends on it.
         calls: The functions that call cuDNN; tests replace them by JAX's reference.
     """
 
     name: ClassVar[str] = "cudnn"
-    platform: ClassVar[str] = "cuda"
     calls: Calls = CUDNN
-
-    def why_not(self, work: Work) -> str | None:
-        """Why it cannot run that work, or None."""
-        reason = why_not_cell(work.cell)
-        if reason:
-            return reason
-        dtypes = {work.dtype, *(dtype for _, dtype in work.state)}
-        if dtypes != {jnp.dtype(jnp.float32)}:
-            return f"it computes in float32, got {', '.join(sorted(map(str, dtypes)))}"
-        if work.time > MOST_STEPS:
-            return f"it takes {MOST_STEPS} steps at most, got {work.time}"
-        return None
-
-    def how(self, work: Work) -> str:
-        """How it would run that work."""
-        del work
-        return "cuDNN runs all steps in one call, products of the inputs and all"
 
     def run_sequences(
         self, cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
     ) -> tuple[PyTree, PyTree]:
         """`(outputs, state)` of all steps; see `Implementation`."""
-        reason = self._why_not_sequences(cell, params, xs, state, steps)
-        if reason := reason or self.calls.why_not_here():
+        reason = why_not_cell(cell) or why_not_arrays(xs, state, steps)
+        reason = reason or why_not_steps(steps) or self.calls.why_not_here()
+        if reason:
             raise DeclinedError(reason)
         return run_loop(CudnnLoop(self.calls, cell), params, xs, state, Phases(steps))
-
-    def _why_not_sequences(
-        self, cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
-    ) -> str | None:
-        if reason := why_not_steps(xs, steps):
-            return reason
-        if 0 in (*xs.shape, cell.output_size):
-            return "there are no steps, no rows, no inputs, or no units"
-        if reason := why_not_cell(cell):
-            return reason
-        inputs = step_input_type(xs, steps)
-        return self.why_not(Work.of(cell, params, steps.time, inputs, state))
 
 
 @final
@@ -180,7 +148,7 @@ class CudnnLoop(LoopRule):
         y, h, c, *reserve = as_varying_as(args, run(*args))
         outputs = steps.zero_dead(_batch_major(y, steps))
         last = with_structure(primals.state, self.cell.leave(c, h)[1])
-        has_steps = _lengths(primals, steps) > 0
+        has_steps = row_lengths(primals.xs, steps) > 0
         return outputs, masking.choose(has_steps, last, primals.state), reserve
 
     def _backward(
@@ -188,7 +156,7 @@ class CudnnLoop(LoopRule):
     ) -> Primals:
         (params, xs, _, restart_states) = primals
         (outputs, (reserve,)), (c_outputs, c_state) = saved, cotangents
-        has_steps = _lengths(primals, steps) > 0
+        has_steps = row_lengths(primals.xs, steps) > 0
         c_h, carry = self.cell.enter(masking.zero_dead(has_steps, c_state))
         args = (
             *self._call_args(primals, steps),
@@ -210,7 +178,7 @@ class CudnnLoop(LoopRule):
     def _call_args(self, primals: Primals, steps: Steps) -> tuple[Array, ...]:
         """The arguments of `cudnn_calls.forward`, with zeros in place of padding."""
         params, xs, state, _ = primals
-        lengths = _lengths(primals, steps)
+        lengths = row_lengths(primals.xs, steps)
         h, carry = self.cell.enter(masking.zero_dead(lengths > 0, state))
         return (
             flat_weights(self.cell, params, xs.shape[-1]),
@@ -224,15 +192,21 @@ class CudnnLoop(LoopRule):
 
 def why_not_cell(cell: Any) -> str | None:
     """Why cuDNN cannot run that cell, or None."""
-    reason = cell.why_no_plain_lstm()
+    reason = cell.why_not_plain()
+    if cell.declared_kind != "lstm":
+        reason = f"{type(cell).__name__} is not one"
     return reason and f"it runs plain LSTMs with tanh: {reason}"
+
+
+def why_not_steps(steps: Steps) -> str | None:
+    """Why cuDNN cannot run these steps, or None."""
+    if steps.restarts is not None:
+        return "rows of several sequences restart within the loop"
+    if steps.time > MOST_STEPS:
+        return f"it takes {MOST_STEPS} steps at most, got {steps.time}"
+    return None
 
 
 def _batch_major(x: Array, steps: Steps) -> Array:
     """Sequences `[batch, time, ...]` from the layout of the steps, and back."""
     return jnp.swapaxes(x, 0, 1 - steps.axis)
-
-
-def _lengths(primals: Primals, steps: Steps) -> Array:
-    """int32 `[batch]`, the number of steps of each row, from 0 to all."""
-    return row_lengths(steps, primals.xs.shape[1 - steps.axis])

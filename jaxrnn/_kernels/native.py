@@ -5,7 +5,6 @@ import functools
 from typing import Any, ClassVar, final
 
 import jax
-import jax.numpy as jnp
 
 from .._affine.loop_rule import Primals, Residuals, run_loop
 from .._affine.on_mesh import run_on_mesh
@@ -18,11 +17,9 @@ from .._base.typing import Array, Params, PyTree
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps
 from . import native_calls
-from .implementation import Implementation
-from .kernel_loop import row_lengths, step_input_type
+from .implementation import Implementation, row_lengths, why_not_arrays
 from .loop_beside_xla import LoopBesideXla
 from .native_calls import BackwardArgs, Call, ForwardArgs
-from .work import Work
 
 
 @final
@@ -41,55 +38,34 @@ class Native(Implementation):
     """
 
     name: ClassVar[str] = "native"
-    platform: ClassVar[str] = "cpu"
-
-    def why_not(self, work: Work) -> str | None:
-        """Why it cannot run that work, or None."""
-        reason = native_calls.why_not_installed() or why_not_cell(work.cell)
-        if reason:
-            return reason
-        dtypes = {work.dtype, *(dtype for _, dtype in work.state)}
-        if dtypes != {jnp.dtype(jnp.float32)}:
-            return f"it computes in float32, got {', '.join(sorted(map(str, dtypes)))}"
-        return None
-
-    def how(self, work: Work) -> str:
-        """How it would run that work."""
-        del work
-        return (
-            "jaxrnn-native runs all steps in one call, products of the inputs and all"
-        )
 
     def run_sequences(
         self, cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
     ) -> tuple[PyTree, PyTree]:
         """`(outputs, state)` of all steps; see `Implementation`."""
-        return run_on_mesh(self._run_here, cell, params, xs, state, steps)
-
-    def _run_here(
-        self, cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
-    ) -> tuple[PyTree, PyTree]:
-        """`run_sequences` of the rows and units that a device has."""
-        work = work_for(cell, params, xs, state, steps)
-        if reason := self.why_not(work):
-            raise DeclinedError(reason)
-        return run_loop(NativeLoop(cell), params, xs, state, Phases(steps))
+        return run_on_mesh(run_native, cell, params, xs, state, steps)
 
 
-def work_for(cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps) -> Work:
-    """The work of running these sequences; for the arguments see `Implementation`.
+def run_native(
+    cell: Any,
+    params: Params,
+    xs: Array,
+    state: PyTree,
+    steps: Steps,
+    is_default: bool = False,
+) -> tuple[PyTree, PyTree]:
+    """`(outputs, state)` of the rows and units that a device has.
+
+    The arguments are those of `Implementation.run_sequences`. With `is_default` a
+    program for another platform has XLA's loop; else there is none for it.
 
     Raises:
-        DeclinedError: If no call can have these sizes, with the reason.
+        DeclinedError: If no call can run them, with the reason.
     """
-    reason = why_not_cell(cell)
-    if not isinstance(xs.shape[1 - steps.axis], int):
-        reason = reason or "the number of rows is symbolic"
-    if reason is None and 0 in (*xs.shape, cell.output_size):
-        reason = "there are no steps, no rows, no inputs, or no units"
-    if reason:
+    reason = why_not_cell(cell) or why_not_arrays(xs, state, steps)
+    if reason := reason or native_calls.why_not_installed() or native_calls.register():
         raise DeclinedError(reason)
-    return Work.of(cell, params, steps.time, step_input_type(xs, steps), state)
+    return run_loop(NativeLoop(cell, is_default), params, xs, state, Phases(steps))
 
 
 def why_not_cell(cell: Any) -> str | None:
@@ -111,7 +87,7 @@ class NativeLoop(LoopBesideXla):
     Other platforms have XLA's loop if `is_default`; else lowering for them is an error.
     """
 
-    def __init__(self, cell: Any, is_default: bool = False) -> None:
+    def __init__(self, cell: Any, is_default: bool) -> None:
         super().__init__(cell)
         self.is_default = is_default
 
@@ -155,7 +131,7 @@ class NativeLoop(LoopBesideXla):
         restarts = None if steps.restarts is None else steps.restarts.starts
         products = self.cell.product_params(params, xs.shape[-1])
         args = ForwardArgs(
-            _lengths(xs, steps),
+            row_lengths(xs, steps),
             restarts,
             xs,
             [(p["inputs"], p["state"], p["bias"]) for p in products],
@@ -179,7 +155,7 @@ class NativeLoop(LoopBesideXla):
             c_outputs = c_outputs[0] + c_h
         products = self.cell.product_params(params, xs.shape[-1])
         args = BackwardArgs(
-            _lengths(xs, steps),
+            row_lengths(xs, steps),
             None if restarts is None else restarts.starts,
             [p["state"] for p in products],
             zs,
@@ -222,11 +198,6 @@ class NativeLoop(LoopBesideXla):
         if h is None or c is None:
             return h
         return with_structure(like, self.cell.leave(c, h)[1])
-
-
-def _lengths(xs: Array, steps: Steps) -> Array:
-    """int32 `[batch]`, the number of steps of each row, from 0 to all."""
-    return row_lengths(steps, xs.shape[1 - steps.axis])
 
 
 def _refuse(*_: Any) -> Any:

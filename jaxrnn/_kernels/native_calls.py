@@ -281,7 +281,7 @@ class Call:
 
 @functools.cache
 def why_not_installed() -> str | None:
-    """Why the package cannot be called, or None; then it is registered with JAX."""
+    """Why there is no package to be called, or None. It is not loaded for that."""
     if importlib.util.find_spec("jaxrnn_native") is None:
         return "its package is not installed: `pip install ./native` in the repository"
     package = importlib.import_module("jaxrnn_native")
@@ -290,8 +290,18 @@ def why_not_installed() -> str | None:
             f"the installed jaxrnn-native has version {package.INTERFACE} of its "
             f"calls, and this jaxrnn calls version {INTERFACE}: upgrade both"
         )
+    return None
+
+
+@functools.cache
+def register() -> str | None:
+    """Loads the installed package and registers its calls with JAX, once.
+
+    Returns:
+        Why that failed, or None.
+    """
     try:
-        package.register()
+        importlib.import_module("jaxrnn_native").register()
     except (OSError, RuntimeError) as error:
         return f"the installed jaxrnn-native does not fit this JAX: {error}"
     return None
