@@ -17,13 +17,11 @@ from jax.custom_derivatives import SymbolicZero as SymbolicZero
 # The tangent of an integer in a rule with symbolic zeros.
 from jax.custom_derivatives import zero_from_primal as zero_from_primal
 
-# Programs are inspected by the kernels, which compile the update of any cell, and by
-# `memory_plan`, which counts bytes.
+# The program of a cell's updates tells whether its units can be divided among devices.
 from jax.extend.core import ClosedJaxpr as ClosedJaxpr
 from jax.extend.core import Jaxpr as Jaxpr
 from jax.extend.core import JaxprEqn as JaxprEqn
 from jax.extend.core import Literal as Literal
-from jax.extend.core import Var as Var
 
 # An operation with custom rules: `jax.custom_jvp` loses them where JAX partially
 # evaluates a program, and nothing documented reveals for which platform it is compiled.
@@ -43,7 +41,6 @@ from jax.interpreters.ad import instantiate_zeros as instantiate_zeros
 from jax.interpreters.ad import is_undefined_primal as is_undefined_primal
 from jax.interpreters.ad import primitive_jvps as primitive_jvps
 from jax.interpreters.ad import primitive_transposes as primitive_transposes
-from jax.interpreters.batching import defvectorized as defvectorized
 from jax.interpreters.batching import (
     fancy_primitive_batchers as fancy_primitive_batchers,
 )
