@@ -112,7 +112,14 @@ def test_plain_cells():
 
 @pytest.mark.parametrize(
     "of",
-    [LSTMCell, BasicLSTMCell, GRUCell, BasicRNNCell, contrib.LSTMBlockCell],
+    [
+        LSTMCell,
+        BasicLSTMCell,
+        GRUCell,
+        BasicRNNCell,
+        contrib.LSTMBlockCell,
+        contrib.GRUBlockCellV2,
+    ],
     ids=lambda of: of.__name__,
 )
 def test_a_subclass_is_no_plain_cell(of):
