@@ -11,8 +11,7 @@ one: `concat_packed`, `stack_packed`.
 
 For sequences longer than memory: `windows`, which yields each `Window` or
 `PackedWindow`, and `truncated_bptt` (`TruncatedBPTT`). What the strategies of
-`jaxrnn.memory` would store and cost: `memory_plan` (`MemoryPlan`). Which
-implementations run on a machine, and what bounds them: `explain` (`Explanation`).
+`jaxrnn.memory` would store and cost: `memory_plan` (`MemoryPlan`).
 
 Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
 `CudnnCompatibleGRUCell`, `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`,

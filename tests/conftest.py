@@ -2,9 +2,10 @@
 
 The fast run, `python -m pytest`, tests every mechanism against every law: an affine
 cell, a stack, a wrapper with random numbers, a function cell; each driver, memory
-strategy, kernel and converter; and some goldens of each group. `-m slow` runs the
-others: further cells and sizes, second derivatives of variants, goldens again outside
-of jit, benchmarks and examples. A test with many parameters names those that are fast,
+strategy, implementation and converter; and some goldens of each group. `-m slow` runs
+the others: further cells and sizes, second derivatives of variants, goldens again
+outside of jit, benchmarks and examples. A test with many parameters names those that
+are fast,
 
     @pytest.mark.fast("lstm-*", "*-gru")
 

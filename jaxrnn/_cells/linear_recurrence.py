@@ -20,7 +20,7 @@ from .._time.steps import Steps
 from .base import scope_name
 from .hyperparameters import set_common_fields
 from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
-from .specs_cell import SpecsCell, check_without_kernel
+from .specs_cell import SpecsCell, check_for_xla
 from .step_checks import check_state_dtypes
 
 
@@ -123,7 +123,7 @@ class LinearRecurrenceCell(SpecsCell):
         """
         if type(self).apply is not LinearRecurrenceCell.apply:
             raise DeclinedError(f"{type(self).__name__} has a custom `apply`")
-        check_without_kernel(steps, implementation)
+        check_for_xla(steps, implementation)
         params = whole_on_explicit_mesh(params)
         state = with_structure(self.state_size, state)
         with jax.named_scope(scope_name(self)):

@@ -18,7 +18,7 @@ from .base import scope_name
 from .heads import head_size, set_head_fields
 from .initializers import ParamSpec, glorot_uniform, zeros
 from .mlstm_chunks import Projected, chunk_size, normalized, run_chunks
-from .specs_cell import SpecsCell, check_without_kernel
+from .specs_cell import SpecsCell, check_for_xla
 from .states import MLSTMState
 from .step_checks import check_state_dtypes
 
@@ -153,7 +153,7 @@ class MLSTMCell(SpecsCell):
             DeclinedError: If an implementation is named, if sequences are packed, which
                 needs the state of every step, or if the number of steps is symbolic.
         """
-        check_without_kernel(steps, implementation)
+        check_for_xla(steps, implementation)
         if steps.restarts is not None:
             raise DeclinedError("packed sequences need the state of every step")
         state, dtype = MLSTMState(*state), _arithmetic_dtype(inputs, state)

@@ -58,9 +58,9 @@ class SpecsCell(RNNCell):
         return inputs, with_structure(self.state_size, state)
 
 
-def check_without_kernel(steps: Steps, implementation: Any) -> None:
-    """Raises DeclinedError for an implementation, or a symbolic number of steps."""
-    if implementation is not None:
+def check_for_xla(steps: Steps, implementation: Any) -> None:
+    """Raises DeclinedError unless XLA may run so many steps."""
+    if implementation not in (None, "xla"):
         raise DeclinedError("no product reads the state")
     if not isinstance(steps.time, int):
         raise DeclinedError("the number of steps is symbolic")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._autodiff.leaves import is_float
+from .._base.math import is_float
 from .._base.arguments import as_dtype
 from .._base.errors import describe
 from .._base.inputs import as_array, as_state, named_inputs

@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._autodiff.jax_internals import dce_jaxpr
-from .._autodiff.leaves import is_float
+from jax.core import no_such
+from .._base.math import is_float
 from .._base.cell_keys import fold
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells.base import RNNCell, any_is_random

@@ -26,7 +26,7 @@ def run_sequence(
     xs: PyTree,
     state: PyTree,
     steps: Steps,
-    implementation: Any = None,
+    implementation: str | None = None,
     unroll: int = 1,
 ) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of a cell over all steps.
@@ -39,9 +39,8 @@ def run_sequence(
         state: The initial state, each leaf `[batch, ...]`.
         steps: Which steps there are. With restarts the outputs are pairs
             `(output, new_state)`.
-        implementation: The `Implementation` that must run the loop; one that is not
-            required runs it if it can; None for XLA's loop. If the cell declines, it is
-            scanned.
+        implementation: What must run the loop of an affine cell, "native" or "cudnn";
+            else a cell that declines is scanned.
         unroll: The number of steps unrolled in each iteration of a scan.
 
     Raises:
@@ -56,13 +55,11 @@ def run_sequence(
         outputs, last = apply_sequence(xs, state, steps, implementation)
         return outputs, with_structure(state, last)
     except DeclinedError as reason:
-        if implementation is not None and implementation.is_required:
+        if implementation not in (None, "xla"):
             raise ValueError(
-                f"`implementation` {implementation} cannot run this cell on these "
+                f"`implementation` {implementation!r} cannot run this cell on these "
                 f"sequences: {reason}. Leave it out for XLA's loop, which runs them."
             ) from None
-        if implementation is not None:  # The cell may run them at once without it.
-            return run_sequence(apply_sequence, apply, xs, state, steps, unroll=unroll)
         _log.debug("the cell is run step by step: %s", reason)
     return scan_steps(apply, xs, state, steps, unroll)
 

@@ -55,6 +55,8 @@ class LSTMBlockCell(ContribLSTM):
     reuse: Any = dataclasses.field(default=None, compare=False)
     name: str | None = "lstm_cell"
 
+    library_kind = "lstm"
+
     def __post_init__(self) -> None:
         clip = self.cell_clip
         if isinstance(clip, int | float) and clip <= 0:
@@ -76,9 +78,9 @@ class LSTMBlockCell(ContribLSTM):
         """The peepholes, if any."""
         return self._lstm.elementwise_specs()
 
-    def why_no_plain_lstm(self) -> str | None:
-        """Why this is not the plain LSTM of a library; see `AffineCell`."""
-        return self._lstm.why_no_plain_lstm()
+    def why_not_plain(self) -> str | None:
+        """What it has beyond the LSTM of libraries, or None; see `AffineCell`."""
+        return self._lstm.why_not_plain()
 
 
 @final
@@ -117,6 +119,8 @@ class GRUBlockCellV2(VectorStateCell):
     name: str | None = "gru_cell"
     dtype: DType | None = None
 
+    library_kind = "gru"
+
     def __post_init__(self) -> None:
         if (self.num_units is None) == (self.cell_size is None):
             raise ValueError(
@@ -131,8 +135,3 @@ class GRUBlockCellV2(VectorStateCell):
     def stages(self) -> tuple[Stage, ...]:
         """The gates; then the candidate, from the reset state."""
         return GRUCell(self.num_units).stages
-
-    @property
-    def plain_kind(self) -> str | None:
-        """Which cell of libraries this is, if any; see `AffineCell`."""
-        return GRUCell(self.num_units).plain_kind

@@ -5,7 +5,7 @@ from typing import Any
 from .._base.arguments import as_count
 from .._base.math import clip_symmetric
 from .._base.typing import Array, Params, PyTree
-from .._cells.affine import AffineCell, Stage
+from .._cells.affine import Stage
 from .._cells.hyperparameters import check_number, set_field
 from .._cells.states import LSTMFamily, LSTMStateTuple
 
@@ -36,10 +36,6 @@ class ContribLSTM(LSTMFamily):
         """`num_units`, and `num_proj` if there is a projection."""
         h = self.num_units if self.num_proj is None else self.num_proj
         return LSTMStateTuple(self.num_units, h)
-
-    def why_no_plain_lstm(self) -> str | None:
-        """That the class is no `LSTMCell`; see `AffineCell`."""
-        return AffineCell.why_no_plain_lstm(self)
 
     def with_projection(self, gates: Stage, kernel: Any) -> tuple[Stage, ...]:
         """The stages: the gates; then the projection, if any, at "projection"."""

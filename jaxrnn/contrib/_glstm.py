@@ -7,12 +7,11 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from .._affine.products import plain_product
 from .._base.arguments import as_count
 from .._base.cell_keys import check_key_of_step
 from .._base.math import affine
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._cells.affine import Stage
+from .._cells.affine import Stage, plain_product
 from .._cells.hyperparameters import set_field
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.states import LSTMStateTuple
@@ -107,9 +106,9 @@ class GLSTMCell(ContribLSTM):
         return False
 
     def stage_params(self, params: Params) -> Params:
-        """One kernel that is zero between groups; see `AffineCell.stage_params`."""
+        """Those of a cell of one group; see `AffineCell.stage_params`."""
         staged = {
-            "kernel": self._joined_kernel(params),
+            "kernel": params["group0"]["kernel"],
             "bias": jnp.concatenate([params[name] for name in _BIASES]),
         }
         if self.num_proj is not None:
@@ -137,24 +136,28 @@ class GLSTMCell(ContribLSTM):
     ) -> tuple[PyTree, PyTree]:
         """All steps at once, group by group; see `AffineCell.apply_sequence`.
 
-        Kernels run all groups together, with a kernel that is zero between them.
-
         Raises:
             DeclinedError: If a projection joins several groups at every step, or as
                 `AffineCell.apply_sequence`.
         """
-        if self.number_of_groups == 1 or implementation is not None:
+        if self.number_of_groups == 1:
             return self.run_stages(params, inputs, state, steps, implementation)
         if self.num_proj is not None:
             raise DeclinedError("the projection joins the groups at every step")
         runs = [
-            self._run_group(g, params, inputs, state, steps)
+            self._run_group(g, params, inputs, state, steps, implementation)
             for g in range(self.number_of_groups)
         ]
         return jax.tree.map(lambda *parts: jnp.concatenate(parts, -1), *runs)
 
     def _run_group(
-        self, g: int, params: Params, inputs: Array, state: PyTree, steps: Steps
+        self,
+        g: int,
+        params: Params,
+        inputs: Array,
+        state: PyTree,
+        steps: Steps,
+        implementation: Any,
     ) -> tuple[PyTree, PyTree]:
         """One group over all steps, as a cell with one group."""
         part = lambda x: jnp.split(x, self.number_of_groups, axis=-1)[g]
@@ -166,7 +169,7 @@ class GLSTMCell(ContribLSTM):
             part, (inputs, state, steps.restart_states)
         )
         steps = steps.with_restart_states(restart_states).with_stand_in(inputs, state)
-        return group.run_stages(group_params, inputs, state, steps)
+        return group.run_stages(group_params, inputs, state, steps, implementation)
 
     def _product_by_group(
         self,
@@ -190,24 +193,6 @@ class GLSTMCell(ContribLSTM):
         bias = jnp.concatenate([params[name] for name in _BIASES])
         z = [part for gate in zip(*blocks, strict=True) for part in gate]
         return jnp.concatenate(z, -1) + bias.astype(dtype)[None, :]
-
-    def _joined_kernel(self, params: Params) -> Array:
-        """`[I + P, 4H]`, blocks i, j, f, o, zero between groups."""
-        (c, h), groups = self.sizes, self.number_of_groups
-        if groups == 1:
-            return params["group0"]["kernel"]
-        kernels = jnp.stack([params[f"group{g}"]["kernel"] for g in range(groups)])
-        columns = jnp.stack(jnp.split(kernels, 4, axis=-1), axis=2)
-        ends = [kernels.shape[1] - h // groups]
-        parts = [self._blocks(part) for part in jnp.split(columns, ends, axis=1)]
-        return jnp.concatenate(parts).reshape(-1, 4 * c)
-
-    def _blocks(self, part: Array) -> Array:
-        """`[G, rows, 4, H / G]` as blocks on the diagonal of `[G * rows, 4, H]`."""
-        groups, rows, gates, units = part.shape
-        diagonal = jnp.eye(groups, dtype=bool)[:, None, None, :, None]
-        part = jnp.where(diagonal, part[:, :, :, None, :], jnp.zeros((), part.dtype))
-        return part.reshape(groups * rows, gates, groups * units)
 
     def _check_divides(self, what: str, size: int) -> None:
         if size % self.number_of_groups:

@@ -204,7 +204,7 @@ class GridLSTM(SpecsCell):
         """Step by step, with kernels joined once; see `RNNCell.apply_sequence`.
 
         Raises:
-            DeclinedError: If an implementation is named: kernels cannot run this.
+            DeclinedError: If an implementation is named, none of which can run this.
         """
         if implementation is not None:
             raise DeclinedError("an update reads c of the window below")

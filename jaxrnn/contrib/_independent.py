@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._cells.affine import AffineCell, Stage
+from .._cells.affine import Stage
 from .._cells.initializers import (
     ParamSpec,
     bias_initializer,
@@ -247,10 +247,6 @@ class IndyLSTMCell(LSTMFamily):
         """One product of the inputs for the four blocks."""
         columns = 4 * self.num_units
         return (Stage(self._update, 0, columns, glorot_uniform, zeros, blocks=4),)
-
-    def why_no_plain_lstm(self) -> str | None:
-        """Why this is not the plain LSTM of a library; see `AffineCell`."""
-        return AffineCell.why_no_plain_lstm(self)
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
         """The weights of h."""

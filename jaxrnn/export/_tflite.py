@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from .._autodiff.jax_internals import serialize_portable_artifact_str
+from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.arguments import check_functions
 from .._base.errors import describe
 from .._base.typing import Array, PyTree

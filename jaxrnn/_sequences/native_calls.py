@@ -87,7 +87,7 @@ class ForwardResults(NamedTuple):
 
 
 class BackwardArgs(NamedTuple):
-    """The arguments of the backward loop; names with c_ are cotangents.
+    """The arguments of the backward loop; names with ct_ are cotangents.
 
     Attributes:
         lengths: As in `ForwardArgs`.
@@ -96,10 +96,10 @@ class BackwardArgs(NamedTuple):
         zs: As in `ForwardResults`.
         saved_h: As in `ForwardResults`.
         saved_c: As in `ForwardResults`.
-        c_outputs: Those of the outputs.
-        c_new_c: Those of `new_c`.
-        c_last_h: Those of `last_h`.
-        c_last_c: Those of `last_c`.
+        ct_outputs: Those of the outputs.
+        ct_new_c: Those of `new_c`.
+        ct_last_h: Those of `last_h`.
+        ct_last_c: Those of `last_c`.
     """
 
     lengths: Any
@@ -108,31 +108,31 @@ class BackwardArgs(NamedTuple):
     zs: Any
     saved_h: Any
     saved_c: Any
-    c_outputs: Any
-    c_new_c: Any
-    c_last_h: Any
-    c_last_c: Any
+    ct_outputs: Any
+    ct_new_c: Any
+    ct_last_h: Any
+    ct_last_c: Any
 
 
 class BackwardResults(NamedTuple):
     """The results of the backward loop.
 
     Attributes:
-        c_zs: Those of `zs`, in their memory; zeros where a row is not alive.
+        ct_zs: Those of `zs`, in their memory; zeros where a row is not alive.
         operand: What the second stage of a GRU multiplies, r * h; zeros where a row is
             not alive.
-        c_h: Those of `h`.
-        c_c: Those of `c`.
-        c_restart_h: Those of `restart_h`.
-        c_restart_c: Those of `restart_c`.
+        ct_h: Those of `h`.
+        ct_c: Those of `c`.
+        ct_restart_h: Those of `restart_h`.
+        ct_restart_c: Those of `restart_c`.
     """
 
-    c_zs: Any
+    ct_zs: Any
     operand: Any
-    c_h: Any
-    c_c: Any
-    c_restart_h: Any
-    c_restart_c: Any
+    ct_h: Any
+    ct_c: Any
+    ct_restart_h: Any
+    ct_restart_c: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,14 +176,14 @@ class Call:
         result_axes = BackwardResults(rows, rows, 0, 0, SHARED, SHARED)
         return as_rows(self._backward, (axes,), result_axes)(args)
 
-    def weights(self, lengths: Array, xs: Array, operand: Array, c_z: Array) -> Params:
+    def weights(self, lengths: Array, xs: Array, operand: Array, ct_z: Array) -> Params:
         """The cotangents of a stage's parameters; each mapped entry is a call.
 
         Args:
             lengths: int32 `[batch]`.
             xs: The inputs.
             operand: What the state's matrix multiplied: `saved_h`, or `operand`.
-            c_z: The cotangents of the stage's products.
+            ct_z: The cotangents of the stage's products.
 
         Returns:
             `{"inputs": [depth, columns], "state": [units, columns], "bias":
@@ -196,26 +196,26 @@ class Call:
             results = self._run("weights", args, (*types, _float32(columns)))
             return dict(zip(("inputs", "state", "bias"), results, strict=True))
 
-        return sequential_vmap(run)(lengths, xs, operand, c_z)
+        return sequential_vmap(run)(lengths, xs, operand, ct_z)
 
-    def inputs(self, lengths: Array, w_inputs: list[Array], c_zs: list[Array]) -> Array:
+    def inputs(self, lengths: Array, w_inputs: list[Array], ct_zs: list[Array]) -> Array:
         """The cotangent of the inputs; `vmap` makes rows of mapped axes.
 
         Args:
             lengths: int32 `[batch]`.
             w_inputs: The matrix of the inputs in each stage, `[depth, columns]`.
-            c_zs: The cotangents of each stage's products.
+            ct_zs: The cotangents of each stage's products.
         """
 
-        def run(lengths: Array, w_inputs: list[Array], c_zs: list[Array]) -> Array:
-            types = _float32(*c_zs[0].shape[:2], w_inputs[0].shape[0])
-            pairs = [*zip(w_inputs, c_zs, strict=True)]
+        def run(lengths: Array, w_inputs: list[Array], ct_zs: list[Array]) -> Array:
+            types = _float32(*ct_zs[0].shape[:2], w_inputs[0].shape[0])
+            pairs = [*zip(w_inputs, ct_zs, strict=True)]
             return self._run(
                 "inputs", (lengths, pairs), types, stages=np.int32(len(pairs))
             )
 
         rows = 1 - self.axis
-        return as_rows(run, (0, SHARED, rows), rows)(lengths, w_inputs, c_zs)
+        return as_rows(run, (0, SHARED, rows), rows)(lengths, w_inputs, ct_zs)
 
     def _forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
         steps, units = args.x.shape[:2], args.h.shape[1]
@@ -227,7 +227,7 @@ class Call:
         return self._run("forward", args, results, **self._of_loop, save=save)
 
     def _backward(self, args: BackwardArgs) -> BackwardResults:
-        last, units = _float32(*args.c_last_h.shape), args.c_last_h.shape[1]
+        last, units = _float32(*args.ct_last_h.shape), args.ct_last_h.shape[1]
         operand = _float32(*args.saved_h.shape) if self.kind == "gru" else None
         restart = None if self.sequences is None else _float32(self.sequences, units)
         results = BackwardResults(
@@ -281,7 +281,7 @@ class Call:
 
 @functools.cache
 def why_not_installed() -> str | None:
-    """Why the package cannot be called, or None; then it is registered with JAX."""
+    """Why there is no package to be called, or None. It is not loaded for that."""
     if importlib.util.find_spec("jaxrnn_native") is None:
         return "its package is not installed: `pip install ./native` in the repository"
     package = importlib.import_module("jaxrnn_native")
@@ -290,8 +290,18 @@ def why_not_installed() -> str | None:
             f"the installed jaxrnn-native has version {package.INTERFACE} of its "
             f"calls, and this jaxrnn calls version {INTERFACE}: upgrade both"
         )
+    return None
+
+
+@functools.cache
+def register() -> str | None:
+    """Loads the installed package and registers its calls with JAX, once.
+
+    Returns:
+        Why that failed, or None.
+    """
     try:
-        package.register()
+        importlib.import_module("jaxrnn_native").register()
     except (OSError, RuntimeError) as error:
         return f"the installed jaxrnn-native does not fit this JAX: {error}"
     return None

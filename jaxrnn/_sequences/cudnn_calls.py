@@ -68,9 +68,9 @@ def backward(
     lengths: Array,
     y: Array,
     reserve: Array,
-    c_y: Array,
-    c_h: Array,
-    c_c: Array,
+    ct_y: Array,
+    ct_h: Array,
+    ct_c: Array,
 ) -> tuple[Array, Array, Array, Array]:
     """The cotangents of `(weights, x, h, c)`.
 
@@ -83,17 +83,17 @@ def backward(
         lengths: `[batch]`.
         y: A result of `forward`, `[batch, time, units]`.
         reserve: A result of `forward`, `[floats]`.
-        c_y: The cotangent of `y`, zeros beyond the lengths.
-        c_h: The cotangent of the `h` after the last step, `[batch, units]`.
-        c_c: The cotangent of the `c` after the last step, `[batch, units]`.
+        ct_y: The cotangent of `y`, zeros beyond the lengths.
+        ct_h: The cotangent of the `h` after the last step, `[batch, units]`.
+        ct_c: The cotangent of the `c` after the last step, `[batch, units]`.
     """
-    c_x, c_h, c_c, c_weights, _ = rnn.lstm_bwd(
+    ct_x, ct_h, ct_c, c_weights, _ = rnn.lstm_bwd(
         **_sizes(x, h),
         precision=precision,
         residuals=(x, h[None], c[None], weights, lengths, y, reserve),
-        gradients=(c_y, c_h[None], c_c[None]),
+        gradients=(ct_y, ct_h[None], ct_c[None]),
     )
-    return c_weights, c_x, c_h[0], c_c[0]
+    return c_weights, ct_x, ct_h[0], ct_c[0]
 
 
 def _sizes(x: Array, h: Array) -> dict[str, Any]:
