@@ -5,20 +5,25 @@ from typing import Any
 
 import numpy as np
 
-from .._cells.activations import resolve_activation
 from .._cells.basic_lstm import BasicLSTMCell
 from .._cells.basic_rnn import BasicRNNCell
 from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
-from ..convert._bound_cells import as_bound, paired, stacked_cells
-from ..convert._cells import layers_of_cell
-from ..convert._layer_weights import LSTM, RNN, LayerWeights, check_activation
+from ..convert._cells import as_bound, layer_of, paired, stacked_cells
+from ..convert._layer_weights import LSTM, RNN, LayerWeights, Library
 from ..lite._transposed import TransposedCell
 
 # `ActivationFunctionType` of the format. With none, the LSTM operators of LiteRT 2.3
 # compute something else.
 _ACTIVATIONS = {RNN: {"tanh": 4, "relu": 1, "linear": 0}, LSTM: {"tanh": 4, "relu": 1}}
+LIBRARY = Library(
+    "TensorFlow Lite",
+    {RNN: "c", LSTM: "ifjo"},
+    lacks=(),
+    activations={kind: tuple(names) for kind, names in _ACTIVATIONS.items()},
+    modules=dict.fromkeys(_ACTIVATIONS, "operators"),
+)
 _FIX = "`to_tflite` and `to_stablehlo` export any function, without this operator."
 
 
@@ -110,37 +115,25 @@ def _read_layer(name: str, bound: BoundCell) -> Layer:
             "jaxrnn.lite, as the operators are UNIDIRECTIONAL_SEQUENCE_LSTM and "
             f"UNIDIRECTIONAL_SEQUENCE_RNN, got {cell!r}. {_FIX}"
         )
-    options = {}
-    if isinstance(cell, LSTMCell):
-        options = _clips(name, cell)
-        # `layers_of_cell` refuses clips, which other formats do not have.
-        cell = dataclasses.replace(cell, cell_clip=None, proj_clip=None)
-    [(_, weights)] = layers_of_cell(name, cell.bind(bound.params))
+    weights = layer_of(name, bound)
     if weights.bias.dtype != np.float32:
         got = weights.bias.dtype
         raise TypeError(f"`{name}` must have parameters of float32, got {got}.")
-    operators = f"TensorFlow Lite's operators of an {weights.kind}"
-    check_activation(name, weights, operators, *_ACTIVATIONS[weights.kind])
-    return Layer(name, weights, {"fusedActivationFunction": _number(weights)} | options)
+    LIBRARY.check(name, weights)
+    number = _ACTIVATIONS[weights.kind][weights.activation_key]
+    clips = _clips(name, weights) if weights.kind == LSTM else {}
+    return Layer(name, weights, {"fusedActivationFunction": number} | clips)
 
 
-def _number(weights: LayerWeights) -> int:
-    """That of the activation."""
-    resolve = lambda activation: resolve_activation("", activation)
-    numbers = {
-        resolve(ours): number for ours, number in _ACTIVATIONS[weights.kind].items()
-    }
-    return numbers[resolve(weights.activation)]
-
-
-def _clips(name: str, cell: LSTMCell) -> dict[str, float]:
+def _clips(name: str, weights: LayerWeights) -> dict[str, float]:
     """Both bounds; 0 is for none, and ValueError for a bound of 0."""
+    clips = {"cellClip": weights.clips.get("cell_clip")}
     # A projection that does not exist is not clipped.
-    bounds = {"cellClip": cell.cell_clip}
-    bounds["projClip"] = None if cell.num_proj is None else cell.proj_clip
-    if 0 in bounds.values():
+    has_projection = weights.projection is not None
+    clips["projClip"] = weights.clips.get("proj_clip") if has_projection else None
+    if 0 in clips.values():
         raise ValueError(
             f"`{name}` must have clips above 0, which is for no clip in the operator, "
-            f"got {cell!r}. {_FIX}"
+            f"got {dict(weights.clips)}. {_FIX}"
         )
-    return {option: bound or 0.0 for option, bound in bounds.items()}
+    return {option: bound or 0.0 for option, bound in clips.items()}

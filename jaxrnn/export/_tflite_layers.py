@@ -5,10 +5,9 @@ import itertools
 import numpy as np
 
 from ..convert._layer_weights import LSTM, RNN, LayerWeights
-from ._tflite_cells import Layer
+from ._tflite_cells import LIBRARY, Layer
 from ._tflite_graph import ABSENT, Graph
 
-_GATES = "ifjo"  # TensorFlow Lite's order, in the letters of `LayerWeights`.
 # For kind and number of directions: the operator, its options, and how many of its
 # last inputs are left out: layer normalization, or an auxiliary input with its weights.
 _OPERATORS = {
@@ -87,7 +86,7 @@ def _arrays(weights: LayerWeights) -> list[np.ndarray | None]:
     """The constant inputs of one direction, in the order of the operator."""
     if weights.kind == RNN:
         return [weights.input_kernel.T, weights.state_kernel.T, weights.bias]
-    of_inputs, of_state, bias, _ = weights.in_order(_GATES)
+    of_inputs, of_state, bias, _ = LIBRARY.arrays(weights)
     gates = lambda array: np.split(array.T, 4)
     projection = weights.projection
     return [
