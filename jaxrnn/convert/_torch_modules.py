@@ -133,8 +133,9 @@ def as_state_dict(
 
 
 def _weights(layer: LayerWeights) -> dict[str, np.ndarray]:
-    names: tuple[str, ...] = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    weights = dict(zip(names, LIBRARY.arrays(layer), strict=True))
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    weights: dict[str, np.ndarray] = {}
+    weights |= zip(names, LIBRARY.arrays(layer), strict=True)
     if layer.projection is not None:
         weights["weight_hr"] = layer.projection
     return weights
