@@ -9,17 +9,15 @@ import jax.numpy as jnp
 
 from .._base.typing import DType, Key, Lengths, Params, PyTree
 from .._cells.base import RNNCell
-from .._layers.axis_names import check_axis_names, name_axes
-from .._layers.cells import check_are_cells
 from .._layers.directions import (
-    OneDirection,
     concatenate,
+    make_one_direction,
     make_stack,
     make_two_directions,
 )
 from .._layers.inputs import LayerInputs
 from .._layers.layer import Layer, RunOptions
-from .._layers.options import check_options, check_unknown
+from .._layers.options import check_axis_names, check_options, check_unknown, name_axes
 from ._holds_cells import HoldsCells
 
 
@@ -154,8 +152,9 @@ class RNN(Recurrent):
 
     @nn.nowrap
     def _layer(self) -> Layer:
-        check_are_cells(type(self).__name__, cell=self.cell)
-        return OneDirection(self.cell, self.reverse, self.keep_order)
+        return make_one_direction(
+            type(self).__name__, self.cell, self.reverse, self.keep_order
+        )
 
 
 class Bidirectional(Recurrent):

@@ -12,9 +12,14 @@ from .._base.arguments import as_count
 from .._base.errors import describe, noting
 from .._base.trees import named_leaves
 from .._base.typing import DType, Key, Params, PyTree
-from .._layers.axis_names import AxisNames, check_axis_names, name_axes
 from .._layers.layer import Layer, in_dtype
-from .._layers.options import check_options, check_unknown
+from .._layers.options import (
+    AxisNames,
+    check_axis_names,
+    check_options,
+    check_unknown,
+    name_axes,
+)
 
 Rngs = nnx.Rngs | nnx.RngStream | jax.Array
 # Its name in the Flax that goes with the oldest JAX.

@@ -7,10 +7,9 @@ from flax import nnx
 
 from .._base.typing import DType, Lengths, PyTree
 from .._cells.base import RNNCell
-from .._layers.cells import check_are_cells
 from .._layers.directions import (
-    OneDirection,
     concatenate,
+    make_one_direction,
     make_stack,
     make_two_directions,
 )
@@ -151,9 +150,8 @@ class RNN(Recurrent):
         keep_order: bool = False,
         **kwargs: Any,
     ) -> None:
-        check_are_cells(type(self).__name__, cell=cell)
         check_options(type(self).__name__, reverse=reverse, keep_order=keep_order)
-        layer = OneDirection(cell, reverse, keep_order)
+        layer = make_one_direction(type(self).__name__, cell, reverse, keep_order)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)
 
 
