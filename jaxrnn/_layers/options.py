@@ -40,17 +40,23 @@ _HINTS = {
 _NONE_IS_DEFAULT = ("deterministic", "return_carry", "dtype", "axis_names")
 
 
-def check_unknown(where: str, taker: str, unknown: Collection[str]) -> None:
+def check_unknown(
+    where: str, taker: str, given: Collection[str], known: Collection[str] = ()
+) -> None:
     """Raises TypeError for names of arguments that `taker` does not take.
 
     Args:
         where: The module, for messages.
         taker: "a call" or "the constructor".
-        unknown: The names.
+        given: The names.
+        known: Those that it takes.
     """
-    for name in unknown:
-        hint = _HINTS.get(name, "")
-        raise TypeError(f"{where}: `{name}` is no argument of {taker}. {hint}".rstrip())
+    for name in given:
+        if name not in known:
+            text = (
+                f"{where}: `{name}` is no argument of {taker}. {_HINTS.get(name, '')}"
+            )
+            raise TypeError(text.rstrip())
 
 
 def check_options(where: str, **options: Any) -> None:

@@ -20,7 +20,7 @@ from .._layers.cells import (
 from .._layers.directions import make_one_direction
 from .._layers.inputs import step_of_cell, zero_carry
 from .._layers.layer import in_dtype
-from ._holds_cells import ChecksOptions
+from ._recurrent import ChecksOptions
 
 
 class Cell(ChecksOptions, nn.RNNCellBase):

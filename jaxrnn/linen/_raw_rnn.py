@@ -16,7 +16,7 @@ from .._drivers.raw_rnn import raw_rnn
 from .._layers.directions import OneDirection, make_one_direction
 from .._layers.options import check_options
 from .._tensor_array.tensor_array import TensorArray
-from ._holds_cells import HoldsCells
+from ._recurrent import HoldsCells
 
 
 class RawRNN(HoldsCells):
