@@ -43,13 +43,16 @@ from ._batching.packed_batches import (
     packed_batches as packed_batches,
 )
 from ._batching.packed_sequences import PackedSequences as PackedSequences
-from ._batching.packed_windows import PackedWindow as PackedWindow
 from ._batching.packing import pack_sequences as pack_sequences
 from ._batching.truncated_bptt import (
     TruncatedBPTT as TruncatedBPTT,
     truncated_bptt as truncated_bptt,
 )
-from ._batching.windows import Window as Window, windows as windows
+from ._batching.windows import (
+    PackedWindow as PackedWindow,
+    Window as Window,
+    windows as windows,
+)
 from ._cells.affine import AffineCell as AffineCell, Stage as Stage
 from ._cells.base import RNNCell as RNNCell
 from ._cells.basic_lstm import BasicLSTMCell as BasicLSTMCell

@@ -48,15 +48,14 @@ def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
     join = lambda *leaves: np.concatenate(leaves, axis)
     join_field = lambda name: np.concatenate([getattr(p, name) for p in packs])
     rows, sequences = before[-1].tolist()
-    return PackedSequences(
+    return dataclasses.replace(
+        packs[0],
         inputs=jax.tree.map(join, *(pack.inputs for pack in packs)),
         lengths=join_field("lengths"),
         starts=join(*(pack.starts for pack in packs)),
         row=join_field("row"),
         offset=join_field("offset"),
         sequence_length=join_field("sequence_length"),
-        time=packs[0].time,
-        time_major=packs[0].time_major,
         rows=rows,
         sequences=sequences,
     )

@@ -1,17 +1,16 @@
 """`packed_batches`: records of a pipeline, packed into batches of one shape."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from .._base.arguments import as_count, check_time_major
 from .._base.errors import describe
-from .open_batch import OpenBatch, PackShape
 from .packed_sequences import PackedSequences
-from .record_sources import as_source, get_position, set_position
-from .records import RecordReader
+from .packing import PackShape, lay_out
+from .records import RecordReader, joined
 
 _WHERE = "packed_batches"
 
@@ -26,7 +25,7 @@ class PackedBatches(Iterator[PackedSequences]):
         self._restart()
 
     def _restart(self) -> None:
-        self._batch: OpenBatch | None = None
+        self._batch: _OpenBatch | None = None
         self._held: list[np.ndarray] | None = None  # A record in no batch yet.
         # States before the record that is held and the first of the next batch.
         self._before_held: dict[str, Any] | None = None
@@ -35,7 +34,7 @@ class PackedBatches(Iterator[PackedSequences]):
     def __next__(self) -> PackedSequences:
         # An open batch outlasts an error, such as that of a record that is too long.
         while record := self._held or self._read():
-            self._batch = self._batch or OpenBatch(self._shape, record)
+            self._batch = self._batch or _OpenBatch(self._shape)
             if not self._batch.add(record):
                 break
             self._held = None
@@ -69,7 +68,7 @@ class PackedBatches(Iterator[PackedSequences]):
         return leaves
 
     def _state(self) -> dict[str, Any]:
-        return {"records": get_position(self._source), "number": self._number}
+        return {"records": _position(self._source), "number": self._number}
 
     def get_state(self) -> dict[str, Any]:
         """Where the next batch starts, to be passed to `set_state`.
@@ -108,7 +107,7 @@ class PackedBatches(Iterator[PackedSequences]):
             raise TypeError(
                 f"{_WHERE}: `state` must come from `get_state`, got {describe(state)}."
             )
-        set_position(self._source, state["records"])
+        _set_position(self._source, state["records"])
         self._number = state["number"]
         self._restart()
 
@@ -179,6 +178,94 @@ def packed_batches(
     if sequences is None:
         sequences = rows * math.ceil(row_length / 4)
     sequences = as_count(_WHERE, "sequences", sequences)
-    source = as_source(_WHERE, records)
+    source = _as_source(records)
     shape = PackShape(rows, row_length, sequences, bool(time_major))
     return PackedBatches(source, shape)
+
+
+class _OpenBatch:
+    """A batch of packed sequences that is being filled, first fit."""
+
+    def __init__(self, shape: PackShape) -> None:
+        self._shape = shape
+        self._free = [shape.row_length] * shape.rows
+        self._records: list[list[np.ndarray]] = []
+        self._places: list[tuple[int, int]] = []  # The row and step of each.
+
+    def add(self, record: list[np.ndarray]) -> bool:
+        """Copies a record into the first row with room; whether there was room."""
+        length = len(record[0])
+        fitting = (r for r, free in enumerate(self._free) if length <= free)
+        row = next(fitting, None)
+        if row is None or len(self._records) == self._shape.sequences:
+            return False
+        step = self._shape.row_length - self._free[row]
+        self._places.append((row, step) if length else (0, 0))
+        self._records.append([leaf.copy() for leaf in record])
+        self._free[row] -= length
+        return True
+
+    def packed(self, structure: Any) -> PackedSequences:
+        """The batch, whose inputs have this structure."""
+        steps, lengths = joined(self._records, structure)
+        row, offset = np.asarray(self._places, np.int32).T
+        time = self._shape.row_length
+        return lay_out(steps, lengths, row, offset, self._shape, time)
+
+
+class _Indexed(Iterator[Any]):
+    """The records of a sequence; the position is an index."""
+
+    def __init__(self, records: Any) -> None:
+        self._records, self._next = records, 0
+
+    def __next__(self) -> Any:
+        if self._next >= len(self._records):
+            raise StopIteration
+        self._next += 1
+        return self._records[self._next - 1]
+
+    def get_state(self) -> int:
+        return self._next
+
+    def set_state(self, state: int) -> None:
+        fix = "Resume over the records that the state was taken from."
+        count = len(self._records)
+        self._next = as_count(_WHERE, "state['records']", state, 0, fix, most=count)
+
+
+def _as_source(records: Any) -> Iterator[Any]:
+    """An iterator over the records, with `get_state` and `set_state` if it can be.
+
+    Raises:
+        TypeError: If they are not iterable, or a dict.
+    """
+    can_index = hasattr(records, "__len__") and hasattr(records, "__getitem__")
+    if isinstance(records, Mapping) or not (can_index or isinstance(records, Iterable)):
+        raise TypeError(
+            f"{_WHERE}: `records` must be a sequence or an iterable of records, got "
+            f"{describe(records)}. Padded arrays go to `pack_sequences`."
+        )
+    iterator = iter(records)
+    if can_index and not _has_state(iterator):
+        return _Indexed(records)
+    return iterator
+
+
+def _has_state(iterator: Any) -> bool:
+    return hasattr(iterator, "get_state") and hasattr(iterator, "set_state")
+
+
+def _position(iterator: Any) -> Any:
+    """The position of an iterator, to be held by JSON; None if it has none."""
+    if not _has_state(iterator):
+        return None
+    state = iterator.get_state()
+    return state.decode() if isinstance(state, bytes) else state
+
+
+def _set_position(iterator: Any, position: Any) -> None:
+    """Goes to a position that `_position` returned for such an iterator."""
+    # The state of a Grain `DataLoader` is JSON in bytes.
+    is_bytes = isinstance(iterator.get_state(), bytes)
+    iterator.set_state(position.encode() if is_bytes else position)

@@ -4,6 +4,7 @@ They are packed on the host, in NumPy, since shapes depend on the lengths.
 """
 
 import bisect
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -83,31 +84,11 @@ def pack_sequences(
     else:
         steps, lengths, time = from_padded(_WHERE, inputs, sequence_length, time_major)
     row_length = _fitting_row_length(lengths, row_length)
-    row, offset, used = _best_fit(lengths, row_length)
-    rows = _fitting_rows(len(used), rows, row_length)
-
-    def put(x: np.ndarray, row: np.ndarray, step: np.ndarray, fill: int) -> np.ndarray:
-        axes = slice(None, None, -1 if time_major else 1)
-        packed = np.full((rows, row_length)[axes] + x.shape[1:], fill, x.dtype)
-        packed[(row, step)[axes]] = x
-        return packed
-
-    # For each step of all sequences, end to end: its sequence, and its index in it.
-    sequence = np.repeat(np.arange(len(lengths)), lengths)
-    t = np.arange(len(sequence)) - (np.cumsum(lengths) - lengths)[sequence]
-    place = row[sequence], offset[sequence] + t
-    not_empty = np.flatnonzero(lengths).astype(np.int32)
-    return PackedSequences(
-        inputs=jax.tree.map(lambda x: put(x, *place, 0), steps),
-        lengths=np.pad(used, (0, rows - len(used))),
-        starts=put(not_empty, row[not_empty], offset[not_empty], -1),
-        row=row,
-        offset=offset,
-        sequence_length=lengths.astype(np.int32),
-        time=row_length if time is None else time,
-        time_major=bool(time_major),
-        rows=rows,
-        sequences=len(lengths),
+    row, offset, needed = _best_fit(lengths, row_length)
+    rows = _fitting_rows(needed, rows, row_length)
+    shape = PackShape(rows, row_length, len(lengths), bool(time_major))
+    return lay_out(
+        steps, lengths, row, offset, shape, row_length if time is None else time
     )
 
 
@@ -131,8 +112,10 @@ def _fitting_rows(needed: int, rows: int | None, row_length: int) -> int:
     )
 
 
-def _best_fit(lengths: np.ndarray, row_length: int) -> tuple[np.ndarray, ...]:
-    """Row and offset of each sequence, and the steps used in each row; all int32.
+def _best_fit(
+    lengths: np.ndarray, row_length: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Row and offset of each sequence, int32, and the number of rows.
 
     It needs at most about 11/9 of the minimum number of rows. Rows with equally many
     free steps form a group, so a sequence costs one search among the groups. Sequences
@@ -163,4 +146,58 @@ def _best_fit(lengths: np.ndarray, row_length: int) -> tuple[np.ndarray, ...]:
         if not group:
             bisect.insort(frees, free)
         group.append(r)
-    return tuple(np.asarray(x, np.int32) for x in (row, offset, used))
+    return np.asarray(row, np.int32), np.asarray(offset, np.int32), len(used)
+
+
+class PackShape(NamedTuple):
+    """The sizes that packs of one program have in common."""
+
+    rows: int
+    row_length: int
+    sequences: int
+    time_major: bool
+
+
+def lay_out(
+    steps: PyTree,
+    lengths: np.ndarray,
+    row: np.ndarray,
+    offset: np.ndarray,
+    shape: PackShape,
+    time: int,
+) -> PackedSequences:
+    """The pack of sequences whose places are known.
+
+    Args:
+        steps: The steps of all sequences, end to end, each leaf `[steps, ...]`.
+        lengths: The length of each sequence.
+        row: int32, the row of each; 0 for those of length 0.
+        offset: int32, the step of that row at which each starts; 0 likewise.
+        shape: The sizes of the pack; it may have more sequences, of length 0.
+        time: The size of the time axis that `unpack` returns.
+    """
+    axes = slice(None, None, -1 if shape.time_major else 1)
+
+    def put(x: np.ndarray, row: np.ndarray, step: np.ndarray, fill: int) -> np.ndarray:
+        packed = np.full(shape[:2][axes] + x.shape[1:], fill, x.dtype)
+        packed[(row, step)[axes]] = x
+        return packed
+
+    # For each step its sequence, and its index in that.
+    sequence = np.repeat(np.arange(len(lengths)), lengths)
+    t = np.arange(len(sequence)) - (np.cumsum(lengths) - lengths)[sequence]
+    place = row[sequence], offset[sequence] + t
+    not_empty = np.flatnonzero(lengths).astype(np.int32)
+    pad = lambda x: np.pad(x.astype(np.int32), (0, shape.sequences - len(x)))
+    return PackedSequences(
+        inputs=jax.tree.map(lambda x: put(x, *place, 0), steps),
+        lengths=np.bincount(row, lengths, shape.rows).astype(np.int32),
+        starts=put(not_empty, row[not_empty], offset[not_empty], -1),
+        row=pad(row),
+        offset=pad(offset),
+        sequence_length=pad(lengths),
+        time=time,
+        time_major=shape.time_major,
+        rows=shape.rows,
+        sequences=shape.sequences,
+    )

@@ -1,5 +1,6 @@
 """Sequences that arrive one by one, each an array `[length, ...]` or a nest of them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -35,18 +36,23 @@ class RecordReader:
             ValueError: If there are no arrays, if they disagree in length, or if the
                 sequence differs from the first in more than length.
         """
-        fix = (
+        axes = (
             "[length, ...]. Each entry is a sequence; if it is a list, use np.asarray."
         )
 
-        def check(name: str, leaf: Any) -> np.ndarray:
-            return as_host_array(self._where, name, leaf, 0, fix)
+        def read(rank: int) -> PyTree:
+            as_leaf = lambda name, x: as_host_array(self._where, name, x, rank, axes)
+            return map_named(name, as_leaf, sequence)
 
-        arrays = map_named(name, check, sequence)
+        arrays = read(0)
         leaves, structure = jax.tree.flatten(arrays)
         lengths = [leaf.shape[0] for leaf in leaves if leaf.ndim]
         if not lengths:
-            self._refuse_without_length(name, sequence, fix)
+            read(1)  # Refuses a number.
+            raise ValueError(
+                f"{self._where}: `{name}` must hold at least one array, got "
+                f"{describe_structure(sequence)}."
+            )
         spread = lambda x: x if x.ndim else np.broadcast_to(x, lengths[:1])
         leaves = list(map(spread, leaves))
         if self.structure is None:
@@ -58,14 +64,6 @@ class RecordReader:
             check_structure(where, want, arrays, strict=False, fix=fix)
         self._check(name, leaves)
         return leaves
-
-    def _refuse_without_length(self, name: str, sequence: Any, fix: str) -> None:
-        for leaf_name, leaf in named_leaves(name, sequence):
-            as_host_array(self._where, leaf_name, leaf, 1, fix)
-        raise ValueError(
-            f"{self._where}: `{name}` must hold at least one array, got "
-            f"{describe_structure(sequence)}."
-        )
 
     def _check(self, name: str, leaves: list[np.ndarray]) -> None:
         for i, (leaf, first) in enumerate(zip(leaves, self._first, strict=True)):
@@ -106,6 +104,13 @@ def from_list(where: str, inputs: Any) -> tuple[PyTree, np.ndarray]:
         named_inputs(where, inputs, "A batch of no rows can be given padded.")
     reader = RecordReader(where)
     records = [reader.leaves(f"inputs[{i}]", x) for i, x in enumerate(inputs)]
+    return joined(records, reader.structure)
+
+
+def joined(
+    records: Sequence[list[np.ndarray]], structure: Any
+) -> tuple[PyTree, np.ndarray]:
+    """`(steps, lengths)` of sequences as a `RecordReader` reads them."""
     steps = [np.concatenate(leaves) for leaves in zip(*records, strict=True)]
-    lengths = np.asarray([leaves[0].shape[0] for leaves in records])
-    return jax.tree.unflatten(reader.structure, steps), lengths
+    lengths = np.asarray([len(leaves[0]) for leaves in records])
+    return jax.tree.unflatten(structure, steps), lengths

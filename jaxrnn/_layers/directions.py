@@ -181,6 +181,14 @@ def concatenate(outputs_fw: PyTree, outputs_bw: PyTree) -> PyTree:
     return jax.tree.map(join, outputs_fw, outputs_bw)
 
 
+def make_one_direction(
+    where: str, cell: Any, reverse: bool = False, keep_order: bool = False
+) -> OneDirection:
+    """A layer of one direction; TypeError if the cell is not an `RNNCell`."""
+    check_are_cells(where, cell=cell)
+    return OneDirection(cell, reverse, keep_order)
+
+
 def make_two_directions(
     where: str, cell_fw: Any, cell_bw: Any, merge: Any
 ) -> TwoDirections:

@@ -1,6 +1,8 @@
 """The inputs of a layer's run, with any number of batch axes and any dtypes."""
 
 import dataclasses
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,11 +14,66 @@ from .._base.arguments import as_dtype
 from .._base.errors import describe
 from .._base.inputs import as_array, as_state, named_inputs
 from .._base.lengths import lengths_array, lengths_for
-from .._base.trees import map_named
+from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, DType, Lengths, Params, PyTree
 from .._cells.base import RNNCell
-from .batch_axes import BatchAxes
 from .layer import Layer, RunOptions, in_dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchAxes:
+    """Merges the batch axes of nests into one, and splits that one again.
+
+    With one axis nothing is reshaped, so that sharded arrays keep their layout.
+
+    Attributes:
+        shape: The sizes of the batch axes; `()` for a single row without an axis.
+    """
+
+    shape: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return math.prod(self.shape)
+
+    def check(self, where: str, name: str, tree: PyTree, start: int = 0) -> None:
+        """Raises ValueError for a leaf with other batch axes.
+
+        Args:
+            where: The module, for messages.
+            name: The name of the nest.
+            tree: The nest; leaves without axes are not checked.
+            start: The number of axes before the batch axes.
+        """
+        if len(self.shape) == 1:
+            return  # The drivers check one axis.
+        end = start + len(self.shape)
+        for leaf_name, leaf in named_leaves(name, tree):
+            if leaf is not None and leaf.ndim and leaf.shape[start:end] != self.shape:
+                raise ValueError(
+                    f"{where}: `{leaf_name}` must have rows along the axes "
+                    f"{list(self.shape)}, got {describe(leaf)}."
+                )
+
+    def merge(self, tree: PyTree, start: int = 0) -> PyTree:
+        """`[*shape, ...]` to `[rows, ...]`, after the first `start` axes.
+
+        Leaves with fewer axes are unchanged.
+        """
+        if len(self.shape) == 1:
+            return tree
+        end = start + len(self.shape)
+        merge = lambda x: x.reshape(*x.shape[:start], self.rows, *x.shape[end:])
+        return jax.tree.map(lambda x: merge(x) if x.ndim >= end else x, tree)
+
+    def split(self, tree: PyTree, start: int = 0) -> PyTree:
+        """The inverse of `merge`."""
+        if len(self.shape) == 1:
+            return tree
+        end = start + 1
+        split = lambda x: x.reshape(*x.shape[:start], *self.shape, *x.shape[end:])
+        return jax.tree.map(lambda x: split(x) if x.ndim >= end else x, tree)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +183,39 @@ def _batch_axes(
         )
     start = 1 if time_major else 0
     return BatchAxes(first.shape[start : start + count])
+
+
+def step_of_cell(
+    cell: RNNCell,
+    params_for: Callable[[PyTree], Params],
+    carry: PyTree,
+    inputs: Array,
+    dtype: DType | None,
+    param_dtype: DType,
+) -> tuple[PyTree, PyTree]:
+    """`(carry, output)` of one step, each leaf `[*batch, ...]`, as Flax's cells.
+
+    Args:
+        cell: The cell.
+        params_for: `params_for(step)`, its parameters for one step `[rows, features]`.
+        carry: Its state, each leaf `[*batch, ...]`.
+        inputs: `[*batch, features]`.
+        dtype: The dtype of the computation; None for `param_dtype`.
+        param_dtype: The dtype of the parameters.
+    """
+    axes = BatchAxes(inputs.shape[:-1])
+    inputs, state = axes.merge((inputs, carry))
+    inputs = cast_integers(cell, dtype, inputs)
+    arrays = params_for(inputs), inputs
+    params, inputs = in_dtype(dtype or param_dtype, arrays)
+    output, state = cell.apply(params, inputs, state)
+    return axes.split((state, output))
+
+
+def zero_carry(cell: RNNCell, input_shape: tuple[int, ...], dtype: DType) -> PyTree:
+    """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
+    axes = BatchAxes(input_shape[:-1])
+    return axes.split(cell.zero_state(axes.rows, dtype))
 
 
 def cast_integers(cell: RNNCell, dtype: DType | None, inputs: PyTree) -> PyTree:

@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
 
-from jax.core import no_such
 from .._base.math import is_float
 from .._base.cell_keys import fold
 from .._base.typing import Array, DType, Key, Params, PyTree
@@ -129,17 +129,28 @@ class Layer(abc.ABC):
     def _reads_key(self, params: Params, step: PyTree, dtype: DType) -> bool:
         """Whether a random key changes a result of one step, found by tracing it.
 
-        `dynamic_rnn` caches its trace, so the cell's Python code runs once.
+        It does if results get an axis where the key alone has one.
         """
+        has_axis: list[bool] = []
 
-        def run(key: Key, *arguments: PyTree) -> tuple[PyTree, PyTree]:
+        @custom_vmap
+        def observe(results: PyTree) -> PyTree:
+            return results
+
+        @observe.def_vmap
+        def _(size: int, is_batched: list, results: PyTree) -> tuple[PyTree, PyTree]:
+            del size
+            has_axis.extend(jax.tree.leaves(is_batched))
+            return results, is_batched[0]
+
+        def run(keys: Key, *arguments: PyTree) -> PyTree:
             params, step = in_dtype(dtype, arguments)
-            return self.run_step(params, step, RunOptions(dtype, key))
+            run = lambda key: self.run_step(params, step, RunOptions(dtype, key))
+            return jax.vmap(lambda key: observe(run(key)))(keys)
 
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        jaxpr = jax.make_jaxpr(run)(key, params, step).jaxpr
-        _, is_used = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-        return is_used[0]
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0)))
+        jax.eval_shape(run, keys, params, step)
+        return any(has_axis)
 
     def check_not_random(
         self, where: str, params: Params, step: PyTree, dtype: DType

@@ -1,11 +1,15 @@
 """The options of modules: which values they take, and what Flax calls them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from .._base.arguments import as_bool, as_dtype
 from .._base.errors import describe
+from .._base.trees import map_named, named_leaves
+from .._base.typing import Array, PyTree
 from .._cells.step_checks import check_floating
+
+AxisNames = Mapping[str, tuple[str | None, ...]]
 
 _ONE_MASK = (
     "`DropoutWrapper(variational_recurrent=True)` has one mask for all steps, and so "
@@ -36,17 +40,23 @@ _HINTS = {
 _NONE_IS_DEFAULT = ("deterministic", "return_carry", "dtype", "axis_names")
 
 
-def check_unknown(where: str, taker: str, unknown: Collection[str]) -> None:
+def check_unknown(
+    where: str, taker: str, given: Collection[str], known: Collection[str] = ()
+) -> None:
     """Raises TypeError for names of arguments that `taker` does not take.
 
     Args:
         where: The module, for messages.
         taker: "a call" or "the constructor".
-        unknown: The names.
+        given: The names.
+        known: Those that it takes.
     """
-    for name in unknown:
-        hint = _HINTS.get(name, "")
-        raise TypeError(f"{where}: `{name}` is no argument of {taker}. {hint}".rstrip())
+    for name in given:
+        if name not in known:
+            text = (
+                f"{where}: `{name}` is no argument of {taker}. {_HINTS.get(name, '')}"
+            )
+            raise TypeError(text.rstrip())
 
 
 def check_options(where: str, **options: Any) -> None:
@@ -95,3 +105,53 @@ _CHECKS = {
     "rng_collection": _check_stream,
     "axis_names": _check_axis_names,
 }
+
+
+def name_axes(
+    axis_names: AxisNames | None, params: PyTree, box: Callable[[Array, tuple], Any]
+) -> PyTree:
+    """The parameters; each whose axes are named is boxed together with the names.
+
+    Args:
+        axis_names: For the last part of a parameter's name, such as "kernel", a name or
+            None for each of its axes.
+        params: Nested dicts of arrays.
+        box: `box(array, names)`, Flax's object that holds both.
+
+    Returns:
+        The nest `params`, with `box(array, names)` for each leaf that has names.
+
+    Raises:
+        ValueError: If there are not as many names as axes.
+    """
+    if not axis_names:
+        return params
+
+    def boxed(name: str, leaf: Array) -> Any:
+        names = axis_names.get(last := _last(name))
+        if names is None:
+            return leaf
+        if not isinstance(names, tuple | list) or len(names) != leaf.ndim:
+            raise ValueError(
+                f"`axis_names[{last!r}]` must have a name or None for each axis of "
+                f"`{name}`, {describe(leaf)}, got {names}."
+            )
+        return box(leaf, names)
+
+    return map_named("params", boxed, params)
+
+
+def check_axis_names(where: str, axis_names: AxisNames | None, params: PyTree) -> None:
+    """Raises ValueError for `axis_names` of a parameter that does not exist."""
+    names = {_last(name) for name, _ in named_leaves("params", params)}
+    unknown = [name for name in axis_names or () if name not in names]
+    if unknown:
+        raise ValueError(
+            f"{where}: `axis_names` must be of parameters, got {unknown[0]!r}. There "
+            f"are {', '.join(sorted(names))}."
+        )
+
+
+def _last(name: str) -> str:
+    # Names are paths such as "params['cell_0']['kernel']".
+    return name.split("'")[-2]

@@ -4,14 +4,31 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
+from .._base.errors import describe
+from .._base.trees import named_leaves
 from .._base.typing import Params
+from .._cells.basic_lstm import BasicLSTMCell
+from .._cells.basic_rnn import BasicRNNCell
 from .._cells.bound import BoundCell
+from .._cells.cudnn_compatible_gru import CudnnCompatibleGRUCell
+from .._cells.gru import GRUCell
+from .._cells.lstm import LSTMCell
+from .._wrappers.device import DeviceWrapper
+from .._wrappers.dropout import DropoutWrapper
 from .._wrappers.multi_rnn import MultiRNNCell
-from ._bound_cells import KINDS, as_bound, paired, read_params, stacked_cells
-from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights
+from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights, Library
+from ._weights import as_mapping, listed, reader
 
+KINDS = {
+    BasicRNNCell: RNN,
+    BasicLSTMCell: LSTM,
+    LSTMCell: LSTM,
+    GRUCell: GRU,
+    CudnnCompatibleGRUCell: GRU_AFTER,
+}
 _CELLS = {kind: cell for cell, kind in KINDS.items()}
 _PEEPHOLES = ("w_i_diag", "w_f_diag", "w_o_diag")
 
@@ -36,54 +53,6 @@ def cells_of_pairs(
     cells = [tuple(cell_of_layers([layer]) for layer in pair) for pair in pairs]
     cells_fw, cells_bw = zip(*cells, strict=True)
     return cells_fw, cells_bw
-
-
-def layers_of_cell(name: str, cell: Any) -> list[tuple[str, LayerWeights]]:
-    """The layers of a bound cell, with their names for messages.
-
-    Raises:
-        TypeError: If it is not a bound cell, or its kind has no counterpart elsewhere.
-        ValueError: If a hyper-parameter has no counterpart, or a parameter does not
-            fit.
-    """
-    cell = as_bound(name, cell)
-    stacked = isinstance(cell.cell, MultiRNNCell)
-    named = stacked_cells(name, cell) if stacked else [(name, cell)]
-    layers = [(own, _layer(own, as_bound(own, each))) for own, each in named]
-    _check_chain([layer for _, layer in layers])
-    return layers
-
-
-def pairs_of_cells(
-    cells_fw: Any, cells_bw: Any
-) -> list[tuple[tuple[str, LayerWeights], ...]]:
-    """For each layer both directions, with names for messages; see `layers_of_cell`.
-
-    Raises:
-        ValueError: If a cell has several layers, if the directions have different
-            numbers of layers, or if those of a layer have inputs of different sizes.
-    """
-    pairs = [
-        (_one_layer(f"cells_fw[{i}]", fw), _one_layer(f"cells_bw[{i}]", bw))
-        for i, (fw, bw) in enumerate(paired(cells_fw, cells_bw))
-    ]
-    for i, ((_, fw), (_, bw)) in enumerate(pairs):
-        if len(fw.input_kernel) != len(bw.input_kernel):
-            raise ValueError(
-                f"both cells of layer {i} must read the same inputs, got kernels of "
-                f"{len(fw.input_kernel)} and {len(bw.input_kernel)}."
-            )
-    return pairs
-
-
-def _one_layer(name: str, cell: Any) -> tuple[str, LayerWeights]:
-    layers = layers_of_cell(name, cell)
-    if len(layers) > 1:
-        raise ValueError(
-            f"`{name}` must be one layer, got a MultiRNNCell of {len(layers)}. Between "
-            "two layers both directions are joined: pass a cell for each."
-        )
-    return layers[0]
 
 
 def as_layers(name: str, layers: Sequence[Any]) -> Sequence[Any]:
@@ -139,18 +108,195 @@ def _params(layer: LayerWeights) -> Params:
     return {"gates": gates, "candidate": candidate}
 
 
-def _layer(name: str, bound: BoundCell) -> LayerWeights:
-    cell, params = bound.cell, read_params(name, bound)
-    for clip in ("cell_clip", "proj_clip"):
-        value = getattr(cell, clip, None)
-        if value is not None:
+def layers_of_cell(
+    library: Library, cell: Any, name: str = "cell"
+) -> list[tuple[str, LayerWeights]]:
+    """The layers of a bound cell, with their names for messages.
+
+    Raises:
+        TypeError: If it is not a bound cell, or its kind has no counterpart elsewhere.
+        ValueError: If the library lacks what a layer has, or a parameter does not fit.
+    """
+    cell = as_bound(name, cell)
+    stacked = isinstance(cell.cell, MultiRNNCell)
+    named = stacked_cells(name, cell) if stacked else [(name, cell)]
+    layers = [(own, layer_of(own, as_bound(own, each))) for own, each in named]
+    _check_chain([layer for _, layer in layers])
+    for own, layer in layers:
+        for clip, value in layer.clips.items():
             raise ValueError(
-                f"`{name}` must have no `{clip}`, which no other library has, got "
+                f"`{own}` must have no `{clip}`, which no other library has, got "
                 f"{value}."
             )
+        library.check(own, layer)
+    return layers
+
+
+def pairs_of_cells(
+    library: Library, cells_fw: Any, cells_bw: Any
+) -> list[tuple[tuple[str, LayerWeights], ...]]:
+    """For each layer both directions, with names for messages; see `layers_of_cell`.
+
+    Raises:
+        ValueError: If a cell has several layers, if the directions have different
+            numbers of layers, or if those of a layer have inputs of different sizes.
+    """
+    pairs = []
+    for i, (cell_fw, cell_bw) in enumerate(paired(cells_fw, cells_bw)):
+        fw = _one_layer(library, f"cells_fw[{i}]", cell_fw)
+        bw = _one_layer(library, f"cells_bw[{i}]", cell_bw)
+        depths = [len(layer.input_kernel) for _, layer in (fw, bw)]
+        if depths[0] != depths[1]:
+            raise ValueError(
+                f"both cells of layer {i} must read the same inputs, got kernels of "
+                f"{depths[0]} and {depths[1]}."
+            )
+        pairs.append((fw, bw))
+    return pairs
+
+
+def _one_layer(library: Library, name: str, cell: Any) -> tuple[str, LayerWeights]:
+    layers = layers_of_cell(library, cell, name)
+    if len(layers) > 1:
+        raise ValueError(
+            f"`{name}` must be one layer, got a MultiRNNCell of {len(layers)}. Between "
+            "two layers both directions are joined: pass a cell for each."
+        )
+    return layers[0]
+
+
+def paired(cells_fw: Any, cells_bw: Any) -> list[tuple[Any, Any]]:
+    """The cells of each layer; a single bound cell is a list of one.
+
+    Raises:
+        TypeError: If one is not a sequence.
+        ValueError: If one is empty, or their lengths differ.
+    """
+    both = []
+    for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
+        cells = [cells] if isinstance(cells, BoundCell) else cells
+        if not isinstance(cells, Sequence) or not cells:
+            kind = ValueError if isinstance(cells, Sequence) else TypeError
+            raise kind(
+                f"`{name}` must be a list of at least one cell, one for each layer, "
+                f"got {describe(cells)}."
+            )
+        both.append(cells)
+    fw, bw = map(len, both)
+    if fw != bw:
+        raise ValueError(
+            f"`cells_fw` and `cells_bw` must have the same depth, got {fw} and {bw} "
+            "cells."
+        )
+    return list(zip(*both, strict=True))
+
+
+def as_bound(name: str, cell: Any) -> BoundCell:
+    """The bound cell without dropout and device wrappers; its parameters are arrays.
+
+    Raises:
+        TypeError: If it is not a bound cell, or its parameters are not arrays.
+    """
+    if not isinstance(cell, BoundCell):
+        is_module = hasattr(cell, "get_cells") or hasattr(cell, "cells_of")
+        fix = " A module has `get_cells()`, or `cells_of(variables)`."
+        raise TypeError(
+            f"`{name}` must be a cell with its parameters, `cell.bind(params)`, got "
+            f"{describe(cell)}.{fix if is_module else ''}"
+        )
+    is_variable = lambda leaf: hasattr(leaf, "get_value")
+    leaves = jax.tree.leaves(cell.params, is_leaf=is_variable)
+    if any(map(is_variable, leaves)):
+        raise TypeError(
+            f"`{name}` must have arrays for parameters, got variables of nnx. "
+            "`nnx.as_pure` makes a dict of arrays; a module has `get_cells()`."
+        )
+    as_mapping(f"{name}.params", cell.params)
+    while isinstance(cell.cell, DropoutWrapper | DeviceWrapper):
+        cell = cell.cell.cell.bind(cell.params)
+    return cell
+
+
+def stacked_cells(name: str, stack: BoundCell) -> list[tuple[str, BoundCell]]:
+    """The cells of a bound `MultiRNNCell`, with their names for messages.
+
+    Raises:
+        ValueError: If there are parameters that belong to no cell.
+    """
+    # The parameters of a shared cell are stored under its first index.
+    owners = [f"cell_{owner}" for owner in stack.cell.owners]
+    unknown = [str(key) for key in stack.params if key not in owners]
+    if unknown:
+        raise ValueError(
+            f"`{name}.params` must be of {listed(sorted(set(owners)))}, got "
+            f"{unknown[0]}."
+        )
+    return [
+        (f"{name}.cells[{i}]", each.bind(stack.params.get(owner, {})))
+        for i, (each, owner) in enumerate(zip(stack.cell.cells, owners, strict=True))
+    ]
+
+
+def read_params(name: str, bound: BoundCell) -> Params:
+    """The parameters of a single cell as NumPy arrays.
+
+    Raises:
+        TypeError: If the cell has no counterpart elsewhere, such as one of a custom
+            class; if its parameters are not floating arrays of one dtype.
+        ValueError: If a parameter is missing, not known, or of the wrong shape.
+    """
+    cell = bound.cell
+    if type(cell) not in KINDS:
+        raise TypeError(
+            f"`{name}` must be a BasicRNNCell, BasicLSTMCell, LSTMCell, GRUCell, "
+            f"CudnnCompatibleGRUCell or a MultiRNNCell of these, got {cell!r}. If it "
+            "is a residual connection, convert the cell inside: "
+            "`cell.cell.cell.bind(cell.params)`."
+        )
+    given, wanted = _named(bound.params), _named(cell.param_specs(1))
+    if given.keys() != wanted.keys():
+        raise ValueError(
+            f"`{name}` must have {listed(sorted(wanted))}, got {listed(sorted(given))}."
+        )
+    first = "params['kernel']"
+    if first not in given:
+        first = "params['gates']['kernel']"
+    kernel = given[first]
+    if not getattr(kernel, "shape", ()):  # Not an array: `read` refuses it.
+        kernel = wanted[first]
+    depth = input_depth(f"{name}.{first}", kernel, cell.output_size)
+    specs, read = cell.param_specs(depth), reader(given, f"{name}.")
+    arrays = [read(key, *spec.shape) for key, spec in _named(specs).items()]
+    return jax.tree.unflatten(jax.tree.structure(specs), arrays)
+
+
+def input_depth(name: str, kernel: Any, outputs: int) -> int:
+    """The size of the inputs, from a kernel `[inputs + outputs, ...]`.
+
+    Raises:
+        ValueError: If it is below 1.
+    """
+    depth = kernel.shape[0] - outputs
+    if depth < 1:
+        raise ValueError(
+            f"`{name}` must have a row for each input and each of {outputs} of the "
+            f"state, got {describe(kernel)}."
+        )
+    return depth
+
+
+def _named(params: Params) -> dict[str, Any]:
+    is_list = lambda x: isinstance(x, list | tuple)  # One weight, of a wrong type.
+    return dict(named_leaves("params", params, is_list))
+
+
+def layer_of(name: str, bound: BoundCell) -> LayerWeights:
+    """The weights of a single cell; see `read_params`."""
+    cell, params = bound.cell, read_params(name, bound)
     peepholes = None
     if "w_i_diag" in params:
         peepholes = tuple(params[name] for name in _PEEPHOLES)
+    clips = {clip: getattr(cell, clip, None) for clip in ("cell_clip", "proj_clip")}
     return LayerWeights(
         KINDS[type(cell)],
         *_joined(params, cell.output_size),
@@ -158,6 +304,7 @@ def _layer(name: str, bound: BoundCell) -> LayerWeights:
         projection=params.get("projection", {}).get("kernel"),
         forget_bias=getattr(cell, "forget_bias", 0.0),
         activation=cell.activation,
+        clips={clip: value for clip, value in clips.items() if value is not None},
     )
 
 

@@ -13,15 +13,8 @@ import numpy as np
 
 from .._cells.bound import BoundCell
 from ._cells import cell_of_layers, cells_of_pairs, layers_of_cell, pairs_of_cells
-from ._layer_weights import (
-    GRU_AFTER,
-    LSTM,
-    RNN,
-    LayerWeights,
-    check_lacks,
-    check_resets,
-)
-from ._weights import check_mapping, check_names, flattened, pick, reader
+from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, Library
+from ._weights import as_mapping, check_names, flattened, listed, pick, reader
 
 # `to_layer(name, weights)` and its inverse, `to_weights(name, layer)`.
 ToLayer = Callable[[str, Mapping[str, Any]], LayerWeights]
@@ -29,6 +22,7 @@ ToWeights = Callable[[str, LayerWeights], dict[str, Any]]
 # The parameters of a `Sequential` from those of its layers.
 Stack = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
+LIBRARY = Library("Flax", {LSTM: "ifjo", GRU_AFTER: "ruc", RNN: "c"})
 BOTH = ("forward_rnn", "backward_rnn")
 # Flax's letters of the gates, in the order of `GATES`.
 _LETTERS = {LSTM: "igfo", GRU_AFTER: "rzn", RNN: ("",)}
@@ -40,8 +34,8 @@ def load(params: Any, to_layer: ToLayer, activation: Any) -> BoundCell:
     for name, weights in _modules(params):
         if any(key in weights for key in BOTH):
             raise ValueError(
-                f"`{name}` must have one direction, got "
-                f"{', '.join(map(str, weights))}. Use `load_bidirectional`."
+                f"`{name}` must have one direction, got {listed(weights)}. Use "
+                "`load_bidirectional`."
             )
         layers.append(_layer(name, weights, to_layer, activation))
     return cell_of_layers(layers)
@@ -56,8 +50,7 @@ def load_bidirectional(
         if not any(key in weights for key in BOTH):
             raise ValueError(
                 f"`{name}` must have two directions, forward_rnn and backward_rnn, "
-                f"got {', '.join(map(str, weights)) or 'nothing'}. Use `load` for one "
-                "direction."
+                f"got {listed(weights)}. Use `load` for one direction."
             )
         check_names(name, weights, BOTH)
         parts = [(f"{name}/{key}", weights[key]) for key in BOTH]
@@ -67,7 +60,7 @@ def load_bidirectional(
 
 def save(cell: Any, to_weights: ToWeights, stack: Stack) -> dict[str, Any]:
     """The weights of a cell, or of a `Sequential` of several."""
-    layers = [_weights(*each, to_weights) for each in layers_of_cell("cell", cell)]
+    layers = [to_weights(*each) for each in layers_of_cell(LIBRARY, cell)]
     if len(layers) == 1:
         return layers[0]
     return stack([{"cell": weights} for weights in layers])
@@ -78,8 +71,8 @@ def save_bidirectional(
 ) -> dict[str, Any]:
     """The weights of a `Bidirectional`, or of a `Sequential` of several."""
     layers = []
-    for pair in pairs_of_cells(cells_fw, cells_bw):
-        cells = [{"cell": _weights(*each, to_weights)} for each in pair]
+    for pair in pairs_of_cells(LIBRARY, cells_fw, cells_bw):
+        cells = [{"cell": to_weights(*each)} for each in pair]
         layers.append(dict(zip(BOTH, cells, strict=True)))
     return layers[0] if len(layers) == 1 else stack(layers)
 
@@ -100,8 +93,9 @@ def from_separate(
         ValueError: If the names are not those of one kind of cell, or shapes differ.
     """
     flat = unboxed(weights)
-    kind, (of_inputs, of_state, biases) = _best_match(name, flat, input_to_f)
-    state_bias = ["hn/bias"] * (kind == GRU_AFTER)
+    kind, (of_inputs, of_state, biases, state_bias) = _best_match(
+        name, flat, input_to_f
+    )
     check_names(name, flat, [*of_inputs, *of_state, *biases, *state_bias])
     read = reader(flat, f"{name}/")
     units = read(of_state[0], None, None).shape[1]
@@ -120,15 +114,13 @@ def from_separate(
 
 def to_separate(layer: LayerWeights, input_to_f: str = "if") -> dict[str, Any]:
     """The weights of a cell that has a module for each gate."""
-    arrays = layer.input_kernel, layer.state_kernel, layer.bias_for()
+    arrays = layer.input_kernel, layer.state_kernel, layer.bias_for(), layer.state_bias
     weights: dict[str, Any] = {}
     for names, array in zip(_names(layer.kind, input_to_f), arrays, strict=True):
-        blocks = np.split(array, len(names), axis=-1)
+        blocks = [] if array is None else np.split(array, len(names), axis=-1)
         for name, block in zip(names, blocks, strict=True):
             module, key = name.split("/")
             weights.setdefault(module, {})[key] = block
-    if layer.state_bias is not None:
-        weights["hn"]["bias"] = layer.state_bias
     return weights
 
 
@@ -146,50 +138,42 @@ def _unboxed(value: Any) -> Any:
 
 def _modules(params: Any) -> Iterable[tuple[str, Mapping[str, Any]]]:
     """The parameters of each layer, with its name in messages."""
-    check_mapping("params", params)
+    params = as_mapping("params", params)
     if set(params) == {"params"}:
-        params = params["params"]
-        check_mapping("params", params)
+        params = as_mapping("params", params["params"])
     names = [key for key in params if re.fullmatch(r"layers_\d+", str(key))]
     if names and len(names) == len(params):  # A `Sequential` of linen
         inner, names = params, [f"layers_{i}" for i in range(len(params))]
     elif set(params) == {"layers"}:  # or of nnx.
-        check_mapping("params/layers", params["layers"])
-        inner = {f"layers/{key}": value for key, value in params["layers"].items()}
+        layers = as_mapping("params/layers", params["layers"])
+        inner = {f"layers/{key}": value for key, value in layers.items()}
         names = [f"layers/{i}" for i in range(len(inner))]
     else:
         return [("params", params)]
-    modules = {f"params/{name}": pick(inner, name) for name in names}
-    for name, module in modules.items():
-        check_mapping(name, module)
-    if not modules:
+    if not names:
         _raise_unknown("params", {})
-    return modules.items()
+    modules = [(f"params/{name}", pick(inner, name)) for name in names]
+    return [(name, as_mapping(name, module)) for name, module in modules]
 
 
 def _layer(name: str, weights: Any, to_layer: ToLayer, activation: Any) -> LayerWeights:
-    check_mapping(name, weights)
+    weights = as_mapping(name, weights)
     if set(weights) == {"cell"}:
-        name, weights = f"{name}/cell", weights["cell"]
-        check_mapping(name, weights)
+        name = f"{name}/cell"
+        weights = as_mapping(name, weights["cell"])
     return dataclasses.replace(to_layer(name, weights), activation=activation)
 
 
-def _weights(name: str, layer: LayerWeights, to_weights: ToWeights) -> dict[str, Any]:
-    check_lacks(name, layer, "Flax")
-    check_resets(name, layer, "Flax", GRU_AFTER)
-    return to_weights(name, layer)
-
-
-def _names(kind: str, input_to_f: str) -> tuple[list[str], list[str], list[str]]:
-    """The names of the input kernels, state kernels and biases, one for each gate."""
+def _names(kind: str, input_to_f: str) -> tuple[list[str], ...]:
+    """The names of input kernels, state kernels, biases and the bias of the state."""
     of_inputs = [f"i{letter}" for letter in _LETTERS[kind]]
     of_inputs = [input_to_f if name == "if" else name for name in of_inputs]
     of_state = [f"h{letter}" for letter in _LETTERS[kind]]
     with_bias = of_state if kind == LSTM else of_inputs
     kernels = lambda names: [f"{name}/kernel" for name in names]
     biases = [f"{name}/bias" for name in with_bias]
-    return kernels(of_inputs), kernels(of_state), biases
+    state_bias = ["hn/bias"] if kind == GRU_AFTER else []
+    return kernels(of_inputs), kernels(of_state), biases, state_bias
 
 
 def _best_match(name: str, flat: Mapping[str, Any], input_to_f: str) -> tuple[str, Any]:
@@ -206,5 +190,5 @@ def _raise_unknown(name: str, flat: Mapping[str, Any]) -> NoReturn:
     raise ValueError(
         f"`{name}` must be the parameters of an LSTMCell, OptimizedLSTMCell, GRUCell "
         "or SimpleCell, of an RNN or Bidirectional of such, or of a Sequential of "
-        f"these, got {', '.join(flat) or 'nothing'}."
+        f"these, got {listed(flat)}."
     )

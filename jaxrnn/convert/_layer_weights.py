@@ -2,17 +2,18 @@
 
 Libraries differ in the order of gates, the orientation of kernels, the number of
 biases, and what is added to a forget gate at run time. A converter makes a
-`LayerWeights` from its library's arrays, or these from a `LayerWeights`, and refuses
-what its library cannot express.
+`LayerWeights` from its library's arrays, or these from a `LayerWeights`. A `Library`
+reorders the gates, and refuses what the library cannot express.
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import numpy as np
 
 from .._base.errors import describe
-from .._cells.activations import resolve_activation
+from .._cells.activations import ACTIVATIONS, resolve_activation
 
 # Kinds of layers, as messages name them.
 RNN, GRU, GRU_AFTER, LSTM = "RNN", "GRU", "GRU that resets after the product", "LSTM"
@@ -35,6 +36,7 @@ class LayerWeights:
         projection: None, or `[units, size of the output]`.
         forget_bias: What is added to the forget gate at run time.
         activation: The `activation` of the cell; None for tanh.
+        clips: The clips of the cell that are not None, by the names of its fields.
     """
 
     kind: str
@@ -46,6 +48,7 @@ class LayerWeights:
     projection: np.ndarray | None = None
     forget_bias: float = 0.0
     activation: Any = None
+    clips: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def units(self) -> int:
@@ -58,6 +61,12 @@ class LayerWeights:
         activation = resolve_activation("convert", self.activation)
         return getattr(activation, "__name__", str(activation))
 
+    @property
+    def activation_key(self) -> str:
+        """The name by which cells take the activation; "" if they have none for it."""
+        activation = resolve_activation("convert", self.activation)
+        return next((k for k, v in ACTIVATIONS.items() if v is activation), "")
+
     def bias_for(self, added: float = 0.0) -> np.ndarray:
         """The bias for a library that adds `added` to the forget gate at run time."""
         missing = self.forget_bias - added
@@ -68,37 +77,95 @@ class LayerWeights:
         bias[f : f + self.units] += missing
         return bias
 
-    def in_order(self, order: str) -> tuple[np.ndarray, ...]:
-        """The kernels of inputs and state and two biases, with gates in that order.
+
+@dataclasses.dataclass(frozen=True)
+class Library:
+    """The layers that a library has.
+
+    Attributes:
+        name: Its name, for messages.
+        orders: For each kind of layer its order of gates, in the letters of `GATES`.
+        lacks: The fields of a `LayerWeights` that its layers cannot have.
+        activations: For a kind of layer the activations that it can have; all that a
+            cell can have for a kind that is left out.
+        modules: For a kind its name in the library, for messages.
+        forget_bias: What the library adds to the forget gate at run time.
+    """
+
+    name: str
+    orders: Mapping[str, str]
+    lacks: tuple[str, ...] = ("peepholes", "projection")
+    activations: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    modules: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    forget_bias: float = 0.0
+
+    def check(self, name: str, layer: LayerWeights) -> None:
+        """Raises ValueError for a layer that the library cannot express."""
+        if layer.kind not in self.orders:
+            self._raise_kind(name, layer.kind)
+        for field in self.lacks:
+            if getattr(layer, field) is not None:
+                raise ValueError(
+                    f"`{name}` must have no {field}, which the LSTM of {self.name} "
+                    "does not have, got an LSTMCell with such. Train one without."
+                )
+        wanted = self.activations.get(layer.kind, ())
+        if wanted and layer.activation_key not in wanted:
+            module = self.modules.get(layer.kind, "cells")
+            raise ValueError(
+                f"`{name}` must have the activation {' or '.join(wanted)}, which is "
+                f"that of {self.name}'s {module}, got {layer.activation_name}."
+            )
+
+    def _raise_kind(self, name: str, kind: str) -> NoReturn:
+        if kind == RNN:
+            raise ValueError(
+                f"`{name}` must be an LSTM or a GRU, as {self.name} has no plain RNN, "
+                "got a BasicRNNCell."
+            )
+        cells = {GRU: "GRUCell", GRU_AFTER: "CudnnCompatibleGRUCell"}
+        got, when = cells.pop(kind), "before" if kind == GRU_AFTER else "after"
+        (wanted,) = cells.values()
+        raise ValueError(
+            f"`{name}` must be a {wanted}, as the GRU of {self.name} resets {when} the "
+            f"product, got a {got}. Weights of one do not fit the other: train a "
+            f"{wanted}."
+        )
+
+    def arrays(self, layer: LayerWeights) -> tuple[np.ndarray, ...]:
+        """The kernels of inputs and state and two biases, in the library's order.
 
         The second bias is zero, except where a reset gate multiplies it.
         """
-        of_state = np.zeros_like(self.bias)
-        if self.state_bias is not None:
-            of_state[2 * self.units :] = self.state_bias
-        arrays = self.input_kernel, self.state_kernel, self.bias_for(), of_state
-        return tuple(reordered(array, GATES[self.kind], order) for array in arrays)
+        of_state = np.zeros_like(layer.bias)
+        if layer.state_bias is not None:
+            of_state[2 * layer.units :] = layer.state_bias
+        bias = layer.bias_for(self.forget_bias)
+        ours = layer.input_kernel, layer.state_kernel, bias, of_state
+        old, new = GATES[layer.kind], self.orders[layer.kind]
+        return tuple(reordered(array, old, new) for array in ours)
 
-
-def from_order(
-    order: str,
-    kind: str,
-    input_kernel: np.ndarray,
-    state_kernel: np.ndarray,
-    *biases: np.ndarray,
-    **fields: Any,
-) -> LayerWeights:
-    """The layer of kernels and one or two biases whose gates are in that order."""
-    ours = lambda array: reordered(array, order, GATES[kind])
-    bias, *others = map(ours, biases)
-    for other in others:
-        if kind == GRU_AFTER:  # The reset gate multiplies the last block.
-            at = 2 * len(other) // 3
-            fields["state_bias"] = other[at:]
-            bias = np.concatenate([bias[:at] + other[:at], bias[at:]])
-        else:
-            bias = bias + other
-    return LayerWeights(kind, ours(input_kernel), ours(state_kernel), bias, **fields)
+    def layer(
+        self,
+        kind: str,
+        input_kernel: np.ndarray,
+        state_kernel: np.ndarray,
+        *biases: np.ndarray,
+        **fields: Any,
+    ) -> LayerWeights:
+        """The layer of kernels and one or two biases in the library's order."""
+        ours = lambda array: reordered(array, self.orders[kind], GATES[kind])
+        bias, *others = map(ours, biases)
+        for other in others:
+            if kind == GRU_AFTER:  # The reset gate multiplies the last block.
+                at = 2 * len(other) // 3
+                fields["state_bias"] = other[at:]
+                bias = np.concatenate([bias[:at] + other[:at], bias[at:]])
+            else:
+                bias = bias + other
+        kernels = ours(input_kernel), ours(state_kernel)
+        fields["forget_bias"] = self.forget_bias
+        return LayerWeights(kind, *kernels, bias, **fields)
 
 
 def reordered(array: np.ndarray, old: str, new: str) -> np.ndarray:
@@ -126,38 +193,3 @@ def kind_of(name: str, got: np.ndarray, gates: int, units: int, gru: str = GRU) 
         f"`{name}` must have 1, 3 or 4 blocks of {units} units, for RNN, GRU or LSTM, "
         f"got {describe(got)}."
     )
-
-
-def check_lacks(name: str, layer: LayerWeights, library: str, *fields: str) -> None:
-    """Raises ValueError for peepholes or a projection that the library lacks."""
-    for field in fields or ("peepholes", "projection"):
-        if getattr(layer, field) is not None:
-            raise ValueError(
-                f"`{name}` must have no {field}, which the LSTM of {library} does not "
-                "have, got an LSTMCell with such. Train one without."
-            )
-
-
-def check_resets(name: str, layer: LayerWeights, library: str, kind: str) -> None:
-    """Raises ValueError for a GRU of another kind than the library's."""
-    if layer.kind not in (GRU, GRU_AFTER) or layer.kind == kind:
-        return
-    names = {GRU: "GRUCell", GRU_AFTER: "CudnnCompatibleGRUCell"}
-    when = "before" if kind == GRU else "after"
-    raise ValueError(
-        f"`{name}` must be a {names[kind]}, as the GRU of {library} resets {when} the "
-        f"product, got a {names[layer.kind]}. Weights of one do not fit the other: "
-        f"train a {names[kind]}."
-    )
-
-
-def check_activation(
-    name: str, layer: LayerWeights, library: str, *wanted: str
-) -> None:
-    """Raises ValueError for another activation than the library's."""
-    resolve = lambda activation: resolve_activation("convert", activation)
-    if resolve(layer.activation) not in map(resolve, wanted):
-        raise ValueError(
-            f"`{name}` must have the activation {' or '.join(wanted)}, which is that "
-            f"of {library}, got {layer.activation_name}."
-        )

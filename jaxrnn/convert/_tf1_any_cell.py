@@ -12,12 +12,12 @@ import numpy as np
 from .. import contrib
 from .._base.errors import describe
 from .._base.typing import Params
-from .._cells.base import RNNCell, scope_name, snake_case
+from .._cells.base import RNNCell, scope_name
 from .._wrappers.base import WrapperCell
 from .._wrappers.multi_rnn import MultiRNNCell
 from .._wrappers.own_params import OwnParams
-from ._tf1_names import join, variables_in
-from ._weights import flattened, reader
+from ._tf1_scopes import join, variables_in
+from ._weights import faults, flattened, reader
 
 # Wrappers that have no variables, and no scope.
 _BARE = WrapperCell, contrib.FusedRNNCellAdaptor, contrib.TimeReversedFusedRNN
@@ -29,15 +29,6 @@ def is_of_contrib(cell: Any) -> bool:
     held = [getattr(cell, "cell", None), *getattr(cell, "cells", ())]
     own = getattr(contrib, type(cell).__name__, None) is type(cell)
     return own or any(is_of_contrib(each) for each in held if each is not None)
-
-
-def cell_of_contrib(scope: str) -> str | None:
-    """The name of the class of `jaxrnn.contrib` whose scope that is by default."""
-    for name, each in vars(contrib).items():
-        if isinstance(each, type) and issubclass(each, RNNCell):
-            if scope == (getattr(each, "name", None) or snake_case(name)):
-                return name
-    return None
 
 
 def load_into(
@@ -115,15 +106,13 @@ def _check_found(scope: str, found: Collection[str], wanted: Collection[str]) ->
     unknown = [name for name in found if name not in wanted and not is_beside(name)]
     if not missing and not unknown:
         return
-    faults = [f"missing: {', '.join(missing)}"] if missing else []
-    faults += [f"not known: {', '.join(unknown)}"] if unknown else []
     fix = "" if unknown else f"There is: {', '.join(found)}. "
     fix += "An option of `cell` may differ from that of the script, such as `use_bias`."
     last = scope.rpartition("/")[2]
     if last in heads:
         fix = f"The scope ends before `{last}`."
     raise ValueError(
-        f"`{scope}` must hold the variables of `cell`; {'; '.join(faults)}. {fix}"
+        f"`{scope}` must hold the variables of `cell`{faults(missing, unknown)}. {fix}"
     )
 
 

@@ -1,7 +1,7 @@
 """Single weights: read as NumPy arrays and checked for name, shape and dtype."""
 
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import jax.numpy as jnp
@@ -108,8 +108,8 @@ def pick(
     """The weight of that key; ValueError if it is missing."""
     if key in weights:
         return weights[key]
-    there = ", ".join(map(str, weights)) or "nothing"
-    raise ValueError(f"`{name or key}` is missing. There is: {there}. {fix}".rstrip())
+    there = f"There is: {listed(weights)}. {fix}".rstrip()
+    raise ValueError(f"`{name or key}` is missing. {there}")
 
 
 def flattened(tree: Any, name: str = "") -> dict[str, Any]:
@@ -122,11 +122,17 @@ def flattened(tree: Any, name: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_mapping(name: str, value: Any, fix: str = "") -> None:
-    """Raises TypeError unless `value` is a mapping."""
+def as_mapping(name: str, value: Any, fix: str = "") -> Mapping[Any, Any]:
+    """`value`; TypeError unless it is a mapping."""
     if not isinstance(value, Mapping):
         got = f"got {describe(value)}. {fix}".rstrip()
         raise TypeError(f"`{name}` must be a dict of weights, {got}")
+    return value
+
+
+def listed(names: Iterable[Any]) -> str:
+    """The names, for messages."""
+    return ", ".join(map(str, names)) or "nothing"
 
 
 def check_string(name: str, value: Any) -> None:
@@ -138,10 +144,14 @@ def check_string(name: str, value: Any) -> None:
 def check_names(name: str, weights: Collection[str], wanted: Collection[str]) -> None:
     """Raises ValueError unless the weights have these names and no others."""
     missing = [each for each in wanted if each not in weights]
-    unknown = [str(each) for each in weights if each not in wanted]
+    unknown = [each for each in weights if each not in wanted]
     if missing or unknown:
-        faults = [f"missing: {', '.join(missing)}"] if missing else []
-        faults += [f"not known: {', '.join(unknown)}"] if unknown else []
         raise ValueError(
-            f"`{name}` must hold {', '.join(wanted)}; {'; '.join(faults)}."
+            f"`{name}` must hold {listed(wanted)}{faults(missing, unknown)}."
         )
+
+
+def faults(missing: Collection[Any], unknown: Collection[Any]) -> str:
+    """The names of weights that are missing and of those that are not known."""
+    text = f"; missing: {listed(missing)}" if missing else ""
+    return text + (f"; not known: {listed(unknown)}" if unknown else "")

@@ -15,24 +15,14 @@ from .._base.errors import describe
 from .._cells.bound import BoundCell
 from ._as_cell import of_equinox as as_cell
 from ._cells import as_layers, cell_of_layers, layers_of_cell
-from ._layer_weights import (
-    GRU_AFTER,
-    LSTM,
-    RNN,
-    LayerWeights,
-    check_activation,
-    check_lacks,
-    check_resets,
-    from_order,
-    kind_of,
-)
+from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, Library, kind_of
 from ._weights import check_names, public, reader
 
 __all__ = ["as_cell", "load", "save"]
 
 _NAMES: tuple[str, ...] = ("weight_ih", "weight_hh", "bias", "bias_n")
-# Equinox's order of gates, in the letters of `GATES`.
-_ORDER = {LSTM: "ifjo", GRU_AFTER: "ruc"}
+_ORDERS = {LSTM: "ifjo", GRU_AFTER: "ruc"}
+_LIBRARY = Library("Equinox", _ORDERS, activations=dict.fromkeys(_ORDERS, ("tanh",)))
 
 
 @public
@@ -93,7 +83,7 @@ def save(cell: BoundCell) -> Any:
         ValueError: For what Equinox does not have: a `BasicRNNCell` or `GRUCell`,
             peepholes, clips, a projection, another activation than tanh.
     """
-    layers = [_weights(*each) for each in layers_of_cell("cell", cell)]
+    layers = [_weights(layer) for _, layer in layers_of_cell(_LIBRARY, cell)]
     return layers[0] if len(layers) == 1 else layers
 
 
@@ -113,8 +103,7 @@ def _layer(name: str, cell: Any) -> LayerWeights:
         weights["bias"] = np.zeros(rows, state.dtype)
         weights |= {key: np.zeros(units, state.dtype) for key in names[3:]}
     check_names(name, weights, names)
-    return from_order(
-        _ORDER[kind],
+    return _LIBRARY.layer(
         kind,
         read("weight_ih", rows, None).T,
         state.T,
@@ -140,16 +129,8 @@ def _arrays(name: str, cell: Any) -> dict[str, Any]:
     return weights
 
 
-def _weights(name: str, layer: LayerWeights) -> dict[str, np.ndarray]:
-    if layer.kind == RNN:
-        raise ValueError(
-            f"`{name}` must be an LSTM or a GRU, as Equinox has no plain RNN, got a "
-            "BasicRNNCell."
-        )
-    check_lacks(name, layer, "Equinox")
-    check_resets(name, layer, "Equinox", GRU_AFTER)
-    check_activation(name, layer, "Equinox's cells", "tanh")
-    *arrays, _ = layer.in_order(_ORDER[layer.kind])
+def _weights(layer: LayerWeights) -> dict[str, np.ndarray]:
+    *arrays, _ = _LIBRARY.arrays(layer)
     weights = {key: array.T for key, array in zip(_NAMES, arrays, strict=False)}
     if layer.state_bias is not None:
         weights["bias_n"] = layer.state_bias

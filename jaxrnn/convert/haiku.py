@@ -18,23 +18,14 @@ from .._base.errors import describe
 from .._cells.bound import BoundCell
 from ._as_cell import of_haiku as as_cell
 from ._cells import cell_of_layers, layers_of_cell
-from ._layer_weights import (
-    GATES,
-    GRU,
-    LSTM,
-    RNN,
-    LayerWeights,
-    check_activation,
-    check_lacks,
-    check_resets,
-    reordered,
-)
+from ._layer_weights import GATES, GRU, LSTM, RNN, LayerWeights, Library
 from ._weights import (
     Read,
-    check_mapping,
+    as_mapping,
     check_names,
     check_string,
     flattened,
+    listed,
     public,
     reader,
 )
@@ -42,9 +33,14 @@ from ._weights import (
 __all__ = ["as_cell", "load", "save"]
 
 _NAMES = {LSTM: "lstm", GRU: "gru", RNN: "vanilla_rnn"}
-_CORES = {LSTM: "LSTM", GRU: "GRU", RNN: "VanillaRNN"}
 _MODULE = re.compile(rf"((?:.*/)?(?:{'|'.join(_NAMES.values())}))(?:_(\d+))?")
-_ORDER = "urc"  # z, r and a; u is 1 - z.
+_LIBRARY = Library(
+    "Haiku",
+    {LSTM: GATES[LSTM], GRU: "urc", RNN: GATES[RNN]},
+    activations={LSTM: ("tanh",), GRU: ("tanh",), RNN: ("relu",)},
+    modules={LSTM: "LSTM", GRU: "GRU", RNN: "VanillaRNN"},
+    forget_bias=1.0,
+)
 
 
 @public
@@ -78,7 +74,7 @@ def load(
         >>> list(jaxrnn.convert.haiku.save(cell, "net/lstm"))
         ['net/lstm/linear']
     """
-    check_mapping("params", params)
+    params = as_mapping("params", params)
     names = _found(params) if name is None else _as_names(name)
     return cell_of_layers([_layer(params, each) for each in names])
 
@@ -104,17 +100,11 @@ def save(
             clips, a projection, another activation; if there is not one name for each
             layer.
     """
-    layers = [layer for _, layer in layers_of_cell("cell", cell)]
-    for layer in layers:
-        check_lacks("cell", layer, "Haiku")
-        check_resets("cell", layer, "Haiku", GRU)
-        wanted = "relu" if layer.kind == RNN else "tanh"
-        check_activation("cell", layer, f"Haiku's {_CORES[layer.kind]}", wanted)
+    layers = [layer for _, layer in layers_of_cell(_LIBRARY, cell)]
     names = _given(layers) if name is None else _as_names(name)
     if len(set(names)) != len(layers):
         raise ValueError(
-            f"`name` must be one for each of {len(layers)} layers, got "
-            f"{', '.join(names)}."
+            f"`name` must be one for each of {len(layers)} layers, got {listed(names)}."
         )
     pairs = zip(names, layers, strict=True)
     return {k: v for pair in pairs for k, v in _weights(*pair).items()}
@@ -140,7 +130,7 @@ def _found(params: Mapping[str, Any]) -> list[str]:
         raise ValueError(
             "`name` must be given unless the cores are lstm, lstm_1 and so on, or gru, "
             "or vanilla_rnn, of one module: their order is not clear. There is: "
-            f"{', '.join(map(str, found or params)) or 'nothing'}."
+            f"{listed(found or params)}."
         )
     return sorted(found, key=lambda name: int(found[name][2] or 0))
 
@@ -149,28 +139,27 @@ def _layer(params: Mapping[str, Any], name: str) -> LayerWeights:
     first, second = f"{name}/linear", f"{name}/linear_1"
     own = {each: params[each] for each in (name, first, second) if each in params}
     for each, weights in own.items():
-        check_mapping(each, weights)
+        as_mapping(each, weights)
     read = reader(flattened(own))
     if name in own:
         check_names(name, own[name], ["w_i", "w_h", "b"])
-        return _gru(name, read)
+        return _gru(read, name)
     if first not in own:
-        there = ", ".join(map(str, params)) or "nothing"
         raise ValueError(
             f"`{name}` (of a GRU) or `{first}` (of an LSTM or VanillaRNN) is missing. "
-            f"There is: {there}."
+            f"There is: {listed(params)}."
         )
     check_names(first, own[first], ["w", "b"])
     if second in own:
         has_bias = "b" in own[second]
         check_names(second, own[second], ["w", "b"] if has_bias else ["w"])
-        return _rnn(first, second, read, has_bias)
+        return _rnn(read, first, second, has_bias)
     if re.fullmatch(rf"(.*/)?{_NAMES[RNN]}(_\d+)?", name):
         raise ValueError(f"`{second}` is missing, which a VanillaRNN has.")
-    return _lstm(first, read)
+    return _lstm(read, first)
 
 
-def _lstm(name: str, read: Read) -> LayerWeights:
+def _lstm(read: Read, name: str) -> LayerWeights:
     w = read(f"{name}/w", None, None)
     units, rest = divmod(w.shape[1], 4)
     bias = read(f"{name}/b", w.shape[1])
@@ -179,31 +168,30 @@ def _lstm(name: str, read: Read) -> LayerWeights:
             f"`{name}/w` must have shape [depth + units, 4 * units], as that of an "
             f"LSTM, got {describe(w)}."
         )
-    return LayerWeights(LSTM, w[:-units], w[-units:], bias, forget_bias=1.0)
+    return _LIBRARY.layer(LSTM, w[:-units], w[-units:], bias)
 
 
-def _rnn(first: str, second: str, read: Read, has_bias: bool) -> LayerWeights:
+def _rnn(read: Read, first: str, second: str, has_bias: bool) -> LayerWeights:
     inputs = read(f"{first}/w", None, None)
     units = inputs.shape[1]
-    bias, state = read(f"{first}/b", units), read(f"{second}/w", units, units)
+    biases = [read(f"{first}/b", units)]
+    state = read(f"{second}/w", units, units)
     if has_bias:
-        bias = bias + read(f"{second}/b", units)
-    return LayerWeights(RNN, inputs, state, bias, activation="relu")
+        biases.append(read(f"{second}/b", units))
+    return _LIBRARY.layer(RNN, inputs, state, *biases, activation="relu")
 
 
-def _gru(name: str, read: Read) -> LayerWeights:
+def _gru(read: Read, name: str) -> LayerWeights:
     units = read(f"{name}/w_h", None, None).shape[0]
     shapes = {"w_i": (None, 3 * units), "w_h": (units, 3 * units), "b": (3 * units,)}
-    get = lambda key: _flipped(read(f"{name}/{key}", *shapes[key]), _ORDER, GATES[GRU])
-    return LayerWeights(GRU, get("w_i"), get("w_h"), get("b"))
+    arrays = [read(f"{name}/{key}", *shape) for key, shape in shapes.items()]
+    return _LIBRARY.layer(GRU, *map(_other_update, arrays))
 
 
-def _flipped(array: np.ndarray, old: str, new: str) -> np.ndarray:
-    """The blocks reordered, z negated: sigmoid(-z) = 1 - sigmoid(z)."""
-    array = reordered(array, old, _ORDER)
-    units = array.shape[-1] // len(_ORDER)
-    array[..., :units] *= -1
-    return reordered(array, _ORDER, new)
+def _other_update(array: np.ndarray) -> np.ndarray:
+    """The update gate z for u = 1 - z, or u for z: sigmoid(-z) = 1 - sigmoid(z)."""
+    update, rest = np.split(array, [array.shape[-1] // 3], axis=-1)
+    return np.concatenate([-update, rest], axis=-1)
 
 
 def _given(layers: Sequence[LayerWeights]) -> list[str]:
@@ -215,19 +203,14 @@ def _given(layers: Sequence[LayerWeights]) -> list[str]:
 
 
 def _weights(name: str, layer: LayerWeights) -> dict[str, dict[str, np.ndarray]]:
-    bias = layer.bias_for(1.0)
+    inputs, state, bias, _ = _LIBRARY.arrays(layer)
     if layer.kind == GRU:
-        arrays = {"w_i": layer.input_kernel, "w_h": layer.state_kernel, "b": bias}
-        return {name: {k: _flipped(x, GATES[GRU], _ORDER) for k, x in arrays.items()}}
+        arrays = map(_other_update, (inputs, state, bias))
+        return {name: dict(zip(("w_i", "w_h", "b"), arrays, strict=True))}
     first, second = f"{name}/linear", f"{name}/linear_1"
     if layer.kind == LSTM:
-        return {
-            first: {
-                "w": np.concatenate([layer.input_kernel, layer.state_kernel]),
-                "b": bias,
-            }
-        }
+        return {first: {"w": np.concatenate([inputs, state]), "b": bias}}
     return {
-        first: {"w": layer.input_kernel, "b": bias},
-        second: {"w": layer.state_kernel, "b": np.zeros_like(bias)},
+        first: {"w": inputs, "b": bias},
+        second: {"w": state, "b": np.zeros_like(bias)},
     }

@@ -22,22 +22,12 @@ from ._cells import (
     layers_of_cell,
     pairs_of_cells,
 )
-from ._layer_weights import (
-    GRU,
-    GRU_AFTER,
-    LSTM,
-    RNN,
-    LayerWeights,
-    check_lacks,
-    from_order,
-    kind_of,
-)
+from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights, Library, kind_of
 from ._weights import public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
-# Keras's order of gates, in the letters of `GATES`.
-_ORDER = {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "ifjo"}
+_LIBRARY = Library("Keras", {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "ifjo"})
 
 
 @public
@@ -76,17 +66,8 @@ def load(
         >>> [weight.shape for weight in jaxrnn.convert.keras.save(cell)[0]]
         [(3, 15), (5, 15), (2, 15)]
     """
-    found, depth = [], None
-    for name, weights in _named(layers):
-        if len(weights) in (4, 6):
-            raise ValueError(
-                f"`{name}` must be kernel, recurrent_kernel and, if there is one, "
-                f"bias, got {len(weights)} weights. Use `load_bidirectional` for a "
-                "Bidirectional; of several cells in one RNN pass each cell's weights."
-            )
-        found.append(_layer(name, weights, depth, activation, reset_after))
-        depth = found[-1].units
-    return cell_of_layers(found)
+    found = _layers(layers, 1, activation, reset_after)
+    return cell_of_layers([layer for (layer,) in found])
 
 
 @public
@@ -109,21 +90,7 @@ def load_bidirectional(
         TypeError: As in `load`.
         ValueError: If a layer has the weights of one direction; as in `load`.
     """
-    pairs, depth = [], None
-    for name, weights in _named(layers):
-        if len(weights) in (2, 3):
-            raise ValueError(
-                f"`{name}` must hold the weights of both directions, 4 or 6, got "
-                f"{len(weights)}. Use `load` for one direction."
-            )
-        half = len(weights) // 2
-        fw = _layer(name, weights[:half], depth, activation, reset_after)
-        depth = len(fw.input_kernel)
-        bw = _layer(name, weights[half:], depth, activation, reset_after)
-        _check_kinds(f"`{name}`", fw, bw)
-        pairs.append((fw, bw))
-        depth = fw.units + bw.units
-    return cells_of_pairs(pairs)
+    return cells_of_pairs(_layers(layers, 2, activation, reset_after))
 
 
 @public
@@ -142,7 +109,7 @@ def save(cell: BoundCell) -> list[list[np.ndarray]]:
         TypeError: If `cell` is not such a bound cell.
         ValueError: For what Keras does not have: peepholes, clips, a projection.
     """
-    return [_weights(*each) for each in layers_of_cell("cell", cell)]
+    return [_weights(layer) for _, layer in layers_of_cell(_LIBRARY, cell)]
 
 
 @public
@@ -161,9 +128,9 @@ def save_bidirectional(
             as in `save`.
     """
     layers = []
-    for (name_fw, fw), (name_bw, bw) in pairs_of_cells(cells_fw, cells_bw):
+    for (name_fw, fw), (name_bw, bw) in pairs_of_cells(_LIBRARY, cells_fw, cells_bw):
         _check_kinds(f"`{name_fw}` and `{name_bw}`", fw, bw)
-        layers.append(_weights(name_fw, fw) + _weights(name_bw, bw))
+        layers.append(_weights(fw) + _weights(bw))
     return layers
 
 
@@ -175,49 +142,77 @@ def _check_kinds(name: str, fw: LayerWeights, bw: LayerWeights) -> None:
         )
 
 
-def _named(layers: Sequence[Any]) -> list[tuple[str, list[tuple[int, Any]]]]:
-    """For each layer its name for messages, and its numbered weights."""
-    layers = as_layers("layers", layers)
-    for i, layer in enumerate(layers):
-        if not isinstance(layer, list | tuple):
-            raise TypeError(
-                f"`layers[{i}]` must be a list of arrays, got {describe(layer)}. Pass "
-                "`layer.get_weights()`."
-            )
-        if len(layer) not in (2, 3, 4, 6):
-            raise ValueError(
-                f"`layers[{i}]` must hold 2 or 3 weights for a direction, got "
-                f"{len(layer)}. Pass each layer's own `get_weights()`."
-            )
-    return [(f"layers[{i}]", list(enumerate(layer))) for i, layer in enumerate(layers)]
+def _layers(
+    layers: Sequence[Any], directions: int, activation: Any, reset_after: bool
+) -> list[tuple[LayerWeights, ...]]:
+    """The one or two directions of each layer."""
+    reset_after = as_bool("layers", "reset_after", reset_after)
+    found, depth = [], None
+    for i, arrays in enumerate(as_layers("layers", layers)):
+        name = f"layers[{i}]"
+        _check_arrays(name, arrays, directions)
+        size, both = len(arrays) // directions, []
+        for start in range(0, len(arrays), size):
+            keys = range(start, start + size)
+            both.append(_layer(name, arrays, keys, depth, activation, reset_after))
+            depth = len(both[0].input_kernel)
+        _check_kinds(f"`{name}`", both[0], both[-1])
+        depth = sum(layer.units for layer in both)
+        found.append(tuple(both))
+    return found
+
+
+def _check_arrays(name: str, arrays: Any, directions: int) -> None:
+    """Raises unless these are the weights of as many directions."""
+    if not isinstance(arrays, list | tuple):
+        raise TypeError(
+            f"`{name}` must be a list of arrays, got {describe(arrays)}. Pass "
+            "`layer.get_weights()`."
+        )
+    count = len(arrays)
+    if count not in (2, 3, 4, 6):
+        raise ValueError(
+            f"`{name}` must hold 2 or 3 weights for a direction, got {count}. Pass "
+            "each layer's own `get_weights()`."
+        )
+    if directions == 1 and count > 3:
+        raise ValueError(
+            f"`{name}` must be kernel, recurrent_kernel and, if there is one, bias, "
+            f"got {count} weights. Use `load_bidirectional` for a Bidirectional; of "
+            "several cells in one RNN pass each cell's weights."
+        )
+    if directions == 2 and count < 4:
+        raise ValueError(
+            f"`{name}` must hold the weights of both directions, 4 or 6, got {count}. "
+            "Use `load` for one direction."
+        )
 
 
 def _layer(
     name: str,
-    weights: Sequence[tuple[int, Any]],
+    arrays: Sequence[Any],
+    keys: range,
     depth: int | None,
     activation: Any,
     reset_after: bool,
 ) -> LayerWeights:
-    """One direction of a layer, from its numbered weights."""
-    reset_after = as_bool(name, "reset_after", reset_after)
-    read = reader(dict(weights), f"{name}[", "]")
-    kernel, recurrent, *last = (i for i, _ in weights)
+    """One direction of a layer, whose arrays are at these places."""
+    read = reader(dict(enumerate(arrays)), f"{name}[", "]")
+    kernel, recurrent, *last = keys
     state = read(recurrent, None, None)
     units, columns = state.shape
     if last:
-        reset_after = np.ndim(weights[2][1]) == 2
+        reset_after = np.ndim(arrays[last[0]]) == 2
     gru = GRU_AFTER if reset_after else GRU
     kind = kind_of(f"{name}[{recurrent}]", state, columns, units, gru)
     inputs = read(kernel, depth, columns)
     shape = (2, columns) if kind == GRU_AFTER else (columns,)
     bias = read(*last, *shape) if last else np.zeros(shape, state.dtype)
     biases = np.atleast_2d(bias)
-    return from_order(_ORDER[kind], kind, inputs, state, *biases, activation=activation)
+    return _LIBRARY.layer(kind, inputs, state, *biases, activation=activation)
 
 
-def _weights(name: str, layer: LayerWeights) -> list[np.ndarray]:
-    check_lacks(name, layer, "Keras")
-    inputs, state, *biases = layer.in_order(_ORDER[layer.kind])
+def _weights(layer: LayerWeights) -> list[np.ndarray]:
+    inputs, state, *biases = _LIBRARY.arrays(layer)
     bias = np.stack(biases) if layer.kind == GRU_AFTER else biases[0]
     return [inputs, state, bias]

@@ -18,14 +18,12 @@ import numpy as np
 
 from .._cells.bound import BoundCell
 from . import _flax
-from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, from_order, kind_of
+from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, kind_of
 from ._weights import check_names, public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
-# Flax's order of gates in the cells with two modules, in the letters of `GATES`; and
-# which of the two has the bias.
-_ORDER = {LSTM: "ifjo", GRU_AFTER: "ruc", RNN: "c"}
+# Which of the two modules of a cell has the bias.
 _WITH_BIAS = {LSTM: "dense_h", GRU_AFTER: "dense_i", RNN: "dense_i"}
 
 
@@ -152,8 +150,7 @@ def _to_layer(name: str, weights: Mapping[str, Any]) -> LayerWeights:
     units, columns = state.shape
     kind = kind_of(f"{name}/dense_h/kernel", state, columns, units, GRU_AFTER)
     check_names(name, flat, [*kernels, f"{_WITH_BIAS[kind]}/bias"])
-    return from_order(
-        _ORDER[kind],
+    return _flax.LIBRARY.layer(
         kind,
         read("dense_i/kernel", None, columns),
         state,
@@ -170,7 +167,7 @@ def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> dict[str, An
             f"`{name}` must have a `candidate/hidden_projection/bias` of zeros, as "
             "nnx's GRUCell has no such bias, got others. Linen's has one."
         )
-    inputs, state, bias, _ = layer.in_order(_ORDER[layer.kind])
+    inputs, state, bias, _ = _flax.LIBRARY.arrays(layer)
     weights = {"dense_i": {"kernel": inputs}, "dense_h": {"kernel": state}}
     weights[_WITH_BIAS[layer.kind]]["bias"] = bias
     return weights

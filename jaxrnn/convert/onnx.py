@@ -11,11 +11,12 @@ ONNX is time major: its X is the `inputs` of `dynamic_rnn` with `time_major=True
 has an axis for the directions after that of time.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from .._base.errors import describe
 from .._cells.bound import BoundCell
 from ._cells import (
     as_layers,
@@ -30,26 +31,37 @@ from ._layer_weights import (
     LSTM,
     RNN,
     LayerWeights,
-    check_lacks,
-    from_order,
+    Library,
+    kind_of,
     reordered,
 )
-from ._onnx_node import (
-    activation_name,
-    check_direction,
-    check_node,
-    kind_of_node,
-    read_activations,
-    spell,
-)
-from ._weights import public, reader
+from ._weights import as_mapping, public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
-# ONNX's order of gates, in the letters of `GATES`.
-_ORDER = {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "iofj"}
+_LIBRARY = Library(
+    "ONNX",
+    {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "iofj"},
+    lacks=("projection",),
+)
 _PEEPHOLES = "iof"  # A `LayerWeights` has them in the order i, f, o.
-_OPERATORS = {RNN: "RNN", GRU: "GRU", GRU_AFTER: "GRU", LSTM: "LSTM"}
+# Those that cells have too, as long as alpha and beta are not given.
+_ACTIVATIONS = {
+    "Elu": "elu",
+    "HardSigmoid": "hard_sigmoid",
+    "Relu": "relu",
+    "Sigmoid": "sigmoid",
+    "Softplus": "softplus",
+    "Softsign": "softsign",
+    "Tanh": "tanh",
+}
+_DIRECTIONS = ("forward", "bidirectional")
+_UNSUPPORTED = ("clip", "input_forget", "activation_alpha", "activation_beta")
+_KNOWN = (
+    *("op_type", "W", "R", "B", "P", "direction", "activations", *_UNSUPPORTED),
+    "linear_before_reset",
+    *("hidden_size", "layout"),  # W, R and B suffice without them.
+)
 
 
 @public
@@ -84,8 +96,7 @@ def load(*nodes: Mapping[str, Any]) -> BoundCell:
         {'op_type': 'LSTM', 'W': (1, 20, 3), 'R': (1, 20, 5), 'B': (1, 40), \
 'hidden_size': 5, 'direction': 'forward', 'activations': ['Sigmoid', 'Tanh', 'Tanh']}
     """
-    layers = _layers(nodes, "forward", "load_bidirectional")
-    return cell_of_layers([layer for (layer,) in layers])
+    return cell_of_layers([layer for (layer,) in _layers(nodes, "forward")])
 
 
 @public
@@ -105,7 +116,7 @@ def load_bidirectional(
         TypeError: As in `load`.
         ValueError: If a node has one direction; as in `load`.
     """
-    return cells_of_pairs(_layers(nodes, "bidirectional", "load"))
+    return cells_of_pairs(_layers(nodes, "bidirectional"))
 
 
 @public
@@ -125,7 +136,7 @@ def save(cell: BoundCell) -> list[dict[str, Any]]:
         TypeError: If `cell` is not such a bound cell.
         ValueError: For what ONNX does not have: a projection, clips, other activations.
     """
-    return [_node(each) for each in layers_of_cell("cell", cell)]
+    return [_node(each) for each in layers_of_cell(_LIBRARY, cell)]
 
 
 @public
@@ -143,48 +154,167 @@ def save_bidirectional(
         ValueError: If the directions differ in the number of layers, or in the kinds or
             sizes of these; as in `save`.
     """
-    return [_node(*pair) for pair in pairs_of_cells(cells_fw, cells_bw)]
+    return [_node(*pair) for pair in pairs_of_cells(_LIBRARY, cells_fw, cells_bw)]
 
 
-def _layers(
-    nodes: Sequence[Any], direction: str, other: str
-) -> list[tuple[LayerWeights, ...]]:
+def _as_text(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _layers(nodes: Sequence[Any], direction: str) -> list[tuple[LayerWeights, ...]]:
     """The one or two directions of each node, which must be `direction`."""
     layers, depth = [], None
     for i, node in enumerate(as_layers("nodes", nodes)):
-        name = f"nodes[{i}]"
-        check_node(name, node)
-        read = reader(node, f"{name}['", "']")
-        w = read("W", None, None, depth)
-        check_direction(name, node, w, direction, other)
-        count, rows, _ = w.shape
-        r = read("R", count, rows, None)
-        kind = kind_of_node(name, node, r)
-        b, p = np.zeros((count, 2 * rows), r.dtype), [None] * count
-        if node.get("B") is not None:
-            b = read("B", count, 2 * rows)
-        if node.get("P") is not None:
-            p = read("P", count, 3 * r.shape[-1])
-        activations = read_activations(name, node, kind, count)
-        each = zip(w, r, b, p, activations, strict=True)
-        layers.append(tuple(_layer(kind, *arrays) for arrays in each))
+        layers.append(_directions(f"nodes[{i}]", node, depth, direction))
         depth = sum(layer.units for layer in layers[-1])
     return layers
 
 
-def _layer(
-    kind: str,
-    w: np.ndarray,
-    r: np.ndarray,
-    b: np.ndarray,
-    p: np.ndarray | None,
-    activation: str,
-) -> LayerWeights:
-    peepholes = None
-    if p is not None:
-        peepholes = tuple(np.split(reordered(p, _PEEPHOLES, "ifo"), 3))
-    more = {"peepholes": peepholes, "activation": activation}
-    return from_order(_ORDER[kind], kind, w.T, r.T, *np.split(b, 2), **more)
+def _directions(
+    name: str, node: Any, depth: int | None, direction: str
+) -> tuple[LayerWeights, ...]:
+    """The layer of each direction of a node."""
+    node = _as_node(name, node)
+    read = reader(node, f"{name}['", "']")
+    w = read("W", None, None, depth)
+    _check_direction(name, node, w, direction)
+    count, rows, _ = w.shape
+    r = read("R", count, rows, None)
+    kind, units = _kind(name, node, r), r.shape[2]
+    b, p = np.zeros((count, 2 * rows), r.dtype), [None] * count
+    if node.get("B") is not None:
+        b = read("B", count, 2 * rows)
+    if node.get("P") is not None:
+        rows_of_p = reordered(read("P", count, 3 * units), _PEEPHOLES, "ifo")
+        p = [tuple(np.split(row, 3)) for row in rows_of_p]
+    both = zip(w, r, b, p, _read_activations(name, node, kind, count), strict=True)
+    return tuple(
+        _LIBRARY.layer(
+            kind, w.T, r.T, *np.split(b, 2), peepholes=p, activation=activation
+        )
+        for w, r, b, p, activation in both
+    )
+
+
+def _as_node(name: str, node: Any) -> dict[str, Any]:
+    """The node with strings in place of bytes, which protocol buffers hold.
+
+    Raises:
+        TypeError: If it is not a dict.
+        ValueError: If an attribute is not known, or no cell can do what it says.
+    """
+    node = {key: _as_text(value) for key, value in as_mapping(name, node).items()}
+    operator = node.get("op_type", "LSTM")
+    if operator not in ("LSTM", "GRU", "RNN"):
+        raise ValueError(
+            f"`{name}['op_type']` must be LSTM, GRU or RNN, got {describe(operator)}."
+        )
+    for key in node:
+        if key not in _KNOWN:
+            raise ValueError(
+                f"`{name}[{key!r}]` is not known. A node may have {', '.join(_KNOWN)}."
+            )
+    for key in _UNSUPPORTED:
+        value = node.get(key)
+        is_default = not np.size(value) or (key == "input_forget" and not value)
+        if value is not None and not is_default:
+            raise ValueError(
+                f"`{name}['{key}']` must be left out, got {value!r}. No cell can do "
+                "that."
+            )
+    return node
+
+
+def _check_direction(
+    name: str, node: Mapping[str, Any], w: np.ndarray, wanted: str
+) -> None:
+    """Raises ValueError for another direction than `wanted`."""
+    direction = node.get("direction", _DIRECTIONS[len(w) == 2])
+    if direction not in _DIRECTIONS:
+        fix = " Load it as 'forward', and reverse its inputs and outputs."
+        raise ValueError(
+            f"`{name}['direction']` must be forward or bidirectional, got "
+            f"{describe(direction)}.{fix if direction == 'reverse' else ''}"
+        )
+    count = _DIRECTIONS.index(direction) + 1
+    if len(w) != count:
+        raise ValueError(
+            f"`{name}['W']` must have {count} as its first axis, for the direction "
+            f"{direction!r}, got {describe(w)}."
+        )
+    if direction != wanted:
+        other = "load_bidirectional" if wanted == "forward" else "load"
+        raise ValueError(f"`{name}` must be {wanted}, got {direction}. Use `{other}`.")
+
+
+def _kind(name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
+    """The `kind` of a `LayerWeights`, from the shape of R and the attributes."""
+    units = r.shape[2]
+    kind = kind_of(f"{name}['R']", r, r.shape[1], units)
+    wanted = node.get("op_type", kind)
+    if wanted != kind:
+        raise ValueError(
+            f"`{name}['R']` must be of the operator {wanted}, got that of {kind}, "
+            f"{describe(r)}."
+        )
+    for key, owner in (("P", LSTM), ("linear_before_reset", GRU)):
+        if node.get(key) is not None and kind != owner:
+            raise ValueError(
+                f"`{name}['{key}']` belongs to the operator {owner}, and this node's "
+                f"is {kind}."
+            )
+    size = node.get("hidden_size", units)
+    if size != units:
+        raise ValueError(
+            f"`{name}['hidden_size']` must be {units}, as `R` has it, got {size}."
+        )
+    after = node.get("linear_before_reset") or 0
+    if after not in (0, 1):
+        raise ValueError(
+            f"`{name}['linear_before_reset']` must be 0 or 1, got {after!r}."
+        )
+    return GRU_AFTER if after else kind
+
+
+def _read_activations(
+    name: str, node: Mapping[str, Any], kind: str, count: int
+) -> list[str]:
+    """The activation of each direction; those of the gates must be sigmoids."""
+    given = node.get("activations")
+    if given is None:
+        return ["tanh"] * count
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(
+            f"`{name}['activations']` must be a list of names, got {describe(given)}."
+        )
+    given = list(map(_as_text, given))
+    size = len(_spelled(kind, "Tanh"))
+    own = given[size - 1 :: size]
+    spelled = [each for one in own for each in _spelled(kind, one)]
+    if given != spelled or len(own) != count or not set(own) <= set(_ACTIVATIONS):
+        raise ValueError(
+            f"`{name}['activations']` must be "
+            f"{', '.join(_spelled(kind, 'activation'))} for each direction, with one "
+            f"activation of {', '.join(_ACTIVATIONS)}, got {given}."
+        )
+    return [_ACTIVATIONS[one] for one in own]
+
+
+def _spelled(kind: str, activation: str) -> list[str]:
+    """The attribute `activations` of one direction."""
+    gates = [] if kind == RNN else ["Sigmoid"]
+    return gates + [activation] * (2 if kind == LSTM else 1)
+
+
+def _activation(name: str, layer: LayerWeights) -> str:
+    """ONNX's name of a layer's activation."""
+    for theirs, ours in _ACTIVATIONS.items():
+        if ours == layer.activation_key:
+            return theirs
+    raise ValueError(
+        f"`{name}` must have an activation of ONNX, "
+        f"{', '.join(_ACTIVATIONS.values())}, got {layer.activation_name}."
+    )
 
 
 def _node(*named: tuple[str, LayerWeights]) -> dict[str, Any]:
@@ -196,13 +326,12 @@ def _node(*named: tuple[str, LayerWeights]) -> dict[str, Any]:
             f"`{names[0]}` and `{names[1]}` must be of one kind and size, as one node "
             f"runs both ways, got {sorted(map(str, shapes))}."
         )
-    for name, layer in named:
-        check_lacks(name, layer, "ONNX", "projection")
     kind, units = layers[0].kind, layers[0].units
-    arrays = [layer.in_order(_ORDER[kind]) for layer in layers]
-    activations = [activation_name(*each) for each in named]
+    arrays = [_LIBRARY.arrays(layer) for layer in layers]
+    activations = [_activation(*each) for each in named]
+    operator = "GRU" if kind == GRU_AFTER else kind
     node = {
-        "op_type": _OPERATORS[kind],
+        "op_type": operator,
         "W": np.stack([inputs.T for inputs, *_ in arrays]),
         "R": np.stack([state.T for _, state, *_ in arrays]),
         "B": np.stack([np.concatenate(biases) for _, _, *biases in arrays]),
@@ -213,8 +342,8 @@ def _node(*named: tuple[str, LayerWeights]) -> dict[str, Any]:
         peepholes = [np.concatenate(layer.peepholes or none) for layer in layers]
         node["P"] = reordered(np.stack(peepholes), "ifo", _PEEPHOLES)
     node["hidden_size"] = units
-    node["direction"] = "forward" if len(layers) == 1 else "bidirectional"
-    node["activations"] = [s for one in activations for s in spell(kind, one)]
-    if node["op_type"] == "GRU":
+    node["direction"] = _DIRECTIONS[len(layers) - 1]
+    node["activations"] = [s for one in activations for s in _spelled(kind, one)]
+    if operator == "GRU":
         node["linear_before_reset"] = int(kind == GRU_AFTER)
     return node

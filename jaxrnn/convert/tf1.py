@@ -24,71 +24,27 @@ the rest in the scope of the loop, "decoder" for `dynamic_decode`:
     )
 """
 
-import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-import jax
 import numpy as np
 
-from .._base.errors import describe
 from .._base.typing import PyTree, Shaped
 from .._cells.activations import resolve_activation
-from .._cells.basic_lstm import BasicLSTMCell
-from .._cells.basic_rnn import BasicRNNCell
+from .._cells.base import snake_case
 from .._cells.bound import BoundCell
-from .._cells.cudnn_compatible_gru import CudnnCompatibleGRUCell
-from .._cells.gru import GRUCell
 from .._cells.lstm import LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
-from ._bound_cells import as_bound, input_depth, paired, read_params, stacked_cells
-from ._tf1_any_cell import cell_of_contrib, is_of_contrib, load_into, save_from
-from ._tf1_names import grouped, join, variables_in
-from ._weights import (
-    Read,
-    check_names,
-    check_string,
-    flattened,
-    pick,
-    public,
-    reader,
-)
+from ._cells import as_bound, paired, read_params, stacked_cells
+from ._tf1_any_cell import is_of_contrib, load_into, save_from
+from ._tf1_scopes import STACK, Hyper, cell_in_scope, grouped, join, variables_in
+from ._weights import check_string, flattened, listed, pick, public
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
-_CELLS = {
-    "basic_rnn_cell": BasicRNNCell,
-    "basic_lstm_cell": BasicLSTMCell,
-    "lstm_cell": LSTMCell,
-    "gru_cell": GRUCell,
-    "cudnn_compatible_gru_cell": CudnnCompatibleGRUCell,
-    # In checkpoints of `CudnnLSTM`, which adds no forget bias.
-    "cudnn_compatible_lstm_cell": LSTMCell,
-}
-# The bias whose size is that of the state, where it is not "bias".
-_LAST_BIAS = {
-    "gru_cell": "candidate/bias",
-    "cudnn_compatible_gru_cell": "candidate/hidden_projection/bias",
-}
-_NAMES = {cell: name for name, cell in reversed(_CELLS.items())}
-_STACK = "multi_rnn_cell"
 _DIRECTIONS = ("fw", "bw")
-# The second cell in a scope is numbered.
-_CELL = re.compile(rf"({'|'.join([*_CELLS, _STACK])})(_\d+)?")
 _LAYER = re.compile(r"cell_\d+")
-
-
-class _Hyper(NamedTuple):
-    """Hyper-parameters that variables do not hold."""
-
-    forget_bias: float
-    activation: Any
-    cell_clip: float | None
-    proj_clip: float | None
-
-
-_NO_HYPER = _Hyper(1.0, None, None, None)
 
 
 @public
@@ -150,7 +106,7 @@ def load(
         >>> sorted(jaxrnn.convert.tf1.save(cell, "encoder/rnn"))
         ['encoder/rnn/lstm_cell/bias', 'encoder/rnn/lstm_cell/kernel']
     """
-    hyper = _Hyper(forget_bias, activation, cell_clip, proj_clip)
+    hyper = Hyper(forget_bias, activation, cell_clip, proj_clip)
     if cell is not None or inputs is not None:
         _check_no_hyper(hyper)
         return load_into(cell, inputs, variables, scope, memory_scope)
@@ -161,7 +117,7 @@ def load(
             f"`{scope}` must hold one direction, got {', '.join(sorted(heads))}. Use "
             "`load_bidirectional`, or the scope of a cell."
         )
-    bound = _bound(scope, own, hyper)
+    bound = cell_in_scope(scope, own, hyper)
     _check_clips(hyper, [bound])
     return bound
 
@@ -196,7 +152,7 @@ def load_bidirectional(
         TypeError: As in `load`.
         ValueError: If there is one direction; as in `load`.
     """
-    hyper = _Hyper(forget_bias, activation, cell_clip, proj_clip)
+    hyper = Hyper(forget_bias, activation, cell_clip, proj_clip)
     groups = grouped(variables_in(variables, scope))
     pairs = {scope: groups}
     layers = list(filter(_LAYER.fullmatch, groups))
@@ -252,10 +208,8 @@ def save(
     check_string("memory_scope", memory_scope)
     if is_of_contrib(getattr(cell, "cell", None)):
         return save_from(cell, scope, memory_scope)
-    variables = _variables("cell", cell, scope)
-    hyper = _Hyper(forget_bias, activation, cell_clip, proj_clip)
-    _check_hyper("cell", cell, hyper)
-    return variables
+    hyper = Hyper(forget_bias, activation, cell_clip, proj_clip)
+    return _variables("cell", cell, scope, hyper)
 
 
 @public
@@ -285,108 +239,37 @@ def save_bidirectional(
         ValueError: If the directions differ in the number of layers; as in `save`.
     """
     check_string("scope", scope)
-    hyper = _Hyper(forget_bias, activation, cell_clip, proj_clip)
+    hyper = Hyper(forget_bias, activation, cell_clip, proj_clip)
     variables, pairs = {}, paired(cells_fw, cells_bw)
     for i, pair in enumerate(pairs):
         stacked = f"cell_{i}/bidirectional_rnn/" if len(pairs) > 1 else ""
         for direction, cell in zip(_DIRECTIONS, pair, strict=True):
             place, name = join(scope, stacked + direction), f"cells_{direction}[{i}]"
-            variables |= _variables(name, cell, place)
-            _check_hyper(name, cell, hyper)
+            variables |= _variables(name, cell, place, hyper)
     return variables
 
 
 def _both(
-    scope: str, groups: Mapping[str, dict[str, Any]], hyper: _Hyper
+    scope: str, groups: Mapping[str, dict[str, Any]], hyper: Hyper
 ) -> list[BoundCell]:
     if not groups.keys() & set(_DIRECTIONS):
         raise ValueError(
-            f"`{scope}` must hold two directions, fw and bw, got "
-            f"{', '.join(groups) or 'nothing'}. Use `load` for one direction."
+            f"`{scope}` must hold two directions, fw and bw, got {listed(groups)}. Use "
+            "`load` for one direction."
         )
-    return [_bound(join(scope, way), pick(groups, way), hyper) for way in _DIRECTIONS]
+    return [
+        cell_in_scope(join(scope, way), pick(groups, way), hyper) for way in _DIRECTIONS
+    ]
 
 
-def _bound(scope: str, named: Mapping[str, Any], hyper: _Hyper) -> BoundCell:
-    """The bound cell or stack of cells in a scope."""
-    groups = grouped(named)
-    found = [match for match in map(_CELL.fullmatch, groups) if match]
-    if len(found) != 1:
-        got = ", ".join(match[0] for match in found) or ", ".join(groups)
-        others = [] if found else map(cell_of_contrib, groups)
-        made = next(filter(None, others), None)
-        fix = (
-            f"Pass `cell=jaxrnn.contrib.{made}(...)` and `inputs`."
-            if made
-            else "Rename the variables of a cell with a custom name; of several cells "
-            "pass those of one; of another cell pass the `cell`."
-        )
-        raise ValueError(
-            f"`{scope}` must hold one of {', '.join(_CELLS)} and {_STACK}, got "
-            f"{got or 'nothing'}. {fix}"
-        )
-    (match,) = found
-    place, inner = join(scope, match[0]), groups[match[0]]
-    if match[1] != _STACK:
-        return _cell(place, match[1], inner, hyper)
-    layers, cells = grouped(inner), {}
-    for name in [f"cell_{i}" for i in range(len(layers))]:
-        layer = pick(layers, name)
-        heads = list(grouped(layer))
-        cell = next(filter(_CELL.fullmatch, heads), heads[0])
-        check_names(f"{place}/{name}", heads, [cell])
-        cells[name] = _bound(f"{place}/{name}", layer, hyper)
-    params = {name: cell.params for name, cell in cells.items()}
-    return MultiRNNCell(tuple(cell.cell for cell in cells.values())).bind(params)
-
-
-def _cell(
-    place: str, kind: str, weights: Mapping[str, Any], hyper: _Hyper
-) -> BoundCell:
-    """The bound cell in a scope; checks the shapes of its parameters."""
-    read = reader(weights, f"{place}/")
-    cell = _unbound(place, kind, weights, hyper, read)
-    first = "gates/kernel" if "gates/kernel" in weights else "kernel"
-    kernel = read(first, None, None)
-    specs = cell.param_specs(input_depth(f"{place}/{first}", kernel, cell.output_size))
-    check_names(place, weights, flattened(specs))
-    key = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
-    get = lambda path, spec: read(key(path), *spec.shape)
-    return cell.bind(jax.tree_util.tree_map_with_path(get, specs))
-
-
-def _unbound(
-    place: str, kind: str, weights: Mapping[str, Any], hyper: _Hyper, read: Read
-) -> Any:
-    """The cell, whose sizes are inferred from the shapes of its variables."""
-    make = _CELLS[kind]
-    names = {field.name for field in dataclasses.fields(make)}
-    options = {k: value for k, value in hyper._asdict().items() if k in names}
-    units = read(_LAST_BIAS.get(kind, "bias"), None).shape[0]
-    if make in (BasicLSTMCell, LSTMCell):
-        units, rest = divmod(units, 4)
-        if rest:
-            raise ValueError(
-                f"`{place}/bias` must have 4 blocks of one size, got "
-                f"{describe(weights['bias'])}."
-            )
-    if kind == "cudnn_compatible_lstm_cell":
-        options["forget_bias"] = 0.0
-    if make is LSTMCell:
-        options["use_peepholes"] = any("_diag" in name for name in weights)
-        if "projection/kernel" in weights:
-            options["num_proj"] = read("projection/kernel", units, None).shape[1]
-    return make(units, **options)
-
-
-def _check_no_hyper(hyper: _Hyper) -> None:
+def _check_no_hyper(hyper: Hyper) -> None:
     """Raises ValueError for a hyper-parameter that is given besides a cell."""
-    for name, value in hyper._asdict().items():
-        if value != _NO_HYPER._asdict()[name]:
+    for name, value, default in zip(Hyper._fields, hyper, Hyper(), strict=True):
+        if value != default:
             raise ValueError(f"`{name}` must be that of `cell`, got {value}. Omit it.")
 
 
-def _check_clips(hyper: _Hyper, bound: Iterable[BoundCell]) -> None:
+def _check_clips(hyper: Hyper, bound: Iterable[BoundCell]) -> None:
     """Raises ValueError for a clip without an `LSTMCell`."""
     cells = [each for b in bound for each in getattr(b.cell, "cells", [b.cell])]
     if any(isinstance(each, LSTMCell) for each in cells):
@@ -400,28 +283,35 @@ def _check_clips(hyper: _Hyper, bound: Iterable[BoundCell]) -> None:
             )
 
 
-def _variables(name: str, cell: Any, scope: str) -> dict[str, np.ndarray]:
-    cell = as_bound(name, cell)
-    if not isinstance(cell.cell, MultiRNNCell):
-        params = flattened(read_params(name, cell))
-        place = join(scope, _NAMES[type(cell.cell)])
-        return {f"{place}/{key}": array for key, array in params.items()}
-    variables = {}
-    for i, (own, each) in enumerate(stacked_cells(name, cell)):
-        variables |= _variables(own, each, join(scope, f"{_STACK}/cell_{i}"))
+def _variables(name: str, cell: Any, scope: str, hyper: Hyper) -> dict[str, np.ndarray]:
+    """The variables of a cell that `load` restores if it is given `hyper`."""
+    variables, cells = {}, list(_single_cells(name, cell, scope))
+    for own, place, each in cells:
+        params = flattened(read_params(own, each))  # Refuses other kinds of cells.
+        place = join(place, snake_case(type(each.cell).__name__))
+        variables |= {f"{place}/{key}": array for key, array in params.items()}
+    for own, _, each in cells:
+        _check_hyper(own, each.cell, hyper)
     return variables
 
 
-def _check_hyper(name: str, cell: Any, hyper: _Hyper) -> None:
-    """Raises ValueError for a hyper-parameter that `load` would not restore."""
+def _single_cells(
+    name: str, cell: Any, scope: str
+) -> Iterator[tuple[str, str, BoundCell]]:
+    """The name for messages, the scope and the bound cell of each within stacks."""
     cell = as_bound(name, cell)
-    if isinstance(cell.cell, MultiRNNCell):
-        for own, each in stacked_cells(name, cell):
-            _check_hyper(own, each, hyper)
+    if not isinstance(cell.cell, MultiRNNCell):
+        yield name, scope, cell
         return
+    for i, (own, each) in enumerate(stacked_cells(name, cell)):
+        yield from _single_cells(own, each, join(scope, f"{STACK}/cell_{i}"))
+
+
+def _check_hyper(name: str, cell: Any, hyper: Hyper) -> None:
+    """Raises ValueError for a hyper-parameter that `load` would not restore."""
     activation = resolve_activation("save", hyper.activation)
     for field, want in hyper._replace(activation=activation)._asdict().items():
-        got = getattr(cell.cell, field, want)
+        got = getattr(cell, field, want)
         if got != want:
             want, got = (getattr(each, "__name__", each) for each in (want, got))
             raise ValueError(

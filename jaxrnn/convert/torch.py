@@ -9,7 +9,6 @@ each layer, and `load_state` and `save_state` convert one to the other. PyTorch 
 biases, which are added; here there is one, their sum.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,18 +21,8 @@ from .._base.typing import PyTree
 from .._cells.bound import BoundCell
 from .._cells.states import LSTMStateTuple
 from ._cells import cell_of_layers, cells_of_pairs, layers_of_cell, pairs_of_cells
-from ._layer_weights import (
-    GRU_AFTER,
-    LSTM,
-    RNN,
-    LayerWeights,
-    check_activation,
-    check_lacks,
-    check_resets,
-    from_order,
-    kind_of,
-)
-from ._weights import check_mapping, check_string, from_tensor, pick, public, reader
+from ._torch_modules import LIBRARY, as_state_dict, layers_of_module
+from ._weights import from_tensor, public
 
 __all__ = [
     "load",
@@ -45,11 +34,6 @@ __all__ = [
     "save_state",
     "save_state_bidirectional",
 ]
-
-# PyTorch's order of gates, in the letters of `GATES`.
-_ORDER = {RNN: "c", GRU_AFTER: "ruc", LSTM: "ifjo"}
-_ACTIVATIONS = {RNN: ("tanh", "relu"), GRU_AFTER: ("tanh",), LSTM: ("tanh",)}
-_NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_reverse)?")
 
 
 @public
@@ -87,7 +71,7 @@ def load(
         >>> list(jaxrnn.convert.torch.save(cell, "rnn."))[:3]
         ['rnn.weight_ih_l0', 'rnn.weight_hh_l0', 'rnn.bias_ih_l0']
     """
-    layers = _layers(state_dict, prefix, nonlinearity)
+    layers = layers_of_module(state_dict, prefix, nonlinearity)
     if len(layers[0]) > 1:
         raise ValueError(
             "`state_dict` must have one direction, got "
@@ -115,7 +99,7 @@ def load_bidirectional(
         TypeError: As in `load`.
         ValueError: If there is one direction; as in `load`.
     """
-    layers = _layers(state_dict, prefix, nonlinearity)
+    layers = layers_of_module(state_dict, prefix, nonlinearity)
     if len(layers[0]) == 1:
         raise ValueError(
             "`state_dict` must have two directions, got no "
@@ -144,7 +128,7 @@ def save(cell: BoundCell, prefix: str = "") -> dict[str, np.ndarray]:
         ValueError: For what PyTorch does not have: a `GRUCell`, peepholes, clips, other
             activations, a projection not smaller than the units, layers that differ.
     """
-    return _state_dict([(each,) for each in layers_of_cell("cell", cell)], prefix)
+    return as_state_dict([(each,) for each in layers_of_cell(LIBRARY, cell)], prefix)
 
 
 @public
@@ -162,7 +146,7 @@ def save_bidirectional(
         TypeError: As in `save`.
         ValueError: If the directions differ in the number of layers; as in `save`.
     """
-    return _state_dict(pairs_of_cells(cells_fw, cells_bw), prefix)
+    return as_state_dict(pairs_of_cells(LIBRARY, cells_fw, cells_bw), prefix)
 
 
 @public
@@ -295,146 +279,3 @@ def _stacked_state(layers: Sequence[PyTree]) -> PyTree:
         )
     stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *layers)
     return (stacked.h, stacked.c) if isinstance(stacked, LSTMStateTuple) else stacked
-
-
-def _layers(
-    state_dict: Any, prefix: str, nonlinearity: str
-) -> list[tuple[LayerWeights, ...]]:
-    """The one or two directions of each layer."""
-    check_mapping("state_dict", state_dict, "Pass `module.state_dict()`.")
-    check_string("prefix", prefix)
-    for key in state_dict:
-        check_string("key of state_dict", key)
-    with_prefix = {k: v for k, v in state_dict.items() if k.startswith(prefix)}
-    matches = _matches(with_prefix, prefix)
-    if not matches:
-        first = "weight_ih_l0"
-        found = [k.removesuffix(first) for k in state_dict if k.endswith(first)]
-        fix = f"Pass prefix={' or '.join(map(repr, found))}." if found else ""
-        pick(with_prefix or state_dict, f"{prefix}{first}", fix=fix)
-    suffixes = ("", "_reverse") if any(match[3] for match in matches) else ("",)
-    kinds = {match[1] for match in matches}
-    layers, depth = [], None
-    for k in range(1 + max(int(match[2]) for match in matches)):
-        names = [f"{prefix}{{}}_l{k}{suffix}" for suffix in suffixes]
-        layer = tuple(
-            _layer(with_prefix, name, kinds, depth, nonlinearity) for name in names
-        )
-        depth = sum(direction.state_kernel.shape[0] for direction in layer)
-        layers.append(layer)
-    _check_alike([direction for layer in layers for direction in layer])
-    return layers
-
-
-def _matches(with_prefix: dict[str, Any], prefix: str) -> list[re.Match[str]]:
-    """The names of the module's weights; those of other modules are ignored."""
-    matches = []
-    for name in with_prefix:
-        match = _NAME.fullmatch(name, len(prefix))
-        if match:
-            matches.append(match)
-        elif re.match(r"(weight|bias)_[^.]*$", name[len(prefix) :]):
-            raise ValueError(
-                f"`{name}` is not known. A module has weight_ih_l0, weight_hh_l0, "
-                "bias_ih_l0, bias_hh_l0, weight_hr_l0, and so on for each layer, with "
-                "_reverse for the backward direction."
-            )
-    return matches
-
-
-def _layer(
-    weights: dict[str, Any],
-    name: str,
-    kinds: set[str],
-    depth: int | None,
-    nonlinearity: str,
-) -> LayerWeights:
-    """One direction of a layer.
-
-    `name` has a placeholder for the kind of weight, such as "weight_ih"; `kinds` are
-    those that any layer has.
-    """
-    read = reader(weights)
-    get = lambda what, *shape: read(name.format(what), *shape)
-    state, projection = get("weight_hh", None, None), None
-    rows, units = state.shape
-    if "weight_hr" in kinds:
-        projection = get("weight_hr", units, None).T
-        units = projection.shape[0]
-    kind = kind_of(name.format("weight_hh"), state, rows, units, GRU_AFTER)
-    if projection is not None and kind != LSTM:
-        raise ValueError(
-            f"`{name.format('weight_hr')}` belongs to an LSTM, and this layer's kind "
-            f"is {_short(kind)}."
-        )
-    if nonlinearity not in _ACTIVATIONS[kind]:
-        raise ValueError(
-            f"`nonlinearity` of {_short(kind)} must be "
-            f"{' or '.join(_ACTIVATIONS[kind])}, got {describe(nonlinearity)}."
-        )
-    inputs = get("weight_ih", rows, depth)
-    biases = [np.zeros(rows, state.dtype)] * 2
-    if kinds & {"bias_ih", "bias_hh"}:
-        biases = [get("bias_ih", rows), get("bias_hh", rows)]
-    more = {"projection": projection, "activation": nonlinearity}
-    return from_order(_ORDER[kind], kind, inputs.T, state.T, *biases, **more)
-
-
-def _state_dict(
-    layers: Sequence[tuple[tuple[str, LayerWeights], ...]], prefix: str
-) -> dict[str, np.ndarray]:
-    """All weights of layers; a layer is one or two directions with their names."""
-    check_string("prefix", prefix)
-    for each in layers:
-        for name, layer in each:
-            _check(name, layer)
-    _check_alike([layer for each in layers for _, layer in each])
-    arrays = {}
-    for k, each in enumerate(layers):
-        for suffix, (_, layer) in zip(("", "_reverse"), each, strict=False):
-            for name, array in _weights(layer).items():
-                # PyTorch requires writable arrays.
-                arrays[f"{prefix}{name}_l{k}{suffix}"] = np.array(array.T, order="C")
-    return arrays
-
-
-def _weights(layer: LayerWeights) -> dict[str, np.ndarray]:
-    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    weights: dict[str, np.ndarray] = {}
-    weights |= zip(names, layer.in_order(_ORDER[layer.kind]), strict=True)
-    if layer.projection is not None:
-        weights["weight_hr"] = layer.projection
-    return weights
-
-
-def _check(name: str, layer: LayerWeights) -> None:
-    """Raises ValueError for what PyTorch's modules cannot express."""
-    check_resets(name, layer, "PyTorch", GRU_AFTER)
-    check_lacks(name, layer, "PyTorch", "peepholes")
-    check_activation(name, layer, "PyTorch's modules", *_ACTIVATIONS[layer.kind])
-    if layer.projection is not None and layer.projection.shape[1] >= layer.units:
-        raise ValueError(
-            f"`{name}` must have `num_proj` below `num_units`, as PyTorch's "
-            f"`proj_size`, got {layer.projection.shape[1]} and {layer.units}."
-        )
-
-
-def _check_alike(layers: Sequence[LayerWeights]) -> None:
-    """Raises ValueError for layers that cannot form one module."""
-    seen = sorted({_description(layer) for layer in layers})
-    if len(seen) > 1:
-        raise ValueError(
-            "all layers must be alike, as those of a module are, got "
-            f"{' and '.join(seen)}. Convert each by itself."
-        )
-
-
-def _description(layer: LayerWeights) -> str:
-    text = f"{_short(layer.kind)} of {layer.units} units"
-    if layer.projection is not None:
-        text += f" projected to {layer.projection.shape[1]}"
-    return f"{text} with {layer.activation_name}"
-
-
-def _short(kind: str) -> str:
-    return "GRU" if kind == GRU_AFTER else kind

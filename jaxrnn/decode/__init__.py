@@ -14,8 +14,8 @@ from ._beam import (
     beam_search as beam_search,
     tile_beams as tile_beams,
 )
-from ._decoded import Decoded as Decoded
 from ._greedy import greedy as greedy, greedy_loop as greedy_loop
+from ._model import Decoded as Decoded
 from ._sampling import sample as sample, sampling_loop as sampling_loop
 
 _set_public_module(globals())

@@ -7,15 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import describe, noting
-from .._base.inputs import as_state
-from .._base.read_only import is_read_only
-from .._base.trees import named_leaves
+from .._base.errors import noting
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
-from .._tensor_array.tensor_array import is_tensor_array
+from ._beam_rows import map_rows as map_rows, reordered, repeated, tile
 from ._checks import FINITE, as_int, as_number
-from ._decoded import Decoded, end_beyond, run, to_time
-from ._model import Embed, Model, Project
+from ._model import Decoded, Embed, Model, Project, end_beyond, run, to_time
 
 # The beams of an example are chosen among width * vocab, numbered in int32; and the
 # state has as many rows: a greater width exhausts the memory.
@@ -215,7 +211,7 @@ class BeamLoop:
     def _finished(self, beams: Beams) -> Array:
         """One flag for all beams of an example, as beams change places."""
         over = beams.finished | jnp.isneginf(beams.log_probs)
-        return _repeated(jnp.all(over, axis=1), self.width)
+        return repeated(jnp.all(over, axis=1), self.width)
 
     def _scores(self, log_probs: Array, lengths: Array) -> Array:
         return penalized(log_probs, lengths, self.length_penalty)
@@ -296,7 +292,7 @@ def _make(model: Model, beam_width: Any, length_penalty: Any) -> BeamLoop:
     fix = "0 is for none."
     penalty = as_number(where, "length_penalty", length_penalty, FINITE, fix)
     state = tile(where, "initial_state", model.initial_state, width)
-    ids = _repeated(model.start_ids, width)
+    ids = repeated(model.start_ids, width)
     tiled = dataclasses.replace(model, initial_state=state, start_ids=ids)
     return BeamLoop(tiled, width, penalty)
 
@@ -312,58 +308,9 @@ def as_width(where: str, beam_width: Any, name: str = "beam_width") -> int:
     return as_int(where, name, beam_width, 1, fix, MAX_WIDTH)
 
 
-def tile(where: str, name: str, tree: PyTree, width: int) -> PyTree:
-    """The tree with each row repeated `width` times.
-
-    Raises:
-        TypeError: If a leaf is not an array.
-        ValueError: If a leaf is a TensorArray.
-    """
-    for leaf_name, leaf in named_leaves(name, tree, is_tensor_array):
-        if is_tensor_array(leaf):
-            raise ValueError(
-                f"{where}: `{leaf_name}` must have rows that beams can be made of, got "
-                f"{describe(leaf)}. Keep what it holds in arrays [batch, ...]."
-            )
-    tree = as_state(where, name, tree)
-    return map_rows(lambda x: _repeated(x, width), tree)
-
-
-def map_rows(fn: Callable[[Array], Array], tree: PyTree) -> PyTree:
-    """The tree with `fn(leaf)` for each leaf that has a row for each beam.
-
-    These are the arrays with axes, but for TensorArrays and read-only parts.
-    """
-    is_shared = lambda x: is_read_only(x) or is_tensor_array(x)
-
-    def of_rows(leaf: Any) -> Any:
-        return leaf if is_shared(leaf) or not leaf.ndim else fn(leaf)
-
-    return jax.tree.map(of_rows, tree, is_leaf=is_shared)
-
-
-def _repeated(x: Array, width: int) -> Array:
-    """Each row `width` times; unlike in `jnp.repeat`, on any mesh."""
-    rows, *rest = x.shape
-    wide = jnp.broadcast_to(jnp.expand_dims(x, 1), (rows, width, *rest))
-    return wide.reshape(rows * width, *rest)
-
-
 def pick(values: Array, places: Array) -> Array:
     """The values of each row at those indices of the second axis."""
     return jnp.take_along_axis(values, places, axis=1)
-
-
-def reordered(state: PyTree, parents: Array) -> PyTree:
-    """The state in which each beam has the state of its parent."""
-    batch, width = parents.shape
-
-    def reorder(x: Array) -> Array:
-        # Among the rows of an example, so that no device needs those of another.
-        beams = x.reshape(batch, width, *x.shape[1:])
-        return jax.vmap(lambda x, places: x[places])(beams, parents).reshape(x.shape)
-
-    return map_rows(reorder, state)
 
 
 @jax.jit

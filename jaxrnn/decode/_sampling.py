@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from .._base.cell_keys import check_key, key_of_device
 from .._base.typing import Array, ArrayLike, Key, PyTree, RNNCellLike
 from ._checks import POSITIVE, PROBABILITY, as_int, as_number
-from ._decoded import Decoded, run
-from ._model import Embed, Model, Project
-from ._rows import RowLoop
+from ._greedy import RowLoop
+from ._model import Decoded, Embed, Model, Project, run
 
 
 def sampling_loop(

@@ -15,8 +15,7 @@ from ._bidirectional_streamer import BidirectionalStreamer as BidirectionalStrea
 from ._onnx import to_onnx as to_onnx
 from ._stablehlo import to_stablehlo as to_stablehlo
 from ._streamer import Streamer as Streamer
-from ._tflite import to_tflite as to_tflite
-from ._tflite_deviation import tflite_deviation as tflite_deviation
+from ._tflite import tflite_deviation as tflite_deviation, to_tflite as to_tflite
 from ._tflite_operators import to_tflite_operators as to_tflite_operators
 
 _set_public_module(globals())

@@ -9,8 +9,7 @@ from .._base.errors import describe
 from .._base.typing import Array
 from .._cells.bound import BoundCell
 from ..convert.onnx import save, save_bidirectional
-from ._onnx_graph import Graph
-from ._onnx_layers import clamped_lengths, initial_states, joined, run_layer
+from ._onnx_graph import Graph, clamped_lengths, initial_states, joined, run_layer
 
 _WHERE = "to_onnx"
 _DTYPES = ("float16", "float32", "float64")

@@ -1,5 +1,9 @@
-"""A graph of ONNX's operators, built node by node."""
+"""A graph of ONNX's operators, built node by node; recurrent layers among them.
 
+A layer is a dict, as `convert.onnx.save` returns it.
+"""
+
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,6 +12,7 @@ from ._optional import import_optional
 
 # The first opset with the present forms of LSTM, GRU and RNN, and its file version.
 OPSET, IR_VERSION = 14, 7
+_ATTRIBUTES = ("hidden_size", "direction", "activations", "linear_before_reset")
 
 
 class Graph:
@@ -75,3 +80,95 @@ class Graph:
     def _typed(self, name: str, shape: list[int | str], dtype: Any = None) -> Any:
         element = self.element_type(dtype or self._dtype)
         return self._onnx.helper.make_tensor_value_info(name, element, shape)
+
+
+def clamped_lengths(graph: Graph, x: str) -> str:
+    """The lengths clamped to `[0, time]`; onnxruntime refuses others."""
+    given = graph.input("sequence_length", ["batch"], np.int32)
+    time = graph.node("Gather", graph.node("Shape", x), graph.constant(np.int64(0)))
+    time = graph.node("Cast", time, to=graph.element_type(np.int32))
+    least = graph.node("Max", given, graph.constant(np.int32(0)))
+    return graph.node("Min", least, time)
+
+
+def _state_names(i: int, node: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """ONNX's letter of each state of a layer, and the names by direction."""
+    both = node["direction"] == "bidirectional"
+    for letter in "ch" if node["op_type"] == "LSTM" else "h":
+        prefixes = ("state_fw", "state_bw") if both else ("state",)
+        yield letter, [f"{prefix}_{i}_{letter}" for prefix in prefixes]
+
+
+def initial_states(graph: Graph, i: int, node: dict[str, Any]) -> dict[str, list[str]]:
+    """The inputs with the initial states of a layer, by letter and direction."""
+    shape = ["batch", node["hidden_size"]]
+    return {
+        letter: [graph.input(f"initial_{name}", shape) for name in names]
+        for letter, names in _state_names(i, node)
+    }
+
+
+def run_layer(
+    graph: Graph,
+    i: int,
+    node: dict[str, Any],
+    x: str,
+    length: str,
+    initial: dict[str, list[str]],
+) -> tuple[str, dict[str, tuple[str, list]]]:
+    """`(y, states)`: Y, `[time, directions, batch, units]`; final states by name."""
+    letters = dict(_state_names(i, node))
+    weights = {k: graph.constant(node[k], f"{k}_{i}") for k in "WRBP" if k in node}
+    stacked = {k: _stacked(graph, states) for k, states in initial.items()}
+    inputs = [x, *(weights[k] for k in "WRB"), length, stacked.get("h", "")]
+    if "c" in letters:
+        inputs += [stacked.get("c", ""), weights.get("P", "")]
+    attributes = {k: node[k] for k in _ATTRIBUTES if k in node}
+    outputs = [f"Y_{i}", *(f"Y_{k}_{i}" for k in sorted(letters, reverse=True))]
+    graph.node(node["op_type"], *inputs, outputs=outputs, **attributes)
+    return outputs[0], _final_states(graph, i, node, length, initial)
+
+
+def _final_states(
+    graph: Graph,
+    i: int,
+    node: dict[str, Any],
+    length: str,
+    initial: dict[str, list[str]],
+) -> dict[str, tuple[str, list]]:
+    """The value and the shape of each final state, by name."""
+    states = {}
+    for k, names in _state_names(i, node):
+        for direction, name in enumerate(names):
+            at = graph.constant(np.int64(direction))
+            state = graph.node("Gather", f"Y_{k}_{i}", at, axis=0)
+            if initial and length:
+                state = _kept(graph, length, state, initial[k][direction])
+            states[name] = state, ["batch", node["hidden_size"]]
+    return states
+
+
+def _stacked(graph: Graph, states: list[str]) -> str:
+    """The states of the directions, `[directions, batch, units]`."""
+    axis = graph.constant(np.array([0], np.int64))
+    states = [graph.node("Unsqueeze", state, axis) for state in states]
+    return graph.node("Concat", *states, axis=0)
+
+
+def _kept(graph: Graph, length: str, state: str, initial: str) -> str:
+    """The initial state in rows of length 0, where onnxruntime has zeros."""
+    runs = graph.node("Greater", length, graph.constant(np.int32(0)))
+    runs = graph.node("Unsqueeze", runs, graph.constant(np.array([1], np.int64)))
+    return graph.node("Where", runs, state, initial)
+
+
+def joined(
+    graph: Graph, node: dict[str, Any], y: str, batch_major: bool
+) -> tuple[str, int]:
+    """Y as `[time, batch, size]`, or batch first, with both directions; and `size`."""
+    size = len(node["W"]) * node["hidden_size"]
+    perm = [2, 0, 1, 3] if batch_major else [0, 2, 1, 3]
+    y = graph.node("Transpose", y, perm=perm)
+    return graph.node(
+        "Reshape", y, graph.constant(np.array([0, 0, size], np.int64))
+    ), size

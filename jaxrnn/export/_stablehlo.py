@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 
 import jax
+from jax.experimental import checkify
 
 from .._base.arguments import as_count, check_functions
+from .._base.errors import describe
 from .._base.typing import PyTree
-from ._examples import check_examples, without_checks
 
 
 def to_stablehlo(
@@ -80,3 +81,24 @@ def _standard(tree: PyTree) -> PyTree:
         return tree
     children = map(_standard, one_level[0])
     return list(children) if type(tree) is list else tuple(children)
+
+
+def without_checks(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """The function without its checks of values at run time.
+
+    They have effects, which no file can hold.
+    """
+    checked = checkify.checkify(f, errors=frozenset())
+    return lambda *arguments: checked(*arguments)[1]
+
+
+def check_examples(where: str, examples: tuple) -> None:
+    """Raises TypeError unless all leaves have a shape and a dtype."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(examples)
+    for path, leaf in leaves:
+        if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+            name = jax.tree_util.keystr(path[:1]) + jax.tree_util.keystr(path[1:])
+            raise TypeError(
+                f"{where}: `examples{name}` must be an array or a "
+                f"`jax.ShapeDtypeStruct`, got {describe(leaf)}."
+            )

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.arguments import check_functions
 from .._base.errors import describe
 from .._base.typing import Array, PyTree
-from ._examples import check_examples, check_fixed_sizes, without_checks
 from ._optional import import_optional
+from ._stablehlo import check_examples, without_checks
 
 _WHERE = "to_tflite"
 # Old enough for TensorFlow to read, whose releases are behind those of JAX.
@@ -67,7 +68,7 @@ def to_tflite(
     """
     check_functions(_WHERE, f=f)
     check_examples(_WHERE, examples)
-    check_fixed_sizes(_WHERE, examples)
+    check_fixed_sizes(_WHERE, "examples", examples)
     if optimize not in _OPTIMIZE:
         raise ValueError(
             f"{_WHERE}: `optimize` must be None, 'float16' or 'int8', got "
@@ -88,6 +89,55 @@ def to_tflite(
             "one. `to_stablehlo` exports any function. TensorFlow's error: "
             f"{str(error)[:300]}"
         ) from error
+
+
+def tflite_deviation(
+    file: bytes, f: Callable[..., PyTree], *arguments: PyTree
+) -> float:
+    """The largest difference between a file of TensorFlow Lite and its function.
+
+    Args:
+        file: From `to_tflite` or `to_tflite_operators`.
+        f: The function whose results the file is to compute; for
+            `to_tflite_operators` one that returns the outputs alone.
+        *arguments: Its arguments, arrays.
+
+    Returns:
+        The greatest absolute difference between numbers of the leaves of the results.
+
+    Raises:
+        ValueError: If file and function differ in the number of arguments or results,
+            or in a shape.
+        ImportError: If `ai_edge_litert` is missing.
+
+    Source: `ai_edge_litert.interpreter.Interpreter`.
+    """
+    where = "tflite_deviation"
+    litert = import_optional(where, "ai_edge_litert.interpreter")
+    run = litert.Interpreter(model_content=file).get_signature_runner()
+    names, leaves = _in_order(run.get_input_details()), jax.tree.leaves(arguments)
+    if len(names) != len(leaves):
+        raise ValueError(
+            f"{where}: `arguments` must hold {len(names)} arrays, as the file has "
+            f"inputs, got {len(leaves)}."
+        )
+    results = run(**dict(zip(names, map(np.asarray, leaves), strict=True)))
+    got = [results[name] for name in _in_order(results)]
+    want = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.jit(f)(*arguments))]
+    if [x.shape for x in got] != [x.shape for x in want]:
+        described = [", ".join(map(describe, leaves)) for leaves in (got, want)]
+        raise ValueError(
+            f"{where}: `f` must return what `file` does, {described[0]}, got "
+            f"{described[1]}."
+        )
+    pairs = zip(got, want, strict=True)
+    differences = [np.abs(x.astype(float) - y.astype(float)) for x, y in pairs]
+    return float(max(map(np.max, differences), default=0.0))
+
+
+def _in_order(names: Any) -> list[str]:
+    """`output_2` before `output_10`."""
+    return sorted(names, key=lambda name: (len(name), name))
 
 
 def _exported(f: Callable[..., PyTree], examples: tuple) -> jax.export.Exported:
@@ -125,3 +175,13 @@ def _converter(tf: Any, exported: jax.export.Exported) -> Any:
     ]
     concrete = module.f.get_concrete_function(*specs)
     return tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
+
+
+def check_fixed_sizes(where: str, name: str, examples: PyTree) -> None:
+    """Raises ValueError for a size of 0, or one of `jax.export.symbolic_shape`."""
+    for leaf in jax.tree.leaves(examples):
+        if not all(isinstance(size, int) and size for size in leaf.shape):
+            raise ValueError(
+                f"{where}: `{name}` must have fixed sizes above 0, got "
+                f"{describe(leaf)}. `to_stablehlo` takes any."
+            )

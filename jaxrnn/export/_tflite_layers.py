@@ -1,14 +1,31 @@
-"""Layers of one or two directions as fused operators of TensorFlow Lite."""
+"""Layers of bound cells as fused operators of TensorFlow Lite."""
 
+import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 
-from ..convert._layer_weights import LSTM, RNN, LayerWeights
-from ._tflite_cells import Layer
+from .._cells.basic_lstm import BasicLSTMCell
+from .._cells.basic_rnn import BasicRNNCell
+from .._cells.bound import BoundCell
+from .._cells.lstm import LSTMCell
+from .._wrappers.multi_rnn import MultiRNNCell
+from ..convert._cells import as_bound, layer_of, paired, stacked_cells
+from ..convert._layer_weights import LSTM, RNN, LayerWeights, Library
+from ..lite._transposed import TransposedCell
 from ._tflite_graph import ABSENT, Graph
 
-_GATES = "ifjo"  # TensorFlow Lite's order, in the letters of `LayerWeights`.
+# `ActivationFunctionType` of the format. With none, the LSTM operators of LiteRT 2.3
+# compute something else.
+_ACTIVATIONS = {RNN: {"tanh": 4, "relu": 1, "linear": 0}, LSTM: {"tanh": 4, "relu": 1}}
+LIBRARY = Library(
+    "TensorFlow Lite",
+    {RNN: "c", LSTM: "ifjo"},
+    lacks=(),
+    activations={kind: tuple(names) for kind, names in _ACTIVATIONS.items()},
+    modules=dict.fromkeys(_ACTIVATIONS, "operators"),
+)
 # For kind and number of directions: the operator, its options, and how many of its
 # last inputs are left out: layer normalization, or an auxiliary input with its weights.
 _OPERATORS = {
@@ -17,6 +34,119 @@ _OPERATORS = {
     (LSTM, 1): ("UNIDIRECTIONAL_SEQUENCE_LSTM", "UnidirectionalSequenceLSTMOptions", 4),
     (LSTM, 2): ("BIDIRECTIONAL_SEQUENCE_LSTM", "BidirectionalSequenceLSTMOptions", 9),
 }
+_FIX = "`to_tflite` and `to_stablehlo` export any function, without this operator."
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One direction of a layer.
+
+    Attributes:
+        name: Its name for messages.
+        weights: Its weights, float32.
+        options: Its options of the operator: activation and clips.
+    """
+
+    name: str
+    weights: LayerWeights
+    options: dict[str, Any]
+
+    @property
+    def outputs(self) -> int:
+        """The size of the output."""
+        return len(self.weights.state_kernel)
+
+
+def read_stack(name: str, cell: Any) -> list[tuple[Layer, ...]]:
+    """The layers of a bound cell, from the inputs upwards, each of one direction.
+
+    Raises:
+        TypeError: If TensorFlow Lite has no operator for the cell, or its parameters
+            are not float32.
+        ValueError: If the operator lacks the activation or clip.
+    """
+    bound = _in_core_layout(as_bound(name, cell))
+    if not isinstance(bound.cell, MultiRNNCell):
+        return [(_read_layer(name, bound),)]
+    cells = stacked_cells(name, bound)
+    return [layer for each in cells for layer in read_stack(*each)]
+
+
+def read_pairs(cells_fw: Any, cells_bw: Any) -> list[tuple[Layer, ...]]:
+    """Both directions of each layer.
+
+    Raises:
+        TypeError: As `read_stack`.
+        ValueError: As `read_stack`; if the directions differ in what one operator has
+            but once.
+    """
+    pairs = []
+    for i, both in enumerate(paired(cells_fw, cells_bw)):
+        names = f"cells_fw[{i}]", f"cells_bw[{i}]"
+        read = lambda name, cell: _read_layer(
+            name, _in_core_layout(as_bound(name, cell))
+        )
+        pairs.append(tuple(map(read, names, both)))
+        _check_alike(*pairs[-1])
+    return pairs
+
+
+def _check_alike(fw: Layer, bw: Layer) -> None:
+    described = [_described(each) for each in (fw, bw)]
+    if described[0] != described[1]:
+        raise ValueError(
+            f"`{fw.name}` and `{bw.name}` must be alike, as one operator runs both "
+            f"ways, got {described[0]} and {described[1]}. {_FIX}"
+        )
+
+
+def _described(layer: Layer) -> str:
+    """What the operator of two directions has but once."""
+    kind, activation = layer.weights.kind, layer.weights.activation_name
+    if kind == RNN:
+        return f"an RNN with {activation}"
+    bounds = " and ".join(f"{k} {v:g}" for k, v in layer.options.items() if "Clip" in k)
+    sizes = f"{layer.weights.units} units and {layer.outputs} outputs"
+    return f"an LSTM of {sizes} with {activation}, {bounds}"
+
+
+def _in_core_layout(bound: BoundCell) -> BoundCell:
+    cell = bound.cell
+    if not isinstance(cell, TransposedCell):
+        return bound
+    return cell.core.bind(cell.core_params(bound.params))
+
+
+def _read_layer(name: str, bound: BoundCell) -> Layer:
+    cell = bound.cell
+    if type(cell) not in (BasicRNNCell, BasicLSTMCell, LSTMCell):
+        raise TypeError(
+            f"`{name}` must be a BasicRNNCell, BasicLSTMCell, LSTMCell or a cell of "
+            "jaxrnn.lite, as the operators are UNIDIRECTIONAL_SEQUENCE_LSTM and "
+            f"UNIDIRECTIONAL_SEQUENCE_RNN, got {cell!r}. {_FIX}"
+        )
+    weights = layer_of(name, bound)
+    if weights.bias.dtype != np.float32:
+        got = weights.bias.dtype
+        raise TypeError(f"`{name}` must have parameters of float32, got {got}.")
+    LIBRARY.check(name, weights)
+    number = _ACTIVATIONS[weights.kind][weights.activation_key]
+    clips = _clips(name, weights) if weights.kind == LSTM else {}
+    return Layer(name, weights, {"fusedActivationFunction": number} | clips)
+
+
+def _clips(name: str, weights: LayerWeights) -> dict[str, float]:
+    """Both bounds; 0 is for none, and ValueError for a bound of 0."""
+    clips = {"cellClip": weights.clips.get("cell_clip")}
+    # A projection that does not exist is not clipped.
+    has_projection = weights.projection is not None
+    clips["projClip"] = weights.clips.get("proj_clip") if has_projection else None
+    if 0 in clips.values():
+        raise ValueError(
+            f"`{name}` must have clips above 0, which is for no clip in the operator, "
+            f"got {dict(weights.clips)}. {_FIX}"
+        )
+    return {option: bound or 0.0 for option, bound in clips.items()}
 
 
 def add_layer(
@@ -87,7 +217,7 @@ def _arrays(weights: LayerWeights) -> list[np.ndarray | None]:
     """The constant inputs of one direction, in the order of the operator."""
     if weights.kind == RNN:
         return [weights.input_kernel.T, weights.state_kernel.T, weights.bias]
-    of_inputs, of_state, bias, _ = weights.in_order(_GATES)
+    of_inputs, of_state, bias, _ = LIBRARY.arrays(weights)
     gates = lambda array: np.split(array.T, 4)
     projection = weights.projection
     return [

@@ -11,11 +11,11 @@ from .._base.errors import describe, noting, prefixing
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike, Shaped
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.stack_bidirectional import stack_bidirectional_dynamic_rnn
-from ..convert._bound_cells import paired
+from ..convert._cells import paired
 from ..convert._weights import reader
-from ._tflite_cells import read_pairs, read_stack
+from ._tflite import check_fixed_sizes
 from ._tflite_graph import Graph
-from ._tflite_layers import add_dense, add_layer, add_swap
+from ._tflite_layers import add_dense, add_layer, add_swap, read_pairs, read_stack
 
 _WHERE = "to_tflite_operators"
 
@@ -107,10 +107,7 @@ def _check_inputs(inputs: Any) -> None:
             f"{_WHERE}: `inputs` must be a float32 array of rank 3, or a "
             f"`jax.ShapeDtypeStruct` of one, got {describe(inputs)}."
         )
-    if not all(isinstance(size, int) and size for size in shape):
-        raise ValueError(
-            f"{_WHERE}: `inputs` must have fixed sizes above 0, got {describe(inputs)}."
-        )
+    check_fixed_sizes(_WHERE, "inputs", inputs)
 
 
 def _outputs(cells: Any, inputs: Shaped, time_major: bool) -> Any:

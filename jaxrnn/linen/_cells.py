@@ -11,18 +11,16 @@ import jax.numpy as jnp
 from .._base.cell_keys import run_key, step_key
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
-from .._layers.batch_axes import BatchAxes
 from .._layers.cells import (
     as_names,
-    check_are_cells,
     check_is_flax_cell,
     feature_axes_of_cell,
     sizes_of_cell,
 )
-from .._layers.directions import OneDirection
-from .._layers.inputs import cast_integers
+from .._layers.directions import make_one_direction
+from .._layers.inputs import step_of_cell, zero_carry
 from .._layers.layer import in_dtype
-from ._holds_cells import ChecksOptions
+from ._recurrent import ChecksOptions
 
 
 class Cell(ChecksOptions, nn.RNNCellBase):
@@ -52,29 +50,24 @@ class Cell(ChecksOptions, nn.RNNCellBase):
     @nn.compact
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
         """One step: `(carry, output)`, each leaf `[*batch, ...]`."""
-        axes = BatchAxes(inputs.shape[:-1])
-        inputs, state = axes.merge((inputs, carry))
-        where = type(self).__name__
-        check_are_cells(where, cell=self.cell)
-        inputs = cast_integers(self.cell, self.dtype, inputs)
-        layer = OneDirection(self.cell)
-        init = lambda key: self.cell.init(key, inputs, self.param_dtype)
-        params, inputs = in_dtype(
-            self.dtype or self.param_dtype, (self.param(layer.name, init), inputs)
-        )
-        layer.check_not_random(where, {layer.name: params}, inputs, inputs.dtype)
-        output, state = self.cell.apply(params, inputs, state)
-        return axes.split((state, output))
+        where, dtypes = type(self).__name__, (self.dtype, self.param_dtype)
+        layer = make_one_direction(where, self.cell)
+
+        def params_for(step: Array) -> Params:
+            init = lambda key: self.cell.init(key, step, self.param_dtype)
+            params = self.param(layer.name, init)
+            dtype = self.dtype or self.param_dtype
+            layer.check_not_random(where, {layer.name: params}, step, dtype)
+            return params
+
+        return step_of_cell(self.cell, params_for, carry, inputs, *dtypes)
 
     @nn.nowrap
     def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> PyTree:
         """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`."""
         del rng
-        check_are_cells(type(self).__name__, cell=self.cell)
-        axes = BatchAxes(input_shape[:-1])
-        return axes.split(
-            self.cell.zero_state(axes.rows, self.dtype or self.param_dtype)
-        )
+        make_one_direction(type(self).__name__, self.cell)  # Checks the cell.
+        return zero_carry(self.cell, input_shape, self.dtype or self.param_dtype)
 
     @property
     def num_feature_axes(self) -> int:

@@ -13,11 +13,10 @@ from .._base.errors import describe
 from .._base.typing import Array, DType, PyTree
 from .._cells.base import RNNCell
 from .._drivers.raw_rnn import raw_rnn
-from .._layers.cells import check_are_cells
-from .._layers.directions import OneDirection
+from .._layers.directions import OneDirection, make_one_direction
 from .._layers.options import check_options
 from .._tensor_array.tensor_array import TensorArray
-from ._holds_cells import HoldsCells
+from ._recurrent import HoldsCells
 
 
 class RawRNN(HoldsCells):
@@ -106,8 +105,7 @@ class RawRNN(HoldsCells):
 
     @nn.nowrap
     def _layer(self) -> OneDirection:
-        check_are_cells(type(self).__name__, cell=self.cell)
-        return OneDirection(self.cell)
+        return make_one_direction(type(self).__name__, self.cell)
 
     def _check_makes_no_modules(self, own: str) -> None:
         """Raises ValueError if the loop function constructed modules."""

@@ -9,18 +9,71 @@ import jax.numpy as jnp
 
 from .._base.typing import DType, Key, Lengths, Params, PyTree
 from .._cells.base import RNNCell
-from .._layers.axis_names import check_axis_names, name_axes
-from .._layers.cells import check_are_cells
 from .._layers.directions import (
-    OneDirection,
     concatenate,
+    make_one_direction,
     make_stack,
     make_two_directions,
 )
 from .._layers.inputs import LayerInputs
 from .._layers.layer import Layer, RunOptions
-from .._layers.options import check_options, check_unknown
-from ._holds_cells import HoldsCells
+from .._layers.options import check_axis_names, check_options, check_unknown, name_axes
+
+
+class ChecksOptions(nn.Module):
+    """A module of linen whose options are checked when it is constructed."""
+
+    def __post_init__(self) -> None:
+        check_options(type(self).__name__, **vars(self))
+        super().__post_init__()
+
+
+class HoldsCells(ChecksOptions):
+    """A module of linen that holds a layer."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "HoldsCells":
+        """Refuses names of Flax's options with ours."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        check_unknown(cls.__name__, "the constructor", kwargs, known)
+        return super().__new__(cls)
+
+    @nn.nowrap
+    def _layer(self) -> Layer:
+        raise NotImplementedError
+
+    @nn.nowrap
+    def variables_of(self, *cells: Any) -> Params:
+        """The module's variables, with the parameters of these cells.
+
+        Args:
+            *cells: As a converter returns them: a bound cell, or forward cells and
+                backward cells.
+
+        Returns:
+            `{"params": ...}`, for `apply`.
+
+        Raises:
+            TypeError: If one is not a bound cell.
+            ValueError: If one is not a cell of this module.
+        """
+        return {"params": self._layer().params_of("variables_of", *cells)}
+
+    @nn.nowrap
+    def cells_of(self, variables: Params) -> Any:
+        """Bound cells with the parameters in `variables`; inverts `variables_of`.
+
+        Raises:
+            ValueError: If `variables` lack a parameter of the module.
+        """
+        layer = self._layer()
+        params = variables.get("params", {})
+        names = layer.parts()
+        if not names.keys() <= set(params):
+            raise ValueError(
+                f"cells_of: `variables` must have params {', '.join(names)}, as the "
+                f"module, got {', '.join(map(str, params)) or 'none'}."
+            )
+        return layer.bind(nn.meta.unbox(params))
 
 
 class Recurrent(HoldsCells, kw_only=True):
@@ -154,8 +207,9 @@ class RNN(Recurrent):
 
     @nn.nowrap
     def _layer(self) -> Layer:
-        check_are_cells(type(self).__name__, cell=self.cell)
-        return OneDirection(self.cell, self.reverse, self.keep_order)
+        return make_one_direction(
+            type(self).__name__, self.cell, self.reverse, self.keep_order
+        )
 
 
 class Bidirectional(Recurrent):

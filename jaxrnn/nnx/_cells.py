@@ -15,16 +15,13 @@ from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from .._cells.bound_only import BoundOnlyCell
-from .._layers.batch_axes import BatchAxes
 from .._layers.cells import (
     as_names,
-    check_are_cells,
     check_is_flax_cell,
     sizes_of_cell,
 )
-from .._layers.directions import OneDirection
-from .._layers.inputs import cast_integers
-from .._layers.layer import in_dtype
+from .._layers.directions import make_one_direction
+from .._layers.inputs import step_of_cell, zero_carry
 from .._layers.options import check_options
 from ._parameters import Rngs, as_pure, draw_key, make_params
 
@@ -66,9 +63,8 @@ class Cell(nnx.RNNCellBase):
         rngs: nnx.Rngs,
     ) -> None:
         where = type(self).__name__
-        check_are_cells(where, cell=cell)
         check_options(where, dtype=dtype, param_dtype=param_dtype)
-        self.layer = OneDirection(cell)
+        self.layer = make_one_direction(where, cell)
         self.dtype, self.param_dtype = dtype, param_dtype
         self.params, step = make_params(
             where, self.layer, in_features, rngs, param_dtype
@@ -78,13 +74,9 @@ class Cell(nnx.RNNCellBase):
 
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
         """One step: `(carry, output)`, each leaf `[*batch, ...]`."""
-        axes = BatchAxes(inputs.shape[:-1])
-        inputs, state = axes.merge((inputs, carry))
-        inputs = cast_integers(self.layer.cell, self.dtype, inputs)
-        dtype = self.dtype or self.param_dtype
-        params, inputs = in_dtype(dtype, (as_pure(self.params), inputs))
-        output, state = self.layer.bind(params)(inputs, state)
-        return axes.split((state, output))
+        params_for = lambda step: as_pure(self.params)[self.layer.name]
+        dtypes = self.dtype, self.param_dtype
+        return step_of_cell(self.layer.cell, params_for, carry, inputs, *dtypes)
 
     def initialize_carry(
         self,
@@ -103,8 +95,8 @@ class Cell(nnx.RNNCellBase):
         Raises:
             TypeError: If there is a `carry_init`, and `rngs` is none of the above.
         """
-        axes, dtype = BatchAxes(input_shape[:-1]), self.dtype or self.param_dtype
-        state = axes.split(self.layer.cell.zero_state(axes.rows, dtype))
+        dtype = self.dtype or self.param_dtype
+        state = zero_carry(self.layer.cell, input_shape, dtype)
         if carry_init is None:
             return state
         leaves, tree = jax.tree.flatten(state)

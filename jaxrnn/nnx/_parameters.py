@@ -1,6 +1,6 @@
 """A module of nnx that holds a layer: its parameters and its random stream."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,14 @@ from .._base.arguments import as_count
 from .._base.errors import describe, noting
 from .._base.trees import named_leaves
 from .._base.typing import DType, Key, Params, PyTree
-from .._layers.axis_names import AxisNames, check_axis_names, name_axes
 from .._layers.layer import Layer, in_dtype
-from .._layers.options import check_options, check_unknown
+from .._layers.options import (
+    AxisNames,
+    check_axis_names,
+    check_options,
+    check_unknown,
+    name_axes,
+)
 
 Rngs = nnx.Rngs | nnx.RngStream | jax.Array
 # Its name in the Flax that goes with the oldest JAX.
@@ -118,39 +123,36 @@ class HoldsLayer(nnx.Module):
         ValueError: If `axis_names` do not fit, or a dtype is not floating.
     """
 
+    # The options of the constructor, with their defaults.
+    defaults: ClassVar[dict[str, Any]] = {
+        "param_dtype": jnp.float32,
+        "axis_names": None,
+        "deterministic": False,
+        "rng_collection": "dropout",
+    }
+    deterministic: bool
+    rng_collection: str
+
     def __init__(
-        self,
-        layer: Layer,
-        in_features: Any,
-        *,
-        rngs: nnx.Rngs,
-        param_dtype: DType = jnp.float32,
-        axis_names: AxisNames | None = None,
-        deterministic: bool = False,
-        rng_collection: str = "dropout",
-        **unknown: Any,
+        self, layer: Layer, in_features: Any, *, rngs: nnx.Rngs, **options: Any
     ) -> None:
         where = type(self).__name__
-        check_unknown(where, "the constructor", unknown)
-        check_options(
-            where,
-            param_dtype=param_dtype,
-            axis_names=axis_names,
-            deterministic=deterministic,
-            rng_collection=rng_collection,
-        )
+        check_unknown(where, "the constructor", options, self.defaults)
+        options = self.defaults | options
+        check_options(where, **options)
+        dtype, axis_names = options.pop("param_dtype"), options.pop("axis_names")
+        for name, value in options.items():
+            setattr(self, name, value)
         self.layer = layer
-        self.deterministic, self.rng_collection = deterministic, rng_collection
         self.params, step = make_params(
-            where, layer, in_features, rngs, param_dtype, axis_names
+            where, layer, in_features, rngs, dtype, axis_names
         )
-        params = as_pure(self.params)
-        self.is_random = layer.draws_random_numbers(params, step, param_dtype)
+        self.is_random = layer.draws_random_numbers(as_pure(self.params), step, dtype)
         self.rngs = nnx.data(None)
         if self.is_random:
-            source = f"from a stream {rng_collection!r}"
+            source = f"from a stream {self.rng_collection!r}"
             with noting(f"{where}: the cell draws random numbers, {source}."):
-                self.rngs = rngs[rng_collection].fork()
+                self.rngs = rngs[self.rng_collection].fork()
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """Called by `nnx.view`: sets whether calls are deterministic by default."""

@@ -8,8 +8,7 @@ from flax import nnx
 from .._base.typing import PyTree
 from .._cells.base import RNNCell
 from .._drivers.raw_rnn import raw_rnn
-from .._layers.cells import check_are_cells
-from .._layers.directions import OneDirection
+from .._layers.directions import make_one_direction
 from .._tensor_array.tensor_array import TensorArray
 from ._parameters import HoldsLayer, Rngs, as_pure
 
@@ -57,8 +56,8 @@ class RawRNN(HoldsLayer):
         rngs: nnx.Rngs,
         **kwargs: Any,
     ) -> None:
-        check_are_cells(type(self).__name__, cell=cell)
-        super().__init__(OneDirection(cell), in_features, rngs=rngs, **kwargs)
+        layer = make_one_direction(type(self).__name__, cell)
+        super().__init__(layer, in_features, rngs=rngs, **kwargs)
         self.max_time, self.swap_memory = max_time, swap_memory
 
     def __call__(

@@ -7,15 +7,14 @@ from flax import nnx
 
 from .._base.typing import DType, Lengths, PyTree
 from .._cells.base import RNNCell
-from .._layers.cells import check_are_cells
 from .._layers.directions import (
-    OneDirection,
     concatenate,
+    make_one_direction,
     make_stack,
     make_two_directions,
 )
 from .._layers.inputs import LayerInputs
-from .._layers.layer import Layer, RunOptions
+from .._layers.layer import RunOptions
 from .._layers.options import check_options, check_unknown
 from ._parameters import HoldsLayer, Rngs, as_pure
 
@@ -23,31 +22,17 @@ from ._parameters import HoldsLayer, Rngs, as_pure
 class Recurrent(HoldsLayer):
     """The base class of `RNN` and its bidirectional forms; for arguments see `RNN`."""
 
-    def __init__(
-        self,
-        layer: Layer,
-        in_features: int | PyTree,
-        *,
-        time_major: bool = False,
-        return_carry: bool = False,
-        swap_memory: Any = False,
-        parallel_iterations: int | None = None,
-        implementation: Any = None,
-        dtype: DType | None = None,
-        **kwargs: Any,
-    ) -> None:
-        check_options(
-            type(self).__name__,
-            time_major=time_major,
-            return_carry=return_carry,
-            dtype=dtype,
-        )
-        super().__init__(layer, in_features, **kwargs)
-        self.time_major, self.return_carry = time_major, return_carry
-        self.swap_memory = swap_memory
-        self.parallel_iterations = parallel_iterations
-        self.implementation = implementation
-        self.dtype = dtype
+    defaults = HoldsLayer.defaults | {
+        "time_major": False,
+        "return_carry": False,
+        "swap_memory": False,
+        "parallel_iterations": None,
+        "implementation": None,
+        "dtype": None,
+    }
+    time_major: bool
+    return_carry: bool
+    dtype: DType | None
 
     def __call__(
         self,
@@ -151,9 +136,8 @@ class RNN(Recurrent):
         keep_order: bool = False,
         **kwargs: Any,
     ) -> None:
-        check_are_cells(type(self).__name__, cell=cell)
         check_options(type(self).__name__, reverse=reverse, keep_order=keep_order)
-        layer = OneDirection(cell, reverse, keep_order)
+        layer = make_one_direction(type(self).__name__, cell, reverse, keep_order)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)
 
 
