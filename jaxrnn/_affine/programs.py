@@ -4,12 +4,10 @@ from collections.abc import Callable, Iterator, Set
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from .._autodiff.jax_internals import Jaxpr, JaxprEqn, Literal
-from .._base.typing import Array
 
-# Elementwise operations; Pallas lowers these both for a TPU and for Triton.
+# Elementwise operations.
 ELEMENTWISE = frozenset(
     """
     abs add add_any and ceil clamp convert_element_type cos div eq exp exp2 floor ge gt
@@ -30,24 +28,23 @@ def shape_of(atom: Any) -> tuple[int, ...]:
     return atom.aval.shape
 
 
-def inlined(fn: Callable, *args: Any, join: bool = True) -> Any:
+def inlined(fn: Callable, *args: Any) -> Any:
     """`fn(*args)` without calls and without equations whose results are not used.
 
     Args:
         fn: A function of trees of arrays.
         *args: Its arguments.
-        join: Whether a `concatenate` is written as a `stack` where that is possible.
     """
     closed, types = jax.make_jaxpr(fn, return_shape=True)(*args)
-    results = _run(closed.jaxpr, closed.consts, jax.tree.leaves(args), join)
+    results = _run(closed.jaxpr, closed.consts, jax.tree.leaves(args))
     return jax.tree.unflatten(jax.tree.structure(types), results)
 
 
-def _run(jaxpr: Jaxpr, consts: list, args: list, join: bool) -> list:
+def _run(jaxpr: Jaxpr, consts: list, args: list) -> list:
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
     read = lambda atom: atom.val if isinstance(atom, Literal) else values[atom]
     for eqn in _used(jaxpr):
-        results = _evaluate(eqn, [read(atom) for atom in eqn.invars], join)
+        results = _evaluate(eqn, [read(atom) for atom in eqn.invars])
         values.update(zip(eqn.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
@@ -63,36 +60,13 @@ def _used(jaxpr: Jaxpr) -> list[JaxprEqn]:
     return used[::-1]
 
 
-def _evaluate(eqn: JaxprEqn, args: list, join: bool) -> list:
+def _evaluate(eqn: JaxprEqn, args: list) -> list:
     name, params = eqn.primitive.name, eqn.params
     if name in _CALLS:
         inner = params["jaxpr" if "jaxpr" in params else "call_jaxpr"]
-        return _run(inner.jaxpr, inner.consts, args, join)
-    if join and name == "concatenate" and _can_join(eqn):
-        return [_joined(args)]
+        return _run(inner.jaxpr, inner.consts, args)
     result = eqn.primitive.bind(*args, **params)
     return result if eqn.primitive.multiple_results else [result]
-
-
-def _can_join(eqn: JaxprEqn) -> bool:
-    """Whether it puts a power of two of matrices of one shape side by side."""
-    count, shapes = len(eqn.invars), {shape_of(x) for x in eqn.invars}
-    flat = eqn.params["dimension"] == 1 and len(shape_of(eqn.outvars[0])) == 2
-    return flat and len(shapes) == 1 and count & (count - 1) == 0
-
-
-def _joined(matrices: list[Array]) -> Array:
-    """Matrices side by side, two at a time."""
-    while len(matrices) > 1:
-        pairs = zip(matrices[::2], matrices[1::2], strict=True)
-        matrices = [_beside(*pair) for pair in pairs]
-    return matrices[0]
-
-
-def _beside(left: Array, right: Array) -> Array:
-    rows, columns = left.shape
-    pairs = jnp.stack([left, right], axis=-1)
-    return jnp.swapaxes(pairs, 1, 2).reshape(rows, 2 * columns)
 
 
 def without_sizes(jaxpr: Jaxpr) -> Iterator[tuple]:

@@ -162,6 +162,6 @@ def _updates(
     rows = jax.tree.leaves(state)[0].shape[0]
     zs = [jax.ShapeDtypeStruct((rows, s.columns), dtype) for s in cell.stages]
     args = jax.tree.map(of_share, (zs, cell.elementwise(params), state))
-    plain = functools.partial(inlined, updates, join=False)
+    plain = functools.partial(inlined, updates)
     closed = jax.make_jaxpr(plain)(*args)
     return closed, [shape_of(x)[-1] for x in closed.jaxpr.outvars]
