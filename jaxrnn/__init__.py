@@ -96,7 +96,6 @@ from ._drivers.state_saving_rnn import (
 )
 from ._drivers.static_rnn import static_rnn as static_rnn
 from ._sequences.elements import ComplexState as ComplexState
-from ._planning.explain import Explanation as Explanation, explain as explain
 from ._planning.memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
 from ._tensor_array.tensor_array import TensorArray as TensorArray
 from ._time.sequence import DeclinedError as DeclinedError
