@@ -95,8 +95,8 @@ from ._drivers.state_saving_rnn import (
     static_state_saving_rnn as static_state_saving_rnn,
 )
 from ._drivers.static_rnn import static_rnn as static_rnn
-from ._sequences.elements import ComplexState as ComplexState
 from ._planning.memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
+from ._sequences.elements import ComplexState as ComplexState
 from ._tensor_array.tensor_array import TensorArray as TensorArray
 from ._time.sequence import DeclinedError as DeclinedError
 from ._time.steps import Steps as Steps

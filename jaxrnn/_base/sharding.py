@@ -217,7 +217,7 @@ def zeros_along(axis: int, count: int, like: Any) -> Array:
 
 
 def zeros_of(types: PyTree, count: int, like: PyTree) -> PyTree:
-    """`count` zeros of each of the types along a new first axis, varying like `like`."""
+    """`count` zeros of each type along a new first axis, varying like `like`."""
     return buffers_for(like, types, count, 0)
 
 

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from .._base.errors import check_not_masked, describe, is_array
-from .._base.math import is_traced
 from .._base.inputs import check_same_size, named_inputs
 from .._base.lengths import as_lengths
+from .._base.math import is_traced
 from .._base.trees import map_named
 from .._base.typing import Lengths, PyTree
 

@@ -15,13 +15,13 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from .._sequences.implementation import run_affine
 from .._base.arguments import as_bool, as_count, as_dtype, check_functions
 from .._base.cell_keys import check_key, check_key_of_step
 from .._base.errors import describe, describe_leaves, noting
 from .._base.math import affine, is_traced, widest_dtype
 from .._base.trees import merge_dicts
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
+from .._sequences.implementation import run_affine
 from .._time import masking
 from .._time.sequence import DeclinedError
 from .._time.steps import Steps

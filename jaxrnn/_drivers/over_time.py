@@ -8,13 +8,13 @@ import jax
 from .._base.cell_keys import cell_at_step
 from .._base.inputs import started, zero_state
 from .._base.read_only import has_read_only, with_read_only, without_read_only
-from .._base.shareable import is_shareable
 from .._base.sharding import (
     lay_out,
     onto_explicit_mesh,
     whole_features,
     whole_on_explicit_mesh,
 )
+from .._base.shareable import is_shareable
 from .._base.trees import is_pytree_of_arrays, with_structure
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._tensor_array.carried import with_capacity_for

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from .._base.math import dot, widest_dtype
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, Params, PyTree
+from .._time import masking
 from .._time.alive_scan import alive_scan
 from .._time.restarts import rows_of
-from .._time import masking
 from .._time.steps import Steps
 from ..memory._segments import RESIDUALS, named
 
@@ -70,9 +70,7 @@ def affine_sequence(
     operands = Operands(
         products, cell.elementwise(params), xs, state, steps.restart_states
     )
-    outputs, last = _run(
-        cell, operands, steps.with_restart_states(None).time_first()
-    )
+    outputs, last = _run(cell, operands, steps.with_restart_states(None).time_first())
     return steps.swap_time(outputs), last
 
 
@@ -114,9 +112,7 @@ def forward(
     return outputs, state, saved
 
 
-def _products(
-    operands: Operands, steps: Steps
-) -> tuple[Callable, PyTree, Steps]:
+def _products(operands: Operands, steps: Steps) -> tuple[Callable, PyTree, Steps]:
     """`(product, xs, steps)`: how a step computes its products, and from what."""
     products, xs = operands.products, operands.xs
     rows = xs.shape[1]
@@ -138,9 +134,7 @@ def _products(
     return product, xs, steps
 
 
-def _products_ahead(
-    operands: Operands, steps: Steps
-) -> tuple[Callable, PyTree, Steps]:
+def _products_ahead(operands: Operands, steps: Steps) -> tuple[Callable, PyTree, Steps]:
     """`_products` with those of the inputs computed for all steps at once."""
     products, dtype = operands.products, widest_dtype(operands.state)
 
@@ -180,13 +174,13 @@ def push_forward(
         tangents: Those of the operands; what is not perturbed may be a symbolic zero.
     """
     zs, states = saved
-    d_zs = _tangents_outside(cell, operands, steps, saved, tangents)
+    push_update = _pushed_update(operands, tangents.elementwise)
+    matrices = [product["state"] for product in operands.products]
     d_restarts = None
     if steps.restarts is not None:
         d_states = _dense(operands.restart_states, tangents.restart_states)
-        d_restarts = steps.restarts.starts, rows_of(d_states, steps.restarts.starts)
-    matrices = [product["state"] for product in operands.products]
-    update = _elementwise_tangents(cell, operands, tangents.elementwise)
+        starts = steps.restarts.starts
+        d_restarts = starts, rows_of(d_states, starts)
 
     def step(d_state: PyTree, at: Any) -> tuple[PyTree, PyTree]:
         t, (zs, state, d_zs, d_restarts) = at
@@ -194,15 +188,21 @@ def push_forward(
         if d_restarts is not None:
             starts, d_start = d_restarts
             d_before = masking.choose(starts >= 0, d_start, d_state)
-        d_output, d_after = _push_step(
-            cell, update, matrices, (zs, state), (d_zs, d_before)
+        (_, carry), (d_operand, d_carry) = jax.jvp(
+            lambda state: tuple(cell.enter(state)), (state,), (d_before,)
         )
-        d_state, d_output = steps.mask_step(t, d_state, d_after, d_output)
-        d_output = d_output if d_restarts is None else (d_output, d_state)
-        return d_state, d_output
+        for stage, matrix, z, d_z in zip(cell.stages, matrices, zs, d_zs, strict=True):
+            terms = [dot(d_operand, matrix, z.dtype), *([] if d_z is None else [d_z])]
+            d_z = functools.reduce(jnp.add, terms)
+            (_, carry), (d_operand, d_carry) = push_update(
+                stage, (z, carry), (d_z, d_carry)
+            )
+        d_state, d_output = steps.mask_step(t, d_state, d_carry, d_operand)
+        return d_state, d_output if d_restarts is None else (d_output, d_state)
 
+    d_zs = _tangents_outside(cell, operands, steps, saved, tangents)
     d_state = _dense(operands.state, tangents.state)
-    d_state = as_varying_as((operands, tangents_of_arrays(tangents)), d_state)
+    d_state = as_varying_as((operands, _perturbed(tangents)), d_state)
     xs = zs, states, d_zs, d_restarts
     d_state, d_outputs = alive_scan(step, d_state, xs, steps.longest, recompute=True)
     return d_outputs, d_state
@@ -210,32 +210,29 @@ def push_forward(
 
 def _tangents_outside(
     cell: Any, operands: Operands, steps: Steps, saved: PyTree, tangents: Operands
-) -> list:
+) -> list[Array | None]:
     """Each product's tangent but for what the state's contributes; None for zero.
 
     They are products over all steps. What these read in rows that are not alive must be
     finite, though it does not count.
     """
-    saved_product = lambda k, *_: zs_of_step[k]
-
-    zs, states = saved
-    d_zs = []
-    xs = steps.zero_dead(operands.xs)
+    xs, d_xs = steps.zero_dead(operands.xs), tangents.xs
     factors = _factors(cell, operands.elementwise, saved)
-    for z, product, d_product, factor in zip(
-        zs, operands.products, tangents.products, factors, strict=True
-    ):
+
+    def tangent(z: Array, product: Params, d_product: Params, factor: Array) -> Any:
         terms = []
         if is_perturbed(d_product.get("inputs")):
             terms.append(dot(xs, d_product["inputs"], z.dtype))
         if is_perturbed(d_product["state"]) and factor.shape[-1]:
             terms.append(dot(factor, d_product["state"], z.dtype))
-        if is_perturbed(tangents.xs) and "inputs" in product:
-            terms.append(dot(tangents.xs, product["inputs"], z.dtype))
+        if is_perturbed(d_xs) and "inputs" in product:
+            terms.append(dot(d_xs, product["inputs"], z.dtype))
         if is_perturbed(d_product.get("bias")):
             terms.append(_plus_bias(jnp.zeros_like(z), d_product))
-        d_zs.append(functools.reduce(jnp.add, terms) if terms else None)
-    return d_zs
+        return functools.reduce(jnp.add, terms) if terms else None
+
+    stages = saved[0], operands.products, tangents.products, factors
+    return list(map(tangent, *stages))
 
 
 def _factors(cell: Any, elementwise: Params, saved: PyTree) -> list[Array]:
@@ -248,43 +245,34 @@ def _factors(cell: Any, elementwise: Params, saved: PyTree) -> list[Array]:
     return jax.vmap(step)(*saved)
 
 
-def _elementwise_tangents(cell: Any, operands: Operands, d_elementwise: Params):
-    """How a stage's update pushes tangents: `update(stage, primals, tangents)`.
+def _pushed_update(operands: Operands, d_elementwise: Params) -> Callable:
+    """`push(stage, (z, carry), tangents)`: the update of a stage and its tangents.
 
-    The primals are `(z, carry)`. Tangents of elementwise parameters are those of each
-    row by itself: so the transpose adds up rows, which devices may divide, outside of
-    the loop.
+    The tangents of elementwise parameters are given to each row by itself: so their
+    transpose adds up rows, which devices may divide, outside of the loop.
     """
     elementwise = operands.elementwise
-    perturbed = any(map(is_perturbed, jax.tree.leaves(d_elementwise)))
-    if not perturbed:
-        def push(stage, primals, tangents):
-            return jax.jvp(functools.partial(stage.update, elementwise), primals, tangents)
+    if not _perturbed(d_elementwise):
+
+        def push(stage: Any, primals: tuple, tangents: tuple) -> tuple:
+            update = functools.partial(stage.update, elementwise)
+            return jax.jvp(lambda *args: tuple(update(*args)), primals, tangents)
+
         return push
     rows = jax.tree.leaves(operands.state)[0].shape[0]
-    d_elementwise = _dense(elementwise, d_elementwise)
-    d_rows = jax.tree.map(lambda d: jnp.broadcast_to(d, (rows, *d.shape)), d_elementwise)
+    to_rows = lambda d: jnp.broadcast_to(d, (rows, *d.shape))
+    d_rows = jax.tree.map(to_rows, _dense(elementwise, d_elementwise))
 
-    def push(stage, primals, tangents):
-        def row(d_elementwise, primals, tangents):
+    def push_rows(stage: Any, primals: tuple, tangents: tuple) -> tuple:
+        def push_row(d_elementwise: Params, primals: tuple, tangents: tuple) -> tuple:
             primals, tangents = jax.tree.map(lambda x: x[None], (primals, tangents))
-            return jax.jvp(stage.update, (elementwise, *primals), (d_elementwise, *tangents))
-        out = jax.vmap(row)(d_rows, primals, tangents)
-        return jax.tree.map(lambda x: x[:, 0], out)
+            update = lambda *args: tuple(stage.update(*args))
+            return jax.jvp(update, (elementwise, *primals), (d_elementwise, *tangents))
 
-    return push
+        pushed = jax.vmap(push_row)(d_rows, primals, tangents)
+        return jax.tree.map(lambda x: x[:, 0], pushed)
 
-
-def _push_step(cell, update, matrices, primals, tangents):
-    """The tangents of `(output, new_state)` of one step."""
-    (zs, state), (d_zs, d_state) = primals, tangents
-    enter = lambda state: tuple(cell.enter(state))
-    (_, carry), (d_operand, d_carry) = jax.jvp(enter, (state,), (d_state,))
-    for stage, matrix, z, d_z in zip(cell.stages, matrices, zs, d_zs, strict=True):
-        d_state_part = dot(d_operand, matrix, z.dtype)
-        d_z = d_state_part if d_z is None else d_z + d_state_part
-        (_, carry), (d_operand, d_carry) = update(stage, (z, carry), (d_z, d_carry))
-    return d_operand, d_carry
+    return push_rows
 
 
 def is_perturbed(tangent: Any) -> bool:
@@ -292,8 +280,8 @@ def is_perturbed(tangent: Any) -> bool:
     return isinstance(tangent, jax.Array)
 
 
-def tangents_of_arrays(tangents):
-    return [d for d in jax.tree.leaves(tangents) if is_perturbed(d)]
+def _perturbed(tangents: PyTree) -> list[Array]:
+    return list(filter(is_perturbed, jax.tree.leaves(tangents)))
 
 
 def _dense(primals: PyTree, tangents: PyTree) -> PyTree:

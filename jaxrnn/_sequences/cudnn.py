@@ -77,24 +77,19 @@ def cudnn_sequence(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _run(
-    calls: Any, precision: Any, *args: Array
-) -> tuple[Array, Array, Array]:
+def _run(calls: Any, precision: Any, *args: Array) -> tuple[Array, Array, Array]:
     """`(y, h, c)`; for the arguments see `cudnn_calls.forward`."""
     return _forward(calls, precision, *args)[0]
 
 
 def _forward(calls: Any, precision: Any, *args: Array) -> tuple[tuple, tuple]:
-    y, h, c, reserve = sequential_vmap(functools.partial(calls.forward, precision))(*args)
+    y, h, c, reserve = sequential_vmap(functools.partial(calls.forward, precision))(
+        *args
+    )
     return (y, h, c), (*args, y, reserve)
 
 
 def _backward(calls: Any, precision: Any, saved: tuple, cts: tuple) -> tuple:
-    *_, lengths, y, _ = saved
-    ct_y, ct_h, ct_c = cts
-    # cuDNN reads those beyond the lengths, where outputs are dropped.
-    alive = jnp.arange(y.shape[1], dtype=jnp.int32)[None, :] < lengths[:, None]
-    cts = masking.zero_dead(alive, ct_y), ct_h, ct_c
     run = sequential_vmap(functools.partial(calls.backward, precision))
     return *run(*saved, *cts), None
 

@@ -213,7 +213,9 @@ class NativeLoop:
         ct_xs = call.inputs(args.lengths, [p["inputs"] for p in products], found.ct_zs)
         join = functools.partial(self._join, state)
         ct_restart = join(found.ct_restart_h, found.ct_restart_c)
-        return Operands(ct_products, {}, ct_xs, join(found.ct_h, found.ct_c), ct_restart)
+        return Operands(
+            ct_products, {}, ct_xs, join(found.ct_h, found.ct_c), ct_restart
+        )
 
     def _call(self, operands: Operands, steps: Steps) -> Call:
         states = jax.tree.leaves(operands.restart_states)

@@ -198,7 +198,9 @@ class Call:
 
         return sequential_vmap(run)(lengths, xs, operand, ct_z)
 
-    def inputs(self, lengths: Array, w_inputs: list[Array], ct_zs: list[Array]) -> Array:
+    def inputs(
+        self, lengths: Array, w_inputs: list[Array], ct_zs: list[Array]
+    ) -> Array:
         """The cotangent of the inputs; `vmap` makes rows of mapped axes.
 
         Args:

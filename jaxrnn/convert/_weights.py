@@ -7,8 +7,8 @@ from typing import Any, ParamSpec, TypeVar
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.math import is_traced
 from .._base.errors import describe, prefixing
+from .._base.math import is_traced
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

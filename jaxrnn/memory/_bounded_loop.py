@@ -21,7 +21,7 @@ from ._strategy import CheckpointPlan
 Step = Callable[[Array, PyTree], tuple[PyTree, PyTree]]
 Running = Callable[[Array, PyTree], Array]
 
-# Segments of so few steps take little memory, and the loop seldom ends at the end of one.
+# So few that their residuals take little memory, and few are run after the end.
 STEPS_IN_SEGMENT = 16
 
 
@@ -77,7 +77,9 @@ def bounded_loop(
             taken = lambda t, carry: pure_step(consts, t, carry)
             return _scan(running, taken, carry, limit, y_types, plan)
 
-        d_perturbed = [d for d, mark in zip(d_leaves, is_perturbed, strict=True) if mark]
+        d_perturbed = [
+            d for d, mark in zip(d_leaves, is_perturbed, strict=True) if mark
+        ]
         return jax.jvp(of_perturbed, perturbed, d_perturbed)
 
     run.defjvp(rule, symbolic_zeros=True)
@@ -131,7 +133,9 @@ def _scan(
         state = _choose(is_taken, (t + 1, carry), state)
         return state, _choose(is_taken, y, zeros)
 
-    def segment_of(body: Callable, count: int, types: PyTree, on_host: bool) -> Callable:
+    def segment_of(
+        body: Callable, count: int, types: PyTree, on_host: bool
+    ) -> Callable:
         """The body of a scan over segments, each of `count` steps of `body`."""
 
         def segment(state: Any, _: None) -> tuple[Any, PyTree]:

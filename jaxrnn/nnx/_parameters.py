@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from .._base.math import is_traced
 from .._base.arguments import as_count
 from .._base.errors import describe, noting
+from .._base.math import is_traced
 from .._base.trees import named_leaves
 from .._base.typing import DType, Key, Params, PyTree
 from .._layers.layer import Layer, in_dtype

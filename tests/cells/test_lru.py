@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import bound
+from jaxrnn._linear import forms, recurrence
 
 import jaxrnn
 from jaxrnn import ComplexState, LRUCell
-from jaxrnn._linear import forms, recurrence
 
 CELL = LRUCell(3, num_states=4)
 LENGTHS = [7, 0, 3]

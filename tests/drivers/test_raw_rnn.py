@@ -11,7 +11,6 @@ from hypothesis import given, settings, strategies as st
 from jax.experimental import checkify
 from jax.test_util import check_grads
 
-from jaxrnn.memory._bounded_loop import STEPS_IN_SEGMENT
 from jaxrnn import (
     BasicRNNCell,
     DropoutWrapper,
@@ -23,6 +22,7 @@ from jaxrnn import (
     dynamic_rnn,
     raw_rnn,
 )
+from jaxrnn.memory._bounded_loop import STEPS_IN_SEGMENT
 
 F64, I32 = jnp.float64, jnp.int32
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-10)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from jaxrnn._affine import phases
 
 import jaxrnn
 from jaxrnn import (
@@ -23,7 +24,6 @@ from jaxrnn import (
     MultiRNNCell,
     Stage,
 )
-from jaxrnn._affine import phases
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(8, 6, 3))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from helpers import differentiated, eqns
+from jaxrnn._affine import phases as _phases, sequence as _sequence
 from native_cases import (
     CELLS,
     F32,
@@ -20,7 +21,6 @@ from native_cases import (
 )
 
 import jaxrnn
-from jaxrnn._affine import phases as _phases, sequence as _sequence
 from jaxrnn._kernels import choice as _choice, native_calls as _native_calls
 from jaxrnn.testing._oracle import weighted_sum
 
