@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..core import results
-from ..core.built import LEARNING_RATE, Built, LeftOutError, Variant
-from ..core.cases import Case
-from ..core.data import Data
+from .. import results
+from ..built import LEARNING_RATE, Built, LeftOutError, Variant
+from ..cases import Case
+from ..data import Data
 
 USES = ("tensorflow", "tf-keras")
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from ..core import results
-from ..core.built import LEARNING_RATE, RESET_AFTER, Built, LeftOutError, Variant
-from ..core.cases import Case
-from ..core.data import Data
-from ..core.layouts import Layers, reader, side_by_side, to_gates
+from .. import results
+from ..built import LEARNING_RATE, RESET_AFTER, Built, LeftOutError, Variant
+from ..cases import Case
+from ..data import Data
+from ..layouts import Layers, reader, side_by_side, to_gates
 
 USES = ("torch",)
 
