@@ -53,17 +53,17 @@ class Command:
     rounds: dict[str, int]
     by_mode: Sequence[report.Measure]
     measures: Sequence[report.Measure]
-    choose: bool = True
+    choose: bool = False
 
 
-TIMED, COMPILED = [report.TIME], [report.COMPILE]
 COMMANDS = {
     "race": Command(
         cases.RACE,
         peers.RACE,
         {"time": 9},
-        TIMED,
+        [report.TIME],
         [report.MEMORY, report.COMPILE_ONCE],
+        choose=True,
     ),
     "versions": Command(
         cases.VERSIONS,
@@ -71,20 +71,19 @@ COMMANDS = {
         {"time": 9, "compile": 3},
         [report.TIME, report.COMPILE, report.MEMORY],
         [],
-        choose=False,
     ),
     "memory": Command(
         cases.MEMORY,
         peers.MEMORY,
         {"time": 5},
-        TIMED,
-        [report.MEMORY, report.HOST_MEMORY, report.COMPILE_ONCE],
+        [report.TIME],
+        [*report.MEMORIES, report.COMPILE_ONCE],
     ),
     "compilation": Command(
         cases.COMPILATION,
         peers.COMPILATION,
         {"compile": 3, "eager": 3},
-        COMPILED,
+        [report.COMPILE],
         [report.EAGER],
     ),
 }

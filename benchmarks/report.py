@@ -21,9 +21,9 @@ MODE_TITLES = {
 }
 NOTE = (
     "The first column is the first contestant's number, the others are those of the "
-    "others by it: above 1 it is faster, or smaller. Where there are rounds, median of "
-    "the rounds' ratios, and their quartiles. * computes another equation. † does not "
-    "compute the same numbers. - left out."
+    "others by it: above 1 it is faster, or smaller. Of several rounds the median of "
+    "their ratios, and the quartiles. * computes another equation. † does not compute "
+    "the same numbers. - left out."
 )
 AGREEMENT_NOTE = (
     "The variant that raced (the fastest in a short trial), and the largest relative "
@@ -41,6 +41,7 @@ class Measure:
         unit: That it is shown in.
         scale: From the number to the unit.
         note: What it is.
+        is_ratio: Whether the others' numbers are shown by that of the first.
     """
 
     key: str
@@ -48,6 +49,7 @@ class Measure:
     unit: str
     scale: float = 1
     note: str = ""
+    is_ratio: bool = True
 
 
 TIME = Measure("ms", "Time", "ms")
@@ -66,7 +68,12 @@ MEMORY = Measure(
     2**-20,
     "By XLA's plan of the program, without arguments and results.",
 )
-HOST_MEMORY = Measure("host_temp_bytes", "Temporary memory of the host", "MiB", 2**-20)
+MEMORIES = [
+    dataclasses.replace(MEMORY, is_ratio=False),
+    Measure(
+        "host_temp_bytes", "Temporary memory of the host", "MiB", 2**-20, is_ratio=False
+    ),
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,10 +159,10 @@ def _compared(measure: Measure, names: Sequence[str], title: str) -> list[Column
     """The number of the first, under this title, and that of each other by it."""
     ours, *others = names
 
-    def own(row: Row) -> str:
-        spread = Spread.of(values(row, ours, measure.key))
+    def own(row: Row, name: str) -> str:
+        spread = Spread.of(values(row, name, measure.key))
         if spread is None:
-            return "failed" if "failed" in row["peers"].get(ours, {}) else ""
+            return "failed" if "failed" in row["peers"].get(name, {}) else ""
         return f"{spread.median * measure.scale:.3g}"
 
     def by_ours(row: Row, name: str) -> str:
@@ -167,8 +174,9 @@ def _compared(measure: Measure, names: Sequence[str], title: str) -> list[Column
         is_same = result["agreement"]["same"]
         return f"{spread}{'*' * bool(result['equation'])}{'†' * (not is_same)}"
 
-    columns = [(name, _cell(by_ours, name)) for name in others]
-    return [(f"{title}, {measure.unit}", own), *columns]
+    other = by_ours if measure.is_ratio else own
+    columns = [(name, _cell(other, name)) for name in others]
+    return [(f"{title}, {measure.unit}", _cell(own, ours)), *columns]
 
 
 def conditions(result: Result) -> str:

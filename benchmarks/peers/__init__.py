@@ -28,20 +28,15 @@ class Contestant:
 
 OURS = Contestant("jaxrnn", "jaxrnn")
 OLD = "jaxrnn_old"  # That of another checkout.
+_SCAN, _HAIKU = Contestant("scan", "scan"), Contestant("haiku", "haiku")
 _LINEN, _NNX = Contestant("linen", "linen"), Contestant("nnx", "nnx")
-_HAIKU = Contestant("haiku", "haiku")
-_MODULES = [
-    Contestant("jaxrnn_linen", "jaxrnn_flax", "linen"),
-    Contestant("jaxrnn_nnx", "jaxrnn_flax", "nnx"),
-]
 
 # The first of each is what the others are compared with.
 RACE = [
     OURS,
     Contestant("jaxrnn_xla", "jaxrnn", "xla"),
-    *_MODULES,
     Contestant("packed", "jaxrnn", "packed"),
-    Contestant("scan", "scan"),
+    _SCAN,
     _LINEN,
     _NNX,
     _HAIKU,
@@ -49,7 +44,7 @@ RACE = [
     Contestant("torch", "torch"),
     Contestant("tensorflow", "tensorflow"),
 ]
-COMPILATION = [OURS, *_MODULES, Contestant("scan", "scan"), _LINEN, _NNX, _HAIKU]
+COMPILATION = [OURS, _SCAN, _LINEN, _NNX, _HAIKU]
 MEMORY = [
     *(
         Contestant(strategy, "jaxrnn", strategy)
@@ -62,7 +57,7 @@ MEMORY = [
             "Offload(Recompute(64))",
         )
     ),
-    Contestant("scan", "scan"),
+    _SCAN,
     Contestant("scan, each step", "scan", "each step"),
     Contestant("scan, segments", "scan", "segments"),
     _LINEN,

@@ -47,9 +47,9 @@ def build(case: Case, data: Data) -> Built:
     if case.run == "packed":
         net = _packed(case, data)
     elif case.run == "raw_rnn":
-        net = make_net(case, data, functools.partial(_raw, make_cell(case)))
+        net = _net(case, data, functools.partial(_raw, _make_cell(case)))
     else:
-        net = make_net(case, data, functools.partial(_dynamic, case, make_cell(case)))
+        net = _net(case, data, functools.partial(_dynamic, case, _make_cell(case)))
     return _jax.build(case, data, {"": net})
 
 
@@ -89,7 +89,7 @@ def _packed(case: Case, data: Data) -> _jax.Net:
         raise LeftOutError("dense rows hold nothing to pack")
     if len(data.weights) > 1:
         raise LeftOutError("written for one layer")
-    cell, lengths = make_cell(case), data.lengths
+    cell, lengths = _make_cell(case), data.lengths
     packed = jaxrnn.pack_sequences(data.inputs, lengths, time_major=False)
     cotangents = padded_cotangents = data.output_cotangents
     if padded_cotangents.shape[1]:
@@ -99,7 +99,7 @@ def _packed(case: Case, data: Data) -> _jax.Net:
         packed = dataclasses.replace(packed, inputs=inputs)
         return jaxrnn.packed_rnn(cell.bind(params), packed, state)
 
-    padded = make_net(case, data, run)
+    padded = _net(case, data, run)
     return dataclasses.replace(
         padded,
         inputs=packed.inputs,
@@ -109,11 +109,10 @@ def _packed(case: Case, data: Data) -> _jax.Net:
     )
 
 
-def make_net(case: Case, data: Data, run: Run, **wrappers: Any) -> _jax.Net:
+def _net(case: Case, data: Data, run: Run) -> _jax.Net:
     """A network that is one cell, of one layer or two; time-major.
 
-    `run(params, inputs, state, lengths)` gives outputs and final state of the cell;
-    `wrappers` are those of `_jax.make_net`, around the cell's parameters.
+    `run(params, inputs, state, lengths)` gives outputs and final state of the cell.
     """
     stacked = len(data.weights) > 1
 
@@ -122,14 +121,13 @@ def make_net(case: Case, data: Data, run: Run, **wrappers: Any) -> _jax.Net:
         outputs, final = run(params, inputs, state, lengths)
         return outputs, list(final) if stacked else [final]
 
-    to_params = functools.partial(_to_params, case)
+    to_params, read = functools.partial(_to_params, case), None
     if case.cell in RECURRENCES:
-        to_params = lambda _: _drawn(case)
-        wrappers["read_params"] = _by_path
-    return _jax.make_net(data, apply, to_params, _layer_state(case), **wrappers)
+        to_params, read = lambda _: _drawn(case), _by_path
+    return _jax.make_net(data, apply, to_params, _layer_state(case), read_params=read)
 
 
-def make_cell(case: Case) -> jaxrnn.RNNCell:
+def _make_cell(case: Case) -> jaxrnn.RNNCell:
     """The cell of a case."""
     units = case.units
     match case.cell:
@@ -176,7 +174,7 @@ def _layer_state(case: Case) -> tuple[Any, Any]:
 def _drawn(case: Case) -> PyTree:
     """The parameters of a linear recurrence, as the cell draws them."""
     row = jnp.zeros((case.batch, case.depth), jnp.float32)
-    return make_cell(case).init(jax.random.key(0), row)
+    return _make_cell(case).init(jax.random.key(0), row)
 
 
 def _by_path(params: PyTree) -> Layers:
