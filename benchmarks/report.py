@@ -110,7 +110,7 @@ def values(row: Row, name: str, key: str) -> np.ndarray:
 def ratio(row: Row, name: str, to: str, key: str = "ms") -> Spread | None:
     """The number by that of `to` in the same round; None if one of them has none."""
     ours, theirs = values(row, to, key), values(row, name, key)
-    return Spread.of(theirs / ours) if len(ours) and len(theirs) and all(ours) else None
+    return Spread.of(theirs / ours) if len(ours) and len(theirs) else None
 
 
 def write_report(
@@ -122,15 +122,7 @@ def write_report(
     """
     rows = result["cases"]
     names = list(dict.fromkeys(name for row in rows for name in row["peers"]))
-    tables = []
-    for mode, title in MODE_TITLES.items():
-        of_mode = [row for row in rows if row["case"]["mode"] == mode]
-        label = ("case", lambda row: Case(**row["case"]).label)
-        columns = [label]
-        for measure in by_mode:
-            own = names[0] if len(by_mode) == 1 else measure.title.lower()
-            columns += _compared(measure, names, own)
-        tables.append(section(title, "", grid(columns, of_mode)))
+    tables = mode_tables(rows, names, by_mode)
     for measure in measures:
         table = grid([NAME, *_compared(measure, names, names[0])], rows)
         tables.append(section(measure.title, measure.note, table))
@@ -146,6 +138,22 @@ def write_report(
         )
         + "\n"
     )
+
+
+def mode_tables(
+    rows: Sequence[Row], names: Sequence[str], measures: Sequence[Measure]
+) -> list[str]:
+    """A table for each mode: each contestant by the first, side by side."""
+    tables = []
+    for mode, title in MODE_TITLES.items():
+        of_mode = [row for row in rows if row["case"]["mode"] == mode]
+        label = ("case", lambda row: Case(**row["case"]).label)
+        columns = [label]
+        for measure in measures:
+            own = names[0] if len(measures) == 1 else measure.title.lower()
+            columns += _compared(measure, names, own)
+        tables.append(section(title, "", grid(columns, of_mode)))
+    return tables
 
 
 NAME: Column = ("case", lambda row: row["name"])

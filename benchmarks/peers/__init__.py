@@ -58,8 +58,8 @@ MEMORY = [
         )
     ),
     _SCAN,
-    Contestant("scan, each step", "scan", "each step"),
-    Contestant("scan, segments", "scan", "segments"),
+    Contestant("scan (each step)", "scan", "each step"),
+    Contestant("scan (segments)", "scan", "segments"),
     _LINEN,
     _NNX,
     _HAIKU,

@@ -165,10 +165,11 @@ def _warm_up() -> None:
 
 
 def _sizes(program: Any) -> dict[str, float]:
-    """The memory that XLA plans for a compiled program, in bytes."""
+    """The memory that XLA plans for a compiled program, in bytes, where it is any."""
     plan = program.memory_analysis()
     kinds = ("temp", "host_temp", "argument", "output")
-    return {f"{kind}_bytes": getattr(plan, f"{kind}_size_in_bytes") for kind in kinds}
+    sizes = {f"{kind}_bytes": getattr(plan, f"{kind}_size_in_bytes") for kind in kinds}
+    return {name: size for name, size in sizes.items() if size}
 
 
 def _calls(program: Function, args: tuple, carried: int) -> Callable[[], Any]:
