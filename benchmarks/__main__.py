@@ -183,6 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     facts = {"rounds": rounds, "machine": describe(), "commits": _commits(options)}
     limits = {"limit": 1e9 * options.limit, "choose": command.choose}
     with started(options.contestants) as (processes, hellos):
+        first = options.contestants[0].name
+        if first not in processes:
+            raise SystemExit(f"{first} cannot run: {hellos[first]['missing']}")
         result = _new_result(name, facts, hellos)
         if options.resume and file.exists():
             result["cases"] = _saved_cases(file, result)

@@ -262,7 +262,7 @@ def section(title: str, note: str, table: str) -> str:
 
 
 def grid(columns: Sequence[Column], rows: Iterable[Row]) -> str:
-    """A table in Markdown; empty if there are no rows.
+    """A table in Markdown; empty if nothing is in it but the first column.
 
     Args:
         columns: A title and a function from a row to a cell each. A column whose cells
@@ -271,7 +271,7 @@ def grid(columns: Sequence[Column], rows: Iterable[Row]) -> str:
     """
     filled = [(title, [cell(row) for row in rows]) for title, cell in columns]
     filled = [(title, cells) for title, cells in filled if any(cells)]
-    if not filled:
+    if len(filled) < 2:
         return ""
     titles, cells = zip(*filled, strict=True)
     rule = ["---"] + ["---:"] * (len(titles) - 1)

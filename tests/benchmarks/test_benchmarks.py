@@ -194,6 +194,15 @@ def test_a_checkout_brings_its_own_jaxrnn(tmp_path, users_flags):
     assert hellos["jaxrnn_old"]["missing"] == "the other one"
 
 
+def test_saved_cases_of_another_commit_are_not_kept(tmp_path):
+    same = {"rounds": {"time": 1}, "machine": {}, "versions": {}}
+    saved = {**same, "commits": {"jaxrnn": "abc"}, "cases": [{"name": "a"}]}
+    (file := tmp_path / "a.json").write_text(json.dumps(saved))
+    assert command._saved_cases(file, saved) == [{"name": "a"}]
+    with pytest.raises(SystemExit, match="the saved result has other commits"):
+        command._saved_cases(file, saved | {"commits": {"jaxrnn": "def"}})
+
+
 def test_a_process_that_died_is_started_again(users_flags):
     peer = process.Process(peers.Contestant("scan", "scan"))
     try:
