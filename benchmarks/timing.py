@@ -6,16 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 
-def measure(run: Callable[[], Any], seconds: float, least: int) -> float:
+def measure(run: Callable[[], Any], seconds: float) -> float:
     """The median milliseconds of a call, over as many calls as take `seconds`.
 
-    There are `least` of them at least. The first call, which wakes the threads and
-    fills the caches, does not count unless it takes `seconds` by itself: then the
-    warm-up is negligible.
+    The first call, which wakes the threads and fills the caches, does not count unless
+    it takes `seconds` by itself: then the warm-up is negligible.
     """
     _, first = timed(run)
     times = [first] if first >= seconds else []
-    while len(times) < least or sum(times) < seconds:
+    while sum(times) < seconds:
         times.append(timed(run)[1])
     return 1e3 * statistics.median(times)
 

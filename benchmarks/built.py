@@ -21,15 +21,14 @@ class Variant:
 
     Attributes:
         run: Makes one call, waits until it is done, and returns its results.
-        read: From the results of `run` to named arrays in TensorFlow's layout; None if
-            there is nothing to compare.
+        read: From the results of `run` to named arrays in TensorFlow's layout.
         facts: Numbers known without running: bytes of memory, seconds of compilation.
         function: The JAX function that `run` calls compiled; None for other libraries.
         args: Its arguments.
     """
 
     run: Callable[[], Any]
-    read: Callable[[Any], dict[str, np.ndarray]] | None
+    read: Callable[[Any], dict[str, np.ndarray]]
     facts: dict[str, float] = dataclasses.field(default_factory=dict)
     function: Callable[..., Any] | None = None
     args: tuple = ()
@@ -40,9 +39,9 @@ class Built:
     """A peer on a case: its configurations by name; the fastest is raced.
 
     Attributes:
-        variants: At least one.
+        variants: Makes each of them; the first is what a user has who chooses nothing.
         equation: How its equations differ from TensorFlow's; empty if they do not.
     """
 
-    variants: dict[str, Variant]
+    variants: dict[str, Callable[[], Variant]]
     equation: str = ""

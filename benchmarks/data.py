@@ -15,12 +15,13 @@ class Data:
     Attributes:
         weights: A dict for each layer; kernels `[D + H, ...]`, biases, and diagonals
             `[H]`, by TensorFlow's names, without the 1 that TensorFlow adds to the
-            forget gate at run time.
+            forget gate at run time. Empty for linear recurrences.
         inputs: `[B, T, D]`.
         lengths: `[B]`, int32, each in 1..T; or None.
         state: The initial state: a dict for each layer, `c` and `h`, or `h`, `[B, H]`.
         output_cotangents: `[B, T, H]`, zeros past each row's end. The loss is the sum
-            of the outputs times these and of the final state times the next.
+            of the outputs times these and of the final state times the next. Without
+            steps where no loss reads outputs: those of many steps are large.
         state_cotangents: As `state`.
     """
 
@@ -39,20 +40,15 @@ class Data:
         steps = np.arange(self.inputs.shape[1])
         return (steps < self.lengths[:, None])[..., None]
 
-    @property
-    def steps(self) -> int:
-        """The number of steps of all rows together, without padding."""
-        batch, time = self.inputs.shape[:2]
-        return batch * time if self.lengths is None else int(self.lengths.sum())
-
 
 def make_data(case: Case) -> Data:
     """The same arrays for the same case, in every process."""
     rng = np.random.default_rng(0)
     lengths = _lengths(rng, case)
-    cotangents = _normal(rng, case.batch, case.time, case.units)
+    time = case.time if case.mode in ("train", "step") else 0
+    cotangents = _normal(rng, case.batch, time, case.units)
     if lengths is not None:
-        cotangents *= (np.arange(case.time) < lengths[:, None])[..., None]
+        cotangents *= (np.arange(time) < lengths[:, None])[..., None]
     return Data(
         weights=[_weights(rng, case, depth) for depth in case.layer_depths],
         inputs=_normal(rng, case.batch, case.time, case.depth),
@@ -75,7 +71,7 @@ def _lengths(rng: np.random.Generator, case: Case) -> np.ndarray | None:
 
 def _weights(rng: np.random.Generator, case: Case, depth: int) -> dict[str, np.ndarray]:
     weights, bound = {}, case.units**-0.5
-    for prefix, gates in BLOCKS[case.layer_cell].items():
+    for prefix, gates in BLOCKS.get(case.layer_cell, {}).items():
         width = len(gates) * case.units
         kernel = rng.uniform(-bound, bound, (depth + case.units, width))
         weights[f"{prefix}kernel"] = kernel.astype(np.float32)

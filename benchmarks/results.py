@@ -24,9 +24,10 @@ def read(mode: str, data: Data, net: Any, raw: Any) -> Arrays:
         net: Has `read_sequences`, `read_state` and `read_params`, from the peer's
             layouts to TensorFlow's; and `before`, the parameters as read at first.
         raw: `(outputs, state)`; in mode "train" `(loss, (gradients by params, inputs,
-            state))`; in mode "step" `(loss, new params)`.
+            state))`; in mode "final" `(loss, gradients by params)`; in mode "step"
+            `(loss, new params)`.
     """
-    if mode in ("forward", "stream"):
+    if mode == "forward":
         outputs, state = raw
         outputs = np.asarray(net.read_sequences(outputs))
         if data.valid is not None:
@@ -37,6 +38,8 @@ def read(mode: str, data: Data, net: Any, raw: Any) -> Arrays:
         pairs = zip(net.before, net.read_params(found), strict=True)
         changes = [{name: new[name] - old[name] for name in old} for old, new in pairs]
         return loss | _flat("change of weights", changes)
+    if mode == "final":
+        return loss | _flat("gradient by weights", net.read_params(found))
     params, inputs, state = found
     return {
         **loss,
