@@ -1,13 +1,15 @@
-"""What the LSTMs of contrib share: checks, sizes, peepholes and the projection."""
+"""What the LSTMs of contrib share: clips, the projection, and kernels in shards."""
 
 from typing import Any
 
-from .._base.arguments import as_count
+import jax.numpy as jnp
+
+from jaxrnn import AffineCell, LSTMStateTuple, ParamSpec, Stage
+
 from .._base.math import clip_symmetric
-from .._base.typing import Array, Params, PyTree
-from .._cells.affine import AffineCell, Stage
-from .._cells.hyperparameters import check_number, set_field
-from .._cells.states import LSTMFamily, LSTMStateTuple
+from .._base.typing import Array, Initializer, Params, PyTree
+from .._cells.states import LSTMFamily
+from ._fields import set_counts, set_numbers
 
 
 class ContribLSTM(LSTMFamily):
@@ -24,12 +26,8 @@ class ContribLSTM(LSTMFamily):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        name = type(self).__name__
-        for field in ("cell_clip", "proj_clip"):
-            if (bound := getattr(self, field)) is not None:
-                set_field(self, **{field: check_number(name, field, bound, low=0)})
-        if self.num_proj is not None:
-            set_field(self, num_proj=as_count(name, "num_proj", self.num_proj))
+        set_numbers(self, "cell_clip", "proj_clip", low=0)
+        set_counts(self, "num_proj", fix="Leave it out for no projection.")
 
     @property
     def sizes(self) -> LSTMStateTuple:
@@ -56,3 +54,29 @@ class ContribLSTM(LSTMFamily):
     def _project(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
         c, state = carry
         return self.leave(c, clip_symmetric(z, self.proj_clip).astype(state.h.dtype))
+
+
+def shard_specs(
+    where: str, name: str, shape: tuple[int, int], shards: int, make: Initializer
+) -> dict[str, ParamSpec]:
+    """The specs of a kernel whose rows are in several variables, `<name>_0` and so on.
+
+    Raises:
+        ValueError: If there are fewer rows than shards.
+    """
+    rows, columns = shape
+    if shards > rows:
+        raise ValueError(
+            f"{where}: `{name}` of {rows} rows must be stored in at most as many "
+            f"shards, got {shards}. Use fewer."
+        )
+    least, longer = divmod(rows, shards)
+    return {
+        f"{name}_{i}": ParamSpec((least + (i < longer), columns), make)
+        for i in range(shards)
+    }
+
+
+def joined(params: Params, name: str, shards: int) -> Array:
+    """The kernel `name`, from its shards."""
+    return jnp.concatenate([params[f"{name}_{i}"] for i in range(shards)])

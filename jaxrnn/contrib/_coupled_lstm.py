@@ -5,13 +5,14 @@ from typing import Any, final
 
 import jax
 
-from .._base.arguments import as_count
+from jaxrnn import ParamSpec
+
 from .._base.typing import Array, DType, Initializer, Params, PyTree
-from .._cells.hyperparameters import set_field
-from .._cells.initializers import ParamSpec, zeros
+from .._cells.initializers import zeros
 from .._cells.states import add_peephole
-from ._layer_norm import LayerNormedLSTM
-from ._shards import joined, shard_specs
+from ._contrib_lstm import joined, shard_specs
+from ._fields import set_counts
+from ._layer_norm_lstm import LayerNormedLSTM
 
 
 @final
@@ -86,37 +87,31 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("num_unit_shards", "num_proj_shards"):
-            shards = as_count(type(self).__name__, field, getattr(self, field))
-            set_field(self, **{field: shards})
+        set_counts(self, "num_unit_shards", "num_proj_shards")
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""
-        c, h = self.sizes
-        where, kernel = type(self).__name__, self.kernel_initializer
-        specs = shard_specs(where, "W", depth + h, 3 * c, self.num_unit_shards, kernel)
+        (c, h), kernel, where = self.sizes, self.kernel_initializer, type(self).__name__
+        shape, shards = (depth + h, 3 * c), self.num_unit_shards
+        specs: dict[str, Any] = shard_specs(where, "W", shape, shards, kernel)
         specs["B"] = ParamSpec((3 * c,), zeros, blocks=3)
         specs |= self.norm_specs() | self.peephole_specs()
         if self.num_proj is None:
             return specs
-        shards = self.num_proj_shards
-        return specs | shard_specs(where, "W_P", c, h, shards, kernel)
+        return specs | shard_specs(where, "W_P", (c, h), self.num_proj_shards, kernel)
 
     def stage_params(self, params: Params) -> Params:
         """The shards in one array; see `AffineCell.stage_params`."""
-        staged: Params = {"kernel": joined(params, "W")}
+        staged: Params = {"kernel": joined(params, "W", self.num_unit_shards)}
         staged |= {name: params[name] for name in self.peephole_specs()}
         if self.num_proj is not None:
-            staged["projection"] = {"kernel": joined(params, "W_P")}
-        if self.layer_norm:
-            return staged | self.flat(params)
-        return staged | {"bias": params["B"]}
+            kernel = joined(params, "W_P", self.num_proj_shards)
+            staged["projection"] = {"kernel": kernel}
+        return staged | (self.flat(params) or {"bias": params["B"]})
 
     def _gates(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
         c = carry.c
         j, f, o = self.normalized_gates(params, z)
         f = jax.nn.sigmoid(add_peephole(params, "W_F_diag", f + self.forget_bias, c))
         c = f * c + (1 - f) * self.activation(j)
-        c = self.normalized(params, "state", c)
-        m = jax.nn.sigmoid(add_peephole(params, "W_O_diag", o, c)) * self.activation(c)
-        return self.emit(c, m, carry)
+        return self.emit(*self.normalized_memory(params, "W_O_diag", o, c), carry)

@@ -19,7 +19,7 @@ from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.static_rnn import stacked, static_rnn
 from .._time.masking import reverse_sequence
 from .._wrappers.base import check_wrapped
-from ._block_cells import LSTMBlockCell
+from ._core_cells import LSTMBlockCell
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

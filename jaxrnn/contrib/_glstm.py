@@ -1,24 +1,19 @@
 """The LSTM of groups of units that do not see each other."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, final
 
 import jax
 import jax.numpy as jnp
 
-from .._affine.products import plain_product
-from .._base.arguments import as_count
+from jaxrnn import DeclinedError, LSTMStateTuple, ParamSpec, Stage, Steps
+
 from .._base.cell_keys import check_key_of_step
 from .._base.math import affine
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._cells.affine import Stage
-from .._cells.hyperparameters import set_field
-from .._cells.initializers import ParamSpec, glorot_uniform, zeros
-from .._cells.states import LSTMStateTuple
-from .._time.sequence import DeclinedError
-from .._time.steps import Steps
+from .._cells.initializers import glorot_uniform, zeros
 from ._contrib_lstm import ContribLSTM
+from ._fields import set_counts
 
 _BIASES = ("bias_i", "bias_j", "bias_f", "bias_o")
 
@@ -74,16 +69,17 @@ class GLSTMCell(ContribLSTM):
     name: str | None = None
     dtype: DType | None = None
 
+    is_random = property(lambda self: False)
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        groups = as_count("GLSTMCell", "number_of_groups", self.number_of_groups)
-        set_field(self, number_of_groups=groups)
+        set_counts(self, "number_of_groups")
         for field in ("num_units", "num_proj"):
             self._check_divides(f"`{field}`", getattr(self, field) or 0)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """One product with a kernel of blocks; then the projection, if any."""
+        """One product for the four blocks; then the projection, if any."""
         (c, h), kernel = self.sizes, self.initializer or glorot_uniform
         gates = Stage(self._gates, h, 4 * c, kernel, zeros, blocks=4)
         return self.with_projection(gates, kernel)
@@ -92,36 +88,29 @@ class GLSTMCell(ContribLSTM):
         """All parameters for inputs of size `depth`, in the order of their creation."""
         self._check_divides("the depth of `inputs`", depth)
         (c, h), groups = self.sizes, self.number_of_groups
-        kernel = self.initializer or glorot_uniform
+        make = self.initializer or glorot_uniform
         shape = ((depth + h) // groups, 4 * c // groups)
-        group = {"kernel": ParamSpec(shape, kernel, depth // groups, 4)}
-        specs = {f"group{g}": group for g in range(groups)}
+        group = {"kernel": ParamSpec(shape, make, depth // groups, 4)}
+        specs: dict[str, Any] = {f"group{g}": group for g in range(groups)}
         specs |= dict.fromkeys(_BIASES, ParamSpec((c,), zeros))
-        if self.num_proj is not None:
-            specs["projection"] = {"kernel": ParamSpec((c, h), kernel, 0, 1)}
-        return specs
-
-    @property
-    def is_random(self) -> bool | None:
-        """Whether a step draws random numbers: no; see `RNNCell.is_random`."""
-        return False
+        return specs | (self.stages[1].specs(0) if self.num_proj else {})
 
     def stage_params(self, params: Params) -> Params:
-        """One kernel that is zero between groups; see `AffineCell.stage_params`."""
-        staged = {
-            "kernel": self._joined_kernel(params),
-            "bias": jnp.concatenate([params[name] for name in _BIASES]),
-        }
-        if self.num_proj is not None:
-            staged["projection"] = params["projection"]
-        return staged
+        """Those of one group under the names of the stages; several have no such form.
+
+        Raises:
+            DeclinedError: If there are several groups.
+        """
+        if self.number_of_groups > 1:
+            raise DeclinedError("each group has a kernel of its own")
+        kernel, projection = params["group0"]["kernel"], params.keys() & {"projection"}
+        staged = {"kernel": kernel, "bias": _joined_bias(params)}
+        return staged | {name: params[name] for name in projection}
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
         """One step, with a small product for each group; see `AffineCell.apply`."""
-        if self.number_of_groups == 1:
-            return super().apply(params, inputs, state, key)
         check_key_of_step(type(self).__name__, key)
         inputs, state = self._checked(params, inputs, state)
         return self.chain(self._product_by_group, params, inputs, state)[:2]
@@ -132,82 +121,58 @@ class GLSTMCell(ContribLSTM):
         inputs: Array,
         state: PyTree,
         steps: Steps,
-        keys: Callable | None = None,
+        keys: Any = None,
         implementation: Any = None,
     ) -> tuple[PyTree, PyTree]:
         """All steps at once, group by group; see `AffineCell.apply_sequence`.
-
-        Kernels run all groups together, with a kernel that is zero between them.
 
         Raises:
             DeclinedError: If a projection joins several groups at every step, or as
                 `AffineCell.apply_sequence`.
         """
-        if self.number_of_groups == 1 or implementation is not None:
+        if self.number_of_groups == 1:
             return self.run_stages(params, inputs, state, steps, implementation)
         if self.num_proj is not None:
             raise DeclinedError("the projection joins the groups at every step")
-        runs = [
-            self._run_group(g, params, inputs, state, steps)
-            for g in range(self.number_of_groups)
-        ]
+        groups = self._parts((inputs, state, steps.restart_states))
+        runs = []
+        for g, (inputs, state, restart_states) in enumerate(groups):
+            biases = {name: self._parts(params[name])[g] for name in _BIASES}
+            group_steps = steps.with_restart_states(restart_states)
+            runs.append(
+                self._group.run_stages(
+                    biases | {"group0": params[f"group{g}"]},
+                    inputs,
+                    state,
+                    group_steps.with_stand_in(inputs, state),
+                    implementation,
+                )
+            )
         return jax.tree.map(lambda *parts: jnp.concatenate(parts, -1), *runs)
 
-    def _run_group(
-        self, g: int, params: Params, inputs: Array, state: PyTree, steps: Steps
-    ) -> tuple[PyTree, PyTree]:
-        """One group over all steps, as a cell with one group."""
-        part = lambda x: jnp.split(x, self.number_of_groups, axis=-1)[g]
+    @property
+    def _group(self) -> "GLSTMCell":
         units = self.num_units // self.number_of_groups
-        group = dataclasses.replace(self, num_units=units, number_of_groups=1)
-        group_params = {name: part(params[name]) for name in _BIASES}
-        group_params["group0"] = params[f"group{g}"]
-        inputs, state, restart_states = jax.tree.map(
-            part, (inputs, state, steps.restart_states)
-        )
-        steps = steps.with_restart_states(restart_states).with_stand_in(inputs, state)
-        return group.run_stages(group_params, inputs, state, steps)
+        return dataclasses.replace(self, num_units=units, number_of_groups=1)
 
-    def _product_by_group(
-        self,
-        k: int,
-        stage: Stage,
-        params: Params,
-        inputs: Array,
-        operand: Array,
-        dtype: DType,
-    ) -> Array:
-        """`plain_product`, where that of the gates is made of those of the groups."""
+    def _parts(self, tree: PyTree) -> list[PyTree]:
+        """The parts of all groups."""
+        leaves, structure = jax.tree.flatten(tree)
+        split = (jnp.split(leaf, self.number_of_groups, axis=-1) for leaf in leaves)
+        return [structure.unflatten(part) for part in zip(*split, strict=True)]
+
+    def _product_by_group(self, k: int, stage: Stage, *args: Any) -> Array:
+        """The product of stage k, where that of the gates is made of the groups'."""
         if k:
-            return plain_product(k, stage, params, inputs, operand, dtype)
-        parts = (
-            jnp.split(x, self.number_of_groups, axis=-1) for x in (inputs, operand)
-        )
-        blocks = [
-            jnp.split(affine(params[f"group{g}"], pair, dtype), 4, axis=-1)
-            for g, pair in enumerate(zip(*parts, strict=True))
+            return stage.product(*args)
+        params, inputs, operand, dtype = args
+        products = [
+            affine(params[f"group{g}"], pair, dtype)
+            for g, pair in enumerate(self._parts((inputs, operand)))
         ]
-        bias = jnp.concatenate([params[name] for name in _BIASES])
-        z = [part for gate in zip(*blocks, strict=True) for part in gate]
-        return jnp.concatenate(z, -1) + bias.astype(dtype)[None, :]
-
-    def _joined_kernel(self, params: Params) -> Array:
-        """`[I + P, 4H]`, blocks i, j, f, o, zero between groups."""
-        (c, h), groups = self.sizes, self.number_of_groups
-        if groups == 1:
-            return params["group0"]["kernel"]
-        kernels = jnp.stack([params[f"group{g}"]["kernel"] for g in range(groups)])
-        columns = jnp.stack(jnp.split(kernels, 4, axis=-1), axis=2)
-        ends = [kernels.shape[1] - h // groups]
-        parts = [self._blocks(part) for part in jnp.split(columns, ends, axis=1)]
-        return jnp.concatenate(parts).reshape(-1, 4 * c)
-
-    def _blocks(self, part: Array) -> Array:
-        """`[G, rows, 4, H / G]` as blocks on the diagonal of `[G * rows, 4, H]`."""
-        groups, rows, gates, units = part.shape
-        diagonal = jnp.eye(groups, dtype=bool)[:, None, None, :, None]
-        part = jnp.where(diagonal, part[:, :, :, None, :], jnp.zeros((), part.dtype))
-        return part.reshape(groups * rows, gates, groups * units)
+        by_gate = zip(*(jnp.split(z, 4, axis=-1) for z in products), strict=True)
+        z = jnp.concatenate([part for gate in by_gate for part in gate], axis=-1)
+        return z + _joined_bias(params).astype(dtype)[None, :]
 
     def _check_divides(self, what: str, size: int) -> None:
         if size % self.number_of_groups:
@@ -223,3 +188,7 @@ class GLSTMCell(ContribLSTM):
         kept = jax.nn.sigmoid(f + self.forget_bias) * state.c
         c = kept + jax.nn.sigmoid(i) * jnp.tanh(j)
         return self.emit(c, jax.nn.sigmoid(o) * self.activation(c), state)
+
+
+def _joined_bias(params: Params) -> Array:
+    return jnp.concatenate([params[name] for name in _BIASES])

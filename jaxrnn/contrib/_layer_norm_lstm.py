@@ -1,21 +1,119 @@
 """LSTMs whose gates and memory are layer-normalized."""
 
+import abc
 import dataclasses
-from collections.abc import Callable
 from typing import Any, final
 
 import jax
+import jax.numpy as jnp
+from jax.nn.initializers import constant
 
-from .._base.arguments import as_count
+from jaxrnn import DeclinedError, LSTMStateTuple, ParamSpec, Stage, Steps
+
 from .._base.cell_keys import check_key_of_step
-from .._base.math import clip_symmetric
+from .._base.math import clip_symmetric, widened
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._cells.hyperparameters import check_number, set_field
-from .._cells.initializers import ParamSpec, glorot_uniform, zeros
-from .._cells.states import LSTMStateTuple, add_peephole
-from .._time.sequence import DeclinedError
-from .._time.steps import Steps
-from ._layer_norm import LayerNormedLSTM
+from .._cells.initializers import glorot_uniform, zeros
+from .._cells.states import add_peephole
+from ._contrib_lstm import ContribLSTM
+from ._fields import set_counts, set_numbers
+
+
+class LayerNormedLSTM(ContribLSTM):
+    """An LSTM that normalizes each gate apart, and c', if `layer_norm` is True.
+
+    `gamma` and `beta` `[num_units]` are below a scope of each gate, and below `state`;
+    the updates of the stages read them under flat names, such as `forget/gamma`.
+
+    Not a dataclass itself: each cell declares its fields in TensorFlow's order.
+    """
+
+    forget_bias: float
+    layer_norm: bool
+    norm_gain: float
+    norm_shift: float
+    use_peepholes: bool = False
+    initializer: Initializer | None = None
+    gate_scopes: tuple[str, ...]
+    peepholes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        set_numbers(self, "norm_gain", "norm_shift")
+
+    @property
+    def kernel_initializer(self) -> Initializer:
+        """That of kernels and peepholes."""
+        return self.initializer or glorot_uniform
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The product of all gates; then the projection, if any."""
+        (c, h), count = self.sizes, len(self.gate_scopes)
+        kernel, bias = self.kernel_initializer, None if self.layer_norm else zeros
+        gates = Stage(self._gates, h, count * c, kernel, bias, blocks=count)
+        return self.with_projection(gates, kernel)
+
+    @abc.abstractmethod
+    def _gates(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
+        """The update of the first stage."""
+
+    def elementwise_specs(self) -> dict[str, ParamSpec]:
+        """The peepholes, and the normalizations under flat names."""
+        return self.peephole_specs() | self.flat(self.norm_specs())
+
+    def peephole_specs(self) -> dict[str, ParamSpec]:
+        """The peepholes, if any."""
+        spec = ParamSpec((self.num_units,), self.kernel_initializer)
+        return dict.fromkeys(self.peepholes, spec) if self.use_peepholes else {}
+
+    def norm_specs(self) -> dict[str, Any]:
+        """`gamma` and `beta` below the scope of each normalization, if any."""
+        scopes = (*self.gate_scopes, "state") if self.layer_norm else ()
+        spec = lambda value: ParamSpec((self.num_units,), constant(value))
+        pair = {"gamma": spec(self.norm_gain), "beta": spec(self.norm_shift)}
+        return {scope: pair for scope in scopes}
+
+    def flat(self, nested: dict[str, Any]) -> dict[str, Any]:
+        """`{"forget/gamma": ...}` from `{"forget": {"gamma": ...}}`."""
+        return {
+            f"{scope}/{name}": nested[scope][name]
+            for scope, names in self.norm_specs().items()
+            for name in names
+        }
+
+    def normalized_gates(self, params: Params, z: Array) -> list[Array]:
+        """The blocks of z, each through its normalization, if any."""
+        blocks = jnp.split(z, len(self.gate_scopes), axis=-1)
+        pairs = zip(self.gate_scopes, blocks, strict=True)
+        return [self.normalized(params, scope, block) for scope, block in pairs]
+
+    def normalized_memory(
+        self, params: Params, peephole: str, o: Array, c: Array
+    ) -> tuple[Array, Array]:
+        """`(c', m)` for the output gate o and the c' before its normalization."""
+        c = clip_symmetric(self.normalized(params, "state", c), self.cell_clip)
+        o = jax.nn.sigmoid(add_peephole(params, peephole, o, c))
+        return c, o * self.activation(c)
+
+    def normalized(self, params: Params, scope: str, x: Array) -> Array:
+        """`gamma * (x - mean) / sqrt(variance + epsilon) + beta` over the last axis.
+
+        Epsilon is 1e-12, or 1e-3 in float16; the arithmetic is in at least float32.
+        Without `layer_norm` x is returned.
+
+        Source: arXiv:1607.06450; `tf.contrib.layers.layer_norm`.
+        """
+        if not self.layer_norm:
+            return x
+        epsilon = 1e-3 if x.dtype == jnp.float16 else 1e-12
+        wide = widened(x)
+        centered = wide - jnp.mean(wide, -1, keepdims=True)
+        variance = jnp.mean(centered * centered, -1, keepdims=True)
+        normal = centered * jax.lax.rsqrt(variance + epsilon)
+        gamma = params[f"{scope}/gamma"].astype(wide.dtype)[None, :]
+        beta = params[f"{scope}/beta"].astype(wide.dtype)[None, :]
+        return (normal * gamma + beta).astype(x.dtype)
 
 
 class _FourGateLSTM(LayerNormedLSTM):
@@ -28,7 +126,7 @@ class _FourGateLSTM(LayerNormedLSTM):
         """Without a bias that is not used, and with flat names of normalizations."""
         if not self.layer_norm:
             return params
-        unused = ("bias", *self.norm_scopes)
+        unused = ("bias", *self.norm_specs())
         rest = {k: v for k, v in params.items() if k not in unused}
         return rest | self.flat(params)
 
@@ -41,8 +139,7 @@ class _FourGateLSTM(LayerNormedLSTM):
         if mask:
             g = g * mask[0]
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * g
-        c = clip_symmetric(self.normalized(params, "state", c), self.cell_clip)
-        m = jax.nn.sigmoid(add_peephole(params, "w_o_diag", o, c)) * self.activation(c)
+        c, m = self.normalized_memory(params, "w_o_diag", o, c)
         return self.emit(c, m, LSTMStateTuple(c, h))
 
 
@@ -179,17 +276,13 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        name, keep_prob = type(self).__name__, self.dropout_keep_prob
-        keep_prob = check_number(name, "dropout_keep_prob", keep_prob)
-        if not 0 < keep_prob <= 1:
+        set_numbers(self, "dropout_keep_prob")
+        if not 0 < self.dropout_keep_prob <= 1:
             raise ValueError(
-                f"{name}: `dropout_keep_prob` must be in (0, 1], got {keep_prob}. It "
-                "is the probability of keeping an entry."
+                f"{type(self).__name__}: `dropout_keep_prob` must be in (0, 1], got "
+                f"{self.dropout_keep_prob}. It is the probability of keeping an entry."
             )
-        set_field(self, dropout_keep_prob=keep_prob)
-        if (seed := self.dropout_prob_seed) is not None:
-            seed = as_count(name, "dropout_prob_seed", seed, 0, "", most=2**32 - 1)
-            set_field(self, dropout_prob_seed=seed)
+        set_counts(self, "dropout_prob_seed", least=0, most=2**32 - 1)
 
     @property
     def is_random(self) -> bool | None:
@@ -233,7 +326,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
         inputs: Array,
         state: PyTree,
         steps: Steps,
-        keys: Callable | None = None,
+        keys: Any = None,
         implementation: Any = None,
     ) -> tuple[PyTree, PyTree]:
         """All steps at once; see `AffineCell.apply_sequence`.
