@@ -58,7 +58,6 @@ from ._core_cells import (
 from ._coupled_lstm import (
     CoupledInputForgetGateLSTMCell as CoupledInputForgetGateLSTMCell,
 )
-from ._embedding import EmbeddingWrapper as EmbeddingWrapper
 from ._fused import (
     FusedRNNCell as FusedRNNCell,
     FusedRNNCellAdaptor as FusedRNNCellAdaptor,
@@ -70,7 +69,6 @@ from ._grid_cells import (
     BidirectionalGridLSTMCell as BidirectionalGridLSTMCell,
     GridLSTMCell as GridLSTMCell,
 )
-from ._highway import HighwayWrapper as HighwayWrapper
 from ._independent import (
     IndRNNCell as IndRNNCell,
     IndyGRUCell as IndyGRUCell,
@@ -81,13 +79,15 @@ from ._layer_norm_lstm import (
     LayerNormBasicLSTMCell as LayerNormBasicLSTMCell,
     LayerNormLSTMCell as LayerNormLSTMCell,
 )
-from ._nas import NASCell as NASCell
-from ._ntm import NTMCell as NTMCell, NTMControllerState as NTMControllerState
-from ._phased_lstm import PhasedLSTMCell as PhasedLSTMCell
-from ._projections import (
+from ._mapping_wrappers import (
+    EmbeddingWrapper as EmbeddingWrapper,
+    HighwayWrapper as HighwayWrapper,
     InputProjectionWrapper as InputProjectionWrapper,
     OutputProjectionWrapper as OutputProjectionWrapper,
 )
+from ._nas import NASCell as NASCell
+from ._ntm import NTMCell as NTMCell, NTMControllerState as NTMControllerState
+from ._phased_lstm import PhasedLSTMCell as PhasedLSTMCell
 from ._seq2seq.basic_decoder import (
     BasicDecoder as BasicDecoder,
     BasicDecoderOutput as BasicDecoderOutput,
