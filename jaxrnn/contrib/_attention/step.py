@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ..._base.typing import Array, Params
 from .mechanisms import AttentionMechanism
-from .memory import AttentionMemory
+from .state import AttentionMemory
 
 
 @dataclasses.dataclass(frozen=True)

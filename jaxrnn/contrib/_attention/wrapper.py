@@ -32,8 +32,7 @@ from ..._cells.initializers import ParamSpec, glorot_uniform
 from ..._tensor_array.tensor_array import TensorArray
 from ..._wrappers.own_params import ParamsWrapper, vector_size
 from .mechanisms import AttentionMechanism
-from .memory import AttentionMemory, as_memory
-from .state import AttentionWrapperState
+from .state import AttentionMemory, AttentionWrapperState, as_memory
 from .step import BoundMechanism, compute_attention
 
 
