@@ -31,7 +31,7 @@ from ...decode._beam import (
 from ...decode._checks import FINITE, as_number, as_start_ids
 from .basic_decoder import state_dtype
 from .decoder import Decoder
-from .embedding import (
+from .embedding_helpers import (
     Embedding,
     as_embedding,
     as_end_token,

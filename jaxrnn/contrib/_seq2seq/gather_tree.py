@@ -8,7 +8,7 @@ from ..._base.errors import describe
 from ..._base.inputs import as_array
 from ..._base.typing import Array, ArrayLike
 from ...decode._beam import trace_back
-from .embedding import as_end_token
+from .embedding_helpers import as_end_token
 
 WHERE = "gather_tree"
 

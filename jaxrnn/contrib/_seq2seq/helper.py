@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable
 import jax
 import jax.numpy as jnp
 
+from jaxrnn import TensorShape
+
 from ..._base.arguments import check_functions
 from ..._base.inputs import as_array
-from ..._base.tensor_shape import TensorShape
 from ..._base.typing import Array, DType, PyTree
+from .._fields import check_given_functions
 
 
 class Helper(abc.ABC):
@@ -60,20 +62,6 @@ class Helper(abc.ABC):
         """What follows a step: `(finished, next_inputs, next_state)`."""
 
 
-class IdHelper(Helper):
-    """A helper that samples one id for each row."""
-
-    @property
-    def sample_ids_shape(self) -> TensorShape:
-        """One id for each row."""
-        return TensorShape([])
-
-    @property
-    def sample_ids_dtype(self) -> DType:
-        """int32."""
-        return jnp.int32
-
-
 class CustomHelper(Helper):
     """A helper made of functions.
 
@@ -101,7 +89,7 @@ class CustomHelper(Helper):
         sample_ids_dtype: DType | None = None,
     ) -> None:
         check_functions(
-            "CustomHelper",
+            type(self).__name__,
             initialize_fn=initialize_fn,
             sample_fn=sample_fn,
             next_inputs_fn=next_inputs_fn,
@@ -164,7 +152,7 @@ class CustomHelper(Helper):
         )
 
 
-class InferenceHelper(Helper):
+class InferenceHelper(CustomHelper):
     """Feeds back samples that a function draws from the outputs.
 
     Args:
@@ -191,50 +179,21 @@ class InferenceHelper(Helper):
         end_fn: Callable[[Array], Array],
         next_inputs_fn: Callable[[Array], PyTree] | None = None,
     ) -> None:
-        check_functions("InferenceHelper", sample_fn=sample_fn, end_fn=end_fn)
-        if next_inputs_fn is not None:
-            check_functions("InferenceHelper", next_inputs_fn=next_inputs_fn)
-        self._sample_fn = sample_fn
-        self._end_fn = end_fn
-        self._next_inputs_fn = next_inputs_fn
-        self._sample_shape = TensorShape(sample_shape)
-        self._sample_dtype = sample_dtype
-        self._start_inputs = jax.tree.map(jnp.asarray, start_inputs)
-
-    @property
-    def batch_size(self) -> int:
-        """The number of rows of `start_inputs`."""
-        return jax.tree.leaves(self._start_inputs)[0].shape[0]
-
-    @property
-    def sample_ids_shape(self) -> TensorShape:
-        """`sample_shape`."""
-        return self._sample_shape
-
-    @property
-    def sample_ids_dtype(self) -> DType:
-        """`sample_dtype`."""
-        return self._sample_dtype
-
-    def initialize(self, name: str | None = None) -> tuple[Array, PyTree]:
-        """No row is finished; the inputs are `start_inputs`."""
-        return jnp.zeros(self.batch_size, bool), self._start_inputs
-
-    def sample(
-        self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
-    ) -> Array:
-        """What `sample_fn` returns."""
-        return self._sample_fn(outputs)
-
-    def next_inputs(
-        self,
-        time: Array,
-        outputs: PyTree,
-        state: PyTree,
-        sample_ids: Array,
-        name: str | None = None,
-    ) -> tuple[Array, PyTree, PyTree]:
-        """The samples or what `next_inputs_fn` makes of them."""
-        make = self._next_inputs_fn
-        inputs = sample_ids if make is None else make(sample_ids)
-        return self._end_fn(sample_ids), inputs, state
+        where = type(self).__name__
+        check_functions(where, sample_fn=sample_fn, end_fn=end_fn)
+        check_given_functions(where, next_inputs_fn=next_inputs_fn)
+        make = next_inputs_fn or (lambda sample_ids: sample_ids)
+        inputs = jax.tree.map(jnp.asarray, start_inputs)
+        rows = jax.tree.leaves(inputs)[0].shape[0]
+        super().__init__(
+            lambda: (jnp.zeros(rows, bool), inputs),
+            lambda time, outputs, state: sample_fn(outputs),
+            lambda time, outputs, state, sample_ids: (
+                end_fn(sample_ids),
+                make(sample_ids),
+                state,
+            ),
+            sample_shape,
+            sample_dtype,
+        )
+        self._batch_size = rows
