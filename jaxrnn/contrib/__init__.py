@@ -99,8 +99,10 @@ from ._seq2seq.beam_search_decoder import (
     FinalBeamSearchDecoderOutput as FinalBeamSearchDecoderOutput,
     tile_batch as tile_batch,
 )
-from ._seq2seq.decoder import Decoder as Decoder
-from ._seq2seq.dynamic_decode import dynamic_decode as dynamic_decode
+from ._seq2seq.dynamic_decode import (
+    Decoder as Decoder,
+    dynamic_decode as dynamic_decode,
+)
 from ._seq2seq.embedding_helpers import (
     GreedyEmbeddingHelper as GreedyEmbeddingHelper,
     SampleEmbeddingHelper as SampleEmbeddingHelper,

@@ -42,7 +42,10 @@ class _ConvLSTM(RNNCell):
     name: str | None = None
     dtype: DType | None = None
 
-    is_random = property(lambda self: False)
+    @property
+    def is_random(self) -> bool:
+        """Whether a step draws random numbers: it does not."""
+        return False
 
     def __post_init__(self) -> None:
         set_common_fields(self)

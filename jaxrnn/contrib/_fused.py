@@ -146,10 +146,8 @@ class _OverSteps(FusedRNNCell):
 
     use_dynamic_rnn: bool = True
 
-    @property
-    @abc.abstractmethod
-    def _step_cell(self) -> RNNCell:
-        """The cell of one step."""
+    _step_cell: Any
+    """The cell of one step."""
 
     def _as_state(self, state: PyTree) -> PyTree:
         """The last state as it is returned."""

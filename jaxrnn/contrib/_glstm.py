@@ -69,7 +69,10 @@ class GLSTMCell(ContribLSTM):
     name: str | None = None
     dtype: DType | None = None
 
-    is_random = property(lambda self: False)
+    @property
+    def is_random(self) -> bool:
+        """Whether a step draws random numbers: it does not."""
+        return False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -28,16 +28,10 @@ class MappedCell(RNNCell):
     inner: Any
     before: Any = None
     after: Any = None
-
-    def split_params(self, params: Params) -> tuple[Params, Params]:
-        """The parameters of the functions, and those of the inner cell."""
-        raise NotImplementedError
-
-    def checked_inputs(
-        self, params: Params, inputs: Any, state: PyTree, key: Any
-    ) -> PyTree:
-        """The inputs of a step, after checks of all arguments."""
-        raise NotImplementedError
+    split_params: Any
+    """`split_params(params)`: those of the functions, and those of the inner cell."""
+    checked_inputs: Any
+    """`checked_inputs(params, inputs, state, key)`: the inputs of a step, checked."""
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -85,11 +79,10 @@ class MappedCell(RNNCell):
         return steps.map_outputs(mapped, outputs), state
 
 
-class MappedWrapper(MappedCell, ParamsWrapper):
+class MappedWrapper(ParamsWrapper, MappedCell):
     """A wrapper that maps the inputs of its cell or its output."""
 
     inner = property(lambda self: self.cell)
-    split_params = ParamsWrapper.split_params
 
     def checked_inputs(
         self, params: Params, inputs: Any, state: PyTree, key: Any

@@ -286,10 +286,12 @@ class AttentionWrapper(ParamsWrapper):
                 f"{len(lengths)}."
             )
         several, made = isinstance(self.attention_mechanism, tuple), []
-        for attention, *given in zip(self._attentions, memories, lengths, strict=True):
+        for attention, given, n in zip(
+            self._attentions, memories, lengths, strict=True
+        ):
             name = f"memory[{attention.number}]" if several else "memory"
             first = made[0].memory if made else None
-            made.append(attention.as_memory(where, name, *given, first))
+            made.append(attention.as_memory(where, name, given, n, first))
         return made
 
     def own_specs(self, depth: int) -> dict[str, Any]:

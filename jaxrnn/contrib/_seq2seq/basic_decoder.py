@@ -6,15 +6,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..._base.arguments import check_functions, check_is_cell
+from jaxrnn import RNNCellLike, TensorShape
+
+from ..._base.arguments import check_is_cell
 from ..._base.cell_keys import cell_at_step
 from ..._base.errors import describe
 from ..._base.inputs import as_state, started
 from ..._base.serialization import serializable
-from ..._base.tensor_shape import TensorShape
 from ..._base.trees import map_sizes
-from ..._base.typing import Array, DType, PyTree, RNNCellLike
-from .decoder import Decoder
+from ..._base.typing import Array, DType, PyTree
+from .._fields import check_given_functions
+from .dynamic_decode import Decoder
 from .helper import Helper
 
 
@@ -59,29 +61,20 @@ class BasicDecoder(Decoder):
         initial_state: PyTree,
         output_layer: Callable[[PyTree], PyTree] | None = None,
     ) -> None:
-        where = "BasicDecoder"
+        where = type(self).__name__
         check_is_cell(where, "cell", cell)
         if not isinstance(helper, Helper):
             raise TypeError(
                 f"{where}: `helper` must be a Helper, got {describe(helper)}. "
                 "TrainingHelper reads given inputs, GreedyEmbeddingHelper feeds back."
             )
-        if output_layer is not None:
-            check_functions(where, output_layer=output_layer)
-        self._cell = cell
-        self._helper = helper
+        check_given_functions(where, output_layer=output_layer)
+        self._cell, self._helper = cell, helper
         self._initial_state = as_state(where, "initial_state", initial_state)
-        self._output_layer = output_layer
+        self._output_layer = output_layer or (lambda outputs: outputs)
 
-    @property
-    def batch_size(self) -> int:
-        """The helper's number of rows."""
-        return self._helper.batch_size
-
-    @property
-    def longest(self) -> int | None:
-        """The largest number of steps, if the helper knows it."""
-        return self._helper.longest
+    batch_size = property(lambda self: self._helper.batch_size)
+    longest = property(lambda self: self._helper.longest)
 
     @property
     def output_size(self) -> BasicDecoderOutput:
@@ -97,9 +90,11 @@ class BasicDecoder(Decoder):
         return BasicDecoderOutput(rnn_output, self._helper.sample_ids_dtype)
 
     def _output_types(self) -> PyTree:
-        return output_types(
-            self._cell, self._output_layer, (self.batch_size,), self._initial_state
-        )
+        """Shapes and dtypes of the outputs of the cell, or of the layer on top of it."""
+        dtype = state_dtype(self._initial_state)
+        shaped = lambda shape: jax.ShapeDtypeStruct((self.batch_size, *shape), dtype)
+        outputs = map_sizes(shaped, self._cell.output_size, "cell.output_size")
+        return jax.eval_shape(self._output_layer, outputs)
 
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
         """The helper's first inputs, and the initial state, started by the cell."""
@@ -111,27 +106,13 @@ class BasicDecoder(Decoder):
     ) -> tuple[BasicDecoderOutput, PyTree, PyTree, Array]:
         """The cell, the `output_layer`, and what the helper samples and feeds."""
         outputs, state = cell_at_step(self._cell, time)(inputs, state)
-        if self._output_layer is not None:
-            outputs = self._output_layer(outputs)
+        outputs = self._output_layer(outputs)
         sample_ids = self._helper.sample(time=time, outputs=outputs, state=state)
         finished, next_inputs, next_state = self._helper.next_inputs(
             time=time, outputs=outputs, state=state, sample_ids=sample_ids
         )
         emit = BasicDecoderOutput(outputs, sample_ids)
         return emit, next_state, next_inputs, finished
-
-
-def output_types(
-    cell: Any, output_layer: Callable | None, rows: tuple[int, ...], state: PyTree
-) -> PyTree:
-    """Shapes and dtypes of the outputs of a cell, or of the layer on top of it."""
-    dtype = state_dtype(state)
-    outputs = map_sizes(
-        lambda shape: jax.ShapeDtypeStruct((*rows, *shape), dtype),
-        cell.output_size,
-        "cell.output_size",
-    )
-    return outputs if output_layer is None else jax.eval_shape(output_layer, outputs)
 
 
 def state_dtype(state: PyTree) -> DType:
