@@ -55,9 +55,6 @@ from ._core_cells import (
     LSTMBlockCell as LSTMBlockCell,
     WeightNormLSTMCell as WeightNormLSTMCell,
 )
-from ._coupled_lstm import (
-    CoupledInputForgetGateLSTMCell as CoupledInputForgetGateLSTMCell,
-)
 from ._fused import (
     FusedRNNCell as FusedRNNCell,
     FusedRNNCellAdaptor as FusedRNNCellAdaptor,
@@ -76,6 +73,7 @@ from ._independent import (
 )
 from ._intersection_rnn import IntersectionRNNCell as IntersectionRNNCell
 from ._layer_norm_lstm import (
+    CoupledInputForgetGateLSTMCell as CoupledInputForgetGateLSTMCell,
     LayerNormBasicLSTMCell as LayerNormBasicLSTMCell,
     LayerNormLSTMCell as LayerNormLSTMCell,
 )

@@ -14,7 +14,7 @@ from .._base.typing import Array, DType, Initializer, Params
 from .._cells.hyperparameters import set_field
 from .._cells.initializers import glorot_uniform
 from .._cells.states import VectorStateCell
-from ._contrib_lstm import ContribLSTM
+from ._contrib_lstm import ContribLSTM, core_lstm
 
 _EPSILON = 1e-12
 
@@ -87,8 +87,7 @@ class LSTMBlockCell(_OfLSTMCell):
 
     @property
     def _lstm(self) -> LSTMCell:
-        clip, bias = self.cell_clip, self.forget_bias
-        return LSTMCell(self.num_units, self.use_peephole, clip, forget_bias=bias)
+        return core_lstm(self, use_peepholes=self.use_peephole)
 
     def why_no_plain_lstm(self) -> str | None:
         """Why this is not the plain LSTM of a library; see `AffineCell`."""
@@ -151,17 +150,7 @@ class WeightNormLSTMCell(_OfLSTMCell):
 
     @property
     def _lstm(self) -> LSTMCell:
-        """The cell that the normalized kernels are given to."""
-        return LSTMCell(
-            self.num_units,
-            self.use_peepholes,
-            self.cell_clip,
-            self.initializer,
-            self.num_proj,
-            self.proj_clip,
-            forget_bias=self.forget_bias,
-            activation=self.activation,
-        )
+        return core_lstm(self)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""

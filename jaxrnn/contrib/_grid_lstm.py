@@ -3,6 +3,7 @@
 One runs in time, one along frequency, from each window to the one above it.
 """
 
+import collections
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from jaxrnn import DeclinedError, ParamSpec, Steps
 from .._base.arguments import as_count
 from .._base.errors import describe
 from .._base.math import affine, clip_symmetric, widest_dtype
+from .._base.serialization import serializable
 from .._base.trees import merge_dicts
 from .._base.typing import Array, Initializer, Key, Params, PyTree, Size
 from .._cells.base import scope_name
@@ -24,7 +26,7 @@ from .._cells.specs_cell import SpecsCell
 from .._cells.states import add_peephole
 from .._time.sequence import scan_steps
 from ._contrib_lstm import joined, shard_specs
-from ._windows import check_window, count_windows, state_type
+from ._time_freq_lstm import check_window, count_windows
 
 _LSTMS = ("freq", "time")
 
@@ -306,3 +308,34 @@ class GridLSTM(SpecsCell):
         for of, c in zip("ft", both, strict=True):
             z = add_peephole(params, f"W_{gate}_diag_{kind}{of}_{block}", z, c)
         return z
+
+
+@functools.cache
+def state_type(name: str, prefixes: tuple[str, ...], blocks: tuple[int, ...]) -> type:
+    """The class of the state, the same for equal arguments.
+
+    Args:
+        name: Its name.
+        prefixes: That of the fields of each direction.
+        blocks: The number of windows of each block.
+
+    Returns:
+        A named tuple with the fields `<prefix>_f<window>_b<block>_c` and `..._m`.
+    """
+    fields = [
+        f"{prefix}_f{window:02}_b{block:02}_{leaf}"
+        for prefix in prefixes
+        for block, count in enumerate(blocks)
+        for window in range(count)
+        for leaf in "cm"
+    ]
+    made: Any = collections.namedtuple(name, fields)
+    # Pickle would look for a class of that name in this module.
+    arguments = name, prefixes, blocks
+    made.__reduce__ = lambda self: (_remake, (arguments, tuple(self)))
+    serialized_name = f"{name}_{'_'.join(prefixes)}_{'_'.join(map(str, blocks))}"
+    return serializable(made, serialized_name)
+
+
+def _remake(arguments: tuple, leaves: tuple) -> Any:
+    return state_type(*arguments)(*leaves)

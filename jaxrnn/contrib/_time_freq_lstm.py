@@ -1,4 +1,4 @@
-"""The time-frequency LSTM: one LSTM over windows, in time and in frequency."""
+"""The time-frequency LSTM over windows of the inputs, and what windows are."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,9 +14,8 @@ from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields
 from .._cells.initializers import glorot_uniform, zeros
 from .._cells.specs_cell import SpecsCell
-from ._contrib_lstm import joined, shard_specs
-from ._fields import set_counts
-from ._windows import check_window, count_windows
+from ._contrib_lstm import core_lstm, joined, shard_specs
+from ._fields import set_counts, set_numbers
 
 _DIAGONALS = {"W_F_diag": "w_f_diag", "W_I_diag": "w_i_diag", "W_O_diag": "w_o_diag"}
 
@@ -103,14 +102,7 @@ class TimeFreqLSTMCell(SpecsCell):
     @property
     def core(self) -> LSTMCell:
         """The LSTM of one window, whose inputs are `[x_k, m'_{k-1}]`."""
-        return LSTMCell(
-            self.num_units,
-            self.use_peepholes,
-            self.cell_clip,
-            forget_bias=self.forget_bias,
-            name=scope_name(self),
-            dtype=self.dtype,
-        )
+        return core_lstm(self, name=scope_name(self))
 
     def param_specs(self, depth: int) -> dict[str, ParamSpec]:
         """All parameters; their shapes do not depend on the depth of the inputs."""
@@ -209,3 +201,25 @@ class TimeFreqLSTMCell(SpecsCell):
 
 def _joined(parts: PyTree) -> Array:
     return jnp.concatenate(jax.tree.leaves(parts), axis=-1)
+
+
+def check_window(cell: Any) -> None:
+    """Checks and normalizes the fields of windows, the clip, and the number of shards.
+
+    Raises:
+        ValueError: If one is not given, or out of its range.
+        TypeError: If one is not a number.
+    """
+    for field in ("feature_size", "frequency_skip", "num_unit_shards"):
+        if getattr(cell, field) is None:
+            raise ValueError(
+                f"{type(cell).__name__}: `{field}` must be given, got None. The cell "
+                "runs over windows of `feature_size` inputs, `frequency_skip` apart."
+            )
+        set_counts(cell, field)
+    set_numbers(cell, "cell_clip", low=0)
+
+
+def count_windows(size: int, cell: Any) -> int:
+    """The number of windows of a cell that fit into `size` inputs."""
+    return max(0, (size - cell.feature_size) // cell.frequency_skip + 1)
