@@ -89,14 +89,17 @@ from ._phased_lstm import PhasedLSTMCell as PhasedLSTMCell
 from ._seq2seq.basic_decoder import (
     BasicDecoder as BasicDecoder,
     BasicDecoderOutput as BasicDecoderOutput,
+    CustomHelper as CustomHelper,
+    Helper as Helper,
+    InferenceHelper as InferenceHelper,
 )
 from ._seq2seq.beam_search_decoder import (
     BeamSearchDecoder as BeamSearchDecoder,
     BeamSearchDecoderOutput as BeamSearchDecoderOutput,
     BeamSearchDecoderState as BeamSearchDecoderState,
     FinalBeamSearchDecoderOutput as FinalBeamSearchDecoderOutput,
-    tile_batch as tile_batch,
 )
+from ._seq2seq.beams import gather_tree as gather_tree, tile_batch as tile_batch
 from ._seq2seq.dynamic_decode import (
     Decoder as Decoder,
     dynamic_decode as dynamic_decode,
@@ -104,12 +107,6 @@ from ._seq2seq.dynamic_decode import (
 from ._seq2seq.embedding_helpers import (
     GreedyEmbeddingHelper as GreedyEmbeddingHelper,
     SampleEmbeddingHelper as SampleEmbeddingHelper,
-)
-from ._seq2seq.gather_tree import gather_tree as gather_tree
-from ._seq2seq.helper import (
-    CustomHelper as CustomHelper,
-    Helper as Helper,
-    InferenceHelper as InferenceHelper,
 )
 from ._seq2seq.sequence_loss import sequence_loss as sequence_loss
 from ._seq2seq.training_helpers import (

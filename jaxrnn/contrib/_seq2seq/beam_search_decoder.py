@@ -13,7 +13,7 @@ from ..._base.cell_keys import cell_at_step
 from ..._base.errors import describe
 from ..._base.inputs import as_state, started
 from ..._base.math import concrete_or_none
-from ..._base.read_only import is_read_only, without_read_only
+from ..._base.read_only import without_read_only
 from ..._base.serialization import serializable
 from ..._base.trees import named_leaves
 from ..._base.typing import Array, ArrayLike, PyTree
@@ -26,11 +26,11 @@ from ...decode._beam import (
     penalized,
     pick,
     reordered,
-    tile,
 )
 from ...decode._checks import FINITE, as_number, as_start_ids
 from .._fields import check_given_functions
 from .basic_decoder import state_dtype
+from .beams import gather_tree, gather_tree_from_array
 from .dynamic_decode import Decoder
 from .embedding_helpers import (
     Embedding,
@@ -39,7 +39,6 @@ from .embedding_helpers import (
     check_has_ids,
     score_dtype,
 )
-from .gather_tree import gather_tree, gather_tree_from_array
 
 
 @serializable
@@ -98,59 +97,6 @@ class FinalBeamSearchDecoderOutput(NamedTuple):
 
     predicted_ids: Any
     beam_search_decoder_output: Any
-
-
-def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
-    """Repeats each row `multiplier` times; the copies of a row are adjacent.
-
-    Apply it to the initial state of a `BeamSearchDecoder`. The memory in the state of
-    an `AttentionWrapper` is shared by the beams of a row and stays as it is.
-
-    Args:
-        t: A nest of arrays `[batch, ...]`; those without axes stay as they are (in
-            TensorFlow they are an error). TensorArrays must be empty, and will hold
-            elements with so many rows.
-        multiplier: The number of beams, an int, at most 65,536.
-        name: Accepted for compatibility with TensorFlow.
-
-    Returns:
-        The nest, each leaf `[batch * multiplier, ...]`.
-
-    Raises:
-        TypeError: If a leaf is not an array, `t` is a list of numbers, or `multiplier`
-            not an int.
-        ValueError: If a TensorArray is not empty, or `multiplier` is out of range.
-
-    Source: `tf.contrib.seq2seq.tile_batch`.
-    """
-    width = as_width("tile_batch", multiplier, "multiplier")
-    is_number = lambda x: isinstance(x, int | float)
-    if isinstance(t, list | tuple) and t and all(map(is_number, t)):
-        raise TypeError(
-            f"tile_batch: `t` must be a nest of arrays [batch, ...], got {t}, whose "
-            "numbers have no rows. `np.array(t)` makes them one array."
-        )
-    keep = lambda x: x is None or is_tensor_array(x) or is_read_only(x)
-    of = lambda x: (
-        _tiled_array(x, width)
-        if is_tensor_array(x)
-        else tile("tile_batch", "t", x, width)
-    )
-    return jax.tree.map(of, t, is_leaf=keep)
-
-
-def _tiled_array(array: TensorArray, width: int) -> TensorArray:
-    """An empty array whose elements will have the rows of all beams."""
-    shape = array.element_shape
-    if not shape:
-        return array
-    if concrete_or_none(array.size()) != 0:
-        raise ValueError(
-            f"tile_batch: a TensorArray in `t` must be empty, got {array!r}. Tile the "
-            "state before the first step."
-        )
-    rows = shape[0] * width, *shape[1:]
-    return TensorArray(array.dtype, 0, dynamic_size=True, element_shape=rows)
 
 
 class BeamSearchDecoder(Decoder):

@@ -13,7 +13,7 @@ from ..._base.inputs import as_array
 from ..._base.typing import Array, ArrayLike, DType, Key, PyTree
 from ...decode._checks import POSITIVE, as_number, as_start_ids
 from ...decode._sampling import draw
-from .helper import InferenceHelper
+from .basic_decoder import InferenceHelper
 
 Embedding = ArrayLike | Callable[[Array], PyTree]
 """A table `[vocab, ...]`, or a function of ids."""

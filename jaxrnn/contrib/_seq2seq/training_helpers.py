@@ -16,6 +16,7 @@ from ..._base.trees import named_leaves
 from ..._base.typing import Array, ArrayLike, Key, Lengths, PyTree
 from ..._time import masking
 from .._fields import check_given_functions
+from .basic_decoder import CustomHelper
 from .embedding_helpers import (
     Embedding,
     as_embedding,
@@ -24,7 +25,6 @@ from .embedding_helpers import (
     most_likely,
     seeded,
 )
-from .helper import CustomHelper
 
 Next = tuple[Array, PyTree, PyTree]
 """`(finished, next_inputs, next_state)`."""
