@@ -1,7 +1,7 @@
 """A cell that attends over its last outputs."""
 
 import dataclasses
-from typing import Any, final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,6 @@ from .._wrappers.own_params import ParamsWrapper, vector_size
 from ._fields import set_counts
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class AttentionCellWrapper(ParamsWrapper):
     """Attention of a cell over the last L outputs of the whole.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from typing import Any, final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -203,7 +203,6 @@ def _product_of_patches(x: Array, kernel: Array) -> Array:
     return jnp.concatenate(patches, -1) @ kernel.reshape(-1, columns)
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ConvLSTMCell(_ConvLSTM):
     """A long short-term memory (LSTM) whose products are convolutions.
@@ -256,7 +255,6 @@ class ConvLSTMCell(_ConvLSTM):
     dtype: DType | None = None
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Conv1DLSTMCell(_ConvLSTM):
     """`ConvLSTMCell` over one axis, `input_shape` `(width, channels)`.
@@ -279,7 +277,6 @@ class Conv1DLSTMCell(_ConvLSTM):
     conv_ndims: int = dataclasses.field(default=1, init=False)
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Conv2DLSTMCell(_ConvLSTM):
     """`ConvLSTMCell` over images, `input_shape` `(height, width, channels)`.
@@ -302,7 +299,6 @@ class Conv2DLSTMCell(_ConvLSTM):
     conv_ndims: int = dataclasses.field(default=2, init=False)
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Conv3DLSTMCell(_ConvLSTM):
     """`ConvLSTMCell` over volumes, `input_shape` `(depth, height, width, channels)`.

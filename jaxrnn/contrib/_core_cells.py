@@ -94,7 +94,6 @@ class LSTMBlockCell(_OfLSTMCell):
         return self._lstm.why_no_plain_lstm()
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class WeightNormLSTMCell(_OfLSTMCell):
     """An `LSTMCell` whose kernels have columns of a learned norm.

@@ -37,6 +37,12 @@ def set_numbers(
         set_field(cell, **{name: number})
 
 
+def check_function_fields(cell: Any, *names: str) -> None:
+    """Raises TypeError unless these fields are functions, or None."""
+    functions = {name: getattr(cell, name) for name in names}
+    check_given_functions(type(cell).__name__, **functions)
+
+
 def _given(cell: Any, names: tuple[str, ...]) -> list[str]:
     default = lambda name: getattr(type(cell), name, ...)
     return [n for n in names if not getattr(cell, n) is default(n) is None]

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any, final
+from typing import Any
 
 import jax
 
@@ -192,7 +192,6 @@ class _OverSteps(FusedRNNCell):
         return outputs, self._as_state(state)
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class LSTMBlockFusedCell(_OverSteps):
     """The `LSTMBlockCell` over whole sequences, as `dynamic_rnn` runs it.
@@ -238,7 +237,6 @@ class LSTMBlockFusedCell(_OverSteps):
         return LSTMStateTuple(*state)  # Also from another tuple.
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class FusedRNNCellAdaptor(_OverSteps):
     """Any cell over whole sequences. The parameters are those of the cell.
@@ -264,7 +262,6 @@ class FusedRNNCellAdaptor(_OverSteps):
         set_bools(self)
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class TimeReversedFusedRNN(FusedRNNCell):
     """A cell of whole sequences that reads each row from its last step to its first.

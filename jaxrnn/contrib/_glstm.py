@@ -1,7 +1,7 @@
 """The LSTM of groups of units that do not see each other."""
 
 import dataclasses
-from typing import Any, final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,6 @@ from ._fields import set_counts
 _BIASES = ("bias_i", "bias_j", "bias_f", "bias_o")
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class GLSTMCell(ContribLSTM):
     """An LSTM of `G` groups, each of which reads its part of x and of h.

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any, final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +76,6 @@ def _times(params: Params, block: str, state: Array) -> Array:
     return params[f"u_{block}"].astype(state.dtype)[None, :] * state
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class IndRNNCell(_IndependentUnits, VectorStateCell):
     """The basic recurrent cell with independent units (IndRNN).
@@ -114,7 +113,6 @@ class IndRNNCell(_IndependentUnits, VectorStateCell):
         return new_state, new_state
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class IndyGRUCell(_IndependentUnits, VectorStateCell):
     """A gated recurrent unit (GRU) with independent units.
@@ -182,7 +180,6 @@ class IndyGRUCell(_IndependentUnits, VectorStateCell):
         return new_state, new_state
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class IndyLSTMCell(_IndependentUnits, ContribLSTM):
     """A long short-term memory (LSTM) with independent units.

@@ -42,7 +42,6 @@ class _FourGateLSTM(LayerNormedLSTM):
         return self.emit(c, m, LSTMStateTuple(c, h))
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class LayerNormLSTMCell(_FourGateLSTM):
     """An `LSTMCell` with layer normalization.
@@ -238,7 +237,6 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
         return self.run_stages(params, inputs, state, steps, implementation)
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
     """An LSTM that writes as much as it forgets.

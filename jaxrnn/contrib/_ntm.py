@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,6 @@ class NTMControllerState(NamedTuple):
     time: Any
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class NTMCell(OwnParams):
     """A neural Turing machine: a controller, and a memory that it reads and writes.

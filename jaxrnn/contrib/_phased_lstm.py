@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,6 @@ from .._cells.step_checks import check_floating, check_one_dtype, check_step_inp
 from ._fields import set_numbers
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class PhasedLSTMCell(SpecsCell):
     """An LSTM whose units are updated while a gate that is periodic in time is open.

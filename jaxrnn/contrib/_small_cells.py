@@ -1,7 +1,7 @@
 """Small recurrent cells: gates that mix the state with what renews it."""
 
 import dataclasses
-from typing import Any, final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,6 @@ from .._cells.linear_recurrence import VectorRecurrenceCell, gates
 from .._cells.states import VectorStateCell
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class UGRNNCell(VectorStateCell):
     """A recurrent cell with one gate, between keeping the state and renewing it.
@@ -94,7 +93,6 @@ class UnitsCell(VectorStateCell):
         return self.bias_initializer or bias_initializer(self._kernel, ones)
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class CFNCell(UnitsCell):
     """The chaos free network, whose state decays to zero where there are no inputs.
@@ -160,7 +158,6 @@ class CFNCell(UnitsCell):
         return new_state, new_state
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class MinimalRNNCell(UnitsCell):
     """A recurrent cell that mixes its state with a feedforward layer of the inputs.
@@ -224,7 +221,6 @@ class MinimalRNNCell(UnitsCell):
         return new_state, new_state
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class SRUCell(VectorRecurrenceCell):
     """A simple recurrent unit (SRU): all products are of the inputs alone.

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from ..._base.typing import Array, DType, Key, Params
 from ..._cells.base import snake_case
 from ..._cells.hyperparameters import Hyperparameters, set_common_fields
 from ..._cells.initializers import glorot_uniform, ones, zeros
-from .._fields import check_given_functions, set_counts, set_numbers
+from .._fields import check_function_fields, set_counts, set_numbers
 from .state import AttentionMemory
 
 
@@ -69,11 +69,7 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
         fix = "The memory itself is an argument of `AttentionWrapper.initial_state`."
         set_counts(self, "memory_depth", fix=fix)
         set_numbers(self, "score_mask_value")
-        functions = {
-            "probability_fn": self.probability_fn,
-            "custom_key_value_fn": self.custom_key_value_fn,
-        }
-        check_given_functions(type(self).__name__, **functions)
+        check_function_fields(self, "probability_fn", "custom_key_value_fn")
 
     @property
     def scope(self) -> str:
@@ -209,7 +205,6 @@ class _SoftmaxMechanism(AttentionMechanism):
         return (self.probability_fn or jax.nn.softmax)(score)
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class LuongAttention(_SoftmaxMechanism, LuongScore):
     """Multiplicative attention.
@@ -241,7 +236,6 @@ class LuongAttention(_SoftmaxMechanism, LuongScore):
     """
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BahdanauAttention(_SoftmaxMechanism, BahdanauScore):
     """Additive attention.

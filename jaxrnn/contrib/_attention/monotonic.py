@@ -1,7 +1,7 @@
 """Attention that moves from left to right over a memory, and never back."""
 
 import dataclasses
-from typing import Any, final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,6 @@ class _MonotonicMechanism(AttentionMechanism):
         return jax.nn.one_hot(first, memory_time, dtype=dtype)
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BahdanauMonotonicAttention(_MonotonicMechanism, BahdanauScore):
     """Additive attention from left to right: scores of `BahdanauAttention` and a bias.
@@ -92,7 +91,6 @@ class BahdanauMonotonicAttention(_MonotonicMechanism, BahdanauScore):
     """
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class LuongMonotonicAttention(_MonotonicMechanism, LuongScore):
     """Multiplicative attention from left to right: `LuongAttention`'s score and a bias.

@@ -1,6 +1,7 @@
 """The state of an `AttentionWrapper`, and the memory that is a part of it."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,8 +11,8 @@ from ..._base.errors import describe
 from ..._base.inputs import as_array
 from ..._base.lengths import as_lengths
 from ..._base.serialization import serializable
-from ..._base.trees import named_leaves
-from ..._base.typing import Array
+from ..._base.trees import check_structure, named_leaves, size_shapes
+from ..._base.typing import Array, PyTree
 from ..._tensor_array.tensor_array import is_tensor_array
 
 
@@ -43,6 +44,11 @@ class AttentionWrapperState(NamedTuple):
     alignment_history: Any
     attention_state: Any
     memory: Any = ()
+
+    def map_mechanisms(self, fn: Callable[[Any], Any]) -> "AttentionWrapperState":
+        """The state with `fn(part)` for what there is for each mechanism."""
+        names = "alignments", "alignment_history", "attention_state", "memory"
+        return self._replace(**{name: fn(getattr(self, name)) for name in names})
 
     def clone(self, **fields: Any) -> "AttentionWrapperState":
         """The state with other fields, whose arrays keep their shapes.
@@ -77,6 +83,61 @@ def _check_like(where: str, name: str, old: Any, new: Any) -> None:
             raise ValueError(
                 f"{where}: `{leaf_name}` must have the shape of {describe(leaf)}, got "
                 f"{describe(other)}."
+            )
+
+
+def check_is_state(state: Any) -> None:
+    """Raises TypeError unless it is a state with its memory."""
+    is_state = isinstance(state, AttentionWrapperState)
+    if not is_state or not jax.tree.leaves(state.memory):
+        raise TypeError(
+            "AttentionWrapper: `state` must be an AttentionWrapperState with its "
+            f"memory, got {describe(state)}. `cell.initial_state(memory, "
+            "memory_sequence_length)` makes one."
+        )
+
+
+def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) -> None:
+    """Checks that a state has the rows of the inputs, and maybe their dtype.
+
+    Raises:
+        ValueError: If it has other rows. Those of the memory may be fewer: for beams.
+        TypeError: If its dtype is checked, and another.
+    """
+    attention, rows = state.attention, inputs.shape[0]
+    if checks_dtype and inputs.dtype != attention.dtype:
+        raise TypeError(
+            "AttentionWrapper: `inputs` must have the dtype of the memory, "
+            f"{attention.dtype}, got {describe(inputs)}. Cast one of them."
+        )
+    is_memory = lambda x: isinstance(x, AttentionMemory)
+    memories = [m.memory for m in jax.tree.leaves(state.memory, is_leaf=is_memory)]
+    beams = [rows % max(1, memory.shape[0]) for memory in memories]
+    if attention.shape[0] != rows or any(beams):
+        got = ", ".join(map(describe, (attention, *memories)))
+        raise ValueError(
+            f"AttentionWrapper: `state` must have the {rows} rows of the inputs, and "
+            "its memory as many, or one for several beams, got an attention and "
+            f"memories {got}. The rows of `initial_state` are those of the memory."
+        )
+
+
+def check_cell_state(where: str, cell: Any, state: PyTree, rows: int) -> None:
+    """Raises unless it is a state of the cell, each leaf with as many rows.
+
+    Raises:
+        ValueError: If its structure or a shape differs.
+        TypeError: If only the kind of a sequence does.
+    """
+    name, size = f"{where}: `cell_state`", cell.state_size
+    opaque = jax.tree.map(lambda _: 0, state)
+    check_structure(name, size, opaque, True, "It is a state of the wrapped cell.")
+    named = named_leaves("cell_state", state)
+    for (leaf_name, leaf), shape in zip(named, size_shapes(size), strict=True):
+        if jnp.shape(leaf) not in ((), (rows, *shape)):
+            raise ValueError(
+                f"{where}: `{leaf_name}` must have shape {(rows, *shape)}, by the rows "
+                f"of the memory and the wrapped cell, got {describe(leaf)}."
             )
 
 

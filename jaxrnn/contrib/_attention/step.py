@@ -33,10 +33,8 @@ class BoundMechanism:
     memory: AttentionMemory
     key: Any = None
 
-    values = property(lambda self: self.memory.values, doc="See `AttentionMemory`.")
-    keys = property(
-        lambda self: self.memory.keys, doc="What queries are compared with."
-    )
+    values = property(lambda self: self.memory.values)
+    keys = property(lambda self: self.memory.keys)
 
     def __call__(self, query: Array, state: Array) -> tuple[Array, Array]:
         """`(alignments, next_state)`, both `[batch, memory_time]`.
@@ -104,6 +102,7 @@ class Attention(NamedTuple):
 
     Attributes:
         mechanism: Its mechanism.
+        attention_fn: As that of `AttentionWrapper`.
         size: That of its attention layer; None for no layer.
         number: Which of the attentions it is, from 0.
         memory_layer: The scope of its memory layer.
@@ -112,6 +111,7 @@ class Attention(NamedTuple):
     """
 
     mechanism: AttentionMechanism
+    attention_fn: Callable
     size: int | None
     number: int
     memory_layer: str
@@ -154,19 +154,16 @@ class Attention(NamedTuple):
             )
         return made
 
+    def with_keys(self, params: Params, memory: AttentionMemory) -> AttentionMemory:
+        """The memory with its keys, by the wrapper's own parameters."""
+        return self.mechanism.with_keys(params[self.memory_layer], memory)
+
     def attend(
-        self,
-        attention_fn: Callable,
-        params: Params,
-        output: Array,
-        memory: AttentionMemory,
-        state: Any,
-        key: Any,
+        self, params: Params, output: Array, memory: Any, state: Any, key: Any
     ) -> tuple[Array, Array, Any]:
         """What `attention_fn` returns for the output of a cell.
 
         Args:
-            attention_fn: As that of `AttentionWrapper`.
             params: The wrapper's own parameters.
             output: The output of the cell, `[batch, query_depth]`.
             memory: The memory, with its keys.
@@ -179,4 +176,4 @@ class Attention(NamedTuple):
             project = lambda x: dot(x, kernel, x.dtype)
         own, key = params.get(self.scope, {}), fold(key, 1 + self.number)
         bound = BoundMechanism(self.mechanism, own, memory, key)
-        return attention_fn(bound, output, state, project)
+        return self.attention_fn(bound, output, state, project)

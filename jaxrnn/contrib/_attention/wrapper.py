@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, final
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,6 @@ from ..._base.cell_keys import apply_cell, fold
 from ..._base.errors import describe
 from ..._base.inputs import as_state
 from ..._base.read_only import ReadOnly
-from ..._base.trees import check_structure, named_leaves, size_shapes
 from ..._base.typing import (
     Array,
     ArrayLike,
@@ -23,18 +22,22 @@ from ..._base.typing import (
     Lengths,
     Params,
     PyTree,
-    Shaped,
 )
 from ..._cells.base import scope_name
 from ..._cells.hyperparameters import set_common_fields, set_field
 from ..._wrappers.own_params import ParamsWrapper, vector_size
-from .._fields import check_given_functions
+from .._fields import check_function_fields
 from .mechanisms import AttentionMechanism
-from .state import AttentionMemory, AttentionWrapperState
+from .state import (
+    AttentionMemory,
+    AttentionWrapperState,
+    check_cell_state,
+    check_is_state,
+    check_rows,
+)
 from .step import Attention, compute_attention
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class AttentionWrapper(ParamsWrapper):
     """A cell that attends to a memory at each step.
@@ -114,16 +117,12 @@ class AttentionWrapper(ParamsWrapper):
     feature_axes = property(lambda self: None if self.cell_input_fn else 1)
 
     def __post_init__(self) -> None:
-        where = "AttentionWrapper"
+        where, mechanisms = "AttentionWrapper", self.attention_mechanism
         super().__post_init__()
         set_common_fields(self)
-        functions = {
-            "cell_input_fn": self.cell_input_fn,
-            "attention_fn": self.attention_fn,
-        }
-        check_given_functions(where, **functions)
-        if isinstance(self.attention_mechanism, list):
-            set_field(self, attention_mechanism=tuple(self.attention_mechanism))
+        check_function_fields(self, "cell_input_fn", "attention_fn")
+        if isinstance(mechanisms, list):
+            set_field(self, attention_mechanism=tuple(mechanisms))
         for mechanism in self._mechanisms or [None]:
             if not isinstance(mechanism, AttentionMechanism):
                 raise TypeError(
@@ -143,29 +142,35 @@ class AttentionWrapper(ParamsWrapper):
         set_field(self, attention_layer_size=sizes)
 
     @property
+    def _has_several(self) -> bool:
+        return isinstance(self.attention_mechanism, tuple)
+
+    def _several(self, part: Any) -> Sequence[Any]:
+        """What there is for each mechanism: with one alone, a tuple of that."""
+        return part if self._has_several else (part,)
+
+    @property
     def _mechanisms(self) -> Sequence[AttentionMechanism]:
-        return self._parts(self.attention_mechanism)
+        return self._several(self.attention_mechanism)
 
     @property
     def _attentions(self) -> list[Attention]:
-        mechanisms = self._mechanisms
+        mechanisms, attend = self._mechanisms, self.attention_fn or compute_attention
         sizes = self.attention_layer_size or [None] * len(mechanisms)
         kinds = [("memory_layer", m.scope, "attention_layer") for m in mechanisms]
         scopes = zip(*map(_numbered, zip(*kinds, strict=True)), strict=True)
+        parts = zip(mechanisms, sizes, scopes, strict=True)
         return [
-            Attention(mechanism, size, i, *names)
-            for i, (mechanism, size, names) in enumerate(
-                zip(mechanisms, sizes, scopes, strict=True)
-            )
+            Attention(mechanism, attend, size, i, *names)
+            for i, (mechanism, size, names) in enumerate(parts)
         ]
 
-    def _one_or_all(self, parts: Sequence) -> Any:
-        """The parts of all mechanisms: a tuple, if the mechanism was given as one."""
-        return tuple(parts) if isinstance(self.attention_mechanism, tuple) else parts[0]
-
-    def _parts(self, parts: Any) -> Sequence:
-        """The inverse of `_one_or_all`."""
-        return parts if isinstance(self.attention_mechanism, tuple) else (parts,)
+    def _made(self, *parts: Any) -> AttentionWrapperState:
+        """The state, from tuples of what there is for each mechanism."""
+        state = AttentionWrapperState(*parts)
+        return (
+            state if self._has_several else state.map_mechanisms(lambda part: part[0])
+        )
 
     @property
     def is_random(self) -> bool | None:
@@ -186,16 +191,12 @@ class AttentionWrapper(ParamsWrapper):
     @property
     def state_size(self) -> AttentionWrapperState:
         """The sizes of the state; those that the memory decides are None."""
-        every = lambda part: self._one_or_all([part] * len(self._mechanisms))
-        alignments = every(TensorShape._partial([None]))
-        return AttentionWrapperState(
-            self.cell.state_size,
-            self.attention_size,
-            TensorShape([]),
-            alignments,
-            alignments if self.alignment_history else every(()),
-            alignments,
-            every(ReadOnly(())),
+        count = len(self._mechanisms)
+        alignments = (TensorShape._partial([None]),) * count
+        history = alignments if self.alignment_history else ((),) * count
+        sizes = self.cell.state_size, self.attention_size, TensorShape([])
+        return self._made(
+            *sizes, alignments, history, alignments, (ReadOnly(()),) * count
         )
 
     def zero_state(self, batch_size: int, dtype: DType) -> NoReturn:
@@ -239,7 +240,7 @@ class AttentionWrapper(ParamsWrapper):
         if cell_state is None:
             cell_state = self.cell.zero_state(rows, dtype)
         else:
-            self._check_cell_state(where, cell_state, rows)
+            check_cell_state(where, self.cell, cell_state, rows)
         # Made twice: arrays that are one buffer cannot be donated.
         alignments, states = (
             [
@@ -248,48 +249,35 @@ class AttentionWrapper(ParamsWrapper):
             ]
             for _ in range(2)
         )
-        history = lambda x: TensorArray(
-            dtype, size=0, dynamic_size=True, element_shape=x.shape
+        history = lambda x: (
+            TensorArray(dtype, size=0, dynamic_size=True, element_shape=x.shape)
+            if self.alignment_history
+            else ()
         )
-        histories = [history(x) if self.alignment_history else () for x in alignments]
-        return AttentionWrapperState(
+        return self._made(
             as_state(where, "cell_state", cell_state),
             jnp.zeros((rows, self.attention_size), dtype),
             jnp.zeros((), jnp.int32),
-            self._one_or_all(alignments),
-            self._one_or_all(histories),
-            self._one_or_all(states),
-            self._one_or_all(list(map(ReadOnly, memories))),
+            tuple(alignments),
+            tuple(map(history, alignments)),
+            tuple(states),
+            tuple(map(ReadOnly, memories)),
         )
 
-    def _check_cell_state(self, where: str, state: PyTree, rows: int) -> None:
-        size = self.cell.state_size
-        name = f"{where}: `cell_state`"
-        opaque = jax.tree.map(lambda _: 0, state)
-        check_structure(name, size, opaque, True, "It is a state of the wrapped cell.")
-        for (leaf_name, leaf), shape in zip(
-            named_leaves("cell_state", state), size_shapes(size), strict=True
-        ):
-            if jnp.shape(leaf) not in ((), (rows, *shape)):
-                raise ValueError(
-                    f"{where}: `{leaf_name}` must have shape {(rows, *shape)}, by the "
-                    f"rows of the memory and the wrapped cell, got {describe(leaf)}."
-                )
-
     def _memories(self, where: str, memory: Any, lengths: Any) -> list[AttentionMemory]:
-        memories, count = self._parts(memory), len(self._mechanisms)
-        lengths = [None] * len(memories) if lengths is None else self._parts(lengths)
+        memories, count = self._several(memory), len(self._mechanisms)
+        lengths = [None] * len(memories) if lengths is None else self._several(lengths)
         if len(memories) != count or len(lengths) != count:
             raise ValueError(
                 f"{where}: `memory` and `memory_sequence_length` must each hold one "
                 f"for each of {count} mechanisms, got {len(memories)} and "
                 f"{len(lengths)}."
             )
-        several, made = isinstance(self.attention_mechanism, tuple), []
+        made: list[AttentionMemory] = []
         for attention, given, n in zip(
             self._attentions, memories, lengths, strict=True
         ):
-            name = f"memory[{attention.number}]" if several else "memory"
+            name = f"memory[{attention.number}]" if self._has_several else "memory"
             first = made[0].memory if made else None
             made.append(attention.as_memory(where, name, given, n, first))
         return made
@@ -302,7 +290,7 @@ class AttentionWrapper(ParamsWrapper):
             specs |= attention.specs(query_depth)
         return specs
 
-    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+    def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
         """The parameters of the attention, and of the cell; see `RNNCell.init`.
 
         Raises:
@@ -321,16 +309,16 @@ class AttentionWrapper(ParamsWrapper):
 
     def start(self, params: Params, state: PyTree) -> PyTree:
         """The state with the keys of its memory; see `RNNCell.start`."""
-        self._check_state(state)
+        check_is_state(state)
         own, inner = self._checked(params, state.attention, None)
-        parts = zip(self._attentions, self._parts(state.memory), strict=True)
-        # Anew if there are keys, which may be those of other parameters.
-        memories = [
-            ReadOnly(a.mechanism.with_keys(own[a.memory_layer], part.value))
-            for a, part in parts
-        ]
         cell_state = self.cell.start(inner, state.cell_state)
-        memory = self._one_or_all(memories)
+        memories = self._several(state.memory)
+        # Anew if there are keys, which may be those of other parameters.
+        memories = tuple(
+            ReadOnly(attention.with_keys(own, memory.value))
+            for attention, memory in zip(self._attentions, memories, strict=True)
+        )
+        memory = memories if self._has_several else memories[0]
         return state._replace(cell_state=cell_state, memory=memory)
 
     def apply(
@@ -343,68 +331,32 @@ class AttentionWrapper(ParamsWrapper):
             ValueError: If parameters are missing, or the rows of inputs and state
                 differ.
         """
-        self._check_state(state)
+        check_is_state(state)
         own, inner = self._checked(params, state.attention, key)
-        if any(isinstance(m.value.keys, tuple) for m in self._parts(state.memory)):
+        if any(isinstance(m.value.keys, tuple) for m in self._several(state.memory)):
             state = self.start(params, state)
-        self._check_rows(inputs, state)
+        checks_dtype = self.cell_input_fn is None
+        check_rows(state, jax.tree.leaves(inputs)[0], checks_dtype)
+        state = state.map_mechanisms(self._several)
         with jax.named_scope(scope_name(self)):
             cell_inputs = self._cell_inputs(inputs, state.attention)
             output, cell_state = apply_cell(
                 self.cell, inner, cell_inputs, state.cell_state, fold(key, 0)
             )
-            memories, states = map(self._parts, (state.memory, state.attention_state))
-            attend = self.attention_fn or compute_attention
+            parts = self._attentions, state.memory, state.attention_state
             attended = [
-                attention.attend(attend, own, output, part.value, attention_state, key)
-                for attention, part, attention_state in zip(
-                    self._attentions, memories, states, strict=True
-                )
+                attention.attend(own, output, memory.value, attention_state, key)
+                for attention, memory, attention_state in zip(*parts, strict=True)
             ]
             attentions, alignments, states = zip(*attended, strict=True)
             attention = jnp.concatenate(attentions, axis=-1)
-        history = state.alignment_history
+        history, time = state.alignment_history, state.time
         if self.alignment_history:
-            histories = zip(self._parts(history), alignments, strict=True)
-            history = self._one_or_all([h.write(state.time, a) for h, a in histories])
-        new_state = AttentionWrapperState(
-            cell_state,
-            attention,
-            state.time + jnp.ones((), jnp.int32),
-            self._one_or_all(alignments),
-            history,
-            self._one_or_all(states),
-            state.memory,
-        )
-        return attention if self.output_attention else output, new_state
-
-    def _check_state(self, state: Any) -> None:
-        is_state = isinstance(state, AttentionWrapperState)
-        if not is_state or not jax.tree.leaves(state.memory):
-            raise TypeError(
-                "AttentionWrapper: `state` must be an AttentionWrapperState with its "
-                f"memory, got {describe(state)}. `cell.initial_state(memory, "
-                "memory_sequence_length)` makes one."
-            )
-
-    def _check_rows(self, inputs: PyTree, state: AttentionWrapperState) -> None:
-        first, attention = jax.tree.leaves(inputs)[0], state.attention
-        rows = first.shape[0]
-        if self.cell_input_fn is None and first.dtype != attention.dtype:
-            raise TypeError(
-                "AttentionWrapper: `inputs` must have the dtype of the memory, "
-                f"{attention.dtype}, got {describe(first)}. Cast one of them."
-            )
-        memories = [part.value.memory for part in self._parts(state.memory)]
-        beams = [rows % max(1, memory.shape[0]) for memory in memories]
-        if attention.shape[0] != rows or any(beams):
-            got = ", ".join(map(describe, (attention, *memories)))
-            raise ValueError(
-                f"AttentionWrapper: `state` must have the {rows} rows of the inputs, "
-                "and its memory as many, or one for several beams, got an attention "
-                f"and memories {got}. The rows of `initial_state` are those of the "
-                "memory."
-            )
+            pairs = zip(history, alignments, strict=True)
+            history = tuple(array.write(time, a) for array, a in pairs)
+        time = time + jnp.ones((), jnp.int32)
+        parts = cell_state, attention, time, alignments, history, states, state.memory
+        return attention if self.output_attention else output, self._made(*parts)
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
