@@ -14,15 +14,7 @@ from ..._base.cell_keys import apply_cell, fold
 from ..._base.errors import describe
 from ..._base.inputs import as_state
 from ..._base.read_only import ReadOnly
-from ..._base.typing import (
-    Array,
-    ArrayLike,
-    DType,
-    Key,
-    Lengths,
-    Params,
-    PyTree,
-)
+from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree
 from ..._cells.base import scope_name
 from ..._cells.hyperparameters import set_common_fields, set_field
 from ..._wrappers.own_params import ParamsWrapper, vector_size
