@@ -1,16 +1,75 @@
-"""`gather_tree`: the sequences of beams that were reordered at each step."""
+"""The rows of beams: made from those of a batch, and read along the paths of beams."""
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+
+from jaxrnn import TensorArray
 
 from ..._base.errors import describe
 from ..._base.inputs import as_array
-from ..._base.typing import Array, ArrayLike
-from ...decode._beam import trace_back
-from .embedding import as_end_token
+from ..._base.math import concrete_or_none
+from ..._base.read_only import is_read_only
+from ..._base.typing import Array, ArrayLike, PyTree
+from ..._tensor_array.tensor_array import is_tensor_array
+from ...decode._beam import as_width, tile, trace_back
+from .embedding_helpers import as_end_token
 
 WHERE = "gather_tree"
+
+
+def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
+    """Repeats each row `multiplier` times; the copies of a row are adjacent.
+
+    Apply it to the initial state of a `BeamSearchDecoder`. The memory in the state of
+    an `AttentionWrapper` is shared by the beams of a row and stays as it is.
+
+    Args:
+        t: A nest of arrays `[batch, ...]`; those without axes stay as they are (in
+            TensorFlow they are an error). TensorArrays must be empty, and will hold
+            elements with so many rows.
+        multiplier: The number of beams, an int, at most 65,536.
+        name: Accepted for compatibility with TensorFlow.
+
+    Returns:
+        The nest, each leaf `[batch * multiplier, ...]`.
+
+    Raises:
+        TypeError: If a leaf is not an array, `t` is a list of numbers, or `multiplier`
+            not an int.
+        ValueError: If a TensorArray is not empty, or `multiplier` is out of range.
+
+    Source: `tf.contrib.seq2seq.tile_batch`.
+    """
+    width = as_width("tile_batch", multiplier, "multiplier")
+    is_number = lambda x: isinstance(x, int | float)
+    if isinstance(t, list | tuple) and t and all(map(is_number, t)):
+        raise TypeError(
+            f"tile_batch: `t` must be a nest of arrays [batch, ...], got {t}, whose "
+            "numbers have no rows. `np.array(t)` makes them one array."
+        )
+    keep = lambda x: x is None or is_tensor_array(x) or is_read_only(x)
+    of = lambda x: (
+        _tiled_array(x, width)
+        if is_tensor_array(x)
+        else tile("tile_batch", "t", x, width)
+    )
+    return jax.tree.map(of, t, is_leaf=keep)
+
+
+def _tiled_array(array: TensorArray, width: int) -> TensorArray:
+    """An empty array whose elements will have the rows of all beams."""
+    shape = array.element_shape
+    if not shape:
+        return array
+    if concrete_or_none(array.size()) != 0:
+        raise ValueError(
+            f"tile_batch: a TensorArray in `t` must be empty, got {array!r}. Tile the "
+            "state before the first step."
+        )
+    rows = shape[0] * width, *shape[1:]
+    return TensorArray(array.dtype, 0, dynamic_size=True, element_shape=rows)
 
 
 def gather_tree(
