@@ -4,9 +4,11 @@ import logging
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from .._base.cell_keys import cell_at_step
 from .._base.inputs import started, zero_state
+from .._base.math import axis_size
 from .._base.read_only import has_read_only, with_read_only, without_read_only
 from .._base.sharding import (
     lay_out,
@@ -87,6 +89,7 @@ def _run(
     if has_read_only(full_state):
         apply_sequence = None  # It would be given the state without them.
     bound = None if lengths is None else steps_to_run(lengths, time)
+    lengths = None if lengths is None else jnp.minimum(lengths, axis_size(time))
     steps = Steps(lengths, bound, restarts=restarts, time=time, axis=axis)
     steps = steps.with_stand_in(inputs, state)
 
