@@ -11,8 +11,7 @@ one: `concat_packed`, `stack_packed`.
 
 For sequences longer than memory: `windows`, which yields each `Window` or
 `PackedWindow`, and `truncated_bptt` (`TruncatedBPTT`). What the strategies of
-`jaxrnn.memory` would store and cost: `memory_plan` (`MemoryPlan`). Which
-implementations run on a machine, and what bounds them: `explain` (`Explanation`).
+`jaxrnn.memory` would store and cost: `memory_plan` (`MemoryPlan`).
 
 Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
 `CudnnCompatibleGRUCell`, `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`,
@@ -22,7 +21,8 @@ the family of the last, step by step, `SLSTMCell` (`SLSTMState`). With the last 
 `TemporalConvWrapper`, `PastInputsWrapper` (`PastInputsState`). For custom cells:
 `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`, `LinearRecurrenceCell`
 (`ComplexState`), `ParamSpec`,
-`TensorShape`; for cells that run whole sequences at once: `Steps`, `DeclinedError`.
+`TensorShape`; for cells that run whole sequences at once: `Run`, `Steps`,
+`DeclinedError`.
 What drivers take: `BoundCell`, `RNNCellLike`.
 
 Modules: `jaxrnn.memory`, whose strategies are values of `swap_memory`. Imported by name
@@ -96,11 +96,10 @@ from ._drivers.state_saving_rnn import (
     static_state_saving_rnn as static_state_saving_rnn,
 )
 from ._drivers.static_rnn import static_rnn as static_rnn
-from ._linear.elements import ComplexState as ComplexState
-from ._planning.explain import Explanation as Explanation, explain as explain
 from ._planning.memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
+from ._sequences.elements import ComplexState as ComplexState
 from ._tensor_array.tensor_array import TensorArray as TensorArray
-from ._time.sequence import DeclinedError as DeclinedError
+from ._time.run import DeclinedError as DeclinedError, Run as Run
 from ._time.steps import Steps as Steps
 from ._wrappers.device import DeviceWrapper as DeviceWrapper
 from ._wrappers.dropout import DropoutWrapper as DropoutWrapper

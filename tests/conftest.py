@@ -2,9 +2,10 @@
 
 The fast run, `python -m pytest`, tests every mechanism against every law: an affine
 cell, a stack, a wrapper with random numbers, a function cell; each driver, memory
-strategy, kernel and converter; and some goldens of each group. `-m slow` runs the
-others: further cells and sizes, second derivatives of variants, goldens again outside
-of jit, benchmarks and examples. A test with many parameters names those that are fast,
+strategy, implementation and converter; and some goldens of each group. `-m slow` runs
+the others: further cells and sizes, second derivatives of variants, goldens again
+outside of jit, benchmarks and examples. A test with many parameters names those that
+are fast,
 
     @pytest.mark.fast("lstm-*", "*-gru")
 
@@ -17,17 +18,18 @@ import os
 
 import hypothesis
 import jax
+import jaxlib
 import pytest
 
 # Read when JAX starts. Four devices, to shard over. The rest makes compilation faster,
-# since the tests compile far more than they compute: no optimization; the CPU's older
-# fusion emitters, which take a quarter of the time; one code-generation task, since the
-# other cores run other tests.
+# since the tests compile far more than they compute: no optimization; one
+# code-generation task, since the other cores run other tests; the CPU's older fusion
+# emitters, which take a quarter of the time, where XLA still has them.
 FAST_TO_COMPILE = (
-    " --xla_backend_optimization_level=0"
-    " --xla_cpu_use_fusion_emitters=false"
-    " --xla_cpu_parallel_codegen_split_count=1"
+    " --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 )
+if jaxlib.version.__version_info__ < (0, 11, 1):
+    FAST_TO_COMPILE += " --xla_cpu_use_fusion_emitters=false"
 FLAGS = " --xla_force_host_platform_device_count=4" + FAST_TO_COMPILE
 USERS_FLAGS = os.environ.get("XLA_FLAGS", "").removesuffix(FLAGS)
 os.environ["XLA_FLAGS"] = USERS_FLAGS + FLAGS

@@ -44,6 +44,19 @@ def expand_rows(mask: Array, leaf: Array) -> Array:
     return mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
 
 
+def is_traced(x: Any) -> bool:
+    """Whether a value is an array that is known only at run time."""
+    try:
+        return isinstance(x, jax.Array) and x.is_fully_addressable is None
+    except jax.errors.JAXTypeError:
+        return True
+
+
+def is_float(x: Any) -> bool:
+    """Whether an array has a tangent."""
+    return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
 def widest_dtype(tree: PyTree) -> DType:
     """The widest dtype of the leaves: float32 for float32 and bfloat16."""
     return max((leaf.dtype for leaf in jax.tree.leaves(tree)), key=lambda d: d.itemsize)

@@ -216,6 +216,11 @@ def zeros_along(axis: int, count: int, like: Any) -> Array:
     return zeros if sharding is None else jax.sharding.reshard(zeros, sharding)
 
 
+def zeros_of(types: PyTree, count: int, like: PyTree) -> PyTree:
+    """`count` zeros of each type along a new first axis, varying like `like`."""
+    return buffers_for(like, types, count, 0)
+
+
 def buffers_for(like: PyTree, types: PyTree, count: int, axis: int) -> PyTree:
     """`count` zeros of each of the types along a new `axis`, varying like `like`."""
     buffers = jax.tree.map(lambda x: zeros_along(axis, count, x), types)

@@ -5,16 +5,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._autodiff.jax_internals import Tracer
 from .._base.errors import check_not_masked, describe, is_array
 from .._base.inputs import check_same_size, named_inputs
 from .._base.lengths import as_lengths
+from .._base.math import is_traced
 from .._base.typing import Lengths, PyTree
 
 
 def check_known(where: str, name: str, leaf: Any) -> None:
     """Raises TypeError for a traced array."""
-    if isinstance(leaf, Tracer):
+    if is_traced(leaf):
         raise TypeError(
             f"{where}: `{name}` must be known, got traced {describe(leaf)}. Call "
             f"`{where}` outside of jit, grad and vmap; what it yields can be passed in."

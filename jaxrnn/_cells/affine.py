@@ -10,23 +10,20 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from .._affine.products import plain_product
-from .._affine.sequence import affine_sequence
-from .._autodiff.jax_internals import Tracer
 from .._base.arguments import as_bool, as_count, as_dtype, check_functions
 from .._base.cell_keys import check_key, check_key_of_step
 from .._base.errors import describe, describe_leaves, noting
-from .._base.math import affine, widest_dtype
+from .._base.math import affine, is_traced, widest_dtype
 from .._base.trees import merge_dicts
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
+from .._sequences.implementation import run_affine
 from .._time import masking
-from .._time.sequence import DeclinedError
-from .._time.steps import Steps
+from .._time.run import DeclinedError, Run
 from .base import RNNCell, scope_name
 from .initializers import ParamSpec, make_params
 from .step_checks import (
@@ -61,9 +58,8 @@ class Stage:
         takes_inputs: Whether the inputs are concatenated before the operand.
         blocks: The number of equal blocks into which the update splits z: 4 in an LSTM,
             2 for the gates of a GRU, 1 where z is not split. It is read by initializers
-            that draw each block apart, and by `implementation="pallas_triton"`, which
-            pads each block to a power of two; with None it runs only sizes that are
-            powers of two. A mesh divides the units of each block; with None none.
+            that draw each block apart. A mesh divides the units of each block; with
+            None none.
 
     Raises:
         ValueError: If z cannot be split into `blocks` of one size, or a size is
@@ -147,6 +143,14 @@ class Stage:
         return params
 
 
+def plain_product(
+    k: int, stage: Stage, params: Params, inputs: Array, operand: Array, dtype: DType
+) -> Array:
+    """The z of stage k, `[batch, columns]`; a `product` for `AffineCell.chain`."""
+    del k
+    return stage.product(params, inputs, operand, dtype)
+
+
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class AffineCell(RNNCell):
     """A cell given by its `stages`; `init` and `apply` follow from them.
@@ -197,6 +201,10 @@ class AffineCell(RNNCell):
 
     feature_axes = 1  # In the modules: further axes of the inputs are axes of rows.
 
+    # The cell of libraries whose equations these are: "lstm", "gru" (which resets the
+    # state before the product) or "rnn". It is not inherited: see `declared_kind`.
+    library_kind: ClassVar[str | None] = None
+
     @property
     @abc.abstractmethod
     def stages(self) -> tuple[Stage, ...]:
@@ -230,20 +238,23 @@ class AffineCell(RNNCell):
         """
         return params
 
-    def why_no_plain_lstm(self) -> str | None:
-        """Why this is not the LSTM that libraries have, or None if it is.
-
-        That one has tanh, no peepholes, clips or projection, and any `forget_bias`.
-        """
-        return f"{type(self).__name__} is not one"
-
     @property
     def plain_kind(self) -> str | None:
-        """Which cell of libraries this is: "lstm", "gru" or "rnn", with tanh; or None.
+        """Which cell of libraries this is, so that their loops can run it; or None."""
+        return self.declared_kind if self.why_not_plain() is None else None
 
-        The GRU is the one that resets the state before the product.
-        """
-        return "lstm" if self.why_no_plain_lstm() is None else None
+    @property
+    def declared_kind(self) -> str | None:
+        """The `library_kind` of the class itself: subclasses may compute anything."""
+        return vars(type(self)).get("library_kind")
+
+    def why_not_plain(self) -> str | None:
+        """What this one has that the cell of libraries lacks, or None."""
+        activation = getattr(self, "activation", jnp.tanh)
+        if activation is jnp.tanh:
+            return None
+        name = getattr(activation, "__name__", repr(activation))
+        return f"the activation of this one is {name}"
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""
@@ -278,53 +289,26 @@ class AffineCell(RNNCell):
         self._check_new_state(state, new_state)
         return output, new_state
 
-    def apply_sequence(
-        self,
-        params: Params,
-        inputs: Array,
-        state: PyTree,
-        steps: Steps,
-        keys: Callable | None = None,
-        implementation: Any = None,
-    ) -> tuple[PyTree, PyTree]:
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """All steps at once, with gradients in large products; see `RNNCell`.
 
         Raises:
-            DeclinedError: If `apply` is overridden, a function closes over traced
-                arrays, the number of steps is symbolic, or the implementation cannot
-                run this.
-        """
-        if type(self).apply is not AffineCell.apply:
-            raise DeclinedError(f"{type(self).__name__} has a custom `apply`")
-        return self.run_stages(params, inputs, state, steps, implementation)
-
-    def run_stages(
-        self,
-        params: Params,
-        inputs: Array,
-        state: PyTree,
-        steps: Steps,
-        implementation: Any = None,
-    ) -> tuple[PyTree, PyTree]:
-        """`apply_sequence` for a cell whose `apply`, if custom, does as the stages.
-
-        Raises:
-            DeclinedError: As `apply_sequence`.
+            DeclinedError: If a function closes over traced arrays, the number of steps
+                is symbolic, or the implementation cannot run this.
         """
         params = self.stage_params(params)
         # However its functions obtained traced arrays, no derivative with respect to
         # these would be computed.
         step = lambda *args: self.chain(plain_product, *args)[:2]
-        first_inputs = masking.first_inputs(inputs, steps.axis)
+        first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
         # Their sizes alone: on a mesh a step may not fit the way they are divided.
         sizes = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
-        args = jax.tree.map(sizes, (params, first_inputs, state))
-        consts = jax.make_jaxpr(step)(*args).consts
-        if any(isinstance(const, Tracer) for const in consts):
+        args = jax.tree.map(sizes, (params, first_inputs, run.state))
+        if any(map(is_traced, jax.make_jaxpr(step)(*args).consts)):
             raise DeclinedError("its functions close over traced arrays")
-        if not isinstance(steps.time, int):
+        if not isinstance(run.steps.time, int):
             raise DeclinedError("the number of steps is symbolic")
-        return affine_sequence(self, params, inputs, state, steps, implementation)
+        return run_affine(self, params, run)
 
     def chain(
         self, product: Callable, params: Params, inputs: Array, state: PyTree

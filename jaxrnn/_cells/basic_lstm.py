@@ -50,6 +50,8 @@ class BasicLSTMCell(LSTMFamily):
     name: str | None = None
     dtype: DType | None = None
 
+    library_kind = "lstm"
+
     @property
     def sizes(self) -> LSTMStateTuple:
         """`num_units`, twice."""

@@ -6,7 +6,7 @@ from typing import Any, final
 from .._base.typing import Array, DType, Params
 from .affine import Stage
 from .initializers import glorot_uniform, zeros
-from .states import VectorStateCell, kind_if_plain
+from .states import VectorStateCell
 
 
 @final
@@ -41,16 +41,13 @@ class BasicRNNCell(VectorStateCell):
     name: str | None = None
     dtype: DType | None = None
 
+    library_kind = "rnn"
+
     @property
     def stages(self) -> tuple[Stage, ...]:
         """One product, then the activation."""
         size = self.num_units
         return (Stage(self._update, size, size, glorot_uniform, zeros, blocks=1),)
-
-    @property
-    def plain_kind(self) -> str | None:
-        """Which cell of libraries this is, if any; see `AffineCell`."""
-        return kind_if_plain(self, "rnn")
 
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
         new_state = self.activation(z)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from .._base.typing import Array, DType, Initializer, Params
 from .affine import Stage
 from .initializers import bias_initializer, glorot_uniform, ones, zeros
-from .states import VectorStateCell, kind_if_plain
+from .states import VectorStateCell
 
 
 @final
@@ -51,6 +51,8 @@ class GRUCell(VectorStateCell):
     name: str | None = None
     dtype: DType | None = None
 
+    library_kind = "gru"
+
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The gates; then the candidate, from the reset state."""
@@ -63,11 +65,6 @@ class GRUCell(VectorStateCell):
             Stage(self._gates, size, 2 * size, kernel, gate_bias, "gates", blocks=2),
             Stage(self._candidate, size, size, kernel, bias, "candidate", blocks=1),
         )
-
-    @property
-    def plain_kind(self) -> str | None:
-        """Which cell of libraries this is, if any; see `AffineCell`."""
-        return kind_if_plain(self, "gru")
 
     def _gates(
         self, params: Params, z: Array, state: Array

@@ -8,9 +8,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .._autodiff.jax_internals import Tracer
 from .._base.arguments import as_bool, as_count, as_dtype, is_function
 from .._base.errors import describe
+from .._base.math import is_traced
 from .._base.trees import as_typed
 from .activations import ACTIVATIONS, resolve_activation
 from .step_checks import check_floating
@@ -66,7 +66,7 @@ def check_number(
         ValueError: If it is not in `[low, high]`.
     """
     try:
-        if isinstance(value, Tracer | str | bool | None) or jnp.ndim(value):
+        if is_traced(value) or isinstance(value, str | bool | None) or jnp.ndim(value):
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):

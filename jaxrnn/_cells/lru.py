@@ -11,7 +11,7 @@ from jax.nn.initializers import normal
 from .._base.arguments import as_count
 from .._base.math import at_least_float32, dot, widened
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
-from .._linear.elements import ComplexState
+from .._sequences.elements import ComplexState
 from .hyperparameters import check_number, set_common_fields, set_field
 from .initializers import ParamSpec, zeros
 from .linear_recurrence import LinearRecurrenceCell

@@ -74,6 +74,8 @@ class LSTMCell(LSTMFamily):
     name: str | None = None
     dtype: DType | None = None
 
+    library_kind = "lstm"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
@@ -109,15 +111,15 @@ class LSTMCell(LSTMFamily):
         spec = ParamSpec((self.num_units,), self.initializer or glorot_uniform)
         return dict.fromkeys(("w_f_diag", "w_i_diag", "w_o_diag"), spec)
 
-    def why_no_plain_lstm(self) -> str | None:
-        """Why this is not the plain LSTM of a library; see `AffineCell`."""
+    def why_not_plain(self) -> str | None:
+        """What it has beyond the LSTM of libraries, or None; see `AffineCell`."""
         if self.use_peepholes:
             return "this one has peepholes"
         if self.cell_clip is not None:
             return "this one has a `cell_clip`"
         if self.num_proj is not None:
             return "this one has a projection"
-        return super().why_no_plain_lstm()
+        return super().why_not_plain()
 
     def _gates(
         self, params: Params, z: Array, state: LSTMStateTuple

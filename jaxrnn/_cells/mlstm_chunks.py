@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from .._base.typing import Array
 from .._time.each_step import at_each_step
 from .._time.steps import Steps
-from ..memory._segmented_run import run_in_segments
+from ..memory._segments import run_in_segments
 from .states import MLSTMState
 
 

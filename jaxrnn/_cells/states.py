@@ -87,12 +87,6 @@ def add_peephole(params: Params, name: str, z: Array, c: Array) -> Array:
     return z + params[name].astype(c.dtype)[None, :] * c
 
 
-def kind_if_plain(cell: Any, kind: str) -> str | None:
-    """`kind`, or None for a custom class or another activation than tanh."""
-    is_own = "__final__" in vars(type(cell))
-    return kind if is_own and cell.activation is jnp.tanh else None
-
-
 class LSTMFamily(AffineCell):
     """A cell whose state is c and h, as a tuple or concatenated in one array.
 
@@ -109,15 +103,6 @@ class LSTMFamily(AffineCell):
 
     def __post_init__(self) -> None:
         set_common_fields(self)
-
-    def why_no_plain_lstm(self) -> str | None:
-        """Why this is not the plain LSTM of a library; see `AffineCell`."""
-        if "__final__" not in vars(type(self)):  # A custom class.
-            return super().why_no_plain_lstm()
-        if self.activation is jnp.tanh:
-            return None
-        name = getattr(self.activation, "__name__", repr(self.activation))
-        return f"the activation of this one is {name}"
 
     @property
     def state_size(self) -> Size:

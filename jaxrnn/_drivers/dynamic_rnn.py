@@ -9,7 +9,7 @@ from .._base.inputs import as_sequences, as_state, output_dtype
 from .._base.lengths import as_lengths
 from .._base.typing import DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
-from .._kernels.implementation import as_implementation
+from .._sequences.implementation import check_implementation
 from .._tensor_array.carried import with_capacity_for
 from ..memory._strategy import Strategy, as_strategy
 from .over_time import over_time
@@ -69,16 +69,10 @@ def dynamic_rnn(
         scope: The name of the loop in profiles; "rnn" by default.
         implementation: What runs the loop of an `AffineCell`: "xla" for a loop compiled
             by XLA; "native" for that of the package `jaxrnn-native`, for plain LSTMs,
-            `GRUCell` and `BasicRNNCell` in float32 on CPUs; "pallas_mosaic_tpu" (TPU)
-            or "pallas_triton" (CUDA) for a kernel that keeps the recurrent matrices on
-            the chip for the whole sequence; "cudnn" (CUDA) for cuDNN's LSTM, for plain
-            LSTMs in float32, traced on a machine with the GPU. None for "native" on one
-            CPU device, where it is installed, can run the cell and is faster, and in
-            `shard_map` over CPU devices; else "xla". The kernels compile for their
-            platform only; those for TPUs and GPUs have not been measured there yet, so
-            they are never chosen by default. To compile for another machine, name it,
-            as in "pallas_mosaic_tpu:v4"; the defaults are "v5e" and "h100".
-            `jaxrnn.explain` reports which implementations can run.
+            `GRUCell` and `BasicRNNCell` in float32 on CPUs; "cudnn" for cuDNN's LSTM,
+            for plain LSTMs in float32, traced on a machine with an NVIDIA GPU. None for
+            "native" on one CPU device, where it is installed and can run the cell, and
+            in `shard_map` over CPU devices; else "xla".
 
     Returns:
         `(outputs, state)`: the outputs in the structure of `cell.output_size`, each
@@ -108,6 +102,7 @@ def dynamic_rnn(
     """
     where = "dynamic_rnn"
     check_is_cell(where, "cell", cell)
+    check_implementation(where, implementation)
     unroll = as_unroll(where, parallel_iterations)
     strategy = as_strategy(where, "swap_memory", swap_memory)
     check_time_major(where, time_major)
@@ -131,5 +126,5 @@ def dynamic_rnn(
             unroll=unroll,
             axis=axis,
             strategy=strategy,
-            implementation=as_implementation(where, implementation),
+            implementation=implementation,
         )

@@ -1,12 +1,10 @@
 """`over_time`, the loop of `dynamic_rnn` and `packed_rnn`, compiled where possible."""
 
-import functools
 import logging
 from typing import Any
 
 import jax
 
-from .._base.captures import UnknownCaptureError, find_captures
 from .._base.cell_keys import cell_at_step
 from .._base.inputs import started, zero_state
 from .._base.read_only import has_read_only, with_read_only, without_read_only
@@ -16,14 +14,16 @@ from .._base.sharding import (
     whole_features,
     whole_on_explicit_mesh,
 )
+from .._base.shareable import is_shareable
 from .._base.trees import is_pytree_of_arrays, with_structure
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._tensor_array.carried import with_capacity_for
 from .._time import masking
 from .._time.restarts import Restarts
+from .._time.run import Run
 from .._time.sequence import run_sequence
 from .._time.steps import Steps, steps_to_run
-from ..memory._segmented_run import segmented_run
+from ..memory._segments import segmented_run
 from ..memory._strategy import CheckpointPlan, Strategy, plan_of
 from .probe import carried, probe
 
@@ -35,14 +35,9 @@ def over_time(cell: RNNCellLike, *arrays: Any, **options: Any) -> tuple[PyTree, 
 
     Outside jit, JAX would compile a loop over a new closure on every call.
     """
-    if not is_pytree_of_arrays(cell):
-        return _run(cell, *arrays, **options)
-    try:
-        captures = find_captures(jax.tree.structure(cell))
-    except UnknownCaptureError as error:
-        _log.debug("%r: compiled for this call alone: it reads %s", cell, error)
-        return _run(cell, *arrays, **options)
-    return _run_compiled(captures, cell, *arrays, **options)
+    if is_pytree_of_arrays(cell) and is_shareable(cell):
+        return _run_compiled(cell, *arrays, **options)
+    return _run(cell, *arrays, **options)
 
 
 def _run(
@@ -73,7 +68,7 @@ def _run(
         unroll: The number of steps unrolled in each iteration of a scan.
         axis: The time axis, 0 or 1.
         strategy: Which residuals of the steps are saved for derivatives.
-        implementation: What runs an affine cell, as `as_implementation` returns it.
+        implementation: What runs an affine cell, a name or None.
     """
     cell, inputs, lengths, state = onto_explicit_mesh(cell, inputs, lengths, state)
     inputs = whole_features(where, inputs, 1 - axis)
@@ -83,9 +78,8 @@ def _run(
         state = with_capacity_for(zero_state(where, cell, batch_size, dtype), time)
     given, state = state, started(cell, state)
     cell, lengths, state = lay_out(cell, inputs, lengths, state, 1 - axis)
-    # The types of its kernels tell how to divide them; a step needs them whole.
-    apply_sequence = getattr(cell, "apply_sequence", None)
     cell = whole_on_explicit_mesh(cell)
+    apply_sequence = getattr(cell, "apply_sequence", None)
     inputs_0 = masking.first_inputs(inputs, axis)
     state = carried(where, cell, inputs_0, state)
     probe(where, cell, inputs_0, state, dtype, strict=lengths is not None)
@@ -96,18 +90,20 @@ def _run(
     steps = Steps(lengths, bound, restarts=restarts, time=time, axis=axis)
     steps = steps.with_stand_in(inputs, state)
 
-    def run(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
+    def run_segment(
+        inputs: PyTree, state: PyTree, steps: Steps
+    ) -> tuple[PyTree, PyTree]:
         def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
             state = with_read_only(state, full_state)
             result = cell_at_step(cell, steps.offset + t)(inputs, state)
             output, new_state = result
             return output, without_read_only(new_state)
 
-        return run_sequence(
-            apply_sequence, apply, inputs, state, steps, implementation, unroll
-        )
+        run = Run(inputs, state, steps, implementation=implementation)
+        return run_sequence(apply_sequence, apply, run, unroll)
 
-    outputs, state = segmented_run(_plan(strategy, time), run, inputs, state, steps)
+    plan = _plan(strategy, time)
+    outputs, state = segmented_run(plan, run_segment, inputs, state, steps)
     outputs, state = (outputs, state) if restarts is None else outputs
     # Without lengths a cell may return a list where it declares a tuple: restore the
     # declared structure.
@@ -122,13 +118,7 @@ def _plan(strategy: Strategy, time: Any) -> CheckpointPlan:
     return plan_of(strategy, time)
 
 
-@functools.partial(
-    jax.jit,
-    static_argnums=0,
+_run_compiled = jax.jit(
+    _run,
     static_argnames=("where", "dtype", "unroll", "axis", "strategy", "implementation"),
-    inline=True,
 )
-def _run_compiled(captures: tuple, *args: Any, **options: Any) -> tuple[PyTree, PyTree]:
-    """`_run` of cells that read these constants besides their arguments."""
-    del captures
-    return _run(*args, **options)

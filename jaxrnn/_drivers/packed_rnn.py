@@ -15,7 +15,6 @@ from .._batching.packed_sequences import (
     check_first_axis,
     check_whole,
 )
-from .._kernels.implementation import default
 from .._time import masking
 from .._time.restarts import Restarts, rows_of
 from ..memory._strategy import Strategy, as_strategy
@@ -112,7 +111,6 @@ def packed_rnn(
             unroll=1,
             axis=axis,
             strategy=strategy,
-            implementation=default(),
         )
     has_steps = jnp.asarray(packed.sequence_length) > 0
     return outputs, masking.choose(has_steps, packed.at_ends(states), initial_state)

@@ -15,7 +15,7 @@ from .._base.lengths import as_lengths
 from .._base.sharding import as_rows_of, as_varying_as
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
-from .._kernels.implementation import as_implementation
+from .._sequences.implementation import check_implementation
 from .._time.steps import steps_to_run
 from ..memory._strategy import Strategy, as_strategy
 from .over_time import over_time
@@ -114,6 +114,7 @@ def pipelined_rnn(
     """
     check_is_cell(_WHERE, "cell", cell)
     check_is_bound(_WHERE, cell)
+    check_implementation(_WHERE, implementation)
     check_time_major(_WHERE, time_major)
     check_not_packed(_WHERE, inputs)
     chunk = as_count(_WHERE, "chunk", chunk, fix="It is a number of steps.")
@@ -127,7 +128,7 @@ def pipelined_rnn(
     options = {
         "dtype": dtype,
         "strategy": as_strategy(_WHERE, "swap_memory", swap_memory),
-        "implementation": as_implementation(_WHERE, implementation),
+        "implementation": implementation,
     }
     check_stages(_WHERE, axis_name)
     check_inputs(_WHERE, cell, inputs, dtype, axis_name)

@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
 
-from .._autodiff.transposable import transposable
 from .._base.math import concrete_or_none
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, PyTree
 from .._tensor_array.carried import of_rows, with_capacity_for, with_known_shapes
 from .._tensor_array.tensor_array import TensorArray
-from ..memory._segmented_loop import segmented_loop
+from ..memory._bounded_loop import bounded_loop
 from ..memory._strategy import Strategy, plan_of
 
 Carry = tuple[Array, PyTree, PyTree, PyTree]
@@ -94,7 +93,7 @@ def _compiled(
     time = jnp.zeros((), jnp.int32)
     carry = with_known_shapes(carry, lambda carry: step(time, carry)[0])
     plan = plan_of(strategy, max_time)
-    count, carry, emits = segmented_loop(plan, _is_running, step, carry, max_time)
+    count, carry, emits = bounded_loop(_is_running, step, carry, max_time, plan)
     checkify.debug_check(
         _all_finished(carry), f"{limit.where}: {limit.name} {max_time} was reached"
     )
@@ -114,22 +113,7 @@ def _unbounded(step: Step, carry: Carry, emit_types: PyTree, limit: Limit) -> Ca
         return time + 1, step(time, carry)[0]
 
     start = (jnp.zeros((), jnp.int32), carry)
-    carry = jax.lax.while_loop(lambda loop: _is_running(*loop), body, start)[1]
-    return jax.tree.map(lambda leaf: _without_gradient(leaf, limit), carry)
-
-
-def _without_gradient(leaf: Array, limit: Limit) -> Array:
-    """The same value, which raises our error instead of JAX's when transposed."""
-
-    def refuse(_: Any, cotangent: Any) -> Any:
-        raise ValueError(
-            f"{limit.where}: `{limit.name}` must be given to differentiate backward "
-            "under jit, got None. It bounds what is saved of the steps."
-        )
-
-    if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-        return leaf
-    return transposable(lambda _, leaf: leaf, refuse, (), leaf)
+    return jax.lax.while_loop(lambda loop: _is_running(*loop), body, start)[1]
 
 
 def _all_finished(carry: Carry) -> Array:

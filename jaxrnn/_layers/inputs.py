@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._autodiff.leaves import is_float
 from .._base.arguments import as_dtype
 from .._base.errors import describe
 from .._base.inputs import as_array, as_state, named_inputs
 from .._base.lengths import lengths_array, lengths_for
+from .._base.math import is_float
 from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, DType, Lengths, Params, PyTree
 from .._cells.base import RNNCell

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from .._autodiff.leaves import is_float
 from .._base.cell_keys import fold
+from .._base.math import is_float
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells.base import RNNCell, any_is_random
 

@@ -1,8 +1,9 @@
 """`memory_plan`: what each memory strategy would save of a run, and at what cost."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,6 @@ from .._drivers.dynamic_rnn import dynamic_rnn
 from .._time.masking import first_inputs
 from ..memory import Keep, Nested, Offload, Recompute, Strategy
 from ..memory._strategy import as_strategy, plan_of
-from .program_cost import Bytes, flops, peak_bytes, saved_bytes
 
 _WHERE = "memory_plan"
 _USUAL = (
@@ -30,8 +30,13 @@ _USUAL = (
     Offload(Recompute(64)),
 )
 _UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
-# XLA slices and transposes kernels ahead of the loops that read them.
-_COPIES_OF_PARAMS = 0.75
+
+
+class Bytes(NamedTuple):
+    """Bytes of the memory of the device and of its host."""
+
+    device: int
+    host: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +46,10 @@ class PlannedStrategy:
     Attributes:
         strategy: The strategy.
         saved: Bytes that are saved between the forward and the backward pass.
-        peak: The peak of the bytes that are alive, including what is saved.
-        extra_flops: Floating-point operations of recomputed products.
+        peak: Bytes that the compiled program needs beside its arguments and results,
+            including what is saved. On a CPU, where both share one memory, all of it
+            is the device's.
+        extra_flops: Floating-point operations of the steps that are computed again.
         extra_share: `extra_flops` as a share of those of training without
             recomputation: a forward pass, and twice that for the backward pass.
     """
@@ -78,7 +85,7 @@ class MemoryPlan:
         beside = (
             f"Besides: inputs {_size(self.inputs)}; outputs {_size(self.outputs)}, "
             "twice that if the loss reads them.\n"
-            "On the CPU, host and device share one memory."
+            "On the CPU, host and device share one memory: peaks are those of both."
         )
         return "\n".join([self.title, "", first, "-" * len(first), *rest, "", beside])
 
@@ -115,13 +122,11 @@ def memory_plan(
 ) -> MemoryPlan:
     """The memory that `dynamic_rnn` would need in training under each strategy.
 
-    Nothing is run or compiled: the numbers are read from the traced program for the
-    gradients of a loss on the final state with respect to the parameters, without
-    lengths. With a hundred units or more, the memory that XLA needs, by
-    `memory_analysis()` of the compiled program, is within about a fifth of the peak;
-    for small programs the numbers are less accurate. They hold for cells that save each
-    step. For linear recurrences and `MLSTMCell` they are too low, and the steps that
-    `Keep()` recomputes are not counted: read `memory_analysis()` there.
+    For each strategy the gradients of a loss on the final state with respect to the
+    parameters, without lengths, are compiled for the device at hand, which takes a
+    second or more, and XLA tells what memory they need; nothing is run. Operations are
+    those that XLA counts in a step. What a cell computes again of its own accord, as
+    linear recurrences do, is not extra.
 
     Args:
         cell: A cell, bound or not. Bind a cell with dropout with a key, since its masks
@@ -140,6 +145,8 @@ def memory_plan(
     Raises:
         TypeError: If `cell` is not a cell, or an entry of `strategies` not a strategy.
         ValueError: If `inputs_shape` is of rank below 3.
+        jax.errors.JaxRuntimeError: If XLA refuses a program that exceeds the memory of
+            the device; leave that strategy out.
 
     Example:
         >>> import jaxrnn
@@ -150,37 +157,33 @@ def memory_plan(
         46
     """
     check_time_major(_WHERE, time_major)
+    planned = _as_strategies(strategies)
     inputs = _as_inputs(inputs_shape, as_dtype(_WHERE, dtype or jnp.float32))
     floats = [x for x in jax.tree.leaves(inputs) if jnp.issubdtype(x, jnp.floating)]
     dtype = as_dtype(_WHERE, dtype or (widest_dtype(floats) if floats else jnp.float32))
     bind, params = _with_params(cell, inputs, dtype, 0 if time_major else 1)
 
-    def loss(params: Params, inputs: PyTree, strategy: Strategy) -> Any:
+    def loss(params: Params, inputs: PyTree, strategy: Any = False) -> Any:
         outputs, state = dynamic_rnn(
             bind(params),
             inputs,
             dtype=dtype,
             swap_memory=strategy,
             time_major=time_major,
-            implementation="xla",  # Others save the same; their programs are opaque.
+            implementation="xla",  # XLA does not see into others; they save the same.
         )
         floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x, jnp.inexact)]
         return sum(jnp.sum(x.astype(jnp.float32)) for x in floats), outputs
 
     leaf = jax.tree.leaves(inputs)[0]
     batch_size, time = leaf.shape[1::-1] if time_major else leaf.shape[:2]
-    run = lambda params, inputs: loss(params, inputs, Keep())
-    forward = flops(run, params, inputs)
+    forward = time * _step_flops(loss, params, inputs, 0 if time_major else 1)
     unbound = cell.cell if isinstance(cell, BoundCell) else cell
-    rows = [
-        _planned(loss, params, inputs, strategy, time, forward)
-        for strategy in _as_strategies(strategies)
-    ]
     return MemoryPlan(
         f"{unbound!r} over {time} steps of {batch_size} rows, {dtype}",
-        tuple(rows),
-        inputs=_bytes(inputs),
-        outputs=_bytes(jax.eval_shape(run, params, inputs)[1]),
+        tuple(_planned(loss, params, inputs, s, time, forward) for s in planned),
+        inputs=_bytes(jax.tree.leaves(inputs)),
+        outputs=_bytes(jax.tree.leaves(jax.eval_shape(loss, params, inputs)[1])),
     )
 
 
@@ -200,21 +203,40 @@ def _planned(
     inputs: PyTree,
     strategy: Strategy,
     time: int,
-    forward: int,
+    forward: float,
 ) -> PlannedStrategy:
     scalar = lambda params, inputs: loss(params, inputs, strategy)[0]
-    peak = peak_bytes(jax.grad(scalar), params, inputs)
-    copies = int(_COPIES_OF_PARAMS * _bytes(params))
+    saved = saved_bytes(scalar, params, inputs)
+    program = jax.jit(jax.grad(scalar)).lower(params, inputs).compile()
+    memory: Any = program.memory_analysis()
+    peak = Bytes(memory.temp_size_in_bytes, memory.host_temp_size_in_bytes)
     # Each level of segments is one more forward pass, unless its residuals are saved.
     plan = plan_of(strategy, time)
     passes = len(plan.segments) - plan.save_residuals
-    return PlannedStrategy(
-        strategy,
-        saved_bytes(scalar, params, inputs),
-        Bytes(peak.device + copies, peak.host),
-        extra_flops=passes * forward,
-        extra_share=passes / 3,
-    )
+    return PlannedStrategy(strategy, saved, peak, int(passes * forward), passes / 3)
+
+
+def _step_flops(loss: Any, params: Params, inputs: PyTree, axis: int) -> float:
+    """The operations of a run over one step: of a loop XLA counts one iteration."""
+    first = lambda x: jax.lax.slice_in_dim(x, 0, 1, axis=axis)
+    step = jax.eval_shape(lambda inputs: jax.tree.map(first, inputs), inputs)
+    cost: Any = jax.jit(loss).lower(params, step).compile().cost_analysis()
+    return cost["flops"]
+
+
+def saved_bytes(fn: Callable, *args: Any) -> Bytes:
+    """What is saved between the passes of a derivative, apart from the arguments."""
+    found = []
+
+    def save(*args: Any) -> None:
+        residuals = {id(x): x for x in jax.tree.leaves(jax.vjp(fn, *args)[1])}
+        for argument in jax.tree.leaves(args):
+            residuals.pop(id(argument), None)
+        found.extend(map(jax.typeof, residuals.values()))
+
+    jax.eval_shape(save, *args)
+    on_host = [t for t in found if t.memory_space == jax.memory.Space.Host]
+    return Bytes(_bytes(found) - _bytes(on_host), _bytes(on_host))
 
 
 def _as_inputs(shape: Any, dtype: DType) -> PyTree:
@@ -254,5 +276,5 @@ def _with_params(
     return cell.bind, jax.eval_shape(lambda key: cell.init(key, step, dtype), key)
 
 
-def _bytes(tree: PyTree) -> int:
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+def _bytes(arrays: list) -> int:
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in arrays)

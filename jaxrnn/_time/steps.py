@@ -135,6 +135,22 @@ class Steps:
         alive = self.alive_steps()
         return tree if alive is None else masking.zero_dead(alive, tree)
 
+    def time_first(self) -> "Steps":
+        """The same steps, of sequences `[time, batch, ...]`."""
+        steps = dataclasses.replace(self, axis=0)
+        if self.restarts is None:
+            return steps
+        starts = self.swap_time(self.restarts.starts)
+        restarts = dataclasses.replace(self.restarts, starts=starts)
+        return dataclasses.replace(steps, restarts=restarts)
+
+    def map_stand_in_inputs(self, fn: Callable[[PyTree], PyTree]) -> "Steps":
+        """The same steps of other inputs, computed by `fn` from those of one step."""
+        if self.stand_in is None:
+            return self
+        inputs, state = self.stand_in
+        return dataclasses.replace(self, stand_in=(fn(inputs), state))
+
     def read(self, tree: PyTree, t: Array) -> PyTree:
         """Step t of each leaf, `[batch, ...]`."""
         return read_step(tree, t, self.axis)

@@ -7,8 +7,8 @@ from typing import Any, ParamSpec, TypeVar
 import jax.numpy as jnp
 import numpy as np
 
-from .._autodiff.jax_internals import Tracer
 from .._base.errors import describe, prefixing
+from .._base.math import is_traced
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -67,7 +67,7 @@ def _as_numpy(name: str, value: Any) -> np.ndarray:
     value = from_tensor(value)
     if isinstance(value, list | tuple | dict | str) or value is None:
         raise TypeError(f"`{name}` must be an array, got {describe(value)}.")
-    if isinstance(value, Tracer):
+    if is_traced(value):
         raise TypeError(
             f"`{name}` must be an array with values, got {describe(value)} that is "
             "traced. Load and save outside of jit; a bound cell can be its argument."

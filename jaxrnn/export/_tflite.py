@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._autodiff.jax_internals import serialize_portable_artifact_str
 from .._base.arguments import check_functions
 from .._base.errors import describe
+from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.typing import Array, PyTree
 from ._optional import import_optional
 from ._stablehlo import check_examples, without_checks

@@ -143,7 +143,7 @@ class Recurrent(HoldsCells, kw_only=True):
         ):
             key = self.make_rng(self.rng_collection)
         options = RunOptions.of(self, dtype, key)
-        if self.is_initializing():  # This must work where no kernel can run.
+        if self.is_initializing():  # This must work where a named one cannot run.
             options = dataclasses.replace(options, implementation=None)
         outputs, state = sequences.run(layer, params, initial_state, options)
         if self.return_carry if return_carry is None else return_carry:

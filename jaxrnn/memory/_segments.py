@@ -1,161 +1,116 @@
-"""How a run of steps is divided into segments, and how these are visited in order.
+"""A run over sequences, segment by segment, that saves little for its backward pass.
 
-`sizes` are the numbers of steps of a segment, of a segment within it, and so on. They
-need not divide one another: the last segment has the remaining steps.
+A scan over segments whose body is under `jax.checkpoint` saves the state before each
+segment, and runs the segment again in the backward pass. What a policy names goes to
+the memory of the host meanwhile.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
-from .._autodiff.host import to_device, to_host
-from .._base.typing import Array
+from .._base.math import is_float
+from .._base.typing import PyTree
+from .._time.steps import Steps
+from ._strategy import CheckpointPlan
 
+Run = Callable[[PyTree, PyTree, Steps], tuple[PyTree, PyTree]]
 
-class Segment(NamedTuple):
-    """Consecutive steps.
-
-    Attributes:
-        start: The first step, an int32 scalar.
-        size: The number of steps, static.
-    """
-
-    start: Array
-    size: int
+# What a strategy may store on the host, by the names that `checkpoint_name` gives: the
+# state before a segment, and what the derivative of a loop reads.
+STATE, RESIDUALS = "jaxrnn_state", "jaxrnn_residuals"
 
 
-def innermost_sizes(sizes: tuple[int, ...], steps: int) -> set[int]:
-    """The sizes of the innermost segments of a run.
+def named(name: str, tree: PyTree) -> PyTree:
+    """The tree, with a name on its floating arrays; scalars and integers are small."""
+    is_large = lambda x: is_float(x) and x.ndim > 0
+    return jax.tree.map(lambda x: checkpoint_name(x, name) if is_large(x) else x, tree)
+
+
+def save_on_host() -> Callable:
+    """The policy of `jax.checkpoint` that saves what has a name, on the host."""
+    return jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[STATE, RESIDUALS],
+        offload_src="device",
+        offload_dst="pinned_host",
+    )
+
+
+def in_scan(body: Callable, policy: Callable | None = None) -> Callable:
+    """The body of a scan, which saves its arguments alone, or what the policy says."""
+    return jax.checkpoint(body, prevent_cse=False, policy=policy)
+
+
+def segmented_run(
+    plan: CheckpointPlan, run: Run, xs: PyTree, state: PyTree, steps: Steps
+) -> tuple[PyTree, PyTree]:
+    """`run(xs, state, steps)`, whose derivatives save what the plan says.
 
     Args:
-        sizes: How it is divided.
-        steps: The number of its steps.
+        plan: What is saved.
+        run: Returns `(outputs, state)`, outputs along the same axes as `xs`. It may
+            close over arrays, and returns for a segment that part of the outputs.
+        xs: Inputs, time along `steps.axis`.
+        state: The initial state.
+        steps: Their steps, at least one.
     """
-    if not steps:
-        return set()
+    if not plan.segments:
+        return run(xs, state, steps)
+    xs, first = steps.swap_time(xs), steps.time_first()
+    outputs, state = _divided(plan.segments, plan.on_host, run, xs, state, first)
+    return steps.swap_time(outputs), state
+
+
+def run_in_segments(
+    size: int, run: Run, xs: PyTree, state: PyTree, steps: Steps
+) -> tuple[PyTree, PyTree]:
+    """`run(xs, state, steps)`, `size` steps at a time; a shorter run at once.
+
+    Of several segments the derivatives save the states before them, and run each again.
+    The arguments are those of `segmented_run`.
+    """
+    plan = CheckpointPlan((size,) if size < steps.time else ())
+    return segmented_run(plan, run, xs, state, steps)
+
+
+def _divided(
+    sizes: tuple[int, ...],
+    on_host: bool,
+    run: Run,
+    xs: PyTree,
+    state: PyTree,
+    steps: Steps,
+) -> tuple[PyTree, PyTree]:
+    """`segmented_run` of time-major inputs, in segments of the first of `sizes`."""
     if not sizes:
-        return {steps}
-    size = min(sizes[0], steps)
-    full, remainder = innermost_sizes(sizes[1:], size), steps % size
-    return full | innermost_sizes(sizes[1:], remainder)
+        return run(xs, state, steps)
+    size = min(sizes[0], steps.time)
+    count, remaining = divmod(steps.time, size)
 
+    def segment(state: PyTree, at: Any, size: int) -> tuple[PyTree, PyTree]:
+        start, part = at
+        state = named(STATE, state) if on_host else state
+        here = steps.slice(start, size)
+        outputs, state = _divided(sizes[1:], False, run, part, state, here)
+        return state, outputs
 
-def visit_segments(
-    visit: Callable[[Segment, Any, Any], tuple[Any, Any]],
-    carry: Any,
-    whole: Segment,
-    size: int,
-    saved: tuple[Any, Any] = ((), ()),
-    reverse: bool = False,
-) -> tuple[Any, tuple[Any, Any]]:
-    """`carry, out = visit(segment, carry, saved)` over the segments of one level.
+    def visit(size: int) -> Callable:
+        policy = save_on_host() if on_host else None
+        return in_scan(lambda state, at: segment(state, at, size), policy)
 
-    Args:
-        visit: Visits one segment.
-        carry: What the first visit receives.
-        whole: The steps that are divided.
-        size: The number of steps in a segment.
-        saved: What the visit of each segment receives: stacked for the segments of full
-            size, and separately for the remainder.
-        reverse: Whether to begin with the last segment.
-
-    Returns:
-        The last carry, and the results of the visits in the form of `saved`.
-    """
-    size = min(size, whole.size)
-    count, remaining = divmod(whole.size, size)
-    remainder = Segment(whole.start + count * size, remaining)
-    stacked, last = saved
-
-    def visit_full(carry: Any, scanned: Any) -> tuple[Any, Any]:
-        i, saved = scanned
-        return visit(Segment(whole.start + i * size, size), carry, saved)
-
-    if remaining and reverse:
-        carry, last = visit(remainder, carry, last)
-    scanned = jnp.arange(count, dtype=jnp.int32), stacked
-    carry, stacked = jax.lax.scan(visit_full, carry, scanned, reverse=reverse)
-    if remaining and not reverse:
-        carry, last = visit(remainder, carry, last)
-    return carry, (stacked, last)
-
-
-def visit_innermost(
-    visit: Callable[[Segment, Any], Any],
-    carry: Any,
-    whole: Segment,
-    sizes: tuple[int, ...],
-) -> Any:
-    """`carry = visit(segment, carry)` over the innermost segments."""
-    if not sizes:
-        return visit(whole, carry)
-
-    def visit_outer(segment: Segment, carry: Any, _: Any) -> tuple[Any, tuple]:
-        return visit_innermost(visit, carry, segment, sizes[1:]), ()
-
-    return visit_segments(visit_outer, carry, whole, sizes[0])[0]
-
-
-def visit_forward(
-    run: Callable[[Segment, tuple], tuple[tuple, Any]],
-    carry: tuple[Any, Any],
-    whole: Segment,
-    sizes: tuple[int, ...],
-    on_host: bool = False,
-) -> tuple[tuple, Any]:
-    """The carry after all steps, and what is saved of each outermost segment.
-
-    For a segment that is divided further, only the state before it is saved.
-
-    Args:
-        run: `carry, residuals = run(segment, carry)` of an innermost segment.
-        carry: `(state, buffers)`, which the first segment receives.
-        whole: The steps.
-        sizes: How they are divided.
-        on_host: Whether what is saved is stored in the memory of the host.
-    """
-    to_memory = to_host if on_host else lambda saved: saved
-
-    def visit(segment: Segment, carry: tuple, _: Any) -> tuple[tuple, Any]:
-        if len(sizes) == 1:
-            carry, residuals = run(segment, carry)
-            return carry, to_memory(residuals)
-        state, _ = carry
-        run_only = lambda segment, carry: run(segment, carry)[0]
-        return visit_innermost(run_only, carry, segment, sizes[1:]), to_memory(state)
-
-    return visit_segments(visit, carry, whole, sizes[0])
-
-
-def visit_backward(
-    run: Callable[[Segment, tuple], tuple[tuple, Any]],
-    pull_back: Callable[[Segment, Any, Any], Any],
-    carry: Any,
-    saved: Any,
-    whole: Segment,
-    sizes: tuple[int, ...],
-) -> Any:
-    """`carry = pull_back(segment, carry, residuals)`, from the last innermost segment.
-
-    A segment that is divided further is run forward again, from the state before it.
-
-    Args:
-        run: As for `visit_forward`; it receives None for buffers.
-        pull_back: Visits an innermost segment.
-        carry: What the last segment receives.
-        saved: As `visit_forward` returns it.
-        whole: The steps.
-        sizes: How they are divided.
-    """
-
-    def visit(segment: Segment, carry: Any, saved: Any) -> tuple[Any, tuple]:
-        saved = to_device(saved)
-        if len(sizes) == 1:
-            return pull_back(segment, carry, saved), ()
-        _, saved = visit_forward(run, (saved, None), segment, sizes[1:])
-        args = run, pull_back, carry, saved, segment, sizes[1:]
-        return visit_backward(*args), ()
-
-    return visit_segments(visit, carry, whole, sizes[0], saved, reverse=True)[0]
+    whole = count * size
+    in_segments = lambda x: x[:whole].reshape(count, size, *x.shape[1:])
+    starts = jnp.arange(count, dtype=jnp.int32) * size
+    scanned = starts, jax.tree.map(in_segments, xs)
+    state, outputs = jax.lax.scan(visit(size), state, scanned)
+    outputs = jax.tree.map(lambda y: jax.lax.collapse(y, 0, 2), outputs)
+    if remaining:
+        at = jnp.int32(whole), jax.tree.map(lambda x: x[whole:], xs)
+        state, last = visit(remaining)(state, at)
+        join = lambda y, z: jnp.concatenate([y, z])
+        outputs = jax.tree.map(join, outputs, last)
+    return outputs, state

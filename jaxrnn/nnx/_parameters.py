@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from .._autodiff.jax_internals import Tracer
 from .._base.arguments import as_count
 from .._base.errors import describe, noting
+from .._base.math import is_traced
 from .._base.trees import named_leaves
 from .._base.typing import DType, Key, Params, PyTree
 from .._layers.layer import Layer, in_dtype
@@ -92,7 +92,7 @@ def check_same_shapes(where: str, own: Params, params: Params) -> None:
 def _in_place_of(old: Any, new: Any) -> jax.Array:
     """The new array, in the dtype and with the sharding of the old one."""
     array = jnp.asarray(new).astype(old.dtype)
-    if isinstance(old, Tracer) or len(old.sharding.device_set) == 1:
+    if is_traced(old) or len(old.sharding.device_set) == 1:
         return array
     return jax.device_put(array, old.sharding)
 

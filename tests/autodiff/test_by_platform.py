@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from jaxrnn._autodiff.by_platform import by_platform
 
 X = jnp.arange(3.0)

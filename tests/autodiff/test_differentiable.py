@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxrnn._autodiff.differentiable import differentiable
+from jaxrnn._autodiff.jax_internals import zero_from_primal
 
 import jaxrnn
 from jaxrnn import FunctionCell, GRUCell
-from jaxrnn._autodiff.differentiable import differentiable
-from jaxrnn._autodiff.jax_internals import zero_from_primal
 from jaxrnn.memory import Keep, Offload, Recompute
 
 EPISODES, ROWS, TIME, UNITS = 3, 2, 5, 3

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jaxrnn._base.captures import UnknownCaptureError, find_captures
 
 import jaxrnn
 import jaxrnn.convert.equinox
 import jaxrnn.linen
 from jaxrnn import BasicRNNCell, FunctionCell
-from jaxrnn._base.captures import UnknownCaptureError, find_captures
 
 X = np.ones((2, 3, 3), np.float32)
 SCALE = 2.0

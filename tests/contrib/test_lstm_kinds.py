@@ -52,15 +52,6 @@ def test_refuses_a_probability(keep_prob):
         contrib.LayerNormBasicLSTMCell(4, dropout_keep_prob=keep_prob)
 
 
-def test_explains_a_cell_that_draws_nothing():
-    step = jax.ShapeDtypeStruct((2, 5, 6), jnp.float32)
-    assert "LayerNormBasicLSTMCell" in str(
-        jaxrnn.explain(contrib.LayerNormBasicLSTMCell(4), step)
-    )
-    with pytest.raises(TypeError, match="must be an AffineCell"):
-        jaxrnn.explain(contrib.LayerNormBasicLSTMCell(4, dropout_keep_prob=0.5), step)
-
-
 def test_groups_do_not_see_each_other():
     cell = contrib.GLSTMCell(4, number_of_groups=2)
     params = cell.init(jax.random.key(0), X[:, 0])

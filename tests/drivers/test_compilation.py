@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from helpers import assert_near, differentiated
 
 import jaxrnn
 from jaxrnn import FunctionCell, GRUCell, LSTMCell
@@ -122,3 +123,20 @@ def test_a_cell_that_closes_over_arrays_is_not_kept():
         assert jax.jit(jax.grad(total))(jnp.ones(3, jnp.float32)).tolist() == [20] * 3
     assert total(jnp.ones(3, jnp.float32)) == 2 * X.size
     assert jaxrnn._drivers.over_time._run_compiled._cache_size() == kept
+
+
+def test_a_run_and_its_gradients_are_exported_for_all_platforms():
+    cell = jaxrnn.MultiRNNCell([LSTMCell(3, use_peepholes=True), GRUCell(3)])
+    params = cell.init(jax.random.key(0), X[:, 0])
+    state = cell.zero_state(4, jnp.float32)
+    lengths = jnp.asarray([5, 0, 3, 9], jnp.int32)
+
+    def step(params, x, state, lengths):
+        run = lambda params, x, state: jaxrnn.dynamic_rnn(
+            cell.bind(params), x, lengths, state
+        )
+        return differentiated(run, params, x, state)
+
+    given = params, jnp.asarray(X), state, lengths
+    made = jax.export.export(jax.jit(step), platforms=("cpu", "cuda", "tpu"))(*given)
+    assert_near(made.call(*given), step(*given), tolerance=1e-6)

@@ -21,7 +21,6 @@ SPARE = 3
 _QUICK = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
 }
 Case = dict[str, Any]
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from helpers import differentiated, eqns
+from jaxrnn._affine import phases as _phases, sequence as _sequence
 from native_cases import (
     CELLS,
     F32,
@@ -20,11 +21,10 @@ from native_cases import (
 )
 
 import jaxrnn
-from jaxrnn._affine import phases as _phases, sequence as _sequence
-from jaxrnn._kernels import default as _default, native_calls as _native_calls
+from jaxrnn._kernels import choice as _choice, native_calls as _native_calls
 from jaxrnn.testing._oracle import weighted_sum
 
-pytest.importorskip("jaxrnn_native")
+native = pytest.importorskip("jaxrnn_native")
 
 
 @pytest.fixture
@@ -68,9 +68,9 @@ def test_xlas_loop_is_not_traced(alone, monkeypatch):
 
 
 def test_a_second_call_traces_nothing(alone, monkeypatch):
-    traced, decide = [], _default.default_implementation
-    spy = lambda work: traced.append(work) or decide(work)
-    monkeypatch.setattr(_default, "default_implementation", spy)
+    traced, run_native = [], _choice.run_native
+    spy = lambda *args, **options: traced.append(args) or run_native(*args, **options)
+    monkeypatch.setattr(_choice, "run_native", spy)
     given = data(CELLS["lstm"])
     for _ in range(3):
         by_default("lstm")(*given)
@@ -98,7 +98,7 @@ def test_cells_that_it_cannot_run(alone):
         assert names[0] == names[1]
 
 
-EXPLAINED = {
+CHOSEN = {
     "native": (jaxrnn.LSTMCell(4), F32),
     "peepholes": (jaxrnn.LSTMCell(4, use_peepholes=True), F32),
     "bfloat16": (jaxrnn.GRUCell(4), jnp.bfloat16),
@@ -106,25 +106,17 @@ EXPLAINED = {
 }
 
 
-@pytest.mark.parametrize("name", EXPLAINED)
-def test_what_explain_tells_is_what_runs(name, alone):
-    cell, dtype = EXPLAINED[name]
-    params, x, state = data(cell, dtype=dtype)
-    found = jaxrnn.explain(cell, x, machine="cpu")
-    assert (found.chosen == "native") == (name == "native")
+@pytest.mark.parametrize("name", CHOSEN)
+def test_what_is_chosen(name, alone):
+    cell, dtype = CHOSEN[name]
     program = functools.partial(run, cell, None)
-    assert bool(calls(program, params, x, state)) == (name == "native")
-    assert f"* {found.chosen} " in str(found)
-    assert "at best" not in str(found)
-    assert "takes on one CPU device" in str(found)
+    assert bool(calls(program, *data(cell, dtype=dtype))) == (name == "native")
 
 
 def test_without_the_package(missing):
     cell = CELLS["gru"]
     given = data(cell)
     assert not calls(functools.partial(run, cell, None), *given)
-    text = str(jaxrnn.explain(cell, given[1], machine="cpu"))
-    assert "native             no   its package is not installed: `pip inst" in text
     with pytest.raises(
         ValueError, match=r"cannot run .*: its package is not installed"
     ):
@@ -136,6 +128,25 @@ def test_a_package_of_another_version(monkeypatch):
     reason = _native_calls.why_not_installed.__wrapped__()
     assert reason.startswith("the installed jaxrnn-native has version ")
     assert reason.endswith("calls version 10000: upgrade both")
+
+
+def test_a_question_registers_nothing(monkeypatch):
+    registered = []
+    monkeypatch.setattr(native, "register", lambda: registered.append(True))
+    assert _native_calls.why_not_installed.__wrapped__() is None
+    assert not registered
+    assert _native_calls.register.__wrapped__() is None
+    assert registered
+
+
+def test_a_package_that_does_not_fit_is_not_used(alone, monkeypatch):
+    reason = "the installed jaxrnn-native does not fit this JAX: no symbol"
+    monkeypatch.setattr(_native_calls, "register", lambda: reason)
+    cell = CELLS["gru"]
+    given = data(cell)
+    assert not calls(by_default("gru"), *given)
+    with pytest.raises(ValueError, match=reason):
+        run(cell, "native", *given)
 
 
 # Packed sequences, for which no implementation can be named.
@@ -227,7 +238,7 @@ def test_an_exported_program_has_the_precision_of_the_call(alone):
 
 
 def test_plans_are_those_of_xlas_loop(alone, request):
-    plan = lambda: jaxrnn.memory_plan(jaxrnn.LSTMCell(8), (4, 50, 8))
+    plan = lambda: jaxrnn.memory_plan(jaxrnn.LSTMCell(8), (4, 50, 8), [False, True])
     found = plan()
     request.getfixturevalue("missing")
     assert plan() == found

@@ -117,7 +117,6 @@ OURS = {
     "FunctionCell",
     "StateSaver",
     "concat_packed",
-    "explain",
     "memory_plan",
     "pack_sequences",
     "packed_batches",

@@ -1,1 +1,0 @@
-"""The fast path of cells that are products followed by elementwise updates."""

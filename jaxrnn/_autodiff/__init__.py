@@ -1,1 +1,0 @@
-"""Derivatives that JAX lacks: bounded loops, custom rules, copies to host memory."""

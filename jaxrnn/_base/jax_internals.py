@@ -1,0 +1,23 @@
+"""What the package uses of JAX beyond its documented API.
+
+No other file may import these names from JAX (ruff's `banned-api`): where an upgrade of
+JAX breaks the package, it breaks here.
+"""
+
+# Runs a jaxpr whose constants are arguments: `raw_rnn` is differentiated with respect
+# to all that a user's function closes over.
+from jax.core import eval_jaxpr as eval_jaxpr
+
+# The operation of the native loops, which has a program for CPUs, one for other
+# platforms, and a transpose of its own.
+from jax.extend.core import Primitive as Primitive
+
+# Writes a program for readers of StableHLO that are older than this JAX.
+from jax.extend.mlir.dialects.stablehlo import (
+    serialize_portable_artifact_str as serialize_portable_artifact_str,
+)
+from jax.interpreters.ad import primitive_jvps as primitive_jvps
+from jax.interpreters.ad import primitive_transposes as primitive_transposes
+from jax.interpreters.batching import primitive_batchers as primitive_batchers
+from jax.interpreters.mlir import lower_fun as lower_fun
+from jax.interpreters.mlir import register_lowering as register_lowering

@@ -1,0 +1,61 @@
+"""Whether a program that was compiled for a cell may serve an equal cell.
+
+`jax.jit` compares static arguments: a cell by its hyper-parameters, a function by
+identity. That is right as long as what is equal stays the same; a bound method or a
+callable object may read attributes that change, and a closure may hold arrays.
+"""
+
+import dataclasses
+import enum
+import functools
+import types
+from typing import Any
+
+import jax
+import numpy as np
+
+from .tensor_shape import TensorShape
+
+_CONSTANTS = (bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType)
+_CONSTANTS += (np.dtype, np.generic, enum.Enum, type, range, types.ModuleType)
+_CONSTANTS += (TensorShape, types.BuiltinFunctionType, jax.Device, jax.sharding.Mesh)
+_CONSTANTS += (jax.sharding.Sharding, jax.sharding.PartitionSpec)
+# Functions and markers of these packages do not change.
+_FIXED = ("jax", "jaxlib", "numpy", "flax", "equinox", "haiku")
+
+
+def is_shareable(cell: Any) -> bool:
+    """Whether all static parts of a pytree stay as they are, as far as one can tell.
+
+    These are constants, functions that close over such parts, and frozen dataclasses
+    and tuples of them.
+    """
+    return _is_fixed(jax.tree.structure(cell))
+
+
+def _is_fixed(value: Any) -> bool:
+    if isinstance(value, _CONSTANTS):
+        return True
+    return all(map(_is_fixed, parts)) if (parts := _parts(value)) is not None else False
+
+
+def _parts(value: Any) -> list | None:
+    """What has to stay as it is for `value` to; None if it may change anyway."""
+    if isinstance(value, jax.tree_util.PyTreeDef):
+        return [value.node_data(), *value.children()]
+    if isinstance(value, tuple | frozenset):
+        return list(value)
+    if isinstance(value, types.FunctionType):
+        cells = [c for c in value.__closure__ or () if c != types.CellType()]
+        defaults = value.__defaults__, *(value.__kwdefaults__ or {}).values()
+        return [*(c.cell_contents for c in cells), *defaults]
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, *value.keywords.values()]
+    if dataclasses.is_dataclass(value) and type(value).__dataclass_params__.frozen:  # pyright: ignore[reportAttributeAccessIssue]
+        names = {field.name for field in dataclasses.fields(value)}
+        return [getattr(value, name) for name in sorted(names | vars(value).keys())]
+    is_of_library = type(value).__module__.split(".")[0] in _FIXED
+    wrapped = getattr(value, "__wrapped__", None)  # By `jax.jit`, say.
+    if is_of_library and not isinstance(value, jax.Array | np.ndarray):
+        return [] if wrapped is None else [wrapped]
+    return None

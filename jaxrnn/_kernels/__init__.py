@@ -1,1 +1,0 @@
-"""The loop of an affine cell, run by a kernel, a program for one kind of machine."""

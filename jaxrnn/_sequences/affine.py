@@ -1,0 +1,291 @@
+"""Whole sequences of an affine cell by XLA, with fast derivatives of every order.
+
+A scan that JAX differentiates saves every gate of every step, and adds to the gradient
+of each kernel at every step. Here the forward loop saves the products `zs` and the
+states. The tangent of a product that comes from parameters and inputs is one product
+over all steps, outside of the loop; the loop pushes the tangent of the state alone,
+through the elementwise updates and the recurrent part of a kernel. JAX's transpose of
+that is the fast backward pass: a loop that runs backward, then large products that
+give the gradients of kernels and inputs.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .._base.math import dot, widest_dtype
+from .._base.sharding import as_varying_as
+from .._base.typing import Array, Params, PyTree
+from .._time import masking
+from .._time.alive_scan import alive_scan
+from .._time.restarts import rows_of
+from .._time.steps import Steps
+from ..memory._segments import RESIDUALS, named
+
+# The products of the inputs are computed ahead of the loop for batches of at most so
+# many rows, and at most so many rows over all steps. On a CPU this saves up to a third
+# of the time where there are few rows, and costs as much where there are many.
+FEW_ROWS, FEW_ROWS_OVER_TIME = 8, 4096
+
+
+class Operands(NamedTuple):
+    """What a run is differentiated with respect to; also the tangents.
+
+    Attributes:
+        products: The parameters of each stage's product, `{"state": [rows, columns],
+            "inputs": [depth, columns], "bias": [columns]}`, the last two only if the
+            stage has them.
+        elementwise: The parameters that the updates read.
+        xs: Inputs, `[time, batch, depth]`.
+        state: The initial state, each leaf `[batch, size]`.
+        restart_states: The states from which sequences within the rows start, each
+            leaf `[sequences, size]`; None without restarts.
+    """
+
+    products: list[Params]
+    elementwise: Params
+    xs: Any
+    state: PyTree
+    restart_states: PyTree
+
+
+def affine_sequence(
+    cell: Any, params: Params, xs: Array, state: PyTree, steps: Steps
+) -> tuple[PyTree, PyTree]:
+    """`(outputs, state)` of `cell` over all steps, equal to a scan of `cell.apply`.
+
+    Args:
+        cell: An `AffineCell`, whose functions close over no traced arrays.
+        params: Its parameters, under the names of its stages.
+        xs: Inputs, `[batch, time, depth]`, time along `steps.axis`.
+        state: The initial state, each leaf `[batch, size]`.
+        steps: Which steps there are. With restarts the outputs are pairs
+            `(output, new_state)`.
+    """
+    products = cell.product_params(params, xs.shape[-1])
+    xs = steps.swap_time(xs)
+    operands = Operands(
+        products, cell.elementwise(params), xs, state, steps.restart_states
+    )
+    outputs, last = _run(cell, operands, steps.with_restart_states(None).time_first())
+    return steps.swap_time(outputs), last
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _run(cell: Any, operands: Operands, steps: Steps) -> tuple[PyTree, PyTree]:
+    outputs, state, _ = forward(cell, operands, steps, save=False)
+    return outputs, state
+
+
+@functools.partial(_run.defjvp, symbolic_zeros=True)
+def _(cell: Any, primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
+    operands, steps = primals
+    outputs, state, saved = forward(cell, operands, steps, save=True)
+    saved = named(RESIDUALS, saved)
+    return (outputs, state), push_forward(cell, operands, steps, saved, tangents[0])
+
+
+def forward(
+    cell: Any, operands: Operands, steps: Steps, save: bool
+) -> tuple[PyTree, PyTree, PyTree]:
+    """`(outputs, state, saved)` of all steps.
+
+    What is saved are `(zs, state)` of each step, `[time, batch, size]`: the products of
+    the stages, and the state on which the cell was run.
+    """
+    steps = steps.with_restart_states(operands.restart_states)
+    product, xs, steps = _products(operands, steps)
+
+    def step(state: PyTree, at: Any) -> tuple[PyTree, PyTree]:
+        t, inputs = at
+        inputs, before = steps.step_inputs(t, inputs, state)
+        elementwise = operands.elementwise
+        output, after, zs, _ = cell.chain(product, elementwise, inputs, before)
+        state, output = steps.mask_step(t, state, after, output)
+        output = output if steps.restarts is None else (output, state)
+        return state, (output, (zs, before) if save else ())
+
+    state, (outputs, saved) = alive_scan(step, operands.state, xs, steps.longest)
+    return outputs, state, saved
+
+
+def _products(operands: Operands, steps: Steps) -> tuple[Callable, PyTree, Steps]:
+    """`(product, xs, steps)`: how a step computes its products, and from what."""
+    products, xs = operands.products, operands.xs
+    rows = xs.shape[1]
+    if isinstance(rows, int) and rows <= FEW_ROWS:
+        if rows * steps.time <= FEW_ROWS_OVER_TIME:
+            return _products_ahead(operands, steps)
+    kernels = [
+        jnp.concatenate([p["inputs"], p["state"]]) if "inputs" in p else p["state"]
+        for p in products
+    ]
+
+    def product(
+        k: int, stage: Any, params: Params, inputs: Array, operand: Array, dtype: Any
+    ) -> Array:
+        if stage.takes_inputs:
+            operand = jnp.concatenate([inputs, operand], axis=-1)
+        return _plus_bias(dot(operand, kernels[k], dtype), products[k])
+
+    return product, xs, steps
+
+
+def _products_ahead(operands: Operands, steps: Steps) -> tuple[Callable, PyTree, Steps]:
+    """`_products` with those of the inputs computed for all steps at once."""
+    products, dtype = operands.products, widest_dtype(operands.state)
+
+    def of_inputs(xs: Array) -> list:
+        return [
+            _plus_bias(dot(xs, p["inputs"], dtype), p) if "inputs" in p else None
+            for p in products
+        ]
+
+    def product(
+        k: int, stage: Any, params: Params, inputs: list, operand: Array, dtype: Any
+    ) -> Array:
+        z = dot(operand, products[k]["state"], dtype)
+        return _plus_bias(z, products[k]) if inputs[k] is None else inputs[k] + z
+
+    ahead = of_inputs(steps.zero_dead(operands.xs))
+    return product, ahead, steps.map_stand_in_inputs(of_inputs)
+
+
+def _plus_bias(z: Array, product: Params) -> Array:
+    if "bias" not in product:
+        return z
+    bias = product["bias"].astype(z.dtype)
+    return z + jnp.expand_dims(bias, tuple(range(z.ndim - 1)))
+
+
+def push_forward(
+    cell: Any, operands: Operands, steps: Steps, saved: PyTree, tangents: Operands
+) -> tuple[PyTree, PyTree]:
+    """The tangents of `(outputs, state)`, linear in those of the operands.
+
+    Args:
+        cell: An `AffineCell`.
+        operands: Those of the run.
+        steps: Its steps, without the restart states.
+        saved: What `forward` saved of them.
+        tangents: Those of the operands; what is not perturbed may be a symbolic zero.
+    """
+    zs, states = saved
+    push_update = _pushed_update(operands, tangents.elementwise)
+    matrices = [product["state"] for product in operands.products]
+    d_restarts = None
+    if steps.restarts is not None:
+        d_states = _dense(operands.restart_states, tangents.restart_states)
+        starts = steps.restarts.starts
+        d_restarts = starts, rows_of(d_states, starts)
+
+    def step(d_state: PyTree, at: Any) -> tuple[PyTree, PyTree]:
+        t, (zs, state, d_zs, d_restarts) = at
+        d_before = d_state
+        if d_restarts is not None:
+            starts, d_start = d_restarts
+            d_before = masking.choose(starts >= 0, d_start, d_state)
+        (_, carry), (d_operand, d_carry) = jax.jvp(
+            lambda state: tuple(cell.enter(state)), (state,), (d_before,)
+        )
+        for stage, matrix, z, d_z in zip(cell.stages, matrices, zs, d_zs, strict=True):
+            terms = [dot(d_operand, matrix, z.dtype), *([] if d_z is None else [d_z])]
+            d_z = functools.reduce(jnp.add, terms)
+            (_, carry), (d_operand, d_carry) = push_update(
+                stage, (z, carry), (d_z, d_carry)
+            )
+        d_state, d_output = steps.mask_step(t, d_state, d_carry, d_operand)
+        return d_state, d_output if d_restarts is None else (d_output, d_state)
+
+    d_zs = _tangents_outside(cell, operands, steps, saved, tangents)
+    d_state = _dense(operands.state, tangents.state)
+    d_state = as_varying_as((operands, _perturbed(tangents)), d_state)
+    xs = zs, states, d_zs, d_restarts
+    d_state, d_outputs = alive_scan(step, d_state, xs, steps.longest, recompute=True)
+    return d_outputs, d_state
+
+
+def _tangents_outside(
+    cell: Any, operands: Operands, steps: Steps, saved: PyTree, tangents: Operands
+) -> list[Array | None]:
+    """Each product's tangent but for what the state's contributes; None for zero.
+
+    They are products over all steps. What these read in rows that are not alive must be
+    finite, though it does not count.
+    """
+    xs, d_xs = steps.zero_dead(operands.xs), tangents.xs
+    factors = _factors(cell, operands.elementwise, saved)
+
+    def tangent(z: Array, product: Params, d_product: Params, factor: Array) -> Any:
+        terms = []
+        if is_perturbed(d_product.get("inputs")):
+            terms.append(dot(xs, d_product["inputs"], z.dtype))
+        if is_perturbed(d_product["state"]) and factor.shape[-1]:
+            terms.append(dot(factor, d_product["state"], z.dtype))
+        if is_perturbed(d_xs) and "inputs" in product:
+            terms.append(dot(d_xs, product["inputs"], z.dtype))
+        if is_perturbed(d_product.get("bias")):
+            terms.append(_plus_bias(jnp.zeros_like(z), d_product))
+        return functools.reduce(jnp.add, terms) if terms else None
+
+    stages = saved[0], operands.products, tangents.products, factors
+    return list(map(tangent, *stages))
+
+
+def _factors(cell: Any, elementwise: Params, saved: PyTree) -> list[Array]:
+    """What each stage multiplied by its "state", `[time, batch, rows]`."""
+
+    def step(zs: list, state: PyTree) -> list[Array]:
+        saved_product = lambda k, *_: zs[k]
+        return cell.chain(saved_product, elementwise, None, state)[3]
+
+    return jax.vmap(step)(*saved)
+
+
+def _pushed_update(operands: Operands, d_elementwise: Params) -> Callable:
+    """`push(stage, (z, carry), tangents)`: the update of a stage and its tangents.
+
+    The tangents of elementwise parameters are given to each row by itself: so their
+    transpose adds up rows, which devices may divide, outside of the loop.
+    """
+    elementwise = operands.elementwise
+    if not _perturbed(d_elementwise):
+
+        def push(stage: Any, primals: tuple, tangents: tuple) -> tuple:
+            update = functools.partial(stage.update, elementwise)
+            return jax.jvp(lambda *args: tuple(update(*args)), primals, tangents)
+
+        return push
+    rows = jax.tree.leaves(operands.state)[0].shape[0]
+    to_rows = lambda d: jnp.broadcast_to(d, (rows, *d.shape))
+    d_rows = jax.tree.map(to_rows, _dense(elementwise, d_elementwise))
+
+    def push_rows(stage: Any, primals: tuple, tangents: tuple) -> tuple:
+        def push_row(d_elementwise: Params, primals: tuple, tangents: tuple) -> tuple:
+            primals, tangents = jax.tree.map(lambda x: x[None], (primals, tangents))
+            update = lambda *args: tuple(stage.update(*args))
+            return jax.jvp(update, (elementwise, *primals), (d_elementwise, *tangents))
+
+        pushed = jax.vmap(push_row)(d_rows, primals, tangents)
+        return jax.tree.map(lambda x: x[:, 0], pushed)
+
+    return push_rows
+
+
+def is_perturbed(tangent: Any) -> bool:
+    """Whether a tangent is more than a symbolic zero."""
+    return isinstance(tangent, jax.Array)
+
+
+def _perturbed(tangents: PyTree) -> list[Array]:
+    return list(filter(is_perturbed, jax.tree.leaves(tangents)))
+
+
+def _dense(primals: PyTree, tangents: PyTree) -> PyTree:
+    """The tangents as arrays: zeros in place of symbolic zeros."""
+    return jax.tree.map(
+        lambda x, d: d if is_perturbed(d) else jnp.zeros_like(x), primals, tangents
+    )

@@ -1,0 +1,68 @@
+"""What runs the loop of an affine cell: by name, or by default."""
+
+from typing import Any
+
+import jax
+from jax.sharding import AxisType
+
+from .._base.errors import describe
+from .._base.sharding import meshes_of
+from .._base.typing import Params, PyTree
+from .._time.run import DeclinedError, Run
+from .affine import affine_sequence
+from .cudnn import cudnn_sequence
+from .native import native_sequence
+
+_BY_NAME = {
+    "xla": affine_sequence,
+    "native": native_sequence,
+    "cudnn": cudnn_sequence,
+}
+
+
+def check_implementation(where: str, implementation: Any) -> None:
+    """Checks the argument of a driver: None, or one of the names.
+
+    Raises:
+        ValueError: If no implementation has that name.
+        TypeError: If it is neither None nor a string.
+    """
+    if implementation is None:
+        return
+    if isinstance(implementation, str) and implementation in _BY_NAME:
+        return
+    error = ValueError if isinstance(implementation, str) else TypeError
+    raise error(
+        f"{where}: `implementation` must be None or one of {', '.join(_BY_NAME)}, got "
+        f"{describe(implementation)}."
+    )
+
+
+def run_affine(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+    """`(outputs, state)` of an affine cell over all steps; see `affine_sequence`.
+
+    Without a name the loops of `jaxrnn-native` run on a CPU the cells that they know.
+
+    Raises:
+        DeclinedError: If the named implementation cannot run them, with the reason.
+    """
+    args = cell, params, run.inputs, run.state, run.steps
+    if run.implementation is not None:
+        return _BY_NAME[run.implementation](*args)
+    if _is_local(args[1:]):
+        try:
+            return native_sequence(*args, is_default=True)
+        except DeclinedError:
+            pass
+    return affine_sequence(*args)
+
+
+def _is_local(arrays: PyTree) -> bool:
+    """Whether arrays are on one device of a process that runs on a CPU.
+
+    XLA cannot divide a call of `jaxrnn-native` over devices, and would gather its rows.
+    """
+    kinds = {kind for mesh in meshes_of(arrays) for kind in mesh.axis_types}
+    is_one_of_many = kinds == {AxisType.Manual}
+    is_alone = kinds <= {AxisType.Auto} and jax.device_count() == 1
+    return jax.default_backend() == "cpu" and (is_one_of_many or is_alone)

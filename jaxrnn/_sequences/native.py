@@ -1,0 +1,240 @@
+"""The loops of the package `jaxrnn-native`, in C++, for cells on CPUs."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._base.trees import with_structure
+from .._base.typing import Array, Params, PyTree
+from .._time.run import DeclinedError
+from .._time.steps import Steps
+from ..memory._segments import RESIDUALS, named
+from . import affine, native_calls
+from .affine import Operands, is_perturbed
+from .native_calls import BackwardArgs, Call, ForwardArgs
+from .native_operation import run_beside_xla
+
+_REFUSAL = (
+    "`implementation` 'native' runs on cpu, in this process, and this is compiled for "
+    "another platform or exported. Leave it out for XLA's loop there."
+)
+
+
+def native_sequence(
+    cell: Any,
+    params: Params,
+    xs: Array,
+    state: PyTree,
+    steps: Steps,
+    is_default: bool = False,
+) -> tuple[PyTree, PyTree]:
+    """`(outputs, state)` of all steps, by the calls of `jaxrnn-native`.
+
+    A call runs whole sequences, with several threads: matrices are rearranged once, and
+    the elementwise work is done as soon as a product is there. Gradients of matrices
+    and inputs are computed after the backward loop, in large products over the steps
+    at which rows are alive.
+
+    Under `vmap` mapped axes become rows of one call, as long as the parameters are not
+    mapped. Rows on several devices need `jax.shard_map`: XLA cannot partition the call.
+
+    Args:
+        cell: An `AffineCell`.
+        params: Its parameters, under the names of its stages.
+        xs: Inputs, `[batch, time, depth]`, time along `steps.axis`.
+        state: The initial state, each leaf `[batch, size]`.
+        steps: Which steps there are.
+        is_default: Whether a program for another platform has XLA's loop; otherwise
+            there is none for it.
+
+    Raises:
+        DeclinedError: If no call can run them, with the reason.
+    """
+    reason = _why_not_cell(cell) or why_not_arrays(xs, state, steps)
+    if reason := reason or native_calls.why_not_installed() or native_calls.register():
+        raise DeclinedError(reason)
+    products = cell.product_params(params, xs.shape[-1])
+    operands = Operands(products, {}, xs, state, steps.restart_states)
+    loop = NativeLoop(cell, None if is_default else _REFUSAL)
+    return loop.run(operands, steps.with_restart_states(None))
+
+
+def why_not_arrays(xs: Array, state: PyTree, steps: Steps) -> str | None:
+    """Why a call of a library cannot have these inputs and this state, or None."""
+    if not isinstance(xs.shape[1 - steps.axis], int):
+        return "the number of rows is symbolic"
+    arrays = [xs, *jax.tree.leaves(state)]
+    if any(0 in x.shape for x in arrays):
+        return "there are no steps, no rows, no inputs, or no units"
+    dtypes = {x.dtype for x in arrays}
+    if dtypes != {jnp.dtype(jnp.float32)}:
+        return f"it computes in float32, got {', '.join(sorted(map(str, dtypes)))}"
+    return None
+
+
+def row_lengths(xs: Array, steps: Steps) -> Array:
+    """int32 `[batch]`, the number of steps of each row, from 0 to all."""
+    if steps.lengths is None:
+        return jnp.full(xs.shape[1 - steps.axis], steps.time, jnp.int32)
+    return jnp.clip(steps.lengths, 0, steps.time).astype(jnp.int32)
+
+
+def _why_not_cell(cell: Any) -> str | None:
+    if cell.plain_kind is not None:
+        return None
+    return (
+        "it runs GRUCell, BasicRNNCell, and LSTMs without peepholes, clips and "
+        "projection, all with tanh"
+    )
+
+
+class NativeLoop:
+    """The loop of one cell, forward and backward, with XLA's for other derivatives.
+
+    Args:
+        cell: An `AffineCell` that the calls know.
+        refusal: Why there is no program for other platforms; None for XLA's loop.
+    """
+
+    def __init__(self, cell: Any, refusal: str | None) -> None:
+        self.cell, self.refusal = cell, refusal
+
+    def run(self, operands: Operands, steps: Steps) -> tuple[PyTree, PyTree]:
+        """`(outputs, state)` of all steps."""
+        run = jax.custom_jvp(lambda *args: self.forward(*args, save=False)[:2])
+        run.defjvp(self._push_forward, symbolic_zeros=True)
+        return run(operands, steps)
+
+    def _push_forward(self, primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
+        operands, steps = primals
+        outputs, state, saved = self.forward(operands, steps, save=True)
+        saved = named(RESIDUALS, saved)
+        leaves, tree = jax.tree.flatten(tangents[0])
+        perturbed = list(map(is_perturbed, leaves))
+
+        def push(operands: Operands, steps: Steps, saved: Any, d_leaves: list) -> Any:
+            rest = iter(d_leaves)
+            tangents = tree.unflatten([next(rest) if p else 0 for p in perturbed])
+            return self.tangent(operands, steps, saved, tangents)
+
+        def pull(operands: Operands, steps: Steps, saved: Any, cts: Any) -> list:
+            ct_operands = jax.tree.leaves(self.transpose(operands, steps, saved, cts))
+            return [ct for ct, p in zip(ct_operands, perturbed, strict=True) if p]
+
+        d_leaves = list(filter(is_perturbed, leaves))
+        args = operands, steps, saved, d_leaves
+        return (outputs, state), run_beside_xla(push, push, *args, transpose=pull)
+
+    def forward(
+        self, operands: Operands, steps: Steps, save: bool
+    ) -> tuple[PyTree, PyTree, PyTree]:
+        """`(outputs, state, saved)`; what is saved has the axes of the inputs."""
+        native = functools.partial(self._forward, save=save)
+        xla = functools.partial(self._forward_by_xla, save=save)
+        return run_beside_xla(native, xla, operands, steps, refusal=self.refusal)
+
+    def tangent(
+        self, operands: Operands, steps: Steps, saved: PyTree, tangents: Operands
+    ) -> tuple[PyTree, PyTree]:
+        """The tangents of `(outputs, state)`, by XLA's loop."""
+        swap = steps.swap_time
+        operands = operands._replace(xs=swap(operands.xs))
+        if is_perturbed(tangents.xs):
+            tangents = tangents._replace(xs=swap(tangents.xs))
+        args = self.cell, operands, steps.time_first(), swap(saved), tangents
+        d_outputs, d_state = affine.push_forward(*args)
+        return swap(d_outputs), d_state
+
+    def transpose(
+        self, operands: Operands, steps: Steps, saved: PyTree, cotangents: tuple
+    ) -> Operands:
+        """The cotangents of the operands."""
+
+        def by_xla(operands: Operands, steps: Steps, saved: Any, cts: Any) -> Operands:
+            push = functools.partial(self.tangent, operands, steps, saved)
+            return jax.linear_transpose(push, operands)(cts)[0]
+
+        args = operands, steps, saved, cotangents
+        return run_beside_xla(self._backward, by_xla, *args, refusal=self.refusal)
+
+    def _forward_by_xla(self, operands: Operands, steps: Steps, save: bool) -> tuple:
+        swap = steps.swap_time
+        operands = operands._replace(xs=swap(operands.xs))
+        results = affine.forward(self.cell, operands, steps.time_first(), save)
+        outputs, state, saved = results
+        return swap(outputs), state, swap(saved)
+
+    def _forward(self, operands: Operands, steps: Steps, save: bool) -> tuple:
+        products, _, xs, state, restart_states = operands
+        restarts = None if steps.restarts is None else steps.restarts.starts
+        args = ForwardArgs(
+            row_lengths(xs, steps),
+            restarts,
+            xs,
+            [(p["inputs"], p["state"], p["bias"]) for p in products],
+            *self._split(state),
+            *self._split(restart_states),
+        )
+        found = self._call(operands, steps).forward(args, save)
+        join = functools.partial(self._join, state)
+        outputs = found.outputs
+        if restarts is not None:
+            outputs = outputs, join(outputs, found.new_c)
+        saved = (found.zs, join(found.saved_h, found.saved_c)) if save else ()
+        return outputs, join(found.last_h, found.last_c), saved
+
+    def _backward(
+        self, operands: Operands, steps: Steps, saved: PyTree, cotangents: tuple
+    ) -> Operands:
+        (products, _, xs, state, _), (zs, states) = operands, saved
+        restarts, (ct_outputs, ct_state), ct_new_c = steps.restarts, cotangents, None
+        if restarts is not None:
+            ct_h, ct_new_c = self._split(ct_outputs[1])
+            ct_outputs = ct_outputs[0] + ct_h
+        args = BackwardArgs(
+            row_lengths(xs, steps),
+            None if restarts is None else restarts.starts,
+            [p["state"] for p in products],
+            zs,
+            *self._split(states),
+            ct_outputs,
+            ct_new_c,
+            *self._split(ct_state),
+        )
+        call = self._call(operands, steps)
+        found = call.backward(args)
+        factors = [args.saved_h, found.operand][: len(products)]
+        ct_products = [
+            call.weights(args.lengths, xs, factor, ct_z)
+            for factor, ct_z in zip(factors, found.ct_zs, strict=True)
+        ]
+        ct_xs = call.inputs(args.lengths, [p["inputs"] for p in products], found.ct_zs)
+        join = functools.partial(self._join, state)
+        ct_restart = join(found.ct_restart_h, found.ct_restart_c)
+        return Operands(
+            ct_products, {}, ct_xs, join(found.ct_h, found.ct_c), ct_restart
+        )
+
+    def _call(self, operands: Operands, steps: Steps) -> Call:
+        states = jax.tree.leaves(operands.restart_states)
+        return Call(
+            self.cell.plain_kind,
+            getattr(self.cell, "forget_bias", 0.0),
+            steps.axis,
+            None if steps.restarts is None else states[0].shape[0],
+        )
+
+    def _split(self, state: PyTree) -> tuple[Array | None, Array | None]:
+        """`(h, c)`, each `[..., units]`, None for what there is not."""
+        if state is None:
+            return None, None
+        h, carry = self.cell.enter(state)
+        return h, carry.c if self.cell.plain_kind == "lstm" else None
+
+    def _join(self, like: PyTree, h: Array | None, c: Array | None) -> PyTree:
+        """The inverse of `_split`, with the structure of a state."""
+        if h is None or c is None:
+            return h
+        return with_structure(like, self.cell.leave(c, h)[1])

@@ -1,0 +1,313 @@
+"""The calls of the package `jaxrnn_native` through JAX's FFI, as functions of arrays.
+
+Sequences are `[batch, time, size]` or `[time, batch, size]`, float32. The leaves of the
+arguments, in their order, are the arguments of a call; what there is not is None.
+"""
+
+import dataclasses
+import functools
+import importlib
+import importlib.util
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import sequential_vmap
+
+from .._base.sharding import as_varying_as
+from .._base.typing import Array, Params, PyTree
+from .mapped_rows import SHARED, as_rows
+
+INTERFACE = 1  # The version of the calls.
+
+
+class Cell(NamedTuple):
+    """A cell that the calls know.
+
+    Attributes:
+        number: The number by which they name it.
+        columns: Those of the product of each stage, in units.
+    """
+
+    number: int
+    columns: tuple[int, ...]
+
+
+CELLS = {"lstm": Cell(0, (4,)), "gru": Cell(1, (2, 1)), "rnn": Cell(2, (1,))}
+
+
+class ForwardArgs(NamedTuple):
+    """The arguments of the forward loop.
+
+    Attributes:
+        lengths: int32 `[batch]`, the number of steps of each row.
+        starts: int32 `[batch, time]`, with the axes of `x`: the number of the sequence
+            that starts at a step, -1 where none does; None without restarts.
+        x: The inputs.
+        weights: Of each stage `(w_inputs, w_state, bias)`, `[depth, columns]`, `[units,
+            columns]`, `[columns]`.
+        h: The state before the first step, `[batch, units]`.
+        c: Likewise, of an LSTM.
+        restart_h: The states from which sequences start, `[sequences, units]`.
+        restart_c: Likewise, of an LSTM.
+    """
+
+    lengths: Any
+    starts: Any
+    x: Any
+    weights: Any
+    h: Any
+    c: Any
+    restart_h: Any
+    restart_c: Any
+
+
+class ForwardResults(NamedTuple):
+    """The results of the forward loop.
+
+    Attributes:
+        outputs: h after each step, zeros where a row is not alive.
+        last_h: h after the last step of each row, `[batch, units]`.
+        last_c: Likewise, of an LSTM.
+        new_c: c after each step, of an LSTM with restarts.
+        zs: The products of each stage; empty if nothing is saved. Finite where a row is
+            not alive.
+        saved_h: h before each step, after a restart; zeros where a row is not alive.
+        saved_c: Likewise, of an LSTM.
+    """
+
+    outputs: Any
+    last_h: Any
+    last_c: Any
+    new_c: Any
+    zs: Any
+    saved_h: Any
+    saved_c: Any
+
+
+class BackwardArgs(NamedTuple):
+    """The arguments of the backward loop; names with ct_ are cotangents.
+
+    Attributes:
+        lengths: As in `ForwardArgs`.
+        starts: As in `ForwardArgs`.
+        w_state: The matrix of the state in each stage, `[units, columns]`.
+        zs: As in `ForwardResults`.
+        saved_h: As in `ForwardResults`.
+        saved_c: As in `ForwardResults`.
+        ct_outputs: Those of the outputs.
+        ct_new_c: Those of `new_c`.
+        ct_last_h: Those of `last_h`.
+        ct_last_c: Those of `last_c`.
+    """
+
+    lengths: Any
+    starts: Any
+    w_state: Any
+    zs: Any
+    saved_h: Any
+    saved_c: Any
+    ct_outputs: Any
+    ct_new_c: Any
+    ct_last_h: Any
+    ct_last_c: Any
+
+
+class BackwardResults(NamedTuple):
+    """The results of the backward loop.
+
+    Attributes:
+        ct_zs: Those of `zs`, in their memory; zeros where a row is not alive.
+        operand: What the second stage of a GRU multiplies, r * h; zeros where a row is
+            not alive.
+        ct_h: Those of `h`.
+        ct_c: Those of `c`.
+        ct_restart_h: Those of `restart_h`.
+        ct_restart_c: Those of `restart_c`.
+    """
+
+    ct_zs: Any
+    operand: Any
+    ct_h: Any
+    ct_c: Any
+    ct_restart_h: Any
+    ct_restart_c: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """What all calls know statically.
+
+    Attributes:
+        kind: The cell, a key of `CELLS`.
+        forget_bias: That of an LSTM.
+        axis: The time axis, 0 or 1.
+        sequences: The number of sequences that start within the rows; None without
+            restarts.
+    """
+
+    kind: str
+    forget_bias: float
+    axis: int
+    sequences: int | None
+
+    def forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
+        """Runs all steps; `vmap` makes rows of mapped axes.
+
+        Args:
+            args: The arguments.
+            save: Whether to return what the backward loop reads.
+        """
+        run = functools.partial(self._forward, save=save)
+        if self.sequences is not None:  # `starts` counts those of one call.
+            return sequential_vmap(run)(args)
+        rows = 1 - self.axis
+        axes = ForwardArgs(0, rows, rows, SHARED, 0, 0, SHARED, SHARED)
+        result_axes = ForwardResults(rows, 0, 0, rows, rows, rows, rows)
+        return as_rows(run, (axes,), result_axes)(args)
+
+    def backward(self, args: BackwardArgs) -> BackwardResults:
+        """Runs all steps backward; `vmap` makes rows of mapped axes."""
+        if self.sequences is not None:
+            return sequential_vmap(self._backward)(args)
+        rows = 1 - self.axis
+        axes = BackwardArgs(0, rows, SHARED, rows, rows, rows, rows, rows, 0, 0)
+        result_axes = BackwardResults(rows, rows, 0, 0, SHARED, SHARED)
+        return as_rows(self._backward, (axes,), result_axes)(args)
+
+    def weights(self, lengths: Array, xs: Array, operand: Array, ct_z: Array) -> Params:
+        """The cotangents of a stage's parameters; each mapped entry is a call.
+
+        Args:
+            lengths: int32 `[batch]`.
+            xs: The inputs.
+            operand: What the state's matrix multiplied: `saved_h`, or `operand`.
+            ct_z: The cotangents of the stage's products.
+
+        Returns:
+            `{"inputs": [depth, columns], "state": [units, columns], "bias":
+            [columns]}`.
+        """
+
+        def run(*args: Array) -> Params:
+            (*_, depth), (*_, units), (*_, columns) = (x.shape for x in args[1:])
+            types = _float32(depth, columns), _float32(units, columns)
+            results = self._run("weights", args, (*types, _float32(columns)))
+            return dict(zip(("inputs", "state", "bias"), results, strict=True))
+
+        return sequential_vmap(run)(lengths, xs, operand, ct_z)
+
+    def inputs(
+        self, lengths: Array, w_inputs: list[Array], ct_zs: list[Array]
+    ) -> Array:
+        """The cotangent of the inputs; `vmap` makes rows of mapped axes.
+
+        Args:
+            lengths: int32 `[batch]`.
+            w_inputs: The matrix of the inputs in each stage, `[depth, columns]`.
+            ct_zs: The cotangents of each stage's products.
+        """
+
+        def run(lengths: Array, w_inputs: list[Array], ct_zs: list[Array]) -> Array:
+            types = _float32(*ct_zs[0].shape[:2], w_inputs[0].shape[0])
+            pairs = [*zip(w_inputs, ct_zs, strict=True)]
+            return self._run(
+                "inputs", (lengths, pairs), types, stages=np.int32(len(pairs))
+            )
+
+        rows = 1 - self.axis
+        return as_rows(run, (0, SHARED, rows), rows)(lengths, w_inputs, ct_zs)
+
+    def _forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
+        steps, units = args.x.shape[:2], args.h.shape[1]
+        sequence, last = _float32(*steps, units), _float32(*args.h.shape)
+        zs = [_float32(*steps, n * units) for n in CELLS[self.kind].columns]
+        new_c = None if self.sequences is None else self._if_lstm(sequence)
+        saved = (zs, sequence, self._if_lstm(sequence)) if save else ([], None, None)
+        results = ForwardResults(sequence, last, self._if_lstm(last), new_c, *saved)
+        return self._run("forward", args, results, **self._of_loop, save=save)
+
+    def _backward(self, args: BackwardArgs) -> BackwardResults:
+        last, units = _float32(*args.ct_last_h.shape), args.ct_last_h.shape[1]
+        operand = _float32(*args.saved_h.shape) if self.kind == "gru" else None
+        restart = None if self.sequences is None else _float32(self.sequences, units)
+        results = BackwardResults(
+            [_float32(*z.shape) for z in args.zs],
+            operand,
+            *(last, self._if_lstm(last), restart, self._if_lstm(restart)),
+        )
+        before = len(jax.tree.leaves((args.lengths, args.starts, args.w_state)))
+        aliases = {before + k: k for k in range(len(args.zs))}
+        return self._run("backward", args, results, aliases, **self._of_loop)
+
+    @property
+    def _of_loop(self) -> dict[str, Any]:
+        """The attributes of a loop."""
+        return {
+            "cell": np.int32(CELLS[self.kind].number),
+            "forget_bias": np.float32(self.forget_bias),
+            "restarts": self.sequences is not None,
+        }
+
+    def _if_lstm(self, x: Any) -> Any:
+        return x if self.kind == "lstm" else None
+
+    def _run(
+        self,
+        name: str,
+        args: PyTree,
+        types: PyTree,
+        aliases: dict[int, int] | None = None,
+        **attributes: Any,
+    ) -> Any:
+        """The results of a call, arrays of these types.
+
+        Args:
+            name: The name of the call.
+            args: Its arguments.
+            types: The types of its results.
+            aliases: The numbers of arguments and of results that share memory.
+            **attributes: Further attributes of the call.
+        """
+        leaves, tree = jax.tree.flatten(types)
+        call = jax.ffi.ffi_call(
+            f"jaxrnn_native_{name}", leaves, input_output_aliases=aliases
+        )
+        args = as_varying_as(args, args)
+        attributes["time_axis"] = np.int32(self.axis)
+        results = call(*jax.tree.leaves(args), **attributes)
+        # The call's results do not even have types that vary over devices like these.
+        return tree.unflatten(as_varying_as(args, results))
+
+
+@functools.cache
+def why_not_installed() -> str | None:
+    """Why there is no package to be called, or None. It is not loaded for that."""
+    if importlib.util.find_spec("jaxrnn_native") is None:
+        return "its package is not installed: `pip install ./native` in the repository"
+    package = importlib.import_module("jaxrnn_native")
+    if package.INTERFACE != INTERFACE:
+        return (
+            f"the installed jaxrnn-native has version {package.INTERFACE} of its "
+            f"calls, and this jaxrnn calls version {INTERFACE}: upgrade both"
+        )
+    return None
+
+
+@functools.cache
+def register() -> str | None:
+    """Loads the installed package and registers its calls with JAX, once.
+
+    Returns:
+        Why that failed, or None.
+    """
+    try:
+        importlib.import_module("jaxrnn_native").register()
+    except (OSError, RuntimeError) as error:
+        return f"the installed jaxrnn-native does not fit this JAX: {error}"
+    return None
+
+
+def _float32(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)

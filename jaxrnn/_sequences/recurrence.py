@@ -1,0 +1,135 @@
+"""The states of a linear recurrence, `h_t = a_t * h_{t-1} + x_t`, in two forms.
+
+A step takes the state through as `A * h + S`, and so do several steps. So time can be
+divided into chunks: the A and S of every chunk, all chunks at once; the states between
+them, which are a recurrence over chunks; and the steps again, from these states.
+
+The tangent of a recurrence is the same recurrence of `da_t * h_{t-1} + dx_t`.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._base.sharding import as_varying_as
+from .._base.typing import Array
+from .._time import masking
+from .elements import Element, one_like, plus, times
+
+
+def linear_recurrence(
+    a: Element, x: Element, h: Element, resets: Array | None
+) -> tuple[Element, Element]:
+    """`(hs, h)`: the states after all steps of `h' = a * h + x`, and the last one.
+
+    Args:
+        a: `[time, batch, units]`. Where time is divided into chunks, products of many
+            factors are formed: they should not exceed 1.
+        x: Of the same shape.
+        h: The state before the first step, `[batch, units]`.
+        resets: Bool `[time, batch]`: where the state before a step has no influence,
+            whatever `a` is, not even NaN; None if nowhere.
+
+    Source: Blelloch, "Prefix sums and their applications", 1990.
+    """
+    return _run((a, resets), x, as_varying_as((a, x), h))
+
+
+@jax.custom_jvp
+def _run(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
+    return run_steps(factors, x, h)
+
+
+@_run.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    (factors, x, h), ((d_a, _), d_x, d_h) = primals, tangents
+    hs, last = _run(factors, x, h)
+    before = jax.tree.map(lambda h, hs: jnp.concatenate([h[None], hs[:-1]]), h, hs)
+    d_x = plus(d_x, _zero_at(factors[1], times(d_a, before)))
+    return (hs, last), _run(factors, d_x, d_h)
+
+
+def run_steps(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
+    """`(hs, h)` of all steps, in the form that suits their number and the platform.
+
+    On CPUs the loop runs whatever the number: its step is compiled into one function
+    that costs 0.15 us and, unlike any form in parallel, reads and writes each number
+    once. Of T = 8192, B = 1 and 8, H = 256 it took 1.2 and 36 ms, in chunks 2.2 and 53,
+    `lax.associative_scan` 13 and 197. Elsewhere a step of a loop costs microseconds,
+    whatever its size; in chunks some `3 sqrt(T)` of T steps follow one another.
+
+    Args:
+        factors: `(a, resets)`; see `linear_recurrence`.
+        x: What is added.
+        h: The state before the first step.
+    """
+    if jax.tree.leaves(x)[0].shape[0] < 64:
+        return by_loop(factors, x, h)
+    return jax.lax.platform_dependent(factors, x, h, cpu=by_loop, default=by_chunks)
+
+
+def by_loop(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
+    """One step after another."""
+
+    def step(h: Element, at: Any) -> tuple[Element, Element]:
+        new = _step(h, *at)
+        return new, new
+
+    last, hs = jax.lax.scan(step, h, (*factors, x))
+    return hs, last
+
+
+def by_chunks(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
+    """Chunks of about `sqrt(T)` steps, all of them at once."""
+    time = jax.tree.leaves(x)[0].shape[0]
+    a, resets = factors
+    divide = functools.partial(_divided, math.isqrt(time))
+    # Added steps change nothing.
+    a = jax.tree.map(divide, a, one_like(a))
+    resets, x = jax.tree.map(divide, (resets, x))
+    before, last = _states_between(a, resets, x, h)
+    hs, _ = by_loop((a, resets), x, before)
+    joined = lambda h: jax.lax.collapse(jnp.swapaxes(h, 0, 1), 0, 2)[:time]
+    return jax.tree.map(joined, hs), last
+
+
+def _divided(size: int, x: Array, added: float = 0) -> Array:
+    """`[size, chunks, ...]`, chunks of `size` steps of `x`."""
+    widths = [(0, -x.shape[0] % size)] + [(0, 0)] * (x.ndim - 1)
+    padded = jnp.pad(x, widths, constant_values=added)
+    shape = (padded.shape[0] // size, size, *x.shape[1:])
+    return jnp.swapaxes(padded.reshape(shape), 0, 1)
+
+
+def _states_between(
+    a: Element, resets: Array | None, x: Element, h: Element
+) -> tuple[Element, Element]:
+    """The state before each chunk, and the one after the last."""
+
+    def both(carry: Any, at: Any) -> tuple[Any, None]:
+        (factor, added), (a, reset, x) = carry, at
+        nothing = jax.tree.map(jnp.zeros_like, x)
+        return (_step(factor, a, reset, nothing), _step(added, a, reset, x)), None
+
+    zeros = jax.tree.map(lambda x: jnp.zeros_like(x[0]), x)
+    start = as_varying_as((a, x), (plus(zeros, one_like(a)), zeros))
+    (factor, added), _ = jax.lax.scan(both, start, (a, resets, x))
+
+    def chunk(h: Element, at: Any) -> tuple[Element, Element]:
+        return _step(h, *at), h
+
+    resets = None if resets is None else jnp.any(resets, axis=0)
+    last, before = jax.lax.scan(chunk, h, (factor, resets, added))
+    return before, last
+
+
+def _step(h: Element, a: Element, reset: Array | None, x: Element) -> Element:
+    return plus(_zero_at(reset, times(a, h)), x)
+
+
+def _zero_at(resets: Array | None, x: Element) -> Element:
+    """`x` with zeros at resets, where it may be NaN."""
+    return x if resets is None else masking.zero_dead(~resets, x)

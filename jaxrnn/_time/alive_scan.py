@@ -1,0 +1,74 @@
+"""A scan that ends with the longest row: chunks of steps after it are skipped.
+
+It has a fixed number of iterations, so JAX can differentiate it in every mode.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._base.sharding import zeros_of
+from .._base.typing import Array, PyTree
+
+# A chunk has about so many steps: of a ragged run at most one chunk is run in vain.
+LEAST, MOST = 8, 16
+
+
+def alive_scan(
+    body: Callable[[PyTree, tuple[Array, PyTree]], tuple[PyTree, PyTree]],
+    carry: PyTree,
+    xs: PyTree,
+    longest: Array | None,
+    recompute: bool = False,
+) -> tuple[PyTree, PyTree]:
+    """`lax.scan(body, carry, (ts, xs))`, with zeros for most steps from `longest` on.
+
+    Args:
+        body: A step, which from `longest` on returns the carry as it was and zeros. It
+            reads its number t, an int32 scalar, and step t of `xs`.
+        carry: What the first step receives.
+        xs: What each step reads, each leaf `[time, ...]`.
+        longest: The number of steps that count, an int32 scalar; None for all.
+        recompute: Whether derivatives save what a step reads and compute the rest
+            again. Otherwise they save what its derivative reads.
+    """
+    remat = jax.checkpoint if recompute else _as_it_is
+    step = remat(body, prevent_cse=False)
+    time = jax.tree.leaves(xs)[0].shape[0]
+    if longest is None or time <= LEAST:
+        return jax.lax.scan(step, carry, (jnp.arange(time, dtype=jnp.int32), xs))
+    size = chunk_size(time)
+    first = jnp.int32(0), jax.tree.map(lambda x: x[0], xs)
+    types = jax.eval_shape(step, carry, first)[1]
+
+    def chunk(carry: PyTree, at: Any) -> tuple[PyTree, PyTree]:
+        ts, _ = at
+        run = lambda carry, at: jax.lax.scan(step, carry, at)
+        skip = lambda carry, at: (carry, zeros_of(types, size, (carry, at)))
+        return jax.lax.cond(ts[0] < longest, run, skip, carry, at)
+
+    parts = jax.tree.map(lambda x: _in_chunks(x, size), xs)
+    count = -(-time // size)
+    ts = jnp.arange(count * size, dtype=jnp.int32).reshape(count, size)
+    # Else what a chunk reads would be saved a second time, on its way into the branch.
+    carry, ys = jax.lax.scan(remat(chunk, prevent_cse=False), carry, (ts, parts))
+    return carry, jax.tree.map(lambda y: jax.lax.collapse(y, 0, 2)[:time], ys)
+
+
+def chunk_size(time: int) -> int:
+    """The number of steps in a chunk, so that the last one lacks as few as possible."""
+    return min(range(MOST, LEAST - 1, -1), key=lambda size: -time % size)
+
+
+def _in_chunks(x: Array, size: int) -> Array:
+    """`[chunks, size, ...]`; zeros follow the last step."""
+    missing = -x.shape[0] % size
+    if missing:
+        x = jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
+    return x.reshape(-1, size, *x.shape[1:])
+
+
+def _as_it_is(fn: Callable, **_: Any) -> Callable:
+    return fn

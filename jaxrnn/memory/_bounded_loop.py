@@ -1,0 +1,172 @@
+"""A while loop with a bound on its steps that can be differentiated in every mode.
+
+JAX cannot differentiate `lax.while_loop` backward, since the loop saves nothing of its
+steps. With a bound on their number its derivative is that of a scan over segments of
+steps, which are skipped once the loop has ended.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._base.jax_internals import eval_jaxpr
+from .._base.sharding import as_varying_as, buffers_for
+from .._base.typing import Array, PyTree
+from ._segments import STATE, in_scan, named, save_on_host
+from ._strategy import CheckpointPlan
+
+Step = Callable[[Array, PyTree], tuple[PyTree, PyTree]]
+Running = Callable[[Array, PyTree], Array]
+
+# So few that their residuals take little memory, and few are run after the end.
+STEPS_IN_SEGMENT = 16
+
+
+def bounded_loop(
+    running: Running, step: Step, carry: PyTree, limit: Any, plan: CheckpointPlan
+) -> tuple[Array, PyTree, PyTree]:
+    """Takes steps while `running(t, carry)`, at most `limit`.
+
+    Args:
+        running: Whether to take step t, a bool scalar; it closes over no arrays.
+        step: `step(t, carry) -> (carry, y)`, where `t` is an int32 scalar and the carry
+            keeps its structure, shapes and dtypes. It may close over arrays, and is
+            traced once.
+        carry: What the first step receives.
+        limit: The largest number of steps, static or symbolic.
+        plan: What derivatives save: the carry before each segment, which is run again;
+            without segments in the plan they are short.
+
+    Returns:
+        `(n, carry, ys)`: the number of steps taken, an int32 scalar; the carry after
+        them; and the y of each step, `[limit, ...]`, zeros for steps not taken.
+    """
+    zero = as_varying_as(carry, jnp.zeros((), jnp.int32))
+    if isinstance(limit, int) and not limit:
+        y_types = jax.eval_shape(step, zero, carry)[1]
+        return zero, carry, buffers_for(carry, y_types, 0, 0)
+    closed, (_, y_types) = jax.make_jaxpr(step, return_shape=True)(zero, carry)
+    trees = jax.tree.structure((carry, y_types))
+    jaxpr = closed.jaxpr
+
+    def pure_step(consts: list, t: Array, carry: PyTree) -> tuple[PyTree, PyTree]:
+        leaves = jax.tree.leaves(carry)
+        return trees.unflatten(eval_jaxpr(jaxpr, consts, t, *leaves))
+
+    @jax.custom_jvp
+    def run(consts: list, carry: PyTree) -> tuple[Array, PyTree, PyTree]:
+        taken = lambda t, carry: pure_step(consts, t, carry)
+        return _while(running, taken, carry, limit, y_types)
+
+    def rule(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+        leaves, tree = jax.tree.flatten(primals)
+        d_leaves = jax.tree.leaves(tangents)
+        is_perturbed = [isinstance(d, jax.Array) for d in d_leaves]
+        marked = zip(leaves, is_perturbed, strict=True)
+        perturbed = [x for x, mark in marked if mark]
+
+        def of_perturbed(*perturbed: Array) -> tuple[Array, PyTree, PyTree]:
+            rest = iter(perturbed)
+            pairs = zip(leaves, is_perturbed, strict=True)
+            consts, carry = tree.unflatten(
+                [next(rest) if mark else x for x, mark in pairs]
+            )
+            taken = lambda t, carry: pure_step(consts, t, carry)
+            return _scan(running, taken, carry, limit, y_types, plan)
+
+        d_perturbed = [
+            d for d, mark in zip(d_leaves, is_perturbed, strict=True) if mark
+        ]
+        return jax.jvp(of_perturbed, perturbed, d_perturbed)
+
+    run.defjvp(rule, symbolic_zeros=True)
+    return run(closed.consts, carry)
+
+
+def _while(
+    running: Running, step: Step, carry: PyTree, limit: Any, y_types: PyTree
+) -> tuple[Array, PyTree, PyTree]:
+    """`bounded_loop` without derivatives."""
+    buffers = buffers_for(carry, y_types, limit, 0)
+    start = as_varying_as(carry, jnp.zeros((), jnp.int32))
+
+    def goes_on(loop: Any) -> Array:
+        t, carry, _ = loop
+        return (t < limit) & running(t, carry)
+
+    def body(loop: Any) -> Any:
+        t, carry, ys = loop
+        carry, y = step(t, carry)
+        put = lambda ys, y: jax.lax.dynamic_update_index_in_dim(ys, y, t, 0)
+        return t + 1, carry, jax.tree.map(put, ys, y)
+
+    return jax.lax.while_loop(goes_on, body, (start, carry, buffers))
+
+
+def _scan(
+    running: Running,
+    step: Step,
+    carry: PyTree,
+    limit: int,
+    y_types: PyTree,
+    plan: CheckpointPlan,
+) -> tuple[Array, PyTree, PyTree]:
+    """`bounded_loop` as a scan, which has derivatives.
+
+    Its segments are skipped once the loop has ended. In a segment in which it ends,
+    further steps are the first one again, and dropped: it is as finite as the loop is.
+    """
+    start = as_varying_as(carry, jnp.zeros((), jnp.int32)), carry
+
+    def goes_on(state: Any) -> Array:
+        t, carry = state
+        return (t < limit) & running(t, carry)
+
+    def one_step(state: Any, _: None) -> tuple[Any, PyTree]:
+        is_taken = goes_on(state)
+        t, carry = _choose(is_taken, state, start)
+        carry, y = step(t, carry)
+        zeros = jax.tree.map(jnp.zeros_like, y)
+        state = _choose(is_taken, (t + 1, carry), state)
+        return state, _choose(is_taken, y, zeros)
+
+    def segment_of(
+        body: Callable, count: int, types: PyTree, on_host: bool
+    ) -> Callable:
+        """The body of a scan over segments, each of `count` steps of `body`."""
+
+        def segment(state: Any, _: None) -> tuple[Any, PyTree]:
+            state = named(STATE, state) if on_host else state
+            run = lambda state: jax.lax.scan(body, state, None, length=count)
+            skip = lambda state: (state, _zeros(types, state))
+            return jax.lax.cond(goes_on(state), run, skip, state)
+
+        # Around the condition, which would save a copy of all that is closed over.
+        return in_scan(segment, save_on_host() if on_host else None)
+
+    sizes = plan.segments or (STEPS_IN_SEGMENT,)
+    body, types, steps = one_step, y_types, 1
+    for depth, size in reversed(list(enumerate(sizes))):
+        count = -(-min(size, limit) // steps)
+        types = jax.tree.map(functools.partial(_longer, count), types)
+        body = segment_of(body, count, types, plan.on_host and not depth)
+        steps *= count
+    state, ys = jax.lax.scan(body, start, None, length=-(-limit // steps))
+    flat = lambda y: y.reshape(-1, *y.shape[len(sizes) + 1 :])[:limit]
+    return *state, jax.tree.map(flat, ys)
+
+
+def _choose(is_taken: Array, tree: PyTree, other: PyTree) -> PyTree:
+    return jax.tree.map(lambda x, y: jnp.where(is_taken, x, y), tree, other)
+
+
+def _longer(count: int, y: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((count, *y.shape), y.dtype)
+
+
+def _zeros(types: PyTree, like: PyTree) -> PyTree:
+    zeros = jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), types)
+    return as_varying_as(like, zeros)

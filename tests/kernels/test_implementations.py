@@ -1,0 +1,138 @@
+"""Implementations by name: which there are, and the cells that decline them."""
+
+import cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, contrib
+
+F32 = jnp.dtype(jnp.float32)
+# Cells that no implementation runs, and the reason in the message.
+DECLINED = {
+    "residual_fn": "`residual_fn` is a function of one step",
+    "dropout": "DropoutWrapper drops the state at every step",
+    "dropout_filter": "DropoutWrapper drops the state at every step",
+    "dropout_variational": "DropoutWrapper drops the state at every step",
+    "device": "DeviceWrapper has no `apply_sequence`",
+    "layer_norm_basic_lstm_dropout": "LayerNormBasicLSTMCell draws a mask at every",
+    **dict.fromkeys(
+        ("attention_cell", "attention_joined"), "Wrapper has no `apply_sequence`"
+    ),
+    **dict.fromkeys(
+        ("grid", "grid_bidirectional", "grid_joined"), "c of the window below"
+    ),
+    "ntm": "NTMCell has no `apply_sequence`",
+    **dict.fromkeys(
+        ("lru", "min_gru", "mlstm", "rg_lru"), "no product reads the state"
+    ),
+}
+
+
+def run(cell, implementation, dtype=F32, batch=2, inputs=None, key=None):
+    x = jnp.ones((batch, 3, 2), dtype) if inputs is None else inputs
+    step = jax.tree.map(lambda leaf: leaf[:, 0], x)
+    params = cell.init(jax.random.key(0), step)
+    return jaxrnn.dynamic_rnn(
+        cell.bind(params, key), x, dtype=dtype, implementation=implementation
+    )
+
+
+@pytest.mark.fast("device", "dropout", "dropout_filter", "residual_fn", "grid", "lru")
+@pytest.mark.parametrize("name", DECLINED)
+def test_cells_that_decline_say_why(name):
+    case = cases.CASES[name]
+    depth = jax.tree.leaves(case.inputs)[0].shape[-1]
+    x = jnp.ones((2, 3, depth), F32)
+    for implementation in ("native", "cudnn"):
+        message = f"`implementation` '{implementation}' cannot run.*{DECLINED[name]}"
+        with pytest.raises(ValueError, match=message):
+            run(case.cell, implementation, inputs=x, key=case.key)
+
+
+def keep(params, inputs, state, key=None):
+    return state, state
+
+
+REFUSED = {
+    "unknown": (
+        ValueError,
+        r"dynamic_rnn: `implementation` must be None or one of xla, native, cudnn, got "
+        r"'triton'\.",
+        lambda: run(LSTMCell(3), "triton"),
+    ),
+    "of_another_kind": (
+        TypeError,
+        "must be None or one of xla, native, cudnn, got 3",
+        lambda: run(LSTMCell(3), 3),
+    ),
+    "no_affine_cell": (
+        ValueError,
+        "FunctionCell has no `apply_sequence`. Leave it out for XLA's loop",
+        lambda: run(jaxrnn.FunctionCell(keep, 2, 2), "native"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(name):
+    error, message, call = REFUSED[name]
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize("name", ["xla", None])
+def test_xlas_loop_runs_what_libraries_do_not(name):
+    assert run(LSTMCell(3), name, np.dtype("float64"))[0].dtype == np.float64
+    assert run(LSTMCell(3), name, batch=0)[0].shape == (0, 3, 3)
+
+
+# Which cells are those of libraries.
+
+
+def test_plain_cells():
+    for cell, kind in (
+        (BasicLSTMCell(3), "lstm"),
+        (LSTMCell(3, activation="tanh"), "lstm"),
+        (contrib.LSTMBlockCell(3), "lstm"),
+        (GRUCell(3), "gru"),
+        (contrib.GRUBlockCellV2(3), "gru"),
+        (BasicRNNCell(3), "rnn"),
+        (GRUCell(3, activation="relu"), None),
+        (LSTMCell(3, use_peepholes=True), None),
+        (contrib.LSTMBlockCell(3, use_peephole=True), None),
+        (jaxrnn.CudnnCompatibleGRUCell(3), None),
+        (contrib.IndyLSTMCell(3), None),
+        (contrib.UGRNNCell(3), None),
+    ):
+        assert cell.plain_kind == kind
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        LSTMCell,
+        BasicLSTMCell,
+        GRUCell,
+        BasicRNNCell,
+        contrib.LSTMBlockCell,
+        contrib.GRUBlockCellV2,
+    ],
+    ids=lambda of: of.__name__,
+)
+def test_a_subclass_is_no_plain_cell(of):
+    """It may compute anything."""
+
+    class Derived(of):
+        def enter(self, state):
+            operand, carry = super().enter(state)
+            return 0.5 * operand, carry
+
+    cell = Derived(3)
+    assert cell.plain_kind is None
+    with pytest.raises(ValueError, match="cannot run this cell"):
+        run(cell, "native")
+    got, want = run(cell, None)[0], run(of(3), None)[0]
+    assert not np.allclose(got, want)

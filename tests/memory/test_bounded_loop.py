@@ -1,0 +1,221 @@
+"""A loop that ends at run time has the derivatives of the equivalent scan."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from jaxrnn.memory import CheckpointPlan, _bounded_loop
+
+LIMIT, STEPS, ROWS, UNITS = 9, 4, 2, 3
+bounded_loop = functools.partial(_bounded_loop.bounded_loop, plan=CheckpointPlan())
+
+
+def data():
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape) * 0.7)
+    return draw(UNITS, UNITS), draw(LIMIT, ROWS, UNITS), draw(ROWS, UNITS)
+
+
+def loop(kernel, xs, state, steps=STEPS, limit=LIMIT):
+    """An RNN whose carry also has a counter, a key and a buffer that is written to."""
+
+    def step(t, carry):
+        count, end, key, state, kept = carry
+        row = jax.lax.dynamic_index_in_dim(xs, t, keepdims=False)
+        state = jnp.tanh(state @ kernel + row)
+        kept = jax.lax.dynamic_update_index_in_dim(kept, state, t, 0)
+        key = jax.random.fold_in(key, t)
+        return (count + 2, end, key, state, kept), state**2
+
+    kept = jnp.zeros((limit, *state.shape))
+    carry = (jnp.int32(0), jnp.int32(2 * steps), jax.random.key(0), state, kept)
+    running = lambda t, carry: carry[0] < carry[1]
+    n, (count, _, _, state, kept), ys = bounded_loop(running, step, carry, limit)
+    return n, count, (state, kept, ys)
+
+
+def scan(kernel, xs, state, steps=STEPS, limit=LIMIT):
+    """The same by `lax.scan` over the steps that are taken, a known number here."""
+
+    def step(state, row):
+        state = jnp.tanh(state @ kernel + row)
+        return state, state
+
+    state, states = jax.lax.scan(step, state, xs[: min(steps, limit)])
+    missing = jnp.zeros((limit - states.shape[0], *states.shape[1:]))
+    kept = jnp.concatenate([states, missing])
+    return min(steps, limit), 2 * min(steps, limit), (state, kept, kept**2)
+
+
+def loss(run, kernel, xs, state):
+    leaves = jax.tree.leaves(run(kernel, xs, state)[2])
+    weigh = lambda x: jnp.sum(x * jnp.cos(jnp.arange(x.size)).reshape(x.shape))
+    return sum(map(weigh, leaves), jnp.zeros(())) ** 2
+
+
+def gradient(run):
+    return jax.grad(functools.partial(loss, run), (0, 1, 2))
+
+
+def tangent(run):
+    return lambda *args: jax.jvp(functools.partial(loss, run), args, args)
+
+
+def gradient_of_gradient(run):
+    def length(*args):
+        return sum(jnp.sum(g**2) for g in gradient(run)(*args))
+
+    return jax.grad(length, (0, 1, 2))
+
+
+def tangent_of_gradient(run):
+    return lambda *args: jax.jvp(gradient(run), args, args)
+
+
+def gradient_of_tangent(run):
+    return jax.grad(lambda *args: tangent(run)(*args)[1], (0, 1, 2))
+
+
+def many(run):
+    scaled = lambda c: lambda k, x, s: gradient(run)(k * c, x, s * c)
+    return lambda *args: jax.vmap(lambda c: scaled(c)(*args))(jnp.arange(3.0))
+
+
+def rematerialized(run):
+    return jax.grad(jax.checkpoint(functools.partial(loss, run)), (0, 1, 2))
+
+
+close = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        lambda run: functools.partial(loss, run),
+        gradient,
+        tangent,
+        gradient_of_gradient,
+        tangent_of_gradient,
+        gradient_of_tangent,
+        many,
+        rematerialized,
+        lambda run: jax.jacfwd(functools.partial(loss, run), (0, 2)),
+        lambda run: jax.hessian(functools.partial(loss, run), 2),
+    ],
+)
+def test_equals_the_scan_in_every_mode(mode):
+    close(jax.jit(mode(loop))(*data()), jax.jit(mode(scan))(*data()))
+
+
+@pytest.mark.parametrize("steps", [0, 1, LIMIT, LIMIT + 3])
+def test_counts_its_steps_and_stops_at_the_limit(steps):
+    got = jax.jit(lambda *args: loop(*args, steps=steps))(*data())
+    close(got, scan(*data(), steps=steps))
+    run = functools.partial(loop, steps=steps)
+    close(
+        jax.jit(gradient(run))(*data()),
+        jax.jit(gradient(functools.partial(scan, steps=steps)))(*data()),
+    )
+
+
+def test_with_a_limit_of_0_no_step_is_taken():
+    def run(state):
+        step = lambda t, state: (state * 2, state)
+        n, state, ys = bounded_loop(lambda t, state: True, step, state, 0)
+        return n, state, ys
+
+    n, state, ys = jax.jit(run)(data()[2])
+    assert n == 0
+    assert ys.shape == (0, ROWS, UNITS)
+    np.testing.assert_array_equal(state, data()[2])
+    ones = jax.grad(lambda state: run(state)[1].sum())(data()[2])
+    np.testing.assert_array_equal(ones, np.ones((ROWS, UNITS)))
+
+
+def test_gradients_equal_finite_differences():
+    check_grads(
+        jax.jit(functools.partial(loss, loop)), data(), order=2, modes=("fwd", "rev")
+    )
+
+
+def test_batched_ends_differ_from_row_to_row():
+    ends = jnp.asarray([0, 2, 7], jnp.int32)
+
+    def run(end, *args):
+        return gradient(functools.partial(loop, steps=end))(*args)
+
+    got = jax.jit(jax.vmap(run, (0, None, None, None)))(ends, *data())
+    for i, end in enumerate([0, 2, 7]):
+        want = gradient(functools.partial(scan, steps=end))(*data())
+        close(jax.tree.map(lambda x, i=i: x[i], got), want)
+
+
+def shapes(fn, *args):
+    """The shapes of all that the program computes."""
+    text = jax.jit(fn).lower(*args).as_text()
+    return {line.split("tensor<")[-1].split(">")[0] for line in text.splitlines()}
+
+
+def test_records_only_what_derivatives_read():
+    state = f"{LIMIT}x{ROWS}x{UNITS}xf64"
+    buffer = f"{LIMIT}x{LIMIT}x{ROWS}x{UNITS}xf64"
+    only_state = lambda *args: loop(*args)[2][0]
+    kernel, xs, start = data()
+    xs = xs[:, :1] + jnp.zeros((1, 1, 1))  # So that only a record has that shape.
+    bare = lambda kernel, xs, start: bounded_loop(
+        lambda t, s: t < STEPS,
+        lambda t, s: (jnp.tanh(s @ kernel + xs[t]), ()),
+        start,
+        LIMIT,
+    )[1].sum()
+    assert state not in shapes(bare, kernel, xs, start)
+    assert state in shapes(jax.grad(bare), kernel, xs, start)
+    taken = shapes(jax.grad(lambda *args: only_state(*args).sum()), *data())
+    assert state in taken
+    assert buffer not in taken
+
+
+def test_steps_taken_forward_and_backward_do_not_depend_on_the_limit():
+    counts = {"steps": 0}
+
+    def count():
+        counts["steps"] += 1
+
+    def run(state, kernel, limit):
+        def step(t, state):
+            jax.debug.callback(count)
+            return jnp.tanh(state @ kernel), state
+
+        end = 30
+        _, state, ys = bounded_loop(lambda t, s: t < end, step, state, limit)
+        return state.sum() + ys.sum()
+
+    def taken(fn):
+        counts["steps"] = 0
+        jax.block_until_ready(jax.jit(fn)(data()[2], data()[0]))
+        jax.effects_barrier()
+        return counts["steps"]
+
+    size = _bounded_loop.STEPS_IN_SEGMENT
+    for limit in (30, 1000):
+        forward = functools.partial(run, limit=limit)
+        assert taken(forward) == 30
+        # In whole segments, once in the forward pass and once in the backward pass.
+        assert taken(jax.grad(forward, (0, 1))) == 2 * size * -(-30 // size)
+
+
+def test_a_step_that_reads_a_row_costs_no_more_where_there_are_more_rows():
+    """The gradient of the array that it reads is updated in that row alone."""
+
+    def work(rows):
+        run = jax.jit(lambda kernel, xs, state: gradient(loop)(kernel, xs, state)[1])
+        args = data()[0], jnp.zeros((rows, ROWS, UNITS)), data()[2]
+        return run.lower(*args).compile().cost_analysis()["flops"]
+
+    # One sum of all rows, whatever the number of steps.
+    assert work(5000) - work(50) <= 4950 * ROWS * UNITS

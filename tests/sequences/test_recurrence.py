@@ -1,0 +1,153 @@
+"""Linear recurrences in each form, against NumPy and a scan that JAX differentiates."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrnn import ComplexState
+from jaxrnn._sequences import recurrence
+from jaxrnn._sequences.elements import plus, times
+from jaxrnn._sequences.recurrence import by_chunks, by_loop, run_steps
+
+FORMS = {"loop": by_loop, "chunks": by_chunks}
+KINDS = ("real", "complex")
+BATCH, UNITS = 2, 3
+
+
+@pytest.fixture(params=FORMS)
+def form(request, monkeypatch):
+    """Each form, whatever the platform and the number of steps."""
+    monkeypatch.setattr(recurrence, "run_steps", FORMS[request.param])
+
+
+def numbers(rng, kind, *shape):
+    """Normal numbers, real or complex."""
+    if kind == "real":
+        return jnp.asarray(rng.normal(size=shape))
+    return ComplexState(*jnp.asarray(rng.normal(size=(2, *shape))))
+
+
+def data(kind, time, restarted=False):
+    """`(a, x, h, resets)`, batch major."""
+    rng = np.random.default_rng(time)
+    a, x = (numbers(rng, kind, BATCH, time, UNITS) for _ in range(2))
+    a = jax.tree.map(lambda leaf: jnp.tanh(leaf) * 0.7, a)
+    resets = rng.random((BATCH, time)) < 0.3 if restarted else None
+    return a, x, numbers(rng, kind, BATCH, UNITS), resets
+
+
+def time_first(tree):
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), tree)
+
+
+def as_complex(x):
+    if isinstance(x, ComplexState):
+        return np.asarray(x.real) + 1j * np.asarray(x.imag)
+    return np.asarray(x)
+
+
+@pytest.mark.usefixtures("form")
+@pytest.mark.parametrize("restarted", [False, True], ids=["one", "restarted"])
+@pytest.mark.parametrize("time", [1, 7, 16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_equals_a_loop_of_numpy(kind, time, restarted):
+    a, x, h, resets = data(kind, time, restarted)
+    of_rows = *time_first((a, x)), h, time_first(resets)
+    hs, last = recurrence.linear_recurrence(*of_rows)
+    hs = time_first(hs)
+    a, x, want = (as_complex(v) for v in (a, x, h))
+    for t in range(time):
+        before = want if resets is None else np.where(resets[:, t, None], 0, want)
+        want = a[:, t] * before + x[:, t]
+        np.testing.assert_allclose(as_complex(hs)[:, t], want, rtol=1e-12)
+    np.testing.assert_allclose(as_complex(last), want, rtol=1e-12)
+
+
+def scanned(resets, a, x, h):
+    """The recurrence as a scan, time first."""
+
+    def step(h, at):
+        a, x, reset = at
+        before = jax.tree.map(lambda v: jnp.where(reset[:, None], 0.0, v), h)
+        h = plus(times(a, before), x)
+        return h, h
+
+    last, hs = jax.lax.scan(step, h, (a, x, resets))
+    return hs, last
+
+
+@pytest.mark.usefixtures("form")
+@pytest.mark.parametrize("kind", KINDS)
+def test_derivatives_of_both_orders(kind):
+    """Time first; weights make each number count differently."""
+    a, x, h, resets = data(kind, 11, restarted=True)
+    args, resets = (*time_first((a, x)), h), jnp.asarray(resets).T
+    ours = lambda *args: recurrence.linear_recurrence(*args, resets)
+    plain = functools.partial(scanned, resets)
+    direction = jax.tree.map(lambda leaf: jnp.cos(3 * leaf), args)
+
+    def loss(run, args):
+        leaves = jax.tree.leaves(run(*args))
+        return sum(jnp.sum(jnp.sin(leaf * (i + 1))) for i, leaf in enumerate(leaves))
+
+    def slope(run, args):
+        return jax.jvp(lambda args: loss(run, args), (args,), (direction,))[1]
+
+    for of in (loss, slope):
+        got, want = (jax.grad(functools.partial(of, f))(args) for f in (ours, plain))
+        jax.tree.map(
+            lambda g, w: np.testing.assert_allclose(g, w, 1e-9, 1e-12), got, want
+        )
+
+
+@pytest.mark.usefixtures("form")
+def test_what_stood_before_a_reset_does_not_matter():
+    """Not even NaN: neither in states nor in gradients."""
+    a, x, h, _ = data("real", 12)
+    a, x = time_first((a, x))
+    resets = jnp.zeros((12, BATCH), bool).at[5].set(True)
+    bad = x.at[:5].set(jnp.nan)
+
+    def after(x):
+        hs, _ = recurrence.linear_recurrence(a, x, h, resets)
+        return jnp.sum(jnp.sin(hs[5:])), hs[5:]
+
+    (_, want), want_slope = jax.value_and_grad(after, has_aux=True)(x)
+    (_, got), got_slope = jax.value_and_grad(after, has_aux=True)(bad)
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(got_slope[5:], want_slope[5:])
+
+
+@pytest.mark.usefixtures("form")
+def test_many_steps_of_strong_decay_are_finite():
+    """Products of factors underflow; nothing is divided by them."""
+    a = jnp.full((3000, 1, 1), 1e-3, jnp.float32)
+    loss = lambda a: jnp.sum(
+        recurrence.linear_recurrence(
+            a, jnp.ones_like(a), jnp.ones((1, 1), jnp.float32), None
+        )[0]
+    )
+    value, slope = jax.value_and_grad(loss)(a)
+    np.testing.assert_allclose(value, 3000 / (1 - 1e-3), rtol=1e-5)
+    assert jnp.all(jnp.isfinite(slope))
+
+
+@pytest.mark.parametrize("shape", [(70, 0, 3), (70, 2, 0)], ids=["rows", "units"])
+def test_nothing_in_chunks(shape):
+    a = jnp.ones(shape)
+    hs, last = by_chunks((a, None), a, a[0])
+    assert (hs.shape, last.shape) == (shape, shape[1:])
+
+
+@pytest.mark.parametrize(("platform", "loops"), [("cpu", 1), ("cuda", 3), ("tpu", 3)])
+@pytest.mark.parametrize("time", [63, 64])
+def test_the_platform_chooses_the_form(platform, loops, time):
+    """One loop over steps on CPUs, three over chunks elsewhere; one of few steps."""
+    a, x, h, _ = data("real", time)
+    a, x = time_first((a, x))
+    run = jax.jit(lambda a, x, h: run_steps((a, None), x, h))
+    lowered = run.trace(a, x, h).lower(lowering_platforms=(platform,))
+    assert lowered.as_text().count("stablehlo.while") == (loops if time > 63 else 1)
