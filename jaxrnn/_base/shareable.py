@@ -58,7 +58,8 @@ def _parts(value: Any) -> list | None:
         return [value.func, value.args, *value.keywords.values()]
     if dataclasses.is_dataclass(value) and type(value).__dataclass_params__.frozen:  # pyright: ignore[reportAttributeAccessIssue]
         names = {field.name for field in dataclasses.fields(value)}
-        return [getattr(value, name) for name in sorted(names | vars(value).keys())]
+        names |= set(getattr(value, "__dict__", ()))
+        return [getattr(value, name) for name in sorted(names)]
     is_of_library = type(value).__module__.split(".")[0] in _FIXED
     wrapped = getattr(value, "__wrapped__", None)  # By `jax.jit`, say.
     if is_of_library and not isinstance(value, jax.Array | np.ndarray):
