@@ -58,8 +58,7 @@ class Stage:
         takes_inputs: Whether the inputs are concatenated before the operand.
         blocks: The number of equal blocks into which the update splits z: 4 in an LSTM,
             2 for the gates of a GRU, 1 where z is not split. It is read by initializers
-            that draw each block apart. A mesh divides the units of each block; with
-            None none.
+            that draw each block apart, which refuse None.
 
     Raises:
         ValueError: If z cannot be split into `blocks` of one size, or a size is
