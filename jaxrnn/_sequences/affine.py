@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .._base.gathers import broadcast_first
 from .._base.math import dot, widest_dtype
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, Params, PyTree
 from .._time import masking
 from .._time.alive_scan import alive_scan
-from .._time.restarts import rows_of
-from .._time.steps import Steps
+from .._time.steps import Steps, rows_of
 from ..memory._segments import RESIDUALS, named
 
 # The products of the inputs are computed ahead of the loop for batches of at most so
@@ -259,8 +259,8 @@ def _pushed_update(operands: Operands, d_elementwise: Params) -> Callable:
             return jax.jvp(lambda *args: tuple(update(*args)), primals, tangents)
 
         return push
-    rows = jax.tree.leaves(operands.state)[0].shape[0]
-    to_rows = lambda d: jnp.broadcast_to(d, (rows, *d.shape))
+    state = jax.tree.leaves(operands.state)[0]
+    to_rows = lambda d: broadcast_first(d, state, 0)
     d_rows = jax.tree.map(to_rows, _dense(elementwise, d_elementwise))
 
     def push_rows(stage: Any, primals: tuple, tangents: tuple) -> tuple:
