@@ -27,6 +27,7 @@ _USUAL = (
     Offload(),
     Offload(Recompute(64)),
 )
+_HEAD = ("strategy", "saved", "saved on host", "peak", "extra FLOPs")
 _UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
 
@@ -76,10 +77,12 @@ class MemoryPlan:
     outputs: int
 
     def __str__(self) -> str:
-        head = ("strategy", "saved", "saved on host", "peak", "extra FLOPs")
-        table = [head, *map(_cells, self.rows)]
+        table = [_HEAD, *map(_texts, self.rows)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        first, *rest = (_line(row, widths) for row in table)
+        first, *rest = (
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+            for row in table
+        )
         beside = (
             f"Besides: inputs {_size(self.inputs)}; outputs {_size(self.outputs)}, "
             "twice that if the loss reads them.\n"
@@ -88,21 +91,10 @@ class MemoryPlan:
         return "\n".join([self.title, "", first, "-" * len(first), *rest, "", beside])
 
 
-def _line(row: tuple[str, ...], widths: list[int]) -> str:
-    name, *numbers = row
-    width, *others = widths
-    right = (text.rjust(w) for text, w in zip(numbers, others, strict=True))
-    return "  ".join([name.ljust(width), *right])
-
-
-def _cells(row: PlannedStrategy) -> tuple[str, ...]:
+def _texts(row: PlannedStrategy) -> tuple[str, ...]:
     sizes = row.saved.device, row.saved.host, row.peak.device
     extra = f"{row.extra_flops / 1e9:.1f} G, {row.extra_share:.0%}"
-    return (
-        repr(row.strategy),
-        *map(_size, sizes),
-        extra if row.extra_flops else "none",
-    )
+    return repr(row.strategy), *map(_size, sizes), extra if row.extra_flops else "none"
 
 
 def _size(count: int) -> str:

@@ -64,23 +64,17 @@ def bounded_loop(
     def rule(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
         leaves, tree = jax.tree.flatten(primals)
         d_leaves = jax.tree.leaves(tangents)
-        is_perturbed = [isinstance(d, jax.Array) for d in d_leaves]
-        marked = zip(leaves, is_perturbed, strict=True)
-        perturbed = [x for x, mark in marked if mark]
+        perturbed = [i for i, d in enumerate(d_leaves) if isinstance(d, jax.Array)]
 
-        def of_perturbed(*perturbed: Array) -> tuple[Array, PyTree, PyTree]:
-            rest = iter(perturbed)
-            pairs = zip(leaves, is_perturbed, strict=True)
-            consts, carry = tree.unflatten(
-                [next(rest) if mark else x for x, mark in pairs]
-            )
+        def of_perturbed(*given: Array) -> tuple[Array, PyTree, PyTree]:
+            rest = dict(zip(perturbed, given, strict=True))
+            filled = [rest.get(i, leaf) for i, leaf in enumerate(leaves)]
+            consts, carry = tree.unflatten(filled)
             taken = lambda t, carry: pure_step(consts, t, carry)
             return _scan(running, taken, carry, limit, y_types, plan)
 
-        d_perturbed = [
-            d for d, mark in zip(d_leaves, is_perturbed, strict=True) if mark
-        ]
-        return jax.jvp(of_perturbed, perturbed, d_perturbed)
+        pick = lambda xs: [xs[i] for i in perturbed]
+        return jax.jvp(of_perturbed, pick(leaves), pick(d_leaves))
 
     run.defjvp(rule, symbolic_zeros=True)
     return run(closed.consts, carry)
