@@ -84,6 +84,7 @@ from ._drivers.bidirectional import (
     static_bidirectional_rnn as static_bidirectional_rnn,
 )
 from ._drivers.dynamic_rnn import dynamic_rnn as dynamic_rnn
+from ._drivers.memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
 from ._drivers.packed_rnn import packed_rnn as packed_rnn
 from ._drivers.pipelined_rnn import pipelined_rnn as pipelined_rnn
 from ._drivers.raw_rnn import raw_rnn as raw_rnn
@@ -96,7 +97,6 @@ from ._drivers.state_saving_rnn import (
     static_state_saving_rnn as static_state_saving_rnn,
 )
 from ._drivers.static_rnn import static_rnn as static_rnn
-from ._planning.memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
 from ._sequences.elements import ComplexState as ComplexState
 from ._tensor_array.tensor_array import TensorArray as TensorArray
 from ._time.run import DeclinedError as DeclinedError, Run as Run

@@ -19,8 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.typing import Array
-from .._time.each_step import at_each_step
-from .._time.steps import Steps
+from .._time.steps import Steps, at_each_step
 from ..memory._segments import run_in_segments
 from .states import MLSTMState
 

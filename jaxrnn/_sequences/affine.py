@@ -22,8 +22,7 @@ from .._base.sharding import as_varying_as
 from .._base.typing import Array, Params, PyTree
 from .._time import masking
 from .._time.alive_scan import alive_scan
-from .._time.restarts import rows_of
-from .._time.steps import Steps
+from .._time.steps import Steps, rows_of
 from ..memory._segments import RESIDUALS, named
 
 # The products of the inputs are computed ahead of the loop for batches of at most so
