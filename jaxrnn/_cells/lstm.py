@@ -1,7 +1,7 @@
 """The LSTM cell with peepholes, clips and a projection."""
 
 import dataclasses
-from typing import Any, final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,6 @@ from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
 from .states import LSTMFamily, LSTMStateTuple, add_peephole
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class LSTMCell(LSTMFamily):
     """A long short-term memory (LSTM) with optional peepholes, clips and projection.
