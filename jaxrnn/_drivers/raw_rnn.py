@@ -11,7 +11,7 @@ from .._base.cell_keys import cell_at_step
 from .._base.errors import describe, noting
 from .._base.inputs import started
 from .._base.read_only import with_read_only, without_read_only
-from .._base.sharding import lay_out, whole_on_explicit_mesh
+from .._base.sharding import lay_out
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._time import masking
 from ..memory._strategy import Strategy, as_strategy
@@ -154,12 +154,9 @@ def raw_rnn(
         finished, next_input, initial_state, emit_types, loop_state = check_first_call(
             cell, loop_fn(time, None, None, None)
         )
-        one_step_inputs = jax.tree.map(lambda x: x[None], next_input)
-        given, initial_state = initial_state, started(cell, initial_state)
-        cell, finished, initial_state = lay_out(
-            cell, one_step_inputs, finished, initial_state, 1
-        )
-        cell = whole_on_explicit_mesh(cell)
+        given = initial_state
+        cell, finished, state = lay_out(cell, next_input, finished, initial_state)
+        initial_state = started(cell, state)
         carry: Any = finished, next_input, without_read_only(initial_state), loop_state
         step = _step_of(cell, loop_fn, emit_types, initial_state)
         limit = Limit(where, "max_time", max_time)
