@@ -73,7 +73,8 @@ def cudnn_sequence(
         # cuDNN fails at 0: https://github.com/jax-ml/jax/issues/17966.
         jnp.maximum(lengths, 1),
     )
-    y, h, c = _run(_precision_here(), *as_varying_as(args, args))
+    run: Any = functools.partial(_run, _precision_here())
+    y, h, c = run(*as_varying_as(args, args))
     last = with_structure(state, cell.leave(c, h)[1])
     outputs = steps.zero_dead(_batch_major(y, steps))
     return outputs, masking.choose(lengths > 0, last, state)
