@@ -1,6 +1,247 @@
-"""`python -m benchmarks` is `python -m benchmarks.race`."""
+"""Times jaxrnn and its peers on this machine.
 
-from .race.__main__ import main
+    python -m benchmarks race                      # beside Flax, PyTorch and others
+    python -m benchmarks versions --old CHECKOUT   # beside another checkout of jaxrnn
+    python -m benchmarks memory                    # strategies of swap_memory
+    python -m benchmarks compilation               # what the first call costs
+
+`benchmarks/README.md` says how.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from . import cases, peers, report
+from .machine import describe
+from .peers import Contestant
+from .process import started
+from .rounds import run_case
+
+Result = dict[str, Any]
+
+RESULTS = Path(__file__).resolve().parent / "results"
+NAMES = (
+    "of these, the cases whose name matches; in `lstm B16 T120 D96 H160 dense train` "
+    "the numbers are those of rows (B), steps (T), inputs (D) and units (H)"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Attributes:
+        presets: Its cases.
+        contestants: Who races; the first always does.
+        rounds: How often each measurement is made.
+        by_mode: What is compared, in a table for each mode.
+        measures: What is compared, in a table of all cases.
+        choose: Whether peers with a choice race in their fastest configuration.
+    """
+
+    presets: cases.Presets
+    contestants: list[Contestant]
+    rounds: dict[str, int]
+    by_mode: Sequence[report.Measure]
+    measures: Sequence[report.Measure]
+    choose: bool = False
+
+
+COMMANDS = {
+    "race": Command(
+        cases.RACE,
+        peers.RACE,
+        {"time": 9},
+        [report.TIME],
+        [report.MEMORY, report.COMPILE_ONCE],
+        choose=True,
+    ),
+    "versions": Command(
+        cases.VERSIONS,
+        [peers.OURS],
+        {"time": 9, "compile": 3},
+        [report.TIME, report.COMPILE, report.MEMORY],
+        [],
+    ),
+    "memory": Command(
+        cases.MEMORY,
+        peers.MEMORY,
+        {"time": 5},
+        [report.TIME],
+        [*report.MEMORIES, report.COMPILE_ONCE],
+    ),
+    "compilation": Command(
+        cases.COMPILATION,
+        peers.COMPILATION,
+        {"compile": 3, "eager": 3},
+        [report.COMPILE],
+        [report.EAGER],
+    ),
+}
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; wrong ones end the program with a message."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, command in COMMANDS.items():
+        _add_options(commands.add_parser(name), command, needs_old=name == "versions")
+    options = parser.parse_args(arguments)
+    try:
+        command = COMMANDS[options.command]
+        options.cases = cases.select(command.presets[options.preset], options.only)
+        options.contestants = _contestants(options, command.contestants)
+    except ValueError as error:
+        parser.error(str(error))
+    return options
+
+
+def _add_options(
+    parser: argparse.ArgumentParser, command: Command, needs_old: bool
+) -> None:
+    add = parser.add_argument
+    add("--preset", choices=command.presets, default="quick")
+    add("--only", metavar="REGEX", help=NAMES)
+    add("--list", action="store_true", help="print the names of the cases, and stop")
+    rounds = report.listed(command.rounds, ": ", ", ")
+    add("--rounds", type=_count, help=f"of each measurement (default: {rounds})")
+    known = ", ".join(one.name for one in command.contestants)
+    add("--peers", metavar="A,B", help=f"of {known}; the first always runs")
+    python = "the interpreter of a peer's environment; may be repeated"
+    add("--python", metavar="PEER=PATH", action="append", default=[], help=python)
+    old = f"{peers.OLD} is the jaxrnn of that checkout"
+    add("--old", type=Path, metavar="CHECKOUT", required=needs_old, help=old)
+    limit = "programs that need more do not run (default: %(default)s)"
+    add("--limit", type=float, metavar="GB", default=4.0, help=limit)
+    add("--out", type=Path, default=RESULTS, help="folder of the results")
+    add("--name", help="of the results (default: those of command and preset)")
+    add("--resume", action="store_true", help="keep the cases that are saved already")
+
+
+def _count(text: str) -> int:
+    """A number that is at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return int(text)
+
+
+def _contestants(
+    options: argparse.Namespace, known: list[Contestant]
+) -> list[Contestant]:
+    """Those that were asked for, in their environments.
+
+    Raises:
+        ValueError: If a peer, an interpreter or a checkout does not exist.
+    """
+    names = [one.name for one in known]
+    chosen = options.peers.split(",") if options.peers else names
+    pythons = dict(pair.partition("=")[::2] for pair in options.python)
+    for name in (*chosen, *pythons):
+        if name not in names:
+            raise ValueError(f"unknown peer {name!r}; known: {', '.join(names)}")
+    for name, path in pythons.items():
+        if not Path(path).is_file():
+            raise ValueError(f"--python {name}={path}: there is no such interpreter")
+    # Links are not resolved: a link is the environment.
+    made = [
+        dataclasses.replace(
+            one, python=os.path.abspath(pythons.get(one.name, one.python))
+        )
+        for one in known
+        if one.name in (names[0], *chosen)
+    ]
+    if options.old:
+        if not (options.old / "jaxrnn").is_dir():
+            raise ValueError(f"--old {options.old}: there is no folder jaxrnn in it")
+        made.insert(1, Contestant(peers.OLD, "jaxrnn", checkout=options.old.resolve()))
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures, writes the result after each case, and prints the tables."""
+    options = parse(arguments)
+    if options.list:
+        print("\n".join(case.name for case in options.cases))
+        return
+    command = COMMANDS[options.command]
+    name = options.name or f"{options.command}_{options.preset}"
+    file = options.out / f"{name}.json"
+    rounds = {do: options.rounds or number for do, number in command.rounds.items()}
+    facts = {"rounds": rounds, "machine": describe(), "commits": _commits(options)}
+    limits = {"limit": 1e9 * options.limit, "choose": command.choose}
+    with started(options.contestants) as (processes, hellos):
+        first = options.contestants[0].name
+        if first not in processes:
+            raise SystemExit(f"{first} cannot run: {hellos[first]['missing']}")
+        result = _new_result(name, facts, hellos)
+        if options.resume and file.exists():
+            result["cases"] = _saved_cases(file, result)
+        done = {row["name"] for row in result["cases"]}
+        bar = tqdm([case for case in options.cases if case.name not in done])
+        for case in bar:
+            bar.set_description(case.name)
+            result["cases"].append(run_case(case, processes, rounds, **limits))
+            _write(result, file, command)
+    print(report.write_report(result, command.by_mode, command.measures))
+
+
+def _new_result(name: str, facts: Result, hellos: dict[str, Result]) -> Result:
+    """A result without cases."""
+    versions: dict[str, str] = {}
+    for hello in hellos.values():
+        versions |= hello.get("versions", {})
+    missing = {n: hello["missing"] for n, hello in hellos.items() if "missing" in hello}
+    date = {"name": name, "date": datetime.date.today().isoformat()}
+    return date | facts | {"versions": versions, "missing": missing, "cases": []}
+
+
+def _saved_cases(file: Path, result: Result) -> list[Result]:
+    """The cases in the file.
+
+    Raises:
+        SystemExit: If they were measured in another way.
+    """
+    saved = json.loads(file.read_text())
+    for key in ("rounds", "machine", "commits", "versions"):
+        if saved[key] != result[key]:
+            raise SystemExit(f"--resume: the saved result has other {key}")
+    return saved["cases"]
+
+
+def _commits(options: argparse.Namespace) -> dict[str, str]:
+    """The commits of the versions of jaxrnn that race."""
+    folders = {"jaxrnn": peers.ROOT}
+    if options.old:
+        folders[peers.OLD] = options.old
+    return {name: _commit(folder) for name, folder in folders.items()}
+
+
+def _commit(folder: Path) -> str:
+    git = ["git", "-C", str(folder), "describe", "--always", "--dirty"]
+    found = subprocess.run(git, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+def _write(result: Result, file: Path, command: Command) -> None:
+    """Writes the numbers and the tables of all measurements so far."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(result, indent=1) + "\n")
+    tables = report.write_report(result, command.by_mode, command.measures)
+    file.with_suffix(".md").write_text(tables)
+
 
 if __name__ == "__main__":
     main()

@@ -21,7 +21,8 @@ the family of the last, step by step, `SLSTMCell` (`SLSTMState`). With the last 
 `TemporalConvWrapper`, `PastInputsWrapper` (`PastInputsState`). For custom cells:
 `FunctionCell`, `RNNCell`, `AffineCell` with `Stage`, `LinearRecurrenceCell`
 (`ComplexState`), `ParamSpec`,
-`TensorShape`; for cells that run whole sequences at once: `Steps`, `DeclinedError`.
+`TensorShape`; for cells that run whole sequences at once: `Run`, `Steps`,
+`DeclinedError`.
 What drivers take: `BoundCell`, `RNNCellLike`.
 
 Modules: `jaxrnn.memory`, whose strategies are values of `swap_memory`. Imported by name
@@ -98,7 +99,7 @@ from ._drivers.static_rnn import static_rnn as static_rnn
 from ._planning.memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
 from ._sequences.elements import ComplexState as ComplexState
 from ._tensor_array.tensor_array import TensorArray as TensorArray
-from ._time.sequence import DeclinedError as DeclinedError
+from ._time.run import DeclinedError as DeclinedError, Run as Run
 from ._time.steps import Steps as Steps
 from ._wrappers.device import DeviceWrapper as DeviceWrapper
 from ._wrappers.dropout import DropoutWrapper as DropoutWrapper

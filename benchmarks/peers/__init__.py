@@ -1,27 +1,66 @@
-"""The peers, one file each: `USES`, its packages, and `build(case, data) -> Built`."""
+"""The peers, a file each: `USES`, its packages, and `build(case, data) -> Built`."""
 
-OURS = "jaxrnn"
+import dataclasses
+import sys
+from pathlib import Path
 
-# Each file `peers/<name>.py`; tables keep this order.
-NAMES = (
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Contestant:
+    """A peer, and how it runs all cases of a race.
+
+    Attributes:
+        name: Its column in the tables.
+        peer: The file in this folder.
+        run: Replaces `Case.run` if it is not empty.
+        python: The interpreter of its environment.
+        checkout: The folder with the `jaxrnn` that it imports.
+    """
+
+    name: str
+    peer: str
+    run: str = ""
+    python: str = sys.executable
+    checkout: Path = ROOT
+
+
+OURS = Contestant("jaxrnn", "jaxrnn")
+OLD = "jaxrnn_old"  # That of another checkout.
+_SCAN, _HAIKU = Contestant("scan", "scan"), Contestant("haiku", "haiku")
+_LINEN, _NNX = Contestant("linen", "linen"), Contestant("nnx", "nnx")
+
+# The first of each is what the others are compared with.
+RACE = [
     OURS,
-    "jaxrnn_xla",
-    "jaxrnn_linen",
-    "jaxrnn_nnx",
-    "packed",
-    "scan",
-    "linen",
-    "nnx",
-    "haiku",
-    "keras",
-    "torch",
-    "tensorflow",
-    "gemm_xla",
-    "gemm_torch",
-)
-
-# Other forms of jaxrnn: when it becomes faster, so do they.
-OTHER_FORMS = ("jaxrnn_xla", "jaxrnn_linen", "jaxrnn_nnx", "packed")
-
-# These do the matrix products alone: not networks, but a lower limit of their time.
-LIMITS = ("gemm_xla", "gemm_torch")
+    Contestant("jaxrnn_xla", "jaxrnn", "xla"),
+    Contestant("packed", "jaxrnn", "packed"),
+    _SCAN,
+    _LINEN,
+    _NNX,
+    _HAIKU,
+    Contestant("keras", "keras"),
+    Contestant("torch", "torch"),
+    Contestant("tensorflow", "tensorflow"),
+]
+COMPILATION = [OURS, _SCAN, _LINEN, _NNX, _HAIKU]
+MEMORY = [
+    *(
+        Contestant(strategy, "jaxrnn", strategy)
+        for strategy in (
+            "Keep()",
+            "Recompute(1)",
+            "Recompute()",
+            "Nested()",
+            "Offload(Keep())",
+            "Offload(Recompute(64))",
+        )
+    ),
+    _SCAN,
+    Contestant("scan (each step)", "scan", "each step"),
+    Contestant("scan (segments)", "scan", "segments"),
+    _LINEN,
+    _NNX,
+    _HAIKU,
+]

@@ -2,25 +2,26 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from ..core import results
-from ..core.built import LEARNING_RATE, Built, Variant
-from ..core.cases import Case
-from ..core.data import Data
-from ..core.layouts import Layers, reader
-from ..core.programs import compiled
+from .. import results
+from ..built import LEARNING_RATE, Built, Variant
+from ..cases import Case
+from ..data import Data
+from ..layouts import Layers, reader
+from ..timing import timed
 
 PyTree = Any
 Function = Callable[..., Any]
+Options = Mapping[str, str]
 
-OPTIONS = {"cpu": {"": {}, "no YNN": {"xla_cpu_experimental_ynn_fusion_type": ""}}}
+DEFAULT: dict[str, Options] = {"": {}}
+CPU_OPTIONS = DEFAULT | {"no YNN": {"xla_cpu_experimental_ynn_fusion_type": ""}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,7 @@ def make_net(
     *,
     wrap: Callable[[PyTree], PyTree] = lambda params: params,
     unwrap: Callable[[PyTree], PyTree] = lambda params: params,
+    read_params: Callable[[PyTree], Layers] | None = None,
     time_major: bool = True,
 ) -> Net:
     """A network whose state is a list of layers and whose sequences are padded.
@@ -74,11 +76,12 @@ def make_net(
         layer_state: Makes the state of one layer, and reads it.
         wrap: From the result of `to_params` to the parameters of `apply`.
         unwrap: The inverse of `wrap`.
+        read_params: The inverse of `to_params`; it is found if it is None.
         time_major: Whether sequences are `[T, B, ...]`.
     """
     make_state, read_state = layer_state
     order = _swap if time_major else np.asarray
-    read = reader(to_params, data.weights)
+    read = read_params or reader(to_params, data.weights)
 
     def states(state):
         return [make_state(layer) for layer in state]
@@ -129,42 +132,52 @@ def _swap(sequences: PyTree) -> np.ndarray:
 def build(case: Case, data: Data, nets: dict[str, Net], equation: str = "") -> Built:
     """Each net with each choice of compiler options."""
     jax.clear_caches()  # Traces of an earlier case would make this one cheaper.
-    variants = {}
-    for name, net in nets.items():
-        net = _in_dtype(net, case.dtype)
-        read = functools.partial(_read, case, data, net)
-        program = _program(case, net)
-        for options, call, facts in compiled_calls(*program):
-            full_name = ", ".join(filter(None, (name, options)))
-            variants[full_name] = Variant(call, read, facts, *program[:2])
+    choices = CPU_OPTIONS if jax.default_backend() == "cpu" else DEFAULT
+    variants = {
+        ", ".join(filter(None, (name, choice))): functools.partial(
+            _variant, case, data, net, options
+        )
+        for name, net in nets.items()
+        for choice, options in choices.items()
+    }
     return Built(variants, equation)
 
 
-def _in_dtype(net: Net, dtype: str) -> Net:
-    """The network with its arrays in that dtype; lengths stay as they are."""
-    if dtype == "float32":
-        return net
-    cast = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
-    fields = ("params", "inputs", "state", "cotangents")
-    return dataclasses.replace(net, **{f: cast(getattr(net, f)) for f in fields})
+def _variant(case: Case, data: Data, net: Net, options: Options) -> Variant:
+    """The compiled program of a case, and its facts: seconds and bytes."""
+    _warm_up()
+    function, args, carried = _program(case, net)
+    args = jax.device_put(args)
+    jitted = jax.jit(function, donate_argnums=tuple(range(carried)))
+    lowered, lower_s = timed(jitted.lower, *args)
+    program, compile_s = timed(lowered.compile, compiler_options=dict(options))
+    facts = {"lower_s": lower_s, "compile_s": compile_s} | _sizes(program)
+    read = functools.partial(_read, case, data, net)
+    return Variant(_calls(program, args, carried), read, facts, function, args)
 
 
-def compiled_calls(function: Function, args: tuple, carried: int = 0) -> Any:
-    """Yields a name, a call that waits until it is done, and facts for each program.
+@functools.cache
+def _warm_up() -> None:
+    """The first compilation of a process also sets up the compiler."""
+    jax.jit(lambda x: jax.lax.scan(lambda a, b: (a @ b, a), x, x[None])).lower(
+        jnp.ones((2, 2), jnp.float32)
+    ).compile()
+
+
+def _sizes(program: Any) -> dict[str, float]:
+    """The memory that XLA plans for a compiled program, in bytes, where it is any."""
+    plan = program.memory_analysis()
+    kinds = ("temp", "host_temp", "argument", "output")
+    sizes = {f"{kind}_bytes": getattr(plan, f"{kind}_size_in_bytes") for kind in kinds}
+    return {name: size for name, size in sizes.items() if size}
+
+
+def _calls(program: Function, args: tuple, carried: int) -> Callable[[], Any]:
+    """A call that waits until it is done.
 
     The first `carried` results of a call replace the first arguments of the next,
     whose memory the program may overwrite.
     """
-    args = jax.device_put(args)
-    options = OPTIONS.get(jax.default_backend())
-    donate = tuple(range(carried))
-    for name, program, facts in compiled(
-        function, *args, donate=donate, options=options
-    ):
-        yield name, _calls(program, args, carried), facts
-
-
-def _calls(program: Function, args: tuple, carried: int) -> Callable[[], Any]:
     held, args = jax.tree.map(jnp.copy, args[:carried]), args[carried:]
 
     def call():
@@ -179,12 +192,15 @@ def _calls(program: Function, args: tuple, carried: int) -> Callable[[], Any]:
 def _program(case: Case, net: Net) -> tuple[Function, tuple, int]:
     """The function of a mode, its arguments, and how many of them it replaces."""
     rest = net.inputs, net.state, net.lengths
-    if case.is_forward:
+    if case.mode == "forward":
         return net.apply, (net.params, *rest), 0
-    loss = _loss(net)
-    if case.mode == "train":
-        function = jax.value_and_grad(loss, argnums=(0, 1, 2))
-        return function, (net.params, *rest, net.cotangents), 0
+    loss = _loss(net, case.mode)
+    if case.mode in ("train", "final"):
+        of = (0, 1, 2) if case.mode == "train" else 0
+        return jax.value_and_grad(loss, of), (net.params, *rest, net.cotangents), 0
+
+    import optax
+
     optimizer = optax.adam(LEARNING_RATE)
 
     def step(params, moments, *args):
@@ -196,17 +212,19 @@ def _program(case: Case, net: Net) -> tuple[Function, tuple, int]:
     return step, (params, optimizer.init(params), *rest, net.cotangents), 2
 
 
+def _loss(net: Net, mode: str) -> Callable[..., jax.Array]:
+    def loss(params, inputs, state, lengths, cotangents):
+        results = net.apply(params, inputs, state, lengths)
+        if mode == "final":
+            results, cotangents = results[1], cotangents[1]
+        products = jax.tree.map(lambda a, b: jnp.sum(a * b), results, cotangents)
+        return sum(jax.tree.leaves(products))
+
+    return loss
+
+
 def _read(case: Case, data: Data, net: Net, raw: PyTree) -> dict[str, np.ndarray]:
     if case.mode == "step":
         params, _, loss = raw
         raw = loss, params
     return results.read(case.mode, data, net, raw)
-
-
-def _loss(net: Net) -> Callable[..., jax.Array]:
-    def loss(params, inputs, state, lengths, cots):
-        results = net.apply(params, inputs, state, lengths)
-        products = jax.tree.map(lambda a, b: jnp.sum(a * b), results, cots)
-        return sum(jax.tree.leaves(products))
-
-    return loss

@@ -5,10 +5,10 @@ from typing import Any
 import haiku as hk
 import numpy as np
 
-from ..core.built import Built, LeftOutError
-from ..core.cases import Case
-from ..core.data import Data
-from ..core.layouts import Gates, side_by_side, to_gates
+from ..built import Built, LeftOutError
+from ..cases import Case
+from ..data import Data
+from ..layouts import Gates, side_by_side, to_gates
 from . import _jax
 
 USES = ("dm-haiku", "jax", "jaxlib", "optax")

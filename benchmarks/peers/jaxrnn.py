@@ -1,31 +1,217 @@
-"""jaxrnn itself, time-major."""
+"""jaxrnn itself: its drivers, time-major, by any of its implementations."""
 
+import dataclasses
+import functools
 import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 import jaxrnn
+from jaxrnn.memory import Keep, Nested, Offload, Recompute
 
-from ..core.built import Built
-from ..core.cases import Case
-from ..core.data import Data
-from . import _jax, _ours
+from ..built import Built, LeftOutError
+from ..cases import Case
+from ..data import Data
+from ..layouts import Layers
+from . import _jax
+from .scan import mgu_params, mgu_step
 
-# Where it is installed, it is part of what runs.
-_NATIVE = ("jaxrnn-native",) if importlib.util.find_spec("jaxrnn_native") else ()
-USES = (*_ours.PACKAGES, *_NATIVE)
+PyTree = Any
+Run = Callable[..., tuple[PyTree, PyTree]]
+
+HAS_NATIVE = importlib.util.find_spec("jaxrnn_native") is not None
+USES = ("jax", "jaxlib", *(["jaxrnn-native"] if HAS_NATIVE else []))
+
+# What `Case.run` may be, as arguments of `dynamic_rnn`; "raw_rnn" and "packed" besides.
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "": {},
+    "xla": {"implementation": "xla"},
+    "native": {"implementation": "native"},
+    "Keep()": {"swap_memory": Keep()},
+    "Recompute(1)": {"swap_memory": Recompute(1)},
+    "Recompute()": {"swap_memory": Recompute()},
+    "Nested()": {"swap_memory": Nested()},
+    "Offload(Keep())": {"swap_memory": Offload(Keep())},
+    "Offload(Recompute(64))": {"swap_memory": Offload(Recompute(64))},
+}
+
+RECURRENCES = {"mingru": jaxrnn.MinGRUCell, "rglru": jaxrnn.RGLRUCell}
 
 
-def build(case: Case, data: Data, implementation: str | None = None) -> Built:
-    """`dynamic_rnn` as a user calls it."""
-    cell = _ours.make_cell(case)
+def build(case: Case, data: Data) -> Built:
+    """A driver as a user calls it."""
+    if case.run == "packed":
+        net = _packed(case, data)
+    elif case.run == "raw_rnn":
+        net = _net(case, data, functools.partial(_raw, _make_cell(case)))
+    else:
+        net = _net(case, data, functools.partial(_dynamic, case, _make_cell(case)))
+    return _jax.build(case, data, {"": net})
 
-    def run(params, inputs, state, lengths):
-        return jaxrnn.dynamic_rnn(
-            cell.bind(params),
-            inputs,
-            lengths,
-            state,
-            time_major=True,
-            implementation=implementation,
-        )
 
-    return _jax.build(case, data, {"": _ours.make_net(case, data, run)})
+def _dynamic(
+    case: Case,
+    cell: jaxrnn.RNNCell,
+    params: PyTree,
+    inputs: jax.Array,
+    state: PyTree,
+    lengths: Any,
+) -> tuple[PyTree, PyTree]:
+    if case.run == "native" and not HAS_NATIVE:
+        raise LeftOutError("jaxrnn_native cannot be imported")
+    arguments = ARGUMENTS[case.run] | {"time_major": True}
+    return jaxrnn.dynamic_rnn(cell.bind(params), inputs, lengths, state, **arguments)
+
+
+def _raw(
+    cell: jaxrnn.RNNCell, params: PyTree, inputs: jax.Array, state: PyTree, lengths: Any
+) -> tuple[PyTree, PyTree]:
+    """`raw_rnn` that reads its inputs from a TensorArray, as in TensorFlow's page."""
+    time, batch, _ = inputs.shape
+    ends = jnp.full(batch, time, jnp.int32) if lengths is None else lengths
+    steps = jaxrnn.TensorArray(inputs.dtype, time).unstack(inputs)
+
+    def loop_fn(t, output, cell_state, _):
+        next_state = state if output is None else cell_state
+        return t >= ends, steps.read(jnp.minimum(t, time - 1)), next_state, output, None
+
+    emitted, final, _ = jaxrnn.raw_rnn(cell.bind(params), loop_fn, max_time=time)
+    return emitted.stack(), final
+
+
+def _packed(case: Case, data: Data) -> _jax.Net:
+    """The same sequences, packed end to end in rows before the clock starts."""
+    if data.lengths is None:
+        raise LeftOutError("dense rows hold nothing to pack")
+    if len(data.weights) > 1:
+        raise LeftOutError("written for one layer")
+    cell, lengths = _make_cell(case), data.lengths
+    packed = jaxrnn.pack_sequences(data.inputs, lengths, time_major=False)
+    cotangents = padded_cotangents = data.output_cotangents
+    if padded_cotangents.shape[1]:
+        cotangents = jaxrnn.pack_sequences(padded_cotangents, lengths).inputs
+
+    def run(params, inputs, state, packed):
+        packed = dataclasses.replace(packed, inputs=inputs)
+        return jaxrnn.packed_rnn(cell.bind(params), packed, state)
+
+    padded = _net(case, data, run)
+    return dataclasses.replace(
+        padded,
+        inputs=packed.inputs,
+        lengths=dataclasses.replace(packed, inputs=()),
+        cotangents=(cotangents, padded.cotangents[1]),
+        read_sequences=lambda tree: np.asarray(packed.unpack(tree)),
+    )
+
+
+def _net(case: Case, data: Data, run: Run) -> _jax.Net:
+    """A network that is one cell, of one layer or two; time-major.
+
+    `run(params, inputs, state, lengths)` gives outputs and final state of the cell.
+    """
+    stacked = len(data.weights) > 1
+
+    def apply(params, inputs, state, lengths):
+        state = tuple(state) if stacked else state[0]
+        outputs, final = run(params, inputs, state, lengths)
+        return outputs, list(final) if stacked else [final]
+
+    to_params, read = functools.partial(_to_params, case), None
+    if case.cell in RECURRENCES:
+        to_params, read = lambda _: _drawn(case), _by_path
+    return _jax.make_net(data, apply, to_params, _layer_state(case), read_params=read)
+
+
+def _make_cell(case: Case) -> jaxrnn.RNNCell:
+    """The cell of a case."""
+    units = case.units
+    match case.cell:
+        case "lstm":
+            return jaxrnn.LSTMCell(units)
+        case "lstm2":
+            return jaxrnn.MultiRNNCell([jaxrnn.LSTMCell(units) for _ in range(2)])
+        case "peephole":
+            return jaxrnn.LSTMCell(units, use_peepholes=True)
+        case "gru":
+            return jaxrnn.GRUCell(units)
+        case "gru_after":
+            return jaxrnn.CudnnCompatibleGRUCell(units)
+        case "rnn":
+            return jaxrnn.BasicRNNCell(units)
+        case "mgu":
+            init = functools.partial(_mgu_zeros, units)
+            return jaxrnn.FunctionCell(_mgu, units, units, init)
+    return RECURRENCES[case.cell](units)
+
+
+def _mgu(
+    params: PyTree, inputs: jax.Array, state: jax.Array, key: None = None
+) -> tuple[jax.Array, jax.Array]:
+    state = mgu_step(params, inputs, state)
+    return state, state
+
+
+def _mgu_zeros(units: int, key: jax.Array, inputs: jax.Array, dtype: Any) -> PyTree:
+    """The parameters of a module before they are replaced."""
+    del key
+    shapes = {"input": (inputs.shape[-1], 2 * units), "recurrent": (units, 2 * units)}
+    shapes["bias"] = (2 * units,)
+    return {name: jnp.zeros(shape, dtype) for name, shape in shapes.items()}
+
+
+def _layer_state(case: Case) -> tuple[Any, Any]:
+    """How to make a layer's state, and how to read it."""
+    if case.state_names == ("h",):
+        return _jax.carry("h")
+    return lambda state: jaxrnn.LSTMStateTuple(**state), lambda state: state._asdict()
+
+
+def _drawn(case: Case) -> PyTree:
+    """The parameters of a linear recurrence, as the cell draws them."""
+    row = jnp.zeros((case.batch, case.depth), jnp.float32)
+    return _make_cell(case).init(jax.random.key(0), row)
+
+
+def _by_path(params: PyTree) -> Layers:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return [{jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}]
+
+
+def _to_params(case: Case, layers: Layers) -> PyTree:
+    """The weights of all layers as the nested dict that the cell takes."""
+    to_layer = {"gru_after": _gru_after, "mgu": mgu_params}.get(case.cell, _nested)
+    if len(layers) == 1:
+        return to_layer(layers[0])
+    return {f"cell_{number}": to_layer(layer) for number, layer in enumerate(layers)}
+
+
+def _nested(weights: dict[str, np.ndarray]) -> PyTree:
+    params: dict[str, Any] = {}
+    for path, weight in weights.items():
+        *folders, name = path.split("/")
+        folder = params
+        for part in folders:
+            folder = folder.setdefault(part, {})
+        folder[name] = weight
+    return params
+
+
+def _gru_after(weights: dict[str, np.ndarray]) -> PyTree:
+    """The candidate's second bias is zero, not part of the data."""
+    units = len(weights["bias"]) // 3
+    depth = len(weights["kernel"]) - units
+    gates, candidate = np.split(weights["kernel"], [2 * units], axis=1)
+    gate_bias, bias = np.split(weights["bias"], [2 * units])
+    of_inputs, of_state = np.split(candidate, [depth])
+    return {
+        "gates": {"kernel": gates, "bias": gate_bias},
+        "candidate": {
+            "input_projection": {"kernel": of_inputs, "bias": bias},
+            "hidden_projection": {"kernel": of_state, "bias": np.zeros_like(bias)},
+        },
+    }

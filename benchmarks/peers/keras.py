@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from ..core.built import Built, LeftOutError
-from ..core.cases import Case
-from ..core.data import Data
-from ..core.layouts import side_by_side, to_gates
+from ..built import Built, LeftOutError
+from ..cases import Case
+from ..data import Data
+from ..layouts import side_by_side, to_gates
 from . import _jax
 
 USES = ("keras", "jax", "jaxlib", "optax")

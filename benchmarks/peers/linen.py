@@ -5,10 +5,10 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from ..core.built import RESET_AFTER, Built, LeftOutError
-from ..core.cases import Case
-from ..core.data import Data
-from ..core.layouts import Gates, to_gates
+from ..built import RESET_AFTER, Built, LeftOutError
+from ..cases import Case
+from ..data import Data
+from ..layouts import Gates, to_gates
 from . import _jax
 
 USES = ("flax", "jax", "jaxlib", "optax")

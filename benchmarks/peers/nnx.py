@@ -4,10 +4,10 @@ from typing import Any
 
 from flax import nnx
 
-from ..core.built import RESET_AFTER, Built, LeftOutError
-from ..core.cases import Case
-from ..core.data import Data
-from ..core.layouts import Gates, side_by_side, to_gates
+from ..built import RESET_AFTER, Built, LeftOutError
+from ..cases import Case
+from ..data import Data
+from ..layouts import Gates, side_by_side, to_gates
 from . import _jax
 
 USES = ("flax", "jax", "jaxlib", "optax")

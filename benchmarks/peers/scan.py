@@ -1,8 +1,10 @@
 """A plain `lax.scan` as one writes it by hand: one product a step of all gates.
 
 With lengths, `where` keeps the state and zeroes the outputs of rows that have ended.
+With "each step" and "segments" as `run`, `jax.checkpoint` is where a user would put it.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..core.built import Built
-from ..core.cases import Case
-from ..core.data import Data
-from . import _jax, _mgu
+from ..built import Built, LeftOutError
+from ..cases import Case
+from ..data import Data
+from ..layouts import side_by_side, to_gates
+from . import _jax
 
 USES = ("jax", "jaxlib", "optax")
 
@@ -22,10 +25,12 @@ Tree = dict[str, Any]
 
 def build(case: Case, data: Data) -> Built:
     """The weights are TensorFlow's, with the forget bias folded in."""
+    if case.layer_cell not in _STEPS:
+        raise LeftOutError("not written by hand")
     step = _STEPS[case.layer_cell]
     net = _jax.make_net(
         data,
-        _jax.by_layers(lambda _, *args: _layer(step, *args)),
+        _jax.by_layers(lambda _, *args: _layer(step, _SCANS[case.run], *args)),
         lambda layers: [_to_params(case, weights) for weights in layers],
     )
     return _jax.build(case, data, {"": net})
@@ -33,7 +38,7 @@ def build(case: Case, data: Data) -> Built:
 
 def _to_params(case: Case, weights: dict[str, np.ndarray]) -> Tree:
     if case.cell == "mgu":
-        return _mgu.to_params(weights)
+        return mgu_params(weights)
     if case.cell == "gru_after":
         # Split here: in the loop that would copy the kernels at each step.
         x, h = np.split(weights["kernel"], [-case.units])
@@ -46,6 +51,7 @@ def _to_params(case: Case, weights: dict[str, np.ndarray]) -> Tree:
 
 def _layer(
     step: Callable[..., Tree],
+    scan: Callable[..., tuple[Any, Any]],
     params: Tree,
     inputs: jax.Array,
     state: Tree,
@@ -65,11 +71,30 @@ def _layer(
         return state, jnp.where(alive, new["h"], 0)
 
     if lengths is None:
-        state, outputs = jax.lax.scan(dense, state, inputs)
+        state, outputs = scan(dense, state, inputs)
     else:
-        steps = jnp.arange(len(inputs))
-        state, outputs = jax.lax.scan(masked, state, (steps, inputs))
+        state, outputs = scan(masked, state, (jnp.arange(inputs.shape[0]), inputs))
     return outputs, state
+
+
+def _each_step(body: Callable, state: Tree, xs: Any) -> tuple[Tree, Any]:
+    """Only the states are saved."""
+    # JAX's advice for the body of a scan, which does not need the barriers.
+    return jax.lax.scan(jax.checkpoint(body, prevent_cse=False), state, xs)
+
+
+def _segments(body: Callable, state: Tree, xs: Any) -> tuple[Tree, Any]:
+    """A scan of scans, the inner ones of about √T steps."""
+    time = len(jax.tree.leaves(xs)[0])
+    divisors = [size for size in range(1, time + 1) if time % size == 0]
+    size = min(divisors, key=lambda n: abs(math.log(n / math.sqrt(time))))
+    segment = jax.checkpoint(lambda state, xs: jax.lax.scan(body, state, xs))
+    cut = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), xs)
+    state, outputs = jax.lax.scan(segment, state, cut)
+    return state, outputs.reshape(time, *outputs.shape[2:])
+
+
+_SCANS = {"": jax.lax.scan, "each step": _each_step, "segments": _segments}
 
 
 def _affine(params: Tree, x: jax.Array, h: jax.Array, prefix: str = "") -> jax.Array:
@@ -113,8 +138,18 @@ def _rnn(params: Tree, x: jax.Array, state: Tree) -> Tree:
     return {"h": jnp.tanh(_affine(params, x, state["h"]))}
 
 
-def _mgu_step(params: Tree, x: jax.Array, state: Tree) -> Tree:
-    return {"h": _mgu.step(params, x, state["h"])}
+def mgu_params(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """`input` `[D, 2H]`, `recurrent` `[H, 2H]` and `bias` `[2H]`, blocks f, n."""
+    blocks = side_by_side(to_gates("mgu", weights, 0), "fn")
+    return dict(zip(("input", "recurrent", "bias"), blocks, strict=True))
+
+
+def mgu_step(params: Tree, x: jax.Array, h: jax.Array) -> jax.Array:
+    """The minimal gated unit, as Flax has it: a cell that a user wrote."""
+    x_f, x_n = jnp.split(x @ params["input"] + params["bias"], 2, axis=-1)
+    h_f, h_n = jnp.split(h @ params["recurrent"], 2, axis=-1)
+    f = jax.nn.sigmoid(x_f + h_f)
+    return (1 - f) * jnp.tanh(x_n + f * h_n) + f * h
 
 
 _STEPS = {
@@ -123,5 +158,5 @@ _STEPS = {
     "gru": _gru,
     "gru_after": _gru_after,
     "rnn": _rnn,
-    "mgu": _mgu_step,
+    "mgu": lambda params, x, state: {"h": mgu_step(params, x, state["h"])},
 }

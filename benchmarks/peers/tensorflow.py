@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..core import results
-from ..core.built import LEARNING_RATE, Built, LeftOutError, Variant
-from ..core.cases import Case
-from ..core.data import Data
+from .. import results
+from ..built import LEARNING_RATE, Built, LeftOutError, Variant
+from ..cases import Case
+from ..data import Data
 
 USES = ("tensorflow", "tf-keras")
 
@@ -34,18 +34,24 @@ def build(case: Case, data: Data) -> Built:
     """Each mode with both kinds of loop."""
     if case.layer_cell not in CELLS:
         raise LeftOutError("TensorFlow has no such cell")
-    variants = {}
-    for name, switch in (
-        ("loop v1", v1.disable_control_flow_v2),
-        ("loop v2", v1.enable_control_flow_v2),
-    ):
-        switch()
-        with tf.Graph().as_default():
-            net = Net(case, data)
-            run, found = _program(case.mode, net)
-        read = functools.partial(_read, case, data, net, found)
-        variants[name] = Variant(run, read)
-    return Built(variants)
+    loops = {
+        "loop v1": v1.disable_control_flow_v2,
+        "loop v2": v1.enable_control_flow_v2,
+    }
+    return Built(
+        {
+            name: functools.partial(_variant, case, data, switch)
+            for name, switch in loops.items()
+        }
+    )
+
+
+def _variant(case: Case, data: Data, switch: Callable[[], None]) -> Variant:
+    switch()
+    with tf.Graph().as_default():
+        net = Net(case, data)
+        run, found = _program(case.mode, net)
+    return Variant(run, functools.partial(_read, case, data, net, found))
 
 
 class Net:
@@ -143,7 +149,7 @@ def _by_layers(variables: list[Any], data: Data) -> list[dict[str, Any]]:
 
 def _program(mode: str, net: Net) -> tuple[Callable[[], Any], Any]:
     """A call in a mode, and the tensors that `results.read` takes."""
-    if mode in ("forward", "stream"):
+    if mode == "forward":
         found = net.outputs, net.final
         return net.program(found), found
     loss = net.loss()

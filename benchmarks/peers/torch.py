@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from ..core import results
-from ..core.built import LEARNING_RATE, RESET_AFTER, Built, LeftOutError, Variant
-from ..core.cases import Case
-from ..core.data import Data
-from ..core.layouts import Layers, reader, side_by_side, to_gates
+from .. import results
+from ..built import LEARNING_RATE, RESET_AFTER, Built, LeftOutError, Variant
+from ..cases import Case
+from ..data import Data
+from ..layouts import Layers, reader, side_by_side, to_gates
 
 USES = ("torch",)
 
@@ -33,42 +33,37 @@ def build(case: Case, data: Data) -> Built:
     """Each mode with and without oneDNN."""
     if case.layer_cell not in LAYERS:
         raise LeftOutError("PyTorch has no such cell")
-    set_up()
-    variants = {}
-    for name, with_onednn in (("oneDNN", True), ("no oneDNN", False)):
-        net = Net(case, data)
-        read = functools.partial(results.read, case.mode, data, net)
-        run = _switched(make_run(net, case.mode), with_onednn)
-        variants[name] = Variant(run, read)
+    # All cores, and no slow denormal numbers: as in XLA and TensorFlow.
+    torch.set_num_threads(int(os.environ["BENCHMARK_CORES"]))
+    torch.set_flush_denormal(True)
+    variants = {
+        name: functools.partial(_variant, case, data, with_onednn)
+        for name, with_onednn in (("oneDNN", True), ("no oneDNN", False))
+    }
     return Built(variants, RESET_AFTER if case.cell == "gru" else "")
 
 
-def set_up() -> None:
-    """All cores, and no slow denormal numbers: as in XLA and TensorFlow."""
-    torch.set_num_threads(int(os.environ["BENCHMARK_CORES"]))
-    torch.set_flush_denormal(True)
+def _variant(case: Case, data: Data, with_onednn: bool) -> Variant:
+    net = Net(case, data)
+    run = _make_run(net, case.mode)
 
-
-def _switched(run: Callable[[], Any], with_onednn: bool) -> Callable[[], Any]:
     def switched():
         torch.backends.mkldnn.set_flags(with_onednn)
         return run()
 
-    return switched
+    return Variant(switched, functools.partial(results.read, case.mode, data, net))
 
 
 class Net:
-    """The module with the data of a case on a device; sequences `[T, B, ...]`."""
+    """The module with the data of a case; sequences `[T, B, ...]`."""
 
-    def __init__(self, case: Case, data: Data, device: str = "cpu"):
+    def __init__(self, case: Case, data: Data):
         self.case, self.data = case, data
-        self.place = {"device": device, "dtype": getattr(torch, case.dtype)}
         kind, self.order = LAYERS[case.layer_cell]
         self.module = kind(case.depth, case.units, len(case.layer_depths))
         self.module.load_state_dict(
             {name: torch.tensor(x) for name, x in self._to_params(data.weights).items()}
         )
-        self.module.to(**self.place)
         self._read = reader(self._to_params, data.weights)
         self.before = self.read_params(self.params())
         self.inputs = self._sequences(data.inputs)
@@ -94,13 +89,12 @@ class Net:
     def _stack(self, state: Layers) -> tuple[torch.Tensor, ...]:
         """`(h, c)` or `(h,)`, each `[layers, B, H]`."""
         return tuple(
-            torch.tensor(np.stack([layer[name] for layer in state])).to(**self.place)
+            torch.tensor(np.stack([layer[name] for layer in state]))
             for name in reversed(self.case.state_names)
         )
 
     def _sequences(self, sequences: np.ndarray) -> torch.Tensor:
-        time_major = np.ascontiguousarray(np.swapaxes(sequences, 0, 1))
-        return torch.tensor(time_major).to(**self.place)
+        return torch.tensor(np.ascontiguousarray(np.swapaxes(sequences, 0, 1)))
 
     def __call__(self) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         """The outputs `[T, B, H]` and the parts of the state."""
@@ -139,12 +133,12 @@ class Net:
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().to("cpu", torch.float32).numpy()
+    return tensor.detach().numpy()
 
 
-def make_run(net: Net, mode: str) -> Callable[[], Any]:
+def _make_run(net: Net, mode: str) -> Callable[[], Any]:
     """A call in a mode, with the results that `results.read` takes."""
-    if mode in ("forward", "stream"):
+    if mode == "forward":
         return torch.inference_mode()(net.__call__)
     if mode == "train":
         return _train(net)

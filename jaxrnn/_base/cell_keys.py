@@ -7,7 +7,6 @@ receives both keys and passes them on; any other cell receives that of the step.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -116,20 +115,3 @@ def apply_cell(
     if not getattr(cell, "holds_cells", False):
         key = step_key(key)
     return cell.apply(params, inputs, state, key=key)
-
-
-def apply_cell_sequence(
-    cell: Any,
-    params: Params,
-    inputs: PyTree,
-    state: PyTree,
-    steps: Any,
-    keys: Callable[[Array], Any] | None,
-    implementation: Any,
-) -> tuple[PyTree, PyTree]:
-    """`cell.apply_sequence`, with the keys that `apply_cell` would give the cell."""
-    if keys is None or getattr(cell, "holds_cells", False):
-        step_keys = keys
-    else:
-        step_keys = lambda t: step_key(keys(t))
-    return cell.apply_sequence(params, inputs, state, steps, step_keys, implementation)

@@ -23,8 +23,7 @@ from .._base.trees import merge_dicts
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from .._sequences.implementation import run_affine
 from .._time import masking
-from .._time.sequence import DeclinedError
-from .._time.steps import Steps
+from .._time.run import DeclinedError, Run
 from .base import RNNCell, scope_name
 from .initializers import ParamSpec, make_params
 from .step_checks import (
@@ -290,53 +289,26 @@ class AffineCell(RNNCell):
         self._check_new_state(state, new_state)
         return output, new_state
 
-    def apply_sequence(
-        self,
-        params: Params,
-        inputs: Array,
-        state: PyTree,
-        steps: Steps,
-        keys: Callable | None = None,
-        implementation: Any = None,
-    ) -> tuple[PyTree, PyTree]:
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """All steps at once, with gradients in large products; see `RNNCell`.
 
         Raises:
-            DeclinedError: If `apply` is overridden, a function closes over traced
-                arrays, the number of steps is symbolic, or the implementation cannot
-                run this.
-        """
-        if type(self).apply is not AffineCell.apply:
-            raise DeclinedError(f"{type(self).__name__} has a custom `apply`")
-        return self.run_stages(params, inputs, state, steps, implementation)
-
-    def run_stages(
-        self,
-        params: Params,
-        inputs: Array,
-        state: PyTree,
-        steps: Steps,
-        implementation: Any = None,
-    ) -> tuple[PyTree, PyTree]:
-        """`apply_sequence` for a cell whose `apply`, if custom, does as the stages.
-
-        Raises:
-            DeclinedError: As `apply_sequence`.
+            DeclinedError: If a function closes over traced arrays, the number of steps
+                is symbolic, or the implementation cannot run this.
         """
         params = self.stage_params(params)
         # However its functions obtained traced arrays, no derivative with respect to
         # these would be computed.
         step = lambda *args: self.chain(plain_product, *args)[:2]
-        first_inputs = masking.first_inputs(inputs, steps.axis)
+        first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
         # Their sizes alone: on a mesh a step may not fit the way they are divided.
         sizes = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
-        args = jax.tree.map(sizes, (params, first_inputs, state))
-        consts = jax.make_jaxpr(step)(*args).consts
-        if any(map(is_traced, consts)):
+        args = jax.tree.map(sizes, (params, first_inputs, run.state))
+        if any(map(is_traced, jax.make_jaxpr(step)(*args).consts)):
             raise DeclinedError("its functions close over traced arrays")
-        if not isinstance(steps.time, int):
+        if not isinstance(run.steps.time, int):
             raise DeclinedError("the number of steps is symbolic")
-        return run_affine(self, params, inputs, state, steps, implementation)
+        return run_affine(self, params, run)
 
     def chain(
         self, product: Callable, params: Params, inputs: Array, state: PyTree

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
@@ -14,9 +14,8 @@ from .._base.arguments import as_axis_size, as_dtype
 from .._base.cell_keys import check_key
 from .._base.errors import describe
 from .._base.trees import map_sizes, named_leaves
-from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
-from .._time.sequence import DeclinedError
-from .._time.steps import Steps
+from .._base.typing import DType, Key, Params, PyTree, Shaped
+from .._time.run import DeclinedError, Run
 from .bound import BoundCell
 from .hyperparameters import Hyperparameters
 
@@ -107,35 +106,21 @@ class RNNCell(Hyperparameters, abc.ABC):
             `(output, new_state)`; the state keeps its structure, shapes and dtypes.
         """
 
-    def apply_sequence(
-        self,
-        params: Params,
-        inputs: PyTree,
-        state: PyTree,
-        steps: Steps,
-        keys: Callable[[Array], Any] | None = None,
-        implementation: Any = None,
-    ) -> tuple[PyTree, PyTree]:
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """All steps at once, with the values and gradients of a scan over `apply`.
 
         A driver calls this first, and scans `apply` if it raises `DeclinedError`, as it
-        does here. A cell with nothing faster than the scan does not override it.
+        does here. A cell with nothing faster than the scan does not override it. It is
+        not called for a subclass that overrides `apply` alone.
 
         Args:
             params: Parameters as `init` returns them.
-            inputs: All steps of inputs, each leaf `[batch, time, ...]`, or
-                `[time, batch, ...]` if `steps.axis` is 0.
-            state: The initial state, each leaf `[batch, ...]`.
-            steps: Which steps there are, and which rows are alive in them.
-            keys: `keys(t)` is the random key of step t; None for a deterministic run.
-            implementation: What the driver's argument `implementation` names, or the
-                default, as an opaque object; None for XLA's loop. A cell around others
-                passes it on; others ignore it.
+            run: The inputs of all steps, the initial state, and which steps there are.
 
         Returns:
             `(outputs, state)`: the outputs of all steps along the same axis, zeros in
             rows that are not alive; the state after each row's last step. If
-            `steps.restarts` is not None, each row holds several sequences and the
+            `run.steps.restarts` is not None, each row holds several sequences and the
             outputs are pairs `(output, new_state)` of all steps.
 
         Raises:

@@ -10,7 +10,7 @@ from .._base import cell_keys
 from .._base.arguments import as_count
 from .._base.errors import describe_leaves, is_array
 from .._base.typing import Array, DType, Params, PyTree, Size
-from .._time.steps import Steps
+from .._time.run import Run, apply_cell_sequence
 
 
 @jax.tree_util.register_dataclass
@@ -59,15 +59,12 @@ class BoundCell:
         """The state before the first step; see `RNNCell.start`."""
         return self.cell.start(self.params, state)
 
-    def apply_sequence(
-        self, inputs: PyTree, state: PyTree, steps: Steps, implementation: Any = None
-    ) -> tuple[PyTree, PyTree]:
+    def apply_sequence(self, run: Run) -> tuple[PyTree, PyTree]:
         """All steps at once; see `RNNCell.apply_sequence`."""
-        at_step = lambda t: cell_keys.at_step(self.key, steps.offset + t)
-        step_keys = None if self.key is None else at_step
-        return cell_keys.apply_cell_sequence(
-            self.cell, self.params, inputs, state, steps, step_keys, implementation
-        )
+        if self.key is not None:
+            start = run.steps.offset
+            run = run.replace(keys=lambda t: cell_keys.at_step(self.key, start + t))
+        return apply_cell_sequence(self.cell, self.params, run)
 
     def __repr__(self) -> str:
         key = "" if self.key is None else ", key=..."

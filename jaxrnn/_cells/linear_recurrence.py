@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,8 +14,7 @@ from .._base.trees import with_structure
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._sequences.elements import Element, cast_like, plus, times
 from .._sequences.linear import linear_sequence
-from .._time.sequence import DeclinedError
-from .._time.steps import Steps
+from .._time.run import Run
 from .base import scope_name
 from .hyperparameters import set_common_fields
 from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
@@ -106,28 +104,18 @@ class LinearRecurrenceCell(SpecsCell):
             output = self.narrow_output(params, new_state, rest, inputs.dtype)
             return output, new_state
 
-    def apply_sequence(
-        self,
-        params: Params,
-        inputs: Array,
-        state: PyTree,
-        steps: Steps,
-        keys: Callable | None = None,
-        implementation: Any = None,
-    ) -> tuple[PyTree, PyTree]:
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """All steps, many at once; see `RNNCell`.
 
         Raises:
-            DeclinedError: If `apply` is overridden, the number of steps is symbolic, or
-                an implementation is named.
+            DeclinedError: If the number of steps is symbolic, or an implementation is
+                named.
         """
-        if type(self).apply is not LinearRecurrenceCell.apply:
-            raise DeclinedError(f"{type(self).__name__} has a custom `apply`")
-        check_for_xla(steps, implementation)
+        check_for_xla(run)
         params = whole_on_explicit_mesh(params)
-        state = with_structure(self.state_size, state)
+        state = with_structure(self.state_size, run.state)
         with jax.named_scope(scope_name(self)):
-            return linear_sequence(self, params, inputs, state, steps)
+            return linear_sequence(self, params, run.inputs, state, run.steps)
 
     def wide_coefficients(
         self, params: Params, inputs: Array, state: Element

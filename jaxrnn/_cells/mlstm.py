@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any, final
 
 import jax
@@ -12,8 +11,7 @@ from .._base.math import affine, at_least_float32, widest_dtype
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._time.sequence import DeclinedError
-from .._time.steps import Steps
+from .._time.run import DeclinedError, Run
 from .base import scope_name
 from .heads import head_size, set_head_fields
 from .initializers import ParamSpec, glorot_uniform, zeros
@@ -138,22 +136,15 @@ class MLSTMCell(SpecsCell):
         output = o * h.reshape(o.shape)
         return output.astype(inputs.dtype), _stored(MLSTMState(c, n, new_m), state)
 
-    def apply_sequence(
-        self,
-        params: Params,
-        inputs: PyTree,
-        state: PyTree,
-        steps: Steps,
-        keys: Callable[[Array], Any] | None = None,
-        implementation: Any = None,
-    ) -> tuple[PyTree, PyTree]:
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """All steps, chunk by chunk; see `RNNCell.apply_sequence`.
 
         Raises:
             DeclinedError: If an implementation is named, if sequences are packed, which
                 needs the state of every step, or if the number of steps is symbolic.
         """
-        check_for_xla(steps, implementation)
+        check_for_xla(run)
+        inputs, state, steps = run.inputs, run.state, run.steps
         if steps.restarts is not None:
             raise DeclinedError("packed sequences need the state of every step")
         state, dtype = MLSTMState(*state), _arithmetic_dtype(inputs, state)

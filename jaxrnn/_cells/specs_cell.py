@@ -5,8 +5,7 @@ from typing import Any
 from .._base.cell_keys import check_key_of_step
 from .._base.trees import with_structure
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
-from .._time.sequence import DeclinedError
-from .._time.steps import Steps
+from .._time.run import DeclinedError, Run
 from .affine import init_by_specs
 from .base import RNNCell
 from .step_checks import check_params, check_state, check_step_inputs
@@ -58,9 +57,9 @@ class SpecsCell(RNNCell):
         return inputs, with_structure(self.state_size, state)
 
 
-def check_for_xla(steps: Steps, implementation: Any) -> None:
+def check_for_xla(run: Run) -> None:
     """Raises DeclinedError unless XLA may run so many steps."""
-    if implementation not in (None, "xla"):
+    if run.implementation not in (None, "xla"):
         raise DeclinedError("no product reads the state")
-    if not isinstance(steps.time, int):
+    if not isinstance(run.steps.time, int):
         raise DeclinedError("the number of steps is symbolic")

@@ -20,6 +20,7 @@ from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._tensor_array.carried import with_capacity_for
 from .._time import masking
 from .._time.restarts import Restarts
+from .._time.run import Run
 from .._time.sequence import run_sequence
 from .._time.steps import Steps, steps_to_run
 from ..memory._segments import segmented_run
@@ -89,18 +90,20 @@ def _run(
     steps = Steps(lengths, bound, restarts=restarts, time=time, axis=axis)
     steps = steps.with_stand_in(inputs, state)
 
-    def run(inputs: PyTree, state: PyTree, steps: Steps) -> tuple[PyTree, PyTree]:
+    def run_segment(
+        inputs: PyTree, state: PyTree, steps: Steps
+    ) -> tuple[PyTree, PyTree]:
         def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
             state = with_read_only(state, full_state)
             result = cell_at_step(cell, steps.offset + t)(inputs, state)
             output, new_state = result
             return output, without_read_only(new_state)
 
-        return run_sequence(
-            apply_sequence, apply, inputs, state, steps, implementation, unroll
-        )
+        run = Run(inputs, state, steps, implementation=implementation)
+        return run_sequence(apply_sequence, apply, run, unroll)
 
-    outputs, state = segmented_run(_plan(strategy, time), run, inputs, state, steps)
+    plan = _plan(strategy, time)
+    outputs, state = segmented_run(plan, run_segment, inputs, state, steps)
     outputs, state = (outputs, state) if restarts is None else outputs
     # Without lengths a cell may return a list where it declares a tuple: restore the
     # declared structure.

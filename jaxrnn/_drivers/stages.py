@@ -11,7 +11,7 @@ from .._base.errors import describe
 from .._base.inputs import as_state
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import Array, Key, Params, PyTree, Size
-from .._time.steps import Steps
+from .._time.run import Run, apply_cell_sequence
 from .stage_checks import check_sharded, count_of_layers
 
 
@@ -53,15 +53,11 @@ class Layer:
         keys = cell_keys.at_step(self.key, self.offset + t)
         return dataclasses.replace(self, key=cell_keys.fold(keys, self.number))
 
-    def apply_sequence(
-        self, inputs: PyTree, state: PyTree, steps: Steps, implementation: Any = None
-    ) -> tuple[PyTree, PyTree]:
+    def apply_sequence(self, run: Run) -> tuple[PyTree, PyTree]:
         """All steps of the chunk at once; see `RNNCell.apply_sequence`."""
-        at_step = lambda t: self.at_step(steps.offset + t).key
-        keys = None if self.key is None else at_step
-        return cell_keys.apply_cell_sequence(
-            self.cell, self.params, inputs, state, steps, keys, implementation
-        )
+        if self.key is not None:
+            run = run.replace(keys=lambda t: self.at_step(run.steps.offset + t).key)
+        return apply_cell_sequence(self.cell, self.params, run)
 
 
 def layers_of_stage(where: str, cell: Any, axis_name: str) -> list[Layer]:

@@ -22,7 +22,7 @@ from .._base.sharding import as_varying_as
 from .._base.trees import with_structure
 from .._base.typing import Array, Params, PyTree
 from .._time import masking
-from .._time.sequence import DeclinedError
+from .._time.run import DeclinedError
 from .._time.steps import Steps
 from ..memory._segments import RESIDUALS, named
 from .native import row_lengths, why_not_arrays

@@ -7,9 +7,8 @@ from jax.sharding import AxisType
 
 from .._base.errors import describe
 from .._base.sharding import meshes_of
-from .._base.typing import Array, Params, PyTree
-from .._time.sequence import DeclinedError
-from .._time.steps import Steps
+from .._base.typing import Params, PyTree
+from .._time.run import DeclinedError, Run
 from .affine import affine_sequence
 from .cudnn import cudnn_sequence
 from .native import native_sequence
@@ -39,14 +38,7 @@ def check_implementation(where: str, implementation: Any) -> None:
     )
 
 
-def run_affine(
-    cell: Any,
-    params: Params,
-    xs: Array,
-    state: PyTree,
-    steps: Steps,
-    implementation: str | None,
-) -> tuple[PyTree, PyTree]:
+def run_affine(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of an affine cell over all steps; see `affine_sequence`.
 
     Without a name the loops of `jaxrnn-native` run on a CPU the cells that they know.
@@ -54,10 +46,10 @@ def run_affine(
     Raises:
         DeclinedError: If the named implementation cannot run them, with the reason.
     """
-    args = cell, params, xs, state, steps
-    if implementation is not None:
-        return _BY_NAME[implementation](*args)
-    if _is_local((params, xs, state, steps)):
+    args = cell, params, run.inputs, run.state, run.steps
+    if run.implementation is not None:
+        return _BY_NAME[run.implementation](*args)
+    if _is_local(args[1:]):
         try:
             return native_sequence(*args, is_default=True)
         except DeclinedError:

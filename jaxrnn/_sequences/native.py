@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from .._base.sharding import explicit_mesh_of
 from .._base.trees import with_structure
 from .._base.typing import Array, Params, PyTree
-from .._time.sequence import DeclinedError
+from .._time.run import DeclinedError
 from .._time.steps import Steps
 from ..memory._segments import RESIDUALS, named
 from . import affine, native_calls

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from .._base.trees import with_structure
 from .._base.typing import Array, PyTree
+from .run import DeclinedError, Run
 from .steps import Steps
 
 _log = logging.getLogger("jaxrnn")
@@ -15,52 +16,42 @@ _log = logging.getLogger("jaxrnn")
 Apply = Callable[[Array, PyTree, PyTree], tuple[PyTree, PyTree]]
 
 
-class DeclinedError(Exception):
-    """Raised by a cell that cannot run these sequences at once, with the reason."""
-
-
 def run_sequence(
     apply_sequence: Callable | None,
     apply: Apply,
-    xs: PyTree,
-    state: PyTree,
-    steps: Steps,
-    implementation: str | None = None,
+    run: Run,
     unroll: int = 1,
 ) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of a cell over all steps.
 
     Args:
-        apply_sequence: `apply_sequence(xs, state, steps, implementation)`, which may
-            raise `DeclinedError`; None for a cell without that method.
+        apply_sequence: `apply_sequence(run)`, which may raise `DeclinedError`; None for
+            a cell without that method.
         apply: `apply(t, inputs, state)`, one step.
-        xs: Inputs, each leaf `[batch, time, ...]`, time along `steps.axis`.
-        state: The initial state, each leaf `[batch, ...]`.
-        steps: Which steps there are. With restarts the outputs are pairs
-            `(output, new_state)`.
-        implementation: What must run the loop of an affine cell, "native" or "cudnn";
-            else a cell that declines is scanned.
+        run: The sequences. With restarts the outputs are pairs `(output, new_state)`.
+            A cell that declines is scanned, unless an implementation must run it.
         unroll: The number of steps unrolled in each iteration of a scan.
 
     Raises:
         ValueError: If the cell declines and an implementation is required.
     """
-    is_empty = isinstance(steps.time, int) and steps.time == 0
-    if is_empty:
-        return scan_steps(apply, xs, state, steps, unroll)
+    args = apply, run.inputs, run.state, run.steps, unroll
+    if isinstance(run.steps.time, int) and run.steps.time == 0:
+        return scan_steps(*args)
     try:
         if apply_sequence is None:
             raise DeclinedError("it has no `apply_sequence`")
-        outputs, last = apply_sequence(xs, state, steps, implementation)
-        return outputs, with_structure(state, last)
+        outputs, last = apply_sequence(run)
+        return outputs, with_structure(run.state, last)
     except DeclinedError as reason:
-        if implementation not in (None, "xla"):
+        if run.implementation not in (None, "xla"):
             raise ValueError(
-                f"`implementation` {implementation!r} cannot run this cell on these "
-                f"sequences: {reason}. Leave it out for XLA's loop, which runs them."
+                f"`implementation` {run.implementation!r} cannot run this cell on "
+                f"these sequences: {reason}. Leave it out for XLA's loop, which runs "
+                "them."
             ) from None
         _log.debug("the cell is run step by step: %s", reason)
-    return scan_steps(apply, xs, state, steps, unroll)
+    return scan_steps(*args)
 
 
 def scan_steps(

@@ -13,7 +13,6 @@ import numpy as np
 from .._base.arguments import as_count, as_dtype, check_functions
 from .._base.cell_keys import (
     apply_cell,
-    apply_cell_sequence,
     check_key_of_step,
     fold,
     run_key,
@@ -26,8 +25,7 @@ from .._cells.hyperparameters import check_number, set_bools, set_field
 from .._cells.states import LSTMStateTuple
 from .._cells.step_checks import check_floating
 from .._tensor_array.tensor_array import is_tensor_array
-from .._time.sequence import DeclinedError
-from .._time.steps import Steps
+from .._time.run import DeclinedError, Run, apply_cell_sequence
 from .base import WrapperCell
 
 
@@ -148,27 +146,18 @@ class DropoutWrapper(WrapperCell):
             state = self._drop("state", state, self.state_keep_prob, key, chosen)
         return self._drop("output", output, self.output_keep_prob, key), state
 
-    def apply_sequence(
-        self,
-        params: Params,
-        inputs: PyTree,
-        state: PyTree,
-        steps: Steps,
-        keys: Callable[[Array], Any] | None = None,
-        implementation: Any = None,
-    ) -> tuple[PyTree, PyTree]:
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """All steps of the cell between two dropouts; see `RNNCell.apply_sequence`.
 
         Raises:
             DeclinedError: If the state is dropped, or the wrapped cell declines.
         """
+        keys, steps = run.keys, run.steps
         if keys is None:
-            return apply_cell_sequence(
-                self.cell, params, inputs, state, steps, None, implementation
-            )
+            return apply_cell_sequence(self.cell, params, run)
         if self.state_keep_prob < 1:
             raise DeclinedError("DropoutWrapper drops the state at every step")
-        self._check_input_size(steps.read(inputs, jnp.int32(0)))
+        self._check_input_size(steps.read(run.inputs, jnp.int32(0)))
 
         def drop(salt: str, tree: PyTree, keep_prob: float) -> PyTree:
             drop_step = lambda t: self._drop(
@@ -176,12 +165,10 @@ class DropoutWrapper(WrapperCell):
             )
             return tree if keep_prob == 1 else steps.stack(drop_step)
 
-        inputs = drop("input", inputs, self.input_keep_prob)
+        inputs = drop("input", run.inputs, self.input_keep_prob)
         cell_keys = lambda t: fold(keys(t), self._stream("cell", 0))
-        cell_steps = steps.with_stand_in(inputs, state)
-        outputs, state = apply_cell_sequence(
-            self.cell, params, inputs, state, cell_steps, cell_keys, implementation
-        )
+        inner = run.of_inner(inputs, run.state, keys=cell_keys)
+        outputs, state = apply_cell_sequence(self.cell, params, inner)
         drop_output = lambda outputs: drop("output", outputs, self.output_keep_prob)
         return steps.map_outputs(drop_output, outputs), state
 

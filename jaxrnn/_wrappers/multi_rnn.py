@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, final
 
 import jax
@@ -10,16 +10,16 @@ import jax.numpy as jnp
 
 from .._base.cell_keys import (
     apply_cell,
-    apply_cell_sequence,
     check_key,
     check_key_of_step,
     fold,
 )
 from .._base.errors import EntryError, describe, noting
 from .._base.trees import map_sizes, size_shapes
-from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
+from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells.base import RNNCell, any_is_random
 from .._cells.hyperparameters import set_bools, set_field
+from .._time.run import Run, apply_cell_sequence
 from .._time.steps import Steps
 from .base import check_wrapped
 
@@ -145,32 +145,25 @@ class MultiRNNCell(RNNCell):
             new_states.append(new_state)
         return inputs, self._join(new_states)
 
-    def apply_sequence(
-        self,
-        params: Params,
-        inputs: PyTree,
-        state: PyTree,
-        steps: Steps,
-        keys: Callable[[Array], Any] | None = None,
-        implementation: Any = None,
-    ) -> tuple[PyTree, PyTree]:
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """Layer by layer, each over all steps; see `RNNCell.apply_sequence`.
 
         Raises:
             DeclinedError: If one of the cells declines.
         """
         self._check_params(params)
+        inputs, steps, keys = run.inputs, run.steps, run.keys
         last_states, new_states = [], []
-        for i, cell_state in enumerate(self._split(state)):
+        for i, cell_state in enumerate(self._split(run.state)):
+            inner = run.of_inner(
+                inputs,
+                cell_state,
+                steps=self._cell_steps(i, steps),
+                keys=keys and (lambda t, i=i: fold(keys(t), i)),
+            )
             with noting(self._note(i)):
                 inputs, last_state = apply_cell_sequence(
-                    self.cells[i],
-                    params[self._name(i)],
-                    inputs,
-                    cell_state,
-                    self._cell_steps(i, steps, inputs, cell_state),
-                    keys and (lambda t, i=i: fold(keys(t), i)),
-                    implementation,
+                    self.cells[i], params[self._name(i)], inner
                 )
             last_states.append(last_state)
             if steps.restarts is not None:
@@ -179,12 +172,11 @@ class MultiRNNCell(RNNCell):
         outputs = inputs if steps.restarts is None else (inputs, self._join(new_states))
         return outputs, self._join(last_states)
 
-    def _cell_steps(self, i: int, steps: Steps, inputs: PyTree, state: PyTree) -> Steps:
-        """The steps as those of cell i, whose inputs and initial state these are."""
-        if steps.restart_states is not None:
-            states = self._split(steps.restart_states)
-            steps = steps.with_restart_states(states[i])
-        return steps.with_stand_in(inputs, state)
+    def _cell_steps(self, i: int, steps: Steps) -> Steps:
+        """The steps as those of cell i."""
+        if steps.restart_states is None:
+            return steps
+        return steps.with_restart_states(self._split(steps.restart_states)[i])
 
     def _join(self, states: list[PyTree]) -> PyTree:
         return tuple(states) if self.state_is_tuple else jnp.concatenate(states, -1)

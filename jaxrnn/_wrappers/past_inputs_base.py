@@ -2,14 +2,14 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_count
-from .._base.cell_keys import apply_cell, apply_cell_sequence, check_key_of_step
+from .._base.cell_keys import apply_cell, check_key_of_step
 from .._base.errors import describe
 from .._base.serialization import serializable
 from .._base.sharding import whole_on_explicit_mesh
@@ -19,6 +19,7 @@ from .._cells.base import RNNCell
 from .._cells.hyperparameters import set_field
 from .._cells.step_checks import check_state, check_state_dtypes, check_step_inputs
 from .._time.each_step import at_each_step
+from .._time.run import Run, apply_cell_sequence
 from .._time.steps import Steps
 from .base import WrapperCell
 
@@ -126,15 +127,7 @@ class PastInputsBase(WrapperCell):
         output, cell_state = apply_cell(self.cell, inner, combined, cell_state, key)
         return output, PastInputsState(last_inputs[:, 1:], cell_state)
 
-    def apply_sequence(
-        self,
-        params: Params,
-        inputs: PyTree,
-        state: PyTree,
-        steps: Steps,
-        keys: Callable[[Array], Any] | None = None,
-        implementation: Any = None,
-    ) -> tuple[PyTree, PyTree]:
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """All steps combined, then the cell's sequences; see `RNNCell.apply_sequence`.
 
         Raises:
@@ -142,17 +135,15 @@ class PastInputsBase(WrapperCell):
         """
         # Else inputs could become divided along their features.
         own, inner = self.split_params(whole_on_explicit_mesh(params))
-        past, cell_state = state
+        inputs, steps, (past, cell_state) = run.inputs, run.steps, run.state
         restart_past, restart_states = steps.restart_states or (None, None)
         tap_steps, wide = steps.with_restart_states(restart_past), past.dtype
         taps, past = _taps(tap_steps, inputs.astype(wide), past)
         narrow = (tap.astype(inputs.dtype) for tap in taps)
         combined = at_each_step(lambda *taps: self.combine(own, taps), *narrow)
         cell_steps = steps.with_restart_states(restart_states)
-        cell_steps = cell_steps.with_stand_in(combined, cell_state)
-        outputs, cell_state = apply_cell_sequence(
-            self.cell, inner, combined, cell_state, cell_steps, keys, implementation
-        )
+        inner_run = run.of_inner(combined, cell_state, steps=cell_steps)
+        outputs, cell_state = apply_cell_sequence(self.cell, inner, inner_run)
         state = PastInputsState(past, cell_state)
         if steps.restarts is None:
             return outputs, state

@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import check_functions
-from .._base.cell_keys import apply_cell, apply_cell_sequence
+from .._base.cell_keys import apply_cell
 from .._base.errors import describe
 from .._base.trees import check_structure, map_named, with_structure
-from .._base.typing import Array, Key, Params, PyTree
-from .._time.sequence import DeclinedError
-from .._time.steps import Steps
+from .._base.typing import Key, Params, PyTree
+from .._time.run import DeclinedError, Run, apply_cell_sequence
 from .base import WrapperCell
 
 
@@ -52,15 +51,7 @@ class ResidualWrapper(WrapperCell):
         output, new_state = apply_cell(self.cell, params, inputs, state, key)
         return (self.residual_fn or _add)(inputs, output), new_state
 
-    def apply_sequence(
-        self,
-        params: Params,
-        inputs: PyTree,
-        state: PyTree,
-        steps: Steps,
-        keys: Callable[[Array], Any] | None = None,
-        implementation: Any = None,
-    ) -> tuple[PyTree, PyTree]:
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """The cell's sequences and the sum; see `RNNCell.apply_sequence`.
 
         Raises:
@@ -68,11 +59,9 @@ class ResidualWrapper(WrapperCell):
         """
         if self.residual_fn is not None:
             raise DeclinedError("`residual_fn` is a function of one step")
-        outputs, state = apply_cell_sequence(
-            self.cell, params, inputs, state, steps, keys, implementation
-        )
-        add = lambda outputs: steps.zero_dead(_add(inputs, outputs))
-        return steps.map_outputs(add, outputs), state
+        outputs, state = apply_cell_sequence(self.cell, params, run)
+        add = lambda outputs: run.steps.zero_dead(_add(run.inputs, outputs))
+        return run.steps.map_outputs(add, outputs), state
 
 
 def _add(inputs: PyTree, output: PyTree) -> PyTree:

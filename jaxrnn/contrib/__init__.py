@@ -41,33 +41,19 @@ from ._attention.monotonic import (
     LuongMonotonicAttention as LuongMonotonicAttention,
     monotonic_attention as monotonic_attention,
 )
-from ._attention.state import (
-    AttentionWrapperState as AttentionWrapperState,
-)
-from ._attention.wrapper import (
-    AttentionWrapper as AttentionWrapper,
-)
-from ._attention_cell import (
-    AttentionCellWrapper as AttentionCellWrapper,
-)
-from ._block_cells import (
-    GRUBlockCellV2 as GRUBlockCellV2,
-    LSTMBlockCell as LSTMBlockCell,
-)
-from ._cfn import (
-    CFNCell as CFNCell,
-)
+from ._attention.state import AttentionWrapperState as AttentionWrapperState
+from ._attention.wrapper import AttentionWrapper as AttentionWrapper
+from ._attention_cell import AttentionCellWrapper as AttentionCellWrapper
 from ._conv_lstm import (
     Conv1DLSTMCell as Conv1DLSTMCell,
     Conv2DLSTMCell as Conv2DLSTMCell,
     Conv3DLSTMCell as Conv3DLSTMCell,
     ConvLSTMCell as ConvLSTMCell,
 )
-from ._coupled_lstm import (
-    CoupledInputForgetGateLSTMCell as CoupledInputForgetGateLSTMCell,
-)
-from ._embedding import (
-    EmbeddingWrapper as EmbeddingWrapper,
+from ._core_cells import (
+    GRUBlockCellV2 as GRUBlockCellV2,
+    LSTMBlockCell as LSTMBlockCell,
+    WeightNormLSTMCell as WeightNormLSTMCell,
 )
 from ._fused import (
     FusedRNNCell as FusedRNNCell,
@@ -75,94 +61,66 @@ from ._fused import (
     LSTMBlockFusedCell as LSTMBlockFusedCell,
     TimeReversedFusedRNN as TimeReversedFusedRNN,
 )
-from ._glstm import (
-    GLSTMCell as GLSTMCell,
-)
-from ._grid_lstm import (
+from ._glstm import GLSTMCell as GLSTMCell
+from ._grid_cells import (
     BidirectionalGridLSTMCell as BidirectionalGridLSTMCell,
     GridLSTMCell as GridLSTMCell,
-)
-from ._highway import (
-    HighwayWrapper as HighwayWrapper,
 )
 from ._independent import (
     IndRNNCell as IndRNNCell,
     IndyGRUCell as IndyGRUCell,
     IndyLSTMCell as IndyLSTMCell,
 )
-from ._intersection_rnn import (
-    IntersectionRNNCell as IntersectionRNNCell,
-)
+from ._intersection_rnn import IntersectionRNNCell as IntersectionRNNCell
 from ._layer_norm_lstm import (
+    CoupledInputForgetGateLSTMCell as CoupledInputForgetGateLSTMCell,
     LayerNormBasicLSTMCell as LayerNormBasicLSTMCell,
     LayerNormLSTMCell as LayerNormLSTMCell,
 )
-from ._minimal_rnn import (
-    MinimalRNNCell as MinimalRNNCell,
-)
-from ._nas import (
-    NASCell as NASCell,
-)
-from ._ntm import (
-    NTMCell as NTMCell,
-    NTMControllerState as NTMControllerState,
-)
-from ._phased_lstm import (
-    PhasedLSTMCell as PhasedLSTMCell,
-)
-from ._projections import (
+from ._mapping_wrappers import (
+    EmbeddingWrapper as EmbeddingWrapper,
+    HighwayWrapper as HighwayWrapper,
     InputProjectionWrapper as InputProjectionWrapper,
     OutputProjectionWrapper as OutputProjectionWrapper,
 )
+from ._nas import NASCell as NASCell
+from ._ntm import NTMCell as NTMCell, NTMControllerState as NTMControllerState
+from ._phased_lstm import PhasedLSTMCell as PhasedLSTMCell
 from ._seq2seq.basic_decoder import (
     BasicDecoder as BasicDecoder,
     BasicDecoderOutput as BasicDecoderOutput,
+    CustomHelper as CustomHelper,
+    Helper as Helper,
+    InferenceHelper as InferenceHelper,
 )
 from ._seq2seq.beam_search_decoder import (
     BeamSearchDecoder as BeamSearchDecoder,
     BeamSearchDecoderOutput as BeamSearchDecoderOutput,
     BeamSearchDecoderState as BeamSearchDecoderState,
     FinalBeamSearchDecoderOutput as FinalBeamSearchDecoderOutput,
-    tile_batch as tile_batch,
 )
-from ._seq2seq.decoder import (
-    Decoder as Decoder,
-)
+from ._seq2seq.beams import gather_tree as gather_tree, tile_batch as tile_batch
 from ._seq2seq.dynamic_decode import (
+    Decoder as Decoder,
     dynamic_decode as dynamic_decode,
 )
 from ._seq2seq.embedding_helpers import (
     GreedyEmbeddingHelper as GreedyEmbeddingHelper,
     SampleEmbeddingHelper as SampleEmbeddingHelper,
 )
-from ._seq2seq.gather_tree import (
-    gather_tree as gather_tree,
-)
-from ._seq2seq.helper import (
-    CustomHelper as CustomHelper,
-    Helper as Helper,
-    InferenceHelper as InferenceHelper,
-)
-from ._seq2seq.sequence_loss import (
-    sequence_loss as sequence_loss,
-)
+from ._seq2seq.sequence_loss import sequence_loss as sequence_loss
 from ._seq2seq.training_helpers import (
     ScheduledEmbeddingTrainingHelper as ScheduledEmbeddingTrainingHelper,
     ScheduledOutputTrainingHelper as ScheduledOutputTrainingHelper,
     TrainingHelper as TrainingHelper,
 )
-from ._sru import (
+from ._small_cells import (
+    CFNCell as CFNCell,
+    MinimalRNNCell as MinimalRNNCell,
     SRUCell as SRUCell,
-)
-from ._time_freq_lstm import (
-    TimeFreqLSTMCell as TimeFreqLSTMCell,
-)
-from ._ugrnn import (
     UGRNNCell as UGRNNCell,
 )
-from ._weight_norm_lstm import (
-    WeightNormLSTMCell as WeightNormLSTMCell,
-)
+from ._time_freq_lstm import TimeFreqLSTMCell as TimeFreqLSTMCell
 
 _set_public_module(globals())
 

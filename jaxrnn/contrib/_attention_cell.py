@@ -1,25 +1,25 @@
 """A cell that attends over its last outputs."""
 
 import dataclasses
-from typing import Any, final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count
+from jaxrnn import ParamSpec, RNNCell
+
 from .._base.cell_keys import apply_cell
 from .._base.errors import describe
 from .._base.math import affine, dot
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
-from .._cells.base import RNNCell
-from .._cells.hyperparameters import set_bools, set_field
-from .._cells.initializers import ParamSpec, glorot_uniform, zeros
+from .._cells.hyperparameters import set_bools
+from .._cells.initializers import glorot_uniform, zeros
 from .._cells.step_checks import check_state, check_step_inputs
 from .._wrappers.own_params import ParamsWrapper, vector_size
+from ._fields import set_counts
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class AttentionCellWrapper(ParamsWrapper):
     """Attention of a cell over the last L outputs of the whole.
@@ -67,23 +67,20 @@ class AttentionCellWrapper(ParamsWrapper):
     state_is_tuple: bool = True
     reuse: Any = dataclasses.field(default=None, compare=False)
 
+    output_size = property(lambda self: self._sizes[2], doc="`A`.")
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        name = "AttentionCellWrapper"
         set_bools(self)
-        for field in ("attn_length", "attn_size", "attn_vec_size", "input_size"):
-            value = getattr(self, field)
-            if value is not None or field == "attn_length":
-                set_field(self, **{field: as_count(name, field, value, fix="")})
+        set_counts(self, "attn_length", "attn_size", "attn_vec_size", "input_size")
+        name, size = "AttentionCellWrapper", self.cell.state_size
         vector_size(name, self.cell.output_size)
-        size = self.cell.state_size
-        is_nest = not jax.tree_util.all_leaves([size])
         if any(len(shape) != 1 for shape in size_shapes(size)):
             raise ValueError(
                 f"{name}: `cell` must have a state of vectors, got the state_size "
                 f"{size}."
             )
-        if is_nest and not self.state_is_tuple:
+        if not (self.state_is_tuple or jax.tree_util.all_leaves([size])):
             raise ValueError(
                 f"{name}: `state_is_tuple=False` needs a `cell` whose state is one "
                 f"vector, got the state_size {size}."
@@ -103,8 +100,6 @@ class AttentionCellWrapper(ParamsWrapper):
         _, _, size, _, length = self._sizes
         sizes = self.cell.state_size, size, length * size
         return sizes if self.state_is_tuple else sum(sizes)
-
-    output_size = property(lambda self: self._sizes[2], doc="`A`.")
 
     def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
         """Zeros, but for the part of a cell that has other ones."""

@@ -1,13 +1,20 @@
-"""What the LSTMs of contrib share: checks, sizes, peepholes and the projection."""
+"""What the LSTMs of contrib share: projections, layer normalization, shards."""
 
+import abc
+import dataclasses
 from typing import Any
 
-from .._base.arguments import as_count
-from .._base.math import clip_symmetric
-from .._base.typing import Array, Params, PyTree
-from .._cells.affine import Stage
-from .._cells.hyperparameters import check_number, set_field
-from .._cells.states import LSTMFamily, LSTMStateTuple
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import constant
+
+from jaxrnn import LSTMCell, LSTMStateTuple, ParamSpec, Stage
+
+from .._base.math import clip_symmetric, widened
+from .._base.typing import Array, Initializer, Params, PyTree
+from .._cells.initializers import glorot_uniform, zeros
+from .._cells.states import LSTMFamily, add_peephole
+from ._fields import set_counts, set_numbers
 
 
 class ContribLSTM(LSTMFamily):
@@ -24,12 +31,8 @@ class ContribLSTM(LSTMFamily):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        name = type(self).__name__
-        for field in ("cell_clip", "proj_clip"):
-            if (bound := getattr(self, field)) is not None:
-                set_field(self, **{field: check_number(name, field, bound, low=0)})
-        if self.num_proj is not None:
-            set_field(self, num_proj=as_count(name, "num_proj", self.num_proj))
+        set_numbers(self, "cell_clip", "proj_clip", low=0)
+        set_counts(self, "num_proj", fix="Leave it out for no projection.")
 
     @property
     def sizes(self) -> LSTMStateTuple:
@@ -52,3 +55,133 @@ class ContribLSTM(LSTMFamily):
     def _project(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
         c, state = carry
         return self.leave(c, clip_symmetric(z, self.proj_clip).astype(state.h.dtype))
+
+
+class LayerNormedLSTM(ContribLSTM):
+    """An LSTM that normalizes each gate apart, and c', if `layer_norm` is True.
+
+    `gamma` and `beta` `[num_units]` are below a scope of each gate, and below `state`;
+    the updates of the stages read them under flat names, such as `forget/gamma`.
+
+    Not a dataclass itself: each cell declares its fields in TensorFlow's order.
+    """
+
+    forget_bias: float
+    layer_norm: bool
+    norm_gain: float
+    norm_shift: float
+    use_peepholes: bool = False
+    initializer: Initializer | None = None
+    gate_scopes: tuple[str, ...]
+    peepholes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        set_numbers(self, "norm_gain", "norm_shift")
+
+    @property
+    def kernel_initializer(self) -> Initializer:
+        """That of kernels and peepholes."""
+        return self.initializer or glorot_uniform
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The product of all gates; then the projection, if any."""
+        (c, h), count = self.sizes, len(self.gate_scopes)
+        kernel, bias = self.kernel_initializer, None if self.layer_norm else zeros
+        gates = Stage(self._gates, h, count * c, kernel, bias, blocks=count)
+        return self.with_projection(gates, kernel)
+
+    @abc.abstractmethod
+    def _gates(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
+        """The update of the first stage."""
+
+    def elementwise_specs(self) -> dict[str, ParamSpec]:
+        """The peepholes, and the normalizations under flat names."""
+        return self.peephole_specs() | self.flat(self.norm_specs())
+
+    def peephole_specs(self) -> dict[str, ParamSpec]:
+        """The peepholes, if any."""
+        spec = ParamSpec((self.num_units,), self.kernel_initializer)
+        return dict.fromkeys(self.peepholes, spec) if self.use_peepholes else {}
+
+    def norm_specs(self) -> dict[str, Any]:
+        """`gamma` and `beta` below the scope of each normalization, if any."""
+        scopes = (*self.gate_scopes, "state") if self.layer_norm else ()
+        spec = lambda value: ParamSpec((self.num_units,), constant(value))
+        pair = {"gamma": spec(self.norm_gain), "beta": spec(self.norm_shift)}
+        return {scope: pair for scope in scopes}
+
+    def flat(self, nested: dict[str, Any]) -> dict[str, Any]:
+        """`{"forget/gamma": ...}` from `{"forget": {"gamma": ...}}`."""
+        return {
+            f"{scope}/{name}": nested[scope][name]
+            for scope, names in self.norm_specs().items()
+            for name in names
+        }
+
+    def normalized_gates(self, params: Params, z: Array) -> list[Array]:
+        """The blocks of z, each through its normalization, if any."""
+        blocks = jnp.split(z, len(self.gate_scopes), axis=-1)
+        pairs = zip(self.gate_scopes, blocks, strict=True)
+        return [self.normalized(params, scope, block) for scope, block in pairs]
+
+    def normalized_memory(
+        self, params: Params, peephole: str, o: Array, c: Array
+    ) -> tuple[Array, Array]:
+        """`(c', m)` for the output gate o and the c' before its normalization."""
+        c = clip_symmetric(self.normalized(params, "state", c), self.cell_clip)
+        o = jax.nn.sigmoid(add_peephole(params, peephole, o, c))
+        return c, o * self.activation(c)
+
+    def normalized(self, params: Params, scope: str, x: Array) -> Array:
+        """`gamma * (x - mean) / sqrt(variance + epsilon) + beta` over the last axis.
+
+        Epsilon is 1e-12, or 1e-3 in float16; the arithmetic is in at least float32.
+        Without `layer_norm` x is returned.
+
+        Source: arXiv:1607.06450; `tf.contrib.layers.layer_norm`.
+        """
+        if not self.layer_norm:
+            return x
+        epsilon = 1e-3 if x.dtype == jnp.float16 else 1e-12
+        wide = widened(x)
+        centered = wide - jnp.mean(wide, -1, keepdims=True)
+        variance = jnp.mean(centered * centered, -1, keepdims=True)
+        normal = centered * jax.lax.rsqrt(variance + epsilon)
+        gamma = params[f"{scope}/gamma"].astype(wide.dtype)[None, :]
+        beta = params[f"{scope}/beta"].astype(wide.dtype)[None, :]
+        return (normal * gamma + beta).astype(x.dtype)
+
+
+def core_lstm(cell: Any, **fields: Any) -> LSTMCell:
+    """The `LSTMCell` with the fields that the cell has, too, but for those given."""
+    names = {field.name for field in dataclasses.fields(LSTMCell)}
+    common = {name: getattr(cell, name) for name in names if hasattr(cell, name)}
+    return LSTMCell(**common | fields)
+
+
+def shard_specs(
+    where: str, name: str, shape: tuple[int, int], shards: int, make: Initializer
+) -> dict[str, ParamSpec]:
+    """The specs of a kernel whose rows are in several variables, `<name>_0` and so on.
+
+    Raises:
+        ValueError: If there are fewer rows than shards.
+    """
+    rows, columns = shape
+    if shards > rows:
+        raise ValueError(
+            f"{where}: `{name}` of {rows} rows must be stored in at most as many "
+            f"shards, got {shards}. Use fewer."
+        )
+    least, longer = divmod(rows, shards)
+    return {
+        f"{name}_{i}": ParamSpec((least + (i < longer), columns), make)
+        for i in range(shards)
+    }
+
+
+def joined(params: Params, name: str, shards: int) -> Array:
+    """The kernel `name`, from its shards."""
+    return jnp.concatenate([params[f"{name}_{i}"] for i in range(shards)])

@@ -1,66 +1,81 @@
 """LSTMs over images and other grids: convolutions in place of products."""
 
 import dataclasses
-from typing import Any, final
+import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import glorot_uniform
 
+from jaxrnn import LSTMStateTuple, ParamSpec, RNNCell, TensorShape
+
 from .._base.arguments import as_axis_size, as_count
 from .._base.cell_keys import check_key, check_key_of_step
 from .._base.errors import describe, is_array
-from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.affine import param_dtype
-from .._cells.base import RNNCell, scope_name
+from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields, set_field
-from .._cells.initializers import ParamSpec, make_params, zeros
-from .._cells.states import LSTMStateTuple
+from .._cells.initializers import make_params, zeros
 from .._cells.step_checks import (
     check_floating,
     check_one_dtype,
     check_params,
     check_state,
 )
-from ._convolution import convolve
+from ._fields import set_counts
 
 
-class ConvLSTM(RNNCell):
-    """What the four classes share; each declares its fields in contrib's order."""
+@dataclasses.dataclass(frozen=True, repr=False, eq=False, kw_only=True)
+class _ConvLSTM(RNNCell):
+    """What the four classes share. Three of them take these fields by name alone."""
 
     conv_ndims: int
     input_shape: Any
     output_channels: int
     kernel_shape: Any
-    use_bias: bool
-    skip_connection: bool
-    forget_bias: float
-    name: str | None
-    dtype: DType | None
-
-    def __post_init__(self) -> None:
-        set_common_fields(self)
-        where = type(self).__name__
-        ndims = as_count(where, "conv_ndims", self.conv_ndims, fix="", most=3)
-        lengths = {"input_shape": ndims + 1, "kernel_shape": ndims}
-        for field, length in lengths.items():
-            sizes = _sizes(where, field, getattr(self, field))
-            if len(sizes) != length:
-                ends = " It ends with the channels, and has no batch."
-                raise ValueError(
-                    f"{where}: `{field}` must have {length} entries for "
-                    f"{ndims} axes of convolution, got {sizes}."
-                    f"{ends if field == 'input_shape' else ''}"
-                )
-            set_field(self, **{field: sizes})
-        channels = as_count(where, "output_channels", self.output_channels, fix="")
-        set_field(self, output_channels=channels)
+    use_bias: bool = True
+    skip_connection: bool = False
+    forget_bias: float = 1.0
+    initializers: Any = dataclasses.field(default=None, compare=False)
+    name: str | None = None
+    dtype: DType | None = None
 
     @property
     def is_random(self) -> bool:
         """Whether a step draws random numbers: it does not."""
         return False
+
+    def __post_init__(self) -> None:
+        set_common_fields(self)
+        set_counts(self, "conv_ndims", most=3)
+        set_counts(self, "output_channels")
+        ndims = self.conv_ndims
+        self._set_sizes("input_shape", ndims + 1, as_axis_size)
+        self._set_sizes("kernel_shape", ndims, as_count)
+
+    def _set_sizes(self, field: str, length: int, check: Any) -> None:
+        """Checks a list of sizes, and stores it as a tuple."""
+        where, value = type(self).__name__, getattr(self, field)
+        try:
+            sizes = list(value)
+        except TypeError:
+            raise TypeError(
+                f"{where}: `{field}` must be a list of integers, got "
+                f"{describe(value)}. With one axis it is a list as well: "
+                "`kernel_shape=[3]`."
+            ) from None
+        named = enumerate(sizes)
+        sizes = tuple(check(where, f"{field}[{k}]", n, fix="") for k, n in named)
+        if len(sizes) != length:
+            ends = " It ends with the channels, and has no batch."
+            raise ValueError(
+                f"{where}: `{field}` must have {length} entries for {self.conv_ndims} "
+                f"axes of convolution, got {sizes}."
+                f"{ends if field == 'input_shape' else ''}"
+            )
+        set_field(self, **{field: sizes})
 
     @property
     def state_size(self) -> LSTMStateTuple:
@@ -79,9 +94,9 @@ class ConvLSTM(RNNCell):
         columns = 4 * self.output_channels
         shape = (*self.kernel_shape, depth + self.output_channels, columns)
         specs = {"kernel": ParamSpec(shape, glorot_uniform())}
-        if self.use_bias:
-            specs["biases"] = ParamSpec((columns,), zeros)
-        return specs
+        return specs | (
+            {"biases": ParamSpec((columns,), zeros)} if self.use_bias else {}
+        )
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """Fresh parameters; see `RNNCell.init`.
@@ -105,73 +120,91 @@ class ConvLSTM(RNNCell):
                 requires.
             TypeError: If a dtype, or the kind of state, is not what it requires.
         """
-        check_key_of_step(type(self).__name__, key)
-        inputs, state = self._checked(params, inputs, state)
+        name = type(self).__name__
+        check_key_of_step(name, key)
+        inputs = self._checked_inputs(inputs)
+        c, h = check_state(name, state, self.state_size, inputs.shape[0])
+        check_params(name, params, self.param_specs, inputs)
+        check_one_dtype(name, self.dtype, inputs, h)
         with jax.named_scope(scope_name(self)):
-            z = self._product(params, jnp.concatenate([inputs, state.h], -1))
-            state = self._gates(z.astype(state.c.dtype), state)
-            if not self.skip_connection:
-                return state.h, state
-            return jnp.concatenate([state.h, inputs], -1), state
-
-    def _product(self, params: Params, x: Array) -> Array:
-        z = convolve(x, params["kernel"])
-        if not self.use_bias:
-            return z
-        return z + jnp.expand_dims(params["biases"], tuple(range(x.ndim - 1)))
-
-    def _gates(self, z: Array, state: LSTMStateTuple) -> LSTMStateTuple:
-        sigmoid = jax.nn.sigmoid
-        i, j, f, o = jnp.split(z, 4, axis=-1)
-        c = sigmoid(f + self.forget_bias) * state.c + sigmoid(i) * jnp.tanh(j)
-        h = jnp.tanh(c) * sigmoid(o)
-        return LSTMStateTuple(c, h.astype(state.h.dtype))
+            z = _convolve(jnp.concatenate([inputs, h], -1), params["kernel"])
+            if self.use_bias:
+                z = z + jnp.expand_dims(params["biases"], tuple(range(z.ndim - 1)))
+            i, j, f, o = jnp.split(z.astype(c.dtype), 4, axis=-1)
+            f = jax.nn.sigmoid(f + self.forget_bias)
+            c = f * c + jax.nn.sigmoid(i) * jnp.tanh(j)
+            h = (jnp.tanh(c) * jax.nn.sigmoid(o)).astype(h.dtype)
+            output = jnp.concatenate([h, inputs], -1) if self.skip_connection else h
+            return output, LSTMStateTuple(c, h)
 
     def _checked_inputs(self, inputs: Any) -> Any:
         name, shape = type(self).__name__, ", ".join(map(str, self.input_shape))
-        is_shape = isinstance(inputs, jax.ShapeDtypeStruct)
-        if not (is_shape or is_array(inputs)):
-            is_nest = not jax.tree_util.all_leaves([inputs])
-            raise (ValueError if is_nest else TypeError)(
-                f"{name}: `inputs` must be one array [batch, {shape}], got "
-                f"{describe(inputs)}."
-            )
-        check_floating(name, "inputs", inputs.dtype)
-        if len(inputs.shape) < 1 or tuple(inputs.shape[1:]) != self.input_shape:
-            raise ValueError(
+        is_shaped = is_array(inputs) or isinstance(inputs, jax.ShapeDtypeStruct)
+        if not is_shaped or tuple(inputs.shape[1:]) != self.input_shape:
+            is_other = not is_shaped and jax.tree_util.all_leaves([inputs])
+            raise (TypeError if is_other else ValueError)(
                 f"{name}: `inputs` of one step must be [batch, {shape}], by "
                 f"`input_shape`, got {describe(inputs)}."
             )
-        return inputs if is_shape else jnp.asarray(inputs)
-
-    def _checked(
-        self, params: Params, inputs: Any, state: PyTree
-    ) -> tuple[Array, LSTMStateTuple]:
-        name = type(self).__name__
-        inputs = self._checked_inputs(inputs)
-        state = check_state(name, state, self.state_size, inputs.shape[0])
-        check_params(name, params, self.param_specs, inputs)
-        state = LSTMStateTuple(*state)
-        check_one_dtype(name, self.dtype, inputs, state.h)
-        return inputs, state
+        check_floating(name, "inputs", inputs.dtype)
+        return jnp.asarray(inputs) if is_array(inputs) else inputs
 
 
-def _sizes(where: str, field: str, value: Any) -> tuple[int, ...]:
-    """A list of sizes as a tuple; those of a kernel are positive."""
-    check = as_count if field == "kernel_shape" else as_axis_size
-    try:
-        sizes = list(value)
-    except TypeError:
-        raise TypeError(
-            f"{where}: `{field}` must be a list of integers, got {describe(value)}. "
-            "With one axis it is a list as well: `kernel_shape=[3]`."
-        ) from None
-    return tuple(check(where, f"{field}[{k}]", n, fix="") for k, n in enumerate(sizes))
+@jax.custom_jvp
+def _convolve(x: Array, kernel: Array) -> Array:
+    """The convolution with stride 1 that keeps the size of the grid.
+
+    On a CPU, where XLA generates slow code for the gradients of a convolution, its
+    derivatives are those of an equal product of patches: training on images of 32 x 32
+    with 8 channels was measured to be 12 times as fast.
+
+    Args:
+        x: `[batch, *grid, channels]`.
+        kernel: `[*window, channels, columns]`.
+
+    Returns:
+        `[batch, *grid, columns]`.
+    """
+    return _convolution(x, kernel)
 
 
-@final
+@_convolve.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    (x, kernel), (d_x, d_kernel) = primals, tangents
+    # Saves the inputs of each step instead of their patches.
+    product = jax.checkpoint(_for_derivatives)
+    return _convolve(x, kernel), product(d_x, kernel) + product(x, d_kernel)
+
+
+def _for_derivatives(x: Array, kernel: Array) -> Array:
+    return jax.lax.platform_dependent(
+        x, kernel, cpu=_product_of_patches, default=_convolution
+    )
+
+
+def _convolution(x: Array, kernel: Array) -> Array:
+    axes = "XYZ"[: x.ndim - 2]
+    layout = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
+    strides = (1,) * len(axes)
+    return jax.lax.conv_general_dilated(
+        x, kernel, strides, "SAME", dimension_numbers=layout
+    )
+
+
+def _product_of_patches(x: Array, kernel: Array) -> Array:
+    window, grid = kernel.shape[:-2], x.shape[1:-1]
+    padding = [((size - 1) // 2, size // 2) for size in window]
+    padded = jnp.pad(x, [(0, 0), *padding, (0, 0)])
+    patches = [
+        padded[(slice(None), *(slice(i, i + n) for i, n in zip(at, grid, strict=True)))]
+        for at in itertools.product(*map(range, window))
+    ]
+    columns = kernel.shape[-1]
+    return jnp.concatenate(patches, -1) @ kernel.reshape(-1, columns)
+
+
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class ConvLSTMCell(ConvLSTM):
+class ConvLSTMCell(_ConvLSTM):
     """A long short-term memory (LSTM) whose products are convolutions.
 
         i, j, f, o = split([x, h] * kernel + biases)
@@ -223,24 +256,7 @@ class ConvLSTMCell(ConvLSTM):
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class FixedAxesConvLSTM(ConvLSTM):
-    """A `ConvLSTMCell` whose class fixes `conv_ndims`."""
-
-    name: str | None = None
-    _: dataclasses.KW_ONLY
-    input_shape: Any
-    output_channels: int
-    kernel_shape: Any
-    use_bias: bool = True
-    skip_connection: bool = False
-    forget_bias: float = 1.0
-    initializers: Any = dataclasses.field(default=None, compare=False)
-    dtype: DType | None = None
-
-
-@final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class Conv1DLSTMCell(FixedAxesConvLSTM):
+class Conv1DLSTMCell(_ConvLSTM):
     """`ConvLSTMCell` over one axis, `input_shape` `(width, channels)`.
 
     Attributes:
@@ -257,13 +273,12 @@ class Conv1DLSTMCell(FixedAxesConvLSTM):
     Source: arXiv:1506.04214; `tf.contrib.rnn.Conv1DLSTMCell`.
     """
 
-    conv_ndims = 1
     name: str | None = "conv_1d_lstm_cell"
+    conv_ndims: int = dataclasses.field(default=1, init=False)
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class Conv2DLSTMCell(FixedAxesConvLSTM):
+class Conv2DLSTMCell(_ConvLSTM):
     """`ConvLSTMCell` over images, `input_shape` `(height, width, channels)`.
 
     Attributes:
@@ -280,13 +295,12 @@ class Conv2DLSTMCell(FixedAxesConvLSTM):
     Source: arXiv:1506.04214; `tf.contrib.rnn.Conv2DLSTMCell`.
     """
 
-    conv_ndims = 2
     name: str | None = "conv_2d_lstm_cell"
+    conv_ndims: int = dataclasses.field(default=2, init=False)
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class Conv3DLSTMCell(FixedAxesConvLSTM):
+class Conv3DLSTMCell(_ConvLSTM):
     """`ConvLSTMCell` over volumes, `input_shape` `(depth, height, width, channels)`.
 
     Attributes:
@@ -303,5 +317,5 @@ class Conv3DLSTMCell(FixedAxesConvLSTM):
     Source: arXiv:1506.04214; `tf.contrib.rnn.Conv3DLSTMCell`.
     """
 
-    conv_ndims = 3
     name: str | None = "conv_3d_lstm_cell"
+    conv_ndims: int = dataclasses.field(default=3, init=False)

@@ -2,9 +2,11 @@
 
 import abc
 import dataclasses
-from typing import Any, final
+from typing import Any
 
 import jax
+
+from jaxrnn import LSTMStateTuple, RNNCell, dynamic_rnn, static_rnn
 
 from .._base.arguments import as_scope
 from .._base.cell_keys import check_key
@@ -12,14 +14,11 @@ from .._base.errors import describe
 from .._base.inputs import as_sequences, as_steps
 from .._base.lengths import lengths_for
 from .._base.typing import Array, DType, Key, Lengths, Params, PyTree, Shaped
-from .._cells.base import RNNCell
 from .._cells.hyperparameters import Hyperparameters, set_bools, set_field
-from .._cells.states import LSTMStateTuple
-from .._drivers.dynamic_rnn import dynamic_rnn
-from .._drivers.static_rnn import stacked, static_rnn
+from .._drivers.static_rnn import stacked
 from .._time.masking import reverse_sequence
 from .._wrappers.base import check_wrapped
-from ._block_cells import LSTMBlockCell
+from ._core_cells import LSTMBlockCell
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -92,7 +91,7 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
             ValueError: If `key` is an array of keys.
         """
         if key is not None:
-            check_key(type(self).__name__, key)
+            check_key(_name(self), key)
         return BoundFusedCell(params, key, cell=self)
 
 
@@ -138,14 +137,63 @@ class BoundFusedCell:
             ValueError: As `dynamic_rnn`.
         """
         args = self.params, inputs, initial_state, dtype, sequence_length, self.key
-        name = type(self.cell).__name__
-        with jax.named_scope(as_scope(name, scope, "fused_rnn")):
+        with jax.named_scope(as_scope(_name(self.cell), scope, "fused_rnn")):
             return self.cell.apply(*args)
 
 
-@final
+class _OverSteps(FusedRNNCell):
+    """A cell of one step over whole sequences."""
+
+    use_dynamic_rnn: bool = True
+
+    _step_cell: Any
+    """The cell of one step."""
+
+    def _as_state(self, state: PyTree) -> PyTree:
+        """The last state as it is returned."""
+        return state
+
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """The parameters of the cell of one step; see `FusedRNNCell.init`.
+
+        Raises:
+            TypeError: If `key` is not a random key.
+            ValueError: If `inputs` are one step.
+        """
+        return self._step_cell.init(key, _first(self, inputs), dtype)
+
+    def apply(
+        self,
+        params: Params,
+        inputs: PyTree,
+        initial_state: PyTree = None,
+        dtype: DType | None = None,
+        sequence_length: Lengths | None = None,
+        key: Key | None = None,
+    ) -> tuple[PyTree, PyTree]:
+        """All steps; see `FusedRNNCell.apply`.
+
+        Raises:
+            TypeError: As `dynamic_rnn` or `static_rnn`.
+            ValueError: As `dynamic_rnn` or `static_rnn`.
+        """
+        cell, as_list = self._step_cell.bind(params, key), isinstance(inputs, list)
+        options = {"initial_state": initial_state, "dtype": dtype}
+        options["sequence_length"] = sequence_length
+        if self.use_dynamic_rnn:
+            sequences = _stacked(self, inputs)
+            outputs, state = dynamic_rnn(cell, sequences, time_major=True, **options)
+            outputs = _like(inputs, outputs)
+        else:
+            checked = inputs if as_list else as_sequences(_name(self), inputs, True)
+            steps = checked if as_list else _steps(checked)
+            outputs, state = static_rnn(cell, steps, **options)
+            outputs = outputs if as_list else stacked(outputs)
+        return outputs, self._as_state(state)
+
+
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class LSTMBlockFusedCell(FusedRNNCell):
+class LSTMBlockFusedCell(_OverSteps):
     """The `LSTMBlockCell` over whole sequences, as `dynamic_rnn` runs it.
 
     Shapes, for input size `I` and `H = num_units`: inputs `[time, batch, I]`; outputs
@@ -177,53 +225,20 @@ class LSTMBlockFusedCell(FusedRNNCell):
     name: str | None = "lstm_fused_cell"
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(cell := self._cell):
+        for field in dataclasses.fields(cell := self._step_cell):
             set_field(self, **{field.name: getattr(cell, field.name)})
 
     @property
-    def _cell(self) -> LSTMBlockCell:
+    def _step_cell(self) -> LSTMBlockCell:
         fields = dataclasses.fields(self)
         return LSTMBlockCell(**{f.name: getattr(self, f.name) for f in fields})
 
-    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """New parameters, from all steps, `[time, batch, depth]`, or their shapes.
-
-        Args:
-            key: A random key.
-            inputs: All steps, or their `jax.ShapeDtypeStruct`; see `FusedRNNCell.init`.
-            dtype: The dtype of the parameters; None for that of the inputs.
-
-        Raises:
-            TypeError: If `key` is not a random key.
-            ValueError: If `inputs` are not of rank 3.
-        """
-        return self._cell.init(key, _first(self, inputs), dtype)
-
-    def apply(
-        self,
-        params: Params,
-        inputs: PyTree,
-        initial_state: PyTree = None,
-        dtype: DType | None = None,
-        sequence_length: Lengths | None = None,
-        key: Key | None = None,
-    ) -> tuple[PyTree, PyTree]:
-        """All steps; see `FusedRNNCell.apply`.
-
-        Raises:
-            TypeError: As `dynamic_rnn`.
-            ValueError: As `dynamic_rnn`.
-        """
-        adaptor = FusedRNNCellAdaptor(self._cell, use_dynamic_rnn=True)
-        outputs, state = adaptor.apply(
-            params, inputs, initial_state, dtype, sequence_length, key
-        )
-        return outputs, LSTMStateTuple(*state)  # Also from another tuple.
+    def _as_state(self, state: PyTree) -> PyTree:
+        return LSTMStateTuple(*state)  # Also from another tuple.
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class FusedRNNCellAdaptor(FusedRNNCell):
+class FusedRNNCellAdaptor(_OverSteps):
     """Any cell over whole sequences. The parameters are those of the cell.
 
     Attributes:
@@ -240,48 +255,13 @@ class FusedRNNCellAdaptor(FusedRNNCell):
     cell: RNNCell
     use_dynamic_rnn: bool = False
 
+    _step_cell = property(lambda self: self.cell)
+
     def __post_init__(self) -> None:
         check_wrapped("FusedRNNCellAdaptor", "cell", self.cell)
         set_bools(self)
 
-    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """The parameters of the cell, from all steps; see `FusedRNNCell.init`.
 
-        Raises:
-            TypeError: If `key` is not a random key.
-            ValueError: If `inputs` are one step.
-        """
-        return self.cell.init(key, _first(self, inputs), dtype)
-
-    def apply(
-        self,
-        params: Params,
-        inputs: PyTree,
-        initial_state: PyTree = None,
-        dtype: DType | None = None,
-        sequence_length: Lengths | None = None,
-        key: Key | None = None,
-    ) -> tuple[PyTree, PyTree]:
-        """All steps; see `FusedRNNCell.apply`.
-
-        Raises:
-            TypeError: As `dynamic_rnn` or `static_rnn`.
-            ValueError: As `dynamic_rnn` or `static_rnn`.
-        """
-        cell, options = self.cell.bind(params, key), (initial_state, dtype)
-        as_list = isinstance(inputs, list)
-        if self.use_dynamic_rnn:
-            sequences = stacked(as_steps(_name(self), inputs)) if as_list else inputs
-            outputs, state = dynamic_rnn(
-                cell, sequences, sequence_length, *options, time_major=True
-            )
-            return (_steps(outputs) if as_list else outputs), state
-        steps = inputs if as_list else _steps(as_sequences(_name(self), inputs, True))
-        outputs, state = static_rnn(cell, steps, *options, sequence_length)
-        return (outputs if as_list else stacked(outputs)), state
-
-
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class TimeReversedFusedRNN(FusedRNNCell):
     """A cell of whole sequences that reads each row from its last step to its first.
@@ -328,24 +308,30 @@ class TimeReversedFusedRNN(FusedRNNCell):
             TypeError: As the cell.
             ValueError: As the cell.
         """
-        as_list = isinstance(inputs, list)
         name = _name(self)
-        sequences = stacked(as_steps(name, inputs)) if as_list else inputs
-        sequences = as_sequences(name, sequences, True)
+        sequences = as_sequences(name, _stacked(self, inputs), True)
         time = jax.tree.leaves(sequences)[0].shape[0]
         lengths = lengths_for(name, sequence_length, sequences, time, 1)
-        sequences = reverse_sequence(sequences, lengths, True)
-        given = _steps(sequences) if as_list else sequences
-        outputs, state = self.cell.apply(
-            params, given, initial_state, dtype, lengths, key
-        )
-        outputs = stacked(outputs) if as_list else outputs
-        outputs = reverse_sequence(outputs, lengths, True)
-        return (_steps(outputs) if as_list else outputs), state
+        given = _like(inputs, reverse_sequence(sequences, lengths, True))
+        options = initial_state, dtype, lengths, key
+        outputs, state = self.cell.apply(params, given, *options)
+        outputs = stacked(outputs) if isinstance(inputs, list) else outputs
+        return _like(inputs, reverse_sequence(outputs, lengths, True)), state
 
 
 def _name(cell: FusedRNNCell) -> str:
     return type(cell).__name__
+
+
+def _stacked(cell: FusedRNNCell, inputs: PyTree) -> PyTree:
+    """Nests of `[time, batch, ...]`, also from a list of steps."""
+    is_list = isinstance(inputs, list)
+    return stacked(as_steps(_name(cell), inputs)) if is_list else inputs
+
+
+def _like(inputs: PyTree, sequences: PyTree) -> PyTree:
+    """The sequences, as a list of steps if the inputs are one."""
+    return _steps(sequences) if isinstance(inputs, list) else sequences
 
 
 def _steps(sequences: PyTree) -> list[PyTree]:

@@ -1,28 +1,21 @@
 """The LSTM of groups of units that do not see each other."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count
-from .._base.cell_keys import check_key_of_step
-from .._base.math import affine
-from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._cells.affine import Stage, plain_product
-from .._cells.hyperparameters import set_field
-from .._cells.initializers import ParamSpec, glorot_uniform, zeros
-from .._cells.states import LSTMStateTuple
-from .._time.sequence import DeclinedError
-from .._time.steps import Steps
+from jaxrnn import LSTMStateTuple, ParamSpec, Stage
+
+from .._base.typing import Array, DType, Initializer, Params, PyTree
+from .._cells.initializers import glorot_uniform, zeros
 from ._contrib_lstm import ContribLSTM
+from ._fields import set_counts
 
 _BIASES = ("bias_i", "bias_j", "bias_f", "bias_o")
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class GLSTMCell(ContribLSTM):
     """An LSTM of `G` groups, each of which reads its part of x and of h.
@@ -75,124 +68,9 @@ class GLSTMCell(ContribLSTM):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        groups = as_count("GLSTMCell", "number_of_groups", self.number_of_groups)
-        set_field(self, number_of_groups=groups)
+        set_counts(self, "number_of_groups")
         for field in ("num_units", "num_proj"):
             self._check_divides(f"`{field}`", getattr(self, field) or 0)
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """One product with a kernel of blocks; then the projection, if any."""
-        (c, h), kernel = self.sizes, self.initializer or glorot_uniform
-        gates = Stage(self._gates, h, 4 * c, kernel, zeros, blocks=4)
-        return self.with_projection(gates, kernel)
-
-    def param_specs(self, depth: int) -> dict[str, Any]:
-        """All parameters for inputs of size `depth`, in the order of their creation."""
-        self._check_divides("the depth of `inputs`", depth)
-        (c, h), groups = self.sizes, self.number_of_groups
-        kernel = self.initializer or glorot_uniform
-        shape = ((depth + h) // groups, 4 * c // groups)
-        group = {"kernel": ParamSpec(shape, kernel, depth // groups, 4)}
-        specs = {f"group{g}": group for g in range(groups)}
-        specs |= dict.fromkeys(_BIASES, ParamSpec((c,), zeros))
-        if self.num_proj is not None:
-            specs["projection"] = {"kernel": ParamSpec((c, h), kernel, 0, 1)}
-        return specs
-
-    @property
-    def is_random(self) -> bool | None:
-        """Whether a step draws random numbers: no; see `RNNCell.is_random`."""
-        return False
-
-    def stage_params(self, params: Params) -> Params:
-        """Those of a cell of one group; see `AffineCell.stage_params`."""
-        staged = {
-            "kernel": params["group0"]["kernel"],
-            "bias": jnp.concatenate([params[name] for name in _BIASES]),
-        }
-        if self.num_proj is not None:
-            staged["projection"] = params["projection"]
-        return staged
-
-    def apply(
-        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
-    ) -> tuple[PyTree, PyTree]:
-        """One step, with a small product for each group; see `AffineCell.apply`."""
-        if self.number_of_groups == 1:
-            return super().apply(params, inputs, state, key)
-        check_key_of_step(type(self).__name__, key)
-        inputs, state = self._checked(params, inputs, state)
-        return self.chain(self._product_by_group, params, inputs, state)[:2]
-
-    def apply_sequence(
-        self,
-        params: Params,
-        inputs: Array,
-        state: PyTree,
-        steps: Steps,
-        keys: Callable | None = None,
-        implementation: Any = None,
-    ) -> tuple[PyTree, PyTree]:
-        """All steps at once, group by group; see `AffineCell.apply_sequence`.
-
-        Raises:
-            DeclinedError: If a projection joins several groups at every step, or as
-                `AffineCell.apply_sequence`.
-        """
-        if self.number_of_groups == 1:
-            return self.run_stages(params, inputs, state, steps, implementation)
-        if self.num_proj is not None:
-            raise DeclinedError("the projection joins the groups at every step")
-        runs = [
-            self._run_group(g, params, inputs, state, steps, implementation)
-            for g in range(self.number_of_groups)
-        ]
-        return jax.tree.map(lambda *parts: jnp.concatenate(parts, -1), *runs)
-
-    def _run_group(
-        self,
-        g: int,
-        params: Params,
-        inputs: Array,
-        state: PyTree,
-        steps: Steps,
-        implementation: Any,
-    ) -> tuple[PyTree, PyTree]:
-        """One group over all steps, as a cell with one group."""
-        part = lambda x: jnp.split(x, self.number_of_groups, axis=-1)[g]
-        units = self.num_units // self.number_of_groups
-        group = dataclasses.replace(self, num_units=units, number_of_groups=1)
-        group_params = {name: part(params[name]) for name in _BIASES}
-        group_params["group0"] = params[f"group{g}"]
-        inputs, state, restart_states = jax.tree.map(
-            part, (inputs, state, steps.restart_states)
-        )
-        steps = steps.with_restart_states(restart_states).with_stand_in(inputs, state)
-        return group.run_stages(group_params, inputs, state, steps, implementation)
-
-    def _product_by_group(
-        self,
-        k: int,
-        stage: Stage,
-        params: Params,
-        inputs: Array,
-        operand: Array,
-        dtype: DType,
-    ) -> Array:
-        """`plain_product`, where that of the gates is made of those of the groups."""
-        if k:
-            return plain_product(k, stage, params, inputs, operand, dtype)
-        parts = (
-            jnp.split(x, self.number_of_groups, axis=-1) for x in (inputs, operand)
-        )
-        blocks = [
-            jnp.split(affine(params[f"group{g}"], pair, dtype), 4, axis=-1)
-            for g, pair in enumerate(zip(*parts, strict=True))
-        ]
-        bias = jnp.concatenate([params[name] for name in _BIASES])
-        z = [part for gate in zip(*blocks, strict=True) for part in gate]
-        return jnp.concatenate(z, -1) + bias.astype(dtype)[None, :]
 
     def _check_divides(self, what: str, size: int) -> None:
         if size % self.number_of_groups:
@@ -201,10 +79,61 @@ class GLSTMCell(ContribLSTM):
                 f"{self.number_of_groups}, got {size}."
             )
 
-    def _gates(
-        self, params: Params, z: Array, state: LSTMStateTuple
-    ) -> tuple[Array, PyTree]:
-        i, j, f, o = jnp.split(z, 4, axis=-1)
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """A product for each group; then the projection, if any."""
+        (c, h), make, groups = self.sizes, self._make, self.number_of_groups
+        sizes = h // groups, 4 * c // groups
+        *first, last = (
+            Stage(self._collect, *sizes, make, None, f"group{g}", blocks=4)
+            for g in range(groups)
+        )
+        return (*first, *self.with_projection(last, make))
+
+    @property
+    def _make(self) -> Initializer:
+        return self.initializer or glorot_uniform
+
+    def elementwise_specs(self) -> dict[str, ParamSpec]:
+        """The bias of each block."""
+        return dict.fromkeys(_BIASES, ParamSpec((self.num_units,), zeros))
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """All parameters for inputs of size `depth`, in the order of their creation."""
+        self._check_divides("the depth of `inputs`", depth)
+        (c, h), groups = self.sizes, self.number_of_groups
+        shape, rows = ((depth + h) // groups, 4 * c // groups), depth // groups
+        kernel = {"kernel": ParamSpec(shape, self._make, rows, 4)}
+        projection = self.stages[groups].specs(0) if self.num_proj else {}
+        specs = {f"group{g}": kernel for g in range(groups)}
+        return specs | self.elementwise_specs() | projection
+
+    def stage_params(self, params: Params) -> Params:
+        """The kernels with rows of zeros for the inputs of the other groups."""
+        staged, groups = dict(params), self.number_of_groups
+        for g in range(groups):
+            kernel = params[f"group{g}"]["kernel"]
+            rows = kernel.shape[0] - self.sizes.h // groups
+            x, h = jnp.split(kernel, [rows])
+            x = jnp.pad(x, [(g * rows, (groups - 1 - g) * rows), (0, 0)])
+            staged[f"group{g}"] = {"kernel": jnp.concatenate([x, h])}
+        return staged
+
+    def enter(self, state: PyTree) -> tuple[Array, Any]:
+        """The part of h that the first group reads, and the carry."""
+        h, *others = jnp.split(state[1], self.number_of_groups, axis=-1)
+        return h, (LSTMStateTuple(*state), others, [])
+
+    def _collect(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
+        """The update after a group: that of all units after the last one."""
+        state, others, products = carry
+        products = [*products, jnp.split(z, 4, axis=-1)]
+        if others:
+            return others[0], (state, others[1:], products)
+        i, j, f, o = (
+            jnp.concatenate(parts, -1) + params[bias].astype(z.dtype)[None, :]
+            for parts, bias in zip(zip(*products, strict=True), _BIASES, strict=True)
+        )
         kept = jax.nn.sigmoid(f + self.forget_bias) * state.c
         c = kept + jax.nn.sigmoid(i) * jnp.tanh(j)
         return self.emit(c, jax.nn.sigmoid(o) * self.activation(c), state)

@@ -1,38 +1,37 @@
-"""Grid LSTMs: two LSTMs over windows of the inputs, one in time, one in frequency."""
+"""What grid LSTMs share: two LSTMs over windows of the inputs.
 
+One runs in time, one along frequency, from each window to the one above it.
+"""
+
+import collections
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import INT32_MAX, as_count
+from jaxrnn import DeclinedError, ParamSpec, Run
+
+from .._base.arguments import as_count
 from .._base.errors import describe
 from .._base.math import affine, clip_symmetric, widest_dtype
+from .._base.serialization import serializable
 from .._base.trees import merge_dicts
-from .._base.typing import (
-    Array,
-    DType,
-    Initializer,
-    Key,
-    Params,
-    PyTree,
-    Size,
-)
+from .._base.typing import Array, Initializer, Key, Params, PyTree, Size
 from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields, set_field
-from .._cells.initializers import ParamSpec, glorot_uniform, zeros
+from .._cells.initializers import glorot_uniform, zeros
 from .._cells.specs_cell import SpecsCell
-from .._time.sequence import DeclinedError, scan_steps
-from .._time.steps import Steps
-from ._grid_states import state_type
-from ._shards import joined, shard_specs
-from ._windows import check_window, count_windows
+from .._cells.states import add_peephole
+from .._time.sequence import scan_steps
+from ._contrib_lstm import joined, shard_specs
+from ._time_freq_lstm import check_window, count_windows
+
+_LSTMS = ("freq", "time")
 
 
-class Run(NamedTuple):
+class Pass(NamedTuple):
     """One run along frequency.
 
     Attributes:
@@ -46,80 +45,91 @@ class Run(NamedTuple):
     starts: list[int]
 
 
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class GridLSTM(SpecsCell):
-    """What both classes share; each declares its fields in contrib's order."""
+    """What both classes share, with the fields that come first in both."""
 
     num_units: int
-    use_peepholes: bool
-    share_time_frequency_weights: bool
-    cell_clip: float | None
-    initializer: Initializer | None
-    num_unit_shards: int
-    forget_bias: float
-    feature_size: Any
-    frequency_skip: Any
-    num_frequency_blocks: Any
-    start_freqindex_list: Any
-    end_freqindex_list: Any
-    couple_input_forget_gates: bool
+    use_peepholes: bool = False
+    share_time_frequency_weights: bool = False
+    cell_clip: float | None = None
+    initializer: Initializer | None = None
+    num_unit_shards: int = 1
+    forget_bias: float = 1.0
+    feature_size: Any = None
+    frequency_skip: Any = None
+    num_frequency_blocks: Any = None
+    start_freqindex_list: Any = None
+    end_freqindex_list: Any = None
+    couple_input_forget_gates: bool = False
 
     state_is_tuple = True
-    scopes: tuple[str | None, ...] = (None,)
+    scopes = (None,)
 
     def __post_init__(self) -> None:
         set_common_fields(self)
         check_window(self)
-        where = type(self).__name__
-        _set_counts(self, "num_frequency_blocks", least=1)
-        if not self.num_frequency_blocks:
+        self._set_list("num_frequency_blocks", least=1)
+        self._set_list("start_freqindex_list")
+        self._set_list("end_freqindex_list")
+        where, blocks = type(self).__name__, self.num_frequency_blocks
+        starts, ends = self.start_freqindex_list or (), self.end_freqindex_list or ()
+        if not blocks:
             raise ValueError(
                 f"{where}: `num_frequency_blocks` must be a list of the number of "
-                f"windows of each block, got {self.num_frequency_blocks!r}."
+                f"windows of each block, got {blocks!r}."
             )
-        self._check_blocks()
-
-    def _check_blocks(self) -> None:
-        where, blocks = type(self).__name__, self.num_frequency_blocks
-        for field in ("start_freqindex_list", "end_freqindex_list"):
-            if getattr(self, field) is not None:
-                _set_counts(self, field)
-        starts, ends = self.start_freqindex_list, self.end_freqindex_list
-        if not starts:
-            if len(blocks) != 1:
-                raise ValueError(
-                    f"{where}: `num_frequency_blocks` must have one entry, as there "
-                    f"is no `start_freqindex_list`, got {len(blocks)}."
-                )
-            if ends:
-                raise ValueError(
-                    f"{where}: `end_freqindex_list` must be None, as there is no "
-                    f"`start_freqindex_list`, got {ends}. Give both or neither."
-                )
-            return
-        if not len(blocks) == len(starts) == len(ends or ()):
+        if ends and not starts:
+            raise ValueError(
+                f"{where}: `end_freqindex_list` must be None, as there is no "
+                f"`start_freqindex_list`, got {ends}. Give both or neither."
+            )
+        counts = len(blocks), len(starts), len(ends)
+        if len(set(counts)) > 1 and counts != (1, 0, 0):
             raise ValueError(
                 f"{where}: `num_frequency_blocks`, `start_freqindex_list` and "
                 "`end_freqindex_list` must have an entry for each block, got "
-                f"{len(blocks)}, {len(starts)} and {len(ends or ())}."
+                f"{counts}. Only one block of all inputs needs no start and end."
             )
-        for block, size in enumerate(e - s for s, e in zip(starts, ends, strict=True)):
-            self._check_count(block, size)
+        for block, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            self._check_count(block, end - start)
+
+    def _set_list(self, field: str, least: int = 0) -> None:
+        """Checks a list of integers, and stores it as a tuple."""
+        where, value = type(self).__name__, getattr(self, field)
+        if not isinstance(value, list | tuple | None):
+            raise TypeError(
+                f"{where}: `{field}` must be a list with an entry for each block, got "
+                f"{describe(value)}. With one block it is a list of one number."
+            )
+        if value is not None:
+            counts = tuple(as_count(where, field, n, least, fix="") for n in value)
+            set_field(self, **{field: counts})
 
     def _check_count(self, block: int, size: int) -> None:
         """Raises unless `size` inputs hold as many windows as the block has."""
-        found = count_windows(size, self.feature_size, self.frequency_skip)
-        if found != self.num_frequency_blocks[block]:
+        found, want = count_windows(size, self), self.num_frequency_blocks[block]
+        if found != want:
             raise ValueError(
                 f"{type(self).__name__}: `num_frequency_blocks[{block}]` must be "
                 f"{found}, the number of windows of {self.feature_size} in {size} "
-                f"inputs, {self.frequency_skip} apart, got "
-                f"{self.num_frequency_blocks[block]}."
+                f"inputs, {self.frequency_skip} apart, got {want}."
+            )
+
+    def check_depth(self, depth: int) -> None:
+        """Raises ValueError unless the windows of the cell are those of the inputs."""
+        if not self.start_freqindex_list:
+            self._check_count(0, depth)
+        elif max(self.end_freqindex_list) > depth:
+            raise ValueError(
+                f"{type(self).__name__}: `end_freqindex_list` must not exceed the "
+                f"depth of the inputs, {depth}, got {self.end_freqindex_list}."
             )
 
     @property
-    def num_windows(self) -> int:
-        """The number of windows, of all blocks and directions."""
-        return sum(self.num_frequency_blocks) * len(self.scopes)
+    def _num_leaves(self) -> int:
+        """The number of parts of the state: c and m of each window."""
+        return 2 * sum(self.num_frequency_blocks) * len(self.scopes)
 
     @property
     def state_tuple_type(self) -> type:
@@ -132,43 +142,39 @@ class GridLSTM(SpecsCell):
     def state_size(self) -> Size:
         """The size of c and of m of each window."""
         if not self.state_is_tuple:
-            return 2 * self.num_units * self.num_windows
-        return self.state_tuple_type(*[self.num_units] * 2 * self.num_windows)
+            return self.output_size
+        return self.state_tuple_type(*[self.num_units] * self._num_leaves)
 
     @property
     def output_size(self) -> int:
         """Two outputs of each window, one of each LSTM."""
-        return 2 * self.num_units * self.num_windows
+        return self.num_units * self._num_leaves
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters; their shapes do not depend on the depth of the inputs."""
         del depth
         specs: dict[str, Any] = {}
-        for scope in self.scopes:
-            for block in range(len(self.num_frequency_blocks)):
-                found = self._block_specs(block)
-                specs = merge_dicts(specs, {scope: found} if scope else found)
+        for run in self._passes():
+            found = self._block_specs(run.block)
+            specs = merge_dicts(specs, {run.scope: found} if run.scope else found)
         return specs
 
     def _block_specs(self, block: int) -> dict[str, Any]:
-        units, kernel = self.num_units, self.initializer or glorot_uniform
-        rows, columns = self.feature_size + 2 * units, self._gate_count * units
-        where, shards = type(self).__name__, self.num_unit_shards
+        units, make = self.num_units, self.initializer or glorot_uniform
+        columns = self._gate_count * units
+        shape, shards = (self.feature_size + 2 * units, columns), self.num_unit_shards
         specs: dict[str, Any] = {}
         for kind in self._kinds:
             name = f"{kind[0]}_{block}"
-            specs |= shard_specs(where, f"W_{name}", rows, columns, shards, kernel)
+            where = type(self).__name__
+            specs |= shard_specs(where, f"W_{name}", shape, shards, make)
             specs[f"B_{name}"] = ParamSpec((columns,), zeros)
-        if not self.use_peepholes:
-            return specs
-        gates = "IO" if self.couple_input_forget_gates else "FIO"
-        diagonal = ParamSpec((units,), kernel)
-        return specs | {
-            f"W_{gate}_diag_{kind}{of}_{block}": diagonal
-            for kind in self._kinds
-            for gate in gates
-            for of in "ft"
-        }
+            gates = "IO" if self.couple_input_forget_gates else "FIO"
+            for gate in gates if self.use_peepholes else "":
+                for of in "ft":
+                    diagonal = f"W_{gate}_diag_{kind}{of}_{block}"
+                    specs[diagonal] = ParamSpec((units,), make)
+        return specs
 
     @property
     def _gate_count(self) -> int:
@@ -177,7 +183,7 @@ class GridLSTM(SpecsCell):
     @property
     def _kinds(self) -> tuple[str, ...]:
         """The LSTMs that have parameters; with shared ones only that in frequency."""
-        return ("freq",) if self.share_time_frequency_weights else ("freq", "time")
+        return _LSTMS[:1] if self.share_time_frequency_weights else _LSTMS
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -192,327 +198,136 @@ class GridLSTM(SpecsCell):
         inputs, state = self.checked_step(params, inputs, state, key)
         return self._step(self._with_products(params), inputs, state)
 
-    def apply_sequence(
-        self,
-        params: Params,
-        inputs: Array,
-        state: PyTree,
-        steps: Steps,
-        keys: Callable | None = None,
-        implementation: Any = None,
-    ) -> tuple[PyTree, PyTree]:
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """Step by step, with kernels joined once; see `RNNCell.apply_sequence`.
 
         Raises:
             DeclinedError: If an implementation is named, none of which can run this.
         """
-        if implementation is not None:
+        if run.implementation not in (None, "xla"):
             raise DeclinedError("an update reads c of the window below")
-        params = self._with_products(params)
-        step = lambda t, inputs, state: self._step(params, inputs, state)
-        return scan_steps(step, inputs, state, steps)
+        passes = self._with_products(params)
+        step = lambda t, inputs, state: self._step(passes, inputs, state)
+        return scan_steps(step, run.inputs, run.state, run.steps)
 
-    def _step(
-        self, params: Params, inputs: Array, state: PyTree
-    ) -> tuple[Array, PyTree]:
-        """One step, with the parameters that `_with_products` returns."""
-        with jax.named_scope(scope_name(self)):
-            if self.state_is_tuple:
-                leaves = iter(state)
-            else:
-                leaves = iter(jnp.split(state, 2 * self.num_windows, axis=-1))
-            outputs, new_leaves = [], []
-            for run in self.runs():
-                found = params[run.scope] if run.scope else params
-                windows = self.windows(inputs, run)
-                states = [(next(leaves), next(leaves)) for _ in windows]
-                more = self._along_frequency(found, run.block, windows, states)
-                outputs += more[0]
-                new_leaves += more[1]
-            output = jnp.concatenate(outputs, axis=-1)
-            if self.state_is_tuple:
-                return output, self.state_tuple_type(*new_leaves)
-            return output, jnp.concatenate(new_leaves, axis=-1)
+    def _with_products(self, params: Params) -> list[tuple[Pass, Params]]:
+        """The passes with their parameters, and one kernel and bias for both LSTMs."""
+        both = functools.partial(jnp.concatenate, axis=-1)
+        pairs = []
+        for run in self._passes():
+            found = params[run.scope] if run.scope else params
+            names = [f"{kind[0]}_{run.block}" for kind in self._kinds]
+            kernels = [joined(found, f"W_{n}", self.num_unit_shards) for n in names]
+            biases = [found[f"B_{name}"] for name in names]
+            product = {"kernel": both(kernels), "bias": both(biases)}
+            pairs.append((run, found | product))
+        return pairs
 
-    def _with_products(self, params: Params) -> Params:
-        """The parameters, with one kernel and bias for both LSTMs of each block."""
-        scopes = [scope for scope in self.scopes if scope is not None]
-        if not scopes:
-            return self._block_products(params)
-        return {scope: self._block_products(params[scope]) for scope in scopes}
-
-    def _block_products(self, params: Params) -> Params:
-        both = lambda parts: jnp.concatenate(list(parts), axis=-1)
-        products = {
-            f"product_{block}": {
-                "kernel": both(
-                    joined(params, f"W_{kind[0]}_{block}") for kind in self._kinds
-                ),
-                "bias": both(params[f"B_{kind[0]}_{block}"] for kind in self._kinds),
-            }
-            for block in range(len(self.num_frequency_blocks))
-        }
-        return params | products
-
-    def runs(self) -> list[Run]:
-        """The runs along frequency, in the order of states and outputs."""
-        firsts = self.start_freqindex_list or (0,)
+    def _passes(self) -> list[Pass]:
+        """The passes along frequency, in the order of states and outputs."""
+        firsts, skip = self.start_freqindex_list or (0,), self.frequency_skip
+        blocks = list(zip(firsts, self.num_frequency_blocks, strict=True))
         return [
-            Run(scope, block, [first + k * self.frequency_skip for k in range(count)])
+            Pass(scope, block, [first + k * skip for k in range(count)])
             for scope in self.scopes
-            for block, (first, count) in enumerate(
-                zip(firsts, self.num_frequency_blocks, strict=True)
-            )
+            for block, (first, count) in enumerate(blocks)
         ]
 
-    def windows(self, inputs: Array, run: Run) -> list[Array]:
+    def windows(self, inputs: Array, run: Pass) -> list[Array]:
         """The windows of a run, `[batch, feature_size]` each."""
         return [inputs[:, start : start + self.feature_size] for start in run.starts]
 
-    def _along_frequency(
-        self, params: Params, block: int, windows: list[Array], states: list
-    ) -> tuple[list[Array], list[Array]]:
-        """`(outputs, new_leaves)` of all windows of a run."""
-        update = functools.partial(self._update, params, block)
-        outputs, new_leaves = [], []
-        below = tuple(jnp.zeros_like(leaf) for leaf in states[0])
-        for x, state in zip(windows, states, strict=True):
-            operands, dtype = (x, state[1], below[1]), widest_dtype((state, below))
-            z = affine(params[f"product_{block}"], operands, dtype)
-            below, state = update(z, below, state)
-            outputs += [state[1], below[1]]
-            new_leaves += state
-        return outputs, new_leaves
+    def _step(
+        self, runs: list[tuple[Pass, Params]], inputs: Array, state: PyTree
+    ) -> tuple[Array, PyTree]:
+        """One step, with what `_with_products` returns."""
+        joined = functools.partial(jnp.concatenate, axis=-1)
+        with jax.named_scope(scope_name(self)):
+            if not self.state_is_tuple:
+                state = jnp.split(state, self._num_leaves, axis=-1)
+            leaves, outputs, new_leaves = iter(state), [], []
+            for run, params in runs:
+                below = None
+                for x in self.windows(inputs, run):
+                    before = next(leaves), next(leaves)
+                    below = below or tuple(map(jnp.zeros_like, before))
+                    below, after = self._update(params, run.block, x, below, before)
+                    outputs += [after[1], below[1]]
+                    new_leaves += after
+            if self.state_is_tuple:
+                return joined(outputs), self.state_tuple_type(*new_leaves)
+            return joined(outputs), joined(new_leaves)
 
     def _update(
-        self, params: Params, block: int, z: Array, below: tuple, before: tuple
+        self, params: Params, block: int, x: Array, below: tuple, before: tuple
     ) -> tuple[tuple, tuple]:
-        """The new `(c, m)` in frequency, and in time.
+        """The new `(c, m)` of a window, in frequency and in time.
 
         Args:
             params: Those of the run.
             block: The number of its block.
-            z: The products of both LSTMs, or the one that they share.
+            x: The window.
             below: `(c, m)` of the window below, in frequency.
             before: `(c, m)` of the step before, in time.
         """
-        (c_freq, _), (c_time, m) = below, before
-        peep = functools.partial(self._peep, params, block)
+        operands, dtype = (x, before[1], below[1]), widest_dtype((before, below))
+        z = affine(params, operands, dtype)
         shared = self.share_time_frequency_weights
-        z_freq, z_time = (z, z) if shared else jnp.split(z, 2, axis=-1)
-        new_freq = self._new_c(peep, "freq", z_freq, c_freq, (c_freq, c_time))
-        new_time = self._new_c(peep, "time", z_time, c_time, (c_freq, c_time))
-        pairs = []
-        for kind, z_kind, c in (
-            ("freq", z_freq, new_freq),
-            ("time", z_time, new_time),
-        ):
-            o = peep("O", kind, z_kind[:, -self.num_units :], (new_freq, new_time))
-            pairs.append((c, (jax.nn.sigmoid(o) * jnp.tanh(c)).astype(m.dtype)))
-        return pairs[0], pairs[1]
+        products = (z, z) if shared else jnp.split(z, 2, axis=-1)
+        gates = [jnp.split(z, self._gate_count, axis=-1) for z in products]
+        peep = functools.partial(self._peep, params, block)
+        old = below[0], before[0]
+        new = [self._new_c(peep, k, gates[k], old) for k in range(2)]
+        o = lambda k: jax.nn.sigmoid(peep("O", k, gates[k][-1], new))
+        m = [(o(k) * jnp.tanh(new[k])).astype(before[1].dtype) for k in range(2)]
+        return (new[0], m[0]), (new[1], m[1])
 
-    def _new_c(self, peep: Any, kind: str, z: Array, c: Array, both: tuple) -> Array:
-        i, j, *rest = jnp.split(z, self._gate_count, axis=-1)
-        i = jax.nn.sigmoid(peep("I", kind, i, both))
+    def _new_c(self, peep: Any, k: int, gates: list[Array], old: tuple) -> Array:
+        """The new c of LSTM k, of the old ones in frequency and in time."""
+        i, j, *rest = gates
+        i = jax.nn.sigmoid(peep("I", k, i, old))
         if self.couple_input_forget_gates:
             f = 1 - i
         else:
-            f = jax.nn.sigmoid(peep("F", kind, rest[0] + self.forget_bias, both))
-        c = f * c + i * jnp.tanh(j)
-        return clip_symmetric(c, self.cell_clip)
+            f = jax.nn.sigmoid(peep("F", k, rest[0] + self.forget_bias, old))
+        return clip_symmetric(f * old[k] + i * jnp.tanh(j), self.cell_clip)
 
     def _peep(
-        self, params: Params, block: int, gate: str, kind: str, z: Array, both: tuple
+        self, params: Params, block: int, gate: str, k: int, z: Array, both: Any
     ) -> Array:
-        """`z` plus what the gate reads of c, in frequency and in time."""
-        if not self.use_peepholes:
-            return z
-        kind = "freq" if self.share_time_frequency_weights else kind
+        """`z` plus what a gate of LSTM k reads of c, in frequency and in time."""
+        kind = _LSTMS[0 if self.share_time_frequency_weights else k]
         for of, c in zip("ft", both, strict=True):
-            diagonal = params[f"W_{gate}_diag_{kind}{of}_{block}"]
-            z = z + diagonal.astype(c.dtype)[None, :] * c
+            z = add_peephole(params, f"W_{gate}_diag_{kind}{of}_{block}", z, c)
         return z
 
-    def check_depth(self, depth: int) -> None:
-        """Raises ValueError unless the windows of the cell are those of the inputs."""
-        if not self.start_freqindex_list:
-            self._check_count(0, depth)
-        elif max(self.end_freqindex_list) > depth:
-            raise ValueError(
-                f"{type(self).__name__}: `end_freqindex_list` must not exceed the "
-                f"depth of the inputs, {depth}, got {self.end_freqindex_list}."
-            )
 
+@functools.cache
+def state_type(name: str, prefixes: tuple[str, ...], blocks: tuple[int, ...]) -> type:
+    """The class of the state, the same for equal arguments.
 
-def _set_counts(cell: GridLSTM, field: str, least: int = 0) -> None:
-    """Checks a list of integers, and stores it as a tuple."""
-    where, value = type(cell).__name__, getattr(cell, field)
-    if not isinstance(value, list | tuple | None):
-        raise TypeError(
-            f"{where}: `{field}` must be a list with an entry for each block, got "
-            f"{describe(value)}. With one block it is a list of one number."
-        )
-    counts = [as_count(where, field, n, least, fix="") for n in value or ()]
-    set_field(cell, **{field: tuple(counts)})
+    Args:
+        name: Its name.
+        prefixes: That of the fields of each direction.
+        blocks: The number of windows of each block.
 
-
-@final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class GridLSTMCell(GridLSTM):
-    """Two LSTMs over windows of each step's inputs: one in time, one in frequency.
-
-    Window k of a block is `x_k = x[start + k * frequency_skip :][: feature_size]`. With
-    `(c_k, m_k)`, the state in time of each window, and `(d_k, n_k)`, those in
-    frequency, `d_{-1} = n_{-1} = 0`, both LSTMs read `u_k = [x_k, m_k, n_{k-1}]`:
-
-        i, j, f, o = split(u_k W_f + B_f)
-        d_k  = sigmoid(f + forget_bias + p_f) * d_{k-1} + sigmoid(i + p_i) * tanh(j)
-        i, j, f, o = split(u_k W_t + B_t)
-        c'_k = sigmoid(f + forget_bias + p_f) * c_k + sigmoid(i + p_i) * tanh(j)
-        n_k  = sigmoid(o + p_o) * tanh(d_k)          (o of the first product)
-        m'_k = sigmoid(o + p_o) * tanh(c'_k)         (o of the second)
-
-    New c and d are clipped to `[-cell_clip, cell_clip]`. The peepholes p are sums of
-    two diagonals, each LSTM with its own: `p_f` and `p_i` read `d_{k-1}` and `c_k`,
-    `p_o` reads `d_k` and `c'_k`. Coupled gates have no f: the forget gate is 1 minus
-    the input gate. Blocks are independent of each other.
-
-    Shapes, for `F = feature_size`, `H = num_units`, `N` windows in all blocks and `G`
-    gates, 4, or 3 if they are coupled: inputs `[batch, I]`; output `[batch, N * 2H]`,
-    `m'_k, n_k` of each window; state a named tuple of `[batch, H]`,
-    `state_f<window>_b<block>_c` and `..._m`, or one array `[batch, N * 2H]`. For block
-    b: `W_f_<b>_<shard>` and `W_t_<b>_<shard>` `[F + 2H, G * H]` together, `B_f_<b>` and
-    `B_t_<b>` `[G * H]`; `W_<gate>_diag_<lstm><of>_<b>` `[H]` for the gates F, I, O, the
-    LSTMs freq and time, and `f` or `t` for what they multiply: d or c.
-
-    With `state_is_tuple=False` contrib reads the states of the first block in all
-    blocks; here each block reads its own. contrib does not read its `initializer`; here
-    it draws kernels and diagonals.
-
-    Attributes:
-        num_units: `H`.
-        use_peepholes: Whether the gates read c and d.
-        share_time_frequency_weights: Whether the LSTM in time has the parameters of
-            that in frequency.
-        cell_clip: The bound on c and d, or None.
-        initializer: For kernels and diagonals; None for Glorot uniform.
-        num_unit_shards: The number of variables that hold a kernel.
-        forget_bias: Added to f at each step; not part of the stored bias.
-        feature_size: `F`, the size of a window; required.
-        frequency_skip: The distance from one window to the next; required.
-        num_frequency_blocks: A list of the number of windows of each block; required.
-        start_freqindex_list: The first input of each block; None for one block of all
-            inputs.
-        end_freqindex_list: The input before which each block ends.
-        couple_input_forget_gates: Whether the forget gate is 1 minus the input gate.
-        state_is_tuple: False for a state that is one array.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If a required field is missing, the lists do not fit each other or
-            the windows, a number is out of its range, or `dtype` is not floating.
-
-    Source: arXiv:1507.01526; Sainath and Li, Interspeech 2016;
-    `tf.contrib.rnn.GridLSTMCell`.
+    Returns:
+        A named tuple with the fields `<prefix>_f<window>_b<block>_c` and `..._m`.
     """
-
-    num_units: int
-    use_peepholes: bool = False
-    share_time_frequency_weights: bool = False
-    cell_clip: float | None = None
-    initializer: Initializer | None = None
-    num_unit_shards: int = 1
-    forget_bias: float = 1.0
-    feature_size: Any = None
-    frequency_skip: Any = None
-    num_frequency_blocks: Any = None
-    start_freqindex_list: Any = None
-    end_freqindex_list: Any = None
-    couple_input_forget_gates: bool = False
-    state_is_tuple: bool = True
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = None
-    dtype: DType | None = None
+    fields = [
+        f"{prefix}_f{window:02}_b{block:02}_{leaf}"
+        for prefix in prefixes
+        for block, count in enumerate(blocks)
+        for window in range(count)
+        for leaf in "cm"
+    ]
+    made: Any = collections.namedtuple(name, fields)
+    # Pickle would look for a class of that name in this module.
+    arguments = name, prefixes, blocks
+    made.__reduce__ = lambda self: (_remake, (arguments, tuple(self)))
+    serialized_name = f"{name}_{'_'.join(prefixes)}_{'_'.join(map(str, blocks))}"
+    return serializable(made, serialized_name)
 
 
-@final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class BidirectionalGridLSTMCell(GridLSTM):
-    """Two `GridLSTMCell`s, one from the lowest window up, one from the highest down.
-
-    Each direction has parameters of its own, those of a `GridLSTMCell` under `fwd` and
-    `bwd`. In time both run forward, so the cell needs no later step.
-
-    Shapes, as for `GridLSTMCell`: output `[batch, 2 * N * 2H]`, first that of `fwd`,
-    then that of `bwd`, each in the order in which it runs; state a named tuple of
-    `[batch, H]`, `fwd_state_f<window>_b<block>_c` and so on. Windows of `bwd` are
-    counted from the highest.
-
-    contrib does not read its `initializer`; here it draws kernels and diagonals.
-
-    Attributes:
-        num_units: See `GridLSTMCell`, as for all others.
-        use_peepholes: Whether the gates read c and d.
-        share_time_frequency_weights: Whether the LSTM in time has the parameters of
-            that in frequency.
-        cell_clip: The bound on c and d, or None.
-        initializer: For kernels and diagonals; None for Glorot uniform.
-        num_unit_shards: The number of variables that hold a kernel.
-        forget_bias: Added to f at each step; not part of the stored bias.
-        feature_size: The size of a window; required.
-        frequency_skip: The distance from one window to the next; required.
-        num_frequency_blocks: A list of the number of windows of each block; required.
-        start_freqindex_list: The first input of each block.
-        end_freqindex_list: The input before which each block ends.
-        couple_input_forget_gates: Whether the forget gate is 1 minus the input gate.
-        backward_slice_offset: How many inputs higher the windows of `bwd` begin, lower
-            if it is negative; outside of the inputs they read zeros.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: As `GridLSTMCell`.
-        ValueError: As `GridLSTMCell`.
-
-    Source: Sainath and Li, Interspeech 2016;
-    `tf.contrib.rnn.BidirectionalGridLSTMCell`.
-    """
-
-    num_units: int
-    use_peepholes: bool = False
-    share_time_frequency_weights: bool = False
-    cell_clip: float | None = None
-    initializer: Initializer | None = None
-    num_unit_shards: int = 1
-    forget_bias: float = 1.0
-    feature_size: Any = None
-    frequency_skip: Any = None
-    num_frequency_blocks: Any = None
-    start_freqindex_list: Any = None
-    end_freqindex_list: Any = None
-    couple_input_forget_gates: bool = False
-    backward_slice_offset: int = 0
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = None
-    dtype: DType | None = None
-
-    scopes = ("fwd", "bwd")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        where, name = type(self).__name__, "backward_slice_offset"
-        offset = as_count(where, name, getattr(self, name), -INT32_MAX, fix="")
-        set_field(self, backward_slice_offset=offset)
-
-    def windows(self, inputs: Array, run: Run) -> list[Array]:
-        """The windows of a run, highest first in the backward direction."""
-        if run.scope == "fwd":
-            return super().windows(inputs, run)
-        offset = self.backward_slice_offset
-        inputs = jnp.pad(inputs, [(0, 0), (max(-offset, 0), max(offset, 0))])
-        starts = [start + max(offset, 0) for start in run.starts]
-        return super().windows(inputs, run._replace(starts=starts))[::-1]
+def _remake(arguments: tuple, leaves: tuple) -> Any:
+    return state_type(*arguments)(*leaves)

@@ -1,21 +1,18 @@
 """Cells in which each unit reads its own state alone."""
 
+import abc
 import dataclasses
-from typing import Any, final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxrnn import AffineCell, LSTMStateTuple, ParamSpec, Stage
+
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._cells.affine import Stage
-from .._cells.initializers import (
-    ParamSpec,
-    bias_initializer,
-    glorot_uniform,
-    ones,
-    zeros,
-)
-from .._cells.states import LSTMFamily, LSTMStateTuple, VectorStateCell
+from .._cells.initializers import bias_initializer, glorot_uniform, ones, zeros
+from .._cells.states import VectorStateCell
+from ._contrib_lstm import ContribLSTM
 
 
 def _uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
@@ -23,37 +20,64 @@ def _uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     return jax.random.uniform(key, shape, dtype, -1, 1)
 
 
-def _specs(
-    depth: int, blocks: int, size: int, kernel: Initializer, bias: Initializer
-) -> list[ParamSpec]:
-    """The specs of a kernel of the inputs, a `kernel_u` and a bias."""
-    columns = blocks * size
-    return [
-        ParamSpec((depth, columns), kernel, depth, blocks),
-        ParamSpec((1, columns), _uniform, blocks=blocks),
-        ParamSpec((columns,), bias, blocks=blocks),
-    ]
+class _IndependentUnits(AffineCell):
+    """A cell with one product, of the inputs, and in each block a weight of the state.
+
+    The weights of `kernel_u` are read as `u_i` and so on, by the name of the block.
+    """
+
+    num_units: int
+    blocks: str
+    kernel_initializer: Initializer | None = None
+    bias_initializer: Initializer | None = None
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """One product of the inputs for all blocks."""
+        count = len(self.blocks)
+        columns = count * self.num_units
+        return (Stage(self._update, 0, columns, glorot_uniform, zeros, blocks=count),)
+
+    def elementwise_specs(self) -> dict[str, ParamSpec]:
+        """The weights of the state."""
+        spec = ParamSpec((self.num_units,), _uniform)
+        return {f"u_{block}": spec for block in self.blocks}
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """`kernel_w`, `kernel_u` and `bias`."""
+        return self._layer_specs(depth, "kernel_w", len(self.blocks), zeros)
+
+    def _layer_specs(
+        self, depth: int, name: str, blocks: int, default_bias: Initializer
+    ) -> dict[str, Any]:
+        columns, kernel = blocks * self.num_units, self.kernel_initializer
+        kernel = kernel or glorot_uniform
+        bias = self.bias_initializer or bias_initializer(kernel, default_bias)
+        return {
+            name: ParamSpec((depth, columns), kernel, depth, blocks),
+            "kernel_u": ParamSpec((1, columns), _uniform, blocks=blocks),
+            "bias": ParamSpec((columns,), bias, blocks=blocks),
+        }
+
+    def stage_params(self, params: Params) -> Params:
+        """The parameters under the stage's names."""
+        weights = jnp.split(params["kernel_u"][0], len(self.blocks))
+        names = self.elementwise_specs()
+        product = {"kernel": params["kernel_w"], "bias": params["bias"]}
+        return product | dict(zip(names, weights, strict=True))
+
+    @abc.abstractmethod
+    def _update(self, params: Params, z: Array, state: Any) -> tuple[Array, PyTree]:
+        """The update of the stage."""
 
 
-def _by_block(names: str, kernel_u: Array) -> Params:
-    """`{"u_i": [H], ...}` for the blocks of `kernel_u` `[1, ...]`."""
-    parts = jnp.split(kernel_u[0], len(names))
-    return {f"u_{name}": part for name, part in zip(names, parts, strict=True)}
-
-
-def _block_specs(names: str, size: int) -> dict[str, ParamSpec]:
-    """The specs of what `_by_block` makes."""
-    return {f"u_{name}": ParamSpec((size,), _uniform) for name in names}
-
-
-def _times(params: Params, name: str, state: Array) -> Array:
+def _times(params: Params, block: str, state: Array) -> Array:
     """Each unit's state times its own weight."""
-    return params[f"u_{name}"].astype(state.dtype)[None, :] * state
+    return params[f"u_{block}"].astype(state.dtype)[None, :] * state
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class IndRNNCell(VectorStateCell):
+class IndRNNCell(_IndependentUnits, VectorStateCell):
     """The basic recurrent cell with independent units (IndRNN).
 
         h' = activation(x kernel_w + h * kernel_u + bias)
@@ -82,34 +106,15 @@ class IndRNNCell(VectorStateCell):
     name: str | None = None
     dtype: DType | None = None
 
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """One product, of the inputs."""
-        size = self.num_units
-        return (Stage(self._update, 0, size, glorot_uniform, zeros, blocks=1),)
-
-    def elementwise_specs(self) -> dict[str, ParamSpec]:
-        """The weights of the state."""
-        return _block_specs("h", self.num_units)
-
-    def param_specs(self, depth: int) -> dict[str, Any]:
-        """`kernel_w`, `kernel_u` and `bias`."""
-        specs = _specs(depth, 1, self.num_units, glorot_uniform, zeros)
-        return dict(zip(("kernel_w", "kernel_u", "bias"), specs, strict=True))
-
-    def stage_params(self, params: Params) -> Params:
-        """The parameters under the stage's names."""
-        product = {"kernel": params["kernel_w"], "bias": params["bias"]}
-        return product | _by_block("h", params["kernel_u"])
+    blocks = "h"
 
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
         new_state = self.activation(z + _times(params, "h", state))
         return new_state, new_state
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class IndyGRUCell(VectorStateCell):
+class IndyGRUCell(_IndependentUnits, VectorStateCell):
     """A gated recurrent unit (GRU) with independent units.
 
         r, u = split(sigmoid(x gates/kernel_w + [h, h] * gates/kernel_u + gates/bias))
@@ -149,41 +154,22 @@ class IndyGRUCell(VectorStateCell):
     name: str | None = None
     dtype: DType | None = None
 
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """One product of the inputs for the gates and the candidate."""
-        columns = 3 * self.num_units
-        return (Stage(self._update, 0, columns, glorot_uniform, zeros, blocks=3),)
-
-    def elementwise_specs(self) -> dict[str, ParamSpec]:
-        """The weights of the state."""
-        return _block_specs("ruc", self.num_units)
+    blocks = "ruc"
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """Those of `gates`, then those of `candidate`."""
-        size, kernel = self.num_units, self.kernel_initializer or glorot_uniform
-        gate_bias, bias = (
-            self.bias_initializer or bias_initializer(kernel, default)
-            for default in (ones, zeros)
-        )
-        gates = _specs(depth, 2, size, kernel, gate_bias)
-        candidate = _specs(depth, 1, size, kernel, bias)
         return {
-            "gates": dict(zip(("kernel_w", "kernel_u", "bias"), gates, strict=True)),
-            "candidate": dict(
-                zip(("kernel", "kernel_u", "bias"), candidate, strict=True)
-            ),
+            "gates": self._layer_specs(depth, "kernel_w", 2, ones),
+            "candidate": self._layer_specs(depth, "kernel", 1, zeros),
         }
 
     def stage_params(self, params: Params) -> Params:
         """Gates and candidate side by side."""
         gates, candidate = params["gates"], params["candidate"]
-        join = lambda *parts: jnp.concatenate(parts, axis=-1)
-        return {
-            "kernel": join(gates["kernel_w"], candidate["kernel"]),
-            "bias": join(gates["bias"], candidate["bias"]),
-            **_by_block("ruc", join(gates["kernel_u"], candidate["kernel_u"])),
-        }
+        candidate = candidate | {"kernel_w": candidate["kernel"]}
+        both = lambda name: jnp.concatenate([gates[name], candidate[name]], axis=-1)
+        names = "kernel_w", "kernel_u", "bias"
+        return super().stage_params({name: both(name) for name in names})
 
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
         r, u, c = jnp.split(z, 3, axis=-1)
@@ -194,9 +180,8 @@ class IndyGRUCell(VectorStateCell):
         return new_state, new_state
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class IndyLSTMCell(LSTMFamily):
+class IndyLSTMCell(_IndependentUnits, ContribLSTM):
     """A long short-term memory (LSTM) with independent units.
 
         i, j, f, o = split(x kernel_w + [h, h, h, h] * kernel_u + bias)
@@ -235,34 +220,7 @@ class IndyLSTMCell(LSTMFamily):
     name: str | None = None
     dtype: DType | None = None
 
-    state_is_tuple = True
-
-    @property
-    def sizes(self) -> LSTMStateTuple:
-        """`num_units`, twice."""
-        return LSTMStateTuple(self.num_units, self.num_units)
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """One product of the inputs for the four blocks."""
-        columns = 4 * self.num_units
-        return (Stage(self._update, 0, columns, glorot_uniform, zeros, blocks=4),)
-
-    def elementwise_specs(self) -> dict[str, ParamSpec]:
-        """The weights of h."""
-        return _block_specs("ijfo", self.num_units)
-
-    def param_specs(self, depth: int) -> dict[str, Any]:
-        """`kernel_w`, `kernel_u` and `bias`."""
-        kernel = self.kernel_initializer or glorot_uniform
-        bias = self.bias_initializer or bias_initializer(kernel, zeros)
-        specs = _specs(depth, 4, self.num_units, kernel, bias)
-        return dict(zip(("kernel_w", "kernel_u", "bias"), specs, strict=True))
-
-    def stage_params(self, params: Params) -> Params:
-        """The parameters under the stage's names."""
-        product = {"kernel": params["kernel_w"], "bias": params["bias"]}
-        return product | _by_block("ijfo", params["kernel_u"])
+    blocks = "ijfo"
 
     def _update(
         self, params: Params, z: Array, state: LSTMStateTuple

@@ -1,30 +1,27 @@
 """The intersection recurrent cell, with a gate through time and one through depth."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, final
 
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count
+from jaxrnn import AffineCell, ParamSpec, Stage
+
 from .._base.math import affine
-from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._cells.affine import AffineCell, Stage
+from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .._cells.base import scope_name
-from .._cells.hyperparameters import set_common_fields, set_field
-from .._cells.initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
+from .._cells.hyperparameters import set_common_fields
+from .._cells.initializers import bias_initializer, glorot_uniform, zeros
 from .._cells.specs_cell import SpecsCell
-from .._cells.step_checks import (
-    check_one_dtype,
-)
-from .._time.each_step import at_each_step
-from .._time.steps import Steps
+from .._cells.step_checks import check_one_dtype
+from ._fields import set_counts
+from ._mapped_cell import MappedCell
 
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class IntersectionRNNCell(SpecsCell):
+class IntersectionRNNCell(MappedCell, SpecsCell):
     """A recurrent cell whose output is gated between the inputs and a candidate (+RNN).
 
         v          = x, or x in_projection/kernel + in_projection/bias
@@ -71,10 +68,7 @@ class IntersectionRNNCell(SpecsCell):
 
     def __post_init__(self) -> None:
         set_common_fields(self)
-        name = "IntersectionRNNCell"
-        if self.num_in_proj is not None:
-            count = as_count(name, "num_in_proj", self.num_in_proj, 0)
-            set_field(self, num_in_proj=count)
+        set_counts(self, "num_in_proj", least=0, fix="None is for no projection.")
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation.
@@ -101,72 +95,37 @@ class IntersectionRNNCell(SpecsCell):
         }
         return {"in_projection": projection, **specs}
 
-    def apply(
-        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
-    ) -> tuple[PyTree, PyTree]:
-        """One step; see `RNNCell.apply`. No random numbers are drawn.
-
-        Raises:
-            ValueError: If a shape, or the set of parameters, is not what the cell and
-                the inputs require.
-            TypeError: If a dtype is not what they require.
-        """
-        inputs, state = self.checked_step(params, inputs, state, key)
-        check_one_dtype("IntersectionRNNCell", self.dtype, inputs, state)
-        inputs = self._project(params, inputs)
-        through_time, through_depth = self._halves(params)
-        output = self._output(through_depth, inputs, state)
-        _, state = self._recurrence.apply(through_time, inputs, state)
-        return output, state
-
-    def apply_sequence(
-        self,
-        params: Params,
-        inputs: PyTree,
-        state: PyTree,
-        steps: Steps,
-        keys: Callable[[Array], Any] | None = None,
-        implementation: Any = None,
-    ) -> tuple[PyTree, PyTree]:
-        """The states step by step, the outputs at once; see `RNNCell.apply_sequence`.
-
-        Raises:
-            DeclinedError: If the implementation cannot run the recurrence.
-        """
-        project = lambda x: self._project(params, x)
-        inputs = at_each_step(project, steps.zero_dead(inputs))
-        through_time, through_depth = self._halves(params)
-        old_states, state = self._recurrence.apply_sequence(
-            through_time,
-            inputs,
-            state,
-            steps.with_stand_in(inputs, state),
-            keys,
-            implementation,
-        )
-        output = lambda x, h: self._output(through_depth, x, h)
-        outputs = lambda h: steps.zero_dead(at_each_step(output, inputs, h))
-        return steps.map_outputs(outputs, old_states), state
-
     @property
-    def _recurrence(self) -> "_Recurrence":
+    def inner(self) -> "_Recurrence":
+        """The gate through time."""
         return _Recurrence(self.num_units, self.forget_bias, scope_name(self))
 
-    def _project(self, params: Params, inputs: Array) -> Array:
-        if "in_projection" not in params:
-            return inputs
-        return affine(params["in_projection"], [inputs], inputs.dtype)
-
-    def _halves(self, params: Params) -> list[Params]:
-        """The parameters of g and j, then those of q and y."""
+    def split_params(self, params: Params) -> tuple[Params, Params]:
+        """Those of q and y, and of the projection, if any; those of g and j."""
         kernels, biases = (
-            jnp.split(params[name], 2, -1) for name in ("kernel", "bias")
+            jnp.split(params[name], 2, axis=-1) for name in ("kernel", "bias")
         )
         pairs = zip(kernels, biases, strict=True)
-        return [{"kernel": kernel, "bias": bias} for kernel, bias in pairs]
+        inner, own = ({"kernel": kernel, "bias": bias} for kernel, bias in pairs)
+        return params | own, inner
 
-    def _output(self, params: Params, inputs: Array, old_state: Array) -> Array:
-        z = affine(params, [inputs, old_state], inputs.dtype)
+    def checked_inputs(
+        self, params: Params, inputs: Any, state: PyTree, key: Any
+    ) -> Array:
+        """The inputs of a step, after checks."""
+        inputs, state = self.checked_step(params, inputs, state, key)
+        check_one_dtype(type(self).__name__, self.dtype, inputs, state)
+        return inputs
+
+    def before(self, own: Params, inputs: Array) -> Array:
+        """The projection, if any."""
+        if "in_projection" not in own:
+            return inputs
+        return affine(own["in_projection"], [inputs], inputs.dtype)
+
+    def after(self, own: Params, inputs: Array, old_state: Array) -> Array:
+        """The output, which the gate through depth makes of the state before."""
+        z = affine(own, [inputs, old_state], inputs.dtype)
         q, y = jnp.split(z, 2, axis=-1)
         q = jax.nn.sigmoid(q + self.forget_bias)
         return q * inputs + (1 - q) * self.y_activation(y)

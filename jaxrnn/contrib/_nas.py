@@ -1,7 +1,7 @@
 """The recurrent cell that neural architecture search found."""
 
 import dataclasses
-from typing import Any, final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,6 @@ from .._cells.states import LSTMStateTuple
 from ._contrib_lstm import ContribLSTM
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class NASCell(ContribLSTM):
     """The cell that neural architecture search found for language models.

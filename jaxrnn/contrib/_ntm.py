@@ -1,28 +1,29 @@
 """The neural Turing machine."""
 
 import dataclasses
+import itertools
 import math
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import constant, truncated_normal
 
-from .._base.arguments import as_count
+from jaxrnn import ParamSpec, RNNCell, TensorShape
+
 from .._base.cell_keys import apply_cell
 from .._base.errors import describe
 from .._base.math import clip_symmetric, dot, expand_rows
 from .._base.serialization import serializable
-from .._base.tensor_shape import TensorShape
-from .._base.trees import check_structure, map_sizes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.affine import param_dtype
-from .._cells.base import RNNCell, scope_name
-from .._cells.hyperparameters import check_number, set_common_fields, set_field
-from .._cells.initializers import ParamSpec, glorot_uniform, zeros
-from .._cells.step_checks import check_step_inputs
+from .._cells.base import scope_name
+from .._cells.hyperparameters import set_common_fields
+from .._cells.initializers import glorot_uniform, zeros
+from .._cells.step_checks import check_one_dtype, check_state, check_step_inputs
 from .._wrappers.base import check_wrapped
 from .._wrappers.own_params import OwnParams, vector_size
+from ._fields import set_counts, set_numbers
 
 
 @serializable
@@ -49,25 +50,6 @@ class NTMControllerState(NamedTuple):
     time: Any
 
 
-class Head(NamedTuple):
-    """How a head addresses the memory, as the controller sets it.
-
-    Attributes:
-        key: What it looks for, `[batch, memory_vector_dim]`.
-        strength: How sharply, `[batch, 1]`.
-        gate: The weight of what it found, against its last address, `[batch, 1]`.
-        shift: How likely each shift is, `[batch, 2 * shift_range + 1]`.
-        sharpness: The exponent of the address, `[batch, 1]`.
-    """
-
-    key: Array
-    strength: Array
-    gate: Array
-    shift: Array
-    sharpness: Array
-
-
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class NTMCell(OwnParams):
     """A neural Turing machine: a controller, and a memory that it reads and writes.
@@ -136,6 +118,12 @@ class NTMCell(OwnParams):
 
     holds_cells = True
     cell = property(lambda self: self.controller, doc="The controller.")
+    output_size = property(lambda self: self.output_dim)
+
+    @property
+    def is_random(self) -> bool | None:
+        """Whether the controller draws random numbers; see `RNNCell.is_random`."""
+        return self.controller.is_random
 
     def __post_init__(self) -> None:
         where = type(self).__name__
@@ -146,39 +134,26 @@ class NTMCell(OwnParams):
                 f"{where}: `output_dim` must be given, got None. In contrib that is "
                 "the depth of the inputs, which the cell has not seen yet: pass it."
             )
-        least = {"read_head_num": 0, "write_head_num": 0, "shift_range": 0}
-        counts = ("memory_size", "memory_vector_dim", *least, "output_dim")
-        for field in counts:
-            value = getattr(self, field)
-            count = as_count(where, field, value, least.get(field, 1), fix="")
-            set_field(self, **{field: count})
+        set_counts(self, "memory_size", "memory_vector_dim", "output_dim")
+        set_counts(self, "read_head_num", "write_head_num", "shift_range", least=0)
+        set_numbers(self, "clip_value", low=0)
         if self.memory_size < 2 * self.shift_range + 1:
             raise ValueError(
                 f"{where}: `memory_size` must be at least {2 * self.shift_range + 1}, "
                 f"the number of shifts of `shift_range` {self.shift_range}, got "
                 f"{self.memory_size}."
             )
-        clip = check_number(where, "clip_value", self.clip_value, low=0)
-        set_field(self, clip_value=clip)
 
     @property
     def state_size(self) -> NTMControllerState:
         """The sizes of the state's leaves, without the batch axis."""
-        heads = self.read_head_num + self.write_head_num
         return NTMControllerState(
             self.controller.state_size,
             [self.memory_vector_dim] * self.read_head_num,
-            [self.memory_size] * heads,
+            [self.memory_size] * (self.read_head_num + self.write_head_num),
             TensorShape([self.memory_size, self.memory_vector_dim]),
             TensorShape([]),
         )
-
-    output_size = property(lambda self: self.output_dim)
-
-    @property
-    def is_random(self) -> bool | None:
-        """Whether the controller draws random numbers; see `RNNCell.is_random`."""
-        return self.controller.is_random
 
     def zero_state(self, batch_size: int, dtype: DType) -> NTMControllerState:
         """A state of zeros; the first step replaces all but the controller's."""
@@ -186,32 +161,34 @@ class NTMCell(OwnParams):
         controller_state = self.controller.zero_state(batch_size, dtype)
         return zero._replace(controller_state=controller_state)
 
+    @property
+    def _sizes(self) -> list[int]:
+        """How many numbers set each head, then the erase and add vector of a head."""
+        heads, size = self.read_head_num + self.write_head_num, self.memory_vector_dim
+        of_head = size + 2 * self.shift_range + 4
+        return [of_head] * heads + [size] * 2 * self.write_head_num
+
     def own_specs(self, depth: int) -> dict[str, ParamSpec]:
         """The parameters but for those of the controller."""
         del depth
-        size = self.controller.output_size
-        rows = vector_size(type(self).__name__, size, "controller")
-        heads, read = self.read_head_num + self.write_head_num, self.read_head_num
-        size, columns = self.memory_vector_dim, self._head_size * heads
-        columns += 2 * size * self.write_head_num
-        specs = {
-            "parameters_kernel": ParamSpec((rows, columns), _normal(rows)),
-            "parameters_bias": ParamSpec((columns,), zeros),
-        }
-        rows += size * read
-        specs["output_kernel"] = ParamSpec((rows, self.output_dim), _normal(rows))
-        specs["output_bias"] = ParamSpec((self.output_dim,), zeros)
-        for i in range(read):
-            spec = ParamSpec((1, size), glorot_uniform)
-            specs[f"initial_read_vector_{i}"] = spec
-        for i in range(heads):
-            spec = ParamSpec((1, self.memory_size), glorot_uniform)
-            specs[f"initial_address_weights_{i}"] = spec
+        u = self.controller.output_size
+        u = vector_size(type(self).__name__, u, "controller")
+        size, reads = self.memory_vector_dim, self.read_head_num
+        specs = {}
+        for name, rows, columns in (
+            ("parameters", u, sum(self._sizes)),
+            ("output", u + size * reads, self.output_dim),
+        ):
+            normal = truncated_normal(1 / math.sqrt(rows))
+            specs[f"{name}_kernel"] = ParamSpec((rows, columns), normal)
+            specs[f"{name}_bias"] = ParamSpec((columns,), zeros)
+        for name, count, columns in (
+            ("initial_read_vector", reads, size),
+            ("initial_address_weights", reads + self.write_head_num, self.memory_size),
+        ):
+            spec = ParamSpec((1, columns), glorot_uniform)
+            specs |= {f"{name}_{i}": spec for i in range(count)}
         return specs | {"memory": ParamSpec((self.memory_size, size), constant(1e-6))}
-
-    @property
-    def _head_size(self) -> int:
-        return self.memory_vector_dim + 2 * self.shift_range + 4
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """Fresh parameters, with those of the controller; see `RNNCell.init`.
@@ -237,7 +214,9 @@ class NTMCell(OwnParams):
                 the inputs require.
             TypeError: If a dtype, or the kind of state, is not what they require.
         """
-        inputs, inner, params, state = self._checked_step(params, inputs, state, key)
+        inputs = check_step_inputs(type(self).__name__, inputs)
+        params, inner = self._checked(params, inputs, key)
+        state = self._checked_state(state, inputs)
         with jax.named_scope(scope_name(self)):
             reads, addresses, memory = self._before(params, state)
             operand = jnp.concatenate([inputs, *reads], axis=-1)
@@ -245,14 +224,13 @@ class NTMCell(OwnParams):
                 self.controller, inner, operand, state.controller_state, key
             )
             z = self._clipped(params, "parameters", u)
-            heads, edits = self._heads(z)
-            addresses = [
-                self._address(head, memory, w)
-                for head, w in zip(heads, addresses, strict=True)
-            ]
+            cuts = list(itertools.accumulate(self._sizes))[:-1]
+            heads = iter(jnp.split(z, cuts, axis=-1))
+            addresses = [self._address(next(heads), memory, w) for w in addresses]
             read = self.read_head_num
             reads = [jnp.einsum("bs,bsv->bv", w, memory) for w in addresses[:read]]
-            for w, (erase, add) in zip(addresses[read:], edits, strict=True):
+            for w in addresses[read:]:
+                erase, add = jax.nn.sigmoid(next(heads)), jnp.tanh(next(heads))
                 place = w[:, :, None]
                 memory = memory * (1 - place * erase[:, None]) + place * add[:, None]
             output = self._clipped(params, "output", jnp.concatenate([u, *reads], -1))
@@ -284,51 +262,33 @@ class NTMCell(OwnParams):
         ]
         return reads, addresses, choose(params["memory"][None], state.M)
 
-    def _heads(self, z: Array) -> tuple[list[Head], list[tuple[Array, Array]]]:
-        """All heads, and `(erase, add)` of each write head."""
-        count, size = self.read_head_num + self.write_head_num, self.memory_vector_dim
-        ends = [self._head_size * (i + 1) for i in range(count)]
-        *parts, rest = jnp.split(z, ends, axis=-1)
-        softplus = jax.nn.softplus
-        heads = [
-            Head(
-                key=jnp.tanh(part[:, :size]),
-                strength=softplus(part[:, size, None]),
-                gate=jax.nn.sigmoid(part[:, size + 1, None]),
-                shift=jax.nn.softmax(part[:, size + 2 : -1]),
-                sharpness=softplus(part[:, -1:]) + 1,
-            )
-            for part in parts
-        ]
-        pairs = [
-            rest[:, start : start + 2 * size]
-            for start in range(0, rest.shape[1], 2 * size)
-        ]
-        return heads, [
-            (jax.nn.sigmoid(pair[:, :size]), jnp.tanh(pair[:, size:])) for pair in pairs
-        ]
+    def _address(self, head: Array, memory: Array, before: Array) -> Array:
+        """The new address of a head, `[batch, memory_size]`.
 
-    def _address(self, head: Head, memory: Array, before: Array) -> Array:
-        """The new address of a head, `[batch, memory_size]`."""
-        product = jnp.einsum("bsv,bv->bs", memory, head.key)
-        norms = _norm(memory) * _norm(head.key)[:, None]
-        found = jax.nn.softmax(head.strength * (product / (norms + 1e-8)))
-        w = head.gate * found + (1 - head.gate) * before
+        Args:
+            head: What sets it, side by side: what it looks for, how sharply, the weight
+                of what it found, how likely each shift is, the exponent.
+            memory: `[batch, memory_size, memory_vector_dim]`.
+            before: The address before the step.
+        """
+        size = self.memory_vector_dim
+        cuts = size, size + 1, size + 2, head.shape[1] - 1
+        key, strength, gate, shift, sharpness = jnp.split(head, cuts, axis=-1)
+        key, gate, shift = jnp.tanh(key), jax.nn.sigmoid(gate), jax.nn.softmax(shift)
+        product = jnp.einsum("bsv,bv->bs", memory, key)
+        cosine = product / (_norm(memory) * _norm(key)[:, None] + 1e-8)
+        found = jax.nn.softmax(jax.nn.softplus(strength) * cosine)
+        w = gate * found + (1 - gate) * before
         # In contrib's order: no shift, upwards by 1, 2, ..., then downwards by ..., 1.
         reach = self.shift_range
         shifts = [*range(reach + 1), *range(-reach, 0)]
-        w = sum(
-            head.shift[:, i, None] * jnp.roll(w, s, 1) for i, s in enumerate(shifts)
-        )
-        w = w**head.sharpness
+        w = sum(shift[:, i, None] * jnp.roll(w, s, 1) for i, s in enumerate(shifts))
+        w = w ** (jax.nn.softplus(sharpness) + 1)
         return w / jnp.sum(w, axis=1, keepdims=True)
 
-    def _checked_step(
-        self, params: Params, inputs: Any, state: PyTree, key: Any
-    ) -> tuple[Array, Params, Params, NTMControllerState]:
+    def _checked_state(self, state: PyTree, inputs: Array) -> NTMControllerState:
+        """The state, checked but for the part that the controller checks."""
         name = type(self).__name__
-        inputs = check_step_inputs(name, inputs)
-        own, inner = self._checked(params, inputs, key)
         if not isinstance(state, tuple | list) or len(state) != 5:
             raise TypeError(
                 f"{name}: `state` must be an NTMControllerState, got "
@@ -336,36 +296,12 @@ class NTMCell(OwnParams):
                 "controller_state=...)` sets the state of the controller."
             )
         state = NTMControllerState(*state)
-        self._check_memory(state, inputs)
-        return inputs, inner, own, state
-
-    def _check_memory(self, state: NTMControllerState, inputs: Array) -> None:
-        """Checks a state but for the controller's part, which the controller checks."""
-        name, batch = type(self).__name__, inputs.shape[0]
-        size = self.state_size._replace(controller_state=())
-        mine = state._replace(controller_state=())
-        check_structure(f"{name}: `state`", size, mine, strict=False)
-        wanted = jax.tree.leaves(
-            map_sizes(lambda shape: _Shape((batch, *shape)), size),
-            is_leaf=lambda x: isinstance(x, _Shape),
-        )
-        for leaf, shape in zip(jax.tree.leaves(mine), wanted, strict=True):
-            fits = jnp.shape(leaf) == shape and leaf.dtype == inputs.dtype
-            is_time = leaf is state.time and jnp.shape(leaf) in ((), shape)
-            if not (fits or is_time):
-                raise ValueError(
-                    f"{name}: `state` must hold arrays of the batch and the dtype of "
-                    f"the inputs, {inputs.dtype}{list(shape)}, got {describe(leaf)}. "
-                    "`zero_state` makes them."
-                )
-
-
-class _Shape(tuple):
-    """A shape as one leaf."""
-
-
-def _normal(rows: int) -> Any:
-    return truncated_normal(1 / math.sqrt(rows))
+        # The time may also be a number, without axes.
+        own = state._replace(controller_state=(), time=())
+        size = self.state_size._replace(controller_state=(), time=())
+        for leaf in jax.tree.leaves(check_state(name, own, size, inputs.shape[0])):
+            check_one_dtype(name, self.dtype, inputs, leaf)
+        return state
 
 
 def _norm(x: Array) -> Array:

@@ -2,33 +2,27 @@
 
 import dataclasses
 import math
-from typing import Any, final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import constant
 
-from .._base.cell_keys import check_key_of_step
+from jaxrnn import LSTMStateTuple, ParamSpec
+
 from .._base.errors import describe, is_array
 from .._base.math import affine
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
-from .._cells.affine import init_by_specs
-from .._cells.base import RNNCell, scope_name
-from .._cells.hyperparameters import check_number, set_common_fields, set_field
-from .._cells.initializers import ParamSpec, glorot_uniform, zeros
-from .._cells.states import LSTMStateTuple
-from .._cells.step_checks import (
-    check_floating,
-    check_one_dtype,
-    check_params,
-    check_state,
-    check_step_inputs,
-)
+from .._cells.base import scope_name
+from .._cells.hyperparameters import set_common_fields
+from .._cells.initializers import glorot_uniform, zeros
+from .._cells.specs_cell import SpecsCell
+from .._cells.step_checks import check_floating, check_one_dtype, check_step_inputs
+from ._fields import set_numbers
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class PhasedLSTMCell(RNNCell):
+class PhasedLSTMCell(SpecsCell):
     """An LSTM whose units are updated while a gate that is periodic in time is open.
 
     The inputs are `(time, x)`; times need not be equally spaced.
@@ -88,35 +82,25 @@ class PhasedLSTMCell(RNNCell):
     name: str | None = None
     dtype: DType | None = None
 
+    feature_axes = None  # Inputs are a pair.
+    state_size = property(lambda self: LSTMStateTuple(self.num_units, self.num_units))
+    output_size = property(lambda self: self.num_units)
+
     def __post_init__(self) -> None:
         set_common_fields(self)
+        set_numbers(self, "leak", "ratio_on", low=0, high=1)
+        set_numbers(self, "period_init_min", "period_init_max", low=0)
         where = type(self).__name__
-        most = {"leak": 1, "ratio_on": 1}
-        most |= dict.fromkeys(("period_init_min", "period_init_max"), math.inf)
-        for field, high in most.items():
-            number = check_number(where, field, getattr(self, field), 0, high)
-            if field != "leak" and not 0 < number < math.inf:
+        for name in ("ratio_on", "period_init_min", "period_init_max"):
+            if (number := getattr(self, name)) in (0, math.inf):
                 raise ValueError(
-                    f"{where}: `{field}` must be positive and finite, got {number}."
+                    f"{where}: `{name}` must be positive and finite, got {number}."
                 )
-            set_field(self, **{field: number})
         if self.period_init_min > self.period_init_max:
             raise ValueError(
                 f"{where}: `period_init_min` must be at most `period_init_max`, "
                 f"{self.period_init_max}, got {self.period_init_min}."
             )
-
-    @property
-    def is_random(self) -> bool:
-        """Whether a step draws random numbers: it does not."""
-        return False
-
-    @property
-    def state_size(self) -> LSTMStateTuple:
-        """Those of c and h."""
-        return LSTMStateTuple(self.num_units, self.num_units)
-
-    output_size = property(lambda self: self.num_units)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """The parameters for x of size `depth`; `phase` as a part of the period."""
@@ -127,14 +111,13 @@ class PhasedLSTMCell(RNNCell):
             kernel = ParamSpec(shape, glorot_uniform)
             return {"kernel": kernel, "bias": ParamSpec((columns,), zeros)}
 
-        vector = (units,)
         return {
             "mask_gates": product(2 * units, peepholes),
             "new_input": product(units, 0),
             "output_gate": product(units, peepholes),
-            "period": ParamSpec(vector, self._draw_period),
-            "phase": ParamSpec(vector, jax.random.uniform),
-            "ratio_on": ParamSpec(vector, constant(self.ratio_on)),
+            "period": ParamSpec((units,), self._draw_period),
+            "phase": ParamSpec((units,), jax.random.uniform),
+            "ratio_on": ParamSpec((units,), constant(self.ratio_on)),
         }
 
     def _draw_period(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
@@ -149,8 +132,7 @@ class PhasedLSTMCell(RNNCell):
                 not floating.
             TypeError: If `key` is not a random key.
         """
-        _, x = self._checked_inputs(inputs)
-        params = init_by_specs(self, key, x, dtype)
+        params = super().init(key, self._checked_inputs(inputs)[1], dtype)
         return params | {"phase": params["phase"] * params["period"]}
 
     def apply(
@@ -163,55 +145,52 @@ class PhasedLSTMCell(RNNCell):
                 the inputs require.
             TypeError: If a dtype, or the kind of state, is not what they require.
         """
-        name = type(self).__name__
-        check_key_of_step(name, key)
         time, x = self._checked_inputs(inputs)
-        state = LSTMStateTuple(*check_state(name, state, self.state_size, x.shape[0]))
-        check_params(name, params, self.param_specs, x)
-        check_one_dtype(name, self.dtype, x, state.h)
+        x, state = self.checked_step(params, x, state, key)
+        check_one_dtype(type(self).__name__, self.dtype, x, state.h)
         with jax.named_scope(scope_name(self)):
             k = self._time_gate(params, time, x.dtype)
-            c, h = self._candidates(params, x, state)
             mix = lambda new, old: (
                 k.astype(old.dtype) * new + (1 - k).astype(old.dtype) * old
             )
-            state = LSTMStateTuple(mix(c, state.c), mix(h, state.h))
+            state = jax.tree.map(mix, self._candidates(params, x, *state), state)
             return state.h, state
 
     def _candidates(
-        self, params: Params, x: Array, state: LSTMStateTuple
-    ) -> tuple[Array, Array]:
+        self, params: Params, x: Array, c: Array, h: Array
+    ) -> LSTMStateTuple:
         """`(c~, h~)`."""
-        (c, h), dtype, sigmoid = state, state.c.dtype, jax.nn.sigmoid
+        dtype, sigmoid = c.dtype, jax.nn.sigmoid
         peep = lambda c: (c.astype(h.dtype),) if self.use_peepholes else ()
         z = affine(params["mask_gates"], (x, h, *peep(c)), dtype)
         i, f = jnp.split(sigmoid(z), 2, axis=-1)
         c = f * c + i * jnp.tanh(affine(params["new_input"], (x, h), dtype))
         o = sigmoid(affine(params["output_gate"], (x, h, *peep(c)), dtype))
-        return c, (jnp.tanh(c) * o).astype(h.dtype)
+        return LSTMStateTuple(c, (jnp.tanh(c) * o).astype(h.dtype))
 
     def _time_gate(self, params: Params, time: Array, dtype: DType) -> Array:
         """k, `[batch, units]`."""
-        ratio_on = params["ratio_on"][None, :]
+        wide = jnp.promote_types(time.dtype, dtype)
+        period, phase, ratio_on = (
+            params[name][None, :] for name in ("period", "phase", "ratio_on")
+        )
         if not self.trainable_ratio_on:
             ratio_on = jax.lax.stop_gradient(ratio_on)
-        wide = jnp.promote_types(time.dtype, dtype)
-        time, phase, period = (
-            a.astype(wide)
-            for a in (time, params["phase"][None, :], params["period"][None, :])
-        )
-        phi = (_modulo(time - phase, period) / period).astype(dtype)
+        period, elapsed = period.astype(wide), time.astype(wide) - phase.astype(wide)
+        # The derivative of a mod b is 1 for a and 0 for b, as in contrib.
+        rest = jax.lax.stop_gradient(jnp.mod(elapsed, period) - elapsed)
+        phi = ((elapsed + rest) / period).astype(dtype)
         up = 2 * phi / ratio_on
         k = jnp.where(phi < ratio_on, 2 - up, self.leak * phi)
         return jnp.where(phi < 0.5 * ratio_on, up, k)
 
     def _checked_inputs(self, inputs: Any) -> tuple[Any, Any]:
+        """`(time, x)`, each an array or its shape; the step checks x."""
         name = type(self).__name__
         if not (isinstance(inputs, tuple | list) and len(inputs) == 2):
-            got = len(inputs) if isinstance(inputs, tuple | list) else describe(inputs)
             raise ValueError(
                 f"{name}: `inputs` must be a pair (time, x) of arrays [batch, 1] and "
-                f"[batch, depth], got {got}."
+                f"[batch, depth], got {describe(inputs)}."
             )
         time, x = inputs
         x = check_step_inputs(f"{name}: of the pair (time, x), x", x)
@@ -223,8 +202,3 @@ class PhasedLSTMCell(RNNCell):
             )
         check_floating(name, "inputs[0]", time.dtype)
         return time if is_shape else jnp.asarray(time), x
-
-
-def _modulo(a: Array, b: Array) -> Array:
-    """`a mod b`, with the derivative 1 for a and 0 for b."""
-    return a + jax.lax.stop_gradient(jnp.mod(a, b) - a)

@@ -1,22 +1,21 @@
-"""The time-frequency LSTM: one LSTM over windows, in time and in frequency."""
+"""The time-frequency LSTM over windows of the inputs, and what windows are."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any, final
 
+import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count
+from jaxrnn import LSTMCell, LSTMStateTuple, ParamSpec, Run
+
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells.base import scope_name
-from .._cells.hyperparameters import set_common_fields, set_field
-from .._cells.initializers import ParamSpec, glorot_uniform, zeros
-from .._cells.lstm import LSTMCell
+from .._cells.hyperparameters import set_common_fields
+from .._cells.initializers import glorot_uniform, zeros
 from .._cells.specs_cell import SpecsCell
-from .._cells.states import LSTMStateTuple
-from .._time.steps import Steps
-from ._shards import joined, shard_specs
-from ._windows import check_window, count_windows
+from ._contrib_lstm import core_lstm, joined, shard_specs
+from ._fields import set_counts, set_numbers
 
 _DIAGONALS = {"W_F_diag": "w_f_diag", "W_I_diag": "w_i_diag", "W_O_diag": "w_o_diag"}
 
@@ -82,39 +81,48 @@ class TimeFreqLSTMCell(SpecsCell):
     name: str | None = None
     dtype: DType | None = None
 
+    state_size = property(lambda self: 2 * self.num_units * self.num_windows)
+    output_size = property(lambda self: self.num_units * self.num_windows)
+
     def __post_init__(self) -> None:
         set_common_fields(self)
         check_window(self)
-        where = type(self).__name__
-        windows = as_count(where, "num_windows", self.num_windows, fix="")
-        set_field(self, num_windows=windows)
+        set_counts(self, "num_windows")
+
+    def check_depth(self, depth: int) -> None:
+        """Raises ValueError unless inputs of that size have `num_windows` windows."""
+        found = count_windows(depth, self)
+        if found != self.num_windows:
+            raise ValueError(
+                f"{type(self).__name__}: `num_windows` must be that of the inputs, "
+                f"{found} for depth {depth}, `feature_size` {self.feature_size} and "
+                f"`frequency_skip` {self.frequency_skip}, got {self.num_windows}."
+            )
 
     @property
     def core(self) -> LSTMCell:
         """The LSTM of one window, whose inputs are `[x_k, m'_{k-1}]`."""
-        return LSTMCell(
-            self.num_units,
-            self.use_peepholes,
-            self.cell_clip,
-            forget_bias=self.forget_bias,
-            name=scope_name(self),
-            dtype=self.dtype,
-        )
-
-    state_size = property(lambda self: 2 * self.num_units * self.num_windows)
-    output_size = property(lambda self: self.num_units * self.num_windows)
+        return core_lstm(self, name=scope_name(self))
 
     def param_specs(self, depth: int) -> dict[str, ParamSpec]:
         """All parameters; their shapes do not depend on the depth of the inputs."""
         del depth
-        units, kernel = self.num_units, self.initializer or glorot_uniform
-        rows, columns = self.feature_size + 2 * units, 4 * units
-        where, shards = type(self).__name__, self.num_unit_shards
-        specs = shard_specs(where, "W", rows, columns, shards, kernel)
-        specs["B"] = ParamSpec((columns,), zeros)
+        units, make, where = self.num_units, self.initializer, type(self).__name__
+        shape, make = (self.feature_size + 2 * units, 4 * units), make or glorot_uniform
+        specs = shard_specs(where, "W", shape, self.num_unit_shards, make)
+        specs["B"] = ParamSpec(shape[1:], zeros)
         if self.use_peepholes:
-            specs |= dict.fromkeys(_DIAGONALS, ParamSpec((units,), kernel))
+            specs |= dict.fromkeys(_DIAGONALS, ParamSpec((units,), make))
         return specs
+
+    def _core_params(self, params: Params) -> Params:
+        """Those of the LSTM, whose kernel has the rows of `m'_{k-1}` before `m_k`."""
+        kernel = joined(params, "W", self.num_unit_shards)
+        cuts = [self.feature_size, self.feature_size + self.num_units]
+        x, m, m_below = jnp.split(kernel, cuts)
+        found = {"kernel": jnp.concatenate([x, m_below, m]), "bias": params["B"]}
+        names = _DIAGONALS if self.use_peepholes else {}
+        return found | {ours: params[name] for name, ours in names.items()}
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -127,86 +135,83 @@ class TimeFreqLSTMCell(SpecsCell):
             TypeError: If a dtype, or the kind of state, is not what they require.
         """
         inputs, state = self.checked_step(params, inputs, state, key)
-        core, params, states = self.core, self._core_params(params), self._split(state)
-        outputs, new_states = [self._no_output(inputs)], []
-        for k, pair in enumerate(states):
-            operand = jnp.concatenate([self._window(inputs, k), outputs[-1]], -1)
-            output, new_state = core.apply(params, operand, pair)
-            outputs.append(output)
-            new_states += new_state
-        return jnp.concatenate(outputs[1:], -1), jnp.concatenate(new_states, -1)
+        core, params = self.core, self._core_params(params)
+        run = lambda k, *args: core.apply(params, *args)
+        outputs, states = self._along_frequency(run, inputs, state)
+        return _joined(outputs), _joined(states)
 
-    def apply_sequence(
-        self,
-        params: Params,
-        inputs: Array,
-        state: PyTree,
-        steps: Steps,
-        keys: Callable | None = None,
-        implementation: Any = None,
-    ) -> tuple[PyTree, PyTree]:
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """Window by window, each over all steps; see `RNNCell.apply_sequence`.
 
         Raises:
             DeclinedError: If the LSTM of a window declines.
         """
-        core, params = self.core, self._core_params(params)
-        outputs, last_states, new_states = [self._no_output(inputs)], [], []
-        for k, pair in enumerate(self._split(state)):
-            operand = jnp.concatenate([self._window(inputs, k), outputs[-1]], -1)
-            found, last_state = core.apply_sequence(
-                params,
-                operand,
-                pair,
-                self._steps_of(k, steps, operand, pair),
-                implementation=implementation,
-            )
-            if steps.restarts is not None:
-                found, states = found
-                new_states += states
-            outputs.append(found)
-            last_states += last_state
-        joined = jnp.concatenate(outputs[1:], -1)
-        if steps.restarts is not None:
-            joined = joined, jnp.concatenate(new_states, -1)
-        return joined, jnp.concatenate(last_states, -1)
+        core, params, steps = self.core, self._core_params(params), run.steps
 
-    def _steps_of(self, k: int, steps: Steps, inputs: Array, state: PyTree) -> Steps:
-        """The steps as those of window k."""
-        if steps.restart_states is not None:
-            states = self._split(steps.restart_states)
-            steps = steps.with_restart_states(states[k])
-        return steps.with_stand_in(inputs, state)
+        def run_window(k: int, inputs: Array, state: PyTree) -> tuple[PyTree, PyTree]:
+            own = steps
+            if steps.restart_states is not None:
+                own = steps.with_restart_states(self._split(steps.restart_states)[k])
+            inner = run.of_inner(inputs, state, steps=own, keys=None)
+            return core.apply_sequence(params, inner)
 
-    def _core_params(self, params: Params) -> Params:
-        """Those of the LSTM, whose kernel has the rows of `m'_{k-1}` before `m_k`."""
-        kernel = joined(params, "W")
-        cuts = [self.feature_size, self.feature_size + self.num_units]
-        x, m, m_below = jnp.split(kernel, cuts)
-        found = {"kernel": jnp.concatenate([x, m_below, m]), "bias": params["B"]}
-        names = _DIAGONALS if self.use_peepholes else {}
-        return found | {ours: params[name] for name, ours in names.items()}
+        outputs, states = self._along_frequency(run_window, run.inputs, run.state)
+        if steps.restarts is None:
+            return _joined(outputs), _joined(states)
+        parts = zip(*outputs, strict=True)
+        return tuple(map(_joined, parts)), _joined(states)
 
-    def _window(self, inputs: Array, k: int) -> Array:
-        start = k * self.frequency_skip
-        return inputs[..., start : start + self.feature_size]
+    def _along_frequency(
+        self, run: Callable, inputs: Array, state: Array
+    ) -> tuple[list[PyTree], list[PyTree]]:
+        """What `run(k, inputs, state)` returns for each window k, `(outputs, states)`.
 
-    def _no_output(self, inputs: Array) -> Array:
+        Args:
+            run: The LSTM of one window, for one step or all.
+            inputs: `[..., depth]`.
+            state: `[batch, N * 2H]`.
+        """
         # Zeros of the inputs' kind: on a mesh they are divided as these are.
-        zero = jnp.zeros_like(inputs[..., :1])
-        return jnp.broadcast_to(zero, (*inputs.shape[:-1], self.num_units))
+        below = jnp.zeros_like(inputs[..., :1])
+        below = jnp.broadcast_to(below, (*inputs.shape[:-1], self.num_units))
+        outputs, states = [], []
+        for k, pair in enumerate(self._split(state)):
+            start = k * self.frequency_skip
+            window = inputs[..., start : start + self.feature_size]
+            output, pair = run(k, jnp.concatenate([window, below], axis=-1), pair)
+            # With restarts an output is a pair with the states of all steps.
+            below = jax.tree.leaves(output)[0]
+            outputs.append(output)
+            states.append(pair)
+        return outputs, states
 
     def _split(self, state: Array) -> list[LSTMStateTuple]:
         """The states of the windows."""
         parts = jnp.split(state, 2 * self.num_windows, axis=-1)
         return [LSTMStateTuple(*parts[k : k + 2]) for k in range(0, len(parts), 2)]
 
-    def check_depth(self, depth: int) -> None:
-        """Raises ValueError unless inputs of that size have `num_windows` windows."""
-        found = count_windows(depth, self.feature_size, self.frequency_skip)
-        if found != self.num_windows:
+
+def _joined(parts: PyTree) -> Array:
+    return jnp.concatenate(jax.tree.leaves(parts), axis=-1)
+
+
+def check_window(cell: Any) -> None:
+    """Checks and normalizes the fields of windows, the clip, and the number of shards.
+
+    Raises:
+        ValueError: If one is not given, or out of its range.
+        TypeError: If one is not a number.
+    """
+    for field in ("feature_size", "frequency_skip", "num_unit_shards"):
+        if getattr(cell, field) is None:
             raise ValueError(
-                f"{type(self).__name__}: `num_windows` must be that of the inputs, "
-                f"{found} for depth {depth}, `feature_size` {self.feature_size} and "
-                f"`frequency_skip` {self.frequency_skip}, got {self.num_windows}."
+                f"{type(cell).__name__}: `{field}` must be given, got None. The cell "
+                "runs over windows of `feature_size` inputs, `frequency_skip` apart."
             )
+        set_counts(cell, field)
+    set_numbers(cell, "cell_clip", low=0)
+
+
+def count_windows(size: int, cell: Any) -> int:
+    """The number of windows of a cell that fit into `size` inputs."""
+    return max(0, (size - cell.feature_size) // cell.frequency_skip + 1)

@@ -2,16 +2,15 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from .._base.errors import noting
-from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
+from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells.affine import AffineCell, init_by_specs
 from .._cells.base import RNNCell
 from .._cells.hyperparameters import set_field
 from .._cells.step_checks import check_params, check_step_inputs
-from .._time.steps import Steps
+from .._time.run import Run
 
 
 class TransposedCell(RNNCell):
@@ -89,20 +88,10 @@ class TransposedCell(RNNCell):
         check_params(name, params, self.param_specs, inputs)
         return self.core.apply(self.core_params(params), inputs, state, key=key)
 
-    def apply_sequence(
-        self,
-        params: Params,
-        inputs: PyTree,
-        state: PyTree,
-        steps: Steps,
-        keys: Callable[[Array], Any] | None = None,
-        implementation: Any = None,
-    ) -> tuple[PyTree, PyTree]:
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """All steps at once, the weights joined once; see `RNNCell.apply_sequence`.
 
         Raises:
             DeclinedError: If the cell of the core declines.
         """
-        return self.core.apply_sequence(
-            self.core_params(params), inputs, state, steps, keys, implementation
-        )
+        return self.core.apply_sequence(self.core_params(params), run)

@@ -1,8 +1,10 @@
-"""The race runs, and its peers agree on the numbers."""
+"""The commands run, their contestants agree, and the tables say what was measured."""
 
+import dataclasses
 import importlib
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -11,114 +13,310 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # The benchmarks are not part of the package.
-(
-    command,
-    rounds,
-    layouts,
-    race_tables,
-    memory_tables,
-    compilation_tables,
-    recurrence_tables,
-) = (
+command, cases, layouts, peers, process, report, rounds = (
     importlib.import_module(f"benchmarks.{name}")
     for name in (
-        "race.__main__",
-        "core.rounds",
-        "core.layouts",
-        "race.tables",
-        "memory.tables",
-        "compilation.tables",
-        "recurrences.tables",
+        "__main__",
+        "cases",
+        "layouts",
+        "peers",
+        "process",
+        "report",
+        "rounds",
     )
 )
 
 
 @pytest.fixture
-def race(monkeypatch, users_flags):
-    """The command; the peers have processes of their own, as always."""
+def run(monkeypatch, users_flags, tmp_path):
+    """A command with its smallest cases; the contestants have processes, as always."""
     monkeypatch.setattr(rounds, "LOOKS", 1)  # Beside other tests it is never quiet.
-    return lambda *arguments: command.main(["--preset", "smoke", *arguments])
+
+    def run(name, *arguments):
+        where = ["--preset", "smoke", "--out", str(tmp_path), "--rounds", "1"]
+        command.main([name, *where, *arguments])
+        result = json.loads((tmp_path / f"{name}_smoke.json").read_text())
+        return result, (tmp_path / f"{name}_smoke.md").read_text()
+
+    return run
 
 
 @pytest.mark.slow
-def test_a_small_race(race, tmp_path):
-    where = ["--out", str(tmp_path), "--rounds", "2", "--only", "^lstm B3"]
-    race(*where, "--peers", "jaxrnn,packed,scan")
-    result = json.loads((tmp_path / "smoke.json").read_text())
+def test_a_small_race(run):
+    only = ["--only", "^lstm B3.*forward|^gru_after"]
+    result, table = run("race", *only, "--peers", "packed,scan,linen,nnx,torch")
     assert [row["name"] for row in result["cases"]] == [
         "lstm B3 T8 D4 H5 uniform forward",
-        "lstm B3 T8 D4 H5 uniform train",
+        "gru_after B3 T8 D4 H5 dense train",
     ]
     for row in result["cases"]:
-        for name in ("jaxrnn", "packed", "scan"):
-            assert row["peers"][name]["agreement"]["same"], name
-            assert len(row["peers"][name]["ms"]) == 2
-    table = (tmp_path / "smoke.md").read_text()
+        ran = {n: peer for n, peer in row["peers"].items() if "variant" in peer}
+        assert {"jaxrnn", "scan", "linen", "nnx"} <= ran.keys()
+        for name in ran:
+            assert ran[name]["equation"] == "", name
+            assert ran[name]["agreement"]["same"], name
+            assert len(ran[name]["ms"]) == 1
     assert "same numbers: yes" in table
-    assert (tmp_path / "smoke.png").stat().st_size > 10_000
-    check_that_it_compares(tmp_path / "smoke.json")
-
-
-def check_that_it_compares(old):
-    """A race of one case, as a user starts it, with what was saved before."""
-    where = ["--out", str(old.parent), "--name", "again", "--rounds", "1"]
-    what = ["--only", "^lstm B3.*forward", "--peers", "jaxrnn", "--compare", str(old)]
-    run = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--preset", "smoke", *where, *what],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
-    assert run.returncode == 0, run.stderr
-    assert "lstm B3 T8 D4 H5 uniform forward: " in run.stdout
+    assert "| case | jaxrnn, MiB | packed | scan | linen | nnx |" in table
+    assert "- packed in 1 of 2 cases" in table
 
 
 @pytest.mark.slow
-def test_the_gru_that_resets_after_is_the_same_equation_for_all(race, tmp_path):
-    names = ["jaxrnn", "jaxrnn_linen", "jaxrnn_nnx", "linen", "nnx"]
-    where = ["--out", str(tmp_path), "--rounds", "1"]
-    race(*where, "--peers", ",".join(names), "--only", "^gru_after")
-    (row,) = json.loads((tmp_path / "smoke.json").read_text())["cases"]
+def test_two_versions(run, tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "jaxrnn").symlink_to(ROOT / "jaxrnn")
+    result, table = run("versions", "--old", str(tmp_path / "old"))
+    assert [row["name"] for row in result["cases"]] == [
+        case.name for case in cases.VERSIONS["smoke"]
+    ]
+    for row in result["cases"]:
+        new, old = row["peers"]["jaxrnn"], row["peers"]["jaxrnn_old"]
+        if "native" in row["name"] and "left_out" in new:
+            assert new == old == {"left_out": "jaxrnn_native cannot be imported"}
+            continue
+        assert old["agreement"] == {
+            "reference": "jaxrnn",
+            "deviation": 0,
+            "same": True,
+        }
+        assert len(old["ms"]) == len(old["compile_ms"]) == 1
+        assert old["facts"]["temp_bytes"] == new["facts"]["temp_bytes"] > 0
+    assert "| case | time, ms | jaxrnn_old | time to compile, ms | jaxrnn_old " in table
+
+
+@pytest.mark.slow
+def test_the_memory_of_strategies_and_of_loops_by_hand(run):
+    names = ["Keep()", "Recompute()", "scan", "scan (segments)"]
+    result, table = run("memory", "--peers", ",".join(names))
+    [row] = result["cases"]
+    assert list(row["peers"]) == names
     for name, ran in row["peers"].items():
-        assert ran["equation"] == "", name
         assert ran["agreement"]["same"], name
+    size = {name: ran["facts"]["temp_bytes"] for name, ran in row["peers"].items()}
+    assert size["Recompute()"] < size["Keep()"] / 2
+    assert size["scan (segments)"] < size["scan"] / 2
+    mib = f"{size['Keep()'] / 2**20:.3g} | {size['Recompute()'] / 2**20:.3g} |"
+    assert f"| {row['name']} | {mib}" in table
+
+
+@pytest.mark.slow
+def test_a_program_that_needs_too_much_memory_is_compiled_only(run):
+    only = ["--peers", "Recompute()", "--limit", "0.00005"]
+    result, table = run("memory", *only)
+    keep, recompute = result["cases"][0]["peers"].values()
+    assert keep["facts"]["temp_bytes"] > 50_000
+    assert "ms" in recompute
+    assert re.search(r"- Keep\(\): needs [\d.e-]+ GB, more than 5e-05", table)
+
+
+@pytest.mark.slow
+def test_what_compiling_costs(run):
+    result, table = run("compilation", "--peers", "linen")
+    [row] = result["cases"]
+    for name in ("jaxrnn", "linen"):
+        ran = row["peers"][name]
+        for part in ("compile_ms", "trace_s", "lower_s", "compile_s", "eager_ms"):
+            assert len(ran[part]) == 1
+            assert ran[part][0] > 0
+    assert table.count("\n| lstm B3 T8 D4 H5 uniform") == 3
+
+
+@pytest.mark.slow
+def test_as_a_user_starts_it_and_goes_on(tmp_path, users_flags):
+    only = ["--only", "^mgu", "--peers", "scan", "--rounds", "1"]
+    start = ["-m", "benchmarks", "race", "--preset", "smoke", "--out", str(tmp_path)]
+    texts = []
+    for more in ([], ["--resume"]):
+        done = subprocess.run(
+            [sys.executable, *start, *only, *more],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+        )
+        assert done.returncode == 0, done.stderr
+        texts.append((tmp_path / "race_smoke.json").read_text())
+        assert "| mgu B1 T8 D4 H5 dense | " in done.stdout
+    assert texts[0] == texts[1]  # The case that is saved is not measured again.
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--peers", "jaxrnn,caffe"], "unknown peer 'caffe'; known: jaxrnn"),
-        (["--only", "^mamba"], "no case of 'smoke' matches '^mamba'"),
+        (["race", "--peers", "jaxrnn,caffe"], "unknown peer 'caffe'; known: jaxrnn"),
+        (["race", "--only", "^mamba"], "no case matches '^mamba'; the cases:"),
+        (["race", "--only", "("], "--only '(': "),
+        (["race", "--python", "torch=nowhere"], "there is no such interpreter"),
+        (["race", "--rounds", "0"], "must be at least 1, got 0"),
+        (["versions"], "the following arguments are required: --old"),
+        (["versions", "--old", "tests"], "there is no folder jaxrnn in it"),
     ],
 )
-def test_wrong_arguments_name_what_there_is(race, arguments, message, capsys):
+def test_wrong_arguments_name_what_there_is(arguments, message, capsys):
     with pytest.raises(SystemExit) as caught:
-        race(*arguments)
+        command.main(arguments)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("name", "tables"),
-    [
-        ("two_cores", race_tables),
-        ("modules", race_tables),
-        ("native", race_tables),
-        ("memory", memory_tables),
-        ("compilation_full", compilation_tables),
-        ("recurrences", recurrence_tables),
-    ],
-)
-def test_saved_results_give_the_saved_tables(name, tables, tmp_path):
-    file = ROOT / "benchmarks" / "results" / f"{name}.json"
-    result = json.loads(file.read_text())
-    lines = lambda text: [line for line in text.splitlines() if line.startswith("|")]
-    assert lines(tables.write_report(result)) == lines(
-        file.with_suffix(".md").read_text()
-    )
-    tables.draw(result, tmp_path / "a.png")
-    assert (tmp_path / "a.png").stat().st_size > 10_000
+def test_versions_have_what_a_change_of_the_engine_may_slow_down():
+    for preset in ("quick", "full"):
+        runs = {
+            (c.cell, c.lengths != "dense", c.run, c.mode)
+            for c in cases.VERSIONS[preset]
+        }
+        for cell in ("lstm", "gru"):
+            for ragged in (False, True):
+                for run in ("xla", "native"):
+                    for mode in ("forward", "train"):
+                        assert (cell, ragged, run, mode) in runs
+        for run in ("raw_rnn", "packed"):
+            assert {("lstm", True, run, mode) for mode in ("forward", "train")} <= runs
+        for run in cases.STRATEGIES:
+            assert ("lstm", False, run, "train") in runs
+        assert {("mingru", False, "", "train"), ("rglru", False, "", "train")} <= runs
+
+
+def test_names_of_cases_are_different():
+    for presets in (cases.RACE, cases.VERSIONS, cases.MEMORY, cases.COMPILATION):
+        for preset in presets.values():
+            names = [case.name for case in preset]
+            assert len(set(names)) == len(names)
+
+
+def test_a_checkout_brings_its_own_jaxrnn(tmp_path, users_flags):
+    folder = tmp_path / "jaxrnn"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("raise ImportError('the other one')")
+    old = peers.Contestant(peers.OLD, "jaxrnn", checkout=tmp_path)
+    with process.started([old]) as (processes, hellos):
+        assert not processes
+    assert hellos["jaxrnn_old"]["missing"] == "the other one"
+
+
+def test_saved_cases_of_another_commit_are_not_kept(tmp_path):
+    same = {"rounds": {"time": 1}, "machine": {}, "versions": {}}
+    saved = {**same, "commits": {"jaxrnn": "abc"}, "cases": [{"name": "a"}]}
+    (file := tmp_path / "a.json").write_text(json.dumps(saved))
+    assert command._saved_cases(file, saved) == [{"name": "a"}]
+    with pytest.raises(SystemExit, match="the saved result has other commits"):
+        command._saved_cases(file, saved | {"commits": {"jaxrnn": "def"}})
+
+
+def test_a_process_that_died_is_started_again(users_flags):
+    peer = process.Process(peers.Contestant("scan", "scan"))
+    try:
+        peer._process.kill()
+        assert peer.ask("hello")["failed"].startswith("the process died: ")
+        assert "jax" in peer.ask("hello")["versions"]
+        assert peer.ask("fly")["failed"].startswith("AttributeError: ")
+    finally:
+        peer.close()
+
+
+class FakePeer:
+    """Answers as a process; fails in its second round."""
+
+    def __init__(self, *answers):
+        self.answers = iter(answers)
+
+    def ask(self, do, **request):
+        prepared = {"variant": "", "equation": "", "sums": {"outputs": [1.0, 2.0]}}
+        return next(self.answers) if do == "time" else prepared
+
+
+def test_a_peer_that_fails_loses_its_rounds(monkeypatch):
+    monkeypatch.setattr(rounds, "wait_for_quiet", lambda: 0.5)
+    good = FakePeer({"ms": 1.0}, {"ms": 2.0})
+    bad = FakePeer({"ms": 1.0}, {"failed": "it fell"})
+    [case] = cases.MEMORY["smoke"]
+    row = rounds.run_case(case, {"good": good, "bad": bad}, {"time": 2})
+    assert row["busy"] == [0.5, 0.5]
+    assert row["peers"]["good"]["ms"] == [1.0, 2.0]
+    assert row["peers"]["bad"] == {"failed": "it fell"}
+
+
+def test_other_numbers_are_marked():
+    def result(sum_, equation=""):
+        return {"sums": {"a": [1.0, sum_]}, "equation": equation}
+
+    found = {"a": result(1.0), "b": result(1.1), "c": result(3.0, "other")}
+    rounds.agree(found, tolerance=0.2)
+    assert found["b"]["agreement"]["same"]
+    rounds.agree(again := {"a": result(1.0), "b": result(1.1)}, tolerance=0.05)
+    assert not again["b"]["agreement"]["same"]
+    assert found["c"]["agreement"]["reference"] is None
+
+
+def ran(*ms, same=True, equation="", size=2**20):
+    """A contestant that took so many milliseconds in each round."""
+    return {
+        "ms": list(ms),
+        "variant": "",
+        "equation": equation,
+        "facts": {"temp_bytes": size},
+        "agreement": {"reference": "jaxrnn", "deviation": 0.5, "same": same},
+    }
+
+
+def test_ratios_of_made_up_times():
+    [case] = cases.MEMORY["smoke"]
+    contestants = {
+        "jaxrnn": ran(20.0, 40.0, 20.0),
+        "scan": {"failed": "RESOURCE_EXHAUSTED: of 99 bytes\nand more"},
+        "haiku": {"left_out": "Haiku has no lengths"},
+        "linen": ran(30.0, 60.0, 30.0, equation="another", size=2**19),
+        "torch": ran(5.0, 40.0, 10.0, same=False),
+    }
+    fields = dataclasses.asdict(case)
+    row = {"name": case.name, "case": fields, "busy": [0.1, 0.9], "peers": contestants}
+    result = {
+        "name": "race",
+        "date": "2026-01-01",
+        "rounds": {"time": 3},
+        "machine": {"cores": 2},
+        "commits": {"jaxrnn": "abc"},
+        "versions": {"jax": "1"},
+        "missing": {"keras": "No module named 'keras'"},
+        "cases": [row],
+    }
+    text = report.write_report(result, [report.TIME], [report.MEMORY])
+    for line in (
+        "| case | jaxrnn, ms | scan | linen | torch |",
+        f"| {case.label} | 20 | failed | 1.50* | 0.50 (0.38-0.75)† |",
+        f"| {case.name} | 1 | failed | 0.50 | 1.00 |",
+        "busy in 1 of the 2 rounds",
+        "- keras: No module named 'keras'",
+        "- scan: out of memory",
+        "- haiku: Haiku has no lengths",
+    ):
+        assert line in text
+
+
+def test_a_reason_names_its_cases_unless_they_are_all():
+    row = lambda name, **peers: {"name": name, "peers": peers}
+    left = lambda reason: {"left_out": reason}
+    rows = [row("1", a=left("x"), b=left("y")), row("2", a=left("x"), b={})]
+    assert report.left_out({"cases": rows, "missing": {}}).splitlines() == [
+        "- a: x",
+        "- b in 1 of 2 cases (1): y",
+    ]
+
+
+def test_saved_results_give_the_saved_tables():
+    file = ROOT / "benchmarks" / "results" / "two_cores.json"
+    saved = file.with_suffix(".md").read_text().splitlines()
+    rows = json.loads(file.read_text())["cases"]
+    fields = {field.name for field in dataclasses.fields(cases.Case)}
+    names = [n for n in rows[0]["peers"] if not n.startswith("gemm")]
+    for row in rows:
+        row["case"] = {k: v for k, v in row["case"].items() if k in fields}
+    tables = report.mode_tables(rows, names, [report.TIME])
+    lines = [line for table in tables for line in table.splitlines() if line[:1] == "|"]
+    assert len(lines) == 23
+    for line in lines:  # The products alone, which came last, are measured no more.
+        short = line.rstrip("| ") if line.startswith("| ---") else line
+        assert any(one.startswith(short) for one in saved), line
 
 
 def test_a_reader_inverts_a_layout_with_flipped_signs_and_constants():

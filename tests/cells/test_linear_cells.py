@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_same
-from jaxrnn._linear import recurrence, sequence
-from jaxrnn._linear.forms import by_chunks, by_loop
+from jaxrnn._sequences import linear as sequence, recurrence
+from jaxrnn._sequences.recurrence import by_chunks, by_loop
 
 import jaxrnn
 

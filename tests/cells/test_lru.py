@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import bound
-from jaxrnn._linear import forms, recurrence
+from jaxrnn._sequences import recurrence
 
 import jaxrnn
 from jaxrnn import ComplexState, LRUCell
@@ -33,7 +33,7 @@ def as_complex(state):
     return np.asarray(state.real) + 1j * np.asarray(state.imag)
 
 
-@pytest.mark.parametrize("form", [forms.by_loop, forms.by_chunks])
+@pytest.mark.parametrize("form", [recurrence.by_loop, recurrence.by_chunks])
 def test_same_as_the_papers_equations(form, monkeypatch):
     monkeypatch.setattr(recurrence, "run_steps", form)
     rng = np.random.default_rng(1)

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from jaxrnn._affine import phases
 
 import jaxrnn
 from jaxrnn import (
@@ -396,27 +395,6 @@ def test_kernels_that_are_divided_on_an_explicit_mesh(spec, cell):
     run = jax.jit(jax.value_and_grad(loss), static_argnums=3)
     got = run(jax.tree.map(put, params), *jax.device_put((x, LENGTHS), rows), cell)
     close(got, want)
-
-
-def test_each_device_sorts_its_own_rows(monkeypatch):
-    """Finished rows drop out of a program of one device, whatever else there is."""
-    monkeypatch.setattr(phases, "LEAST_WORK", 0)
-    cell = LSTMCell(4)
-    x, n = np.tile(X, (16, 1, 1)), np.tile(LENGTHS, 16)
-    params, mesh = params_of(cell), jax.make_mesh((4,), ("data",))
-    run = lambda p, x, n: jaxrnn.dynamic_rnn(cell.bind(p), x, n, dtype=jnp.float64)
-    want = run(params, x, n)
-    rows = NamedSharding(mesh, P("data"))
-    shares = jax.device_put((x, n), rows)
-    auto = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
-    unsorted = jax.device_put((x, n), NamedSharding(auto, P("data")))
-    sorts = lambda *args: str(jax.make_jaxpr(run)(params, *args)).count(" sort[")
-    assert [sorts(*args) > 0 for args in ((x, n), shares, unsorted)] == [
-        True,
-        True,
-        False,
-    ]
-    close(jax.jit(run)(params, *shares), want)
 
 
 def test_another_draw_on_each_device():

@@ -356,11 +356,9 @@ def test_own_ways_get_plain_keys():
         def apply(self, params, inputs, state, key=None):
             return jax.random.normal(key, state.shape, state.dtype), state
 
-        def apply_sequence(
-            self, params, inputs, state, steps, keys=None, implementation=None
-        ):
-            step = lambda t: self.apply(params, inputs, state, keys(t))[0]
-            return steps.stack(step), state
+        def apply_sequence(self, params, run):
+            step = lambda t: self.apply(params, run.inputs, run.state, run.keys(t))[0]
+            return run.steps.stack(step), run.state
 
     x = jnp.ones((3, 4, 2), DTYPE)
     for cell in (Noise(), MultiRNNCell([Noise()]), jaxrnn.ResidualWrapper(Noise())):
@@ -427,12 +425,10 @@ def test_a_cells_own_way_is_taken_unless_it_declines():
         def apply(self, params, inputs, state, key=None):
             return state, state + 1
 
-        def apply_sequence(
-            self, params, inputs, state, steps, keys=None, implementation=None
-        ):
-            if steps.time > self.most:
+        def apply_sequence(self, params, run):
+            if run.steps.time > self.most:
                 raise jaxrnn.DeclinedError("too long")
-            return jnp.full((*inputs.shape[:2], 2), 7, state.dtype), state
+            return jnp.full((*run.inputs.shape[:2], 2), 7, DTYPE), run.state
 
     x = jnp.ones((3, 4, 2), DTYPE)
     for most, want in ((4, [7, 7, 7, 7]), (3, [0, 1, 2, 3])):

@@ -41,11 +41,9 @@ class Echo(jaxrnn.RNNCell):
     def apply(self, params, inputs, state, key=None):
         return inputs, state
 
-    def apply_sequence(
-        self, params, inputs, state, steps, keys=None, implementation=None
-    ):
-        outputs = steps.zero_dead(inputs)
-        if steps.restarts is None:
+    def apply_sequence(self, params, run):
+        state, outputs = run.state, run.steps.zero_dead(run.inputs)
+        if run.steps.restarts is None:
             return outputs, state
         states = jnp.zeros((*outputs.shape[:2], 1), outputs.dtype)
         return (outputs, states), state

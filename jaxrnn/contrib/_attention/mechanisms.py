@@ -4,31 +4,28 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ..._base.arguments import as_count, as_dtype, check_functions
+from jaxrnn import ParamSpec
+
 from ..._base.math import dot
 from ..._base.typing import Array, DType, Key, Params
 from ..._cells.base import snake_case
-from ..._cells.hyperparameters import (
-    Hyperparameters,
-    check_number,
-    set_bools,
-    set_field,
-)
-from ..._cells.initializers import ParamSpec, glorot_uniform, ones, zeros
-from .memory import AttentionMemory
+from ..._cells.hyperparameters import Hyperparameters, set_common_fields
+from ..._cells.initializers import glorot_uniform, ones, zeros
+from .._fields import check_function_fields, set_counts, set_numbers
+from .state import AttentionMemory
 
 
 class AttentionMechanism(Hyperparameters, abc.ABC):
     """The hyper-parameters of an attention mechanism, which hold no memory.
 
     The memory, `[batch, memory_time, memory_depth]`, is an argument of
-    `AttentionWrapper.initial_state`. Not a dataclass itself: each mechanism declares
-    its fields in TensorFlow's order.
+    `AttentionWrapper.initial_state`. Not a dataclass itself: a kind of score and a kind
+    of probabilities declare their fields, in TensorFlow's order.
 
     Attributes:
         num_units: The size of the keys.
@@ -44,7 +41,12 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
 
     score_mask_value: float | None
     dtype: DType | None
+    name: Any = None
+    probability_fn: Callable[[Array], Array] | None = None
     custom_key_value_fn: Callable[..., tuple[Array, Array]] | None = None
+
+    is_random: Any = False
+    """Whether `probabilities` draws random numbers, if it gets a key."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "AttentionMechanism":
         """Refuses TensorFlow's memory by name, with what takes its place.
@@ -62,29 +64,12 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        where = type(self).__name__
+        set_common_fields(self)
+        set_counts(self, "num_units")
         fix = "The memory itself is an argument of `AttentionWrapper.initial_state`."
-        set_field(
-            self,
-            num_units=as_count(where, "num_units", self.num_units, fix=""),
-            memory_depth=as_count(where, "memory_depth", self.memory_depth, fix=fix),
-        )
-        set_bools(self)
-        for name in ("probability_fn", "custom_key_value_fn"):
-            if getattr(self, name, None) is not None:
-                check_functions(where, **{name: getattr(self, name)})
-        for name in ("score_mask_value", "score_bias_init", "sigmoid_noise"):
-            value = getattr(self, name, None)
-            if value is not None:
-                low = 0.0 if name == "sigmoid_noise" else -math.inf
-                set_field(self, **{name: check_number(where, name, value, low)})
-        if self.dtype is not None:
-            set_field(self, dtype=as_dtype(where, self.dtype))
-
-    @property
-    def is_random(self) -> bool:
-        """Whether `probabilities` draws random numbers, if it gets a key."""
-        return False
+        set_counts(self, "memory_depth", fix=fix)
+        set_numbers(self, "score_mask_value")
+        check_function_fields(self, "probability_fn", "custom_key_value_fn")
 
     @property
     def scope(self) -> str:
@@ -145,10 +130,13 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
         return jnp.zeros((rows, memory_time), dtype)
 
 
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class LuongScore(AttentionMechanism):
     """A mechanism with multiplicative scores."""
 
-    scale: bool
+    num_units: int
+    memory_depth: int
+    scale: bool = False
 
     def param_specs(self, query_depth: int) -> dict[str, Any]:
         """The factor, if any.
@@ -170,10 +158,13 @@ class LuongScore(AttentionMechanism):
         return params["attention_g"] * score if self.scale else score
 
 
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BahdanauScore(AttentionMechanism):
     """A mechanism with additive scores."""
 
-    normalize: bool
+    num_units: int
+    memory_depth: int
+    normalize: bool = False
 
     def param_specs(self, query_depth: int) -> dict[str, Any]:
         """The query layer, and v."""
@@ -199,19 +190,23 @@ class BahdanauScore(AttentionMechanism):
         return jnp.einsum("bqtu,u->bqt", hidden, v)
 
 
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class _SoftmaxMechanism(AttentionMechanism):
     """A mechanism whose alignments do not depend on those before."""
 
-    probability_fn: Callable[[Array], Array] | None
+    probability_fn: Callable[[Array], Array] | None = None
+    score_mask_value: float | None = None
+    dtype: DType | None = None
+    custom_key_value_fn: Callable[..., tuple[Array, Array]] | None = None
+    name: Any = dataclasses.field(default=None, compare=False)
 
     def probabilities(self, score: Array, previous: Array, key: Key | None) -> Array:
         """`probability_fn` of the scores."""
         return (self.probability_fn or jax.nn.softmax)(score)
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class LuongAttention(LuongScore, _SoftmaxMechanism):
+class LuongAttention(_SoftmaxMechanism, LuongScore):
     """Multiplicative attention.
 
         keys       = memory memory_layer/kernel
@@ -240,19 +235,9 @@ class LuongAttention(LuongScore, _SoftmaxMechanism):
     Source: arXiv:1508.04025; `tf.contrib.seq2seq.LuongAttention`.
     """
 
-    num_units: int
-    memory_depth: int
-    scale: bool = False
-    probability_fn: Callable[[Array], Array] | None = None
-    score_mask_value: float | None = None
-    dtype: DType | None = None
-    custom_key_value_fn: Callable[..., tuple[Array, Array]] | None = None
-    name: Any = dataclasses.field(default=None, compare=False)
 
-
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class BahdanauAttention(BahdanauScore, _SoftmaxMechanism):
+class BahdanauAttention(_SoftmaxMechanism, BahdanauScore):
     """Additive attention.
 
         keys       = memory memory_layer/kernel
@@ -281,15 +266,6 @@ class BahdanauAttention(BahdanauScore, _SoftmaxMechanism):
 
     Source: arXiv:1409.0473, arXiv:1602.07868; `tf.contrib.seq2seq.BahdanauAttention`.
     """
-
-    num_units: int
-    memory_depth: int
-    normalize: bool = False
-    probability_fn: Callable[[Array], Array] | None = None
-    score_mask_value: float | None = None
-    dtype: DType | None = None
-    custom_key_value_fn: Callable[..., tuple[Array, Array]] | None = None
-    name: Any = dataclasses.field(default=None, compare=False)
 
 
 def hardmax(logits: Array) -> Array:

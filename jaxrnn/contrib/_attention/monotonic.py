@@ -1,35 +1,40 @@
 """Attention that moves from left to right over a memory, and never back."""
 
 import dataclasses
-from typing import Any, final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxrnn import ParamSpec
+
 from ..._base.cell_keys import step_key
 from ..._base.typing import Array, DType, Key, Params
-from ..._cells.initializers import ParamSpec
+from .._fields import set_numbers
 from .mechanisms import AttentionMechanism, BahdanauScore, LuongScore
 
 _MODES = ("recursive", "parallel", "hard")
 
 
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class _MonotonicMechanism(AttentionMechanism):
     """A mechanism whose alignments follow from the scores and the alignments before."""
 
-    sigmoid_noise: float
-    sigmoid_noise_seed: int | None
-    score_bias_init: float
-    mode: str
+    score_mask_value: float | None = None
+    sigmoid_noise: float = 0.0
+    sigmoid_noise_seed: int | None = None
+    score_bias_init: float = 0.0
+    mode: str = "parallel"
+    dtype: DType | None = None
+    name: Any = dataclasses.field(default=None, compare=False)
+
+    is_random = property(lambda self: self.sigmoid_noise > 0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        set_numbers(self, "score_bias_init")
+        set_numbers(self, "sigmoid_noise", low=0)
         _check_mode(type(self).__name__, self.mode)
-
-    @property
-    def is_random(self) -> bool:
-        """Whether there is noise."""
-        return self.sigmoid_noise > 0
 
     def param_specs(self, query_depth: int) -> dict[str, Any]:
         """Those of the score, and a bias that is added to all scores."""
@@ -58,7 +63,6 @@ class _MonotonicMechanism(AttentionMechanism):
         return jax.nn.one_hot(first, memory_time, dtype=dtype)
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BahdanauMonotonicAttention(_MonotonicMechanism, BahdanauScore):
     """Additive attention from left to right: scores of `BahdanauAttention` and a bias.
@@ -86,19 +90,7 @@ class BahdanauMonotonicAttention(_MonotonicMechanism, BahdanauScore):
     Source: arXiv:1704.00784; `tf.contrib.seq2seq.BahdanauMonotonicAttention`.
     """
 
-    num_units: int
-    memory_depth: int
-    normalize: bool = False
-    score_mask_value: float | None = None
-    sigmoid_noise: float = 0.0
-    sigmoid_noise_seed: int | None = None
-    score_bias_init: float = 0.0
-    mode: str = "parallel"
-    dtype: DType | None = None
-    name: Any = dataclasses.field(default=None, compare=False)
 
-
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class LuongMonotonicAttention(_MonotonicMechanism, LuongScore):
     """Multiplicative attention from left to right: `LuongAttention`'s score and a bias.
@@ -125,17 +117,6 @@ class LuongMonotonicAttention(_MonotonicMechanism, LuongScore):
 
     Source: arXiv:1704.00784; `tf.contrib.seq2seq.LuongMonotonicAttention`.
     """
-
-    num_units: int
-    memory_depth: int
-    scale: bool = False
-    score_mask_value: float | None = None
-    sigmoid_noise: float = 0.0
-    sigmoid_noise_seed: int | None = None
-    score_bias_init: float = 0.0
-    mode: str = "parallel"
-    dtype: DType | None = None
-    name: Any = dataclasses.field(default=None, compare=False)
 
 
 def monotonic_attention(

@@ -1,13 +1,18 @@
-"""The state of an `AttentionWrapper`."""
+"""The state of an `AttentionWrapper`, and the memory that is a part of it."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ..._base.errors import describe
+from ..._base.inputs import as_array
+from ..._base.lengths import as_lengths
 from ..._base.serialization import serializable
-from ..._base.trees import named_leaves
+from ..._base.trees import check_structure, named_leaves, size_shapes
+from ..._base.typing import Array, PyTree
 from ..._tensor_array.tensor_array import is_tensor_array
 
 
@@ -39,6 +44,11 @@ class AttentionWrapperState(NamedTuple):
     alignment_history: Any
     attention_state: Any
     memory: Any = ()
+
+    def map_mechanisms(self, fn: Callable[[Any], Any]) -> "AttentionWrapperState":
+        """The state with `fn(part)` for what there is for each mechanism."""
+        names = "alignments", "alignment_history", "attention_state", "memory"
+        return self._replace(**{name: fn(getattr(self, name)) for name in names})
 
     def clone(self, **fields: Any) -> "AttentionWrapperState":
         """The state with other fields, whose arrays keep their shapes.
@@ -74,3 +84,125 @@ def _check_like(where: str, name: str, old: Any, new: Any) -> None:
                 f"{where}: `{leaf_name}` must have the shape of {describe(leaf)}, got "
                 f"{describe(other)}."
             )
+
+
+def check_is_state(state: Any) -> None:
+    """Raises TypeError unless it is a state with its memory."""
+    is_state = isinstance(state, AttentionWrapperState)
+    if not is_state or not jax.tree.leaves(state.memory):
+        raise TypeError(
+            "AttentionWrapper: `state` must be an AttentionWrapperState with its "
+            f"memory, got {describe(state)}. `cell.initial_state(memory, "
+            "memory_sequence_length)` makes one."
+        )
+
+
+def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) -> None:
+    """Checks that a state has the rows of the inputs, and maybe their dtype.
+
+    Raises:
+        ValueError: If it has other rows. Those of the memory may be fewer: for beams.
+        TypeError: If its dtype is checked, and another.
+    """
+    attention, rows = state.attention, inputs.shape[0]
+    if checks_dtype and inputs.dtype != attention.dtype:
+        raise TypeError(
+            "AttentionWrapper: `inputs` must have the dtype of the memory, "
+            f"{attention.dtype}, got {describe(inputs)}. Cast one of them."
+        )
+    is_memory = lambda x: isinstance(x, AttentionMemory)
+    memories = [m.memory for m in jax.tree.leaves(state.memory, is_leaf=is_memory)]
+    beams = [rows % max(1, memory.shape[0]) for memory in memories]
+    if attention.shape[0] != rows or any(beams):
+        got = ", ".join(map(describe, (attention, *memories)))
+        raise ValueError(
+            f"AttentionWrapper: `state` must have the {rows} rows of the inputs, and "
+            "its memory as many, or one for several beams, got an attention and "
+            f"memories {got}. The rows of `initial_state` are those of the memory."
+        )
+
+
+def check_cell_state(where: str, cell: Any, state: PyTree, rows: int) -> None:
+    """Raises unless it is a state of the cell, each leaf with as many rows.
+
+    Raises:
+        ValueError: If its structure or a shape differs.
+        TypeError: If only the kind of a sequence does.
+    """
+    name, size = f"{where}: `cell_state`", cell.state_size
+    opaque = jax.tree.map(lambda _: 0, state)
+    check_structure(name, size, opaque, True, "It is a state of the wrapped cell.")
+    named = named_leaves("cell_state", state)
+    for (leaf_name, leaf), shape in zip(named, size_shapes(size), strict=True):
+        if jnp.shape(leaf) not in ((), (rows, *shape)):
+            raise ValueError(
+                f"{where}: `{leaf_name}` must have shape {(rows, *shape)}, by the rows "
+                f"of the memory and the wrapped cell, got {describe(leaf)}."
+            )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AttentionMemory:
+    """A memory of an attention mechanism, as part of a state.
+
+    Attributes:
+        memory: `[batch, memory_time, memory_depth]`, zeros beyond the lengths.
+        lengths: int32 `[batch]`, or `()` for all of it, as a state must not hold None.
+        keys: What queries are compared to, `[batch, memory_time, num_units]`; `()`
+            before a run has started.
+        own_values: What a `custom_key_value_fn` makes contexts of, `[batch,
+            memory_time, depth]`; `()` for the memory.
+    """
+
+    memory: Any
+    lengths: Any = ()
+    keys: Any = ()
+    own_values: Any = ()
+
+    @property
+    def values(self) -> Array:
+        """What contexts are made of."""
+        return self.memory if isinstance(self.own_values, tuple) else self.own_values
+
+    @property
+    def valid(self) -> Array | None:
+        """Bool `[batch, memory_time]`, which values there are; None for all."""
+        if isinstance(self.lengths, tuple):
+            return None
+        places = jnp.arange(self.memory.shape[1], dtype=jnp.int32)
+        return places[None, :] < self.lengths[:, None]
+
+    def without_padding(self, x: Array) -> Array:
+        """The array `[batch, memory_time, ...]` with zeros beyond the lengths."""
+        valid = self.valid
+        if valid is None:
+            return x
+        # A select: padding may hold NaN.
+        valid = jnp.expand_dims(valid, range(2, x.ndim))
+        return jnp.where(valid, x, jnp.zeros((), x.dtype))
+
+
+def as_memory(where: str, name: str, memory: Any, lengths: Any) -> AttentionMemory:
+    """The memory, with zeros in its padding.
+
+    Args:
+        where: The function that was called, for messages.
+        name: The name of the argument.
+        memory: Floating `[batch, memory_time, depth]`.
+        lengths: Integers `[batch]`; None for all steps.
+
+    Raises:
+        ValueError: If a shape does not fit.
+        TypeError: If a dtype does not.
+    """
+    memory = as_array(where, name, memory)
+    if memory.ndim != 3 or not jnp.issubdtype(memory.dtype, jnp.floating):
+        error = ValueError if memory.ndim != 3 else TypeError
+        raise error(
+            f"{where}: `{name}` must be floating [batch, memory_time, depth], got "
+            f"{describe(memory)}. Outputs of an encoder are batch-major here."
+        )
+    lengths = as_lengths(where, lengths, memory.shape[0], "memory_sequence_length")
+    made = AttentionMemory(memory, () if lengths is None else lengths)
+    return dataclasses.replace(made, memory=made.without_padding(memory))

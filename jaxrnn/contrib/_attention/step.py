@@ -1,14 +1,20 @@
-"""One step of attention: a mechanism with its memory, and the attention it gives."""
+"""One attention of a cell: a mechanism with its memory, its layers, and one step."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from jaxrnn import ParamSpec
+
+from ..._base.cell_keys import fold
+from ..._base.errors import describe
+from ..._base.math import dot
 from ..._base.typing import Array, Params
+from ..._cells.initializers import glorot_uniform
 from .mechanisms import AttentionMechanism
-from .memory import AttentionMemory
+from .state import AttentionMemory, as_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +33,8 @@ class BoundMechanism:
     memory: AttentionMemory
     key: Any = None
 
-    values = property(lambda self: self.memory.values, doc="See `AttentionMemory`.")
-    keys = property(
-        lambda self: self.memory.keys, doc="What queries are compared with."
-    )
+    values = property(lambda self: self.memory.values)
+    keys = property(lambda self: self.memory.keys)
 
     def __call__(self, query: Array, state: Array) -> tuple[Array, Array]:
         """`(alignments, next_state)`, both `[batch, memory_time]`.
@@ -42,20 +46,19 @@ class BoundMechanism:
         """
         mechanism = self.mechanism
         score = mechanism.score(self.params, self.grouped(query), self.keys)
-        valid = self.memory.valid
-        if valid is None:
-            score = score.reshape(state.shape)
-            alignments = mechanism.probabilities(score, state, self.key)
-            return alignments, alignments
-        masked = mechanism.score_mask_value
-        masked = jnp.asarray(-jnp.inf if masked is None else masked, score.dtype)
-        score = jnp.where(valid[:, None], score, masked)
-        # An empty memory gets zero weights, where softmax would give NaN.
-        exists = jnp.broadcast_to(valid[:, None, :1], score.shape)
-        score = jnp.where(exists, score, jnp.zeros_like(score)).reshape(state.shape)
+        valid, exists = self.memory.valid, None
+        if valid is not None:
+            masked = mechanism.score_mask_value
+            masked = jnp.asarray(-jnp.inf if masked is None else masked, score.dtype)
+            score = jnp.where(valid[:, None], score, masked)
+            # An empty memory gets zero weights, where softmax would give NaN.
+            exists = jnp.broadcast_to(valid[:, None, :1], score.shape)
+            score = jnp.where(exists, score, jnp.zeros_like(score))
+        score = score.reshape(state.shape)
         alignments = mechanism.probabilities(score, state, self.key)
-        exists = exists.reshape(state.shape)
-        alignments = jnp.where(exists, alignments, jnp.zeros_like(alignments))
+        if exists is not None:
+            exists = exists.reshape(state.shape)
+            alignments = jnp.where(exists, alignments, jnp.zeros_like(alignments))
         return alignments, alignments
 
     def context(self, alignments: Array) -> Array:
@@ -92,3 +95,85 @@ def compute_attention(
         return context, alignments, next_state
     joined = jnp.concatenate([cell_output, context], axis=-1)
     return attention_layer(joined), alignments, next_state
+
+
+class Attention(NamedTuple):
+    """One attention of an `AttentionWrapper`.
+
+    Attributes:
+        mechanism: Its mechanism.
+        attention_fn: As that of `AttentionWrapper`.
+        size: That of its attention layer; None for no layer.
+        number: Which of the attentions it is, from 0.
+        memory_layer: The scope of its memory layer.
+        scope: That of the mechanism's own parameters.
+        layer: That of its attention layer.
+    """
+
+    mechanism: AttentionMechanism
+    attention_fn: Callable
+    size: int | None
+    number: int
+    memory_layer: str
+    scope: str
+    layer: str
+
+    def specs(self, query_depth: int) -> dict[str, Any]:
+        """All its parameters, for queries of that size."""
+        own = self.mechanism.param_specs(query_depth)
+        specs = {self.memory_layer: self.mechanism.memory_specs()}
+        specs |= {self.scope: own} if own else {}
+        if self.size is not None:
+            shape = query_depth + self.mechanism.context_depth(), self.size
+            specs[self.layer] = {"kernel": ParamSpec(shape, glorot_uniform)}
+        return specs
+
+    def as_memory(
+        self, where: str, name: str, memory: Any, lengths: Any, like: Any
+    ) -> AttentionMemory:
+        """The memory, checked; `like` is the first memory of several, or None.
+
+        Raises:
+            ValueError: If its depth is not the mechanism's, or its rows are not those
+                of `like`.
+            TypeError: If its dtype is not that of the mechanism, or else of `like`.
+        """
+        made = as_memory(where, name, memory, lengths)
+        values, depth = made.memory, self.mechanism.memory_depth
+        like = values if like is None else like
+        rows, dtype = like.shape[0], self.mechanism.dtype or like.dtype
+        if (values.shape[0], values.shape[2]) != (rows, depth):
+            raise ValueError(
+                f"{where}: `{name}` must have as many rows as `memory[0]`, {rows}, and "
+                f"the mechanism's `memory_depth`, {depth}, got {describe(values)}."
+            )
+        if values.dtype != dtype:
+            raise TypeError(
+                f"{where}: `{name}` must have the dtype of the mechanism and of "
+                f"`memory[0]`, {dtype}, got {describe(values)}."
+            )
+        return made
+
+    def with_keys(self, params: Params, memory: AttentionMemory) -> AttentionMemory:
+        """The memory with its keys, by the wrapper's own parameters."""
+        return self.mechanism.with_keys(params[self.memory_layer], memory)
+
+    def attend(
+        self, params: Params, output: Array, memory: Any, state: Any, key: Any
+    ) -> tuple[Array, Array, Any]:
+        """What `attention_fn` returns for the output of a cell.
+
+        Args:
+            params: The wrapper's own parameters.
+            output: The output of the cell, `[batch, query_depth]`.
+            memory: The memory, with its keys.
+            state: What the mechanism carries.
+            key: The random key of the step, or None.
+        """
+        project = None
+        if self.size is not None:
+            kernel = params[self.layer]["kernel"]
+            project = lambda x: dot(x, kernel, x.dtype)
+        own, key = params.get(self.scope, {}), fold(key, 1 + self.number)
+        bound = BoundMechanism(self.mechanism, own, memory, key)
+        return self.attention_fn(bound, output, state, project)

@@ -1,43 +1,35 @@
 """Attention around a cell."""
 
-import collections
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, final
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 
-from ..._base.arguments import as_count, as_dtype, check_functions
-from ..._base.cell_keys import apply_cell, check_key_of_step, fold
+from jaxrnn import TensorArray, TensorShape
+
+from ..._base.arguments import as_count
+from ..._base.cell_keys import apply_cell, fold
 from ..._base.errors import describe
 from ..._base.inputs import as_state
-from ..._base.math import dot
 from ..._base.read_only import ReadOnly
-from ..._base.tensor_shape import TensorShape
-from ..._base.trees import check_structure, named_leaves, size_shapes
-from ..._base.typing import (
-    Array,
-    ArrayLike,
-    DType,
-    Key,
-    Lengths,
-    Params,
-    PyTree,
-    Shaped,
-)
+from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree
 from ..._cells.base import scope_name
-from ..._cells.hyperparameters import set_bools, set_field
-from ..._cells.initializers import ParamSpec, glorot_uniform
-from ..._tensor_array.tensor_array import TensorArray
+from ..._cells.hyperparameters import set_common_fields, set_field
 from ..._wrappers.own_params import ParamsWrapper, vector_size
+from .._fields import check_function_fields
 from .mechanisms import AttentionMechanism
-from .memory import AttentionMemory, as_memory
-from .state import AttentionWrapperState
-from .step import BoundMechanism, compute_attention
+from .state import (
+    AttentionMemory,
+    AttentionWrapperState,
+    check_cell_state,
+    check_is_state,
+    check_rows,
+)
+from .step import Attention, compute_attention
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class AttentionWrapper(ParamsWrapper):
     """A cell that attends to a memory at each step.
@@ -117,11 +109,12 @@ class AttentionWrapper(ParamsWrapper):
     feature_axes = property(lambda self: None if self.cell_input_fn else 1)
 
     def __post_init__(self) -> None:
-        where = "AttentionWrapper"
+        where, mechanisms = "AttentionWrapper", self.attention_mechanism
         super().__post_init__()
-        set_bools(self)
-        if isinstance(self.attention_mechanism, list):
-            set_field(self, attention_mechanism=tuple(self.attention_mechanism))
+        set_common_fields(self)
+        check_function_fields(self, "cell_input_fn", "attention_fn")
+        if isinstance(mechanisms, list):
+            set_field(self, attention_mechanism=tuple(mechanisms))
         for mechanism in self._mechanisms or [None]:
             if not isinstance(mechanism, AttentionMechanism):
                 raise TypeError(
@@ -129,37 +122,47 @@ class AttentionWrapper(ParamsWrapper):
                     f"several, got {describe(mechanism)}."
                 )
         sizes = self.attention_layer_size
-        if sizes is not None:
-            sizes = tuple(sizes) if isinstance(sizes, tuple | list) else (sizes,)
-            sizes = tuple(as_count(where, "attention_layer_size", n) for n in sizes)
-            if len(sizes) != len(self._mechanisms):
-                raise ValueError(
-                    f"{where}: `attention_layer_size` must hold one size for each of "
-                    f"{len(self._mechanisms)} mechanisms, got {len(sizes)}."
-                )
-            set_field(self, attention_layer_size=sizes)
-        for name in ("cell_input_fn", "attention_fn"):
-            if getattr(self, name) is not None:
-                check_functions(where, **{name: getattr(self, name)})
-        if self.dtype is not None:
-            set_field(self, dtype=as_dtype(where, self.dtype))
-        if not isinstance(self.name, str | None):
-            raise TypeError(
-                f"{where}: `name` must be a string, got {describe(self.name)}."
+        if sizes is None:
+            return
+        sizes = sizes if isinstance(sizes, tuple | list) else (sizes,)
+        sizes = tuple(as_count(where, "attention_layer_size", n) for n in sizes)
+        if len(sizes) != len(self._mechanisms):
+            raise ValueError(
+                f"{where}: `attention_layer_size` must hold one size for each of "
+                f"{len(self._mechanisms)} mechanisms, got {len(sizes)}."
             )
+        set_field(self, attention_layer_size=sizes)
 
     @property
-    def _mechanisms(self) -> tuple[AttentionMechanism, ...]:
-        mechanism = self.attention_mechanism
-        return mechanism if isinstance(mechanism, tuple) else (mechanism,)
+    def _has_several(self) -> bool:
+        return isinstance(self.attention_mechanism, tuple)
 
-    def _one_or_all(self, parts: Sequence) -> Any:
-        """The parts of all mechanisms: a tuple, if the mechanism was given as one."""
-        return tuple(parts) if isinstance(self.attention_mechanism, tuple) else parts[0]
+    def _several(self, part: Any) -> Sequence[Any]:
+        """What there is for each mechanism: with one alone, a tuple of that."""
+        return part if self._has_several else (part,)
 
-    def _parts(self, parts: Any) -> Sequence:
-        """The inverse of `_one_or_all`."""
-        return parts if isinstance(self.attention_mechanism, tuple) else (parts,)
+    @property
+    def _mechanisms(self) -> Sequence[AttentionMechanism]:
+        return self._several(self.attention_mechanism)
+
+    @property
+    def _attentions(self) -> list[Attention]:
+        mechanisms, attend = self._mechanisms, self.attention_fn or compute_attention
+        sizes = self.attention_layer_size or [None] * len(mechanisms)
+        kinds = [("memory_layer", m.scope, "attention_layer") for m in mechanisms]
+        scopes = zip(*map(_numbered, zip(*kinds, strict=True)), strict=True)
+        parts = zip(mechanisms, sizes, scopes, strict=True)
+        return [
+            Attention(mechanism, attend, size, i, *names)
+            for i, (mechanism, size, names) in enumerate(parts)
+        ]
+
+    def _made(self, *parts: Any) -> AttentionWrapperState:
+        """The state, from tuples of what there is for each mechanism."""
+        state = AttentionWrapperState(*parts)
+        return (
+            state if self._has_several else state.map_mechanisms(lambda part: part[0])
+        )
 
     @property
     def is_random(self) -> bool | None:
@@ -169,10 +172,8 @@ class AttentionWrapper(ParamsWrapper):
     @property
     def attention_size(self) -> int:
         """The size of the attention."""
-        return sum(self.attention_layer_size or self._context_depths())
-
-    def _context_depths(self) -> list[int]:
-        return [mechanism.context_depth() for mechanism in self._mechanisms]
+        contexts = (mechanism.context_depth() for mechanism in self._mechanisms)
+        return sum(self.attention_layer_size or contexts)
 
     @property
     def output_size(self) -> Any:
@@ -182,17 +183,12 @@ class AttentionWrapper(ParamsWrapper):
     @property
     def state_size(self) -> AttentionWrapperState:
         """The sizes of the state; those that the memory decides are None."""
-        shape = TensorShape._partial
-        alignments = self._one_or_all([shape([None])] * len(self._mechanisms))
-        history = () if not self.alignment_history else alignments
-        return AttentionWrapperState(
-            self.cell.state_size,
-            self.attention_size,
-            TensorShape([]),
-            alignments,
-            history or self._one_or_all([()] * len(self._mechanisms)),
-            alignments,
-            self._one_or_all([ReadOnly(())] * len(self._mechanisms)),
+        count = len(self._mechanisms)
+        alignments = (TensorShape._partial([None]),) * count
+        history = alignments if self.alignment_history else ((),) * count
+        sizes = self.cell.state_size, self.attention_size, TensorShape([])
+        return self._made(
+            *sizes, alignments, history, alignments, (ReadOnly(()),) * count
         )
 
     def zero_state(self, batch_size: int, dtype: DType) -> NoReturn:
@@ -232,12 +228,11 @@ class AttentionWrapper(ParamsWrapper):
         """
         where = "AttentionWrapper.initial_state"
         memories = self._memories(where, memory, memory_sequence_length)
-        rows, _, _ = memories[0].memory.shape
-        dtype = memories[0].memory.dtype
+        rows, dtype = memories[0].memory.shape[0], memories[0].memory.dtype
         if cell_state is None:
             cell_state = self.cell.zero_state(rows, dtype)
         else:
-            self._check_cell_state(where, cell_state, rows)
+            check_cell_state(where, self.cell, cell_state, rows)
         # Made twice: arrays that are one buffer cannot be donated.
         alignments, states = (
             [
@@ -246,110 +241,58 @@ class AttentionWrapper(ParamsWrapper):
             ]
             for _ in range(2)
         )
-        history = lambda x: TensorArray(
-            dtype, size=0, dynamic_size=True, element_shape=x.shape
+        history = lambda x: (
+            TensorArray(dtype, size=0, dynamic_size=True, element_shape=x.shape)
+            if self.alignment_history
+            else ()
         )
-        histories = [history(x) if self.alignment_history else () for x in alignments]
-        return AttentionWrapperState(
+        return self._made(
             as_state(where, "cell_state", cell_state),
             jnp.zeros((rows, self.attention_size), dtype),
             jnp.zeros((), jnp.int32),
-            self._one_or_all(alignments),
-            self._one_or_all(histories),
-            self._one_or_all(states),
-            self._one_or_all(list(map(ReadOnly, memories))),
+            tuple(alignments),
+            tuple(map(history, alignments)),
+            tuple(states),
+            tuple(map(ReadOnly, memories)),
         )
 
-    def _check_cell_state(self, where: str, state: PyTree, rows: int) -> None:
-        size = self.cell.state_size
-        name = f"{where}: `cell_state`"
-        opaque = jax.tree.map(lambda _: 0, state)
-        check_structure(name, size, opaque, True, "It is a state of the wrapped cell.")
-        for (leaf_name, leaf), shape in zip(
-            named_leaves("cell_state", state), size_shapes(size), strict=True
-        ):
-            if jnp.shape(leaf) not in ((), (rows, *shape)):
-                raise ValueError(
-                    f"{where}: `{leaf_name}` must have shape {(rows, *shape)}, by the "
-                    f"rows of the memory and the wrapped cell, got {describe(leaf)}."
-                )
-
     def _memories(self, where: str, memory: Any, lengths: Any) -> list[AttentionMemory]:
-        memories = self._parts(memory)
-        several = isinstance(self.attention_mechanism, tuple)
-        lengths = [None] * len(memories) if lengths is None else self._parts(lengths)
-        count = len(self._mechanisms)
+        memories, count = self._several(memory), len(self._mechanisms)
+        lengths = [None] * len(memories) if lengths is None else self._several(lengths)
         if len(memories) != count or len(lengths) != count:
             raise ValueError(
                 f"{where}: `memory` and `memory_sequence_length` must each hold one "
                 f"for each of {count} mechanisms, got {len(memories)} and "
                 f"{len(lengths)}."
             )
-        made = []
-        for i, mechanism in enumerate(self._mechanisms):
-            name = f"memory[{i}]" if several else "memory"
-            made.append(as_memory(where, name, memories[i], lengths[i]))
-            values, first = made[i].memory, made[0].memory
-            if values.shape[2] != mechanism.memory_depth:
-                raise ValueError(
-                    f"{where}: `{name}` must have the mechanism's `memory_depth`, "
-                    f"{mechanism.memory_depth}, got {describe(values)}."
-                )
-            if values.shape[0] != first.shape[0]:
-                raise ValueError(
-                    f"{where}: `{name}` must have as many rows as `memory[0]`, "
-                    f"{first.shape[0]}, got {describe(values)}."
-                )
-            if values.dtype != (mechanism.dtype or first.dtype):
-                raise TypeError(
-                    f"{where}: `{name}` must have the dtype of the mechanism and of "
-                    f"`memory[0]`, {mechanism.dtype or first.dtype}, got "
-                    f"{describe(values)}."
-                )
+        made: list[AttentionMemory] = []
+        for attention, given, n in zip(
+            self._attentions, memories, lengths, strict=True
+        ):
+            name = f"memory[{attention.number}]" if self._has_several else "memory"
+            first = made[0].memory if made else None
+            made.append(attention.as_memory(where, name, given, n, first))
         return made
-
-    def _names(self, kind: str | None) -> list[str]:
-        """The name of each mechanism's part of that kind; of None its own scope."""
-        names, seen = [], collections.Counter()
-        for mechanism in self._mechanisms:
-            name = kind or mechanism.scope
-            names.append(f"{name}_{seen[name]}" if seen[name] else name)
-            seen[name] += 1
-        return names
 
     def own_specs(self, depth: int) -> dict[str, Any]:
         """All parameters but those of the wrapped cell, for inputs of any size."""
         query_depth = vector_size("AttentionWrapper", self.cell.output_size)
-        specs = {
-            name: mechanism.memory_specs()
-            for name, mechanism in zip(
-                self._names("memory_layer"), self._mechanisms, strict=True
-            )
-        }
-        for name, mechanism in zip(self._names(None), self._mechanisms, strict=True):
-            own = mechanism.param_specs(query_depth)
-            specs |= {name: own} if own else {}
-        sizes = self.attention_layer_size or ()
-        layers = zip(self._names("attention_layer"), sizes, strict=False)
-        for (name, size), depth in zip(layers, self._context_depths(), strict=False):
-            shape = query_depth + depth, size
-            specs[name] = {"kernel": ParamSpec(shape, glorot_uniform)}
+        specs: dict[str, Any] = {}
+        for attention in self._attentions:
+            specs |= attention.specs(query_depth)
         return specs
 
-    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+    def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
         """The parameters of the attention, and of the cell; see `RNNCell.init`.
 
         Raises:
             TypeError: If `key` is not a random key.
             ValueError: If `key` is an array of keys, or `cell_input_fn` does not fit.
         """
-        first = jax.tree.leaves(inputs)[0]
-        dtype = dtype or self.dtype
-        attention = jax.ShapeDtypeStruct(
-            (first.shape[0], self.attention_size), first.dtype
-        )
+        first, size = jax.tree.leaves(inputs)[0], self.attention_size
+        attention = jax.ShapeDtypeStruct((first.shape[0], size), first.dtype)
         cell_inputs = jax.eval_shape(self._cell_inputs, inputs, attention)
-        return self._init(key, self.attention_size, cell_inputs, dtype)
+        return self._init(key, size, cell_inputs, dtype or self.dtype)
 
     def _cell_inputs(self, inputs: PyTree, attention: Array) -> PyTree:
         if self.cell_input_fn is not None:
@@ -358,18 +301,16 @@ class AttentionWrapper(ParamsWrapper):
 
     def start(self, params: Params, state: PyTree) -> PyTree:
         """The state with the keys of its memory; see `RNNCell.start`."""
-        self._check_state(state)
+        check_is_state(state)
         own, inner = self._checked(params, state.attention, None)
-        parts = zip(
-            self._names("memory_layer"),
-            self._mechanisms,
-            self._parts(state.memory),
-            strict=True,
-        )
-        # Anew if there are keys, which may be those of other parameters.
-        memories = [ReadOnly(m.with_keys(own[n], part.value)) for n, m, part in parts]
         cell_state = self.cell.start(inner, state.cell_state)
-        memory = self._one_or_all(memories)
+        memories = self._several(state.memory)
+        # Anew if there are keys, which may be those of other parameters.
+        memories = tuple(
+            ReadOnly(attention.with_keys(own, memory.value))
+            for attention, memory in zip(self._attentions, memories, strict=True)
+        )
+        memory = memories if self._has_several else memories[0]
         return state._replace(cell_state=cell_state, memory=memory)
 
     def apply(
@@ -382,95 +323,36 @@ class AttentionWrapper(ParamsWrapper):
             ValueError: If parameters are missing, or the rows of inputs and state
                 differ.
         """
-        check_key_of_step("AttentionWrapper", key)
-        self._check_state(state)
-        self._checked(params, state.attention, None)
-        if any(isinstance(m.value.keys, tuple) for m in self._parts(state.memory)):
+        check_is_state(state)
+        own, inner = self._checked(params, state.attention, key)
+        if any(isinstance(m.value.keys, tuple) for m in self._several(state.memory)):
             state = self.start(params, state)
-        self._check_rows(inputs, state)
+        checks_dtype = self.cell_input_fn is None
+        check_rows(state, jax.tree.leaves(inputs)[0], checks_dtype)
+        state = state.map_mechanisms(self._several)
         with jax.named_scope(scope_name(self)):
+            cell_inputs = self._cell_inputs(inputs, state.attention)
             output, cell_state = apply_cell(
-                self.cell,
-                params[self.cell_scope],
-                self._cell_inputs(inputs, state.attention),
-                state.cell_state,
-                fold(key, 0),
+                self.cell, inner, cell_inputs, state.cell_state, fold(key, 0)
             )
-            attentions, alignments, states = zip(
-                *(
-                    self._attend(i, mechanism, params, output, state, key)
-                    for i, mechanism in enumerate(self._mechanisms)
-                ),
-                strict=True,
-            )
+            parts = self._attentions, state.memory, state.attention_state
+            attended = [
+                attention.attend(own, output, memory.value, attention_state, key)
+                for attention, memory, attention_state in zip(*parts, strict=True)
+            ]
+            attentions, alignments, states = zip(*attended, strict=True)
             attention = jnp.concatenate(attentions, axis=-1)
-        history = state.alignment_history
+        history, time = state.alignment_history, state.time
         if self.alignment_history:
-            histories = zip(self._parts(history), alignments, strict=True)
-            history = self._one_or_all([h.write(state.time, a) for h, a in histories])
-        new_state = AttentionWrapperState(
-            cell_state,
-            attention,
-            state.time + jnp.ones((), jnp.int32),
-            self._one_or_all(alignments),
-            history,
-            self._one_or_all(states),
-            state.memory,
-        )
-        return attention if self.output_attention else output, new_state
+            pairs = zip(history, alignments, strict=True)
+            history = tuple(array.write(time, a) for array, a in pairs)
+        time = time + jnp.ones((), jnp.int32)
+        parts = cell_state, attention, time, alignments, history, states, state.memory
+        return attention if self.output_attention else output, self._made(*parts)
 
-    def _attend(
-        self,
-        i: int,
-        mechanism: AttentionMechanism,
-        params: Params,
-        output: Array,
-        state: AttentionWrapperState,
-        key: Key | None,
-    ) -> tuple[Array, Array, Any]:
-        """`(attention, alignments, attention_state)` of mechanism i."""
-        layer = None
-        if self.attention_layer_size is not None:
-            kernel = params[self._names("attention_layer")[i]]["kernel"]
-            layer = lambda x: dot(x, kernel, x.dtype)
-        bound = BoundMechanism(
-            mechanism,
-            params.get(self._names(None)[i], {}),
-            self._parts(state.memory)[i].value,
-            fold(key, 1 + i),
-        )
-        attention_state = self._parts(state.attention_state)[i]
-        attend = self.attention_fn or compute_attention
-        return attend(bound, output, attention_state, layer)
 
-    def _check_state(self, state: Any) -> None:
-        if not isinstance(state, AttentionWrapperState) or not jax.tree.leaves(
-            state.memory
-        ):
-            raise TypeError(
-                "AttentionWrapper: `state` must be an AttentionWrapperState with its "
-                f"memory, got {describe(state)}. `cell.initial_state(memory, "
-                "memory_sequence_length)` makes one."
-            )
-
-    def _check_rows(self, inputs: PyTree, state: AttentionWrapperState) -> None:
-        first = jax.tree.leaves(inputs)[0]
-        rows = first.shape[0]
-        if self.cell_input_fn is None and first.dtype != state.attention.dtype:
-            raise TypeError(
-                "AttentionWrapper: `inputs` must have the dtype of the memory, "
-                f"{state.attention.dtype}, got {describe(first)}. Cast one of them."
-            )
-        if state.attention.shape[0] != rows:
-            raise ValueError(
-                f"AttentionWrapper: `state` must have the {rows} rows of the inputs, "
-                f"got an attention {describe(state.attention)}. The rows of "
-                "`initial_state` are those of the memory."
-            )
-        for memory in self._parts(state.memory):
-            if rows % max(1, memory.value.memory.shape[0]):
-                raise ValueError(
-                    f"AttentionWrapper: `memory` must have the {rows} rows of the "
-                    "inputs, or a number of beams for each of its rows, got "
-                    f"{describe(memory.value.memory)}."
-                )
+def _numbered(names: Sequence[str]) -> list[str]:
+    """The names, those that were there before with `_1` and so on."""
+    counts = [names[:i].count(name) for i, name in enumerate(names)]
+    pairs = zip(names, counts, strict=True)
+    return [f"{name}_{count}" if count else name for name, count in pairs]

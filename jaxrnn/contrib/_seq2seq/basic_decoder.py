@@ -1,21 +1,195 @@
-"""`BasicDecoder`: a cell, and a helper that feeds it."""
+"""`BasicDecoder`, and the `Helper` that feeds its cell, as one made of functions."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import abc
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxrnn import RNNCellLike, TensorShape
+
 from ..._base.arguments import check_functions, check_is_cell
 from ..._base.cell_keys import cell_at_step
 from ..._base.errors import describe
-from ..._base.inputs import as_state, started
+from ..._base.inputs import as_array, as_state, started
 from ..._base.serialization import serializable
-from ..._base.tensor_shape import TensorShape
 from ..._base.trees import map_sizes
-from ..._base.typing import Array, DType, PyTree, RNNCellLike
-from .decoder import Decoder
-from .helper import Helper
+from ..._base.typing import Array, DType, PyTree
+from .._fields import check_given_functions
+from .dynamic_decode import Decoder
+
+
+class Helper(abc.ABC):
+    """What a `BasicDecoder` feeds to its cell: ids are sampled, inputs follow.
+
+    A subclass has `initialize`, `sample`, `next_inputs` and these attributes, of which
+    the last has a default.
+
+    Attributes:
+        batch_size: The number of rows.
+        sample_ids_shape: The shape of what `sample` returns for a row.
+        sample_ids_dtype: The dtype of what `sample` returns.
+        longest: The largest number of steps if it is known, else None; see `Decoder`.
+
+    Source: `tf.contrib.seq2seq.Helper`.
+    """
+
+    if TYPE_CHECKING:
+        # Not abstract at run time: a helper may have them as attributes.
+        batch_size = sample_ids_shape = sample_ids_dtype = property(lambda self: None)
+    longest = property(lambda self: None)
+
+    @abc.abstractmethod
+    def initialize(self, name: str | None = None) -> tuple[Array, PyTree]:
+        """The values before the first step: `(finished, inputs)`."""
+
+    @abc.abstractmethod
+    def sample(
+        self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
+    ) -> Array:
+        """The ids for the outputs of a step, `[batch, ...]`."""
+
+    @abc.abstractmethod
+    def next_inputs(
+        self,
+        time: Array,
+        outputs: PyTree,
+        state: PyTree,
+        sample_ids: Array,
+        name: str | None = None,
+    ) -> tuple[Array, PyTree, PyTree]:
+        """What follows a step: `(finished, next_inputs, next_state)`."""
+
+
+class CustomHelper(Helper):
+    """A helper made of functions.
+
+    Args:
+        initialize_fn: `initialize_fn() -> (finished, inputs)`, before the first step.
+        sample_fn: `sample_fn(time, outputs, state) -> sample_ids`; called by name.
+        next_inputs_fn: `next_inputs_fn(time, outputs, state, sample_ids) -> (finished,
+            next_inputs, next_state)`; called by name.
+        sample_ids_shape: The shape of a row of `sample_ids`; None for a scalar.
+        sample_ids_dtype: The dtype of `sample_ids`; None for int32.
+
+    Raises:
+        TypeError: If one of the first three is not a function, or the shape is no
+            sequence of integers.
+
+    Source: `tf.contrib.seq2seq.CustomHelper`.
+    """
+
+    def __init__(
+        self,
+        initialize_fn: Callable[[], tuple[Array, PyTree]],
+        sample_fn: Callable[..., Array],
+        next_inputs_fn: Callable[..., tuple[Array, PyTree, PyTree]],
+        sample_ids_shape: Iterable[int] | None = None,
+        sample_ids_dtype: DType | None = None,
+    ) -> None:
+        check_functions(
+            type(self).__name__,
+            initialize_fn=initialize_fn,
+            sample_fn=sample_fn,
+            next_inputs_fn=next_inputs_fn,
+        )
+        self._initialize_fn = initialize_fn
+        self._sample_fn = sample_fn
+        self._next_inputs_fn = next_inputs_fn
+        self._batch_size: int | None = None
+        self._sample_ids_shape = TensorShape(sample_ids_shape or [])
+        self._sample_ids_dtype = sample_ids_dtype or jnp.int32
+
+    @property
+    def batch_size(self) -> int:
+        """The number of rows, which is known after `initialize`.
+
+        Raises:
+            ValueError: If it is not known yet.
+        """
+        if self._batch_size is None:
+            raise ValueError(
+                "CustomHelper: `batch_size` is known only after `initialize`, got "
+                "none before it. `dynamic_decode` calls that first."
+            )
+        return self._batch_size
+
+    sample_ids_shape = property(lambda self: self._sample_ids_shape)
+    sample_ids_dtype = property(lambda self: self._sample_ids_dtype)
+
+    def initialize(self, name: str | None = None) -> tuple[Array, PyTree]:
+        """What `initialize_fn` returns."""
+        finished, inputs = self._initialize_fn()
+        finished = as_array("CustomHelper", "finished", finished)
+        self._batch_size = finished.size
+        return finished, inputs
+
+    def sample(
+        self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
+    ) -> Array:
+        """What `sample_fn` returns."""
+        return self._sample_fn(time=time, outputs=outputs, state=state)
+
+    def next_inputs(
+        self,
+        time: Array,
+        outputs: PyTree,
+        state: PyTree,
+        sample_ids: Array,
+        name: str | None = None,
+    ) -> tuple[Array, PyTree, PyTree]:
+        """What `next_inputs_fn` returns."""
+        return self._next_inputs_fn(
+            time=time, outputs=outputs, state=state, sample_ids=sample_ids
+        )
+
+
+class InferenceHelper(CustomHelper):
+    """Feeds back samples that a function draws from the outputs.
+
+    Args:
+        sample_fn: `sample_fn(outputs) -> sample_ids`.
+        sample_shape: The shape of a row of `sample_ids`.
+        sample_dtype: The dtype of `sample_ids`.
+        start_inputs: The first inputs, a nest of `[batch, ...]`.
+        end_fn: `end_fn(sample_ids)`, bool `[batch]`: which rows end with them.
+        next_inputs_fn: `next_inputs_fn(sample_ids) -> next_inputs`; None to feed the
+            samples themselves.
+
+    Raises:
+        TypeError: If a function is none, or the shape is no sequence of integers.
+
+    Source: `tf.contrib.seq2seq.InferenceHelper`.
+    """
+
+    def __init__(
+        self,
+        sample_fn: Callable[[PyTree], Array],
+        sample_shape: Iterable[int],
+        sample_dtype: DType,
+        start_inputs: PyTree,
+        end_fn: Callable[[Array], Array],
+        next_inputs_fn: Callable[[Array], PyTree] | None = None,
+    ) -> None:
+        where = type(self).__name__
+        check_functions(where, sample_fn=sample_fn, end_fn=end_fn)
+        check_given_functions(where, next_inputs_fn=next_inputs_fn)
+        make = next_inputs_fn or (lambda sample_ids: sample_ids)
+        inputs = jax.tree.map(jnp.asarray, start_inputs)
+        rows = jax.tree.leaves(inputs)[0].shape[0]
+        super().__init__(
+            lambda: (jnp.zeros(rows, bool), inputs),
+            lambda time, outputs, state: sample_fn(outputs),
+            lambda time, outputs, state, sample_ids: (
+                end_fn(sample_ids),
+                make(sample_ids),
+                state,
+            ),
+            sample_shape,
+            sample_dtype,
+        )
+        self._batch_size = rows
 
 
 @serializable
@@ -59,29 +233,20 @@ class BasicDecoder(Decoder):
         initial_state: PyTree,
         output_layer: Callable[[PyTree], PyTree] | None = None,
     ) -> None:
-        where = "BasicDecoder"
+        where = type(self).__name__
         check_is_cell(where, "cell", cell)
         if not isinstance(helper, Helper):
             raise TypeError(
                 f"{where}: `helper` must be a Helper, got {describe(helper)}. "
                 "TrainingHelper reads given inputs, GreedyEmbeddingHelper feeds back."
             )
-        if output_layer is not None:
-            check_functions(where, output_layer=output_layer)
-        self._cell = cell
-        self._helper = helper
+        check_given_functions(where, output_layer=output_layer)
+        self._cell, self._helper = cell, helper
         self._initial_state = as_state(where, "initial_state", initial_state)
-        self._output_layer = output_layer
+        self._output_layer = output_layer or (lambda outputs: outputs)
 
-    @property
-    def batch_size(self) -> int:
-        """The helper's number of rows."""
-        return self._helper.batch_size
-
-    @property
-    def longest(self) -> int | None:
-        """The largest number of steps, if the helper knows it."""
-        return self._helper.longest
+    batch_size = property(lambda self: self._helper.batch_size)
+    longest = property(lambda self: self._helper.longest)
 
     @property
     def output_size(self) -> BasicDecoderOutput:
@@ -97,9 +262,11 @@ class BasicDecoder(Decoder):
         return BasicDecoderOutput(rnn_output, self._helper.sample_ids_dtype)
 
     def _output_types(self) -> PyTree:
-        return output_types(
-            self._cell, self._output_layer, (self.batch_size,), self._initial_state
-        )
+        """Shapes and dtypes of the outputs of the layer on top of the cell."""
+        dtype = state_dtype(self._initial_state)
+        shaped = lambda shape: jax.ShapeDtypeStruct((self.batch_size, *shape), dtype)
+        outputs = map_sizes(shaped, self._cell.output_size, "cell.output_size")
+        return jax.eval_shape(self._output_layer, outputs)
 
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
         """The helper's first inputs, and the initial state, started by the cell."""
@@ -111,27 +278,13 @@ class BasicDecoder(Decoder):
     ) -> tuple[BasicDecoderOutput, PyTree, PyTree, Array]:
         """The cell, the `output_layer`, and what the helper samples and feeds."""
         outputs, state = cell_at_step(self._cell, time)(inputs, state)
-        if self._output_layer is not None:
-            outputs = self._output_layer(outputs)
+        outputs = self._output_layer(outputs)
         sample_ids = self._helper.sample(time=time, outputs=outputs, state=state)
         finished, next_inputs, next_state = self._helper.next_inputs(
             time=time, outputs=outputs, state=state, sample_ids=sample_ids
         )
         emit = BasicDecoderOutput(outputs, sample_ids)
         return emit, next_state, next_inputs, finished
-
-
-def output_types(
-    cell: Any, output_layer: Callable | None, rows: tuple[int, ...], state: PyTree
-) -> PyTree:
-    """Shapes and dtypes of the outputs of a cell, or of the layer on top of it."""
-    dtype = state_dtype(state)
-    outputs = map_sizes(
-        lambda shape: jax.ShapeDtypeStruct((*rows, *shape), dtype),
-        cell.output_size,
-        "cell.output_size",
-    )
-    return outputs if output_layer is None else jax.eval_shape(output_layer, outputs)
 
 
 def state_dtype(state: PyTree) -> DType:

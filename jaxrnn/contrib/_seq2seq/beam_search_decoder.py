@@ -5,19 +5,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ..._base.arguments import as_bool, check_functions, check_is_cell
+from jaxrnn import RNNCellLike, TensorArray, TensorShape
+
+from ..._base.arguments import as_bool, check_is_cell
 from ..._base.cell_keys import cell_at_step
 from ..._base.errors import describe
 from ..._base.inputs import as_state, started
 from ..._base.math import concrete_or_none
 from ..._base.read_only import without_read_only
 from ..._base.serialization import serializable
-from ..._base.tensor_shape import TensorShape
 from ..._base.trees import named_leaves
-from ..._base.typing import Array, ArrayLike, PyTree, RNNCellLike
-from ..._tensor_array.tensor_array import TensorArray, is_tensor_array
+from ..._base.typing import Array, ArrayLike, PyTree
+from ..._tensor_array.tensor_array import is_tensor_array
 from ...decode._beam import (
     Beams,
     as_width,
@@ -26,19 +26,19 @@ from ...decode._beam import (
     penalized,
     pick,
     reordered,
-    tile,
 )
 from ...decode._checks import FINITE, as_number, as_start_ids
+from .._fields import check_given_functions
 from .basic_decoder import state_dtype
-from .decoder import Decoder
-from .embedding import (
+from .beams import gather_tree, gather_tree_from_array
+from .dynamic_decode import Decoder
+from .embedding_helpers import (
     Embedding,
     as_embedding,
     as_end_token,
     check_has_ids,
     score_dtype,
 )
-from .gather_tree import gather_tree, gather_tree_from_array
 
 
 @serializable
@@ -97,60 +97,6 @@ class FinalBeamSearchDecoderOutput(NamedTuple):
 
     predicted_ids: Any
     beam_search_decoder_output: Any
-
-
-def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
-    """Repeats each row `multiplier` times; the copies of a row are adjacent.
-
-    Apply it to the initial state of a `BeamSearchDecoder`. The memory in the state of
-    an `AttentionWrapper` is shared by the beams of a row and stays as it is.
-
-    Args:
-        t: A nest of arrays `[batch, ...]`; those without axes stay as they are (in
-            TensorFlow they are an error). TensorArrays must be empty, and will hold
-            elements with so many rows.
-        multiplier: The number of beams, an int, at most 65,536.
-        name: Accepted for compatibility with TensorFlow.
-
-    Returns:
-        The nest, each leaf `[batch * multiplier, ...]`.
-
-    Raises:
-        TypeError: If a leaf is not an array, `t` is a list of numbers, or `multiplier`
-            not an int.
-        ValueError: If a TensorArray is not empty, or `multiplier` is out of range.
-
-    Source: `tf.contrib.seq2seq.tile_batch`.
-    """
-    width = as_width("tile_batch", multiplier, "multiplier")
-    is_number = lambda x: isinstance(x, int | float)
-    if isinstance(t, list | tuple) and t and all(map(is_number, t)):
-        raise TypeError(
-            f"tile_batch: `t` must be a nest of arrays [batch, ...], got {t}, whose "
-            "numbers have no rows. `np.array(t)` makes them one array."
-        )
-    is_array = is_tensor_array
-    # A scalar stands in for each TensorArray.
-    arrays = jax.tree.map(
-        lambda x: np.int32(0) if is_array(x) else x, t, is_leaf=is_array
-    )
-    tiled = tile("tile_batch", "t", arrays, width)
-    pick = lambda x, y: _tiled_array(x, width) if is_array(x) else y
-    return jax.tree.map(pick, t, tiled, is_leaf=is_array)
-
-
-def _tiled_array(array: TensorArray, width: int) -> TensorArray:
-    """An empty array whose elements will have the rows of all beams."""
-    shape = array.element_shape
-    if not shape:
-        return array
-    if concrete_or_none(array.size()) != 0:
-        raise ValueError(
-            f"tile_batch: a TensorArray in `t` must be empty, got {array!r}. Tile the "
-            "state before the first step."
-        )
-    rows = shape[0] * width, *shape[1:]
-    return TensorArray(array.dtype, 0, dynamic_size=True, element_shape=rows)
 
 
 class BeamSearchDecoder(Decoder):
@@ -216,37 +162,28 @@ class BeamSearchDecoder(Decoder):
     ) -> None:
         where = type(self).__name__
         check_is_cell(where, "cell", cell)
-        if output_layer is not None:
-            check_functions(where, output_layer=output_layer)
+        check_given_functions(where, output_layer=output_layer)
         self._cell = cell
-        self._output_layer = output_layer
-        self._beam_width = as_width(where, beam_width)
+        self._output_layer = output_layer or (lambda outputs: outputs)
+        self._beam_width = width = as_width(where, beam_width)
         self._embedding_fn = as_embedding(where, embedding)
         self._end_token = as_end_token(where, end_token)
         ids = as_start_ids(where, start_tokens, "start_tokens")
-        self._start_tokens = jnp.broadcast_to(
-            ids[:, None], (len(ids), self._beam_width)
-        )
-        for name, weight in (
-            ("length_penalty_weight", length_penalty_weight),
-            ("coverage_penalty_weight", coverage_penalty_weight),
-        ):
+        self._start_tokens = jnp.broadcast_to(ids[:, None], (len(ids), width))
+        weights = length_penalty_weight, coverage_penalty_weight
+        names = "length_penalty_weight", "coverage_penalty_weight"
+        for name, weight in zip(names, weights, strict=True):
             as_number(where, name, weight, FINITE, "0 is for none.")
-        self._length_penalty = length_penalty_weight
+        self._length_penalty, self._coverage_penalty = weights
         known = concrete_or_none(coverage_penalty_weight)
         self._has_coverage = known is None or known != 0
-        self._coverage_penalty = coverage_penalty_weight
-        fix = "False returns them as they are."
-        self._reorders = as_bool(
-            where, "reorder_tensor_arrays", reorder_tensor_arrays, fix
-        )
+        name, fix = "reorder_tensor_arrays", "False returns them as they are."
+        self._reorders = as_bool(where, name, reorder_tensor_arrays, fix)
         self._initial_state = self._as_rows(where, initial_state)
         self._dtype = score_dtype(state_dtype(self._initial_state))
 
-    @property
-    def batch_size(self) -> int:
-        """The number of rows, each of which has all beams."""
-        return self._start_tokens.shape[0]
+    batch_size = property(lambda self: self._start_tokens.shape[0])
+    tracks_own_finished = property(lambda self: True)  # A step reorders the beams.
 
     @property
     def output_size(self) -> BeamSearchDecoderOutput:
@@ -257,11 +194,6 @@ class BeamSearchDecoder(Decoder):
     def output_dtype(self) -> BeamSearchDecoderOutput:
         """The dtypes of scores and ids."""
         return BeamSearchDecoderOutput(self._dtype, jnp.int32, jnp.int32)
-
-    @property
-    def tracks_own_finished(self) -> bool:
-        """True: a step reorders the beams."""
-        return True
 
     def initialize(
         self, name: str | None = None
@@ -333,21 +265,17 @@ class BeamSearchDecoder(Decoder):
         """The logits `[batch, beam, vocab]`, and the state `[batch * beam, ...]`."""
         inputs, cell_state = self._merge((inputs, cell_state))
         outputs, cell_state = cell_at_step(self._cell, time)(inputs, cell_state)
-        outputs = self._split(outputs)
-        logits = outputs if self._output_layer is None else self._output_layer(outputs)
-        return self._as_logits(logits), cell_state
-
-    def _as_logits(self, logits: Any) -> Array:
-        rows = self._start_tokens.shape
+        logits = self._output_layer(self._split(outputs))
+        rows, where = self._start_tokens.shape, type(self).__name__
         shape = getattr(logits, "shape", ())
         if len(shape) != 3 or shape[:2] != rows:
             raise ValueError(
-                f"{type(self).__name__}: logits must be one array [batch, beam, vocab] "
-                f"with {list(rows)} rows, got {describe(logits)}. They are what the "
-                "cell or `output_layer` returns."
+                f"{where}: logits must be one array [batch, beam, vocab] with "
+                f"{list(rows)} rows, got {describe(logits)}. They are what the cell or "
+                "`output_layer` returns."
             )
-        check_has_ids(type(self).__name__, self._embedding_fn, logits)
-        return logits.astype(self._dtype)
+        check_has_ids(where, self._embedding_fn, logits)
+        return logits.astype(self._dtype), cell_state
 
     def _scores(
         self, log_probs: Array, lengths: Array, finished: Array, coverage: Any
@@ -371,23 +299,22 @@ class BeamSearchDecoder(Decoder):
 
     def _alignments(self, cell_state: Any) -> Array:
         """The mean alignments of all attentions, `[batch, beam, memory_time]`."""
-        parts = [cell_state]
-        if not hasattr(cell_state, "alignments"):
-            is_sequence = isinstance(cell_state, tuple | list)
-            parts = [
-                part
-                for part in (cell_state if is_sequence else ())
-                if hasattr(part, "alignments")
-            ]
-        if not parts:
+        is_stack = isinstance(cell_state, tuple | list)
+        is_stack = is_stack and not hasattr(cell_state, "alignments")
+        parts = cell_state if is_stack else [cell_state]
+        found = [
+            jax.tree.leaves(part.alignments)
+            for part in parts
+            if hasattr(part, "alignments")
+        ]
+        if not found:
             raise ValueError(
                 f"{type(self).__name__}: `coverage_penalty_weight` must be 0 for a "
                 f"cell without attention, got {describe(self._coverage_penalty)}. Its "
                 "state has no `alignments`."
             )
-        return _mean([_mean(jax.tree.leaves(p.alignments)) for p in parts]).astype(
-            self._dtype
-        )
+        mean = lambda arrays: sum(arrays[1:], arrays[0]) / len(arrays)
+        return mean(list(map(mean, found))).astype(self._dtype)
 
     def _as_rows(self, where: str, state: PyTree) -> PyTree:
         """The initial state, whose leaves must have a row for each beam."""
@@ -423,7 +350,3 @@ class BeamSearchDecoder(Decoder):
         rows = self._start_tokens.shape
         shape = tuple(array.element_shape or ())
         return shape[:1] == (self.batch_size * self._beam_width,) or shape[:2] == rows
-
-
-def _mean(arrays: list[Array]) -> Array:
-    return sum(arrays[1:], arrays[0]) / len(arrays) if len(arrays) > 1 else arrays[0]

@@ -1,6 +1,7 @@
-"""`dynamic_decode`: a decoder in the loop of `raw_rnn`."""
+"""`Decoder`, and `dynamic_decode`, which runs one in the loop of `raw_rnn`."""
 
-from typing import Any
+import abc
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,66 @@ from ..._drivers.raw_loop import Carry, Limit, Step, run_until_finished
 from ..._tensor_array.tensor_array import is_tensor_array
 from ..._time import masking
 from ...memory._strategy import Strategy, as_strategy
-from .decoder import Decoder
 
 WHERE = "dynamic_decode"
 EMIT_FIX = "The decoder's `output_size` and `output_dtype` describe what a step emits."
+
+
+class Decoder(abc.ABC):
+    """What `dynamic_decode` runs: a step, its first inputs, and what it emits.
+
+    A subclass has `initialize`, `step`, `batch_size`, `output_size` and `output_dtype`;
+    the others have defaults.
+
+    Attributes:
+        batch_size: The number of rows that are decoded.
+        output_size: The sizes of what a step emits, without the batch axis; a nest.
+        output_dtype: The dtypes of what a step emits, in the structure of
+            `output_size`.
+        tracks_own_finished: Whether `finished` of a step replaces the flags before it.
+            By default a finished row stays finished. A decoder that reorders its rows,
+            as one of beams does, keeps its own flags.
+        longest: The largest number of steps if it is known, as that of given inputs is;
+            else None. Under jit it takes the place of `maximum_iterations`.
+
+    Source: `tf.contrib.seq2seq.Decoder`.
+    """
+
+    if TYPE_CHECKING:
+        # Not abstract at run time: a decoder may have them as attributes.
+        batch_size = output_size = output_dtype = property(lambda self: None)
+    tracks_own_finished = property(lambda self: False)
+    longest = property(lambda self: None)
+
+    @abc.abstractmethod
+    def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
+        """The values before the first step: `(finished, inputs, state)`."""
+
+    @abc.abstractmethod
+    def step(
+        self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
+    ) -> tuple[PyTree, PyTree, PyTree, Array]:
+        """One step: `(outputs, next_state, next_inputs, finished)`.
+
+        Args:
+            time: The number of the step, an int32 scalar.
+            inputs: What `initialize` or the step before returned.
+            state: What `initialize` or the step before returned.
+            name: Accepted for compatibility with TensorFlow.
+        """
+
+    def finalize(
+        self, outputs: PyTree, final_state: PyTree, sequence_lengths: Array
+    ) -> tuple[PyTree, PyTree]:
+        """What `dynamic_decode` returns: `(outputs, final_state)`, as they are.
+
+        Args:
+            outputs: What all steps emitted, each leaf `[time, batch, ...]`.
+            final_state: The state after the last step.
+            sequence_lengths: The number of steps until each row was finished.
+        """
+        del sequence_lengths
+        return outputs, final_state
 
 
 def dynamic_decode(
@@ -110,21 +167,16 @@ def _check(decoder: Any, output_time_major: Any, impute_finished: Any) -> None:
 
 def _first_carry(decoder: Decoder, limit: Limit) -> Carry:
     finished, inputs, state = decoder.initialize()
-    finished = _as_finished(finished)
+    finished = as_array(WHERE, "finished", finished)
+    if finished.dtype != bool:
+        raise TypeError(
+            f"{WHERE}: `finished` of the decoder must be of dtype bool, got "
+            f"{describe(finished)}. Compare: `time >= lengths`."
+        )
     inputs = as_state(WHERE, "the first inputs", inputs)
     state = as_state(WHERE, "the initial state", state)
     lengths = jnp.zeros_like(finished, jnp.int32)
     return _ended(finished, 0, limit), inputs, state, lengths
-
-
-def _as_finished(finished: Any) -> Array:
-    array = as_array(WHERE, "finished", finished)
-    if array.dtype != bool:
-        raise TypeError(
-            f"{WHERE}: `finished` of the decoder must be of dtype bool, got "
-            f"{describe(array)}. Compare: `time >= lengths`."
-        )
-    return array
 
 
 def _emit_types(decoder: Decoder) -> PyTree:
@@ -135,9 +187,7 @@ def _emit_types(decoder: Decoder) -> PyTree:
         decoder.output_size,
         "output_size",
     )
-    typed = lambda x, dtype: jax.ShapeDtypeStruct(
-        x.shape, jax.dtypes.canonicalize_dtype(dtype)
-    )
+    typed = lambda x, dtype: x.update(dtype=jax.dtypes.canonicalize_dtype(dtype))
     return jax.tree.map(typed, shaped, decoder.output_dtype)
 
 

@@ -1,26 +1,100 @@
 """Helpers that feed back the embedding of the id that was chosen."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
+from ..._base.arguments import as_count
+from ..._base.cell_keys import check_key
 from ..._base.errors import describe, is_array
-from ..._base.typing import Array, ArrayLike, Key, PyTree
+from ..._base.inputs import as_array
+from ..._base.typing import Array, ArrayLike, DType, Key, PyTree
 from ...decode._checks import POSITIVE, as_number, as_start_ids
 from ...decode._sampling import draw
-from .embedding import (
-    Embedding,
-    as_embedding,
-    as_end_token,
-    check_has_ids,
-    score_dtype,
-    seeded,
-)
-from .helper import IdHelper
+from .basic_decoder import InferenceHelper
+
+Embedding = ArrayLike | Callable[[Array], PyTree]
+"""A table `[vocab, ...]`, or a function of ids."""
 
 
-class GreedyEmbeddingHelper(IdHelper):
+class Table(NamedTuple):
+    """A table `[vocab, ...]` as a function of ids."""
+
+    rows: Array
+
+    def __call__(self, ids: Array) -> Array:
+        return self.rows[ids]
+
+
+def as_embedding(where: str, embedding: Any) -> Callable[[Array], PyTree]:
+    """The function of ids that looks up inputs.
+
+    Raises:
+        TypeError: If it is neither a function nor a table with rows.
+    """
+    if callable(embedding):
+        return embedding
+    if not is_array(embedding) or not embedding.ndim:
+        raise TypeError(
+            f"{where}: `embedding` must be a table [vocab, ...] or a function of ids, "
+            f"got {describe(embedding)}."
+        )
+    return Table(jnp.asarray(embedding))
+
+
+def check_has_ids(where: str, embedding: Callable, logits: Array) -> None:
+    """Raises ValueError if the logits have more ids than a table has rows."""
+    vocab = logits.shape[-1]
+    if isinstance(embedding, Table) and vocab > len(embedding.rows):
+        raise ValueError(
+            f"{where}: logits must be of ids with a row in `embedding`, "
+            f"{len(embedding.rows)}, got {describe(logits)}. Was the decoder's "
+            "`output_layer` forgotten?"
+        )
+
+
+def as_end_token(where: str, end_token: Any) -> Array:
+    """The id that ends a row, an int32 scalar, which may be traced.
+
+    Raises:
+        TypeError: If it is not an integer.
+        ValueError: If it has axes.
+    """
+    token = as_array(where, "end_token", end_token)
+    if not jnp.issubdtype(token.dtype, jnp.integer):
+        raise TypeError(
+            f"{where}: `end_token` must be an integer, got {describe(end_token)}."
+        )
+    if token.ndim:
+        raise ValueError(
+            f"{where}: `end_token` must be a scalar, got {describe(token)}. It is one "
+            "for all rows."
+        )
+    return token.astype(jnp.int32)
+
+
+def seeded(where: str, key: Key, name: str, seed: int | None) -> Key:
+    """The key for one kind of draws, another for each seed; `key` itself for None.
+
+    Raises:
+        TypeError: If `key` is not a random key, or `seed` not an integer.
+        ValueError: If there are several keys, or `seed` exceeds 32 bits.
+    """
+    check_key(where, key)
+    if seed is None:
+        return key
+    fix = "None is for the key itself."
+    return jax.random.fold_in(key, as_count(where, name, seed, 0, fix, most=2**32 - 1))
+
+
+def score_dtype(dtype: DType) -> DType:
+    """The dtype of log-probabilities: float64 if that is given, else float32."""
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
+
+
+class GreedyEmbeddingHelper(InferenceHelper):
     """Feeds back the embedding of the most likely id; for inference.
 
     A row is finished with `end_token`. The cell's output (or that of the decoder's
@@ -46,36 +120,16 @@ class GreedyEmbeddingHelper(IdHelper):
     ) -> None:
         where = type(self).__name__
         self._embedding_fn = as_embedding(where, embedding)
-        self._start_tokens = as_start_ids(where, start_tokens, "start_tokens")
-        self._end_token = as_end_token(where, end_token)
-        self._start_inputs = self._embedding_fn(self._start_tokens)
-
-    @property
-    def batch_size(self) -> int:
-        """The number of rows."""
-        return self._start_tokens.shape[0]
-
-    def initialize(self, name: str | None = None) -> tuple[Array, PyTree]:
-        """No row is finished; the inputs are those for `start_tokens`."""
-        return jnp.zeros_like(self._start_tokens, bool), self._start_inputs
-
-    def sample(
-        self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
-    ) -> Array:
-        """The most likely ids, the first of equal ones."""
-        return most_likely(type(self).__name__, outputs, self._embedding_fn)
-
-    def next_inputs(
-        self,
-        time: Array,
-        outputs: PyTree,
-        state: PyTree,
-        sample_ids: Array,
-        name: str | None = None,
-    ) -> tuple[Array, PyTree, PyTree]:
-        """The inputs for the ids."""
-        finished = sample_ids == self._end_token
-        return finished, self._embedding_fn(sample_ids), state
+        ids = as_start_ids(where, start_tokens, "start_tokens")
+        end = as_end_token(where, end_token)
+        super().__init__(
+            lambda outputs: most_likely(where, outputs, self._embedding_fn),
+            [],
+            jnp.int32,
+            self._embedding_fn(ids),
+            lambda sample_ids: sample_ids == end,
+            self._embedding_fn,
+        )
 
 
 class SampleEmbeddingHelper(GreedyEmbeddingHelper):
@@ -109,21 +163,18 @@ class SampleEmbeddingHelper(GreedyEmbeddingHelper):
         key: Key,
     ) -> None:
         super().__init__(embedding, start_tokens, end_token)
-        where = "SampleEmbeddingHelper"
-        self._softmax_temperature: Any = 1.0
-        if softmax_temperature is not None:
-            fix = "`GreedyEmbeddingHelper` takes the most likely id."
-            self._softmax_temperature = as_number(
-                where, "softmax_temperature", softmax_temperature, POSITIVE, fix
-            )
+        where, temperature = type(self).__name__, softmax_temperature
+        temperature = 1.0 if temperature is None else temperature
+        fix = "`GreedyEmbeddingHelper` takes the most likely id."
+        self._temperature = as_number(
+            where, "softmax_temperature", temperature, POSITIVE, fix
+        )
         self._key = seeded(where, key, "seed", seed)
+        self._sample_fn = self._drawn
 
-    def sample(
-        self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
-    ) -> Array:
-        """Ids drawn from the distribution."""
-        logits = as_logits("SampleEmbeddingHelper", outputs, self._embedding_fn)
-        return draw_ids(self._key, logits, time, self._softmax_temperature)
+    def _drawn(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
+        logits = as_logits(type(self).__name__, outputs, self._embedding_fn)
+        return draw_ids(self._key, logits, time, self._temperature)
 
 
 def most_likely(

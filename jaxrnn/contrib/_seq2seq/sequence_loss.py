@@ -65,14 +65,15 @@ def sequence_loss(
     Source: `tf.contrib.seq2seq.sequence_loss`.
     """
     logits, targets, weights = _as_arrays(logits, targets, weights)
-    average = _as_axes(average_across_batch, average_across_timesteps, "average_across")
-    total = _as_axes(sum_over_batch, sum_over_timesteps, "sum_over")
-    for axis, noun in enumerate(("batch", "timesteps")):
-        if axis in average and axis in total:
-            raise ValueError(
-                f"{WHERE}: `average_across_{noun}` and `sum_over_{noun}` must not both "
-                "be True, got both. The sum divides by the number of weights, too."
-            )
+    averages = average_across_batch, average_across_timesteps
+    average = _as_axes("average_across", *averages)
+    total = _as_axes("sum_over", sum_over_batch, sum_over_timesteps)
+    for axis in set(average) & set(total):
+        noun = ("batch", "timesteps")[axis]
+        raise ValueError(
+            f"{WHERE}: `average_across_{noun}` and `sum_over_{noun}` must not both be "
+            "True, got both. The sum divides by the number of weights, too."
+        )
     with jax.named_scope(name or WHERE):
         hidden = masking.hide_nonfinite(weights == 0, logits)
         losses = _losses(hidden, targets, softmax_loss_function)
@@ -83,26 +84,30 @@ def sequence_loss(
         return _ratio(losses, weights, average) if average else losses
 
 
-def _as_arrays(logits: Any, targets: Any, weights: Any) -> tuple[Array, Array, Array]:
+def _as_arrays(logits: Any, targets: Any, weights: Any) -> list[Array]:
+    """The arguments as arrays, whose shapes and kinds fit.
+
+    Raises:
+        ValueError: If a shape does not fit.
+        TypeError: If one is of another kind.
+    """
     arrays = {"logits": logits, "targets": targets, "weights": weights}
     arrays = {name: as_array(WHERE, name, value) for name, value in arrays.items()}
     shape = arrays["logits"].shape
-    axes = {"logits": "[batch, time, vocab]", "targets": "[batch, time]"}
     for name, array in arrays.items():
-        wanted = axes.get(name, "[batch, time]")
-        rank = 3 if name == "logits" else 2
+        rank, axes = 2, "[batch, time]"
+        if name == "logits":
+            rank, axes = 3, "[batch, time, vocab]"
         if array.ndim != rank or array.shape[:2] != shape[:2]:
             raise ValueError(
-                f"{WHERE}: `{name}` must be {wanted}, as `logits` {list(shape)}, got "
+                f"{WHERE}: `{name}` must be {axes}, as `logits` {list(shape)}, got "
                 f"{describe(array)}.{_fix(shape, array)}"
             )
     for name, kind in (("logits", jnp.floating), ("targets", jnp.integer)):
-        if not jnp.issubdtype(arrays[name].dtype, kind):
-            raise TypeError(
-                f"{WHERE}: `{name}` must be {kind.__name__}, got "
-                f"{describe(arrays[name])}."
-            )
-    return arrays["logits"], arrays["targets"], arrays["weights"]
+        if not jnp.issubdtype((array := arrays[name]).dtype, kind):
+            kind = kind.__name__
+            raise TypeError(f"{WHERE}: `{name}` must be {kind}, got {describe(array)}.")
+    return list(arrays.values())
 
 
 def _fix(logits: tuple[int, ...], array: Array) -> str:
@@ -115,11 +120,11 @@ def _fix(logits: tuple[int, ...], array: Array) -> str:
     )
 
 
-def _as_axes(batch: Any, timesteps: Any, prefix: str) -> tuple[int, ...]:
+def _as_axes(prefix: str, batch: Any, timesteps: Any) -> list[int]:
     """The axes that flags name: 0 for batch, 1 for time."""
     flags = {f"{prefix}_batch": batch, f"{prefix}_timesteps": timesteps}
-    values = [as_bool(WHERE, name, flag) for name, flag in flags.items()]
-    return tuple(axis for axis, value in enumerate(values) if value)
+    flags = [as_bool(WHERE, name, flag) for name, flag in flags.items()]
+    return [axis for axis in (0, 1) if flags[axis]]
 
 
 def _losses(logits: Array, targets: Array, loss_function: Callable | None) -> Array:
@@ -133,7 +138,7 @@ def _losses(logits: Array, targets: Array, loss_function: Callable | None) -> Ar
     return losses.reshape(targets.shape)
 
 
-def _ratio(losses: Array, weights: Array, axes: tuple[int, ...]) -> Array:
+def _ratio(losses: Array, weights: Array, axes: list[int]) -> Array:
     """The quotient of the sums over axes, 0 where the divisor is."""
     losses, weights = jnp.sum(losses, axes), jnp.sum(weights, axes)
     safe = jnp.where(weights == 0, jnp.ones_like(weights), weights)

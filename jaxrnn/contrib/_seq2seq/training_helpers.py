@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..._base.arguments import check_functions, check_time_major
+from ..._base.arguments import check_time_major
 from ..._base.cell_keys import check_key, key_of_device
 from ..._base.errors import describe
 from ..._base.inputs import as_array, as_state, check_same_size
@@ -15,12 +15,22 @@ from ..._base.math import concrete_or_none
 from ..._base.trees import named_leaves
 from ..._base.typing import Array, ArrayLike, Key, Lengths, PyTree
 from ..._time import masking
-from .embedding import Embedding, as_embedding, seeded
-from .embedding_helpers import as_logits, draw_ids, most_likely
-from .helper import IdHelper
+from .._fields import check_given_functions
+from .basic_decoder import CustomHelper
+from .embedding_helpers import (
+    Embedding,
+    as_embedding,
+    as_logits,
+    draw_ids,
+    most_likely,
+    seeded,
+)
+
+Next = tuple[Array, PyTree, PyTree]
+"""`(finished, next_inputs, next_state)`."""
 
 
-class TrainingHelper(IdHelper):
+class TrainingHelper(CustomHelper):
     """Feeds given inputs; for training by teacher forcing.
 
     The ids that it samples are the most likely ones, `argmax` of the outputs.
@@ -55,6 +65,8 @@ class TrainingHelper(IdHelper):
         self._sequence_length = _as_lengths(
             where, sequence_length, shape[1 - self._axis], self._longest
         )
+        super().__init__(self._first, self._sampled, self._next)
+        self._batch_size = shape[1 - self._axis]
 
     @property
     def inputs(self) -> PyTree:
@@ -67,40 +79,62 @@ class TrainingHelper(IdHelper):
         return self._sequence_length
 
     @property
-    def batch_size(self) -> int:
-        """The number of rows."""
-        return self._sequence_length.shape[0]
-
-    @property
     def longest(self) -> int | None:
         """The number of steps of the inputs."""
         return self._longest
 
-    def initialize(self, name: str | None = None) -> tuple[Array, PyTree]:
+    def _first(self) -> tuple[Array, PyTree]:
         """Rows of length 0 are finished; the inputs are the first ones."""
         finished = self._sequence_length == 0
         return finished, masking.first_inputs(self._inputs, self._axis)
 
-    def sample(
-        self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
-    ) -> Array:
+    def _sampled(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
         """The most likely ids."""
         return most_likely(type(self).__name__, outputs)
 
-    def next_inputs(
-        self,
-        time: Array,
-        outputs: PyTree,
-        state: PyTree,
-        sample_ids: Array,
-        name: str | None = None,
-    ) -> tuple[Array, PyTree, PyTree]:
-        """The inputs at `time + 1`."""
+    def _next(
+        self, time: Array, outputs: PyTree, state: PyTree, sample_ids: Array
+    ) -> Next:
+        """The inputs at `time + 1`, or others where `_chosen` says so."""
         finished = time + 1 >= self._sequence_length
         return finished, _read(self._inputs, time + 1, self._axis), state
 
 
-class ScheduledEmbeddingTrainingHelper(TrainingHelper):
+class _ScheduledHelper(TrainingHelper):
+    """Feeds given inputs, or others, which is drawn for each row and step."""
+
+    def _set_schedule(self, probability: Any, key: Key, name: str, seed: Any) -> None:
+        where, rows = type(self).__name__, self.batch_size
+        array = as_array(where, "sampling_probability", probability)
+        if array.shape not in ((), (rows,)):
+            raise ValueError(
+                f"{where}: `sampling_probability` must be a number or [{rows}], one "
+                f"for each row, got {describe(array)}."
+            )
+        self._probability = jnp.broadcast_to(array, (rows,)).astype(jnp.float32)
+        self._choice_key = seeded(where, key, name, seed)
+
+    def _choose(self, time: Array, outputs: PyTree) -> Array:
+        """A bool `[batch]`, each True with the probability."""
+        key = jax.random.fold_in(key_of_device(self._choice_key, outputs), time)
+        uniform = jax.random.uniform(key, (self.batch_size,), jnp.float32)
+        return uniform < self._probability
+
+    def _next(
+        self, time: Array, outputs: PyTree, state: PyTree, sample_ids: Array
+    ) -> Next:
+        finished, given, state = super()._next(time, outputs, state, sample_ids)
+        is_other, other = self._other(time, outputs, sample_ids)
+        return finished, masking.choose(is_other, other, given), state
+
+    def _other(
+        self, time: Array, outputs: PyTree, sample_ids: Array
+    ) -> tuple[Array, PyTree]:
+        """Bool `[batch]`, which rows are fed others, and these."""
+        raise NotImplementedError
+
+
+class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
     """Feeds given inputs, or the embedding of ids that are drawn from the outputs.
 
     Which of them is drawn for each row and step. The ids that it samples are -1 where
@@ -144,38 +178,27 @@ class ScheduledEmbeddingTrainingHelper(TrainingHelper):
         super().__init__(inputs, sequence_length, time_major, name)
         where = type(self).__name__
         self._embedding_fn = as_embedding(where, embedding)
-        self._probability = _as_probability(
-            where, sampling_probability, self.batch_size
-        )
         check_key(where, key)
-        ids_key, choice_key = jax.random.split(key)
+        ids_key, key = jax.random.split(key)
+        self._set_schedule(
+            sampling_probability, key, "scheduling_seed", scheduling_seed
+        )
         self._key = seeded(where, ids_key, "seed", seed)
-        self._choice_key = seeded(where, choice_key, "scheduling_seed", scheduling_seed)
 
-    def sample(
-        self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
-    ) -> Array:
+    def _sampled(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
         """Ids drawn from the outputs; -1 where none are."""
         logits = as_logits(type(self).__name__, outputs, self._embedding_fn)
-        chosen = _choose(self._choice_key, self._probability, time, logits)
+        chosen = self._choose(time, logits)
         return jnp.where(chosen, draw_ids(self._key, logits, time), -1)
 
-    def next_inputs(
-        self,
-        time: Array,
-        outputs: PyTree,
-        state: PyTree,
-        sample_ids: Array,
-        name: str | None = None,
-    ) -> tuple[Array, PyTree, PyTree]:
-        """The embedding of the ids; where there are none, the inputs at `time + 1`."""
-        given = super().next_inputs(time, outputs, state, sample_ids)
-        finished, base_inputs, state = given
-        sampled = self._embedding_fn(jnp.maximum(sample_ids, 0))
-        return finished, masking.choose(sample_ids > -1, sampled, base_inputs), state
+    def _other(
+        self, time: Array, outputs: PyTree, sample_ids: Array
+    ) -> tuple[Array, PyTree]:
+        """The embedding of the ids, where there are some."""
+        return sample_ids > -1, self._embedding_fn(jnp.maximum(sample_ids, 0))
 
 
-class ScheduledOutputTrainingHelper(TrainingHelper):
+class ScheduledOutputTrainingHelper(_ScheduledHelper):
     """Feeds given inputs, or the outputs of the step before.
 
     Which of them is drawn for each row and step; the ids that it samples, int32, are 1
@@ -216,44 +239,30 @@ class ScheduledOutputTrainingHelper(TrainingHelper):
         key: Key,
     ) -> None:
         where = type(self).__name__
-        if next_inputs_fn is not None:
-            check_functions(where, next_inputs_fn=next_inputs_fn)
-        self._next_inputs_fn = next_inputs_fn
+        check_given_functions(where, next_inputs_fn=next_inputs_fn)
+        self._make_inputs = next_inputs_fn or (lambda outputs: outputs)
         self._auxiliary_inputs = auxiliary_inputs
         if auxiliary_inputs is not None:
-            self._auxiliary_inputs = _as_sequences(
+            auxiliary_inputs = _as_sequences(
                 where, "auxiliary_inputs", auxiliary_inputs
             )
             inputs = _joined(_as_sequences(where, "inputs", inputs), auxiliary_inputs)
+            self._auxiliary_inputs = auxiliary_inputs
         super().__init__(inputs, sequence_length, time_major, name)
-        self._probability = _as_probability(
-            where, sampling_probability, self.batch_size
-        )
-        self._key = seeded(where, key, "seed", seed)
+        self._set_schedule(sampling_probability, key, "seed", seed)
 
-    def sample(
-        self, time: Array, outputs: PyTree, state: PyTree, name: str | None = None
-    ) -> Array:
+    def _sampled(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
         """1 where the outputs are fed, else 0."""
-        chosen = _choose(self._key, self._probability, time, outputs)
-        return jnp.broadcast_to(chosen, (self.batch_size,)).astype(jnp.int32)
+        return self._choose(time, outputs).astype(jnp.int32)
 
-    def next_inputs(
-        self,
-        time: Array,
-        outputs: PyTree,
-        state: PyTree,
-        sample_ids: Array,
-        name: str | None = None,
-    ) -> tuple[Array, PyTree, PyTree]:
-        """The outputs where `sample_ids` is 1, else the inputs at `time + 1`."""
-        given = super().next_inputs(time, outputs, state, sample_ids)
-        finished, base_inputs, state = given
-        make = self._next_inputs_fn
-        fed = outputs if make is None else make(outputs)
+    def _other(
+        self, time: Array, outputs: PyTree, sample_ids: Array
+    ) -> tuple[Array, PyTree]:
+        """What is made of the outputs, where `sample_ids` is 1."""
+        fed = self._make_inputs(outputs)
         if self._auxiliary_inputs is not None:
             fed = _joined(fed, _read(self._auxiliary_inputs, time + 1, self._axis))
-        return finished, masking.choose(sample_ids == 1, fed, base_inputs), state
+        return sample_ids == 1, fed
 
 
 def _as_sequences(where: str, name: str, inputs: Any) -> PyTree:
@@ -292,24 +301,6 @@ def _as_lengths(where: str, sequence_length: Any, batch: int, time: Any) -> Arra
             f"of the inputs, got {longest}. `time_major` says which axis is time."
         )
     return jnp.minimum(lengths, time)
-
-
-def _as_probability(where: str, probability: Any, batch: int) -> Array:
-    array = as_array(where, "sampling_probability", probability)
-    if array.shape not in ((), (batch,)):
-        raise ValueError(
-            f"{where}: `sampling_probability` must be a number or [{batch}], one for "
-            f"each row, got {describe(array)}."
-        )
-    return array
-
-
-def _choose(key: Key, probability: Array, time: Array, outputs: PyTree) -> Array:
-    """A bool `[batch]`, each True with the probability."""
-    batch = jax.tree.leaves(outputs)[0].shape[:1]
-    key = jax.random.fold_in(key_of_device(key, outputs), time)
-    uniform = jax.random.uniform(key, batch, jnp.float32)
-    return uniform < jnp.broadcast_to(probability, batch).astype(jnp.float32)
 
 
 def _read(inputs: PyTree, time: Array, axis: int) -> PyTree:

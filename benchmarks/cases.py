@@ -1,0 +1,213 @@
+"""What is timed: cases, and the presets of the commands."""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterable
+
+# The largest deviation, relative to an array's norm, of results that count as equal.
+TOLERANCE = 1e-3
+# Adam divides by the gradient's size, which amplifies the rounding of small ones.
+STEP_TOLERANCE = 1e-2
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One thing to time: a cell, its sizes, the lengths of the rows and a mode.
+
+    Attributes:
+        cell: "lstm", "peephole", "gru", "gru_after" (which resets after the product),
+            "rnn", "mgu" (a user's own cell), "lstm2" (two layers); "mingru", "rglru"
+            (linear recurrences, of jaxrnn alone).
+        batch: The number of rows, B.
+        time: The number of steps, T.
+        depth: The size of the inputs, D.
+        units: The size of the state, H.
+        lengths: "dense" (no lengths), "uniform" (in 1..T), "short" (in 1..T/4) or
+            "one_long" (one row of T, the others in 1..T/8).
+        mode: "forward"; "train" (forward, and the gradients with respect to parameters,
+            inputs and initial state); "final" (the gradients with respect to parameters
+            of a loss of the final state); "step" (a training step with Adam).
+        run: How a peer runs it, such as "xla" or "raw_rnn"; empty for its default.
+    """
+
+    cell: str
+    batch: int
+    time: int
+    depth: int
+    units: int
+    lengths: str = "dense"
+    mode: str = "train"
+    run: str = ""
+
+    @property
+    def label(self) -> str:
+        """The case without its mode."""
+        shape = f"B{self.batch} T{self.time} D{self.depth} H{self.units}"
+        return " ".join(filter(None, (self.cell, shape, self.lengths, self.run)))
+
+    @property
+    def name(self) -> str:
+        """What `--only` matches; also the key of saved results."""
+        return f"{self.label} {self.mode}"
+
+    @property
+    def tolerance(self) -> float:
+        """The largest deviation of results that count as equal."""
+        return STEP_TOLERANCE if self.mode == "step" else TOLERANCE
+
+    @property
+    def layer_cell(self) -> str:
+        """The cell of each layer."""
+        return "lstm" if self.cell == "lstm2" else self.cell
+
+    @property
+    def layer_depths(self) -> tuple[int, ...]:
+        """The size of the inputs of each layer."""
+        return (self.depth, self.units) if self.cell == "lstm2" else (self.depth,)
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """The parts of a layer's state."""
+        return ("c", "h") if self.layer_cell in ("lstm", "peephole") else ("h",)
+
+
+def select(cases: list[Case], only: str | None) -> list[Case]:
+    """The cases whose name matches `only`, a regular expression.
+
+    Raises:
+        ValueError: If there are none, or if `only` is no regular expression.
+    """
+    try:
+        chosen = [case for case in cases if re.search(only or "", case.name)]
+    except re.error as error:
+        raise ValueError(f"--only {only!r}: {error}") from None
+    if not chosen:
+        names = "\n  ".join(case.name for case in cases)
+        raise ValueError(f"no case matches {only!r}; the cases:\n  {names}")
+    return chosen
+
+
+def _cases(
+    cell: str,
+    *shape: int,
+    lengths: Iterable[str] = ("dense",),
+    modes: Iterable[str] = ("forward", "train"),
+    runs: Iterable[str] = ("",),
+) -> list[Case]:
+    """A case for each kind of lengths, each mode and each way to run."""
+    return [
+        Case(cell, *shape, *kind) for kind in itertools.product(lengths, modes, runs)
+    ]
+
+
+Presets = dict[str, list[Case]]
+
+TRAIN = ["train"]
+BOTH = ("dense", "uniform")
+RAGGED = ["uniform"]
+ALL_LENGTHS = ("dense", "uniform", "short", "one_long")
+
+RACE: Presets = {
+    "smoke": [
+        *_cases("lstm", 3, 8, 4, 5, lengths=RAGGED),
+        *_cases("lstm2", 3, 8, 4, 5, modes=["step"]),
+        *_cases("peephole", 3, 8, 4, 5, modes=TRAIN),
+        *_cases("gru", 3, 8, 4, 5, modes=TRAIN),
+        *_cases("gru_after", 3, 8, 4, 5, modes=TRAIN),
+        *_cases("rnn", 3, 8, 4, 5, lengths=["one_long"], modes=TRAIN),
+        *_cases("mgu", 1, 8, 4, 5, modes=["forward"]),
+    ],
+    "quick": [
+        *_cases("lstm", 16, 120, 96, 160),
+        *_cases("lstm", 64, 200, 128, 256, lengths=("uniform", "short"), modes=TRAIN),
+        *_cases("gru", 16, 120, 96, 160, modes=TRAIN),
+        *_cases("lstm", 1, 150, 128, 128, modes=["forward"]),
+    ],
+    "full": [
+        *_cases("lstm", 48, 80, 192, 320, modes=("forward", "train", "step")),
+        *_cases("lstm", 16, 120, 96, 160, modes=("forward", "train", "step")),
+        *_cases("lstm", 64, 200, 128, 256, lengths=ALL_LENGTHS),
+        *_cases("lstm", 64, 200, 128, 256, lengths=BOTH, modes=["step"]),
+        *_cases("lstm", 64, 100, 256, 256),
+        *_cases("lstm", 64, 50, 512, 512),
+        *_cases("lstm", 128, 20, 1024, 1024),
+        *_cases("lstm", 32, 100, 64, 128),
+        *_cases("lstm", 8, 4000, 64, 64),
+        *_cases("lstm", 1, 150, 64, 64),
+        *_cases("lstm", 1, 150, 128, 128, modes=["forward"]),
+        *_cases("lstm", 1, 1000, 256, 256, modes=["forward"]),
+        *_cases("gru", 48, 80, 192, 320),
+        *_cases("gru", 16, 120, 96, 160),
+        *_cases("gru_after", 48, 80, 192, 320),
+        *_cases("gru_after", 16, 120, 96, 160),
+        *_cases("rnn", 32, 100, 128, 128),
+        *_cases("lstm2", 32, 100, 128, 128),
+        *_cases("peephole", 32, 100, 128, 128),
+        *_cases("mgu", 32, 100, 128, 128),
+    ],
+}
+
+LOOPS = ("xla", "native")
+STRATEGIES = ("Recompute()", "Nested()", "Offload(Recompute(64))")
+
+VERSIONS: Presets = {
+    "smoke": [
+        *_cases("lstm", 3, 8, 4, 5, lengths=RAGGED, modes=TRAIN, runs=LOOPS),
+        *_cases("gru", 3, 8, 4, 5, modes=TRAIN, runs=["raw_rnn", "Recompute()"]),
+        *_cases("rglru", 3, 8, 5, 5, modes=["forward"]),
+    ],
+    "quick": [
+        *_cases("lstm", 32, 100, 128, 128, lengths=BOTH, runs=LOOPS),
+        *_cases("gru", 32, 100, 128, 128, lengths=BOTH, runs=LOOPS),
+        *_cases("lstm", 32, 100, 128, 128, lengths=RAGGED, runs=["packed", "raw_rnn"]),
+        *_cases("lstm", 8, 1000, 128, 128, modes=TRAIN, runs=STRATEGIES),
+        *_cases("mgu", 32, 100, 128, 128, lengths=BOTH, modes=TRAIN),
+        *_cases("mingru", 8, 1024, 128, 128),
+        *_cases("rglru", 8, 1024, 128, 128),
+    ],
+    "full": [
+        *_cases("lstm", 16, 120, 96, 160, lengths=BOTH, runs=LOOPS),
+        *_cases("lstm", 48, 80, 192, 320, runs=LOOPS),
+        *_cases("lstm", 64, 200, 128, 256, lengths=ALL_LENGTHS, runs=LOOPS),
+        *_cases("lstm", 64, 200, 128, 256, lengths=ALL_LENGTHS[1:], runs=["packed"]),
+        *_cases("lstm", 64, 200, 128, 256, lengths=BOTH, runs=["raw_rnn"]),
+        *_cases("lstm", 64, 50, 512, 512, runs=LOOPS),
+        *_cases("gru", 16, 120, 96, 160, lengths=BOTH, runs=LOOPS),
+        *_cases("gru", 48, 80, 192, 320, runs=LOOPS),
+        *_cases("gru", 64, 200, 128, 256, lengths=ALL_LENGTHS, runs=LOOPS),
+        *_cases("gru", 64, 200, 128, 256, lengths=RAGGED, runs=["raw_rnn"]),
+        *_cases("gru_after", 16, 120, 96, 160, lengths=BOTH),
+        *_cases("rnn", 32, 100, 128, 128, lengths=BOTH, runs=LOOPS),
+        *_cases("lstm2", 32, 100, 128, 128, lengths=BOTH, runs=LOOPS),
+        *_cases("peephole", 32, 100, 128, 128, lengths=BOTH),
+        *_cases("mgu", 32, 100, 128, 128, lengths=BOTH),
+        *_cases("lstm", 8, 1000, 256, 256, modes=("train", "final"), runs=STRATEGIES),
+        *_cases("mingru", 8, 1024, 128, 128, lengths=BOTH),
+        *_cases("mingru", 1, 8192, 256, 256),
+        *_cases("rglru", 8, 1024, 128, 128, lengths=BOTH),
+        *_cases("rglru", 1, 8192, 256, 256),
+    ],
+}
+
+# Inputs of sequences that are too long for wide ones have two numbers a step.
+MEMORY: Presets = {
+    "smoke": _cases("lstm", 2, 64, 4, 8, modes=["final"]),
+    "quick": _cases("lstm", 8, 1000, 256, 256, modes=("final", "train")),
+    "full": [
+        *_cases("lstm", 8, 1000, 256, 256, modes=("final", "train")),
+        *_cases("lstm", 8, 10_000, 256, 256, modes=("final", "train")),
+        *_cases("lstm", 8, 100_000, 2, 256, modes=["final"]),
+    ],
+}
+
+COMPILATION: Presets = {
+    "smoke": _cases("lstm", 3, 8, 4, 5, lengths=RAGGED, modes=["forward"]),
+    "quick": _cases("lstm", 16, 50, 32, 64, lengths=BOTH),
+    "full": [
+        *_cases("lstm", 16, 50, 32, 64, lengths=BOTH),
+        *_cases("gru_after", 16, 50, 32, 64, lengths=BOTH, modes=TRAIN),
+        *_cases("lstm2", 16, 50, 32, 64, lengths=BOTH, modes=TRAIN),
+        *_cases("lstm", 64, 200, 128, 256, lengths=BOTH, modes=TRAIN),
+    ],
+}

@@ -1,1 +1,0 @@
-"""What the three benchmarks share: processes, timing, data, results, tables, plots."""

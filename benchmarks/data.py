@@ -1,0 +1,93 @@
+"""The arrays that every peer is given, in TensorFlow's layout."""
+
+import dataclasses
+
+import numpy as np
+
+from .cases import Case
+from .layouts import BLOCKS, Layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The arrays of one case, float32.
+
+    Attributes:
+        weights: A dict for each layer; kernels `[D + H, ...]`, biases, and diagonals
+            `[H]`, by TensorFlow's names, without the 1 that TensorFlow adds to the
+            forget gate at run time. Empty for linear recurrences.
+        inputs: `[B, T, D]`.
+        lengths: `[B]`, int32, each in 1..T; or None.
+        state: The initial state: a dict for each layer, `c` and `h`, or `h`, `[B, H]`.
+        output_cotangents: `[B, T, H]`, zeros past each row's end. The loss is the sum
+            of the outputs times these and of the final state times the next. Without
+            steps where no loss reads outputs: those of many steps are large.
+        state_cotangents: As `state`.
+    """
+
+    weights: Layers
+    inputs: np.ndarray
+    lengths: np.ndarray | None
+    state: Layers
+    output_cotangents: np.ndarray
+    state_cotangents: Layers
+
+    @property
+    def valid(self) -> np.ndarray | None:
+        """`[B, T, 1]`, whether a step is within its row; None if all are."""
+        if self.lengths is None:
+            return None
+        steps = np.arange(self.inputs.shape[1])
+        return (steps < self.lengths[:, None])[..., None]
+
+
+def make_data(case: Case) -> Data:
+    """The same arrays for the same case, in every process."""
+    rng = np.random.default_rng(0)
+    lengths = _lengths(rng, case)
+    time = case.time if case.mode in ("train", "step") else 0
+    cotangents = _normal(rng, case.batch, time, case.units)
+    if lengths is not None:
+        cotangents *= (np.arange(time) < lengths[:, None])[..., None]
+    return Data(
+        weights=[_weights(rng, case, depth) for depth in case.layer_depths],
+        inputs=_normal(rng, case.batch, case.time, case.depth),
+        lengths=lengths,
+        state=_state(rng, case),
+        output_cotangents=cotangents,
+        state_cotangents=_state(rng, case),
+    )
+
+
+def _lengths(rng: np.random.Generator, case: Case) -> np.ndarray | None:
+    if case.lengths == "dense":
+        return None
+    divisor = {"uniform": 1, "short": 4, "one_long": 8}[case.lengths]
+    lengths = rng.integers(1, max(case.time // divisor, 1) + 1, case.batch)
+    if case.lengths == "one_long":
+        lengths[case.batch // 2] = case.time
+    return lengths.astype(np.int32)
+
+
+def _weights(rng: np.random.Generator, case: Case, depth: int) -> dict[str, np.ndarray]:
+    weights, bound = {}, case.units**-0.5
+    for prefix, gates in BLOCKS.get(case.layer_cell, {}).items():
+        width = len(gates) * case.units
+        kernel = rng.uniform(-bound, bound, (depth + case.units, width))
+        weights[f"{prefix}kernel"] = kernel.astype(np.float32)
+        weights[f"{prefix}bias"] = 0.1 * _normal(rng, width)
+    if case.layer_cell == "peephole":
+        for gate in "fio":
+            weights[f"w_{gate}_diag"] = 0.1 * _normal(rng, case.units)
+    return weights
+
+
+def _state(rng: np.random.Generator, case: Case) -> Layers:
+    return [
+        {name: _normal(rng, case.batch, case.units) for name in case.state_names}
+        for _ in case.layer_depths
+    ]
+
+
+def _normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape, np.float32)

@@ -1,0 +1,97 @@
+"""A contestant's process, as the command sees it that started it."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from .machine import CORES
+from .peers import ROOT, Contestant
+
+# The same number of threads for all peers. The processes share a device, so that none
+# may reserve its memory in advance.
+ENVIRONMENT = {
+    "BENCHMARK_CORES": str(CORES),
+    "OMP_NUM_THREADS": str(CORES),
+    "MKL_NUM_THREADS": str(CORES),
+    "OPENBLAS_NUM_THREADS": str(CORES),
+    "TF_NUM_INTRAOP_THREADS": str(CORES),
+    "TF_NUM_INTEROP_THREADS": str(CORES),
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+}
+
+Answer = dict[str, Any]
+
+
+class Process:
+    """A process that answers one request at a time; see `worker.serve`.
+
+    One that died is started anew by the next request.
+    """
+
+    def __init__(self, contestant: Contestant) -> None:
+        self.contestant = contestant
+        self._start()
+
+    def _start(self) -> None:
+        one = self.contestant
+        self._errors = tempfile.TemporaryFile("w+")
+        arguments = [one.peer, one.run, str(one.checkout)]
+        self._process = subprocess.Popen(
+            [one.python, "-m", "benchmarks.worker", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            bufsize=1,
+            cwd=ROOT,
+            env=os.environ | ENVIRONMENT,
+        )
+
+    def ask(self, do: str, **request: Any) -> Answer:
+        """The answer of the worker's method `do`; `failed` is an error's message."""
+        if self._process.stdin.closed:
+            self._start()
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **request}) + "\n")
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if answer:
+            return json.loads(answer)
+        self._errors.seek(0)
+        last_words = "".join(self._errors.readlines()[-1:]).strip()
+        self.close()
+        return {"failed": f"the process died: {last_words}"}
+
+    def close(self) -> None:
+        """Ends the process."""
+        with contextlib.suppress(BrokenPipeError):  # One that died is closed as well.
+            self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+
+
+@contextlib.contextmanager
+def started(contestants: list[Contestant]) -> Iterator[tuple[dict[str, Process], dict]]:
+    """The processes by name, ended on leaving, and what each said at its start.
+
+    Those that cannot run are not among the processes; the reason is `missing`.
+    """
+    with contextlib.ExitStack() as stack:
+        processes = {}
+        for contestant in contestants:  # All import at the same time.
+            process = processes[contestant.name] = Process(contestant)
+            stack.callback(process.close)
+        hellos = {name: process.ask("hello") for name, process in processes.items()}
+        for name, hello in hellos.items():
+            if reason := hello.get("missing") or hello.get("failed"):
+                hello["missing"] = reason
+                del processes[name]
+                print(f"left out: {name} ({reason})", file=sys.stderr)
+        yield processes, hellos

@@ -1,1 +1,0 @@
-"""jaxrnn against other libraries on this machine: `python -m benchmarks`."""

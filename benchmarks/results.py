@@ -1,0 +1,88 @@
+"""What peers compute, by name and in TensorFlow's layout, and sums to compare it by."""
+
+import zlib
+from typing import Any
+
+import numpy as np
+
+from .data import Data
+from .layouts import Layers
+
+Arrays = dict[str, np.ndarray]
+
+PRODUCTS = 4
+
+
+def read(mode: str, data: Data, net: Any, raw: Any) -> Arrays:
+    """The results of a call as named arrays; batch-major, `[B, T, ...]`.
+
+    Outputs past a row's end are set to zero, as peers differ there.
+
+    Args:
+        mode: That of the case.
+        data: That of the case.
+        net: Has `read_sequences`, `read_state` and `read_params`, from the peer's
+            layouts to TensorFlow's; and `before`, the parameters as read at first.
+        raw: `(outputs, state)`; in mode "train" `(loss, (gradients by params, inputs,
+            state))`; in mode "final" `(loss, gradients by params)`; in mode "step"
+            `(loss, new params)`.
+    """
+    if mode == "forward":
+        outputs, state = raw
+        outputs = np.asarray(net.read_sequences(outputs))
+        if data.valid is not None:
+            outputs = np.where(data.valid, outputs, 0)
+        return {"outputs": outputs, **_flat("state", net.read_state(state))}
+    loss, found = {"loss": np.asarray(raw[0])}, raw[1]
+    if mode == "step":
+        pairs = zip(net.before, net.read_params(found), strict=True)
+        changes = [{name: new[name] - old[name] for name in old} for old, new in pairs]
+        return loss | _flat("change of weights", changes)
+    if mode == "final":
+        return loss | _flat("gradient by weights", net.read_params(found))
+    params, inputs, state = found
+    return {
+        **loss,
+        "gradient by inputs": np.asarray(net.read_sequences(inputs)),
+        **_flat("gradient by weights", net.read_params(params)),
+        **_flat("gradient by state", net.read_state(state)),
+    }
+
+
+def _flat(what: str, layers: Layers) -> Arrays:
+    return {
+        f"{what} {number} {name}": np.asarray(array)
+        for number, layer in enumerate(layers)
+        for name, array in layer.items()
+    }
+
+
+def checksums(results: Arrays) -> dict[str, list[float]]:
+    """The norm of each array, and its products with a few fixed random arrays.
+
+    Two arrays that differ by `e` differ in each product by about the norm of `e`.
+    """
+    return {name: _sums(name, array) for name, array in results.items()}
+
+
+def _sums(name: str, array: np.ndarray) -> list[float]:
+    flat = np.asarray(array, np.float64).reshape(-1)
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    products = [
+        float(flat @ rng.standard_normal(flat.size, np.float32))
+        for _ in range(PRODUCTS)
+    ]
+    return [float(np.linalg.norm(flat)), *products]
+
+
+def deviation(sums: dict[str, list[float]], reference: dict[str, list[float]]) -> float:
+    """The largest difference of a sum, relative to the array's norm.
+
+    Infinite if the two are not sums of the same arrays, NaN if one holds a NaN.
+    """
+    if sums.keys() != reference.keys():
+        return float("inf")
+    ours = np.array([sums[name] for name in reference])
+    theirs = np.array(list(reference.values()))
+    scale = np.maximum(theirs[:, :1], np.finfo(np.float32).tiny)
+    return float(np.max(np.abs(ours - theirs) / scale))

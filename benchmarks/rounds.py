@@ -1,0 +1,85 @@
+"""A race: all contestants time the same case in turn, round after round."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from .cases import Case
+from .machine import BUSY, busy_while
+from .process import Process
+from .results import deviation
+
+PAUSE_S = 0.02  # OpenMP's threads look for work for a while before they sleep.
+LOOK_S, LOOKS = 0.2, 10
+
+Result = dict[str, Any]
+
+
+def run_case(
+    case: Case, peers: Mapping[str, Process], rounds: Mapping[str, int], **prepare: Any
+) -> Result:
+    """The result of a case: what each peer measured in each round, and more.
+
+    `rounds` says how often each of the workers' measurements is made; `prepare` are
+    further arguments of `Worker.prepare`.
+    """
+    fields = dataclasses.asdict(case)
+    results = {
+        name: peer.ask("prepare", case=fields, **prepare)
+        for name, peer in peers.items()
+    }
+    agree(results, case.tolerance)
+    names = [name for name in peers if "variant" in results[name]]
+    busy = []
+    for do, number in rounds.items():
+        for turn in range(number):
+            busy.append(wait_for_quiet())
+            first = turn % max(len(names), 1)
+            for name in [*names[first:], *names[:first]]:
+                _measure(peers[name], do, results[name])
+                time.sleep(PAUSE_S)
+    for name in names:
+        peers[name].ask("drop")
+    return {"name": case.name, "case": fields, "busy": busy, "peers": results}
+
+
+def _measure(peer: Process, do: str, result: Result) -> None:
+    """Adds a round to the result; a peer that fails loses those that it has."""
+    if "failed" in result:
+        return
+    answer = peer.ask(do)
+    if "failed" in answer:
+        result.clear()
+        result.update(answer)
+    else:
+        for name, value in answer.items():
+            result.setdefault(name, []).append(value)
+
+
+def wait_for_quiet() -> float:
+    """How busy other programs keep the machine; waits a little if they do."""
+    for _ in range(LOOKS):
+        share = busy_while(lambda: time.sleep(LOOK_S))
+        if not share > BUSY:
+            break
+    return share
+
+
+def agree(results: Mapping[str, Result], tolerance: float) -> None:
+    """Replaces each peer's sums by how far they are from the reference's.
+
+    The reference is the first peer, in the order of `results`, with the same equation:
+    jaxrnn for all that compute TensorFlow's.
+    """
+    references: dict[str, tuple[str, Any]] = {}
+    for name, result in results.items():
+        sums = result.pop("sums", None)
+        if sums is not None:
+            first, expected = references.setdefault(result["equation"], (name, sums))
+            far = deviation(sums, expected)
+            result["agreement"] = {
+                "reference": None if first == name else first,
+                "deviation": far,
+                "same": bool(far <= tolerance),
+            }

@@ -1,0 +1,166 @@
+"""The process of a contestant: `python -m benchmarks.worker PEER RUN CHECKOUT`.
+
+It reads requests from stdin, a line of JSON each, which name one of its methods:
+`{"do": "prepare", "case": {...}}`. Each is answered by a line on stdout.
+"""
+
+import dataclasses
+import gc
+import importlib
+import importlib.metadata
+import json
+import math
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from .built import LeftOutError, Variant
+from .cases import Case
+from .data import make_data
+from .results import checksums
+from .timing import measure, timed
+
+ROUND_S = 0.06
+
+# The trial in which the fastest variant is found.
+TURN_S, TURNS, FEW_TURNS = 0.03, 5, 2
+LONG_S = 3.0  # Of a trial this long, further turns are left out.
+FAR_BEHIND = 1.25  # A variant this much slower than the best gets no further turns.
+
+
+class Worker:
+    """A peer, and the variant of the present case that is raced."""
+
+    def __init__(self, peer: str, run: str, checkout: str):
+        self.peer, self.run, self.checkout = peer, run, checkout
+        self.chosen: Variant | None = None
+
+    def _load(self) -> Any:
+        return importlib.import_module(f"benchmarks.peers.{self.peer}")
+
+    def hello(self) -> dict[str, Any]:
+        """The versions of the peer's packages, or why it cannot be used."""
+        try:
+            peer = self._load()
+        except ImportError as error:
+            return {"missing": str(error)}
+        jaxrnn = sys.modules.get("jaxrnn")
+        if jaxrnn and not Path(jaxrnn.__file__).is_relative_to(self.checkout):
+            return {"missing": "the checkout has no folder jaxrnn"}
+        return {"versions": {package: _version(package) for package in peer.USES}}
+
+    def prepare(self, case: dict[str, Any], limit: float, choose: bool) -> dict:
+        """Builds the variants, and keeps the one that is fastest in a short trial.
+
+        Args:
+            case: The fields of the case.
+            limit: Programs that need more bytes do not run.
+            choose: Whether there is a choice; otherwise the first variant runs.
+        """
+        case = Case(**case)
+        case = dataclasses.replace(case, run=self.run or case.run)
+        try:
+            built = self._load().build(case, make_data(case))
+            names = list(built.variants)[: None if choose else 1]
+            variants = {name: built.variants[name]() for name in names}
+        except LeftOutError as reason:
+            return {"left_out": str(reason)}
+        fit = {n: v for n, v in variants.items() if _bytes(v) <= limit}
+        if not fit:
+            best = min(variants.values(), key=_bytes)
+            reason = f"needs {_bytes(best) / 1e9:.3g} GB, more than {limit / 1e9:.3g}"
+            return {"left_out": reason, "facts": best.facts}
+        sums = {name: checksums(v.read(v.run())) for name, v in fit.items()}
+        best = _fastest(fit)
+        self.chosen = fit[best]
+        return {
+            "variant": best,
+            "sums": sums[best],
+            "equation": built.equation,
+            "facts": self.chosen.facts,
+        }
+
+    def time(self) -> dict[str, float]:
+        """A round: the median milliseconds of a few calls."""
+        return {"ms": measure(self.chosen.run, ROUND_S)}
+
+    def compile(self) -> dict[str, float]:
+        """A round: compiles the program anew, with all caches cleared.
+
+        The milliseconds are CPU time, as the compiler has several threads; those of a
+        second call outside of jit are by the clock, as are the seconds of each part.
+        """
+        import jax
+
+        function, args = self.chosen.function, self.chosen.args
+        jax.clear_caches()
+        start = time.process_time()
+        # A new function: JAX keeps what it has traced of one that it knows.
+        jitted = jax.jit(lambda *args: function(*args))
+        traced, trace_s = timed(jitted.trace, *args)
+        lowered, lower_s = timed(traced.lower)
+        _, compile_s = timed(lowered.compile)
+        parts = {"trace_s": trace_s, "lower_s": lower_s, "compile_s": compile_s}
+        return {"compile_ms": 1e3 * (time.process_time() - start)} | parts
+
+    def eager(self) -> dict[str, float]:
+        """A round: the milliseconds of a second call outside of jit."""
+        import jax
+
+        run = lambda: jax.block_until_ready(self.chosen.function(*self.chosen.args))
+        run()
+        return {"eager_ms": 1e3 * timed(run)[1]}
+
+    def drop(self) -> dict[str, Any]:
+        """Frees the memory of the case."""
+        self.chosen = None
+        gc.collect()
+        return {}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"  # But on the path.
+
+
+def _bytes(variant: Variant) -> float:
+    kinds = ("temp", "argument", "output")
+    return sum(variant.facts.get(f"{kind}_bytes", 0) for kind in kinds)
+
+
+def _fastest(variants: dict[str, Variant]) -> str:
+    """The variant with the least time in a few turns."""
+    best = dict.fromkeys(variants, math.inf)
+    start = time.perf_counter()
+    for turn in range(TURNS if len(variants) > 1 else 0):
+        if turn >= FEW_TURNS and time.perf_counter() - start > LONG_S:
+            break
+        limit = FAR_BEHIND * min(best.values())
+        for name, variant in variants.items():
+            if turn < FEW_TURNS or best[name] <= limit:
+                best[name] = min(best[name], measure(variant.run, TURN_S))
+    return min(best, key=best.__getitem__)
+
+
+def serve(worker: Worker) -> None:
+    """Answers requests until stdin ends. What libraries print goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = getattr(worker, request.pop("do"))(**request)
+        except Exception as error:
+            traceback.print_exc()
+            answer = {"failed": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, sys.argv[3])  # `benchmarks` stays the one of this checkout.
+    serve(Worker(*sys.argv[1:]))

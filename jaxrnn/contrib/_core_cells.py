@@ -1,0 +1,241 @@
+"""The cells of the core under other names, or with their kernels normalized."""
+
+import abc
+import dataclasses
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn import GRUCell, LSTMCell, ParamSpec, Stage
+
+from .._base.math import widened
+from .._base.typing import Array, DType, Initializer, Params
+from .._cells.hyperparameters import set_field
+from .._cells.initializers import glorot_uniform
+from .._cells.states import VectorStateCell
+from ._contrib_lstm import ContribLSTM, core_lstm
+
+_EPSILON = 1e-12
+
+
+class _OfLSTMCell(ContribLSTM):
+    """A cell with the products and updates of an `LSTMCell`."""
+
+    @property
+    @abc.abstractmethod
+    def _lstm(self) -> LSTMCell:
+        """That cell."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Those of the `LSTMCell`."""
+        return self._lstm.stages
+
+    def elementwise_specs(self) -> dict[str, ParamSpec]:
+        """The peepholes, if any."""
+        return self._lstm.elementwise_specs()
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class LSTMBlockCell(_OfLSTMCell):
+    """The long short-term memory that was one operation of TensorFlow's.
+
+    The equations, shapes and parameters of `LSTMCell` without a projection:
+
+        i, j, f, o = split([x, h] kernel + bias)
+        c' = sigmoid(f + forget_bias + w_f_diag c) * c
+             + sigmoid(i + w_i_diag c) * tanh(j)
+        c' = clip(c', -cell_clip, cell_clip)
+        h' = sigmoid(o + w_o_diag c') * tanh(c')
+
+    Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; c, h and output
+    `[batch, H]`; `kernel` `[I + H, 4H]`, blocks i, j, f, o; `bias` `[4H]`; `w_i_diag`,
+    `w_f_diag`, `w_o_diag` `[H]`.
+
+    Attributes:
+        num_units: `H`.
+        forget_bias: Added to f at each step; not part of the stored bias.
+        cell_clip: The bound on c'; None, 0 or a negative number for none. Gradients are
+            those of the clip, which TensorFlow's operation leaves out.
+        use_peephole: Whether the gates read c through the three diagonals.
+        dtype: The required dtype of parameters and inputs; None for any.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `num_units` is negative, or `dtype` not floating.
+
+    Source: arXiv:1409.2329; `tf.contrib.rnn.LSTMBlockCell`.
+    """
+
+    num_units: int
+    forget_bias: float = 1.0
+    cell_clip: float | None = None
+    use_peephole: bool = False
+    dtype: DType | None = None
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    name: str | None = "lstm_cell"
+
+    library_kind = "lstm"
+
+    def __post_init__(self) -> None:
+        clip = self.cell_clip
+        if isinstance(clip, int | float) and clip <= 0:
+            set_field(self, cell_clip=None)
+        super().__post_init__()
+
+    @property
+    def _lstm(self) -> LSTMCell:
+        return core_lstm(self, use_peepholes=self.use_peephole)
+
+    def why_not_plain(self) -> str | None:
+        """What it has beyond the LSTM of libraries, or None; see `AffineCell`."""
+        return self._lstm.why_not_plain()
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class WeightNormLSTMCell(_OfLSTMCell):
+    """An `LSTMCell` whose kernels have columns of a learned norm.
+
+    The kernel is that of an `LSTMCell`, after the rows that multiply x and those that
+    multiply h were normalized apart:
+
+        kernel = [norm_0 * kernel_x / |kernel_x|; norm_1 * kernel_h / |kernel_h|]
+
+    with the norm of each column, `|k| = sqrt(max(sum(k ** 2), 1e-12))`; likewise
+    `projection/kernel` with its own `norm_0`. This is computed once a run.
+
+    Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
+    `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`. Below `wn_lstm_cell`:
+    `kernel` `[I + P, 4H]`, blocks i, j, f, o; `norm_0`, `norm_1` and `bias` `[4H]`;
+    `w_f_diag`, `w_i_diag`, `w_o_diag` `[H]`; `projection/kernel` `[H, P]` and
+    `projection/norm_0` `[P]`.
+
+    Attributes:
+        num_units: `H`.
+        norm: False for an `LSTMCell` with its kernels as they are.
+        use_peepholes: Whether the gates read c through the three diagonals.
+        cell_clip: The bound on c', or None.
+        initializer: For kernels, norms and diagonals; None for Glorot uniform.
+        num_proj: `P`, or None for no projection.
+        proj_clip: The bound on h' after a projection, or None.
+        forget_bias: Added to f at each step; not part of the stored bias.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles, and of the scope in checkpoints.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `num_units` or a clip is negative, `num_proj` not positive, the
+            activation not known, or `dtype` not floating.
+
+    Source: arXiv:1602.07868; `tf.contrib.rnn.WeightNormLSTMCell`.
+    """
+
+    num_units: int
+    norm: bool = True
+    use_peepholes: bool = False
+    cell_clip: float | None = None
+    initializer: Initializer | None = None
+    num_proj: int | None = None
+    proj_clip: float | None = None
+    forget_bias: float = 1.0
+    activation: Any = None
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    name: str | None = "wn_lstm_cell"
+    dtype: DType | None = None
+
+    @property
+    def _lstm(self) -> LSTMCell:
+        return core_lstm(self)
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """All parameters for inputs of size `depth`, in the order of their creation."""
+        c, h = self.sizes
+        make = self.initializer or glorot_uniform
+        specs = self._lstm.param_specs(depth)
+        if self.norm:
+            specs |= dict.fromkeys(("norm_0", "norm_1"), ParamSpec((4 * c,), make))
+            if self.num_proj is not None:
+                specs["projection"] |= {"norm_0": ParamSpec((h,), make)}
+        return {"wn_lstm_cell": specs}
+
+    def stage_params(self, params: Params) -> Params:
+        """The kernels, normalized; see `AffineCell.stage_params`."""
+        params = dict(params["wn_lstm_cell"])
+        if not self.norm:
+            return params
+        kernel, norms = params["kernel"], (params.pop("norm_0"), params.pop("norm_1"))
+        parts = jnp.split(kernel, [kernel.shape[0] - self.sizes.h])
+        params["kernel"] = jnp.concatenate(list(map(_normalized, parts, norms)))
+        if self.num_proj is not None:
+            projection = params["projection"]
+            kernel = _normalized(projection["kernel"], projection["norm_0"])
+            params["projection"] = {"kernel": kernel}
+        return params
+
+
+def _normalized(kernel: Array, norm: Array) -> Array:
+    """`kernel` with columns of the norms `norm`."""
+    wide = widened(kernel)
+    squares = jnp.sum(wide * wide, axis=0, keepdims=True)
+    normal = wide * jax.lax.rsqrt(jnp.maximum(squares, _EPSILON))
+    return normal.astype(kernel.dtype) * norm[None, :]
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class GRUBlockCellV2(VectorStateCell):
+    """The gated recurrent unit that was one operation of TensorFlow's.
+
+    The equations, shapes and parameters of `GRUCell`:
+
+        r, u = split(sigmoid([x, h] gates/kernel + gates/bias))
+        c    = tanh([x, r * h] candidate/kernel + candidate/bias)
+        h'   = u * h + (1 - u) * c
+
+    Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
+    output `[batch, H]`; `gates/kernel` `[I + H, 2H]`, `gates/bias` `[2H]`, blocks r, u;
+    `candidate/kernel` `[I + H, H]`, `candidate/bias` `[H]`.
+
+    Attributes:
+        num_units: `H`.
+        cell_size: The old name of `num_units`; None afterwards.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If not exactly one of `num_units` and `cell_size` is given, it is
+            negative, or `dtype` is not floating.
+
+    Source: arXiv:1406.1078; `tf.contrib.rnn.GRUBlockCellV2`.
+    """
+
+    num_units: int = None  # pyright: ignore[reportAssignmentType]
+    cell_size: int | None = None
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    name: str | None = "gru_cell"
+    dtype: DType | None = None
+
+    library_kind = "gru"
+
+    def __post_init__(self) -> None:
+        if (self.num_units is None) == (self.cell_size is None):
+            raise ValueError(
+                "GRUBlockCellV2: exactly one of `num_units` and its old name "
+                f"`cell_size` must be given, got {self.num_units} and {self.cell_size}."
+            )
+        if self.num_units is None:
+            set_field(self, num_units=self.cell_size, cell_size=None)
+        super().__post_init__()
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The gates; then the candidate, from the reset state."""
+        return GRUCell(self.num_units).stages

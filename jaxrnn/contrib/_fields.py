@@ -1,0 +1,54 @@
+"""Checks of hyper-parameters and arguments that several files of contrib share."""
+
+import math
+from typing import Any
+
+from .._base.arguments import as_count, check_functions
+from .._cells.hyperparameters import check_number, set_field
+
+
+def set_counts(
+    cell: Any, *names: str, least: int = 1, most: int = 2**31 - 1, fix: str = ""
+) -> None:
+    """Checks fields that are integers; None is for those of which it is the default.
+
+    Raises:
+        TypeError: If one is not an integer.
+        ValueError: If one is not in `[least, most]`.
+    """
+    where = type(cell).__name__
+    for name in _given(cell, names):
+        count = as_count(where, name, getattr(cell, name), least, fix, most=most)
+        set_field(cell, **{name: count})
+
+
+def set_numbers(
+    cell: Any, *names: str, low: float = -math.inf, high: float = math.inf
+) -> None:
+    """Checks fields that are numbers; None is for those of which it is the default.
+
+    Raises:
+        TypeError: If one is not a number.
+        ValueError: If one is not in `[low, high]`.
+    """
+    where = type(cell).__name__
+    for name in _given(cell, names):
+        number = check_number(where, name, getattr(cell, name), low, high)
+        set_field(cell, **{name: number})
+
+
+def check_function_fields(cell: Any, *names: str) -> None:
+    """Raises TypeError unless these fields are functions, or None."""
+    functions = {name: getattr(cell, name) for name in names}
+    check_given_functions(type(cell).__name__, **functions)
+
+
+def _given(cell: Any, names: tuple[str, ...]) -> list[str]:
+    default = lambda name: getattr(type(cell), name, ...)
+    return [n for n in names if not getattr(cell, n) is default(n) is None]
+
+
+def check_given_functions(where: str, **functions: Any) -> None:
+    """Raises TypeError unless the arguments of these names are functions, or None."""
+    given = {name: value for name, value in functions.items() if value is not None}
+    check_functions(where, **given)

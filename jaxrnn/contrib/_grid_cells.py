@@ -1,0 +1,145 @@
+"""The grid LSTMs of contrib: in time, and along frequency in one or both directions."""
+
+import dataclasses
+from typing import Any, final
+
+import jax.numpy as jnp
+
+from .._base.arguments import INT32_MAX
+from .._base.typing import Array, DType
+from ._fields import set_counts
+from ._grid_lstm import GridLSTM, Pass
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class GridLSTMCell(GridLSTM):
+    """Two LSTMs over windows of each step's inputs: one in time, one in frequency.
+
+    Window k of a block is `x_k = x[start + k * frequency_skip :][: feature_size]`. With
+    `(c_k, m_k)`, the state in time of each window, and `(d_k, n_k)`, those in
+    frequency, `d_{-1} = n_{-1} = 0`, both LSTMs read `u_k = [x_k, m_k, n_{k-1}]`:
+
+        i, j, f, o = split(u_k W_f + B_f)
+        d_k  = sigmoid(f + forget_bias + p_f) * d_{k-1} + sigmoid(i + p_i) * tanh(j)
+        i, j, f, o = split(u_k W_t + B_t)
+        c'_k = sigmoid(f + forget_bias + p_f) * c_k + sigmoid(i + p_i) * tanh(j)
+        n_k  = sigmoid(o + p_o) * tanh(d_k)          (o of the first product)
+        m'_k = sigmoid(o + p_o) * tanh(c'_k)         (o of the second)
+
+    New c and d are clipped to `[-cell_clip, cell_clip]`. The peepholes p are sums of
+    two diagonals, each LSTM with its own: `p_f` and `p_i` read `d_{k-1}` and `c_k`,
+    `p_o` reads `d_k` and `c'_k`. Coupled gates have no f: the forget gate is 1 minus
+    the input gate. Blocks are independent of each other.
+
+    Shapes, for `F = feature_size`, `H = num_units`, `N` windows in all blocks and `G`
+    gates, 4, or 3 if they are coupled: inputs `[batch, I]`; output `[batch, N * 2H]`,
+    `m'_k, n_k` of each window; state a named tuple of `[batch, H]`,
+    `state_f<window>_b<block>_c` and `..._m`, or one array `[batch, N * 2H]`. For block
+    b: `W_f_<b>_<shard>` and `W_t_<b>_<shard>` `[F + 2H, G * H]` together, `B_f_<b>` and
+    `B_t_<b>` `[G * H]`; `W_<gate>_diag_<lstm><of>_<b>` `[H]` for the gates F, I, O, the
+    LSTMs freq and time, and `f` or `t` for what they multiply: d or c.
+
+    With `state_is_tuple=False` contrib reads the states of the first block in all
+    blocks; here each block reads its own. contrib does not read its `initializer`; here
+    it draws kernels and diagonals.
+
+    Attributes:
+        num_units: `H`.
+        use_peepholes: Whether the gates read c and d.
+        share_time_frequency_weights: Whether the LSTM in time has the parameters of
+            that in frequency.
+        cell_clip: The bound on c and d, or None.
+        initializer: For kernels and diagonals; None for Glorot uniform.
+        num_unit_shards: The number of variables that hold a kernel.
+        forget_bias: Added to f at each step; not part of the stored bias.
+        feature_size: `F`, the size of a window; required.
+        frequency_skip: The distance from one window to the next; required.
+        num_frequency_blocks: A list of the number of windows of each block; required.
+        start_freqindex_list: The first input of each block; None for one block of all
+            inputs.
+        end_freqindex_list: The input before which each block ends.
+        couple_input_forget_gates: Whether the forget gate is 1 minus the input gate.
+        state_is_tuple: False for a state that is one array.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If a required field is missing, the lists do not fit each other or
+            the windows, a number is out of its range, or `dtype` is not floating.
+
+    Source: arXiv:1507.01526; Sainath and Li, Interspeech 2016;
+    `tf.contrib.rnn.GridLSTMCell`.
+    """
+
+    state_is_tuple: bool = True
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    name: str | None = None
+    dtype: DType | None = None
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class BidirectionalGridLSTMCell(GridLSTM):
+    """Two `GridLSTMCell`s, one from the lowest window up, one from the highest down.
+
+    Each direction has parameters of its own, those of a `GridLSTMCell` under `fwd` and
+    `bwd`. In time both run forward, so the cell needs no later step.
+
+    Shapes, as for `GridLSTMCell`: output `[batch, 2 * N * 2H]`, first that of `fwd`,
+    then that of `bwd`, each in the order in which it runs; state a named tuple of
+    `[batch, H]`, `fwd_state_f<window>_b<block>_c` and so on. Windows of `bwd` are
+    counted from the highest.
+
+    contrib does not read its `initializer`; here it draws kernels and diagonals.
+
+    Attributes:
+        num_units: See `GridLSTMCell`, as for all others.
+        use_peepholes: Whether the gates read c and d.
+        share_time_frequency_weights: Whether the LSTM in time has the parameters of
+            that in frequency.
+        cell_clip: The bound on c and d, or None.
+        initializer: For kernels and diagonals; None for Glorot uniform.
+        num_unit_shards: The number of variables that hold a kernel.
+        forget_bias: Added to f at each step; not part of the stored bias.
+        feature_size: The size of a window; required.
+        frequency_skip: The distance from one window to the next; required.
+        num_frequency_blocks: A list of the number of windows of each block; required.
+        start_freqindex_list: The first input of each block.
+        end_freqindex_list: The input before which each block ends.
+        couple_input_forget_gates: Whether the forget gate is 1 minus the input gate.
+        backward_slice_offset: How many inputs higher the windows of `bwd` begin, lower
+            if it is negative; outside of the inputs they read zeros.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: As `GridLSTMCell`.
+        ValueError: As `GridLSTMCell`.
+
+    Source: Sainath and Li, Interspeech 2016;
+    `tf.contrib.rnn.BidirectionalGridLSTMCell`.
+    """
+
+    backward_slice_offset: int = 0
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    name: str | None = None
+    dtype: DType | None = None
+
+    scopes = ("fwd", "bwd")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        set_counts(self, "backward_slice_offset", least=-INT32_MAX)
+
+    def windows(self, inputs: Array, run: Pass) -> list[Array]:
+        """The windows of a run, highest first in the backward direction."""
+        if run.scope == "fwd":
+            return super().windows(inputs, run)
+        offset = self.backward_slice_offset
+        inputs = jnp.pad(inputs, [(0, 0), (max(-offset, 0), max(offset, 0))])
+        starts = [start + max(offset, 0) for start in run.starts]
+        return super().windows(inputs, run._replace(starts=starts))[::-1]

@@ -1,0 +1,295 @@
+"""Wrappers that map a cell's inputs or its output: projections, gates, embeddings."""
+
+import dataclasses
+import math
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn import ParamSpec
+
+from .._base.errors import describe
+from .._base.gathers import read_at
+from .._base.math import affine
+from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
+from .._cells.activations import resolve_activation
+from .._cells.hyperparameters import set_bools, set_field
+from .._cells.initializers import glorot_uniform, zeros
+from .._cells.step_checks import check_params, check_step_inputs
+from .._wrappers.own_params import vector_size
+from ._fields import check_given_functions, set_counts, set_numbers
+from ._mapped_cell import MappedWrapper
+
+
+class _Projection(MappedWrapper):
+    """A wrapper with a product, and an activation, which is the identity for None."""
+
+    activation: Any
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        activation = "linear" if self.activation is None else self.activation
+        activation = resolve_activation(type(self).__name__, activation)
+        set_field(self, activation=activation)
+
+    def _specs(self, rows: int, columns: int) -> dict[str, Any]:
+        kernel = ParamSpec((rows, columns), glorot_uniform, rows)
+        return {"kernel": kernel, "bias": ParamSpec((columns,), zeros)}
+
+    def _project(self, own: Params, x: Array) -> Array:
+        check_params(type(self).__name__, own, self.own_specs, x)
+        return self.activation(affine(own, [x], x.dtype))
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class InputProjectionWrapper(_Projection):
+    """Gives a cell a projection of the inputs: `cell(activation(x kernel + bias))`.
+
+    Shapes, for input size `I` and `P = num_proj`: inputs `[batch, I]`; `kernel`
+    `[I, P]`; `bias` `[P]`. State and output are those of the wrapped cell, whose
+    parameters are under its scope, such as `gru_cell`.
+
+    Attributes:
+        cell: The wrapped cell.
+        num_proj: `P`.
+        activation: None for none, the name of a Keras activation, or a function.
+        input_size: Accepted for compatibility with TensorFlow; not used.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+
+    Raises:
+        TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.
+        ValueError: If `num_proj` is not positive, or the activation is not known.
+
+    Source: `tf.contrib.rnn.InputProjectionWrapper`.
+    """
+
+    num_proj: int
+    activation: Any = None
+    input_size: Any = dataclasses.field(default=None, compare=False)
+    reuse: Any = dataclasses.field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        set_counts(self, "num_proj")
+
+    def own_specs(self, depth: int) -> dict[str, Any]:
+        """The kernel and the bias."""
+        return self._specs(depth, self.num_proj)
+
+    def cell_inputs(self, inputs: Any, dtype: DType) -> PyTree:
+        """The shape of the projection."""
+        return jax.ShapeDtypeStruct((inputs.shape[0], self.num_proj), inputs.dtype)
+
+    def before(self, own: Params, inputs: Array) -> Array:
+        """The projection."""
+        return self._project(own, inputs)
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class OutputProjectionWrapper(_Projection):
+    """Projects the output of a cell: `activation(cell(x) kernel + bias)`.
+
+    Shapes, for a wrapped cell whose output is `[batch, H]`, and `P = output_size`:
+    output `[batch, P]`; `kernel` `[H, P]`; `bias` `[P]`. Inputs and state are those of
+    the wrapped cell, whose parameters are under its scope, such as `gru_cell`.
+
+    Attributes:
+        cell: The wrapped cell.
+        output_size: `P`.
+        activation: None for none, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+
+    Raises:
+        TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.
+        ValueError: If `output_size` is not positive, the output of `cell` is not one
+            vector, or the activation is not known.
+
+    Source: `tf.contrib.rnn.OutputProjectionWrapper`.
+    """
+
+    # The default is refused; it hides the property of `WrapperCell`.
+    output_size: int = 0
+    activation: Any = None
+    reuse: Any = dataclasses.field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        set_counts(self, "output_size")
+        self.own_specs(0)  # Refuses a cell whose output is not one vector.
+
+    def own_specs(self, depth: int) -> dict[str, Any]:
+        """The kernel and the bias, whatever the size of the inputs."""
+        del depth
+        rows = vector_size(type(self).__name__, self.cell.output_size)
+        return self._specs(rows, self.output_size)
+
+    def step_inputs(self, inputs: Any) -> Any:
+        """The inputs, which the cell checks."""
+        return inputs
+
+    def after(self, own: Params, inputs: PyTree, output: Array) -> Array:
+        """The projection."""
+        return self._project(own, output)
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class HighwayWrapper(MappedWrapper):
+    """Mixes the inputs of a cell with its output, by gates computed from the inputs.
+
+        carry     = sigmoid(x carry_w + carry_b)
+        transform = 1 - carry, or sigmoid(x transform_w + transform_b) if not coupled
+        output    = x * carry + cell(x) * transform
+
+    The state does not change. Shapes, for input size `I`, which must be that of the
+    wrapped cell's output: inputs and output `[batch, I]`; `carry_w`, `transform_w`
+    `[I, I]`; `carry_b`, `transform_b` `[I]`. The wrapped cell's parameters are under
+    its scope, such as `gru_cell`.
+
+    Attributes:
+        cell: The wrapped cell.
+        couple_carry_transform_gates: Whether the transform gate is `1 - carry`.
+        carry_bias_init: The initial `carry_b`; that of `transform_b` is the negative.
+
+    Raises:
+        TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.
+
+    Source: arXiv:1505.00387; `tf.contrib.rnn.HighwayWrapper`.
+    """
+
+    couple_carry_transform_gates: bool = True
+    carry_bias_init: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        set_bools(self)
+        set_numbers(self, "carry_bias_init")
+
+    def own_specs(self, depth: int) -> dict[str, Any]:
+        """The kernel and the bias of each gate."""
+        gates = {"carry": self.carry_bias_init}
+        if not self.couple_carry_transform_gates:
+            gates["transform"] = -self.carry_bias_init
+        specs = {}
+        for gate, bias in gates.items():
+            specs[f"{gate}_w"] = ParamSpec((depth, depth), glorot_uniform, depth)
+            constant = jax.nn.initializers.constant(bias)
+            specs[f"{gate}_b"] = ParamSpec((depth,), constant)
+        return specs
+
+    def step_inputs(self, inputs: Any) -> Any:
+        """One step of inputs, which must have the size of the cell's output."""
+        name = type(self).__name__
+        inputs = check_step_inputs(name, inputs)
+        size = vector_size(name, self.cell.output_size)
+        if inputs.shape[1] != size:
+            raise ValueError(
+                f"{name}: `inputs` must be [batch, {size}], of the size of the "
+                f"cell's output, got {describe(inputs)}. Make `InputProjectionWrapper("
+                f"HighwayWrapper(cell), {size})`, which projects them."
+            )
+        return inputs
+
+    def before(self, own: Params, inputs: Array) -> Array:
+        """The inputs, after a check of the parameters."""
+        check_params(type(self).__name__, own, self.own_specs, inputs)
+        return inputs
+
+    def after(self, own: Params, inputs: Array, output: Array) -> Array:
+        """The mixture."""
+
+        def gate(name: str) -> Array:
+            weights = {"kernel": own[f"{name}_w"], "bias": own[f"{name}_b"]}
+            return jax.nn.sigmoid(affine(weights, [inputs], inputs.dtype))
+
+        carry = gate("carry")
+        coupled = self.couple_carry_transform_gates
+        transform = 1 - carry if coupled else gate("transform")
+        return inputs * carry + output * transform
+
+
+def _unit_variance(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+    """Uniform numbers of variance 1."""
+    limit = math.sqrt(3)
+    return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class EmbeddingWrapper(MappedWrapper):
+    """Gives a cell the embeddings of ids: `cell(embedding[x])`.
+
+    Shapes: inputs `[batch, 1]` or `[batch]`, integers in `[0, embedding_classes)`;
+    `embedding` `[embedding_classes, embedding_size]`. The embedding of another id is
+    NaN; TensorFlow raises an error on a CPU and has zeros on a GPU. State and output
+    are those of the wrapped cell, whose parameters are under its scope, such as
+    `gru_cell`.
+
+    Attributes:
+        cell: The wrapped cell.
+        embedding_classes: The number of ids.
+        embedding_size: The size of an embedding.
+        initializer: For the embeddings; None for uniform numbers of variance 1.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+
+    Raises:
+        TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.
+        ValueError: If `embedding_classes` or `embedding_size` is not positive.
+
+    Source: `tf.contrib.rnn.EmbeddingWrapper`.
+    """
+
+    embedding_classes: int
+    embedding_size: int
+    initializer: Initializer | None = None
+    reuse: Any = dataclasses.field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        set_counts(self, "embedding_classes", "embedding_size")
+        check_given_functions(type(self).__name__, initializer=self.initializer)
+
+    def own_specs(self, depth: int) -> dict[str, Any]:
+        """The embeddings."""
+        del depth
+        shape = (self.embedding_classes, self.embedding_size)
+        return {"embedding": ParamSpec(shape, self.initializer or _unit_variance)}
+
+    def step_inputs(self, inputs: Any) -> Any:
+        """Ids, `[batch, 1]` or `[batch]`."""
+        shape, dtype = getattr(inputs, "shape", None), getattr(inputs, "dtype", None)
+        if shape is None or dtype is None or not jnp.issubdtype(dtype, jnp.integer):
+            raise TypeError(
+                "EmbeddingWrapper: `inputs` must be an array of integers, got "
+                f"{describe(inputs)}."
+            )
+        if len(shape) != 1 and shape[1:] != (1,):
+            raise ValueError(
+                "EmbeddingWrapper: `inputs` of one step must be [batch, 1] or [batch], "
+                f"got {describe(inputs)}. Pass ids[:, 0] of ids [batch, time] to "
+                "`init`, and `ids[..., None]` to a driver; embed several ids a step "
+                "beforehand."
+            )
+        return inputs
+
+    def cell_inputs(self, inputs: Any, dtype: DType) -> PyTree:
+        """The shape of the embeddings; without a dtype they are float32."""
+        shape = inputs.shape[0], self.embedding_size
+        return jax.ShapeDtypeStruct(shape, dtype or jnp.float32)
+
+    def before(self, own: Params, inputs: Array) -> Array:
+        """The embeddings."""
+        if "embedding" not in own:
+            raise ValueError(
+                "EmbeddingWrapper: `params` must hold `embedding`, got "
+                f"{', '.join(own) or 'nothing'}."
+            )
+        check_params(type(self).__name__, own, self.own_specs, own["embedding"])
+        ids = inputs.reshape(inputs.shape[:1]).astype(jnp.int32)
+        last = self.embedding_classes - 1
+        embedded = read_at(own["embedding"], jnp.clip(ids, 0, last))
+        is_known = jnp.expand_dims((ids >= 0) & (ids <= last), 1)
+        return jnp.where(is_known, embedded, jnp.nan)

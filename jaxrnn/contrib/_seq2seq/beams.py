@@ -1,0 +1,158 @@
+"""The rows of beams: made from those of a batch, and read along the paths of beams."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn import TensorArray
+
+from ..._base.errors import describe
+from ..._base.inputs import as_array
+from ..._base.math import concrete_or_none
+from ..._base.read_only import is_read_only
+from ..._base.typing import Array, ArrayLike, PyTree
+from ..._tensor_array.tensor_array import is_tensor_array
+from ...decode._beam import as_width, tile, trace_back
+from .embedding_helpers import as_end_token
+
+WHERE = "gather_tree"
+
+
+def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
+    """Repeats each row `multiplier` times; the copies of a row are adjacent.
+
+    Apply it to the initial state of a `BeamSearchDecoder`. The memory in the state of
+    an `AttentionWrapper` is shared by the beams of a row and stays as it is.
+
+    Args:
+        t: A nest of arrays `[batch, ...]`; those without axes stay as they are (in
+            TensorFlow they are an error). TensorArrays must be empty, and will hold
+            elements with so many rows.
+        multiplier: The number of beams, an int, at most 65,536.
+        name: Accepted for compatibility with TensorFlow.
+
+    Returns:
+        The nest, each leaf `[batch * multiplier, ...]`.
+
+    Raises:
+        TypeError: If a leaf is not an array, `t` is a list of numbers, or `multiplier`
+            not an int.
+        ValueError: If a TensorArray is not empty, or `multiplier` is out of range.
+
+    Source: `tf.contrib.seq2seq.tile_batch`.
+    """
+    width = as_width("tile_batch", multiplier, "multiplier")
+    is_number = lambda x: isinstance(x, int | float)
+    if isinstance(t, list | tuple) and t and all(map(is_number, t)):
+        raise TypeError(
+            f"tile_batch: `t` must be a nest of arrays [batch, ...], got {t}, whose "
+            "numbers have no rows. `np.array(t)` makes them one array."
+        )
+    keep = lambda x: x is None or is_tensor_array(x) or is_read_only(x)
+    of = lambda x: (
+        _tiled_array(x, width)
+        if is_tensor_array(x)
+        else tile("tile_batch", "t", x, width)
+    )
+    return jax.tree.map(of, t, is_leaf=keep)
+
+
+def _tiled_array(array: TensorArray, width: int) -> TensorArray:
+    """An empty array whose elements will have the rows of all beams."""
+    shape = array.element_shape
+    if not shape:
+        return array
+    if concrete_or_none(array.size()) != 0:
+        raise ValueError(
+            f"tile_batch: a TensorArray in `t` must be empty, got {array!r}. Tile the "
+            "state before the first step."
+        )
+    rows = shape[0] * width, *shape[1:]
+    return TensorArray(array.dtype, 0, dynamic_size=True, element_shape=rows)
+
+
+def gather_tree(
+    step_ids: ArrayLike,
+    parent_ids: ArrayLike,
+    max_sequence_lengths: ArrayLike,
+    end_token: ArrayLike,
+) -> Array:
+    """The ids along the path of each final beam.
+
+    Args:
+        step_ids: Integers `[time, batch, beam]`, the id of each beam at each step.
+        parent_ids: Integers `[time, batch, beam]` in `[0, beam)`, the index of the beam
+            that each continues, in the order of the step before. (TensorFlow raises an
+            error for others on the CPU.)
+        max_sequence_lengths: Integers `[batch]`, the length of a row's longest beam,
+            where the paths end.
+        end_token: The id that ends a sequence.
+
+    Returns:
+        int32 `[time, batch, beam]`: `end_token` beyond the lengths, and after the first
+        one of a path.
+
+    Raises:
+        TypeError: If an argument does not hold integers.
+        ValueError: If shapes do not fit.
+
+    Source: `tf.contrib.seq2seq.gather_tree`.
+    """
+    ids = _as_ids("step_ids", step_ids, None)
+    parents = _as_ids("parent_ids", parent_ids, ids.shape)
+    lengths = _as_ids("max_sequence_lengths", max_sequence_lengths, ids.shape[1:2])
+    token = as_end_token(WHERE, end_token)
+    time = jnp.arange(ids.shape[0], dtype=jnp.int32)[:, None, None]
+    inside = jnp.broadcast_to(time, ids.shape) < lengths[None, :, None]
+    found = _along_paths(jnp.where(inside, ids, token), parents, inside)
+    ended = jnp.cumsum((found == token).astype(jnp.int32), axis=0) > 0
+    return jnp.where(ended, token, found)
+
+
+def gather_tree_from_array(
+    t: Array, parent_ids: Array, max_sequence_lengths: Array, lengths: Array
+) -> Array:
+    """What each step wrote for the beams, along the path of each final beam.
+
+    A step writes in the order of the beams before it. (TensorFlow reads in their order
+    after it, and so what another beam wrote.)
+
+    Args:
+        t: `[time, batch * beam, ...]` or `[time, batch, beam, ...]`.
+        parent_ids: As in `gather_tree`.
+        max_sequence_lengths: As in `gather_tree`.
+        lengths: `[batch, beam]`, the lengths of the final beams; beyond them what was
+            written is not reordered.
+    """
+    time, batch, width = shape = parent_ids.shape
+    rows = _fit(t, time)
+    own = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), shape)
+    steps = jnp.arange(time, dtype=jnp.int32)[:, None, None]
+    steps = jnp.broadcast_to(steps, shape)
+    inside = steps < max_sequence_lengths[None, :, None]
+    places = _along_paths(parent_ids, parent_ids, inside)
+    places = jnp.where(steps < lengths[None], places, own)
+    split = rows.reshape(time, batch, width, -1)
+    return jnp.take_along_axis(split, places[..., None], axis=2).reshape(rows.shape)
+
+
+def _along_paths(ids: Array, parents: Array, inside: Array) -> Array:
+    own = jnp.broadcast_to(jnp.arange(ids.shape[-1], dtype=jnp.int32), ids.shape)
+    return trace_back(ids, jnp.where(inside, parents - own, 0))
+
+
+def _fit(t: Array, time: int) -> Array:
+    """The first steps; a TensorArray under jit may have room for more."""
+    missing = max(0, time - t.shape[0])
+    return jnp.pad(t[:time], [(0, missing)] + [(0, 0)] * (t.ndim - 1))
+
+
+def _as_ids(name: str, value: Any, shape: tuple[int, ...] | None) -> Array:
+    array = as_array(WHERE, name, value)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"{WHERE}: `{name}` must be integers, got {describe(array)}.")
+    wanted = "[time, batch, beam]" if shape is None else list(shape)
+    if array.ndim != 3 if shape is None else array.shape != shape:
+        raise ValueError(f"{WHERE}: `{name}` must be {wanted}, got {describe(array)}.")
+    return array.astype(jnp.int32)

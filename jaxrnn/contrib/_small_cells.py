@@ -1,0 +1,278 @@
+"""Small recurrent cells: gates that mix the state with what renews it."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn import ParamSpec, Stage
+
+from .._base.typing import Array, DType, Initializer, Params
+from .._cells.hyperparameters import set_field
+from .._cells.initializers import bias_initializer, glorot_uniform, ones, zeros
+from .._cells.linear_recurrence import VectorRecurrenceCell, gates
+from .._cells.states import VectorStateCell
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class UGRNNCell(VectorStateCell):
+    """A recurrent cell with one gate, between keeping the state and renewing it.
+
+        g, c = split([x, h] kernel + bias)
+        g    = sigmoid(g + forget_bias)
+        h'   = g * h + (1 - g) * activation(c)
+
+    Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
+    output `[batch, H]`; `kernel` `[I + H, 2H]`, blocks g, c; `bias` `[2H]`.
+
+    Attributes:
+        num_units: `H`.
+        initializer: For the kernel; None for Glorot uniform. The bias is zeros, unless
+            this is an `initializers.by_part` with another.
+        forget_bias: Added to g at each step; not part of the stored bias.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `num_units` is negative, the activation is not known, or `dtype`
+            is not floating.
+
+    Source: arXiv:1611.09913; `tf.contrib.rnn.UGRNNCell`.
+    """
+
+    num_units: int
+    initializer: Initializer | None = None
+    forget_bias: float = 1.0
+    activation: Any = None
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    name: str | None = None
+    dtype: DType | None = None
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """One product for the gate and the candidate."""
+        size, kernel = self.num_units, self.initializer or glorot_uniform
+        bias = bias_initializer(kernel, zeros)
+        return (Stage(self._update, size, 2 * size, kernel, bias, blocks=2),)
+
+    def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
+        g, c = jnp.split(z, 2, axis=-1)
+        g = jax.nn.sigmoid(g + self.forget_bias)
+        new_state = g * state + (1 - g) * self.activation(c)
+        return new_state, new_state
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class UnitsCell(VectorStateCell):
+    """A cell with Keras's names of arguments; no activation is the identity."""
+
+    units: int
+    activation: Any = jnp.tanh
+    kernel_initializer: Initializer | None = None
+    bias_initializer: Initializer | None = None
+    name: str | None = None
+    dtype: DType | None = None
+
+    state_size = output_size = property(lambda self: self.units)
+
+    def __post_init__(self) -> None:
+        if self.activation is None:
+            set_field(self, activation="linear")
+        super().__post_init__()
+
+    @property
+    def _kernel(self) -> Initializer:
+        return self.kernel_initializer or glorot_uniform
+
+    @property
+    def _bias(self) -> Initializer:
+        return self.bias_initializer or bias_initializer(self._kernel, ones)
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class CFNCell(UnitsCell):
+    """The chaos free network, whose state decays to zero where there are no inputs.
+
+        a, b = split(sigmoid(x kernel[:, :2H] + h recurrent_kernel + bias))
+        h'   = a * activation(h) + (1 - b) * activation(x kernel[:, 2H:])
+
+    The paper has b where contrib, and this cell, have 1 - b.
+
+    Shapes, for input size `I` and `H = units`: inputs `[batch, I]`; state and output
+    `[batch, H]`; `kernel` `[I, 3H]`; `recurrent_kernel` `[H, 2H]` and `bias` `[2H]`,
+    blocks a, b.
+
+    Attributes:
+        units: `H`.
+        activation: The name of a Keras activation, or a function; None for the
+            identity.
+        kernel_initializer: For both kernels; None for Glorot uniform.
+        bias_initializer: For the bias; None for ones.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `units` is negative, the activation is not known, or `dtype` is
+            not floating.
+
+    Source: arXiv:1612.06212; `tf.contrib.rnn.CFNCell`.
+    """
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The product of the inputs alone; then the gates."""
+        n, kernel = self.units, self._kernel
+        return (
+            Stage(self._project, 0, n, kernel, None, "inputs", blocks=1),
+            Stage(self._update, n, 2 * n, kernel, self._bias, "gates", blocks=2),
+        )
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """`kernel`, `recurrent_kernel` and `bias`."""
+        n, kernel = self.units, self._kernel
+        return {
+            "kernel": ParamSpec((depth, 3 * n), kernel, depth, 3),
+            "recurrent_kernel": ParamSpec((n, 2 * n), kernel, 0, 2),
+            "bias": ParamSpec((2 * n,), self._bias, blocks=2),
+        }
+
+    def stage_params(self, params: Params) -> Params:
+        """The kernel of the inputs apart, and one kernel for the gates."""
+        gates, inputs = jnp.split(params["kernel"], [2 * self.units], axis=1)
+        gates = jnp.concatenate([gates, params["recurrent_kernel"]])
+        gates = {"kernel": gates, "bias": params["bias"]}
+        return {"inputs": {"kernel": inputs}, "gates": gates}
+
+    def _project(self, params: Params, z: Array, state: Array) -> tuple[Array, Any]:
+        return state, (self.activation(z), state)
+
+    def _update(self, params: Params, z: Array, carry: Any) -> tuple[Array, Array]:
+        renewed, state = carry
+        a, b = jnp.split(jax.nn.sigmoid(z), 2, axis=-1)
+        new_state = a * self.activation(state) + (1 - b) * renewed
+        return new_state, new_state
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class MinimalRNNCell(UnitsCell):
+    """A recurrent cell that mixes its state with a feedforward layer of the inputs.
+
+        z  = activation(x kernel[:I])
+        u  = sigmoid([z, h] kernel[I:] + bias)
+        h' = u * h + (1 - u) * z
+
+    Shapes, for input size `I` and `H = units`: inputs `[batch, I]`; state and output
+    `[batch, H]`; `kernel` `[I + 2H, H]`; `bias` `[H]`.
+
+    Attributes:
+        units: `H`.
+        activation: The name of a Keras activation, or a function; None for the
+            identity.
+        kernel_initializer: For the kernel; None for Glorot uniform.
+        bias_initializer: For the bias; None for ones.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `units` is negative, the activation is not known, or `dtype` is
+            not floating.
+
+    Source: arXiv:1711.06788; `tf.contrib.rnn.MinimalRNNCell`.
+    """
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The layer of the inputs; then the gate."""
+        n, kernel = self.units, self._kernel
+        return (
+            Stage(self._feed, 0, n, kernel, None, "layer", blocks=1),
+            Stage(self._mix, 2 * n, n, kernel, self._bias, "gate", False, blocks=1),
+        )
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """`kernel`, which holds those of both stages, and `bias`."""
+        n = self.units
+        return {
+            "kernel": ParamSpec((depth + 2 * n, n), self._kernel, depth, 1),
+            "bias": ParamSpec((n,), self._bias, blocks=1),
+        }
+
+    def stage_params(self, params: Params) -> Params:
+        """The kernel apart, by stage."""
+        kernel = params["kernel"]
+        layer, gate = jnp.split(kernel, [kernel.shape[0] - 2 * self.units])
+        gate = {"kernel": gate, "bias": params["bias"]}
+        return {"layer": {"kernel": layer}, "gate": gate}
+
+    def _feed(self, params: Params, z: Array, state: Array) -> tuple[Array, Any]:
+        z = self.activation(z)
+        return jnp.concatenate([z, state], axis=-1), (z, state)
+
+    def _mix(self, params: Params, u: Array, carry: Any) -> tuple[Array, Array]:
+        z, state = carry
+        u = jax.nn.sigmoid(u)
+        new_state = u * state + (1 - u) * z
+        return new_state, new_state
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class SRUCell(VectorRecurrenceCell):
+    """A simple recurrent unit (SRU): all products are of the inputs alone.
+
+        y, f, r, s = split(x kernel)
+        f, r       = sigmoid([f, r] + bias)
+        c'         = f * c + (1 - f) * y
+        output     = r * activation(c') + (1 - r) * s
+
+    Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state c and
+    output `[batch, H]`; `kernel` `[I, 4H]`, blocks y, f, r, s; `bias` `[2H]`, blocks f,
+    r.
+
+    Attributes:
+        num_units: `H`.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `num_units` is negative, the activation is not known, or `dtype`
+            is not floating.
+
+    Source: arXiv:1709.02755; `tf.contrib.rnn.SRUCell`.
+    """
+
+    num_units: int
+    activation: Any = None
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    name: str | None = None
+    dtype: DType | None = None
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """`kernel`, then `bias`."""
+        n = self.num_units
+        return {
+            "kernel": ParamSpec((depth, 4 * n), glorot_uniform, depth, blocks=4),
+            "bias": ParamSpec((2 * n,), zeros, blocks=2),
+        }
+
+    def coefficients(
+        self, params: Params, inputs: Array
+    ) -> tuple[Array, Array, tuple[Array, Array]]:
+        """f, `(1 - f) * y`, and of the output r and `(1 - r) * s`."""
+        bias = jnp.pad(params["bias"], self.num_units)  # Only f and r have one.
+        y, f, r, s = gates({"kernel": params["kernel"], "bias": bias}, inputs, blocks=4)
+        sigmoid = jax.nn.sigmoid
+        return sigmoid(f), sigmoid(-f) * y, (sigmoid(r), sigmoid(-r) * s)
+
+    def output(self, params: Params, state: Array, rest: tuple[Array, Array]) -> Array:
+        """`r * activation(c) + (1 - r) * s`."""
+        r, skipped = rest
+        return r * self.activation(state.astype(r.dtype)) + skipped
