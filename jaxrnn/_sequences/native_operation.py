@@ -17,6 +17,11 @@ from .._base.sharding import as_varying_as
 from .._base.typing import PyTree
 
 
+def why_not_in_jax() -> str | None:
+    """Why this JAX, newer than any that was tested, lacks what is needed; or None."""
+    return jax_internals.MISSING
+
+
 def run_beside_xla(
     native: Callable,
     xla: Callable,

@@ -1,6 +1,8 @@
 """What runs by default where `jaxrnn-native` is installed, on one CPU device."""
 
 import functools
+import logging
+import os
 import subprocess
 import sys
 
@@ -20,6 +22,7 @@ from native_cases import (
 )
 
 import jaxrnn
+from jaxrnn._base import jax_internals
 from jaxrnn._sequences import affine, implementation, native_calls
 from jaxrnn.testing._oracle import weighted_sum
 
@@ -145,6 +148,52 @@ def test_a_package_that_does_not_fit_is_not_used(alone, monkeypatch):
     assert not calls(by_default("gru"), *given)
     with pytest.raises(ValueError, match=reason):
         run(cell, "native", *given)
+
+
+def test_a_jax_that_has_no_place_for_it(alone, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "jaxrnn")
+    reason = "cannot import name 'lower_fun'"
+    monkeypatch.setattr(jax_internals, "MISSING", reason)
+    again = functools.cache(native_calls.register.__wrapped__)
+    monkeypatch.setattr(native_calls, "register", again)
+    for name in ("gru", "lstm"):
+        assert not calls(by_default(name), *data(CELLS[name]))
+    with pytest.raises(ValueError, match=f"does not fit this JAX: {reason}"):
+        run(CELLS["gru"], "native", *data(CELLS["gru"]))
+    (message,) = caplog.messages
+    assert reason in message
+    assert message.endswith("XLA's loop runs in its place.")
+
+
+LATER_JAX = """
+import logging, jax, jax.numpy as jnp
+from jax.interpreters import mlir
+
+del mlir.lower_fun
+logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+import jaxrnn
+
+x = jnp.ones((16, 20, 4))
+for cell in jaxrnn.LSTMCell(8), jaxrnn.GRUCell(8):
+    params = cell.init(jax.random.key(0), x[:, 0])
+    of = lambda p: jaxrnn.dynamic_rnn(cell.bind(p), x, dtype=x.dtype)[0].sum()
+    program = jax.jit(jax.grad(of)).lower(params)
+    assert "jaxrnn_native" not in program.as_text()
+    program.compile()(params)
+"""
+
+
+def test_a_process_with_a_later_jax(fast_to_compile):
+    done = subprocess.run(
+        [sys.executable, "-c", LATER_JAX],
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = [line for line in done.stderr.splitlines() if line.startswith("jaxrnn:")]
+    assert len(said) == 1
+    assert "cannot import name 'lower_fun'" in said[0]
 
 
 # Packed sequences, for which no implementation can be named.
