@@ -68,22 +68,18 @@ from ._cells.initializers import ParamSpec as ParamSpec
 from ._cells.linear_recurrence import LinearRecurrenceCell as LinearRecurrenceCell
 from ._cells.lru import LRUCell as LRUCell
 from ._cells.lstm import LSTMCell as LSTMCell
-from ._cells.min_gru import MinGRUCell as MinGRUCell
-from ._cells.min_lstm import MinLSTMCell as MinLSTMCell
-from ._cells.mlstm import MLSTMCell as MLSTMCell
+from ._cells.minimal import MinGRUCell as MinGRUCell, MinLSTMCell as MinLSTMCell
+from ._cells.mlstm import MLSTMCell as MLSTMCell, MLSTMState as MLSTMState
 from ._cells.qrnn import QRNNCell as QRNNCell
 from ._cells.rg_lru import RGLRUCell as RGLRUCell
-from ._cells.slstm import SLSTMCell as SLSTMCell
-from ._cells.states import (
-    LSTMStateTuple as LSTMStateTuple,
-    MLSTMState as MLSTMState,
-    SLSTMState as SLSTMState,
-)
+from ._cells.slstm import SLSTMCell as SLSTMCell, SLSTMState as SLSTMState
+from ._cells.states import LSTMStateTuple as LSTMStateTuple
 from ._drivers.bidirectional import (
     bidirectional_dynamic_rnn as bidirectional_dynamic_rnn,
     static_bidirectional_rnn as static_bidirectional_rnn,
 )
 from ._drivers.dynamic_rnn import dynamic_rnn as dynamic_rnn
+from ._drivers.memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
 from ._drivers.packed_rnn import packed_rnn as packed_rnn
 from ._drivers.pipelined_rnn import pipelined_rnn as pipelined_rnn
 from ._drivers.raw_rnn import raw_rnn as raw_rnn
@@ -96,7 +92,6 @@ from ._drivers.state_saving_rnn import (
     static_state_saving_rnn as static_state_saving_rnn,
 )
 from ._drivers.static_rnn import static_rnn as static_rnn
-from ._planning.memory_plan import MemoryPlan as MemoryPlan, memory_plan as memory_plan
 from ._sequences.elements import ComplexState as ComplexState
 from ._tensor_array.tensor_array import TensorArray as TensorArray
 from ._time.run import DeclinedError as DeclinedError, Run as Run

@@ -201,11 +201,6 @@ def check_both_lists(where: str, cells_fw: Any, cells_bw: Any) -> None:
                 f"{where}: `{name}` must be a list of at least one cell, one for each "
                 f"layer, got {describe(cells)}."
             )
-    check_same_depth(where, cells_fw, cells_bw)
-
-
-def check_same_depth(where: str, cells_fw: Sequence, cells_bw: Sequence) -> None:
-    """Raises ValueError unless both lists hold the same number of cells."""
     if len(cells_fw) != len(cells_bw):
         raise ValueError(
             f"{where}: `cells_fw` and `cells_bw` must have the same depth, got "

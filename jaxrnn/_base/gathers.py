@@ -21,15 +21,6 @@ def read_at(array: Array, *indices: Array) -> Array:
     return array.at[indices].get(mode="promise_in_bounds", out_sharding=sharding)
 
 
-def read_first(array: Array) -> Array:
-    """`array[0]`, on all devices."""
-    sharding = jax.typeof(array).sharding
-    everywhere = explicit_sharding(
-        PartitionSpec(None, *sharding.spec[1:]), sharding.mesh
-    )
-    return (array if everywhere is None else jax.sharding.reshard(array, everywhere))[0]
-
-
 def broadcast_first(array: Array, like: Array, axis: int) -> Array:
     """Copies of `array` along a new first axis, sharded like `axis` of `like`."""
     sharding = jax.typeof(like).sharding

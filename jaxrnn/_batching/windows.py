@@ -22,7 +22,7 @@ from .._base.inputs import as_state
 from .._base.serialization import serializable
 from .._base.trees import check_structure, map_named, named_leaves
 from .._base.typing import Lengths, PyTree
-from .._time.restarts import rows_of
+from .._time.steps import rows_of
 from .host import as_source, axes_of, check_known, cut, host_lengths, time_and_batch
 from .packed_sequences import PackedSequences, check_first_axis, check_whole
 

@@ -4,28 +4,26 @@ import logging
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from .._base.cell_keys import cell_at_step
 from .._base.inputs import started, zero_state
+from .._base.math import axis_size
 from .._base.read_only import has_read_only, with_read_only, without_read_only
 from .._base.sharding import (
     lay_out,
-    onto_explicit_mesh,
     whole_features,
-    whole_on_explicit_mesh,
 )
 from .._base.shareable import is_shareable
 from .._base.trees import is_pytree_of_arrays, with_structure
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._tensor_array.carried import with_capacity_for
 from .._time import masking
-from .._time.restarts import Restarts
-from .._time.run import Run
-from .._time.sequence import run_sequence
-from .._time.steps import Steps, steps_to_run
+from .._time.run import Run, run_sequence
+from .._time.steps import Restarts, Steps, steps_to_run
 from ..memory._segments import segmented_run
 from ..memory._strategy import CheckpointPlan, Strategy, plan_of
-from .probe import carried, probe
+from .probe import probe
 
 _log = logging.getLogger("jaxrnn")
 
@@ -70,23 +68,21 @@ def _run(
         strategy: Which residuals of the steps are saved for derivatives.
         implementation: What runs an affine cell, a name or None.
     """
-    cell, inputs, lengths, state = onto_explicit_mesh(cell, inputs, lengths, state)
-    inputs = whole_features(where, inputs, 1 - axis)
+    inputs = whole_features(where, inputs, (cell, lengths, state), 1 - axis)
     leaf = jax.tree.leaves(inputs)[0]
     time, batch_size = leaf.shape[axis], leaf.shape[1 - axis]
     if state is None:
         state = with_capacity_for(zero_state(where, cell, batch_size, dtype), time)
-    given, state = state, started(cell, state)
-    cell, lengths, state = lay_out(cell, inputs, lengths, state, 1 - axis)
-    cell = whole_on_explicit_mesh(cell)
+    given, inputs_0 = state, masking.first_inputs(inputs, axis)
+    cell, lengths, state = lay_out(cell, inputs_0, lengths, state)
+    state = started(cell, state)
     apply_sequence = getattr(cell, "apply_sequence", None)
-    inputs_0 = masking.first_inputs(inputs, axis)
-    state = carried(where, cell, inputs_0, state)
-    probe(where, cell, inputs_0, state, dtype, strict=lengths is not None)
+    state = probe(where, cell, inputs_0, state, dtype, strict=lengths is not None)
     full_state, state = state, without_read_only(state)
     if has_read_only(full_state):
         apply_sequence = None  # It would be given the state without them.
     bound = None if lengths is None else steps_to_run(lengths, time)
+    lengths = None if lengths is None else jnp.minimum(lengths, axis_size(time))
     steps = Steps(lengths, bound, restarts=restarts, time=time, axis=axis)
     steps = steps.with_stand_in(inputs, state)
 
@@ -95,8 +91,7 @@ def _run(
     ) -> tuple[PyTree, PyTree]:
         def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
             state = with_read_only(state, full_state)
-            result = cell_at_step(cell, steps.offset + t)(inputs, state)
-            output, new_state = result
+            output, new_state = cell_at_step(cell, steps.offset + t)(inputs, state)
             return output, without_read_only(new_state)
 
         run = Run(inputs, state, steps, implementation=implementation)

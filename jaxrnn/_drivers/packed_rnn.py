@@ -16,7 +16,7 @@ from .._batching.packed_sequences import (
     check_whole,
 )
 from .._time import masking
-from .._time.restarts import Restarts, rows_of
+from .._time.steps import Restarts, rows_of
 from ..memory._strategy import Strategy, as_strategy
 from .over_time import over_time
 

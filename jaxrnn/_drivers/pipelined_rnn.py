@@ -19,8 +19,14 @@ from .._sequences.implementation import check_implementation
 from .._time.steps import steps_to_run
 from ..memory._strategy import Strategy, as_strategy
 from .over_time import over_time
-from .stage_checks import check_inputs, check_is_bound, check_stages
-from .stages import Layer, layers_of_stage, states_of_stage
+from .stages import (
+    Layer,
+    check_inputs,
+    check_is_bound,
+    check_stages,
+    layers_of_stage,
+    states_of_stage,
+)
 from .ticks import run_ticks
 
 _WHERE = "pipelined_rnn"

@@ -30,8 +30,11 @@ def probe(
     state: PyTree,
     output_dtype: DType,
     strict: bool,
-) -> None:
-    """Checks that one step of `cell` fits into a loop; nothing is computed.
+) -> PyTree:
+    """The state as a loop can carry it, if one step of `cell` fits into that.
+
+    One step is evaluated abstractly; nothing is computed. TensorArrays of the state get
+    the shape that their elements have after it.
 
     Args:
         where: The driver, for messages.
@@ -48,6 +51,7 @@ def probe(
         TypeError: If dtypes or, when `strict`, kinds of sequence do.
     """
     output, new_state = _one_step(where, cell, inputs, state)
+    state = with_known_shapes(state, lambda: new_state)
     check_structure(
         f"{where}: the state that `cell` returns",
         state,
@@ -65,12 +69,7 @@ def probe(
         f"{where}: the output of `cell` (by `output_size`)", size, output, strict
     )
     _check_output(where, size, output, batch, output_dtype)
-
-
-def carried(where: str, cell: Any, inputs: PyTree, state: PyTree) -> PyTree:
-    """The state with TensorArrays that a loop can carry: of known shape."""
-    after = lambda state: _one_step(where, cell, inputs, state)[1]
-    return with_known_shapes(state, after)
+    return state
 
 
 def _one_step(where: str, cell: Any, inputs: PyTree, state: PyTree) -> tuple:

@@ -91,7 +91,8 @@ def _compiled(
         return emit_types, _unbounded(step, carry, emit_types, limit)
     carry = with_capacity_for(carry, max_time, first_write)
     time = jnp.zeros((), jnp.int32)
-    carry = with_known_shapes(carry, lambda carry: step(time, carry)[0])
+    after = lambda: jax.eval_shape(step, time, carry)[0]
+    carry = with_known_shapes(carry, after)
     plan = plan_of(strategy, max_time)
     count, carry, emits = bounded_loop(_is_running, step, carry, max_time, plan)
     checkify.debug_check(

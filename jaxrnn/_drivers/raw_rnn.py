@@ -11,7 +11,7 @@ from .._base.cell_keys import cell_at_step
 from .._base.errors import describe, noting
 from .._base.inputs import started
 from .._base.read_only import with_read_only, without_read_only
-from .._base.sharding import lay_out, whole_on_explicit_mesh
+from .._base.sharding import lay_out
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._time import masking
 from ..memory._strategy import Strategy, as_strategy
@@ -58,7 +58,7 @@ def raw_rnn(
     `cell_output is None`, but not on values. Both loops can be differentiated in
     forward and reverse mode, with respect to all that `loop_fn` and the cell close
     over. Forward and backward, the cost follows the number of steps taken, apart from
-    zeroing buffers of `max_time` entries.
+    zeroing buffers of `max_time` entries; derivatives run whole segments of 16 steps.
 
     Emits are masked in finished rows; `next_input` and the loop state are not. To
     exclude finished rows from a sum in the loop state, mask them in `loop_fn`.
@@ -89,9 +89,9 @@ def raw_rnn(
               0, there is no loop state.
         parallel_iterations: Accepted for compatibility with TensorFlow; steps run one
             after another.
-        swap_memory: What the backward pass of a compiled loop stores of each step:
-            False for its carry; True or a strategy of `jaxrnn.memory` to store less, or
-            in host memory. Changes values by rounding at most.
+        swap_memory: What the backward pass of a compiled loop stores: False for the
+            carry before each 16 steps; True or a strategy of `jaxrnn.memory` to store
+            less, or in host memory. Changes values by rounding at most.
         scope: The name of the loop in profiles; "rnn" by default.
         max_time: The maximum number of steps, an int. Needed under jit, where it is the
             size of the buffers, unless nothing is emitted and no reverse-mode
@@ -154,12 +154,9 @@ def raw_rnn(
         finished, next_input, initial_state, emit_types, loop_state = check_first_call(
             cell, loop_fn(time, None, None, None)
         )
-        one_step_inputs = jax.tree.map(lambda x: x[None], next_input)
-        given, initial_state = initial_state, started(cell, initial_state)
-        cell, finished, initial_state = lay_out(
-            cell, one_step_inputs, finished, initial_state, 1
-        )
-        cell = whole_on_explicit_mesh(cell)
+        given = initial_state
+        cell, finished, state = lay_out(cell, next_input, finished, initial_state)
+        initial_state = started(cell, state)
         carry: Any = finished, next_input, without_read_only(initial_state), loop_state
         step = _step_of(cell, loop_fn, emit_types, initial_state)
         limit = Limit(where, "max_time", max_time)

@@ -1,4 +1,4 @@
-"""What one stage of `pipelined_rnn` holds: some layers of a stack, and their states."""
+"""What a stage of `pipelined_rnn` holds, layers of a stack, and what it refuses."""
 
 import dataclasses
 from typing import Any
@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from .._base import cell_keys
+from .._base.cell_keys import varying_axes
 from .._base.errors import describe
 from .._base.inputs import as_state
-from .._base.trees import check_structure, named_leaves
-from .._base.typing import Array, Key, Params, PyTree, Size
+from .._base.trees import check_structure, named_leaves, size_shapes
+from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._time.run import Run, apply_cell_sequence
-from .stage_checks import check_sharded, count_of_layers
 
 
 @jax.tree_util.register_dataclass
@@ -60,6 +60,78 @@ class Layer:
         return apply_cell_sequence(self.cell, self.params, run)
 
 
+def check_is_bound(where: str, cell: Any) -> None:
+    """Raises TypeError for a cell whose parameters are not apart from it."""
+    missing = [n for n in ("cell", "params", "key") if not hasattr(cell, n)]
+    if missing:
+        raise TypeError(
+            f"{where}: `cell` must be the cell of one layer, bound to stacked "
+            f"parameters, got {describe(cell)}. Call `cell.bind(params)`; "
+            "`jaxrnn.FunctionCell` makes a cell of a function."
+        )
+
+
+def check_stages(where: str, axis_name: Any) -> None:
+    """Raises ValueError unless `axis_name` is mapped by a `shard_map` that checks."""
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    if axis_name not in manual:
+        raise ValueError(
+            f"{where}: `axis_name` must be a mesh axis that `jax.shard_map` maps, "
+            f"around this call, got {axis_name!r}. Mapped are {manual}."
+        )
+    several = jax.lax.axis_size(axis_name) > 1
+    if several and axis_name not in varying_axes(jax.lax.axis_index(axis_name)):
+        raise ValueError(
+            f"{where}: `jax.shard_map` must have `check_vma=True`, its default. "
+            "Without it, JAX would count gradients once for each stage."
+        )
+
+
+def check_inputs(
+    where: str, cell: Any, inputs: PyTree, dtype: DType, axis_name: str
+) -> None:
+    """Raises unless inputs are what every layer puts out, the same on all stages."""
+    size = cell.output_size
+    fix = "The outputs of a layer are the inputs of the next."
+    check_structure(f"{where}: `inputs`", size, inputs, strict=True, fix=fix)
+    named = named_leaves("inputs", inputs)
+    for (name, leaf), shape in zip(named, size_shapes(size), strict=True):
+        if leaf.shape[2:] != shape:
+            raise ValueError(
+                f"{where}: `{name}` must have the sizes of the layers' outputs, "
+                f"{shape}, after batch and time, got {describe(leaf)}. Project the "
+                "inputs, `x @ w`, or run a first layer of another shape before, by "
+                "`dynamic_rnn`."
+            )
+        if leaf.dtype != dtype:
+            raise TypeError(
+                f"{where}: `{name}` must have the dtype of the outputs, {dtype}, got "
+                f"{describe(leaf)}. Cast it, or pass `dtype=jnp.{leaf.dtype}`."
+            )
+        if axis_name in varying_axes(leaf):
+            raise ValueError(
+                f"{where}: `{name}` must be the same on all stages, got inputs that "
+                f"differ. Leave {axis_name!r} out of its spec in `in_specs`."
+            )
+
+
+def check_captured(where: str, captured: list[Array], axis_name: str) -> None:
+    """Raises ValueError if the cell reads an array that is the same on all stages.
+
+    Its gradient would be summed over the stages within the loop, where a stage that has
+    no chunk does not take part: the program would hang.
+    """
+    several = jax.lax.axis_size(axis_name) > 1
+    for array in captured:
+        if several and axis_name not in varying_axes(array):
+            raise ValueError(
+                f"{where}: `cell` must read no traced array that is the same on all "
+                f"stages, apart from its arguments, got {describe(array)}. Put it into "
+                "the parameters, or pass the cell `jax.lax.pcast(array, "
+                f"{axis_name!r}, to='varying')`."
+            )
+
+
 def layers_of_stage(where: str, cell: Any, axis_name: str) -> list[Layer]:
     """The layers of this stage of a bound cell, whose parameters are stacked.
 
@@ -69,9 +141,24 @@ def layers_of_stage(where: str, cell: Any, axis_name: str) -> list[Layer]:
             same on all stages.
     """
     params = as_state(where, "params", cell.params)
-    count = count_of_layers(where, params)
-    if jax.lax.axis_size(axis_name) > 1:
-        check_sharded(where, params, axis_name)
+    named = list(named_leaves("params", params))
+    counts = {leaf.shape[0] if leaf.ndim else 0: name for name, leaf in named}
+    if len(counts) != 1 or 0 in counts:
+        got = ", ".join(f"{count} in `{name}`" for count, name in counts.items())
+        raise ValueError(
+            f"{where}: the first axis of all `params` must be that of the layers, got "
+            f"{got or 'no array'}. Stack the parameters of equal cells: `jax.tree.map("
+            "lambda *p: jnp.stack(p), *params_of_layers)`."
+        )
+    several = jax.lax.axis_size(axis_name) > 1
+    for name, leaf in named:
+        if several and axis_name not in varying_axes(leaf):
+            raise ValueError(
+                f"{where}: `{name}` must be sharded over the stages, got the same "
+                f"{describe(leaf)} on all of them. In `in_specs` of `jax.shard_map` "
+                f"its spec is `P({axis_name!r})`."
+            )
+    (count,) = counts
     first, start = jax.lax.axis_index(axis_name) * count, jnp.int32(0)
     return [
         Layer(_entry(params, i), cell.key, first + i, start, cell.cell)

@@ -12,12 +12,12 @@ from .._base.errors import noting
 from .._base.inputs import as_state, as_steps, output_dtype, started, zero_state
 from .._base.lengths import as_lengths
 from .._base.read_only import with_read_only
-from .._base.sharding import lay_out, whole_on_explicit_mesh
+from .._base.sharding import lay_out
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
 from .._tensor_array.carried import with_capacity_for
 from .._time import masking
 from .._time.steps import Steps
-from .probe import as_pair, carried, probe
+from .probe import as_pair, probe
 
 # Compiling the gradient of an LSTM (batch 32, 128 units) takes 2 s for 20 steps, 15 s
 # for 50 (44 s with lengths) and minutes for 100: it grows faster than quadratically.
@@ -132,9 +132,9 @@ def unrolled(
             state = with_capacity_for(
                 zero_state(where, cell, batch_size, dtype), len(steps)
             )
-        given, state = state, started(cell, state)
-        cell, lengths, state = lay_out(cell, stacked(steps[:1]), lengths, state, 1)
-        cell = whole_on_explicit_mesh(cell)
+        given = state
+        cell, lengths, state = lay_out(cell, steps[0], lengths, state)
+        state = started(cell, state)
         if lengths is None:
             outputs, state = _run(where, cell, steps, state)
         else:
@@ -163,19 +163,17 @@ def _run_masked(
     dtype: DType,
 ) -> tuple[list[PyTree], PyTree]:
     longest = jnp.max(lengths, initial=0)  # dynamic_rnn runs at least one step.
-    state = carried(where, cell, steps[0], state)
-    first_inputs, first_state = masking.stand_in(lengths, steps[0], state)
     masked = Steps(lengths, longest, time=len(steps), axis=0)
-    types, outputs = None, []
+    types, first, outputs = None, None, []
     for t, inputs in enumerate(steps):
         if _types(inputs) != types:
             types = _types(inputs)
             with noting(f"{where}: raised at step {t}, by `inputs[{t}]`."):
-                probe(where, cell, inputs, state, dtype, strict=True)
-            # Dead rows cannot repeat inputs of another shape.
-            same = types == _types(first_inputs)
-            zeros = jax.tree.map(jnp.zeros_like, inputs)
-            stand_in = first_inputs if same else zeros, first_state
+                state = probe(where, cell, inputs, state, dtype, strict=True)
+            first = first or masking.stand_in(lengths, inputs, state)
+            stand_in = first
+            if types != _types(first[0]):  # Dead rows cannot repeat these inputs.
+                stand_in = jax.tree.map(jnp.zeros_like, inputs), first[1]
             masked = dataclasses.replace(masked, stand_in=stand_in)
         at = jnp.int32(t)
         step_inputs = masked.step_inputs(at, inputs, state)

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from .._base.typing import Array, PyTree
-from .stage_checks import check_captured
+from .._time.alive_scan import in_chunks
+from .stages import check_captured
 
 
 def run_ticks(
@@ -50,7 +51,7 @@ def run_ticks(
 
     time = jax.tree.leaves(inputs)[0].shape[0]
     ticks = -(-time // chunk) + last
-    chunks = jax.tree.map(lambda x: _in_chunks(x, ticks, chunk), inputs)
+    chunks = jax.tree.map(lambda x: in_chunks(x, ticks, chunk), inputs)
     nothing = jax.tree.map(lambda x: jnp.zeros_like(x[0]), chunks)
     # The stage has the type of a start.
     converted, captured = jax.closure_convert(run_chunk, stage, nothing, state)
@@ -58,7 +59,7 @@ def run_ticks(
     run = lambda *args: converted(*args, *captured)
     ks = jnp.arange(ticks, dtype=jnp.int32)
     (_, state), outputs = jax.lax.scan(tick, (nothing, state), (ks, chunks))
-    outputs = jax.tree.map(lambda x: _in_steps(x[last:], time), outputs)
+    outputs = jax.tree.map(lambda x: jax.lax.collapse(x[last:], 0, 2)[:time], outputs)
     outputs = _where(stage == last, outputs, jax.tree.map(jnp.zeros_like, outputs))
     return jax.lax.psum(outputs, axis_name), state
 
@@ -71,15 +72,3 @@ def _skip(start: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
 
 def _where(condition: Array, tree: PyTree, other: PyTree) -> PyTree:
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree, other)
-
-
-def _in_chunks(x: Array, count: int, chunk: int) -> Array:
-    """`[count, chunk, batch, ...]`, the steps of `x` followed by zeros."""
-    after = [(0, count * chunk - x.shape[0])] + [(0, 0)] * (x.ndim - 1)
-    return jnp.pad(x, after).reshape(count, chunk, *x.shape[1:])
-
-
-def _in_steps(chunks: Array, time: int) -> Array:
-    """`[time, batch, ...]`, the steps of chunks one after the other."""
-    count, chunk, *shape = chunks.shape
-    return chunks.reshape(count * chunk, *shape)[:time]

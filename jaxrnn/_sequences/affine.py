@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .._base.gathers import broadcast_first
 from .._base.math import dot, widest_dtype
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, Params, PyTree
 from .._time import masking
 from .._time.alive_scan import alive_scan
-from .._time.restarts import rows_of
-from .._time.steps import Steps
+from .._time.steps import Steps, rows_of
 from ..memory._segments import RESIDUALS, named
 
 # The products of the inputs are computed ahead of the loop for batches of at most so
@@ -192,8 +192,8 @@ def push_forward(
             lambda state: tuple(cell.enter(state)), (state,), (d_before,)
         )
         for stage, matrix, z, d_z in zip(cell.stages, matrices, zs, d_zs, strict=True):
-            terms = [dot(d_operand, matrix, z.dtype), *([] if d_z is None else [d_z])]
-            d_z = functools.reduce(jnp.add, terms)
+            terms = [] if d_z is None else [d_z]
+            d_z = _sum([*terms, dot(d_operand, matrix, z.dtype)])
             (_, carry), (d_operand, d_carry) = push_update(
                 stage, (z, carry), (d_z, d_carry)
             )
@@ -228,8 +228,8 @@ def _tangents_outside(
         if is_perturbed(d_xs) and "inputs" in product:
             terms.append(dot(d_xs, product["inputs"], z.dtype))
         if is_perturbed(d_product.get("bias")):
-            terms.append(_plus_bias(jnp.zeros_like(z), d_product))
-        return functools.reduce(jnp.add, terms) if terms else None
+            terms = [_plus_bias(_sum(terms or [jnp.zeros_like(z)]), d_product)]
+        return _sum(terms) if terms else None
 
     stages = saved[0], operands.products, tangents.products, factors
     return list(map(tangent, *stages))
@@ -239,10 +239,18 @@ def _factors(cell: Any, elementwise: Params, saved: PyTree) -> list[Array]:
     """What each stage multiplied by its "state", `[time, batch, rows]`."""
 
     def step(zs: list, state: PyTree) -> list[Array]:
-        saved_product = lambda k, *_: zs[k]
-        return cell.chain(saved_product, elementwise, None, state)[3]
+        operand, carry = cell.enter(state)
+        operands = [operand]
+        for stage, z in zip(cell.stages[:-1], zs, strict=False):
+            operand, carry = stage.update(elementwise, z, carry)
+            operands.append(operand)
+        return operands
 
     return jax.vmap(step)(*saved)
+
+
+def _sum(terms: list[Array]) -> Array:
+    return functools.reduce(jnp.add, terms)
 
 
 def _pushed_update(operands: Operands, d_elementwise: Params) -> Callable:
@@ -259,8 +267,8 @@ def _pushed_update(operands: Operands, d_elementwise: Params) -> Callable:
             return jax.jvp(lambda *args: tuple(update(*args)), primals, tangents)
 
         return push
-    rows = jax.tree.leaves(operands.state)[0].shape[0]
-    to_rows = lambda d: jnp.broadcast_to(d, (rows, *d.shape))
+    state = jax.tree.leaves(operands.state)[0]
+    to_rows = lambda d: broadcast_first(d, state, 0)
     d_rows = jax.tree.map(to_rows, _dense(elementwise, d_elementwise))
 
     def push_rows(stage: Any, primals: tuple, tangents: tuple) -> tuple:

@@ -13,9 +13,7 @@ import jax
 from .._base.math import widened
 from .._base.typing import Array, Params, PyTree
 from .._time import masking
-from .._time.each_step import at_each_step
-from .._time.restarts import rows_of
-from .._time.steps import Steps
+from .._time.steps import Steps, at_each_step, rows_of
 from ..memory._segments import run_in_segments
 from .elements import Element, cast_like, one_like, plus, times
 from .recurrence import linear_recurrence

@@ -59,25 +59,24 @@ def with_capacity_for(tree: Any, steps: Any, first: int = 0) -> Any:
     return _map_tensor_arrays(extend, tree)
 
 
-def with_known_shapes(tree: Any, step: Callable[[Any], Any]) -> Any:
+def with_known_shapes(tree: Any, after: Callable[[], Any]) -> Any:
     """The tree, its TensorArrays with the element shape that they have after a step.
 
     Args:
         tree: What a loop carries, before its first step.
-        step: From a carry to the next one; it is traced if an array was not written.
+        after: Returns it after a step; it is called if an array was not written.
     """
     leaves = jax.tree.leaves(tree, is_leaf=is_tensor_array)
     if not any(is_tensor_array(x) and x._store is None for x in leaves):
         return tree
-    return _map_tensor_arrays(_shaped_like, tree, jax.eval_shape(step, tree))
 
+    def shaped(array: TensorArray, other: Any) -> TensorArray:
+        written = is_tensor_array(other) and isinstance(other._store, Rows)
+        if array._store is not None or not written:
+            return array
+        return array._with(array._rows(other.element_shape))
 
-def _shaped_like(array: TensorArray, other: Any) -> TensorArray:
-    """The array with the element shape of `other`, if it has none yet."""
-    written = is_tensor_array(other) and isinstance(other._store, Rows)
-    if array._store is not None or not written:
-        return array
-    return array._with(array._rows(other.element_shape))
+    return _map_tensor_arrays(shaped, tree, after())
 
 
 def _map_tensor_arrays(fn: Callable, tree: Any, *rest: Any) -> Any:

@@ -209,7 +209,7 @@ class TensorArray:
         if value.ndim == 0:
             raise ValueError(f"{where}: `value` must have rows, got {describe(value)}.")
         self._check_count(where, "rows of `value`", value.shape[0])
-        self._check_element(where, value.shape[1:])
+        check_element(where, value.shape[1:], self.element_shape)
         return self._with_rows(value)
 
     def gather(self, indices: ArrayLike, name: str | None = None) -> Array:
@@ -283,7 +283,7 @@ class TensorArray:
         self._check_count(where, "`lengths`", len(counts))
         parts = jnp.split(value, np.cumsum(counts)[:-1]) if len(counts) else []
         for part in parts:
-            self._check_element(where, part.shape)
+            check_element(where, part.shape, self.element_shape)
         if len(set(counts.tolist())) == 1 and self._config.infer_shape:
             return self._with_rows(jnp.stack(parts))
         return self._with(Ragged(tuple(parts), (True,) * len(parts)))
@@ -362,7 +362,7 @@ class TensorArray:
         self, where: str, indices: Any, shape: tuple[int, ...]
     ) -> Rows | Ragged:
         """The elements, with capacity for `indices`, if these may be written."""
-        self._check_element(where, shape)
+        check_element(where, shape, self.element_shape)
         store = self._store
         if store is None:
             ragged = not self._config.infer_shape
@@ -388,9 +388,6 @@ class TensorArray:
                 f"{describe(store.buffer)}. Use it inside of jax.vmap."
             )
         return store
-
-    def _check_element(self, where: str, shape: tuple[int, ...]) -> None:
-        check_element(where, shape, self.element_shape)
 
     def _check_count(self, where: str, what: str, count: int) -> None:
         size = self._config.size

@@ -49,8 +49,8 @@ def alive_scan(
         skip = lambda carry, at: (carry, zeros_of(types, size, (carry, at)))
         return jax.lax.cond(ts[0] < longest, run, skip, carry, at)
 
-    parts = jax.tree.map(lambda x: _in_chunks(x, size), xs)
     count = -(-time // size)
+    parts = jax.tree.map(lambda x: in_chunks(x, count, size), xs)
     ts = jnp.arange(count * size, dtype=jnp.int32).reshape(count, size)
     # Else what a chunk reads would be saved a second time, on its way into the branch.
     carry, ys = jax.lax.scan(remat(chunk, prevent_cse=False), carry, (ts, parts))
@@ -62,12 +62,10 @@ def chunk_size(time: int) -> int:
     return min(range(MOST, LEAST - 1, -1), key=lambda size: -time % size)
 
 
-def _in_chunks(x: Array, size: int) -> Array:
-    """`[chunks, size, ...]`; zeros follow the last step."""
-    missing = -x.shape[0] % size
-    if missing:
-        x = jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
-    return x.reshape(-1, size, *x.shape[1:])
+def in_chunks(x: Array, count: int, size: int) -> Array:
+    """`[count, size, ...]`; zeros follow the last step."""
+    after = [(0, count * size - x.shape[0])] + [(0, 0)] * (x.ndim - 1)
+    return jnp.pad(x, after).reshape(count, size, *x.shape[1:])
 
 
 def _as_it_is(fn: Callable, **_: Any) -> Callable:

@@ -1,12 +1,21 @@
-"""Whole sequences of a cell at once: what it is given, and whether it may be asked."""
+"""A cell over whole sequences: by its `apply_sequence` if it has one, or by a scan."""
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from .._base.cell_keys import step_key
+from .._base.trees import with_structure
 from .._base.typing import Array, Params, PyTree
 from .steps import Steps
+
+_log = logging.getLogger("jaxrnn")
+
+Apply = Callable[[Array, PyTree, PyTree], tuple[PyTree, PyTree]]
 
 
 class DeclinedError(Exception):
@@ -60,3 +69,59 @@ def apply_cell_sequence(cell: Any, params: Params, run: Run) -> tuple[PyTree, Py
     if (keys := run.keys) is not None and not getattr(cell, "holds_cells", False):
         run = run.replace(keys=lambda t: step_key(keys(t)))
     return cell.apply_sequence(params, run)
+
+
+def run_sequence(
+    apply_sequence: Callable | None,
+    apply: Apply,
+    run: Run,
+    unroll: int = 1,
+) -> tuple[PyTree, PyTree]:
+    """`(outputs, state)` of a cell over all steps.
+
+    Args:
+        apply_sequence: `apply_sequence(run)`, which may raise `DeclinedError`; None for
+            a cell without that method.
+        apply: `apply(t, inputs, state)`, one step.
+        run: The sequences. With restarts the outputs are pairs `(output, new_state)`.
+            A cell that declines is scanned, unless an implementation must run it.
+        unroll: The number of steps unrolled in each iteration of a scan.
+
+    Raises:
+        ValueError: If the cell declines and an implementation is required.
+    """
+    args = apply, run.inputs, run.state, run.steps, unroll
+    if isinstance(run.steps.time, int) and run.steps.time == 0:
+        return scan_steps(*args)
+    try:
+        if apply_sequence is None:
+            raise DeclinedError("it has no `apply_sequence`")
+        outputs, last = apply_sequence(run)
+        return outputs, with_structure(run.state, last)
+    except DeclinedError as reason:
+        if run.implementation not in (None, "xla"):
+            raise ValueError(
+                f"`implementation` {run.implementation!r} cannot run this cell on "
+                f"these sequences: {reason}. Leave it out for XLA's loop, which runs "
+                "them."
+            ) from None
+        _log.debug("the cell is run step by step: %s", reason)
+    return scan_steps(*args)
+
+
+def scan_steps(
+    apply: Apply, xs: PyTree, state: PyTree, steps: Steps, unroll: int = 1
+) -> tuple[PyTree, PyTree]:
+    """`run_sequence` step by step: the reference that faster paths must equal."""
+
+    def step(state: PyTree, scanned: tuple[Array, PyTree]) -> tuple[PyTree, PyTree]:
+        t, inputs = scanned
+        output, new_state = apply(t, *steps.step_inputs(t, inputs, state))
+        state, output = steps.mask_step(t, state, new_state, output)
+        return state, output if steps.restarts is None else (output, state)
+
+    ts = jnp.arange(steps.time, dtype=jnp.int32)
+    # A symbolic time cannot be unrolled.
+    unroll = unroll if isinstance(steps.time, int) else 1
+    state, outputs = jax.lax.scan(step, state, (ts, steps.swap_time(xs)), unroll=unroll)
+    return steps.swap_time(outputs), state

@@ -13,10 +13,49 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._base.gathers import read_at
 from .._base.trees import with_structure
 from .._base.typing import Array, PyTree
 from . import masking
-from .restarts import Restarts
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Restarts:
+    """Where sequences start within the rows, and the states that they start from.
+
+    Attributes:
+        starts: int32 `[batch, time]`, or `[time, batch]`, with the axes of the inputs:
+            the number of the sequence that starts at a step, -1 where none does.
+        restart_states: The initial state of each sequence, each leaf
+            `[sequences, ...]`; None where they are passed separately, as arguments to
+            differentiate with respect to.
+    """
+
+    starts: Any
+    restart_states: Any
+
+    def restart(self, sequence: Array, state: PyTree) -> PyTree:
+        """`state`, with a restart state in each row in which a sequence starts.
+
+        Args:
+            sequence: int32 `[batch]`, one step of `starts`, or all of them.
+            state: The state before that step, each leaf `[batch, ...]`, or before each
+                of them, with the axes of `starts` first.
+        """
+        restart_states = rows_of(self.restart_states, sequence)
+        return masking.choose(sequence >= 0, restart_states, state)
+
+
+def rows_of(tree: PyTree, indices: Array) -> PyTree:
+    """Rows `indices` of each leaf `[rows, ...]`; an arbitrary row for -1."""
+
+    def read(leaf: Any) -> Any:
+        if not leaf.shape[0]:
+            return jnp.zeros((*indices.shape, *leaf.shape[1:]), leaf.dtype)
+        return read_at(leaf, jnp.maximum(indices, 0))
+
+    return jax.tree.map(read, tree)
 
 
 @jax.tree_util.register_dataclass
@@ -68,9 +107,12 @@ class Steps:
 
     def with_restart_states(self, restart_states: PyTree) -> "Steps":
         """The same steps with other restart states; unchanged without restarts."""
+        return self._with_restarts(restart_states=restart_states)
+
+    def _with_restarts(self, **changes: Any) -> "Steps":
         if self.restarts is None:
             return self
-        restarts = dataclasses.replace(self.restarts, restart_states=restart_states)
+        restarts = dataclasses.replace(self.restarts, **changes)
         return dataclasses.replace(self, restarts=restarts)
 
     def alive(self, t: Array) -> Array:
@@ -140,9 +182,7 @@ class Steps:
         steps = dataclasses.replace(self, axis=0)
         if self.restarts is None:
             return steps
-        starts = self.swap_time(self.restarts.starts)
-        restarts = dataclasses.replace(self.restarts, starts=starts)
-        return dataclasses.replace(steps, restarts=restarts)
+        return steps._with_restarts(starts=self.swap_time(self.restarts.starts))
 
     def map_stand_in_inputs(self, fn: Callable[[PyTree], PyTree]) -> "Steps":
         """The same steps of other inputs, computed by `fn` from those of one step."""
@@ -153,14 +193,10 @@ class Steps:
 
     def read(self, tree: PyTree, t: Array) -> PyTree:
         """Step t of each leaf, `[batch, ...]`."""
-        return read_step(tree, t, self.axis)
-
-    def write(self, tree: PyTree, t: Array, step: PyTree) -> PyTree:
-        """The tree with `step`, leaves `[batch, ...]`, in place of its step t.
-
-        A step of fewer rows replaces only the first rows.
-        """
-        return write_step(tree, t, step, self.axis)
+        at = functools.partial(
+            jax.lax.dynamic_index_in_dim, keepdims=False, allow_negative_indices=False
+        )
+        return jax.tree.map(lambda x: at(x, t, self.axis), tree)
 
     def map_outputs(self, fn: Callable[[PyTree], PyTree], outputs: PyTree) -> PyTree:
         """The outputs of a run with `fn` applied; new states stay as they are."""
@@ -181,42 +217,31 @@ class Steps:
         """`size` steps from `start` on, as those of a shorter run; all must exist."""
         steps = dataclasses.replace(self, offset=self.offset + start, time=size)
         if self.restarts is not None:
-            starts = self.read_slice(self.restarts.starts, start, size)
-            restarts = dataclasses.replace(self.restarts, starts=starts)
-            steps = dataclasses.replace(steps, restarts=restarts)
+            starts = self.restarts.starts
+            starts = jax.lax.dynamic_slice_in_dim(starts, start, size, self.axis)
+            steps = steps._with_restarts(starts=starts)
         if self.lengths is None:
             return steps
         lengths = jnp.clip(self.lengths - start, 0, size)
         longest = jnp.clip(self.longest - start, 0, size)
         return dataclasses.replace(steps, lengths=lengths, longest=longest)
 
-    def read_slice(self, tree: PyTree, start: Array, size: int) -> PyTree:
-        """`size` steps of each leaf, from `start` on."""
-        read = functools.partial(
-            jax.lax.dynamic_slice_in_dim, slice_size=size, axis=self.axis
-        )
-        return jax.tree.map(lambda x: read(x, start), tree)
 
-    def write_slice(self, tree: PyTree, start: Array, part: PyTree) -> PyTree:
-        """The tree with `part` in place of its steps from `start` on."""
-        put = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=self.axis)
-        return jax.tree.map(lambda x, p: put(x, p, start), tree, part)
+def at_each_step(fn: Callable[..., PyTree], *trees: Any) -> PyTree:
+    """`fn` mapped over steps; a product in it becomes one product over all of them.
 
+    Args:
+        fn: A function of one step of each tree, leaves `[batch, ...]`, which treats
+            each row separately. In rows that are not alive its arguments must be
+            finite, or its derivatives are not.
+        trees: Sequences, each leaf `[batch, time, ...]`, or all `[time, batch, ...]`.
 
-def read_step(tree: PyTree, t: Array | int, axis: int) -> PyTree:
-    """Entry t of each leaf along `axis`, which it does not have any more."""
-    at = functools.partial(
-        jax.lax.dynamic_index_in_dim, keepdims=False, allow_negative_indices=False
-    )
-    return jax.tree.map(lambda x: at(x, t, axis), tree)
-
-
-def write_step(tree: PyTree, t: Array | int, step: PyTree, axis: int) -> PyTree:
-    """The tree with `step` in place of entry t along `axis`."""
-    put = functools.partial(
-        jax.lax.dynamic_update_index_in_dim, allow_negative_indices=False
-    )
-    return jax.tree.map(lambda x, s: put(x, s, t, axis), tree, step)
+    Returns:
+        What `fn` returns, with the same two axes.
+    """
+    # Always over the first axis, even if that is the batch: `fn` then takes the steps
+    # of one row for rows. Mapped over the second axis, XLA would transpose every array.
+    return jax.vmap(fn)(*trees)
 
 
 def steps_to_run(lengths: Array, time: int) -> Array:

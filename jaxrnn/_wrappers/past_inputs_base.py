@@ -18,9 +18,8 @@ from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
 from .._cells.hyperparameters import set_field
 from .._cells.step_checks import check_state, check_state_dtypes, check_step_inputs
-from .._time.each_step import at_each_step
 from .._time.run import Run, apply_cell_sequence
-from .._time.steps import Steps
+from .._time.steps import Steps, at_each_step
 from .base import WrapperCell
 
 

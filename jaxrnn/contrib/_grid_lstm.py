@@ -24,7 +24,7 @@ from .._cells.hyperparameters import set_common_fields, set_field
 from .._cells.initializers import glorot_uniform, zeros
 from .._cells.specs_cell import SpecsCell
 from .._cells.states import add_peephole
-from .._time.sequence import scan_steps
+from .._time.run import scan_steps
 from ._contrib_lstm import joined, shard_specs
 from ._time_freq_lstm import check_window, count_windows
 

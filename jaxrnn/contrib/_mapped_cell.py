@@ -10,8 +10,8 @@ from jaxrnn import RNNCell, Run
 from .._base.cell_keys import apply_cell, check_key_of_step
 from .._base.typing import DType, Key, Params, PyTree, Shaped
 from .._cells.step_checks import check_step_inputs
-from .._time.each_step import at_each_step
 from .._time.run import apply_cell_sequence
+from .._time.steps import at_each_step
 from .._wrappers.own_params import ParamsWrapper
 
 

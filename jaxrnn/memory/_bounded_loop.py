@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.jax_internals import eval_jaxpr
-from .._base.sharding import as_varying_as, buffers_for
+from .._base.sharding import as_varying_as, zeros_of
 from .._base.typing import Array, PyTree
 from ._segments import STATE, in_scan, named, save_on_host
 from ._strategy import CheckpointPlan
@@ -47,7 +47,7 @@ def bounded_loop(
     zero = as_varying_as(carry, jnp.zeros((), jnp.int32))
     if isinstance(limit, int) and not limit:
         y_types = jax.eval_shape(step, zero, carry)[1]
-        return zero, carry, buffers_for(carry, y_types, 0, 0)
+        return zero, carry, zeros_of(y_types, 0, carry)
     closed, (_, y_types) = jax.make_jaxpr(step, return_shape=True)(zero, carry)
     trees = jax.tree.structure((carry, y_types))
     jaxpr = closed.jaxpr
@@ -64,23 +64,17 @@ def bounded_loop(
     def rule(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
         leaves, tree = jax.tree.flatten(primals)
         d_leaves = jax.tree.leaves(tangents)
-        is_perturbed = [isinstance(d, jax.Array) for d in d_leaves]
-        marked = zip(leaves, is_perturbed, strict=True)
-        perturbed = [x for x, mark in marked if mark]
+        perturbed = [i for i, d in enumerate(d_leaves) if isinstance(d, jax.Array)]
 
-        def of_perturbed(*perturbed: Array) -> tuple[Array, PyTree, PyTree]:
-            rest = iter(perturbed)
-            pairs = zip(leaves, is_perturbed, strict=True)
-            consts, carry = tree.unflatten(
-                [next(rest) if mark else x for x, mark in pairs]
-            )
+        def of_perturbed(*given: Array) -> tuple[Array, PyTree, PyTree]:
+            rest = dict(zip(perturbed, given, strict=True))
+            filled = [rest.get(i, leaf) for i, leaf in enumerate(leaves)]
+            consts, carry = tree.unflatten(filled)
             taken = lambda t, carry: pure_step(consts, t, carry)
             return _scan(running, taken, carry, limit, y_types, plan)
 
-        d_perturbed = [
-            d for d, mark in zip(d_leaves, is_perturbed, strict=True) if mark
-        ]
-        return jax.jvp(of_perturbed, perturbed, d_perturbed)
+        pick = lambda xs: [xs[i] for i in perturbed]
+        return jax.jvp(of_perturbed, pick(leaves), pick(d_leaves))
 
     run.defjvp(rule, symbolic_zeros=True)
     return run(closed.consts, carry)
@@ -90,7 +84,7 @@ def _while(
     running: Running, step: Step, carry: PyTree, limit: Any, y_types: PyTree
 ) -> tuple[Array, PyTree, PyTree]:
     """`bounded_loop` without derivatives."""
-    buffers = buffers_for(carry, y_types, limit, 0)
+    buffers = zeros_of(y_types, limit, carry)
     start = as_varying_as(carry, jnp.zeros((), jnp.int32))
 
     def goes_on(loop: Any) -> Array:
@@ -141,7 +135,7 @@ def _scan(
         def segment(state: Any, _: None) -> tuple[Any, PyTree]:
             state = named(STATE, state) if on_host else state
             run = lambda state: jax.lax.scan(body, state, None, length=count)
-            skip = lambda state: (state, _zeros(types, state))
+            skip = lambda state: (state, zeros_of(types, count, state))
             return jax.lax.cond(goes_on(state), run, skip, state)
 
         # Around the condition, which would save a copy of all that is closed over.
@@ -151,8 +145,8 @@ def _scan(
     body, types, steps = one_step, y_types, 1
     for depth, size in reversed(list(enumerate(sizes))):
         count = -(-min(size, limit) // steps)
-        types = jax.tree.map(functools.partial(_longer, count), types)
         body = segment_of(body, count, types, plan.on_host and not depth)
+        types = jax.eval_shape(functools.partial(zeros_of, types, count, ()))
         steps *= count
     state, ys = jax.lax.scan(body, start, None, length=-(-limit // steps))
     flat = lambda y: y.reshape(-1, *y.shape[len(sizes) + 1 :])[:limit]
@@ -161,12 +155,3 @@ def _scan(
 
 def _choose(is_taken: Array, tree: PyTree, other: PyTree) -> PyTree:
     return jax.tree.map(lambda x, y: jnp.where(is_taken, x, y), tree, other)
-
-
-def _longer(count: int, y: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((count, *y.shape), y.dtype)
-
-
-def _zeros(types: PyTree, like: PyTree) -> PyTree:
-    zeros = jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), types)
-    return as_varying_as(like, zeros)

@@ -10,14 +10,12 @@ import jax.numpy as jnp
 
 from .._base.arguments import INT32_MAX, as_dtype, check_time_major
 from .._base.errors import describe
-from .._base.math import widest_dtype
+from .._base.math import is_float, widest_dtype
 from .._base.typing import DType, Params, PyTree
-from .._cells.base import RNNCell
-from .._cells.bound import BoundCell
-from .._drivers.dynamic_rnn import dynamic_rnn
 from .._time.masking import first_inputs
 from ..memory import Keep, Nested, Offload, Recompute, Strategy
 from ..memory._strategy import as_strategy, plan_of
+from .dynamic_rnn import dynamic_rnn
 
 _WHERE = "memory_plan"
 _USUAL = (
@@ -29,6 +27,7 @@ _USUAL = (
     Offload(),
     Offload(Recompute(64)),
 )
+_HEAD = ("strategy", "saved", "saved on host", "peak", "extra FLOPs")
 _UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
 
@@ -78,10 +77,12 @@ class MemoryPlan:
     outputs: int
 
     def __str__(self) -> str:
-        head = ("strategy", "saved", "saved on host", "peak", "extra FLOPs")
-        table = [head, *map(_cells, self.rows)]
+        table = [_HEAD, *map(_texts, self.rows)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        first, *rest = (_line(row, widths) for row in table)
+        first, *rest = (
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+            for row in table
+        )
         beside = (
             f"Besides: inputs {_size(self.inputs)}; outputs {_size(self.outputs)}, "
             "twice that if the loss reads them.\n"
@@ -90,21 +91,10 @@ class MemoryPlan:
         return "\n".join([self.title, "", first, "-" * len(first), *rest, "", beside])
 
 
-def _line(row: tuple[str, ...], widths: list[int]) -> str:
-    name, *numbers = row
-    width, *others = widths
-    right = (text.rjust(w) for text, w in zip(numbers, others, strict=True))
-    return "  ".join([name.ljust(width), *right])
-
-
-def _cells(row: PlannedStrategy) -> tuple[str, ...]:
+def _texts(row: PlannedStrategy) -> tuple[str, ...]:
     sizes = row.saved.device, row.saved.host, row.peak.device
     extra = f"{row.extra_flops / 1e9:.1f} G, {row.extra_share:.0%}"
-    return (
-        repr(row.strategy),
-        *map(_size, sizes),
-        extra if row.extra_flops else "none",
-    )
+    return repr(row.strategy), *map(_size, sizes), extra if row.extra_flops else "none"
 
 
 def _size(count: int) -> str:
@@ -113,7 +103,7 @@ def _size(count: int) -> str:
 
 
 def memory_plan(
-    cell: RNNCell | BoundCell,
+    cell: Any,
     inputs_shape: Sequence[int] | PyTree,
     strategies: Sequence[bool | Strategy] = _USUAL,
     *,
@@ -157,11 +147,19 @@ def memory_plan(
         46
     """
     check_time_major(_WHERE, time_major)
-    planned = _as_strategies(strategies)
+    if not isinstance(strategies, list | tuple):
+        raise TypeError(
+            f"{_WHERE}: `strategies` must be a list of them, got "
+            f"{describe(strategies)}. For example `[Keep(), True]`."
+        )
+    planned = [
+        as_strategy(_WHERE, f"strategies[{i}]", s) for i, s in enumerate(strategies)
+    ]
     inputs = _as_inputs(inputs_shape, as_dtype(_WHERE, dtype or jnp.float32))
-    floats = [x for x in jax.tree.leaves(inputs) if jnp.issubdtype(x, jnp.floating)]
+    leaves, axis = jax.tree.leaves(inputs), 0 if time_major else 1
+    floats = list(filter(is_float, leaves))
     dtype = as_dtype(_WHERE, dtype or (widest_dtype(floats) if floats else jnp.float32))
-    bind, params = _with_params(cell, inputs, dtype, 0 if time_major else 1)
+    bind, params = _with_params(cell, inputs, dtype, axis)
 
     def loss(params: Params, inputs: PyTree, strategy: Any = False) -> Any:
         outputs, state = dynamic_rnn(
@@ -172,29 +170,18 @@ def memory_plan(
             time_major=time_major,
             implementation="xla",  # XLA does not see into others; they save the same.
         )
-        floats = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x, jnp.inexact)]
+        floats = filter(is_float, jax.tree.leaves(state))
         return sum(jnp.sum(x.astype(jnp.float32)) for x in floats), outputs
 
-    leaf = jax.tree.leaves(inputs)[0]
-    batch_size, time = leaf.shape[1::-1] if time_major else leaf.shape[:2]
-    forward = time * _step_flops(loss, params, inputs, 0 if time_major else 1)
-    unbound = cell.cell if isinstance(cell, BoundCell) else cell
+    time, batch_size = leaves[0].shape[axis], leaves[0].shape[1 - axis]
+    forward = time * _step_flops(loss, params, inputs, axis)
+    unbound = cell.cell if _is_bound(cell) else cell
     return MemoryPlan(
         f"{unbound!r} over {time} steps of {batch_size} rows, {dtype}",
         tuple(_planned(loss, params, inputs, s, time, forward) for s in planned),
-        inputs=_bytes(jax.tree.leaves(inputs)),
+        inputs=_bytes(leaves),
         outputs=_bytes(jax.tree.leaves(jax.eval_shape(loss, params, inputs)[1])),
     )
-
-
-def _as_strategies(strategies: Any) -> list[Strategy]:
-    if not isinstance(strategies, list | tuple):
-        raise TypeError(
-            f"{_WHERE}: `strategies` must be a list of them, got "
-            f"{describe(strategies)}. For example `[Keep(), True]`."
-        )
-    named = ((f"strategies[{i}]", s) for i, s in enumerate(strategies))
-    return [as_strategy(_WHERE, name, strategy) for name, strategy in named]
 
 
 def _planned(
@@ -259,14 +246,19 @@ def _as_inputs(shape: Any, dtype: DType) -> PyTree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shape)
 
 
+def _is_bound(cell: Any) -> bool:
+    return all(hasattr(cell, name) for name in ("cell", "params", "key"))
+
+
 def _with_params(
     cell: Any, inputs: PyTree, dtype: DType, axis: int
-) -> tuple[Callable[[Params], BoundCell], Params]:
+) -> tuple[Callable[[Params], Any], Params]:
     """The function that binds the cell to its parameters, and their types."""
-    if isinstance(cell, BoundCell):
+    if _is_bound(cell):
         bind = lambda params: dataclasses.replace(cell, params=params)
         return bind, jax.eval_shape(lambda: cell.params)
-    if not isinstance(cell, RNNCell):
+    makes_params = ("init", "bind", "state_size")  # Cells of Flax have no `state_size`.
+    if isinstance(cell, type) or not all(hasattr(cell, n) for n in makes_params):
         raise TypeError(
             f"{_WHERE}: `cell` must be a cell of jaxrnn, got {describe(cell)}. It has "
             "to make its parameters from shapes alone."
