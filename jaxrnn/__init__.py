@@ -68,17 +68,12 @@ from ._cells.initializers import ParamSpec as ParamSpec
 from ._cells.linear_recurrence import LinearRecurrenceCell as LinearRecurrenceCell
 from ._cells.lru import LRUCell as LRUCell
 from ._cells.lstm import LSTMCell as LSTMCell
-from ._cells.min_gru import MinGRUCell as MinGRUCell
-from ._cells.min_lstm import MinLSTMCell as MinLSTMCell
-from ._cells.mlstm import MLSTMCell as MLSTMCell
+from ._cells.minimal import MinGRUCell as MinGRUCell, MinLSTMCell as MinLSTMCell
+from ._cells.mlstm import MLSTMCell as MLSTMCell, MLSTMState as MLSTMState
 from ._cells.qrnn import QRNNCell as QRNNCell
 from ._cells.rg_lru import RGLRUCell as RGLRUCell
-from ._cells.slstm import SLSTMCell as SLSTMCell
-from ._cells.states import (
-    LSTMStateTuple as LSTMStateTuple,
-    MLSTMState as MLSTMState,
-    SLSTMState as SLSTMState,
-)
+from ._cells.slstm import SLSTMCell as SLSTMCell, SLSTMState as SLSTMState
+from ._cells.states import LSTMStateTuple as LSTMStateTuple
 from ._drivers.bidirectional import (
     bidirectional_dynamic_rnn as bidirectional_dynamic_rnn,
     static_bidirectional_rnn as static_bidirectional_rnn,

@@ -16,7 +16,6 @@ CASES = {
     "gru_after B16 T50 D32 H64 dense": "GRU, 64 units",
     "lstm2 B16 T50 D32 H64 dense": "two LSTM layers",
     "lstm B64 T200 D128 H256 dense": "LSTM, 256 units,\n64 rows",
-    "lstm B64 T200 D128 H256 uniform": "LSTM, 256 units,\n64 rows, with lengths",
 }
 PARTS = ("trace_s", "lower_s", "compile_s")
 WIDTH = 0.27  # Of a bar.
@@ -25,7 +24,7 @@ WIDTH = 0.27  # Of a bar.
 def draw() -> Figure:
     """A group of bars for each case, each divided at the start of compilation."""
     rows = {row["name"]: row for row in json.loads(RESULTS.read_text())["cases"]}
-    figure, axes = plt.subplots(figsize=(8, 5.6))
+    figure, axes = plt.subplots(figsize=(8, 4.8))
     for y, case in enumerate(CASES):
         draw_case(axes, y, rows[f"{case} train"]["peers"])
     axes.set_yticks(range(len(CASES)), list(CASES.values()))
@@ -33,7 +32,7 @@ def draw() -> Figure:
     axes.set_xlabel("seconds: trace and lower (pale), then compile")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.legend(loc="upper right", frameon=False)
+    axes.legend(loc="lower right", frameon=False)
     return figure
 
 

@@ -42,9 +42,14 @@ def _is_fixed(value: Any) -> bool:
 def _parts(value: Any) -> list | None:
     """What has to stay as it is for `value` to; None if it may change anyway."""
     if isinstance(value, jax.tree_util.PyTreeDef):
-        return [value.node_data(), *value.children()]
+        kind, data = value.node_data() or (None, None)
+        is_dict = isinstance(kind, type) and issubclass(kind, dict)  # Of its keys.
+        return [None if is_dict else data, *value.children()]
     if isinstance(value, tuple | frozenset):
         return list(value)
+    if getattr(value, "__module__", "").split(".")[0] in (*_FIXED, "jaxrnn"):
+        if isinstance(value, types.FunctionType):
+            return []
     if isinstance(value, types.FunctionType):
         cells = [c for c in value.__closure__ or () if c != types.CellType()]
         defaults = value.__defaults__, *(value.__kwdefaults__ or {}).values()
@@ -53,7 +58,8 @@ def _parts(value: Any) -> list | None:
         return [value.func, value.args, *value.keywords.values()]
     if dataclasses.is_dataclass(value) and type(value).__dataclass_params__.frozen:  # pyright: ignore[reportAttributeAccessIssue]
         names = {field.name for field in dataclasses.fields(value)}
-        return [getattr(value, name) for name in sorted(names | vars(value).keys())]
+        names |= set(getattr(value, "__dict__", ()))
+        return [getattr(value, name) for name in sorted(names)]
     is_of_library = type(value).__module__.split(".")[0] in _FIXED
     wrapped = getattr(value, "__wrapped__", None)  # By `jax.jit`, say.
     if is_of_library and not isinstance(value, jax.Array | np.ndarray):

@@ -9,7 +9,6 @@ from .._base.errors import check_not_masked, describe, is_array
 from .._base.inputs import check_same_size, named_inputs
 from .._base.lengths import as_lengths
 from .._base.math import is_traced
-from .._base.trees import map_named
 from .._base.typing import Lengths, PyTree
 
 
@@ -119,26 +118,3 @@ def cut(source: Any, start: int, size: int, time_major: bool) -> np.ndarray:
     window = np.zeros(shape, steps.dtype)
     window[*before, : steps.shape[axis]] = steps
     return window
-
-
-def from_padded(
-    where: str, inputs: PyTree, sequence_length: Lengths, time_major: bool
-) -> tuple[PyTree, np.ndarray, int]:
-    """The valid steps of padded inputs, their lengths and the size of the time axis.
-
-    Returns:
-        `(steps, lengths, time)`, each leaf of `steps` `[sum(lengths), ...]`.
-
-    Raises:
-        TypeError: If a leaf is traced or not an array, or lengths are not integers.
-        ValueError: If there are no arrays, a rank is below 2, or axes disagree.
-    """
-    fix = "A list of sequences goes without `sequence_length`."
-    axes = f"{axes_of(time_major)}. {fix}"
-    as_leaf = lambda name, leaf: as_host_array(where, name, leaf, 2, axes)
-    arrays = map_named("inputs", as_leaf, inputs)
-    time, batch_size = time_and_batch(where, arrays, time_major, fix)
-    lengths = host_lengths(where, sequence_length, batch_size).clip(max=time)
-    alive = np.arange(time) < lengths[:, None]
-    rows_first = lambda x: np.swapaxes(x, 0, 1) if time_major else x
-    return jax.tree.map(lambda x: rows_first(x)[alive], arrays), lengths, time

@@ -9,8 +9,8 @@ import numpy as np
 from .._base.arguments import as_count, check_time_major
 from .._base.errors import describe
 from .packed_sequences import PackedSequences
-from .packing import PackShape, lay_out
-from .records import RecordReader, joined
+from .packing import OpenPack, PackShape
+from .records import RecordReader
 
 _WHERE = "packed_batches"
 
@@ -25,7 +25,7 @@ class PackedBatches(Iterator[PackedSequences]):
         self._restart()
 
     def _restart(self) -> None:
-        self._batch: _OpenBatch | None = None
+        self._batch: OpenPack | None = None
         self._held: list[np.ndarray] | None = None  # A record in no batch yet.
         # States before the record that is held and the first of the next batch.
         self._before_held: dict[str, Any] | None = None
@@ -34,13 +34,14 @@ class PackedBatches(Iterator[PackedSequences]):
     def __next__(self) -> PackedSequences:
         # An open batch outlasts an error, such as that of a record that is too long.
         while record := self._held or self._read():
-            self._batch = self._batch or _OpenBatch(self._shape)
-            if not self._batch.add(record):
+            self._batch = self._batch or OpenPack(self._shape, record)
+            if not _put_first_fit(self._batch, record, self._shape.sequences):
                 break
             self._held = None
         if self._batch is None:
             raise StopIteration
-        packed = self._batch.packed(self._reader.structure)
+        time = self._shape.row_length
+        packed = self._batch.packed(self._reader.structure, time)
         self._batch = None
         self._before_batch = None if self._held is None else self._before_held
         return packed
@@ -183,34 +184,14 @@ def packed_batches(
     return PackedBatches(source, shape)
 
 
-class _OpenBatch:
-    """A batch of packed sequences that is being filled, first fit."""
-
-    def __init__(self, shape: PackShape) -> None:
-        self._shape = shape
-        self._free = [shape.row_length] * shape.rows
-        self._records: list[list[np.ndarray]] = []
-        self._places: list[tuple[int, int]] = []  # The row and step of each.
-
-    def add(self, record: list[np.ndarray]) -> bool:
-        """Copies a record into the first row with room; whether there was room."""
-        length = len(record[0])
-        fitting = (r for r, free in enumerate(self._free) if length <= free)
-        row = next(fitting, None)
-        if row is None or len(self._records) == self._shape.sequences:
-            return False
-        step = self._shape.row_length - self._free[row]
-        self._places.append((row, step) if length else (0, 0))
-        self._records.append([leaf.copy() for leaf in record])
-        self._free[row] -= length
-        return True
-
-    def packed(self, structure: Any) -> PackedSequences:
-        """The batch, whose inputs have this structure."""
-        steps, lengths = joined(self._records, structure)
-        row, offset = np.asarray(self._places, np.int32).T
-        time = self._shape.row_length
-        return lay_out(steps, lengths, row, offset, self._shape, time)
+def _put_first_fit(pack: OpenPack, record: list[np.ndarray], most: int) -> bool:
+    """Copies a record into the first row with room; whether there was room."""
+    fitting = (r for r, free in enumerate(pack.free) if len(record[0]) <= free)
+    row = next(fitting, None)
+    if row is None or pack.count == most:
+        return False
+    pack.put(pack.count, record, row)
+    return True
 
 
 class _Indexed(Iterator[Any]):

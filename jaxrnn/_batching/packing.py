@@ -4,16 +4,15 @@ They are packed on the host, in NumPy, since shapes depend on the lengths.
 """
 
 import bisect
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from .._base.arguments import as_count, check_time_major
 from .._base.typing import Lengths, PyTree
-from .host import from_padded
 from .packed_sequences import PackedSequences
-from .records import from_list
+from .records import from_list, from_padded
 
 _WHERE = "pack_sequences"
 
@@ -79,17 +78,17 @@ def pack_sequences(
     if row_length is not None:
         row_length = as_count(_WHERE, "row_length", row_length)
     if sequence_length is None:
-        steps, lengths = from_list(_WHERE, inputs)
-        time = None
+        records, time = from_list(_WHERE, inputs), None
     else:
-        steps, lengths, time = from_padded(_WHERE, inputs, sequence_length, time_major)
-    row_length = _fitting_row_length(lengths, row_length)
-    row, offset, needed = _best_fit(lengths, row_length)
+        records, time = from_padded(_WHERE, inputs, sequence_length, time_major)
+    row_length = _fitting_row_length(records.lengths, row_length)
+    placed, needed = _best_fit(records.lengths, row_length)
     rows = _fitting_rows(needed, rows, row_length)
-    shape = PackShape(rows, row_length, len(lengths), bool(time_major))
-    return lay_out(
-        steps, lengths, row, offset, shape, row_length if time is None else time
-    )
+    shape = PackShape(rows, row_length, len(records.leaves), bool(time_major))
+    pack = OpenPack(shape, records.like)
+    for i, row in placed:
+        pack.put(i, records.leaves[i], row)
+    return pack.packed(records.structure, row_length if time is None else time)
 
 
 def _fitting_row_length(lengths: np.ndarray, row_length: int | None) -> int:
@@ -114,16 +113,17 @@ def _fitting_rows(needed: int, rows: int | None, row_length: int) -> int:
 
 def _best_fit(
     lengths: np.ndarray, row_length: int
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Row and offset of each sequence, int32, and the number of rows.
+) -> tuple[list[tuple[int, int]], int]:
+    """`(sequence, row)` in the order of packing, and the number of rows.
 
     It needs at most about 11/9 of the minimum number of rows. Rows with equally many
     free steps form a group, so a sequence costs one search among the groups. Sequences
-    of length 0 take no steps and have row and offset 0.
+    of length 0 take no steps and are not packed.
 
     Source: Johnson 1973, "Near-optimal bin packing algorithms".
     """
-    row, offset, used = [0] * len(lengths), [0] * len(lengths), []
+    placed: list[tuple[int, int]] = []
+    count = 0
     rows_by_free: dict[int, list[int]] = {}
     frees: list[int] = []  # The keys of groups that are not empty, ascending.
     longest_first = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
@@ -132,21 +132,20 @@ def _best_fit(
     ):
         at = bisect.bisect_left(frees, length)
         if at == len(frees):
-            r = len(used)
-            used.append(0)
+            row, free = count, row_length
+            count += 1
         else:
-            group = rows_by_free[frees[at]]
-            r = group.pop()
-            if not group:
+            free = frees[at]
+            row = rows_by_free[free].pop()
+            if not rows_by_free[free]:
                 del frees[at]
-        row[i], offset[i] = r, used[r]
-        used[r] += length
-        free = row_length - used[r]
+        placed.append((i, row))
+        free -= length
         group = rows_by_free.setdefault(free, [])
         if not group:
             bisect.insort(frees, free)
-        group.append(r)
-    return np.asarray(row, np.int32), np.asarray(offset, np.int32), len(used)
+        group.append(row)
+    return placed, count
 
 
 class PackShape(NamedTuple):
@@ -158,46 +157,56 @@ class PackShape(NamedTuple):
     time_major: bool
 
 
-def lay_out(
-    steps: PyTree,
-    lengths: np.ndarray,
-    row: np.ndarray,
-    offset: np.ndarray,
-    shape: PackShape,
-    time: int,
-) -> PackedSequences:
-    """The pack of sequences whose places are known.
+class OpenPack:
+    """A pack that is being filled.
 
-    Args:
-        steps: The steps of all sequences, end to end, each leaf `[steps, ...]`.
-        lengths: The length of each sequence.
-        row: int32, the row of each; 0 for those of length 0.
-        offset: int32, the step of that row at which each starts; 0 likewise.
-        shape: The sizes of the pack; it may have more sequences, of length 0.
-        time: The size of the time axis that `unpack` returns.
+    Attributes:
+        free: The number of steps of each row that are not used.
+        count: The number of sequences that were put.
     """
-    axes = slice(None, None, -1 if shape.time_major else 1)
 
-    def put(x: np.ndarray, row: np.ndarray, step: np.ndarray, fill: int) -> np.ndarray:
-        packed = np.full(shape[:2][axes] + x.shape[1:], fill, x.dtype)
-        packed[(row, step)[axes]] = x
-        return packed
+    def __init__(self, shape: PackShape, like: list[np.ndarray]) -> None:
+        """An empty pack for sequences of the dtypes and shapes of a step of `like`."""
+        self._shape, self.count = shape, 0
+        self.free = [shape.row_length] * shape.rows
+        self._leaves = [self._steps(x.shape[1:], x.dtype, 0) for x in like]
+        self._starts = self._steps((), np.dtype(np.int32), -1)
+        zeros = lambda: np.zeros(shape.sequences, np.int32)
+        self._row, self._offset, self._length = zeros(), zeros(), zeros()
 
-    # For each step its sequence, and its index in that.
-    sequence = np.repeat(np.arange(len(lengths)), lengths)
-    t = np.arange(len(sequence)) - (np.cumsum(lengths) - lengths)[sequence]
-    place = row[sequence], offset[sequence] + t
-    not_empty = np.flatnonzero(lengths).astype(np.int32)
-    pad = lambda x: np.pad(x.astype(np.int32), (0, shape.sequences - len(x)))
-    return PackedSequences(
-        inputs=jax.tree.map(lambda x: put(x, *place, 0), steps),
-        lengths=np.bincount(row, lengths, shape.rows).astype(np.int32),
-        starts=put(not_empty, row[not_empty], offset[not_empty], -1),
-        row=pad(row),
-        offset=pad(offset),
-        sequence_length=pad(lengths),
-        time=time,
-        time_major=shape.time_major,
-        rows=shape.rows,
-        sequences=shape.sequences,
-    )
+    def _steps(self, tail: tuple[int, ...], dtype: np.dtype, fill: int) -> np.ndarray:
+        """`[rows, row_length, ...]`; in memory time is first if `time_major`."""
+        rows, row_length, _, time_major = self._shape
+        if time_major:
+            return np.full((row_length, rows, *tail), fill, dtype).swapaxes(0, 1)
+        return np.full((rows, row_length, *tail), fill, dtype)
+
+    def put(self, i: int, sequence: list[np.ndarray], row: int) -> None:
+        """Copies sequence number i to the end of a row that has room."""
+        self.count += 1
+        length = len(sequence[0])
+        if not length:  # It takes no steps; row and offset stay 0.
+            return
+        start = self._shape.row_length - self.free[row]
+        self.free[row] -= length
+        self._row[i], self._offset[i], self._length[i] = row, start, length
+        self._starts[row, start] = i
+        for leaf, steps in zip(self._leaves, sequence, strict=True):
+            leaf[row, start : start + length] = steps
+
+    def packed(self, structure: Any, time: int) -> PackedSequences:
+        """The pack, whose inputs have that structure; `unpack` pads to `time`."""
+        rows, row_length, sequences, time_major = self._shape
+        turn = lambda x: x.swapaxes(0, 1) if time_major else x
+        return PackedSequences(
+            inputs=jax.tree.unflatten(structure, map(turn, self._leaves)),
+            lengths=row_length - np.asarray(self.free, np.int32),
+            starts=turn(self._starts),
+            row=self._row,
+            offset=self._offset,
+            sequence_length=self._length,
+            time=time,
+            time_major=time_major,
+            rows=rows,
+            sequences=sequences,
+        )

@@ -1,7 +1,6 @@
 """Sequences that arrive one by one, each an array `[length, ...]` or a nest of them."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -9,8 +8,8 @@ import numpy as np
 from .._base.errors import describe, describe_structure
 from .._base.inputs import named_inputs
 from .._base.trees import check_structure, map_named, named_leaves
-from .._base.typing import PyTree
-from .host import as_host_array
+from .._base.typing import Lengths, PyTree
+from .host import as_host_array, axes_of, host_lengths, time_and_batch
 
 
 class RecordReader:
@@ -83,11 +82,27 @@ class RecordReader:
         return [full for full, _ in named_leaves(name, indices)][i]
 
 
-def from_list(where: str, inputs: Any) -> tuple[PyTree, np.ndarray]:
-    """The steps and the lengths of sequences in a list.
+class Records(NamedTuple):
+    """Sequences as lists of arrays `[length, ...]`.
 
-    Returns:
-        `(steps, lengths)`, each leaf of `steps` `[sum(lengths), ...]`.
+    Attributes:
+        leaves: The arrays of each sequence.
+        like: Arrays of the same dtypes and shapes of a step.
+        structure: The nest that the arrays of each sequence form.
+    """
+
+    leaves: list[list[np.ndarray]]
+    like: list[np.ndarray]
+    structure: Any
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The length of each sequence."""
+        return np.asarray([len(leaves[0]) for leaves in self.leaves], np.int32)
+
+
+def from_list(where: str, inputs: Any) -> Records:
+    """The sequences in a list.
 
     Raises:
         TypeError: If `inputs` are not a list or tuple; if a leaf is traced or not an
@@ -103,14 +118,28 @@ def from_list(where: str, inputs: Any) -> tuple[PyTree, np.ndarray]:
     if not inputs:
         named_inputs(where, inputs, "A batch of no rows can be given padded.")
     reader = RecordReader(where)
-    records = [reader.leaves(f"inputs[{i}]", x) for i, x in enumerate(inputs)]
-    return joined(records, reader.structure)
+    leaves = [reader.leaves(f"inputs[{i}]", x) for i, x in enumerate(inputs)]
+    return Records(leaves, leaves[0], reader.structure)
 
 
-def joined(
-    records: Sequence[list[np.ndarray]], structure: Any
-) -> tuple[PyTree, np.ndarray]:
-    """`(steps, lengths)` of sequences as a `RecordReader` reads them."""
-    steps = [np.concatenate(leaves) for leaves in zip(*records, strict=True)]
-    lengths = np.asarray([len(leaves[0]) for leaves in records])
-    return jax.tree.unflatten(structure, steps), lengths
+def from_padded(
+    where: str, inputs: PyTree, sequence_length: Lengths, time_major: bool
+) -> tuple[Records, int]:
+    """The sequences of padded inputs, and the size of their time axis.
+
+    Raises:
+        TypeError: If a leaf is traced or not an array, or lengths are not integers.
+        ValueError: If there are no arrays, a rank is below 2, or axes disagree.
+    """
+    fix = "A list of sequences goes without `sequence_length`."
+    axes = f"{axes_of(time_major)}. {fix}"
+    as_leaf = lambda name, leaf: as_host_array(where, name, leaf, 2, axes)
+    arrays, structure = jax.tree.flatten(map_named("inputs", as_leaf, inputs))
+    time, batch_size = time_and_batch(
+        where, jax.tree.unflatten(structure, arrays), time_major, fix
+    )
+    lengths = host_lengths(where, sequence_length, batch_size).clip(max=time)
+    arrays = [np.swapaxes(x, 0, 1) if time_major else x for x in arrays]
+    leaves = [[x[i, :n] for x in arrays] for i, n in enumerate(lengths.tolist())]
+    like = [np.empty((0, *x.shape[2:]), x.dtype) for x in arrays]
+    return Records(leaves, like, structure), time

@@ -15,24 +15,18 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_bool, as_count, as_dtype, check_functions
-from .._base.cell_keys import check_key, check_key_of_step
+from .._base.arguments import as_bool, as_count, check_functions
 from .._base.errors import describe, describe_leaves, noting
 from .._base.math import affine, is_traced, widest_dtype
 from .._base.trees import merge_dicts
-from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
+from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._sequences.implementation import run_affine
 from .._time import masking
 from .._time.run import DeclinedError, Run
-from .base import RNNCell, scope_name
-from .initializers import ParamSpec, make_params
-from .step_checks import (
-    check_floating,
-    check_one_dtype,
-    check_params,
-    check_state,
-    check_step_inputs,
-)
+from .base import scope_name
+from .initializers import ParamSpec
+from .specs_cell import SpecsCell
+from .step_checks import check_one_dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +52,7 @@ class Stage:
         takes_inputs: Whether the inputs are concatenated before the operand.
         blocks: The number of equal blocks into which the update splits z: 4 in an LSTM,
             2 for the gates of a GRU, 1 where z is not split. It is read by initializers
-            that draw each block apart. A mesh divides the units of each block; with
-            None none.
+            that draw each block apart, which refuse None.
 
     Raises:
         ValueError: If z cannot be split into `blocks` of one size, or a size is
@@ -124,14 +117,6 @@ class Stage:
             product["inputs"], product["state"] = jnp.split(params["kernel"], [depth])
         return product | {name: params[name] for name in params.keys() & {"bias"}}
 
-    def join(self, product: Params) -> Params:
-        """The inverse of `product_params`: parameters under the names of the cell."""
-        kernel = product["state"]
-        if self.takes_inputs:
-            kernel = jnp.concatenate([product["inputs"], kernel])
-        bias = {name: product[name] for name in product.keys() & {"bias"}}
-        return self._at_path({"kernel": kernel, **bias})
-
     def _from_path(self, params: Params) -> Params:
         for key in self.path.split("/") if self.path else ():
             params = params[key]
@@ -152,7 +137,7 @@ def plain_product(
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class AffineCell(RNNCell):
+class AffineCell(SpecsCell):
     """A cell given by its `stages`; `init` and `apply` follow from them.
 
     So does `apply_sequence`, fast over whole sequences, forward and backward, as long
@@ -198,8 +183,6 @@ class AffineCell(RNNCell):
         >>> outputs.shape
         (2, 5, 4)
     """
-
-    feature_axes = 1  # In the modules: further axes of the inputs are axes of rows.
 
     # The cell of libraries whose equations these are: "lstm", "gru" (which resets the
     # state before the product) or "rnn". It is not inherited: see `declared_kind`.
@@ -261,16 +244,6 @@ class AffineCell(RNNCell):
         first, *rest = (stage.specs(depth) for stage in self.stages)
         return functools.reduce(merge_dicts, rest, first | self.elementwise_specs())
 
-    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """Fresh parameters for inputs `[batch, depth]`; see `RNNCell.init`.
-
-        Raises:
-            ValueError: If `inputs` are not of rank 2, or the dtype is not floating.
-            TypeError: If `key` is not a random key, or an initializer does not return
-                an array.
-        """
-        return init_by_specs(self, key, inputs, dtype)
-
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
@@ -282,8 +255,7 @@ class AffineCell(RNNCell):
                 error is an IndexError as well, as in TensorFlow.
             TypeError: If a dtype, or the kind of state, is not what they require.
         """
-        check_key_of_step(type(self).__name__, key)
-        inputs, state = self._checked(params, inputs, state)
+        inputs, state = self.checked_step(params, inputs, state, key)
         params = self.stage_params(params)
         output, new_state, _, _ = self.chain(self._product, params, inputs, state)
         self._check_new_state(state, new_state)
@@ -348,20 +320,14 @@ class AffineCell(RNNCell):
         """The parameters of each stage's product; see `Stage.product_params`."""
         return [stage.product_params(params, depth) for stage in self.stages]
 
-    def join(self, products: list[Params], elementwise: Params) -> Params:
-        """All parameters, from those of `product_params` and of `elementwise`."""
-        joined = [s.join(p) for s, p in zip(self.stages, products, strict=True)]
-        return functools.reduce(merge_dicts, joined, elementwise)
-
-    def _checked(
-        self, params: Params, inputs: PyTree, state: PyTree
+    def checked_step(
+        self, params: Params, inputs: Any, state: PyTree, key: Any
     ) -> tuple[Array, PyTree]:
-        name = type(self).__name__
-        inputs = check_step_inputs(name, inputs)
-        state = check_state(name, state, self.state_size, inputs.shape[0])
-        check_params(name, params, self.param_specs, inputs)
+        """See `SpecsCell.checked_step`; TypeError as well for what differs in dtype."""
+        inputs, state = super().checked_step(params, inputs, state, key)
         operand, _ = self._pair("`enter`", self.enter(state))
-        check_one_dtype(name, getattr(self, "dtype", None), inputs, operand)
+        declared = getattr(self, "dtype", None)
+        check_one_dtype(type(self).__name__, declared, inputs, operand)
         return inputs, state
 
     def _pair(self, what: str, result: Any) -> tuple[Any, Any]:
@@ -403,25 +369,3 @@ class AffineCell(RNNCell):
                 f"{describe_leaves(new_state)}. Its z has {self.stages[last].columns} "
                 "columns."
             )
-
-
-def init_by_specs(cell: Any, key: Key, inputs: Shaped | PyTree, dtype: DType) -> Params:
-    """Fresh parameters of a cell that has `param_specs(depth)`; see `RNNCell.init`."""
-    name = type(cell).__name__
-    check_key(name, key)
-    check_step_inputs(name, inputs)
-    dtype = param_dtype(cell, inputs, dtype)
-    return make_params(cell.param_specs(inputs.shape[-1]), key, dtype)
-
-
-def param_dtype(cell: Any, inputs: Shaped, dtype: DType) -> DType:
-    """The dtype of new parameters: `dtype`, else the cell's, else that of the inputs.
-
-    Raises:
-        ValueError: If it is not floating.
-    """
-    name = type(cell).__name__
-    of_inputs = jax.dtypes.canonicalize_dtype(inputs.dtype)
-    dtype = as_dtype(name, dtype or getattr(cell, "dtype", None) or of_inputs)
-    check_floating(name, "dtype", dtype)
-    return dtype

@@ -210,6 +210,22 @@ class RNNCell(Hyperparameters, abc.ABC):
         return self.zero_state(batch_size, dtype)
 
 
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class BoundOnlyCell(RNNCell):
+    """A cell around a module that was constructed with its parameters."""
+
+    def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
+        """Refused: `as_cell` has bound the parameters.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "init: this cell has its parameters already, those that `as_cell` bound. "
+            "Run it as it is: `jaxrnn.dynamic_rnn(as_cell(...), x, dtype=x.dtype)`."
+        )
+
+
 def scope_name(cell: RNNCell) -> str:
     """The name of a cell in profiles and checkpoints, which is TensorFlow's."""
     return getattr(cell, "name", None) or snake_case(type(cell).__name__)

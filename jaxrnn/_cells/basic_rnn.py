@@ -1,7 +1,7 @@
 """The basic recurrent cell."""
 
 import dataclasses
-from typing import Any, final
+from typing import Any
 
 from .._base.typing import Array, DType, Params
 from .affine import Stage
@@ -9,7 +9,6 @@ from .initializers import glorot_uniform, zeros
 from .states import VectorStateCell
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BasicRNNCell(VectorStateCell):
     """The basic (Elman) recurrent cell: one product, one activation.

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -12,42 +13,32 @@ from .._base.arguments import as_bool, as_count, as_dtype, is_function
 from .._base.errors import describe
 from .._base.math import is_traced
 from .._base.trees import as_typed
+from .._base.typing import DType
 from .activations import ACTIVATIONS, resolve_activation
 from .step_checks import check_floating
 
+Check = Callable[[str, str, Any], Any]
+"""`check(where, name, value)` returns the value that a cell keeps, or raises."""
+
 
 def set_common_fields(cell: Any) -> None:
-    """Checks and normalizes the fields that several cells have."""
-    where = type(cell).__name__
+    """Checks and normalizes the bools of a cell, and the fields that several have."""
     set_bools(cell)
-    for field in dataclasses.fields(cell):
-        value = getattr(cell, field.name)
-        is_initializer = field.name.endswith("initializer")
-        if is_initializer and not (value is None or is_function(value)):
-            raise TypeError(
-                f"{where}: `{field.name}` must be a function (key, shape, dtype), got "
-                f"{describe(value)}. See jax.nn.initializers."
-            )
-        elif field.name.endswith("activation"):
-            function = resolve_activation(where, value, field.name)
-            set_field(cell, **{field.name: function})
-        elif field.name in ("num_units", "units"):
-            set_field(cell, **{field.name: as_count(where, field.name, value, 0, "")})
-        elif field.name == "forget_bias":
-            set_field(cell, forget_bias=check_number(where, "forget_bias", value))
-    if not isinstance(cell.name, str | None):
-        raise TypeError(f"{where}: `name` must be a string, got {describe(cell.name)}.")
-    if cell.dtype is not None:
-        set_field(cell, dtype=as_dtype(where, cell.dtype))
-        check_floating(where, "dtype", cell.dtype)
+    names = {field.name for field in dataclasses.fields(cell)}
+    check_fields(cell, **{name: _COMMON[name] for name in _COMMON if name in names})
+
+
+def check_fields(cell: Any, **checks: Check) -> None:
+    """Checks and normalizes fields, each by its own check."""
+    for name, check in checks.items():
+        value = check(type(cell).__name__, name, getattr(cell, name))
+        set_field(cell, **{name: value})
 
 
 def set_bools(cell: Any) -> None:
     """Checks the fields whose default is True or False: they must be bools."""
-    for field in dataclasses.fields(cell):
-        if isinstance(field.default, bool):
-            value = as_bool(type(cell).__name__, field.name, getattr(cell, field.name))
-            set_field(cell, **{field.name: value})
+    fields = [f.name for f in dataclasses.fields(cell) if isinstance(f.default, bool)]
+    check_fields(cell, **dict.fromkeys(fields, as_bool))
 
 
 def set_field(cell: Any, **fields: Any) -> None:
@@ -77,6 +68,73 @@ def check_number(
     if not low <= number <= high:
         raise ValueError(f"{cell}: `{name}` must be in [{low}, {high}], got {number}.")
     return number
+
+
+def optional(check: Check) -> Check:
+    """The check of a field that may be None as well."""
+    return lambda *args: None if args[-1] is None else check(*args)
+
+
+def as_size(where: str, name: str, value: Any) -> int:
+    """A number of units; there may be none."""
+    return as_count(where, name, value, 0, "")
+
+
+def _required(test: Callable[[Any], bool], words: str, fix: str = "") -> Check:
+    def check(where: str, name: str, value: Any) -> Any:
+        if not test(value):
+            got = describe(value)
+            raise TypeError(f"{where}: `{name}` must be {words}, got {got}.{fix}")
+        return value
+
+    return optional(check)
+
+
+def _as_floating(where: str, name: str, value: Any) -> DType:
+    dtype = as_dtype(where, value, name)
+    check_floating(where, name, dtype)
+    return dtype
+
+
+_activation: Check = lambda where, name, value: resolve_activation(where, value, name)
+_initializer = _required(
+    is_function, "a function (key, shape, dtype)", " See jax.nn.initializers."
+)
+# The fields that mean the same in every cell with `set_common_fields`.
+_COMMON: dict[str, Check] = {
+    "num_units": as_size,
+    "units": as_size,
+    "activation": _activation,
+    "y_activation": _activation,
+    "initializer": _initializer,
+    "kernel_initializer": _initializer,
+    "recurrent_initializer": _initializer,
+    "bias_initializer": _initializer,
+    "forget_bias": check_number,
+    "name": _required(lambda value: isinstance(value, str), "a string"),
+    "dtype": optional(_as_floating),
+}
+
+
+def check_heads(cell: Any) -> None:
+    """Checks and normalizes `num_heads` of a cell whose `num_units` it divides.
+
+    Raises:
+        TypeError: If `num_heads` is not an integer.
+        ValueError: If it is not positive, or does not divide `num_units`.
+    """
+    check_fields(cell, num_heads=as_count)
+    if cell.num_units % cell.num_heads:
+        raise ValueError(
+            f"{type(cell).__name__}: `num_heads` must divide `num_units`, "
+            f"{cell.num_units}, got {cell.num_heads}. Choose a multiple of "
+            f"{cell.num_heads} units."
+        )
+
+
+def head_size(cell: Any) -> int:
+    """The number of units of each head."""
+    return cell.num_units // cell.num_heads
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from .._sequences.elements import Element, cast_like, plus, times
 from .._sequences.linear import linear_sequence
 from .._time.run import Run
 from .base import scope_name
-from .hyperparameters import set_common_fields
+from .hyperparameters import check_fields, check_number, set_common_fields
 from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
 from .specs_cell import SpecsCell, check_for_xla
 from .step_checks import check_state_dtypes
@@ -187,6 +188,44 @@ class VectorRecurrenceCell(LinearRecurrenceCell):
         set_common_fields(self)
 
 
+class DiagonalCell(VectorRecurrenceCell):
+    """A cell with inputs as large as its outputs, and factors drawn from a ring."""
+
+    min_radius: float
+    max_radius: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        of_unit = functools.partial(check_number, low=0, high=1)
+        check_fields(self, min_radius=of_unit, max_radius=of_unit)
+        if self.min_radius > self.max_radius:
+            raise ValueError(
+                f"{type(self).__name__}: `min_radius` must be at most `max_radius`, "
+                f"{self.max_radius}, got {self.min_radius}."
+            )
+
+    def check_depth(self, depth: int) -> None:
+        """Raises ValueError unless inputs are as large as outputs."""
+        if depth != self.num_units:
+            raise ValueError(
+                f"{type(self).__name__}: `inputs` must have depth `num_units`, "
+                f"{self.num_units}, got {depth}. Project them to that size before, by "
+                "a layer or by `jaxrnn.contrib.InputProjectionWrapper`; of a "
+                "`PastInputsWrapper` the depth is width * depth."
+            )
+
+    def draw_decays(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
+        """`-log |a|`, for factors `a` uniform in the area of the ring.
+
+        They are in at least float32, and from 1e-7 to 80: in float32 no factor is 0,
+        where its logarithm has no gradient, or 1.
+        """
+        dtype = at_least_float32(dtype)
+        low, high = self.min_radius**2, self.max_radius**2
+        squares = jax.random.uniform(key, shape, dtype, low, high)
+        return jnp.clip(-0.5 * jnp.log(squares), 1e-7, 80.0)
+
+
 def gate_specs(cell: Any, depth: int, blocks: int) -> dict[str, ParamSpec]:
     """`kernel` `[depth, blocks * H]` and `bias`, by the cell's initializers."""
     columns = blocks * cell.num_units
@@ -202,8 +241,3 @@ def gates(params: Params, inputs: Array, blocks: int) -> list[Array]:
     """The blocks of `inputs kernel + bias`, `[batch, H]`, in at least float32."""
     z = affine(params, [inputs], at_least_float32(inputs.dtype))
     return jnp.split(z, blocks, axis=-1)
-
-
-def positive(x: Array) -> Array:
-    """`x + 1/2` for x of at least 0, else `sigmoid(x)`: continuous and positive."""
-    return jnp.where(x >= 0, x + 0.5, jax.nn.sigmoid(x))

@@ -1,6 +1,7 @@
 """The linear recurrent unit, whose state is complex."""
 
 import dataclasses
+import functools
 import math
 from typing import Any, final
 
@@ -8,19 +9,17 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal
 
-from .._base.arguments import as_count
 from .._base.math import at_least_float32, dot, widened
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._sequences.elements import ComplexState
-from .hyperparameters import check_number, set_common_fields, set_field
+from .hyperparameters import as_size, check_fields, check_number, set_field
 from .initializers import ParamSpec, zeros
-from .linear_recurrence import LinearRecurrenceCell
-from .ring import check_same_depth, draw_decays, set_radii
+from .linear_recurrence import DiagonalCell
 
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class LRUCell(LinearRecurrenceCell):
+class LRUCell(DiagonalCell):
     """A linear recurrent unit (LRU): each complex state decays and turns on its own.
 
         lambda = exp(-exp(nu_log) + i exp(theta_log))
@@ -63,24 +62,16 @@ class LRUCell(LinearRecurrenceCell):
     dtype: DType | None = None
 
     def __post_init__(self) -> None:
-        set_common_fields(self)
-        where, states = type(self).__name__, self.num_states
-        states = self.num_units if states is None else states
-        set_field(self, num_states=as_count(where, "num_states", states, 0, ""))
-        set_radii(self)
-        phase = check_number(where, "max_phase", self.max_phase, 0, math.tau)
-        set_field(self, max_phase=phase)
+        super().__post_init__()
+        if self.num_states is None:
+            set_field(self, num_states=self.num_units)
+        phase = functools.partial(check_number, low=0, high=math.tau)
+        check_fields(self, num_states=as_size, max_phase=phase)
 
     @property
     def state_size(self) -> ComplexState:
         """The real and the imaginary part."""
         return ComplexState(self.num_states, self.num_states)
-
-    output_size = property(lambda self: self.num_units)
-
-    def check_depth(self, depth: int) -> None:
-        """Raises ValueError unless D can multiply the inputs."""
-        check_same_depth(self, depth)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """Those of lambda and gamma, B, C and D."""
@@ -131,7 +122,7 @@ class LRUCell(LinearRecurrenceCell):
         return real - imag + skip
 
     def _draw_nu_log(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-        return jnp.log(draw_decays(self, key, shape, dtype))
+        return jnp.log(self.draw_decays(key, shape, dtype))
 
     def _draw_theta_log(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         dtype = at_least_float32(dtype)

@@ -1,7 +1,7 @@
 """The LSTM cell with peepholes, clips and a projection."""
 
 import dataclasses
-from typing import Any, final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,11 @@ from .._base.arguments import as_count
 from .._base.math import clip_symmetric
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .affine import Stage
-from .hyperparameters import check_number, set_field
+from .hyperparameters import check_fields, check_number, optional
 from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
 from .states import LSTMFamily, LSTMStateTuple, add_peephole
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class LSTMCell(LSTMFamily):
     """A long short-term memory (LSTM) with optional peepholes, clips and projection.
@@ -78,15 +77,8 @@ class LSTMCell(LSTMFamily):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        name = type(self).__name__
-        for field in ("cell_clip", "proj_clip"):
-            bound = getattr(self, field)
-            if isinstance(bound, bool):  # A number in TensorFlow.
-                bound = float(bound)
-            if bound is not None:
-                set_field(self, **{field: check_number(name, field, bound, low=0)})
-        if self.num_proj is not None:
-            set_field(self, num_proj=as_count(name, "num_proj", self.num_proj))
+        clip, count = optional(_as_clip), optional(as_count)
+        check_fields(self, cell_clip=clip, proj_clip=clip, num_proj=count)
 
     @property
     def sizes(self) -> LSTMStateTuple:
@@ -142,3 +134,8 @@ class LSTMCell(LSTMFamily):
     ) -> tuple[Array, PyTree]:
         z = clip_symmetric(z, self.proj_clip)
         return self.leave(carry.c, z.astype(carry.h.dtype))
+
+
+def _as_clip(where: str, name: str, value: Any) -> float:
+    bound = float(value) if isinstance(value, bool) else value  # As in TensorFlow.
+    return check_number(where, name, bound, low=0)

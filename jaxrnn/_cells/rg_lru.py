@@ -10,17 +10,16 @@ from jax.nn.initializers import normal
 
 from .._base.math import at_least_float32
 from .._base.typing import Array, DType, Initializer, Key, Params
-from .heads import head_size, set_head_fields
+from .hyperparameters import check_heads, head_size
 from .initializers import ParamSpec, bias_initializer, zeros
-from .linear_recurrence import VectorRecurrenceCell
-from .ring import check_same_depth, draw_decays, set_radii
+from .linear_recurrence import DiagonalCell
 
 SHARPNESS = 8.0  # The constant c of the paper.
 
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class RGLRUCell(VectorRecurrenceCell):
+class RGLRUCell(DiagonalCell):
     """A real-gated linear recurrent unit (RG-LRU): gates read the inputs alone.
 
         i     = sigmoid(W_x x + b_x)
@@ -70,12 +69,8 @@ class RGLRUCell(VectorRecurrenceCell):
     dtype: DType | None = None
 
     def __post_init__(self) -> None:
-        set_head_fields(self)
-        set_radii(self)
-
-    def check_depth(self, depth: int) -> None:
-        """Raises ValueError unless the gates can multiply the inputs."""
-        check_same_depth(self, depth)
+        super().__post_init__()
+        check_heads(self)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """`a_param`, `input_gate` and `a_gate`."""
@@ -114,7 +109,7 @@ class RGLRUCell(VectorRecurrenceCell):
 
     def _draw_a_param(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         """The inverse softplus of `-log a`."""
-        return jnp.log(jnp.expm1(draw_decays(self, key, shape, dtype)))
+        return jnp.log(jnp.expm1(self.draw_decays(key, shape, dtype)))
 
 
 def bounded_sqrt(x: Array) -> Array:

@@ -1,18 +1,32 @@
 """The LSTM with exponential input gates (sLSTM), of the xLSTM."""
 
 import dataclasses
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import jax
 import jax.numpy as jnp
 
 from .._base.math import at_least_float32
+from .._base.serialization import serializable
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.typing import Array, DType, Initializer, Key, Params
 from .affine import AffineCell, Stage
-from .heads import head_size, set_head_fields
+from .hyperparameters import check_heads, head_size, set_common_fields
 from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
-from .states import SLSTMState
+
+
+@serializable
+class SLSTMState(NamedTuple):
+    """The state of an sLSTM: output `h`, cell `c`, normalizer `n`, and their scale `m`.
+
+    What c and n stand for are `exp(m) * c` and `exp(m) * n`. The order is that of the
+    array of states `[4, batch, num_units]` of the package `xlstm`.
+    """
+
+    h: Any
+    c: Any
+    n: Any
+    m: Any
 
 
 @final
@@ -72,7 +86,8 @@ class SLSTMCell(AffineCell):
     state_size = property(lambda self: SLSTMState(*[self.num_units] * 4))
 
     def __post_init__(self) -> None:
-        set_head_fields(self)
+        set_common_fields(self)
+        check_heads(self)
 
     @property
     def stages(self) -> tuple[Stage, ...]:

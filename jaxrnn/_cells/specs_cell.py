@@ -2,23 +2,26 @@
 
 from typing import Any
 
-from .._base.cell_keys import check_key_of_step
+import jax
+
+from .._base.arguments import as_dtype
+from .._base.cell_keys import check_key, check_key_of_step
 from .._base.trees import with_structure
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._time.run import DeclinedError, Run
-from .affine import init_by_specs
 from .base import RNNCell
-from .step_checks import check_params, check_state, check_step_inputs
+from .initializers import make_params
+from .step_checks import check_floating, check_params, check_state, check_step_inputs
 
 
 class SpecsCell(RNNCell):
     """A cell with `param_specs(depth)`, whose steps draw no random numbers."""
 
     param_specs: Any
-    feature_axes = 1  # As that of `AffineCell`.
+    feature_axes = 1  # In the modules: further axes of the inputs are axes of rows.
 
     @property
-    def is_random(self) -> bool:
+    def is_random(self) -> bool | None:
         """Whether a step draws random numbers: it does not."""
         return False
 
@@ -34,9 +37,13 @@ class SpecsCell(RNNCell):
             TypeError: If `key` is not a random key, or an initializer does not return
                 an array.
         """
-        params = init_by_specs(self, key, inputs, dtype)
-        self.check_depth(inputs.shape[-1])
-        return params
+        name = type(self).__name__
+        check_key(name, key)
+        depth = check_step_inputs(name, inputs).shape[-1]
+        self.check_depth(depth)
+        return make_params(
+            self.param_specs(depth), key, param_dtype(self, inputs, dtype)
+        )
 
     def checked_step(
         self, params: Params, inputs: Any, state: PyTree, key: Any
@@ -55,6 +62,19 @@ class SpecsCell(RNNCell):
         check_params(name, params, self.param_specs, inputs)
         self.check_depth(inputs.shape[-1])
         return inputs, with_structure(self.state_size, state)
+
+
+def param_dtype(cell: Any, inputs: Shaped, dtype: DType) -> DType:
+    """The dtype of new parameters: `dtype`, else the cell's, else that of the inputs.
+
+    Raises:
+        ValueError: If it is not floating.
+    """
+    name = type(cell).__name__
+    of_inputs = jax.dtypes.canonicalize_dtype(inputs.dtype)
+    dtype = as_dtype(name, dtype or getattr(cell, "dtype", None) or of_inputs)
+    check_floating(name, "dtype", dtype)
+    return dtype
 
 
 def check_for_xla(run: Run) -> None:

@@ -53,33 +53,6 @@ class LSTMStateTuple(NamedTuple):
         return self.c.dtype
 
 
-@serializable
-class MLSTMState(NamedTuple):
-    """The state of an mLSTM: the memory `c`, its normalizer `n`, and their scale `m`.
-
-    What they stand for are `exp(m) * c` and `exp(m) * n`, which may be too large for
-    floating point. The order is that of the package `xlstm`.
-    """
-
-    c: Any
-    n: Any
-    m: Any
-
-
-@serializable
-class SLSTMState(NamedTuple):
-    """The state of an sLSTM: output `h`, cell `c`, normalizer `n`, and their scale `m`.
-
-    What c and n stand for are `exp(m) * c` and `exp(m) * n`. The order is that of the
-    array of states `[4, batch, num_units]` of the package `xlstm`.
-    """
-
-    h: Any
-    c: Any
-    n: Any
-    m: Any
-
-
 def add_peephole(params: Params, name: str, z: Array, c: Array) -> Array:
     """`z + params[name] * c`, or z if there is no such peephole."""
     if name not in params:

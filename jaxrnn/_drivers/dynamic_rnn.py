@@ -32,7 +32,7 @@ def dynamic_rnn(
 
     Cells made of products and elementwise updates (`AffineCell`, such as LSTMs and
     GRUs), and stacks, residuals and dropout of these, run over whole sequences at once:
-    the gradients of weights are computed in large products, and the loop ends at the
+    the gradients of weights are computed in large products, and the loop ends near the
     longest length. Linear recurrences (`LinearRecurrenceCell`) and `MLSTMCell` compute
     many steps in parallel, over the whole time axis. Any other cell is run step by step
     over the whole time axis; the logger "jaxrnn" reports this, with the reason, at

@@ -58,7 +58,7 @@ def raw_rnn(
     `cell_output is None`, but not on values. Both loops can be differentiated in
     forward and reverse mode, with respect to all that `loop_fn` and the cell close
     over. Forward and backward, the cost follows the number of steps taken, apart from
-    zeroing buffers of `max_time` entries.
+    zeroing buffers of `max_time` entries; derivatives run whole segments of 16 steps.
 
     Emits are masked in finished rows; `next_input` and the loop state are not. To
     exclude finished rows from a sum in the loop state, mask them in `loop_fn`.
@@ -89,9 +89,9 @@ def raw_rnn(
               0, there is no loop state.
         parallel_iterations: Accepted for compatibility with TensorFlow; steps run one
             after another.
-        swap_memory: What the backward pass of a compiled loop stores of each step:
-            False for its carry; True or a strategy of `jaxrnn.memory` to store less, or
-            in host memory. Changes values by rounding at most.
+        swap_memory: What the backward pass of a compiled loop stores: False for the
+            carry before each 16 steps; True or a strategy of `jaxrnn.memory` to store
+            less, or in host memory. Changes values by rounding at most.
         scope: The name of the loop in profiles; "rnn" by default.
         max_time: The maximum number of steps, an int. Needed under jit, where it is the
             size of the buffers, unless nothing is emitted and no reverse-mode

@@ -10,9 +10,8 @@ from .._base.arguments import as_count
 from .._base.errors import describe, noting
 from .._base.tensor_shape import TensorShape
 from .._base.typing import PyTree, Size
-from .._cells.base import RNNCell
+from .._cells.base import BoundOnlyCell, RNNCell
 from .._cells.bound import BoundCell
-from .._cells.bound_only import BoundOnlyCell
 
 
 def check_are_cells(where: str, **cells: Any) -> None:

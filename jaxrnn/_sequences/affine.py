@@ -192,8 +192,8 @@ def push_forward(
             lambda state: tuple(cell.enter(state)), (state,), (d_before,)
         )
         for stage, matrix, z, d_z in zip(cell.stages, matrices, zs, d_zs, strict=True):
-            terms = [dot(d_operand, matrix, z.dtype), *([] if d_z is None else [d_z])]
-            d_z = functools.reduce(jnp.add, terms)
+            terms = [] if d_z is None else [d_z]
+            d_z = _sum([*terms, dot(d_operand, matrix, z.dtype)])
             (_, carry), (d_operand, d_carry) = push_update(
                 stage, (z, carry), (d_z, d_carry)
             )
@@ -228,8 +228,8 @@ def _tangents_outside(
         if is_perturbed(d_xs) and "inputs" in product:
             terms.append(dot(d_xs, product["inputs"], z.dtype))
         if is_perturbed(d_product.get("bias")):
-            terms.append(_plus_bias(jnp.zeros_like(z), d_product))
-        return functools.reduce(jnp.add, terms) if terms else None
+            terms = [_plus_bias(_sum(terms or [jnp.zeros_like(z)]), d_product)]
+        return _sum(terms) if terms else None
 
     stages = saved[0], operands.products, tangents.products, factors
     return list(map(tangent, *stages))
@@ -239,10 +239,18 @@ def _factors(cell: Any, elementwise: Params, saved: PyTree) -> list[Array]:
     """What each stage multiplied by its "state", `[time, batch, rows]`."""
 
     def step(zs: list, state: PyTree) -> list[Array]:
-        saved_product = lambda k, *_: zs[k]
-        return cell.chain(saved_product, elementwise, None, state)[3]
+        operand, carry = cell.enter(state)
+        operands = [operand]
+        for stage, z in zip(cell.stages[:-1], zs, strict=False):
+            operand, carry = stage.update(elementwise, z, carry)
+            operands.append(operand)
+        return operands
 
     return jax.vmap(step)(*saved)
+
+
+def _sum(terms: list[Array]) -> Array:
+    return functools.reduce(jnp.add, terms)
 
 
 def _pushed_update(operands: Operands, d_elementwise: Params) -> Callable:

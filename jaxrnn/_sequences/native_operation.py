@@ -26,7 +26,7 @@ def run_beside_xla(
     native: Callable,
     xla: Callable,
     *args: PyTree,
-    transpose: Callable | None = None,
+    transpose: Any = None,
     refusal: str | None = None,
 ) -> PyTree:
     """`native(*args)` on CPUs; elsewhere, in exports and for derivatives `xla(*args)`.
@@ -143,7 +143,7 @@ def _batch(
     *,
     native: Callable,
     xla: Callable,
-    transpose: Callable | None,
+    transpose: Any,
     count: int,
     refusal: str | None,
     **_: Any,

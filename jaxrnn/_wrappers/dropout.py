@@ -1,6 +1,7 @@
 """Dropout on the inputs, the state and the output of a cell."""
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from .._base.cell_keys import (
 from .._base.errors import describe, noting
 from .._base.trees import map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
-from .._cells.hyperparameters import check_number, set_bools, set_field
+from .._cells.hyperparameters import check_fields, check_number, optional, set_bools
 from .._cells.states import LSTMStateTuple
 from .._cells.step_checks import check_floating
 from .._tensor_array.tensor_array import is_tensor_array
@@ -77,17 +78,17 @@ class DropoutWrapper(WrapperCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("input_keep_prob", "output_keep_prob", "state_keep_prob"):
-            keep_prob = check_number("DropoutWrapper", name, getattr(self, name), 0, 1)
-            set_field(self, **{name: keep_prob})
         set_bools(self)
-        if self.seed is not None:
-            seed = as_count(
-                "DropoutWrapper", "seed", self.seed, -(2**63), "", most=2**63 - 1
-            )
-            set_field(self, seed=seed)
-        if self.dtype is not None:
-            set_field(self, dtype=as_dtype("DropoutWrapper", self.dtype))
+        prob = functools.partial(check_number, low=0, high=1)
+        in_64_bits = functools.partial(as_count, least=-(2**63), fix="", most=2**63 - 1)
+        check_fields(
+            self,
+            input_keep_prob=prob,
+            output_keep_prob=prob,
+            state_keep_prob=prob,
+            seed=optional(in_64_bits),
+            dtype=optional(lambda where, name, value: as_dtype(where, value, name)),
+        )
         if self.input_size is not None:
             with noting("DropoutWrapper: raised by `input_size`."):
                 size_shapes(self.input_size, "input_size")

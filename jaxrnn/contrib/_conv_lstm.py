@@ -14,10 +14,10 @@ from .._base.arguments import as_axis_size, as_count
 from .._base.cell_keys import check_key, check_key_of_step
 from .._base.errors import describe, is_array
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
-from .._cells.affine import param_dtype
 from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields, set_field
 from .._cells.initializers import make_params, zeros
+from .._cells.specs_cell import param_dtype
 from .._cells.step_checks import (
     check_floating,
     check_one_dtype,

@@ -7,7 +7,6 @@ import jax
 
 from jaxrnn import DeclinedError, LSTMStateTuple, ParamSpec, Run
 
-from .._base.cell_keys import check_key_of_step
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells.initializers import glorot_uniform, zeros
 from .._cells.states import add_peephole
@@ -210,8 +209,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
         """
         if key is None or not self.is_random:
             return super().apply(params, inputs, state, key)
-        check_key_of_step(type(self).__name__, key)
-        inputs, state = self._checked(params, inputs, state)
+        inputs, state = self.checked_step(params, inputs, state, key)
         key = jax.random.fold_in(key, self.dropout_prob_seed or 0)
         kept = jax.random.bernoulli(key, self.dropout_keep_prob, state[0].shape)
         mask = kept.astype(state[0].dtype) / self.dropout_keep_prob

@@ -16,10 +16,10 @@ from .._base.errors import describe
 from .._base.math import clip_symmetric, dot, expand_rows
 from .._base.serialization import serializable
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
-from .._cells.affine import param_dtype
 from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields
 from .._cells.initializers import glorot_uniform, zeros
+from .._cells.specs_cell import param_dtype
 from .._cells.step_checks import check_one_dtype, check_state, check_step_inputs
 from .._wrappers.base import check_wrapped
 from .._wrappers.own_params import OwnParams, vector_size

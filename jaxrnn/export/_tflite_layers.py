@@ -13,7 +13,7 @@ from .._cells.lstm import LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
 from ..convert._cells import as_bound, layer_of, paired, stacked_cells
 from ..convert._layer_weights import LSTM, RNN, LayerWeights, Library
-from ..lite._transposed import TransposedCell
+from ..lite import TFLiteLSTMCell, TfLiteRNNCell
 from ._tflite_graph import ABSENT, Graph
 
 # `ActivationFunctionType` of the format. With none, the LSTM operators of LiteRT 2.3
@@ -111,10 +111,15 @@ def _described(layer: Layer) -> str:
 
 
 def _in_core_layout(bound: BoundCell) -> BoundCell:
+    """The cell of the core that computes the same as one of `jaxrnn.lite`."""
     cell = bound.cell
-    if not isinstance(cell, TransposedCell):
+    if not isinstance(cell, TFLiteLSTMCell | TfLiteRNNCell):
         return bound
-    return cell.core.bind(cell.core_params(bound.params))
+    kind = LSTMCell if isinstance(cell, LSTMCell) else BasicRNNCell
+    fields = {
+        field.name: getattr(cell, field.name) for field in dataclasses.fields(cell)
+    }
+    return kind(**fields).bind(cell.stage_params(bound.params))
 
 
 def _read_layer(name: str, bound: BoundCell) -> Layer:

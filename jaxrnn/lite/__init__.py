@@ -16,8 +16,7 @@ separate for each gate and transposed, as in checkpoints for TensorFlow Lite.
 """
 
 from .._base.public import set_public_module as _set_public_module
+from ._cells import TFLiteLSTMCell as TFLiteLSTMCell, TfLiteRNNCell as TfLiteRNNCell
 from ._dynamic_rnn import dynamic_rnn as dynamic_rnn
-from ._lstm import TFLiteLSTMCell as TFLiteLSTMCell
-from ._rnn import TfLiteRNNCell as TfLiteRNNCell
 
 _set_public_module(globals())

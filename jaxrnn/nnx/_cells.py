@@ -12,9 +12,8 @@ from .._base.cell_keys import run_key, step_key
 from .._base.errors import is_key
 from .._base.math import is_float
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Size
-from .._cells.base import RNNCell
+from .._cells.base import BoundOnlyCell, RNNCell
 from .._cells.bound import BoundCell
-from .._cells.bound_only import BoundOnlyCell
 from .._layers.cells import (
     as_names,
     check_is_flax_cell,

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_same
-from jaxrnn._sequences import linear as sequence, recurrence
-from jaxrnn._sequences.recurrence import by_chunks, by_loop
 
 import jaxrnn
+from jaxrnn._sequences import linear as sequence, recurrence
+from jaxrnn._sequences.recurrence import by_chunks, by_loop
 
 BATCH, TIME, DEPTH, UNITS = 3, 21, 4, 5
 ZEROS = jax.nn.initializers.zeros

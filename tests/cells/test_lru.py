@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import bound
-from jaxrnn._sequences import recurrence
 
 import jaxrnn
 from jaxrnn import ComplexState, LRUCell
+from jaxrnn._sequences import recurrence
 
 CELL = LRUCell(3, num_states=4)
 LENGTHS = [7, 0, 3]

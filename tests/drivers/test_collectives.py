@@ -68,14 +68,13 @@ def test_fsdp_gathers_each_kernel_once_before_the_loop(axes, cell):
     assert outside.count("all-gather") == len(kernels)
 
 
-@pytest.mark.fast("*")
-@pytest.mark.parametrize(
-    ("cell", "products"), [("LSTM", 1), ("GRU", 2), ("LSTM, GRU", 3)]
-)
-def test_tensor_parallel_gathers_once_a_product(cell, products):
-    inside, _ = found("tensor", "explicit", "dynamic_rnn", cell)
-    # Forward at each step; backward at each chunk of steps, for the kernel's gradient.
-    assert inside == ["all-gather"] * 2 * products + ["reduce-scatter"] * products
+@pytest.mark.fast("explicit-LSTM", "auto-GRU")
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("axes", ["auto", "explicit"])
+def test_kernels_divided_by_columns_are_gathered_before_the_loop(axes, cell):
+    inside, outside = found("tensor", axes, "dynamic_rnn", cell)
+    assert inside == []
+    assert "all-gather" in outside
 
 
 @pytest.mark.fast("auto-data-*projection", "explicit-tensor-*projection")

@@ -32,7 +32,7 @@ def test_eager_calls_trace_once(caplog):
         with jax.log_compiles():
             params = {"w": jnp.float32(i)}
             jaxrnn.dynamic_rnn(cell.bind(params), X, [i, 1, 2, 3], dtype=jnp.float32)
-        traced.append([m for m in caplog.messages if "_run_compiled" in m])
+        traced.append([m for m in caplog.messages if "jit(_run)" in m])
     assert traced[0]
     assert not traced[1]
     assert not traced[2]

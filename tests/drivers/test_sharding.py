@@ -120,11 +120,8 @@ def test_collectives_on_a_mesh(name, axis_type):
         x, n = jax.device_put(X, rows), jax.device_put(LENGTHS, rows)
         run = jax.jit(forward, static_argnums=0)
         program = run.lower(cell, params, x, n).compile().as_text()
-        # How long the longest row of all is: a number, once.
-        exchanged = re.findall(rf"= (.*){COLLECTIVE}", program)
-        assert [re.sub(r"s(32|64)\[\]|[(), ]", "", x) for x, _ in exchanged] == (
-            [""] if name == "stack" else []
-        )
+        # The loops of so few steps do not end with the longest row of all devices.
+        assert not re.findall(COLLECTIVE, program)
         gradient = jax.jit(jax.grad(loss), static_argnums=3)
         program = gradient.lower(params, x, n, cell).compile().as_text()
     # Else the sum of the parameters' gradient over devices is all that is exchanged;

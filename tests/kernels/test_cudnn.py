@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from helpers import differentiated, eqns, usual_promotion
 from jax.experimental import rnn
+from jaxrnn._kernels import cudnn_calls as _cudnn_calls
 from jaxrnn._kernels.cudnn import Cudnn
 
 import jaxrnn
 import jaxrnn.linen
 import jaxrnn.nnx
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell
-from jaxrnn._kernels import cudnn_calls as _cudnn_calls
 from jaxrnn.testing._oracle import weighted_sum
 
 assert_near = functools.partial(helpers.assert_near, tolerance=1e-5)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 from helpers import differentiated, eqns
 from jaxrnn._affine import phases as _phases, sequence as _sequence
+from jaxrnn._kernels import choice as _choice, native_calls as _native_calls
 from native_cases import (
     CELLS,
     F32,
@@ -21,7 +22,6 @@ from native_cases import (
 )
 
 import jaxrnn
-from jaxrnn._kernels import choice as _choice, native_calls as _native_calls
 from jaxrnn.testing._oracle import weighted_sum
 
 native = pytest.importorskip("jaxrnn_native")

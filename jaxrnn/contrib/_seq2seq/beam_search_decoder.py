@@ -313,7 +313,7 @@ class BeamSearchDecoder(Decoder):
                 f"cell without attention, got {describe(self._coverage_penalty)}. Its "
                 "state has no `alignments`."
             )
-        mean = lambda arrays: sum(arrays[1:], arrays[0]) / len(arrays)
+        mean: Any = lambda arrays: sum(arrays[1:], arrays[0]) / len(arrays)
         return mean(list(map(mean, found))).astype(self._dtype)
 
     def _as_rows(self, where: str, state: PyTree) -> PyTree:

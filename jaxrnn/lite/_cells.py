@@ -1,14 +1,13 @@
-"""TensorFlow Lite's LSTM cell."""
+"""The cells of the core with TensorFlow Lite's layout of parameters."""
 
-import dataclasses
 from typing import Any, final
 
 import jax.numpy as jnp
 
-from .._base.typing import DType, Initializer, Params
+from .._base.typing import Params
+from .._cells.basic_rnn import BasicRNNCell
 from .._cells.initializers import ParamSpec, glorot_uniform, zeros
 from .._cells.lstm import LSTMCell
-from ._transposed import TransposedCell
 
 INIT_ORDER = ("input", "forget", "cell", "output")
 GATE_ORDER = ("input", "cell", "forget", "output")  # i, j, f, o
@@ -16,8 +15,7 @@ PEEPHOLES = ("w_f_diag", "w_i_diag", "w_o_diag")
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class TFLiteLSTMCell(TransposedCell):
+class TFLiteLSTMCell(LSTMCell):
     """`LSTMCell` with separate, transposed weights for each gate.
 
     Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
@@ -49,22 +47,7 @@ class TFLiteLSTMCell(TransposedCell):
     Source: `tf.compat.v1.lite.experimental.nn.TFLiteLSTMCell`.
     """
 
-    num_units: int
-    use_peepholes: bool = False
-    cell_clip: float | None = None
-    initializer: Initializer | None = None
-    num_proj: int | None = None
-    proj_clip: float | None = None
-    num_unit_shards: Any = dataclasses.field(default=None, compare=False)
-    num_proj_shards: Any = dataclasses.field(default=None, compare=False)
-    forget_bias: float = 1.0
-    state_is_tuple: bool = True
-    activation: Any = None
-    reuse: Any = dataclasses.field(default=None, compare=False)
-    name: str | None = None
-    dtype: DType | None = None
-
-    core_class = LSTMCell
+    library_kind = "lstm"
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """Weights and biases, and peepholes and a projection if the cell has them."""
@@ -82,8 +65,8 @@ class TFLiteLSTMCell(TransposedCell):
             specs["projection"] = {"kernel": ParamSpec((h, units), weight)}
         return specs
 
-    def core_params(self, params: Params) -> Params:
-        """The parameters of `LSTMCell`."""
+    def stage_params(self, params: Params) -> Params:
+        """Those of `LSTMCell`; see `AffineCell.stage_params`."""
         from_inputs, from_h, bias = (
             jnp.concatenate([params[name.format(gate)] for gate in GATE_ORDER])
             for name in ("input_to_{}_w", "cell_to_{}_w", "{}_bias")
@@ -94,3 +77,44 @@ class TFLiteLSTMCell(TransposedCell):
         if "projection" in params:
             core["projection"] = {"kernel": params["projection"]["kernel"].T}
         return core
+
+
+@final
+class TfLiteRNNCell(BasicRNNCell):
+    """`BasicRNNCell` with separate, transposed weights for inputs and state.
+
+        h' = activation(x input_weights^T + h recurrent_weights^T + bias)
+
+    Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
+    output `[batch, H]`; `input_weights` `[H, I]`; `recurrent_weights` `[H, H]`; `bias`
+    `[H]`.
+
+    Attributes:
+        num_units: `H`.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: As `BasicRNNCell`.
+        ValueError: As `BasicRNNCell`.
+
+    Source: `tf.compat.v1.lite.experimental.nn.TfLiteRNNCell`.
+    """
+
+    library_kind = "rnn"
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """Both matrices and the bias."""
+        units = self.num_units
+        return {
+            "input_weights": ParamSpec((units, depth), glorot_uniform),
+            "recurrent_weights": ParamSpec((units, units), glorot_uniform),
+            "bias": ParamSpec((units,), zeros),
+        }
+
+    def stage_params(self, params: Params) -> Params:
+        """Those of `BasicRNNCell`; see `AffineCell.stage_params`."""
+        weights = params["input_weights"], params["recurrent_weights"]
+        return {"kernel": jnp.concatenate(weights, axis=1).T, "bias": params["bias"]}

@@ -1,0 +1,57 @@
+"""The folders, their layers and their files, as the documentation tells of them."""
+
+import ast
+import inspect
+import pathlib
+import re
+import tomllib
+
+import jaxrnn
+
+ROOT = pathlib.Path(__file__).parents[2]
+PACKAGE = ROOT / "jaxrnn"
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CONTRACTS = CONTRACTS["tool"]["importlinter"]["contracts"]
+
+
+def test_layers_are_those_of_the_table():
+    layers = next(c["layers"] for c in CONTRACTS if c["type"] == "layers")
+    linted = [set(re.findall(r"jaxrnn\.(\w+)", layer)) for layer in layers]
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    table = {}
+    for number, folders in re.findall(r"^\| (\d+) \| (.*?) \|", text, re.MULTILINE):
+        table.setdefault(int(number), set()).update(re.findall(r"`(\w+)/?`", folders))
+    assert [table[number] for number in sorted(table, reverse=True)] == linted
+
+
+def test_layers_hold_all_folders():
+    layers = next(c["layers"] for c in CONTRACTS if c["type"] == "layers")
+    rooms = re.findall(r"jaxrnn\.(\w+)", " ".join(layers))
+    found = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    found |= {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert set(rooms) == found
+
+
+def test_no_cell_imports_a_cell_names_all_cells():
+    name = "No cell imports a cell, no wrapper a wrapper"
+    named = next(c["modules"] for c in CONTRACTS if c["name"] == name)
+    imports = ast.walk(ast.parse((PACKAGE / "__init__.py").read_text()))
+    files = {
+        f"jaxrnn.{node.module}"
+        for node in imports
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if is_cell(getattr(jaxrnn, alias.asname or alias.name))
+    }
+    assert set(named) == files
+
+
+def is_cell(value):
+    is_class = inspect.isclass(value) and issubclass(value, jaxrnn.RNNCell)
+    return is_class and not inspect.isabstract(value)
+
+
+def test_files_that_pages_name_are_there():
+    for page in ("CONTRIBUTING.md", "docs/guide/how_it_works.md"):
+        for name in re.findall(r"`([\w/]+/\w+\.py)`", (ROOT / page).read_text()):
+            assert (ROOT / name).exists() or (PACKAGE / name).exists(), (page, name)
