@@ -228,11 +228,11 @@ def saved_bytes(fn: Callable, *args: Any) -> Bytes:
     return Bytes(_bytes(found) - _bytes(on_host), _bytes(on_host))
 
 
-def _segments_of(argument: Any, residuals: dict[int, Any]) -> int | None:
-    """The key of a residual with as many numbers as the argument, on more axes."""
+def _segments_of(argument: Any, residuals: dict[int, Any]) -> int:
+    """The id of a residual with as many numbers as the argument, on more axes; or 0."""
     of = lambda x: (x.size, x.dtype, x.ndim > argument.ndim)
     want = argument.size, argument.dtype, True
-    return next((key for key, x in residuals.items() if of(x) == want), None)
+    return next((key for key, x in residuals.items() if of(x) == want), 0)
 
 
 def _as_inputs(shape: Any, dtype: DType) -> PyTree:
