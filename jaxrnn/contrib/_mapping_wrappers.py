@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxrnn import ParamSpec
 
 from .._base.errors import describe
-from .._base.gathers import read_at
 from .._base.math import affine
+from .._base.sharding import read_at
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells.activations import resolve_activation
 from .._cells.hyperparameters import set_bools, set_field
