@@ -351,10 +351,8 @@ class AffineCell(SpecsCell):
         return stage.product(params, inputs, operand, dtype)
 
     def _check_new_state(self, state: PyTree, new_state: PyTree) -> None:
-        want, got = (
-            list(map(jnp.shape, jax.tree.leaves(s))) for s in (state, new_state)
-        )
-        if want != got:
+        shapes = lambda tree: list(map(jnp.shape, jax.tree.leaves(tree)))
+        if shapes(state) != shapes(new_state):
             last = len(self.stages) - 1
             raise ValueError(
                 f"{type(self).__name__}: the update of stage {last} must return a "
