@@ -17,7 +17,7 @@ from .._cells.activations import resolve_activation
 from .._cells.hyperparameters import set_bools, set_field
 from .._cells.initializers import glorot_uniform, zeros
 from .._cells.step_checks import check_params, check_step_inputs
-from .._wrappers.own_params import vector_size
+from .._wrappers.base import vector_size
 from ._fields import check_given_functions, set_counts, set_numbers
 from ._mapped_cell import MappedWrapper
 
