@@ -11,9 +11,8 @@ from ..._base.errors import describe
 from ..._base.inputs import as_array
 from ..._base.lengths import as_lengths
 from ..._base.serialization import serializable
-from ..._base.trees import check_structure, named_leaves, size_shapes
+from ..._base.trees import check_structure, is_tensor_array, named_leaves, size_shapes
 from ..._base.typing import Array, PyTree
-from ..._tensor_array.tensor_array import is_tensor_array
 
 
 @serializable

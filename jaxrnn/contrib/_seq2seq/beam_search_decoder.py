@@ -15,9 +15,8 @@ from ..._base.inputs import as_state, started
 from ..._base.math import concrete_or_none
 from ..._base.read_only import without_read_only
 from ..._base.serialization import serializable
-from ..._base.trees import named_leaves
+from ..._base.trees import is_tensor_array, named_leaves
 from ..._base.typing import Array, ArrayLike, PyTree
-from ..._tensor_array.tensor_array import is_tensor_array
 from ...decode._beam import (
     Beams,
     as_width,

@@ -11,8 +11,8 @@ from ..._base.errors import describe
 from ..._base.inputs import as_array
 from ..._base.math import concrete_or_none
 from ..._base.read_only import is_read_only
+from ..._base.trees import is_tensor_array
 from ..._base.typing import Array, ArrayLike, PyTree
-from ..._tensor_array.tensor_array import is_tensor_array
 from ...decode._beam import as_width, tile, trace_back
 from .embedding_helpers import as_end_token
 

@@ -10,11 +10,10 @@ from ..._base.arguments import as_axis_size, as_bool, as_scope, as_unroll
 from ..._base.errors import describe, noting
 from ..._base.inputs import as_array, as_state
 from ..._base.read_only import with_read_only, without_read_only
-from ..._base.trees import map_sizes
+from ..._base.trees import is_tensor_array, map_sizes
 from ..._base.typing import Array, PyTree
 from ..._drivers.loop_fn import as_like
 from ..._drivers.raw_loop import Carry, Limit, Step, run_until_finished
-from ..._tensor_array.tensor_array import is_tensor_array
 from ..._time import masking
 from ...memory._strategy import Strategy, as_strategy
 
