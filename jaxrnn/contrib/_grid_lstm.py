@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import DeclinedError, ParamSpec, Steps
+from jaxrnn import ParamSpec
 
 from .._base.arguments import as_count
 from .._base.errors import describe
@@ -24,7 +24,6 @@ from .._cells.hyperparameters import set_common_fields, set_field
 from .._cells.initializers import glorot_uniform, zeros
 from .._cells.specs_cell import SpecsCell
 from .._cells.states import add_peephole
-from .._time.sequence import scan_steps
 from ._contrib_lstm import joined, shard_specs
 from ._time_freq_lstm import check_window, count_windows
 
@@ -196,40 +195,32 @@ class GridLSTM(SpecsCell):
             TypeError: If a dtype, or the kind of state, is not what they require.
         """
         inputs, state = self.checked_step(params, inputs, state, key)
-        return self._step(self._with_products(params), inputs, state)
+        with jax.named_scope(scope_name(self)):
+            if not self.state_is_tuple:
+                state = jnp.split(state, self._num_leaves, axis=-1)
+            leaves, outputs, new_leaves = iter(state), [], []
+            for run in self._runs():
+                product = self._product(params, run)
+                below = None
+                for x in self.windows(inputs, run):
+                    before = next(leaves), next(leaves)
+                    below = below or tuple(map(jnp.zeros_like, before))
+                    below, after = self._update(product, run.block, x, below, before)
+                    outputs += [after[1], below[1]]
+                    new_leaves += after
+            output = jnp.concatenate(outputs, axis=-1)
+            if self.state_is_tuple:
+                return output, self.state_tuple_type(*new_leaves)
+            return output, jnp.concatenate(new_leaves, axis=-1)
 
-    def apply_sequence(
-        self,
-        params: Params,
-        inputs: Array,
-        state: PyTree,
-        steps: Steps,
-        keys: Any = None,
-        implementation: Any = None,
-    ) -> tuple[PyTree, PyTree]:
-        """Step by step, with kernels joined once; see `RNNCell.apply_sequence`.
-
-        Raises:
-            DeclinedError: If an implementation is named: kernels cannot run this.
-        """
-        if implementation is not None:
-            raise DeclinedError("an update reads c of the window below")
-        runs = self._with_products(params)
-        step = lambda t, inputs, state: self._step(runs, inputs, state)
-        return scan_steps(step, inputs, state, steps)
-
-    def _with_products(self, params: Params) -> list[tuple[Run, Params]]:
-        """The runs with their parameters, and one kernel and bias for both LSTMs."""
+    def _product(self, params: Params, run: Run) -> Params:
+        """The parameters of a run, with one kernel and bias for both LSTMs."""
+        params = params[run.scope] if run.scope else params
+        names = [f"{kind[0]}_{run.block}" for kind in self._kinds]
+        kernels = [joined(params, f"W_{n}", self.num_unit_shards) for n in names]
+        biases = [params[f"B_{name}"] for name in names]
         both = functools.partial(jnp.concatenate, axis=-1)
-        pairs = []
-        for run in self._runs():
-            found = params[run.scope] if run.scope else params
-            names = [f"{kind[0]}_{run.block}" for kind in self._kinds]
-            kernels = [joined(found, f"W_{n}", self.num_unit_shards) for n in names]
-            biases = [found[f"B_{name}"] for name in names]
-            product = {"kernel": both(kernels), "bias": both(biases)}
-            pairs.append((run, found | product))
-        return pairs
+        return params | {"kernel": both(kernels), "bias": both(biases)}
 
     def _runs(self) -> list[Run]:
         """The runs along frequency, in the order of states and outputs."""
@@ -244,27 +235,6 @@ class GridLSTM(SpecsCell):
     def windows(self, inputs: Array, run: Run) -> list[Array]:
         """The windows of a run, `[batch, feature_size]` each."""
         return [inputs[:, start : start + self.feature_size] for start in run.starts]
-
-    def _step(
-        self, runs: list[tuple[Run, Params]], inputs: Array, state: PyTree
-    ) -> tuple[Array, PyTree]:
-        """One step, with what `_with_products` returns."""
-        joined = functools.partial(jnp.concatenate, axis=-1)
-        with jax.named_scope(scope_name(self)):
-            if not self.state_is_tuple:
-                state = jnp.split(state, self._num_leaves, axis=-1)
-            leaves, outputs, new_leaves = iter(state), [], []
-            for run, params in runs:
-                below = None
-                for x in self.windows(inputs, run):
-                    before = next(leaves), next(leaves)
-                    below = below or tuple(map(jnp.zeros_like, before))
-                    below, after = self._update(params, run.block, x, below, before)
-                    outputs += [after[1], below[1]]
-                    new_leaves += after
-            if self.state_is_tuple:
-                return joined(outputs), self.state_tuple_type(*new_leaves)
-            return joined(outputs), joined(new_leaves)
 
     def _update(
         self, params: Params, block: int, x: Array, below: tuple, before: tuple
