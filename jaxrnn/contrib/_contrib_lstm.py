@@ -83,10 +83,7 @@ class LayerNormedLSTM(ContribLSTM):
         super().__post_init__()
         set_numbers(self, "norm_gain", "norm_shift")
 
-    @property
-    def kernel_initializer(self) -> Initializer:
-        """That of kernels and peepholes."""
-        return self.initializer or glorot_uniform
+    kernel_initializer = property(lambda self: self.initializer or glorot_uniform)
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -1,13 +1,12 @@
 """The cells of the core under other names, or with their kernels normalized."""
 
-import abc
 import dataclasses
 from typing import Any, final
 
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import GRUCell, LSTMCell, ParamSpec, Stage
+from jaxrnn import GRUCell, ParamSpec, Stage
 
 from .._base.math import widened
 from .._base.typing import Array, DType, Initializer, Params
@@ -22,10 +21,8 @@ _EPSILON = 1e-12
 class _OfLSTMCell(ContribLSTM):
     """A cell with the products and updates of an `LSTMCell`."""
 
-    @property
-    @abc.abstractmethod
-    def _lstm(self) -> LSTMCell:
-        """That cell."""
+    _lstm: Any
+    """That cell."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -85,9 +82,7 @@ class LSTMBlockCell(_OfLSTMCell):
             set_field(self, cell_clip=None)
         super().__post_init__()
 
-    @property
-    def _lstm(self) -> LSTMCell:
-        return core_lstm(self, use_peepholes=self.use_peephole)
+    _lstm = property(lambda self: core_lstm(self, use_peepholes=self.use_peephole))
 
     def why_no_plain_lstm(self) -> str | None:
         """Why this is not the plain LSTM of a library; see `AffineCell`."""
@@ -147,9 +142,7 @@ class WeightNormLSTMCell(_OfLSTMCell):
     name: str | None = "wn_lstm_cell"
     dtype: DType | None = None
 
-    @property
-    def _lstm(self) -> LSTMCell:
-        return core_lstm(self)
+    _lstm = property(core_lstm)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""

@@ -66,6 +66,8 @@ class GLSTMCell(ContribLSTM):
     name: str | None = None
     dtype: DType | None = None
 
+    _make = property(lambda self: self.initializer or glorot_uniform)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         set_counts(self, "number_of_groups")
@@ -89,10 +91,6 @@ class GLSTMCell(ContribLSTM):
             for g in range(groups)
         )
         return (*first, *self.with_projection(last, make))
-
-    @property
-    def _make(self) -> Initializer:
-        return self.initializer or glorot_uniform
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
         """The bias of each block."""

@@ -64,6 +64,14 @@ class GridLSTM(SpecsCell):
 
     state_is_tuple = True
     scopes = (None,)
+    # The state has c and m of each window; there is an output of each of its LSTMs.
+    _num_leaves = property(
+        lambda self: 2 * sum(self.num_frequency_blocks) * len(self.scopes)
+    )
+    output_size = property(lambda self: self.num_units * self._num_leaves)
+    _gate_count = property(lambda self: 4 - self.couple_input_forget_gates)
+    # The LSTMs that have parameters; with shared ones only that in frequency.
+    _kinds = property(lambda self: _LSTMS[: 2 - self.share_time_frequency_weights])
 
     def __post_init__(self) -> None:
         set_common_fields(self)
@@ -126,11 +134,6 @@ class GridLSTM(SpecsCell):
             )
 
     @property
-    def _num_leaves(self) -> int:
-        """The number of parts of the state: c and m of each window."""
-        return 2 * sum(self.num_frequency_blocks) * len(self.scopes)
-
-    @property
     def state_tuple_type(self) -> type:
         """The named tuple of the state."""
         prefixes = [f"{scope}_state" if scope else "state" for scope in self.scopes]
@@ -143,11 +146,6 @@ class GridLSTM(SpecsCell):
         if not self.state_is_tuple:
             return self.output_size
         return self.state_tuple_type(*[self.num_units] * self._num_leaves)
-
-    @property
-    def output_size(self) -> int:
-        """Two outputs of each window, one of each LSTM."""
-        return self.num_units * self._num_leaves
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters; their shapes do not depend on the depth of the inputs."""
@@ -174,15 +172,6 @@ class GridLSTM(SpecsCell):
                     diagonal = f"W_{gate}_diag_{kind}{of}_{block}"
                     specs[diagonal] = ParamSpec((units,), make)
         return specs
-
-    @property
-    def _gate_count(self) -> int:
-        return 3 if self.couple_input_forget_gates else 4
-
-    @property
-    def _kinds(self) -> tuple[str, ...]:
-        """The LSTMs that have parameters; with shared ones only that in frequency."""
-        return _LSTMS[:1] if self.share_time_frequency_weights else _LSTMS
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None

@@ -107,6 +107,8 @@ class AttentionWrapper(ParamsWrapper):
     dtype: DType | None = None
 
     feature_axes = property(lambda self: None if self.cell_input_fn else 1)
+    _has_several = property(lambda self: isinstance(self.attention_mechanism, tuple))
+    _mechanisms = property(lambda self: self._several(self.attention_mechanism))
 
     def __post_init__(self) -> None:
         where, mechanisms = "AttentionWrapper", self.attention_mechanism
@@ -133,17 +135,9 @@ class AttentionWrapper(ParamsWrapper):
             )
         set_field(self, attention_layer_size=sizes)
 
-    @property
-    def _has_several(self) -> bool:
-        return isinstance(self.attention_mechanism, tuple)
-
     def _several(self, part: Any) -> Sequence[Any]:
         """What there is for each mechanism: with one alone, a tuple of that."""
         return part if self._has_several else (part,)
-
-    @property
-    def _mechanisms(self) -> Sequence[AttentionMechanism]:
-        return self._several(self.attention_mechanism)
 
     @property
     def _attentions(self) -> list[Attention]:
