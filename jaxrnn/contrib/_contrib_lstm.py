@@ -27,7 +27,9 @@ class ContribLSTM(LSTMFamily):
     num_proj: int | None = None
     cell_clip: float | None = None
     proj_clip: float | None = None
+    initializer: Initializer | None = None
     state_is_tuple = True
+    kernel_initializer: Any = property(lambda self: self.initializer or glorot_uniform)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,15 +77,12 @@ class LayerNormedLSTM(ContribLSTM):
     norm_gain: float
     norm_shift: float
     use_peepholes: bool = False
-    initializer: Initializer | None = None
     gate_scopes: tuple[str, ...]
     peepholes: tuple[str, ...]
 
     def __post_init__(self) -> None:
         super().__post_init__()
         set_numbers(self, "norm_gain", "norm_shift")
-
-    kernel_initializer = property(lambda self: self.initializer or glorot_uniform)
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -11,7 +11,6 @@ from jaxrnn import GRUCell, ParamSpec, Stage
 from .._base.math import widened
 from .._base.typing import Array, DType, Initializer, Params
 from .._cells.hyperparameters import set_field
-from .._cells.initializers import glorot_uniform
 from .._cells.states import VectorStateCell
 from ._contrib_lstm import ContribLSTM, core_lstm
 
@@ -147,7 +146,7 @@ class WeightNormLSTMCell(_OfLSTMCell):
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""
         c, h = self.sizes
-        make = self.initializer or glorot_uniform
+        make = self.kernel_initializer
         specs = self._lstm.param_specs(depth)
         if self.norm:
             specs |= dict.fromkeys(("norm_0", "norm_1"), ParamSpec((4 * c,), make))

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrnn import Steps
+
 from ..._base.arguments import check_time_major
 from ..._base.cell_keys import check_key, key_of_device
 from ..._base.errors import describe
@@ -59,20 +61,21 @@ class TrainingHelper(CustomHelper):
     ) -> None:
         where = type(self).__name__
         check_time_major(where, time_major)
-        self._axis = 0 if time_major else 1
+        axis = 0 if time_major else 1
         self.inputs = _as_sequences(where, "inputs", inputs)
         shape = jax.tree.leaves(self.inputs)[0].shape
-        rows, self._longest = shape[1 - self._axis], shape[self._axis]
-        self.sequence_length = _as_lengths(where, sequence_length, rows, self._longest)
+        rows, time = shape[1 - axis], shape[axis]
+        self.sequence_length = _as_lengths(where, sequence_length, rows, time)
+        self._steps = Steps(time=time, axis=axis)
         super().__init__(self._first, self._sampled, self._next)
         self._batch_size = rows
 
-    longest = property(lambda self: self._longest)
+    longest = property(lambda self: self._steps.time)
 
     def _first(self) -> tuple[Array, PyTree]:
         """Rows of length 0 are finished; the inputs are the first ones."""
         finished = self.sequence_length == 0
-        return finished, masking.first_inputs(self.inputs, self._axis)
+        return finished, masking.first_inputs(self.inputs, self._steps.axis)
 
     def _sampled(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
         """The most likely ids."""
@@ -81,13 +84,19 @@ class TrainingHelper(CustomHelper):
     def _next(
         self, time: Array, outputs: PyTree, state: PyTree, sample_ids: Array
     ) -> tuple[Array, PyTree, PyTree]:
-        given = _read(self.inputs, time + 1, self._axis)
+        given = self._read(self.inputs, time + 1)
         fed = self._fed(time, outputs, sample_ids, given)
         return time + 1 >= self.sequence_length, fed, state
 
     def _fed(self, time: Array, outputs: PyTree, ids: Array, given: PyTree) -> PyTree:
         """The next inputs: those given at `time + 1`."""
         return given
+
+    def _read(self, inputs: PyTree, time: Array) -> PyTree:
+        """The inputs of a step; the last one beyond the end, where all is finished."""
+        if not self._steps.time:
+            return masking.first_inputs(inputs, self._steps.axis)
+        return self._steps.read(inputs, time)
 
 
 class _ScheduledHelper(TrainingHelper):
@@ -234,7 +243,7 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         """What is made of the outputs where the ids are 1, else what is given."""
         fed = self._make_inputs(outputs)
         if self._auxiliary_inputs is not None:
-            fed = _joined(fed, _read(self._auxiliary_inputs, time + 1, self._axis))
+            fed = _joined(fed, self._read(self._auxiliary_inputs, time + 1))
         return masking.choose(ids == 1, fed, given)
 
 
@@ -274,17 +283,6 @@ def _as_lengths(where: str, sequence_length: Any, batch: int, time: Any) -> Arra
             f"of the inputs, got {longest}. `time_major` says which axis is time."
         )
     return jnp.minimum(lengths, time)
-
-
-def _read(inputs: PyTree, time: Array, axis: int) -> PyTree:
-    """The inputs of a step; the last one beyond the end, where all is finished."""
-
-    def read(x: Array) -> Array:
-        if not x.shape[axis]:
-            return masking.first_inputs(x, axis)
-        return jax.lax.dynamic_index_in_dim(x, time, axis, keepdims=False)
-
-    return jax.tree.map(read, inputs)
 
 
 def _joined(tree: PyTree, other: PyTree) -> PyTree:
