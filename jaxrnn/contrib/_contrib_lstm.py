@@ -1,6 +1,5 @@
 """What the LSTMs of contrib share: projections, layer normalization, shards."""
 
-import abc
 import dataclasses
 from typing import Any
 
@@ -92,9 +91,8 @@ class LayerNormedLSTM(ContribLSTM):
         gates = Stage(self._gates, h, count * c, kernel, bias, blocks=count)
         return self.with_projection(gates, kernel)
 
-    @abc.abstractmethod
-    def _gates(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
-        """The update of the first stage."""
+    _gates: Any
+    """The update of the first stage."""
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
         """The peepholes, and the normalizations under flat names."""

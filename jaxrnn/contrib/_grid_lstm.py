@@ -64,11 +64,12 @@ class GridLSTM(SpecsCell):
 
     state_is_tuple = True
     scopes = (None,)
-    # The state has c and m of each window; there is an output of each of its LSTMs.
-    _num_leaves = property(
-        lambda self: 2 * sum(self.num_frequency_blocks) * len(self.scopes)
+    num_windows = property(
+        lambda self: sum(self.num_frequency_blocks) * len(self.scopes),
+        doc="The number of windows, of all blocks and directions.",
     )
-    output_size = property(lambda self: self.num_units * self._num_leaves)
+    # One of each LSTM of a window. The state has c and m of each window.
+    output_size = property(lambda self: 2 * self.num_units * self.num_windows)
     _gate_count = property(lambda self: 4 - self.couple_input_forget_gates)
     # The LSTMs that have parameters; with shared ones only that in frequency.
     _kinds = property(lambda self: _LSTMS[: 2 - self.share_time_frequency_weights])
@@ -145,7 +146,7 @@ class GridLSTM(SpecsCell):
         """The size of c and of m of each window."""
         if not self.state_is_tuple:
             return self.output_size
-        return self.state_tuple_type(*[self.num_units] * self._num_leaves)
+        return self.state_tuple_type(*[self.num_units] * 2 * self.num_windows)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters; their shapes do not depend on the depth of the inputs."""
@@ -186,7 +187,7 @@ class GridLSTM(SpecsCell):
         inputs, state = self.checked_step(params, inputs, state, key)
         with jax.named_scope(scope_name(self)):
             if not self.state_is_tuple:
-                state = jnp.split(state, self._num_leaves, axis=-1)
+                state = jnp.split(state, 2 * self.num_windows, axis=-1)
             leaves, outputs, new_leaves = iter(state), [], []
             for run in self._runs():
                 product = self._product(params, run)
