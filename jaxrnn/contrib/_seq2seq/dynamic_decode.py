@@ -155,13 +155,12 @@ def _check(decoder: Any, output_time_major: Any, impute_finished: Any) -> None:
             "BasicDecoder, say, decodes with a cell and a helper."
         )
     as_bool(WHERE, "output_time_major", output_time_major)
-    if as_bool(WHERE, "impute_finished", impute_finished):
-        if decoder.tracks_own_finished:
-            raise ValueError(
-                f"{WHERE}: `impute_finished` must be False for a "
-                f"{type(decoder).__name__}, got True. It tracks its own finished rows, "
-                "as its steps reorder them."
-            )
+    impute = as_bool(WHERE, "impute_finished", impute_finished)
+    if impute and decoder.tracks_own_finished:
+        raise ValueError(
+            f"{WHERE}: `impute_finished` must be False for a {type(decoder).__name__}, "
+            "got True. It tracks its own finished rows, as its steps reorder them."
+        )
 
 
 def _first_carry(decoder: Decoder, limit: Limit) -> Carry:
