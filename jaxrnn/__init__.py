@@ -59,11 +59,11 @@ from ._cells.base import RNNCell as RNNCell
 from ._cells.basic_lstm import BasicLSTMCell as BasicLSTMCell
 from ._cells.basic_rnn import BasicRNNCell as BasicRNNCell
 from ._cells.bound import BoundCell as BoundCell
-from ._cells.cudnn_compatible_gru import (
-    CudnnCompatibleGRUCell as CudnnCompatibleGRUCell,
-)
 from ._cells.function import FunctionCell as FunctionCell
-from ._cells.gru import GRUCell as GRUCell
+from ._cells.gru import (
+    CudnnCompatibleGRUCell as CudnnCompatibleGRUCell,
+    GRUCell as GRUCell,
+)
 from ._cells.initializers import ParamSpec as ParamSpec
 from ._cells.linear_recurrence import LinearRecurrenceCell as LinearRecurrenceCell
 from ._cells.lru import LRUCell as LRUCell
@@ -99,10 +99,12 @@ from ._time.steps import Steps as Steps
 from ._wrappers.device import DeviceWrapper as DeviceWrapper
 from ._wrappers.dropout import DropoutWrapper as DropoutWrapper
 from ._wrappers.multi_rnn import MultiRNNCell as MultiRNNCell
-from ._wrappers.past_inputs import PastInputsWrapper as PastInputsWrapper
-from ._wrappers.past_inputs_base import PastInputsState as PastInputsState
+from ._wrappers.past_inputs import (
+    PastInputsState as PastInputsState,
+    PastInputsWrapper as PastInputsWrapper,
+    TemporalConvWrapper as TemporalConvWrapper,
+)
 from ._wrappers.residual import ResidualWrapper as ResidualWrapper
-from ._wrappers.temporal_conv import TemporalConvWrapper as TemporalConvWrapper
 
 _set_public_module(globals())
 

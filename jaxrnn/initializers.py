@@ -64,6 +64,9 @@ def by_part(
         >>> bool(jnp.allclose(gate.T @ gate, jnp.eye(4), atol=1e-6))
         True
     """
+    check_functions("by_part", inputs=inputs, state=state)
+    if bias is not None:
+        check_functions("by_part", bias=bias)
     return _ByPart(inputs, state, bias)
 
 
@@ -78,6 +81,7 @@ def by_gate(initializer: Initializer) -> Initializer:
         ValueError: When a parameter is made, if the cell does not say how many gates
             there are, by `Stage(blocks=...)`.
     """
+    check_functions("by_gate", initializer=initializer)
     return _ByGate(initializer)
 
 
@@ -153,11 +157,6 @@ class _ByPart(PartInitializer):
     state: Initializer
     bias: Initializer | None = None
 
-    def __post_init__(self) -> None:
-        check_functions(self.name, inputs=self.inputs, state=self.state)
-        if self.bias is not None:
-            check_functions(self.name, bias=self.bias)
-
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
         if len(spec.shape) < 2:
             return glorot_uniform(key, spec.shape, dtype)
@@ -179,9 +178,6 @@ class _ByPart(PartInitializer):
 @dataclasses.dataclass(frozen=True, repr=False)
 class _ByGate(PartInitializer):
     initializer: Initializer
-
-    def __post_init__(self) -> None:
-        check_functions(self.name, initializer=self.initializer)
 
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:
         if spec.blocks is None:

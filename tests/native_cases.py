@@ -83,8 +83,7 @@ def of_packed(cell, time_major):
 
 def calls(fn, *args):
     """The calls of the loops of `jaxrnn-native` in the program of `fn`."""
-    found = eqns(jax.make_jaxpr(fn)(*args).jaxpr)
-    params = [e.params for e in found if e.primitive.name == "ffi_call"]
+    params = [e.params for e in on_cpus(fn, *args) if e.primitive.name == "ffi_call"]
     return [
         SimpleNamespace(
             backward=p["target_name"] == "jaxrnn_native_backward",
@@ -93,3 +92,14 @@ def calls(fn, *args):
         for p in params
         if p["target_name"].endswith("ward")
     ]
+
+
+def on_cpus(fn, *args):
+    """The equations of the program of `fn`, with those that run on CPUs alone."""
+    for eqn in eqns(jax.make_jaxpr(fn)(*args).jaxpr):
+        yield eqn
+        if eqn.primitive.name == "native":
+            types = [
+                jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars
+            ]
+            yield from on_cpus(eqn.params["programs"].native, *types)

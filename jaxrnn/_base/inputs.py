@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .arguments import INT32_MAX, as_dtype
+from .arguments import INT32_MAX, as_dtype, check_time_major
 from .errors import (
     EntryError,
     check_not_masked,
@@ -38,12 +38,9 @@ def as_sequences(where: str, inputs: Any, time_major: bool) -> PyTree:
 
     Raises:
         ValueError: If there are none, a rank is below 3, or sizes disagree.
-        TypeError: If a leaf is not an array.
+        TypeError: If a leaf is not an array, or `time_major` not a bool.
     """
-    if inputs is None:
-        raise ValueError(
-            f"{where}: `inputs` must be arrays: None values not supported."
-        )
+    check_time_major(where, time_major)
     named_inputs(where, inputs)
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
     inputs = map_named("inputs", lambda n, x: _as_sequence(where, n, x, axes), inputs)

@@ -9,15 +9,21 @@ JAX breaks the package, it breaks here.
 from jax.core import eval_jaxpr as eval_jaxpr
 
 # The operation of the native loops, which has a program for CPUs, one for other
-# platforms, and a transpose of its own.
-from jax.extend.core import Primitive as Primitive
+# platforms, and a transpose of its own. Without one of these XLA's loops run instead.
+MISSING: str | None = None
+try:
+    from jax.extend.core import Primitive as Primitive
+    from jax.interpreters.ad import primitive_jvps as primitive_jvps
+    from jax.interpreters.ad import primitive_transposes as primitive_transposes
+    from jax.interpreters.batching import primitive_batchers as primitive_batchers
+    from jax.interpreters.mlir import lower_fun as lower_fun
+    from jax.interpreters.mlir import register_lowering as register_lowering
+except ImportError as error:
+    MISSING = str(error)
 
-# Writes a program for readers of StableHLO that are older than this JAX.
-from jax.extend.mlir.dialects.stablehlo import (
-    serialize_portable_artifact_str as serialize_portable_artifact_str,
-)
-from jax.interpreters.ad import primitive_jvps as primitive_jvps
-from jax.interpreters.ad import primitive_transposes as primitive_transposes
-from jax.interpreters.batching import primitive_batchers as primitive_batchers
-from jax.interpreters.mlir import lower_fun as lower_fun
-from jax.interpreters.mlir import register_lowering as register_lowering
+
+def serialize_portable_artifact_str(module: str, version: str) -> bytes:
+    """Writes a program for readers of StableHLO that are older than this JAX."""
+    from jax.extend.mlir.dialects import stablehlo
+
+    return stablehlo.serialize_portable_artifact_str(module, version)

@@ -1,4 +1,4 @@
-"""Sharding the arrays that a driver creates as the inputs are sharded."""
+"""Arrays that a driver creates or reads, sharded as the inputs are."""
 
 from typing import Any
 
@@ -8,7 +8,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from .cell_keys import cell_of_device, varying_axes
 from .errors import describe, is_array, is_key
-from .gathers import explicit_sharding
 from .trees import is_pytree_of_arrays, map_named
 from .typing import Array, PyTree
 
@@ -153,3 +152,30 @@ def zeros_of(types: PyTree, count: int, like: PyTree) -> PyTree:
         return zeros if sharding is None else jax.sharding.reshard(zeros, sharding)
 
     return as_varying_as(like, jax.tree.map(zeros, types))
+
+
+def read_at(array: Array, *indices: Array) -> Array:
+    """`array[indices]`, sharded as the indices are.
+
+    Args:
+        array: Of as many axes as there are indices, or more.
+        *indices: Integers for each of the first axes, of one shape; all are in bounds.
+    """
+    at, of = jax.typeof(indices[0]).sharding, jax.typeof(array).sharding
+    spec = PartitionSpec(*at.spec, *of.spec[len(indices) :])
+    sharding = explicit_sharding(spec, at.mesh) or explicit_sharding(spec, of.mesh)
+    return array.at[indices].get(mode="promise_in_bounds", out_sharding=sharding)
+
+
+def broadcast_first(array: Array, like: Array, axis: int) -> Array:
+    """Copies of `array` along a new first axis, sharded like `axis` of `like`."""
+    sharding = jax.typeof(like).sharding
+    spec = PartitionSpec(sharding.spec[axis], *jax.typeof(array).sharding.spec)
+    out_sharding = explicit_sharding(spec, sharding.mesh)
+    return jax.lax.broadcast(array, (like.shape[axis],), out_sharding=out_sharding)
+
+
+def explicit_sharding(spec: PartitionSpec, mesh: Any) -> NamedSharding | None:
+    """The sharding on a mesh whose types tell it; None on any other."""
+    is_explicit = AxisType.Explicit in mesh.axis_types
+    return NamedSharding(mesh, spec) if is_explicit else None

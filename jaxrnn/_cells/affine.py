@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_bool, as_count, check_functions
+from .._base.arguments import as_bool, as_count
 from .._base.errors import describe, describe_leaves, noting
 from .._base.math import affine, is_traced, widest_dtype
 from .._base.trees import merge_dicts
@@ -24,6 +24,7 @@ from .._sequences.implementation import run_affine
 from .._time import masking
 from .._time.run import DeclinedError, Run
 from .base import scope_name
+from .hyperparameters import as_function, as_size, as_string, check_fields, optional
 from .initializers import ParamSpec
 from .specs_cell import SpecsCell
 from .step_checks import check_one_dtype
@@ -70,22 +71,21 @@ class Stage:
     blocks: int | None = None
 
     def __post_init__(self) -> None:
-        check_functions("Stage", update=self.update, kernel=self.kernel)
-        if self.bias is not None:
-            check_functions("Stage", bias=self.bias)
-        for name in ("rows", "columns"):
-            as_count("Stage", name, getattr(self, name), 0, "")
-        if not isinstance(self.path, str | None):
-            raise TypeError(
-                f"Stage: `path` must be a string, got {describe(self.path)}."
-            )
-        as_bool("Stage", "takes_inputs", self.takes_inputs)
-        if self.blocks is None:
-            return
-        blocks = as_count("Stage", "blocks", self.blocks)
-        if self.columns % blocks:
+        check_fields(
+            self,
+            update=as_function,
+            rows=as_size,
+            columns=as_size,
+            kernel=as_function,
+            bias=optional(as_function),
+            path=optional(as_string),
+            takes_inputs=as_bool,
+            blocks=optional(as_count),
+        )
+        if self.blocks is not None and self.columns % self.blocks:
             raise ValueError(
-                f"Stage: `blocks` must divide the {self.columns} columns, got {blocks}."
+                f"Stage: `blocks` must divide the {self.columns} columns, got "
+                f"{self.blocks}."
             )
 
     def specs(self, depth: int) -> dict[str, Any]:
@@ -126,14 +126,6 @@ class Stage:
         for key in self.path.split("/")[::-1] if self.path else ():
             params = {key: params}
         return params
-
-
-def plain_product(
-    k: int, stage: Stage, params: Params, inputs: Array, operand: Array, dtype: DType
-) -> Array:
-    """The z of stage k, `[batch, columns]`; a `product` for `AffineCell.chain`."""
-    del k
-    return stage.product(params, inputs, operand, dtype)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -271,7 +263,7 @@ class AffineCell(SpecsCell):
         params = self.stage_params(params)
         # However its functions obtained traced arrays, no derivative with respect to
         # these would be computed.
-        step = lambda *args: self.chain(plain_product, *args)[:2]
+        step = lambda *args: self.chain(self._product, *args)[:2]
         first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
         # Their sizes alone: on a mesh a step may not fit the way they are divided.
         sizes = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
@@ -347,7 +339,7 @@ class AffineCell(SpecsCell):
         operand: Array,
         dtype: DType,
     ) -> Array:
-        """`plain_product`, after a check of the operand."""
+        """The z of stage k, `[batch, columns]`, after a check of the operand."""
         want = (inputs.shape[0], stage.rows)
         if jnp.shape(operand) != want:
             source = f"the update of stage {k - 1}" if k else "`enter`"
@@ -355,13 +347,11 @@ class AffineCell(SpecsCell):
                 f"{type(self).__name__}: {source} must return an operand of shape "
                 f"{want}, by the `rows` of stage {k}, got {describe(operand)}."
             )
-        return plain_product(k, stage, params, inputs, operand, dtype)
+        return stage.product(params, inputs, operand, dtype)
 
     def _check_new_state(self, state: PyTree, new_state: PyTree) -> None:
-        want, got = (
-            list(map(jnp.shape, jax.tree.leaves(s))) for s in (state, new_state)
-        )
-        if want != got:
+        shapes = lambda tree: list(map(jnp.shape, jax.tree.leaves(tree)))
+        if shapes(state) != shapes(new_state):
             last = len(self.stages) - 1
             raise ValueError(
                 f"{type(self).__name__}: the update of stage {last} must return a "

@@ -5,12 +5,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any, final
 
-from .._base.arguments import check_functions
 from .._base.cell_keys import check_key, check_key_of_step
 from .._base.errors import noting
 from .._base.trees import size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .base import RNNCell
+from .hyperparameters import as_function, check_fields, optional
 
 
 @final
@@ -54,9 +54,7 @@ class FunctionCell(RNNCell):
     init_fn: Callable[[Key, Any, DType], Params] | None = None
 
     def __post_init__(self) -> None:
-        check_functions("FunctionCell", fn=self.fn)
-        if self.init_fn is not None:
-            check_functions("FunctionCell", init_fn=self.init_fn)
+        check_fields(self, fn=as_function, init_fn=optional(as_function))
         for name in ("state_size", "output_size"):
             with noting(f"FunctionCell: raised by `{name}`."):
                 size_shapes(getattr(self, name), name)

@@ -1,4 +1,4 @@
-"""The gated recurrent unit."""
+"""Gated recurrent units, which reset the state before or after the product."""
 
 import dataclasses
 from typing import Any, final
@@ -56,11 +56,7 @@ class GRUCell(VectorStateCell):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The gates; then the candidate, from the reset state."""
-        size, kernel = self.num_units, self.kernel_initializer or glorot_uniform
-        gate_bias, bias = (
-            self.bias_initializer or bias_initializer(kernel, default)
-            for default in (ones, zeros)
-        )
+        size, (kernel, gate_bias, bias) = self.num_units, _initializers(self)
         return (
             Stage(self._gates, size, 2 * size, kernel, gate_bias, "gates", blocks=2),
             Stage(self._candidate, size, size, kernel, bias, "candidate", blocks=1),
@@ -78,3 +74,84 @@ class GRUCell(VectorStateCell):
         u, state = carry
         new_state = u * state + (1 - u) * self.activation(z)
         return new_state, new_state
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class CudnnCompatibleGRUCell(VectorStateCell):
+    """A gated recurrent unit (GRU) that resets the state after the product.
+
+        r, u = split(sigmoid([x, h] gates/kernel + gates/bias))
+        c    = activation(x input_projection/kernel + input_projection/bias
+                          + r * (h hidden_projection/kernel + hidden_projection/bias))
+        h'   = u * h + (1 - u) * c
+
+    This is the GRU of cuDNN, PyTorch and Flax, and the default of Keras. `GRUCell`
+    resets before the product; weights of one do not fit the other.
+
+    Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
+    output `[batch, H]`; `gates/kernel` `[I + H, 2H]`, `gates/bias` `[2H]`, blocks r, u;
+    under `candidate`: `input_projection/kernel` `[I, H]`, `hidden_projection/kernel`
+    `[H, H]`, and a `bias` `[H]` of each.
+
+    Attributes:
+        num_units: `H`.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        kernel_initializer: For all kernels; None for Glorot uniform.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        bias_initializer: For all biases; None for 1 in the gates and 0 in the
+            candidate.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `num_units` is negative, the activation is not known, or `dtype`
+            is not floating.
+
+    Source: arXiv:1406.1078v1; `tf.contrib.cudnn_rnn.CudnnCompatibleGRUCell`.
+    """
+
+    num_units: int
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    kernel_initializer: Initializer | None = None
+    _: dataclasses.KW_ONLY
+    activation: Any = None
+    bias_initializer: Initializer | None = None
+    name: str | None = None
+    dtype: DType | None = None
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The gates; the candidate's product of the inputs; that of the state."""
+        size, (kernel, gate_bias, bias) = self.num_units, _initializers(self)
+        candidate = "candidate/input_projection", "candidate/hidden_projection"
+        return (
+            Stage(self._gates, size, 2 * size, kernel, gate_bias, "gates", blocks=2),
+            Stage(self._project_inputs, 0, size, kernel, bias, candidate[0], blocks=1),
+            Stage(self._candidate, size, size, kernel, bias, candidate[1], False, 1),
+        )
+
+    def _gates(self, params: Params, z: Array, state: Array) -> tuple[Array, Any]:
+        r, u = jnp.split(jax.nn.sigmoid(z), 2, axis=-1)
+        no_operand = state[:, :0]  # The next product is of the inputs alone.
+        return no_operand, (r, u, state)
+
+    def _project_inputs(
+        self, params: Params, z: Array, carry: Any
+    ) -> tuple[Array, Any]:
+        _, _, state = carry
+        return state, (*carry, z)
+
+    def _candidate(self, params: Params, z: Array, carry: Any) -> tuple[Array, Array]:
+        r, u, state, z_inputs = carry
+        new_state = u * state + (1 - u) * self.activation(z_inputs + r * z)
+        return new_state, new_state
+
+
+def _initializers(cell: Any) -> tuple[Initializer, Initializer, Initializer]:
+    """Those of the kernels, of the bias of the gates, and of the other biases."""
+    kernel = cell.kernel_initializer or glorot_uniform
+    given = cell.bias_initializer
+    gates, others = (bias_initializer(kernel, default) for default in (ones, zeros))
+    return kernel, given or gates, given or others

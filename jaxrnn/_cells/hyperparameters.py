@@ -87,7 +87,7 @@ def _required(test: Callable[[Any], bool], words: str, fix: str = "") -> Check:
             raise TypeError(f"{where}: `{name}` must be {words}, got {got}.{fix}")
         return value
 
-    return optional(check)
+    return check
 
 
 def _as_floating(where: str, name: str, value: Any) -> DType:
@@ -96,9 +96,13 @@ def _as_floating(where: str, name: str, value: Any) -> DType:
     return dtype
 
 
+as_function = _required(is_function, "a function")
+as_string = _required(lambda value: isinstance(value, str), "a string")
 _activation: Check = lambda where, name, value: resolve_activation(where, value, name)
-_initializer = _required(
-    is_function, "a function (key, shape, dtype)", " See jax.nn.initializers."
+_initializer = optional(
+    _required(
+        is_function, "a function (key, shape, dtype)", " See jax.nn.initializers."
+    )
 )
 # The fields that mean the same in every cell with `set_common_fields`.
 _COMMON: dict[str, Check] = {
@@ -111,7 +115,7 @@ _COMMON: dict[str, Check] = {
     "recurrent_initializer": _initializer,
     "bias_initializer": _initializer,
     "forget_bias": check_number,
-    "name": _required(lambda value: isinstance(value, str), "a string"),
+    "name": optional(as_string),
     "dtype": optional(_as_floating),
 }
 

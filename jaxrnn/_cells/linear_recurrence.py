@@ -17,9 +17,9 @@ from .._sequences.elements import Element, cast_like, plus, times
 from .._sequences.linear import linear_sequence
 from .._time.run import Run
 from .base import scope_name
-from .hyperparameters import check_fields, check_number, set_common_fields
+from .hyperparameters import check_fields, check_number
 from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
-from .specs_cell import SpecsCell, check_for_xla
+from .specs_cell import SpecsCell, VectorState, check_for_xla
 from .step_checks import check_state_dtypes
 
 
@@ -175,17 +175,8 @@ class LinearRecurrenceCell(SpecsCell):
         return jax.tree.map(fit, x, like)
 
 
-class VectorRecurrenceCell(LinearRecurrenceCell):
-    """A cell whose state and output are one array `[batch, num_units]`.
-
-    Not a dataclass itself: each cell declares its own fields.
-    """
-
-    num_units: int
-    state_size = output_size = property(lambda self: self.num_units)
-
-    def __post_init__(self) -> None:
-        set_common_fields(self)
+class VectorRecurrenceCell(VectorState, LinearRecurrenceCell):
+    """A linear recurrence whose state and output are one array `[batch, num_units]`."""
 
 
 class DiagonalCell(VectorRecurrenceCell):

@@ -205,9 +205,7 @@ class MLSTMCell(SpecsCell):
 
         wide = jax.tree.map(lambda leaf: leaf.astype(dtype), state)
         with jax.named_scope(scope_name(self)):
-            outputs, wide = run_chunks(
-                steps, chunk_size(steps.time), project, inputs, wide
-            )
+            outputs, wide = run_chunks(steps, project, inputs, wide)
             outputs = steps.zero_dead(outputs.astype(inputs.dtype))
             return outputs, _stored(wide, state)
 
@@ -283,13 +281,12 @@ def normalized(values: Array, dot: Array, m: Array) -> Array:
 
 
 def run_chunks(
-    steps: Steps, size: int, project: Project, inputs: Array, state: MLSTMState
+    steps: Steps, project: Project, inputs: Array, state: MLSTMState
 ) -> tuple[Array, MLSTMState]:
     """`(outputs, state)` of all steps.
 
     Args:
         steps: Which steps there are; no restarts.
-        size: The number of steps of a chunk.
         project: `project(inputs) -> (o, projected)` of one step, `[batch, depth]`; o is
             the output gate, `[batch, heads * d]`.
         inputs: `[batch, time, depth]`, time along `steps.axis`.
@@ -312,7 +309,7 @@ def run_chunks(
     # What is saved for derivatives are the inputs, and the states before the chunks.
     # The products of a chunk are large enough: those of all steps at once are slower,
     # and take several times the memory.
-    return run_in_segments(size, run_chunk, inputs, state, steps)
+    return run_in_segments(chunk_size(steps.time), run_chunk, inputs, state, steps)
 
 
 def _masked(steps: Steps, projected: Projected) -> Projected:

@@ -10,6 +10,7 @@ from .._base.trees import with_structure
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._time.run import DeclinedError, Run
 from .base import RNNCell
+from .hyperparameters import set_common_fields
 from .initializers import make_params
 from .step_checks import check_floating, check_params, check_state, check_step_inputs
 
@@ -62,6 +63,19 @@ class SpecsCell(RNNCell):
         check_params(name, params, self.param_specs, inputs)
         self.check_depth(inputs.shape[-1])
         return inputs, with_structure(self.state_size, state)
+
+
+class VectorState:
+    """The part of a cell whose state and output are one array `[batch, num_units]`.
+
+    Not a dataclass itself: each cell declares its fields in TensorFlow's order.
+    """
+
+    num_units: int
+    state_size = output_size = property(lambda self: self.num_units)
+
+    def __post_init__(self) -> None:
+        set_common_fields(self)
 
 
 def param_dtype(cell: Any, inputs: Shaped, dtype: DType) -> DType:

@@ -9,19 +9,11 @@ from .._base.serialization import serializable
 from .._base.typing import Array, DType, Params, PyTree, Size
 from .affine import AffineCell
 from .hyperparameters import set_common_fields
+from .specs_cell import VectorState
 
 
-class VectorStateCell(AffineCell):
-    """A cell whose state and output are one array `[batch, num_units]`.
-
-    Not a dataclass itself: each cell declares its fields in TensorFlow's order.
-    """
-
-    num_units: int
-    state_size = output_size = property(lambda self: self.num_units)
-
-    def __post_init__(self) -> None:
-        set_common_fields(self)
+class VectorStateCell(VectorState, AffineCell):
+    """An affine cell whose state and output are one array `[batch, num_units]`."""
 
     def enter(self, state: Array) -> tuple[Array, Array]:
         """The state as the carry, and as the operand if the first stage has one."""

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_scope, check_is_cell, check_time_major
+from .._base.arguments import as_scope, check_is_cell
 from .._base.errors import noting
-from .._base.inputs import as_sequences, as_steps, check_states_of_both
+from .._base.inputs import as_sequences, check_states_of_both
 from .._base.lengths import lengths_for
 from .._base.trees import check_structure, with_structure
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
@@ -16,7 +16,7 @@ from .._batching.packed_sequences import check_not_packed
 from .._time import masking
 from ..memory._strategy import Strategy
 from .dynamic_rnn import dynamic_rnn
-from .static_rnn import stacked, unrolled, warn_of_compile_time
+from .static_rnn import checked_steps, stacked, unrolled
 
 
 def bidirectional_dynamic_rnn(
@@ -74,7 +74,6 @@ def bidirectional_dynamic_rnn(
     where = "bidirectional_dynamic_rnn"
     check_is_cell(where, "cell_fw", cell_fw)
     check_is_cell(where, "cell_bw", cell_bw)
-    check_time_major(where, time_major)
     check_not_packed(where, inputs)
     inputs = as_sequences(where, inputs, time_major)
     check_states_of_both(where, initial_state_fw, initial_state_bw, dtype)
@@ -146,8 +145,7 @@ def static_bidirectional_rnn(
     where = "static_bidirectional_rnn"
     check_is_cell(where, "cell_fw", cell_fw)
     check_is_cell(where, "cell_bw", cell_bw)
-    steps = as_steps(where, inputs)
-    warn_of_compile_time(where, steps, "bidirectional_dynamic_rnn")
+    steps = checked_steps(where, inputs, "bidirectional_dynamic_rnn")
     with jax.named_scope(as_scope(where, scope, "bidirectional_rnn")):
         return unrolled_both_ways(
             where,

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from .._base.arguments import as_scope, as_unroll, check_is_cell, check_time_major
+from .._base.arguments import as_scope, as_unroll, check_is_cell
 from .._base.inputs import as_sequences, as_state, output_dtype
 from .._base.lengths import as_lengths
 from .._base.typing import DType, Lengths, PyTree, RNNCellLike
@@ -105,7 +105,6 @@ def dynamic_rnn(
     check_implementation(where, implementation)
     unroll = as_unroll(where, parallel_iterations)
     strategy = as_strategy(where, "swap_memory", swap_memory)
-    check_time_major(where, time_major)
     check_not_packed(where, inputs)
     inputs = as_sequences(where, inputs, time_major)
     axis = 0 if time_major else 1

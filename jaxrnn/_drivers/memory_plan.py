@@ -218,12 +218,21 @@ def saved_bytes(fn: Callable, *args: Any) -> Bytes:
     def save(*args: Any) -> None:
         residuals = {id(x): x for x in jax.tree.leaves(jax.vjp(fn, *args)[1])}
         for argument in jax.tree.leaves(args):
-            residuals.pop(id(argument), None)
+            if residuals.pop(id(argument), None) is None:
+                # Segments of an argument are its memory, read with another shape.
+                residuals.pop(_segments_of(argument, residuals), None)
         found.extend(map(jax.typeof, residuals.values()))
 
     jax.eval_shape(save, *args)
     on_host = [t for t in found if t.memory_space == jax.memory.Space.Host]
     return Bytes(_bytes(found) - _bytes(on_host), _bytes(on_host))
+
+
+def _segments_of(argument: Any, residuals: dict[int, Any]) -> int:
+    """The id of a residual with as many numbers as the argument, on more axes; or 0."""
+    of = lambda x: (x.size, x.dtype, x.ndim > argument.ndim)
+    want = argument.size, argument.dtype, True
+    return next((key for key, x in residuals.items() if of(x) == want), 0)
 
 
 def _as_inputs(shape: Any, dtype: DType) -> PyTree:

@@ -1,6 +1,5 @@
 """`over_time`, the loop of `dynamic_rnn` and `packed_rnn`, compiled where possible."""
 
-import logging
 from typing import Any
 
 import jax
@@ -22,10 +21,8 @@ from .._time import masking
 from .._time.run import Run, run_sequence
 from .._time.steps import Restarts, Steps, steps_to_run
 from ..memory._segments import segmented_run
-from ..memory._strategy import CheckpointPlan, Strategy, plan_of
+from ..memory._strategy import Strategy, plan_of
 from .probe import probe
-
-_log = logging.getLogger("jaxrnn")
 
 
 def over_time(cell: RNNCellLike, *arrays: Any, **options: Any) -> tuple[PyTree, PyTree]:
@@ -97,20 +94,13 @@ def _run(
         run = Run(inputs, state, steps, implementation=implementation)
         return run_sequence(apply_sequence, apply, run, unroll)
 
-    plan = _plan(strategy, time)
+    plan = plan_of(strategy, time)
     outputs, state = segmented_run(plan, run_segment, inputs, state, steps)
     outputs, state = (outputs, state) if restarts is None else outputs
     # Without lengths a cell may return a list where it declares a tuple: restore the
     # declared structure.
     outputs = with_structure(cell.output_size, outputs)
     return outputs, with_read_only(state, given)
-
-
-def _plan(strategy: Strategy, time: Any) -> CheckpointPlan:
-    if not isinstance(time, int):
-        _log.debug("%r: the number of steps is symbolic: all is saved", strategy)
-        return CheckpointPlan()
-    return plan_of(strategy, time)
 
 
 _run_compiled = jax.jit(

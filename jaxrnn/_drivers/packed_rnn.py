@@ -87,7 +87,12 @@ def packed_rnn(
     check_whole(_WHERE, "packed", packed)
     if initial_state is not None:
         initial_state = as_state(_WHERE, "initial_state", initial_state)
-        _check_no_memory(initial_state)
+        if has_read_only(initial_state):
+            raise ValueError(
+                f"{_WHERE}: `initial_state` must not hold a memory, which belongs to "
+                "one sequence, and rows hold several. Run the sequences as rows, by "
+                "`dynamic_rnn` with lengths."
+            )
     dtype = output_dtype(_WHERE, initial_state, dtype)
     count = packed.sequence_length.shape[0]
     if initial_state is None:
@@ -114,16 +119,6 @@ def packed_rnn(
         )
     has_steps = jnp.asarray(packed.sequence_length) > 0
     return outputs, masking.choose(has_steps, packed.at_ends(states), initial_state)
-
-
-def _check_no_memory(state: PyTree) -> None:
-    """Raises ValueError for a state that rows of several sequences cannot share."""
-    if has_read_only(state):
-        raise ValueError(
-            f"{_WHERE}: `initial_state` must not hold a memory, which belongs to one "
-            "sequence, and rows hold several. Run the sequences as rows, by "
-            "`dynamic_rnn` with lengths."
-        )
 
 
 def _first_states(restarts: Restarts, axis: int) -> PyTree:

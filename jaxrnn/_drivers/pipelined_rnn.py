@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count, as_scope, check_is_cell, check_time_major
+from .._base.arguments import as_count, as_scope, check_is_cell
 from .._base.cell_keys import cell_of_device
 from .._base.inputs import as_sequences, as_state, output_dtype, zero_state
 from .._base.lengths import as_lengths
@@ -121,7 +121,6 @@ def pipelined_rnn(
     check_is_cell(_WHERE, "cell", cell)
     check_is_bound(_WHERE, cell)
     check_implementation(_WHERE, implementation)
-    check_time_major(_WHERE, time_major)
     check_not_packed(_WHERE, inputs)
     chunk = as_count(_WHERE, "chunk", chunk, fix="It is a number of steps.")
     inputs = as_sequences(_WHERE, inputs, time_major)

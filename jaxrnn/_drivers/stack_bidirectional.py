@@ -7,11 +7,10 @@ import jax
 
 from .._base.arguments import as_scope, check_both_lists, check_is_cell
 from .._base.errors import describe, noting
-from .._base.inputs import as_steps
 from .._base.typing import DType, Lengths, PyTree, RNNCellLike
 from ..memory._strategy import Strategy
 from .bidirectional import bidirectional_dynamic_rnn, joined, unrolled_both_ways
-from .static_rnn import warn_of_compile_time
+from .static_rnn import checked_steps
 
 
 def stack_bidirectional_rnn(
@@ -58,8 +57,7 @@ def stack_bidirectional_rnn(
     """
     where = "stack_bidirectional_rnn"
     layers = _layers(where, cells_fw, cells_bw, initial_states_fw, initial_states_bw)
-    steps = as_steps(where, inputs)
-    warn_of_compile_time(where, steps, "stack_bidirectional_dynamic_rnn")
+    steps = checked_steps(where, inputs, "stack_bidirectional_dynamic_rnn")
 
     def run_layer(layer: _Layer, steps: list[PyTree]) -> tuple:
         with jax.named_scope(layer.name):

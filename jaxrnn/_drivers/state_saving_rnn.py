@@ -7,10 +7,10 @@ import jax
 
 from .._base.arguments import check_is_cell
 from .._base.errors import describe
-from .._base.inputs import as_state, as_steps
+from .._base.inputs import as_state
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import Array, Lengths, PyTree, RNNCellLike, Size
-from .static_rnn import unrolled, warn_of_compile_time
+from .static_rnn import checked_steps, unrolled
 
 
 def static_state_saving_rnn(
@@ -61,8 +61,7 @@ def static_state_saving_rnn(
             )
     leaves = [as_state(where, f"state({n!r})", state_saver.state(n)) for n in names]
     state = jax.tree.unflatten(jax.tree.structure(size), leaves)
-    steps = as_steps(where, inputs)
-    warn_of_compile_time(where, steps)
+    steps = checked_steps(where, inputs)
     outputs, state = unrolled(where, cell, steps, state, None, sequence_length, scope)
     check_structure(f"{where}: the state that `cell` returns", size, state, False)
     for name, leaf in zip(names, jax.tree.leaves(state), strict=True):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,17 +83,17 @@ def static_rnn(
     """
     where = "static_rnn"
     check_is_cell(where, "cell", cell)
-    steps = as_steps(where, inputs)
-    warn_of_compile_time(where, steps)
+    steps = checked_steps(where, inputs)
     return unrolled(where, cell, steps, initial_state, dtype, sequence_length, scope)
 
 
-def warn_of_compile_time(
-    where: str, steps: list[PyTree], instead: str = "dynamic_rnn"
-) -> None:
-    """Warns of many steps, at the line that called the driver."""
+def checked_steps(
+    where: str, inputs: Any, instead: str = "dynamic_rnn"
+) -> list[PyTree]:
+    """The list of steps; warns of many, at the line that called the driver."""
+    steps = as_steps(where, inputs)
     if len(steps) < UNREASONABLE_STEPS:
-        return
+        return steps
     warnings.warn(
         f"{where}: {len(steps)} steps are {len(steps)} copies of the cell in one "
         f"program; from {UNREASONABLE_STEPS} on, compiling it takes unreasonably long "
@@ -101,6 +102,7 @@ def warn_of_compile_time(
         UserWarning,
         stacklevel=3,
     )
+    return steps
 
 
 def stacked(steps: list[PyTree]) -> PyTree:

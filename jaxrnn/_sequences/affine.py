@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._base.gathers import broadcast_first
 from .._base.math import dot, widest_dtype
-from .._base.sharding import as_varying_as
+from .._base.sharding import as_varying_as, broadcast_first
 from .._base.typing import Array, Params, PyTree
 from .._time import masking
 from .._time.alive_scan import alive_scan

@@ -1,11 +1,12 @@
-"""The LSTM of cuDNN, which runs whole sequences, products of the inputs included.
+"""The LSTM of cuDNN through `jax.experimental.rnn`: whole sequences in one call.
 
-What TensorFlow has and cuDNN lacks is done here: rows of length 0, padding with
-arbitrary values, `forget_bias`.
+cuDNN takes inputs `[batch, time, depth]`, lengths of at least 1, and the parameters in
+one array, gates i, f, g, o, with two biases. What TensorFlow has and cuDNN lacks is
+done here: rows of length 0, padding with arbitrary values, `forget_bias`.
 
-**It has not run on a GPU yet.** `CALLS` holds all functions that call cuDNN: the code
-around them is tested with JAX's own reference in their place, and they themselves by
-the types of the arguments that they pass to JAX's primitives.
+**It has not run on a GPU yet.** The functions `why_not_here`, `forward` and `backward`
+are all that needs one. Tests put JAX's own reference in their place, and check these
+three by the arguments that they pass to JAX's primitives.
 """
 
 import functools
@@ -14,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
+from jax.experimental import rnn
+from jax.lax import Precision
 
 from .._base.sharding import as_varying_as
 from .._base.trees import with_structure
@@ -21,13 +24,17 @@ from .._base.typing import Array, Params, PyTree
 from .._time import masking
 from .._time.run import DeclinedError
 from .._time.steps import Steps
-from . import cudnn_calls
+from ..memory._segments import RESIDUALS, named
 from .native import row_lengths, why_not_arrays
-
-CALLS = cudnn_calls.CUDNN
 
 # cuDNN refuses more: https://github.com/pytorch/pytorch/issues/133751.
 MOST_STEPS = 65_535
+
+# The values of `jax.default_matmul_precision` that make products exact.
+EXACT = {"highest", "float32", "F32_F32_F32", "F64_F64_F64", "TF32_TF32_F32_X3"}
+EXACT |= {"BF16_BF16_F32_X6", "BF16_BF16_F32_X9"}
+
+Arrays = tuple[Array, ...]
 
 
 def cudnn_sequence(
@@ -54,64 +61,160 @@ def cudnn_sequence(
     Raises:
         DeclinedError: If cuDNN cannot run them here, with the reason.
     """
-    reason = _why_not_cell(cell) or why_not_arrays(xs, state, steps)
-    if reason := reason or _why_not_steps(steps) or CALLS.why_not_here():
+    if reason := _why_not(cell, xs, state, steps):
         raise DeclinedError(reason)
     lengths = row_lengths(xs, steps)
     h, carry = cell.enter(masking.zero_dead(lengths > 0, state))
     args = (
-        cudnn_calls.flat_weights(cell, params, xs.shape[-1]),
+        flat_weights(cell, params, xs.shape[-1]),
         _batch_major(steps.zero_dead(xs), steps),
         h,
         carry.c,
         # cuDNN fails at 0: https://github.com/jax-ml/jax/issues/17966.
         jnp.maximum(lengths, 1),
     )
-    # The backward pass, wherever it is traced, has the forward pass's precision.
-    run = functools.partial(_run, CALLS, cudnn_calls.precision_here())
-    # The call's results do not even have types that vary over devices like these.
-    y, h, c = as_varying_as(args, run(*as_varying_as(args, args)))
+    run: Any = functools.partial(_run, _precision_here())
+    y, h, c = run(*as_varying_as(args, args))
     last = with_structure(state, cell.leave(c, h)[1])
     outputs = steps.zero_dead(_batch_major(y, steps))
     return outputs, masking.choose(lengths > 0, last, state)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _run(calls: Any, precision: Any, *args: Array) -> tuple[Array, Array, Array]:
-    """`(y, h, c)`; for the arguments see `cudnn_calls.forward`."""
-    return _forward(calls, precision, *args)[0]
+def why_not_here() -> str | None:
+    """Why a program that calls cuDNN cannot be traced here, or None."""
+    try:
+        jax.devices("cuda")
+    except RuntimeError:
+        return (
+            "JAX asks cuDNN for sizes while a program is traced, and finds no NVIDIA "
+            "GPU here"
+        )
+    return None
 
 
-def _forward(calls: Any, precision: Any, *args: Array) -> tuple[tuple, tuple]:
-    y, h, c, reserve = sequential_vmap(functools.partial(calls.forward, precision))(
-        *args
+def forward(
+    precision: Precision, weights: Array, x: Array, h: Array, c: Array, lengths: Array
+) -> tuple[Arrays, Array]:
+    """Runs all steps: `((y, h, c), reserve)`, the states after each row's last step.
+
+    Args:
+        precision: HIGHEST, or HIGH for TF32.
+        weights: As `flat_weights` returns them.
+        x: `[batch, time, depth]`, float32.
+        h: `[batch, units]`, float32, before the first step.
+        c: Likewise.
+        lengths: int32 `[batch]`, from 1 to time.
+    """
+    args = x, h[None], c[None], weights, lengths
+    (y, h, c), saved = rnn.lstm_fwd(*args, **_sizes(x, h), precision=precision)
+    return (y, h[0], c[0]), saved[-1]
+
+
+def backward(
+    precision: Precision, args: Arrays, y: Array, reserve: Array, cts: Arrays
+) -> Arrays:
+    """The cotangents of the `(weights, x, h, c)` of `forward`.
+
+    Args:
+        precision: The precision of `forward`.
+        args: Its other arguments.
+        y: Its result, `[batch, time, units]`.
+        reserve: Likewise, `[floats]`.
+        cts: The cotangents of its `(y, h, c)`, that of y zeros beyond the lengths.
+    """
+    weights, x, h, c, lengths = args
+    ct_y, ct_h, ct_c = cts
+    ct_x, ct_h, ct_c, ct_weights, _ = rnn.lstm_bwd(
+        **_sizes(x, h),
+        precision=precision,
+        residuals=(x, h[None], c[None], weights, lengths, y, reserve),
+        gradients=(ct_y, ct_h[None], ct_c[None]),
     )
-    return (y, h, c), (*args, y, reserve)
+    return ct_weights, ct_x, ct_h[0], ct_c[0]
 
 
-def _backward(calls: Any, precision: Any, saved: tuple, cts: tuple) -> tuple:
-    run = sequential_vmap(functools.partial(calls.backward, precision))
-    return *run(*saved, *cts), None
+def flat_weights(cell: Any, params: Params, depth: int) -> Array:
+    """The parameters of an LSTM in cuDNN's layout, flattened and concatenated.
+
+    They are the matrices `[4H, depth]` of the inputs and `[4H, H]` of the state, and
+    two biases `[4H]`, the second all zeros. All have blocks i, f, g, o.
+
+    Args:
+        cell: A `BasicLSTMCell` or an `LSTMCell`.
+        params: Its parameters, with blocks i, j, f, o.
+        depth: The size of the inputs.
+    """
+    (product,) = cell.product_params(params, depth)
+
+    def blocks(x: Array) -> list[Array]:
+        i, j, f, o = jnp.split(x, 4, axis=-1)
+        return [i, f, j, o]
+
+    rows = [w for name in ("inputs", "state") for w in blocks(product[name])]
+    i, f, j, o = blocks(product["bias"])
+    bias = [i, f + cell.forget_bias, j, o]
+    zeros = [jnp.zeros_like(product["bias"])]
+    return jnp.concatenate([*(w.T.reshape(-1) for w in rows), *bias, *zeros])
 
 
-_run.defvjp(_forward, _backward)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _run(precision: Precision, *args: Array) -> Arrays:
+    """`(y, h, c)`; for the arguments see `forward`."""
+    return _run_and_save(precision, *args)[0]
 
 
-def _why_not_cell(cell: Any) -> str | None:
-    reason = cell.why_not_plain()
+def _run_and_save(precision: Precision, *args: Array) -> tuple[Arrays, tuple]:
+    run = sequential_vmap(functools.partial(forward, precision))
+    # The results of a call do not even have types that vary over devices like these.
+    (y, h, c), reserve = as_varying_as(args, run(*args))
+    return (y, h, c), (args, *named(RESIDUALS, (y, reserve)))
+
+
+def _pull_back(precision: Precision, saved: tuple, cts: tuple) -> tuple:
+    run = sequential_vmap(functools.partial(backward, precision))
+    return *as_varying_as(saved, run(*saved, cts)), None
+
+
+_run.defvjp(_run_and_save, _pull_back)
+
+
+def _why_not(cell: Any, xs: Array, state: PyTree, steps: Steps) -> str | None:
+    """Why cuDNN cannot run these; what holds on every machine comes first."""
+    known = "it runs plain LSTMs with tanh"
     if cell.declared_kind != "lstm":
-        reason = f"{type(cell).__name__} is not one"
-    return reason and f"it runs plain LSTMs with tanh: {reason}"
-
-
-def _why_not_steps(steps: Steps) -> str | None:
+        return f"{known}: {type(cell).__name__} is not one"
+    if reason := cell.why_not_plain():
+        return f"{known}: {reason}"
+    if reason := why_not_arrays(xs, state, steps):
+        return reason
     if steps.restarts is not None:
         return "rows of several sequences restart within the loop"
     if steps.time > MOST_STEPS:
         return f"it takes {MOST_STEPS} steps at most, got {steps.time}"
-    return None
+    return why_not_here()
 
 
 def _batch_major(x: Array, steps: Steps) -> Array:
     """Sequences `[batch, time, ...]` from the layout of the steps, and back."""
     return jnp.swapaxes(x, 0, 1 - steps.axis)
+
+
+def _sizes(x: Array, h: Array) -> dict[str, Any]:
+    return {
+        "input_size": x.shape[-1],
+        "hidden_size": h.shape[-1],
+        "num_layers": 1,
+        "dropout": 0.0,
+        "bidirectional": False,
+    }
+
+
+def _precision_here() -> Precision:
+    """HIGHEST for exact products, HIGH for TF32, which is XLA's default.
+
+    JAX's wrapper refuses the other names ("default", "bfloat16"), which mean TF32 to
+    XLA on a GPU. The backward pass, wherever it is traced, has the same precision.
+    """
+    config: Any = jax.config
+    name = config.jax_default_matmul_precision
+    return Precision.HIGHEST if name in EXACT else Precision.HIGH

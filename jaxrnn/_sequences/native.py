@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._base.sharding import explicit_mesh_of
 from .._base.trees import with_structure
 from .._base.typing import Array, Params, PyTree
 from .._time.run import DeclinedError
@@ -63,6 +64,8 @@ def native_sequence(
 
 def why_not_arrays(xs: Array, state: PyTree, steps: Steps) -> str | None:
     """Why a call of a library cannot have these inputs and this state, or None."""
+    if explicit_mesh_of((xs, state)) is not None:
+        return "XLA cannot divide its call over an explicit mesh; `jax.shard_map` can"
     if not isinstance(xs.shape[1 - steps.axis], int):
         return "the number of rows is symbolic"
     arrays = [xs, *jax.tree.leaves(state)]

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
+import logging
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,9 @@ from jax.custom_batching import sequential_vmap
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, Params, PyTree
 from .mapped_rows import SHARED, as_rows
+from .native_operation import why_not_in_jax
+
+_log = logging.getLogger("jaxrnn")
 
 INTERFACE = 1  # The version of the calls.
 
@@ -300,13 +304,18 @@ def register() -> str | None:
     """Loads the installed package and registers its calls with JAX, once.
 
     Returns:
-        Why that failed, or None.
+        Why that failed, which is logged, or None.
     """
+    reason = why_not_in_jax()
     try:
-        importlib.import_module("jaxrnn_native").register()
+        if reason is None:
+            importlib.import_module("jaxrnn_native").register()
+            return None
     except (OSError, RuntimeError) as error:
-        return f"the installed jaxrnn-native does not fit this JAX: {error}"
-    return None
+        reason = error
+    reason = f"the installed jaxrnn-native does not fit this JAX: {reason}"
+    _log.info("%s. XLA's loop runs in its place.", reason)
+    return reason
 
 
 def _float32(*shape: int) -> jax.ShapeDtypeStruct:

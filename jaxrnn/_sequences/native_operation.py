@@ -4,6 +4,7 @@
 and nothing documented tells for which platform a program is compiled.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -11,22 +12,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.jax_internals import (
-    Primitive,
-    lower_fun,
-    primitive_batchers,
-    primitive_jvps,
-    primitive_transposes,
-    register_lowering,
-)
+from .._base import jax_internals
+from .._base.sharding import as_varying_as
 from .._base.typing import PyTree
+
+
+def why_not_in_jax() -> str | None:
+    """Why this JAX, newer than any that was tested, lacks what is needed; or None."""
+    return jax_internals.MISSING
 
 
 def run_beside_xla(
     native: Callable,
     xla: Callable,
     *args: PyTree,
-    transpose: Any = None,
+    transpose: Callable | None = None,
     refusal: str | None = None,
 ) -> PyTree:
     """`native(*args)` on CPUs; elsewhere, in exports and for derivatives `xla(*args)`.
@@ -43,8 +43,10 @@ def run_beside_xla(
         refusal: Why there is no program for other platforms; None if `xla` is.
     """
     leaves, tree = jax.tree.flatten(args)
-    linear = jax.tree.structure(args[-1])
-    out = jax.tree.structure(jax.eval_shape(native, *args))
+    others = jax.tree.structure(args[:-1] if transpose else args)
+    count = others.num_leaves
+    program, types = jax.make_jaxpr(native, return_shape=True)(*args)
+    out = jax.tree.structure(types)
     config: Any = jax.config
     precision = config.jax_default_matmul_precision
 
@@ -56,129 +58,129 @@ def run_beside_xla(
         return run
 
     def flat_transpose(*leaves: Any) -> list:
-        count = tree.num_leaves - linear.num_leaves
-        zeros = [jnp.zeros(x.shape, x.dtype) for x in args_types[count:]]
-        *others, _ = tree.unflatten([*leaves[:count], *zeros])
-        return jax.tree.leaves(transpose(*others, out.unflatten(leaves[count:])))
+        fixed, cts = others.unflatten(leaves[:count]), out.unflatten(leaves[count:])
+        return jax.tree.leaves(transpose(*fixed, cts)) if transpose else []
 
-    args_types = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
-    count = len(leaves) - linear.num_leaves if transpose else len(leaves)
-    transposed = flat_transpose if transpose else None
-    return out.unflatten(
-        _bind(flat(native), flat(xla), transposed, count, refusal, leaves)
-    )
+    programs = _Programs(flat(native), flat(xla), flat_transpose, count, refusal)
+    return out.unflatten(_bind(leaves, programs, program.out_avals))
 
 
-def _bind(
-    native: Callable,
-    xla: Callable,
-    transpose: Callable | None,
-    count: int,
-    refusal: str | None,
-    leaves: list,
-) -> list:
-    """The operation on leaves, the last ones of which, from `count` on, are linear."""
-    avals = tuple(jax.make_jaxpr(native)(*leaves).out_avals)
-    return _operation.bind(
-        *leaves,
-        native=native,
-        xla=xla,
-        transpose=transpose,
-        count=count,
-        refusal=refusal,
-        avals=avals,
-    )
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Programs:
+    """The functions of one operation, of leaves, which return lists of leaves.
+
+    Attributes:
+        native: What runs on CPUs.
+        xla: What runs elsewhere.
+        transpose: Their transpose, if they are linear in the leaves from `count` on.
+        count: The number of leaves that are not linear.
+        refusal: Why there is no program for other platforms; None if `xla` is.
+    """
+
+    native: Callable
+    xla: Callable
+    transpose: Callable
+    count: int
+    refusal: str | None
 
 
-def _run(*leaves: Any, native: Callable, xla: Callable, **_: Any) -> list:
+def _run(*leaves: Any, programs: _Programs, avals: Any) -> list:
     """The operation outside of jit."""
-    devices = (device for x in leaves for device in x.devices())
+    del avals
+    arrays = (x for x in leaves if isinstance(x, jax.Array))  # Some may be scalars.
+    devices = (device for x in arrays for device in x.devices())
     platforms = {device.platform for device in devices} or {jax.default_backend()}
-    return (native if platforms == {"cpu"} else xla)(*leaves)
+    return (programs.native if platforms == {"cpu"} else programs.xla)(*leaves)
 
 
-def _lower(
-    ctx: Any, *leaves: Any, native: Callable, xla: Callable, refusal: Any, **_: Any
-) -> Any:
+def _lower(ctx: Any, *leaves: Any, programs: _Programs, avals: Any) -> Any:
+    del avals
     module = ctx.module_context
     is_on_cpu = tuple(ctx.platforms or module.platforms) == ("cpu",)
-    if is_on_cpu and not module.lowering_parameters.for_export:
-        return lower_fun(native, multiple_results=True)(ctx, *leaves)
-    if refusal is not None:
-        raise ValueError(refusal)
-    return lower_fun(xla, multiple_results=True)(ctx, *leaves)
+    is_native = is_on_cpu and not module.lowering_parameters.for_export
+    if not is_native and programs.refusal is not None:
+        raise ValueError(programs.refusal)
+    run = programs.native if is_native else programs.xla
+    return jax_internals.lower_fun(run, multiple_results=True)(ctx, *leaves)
 
 
-def _push_forward(primals: Any, tangents: Any, **params: Any) -> tuple[list, list]:
+def _push_forward(
+    primals: Any, tangents: Any, *, programs: _Programs, avals: Any
+) -> tuple[list, list]:
     """Derivatives of derivatives: those of XLA's program."""
-    outs = _operation.bind(*primals, **params)
-    marks = [isinstance(d, jax.Array) for d in tangents]
+    is_perturbed = [isinstance(d, jax.Array) for d in tangents]
 
     def of_perturbed(*perturbed: Any) -> list:
         rest = iter(perturbed)
-        pairs = zip(primals, marks, strict=True)
-        return params["xla"](*(next(rest) if mark else x for x, mark in pairs))
+        pairs = zip(primals, is_perturbed, strict=True)
+        return programs.xla(*(next(rest) if mark else x for x, mark in pairs))
 
-    pairs = list(zip(primals, tangents, marks, strict=True))
-    primals = [x for x, _, mark in pairs if mark]
-    return outs, jax.jvp(of_perturbed, primals, [d for _, d, m in pairs if m])[1]
+    perturbed = [x for x, mark in zip(primals, is_perturbed, strict=True) if mark]
+    d_perturbed = [d for d in tangents if isinstance(d, jax.Array)]
+    _, d_outs = jax.jvp(of_perturbed, perturbed, d_perturbed)
+    return _bind(primals, programs, avals), d_outs
 
 
-def _transpose(
-    cotangents: Any, *leaves: Any, transpose: Callable, count: int, avals: Any, **_: Any
-) -> list:
-    dense = [
-        ct if isinstance(ct, jax.Array) else jnp.zeros(aval.shape, aval.dtype)
-        for ct, aval in zip(cotangents, avals, strict=True)
+def _pull_back(cts: Any, *leaves: Any, programs: _Programs, avals: Any) -> list:
+    """The cotangents of what is unknown of the linear leaves; None for all others."""
+    count = programs.count
+    zeros = as_varying_as(leaves[:count], [jnp.zeros(a.shape, a.dtype) for a in avals])
+    cts = [
+        ct if isinstance(ct, jax.Array) else zero
+        for ct, zero in zip(cts, zeros, strict=True)
     ]
-    transposed = transpose(*leaves[:count], *dense)
-    pairs = zip(leaves[count:], transposed, strict=True)
-    linear = [None if isinstance(x, jax.Array) else ct for x, ct in pairs]
+    found = zip(leaves[count:], programs.transpose(*leaves[:count], *cts), strict=True)
+    linear = [None if isinstance(x, jax.Array) else ct for x, ct in found]
     return [None] * count + linear
 
 
 def _batch(
-    leaves: Any,
-    dims: Any,
-    *,
-    native: Callable,
-    xla: Callable,
-    transpose: Any,
-    count: int,
-    refusal: str | None,
-    **_: Any,
+    leaves: Any, dims: Any, *, programs: _Programs, avals: Any
 ) -> tuple[list, list]:
-    pairs = list(zip(leaves, dims, strict=True))
-    size = next(x.shape[d] for x, d in pairs if d is not None)
+    """The same operation with mapped functions, whose results are mapped at axis 0."""
+    del avals
+    pairs, count = list(zip(leaves, dims, strict=True)), programs.count
+    size = next(x.shape[axis] for x, axis in pairs if axis is not None)
     # All that is linear is mapped, so that the results of the transpose are, too.
     linear = [
-        jnp.broadcast_to(x, (size, *x.shape)) if d is None else jnp.moveaxis(x, d, 0)
-        for x, d in pairs[count:]
+        jnp.moveaxis(x, axis, 0)
+        if axis is not None
+        else jnp.broadcast_to(x, (size, *x.shape))
+        for x, axis in pairs[count:]
     ]
+
+    def mapped(fn: Callable) -> Callable:
+        def run(*leaves: Any) -> list:
+            axes = (*dims[:count], *[0] * (len(leaves) - count))
+            return jax.vmap(fn, axes, axis_size=size)(*leaves)
+
+        return run
+
     leaves = [*leaves[:count], *linear]
-    axes = (*dims[:count], *[0] * len(linear))
-    mapped = functools.partial(jax.vmap, axis_size=size)
-
-    def mapped_transpose(*leaves: Any) -> list:
-        axes = (*dims[:count], *[0] * (len(leaves) - count))
-        return mapped(transpose, axes)(*leaves)
-
-    outs = _bind(
-        mapped(native, axes),
-        mapped(xla, axes),
-        transpose and mapped_transpose,
-        count,
-        refusal,
-        leaves,
+    programs = dataclasses.replace(
+        programs,
+        native=mapped(programs.native),
+        xla=mapped(programs.xla),
+        transpose=mapped(programs.transpose),
     )
+    avals = jax.make_jaxpr(programs.native)(*leaves).out_avals
+    outs = _bind(leaves, programs, avals)
     return outs, [0] * len(outs)
 
 
-_operation = Primitive("native")
-_operation.multiple_results = True
-_operation.def_impl(_run)
-_operation.def_abstract_eval(lambda *_, avals, **__: avals)
-register_lowering(_operation, _lower)
-primitive_jvps[_operation] = _push_forward
-primitive_transposes[_operation] = _transpose
-primitive_batchers[_operation] = _batch
+@functools.cache
+def _operation() -> Any:
+    """The operation with its rules."""
+    operation = jax_internals.Primitive("native")
+    operation.multiple_results = True
+    operation.def_impl(_run)
+    operation.def_abstract_eval(lambda *_, programs, avals: avals)
+    jax_internals.register_lowering(operation, _lower)
+    jax_internals.primitive_jvps[operation] = _push_forward
+    jax_internals.primitive_transposes[operation] = _pull_back
+    jax_internals.primitive_batchers[operation] = _batch
+    return operation
+
+
+def _bind(leaves: Any, programs: _Programs, avals: Any) -> list:
+    return _operation().bind(*leaves, programs=programs, avals=tuple(avals))

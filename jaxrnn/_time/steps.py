@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.gathers import read_at
+from .._base.sharding import read_at
 from .._base.trees import with_structure
 from .._base.typing import Array, PyTree
 from . import masking

@@ -1,12 +1,20 @@
-"""`WrapperCell`, the base class of wrappers around one cell."""
+"""The base classes of wrappers around one cell, with parameters of their own or not."""
 
+import abc
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+import jax
+
+from .._base.cell_keys import check_key, check_key_of_step, fold
 from .._base.errors import describe
-from .._base.typing import DType, Key, Params, PyTree, Shaped
-from .._cells.base import RNNCell
+from .._base.trees import size_shapes
+from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
+from .._cells.base import RNNCell, scope_name
 from .._cells.bound import BoundCell
+from .._cells.initializers import make_params
+from .._cells.step_checks import check_params
 
 
 def check_wrapped(where: str, name: str, cell: Any) -> None:
@@ -21,6 +29,21 @@ def check_wrapped(where: str, name: str, cell: Any) -> None:
     raise TypeError(
         f"{where}: `{name}` must be an RNNCell, got {describe(cell)}. {fix}"
     )
+
+
+def vector_size(where: str, size: Size, name: str = "cell") -> int:
+    """The size of an output that is one vector; `name` is that of the cell.
+
+    Raises:
+        ValueError: If it is a nest, or has several axes.
+    """
+    shapes = size_shapes(size)
+    if not jax.tree_util.all_leaves([size]) or len(shapes[0]) != 1:
+        raise ValueError(
+            f"{where}: `{name}` must have an output of one vector, got the "
+            f"output_size {size}."
+        )
+    return shapes[0][0]
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -64,3 +87,80 @@ class WrapperCell(RNNCell):
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """The parameters of the wrapped cell; see `RNNCell.init`."""
         return self.cell.init(key, inputs, dtype)
+
+
+class OwnParams(RNNCell):
+    """A cell around another, `cell`, with parameters of its own.
+
+    Those of `cell` are under its scope in TensorFlow, such as `gru_cell`.
+    """
+
+    owns_params = True
+    cell: Any
+
+    @abc.abstractmethod
+    def own_specs(self, depth: int) -> dict[str, Any]:
+        """The wrapper's own parameters for inputs of size `depth`."""
+
+    @property
+    def cell_scope(self) -> str:
+        """The name of the wrapped cell's parameters: that of TensorFlow's scope.
+
+        A wrapper without parameters has no scope, so it is that of the cell inside.
+        """
+        cell: RNNCell = self.cell
+        while isinstance(cell, WrapperCell) and not isinstance(cell, OwnParams):
+            cell = cell.cell
+        return scope_name(cell)
+
+    def _init(
+        self, key: Key, depth: int, inputs: Shaped | PyTree, dtype: DType
+    ) -> Params:
+        """Fresh parameters, for a wrapped cell that is given `inputs`."""
+        check_key(type(self).__name__, key)
+        inner = self.cell.init(fold(key, 1), inputs, dtype)
+        leaves = jax.tree.leaves((inner, inputs))
+        own = make_params(self.own_specs(depth), fold(key, 0), dtype or leaves[0].dtype)
+        return own | {self.cell_scope: inner}
+
+    def split_params(self, params: Params) -> tuple[Params, Params]:
+        """The wrapper's own parameters, and those of the wrapped cell.
+
+        Raises:
+            TypeError: If `params` is not a dict.
+            ValueError: If it lacks those of the wrapped cell.
+        """
+        name, scope = type(self).__name__, self.cell_scope
+        if not isinstance(params, Mapping):
+            raise TypeError(
+                f"{name}: `params` must be a dict of arrays, got {describe(params)}. "
+                "`init` makes one."
+            )
+        if scope not in params:
+            raise ValueError(
+                f"{name}: `params` must hold `{scope}`, those of the wrapped cell, got "
+                f"{', '.join(params) or 'nothing'}."
+            )
+        return {k: v for k, v in params.items() if k != scope}, params[scope]
+
+    def _checked(self, params: Params, array: Array, key: Any) -> tuple[Params, Params]:
+        """`split_params`, after checks for the `[batch, depth]` that the wrapper maps.
+
+        Raises:
+            ValueError: If the set of parameters, or a shape, is not what is needed.
+            TypeError: If a dtype is not, or `key` is not a random key.
+        """
+        name = type(self).__name__
+        check_key_of_step(name, key)
+        own, inner = self.split_params(params)
+        check_params(name, own, self.own_specs, array)
+        return own, inner
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class ParamsWrapper(OwnParams, WrapperCell):
+    """A wrapper with parameters of its own."""
+
+    def start(self, params: Params, state: PyTree) -> PyTree:
+        """That of the wrapped cell; see `RNNCell.start`."""
+        return self.cell.start(self.split_params(params)[1], state)

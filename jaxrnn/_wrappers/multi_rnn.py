@@ -114,8 +114,8 @@ class MultiRNNCell(RNNCell):
                 if name not in params:
                     params[name] = cell.init(fold(key, i), inputs, dtype)
                 else:
-                    _check_fits(cell, params[name], _cast(inputs, dtype))
-                inputs = _output_of(cell, params[name], inputs)
+                    _check_fits(cell, params[name], inputs)
+                inputs = _output_of(cell, params[name], inputs, dtype)
         return params
 
     def start(self, params: Params, state: PyTree) -> PyTree:
@@ -225,38 +225,27 @@ class MultiRNNCell(RNNCell):
             )
 
 
-def _cast(inputs: PyTree, dtype: DType | None) -> PyTree:
-    """The shapes of `inputs`, floating ones in the dtype of the parameters."""
-    if dtype is None:
-        return inputs
-
-    def cast(x: Any) -> jax.ShapeDtypeStruct:
-        floating = jnp.issubdtype(x.dtype, jnp.inexact)
-        return jax.ShapeDtypeStruct(x.shape, dtype if floating else x.dtype)
-
-    return jax.tree.map(cast, inputs)
-
-
 def _is_vector(size: Size) -> bool:
     shapes = size_shapes(size)
     return jax.tree_util.all_leaves([size]) and len(shapes[0]) == 1
 
 
-def _output_of(cell: RNNCell, params: Params, inputs: PyTree) -> PyTree:
-    """The shapes of the cell's output for `inputs`."""
-    first, dtype = _first_and_dtype(params, inputs)
-    of_size = lambda size: jax.ShapeDtypeStruct((first.shape[0], *size), dtype)
+def _output_of(cell: RNNCell, params: Params, inputs: PyTree, dtype: DType) -> PyTree:
+    """The shapes of the cell's output for `inputs`, in the dtype of the parameters."""
+    rows, dtype = _rows_and_dtype(params, inputs, dtype)
+    of_size = lambda size: jax.ShapeDtypeStruct((rows, *size), dtype)
     return map_sizes(of_size, cell.output_size)
 
 
 def _check_fits(cell: RNNCell, params: Params, inputs: PyTree) -> None:
     """Raises what a step of the cell raises, if its parameters do not fit `inputs`."""
-    first, dtype = _first_and_dtype(params, inputs)
-    state = jax.eval_shape(lambda: cell.zero_state(first.shape[0], dtype))
+    rows_and_dtype = _rows_and_dtype(params, inputs)
+    state = jax.eval_shape(lambda: cell.zero_state(*rows_and_dtype))
     jax.eval_shape(cell.apply, params, inputs, state)
 
 
-def _first_and_dtype(params: Params, inputs: PyTree) -> tuple[Any, DType]:
-    """The first leaf of the inputs; the dtype of the parameters, or else its."""
+def _rows_and_dtype(params: Params, inputs: PyTree, dtype: Any = None) -> tuple:
+    """The rows of the inputs; the dtype of the parameters, else `dtype` or theirs."""
     first = jax.tree.leaves(inputs)[0]
-    return first, next((p.dtype for p in jax.tree.leaves(params)), first.dtype)
+    dtypes = (leaf.dtype for leaf in jax.tree.leaves(params))
+    return first.shape[0], next(dtypes, dtype or first.dtype)

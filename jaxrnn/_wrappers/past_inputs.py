@@ -1,14 +1,172 @@
-"""A cell that is given its last inputs, concatenated."""
+"""Cells that are given their last inputs: concatenated, or convolved over time."""
 
+import abc
 import dataclasses
+import functools
 from collections.abc import Sequence
-from typing import final
+from typing import Any, NamedTuple, final
 
 import jax
 import jax.numpy as jnp
 
-from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
-from .past_inputs_base import PastInputsBase
+from .._base.arguments import as_count
+from .._base.cell_keys import apply_cell, check_key_of_step
+from .._base.errors import describe
+from .._base.math import widened
+from .._base.serialization import serializable
+from .._base.sharding import whole_on_explicit_mesh
+from .._base.tensor_shape import TensorShape
+from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
+from .._cells.base import RNNCell
+from .._cells.hyperparameters import check_fields
+from .._cells.initializers import ParamSpec, zeros
+from .._cells.step_checks import check_state, check_state_dtypes, check_step_inputs
+from .._time.run import Run, apply_cell_sequence
+from .._time.steps import Steps, at_each_step
+from .base import OwnParams, WrapperCell
+
+
+@serializable
+class PastInputsState(NamedTuple):
+    """The state of a cell that is given its last inputs.
+
+    Attributes:
+        past_inputs: The inputs before the step, the oldest first, `[batch, width - 1,
+            depth]`; zeros before the first step of a sequence.
+        cell_state: The state of the wrapped cell.
+    """
+
+    past_inputs: Any
+    cell_state: Any
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class PastInputsBase(WrapperCell):
+    """A cell that is given a function of its last `width` inputs, by `combine`."""
+
+    depth: int
+    width: int = 2
+
+    feature_axes = 1  # As that of `AffineCell`.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fix = "A cell alone is given the inputs of one step."
+        depth = functools.partial(as_count, fix="")
+        width = functools.partial(as_count, least=2, fix=fix)
+        check_fields(self, depth=depth, width=width)
+
+    @abc.abstractmethod
+    def combine(self, own: Params, taps: Sequence[Array]) -> Array:
+        """The inputs of the wrapped cell, `[batch, size]`.
+
+        Args:
+            own: The wrapper's own parameters.
+            taps: The last `width` inputs, the oldest first, each `[batch, depth]`.
+        """
+
+    def split_params(self, params: Params) -> tuple[Params, Params]:
+        """The wrapper's own parameters, here none, and those of the wrapped cell."""
+        return {}, params
+
+    def _checked(self, params: Params, array: Array, key: Any) -> tuple[Params, Params]:
+        """`split_params`, after checks."""
+        del array
+        check_key_of_step(type(self).__name__, key)
+        return self.split_params(params)
+
+    @property
+    def state_size(self) -> Size:
+        """The sizes of the state, a `PastInputsState`."""
+        past = TensorShape([self.width - 1, self.depth])
+        return PastInputsState(past, self.cell.state_size)
+
+    def zero_state(self, batch_size: int, dtype: DType) -> PyTree:
+        """Past inputs of zeros, and the zero state of the wrapped cell."""
+        zero = RNNCell.zero_state(self, batch_size, dtype)
+        return zero._replace(cell_state=self.cell.zero_state(batch_size, dtype))
+
+    def start(self, params: Params, state: PyTree) -> PyTree:
+        """The state, with the wrapped cell's part started; see `RNNCell.start`."""
+        past, cell_state = state
+        inner = self.split_params(params)[1]
+        return PastInputsState(past, self.cell.start(inner, cell_state))
+
+    def checked_inputs(self, inputs: Any) -> Any:
+        """One step of inputs, `[batch, depth]`, an array or its shape.
+
+        Raises:
+            ValueError: If it is not floating, or not of these sizes.
+        """
+        name = type(self).__name__
+        inputs = check_step_inputs(name, inputs)
+        if inputs.shape[1] != self.depth:
+            raise ValueError(
+                f"{name}: `inputs` must be [batch, {self.depth}], as `depth` says, got "
+                f"{describe(inputs)}. Make the wrapper with depth={inputs.shape[1]}."
+            )
+        return inputs
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step; see `RNNCell.apply`.
+
+        Raises:
+            ValueError: If the inputs, the past inputs or a parameter are not of the
+                sizes that `depth` and `width` require.
+            TypeError: If a parameter does not have the dtype of the inputs, or the past
+                inputs have a narrower one.
+        """
+        inputs = self.checked_inputs(inputs)
+        own, inner = self._checked(params, inputs, key)
+        past, cell_state = self._checked_state(state, inputs)
+        last_inputs = jnp.concatenate(
+            [past, inputs[:, None].astype(past.dtype)], axis=1
+        )
+        taps = jnp.unstack(last_inputs.astype(inputs.dtype), axis=1)
+        combined = self.combine(own, taps)
+        output, cell_state = apply_cell(self.cell, inner, combined, cell_state, key)
+        return output, PastInputsState(last_inputs[:, 1:], cell_state)
+
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        """All steps combined, then the cell's sequences; see `RNNCell.apply_sequence`.
+
+        Raises:
+            DeclinedError: If the wrapped cell declines.
+        """
+        # Else inputs could become divided along their features.
+        own, inner = self.split_params(whole_on_explicit_mesh(params))
+        inputs, steps, (past, cell_state) = run.inputs, run.steps, run.state
+        restart_past, restart_states = steps.restart_states or (None, None)
+        tap_steps, wide = steps.with_restart_states(restart_past), past.dtype
+        taps, past = _taps(tap_steps, inputs.astype(wide), past)
+        narrow = (tap.astype(inputs.dtype) for tap in taps)
+        combined = at_each_step(lambda *taps: self.combine(own, taps), *narrow)
+        cell_steps = steps.with_restart_states(restart_states)
+        inner_run = run.of_inner(combined, cell_state, steps=cell_steps)
+        outputs, cell_state = apply_cell_sequence(self.cell, inner, inner_run)
+        state = PastInputsState(past, cell_state)
+        if steps.restarts is None:
+            return outputs, state
+        outputs, cell_states = outputs
+        return (outputs, PastInputsState(jnp.stack(taps[1:], 2), cell_states)), state
+
+    def _checked_state(self, state: PyTree, inputs: Array) -> PastInputsState:
+        """The state; its past inputs may be wider than the inputs."""
+        name = type(self).__name__
+        if not isinstance(state, tuple | list) or len(state) != 2:
+            raise ValueError(
+                f"{name}: `state` must be (past inputs, cell state), got "
+                f"{describe(state)}. `zero_state` makes one."
+            )
+        past, cell_state = state
+        # The wrapped cell checks the other part.
+        size = self.state_size._replace(cell_state=())
+        given = PastInputsState(past, ())
+        past = check_state(name, given, size, inputs.shape[0]).past_inputs
+        check_state_dtypes(self, inputs, PastInputsState(past, ()))
+        return PastInputsState(past, cell_state)
 
 
 @final
@@ -52,3 +210,98 @@ class PastInputsWrapper(PastInputsBase):
         shape = (inputs.shape[0], self.width * self.depth)
         joined = jax.ShapeDtypeStruct(shape, inputs.dtype)
         return self.cell.init(key, joined, dtype)
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class TemporalConvWrapper(OwnParams, PastInputsBase):
+    """Gives a cell a causal convolution of its inputs over time, each feature apart.
+
+        y_t    = bias + sum over j < width of kernel[width - 1 - j] * x_{t - j}
+        output = cell(y_t)
+
+    So the last row of the kernel multiplies the inputs of the step itself. This is the
+    convolution before the recurrence of Griffin.
+
+    Shapes: inputs `[batch, depth]`; `kernel` `[width, depth]`; `bias` `[depth]`; state
+    `PastInputsState(past_inputs, cell_state)` with past inputs `[batch, width - 1,
+    depth]`, the oldest first, of the dtype of the inputs or a wider one. The wrapped
+    cell's parameters are under its scope, such as `gru_cell`; the output is its output.
+    The sum is computed in at least float32.
+
+    The kernel is drawn from a normal distribution of variance `0.01 / width`, so the
+    cell's initial inputs are about ten times smaller than the inputs; the bias is 0.
+
+    Attributes:
+        cell: The wrapped cell.
+        depth: The size of the inputs, in a stack the output size of the layer below.
+            The state holds some inputs, and its shape must be known before `init`.
+        width: How many inputs the sum has.
+
+    Raises:
+        TypeError: If `cell` is not an RNNCell, or a field is not an integer.
+        ValueError: If `depth` is not positive, or `width` is less than 2.
+
+    Source: arXiv:2402.19427; `Conv1D` of the package recurrentgemma, whose `w` and `b`
+    are `kernel` and `bias`, with the same initial variance.
+    """
+
+    width: int = 4
+
+    def own_specs(self, depth: int) -> dict[str, Any]:
+        """The kernel, with a variance of `0.01 / width`, and the bias."""
+        normal = jax.nn.initializers.normal((0.01 / self.width) ** 0.5)
+        kernel = ParamSpec((self.width, depth), normal)
+        return {"kernel": kernel, "bias": ParamSpec((depth,), zeros)}
+
+    def combine(self, own: Params, taps: Sequence[Array]) -> Array:
+        """The convolution, `[batch, depth]`."""
+        total = widened(own["bias"])[None, :]
+        for weights, x in zip(own["kernel"], taps, strict=True):
+            total += widened(weights)[None, :] * widened(x)
+        return total.astype(taps[0].dtype)
+
+    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
+        """Fresh parameters for inputs `[batch, depth]`; see `RNNCell.init`.
+
+        Raises:
+            ValueError: If `inputs` are not floating, or not `[batch, depth]`.
+            TypeError: If `key` is not a random key.
+        """
+        inputs = self.checked_inputs(inputs)
+        return self._init(key, self.depth, inputs, dtype)
+
+
+def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]:
+    """The last inputs at all steps at once.
+
+    Args:
+        steps: Which steps there are; its restart states are past inputs.
+        inputs: `[batch, time, depth]`, time along `steps.axis`.
+        past: The inputs before the first step, `[batch, width - 1, depth]`.
+
+    Returns:
+        The taps, the oldest first, each like `inputs`; the past inputs after the last
+        step of each row.
+    """
+    taps, last = [steps.zero_dead(inputs)], []
+    # A tap is the one after it a step before, or what came before the first step.
+    for i in reversed(range(past.shape[1])):
+        first = jnp.expand_dims(past[:, i], steps.axis)
+        shifted = jnp.concatenate([first, taps[0]], axis=steps.axis)
+        tap = jax.lax.slice_in_dim(shifted, 0, steps.time, axis=steps.axis)
+        if steps.restarts is not None:
+            restart_past = steps.restarts.restart_states[:, i]
+            restarts = dataclasses.replace(steps.restarts, restart_states=restart_past)
+            tap = restarts.restart(restarts.starts, tap)
+        taps.insert(0, steps.zero_dead(tap))
+        last.insert(0, _after_last_step(steps, shifted))
+    return taps, jnp.stack(last, axis=1)
+
+
+def _after_last_step(steps: Steps, shifted: Array) -> Array:
+    """Entry `length` of each row of `[batch, time + 1, depth]`, `[batch, depth]`."""
+    if steps.lengths is None:
+        return jax.lax.index_in_dim(shifted, steps.time, steps.axis, keepdims=False)
+    read = lambda row, length: row.at[length].get(mode="promise_in_bounds")
+    return jax.vmap(read, (1 - steps.axis, 0))(shifted, steps.lengths)

@@ -7,11 +7,11 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import check_functions
 from .._base.cell_keys import apply_cell
 from .._base.errors import describe
 from .._base.trees import check_structure, map_named, with_structure
 from .._base.typing import Key, Params, PyTree
+from .._cells.hyperparameters import as_function, check_fields, optional
 from .._time.run import DeclinedError, Run, apply_cell_sequence
 from .base import WrapperCell
 
@@ -36,8 +36,7 @@ class ResidualWrapper(WrapperCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.residual_fn is not None:
-            check_functions("ResidualWrapper", residual_fn=self.residual_fn)
+        check_fields(self, residual_fn=optional(as_function))
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None

@@ -16,7 +16,7 @@ from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells.hyperparameters import set_bools
 from .._cells.initializers import glorot_uniform, zeros
 from .._cells.step_checks import check_state, check_step_inputs
-from .._wrappers.own_params import ParamsWrapper, vector_size
+from .._wrappers.base import ParamsWrapper, vector_size
 from ._fields import set_counts
 
 

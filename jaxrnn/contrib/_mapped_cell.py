@@ -12,7 +12,7 @@ from .._base.typing import DType, Key, Params, PyTree, Shaped
 from .._cells.step_checks import check_step_inputs
 from .._time.run import apply_cell_sequence
 from .._time.steps import at_each_step
-from .._wrappers.own_params import ParamsWrapper
+from .._wrappers.base import ParamsWrapper
 
 
 class MappedCell(RNNCell):

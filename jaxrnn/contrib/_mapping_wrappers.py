@@ -10,14 +10,14 @@ import jax.numpy as jnp
 from jaxrnn import ParamSpec
 
 from .._base.errors import describe
-from .._base.gathers import read_at
 from .._base.math import affine
+from .._base.sharding import read_at
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells.activations import resolve_activation
 from .._cells.hyperparameters import set_bools, set_field
 from .._cells.initializers import glorot_uniform, zeros
 from .._cells.step_checks import check_params, check_step_inputs
-from .._wrappers.own_params import vector_size
+from .._wrappers.base import vector_size
 from ._fields import check_given_functions, set_counts, set_numbers
 from ._mapped_cell import MappedWrapper
 

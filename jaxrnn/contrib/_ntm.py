@@ -21,8 +21,7 @@ from .._cells.hyperparameters import set_common_fields
 from .._cells.initializers import glorot_uniform, zeros
 from .._cells.specs_cell import param_dtype
 from .._cells.step_checks import check_one_dtype, check_state, check_step_inputs
-from .._wrappers.base import check_wrapped
-from .._wrappers.own_params import OwnParams, vector_size
+from .._wrappers.base import OwnParams, check_wrapped, vector_size
 from ._fields import set_counts, set_numbers
 
 

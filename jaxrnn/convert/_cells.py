@@ -13,8 +13,7 @@ from .._base.typing import Params
 from .._cells.basic_lstm import BasicLSTMCell
 from .._cells.basic_rnn import BasicRNNCell
 from .._cells.bound import BoundCell
-from .._cells.cudnn_compatible_gru import CudnnCompatibleGRUCell
-from .._cells.gru import GRUCell
+from .._cells.gru import CudnnCompatibleGRUCell, GRUCell
 from .._cells.lstm import LSTMCell
 from .._wrappers.device import DeviceWrapper
 from .._wrappers.dropout import DropoutWrapper

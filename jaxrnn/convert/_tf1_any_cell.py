@@ -13,9 +13,8 @@ from .. import contrib
 from .._base.errors import describe
 from .._base.typing import Params
 from .._cells.base import RNNCell, scope_name
-from .._wrappers.base import WrapperCell
+from .._wrappers.base import OwnParams, WrapperCell
 from .._wrappers.multi_rnn import MultiRNNCell
-from .._wrappers.own_params import OwnParams
 from ._tf1_scopes import join, variables_in
 from ._weights import faults, flattened, reader
 

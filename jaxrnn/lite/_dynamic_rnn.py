@@ -62,14 +62,5 @@ def dynamic_rnn(
             f"{where}: `inputs` must be one array [time, batch, ...], got "
             f"{describe_structure(inputs)}. `jaxrnn.dynamic_rnn` takes nests."
         )
-    return core_dynamic_rnn(
-        cell,
-        inputs,
-        sequence_length,
-        initial_state,
-        dtype,
-        parallel_iterations,
-        swap_memory,
-        True,
-        scope,
-    )
+    args = cell, inputs, sequence_length, initial_state, dtype
+    return core_dynamic_rnn(*args, parallel_iterations, swap_memory, True, scope)

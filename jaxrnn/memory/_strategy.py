@@ -2,13 +2,17 @@
 
 import abc
 import dataclasses
+import logging
 import math
+from typing import Any
 
 import jax
 import numpy as np
 
 from .._base.arguments import as_count
 from .._base.errors import describe
+
+_log = logging.getLogger("jaxrnn")
 
 # Large enough for efficient copies, few compared to the steps of a run.
 STEPS_PER_COPY = 64
@@ -81,12 +85,15 @@ class Strategy(abc.ABC):
         return f"{type(self).__name__}({', '.join(map(repr, arguments))})"
 
 
-def plan_of(strategy: Strategy, time: int) -> CheckpointPlan:
-    """What the strategy saves of `time` steps; nothing is saved of none.
+def plan_of(strategy: Strategy, time: Any) -> CheckpointPlan:
+    """What the strategy saves of `time` steps: nothing of none, all of a symbolic time.
 
     Raises:
         TypeError: If its `plan` does not return a `CheckpointPlan`.
     """
+    if not isinstance(time, int):
+        _log.debug("%r: the number of steps is symbolic: all is saved", strategy)
+        return CheckpointPlan()
     plan = strategy.plan(time) if time else CheckpointPlan()
     if not isinstance(plan, CheckpointPlan):
         raise TypeError(

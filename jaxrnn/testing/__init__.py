@@ -18,6 +18,7 @@ from ._laws import (
     keeps_rows_apart as keeps_rows_apart,
     maps_over_an_axis as maps_over_an_axis,
     resumes as resumes,
+    runs_a_subclass as runs_a_subclass,
     runs_as_a_loop as runs_as_a_loop,
     runs_backwards_as_a_loop as runs_backwards_as_a_loop,
     runs_in_little_memory as runs_in_little_memory,

@@ -80,6 +80,22 @@ def runs_as_a_loop(setup: Setup) -> None:
     close(differentiated(setup, dynamic, None), want, setup.dtype)
 
 
+def runs_a_subclass(setup: Setup) -> None:
+    """A subclass that overrides `apply` alone is run by its own `apply`."""
+    kind, double = type(setup.cell), lambda y: y + y
+
+    def apply(self: Any, *args: Any, **kwargs: Any) -> tuple[PyTree, PyTree]:
+        output, state = setup.cell.apply(*args, **kwargs)
+        return jax.tree.map(double, output), state
+
+    custom = object.__new__(type(kind.__name__, (kind,), {"apply": apply}))
+    vars(custom).update(vars(setup.cell))
+    args = setup.params, setup.xs, setup.state, setup.lengths
+    outputs, state = setup.run(*args)
+    got = dataclasses.replace(setup, cell=custom).run(*args)
+    close(got, (jax.tree.map(double, outputs), state), setup.dtype)
+
+
 def runs_backwards_as_a_loop(setup: Setup) -> None:
     """`bidirectional_dynamic_rnn` equals two Python loops."""
     n = jnp.clip(setup.lengths, 0, TIME)
@@ -250,6 +266,7 @@ LAWS: tuple[Callable[[Setup], None], ...] = (
     has_its_sizes,
     keeps_rows_apart,
     runs_as_a_loop,
+    runs_a_subclass,
     runs_backwards_as_a_loop,
     runs_in_little_memory,
     runs_unrolled,

@@ -97,7 +97,7 @@ REFUSALS = {
                  lambda: dynamic_rnn(GRU, X)),
     "bad_dtype": (TypeError, "`dtype` must name a dtype, got 'float33'",
                   lambda: dynamic_rnn(GRU, X, dtype="float33")),
-    "inputs_none": (ValueError, "`inputs` must be arrays: None values not supported",
+    "inputs_none": (ValueError, "`inputs` must be an array: None values not supported",
                     lambda: dynamic_rnn(GRU, None, dtype=F32)),
     "inputs_empty": (ValueError, r"`inputs` must hold at least one array, got \[\]",
                      lambda: dynamic_rnn(GRU, [], dtype=F32)),

@@ -328,34 +328,20 @@ def test_a_share_of_the_rows_is_a_call_by_default(lengths):
     assert not calls(of_xla, params)
 
 
-@pytest.mark.parametrize("name", [None, "native"])
-def test_rows_on_an_explicit_mesh(name):
+def test_rows_on_an_explicit_mesh_have_xlas_loop():
     cell = CELLS["gru"]
     params, x, state = data(cell, 8)
     mesh = jax.make_mesh((4,), ("rows",), axis_types=(jax.sharding.AxisType.Explicit,))
     rows = jax.NamedSharding(mesh, jax.sharding.PartitionSpec("rows"))
-    step = functools.partial(everything, cell, name, lengths=None)
+    step = lambda name, *given: everything(cell, name, *given, lengths=None)
+    want = step("xla", params, x, state)
     with jax.set_mesh(mesh):
         placed = params, jax.device_put(x, rows), jax.device_put(state, rows)
-        got = jax.device_get(step(*placed))
-        assert [c.shape[:2] for c in calls(step, *placed)] == 2 * [(2, TIME)]
-    assert_near(got, everything(cell, "xla", params, x, state, None))
-
-
-def test_divided_units_have_xlas_loop():
-    cell = CELLS["gru"]
-    params, x, state = data(cell)
-    mesh = jax.make_mesh((4,), ("units",), axis_types=(jax.sharding.AxisType.Explicit,))
-    columns = jax.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "units"))
-    divide = lambda p: jax.device_put(p, columns) if p.ndim == 2 else p
-    step = lambda name, p: run(cell, name, p, x, state)
-    with jax.set_mesh(mesh):
-        divided = jax.tree.map(divide, params)
-        got = jax.device_get(step(None, divided))
-        assert not calls(functools.partial(step, None), divided)
-        with pytest.raises(ValueError, match="devices divide the units of the cell"):
-            step("native", divided)
-    assert_near(got, step("xla", params))
+        assert_near(jax.device_get(step(None, *placed)), want)
+        assert not calls(functools.partial(step, None), *placed)
+        reason = "XLA cannot divide its call over an explicit mesh; `jax.shard_map` can"
+        with pytest.raises(ValueError, match=CANNOT.format(reason)):
+            step("native", *placed)
 
 
 # Messages.

@@ -1,6 +1,8 @@
 """What runs by default where `jaxrnn-native` is installed, on one CPU device."""
 
 import functools
+import logging
+import os
 import subprocess
 import sys
 
@@ -8,8 +10,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 from helpers import differentiated, eqns
-from jaxrnn._affine import phases as _phases, sequence as _sequence
-from jaxrnn._kernels import choice as _choice, native_calls as _native_calls
 from native_cases import (
     CELLS,
     F32,
@@ -22,6 +22,8 @@ from native_cases import (
 )
 
 import jaxrnn
+from jaxrnn._base import jax_internals
+from jaxrnn._sequences import affine, implementation, native_calls
 from jaxrnn.testing._oracle import weighted_sum
 
 native = pytest.importorskip("jaxrnn_native")
@@ -41,7 +43,7 @@ def missing(monkeypatch):
     """A process without the package."""
     jax.clear_caches()
     reason = "its package is not installed: `pip install ./native`"
-    monkeypatch.setattr(_native_calls, "why_not_installed", lambda: reason)
+    monkeypatch.setattr(native_calls, "why_not_installed", lambda: reason)
     yield
     jax.clear_caches()
 
@@ -58,8 +60,7 @@ def by_default(name):
 
 
 def test_xlas_loop_is_not_traced(alone, monkeypatch):
-    monkeypatch.setattr(_sequence, "ForwardLoop", None)
-    monkeypatch.setattr(_sequence, "run_backward", None)
+    monkeypatch.setattr(affine, "forward", None)
     cell = CELLS["lstm"]
     given = data(cell)
     everything(cell, None, *given)
@@ -68,9 +69,9 @@ def test_xlas_loop_is_not_traced(alone, monkeypatch):
 
 
 def test_a_second_call_traces_nothing(alone, monkeypatch):
-    traced, run_native = [], _choice.run_native
+    traced, run_native = [], implementation.native_sequence
     spy = lambda *args, **options: traced.append(args) or run_native(*args, **options)
-    monkeypatch.setattr(_choice, "run_native", spy)
+    monkeypatch.setattr(implementation, "native_sequence", spy)
     given = data(CELLS["lstm"])
     for _ in range(3):
         by_default("lstm")(*given)
@@ -124,8 +125,8 @@ def test_without_the_package(missing):
 
 
 def test_a_package_of_another_version(monkeypatch):
-    monkeypatch.setattr(_native_calls, "INTERFACE", 10_000)
-    reason = _native_calls.why_not_installed.__wrapped__()
+    monkeypatch.setattr(native_calls, "INTERFACE", 10_000)
+    reason = native_calls.why_not_installed.__wrapped__()
     assert reason.startswith("the installed jaxrnn-native has version ")
     assert reason.endswith("calls version 10000: upgrade both")
 
@@ -133,20 +134,66 @@ def test_a_package_of_another_version(monkeypatch):
 def test_a_question_registers_nothing(monkeypatch):
     registered = []
     monkeypatch.setattr(native, "register", lambda: registered.append(True))
-    assert _native_calls.why_not_installed.__wrapped__() is None
+    assert native_calls.why_not_installed.__wrapped__() is None
     assert not registered
-    assert _native_calls.register.__wrapped__() is None
+    assert native_calls.register.__wrapped__() is None
     assert registered
 
 
 def test_a_package_that_does_not_fit_is_not_used(alone, monkeypatch):
     reason = "the installed jaxrnn-native does not fit this JAX: no symbol"
-    monkeypatch.setattr(_native_calls, "register", lambda: reason)
+    monkeypatch.setattr(native_calls, "register", lambda: reason)
     cell = CELLS["gru"]
     given = data(cell)
     assert not calls(by_default("gru"), *given)
     with pytest.raises(ValueError, match=reason):
         run(cell, "native", *given)
+
+
+def test_a_jax_that_has_no_place_for_it(alone, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "jaxrnn")
+    reason = "cannot import name 'lower_fun'"
+    monkeypatch.setattr(jax_internals, "MISSING", reason)
+    again = functools.cache(native_calls.register.__wrapped__)
+    monkeypatch.setattr(native_calls, "register", again)
+    for name in ("gru", "lstm"):
+        assert not calls(by_default(name), *data(CELLS[name]))
+    with pytest.raises(ValueError, match=f"does not fit this JAX: {reason}"):
+        run(CELLS["gru"], "native", *data(CELLS["gru"]))
+    (message,) = caplog.messages
+    assert reason in message
+    assert message.endswith("XLA's loop runs in its place.")
+
+
+LATER_JAX = """
+import logging, jax, jax.numpy as jnp
+from jax.interpreters import mlir
+
+del mlir.lower_fun
+logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+import jaxrnn
+
+x = jnp.ones((16, 20, 4))
+for cell in jaxrnn.LSTMCell(8), jaxrnn.GRUCell(8):
+    params = cell.init(jax.random.key(0), x[:, 0])
+    of = lambda p: jaxrnn.dynamic_rnn(cell.bind(p), x, dtype=x.dtype)[0].sum()
+    program = jax.jit(jax.grad(of)).lower(params)
+    assert "jaxrnn_native" not in program.as_text()
+    program.compile()(params)
+"""
+
+
+def test_a_process_with_a_later_jax(fast_to_compile):
+    done = subprocess.run(
+        [sys.executable, "-c", LATER_JAX],
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = [line for line in done.stderr.splitlines() if line.startswith("jaxrnn:")]
+    assert len(said) == 1
+    assert "cannot import name 'lower_fun'" in said[0]
 
 
 # Packed sequences, for which no implementation can be named.
@@ -217,11 +264,10 @@ def test_an_exported_program_has_no_call(alone, what, platforms):
         assert_near(program.call(*given), what(cell, "xla", *given))
 
 
-def test_an_exported_program_sorts_rows_as_without_the_package(alone, monkeypatch):
-    monkeypatch.setattr(_phases, "LEAST_WORK", 1)
+def test_an_exported_program_has_the_loops_of_one_without_the_package(alone):
     cell = CELLS["lstm"]
     given = *data(cell, 16), jnp.arange(16, dtype=jnp.int32)
-    steps = [functools.partial(run, cell, name) for name in (None, "xla")]
+    steps = [functools.partial(everything, cell, name) for name in (None, "xla")]
     texts = [exported(step, given).mlir_module() for step in steps]
     loops = [text.count("stablehlo.while") for text in texts]
     assert loops[0] == loops[1] > 1

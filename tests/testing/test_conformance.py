@@ -22,7 +22,7 @@ SIBLINGS |= {"min_lstm", "qrnn", "qrnn_ifo", "sru"}
 SIBLINGS |= {"glstm_projection", "phased_fixed", "lstm_block", "gru_block"}
 SIBLINGS |= {"past_inputs"}
 FEW = {"is_a_value", "inits_from_shapes", "has_its_sizes", "runs_as_a_loop"}
-FEW |= {"runs_backwards_as_a_loop", "ignores_padding"}
+FEW |= {"runs_backwards_as_a_loop", "ignores_padding", "runs_a_subclass"}
 
 
 @pytest.mark.fast(*(f"{name}-*" for name in ONE_OF_EACH_KIND), *CHEAP)

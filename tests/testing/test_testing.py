@@ -119,6 +119,18 @@ class StartsAtOne(jaxrnn.RNNCell):
         return jnp.ones((batch_size, 3), dtype)
 
 
+@dataclasses.dataclass(frozen=True)
+class BindsAnother(jaxrnn.RNNCell):
+    """Is run as a cell of another class."""
+
+    state_size = output_size = 3
+    init = staticmethod(lambda key, inputs, dtype=None: scale(key, inputs, dtype))
+    apply = staticmethod(good)
+
+    def bind(self, params, key=None):
+        return cell_of(good).bind(params, key)
+
+
 BROKEN = {
     "unhashable": (Unhashable([3]), "is_a_value"),
     "inits_from_values": (InitsFromValues(), "inits_from_shapes"),
@@ -130,6 +142,7 @@ BROKEN = {
     "hidden_noise": (cell_of(noise_without_a_key), "(keeps_rows_apart|runs_as_a_loop)"),
     "undefined_at_zero": (cell_of(undefined_at_zero), "runs_as_a_loop"),
     "no_forward_mode": (cell_of(no_forward_mode), "differentiates_twice"),
+    "binds_another": (BindsAnother(), "runs_a_subclass"),
     "rows_meet": (cell_of(rows_meet), "keeps_rows_apart"),
 }
 

@@ -17,7 +17,7 @@ from ..._base.read_only import ReadOnly
 from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree
 from ..._cells.base import scope_name
 from ..._cells.hyperparameters import set_common_fields, set_field
-from ..._wrappers.own_params import ParamsWrapper, vector_size
+from ..._wrappers.base import ParamsWrapper, vector_size
 from .._fields import check_function_fields
 from .mechanisms import AttentionMechanism
 from .state import (

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from helpers import differentiated, eqns, usual_promotion
 from jax.experimental import rnn
-from jaxrnn._kernels import cudnn_calls as _cudnn_calls
-from jaxrnn._kernels.cudnn import Cudnn
 
 import jaxrnn
 import jaxrnn.linen
 import jaxrnn.nnx
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell
+from jaxrnn._sequences import cudnn
+from jaxrnn.memory import Keep, Offload, Recompute
 from jaxrnn.testing._oracle import weighted_sum
 
 assert_near = functools.partial(helpers.assert_near, tolerance=1e-5)
@@ -55,8 +55,6 @@ class Reference:
 
     def __init__(self):
         self.forwards, self.backwards = [], []
-        calls = _cudnn_calls.Calls(lambda: None, self.forward, self.backward)
-        self.implementation = Cudnn(calls=calls)
 
     def forward(self, precision, weights, x, h, c, lengths):
         del precision
@@ -65,24 +63,23 @@ class Reference:
         assert {v.dtype for v in given} == {F32, jnp.dtype(jnp.int32)}
         fits = jnp.all((lengths >= 1) & (lengths <= x.shape[1]))
         finite = jnp.stack([jnp.all(jnp.isfinite(v)) for v in given])
-        outs = poison(fits & jnp.all(finite), reference(*given))
-        return *outs, packed(given)
+        return poison(fits & jnp.all(finite), reference(*given)), packed(given)
 
-    def backward(self, precision, weights, x, h, c, lengths, y, reserve, c_y, c_h, c_c):
+    def backward(self, precision, given, y, reserve, cts):
         del precision
+        (_, x, _, _, lengths), (ct_y, _, _) = given, cts
         self.backwards.append(x.shape)
-        given = weights, x, h, c, lengths
         (again, *_), pull_back = jax.vjp(lambda *v: reference(*v, lengths), *given[:-1])
         steps = jnp.arange(x.shape[1], dtype=jnp.int32)
         after = (steps[None, :] >= lengths[:, None])[..., None]
-        is_quiet = jnp.all(jnp.where(after, c_y, 0) == 0)
+        is_quiet = jnp.all(jnp.where(after, ct_y, 0) == 0)
         same = jnp.all(packed(given) == reserve)
         # A row's last output is not read, and may be another.
         off_y = jnp.where(after[:, 1:], 0, (y - again)[:, :-1])
         same_y = jnp.all(jnp.abs(off_y) < 1e-5)
-        c_weights, c_x, *c_state = pull_back((c_y, c_h, c_c))
+        ct_weights, ct_x, *ct_state = pull_back(cts)
         # What cuDNN returns for padding is not documented.
-        cotangents = c_weights, jnp.where(after, jnp.nan, c_x), *c_state
+        cotangents = ct_weights, jnp.where(after, jnp.nan, ct_x), *ct_state
         return poison(is_quiet & same & same_y, cotangents)
 
 
@@ -95,17 +92,33 @@ def poison(is_well, tree):
 
 
 @pytest.fixture
-def stand_in():
-    """A new stand-in, for which everything is traced again."""
-    return Reference()
+def with_gpu(monkeypatch):
+    """A process that may trace calls of cuDNN; everything is traced again."""
+    jax.clear_caches()
+    monkeypatch.setattr(cudnn, "why_not_here", lambda: None)
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture
-def sized(monkeypatch):
+def stand_in(with_gpu, monkeypatch):
+    """What stands in for the calls of cuDNN."""
+    return stood_in(monkeypatch)
+
+
+def stood_in(monkeypatch):
+    jax.clear_caches()
+    calls = Reference()
+    monkeypatch.setattr(cudnn, "forward", calls.forward)
+    monkeypatch.setattr(cudnn, "backward", calls.backward)
+    return calls
+
+
+@pytest.fixture
+def sized(with_gpu, monkeypatch):
     """JAX's own primitives, with sizes of buffers that do not come from cuDNN."""
     name = "compute_rnn_workspace_reserve_space_sizes"
     monkeypatch.setattr(rnn.gpu_rnn, name, lambda *_: (100, 1000), raising=False)
-    return Cudnn(calls=_cudnn_calls.CUDNN._replace(why_not_here=lambda: None))
 
 
 # Values and gradients.
@@ -158,7 +171,7 @@ def test_values_and_gradients_are_those_of_the_loop(stand_in, name):
     cell = CELLS[name]
     given = data(cell)
     assert_near(
-        everything(cell, stand_in.implementation, *given),
+        everything(cell, "cudnn", *given),
         everything(cell, "xla", *given),
     )
     assert set(stand_in.forwards) == set(stand_in.backwards) == {(5, TIME, DEPTH)}
@@ -168,7 +181,7 @@ def test_time_first(stand_in):
     cell = CELLS["basic"]
     params, x, state = data(cell)
     time_first = params, jnp.swapaxes(x, 0, 1), state
-    got = everything(cell, stand_in.implementation, *time_first, time_major=True)
+    got = everything(cell, "cudnn", *time_first, time_major=True)
     assert_near(got, everything(cell, "xla", *time_first, time_major=True))
     assert_near(jnp.swapaxes(got[0][0], 0, 1), run(cell, "xla", params, x, state)[0])
 
@@ -177,7 +190,7 @@ def test_whole_rows(stand_in):
     cell = CELLS["basic"]
     given = *data(cell), None
     assert_near(
-        everything(cell, stand_in.implementation, *given),
+        everything(cell, "cudnn", *given),
         everything(cell, "xla", *given),
     )
 
@@ -187,11 +200,7 @@ def test_values_alone(stand_in, is_jitted):
     cell = CELLS["lstm"]
     given = data(cell)
     of = lambda name: lambda *given: run(cell, name, *given)
-    call = (
-        jax.jit(of(stand_in.implementation))
-        if is_jitted
-        else of(stand_in.implementation)
-    )
+    call = jax.jit(of("cudnn")) if is_jitted else of("cudnn")
     assert_near(call(*given), of("xla")(*given))
     assert stand_in.forwards
     assert not stand_in.backwards
@@ -203,7 +212,7 @@ def test_sizes_of_one(stand_in):
     for lengths in ([0], [1]):
         given = *data(cell, 1, 1, 1), jnp.asarray(lengths, jnp.int32)
         assert_near(
-            everything(cell, stand_in.implementation, *given),
+            everything(cell, "cudnn", *given),
             everything(cell, "xla", *given),
         )
 
@@ -211,20 +220,16 @@ def test_sizes_of_one(stand_in):
 def test_rows_of_length_0_keep_their_state_and_its_gradient(stand_in):
     cell = CELLS["basic"]
     params, x, state = data(cell)
-    (outputs, last), (_, c_x, _) = everything(
-        cell, stand_in.implementation, params, x, state
-    )
+    (outputs, last), (_, ct_x, _) = everything(cell, "cudnn", params, x, state)
     assert jnp.all(outputs[0] == 0)
     assert jnp.all(last.c[0] == state.c[0])
     assert jnp.all(last.h[0] == state.h[0])
-    assert jnp.all(c_x[0] == 0)
+    assert jnp.all(ct_x[0] == 0)
     # Only the first row's own final state depends on its initial state.
-    of_last = lambda state: weighted_sum(
-        run(cell, stand_in.implementation, params, x, state)[1]
-    )
-    c_state = jax.jit(jax.grad(of_last))(state)
+    of_last = lambda state: weighted_sum(run(cell, "cudnn", params, x, state)[1])
+    ct_state = jax.jit(jax.grad(of_last))(state)
     other = jax.grad(lambda state: weighted_sum(state))(state)
-    assert_near((c_state.c[0], c_state.h[0]), (other.c[0], other.h[0]), tolerance=0)
+    assert_near((ct_state.c[0], ct_state.h[0]), (other.c[0], other.h[0]), tolerance=0)
     later = jax.tree.map(lambda s: s[1:], state)
     assert_near(outputs[1:], run(cell, "xla", params, x[1:], later, LENGTHS[1:])[0])
 
@@ -239,9 +244,7 @@ def test_padding_has_no_effect(stand_in, bad):
     none = (LENGTHS == 0)[:, None]
     bad_state = jax.tree.map(lambda s: jnp.where(none, bad, s), state)
     clean = everything(cell, "xla", params, x, state)
-    (outputs, last), gradients = everything(
-        cell, stand_in.implementation, params, bad_x, bad_state
-    )
+    (outputs, last), gradients = everything(cell, "cudnn", params, bad_x, bad_state)
     assert_near((outputs, gradients[:2]), (clean[0][0], clean[1][:2]))
     assert_near(jax.tree.map(lambda s: s[1:], (last, gradients[2])), tails(clean))
     for leaf in jax.tree.leaves(last):
@@ -250,8 +253,8 @@ def test_padding_has_no_effect(stand_in, bad):
 
 def tails(made):
     """Final states, and gradients of initial ones, of all rows but the first."""
-    (_, last), (_, _, c_state) = made
-    return jax.tree.map(lambda s: s[1:], (last, c_state))
+    (_, last), (_, _, ct_state) = made
+    return jax.tree.map(lambda s: s[1:], (last, ct_state))
 
 
 def test_cotangents_of_padding_have_no_effect(stand_in):
@@ -265,7 +268,7 @@ def test_cotangents_of_padding_have_no_effect(stand_in):
         (outputs, last), pull_back = jax.vjp(call, params, x, state)
         return pull_back((jnp.where(dead, jnp.nan, outputs), last))
 
-    assert_near(grads(stand_in.implementation), grads("xla"))
+    assert_near(grads("cudnn"), grads("xla"))
 
 
 @pytest.mark.slow
@@ -284,7 +287,7 @@ def test_two_directions(stand_in):
         loss = lambda *params: weighted_sum(both(name, *params))
         return jax.jit(jax.value_and_grad(loss, (0, 1)))(params, other)
 
-    assert_near(made(stand_in.implementation), made("xla"))
+    assert_near(made("cudnn"), made("xla"))
 
 
 @pytest.mark.slow
@@ -292,7 +295,7 @@ def test_layers_of_cells(stand_in):
     cell = jaxrnn.MultiRNNCell([LSTMCell(UNITS), BasicLSTMCell(2, forget_bias=0)])
     given = data(cell)
     assert_near(
-        everything(cell, stand_in.implementation, *given),
+        everything(cell, "cudnn", *given),
         everything(cell, "xla", *given),
     )
     assert set(stand_in.backwards) == {(5, TIME, DEPTH), (5, TIME, UNITS)}
@@ -302,97 +305,51 @@ def test_layers_of_cells(stand_in):
 
 
 def loss(name):
-    """A loss that is not linear, so that second derivatives contain first ones."""
+    """A loss that is not linear."""
     cell = CELLS["lstm_biased"]
     _, _, state = data(cell)
     sum_of_sines = lambda results: weighted_sum(jax.tree.map(jnp.sin, results))
     return lambda params, x: sum_of_sines(run(cell, name, params, x, state))
 
 
-def grad_of_grad(loss, params, x):
-    inner = jax.grad(loss, (0, 1))
-    return jax.grad(lambda *given: weighted_sum(inner(*given)), (0, 1))(params, x)
-
-
-def forward_mode(loss, params, x):
-    tangents = jax.tree.map(jnp.cos, (params, x))
-    return jax.jvp(loss, (params, x), tangents)
-
-
-def forward_over_reverse(loss, params, x):
-    push = lambda p: jax.jvp(lambda p: jax.grad(loss)(p, x), (p,), (p,))
-    return push(params)
-
-
-def reverse_over_forward(loss, params, x):
-    push = lambda p: jax.jvp(lambda p: loss(p, x), (p,), (p,))[1]
-    return jax.grad(push)(params)
-
-
-def linearized(loss, params, x):
-    value, push = jax.linearize(loss, params, x)
-    return value, push(params, x)
-
-
-def rematerialized(loss, params, x):
-    return jax.grad(jax.checkpoint(loss), (0, 1))(params, x)
-
-
-def grad_of_grad_in_a_scan(loss, params, x):
-    """The body of a scan is partially evaluated twice."""
-
-    def total(params):
-        body = lambda carry, scale: (carry + loss(params, scale * x), None)
-        scales = jnp.asarray([0.5, 1.0], F32)
-        return jax.lax.scan(body, jnp.zeros((), F32), scales)[0]
-
-    return jax.grad(lambda p: weighted_sum(jax.grad(total)(p)))(params)
-
-
-KINDS = (
-    grad_of_grad,
-    forward_mode,
-    forward_over_reverse,
-    reverse_over_forward,
-    linearized,
-    rematerialized,
-    grad_of_grad_in_a_scan,
-)
-
-
-@pytest.mark.fast("forward_mode", "rematerialized")
-@pytest.mark.parametrize("of", KINDS, ids=lambda of: of.__name__)
-def test_derivatives_of_all_kinds(stand_in, of):
+def test_a_rematerialized_gradient(stand_in):
     params, x, _ = data(CELLS["lstm_biased"])
-    made = lambda name: jax.jit(lambda: of(loss(name), params, x))()
-    assert_near(made(stand_in.implementation), made("xla"), tolerance=2e-5)
-    assert stand_in.forwards
+    of = lambda name: jax.grad(jax.checkpoint(loss(name)), (0, 1))
+    assert_near(jax.jit(of("cudnn"))(params, x), jax.jit(of("xla"))(params, x))
+    assert stand_in.backwards
 
 
-def test_mapped_values_are_rows_of_one_call(stand_in):
+def test_forward_mode_is_an_error_of_jax(stand_in):
+    params, x, _ = data(CELLS["lstm_biased"])
+    of = lambda params: loss("cudnn")(params, x)
+    reason = r"can't apply forward-mode autodiff \(jvp\) to a custom_vjp function"
+    for call in (of, jax.jit(of)):
+        with pytest.raises(TypeError, match=reason):
+            jax.jvp(call, (params,), (params,))
+
+
+def test_second_derivatives_are_an_error_of_jax(sized):
+    params, x, _ = data(CELLS["lstm_biased"])
+    twice = jax.grad(lambda p: weighted_sum(jax.grad(loss("cudnn"))(p, x)))
+    with pytest.raises(NotImplementedError, match=r"rule for 'rnn_.*' not implemented"):
+        jax.eval_shape(twice, params)
+
+
+@pytest.mark.parametrize("is_twice", [False, True])
+def test_mapped_values_are_those_of_each(stand_in, is_twice):
     cell = CELLS["basic"]
     params, x, state = data(cell)
     xs, lengths = jnp.stack([x, -x]), jnp.stack([LENGTHS, LENGTHS[::-1]])
 
     def of(name):
         call = lambda x, n: run(cell, name, params, x, state, n)
+        if is_twice:
+            call = jax.vmap(call, (0, None))
+            return jax.jit(jax.vmap(call, (None, 0)))(xs, lengths)
         return jax.jit(jax.vmap(call))(xs, lengths)
 
-    assert_near(of(stand_in.implementation), of("xla"))
-    assert stand_in.forwards[-1] == (10, TIME, DEPTH)
-
-
-def test_twice_mapped_values_are_rows_of_one_call(stand_in):
-    cell = CELLS["basic"]
-    params, x, state = data(cell)
-    xs = jnp.stack([x, -x, 2 * x]).reshape(3, 1, *x.shape)
-
-    def of(name):
-        call = lambda x: run(cell, name, params, x, state)
-        return jax.jit(jax.vmap(jax.vmap(call)))(xs)
-
-    assert_near(of(stand_in.implementation), of("xla"))
-    assert stand_in.forwards[-1] == (15, TIME, DEPTH)
+    assert_near(of("cudnn"), of("xla"))
+    assert set(stand_in.forwards) == {(5, TIME, DEPTH)}
 
 
 @pytest.mark.fast("x")
@@ -412,7 +369,7 @@ def test_mapped_gradients_are_those_of_each(stand_in, mapped):
         both = jax.value_and_grad(loss)
         return jax.jit(jax.vmap(both, (axes,)))(wide), jax.vmap(loss, (axes,))(wide)
 
-    assert_near(of(stand_in.implementation), of("xla"))
+    assert_near(of("cudnn"), of("xla"))
 
 
 def test_a_gradient_of_mapped_rows(stand_in):
@@ -424,29 +381,31 @@ def test_a_gradient_of_mapped_rows(stand_in):
         return lambda p: jnp.sum(jax.vmap(one, (None, 0))(p, jnp.stack([x, 2 * x])))
 
     made = lambda name: jax.jit(jax.value_and_grad(total(name)))(params)
-    assert_near(made(stand_in.implementation), made("xla"))
+    assert_near(made("cudnn"), made("xla"))
 
 
 def test_over_devices(stand_in):
-    step, params = over_devices(stand_in.implementation)
+    step, params = over_devices("cudnn")
     assert_near(step(params), over_devices("xla")[0](params))
+    assert set(stand_in.backwards) == {(2, TIME, DEPTH)}
 
 
 @pytest.mark.parametrize("is_ragged", [True, False])
-def test_types_over_devices(sized, stand_in, is_ragged):
+def test_types_over_devices(sized, is_ragged, monkeypatch):
     """Types vary over devices where XLA's do, and there are as many sums over them."""
 
-    def summed(implementation):
-        step, params = over_devices(implementation, is_ragged)
+    def summed():
+        step, params = over_devices("cudnn", is_ragged)
         made = jax.make_jaxpr(step)(params)
         names = [e.primitive.name for e in eqns(made.jaxpr)]
         return made, sum(name.startswith("psum") for name in names)
 
-    made, count = summed(sized)
+    made, count = summed()
     there, back = calls(made)
     assert (there.primitive.name, back.primitive.name) == ("rnn_fwd", "rnn_bwd")
     assert there.invars[0].aval.shape == (2, TIME, DEPTH)
-    assert count == summed(stand_in.implementation)[1] > 0
+    stood_in(monkeypatch)
+    assert count == summed()[1] > 0
 
 
 def over_devices(name, is_ragged=True):
@@ -484,12 +443,12 @@ def test_a_scan_of_training_steps(stand_in):
         xs = jnp.stack([x, 2 * x, -x])
         return jax.jit(lambda: jax.lax.scan(step, params, xs))()
 
-    got, want = trained(stand_in.implementation), trained("xla")
+    got, want = trained("cudnn"), trained("xla")
     assert_near(got, want)
     assert want[1][0] != want[1][1]
 
 
-STRATEGIES = (True, jaxrnn.memory.Recompute(4))
+STRATEGIES = (True, Recompute(4))
 
 
 @pytest.mark.fast("True")
@@ -497,7 +456,7 @@ STRATEGIES = (True, jaxrnn.memory.Recompute(4))
 def test_strategies_of_memory_go_with_it(stand_in, strategy):
     cell = CELLS["lstm"]
     given = data(cell)
-    got = everything(cell, stand_in.implementation, *given, swap_memory=strategy)
+    got = everything(cell, "cudnn", *given, swap_memory=strategy)
     assert_near(got, everything(cell, "xla", *given))
     assert {time for _, time, _ in stand_in.forwards} < {1, 2, 3, 4}  # Windows.
 
@@ -521,7 +480,7 @@ def of_nnx(cell, x, name):
 def test_modules(stand_in, of):
     cell = CELLS["lstm"]
     _, x, _ = data(cell)
-    assert_near(of(cell, x, stand_in.implementation), of(cell, x, "xla"))
+    assert_near(of(cell, x, "cudnn"), of(cell, x, "xla"))
     assert stand_in.backwards
 
 
@@ -532,7 +491,7 @@ def test_weights_are_in_cudnns_layout():
     """By the names of the blocks in the documentation of both libraries."""
     cell = BasicLSTMCell(UNITS, forget_bias=0.25)
     params, *_ = data(cell)
-    flat = _cudnn_calls.flat_weights(cell, params, DEPTH)
+    flat = cudnn.flat_weights(cell, params, DEPTH)
     assert flat.shape == (rnn.get_num_params_in_lstm(DEPTH, UNITS, 1, False),)
     (w_ih,), (w_hh,), (b_ih,), (b_hh,) = (
         found.values()
@@ -550,28 +509,28 @@ def test_weights_are_in_cudnns_layout():
         np.testing.assert_array_equal(b_hh[here], np.zeros(UNITS))
 
 
-def test_arguments_are_in_the_order_of_the_primitives(stand_in, monkeypatch):
+def test_arguments_are_in_the_order_of_the_primitives(with_gpu, monkeypatch):
     """Arguments of equal shape could be swapped without an error."""
-    squeeze = lambda v: v[0]
+    squeeze, stand_in = lambda v: v[0], Reference()
 
     def bind_forward(x, h_0, c_0, w, lengths, **static):
         del static
         given = w, x, *map(squeeze, (h_0, c_0)), lengths
-        y, h, c, reserve = stand_in.forward(None, *given)
+        (y, h, c), reserve = stand_in.forward(None, *given)
         return y, h[None], c[None], reserve
 
     def bind_backward(dy, dh_n, dc_n, x, h_0, c_0, w, y, reserve, lengths, **static):
         del static
         given = w, x, *map(squeeze, (h_0, c_0)), lengths
         cotangents = dy, *map(squeeze, (dh_n, dc_n))
-        dw, dx, dh, dc = stand_in.backward(None, *given, y, reserve, *cotangents)
+        dw, dx, dh, dc = stand_in.backward(None, given, y, reserve, cotangents)
         return dx, dh[None], dc[None], dw
 
     monkeypatch.setattr(rnn, "rnn_fwd_p", SimpleNamespace(bind=bind_forward))
     monkeypatch.setattr(rnn, "rnn_bwd_p", SimpleNamespace(bind=bind_backward))
-    cell, here = CELLS["basic"], _cudnn_calls.CUDNN._replace(why_not_here=lambda: None)
+    cell = CELLS["basic"]
     given = data(cell)
-    got = everything(cell, Cudnn(calls=here), *given)
+    got = everything(cell, "cudnn", *given)
     assert_near(got, everything(cell, "xla", *given))
     assert stand_in.forwards
     assert stand_in.backwards
@@ -587,7 +546,7 @@ def test_what_the_primitives_are_given(sized, time_major):
     cell = CELLS["basic"]
     params, x, state = data(cell)
     x = jnp.swapaxes(x, 0, 1) if time_major else x
-    step = lambda *given: everything(cell, sized, *given, time_major=time_major)
+    step = lambda *given: everything(cell, "cudnn", *given, time_major=time_major)
     made = jax.make_jaxpr(step)(params, x, state)
     there, back = calls(made)
     count = 4 * UNITS * (DEPTH + UNITS + 2)
@@ -619,7 +578,7 @@ def shapes(variables):
 def test_lowers_for_a_gpu(sized):
     """It takes JAX's CUDA plugin, `pip install jax[cuda12]`, but no GPU."""
     cell = CELLS["basic"]
-    step = jax.jit(lambda *given: everything(cell, sized, *given))
+    step = jax.jit(lambda *given: everything(cell, "cudnn", *given))
     text = step.trace(*data(cell)).lower(lowering_platforms=("cuda",)).as_text()
     found = re.findall(r"custom_call @(cudnn\w+)", text)
     assert sorted(found) == ["cudnn_rnn_bwd_ffi", "cudnn_rnn_ffi"]
@@ -645,31 +604,41 @@ def test_precision_is_that_of_the_call(sized, named):
 
     def loss(params):
         with jax.default_matmul_precision(named):
-            return weighted_sum(run(cell, sized, params, x, state))
+            return weighted_sum(run(cell, "cudnn", params, x, state))
 
     made = calls(jax.make_jaxpr(jax.grad(loss))(params))
     assert [e.params["cudnn_allow_tf32"] for e in made] == [TF32[named]] * 2
 
 
 def test_mapped_calls_have_types(sized):
+    """Each mapped entry is a call, one after the other."""
     cell = CELLS["basic"]
     params, x, state = data(cell)
-    loss = lambda params, x: weighted_sum(run(cell, sized, params, x, state))
+    loss = lambda params, x: weighted_sum(run(cell, "cudnn", params, x, state))
     xs = jnp.stack([x, 2 * x])
-    (folded,) = calls(jax.make_jaxpr(jax.vmap(loss, (None, 0)))(params, xs))
-    assert shapes(folded.invars[:1]) == f"10,{TIME},{DEPTH}"
     made = calls(jax.make_jaxpr(jax.vmap(jax.grad(loss), (None, 0)))(params, xs))
     assert [e.primitive.name for e in made] == ["rnn_fwd", "rnn_bwd"]
     assert shapes(made[0].invars[:1]) == f"5,{TIME},{DEPTH}"
 
 
 def test_nothing_but_cudnn_runs_for_a_gradient(sized):
-    """XLA's loop runs only for other derivatives."""
     cell = CELLS["basic"]
-    step = lambda *given: everything(cell, sized, *given)
+    step = lambda *given: everything(cell, "cudnn", *given)
     names = {e.primitive.name for e in eqns(jax.make_jaxpr(step)(*data(cell)).jaxpr)}
     assert {"rnn_fwd", "rnn_bwd"} < names
     assert not {"while", "scan"} & names
+
+
+@pytest.mark.parametrize(
+    ("strategy", "forwards"), [(Offload(Keep(), 3), 1), (Recompute(3), 2)], ids=str
+)
+def test_what_goes_to_the_host_is_not_computed_again(sized, strategy, forwards):
+    cell = CELLS["basic"]
+    given = data(cell)
+    step = lambda *given: everything(cell, "cudnn", *given, swap_memory=strategy)
+    made = calls(jax.make_jaxpr(step)(*given))
+    names = [e.primitive.name for e in made]
+    assert names == ["rnn_fwd"] * forwards + ["rnn_bwd"]
 
 
 def test_parameters_are_made_without_a_gpu():
@@ -762,8 +731,7 @@ def test_more_steps_than_cudnn_takes(stand_in):
     def trace(time):
         params, _, state = data(cell, 1, 1, 1)
         x = jax.ShapeDtypeStruct((1, time, 1), F32)
-        name = stand_in.implementation
-        call = lambda x: run(cell, name, params, x, state, None)
+        call = lambda x: run(cell, "cudnn", params, x, state, None)
         return jax.eval_shape(call, x)
 
     assert trace(65_535)[0].shape == (1, 65_535, 1)

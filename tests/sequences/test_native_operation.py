@@ -1,0 +1,196 @@
+"""One program on CPUs, another elsewhere, and what that takes of JAX."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrnn._base import jax_internals
+from jaxrnn._sequences.native_operation import run_beside_xla, why_not_in_jax
+
+X = jnp.arange(3.0)
+
+# All that the operation uses beyond JAX's documented API, but for the attributes
+# `ctx.platforms`, `ctx.module_context.platforms` and
+# `ctx.module_context.lowering_parameters.for_export` of what a lowering rule is given.
+USED = {
+    "Primitive": "jax.extend.core",
+    "lower_fun": "jax.interpreters.mlir",
+    "primitive_batchers": "jax.interpreters.batching",
+    "primitive_jvps": "jax.interpreters.ad",
+    "primitive_transposes": "jax.interpreters.ad",
+    "register_lowering": "jax.interpreters.mlir",
+}
+# What else the package uses.
+BESIDE = {"eval_jaxpr", "serialize_portable_artifact_str"}
+
+
+def test_what_is_used_of_jax():
+    names = {name for name in vars(jax_internals) if not name.startswith("__")}
+    assert names - BESIDE - {"MISSING"} == set(USED)
+    for name, module in USED.items():
+        there = getattr(importlib.import_module(module), name)
+        assert getattr(jax_internals, name) is there
+
+
+@pytest.mark.parametrize("name", USED)
+def test_a_later_jax_may_lack(name, monkeypatch):
+    """`import jaxrnn` works there; tests/native/ tests that XLA's loop runs."""
+    assert why_not_in_jax() is None
+    monkeypatch.delattr(importlib.import_module(USED[name]), name)
+    try:
+        importlib.reload(jax_internals)
+        assert f"cannot import name '{name}'" in why_not_in_jax()
+    finally:
+        monkeypatch.undo()
+        importlib.reload(jax_internals)
+    assert why_not_in_jax() is None
+
+
+def tenfold(pair, y):
+    return {"z": 10 * pair[0] + pair[1] + y}
+
+
+def doubled(pair, y):
+    return {"z": 2 * pair[0] + pair[1] + y}
+
+
+def run(x):
+    """Tells where it runs: the results of its programs differ on purpose."""
+    return run_beside_xla(tenfold, doubled, (x, x), jnp.float64(1.0))["z"]
+
+
+def traced_nowhere(*_):
+    raise ZeroDivisionError
+
+
+def exported(fn, *platforms):
+    return jax.export.export(jax.jit(fn), platforms=platforms)(X)
+
+
+@pytest.mark.parametrize("is_jitted", [True, False])
+def test_on_a_cpu(is_jitted):
+    with jax.disable_jit(not is_jitted):
+        np.testing.assert_array_equal(jax.jit(run)(X), 11 * X + 1)
+        np.testing.assert_array_equal(run(X), 11 * X + 1)
+
+
+def test_scalars_of_python():
+    step = lambda x: run_beside_xla(lambda x, n: n * x, lambda x, n: x, x, 2)
+    np.testing.assert_array_equal(step(X), 2 * X)
+    np.testing.assert_array_equal(jax.jit(step)(X), 2 * X)
+
+
+def test_exported():
+    for platforms in (("cpu",), ("cpu", "tpu")):
+        np.testing.assert_array_equal(exported(run, *platforms).call(X), 3 * X + 1)
+
+
+def lowered(fn, *platforms):
+    return jax.jit(fn).trace(X).lower(lowering_platforms=platforms)
+
+
+ELSEWHERE = {
+    "tpu": lambda step: lowered(step, "tpu"),
+    "cpu and tpu": lambda step: lowered(step, "cpu", "tpu"),
+    "exported": lambda step: exported(step, "cpu"),
+}
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_what_runs_elsewhere_is_traced_on_lowering_for_it(where):
+    step = lambda x: run_beside_xla(jnp.sin, traced_nowhere, x)
+    np.testing.assert_array_equal(jax.jit(step)(X), jnp.sin(X))
+    with pytest.raises(ZeroDivisionError):
+        ELSEWHERE[where](step)
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_what_does_not_run_elsewhere_says_so(where):
+    step = lambda x: run_beside_xla(jnp.sin, jnp.sin, x, refusal="on CPUs alone")
+    np.testing.assert_array_equal(jax.jit(step)(X), jnp.sin(X))
+    with pytest.raises(ValueError, match="on CPUs alone"):
+        ELSEWHERE[where](step)
+
+
+def test_mapped():
+    xs = jnp.stack([X, 2 * X, 3 * X, 4 * X]).reshape(2, 2, 3)
+    twice = jax.vmap(jax.vmap(run, 1, 1))
+    np.testing.assert_array_equal(jax.jit(twice)(xs), 11 * xs + 1)
+    program = jax.export.export(jax.jit(twice), platforms=["cpu"])(xs)
+    np.testing.assert_array_equal(program.call(xs), 3 * xs + 1)
+
+
+def test_in_loops_and_branches():
+    def step(x, _):
+        return jax.lax.cond(x[0] < 100, run, jnp.negative, x), None
+
+    loop = lambda x: jax.lax.scan(step, x, None, 4)[0]
+    once = 11 * X + 1
+    np.testing.assert_array_equal(jax.jit(loop)(X), -(11 * (11 * once + 1) + 1))
+
+
+def test_the_precision_of_products_is_that_of_the_call():
+    def step(x):
+        with jax.default_matmul_precision("highest"):
+            return run_beside_xla(jnp.sum, lambda x: x @ x, x)
+
+    assert "HIGHEST" in exported(step, "tpu").mlir_module()
+
+
+# Derivatives.
+
+
+def test_derivatives_are_those_of_xlas_program():
+    """Of the arrays that are perturbed; integers never are."""
+
+    def step(x, n, y):
+        native = lambda x, n, y: x * n + y
+        return run_beside_xla(native, lambda x, n, y: jnp.sin(x) * n + y, x, n, y)
+
+    of_x = lambda x: step(x, jnp.int32(4).astype(x.dtype), X)
+    value, tangent = jax.jvp(of_x, (X,), (X,))
+    np.testing.assert_array_equal(value, 5 * X)
+    np.testing.assert_allclose(tangent, 4 * jnp.cos(X) * X, rtol=1e-15)
+    total = lambda x, n: jnp.sum(run_beside_xla(jnp.take, jnp.take, x, n))
+    gradient = jax.jit(jax.grad(total))(X, jnp.asarray([0, 2, 2]))
+    np.testing.assert_array_equal(gradient, [1, 0, 2])
+
+
+@jax.custom_jvp
+def total(scale, x):
+    """Its tangent has a transpose that is wrong on purpose, to see that it is used."""
+    return jnp.sum(scale * x["a"]) + jnp.sum(x["b"])
+
+
+@total.defjvp
+def _(primals, tangents):
+    push = lambda scale, d_x: jnp.sum(scale * d_x["a"]) + jnp.sum(d_x["b"])
+    pull = lambda scale, ct: {"a": ct * 10 * scale * X**0, "b": ct * X**0}
+    args = primals[0], tangents[1]
+    return total(*primals), run_beside_xla(push, push, *args, transpose=pull)
+
+
+def test_the_transpose():
+    x, want = {"a": X, "b": X}, {"a": jnp.full(3, 20.0), "b": jnp.ones(3)}
+    of = lambda x: total(2.0, x)
+    for make in (jax.grad(of), jax.jit(jax.grad(of)), jax.grad(jax.checkpoint(of))):
+        jax.tree.map(np.testing.assert_array_equal, make(x), want)
+    one = jax.grad(lambda a: of({"a": a, "b": X}))(X)
+    np.testing.assert_array_equal(one, want["a"])
+    # Derivatives of the tangent are those of XLA's program.
+    d_scale = jax.grad(lambda scale: jax.jvp(lambda x: total(scale, x), (x,), (x,))[1])
+    np.testing.assert_array_equal(d_scale(2.0), jnp.sum(X))
+
+
+@pytest.mark.parametrize("mapped", ["scale", "a", "both"])
+def test_the_transpose_under_vmap(mapped):
+    scales, xs = jnp.asarray([2.0, 3.0]), jnp.stack([X, -X])
+    axes = {"scale": (0, None), "a": (None, 0), "both": (0, 0)}[mapped]
+    given = scales[0] if axes[0] is None else scales, X if axes[1] is None else xs
+    of = lambda scale, a: total(scale, {"a": a, "b": X})
+    got = jax.jit(jax.vmap(jax.grad(of, 1), axes))(*given)
+    want = np.broadcast_to(np.expand_dims(10 * given[0], -1), (2, 3))
+    np.testing.assert_array_equal(got, want)
