@@ -17,6 +17,15 @@ from .tensor_shape import TensorShape
 from .typing import PyTree
 
 
+class RowlessArray:
+    """The base of `TensorArray`: one array, not a nest, and none of a batch of rows."""
+
+
+def is_tensor_array(value: Any) -> bool:
+    """For `is_leaf`: whether this is one array rather than a nest."""
+    return isinstance(value, RowlessArray)
+
+
 def named_leaves(
     name: str, tree: Any, is_leaf: Callable[[Any], bool] = lambda x: False
 ) -> Iterator[tuple[str, Any]]:

@@ -27,8 +27,8 @@ from .._base.sharding import whole_on_explicit_mesh
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._time.run import DeclinedError, Run
+from .._time.segments import run_in_segments
 from .._time.steps import Steps, at_each_step
-from ..memory._segments import run_in_segments
 from .base import scope_name
 from .hyperparameters import check_heads, head_size, set_common_fields
 from .initializers import ParamSpec, glorot_uniform, zeros

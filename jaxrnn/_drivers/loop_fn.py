@@ -9,10 +9,9 @@ from .._base.errors import EntryError, describe, describe_structure, is_array, i
 from .._base.inputs import as_array, as_state, check_same_size
 from .._base.math import cast_if_weak
 from .._base.read_only import without_read_only
-from .._base.trees import check_structure, map_sizes, named_leaves
+from .._base.trees import check_structure, is_tensor_array, map_sizes, named_leaves
 from .._base.typing import Array, PyTree
 from .._tensor_array.carried import is_like, is_opaque, opaque
-from .._tensor_array.tensor_array import is_tensor_array
 
 WHERE = "raw_rnn"
 EMIT_FIX = (

@@ -19,8 +19,8 @@ from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._tensor_array.carried import with_capacity_for
 from .._time import masking
 from .._time.run import Run, run_sequence
+from .._time.segments import segmented_run
 from .._time.steps import Restarts, Steps, steps_to_run
-from ..memory._segments import segmented_run
 from ..memory._strategy import Strategy, plan_of
 from .probe import probe
 
@@ -95,7 +95,8 @@ def _run(
         return run_sequence(apply_sequence, apply, run, unroll)
 
     plan = plan_of(strategy, time)
-    outputs, state = segmented_run(plan, run_segment, inputs, state, steps)
+    args = run_segment, inputs, state, steps
+    outputs, state = segmented_run(plan.segments, plan.on_host, *args)
     outputs, state = (outputs, state) if restarts is None else outputs
     # Without lengths a cell may return a list where it declares a tuple: restore the
     # declared structure.

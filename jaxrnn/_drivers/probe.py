@@ -5,10 +5,9 @@ from typing import Any
 import jax
 
 from .._base.errors import describe, describe_structure, noting
-from .._base.trees import check_structure, named_leaves, size_shapes
+from .._base.trees import check_structure, is_tensor_array, named_leaves, size_shapes
 from .._base.typing import DType, PyTree
 from .._tensor_array.carried import with_known_shapes
-from .._tensor_array.tensor_array import is_tensor_array
 
 # What a step must keep of each leaf of the state; otherwise the error, a note, a fix.
 _KEPT = (

@@ -21,8 +21,8 @@ from .._base.sharding import as_varying_as, broadcast_first
 from .._base.typing import Array, Params, PyTree
 from .._time import masking
 from .._time.alive_scan import alive_scan
+from .._time.segments import RESIDUALS, named
 from .._time.steps import Steps, rows_of
-from ..memory._segments import RESIDUALS, named
 
 # The products of the inputs are computed ahead of the loop for batches of at most so
 # many rows, and at most so many rows over all steps. On a CPU this saves up to a third

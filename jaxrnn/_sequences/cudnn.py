@@ -23,8 +23,8 @@ from .._base.trees import with_structure
 from .._base.typing import Array, Params, PyTree
 from .._time import masking
 from .._time.run import DeclinedError
+from .._time.segments import RESIDUALS, named
 from .._time.steps import Steps
-from ..memory._segments import RESIDUALS, named
 from .native import row_lengths, why_not_arrays
 
 # cuDNN refuses more: https://github.com/pytorch/pytorch/issues/133751.

@@ -13,8 +13,8 @@ import jax
 from .._base.math import widened
 from .._base.typing import Array, Params, PyTree
 from .._time import masking
+from .._time.segments import run_in_segments
 from .._time.steps import Steps, at_each_step, rows_of
-from ..memory._segments import run_in_segments
 from .elements import Element, cast_like, one_like, plus, times
 from .recurrence import linear_recurrence
 

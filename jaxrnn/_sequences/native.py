@@ -10,8 +10,8 @@ from .._base.sharding import explicit_mesh_of
 from .._base.trees import with_structure
 from .._base.typing import Array, Params, PyTree
 from .._time.run import DeclinedError
+from .._time.segments import RESIDUALS, named
 from .._time.steps import Steps
-from ..memory._segments import RESIDUALS, named
 from . import affine, native_calls
 from .affine import Operands, is_perturbed
 from .native_calls import BackwardArgs, Call, ForwardArgs

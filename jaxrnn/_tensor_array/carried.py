@@ -8,9 +8,10 @@ import jax
 import numpy as np
 
 from .._base.math import module_for_size
+from .._base.trees import is_tensor_array
 from .._base.typing import Array
 from .store import Rows
-from .tensor_array import TensorArray, is_tensor_array
+from .tensor_array import TensorArray
 
 
 def is_opaque(value: Any) -> bool:

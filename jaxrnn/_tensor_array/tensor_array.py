@@ -11,6 +11,7 @@ from .._base.arguments import as_dtype
 from .._base.errors import describe, is_array
 from .._base.math import axis_size, concrete_or_none, module_for_size
 from .._base.tensor_shape import TensorShape
+from .._base.trees import RowlessArray
 from .._base.typing import Array, ArrayLike, DType
 from .checks import (
     as_element_shape,
@@ -37,7 +38,7 @@ class _Config:
 
 
 @jax.tree_util.register_pytree_with_keys_class
-class TensorArray:
+class TensorArray(RowlessArray):
     """An array of arrays of one dtype: every write returns the new array.
 
     It is a pytree: it can be an argument of functions under `jit`, `grad` and `vmap`,
@@ -396,8 +397,3 @@ class TensorArray:
                 f"{where}: {what} must be as many as there are elements, {size}, got "
                 f"{count}. Or make the array with `dynamic_size=True`."
             )
-
-
-def is_tensor_array(value: Any) -> bool:
-    """For `is_leaf`: whether this is one array rather than a nest."""
-    return isinstance(value, TensorArray)

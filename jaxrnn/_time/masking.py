@@ -17,8 +17,8 @@ import jax.numpy as jnp
 
 from .._base.errors import is_key
 from .._base.math import concrete_or_none, expand_rows
+from .._base.trees import is_tensor_array
 from .._base.typing import Array, PyTree
-from .._tensor_array.tensor_array import is_tensor_array
 
 
 def choose(mask: Array, tree: PyTree, other: PyTree) -> PyTree:

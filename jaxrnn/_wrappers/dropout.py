@@ -20,12 +20,11 @@ from .._base.cell_keys import (
     step_key,
 )
 from .._base.errors import describe, noting
-from .._base.trees import map_named, size_shapes
+from .._base.trees import is_tensor_array, map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.hyperparameters import check_fields, check_number, optional, set_bools
 from .._cells.states import LSTMStateTuple
 from .._cells.step_checks import check_floating
-from .._tensor_array.tensor_array import is_tensor_array
 from .._time.run import DeclinedError, Run, apply_cell_sequence
 from .base import WrapperCell
 

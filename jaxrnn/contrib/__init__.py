@@ -127,10 +127,9 @@ _set_public_module(globals())
 
 def __getattr__(name: str) -> object:
     """Says where a name of `tf.contrib.rnn` is that is no name of this module."""
-    import sys
+    import jaxrnn
 
-    # Not an import: this module is below the package's own.
-    hint = f"It is `jaxrnn.{name}`." if hasattr(sys.modules["jaxrnn"], name) else ""
+    hint = f"It is `jaxrnn.{name}`." if hasattr(jaxrnn, name) else ""
     if name in ("rnn", "seq2seq"):
         hint = "All names are in this module itself."
     raise AttributeError(f"jaxrnn.contrib has no attribute {name!r}. {hint}".rstrip())

@@ -75,15 +75,12 @@ class AttentionCellWrapper(ParamsWrapper):
         set_counts(self, "attn_length", "attn_size", "attn_vec_size", "input_size")
         name, size = "AttentionCellWrapper", self.cell.state_size
         vector_size(name, self.cell.output_size)
-        if any(len(shape) != 1 for shape in size_shapes(size)):
-            raise ValueError(
-                f"{name}: `cell` must have a state of vectors, got the state_size "
-                f"{size}."
-            )
-        if not (self.state_is_tuple or jax.tree_util.all_leaves([size])):
+        is_flat = all(len(shape) == 1 for shape in size_shapes(size))
+        is_leaf = jax.tree_util.all_leaves([size])
+        if not is_flat or not (self.state_is_tuple or is_leaf):
             raise ValueError(
                 f"{name}: `state_is_tuple=False` needs a `cell` whose state is one "
-                f"vector, got the state_size {size}."
+                f"vector, True one of vectors, got the state_size {size}."
             )
 
     @property

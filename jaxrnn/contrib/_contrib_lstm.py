@@ -1,6 +1,5 @@
 """What the LSTMs of contrib share: projections, layer normalization, shards."""
 
-import abc
 import dataclasses
 from typing import Any
 
@@ -27,7 +26,9 @@ class ContribLSTM(LSTMFamily):
     num_proj: int | None = None
     cell_clip: float | None = None
     proj_clip: float | None = None
+    initializer: Initializer | None = None
     state_is_tuple = True
+    kernel_initializer: Any = property(lambda self: self.initializer or glorot_uniform)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,18 +72,12 @@ class LayerNormedLSTM(ContribLSTM):
     norm_gain: float
     norm_shift: float
     use_peepholes: bool = False
-    initializer: Initializer | None = None
     gate_scopes: tuple[str, ...]
     peepholes: tuple[str, ...]
 
     def __post_init__(self) -> None:
         super().__post_init__()
         set_numbers(self, "norm_gain", "norm_shift")
-
-    @property
-    def kernel_initializer(self) -> Initializer:
-        """That of kernels and peepholes."""
-        return self.initializer or glorot_uniform
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -92,9 +87,8 @@ class LayerNormedLSTM(ContribLSTM):
         gates = Stage(self._gates, h, count * c, kernel, bias, blocks=count)
         return self.with_projection(gates, kernel)
 
-    @abc.abstractmethod
-    def _gates(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
-        """The update of the first stage."""
+    _gates: Any
+    """The update of the first stage."""
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
         """The peepholes, and the normalizations under flat names."""

@@ -69,11 +69,10 @@ class _ConvLSTM(RNNCell):
         named = enumerate(sizes)
         sizes = tuple(check(where, f"{field}[{k}]", n, fix="") for k, n in named)
         if len(sizes) != length:
-            ends = " It ends with the channels, and has no batch."
             raise ValueError(
                 f"{where}: `{field}` must have {length} entries for {self.conv_ndims} "
-                f"axes of convolution, got {sizes}."
-                f"{ends if field == 'input_shape' else ''}"
+                f"axes of convolution{' and the channels' if field[0] == 'i' else ''}, "
+                f"got {sizes}."
             )
         set_field(self, **{field: sizes})
 

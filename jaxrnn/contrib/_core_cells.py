@@ -1,18 +1,16 @@
 """The cells of the core under other names, or with their kernels normalized."""
 
-import abc
 import dataclasses
 from typing import Any, final
 
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import GRUCell, LSTMCell, ParamSpec, Stage
+from jaxrnn import GRUCell, ParamSpec, Stage
 
 from .._base.math import widened
 from .._base.typing import Array, DType, Initializer, Params
 from .._cells.hyperparameters import set_field
-from .._cells.initializers import glorot_uniform
 from .._cells.states import VectorStateCell
 from ._contrib_lstm import ContribLSTM, core_lstm
 
@@ -22,10 +20,8 @@ _EPSILON = 1e-12
 class _OfLSTMCell(ContribLSTM):
     """A cell with the products and updates of an `LSTMCell`."""
 
-    @property
-    @abc.abstractmethod
-    def _lstm(self) -> LSTMCell:
-        """That cell."""
+    _lstm: Any
+    """That cell."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -87,9 +83,7 @@ class LSTMBlockCell(_OfLSTMCell):
             set_field(self, cell_clip=None)
         super().__post_init__()
 
-    @property
-    def _lstm(self) -> LSTMCell:
-        return core_lstm(self, use_peepholes=self.use_peephole)
+    _lstm = property(lambda self: core_lstm(self, use_peepholes=self.use_peephole))
 
     def why_not_plain(self) -> str | None:
         """What it has beyond the LSTM of libraries, or None; see `AffineCell`."""
@@ -149,14 +143,12 @@ class WeightNormLSTMCell(_OfLSTMCell):
     name: str | None = "wn_lstm_cell"
     dtype: DType | None = None
 
-    @property
-    def _lstm(self) -> LSTMCell:
-        return core_lstm(self)
+    _lstm = property(core_lstm)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""
         c, h = self.sizes
-        make = self.initializer or glorot_uniform
+        make = self.kernel_initializer
         specs = self._lstm.param_specs(depth)
         if self.norm:
             specs |= dict.fromkeys(("norm_0", "norm_1"), ParamSpec((4 * c,), make))

@@ -3,12 +3,12 @@
 import math
 from typing import Any
 
-from .._base.arguments import as_count, check_functions
+from .._base.arguments import INT32_MAX, as_count, check_functions
 from .._cells.hyperparameters import check_number, set_field
 
 
 def set_counts(
-    cell: Any, *names: str, least: int = 1, most: int = 2**31 - 1, fix: str = ""
+    cell: Any, *names: str, least: int = 1, most: int = INT32_MAX, fix: str = ""
 ) -> None:
     """Checks fields that are integers; None is for those of which it is the default.
 
@@ -44,8 +44,9 @@ def check_function_fields(cell: Any, *names: str) -> None:
 
 
 def _given(cell: Any, names: tuple[str, ...]) -> list[str]:
-    default = lambda name: getattr(type(cell), name, ...)
-    return [n for n in names if not getattr(cell, n) is default(n) is None]
+    """The names of the fields that hold something, or must."""
+    is_optional = lambda name: getattr(type(cell), name, ...) is None
+    return [n for n in names if getattr(cell, n) is not None or not is_optional(n)]
 
 
 def check_given_functions(where: str, **functions: Any) -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxrnn import LSTMStateTuple, ParamSpec, Stage
 
 from .._base.typing import Array, DType, Initializer, Params, PyTree
-from .._cells.initializers import glorot_uniform, zeros
+from .._cells.initializers import zeros
 from ._contrib_lstm import ContribLSTM
 from ._fields import set_counts
 
@@ -82,17 +82,14 @@ class GLSTMCell(ContribLSTM):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """A product for each group; then the projection, if any."""
-        (c, h), make, groups = self.sizes, self._make, self.number_of_groups
+        (c, h), groups = self.sizes, self.number_of_groups
+        make = self.kernel_initializer
         sizes = h // groups, 4 * c // groups
         *first, last = (
             Stage(self._collect, *sizes, make, None, f"group{g}", blocks=4)
             for g in range(groups)
         )
         return (*first, *self.with_projection(last, make))
-
-    @property
-    def _make(self) -> Initializer:
-        return self.initializer or glorot_uniform
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
         """The bias of each block."""
@@ -103,7 +100,7 @@ class GLSTMCell(ContribLSTM):
         self._check_divides("the depth of `inputs`", depth)
         (c, h), groups = self.sizes, self.number_of_groups
         shape, rows = ((depth + h) // groups, 4 * c // groups), depth // groups
-        kernel = {"kernel": ParamSpec(shape, self._make, rows, 4)}
+        kernel = {"kernel": ParamSpec(shape, self.kernel_initializer, rows, 4)}
         projection = self.stages[groups].specs(0) if self.num_proj else {}
         specs = {f"group{g}": kernel for g in range(groups)}
         return specs | self.elementwise_specs() | projection

@@ -1,7 +1,7 @@
 """The grid LSTMs of contrib: in time, and along frequency in one or both directions."""
 
 import dataclasses
-from typing import Any, final
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -11,7 +11,6 @@ from ._fields import set_counts
 from ._grid_lstm import GridLSTM, Pass
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class GridLSTMCell(GridLSTM):
     """Two LSTMs over windows of each step's inputs: one in time, one in frequency.
@@ -80,7 +79,6 @@ class GridLSTMCell(GridLSTM):
     dtype: DType | None = None
 
 
-@final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BidirectionalGridLSTMCell(GridLSTM):
     """Two `GridLSTMCell`s, one from the lowest window up, one from the highest down.

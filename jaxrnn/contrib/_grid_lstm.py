@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import DeclinedError, ParamSpec, Run
+from jaxrnn import ParamSpec
 
 from .._base.arguments import as_count
 from .._base.errors import describe
@@ -24,7 +24,6 @@ from .._cells.hyperparameters import set_common_fields, set_field
 from .._cells.initializers import glorot_uniform, zeros
 from .._cells.specs_cell import SpecsCell
 from .._cells.states import add_peephole
-from .._time.run import scan_steps
 from ._contrib_lstm import joined, shard_specs
 from ._time_freq_lstm import check_window, count_windows
 
@@ -65,6 +64,15 @@ class GridLSTM(SpecsCell):
 
     state_is_tuple = True
     scopes = (None,)
+    num_windows = property(
+        lambda self: sum(self.num_frequency_blocks) * len(self.scopes),
+        doc="The number of windows, of all blocks and directions.",
+    )
+    # One of each LSTM of a window. The state has c and m of each window.
+    output_size = property(lambda self: 2 * self.num_units * self.num_windows)
+    _gate_count = property(lambda self: 4 - self.couple_input_forget_gates)
+    # The LSTMs that have parameters; with shared ones only that in frequency.
+    _kinds = property(lambda self: _LSTMS[: 2 - self.share_time_frequency_weights])
 
     def __post_init__(self) -> None:
         set_common_fields(self)
@@ -127,11 +135,6 @@ class GridLSTM(SpecsCell):
             )
 
     @property
-    def _num_leaves(self) -> int:
-        """The number of parts of the state: c and m of each window."""
-        return 2 * sum(self.num_frequency_blocks) * len(self.scopes)
-
-    @property
     def state_tuple_type(self) -> type:
         """The named tuple of the state."""
         prefixes = [f"{scope}_state" if scope else "state" for scope in self.scopes]
@@ -143,12 +146,7 @@ class GridLSTM(SpecsCell):
         """The size of c and of m of each window."""
         if not self.state_is_tuple:
             return self.output_size
-        return self.state_tuple_type(*[self.num_units] * self._num_leaves)
-
-    @property
-    def output_size(self) -> int:
-        """Two outputs of each window, one of each LSTM."""
-        return self.num_units * self._num_leaves
+        return self.state_tuple_type(*[self.num_units] * 2 * self.num_windows)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters; their shapes do not depend on the depth of the inputs."""
@@ -176,15 +174,6 @@ class GridLSTM(SpecsCell):
                     specs[diagonal] = ParamSpec((units,), make)
         return specs
 
-    @property
-    def _gate_count(self) -> int:
-        return 3 if self.couple_input_forget_gates else 4
-
-    @property
-    def _kinds(self) -> tuple[str, ...]:
-        """The LSTMs that have parameters; with shared ones only that in frequency."""
-        return _LSTMS[:1] if self.share_time_frequency_weights else _LSTMS
-
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
@@ -196,32 +185,32 @@ class GridLSTM(SpecsCell):
             TypeError: If a dtype, or the kind of state, is not what they require.
         """
         inputs, state = self.checked_step(params, inputs, state, key)
-        return self._step(self._with_products(params), inputs, state)
+        with jax.named_scope(scope_name(self)):
+            if not self.state_is_tuple:
+                state = jnp.split(state, 2 * self.num_windows, axis=-1)
+            leaves, outputs, new_leaves = iter(state), [], []
+            for run in self._passes():
+                product = self._product(params, run)
+                below = None
+                for x in self.windows(inputs, run):
+                    before = next(leaves), next(leaves)
+                    below = below or tuple(map(jnp.zeros_like, before))
+                    below, after = self._update(product, run.block, x, below, before)
+                    outputs += [after[1], below[1]]
+                    new_leaves += after
+            output = jnp.concatenate(outputs, axis=-1)
+            if self.state_is_tuple:
+                return output, self.state_tuple_type(*new_leaves)
+            return output, jnp.concatenate(new_leaves, axis=-1)
 
-    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """Step by step, with kernels joined once; see `RNNCell.apply_sequence`.
-
-        Raises:
-            DeclinedError: If an implementation is named, none of which can run this.
-        """
-        if run.implementation not in (None, "xla"):
-            raise DeclinedError("an update reads c of the window below")
-        passes = self._with_products(params)
-        step = lambda t, inputs, state: self._step(passes, inputs, state)
-        return scan_steps(step, run.inputs, run.state, run.steps)
-
-    def _with_products(self, params: Params) -> list[tuple[Pass, Params]]:
-        """The passes with their parameters, and one kernel and bias for both LSTMs."""
+    def _product(self, params: Params, run: Pass) -> Params:
+        """The parameters of a run, with one kernel and bias for both LSTMs."""
+        params = params[run.scope] if run.scope else params
+        names = [f"{kind[0]}_{run.block}" for kind in self._kinds]
+        kernels = [joined(params, f"W_{n}", self.num_unit_shards) for n in names]
+        biases = [params[f"B_{name}"] for name in names]
         both = functools.partial(jnp.concatenate, axis=-1)
-        pairs = []
-        for run in self._passes():
-            found = params[run.scope] if run.scope else params
-            names = [f"{kind[0]}_{run.block}" for kind in self._kinds]
-            kernels = [joined(found, f"W_{n}", self.num_unit_shards) for n in names]
-            biases = [found[f"B_{name}"] for name in names]
-            product = {"kernel": both(kernels), "bias": both(biases)}
-            pairs.append((run, found | product))
-        return pairs
+        return params | {"kernel": both(kernels), "bias": both(biases)}
 
     def _passes(self) -> list[Pass]:
         """The passes along frequency, in the order of states and outputs."""
@@ -236,27 +225,6 @@ class GridLSTM(SpecsCell):
     def windows(self, inputs: Array, run: Pass) -> list[Array]:
         """The windows of a run, `[batch, feature_size]` each."""
         return [inputs[:, start : start + self.feature_size] for start in run.starts]
-
-    def _step(
-        self, runs: list[tuple[Pass, Params]], inputs: Array, state: PyTree
-    ) -> tuple[Array, PyTree]:
-        """One step, with what `_with_products` returns."""
-        joined = functools.partial(jnp.concatenate, axis=-1)
-        with jax.named_scope(scope_name(self)):
-            if not self.state_is_tuple:
-                state = jnp.split(state, self._num_leaves, axis=-1)
-            leaves, outputs, new_leaves = iter(state), [], []
-            for run, params in runs:
-                below = None
-                for x in self.windows(inputs, run):
-                    before = next(leaves), next(leaves)
-                    below = below or tuple(map(jnp.zeros_like, before))
-                    below, after = self._update(params, run.block, x, below, before)
-                    outputs += [after[1], below[1]]
-                    new_leaves += after
-            if self.state_is_tuple:
-                return joined(outputs), self.state_tuple_type(*new_leaves)
-            return joined(outputs), joined(new_leaves)
 
     def _update(
         self, params: Params, block: int, x: Array, below: tuple, before: tuple

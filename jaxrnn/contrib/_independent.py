@@ -1,6 +1,5 @@
 """Cells in which each unit reads its own state alone."""
 
-import abc
 import dataclasses
 from typing import Any
 
@@ -66,9 +65,8 @@ class _IndependentUnits(AffineCell):
         product = {"kernel": params["kernel_w"], "bias": params["bias"]}
         return product | dict(zip(names, weights, strict=True))
 
-    @abc.abstractmethod
-    def _update(self, params: Params, z: Array, state: Any) -> tuple[Array, PyTree]:
-        """The update of the stage."""
+    _update: Any
+    """The update of the stage."""
 
 
 def _times(params: Params, block: str, state: Array) -> Array:

@@ -6,7 +6,7 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import AffineCell, ParamSpec, Stage
+from jaxrnn import ParamSpec
 
 from .._base.math import affine
 from .._base.typing import Array, DType, Initializer, Params, PyTree
@@ -17,6 +17,7 @@ from .._cells.specs_cell import SpecsCell
 from .._cells.step_checks import check_one_dtype
 from ._fields import set_counts
 from ._mapped_cell import MappedCell
+from ._small_cells import UGRNNCell
 
 
 @final
@@ -98,7 +99,8 @@ class IntersectionRNNCell(MappedCell, SpecsCell):
     @property
     def inner(self) -> "_Recurrence":
         """The gate through time."""
-        return _Recurrence(self.num_units, self.forget_bias, scope_name(self))
+        bias, name = self.forget_bias, scope_name(self)
+        return _Recurrence(self.num_units, forget_bias=bias, name=name)
 
     def split_params(self, params: Params) -> tuple[Params, Params]:
         """Those of q and y, and of the projection, if any; those of g and j."""
@@ -132,27 +134,8 @@ class IntersectionRNNCell(MappedCell, SpecsCell):
 
 
 @final
-@dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class _Recurrence(AffineCell):
+class _Recurrence(UGRNNCell):
     """What feeds back. Its output is the state before the step, which outputs read."""
 
-    num_units: int
-    forget_bias: float
-    name: str
-
-    state_size = output_size = property(lambda self: self.num_units)
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """One product for the gate and the candidate."""
-        size = self.num_units
-        return (Stage(self._update, size, 2 * size, glorot_uniform, zeros, blocks=2),)
-
-    def enter(self, state: Array) -> tuple[Array, Array]:
-        """The state, as the operand of the product and as the carry."""
-        return state, state
-
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
-        g, j = jnp.split(z, 2, axis=-1)
-        g = jax.nn.sigmoid(g + self.forget_bias)
-        return state, g * state + (1 - g) * jnp.tanh(j)
+        return state, super()._update(params, z, state)[1]

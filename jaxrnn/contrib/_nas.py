@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrnn import LSTMStateTuple, ParamSpec, Stage
+
 from .._base.typing import Array, DType, Params, PyTree
-from .._cells.affine import Stage
-from .._cells.initializers import ParamSpec, glorot_uniform, zeros
-from .._cells.states import LSTMStateTuple
+from .._cells.initializers import glorot_uniform, zeros
 from ._contrib_lstm import ContribLSTM
 
 

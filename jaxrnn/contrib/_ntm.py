@@ -247,19 +247,13 @@ class NTMCell(OwnParams):
     ) -> tuple[list, list, Array]:
         """`(reads, addresses, memory)` before the step; parameters at a row's first."""
         first = jnp.broadcast_to(state.time == 0, state.M.shape[:1])
-
-        def choose(initial: Array, before: Array) -> Array:
-            return jnp.where(expand_rows(first, before), initial, before)
-
-        reads = [
-            choose(jnp.tanh(params[f"initial_read_vector_{i}"]), before)
-            for i, before in enumerate(state.read_vector_list)
+        choose = lambda new, old: jnp.where(expand_rows(first, old), new, old)
+        initial = lambda name, fn, parts: [
+            choose(fn(params[f"{name}_{i}"]), old) for i, old in enumerate(parts)
         ]
-        addresses = [
-            choose(jax.nn.softmax(params[f"initial_address_weights_{i}"]), before)
-            for i, before in enumerate(state.w_list)
-        ]
-        return reads, addresses, choose(params["memory"][None], state.M)
+        reads = initial("initial_read_vector", jnp.tanh, state.read_vector_list)
+        weights = initial("initial_address_weights", jax.nn.softmax, state.w_list)
+        return reads, weights, choose(params["memory"][None], state.M)
 
     def _address(self, head: Array, memory: Array, before: Array) -> Array:
         """The new address of a head, `[batch, memory_size]`.

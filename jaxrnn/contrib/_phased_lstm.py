@@ -194,11 +194,10 @@ class PhasedLSTMCell(SpecsCell):
             )
         time, x = inputs
         x = check_step_inputs(f"{name}: of the pair (time, x), x", x)
-        is_shape = isinstance(time, jax.ShapeDtypeStruct)
-        if not (is_shape or is_array(time)) or tuple(time.shape) != (x.shape[0], 1):
+        if getattr(time, "shape", None) != (x.shape[0], 1):
             raise ValueError(
                 f"{name}: `inputs[0]`, the time, must be an array [{x.shape[0]}, 1], "
                 f"got {describe(time)}. `times[..., None]` adds the axis."
             )
         check_floating(name, "inputs[0]", time.dtype)
-        return time if is_shape else jnp.asarray(time), x
+        return jnp.asarray(time) if is_array(time) else time, x

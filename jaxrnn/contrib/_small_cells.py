@@ -84,9 +84,7 @@ class UnitsCell(VectorStateCell):
             set_field(self, activation="linear")
         super().__post_init__()
 
-    @property
-    def _kernel(self) -> Initializer:
-        return self.kernel_initializer or glorot_uniform
+    _kernel = property(lambda self: self.kernel_initializer or glorot_uniform)
 
     @property
     def _bias(self) -> Initializer:

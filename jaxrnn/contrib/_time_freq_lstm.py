@@ -7,7 +7,7 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import LSTMCell, LSTMStateTuple, ParamSpec, Run
+from jaxrnn import LSTMStateTuple, ParamSpec, Run
 
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells.base import scope_name
@@ -99,10 +99,8 @@ class TimeFreqLSTMCell(SpecsCell):
                 f"`frequency_skip` {self.frequency_skip}, got {self.num_windows}."
             )
 
-    @property
-    def core(self) -> LSTMCell:
-        """The LSTM of one window, whose inputs are `[x_k, m'_{k-1}]`."""
-        return core_lstm(self, name=scope_name(self))
+    core = property(lambda self: core_lstm(self, name=scope_name(self)))
+    """The LSTM of one window, whose inputs are `[x_k, m'_{k-1}]`."""
 
     def param_specs(self, depth: int) -> dict[str, ParamSpec]:
         """All parameters; their shapes do not depend on the depth of the inputs."""

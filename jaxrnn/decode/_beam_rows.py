@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from .._base.errors import describe
 from .._base.inputs import as_state
 from .._base.read_only import is_read_only
-from .._base.trees import named_leaves
+from .._base.trees import is_tensor_array, named_leaves
 from .._base.typing import Array, PyTree
-from .._tensor_array.tensor_array import is_tensor_array
 
 
 def tile(where: str, name: str, tree: PyTree, width: int) -> PyTree:

@@ -12,12 +12,11 @@ from .._base.errors import describe, is_array, noting
 from .._base.inputs import as_state
 from .._base.read_only import without_read_only
 from .._base.serialization import serializable
-from .._base.trees import check_structure, named_leaves
+from .._base.trees import check_structure, is_tensor_array, named_leaves
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._cells.hyperparameters import set_field
 from .._drivers.raw_rnn import raw_rnn
 from .._tensor_array.carried import opaque
-from .._tensor_array.tensor_array import is_tensor_array
 from ._checks import as_int, as_start_ids, check_callable
 
 Embed: TypeAlias = Callable[[Array], PyTree]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from .._base.jax_internals import eval_jaxpr
 from .._base.sharding import as_varying_as, zeros_of
 from .._base.typing import Array, PyTree
-from ._segments import STATE, in_scan, named, save_on_host
+from .._time.segments import STATE, in_scan, named, save_on_host
 from ._strategy import CheckpointPlan
 
 Step = Callable[[Array, PyTree], tuple[PyTree, PyTree]]

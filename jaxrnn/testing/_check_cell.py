@@ -8,10 +8,15 @@ from .._base.arguments import as_dtype
 from .._base.cell_keys import check_key
 from .._base.errors import describe, is_array, noting
 from .._base.read_only import has_read_only
-from .._base.trees import check_structure, map_sizes, named_leaves, size_shapes
+from .._base.trees import (
+    check_structure,
+    is_tensor_array,
+    map_sizes,
+    named_leaves,
+    size_shapes,
+)
 from .._base.typing import Array, DType, Key, PyTree, Shaped
 from .._cells.base import RNNCell
-from .._tensor_array.tensor_array import is_tensor_array
 from ._laws import LAWS
 from ._oracle import TIME, Setup
 

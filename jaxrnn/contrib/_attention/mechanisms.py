@@ -71,10 +71,8 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
         set_numbers(self, "score_mask_value")
         check_function_fields(self, "probability_fn", "custom_key_value_fn")
 
-    @property
-    def scope(self) -> str:
-        """The scope of its own variables in TensorFlow."""
-        return snake_case(type(self).__name__)
+    scope = property(lambda self: snake_case(type(self).__name__))
+    """The scope of its own variables in TensorFlow."""
 
     @abc.abstractmethod
     def param_specs(self, query_depth: int) -> dict[str, Any]:

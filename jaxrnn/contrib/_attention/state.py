@@ -11,9 +11,8 @@ from ..._base.errors import describe
 from ..._base.inputs import as_array
 from ..._base.lengths import as_lengths
 from ..._base.serialization import serializable
-from ..._base.trees import check_structure, named_leaves, size_shapes
+from ..._base.trees import check_structure, is_tensor_array, named_leaves, size_shapes
 from ..._base.typing import Array, PyTree
-from ..._tensor_array.tensor_array import is_tensor_array
 
 
 @serializable
@@ -183,7 +182,9 @@ class AttentionMemory:
         return jnp.where(valid, x, jnp.zeros((), x.dtype))
 
 
-def as_memory(where: str, name: str, memory: Any, lengths: Any) -> AttentionMemory:
+def as_memory(
+    where: str, name: str, memory: Any, lengths: Any, mechanism: Any, first: Any
+) -> AttentionMemory:
     """The memory, with zeros in its padding.
 
     Args:
@@ -191,6 +192,8 @@ def as_memory(where: str, name: str, memory: Any, lengths: Any) -> AttentionMemo
         name: The name of the argument.
         memory: Floating `[batch, memory_time, depth]`.
         lengths: Integers `[batch]`; None for all steps.
+        mechanism: The mechanism, which has a depth and maybe a dtype.
+        first: The first memory of several, with the same rows; None if this is it.
 
     Raises:
         ValueError: If a shape does not fit.
@@ -203,6 +206,18 @@ def as_memory(where: str, name: str, memory: Any, lengths: Any) -> AttentionMemo
             f"{where}: `{name}` must be floating [batch, memory_time, depth], got "
             f"{describe(memory)}. Outputs of an encoder are batch-major here."
         )
-    lengths = as_lengths(where, lengths, memory.shape[0], "memory_sequence_length")
+    first, depth = memory if first is None else first, mechanism.memory_depth
+    rows, dtype = first.shape[0], mechanism.dtype or first.dtype
+    if (memory.shape[0], memory.shape[2]) != (rows, depth):
+        raise ValueError(
+            f"{where}: `{name}` must have as many rows as `memory[0]`, {rows}, and the "
+            f"mechanism's `memory_depth`, {depth}, got {describe(memory)}."
+        )
+    if memory.dtype != dtype:
+        raise TypeError(
+            f"{where}: `{name}` must have the dtype of the mechanism and of "
+            f"`memory[0]`, {dtype}, got {describe(memory)}."
+        )
+    lengths = as_lengths(where, lengths, rows, "memory_sequence_length")
     made = AttentionMemory(memory, () if lengths is None else lengths)
     return dataclasses.replace(made, memory=made.without_padding(memory))

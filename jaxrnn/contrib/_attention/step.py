@@ -9,12 +9,11 @@ import jax.numpy as jnp
 from jaxrnn import ParamSpec
 
 from ..._base.cell_keys import fold
-from ..._base.errors import describe
 from ..._base.math import dot
 from ..._base.typing import Array, Params
 from ..._cells.initializers import glorot_uniform
 from .mechanisms import AttentionMechanism
-from .state import AttentionMemory, as_memory
+from .state import AttentionMemory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,36 +126,6 @@ class Attention(NamedTuple):
             shape = query_depth + self.mechanism.context_depth(), self.size
             specs[self.layer] = {"kernel": ParamSpec(shape, glorot_uniform)}
         return specs
-
-    def as_memory(
-        self, where: str, name: str, memory: Any, lengths: Any, like: Any
-    ) -> AttentionMemory:
-        """The memory, checked; `like` is the first memory of several, or None.
-
-        Raises:
-            ValueError: If its depth is not the mechanism's, or its rows are not those
-                of `like`.
-            TypeError: If its dtype is not that of the mechanism, or else of `like`.
-        """
-        made = as_memory(where, name, memory, lengths)
-        values, depth = made.memory, self.mechanism.memory_depth
-        like = values if like is None else like
-        rows, dtype = like.shape[0], self.mechanism.dtype or like.dtype
-        if (values.shape[0], values.shape[2]) != (rows, depth):
-            raise ValueError(
-                f"{where}: `{name}` must have as many rows as `memory[0]`, {rows}, and "
-                f"the mechanism's `memory_depth`, {depth}, got {describe(values)}."
-            )
-        if values.dtype != dtype:
-            raise TypeError(
-                f"{where}: `{name}` must have the dtype of the mechanism and of "
-                f"`memory[0]`, {dtype}, got {describe(values)}."
-            )
-        return made
-
-    def with_keys(self, params: Params, memory: AttentionMemory) -> AttentionMemory:
-        """The memory with its keys, by the wrapper's own parameters."""
-        return self.mechanism.with_keys(params[self.memory_layer], memory)
 
     def attend(
         self, params: Params, output: Array, memory: Any, state: Any, key: Any

@@ -23,6 +23,7 @@ from .mechanisms import AttentionMechanism
 from .state import (
     AttentionMemory,
     AttentionWrapperState,
+    as_memory,
     check_cell_state,
     check_is_state,
     check_rows,
@@ -107,6 +108,8 @@ class AttentionWrapper(ParamsWrapper):
     dtype: DType | None = None
 
     feature_axes = property(lambda self: None if self.cell_input_fn else 1)
+    _has_several = property(lambda self: isinstance(self.attention_mechanism, tuple))
+    _mechanisms = property(lambda self: self._several(self.attention_mechanism))
 
     def __post_init__(self) -> None:
         where, mechanisms = "AttentionWrapper", self.attention_mechanism
@@ -133,17 +136,9 @@ class AttentionWrapper(ParamsWrapper):
             )
         set_field(self, attention_layer_size=sizes)
 
-    @property
-    def _has_several(self) -> bool:
-        return isinstance(self.attention_mechanism, tuple)
-
     def _several(self, part: Any) -> Sequence[Any]:
         """What there is for each mechanism: with one alone, a tuple of that."""
         return part if self._has_several else (part,)
-
-    @property
-    def _mechanisms(self) -> Sequence[AttentionMechanism]:
-        return self._several(self.attention_mechanism)
 
     @property
     def _attentions(self) -> list[Attention]:
@@ -266,12 +261,11 @@ class AttentionWrapper(ParamsWrapper):
                 f"{len(lengths)}."
             )
         made: list[AttentionMemory] = []
-        for attention, given, n in zip(
-            self._attentions, memories, lengths, strict=True
-        ):
-            name = f"memory[{attention.number}]" if self._has_several else "memory"
+        several = zip(memories, lengths, self._mechanisms, strict=True)
+        for i, (given, n, mechanism) in enumerate(several):
+            name = f"memory[{i}]" if self._has_several else "memory"
             first = made[0].memory if made else None
-            made.append(attention.as_memory(where, name, given, n, first))
+            made.append(as_memory(where, name, given, n, mechanism, first))
         return made
 
     def own_specs(self, depth: int) -> dict[str, Any]:
@@ -307,8 +301,8 @@ class AttentionWrapper(ParamsWrapper):
         memories = self._several(state.memory)
         # Anew if there are keys, which may be those of other parameters.
         memories = tuple(
-            ReadOnly(attention.with_keys(own, memory.value))
-            for attention, memory in zip(self._attentions, memories, strict=True)
+            ReadOnly(a.mechanism.with_keys(own[a.memory_layer], memory.value))
+            for a, memory in zip(self._attentions, memories, strict=True)
         )
         memory = memories if self._has_several else memories[0]
         return state._replace(cell_state=cell_state, memory=memory)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import RNNCellLike, TensorArray, TensorShape
+from jaxrnn import RNNCellLike, TensorShape
 
 from ..._base.arguments import as_bool, check_is_cell
 from ..._base.cell_keys import cell_at_step
@@ -15,9 +15,8 @@ from ..._base.inputs import as_state, started
 from ..._base.math import concrete_or_none
 from ..._base.read_only import without_read_only
 from ..._base.serialization import serializable
-from ..._base.trees import named_leaves
+from ..._base.trees import is_tensor_array, named_leaves
 from ..._base.typing import Array, ArrayLike, PyTree
-from ..._tensor_array.tensor_array import is_tensor_array
 from ...decode._beam import (
     Beams,
     as_width,
@@ -220,14 +219,13 @@ class BeamSearchDecoder(Decoder):
         """One more id for the best continuations of each row's beams."""
         logits, cell_state = self._run_cell(time, inputs, state.cell_state)
         beams = Beams(state.log_probs, state.lengths, state.finished)
-        coverage = self._accumulated(self._split(cell_state), state)
+        coverage, penalty = self._covered(self._split(cell_state), state)
+        score = lambda p, n: penalized(p, n, self._length_penalty) + penalty
         best, scores, parents, ids = extend(
             beams,
             jax.nn.log_softmax(logits, axis=-1),
             self._end_token,
-            lambda log_probs, lengths: self._scores(
-                log_probs, lengths, beams.finished, coverage
-            ),
+            score,
             counts_end=False,
             impossible=float(jnp.finfo(self._dtype).min),
         )
@@ -277,44 +275,38 @@ class BeamSearchDecoder(Decoder):
         check_has_ids(where, self._embedding_fn, logits)
         return logits.astype(self._dtype), cell_state
 
-    def _scores(
-        self, log_probs: Array, lengths: Array, finished: Array, coverage: Any
-    ) -> Array:
-        scores = penalized(log_probs, lengths, self._length_penalty)
+    def _covered(self, cell_state: PyTree, state: BeamSearchDecoderState) -> Any:
+        """The coverage after a step, `[batch, beam, memory_time]`, and its penalty.
+
+        Without a penalty `()` and 0.
+        """
         if not self._has_coverage:
-            return scores
+            return (), 0
+        alive = (~state.finished).astype(self._dtype)[..., None]
+        added = self._alignments(cell_state) * alive
+        coverage = state.accumulated_attention_probs + added
         # An entry that was never attended to is padding.
         covered = jnp.where(coverage == 0, 1, jnp.minimum(coverage, 1))
-        penalty = jnp.sum(jnp.log(covered), axis=-1) * finished.astype(self._dtype)
-        weight = jnp.asarray(self._coverage_penalty, self._dtype)
-        return scores + (penalty * weight)[..., None]
-
-    def _accumulated(self, cell_state: PyTree, state: BeamSearchDecoderState) -> Any:
-        """The coverage after a step, `[batch, beam, memory_time]`, or `()`."""
-        if not self._has_coverage:
-            return ()
-        alive = (~state.finished).astype(self._dtype)[..., None]
-        alignments = self._alignments(cell_state) * alive
-        return state.accumulated_attention_probs + alignments
+        penalty = jnp.sum(jnp.log(covered), axis=-1, keepdims=True) * (1 - alive)
+        return coverage, penalty * jnp.asarray(self._coverage_penalty, self._dtype)
 
     def _alignments(self, cell_state: Any) -> Array:
         """The mean alignments of all attentions, `[batch, beam, memory_time]`."""
-        is_stack = isinstance(cell_state, tuple | list)
-        is_stack = is_stack and not hasattr(cell_state, "alignments")
-        parts = cell_state if is_stack else [cell_state]
-        found = [
-            jax.tree.leaves(part.alignments)
-            for part in parts
-            if hasattr(part, "alignments")
-        ]
+        parts = [cell_state]
+        if isinstance(cell_state, tuple | list) and not hasattr(
+            cell_state, "alignments"
+        ):
+            parts = cell_state
+        found = [x.alignments for x in parts if hasattr(x, "alignments")]
         if not found:
             raise ValueError(
                 f"{type(self).__name__}: `coverage_penalty_weight` must be 0 for a "
                 f"cell without attention, got {describe(self._coverage_penalty)}. Its "
                 "state has no `alignments`."
             )
-        mean: Any = lambda arrays: sum(arrays[1:], arrays[0]) / len(arrays)
-        return mean(list(map(mean, found))).astype(self._dtype)
+        mean = lambda arrays: sum(arrays[1:], arrays[0]) / len(arrays)
+        means = [mean(jax.tree.leaves(alignments)) for alignments in found]
+        return jnp.asarray(mean(means), self._dtype)
 
     def _as_rows(self, where: str, state: PyTree) -> PyTree:
         """The initial state, whose leaves must have a row for each beam."""
@@ -340,13 +332,11 @@ class BeamSearchDecoder(Decoder):
         """Leaves `[batch, beam, ...]` as `[batch * beam, ...]`."""
         return map_rows(lambda x: x.reshape(-1, *x.shape[2:]), tree)
 
-    def _sorted(self, leaf: Any, parents: Array, steps: Array, lengths: Array) -> Any:
+    def _sorted(self, leaf: Any, *paths: Array) -> Any:
         """A TensorArray as an array in which beams have their own entries."""
-        if not is_tensor_array(leaf) or not self._has_rows(leaf):
+        if not is_tensor_array(leaf):
             return leaf
-        return gather_tree_from_array(leaf.stack(), parents, steps, lengths)
-
-    def _has_rows(self, array: TensorArray) -> bool:
-        rows = self._start_tokens.shape
-        shape = tuple(array.element_shape or ())
-        return shape[:1] == (self.batch_size * self._beam_width,) or shape[:2] == rows
+        rows, shape = self._start_tokens.shape, tuple(leaf.element_shape or ())
+        if shape[:1] != (rows[0] * rows[1],) and shape[:2] != rows:
+            return leaf
+        return gather_tree_from_array(leaf.stack(), *paths)

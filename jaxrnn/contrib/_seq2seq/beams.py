@@ -11,8 +11,8 @@ from ..._base.errors import describe
 from ..._base.inputs import as_array
 from ..._base.math import concrete_or_none
 from ..._base.read_only import is_read_only
+from ..._base.trees import is_tensor_array
 from ..._base.typing import Array, ArrayLike, PyTree
-from ..._tensor_array.tensor_array import is_tensor_array
 from ...decode._beam import as_width, tile, trace_back
 from .embedding_helpers import as_end_token
 
@@ -49,27 +49,24 @@ def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
             f"tile_batch: `t` must be a nest of arrays [batch, ...], got {t}, whose "
             "numbers have no rows. `np.array(t)` makes them one array."
         )
-    keep = lambda x: x is None or is_tensor_array(x) or is_read_only(x)
-    of = lambda x: (
-        _tiled_array(x, width)
-        if is_tensor_array(x)
-        else tile("tile_batch", "t", x, width)
-    )
-    return jax.tree.map(of, t, is_leaf=keep)
+    is_leaf = lambda x: x is None or is_tensor_array(x) or is_read_only(x)
+    return jax.tree.map(lambda x: _tiled(x, width), t, is_leaf=is_leaf)
 
 
-def _tiled_array(array: TensorArray, width: int) -> TensorArray:
-    """An empty array whose elements will have the rows of all beams."""
-    shape = array.element_shape
+def _tiled(x: Any, width: int) -> Any:
+    """A leaf with each row repeated; an empty TensorArray for elements with so many."""
+    if not is_tensor_array(x):
+        return tile("tile_batch", "t", x, width)
+    shape = x.element_shape
     if not shape:
-        return array
-    if concrete_or_none(array.size()) != 0:
+        return x
+    if concrete_or_none(x.size()) != 0:
         raise ValueError(
-            f"tile_batch: a TensorArray in `t` must be empty, got {array!r}. Tile the "
+            f"tile_batch: a TensorArray in `t` must be empty, got {x!r}. Tile the "
             "state before the first step."
         )
     rows = shape[0] * width, *shape[1:]
-    return TensorArray(array.dtype, 0, dynamic_size=True, element_shape=rows)
+    return TensorArray(x.dtype, 0, dynamic_size=True, element_shape=rows)
 
 
 def gather_tree(

@@ -10,11 +10,10 @@ from ..._base.arguments import as_axis_size, as_bool, as_scope, as_unroll
 from ..._base.errors import describe, noting
 from ..._base.inputs import as_array, as_state
 from ..._base.read_only import with_read_only, without_read_only
-from ..._base.trees import map_sizes
+from ..._base.trees import is_tensor_array, map_sizes
 from ..._base.typing import Array, PyTree
 from ..._drivers.loop_fn import as_like
 from ..._drivers.raw_loop import Carry, Limit, Step, run_until_finished
-from ..._tensor_array.tensor_array import is_tensor_array
 from ..._time import masking
 from ...memory._strategy import Strategy, as_strategy
 
@@ -156,13 +155,12 @@ def _check(decoder: Any, output_time_major: Any, impute_finished: Any) -> None:
             "BasicDecoder, say, decodes with a cell and a helper."
         )
     as_bool(WHERE, "output_time_major", output_time_major)
-    if as_bool(WHERE, "impute_finished", impute_finished):
-        if decoder.tracks_own_finished:
-            raise ValueError(
-                f"{WHERE}: `impute_finished` must be False for a "
-                f"{type(decoder).__name__}, got True. It tracks its own finished rows, "
-                "as its steps reorder them."
-            )
+    impute = as_bool(WHERE, "impute_finished", impute_finished)
+    if impute and decoder.tracks_own_finished:
+        raise ValueError(
+            f"{WHERE}: `impute_finished` must be False for a {type(decoder).__name__}, "
+            "got True. It tracks its own finished rows, as its steps reorder them."
+        )
 
 
 def _first_carry(decoder: Decoder, limit: Limit) -> Carry:

@@ -13,6 +13,10 @@ from ..._base.typing import Array, ArrayLike
 from ..._time import masking
 
 WHERE = "sequence_loss"
+CUT = (
+    " Outside of jit, outputs of `dynamic_decode` end with the longest row: cut "
+    "`targets` and `weights` to `logits.shape[1]` steps, or use jit."
+)
 
 
 def sequence_loss(
@@ -99,25 +103,17 @@ def _as_arrays(logits: Any, targets: Any, weights: Any) -> list[Array]:
         if name == "logits":
             rank, axes = 3, "[batch, time, vocab]"
         if array.ndim != rank or array.shape[:2] != shape[:2]:
+            ranks = len(shape), array.ndim
+            is_longer = ranks == (3, 2) and array.shape[1] > shape[1]
             raise ValueError(
                 f"{WHERE}: `{name}` must be {axes}, as `logits` {list(shape)}, got "
-                f"{describe(array)}.{_fix(shape, array)}"
+                f"{describe(array)}.{CUT if is_longer else ''}"
             )
     for name, kind in (("logits", jnp.floating), ("targets", jnp.integer)):
         if not jnp.issubdtype((array := arrays[name]).dtype, kind):
             kind = kind.__name__
             raise TypeError(f"{WHERE}: `{name}` must be {kind}, got {describe(array)}.")
     return list(arrays.values())
-
-
-def _fix(logits: tuple[int, ...], array: Array) -> str:
-    """What to do if the logits have fewer steps, as outside of jit."""
-    if len(logits) != 3 or array.ndim != 2 or array.shape[1] <= logits[1]:
-        return ""
-    return (
-        " Outside of jit, outputs of `dynamic_decode` end with the longest row: cut "
-        "`targets` and `weights` to `logits.shape[1]` steps, or use jit."
-    )
 
 
 def _as_axes(prefix: str, batch: Any, timesteps: Any) -> list[int]:

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrnn import Steps
+
 from ..._base.arguments import check_time_major
 from ..._base.cell_keys import check_key, key_of_device
 from ..._base.errors import describe
@@ -26,9 +28,6 @@ from .embedding_helpers import (
     seeded,
 )
 
-Next = tuple[Array, PyTree, PyTree]
-"""`(finished, next_inputs, next_state)`."""
-
 
 class TrainingHelper(CustomHelper):
     """Feeds given inputs; for training by teacher forcing.
@@ -41,6 +40,10 @@ class TrainingHelper(CustomHelper):
             the number of steps of the inputs.
         time_major: Whether time is the first axis of the inputs.
         name: Accepted for compatibility with TensorFlow.
+
+    Attributes:
+        inputs: The inputs.
+        sequence_length: The number of steps of each row, int32 `[batch]`.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -58,35 +61,21 @@ class TrainingHelper(CustomHelper):
     ) -> None:
         where = type(self).__name__
         check_time_major(where, time_major)
-        self._axis = 0 if time_major else 1
-        self._inputs = _as_sequences(where, "inputs", inputs)
-        shape = jax.tree.leaves(self._inputs)[0].shape
-        self._longest = shape[self._axis]
-        self._sequence_length = _as_lengths(
-            where, sequence_length, shape[1 - self._axis], self._longest
-        )
+        axis = 0 if time_major else 1
+        self.inputs = _as_sequences(where, "inputs", inputs)
+        shape = jax.tree.leaves(self.inputs)[0].shape
+        rows, time = shape[1 - axis], shape[axis]
+        self.sequence_length = _as_lengths(where, sequence_length, rows, time)
+        self._steps = Steps(time=time, axis=axis)
         super().__init__(self._first, self._sampled, self._next)
-        self._batch_size = shape[1 - self._axis]
+        self._batch_size = rows
 
-    @property
-    def inputs(self) -> PyTree:
-        """The inputs."""
-        return self._inputs
-
-    @property
-    def sequence_length(self) -> Array:
-        """The number of steps of each row."""
-        return self._sequence_length
-
-    @property
-    def longest(self) -> int | None:
-        """The number of steps of the inputs."""
-        return self._longest
+    longest = property(lambda self: self._steps.time)
 
     def _first(self) -> tuple[Array, PyTree]:
         """Rows of length 0 are finished; the inputs are the first ones."""
-        finished = self._sequence_length == 0
-        return finished, masking.first_inputs(self._inputs, self._axis)
+        finished = self.sequence_length == 0
+        return finished, masking.first_inputs(self.inputs, self._steps.axis)
 
     def _sampled(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
         """The most likely ids."""
@@ -94,10 +83,20 @@ class TrainingHelper(CustomHelper):
 
     def _next(
         self, time: Array, outputs: PyTree, state: PyTree, sample_ids: Array
-    ) -> Next:
-        """The inputs at `time + 1`, or others where `_chosen` says so."""
-        finished = time + 1 >= self._sequence_length
-        return finished, _read(self._inputs, time + 1, self._axis), state
+    ) -> tuple[Array, PyTree, PyTree]:
+        given = self._read(self.inputs, time + 1)
+        fed = self._fed(time, outputs, sample_ids, given)
+        return time + 1 >= self.sequence_length, fed, state
+
+    def _fed(self, time: Array, outputs: PyTree, ids: Array, given: PyTree) -> PyTree:
+        """The next inputs: those given at `time + 1`."""
+        return given
+
+    def _read(self, inputs: PyTree, time: Array) -> PyTree:
+        """The inputs of a step; the last one beyond the end, where all is finished."""
+        if not self._steps.time:
+            return masking.first_inputs(inputs, self._steps.axis)
+        return self._steps.read(inputs, time)
 
 
 class _ScheduledHelper(TrainingHelper):
@@ -119,19 +118,6 @@ class _ScheduledHelper(TrainingHelper):
         key = jax.random.fold_in(key_of_device(self._choice_key, outputs), time)
         uniform = jax.random.uniform(key, (self.batch_size,), jnp.float32)
         return uniform < self._probability
-
-    def _next(
-        self, time: Array, outputs: PyTree, state: PyTree, sample_ids: Array
-    ) -> Next:
-        finished, given, state = super()._next(time, outputs, state, sample_ids)
-        is_other, other = self._other(time, outputs, sample_ids)
-        return finished, masking.choose(is_other, other, given), state
-
-    def _other(
-        self, time: Array, outputs: PyTree, sample_ids: Array
-    ) -> tuple[Array, PyTree]:
-        """Bool `[batch]`, which rows are fed others, and these."""
-        raise NotImplementedError
 
 
 class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
@@ -191,11 +177,9 @@ class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
         chosen = self._choose(time, logits)
         return jnp.where(chosen, draw_ids(self._key, logits, time), -1)
 
-    def _other(
-        self, time: Array, outputs: PyTree, sample_ids: Array
-    ) -> tuple[Array, PyTree]:
-        """The embedding of the ids, where there are some."""
-        return sample_ids > -1, self._embedding_fn(jnp.maximum(sample_ids, 0))
+    def _fed(self, time: Array, outputs: PyTree, ids: Array, given: PyTree) -> PyTree:
+        """The embedding of the ids; where there are none, what is given."""
+        return masking.choose(ids > -1, self._embedding_fn(jnp.maximum(ids, 0)), given)
 
 
 class ScheduledOutputTrainingHelper(_ScheduledHelper):
@@ -255,14 +239,12 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         """1 where the outputs are fed, else 0."""
         return self._choose(time, outputs).astype(jnp.int32)
 
-    def _other(
-        self, time: Array, outputs: PyTree, sample_ids: Array
-    ) -> tuple[Array, PyTree]:
-        """What is made of the outputs, where `sample_ids` is 1."""
+    def _fed(self, time: Array, outputs: PyTree, ids: Array, given: PyTree) -> PyTree:
+        """What is made of the outputs where the ids are 1, else what is given."""
         fed = self._make_inputs(outputs)
         if self._auxiliary_inputs is not None:
-            fed = _joined(fed, _read(self._auxiliary_inputs, time + 1, self._axis))
-        return sample_ids == 1, fed
+            fed = _joined(fed, self._read(self._auxiliary_inputs, time + 1))
+        return masking.choose(ids == 1, fed, given)
 
 
 def _as_sequences(where: str, name: str, inputs: Any) -> PyTree:
@@ -301,17 +283,6 @@ def _as_lengths(where: str, sequence_length: Any, batch: int, time: Any) -> Arra
             f"of the inputs, got {longest}. `time_major` says which axis is time."
         )
     return jnp.minimum(lengths, time)
-
-
-def _read(inputs: PyTree, time: Array, axis: int) -> PyTree:
-    """The inputs of a step; the last one beyond the end, where all is finished."""
-
-    def read(x: Array) -> Array:
-        if not x.shape[axis]:
-            return masking.first_inputs(x, axis)
-        return jax.lax.dynamic_index_in_dim(x, time, axis, keepdims=False)
-
-    return jax.tree.map(read, inputs)
 
 
 def _joined(tree: PyTree, other: PyTree) -> PyTree:

@@ -14,10 +14,9 @@ from jax.ad_checkpoint import checkpoint_name
 
 from .._base.math import is_float
 from .._base.typing import PyTree
-from .._time.steps import Steps
-from ._strategy import CheckpointPlan
+from .steps import Steps
 
-Run = Callable[[PyTree, PyTree, Steps], tuple[PyTree, PyTree]]
+RunSteps = Callable[[PyTree, PyTree, Steps], tuple[PyTree, PyTree]]
 
 # What a strategy may store on the host, by the names that `checkpoint_name` gives: the
 # state before a segment, and what the derivative of a loop reads.
@@ -46,41 +45,49 @@ def in_scan(body: Callable, policy: Callable | None = None) -> Callable:
 
 
 def segmented_run(
-    plan: CheckpointPlan, run: Run, xs: PyTree, state: PyTree, steps: Steps
+    sizes: tuple[int, ...],
+    on_host: bool,
+    run: RunSteps,
+    xs: PyTree,
+    state: PyTree,
+    steps: Steps,
 ) -> tuple[PyTree, PyTree]:
-    """`run(xs, state, steps)`, whose derivatives save what the plan says.
+    """`run(xs, state, steps)`, whose derivatives save the states between segments.
 
     Args:
-        plan: What is saved.
+        sizes: The number of steps in a segment, in a segment within it, and so on; if
+            there are none, derivatives save what they read.
+        on_host: Whether what is saved is stored in the memory of the host, also what
+            has the name `RESIDUALS`.
         run: Returns `(outputs, state)`, outputs along the same axes as `xs`. It may
             close over arrays, and returns for a segment that part of the outputs.
         xs: Inputs, time along `steps.axis`.
         state: The initial state.
         steps: Their steps, at least one.
     """
-    if not plan.segments:
+    if not sizes:
         return run(xs, state, steps)
     xs, first = steps.swap_time(xs), steps.time_first()
-    outputs, state = _divided(plan.segments, plan.on_host, run, xs, state, first)
+    outputs, state = _divided(sizes, on_host, run, xs, state, first)
     return steps.swap_time(outputs), state
 
 
 def run_in_segments(
-    size: int, run: Run, xs: PyTree, state: PyTree, steps: Steps
+    size: int, run: RunSteps, xs: PyTree, state: PyTree, steps: Steps
 ) -> tuple[PyTree, PyTree]:
     """`run(xs, state, steps)`, `size` steps at a time; a shorter run at once.
 
     Of several segments the derivatives save the states before them, and run each again.
     The arguments are those of `segmented_run`.
     """
-    plan = CheckpointPlan((size,) if size < steps.time else ())
-    return segmented_run(plan, run, xs, state, steps)
+    sizes = (size,) if size < steps.time else ()
+    return segmented_run(sizes, False, run, xs, state, steps)
 
 
 def _divided(
     sizes: tuple[int, ...],
     on_host: bool,
-    run: Run,
+    run: RunSteps,
     xs: PyTree,
     state: PyTree,
     steps: Steps,
