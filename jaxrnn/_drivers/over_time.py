@@ -21,7 +21,7 @@ from .._time import masking
 from .._time.run import Run, run_sequence
 from .._time.segments import segmented_run
 from .._time.steps import Restarts, Steps, steps_to_run
-from ..memory._strategy import Strategy, plan_of
+from ..memory._strategy import Strategy, names_on_host, plan_of
 from .probe import probe
 
 
@@ -96,7 +96,7 @@ def _run(
 
     plan = plan_of(strategy, time)
     args = run_segment, inputs, state, steps
-    outputs, state = segmented_run(plan.segments, plan.on_host, *args)
+    outputs, state = segmented_run(plan.segments, names_on_host(plan), *args)
     outputs, state = (outputs, state) if restarts is None else outputs
     # Without lengths a cell may return a list where it declares a tuple: restore the
     # declared structure.

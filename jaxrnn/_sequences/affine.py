@@ -199,7 +199,9 @@ def push_forward(
         d_state, d_output = steps.mask_step(t, d_state, d_carry, d_operand)
         return d_state, d_output if d_restarts is None else (d_output, d_state)
 
-    d_zs = _tangents_outside(cell, operands, steps, saved, tangents)
+    outside = functools.partial(_tangents_outside, cell, operands, steps, saved)
+    # What these products read besides is computed again, not saved.
+    d_zs = jax.checkpoint(lambda: outside(tangents))()
     d_state = _dense(operands.state, tangents.state)
     d_state = as_varying_as((operands, _perturbed(tangents)), d_state)
     xs = zs, states, d_zs, d_restarts

@@ -29,11 +29,11 @@ def named(name: str, tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: checkpoint_name(x, name) if is_large(x) else x, tree)
 
 
-def save_on_host() -> Callable:
-    """The policy of `jax.checkpoint` that saves what has a name, on the host."""
+def save_on_host(names: tuple[str, ...]) -> Callable:
+    """The policy of `jax.checkpoint` that saves what has these names, on the host."""
     return jax.checkpoint_policies.save_and_offload_only_these_names(
         names_which_can_be_saved=[],
-        names_which_can_be_offloaded=[STATE, RESIDUALS],
+        names_which_can_be_offloaded=list(names),
         offload_src="device",
         offload_dst="pinned_host",
     )
@@ -46,7 +46,7 @@ def in_scan(body: Callable, policy: Callable | None = None) -> Callable:
 
 def segmented_run(
     sizes: tuple[int, ...],
-    on_host: bool,
+    on_host: tuple[str, ...],
     run: RunSteps,
     xs: PyTree,
     state: PyTree,
@@ -57,8 +57,8 @@ def segmented_run(
     Args:
         sizes: The number of steps in a segment, in a segment within it, and so on; if
             there are none, derivatives save what they read.
-        on_host: Whether what is saved is stored in the memory of the host, also what
-            has the name `RESIDUALS`.
+        on_host: The names of what is stored in the memory of the host: none, `STATE`,
+            or besides `RESIDUALS`, which are then saved, not computed again.
         run: Returns `(outputs, state)`, outputs along the same axes as `xs`. It may
             close over arrays, and returns for a segment that part of the outputs.
         xs: Inputs, time along `steps.axis`.
@@ -81,12 +81,12 @@ def run_in_segments(
     The arguments are those of `segmented_run`.
     """
     sizes = (size,) if size < steps.time else ()
-    return segmented_run(sizes, False, run, xs, state, steps)
+    return segmented_run(sizes, (), run, xs, state, steps)
 
 
 def _divided(
     sizes: tuple[int, ...],
-    on_host: bool,
+    on_host: tuple[str, ...],
     run: RunSteps,
     xs: PyTree,
     state: PyTree,
@@ -102,11 +102,11 @@ def _divided(
         start, part = at
         state = named(STATE, state) if on_host else state
         here = steps.slice(start, size)
-        outputs, state = _divided(sizes[1:], False, run, part, state, here)
+        outputs, state = _divided(sizes[1:], (), run, part, state, here)
         return state, outputs
 
     def visit(size: int) -> Callable:
-        policy = save_on_host() if on_host else None
+        policy = save_on_host(on_host) if on_host else None
         return in_scan(lambda state, at: segment(state, at, size), policy)
 
     whole = count * size

@@ -139,7 +139,7 @@ def _scan(
             return jax.lax.cond(goes_on(state), run, skip, state)
 
         # Around the condition, which would save a copy of all that is closed over.
-        return in_scan(segment, save_on_host() if on_host else None)
+        return in_scan(segment, save_on_host((STATE,)) if on_host else None)
 
     sizes = plan.segments or (STEPS_IN_SEGMENT,)
     body, types, steps = one_step, y_types, 1

@@ -11,6 +11,7 @@ import numpy as np
 
 from .._base.arguments import as_count
 from .._base.errors import describe
+from .._time.segments import RESIDUALS, STATE
 
 _log = logging.getLogger("jaxrnn")
 
@@ -101,6 +102,13 @@ def plan_of(strategy: Strategy, time: Any) -> CheckpointPlan:
             f"{describe(plan)}. `CheckpointPlan((64,))` has segments of 64 steps."
         )
     return plan
+
+
+def names_on_host(plan: CheckpointPlan) -> tuple[str, ...]:
+    """The names of what is stored on the host; see `segmented_run`."""
+    if not plan.on_host:
+        return ()
+    return (STATE, RESIDUALS) if plan.save_residuals else (STATE,)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

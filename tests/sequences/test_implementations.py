@@ -22,7 +22,7 @@ DECLINED = {
         ("attention_cell", "attention_joined"), "Wrapper has no `apply_sequence`"
     ),
     **dict.fromkeys(
-        ("grid", "grid_bidirectional", "grid_joined"), "c of the window below"
+        ("grid", "grid_bidirectional", "grid_joined"), "has no `apply_sequence`"
     ),
     "ntm": "NTMCell has no `apply_sequence`",
     **dict.fromkeys(

@@ -54,6 +54,7 @@ class AttentionWrapperState(NamedTuple):
 
         Raises:
             ValueError: If there is no such field, or a structure or shape differs.
+            TypeError: If only the kind of a sequence does.
         """
         where = "AttentionWrapperState.clone"
         if unknown := fields.keys() - set(self._fields):
@@ -67,17 +68,10 @@ class AttentionWrapperState(NamedTuple):
 
 
 def _check_like(where: str, name: str, old: Any, new: Any) -> None:
-    if jax.tree.structure(old) != jax.tree.structure(new):
-        raise ValueError(
-            f"{where}: `{name}` must have the structure {jax.tree.structure(old)}, got "
-            f"{jax.tree.structure(new)}."
-        )
-    pairs = zip(
-        named_leaves(name, old, is_tensor_array),
-        jax.tree.leaves(new, is_leaf=is_tensor_array),
-        strict=True,
-    )
-    for (leaf_name, leaf), other in pairs:
+    check_structure(f"{where}: `{name}`", old, new, strict=True)
+    named = named_leaves(name, old, is_tensor_array)
+    others = jax.tree.leaves(new, is_leaf=is_tensor_array)
+    for (leaf_name, leaf), other in zip(named, others, strict=True):
         if not is_tensor_array(leaf) and jnp.shape(leaf) != jnp.shape(other):
             raise ValueError(
                 f"{where}: `{leaf_name}` must have the shape of {describe(leaf)}, got "
