@@ -301,12 +301,13 @@ def test_threads_that_call_at_once():
 # Devices.
 
 
-def over_devices(name, lengths):
+def over_devices(name, lengths, kind="Auto"):
     """A loss of rows on four devices, and its gradient."""
     cell = CELLS["lstm"]
     params, x, state = data(cell, 8)
-    mesh = jax.make_mesh((4,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.make_mesh((4,), ("rows",), axis_types=(jax.sharding.AxisType[kind],))
     whole, rows = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("rows")
+    given = jax.device_put((x, state, lengths), jax.NamedSharding(mesh, rows))
 
     def total(params, x, state, lengths):
         return jax.lax.psum(
@@ -315,7 +316,7 @@ def over_devices(name, lengths):
 
     specs = whole, rows, rows, rows
     summed = jax.shard_map(total, mesh=mesh, in_specs=specs, out_specs=whole)
-    return jax.value_and_grad(lambda params: summed(params, x, state, lengths)), params
+    return jax.value_and_grad(lambda params: summed(params, *given)), params
 
 
 @pytest.mark.fast("is_ragged")
@@ -326,6 +327,16 @@ def test_a_share_of_the_rows_is_a_call_by_default(lengths):
     assert_near(jax.jit(step)(params), jax.jit(of_xla)(params))
     assert [c.shape[:2] for c in calls(step, params)] == 2 * [(2, TIME)]
     assert not calls(of_xla, params)
+
+
+@pytest.mark.parametrize("name", [None, "native"])
+def test_a_share_of_the_rows_on_an_explicit_mesh_is_a_call(name):
+    lengths = (jnp.arange(8) % 7).astype(jnp.int32)
+    (step, params), (of_xla, _) = (
+        over_devices(n, lengths, "Explicit") for n in (name, "xla")
+    )
+    assert_near(jax.jit(step)(params), jax.jit(of_xla)(params))
+    assert [c.shape[:2] for c in calls(step, params)] == 2 * [(2, TIME)]
 
 
 def test_rows_on_an_explicit_mesh_have_xlas_loop():

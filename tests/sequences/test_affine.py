@@ -213,7 +213,9 @@ def test_steps_taken_follow_the_longest_row(mapped):
 
 
 def temporaries(cell, args, lengths=None, as_it_is=True):
-    compiled = results(cell, lengths, as_it_is).lower(args).compile()
+    optimized = {"xla_backend_optimization_level": 3}  # As users' programs are.
+    lowered = results(cell, lengths, as_it_is).lower(args)
+    compiled = lowered.compile(compiler_options=optimized)
     return compiled.memory_analysis().temp_size_in_bytes
 
 

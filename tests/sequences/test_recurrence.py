@@ -142,10 +142,10 @@ def test_nothing_in_chunks(shape):
     assert (hs.shape, last.shape) == (shape, shape[1:])
 
 
-@pytest.mark.parametrize(("platform", "loops"), [("cpu", 1), ("cuda", 3), ("tpu", 3)])
+@pytest.mark.parametrize(("platform", "loops"), [("cpu", 1), ("cuda", 4), ("tpu", 4)])
 @pytest.mark.parametrize("time", [63, 64])
 def test_the_platform_chooses_the_form(platform, loops, time):
-    """One loop over steps on CPUs, three over chunks elsewhere; one of few steps."""
+    """One loop over steps on CPUs, four over chunks elsewhere; one of few steps."""
     a, x, h, _ = data("real", time)
     a, x = time_first((a, x))
     run = jax.jit(lambda a, x, h: run_steps((a, None), x, h))
