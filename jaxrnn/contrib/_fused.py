@@ -117,20 +117,14 @@ class BoundFusedCell:
         sequence_length: Lengths | None = None,
         scope: str | None = None,
     ) -> tuple[PyTree, PyTree]:
-        """All steps.
+        """All steps; see `FusedRNNCell.apply`.
 
         Args:
-            inputs: `[time, batch, depth]`, a nest of such arrays, or a list with the
-                inputs of each step, `[batch, depth]`.
-            initial_state: The state before the first step; None for zeros of `dtype`.
-            dtype: The dtype of the zero state and of the outputs; None for that of
-                `initial_state`.
+            inputs: As those of `apply`, as the next three.
+            initial_state: The state before the first step.
+            dtype: The dtype of the zero state and of the outputs.
             sequence_length: `[batch]`, integers; None for all steps.
             scope: The name of the steps in profiles.
-
-        Returns:
-            `(outputs, state)`, `[time, batch, size]` (a list of steps if the inputs are
-            one) and the state after each row's last step.
 
         Raises:
             TypeError: As `dynamic_rnn`.
