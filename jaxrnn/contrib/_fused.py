@@ -52,6 +52,10 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
                 their `jax.ShapeDtypeStruct`: only shapes and dtypes are read.
             dtype: The dtype of the parameters; by default the `dtype` of the cell or,
                 if that is None, of the inputs.
+
+        Raises:
+            TypeError: If `key` is not a random key.
+            ValueError: If `inputs` are one step.
         """
 
     @abc.abstractmethod
@@ -98,10 +102,7 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoundFusedCell:
-    """A cell of whole sequences with its parameters; see `jaxrnn.RNNCell.bind`.
-
-    A pytree, whose leaves are the parameters (and the key, if any).
-    """
+    """A cell with its parameters, and a key, if any: the leaves of this pytree."""
 
     takes_sequences = True
 
@@ -127,8 +128,7 @@ class BoundFusedCell:
             scope: The name of the steps in profiles.
 
         Raises:
-            TypeError: As `dynamic_rnn`.
-            ValueError: As `dynamic_rnn`.
+            TypeError, ValueError: As `dynamic_rnn`.
         """
         args = self.params, inputs, initial_state, dtype, sequence_length, self.key
         with jax.named_scope(as_scope(_name(self.cell), scope, "fused_rnn")):
@@ -148,12 +148,7 @@ class _OverSteps(FusedRNNCell):
         return state
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """The parameters of the cell of one step; see `FusedRNNCell.init`.
-
-        Raises:
-            TypeError: If `key` is not a random key.
-            ValueError: If `inputs` are one step.
-        """
+        """The parameters of the cell of one step; see `FusedRNNCell.init`."""
         return self._step_cell.init(key, _first(self, inputs), dtype)
 
     def apply(
