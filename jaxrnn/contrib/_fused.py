@@ -52,6 +52,10 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
                 their `jax.ShapeDtypeStruct`: only shapes and dtypes are read.
             dtype: The dtype of the parameters; by default the `dtype` of the cell or,
                 if that is None, of the inputs.
+
+        Raises:
+            TypeError: If `key` is not a random key.
+            ValueError: If `inputs` are one step.
         """
 
     @abc.abstractmethod
@@ -98,10 +102,7 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoundFusedCell:
-    """A cell of whole sequences with its parameters; see `jaxrnn.RNNCell.bind`.
-
-    A pytree, whose leaves are the parameters (and the key, if any).
-    """
+    """A cell with its parameters, and a key, if any: the leaves of this pytree."""
 
     takes_sequences = True
 
@@ -117,24 +118,17 @@ class BoundFusedCell:
         sequence_length: Lengths | None = None,
         scope: str | None = None,
     ) -> tuple[PyTree, PyTree]:
-        """All steps.
+        """All steps; see `FusedRNNCell.apply`.
 
         Args:
-            inputs: `[time, batch, depth]`, a nest of such arrays, or a list with the
-                inputs of each step, `[batch, depth]`.
-            initial_state: The state before the first step; None for zeros of `dtype`.
-            dtype: The dtype of the zero state and of the outputs; None for that of
-                `initial_state`.
+            inputs: As those of `apply`, as the next three.
+            initial_state: The state before the first step.
+            dtype: The dtype of the zero state and of the outputs.
             sequence_length: `[batch]`, integers; None for all steps.
             scope: The name of the steps in profiles.
 
-        Returns:
-            `(outputs, state)`, `[time, batch, size]` (a list of steps if the inputs are
-            one) and the state after each row's last step.
-
         Raises:
-            TypeError: As `dynamic_rnn`.
-            ValueError: As `dynamic_rnn`.
+            TypeError, ValueError: As `dynamic_rnn`.
         """
         args = self.params, inputs, initial_state, dtype, sequence_length, self.key
         with jax.named_scope(as_scope(_name(self.cell), scope, "fused_rnn")):
@@ -154,12 +148,7 @@ class _OverSteps(FusedRNNCell):
         return state
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """The parameters of the cell of one step; see `FusedRNNCell.init`.
-
-        Raises:
-            TypeError: If `key` is not a random key.
-            ValueError: If `inputs` are one step.
-        """
+        """The parameters of the cell of one step; see `FusedRNNCell.init`."""
         return self._step_cell.init(key, _first(self, inputs), dtype)
 
     def apply(

@@ -154,10 +154,8 @@ class AttentionWrapper(ParamsWrapper):
 
     def _made(self, *parts: Any) -> AttentionWrapperState:
         """The state, from tuples of what there is for each mechanism."""
-        state = AttentionWrapperState(*parts)
-        return (
-            state if self._has_several else state.map_mechanisms(lambda part: part[0])
-        )
+        state, first = AttentionWrapperState(*parts), lambda part: part[0]
+        return state if self._has_several else state.map_mechanisms(first)
 
     @property
     def is_random(self) -> bool | None:
