@@ -139,6 +139,14 @@ def as_varying_as(xs: PyTree, tree: PyTree) -> PyTree:
     return jax.tree.map(vary, tree)
 
 
+def zeros_like(x: Array) -> Array:
+    """Zeros of the shape, dtype and sharding of `x`, also where no mesh is set."""
+    sharding = jax.typeof(x).sharding
+    explicit = explicit_sharding(sharding.spec, sharding.mesh)
+    zeros = jnp.zeros_like(x)
+    return zeros if explicit is None else jax.sharding.reshard(zeros, explicit)
+
+
 def zeros_of(types: PyTree, count: int, like: PyTree) -> PyTree:
     """`count` zeros of each type along a new first axis, varying like `like`."""
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.math import dot, widest_dtype
-from .._base.sharding import as_varying_as, broadcast_first
+from .._base.sharding import as_varying_as, broadcast_first, zeros_like
 from .._base.typing import Array, Params, PyTree
 from .._time import masking
 from .._time.alive_scan import alive_scan
@@ -199,7 +199,8 @@ def push_forward(
         d_state, d_output = steps.mask_step(t, d_state, d_carry, d_operand)
         return d_state, d_output if d_restarts is None else (d_output, d_state)
 
-    outside = functools.partial(_tangents_outside, cell, operands, steps, saved)
+    finite = operands._replace(xs=steps.zero_dead(operands.xs))
+    outside = functools.partial(_tangents_outside, cell, finite, saved)
     # What these products read besides is computed again, not saved.
     d_zs = jax.checkpoint(lambda: outside(tangents))()
     d_state = _dense(operands.state, tangents.state)
@@ -210,14 +211,14 @@ def push_forward(
 
 
 def _tangents_outside(
-    cell: Any, operands: Operands, steps: Steps, saved: PyTree, tangents: Operands
+    cell: Any, operands: Operands, saved: PyTree, tangents: Operands
 ) -> list[Array | None]:
     """Each product's tangent but for what the state's contributes; None for zero.
 
     They are products over all steps. What these read in rows that are not alive must be
     finite, though it does not count.
     """
-    xs, d_xs = steps.zero_dead(operands.xs), tangents.xs
+    xs, d_xs = operands.xs, tangents.xs
     factors = _factors(cell, operands.elementwise, saved)
 
     def tangent(z: Array, product: Params, d_product: Params, factor: Array) -> Any:
@@ -229,7 +230,7 @@ def _tangents_outside(
         if is_perturbed(d_xs) and "inputs" in product:
             terms.append(dot(d_xs, product["inputs"], z.dtype))
         if is_perturbed(d_product.get("bias")):
-            terms = [_plus_bias(_sum(terms or [jnp.zeros_like(z)]), d_product)]
+            terms = [_plus_bias(_sum(terms or [zeros_like(z)]), d_product)]
         return _sum(terms) if terms else None
 
     stages = saved[0], operands.products, tangents.products, factors
@@ -296,5 +297,5 @@ def _perturbed(tangents: PyTree) -> list[Array]:
 def _dense(primals: PyTree, tangents: PyTree) -> PyTree:
     """The tangents as arrays: zeros in place of symbolic zeros."""
     return jax.tree.map(
-        lambda x, d: d if is_perturbed(d) else jnp.zeros_like(x), primals, tangents
+        lambda x, d: d if is_perturbed(d) else zeros_like(x), primals, tangents
     )
