@@ -75,8 +75,7 @@ def key_of_device(key: Key, rows: PyTree) -> Key:
 
 def varying_axes(x: Any) -> frozenset[str]:
     """The axes of `shard_map` over which a value may differ, as its type tells."""
-    kind = jax.typeof(x)
-    return kind.mat.varying if hasattr(kind, "mat") else kind.vma  # JAX 0.9.
+    return jax.typeof(x).mat.varying
 
 
 def cell_of_device(cell: Any, rows: PyTree) -> Any:

@@ -321,11 +321,6 @@ def in_shard_map(run):
     return jax.shard_map(of_device, mesh=mesh, **specs)
 
 
-NEEDS_JAX_10 = pytest.mark.skipif(
-    jax.__version_info__ < (0, 10), reason="JAX 0.9's full_like fails in shard_map."
-)
-
-
 @pytest.mark.parametrize("search", ["greedy", pytest.param("beam", marks=NEEDS_JAX_10)])
 def test_rows_are_divided_by_shard_map(search):
     def run(params, start, state):

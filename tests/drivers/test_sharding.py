@@ -444,15 +444,7 @@ def test_inputs_that_are_divided_along_time_are_refused():
         jaxrnn.dynamic_rnn(cell.bind(params_of(cell)), x, dtype=x.dtype)
 
 
-IN_SEGMENTS = pytest.param(
-    True,
-    marks=pytest.mark.skipif(
-        jax.__version_info__ < (0, 10), reason="JAX 0.9 loses the mesh of a buffer."
-    ),
-)
-
-
-@pytest.mark.parametrize("swap_memory", [False, IN_SEGMENTS])
+@pytest.mark.parametrize("swap_memory", [False, True])
 def test_states_of_tensor_parallel_runs_are_passed_on(swap_memory):
     """Windows of time, one after the other."""
     cell, mesh = (
