@@ -321,7 +321,7 @@ def in_shard_map(run):
     return jax.shard_map(of_device, mesh=mesh, **specs)
 
 
-@pytest.mark.parametrize("search", ["greedy", pytest.param("beam", marks=NEEDS_JAX_10)])
+@pytest.mark.parametrize("search", ["greedy", "beam"])
 def test_rows_are_divided_by_shard_map(search):
     def run(params, start, state):
         cell, kernel = CELL.bind(params["cell"]), params["kernel"]
