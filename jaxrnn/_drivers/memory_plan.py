@@ -140,11 +140,12 @@ def memory_plan(
 
     Example:
         >>> import jaxrnn
-        >>> plan = jaxrnn.memory_plan(jaxrnn.LSTMCell(256), (8, 1000, 256))
+        >>> cell, shape = jaxrnn.LSTMCell(256), (1000, 8, 256)
+        >>> plan = jaxrnn.memory_plan(cell, shape, time_major=True)
         >>> plan.title
         'LSTMCell(num_units=256, activation=tanh) over 1000 steps of 8 rows, float32'
         >>> plan.rows[0].saved.device // 2**20
-        46
+        48
     """
     check_time_major(_WHERE, time_major)
     if not isinstance(strategies, list | tuple):
@@ -218,21 +219,12 @@ def saved_bytes(fn: Callable, *args: Any) -> Bytes:
     def save(*args: Any) -> None:
         residuals = {id(x): x for x in jax.tree.leaves(jax.vjp(fn, *args)[1])}
         for argument in jax.tree.leaves(args):
-            if residuals.pop(id(argument), None) is None:
-                # Segments of an argument are its memory, read with another shape.
-                residuals.pop(_segments_of(argument, residuals), None)
+            residuals.pop(id(argument), None)
         found.extend(map(jax.typeof, residuals.values()))
 
     jax.eval_shape(save, *args)
     on_host = [t for t in found if t.memory_space == jax.memory.Space.Host]
     return Bytes(_bytes(found) - _bytes(on_host), _bytes(on_host))
-
-
-def _segments_of(argument: Any, residuals: dict[int, Any]) -> int:
-    """The id of a residual with as many numbers as the argument, on more axes; or 0."""
-    of = lambda x: (x.size, x.dtype, x.ndim > argument.ndim)
-    want = argument.size, argument.dtype, True
-    return next((key for key, x in residuals.items() if of(x) == want), 0)
 
 
 def _as_inputs(shape: Any, dtype: DType) -> PyTree:

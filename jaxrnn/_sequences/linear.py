@@ -34,11 +34,11 @@ def linear_sequence(
     """
 
     def run(xs: Array, state: Element, steps: Steps) -> tuple[PyTree, PyTree]:
-        return _run_block(cell, params, xs, state, steps)
+        block = steps.swap_time(xs), state, steps.time_first()
+        outputs, last = _run_block(cell, params, *block)
+        return steps.swap_time(outputs), last
 
-    xs, first = steps.swap_time(xs), steps.time_first()
-    outputs, last = run_in_segments(steps_in_block(state), run, xs, state, first)
-    return steps.swap_time(outputs), last
+    return run_in_segments(steps_in_block(state), run, xs, state, steps)
 
 
 def steps_in_block(state: Element) -> int:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from .._base.math import is_float
-from .._base.typing import PyTree
+from .._base.typing import Array, PyTree
 from .steps import Steps
 
 RunSteps = Callable[[PyTree, PyTree, Steps], tuple[PyTree, PyTree]]
@@ -67,8 +67,7 @@ def segmented_run(
     """
     if not sizes:
         return run(xs, state, steps)
-    xs, first = steps.swap_time(xs), steps.time_first()
-    outputs, state = _divided(sizes, on_host, run, xs, state, first)
+    outputs, state = _divided(sizes, on_host, run, xs, state, steps)
     return steps.swap_time(outputs), state
 
 
@@ -92,16 +91,20 @@ def _divided(
     state: PyTree,
     steps: Steps,
 ) -> tuple[PyTree, PyTree]:
-    """`segmented_run` of time-major inputs, in segments of the first of `sizes`."""
+    """`segmented_run`, whose outputs are time-major, as `run`'s arguments are."""
+    first = steps.time_first()
     if not sizes:
-        return run(xs, state, steps)
+        return run(steps.swap_time(xs), state, first)
     size = min(sizes[0], steps.time)
     count, remaining = divmod(steps.time, size)
 
     def segment(state: PyTree, at: Any, size: int) -> tuple[PyTree, PyTree]:
-        start, part = at
+        start, scanned = at
         state = named(STATE, state) if on_host else state
-        here = steps.slice(start, size)
+        read = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, steps.axis)
+        part = steps.swap_time(jax.tree.map(read, xs))
+        part = jax.tree.map(_with_tangent_of, part, scanned)
+        here = first.slice(start, size)
         outputs, state = _divided(sizes[1:], (), run, part, state, here)
         return state, outputs
 
@@ -109,15 +112,33 @@ def _divided(
         policy = save_on_host(on_host) if on_host else None
         return in_scan(lambda state, at: segment(state, at, size), policy)
 
-    whole = count * size
+    # Segments read the inputs where they are. What is scanned would be copied, as it is
+    # transposed and divided: here it receives derivatives, nothing else.
+    whole, scanned = count * size, steps.swap_time(xs)
     in_segments = lambda x: x[:whole].reshape(count, size, *x.shape[1:])
     starts = jnp.arange(count, dtype=jnp.int32) * size
-    scanned = starts, jax.tree.map(in_segments, xs)
-    state, outputs = jax.lax.scan(visit(size), state, scanned)
+    at = starts, jax.tree.map(in_segments, scanned)
+    state, outputs = jax.lax.scan(visit(size), state, at)
     outputs = jax.tree.map(lambda y: jax.lax.collapse(y, 0, 2), outputs)
     if remaining:
-        at = jnp.int32(whole), jax.tree.map(lambda x: x[whole:], xs)
+        at = jnp.int32(whole), jax.tree.map(lambda x: x[whole:], scanned)
         state, last = visit(remaining)(state, at)
         join = lambda y, z: jnp.concatenate([y, z])
         outputs = jax.tree.map(join, outputs, last)
     return outputs, state
+
+
+@jax.custom_jvp
+def _with_tangent_of(x: Array, same: Array) -> Array:
+    """`x`, with the tangent of an equal array, which is not read.
+
+    The derivative of `x` would be as right, but not its cost: its transpose adds to the
+    gradient of all inputs at each segment.
+    """
+    del same
+    return x
+
+
+@_with_tangent_of.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    return primals[0], tangents[1]
