@@ -222,9 +222,10 @@ class _Chrono(PartInitializer):
         return jnp.concatenate(gates[spec.blocks])
 
 
-def _check_is_bias(where: str, spec: ParamSpec) -> None:
+def _check_is_bias(caller: str, spec: ParamSpec) -> None:
     if len(spec.shape) != 1:
         raise ValueError(
-            f"{where}: a bias must be a vector, got a parameter of shape {spec.shape}. "
-            f"Pass `by_part(..., bias={where}(...))`, or a `bias_initializer`."
+            f"{caller}: a bias must be a vector, got a parameter of shape "
+            f"{spec.shape}. Pass `by_part(..., bias={caller}(...))`, or a "
+            "`bias_initializer`."
         )

@@ -19,16 +19,16 @@ MAX_UNROLL = 4
 INT32_MAX = np.iinfo(np.int32).max
 
 
-def check_is_cell(where: str, name: str, cell: Any) -> None:
+def check_is_cell(caller: str, name: str, cell: Any) -> None:
     """Raises TypeError for an object that is not a cell, and names what it lacks."""
     if isinstance(cell, type):
         raise TypeError(
-            f"{where}: `{name}` must be an RNNCell, got {describe(cell)}. Make "
+            f"{caller}: `{name}` must be an RNNCell, got {describe(cell)}. Make "
             "one and bind it: `cell.bind(params)`."
         )
     if all(hasattr(cell, trait) for trait in ("bind", "init", "apply", "state_size")):
         raise TypeError(
-            f"{where}: `{name}` must be a bound cell, got the unbound {cell!r}. Bind "
+            f"{caller}: `{name}` must be a bound cell, got the unbound {cell!r}. Bind "
             f"it to its parameters: `{name}.bind(params)`."
         )
     missing = [
@@ -46,7 +46,7 @@ def check_is_cell(where: str, name: str, cell: Any) -> None:
     got = repr(cell) if hasattr(cell, "state_size") else describe(cell)
     if getattr(cell, "takes_sequences", False):
         raise TypeError(
-            f"{where}: `{name}` must be an RNNCell, got {describe(cell)}, which takes "
+            f"{caller}: `{name}` must be an RNNCell, got {describe(cell)}, which takes "
             "whole sequences. Call it: `cell.bind(params)(inputs, dtype=dtype)`."
         )
     fix = (
@@ -55,12 +55,12 @@ def check_is_cell(where: str, name: str, cell: Any) -> None:
         else "Give a bound cell, or an object that keeps the RNNCell protocol."
     )
     raise TypeError(
-        f"{where}: `{name}` must be an RNNCell, got {got}, which lacks "
+        f"{caller}: `{name}` must be an RNNCell, got {got}, which lacks "
         f"{', '.join(missing)}. {fix}"
     )
 
 
-def as_dtype(where: str, dtype: DType, name: str = "dtype") -> DType:
+def as_dtype(caller: str, dtype: DType, name: str = "dtype") -> DType:
     """The dtype that JAX uses for `dtype`: float64 is float32 unless x64 is on.
 
     If these differ a warning is issued, as by JAX, unless `dtype` is a Python type.
@@ -74,19 +74,20 @@ def as_dtype(where: str, dtype: DType, name: str = "dtype") -> DType:
             raise TypeError
     except (TypeError, ValueError):  # The latter for the dtype of random keys.
         raise TypeError(
-            f"{where}: `{name}` must name a dtype, got {dtype!r}. Use jnp.float32, say."
+            f"{caller}: `{name}` must name a dtype, got {dtype!r}. Use jnp.float32, "
+            "say."
         ) from None
     is_python = any(dtype is kind for kind in (int, float, complex))
     if not is_python and np.dtype(dtype) != canonical:
         warnings.warn(
-            f"{where}: `{name}` is {np.dtype(dtype)}, for which JAX uses {canonical} "
+            f"{caller}: `{name}` is {np.dtype(dtype)}, for which JAX uses {canonical} "
             "unless `jax_enable_x64` is set.",
             stacklevel=3,
         )
     return canonical
 
 
-def as_unroll(where: str, parallel_iterations: Any) -> int:
+def as_unroll(caller: str, parallel_iterations: Any) -> int:
     """How many steps to unroll in each loop iteration, from `parallel_iterations`.
 
     None and 0 mean the default, one step. Unrolling changes values by rounding at most.
@@ -99,12 +100,13 @@ def as_unroll(where: str, parallel_iterations: Any) -> int:
         return 1
     name, errors = "parallel_iterations", (KindError, TypeError)
     return min(
-        max(1, as_count(where, name, parallel_iterations, 0, errors=errors)), MAX_UNROLL
+        max(1, as_count(caller, name, parallel_iterations, 0, errors=errors)),
+        MAX_UNROLL,
     )
 
 
 def as_count(
-    where: str,
+    caller: str,
     name: str,
     count: Any,
     least: int = 1,
@@ -126,15 +128,15 @@ def as_count(
         number = operator.index(count)
     except TypeError:
         raise not_integer(
-            f"{where}: `{name}` must be an integer, got {describe(count)}.{fix}"
+            f"{caller}: `{name}` must be an integer, got {describe(count)}.{fix}"
         ) from None
     if not least <= number <= most:
         bound = f"at least {least}" if number < least else f"at most {most}"
-        raise out_of_range(f"{where}: `{name}` must be {bound}, got {number}.{fix}")
+        raise out_of_range(f"{caller}: `{name}` must be {bound}, got {number}.{fix}")
     return number
 
 
-def as_axis_size(where: str, name: str, size: Any, fix: str = "") -> Any:
+def as_axis_size(caller: str, name: str, size: Any, fix: str = "") -> Any:
     """The size of an axis, as by `as_count`; one of `jax.export` unchanged.
 
     Raises:
@@ -143,10 +145,10 @@ def as_axis_size(where: str, name: str, size: Any, fix: str = "") -> Any:
     """
     if jax.export.is_symbolic_dim(size):
         return size
-    return as_count(where, name, size, least=0, fix=fix)
+    return as_count(caller, name, size, least=0, fix=fix)
 
 
-def as_bool(where: str, name: str, value: Any, fix: str = "") -> bool:
+def as_bool(caller: str, name: str, value: Any, fix: str = "") -> bool:
     """`value` as a Python bool; strings and numbers, which are truthy, are refused.
 
     Raises:
@@ -154,16 +156,16 @@ def as_bool(where: str, name: str, value: Any, fix: str = "") -> bool:
     """
     if not isinstance(value, bool | np.bool_):
         raise TypeError(
-            f"{where}: `{name}` must be True or False, got {describe(value)}. "
+            f"{caller}: `{name}` must be True or False, got {describe(value)}. "
             f"{fix}".rstrip()
         )
     return bool(value)
 
 
-def check_time_major(where: str, time_major: Any) -> None:
+def check_time_major(caller: str, time_major: Any) -> None:
     """Raises TypeError unless `time_major` is a bool."""
     fix = "It is static: under jit, close over it or name it in `static_argnames`."
-    as_bool(where, "time_major", time_major, fix)
+    as_bool(caller, "time_major", time_major, fix)
 
 
 def is_function(value: Any) -> bool:
@@ -171,16 +173,16 @@ def is_function(value: Any) -> bool:
     return callable(value) and not isinstance(value, type)
 
 
-def check_functions(where: str, **functions: Any) -> None:
+def check_functions(caller: str, **functions: Any) -> None:
     """Raises TypeError unless the arguments of these names are functions."""
     for name, value in functions.items():
         if not is_function(value):
             raise TypeError(
-                f"{where}: `{name}` must be a function, got {describe(value)}."
+                f"{caller}: `{name}` must be a function, got {describe(value)}."
             )
 
 
-def as_scope(where: str, scope: Any, default: str) -> str:
+def as_scope(caller: str, scope: Any, default: str) -> str:
     """The name of the loop's operations in profiles.
 
     Raises:
@@ -189,20 +191,20 @@ def as_scope(where: str, scope: Any, default: str) -> str:
     if scope is None:
         return default
     if not isinstance(scope, str):
-        raise TypeError(f"{where}: `scope` must be a string, got {describe(scope)}.")
+        raise TypeError(f"{caller}: `scope` must be a string, got {describe(scope)}.")
     return scope
 
 
-def check_both_lists(where: str, cells_fw: Any, cells_bw: Any) -> None:
+def check_both_lists(caller: str, cells_fw: Any, cells_bw: Any) -> None:
     """Raises ValueError unless both are non-empty lists of the same number of cells."""
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
         if not isinstance(cells, Sequence) or not cells:
             raise ValueError(
-                f"{where}: `{name}` must be a list of at least one cell, one for each "
+                f"{caller}: `{name}` must be a list of at least one cell, one for each "
                 f"layer, got {describe(cells)}."
             )
     if len(cells_fw) != len(cells_bw):
         raise ValueError(
-            f"{where}: `cells_fw` and `cells_bw` must have the same depth, got "
+            f"{caller}: `cells_fw` and `cells_bw` must have the same depth, got "
             f"{len(cells_fw)} and {len(cells_bw)} cells."
         )

@@ -16,7 +16,7 @@ from .errors import describe, is_array, is_key
 from .typing import Array, Key, Params, PyTree
 
 
-def check_key(where: str, key: Any) -> None:
+def check_key(caller: str, key: Any) -> None:
     """Raises unless `key` is one random key; under vmap each row has one.
 
     Raises:
@@ -26,20 +26,20 @@ def check_key(where: str, key: Any) -> None:
     is_raw = is_array(key) and key.dtype == jnp.uint32 and key.ndim > 0
     if not (is_raw or is_key(key)):
         raise TypeError(
-            f"{where}: `key` must be a random key, got {describe(key)}. "
+            f"{caller}: `key` must be a random key, got {describe(key)}. "
             "`jax.random.key(0)` makes one."
         )
     if key.ndim > is_raw:  # A raw key is a vector.
         raise ValueError(
-            f"{where}: `key` must be one key, got {describe(key)}. Use jax.vmap for a "
+            f"{caller}: `key` must be one key, got {describe(key)}. Use jax.vmap for a "
             "run with each of them."
         )
 
 
-def check_key_of_step(where: str, key: Any) -> None:
+def check_key_of_step(caller: str, key: Any) -> None:
     """Raises as `check_key`, unless `key` is None or already the keys of a step."""
     if key is not None and not isinstance(key, StepKey):
-        check_key(where, key)
+        check_key(caller, key)
 
 
 @jax.tree_util.register_dataclass

@@ -64,11 +64,11 @@ def is_key(value: Any) -> bool:
     return is_array(value) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
-def check_not_masked(where: str, name: str, value: Any) -> None:
+def check_not_masked(caller: str, name: str, value: Any) -> None:
     """Raises TypeError for a masked NumPy array, whose mask JAX cannot represent."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(
-            f"{where}: `{name}` must be an array without a mask, got a masked "
+            f"{caller}: `{name}` must be an array without a mask, got a masked "
             f"{describe(value)}. Pass `{name}.filled(0)`."
         )
 
@@ -84,10 +84,10 @@ def noting(text: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def prefixing(where: str) -> Iterator[None]:
+def prefixing(caller: str) -> Iterator[None]:
     """Begins the message of a TypeError or ValueError that is raised inside by that."""
     try:
         yield
     except (TypeError, ValueError) as error:
-        error.args = (f"{where}: {error}",)
+        error.args = (f"{caller}: {error}",)
         raise

@@ -18,7 +18,7 @@ from .trees import map_named, named_leaves
 from .typing import Array, DType, PyTree
 
 
-def named_inputs(where: str, inputs: PyTree, fix: str = "") -> list[tuple[str, Any]]:
+def named_inputs(caller: str, inputs: PyTree, fix: str = "") -> list[tuple[str, Any]]:
     """The leaves of `inputs` with their names, at least one.
 
     Raises:
@@ -27,31 +27,31 @@ def named_inputs(where: str, inputs: PyTree, fix: str = "") -> list[tuple[str, A
     named = list(named_leaves("inputs", inputs))
     if not named:
         raise EntryError(
-            f"{where}: `inputs` must hold at least one array, got "
+            f"{caller}: `inputs` must hold at least one array, got "
             f"{describe_structure(inputs)}. {fix}".rstrip()
         )
     return named
 
 
-def as_sequences(where: str, inputs: Any, time_major: bool) -> PyTree:
+def as_sequences(caller: str, inputs: Any, time_major: bool) -> PyTree:
     """The nest of inputs as arrays of rank 3 or more that agree in time and batch.
 
     Raises:
         ValueError: If there are none, a rank is below 3, or sizes disagree.
         TypeError: If a leaf is not an array, or `time_major` not a bool.
     """
-    check_time_major(where, time_major)
-    named_inputs(where, inputs)
+    check_time_major(caller, time_major)
+    named_inputs(caller, inputs)
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
-    inputs = map_named("inputs", lambda n, x: _as_sequence(where, n, x, axes), inputs)
+    inputs = map_named("inputs", lambda n, x: _as_sequence(caller, n, x, axes), inputs)
     named = list(named_leaves("inputs", inputs))
-    check_same_size(where, named, 0 if time_major else 1, "Time steps", axes)
-    check_same_size(where, named, 1 if time_major else 0, "Batch size", axes)
+    check_same_size(caller, named, 0 if time_major else 1, "Time steps", axes)
+    check_same_size(caller, named, 1 if time_major else 0, "Batch size", axes)
     return inputs
 
 
-def _as_sequence(where: str, name: str, leaf: Any, axes: str) -> Array:
-    array = as_array(where, name, leaf)
+def _as_sequence(caller: str, name: str, leaf: Any, axes: str) -> Array:
+    array = as_array(caller, name, leaf)
     if array.ndim < 3:
         fix = (
             "Stack one array per step by jnp.stack; embed integer ids first, or give "
@@ -60,18 +60,18 @@ def _as_sequence(where: str, name: str, leaf: Any, axes: str) -> Array:
             else "A list is a nest of its elements: make it one array by jnp.asarray."
         )
         raise ValueError(
-            f"{where}: `{name}` must have rank at least 3, {axes}, got "
+            f"{caller}: `{name}` must have rank at least 3, {axes}, got "
             f"{describe(leaf)} of rank {array.ndim}. {fix}"
         )
     if any(isinstance(n, int) and n > INT32_MAX for n in array.shape):
         raise ValueError(
-            f"{where}: `{name}` must have at most {INT32_MAX} steps and rows, {axes}, "
+            f"{caller}: `{name}` must have at most {INT32_MAX} steps and rows, {axes}, "
             f"got {describe(array)}. Run it in windows: `jaxrnn.windows`."
         )
     return array
 
 
-def as_steps(where: str, inputs: Any) -> list[PyTree]:
+def as_steps(caller: str, inputs: Any) -> list[PyTree]:
     """A nest of arrays for each step, all of rank 2 or more and of one batch size.
 
     If the first leaf has rank 1, as integer ids have, all may have rank 1.
@@ -83,34 +83,34 @@ def as_steps(where: str, inputs: Any) -> list[PyTree]:
     """
     if jax.tree_util.all_leaves([inputs]) or inputs is None:
         raise TypeError(
-            f"{where}: `inputs` must be a sequence, got {describe(inputs)}. "
+            f"{caller}: `inputs` must be a sequence, got {describe(inputs)}. "
             "`list(x)` holds the steps of an array [time, batch, ...]; `dynamic_rnn` "
             "takes the array itself."
         )
     if not isinstance(inputs, list | tuple):
         raise ValueError(
-            f"{where}: `inputs` must be a list or tuple with one entry a step, got "
+            f"{caller}: `inputs` must be a list or tuple with one entry a step, got "
             f"{describe(inputs)}. Each step may be a nest."
         )
-    steps = map_named("inputs", lambda n, x: as_array(where, n, x), list(inputs))
+    steps = map_named("inputs", lambda n, x: as_array(caller, n, x), list(inputs))
     leaves = list(named_leaves("inputs", steps))
     if not leaves:
         raise ValueError(
-            f"{where}: `inputs` must not be empty, got {describe_structure(inputs)}."
+            f"{caller}: `inputs` must not be empty, got {describe_structure(inputs)}."
         )
     least = 1 if leaves[0][1].ndim == 1 else 2
     for name, other in leaves:
         if other.ndim < least:
             raise ValueError(
-                f"{where}: `{name}` must have rank at least {least}, [batch, ...], got "
-                f"{describe(other)}."
+                f"{caller}: `{name}` must have rank at least {least}, [batch, ...], "
+                f"got {describe(other)}."
             )
-    check_same_size(where, leaves)
+    check_same_size(caller, leaves)
     return steps
 
 
 def check_same_size(
-    where: str,
+    caller: str,
     named: list[tuple[str, Array]],
     axis: int | slice = 0,
     what: str = "Batch size",
@@ -122,12 +122,12 @@ def check_same_size(
     for name, other in rest:
         if other.shape[axis] != leaf.shape[axis]:
             raise ValueError(
-                f"{where}: {what} must be the same for all inputs {axes}: `{first}` is "
-                f"{describe(leaf)}, `{name}` is {describe(other)}. {fix}".rstrip()
+                f"{caller}: {what} must be the same for all inputs {axes}: `{first}` "
+                f"is {describe(leaf)}, `{name}` is {describe(other)}. {fix}".rstrip()
             )
 
 
-def as_state(where: str, name: str, state: PyTree) -> PyTree:
+def as_state(caller: str, name: str, state: PyTree) -> PyTree:
     """The state with arrays as leaves; none that was a Python number is weakly typed.
 
     Raises:
@@ -136,14 +136,14 @@ def as_state(where: str, name: str, state: PyTree) -> PyTree:
     """
 
     def as_leaf(name: str, leaf: Any) -> Array:
-        array = as_array(where, name, leaf)
+        array = as_array(caller, name, leaf)
         # A Python number would be weakly typed and change the carry's type at step 1.
         return array if is_array(leaf) else array.astype(array.dtype)
 
     return map_named(name, as_leaf, state)
 
 
-def as_array(where: str, name: str, leaf: Any) -> Array:
+def as_array(caller: str, name: str, leaf: Any) -> Array:
     """One leaf as an array.
 
     Raises:
@@ -152,20 +152,20 @@ def as_array(where: str, name: str, leaf: Any) -> Array:
     """
     if leaf is None:
         raise ValueError(
-            f"{where}: `{name}` must be an array: None values not supported."
+            f"{caller}: `{name}` must be an array: None values not supported."
         )
-    check_not_masked(where, name, leaf)
+    check_not_masked(caller, name, leaf)
     try:
         if isinstance(leaf, str):  # JAX takes "q" for a dtype.
             raise TypeError
         return jnp.asarray(leaf)
     except TypeError:
         raise TypeError(
-            f"{where}: `{name}` must be an array, got {describe(leaf)}."
+            f"{caller}: `{name}` must be an array, got {describe(leaf)}."
         ) from None
 
 
-def output_dtype(where: str, initial_state: PyTree, dtype: DType | None) -> DType:
+def output_dtype(caller: str, initial_state: PyTree, dtype: DType | None) -> DType:
     """The dtype of the outputs: `dtype`, or that of the initial state if it is None.
 
     Raises:
@@ -173,29 +173,29 @@ def output_dtype(where: str, initial_state: PyTree, dtype: DType | None) -> DTyp
         TypeError: If `dtype` does not name a dtype.
     """
     if dtype is not None:
-        return as_dtype(where, dtype)
+        return as_dtype(caller, dtype)
     if initial_state is None:
         raise ValueError(
-            f"{where}: dtype must be specified if there is no `initial_state`. Pass "
+            f"{caller}: dtype must be specified if there is no `initial_state`. Pass "
             "`dtype=jnp.float32` for a zero state of that dtype."
         )
     named = list(named_leaves("initial_state", initial_state))
     if len({leaf.dtype for _, leaf in named}) != 1:
         found = ", ".join(f"`{name}` {describe(leaf)}" for name, leaf in named)
         raise ValueError(
-            f"{where}: dtype must be specified if the leaves of `initial_state` do not "
-            f"share one, got {found or 'no leaves'}. Pass that of the outputs."
+            f"{caller}: dtype must be specified if the leaves of `initial_state` do "
+            f"not share one, got {found or 'no leaves'}. Pass that of the outputs."
         )
     return named[0][1].dtype
 
 
-def zero_state(where: str, cell: Any, batch_size: int, dtype: DType) -> PyTree:
+def zero_state(caller: str, cell: Any, batch_size: int, dtype: DType) -> PyTree:
     """The zero state of `cell`, by whichever method it has."""
     if hasattr(cell, "get_initial_state"):
         state = cell.get_initial_state(inputs=None, batch_size=batch_size, dtype=dtype)
     else:
         state = cell.zero_state(batch_size, dtype)
-    return as_state(where, "the cell's zero state", state)
+    return as_state(caller, "the cell's zero state", state)
 
 
 def started(cell: Any, state: PyTree) -> PyTree:
@@ -204,13 +204,13 @@ def started(cell: Any, state: PyTree) -> PyTree:
 
 
 def check_states_of_both(
-    where: str, fw: PyTree, bw: PyTree, dtype: DType | None
+    caller: str, fw: PyTree, bw: PyTree, dtype: DType | None
 ) -> None:
     """Raises ValueError if a zero state is needed and its dtype is not given."""
     missing = [n for n, s in (("fw", fw), ("bw", bw)) if s is None]
     if missing and dtype is None:
         names = " and ".join(f"`initial_state_{name}`" for name in missing)
         raise ValueError(
-            f"{where}: dtype must be specified if there is no {names}. Pass "
+            f"{caller}: dtype must be specified if there is no {names}. Pass "
             "`dtype=jnp.float32` for zero states of that dtype."
         )

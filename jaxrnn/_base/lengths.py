@@ -13,12 +13,12 @@ from .typing import Array, PyTree
 
 
 def lengths_for(
-    where: str, sequence_length: Any, xs: PyTree, time: int, batch_axis: int
+    caller: str, sequence_length: Any, xs: PyTree, time: int, batch_axis: int
 ) -> Array | None:
     """The lengths, at most `time`, sharded like the rows of `xs`; None stays None.
 
     Args:
-        where: The driver, for messages.
+        caller: The driver, for messages.
         sequence_length: The driver's argument.
         xs: Inputs with rows along `batch_axis`, time along the other of axes 0 and 1.
         time: The number of steps.
@@ -28,14 +28,14 @@ def lengths_for(
         TypeError, ValueError: As `as_lengths`.
     """
     batch_size = jax.tree.leaves(xs)[0].shape[batch_axis]
-    lengths = as_lengths(where, sequence_length, batch_size)
+    lengths = as_lengths(caller, sequence_length, batch_size)
     if lengths is None:
         return None
     return as_rows_of(xs, jnp.minimum(lengths, time), batch_axis)
 
 
 def as_lengths(
-    where: str, sequence_length: Any, batch_size: int, name: str = "sequence_length"
+    caller: str, sequence_length: Any, batch_size: int, name: str = "sequence_length"
 ) -> Array | None:
     """The lengths as int32 `[batch]`, none negative; None stays None.
 
@@ -48,18 +48,18 @@ def as_lengths(
     """
     if sequence_length is None:
         return None
-    lengths = lengths_array(where, sequence_length, name)
-    _check_integers(where, lengths, name)
+    lengths = lengths_array(caller, sequence_length, name)
+    _check_integers(caller, lengths, name)
     if lengths.ndim != 1:
         raise ValueError(
-            f"{where}: `{name}` must be a vector of length batch_size, "
+            f"{caller}: `{name}` must be a vector of length batch_size, "
             f"{batch_size}, got {describe(lengths)}. Give one length for each row; "
             f"`np.full({batch_size}, n)` is n for all."
         )
     if lengths.shape[0] != batch_size:
         axis = ", or the second with `time_major`" if name == "sequence_length" else ""
         raise ValueError(
-            f"{where}: `{name}` must have one entry per row, {batch_size}, "
+            f"{caller}: `{name}` must have one entry per row, {batch_size}, "
             f"got {describe(lengths)}. Nothing is broadcast; rows are the first "
             f"axis{axis}."
         )
@@ -79,7 +79,7 @@ _clamped_on_device = jax.jit(_clamped)
 
 
 def lengths_array(
-    where: str, lengths: Any, name: str = "sequence_length"
+    caller: str, lengths: Any, name: str = "sequence_length"
 ) -> Array | np.ndarray:
     """An array as it is, a list as a NumPy array, or a JAX array if it holds any.
 
@@ -87,12 +87,12 @@ def lengths_array(
         ValueError: If the list is ragged.
         TypeError: If it is a string, or a masked array.
     """
-    check_not_masked(where, name, lengths)
+    check_not_masked(caller, name, lengths)
     if is_array(lengths):
         return lengths
     if isinstance(lengths, str):
         raise TypeError(
-            f"{where}: `{name}` must hold integers, got {lengths!r}. One "
+            f"{caller}: `{name}` must hold integers, got {lengths!r}. One "
             "integer per row is needed."
         )
     holds_jax_arrays = any(isinstance(x, jax.Array) for x in jax.tree.leaves(lengths))
@@ -101,12 +101,12 @@ def lengths_array(
         array = jnp.asarray(lengths) if holds_jax_arrays else np.asarray(lengths)
     except (ValueError, TypeError):
         raise ValueError(
-            f"{where}: `{name}` must hold one integer for each row, got {lengths!r}."
+            f"{caller}: `{name}` must hold one integer for each row, got {lengths!r}."
         ) from None
     return array if array.size else array.astype(np.int32)
 
 
-def _check_integers(where: str, lengths: Array | np.ndarray, name: str) -> None:
+def _check_integers(caller: str, lengths: Array | np.ndarray, name: str) -> None:
     if jnp.issubdtype(lengths.dtype, jnp.integer) or lengths.dtype == bool:
         return
     fix = (
@@ -116,5 +116,5 @@ def _check_integers(where: str, lengths: Array | np.ndarray, name: str) -> None:
         "`initial_state=`."
     )
     raise TypeError(
-        f"{where}: `{name}` must hold integers, got {describe(lengths)}. {fix}"
+        f"{caller}: `{name}` must hold integers, got {describe(lengths)}. {fix}"
     )

@@ -44,11 +44,11 @@ def whole_on_explicit_mesh(tree: PyTree, beside: PyTree = ()) -> PyTree:
     return jax.tree.map(lambda x: jax.sharding.reshard(x, whole), tree)
 
 
-def whole_features(where: str, xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
+def whole_features(caller: str, xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
     """The inputs with whole features on each device of an explicit mesh.
 
     Args:
-        where: The driver, for the message.
+        caller: The driver, for the message.
         xs: Inputs with rows along `batch_axis` and time along the other of axes 0, 1.
         beside: Other arrays; inputs that are not on their mesh are put on it, whole.
         batch_axis: 0 or 1.
@@ -65,7 +65,7 @@ def whole_features(where: str, xs: PyTree, beside: PyTree, batch_axis: int) -> P
         rows, time = spec[batch_axis], spec[1 - batch_axis]
         if time is not None:
             raise ValueError(
-                f"{where}: `{name}` must be whole along time, got {describe(x)} that "
+                f"{caller}: `{name}` must be whole along time, got {describe(x)} that "
                 f"is divided over {time!r}: the steps run one after another. Divide "
                 f"the rows, by `jax.sharding.reshard`."
             )

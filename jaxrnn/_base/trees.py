@@ -92,12 +92,12 @@ def as_typed(tree: Any) -> tuple:
 
 
 def check_structure(
-    where: str, want: Any, got: Any, strict: bool, fix: str = ""
+    caller: str, want: Any, got: Any, strict: bool, fix: str = ""
 ) -> None:
     """Raises unless `got` has the structure of `want`.
 
     Args:
-        where: The beginning of the message, up to the name of `got`.
+        caller: The beginning of the message, up to the name of `got`.
         want: A nest, whose leaves do not matter.
         got: The nest that is checked.
         strict: Whether kinds of sequence must agree; else a list may replace a tuple.
@@ -115,7 +115,7 @@ def check_structure(
         return
     error = TypeError if same_but_for_kind else ValueError
     raise error(
-        f"{where} must have the structure {describe_structure(want)}, "
+        f"{caller} must have the structure {describe_structure(want)}, "
         f"got {describe_structure(got)}. {fix}".rstrip()
     )
 

@@ -12,21 +12,22 @@ from .._base.math import is_traced
 from .._base.typing import Lengths, PyTree
 
 
-def check_known(where: str, name: str, leaf: Any) -> None:
+def check_known(caller: str, name: str, leaf: Any) -> None:
     """Raises TypeError for a traced array."""
     if is_traced(leaf):
         raise TypeError(
-            f"{where}: `{name}` must be known, got traced {describe(leaf)}. Call "
-            f"`{where}` outside of jit, grad and vmap; what it yields can be passed in."
+            f"{caller}: `{name}` must be known, got traced {describe(leaf)}. Call "
+            f"`{caller}` outside of jit, grad and vmap; what it yields can be passed "
+            "in."
         )
 
 
-def host_lengths(where: str, lengths: Lengths, batch_size: int) -> np.ndarray:
+def host_lengths(caller: str, lengths: Lengths, batch_size: int) -> np.ndarray:
     """The lengths as int32 `[batch]` in NumPy, none negative; see `as_lengths`."""
     for leaf in jax.tree.leaves(lengths):
-        check_known(where, "sequence_length", leaf)
+        check_known(caller, "sequence_length", leaf)
     with jax.ensure_compile_time_eval():  # Works on constants inside a trace, too.
-        return np.asarray(as_lengths(where, lengths, batch_size))
+        return np.asarray(as_lengths(caller, lengths, batch_size))
 
 
 def axes_of(time_major: bool) -> str:
@@ -35,21 +36,21 @@ def axes_of(time_major: bool) -> str:
 
 
 def time_and_batch(
-    where: str, inputs: PyTree, time_major: bool, fix: str = ""
+    caller: str, inputs: PyTree, time_major: bool, fix: str = ""
 ) -> tuple[int, int]:
     """The number of steps and the batch size of a nest of arrays.
 
     Raises:
         ValueError: If there are no arrays, or they disagree in either.
     """
-    named = named_inputs(where, inputs)
+    named = named_inputs(caller, inputs)
     axes = axes_of(time_major)
-    check_same_size(where, named, slice(2), "Time and batch", axes, fix)
+    check_same_size(caller, named, slice(2), "Time and batch", axes, fix)
     shape = named[0][1].shape
     return shape[:2] if time_major else shape[1::-1]
 
 
-def as_source(where: str, name: str, leaf: Any, axes: str) -> Any:
+def as_source(caller: str, name: str, leaf: Any, axes: str) -> Any:
     """A leaf of rank 2 or more that can be sliced without being read as a whole.
 
     A JAX array becomes a NumPy array: JAX would compile a program for each slice.
@@ -59,17 +60,19 @@ def as_source(where: str, name: str, leaf: Any, axes: str) -> Any:
         ValueError: If its rank is below 2.
     """
     if isinstance(leaf, jax.Array | np.ndarray):
-        return as_host_array(where, name, leaf, 2, axes)
+        return as_host_array(caller, name, leaf, 2, axes)
     if not all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__")):
         raise TypeError(
-            f"{where}: `{name}` must be an array, got {describe(leaf)}. A list is a "
+            f"{caller}: `{name}` must be an array, got {describe(leaf)}. A list is a "
             "nest of its elements: make it one array by np.asarray."
         )
-    _check_rank(where, name, leaf, leaf.shape, 2, axes)
+    _check_rank(caller, name, leaf, leaf.shape, 2, axes)
     return leaf
 
 
-def as_host_array(where: str, name: str, leaf: Any, rank: int, axes: str) -> np.ndarray:
+def as_host_array(
+    caller: str, name: str, leaf: Any, rank: int, axes: str
+) -> np.ndarray:
     """A leaf as a NumPy array.
 
     Raises:
@@ -78,26 +81,26 @@ def as_host_array(where: str, name: str, leaf: Any, rank: int, axes: str) -> np.
     """
     if leaf is None:
         raise ValueError(
-            f"{where}: `{name}` must be an array: None values not supported."
+            f"{caller}: `{name}` must be an array: None values not supported."
         )
-    check_known(where, name, leaf)
-    check_not_masked(where, name, leaf)
+    check_known(caller, name, leaf)
+    check_not_masked(caller, name, leaf)
     try:
         array = np.asarray(leaf)
     except TypeError:  # Random keys have no NumPy form.
         array = np.asarray(None)
     if not is_array(array):
-        raise TypeError(f"{where}: `{name}` must be an array, got {describe(leaf)}.")
-    _check_rank(where, name, leaf, array.shape, rank, axes)
+        raise TypeError(f"{caller}: `{name}` must be an array, got {describe(leaf)}.")
+    _check_rank(caller, name, leaf, array.shape, rank, axes)
     return array
 
 
 def _check_rank(
-    where: str, name: str, leaf: Any, shape: tuple[int, ...], rank: int, axes: str
+    caller: str, name: str, leaf: Any, shape: tuple[int, ...], rank: int, axes: str
 ) -> None:
     if len(shape) < rank:
         raise ValueError(
-            f"{where}: `{name}` must have rank at least {rank}, got {describe(leaf)}, "
+            f"{caller}: `{name}` must have rank at least {rank}, got {describe(leaf)}, "
             f"not {axes}"
         )
 

@@ -109,53 +109,53 @@ def stack_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *packs)
 
 
-def _as_packs(where: str, packs: Any) -> list[PackedSequences]:
+def _as_packs(caller: str, packs: Any) -> list[PackedSequences]:
     """Packs of NumPy arrays that agree in all but rows and sequences."""
     if isinstance(packs, PackedSequences) or not isinstance(packs, Iterable):
         raise TypeError(
-            f"{where}: `packs` must be a list of packs, got {describe(packs)}."
+            f"{caller}: `packs` must be a list of packs, got {describe(packs)}."
         )
     packs = list(packs)
     if not packs:
-        raise ValueError(f"{where}: `packs` must hold at least one pack, got none.")
+        raise ValueError(f"{caller}: `packs` must hold at least one pack, got none.")
     for i, pack in enumerate(packs):
-        _check_pack(where, f"packs[{i}]", pack)
-        _check_like(where, f"packs[{i}]", packs[0], pack)
+        _check_pack(caller, f"packs[{i}]", pack)
+        _check_like(caller, f"packs[{i}]", packs[0], pack)
     time = max(pack.time for pack in packs)
     packs = [dataclasses.replace(pack, time=time) for pack in packs]
     return jax.tree.map(np.asarray, packs)
 
 
-def _check_pack(where: str, name: str, pack: Any) -> None:
+def _check_pack(caller: str, name: str, pack: Any) -> None:
     if not isinstance(pack, PackedSequences):
         raise TypeError(
-            f"{where}: `{name}` must come from `pack_sequences` or `packed_batches`, "
+            f"{caller}: `{name}` must come from `pack_sequences` or `packed_batches`, "
             f"got {describe(pack)}."
         )
-    check_whole(where, name, pack)
+    check_whole(caller, name, pack)
     for full, leaf in named_leaves(name, pack):
-        check_known(where, full, leaf)
+        check_known(caller, full, leaf)
 
 
 def _check_like(
-    where: str, name: str, first: PackedSequences, pack: PackedSequences
+    caller: str, name: str, first: PackedSequences, pack: PackedSequences
 ) -> None:
     """Raises ValueError unless `pack` differs from `first` in its sizes alone."""
     time = lambda pack: pack.starts.shape[0 if pack.time_major else 1]
     for what, has in ("time_major", lambda pack: pack.time_major), ("row_length", time):
         if has(pack) != has(first):
             raise ValueError(
-                f"{where}: the `{what}` of `{name}` must be that of `packs[0]`, "
+                f"{caller}: the `{what}` of `{name}` must be that of `packs[0]`, "
                 f"{has(first)}, got {has(pack)}."
             )
     name, fix = f"{name}.inputs", "So has `packs[0].inputs`."
     check_structure(
-        f"{where}: `{name}`", first.inputs, pack.inputs, strict=True, fix=fix
+        f"{caller}: `{name}`", first.inputs, pack.inputs, strict=True, fix=fix
     )
     leaves = named_leaves(name, pack.inputs)
     for (full, leaf), like in zip(leaves, jax.tree.leaves(first.inputs), strict=True):
         if (leaf.shape[2:], leaf.dtype) != (like.shape[2:], like.dtype):
             raise ValueError(
-                f"{where}: `{full}` must have the dtype and shape of a step of "
+                f"{caller}: `{full}` must have the dtype and shape of a step of "
                 f"`packs[0]`, {describe(like)}, got {describe(leaf)}."
             )

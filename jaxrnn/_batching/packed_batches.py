@@ -12,7 +12,7 @@ from .packed_sequences import PackedSequences
 from .packing import OpenPack, PackShape
 from .records import RecordReader
 
-_WHERE = "packed_batches"
+_CALLER = "packed_batches"
 
 
 class PackedBatches(Iterator[PackedSequences]):
@@ -20,7 +20,7 @@ class PackedBatches(Iterator[PackedSequences]):
 
     def __init__(self, source: Iterator[Any], shape: PackShape) -> None:
         self._source, self._shape = source, shape
-        self._reader = RecordReader(_WHERE)
+        self._reader = RecordReader(_CALLER)
         self._number = 0  # Of records that were read.
         self._restart()
 
@@ -61,8 +61,8 @@ class PackedBatches(Iterator[PackedSequences]):
         length = leaves[0].shape[0]
         if length > self._shape.row_length:
             raise ValueError(
-                f"{_WHERE}: `{name}` must have at most {self._shape.row_length} steps, "
-                f"the `row_length`, got {length}. Make rows longer, or cut such "
+                f"{_CALLER}: `{name}` must have at most {self._shape.row_length} "
+                f"steps, the `row_length`, got {length}. Make rows longer, or cut such "
                 "records, or leave them out."
             )
         self._held = leaves
@@ -86,7 +86,7 @@ class PackedBatches(Iterator[PackedSequences]):
         state = self._before_batch or self._state()
         if state["records"] is None:
             raise TypeError(
-                f"{_WHERE}: to be resumed, `records` must be a sequence, or have "
+                f"{_CALLER}: to be resumed, `records` must be a sequence, or have "
                 "`get_state` and `set_state` as the iterators of Grain have, got "
                 f"{describe(self._source)}. Pass a list or an object with `__len__` "
                 "and `__getitem__`, or a Grain dataset."
@@ -106,7 +106,7 @@ class PackedBatches(Iterator[PackedSequences]):
         self.get_state()  # Raises where there is none.
         if not isinstance(state, dict) or set(state) != {"records", "number"}:
             raise TypeError(
-                f"{_WHERE}: `state` must come from `get_state`, got {describe(state)}."
+                f"{_CALLER}: `state` must come from `get_state`, got {describe(state)}."
             )
         _set_position(self._source, state["records"])
         self._number = state["number"]
@@ -173,12 +173,12 @@ def packed_batches(
         PackedSequences(4 sequences in 2 rows of 8 steps, 81% full) [4 1 8 0]
         PackedSequences(4 sequences in 2 rows of 8 steps, 38% full) [6 0 0 0]
     """
-    check_time_major(_WHERE, time_major)
-    rows = as_count(_WHERE, "rows", rows, fix="")
-    row_length = as_count(_WHERE, "row_length", row_length, fix="")
+    check_time_major(_CALLER, time_major)
+    rows = as_count(_CALLER, "rows", rows, fix="")
+    row_length = as_count(_CALLER, "row_length", row_length, fix="")
     if sequences is None:
         sequences = rows * math.ceil(row_length / 4)
-    sequences = as_count(_WHERE, "sequences", sequences)
+    sequences = as_count(_CALLER, "sequences", sequences)
     source = _as_source(records)
     shape = PackShape(rows, row_length, sequences, bool(time_major))
     return PackedBatches(source, shape)
@@ -212,7 +212,7 @@ class _Indexed(Iterator[Any]):
     def set_state(self, state: int) -> None:
         fix = "Resume over the records that the state was taken from."
         count = len(self._records)
-        self._next = as_count(_WHERE, "state['records']", state, 0, fix, most=count)
+        self._next = as_count(_CALLER, "state['records']", state, 0, fix, most=count)
 
 
 def _as_source(records: Any) -> Iterator[Any]:
@@ -224,7 +224,7 @@ def _as_source(records: Any) -> Iterator[Any]:
     can_index = hasattr(records, "__len__") and hasattr(records, "__getitem__")
     if isinstance(records, Mapping) or not (can_index or isinstance(records, Iterable)):
         raise TypeError(
-            f"{_WHERE}: `records` must be a sequence or an iterable of records, got "
+            f"{_CALLER}: `records` must be a sequence or an iterable of records, got "
             f"{describe(records)}. Padded arrays go to `pack_sequences`."
         )
     iterator = iter(records)

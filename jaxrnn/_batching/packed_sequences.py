@@ -96,8 +96,8 @@ class PackedSequences:
                 this is a stack, or arrays of several packs or of a part of one.
             TypeError: If a leaf is not an array.
         """
-        where = "PackedSequences.unpack"
-        check_whole(where, "packed", self)
+        caller = "PackedSequences.unpack"
+        check_whole(caller, "packed", self)
         t = jnp.arange(self.time, dtype=jnp.int32)[None, :]
         row, offset, length = (
             jnp.asarray(x)[:, None]
@@ -108,7 +108,7 @@ class PackedSequences:
         row = jnp.broadcast_to(row, step.shape)
         if self.time_major:
             inside, step, row = inside.T, step.T, row.T
-        tree = self._read(where, "outputs", outputs, row, step)
+        tree = self._read(caller, "outputs", outputs, row, step)
         return masking.zero_dead(inside, tree)
 
     def at_ends(self, tree: PyTree) -> PyTree:
@@ -126,14 +126,14 @@ class PackedSequences:
                 this is a stack, or arrays of several packs or of a part of one.
             TypeError: If a leaf is not an array.
         """
-        where = "PackedSequences.at_ends"
-        check_whole(where, "packed", self)
+        caller = "PackedSequences.at_ends"
+        check_whole(caller, "packed", self)
         last = jnp.asarray(self.offset) + jnp.asarray(self.sequence_length) - 1
         row, step = jnp.asarray(self.row), jnp.maximum(last, 0)
-        return self._read(where, "tree", tree, row, step)
+        return self._read(caller, "tree", tree, row, step)
 
     def _read(
-        self, where: str, name: str, tree: PyTree, row: Array, step: Array
+        self, caller: str, name: str, tree: PyTree, row: Array, step: Array
     ) -> PyTree:
         index = (step, row) if self.time_major else (row, step)
         axes = (
@@ -141,10 +141,10 @@ class PackedSequences:
         )
 
         def read(name: str, leaf: Any) -> Array:
-            leaf = as_array(where, name, leaf)
+            leaf = as_array(caller, name, leaf)
             if leaf.shape[:2] != self.starts.shape:
                 raise ValueError(
-                    f"{where}: `{name}` must be {axes}, as `starts`, which is "
+                    f"{caller}: `{name}` must be {axes}, as `starts`, which is "
                     f"{describe(self.starts)}; got {describe(leaf)}. Pass outputs for "
                     "the `inputs` of this object."
                 )
@@ -165,12 +165,12 @@ class PackedSequences:
         )
 
 
-def check_whole(where: str, name: str, packed: PackedSequences) -> None:
+def check_whole(caller: str, name: str, packed: PackedSequences) -> None:
     """Raises ValueError unless these are all arrays of one pack."""
     starts, rows, sequences = packed.starts, packed.rows, packed.sequences
     if starts.ndim != 2:
         raise ValueError(
-            f"{where}: `{name}` must be one pack, got a stack, with `starts` "
+            f"{caller}: `{name}` must be one pack, got a stack, with `starts` "
             f"{describe(starts)}. Map over it: `jax.vmap(run)(packed)`, where `run` "
             "takes one pack."
         )
@@ -181,26 +181,29 @@ def check_whole(where: str, name: str, packed: PackedSequences) -> None:
     found = {x.shape[0] for x in of_sequences}
     if found_rows != {rows} or found != {sequences}:
         raise ValueError(
-            f"{where}: `{name}` must be a whole pack, {rows} rows with {sequences} "
+            f"{caller}: `{name}` must be a whole pack, {rows} rows with {sequences} "
             f"sequences, got {packed!r}. Its numbers of rows and sequences do not hold "
             "in parts, nor in arrays that were concatenated: use `concat_packed`, and "
             "on several devices `stack_packed`, one pack for each."
         )
 
 
-def check_not_packed(where: str, inputs: Any) -> None:
+def check_not_packed(caller: str, inputs: Any) -> None:
     """Raises TypeError for `PackedSequences`."""
     if isinstance(inputs, PackedSequences):
         raise TypeError(
-            f"{where}: `inputs` must be padded, got PackedSequences. Use `packed_rnn`, "
-            "or pass `packed.unpack(packed.inputs)` and `packed.sequence_length`."
+            f"{caller}: `inputs` must be padded, got PackedSequences. Use "
+            "`packed_rnn`, or pass `packed.unpack(packed.inputs)` and "
+            "`packed.sequence_length`."
         )
 
 
-def check_first_axis(where: str, name: str, leaf: Array, what: str, count: int) -> None:
+def check_first_axis(
+    caller: str, name: str, leaf: Array, what: str, count: int
+) -> None:
     """Raises ValueError unless the leaf is `[count, ...]`."""
     if leaf.shape[:1] != (count,):
         raise ValueError(
-            f"{where}: `{name}` must be [{what}, ...], for {count} {what}, got "
+            f"{caller}: `{name}` must be [{what}, ...], for {count} {what}, got "
             f"{describe(leaf)}."
         )

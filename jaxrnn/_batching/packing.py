@@ -14,7 +14,7 @@ from .._base.typing import Lengths, PyTree
 from .packed_sequences import PackedSequences
 from .records import from_list, from_padded
 
-_WHERE = "pack_sequences"
+_CALLER = "pack_sequences"
 
 
 def pack_sequences(
@@ -72,15 +72,15 @@ def pack_sequences(
         >>> packed.unpack(packed.inputs).shape
         (4, 7, 3)
     """
-    check_time_major(_WHERE, time_major)
+    check_time_major(_CALLER, time_major)
     if rows is not None:
-        rows = as_count(_WHERE, "rows", rows)
+        rows = as_count(_CALLER, "rows", rows)
     if row_length is not None:
-        row_length = as_count(_WHERE, "row_length", row_length)
+        row_length = as_count(_CALLER, "row_length", row_length)
     if sequence_length is None:
-        records, time = from_list(_WHERE, inputs), None
+        records, time = from_list(_CALLER, inputs), None
     else:
-        records, time = from_padded(_WHERE, inputs, sequence_length, time_major)
+        records, time = from_padded(_CALLER, inputs, sequence_length, time_major)
     row_length = _fitting_row_length(records.lengths, row_length)
     placed, needed = _best_fit(records.lengths, row_length)
     rows = _fitting_rows(needed, rows, row_length)
@@ -96,7 +96,7 @@ def _fitting_row_length(lengths: np.ndarray, row_length: int | None) -> int:
     if row_length is None or row_length >= longest:
         return row_length or longest
     raise ValueError(
-        f"{_WHERE}: `row_length` must be at least {longest}, the length of sequence "
+        f"{_CALLER}: `row_length` must be at least {longest}, the length of sequence "
         f"{lengths.argmax()}, got {row_length}. Make rows longer, or cut the sequence."
     )
 
@@ -105,7 +105,7 @@ def _fitting_rows(needed: int, rows: int | None, row_length: int) -> int:
     if rows is None or rows >= needed:
         return rows or max(needed, 1)
     raise ValueError(
-        f"{_WHERE}: `rows` must be at least {needed} for these sequences in rows of "
+        f"{_CALLER}: `rows` must be at least {needed} for these sequences in rows of "
         f"{row_length} steps, got {rows}. Pack fewer sequences, or make more rows, or "
         "longer ones."
     )

@@ -21,9 +21,9 @@ class RecordReader:
         structure: The structure of the first sequence; None before it is read.
     """
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, caller: str) -> None:
         self.structure: Any = None
-        self._where = where
+        self._where = caller
         self._first: list[np.ndarray] = []
         self._name = ""
 
@@ -59,8 +59,8 @@ class RecordReader:
         if structure != self.structure:
             want = jax.tree.unflatten(self.structure, self._first)
             fix = f"So has `{self._name}`."
-            where = f"{self._where}: `{name}`"
-            check_structure(where, want, arrays, strict=False, fix=fix)
+            caller = f"{self._where}: `{name}`"
+            check_structure(caller, want, arrays, strict=False, fix=fix)
         self._check(name, leaves)
         return leaves
 
@@ -101,7 +101,7 @@ class Records(NamedTuple):
         return np.asarray([len(leaves[0]) for leaves in self.leaves], np.int32)
 
 
-def from_list(where: str, inputs: Any) -> Records:
+def from_list(caller: str, inputs: Any) -> Records:
     """The sequences in a list.
 
     Raises:
@@ -112,18 +112,18 @@ def from_list(where: str, inputs: Any) -> Records:
     # A named tuple is one sequence, a nest.
     if not isinstance(inputs, list | tuple) or hasattr(inputs, "_fields"):
         raise TypeError(
-            f"{where}: `inputs` without `sequence_length` must be a list or tuple of "
+            f"{caller}: `inputs` without `sequence_length` must be a list or tuple of "
             f"sequences, got {describe(inputs)}. Padded inputs need `sequence_length`."
         )
     if not inputs:
-        named_inputs(where, inputs, "A batch of no rows can be given padded.")
-    reader = RecordReader(where)
+        named_inputs(caller, inputs, "A batch of no rows can be given padded.")
+    reader = RecordReader(caller)
     leaves = [reader.leaves(f"inputs[{i}]", x) for i, x in enumerate(inputs)]
     return Records(leaves, leaves[0], reader.structure)
 
 
 def from_padded(
-    where: str, inputs: PyTree, sequence_length: Lengths, time_major: bool
+    caller: str, inputs: PyTree, sequence_length: Lengths, time_major: bool
 ) -> tuple[Records, int]:
     """The sequences of padded inputs, and the size of their time axis.
 
@@ -133,12 +133,12 @@ def from_padded(
     """
     fix = "A list of sequences goes without `sequence_length`."
     axes = f"{axes_of(time_major)}. {fix}"
-    as_leaf = lambda name, leaf: as_host_array(where, name, leaf, 2, axes)
+    as_leaf = lambda name, leaf: as_host_array(caller, name, leaf, 2, axes)
     arrays, structure = jax.tree.flatten(map_named("inputs", as_leaf, inputs))
     time, batch_size = time_and_batch(
-        where, jax.tree.unflatten(structure, arrays), time_major, fix
+        caller, jax.tree.unflatten(structure, arrays), time_major, fix
     )
-    lengths = host_lengths(where, sequence_length, batch_size).clip(max=time)
+    lengths = host_lengths(caller, sequence_length, batch_size).clip(max=time)
     arrays = [np.swapaxes(x, 0, 1) if time_major else x for x in arrays]
     leaves = [[x[i, :n] for x in arrays] for i, n in enumerate(lengths.tolist())]
     like = [np.empty((0, *x.shape[2:]), x.dtype) for x in arrays]

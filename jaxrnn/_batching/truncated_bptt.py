@@ -14,7 +14,7 @@ from .._base.serialization import serializable
 from .._base.trees import check_structure, map_named, named_leaves
 from .._base.typing import Array, PyTree
 
-_WHERE = "truncated_bptt"
+_CALLER = "truncated_bptt"
 
 
 @serializable
@@ -136,20 +136,20 @@ class TruncatedBPTT:
     def _check(self, params: PyTree, carry: Any, window: PyTree) -> None:
         if not isinstance(carry, TruncatedCarry):
             raise TypeError(
-                f"{_WHERE}: `carry` must come from `init` or from the call before, got "
-                f"{describe(carry)}."
+                f"{_CALLER}: `carry` must come from `init` or from the call before, "
+                f"got {describe(carry)}."
             )
         leaves = jax.tree.leaves(carry.windows)
         count = leaves[0].shape[0] if leaves else 0
         if count != self.reach - 1:
             raise ValueError(
-                f"{_WHERE}: `carry` must be made for reach={self.reach}, got one with "
+                f"{_CALLER}: `carry` must be made for reach={self.reach}, got one with "
                 f"{count} windows. Make it by `init`."
             )
         for name, leaf in named_leaves("params", params):
             if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
                 raise TypeError(
-                    f"{_WHERE}: `{name}` must be floating to have a gradient, got "
+                    f"{_CALLER}: `{name}` must be floating to have a gradient, got "
                     f"{describe(leaf)}. Cast it, or let `loss` close over it."
                 )
         if self.reach > 1:
@@ -224,14 +224,14 @@ def truncated_bptt(
     BPTT(k2; k1); Sutskever 2013, "Training recurrent neural networks".
     """
     if not callable(loss):
-        raise TypeError(f"{_WHERE}: `loss` must be callable, got {describe(loss)}.")
-    reach = as_count(_WHERE, "reach", reach, fix="It is `k2 // k1`.")
-    return TruncatedBPTT(loss, reach, as_bool(_WHERE, "has_aux", has_aux))
+        raise TypeError(f"{_CALLER}: `loss` must be callable, got {describe(loss)}.")
+    reach = as_count(_CALLER, "reach", reach, fix="It is `k2 // k1`.")
+    return TruncatedBPTT(loss, reach, as_bool(_CALLER, "has_aux", has_aux))
 
 
 def _as_arrays(name: str, tree: PyTree) -> PyTree:
     """The nest with arrays as leaves; None stays None."""
-    as_leaf = lambda name, x: None if x is None else as_array(_WHERE, name, x)
+    as_leaf = lambda name, x: None if x is None else as_array(_CALLER, name, x)
     return map_named(name, as_leaf, tree)
 
 
@@ -258,24 +258,24 @@ def _state_of(result: Any, has_aux: bool) -> PyTree:
         if isinstance(result, tuple):
             got = f"({', '.join(map(describe, result))})"
         fix = "" if has_aux else " More values need `has_aux=True`."
-        raise TypeError(f"{_WHERE}: `loss` must return {form}, got {got}.{fix}")
+        raise TypeError(f"{_CALLER}: `loss` must return {form}, got {got}.{fix}")
     value = result[0]
     if getattr(value, "shape", None) != () or not jnp.issubdtype(
         value.dtype, jnp.floating
     ):
         raise TypeError(
-            f"{_WHERE}: `loss` must return {form} with a real scalar `value`, got "
+            f"{_CALLER}: `loss` must return {form} with a real scalar `value`, got "
             f"{describe(value)}."
         )
     return result[1][0] if has_aux else result[1]
 
 
 def _check_like(name: str, want: PyTree, got: PyTree, fix: str) -> None:
-    check_structure(f"{_WHERE}: `{name}`", want, got, strict=True, fix=fix)
+    check_structure(f"{_CALLER}: `{name}`", want, got, strict=True, fix=fix)
     pairs = zip(named_leaves(name, want), named_leaves(name, got), strict=True)
     for (full, like), (_, leaf) in pairs:
         if like is not None and (like.shape, like.dtype) != (leaf.shape, leaf.dtype):
             raise ValueError(
-                f"{_WHERE}: `{full}` must be {describe(like)}, got {describe(leaf)}. "
+                f"{_CALLER}: `{full}` must be {describe(like)}, got {describe(leaf)}. "
                 f"{fix}"
             )

@@ -26,7 +26,7 @@ from .._time.steps import rows_of
 from .host import as_source, axes_of, check_known, cut, host_lengths, time_and_batch
 from .packed_sequences import PackedSequences, check_first_axis, check_whole
 
-_WHERE = "windows"
+_CALLER = "windows"
 
 
 class LazyWindows(Sequence[Any]):
@@ -140,20 +140,20 @@ class PackedWindow:
             ValueError: If the two disagree in structure, shapes or dtypes.
             TypeError: If a leaf is not an array.
         """
-        where = "PackedWindow.start_from"
-        old = as_state(where, "row_state", row_state)
-        new = as_state(where, "fresh_state", fresh_state)
+        caller = "PackedWindow.start_from"
+        old = as_state(caller, "row_state", row_state)
+        new = as_state(caller, "fresh_state", fresh_state)
         fix = "So is `row_state`."
-        check_structure(f"{where}: `fresh_state`", old, new, strict=True, fix=fix)
+        check_structure(f"{caller}: `fresh_state`", old, new, strict=True, fix=fix)
         named_new = named_leaves("fresh_state", new)
         pairs = zip(named_leaves("row_state", old), named_new, strict=True)
         for (name, leaf), (fresh_name, fresh) in pairs:
-            check_first_axis(where, name, leaf, "rows", self.rows)
+            check_first_axis(caller, name, leaf, "rows", self.rows)
             like = (fresh.shape[1:], fresh.dtype) == (leaf.shape[1:], leaf.dtype)
             if not (like and fresh.ndim and fresh.shape[0] in (1, self.new)):
                 want = f"{leaf.dtype}{[self.new, *leaf.shape[1:]]}"
                 raise ValueError(
-                    f"{where}: `{fresh_name}` must be {want}, a row for each sequence "
+                    f"{caller}: `{fresh_name}` must be {want}, a row for each sequence "
                     f"that may start, or have one row for all, got {describe(fresh)}."
                 )
         each = lambda fresh: jnp.broadcast_to(fresh, (self.new, *fresh.shape[1:]))
@@ -173,10 +173,10 @@ class PackedWindow:
             ValueError: If the first axis of a leaf is not that of all parts.
             TypeError: If a leaf is not an array.
         """
-        where = "PackedWindow.row_state"
-        states = as_state(where, "states", states)
+        caller = "PackedWindow.row_state"
+        states = as_state(caller, "states", states)
         for name, leaf in named_leaves("states", states):
-            check_first_axis(where, name, leaf, "parts", self.part_of.shape[0])
+            check_first_axis(caller, name, leaf, "parts", self.part_of.shape[0])
         return rows_of(states, jnp.asarray(self.last))
 
     def __repr__(self) -> str:
@@ -227,23 +227,23 @@ def windows(
         Window(start=4, inputs=(float32[2, 4, 3], int32[2, 4])) [4 1]
         Window(start=8, inputs=(float32[2, 4, 3], int32[2, 4])) [2 0]
     """
-    size = as_count(_WHERE, "size", size, fix="It is the number of steps of a window.")
-    check_time_major(_WHERE, time_major)
+    size = as_count(_CALLER, "size", size, fix="It is the number of steps of a window.")
+    check_time_major(_CALLER, time_major)
     if isinstance(inputs, PackedSequences):
         if sequence_length is not None or time_major:
             raise ValueError(
-                f"{_WHERE}: `sequence_length` and `time_major` must not be given with "
+                f"{_CALLER}: `sequence_length` and `time_major` must not be given with "
                 "PackedSequences, which have their own. Leave them out."
             )
         make = functools.partial(windows, inputs, size)
-        return LazyWindows(*packed_windows(_WHERE, inputs, size), make)
+        return LazyWindows(*packed_windows(_CALLER, inputs, size), make)
     axes = f"{axes_of(time_major)}."
-    inputs = map_named("inputs", lambda n, x: as_source(_WHERE, n, x, axes), inputs)
-    time, batch_size = time_and_batch(_WHERE, inputs, time_major)
+    inputs = map_named("inputs", lambda n, x: as_source(_CALLER, n, x, axes), inputs)
+    time, batch_size = time_and_batch(_CALLER, inputs, time_major)
     if sequence_length is None:
         lengths = np.full(batch_size, time) if time % size else None
     else:
-        lengths = host_lengths(_WHERE, sequence_length, batch_size).clip(max=time)
+        lengths = host_lengths(_CALLER, sequence_length, batch_size).clip(max=time)
 
     def window(start: int) -> Window:
         steps = jax.tree.map(lambda x: cut(x, start, size, time_major), inputs)
@@ -257,7 +257,7 @@ def windows(
 
 
 def packed_windows(
-    where: str, packed: PackedSequences, size: int
+    caller: str, packed: PackedSequences, size: int
 ) -> tuple[Callable[[int], PackedWindow], range]:
     """A function from a step to the window that starts there, and all such steps.
 
@@ -265,9 +265,9 @@ def packed_windows(
         TypeError: If `packed` is traced.
         ValueError: If it is a stack, or not whole.
     """
-    check_whole(where, "inputs", packed)
+    check_whole(caller, "inputs", packed)
     for name, leaf in named_leaves("inputs", packed):
-        check_known(where, name, leaf)
+        check_known(caller, name, leaf)
     packed = jax.tree.map(np.asarray, packed)
     starts_in = packed.offset[packed.sequence_length > 0] // size
     new = np.bincount(starts_in, minlength=1).max().item()

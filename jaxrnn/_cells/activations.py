@@ -40,7 +40,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def resolve_activation(
-    where: str, activation: Activation | str | None, name: str = "activation"
+    caller: str, activation: Activation | str | None, name: str = "activation"
 ) -> Activation:
     """The function that `activation` names: tanh for None, Keras's for a string.
 
@@ -56,13 +56,13 @@ def resolve_activation(
     if isinstance(activation, str):
         if activation not in ACTIVATIONS:
             raise ValueError(
-                f"{where}: `{name}` must be one of {', '.join(ACTIVATIONS)}, got "
+                f"{caller}: `{name}` must be one of {', '.join(ACTIVATIONS)}, got "
                 f"{activation!r}. Or pass the function itself."
             )
         return ACTIVATIONS[activation]
     if not is_function(activation):
         raise TypeError(
-            f"{where}: `{name}` must be None, a name or a function, got "
+            f"{caller}: `{name}` must be None, a name or a function, got "
             f"{describe(activation)}."
         )
     return activation

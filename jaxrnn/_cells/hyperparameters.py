@@ -18,7 +18,7 @@ from .activations import ACTIVATIONS, resolve_activation
 from .step_checks import check_floating
 
 Check = Callable[[str, str, Any], Any]
-"""`check(where, name, value)` returns the value that a cell keeps, or raises."""
+"""`check(caller, name, value)` returns the value that a cell keeps, or raises."""
 
 
 def set_common_fields(cell: Any) -> None:
@@ -75,30 +75,30 @@ def optional(check: Check) -> Check:
     return lambda *args: None if args[-1] is None else check(*args)
 
 
-def as_size(where: str, name: str, value: Any) -> int:
+def as_size(caller: str, name: str, value: Any) -> int:
     """A number of units; there may be none."""
-    return as_count(where, name, value, 0, "")
+    return as_count(caller, name, value, 0, "")
 
 
 def _required(test: Callable[[Any], bool], words: str, fix: str = "") -> Check:
-    def check(where: str, name: str, value: Any) -> Any:
+    def check(caller: str, name: str, value: Any) -> Any:
         if not test(value):
             got = describe(value)
-            raise TypeError(f"{where}: `{name}` must be {words}, got {got}.{fix}")
+            raise TypeError(f"{caller}: `{name}` must be {words}, got {got}.{fix}")
         return value
 
     return check
 
 
-def _as_floating(where: str, name: str, value: Any) -> DType:
-    dtype = as_dtype(where, value, name)
-    check_floating(where, name, dtype)
+def _as_floating(caller: str, name: str, value: Any) -> DType:
+    dtype = as_dtype(caller, value, name)
+    check_floating(caller, name, dtype)
     return dtype
 
 
 as_function = _required(is_function, "a function")
 as_string = _required(lambda value: isinstance(value, str), "a string")
-_activation: Check = lambda where, name, value: resolve_activation(where, value, name)
+_activation: Check = lambda caller, name, value: resolve_activation(caller, value, name)
 _initializer = optional(
     _required(
         is_function, "a function (key, shape, dtype)", " See jax.nn.initializers."

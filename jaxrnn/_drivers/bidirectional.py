@@ -71,15 +71,15 @@ def bidirectional_dynamic_rnn(
     `tf.compat.v1.nn.bidirectional_dynamic_rnn`. Nested outputs are reversed leaf by
     leaf, where TensorFlow packs them into one array.
     """
-    where = "bidirectional_dynamic_rnn"
-    check_is_cell(where, "cell_fw", cell_fw)
-    check_is_cell(where, "cell_bw", cell_bw)
-    check_not_packed(where, inputs)
-    inputs = as_sequences(where, inputs, time_major)
-    check_states_of_both(where, initial_state_fw, initial_state_bw, dtype)
+    caller = "bidirectional_dynamic_rnn"
+    check_is_cell(caller, "cell_fw", cell_fw)
+    check_is_cell(caller, "cell_bw", cell_bw)
+    check_not_packed(caller, inputs)
+    inputs = as_sequences(caller, inputs, time_major)
+    check_states_of_both(caller, initial_state_fw, initial_state_bw, dtype)
     batch_axis = 1 if time_major else 0
     time = jax.tree.leaves(inputs)[0].shape[1 - batch_axis]
-    lengths = lengths_for(where, sequence_length, inputs, time, batch_axis)
+    lengths = lengths_for(caller, sequence_length, inputs, time, batch_axis)
 
     options = dtype, parallel_iterations, swap_memory, time_major
     dynamic = functools.partial(dynamic_rnn, implementation=implementation)
@@ -87,13 +87,13 @@ def bidirectional_dynamic_rnn(
     def run(
         cell: RNNCellLike, inputs: PyTree, state: PyTree, scope: str
     ) -> tuple[PyTree, PyTree]:
-        with noting(f"{where}: `cell` is `cell_{scope}`."):
+        with noting(f"{caller}: `cell` is `cell_{scope}`."):
             return dynamic(cell, inputs, lengths, state, *options, scope)
 
     def reverse(tree: PyTree) -> PyTree:
         return masking.reverse_sequence(tree, lengths, time_major)
 
-    with jax.named_scope(as_scope(where, scope, "bidirectional_rnn")):
+    with jax.named_scope(as_scope(caller, scope, "bidirectional_rnn")):
         output_fw, state_fw = run(cell_fw, inputs, initial_state_fw, "fw")
         output_bw, state_bw = run(cell_bw, reverse(inputs), initial_state_bw, "bw")
         return (output_fw, reverse(output_bw)), (state_fw, state_bw)
@@ -142,13 +142,13 @@ def static_bidirectional_rnn(
 
     Source: arXiv:1303.5778; `tf.compat.v1.nn.static_bidirectional_rnn`.
     """
-    where = "static_bidirectional_rnn"
-    check_is_cell(where, "cell_fw", cell_fw)
-    check_is_cell(where, "cell_bw", cell_bw)
-    steps = checked_steps(where, inputs, "bidirectional_dynamic_rnn")
-    with jax.named_scope(as_scope(where, scope, "bidirectional_rnn")):
+    caller = "static_bidirectional_rnn"
+    check_is_cell(caller, "cell_fw", cell_fw)
+    check_is_cell(caller, "cell_bw", cell_bw)
+    steps = checked_steps(caller, inputs, "bidirectional_dynamic_rnn")
+    with jax.named_scope(as_scope(caller, scope, "bidirectional_rnn")):
         return unrolled_both_ways(
-            where,
+            caller,
             (cell_fw, cell_bw),
             steps,
             (initial_state_fw, initial_state_bw),
@@ -158,7 +158,7 @@ def static_bidirectional_rnn(
 
 
 def unrolled_both_ways(
-    where: str,
+    caller: str,
     cells: tuple[RNNCellLike, RNNCellLike],
     steps: list[PyTree],
     states: tuple[PyTree, PyTree],
@@ -166,48 +166,48 @@ def unrolled_both_ways(
     sequence_length: Lengths | None,
 ) -> tuple[list[PyTree], PyTree, PyTree]:
     """`static_bidirectional_rnn` on checked steps, without its warning."""
-    check_states_of_both(where, *states, dtype)
+    check_states_of_both(caller, *states, dtype)
     first = stacked(steps[:1])
-    lengths = lengths_for(where, sequence_length, first, len(steps), batch_axis=1)
+    lengths = lengths_for(caller, sequence_length, first, len(steps), batch_axis=1)
 
     def run(
         cell: RNNCellLike, steps: list[PyTree], state: PyTree, scope: str
     ) -> tuple[list[PyTree], PyTree]:
-        with noting(f"{where}: `cell` is `cell_{scope}`."):
-            return unrolled(where, cell, steps, state, dtype, lengths, scope)
+        with noting(f"{caller}: `cell` is `cell_{scope}`."):
+            return unrolled(caller, cell, steps, state, dtype, lengths, scope)
 
     (cell_fw, cell_bw), (state_fw, state_bw) = cells, states
     output_fw, state_fw = run(cell_fw, steps, state_fw, "fw")
-    reversed_steps = _reversed(where, "inputs", steps, lengths)
+    reversed_steps = _reversed(caller, "inputs", steps, lengths)
     output_bw, state_bw = run(cell_bw, reversed_steps, state_bw, "bw")
-    output_bw = _reversed(where, "outputs", output_bw, lengths)
+    output_bw = _reversed(caller, "outputs", output_bw, lengths)
     pairs = zip(output_fw, output_bw, strict=True)
-    return [joined(where, fw, bw, 1) for fw, bw in pairs], state_fw, state_bw
+    return [joined(caller, fw, bw, 1) for fw, bw in pairs], state_fw, state_bw
 
 
-def joined(where: str, fw: PyTree, bw: PyTree, axis: int) -> PyTree:
+def joined(caller: str, fw: PyTree, bw: PyTree, axis: int) -> PyTree:
     """The leaves of two outputs concatenated along `axis`.
 
     Raises:
         ValueError: If the structures differ, or sizes along axes other than `axis`.
     """
-    check_structure(f"{where}: the output of `cell_bw`", fw, bw, strict=False)
+    check_structure(f"{caller}: the output of `cell_bw`", fw, bw, strict=False)
     join = lambda *pair: jnp.concatenate(pair, axis)
-    with noting(f"{where}: raised as outputs were concatenated along axis {axis}."):
+    with noting(f"{caller}: raised as outputs were concatenated along axis {axis}."):
         return jax.tree.map(join, fw, with_structure(fw, bw))
 
 
 def _reversed(
-    where: str, name: str, steps: list[PyTree], lengths: Array | None
+    caller: str, name: str, steps: list[PyTree], lengths: Array | None
 ) -> list[PyTree]:
     """The steps, the first `length` steps of each row in reverse order."""
     if lengths is None:
         return steps[::-1]
     for step in steps[1:]:
         check_structure(
-            f"{where}: with lengths each step of `{name}`", steps[0], step, True
+            f"{caller}: with lengths each step of `{name}`", steps[0], step, True
         )
-    with noting(f"{where}: with lengths the shapes of all `{name}` must agree."):
+    with noting(f"{caller}: with lengths the shapes of all `{name}` must agree."):
         xs = stacked(steps)
     xs = masking.reverse_sequence(xs, lengths, time_major=True)
     return [jax.tree.map(lambda x, t=t: x[t], xs) for t in range(len(steps))]

@@ -100,27 +100,27 @@ def dynamic_rnn(
 
     Source: `tf.compat.v1.nn.dynamic_rnn`.
     """
-    where = "dynamic_rnn"
-    check_is_cell(where, "cell", cell)
-    check_implementation(where, implementation)
-    unroll = as_unroll(where, parallel_iterations)
-    strategy = as_strategy(where, "swap_memory", swap_memory)
-    check_not_packed(where, inputs)
-    inputs = as_sequences(where, inputs, time_major)
+    caller = "dynamic_rnn"
+    check_is_cell(caller, "cell", cell)
+    check_implementation(caller, implementation)
+    unroll = as_unroll(caller, parallel_iterations)
+    strategy = as_strategy(caller, "swap_memory", swap_memory)
+    check_not_packed(caller, inputs)
+    inputs = as_sequences(caller, inputs, time_major)
     axis = 0 if time_major else 1
     shape = jax.tree.leaves(inputs)[0].shape
-    lengths = as_lengths(where, sequence_length, shape[1 - axis])
+    lengths = as_lengths(caller, sequence_length, shape[1 - axis])
     if initial_state is not None:
         initial_state = with_capacity_for(initial_state, shape[axis])
-        initial_state = as_state(where, "initial_state", initial_state)
-    dtype = output_dtype(where, initial_state, dtype)
-    with jax.named_scope(as_scope(where, scope, "rnn")):
+        initial_state = as_state(caller, "initial_state", initial_state)
+    dtype = output_dtype(caller, initial_state, dtype)
+    with jax.named_scope(as_scope(caller, scope, "rnn")):
         return over_time(
             cell,
             inputs,
             lengths,
             initial_state,
-            where=where,
+            caller=caller,
             dtype=dtype,
             unroll=unroll,
             axis=axis,

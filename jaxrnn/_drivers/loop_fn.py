@@ -186,13 +186,13 @@ def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyT
     return jax.tree.map(emitted, template, is_leaf=is_opaque)
 
 
-def as_like(where: str, name: str, tree: Any, like: PyTree, fix: str = "") -> PyTree:
+def as_like(caller: str, name: str, tree: Any, like: PyTree, fix: str = "") -> PyTree:
     """The tree as arrays, which must have the structure, dtypes and shapes of `like`.
 
     A TensorArray must have the arguments of the one in `like`; it may have grown.
 
     Args:
-        where: The function, for messages.
+        caller: The function, for messages.
         name: What the tree is.
         tree: A nest that the user returned.
         like: What there was at time 0.
@@ -204,30 +204,30 @@ def as_like(where: str, name: str, tree: Any, like: PyTree, fix: str = "") -> Py
     """
     if tree is None:
         raise ValueError(
-            f"{where}: `{name}` must have the structure {describe_structure(like)} as "
+            f"{caller}: `{name}` must have the structure {describe_structure(like)} as "
             f"at time 0, got None. {fix}".rstrip()
         )
-    check_structure(f"{where}: `{name}`", opaque(like), opaque(tree), True, fix)
+    check_structure(f"{caller}: `{name}`", opaque(like), opaque(tree), True, fix)
     wanted = jax.tree.leaves(like, is_leaf=is_tensor_array)
     pairs = zip(named_leaves(name, tree, is_opaque), wanted, strict=True)
-    leaves = [_leaf_like(where, *named, want, fix) for named, want in pairs]
+    leaves = [_leaf_like(caller, *named, want, fix) for named, want in pairs]
     structure = jax.tree.structure(tree, is_leaf=is_opaque)
     return jax.tree.unflatten(structure, leaves)
 
 
-def _leaf_like(where: str, name: str, leaf: Any, like: Any, fix: str) -> Any:
+def _leaf_like(caller: str, name: str, leaf: Any, like: Any, fix: str) -> Any:
     if is_tensor_array(leaf) or is_tensor_array(like):
         if not (is_tensor_array(like) and is_like(like, leaf)):
             raise ValueError(
-                f"{where}: `{name}` must be {like!r} as at time 0, or result from "
+                f"{caller}: `{name}` must be {like!r} as at time 0, or result from "
                 f"writes to it, got {leaf!r}."
             )
         return leaf
-    array = cast_if_weak(as_array(where, name, leaf), like.dtype)
+    array = cast_if_weak(as_array(caller, name, leaf), like.dtype)
     for kind, error in (("dtype", TypeError), ("shape", ValueError)):
         if getattr(array, kind) != getattr(like, kind):
             raise error(
-                f"{where}: `{name}` must have {kind} {getattr(like, kind)} as at time "
+                f"{caller}: `{name}` must have {kind} {getattr(like, kind)} as at time "
                 f"0, got {describe(array)}. {fix}".rstrip()
             )
     return array

@@ -17,7 +17,7 @@ from ..memory import Keep, Nested, Offload, Recompute, Strategy
 from ..memory._strategy import as_strategy, plan_of
 from .dynamic_rnn import dynamic_rnn
 
-_WHERE = "memory_plan"
+_CALLER = "memory_plan"
 _USUAL = (
     Keep(),
     Recompute(1),
@@ -147,19 +147,21 @@ def memory_plan(
         >>> plan.rows[0].saved.device // 2**20
         48
     """
-    check_time_major(_WHERE, time_major)
+    check_time_major(_CALLER, time_major)
     if not isinstance(strategies, list | tuple):
         raise TypeError(
-            f"{_WHERE}: `strategies` must be a list of them, got "
+            f"{_CALLER}: `strategies` must be a list of them, got "
             f"{describe(strategies)}. For example `[Keep(), True]`."
         )
     planned = [
-        as_strategy(_WHERE, f"strategies[{i}]", s) for i, s in enumerate(strategies)
+        as_strategy(_CALLER, f"strategies[{i}]", s) for i, s in enumerate(strategies)
     ]
-    inputs = _as_inputs(inputs_shape, as_dtype(_WHERE, dtype or jnp.float32))
+    inputs = _as_inputs(inputs_shape, as_dtype(_CALLER, dtype or jnp.float32))
     leaves, axis = jax.tree.leaves(inputs), 0 if time_major else 1
     floats = list(filter(is_float, leaves))
-    dtype = as_dtype(_WHERE, dtype or (widest_dtype(floats) if floats else jnp.float32))
+    dtype = as_dtype(
+        _CALLER, dtype or (widest_dtype(floats) if floats else jnp.float32)
+    )
     bind, params = _with_params(cell, inputs, dtype, axis)
 
     def loss(params: Params, inputs: PyTree, strategy: Any = False) -> Any:
@@ -235,13 +237,13 @@ def _as_inputs(shape: Any, dtype: DType) -> PyTree:
     for leaf in leaves or [shape]:
         if not hasattr(leaf, "shape") or len(leaf.shape) < 3:
             raise ValueError(
-                f"{_WHERE}: `inputs_shape` must have rank at least 3, [batch, time, "
+                f"{_CALLER}: `inputs_shape` must have rank at least 3, [batch, time, "
                 f"...], got {describe(leaf)}. Pass a shape, an array or a nest of "
                 "arrays."
             )
         if not all(0 < n <= INT32_MAX for n in leaf.shape):
             raise ValueError(
-                f"{_WHERE}: `inputs_shape` must have sizes from 1 to {INT32_MAX}, got "
+                f"{_CALLER}: `inputs_shape` must have sizes from 1 to {INT32_MAX}, got "
                 f"{describe(leaf)}."
             )
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shape)
@@ -261,7 +263,7 @@ def _with_params(
     makes_params = ("init", "bind", "state_size")  # Cells of Flax have no `state_size`.
     if isinstance(cell, type) or not all(hasattr(cell, n) for n in makes_params):
         raise TypeError(
-            f"{_WHERE}: `cell` must be a cell of jaxrnn, got {describe(cell)}. It has "
+            f"{_CALLER}: `cell` must be a cell of jaxrnn, got {describe(cell)}. It has "
             "to make its parameters from shapes alone."
         )
     step = jax.eval_shape(lambda xs: first_inputs(xs, axis), inputs)

@@ -42,7 +42,7 @@ def _run(
     state: PyTree,
     restarts: Restarts | None = None,
     *,
-    where: str,
+    caller: str,
     dtype: DType,
     unroll: int,
     axis: int,
@@ -58,23 +58,23 @@ def _run(
         state: The initial state, or None for the zero state.
         restarts: Where further sequences start within the rows, if any do; then the
             states after every step are returned in place of those after the last.
-        where: The driver, for messages.
+        caller: The driver, for messages.
         dtype: The dtype of the zero state and of the outputs.
         unroll: The number of steps unrolled in each iteration of a scan.
         axis: The time axis, 0 or 1.
         strategy: Which residuals of the steps are saved for derivatives.
         implementation: What runs an affine cell, a name or None.
     """
-    inputs = whole_features(where, inputs, (cell, lengths, state), 1 - axis)
+    inputs = whole_features(caller, inputs, (cell, lengths, state), 1 - axis)
     leaf = jax.tree.leaves(inputs)[0]
     time, batch_size = leaf.shape[axis], leaf.shape[1 - axis]
     if state is None:
-        state = with_capacity_for(zero_state(where, cell, batch_size, dtype), time)
+        state = with_capacity_for(zero_state(caller, cell, batch_size, dtype), time)
     given, inputs_0 = state, masking.first_inputs(inputs, axis)
     cell, lengths, state = lay_out(cell, inputs_0, lengths, state)
     state = started(cell, state)
     apply_sequence = getattr(cell, "apply_sequence", None)
-    state = probe(where, cell, inputs_0, state, dtype, strict=lengths is not None)
+    state = probe(caller, cell, inputs_0, state, dtype, strict=lengths is not None)
     full_state, state = state, without_read_only(state)
     if has_read_only(full_state):
         apply_sequence = None  # It would be given the state without them.
@@ -106,5 +106,5 @@ def _run(
 
 _run_compiled = jax.jit(
     _run,
-    static_argnames=("where", "dtype", "unroll", "axis", "strategy", "implementation"),
+    static_argnames=("caller", "dtype", "unroll", "axis", "strategy", "implementation"),
 )

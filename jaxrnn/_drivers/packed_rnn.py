@@ -20,7 +20,7 @@ from .._time.steps import Restarts, rows_of
 from ..memory._strategy import Strategy, as_strategy
 from .over_time import over_time
 
-_WHERE = "packed_rnn"
+_CALLER = "packed_rnn"
 
 
 def packed_rnn(
@@ -77,41 +77,41 @@ def packed_rnn(
         >>> packed.unpack(outputs).shape, state.h.shape
         ((4, 7, 5), (4, 5))
     """
-    check_is_cell(_WHERE, "cell", cell)
-    strategy = as_strategy(_WHERE, "swap_memory", swap_memory)
+    check_is_cell(_CALLER, "cell", cell)
+    strategy = as_strategy(_CALLER, "swap_memory", swap_memory)
     if not isinstance(packed, PackedSequences):
         raise TypeError(
-            f"{_WHERE}: `packed` must come from `pack_sequences`, got "
+            f"{_CALLER}: `packed` must come from `pack_sequences`, got "
             f"{describe(packed)}. For a window, pass `window.packed`."
         )
-    check_whole(_WHERE, "packed", packed)
+    check_whole(_CALLER, "packed", packed)
     if initial_state is not None:
-        initial_state = as_state(_WHERE, "initial_state", initial_state)
+        initial_state = as_state(_CALLER, "initial_state", initial_state)
         if has_read_only(initial_state):
             raise ValueError(
-                f"{_WHERE}: `initial_state` must not hold a memory, which belongs to "
+                f"{_CALLER}: `initial_state` must not hold a memory, which belongs to "
                 "one sequence, and rows hold several. Run the sequences as rows, by "
                 "`dynamic_rnn` with lengths."
             )
-    dtype = output_dtype(_WHERE, initial_state, dtype)
+    dtype = output_dtype(_CALLER, initial_state, dtype)
     count = packed.sequence_length.shape[0]
     if initial_state is None:
-        initial_state = zero_state(_WHERE, cell, count, dtype)
+        initial_state = zero_state(_CALLER, cell, count, dtype)
     for name, leaf in named_leaves("initial_state", initial_state):
-        check_first_axis(_WHERE, name, leaf, "sequences", count)
+        check_first_axis(_CALLER, name, leaf, "sequences", count)
     inputs = jax.tree.map(jnp.asarray, packed.inputs)
     # Before the loop, as in `as_varying_as`: sequences start at any step.
     initial_state = as_varying_as(inputs, initial_state)
     axis = 0 if packed.time_major else 1
     restarts = Restarts(jnp.asarray(packed.starts), initial_state)
-    with jax.named_scope(as_scope(_WHERE, scope, "rnn")):
+    with jax.named_scope(as_scope(_CALLER, scope, "rnn")):
         outputs, states = over_time(
             cell,
             inputs,
             jnp.asarray(packed.lengths),
             _first_states(restarts, axis),
             restarts,
-            where=_WHERE,
+            caller=_CALLER,
             dtype=dtype,
             unroll=1,
             axis=axis,

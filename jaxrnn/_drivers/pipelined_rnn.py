@@ -29,7 +29,7 @@ from .stages import (
 )
 from .ticks import run_ticks
 
-_WHERE = "pipelined_rnn"
+_CALLER = "pipelined_rnn"
 
 
 def pipelined_rnn(
@@ -118,34 +118,34 @@ def pipelined_rnn(
     Source: the schedule of arXiv:1811.06965, over chunks of time in place of rows;
     layers of a recurrent stack on several devices: arXiv:1609.08144, section 3.
     """
-    check_is_cell(_WHERE, "cell", cell)
-    check_is_bound(_WHERE, cell)
-    check_implementation(_WHERE, implementation)
-    check_not_packed(_WHERE, inputs)
-    chunk = as_count(_WHERE, "chunk", chunk, fix="It is a number of steps.")
-    inputs = as_sequences(_WHERE, inputs, time_major)
+    check_is_cell(_CALLER, "cell", cell)
+    check_is_bound(_CALLER, cell)
+    check_implementation(_CALLER, implementation)
+    check_not_packed(_CALLER, inputs)
+    chunk = as_count(_CALLER, "chunk", chunk, fix="It is a number of steps.")
+    inputs = as_sequences(_CALLER, inputs, time_major)
     batch_axis = 1 if time_major else 0
     batch_size = jax.tree.leaves(inputs)[0].shape[batch_axis]
-    lengths = as_lengths(_WHERE, sequence_length, batch_size)
+    lengths = as_lengths(_CALLER, sequence_length, batch_size)
     if initial_state is not None:
-        initial_state = as_state(_WHERE, "initial_state", initial_state)
-    dtype = output_dtype(_WHERE, initial_state, dtype)
+        initial_state = as_state(_CALLER, "initial_state", initial_state)
+    dtype = output_dtype(_CALLER, initial_state, dtype)
     options = {
         "dtype": dtype,
-        "strategy": as_strategy(_WHERE, "swap_memory", swap_memory),
+        "strategy": as_strategy(_CALLER, "swap_memory", swap_memory),
         "implementation": implementation,
     }
-    check_stages(_WHERE, axis_name)
-    check_inputs(_WHERE, cell, inputs, dtype, axis_name)
+    check_stages(_CALLER, axis_name)
+    check_inputs(_CALLER, cell, inputs, dtype, axis_name)
     # Rows that are divided over another axis draw noise of their own.
     cell = cell_of_device(cell, inputs)
-    layers = layers_of_stage(_WHERE, cell, axis_name)
+    layers = layers_of_stage(_CALLER, cell, axis_name)
     if initial_state is None:
-        states = [zero_state(_WHERE, cell, batch_size, dtype)] * len(layers)
+        states = [zero_state(_CALLER, cell, batch_size, dtype)] * len(layers)
     else:
         count, size = len(layers), cell.state_size
-        states = states_of_stage(_WHERE, initial_state, size, count, axis_name)
-    with jax.named_scope(as_scope(_WHERE, scope, _WHERE)):
+        states = states_of_stage(_CALLER, initial_state, size, count, axis_name)
+    with jax.named_scope(as_scope(_CALLER, scope, _CALLER)):
         swap = lambda x: jnp.swapaxes(x, 0, 1 - batch_axis)
         xs = jax.tree.map(swap, inputs)
         run = functools.partial(_run_chunk, chunk=chunk, **options)
@@ -198,7 +198,7 @@ def _run_chunk(
     for layer, state in zip(layers, states, strict=True):
         here: Any = dataclasses.replace(layer, offset=start)
         inputs, state = over_time(
-            here, inputs, lengths, state, where=_WHERE, unroll=1, axis=0, **options
+            here, inputs, lengths, state, caller=_CALLER, unroll=1, axis=0, **options
         )
         new_states.append(state)
     return inputs, new_states

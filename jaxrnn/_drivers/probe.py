@@ -23,7 +23,7 @@ _KEPT = (
 
 
 def probe(
-    where: str,
+    caller: str,
     cell: Any,
     inputs: PyTree,
     state: PyTree,
@@ -36,7 +36,7 @@ def probe(
     the shape that their elements have after it.
 
     Args:
-        where: The driver, for messages.
+        caller: The driver, for messages.
         cell: The cell.
         inputs: One step of inputs.
         state: The state before the step.
@@ -49,40 +49,40 @@ def probe(
             `cell.output_size`.
         TypeError: If dtypes or, when `strict`, kinds of sequence do.
     """
-    output, new_state = _one_step(where, cell, inputs, state)
+    output, new_state = _one_step(caller, cell, inputs, state)
     state = with_known_shapes(state, lambda: new_state)
     check_structure(
-        f"{where}: the state that `cell` returns",
+        f"{caller}: the state that `cell` returns",
         state,
         new_state,
         strict,
         "Give an `initial_state` of the structure that it returns; for an LSTM, "
         "`LSTMStateTuple(c, h)`.",
     )
-    _check_state(where, state, new_state)
+    _check_state(caller, state, new_state)
     batch = jax.tree.leaves(inputs)[0].shape[0]
     if strict:
-        _check_rows(where, state, batch)
+        _check_rows(caller, state, batch)
     size = cell.output_size
     check_structure(
-        f"{where}: the output of `cell` (by `output_size`)", size, output, strict
+        f"{caller}: the output of `cell` (by `output_size`)", size, output, strict
     )
-    _check_output(where, size, output, batch, output_dtype)
+    _check_output(caller, size, output, batch, output_dtype)
     return state
 
 
-def _one_step(where: str, cell: Any, inputs: PyTree, state: PyTree) -> tuple:
+def _one_step(caller: str, cell: Any, inputs: PyTree, state: PyTree) -> tuple:
     """The types of `(output, new_state)`."""
     with noting(
-        f"{where}: raised by one step of `cell`, called with inputs "
+        f"{caller}: raised by one step of `cell`, called with inputs "
         f"{_describe_all(inputs)} and state (the initial one) "
         f"{_describe_all(state)}."
     ):
         result = jax.eval_shape(lambda x, s: cell(x, s), inputs, state)
-    return as_pair(where, result)
+    return as_pair(caller, result)
 
 
-def as_pair(where: str, result: Any) -> tuple[PyTree, PyTree]:
+def as_pair(caller: str, result: Any) -> tuple[PyTree, PyTree]:
     """The output and the new state that a cell returned.
 
     Raises:
@@ -90,7 +90,7 @@ def as_pair(where: str, result: Any) -> tuple[PyTree, PyTree]:
     """
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise ValueError(
-            f"{where}: `cell` must return (output, new_state), got "
+            f"{caller}: `cell` must return (output, new_state), got "
             f"{describe_structure(result)}."
         )
     return result[0], result[1]
@@ -100,7 +100,7 @@ def _describe_all(tree: PyTree) -> str:
     return ", ".join(map(describe, jax.tree.leaves(tree)))
 
 
-def _check_state(where: str, state: PyTree, new_state: PyTree) -> None:
+def _check_state(caller: str, state: PyTree, new_state: PyTree) -> None:
     new_leaves = jax.tree.leaves(new_state)
     pairs = list(zip(named_leaves("state", state), new_leaves, strict=True))
     for kind, error, note, fix in _KEPT:
@@ -111,33 +111,33 @@ def _check_state(where: str, state: PyTree, new_state: PyTree) -> None:
         ]
         if changes:
             raise error(
-                f"{where}: `cell` must keep its state's {kind}s{note}: "
+                f"{caller}: `cell` must keep its state's {kind}s{note}: "
                 f"{'; '.join(changes)}.{fix}"
             )
 
 
-def _check_rows(where: str, state: PyTree, batch: int) -> None:
+def _check_rows(caller: str, state: PyTree, batch: int) -> None:
     for name, leaf in named_leaves("state", state, is_tensor_array):
         if not is_tensor_array(leaf) and leaf.shape[:1] not in ((), (batch,)):
             raise ValueError(
-                f"{where}: with lengths `{name}` must have {batch} rows or no axes, "
+                f"{caller}: with lengths `{name}` must have {batch} rows or no axes, "
                 f"got {describe(leaf)}."
             )
 
 
 def _check_output(
-    where: str, size: Any, output: PyTree, batch: int, dtype: DType
+    caller: str, size: Any, output: PyTree, batch: int, dtype: DType
 ) -> None:
     for (name, leaf), shape in zip(
         named_leaves("output", output), size_shapes(size), strict=True
     ):
         if leaf.shape != (batch, *shape):
             raise ValueError(
-                f"{where}: `{name}` of `cell` must have shape {(batch, *shape)} by "
+                f"{caller}: `{name}` of `cell` must have shape {(batch, *shape)} by "
                 f"`output_size`, got {describe(leaf)}."
             )
         if leaf.dtype != dtype:
             raise TypeError(
-                f"{where}: `{name}` of `cell` must have dtype {dtype}, got "
+                f"{caller}: `{name}` of `cell` must have dtype {dtype}, got "
                 f"{describe(leaf)}. Pass `dtype=jnp.{leaf.dtype}`, or cast in the cell."
             )

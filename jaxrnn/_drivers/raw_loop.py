@@ -26,12 +26,12 @@ class Limit(NamedTuple):
     """The maximum number of steps, and for messages the argument that gives it.
 
     Attributes:
-        where: The function.
+        caller: The function.
         name: Its argument.
         steps: The number, which may be symbolic; None for no bound.
     """
 
-    where: str
+    caller: str
     name: str
     steps: Any
 
@@ -96,7 +96,7 @@ def _compiled(
     plan = plan_of(strategy, max_time)
     count, carry, emits = bounded_loop(_is_running, step, carry, max_time, plan)
     checkify.debug_check(
-        _all_finished(carry), f"{limit.where}: {limit.name} {max_time} was reached"
+        _all_finished(carry), f"{limit.caller}: {limit.name} {max_time} was reached"
     )
     return jax.tree.map(lambda emits: of_rows(emits, count), emits), carry
 
@@ -105,7 +105,7 @@ def _unbounded(step: Step, carry: Carry, emit_types: PyTree, limit: Limit) -> Ca
     """The loop without emits or a bound, which cannot be differentiated backward."""
     if jax.tree.leaves(emit_types):
         raise ValueError(
-            f"{limit.where}: `{limit.name}` must be given under jit and vmap, got "
+            f"{limit.caller}: `{limit.name}` must be given under jit and vmap, got "
             "None. It bounds the number of steps, and with it the size of the results."
         )
 

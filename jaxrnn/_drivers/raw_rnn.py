@@ -135,21 +135,21 @@ def raw_rnn(
 
     Source: `tf.compat.v1.nn.raw_rnn`.
     """
-    where = "raw_rnn"
-    check_is_cell(where, "cell", cell)
+    caller = "raw_rnn"
+    check_is_cell(caller, "cell", cell)
     if not callable(loop_fn):
         raise TypeError(
-            f"{where}: `loop_fn` must be callable, got {describe(loop_fn)}."
+            f"{caller}: `loop_fn` must be callable, got {describe(loop_fn)}."
         )
     loop_fn = _with_notes(
         loop_fn, "`loop_fn(time, cell_output, cell_state, loop_state)`"
     )
-    as_unroll(where, parallel_iterations)
-    strategy = as_strategy(where, "swap_memory", swap_memory)
+    as_unroll(caller, parallel_iterations)
+    strategy = as_strategy(caller, "swap_memory", swap_memory)
     if max_time is not None:
         fix = "It is static: the size of buffers."
-        max_time = as_axis_size(where, "max_time", max_time, fix)
-    with jax.named_scope(as_scope(where, scope, "rnn")):
+        max_time = as_axis_size(caller, "max_time", max_time, fix)
+    with jax.named_scope(as_scope(caller, scope, "rnn")):
         time = jnp.zeros((), jnp.int32)
         finished, next_input, initial_state, emit_types, loop_state = check_first_call(
             cell, loop_fn(time, None, None, None)
@@ -159,7 +159,7 @@ def raw_rnn(
         initial_state = started(cell, state)
         carry: Any = finished, next_input, without_read_only(initial_state), loop_state
         step = _step_of(cell, loop_fn, emit_types, initial_state)
-        limit = Limit(where, "max_time", max_time)
+        limit = Limit(caller, "max_time", max_time)
         # `loop_fn` was called at time 0, so the first step may write at 1.
         emit_ta, (_, _, state, loop_state) = run_until_finished(
             step, carry, emit_types, limit, strategy, first_write=1

@@ -55,17 +55,17 @@ def stack_bidirectional_rnn(
 
     Source: `tf.contrib.rnn.stack_bidirectional_rnn`, which takes lists of cells only.
     """
-    where = "stack_bidirectional_rnn"
-    layers = _layers(where, cells_fw, cells_bw, initial_states_fw, initial_states_bw)
-    steps = checked_steps(where, inputs, "stack_bidirectional_dynamic_rnn")
+    caller = "stack_bidirectional_rnn"
+    layers = _layers(caller, cells_fw, cells_bw, initial_states_fw, initial_states_bw)
+    steps = checked_steps(caller, inputs, "stack_bidirectional_dynamic_rnn")
 
     def run_layer(layer: _Layer, steps: list[PyTree]) -> tuple:
         with jax.named_scope(layer.name):
             return unrolled_both_ways(
-                where, layer.cells, steps, layer.states, dtype, sequence_length
+                caller, layer.cells, steps, layer.states, dtype, sequence_length
             )
 
-    return _run_layers(where, scope, layers, run_layer, steps)
+    return _run_layers(caller, scope, layers, run_layer, steps)
 
 
 def stack_bidirectional_dynamic_rnn(
@@ -130,17 +130,17 @@ def stack_bidirectional_dynamic_rnn(
     Source: `tf.contrib.rnn.stack_bidirectional_dynamic_rnn`, which takes lists of cells
     only.
     """
-    where = "stack_bidirectional_dynamic_rnn"
-    layers = _layers(where, cells_fw, cells_bw, initial_states_fw, initial_states_bw)
+    caller = "stack_bidirectional_dynamic_rnn"
+    layers = _layers(caller, cells_fw, cells_bw, initial_states_fw, initial_states_bw)
     options = dtype, parallel_iterations, swap_memory, time_major
 
     def run_layer(layer: _Layer, inputs: PyTree) -> tuple:
         pair, states = bidirectional_dynamic_rnn(
             *layer.cells, inputs, sequence_length, *layer.states, *options, layer.name
         )
-        return joined(where, *pair, axis=2), *states
+        return joined(caller, *pair, axis=2), *states
 
-    return _run_layers(where, scope, layers, run_layer, inputs)
+    return _run_layers(caller, scope, layers, run_layer, inputs)
 
 
 class _Layer(NamedTuple):
@@ -150,13 +150,13 @@ class _Layer(NamedTuple):
 
 
 def _run_layers(
-    where: str, scope: str | None, layers: list[_Layer], run_layer: Callable, xs: Any
+    caller: str, scope: str | None, layers: list[_Layer], run_layer: Callable, xs: Any
 ) -> tuple[Any, tuple[PyTree, ...], tuple[PyTree, ...]]:
     """The outputs of the top layer, and the forward and backward states of all."""
     finals = []
-    with jax.named_scope(as_scope(where, scope, "stack_bidirectional_rnn")):
+    with jax.named_scope(as_scope(caller, scope, "stack_bidirectional_rnn")):
         for layer in layers:
-            with noting(f"{where}: raised by layer {layer.name}."):
+            with noting(f"{caller}: raised by layer {layer.name}."):
                 xs, *states = run_layer(layer, xs)
             finals.append(states)
     states_fw, states_bw = zip(*finals, strict=True)
@@ -164,27 +164,27 @@ def _run_layers(
 
 
 def _layers(
-    where: str, cells_fw: Any, cells_bw: Any, states_fw: Any, states_bw: Any
+    caller: str, cells_fw: Any, cells_bw: Any, states_fw: Any, states_bw: Any
 ) -> list[_Layer]:
-    check_both_lists(where, cells_fw, cells_bw)
+    check_both_lists(caller, cells_fw, cells_bw)
     for i, (cell_fw, cell_bw) in enumerate(zip(cells_fw, cells_bw, strict=True)):
-        check_is_cell(where, f"cells_fw[{i}]", cell_fw)
-        check_is_cell(where, f"cells_bw[{i}]", cell_bw)
-    states_fw = _states(where, "initial_states_fw", states_fw, len(cells_fw))
-    states_bw = _states(where, "initial_states_bw", states_bw, len(cells_fw))
+        check_is_cell(caller, f"cells_fw[{i}]", cell_fw)
+        check_is_cell(caller, f"cells_bw[{i}]", cell_bw)
+    states_fw = _states(caller, "initial_states_fw", states_fw, len(cells_fw))
+    states_bw = _states(caller, "initial_states_bw", states_bw, len(cells_fw))
     return [
         _Layer(f"cell_{i}", (cells_fw[i], cells_bw[i]), (states_fw[i], states_bw[i]))
         for i in range(len(cells_fw))
     ]
 
 
-def _states(where: str, name: str, states: Any, depth: int) -> Sequence[PyTree]:
+def _states(caller: str, name: str, states: Any, depth: int) -> Sequence[PyTree]:
     if states is None:
         return [None] * depth
     if not isinstance(states, Sequence) or len(states) != depth:
         got = len(states) if isinstance(states, Sequence) else describe(states)
         raise ValueError(
-            f"{where}: `{name}` must be a list of {depth} states, one for each layer, "
+            f"{caller}: `{name}` must be a list of {depth} states, one for each layer, "
             f"got {got}."
         )
     return states

@@ -60,62 +60,62 @@ class Layer:
         return apply_cell_sequence(self.cell, self.params, run)
 
 
-def check_is_bound(where: str, cell: Any) -> None:
+def check_is_bound(caller: str, cell: Any) -> None:
     """Raises TypeError for a cell whose parameters are not apart from it."""
     missing = [n for n in ("cell", "params", "key") if not hasattr(cell, n)]
     if missing:
         raise TypeError(
-            f"{where}: `cell` must be the cell of one layer, bound to stacked "
+            f"{caller}: `cell` must be the cell of one layer, bound to stacked "
             f"parameters, got {describe(cell)}. Call `cell.bind(params)`; "
             "`jaxrnn.FunctionCell` makes a cell of a function."
         )
 
 
-def check_stages(where: str, axis_name: Any) -> None:
+def check_stages(caller: str, axis_name: Any) -> None:
     """Raises ValueError unless `axis_name` is mapped by a `shard_map` that checks."""
     manual = jax.sharding.get_abstract_mesh().manual_axes
     if axis_name not in manual:
         raise ValueError(
-            f"{where}: `axis_name` must be a mesh axis that `jax.shard_map` maps, "
+            f"{caller}: `axis_name` must be a mesh axis that `jax.shard_map` maps, "
             f"around this call, got {axis_name!r}. Mapped are {manual}."
         )
     several = jax.lax.axis_size(axis_name) > 1
     if several and axis_name not in varying_axes(jax.lax.axis_index(axis_name)):
         raise ValueError(
-            f"{where}: `jax.shard_map` must have `check_vma=True`, its default. "
+            f"{caller}: `jax.shard_map` must have `check_vma=True`, its default. "
             "Without it, JAX would count gradients once for each stage."
         )
 
 
 def check_inputs(
-    where: str, cell: Any, inputs: PyTree, dtype: DType, axis_name: str
+    caller: str, cell: Any, inputs: PyTree, dtype: DType, axis_name: str
 ) -> None:
     """Raises unless inputs are what every layer puts out, the same on all stages."""
     size = cell.output_size
     fix = "The outputs of a layer are the inputs of the next."
-    check_structure(f"{where}: `inputs`", size, inputs, strict=True, fix=fix)
+    check_structure(f"{caller}: `inputs`", size, inputs, strict=True, fix=fix)
     named = named_leaves("inputs", inputs)
     for (name, leaf), shape in zip(named, size_shapes(size), strict=True):
         if leaf.shape[2:] != shape:
             raise ValueError(
-                f"{where}: `{name}` must have the sizes of the layers' outputs, "
+                f"{caller}: `{name}` must have the sizes of the layers' outputs, "
                 f"{shape}, after batch and time, got {describe(leaf)}. Project the "
                 "inputs, `x @ w`, or run a first layer of another shape before, by "
                 "`dynamic_rnn`."
             )
         if leaf.dtype != dtype:
             raise TypeError(
-                f"{where}: `{name}` must have the dtype of the outputs, {dtype}, got "
+                f"{caller}: `{name}` must have the dtype of the outputs, {dtype}, got "
                 f"{describe(leaf)}. Cast it, or pass `dtype=jnp.{leaf.dtype}`."
             )
         if axis_name in varying_axes(leaf):
             raise ValueError(
-                f"{where}: `{name}` must be the same on all stages, got inputs that "
+                f"{caller}: `{name}` must be the same on all stages, got inputs that "
                 f"differ. Leave {axis_name!r} out of its spec in `in_specs`."
             )
 
 
-def check_captured(where: str, captured: list[Array], axis_name: str) -> None:
+def check_captured(caller: str, captured: list[Array], axis_name: str) -> None:
     """Raises ValueError if the cell reads an array that is the same on all stages.
 
     Its gradient would be summed over the stages within the loop, where a stage that has
@@ -125,14 +125,14 @@ def check_captured(where: str, captured: list[Array], axis_name: str) -> None:
     for array in captured:
         if several and axis_name not in varying_axes(array):
             raise ValueError(
-                f"{where}: `cell` must read no traced array that is the same on all "
+                f"{caller}: `cell` must read no traced array that is the same on all "
                 f"stages, apart from its arguments, got {describe(array)}. Put it into "
                 "the parameters, or pass the cell `jax.lax.pcast(array, "
                 f"{axis_name!r}, to='varying')`."
             )
 
 
-def layers_of_stage(where: str, cell: Any, axis_name: str) -> list[Layer]:
+def layers_of_stage(caller: str, cell: Any, axis_name: str) -> list[Layer]:
     """The layers of this stage of a bound cell, whose parameters are stacked.
 
     Raises:
@@ -140,13 +140,13 @@ def layers_of_stage(where: str, cell: Any, axis_name: str) -> list[Layer]:
         ValueError: If they have different numbers of layers, or none; if they are the
             same on all stages.
     """
-    params = as_state(where, "params", cell.params)
+    params = as_state(caller, "params", cell.params)
     named = list(named_leaves("params", params))
     counts = {leaf.shape[0] if leaf.ndim else 0: name for name, leaf in named}
     if len(counts) != 1 or 0 in counts:
         got = ", ".join(f"{count} in `{name}`" for count, name in counts.items())
         raise ValueError(
-            f"{where}: the first axis of all `params` must be that of the layers, got "
+            f"{caller}: the first axis of all `params` must be that of the layers, got "
             f"{got or 'no array'}. Stack the parameters of equal cells: `jax.tree.map("
             "lambda *p: jnp.stack(p), *params_of_layers)`."
         )
@@ -154,7 +154,7 @@ def layers_of_stage(where: str, cell: Any, axis_name: str) -> list[Layer]:
     for name, leaf in named:
         if several and axis_name not in varying_axes(leaf):
             raise ValueError(
-                f"{where}: `{name}` must be sharded over the stages, got the same "
+                f"{caller}: `{name}` must be sharded over the stages, got the same "
                 f"{describe(leaf)} on all of them. In `in_specs` of `jax.shard_map` "
                 f"its spec is `P({axis_name!r})`."
             )
@@ -167,7 +167,7 @@ def layers_of_stage(where: str, cell: Any, axis_name: str) -> list[Layer]:
 
 
 def states_of_stage(
-    where: str, state: PyTree, size: Size, count: int, axis_name: str
+    caller: str, state: PyTree, size: Size, count: int, axis_name: str
 ) -> list[PyTree]:
     """The initial state of each of `count` layers, which `state` holds stacked.
 
@@ -176,11 +176,11 @@ def states_of_stage(
         ValueError: If the structure is not that of `size`, or the first axis of a leaf
             is not `count`.
     """
-    check_structure(f"{where}: `initial_state`", size, state, strict=True)
+    check_structure(f"{caller}: `initial_state`", size, state, strict=True)
     for name, leaf in named_leaves("initial_state", state):
         if leaf.shape[:1] != (count,):
             raise ValueError(
-                f"{where}: `{name}` must have an entry for each layer of this stage, "
+                f"{caller}: `{name}` must have an entry for each layer of this stage, "
                 f"[{count}, batch, ...], got {describe(leaf)}. Stack the states of all "
                 f"layers; in `in_specs` their spec begins with {axis_name!r}."
             )

@@ -49,21 +49,21 @@ def static_state_saving_rnn(
 
     Source: `tf.compat.v1.nn.static_state_saving_rnn`.
     """
-    where = "static_state_saving_rnn"
-    check_is_cell(where, "cell", cell)
+    caller = "static_state_saving_rnn"
+    check_is_cell(caller, "cell", cell)
     size = cell.state_size
-    names = _state_names(where, state_name, size)
+    names = _state_names(caller, state_name, size)
     for method in ("state", "save_state"):
         if not callable(getattr(state_saver, method, None)):
             raise TypeError(
-                f"{where}: `state_saver` must have a method `{method}`, got "
+                f"{caller}: `state_saver` must have a method `{method}`, got "
                 f"{describe(state_saver)}. `jaxrnn.StateSaver` is one."
             )
-    leaves = [as_state(where, f"state({n!r})", state_saver.state(n)) for n in names]
+    leaves = [as_state(caller, f"state({n!r})", state_saver.state(n)) for n in names]
     state = jax.tree.unflatten(jax.tree.structure(size), leaves)
-    steps = checked_steps(where, inputs)
-    outputs, state = unrolled(where, cell, steps, state, None, sequence_length, scope)
-    check_structure(f"{where}: the state that `cell` returns", size, state, False)
+    steps = checked_steps(caller, inputs)
+    outputs, state = unrolled(caller, cell, steps, state, None, sequence_length, scope)
+    check_structure(f"{caller}: the state that `cell` returns", size, state, False)
     for name, leaf in zip(names, jax.tree.leaves(state), strict=True):
         state_saver.save_state(name, leaf)
     return outputs, state
@@ -132,11 +132,11 @@ class StateSaver:
             TypeError: If `value` is not an array.
             ValueError: If it has another shape than the state that it replaces.
         """
-        where, old = "StateSaver.save_state", self.state(name)
-        value = as_state(where, "value", value)
+        caller, old = "StateSaver.save_state", self.state(name)
+        value = as_state(caller, "value", value)
         if value.shape != old.shape:
             raise ValueError(
-                f"{where}: `value` must have the shape of state {name!r}, "
+                f"{caller}: `value` must have the shape of state {name!r}, "
                 f"{describe(old)}, got {describe(value)}. Make a StateSaver for each "
                 "batch size."
             )
@@ -147,25 +147,25 @@ class StateSaver:
         return f"StateSaver({states})"
 
 
-def _state_names(where: str, state_name: Any, size: Size) -> list[str]:
+def _state_names(caller: str, state_name: Any, size: Size) -> list[str]:
     """A name for each leaf of the state, in flat order."""
     nested = not jax.tree_util.all_leaves([size])
     if nested == jax.tree_util.all_leaves([state_name]):
         want = "a tuple of strings" if nested else "a string"
         raise ValueError(
-            f"{where}: `state_name` must be {want}, as `cell.state_size` is {size}, "
+            f"{caller}: `state_name` must be {want}, as `cell.state_size` is {size}, "
             f"got {state_name!r}."
         )
     named = list(named_leaves("state_name", state_name))
     for name, leaf in named:
         if not isinstance(leaf, str):
             raise TypeError(
-                f"{where}: `{name}` must be a string, got {describe(leaf)}."
+                f"{caller}: `{name}` must be a string, got {describe(leaf)}."
             )
     names, count = [leaf for _, leaf in named], len(jax.tree.leaves(size))
     if len(names) != count or len(set(names)) != count:
         raise ValueError(
-            f"{where}: `state_name` must hold {count} names, a different one for each "
+            f"{caller}: `state_name` must hold {count} names, a different one for each "
             f"leaf of `cell.state_size` {size}, got {names}."
         )
     return names

@@ -81,21 +81,21 @@ def static_rnn(
 
     Source: `tf.compat.v1.nn.static_rnn`.
     """
-    where = "static_rnn"
-    check_is_cell(where, "cell", cell)
-    steps = checked_steps(where, inputs)
-    return unrolled(where, cell, steps, initial_state, dtype, sequence_length, scope)
+    caller = "static_rnn"
+    check_is_cell(caller, "cell", cell)
+    steps = checked_steps(caller, inputs)
+    return unrolled(caller, cell, steps, initial_state, dtype, sequence_length, scope)
 
 
 def checked_steps(
-    where: str, inputs: Any, instead: str = "dynamic_rnn"
+    caller: str, inputs: Any, instead: str = "dynamic_rnn"
 ) -> list[PyTree]:
     """The list of steps; warns of many, at the line that called the driver."""
-    steps = as_steps(where, inputs)
+    steps = as_steps(caller, inputs)
     if len(steps) < UNREASONABLE_STEPS:
         return steps
     warnings.warn(
-        f"{where}: {len(steps)} steps are {len(steps)} copies of the cell in one "
+        f"{caller}: {len(steps)} steps are {len(steps)} copies of the cell in one "
         f"program; from {UNREASONABLE_STEPS} on, compiling it takes unreasonably long "
         "(the gradient of an LSTM: 15 to 45 s at 50 steps, minutes at 100). "
         f"`{instead}` gives the same values and compiles one step, in a second.",
@@ -111,7 +111,7 @@ def stacked(steps: list[PyTree]) -> PyTree:
 
 
 def unrolled(
-    where: str,
+    caller: str,
     cell: RNNCellLike,
     steps: list[PyTree],
     initial_state: PyTree,
@@ -123,41 +123,41 @@ def unrolled(
     batch_size = jax.tree.leaves(steps)[0].shape[0]
     if initial_state is not None:
         initial_state = with_capacity_for(initial_state, len(steps))
-        initial_state = as_state(where, "initial_state", initial_state)
+        initial_state = as_state(caller, "initial_state", initial_state)
     # Without lengths and with an initial state, outputs may have any dtype.
     if sequence_length is not None or initial_state is None or dtype is not None:
-        dtype = output_dtype(where, initial_state, dtype)
-    lengths = as_lengths(where, sequence_length, batch_size)
-    with jax.named_scope(as_scope(where, scope, "rnn")):
+        dtype = output_dtype(caller, initial_state, dtype)
+    lengths = as_lengths(caller, sequence_length, batch_size)
+    with jax.named_scope(as_scope(caller, scope, "rnn")):
         state = initial_state
         if state is None:
             state = with_capacity_for(
-                zero_state(where, cell, batch_size, dtype), len(steps)
+                zero_state(caller, cell, batch_size, dtype), len(steps)
             )
         given = state
         cell, lengths, state = lay_out(cell, steps[0], lengths, state)
         state = started(cell, state)
         if lengths is None:
-            outputs, state = _run(where, cell, steps, state)
+            outputs, state = _run(caller, cell, steps, state)
         else:
-            outputs, state = _run_masked(where, cell, steps, state, lengths, dtype)
+            outputs, state = _run_masked(caller, cell, steps, state, lengths, dtype)
         return outputs, with_read_only(state, given)
 
 
 def _run(
-    where: str, cell: RNNCellLike, steps: list[PyTree], state: PyTree
+    caller: str, cell: RNNCellLike, steps: list[PyTree], state: PyTree
 ) -> tuple[list[PyTree], PyTree]:
     outputs = []
     for t, inputs in enumerate(steps):
-        with noting(f"{where}: raised at step {t}, by `inputs[{t}]`."):
+        with noting(f"{caller}: raised at step {t}, by `inputs[{t}]`."):
             result = cell_at_step(cell, jnp.int32(t))(inputs, state)
-            output, state = as_pair(where, result)
+            output, state = as_pair(caller, result)
         outputs.append(output)
     return outputs, state
 
 
 def _run_masked(
-    where: str,
+    caller: str,
     cell: RNNCellLike,
     steps: list[PyTree],
     state: PyTree,
@@ -170,8 +170,8 @@ def _run_masked(
     for t, inputs in enumerate(steps):
         if _types(inputs) != types:
             types = _types(inputs)
-            with noting(f"{where}: raised at step {t}, by `inputs[{t}]`."):
-                state = probe(where, cell, inputs, state, dtype, strict=True)
+            with noting(f"{caller}: raised at step {t}, by `inputs[{t}]`."):
+                state = probe(caller, cell, inputs, state, dtype, strict=True)
             first = first or masking.stand_in(lengths, inputs, state)
             stand_in = first
             if types != _types(first[0]):  # Dead rows cannot repeat these inputs.

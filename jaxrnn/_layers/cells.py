@@ -14,12 +14,12 @@ from .._cells.base import BoundOnlyCell, RNNCell
 from .._cells.bound import BoundCell
 
 
-def check_are_cells(where: str, **cells: Any) -> None:
+def check_are_cells(caller: str, **cells: Any) -> None:
     """Raises TypeError for what is not an `RNNCell` that makes its parameters."""
     for name, cell in cells.items():
         if not isinstance(cell, RNNCell) or isinstance(cell, BoundOnlyCell):
             raise TypeError(
-                f"{where}: `{name}` must be a cell of jaxrnn, got {describe(cell)}."
+                f"{caller}: `{name}` must be a cell of jaxrnn, got {describe(cell)}."
                 f"{_remedy(cell)}"
             )
 
@@ -47,7 +47,7 @@ def _remedy(cell: Any) -> str:
     return ""
 
 
-def check_count(where: str, count: int, cells: Any) -> Any:
+def check_count(caller: str, count: int, cells: Any) -> Any:
     """The cells, if their number is `count`.
 
     Raises:
@@ -56,13 +56,13 @@ def check_count(where: str, count: int, cells: Any) -> Any:
     got = len(cells) if isinstance(cells, Sequence) else 1
     if got != count or not isinstance(cells, Sequence):
         raise ValueError(
-            f"{where}: there must be as many cells as the module has, {count}, got "
+            f"{caller}: there must be as many cells as the module has, {count}, got "
             f"{got}."
         )
     return cells
 
 
-def params_of_cell(where: str, own: RNNCell, cell: Any) -> Any:
+def params_of_cell(caller: str, own: RNNCell, cell: Any) -> Any:
     """The parameters of a bound cell that is equal to `own`.
 
     Wrappers do not matter, nor do initializers, as the parameters exist.
@@ -73,12 +73,12 @@ def params_of_cell(where: str, own: RNNCell, cell: Any) -> Any:
     """
     if not isinstance(cell, BoundCell):
         raise TypeError(
-            f"{where}: a cell must come with its parameters, `cell.bind(params)`, got "
+            f"{caller}: a cell must come with its parameters, `cell.bind(params)`, got "
             f"{describe(cell)}."
         )
     if not _are_equal(unwrapped(cell.cell), unwrapped(own)):
         raise ValueError(
-            f"{where}: a cell must be the module's, {unwrapped(own)!r}, got "
+            f"{caller}: a cell must be the module's, {unwrapped(own)!r}, got "
             f"{unwrapped(cell.cell)!r}. Make the module with `cell.cell`, or with "
             "wrappers around it."
         )
@@ -134,14 +134,14 @@ def check_is_flax_cell(module: Any, base: type, example: str) -> None:
         )
 
 
-def as_names(where: str, name: str, names: Any) -> tuple[str, ...]:
+def as_names(caller: str, name: str, names: Any) -> tuple[str, ...]:
     """One string or several as a tuple; TypeError for anything else."""
     several = (names,) if isinstance(names, str) else names
     if not isinstance(several, Sequence) or not all(
         isinstance(n, str) for n in several
     ):
         raise TypeError(
-            f"{where}: `{name}` must be the names of streams, got {describe(names)}."
+            f"{caller}: `{name}` must be the names of streams, got {describe(names)}."
         )
     return tuple(several)
 

@@ -49,10 +49,10 @@ class OneDirection(Layer):
         """The bound cell."""
         return self.cell.bind(params[self.name], key)
 
-    def params_of(self, where: str, *cells: Any) -> Params:
+    def params_of(self, caller: str, *cells: Any) -> Params:
         """`{scope: parameters}` of one cell."""
-        (cell,) = check_count(where, 1, cells)
-        return {self.name: params_of_cell(where, self.cell, cell)}
+        (cell,) = check_count(caller, 1, cells)
+        return {self.name: params_of_cell(caller, self.cell, cell)}
 
     def run(
         self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
@@ -86,12 +86,14 @@ class TwoDirections(Layer):
         """Both directions."""
         return {"fw": OneDirection(self.cell_fw), "bw": OneDirection(self.cell_bw)}
 
-    def params_of(self, where: str, *cells: Any) -> Params:
+    def params_of(self, caller: str, *cells: Any) -> Params:
         """`{"fw": {scope: ...}, "bw": {scope: ...}}` of two cells."""
-        pairs = zip(self.parts().items(), check_count(where, 2, cells), strict=True)
+        pairs = zip(self.parts().items(), check_count(caller, 2, cells), strict=True)
         # Converters return lists of cells, one cell for each layer.
         as_list = lambda cell: cell if isinstance(cell, list | tuple) else (cell,)
-        return {n: layer.params_of(where, *as_list(cell)) for (n, layer), cell in pairs}
+        return {
+            n: layer.params_of(caller, *as_list(cell)) for (n, layer), cell in pairs
+        }
 
     def run(
         self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
@@ -140,12 +142,12 @@ class Stack(Layer):
         """A tuple of bound forward cells, and one of backward cells."""
         return tuple(zip(*super().bind(params, key), strict=True))
 
-    def params_of(self, where: str, *cells: Any) -> Params:
+    def params_of(self, caller: str, *cells: Any) -> Params:
         """`{"cell_0": {"fw": ...}, ...}` of forward cells and backward cells."""
-        for each in check_count(where, 2, cells):
-            check_count(where, len(self.layers), each)
+        for each in check_count(caller, 2, cells):
+            check_count(caller, len(self.layers), each)
         pairs = zip(self.parts().items(), *cells, strict=True)
-        return {n: layer.params_of(where, *pair) for (n, layer), *pair in pairs}
+        return {n: layer.params_of(caller, *pair) for (n, layer), *pair in pairs}
 
     def run(
         self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
@@ -182,39 +184,41 @@ def concatenate(outputs_fw: PyTree, outputs_bw: PyTree) -> PyTree:
 
 
 def make_one_direction(
-    where: str, cell: Any, reverse: bool = False, keep_order: bool = False
+    caller: str, cell: Any, reverse: bool = False, keep_order: bool = False
 ) -> OneDirection:
     """A layer of one direction; TypeError if the cell is not an `RNNCell`."""
-    check_are_cells(where, cell=cell)
+    check_are_cells(caller, cell=cell)
     return OneDirection(cell, reverse, keep_order)
 
 
 def make_two_directions(
-    where: str, cell_fw: Any, cell_bw: Any, merge: Any
+    caller: str, cell_fw: Any, cell_bw: Any, merge: Any
 ) -> TwoDirections:
     """A layer of two directions.
 
     Raises:
         TypeError: If a cell is not an `RNNCell`, or `merge` is not a function.
     """
-    check_are_cells(where, cell_fw=cell_fw, cell_bw=cell_bw)
+    check_are_cells(caller, cell_fw=cell_fw, cell_bw=cell_bw)
     if not callable(merge):
         raise TypeError(
-            f"{where}: `merge` must be a function of both outputs, got "
+            f"{caller}: `merge` must be a function of both outputs, got "
             f"{describe(merge)}. `jnp.add` sums them."
         )
     return TwoDirections(cell_fw, cell_bw, merge)
 
 
-def make_stack(where: str, cells_fw: Any, cells_bw: Any) -> Stack:
+def make_stack(caller: str, cells_fw: Any, cells_bw: Any) -> Stack:
     """A stack of layers of two directions.
 
     Raises:
         TypeError: If a cell is not an `RNNCell`.
         ValueError: If there are no cells, or not as many of both directions.
     """
-    check_both_lists(where, cells_fw, cells_bw)
+    check_both_lists(caller, cells_fw, cells_bw)
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
-        check_are_cells(where, **{f"{name}[{i}]": cell for i, cell in enumerate(cells)})
+        check_are_cells(
+            caller, **{f"{name}[{i}]": cell for i, cell in enumerate(cells)}
+        )
     pairs = zip(cells_fw, cells_bw, strict=True)
     return Stack(tuple(TwoDirections(fw, bw, concatenate) for fw, bw in pairs))

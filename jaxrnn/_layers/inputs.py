@@ -37,11 +37,11 @@ class BatchAxes:
         """The number of rows."""
         return math.prod(self.shape)
 
-    def check(self, where: str, name: str, tree: PyTree, start: int = 0) -> None:
+    def check(self, caller: str, name: str, tree: PyTree, start: int = 0) -> None:
         """Raises ValueError for a leaf with other batch axes.
 
         Args:
-            where: The module, for messages.
+            caller: The module, for messages.
             name: The name of the nest.
             tree: The nest; leaves without axes are not checked.
             start: The number of axes before the batch axes.
@@ -52,7 +52,7 @@ class BatchAxes:
         for leaf_name, leaf in named_leaves(name, tree):
             if leaf is not None and leaf.ndim and leaf.shape[start:end] != self.shape:
                 raise ValueError(
-                    f"{where}: `{leaf_name}` must have rows along the axes "
+                    f"{caller}: `{leaf_name}` must have rows along the axes "
                     f"{list(self.shape)}, got {describe(leaf)}."
                 )
 
@@ -81,14 +81,14 @@ class LayerInputs:
     """Sequences with one batch axis, and the batch axes that they had.
 
     Attributes:
-        where: The module, for messages.
+        caller: The module, for messages.
         inputs: `[rows, time, ...]`, or `[time, rows, ...]` if `start` is 1; or a nest.
         lengths: `[rows]` or None.
         axes: The batch axes of the module's inputs.
         start: The number of axes before those: 1 if time is the first axis, else 0.
     """
 
-    where: str
+    caller: str
     inputs: PyTree
     lengths: Array | None
     axes: BatchAxes
@@ -97,7 +97,7 @@ class LayerInputs:
     @classmethod
     def make(
         cls,
-        where: str,
+        caller: str,
         layer: Layer,
         inputs: PyTree,
         sequence_length: Lengths | None,
@@ -112,19 +112,19 @@ class LayerInputs:
             ValueError: If they do not agree.
             TypeError: If a leaf is not an array.
         """
-        inputs = map_named("inputs", lambda n, x: as_array(where, n, x), inputs)
+        inputs = map_named("inputs", lambda n, x: as_array(caller, n, x), inputs)
         inputs = cast_integers(layer.cells[0], dtype, inputs)
         lengths, start = sequence_length, 1 if time_major else 0
         if lengths is not None:
-            lengths = lengths_array(where, lengths)
-        axes = _batch_axes(where, layer, inputs, lengths, time_major)
-        axes.check(where, "inputs", inputs, start)
+            lengths = lengths_array(caller, lengths)
+        axes = _batch_axes(caller, layer, inputs, lengths, time_major)
+        axes.check(caller, "inputs", inputs, start)
         inputs = axes.merge(inputs, start)
         if lengths is not None:
-            axes.check(where, "sequence_length", lengths)
+            axes.check(caller, "sequence_length", lengths)
             time = jax.tree.leaves(inputs)[0].shape[1 - start]
-            lengths = lengths_for(where, axes.merge(lengths), inputs, time, start)
-        return cls(where, inputs, lengths, axes, start)
+            lengths = lengths_for(caller, axes.merge(lengths), inputs, time, start)
+        return cls(caller, inputs, lengths, axes, start)
 
     def step(self, dtype: DType) -> PyTree:
         """The shapes and dtypes of one step, floating leaves in that dtype."""
@@ -139,7 +139,7 @@ class LayerInputs:
     def compute_dtype(self, dtype: DType | None, params: Params) -> DType:
         """The dtype of the computation: `dtype`, or the widest of inputs and params."""
         if dtype is not None:
-            return as_dtype(self.where, dtype)
+            return as_dtype(self.caller, dtype)
         leaves = jax.tree.leaves((self.inputs, params))
         floats = [x.dtype for x in leaves if is_float(x)]
         with jax.numpy_dtype_promotion("standard"):
@@ -152,9 +152,9 @@ class LayerInputs:
         inputs, params = in_dtype(options.dtype, (self.inputs, params))
         if state is not None:
             # Of two directions one may start from zeros.
-            as_leaf = lambda n, x: None if x is None else as_state(self.where, n, x)
+            as_leaf = lambda n, x: None if x is None else as_state(self.caller, n, x)
             state = map_named("initial_state", as_leaf, state)
-            self.axes.check(self.where, "initial_state", state)
+            self.axes.check(self.caller, "initial_state", state)
         state = in_dtype(options.dtype, self.axes.merge(state))
         options = dataclasses.replace(options, sequence_length=self.lengths)
         outputs, state = layer.run(params, inputs, state, options)
@@ -162,10 +162,10 @@ class LayerInputs:
 
 
 def _batch_axes(
-    where: str, layer: Layer, inputs: PyTree, lengths: Any, time_major: bool
+    caller: str, layer: Layer, inputs: PyTree, lengths: Any, time_major: bool
 ) -> BatchAxes:
     """The batch axes: as many as the lengths have, or all but time and features."""
-    (name, first), *_ = named_inputs(where, inputs)
+    (name, first), *_ = named_inputs(caller, inputs)
     features = _feature_axes(layer.cells[0])
     count = np.ndim(lengths) if lengths is not None else 1
     if lengths is None and features is not None:
@@ -178,7 +178,7 @@ def _batch_axes(
         if lengths is not None and np.shape(lengths) == first.shape[:count]:
             fix = "Of a mask the lengths are `mask.sum(-1)`."
         raise ValueError(
-            f"{where}: `{name}` must be {axes} with {count} axes of rows{of}, got "
+            f"{caller}: `{name}` must be {axes} with {count} axes of rows{of}, got "
             f"{describe(first)}. {fix}"
         )
     start = 1 if time_major else 0

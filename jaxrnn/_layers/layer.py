@@ -88,7 +88,7 @@ class Layer(abc.ABC):
         )
 
     @abc.abstractmethod
-    def params_of(self, where: str, *cells: Any) -> Params:
+    def params_of(self, caller: str, *cells: Any) -> Params:
         """The parameters of bound cells: the inverse of `bind`.
 
         Raises:
@@ -153,12 +153,12 @@ class Layer(abc.ABC):
         return any(has_axis)
 
     def check_not_random(
-        self, where: str, params: Params, step: PyTree, dtype: DType
+        self, caller: str, params: Params, step: PyTree, dtype: DType
     ) -> None:
         """Raises ValueError for a cell that draws random numbers."""
         if self.draws_random_numbers(params, step, dtype):
             raise ValueError(
-                f"{where}: a cell that draws random numbers, {self.cells[0]!r}, gets "
+                f"{caller}: a cell that draws random numbers, {self.cells[0]!r}, gets "
                 "no keys from Flax's RNN. Use the RNN of jaxrnn, or a cell that draws "
                 "none."
             )

@@ -41,12 +41,12 @@ _NONE_IS_DEFAULT = ("deterministic", "return_carry", "dtype", "axis_names")
 
 
 def check_unknown(
-    where: str, taker: str, given: Collection[str], known: Collection[str] = ()
+    caller: str, taker: str, given: Collection[str], known: Collection[str] = ()
 ) -> None:
     """Raises TypeError for names of arguments that `taker` does not take.
 
     Args:
-        where: The module, for messages.
+        caller: The module, for messages.
         taker: "a call" or "the constructor".
         given: The names.
         known: Those that it takes.
@@ -54,12 +54,12 @@ def check_unknown(
     for name in given:
         if name not in known:
             text = (
-                f"{where}: `{name}` is no argument of {taker}. {_HINTS.get(name, '')}"
+                f"{caller}: `{name}` is no argument of {taker}. {_HINTS.get(name, '')}"
             )
             raise TypeError(text.rstrip())
 
 
-def check_options(where: str, **options: Any) -> None:
+def check_options(caller: str, **options: Any) -> None:
     """Raises TypeError for an option of the wrong kind; other names are not checked.
 
     Raises:
@@ -67,29 +67,29 @@ def check_options(where: str, **options: Any) -> None:
     """
     for name, value in options.items():
         if name in _CHECKS and not (value is None and name in _NONE_IS_DEFAULT):
-            _CHECKS[name](where, name, value)
+            _CHECKS[name](caller, name, value)
 
 
-def _check_flag(where: str, name: str, value: Any) -> None:
-    as_bool(where, name, value, "It is static: under jit, close over it.")
+def _check_flag(caller: str, name: str, value: Any) -> None:
+    as_bool(caller, name, value, "It is static: under jit, close over it.")
 
 
-def _check_dtype(where: str, name: str, value: Any) -> None:
-    check_floating(where, name, as_dtype(where, value, name))
+def _check_dtype(caller: str, name: str, value: Any) -> None:
+    check_floating(caller, name, as_dtype(caller, value, name))
 
 
-def _check_stream(where: str, name: str, value: Any) -> None:
+def _check_stream(caller: str, name: str, value: Any) -> None:
     if not isinstance(value, str):
         raise TypeError(
-            f"{where}: `{name}` must be the name of a stream, got {describe(value)}. "
+            f"{caller}: `{name}` must be the name of a stream, got {describe(value)}. "
             "The default is 'dropout'."
         )
 
 
-def _check_axis_names(where: str, name: str, value: Any) -> None:
+def _check_axis_names(caller: str, name: str, value: Any) -> None:
     if not isinstance(value, Mapping):
         raise TypeError(
-            f"{where}: `{name}` must be a dict such as {{'bias': ('hidden',)}}, got "
+            f"{caller}: `{name}` must be a dict such as {{'bias': ('hidden',)}}, got "
             f"{describe(value)}."
         )
 
@@ -141,13 +141,13 @@ def name_axes(
     return map_named("params", boxed, params)
 
 
-def check_axis_names(where: str, axis_names: AxisNames | None, params: PyTree) -> None:
+def check_axis_names(caller: str, axis_names: AxisNames | None, params: PyTree) -> None:
     """Raises ValueError for `axis_names` of a parameter that does not exist."""
     names = {_last(name) for name, _ in named_leaves("params", params)}
     unknown = [name for name in axis_names or () if name not in names]
     if unknown:
         raise ValueError(
-            f"{where}: `axis_names` must be of parameters, got {unknown[0]!r}. There "
+            f"{caller}: `axis_names` must be of parameters, got {unknown[0]!r}. There "
             f"are {', '.join(sorted(names))}."
         )
 

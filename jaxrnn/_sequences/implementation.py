@@ -20,7 +20,7 @@ _BY_NAME = {
 }
 
 
-def check_implementation(where: str, implementation: Any) -> None:
+def check_implementation(caller: str, implementation: Any) -> None:
     """Checks the argument of a driver: None, or one of the names.
 
     Raises:
@@ -33,7 +33,7 @@ def check_implementation(where: str, implementation: Any) -> None:
         return
     error = ValueError if isinstance(implementation, str) else TypeError
     raise error(
-        f"{where}: `implementation` must be None or one of {', '.join(_BY_NAME)}, got "
+        f"{caller}: `implementation` must be None or one of {', '.join(_BY_NAME)}, got "
         f"{describe(implementation)}."
     )
 

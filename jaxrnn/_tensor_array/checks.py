@@ -14,7 +14,7 @@ from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType
 
 
-def check_range(where: str, indices: Any, length: Any) -> None:
+def check_range(caller: str, indices: Any, length: Any) -> None:
     """Raises ValueError for a known index outside of `[0, length)`.
 
     Traced ones are errors only under `checkify`.
@@ -22,33 +22,37 @@ def check_range(where: str, indices: Any, length: Any) -> None:
     known, known_length = concrete_or_none(indices), concrete_or_none(length)
     if known is None or known_length is None:
         inside = (indices >= 0) & (indices < length)
-        checkify.debug_check(jnp.all(inside), f"{where}: an index is out of range")
+        checkify.debug_check(jnp.all(inside), f"{caller}: an index is out of range")
         return
     outside = known[(known < 0) | (known >= known_length)]
     if outside.size:
         raise EntryError(
-            f"{where}: an index must be in [0, {known_length}), got "
+            f"{caller}: an index must be in [0, {known_length}), got "
             f"{outside.flat[0]}. Negative ones do not count from the end."
         )
 
 
-def check_first_write(where: str, indices: Any, written: Any) -> None:
+def check_first_write(caller: str, indices: Any, written: Any) -> None:
     """Raises ValueError for a known index that was `written` before.
 
     Traced ones are errors only under `checkify`.
     """
     known = concrete_or_none(written)
     if known is None:
-        checkify.debug_check(~jnp.any(written), f"{where}: an index was written before")
+        checkify.debug_check(
+            ~jnp.any(written), f"{caller}: an index was written before"
+        )
     elif known.any():
         index = np.asarray(indices)[known].flat[0]
         raise ValueError(
-            f"{where}: each index must be written once, got {index} again. A write "
+            f"{caller}: each index must be written once, got {index} again. A write "
             "returns a new array: in the old one the place is still free."
         )
 
 
-def check_element(where: str, shape: tuple[int, ...], want: TensorShape | None) -> None:
+def check_element(
+    caller: str, shape: tuple[int, ...], want: TensorShape | None
+) -> None:
     """Raises ValueError unless `shape` is `want`, whose None stand for any size."""
     if want is None:
         return
@@ -57,26 +61,27 @@ def check_element(where: str, shape: tuple[int, ...], want: TensorShape | None) 
     )
     if not fits:
         raise ValueError(
-            f"{where}: elements must have shape {list(want)}, got {list(shape)}."
+            f"{caller}: elements must have shape {list(want)}, got {list(shape)}."
         )
 
 
-def as_value(where: str, value: Any, dtype: DType) -> Array:
+def as_value(caller: str, value: Any, dtype: DType) -> Array:
     """The value as an array; a number is cast to `dtype`, if that can hold its kind.
 
     Raises:
         TypeError: If it has another dtype.
     """
     cast = cast_if_weak if is_array(value) else cast_number
-    array = cast(as_array(where, "value", value), dtype)
+    array = cast(as_array(caller, "value", value), dtype)
     if array.dtype != dtype:
         raise TypeError(
-            f"{where}: `value` must have dtype {dtype}, got {describe(array)}. Cast it."
+            f"{caller}: `value` must have dtype {dtype}, got {describe(array)}. Cast "
+            "it."
         )
     return array
 
 
-def as_integers(where: str, name: str, values: Any, rank: int) -> Any:
+def as_integers(caller: str, name: str, values: Any, rank: int) -> Any:
     """Integers as int32, as a NumPy array unless they came as a JAX array.
 
     Raises:
@@ -88,11 +93,11 @@ def as_integers(where: str, name: str, values: Any, rank: int) -> Any:
         array = array.astype(np.int32)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(
-            f"{where}: `{name}` must be of integers, got {describe(values)}."
+            f"{caller}: `{name}` must be of integers, got {describe(values)}."
         )
     if array.ndim != rank:
         raise ValueError(
-            f"{where}: `{name}` must have rank {rank}, got {describe(array)}."
+            f"{caller}: `{name}` must have rank {rank}, got {describe(array)}."
         )
     if array.dtype.itemsize >= 4:  # Beyond int32 an index is out of range; don't wrap.
         array = array.clip(max(-1, np.iinfo(array.dtype).min), np.iinfo(np.int32).max)

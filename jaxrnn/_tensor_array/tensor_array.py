@@ -164,10 +164,10 @@ class TensorArray(RowlessArray):
                 `index` is out of range (also an `IndexError`) or was written before.
             TypeError: If `value` has another dtype or `index` is not an integer.
         """
-        where = "TensorArray.write"
-        value = as_value(where, value, self.dtype)
-        index = as_integers(where, "index", index, rank=0)
-        store = self._store_to_write(where, index, value.shape)
+        caller = "TensorArray.write"
+        value = as_value(caller, value, self.dtype)
+        index = as_integers(caller, "index", index, rank=0)
+        store = self._store_to_write(caller, index, value.shape)
         return self._with(store.write(index, value))
 
     def read(self, index: ArrayLike, name: str | None = None) -> Array:
@@ -181,10 +181,10 @@ class TensorArray(RowlessArray):
                 of the element is unknown because nothing was written.
             TypeError: If `index` is not an integer.
         """
-        where = "TensorArray.read"
-        index = as_integers(where, "index", index, rank=0)
-        check_range(where, index, self.size())
-        return self._store_to_read(where).read(index)
+        caller = "TensorArray.read"
+        index = as_integers(caller, "index", index, rank=0)
+        check_range(caller, index, self.size())
+        return self._store_to_read(caller).read(index)
 
     def stack(self, name: str | None = None) -> Array:
         """All elements as one array `[size, ...]`.
@@ -205,12 +205,14 @@ class TensorArray(RowlessArray):
                 of elements and the array may not grow.
             TypeError: If it has another dtype.
         """
-        where = "TensorArray.unstack"
-        value = as_value(where, value, self.dtype)
+        caller = "TensorArray.unstack"
+        value = as_value(caller, value, self.dtype)
         if value.ndim == 0:
-            raise ValueError(f"{where}: `value` must have rows, got {describe(value)}.")
-        self._check_count(where, "rows of `value`", value.shape[0])
-        check_element(where, value.shape[1:], self.element_shape)
+            raise ValueError(
+                f"{caller}: `value` must have rows, got {describe(value)}."
+            )
+        self._check_count(caller, "rows of `value`", value.shape[0])
+        check_element(caller, value.shape[1:], self.element_shape)
         return self._with_rows(value)
 
     def gather(self, indices: ArrayLike, name: str | None = None) -> Array:
@@ -221,10 +223,10 @@ class TensorArray(RowlessArray):
                 differ or are unknown.
             TypeError: If `indices` are not integers.
         """
-        where = "TensorArray.gather"
-        indices = as_integers(where, "indices", indices, rank=1)
-        check_range(where, indices, self.size())
-        return self._store_to_read(where).gather(indices)
+        caller = "TensorArray.gather"
+        indices = as_integers(caller, "indices", indices, rank=1)
+        check_range(caller, indices, self.size())
+        return self._store_to_read(caller).gather(indices)
 
     def scatter(
         self, indices: ArrayLike, value: ArrayLike, name: str | None = None
@@ -238,15 +240,15 @@ class TensorArray(RowlessArray):
                 written before; if there are not as many rows as indices.
             TypeError: If `indices` are not integers or `value` has another dtype.
         """
-        where = "TensorArray.scatter"
-        value = as_value(where, value, self.dtype)
-        slots = as_integers(where, "indices", indices, rank=1)
+        caller = "TensorArray.scatter"
+        value = as_value(caller, value, self.dtype)
+        slots = as_integers(caller, "indices", indices, rank=1)
         if value.ndim == 0 or value.shape[0] != slots.shape[0]:
             raise ValueError(
-                f"{where}: `value` must have one row for each of {slots.shape[0]} "
+                f"{caller}: `value` must have one row for each of {slots.shape[0]} "
                 f"indices, got {describe(value)}."
             )
-        store = self._store_to_write(where, slots, value.shape[1:])
+        store = self._store_to_write(caller, slots, value.shape[1:])
         return self._with(store.scatter(slots, value))
 
     def concat(self, name: str | None = None) -> Array:
@@ -269,22 +271,22 @@ class TensorArray(RowlessArray):
             TypeError: If `lengths`, which are sizes of arrays, are traced; or if they
                 are not integers.
         """
-        where = "TensorArray.split"
-        value = as_value(where, value, self.dtype)
-        counts = concrete_or_none(as_integers(where, "lengths", lengths, rank=1))
+        caller = "TensorArray.split"
+        value = as_value(caller, value, self.dtype)
+        counts = concrete_or_none(as_integers(caller, "lengths", lengths, rank=1))
         if counts is None:
             raise TypeError(
-                f"{where}: `lengths` must be known, got traced ones: they are shapes."
+                f"{caller}: `lengths` must be known, got traced ones: they are shapes."
             )
         if value.ndim == 0 or counts.sum() != value.shape[0] or (counts < 0).any():
             raise ValueError(
-                f"{where}: `lengths` must add up to the rows of `value`, got "
+                f"{caller}: `lengths` must add up to the rows of `value`, got "
                 f"{counts.tolist()} for {describe(value)}."
             )
-        self._check_count(where, "`lengths`", len(counts))
+        self._check_count(caller, "`lengths`", len(counts))
         parts = jnp.split(value, np.cumsum(counts)[:-1]) if len(counts) else []
         for part in parts:
-            check_element(where, part.shape, self.element_shape)
+            check_element(caller, part.shape, self.element_shape)
         if len(set(counts.tolist())) == 1 and self._config.infer_shape:
             return self._with_rows(jnp.stack(parts))
         return self._with(Ragged(tuple(parts), (True,) * len(parts)))
@@ -350,36 +352,36 @@ class TensorArray(RowlessArray):
         size = config.size if config.dynamic_size else None
         return Rows.empty(capacity, shape, config.dtype, size)
 
-    def _store_to_read(self, where: str) -> Rows | Ragged:
+    def _store_to_read(self, caller: str) -> Rows | Ragged:
         if self._store is None:
             raise ValueError(
-                f"{where}: the shape of the elements must be known, but nothing was "
+                f"{caller}: the shape of the elements must be known, but nothing was "
                 "written. Every write returns the new array, `ta = ta.write(...)`; or "
                 "give `element_shape`: then elements never written read as zeros."
             )
         return self._checked(self._store)
 
     def _store_to_write(
-        self, where: str, indices: Any, shape: tuple[int, ...]
+        self, caller: str, indices: Any, shape: tuple[int, ...]
     ) -> Rows | Ragged:
         """The elements, with capacity for `indices`, if these may be written."""
-        check_element(where, shape, self.element_shape)
+        check_element(caller, shape, self.element_shape)
         store = self._store
         if store is None:
             ragged = not self._config.infer_shape
             store = Ragged.empty(self._config.size) if ragged else self._rows(shape)
         known = concrete_or_none(indices)
         if self.dynamic_size and known is not None:
-            check_range(where, indices, np.iinfo(np.int32).max)
+            check_range(caller, indices, np.iinfo(np.int32).max)
             store = store.with_capacity(int(known.max(initial=-1)) + 1)
         elif self.dynamic_size and not store.capacity:
             raise ValueError(
-                f"{where}: `size` must be the capacity, got 0 and a traced index. "
+                f"{caller}: `size` must be the capacity, got 0 and a traced index. "
                 "Under jit an array cannot grow: give the size that it may reach."
             )
         store = self._checked(store)
-        check_range(where, indices, axis_size(store.capacity))
-        check_first_write(where, indices, store.was_written(indices))
+        check_range(caller, indices, axis_size(store.capacity))
+        check_first_write(caller, indices, store.was_written(indices))
         return store
 
     def _checked(self, store: Rows | Ragged) -> Rows | Ragged:
@@ -390,10 +392,10 @@ class TensorArray(RowlessArray):
             )
         return store
 
-    def _check_count(self, where: str, what: str, count: int) -> None:
+    def _check_count(self, caller: str, what: str, count: int) -> None:
         size = self._config.size
         if not self.dynamic_size and count != size:
             raise ValueError(
-                f"{where}: {what} must be as many as there are elements, {size}, got "
+                f"{caller}: {what} must be as many as there are elements, {size}, got "
                 f"{count}. Or make the array with `dynamic_size=True`."
             )

@@ -17,7 +17,7 @@ from .._cells.initializers import make_params
 from .._cells.step_checks import check_params
 
 
-def check_wrapped(where: str, name: str, cell: Any) -> None:
+def check_wrapped(caller: str, name: str, cell: Any) -> None:
     """Raises TypeError for an object that is not an `RNNCell`."""
     if isinstance(cell, RNNCell):
         return
@@ -27,11 +27,11 @@ def check_wrapped(where: str, name: str, cell: Any) -> None:
         else "`FunctionCell` makes one of a function."
     )
     raise TypeError(
-        f"{where}: `{name}` must be an RNNCell, got {describe(cell)}. {fix}"
+        f"{caller}: `{name}` must be an RNNCell, got {describe(cell)}. {fix}"
     )
 
 
-def vector_size(where: str, size: Size, name: str = "cell") -> int:
+def vector_size(caller: str, size: Size, name: str = "cell") -> int:
     """The size of an output that is one vector; `name` is that of the cell.
 
     Raises:
@@ -40,7 +40,7 @@ def vector_size(where: str, size: Size, name: str = "cell") -> int:
     shapes = size_shapes(size)
     if not jax.tree_util.all_leaves([size]) or len(shapes[0]) != 1:
         raise ValueError(
-            f"{where}: `{name}` must have an output of one vector, got the "
+            f"{caller}: `{name}` must have an output of one vector, got the "
             f"output_size {size}."
         )
     return shapes[0][0]

@@ -86,7 +86,7 @@ class DropoutWrapper(WrapperCell):
             output_keep_prob=prob,
             state_keep_prob=prob,
             seed=optional(in_64_bits),
-            dtype=optional(lambda where, name, value: as_dtype(where, value, name)),
+            dtype=optional(lambda caller, name, value: as_dtype(caller, value, name)),
         )
         if self.input_size is not None:
             with noting("DropoutWrapper: raised by `input_size`."):

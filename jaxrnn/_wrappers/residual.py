@@ -64,8 +64,8 @@ class ResidualWrapper(WrapperCell):
 
 
 def _add(inputs: PyTree, output: PyTree) -> PyTree:
-    where = "ResidualWrapper: `inputs`, to which the output is added,"
-    check_structure(where, output, inputs, strict=False)
+    caller = "ResidualWrapper: `inputs`, to which the output is added,"
+    check_structure(caller, output, inputs, strict=False)
     leaves = iter(jax.tree.leaves(output))
 
     def add(name: str, x: Any) -> Any:

@@ -156,7 +156,7 @@ def core_lstm(cell: Any, **fields: Any) -> LSTMCell:
 
 
 def shard_specs(
-    where: str, name: str, shape: tuple[int, int], shards: int, make: Initializer
+    caller: str, name: str, shape: tuple[int, int], shards: int, make: Initializer
 ) -> dict[str, ParamSpec]:
     """The specs of a kernel whose rows are in several variables, `<name>_0` and so on.
 
@@ -166,7 +166,7 @@ def shard_specs(
     rows, columns = shape
     if shards > rows:
         raise ValueError(
-            f"{where}: `{name}` of {rows} rows must be stored in at most as many "
+            f"{caller}: `{name}` of {rows} rows must be stored in at most as many "
             f"shards, got {shards}. Use fewer."
         )
     least, longer = divmod(rows, shards)

@@ -57,20 +57,20 @@ class _ConvLSTM(RNNCell):
 
     def _set_sizes(self, field: str, length: int, check: Any) -> None:
         """Checks a list of sizes, and stores it as a tuple."""
-        where, value = type(self).__name__, getattr(self, field)
+        caller, value = type(self).__name__, getattr(self, field)
         try:
             sizes = list(value)
         except TypeError:
             raise TypeError(
-                f"{where}: `{field}` must be a list of integers, got "
+                f"{caller}: `{field}` must be a list of integers, got "
                 f"{describe(value)}. With one axis it is a list as well: "
                 "`kernel_shape=[3]`."
             ) from None
         named = enumerate(sizes)
-        sizes = tuple(check(where, f"{field}[{k}]", n, fix="") for k, n in named)
+        sizes = tuple(check(caller, f"{field}[{k}]", n, fix="") for k, n in named)
         if len(sizes) != length:
             raise ValueError(
-                f"{where}: `{field}` must have {length} entries for {self.conv_ndims} "
+                f"{caller}: `{field}` must have {length} entries for {self.conv_ndims} "
                 f"axes of convolution{' and the channels' if field[0] == 'i' else ''}, "
                 f"got {sizes}."
             )

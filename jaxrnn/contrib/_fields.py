@@ -16,9 +16,9 @@ def set_counts(
         TypeError: If one is not an integer.
         ValueError: If one is not in `[least, most]`.
     """
-    where = type(cell).__name__
+    caller = type(cell).__name__
     for name in _given(cell, names):
-        count = as_count(where, name, getattr(cell, name), least, fix, most=most)
+        count = as_count(caller, name, getattr(cell, name), least, fix, most=most)
         set_field(cell, **{name: count})
 
 
@@ -31,9 +31,9 @@ def set_numbers(
         TypeError: If one is not a number.
         ValueError: If one is not in `[low, high]`.
     """
-    where = type(cell).__name__
+    caller = type(cell).__name__
     for name in _given(cell, names):
-        number = check_number(where, name, getattr(cell, name), low, high)
+        number = check_number(caller, name, getattr(cell, name), low, high)
         set_field(cell, **{name: number})
 
 
@@ -49,7 +49,7 @@ def _given(cell: Any, names: tuple[str, ...]) -> list[str]:
     return [n for n in names if getattr(cell, n) is not None or not is_optional(n)]
 
 
-def check_given_functions(where: str, **functions: Any) -> None:
+def check_given_functions(caller: str, **functions: Any) -> None:
     """Raises TypeError unless the arguments of these names are functions, or None."""
     given = {name: value for name, value in functions.items() if value is not None}
-    check_functions(where, **given)
+    check_functions(caller, **given)

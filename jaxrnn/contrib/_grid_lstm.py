@@ -80,22 +80,22 @@ class GridLSTM(SpecsCell):
         self._set_list("num_frequency_blocks", least=1)
         self._set_list("start_freqindex_list")
         self._set_list("end_freqindex_list")
-        where, blocks = type(self).__name__, self.num_frequency_blocks
+        caller, blocks = type(self).__name__, self.num_frequency_blocks
         starts, ends = self.start_freqindex_list or (), self.end_freqindex_list or ()
         if not blocks:
             raise ValueError(
-                f"{where}: `num_frequency_blocks` must be a list of the number of "
+                f"{caller}: `num_frequency_blocks` must be a list of the number of "
                 f"windows of each block, got {blocks!r}."
             )
         if ends and not starts:
             raise ValueError(
-                f"{where}: `end_freqindex_list` must be None, as there is no "
+                f"{caller}: `end_freqindex_list` must be None, as there is no "
                 f"`start_freqindex_list`, got {ends}. Give both or neither."
             )
         counts = len(blocks), len(starts), len(ends)
         if len(set(counts)) > 1 and counts != (1, 0, 0):
             raise ValueError(
-                f"{where}: `num_frequency_blocks`, `start_freqindex_list` and "
+                f"{caller}: `num_frequency_blocks`, `start_freqindex_list` and "
                 "`end_freqindex_list` must have an entry for each block, got "
                 f"{counts}. Only one block of all inputs needs no start and end."
             )
@@ -104,14 +104,14 @@ class GridLSTM(SpecsCell):
 
     def _set_list(self, field: str, least: int = 0) -> None:
         """Checks a list of integers, and stores it as a tuple."""
-        where, value = type(self).__name__, getattr(self, field)
+        caller, value = type(self).__name__, getattr(self, field)
         if not isinstance(value, list | tuple | None):
             raise TypeError(
-                f"{where}: `{field}` must be a list with an entry for each block, got "
+                f"{caller}: `{field}` must be a list with an entry for each block, got "
                 f"{describe(value)}. With one block it is a list of one number."
             )
         if value is not None:
-            counts = tuple(as_count(where, field, n, least, fix="") for n in value)
+            counts = tuple(as_count(caller, field, n, least, fix="") for n in value)
             set_field(self, **{field: counts})
 
     def _check_count(self, block: int, size: int) -> None:
@@ -164,8 +164,8 @@ class GridLSTM(SpecsCell):
         specs: dict[str, Any] = {}
         for kind in self._kinds:
             name = f"{kind[0]}_{block}"
-            where = type(self).__name__
-            specs |= shard_specs(where, f"W_{name}", shape, shards, make)
+            caller = type(self).__name__
+            specs |= shard_specs(caller, f"W_{name}", shape, shards, make)
             specs[f"B_{name}"] = ParamSpec((columns,), zeros)
             gates = "IO" if self.couple_input_forget_gates else "FIO"
             for gate in gates if self.use_peepholes else "":

@@ -302,14 +302,18 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""
-        (c, h), kernel, where = self.sizes, self.kernel_initializer, type(self).__name__
+        (c, h), kernel, caller = (
+            self.sizes,
+            self.kernel_initializer,
+            type(self).__name__,
+        )
         shape, shards = (depth + h, 3 * c), self.num_unit_shards
-        specs: dict[str, Any] = shard_specs(where, "W", shape, shards, kernel)
+        specs: dict[str, Any] = shard_specs(caller, "W", shape, shards, kernel)
         specs["B"] = ParamSpec((3 * c,), zeros, blocks=3)
         specs |= self.norm_specs() | self.peephole_specs()
         if self.num_proj is None:
             return specs
-        return specs | shard_specs(where, "W_P", (c, h), self.num_proj_shards, kernel)
+        return specs | shard_specs(caller, "W_P", (c, h), self.num_proj_shards, kernel)
 
     def stage_params(self, params: Params) -> Params:
         """The shards in one array; see `AffineCell.stage_params`."""

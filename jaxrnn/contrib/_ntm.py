@@ -125,12 +125,12 @@ class NTMCell(OwnParams):
         return self.controller.is_random
 
     def __post_init__(self) -> None:
-        where = type(self).__name__
-        check_wrapped(where, "controller", self.controller)
+        caller = type(self).__name__
+        check_wrapped(caller, "controller", self.controller)
         set_common_fields(self)
         if self.output_dim is None:
             raise ValueError(
-                f"{where}: `output_dim` must be given, got None. In contrib that is "
+                f"{caller}: `output_dim` must be given, got None. In contrib that is "
                 "the depth of the inputs, which the cell has not seen yet: pass it."
             )
         set_counts(self, "memory_size", "memory_vector_dim", "output_dim")
@@ -138,7 +138,7 @@ class NTMCell(OwnParams):
         set_numbers(self, "clip_value", low=0)
         if self.memory_size < 2 * self.shift_range + 1:
             raise ValueError(
-                f"{where}: `memory_size` must be at least {2 * self.shift_range + 1}, "
+                f"{caller}: `memory_size` must be at least {2 * self.shift_range + 1}, "
                 f"the number of shifts of `shift_range` {self.shift_range}, got "
                 f"{self.memory_size}."
             )

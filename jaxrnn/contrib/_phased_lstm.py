@@ -90,15 +90,15 @@ class PhasedLSTMCell(SpecsCell):
         set_common_fields(self)
         set_numbers(self, "leak", "ratio_on", low=0, high=1)
         set_numbers(self, "period_init_min", "period_init_max", low=0)
-        where = type(self).__name__
+        caller = type(self).__name__
         for name in ("ratio_on", "period_init_min", "period_init_max"):
             if (number := getattr(self, name)) in (0, math.inf):
                 raise ValueError(
-                    f"{where}: `{name}` must be positive and finite, got {number}."
+                    f"{caller}: `{name}` must be positive and finite, got {number}."
                 )
         if self.period_init_min > self.period_init_max:
             raise ValueError(
-                f"{where}: `period_init_min` must be at most `period_init_max`, "
+                f"{caller}: `period_init_min` must be at most `period_init_max`, "
                 f"{self.period_init_max}, got {self.period_init_min}."
             )
 

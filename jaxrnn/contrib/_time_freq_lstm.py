@@ -105,9 +105,9 @@ class TimeFreqLSTMCell(SpecsCell):
     def param_specs(self, depth: int) -> dict[str, ParamSpec]:
         """All parameters; their shapes do not depend on the depth of the inputs."""
         del depth
-        units, make, where = self.num_units, self.initializer, type(self).__name__
+        units, make, caller = self.num_units, self.initializer, type(self).__name__
         shape, make = (self.feature_size + 2 * units, 4 * units), make or glorot_uniform
-        specs = shard_specs(where, "W", shape, self.num_unit_shards, make)
+        specs = shard_specs(caller, "W", shape, self.num_unit_shards, make)
         specs["B"] = ParamSpec(shape[1:], zeros)
         if self.use_peepholes:
             specs |= dict.fromkeys(_DIAGONALS, ParamSpec((units,), make))

@@ -207,11 +207,11 @@ def _step(name: str, inputs: PyTree, state: PyTree, fix: str) -> Iterator[None]:
 
 def _check_size(name: str, size: Size, got: PyTree) -> None:
     """Raises ValueError unless `got`, leaves `[batch, ...]`, has that size."""
-    where, fix = f"as_cell: `{name}`", "That is what a step gives."
-    check_structure(where, got, size, False, fix)
+    caller, fix = f"as_cell: `{name}`", "That is what a step gives."
+    check_structure(caller, got, size, False, fix)
     given = jax.tree.map(lambda leaf: TensorShape(jnp.shape(leaf)[1:]), got)
     if size_shapes(given) != size_shapes(size):
-        raise ValueError(f"{where} must be {given}, got {size}. {fix}")
+        raise ValueError(f"{caller} must be {given}, got {size}. {fix}")
 
 
 def _check_sizes(*sizes: Size) -> None:

@@ -18,11 +18,11 @@ Read = Callable[..., np.ndarray]
 
 def public(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """The function; its errors begin with its name, such as `convert.keras.load: `."""
-    where = f"{function.__module__}.{function.__name__}".removeprefix("jaxrnn.")
+    caller = f"{function.__module__}.{function.__name__}".removeprefix("jaxrnn.")
 
     @functools.wraps(function)
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        with prefixing(where):
+        with prefixing(caller):
             return function(*args, **kwargs)
 
     return call

@@ -83,8 +83,8 @@ def beam_loop(
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
-    where = "decode.beam_loop"
-    model = Model(where, embed, project, initial_state, start_ids, end_id)
+    caller = "decode.beam_loop"
+    model = Model(caller, embed, project, initial_state, start_ids, end_id)
     return _make(model, beam_width, length_penalty)
 
 
@@ -135,11 +135,11 @@ def beam_search(
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
-    where = "decode.beam_search"
-    model = Model(where, embed, project, initial_state, start_ids, end_id)
+    caller = "decode.beam_search"
+    model = Model(caller, embed, project, initial_state, start_ids, end_id)
     loop = _make(model, beam_width, length_penalty)
     with noting(
-        f"{where}: the cell, `embed` and `project` are run on batch * beam_width = "
+        f"{caller}: the cell, `embed` and `project` are run on batch * beam_width = "
         f"{loop.model.batch_size} rows; apply `jaxrnn.decode.tile_beams` to memories "
         "over which they close."
     ):
@@ -287,17 +287,17 @@ def penalized(log_probs: Array, lengths: Array, length_penalty: ArrayLike) -> Ar
 
 
 def _make(model: Model, beam_width: Any, length_penalty: Any) -> BeamLoop:
-    where = model.where
-    width = as_width(where, beam_width)
+    caller = model.caller
+    width = as_width(caller, beam_width)
     fix = "0 is for none."
-    penalty = as_number(where, "length_penalty", length_penalty, FINITE, fix)
-    state = tile(where, "initial_state", model.initial_state, width)
+    penalty = as_number(caller, "length_penalty", length_penalty, FINITE, fix)
+    state = tile(caller, "initial_state", model.initial_state, width)
     ids = repeated(model.start_ids, width)
     tiled = dataclasses.replace(model, initial_state=state, start_ids=ids)
     return BeamLoop(tiled, width, penalty)
 
 
-def as_width(where: str, beam_width: Any, name: str = "beam_width") -> int:
+def as_width(caller: str, beam_width: Any, name: str = "beam_width") -> int:
     """The number of beams, checked.
 
     Raises:
@@ -305,7 +305,7 @@ def as_width(where: str, beam_width: Any, name: str = "beam_width") -> int:
         ValueError: If it is out of range.
     """
     fix = "With one it is greedy."
-    return as_int(where, name, beam_width, 1, fix, MAX_WIDTH)
+    return as_int(caller, name, beam_width, 1, fix, MAX_WIDTH)
 
 
 def pick(values: Array, places: Array) -> Array:

@@ -13,7 +13,7 @@ from .._base.trees import is_tensor_array, named_leaves
 from .._base.typing import Array, PyTree
 
 
-def tile(where: str, name: str, tree: PyTree, width: int) -> PyTree:
+def tile(caller: str, name: str, tree: PyTree, width: int) -> PyTree:
     """The tree with each row repeated `width` times.
 
     Raises:
@@ -23,10 +23,10 @@ def tile(where: str, name: str, tree: PyTree, width: int) -> PyTree:
     for leaf_name, leaf in named_leaves(name, tree, is_tensor_array):
         if is_tensor_array(leaf):
             raise ValueError(
-                f"{where}: `{leaf_name}` must have rows that beams can be made of, got "
-                f"{describe(leaf)}. Keep what it holds in arrays [batch, ...]."
+                f"{caller}: `{leaf_name}` must have rows that beams can be made of, "
+                f"got {describe(leaf)}. Keep what it holds in arrays [batch, ...]."
             )
-    tree = as_state(where, name, tree)
+    tree = as_state(caller, name, tree)
     return map_rows(lambda x: repeated(x, width), tree)
 
 

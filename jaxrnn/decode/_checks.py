@@ -14,14 +14,14 @@ from .._base.math import concrete_or_none
 from .._base.typing import Array
 
 
-def as_start_ids(where: str, start_ids: Any, name: str = "start_ids") -> Array:
+def as_start_ids(caller: str, start_ids: Any, name: str = "start_ids") -> Array:
     """The first ids as int32 `[batch]`.
 
     Raises:
         TypeError: If they are not integers.
         ValueError: If they are not a vector.
     """
-    wanted = f"{where}: `{name}` must be integers [batch]"
+    wanted = f"{caller}: `{name}` must be integers [batch]"
     try:
         ids = jnp.asarray(start_ids)
     except (TypeError, ValueError):
@@ -34,7 +34,7 @@ def as_start_ids(where: str, start_ids: Any, name: str = "start_ids") -> Array:
 
 
 def as_int(
-    where: str, name: str, value: Any, least: int, fix: str, most: int = INT32_MAX
+    caller: str, name: str, value: Any, least: int, fix: str, most: int = INT32_MAX
 ) -> int:
     """A static integer from `least` to `most`.
 
@@ -46,15 +46,15 @@ def as_int(
         number = operator.index(value)
     except TypeError:
         raise TypeError(
-            f"{where}: `{name}` must be an int, got {describe(value)}. It is static: "
+            f"{caller}: `{name}` must be an int, got {describe(value)}. It is static: "
             "under jit, close over it or name it in `static_argnames`."
         ) from None
     if number < least:
         raise ValueError(
-            f"{where}: `{name}` must be {least} or more, got {number}. {fix}"
+            f"{caller}: `{name}` must be {least} or more, got {number}. {fix}"
         )
     if number > most:
-        raise ValueError(f"{where}: `{name}` must be at most {most}, got {number}.")
+        raise ValueError(f"{caller}: `{name}` must be at most {most}, got {number}.")
     return number
 
 
@@ -70,14 +70,14 @@ POSITIVE = Range("positive and finite", lambda x: x > 0 and math.isfinite(x))
 PROBABILITY = Range("in (0, 1]", lambda x: 0 < x <= 1)
 
 
-def as_number(where: str, name: str, value: Any, within: Range, fix: str) -> Any:
+def as_number(caller: str, name: str, value: Any, within: Range, fix: str) -> Any:
     """A real number or an array scalar; unless it is traced, its range is checked.
 
     Raises:
         TypeError: If it is not a real number.
         ValueError: If it has axes, or is outside its range.
     """
-    wanted = f"{where}: `{name}` must be {within.words}"
+    wanted = f"{caller}: `{name}` must be {within.words}"
     is_number = is_array(value) or isinstance(value, int | float)
     dtype = jnp.result_type(value) if is_number else jnp.dtype(bool)
     if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.integer, jnp.floating)):
@@ -90,9 +90,9 @@ def as_number(where: str, name: str, value: Any, within: Range, fix: str) -> Any
     return value
 
 
-def check_callable(where: str, name: str, value: Any, wanted: str) -> None:
+def check_callable(caller: str, name: str, value: Any, wanted: str) -> None:
     """Raises TypeError unless `value` is callable."""
     if not callable(value):
         raise TypeError(
-            f"{where}: `{name}` must be a function {wanted}, got {describe(value)}."
+            f"{caller}: `{name}` must be a function {wanted}, got {describe(value)}."
         )

@@ -107,8 +107,8 @@ def greedy_loop(
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.
     """
-    where = "decode.greedy_loop"
-    model = Model(where, embed, project, initial_state, start_ids, end_id)
+    caller = "decode.greedy_loop"
+    model = Model(caller, embed, project, initial_state, start_ids, end_id)
     return RowLoop(model, _most_likely)
 
 
@@ -165,8 +165,8 @@ def greedy(
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.
     """
-    where = "decode.greedy"
-    model = Model(where, embed, project, initial_state, start_ids, end_id)
+    caller = "decode.greedy"
+    model = Model(caller, embed, project, initial_state, start_ids, end_id)
     return run(cell, RowLoop(model, _most_likely), max_time)
 
 

@@ -31,7 +31,7 @@ class Model:
     """The arguments that all decoders share, checked and normalized.
 
     Attributes:
-        where: The function that was called, for messages.
+        caller: The function that was called, for messages.
         embed: Maps ids to the cell's inputs.
         project: Maps the cell's output to logits.
         initial_state: The initial state, each leaf `[batch, ...]` or without axes.
@@ -43,7 +43,7 @@ class Model:
         ValueError: If shapes do not fit, or `end_id` is negative.
     """
 
-    where: str
+    caller: str
     embed: Embed
     project: Project
     initial_state: PyTree
@@ -51,19 +51,19 @@ class Model:
     end_id: int
 
     def __post_init__(self) -> None:
-        where = self.where
-        check_callable(where, "embed", self.embed, "of ids [batch]")
-        check_callable(where, "project", self.project, "of the cell's output")
-        ids = as_start_ids(where, self.start_ids)
+        caller = self.caller
+        check_callable(caller, "embed", self.embed, "of ids [batch]")
+        check_callable(caller, "project", self.project, "of the cell's output")
+        ids = as_start_ids(caller, self.start_ids)
         fix = "It is an id of the vocabulary."
-        set_field(self, end_id=as_int(where, "end_id", self.end_id, 0, fix))
-        state = as_state(where, "initial_state", self.initial_state)
+        set_field(self, end_id=as_int(caller, "end_id", self.end_id, 0, fix))
+        state = as_state(caller, "initial_state", self.initial_state)
         rows = without_read_only(state)
         for name, leaf in named_leaves("initial_state", rows, is_tensor_array):
             if is_tensor_array(leaf) or leaf.shape[:1] in ((), ids.shape):
                 continue
             raise ValueError(
-                f"{where}: `{name}` must have one row for each of `start_ids` "
+                f"{caller}: `{name}` must have one row for each of `start_ids` "
                 f"{describe(ids)}, got {describe(leaf)}."
             )
         set_field(self, start_ids=ids, initial_state=state)
@@ -79,13 +79,13 @@ class Model:
         Raises:
             ValueError: If `embed` does not return one row for each id.
         """
-        with noting(f"{self.where}: raised by `embed` of {describe(ids)}."):
+        with noting(f"{self.caller}: raised by `embed` of {describe(ids)}."):
             inputs = self.embed(ids)
         for name, leaf in named_leaves("embed(ids)", inputs):
             if not is_array(leaf) or leaf.shape[:1] != (self.batch_size,):
                 raise ValueError(
-                    f"{self.where}: `{name}` must be an array with one row for each of "
-                    f"{describe(ids)}, got {describe(leaf)}."
+                    f"{self.caller}: `{name}` must be an array with one row for each "
+                    f"of {describe(ids)}, got {describe(leaf)}."
                 )
         return inputs
 
@@ -96,9 +96,9 @@ class Model:
             TypeError: If `project` does not return a floating array.
             ValueError: If it is not `[batch, vocab]`, or has no id `end_id`.
         """
-        with noting(f"{self.where}: raised by `project`, of the cell's output."):
+        with noting(f"{self.caller}: raised by `project`, of the cell's output."):
             logits = self.project(output)
-        wanted = f"{self.where}: `project(output)` must be floating [batch, vocab]"
+        wanted = f"{self.caller}: `project(output)` must be floating [batch, vocab]"
         if not is_array(logits) or not jnp.issubdtype(logits.dtype, jnp.floating):
             raise TypeError(f"{wanted}, got {describe(logits)}. Return the logits.")
         if logits.ndim != 2 or logits.shape[0] != self.batch_size:
@@ -108,8 +108,9 @@ class Model:
             )
         if self.end_id >= logits.shape[1]:
             raise ValueError(
-                f"{self.where}: `end_id` must be one of the {logits.shape[1]} ids that "
-                f"`project` has logits for, got {self.end_id}. It is what ends a row."
+                f"{self.caller}: `end_id` must be one of the {logits.shape[1]} ids "
+                f"that `project` has logits for, got {self.end_id}. It is what "
+                "ends a row."
             )
         return jax.nn.log_softmax(jnp.asarray(logits, dtype), axis=-1)
 
@@ -159,11 +160,11 @@ class Loop(Protocol):
 
 def run(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
     """Runs the loop until all rows are finished or have `max_time` ids."""
-    where = loop.model.where
-    check_is_cell(where, "cell", cell)
-    limit = as_int(where, "max_time", max_time, 0, "It bounds the ids of a row.")
+    caller = loop.model.caller
+    check_is_cell(caller, "cell", cell)
+    limit = as_int(caller, "max_time", max_time, 0, "It bounds the ids of a row.")
     check_structure(
-        f"{where}: `initial_state` (by `cell.state_size`)",
+        f"{caller}: `initial_state` (by `cell.state_size`)",
         cell.state_size,
         opaque(without_read_only(loop.model.initial_state)),
         strict=True,

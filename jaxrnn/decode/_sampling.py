@@ -52,8 +52,8 @@ def sampling_loop(
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1805.04833 for `top_k`;
         arXiv:1904.09751 for `top_p`.
     """
-    where = "decode.sampling_loop"
-    model = Model(where, embed, project, initial_state, start_ids, end_id)
+    caller = "decode.sampling_loop"
+    model = Model(caller, embed, project, initial_state, start_ids, end_id)
     return _make(model, key, temperature, top_k, top_p)
 
 
@@ -108,21 +108,21 @@ def sample(
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1805.04833 for `top_k`;
         arXiv:1904.09751 for `top_p`.
     """
-    where = "decode.sample"
-    model = Model(where, embed, project, initial_state, start_ids, end_id)
+    caller = "decode.sample"
+    model = Model(caller, embed, project, initial_state, start_ids, end_id)
     return run(cell, _make(model, key, temperature, top_k, top_p), max_time)
 
 
 def _make(model: Model, key: Any, temperature: Any, top_k: Any, top_p: Any) -> RowLoop:
-    where = model.where
-    check_key(where, key)
+    caller = model.caller
+    check_key(caller, key)
     fix = "`greedy` takes the most likely id."
-    temperature = as_number(where, "temperature", temperature, POSITIVE, fix)
+    temperature = as_number(caller, "temperature", temperature, POSITIVE, fix)
     fix = "None is for all ids."
     if top_k is not None:
-        top_k = as_int(where, "top_k", top_k, 1, fix)
+        top_k = as_int(caller, "top_k", top_k, 1, fix)
     if top_p is not None:
-        top_p = as_number(where, "top_p", top_p, PROBABILITY, fix)
+        top_p = as_number(caller, "top_p", top_p, PROBABILITY, fix)
     return RowLoop(model, functools.partial(draw, key, temperature, top_k, top_p))
 
 

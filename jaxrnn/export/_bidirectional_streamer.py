@@ -18,7 +18,7 @@ from .._drivers.dynamic_rnn import dynamic_rnn
 from .._time import masking
 from ._streamer import check_cell_of_stream
 
-_WHERE = "BidirectionalStreamer"
+_CALLER = "BidirectionalStreamer"
 
 
 class BidirectionalStreamer:
@@ -69,16 +69,16 @@ class BidirectionalStreamer:
         batch_size: int = 1,
         dtype: DType = jnp.float32,
     ) -> None:
-        check_both_lists(_WHERE, cells_fw, cells_bw)
+        check_both_lists(_CALLER, cells_fw, cells_bw)
         for i, pair in enumerate(zip(cells_fw, cells_bw, strict=True)):
-            check_cell_of_stream(_WHERE, f"cells_fw[{i}]", pair[0])
-            check_cell_of_stream(_WHERE, f"cells_bw[{i}]", pair[1])
+            check_cell_of_stream(_CALLER, f"cells_fw[{i}]", pair[0])
+            check_cell_of_stream(_CALLER, f"cells_bw[{i}]", pair[1])
         # Once, if the parameters are NumPy's.
         self._cells = jax.device_put((tuple(cells_fw), tuple(cells_bw)))
-        self._chunk = as_count(_WHERE, "chunk", chunk, fix="")
-        self._lookahead = as_count(_WHERE, "lookahead", lookahead, 0, fix="")
-        self._batch = as_count(_WHERE, "batch_size", batch_size)
-        self._dtype = as_dtype(_WHERE, dtype)
+        self._chunk = as_count(_CALLER, "chunk", chunk, fix="")
+        self._lookahead = as_count(_CALLER, "lookahead", lookahead, 0, fix="")
+        self._batch = as_count(_CALLER, "batch_size", batch_size)
+        self._dtype = as_dtype(_CALLER, dtype)
         self._ahead = -(-self._lookahead // self._chunk)  # Chunks, rounded up.
         self.reset()
 
@@ -133,7 +133,7 @@ class BidirectionalStreamer:
     def reset(self) -> None:
         """Starts a new sequence; outputs that are left are dropped."""
         self._states = tuple(
-            zero_state(_WHERE, cell, self._batch, self._dtype)
+            zero_state(_CALLER, cell, self._batch, self._dtype)
             for cell in self._cells[0]
         )
         self._waiting: list[PyTree] = []  # Chunks without outputs, padded.
@@ -223,7 +223,7 @@ def _run_layer(
         masking.reverse_sequence, lengths=lengths, time_major=False
     )
     backward, _ = dynamic_rnn(cell_bw, reverse(xs), lengths, dtype=dtype)
-    return joined(_WHERE, forward, reverse(backward), axis=2), state
+    return joined(_CALLER, forward, reverse(backward), axis=2), state
 
 
 def _checked_steps(chunk: PyTree, batch: int, steps: int, exactly: bool) -> int:
@@ -241,13 +241,13 @@ def _checked_steps(chunk: PyTree, batch: int, steps: int, exactly: bool) -> int:
         if np.ndim(leaf) < 3 or rows != batch or not least <= count <= steps:
             fix = " A shorter last one goes to `flush`." if exactly else ""
             raise ValueError(
-                f"{_WHERE}: `{leaf_name}` must be [{batch}, {wanted}, ...], got "
+                f"{_CALLER}: `{leaf_name}` must be [{batch}, {wanted}, ...], got "
                 f"{describe(leaf)}.{fix}"
             )
         found.add(count)
     if len(found) != 1:
         raise ValueError(
-            f"{_WHERE}: `{name}` must hold arrays of one number of steps, got "
+            f"{_CALLER}: `{name}` must hold arrays of one number of steps, got "
             f"{sorted(found)}."
         )
     return found.pop()

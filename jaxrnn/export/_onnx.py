@@ -11,7 +11,7 @@ from .._cells.bound import BoundCell
 from ..convert.onnx import save, save_bidirectional
 from ._onnx_graph import Graph, clamped_lengths, initial_states, joined, run_layer
 
-_WHERE = "to_onnx"
+_CALLER = "to_onnx"
 _DTYPES = ("float16", "float32", "float64")
 
 
@@ -72,9 +72,9 @@ def to_onnx(
 
     Source: the operators of https://onnx.ai/onnx/operators/.
     """
-    as_bool(_WHERE, "lengths", lengths)
-    as_bool(_WHERE, "initial_state", initial_state)
-    as_bool(_WHERE, "time_major", time_major)
+    as_bool(_CALLER, "lengths", lengths)
+    as_bool(_CALLER, "initial_state", initial_state)
+    as_bool(_CALLER, "time_major", time_major)
     nodes = _nodes(cell)
     dtype = _dtype(nodes)
     graph = Graph(dtype)
@@ -103,7 +103,7 @@ def _nodes(cell: Any) -> list[dict[str, Any]]:
     """The operator of each layer, by `convert.onnx`, whose errors are passed on."""
     if isinstance(cell, tuple) and len(cell) != 2:
         raise ValueError(
-            f"{_WHERE}: `cell` must be a bound cell or the pair (cells_fw, cells_bw), "
+            f"{_CALLER}: `cell` must be a bound cell or the pair (cells_fw, cells_bw), "
             f"got a tuple of {len(cell)}. Layers of one direction are a MultiRNNCell."
         )
     try:
@@ -111,7 +111,7 @@ def _nodes(cell: Any) -> list[dict[str, Any]]:
     except (TypeError, ValueError) as error:
         _, _, reason = str(error).partition(": ")
         fix = "What ONNX does not have, `to_stablehlo` has."
-        raise type(error)(f"{_WHERE}: {reason} {fix}") from None
+        raise type(error)(f"{_CALLER}: {reason} {fix}") from None
 
 
 def _dtype(nodes: list[dict[str, Any]]) -> np.dtype:
@@ -119,7 +119,7 @@ def _dtype(nodes: list[dict[str, Any]]) -> np.dtype:
     dtypes = {node["W"].dtype for node in nodes}
     if len(dtypes) > 1 or next(iter(dtypes)).name not in _DTYPES:
         raise TypeError(
-            f"{_WHERE}: the parameters must share one dtype of {', '.join(_DTYPES)}, "
+            f"{_CALLER}: the parameters must share one dtype of {', '.join(_DTYPES)}, "
             f"got {', '.join(sorted(map(str, dtypes)))}. Cast them by jax.tree.map."
         )
     return dtypes.pop()
@@ -131,7 +131,7 @@ def _checked_dense(
     """`(kernel, bias)`, as arrays of that dtype."""
     if not isinstance(dense, tuple | list) or len(dense) != 2:
         raise TypeError(
-            f"{_WHERE}: `dense` must be (kernel, bias), got {describe(dense)}."
+            f"{_CALLER}: `dense` must be (kernel, bias), got {describe(dense)}."
         )
     kernel = np.asarray(dense[0])
     bias = None if dense[1] is None else np.asarray(dense[1])
@@ -142,7 +142,7 @@ def _checked_dense(
     for name, (got, shape) in wanted.items():
         if got.shape != shape or got.dtype != dtype:
             raise ValueError(
-                f"{_WHERE}: `dense` must be (kernel, bias) of {dtype} and of shapes "
+                f"{_CALLER}: `dense` must be (kernel, bias) of {dtype} and of shapes "
                 f"[{size}, n] and [n], got {describe(got)} as its {name}."
             )
     return kernel, bias

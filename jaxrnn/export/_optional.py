@@ -4,12 +4,12 @@ import importlib
 from typing import Any
 
 
-def import_optional(where: str, module: str, install: str = "jaxrnn[export]") -> Any:
+def import_optional(caller: str, module: str, install: str = "jaxrnn[export]") -> Any:
     """The module; ImportError says how to install it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"{where}: needs the package `{module.split('.')[0]}`, which cannot be "
+            f"{caller}: needs the package `{module.split('.')[0]}`, which cannot be "
             f"imported: {error}. Install it by `pip install '{install}'`."
         ) from error

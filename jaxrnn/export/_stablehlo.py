@@ -58,10 +58,10 @@ def to_stablehlo(
 
     Source: `jax.export`.
     """
-    where = "to_stablehlo"
-    check_functions(where, f=f)
-    check_examples(where, examples)
-    vjp_order = as_count(where, "vjp_order", vjp_order, least=0)
+    caller = "to_stablehlo"
+    check_functions(caller, f=f)
+    check_examples(caller, examples)
+    vjp_order = as_count(caller, "vjp_order", vjp_order, least=0)
     structure = jax.tree.structure(examples)
 
     def run(*arguments: PyTree) -> PyTree:
@@ -92,13 +92,13 @@ def without_checks(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
     return lambda *arguments: checked(*arguments)[1]
 
 
-def check_examples(where: str, examples: tuple) -> None:
+def check_examples(caller: str, examples: tuple) -> None:
     """Raises TypeError unless all leaves have a shape and a dtype."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(examples)
     for path, leaf in leaves:
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
             name = jax.tree_util.keystr(path[:1]) + jax.tree_util.keystr(path[1:])
             raise TypeError(
-                f"{where}: `examples{name}` must be an array or a "
+                f"{caller}: `examples{name}` must be an array or a "
                 f"`jax.ShapeDtypeStruct`, got {describe(leaf)}."
             )

@@ -49,12 +49,12 @@ class Streamer:
     def __init__(
         self, cell: RNNCellLike, batch_size: int = 1, dtype: DType = jnp.float32
     ) -> None:
-        where = "Streamer"
-        check_cell_of_stream(where, "cell", cell)
-        batch_size = as_count(where, "batch_size", batch_size)
-        dtype = as_dtype(where, dtype)
+        caller = "Streamer"
+        check_cell_of_stream(caller, "cell", cell)
+        batch_size = as_count(caller, "batch_size", batch_size)
+        dtype = as_dtype(caller, dtype)
         self._cell = jax.device_put(cell)  # Once, if its parameters are NumPy's.
-        self._zero = zero_state(where, cell, batch_size, dtype)
+        self._zero = zero_state(caller, cell, batch_size, dtype)
         self.reset()
 
     def __call__(self, frame: PyTree) -> PyTree:
@@ -109,16 +109,16 @@ def _copied(frame: PyTree) -> PyTree:
     return jax.tree.map(copy, frame)
 
 
-def check_cell_of_stream(where: str, name: str, cell: Any) -> None:
+def check_cell_of_stream(caller: str, name: str, cell: Any) -> None:
     """Raises unless `cell` can be an argument of a compiled step, and has no key."""
-    check_is_cell(where, name, cell)
+    check_is_cell(caller, name, cell)
     if getattr(cell, "key", None) is not None:
         raise ValueError(
-            f"{where}: `{name}` must have no random key, as a stream has no number of "
+            f"{caller}: `{name}` must have no random key, as a stream has no number of "
             "steps to fold into it, got a cell with a key. Bind it without."
         )
     if not is_pytree_of_arrays(cell):
         raise TypeError(
-            f"{where}: `{name}` must be a pytree of its parameters, as bound cells "
+            f"{caller}: `{name}` must be a pytree of its parameters, as bound cells "
             f"are, got {describe(cell)}. `cell.bind(params)` makes one."
         )

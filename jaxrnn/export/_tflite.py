@@ -13,7 +13,7 @@ from .._base.typing import Array, PyTree
 from ._optional import import_optional
 from ._stablehlo import check_examples, without_checks
 
-_WHERE = "to_tflite"
+_CALLER = "to_tflite"
 # Old enough for TensorFlow to read, whose releases are behind those of JAX.
 _STABLEHLO = "1.9.0"
 _OPTIMIZE = (None, "float16", "int8")
@@ -66,16 +66,16 @@ def to_tflite(
 
     Source: `tf.lite.TFLiteConverter`, over `jax.export`.
     """
-    check_functions(_WHERE, f=f)
-    check_examples(_WHERE, examples)
-    check_fixed_sizes(_WHERE, "examples", examples)
+    check_functions(_CALLER, f=f)
+    check_examples(_CALLER, examples)
+    check_fixed_sizes(_CALLER, "examples", examples)
     if optimize not in _OPTIMIZE:
         raise ValueError(
-            f"{_WHERE}: `optimize` must be None, 'float16' or 'int8', got "
+            f"{_CALLER}: `optimize` must be None, 'float16' or 'int8', got "
             f"{describe(optimize)}."
         )
     exported = _exported(f, examples)
-    tf = import_optional(_WHERE, "tensorflow", "tensorflow-cpu")
+    tf = import_optional(_CALLER, "tensorflow", "tensorflow-cpu")
     try:
         converter = _converter(tf, exported)
         if optimize is not None:
@@ -85,7 +85,7 @@ def to_tflite(
         return bytes(converter.convert())
     except Exception as error:  # Of a class of TensorFlow's own.
         raise ValueError(
-            f"{_WHERE}: TensorFlow Lite lacks an operation of `f`; random numbers are "
+            f"{_CALLER}: TensorFlow Lite lacks an operation of `f`; random numbers are "
             "one. `to_stablehlo` exports any function. TensorFlow's error: "
             f"{str(error)[:300]}"
         ) from error
@@ -112,13 +112,13 @@ def tflite_deviation(
 
     Source: `ai_edge_litert.interpreter.Interpreter`.
     """
-    where = "tflite_deviation"
-    litert = import_optional(where, "ai_edge_litert.interpreter")
+    caller = "tflite_deviation"
+    litert = import_optional(caller, "ai_edge_litert.interpreter")
     run = litert.Interpreter(model_content=file).get_signature_runner()
     names, leaves = _in_order(run.get_input_details()), jax.tree.leaves(arguments)
     if len(names) != len(leaves):
         raise ValueError(
-            f"{where}: `arguments` must hold {len(names)} arrays, as the file has "
+            f"{caller}: `arguments` must hold {len(names)} arrays, as the file has "
             f"inputs, got {len(leaves)}."
         )
     results = run(**dict(zip(names, map(np.asarray, leaves), strict=True)))
@@ -127,7 +127,7 @@ def tflite_deviation(
     if [x.shape for x in got] != [x.shape for x in want]:
         described = [", ".join(map(describe, leaves)) for leaves in (got, want)]
         raise ValueError(
-            f"{where}: `f` must return what `file` does, {described[0]}, got "
+            f"{caller}: `f` must return what `file` does, {described[0]}, got "
             f"{described[1]}."
         )
     pairs = zip(got, want, strict=True)
@@ -154,7 +154,7 @@ def _exported(f: Callable[..., PyTree], examples: tuple) -> jax.export.Exported:
 def _converter(tf: Any, exported: jax.export.Exported) -> Any:
     """TensorFlow's converter, of a function that is the program as one operation."""
     program = serialize_portable_artifact_str(exported.mlir_module(), _STABLEHLO)
-    xla = import_optional(_WHERE, "tensorflow.compiler.tf2xla.python.xla")
+    xla = import_optional(_CALLER, "tensorflow.compiler.tf2xla.python.xla")
 
     def run(*inputs: Any) -> dict[str, Any]:
         outputs = xla.call_module(
@@ -177,11 +177,11 @@ def _converter(tf: Any, exported: jax.export.Exported) -> Any:
     return tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
 
 
-def check_fixed_sizes(where: str, name: str, examples: PyTree) -> None:
+def check_fixed_sizes(caller: str, name: str, examples: PyTree) -> None:
     """Raises ValueError for a size of 0, or one of `jax.export.symbolic_shape`."""
     for leaf in jax.tree.leaves(examples):
         if not all(isinstance(size, int) and size for size in leaf.shape):
             raise ValueError(
-                f"{where}: `{name}` must have fixed sizes above 0, got "
+                f"{caller}: `{name}` must have fixed sizes above 0, got "
                 f"{describe(leaf)}. `to_stablehlo` takes any."
             )

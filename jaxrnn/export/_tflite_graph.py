@@ -19,10 +19,10 @@ class Graph:
         ImportError: If `ai_edge_litert` is missing.
     """
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, caller: str) -> None:
         package = "ai_edge_litert.schema_py_generated"
-        self._schema: Any = import_optional(where, package)
-        self._builder = import_optional(where, "flatbuffers").Builder()
+        self._schema: Any = import_optional(caller, package)
+        self._builder = import_optional(caller, "flatbuffers").Builder()
         self._tensors: list[Any] = []
         self._operators: list[Any] = []
         self._codes: dict[str, Any] = {}

@@ -17,7 +17,7 @@ from ._tflite import check_fixed_sizes
 from ._tflite_graph import Graph
 from ._tflite_layers import add_dense, add_layer, add_swap, read_pairs, read_stack
 
-_WHERE = "to_tflite_operators"
+_CALLER = "to_tflite_operators"
 
 
 def to_tflite_operators(
@@ -79,14 +79,14 @@ def to_tflite_operators(
     Source: `tensorflow/lite/kernels/unidirectional_sequence_lstm.cc` and its
     neighbors.
     """
-    check_time_major(_WHERE, time_major)
+    check_time_major(_CALLER, time_major)
     _check_inputs(inputs)
     outputs = _outputs(cells, inputs, time_major)
-    with prefixing(_WHERE):
+    with prefixing(_CALLER):
         both = isinstance(cells, tuple)
         layers = read_pairs(*cells) if both else read_stack("cells", cells)
         dense = None if dense is None else _read_dense(dense, outputs.shape[-1])
-    graph = Graph(_WHERE)
+    graph = Graph(_CALLER)
     first = last = graph.tensor("inputs", inputs.shape)
     # Time major is faster; and LiteRT 2.3 computes wrong results of two directions if
     # several rows are batch major.
@@ -104,10 +104,10 @@ def _check_inputs(inputs: Any) -> None:
     shape, dtype = getattr(inputs, "shape", ()), getattr(inputs, "dtype", None)
     if dtype != jnp.float32 or len(shape) != 3:
         raise TypeError(
-            f"{_WHERE}: `inputs` must be a float32 array of rank 3, or a "
+            f"{_CALLER}: `inputs` must be a float32 array of rank 3, or a "
             f"`jax.ShapeDtypeStruct` of one, got {describe(inputs)}."
         )
-    check_fixed_sizes(_WHERE, "inputs", inputs)
+    check_fixed_sizes(_CALLER, "inputs", inputs)
 
 
 def _outputs(cells: Any, inputs: Shaped, time_major: bool) -> Any:
@@ -121,7 +121,7 @@ def _outputs(cells: Any, inputs: Shaped, time_major: bool) -> Any:
             cells_fw, cells_bw, x, dtype=jnp.float32, time_major=time_major
         )
 
-    with noting(f"{_WHERE}: raised by the driver of the same outputs."):
+    with noting(f"{_CALLER}: raised by the driver of the same outputs."):
         return jax.eval_shape(run, jax.ShapeDtypeStruct(inputs.shape, jnp.float32))[0]
 
 

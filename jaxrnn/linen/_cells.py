@@ -50,14 +50,14 @@ class Cell(ChecksOptions, nn.RNNCellBase):
     @nn.compact
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
         """One step: `(carry, output)`, each leaf `[*batch, ...]`."""
-        where, dtypes = type(self).__name__, (self.dtype, self.param_dtype)
-        layer = make_one_direction(where, self.cell)
+        caller, dtypes = type(self).__name__, (self.dtype, self.param_dtype)
+        layer = make_one_direction(caller, self.cell)
 
         def params_for(step: Array) -> Params:
             init = lambda key: self.cell.init(key, step, self.param_dtype)
             params = self.param(layer.name, init)
             dtype = self.dtype or self.param_dtype
-            layer.check_not_random(where, {layer.name: params}, step, dtype)
+            layer.check_not_random(caller, {layer.name: params}, step, dtype)
             return params
 
         return step_of_cell(self.cell, params_for, carry, inputs, *dtypes)

@@ -127,11 +127,11 @@ class Recurrent(HoldsCells, kw_only=True):
             flax.errors.InvalidRngError: If a cell draws random numbers and there is no
                 stream `rng_collection`, as for `nn.Dropout`.
         """
-        layer, where = self._layer(), type(self).__name__
-        check_unknown(where, "a call", unknown)
-        check_options(where, deterministic=deterministic, return_carry=return_carry)
+        layer, caller = self._layer(), type(self).__name__
+        check_unknown(caller, "a call", unknown)
+        check_options(caller, deterministic=deterministic, return_carry=return_carry)
         sequences = LayerInputs.make(
-            where, layer, inputs, sequence_length, self.time_major, self.dtype
+            caller, layer, inputs, sequence_length, self.time_major, self.dtype
         )
         params = self._params(layer, sequences.step(self.param_dtype))
         dtype = sequences.compute_dtype(self.dtype, params)

@@ -50,16 +50,16 @@ def dynamic_rnn(
 
     Source: `tf.compat.v1.lite.experimental.nn.dynamic_rnn`.
     """
-    where = "lite.dynamic_rnn"
-    check_time_major(where, time_major)
+    caller = "lite.dynamic_rnn"
+    check_time_major(caller, time_major)
     if not time_major:
         raise KindError(
-            f"{where}: `time_major` must be True, got False. Swap the axes of a "
+            f"{caller}: `time_major` must be True, got False. Swap the axes of a "
             "batch-major array, `jnp.swapaxes(inputs, 0, 1)`, and of the outputs."
         )
     if inputs is not None and not jax.tree_util.all_leaves([inputs]):
         raise ValueError(
-            f"{where}: `inputs` must be one array [time, batch, ...], got "
+            f"{caller}: `inputs` must be one array [time, batch, ...], got "
             f"{describe_structure(inputs)}. `jaxrnn.dynamic_rnn` takes nests."
         )
     args = cell, inputs, sequence_length, initial_state, dtype

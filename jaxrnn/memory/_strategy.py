@@ -285,7 +285,7 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
 
 
 def as_strategy(
-    where: str, name: str, swap_memory: object, platform: str | None = None
+    caller: str, name: str, swap_memory: object, platform: str | None = None
 ) -> Strategy:
     """As `resolve`, with the names of the caller and of the argument for messages."""
     if isinstance(swap_memory, Strategy):
@@ -301,6 +301,6 @@ def as_strategy(
     if isinstance(swap_memory, str):
         fix = " Pass True for the default strategy of this platform."
     raise TypeError(
-        f"{where}: `{name}` must be True, False or a strategy of `jaxrnn.memory`, "
+        f"{caller}: `{name}` must be True, False or a strategy of `jaxrnn.memory`, "
         f"got {describe(swap_memory)}.{fix}"
     )

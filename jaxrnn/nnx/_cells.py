@@ -61,15 +61,15 @@ class Cell(nnx.RNNCellBase):
         param_dtype: DType = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        where = type(self).__name__
-        check_options(where, dtype=dtype, param_dtype=param_dtype)
-        self.layer = make_one_direction(where, cell)
+        caller = type(self).__name__
+        check_options(caller, dtype=dtype, param_dtype=param_dtype)
+        self.layer = make_one_direction(caller, cell)
         self.dtype, self.param_dtype = dtype, param_dtype
         self.params, step = make_params(
-            where, self.layer, in_features, rngs, param_dtype
+            caller, self.layer, in_features, rngs, param_dtype
         )
         params = as_pure(self.params)
-        self.layer.check_not_random(where, params, step, param_dtype)
+        self.layer.check_not_random(caller, params, step, param_dtype)
 
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
         """One step: `(carry, output)`, each leaf `[*batch, ...]`."""

@@ -26,7 +26,7 @@ Rngs = nnx.Rngs | nnx.RngStream | jax.Array
 as_pure = getattr(nnx, "as_pure", None) or nnx.pure
 
 
-def as_step(where: str, in_features: Any, dtype: DType) -> PyTree:
+def as_step(caller: str, in_features: Any, dtype: DType) -> PyTree:
     """The types of one step of inputs, given their size or such a step.
 
     Raises:
@@ -35,12 +35,12 @@ def as_step(where: str, in_features: Any, dtype: DType) -> PyTree:
     """
     if isinstance(in_features, int | np.integer):
         fix = "It is the size of the inputs."
-        size = as_count(where, "in_features", in_features, fix=fix)
+        size = as_count(caller, "in_features", in_features, fix=fix)
         return jax.ShapeDtypeStruct((1, size), dtype)
     leaves = jax.tree.leaves(in_features)
     if not leaves or not all(hasattr(leaf, "dtype") for leaf in leaves):
         raise TypeError(
-            f"{where}: `in_features` must be an int, or one step of inputs, a nest of "
+            f"{caller}: `in_features` must be an int, or one step of inputs, a nest of "
             f"arrays or jax.ShapeDtypeStructs, got {describe(in_features)}."
         )
     as_type = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
@@ -49,7 +49,7 @@ def as_step(where: str, in_features: Any, dtype: DType) -> PyTree:
 
 
 def make_params(
-    where: str,
+    caller: str,
     layer: Layer,
     in_features: Any,
     rngs: Any,
@@ -64,26 +64,26 @@ def make_params(
     """
     if not isinstance(rngs, nnx.Rngs):
         raise TypeError(
-            f"{where}: `rngs` must be nnx.Rngs, got {describe(rngs)}. `nnx.Rngs(0)` "
+            f"{caller}: `rngs` must be nnx.Rngs, got {describe(rngs)}. `nnx.Rngs(0)` "
             "makes some."
         )
-    step = as_step(where, in_features, dtype)
+    step = as_step(caller, in_features, dtype)
     params = layer.init(rngs.params(), step, dtype)
-    check_axis_names(where, axis_names, params)
+    check_axis_names(caller, axis_names, params)
     boxed = name_axes(axis_names, params, lambda x, n: nnx.Param(x, out_sharding=n))
     is_param = lambda x: isinstance(x, nnx.Variable)
     as_param = lambda x: x if is_param(x) else nnx.Param(x)
     return nnx.data(jax.tree.map(as_param, boxed, is_leaf=is_param)), step
 
 
-def check_same_shapes(where: str, own: Params, params: Params) -> None:
+def check_same_shapes(caller: str, own: Params, params: Params) -> None:
     """Raises ValueError unless `params` have the names and shapes of `own`."""
     known, given = (dict(named_leaves("params", tree)) for tree in (own, params))
     for name in known | given:
         old, new = known.get(name), given.get(name)
         if old is None or new is None or old.shape != jnp.shape(new):
             raise ValueError(
-                f"{where}: `{name}` must be as the module's, {describe(old)}, got "
+                f"{caller}: `{name}` must be as the module's, {describe(old)}, got "
                 f"{describe(new)}. Its `in_features` is the size of the inputs that "
                 "the cell was made for."
             )
@@ -97,7 +97,7 @@ def _in_place_of(old: Any, new: Any) -> jax.Array:
     return jax.device_put(array, old.sharding)
 
 
-def draw_key(where: str, rngs: Any, stream: str) -> Key:
+def draw_key(caller: str, rngs: Any, stream: str) -> Key:
     """The next key of that stream, or `rngs` itself if it is a key.
 
     Raises:
@@ -110,7 +110,7 @@ def draw_key(where: str, rngs: Any, stream: str) -> Key:
     if isinstance(rngs, jax.Array):
         return rngs
     raise TypeError(
-        f"{where}: `rngs` must be nnx.Rngs, a stream of them or a random key, got "
+        f"{caller}: `rngs` must be nnx.Rngs, a stream of them or a random key, got "
         f"{describe(rngs)}."
     )
 
@@ -136,22 +136,22 @@ class HoldsLayer(nnx.Module):
     def __init__(
         self, layer: Layer, in_features: Any, *, rngs: nnx.Rngs, **options: Any
     ) -> None:
-        where = type(self).__name__
-        check_unknown(where, "the constructor", options, self.defaults)
+        caller = type(self).__name__
+        check_unknown(caller, "the constructor", options, self.defaults)
         options = self.defaults | options
-        check_options(where, **options)
+        check_options(caller, **options)
         dtype, axis_names = options.pop("param_dtype"), options.pop("axis_names")
         for name, value in options.items():
             setattr(self, name, value)
         self.layer = layer
         self.params, step = make_params(
-            where, layer, in_features, rngs, dtype, axis_names
+            caller, layer, in_features, rngs, dtype, axis_names
         )
         self.is_random = layer.draws_random_numbers(as_pure(self.params), step, dtype)
         self.rngs = nnx.data(None)
         if self.is_random:
             source = f"from a stream {self.rng_collection!r}"
-            with noting(f"{where}: the cell draws random numbers, {source}."):
+            with noting(f"{caller}: the cell draws random numbers, {source}."):
                 self.rngs = rngs[self.rng_collection].fork()
 
     def set_view(self, deterministic: bool | None = None) -> None:

@@ -74,11 +74,11 @@ class Recurrent(HoldsLayer):
                 nor a key; as `jaxrnn.dynamic_rnn`.
             ValueError: As `jaxrnn.dynamic_rnn`.
         """
-        where, params = type(self).__name__, as_pure(self.params)
-        check_unknown(where, "a call", unknown)
-        check_options(where, return_carry=return_carry)
+        caller, params = type(self).__name__, as_pure(self.params)
+        check_unknown(caller, "a call", unknown)
+        check_options(caller, return_carry=return_carry)
         sequences = LayerInputs.make(
-            where, self.layer, inputs, sequence_length, self.time_major, self.dtype
+            caller, self.layer, inputs, sequence_length, self.time_major, self.dtype
         )
         dtype = sequences.compute_dtype(self.dtype, params)
         options = RunOptions.of(self, dtype, self._draw_key(deterministic, rngs))

@@ -180,7 +180,7 @@ def _clip(x: Array, low: Any) -> Array:
     return jnp.where(x < low, low, jnp.where(x > 1, jnp.ones((), x.dtype), x))
 
 
-def _check_mode(where: str, mode: Any) -> None:
+def _check_mode(caller: str, mode: Any) -> None:
     if mode not in _MODES:
         names = ", ".join(f'"{name}"' for name in _MODES)
-        raise ValueError(f"{where}: `mode` must be one of {names}, got {mode!r}.")
+        raise ValueError(f"{caller}: `mode` must be one of {names}, got {mode!r}.")

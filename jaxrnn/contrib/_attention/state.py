@@ -56,25 +56,25 @@ class AttentionWrapperState(NamedTuple):
             ValueError: If there is no such field, or a structure or shape differs.
             TypeError: If only the kind of a sequence does.
         """
-        where = "AttentionWrapperState.clone"
+        caller = "AttentionWrapperState.clone"
         if unknown := fields.keys() - set(self._fields):
             raise ValueError(
-                f"{where}: the fields are {', '.join(self._fields)}, got "
+                f"{caller}: the fields are {', '.join(self._fields)}, got "
                 f"{', '.join(sorted(unknown))}."
             )
         for name, new in fields.items():
-            _check_like(where, name, getattr(self, name), new)
+            _check_like(caller, name, getattr(self, name), new)
         return self._replace(**fields)
 
 
-def _check_like(where: str, name: str, old: Any, new: Any) -> None:
-    check_structure(f"{where}: `{name}`", old, new, strict=True)
+def _check_like(caller: str, name: str, old: Any, new: Any) -> None:
+    check_structure(f"{caller}: `{name}`", old, new, strict=True)
     named = named_leaves(name, old, is_tensor_array)
     others = jax.tree.leaves(new, is_leaf=is_tensor_array)
     for (leaf_name, leaf), other in zip(named, others, strict=True):
         if not is_tensor_array(leaf) and jnp.shape(leaf) != jnp.shape(other):
             raise ValueError(
-                f"{where}: `{leaf_name}` must have the shape of {describe(leaf)}, got "
+                f"{caller}: `{leaf_name}` must have the shape of {describe(leaf)}, got "
                 f"{describe(other)}."
             )
 
@@ -115,22 +115,22 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
         )
 
 
-def check_cell_state(where: str, cell: Any, state: PyTree, rows: int) -> None:
+def check_cell_state(caller: str, cell: Any, state: PyTree, rows: int) -> None:
     """Raises unless it is a state of the cell, each leaf with as many rows.
 
     Raises:
         ValueError: If its structure or a shape differs.
         TypeError: If only the kind of a sequence does.
     """
-    name, size = f"{where}: `cell_state`", cell.state_size
+    name, size = f"{caller}: `cell_state`", cell.state_size
     opaque = jax.tree.map(lambda _: 0, state)
     check_structure(name, size, opaque, True, "It is a state of the wrapped cell.")
     named = named_leaves("cell_state", state)
     for (leaf_name, leaf), shape in zip(named, size_shapes(size), strict=True):
         if jnp.shape(leaf) not in ((), (rows, *shape)):
             raise ValueError(
-                f"{where}: `{leaf_name}` must have shape {(rows, *shape)}, by the rows "
-                f"of the memory and the wrapped cell, got {describe(leaf)}."
+                f"{caller}: `{leaf_name}` must have shape {(rows, *shape)}, by the "
+                f"rows of the memory and the wrapped cell, got {describe(leaf)}."
             )
 
 
@@ -177,12 +177,12 @@ class AttentionMemory:
 
 
 def as_memory(
-    where: str, name: str, memory: Any, lengths: Any, mechanism: Any, first: Any
+    caller: str, name: str, memory: Any, lengths: Any, mechanism: Any, first: Any
 ) -> AttentionMemory:
     """The memory, with zeros in its padding.
 
     Args:
-        where: The function that was called, for messages.
+        caller: The function that was called, for messages.
         name: The name of the argument.
         memory: Floating `[batch, memory_time, depth]`.
         lengths: Integers `[batch]`; None for all steps.
@@ -193,25 +193,25 @@ def as_memory(
         ValueError: If a shape does not fit.
         TypeError: If a dtype does not.
     """
-    memory = as_array(where, name, memory)
+    memory = as_array(caller, name, memory)
     if memory.ndim != 3 or not jnp.issubdtype(memory.dtype, jnp.floating):
         error = ValueError if memory.ndim != 3 else TypeError
         raise error(
-            f"{where}: `{name}` must be floating [batch, memory_time, depth], got "
+            f"{caller}: `{name}` must be floating [batch, memory_time, depth], got "
             f"{describe(memory)}. Outputs of an encoder are batch-major here."
         )
     first, depth = memory if first is None else first, mechanism.memory_depth
     rows, dtype = first.shape[0], mechanism.dtype or first.dtype
     if (memory.shape[0], memory.shape[2]) != (rows, depth):
         raise ValueError(
-            f"{where}: `{name}` must have as many rows as `memory[0]`, {rows}, and the "
-            f"mechanism's `memory_depth`, {depth}, got {describe(memory)}."
+            f"{caller}: `{name}` must have as many rows as `memory[0]`, {rows}, and "
+            f"the mechanism's `memory_depth`, {depth}, got {describe(memory)}."
         )
     if memory.dtype != dtype:
         raise TypeError(
-            f"{where}: `{name}` must have the dtype of the mechanism and of "
+            f"{caller}: `{name}` must have the dtype of the mechanism and of "
             f"`memory[0]`, {dtype}, got {describe(memory)}."
         )
-    lengths = as_lengths(where, lengths, rows, "memory_sequence_length")
+    lengths = as_lengths(caller, lengths, rows, "memory_sequence_length")
     made = AttentionMemory(memory, () if lengths is None else lengths)
     return dataclasses.replace(made, memory=made.without_padding(memory))

@@ -112,7 +112,7 @@ class AttentionWrapper(ParamsWrapper):
     _mechanisms = property(lambda self: self._several(self.attention_mechanism))
 
     def __post_init__(self) -> None:
-        where, mechanisms = "AttentionWrapper", self.attention_mechanism
+        caller, mechanisms = "AttentionWrapper", self.attention_mechanism
         super().__post_init__()
         set_common_fields(self)
         check_function_fields(self, "cell_input_fn", "attention_fn")
@@ -121,17 +121,17 @@ class AttentionWrapper(ParamsWrapper):
         for mechanism in self._mechanisms or [None]:
             if not isinstance(mechanism, AttentionMechanism):
                 raise TypeError(
-                    f"{where}: `attention_mechanism` must be an AttentionMechanism or "
+                    f"{caller}: `attention_mechanism` must be an AttentionMechanism or "
                     f"several, got {describe(mechanism)}."
                 )
         sizes = self.attention_layer_size
         if sizes is None:
             return
         sizes = sizes if isinstance(sizes, tuple | list) else (sizes,)
-        sizes = tuple(as_count(where, "attention_layer_size", n) for n in sizes)
+        sizes = tuple(as_count(caller, "attention_layer_size", n) for n in sizes)
         if len(sizes) != len(self._mechanisms):
             raise ValueError(
-                f"{where}: `attention_layer_size` must hold one size for each of "
+                f"{caller}: `attention_layer_size` must hold one size for each of "
                 f"{len(self._mechanisms)} mechanisms, got {len(sizes)}."
             )
         set_field(self, attention_layer_size=sizes)
@@ -219,13 +219,13 @@ class AttentionWrapper(ParamsWrapper):
             ValueError: If a shape does not fit, or there is not one memory for each
                 mechanism.
         """
-        where = "AttentionWrapper.initial_state"
-        memories = self._memories(where, memory, memory_sequence_length)
+        caller = "AttentionWrapper.initial_state"
+        memories = self._memories(caller, memory, memory_sequence_length)
         rows, dtype = memories[0].memory.shape[0], memories[0].memory.dtype
         if cell_state is None:
             cell_state = self.cell.zero_state(rows, dtype)
         else:
-            check_cell_state(where, self.cell, cell_state, rows)
+            check_cell_state(caller, self.cell, cell_state, rows)
         # Made twice: arrays that are one buffer cannot be donated.
         alignments, states = (
             [
@@ -240,7 +240,7 @@ class AttentionWrapper(ParamsWrapper):
             else ()
         )
         return self._made(
-            as_state(where, "cell_state", cell_state),
+            as_state(caller, "cell_state", cell_state),
             jnp.zeros((rows, self.attention_size), dtype),
             jnp.zeros((), jnp.int32),
             tuple(alignments),
@@ -249,12 +249,14 @@ class AttentionWrapper(ParamsWrapper):
             tuple(map(ReadOnly, memories)),
         )
 
-    def _memories(self, where: str, memory: Any, lengths: Any) -> list[AttentionMemory]:
+    def _memories(
+        self, caller: str, memory: Any, lengths: Any
+    ) -> list[AttentionMemory]:
         memories, count = self._several(memory), len(self._mechanisms)
         lengths = [None] * len(memories) if lengths is None else self._several(lengths)
         if len(memories) != count or len(lengths) != count:
             raise ValueError(
-                f"{where}: `memory` and `memory_sequence_length` must each hold one "
+                f"{caller}: `memory` and `memory_sequence_length` must each hold one "
                 f"for each of {count} mechanisms, got {len(memories)} and "
                 f"{len(lengths)}."
             )
@@ -263,7 +265,7 @@ class AttentionWrapper(ParamsWrapper):
         for i, (given, n, mechanism) in enumerate(several):
             name = f"memory[{i}]" if self._has_several else "memory"
             first = made[0].memory if made else None
-            made.append(as_memory(where, name, given, n, mechanism, first))
+            made.append(as_memory(caller, name, given, n, mechanism, first))
         return made
 
     def own_specs(self, depth: int) -> dict[str, Any]:

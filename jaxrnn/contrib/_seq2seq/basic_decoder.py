@@ -172,9 +172,9 @@ class InferenceHelper(CustomHelper):
         end_fn: Callable[[Array], Array],
         next_inputs_fn: Callable[[Array], PyTree] | None = None,
     ) -> None:
-        where = type(self).__name__
-        check_functions(where, sample_fn=sample_fn, end_fn=end_fn)
-        check_given_functions(where, next_inputs_fn=next_inputs_fn)
+        caller = type(self).__name__
+        check_functions(caller, sample_fn=sample_fn, end_fn=end_fn)
+        check_given_functions(caller, next_inputs_fn=next_inputs_fn)
         make = next_inputs_fn or (lambda sample_ids: sample_ids)
         inputs = jax.tree.map(jnp.asarray, start_inputs)
         rows = jax.tree.leaves(inputs)[0].shape[0]
@@ -233,16 +233,16 @@ class BasicDecoder(Decoder):
         initial_state: PyTree,
         output_layer: Callable[[PyTree], PyTree] | None = None,
     ) -> None:
-        where = type(self).__name__
-        check_is_cell(where, "cell", cell)
+        caller = type(self).__name__
+        check_is_cell(caller, "cell", cell)
         if not isinstance(helper, Helper):
             raise TypeError(
-                f"{where}: `helper` must be a Helper, got {describe(helper)}. "
+                f"{caller}: `helper` must be a Helper, got {describe(helper)}. "
                 "TrainingHelper reads given inputs, GreedyEmbeddingHelper feeds back."
             )
-        check_given_functions(where, output_layer=output_layer)
+        check_given_functions(caller, output_layer=output_layer)
         self._cell, self._helper = cell, helper
-        self._initial_state = as_state(where, "initial_state", initial_state)
+        self._initial_state = as_state(caller, "initial_state", initial_state)
         self._output_layer = output_layer or (lambda outputs: outputs)
 
     batch_size = property(lambda self: self._helper.batch_size)

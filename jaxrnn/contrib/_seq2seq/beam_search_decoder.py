@@ -159,26 +159,26 @@ class BeamSearchDecoder(Decoder):
         coverage_penalty_weight: ArrayLike = 0.0,
         reorder_tensor_arrays: bool = True,
     ) -> None:
-        where = type(self).__name__
-        check_is_cell(where, "cell", cell)
-        check_given_functions(where, output_layer=output_layer)
+        caller = type(self).__name__
+        check_is_cell(caller, "cell", cell)
+        check_given_functions(caller, output_layer=output_layer)
         self._cell = cell
         self._output_layer = output_layer or (lambda outputs: outputs)
-        self._beam_width = width = as_width(where, beam_width)
-        self._embedding_fn = as_embedding(where, embedding)
-        self._end_token = as_end_token(where, end_token)
-        ids = as_start_ids(where, start_tokens, "start_tokens")
+        self._beam_width = width = as_width(caller, beam_width)
+        self._embedding_fn = as_embedding(caller, embedding)
+        self._end_token = as_end_token(caller, end_token)
+        ids = as_start_ids(caller, start_tokens, "start_tokens")
         self._start_tokens = jnp.broadcast_to(ids[:, None], (len(ids), width))
         weights = length_penalty_weight, coverage_penalty_weight
         names = "length_penalty_weight", "coverage_penalty_weight"
         for name, weight in zip(names, weights, strict=True):
-            as_number(where, name, weight, FINITE, "0 is for none.")
+            as_number(caller, name, weight, FINITE, "0 is for none.")
         self._length_penalty, self._coverage_penalty = weights
         known = concrete_or_none(coverage_penalty_weight)
         self._has_coverage = known is None or known != 0
         name, fix = "reorder_tensor_arrays", "False returns them as they are."
-        self._reorders = as_bool(where, name, reorder_tensor_arrays, fix)
-        self._initial_state = self._as_rows(where, initial_state)
+        self._reorders = as_bool(caller, name, reorder_tensor_arrays, fix)
+        self._initial_state = self._as_rows(caller, initial_state)
         self._dtype = score_dtype(state_dtype(self._initial_state))
 
     batch_size = property(lambda self: self._start_tokens.shape[0])
@@ -264,15 +264,15 @@ class BeamSearchDecoder(Decoder):
         inputs, cell_state = self._merge((inputs, cell_state))
         outputs, cell_state = cell_at_step(self._cell, time)(inputs, cell_state)
         logits = self._output_layer(self._split(outputs))
-        rows, where = self._start_tokens.shape, type(self).__name__
+        rows, caller = self._start_tokens.shape, type(self).__name__
         shape = getattr(logits, "shape", ())
         if len(shape) != 3 or shape[:2] != rows:
             raise ValueError(
-                f"{where}: logits must be one array [batch, beam, vocab] with "
+                f"{caller}: logits must be one array [batch, beam, vocab] with "
                 f"{list(rows)} rows, got {describe(logits)}. They are what the cell or "
                 "`output_layer` returns."
             )
-        check_has_ids(where, self._embedding_fn, logits)
+        check_has_ids(caller, self._embedding_fn, logits)
         return logits.astype(self._dtype), cell_state
 
     def _covered(self, cell_state: PyTree, state: BeamSearchDecoderState) -> Any:
@@ -308,16 +308,16 @@ class BeamSearchDecoder(Decoder):
         means = [mean(jax.tree.leaves(alignments)) for alignments in found]
         return jnp.asarray(mean(means), self._dtype)
 
-    def _as_rows(self, where: str, state: PyTree) -> PyTree:
+    def _as_rows(self, caller: str, state: PyTree) -> PyTree:
         """The initial state, whose leaves must have a row for each beam."""
-        state = as_state(where, "initial_state", state)
+        state = as_state(caller, "initial_state", state)
         rows = self.batch_size * self._beam_width
         own = without_read_only(state)
         for name, leaf in named_leaves("initial_state", own, is_tensor_array):
             if is_tensor_array(leaf) or leaf.shape[:1] in ((), (rows,)):
                 continue
             raise ValueError(
-                f"{where}: `{name}` must have {rows} rows, one for each of "
+                f"{caller}: `{name}` must have {rows} rows, one for each of "
                 f"{self._beam_width} beams, got {describe(leaf)}. Apply `tile_batch` "
                 "to it, but not to `start_tokens`, which are [batch]."
             )

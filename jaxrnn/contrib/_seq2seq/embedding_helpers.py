@@ -28,7 +28,7 @@ class Table(NamedTuple):
         return self.rows[ids]
 
 
-def as_embedding(where: str, embedding: Any) -> Callable[[Array], PyTree]:
+def as_embedding(caller: str, embedding: Any) -> Callable[[Array], PyTree]:
     """The function of ids that looks up inputs.
 
     Raises:
@@ -38,55 +38,55 @@ def as_embedding(where: str, embedding: Any) -> Callable[[Array], PyTree]:
         return embedding
     if not is_array(embedding) or not embedding.ndim:
         raise TypeError(
-            f"{where}: `embedding` must be a table [vocab, ...] or a function of ids, "
+            f"{caller}: `embedding` must be a table [vocab, ...] or a function of ids, "
             f"got {describe(embedding)}."
         )
     return Table(jnp.asarray(embedding))
 
 
-def check_has_ids(where: str, embedding: Callable, logits: Array) -> None:
+def check_has_ids(caller: str, embedding: Callable, logits: Array) -> None:
     """Raises ValueError if the logits have more ids than a table has rows."""
     vocab = logits.shape[-1]
     if isinstance(embedding, Table) and vocab > len(embedding.rows):
         raise ValueError(
-            f"{where}: logits must be of ids with a row in `embedding`, "
+            f"{caller}: logits must be of ids with a row in `embedding`, "
             f"{len(embedding.rows)}, got {describe(logits)}. Was the decoder's "
             "`output_layer` forgotten?"
         )
 
 
-def as_end_token(where: str, end_token: Any) -> Array:
+def as_end_token(caller: str, end_token: Any) -> Array:
     """The id that ends a row, an int32 scalar, which may be traced.
 
     Raises:
         TypeError: If it is not an integer.
         ValueError: If it has axes.
     """
-    token = as_array(where, "end_token", end_token)
+    token = as_array(caller, "end_token", end_token)
     if not jnp.issubdtype(token.dtype, jnp.integer):
         raise TypeError(
-            f"{where}: `end_token` must be an integer, got {describe(end_token)}."
+            f"{caller}: `end_token` must be an integer, got {describe(end_token)}."
         )
     if token.ndim:
         raise ValueError(
-            f"{where}: `end_token` must be a scalar, got {describe(token)}. It is one "
+            f"{caller}: `end_token` must be a scalar, got {describe(token)}. It is one "
             "for all rows."
         )
     return token.astype(jnp.int32)
 
 
-def seeded(where: str, key: Key, name: str, seed: int | None) -> Key:
+def seeded(caller: str, key: Key, name: str, seed: int | None) -> Key:
     """The key for one kind of draws, another for each seed; `key` itself for None.
 
     Raises:
         TypeError: If `key` is not a random key, or `seed` not an integer.
         ValueError: If there are several keys, or `seed` exceeds 32 bits.
     """
-    check_key(where, key)
+    check_key(caller, key)
     if seed is None:
         return key
     fix = "None is for the key itself."
-    return jax.random.fold_in(key, as_count(where, name, seed, 0, fix, most=2**32 - 1))
+    return jax.random.fold_in(key, as_count(caller, name, seed, 0, fix, most=2**32 - 1))
 
 
 def score_dtype(dtype: DType) -> DType:
@@ -118,12 +118,12 @@ class GreedyEmbeddingHelper(InferenceHelper):
     def __init__(
         self, embedding: Embedding, start_tokens: ArrayLike, end_token: ArrayLike
     ) -> None:
-        where = type(self).__name__
-        self._embedding_fn = as_embedding(where, embedding)
-        ids = as_start_ids(where, start_tokens, "start_tokens")
-        end = as_end_token(where, end_token)
+        caller = type(self).__name__
+        self._embedding_fn = as_embedding(caller, embedding)
+        ids = as_start_ids(caller, start_tokens, "start_tokens")
+        end = as_end_token(caller, end_token)
         super().__init__(
-            lambda outputs: most_likely(where, outputs, self._embedding_fn),
+            lambda outputs: most_likely(caller, outputs, self._embedding_fn),
             [],
             jnp.int32,
             self._embedding_fn(ids),
@@ -163,13 +163,13 @@ class SampleEmbeddingHelper(GreedyEmbeddingHelper):
         key: Key,
     ) -> None:
         super().__init__(embedding, start_tokens, end_token)
-        where, temperature = type(self).__name__, softmax_temperature
+        caller, temperature = type(self).__name__, softmax_temperature
         temperature = 1.0 if temperature is None else temperature
         fix = "`GreedyEmbeddingHelper` takes the most likely id."
         self._temperature = as_number(
-            where, "softmax_temperature", temperature, POSITIVE, fix
+            caller, "softmax_temperature", temperature, POSITIVE, fix
         )
-        self._key = seeded(where, key, "seed", seed)
+        self._key = seeded(caller, key, "seed", seed)
         self._sample_fn = self._drawn
 
     def _drawn(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
@@ -178,10 +178,10 @@ class SampleEmbeddingHelper(GreedyEmbeddingHelper):
 
 
 def most_likely(
-    where: str, outputs: PyTree, embedding: Callable | None = None
+    caller: str, outputs: PyTree, embedding: Callable | None = None
 ) -> Array:
     """The most likely ids, int32."""
-    logits = as_logits(where, outputs, embedding)
+    logits = as_logits(caller, outputs, embedding)
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
@@ -191,7 +191,7 @@ def draw_ids(key: Key, logits: Array, time: Array, temperature: Any = 1.0) -> Ar
     return draw(key, temperature, None, None, wide, time)
 
 
-def as_logits(where: str, outputs: PyTree, embedding: Callable | None = None) -> Array:
+def as_logits(caller: str, outputs: PyTree, embedding: Callable | None = None) -> Array:
     """The outputs of a step, if they are one array.
 
     Raises:
@@ -200,9 +200,9 @@ def as_logits(where: str, outputs: PyTree, embedding: Callable | None = None) ->
     """
     if not is_array(outputs):
         raise TypeError(
-            f"{where}: the outputs of a step must be one array of logits, got "
+            f"{caller}: the outputs of a step must be one array of logits, got "
             f"{describe(outputs)}. Make it by the decoder's `output_layer`."
         )
     if embedding is not None:
-        check_has_ids(where, embedding, outputs)
+        check_has_ids(caller, embedding, outputs)
     return outputs

@@ -59,13 +59,13 @@ class TrainingHelper(CustomHelper):
         time_major: bool = False,
         name: str | None = None,
     ) -> None:
-        where = type(self).__name__
-        check_time_major(where, time_major)
+        caller = type(self).__name__
+        check_time_major(caller, time_major)
         axis = 0 if time_major else 1
-        self.inputs = _as_sequences(where, "inputs", inputs)
+        self.inputs = _as_sequences(caller, "inputs", inputs)
         shape = jax.tree.leaves(self.inputs)[0].shape
         rows, time = shape[1 - axis], shape[axis]
-        self.sequence_length = _as_lengths(where, sequence_length, rows, time)
+        self.sequence_length = _as_lengths(caller, sequence_length, rows, time)
         self._steps = Steps(time=time, axis=axis)
         super().__init__(self._first, self._sampled, self._next)
         self._batch_size = rows
@@ -103,15 +103,15 @@ class _ScheduledHelper(TrainingHelper):
     """Feeds given inputs, or others, which is drawn for each row and step."""
 
     def _set_schedule(self, probability: Any, key: Key, name: str, seed: Any) -> None:
-        where, rows = type(self).__name__, self.batch_size
-        array = as_array(where, "sampling_probability", probability)
+        caller, rows = type(self).__name__, self.batch_size
+        array = as_array(caller, "sampling_probability", probability)
         if array.shape not in ((), (rows,)):
             raise ValueError(
-                f"{where}: `sampling_probability` must be a number or [{rows}], one "
+                f"{caller}: `sampling_probability` must be a number or [{rows}], one "
                 f"for each row, got {describe(array)}."
             )
         self._probability = jnp.broadcast_to(array, (rows,)).astype(jnp.float32)
-        self._choice_key = seeded(where, key, name, seed)
+        self._choice_key = seeded(caller, key, name, seed)
 
     def _choose(self, time: Array, outputs: PyTree) -> Array:
         """A bool `[batch]`, each True with the probability."""
@@ -162,14 +162,14 @@ class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
         key: Key,
     ) -> None:
         super().__init__(inputs, sequence_length, time_major, name)
-        where = type(self).__name__
-        self._embedding_fn = as_embedding(where, embedding)
-        check_key(where, key)
+        caller = type(self).__name__
+        self._embedding_fn = as_embedding(caller, embedding)
+        check_key(caller, key)
         ids_key, key = jax.random.split(key)
         self._set_schedule(
             sampling_probability, key, "scheduling_seed", scheduling_seed
         )
-        self._key = seeded(where, ids_key, "seed", seed)
+        self._key = seeded(caller, ids_key, "seed", seed)
 
     def _sampled(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
         """Ids drawn from the outputs; -1 where none are."""
@@ -222,15 +222,15 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         *,
         key: Key,
     ) -> None:
-        where = type(self).__name__
-        check_given_functions(where, next_inputs_fn=next_inputs_fn)
+        caller = type(self).__name__
+        check_given_functions(caller, next_inputs_fn=next_inputs_fn)
         self._make_inputs = next_inputs_fn or (lambda outputs: outputs)
         self._auxiliary_inputs = auxiliary_inputs
         if auxiliary_inputs is not None:
             auxiliary_inputs = _as_sequences(
-                where, "auxiliary_inputs", auxiliary_inputs
+                caller, "auxiliary_inputs", auxiliary_inputs
             )
-            inputs = _joined(_as_sequences(where, "inputs", inputs), auxiliary_inputs)
+            inputs = _joined(_as_sequences(caller, "inputs", inputs), auxiliary_inputs)
             self._auxiliary_inputs = auxiliary_inputs
         super().__init__(inputs, sequence_length, time_major, name)
         self._set_schedule(sampling_probability, key, "seed", seed)
@@ -247,39 +247,41 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         return masking.choose(ids == 1, fed, given)
 
 
-def _as_sequences(where: str, name: str, inputs: Any) -> PyTree:
+def _as_sequences(caller: str, name: str, inputs: Any) -> PyTree:
     """The inputs as arrays that agree in their first two axes.
 
     Raises:
         ValueError: If there are none, or shapes do not fit.
         TypeError: If a leaf is not an array.
     """
-    inputs = as_state(where, name, inputs)
+    inputs = as_state(caller, name, inputs)
     named = list(named_leaves(name, inputs))
     for leaf_name, leaf in named:
         if leaf.ndim < 2:
             raise ValueError(
-                f"{where}: `{leaf_name}` must have rank at least 2, [batch, time, ...] "
-                f"or, with `time_major`, [time, batch, ...], got {describe(leaf)}."
+                f"{caller}: `{leaf_name}` must have rank at least 2, [batch, time, "
+                f"...] or, with `time_major`, [time, batch, ...], got {describe(leaf)}."
             )
     if not named:
-        raise ValueError(f"{where}: `{name}` must hold at least one array, got none.")
-    check_same_size(where, named, slice(2), "Batch size and time", "[batch, time, ...]")
+        raise ValueError(f"{caller}: `{name}` must hold at least one array, got none.")
+    check_same_size(
+        caller, named, slice(2), "Batch size and time", "[batch, time, ...]"
+    )
     return inputs
 
 
-def _as_lengths(where: str, sequence_length: Any, batch: int, time: Any) -> Array:
-    lengths = as_lengths(where, sequence_length, batch)
+def _as_lengths(caller: str, sequence_length: Any, batch: int, time: Any) -> Array:
+    lengths = as_lengths(caller, sequence_length, batch)
     if lengths is None:
         raise ValueError(
-            f"{where}: `sequence_length` must be integers [batch], got None. "
+            f"{caller}: `sequence_length` must be integers [batch], got None. "
             f"`np.full({batch}, {time})` is for whole sequences."
         )
     known = concrete_or_none(lengths)
     longest = 0 if known is None else known.max(initial=0)
     if longest > time:
         raise ValueError(
-            f"{where}: `sequence_length` must be at most {time}, the number of steps "
+            f"{caller}: `sequence_length` must be at most {time}, the number of steps "
             f"of the inputs, got {longest}. `time_major` says which axis is time."
         )
     return jnp.minimum(lengths, time)
