@@ -37,7 +37,8 @@ class RGLRUCell(DiagonalCell):
     `recurrentgemma` package instead has `h' = i * x`, without the square root, at
     position 0 of a document; from its second step on the two continue equally from
     equal states. The derivative of the square root is bounded: where `1 - a^2` is
-    below 1e-12, a straight line through 0 takes the place of the root.
+    below the square of the dtype's epsilon, a straight line through 0 takes the place
+    of the root.
 
     Attributes:
         num_units: `H`.
@@ -113,5 +114,5 @@ class RGLRUCell(DiagonalCell):
 
 
 def bounded_sqrt(x: Array) -> Array:
-    """`sqrt(x)` from 1e-12 on; below, `1e6 x`, whose derivatives are finite at 0."""
-    return x / jnp.sqrt(jnp.maximum(x, 1e-12))
+    """The root; `x / epsilon` below the square of epsilon, with a finite derivative."""
+    return x / jnp.sqrt(jnp.maximum(x, jnp.finfo(x.dtype).eps ** 2))

@@ -48,7 +48,8 @@ def _(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     (factors, x, h), ((d_a, _), d_x, d_h) = primals, tangents
     hs, last = _run(factors, x, h)
     before = jax.tree.map(lambda h, hs: jnp.concatenate([h[None], hs[:-1]]), h, hs)
-    d_x = plus(d_x, _zero_at(factors[1], times(d_a, before)))
+    # Zeros, not the product's: else its transpose multiplies by what may be NaN there.
+    d_x = plus(d_x, times(d_a, _zero_at(factors[1], before)))
     return (hs, last), _run(factors, d_x, d_h)
 
 

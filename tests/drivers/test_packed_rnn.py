@@ -1,5 +1,7 @@
 """`packed_rnn` gives for each sequence what `dynamic_rnn` gives for its padded row."""
 
+import dataclasses
+
 import cases
 import chex
 import jax
@@ -70,6 +72,43 @@ def test_gives_what_the_padded_rows_give(name):
     close(
         gradients(end_to_end)(params, state), gradients(by_rows)(params, state), DTYPE
     )
+
+
+KINDS = [
+    LSTMCell(4),
+    GRUCell(4),
+    jaxrnn.MinGRUCell(4),
+    jaxrnn.QRNNCell(4),
+    jaxrnn.RGLRUCell(4),
+    jaxrnn.LRUCell(4),
+    jaxrnn.MLSTMCell(4, 2),
+    jaxrnn.SLSTMCell(4, 2),
+]
+
+
+@pytest.mark.fast("LSTMCell*", "QRNNCell*")
+@pytest.mark.parametrize("cell", KINDS, ids=lambda cell: type(cell).__name__)
+def test_nan_in_a_sequence_stays_there(cell):
+    """The gradients of the sequences before and after it in the row."""
+    x = np.random.default_rng(0).normal(size=(3, 3, 4))
+    params = cell.init(jax.random.key(0), jnp.asarray(x[:, 0]))
+    with_hole = np.array(x)
+    with_hole[1, 1] = np.nan
+
+    def gradient(x):
+        packed = pack_sequences(x, np.full(3, 3), row_length=9)
+
+        def of_inputs(inputs):
+            run = packed_rnn(
+                cell.bind(params),
+                dataclasses.replace(packed, inputs=inputs),
+                dtype=DTYPE,
+            )
+            return jnp.sum(packed.unpack(run[0])[::2] ** 2)
+
+        return packed.unpack(jax.grad(of_inputs)(packed.inputs))[::2]
+
+    np.testing.assert_allclose(gradient(with_hole), gradient(x), rtol=1e-12)
 
 
 def test_starts_from_zeros_without_a_state():
