@@ -1,19 +1,23 @@
-"""How random keys reach the cells: one for the run, one for the step.
+"""How random keys reach the cells.
 
-A driver gives step t the key `fold_in(key, t)`, so that random numbers depend neither
-on unrolling nor on segments nor on the backend. Those that are drawn once a run
-(variational dropout) need the key of the run as well: a cell that holds other cells
-receives both keys and passes them on; any other cell receives that of the step.
+A driver gives step t a key that draws what `fold_in(key, t)` does, so that random
+numbers depend neither on unrolling nor on segments nor on the backend. What is drawn
+once a run (variational dropout) needs a key of the run as well. So the key of a step
+holds both: it is a JAX key of an implementation of its own, which draws from the part
+of the step, and splits or folds both parts. Whatever a cell makes of its key for an
+inner cell, that one finds the run's part in it.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .errors import describe, is_array, is_key
-from .typing import Array, Key, Params, PyTree
+from .jax_internals import define_prng_impl
+from .typing import Array, Key, PyTree
 
 
 def check_key(caller: str, key: Any) -> None:
@@ -36,30 +40,74 @@ def check_key(caller: str, key: Any) -> None:
         )
 
 
-def check_key_of_step(caller: str, key: Any) -> None:
-    """Raises as `check_key`, unless `key` is None or already the keys of a step."""
-    if key is not None and not isinstance(key, StepKey):
+def check_key_or_none(caller: str, key: Any) -> None:
+    """Raises as `check_key`, unless `key` is None."""
+    if key is not None:
         check_key(caller, key)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class StepKey:
-    """The key of the whole run, and that of the current step."""
-
-    run: Any
-    step: Any
 
 
 # No step has this number, so that no key of the run is also that of a step.
 RUN = 2**32 - 1
 
+# The implementations that `_of_both` defined, and the ones whose keys they hold.
+_HELD: dict[Any, Any] = {}
 
-def at_step(key: Key | None, t: Array) -> StepKey | None:
-    """The keys of step `t` of a run with this key; None stays None."""
+
+@functools.cache
+def _of_both(impl: Any) -> Any:
+    """The implementation of keys that hold two of `impl`: the run's, and the step's."""
+    size = jax.random.key_data(jax.random.key(0, impl=impl)).size
+    held = functools.partial(jax.random.wrap_key_data, impl=impl)
+    parts = lambda data: (held(data[:size]), held(data[size:]))
+
+    def seed(seed: Array) -> Array:
+        key = jax.random.key(seed, impl=impl)
+        return _data_of_both(key, key)
+
+    def split(data: Array, shape: tuple[int, ...]) -> Array:
+        return _data_of_both(*(jax.random.split(key, shape) for key in parts(data)))
+
+    def fold_in(data: Array, number: Any) -> Array:
+        return _data_of_both(*(jax.random.fold_in(key, number) for key in parts(data)))
+
+    def random_bits(data: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
+        return jax.random.bits(parts(data)[1], shape, f"uint{bit_width}")
+
+    both = define_prng_impl(
+        key_shape=(2 * size,),
+        seed=seed,
+        split=split,
+        random_bits=random_bits,
+        fold_in=fold_in,
+        name=f"run_and_step_{impl}",
+        tag="run_and_step",
+    )
+    _HELD[both] = impl
+    return both
+
+
+def _data_of_both(run: Key, step: Key) -> Array:
+    parts = jax.random.key_data(run), jax.random.key_data(step)
+    return jnp.concatenate(parts, axis=-1)
+
+
+def at_step(key: Key | None, t: Array) -> Key | None:
+    """The key of step `t` of a run with this key; None stays None."""
     if key is None:
         return None
-    return StepKey(jax.random.fold_in(key, RUN), jax.random.fold_in(key, t))
+    run, step = jax.random.fold_in(key, RUN), jax.random.fold_in(key, t)
+    impl = _of_both(jax.random.key_impl(key))
+    return jax.random.wrap_key_data(_data_of_both(run, step), impl=impl)
+
+
+def run_key(key: Key) -> Key:
+    """The run's part of the key of a step; any other key stands for the run, too."""
+    impl = _HELD.get(jax.random.key_impl(key))
+    if impl is None:
+        return key
+    data = jax.random.key_data(key)
+    run, _ = jnp.split(data, 2, axis=-1)
+    return jax.random.wrap_key_data(run, impl=impl)
 
 
 def key_of_device(key: Key, rows: PyTree) -> Key:
@@ -92,25 +140,6 @@ def cell_at_step(cell: Any, t: Array) -> Any:
     return cell if at_step is None else at_step(t)
 
 
-def fold(key: Any, data: int | Array) -> Any:
+def fold(key: Key | None, data: int | Array) -> Key | None:
     """An independent key for part number `data`; None stays None."""
-    return jax.tree.map(lambda k: jax.random.fold_in(k, data), key)
-
-
-def run_key(key: Any) -> Key:
-    """The key of the run; a plain key stands for both."""
-    return key.run if isinstance(key, StepKey) else key
-
-
-def step_key(key: Any) -> Key:
-    """The key of the step; a plain key stands for both."""
-    return key.step if isinstance(key, StepKey) else key
-
-
-def apply_cell(
-    cell: Any, params: Params, inputs: PyTree, state: PyTree, key: Any
-) -> tuple[PyTree, PyTree]:
-    """`cell.apply`, with both keys if the cell holds cells, else that of the step."""
-    if not getattr(cell, "holds_cells", False):
-        key = step_key(key)
-    return cell.apply(params, inputs, state, key=key)
+    return None if key is None else jax.random.fold_in(key, data)

@@ -8,6 +8,9 @@ JAX breaks the package, it breaks here.
 # to all that a user's function closes over.
 from jax.core import eval_jaxpr as eval_jaxpr
 
+# Defines the keys of steps, which hold that of the run as well.
+from jax.extend.random import define_prng_impl as define_prng_impl
+
 # The operation of the native loops, which has a program for CPUs, one for other
 # platforms, and a transpose of its own. Without one of these XLA's loops run instead.
 MISSING: str | None = None

@@ -34,14 +34,9 @@ class RNNCell(Hyperparameters, abc.ABC):
         state_size: The sizes of the state: an int, a `TensorShape` or a nest of those,
             without the batch axis.
         output_size: The sizes of the output, likewise.
-        holds_cells: Whether `apply` passes its key on to inner cells. Such a cell
-            receives the keys of the run and of the step; any other cell receives that
-            of the step.
 
     Source: `tf.compat.v1.nn.rnn_cell.RNNCell`.
     """
-
-    holds_cells = False
 
     @property
     def is_random(self) -> bool | None:
@@ -100,7 +95,10 @@ class RNNCell(Hyperparameters, abc.ABC):
             params: Parameters as `init` returns them.
             inputs: One step of inputs, each leaf `[batch, ...]`.
             state: A state of the structure of `state_size`, each leaf `[batch, ...]`.
-            key: A random key for this step; None for a deterministic step.
+            key: A random key for this step; None for a deterministic step. A cell
+                around others passes them this key, or what `jax.random.split` or
+                `fold_in` makes of it: masks that are drawn once a run stay those of
+                the run.
 
         Returns:
             `(output, new_state)`; the state keeps its structure, shapes and dtypes.

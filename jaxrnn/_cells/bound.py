@@ -49,9 +49,7 @@ class BoundCell:
             TypeError: If structures or dtypes do not fit them.
         """
         if scope is None:
-            return cell_keys.apply_cell(
-                self.cell, self.params, inputs, state, key=self.key
-            )
+            return self.cell.apply(self.params, inputs, state, key=self.key)
         with jax.named_scope(scope):
             return self(inputs, state)
 

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, final
 
-from .._base.cell_keys import check_key, check_key_of_step
+from .._base.cell_keys import check_key, check_key_or_none
 from .._base.errors import noting
 from .._base.trees import size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
@@ -78,7 +78,7 @@ class FunctionCell(RNNCell):
         Raises:
             TypeError: If `key` is not a random key.
         """
-        check_key_of_step("FunctionCell", key)
+        check_key_or_none("FunctionCell", key)
         try:
             return self.fn(params, inputs, state, key=key)
         except KeyError as error:

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 
 from .._base.arguments import as_dtype
-from .._base.cell_keys import check_key, check_key_of_step
+from .._base.cell_keys import check_key, check_key_or_none
 from .._base.trees import with_structure
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._time.run import DeclinedError, Run
@@ -57,7 +57,7 @@ class SpecsCell(RNNCell):
             TypeError: If the kind of state is not, or `key` is not a random key.
         """
         name = type(self).__name__
-        check_key_of_step(name, key)
+        check_key_or_none(name, key)
         inputs = check_step_inputs(name, inputs)
         state = check_state(name, state, self.state_size, inputs.shape[0])
         check_params(name, params, self.param_specs, inputs)

@@ -46,7 +46,7 @@ class Layer:
 
     def __call__(self, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         """One step, `(output, new_state)`."""
-        return cell_keys.apply_cell(self.cell, self.params, inputs, state, self.key)
+        return self.cell.apply(self.params, inputs, state, self.key)
 
     def at_step(self, t: Array) -> "Layer":
         """The layer with its keys for step `t` of the chunk."""

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.cell_keys import step_key
 from .._base.trees import with_structure
 from .._base.typing import Array, Params, PyTree
 from .steps import Steps
@@ -54,7 +53,7 @@ class Run:
 
 
 def apply_cell_sequence(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-    """`cell.apply_sequence`, with the keys that `apply_cell` would give the cell.
+    """`cell.apply_sequence`, if that knows the cell's own `apply`.
 
     Raises:
         DeclinedError: If the cell cannot run these sequences at once, or inherits the
@@ -66,8 +65,6 @@ def apply_cell_sequence(cell: Any, params: Params, run: Run) -> tuple[PyTree, Py
     is_abstract = getattr(known, "__isabstractmethod__", False)
     if first("apply") < first("apply_sequence") and not is_abstract:
         raise DeclinedError(f"{type(cell).__name__} has a custom `apply`")
-    if (keys := run.keys) is not None and not getattr(cell, "holds_cells", False):
-        run = run.replace(keys=lambda t: step_key(keys(t)))
     return cell.apply_sequence(params, run)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from .._base.cell_keys import check_key, check_key_of_step, fold
+from .._base.cell_keys import check_key, check_key_or_none, fold
 from .._base.errors import describe
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
@@ -55,8 +55,6 @@ class WrapperCell(RNNCell):
     """
 
     cell: RNNCell
-
-    holds_cells = True
 
     def __post_init__(self) -> None:
         check_wrapped(type(self).__name__, "cell", self.cell)
@@ -151,7 +149,7 @@ class OwnParams(RNNCell):
             TypeError: If a dtype is not, or `key` is not a random key.
         """
         name = type(self).__name__
-        check_key_of_step(name, key)
+        check_key_or_none(name, key)
         own, inner = self.split_params(params)
         check_params(name, own, self.own_specs, array)
         return own, inner

@@ -6,7 +6,6 @@ from typing import Any, final
 import jax
 from jax.sharding import PartitionSpec, Sharding
 
-from .._base.cell_keys import apply_cell
 from .._base.typing import DType, Key, Params, PyTree
 from .._cells.hyperparameters import set_field
 from .base import WrapperCell
@@ -61,7 +60,7 @@ class DeviceWrapper(WrapperCell):
             ValueError: If there is no such device.
         """
         inputs, state = self._place((inputs, state))
-        return self._place(apply_cell(self.cell, params, inputs, state, key))
+        return self._place(self.cell.apply(params, inputs, state, key))
 
     def __getstate__(self) -> Any:
         rest, activations = super().__getstate__()

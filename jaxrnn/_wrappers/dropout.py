@@ -12,13 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_count, as_dtype, check_functions
-from .._base.cell_keys import (
-    apply_cell,
-    check_key_of_step,
-    fold,
-    run_key,
-    step_key,
-)
+from .._base.cell_keys import check_key_or_none, fold, run_key
 from .._base.errors import describe, noting
 from .._base.trees import is_tensor_array, map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
@@ -134,13 +128,13 @@ class DropoutWrapper(WrapperCell):
             ValueError: If the visitor does not return one bool for each child, or
                 `input_size` is not that of the inputs.
         """
-        check_key_of_step("DropoutWrapper", key)
+        check_key_or_none("DropoutWrapper", key)
         if key is None:
-            return apply_cell(self.cell, params, inputs, state, None)
+            return self.cell.apply(params, inputs, state)
         self._check_input_size(inputs)
         inputs = self._drop("input", inputs, self.input_keep_prob, key)
         inner_key = fold(key, self._stream("cell", 0))
-        output, state = apply_cell(self.cell, params, inputs, state, inner_key)
+        output, state = self.cell.apply(params, inputs, state, inner_key)
         if self.state_keep_prob < 1:
             chosen = _selected(self.dropout_state_filter_visitor or _all_but_c, state)
             state = self._drop("state", state, self.state_keep_prob, key, chosen)
@@ -179,14 +173,14 @@ class DropoutWrapper(WrapperCell):
         if keep_prob == 1:
             return tree
         # One mask for the whole run, or one for the step.
-        plain_key = run_key(key) if self.variational_recurrent else step_key(key)
+        key = run_key(key) if self.variational_recurrent else key
         marks, indices = iter(jax.tree.leaves(chosen)), itertools.count()
 
         def drop_leaf(name: str, leaf: Array) -> Array:
             index = next(indices)
             if not next(marks, True):
                 return leaf
-            leaf_key = jax.random.fold_in(plain_key, self._stream(salt, index))
+            leaf_key = jax.random.fold_in(key, self._stream(salt, index))
             shared = self.variational_recurrent and leaf.ndim
             shape = (1, *leaf.shape[1:]) if shared else leaf.shape
             return _dropout(name, leaf, keep_prob, leaf_key, shape)

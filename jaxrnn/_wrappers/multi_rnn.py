@@ -8,12 +8,7 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from .._base.cell_keys import (
-    apply_cell,
-    check_key,
-    check_key_of_step,
-    fold,
-)
+from .._base.cell_keys import check_key, check_key_or_none, fold
 from .._base.errors import EntryError, describe, noting
 from .._base.trees import map_sizes, size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
@@ -51,8 +46,6 @@ class MultiRNNCell(RNNCell):
     state_is_tuple: bool = True
     # Which cells are one object is part of the value: sharing changes the parameters.
     owners: tuple[int, ...] = dataclasses.field(init=False, repr=False, default=())
-
-    holds_cells = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.cells, tuple | list):
@@ -133,14 +126,14 @@ class MultiRNNCell(RNNCell):
                 state for each cell (also an IndexError, as in TensorFlow).
             TypeError: If `key` is not a random key.
         """
-        check_key_of_step("MultiRNNCell", key)
+        check_key_or_none("MultiRNNCell", key)
         self._check_params(params)
         new_states = []
         for i, cell_state in enumerate(self._split(state)):
             cell, cell_params = self.cells[i], params[self._name(i)]
             with noting(self._note(i)):
-                inputs, new_state = apply_cell(
-                    cell, cell_params, inputs, cell_state, fold(key, i)
+                inputs, new_state = cell.apply(
+                    cell_params, inputs, cell_state, fold(key, i)
                 )
             new_states.append(new_state)
         return inputs, self._join(new_states)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_count
-from .._base.cell_keys import apply_cell, check_key_of_step
+from .._base.cell_keys import check_key_or_none
 from .._base.errors import describe
 from .._base.math import widened
 from .._base.serialization import serializable
@@ -72,7 +72,7 @@ class PastInputsBase(WrapperCell):
     def _checked(self, params: Params, array: Array, key: Any) -> tuple[Params, Params]:
         """`split_params`, after checks."""
         del array
-        check_key_of_step(type(self).__name__, key)
+        check_key_or_none(type(self).__name__, key)
         return self.split_params(params)
 
     @property
@@ -126,7 +126,7 @@ class PastInputsBase(WrapperCell):
         )
         taps = jnp.unstack(last_inputs.astype(inputs.dtype), axis=1)
         combined = self.combine(own, taps)
-        output, cell_state = apply_cell(self.cell, inner, combined, cell_state, key)
+        output, cell_state = self.cell.apply(inner, combined, cell_state, key)
         return output, PastInputsState(last_inputs[:, 1:], cell_state)
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:

@@ -7,7 +7,6 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from .._base.cell_keys import apply_cell
 from .._base.errors import describe
 from .._base.trees import check_structure, map_named, with_structure
 from .._base.typing import Key, Params, PyTree
@@ -47,7 +46,7 @@ class ResidualWrapper(WrapperCell):
             ValueError: If inputs and output differ in structure or shape and there is
                 no `residual_fn`.
         """
-        output, new_state = apply_cell(self.cell, params, inputs, state, key)
+        output, new_state = self.cell.apply(params, inputs, state, key)
         return (self.residual_fn or _add)(inputs, output), new_state
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from jaxrnn import ParamSpec, RNNCell
 
-from .._base.cell_keys import apply_cell
 from .._base.errors import describe
 from .._base.math import affine, dot
 from .._base.trees import size_shapes
@@ -153,7 +152,7 @@ class AttentionCellWrapper(ParamsWrapper):
         own, inner = self._checked(params, inputs, key)
         state, context, memory = self._parts(state, inputs.shape[0])
         joined = affine(own, [inputs, context], inputs.dtype)
-        output, state = apply_cell(self.cell, inner, joined, state, key)
+        output, state = self.cell.apply(inner, joined, state, key)
         context = self._attend(own["attention"], jax.tree.leaves(state), memory)
         output = affine(own["attn_output_projection"], [output, context], inputs.dtype)
         memory = jnp.concatenate([memory[:, 1:], output[:, None]], axis=1)

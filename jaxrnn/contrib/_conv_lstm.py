@@ -11,7 +11,7 @@ from jax.nn.initializers import glorot_uniform
 from jaxrnn import LSTMStateTuple, ParamSpec, RNNCell, TensorShape
 
 from .._base.arguments import as_axis_size, as_count
-from .._base.cell_keys import check_key, check_key_of_step
+from .._base.cell_keys import check_key, check_key_or_none
 from .._base.errors import describe, is_array
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.base import scope_name
@@ -120,7 +120,7 @@ class _ConvLSTM(RNNCell):
             TypeError: If a dtype, or the kind of state, is not what it requires.
         """
         name = type(self).__name__
-        check_key_of_step(name, key)
+        check_key_or_none(name, key)
         inputs = self._checked_inputs(inputs)
         c, h = check_state(name, state, self.state_size, inputs.shape[0])
         check_params(name, params, self.param_specs, inputs)

@@ -7,7 +7,7 @@ import jax
 
 from jaxrnn import RNNCell, Run
 
-from .._base.cell_keys import apply_cell, check_key_of_step
+from .._base.cell_keys import check_key_or_none
 from .._base.typing import DType, Key, Params, PyTree, Shaped
 from .._cells.step_checks import check_step_inputs
 from .._time.run import apply_cell_sequence
@@ -47,7 +47,7 @@ class MappedCell(RNNCell):
         inputs = self.checked_inputs(params, inputs, state, key)
         own, inner = self.split_params(params)
         given = self.before(own, inputs) if self.before else inputs
-        output, state = apply_cell(self.inner, inner, given, state, key)
+        output, state = self.inner.apply(inner, given, state, key)
         return (self.after(own, given, output) if self.after else output), state
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
@@ -79,7 +79,7 @@ class MappedWrapper(ParamsWrapper, MappedCell):
         self, params: Params, inputs: Any, state: PyTree, key: Any
     ) -> PyTree:
         """The inputs of a step; the functions and the cell check the rest."""
-        check_key_of_step(type(self).__name__, key)
+        check_key_or_none(type(self).__name__, key)
         return self.step_inputs(inputs)
 
     def step_inputs(self, inputs: Any) -> Any:

@@ -11,7 +11,6 @@ from jax.nn.initializers import constant, truncated_normal
 
 from jaxrnn import ParamSpec, RNNCell, TensorShape
 
-from .._base.cell_keys import apply_cell
 from .._base.errors import describe
 from .._base.math import clip_symmetric, dot, expand_rows
 from .._base.serialization import serializable
@@ -115,7 +114,6 @@ class NTMCell(OwnParams):
     dtype: DType | None = None
     name: str | None = None
 
-    holds_cells = True
     cell = property(lambda self: self.controller, doc="The controller.")
     output_size = property(lambda self: self.output_dim)
 
@@ -219,8 +217,8 @@ class NTMCell(OwnParams):
         with jax.named_scope(scope_name(self)):
             reads, addresses, memory = self._before(params, state)
             operand = jnp.concatenate([inputs, *reads], axis=-1)
-            u, controller_state = apply_cell(
-                self.controller, inner, operand, state.controller_state, key
+            u, controller_state = self.controller.apply(
+                inner, operand, state.controller_state, key
             )
             z = self._clipped(params, "parameters", u)
             cuts = list(itertools.accumulate(self._sizes))[:-1]

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from .._base.cell_keys import run_key, step_key
+from .._base.cell_keys import run_key
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
 from .._layers.cells import (
@@ -135,8 +135,6 @@ class LinenCell(RNNCell):
     feature_axes: int | None
     broadcast_rngs: tuple[str, ...]
 
-    holds_cells = True  # To receive the key of the run.
-
     def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
         """The module's collection "params".
 
@@ -166,9 +164,8 @@ class LinenCell(RNNCell):
         return output, state
 
     def _streams(self, key: Any) -> dict[str, Key]:
-        own, run = step_key(key), run_key(key)
         # Linen takes "params" for a stream that is missing.
-        streams = {"dropout": own, "params": jax.random.fold_in(own, 0)}
+        streams = {"dropout": key, "params": jax.random.fold_in(key, 0)}
         for i, name in enumerate(self.broadcast_rngs):
-            streams[name] = jax.random.fold_in(run, i)
+            streams[name] = jax.random.fold_in(run_key(key), i)
         return streams

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from .._base.cell_keys import run_key, step_key
+from .._base.cell_keys import run_key
 from .._base.errors import is_key
 from .._base.math import is_float
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Size
@@ -179,8 +179,6 @@ class NnxCell(BoundOnlyCell):
     state_size: Size
     output_size: Size
 
-    holds_cells = True  # To receive the key of the run.
-
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
     ) -> tuple[PyTree, PyTree]:
@@ -192,7 +190,7 @@ class NnxCell(BoundOnlyCell):
         own_key, count = jax.random.key(0) if key is None else key, jnp.uint32(0)
         kinds = enumerate(zip(self.are_keys, self.are_broadcast, strict=True))
         streams = [
-            jax.random.fold_in((run_key if broadcast else step_key)(own_key), i)
+            jax.random.fold_in(run_key(own_key) if broadcast else own_key, i)
             if is_key
             else count
             for i, (is_key, broadcast) in kinds

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from jaxrnn import ParamSpec
 
-from ..._base.cell_keys import step_key
 from ..._base.typing import Array, DType, Key, Params
 from .._fields import set_numbers
 from .mechanisms import AttentionMechanism, BahdanauScore, LuongScore
@@ -48,7 +47,7 @@ class _MonotonicMechanism(AttentionMechanism):
     def probabilities(self, score: Array, previous: Array, key: Key | None) -> Array:
         """By `monotonic_attention`; noise is drawn if there is a key."""
         if self.is_random and key is not None:
-            key = jax.random.fold_in(step_key(key), self.sigmoid_noise_seed or 0)
+            key = jax.random.fold_in(key, self.sigmoid_noise_seed or 0)
             noise = jax.random.normal(key, score.shape, score.dtype)
             score = score + jnp.asarray(self.sigmoid_noise, score.dtype) * noise
         if self.mode == "hard":

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxrnn import TensorArray, TensorShape
 
 from ..._base.arguments import as_count
-from ..._base.cell_keys import apply_cell, fold
+from ..._base.cell_keys import fold
 from ..._base.errors import describe
 from ..._base.inputs import as_state
 from ..._base.read_only import ReadOnly
@@ -326,8 +326,8 @@ class AttentionWrapper(ParamsWrapper):
         state = state.map_mechanisms(self._several)
         with jax.named_scope(scope_name(self)):
             cell_inputs = self._cell_inputs(inputs, state.attention)
-            output, cell_state = apply_cell(
-                self.cell, inner, cell_inputs, state.cell_state, fold(key, 0)
+            output, cell_state = self.cell.apply(
+                inner, cell_inputs, state.cell_state, fold(key, 0)
             )
             parts = self._attentions, state.memory, state.attention_state
             attended = [
