@@ -46,7 +46,7 @@ def expand_rows(mask: Array, leaf: Array) -> Array:
 
 def is_traced(x: Any) -> bool:
     """Whether a value is an array that is known only at run time."""
-    try:
+    try:  # A tracer raises.
         return isinstance(x, jax.Array) and x.is_fully_addressable is None
     except jax.errors.JAXTypeError:
         return True

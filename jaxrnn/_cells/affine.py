@@ -209,7 +209,7 @@ class AffineCell(SpecsCell):
         By default these are the parameters as they are. A cell that stores them in
         another form, such as two kernels in one array, or a kernel that is normalized
         before it is used, overrides this together with `param_specs`. It is called once
-        a run, not once a step, and JAX differentiates it.
+        for the steps of a run, or of a segment, and JAX differentiates it.
         """
         return params
 
@@ -261,8 +261,8 @@ class AffineCell(SpecsCell):
                 is symbolic, or the implementation cannot run this.
         """
         params = self.stage_params(params)
-        # However its functions obtained traced arrays, no derivative with respect to
-        # these would be computed.
+        # A traced array inside of a closure is no argument of the `custom_jvp`: its
+        # gradient would be lost.
         step = lambda *args: self.chain(self._product, *args)[:2]
         first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
         # Their sizes alone: on a mesh a step may not fit the way they are divided.
@@ -282,7 +282,7 @@ class AffineCell(SpecsCell):
         Args:
             product: `product(k, stage, params, inputs, operand, dtype)` computes the z
                 of stage number k, `[batch, columns]`.
-            params: The cell's parameters.
+            params: The cell's parameters, or those that the updates read.
             inputs: One step of inputs, `[batch, depth]`, passed on to `product`.
             state: The state before the step, each leaf `[batch, size]`.
 

@@ -26,9 +26,9 @@ class RNNCell(Hyperparameters, abc.ABC):
 
     A custom cell is a `dataclass(frozen=True, eq=False)` that inherits from this class,
     equality included. It has `state_size` and `output_size` (fields or properties),
-    `init` and `apply`. For zero-length sequences a cell is evaluated on zeros: it and
-    its derivatives must be finite there. `jaxrnn.testing.check_cell` checks the laws
-    that the drivers rely on.
+    `init` and `apply`. In rows without a step, of the whole run or of a segment, a cell
+    is evaluated on zeros: it and its derivatives must be finite there.
+    `jaxrnn.testing.check_cell` checks the laws that the drivers rely on.
 
     Attributes:
         state_size: The sizes of the state: an int, a `TensorShape` or a nest of those,
@@ -265,7 +265,7 @@ def _from_inputs(inputs: PyTree, batch_size: Any, dtype: DType) -> tuple[int, DT
             f"{describe(inputs)}."
         )
     leaf_dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
-    rows = leaf.shape[0] if batch_size is None else batch_size
+    rows = leaf.shape[0] if batch_size is None else _as_batch_size(batch_size)
     given = leaf_dtype if dtype is None else as_dtype("get_initial_state", dtype)
     for argument, value, of_inputs in (
         ("batch_size", rows, leaf.shape[0]),

@@ -47,19 +47,19 @@ def dynamic_rnn(
             the same nest, each leaf `[batch, ...]`.
         sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for `time`.
             Past its length a row outputs zeros and keeps its state; the inputs there
-            (NaN included) affect no output, state or gradient. For zero-length
-            sequences the cell is evaluated on zeros and must be finite there.
+            (NaN included) affect no output, state or gradient. In rows without
+            a step the cell is evaluated on zeros, and must be finite there.
         initial_state: A state of the structure of `cell.state_size`, each leaf
-            `[batch, ...]`; leaves without axes are carried unmasked. As in TensorFlow,
-            without lengths a plain `(c, h)` may replace an `LSTMStateTuple`, and is
-            returned; with lengths it is a TypeError. None for the zero state of the
-            cell, which needs `dtype`.
+            `[batch, ...]`; leaves without axes belong to no row, and change until
+            the longest row ends. As in TensorFlow, without lengths a plain `(c, h)` may
+            replace an `LSTMStateTuple`, and is returned; with lengths it is a
+            TypeError. None for the zero state of the cell, which needs `dtype`.
         dtype: The dtype of the zero state and of the outputs; None for that of
             `initial_state`, if its leaves share one.
         parallel_iterations: The number of steps to unroll per loop iteration, up to 4,
             where the cell is run step by step; cells that run whole sequences at once
             ignore it. Changes values by rounding at most.
-        swap_memory: What the backward pass stores of each step: False for all residuals
+        swap_memory: What the forward pass saves for the backward pass: False for all
             that it reads; True, or a strategy of `jaxrnn.memory`, for long sequences.
             True recomputes segments of about sqrt(time) steps from states that are
             stored in host memory, if the device has separate memory. Changes values by

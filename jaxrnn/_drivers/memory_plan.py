@@ -13,6 +13,7 @@ from .._base.errors import describe
 from .._base.math import is_float, widest_dtype
 from .._base.typing import DType, Params, PyTree
 from .._time.masking import first_inputs
+from .._time.segments import RESIDUALS
 from ..memory import Keep, Nested, Offload, Recompute, Strategy
 from ..memory._strategy import as_strategy, plan_of
 from .dynamic_rnn import dynamic_rnn
@@ -202,7 +203,9 @@ def _planned(
     peak = Bytes(memory.temp_size_in_bytes, memory.host_temp_size_in_bytes)
     # Each level of segments is one more forward pass, unless its residuals are saved.
     plan = plan_of(strategy, time)
-    passes = len(plan.segments) - plan.save_residuals
+    passes = len(plan.segments)
+    if plan.save_residuals:
+        passes -= RESIDUALS in str(jax.make_jaxpr(jax.grad(scalar))(params, inputs))
     return PlannedStrategy(strategy, saved, peak, int(passes * forward), passes / 3)
 
 

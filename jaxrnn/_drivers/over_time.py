@@ -1,6 +1,6 @@
 """`over_time`, the loop of `dynamic_rnn` and `packed_rnn`, compiled where possible."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +9,13 @@ from .._base.cell_keys import cell_at_step
 from .._base.inputs import started, zero_state
 from .._base.math import axis_size
 from .._base.read_only import has_read_only, with_read_only, without_read_only
-from .._base.sharding import (
-    lay_out,
-    whole_features,
-)
+from .._base.sharding import lay_out, whole_features
 from .._base.shareable import is_shareable
 from .._base.trees import is_pytree_of_arrays, with_structure
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._tensor_array.carried import with_capacity_for
 from .._time import masking
-from .._time.run import Run, run_sequence
+from .._time.run import DeclinedError, Run, run_sequence
 from .._time.segments import segmented_run
 from .._time.steps import Restarts, Steps, steps_to_run
 from ..memory._strategy import Strategy, names_on_host, plan_of
@@ -26,9 +23,9 @@ from .probe import probe
 
 
 def over_time(cell: RNNCellLike, *arrays: Any, **options: Any) -> tuple[PyTree, PyTree]:
-    """`_run`, compiled if the program is the same for all cells equal to this one.
+    """Runs `_run`, through one compiled function for equal cells where that is safe.
 
-    Outside jit, JAX would compile a loop over a new closure on every call.
+    Outside of jit, JAX would compile a loop over a new closure in every call.
     """
     if is_pytree_of_arrays(cell) and is_shareable(cell):
         return _run_compiled(cell, *arrays, **options)
@@ -70,17 +67,17 @@ def _run(
     time, batch_size = leaf.shape[axis], leaf.shape[1 - axis]
     if state is None:
         state = with_capacity_for(zero_state(caller, cell, batch_size, dtype), time)
-    given, inputs_0 = state, masking.first_inputs(inputs, axis)
+    initial_state, inputs_0 = state, masking.first_inputs(inputs, axis)
     cell, lengths, state = lay_out(cell, inputs_0, lengths, state)
     state = started(cell, state)
     apply_sequence = getattr(cell, "apply_sequence", None)
     state = probe(caller, cell, inputs_0, state, dtype, strict=lengths is not None)
     full_state, state = state, without_read_only(state)
     if has_read_only(full_state):
-        apply_sequence = None  # It would be given the state without them.
-    bound = None if lengths is None else steps_to_run(lengths, time)
+        apply_sequence = _declined  # It would be given the state without them.
+    longest = None if lengths is None else steps_to_run(lengths, time)
     lengths = None if lengths is None else jnp.minimum(lengths, axis_size(time))
-    steps = Steps(lengths, bound, restarts=restarts, time=time, axis=axis)
+    steps = Steps(lengths, longest, restarts=restarts, time=time, axis=axis)
     steps = steps.with_stand_in(inputs, state)
 
     def run_segment(
@@ -101,7 +98,11 @@ def _run(
     # Without lengths a cell may return a list where it declares a tuple: restore the
     # declared structure.
     outputs = with_structure(cell.output_size, outputs)
-    return outputs, with_read_only(state, given)
+    return outputs, with_read_only(state, initial_state)
+
+
+def _declined(run: Run) -> NoReturn:
+    raise DeclinedError("its state has read-only parts")
 
 
 _run_compiled = jax.jit(

@@ -24,9 +24,10 @@ from .._time.alive_scan import alive_scan
 from .._time.segments import RESIDUALS, named
 from .._time.steps import Steps, rows_of
 
-# The products of the inputs are computed ahead of the loop for batches of at most so
-# many rows, and at most so many rows over all steps. On a CPU this saves up to a third
-# of the time where there are few rows, and costs as much where there are many.
+# The products of the inputs are computed ahead of the loop for at most so many rows,
+# and at most so many rows times steps of a run, or of a segment. On a CPU this saves up
+# to a third of the time where there are few rows, and costs as much where there are
+# many.
 FEW_ROWS, FEW_ROWS_OVER_TIME = 8, 4096
 
 
@@ -107,7 +108,15 @@ def forward(
         output = output if steps.restarts is None else (output, state)
         return state, (output, (zs, before) if save else ())
 
-    state, (outputs, saved) = alive_scan(step, operands.state, xs, steps.longest)
+    skipped = None
+    if save and steps.longest is not None:
+        # Derivatives read what is saved of steps that are skipped: it must be finite.
+        first = jnp.int32(0), jax.tree.map(lambda x: x[0], xs)
+        _, (output, saved) = step(operands.state, first)
+        skipped = jax.tree.map(zeros_like, output), saved
+    state, (outputs, saved) = alive_scan(
+        step, operands.state, xs, steps.longest, skipped=skipped
+    )
     return outputs, state, saved
 
 
@@ -115,7 +124,8 @@ def _products(operands: Operands, steps: Steps) -> tuple[Callable, PyTree, Steps
     """`(product, xs, steps)`: how a step computes its products, and from what."""
     products, xs = operands.products, operands.xs
     rows = xs.shape[1]
-    if isinstance(rows, int) and rows <= FEW_ROWS:
+    takes_inputs = any("inputs" in p for p in products)
+    if takes_inputs and isinstance(rows, int) and rows <= FEW_ROWS:
         if rows * steps.time <= FEW_ROWS_OVER_TIME:
             return _products_ahead(operands, steps)
     kernels = [
@@ -191,8 +201,8 @@ def push_forward(
             lambda state: tuple(cell.enter(state)), (state,), (d_before,)
         )
         for stage, matrix, z, d_z in zip(cell.stages, matrices, zs, d_zs, strict=True):
-            terms = [] if d_z is None else [d_z]
-            d_z = _sum([*terms, dot(d_operand, matrix, z.dtype)])
+            pushed = dot(d_operand, matrix, z.dtype)
+            d_z = pushed if d_z is None else d_z + pushed
             (_, carry), (d_operand, d_carry) = push_update(
                 stage, (z, carry), (d_z, d_carry)
             )
@@ -201,7 +211,7 @@ def push_forward(
 
     finite = operands._replace(xs=steps.zero_dead(operands.xs))
     outside = functools.partial(_tangents_outside, cell, finite, saved)
-    # What these products read besides is computed again, not saved.
+    # What else these products read is computed again in the backward pass, not saved.
     d_zs = jax.checkpoint(lambda: outside(tangents))()
     d_state = _dense(operands.state, tangents.state)
     d_state = as_varying_as((operands, _perturbed(tangents)), d_state)
@@ -213,10 +223,10 @@ def push_forward(
 def _tangents_outside(
     cell: Any, operands: Operands, saved: PyTree, tangents: Operands
 ) -> list[Array | None]:
-    """Each product's tangent but for what the state's contributes; None for zero.
+    """The part of each product's tangent that is known before the loop; None for zero.
 
-    They are products over all steps. What these read in rows that are not alive must be
-    finite, though it does not count.
+    They are products over all steps. What they read in rows that are not alive must be
+    finite, and does not affect the result.
     """
     xs, d_xs = operands.xs, tangents.xs
     factors = _factors(cell, operands.elementwise, saved)
@@ -241,12 +251,7 @@ def _factors(cell: Any, elementwise: Params, saved: PyTree) -> list[Array]:
     """What each stage multiplied by its "state", `[time, batch, rows]`."""
 
     def step(zs: list, state: PyTree) -> list[Array]:
-        operand, carry = cell.enter(state)
-        operands = [operand]
-        for stage, z in zip(cell.stages[:-1], zs, strict=False):
-            operand, carry = stage.update(elementwise, z, carry)
-            operands.append(operand)
-        return operands
+        return cell.chain(lambda k, *_: zs[k], elementwise, None, state)[3]
 
     return jax.vmap(step)(*saved)
 

@@ -48,7 +48,7 @@ def _(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     (factors, x, h), ((d_a, _), d_x, d_h) = primals, tangents
     hs, last = _run(factors, x, h)
     before = jax.tree.map(lambda h, hs: jnp.concatenate([h[None], hs[:-1]]), h, hs)
-    # Zeros, not the product's: else its transpose multiplies by what may be NaN there.
+    # Zeros in `before`, not in the product: the transpose multiplies by it.
     d_x = plus(d_x, times(d_a, _zero_at(factors[1], before)))
     return (hs, last), _run(factors, d_x, d_h)
 
@@ -88,7 +88,7 @@ def by_chunks(factors: Any, x: Element, h: Element) -> tuple[Element, Element]:
     time = jax.tree.leaves(x)[0].shape[0]
     a, resets = factors
     divide = functools.partial(_divided, math.isqrt(time))
-    # Added steps change nothing.
+    # The steps that fill the last chunk keep the state: a = 1, x = 0.
     a = jax.tree.map(divide, a, one_like(a))
     resets, x = jax.tree.map(divide, (resets, x))
     before, last = _states_between(a, resets, x, h)
@@ -110,7 +110,7 @@ def _states_between(
 ) -> tuple[Element, Element]:
     """The state before each chunk, and the one after the last."""
 
-    # Two loops: JAX transposes one that is linear in all that it carries.
+    # Two loops, each linear in its carry: JAX can transpose such loops alone.
     def multiply(factor: Element, at: Any) -> tuple[Element, None]:
         a, reset = at
         return _zero_at(reset, times(a, factor)), None

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.sharding import zeros_of
+from .._base.sharding import as_varying_as, zeros_of
 from .._base.typing import Array, PyTree
 
 # A chunk has about so many steps: of a ragged run at most one chunk is run in vain.
@@ -22,17 +22,20 @@ def alive_scan(
     xs: PyTree,
     longest: Array | None,
     recompute: bool = False,
+    skipped: PyTree = None,
 ) -> tuple[PyTree, PyTree]:
-    """`lax.scan(body, carry, (ts, xs))`, with zeros for most steps from `longest` on.
+    """`lax.scan(body, carry, (ts, xs))`, but for most steps from `longest` on.
 
     Args:
-        body: A step, which from `longest` on returns the carry as it was and zeros. It
-            reads its number t, an int32 scalar, and step t of `xs`.
+        body: A step, which from `longest` on returns the carry as it was; what it
+            stacks there must not be read. It reads its number t, an int32 scalar, and
+            step t of `xs`.
         carry: What the first step receives.
         xs: What each step reads, each leaf `[time, ...]`.
         longest: The number of steps that count, an int32 scalar; None for all.
         recompute: Whether derivatives save what a step reads and compute the rest
             again. Otherwise they save what its derivative reads.
+        skipped: What a step that is skipped stacks, as the body would; None for zeros.
     """
     remat = jax.checkpoint if recompute else _as_it_is
     step = remat(body, prevent_cse=False)
@@ -43,10 +46,17 @@ def alive_scan(
     first = jnp.int32(0), jax.tree.map(lambda x: x[0], xs)
     types = jax.eval_shape(step, carry, first)[1]
 
+    def skip(carry: PyTree, at: Any) -> tuple[PyTree, PyTree]:
+        if skipped is None:
+            return carry, zeros_of(types, size, (carry, at))
+        repeated = jax.tree.map(
+            lambda y: jnp.broadcast_to(y, (size, *y.shape)), skipped
+        )
+        return carry, as_varying_as((carry, at), repeated)
+
     def chunk(carry: PyTree, at: Any) -> tuple[PyTree, PyTree]:
         ts, _ = at
         run = lambda carry, at: jax.lax.scan(step, carry, at)
-        skip = lambda carry, at: (carry, zeros_of(types, size, (carry, at)))
         return jax.lax.cond(ts[0] < longest, run, skip, carry, at)
 
     count = -(-time // size)
@@ -63,9 +73,12 @@ def chunk_size(time: int) -> int:
 
 
 def in_chunks(x: Array, count: int, size: int) -> Array:
-    """`[count, size, ...]`; zeros follow the last step."""
+    """`[count, size, ...]`; the last step is repeated after the end.
+
+    It is as finite as a step is. Zeros need not be, to the derivative of a cell.
+    """
     after = [(0, count * size - x.shape[0])] + [(0, 0)] * (x.ndim - 1)
-    return jnp.pad(x, after).reshape(count, size, *x.shape[1:])
+    return jnp.pad(x, after, mode="edge").reshape(count, size, *x.shape[1:])
 
 
 def _as_it_is(fn: Callable, **_: Any) -> Callable:

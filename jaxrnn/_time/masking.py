@@ -3,11 +3,12 @@
 Row b is alive at step t while `t < length[b]`. A dead row outputs 0 and keeps its
 state. The cell is run on it all the same and the results are dropped; but a select
 keeps NaN only out of the values, not out of the gradients, where it becomes 0 * NaN. So
-in a dead row the cell is run on a stand-in: the first step of the row, which is as
-finite as the row is, or zeros for a row of length 0. The cell never reads padding.
+in a dead row the cell is run on a stand-in: inputs and state of the first step of the
+row, which are as finite as the row is, or zeros for a row of length 0.
 
 A TensorArray in a state belongs to no row and is never masked, nor is a leaf without
-axes.
+axes; such states have a rule of their own in `step_inputs`, and `raw_rnn`, whose user's
+function reads what a finished row computes, has `hide_nonfinite`.
 """
 
 from typing import Any

@@ -81,16 +81,17 @@ def run_sequence(
             a cell without that method.
         apply: `apply(t, inputs, state)`, one step.
         run: The sequences. With restarts the outputs are pairs `(output, new_state)`.
-            A cell that declines is scanned, unless an implementation must run it.
+            A cell that declines is scanned, unless `implementation` is "native" or
+            "cudnn".
         unroll: The number of steps unrolled in each iteration of a scan.
 
     Raises:
-        ValueError: If the cell declines and an implementation is required.
+        ValueError: If the cell declines and `implementation` is one of those.
     """
     args = apply, run.inputs, run.state, run.steps, unroll
-    if isinstance(run.steps.time, int) and run.steps.time == 0:
-        return scan_steps(*args)
     try:
+        if isinstance(run.steps.time, int) and not run.steps.time:
+            raise DeclinedError("there are no steps")
         if apply_sequence is None:
             raise DeclinedError("it has no `apply_sequence`")
         outputs, last = apply_sequence(run)

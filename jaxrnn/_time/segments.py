@@ -112,8 +112,8 @@ def _divided(
         policy = save_on_host(on_host) if on_host else None
         return in_scan(lambda state, at: segment(state, at, size), policy)
 
-    # Segments read the inputs where they are. What is scanned would be copied, as it is
-    # transposed and divided: here it receives derivatives, nothing else.
+    # Each segment reads a slice of the inputs, which copies nothing else. What is
+    # scanned receives the gradient; its values are never read.
     whole, scanned = count * size, steps.swap_time(xs)
     in_segments = lambda x: x[:whole].reshape(count, size, *x.shape[1:])
     starts = jnp.arange(count, dtype=jnp.int32) * size

@@ -31,14 +31,14 @@ class CheckpointPlan:
         segments: The number of steps in a segment, in a segment within it, and so on;
             they need not divide one another. The state before each segment is saved. If
             the tuple is empty, all that the backward pass reads is saved.
-        save_residuals: Whether all that the backward pass reads of the innermost
-            segments is saved as well.
+        save_residuals: Whether what the loops of affine cells save is stored on the
+            host as well; other cells are run again. It needs segments `on_host`.
         on_host: Whether what is saved of the outermost segments is stored in the memory
             of the host.
 
     Raises:
         TypeError: If `segments` is not a tuple of ints.
-        ValueError: If one of them is less than 1.
+        ValueError: If one of them is less than 1, or `save_residuals` lacks `on_host`.
     """
 
     segments: tuple[int, ...] = ()
@@ -54,6 +54,11 @@ class CheckpointPlan:
         for i, size in enumerate(self.segments):
             fix = "It is the number of steps in a segment."
             as_count("CheckpointPlan", f"segments[{i}]", size, fix=fix)
+        if self.save_residuals and not self.on_host:
+            raise ValueError(
+                "CheckpointPlan: `save_residuals` is for what is stored on the host, "
+                "got on_host=False. On the device `CheckpointPlan()` saves residuals."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +92,7 @@ class Strategy(abc.ABC):
 
 
 def plan_of(strategy: Strategy, time: Any) -> CheckpointPlan:
-    """What the strategy saves of `time` steps: nothing of none, all of a symbolic time.
+    """The strategy's plan; no segments of zero steps, or of a symbolic number of them.
 
     Raises:
         TypeError: If its `plan` does not return a `CheckpointPlan`.
@@ -132,8 +137,8 @@ class Recompute(Strategy):
     """The states between segments are saved; the backward pass reruns each segment.
 
     With segments of about the square root of the number of steps, the saved states take
-    as much memory as one segment: an LSTM over 10,000 steps saves a thirtieth of what
-    `Keep` does. It costs one more forward pass.
+    as much memory as one segment: an LSTM over 10,000 steps needs a fortieth of the
+    memory of `Keep`. It costs one more forward pass.
 
     Attributes:
         chunk: The number of steps in a segment. 1 saves every state; None (the default)
@@ -210,9 +215,9 @@ class Offload(Strategy):
 
     It is copied there during the forward pass, and back during the backward pass.
     `Offload(Recompute(64))` takes device memory that does not grow with the number of
-    steps, and so does `Offload(Keep())`, which recomputes nothing but copies
-    everything. On the CPU, where host and device share one memory, it has the same
-    effect as `of`.
+    steps, and so does `Offload(Keep())`. That copies what the loops of affine cells
+    save of every step, and recomputes nothing; other cells are run again, segment by
+    segment. On the CPU host and device share one memory.
 
     JAX returns the results of such a program committed to their device. Commit the
     parameters beforehand, by `jax.device_put(params, jax.devices()[0])`, or the second
@@ -240,7 +245,7 @@ class Offload(Strategy):
         if self.chunk is None:
             return
         as_count("Offload", "chunk", self.chunk)
-        if plan_of(self.of, 1).segments:
+        if plan_of(self.of, 2**20).segments:  # It may keep all of a few steps.
             raise ValueError(
                 f"Offload: `chunk` must be None for {self.of!r}, which has segments "
                 f"already, got {self.chunk}. Write `Offload(Recompute({self.chunk}))`."
@@ -251,7 +256,7 @@ class Offload(Strategy):
         plan = plan_of(self.of, time)
         if not plan.segments:
             steps = self.chunk or STEPS_PER_COPY
-            plan = CheckpointPlan((steps,), save_residuals=True)
+            return CheckpointPlan((steps,), save_residuals=True, on_host=True)
         return dataclasses.replace(plan, on_host=True)
 
 

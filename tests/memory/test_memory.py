@@ -42,6 +42,13 @@ class Uneven(Strategy):
         return CheckpointPlan((7, 3), on_host=self.on_host)
 
 
+class Sixty(Strategy):
+    """Segments of runs that are longer than one."""
+
+    def plan(self, time):
+        return CheckpointPlan((60,) if time > 60 else ())
+
+
 STRATEGIES = [
     True,
     Offload(),
@@ -411,6 +418,8 @@ REFUSALS = {
     "chunk_bool": (TypeError, "`chunk` must be an integer, got True", lambda: Recompute(True)),
     "branches": (ValueError, "Nested: `branches` must be at least 2, got 1", lambda: Nested(1)),
     "of": (TypeError, "Offload: `of` must be a strategy, got 3", lambda: Offload(3)),
+    "residuals": (ValueError, "CheckpointPlan: `save_residuals` is for what is stored on the host", lambda: CheckpointPlan((4,), save_residuals=True)),
+    "chunks_above": (ValueError, "Offload: `chunk` must be None for Sixty", lambda: Offload(Sixty(), 3)),
     "chunks_twice": (ValueError, "Offload: `chunk` must be None for Recompute", lambda: Offload(Recompute(), 3)),
     "class": (TypeError, r"got the class Recompute. Make one: Recompute\(\)", lambda: resolve(Recompute)),
     "kind": (TypeError, "resolve: `swap_memory` must be True, False or a strategy", lambda: resolve("host")),

@@ -68,6 +68,12 @@ def test_a_plan_is_a_table():
     assert any(line.startswith("Offload() ") for line in lines)
 
 
+@pytest.mark.parametrize(("cell", "share"), [(LSTMCell(8), 0), (MinGRUCell(8), 1 / 3)])
+def test_offloading_what_is_kept_runs_some_cells_again(cell, share):
+    plan = jaxrnn.memory_plan(cell, (2, 200, 8), [Offload(Keep())])
+    assert plan.rows[0].extra_share == pytest.approx(share)
+
+
 def test_inputs_may_be_a_nest():
     """A cell that is scanned, over two arrays and integers."""
     step = lambda params, x, h, key=None: (h, h + x["a"] * params + x["n"])

@@ -291,6 +291,69 @@ class TestUserCells:
             cell.apply(params, x[:, 0], state)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Normalized(AffineCell):
+    """A cell whose derivative is not finite where the product is 0."""
+
+    num_units: int
+    products: int = 1
+    takes_inputs: bool = True
+
+    state_size = output_size = property(lambda self: self.num_units)
+
+    @property
+    def stages(self):
+        n, ones = self.num_units, jax.nn.initializers.ones
+        stage = lambda update, path: Stage(
+            update, n, n, glorot, ones, path, takes_inputs=self.takes_inputs
+        )
+        first = stage(lambda params, z, carry: (unit(z),) * 2, "first")
+        last = stage(lambda params, z, carry: (jnp.tanh(z),) * 2, "last")
+        return (first, last)[: self.products]
+
+    def enter(self, state):
+        return state, state
+
+
+def unit(z):
+    return z / jnp.linalg.norm(z, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize(
+    ("cell", "time", "lengths"),
+    [
+        (Normalized(3), 17, [17, 17]),  # The last chunk lacks steps.
+        (Normalized(3, products=2), 20, [5, 3]),  # Chunks are skipped.
+        (Normalized(3, takes_inputs=False), 5, [5, 2]),
+    ],
+    ids=["lacks", "skipped", "no_inputs"],
+)
+def test_steps_that_do_not_exist_are_not_read(cell, time, lengths, order):
+    params, x, state = data(cell, 2, time)
+
+    def by_hand(params):
+        """Row by row, over the steps that exist."""
+        total = 0.0
+        for row, length in enumerate(lengths):
+            h = state[row : row + 1]
+            for t in range(length):
+                output, h = cell.apply(params, x[row : row + 1, t], h)
+                total += jnp.sum(jnp.sin(output))
+        return total
+
+    def by_driver(params):
+        run = jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, state)
+        return jnp.sum(jnp.sin(run[0]))
+
+    def derivative(loss):
+        if order == 1:
+            return jax.grad(loss)(params)
+        return jax.grad(lambda params: weighted_sum(jax.grad(loss)(params)))(params)
+
+    close(derivative(by_driver), derivative(by_hand), DTYPE)
+
+
 def glorot(key, shape, dtype):
     """A kernel."""
     return jax.nn.initializers.glorot_uniform()(key, shape, dtype)
