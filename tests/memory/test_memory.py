@@ -162,7 +162,10 @@ MODES = {
 @pytest.mark.parametrize("strategy", [Offload(Keep(), 2), Nested(2)], ids=str)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["lstm", "function"])
-def test_every_mode_of_differentiation(name, mode, strategy):
+def test_every_mode_of_differentiation(name, mode, strategy, request):
+    if mode == "backward of backward" and isinstance(strategy, Offload):
+        refusal = "JAX transposes no move between memories whose cotangent is on the host"
+        request.applymarker(pytest.mark.xfail(reason=refusal))
     cell, params, x, state = make(name, 2, 8)
     lengths = jnp.asarray([8, 2])
     one = lambda s: lambda p, x: loss(p, x, cell, state, lengths, s)
