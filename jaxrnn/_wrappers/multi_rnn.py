@@ -112,7 +112,12 @@ class MultiRNNCell(RNNCell):
         return params
 
     def start(self, params: Params, state: PyTree) -> PyTree:
-        """Those of the cells; see `RNNCell.start`."""
+        """Those of the cells; see `RNNCell.start`.
+
+        Raises:
+            ValueError: If the parameters of a cell are missing.
+        """
+        self._check_params(params)
         pairs = enumerate(zip(self.cells, self._split(state), strict=True))
         return tuple(cell.start(params[self._name(i)], s) for i, (cell, s) in pairs)
 

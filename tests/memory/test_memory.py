@@ -164,7 +164,9 @@ MODES = {
 @pytest.mark.parametrize("name", ["lstm", "function"])
 def test_every_mode_of_differentiation(name, mode, strategy, request):
     if mode == "backward of backward" and isinstance(strategy, Offload):
-        refusal = "JAX transposes no move between memories whose cotangent is on the host"
+        refusal = (
+            "JAX transposes no move between memories whose cotangent is on the host"
+        )
         request.applymarker(pytest.mark.xfail(reason=refusal))
     cell, params, x, state = make(name, 2, 8)
     lengths = jnp.asarray([8, 2])

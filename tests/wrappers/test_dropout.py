@@ -1,5 +1,9 @@
 """Dropout: what is dropped, how often, and from which keys."""
 
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,7 +106,7 @@ def draws(params, inputs, state, key=None):
     return jax.random.normal(key, inputs.shape, inputs.dtype), state
 
 
-def test_a_cell_of_ones_own_gets_the_plain_key_of_the_step():
+def test_a_cell_of_ones_own_draws_from_the_key_of_the_step():
     cell = FunctionCell(draws, 3, 3)
     outputs, _ = through(cell, X[:2, :, :3])
     for t in range(6):
@@ -160,8 +164,86 @@ def test_variational_masks_hold_within_a_stack():
 
 
 def draws_twice(params, inputs, state, key=None):
-    """Fails unless its key is a plain one."""
     return jax.random.uniform(key, inputs.shape, inputs.dtype) + 1, state
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Drawing(jaxrnn.RNNCell):
+    """A user's wrapper, which draws before the cell inside does."""
+
+    cell: jaxrnn.RNNCell
+    derive: Callable[[jax.Array], Any] = jax.random.split
+
+    state_size = property(lambda self: self.cell.state_size)
+    output_size = property(lambda self: self.cell.output_size)
+
+    def init(self, key, inputs, dtype=None):
+        return self.cell.init(key, inputs, dtype)
+
+    def apply(self, params, inputs, state, key=None):
+        own, inner = self.derive(key)
+        inputs = inputs + jax.random.uniform(own, inputs.shape, inputs.dtype)
+        return self.cell.apply(params, inputs, state, inner)
+
+
+def fold_twice(key):
+    return jax.random.fold_in(key, 1), jax.random.fold_in(key, 2)
+
+
+def by_raw_rnn(cell, x):
+    def feed(time, output, state, loop_state):
+        state = cell.zero_state(len(x), x.dtype) if output is None else state
+        inputs = x[:, jnp.minimum(time, x.shape[1] - 1)]
+        return time >= jnp.full(len(x), x.shape[1]), inputs, state, output, None
+
+    return jnp.swapaxes(
+        jaxrnn.raw_rnn(cell, feed, max_time=x.shape[1])[0].stack(), 0, 1
+    )
+
+
+DRIVERS = {
+    "dynamic": lambda cell, x: jaxrnn.dynamic_rnn(cell, x, dtype=F32)[0],
+    "segments": lambda cell, x: jaxrnn.dynamic_rnn(
+        cell, x, dtype=F32, swap_memory=jaxrnn.memory.Recompute(4)
+    )[0],
+    "static": lambda cell, x: jnp.stack(
+        jaxrnn.static_rnn(cell, list(jnp.unstack(x, axis=1)), dtype=F32)[0], 1
+    ),
+    "raw": by_raw_rnn,
+    "vmap": lambda cell, x: jax.vmap(
+        lambda x: jaxrnn.dynamic_rnn(cell, x[None], dtype=F32)[0][0]
+    )(x),
+}
+
+
+@pytest.mark.parametrize("make_key", [jax.random.key, jax.random.PRNGKey])
+@pytest.mark.parametrize("derive", [jax.random.split, fold_twice])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_variational_masks_hold_within_a_users_wrapper(driver, derive, make_key):
+    variational = DropoutWrapper(
+        plain(), output_keep_prob=0.5, variational_recurrent=True, dtype=F32
+    )
+    cell = Drawing(variational, derive).bind({}, make_key(3))
+    outputs = np.asarray(jax.jit(DRIVERS[driver])(cell, X[:3]))
+    kept = outputs != 0
+    assert (kept == kept[:1, :1]).all()
+    assert 0.2 < kept[0, 0].mean() < 0.8
+    steps = outputs[0, :, kept[0, 0]]  # What it draws is never equal.
+    assert len(np.unique(steps)) == steps.size
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_keys_of_steps_are_keys_of_jax(impl):
+    key = jax.random.key(5, impl=impl)
+    bound = FunctionCell(draws, 3, 3).bind({}, key)
+    got, want = bound.at_step(jnp.int32(7)).key, jax.random.fold_in(key, 7)
+    for draw in (
+        lambda key: jax.random.bits(key, (5,), np.uint32),
+        lambda key: jax.random.bits(key, (5,), np.uint8),
+        lambda key: jax.random.normal(jax.random.split(key, 3)[1], (2, 2)),
+        lambda key: jax.random.permutation(jax.random.fold_in(key, 9), 8),
+    ):
+        np.testing.assert_array_equal(draw(got), draw(want))
 
 
 def test_a_mask_of_the_run_is_that_of_no_step():
