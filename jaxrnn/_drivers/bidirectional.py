@@ -16,7 +16,7 @@ from .._batching.packed_sequences import check_not_packed
 from .._time import masking
 from ..memory._strategy import Strategy
 from .dynamic_rnn import dynamic_rnn
-from .static_rnn import checked_steps, stacked, unrolled
+from .static_rnn import checked_steps, run_steps, stacked, unstacked
 
 
 def bidirectional_dynamic_rnn(
@@ -112,7 +112,7 @@ def static_bidirectional_rnn(
     """Runs `cell_fw` forwards and `cell_bw` backwards over a list of steps.
 
     The backward cell reads each row from its last valid step to its first, as in
-    `bidirectional_dynamic_rnn`, which compiles one step, however many there are.
+    `bidirectional_dynamic_rnn`.
 
     Args:
         cell_fw: A bound cell, or any object that keeps the RNNCell protocol.
@@ -145,11 +145,12 @@ def static_bidirectional_rnn(
     caller = "static_bidirectional_rnn"
     check_is_cell(caller, "cell_fw", cell_fw)
     check_is_cell(caller, "cell_bw", cell_bw)
-    steps = checked_steps(caller, inputs, "bidirectional_dynamic_rnn")
+    cells = cell_fw, cell_bw
+    steps = checked_steps(caller, inputs, cells, "bidirectional_dynamic_rnn")
     with jax.named_scope(as_scope(caller, scope, "bidirectional_rnn")):
-        return unrolled_both_ways(
+        return run_both_ways(
             caller,
-            (cell_fw, cell_bw),
+            cells,
             steps,
             (initial_state_fw, initial_state_bw),
             dtype,
@@ -157,7 +158,7 @@ def static_bidirectional_rnn(
         )
 
 
-def unrolled_both_ways(
+def run_both_ways(
     caller: str,
     cells: tuple[RNNCellLike, RNNCellLike],
     steps: list[PyTree],
@@ -165,7 +166,7 @@ def unrolled_both_ways(
     dtype: DType | None,
     sequence_length: Lengths | None,
 ) -> tuple[list[PyTree], PyTree, PyTree]:
-    """`static_bidirectional_rnn` on checked steps, without its warning."""
+    """`static_bidirectional_rnn` on checked steps."""
     check_states_of_both(caller, *states, dtype)
     first = stacked(steps[:1])
     lengths = lengths_for(caller, sequence_length, first, len(steps), batch_axis=1)
@@ -174,7 +175,7 @@ def unrolled_both_ways(
         cell: RNNCellLike, steps: list[PyTree], state: PyTree, scope: str
     ) -> tuple[list[PyTree], PyTree]:
         with noting(f"{caller}: `cell` is `cell_{scope}`."):
-            return unrolled(caller, cell, steps, state, dtype, lengths, scope)
+            return run_steps(caller, cell, steps, state, dtype, lengths, scope)
 
     (cell_fw, cell_bw), (state_fw, state_bw) = cells, states
     output_fw, state_fw = run(cell_fw, steps, state_fw, "fw")
@@ -210,4 +211,4 @@ def _reversed(
     with noting(f"{caller}: with lengths the shapes of all `{name}` must agree."):
         xs = stacked(steps)
     xs = masking.reverse_sequence(xs, lengths, time_major=True)
-    return [jax.tree.map(lambda x, t=t: x[t], xs) for t in range(len(steps))]
+    return unstacked(xs, len(steps))

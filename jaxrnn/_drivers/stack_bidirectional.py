@@ -9,7 +9,7 @@ from .._base.arguments import as_scope, check_both_lists, check_is_cell
 from .._base.errors import describe, noting
 from .._base.typing import DType, Lengths, PyTree, RNNCellLike
 from ..memory._strategy import Strategy
-from .bidirectional import bidirectional_dynamic_rnn, joined, unrolled_both_ways
+from .bidirectional import bidirectional_dynamic_rnn, joined, run_both_ways
 from .static_rnn import checked_steps
 
 
@@ -57,11 +57,12 @@ def stack_bidirectional_rnn(
     """
     caller = "stack_bidirectional_rnn"
     layers = _layers(caller, cells_fw, cells_bw, initial_states_fw, initial_states_bw)
-    steps = checked_steps(caller, inputs, "stack_bidirectional_dynamic_rnn")
+    cells = [cell for layer in layers for cell in layer.cells]
+    steps = checked_steps(caller, inputs, cells, "stack_bidirectional_dynamic_rnn")
 
     def run_layer(layer: _Layer, steps: list[PyTree]) -> tuple:
         with jax.named_scope(layer.name):
-            return unrolled_both_ways(
+            return run_both_ways(
                 caller, layer.cells, steps, layer.states, dtype, sequence_length
             )
 

@@ -10,7 +10,7 @@ from .._base.errors import describe
 from .._base.inputs import as_state
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import Array, Lengths, PyTree, RNNCellLike, Size
-from .static_rnn import checked_steps, unrolled
+from .static_rnn import checked_steps, run_steps
 
 
 def static_state_saving_rnn(
@@ -61,8 +61,8 @@ def static_state_saving_rnn(
             )
     leaves = [as_state(caller, f"state({n!r})", state_saver.state(n)) for n in names]
     state = jax.tree.unflatten(jax.tree.structure(size), leaves)
-    steps = checked_steps(caller, inputs)
-    outputs, state = unrolled(caller, cell, steps, state, None, sequence_length, scope)
+    steps = checked_steps(caller, inputs, [cell])
+    outputs, state = run_steps(caller, cell, steps, state, None, sequence_length, scope)
     check_structure(f"{caller}: the state that `cell` returns", size, state, False)
     for name, leaf in zip(names, jax.tree.leaves(state), strict=True):
         state_saver.save_state(name, leaf)

@@ -1,7 +1,8 @@
-"""`static_rnn`: a cell over a list of steps, unrolled."""
+"""`static_rnn`: a cell over a list of steps, by a loop or unrolled."""
 
 import dataclasses
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -14,14 +15,17 @@ from .._base.inputs import as_state, as_steps, output_dtype, started, zero_state
 from .._base.lengths import as_lengths
 from .._base.read_only import with_read_only
 from .._base.sharding import lay_out
+from .._base.trees import is_pytree_of_arrays, is_tensor_array
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
 from .._tensor_array.carried import with_capacity_for
 from .._time import masking
 from .._time.steps import Steps
+from ..memory import Keep
+from .over_time import over_time
 from .probe import as_pair, probe
 
-# Compiling the gradient of an LSTM (batch 32, 128 units) takes 2 s for 20 steps, 15 s
-# for 50 (44 s with lengths) and minutes for 100: it grows faster than quadratically.
+# Compiling the gradient of an unrolled LSTM (batch 32, 128 units) takes 2 s for 20
+# steps, 15 s for 50 (44 s with lengths) and minutes for 100.
 UNREASONABLE_STEPS = 50
 
 
@@ -33,11 +37,12 @@ def static_rnn(
     sequence_length: Lengths | None = None,
     scope: str | None = None,
 ) -> tuple[list[PyTree], PyTree]:
-    """Runs `cell` over a list of steps; the program holds a copy of it for each step.
+    """Runs `cell` over a list of steps, which may differ in shape and type.
 
-    Values and gradients are those of `dynamic_rnn`, up to rounding; that compiles one
-    step, however many there are. Use this for a few steps, or for steps of different
-    shapes or types.
+    A bound cell over steps of one type, which keeps the type of its state, is run by
+    the loop of `dynamic_rnn`, which compiles one step, however many there are.
+    Otherwise the program holds a copy of the cell for each step. Values and gradients
+    are those of `dynamic_rnn` either way, up to rounding.
 
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object that keeps the RNNCell
@@ -68,7 +73,7 @@ def static_rnn(
             `initial_state` nor `dtype` is given.
 
     Warns:
-        UserWarning: If there are so many steps that compilation takes very long.
+        UserWarning: If so many steps are unrolled that compilation takes very long.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -83,16 +88,22 @@ def static_rnn(
     """
     caller = "static_rnn"
     check_is_cell(caller, "cell", cell)
-    steps = checked_steps(caller, inputs)
-    return unrolled(caller, cell, steps, initial_state, dtype, sequence_length, scope)
+    steps = checked_steps(caller, inputs, [cell])
+    return run_steps(caller, cell, steps, initial_state, dtype, sequence_length, scope)
 
 
 def checked_steps(
-    caller: str, inputs: Any, instead: str = "dynamic_rnn"
+    caller: str,
+    inputs: Any,
+    cells: Iterable[RNNCellLike],
+    instead: str = "dynamic_rnn",
 ) -> list[PyTree]:
     """The list of steps; warns of many, at the line that called the driver."""
     steps = as_steps(caller, inputs)
-    if len(steps) < UNREASONABLE_STEPS:
+    in_loops = len(set(map(_types, steps))) == 1 and all(
+        map(is_pytree_of_arrays, cells)
+    )
+    if in_loops or len(steps) < UNREASONABLE_STEPS:
         return steps
     warnings.warn(
         f"{caller}: {len(steps)} steps are {len(steps)} copies of the cell in one "
@@ -110,7 +121,18 @@ def stacked(steps: list[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps)
 
 
-def unrolled(
+def unstacked(xs: PyTree, time: int) -> list[PyTree]:
+    """The steps of a nest of arrays `[time, batch, ...]`."""
+    # The transpose of a split is one concatenation; each of `x[t]` would add to all.
+    split = lambda x: jax.lax.split(x, [1] * time)
+    columns = [[y[0] for y in split(x)] for x in jax.tree.leaves(xs)]
+    return [
+        jax.tree.unflatten(jax.tree.structure(xs), step)
+        for step in zip(*columns, strict=True)
+    ]
+
+
+def run_steps(
     caller: str,
     cell: RNNCellLike,
     steps: list[PyTree],
@@ -119,7 +141,7 @@ def unrolled(
     sequence_length: Lengths | None,
     scope: str | None,
 ) -> tuple[list[PyTree], PyTree]:
-    """`static_rnn` on checked steps, without its warning."""
+    """`static_rnn` on checked steps."""
     batch_size = jax.tree.leaves(steps)[0].shape[0]
     if initial_state is not None:
         initial_state = with_capacity_for(initial_state, len(steps))
@@ -134,14 +156,54 @@ def unrolled(
             state = with_capacity_for(
                 zero_state(caller, cell, batch_size, dtype), len(steps)
             )
-        given = state
+        if (loop_dtype := _dtype_in_loop(cell, steps, state, dtype)) is not None:
+            outputs, state = over_time(
+                cell,
+                stacked(steps),
+                lengths,
+                state,
+                caller=caller,
+                dtype=loop_dtype,
+                unroll=1,
+                axis=0,
+                strategy=Keep(),
+            )
+            return unstacked(outputs, len(steps)), state
+        initial_state = state
         cell, lengths, state = lay_out(cell, steps[0], lengths, state)
         state = started(cell, state)
         if lengths is None:
             outputs, state = _run(caller, cell, steps, state)
         else:
             outputs, state = _run_masked(caller, cell, steps, state, lengths, dtype)
-        return outputs, with_read_only(state, given)
+        return outputs, with_read_only(state, initial_state)
+
+
+def _dtype_in_loop(
+    cell: RNNCellLike, steps: list[PyTree], state: PyTree, dtype: DType | None
+) -> DType | None:
+    """The dtype of all outputs, if a loop over equal steps can run the cell, else None.
+
+    It cannot if a step may differ from the one before, and not if it may be wrong: then
+    the unrolled steps tell which. A leaf of the state without axes counts the steps of
+    all rows, in another way if these are zero.
+    """
+    leaves = jax.tree.leaves(state, is_leaf=is_tensor_array)
+    all_in_rows = all(not is_tensor_array(leaf) and leaf.ndim for leaf in leaves)
+    of_one_type = len(set(map(_types, steps))) == 1
+    if not (is_pytree_of_arrays(cell) and all_in_rows and of_one_type):
+        return None
+    try:
+        output, new_state = jax.eval_shape(
+            lambda *args: cell_at_step(cell, jnp.int32(0))(*args), steps[0], state
+        )
+    except Exception:
+        return None
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(output)}
+    if _types(new_state) != _types(state) or len(dtypes) != 1:
+        return None
+    found = dtypes.pop()
+    return found if dtype in (None, found) else None
 
 
 def _run(
@@ -188,4 +250,4 @@ def _run_masked(
 def _types(inputs: PyTree) -> tuple:
     """The structure, shapes and dtypes for which a step of the cell is compiled."""
     leaves, treedef = jax.tree.flatten(inputs)
-    return treedef, [(leaf.shape, leaf.dtype) for leaf in leaves]
+    return treedef, tuple((leaf.shape, leaf.dtype) for leaf in leaves)

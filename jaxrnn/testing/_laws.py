@@ -122,7 +122,7 @@ def runs_in_little_memory(setup: Setup) -> None:
 
 
 def runs_unrolled(setup: Setup) -> None:
-    """`static_rnn` equals `dynamic_rnn`: outputs, state and gradients."""
+    """`static_rnn`, unrolled, equals `dynamic_rnn`: outputs, state and gradients."""
     got = differentiated(setup, static, setup.lengths)
     close(got, setup.differentiated, setup.dtype)
 

@@ -103,12 +103,27 @@ def raw(
     return outputs, state
 
 
+class StepByStep:
+    """A bound cell by protocol alone: drivers can only call it."""
+
+    def __init__(self, bound: BoundCell) -> None:
+        self.bound, self.start, self.zero_state = bound, bound.start, bound.zero_state
+        self.state_size, self.output_size = bound.state_size, bound.output_size
+
+    def __call__(self, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        return self.bound(inputs, state)
+
+    def at_step(self, t: Array) -> "StepByStep":
+        return StepByStep(self.bound.at_step(t))
+
+
 def static(
     setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array | None
 ) -> tuple[PyTree, PyTree]:
-    """`static_rnn` over the steps of `xs`, with the arguments of `unrolled`."""
+    """`static_rnn`, unrolled, over the steps of `xs`; arguments as of `unrolled`."""
     steps = [jax.tree.map(lambda x, t=t: x[:, t], xs) for t in range(TIME)]
-    outputs, state = static_rnn(setup.bind(params), steps, state, setup.dtype, lengths)
+    cell = StepByStep(setup.bind(params))
+    outputs, state = static_rnn(cell, steps, state, setup.dtype, lengths)
     return jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), *outputs), state
 
 

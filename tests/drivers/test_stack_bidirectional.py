@@ -20,7 +20,7 @@ from jaxrnn import (
     static_bidirectional_rnn,
 )
 from jaxrnn._drivers.static_rnn import UNREASONABLE_STEPS
-from jaxrnn.testing._oracle import close, weighted_sum
+from jaxrnn.testing._oracle import StepByStep, close, weighted_sum
 
 F64 = jnp.dtype("float64")
 TIME, BATCH, DEPTH = 3, 4, 2
@@ -173,9 +173,8 @@ def test_gradients_of_layers():
 
 
 def test_warns_once():
-    cell = adding(1)
+    cell, wide = StepByStep(adding(1)), StepByStep(adding(2))
     steps = [np.ones((1, 1))] * UNREASONABLE_STEPS
-    wide = adding(2)
     for call in (
         lambda: static_bidirectional_rnn(cell, cell, steps, dtype=F64),
         lambda: stack_bidirectional_rnn([cell, wide], [cell, wide], steps, dtype=F64),

@@ -24,7 +24,7 @@ from jaxrnn import (
 )
 from jaxrnn._drivers.static_rnn import UNREASONABLE_STEPS
 from jaxrnn.testing import make_setup
-from jaxrnn.testing._oracle import TIME, close, differentiated, dynamic
+from jaxrnn.testing._oracle import TIME, StepByStep, close, differentiated, dynamic
 
 F64 = jnp.dtype("float64")
 
@@ -49,6 +49,25 @@ def test_equals_dynamic_rnn(name, with_lengths):
     lengths = setup.lengths if with_lengths else None
     want = differentiated(setup, dynamic, lengths)
     close(differentiated(setup, listed, lengths), want, F64)
+
+
+@pytest.mark.parametrize("lengths", [None, [3, 0]])
+def test_equal_steps_are_compiled_once(lengths):
+    cell = MultiRNNCell([LSTMCell(3), GRUCell(2)])
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(30, 2, 4)))
+    params = cell.init(jax.random.key(0), x[0])
+
+    def loss(params, steps, wrap=lambda cell: cell):
+        bound = wrap(cell.bind(params))
+        outputs, state = static_rnn(bound, steps, None, F64, lengths)
+        return sum(jnp.sum(o**2) for o in outputs) + jnp.sum(state[1])
+
+    gradient = jax.grad(loss, (0, 1))
+    products = lambda n: str(jax.make_jaxpr(gradient)(params, list(x[:n]))).count("dot")
+    assert products(20) == products(30)
+    steps = list(x[:5])
+    want = jax.grad(lambda *args: loss(*args, StepByStep), (0, 1))(params, steps)
+    close(gradient(params, steps), want, F64)
 
 
 def counting(params, inputs, state, key=None):
@@ -196,7 +215,9 @@ def test_maps_and_rematerializes():
 
 def test_warns_of_many_steps_once_and_where_it_was_called():
     steps = [np.ones((1, 1))] * UNREASONABLE_STEPS
-    cell = FunctionCell(pooled, 1, 1).bind({"w": np.ones(())})
+    loop = FunctionCell(pooled, 1, 1).bind({"w": np.ones(())})
+    static_rnn(loop, steps, dtype=F64)
+    cell = StepByStep(loop)
     static_rnn(cell, steps[1:], dtype=F64)
     saver = StateSaver({"s": np.zeros((1, 1))})
     for call in (

@@ -16,26 +16,10 @@ import jaxrnn
 from jaxrnn import AffineCell, DropoutWrapper, GRUCell, LSTMCell, MultiRNNCell, Stage
 from jaxrnn._sequences import affine
 from jaxrnn._time.alive_scan import chunk_size
-from jaxrnn.testing._oracle import close, weighted_sum
+from jaxrnn.testing._oracle import StepByStep, close, weighted_sum
 
 DTYPE = np.dtype("float64")
 FAST = ["basic_rnn", "lstm_projection", "lstm_joined", "gru", "multi_joined"]
-
-
-@dataclasses.dataclass(frozen=True)
-class StepByStep:
-    """A cell by protocol, which a driver can only call."""
-
-    bound: jaxrnn.BoundCell
-
-    def __call__(self, inputs, state):
-        return self.bound(inputs, state)
-
-    def zero_state(self, batch_size, dtype):
-        return self.bound.zero_state(batch_size, dtype)
-
-    state_size = property(lambda self: self.bound.state_size)
-    output_size = property(lambda self: self.bound.output_size)
 
 
 def data(cell, rows, time, depth=cases.DEPTH, seed=0):
