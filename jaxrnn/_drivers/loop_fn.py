@@ -13,7 +13,7 @@ from .._base.trees import check_structure, is_tensor_array, map_sizes, named_lea
 from .._base.typing import Array, PyTree
 from .._tensor_array.carried import is_like, is_opaque, opaque
 
-WHERE = "raw_rnn"
+CALLER = "raw_rnn"
 EMIT_FIX = (
     "At time 0 it describes one row: return arrays without batch axis there, or `()` "
     "for nothing, or None for `cell.output_size` in the dtype of the first state leaf."
@@ -48,12 +48,12 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
     batch_size = jax.tree.leaves(next_input)[0].shape[0]
     if state is None:
         raise ValueError(
-            f"{WHERE}: the first `next_cell_state` must be an initial state, got None. "
-            f"Return `cell.zero_state({batch_size}, dtype)`, say."
+            f"{CALLER}: the first `next_cell_state` must be an initial state, got "
+            f"None. Return `cell.zero_state({batch_size}, dtype)`, say."
         )
-    state = as_state(WHERE, "next_cell_state", state)
+    state = as_state(CALLER, "next_cell_state", state)
     check_structure(
-        f"{WHERE}: the first `next_cell_state` (by `cell.state_size`)",
+        f"{CALLER}: the first `next_cell_state` (by `cell.state_size`)",
         cell.state_size,
         opaque(without_read_only(state)),
         strict=True,
@@ -62,7 +62,7 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
     finished = _as_finished(finished)
     _check_rows(finished, batch_size, (without_read_only(state), emit_types))
     if loop_state is not None:
-        loop_state = as_state(WHERE, "next_loop_state", loop_state)
+        loop_state = as_state(CALLER, "next_loop_state", loop_state)
     return finished, next_input, state, emit_types, loop_state
 
 
@@ -87,27 +87,27 @@ def check_next_call(
     finished = _as_finished(finished)
     if finished.shape not in (old_finished.shape, ()):
         raise ValueError(
-            f"{WHERE}: `finished` must be a scalar or have its shape at time 0, "
+            f"{CALLER}: `finished` must be a scalar or have its shape at time 0, "
             f"{list(old_finished.shape)}, got {describe(finished)}. To return [batch] "
             "later, return `jnp.zeros(batch, bool)` at first."
         )
     finished = jnp.broadcast_to(finished, old_finished.shape)
-    next_input = as_like(WHERE, "next_input", next_input, old_input)
-    state = as_like(WHERE, "next_cell_state", state, old_state)
-    emit = as_like(WHERE, "emit_output", emit, emit_types, EMIT_FIX)
+    next_input = as_like(CALLER, "next_input", next_input, old_input)
+    state = as_like(CALLER, "next_cell_state", state, old_state)
+    emit = as_like(CALLER, "emit_output", emit, emit_types, EMIT_FIX)
     if next_loop_state is None:
         return finished, next_input, state, emit, loop_state
     if loop_state is None:
         raise ValueError(
-            f"{WHERE}: `next_loop_state` must be None as at time 0, got "
+            f"{CALLER}: `next_loop_state` must be None as at time 0, got "
             f"{describe(next_loop_state)}. Return one from the first call on."
         )
-    loop_state = as_like(WHERE, "next_loop_state", next_loop_state, loop_state)
+    loop_state = as_like(CALLER, "next_loop_state", next_loop_state, loop_state)
     return finished, next_input, state, emit, loop_state
 
 
 def _five(returned: Any) -> Any:
-    wanted = f"{WHERE}: `loop_fn` must return ({', '.join(NAMES)})"
+    wanted = f"{CALLER}: `loop_fn` must return ({', '.join(NAMES)})"
     if not isinstance(returned, tuple | list):
         raise TypeError(f"{wanted}, got {describe(returned)}.")
     if len(returned) != len(NAMES):
@@ -118,31 +118,31 @@ def _five(returned: Any) -> Any:
 def _as_inputs(inputs: Any) -> PyTree:
     if not jax.tree.leaves(inputs):
         raise EntryError(
-            f"{WHERE}: `next_input` must hold at least one array, got "
+            f"{CALLER}: `next_input` must hold at least one array, got "
             f"{describe(inputs)}."
         )
-    inputs = as_state(WHERE, "next_input", inputs)
+    inputs = as_state(CALLER, "next_input", inputs)
     named = list(named_leaves("next_input", inputs))
     for name, leaf in named:
         if not leaf.ndim:
             raise EntryError(
-                f"{WHERE}: `{name}` must have rank at least 1, [batch, ...], got "
+                f"{CALLER}: `{name}` must have rank at least 1, [batch, ...], got "
                 f"{describe(leaf)}."
             )
-    check_same_size(WHERE, named)
+    check_same_size(CALLER, named)
     return inputs
 
 
 def _as_finished(finished: Any) -> Array:
     if isinstance(finished, tuple | list | dict) or finished is None:
         raise ValueError(
-            f"{WHERE}: `finished` must be one boolean array [batch], got "
+            f"{CALLER}: `finished` must be one boolean array [batch], got "
             f"{describe(finished)}."
         )
-    array = as_array(WHERE, "finished", finished)
+    array = as_array(CALLER, "finished", finished)
     if array.dtype != bool:
         raise TypeError(
-            f"{WHERE}: `finished` must be of dtype bool, got {describe(array)}. "
+            f"{CALLER}: `finished` must be of dtype bool, got {describe(array)}. "
             "Compare: `time >= lengths`."
         )
     return array
@@ -159,7 +159,7 @@ def _check_rows(finished: Array, batch_size: int, masked: PyTree) -> None:
     wrong = [array for array in arrays if not fitting(array.shape)]
     if wrong or not (by_rows or leaves):
         raise ValueError(
-            f"{WHERE}: `finished` must be a scalar or have one entry for each of the "
+            f"{CALLER}: `finished` must be a scalar or have one entry for each of the "
             f"{batch_size} rows of `next_input`, state and emits, got "
             f"{', '.join(describe(x) for x in (finished, *wrong))}."
         )
@@ -176,7 +176,7 @@ def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyT
         shaped = is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
         if not shaped or is_key(leaf):
             raise TypeError(
-                f"{WHERE}: the first `emit_output` must be None, or arrays without "
+                f"{CALLER}: the first `emit_output` must be None, or arrays without "
                 f"batch axis that describe what is emitted, got {describe(leaf)}. "
                 "`jnp.zeros([], dtype)` describes one number per row."
             )

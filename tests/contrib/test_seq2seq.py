@@ -153,6 +153,61 @@ def test_signatures_are_contribs():
         assert ", ".join(got) == signature, name
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_no_more_steps_than_inputs_or_maximum(compiled):
+    """TensorFlow takes the lesser of both."""
+
+    def steps(maximum):
+        helper = contrib.TrainingHelper(draw(3, 4, DEPTH, seed=1), [4, 2, 3])
+        run = lambda: contrib.dynamic_decode(basic(helper), maximum_iterations=maximum)
+        outputs, _, lengths = (jax.jit(run) if compiled else run)()
+        return outputs.rnn_output.shape[1], lengths.tolist()
+
+    assert steps(9) == steps(None) == (4, [4, 2, 3])
+    assert steps(3) == (3, [3, 2, 3])
+
+
+@pytest.mark.parametrize("maximum", [0, 2, 5, 9])
+def test_a_traced_maximum_takes_what_a_static_one_does(maximum):
+    def run(maximum, **options):
+        helper = contrib.GreedyEmbeddingHelper(TABLE, START, END)
+        decoder = basic(helper, layer=lambda outputs: outputs @ KERNEL)
+        options["maximum_iterations"] = maximum
+        outputs, state, lengths = contrib.dynamic_decode(decoder, **options)
+        return outputs.rnn_output, state, lengths
+
+    got = jax.jit(functools.partial(run, max_time=5))(maximum)
+    want = jax.jit(run, static_argnums=0)(min(maximum, 5))
+    assert got[0].shape[1] == 5
+    cut = got[0][:, : min(maximum, 5)], *got[1:]
+    chex.assert_trees_all_close(cut, want, rtol=1e-12)
+    assert not got[0][:, maximum:].any()
+
+
+class Scalar(contrib.Decoder):
+    """Ends all rows at once, as decoders of spectrograms do."""
+
+    batch_size, output_size, output_dtype = 3, jaxrnn.TensorShape([]), jnp.float32
+
+    def __init__(self, first):
+        self.first = first
+
+    def initialize(self, name=None):
+        return self.first, jnp.zeros(3), jnp.zeros(3)
+
+    def step(self, time, inputs, state, name=None):
+        return jnp.ones(3, jnp.float32), state, inputs, time >= 3
+
+
+@pytest.mark.parametrize("first", [np.bool_(False), np.zeros(3, bool)])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_finished_may_be_that_of_all_rows(first, compiled):
+    run = lambda: contrib.dynamic_decode(Scalar(first), maximum_iterations=6)
+    outputs, _, lengths = (jax.jit(run) if compiled else run)()
+    assert lengths.tolist() == [4, 4, 4]
+    assert outputs.sum() == 12
+
+
 def test_greedy_is_that_of_decode():
     helper = contrib.GreedyEmbeddingHelper(TABLE, START, END)
     options = {"maximum_iterations": 9, "impute_finished": True}
@@ -590,6 +645,8 @@ zeros = jnp.zeros((2, 3), jnp.int32)
 REFUSALS = [
     (decoding(lambda: 3), TypeError, "dynamic_decode: `decoder` must be a Decoder, got 3."),
     (decoding(lambda: basic(greedy()), maximum_iterations=-1), ValueError, "dynamic_decode: `maximum_iterations` must be at least 0, got -1."),
+    (lambda: jax.jit(lambda n: decoding(lambda: basic(greedy()), maximum_iterations=n)())(3), ValueError, "dynamic_decode: `max_time` must be given under jit and vmap, got None."),
+    (lambda: jax.jit(lambda n: decoding(lambda: basic(greedy()), maximum_iterations=n, max_time=4)())(3.0), TypeError, "`maximum_iterations` must be an integer, got float"),
     (decoding(lambda: basic(greedy()), maximum_iterations=2.5), TypeError, "dynamic_decode: `maximum_iterations` must be an integer, got 2.5."),
     (decoding(lambda: basic(greedy()), impute_finished=1), TypeError, "dynamic_decode: `impute_finished` must be True or False, got 1."),
     (decoding(lambda: beams(2), impute_finished=True), ValueError, "dynamic_decode: `impute_finished` must be False for a BeamSearchDecoder, got True."),

@@ -16,7 +16,7 @@ from ..._base.typing import Array, ArrayLike, PyTree
 from ...decode._beam import as_width, tile, trace_back
 from .embedding_helpers import as_end_token
 
-WHERE = "gather_tree"
+CALLER = "gather_tree"
 
 
 def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
@@ -99,7 +99,7 @@ def gather_tree(
     ids = _as_ids("step_ids", step_ids, None)
     parents = _as_ids("parent_ids", parent_ids, ids.shape)
     lengths = _as_ids("max_sequence_lengths", max_sequence_lengths, ids.shape[1:2])
-    token = as_end_token(WHERE, end_token)
+    token = as_end_token(CALLER, end_token)
     time = jnp.arange(ids.shape[0], dtype=jnp.int32)[:, None, None]
     inside = jnp.broadcast_to(time, ids.shape) < lengths[None, :, None]
     found = _along_paths(jnp.where(inside, ids, token), parents, inside)
@@ -146,10 +146,10 @@ def _fit(t: Array, time: int) -> Array:
 
 
 def _as_ids(name: str, value: Any, shape: tuple[int, ...] | None) -> Array:
-    array = as_array(WHERE, name, value)
+    array = as_array(CALLER, name, value)
     if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(f"{WHERE}: `{name}` must be integers, got {describe(array)}.")
+        raise TypeError(f"{CALLER}: `{name}` must be integers, got {describe(array)}.")
     wanted = "[time, batch, beam]" if shape is None else list(shape)
     if array.ndim != 3 if shape is None else array.shape != shape:
-        raise ValueError(f"{WHERE}: `{name}` must be {wanted}, got {describe(array)}.")
+        raise ValueError(f"{CALLER}: `{name}` must be {wanted}, got {describe(array)}.")
     return array.astype(jnp.int32)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ..._base.arguments import as_axis_size, as_bool, as_scope, as_unroll
 from ..._base.errors import describe, noting
 from ..._base.inputs import as_array, as_state
+from ..._base.math import is_traced
 from ..._base.read_only import with_read_only, without_read_only
 from ..._base.trees import is_tensor_array, map_sizes
 from ..._base.typing import Array, PyTree
@@ -17,7 +18,7 @@ from ..._drivers.raw_loop import Carry, Limit, Step, run_until_finished
 from ..._time import masking
 from ...memory._strategy import Strategy, as_strategy
 
-WHERE = "dynamic_decode"
+CALLER = "dynamic_decode"
 EMIT_FIX = "The decoder's `output_size` and `output_dtype` describe what a step emits."
 
 
@@ -86,12 +87,14 @@ def dynamic_decode(
     parallel_iterations: int | None = 32,
     swap_memory: bool | Strategy = False,
     scope: str | None = None,
+    *,
+    max_time: int | None = None,
 ) -> tuple[PyTree, PyTree, Array]:
     """Decodes: `decoder.initialize()` once, then `decoder.step` until all is finished.
 
     Outside of jit this is a Python loop, and there are as many outputs as steps were
-    taken. Under jit it is one compiled loop: the outputs have `maximum_iterations`
-    steps, zeros beyond those taken, and both loops can be differentiated, as those of
+    taken. Under jit it is one compiled loop: the outputs have as many steps as there
+    can be, zeros beyond those taken, and both loops can be differentiated, as those of
     `raw_rnn`.
 
     Args:
@@ -99,14 +102,17 @@ def dynamic_decode(
         output_time_major: Whether time is the first axis of the outputs.
         impute_finished: Whether finished rows emit zeros and keep their state. Else
             they go on, and what they emit and their state have no meaning.
-        maximum_iterations: The maximum number of steps, an int. Needed under jit,
-            unless the decoder reads its inputs from an array, as with `TrainingHelper`,
-            which bounds it.
+        maximum_iterations: The maximum number of steps, an int or an integer scalar
+            array. A decoder that reads its inputs from an array, as with
+            `TrainingHelper`, takes no more steps than there are inputs.
         parallel_iterations: Accepted for compatibility with TensorFlow; steps run one
             after another.
         swap_memory: What the backward pass of a compiled loop stores of each step, as
             in `raw_rnn`.
         scope: The name of the loop in profiles; "decoder" by default.
+        max_time: A static bound on the number of steps, and so the size of the outputs
+            under jit. Needed there if `maximum_iterations` is traced or None and the
+            decoder reads no array.
 
     Returns:
         `(final_outputs, final_state, final_sequence_lengths)`: the outputs of all
@@ -118,25 +124,21 @@ def dynamic_decode(
     Raises:
         TypeError: If `decoder` is not a `Decoder`, or an argument is of the wrong kind;
             if a step changes dtypes.
-        ValueError: If a step changes structures or shapes; if `maximum_iterations` is
-            negative, or missing under jit; if `impute_finished` is set for a decoder
-            that tracks its own finished rows, such as `BeamSearchDecoder`.
+        ValueError: If a step changes structures or shapes; if a number of steps is
+            negative, or none is known under jit; if `impute_finished` is set for a
+            decoder that tracks its own finished rows, such as `BeamSearchDecoder`.
 
     Source: `tf.contrib.seq2seq.dynamic_decode`.
     """
     _check(decoder, output_time_major, impute_finished)
-    as_unroll(WHERE, parallel_iterations)
-    strategy = as_strategy(WHERE, "swap_memory", swap_memory)
-    steps = decoder.longest
-    if maximum_iterations is not None:
-        fix = "It is static: the size of the outputs."
-        steps = as_axis_size(WHERE, "maximum_iterations", maximum_iterations, fix)
-    limit = Limit(WHERE, "maximum_iterations", steps)
-    with jax.named_scope(as_scope(WHERE, scope, "decoder")):
-        finished, inputs, first_state, lengths = _first_carry(decoder, limit)
+    as_unroll(CALLER, parallel_iterations)
+    strategy = as_strategy(CALLER, "swap_memory", swap_memory)
+    limit, end = _limits(decoder, maximum_iterations, max_time)
+    with jax.named_scope(as_scope(CALLER, scope, "decoder")):
+        finished, inputs, first_state, lengths = _first_carry(decoder, end)
         carry = finished, inputs, without_read_only(first_state), lengths
         emit_types = _emit_types(decoder)
-        step = _step_of(decoder, impute_finished, emit_types, limit, first_state)
+        step = _step_of(decoder, impute_finished, emit_types, end, first_state)
         emit_ta, (_, _, state, lengths) = run_until_finished(
             step, carry, emit_types, limit, strategy
         )
@@ -151,30 +153,58 @@ def dynamic_decode(
 def _check(decoder: Any, output_time_major: Any, impute_finished: Any) -> None:
     if not isinstance(decoder, Decoder):
         raise TypeError(
-            f"{WHERE}: `decoder` must be a Decoder, got {describe(decoder)}. "
+            f"{CALLER}: `decoder` must be a Decoder, got {describe(decoder)}. "
             "BasicDecoder, say, decodes with a cell and a helper."
         )
-    as_bool(WHERE, "output_time_major", output_time_major)
-    impute = as_bool(WHERE, "impute_finished", impute_finished)
+    as_bool(CALLER, "output_time_major", output_time_major)
+    impute = as_bool(CALLER, "impute_finished", impute_finished)
     if impute and decoder.tracks_own_finished:
         raise ValueError(
-            f"{WHERE}: `impute_finished` must be False for a {type(decoder).__name__}, "
-            "got True. It tracks its own finished rows, as its steps reorder them."
+            f"{CALLER}: `impute_finished` must be False for a "
+            f"{type(decoder).__name__}, got True. It tracks its own finished rows, as "
+            "its steps reorder them."
         )
 
 
-def _first_carry(decoder: Decoder, limit: Limit) -> Carry:
+def _limits(decoder: Decoder, maximum: Any, max_time: Any) -> tuple[Limit, Any]:
+    """The static bound on the steps, and the number at which all rows are finished."""
+    is_dynamic, fix = is_traced(maximum), "It is static: the size of the outputs."
+    numbers = {"max_time": max_time} | (
+        {} if is_dynamic else {"maximum_iterations": maximum}
+    )
+    known = [
+        as_axis_size(CALLER, name, number, fix)
+        for name, number in numbers.items()
+        if number is not None
+    ]
+    if decoder.longest is not None:
+        known.append(decoder.longest)
+    # Symbolic numbers have no order.
+    are_ints = all(isinstance(number, int) for number in known)
+    steps = min(known) if known and are_ints else next(iter(known), None)
+    limit = Limit(CALLER, "max_time" if is_dynamic else "maximum_iterations", steps)
+    if not is_dynamic:
+        return limit, steps
+    if maximum.ndim or not jnp.issubdtype(maximum.dtype, jnp.integer):
+        raise TypeError(
+            f"{CALLER}: `maximum_iterations` must be an integer, got "
+            f"{describe(maximum)}."
+        )
+    return limit, maximum if steps is None else jnp.minimum(maximum, steps)
+
+
+def _first_carry(decoder: Decoder, end: Any) -> Carry:
     finished, inputs, state = decoder.initialize()
-    finished = as_array(WHERE, "finished", finished)
+    finished = _of_rows(decoder, as_array(CALLER, "finished", finished))
     if finished.dtype != bool:
         raise TypeError(
-            f"{WHERE}: `finished` of the decoder must be of dtype bool, got "
+            f"{CALLER}: `finished` of the decoder must be of dtype bool, got "
             f"{describe(finished)}. Compare: `time >= lengths`."
         )
-    inputs = as_state(WHERE, "the first inputs", inputs)
-    state = as_state(WHERE, "the initial state", state)
+    inputs = as_state(CALLER, "the first inputs", inputs)
+    state = as_state(CALLER, "the initial state", state)
     lengths = jnp.zeros_like(finished, jnp.int32)
-    return _ended(finished, 0, limit), inputs, state, lengths
+    return _ended(finished, 0, end), inputs, state, lengths
 
 
 def _emit_types(decoder: Decoder) -> PyTree:
@@ -193,7 +223,7 @@ def _step_of(
     decoder: Decoder,
     impute: bool,
     emit_types: PyTree,
-    limit: Limit,
+    end: Any,
     first_state: PyTree,
 ) -> Step:
     """One iteration: `decoder.step`, and which rows are finished after it.
@@ -205,12 +235,13 @@ def _step_of(
         finished, inputs, state, lengths = carry
         state = with_read_only(state, first_state)
         hidden = masking.hide_nonfinite(finished, inputs)
-        with noting(f"{WHERE}: raised by `decoder.step(time, inputs, state)`."):
+        with noting(f"{CALLER}: raised by `decoder.step(time, inputs, state)`."):
             emit, next_state, next_inputs, over = decoder.step(time, hidden, state)
-        emit = as_like(WHERE, "outputs", emit, emit_types, EMIT_FIX)
-        next_state = as_like(WHERE, "next_state", next_state, state)
-        next_inputs = as_like(WHERE, "next_inputs", next_inputs, inputs)
-        over = as_like(WHERE, "finished", over, finished)
+        emit = as_like(CALLER, "outputs", emit, emit_types, EMIT_FIX)
+        next_state = as_like(CALLER, "next_state", next_state, state)
+        next_inputs = as_like(CALLER, "next_inputs", next_inputs, inputs)
+        over = _of_rows(decoder, as_array(CALLER, "finished", over))
+        over = as_like(CALLER, "finished", over, finished)
         lengths = jnp.where(finished, lengths, time + 1)
         state, next_state = map(without_read_only, (state, next_state))
         if impute:
@@ -218,11 +249,16 @@ def _step_of(
             next_state = masking.advance(~finished, True, next_state, state)
         if not decoder.tracks_own_finished:
             over = finished | over
-        return (_ended(over, time + 1, limit), next_inputs, next_state, lengths), emit
+        return (_ended(over, time + 1, end), next_inputs, next_state, lengths), emit
 
     return step
 
 
-def _ended(finished: Array, time: Any, limit: Limit) -> Array:
-    """All rows are finished at the limit: reaching it is a result, not an error."""
-    return finished if limit.steps is None else finished | (time >= limit.steps)
+def _of_rows(decoder: Decoder, finished: Array) -> Array:
+    """`finished` of each row, from that of each or of all."""
+    return finished if finished.ndim else jnp.broadcast_to(finished, decoder.batch_size)
+
+
+def _ended(finished: Array, time: Any, end: Any) -> Array:
+    """All rows are finished at the end: reaching it is a result, not an error."""
+    return finished if end is None else finished | (time >= end)

@@ -12,7 +12,7 @@ from ..._base.inputs import as_array
 from ..._base.typing import Array, ArrayLike
 from ..._time import masking
 
-WHERE = "sequence_loss"
+CALLER = "sequence_loss"
 CUT = (
     " Outside of jit, outputs of `dynamic_decode` end with the longest row: cut "
     "`targets` and `weights` to `logits.shape[1]` steps, or use jit."
@@ -75,10 +75,10 @@ def sequence_loss(
     for axis in set(average) & set(total):
         noun = ("batch", "timesteps")[axis]
         raise ValueError(
-            f"{WHERE}: `average_across_{noun}` and `sum_over_{noun}` must not both be "
+            f"{CALLER}: `average_across_{noun}` and `sum_over_{noun}` must not both be "
             "True, got both. The sum divides by the number of weights, too."
         )
-    with jax.named_scope(name or WHERE):
+    with jax.named_scope(name or CALLER):
         hidden = masking.hide_nonfinite(weights == 0, logits)
         losses = _losses(hidden, targets, softmax_loss_function)
         weights = weights.astype(losses.dtype)
@@ -96,7 +96,7 @@ def _as_arrays(logits: Any, targets: Any, weights: Any) -> list[Array]:
         TypeError: If one is of another kind.
     """
     arrays = {"logits": logits, "targets": targets, "weights": weights}
-    arrays = {name: as_array(WHERE, name, value) for name, value in arrays.items()}
+    arrays = {name: as_array(CALLER, name, value) for name, value in arrays.items()}
     shape = arrays["logits"].shape
     for name, array in arrays.items():
         rank, axes = 2, "[batch, time]"
@@ -106,20 +106,22 @@ def _as_arrays(logits: Any, targets: Any, weights: Any) -> list[Array]:
             ranks = len(shape), array.ndim
             is_longer = ranks == (3, 2) and array.shape[1] > shape[1]
             raise ValueError(
-                f"{WHERE}: `{name}` must be {axes}, as `logits` {list(shape)}, got "
+                f"{CALLER}: `{name}` must be {axes}, as `logits` {list(shape)}, got "
                 f"{describe(array)}.{CUT if is_longer else ''}"
             )
     for name, kind in (("logits", jnp.floating), ("targets", jnp.integer)):
         if not jnp.issubdtype((array := arrays[name]).dtype, kind):
             kind = kind.__name__
-            raise TypeError(f"{WHERE}: `{name}` must be {kind}, got {describe(array)}.")
+            raise TypeError(
+                f"{CALLER}: `{name}` must be {kind}, got {describe(array)}."
+            )
     return list(arrays.values())
 
 
 def _as_axes(prefix: str, batch: Any, timesteps: Any) -> list[int]:
     """The axes that flags name: 0 for batch, 1 for time."""
     flags = {f"{prefix}_batch": batch, f"{prefix}_timesteps": timesteps}
-    flags = [as_bool(WHERE, name, flag) for name, flag in flags.items()]
+    flags = [as_bool(CALLER, name, flag) for name, flag in flags.items()]
     return [axis for axis in (0, 1) if flags[axis]]
 
 
@@ -128,7 +130,7 @@ def _losses(logits: Array, targets: Array, loss_function: Callable | None) -> Ar
     if loss_function is None:
         log_probs = jax.nn.log_softmax(logits, axis=-1)
         return -jnp.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
-    check_functions(WHERE, softmax_loss_function=loss_function)
+    check_functions(CALLER, softmax_loss_function=loss_function)
     flat = logits.reshape(-1, logits.shape[-1])
     losses = loss_function(labels=targets.reshape(-1), logits=flat)
     return losses.reshape(targets.shape)
