@@ -251,7 +251,12 @@ def _factors(cell: Any, elementwise: Params, saved: PyTree) -> list[Array]:
     """What each stage multiplied by its "state", `[time, batch, rows]`."""
 
     def step(zs: list, state: PyTree) -> list[Array]:
-        return cell.chain(lambda k, *_: zs[k], elementwise, None, state)[3]
+        operand, carry = cell.enter(state)
+        operands = [operand]
+        for stage, z in zip(cell.stages[:-1], zs, strict=False):
+            operand, carry = stage.update(elementwise, z, carry)
+            operands.append(operand)
+        return operands
 
     return jax.vmap(step)(*saved)
 

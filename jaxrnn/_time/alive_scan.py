@@ -77,8 +77,9 @@ def in_chunks(x: Array, count: int, size: int) -> Array:
 
     It is as finite as a step is. Zeros need not be, to the derivative of a cell.
     """
-    after = [(0, count * size - x.shape[0])] + [(0, 0)] * (x.ndim - 1)
-    return jnp.pad(x, after, mode="edge").reshape(count, size, *x.shape[1:])
+    last = x[-1:] if x.shape[0] else jnp.zeros((1, *x.shape[1:]), x.dtype)
+    filled = jnp.concatenate([x] + [last] * (count * size - x.shape[0]))
+    return filled.reshape(count, size, *x.shape[1:])
 
 
 def _as_it_is(fn: Callable, **_: Any) -> Callable:

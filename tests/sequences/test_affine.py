@@ -192,8 +192,9 @@ def test_steps_taken_follow_the_longest_row(mapped):
     short, shorter = [3, 0, 7, 1], [2, 2, 1, 0]
     chunk = chunk_size(50)
     assert 7 <= taken(loss, short, shorter) == chunk < 50
-    # The backward pass reruns the update, and so reads its arguments again.
-    assert 2 * chunk <= taken(jax.grad(loss), short, shorter) <= 3 * chunk
+    # The backward pass reruns the update, and so reads its arguments again. One step
+    # more: what is saved of steps that are skipped.
+    assert 2 * chunk <= taken(jax.grad(loss), short, shorter) <= 3 * chunk + 1
 
 
 def temporaries(cell, args, lengths=None, as_it_is=True):
