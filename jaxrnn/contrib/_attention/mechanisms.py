@@ -25,7 +25,9 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
 
     The memory, `[batch, memory_time, memory_depth]`, is an argument of
     `AttentionWrapper.initial_state`. Not a dataclass itself: a kind of score and a kind
-    of probabilities declare their fields, in TensorFlow's order.
+    of probabilities declare their fields, in TensorFlow's order. A mechanism of one's
+    own is a `dataclass(frozen=True, eq=False)` that inherits from one of the kinds and
+    overrides `param_specs` and `score`, `probabilities` or `next_state`.
 
     Attributes:
         num_units: The size of the keys.
@@ -79,13 +81,17 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
         """Its parameters but for the memory layer, for queries of that size."""
 
     @abc.abstractmethod
-    def score(self, params: Params, query: Array, keys: Array) -> Array:
+    def score(
+        self, params: Params, query: Array, keys: Array, previous: Array
+    ) -> Array:
         """How well each key fits a query, any finite number.
 
         Args:
             params: Those of `param_specs`.
             query: `[rows, queries, query_depth]`.
             keys: `[rows, memory_time, num_units]`.
+            previous: What `next_state` returned in the step before, by default its
+                alignments, `[rows, queries, memory_time]`; zero beyond the lengths.
 
         Returns:
             `[rows, queries, memory_time]`.
@@ -97,9 +103,20 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
 
         Args:
             score: `[batch, memory_time]`, `score_mask_value` beyond the lengths.
-            previous: The alignments of the step before.
+            previous: What `next_state` returned in the step before.
             key: The random key of the step, or None.
         """
+
+    def next_state(self, alignments: Array, previous: Array) -> Array:
+        """What the next step gets as `previous`: these alignments.
+
+        Args:
+            alignments: `[batch, memory_time]`, zero beyond the lengths.
+            previous: What this method returned in the step before; at first
+                `initial_alignments`.
+        """
+        del previous
+        return alignments
 
     def memory_specs(self) -> dict[str, Any]:
         """The parameters of the memory layer."""
@@ -150,7 +167,9 @@ class LuongScore(AttentionMechanism):
             )
         return {"attention_g": ParamSpec((), ones)} if self.scale else {}
 
-    def score(self, params: Params, query: Array, keys: Array) -> Array:
+    def score(
+        self, params: Params, query: Array, keys: Array, previous: Array
+    ) -> Array:
         """The inner products, scaled; see `AttentionMechanism.score`."""
         score = jnp.einsum("bqu,btu->bqt", query, keys)
         return params["attention_g"] * score if self.scale else score
@@ -177,7 +196,9 @@ class BahdanauScore(AttentionMechanism):
             specs["attention_b"] = ParamSpec((units,), zeros)
         return specs
 
-    def score(self, params: Params, query: Array, keys: Array) -> Array:
+    def score(
+        self, params: Params, query: Array, keys: Array, previous: Array
+    ) -> Array:
         """The sum over units; see `AttentionMechanism.score`."""
         query = dot(query, params["query_layer"]["kernel"], query.dtype)
         v = params["attention_v"]

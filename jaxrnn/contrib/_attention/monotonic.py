@@ -40,9 +40,12 @@ class _MonotonicMechanism(AttentionMechanism):
         bias = ParamSpec((), jax.nn.initializers.constant(self.score_bias_init))
         return super().param_specs(query_depth) | {"attention_score_bias": bias}
 
-    def score(self, params: Params, query: Array, keys: Array) -> Array:
+    def score(
+        self, params: Params, query: Array, keys: Array, previous: Array
+    ) -> Array:
         """The score, and the bias; see `AttentionMechanism.score`."""
-        return super().score(params, query, keys) + params["attention_score_bias"]
+        score = super().score(params, query, keys, previous)
+        return score + params["attention_score_bias"]
 
     def probabilities(self, score: Array, previous: Array, key: Key | None) -> Array:
         """By `monotonic_attention`; noise is drawn if there is a key."""

@@ -41,10 +41,11 @@ class BoundMechanism:
         Args:
             query: `[batch, query_depth]`. The batch may be a multiple of the memory's:
                 then adjacent rows share an entry of it, as beams do.
-            state: The alignments of the step before.
+            state: What the mechanism carries: the alignments of the step before.
         """
         mechanism = self.mechanism
-        score = mechanism.score(self.params, self.grouped(query), self.keys)
+        grouped = self.grouped(query), self.keys, self.grouped(state)
+        score = mechanism.score(self.params, *grouped)
         valid, exists = self.memory.valid, None
         if valid is not None:
             masked = mechanism.score_mask_value
@@ -58,7 +59,7 @@ class BoundMechanism:
         if exists is not None:
             exists = exists.reshape(state.shape)
             alignments = jnp.where(exists, alignments, jnp.zeros_like(alignments))
-        return alignments, alignments
+        return alignments, mechanism.next_state(alignments, state)
 
     def context(self, alignments: Array) -> Array:
         """The sum of the values with these weights, `[batch, depth]`."""
