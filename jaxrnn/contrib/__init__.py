@@ -125,6 +125,19 @@ from ._time_freq_lstm import TimeFreqLSTMCell as TimeFreqLSTMCell
 _set_public_module(globals())
 
 
+_LEGACY = (
+    "legacy_seq2seq",
+    "attention_decoder",
+    "basic_rnn_seq2seq",
+    "embedding_attention_seq2seq",
+    "embedding_rnn_decoder",
+    "embedding_rnn_seq2seq",
+    "rnn_decoder",
+    "sequence_loss_by_example",
+    "tied_rnn_seq2seq",
+)
+
+
 def __getattr__(name: str) -> object:
     """Says where a name of `tf.contrib.rnn` is that is no name of this module."""
     import jaxrnn
@@ -132,4 +145,6 @@ def __getattr__(name: str) -> object:
     hint = f"It is `jaxrnn.{name}`." if hasattr(jaxrnn, name) else ""
     if name in ("rnn", "seq2seq"):
         hint = "All names are in this module itself."
+    if name in _LEGACY:
+        hint = "A few lines replace it: see the guide to contrib, `legacy_seq2seq`."
     raise AttributeError(f"jaxrnn.contrib has no attribute {name!r}. {hint}".rstrip())

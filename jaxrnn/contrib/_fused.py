@@ -10,12 +10,12 @@ from jaxrnn import LSTMStateTuple, RNNCell, dynamic_rnn, static_rnn
 
 from .._base.arguments import as_scope
 from .._base.cell_keys import check_key
-from .._base.errors import describe
+from .._base.errors import describe, noting
 from .._base.inputs import as_sequences, as_steps
 from .._base.lengths import lengths_for
 from .._base.typing import Array, DType, Key, Lengths, Params, PyTree, Shaped
 from .._cells.hyperparameters import Hyperparameters, set_bools, set_field
-from .._drivers.static_rnn import stacked
+from .._drivers.static_rnn import stacked, unstacked
 from .._time.masking import reverse_sequence
 from .._wrappers.base import check_wrapped
 from ._core_cells import LSTMBlockCell
@@ -144,7 +144,7 @@ class _OverSteps(FusedRNNCell):
     """The cell of one step."""
 
     def _as_state(self, state: PyTree) -> PyTree:
-        """The last state as it is returned."""
+        """A state, given or returned, in the structure that the cell declares."""
         return state
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
@@ -167,18 +167,21 @@ class _OverSteps(FusedRNNCell):
             ValueError: As `dynamic_rnn` or `static_rnn`.
         """
         cell, as_list = self._step_cell.bind(params, key), isinstance(inputs, list)
-        options = {"initial_state": initial_state, "dtype": dtype}
-        options["sequence_length"] = sequence_length
-        if self.use_dynamic_rnn:
-            sequences = _stacked(self, inputs)
-            outputs, state = dynamic_rnn(cell, sequences, time_major=True, **options)
-            outputs = _like(inputs, outputs)
-        else:
+        options: dict[str, Any] = {
+            "initial_state": self._as_state(initial_state),
+            "dtype": dtype,
+            "sequence_length": sequence_length,
+        }
+        with noting(f"{_name(self)}: raised by the driver that runs it."):
+            if self.use_dynamic_rnn:
+                sequences = _stacked(self, inputs)
+                options["time_major"] = True
+                outputs, state = dynamic_rnn(cell, sequences, **options)
+                return _like(inputs, outputs), state
             checked = inputs if as_list else as_sequences(_name(self), inputs, True)
             steps = checked if as_list else _steps(checked)
             outputs, state = static_rnn(cell, steps, **options)
-            outputs = outputs if as_list else stacked(outputs)
-        return outputs, self._as_state(state)
+            return outputs if as_list else stacked(outputs), state
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -223,7 +226,9 @@ class LSTMBlockFusedCell(_OverSteps):
         return LSTMBlockCell(**{f.name: getattr(self, f.name) for f in fields})
 
     def _as_state(self, state: PyTree) -> PyTree:
-        return LSTMStateTuple(*state)  # Also from another tuple.
+        """`(c, h)` as an `LSTMStateTuple`, as TensorFlow takes it."""
+        is_pair = isinstance(state, tuple | list) and len(state) == 2
+        return LSTMStateTuple(*state) if is_pair else state
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -325,8 +330,7 @@ def _like(inputs: PyTree, sequences: PyTree) -> PyTree:
 
 def _steps(sequences: PyTree) -> list[PyTree]:
     """One nest for each step of a nest of `[time, ...]`."""
-    leaves, treedef = jax.tree.flatten(sequences)
-    return [treedef.unflatten(step) for step in zip(*leaves, strict=True)]
+    return unstacked(sequences, jax.tree.leaves(sequences)[0].shape[0])
 
 
 def _first(cell: FusedRNNCell, inputs: PyTree) -> PyTree:

@@ -512,6 +512,15 @@ def test_names_of_the_core_are_pointed_to():
         _ = contrib.MultiRNNCell
     with pytest.raises(AttributeError, match="in this module itself"):
         _ = contrib.seq2seq
+    with pytest.raises(AttributeError, match="legacy_seq2seq"):
+        _ = contrib.rnn_decoder
+
+
+@pytest.mark.parametrize("name", ["initial_cell_state", "attention_layer"])
+def test_arguments_of_tensorflows_wrapper_are_pointed_to(name):
+    mechanism = contrib.LuongAttention(H, D)
+    with pytest.raises(TypeError, match=f"no `{name}` here. .*`"):
+        contrib.AttentionWrapper(jaxrnn.GRUCell(H), mechanism, **{name: None})
 
 
 def test_each_run_computes_the_keys_from_its_own_parameters():

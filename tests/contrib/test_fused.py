@@ -42,6 +42,18 @@ def test_lists_of_steps_are_arrays_of_time(cell):
     assert np.isfinite(outputs).all()
 
 
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+def test_a_pair_is_an_lstms_state(lengths):
+    bound = FUSED["block"].bind(FUSED["block"].init(jax.random.key(0), X))
+    c, h = jax.random.normal(jax.random.key(3), (2, BATCH, 3))
+    got = bound(X, (c, h), sequence_length=lengths)
+    wanted = bound(X, jaxrnn.LSTMStateTuple(c, h), sequence_length=lengths)
+    assert_same(got, wanted)
+    with pytest.raises(TypeError) as error:
+        bound(X, 3.0)
+    assert "LSTMBlockFusedCell" in "".join(error.value.__notes__)
+
+
 def test_reversed_is_the_backward_direction():
     cell = contrib.TimeReversedFusedRNN(DYNAMIC)
     bound = cell.bind(cell.init(jax.random.key(0), X))

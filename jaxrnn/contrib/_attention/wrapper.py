@@ -30,6 +30,14 @@ from .state import (
 )
 from .step import Attention, compute_attention
 
+# Arguments of TensorFlow's constructor.
+_ELSEWHERE = {
+    "initial_cell_state": "It is `cell_state` of `AttentionWrapper.initial_state`.",
+    "attention_layer": "Pass `attention_layer_size`, or an `attention_fn` that applies "
+    "a layer of your own.",
+    "probability_fn": "It is a field of the mechanism.",
+}
+
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class AttentionWrapper(ParamsWrapper):
@@ -110,6 +118,16 @@ class AttentionWrapper(ParamsWrapper):
     feature_axes = property(lambda self: None if self.cell_input_fn else 1)
     _has_several = property(lambda self: isinstance(self.attention_mechanism, tuple))
     _mechanisms = property(lambda self: self._several(self.attention_mechanism))
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "AttentionWrapper":
+        """Refuses what TensorFlow takes here, with what takes its place.
+
+        Raises:
+            TypeError: If it is given by name.
+        """
+        for name in kwargs.keys() & _ELSEWHERE.keys():
+            raise TypeError(f"AttentionWrapper: no `{name}` here. {_ELSEWHERE[name]}")
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         caller, mechanisms = "AttentionWrapper", self.attention_mechanism
