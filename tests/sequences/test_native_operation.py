@@ -24,7 +24,7 @@ USED = {
     "register_lowering": "jax.interpreters.mlir",
 }
 # What else the package uses.
-BESIDE = {"eval_jaxpr", "serialize_portable_artifact_str"}
+BESIDE = {"define_prng_impl", "eval_jaxpr", "serialize_portable_artifact_str"}
 
 
 def test_what_is_used_of_jax():
