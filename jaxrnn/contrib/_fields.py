@@ -1,7 +1,8 @@
 """Checks of hyper-parameters and arguments that several files of contrib share."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 from .._base.arguments import INT32_MAX, as_count, check_functions
 from .._cells.hyperparameters import check_number, set_field
@@ -53,3 +54,23 @@ def check_given_functions(caller: str, **functions: Any) -> None:
     """Raises TypeError unless the arguments of these names are functions, or None."""
     given = {name: value for name, value in functions.items() if value is not None}
     check_functions(caller, **given)
+
+
+class RefusesElsewhere:
+    """A class whose constructor tells where arguments of TensorFlow's are here.
+
+    Attributes:
+        elsewhere: What is said of each argument that is given by name.
+    """
+
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """A new object.
+
+        Raises:
+            TypeError: If one of those arguments is given.
+        """
+        for name in kwargs.keys() & cls.elsewhere.keys():
+            raise TypeError(f"{cls.__name__}: `{name}` {cls.elsewhere[name]}.")
+        return super().__new__(cls)

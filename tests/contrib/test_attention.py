@@ -519,7 +519,7 @@ def test_names_of_the_core_are_pointed_to():
 @pytest.mark.parametrize("name", ["initial_cell_state", "attention_layer"])
 def test_arguments_of_tensorflows_wrapper_are_pointed_to(name):
     mechanism = contrib.LuongAttention(H, D)
-    with pytest.raises(TypeError, match=f"no `{name}` here. .*`"):
+    with pytest.raises(TypeError, match=f"AttentionWrapper: `{name}` is .*`"):
         contrib.AttentionWrapper(jaxrnn.GRUCell(H), mechanism, **{name: None})
 
 

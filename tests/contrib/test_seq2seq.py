@@ -501,6 +501,7 @@ def continued(beam, start, weight):
         yield log_prob, log_prob + penalty, [*ids, i], new, coverage
 
 
+@pytest.mark.fast("0.4")
 @pytest.mark.parametrize("weight", [0.0, 0.4])
 def test_coverage_penalty_and_arrays_in_the_state(weight):
     width, steps = 3, 5

@@ -112,6 +112,7 @@ def test_a_pack_for_each_device_inside_of_shard_map(name):
     check_program(compiled.as_text(), name)
 
 
+@pytest.mark.fast("*-True")
 @pytest.mark.parametrize("time_major", [False, True])
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
 def test_one_pack_whose_rows_are_divided(axis_type, time_major):

@@ -444,6 +444,7 @@ def test_inputs_that_are_divided_along_time_are_refused():
         jaxrnn.dynamic_rnn(cell.bind(params_of(cell)), x, dtype=x.dtype)
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("swap_memory", [False, True])
 def test_states_of_tensor_parallel_runs_are_passed_on(swap_memory):
     """Windows of time, one after the other."""

@@ -196,6 +196,7 @@ class SummingNnx(nnx.Module):
         return jnp.zeros(input_shape, jnp.float32)
 
 
+@pytest.mark.fast("*-broadcast2")
 @pytest.mark.parametrize("broadcast", [(), "lstm", ["lstm", "dropout"]])
 @pytest.mark.parametrize("library", ["linen", "nnx"])
 def test_streams_of_any_name_and_those_that_all_steps_share(library, broadcast):

@@ -373,6 +373,7 @@ def test_a_second_call_compiles_nothing(caplog):
     assert not compiled[1]
 
 
+@pytest.mark.slow  # It looks through all objects of the process.
 @pytest.mark.parametrize("strategy", [Nested(2), Offload(Keep(), 3)], ids=str)
 def test_no_program_holds_on_to_a_tracer(strategy):
     cell, params, x, state = make("lstm", time=4)

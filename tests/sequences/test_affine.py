@@ -304,6 +304,7 @@ def unit(z):
     return z / jnp.linalg.norm(z, axis=-1, keepdims=True)
 
 
+@pytest.mark.fast("*-1")
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize(
     ("cell", "time", "lengths"),

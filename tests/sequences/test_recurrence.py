@@ -49,6 +49,7 @@ def as_complex(x):
     return np.asarray(x)
 
 
+@pytest.mark.fast("*-7-*", "*-16-restarted")
 @pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("restarted", [False, True], ids=["one", "restarted"])
 @pytest.mark.parametrize("time", [1, 7, 16])

@@ -216,6 +216,7 @@ DRIVERS = {
 }
 
 
+@pytest.mark.fast("dynamic-*", "*-split-key")
 @pytest.mark.parametrize("make_key", [jax.random.key, jax.random.PRNGKey])
 @pytest.mark.parametrize("derive", [jax.random.split, fold_twice])
 @pytest.mark.parametrize("driver", DRIVERS)

@@ -3,8 +3,8 @@
 import abc
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,16 @@ from ..._base.typing import Array, DType, Key, Params
 from ..._cells.base import snake_case
 from ..._cells.hyperparameters import Hyperparameters, set_common_fields
 from ..._cells.initializers import glorot_uniform, ones, zeros
-from .._fields import check_function_fields, set_counts, set_numbers
+from .._fields import (
+    RefusesElsewhere,
+    check_function_fields,
+    set_counts,
+    set_numbers,
+)
 from .state import AttentionMemory
 
 
-class AttentionMechanism(Hyperparameters, abc.ABC):
+class AttentionMechanism(Hyperparameters, RefusesElsewhere, abc.ABC):
     """The hyper-parameters of an attention mechanism, which hold no memory.
 
     The memory, `[batch, memory_time, memory_depth]`, is an argument of
@@ -50,20 +55,11 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
     is_random: Any = False
     """Whether `probabilities` draws random numbers, if it gets a key."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "AttentionMechanism":
-        """Refuses TensorFlow's memory by name, with what takes its place.
-
-        Raises:
-            TypeError: If `memory` or `memory_sequence_length` is given.
-        """
-        for name in ("memory", "memory_sequence_length"):
-            if name in kwargs:
-                raise TypeError(
-                    f"{cls.__name__}: `{name}` must be given to "
-                    "`AttentionWrapper.initial_state`. A mechanism has "
-                    "`memory_depth`, the size of the memory's last axis."
-                )
-        return super().__new__(cls)
+    elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("memory", "memory_sequence_length"),
+        "must be given to `AttentionWrapper.initial_state`. A mechanism has "
+        "`memory_depth`, the size of the memory's last axis",
+    )
 
     def __post_init__(self) -> None:
         set_common_fields(self)

@@ -1,8 +1,8 @@
 """Attention around a cell."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTre
 from ..._cells.base import scope_name
 from ..._cells.hyperparameters import set_common_fields, set_field
 from ..._wrappers.base import ParamsWrapper, vector_size
-from .._fields import check_function_fields
+from .._fields import RefusesElsewhere, check_function_fields
 from .mechanisms import AttentionMechanism
 from .state import (
     AttentionMemory,
@@ -30,17 +30,9 @@ from .state import (
 )
 from .step import Attention, compute_attention
 
-# Arguments of TensorFlow's constructor.
-_ELSEWHERE = {
-    "initial_cell_state": "It is `cell_state` of `AttentionWrapper.initial_state`.",
-    "attention_layer": "Pass `attention_layer_size`, or an `attention_fn` that applies "
-    "a layer of your own.",
-    "probability_fn": "It is a field of the mechanism.",
-}
-
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class AttentionWrapper(ParamsWrapper):
+class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
     """A cell that attends to a memory at each step.
 
         output, cell_state = cell(cell_input_fn(inputs, attention), cell_state)
@@ -115,19 +107,14 @@ class AttentionWrapper(ParamsWrapper):
     attention_fn: Callable[..., tuple[Array, Array, Any]] | None = None
     dtype: DType | None = None
 
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        "initial_cell_state": "is `cell_state` of `AttentionWrapper.initial_state`",
+        "attention_layer": "is an `attention_layer_size`, or part of an `attention_fn`",
+        "probability_fn": "is a field of the mechanism",
+    }
     feature_axes = property(lambda self: None if self.cell_input_fn else 1)
     _has_several = property(lambda self: isinstance(self.attention_mechanism, tuple))
     _mechanisms = property(lambda self: self._several(self.attention_mechanism))
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> "AttentionWrapper":
-        """Refuses what TensorFlow takes here, with what takes its place.
-
-        Raises:
-            TypeError: If it is given by name.
-        """
-        for name in kwargs.keys() & _ELSEWHERE.keys():
-            raise TypeError(f"AttentionWrapper: no `{name}` here. {_ELSEWHERE[name]}")
-        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         caller, mechanisms = "AttentionWrapper", self.attention_mechanism
