@@ -24,7 +24,12 @@ extensions = [
     "sphinx_copybutton",
     "pictures",
 ]
-exclude_patterns = ["_build", "jupyter_execute", ".jupyter_cache", "**/.ipynb_checkpoints"]
+exclude_patterns = [
+    "_build",
+    "jupyter_execute",
+    ".jupyter_cache",
+    "**/.ipynb_checkpoints",
+]
 templates_path = ["_templates"]
 
 # Docstrings have Google's sections; what is in single backquotes is code, and a link
