@@ -15,7 +15,7 @@ from .._base.inputs import as_state, as_steps, output_dtype, started, zero_state
 from .._base.lengths import as_lengths
 from .._base.read_only import with_read_only
 from .._base.sharding import lay_out
-from .._base.trees import is_pytree_of_arrays, is_tensor_array
+from .._base.trees import is_pytree_of_arrays
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
 from .._tensor_array.carried import with_capacity_for
 from .._time import masking
@@ -100,9 +100,7 @@ def checked_steps(
 ) -> list[PyTree]:
     """The list of steps; warns of many, at the line that called the driver."""
     steps = as_steps(caller, inputs)
-    in_loops = len(set(map(_types, steps))) == 1 and all(
-        map(is_pytree_of_arrays, cells)
-    )
+    in_loops = all(_are_steps_alike(cell, steps) for cell in cells)
     if in_loops or len(steps) < UNREASONABLE_STEPS:
         return steps
     warnings.warn(
@@ -179,6 +177,11 @@ def run_steps(
         return outputs, with_read_only(state, initial_state)
 
 
+def _are_steps_alike(cell: RNNCellLike, steps: list[PyTree]) -> bool:
+    """Whether the inputs of all steps have one type, and the cell cannot change."""
+    return is_pytree_of_arrays(cell) and len(set(map(_types, steps))) == 1
+
+
 def _dtype_in_loop(
     cell: RNNCellLike, steps: list[PyTree], state: PyTree, dtype: DType | None
 ) -> DType | None:
@@ -188,10 +191,7 @@ def _dtype_in_loop(
     the unrolled steps tell which. A leaf of the state without axes counts the steps of
     all rows, in another way if these are zero.
     """
-    leaves = jax.tree.leaves(state, is_leaf=is_tensor_array)
-    all_in_rows = all(not is_tensor_array(leaf) and leaf.ndim for leaf in leaves)
-    of_one_type = len(set(map(_types, steps))) == 1
-    if not (is_pytree_of_arrays(cell) and all_in_rows and of_one_type):
+    if not (masking.is_of_rows(state) and _are_steps_alike(cell, steps)):
         return None
     try:
         output, new_state = jax.eval_shape(

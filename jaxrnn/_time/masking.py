@@ -68,14 +68,19 @@ def step_inputs(
         state: The state before the step, each leaf `[batch, ...]` or without axes.
         stand_in: `(inputs, state)` for dead rows, as `stand_in` returns them.
     """
-    leaves = jax.tree.leaves(state, is_leaf=is_tensor_array)
-    if all(not is_tensor_array(leaf) and leaf.ndim for leaf in leaves):
+    if is_of_rows(state):
         return choose(alive, (inputs, state), stand_in)
     # A leaf without axes, or a TensorArray, may be computed from all rows, dead ones
     # included, and changes as long as the loop runs: so dead rows have inputs of zeros
     # and the states that they kept. After that the first step is repeated, dropped.
     inputs = choose(running, zero_dead(alive, inputs), stand_in[0])
     return inputs, advance(running, running, state, stand_in[1])
+
+
+def is_of_rows(state: PyTree) -> bool:
+    """Whether each leaf has rows: none is without axes, and none a TensorArray."""
+    leaves = jax.tree.leaves(state, is_leaf=is_tensor_array)
+    return all(not is_tensor_array(leaf) and leaf.ndim for leaf in leaves)
 
 
 def first_inputs(xs: PyTree, axis: int) -> PyTree:

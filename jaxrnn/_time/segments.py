@@ -67,34 +67,7 @@ def segmented_run(
     """
     if not sizes:
         return run(xs, state, steps)
-    outputs, state = _divided(sizes, on_host, run, xs, state, steps)
-    return steps.swap_time(outputs), state
-
-
-def run_in_segments(
-    size: int, run: RunSteps, xs: PyTree, state: PyTree, steps: Steps
-) -> tuple[PyTree, PyTree]:
-    """`run(xs, state, steps)`, `size` steps at a time; a shorter run at once.
-
-    Of several segments the derivatives save the states before them, and run each again.
-    The arguments are those of `segmented_run`.
-    """
-    sizes = (size,) if size < steps.time else ()
-    return segmented_run(sizes, (), run, xs, state, steps)
-
-
-def _divided(
-    sizes: tuple[int, ...],
-    on_host: tuple[str, ...],
-    run: RunSteps,
-    xs: PyTree,
-    state: PyTree,
-    steps: Steps,
-) -> tuple[PyTree, PyTree]:
-    """`segmented_run`, whose outputs are time-major, as `run`'s arguments are."""
     first = steps.time_first()
-    if not sizes:
-        return run(steps.swap_time(xs), state, first)
     size = min(sizes[0], steps.time)
     count, remaining = divmod(steps.time, size)
 
@@ -105,7 +78,7 @@ def _divided(
         part = steps.swap_time(jax.tree.map(read, xs))
         part = jax.tree.map(_with_tangent_of, part, scanned)
         here = first.slice(start, size)
-        outputs, state = _divided(sizes[1:], (), run, part, state, here)
+        outputs, state = segmented_run(sizes[1:], (), run, part, state, here)
         return state, outputs
 
     def visit(size: int) -> Callable:
@@ -125,7 +98,19 @@ def _divided(
         state, last = visit(remaining)(state, at)
         join = lambda y, z: jnp.concatenate([y, z])
         outputs = jax.tree.map(join, outputs, last)
-    return outputs, state
+    return steps.swap_time(outputs), state
+
+
+def run_in_segments(
+    size: int, run: RunSteps, xs: PyTree, state: PyTree, steps: Steps
+) -> tuple[PyTree, PyTree]:
+    """`run(xs, state, steps)`, `size` steps at a time; a shorter run at once.
+
+    Of several segments the derivatives save the states before them, and run each again.
+    The arguments are those of `segmented_run`.
+    """
+    sizes = (size,) if size < steps.time else ()
+    return segmented_run(sizes, (), run, xs, state, steps)
 
 
 @jax.custom_jvp
