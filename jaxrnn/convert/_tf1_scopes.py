@@ -5,30 +5,19 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
-
 from .. import contrib
 from .._base.errors import describe
-from .._cells.base import RNNCell, snake_case
+from .._cells.base import RNNCell, scope_name, snake_case
 from .._cells.basic_lstm import BasicLSTMCell
-from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
 from ._cells import KINDS, input_depth
-from ._weights import (
-    Read,
-    as_mapping,
-    check_names,
-    check_string,
-    flattened,
-    listed,
-    pick,
-    reader,
-)
+from ._weights import as_mapping, check_string, listed, pick, reader
 
 _CELLS = {snake_case(cell.__name__): cell for cell in KINDS}
 # In checkpoints of `CudnnLSTM`, which adds no forget bias.
-_CELLS["cudnn_compatible_lstm_cell"] = LSTMCell
+_CUDNN_LSTM = "cudnn_compatible_lstm_cell"
+_CELLS[_CUDNN_LSTM] = LSTMCell
 STACK = "multi_rnn_cell"
 # The bias whose size is that of the state, where it is not "bias".
 _LAST_BIAS = {
@@ -82,7 +71,7 @@ def variables_in(variables: Any, scope: str, start: str = "") -> dict[str, Any]:
     if not inside:
         raise ValueError(
             f"no {start or 'variable'} is in the scope `{scope}`. There is: "
-            f"{listed(full)}."
+            f"{listed(name for name in full if not _is_slot(name, full))}."
         )
     return {name.removeprefix(prefix): get(full[name]) for name in inside}
 
@@ -102,8 +91,10 @@ def grouped(named: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return groups
 
 
-def cell_in_scope(scope: str, named: Mapping[str, Any], hyper: Hyper) -> BoundCell:
-    """The bound cell or stack of cells in a scope."""
+def guess_cell(
+    scope: str, named: Mapping[str, Any], hyper: Hyper
+) -> tuple[RNNCell, int]:
+    """The unbound cell, or stack of cells, in a scope, and the size of its inputs."""
     groups = grouped(named)
     found = [match for match in map(_CELL.fullmatch, groups) if match]
     if len(found) != 1:
@@ -113,8 +104,8 @@ def cell_in_scope(scope: str, named: Mapping[str, Any], hyper: Hyper) -> BoundCe
         fix = (
             f"Pass `cell=jaxrnn.contrib.{made}(...)` and `inputs`."
             if made
-            else "Rename the variables of a cell with a custom name; of several cells "
-            "pass those of one; of another cell pass the `cell`."
+            else "Of several cells pass the variables of one; of another cell, or one "
+            "with a `name`, pass the `cell` and `inputs`."
         )
         raise ValueError(
             f"`{scope}` must hold one of {', '.join(_CELLS)} and {STACK}, got "
@@ -123,16 +114,23 @@ def cell_in_scope(scope: str, named: Mapping[str, Any], hyper: Hyper) -> BoundCe
     (match,) = found
     place, inner = join(scope, match[0]), groups[match[0]]
     if match[1] != STACK:
-        return _cell(place, match[1], inner, hyper)
-    layers, cells = grouped(inner), {}
-    for name in [f"cell_{i}" for i in range(len(layers))]:
-        layer = pick(layers, name)
-        heads = list(grouped(layer))
-        cell = next(filter(_CELL.fullmatch, heads), heads[0])
-        check_names(f"{place}/{name}", heads, [cell])
-        cells[name] = cell_in_scope(f"{place}/{name}", layer, hyper)
-    params = {name: cell.params for name, cell in cells.items()}
-    return MultiRNNCell(tuple(cell.cell for cell in cells.values())).bind(params)
+        return _single_cell(place, match, inner, hyper)
+    layers = grouped(inner)
+    guessed = [
+        guess_cell(f"{place}/{name}", pick(layers, name), hyper)
+        for name in (f"cell_{i}" for i in range(len(layers)))
+    ]
+    return MultiRNNCell(tuple(cell for cell, _ in guessed)), guessed[0][1]
+
+
+def is_guessed(cell: RNNCell) -> bool:
+    """Whether `guess_cell` finds a single cell by the variables that it has."""
+    return type(cell) in KINDS and bool(_CELL.fullmatch(scope_name(cell)))
+
+
+def is_fixed(cell: RNNCell, field: str) -> bool:
+    """Whether the cell's scope tells a hyper-parameter."""
+    return field == "forget_bias" and scope_name(cell).startswith(_CUDNN_LSTM)
 
 
 def _cell_of_contrib(scope: str) -> str | None:
@@ -144,23 +142,11 @@ def _cell_of_contrib(scope: str) -> str | None:
     return None
 
 
-def _cell(place: str, kind: str, weights: Mapping[str, Any], hyper: Hyper) -> BoundCell:
-    """The bound cell in a scope; checks the shapes of its parameters."""
-    read = reader(weights, f"{place}/")
-    cell = _unbound(place, kind, weights, hyper, read)
-    first = "gates/kernel" if "gates/kernel" in weights else "kernel"
-    kernel = read(first, None, None)
-    specs = cell.param_specs(input_depth(f"{place}/{first}", kernel, cell.output_size))
-    check_names(place, weights, flattened(specs))
-    key = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
-    get = lambda path, spec: read(key(path), *spec.shape)
-    return cell.bind(jax.tree_util.tree_map_with_path(get, specs))
-
-
-def _unbound(
-    place: str, kind: str, weights: Mapping[str, Any], hyper: Hyper, read: Read
-) -> Any:
+def _single_cell(
+    place: str, match: re.Match, weights: Mapping[str, Any], hyper: Hyper
+) -> tuple[RNNCell, int]:
     """The cell, whose sizes are inferred from the shapes of its variables."""
+    kind, read = match[1], reader(weights, f"{place}/")
     make = _CELLS[kind]
     names = {field.name for field in dataclasses.fields(make)}
     options = {k: value for k, value in hyper._asdict().items() if k in names}
@@ -172,10 +158,15 @@ def _unbound(
                 f"`{place}/bias` must have 4 blocks of one size, got "
                 f"{describe(weights['bias'])}."
             )
-    if kind == "cudnn_compatible_lstm_cell":
+    if kind == _CUDNN_LSTM:
         options["forget_bias"] = 0.0
+    if match[0] != snake_case(make.__name__):
+        options["name"] = match[0]
     if make is LSTMCell:
         options["use_peepholes"] = any("_diag" in name for name in weights)
         if "projection/kernel" in weights:
             options["num_proj"] = read("projection/kernel", units, None).shape[1]
-    return make(units, **options)
+    cell = make(units, **options)
+    first = "gates/kernel" if "gates/kernel" in weights else "kernel"
+    kernel = read(first, None, None)
+    return cell, input_depth(f"{place}/{first}", kernel, cell.output_size)

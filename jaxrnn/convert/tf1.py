@@ -24,27 +24,41 @@ the rest in the scope of the loop, "decoder" for `dynamic_decode`:
     )
 """
 
+import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .._base.typing import PyTree, Shaped
 from .._cells.activations import resolve_activation
-from .._cells.base import snake_case
+from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
+from ..contrib import FusedRNNCell
 from ._cells import as_bound, paired, read_params, stacked_cells
-from ._tf1_any_cell import is_of_contrib, load_into, save_from
-from ._tf1_scopes import STACK, Hyper, cell_in_scope, grouped, join, variables_in
-from ._weights import check_string, flattened, listed, pick, public
+from ._tf1_names import load_into, save_from
+from ._tf1_scopes import (
+    STACK,
+    Hyper,
+    grouped,
+    guess_cell,
+    is_fixed,
+    is_guessed,
+    join,
+    variables_in,
+)
+from ._weights import check_string, listed, pick, public
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
 _DIRECTIONS = ("fw", "bw")
 _LAYER = re.compile(r"cell_\d+")
+_STACK = re.compile(rf"^{STACK}_\d+")
 
 
 @public
@@ -107,6 +121,7 @@ def load(
         ['encoder/rnn/lstm_cell/bias', 'encoder/rnn/lstm_cell/kernel']
     """
     hyper = Hyper(forget_bias, activation, cell_clip, proj_clip)
+    check_string("memory_scope", memory_scope)
     if cell is not None or inputs is not None:
         _check_no_hyper(hyper)
         return load_into(cell, inputs, variables, scope, memory_scope)
@@ -117,7 +132,7 @@ def load(
             f"`{scope}` must hold one direction, got {', '.join(sorted(heads))}. Use "
             "`load_bidirectional`, or the scope of a cell."
         )
-    bound = cell_in_scope(scope, own, hyper)
+    bound = _load_guessed(scope, own, hyper)
     _check_clips(hyper, [bound])
     return bound
 
@@ -189,10 +204,10 @@ def save(
     `load`, must be given the same as this function.
 
     Args:
-        cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
-            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these; or one that is
-            of `jaxrnn.contrib` or holds such a cell. The latter `load` takes itself,
-            so its hyper-parameters may be any.
+        cell: A bound cell. One that `load` does not find by its variables alone is
+            given to `load` itself, so its hyper-parameters may be any: a wrapper, a
+            cell of `jaxrnn.contrib` or of a class of your own, one with a `name`, a
+            stack that holds one of these or whose cells differ in a hyper-parameter.
         scope: As in `load`.
         memory_scope: As in `load`.
         forget_bias: That of the cell, if it is an LSTM.
@@ -201,15 +216,14 @@ def save(
         proj_clip: That of the cell, if it is an `LSTMCell`.
 
     Raises:
-        TypeError: If `cell` is not such a bound cell.
-        ValueError: If its forget bias, activation or a clip differs from the argument.
+        TypeError: If `cell` is not a bound cell, or a parameter not a floating array.
+        ValueError: If its forget bias, activation or a clip differs from the argument;
+            if two cells within it have the same scope.
     """
     check_string("scope", scope)
     check_string("memory_scope", memory_scope)
-    if is_of_contrib(getattr(cell, "cell", None)):
-        return save_from(cell, scope, memory_scope)
     hyper = Hyper(forget_bias, activation, cell_clip, proj_clip)
-    return _variables("cell", cell, scope, hyper)
+    return _save("cell", cell, scope, memory_scope, hyper)
 
 
 @public
@@ -245,7 +259,7 @@ def save_bidirectional(
         stacked = f"cell_{i}/bidirectional_rnn/" if len(pairs) > 1 else ""
         for direction, cell in zip(_DIRECTIONS, pair, strict=True):
             place, name = join(scope, stacked + direction), f"cells_{direction}[{i}]"
-            variables |= _variables(name, cell, place, hyper)
+            variables |= _save(name, cell, place, "", hyper)
     return variables
 
 
@@ -258,7 +272,7 @@ def _both(
             "`load` for one direction."
         )
     return [
-        cell_in_scope(join(scope, way), pick(groups, way), hyper) for way in _DIRECTIONS
+        _load_guessed(join(scope, way), pick(groups, way), hyper) for way in _DIRECTIONS
     ]
 
 
@@ -283,36 +297,55 @@ def _check_clips(hyper: Hyper, bound: Iterable[BoundCell]) -> None:
             )
 
 
-def _variables(name: str, cell: Any, scope: str, hyper: Hyper) -> dict[str, np.ndarray]:
-    """The variables of a cell that `load` restores if it is given `hyper`."""
-    variables, cells = {}, list(_single_cells(name, cell, scope))
-    for own, place, each in cells:
-        params = flattened(read_params(own, each))  # Refuses other kinds of cells.
-        place = join(place, snake_case(type(each.cell).__name__))
-        variables |= {f"{place}/{key}": array for key, array in params.items()}
-    for own, _, each in cells:
-        _check_hyper(own, each.cell, hyper)
-    return variables
+def _load_guessed(scope: str, own: Mapping[str, Any], hyper: Hyper) -> BoundCell:
+    """The bound cell that the variables in a scope tell."""
+    cell, depth = guess_cell(scope, own, hyper)
+    inputs = jax.ShapeDtypeStruct((1, depth), jnp.float32)
+    # The second stack in a scope is numbered; a stack has no name of its own.
+    found = {join(scope, _STACK.sub(STACK, name)): x for name, x in own.items()}
+    return load_into(cell, inputs, found, scope, "")
 
 
-def _single_cells(
-    name: str, cell: Any, scope: str
-) -> Iterator[tuple[str, str, BoundCell]]:
-    """The name for messages, the scope and the bound cell of each within stacks."""
+def _save(
+    name: str, cell: Any, scope: str, memory_scope: str, hyper: Hyper
+) -> dict[str, np.ndarray]:
+    """The variables of a cell, which `load` restores."""
+    if not isinstance(getattr(cell, "cell", None), FusedRNNCell):
+        cell = as_bound(name, cell)
+        _check_hyper(dict(_guessed_cells(name, cell) or ()), hyper)
+    return save_from(cell, scope, memory_scope)
+
+
+def _guessed_cells(name: str, cell: Any) -> list[tuple[str, RNNCell]] | None:
+    """The cells that `load` finds by their variables, with their names for messages.
+
+    None if it must be given the cell.
+    """
     cell = as_bound(name, cell)
-    if not isinstance(cell.cell, MultiRNNCell):
-        yield name, scope, cell
-        return
-    for i, (own, each) in enumerate(stacked_cells(name, cell)):
-        yield from _single_cells(own, each, join(scope, f"{STACK}/cell_{i}"))
+    if type(cell.cell) is MultiRNNCell:
+        layers = [_guessed_cells(*layer) for layer in stacked_cells(name, cell)]
+        return None if None in layers else list(itertools.chain(*layers))
+    if not is_guessed(cell.cell):
+        return None
+    read_params(name, cell)  # Refuses other parameters than the cell has.
+    return [(name, cell.cell)]
 
 
-def _check_hyper(name: str, cell: Any, hyper: Hyper) -> None:
-    """Raises ValueError for a hyper-parameter that `load` would not restore."""
+def _check_hyper(cells: Mapping[str, RNNCell], hyper: Hyper) -> None:
+    """Raises ValueError for a hyper-parameter that `load` would not restore.
+
+    If two cells have different ones, `load` must be given the cell, which has them.
+    """
     activation = resolve_activation("save", hyper.activation)
     for field, want in hyper._replace(activation=activation)._asdict().items():
-        got = getattr(cell, field, want)
-        if got != want:
+        found = {
+            name: getattr(cell, field)
+            for name, cell in cells.items()
+            if hasattr(cell, field) and not is_fixed(cell, field)
+        }
+        values = set(found.values())
+        if len(values) == 1 and values != {want}:
+            name, got = found.popitem()
             want, got = (getattr(each, "__name__", each) for each in (want, got))
             raise ValueError(
                 f"`{name}` must have {field} {want}, as variables do not hold it, got "

@@ -160,8 +160,11 @@ def test_the_names_of_contrib():
     assert tf1.load(arrays).cell == jaxrnn.CudnnCompatibleGRUCell(4)
     name = "a/rnn/multi_rnn_cell/cell_0/cudnn_compatible_lstm_cell"
     arrays = {f"{name}/kernel": np.ones((7, 16)), f"{name}/bias": np.ones(16)}
-    want = jaxrnn.MultiRNNCell([jaxrnn.LSTMCell(4, forget_bias=0)])
-    assert tf1.load(arrays, "a/rnn").cell == want
+    kind = "cudnn_compatible_lstm_cell"
+    want = jaxrnn.MultiRNNCell([jaxrnn.LSTMCell(4, forget_bias=0, name=kind)])
+    back = tf1.load(arrays, "a/rnn")
+    assert back.cell == want
+    assert tf1.save(back, "a/rnn").keys() == arrays.keys()
 
 
 def test_a_cell_at_two_places_is_saved_at_both():
@@ -177,7 +180,7 @@ def test_a_cell_at_two_places_is_saved_at_both():
 # Refusals.
 
 LSTM, STACK, BOTH = (VARIABLES[name] for name in ("scoped", "stack", "both_ways"))
-CELL = "encoder/lstm/lstm_cell"
+CELL, SLOT = "encoder/lstm/lstm_cell", "rnn/lstm_cell/kernel/Adam:0"
 
 
 def without(variables, *names):
@@ -201,14 +204,20 @@ REFUSALS = {
         "no variable is in the scope `rnn`. There is: beta1_power, .*encoder/lstm",
         lambda: tf1.load(LSTM),
     ),
+    "scope_without_slots": (
+        ValueError,
+        "There is: rnn/lstm_cell/kernel.$",
+        lambda: tf1.load(dict.fromkeys(["rnn/lstm_cell/kernel", SLOT], 0), "decoder"),
+    ),
     "no_cell": (
         ValueError,
-        "`encoder` must hold one of basic_rnn_cell, .* got lstm. Rename",
+        "`encoder` must hold one of basic_rnn_cell, .* got lstm. Of several",
         lambda: tf1.load(LSTM, "encoder"),
     ),
     "two_cells": (
         ValueError,
-        "`rnn` must hold one of .* got lstm_cell, lstm_cell_1. .* pass those of one",
+        "`rnn` must hold one of .* got lstm_cell, lstm_cell_1. Of several cells pass "
+        "the variables of one",
         lambda: tf1.load(
             {f"rnn/{k}/bias": np.ones(4) for k in ("lstm_cell", "lstm_cell_1")}
         ),
@@ -245,14 +254,14 @@ REFUSALS = {
     ),
     "missing_peephole": (
         ValueError,
-        f"`{CELL}` must hold .*missing: w_i_diag",
+        f"must hold the variables of LSTMCell; missing: {CELL}/w_i_diag",
         lambda: tf1.load(
             {k: v for k, v in LSTM.items() if "w_i_diag" not in k}, "encoder/lstm"
         ),
     ),
     "unknown": (
         ValueError,
-        f"`{CELL}` must hold kernel, bias, .*not known: gamma",
+        f"must hold the variables of LSTMCell; not known: {CELL}/gamma",
         changed(gamma=np.ones(3)),
     ),
     "missing_layer": (
@@ -262,7 +271,7 @@ REFUSALS = {
     ),
     "unknown_layer": (
         ValueError,
-        "`rnn/multi_rnn_cell/cell_0` must hold basic_rnn_cell; not known: glstm_cell",
+        "of MultiRNNCell; not known: rnn/multi_rnn_cell/cell_0/glstm_cell/kernel",
         lambda: tf1.load(
             STACK | {"rnn/multi_rnn_cell/cell_0/glstm_cell/kernel": np.ones(3)}
         ),
@@ -312,10 +321,10 @@ REFUSALS = {
         r"`cell` must be a cell .*, `cell.bind\(params\)`, got GRUCell",
         lambda: tf1.save(jaxrnn.GRUCell(3)),
     ),
-    "wrapper": (
-        TypeError,
-        "`cell` must be a BasicRNNCell, .* a residual connection, convert the cell",
-        lambda: tf1.save(bound(jaxrnn.ResidualWrapper(jaxrnn.GRUCell(3)))),
+    "other_parameters": (
+        ValueError,
+        r"`cell` must have params\['bias'\], params\['kernel'\], got params\['bias'\]",
+        lambda: tf1.save(jaxrnn.LSTMCell(3).bind({"bias": np.ones(12)})),
     ),
     "forget_bias": (
         ValueError,

@@ -3,7 +3,7 @@
 The cell tells which parameters there are; only the scopes are TensorFlow's.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -16,18 +16,13 @@ from .._cells.base import RNNCell, scope_name
 from .._wrappers.base import OwnParams, WrapperCell
 from .._wrappers.multi_rnn import MultiRNNCell
 from ._tf1_scopes import join, variables_in
-from ._weights import faults, flattened, reader
+from ._weights import faults, listed, reader
 
 # Wrappers that have no variables, and no scope.
 _BARE = WrapperCell, contrib.FusedRNNCellAdaptor, contrib.TimeReversedFusedRNN
 _MEMORY_LAYER = "memory_layer"
 
-
-def is_of_contrib(cell: Any) -> bool:
-    """Whether the cell, or one that it holds, is of `jaxrnn.contrib`."""
-    held = [getattr(cell, "cell", None), *getattr(cell, "cells", ())]
-    own = getattr(contrib, type(cell).__name__, None) is type(cell)
-    return own or any(is_of_contrib(each) for each in held if each is not None)
+Named = list[tuple[str, Any]]
 
 
 def load_into(
@@ -59,12 +54,12 @@ def load_into(
     shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), inputs))
     leaves, tree = jax.tree.flatten(shapes)
     numbered = tree.unflatten(range(len(leaves)))
-    places = _full_names(cell, numbered, scope, memory_scope)
+    places = full_names(cell, numbered, scope, memory_scope)
     # Layers that share their parameters have one name each, of which the first counts.
     names = {i: name for name, i in reversed(places.items())}
     found = _found(variables, scope, memory_scope, places)
     wanted = [name for name, i in places.items() if name in found or names[i] == name]
-    _check_found(scope, found, wanted)
+    _check_found(type(cell).__name__, scope, found, wanted)
     read = reader(found)
     arrays = [read(names[i], *leaf.shape) for i, leaf in enumerate(leaves)]
     return cell.bind(tree.unflatten(arrays))
@@ -73,7 +68,7 @@ def load_into(
 def _found(
     variables: Any, scope: str, memory_scope: str, places: Collection[str]
 ) -> dict[str, Any]:
-    """The variables of a cell and of other layers in its scope, by full names."""
+    """The variables of a cell and of what lies beside it, by full names."""
     own = variables_in(variables, scope)
     found = {join(scope, name): value for name, value in own.items()}
     start = join(memory_scope, _MEMORY_LAYER)
@@ -89,29 +84,26 @@ def _found(
     return found | {join(memory_scope, name): value for name, value in memory.items()}
 
 
-def _check_found(scope: str, found: Collection[str], wanted: Collection[str]) -> None:
+def _check_found(
+    kind: str, scope: str, found: Collection[str], wanted: Collection[str]
+) -> None:
     """Raises ValueError for a variable that is missing, or not known.
 
-    Layers beside the cell are ignored, such as the `output_layer` of a decoder.
+    What lies beside the cell is ignored, such as the weights of an output layer.
     """
-    prefix = join(scope, "")
-    head = lambda name: name.removeprefix(prefix).partition("/")[0]
+    head = lambda name: name.removeprefix(join(scope, "")).partition("/")[0]
     heads = {head(name) for name in wanted}
-    is_beside = lambda name: (
-        not name.startswith(prefix)
-        or ("/" in name.removeprefix(prefix) and head(name) not in heads)
-    )
     missing = [name for name in wanted if name not in found]
-    unknown = [name for name in found if name not in wanted and not is_beside(name)]
+    unknown = [name for name in found if name not in wanted and head(name) in heads]
     if not missing and not unknown:
         return
-    fix = "" if unknown else f"There is: {', '.join(found)}. "
-    fix += "An option of `cell` may differ from that of the script, such as `use_bias`."
+    fix = "" if unknown else f"There is: {listed(found)}. "
+    fix += "An option of the cell may differ from the script's, such as `use_bias`."
     last = scope.rpartition("/")[2]
     if last in heads:
         fix = f"The scope ends before `{last}`."
     raise ValueError(
-        f"`{scope}` must hold the variables of `cell`{faults(missing, unknown)}. {fix}"
+        f"`{scope}` must hold the variables of {kind}{faults(missing, unknown)}. {fix}"
     )
 
 
@@ -122,27 +114,36 @@ def save_from(bound: Any, scope: str, memory_scope: str) -> dict[str, np.ndarray
         TypeError: If a parameter is not a floating array.
         ValueError: If those of an inner cell are missing.
     """
-    arrays = _full_names(bound.cell, bound.params, scope, memory_scope)
+    arrays = full_names(bound.cell, bound.params, scope, memory_scope)
     read = reader(arrays)
     return {name: read(name, *np.shape(x)) for name, x in arrays.items()}
 
 
-def _full_names(
+def full_names(
     cell: Any, params: Params, scope: str, memory_scope: str
 ) -> dict[str, Any]:
-    """The parameters under their names in a graph."""
+    """The parameters under their names in a graph.
+
+    Raises:
+        ValueError: If two have the same name.
+    """
     full, layers = {}, 0
-    for name, value in named(cell, params):
+    for name, value in _named(cell, params):
+        place = join(scope, name)
         if name.startswith("/"):
             number = f"_{layers}" if layers else ""
-            full[join(memory_scope, f"{_MEMORY_LAYER}{number}/kernel")] = value
+            place = join(memory_scope, f"{_MEMORY_LAYER}{number}/kernel")
             layers += 1
-        else:
-            full[join(scope, name)] = value
+        if place in full:
+            raise ValueError(
+                f"two cells within `cell` have a variable `{place}`. TensorFlow "
+                "numbers the second scope: give that cell such a `name`."
+            )
+        full[place] = value
     return full
 
 
-def named(cell: Any, params: Params) -> Iterator[tuple[str, Any]]:
+def _named(cell: Any, params: Params) -> Named:
     """The parameters of a cell under TensorFlow's names, scopes included.
 
     The name of a memory layer begins with a slash, as it is in no scope of the cell:
@@ -153,22 +154,41 @@ def named(cell: Any, params: Params) -> Iterator[tuple[str, Any]]:
         attends = isinstance(cell, contrib.AttentionWrapper)
         pairs = [
             (f"/{name}" if attends and name.startswith(_MEMORY_LAYER) else name, value)
-            for name, value in flattened(own).items()
+            for name, value in _leaves(own)
         ]
-        pairs += named(cell.cell, inner)
+        pairs += _named(cell.cell, inner)
         # This one calls its cell without entering a scope.
         has_scope = not isinstance(cell, contrib.HighwayWrapper)
-        yield from _in_scope(scope_name(cell) if has_scope else "", pairs)
-    elif isinstance(cell, _BARE):
-        yield from named(cell.cell, params)
-    elif isinstance(cell, MultiRNNCell):
+        return _in_scope(scope_name(cell) if has_scope else "", pairs)
+    if isinstance(cell, _BARE):
+        return _named(cell.cell, params)
+    return _in_scope(scope_name(cell), _held(cell, params))
+
+
+def _held(cell: Any, params: Params) -> Named:
+    """The parameters of a cell, those of the cells that it holds in their scopes."""
+    if not isinstance(params, Mapping):
+        return _leaves(params)
+    rest, pairs = dict(params), []
+    if isinstance(cell, MultiRNNCell):
         for i, (each, owner) in enumerate(zip(cell.cells, cell.owners, strict=True)):
-            pairs = named(each, params[f"cell_{owner}"])
-            yield from _in_scope(f"{scope_name(cell)}/cell_{i}", pairs)
-    else:
-        yield from _in_scope(scope_name(cell), flattened(params).items())
+            pairs += _in_scope(f"cell_{i}", _named(each, params[f"cell_{owner}"]))
+            rest.pop(f"cell_{owner}", None)
+    for name in params:
+        inner = getattr(cell, name, None)
+        if isinstance(inner, RNNCell):
+            pairs += _named(inner, rest.pop(name))
+    return pairs + _leaves(rest)
 
 
-def _in_scope(scope: str, pairs: Any) -> Iterator[tuple[str, Any]]:
-    for name, value in pairs:
-        yield (name if name.startswith("/") else join(scope, name)), value
+def _leaves(params: Params) -> Named:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    path_name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
+    return [(path_name(path), leaf) for path, leaf in leaves]
+
+
+def _in_scope(scope: str, pairs: Named) -> Named:
+    return [
+        (name if name.startswith("/") else join(scope, name), value)
+        for name, value in pairs
+    ]
