@@ -408,6 +408,44 @@ def test_rows_are_divided_by_shard_map(search):
     assert len(set(np.max(lengths.reshape(4, -1), axis=1).tolist())) > 1
 
 
+class StopDecoder(contrib.BasicDecoder):
+    """Emits a second output, as users' decoders of TensorFlow do."""
+
+    def _rnn_output_size(self):
+        return {"logits": VOCAB, "stop": 1}
+
+    def step(self, time, inputs, state, name=None):
+        emit, state, inputs, finished = super().step(time, inputs, state)
+        stop = jax.nn.sigmoid(emit.rnn_output.mean(axis=-1, keepdims=True))
+        outputs = {"logits": emit.rnn_output, "stop": stop}
+        return emit._replace(rnn_output=outputs), state, inputs, finished
+
+
+def stopping(kind=StopDecoder):
+    helper = contrib.TrainingHelper(INPUTS, LENGTHS)
+    layer = lambda outputs: outputs @ KERNEL
+    decoder = kind(bound(), helper, STATE, layer)
+    return contrib.dynamic_decode(decoder, impute_finished=True)[0]
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
+def test_a_basic_decoder_that_emits_more(wrap):
+    want = stopping(contrib.BasicDecoder).rnn_output
+    got = wrap(stopping)().rnn_output
+    np.testing.assert_allclose(got["logits"], want, rtol=1e-12)
+    stop = 1 / (1 + np.exp(-np.mean(want, axis=-1, keepdims=True)))
+    taken = np.arange(want.shape[1]) < np.asarray(LENGTHS)[:, None]
+    stop = np.where(taken[..., None], stop, 0)
+    np.testing.assert_allclose(got["stop"], stop, rtol=1e-12)
+
+
+def test_a_tuple_is_no_size_of_a_decoder(monkeypatch):
+    sizes = {"logits": (VOCAB,), "stop": 1}
+    monkeypatch.setattr(StopDecoder, "_rnn_output_size", lambda self: sizes)
+    with pytest.raises(ValueError, match=r"an int, .* TensorShape; a tuple is a nest"):
+        stopping()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_narrow_dtypes(dtype):

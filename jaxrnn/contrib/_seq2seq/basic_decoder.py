@@ -251,15 +251,22 @@ class BasicDecoder(Decoder):
     @property
     def output_size(self) -> BasicDecoderOutput:
         """The sizes of outputs and ids."""
-        size = lambda x: TensorShape(x.shape[1:])
-        rnn_output = jax.tree.map(size, self._output_types())
-        return BasicDecoderOutput(rnn_output, self._helper.sample_ids_shape)
+        sample_id = self._helper.sample_ids_shape
+        return BasicDecoderOutput(self._rnn_output_size(), sample_id)
 
     @property
     def output_dtype(self) -> BasicDecoderOutput:
         """The dtypes of outputs and ids; the cell's outputs have that of its state."""
-        rnn_output = jax.tree.map(lambda x: x.dtype, self._output_types())
-        return BasicDecoderOutput(rnn_output, self._helper.sample_ids_dtype)
+        types, sizes = self._output_types(), self._rnn_output_size()
+        if jax.tree.structure(types) == jax.tree.structure(sizes):
+            dtypes = jax.tree.map(lambda x: x.dtype, types)
+        else:  # A subclass emits more than the layer gives.
+            dtypes = jax.tree.map(lambda _: state_dtype(self._initial_state), sizes)
+        return BasicDecoderOutput(dtypes, self._helper.sample_ids_dtype)
+
+    def _rnn_output_size(self) -> PyTree:
+        """The sizes of `rnn_output`, for subclasses whose `step` emits others."""
+        return jax.tree.map(lambda x: TensorShape(x.shape[1:]), self._output_types())
 
     def _output_types(self) -> PyTree:
         """Shapes and dtypes of the outputs of the layer on top of the cell."""

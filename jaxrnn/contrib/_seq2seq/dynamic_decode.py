@@ -19,7 +19,11 @@ from ..._time import masking
 from ...memory._strategy import Strategy, as_strategy
 
 CALLER = "dynamic_decode"
-EMIT_FIX = "The decoder's `output_size` and `output_dtype` describe what a step emits."
+EMIT_FIX = (
+    "The decoder's `output_size` and `output_dtype` describe what a step emits; of a "
+    "BasicDecoder, `_rnn_output_size`. The size of a vector is an int, that of an "
+    "array a TensorShape; a tuple is a nest."
+)
 
 
 class Decoder(abc.ABC):
