@@ -38,6 +38,52 @@ def listed(setup, params, xs, state, lengths):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), *outputs), state
 
 
+SAME_STEP = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5)))
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
+def test_a_joined_state_gives_the_same_bits(wrap):
+    """As TensorFlow's testStateTupleWithProjAndSequenceLength."""
+    joined, apart = (
+        LSTMCell(3, use_peepholes=True, num_proj=4, state_is_tuple=each)
+        for each in (False, True)
+    )
+    params = apart.init(jax.random.key(0), SAME_STEP)
+
+    def run(cell):
+        @wrap
+        def of(params, x):
+            return static_rnn(cell.bind(params), [x] * 8, None, F64, [4, 6])
+
+        return of(params, SAME_STEP)
+
+    (outputs, state), (same_outputs, same) = run(joined), run(apart)
+    np.testing.assert_array_equal(outputs, same_outputs)
+    np.testing.assert_array_equal(state, jnp.concatenate(same, axis=1))
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
+def test_two_directions_over_equal_steps_are_mirrored(wrap):
+    """As TensorFlow's testBidirectionalRNN, which compares bits."""
+    cell = LSTMCell(3, state_is_tuple=False)
+    params = cell.init(jax.random.key(0), SAME_STEP)
+
+    @wrap
+    def run(params, x):
+        both = [cell.bind(params)] * 2
+        lengths = {"dtype": F64, "sequence_length": [2, 3]}
+        return jaxrnn.static_bidirectional_rnn(*both, [x] * 8, **lengths)
+
+    outputs, state_fw, state_bw = run(params, SAME_STEP)
+    np.testing.assert_array_equal(state_fw, state_bw)
+    forward, backward = np.split(np.stack(outputs), 2, axis=-1)
+    for row, length in enumerate([2, 3]):
+        mirrored = backward[:length][::-1, row]
+        np.testing.assert_array_equal(forward[:length, row], mirrored)
+        assert not forward[length:, row].any()
+        assert not backward[length:, row].any()
+
+
 @pytest.mark.fast("False-lstm*", "False-function*", "True-function_nested")
 @pytest.mark.parametrize(
     "name", ["lstm_projection", "deep", "function_nested", "function_integers"]
