@@ -1,4 +1,4 @@
-"""Cells, data and runs of the tests of `jaxrnn-native`."""
+"""Cells, data and runs of the tests of the native loops."""
 
 import dataclasses
 import functools
@@ -8,11 +8,16 @@ import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from helpers import differentiated, eqns
 
 import jaxrnn
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, contrib
+from jaxrnn._sequences import native_library
 
+needs_library = pytest.mark.skipif(
+    not native_library.LIBRARY.exists(), reason="the native loops were not built"
+)
 assert_near = functools.partial(helpers.assert_near, tolerance=2e-5)
 F32 = jnp.dtype(jnp.float32)
 TIME, DEPTH = 6, 3
@@ -82,7 +87,7 @@ def of_packed(cell, time_major):
 
 
 def calls(fn, *args):
-    """The calls of the loops of `jaxrnn-native` in the program of `fn`."""
+    """The calls of native loops in the program of `fn`."""
     params = [e.params for e in on_cpus(fn, *args) if e.primitive.name == "ffi_call"]
     return [
         SimpleNamespace(

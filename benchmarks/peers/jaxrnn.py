@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrnn
+import jaxrnn.native
 from jaxrnn.memory import Keep, Nested, Offload, Recompute
 
 from ..built import Built, LeftOutError
@@ -23,8 +23,7 @@ from .scan import mgu_params, mgu_step
 PyTree = Any
 Run = Callable[..., tuple[PyTree, PyTree]]
 
-HAS_NATIVE = importlib.util.find_spec("jaxrnn_native") is not None
-USES = ("jax", "jaxlib", *(["jaxrnn-native"] if HAS_NATIVE else []))
+USES = ("jax", "jaxlib")
 
 # What `Case.run` may be, as arguments of `dynamic_rnn`; "raw_rnn" and "packed" besides.
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -61,8 +60,8 @@ def _dynamic(
     state: PyTree,
     lengths: Any,
 ) -> tuple[PyTree, PyTree]:
-    if case.run == "native" and not HAS_NATIVE:
-        raise LeftOutError("jaxrnn_native cannot be imported")
+    if case.run == "native" and not jaxrnn.native.status().startswith("native"):
+        raise LeftOutError(jaxrnn.native.status())
     arguments = ARGUMENTS[case.run] | {"time_major": True}
     return jaxrnn.dynamic_rnn(cell.bind(params), inputs, lengths, state, **arguments)
 

@@ -68,10 +68,10 @@ def dynamic_rnn(
             two transposes.
         scope: The name of the loop in profiles; "rnn" by default.
         implementation: What runs the loop of an `AffineCell`: "xla" for a loop compiled
-            by XLA; "native" for that of the package `jaxrnn-native`, for plain LSTMs,
+            by XLA; "native" for that of the package's library, for plain LSTMs,
             `GRUCell` and `BasicRNNCell` in float32 on CPUs; "cudnn" for cuDNN's LSTM,
             for plain LSTMs in float32, traced on a machine with an NVIDIA GPU. None for
-            "native" on one CPU device, where it is installed and can run the cell, and
+            "native" on one CPU device, where it was built and can run the cell, and
             in `shard_map` over CPU devices; else "xla".
 
     Returns:

@@ -41,7 +41,7 @@ def check_implementation(caller: str, implementation: Any) -> None:
 def run_affine(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of an affine cell over all steps; see `affine_sequence`.
 
-    Without a name the loops of `jaxrnn-native` run on a CPU the cells that they know.
+    Without a name the native loops run on a CPU the cells that they know.
 
     Raises:
         DeclinedError: If the named implementation cannot run them, with the reason.
@@ -60,7 +60,7 @@ def run_affine(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]:
 def _is_local(arrays: PyTree) -> bool:
     """Whether arrays are on one device of a process that runs on a CPU.
 
-    XLA cannot divide a call of `jaxrnn-native` over devices, and would gather its rows.
+    XLA cannot divide a native loop over devices, and would gather its rows.
     """
     kinds = {kind for mesh in meshes_of(arrays) for kind in mesh.axis_types}
     is_one_of_many = kinds == {AxisType.Manual}

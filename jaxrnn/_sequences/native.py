@@ -1,4 +1,4 @@
-"""The loops of the package `jaxrnn-native`, in C++, for cells on CPUs."""
+"""The native loops, in C++, for cells on CPUs."""
 
 import functools
 from typing import Any
@@ -12,7 +12,7 @@ from .._base.typing import Array, Params, PyTree
 from .._time.run import DeclinedError
 from .._time.segments import RESIDUALS, named
 from .._time.steps import Steps
-from . import affine, native_calls
+from . import affine, native_library
 from .affine import Operands, is_perturbed
 from .native_calls import BackwardArgs, Call, ForwardArgs
 from .native_operation import run_beside_xla
@@ -31,7 +31,7 @@ def native_sequence(
     steps: Steps,
     is_default: bool = False,
 ) -> tuple[PyTree, PyTree]:
-    """`(outputs, state)` of all steps, by the calls of `jaxrnn-native`.
+    """`(outputs, state)` of all steps, by the native loops.
 
     A call runs whole sequences, with several threads: matrices are rearranged once, and
     the elementwise work is done as soon as a product is there. Gradients of matrices
@@ -54,7 +54,7 @@ def native_sequence(
         DeclinedError: If no call can run them, with the reason.
     """
     reason = _why_not_cell(cell) or why_not_arrays(xs, state, steps)
-    if reason := reason or native_calls.why_not_installed() or native_calls.register():
+    if reason := reason or native_library.register():
         raise DeclinedError(reason)
     products = cell.product_params(params, xs.shape[-1])
     operands = Operands(products, {}, xs, state, steps.restart_states)

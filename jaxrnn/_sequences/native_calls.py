@@ -1,4 +1,4 @@
-"""The calls of the package `jaxrnn_native` through JAX's FFI, as functions of arrays.
+"""The native loops: calls through JAX's FFI, as functions of arrays.
 
 Sequences are `[batch, time, size]` or `[time, batch, size]`, float32. The leaves of the
 arguments, in their order, are the arguments of a call; what there is not is None.
@@ -6,9 +6,6 @@ arguments, in their order, are the arguments of a call; what there is not is Non
 
 import dataclasses
 import functools
-import importlib
-import importlib.util
-import logging
 from typing import Any, NamedTuple
 
 import jax
@@ -19,11 +16,6 @@ from jax.custom_batching import sequential_vmap
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, Params, PyTree
 from .mapped_rows import SHARED, as_rows
-from .native_operation import why_not_in_jax
-
-_log = logging.getLogger("jaxrnn")
-
-INTERFACE = 1  # The version of the calls.
 
 
 class Cell(NamedTuple):
@@ -283,39 +275,6 @@ class Call:
         results = call(*jax.tree.leaves(args), **attributes)
         # The call's results do not even have types that vary over devices like these.
         return tree.unflatten(as_varying_as(args, results))
-
-
-@functools.cache
-def why_not_installed() -> str | None:
-    """Why there is no package to be called, or None. It is not loaded for that."""
-    if importlib.util.find_spec("jaxrnn_native") is None:
-        return "its package is not installed: `pip install ./native` in the repository"
-    package = importlib.import_module("jaxrnn_native")
-    if package.INTERFACE != INTERFACE:
-        return (
-            f"the installed jaxrnn-native has version {package.INTERFACE} of its "
-            f"calls, and this jaxrnn calls version {INTERFACE}: upgrade both"
-        )
-    return None
-
-
-@functools.cache
-def register() -> str | None:
-    """Loads the installed package and registers its calls with JAX, once.
-
-    Returns:
-        Why that failed, which is logged, or None.
-    """
-    reason = why_not_in_jax()
-    try:
-        if reason is None:
-            importlib.import_module("jaxrnn_native").register()
-            return None
-    except (OSError, RuntimeError) as error:
-        reason = error
-    reason = f"the installed jaxrnn-native does not fit this JAX: {reason}"
-    _log.info("%s. XLA's loop runs in its place.", reason)
-    return reason
 
 
 def _float32(*shape: int) -> jax.ShapeDtypeStruct:

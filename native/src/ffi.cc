@@ -197,10 +197,16 @@ Sizes UnknownSizes(int32_t time_axis) {
   return {kUnknown, kUnknown, kUnknown, kUnknown, kUnknown, time_axis == 0};
 }
 
-// Runs a loop of the target that is chosen at the first call.
+// The target, which is chosen at the first call.
+const Choice& Chosen() {
+  static const Choice choice = Choose(std::getenv("JAXRNN_NATIVE_TARGET"));
+  return choice;
+}
+
+// Runs a loop of the target.
 template <typename Loop, typename Run>
 ffi::Error RunLoop(Loop Target::* loop, const Run& call, ffi::ThreadPool& pool) {
-  static const Choice choice = Choose(std::getenv("JAXRNN_NATIVE_TARGET"));
+  const Choice& choice = Chosen();
   if (!choice.error.empty()) return ffi::Error::InvalidArgument(choice.error);
   PoolExecutor executor(pool);
   try {
@@ -362,3 +368,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeInputs, jaxrnn::CallInputs,
                                   .RemainingRets()
                                   .Attr<int32_t>("time_axis")
                                   .Attr<int32_t>("stages"));
+
+// The name of the target that runs, or why there is none.
+JAXRNN_EXPORT const char* JaxrnnNativeTarget() {
+  const jaxrnn::Choice& choice = jaxrnn::Chosen();
+  return choice.error.empty() ? choice.target.name : choice.error.c_str();
+}

@@ -1,4 +1,4 @@
-"""The calls of `jaxrnn_native`, whose arguments are checked where they are decoded."""
+"""The native calls, whose arguments are checked where they are decoded."""
 
 import os
 import subprocess
@@ -8,8 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from native_cases import needs_library
 
-native = pytest.importorskip("jaxrnn_native")
+from jaxrnn._sequences import native_library
+
+pytestmark = needs_library
 
 # Which of them depends on whether JAX waits for the call.
 ERRORS = (ValueError, jax.errors.JaxRuntimeError)
@@ -33,7 +36,7 @@ def run(change=(), drop=None, **attributes):
         **dict(change),
     }
     arguments.pop(drop, None)
-    native.register()
+    native_library.register()
     call = jax.ffi.ffi_call(
         "jaxrnn_native_forward",
         [
@@ -50,13 +53,6 @@ def run(change=(), drop=None, **attributes):
         save=False,
     )
     return jax.block_until_ready(results)
-
-
-def test_register_may_be_called_again():
-    native.register()
-    native.register()
-    outputs, _ = run()
-    np.testing.assert_array_equal(outputs, 0)
 
 
 @pytest.mark.parametrize(

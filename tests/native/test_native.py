@@ -1,4 +1,4 @@
-"""The loops of `jaxrnn-native` against XLA's loop."""
+"""The native loops against XLA's loop."""
 
 import concurrent.futures
 import functools
@@ -19,6 +19,7 @@ from native_cases import (
     calls,
     data,
     everything,
+    needs_library,
     run,
 )
 
@@ -26,7 +27,7 @@ import jaxrnn
 from jaxrnn import BasicLSTMCell, CudnnCompatibleGRUCell, GRUCell, LSTMCell
 from jaxrnn.testing._oracle import weighted_sum
 
-pytest.importorskip("jaxrnn_native")
+pytestmark = needs_library
 
 # Values and gradients.
 

@@ -1,4 +1,4 @@
-"""What runs by default where `jaxrnn-native` is installed, on one CPU device."""
+"""What runs by default on one CPU device, with the library of native loops."""
 
 import functools
 import logging
@@ -17,16 +17,18 @@ from native_cases import (
     calls,
     data,
     everything,
+    needs_library,
     of_packed,
     run,
 )
 
 import jaxrnn
+import jaxrnn.native
 from jaxrnn._base import jax_internals
-from jaxrnn._sequences import affine, implementation, native_calls
+from jaxrnn._sequences import affine, implementation, native_library
 from jaxrnn.testing._oracle import weighted_sum
 
-native = pytest.importorskip("jaxrnn_native")
+pytestmark = needs_library
 
 
 @pytest.fixture
@@ -39,12 +41,18 @@ def alone(monkeypatch):
 
 
 @pytest.fixture
-def missing(monkeypatch):
-    """A process without the package."""
-    jax.clear_caches()
-    reason = "its package is not installed: `pip install ./native`"
-    monkeypatch.setattr(native_calls, "why_not_installed", lambda: reason)
-    yield
+def unread(monkeypatch):
+    """A process that has not looked for the library, which is at another place."""
+
+    def at(path):
+        jax.clear_caches()
+        monkeypatch.setattr(native_library, "LIBRARY", path)
+        for name in ("_load", "why_not_loaded", "register"):
+            again = functools.cache(getattr(native_library, name).__wrapped__)
+            monkeypatch.setattr(native_library, name, again)
+        return path
+
+    yield at
     jax.clear_caches()
 
 
@@ -114,35 +122,57 @@ def test_what_is_chosen(name, alone):
     assert bool(calls(program, *data(cell, dtype=dtype))) == (name == "native")
 
 
-def test_without_the_package(missing):
+def test_without_the_library(alone, unread, tmp_path):
+    unread(tmp_path / "libjaxrnn_native.so")
     cell = CELLS["gru"]
     given = data(cell)
     assert not calls(functools.partial(run, cell, None), *given)
-    with pytest.raises(
-        ValueError, match=r"cannot run .*: its package is not installed"
-    ):
+    with pytest.raises(ValueError, match=r"cannot run .*: .* was not built: "):
         run(cell, "native", *given)
 
 
-def test_a_package_of_another_version(monkeypatch):
-    monkeypatch.setattr(native_calls, "INTERFACE", 10_000)
-    reason = native_calls.why_not_installed.__wrapped__()
-    assert reason.startswith("the installed jaxrnn-native has version ")
-    assert reason.endswith("calls version 10000: upgrade both")
+def test_a_file_that_is_no_library_is_said_once(alone, unread, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "jaxrnn")
+    unread(tmp_path / "libjaxrnn_native.so").write_text("not a library")
+    for name in ("gru", "lstm"):
+        assert not calls(by_default(name), *data(CELLS[name]))
+    (message,) = caplog.messages
+    assert message.startswith("XLA's loops run: the library of native loops cannot be")
+    assert jaxrnn.native.status().startswith("XLA's loops: the library of native loops")
 
 
-def test_a_question_registers_nothing(monkeypatch):
+def test_a_question_registers_nothing(unread, monkeypatch):
     registered = []
-    monkeypatch.setattr(native, "register", lambda: registered.append(True))
-    assert native_calls.why_not_installed.__wrapped__() is None
+    register = lambda name, *_, **__: registered.append(name)
+    monkeypatch.setattr(jax.ffi, "register_ffi_target", register)
+    unread(native_library.LIBRARY)
+    assert jaxrnn.native.status() in {
+        f"native loops, for {target}" for target in ("baseline", "avx2", "avx512")
+    }
     assert not registered
-    assert native_calls.register.__wrapped__() is None
-    assert registered
+    assert native_library.register() is None
+    assert len(registered) == 4
 
 
-def test_a_package_that_does_not_fit_is_not_used(alone, monkeypatch):
-    reason = "the installed jaxrnn-native does not fit this JAX: no symbol"
-    monkeypatch.setattr(native_calls, "register", lambda: reason)
+def test_the_status_names_a_target_that_there_is_not():
+    program = "import jaxrnn.native; print(jaxrnn.native.status())"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={
+            **os.environ,
+            "JAXRNN_NATIVE_TARGET": "mmx",
+            "PYTHONPATH": ":".join(sys.path),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "JAXRNN_NATIVE_TARGET must be one that this CPU has (" in done.stdout
+
+
+def test_a_library_that_does_not_fit_is_not_used(alone, monkeypatch):
+    reason = "the native loops do not fit this JAX: no symbol"
+    monkeypatch.setattr(native_library, "register", lambda: reason)
     cell = CELLS["gru"]
     given = data(cell)
     assert not calls(by_default("gru"), *given)
@@ -150,19 +180,18 @@ def test_a_package_that_does_not_fit_is_not_used(alone, monkeypatch):
         run(cell, "native", *given)
 
 
-def test_a_jax_that_has_no_place_for_it(alone, monkeypatch, caplog):
+def test_a_jax_that_has_no_place_for_it(alone, unread, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "jaxrnn")
     reason = "cannot import name 'lower_fun'"
     monkeypatch.setattr(jax_internals, "MISSING", reason)
-    again = functools.cache(native_calls.register.__wrapped__)
-    monkeypatch.setattr(native_calls, "register", again)
+    unread(native_library.LIBRARY)
     for name in ("gru", "lstm"):
         assert not calls(by_default(name), *data(CELLS[name]))
-    with pytest.raises(ValueError, match=f"does not fit this JAX: {reason}"):
+    with pytest.raises(ValueError, match=f"do not fit this JAX: {reason}"):
         run(CELLS["gru"], "native", *data(CELLS["gru"]))
     (message,) = caplog.messages
     assert reason in message
-    assert message.endswith("XLA's loop runs in its place.")
+    assert message.startswith("XLA's loops run: ")
 
 
 LATER_JAX = """
@@ -283,10 +312,10 @@ def test_an_exported_program_has_the_precision_of_the_call(alone):
     assert "precision = [DEFAULT" not in text
 
 
-def test_plans_are_those_of_xlas_loop(alone, request):
+def test_plans_are_those_of_xlas_loop(alone, unread, tmp_path):
     plan = lambda: jaxrnn.memory_plan(jaxrnn.LSTMCell(8), (4, 50, 8), [False, True])
     found = plan()
-    request.getfixturevalue("missing")
+    unread(tmp_path / "libjaxrnn_native.so")
     assert plan() == found
 
 
