@@ -93,6 +93,7 @@ from ._drivers.state_saving_rnn import (
 )
 from ._drivers.static_rnn import static_rnn as static_rnn
 from ._sequences.elements import ComplexState as ComplexState
+from ._sequences.native_library import native_status as native_status
 from ._tensor_array.tensor_array import TensorArray as TensorArray
 from ._time.run import DeclinedError as DeclinedError, Run as Run
 from ._time.steps import Steps as Steps

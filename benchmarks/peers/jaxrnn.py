@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrnn
-import jaxrnn.native
 from jaxrnn.memory import Keep, Nested, Offload, Recompute
 
 from ..built import Built, LeftOutError
@@ -60,8 +59,8 @@ def _dynamic(
     state: PyTree,
     lengths: Any,
 ) -> tuple[PyTree, PyTree]:
-    if case.run == "native" and not jaxrnn.native.status().startswith("native"):
-        raise LeftOutError(jaxrnn.native.status())
+    if case.run == "native" and not jaxrnn.native_status().startswith("native"):
+        raise LeftOutError(jaxrnn.native_status())
     arguments = ARGUMENTS[case.run] | {"time_major": True}
     return jaxrnn.dynamic_rnn(cell.bind(params), inputs, lengths, state, **arguments)
 

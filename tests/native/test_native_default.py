@@ -23,7 +23,6 @@ from native_cases import (
 )
 
 import jaxrnn
-import jaxrnn.native
 from jaxrnn._base import jax_internals
 from jaxrnn._sequences import affine, implementation, native_library
 from jaxrnn.testing._oracle import weighted_sum
@@ -138,7 +137,7 @@ def test_a_file_that_is_no_library_is_said_once(alone, unread, tmp_path, caplog)
         assert not calls(by_default(name), *data(CELLS[name]))
     (message,) = caplog.messages
     assert message.startswith("XLA's loops run: the library of native loops cannot be")
-    assert jaxrnn.native.status().startswith("XLA's loops: the library of native loops")
+    assert jaxrnn.native_status().startswith("XLA's loops: the library of native loops")
 
 
 def test_a_question_registers_nothing(unread, monkeypatch):
@@ -146,7 +145,7 @@ def test_a_question_registers_nothing(unread, monkeypatch):
     register = lambda name, *_, **__: registered.append(name)
     monkeypatch.setattr(jax.ffi, "register_ffi_target", register)
     unread(native_library.LIBRARY)
-    assert jaxrnn.native.status() in {
+    assert jaxrnn.native_status() in {
         f"native loops, for {target}" for target in ("baseline", "avx2", "avx512")
     }
     assert not registered
@@ -155,7 +154,7 @@ def test_a_question_registers_nothing(unread, monkeypatch):
 
 
 def test_the_status_names_a_target_that_there_is_not():
-    program = "import jaxrnn.native; print(jaxrnn.native.status())"
+    program = "import jaxrnn; print(jaxrnn.native_status())"
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={

@@ -118,6 +118,7 @@ OURS = {
     "StateSaver",
     "concat_packed",
     "memory_plan",
+    "native_status",
     "pack_sequences",
     "packed_batches",
     "packed_rnn",
