@@ -8,8 +8,7 @@ import jax
 import numpy as np
 
 from .._base.errors import describe
-from .._base.trees import check_structure, named_leaves
-from .host import check_known
+from .host import check_known, check_like
 from .packed_sequences import PackedSequences, check_whole
 
 
@@ -133,8 +132,7 @@ def _check_pack(caller: str, name: str, pack: Any) -> None:
             f"got {describe(pack)}."
         )
     check_whole(caller, name, pack)
-    for full, leaf in named_leaves(name, pack):
-        check_known(caller, full, leaf)
+    check_known(caller, name, pack)
 
 
 def _check_like(
@@ -149,13 +147,4 @@ def _check_like(
                 f"{has(first)}, got {has(pack)}."
             )
     name, fix = f"{name}.inputs", "So has `packs[0].inputs`."
-    check_structure(
-        f"{caller}: `{name}`", first.inputs, pack.inputs, strict=True, fix=fix
-    )
-    leaves = named_leaves(name, pack.inputs)
-    for (full, leaf), like in zip(leaves, jax.tree.leaves(first.inputs), strict=True):
-        if (leaf.shape[2:], leaf.dtype) != (like.shape[2:], like.dtype):
-            raise ValueError(
-                f"{caller}: `{full}` must have the dtype and shape of a step of "
-                f"`packs[0]`, {describe(like)}, got {describe(leaf)}."
-            )
+    check_like(caller, name, first.inputs, pack.inputs, fix, skip=2)

@@ -11,8 +11,9 @@ from .._base.arguments import as_bool, as_count
 from .._base.errors import describe, is_key
 from .._base.inputs import as_array
 from .._base.serialization import serializable
-from .._base.trees import check_structure, map_named, named_leaves
+from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, PyTree
+from .host import check_like
 
 _CALLER = "truncated_bptt"
 
@@ -156,11 +157,11 @@ class TruncatedBPTT:
             one = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
             example = jax.tree.map(one, carry.windows)
             fix = "So is the example given to `init`; pad a shorter window."
-            _check_like("window", example, window, fix)
+            check_like(_CALLER, "window", example, window, fix)
         result = jax.eval_shape(self.loss, params, carry.state, window)
         new_state = _state_of(result, self.has_aux)
         fix = "It is the next `state`: `loss` keeps its structure, shapes and dtypes."
-        _check_like("new_state", carry.state, new_state, fix)
+        check_like(_CALLER, "new_state", carry.state, new_state, fix)
 
 
 def truncated_bptt(
@@ -268,14 +269,3 @@ def _state_of(result: Any, has_aux: bool) -> PyTree:
             f"{describe(value)}."
         )
     return result[1][0] if has_aux else result[1]
-
-
-def _check_like(name: str, want: PyTree, got: PyTree, fix: str) -> None:
-    check_structure(f"{_CALLER}: `{name}`", want, got, strict=True, fix=fix)
-    pairs = zip(named_leaves(name, want), named_leaves(name, got), strict=True)
-    for (full, like), (_, leaf) in pairs:
-        if like is not None and (like.shape, like.dtype) != (leaf.shape, leaf.dtype):
-            raise ValueError(
-                f"{_CALLER}: `{full}` must be {describe(like)}, got {describe(leaf)}. "
-                f"{fix}"
-            )

@@ -1,8 +1,9 @@
 """What all decoders share: arguments, the run of a loop function, the result."""
 
+import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -143,19 +144,23 @@ class Decoded(NamedTuple):
     lengths: Array
 
 
-class Loop(Protocol):
-    """A loop function that makes a `Decoded` from its results."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Loop(abc.ABC):
+    """A loop function for `raw_rnn` that makes a `Decoded` from its results.
 
-    @property
-    def model(self) -> Model: ...
+    Attributes:
+        model: The arguments that all decoders share.
+    """
 
-    def __call__(
-        self, time: Array, output: PyTree, state: PyTree, loop_state: Any
-    ) -> tuple[Array, PyTree, PyTree, PyTree, Any]: ...
+    model: Model
 
-    def decoded(
-        self, results: tuple[PyTree, PyTree, Any], max_time: int
-    ) -> Decoded: ...
+    @abc.abstractmethod
+    def __call__(self, time: Array, output: PyTree, state: PyTree, rows: Any) -> tuple:
+        """One call of the loop function, with its loop state; see `raw_rnn`."""
+
+    @abc.abstractmethod
+    def decoded(self, results: tuple, max_time: int) -> Decoded:
+        """The sequences from the results of `raw_rnn` with that `max_time`."""
 
 
 def run(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:

@@ -15,21 +15,8 @@ from .._base.trees import map_sizes
 from .._base.typing import Array, Params, PyTree
 from .._drivers.bidirectional import bidirectional_dynamic_rnn
 from ..memory import Recompute
-from ._oracle import (
-    TIME,
-    Setup,
-    close,
-    differentiated,
-    dynamic,
-    equal,
-    raw,
-    require,
-    reversed_rows,
-    same_types,
-    static,
-    unrolled,
-    weighted_sum,
-)
+from . import _oracle as oracle
+from ._oracle import TIME, Setup, close, require
 
 
 def is_a_value(setup: Setup) -> None:
@@ -44,7 +31,7 @@ def inits_from_shapes(setup: Setup) -> None:
     step = jax.tree.map(lambda x: x[:, 0], setup.xs)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), step)
     params = setup.cell.init(jax.random.key(1), step, setup.dtype)
-    equal(params, setup.cell.init(jax.random.key(1), shapes, setup.dtype))
+    oracle.equal(params, setup.cell.init(jax.random.key(1), shapes, setup.dtype))
     for leaf in jax.tree.leaves(params):
         require(leaf.dtype == setup.dtype, f"a parameter is {leaf.dtype}")
 
@@ -59,7 +46,7 @@ def has_its_sizes(setup: Setup) -> None:
 
     if not has_read_only(setup.state):  # Otherwise only the memory has all sizes.
         zeros = setup.cell.zero_state(batch, setup.dtype)
-        same_types(zeros, shapes(setup.cell.state_size), "the zero state")
+        oracle.same_types(zeros, shapes(setup.cell.state_size), "the zero state")
         require(not any(jnp.any(x) for x in jax.tree.leaves(zeros)), "it is not zero")
     step = jax.tree.map(lambda x: x[:, 0], setup.xs)
     result = jax.eval_shape(setup.bind(), step, setup.state)
@@ -68,16 +55,16 @@ def has_its_sizes(setup: Setup) -> None:
         f"a step must return (output, new_state), got {describe(result)}",
     )
     output, state = result
-    same_types(output, shapes(setup.cell.output_size), "the output")
-    same_types(state, setup.state, "the new state")
+    oracle.same_types(output, shapes(setup.cell.output_size), "the output")
+    oracle.same_types(state, setup.state, "the new state")
 
 
 def runs_as_a_loop(setup: Setup) -> None:
     """`dynamic_rnn` equals a Python loop: outputs, state and gradients."""
-    want = differentiated(setup, unrolled, setup.lengths)
+    want = oracle.differentiated(setup, oracle.unrolled, setup.lengths)
     close(setup.differentiated, want, setup.dtype)
-    want = differentiated(setup, unrolled, None)
-    close(differentiated(setup, dynamic, None), want, setup.dtype)
+    want = oracle.differentiated(setup, oracle.unrolled, None)
+    close(oracle.differentiated(setup, oracle.dynamic, None), want, setup.dtype)
 
 
 def runs_a_subclass(setup: Setup) -> None:
@@ -103,10 +90,10 @@ def runs_backwards_as_a_loop(setup: Setup) -> None:
     pair, states = bidirectional_dynamic_rnn(
         bound, bound, setup.xs, n, setup.state, setup.state, setup.dtype
     )
-    flipped = jax.tree.map(lambda x: reversed_rows(x, n), setup.xs)
-    want_fw = unrolled(setup, setup.params, setup.xs, setup.state, n)
-    out_bw, state_bw = unrolled(setup, setup.params, flipped, setup.state, n)
-    want_bw = jax.tree.map(lambda x: reversed_rows(x, n), out_bw), state_bw
+    flipped = jax.tree.map(lambda x: oracle.reversed_rows(x, n), setup.xs)
+    want_fw = oracle.unrolled(setup, setup.params, setup.xs, setup.state, n)
+    out_bw, state_bw = oracle.unrolled(setup, setup.params, flipped, setup.state, n)
+    want_bw = jax.tree.map(lambda x: oracle.reversed_rows(x, n), out_bw), state_bw
     close((pair[0], states[0]), want_fw, setup.dtype)
     close((pair[1], states[1]), want_bw, setup.dtype)
 
@@ -117,20 +104,20 @@ def runs_in_little_memory(setup: Setup) -> None:
     def run(setup: Setup, *args: Any) -> tuple[PyTree, PyTree]:
         return setup.run(*args, swap_memory=Recompute(2))
 
-    got = differentiated(setup, run, setup.lengths)
+    got = oracle.differentiated(setup, run, setup.lengths)
     close(got, setup.differentiated, setup.dtype)
 
 
 def runs_unrolled(setup: Setup) -> None:
     """`static_rnn`, unrolled, equals `dynamic_rnn`: outputs, state and gradients."""
-    got = differentiated(setup, static, setup.lengths)
+    got = oracle.differentiated(setup, oracle.static, setup.lengths)
     close(got, setup.differentiated, setup.dtype)
 
 
 def runs_in_raw_rnn(setup: Setup) -> None:
     """`raw_rnn` equals `dynamic_rnn`, with NaN in the padding."""
     padded = _with_padding(setup, float("nan"))
-    got = differentiated(padded, raw, setup.lengths)
+    got = oracle.differentiated(padded, oracle.raw, setup.lengths)
     close(got, setup.differentiated, setup.dtype)
 
 
@@ -144,8 +131,8 @@ def ignores_padding(setup: Setup) -> None:
     clean = run(0.0)
     finite = all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(clean))
     require(finite, "results are not finite on rows of zeros")
-    equal(run(float("nan")), clean)
-    equal(run(float("inf")), clean)
+    oracle.equal(run(float("nan")), clean)
+    oracle.equal(run(float("inf")), clean)
 
 
 def _with_padding(setup: Setup, value: float) -> Setup:
@@ -209,11 +196,13 @@ def differentiates_twice(setup: Setup) -> None:
 
     def directional(run: Callable, xs: PyTree) -> Callable[[Params], Array]:
         def loss(params: Params) -> Array:
-            return weighted_sum(run(setup, params, xs, setup.state, setup.lengths))
+            return oracle.weighted_sum(
+                run(setup, params, xs, setup.state, setup.lengths)
+            )
 
         return jax.jit(lambda params: jax.jvp(loss, (params,), (tangent,))[1])
 
-    slope = directional(dynamic, setup.xs)(setup.params)
+    slope = directional(oracle.dynamic, setup.xs)(setup.params)
     _, gradients = setup.differentiated  # Those of the parameters come first.
     pairs = zip(gradients, jax.tree.leaves(tangent), strict=False)
     terms = (jnp.sum(g * t) for g, t in pairs)
@@ -221,7 +210,7 @@ def differentiates_twice(setup: Setup) -> None:
     start = jax.tree.map(lambda x: x[:, :2], setup.xs)
     got, want = (
         jax.jit(jax.grad(directional(run, start)))(setup.params)
-        for run in (dynamic, unrolled)
+        for run in (oracle.dynamic, oracle.unrolled)
     )
     close(got, want, setup.dtype)
 
