@@ -21,6 +21,9 @@ from .._wrappers.multi_rnn import MultiRNNCell
 from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights, Library
 from ._weights import as_mapping, listed, reader
 
+Cells = Sequence[BoundCell]
+BothCells = tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]
+
 KINDS = {
     BasicRNNCell: RNN,
     BasicLSTMCell: LSTM,
@@ -45,9 +48,7 @@ def cell_of_layers(layers: Sequence[LayerWeights]) -> BoundCell:
     return MultiRNNCell(tuple(map(_cell, layers))).bind(params)
 
 
-def cells_of_pairs(
-    pairs: Iterable[tuple[LayerWeights, ...]],
-) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
+def cells_of_pairs(pairs: Iterable[tuple[LayerWeights, ...]]) -> BothCells:
     """`(cells_fw, cells_bw)` for a pair of directions for each layer."""
     cells = [tuple(cell_of_layers([layer]) for layer in pair) for pair in pairs]
     cells_fw, cells_bw = zip(*cells, strict=True)

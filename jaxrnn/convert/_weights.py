@@ -151,6 +151,17 @@ def check_names(name: str, weights: Collection[str], wanted: Collection[str]) ->
         )
 
 
+def check_directions(name: str, found: int, wanted: int) -> None:
+    """Raises ValueError for weights of another number of directions."""
+    if found != wanted:
+        directions = "one direction", "two directions"
+        loaders = "load", "load_bidirectional"
+        raise ValueError(
+            f"`{name}` must have {directions[wanted - 1]}, got "
+            f"{directions[found - 1]}. Use `{loaders[found - 1]}`."
+        )
+
+
 def faults(missing: Collection[Any], unknown: Collection[Any]) -> str:
     """The names of weights that are missing and of those that are not known."""
     text = f"; missing: {listed(missing)}" if missing else ""

@@ -221,12 +221,12 @@ REFUSALS = {
     ),
     "both": (
         ValueError,
-        r"`layers\[0\]` must be kernel, .*, got 6 weights. Use `load_bidirectional`",
+        r"`layers\[0\]` must have one direction, got two .* Use `load_bidirectional`",
         lambda: convert.load(BOTH),
     ),
     "one": (
         ValueError,
-        r"`layers\[0\]` must hold the weights of both .*, got 3. Use `load` for one",
+        r"`layers\[0\]` must have two directions, got one direction. Use `load`",
         lambda: convert.load_bidirectional(LSTM),
     ),
     "no_array": (

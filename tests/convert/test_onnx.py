@@ -348,17 +348,17 @@ REFUSALS = {
     ),
     "both": (
         ValueError,
-        r"`nodes\[0\]` must be forward, got bidirectional. Use `load_bidirectional`",
+        r"`nodes\[0\]` must have one direction, got two .* Use `load_bidirectional`",
         loading(BOTH),
     ),
     "both_by_shape": (
         ValueError,
-        r"`nodes\[0\]` must be forward, got bidirectional. Use `load_bidirectional`",
+        r"`nodes\[0\]` must have one direction, got two .* Use `load_bidirectional`",
         loading({key: BOTH[key] for key in "WRB"}),
     ),
     "one": (
         ValueError,
-        r"`nodes\[0\]` must be bidirectional, got forward. Use `load`",
+        r"`nodes\[0\]` must have two directions, got one direction. Use `load`",
         lambda: convert.load_bidirectional(LSTM),
     ),
     "reverse": (

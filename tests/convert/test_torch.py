@@ -346,12 +346,12 @@ REFUSALS = {
     ),
     "both": (
         ValueError,
-        r"`state_dict` must have one direction, .*_reverse`. Use `load_bidirectional`",
+        r"`state_dict` must have one direction, got two .* Use `load_bidirectional`",
         lambda: convert.load(BOTH),
     ),
     "one": (
         ValueError,
-        r"`state_dict` must have two directions, .*_reverse`. Use `load`",
+        r"`state_dict` must have two directions, got one direction. Use `load`",
         lambda: convert.load_bidirectional(LSTM),
     ),
     "nonlinearity": (
