@@ -19,8 +19,7 @@ def check_known(caller: str, name: str, tree: Any) -> None:
         if is_traced(leaf):
             raise TypeError(
                 f"{caller}: `{full}` must be known, got traced {describe(leaf)}. Call "
-                f"`{caller}` outside of jit, grad and vmap; what it yields can be "
-                "passed in."
+                f"`{caller}` outside of jit, grad and vmap, and pass in what it yields."
             )
 
 

@@ -62,8 +62,7 @@ class PackedBatches(Iterator[PackedSequences]):
         if length > self._shape.row_length:
             raise ValueError(
                 f"{_CALLER}: `{name}` must have at most {self._shape.row_length} "
-                f"steps, the `row_length`, got {length}. Make rows longer, or cut such "
-                "records, or leave them out."
+                f"steps, the `row_length`, got {length}. Make rows longer, or cut it."
             )
         self._held = leaves
         return leaves

@@ -145,8 +145,7 @@ class PackedSequences:
             if leaf.shape[:2] != self.starts.shape:
                 raise ValueError(
                     f"{caller}: `{name}` must be {axes}, as `starts`, which is "
-                    f"{describe(self.starts)}; got {describe(leaf)}. Pass outputs for "
-                    "the `inputs` of this object."
+                    f"{describe(self.starts)}; got {describe(leaf)}. Pass its outputs."
                 )
             return read_at(leaf, *index)  # In bounds by construction.
 
@@ -171,8 +170,7 @@ def check_whole(caller: str, name: str, packed: PackedSequences) -> None:
     if starts.ndim != 2:
         raise ValueError(
             f"{caller}: `{name}` must be one pack, got a stack, with `starts` "
-            f"{describe(starts)}. Map over it: `jax.vmap(run)(packed)`, where `run` "
-            "takes one pack."
+            f"{describe(starts)}. Map over it: `jax.vmap(run)(packed)`."
         )
     if rows is None or sequences is None:
         return
@@ -192,9 +190,8 @@ def check_not_packed(caller: str, inputs: Any) -> None:
     """Raises TypeError for `PackedSequences`."""
     if isinstance(inputs, PackedSequences):
         raise TypeError(
-            f"{caller}: `inputs` must be padded, got PackedSequences. Use "
-            "`packed_rnn`, or pass `packed.unpack(packed.inputs)` and "
-            "`packed.sequence_length`."
+            f"{caller}: `inputs` must be padded, got PackedSequences: use packed_rnn, "
+            "or `packed.unpack(packed.inputs)` with `packed.sequence_length`."
         )
 
 

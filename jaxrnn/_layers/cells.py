@@ -56,8 +56,7 @@ def check_count(caller: str, count: int, cells: Any) -> Any:
     got = len(cells) if isinstance(cells, Sequence) else 1
     if got != count or not isinstance(cells, Sequence):
         raise ValueError(
-            f"{caller}: there must be as many cells as the module has, {count}, got "
-            f"{got}."
+            f"{caller}: there must be {count} cells, as in the module, got {got}."
         )
     return cells
 
@@ -73,14 +72,12 @@ def params_of_cell(caller: str, own: RNNCell, cell: Any) -> Any:
     """
     if not isinstance(cell, BoundCell):
         raise TypeError(
-            f"{caller}: a cell must come with its parameters, `cell.bind(params)`, got "
-            f"{describe(cell)}."
+            f"{caller}: a cell must be bound, cell.bind(params), got {describe(cell)}."
         )
     if not _are_equal(unwrapped(cell.cell), unwrapped(own)):
         raise ValueError(
             f"{caller}: a cell must be the module's, {unwrapped(own)!r}, got "
-            f"{unwrapped(cell.cell)!r}. Make the module with `cell.cell`, or with "
-            "wrappers around it."
+            f"{unwrapped(cell.cell)!r}. Make the module with `cell.cell`."
         )
     return cell.params
 

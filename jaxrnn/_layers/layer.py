@@ -159,8 +159,7 @@ class Layer(abc.ABC):
         if self.draws_random_numbers(params, step, dtype):
             raise ValueError(
                 f"{caller}: a cell that draws random numbers, {self.cells[0]!r}, gets "
-                "no keys from Flax's RNN. Use the RNN of jaxrnn, or a cell that draws "
-                "none."
+                "no keys from Flax's RNN. Use jaxrnn's, or a cell that draws none."
             )
 
 

@@ -81,16 +81,14 @@ def _check_dtype(caller: str, name: str, value: Any) -> None:
 def _check_stream(caller: str, name: str, value: Any) -> None:
     if not isinstance(value, str):
         raise TypeError(
-            f"{caller}: `{name}` must be the name of a stream, got {describe(value)}. "
-            "The default is 'dropout'."
+            f"{caller}: `{name}` must name a stream, got {describe(value)}."
         )
 
 
 def _check_axis_names(caller: str, name: str, value: Any) -> None:
     if not isinstance(value, Mapping):
         raise TypeError(
-            f"{caller}: `{name}` must be a dict such as {{'bias': ('hidden',)}}, got "
-            f"{describe(value)}."
+            f"{caller}: `{name}` must be a dict of tuples, got {describe(value)}."
         )
 
 

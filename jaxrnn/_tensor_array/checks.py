@@ -75,8 +75,7 @@ def as_value(caller: str, value: Any, dtype: DType) -> Array:
     array = cast(as_array(caller, "value", value), dtype)
     if array.dtype != dtype:
         raise TypeError(
-            f"{caller}: `value` must have dtype {dtype}, got {describe(array)}. Cast "
-            "it."
+            f"{caller}: `value` must be cast to dtype {dtype}, got {describe(array)}."
         )
     return array
 
@@ -127,8 +126,7 @@ def as_size(size: Any) -> Any:
     known = concrete_or_none(as_integers("TensorArray", "size", size, rank=0))
     if known is None:
         raise TypeError(
-            f"TensorArray: `size` must be an int, got {describe(size)}. Under jit the "
-            "capacity is static."
+            f"TensorArray: `size` must be an int, got {describe(size)}: it is static."
         )
     if not 0 <= known < np.iinfo(np.int32).max:
         raise ValueError(

@@ -106,8 +106,7 @@ class TensorArray(RowlessArray):
         for argument, value in (("handle", handle), ("flow", flow)):
             if value is not None:
                 raise ValueError(
-                    f"TensorArray: `{argument}` must be None, got {describe(value)}. "
-                    "Pass the array itself."
+                    f"TensorArray: `{argument}` must be None, got {describe(value)}."
                 )
         self._config = _Config(
             as_dtype("TensorArray", dtype),

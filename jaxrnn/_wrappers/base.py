@@ -40,8 +40,7 @@ def vector_size(caller: str, size: Size, name: str = "cell") -> int:
     shapes = size_shapes(size)
     if not jax.tree_util.all_leaves([size]) or len(shapes[0]) != 1:
         raise ValueError(
-            f"{caller}: `{name}` must have an output of one vector, got the "
-            f"output_size {size}."
+            f"{caller}: `{name}` must output one vector, got output_size {size}."
         )
     return shapes[0][0]
 

@@ -89,8 +89,7 @@ class DropoutWrapper(WrapperCell):
             check_functions("DropoutWrapper", dropout_state_filter_visitor=visitor)
         if self.variational_recurrent and self.dtype is None:
             raise ValueError(
-                "DropoutWrapper: `dtype` must be given for variational dropout, got "
-                "None. Pass that of the inputs."
+                "DropoutWrapper: variational dropout needs `dtype`, that of the inputs."
             )
         if self.variational_recurrent:
             check_floating("DropoutWrapper", "dtype", self.dtype)
@@ -208,8 +207,7 @@ def _dropout(
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         raise TypeError(
             f"DropoutWrapper: `{name}` must be floating to be dropped, got "
-            f"{describe(x)}. Keep it by `dropout_state_filter_visitor`, or leave its "
-            "keep_prob at 1."
+            f"{describe(x)}. Keep it by `dropout_state_filter_visitor` or keep_prob=1."
         )
     if keep_prob == 0:
         return jnp.zeros_like(x)

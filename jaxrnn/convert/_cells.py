@@ -125,8 +125,7 @@ def layers_of_cell(
     for own, layer in layers:
         for clip, value in layer.clips.items():
             raise ValueError(
-                f"`{own}` must have no `{clip}`, which no other library has, got "
-                f"{value}."
+                f"`{own}` must have no `{clip}`, which only jaxrnn has, got {value}."
             )
         library.check(own, layer)
     return layers
@@ -185,8 +184,7 @@ def paired(cells_fw: Any, cells_bw: Any) -> list[tuple[Any, Any]]:
     fw, bw = map(len, both)
     if fw != bw:
         raise ValueError(
-            f"`cells_fw` and `cells_bw` must have the same depth, got {fw} and {bw} "
-            "cells."
+            f"`cells_fw` and `cells_bw` must have the same depth, got {fw} and {bw}."
         )
     return list(zip(*both, strict=True))
 
@@ -228,8 +226,7 @@ def stacked_cells(name: str, stack: BoundCell) -> list[tuple[str, BoundCell]]:
     unknown = [str(key) for key in stack.params if key not in owners]
     if unknown:
         raise ValueError(
-            f"`{name}.params` must be of {listed(sorted(set(owners)))}, got "
-            f"{unknown[0]}."
+            f"`{name}.params` must be {listed(sorted(set(owners)))}, got {unknown[0]}."
         )
     return [
         (f"{name}.cells[{i}]", each.bind(stack.params.get(owner, {})))

@@ -128,8 +128,7 @@ class Library:
         (wanted,) = cells.values()
         raise ValueError(
             f"`{name}` must be a {wanted}, as the GRU of {self.name} resets {when} the "
-            f"product, got a {got}. Weights of one do not fit the other: train a "
-            f"{wanted}."
+            f"product, got a {got}. Its weights do not fit: train a {wanted}."
         )
 
     def arrays(self, layer: LayerWeights) -> tuple[np.ndarray, ...]:

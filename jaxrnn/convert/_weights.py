@@ -96,10 +96,7 @@ def _check_shape(name: str, array: np.ndarray, shape: tuple[int | None, ...]) ->
         sizes = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"`{name}` must have shape [{sizes}], got {describe(array)}.")
     if not array.size:
-        raise ValueError(
-            f"`{name}` must not be empty, got {describe(array)}. A layer has inputs "
-            "and units."
-        )
+        raise ValueError(f"`{name}` must not be empty, got {describe(array)}.")
 
 
 def pick(

@@ -114,7 +114,7 @@ def _as_names(name: Any) -> list[str]:
     names = [name] if isinstance(name, str) else name
     if not isinstance(names, Sequence) or not names:
         raise TypeError(
-            f"`name` must be a module's name or a list of at least one, got "
+            "`name` must be a module's name or a list of at least one, got "
             f"{describe(name)}."
         )
     for each in names:

@@ -204,8 +204,7 @@ def _as_node(name: str, node: Any) -> dict[str, Any]:
         is_default = not np.size(value) or (key == "input_forget" and not value)
         if value is not None and not is_default:
             raise ValueError(
-                f"`{name}['{key}']` must be left out, got {value!r}. No cell can do "
-                "that."
+                f"`{name}['{key}']` must be left out, got {value!r}: no cell has it."
             )
     return node
 
@@ -234,14 +233,12 @@ def _kind(name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
     wanted = node.get("op_type", kind)
     if wanted != kind:
         raise ValueError(
-            f"`{name}['R']` must be of the operator {wanted}, got that of {kind}, "
-            f"{describe(r)}."
+            f"`{name}['R']` must be of {wanted}, got that of {kind}, {describe(r)}."
         )
     for key, owner in (("P", LSTM), ("linear_before_reset", GRU)):
         if node.get(key) is not None and kind != owner:
             raise ValueError(
-                f"`{name}['{key}']` belongs to the operator {owner}, and this node's "
-                f"is {kind}."
+                f"`{name}['{key}']` belongs to the operator {owner}, got {kind}."
             )
     size = node.get("hidden_size", units)
     if size != units:

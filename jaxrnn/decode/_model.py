@@ -110,8 +110,7 @@ class Model:
         if self.end_id >= logits.shape[1]:
             raise ValueError(
                 f"{self.caller}: `end_id` must be one of the {logits.shape[1]} ids "
-                f"that `project` has logits for, got {self.end_id}. It is what "
-                "ends a row."
+                f"that `project` has logits for, got {self.end_id}. It ends a row."
             )
         return jax.nn.log_softmax(jnp.asarray(logits, dtype), axis=-1)
 

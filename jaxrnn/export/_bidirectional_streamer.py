@@ -247,7 +247,6 @@ def _checked_steps(chunk: PyTree, batch: int, steps: int, exactly: bool) -> int:
         found.add(count)
     if len(found) != 1:
         raise ValueError(
-            f"{_CALLER}: `{name}` must hold arrays of one number of steps, got "
-            f"{sorted(found)}."
+            f"{_CALLER}: `{name}` must have one number of steps, got {sorted(found)}."
         )
     return found.pop()

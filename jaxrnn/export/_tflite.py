@@ -118,8 +118,7 @@ def tflite_deviation(
     names, leaves = _in_order(run.get_input_details()), jax.tree.leaves(arguments)
     if len(names) != len(leaves):
         raise ValueError(
-            f"{caller}: `arguments` must hold {len(names)} arrays, as the file has "
-            f"inputs, got {len(leaves)}."
+            f"{caller}: `arguments` must hold {len(names)} arrays, got {len(leaves)}."
         )
     results = run(**dict(zip(names, map(np.asarray, leaves), strict=True)))
     got = [results[name] for name in _in_order(results)]

@@ -128,8 +128,7 @@ def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
             raise ValueError(
                 f"RawRNN: `loop_fn` must draw no random numbers from streams, "
                 f"{describe(module)} does: those of all steps would be the same. Keep "
-                "a key in the loop state, and pass a part of it: "
-                "`nn.Dropout(rate)(x, rng=key)`."
+                "a key in the loop state: `nn.Dropout(rate)(x, rng=key)`."
             )
         return result
 

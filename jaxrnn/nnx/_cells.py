@@ -151,9 +151,8 @@ def as_cell(
     graph, params, streams, others = nnx.split(module, nnx.Param, nnx.RngState, ...)
     if jax.tree.leaves(others):
         raise ValueError(
-            "as_cell: `module` must have parameters alone, got "
-            f"{sorted(nnx.to_pure_dict(others))} too. What changes from step to step "
-            "belongs in the state."
+            "as_cell: `module` must have parameters alone; what changes belongs in the "
+            f"state. Got {sorted(nnx.to_pure_dict(others))}."
         )
 
     def step(shape: tuple[int, ...]) -> tuple[PyTree, PyTree]:
@@ -204,8 +203,7 @@ class NnxCell(BoundOnlyCell):
         ):
             raise ValueError(
                 "as_cell: the module draws random numbers and there is no key. Bind "
-                "one, `cell.cell.bind(cell.params, key)`, or call `module.eval()` "
-                "before `as_cell`."
+                "one, `cell.cell.bind(cell.params, key)`, or call `module.eval()`."
             )
         return output, state
 

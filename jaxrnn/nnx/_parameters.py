@@ -64,8 +64,7 @@ def make_params(
     """
     if not isinstance(rngs, nnx.Rngs):
         raise TypeError(
-            f"{caller}: `rngs` must be nnx.Rngs, got {describe(rngs)}. `nnx.Rngs(0)` "
-            "makes some."
+            f"{caller}: `rngs` must be as nnx.Rngs(0), got {describe(rngs)}."
         )
     step = as_step(caller, in_features, dtype)
     params = layer.init(rngs.params(), step, dtype)
@@ -84,8 +83,7 @@ def check_same_shapes(caller: str, own: Params, params: Params) -> None:
         if old is None or new is None or old.shape != jnp.shape(new):
             raise ValueError(
                 f"{caller}: `{name}` must be as the module's, {describe(old)}, got "
-                f"{describe(new)}. Its `in_features` is the size of the inputs that "
-                "the cell was made for."
+                f"{describe(new)}. `in_features` is the size of the cell's inputs."
             )
 
 
@@ -110,8 +108,7 @@ def draw_key(caller: str, rngs: Any, stream: str) -> Key:
     if isinstance(rngs, jax.Array):
         return rngs
     raise TypeError(
-        f"{caller}: `rngs` must be nnx.Rngs, a stream of them or a random key, got "
-        f"{describe(rngs)}."
+        f"{caller}: `rngs` must be nnx.Rngs, a stream or a key, got {describe(rngs)}."
     )
 
 

@@ -578,7 +578,7 @@ REFUSALS = {
     ),
     "at_ends_rank": (
         ValueError,
-        r"at_ends: `tree` must be .* got float..\[\]. Pass outputs for",
+        r"at_ends: `tree` must be .* got float..\[\]. Pass its outputs",
         lambda: PACKED.at_ends(np.ones(())),
     ),
     "fill_traced": (

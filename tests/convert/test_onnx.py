@@ -271,7 +271,7 @@ REFUSALS = {
     ),
     "peepholes_of_gru": (
         ValueError,
-        r"`nodes\[0\]\['P'\]` belongs to the operator LSTM, and this node's is GRU",
+        r"`nodes\[0\]\['P'\]` belongs to the operator LSTM, got GRU",
         loading(GRU, P=np.ones((1, 12))),
     ),
     "reset_of_lstm": (
@@ -281,7 +281,7 @@ REFUSALS = {
     ),
     "operator": (
         ValueError,
-        r"`nodes\[0\]\['R'\]` must be of the operator GRU, got that of LSTM",
+        r"`nodes\[0\]\['R'\]` must be of GRU, got that of LSTM",
         loading(LSTM, op_type="GRU"),
     ),
     "another_operator": (
@@ -419,7 +419,7 @@ REFUSALS = {
     ),
     "counts": (
         ValueError,
-        r"`cells_fw` and `cells_bw` must have the same depth, got 1 and 2 cells",
+        r"`cells_fw` and `cells_bw` must have the same depth, got 1 and 2",
         lambda: convert.save_bidirectional(ONE, ONE * 2),
     ),
 }

@@ -432,7 +432,7 @@ REFUSALS = {
     ),
     "counts": (
         ValueError,
-        r"`cells_fw` and `cells_bw` must have the same depth, got 1 and 2 cells",
+        r"`cells_fw` and `cells_bw` must have the same depth, got 1 and 2",
         lambda: convert.save_bidirectional(ONE, ONE * 2),
     ),
     "deep": (

@@ -571,7 +571,7 @@ REFUSALS = [
     ("greedy", {"project": bad(np.zeros((2, 4, 1)))}, ValueError, "decode.greedy: `project(output)` must be floating [batch, vocab] with 2 rows, got float64[2, 4, 1]. Return one logit"),
     ("greedy", {"project": bad(np.zeros((3, 4)))}, ValueError, "decode.greedy: `project(output)` must be floating [batch, vocab] with 2 rows, got float64[3, 4]."),
     ("greedy", {"project": bad(np.zeros((2, 4), int))}, TypeError, "decode.greedy: `project(output)` must be floating [batch, vocab], got int64[2, 4]. Return the logits."),
-    ("greedy", {"end_id": 4}, ValueError, "decode.greedy: `end_id` must be one of the 4 ids that `project` has logits for, got 4. It is what ends a row."),
+    ("greedy", {"end_id": 4}, ValueError, "decode.greedy: `end_id` must be one of the 4 ids that `project` has logits for, got 4. It ends a row."),
     ("greedy", {"end_id": -1}, ValueError, "decode.greedy: `end_id` must be at least 0, got -1. It is an id of the vocabulary."),
     ("greedy", {"end_id": 1.0}, TypeError, "decode.greedy: `end_id` must be an integer, got 1.0. It is an id of the vocabulary. It is static:"),
     ("greedy", {"max_time": None}, TypeError, "decode.greedy: `max_time` must be an integer, got None. It bounds the ids of a row. It is static:"),

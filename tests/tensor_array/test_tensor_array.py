@@ -270,7 +270,7 @@ REFUSALS = [
     (lambda: jax.jit(lambda i: array(0, dynamic_size=True).write(i, 1.0))(0), ValueError, "`size` must be the capacity"),
     (lambda: jax.jit(lambda i: array(2, infer_shape=False).write(i, 1.0))(0), TypeError, "indices must be known"),
     (lambda: jax.jit(lambda n: array(1).split(rows(2), n))(jnp.array([2])), TypeError, "they are shapes"),
-    (lambda: jax.jit(lambda n: TensorArray(F32, n))(2), TypeError, "capacity is static"),
+    (lambda: jax.jit(lambda n: TensorArray(F32, n))(2), TypeError, "it is static"),
 ]  # fmt: skip
 
 
