@@ -96,28 +96,23 @@ class LayerInputs:
 
     @classmethod
     def make(
-        cls,
-        caller: str,
-        layer: Layer,
-        inputs: PyTree,
-        sequence_length: Lengths | None,
-        time_major: bool,
-        dtype: DType | None,
+        cls, module: Any, layer: Layer, inputs: PyTree, lengths: Lengths | None
     ) -> "LayerInputs":
         """The layer's inputs from `[*batch, time, ...]` and lengths `[*batch]`.
 
-        With a `dtype`, integers that a cell reads as vectors are cast, as Flax does.
+        The module has `time_major` and `dtype`. With a `dtype`, integers that a cell
+        reads as vectors are cast, as Flax does.
 
         Raises:
             ValueError: If they do not agree.
             TypeError: If a leaf is not an array.
         """
+        caller, start = type(module).__name__, 1 if module.time_major else 0
         inputs = map_named("inputs", lambda n, x: as_array(caller, n, x), inputs)
-        inputs = cast_integers(layer.cells[0], dtype, inputs)
-        lengths, start = sequence_length, 1 if time_major else 0
+        inputs = cast_integers(layer.cells[0], module.dtype, inputs)
         if lengths is not None:
             lengths = lengths_array(caller, lengths)
-        axes = _batch_axes(caller, layer, inputs, lengths, time_major)
+        axes = _batch_axes(caller, layer, inputs, lengths, module.time_major)
         axes.check(caller, "inputs", inputs, start)
         inputs = axes.merge(inputs, start)
         if lengths is not None:

@@ -127,12 +127,7 @@ def _make(model: Model, key: Any, temperature: Any, top_k: Any, top_p: Any) -> R
 
 
 def draw(
-    key: Key,
-    temperature: Any,
-    top_k: int | None,
-    top_p: Any,
-    log_probs: Array,
-    t: Array,
+    key: Key, temperature: Any, top_k: Any, top_p: Any, log_probs: Array, t: Array
 ) -> Array:
     """An id for each row at position t, int32 `[batch]`.
 

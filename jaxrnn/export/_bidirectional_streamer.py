@@ -155,14 +155,9 @@ class BidirectionalStreamer:
         window = self._waiting[: self._ahead + 1]
         absent = self._ahead + 1 - len(window)
         window += [jax.tree.map(np.zeros_like, window[0])] * absent
-        outputs, self._states = _run_window(
-            *self._cells,
-            self._states,
-            window,
-            np.int32(self._steps),
-            lookahead=self._lookahead,
-            dtype=self._dtype,
-        )
+        static = {"lookahead": self._lookahead, "dtype": self._dtype}
+        arrays = *self._cells, self._states, window, np.int32(self._steps)
+        outputs, self._states = _run_window(*arrays, **static)
         self._waiting.pop(0)
         self._steps -= min(self._steps, self._chunk)
         return outputs
@@ -198,21 +193,19 @@ def _run_window(
     lengths = jnp.full(batch, jnp.minimum(steps, size), jnp.int32)
     new_states = []
     for layer in zip(cells_fw, cells_bw, states, strict=True):
-        xs, state = _run_layer(*layer, xs, lengths, chunk, dtype)
+        xs, state = _run_layer(layer, xs, lengths, chunk, dtype)
         new_states.append(state)
     return jax.tree.map(lambda y: y[:, :chunk], xs), tuple(new_states)
 
 
 def _run_layer(
-    cell_fw: RNNCellLike,
-    cell_bw: RNNCellLike,
-    state: PyTree,
-    xs: PyTree,
-    lengths: Array,
-    chunk: int,
-    dtype: DType,
+    layer: tuple[Any, ...], xs: PyTree, lengths: Array, chunk: int, dtype: DType
 ) -> tuple[PyTree, PyTree]:
-    """The outputs of the window, and the forward state after its first chunk."""
+    """The outputs of the window, and the forward state after its first chunk.
+
+    A layer is the forward cell, the backward cell and the forward state.
+    """
+    cell_fw, cell_bw, state = layer
     head = jax.tree.map(lambda x: x[:, :chunk], xs)
     tail = jax.tree.map(lambda x: x[:, chunk:], xs)
     now = jnp.minimum(lengths, chunk)

@@ -188,7 +188,7 @@ def add_layer(
     output = graph.tensor(
         f"{name}/outputs", (*steps, sum(one.outputs for one in layer))
     )
-    graph.operator(operator, operands, output, options, fields)
+    graph.operator(operator, operands, output, options, **fields)
     return output
 
 
@@ -196,8 +196,8 @@ def add_dense(graph: Graph, kernel: np.ndarray, bias: np.ndarray, inputs: int) -
     """Adds `inputs @ kernel + bias`; its output."""
     operands = inputs, *graph.constants("dense", [kernel.T, bias])
     output = graph.tensor("dense/outputs", (*graph.shape(inputs)[:2], len(bias)))
-    options = "FullyConnectedOptions", {"keepNumDims": True}
-    graph.operator("FULLY_CONNECTED", operands, output, *options)
+    options = "FullyConnectedOptions"
+    graph.operator("FULLY_CONNECTED", operands, output, options, keepNumDims=True)
     return output
 
 
@@ -206,7 +206,7 @@ def add_swap(graph: Graph, inputs: int) -> int:
     batch, time, size = graph.shape(inputs)
     operands = inputs, graph.constant("swap", np.array([1, 0, 2], np.int32))
     output = graph.tensor("swapped", (time, batch, size))
-    graph.operator("TRANSPOSE", operands, output, "TransposeOptions", {})
+    graph.operator("TRANSPOSE", operands, output, "TransposeOptions")
     return output
 
 

@@ -130,9 +130,7 @@ class Recurrent(HoldsCells, kw_only=True):
         layer, caller = self._layer(), type(self).__name__
         check_unknown(caller, "a call", unknown)
         check_options(caller, deterministic=deterministic, return_carry=return_carry)
-        sequences = LayerInputs.make(
-            caller, layer, inputs, sequence_length, self.time_major, self.dtype
-        )
+        sequences = LayerInputs.make(self, layer, inputs, sequence_length)
         params = self._params(layer, sequences.step(self.param_dtype))
         dtype = sequences.compute_dtype(self.dtype, params)
         if deterministic is None:

@@ -14,11 +14,7 @@ from .._base.math import is_float
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Size
 from .._cells.base import BoundOnlyCell, RNNCell
 from .._cells.bound import BoundCell
-from .._layers.cells import (
-    as_names,
-    check_is_flax_cell,
-    sizes_of_cell,
-)
+from .._layers.cells import as_names, check_is_flax_cell, sizes_of_cell
 from .._layers.directions import make_one_direction
 from .._layers.inputs import step_of_cell, zero_carry
 from .._layers.options import check_options

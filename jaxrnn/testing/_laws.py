@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -64,7 +65,7 @@ def runs_as_a_loop(setup: Setup) -> None:
     want = oracle.differentiated(setup, oracle.unrolled, setup.lengths)
     close(setup.differentiated, want, setup.dtype)
     want = oracle.differentiated(setup, oracle.unrolled, None)
-    close(oracle.differentiated(setup, oracle.dynamic, None), want, setup.dtype)
+    close(oracle.differentiated(setup, Setup.run, None), want, setup.dtype)
 
 
 def runs_a_subclass(setup: Setup) -> None:
@@ -100,10 +101,7 @@ def runs_backwards_as_a_loop(setup: Setup) -> None:
 
 def runs_in_little_memory(setup: Setup) -> None:
     """Recomputation changes neither outputs nor the state nor gradients."""
-
-    def run(setup: Setup, *args: Any) -> tuple[PyTree, PyTree]:
-        return setup.run(*args, swap_memory=Recompute(2))
-
+    run = functools.partial(Setup.run, swap_memory=Recompute(2))
     got = oracle.differentiated(setup, run, setup.lengths)
     close(got, setup.differentiated, setup.dtype)
 
@@ -202,7 +200,7 @@ def differentiates_twice(setup: Setup) -> None:
 
         return jax.jit(lambda params: jax.jvp(loss, (params,), (tangent,))[1])
 
-    slope = directional(oracle.dynamic, setup.xs)(setup.params)
+    slope = directional(Setup.run, setup.xs)(setup.params)
     _, gradients = setup.differentiated  # Those of the parameters come first.
     pairs = zip(gradients, jax.tree.leaves(tangent), strict=False)
     terms = (jnp.sum(g * t) for g, t in pairs)
@@ -210,7 +208,7 @@ def differentiates_twice(setup: Setup) -> None:
     start = jax.tree.map(lambda x: x[:, :2], setup.xs)
     got, want = (
         jax.jit(jax.grad(directional(run, start)))(setup.params)
-        for run in (oracle.dynamic, oracle.unrolled)
+        for run in (Setup.run, oracle.unrolled)
     )
     close(got, want, setup.dtype)
 
