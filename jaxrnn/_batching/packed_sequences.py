@@ -136,15 +136,13 @@ class PackedSequences:
         self, caller: str, name: str, tree: PyTree, row: Array, step: Array
     ) -> PyTree:
         index = (step, row) if self.time_major else (row, step)
-        axes = (
-            "[row_length, rows, ...]" if self.time_major else "[rows, row_length, ...]"
-        )
+        axes = "row_length, rows" if self.time_major else "rows, row_length"
 
         def read(name: str, leaf: Any) -> Array:
             leaf = as_array(caller, name, leaf)
             if leaf.shape[:2] != self.starts.shape:
                 raise ValueError(
-                    f"{caller}: `{name}` must be {axes}, as `starts`, which is "
+                    f"{caller}: `{name}` must be [{axes}, ...], as `starts`, which is "
                     f"{describe(self.starts)}; got {describe(leaf)}. Pass its outputs."
                 )
             return read_at(leaf, *index)  # In bounds by construction.
@@ -195,9 +193,7 @@ def check_not_packed(caller: str, inputs: Any) -> None:
         )
 
 
-def check_first_axis(
-    caller: str, name: str, leaf: Array, what: str, count: int
-) -> None:
+def check_first_axis(caller: str, name: str, leaf: Any, what: str, count: int) -> None:
     """Raises ValueError unless the leaf is `[count, ...]`."""
     if leaf.shape[:1] != (count,):
         raise ValueError(

@@ -16,6 +16,8 @@ from .records import from_list, from_padded
 
 _CALLER = "pack_sequences"
 
+Placed = tuple[int, int]  # The number of a sequence, and that of its row.
+
 
 def pack_sequences(
     inputs: PyTree,
@@ -79,9 +81,7 @@ def pack_sequences(
         records = from_padded(_CALLER, inputs, sequence_length, time_major)
     lengths = records.lengths
     longest = int(lengths.max(initial=1))
-    fix = (
-        f"Cut sequence {lengths.argmax()}, or make rows longer." if len(lengths) else ""
-    )
+    fix = f"Cut the sequences of {longest} steps, or make rows longer."
     row_length = _fitting("row_length", row_length, longest, fix)
     placed, needed = _best_fit(lengths, row_length)
     fix = f"Pack fewer sequences, or make rows longer than {row_length} steps."
@@ -90,18 +90,15 @@ def pack_sequences(
     pack = OpenPack(shape, records.like)
     for i, row in placed:
         pack.put(i, records.leaves[i], row)
-    return pack.packed(
-        records.structure, row_length if records.time is None else records.time
-    )
+    time = row_length if records.time is None else records.time
+    return pack.packed(records.structure, time)
 
 
 def _fitting(name: str, given: int | None, least: int, fix: str) -> int:
     return least if given is None else as_count(_CALLER, name, given, least, fix)
 
 
-def _best_fit(
-    lengths: np.ndarray, row_length: int
-) -> tuple[list[tuple[int, int]], int]:
+def _best_fit(lengths: np.ndarray, row_length: int) -> tuple[list[Placed], int]:
     """`(sequence, row)` in the order of packing, and the number of rows.
 
     It needs at most about 11/9 of the minimum number of rows. Rows with equally many
@@ -110,14 +107,13 @@ def _best_fit(
 
     Source: Johnson 1973, "Near-optimal bin packing algorithms".
     """
-    placed: list[tuple[int, int]] = []
+    placed: list[Placed] = []
     count = 0
     rows_by_free: dict[int, list[int]] = {}
     frees: list[int] = []  # The keys of groups that are not empty, ascending.
     longest_first = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
-    for i, length in zip(
-        longest_first.tolist(), lengths[longest_first].tolist(), strict=True
-    ):
+    for i in longest_first.tolist():
+        length = int(lengths[i])
         at = bisect.bisect_left(frees, length)
         if at == len(frees):
             row, free = count, row_length

@@ -35,9 +35,8 @@ class RecordReader:
             ValueError: If there are no arrays, if they disagree in length, or if the
                 sequence differs from the first in more than length.
         """
-        axes = (
-            "[length, ...]. Each entry is a sequence; if it is a list, use np.asarray."
-        )
+        fix = "Each entry is a sequence; if it is a list, use np.asarray."
+        axes = f"[length, ...]. {fix}"
 
         def read(rank: int) -> PyTree:
             as_leaf = lambda name, x: as_host_array(self._where, name, x, rank, axes)

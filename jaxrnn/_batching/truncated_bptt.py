@@ -95,9 +95,8 @@ class TruncatedBPTT:
             value, new_state, aux = self._call(params, state, window)
             return value, (aux, new_state if self.reach == 1 else next_start)
 
-        (value, (aux, state)), gradient = jax.value_and_grad(newest, has_aux=True)(
-            params
-        )
+        differentiate = jax.value_and_grad(newest, has_aux=True)
+        (value, (aux, state)), gradient = differentiate(params)
         carry = self._push(carry, jax.lax.stop_gradient(state), window)
         return ((value, aux) if self.has_aux else value), gradient, carry
 
@@ -261,9 +260,8 @@ def _state_of(result: Any, has_aux: bool) -> PyTree:
         fix = "" if has_aux else " More values need `has_aux=True`."
         raise TypeError(f"{_CALLER}: `loss` must return {form}, got {got}.{fix}")
     value = result[0]
-    if getattr(value, "shape", None) != () or not jnp.issubdtype(
-        value.dtype, jnp.floating
-    ):
+    is_scalar = getattr(value, "shape", None) == ()
+    if not is_scalar or not jnp.issubdtype(value.dtype, jnp.floating):
         raise TypeError(
             f"{_CALLER}: `loss` must return {form} with a real scalar `value`, got "
             f"{describe(value)}."

@@ -248,9 +248,8 @@ def windows(
         in_window = lambda lengths: (lengths - start).clip(0, size).astype(np.int32)
         return Window(steps, jax.tree.map(in_window, lengths), np.int32(start))
 
-    make = functools.partial(
-        windows, inputs, size, sequence_length, time_major=time_major
-    )
+    arguments = inputs, size, sequence_length
+    make = functools.partial(windows, *arguments, time_major=time_major)
     return LazyWindows(window, range(0, time, size), make)
 
 

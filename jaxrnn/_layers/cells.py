@@ -134,9 +134,8 @@ def check_is_flax_cell(module: Any, base: type, example: str) -> None:
 def as_names(caller: str, name: str, names: Any) -> tuple[str, ...]:
     """One string or several as a tuple; TypeError for anything else."""
     several = (names,) if isinstance(names, str) else names
-    if not isinstance(several, Sequence) or not all(
-        isinstance(n, str) for n in several
-    ):
+    is_string = lambda each: isinstance(each, str)
+    if not isinstance(several, Sequence) or not all(map(is_string, several)):
         raise TypeError(
             f"{caller}: `{name}` must be the names of streams, got {describe(names)}."
         )

@@ -61,19 +61,19 @@ class BatchAxes:
 
         Leaves with fewer axes are unchanged.
         """
-        if len(self.shape) == 1:
-            return tree
-        end = start + len(self.shape)
-        merge = lambda x: x.reshape(*x.shape[:start], self.rows, *x.shape[end:])
-        return jax.tree.map(lambda x: merge(x) if x.ndim >= end else x, tree)
+        return self._reshaped(tree, start, len(self.shape), (self.rows,))
 
     def split(self, tree: PyTree, start: int = 0) -> PyTree:
         """The inverse of `merge`."""
+        return self._reshaped(tree, start, 1, self.shape)
+
+    def _reshaped(self, tree: PyTree, start: int, count: int, sizes: tuple) -> PyTree:
+        """With axes of these sizes in place of `count` axes."""
         if len(self.shape) == 1:
             return tree
-        end = start + 1
-        split = lambda x: x.reshape(*x.shape[:start], *self.shape, *x.shape[end:])
-        return jax.tree.map(lambda x: split(x) if x.ndim >= end else x, tree)
+        end = start + count
+        reshape = lambda x: x.reshape(*x.shape[:start], *sizes, *x.shape[end:])
+        return jax.tree.map(lambda x: reshape(x) if x.ndim >= end else x, tree)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -37,6 +37,11 @@ _HINTS = {
     "variable_carry": _SHARED,
     "state_axes": _SHARED,
 }
+_FLAGS = ("reverse", "keep_order", "time_major", "return_carry", "deterministic")
+_KINDS = {
+    "rng_collection": (str, "name a stream"),
+    "axis_names": (Mapping, "be a dict of tuples"),
+}
 _NONE_IS_DEFAULT = ("deterministic", "return_carry", "dtype", "axis_names")
 
 
@@ -53,10 +58,8 @@ def check_unknown(
     """
     for name in given:
         if name not in known:
-            text = (
-                f"{caller}: `{name}` is no argument of {taker}. {_HINTS.get(name, '')}"
-            )
-            raise TypeError(text.rstrip())
+            text = f"{caller}: `{name}` is no argument of {taker}."
+            raise TypeError(f"{text} {_HINTS.get(name, '')}".rstrip())
 
 
 def check_options(caller: str, **options: Any) -> None:
@@ -66,43 +69,15 @@ def check_options(caller: str, **options: Any) -> None:
         ValueError: If a dtype is not floating.
     """
     for name, value in options.items():
-        if name in _CHECKS and not (value is None and name in _NONE_IS_DEFAULT):
-            _CHECKS[name](caller, name, value)
-
-
-def _check_flag(caller: str, name: str, value: Any) -> None:
-    as_bool(caller, name, value, "It is static: under jit, close over it.")
-
-
-def _check_dtype(caller: str, name: str, value: Any) -> None:
-    check_floating(caller, name, as_dtype(caller, value, name))
-
-
-def _check_stream(caller: str, name: str, value: Any) -> None:
-    if not isinstance(value, str):
-        raise TypeError(
-            f"{caller}: `{name}` must name a stream, got {describe(value)}."
-        )
-
-
-def _check_axis_names(caller: str, name: str, value: Any) -> None:
-    if not isinstance(value, Mapping):
-        raise TypeError(
-            f"{caller}: `{name}` must be a dict of tuples, got {describe(value)}."
-        )
-
-
-_CHECKS = {
-    "reverse": _check_flag,
-    "keep_order": _check_flag,
-    "time_major": _check_flag,
-    "return_carry": _check_flag,
-    "deterministic": _check_flag,
-    "dtype": _check_dtype,
-    "param_dtype": _check_dtype,
-    "rng_collection": _check_stream,
-    "axis_names": _check_axis_names,
-}
+        if value is None and name in _NONE_IS_DEFAULT:
+            continue
+        if name in _FLAGS:
+            as_bool(caller, name, value, "It is static: under jit, close over it.")
+        elif name in ("dtype", "param_dtype"):
+            check_floating(caller, name, as_dtype(caller, value, name))
+        elif name in _KINDS and not isinstance(value, _KINDS[name][0]):
+            wanted = f"`{name}` must {_KINDS[name][1]}"
+            raise TypeError(f"{caller}: {wanted}, got {describe(value)}.")
 
 
 def name_axes(

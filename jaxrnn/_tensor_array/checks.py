@@ -39,9 +39,8 @@ def check_first_write(caller: str, indices: Any, written: Any) -> None:
     """
     known = concrete_or_none(written)
     if known is None:
-        checkify.debug_check(
-            ~jnp.any(written), f"{caller}: an index was written before"
-        )
+        text = f"{caller}: an index was written before"
+        checkify.debug_check(~jnp.any(written), text)
     elif known.any():
         index = np.asarray(indices)[known].flat[0]
         raise ValueError(
@@ -50,9 +49,7 @@ def check_first_write(caller: str, indices: Any, written: Any) -> None:
         )
 
 
-def check_element(
-    caller: str, shape: tuple[int, ...], want: TensorShape | None
-) -> None:
+def check_element(caller: str, shape: tuple, want: TensorShape | None) -> None:
     """Raises ValueError unless `shape` is `want`, whose None stand for any size."""
     if want is None:
         return

@@ -113,9 +113,8 @@ class Rows:
 
     def with_capacity(self, capacity: int) -> "Rows":
         """With at least `capacity` rows; it doubles, so that it changes rarely."""
-        if capacity <= self.capacity:
-            return self
-        return self.padded(max(capacity, 2 * self.capacity))
+        enough = capacity <= self.capacity
+        return self if enough else self.padded(max(capacity, 2 * self.capacity))
 
     def padded(self, capacity: int) -> "Rows":
         """With `capacity` rows, or more if it has them."""

@@ -264,9 +264,8 @@ class TensorArray(RowlessArray):
         """
         caller = "TensorArray.split"
         value = checks.as_value(caller, value, self.dtype)
-        counts = concrete_or_none(
-            checks.as_integers(caller, "lengths", lengths, rank=1)
-        )
+        lengths = checks.as_integers(caller, "lengths", lengths, rank=1)
+        counts = concrete_or_none(lengths)
         if counts is None:
             raise TypeError(
                 f"{caller}: `lengths` must be known, got traced ones: they are shapes."

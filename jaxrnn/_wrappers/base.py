@@ -110,9 +110,7 @@ class OwnParams(RNNCell):
             cell = cell.cell
         return scope_name(cell)
 
-    def _init(
-        self, key: Key, depth: int, inputs: Shaped | PyTree, dtype: DType
-    ) -> Params:
+    def _init(self, key: Key, depth: int, inputs: PyTree, dtype: DType) -> Params:
         """Fresh parameters, for a wrapped cell that is given `inputs`."""
         check_key(type(self).__name__, key)
         inner = self.cell.init(fold(key, 1), inputs, dtype)

@@ -153,9 +153,8 @@ class DropoutWrapper(WrapperCell):
         self._check_input_size(steps.read(run.inputs, jnp.int32(0)))
 
         def drop(salt: str, tree: PyTree, keep_prob: float) -> PyTree:
-            drop_step = lambda t: self._drop(
-                salt, steps.read(tree, t), keep_prob, keys(t)
-            )
+            read = lambda t: steps.read(tree, t)
+            drop_step = lambda t: self._drop(salt, read(t), keep_prob, keys(t))
             return tree if keep_prob == 1 else steps.stack(drop_step)
 
         inputs = drop("input", run.inputs, self.input_keep_prob)

@@ -135,12 +135,10 @@ class MultiRNNCell(RNNCell):
         self._check_params(params)
         new_states = []
         for i, cell_state in enumerate(self._split(state)):
-            cell, cell_params = self.cells[i], params[self._name(i)]
+            cell, own = self.cells[i], params[self._name(i)]
             with noting(self._note(i)):
-                inputs, new_state = cell.apply(
-                    cell_params, inputs, cell_state, fold(key, i)
-                )
-            new_states.append(new_state)
+                inputs, state = cell.apply(own, inputs, cell_state, fold(key, i))
+            new_states.append(state)
         return inputs, self._join(new_states)
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:

@@ -305,9 +305,7 @@ def layer_of(name: str, bound: BoundCell) -> LayerWeights:
     )
 
 
-def _joined(
-    params: Params, outputs: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+def _joined(params: Params, outputs: int) -> tuple[Any, ...]:
     """The kernels of inputs and state, the bias and the bias of the state."""
     if "gates" not in params:
         kernel = params["kernel"]

@@ -53,9 +53,8 @@ def _layers(
 ) -> Iterator[tuple[LayerWeights, ...]]:
     """The one or two directions of each layer."""
     for name, weights in _modules(params):
-        check_directions(
-            name, 2 if any(key in weights for key in BOTH) else 1, directions
-        )
+        found = 2 if any(key in weights for key in BOTH) else 1
+        check_directions(name, found, directions)
         parts = [(name, weights)]
         if directions == 2:
             check_names(name, weights, BOTH)
@@ -98,16 +97,14 @@ def from_separate(
         ValueError: If the names are not those of one kind of cell, or shapes differ.
     """
     flat = unboxed(weights)
-    kind, (of_inputs, of_state, biases, state_bias) = _best_match(
-        name, flat, input_to_f
-    )
+    kind, names = _best_match(name, flat, input_to_f)
+    of_inputs, of_state, biases, state_bias = names
     check_names(name, flat, [*of_inputs, *of_state, *biases, *state_bias])
     read = reader(flat, f"{name}/")
     units = read(of_state[0], None, None).shape[1]
     depth = read(of_inputs[0], None, None).shape[0]
-    join = lambda names, *shape: np.concatenate(
-        [read(each, *shape) for each in names], axis=-1
-    )
+    each = lambda names, *shape: [read(name, *shape) for name in names]
+    join = lambda names, *shape: np.concatenate(each(names, *shape), axis=-1)
     return LayerWeights(
         kind,
         join(of_inputs, depth, units),

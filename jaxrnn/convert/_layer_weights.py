@@ -144,17 +144,10 @@ class Library:
         old, new = GATES[layer.kind], self.orders[layer.kind]
         return tuple(reordered(array, old, new) for array in ours)
 
-    def layer(
-        self,
-        kind: str,
-        input_kernel: np.ndarray,
-        state_kernel: np.ndarray,
-        *biases: np.ndarray,
-        **fields: Any,
-    ) -> LayerWeights:
-        """The layer of kernels and one or two biases in the library's order."""
+    def layer(self, kind: str, *arrays: np.ndarray, **fields: Any) -> LayerWeights:
+        """The layer of two kernels and one or two biases in the library's order."""
         ours = lambda array: reordered(array, self.orders[kind], GATES[kind])
-        bias, *others = map(ours, biases)
+        of_inputs, of_state, bias, *others = map(ours, arrays)
         for other in others:
             if kind == GRU_AFTER:  # The reset gate multiplies the last block.
                 at = 2 * len(other) // 3
@@ -162,9 +155,8 @@ class Library:
                 bias = np.concatenate([bias[:at] + other[:at], bias[at:]])
             else:
                 bias = bias + other
-        kernels = ours(input_kernel), ours(state_kernel)
         fields["forget_bias"] = self.forget_bias
-        return LayerWeights(kind, *kernels, bias, **fields)
+        return LayerWeights(kind, of_inputs, of_state, bias, **fields)
 
 
 def reordered(array: np.ndarray, old: str, new: str) -> np.ndarray:

@@ -47,9 +47,7 @@ def layers_of_module(
     layers, depth = [], None
     for k in range(1 + max(int(match[2]) for match in matches)):
         names = [f"{prefix}{{}}_l{k}{suffix}" for suffix in suffixes]
-        layer = tuple(
-            _layer(with_prefix, name, kinds, depth, nonlinearity) for name in names
-        )
+        layer = tuple(_layer(with_prefix, n, kinds, depth, nonlinearity) for n in names)
         depth = sum(direction.state_kernel.shape[0] for direction in layer)
         layers.append(layer)
     _check_alike([direction for layer in layers for direction in layer])

@@ -99,9 +99,7 @@ def _check_shape(name: str, array: np.ndarray, shape: tuple[int | None, ...]) ->
         raise ValueError(f"`{name}` must not be empty, got {describe(array)}.")
 
 
-def pick(
-    weights: Mapping[Any, Any], key: Any, name: str | None = None, fix: str = ""
-) -> Any:
+def pick(weights: Mapping[Any, Any], key: Any, name: str = "", fix: str = "") -> Any:
     """The weight of that key; ValueError if it is missing."""
     if key in weights:
         return weights[key]

@@ -210,7 +210,5 @@ def _weights(name: str, layer: LayerWeights) -> dict[str, dict[str, np.ndarray]]
     first, second = f"{name}/linear", f"{name}/linear_1"
     if layer.kind == LSTM:
         return {first: {"w": np.concatenate([inputs, state]), "b": bias}}
-    return {
-        first: {"w": inputs, "b": bias},
-        second: {"w": state, "b": np.zeros_like(bias)},
-    }
+    no_bias = np.zeros_like(bias)
+    return {first: {"w": inputs, "b": bias}, second: {"w": state, "b": no_bias}}

@@ -121,9 +121,8 @@ def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[list[np.ndarray
             as in `save`.
     """
     layers = []
-    for (name_fw, fw), (name_bw, bw) in _cells.pairs_of_cells(
-        _LIBRARY, cells_fw, cells_bw
-    ):
+    pairs = _cells.pairs_of_cells(_LIBRARY, cells_fw, cells_bw)
+    for (name_fw, fw), (name_bw, bw) in pairs:
         _check_kinds(f"`{name_fw}` and `{name_bw}`", fw, bw)
         layers.append(_weights(fw) + _weights(bw))
     return layers

@@ -136,9 +136,8 @@ def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[dict[str, Any]]
         ValueError: If the directions differ in the number of layers, or in the kinds or
             sizes of these; as in `save`.
     """
-    return [
-        _node(*pair) for pair in _cells.pairs_of_cells(_LIBRARY, cells_fw, cells_bw)
-    ]
+    pairs = _cells.pairs_of_cells(_LIBRARY, cells_fw, cells_bw)
+    return [_node(*pair) for pair in pairs]
 
 
 def _as_text(value: Any) -> Any:

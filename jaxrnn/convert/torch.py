@@ -120,9 +120,8 @@ def save(cell: BoundCell, prefix: str = "") -> dict[str, np.ndarray]:
         ValueError: For what PyTorch does not have: a `GRUCell`, peepholes, clips, other
             activations, a projection not smaller than the units, layers that differ.
     """
-    return as_state_dict(
-        [(each,) for each in _cells.layers_of_cell(LIBRARY, cell)], prefix
-    )
+    layers = _cells.layers_of_cell(LIBRARY, cell)
+    return as_state_dict([(each,) for each in layers], prefix)
 
 
 @public

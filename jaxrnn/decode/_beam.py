@@ -181,9 +181,8 @@ class BeamLoop(Loop):
             return self._first_call()
         log_probs = self.model.log_probs(output, rows.log_probs.dtype)
         log_probs = log_probs.reshape(*rows.lengths.shape, log_probs.shape[-1])
-        beams, _, parents, ids = extend(
-            rows, log_probs, self.model.end_id, self._scores
-        )
+        end_id = self.model.end_id
+        beams, _, parents, ids = extend(rows, log_probs, end_id, self._scores)
         own = jnp.broadcast_to(jnp.arange(self.width, dtype=jnp.int32), parents.shape)
         # Relative, so that the zeros that `raw_rnn` emits for finished rows move none.
         emit = ids.reshape(-1), (parents - own).reshape(-1)

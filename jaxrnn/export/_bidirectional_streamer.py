@@ -212,9 +212,7 @@ def _run_layer(
     outputs, state = dynamic_rnn(cell_fw, head, now, state, dtype)
     ahead, _ = dynamic_rnn(cell_fw, tail, lengths - now, state, dtype)
     forward = jax.tree.map(lambda *y: jnp.concatenate(y, 1), outputs, ahead)
-    reverse = functools.partial(
-        masking.reverse_sequence, lengths=lengths, time_major=False
-    )
+    reverse = lambda tree: masking.reverse_sequence(tree, lengths, time_major=False)
     backward, _ = dynamic_rnn(cell_bw, reverse(xs), lengths, dtype=dtype)
     return joined(_CALLER, forward, reverse(backward), axis=2), state
 

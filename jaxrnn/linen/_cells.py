@@ -110,18 +110,16 @@ def as_cell(
         >>> outputs.shape
         (2, 5, 8)
     """
-    check_is_flax_cell(
-        module, nn.RNNCellBase, "a cell of linen, such as nn.LSTMCell(8)"
-    )
+    example = "a cell of linen, such as nn.LSTMCell(8)"
+    check_is_flax_cell(module, nn.RNNCellBase, example)
     streams = as_names("as_cell", "broadcast_rngs", broadcast_rngs)
     # A cell constructed within a module of linen would become its submodule.
     module = module.clone(parent=None)
 
     def step(shape: tuple[int, ...]) -> tuple[PyTree, PyTree]:
         key, inputs = jax.random.key(0), jnp.zeros(shape, jnp.float32)
-        return module.init_with_output(
-            key, module.initialize_carry(key, shape), inputs
-        )[0]
+        carry = module.initialize_carry(key, shape)
+        return module.init_with_output(key, carry, inputs)[0]
 
     axes = feature_axes_of_cell(module)
     return LinenCell(module, *sizes_of_cell(step, in_features), axes, streams)

@@ -205,9 +205,8 @@ class RNN(Recurrent):
 
     @nn.nowrap
     def _layer(self) -> Layer:
-        return make_one_direction(
-            type(self).__name__, self.cell, self.reverse, self.keep_order
-        )
+        caller = type(self).__name__
+        return make_one_direction(caller, self.cell, self.reverse, self.keep_order)
 
 
 class Bidirectional(Recurrent):
@@ -228,9 +227,8 @@ class Bidirectional(Recurrent):
 
     @nn.nowrap
     def _layer(self) -> Layer:
-        return make_two_directions(
-            type(self).__name__, self.cell_fw, self.cell_bw, self.merge
-        )
+        caller = type(self).__name__
+        return make_two_directions(caller, self.cell_fw, self.cell_bw, self.merge)
 
 
 class StackBidirectional(Recurrent):

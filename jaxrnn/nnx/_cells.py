@@ -61,9 +61,8 @@ class Cell(nnx.RNNCellBase):
         check_options(caller, dtype=dtype, param_dtype=param_dtype)
         self.layer = make_one_direction(caller, cell)
         self.dtype, self.param_dtype = dtype, param_dtype
-        self.params, step = make_params(
-            caller, self.layer, in_features, rngs, param_dtype
-        )
+        made = make_params(caller, self.layer, in_features, rngs, param_dtype)
+        self.params, step = made
         params = as_pure(self.params)
         self.layer.check_not_random(caller, params, step, param_dtype)
 
@@ -95,9 +94,8 @@ class Cell(nnx.RNNCellBase):
         if carry_init is None:
             return state
         leaves, tree = jax.tree.flatten(state)
-        keys = jax.random.split(
-            draw_key(type(self).__name__, rngs, "carry"), len(leaves)
-        )
+        key = draw_key(type(self).__name__, rngs, "carry")
+        keys = jax.random.split(key, len(leaves))
         init = lambda x, key: carry_init(key, x.shape, x.dtype) if is_float(x) else x
         return tree.unflatten(map(init, leaves, keys))
 

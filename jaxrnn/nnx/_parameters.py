@@ -141,9 +141,8 @@ class HoldsLayer(nnx.Module):
         for name, value in options.items():
             setattr(self, name, value)
         self.layer = layer
-        self.params, step = make_params(
-            caller, layer, in_features, rngs, dtype, axis_names
-        )
+        made = make_params(caller, layer, in_features, rngs, dtype, axis_names)
+        self.params, step = made
         self.is_random = layer.draws_random_numbers(as_pure(self.params), step, dtype)
         self.rngs = nnx.data(None)
         if self.is_random:

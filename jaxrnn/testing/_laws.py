@@ -194,9 +194,8 @@ def differentiates_twice(setup: Setup) -> None:
 
     def directional(run: Callable, xs: PyTree) -> Callable[[Params], Array]:
         def loss(params: Params) -> Array:
-            return oracle.weighted_sum(
-                run(setup, params, xs, setup.state, setup.lengths)
-            )
+            results = run(setup, params, xs, setup.state, setup.lengths)
+            return oracle.weighted_sum(results)
 
         return jax.jit(lambda params: jax.jvp(loss, (params,), (tangent,))[1])
 

@@ -85,10 +85,8 @@ def raw(
 
     emit_ta, state, _ = raw_rnn(setup.bind(params), loop_fn, max_time=TIME)
     is_array = lambda x: isinstance(x, TensorArray)
-    outputs = jax.tree.map(
-        lambda ta: jnp.swapaxes(ta.stack(), 0, 1), emit_ta, is_leaf=is_array
-    )
-    return outputs, state
+    stack = lambda ta: jnp.swapaxes(ta.stack(), 0, 1)
+    return jax.tree.map(stack, emit_ta, is_leaf=is_array), state
 
 
 class StepByStep:

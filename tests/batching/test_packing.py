@@ -537,7 +537,7 @@ REFUSALS = {
     ),
     "row_length_short": (
         ValueError,
-        "`row_length` must be at least 6, got 5. Cut sequence 3",
+        "`row_length` must be at least 6, got 5. Cut the sequences of 6",
         lambda: pack_sequences(X, N, row_length=5),
     ),
     "rows_few": (

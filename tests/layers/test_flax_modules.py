@@ -892,7 +892,7 @@ REFUSED = {
     ),
     "a_number_for_axes": (
         TypeError,
-        "RNN: `axis_names` must be a dict of tuples .* got 3",
+        "RNN: `axis_names` must be a dict of tuples, got 3",
         lambda make: make("RNN", GRUCell(3), axis_names=3),
     ),
     "a_number_for_a_stream": (
