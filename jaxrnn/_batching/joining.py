@@ -45,18 +45,18 @@ def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
     packs = [_renumbered(*each) for each in zip(packs, before[:-1], strict=True)]
     axis = 1 if packs[0].time_major else 0
     join = lambda *leaves: np.concatenate(leaves, axis)
-    join_field = lambda name: np.concatenate([getattr(p, name) for p in packs])
     rows, sequences = before[-1].tolist()
+    flat = {
+        name: np.concatenate([getattr(pack, name) for pack in packs])
+        for name in ("lengths", "row", "offset", "sequence_length")
+    }
     return dataclasses.replace(
         packs[0],
         inputs=jax.tree.map(join, *(pack.inputs for pack in packs)),
-        lengths=join_field("lengths"),
         starts=join(*(pack.starts for pack in packs)),
-        row=join_field("row"),
-        offset=join_field("offset"),
-        sequence_length=join_field("sequence_length"),
         rows=rows,
         sequences=sequences,
+        **flat,
     )
 
 

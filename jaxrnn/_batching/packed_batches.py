@@ -34,9 +34,12 @@ class PackedBatches(Iterator[PackedSequences]):
     def __next__(self) -> PackedSequences:
         # An open batch outlasts an error, such as that of a record that is too long.
         while record := self._held or self._read():
-            self._batch = self._batch or OpenPack(self._shape, record)
-            if not _put_first_fit(self._batch, record, self._shape.sequences):
+            self._batch = pack = self._batch or OpenPack(self._shape, record)
+            fitting = (r for r, free in enumerate(pack.free) if len(record[0]) <= free)
+            row = next(fitting, None)
+            if row is None or pack.count == self._shape.sequences:
                 break
+            pack.put(pack.count, record, row)
             self._held = None
         if self._batch is None:
             raise StopIteration
@@ -181,16 +184,6 @@ def packed_batches(
     source = _as_source(records)
     shape = PackShape(rows, row_length, sequences, bool(time_major))
     return PackedBatches(source, shape)
-
-
-def _put_first_fit(pack: OpenPack, record: list[np.ndarray], most: int) -> bool:
-    """Copies a record into the first row with room; whether there was room."""
-    fitting = (r for r, free in enumerate(pack.free) if len(record[0]) <= free)
-    row = next(fitting, None)
-    if row is None or pack.count == most:
-        return False
-    pack.put(pack.count, record, row)
-    return True
 
 
 class _Indexed(Iterator[Any]):

@@ -16,27 +16,20 @@ _ONE_MASK = (
     "have the streams in `broadcast_rngs` of `as_cell`."
 )
 _SHARED = "A cell has parameters alone, which all steps share."
-_OF_CONSTRUCTOR = "It is an argument of the constructor."
 # For messages: users of Flax pass these names.
-_HINTS = {
-    "seq_lengths": "It is `sequence_length` here.",
-    "mask": "It is `sequence_length` here.",
+_HINTS_OF = {
+    "seq_lengths mask": "It is `sequence_length` here.",
     "initial_carry": "It is `initial_state` here.",
     "init_key": "A run starts from zeros, or from `initial_state`.",
-    "time_major": _OF_CONSTRUCTOR,
-    "reverse": _OF_CONSTRUCTOR,
-    "keep_order": _OF_CONSTRUCTOR,
+    "time_major reverse keep_order": "It is an argument of the constructor.",
     "unroll": "It is `parallel_iterations` here.",
     "merge_fn": "It is `merge` here.",
     "forward_rnn": "It is `cell_fw` here, a cell without an RNN around it.",
     "backward_rnn": "It is `cell_bw` here, a cell without an RNN around it.",
-    "broadcast_rngs": _ONE_MASK,
-    "split_rngs": _ONE_MASK,
-    "variable_axes": _SHARED,
-    "variable_broadcast": _SHARED,
-    "variable_carry": _SHARED,
-    "state_axes": _SHARED,
+    "broadcast_rngs split_rngs": _ONE_MASK,
+    "variable_axes variable_broadcast variable_carry state_axes": _SHARED,
 }
+_HINTS = {name: hint for names, hint in _HINTS_OF.items() for name in names.split()}
 _FLAGS = ("reverse", "keep_order", "time_major", "return_carry", "deterministic")
 _KINDS = {
     "rng_collection": (str, "name a stream"),

@@ -25,11 +25,6 @@ from ._weights import as_mapping, check_directions, public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
-_LIBRARY = _layer_weights.Library(
-    "ONNX",
-    {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "iofj"},
-    lacks=("projection",),
-)
 _PEEPHOLES = "iof"  # A `LayerWeights` has them in the order i, f, o.
 # Those that cells have too, as long as alpha and beta are not given.
 _ACTIVATIONS = {
@@ -41,6 +36,14 @@ _ACTIVATIONS = {
     "Softsign": "softsign",
     "Tanh": "tanh",
 }
+_ORDERS = {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "iofj"}
+_LIBRARY = _layer_weights.Library(
+    "ONNX",
+    _ORDERS,
+    lacks=("projection",),
+    activations=dict.fromkeys(_ORDERS, tuple(_ACTIVATIONS.values())),
+    modules=dict.fromkeys(_ORDERS, "operators"),
+)
 _DIRECTIONS = ("forward", "bidirectional")
 _UNSUPPORTED = ("clip", "input_forget", "activation_alpha", "activation_beta")
 _KNOWN = (
@@ -282,17 +285,6 @@ def _spelled(kind: str, activation: str) -> list[str]:
     return gates + [activation] * (2 if kind == LSTM else 1)
 
 
-def _activation(name: str, layer: LayerWeights) -> str:
-    """ONNX's name of a layer's activation."""
-    for theirs, ours in _ACTIVATIONS.items():
-        if ours == layer.activation_key:
-            return theirs
-    raise ValueError(
-        f"`{name}` must have an activation of ONNX, "
-        f"{', '.join(_ACTIVATIONS.values())}, got {layer.activation_name}."
-    )
-
-
 def _node(*named: tuple[str, LayerWeights]) -> dict[str, Any]:
     """The node of the one or two directions of a layer."""
     names, layers = zip(*named, strict=True)
@@ -304,7 +296,8 @@ def _node(*named: tuple[str, LayerWeights]) -> dict[str, Any]:
         )
     kind, units = layers[0].kind, layers[0].units
     arrays = [_LIBRARY.arrays(layer) for layer in layers]
-    activations = [_activation(*each) for each in named]
+    theirs = {ours: name for name, ours in _ACTIVATIONS.items()}
+    activations = [theirs[layer.activation_key] for layer in layers]
     operator = "GRU" if kind == GRU_AFTER else kind
     node = {
         "op_type": operator,

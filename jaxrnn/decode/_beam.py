@@ -83,8 +83,7 @@ def beam_loop(
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
-    caller = "decode.beam_loop"
-    model = Model(caller, embed, project, initial_state, start_ids, end_id)
+    model = Model("decode.beam_loop", embed, project, initial_state, start_ids, end_id)
     return _make(model, beam_width, length_penalty)
 
 

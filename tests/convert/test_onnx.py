@@ -404,7 +404,7 @@ REFUSALS = {
     "cell_clip": (ValueError, r"no `cell_clip`", saving(LSTMCell(4, cell_clip=3.0))),
     "activation": (
         ValueError,
-        r"`cell` must have an activation of ONNX, .*, got linear",
+        r"`cell` must have the activation elu or .* ONNX's operators, got linear",
         saving(GRUCell(4, activation="linear")),
     ),
     "kinds": (
