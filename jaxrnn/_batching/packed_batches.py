@@ -115,11 +115,8 @@ class PackedBatches(Iterator[PackedSequences]):
         self._restart()
 
     def __repr__(self) -> str:
-        shape = self._shape
-        return (
-            f"<packs of {shape.sequences} sequences in {shape.rows} rows of "
-            f"{shape.row_length} steps>"
-        )
+        rows, steps, sequences, _ = self._shape
+        return f"<packs of {sequences} sequences in {rows} rows of {steps} steps>"
 
 
 def packed_batches(

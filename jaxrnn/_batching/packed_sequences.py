@@ -99,10 +99,8 @@ class PackedSequences:
         caller = "PackedSequences.unpack"
         check_whole(caller, "packed", self)
         t = jnp.arange(self.time, dtype=jnp.int32)[None, :]
-        row, offset, length = (
-            jnp.asarray(x)[:, None]
-            for x in (self.row, self.offset, self.sequence_length)
-        )
+        places = self.row, self.offset, self.sequence_length
+        row, offset, length = (jnp.asarray(x)[:, None] for x in places)
         inside = t < length
         step = jnp.where(inside, offset + t, 0)
         row = jnp.broadcast_to(row, step.shape)
@@ -156,10 +154,8 @@ class PackedSequences:
             return f"PackedSequences(starts={describe(starts)}, row={describe(row)})"
         steps, rows = starts.shape if self.time_major else starts.shape[::-1]
         full = "" if concrete_or_none(lengths) is None else f", {self.fill:.0%} full"
-        return (
-            f"PackedSequences({row.size} sequences in {rows} rows of {steps} "
-            f"steps{full})"
-        )
+        sizes = f"{row.size} sequences in {rows} rows of {steps} steps"
+        return f"PackedSequences({sizes}{full})"
 
 
 def check_whole(caller: str, name: str, packed: PackedSequences) -> None:

@@ -82,10 +82,8 @@ class Layer(abc.ABC):
 
     def bind(self, params: Params, key: Key | None = None) -> Any:
         """The bound cells, in the structure in which the layer was given its cells."""
-        return tuple(
-            part.bind(params[name], fold(key, i))
-            for i, (name, part) in enumerate(self.parts().items())
-        )
+        parts = enumerate(self.parts().items())
+        return tuple(part.bind(params[k], fold(key, i)) for i, (k, part) in parts)
 
     @abc.abstractmethod
     def params_of(self, caller: str, *cells: Any) -> Params:

@@ -243,7 +243,5 @@ def _selected(visitor: Callable[[PyTree], Any], state: PyTree) -> PyTree:
             f"each of {len(children)} children, got {verdict!r}."
         )
     nothing = lambda _: False
-    pairs = zip(marks, children, strict=True)
-    return treedef.unflatten(
-        [_selected(visitor if mark else nothing, child) for mark, child in pairs]
-    )
+    visitors = [visitor if mark else nothing for mark in marks]
+    return treedef.unflatten(map(_selected, visitors, children))

@@ -105,13 +105,9 @@ def from_separate(
     depth = read(of_inputs[0], None, None).shape[0]
     each = lambda names, *shape: [read(name, *shape) for name in names]
     join = lambda names, *shape: np.concatenate(each(names, *shape), axis=-1)
-    return LayerWeights(
-        kind,
-        join(of_inputs, depth, units),
-        join(of_state, units, units),
-        join(biases, units),
-        join(state_bias, units) if state_bias else None,
-    )
+    kernels = join(of_inputs, depth, units), join(of_state, units, units)
+    other = join(state_bias, units) if state_bias else None
+    return LayerWeights(kind, *kernels, join(biases, units), other)
 
 
 def to_separate(layer: LayerWeights, input_to_f: str = "if") -> dict[str, Any]:

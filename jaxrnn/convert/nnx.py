@@ -147,13 +147,9 @@ def _to_layer(name: str, weights: Mapping[str, Any]) -> LayerWeights:
     units, columns = state.shape
     kind = kind_of(f"{name}/dense_h/kernel", state, columns, units, GRU_AFTER)
     check_names(name, flat, [*kernels, f"{_WITH_BIAS[kind]}/bias"])
-    return _flax.LIBRARY.layer(
-        kind,
-        read("dense_i/kernel", None, columns),
-        state,
-        read(bias, columns),
-        state_bias=np.zeros(units, state.dtype) if kind == GRU_AFTER else None,
-    )
+    arrays = read("dense_i/kernel", None, columns), state, read(bias, columns)
+    state_bias = np.zeros(units, state.dtype) if kind == GRU_AFTER else None
+    return _flax.LIBRARY.layer(kind, *arrays, state_bias=state_bias)
 
 
 def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> dict[str, Any]:

@@ -105,9 +105,8 @@ def greedy_loop(
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.
     """
-    model = Model(
-        "decode.greedy_loop", embed, project, initial_state, start_ids, end_id
-    )
+    caller = "decode.greedy_loop"
+    model = Model(caller, embed, project, initial_state, start_ids, end_id)
     return RowLoop(model, _most_likely)
 
 

@@ -167,12 +167,9 @@ def run(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
     caller = loop.model.caller
     check_is_cell(caller, "cell", cell)
     limit = as_int(caller, "max_time", max_time, 0, "It bounds the ids of a row.")
-    check_structure(
-        f"{caller}: `initial_state` (by `cell.state_size`)",
-        cell.state_size,
-        opaque(without_read_only(loop.model.initial_state)),
-        strict=True,
-    )
+    state = opaque(without_read_only(loop.model.initial_state))
+    what = f"{caller}: `initial_state` (by `cell.state_size`)"
+    check_structure(what, cell.state_size, state, strict=True)
 
     def until_limit(time: Array, output: PyTree, state: PyTree, loop_state: Any) -> Any:
         finished, *rest = loop(time, output, state, loop_state)

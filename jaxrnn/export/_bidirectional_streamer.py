@@ -132,10 +132,8 @@ class BidirectionalStreamer:
 
     def reset(self) -> None:
         """Starts a new sequence; outputs that are left are dropped."""
-        self._states = tuple(
-            zero_state(_CALLER, cell, self._batch, self._dtype)
-            for cell in self._cells[0]
-        )
+        zero = lambda cell: zero_state(_CALLER, cell, self._batch, self._dtype)
+        self._states = tuple(map(zero, self._cells[0]))
         self._waiting: list[PyTree] = []  # Chunks without outputs, padded.
         self._steps = 0  # Theirs, without padding.
 

@@ -66,13 +66,8 @@ class Graph:
     def serialized(self) -> bytes:
         """The file."""
         helper = self._onnx.helper
-        graph = helper.make_graph(
-            self._nodes,
-            "jaxrnn",
-            self._inputs,
-            self._outputs,
-            list(self._constants.values()),
-        )
+        ends, constants = (self._inputs, self._outputs), list(self._constants.values())
+        graph = helper.make_graph(self._nodes, "jaxrnn", *ends, constants)
         opset = helper.make_opsetid("", OPSET)
         model = helper.make_model(
             graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="jaxrnn"
@@ -103,10 +98,8 @@ def _state_names(i: int, node: Node) -> Names:
 def initial_states(graph: Graph, i: int, node: Node) -> Names:
     """The inputs with the initial states of a layer, by letter and direction."""
     shape = ["batch", node["hidden_size"]]
-    return {
-        letter: [graph.input(f"initial_{name}", shape) for name in names]
-        for letter, names in _state_names(i, node).items()
-    }
+    inputs = lambda names: [graph.input(f"initial_{name}", shape) for name in names]
+    return {k: inputs(names) for k, names in _state_names(i, node).items()}
 
 
 def run_layer(

@@ -168,10 +168,8 @@ def _converter(tf: Any, exported: jax.export.Exported) -> Any:
 
     module = tf.Module()  # The file has a signature if a module holds the function.
     module.f = tf.function(run, autograph=False)
-    specs = [
-        tf.TensorSpec(leaf.shape, leaf.dtype, f"input_{i}")
-        for i, leaf in enumerate(exported.in_avals)
-    ]
+    leaves = enumerate(exported.in_avals)
+    specs = [tf.TensorSpec(x.shape, x.dtype, f"input_{i}") for i, x in leaves]
     concrete = module.f.get_concrete_function(*specs)
     return tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
 

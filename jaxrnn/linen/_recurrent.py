@@ -135,10 +135,8 @@ class Recurrent(HoldsCells, kw_only=True):
         dtype = sequences.compute_dtype(self.dtype, params)
         if deterministic is None:
             deterministic = self.deterministic
-        key = None
-        if not deterministic and layer.draws_random_numbers(
-            params, sequences.step(dtype), dtype
-        ):
+        key, step = None, sequences.step(dtype)
+        if not deterministic and layer.draws_random_numbers(params, step, dtype):
             key = self.make_rng(self.rng_collection)
         options = RunOptions.of(self, dtype, key)
         if self.is_initializing():  # This must work where a named one cannot run.

@@ -182,12 +182,9 @@ class NnxCell(BoundOnlyCell):
         """
         own_key, count = jax.random.key(0) if key is None else key, jnp.uint32(0)
         kinds = enumerate(zip(self.are_keys, self.are_broadcast, strict=True))
-        streams = [
-            jax.random.fold_in(run_key(own_key) if broadcast else own_key, i)
-            if is_key
-            else count
-            for i, (is_key, broadcast) in kinds
-        ]
+        source = lambda broadcast: run_key(own_key) if broadcast else own_key
+        fold = lambda i, broadcast: jax.random.fold_in(source(broadcast), i)
+        streams = [fold(i, b) if is_key else count for i, (is_key, b) in kinds]
         streams = jax.tree.unflatten(self.streams, streams)
         module = nnx.merge(self.graph, nnx.State(params), streams, copy=True)
         counts = _counts(module)

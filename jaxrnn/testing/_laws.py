@@ -51,10 +51,8 @@ def has_its_sizes(setup: Setup) -> None:
         require(not any(jnp.any(x) for x in jax.tree.leaves(zeros)), "it is not zero")
     step = jax.tree.map(lambda x: x[:, 0], setup.xs)
     result = jax.eval_shape(setup.bind(), step, setup.state)
-    require(
-        isinstance(result, tuple) and len(result) == 2,
-        f"a step must return (output, new_state), got {describe(result)}",
-    )
+    is_pair = isinstance(result, tuple) and len(result) == 2
+    require(is_pair, f"a step must return (output, state), got {describe(result)}")
     output, state = result
     oracle.same_types(output, shapes(setup.cell.output_size), "the output")
     oracle.same_types(state, setup.state, "the new state")
@@ -88,9 +86,8 @@ def runs_backwards_as_a_loop(setup: Setup) -> None:
     """`bidirectional_dynamic_rnn` equals two Python loops."""
     n = jnp.clip(setup.lengths, 0, TIME)
     bound = setup.bind()
-    pair, states = bidirectional_dynamic_rnn(
-        bound, bound, setup.xs, n, setup.state, setup.state, setup.dtype
-    )
+    args = setup.xs, n, setup.state, setup.state, setup.dtype
+    pair, states = bidirectional_dynamic_rnn(bound, bound, *args)
     flipped = jax.tree.map(lambda x: oracle.reversed_rows(x, n), setup.xs)
     want_fw = oracle.unrolled(setup, setup.params, setup.xs, setup.state, n)
     out_bw, state_bw = oracle.unrolled(setup, setup.params, flipped, setup.state, n)
@@ -153,14 +150,8 @@ def compiles_to_the_same(setup: Setup) -> None:
 
     def time_major(xs: PyTree, lengths: Array) -> tuple[PyTree, PyTree]:
         xs = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), xs)
-        outputs, state = setup.run(
-            setup.params,
-            xs,
-            setup.state,
-            lengths,
-            time_major=True,
-            parallel_iterations=2,
-        )
+        args = setup.params, xs, setup.state, lengths
+        outputs, state = setup.run(*args, time_major=True, parallel_iterations=2)
         return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs), state
 
     want = batch_major(setup.xs, setup.lengths)
@@ -222,9 +213,8 @@ def keeps_rows_apart(setup: Setup) -> None:
     close(keyless.run(setup.params, *flipped), rows(want), setup.dtype)
     # All rows but the longest get another row's inputs.
     longest = int(jnp.argmax(setup.lengths))
-    others = jax.tree.map(
-        lambda x: jnp.roll(x, 1, axis=0).at[longest].set(x[longest]), setup.xs
-    )
+    mixed = lambda x: jnp.roll(x, 1, axis=0).at[longest].set(x[longest])
+    others = jax.tree.map(mixed, setup.xs)
     got = keyless.run(setup.params, others, setup.state, setup.lengths)
     row = lambda tree: jax.tree.map(lambda x: x[longest] if x.ndim else x, tree)
     close(row(got), row(want), setup.dtype)
