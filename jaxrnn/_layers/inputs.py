@@ -181,28 +181,22 @@ def _batch_axes(
 
 
 def step_of_cell(
-    cell: RNNCell,
-    params_for: Callable[[PyTree], Params],
-    carry: PyTree,
-    inputs: Array,
-    dtype: DType | None,
-    param_dtype: DType,
+    module: Any, cell: RNNCell, params_for: Callable, carry: PyTree, inputs: Array
 ) -> tuple[PyTree, PyTree]:
     """`(carry, output)` of one step, each leaf `[*batch, ...]`, as Flax's cells.
 
     Args:
+        module: It has the `dtype` of the computation, or None, and a `param_dtype`.
         cell: The cell.
         params_for: `params_for(step)`, its parameters for one step `[rows, features]`.
         carry: Its state, each leaf `[*batch, ...]`.
         inputs: `[*batch, features]`.
-        dtype: The dtype of the computation; None for `param_dtype`.
-        param_dtype: The dtype of the parameters.
     """
     axes = BatchAxes(inputs.shape[:-1])
     inputs, state = axes.merge((inputs, carry))
-    inputs = cast_integers(cell, dtype, inputs)
+    inputs = cast_integers(cell, module.dtype, inputs)
     arrays = params_for(inputs), inputs
-    params, inputs = in_dtype(dtype or param_dtype, arrays)
+    params, inputs = in_dtype(module.dtype or module.param_dtype, arrays)
     output, state = cell.apply(params, inputs, state)
     return axes.split((state, output))
 

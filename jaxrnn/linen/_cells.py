@@ -50,7 +50,7 @@ class Cell(ChecksOptions, nn.RNNCellBase):
     @nn.compact
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
         """One step: `(carry, output)`, each leaf `[*batch, ...]`."""
-        caller, dtypes = type(self).__name__, (self.dtype, self.param_dtype)
+        caller = type(self).__name__
         layer = make_one_direction(caller, self.cell)
 
         def params_for(step: Array) -> Params:
@@ -60,7 +60,7 @@ class Cell(ChecksOptions, nn.RNNCellBase):
             layer.check_not_random(caller, {layer.name: params}, step, dtype)
             return params
 
-        return step_of_cell(self.cell, params_for, carry, inputs, *dtypes)
+        return step_of_cell(self, self.cell, params_for, carry, inputs)
 
     @nn.nowrap
     def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> PyTree:

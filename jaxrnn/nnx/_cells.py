@@ -61,16 +61,14 @@ class Cell(nnx.RNNCellBase):
         check_options(caller, dtype=dtype, param_dtype=param_dtype)
         self.layer = make_one_direction(caller, cell)
         self.dtype, self.param_dtype = dtype, param_dtype
-        made = make_params(caller, self.layer, in_features, rngs, param_dtype)
-        self.params, step = made
+        self.params, step = make_params(self, in_features, rngs, param_dtype)
         params = as_pure(self.params)
         self.layer.check_not_random(caller, params, step, param_dtype)
 
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
         """One step: `(carry, output)`, each leaf `[*batch, ...]`."""
         params_for = lambda step: as_pure(self.params)[self.layer.name]
-        dtypes = self.dtype, self.param_dtype
-        return step_of_cell(self.layer.cell, params_for, carry, inputs, *dtypes)
+        return step_of_cell(self, self.layer.cell, params_for, carry, inputs)
 
     def initialize_carry(
         self,
