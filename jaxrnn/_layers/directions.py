@@ -189,21 +189,19 @@ def make_one_direction(
     return OneDirection(cell, reverse, keep_order)
 
 
-def make_two_directions(
-    caller: str, cell_fw: Any, cell_bw: Any, merge: Any
-) -> TwoDirections:
+def make_two_directions(caller: str, fw: Any, bw: Any, merge: Any) -> TwoDirections:
     """A layer of two directions.
 
     Raises:
         TypeError: If a cell is not an `RNNCell`, or `merge` is not a function.
     """
-    check_are_cells(caller, cell_fw=cell_fw, cell_bw=cell_bw)
+    check_are_cells(caller, cell_fw=fw, cell_bw=bw)
     if not callable(merge):
         raise TypeError(
             f"{caller}: `merge` must be a function of both outputs, got "
             f"{describe(merge)}. `jnp.add` sums them."
         )
-    return TwoDirections(cell_fw, cell_bw, merge)
+    return TwoDirections(fw, bw, merge)
 
 
 def make_stack(caller: str, cells_fw: Any, cells_bw: Any) -> Stack:

@@ -48,9 +48,7 @@ class RunOptions:
 
     def as_arguments(self) -> dict[str, Any]:
         """Keyword arguments of a driver."""
-        values = vars(self).copy()
-        del values["key"]
-        return values
+        return {name: value for name, value in vars(self).items() if name != "key"}
 
 
 class Layer(abc.ABC):

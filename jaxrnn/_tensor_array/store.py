@@ -32,9 +32,7 @@ class Rows:
     size: Any
 
     @classmethod
-    def empty(
-        cls, capacity: int, shape: tuple[int, ...], dtype: Any, size: int | None
-    ) -> "Rows":
+    def empty(cls, capacity: int, shape: tuple, dtype: Any, size: int | None) -> "Rows":
         """Rows of zeros, none of them written; if `size` is None, all are elements."""
         buffer = jnp.zeros((capacity, *shape), dtype)
         written = module_for_size(capacity).zeros(capacity, bool)

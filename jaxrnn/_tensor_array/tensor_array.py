@@ -353,9 +353,7 @@ class TensorArray(RowlessArray):
             )
         return self._checked(self._store)
 
-    def _store_to_write(
-        self, caller: str, indices: Any, shape: tuple[int, ...]
-    ) -> Rows | Ragged:
+    def _store_to_write(self, caller: str, indices: Any, shape: tuple) -> Rows | Ragged:
         """The elements, with capacity for `indices`, if these may be written."""
         checks.check_element(caller, shape, self.element_shape)
         store = self._store

@@ -200,9 +200,7 @@ class DropoutWrapper(WrapperCell):
             )
 
 
-def _dropout(
-    name: str, x: Array, keep_prob: float, key: Key, shape: tuple[int, ...]
-) -> Array:
+def _dropout(name: str, x: Array, keep_prob: float, key: Key, shape: tuple) -> Array:
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         raise TypeError(
             f"DropoutWrapper: `{name}` must be floating to be dropped, got "

@@ -81,9 +81,7 @@ def save_bidirectional(
     return layers[0] if len(layers) == 1 else stack(layers)
 
 
-def from_separate(
-    name: str, weights: Mapping[str, Any], input_to_f: str = "if"
-) -> LayerWeights:
+def from_separate(name: str, weights: Mapping, input_to_f: str = "if") -> LayerWeights:
     """The layer of a cell that has a module for each gate.
 
     Args:

@@ -255,9 +255,7 @@ def _kind(name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
     return GRU_AFTER if after else kind
 
 
-def _read_activations(
-    name: str, node: Mapping[str, Any], kind: str, count: int
-) -> list[str]:
+def _read_activations(name: str, node: Mapping, kind: str, count: int) -> list[str]:
     """The activation of each direction; those of the gates must be sigmoids."""
     given = node.get("activations")
     if given is None:
