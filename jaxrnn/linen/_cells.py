@@ -11,12 +11,7 @@ import jax.numpy as jnp
 from .._base.cell_keys import run_key
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
-from .._layers.cells import (
-    as_names,
-    check_is_flax_cell,
-    feature_axes_of_cell,
-    sizes_of_cell,
-)
+from .._layers import cells
 from .._layers.directions import make_one_direction
 from .._layers.inputs import step_of_cell, zero_carry
 from .._layers.layer import in_dtype
@@ -111,8 +106,8 @@ def as_cell(
         (2, 5, 8)
     """
     example = "a cell of linen, such as nn.LSTMCell(8)"
-    check_is_flax_cell(module, nn.RNNCellBase, example)
-    streams = as_names("as_cell", "broadcast_rngs", broadcast_rngs)
+    cells.check_is_flax_cell(module, nn.RNNCellBase, example)
+    streams = cells.as_names("as_cell", "broadcast_rngs", broadcast_rngs)
     # A cell constructed within a module of linen would become its submodule.
     module = module.clone(parent=None)
 
@@ -121,8 +116,8 @@ def as_cell(
         carry = module.initialize_carry(key, shape)
         return module.init_with_output(key, carry, inputs)[0]
 
-    axes = feature_axes_of_cell(module)
-    return LinenCell(module, *sizes_of_cell(step, in_features), axes, streams)
+    axes = cells.feature_axes_of_cell(module)
+    return LinenCell(module, *cells.sizes_of_cell(step, in_features), axes, streams)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
