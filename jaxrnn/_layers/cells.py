@@ -55,9 +55,7 @@ def check_count(caller: str, count: int, cells: Any) -> Any:
     """
     got = len(cells) if isinstance(cells, Sequence) else 1
     if got != count or not isinstance(cells, Sequence):
-        raise ValueError(
-            f"{caller}: there must be {count} cells, as in the module, got {got}."
-        )
+        raise ValueError(f"{caller}: there must be {count} cells, got {got}.")
     return cells
 
 
@@ -136,9 +134,7 @@ def as_names(caller: str, name: str, names: Any) -> tuple[str, ...]:
     several = (names,) if isinstance(names, str) else names
     is_string = lambda each: isinstance(each, str)
     if not isinstance(several, Sequence) or not all(map(is_string, several)):
-        raise TypeError(
-            f"{caller}: `{name}` must be the names of streams, got {describe(names)}."
-        )
+        raise TypeError(f"{caller}: `{name}` must name streams, got {describe(names)}.")
     return tuple(several)
 
 

@@ -71,9 +71,7 @@ def as_value(caller: str, value: Any, dtype: DType) -> Array:
     cast = cast_if_weak if is_array(value) else cast_number
     array = cast(as_array(caller, "value", value), dtype)
     if array.dtype != dtype:
-        raise TypeError(
-            f"{caller}: `value` must be cast to dtype {dtype}, got {describe(array)}."
-        )
+        raise TypeError(f"{caller}: `value` must be {dtype}, got {describe(array)}.")
     return array
 
 
@@ -122,11 +120,7 @@ def as_size(size: Any) -> Any:
         return size
     known = concrete_or_none(as_integers("TensorArray", "size", size, rank=0))
     if known is None:
-        raise TypeError(
-            f"TensorArray: `size` must be an int, got {describe(size)}: it is static."
-        )
+        raise TypeError(f"TensorArray: `size` must be static, got {describe(size)}.")
     if not 0 <= known < np.iinfo(np.int32).max:
-        raise ValueError(
-            f"TensorArray: `size` must not be negative, and an int32, got {size}."
-        )
+        raise ValueError(f"TensorArray: `size` must be in [0, 2**31), got {size}.")
     return int(known)

@@ -279,6 +279,4 @@ def _need_known(indices: Any) -> np.ndarray:
 def _check_joinable(shape: tuple[int, ...]) -> None:
     """Raises ValueError for elements without axes."""
     if not shape:
-        raise ValueError(
-            "TensorArray: joined elements must have axes, got scalars. Use `stack`."
-        )
+        raise ValueError("TensorArray: `concat` needs axes, got scalars. Use `stack`.")

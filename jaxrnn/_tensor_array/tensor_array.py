@@ -267,9 +267,7 @@ class TensorArray(RowlessArray):
         lengths = checks.as_integers(caller, "lengths", lengths, rank=1)
         counts = concrete_or_none(lengths)
         if counts is None:
-            raise TypeError(
-                f"{caller}: `lengths` must be known, got traced ones: they are shapes."
-            )
+            raise TypeError(f"{caller}: `lengths` must be known shapes, got traced.")
         if value.ndim == 0 or counts.sum() != value.shape[0] or (counts < 0).any():
             raise ValueError(
                 f"{caller}: `lengths` must add up to the rows of `value`, got "

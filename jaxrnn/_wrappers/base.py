@@ -37,9 +37,7 @@ def vector_size(caller: str, size: Size, name: str = "cell") -> int:
     """
     shapes = size_shapes(size)
     if not jax.tree_util.all_leaves([size]) or len(shapes[0]) != 1:
-        raise ValueError(
-            f"{caller}: `{name}` must output one vector, got output_size {size}."
-        )
+        raise ValueError(f"{caller}: `{name}` must output one vector, got {size}.")
     return shapes[0][0]
 
 

@@ -54,9 +54,7 @@ class MultiRNNCell(RNNCell):
             )
         set_bools(self)
         if not self.cells:
-            raise ValueError(
-                "MultiRNNCell: `cells` must hold at least one cell, got none."
-            )
+            raise ValueError("MultiRNNCell: `cells` must hold a cell, got none.")
         for i, cell in enumerate(self.cells):
             check_wrapped("MultiRNNCell", f"cells[{i}]", cell)
             if not self.state_is_tuple and not _is_vector(cell.state_size):
@@ -211,7 +209,7 @@ class MultiRNNCell(RNNCell):
         got = sorted(params) if isinstance(params, Mapping) else describe(params)
         if sorted(names) != got:
             raise ValueError(
-                f"MultiRNNCell: `params` must hold {', '.join(names)}, got {got}."
+                f"MultiRNNCell: `params` must hold {sorted(names)}, got {got}."
             )
 
 

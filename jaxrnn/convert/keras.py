@@ -130,9 +130,7 @@ def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[list[np.ndarray
 
 def _check_kinds(name: str, fw: LayerWeights, bw: LayerWeights) -> None:
     if fw.kind != bw.kind:
-        raise ValueError(
-            f"{name} must be of one kind, as one layer, got {fw.kind} and {bw.kind}."
-        )
+        raise ValueError(f"{name} must be of one kind, got {fw.kind} and {bw.kind}.")
 
 
 def _layers(

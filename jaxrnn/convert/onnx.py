@@ -239,9 +239,7 @@ def _kind(name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
         )
     for key, owner in (("P", LSTM), ("linear_before_reset", GRU)):
         if node.get(key) is not None and kind != owner:
-            raise ValueError(
-                f"`{name}['{key}']` belongs to the operator {owner}, got {kind}."
-            )
+            raise ValueError(f"`{name}['{key}']` belongs to {owner}, got {kind}.")
     size = node.get("hidden_size", units)
     if size != units:
         raise ValueError(

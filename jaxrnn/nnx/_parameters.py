@@ -58,9 +58,7 @@ def make_params(
     """
     caller = type(module).__name__
     if not isinstance(rngs, nnx.Rngs):
-        raise TypeError(
-            f"{caller}: `rngs` must be as nnx.Rngs(0), got {describe(rngs)}."
-        )
+        raise TypeError(f"{caller}: `rngs` must be nnx.Rngs, got {describe(rngs)}.")
     step = as_step(caller, in_features, dtype)
     params = module.layer.init(rngs.params(), step, dtype)
     check_axis_names(caller, axis_names, params)

@@ -79,9 +79,7 @@ def _check_state(cell: RNNCell, state: PyTree, batch: int) -> None:
         if not is_array(leaf):
             raise TypeError(f"check_cell: `{name}` must be an array, {got}")
         if leaf.ndim and leaf.shape != (batch, *size):
-            raise ValueError(
-                f"check_cell: `{name}` must have shape {(batch, *size)}, {got}"
-            )
+            raise ValueError(f"check_cell: `{name}` must be {(batch, *size)}, {got}")
 
 
 def check_cell(

@@ -276,7 +276,7 @@ REFUSALS = {
     ),
     "kinds_of_both": (
         ValueError,
-        r"`layers\[0\]` must be of one kind, .*, got LSTM and GRU",
+        r"`layers\[0\]` must be of one kind, got LSTM and GRU",
         lambda: convert.load_bidirectional(LSTM + GRU),
     ),
     "depths_of_both": (

@@ -271,12 +271,12 @@ REFUSALS = {
     ),
     "peepholes_of_gru": (
         ValueError,
-        r"`nodes\[0\]\['P'\]` belongs to the operator LSTM, got GRU",
+        r"`nodes\[0\]\['P'\]` belongs to LSTM, got GRU",
         loading(GRU, P=np.ones((1, 12))),
     ),
     "reset_of_lstm": (
         ValueError,
-        r"`nodes\[0\]\['linear_before_reset'\]` belongs to the operator GRU, .* LSTM",
+        r"`nodes\[0\]\['linear_before_reset'\]` belongs to GRU, got LSTM",
         loading(LSTM, linear_before_reset=1),
     ),
     "operator": (

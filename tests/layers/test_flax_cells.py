@@ -553,7 +553,7 @@ REFUSED = {
     ),
     "no_streams_to_broadcast": (
         TypeError,
-        "as_cell: `broadcast_rngs` must be the names of streams, got 3",
+        "as_cell: `broadcast_rngs` must name streams, got 3",
         lambda: jaxrnn.linen.as_cell(nn.GRUCell(3), 1, 3),
     ),
     "no_first_state_in_linen": (

@@ -924,7 +924,7 @@ REFUSED = {
     ),
     "no_rngs": (
         TypeError,
-        r"RNN: `rngs` must be as nnx\.Rngs\(0\), got",
+        r"RNN: `rngs` must be nnx\.Rngs, got",
         lambda make: jaxrnn.nnx.RNN(GRUCell(3), 2, rngs=0),
     ),
     "no_features": (
@@ -1022,7 +1022,7 @@ REFUSED = {
     ),
     "weights_of_one_way": (
         ValueError,
-        r"variables_of: there must be 2 cells, as in the module, got 1",
+        r"variables_of: there must be 2 cells, got 1",
         lambda make: jaxrnn.linen.Bidirectional(GRUCell(3), GRUCell(3)).variables_of(
             GRUCell(3).bind({})
         ),
