@@ -45,19 +45,14 @@ def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
     packs = [_renumbered(*each) for each in zip(packs, before[:-1], strict=True)]
     axis = 1 if packs[0].time_major else 0
     join = lambda *leaves: np.concatenate(leaves, axis)
-    rows, sequences = before[-1].tolist()
-    flat = {
+    flat: dict[str, Any] = {
         name: np.concatenate([getattr(pack, name) for pack in packs])
         for name in ("lengths", "row", "offset", "sequence_length")
     }
-    return dataclasses.replace(
-        packs[0],
-        inputs=jax.tree.map(join, *(pack.inputs for pack in packs)),
-        starts=join(*(pack.starts for pack in packs)),
-        rows=rows,
-        sequences=sequences,
-        **flat,
-    )
+    flat["rows"], flat["sequences"] = before[-1].tolist()
+    in_rows = ((pack.inputs, pack.starts) for pack in packs)
+    inputs, starts = jax.tree.map(join, *in_rows)
+    return dataclasses.replace(packs[0], inputs=inputs, starts=starts, **flat)
 
 
 def _renumbered(pack: PackedSequences, before: np.ndarray) -> PackedSequences:

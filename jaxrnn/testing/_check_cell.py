@@ -70,9 +70,8 @@ def _check_state(cell: RNNCell, state: PyTree, batch: int) -> None:
     opaque, fix = tree.unflatten([0] * len(leaves)), "`cell.zero_state` makes one."
     trees.check_structure("check_cell: `state`", cell.state_size, opaque, False, fix)
     named = trees.named_leaves("state", state, trees.is_tensor_array)
-    for (name, leaf), size in zip(
-        named, trees.size_shapes(cell.state_size), strict=True
-    ):
+    sizes = trees.size_shapes(cell.state_size)
+    for (name, leaf), size in zip(named, sizes, strict=True):
         if trees.is_tensor_array(leaf):
             continue
         got = f"got {describe(leaf)}. {fix}"
