@@ -24,13 +24,13 @@ from jaxrnn import (
 )
 from jaxrnn._drivers.static_rnn import UNREASONABLE_STEPS
 from jaxrnn.testing import make_setup
-from jaxrnn.testing._oracle import TIME, StepByStep, close, differentiated, dynamic
+from jaxrnn.testing._oracle import TIME, Setup, StepByStep, close, differentiated
 
 F64 = jnp.dtype("float64")
 
 
 def listed(setup, params, xs, state, lengths):
-    """`static_rnn`, with the arguments and results of `dynamic`."""
+    """`static_rnn`, with the arguments and results of `Setup.run`."""
     steps = [jax.tree.map(lambda x, t=t: x[:, t], xs) for t in range(TIME)]
     outputs, state = static_rnn(
         setup.bind(params), steps, state, setup.dtype, lengths, "steps"
@@ -93,7 +93,7 @@ def test_equals_dynamic_rnn(name, with_lengths):
     case = CASES[name]
     setup = make_setup(case.cell, case.inputs, F64, case.key, case.state)
     lengths = setup.lengths if with_lengths else None
-    want = differentiated(setup, dynamic, lengths)
+    want = differentiated(setup, Setup.run, lengths)
     close(differentiated(setup, listed, lengths), want, F64)
 
 
