@@ -72,17 +72,17 @@ def _size_shape(name: str, leaf: Any) -> tuple[int, ...]:
         ValueError: If the leaf is None.
         TypeError: If it is neither an int nor a `TensorShape`.
     """
+    fix = (
+        "Give an int or a TensorShape: a tuple of sizes is a nest of vectors; one "
+        "array of rank 2 is `TensorShape([5, 5])`."
+    )
     if leaf is None:
-        raise ValueError(
-            f"`{name}` must be known, got None. Give an int or a TensorShape."
-        )
+        raise ValueError(f"`{name}` must be known, got None. {fix}")
     try:
         return tuple(leaf if isinstance(leaf, TensorShape) else TensorShape([leaf]))
     except TypeError:
-        raise TypeError(
-            f"`{name}` must be an int or a TensorShape, got {leaf!r}. A tuple of sizes "
-            "is a nest of vectors; one array of rank 2 is `TensorShape([5, 5])`."
-        ) from None
+        must = "must be an int or a TensorShape"
+        raise TypeError(f"`{name}` {must}, got {leaf!r}. {fix}") from None
 
 
 def as_typed(tree: Any) -> tuple:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_bool, as_count
-from .._base.errors import describe, describe_leaves, noting
+from .._base.errors import describe, describe_leaves, noting, refusal
 from .._base.math import affine, is_traced, widest_dtype
 from .._base.trees import merge_dicts
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
@@ -83,10 +83,8 @@ class Stage:
             blocks=optional(as_count),
         )
         if self.blocks is not None and self.columns % self.blocks:
-            raise ValueError(
-                f"Stage: `blocks` must divide the {self.columns} columns, got "
-                f"{self.blocks}."
-            )
+            must = f"divide the {self.columns} columns"
+            raise ValueError(refusal("Stage", "blocks", must, self.blocks))
 
     def specs(self, depth: int) -> dict[str, Any]:
         """The parameters for inputs of size `depth`, under their names."""

@@ -6,12 +6,11 @@ import math
 from typing import Any
 
 import jax
-import jax.export
 import jax.numpy as jnp
 from jax.nn.initializers import ones as ones, zeros as zeros
 
-from .._base.arguments import as_count, check_functions
-from .._base.errors import describe, is_array, noting
+from .._base.arguments import as_axis_size, check_functions
+from .._base.errors import describe, is_array, noting, refusal
 from .._base.trees import map_named
 from .._base.typing import Array, DType, Initializer, Key, Params
 from .base import snake_case
@@ -58,13 +57,10 @@ class ParamSpec:
 
     def __post_init__(self) -> None:
         if not isinstance(self.shape, tuple | list):
-            raise TypeError(
-                "ParamSpec: `shape` must be a tuple of integers, got "
-                f"{describe(self.shape)}."
-            )
+            must = "be a tuple of integers"
+            raise TypeError(refusal("ParamSpec", "shape", must, self.shape))
         for size in self.shape:
-            if not jax.export.is_symbolic_dim(size):
-                as_count("ParamSpec", "shape", size, 0, "")
+            as_axis_size("ParamSpec", "shape", size)
         object.__setattr__(self, "shape", tuple(self.shape))
         check_functions("ParamSpec", initializer=self.initializer)
 
@@ -115,10 +111,8 @@ def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
 
     def make(name: str, spec: ParamSpec) -> Array:
         if not isinstance(spec, ParamSpec):
-            raise TypeError(
-                f"`param_specs` must return `ParamSpec`s, got {describe(spec)} for "
-                f"`{name}`."
-            )
+            got = f"{describe(spec)} for `{name}`"
+            raise TypeError(f"`param_specs` must return `ParamSpec`s, got {got}.")
         called = f"(key, {spec.shape}, {jnp.dtype(dtype).name})"
         with noting(f"raised by the initializer of `{name}`, called with {called}."):
             leaf = draw(spec.initializer, next(keys), spec, dtype)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import describe, describe_leaves, noting
+from .._base.errors import describe_leaves, noting, refusal
 from .._base.math import affine, at_least_float32, widened
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.trees import with_structure
@@ -132,10 +132,8 @@ class LinearRecurrenceCell(SpecsCell):
         with noting(f"{name}: raised by `coefficients`."):
             result = self.coefficients(params, inputs)
         if not isinstance(result, tuple) or len(result) != 3:
-            raise ValueError(
-                f"{name}: `coefficients` must return (a, b, rest), got "
-                f"{describe(result)}."
-            )
+            must = "return (a, b, rest)"
+            raise ValueError(refusal(name, "coefficients", must, result))
         a, b, rest = result
         fit = lambda x: self._fitted(x, inputs.shape[0], state)
         return fit(a), fit(b), rest
@@ -149,28 +147,25 @@ class LinearRecurrenceCell(SpecsCell):
 
     def _fitted(self, x: Any, rows: int, state: Element) -> Element:
         """Coefficients `[rows, units]` in the dtype of the state's arithmetic."""
-        like, name = widened(state), type(self).__name__
+        like = widened(state)
+        wrong = functools.partial(refusal, type(self).__name__, "coefficients")
         if jax.tree.structure(x) != jax.tree.structure(like):
-            raise ValueError(
-                f"{name}: `coefficients` must return a and b of the structure of the "
-                f"state, {describe_leaves(state)}, got {describe(x)}."
-            )
+            of_state = f"the structure of the state, {describe_leaves(state)}"
+            raise ValueError(wrong(f"return a and b of {of_state}", x))
 
         def fit(x: Any, h: Array) -> Array:
             if jnp.iscomplexobj(x):
-                raise TypeError(
-                    f"{name}: `coefficients` must return real arrays, got "
-                    f"{describe(x)}. Of a complex state `state_size` is a "
-                    "`ComplexState` of sizes, and a and b are of arrays."
+                fix = (
+                    "Of a complex state `state_size` is a `ComplexState` of sizes, and "
+                    "a and b are of arrays."
                 )
+                raise TypeError(wrong("return real arrays", x, fix))
             x, shape = jnp.asarray(x, h.dtype), (rows, *h.shape[1:])
             try:
                 return jnp.broadcast_to(x, shape)
             except ValueError:
-                raise ValueError(
-                    f"{name}: `coefficients` must return a and b of the shape of the "
-                    f"state, {shape}, got {describe(x)}."
-                ) from None
+                must = f"return a and b of the shape of the state, {shape}"
+                raise ValueError(wrong(must, x)) from None
 
         return jax.tree.map(fit, x, like)
 
@@ -190,20 +185,22 @@ class DiagonalCell(VectorRecurrenceCell):
         of_unit = functools.partial(check_number, low=0, high=1)
         check_fields(self, min_radius=of_unit, max_radius=of_unit)
         if self.min_radius > self.max_radius:
-            raise ValueError(
-                f"{type(self).__name__}: `min_radius` must be at most `max_radius`, "
-                f"{self.max_radius}, got {self.min_radius}."
+            name, most = (
+                type(self).__name__,
+                f"be at most `max_radius`, {self.max_radius}",
             )
+            raise ValueError(refusal(name, "min_radius", most, self.min_radius))
 
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless inputs are as large as outputs."""
         if depth != self.num_units:
-            raise ValueError(
-                f"{type(self).__name__}: `inputs` must have depth `num_units`, "
-                f"{self.num_units}, got {depth}. Project them to that size before, by "
-                "a layer or by `jaxrnn.contrib.InputProjectionWrapper`; of a "
-                "`PastInputsWrapper` the depth is width * depth."
+            must = f"have depth `num_units`, {self.num_units}"
+            fix = (
+                "Project them to that size before, by a layer or by "
+                "`jaxrnn.contrib.InputProjectionWrapper`; of a `PastInputsWrapper` the "
+                "depth is width * depth."
             )
+            raise ValueError(refusal(type(self).__name__, "inputs", must, depth, fix))
 
     def draw_decays(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         """`-log |a|`, for factors `a` uniform in the area of the ring.

@@ -30,7 +30,7 @@ from .._time.run import DeclinedError, Run
 from .._time.segments import run_in_segments
 from .._time.steps import Steps, at_each_step
 from .base import scope_name
-from .hyperparameters import check_heads, head_size, set_common_fields
+from .hyperparameters import head_size, set_common_fields
 from .initializers import ParamSpec, glorot_uniform, zeros
 from .specs_cell import SpecsCell, check_for_xla
 from .step_checks import check_state_dtypes
@@ -128,7 +128,6 @@ class MLSTMCell(SpecsCell):
 
     def __post_init__(self) -> None:
         set_common_fields(self)
-        check_heads(self)
 
     @property
     def state_size(self) -> MLSTMState:

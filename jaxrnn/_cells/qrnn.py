@@ -5,7 +5,7 @@ from typing import Any, final
 
 import jax
 
-from .._base.errors import describe
+from .._base.errors import refusal
 from .._base.typing import Array, DType, Initializer, Params
 from .linear_recurrence import VectorRecurrenceCell, gate_specs, gates
 
@@ -56,11 +56,9 @@ class QRNNCell(VectorRecurrenceCell):
     dtype: DType | None = None
 
     def __post_init__(self) -> None:
-        if self.pooling not in ("f", "fo", "ifo"):
-            raise ValueError(
-                'QRNNCell: `pooling` must be "f", "fo" or "ifo", got '
-                f"{describe(self.pooling)}."
-            )
+        if self.pooling not in _BLOCKS:
+            must = 'be "f", "fo" or "ifo"'
+            raise ValueError(refusal("QRNNCell", "pooling", must, self.pooling))
         super().__post_init__()
 
     def param_specs(self, depth: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from jax.nn.initializers import normal
 
 from .._base.math import at_least_float32
 from .._base.typing import Array, DType, Initializer, Key, Params
-from .hyperparameters import check_heads, head_size
+from .hyperparameters import head_size
 from .initializers import ParamSpec, bias_initializer, zeros
 from .linear_recurrence import DiagonalCell
 
@@ -68,10 +68,6 @@ class RGLRUCell(DiagonalCell):
     bias_initializer: Initializer | None = None
     name: str | None = None
     dtype: DType | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_heads(self)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """`a_param`, `input_gate` and `a_gate`."""

@@ -11,7 +11,7 @@ from .._base.serialization import serializable
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.typing import Array, DType, Initializer, Key, Params
 from .affine import AffineCell, Stage
-from .hyperparameters import check_heads, head_size, set_common_fields
+from .hyperparameters import head_size, set_common_fields
 from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
 
 
@@ -87,7 +87,6 @@ class SLSTMCell(AffineCell):
 
     def __post_init__(self) -> None:
         set_common_fields(self)
-        check_heads(self)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
