@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import INT32_MAX, as_dtype, check_time_major
-from .._base.errors import describe
+from .._base.errors import refusal
 from .._base.math import is_float, widest_dtype
 from .._base.typing import DType, Params, PyTree
 from .._time.masking import first_inputs
@@ -150,10 +150,8 @@ def memory_plan(
     """
     check_time_major(_CALLER, time_major)
     if not isinstance(strategies, list | tuple):
-        raise TypeError(
-            f"{_CALLER}: `strategies` must be a list of them, got "
-            f"{describe(strategies)}. For example `[Keep(), True]`."
-        )
+        must, fix = "be a list of them", "For example `[Keep(), True]`."
+        raise TypeError(refusal(_CALLER, "strategies", must, strategies, fix))
     planned = [
         as_strategy(_CALLER, f"strategies[{i}]", s) for i, s in enumerate(strategies)
     ]
@@ -239,16 +237,12 @@ def _as_inputs(shape: Any, dtype: DType) -> PyTree:
     leaves = jax.tree.leaves(shape)
     for leaf in leaves or [shape]:
         if not hasattr(leaf, "shape") or len(leaf.shape) < 3:
-            raise ValueError(
-                f"{_CALLER}: `inputs_shape` must have rank at least 3, [batch, time, "
-                f"...], got {describe(leaf)}. Pass a shape, an array or a nest of "
-                "arrays."
-            )
+            must = "have rank at least 3, [batch, time, ...]"
+            fix = "Pass a shape, an array or a nest of arrays."
+            raise ValueError(refusal(_CALLER, "inputs_shape", must, leaf, fix))
         if not all(0 < n <= INT32_MAX for n in leaf.shape):
-            raise ValueError(
-                f"{_CALLER}: `inputs_shape` must have sizes from 1 to {INT32_MAX}, got "
-                f"{describe(leaf)}."
-            )
+            must = f"have sizes from 1 to {INT32_MAX}"
+            raise ValueError(refusal(_CALLER, "inputs_shape", must, leaf))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shape)
 
 
@@ -265,10 +259,8 @@ def _with_params(
         return bind, jax.eval_shape(lambda: cell.params)
     makes_params = ("init", "bind", "state_size")  # Cells of Flax have no `state_size`.
     if isinstance(cell, type) or not all(hasattr(cell, n) for n in makes_params):
-        raise TypeError(
-            f"{_CALLER}: `cell` must be a cell of jaxrnn, got {describe(cell)}. It has "
-            "to make its parameters from shapes alone."
-        )
+        fix = "It has to make its parameters from shapes alone."
+        raise TypeError(refusal(_CALLER, "cell", "be a cell of jaxrnn", cell, fix))
     step = jax.eval_shape(lambda xs: first_inputs(xs, axis), inputs)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return cell.bind, jax.eval_shape(lambda key: cell.init(key, step, dtype), key)

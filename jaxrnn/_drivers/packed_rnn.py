@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_scope, check_is_cell
-from .._base.errors import describe
+from .._base.errors import refusal
 from .._base.inputs import as_state, output_dtype, zero_state
 from .._base.read_only import has_read_only
 from .._base.sharding import as_varying_as
@@ -80,10 +80,8 @@ def packed_rnn(
     check_is_cell(_CALLER, "cell", cell)
     strategy = as_strategy(_CALLER, "swap_memory", swap_memory)
     if not isinstance(packed, PackedSequences):
-        raise TypeError(
-            f"{_CALLER}: `packed` must come from `pack_sequences`, got "
-            f"{describe(packed)}. For a window, pass `window.packed`."
-        )
+        must, fix = "come from `pack_sequences`", "For a window, pass `window.packed`."
+        raise TypeError(refusal(_CALLER, "packed", must, packed, fix))
     check_whole(_CALLER, "packed", packed)
     if initial_state is not None:
         initial_state = as_state(_CALLER, "initial_state", initial_state)

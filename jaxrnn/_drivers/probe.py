@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from .._base.errors import describe, describe_structure, noting
+from .._base.errors import Words, describe, describe_structure, noting, refusal
 from .._base.trees import check_structure, is_tensor_array, named_leaves, size_shapes
 from .._base.typing import DType, PyTree
 from .._tensor_array.carried import with_known_shapes
@@ -89,10 +89,8 @@ def as_pair(caller: str, result: Any) -> tuple[PyTree, PyTree]:
         ValueError: If it did not return a pair.
     """
     if not isinstance(result, tuple | list) or len(result) != 2:
-        raise ValueError(
-            f"{caller}: `cell` must return (output, new_state), got "
-            f"{describe_structure(result)}."
-        )
+        got = Words(describe_structure(result))
+        raise ValueError(refusal(caller, "cell", "return (output, new_state)", got))
     return result[0], result[1]
 
 
@@ -119,25 +117,19 @@ def _check_state(caller: str, state: PyTree, new_state: PyTree) -> None:
 def _check_rows(caller: str, state: PyTree, batch: int) -> None:
     for name, leaf in named_leaves("state", state, is_tensor_array):
         if not is_tensor_array(leaf) and leaf.shape[:1] not in ((), (batch,)):
-            raise ValueError(
-                f"{caller}: with lengths `{name}` must have {batch} rows or no axes, "
-                f"got {describe(leaf)}."
-            )
+            must = f"have {batch} rows or no axes with lengths"
+            raise ValueError(refusal(caller, name, must, leaf))
 
 
 def _check_output(
     caller: str, size: Any, output: PyTree, batch: int, dtype: DType
 ) -> None:
-    for (name, leaf), shape in zip(
-        named_leaves("output", output), size_shapes(size), strict=True
-    ):
+    named = named_leaves("output", output)
+    for (name, leaf), shape in zip(named, size_shapes(size), strict=True):
         if leaf.shape != (batch, *shape):
-            raise ValueError(
-                f"{caller}: `{name}` of `cell` must have shape {(batch, *shape)} by "
-                f"`output_size`, got {describe(leaf)}."
-            )
+            must = f"have shape {(batch, *shape)} by `output_size`"
+            raise ValueError(refusal(caller, f"{name}` of `cell", must, leaf))
         if leaf.dtype != dtype:
-            raise TypeError(
-                f"{caller}: `{name}` of `cell` must have dtype {dtype}, got "
-                f"{describe(leaf)}. Pass `dtype=jnp.{leaf.dtype}`, or cast in the cell."
-            )
+            fix = f"Pass `dtype=jnp.{leaf.dtype}`, or cast in the cell."
+            must = f"have dtype {dtype}"
+            raise TypeError(refusal(caller, f"{name}` of `cell", must, leaf, fix))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from .._base.arguments import as_scope, check_both_lists, check_is_cell
-from .._base.errors import describe, noting
+from .._base.errors import noting, refusal
 from .._base.typing import DType, Lengths, PyTree, RNNCellLike
 from ..memory._strategy import Strategy
 from .bidirectional import bidirectional_dynamic_rnn, joined, run_both_ways
@@ -183,9 +183,7 @@ def _states(caller: str, name: str, states: Any, depth: int) -> Sequence[PyTree]
     if states is None:
         return [None] * depth
     if not isinstance(states, Sequence) or len(states) != depth:
-        got = len(states) if isinstance(states, Sequence) else describe(states)
-        raise ValueError(
-            f"{caller}: `{name}` must be a list of {depth} states, one for each layer, "
-            f"got {got}."
-        )
+        got = len(states) if isinstance(states, Sequence) else states
+        must = f"be a list of {depth} states, one for each layer"
+        raise ValueError(refusal(caller, name, must, got))
     return states
