@@ -185,11 +185,9 @@ class DiagonalCell(VectorRecurrenceCell):
         of_unit = functools.partial(check_number, low=0, high=1)
         check_fields(self, min_radius=of_unit, max_radius=of_unit)
         if self.min_radius > self.max_radius:
-            name, most = (
-                type(self).__name__,
-                f"be at most `max_radius`, {self.max_radius}",
-            )
-            raise ValueError(refusal(name, "min_radius", most, self.min_radius))
+            must = f"be at most `max_radius`, {self.max_radius}"
+            name, low = type(self).__name__, self.min_radius
+            raise ValueError(refusal(name, "min_radius", must, low))
 
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless inputs are as large as outputs."""

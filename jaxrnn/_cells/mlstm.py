@@ -223,10 +223,8 @@ class MLSTMCell(SpecsCell):
 
     def _kernel(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         depth, units = shape[0], self.num_units
-        blocks = [
-            glorot_uniform(key, (depth, units), dtype)
-            for key in jax.random.split(key, 4)
-        ]
+        keys = jax.random.split(key, 4)
+        blocks = [glorot_uniform(key, (depth, units), dtype) for key in keys]
         gates = jnp.zeros((depth, 2 * self.num_heads), dtype)
         return jnp.concatenate([*blocks, gates], axis=-1)
 

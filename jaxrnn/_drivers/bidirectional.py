@@ -83,15 +83,11 @@ def bidirectional_dynamic_rnn(
 
     options = dtype, parallel_iterations, swap_memory, time_major
     dynamic = functools.partial(dynamic_rnn, implementation=implementation)
+    reverse = lambda tree: masking.reverse_sequence(tree, lengths, time_major)
 
-    def run(
-        cell: RNNCellLike, inputs: PyTree, state: PyTree, scope: str
-    ) -> tuple[PyTree, PyTree]:
+    def run(cell: Any, inputs: PyTree, state: PyTree, scope: str) -> Any:
         with noting(f"{caller}: `cell` is `cell_{scope}`."):
             return dynamic(cell, inputs, lengths, state, *options, scope)
-
-    def reverse(tree: PyTree) -> PyTree:
-        return masking.reverse_sequence(tree, lengths, time_major)
 
     with jax.named_scope(as_scope(caller, scope, "bidirectional_rnn")):
         output_fw, state_fw = run(cell_fw, inputs, initial_state_fw, "fw")
@@ -145,17 +141,10 @@ def static_bidirectional_rnn(
     caller = "static_bidirectional_rnn"
     check_is_cell(caller, "cell_fw", cell_fw)
     check_is_cell(caller, "cell_bw", cell_bw)
-    cells = cell_fw, cell_bw
+    cells, states = (cell_fw, cell_bw), (initial_state_fw, initial_state_bw)
     steps = checked_steps(caller, inputs, cells, "bidirectional_dynamic_rnn")
     with jax.named_scope(as_scope(caller, scope, "bidirectional_rnn")):
-        return run_both_ways(
-            caller,
-            cells,
-            steps,
-            (initial_state_fw, initial_state_bw),
-            dtype,
-            sequence_length,
-        )
+        return run_both_ways(caller, cells, steps, states, dtype, sequence_length)
 
 
 def run_both_ways(
@@ -171,9 +160,7 @@ def run_both_ways(
     first = stacked(steps[:1])
     lengths = lengths_for(caller, sequence_length, first, len(steps), batch_axis=1)
 
-    def run(
-        cell: RNNCellLike, steps: list[PyTree], state: PyTree, scope: str
-    ) -> tuple[list[PyTree], PyTree]:
+    def run(cell: Any, steps: list[PyTree], state: PyTree, scope: str) -> Any:
         with noting(f"{caller}: `cell` is `cell_{scope}`."):
             return run_steps(caller, cell, steps, state, dtype, lengths, scope)
 

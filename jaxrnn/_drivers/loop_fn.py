@@ -49,11 +49,8 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
     next_input = _as_inputs(next_input)
     batch_size = jax.tree.leaves(next_input)[0].shape[0]
     if state is None:
-        must, fix = (
-            "be an initial state",
-            f"`cell.zero_state({batch_size}, dtype)`, say.",
-        )
-        raise ValueError(_refusal("next_cell_state", must, None, fix))
+        fix = f"Return `cell.zero_state({batch_size}, dtype)` at time 0, say."
+        raise ValueError(_refusal("next_cell_state", "be an initial state", None, fix))
     state = as_state(CALLER, "next_cell_state", state)
     check_structure(
         f"{CALLER}: the first `next_cell_state` (by `cell.state_size`)",

@@ -19,15 +19,8 @@ from ..memory._strategy import as_strategy, plan_of
 from .dynamic_rnn import dynamic_rnn
 
 _CALLER = "memory_plan"
-_USUAL = (
-    Keep(),
-    Recompute(1),
-    Recompute(),
-    Nested(),
-    Offload(Keep()),
-    Offload(),
-    Offload(Recompute(64)),
-)
+_ON_DEVICE = (Keep(), Recompute(1), Recompute(), Nested())
+_USUAL = (*_ON_DEVICE, Offload(Keep()), Offload(), Offload(Recompute(64)))
 _HEAD = ("strategy", "saved", "saved on host", "peak", "extra FLOPs")
 _UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
@@ -158,9 +151,8 @@ def memory_plan(
     inputs = _as_inputs(inputs_shape, as_dtype(_CALLER, dtype or jnp.float32))
     leaves, axis = jax.tree.leaves(inputs), 0 if time_major else 1
     floats = list(filter(is_float, leaves))
-    dtype = as_dtype(
-        _CALLER, dtype or (widest_dtype(floats) if floats else jnp.float32)
-    )
+    widest = widest_dtype(floats) if floats else jnp.float32
+    dtype = as_dtype(_CALLER, dtype or widest)
     bind, params = _with_params(cell, inputs, dtype, axis)
 
     def loss(params: Params, inputs: PyTree, strategy: Any = False) -> Any:

@@ -41,9 +41,9 @@ def _run(
     *,
     caller: str,
     dtype: DType,
-    unroll: int,
     axis: int,
     strategy: Strategy,
+    unroll: int = 1,
     implementation: Any = None,
 ) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of `cell` over all steps.
@@ -57,9 +57,9 @@ def _run(
             states after every step are returned in place of those after the last.
         caller: The driver, for messages.
         dtype: The dtype of the zero state and of the outputs.
-        unroll: The number of steps unrolled in each iteration of a scan.
         axis: The time axis, 0 or 1.
         strategy: Which residuals of the steps are saved for derivatives.
+        unroll: The number of steps unrolled in each iteration of a scan.
         implementation: What runs an affine cell, a name or None.
     """
     inputs = whole_features(caller, inputs, (cell, lengths, state), 1 - axis)
@@ -80,9 +80,7 @@ def _run(
     steps = Steps(lengths, longest, restarts=restarts, time=time, axis=axis)
     steps = steps.with_stand_in(inputs, state)
 
-    def run_segment(
-        inputs: PyTree, state: PyTree, steps: Steps
-    ) -> tuple[PyTree, PyTree]:
+    def run_segment(inputs: PyTree, state: PyTree, steps: Steps) -> Any:
         def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
             state = with_read_only(state, full_state)
             output, new_state = cell_at_step(cell, steps.offset + t)(inputs, state)

@@ -4,17 +4,13 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_scope, check_is_cell
-from .._base.errors import refusal
+from .._base.errors import Words, refusal
 from .._base.inputs import as_state, output_dtype, zero_state
 from .._base.read_only import has_read_only
 from .._base.sharding import as_varying_as
 from .._base.trees import named_leaves
 from .._base.typing import DType, PyTree, RNNCellLike
-from .._batching.packed_sequences import (
-    PackedSequences,
-    check_first_axis,
-    check_whole,
-)
+from .._batching.packed_sequences import PackedSequences, check_first_axis, check_whole
 from .._time import masking
 from .._time.steps import Restarts, rows_of
 from ..memory._strategy import Strategy, as_strategy
@@ -86,11 +82,9 @@ def packed_rnn(
     if initial_state is not None:
         initial_state = as_state(_CALLER, "initial_state", initial_state)
         if has_read_only(initial_state):
-            raise ValueError(
-                f"{_CALLER}: `initial_state` must not hold a memory, which belongs to "
-                "one sequence, and rows hold several. Run the sequences as rows, by "
-                "`dynamic_rnn` with lengths."
-            )
+            must, got = "hold no memory, which belongs to one sequence", Words("one")
+            fix = "Rows hold several: run the sequences by `dynamic_rnn` with lengths."
+            raise ValueError(refusal(_CALLER, "initial_state", must, got, fix))
     dtype = output_dtype(_CALLER, initial_state, dtype)
     count = packed.sequence_length.shape[0]
     if initial_state is None:
@@ -111,7 +105,6 @@ def packed_rnn(
             restarts,
             caller=_CALLER,
             dtype=dtype,
-            unroll=1,
             axis=axis,
             strategy=strategy,
         )

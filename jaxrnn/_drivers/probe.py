@@ -10,15 +10,14 @@ from .._base.typing import DType, PyTree
 from .._tensor_array.carried import with_known_shapes
 
 # What a step must keep of each leaf of the state; otherwise the error, a note, a fix.
+_CAST = "Cast inside the cell, or pass an `initial_state` of the dtype that it returns."
+_STRUCTURE = (
+    "Give an `initial_state` of the structure that it returns; for an LSTM, "
+    "`LSTMStateTuple(c, h)`."
+)
 _KEPT = (
     ("shape", ValueError, "", ""),
-    (
-        "dtype",
-        TypeError,
-        " (type should remain constant)",
-        " Cast inside the cell, or pass an `initial_state` of the dtype that it "
-        "returns.",
-    ),
+    ("dtype", TypeError, " (type should remain constant)", _CAST),
 )
 
 
@@ -51,14 +50,8 @@ def probe(
     """
     output, new_state = _one_step(caller, cell, inputs, state)
     state = with_known_shapes(state, lambda: new_state)
-    check_structure(
-        f"{caller}: the state that `cell` returns",
-        state,
-        new_state,
-        strict,
-        "Give an `initial_state` of the structure that it returns; for an LSTM, "
-        "`LSTMStateTuple(c, h)`.",
-    )
+    what = f"{caller}: the state that `cell` returns"
+    check_structure(what, state, new_state, strict, _STRUCTURE)
     _check_state(caller, state, new_state)
     batch = jax.tree.leaves(inputs)[0].shape[0]
     if strict:
@@ -103,15 +96,13 @@ def _check_state(caller: str, state: PyTree, new_state: PyTree) -> None:
     pairs = list(zip(named_leaves("state", state), new_leaves, strict=True))
     for kind, error, note, fix in _KEPT:
         changes = [
-            f"`{name}` is {describe(old)} before and {describe(new)} after a step"
+            f"`{name}` of {describe(old)} before and {describe(new)} after a step"
             for (name, old), new in pairs
             if getattr(old, kind) != getattr(new, kind)
         ]
         if changes:
-            raise error(
-                f"{caller}: `cell` must keep its state's {kind}s{note}: "
-                f"{'; '.join(changes)}.{fix}"
-            )
+            must = f"keep its state's {kind}s{note}"
+            raise error(refusal(caller, "cell", must, Words("; ".join(changes)), fix))
 
 
 def _check_rows(caller: str, state: PyTree, batch: int) -> None:

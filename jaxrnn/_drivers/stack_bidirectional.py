@@ -61,10 +61,9 @@ def stack_bidirectional_rnn(
     steps = checked_steps(caller, inputs, cells, "stack_bidirectional_dynamic_rnn")
 
     def run_layer(layer: _Layer, steps: list[PyTree]) -> tuple:
-        with jax.named_scope(layer.name):
-            return run_both_ways(
-                caller, layer.cells, steps, layer.states, dtype, sequence_length
-            )
+        name, cells, states = layer
+        with jax.named_scope(name):
+            return run_both_ways(caller, cells, steps, states, dtype, sequence_length)
 
     return _run_layers(caller, scope, layers, run_layer, steps)
 
@@ -168,15 +167,14 @@ def _layers(
     caller: str, cells_fw: Any, cells_bw: Any, states_fw: Any, states_bw: Any
 ) -> list[_Layer]:
     check_both_lists(caller, cells_fw, cells_bw)
-    for i, (cell_fw, cell_bw) in enumerate(zip(cells_fw, cells_bw, strict=True)):
+    cells = list(zip(cells_fw, cells_bw, strict=True))
+    for i, (cell_fw, cell_bw) in enumerate(cells):
         check_is_cell(caller, f"cells_fw[{i}]", cell_fw)
         check_is_cell(caller, f"cells_bw[{i}]", cell_bw)
-    states_fw = _states(caller, "initial_states_fw", states_fw, len(cells_fw))
-    states_bw = _states(caller, "initial_states_bw", states_bw, len(cells_fw))
-    return [
-        _Layer(f"cell_{i}", (cells_fw[i], cells_bw[i]), (states_fw[i], states_bw[i]))
-        for i in range(len(cells_fw))
-    ]
+    states_fw = _states(caller, "initial_states_fw", states_fw, len(cells))
+    states_bw = _states(caller, "initial_states_bw", states_bw, len(cells))
+    layers = zip(cells, zip(states_fw, states_bw, strict=True), strict=True)
+    return [_Layer(f"cell_{i}", *layer) for i, layer in enumerate(layers)]
 
 
 def _states(caller: str, name: str, states: Any, depth: int) -> Sequence[PyTree]:

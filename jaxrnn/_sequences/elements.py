@@ -38,11 +38,6 @@ def plus(x: Element, y: Element) -> Element:
     return jax.tree.map(jnp.add, x, y)
 
 
-def conjugate(a: Element) -> Element:
-    """The complex conjugate; a real number is its own."""
-    return ComplexState(a.real, -a.imag) if isinstance(a, ComplexState) else a
-
-
 def one_like(a: Element) -> Any:
     """The number 1 in the structure of `a`."""
     return ComplexState(1, 0) if isinstance(a, ComplexState) else 1

@@ -13,11 +13,7 @@ from .affine import affine_sequence
 from .cudnn import cudnn_sequence
 from .native import native_sequence
 
-_BY_NAME = {
-    "xla": affine_sequence,
-    "native": native_sequence,
-    "cudnn": cudnn_sequence,
-}
+_BY_NAME = {"xla": affine_sequence, "native": native_sequence, "cudnn": cudnn_sequence}
 
 
 def check_implementation(caller: str, implementation: Any) -> None:

@@ -69,10 +69,7 @@ def apply_cell_sequence(cell: Any, params: Params, run: Run) -> tuple[PyTree, Py
 
 
 def run_sequence(
-    apply_sequence: Callable | None,
-    apply: Apply,
-    run: Run,
-    unroll: int = 1,
+    apply_sequence: Callable | None, apply: Apply, run: Run, unroll: int = 1
 ) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of a cell over all steps.
 

@@ -208,7 +208,7 @@ REFUSALS = {
     # What a step returns
     "step_structure": (ValueError, r"the state that `cell` returns must have the structure \*, got \(\*, \*\)",
                        lambda: dynamic_rnn(stepping(lambda s: (s, s)), X, dtype=F32)),
-    "step_shape": (ValueError, r"keep its state's shapes: `state` is float32\[4, 3\] before and float32\[4, 1\]",
+    "step_shape": (ValueError, r"keep its state's shapes, got `state` of float32\[4, 3\] before and float32\[4, 1\]",
                    lambda: dynamic_rnn(stepping(lambda s: s[:, :1]), X, dtype=F32)),
     "step_dtype": (TypeError, "type should remain constant.*bfloat16.*Cast inside the cell",
                    lambda: dynamic_rnn(stepping(lambda s: s.astype(jnp.bfloat16)), X, dtype=F32)),
