@@ -10,7 +10,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,9 @@ from .hyperparameters import as_function, as_size, as_string, check_fields, opti
 from .initializers import ParamSpec
 from .specs_cell import SpecsCell
 from .step_checks import check_one_dtype
+
+Updated: TypeAlias = tuple[Array, Any]
+"""`(operand, carry)` for the next stage; of the last one `(output, new_state)`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Stage:
         TypeError: If a field is of the wrong kind.
     """
 
-    update: Callable[[Params, Array, Any], tuple[Array, Any]]
+    update: Callable[[Params, Array, Any], Updated]
     rows: int
     columns: int
     kernel: Initializer
@@ -93,7 +96,9 @@ class Stage:
         specs = {"kernel": ParamSpec(shape, self.kernel, input_rows, self.blocks)}
         if self.bias is not None:
             specs["bias"] = ParamSpec(shape[1:], self.bias, blocks=self.blocks)
-        return self._at_path(specs)
+        for key in self.path.split("/")[::-1] if self.path else ():
+            specs = {key: specs}
+        return specs
 
     def product(
         self, params: Params, inputs: Array, operand: Array, dtype: DType
@@ -118,11 +123,6 @@ class Stage:
     def _from_path(self, params: Params) -> Params:
         for key in self.path.split("/") if self.path else ():
             params = params[key]
-        return params
-
-    def _at_path(self, params: Params) -> Params:
-        for key in self.path.split("/")[::-1] if self.path else ():
-            params = {key: params}
         return params
 
 
@@ -184,7 +184,7 @@ class AffineCell(SpecsCell):
         """The products in order, each with the update that follows it."""
 
     @abc.abstractmethod
-    def enter(self, state: PyTree) -> tuple[Array, Any]:
+    def enter(self, state: PyTree) -> Updated:
         """The first stage's `(operand, carry)`, from the state before the step.
 
         Returns:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.typing import Array, DType, Initializer, Params
-from .affine import Stage
+from .affine import Stage, Updated
 from .initializers import bias_initializer, glorot_uniform, ones, zeros
 from .states import VectorStateCell
 
@@ -62,15 +62,11 @@ class GRUCell(VectorStateCell):
             Stage(self._candidate, size, size, kernel, bias, "candidate", blocks=1),
         )
 
-    def _gates(
-        self, params: Params, z: Array, state: Array
-    ) -> tuple[Array, tuple[Array, Array]]:
+    def _gates(self, params: Params, z: Array, state: Array) -> Updated:
         r, u = jnp.split(jax.nn.sigmoid(z), 2, axis=-1)
         return r * state, (u, state)
 
-    def _candidate(
-        self, params: Params, z: Array, carry: tuple[Array, Array]
-    ) -> tuple[Array, Array]:
+    def _candidate(self, params: Params, z: Array, carry: Any) -> Updated:
         u, state = carry
         new_state = u * state + (1 - u) * self.activation(z)
         return new_state, new_state
@@ -132,18 +128,16 @@ class CudnnCompatibleGRUCell(VectorStateCell):
             Stage(self._candidate, size, size, kernel, bias, candidate[1], False, 1),
         )
 
-    def _gates(self, params: Params, z: Array, state: Array) -> tuple[Array, Any]:
+    def _gates(self, params: Params, z: Array, state: Array) -> Updated:
         r, u = jnp.split(jax.nn.sigmoid(z), 2, axis=-1)
         no_operand = state[:, :0]  # The next product is of the inputs alone.
         return no_operand, (r, u, state)
 
-    def _project_inputs(
-        self, params: Params, z: Array, carry: Any
-    ) -> tuple[Array, Any]:
+    def _project_inputs(self, params: Params, z: Array, carry: Any) -> Updated:
         _, _, state = carry
         return state, (*carry, z)
 
-    def _candidate(self, params: Params, z: Array, carry: Any) -> tuple[Array, Array]:
+    def _candidate(self, params: Params, z: Array, carry: Any) -> Updated:
         r, u, state, z_inputs = carry
         new_state = u * state + (1 - u) * self.activation(z_inputs + r * z)
         return new_state, new_state

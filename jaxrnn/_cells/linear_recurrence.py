@@ -3,28 +3,27 @@
 import abc
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from .._base.errors import describe_leaves, noting, refusal
 from .._base.math import affine, at_least_float32, widened
-from .._base.sharding import whole_on_explicit_mesh
-from .._base.trees import with_structure
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._sequences.elements import Element, cast_like, plus, times
 from .._sequences.linear import linear_sequence
 from .._time.run import Run
-from .base import scope_name
 from .hyperparameters import check_fields, check_number
 from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
-from .specs_cell import SpecsCell, VectorState, check_for_xla
-from .step_checks import check_state_dtypes
+from .specs_cell import ParallelCell, VectorState
+
+Coefficients: TypeAlias = tuple[Element, Element, PyTree]
+"""`(a, b, rest)`, of the new state `a * h + b` and of the output."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class LinearRecurrenceCell(SpecsCell):
+class LinearRecurrenceCell(ParallelCell):
     """A cell whose new state is `a * h + b`, with a and b of the inputs alone.
 
     A subclass has `param_specs`, `coefficients` and, unless its output is its state,
@@ -67,9 +66,7 @@ class LinearRecurrenceCell(SpecsCell):
         """All parameters for inputs of size `depth`, in the order of their creation."""
 
     @abc.abstractmethod
-    def coefficients(
-        self, params: Params, inputs: Array
-    ) -> tuple[Element, Element, PyTree]:
+    def coefficients(self, params: Params, inputs: Array) -> Coefficients:
         """`(a, b, rest)` of one step, which treats each row separately.
 
         Args:
@@ -87,40 +84,17 @@ class LinearRecurrenceCell(SpecsCell):
         """The output of one step, `[batch, size]`, from the state after it."""
         return state
 
-    def apply(
-        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
-    ) -> tuple[PyTree, PyTree]:
-        """One step; see `RNNCell.apply`. No random numbers are drawn.
+    def _step(self, params: Params, inputs: Array, state: Any) -> tuple[Any, Any]:
+        a, b, rest = self.wide_coefficients(params, inputs, state)
+        new_state = cast_like(state, plus(times(a, widened(state)), b))
+        return self.narrow_output(params, new_state, rest, inputs.dtype), new_state
 
-        Raises:
-            ValueError: If a shape, or the set of parameters, is not what the cell and
-                the inputs require.
-            TypeError: If a dtype, or the kind of state, is not what they require.
-        """
-        inputs, state = self.checked_step(params, inputs, state, key)
-        check_state_dtypes(self, inputs, state)
-        with jax.named_scope(scope_name(self)):
-            a, b, rest = self.wide_coefficients(params, inputs, state)
-            new_state = cast_like(state, plus(times(a, widened(state)), b))
-            output = self.narrow_output(params, new_state, rest, inputs.dtype)
-            return output, new_state
-
-    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """All steps, many at once; see `RNNCell`.
-
-        Raises:
-            DeclinedError: If the number of steps is symbolic, or an implementation is
-                named.
-        """
-        check_for_xla(run)
-        params = whole_on_explicit_mesh(params)
-        state = with_structure(self.state_size, run.state)
-        with jax.named_scope(scope_name(self)):
-            return linear_sequence(self, params, run.inputs, state, run.steps)
+    def _all_steps(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        return linear_sequence(self, params, run.inputs, run.state, run.steps)
 
     def wide_coefficients(
         self, params: Params, inputs: Array, state: Element
-    ) -> tuple[Element, Element, PyTree]:
+    ) -> Coefficients:
         """`coefficients`, of the shape of the state and the dtype of the arithmetic.
 
         Raises:

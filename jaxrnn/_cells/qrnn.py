@@ -7,7 +7,7 @@ import jax
 
 from .._base.errors import refusal
 from .._base.typing import Array, DType, Initializer, Params
-from .linear_recurrence import VectorRecurrenceCell, gate_specs, gates
+from .linear_recurrence import Coefficients, VectorRecurrenceCell, gate_specs, gates
 
 _BLOCKS = {"f": 2, "fo": 3, "ifo": 4}
 
@@ -65,9 +65,7 @@ class QRNNCell(VectorRecurrenceCell):
         """`kernel` and `bias`."""
         return gate_specs(self, depth, _BLOCKS[self.pooling])
 
-    def coefficients(
-        self, params: Params, inputs: Array
-    ) -> tuple[Array, Array, Array | None]:
+    def coefficients(self, params: Params, inputs: Array) -> Coefficients:
         """The forget gate, what is added to c, and the output gate."""
         z, f, *more = gates(params, inputs, _BLOCKS[self.pooling])
         o, i = (*more, None, None)[:2]

@@ -10,7 +10,7 @@ from .._base.math import at_least_float32
 from .._base.serialization import serializable
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.typing import Array, DType, Initializer, Key, Params
-from .affine import AffineCell, Stage
+from .affine import AffineCell, Stage, Updated
 from .hyperparameters import head_size, set_common_fields
 from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
 
@@ -124,9 +124,7 @@ class SLSTMCell(AffineCell):
         state = SLSTMState(*state)
         return state.h, state
 
-    def _update(
-        self, params: Params, z: Array, state: SLSTMState
-    ) -> tuple[Array, SLSTMState]:
+    def _update(self, params: Params, z: Array, state: SLSTMState) -> Updated:
         dtype = at_least_float32(z.dtype)
         c, n, m = (leaf.astype(dtype) for leaf in state[1:])
         i, f, z, o = jnp.split(z.astype(dtype), 4, axis=-1)
