@@ -46,12 +46,10 @@ def as_sequences(caller: str, inputs: Any, time_major: bool) -> PyTree:
 def _as_sequence(caller: str, name: str, leaf: Any, axes: str) -> Array:
     array = as_array(caller, name, leaf)
     if array.ndim < 3:
-        fix = (
-            "Stack one array per step by jnp.stack; embed integer ids first, or give "
-            "`ids[..., None]` to a cell that embeds them."
-            if is_array(leaf)
-            else "A list is a nest of its elements: make it one array by jnp.asarray."
-        )
+        fix = "A list is a nest of its elements: make it one array by jnp.asarray."
+        if is_array(leaf):
+            ids = "embed integer ids, or give `ids[..., None]` to a cell that does"
+            fix = f"Stack one array per step by jnp.stack; {ids}."
         must = f"have rank at least 3, {axes}"
         got = Words(f"{describe(leaf)} of rank {array.ndim}")
         raise ValueError(refusal(caller, name, must, got, fix))
@@ -73,19 +71,13 @@ def as_steps(caller: str, inputs: Any) -> list[PyTree]:
             differ.
     """
     if jax.tree_util.all_leaves([inputs]) or inputs is None:
-        fix = (
-            "`list(x)` holds the steps of an array [time, batch, ...]; `dynamic_rnn` "
-            "takes the array itself."
-        )
+        fix = "`list(x)` holds the steps of an array; `dynamic_rnn` takes the array."
         raise TypeError(refusal(caller, "inputs", "be a sequence", inputs, fix))
     if not isinstance(inputs, list | tuple):
         must, fix = "be a list or tuple with one entry a step", "A step may be a nest."
         raise ValueError(refusal(caller, "inputs", must, inputs, fix))
     steps = map_named("inputs", lambda n, x: as_array(caller, n, x), list(inputs))
-    leaves = list(named_leaves("inputs", steps))
-    if not leaves:
-        got = Words(errors.describe_structure(inputs))
-        raise ValueError(refusal(caller, "inputs", "not be empty", got))
+    leaves = named_inputs(caller, steps)
     least = 1 if leaves[0][1].ndim == 1 else 2
     for name, other in leaves:
         if other.ndim < least:
@@ -137,9 +129,8 @@ def as_array(caller: str, name: str, leaf: Any) -> Array:
         TypeError: If it is neither an array nor a number.
     """
     if leaf is None:
-        raise ValueError(
-            f"{caller}: `{name}` must be an array: None values not supported."
-        )
+        none = "None values not supported"
+        raise ValueError(f"{caller}: `{name}` must be an array: {none}.")
     errors.check_not_masked(caller, name, leaf)
     try:
         if isinstance(leaf, str):  # JAX takes "q" for a dtype.

@@ -101,10 +101,8 @@ def lengths_array(
 def _check_integers(caller: str, lengths: Array | np.ndarray, name: str) -> None:
     if jnp.issubdtype(lengths.dtype, jnp.integer) or lengths.dtype == bool:
         return
-    fix = (
-        "Cast it to jnp.int32."
-        if lengths.dtype != object and lengths.ndim == 1
-        else "One integer per row is needed; pass a dtype as `dtype=`, a state as "
-        "`initial_state=`."
-    )
+    fix = "Cast it to jnp.int32."
+    if lengths.dtype == object or lengths.ndim != 1:
+        others = "pass a dtype as `dtype=`, a state as `initial_state=`"
+        fix = f"One integer per row is needed; {others}."
     raise TypeError(refusal(caller, name, "hold integers", lengths, fix))

@@ -86,10 +86,9 @@ def _whole_on_auto_mesh(cell: Any) -> Any:
 
 def meshes_of(tree: PyTree) -> list[Any]:
     """The meshes that the types of arrays tell of, and the one that is set."""
-    of_arrays = [
-        jax.typeof(x).sharding.mesh for x in filter(is_array, jax.tree.leaves(tree))
-    ]
-    return [*of_arrays, jax.sharding.get_abstract_mesh()]
+    arrays = filter(is_array, jax.tree.leaves(tree))
+    meshes = [jax.typeof(x).sharding.mesh for x in arrays]
+    return [*meshes, jax.sharding.get_abstract_mesh()]
 
 
 def explicit_mesh_of(tree: PyTree) -> Any:

@@ -246,10 +246,13 @@ class AffineCell(SpecsCell):
             TypeError: If a dtype, or the kind of state, is not what they require.
         """
         inputs, state = self.checked_step(params, inputs, state, key)
-        params = self.stage_params(params)
-        output, new_state, _, _ = self.chain(self._product, params, inputs, state)
+        output, new_state = self._step(self.stage_params(params), inputs, state)
         self._check_new_state(state, new_state)
         return output, new_state
+
+    def _step(self, params: Params, inputs: Array, state: PyTree) -> Updated:
+        product = functools.partial(self._product, params)
+        return self.chain(product, params, inputs, state)[:2]
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """All steps at once, with gradients in large products; see `RNNCell`.
@@ -261,7 +264,7 @@ class AffineCell(SpecsCell):
         params = self.stage_params(params)
         # A traced array inside of a closure is no argument of the `custom_jvp`: its
         # gradient would be lost.
-        step = lambda *args: self.chain(self._product, *args)[:2]
+        step = lambda *args: self._step(*args)  # Else JAX would find an earlier trace.
         first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
         # Their sizes alone: on a mesh a step may not fit the way they are divided.
         sizes = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
@@ -278,8 +281,8 @@ class AffineCell(SpecsCell):
         """One step by its stages.
 
         Args:
-            product: `product(k, stage, params, inputs, operand, dtype)` computes the z
-                of stage number k, `[batch, columns]`.
+            product: `product(k, stage, inputs, operand, dtype)` computes the z of stage
+                number k, `[batch, columns]`.
             params: The cell's parameters, or those that the updates read.
             inputs: One step of inputs, `[batch, depth]`, passed on to `product`.
             state: The state before the step, each leaf `[batch, size]`.
@@ -294,7 +297,7 @@ class AffineCell(SpecsCell):
             dtype = widest_dtype(state)
             for k, stage in enumerate(self.stages):
                 operands.append(operand)
-                zs.append(product(k, stage, params, inputs, operand, dtype))
+                zs.append(product(k, stage, inputs, operand, dtype))
                 update = f"the update of stage {k}"
                 note = f"raised by {update}, whose z is {describe(zs[-1])}."
                 with noting(f"{type(self).__name__}: {note}"):
@@ -323,29 +326,21 @@ class AffineCell(SpecsCell):
     def _pair(self, what: str, result: Any) -> tuple[Any, Any]:
         if isinstance(result, tuple | list) and len(result) == 2:
             return result[0], result[1]
-        raise ValueError(
-            f"{type(self).__name__}: {what} must return (operand, carry), the last "
-            f"update (output, new_state), got {describe(result)}."
-        )
+        must = "must return (operand, carry), the last update (output, new_state)"
+        name, got = type(self).__name__, describe(result)
+        raise ValueError(f"{name}: {what} {must}, got {got}.")
 
     def _product(
-        self,
-        k: int,
-        stage: Stage,
-        params: Params,
-        inputs: Array,
-        operand: Array,
-        dtype: DType,
+        self, params: Params, k: int, stage: Stage, x: Array, operand: Array, dtype: Any
     ) -> Array:
         """The z of stage k, `[batch, columns]`, after a check of the operand."""
-        want = (inputs.shape[0], stage.rows)
+        want = (x.shape[0], stage.rows)
         if jnp.shape(operand) != want:
             source = f"the update of stage {k - 1}" if k else "`enter`"
-            raise ValueError(
-                f"{type(self).__name__}: {source} must return an operand of shape "
-                f"{want}, by the `rows` of stage {k}, got {describe(operand)}."
-            )
-        return stage.product(params, inputs, operand, dtype)
+            must = f"must return an operand of shape {want}, by the `rows` of stage {k}"
+            name, got = type(self).__name__, describe(operand)
+            raise ValueError(f"{name}: {source} {must}, got {got}.")
+        return stage.product(params, x, operand, dtype)
 
     def _check_new_state(self, state: PyTree, new_state: PyTree) -> None:
         shapes = lambda tree: list(map(jnp.shape, jax.tree.leaves(tree)))

@@ -144,10 +144,9 @@ class RNNCell(Hyperparameters, abc.ABC):
         try:
             hash(self)
         except TypeError as error:
-            raise TypeError(
-                f"{name}: hyper-parameters must be hashable: {error}. Use tuples for "
-                "lists, and put arrays into the parameters."
-            ) from None
+            fix = "Use tuples for lists, and put arrays into the parameters."
+            message = f"{name}: hyper-parameters must be hashable: {error}. {fix}"
+            raise TypeError(message) from None
         if key is not None:
             check_key(name, key)
         return BoundCell(params, key, cell=self)
@@ -245,10 +244,7 @@ def _as_batch_size(batch_size: Any) -> Any:
     if batch_size is None:
         fix = "It is the number of rows of the inputs."
         raise ValueError(refusal("zero_state", "batch_size", "be known", None, fix))
-    fix = (
-        "Shapes are static under jit: take it from an array, `x.shape[0]`, or name the "
-        "argument in `static_argnames`."
-    )
+    fix = "Shapes are static under jit: pass `x.shape[0]`, or name `static_argnames`."
     return as_axis_size("zero_state", "batch_size", batch_size, fix)
 
 

@@ -26,7 +26,7 @@ def set_common_fields(cell: Any) -> None:
     set_bools(cell)
     names = {field.name for field in dataclasses.fields(cell)}
     check_fields(cell, **{name: _COMMON[name] for name in _COMMON if name in names})
-    if "num_heads" in names:
+    if "num_heads" in names:  # They divide the units.
         head_size(cell)
 
 
@@ -151,14 +151,13 @@ class Hyperparameters:
         parts = []
         for name, field in self._attributes().items():
             value = getattr(self, name)
-            # Typed, as NumPy's dtype float64 is equal to None.
-            if field is None or (
-                field.repr
-                and field.compare
-                and as_typed(value) != as_typed(field.default)
-            ):
-                shown = getattr(value, "__name__", None) or repr(value)
-                parts.append(f"{name}={shown}")
+            if field is not None:
+                # Typed, as NumPy's dtype float64 is equal to None.
+                is_default = as_typed(value) == as_typed(field.default)
+                if is_default or not (field.repr and field.compare):
+                    continue
+            shown = getattr(value, "__name__", None) or repr(value)
+            parts.append(f"{name}={shown}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def __deepcopy__(self, memo: dict) -> "Hyperparameters":
@@ -181,11 +180,9 @@ class Hyperparameters:
         vars(self).update(rest, **functions)
 
     def _value(self) -> tuple:
-        return tuple(
-            (name, as_typed(getattr(self, name)))
-            for name, field in self._attributes().items()
-            if field is None or field.compare
-        )
+        attributes = self._attributes().items()
+        names = [name for name, field in attributes if field is None or field.compare]
+        return tuple((name, as_typed(getattr(self, name))) for name in names)
 
     def _attributes(self) -> dict[str, dataclasses.Field | None]:
         """The names of all hyper-parameters, each with its field or None."""

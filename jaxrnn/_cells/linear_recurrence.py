@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from .._base.errors import describe_leaves, noting, refusal
 from .._base.math import affine, at_least_float32, widened
 from .._base.typing import Array, DType, Key, Params, PyTree
-from .._sequences.elements import Element, cast_like, plus, times
 from .._sequences.linear import linear_sequence
+from .._sequences.recurrence import Element, cast_like, plus, times
 from .._time.run import Run
 from .hyperparameters import check_fields, check_number
 from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
@@ -129,10 +129,7 @@ class LinearRecurrenceCell(ParallelCell):
 
         def fit(x: Any, h: Array) -> Array:
             if jnp.iscomplexobj(x):
-                fix = (
-                    "Of a complex state `state_size` is a `ComplexState` of sizes, and "
-                    "a and b are of arrays."
-                )
+                fix = "Complex a and b are a `ComplexState` of arrays, as the state is."
                 raise TypeError(wrong("return real arrays", x, fix))
             x, shape = jnp.asarray(x, h.dtype), (rows, *h.shape[1:])
             try:
@@ -167,11 +164,9 @@ class DiagonalCell(VectorRecurrenceCell):
         """Raises ValueError unless inputs are as large as outputs."""
         if depth != self.num_units:
             must = f"have depth `num_units`, {self.num_units}"
-            fix = (
-                "Project them to that size before, by a layer or by "
-                "`jaxrnn.contrib.InputProjectionWrapper`; of a `PastInputsWrapper` the "
-                "depth is width * depth."
-            )
+            wrapper = "`jaxrnn.contrib.InputProjectionWrapper`"
+            past = "of a `PastInputsWrapper` the depth is width * depth"
+            fix = f"Project them to that size before, as by {wrapper}; {past}."
             raise ValueError(refusal(type(self).__name__, "inputs", must, depth, fix))
 
     def draw_decays(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:

@@ -11,7 +11,7 @@ from jax.nn.initializers import normal
 
 from .._base.math import at_least_float32, dot, widened
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
-from .._sequences.elements import ComplexState
+from .._sequences.recurrence import ComplexState
 from .hyperparameters import as_size, check_fields, check_number, set_field
 from .initializers import ParamSpec, zeros
 from .linear_recurrence import Coefficients, DiagonalCell

@@ -28,9 +28,9 @@ from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._time.run import DeclinedError, Run
 from .._time.segments import run_in_segments
 from .._time.steps import Steps, at_each_step
-from .hyperparameters import head_size, set_common_fields
+from .hyperparameters import head_size
 from .initializers import ParamSpec, glorot_uniform, zeros
-from .specs_cell import ParallelCell
+from .specs_cell import ParallelCell, VectorOutput
 
 
 @serializable
@@ -66,7 +66,7 @@ InputsAlone = tuple[Array, Projected]
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class MLSTMCell(ParallelCell):
+class MLSTMCell(VectorOutput, ParallelCell):
     """An LSTM whose memory is a matrix: a linear attention with gates (mLSTM).
 
     For each head, with `k` scaled by `1 / sqrt(d)`:
@@ -121,11 +121,6 @@ class MLSTMCell(ParallelCell):
     bias_initializer: Initializer | None = None
     name: str | None = None
     dtype: DType | None = None
-
-    output_size = property(lambda self: self.num_units)
-
-    def __post_init__(self) -> None:
-        set_common_fields(self)
 
     @property
     def state_size(self) -> MLSTMState:

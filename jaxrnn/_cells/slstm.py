@@ -11,8 +11,9 @@ from .._base.serialization import serializable
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.typing import Array, DType, Initializer, Key, Params
 from .affine import AffineCell, Stage, Updated
-from .hyperparameters import head_size, set_common_fields
+from .hyperparameters import head_size
 from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
+from .specs_cell import VectorOutput
 
 
 @serializable
@@ -31,7 +32,7 @@ class SLSTMState(NamedTuple):
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class SLSTMCell(AffineCell):
+class SLSTMCell(VectorOutput, AffineCell):
     """An LSTM with exponential input gates, whose units are divided into heads (sLSTM).
 
     h feeds back within each head g alone:
@@ -82,11 +83,7 @@ class SLSTMCell(AffineCell):
     name: str | None = None
     dtype: DType | None = None
 
-    output_size = property(lambda self: self.num_units)
     state_size = property(lambda self: SLSTMState(*[self.num_units] * 4))
-
-    def __post_init__(self) -> None:
-        set_common_fields(self)
 
     @property
     def stages(self) -> tuple[Stage, ...]:

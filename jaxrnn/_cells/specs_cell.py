@@ -5,10 +5,7 @@ from typing import Any
 
 import jax
 
-from .._base.arguments import as_dtype
-from .._base.cell_keys import check_key, check_key_or_none
-from .._base.sharding import whole_on_explicit_mesh
-from .._base.trees import with_structure
+from .._base import arguments, cell_keys, sharding, trees
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._time.run import DeclinedError, Run
 from . import step_checks
@@ -41,7 +38,7 @@ class SpecsCell(RNNCell):
                 an array.
         """
         name = type(self).__name__
-        check_key(name, key)
+        cell_keys.check_key(name, key)
         depth = step_checks.check_step_inputs(name, inputs).shape[-1]
         self.check_depth(depth)
         dtype = param_dtype(self, inputs, dtype)
@@ -58,12 +55,12 @@ class SpecsCell(RNNCell):
             TypeError: If the kind of state is not, or `key` is not a random key.
         """
         name = type(self).__name__
-        check_key_or_none(name, key)
+        cell_keys.check_key_or_none(name, key)
         inputs = step_checks.check_step_inputs(name, inputs)
         state = step_checks.check_state(name, state, self.state_size, inputs.shape[0])
         step_checks.check_params(name, params, self.param_specs, inputs)
         self.check_depth(inputs.shape[-1])
-        return inputs, with_structure(self.state_size, state)
+        return inputs, trees.with_structure(self.state_size, state)
 
 
 class ParallelCell(SpecsCell):
@@ -100,8 +97,8 @@ class ParallelCell(SpecsCell):
         if not isinstance(run.steps.time, int):
             raise DeclinedError("the number of steps is symbolic")
         # Divided parameters may not fit the way that a cell divides its state.
-        params = whole_on_explicit_mesh(params)
-        run = run.replace(state=with_structure(self.state_size, run.state))
+        params = sharding.whole_on_explicit_mesh(params)
+        run = run.replace(state=trees.with_structure(self.state_size, run.state))
         with jax.named_scope(scope_name(self)):
             return self._all_steps(params, run)
 
@@ -114,17 +111,23 @@ class ParallelCell(SpecsCell):
         """`(outputs, state)`; see `RNNCell.apply_sequence`."""
 
 
-class VectorState:
-    """The part of a cell whose state and output are one array `[batch, num_units]`.
+class VectorOutput:
+    """The part of a cell whose output is one array `[batch, num_units]`.
 
     Not a dataclass itself: each cell declares its fields in TensorFlow's order.
     """
 
     num_units: int
-    state_size = output_size = property(lambda self: self.num_units)
+    output_size = property(lambda self: self.num_units)
 
     def __post_init__(self) -> None:
         set_common_fields(self)
+
+
+class VectorState(VectorOutput):
+    """The part of a cell whose state is such an array, too."""
+
+    state_size = VectorOutput.output_size
 
 
 def param_dtype(cell: Any, inputs: Shaped, dtype: DType) -> DType:
@@ -135,6 +138,6 @@ def param_dtype(cell: Any, inputs: Shaped, dtype: DType) -> DType:
     """
     name = type(cell).__name__
     of_inputs = jax.dtypes.canonicalize_dtype(inputs.dtype)
-    dtype = as_dtype(name, dtype or getattr(cell, "dtype", None) or of_inputs)
+    dtype = arguments.as_dtype(name, dtype or getattr(cell, "dtype", None) or of_inputs)
     step_checks.check_floating(name, "dtype", dtype)
     return dtype

@@ -79,12 +79,11 @@ def _check_array(cell: str, name: str, leaf: Any) -> None:
 
 
 def check_params(
-    cell: str,
-    params: Params,
-    param_specs: Callable[[int], dict[str, Any]],
-    inputs: Array,
+    cell: str, params: Params, param_specs: Callable, inputs: Array
 ) -> None:
     """Checks the names, shapes and dtype of parameters for inputs `[batch, depth]`.
+
+    They must be those of `param_specs(depth)`.
 
     Raises:
         ValueError: If a name is missing or unknown, or a shape differs.
@@ -99,9 +98,8 @@ def check_params(
     got = dict(named_leaves("params", params, is_leaf))
     for name, leaf in got.items():
         _check_array(cell, name, leaf)
-    missing, unknown = (
-        [n for n in a if n not in b] for a, b in ((want, got), (got, want))
-    )
+    missing = [name for name in want if name not in got]
+    unknown = [name for name in got if name not in want]
     if missing or unknown:
         raise ValueError(
             f"{cell}: `params` must hold {', '.join(want)}; "
@@ -139,11 +137,10 @@ def check_one_dtype(cell: str, declared: DType, inputs: Array, operand: Array) -
     """
     dtype = jax.dtypes.canonicalize_dtype(declared or inputs.dtype)
     if not inputs.dtype == operand.dtype == dtype:
-        raise TypeError(
-            f"{cell}: `inputs`, `state` and the cell must share one dtype, got "
-            f"{describe(inputs)}, {describe(operand)} and {dtype}. Cast the "
-            "inputs, or make the state with their dtype (a driver's `dtype`)."
-        )
+        got = f"{describe(inputs)}, {describe(operand)} and {dtype}"
+        fix = "Cast inputs, or make the state with their dtype (a driver's `dtype`)."
+        must = "`inputs`, `state` and the cell must share one dtype"
+        raise TypeError(f"{cell}: {must}, got {got}. {fix}")
 
 
 def check_state_dtypes(cell: Any, inputs: Array, state: PyTree) -> None:
@@ -164,7 +161,5 @@ def check_state_dtypes(cell: Any, inputs: Array, state: PyTree) -> None:
 
 def _fit(named: dict[str, Any], specs: dict[str, Any]) -> bool:
     """Whether all parameters have the shapes of the specs."""
-    return all(
-        tuple(jnp.shape(named[name])) == spec.shape
-        for name, spec in named_leaves("params", specs)
-    )
+    wanted = named_leaves("params", specs)
+    return all(jnp.shape(named[name]) == spec.shape for name, spec in wanted)

@@ -6,12 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base import errors
+from .._base import errors, math, trees
 from .._base.errors import EntryError, Words, describe, describe_structure, refusal
 from .._base.inputs import as_array, as_state, check_same_size
-from .._base.math import cast_if_weak
 from .._base.read_only import without_read_only
-from .._base.trees import check_structure, is_tensor_array, map_sizes, named_leaves
 from .._base.typing import Array, PyTree
 from .._tensor_array.carried import is_like, is_opaque, opaque
 
@@ -52,15 +50,12 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
         fix = f"Return `cell.zero_state({batch_size}, dtype)` at time 0, say."
         raise ValueError(_refusal("next_cell_state", "be an initial state", None, fix))
     state = as_state(CALLER, "next_cell_state", state)
-    check_structure(
-        f"{CALLER}: the first `next_cell_state` (by `cell.state_size`)",
-        cell.state_size,
-        opaque(without_read_only(state)),
-        strict=True,
-    )
+    what = f"{CALLER}: the first `next_cell_state` (by `cell.state_size`)"
+    masked = without_read_only(state)
+    trees.check_structure(what, cell.state_size, opaque(masked), strict=True)
     emit_types = _emit_types(cell, template, state, batch_size)
     finished = _as_finished(finished)
-    _check_rows(finished, batch_size, (without_read_only(state), emit_types))
+    _check_rows(finished, batch_size, (masked, emit_types))
     if loop_state is not None:
         loop_state = as_state(CALLER, "next_loop_state", loop_state)
     return finished, next_input, state, emit_types, loop_state
@@ -93,12 +88,11 @@ def check_next_call(
     next_input = as_like(CALLER, "next_input", next_input, old_input)
     state = as_like(CALLER, "next_cell_state", state, old_state)
     emit = as_like(CALLER, "emit_output", emit, emit_types, EMIT_FIX)
-    if next_loop_state is None:
-        return finished, next_input, state, emit, loop_state
-    if loop_state is None:
-        must, fix = "be None as at time 0", "Return one from the first call on."
-        raise ValueError(_refusal("next_loop_state", must, next_loop_state, fix))
-    loop_state = as_like(CALLER, "next_loop_state", next_loop_state, loop_state)
+    if next_loop_state is not None:
+        if loop_state is None:
+            must, fix = "be None as at time 0", "Return one from the first call on."
+            raise ValueError(_refusal("next_loop_state", must, next_loop_state, fix))
+        loop_state = as_like(CALLER, "next_loop_state", next_loop_state, loop_state)
     return finished, next_input, state, emit, loop_state
 
 
@@ -115,7 +109,7 @@ def _as_inputs(inputs: Any) -> PyTree:
     if not jax.tree.leaves(inputs):
         raise EntryError(_refusal("next_input", "hold at least one array", inputs))
     inputs = as_state(CALLER, "next_input", inputs)
-    named = list(named_leaves("next_input", inputs))
+    named = list(trees.named_leaves("next_input", inputs))
     for name, leaf in named:
         if not leaf.ndim:
             raise EntryError(_refusal(name, "have rank at least 1, [batch, ...]", leaf))
@@ -138,8 +132,8 @@ def _check_rows(finished: Array, batch_size: int, masked: PyTree) -> None:
     """Raises ValueError unless `finished` fits the first axes of all masked leaves."""
     if finished.shape == ():
         return
-    leaves = jax.tree.leaves(masked, is_leaf=is_tensor_array)
-    arrays = [x for x in leaves if not is_tensor_array(x) and x.ndim]
+    leaves = jax.tree.leaves(masked, is_leaf=trees.is_tensor_array)
+    arrays = [x for x in leaves if not trees.is_tensor_array(x) and x.ndim]
     by_rows = finished.shape == (batch_size,)
     fitting = lambda shape: finished.shape == (shape[:1] if by_rows else shape)
     wrong = [array for array in arrays if not fitting(array.shape)]
@@ -155,7 +149,7 @@ def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyT
     if template is None:
         dtype = next((x.dtype for x in jax.tree.leaves(state)), None)
         of_shape = lambda shape: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
-        return map_sizes(of_shape, cell.output_size, "cell.output_size")
+        return trees.map_sizes(of_shape, cell.output_size, "cell.output_size")
 
     def emitted(leaf: Any) -> jax.ShapeDtypeStruct:
         shaped = errors.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
@@ -189,21 +183,21 @@ def as_like(caller: str, name: str, tree: Any, like: PyTree, fix: str = "") -> P
     if tree is None:
         must = f"have the structure {describe_structure(like)} as at time 0"
         raise ValueError(refusal(caller, name, must, None, fix))
-    check_structure(f"{caller}: `{name}`", opaque(like), opaque(tree), True, fix)
-    wanted = jax.tree.leaves(like, is_leaf=is_tensor_array)
-    pairs = zip(named_leaves(name, tree, is_opaque), wanted, strict=True)
+    trees.check_structure(f"{caller}: `{name}`", opaque(like), opaque(tree), True, fix)
+    wanted = jax.tree.leaves(like, is_leaf=trees.is_tensor_array)
+    pairs = zip(trees.named_leaves(name, tree, is_opaque), wanted, strict=True)
     leaves = [_leaf_like(caller, *named, want, fix) for named, want in pairs]
     structure = jax.tree.structure(tree, is_leaf=is_opaque)
     return jax.tree.unflatten(structure, leaves)
 
 
 def _leaf_like(caller: str, name: str, leaf: Any, like: Any, fix: str) -> Any:
-    if is_tensor_array(leaf) or is_tensor_array(like):
-        if not (is_tensor_array(like) and is_like(like, leaf)):
+    if trees.is_tensor_array(leaf) or trees.is_tensor_array(like):
+        if not (trees.is_tensor_array(like) and is_like(like, leaf)):
             must = f"be {like!r} as at time 0, or result from writes to it"
             raise ValueError(refusal(caller, name, must, Words(repr(leaf))))
         return leaf
-    array = cast_if_weak(as_array(caller, name, leaf), like.dtype)
+    array = math.cast_if_weak(as_array(caller, name, leaf), like.dtype)
     for kind, error in (("dtype", TypeError), ("shape", ValueError)):
         if getattr(array, kind) != getattr(like, kind):
             must = f"have {kind} {getattr(like, kind)} as at time 0"

@@ -74,8 +74,8 @@ class MemoryPlan:
         table = [_HEAD, *map(_texts, self.rows)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         first, *rest = (
-            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-            for row in table
+            "  ".join([name.ljust(widths[0]), *map(str.rjust, row, widths[1:])])
+            for name, *row in table
         )
         beside = (
             f"Besides: inputs {_size(self.inputs)}; outputs {_size(self.outputs)}, "
@@ -145,9 +145,8 @@ def memory_plan(
     if not isinstance(strategies, list | tuple):
         must, fix = "be a list of them", "For example `[Keep(), True]`."
         raise TypeError(refusal(_CALLER, "strategies", must, strategies, fix))
-    planned = [
-        as_strategy(_CALLER, f"strategies[{i}]", s) for i, s in enumerate(strategies)
-    ]
+    named = {f"strategies[{i}]": strategy for i, strategy in enumerate(strategies)}
+    planned = [as_strategy(_CALLER, name, strategy) for name, strategy in named.items()]
     inputs = _as_inputs(inputs_shape, as_dtype(_CALLER, dtype or jnp.float32))
     leaves, axis = jax.tree.leaves(inputs), 0 if time_major else 1
     floats = list(filter(is_float, leaves))
@@ -172,30 +171,25 @@ def memory_plan(
     unbound = cell.cell if _is_bound(cell) else cell
     return MemoryPlan(
         f"{unbound!r} over {time} steps of {batch_size} rows, {dtype}",
-        tuple(_planned(loss, params, inputs, s, time, forward) for s in planned),
+        tuple(_planned(loss, (params, inputs), s, time, forward) for s in planned),
         inputs=_bytes(leaves),
         outputs=_bytes(jax.tree.leaves(jax.eval_shape(loss, params, inputs)[1])),
     )
 
 
 def _planned(
-    loss: Any,
-    params: Params,
-    inputs: PyTree,
-    strategy: Strategy,
-    time: int,
-    forward: float,
+    loss: Callable, args: tuple, strategy: Strategy, time: int, forward: float
 ) -> PlannedStrategy:
     scalar = lambda params, inputs: loss(params, inputs, strategy)[0]
-    saved = saved_bytes(scalar, params, inputs)
-    program = jax.jit(jax.grad(scalar)).lower(params, inputs).compile()
+    saved = saved_bytes(scalar, *args)
+    program = jax.jit(jax.grad(scalar)).lower(*args).compile()
     memory: Any = program.memory_analysis()
     peak = Bytes(memory.temp_size_in_bytes, memory.host_temp_size_in_bytes)
     # Each level of segments is one more forward pass, unless its residuals are saved.
     plan = plan_of(strategy, time)
     passes = len(plan.segments)
     if plan.save_residuals:
-        passes -= RESIDUALS in str(jax.make_jaxpr(jax.grad(scalar))(params, inputs))
+        passes -= RESIDUALS in str(jax.make_jaxpr(jax.grad(scalar))(*args))
     return PlannedStrategy(strategy, saved, peak, int(passes * forward), passes / 3)
 
 

@@ -57,20 +57,16 @@ def probe(
     if strict:
         _check_rows(caller, state, batch)
     size = cell.output_size
-    check_structure(
-        f"{caller}: the output of `cell` (by `output_size`)", size, output, strict
-    )
+    what = f"{caller}: the output of `cell` (by `output_size`)"
+    check_structure(what, size, output, strict)
     _check_output(caller, size, output, batch, output_dtype)
     return state
 
 
 def _one_step(caller: str, cell: Any, inputs: PyTree, state: PyTree) -> tuple:
     """The types of `(output, new_state)`."""
-    with noting(
-        f"{caller}: raised by one step of `cell`, called with inputs "
-        f"{_describe_all(inputs)} and state (the initial one) "
-        f"{_describe_all(state)}."
-    ):
+    args = f"inputs {_all(inputs)} and state (the initial one) {_all(state)}"
+    with noting(f"{caller}: raised by one step of `cell`, called with {args}."):
         result = jax.eval_shape(lambda x, s: cell(x, s), inputs, state)
     return as_pair(caller, result)
 
@@ -87,7 +83,8 @@ def as_pair(caller: str, result: Any) -> tuple[PyTree, PyTree]:
     return result[0], result[1]
 
 
-def _describe_all(tree: PyTree) -> str:
+def _all(tree: PyTree) -> str:
+    """The descriptions of all leaves."""
     return ", ".join(map(describe, jax.tree.leaves(tree)))
 
 

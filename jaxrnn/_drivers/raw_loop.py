@@ -91,14 +91,12 @@ def _compiled(
     if max_time is None:
         return emit_types, _unbounded(step, carry, emit_types, limit)
     carry = with_capacity_for(carry, max_time, first_write)
-    time = jnp.zeros((), jnp.int32)
-    after = lambda: jax.eval_shape(step, time, carry)[0]
+    after = lambda: jax.eval_shape(step, jnp.int32(0), carry)[0]
     carry = with_known_shapes(carry, after)
     plan = plan_of(strategy, max_time)
     count, carry, emits = bounded_loop(_is_running, step, carry, max_time, plan)
-    checkify.debug_check(
-        _all_finished(carry), f"{limit.caller}: {limit.name} {max_time} was reached"
-    )
+    reached = f"{limit.caller}: {limit.name} {max_time} was reached"
+    checkify.debug_check(_all_finished(carry), reached)
     return jax.tree.map(lambda emits: of_rows(emits, count), emits), carry
 
 

@@ -17,6 +17,10 @@ from .affine import Operands, is_perturbed
 from .native_calls import BackwardArgs, Call, ForwardArgs
 from .native_operation import run_beside_xla
 
+_KNOWN = (
+    "it runs GRUCell, BasicRNNCell, and LSTMs without peepholes, clips and projection, "
+    "all with tanh"
+)
 _REFUSAL = (
     "`implementation` 'native' runs on cpu, in this process, and this is compiled for "
     "another platform or exported. Leave it out for XLA's loop there."
@@ -53,7 +57,7 @@ def native_sequence(
     Raises:
         DeclinedError: If no call can run them, with the reason.
     """
-    reason = _why_not_cell(cell) or why_not_arrays(xs, state, steps)
+    reason = _KNOWN if cell.plain_kind is None else why_not_arrays(xs, state, steps)
     if reason := reason or native_calls.why_not_installed() or native_calls.register():
         raise DeclinedError(reason)
     products = cell.product_params(params, xs.shape[-1])
@@ -82,15 +86,6 @@ def row_lengths(xs: Array, steps: Steps) -> Array:
     if steps.lengths is None:
         return jnp.full(xs.shape[1 - steps.axis], steps.time, jnp.int32)
     return jnp.clip(steps.lengths, 0, steps.time).astype(jnp.int32)
-
-
-def _why_not_cell(cell: Any) -> str | None:
-    if cell.plain_kind is not None:
-        return None
-    return (
-        "it runs GRUCell, BasicRNNCell, and LSTMs without peepholes, clips and "
-        "projection, all with tanh"
-    )
 
 
 class NativeLoop:
@@ -210,10 +205,8 @@ class NativeLoop:
         call = self._call(operands, steps)
         found = call.backward(args)
         factors = [args.saved[0], found.operand][: len(products)]
-        ct_products = [
-            call.weights(args.lengths, xs, factor, ct_z)
-            for factor, ct_z in zip(factors, found.ct_zs, strict=True)
-        ]
+        pairs = zip(factors, found.ct_zs, strict=True)
+        ct_products = [call.weights(args.lengths, xs, *pair) for pair in pairs]
         ct_xs = call.inputs(args.lengths, [p["inputs"] for p in products], found.ct_zs)
         states = found.ct_state, found.ct_restart_states
         return Operands(ct_products, {}, ct_xs, *(self._join(state, s) for s in states))

@@ -188,9 +188,7 @@ class Call:
 
         return sequential_vmap(run)(lengths, xs, operand, ct_z)
 
-    def inputs(
-        self, lengths: Array, w_inputs: list[Array], ct_zs: list[Array]
-    ) -> Array:
+    def inputs(self, lengths: Array, w_inputs: list, ct_zs: list) -> Array:
         """The cotangent of the inputs; `vmap` makes rows of mapped axes.
 
         Args:
@@ -199,12 +197,10 @@ class Call:
             ct_zs: The cotangents of each stage's products.
         """
 
-        def run(lengths: Array, w_inputs: list[Array], ct_zs: list[Array]) -> Array:
+        def run(lengths: Array, w_inputs: list, ct_zs: list) -> Array:
             types = _float32(*ct_zs[0].shape[:2], w_inputs[0].shape[0])
-            pairs = [*zip(w_inputs, ct_zs, strict=True)]
-            return self._run(
-                "inputs", (lengths, pairs), types, stages=np.int32(len(pairs))
-            )
+            pairs, stages = [*zip(w_inputs, ct_zs, strict=True)], np.int32(len(ct_zs))
+            return self._run("inputs", (lengths, pairs), types, stages=stages)
 
         rows = 1 - self.axis
         return as_rows(run, (0, SHARED, rows), rows)(lengths, w_inputs, ct_zs)
@@ -246,12 +242,7 @@ class Call:
         return h, h if self.kind == "lstm" else None
 
     def _run(
-        self,
-        name: str,
-        args: PyTree,
-        types: PyTree,
-        aliases: dict[int, int] | None = None,
-        **attributes: Any,
+        self, name: str, args: PyTree, types: PyTree, aliases: Any = None, **static: Any
     ) -> Any:
         """The results of a call, arrays of these types.
 
@@ -259,16 +250,15 @@ class Call:
             name: The name of the call.
             args: Its arguments.
             types: The types of its results.
-            aliases: The numbers of arguments and of results that share memory.
-            **attributes: Further attributes of the call.
+            aliases: A dict of the numbers of arguments and of results that share
+                memory, or None.
+            **static: Further attributes of the call.
         """
         leaves, tree = jax.tree.flatten(types)
-        call = jax.ffi.ffi_call(
-            f"jaxrnn_native_{name}", leaves, input_output_aliases=aliases
-        )
+        target, time_axis = f"jaxrnn_native_{name}", np.int32(self.axis)
+        call = jax.ffi.ffi_call(target, leaves, input_output_aliases=aliases)
         args = as_varying_as(args, args)
-        attributes["time_axis"] = np.int32(self.axis)
-        results = call(*jax.tree.leaves(args), **attributes)
+        results = call(*jax.tree.leaves(args), time_axis=time_axis, **static)
         # The call's results do not even have types that vary over devices like these.
         return tree.unflatten(as_varying_as(args, results))
 

@@ -95,11 +95,10 @@ def run_sequence(
         return outputs, with_structure(run.state, last)
     except DeclinedError as reason:
         if run.implementation not in (None, "xla"):
-            raise ValueError(
-                f"`implementation` {run.implementation!r} cannot run this cell on "
-                f"these sequences: {reason}. Leave it out for XLA's loop, which runs "
-                "them."
-            ) from None
+            name = f"`implementation` {run.implementation!r}"
+            message = f"{name} cannot run this cell on these sequences: {reason}."
+            fix = "Leave it out for XLA's loop, which runs them."
+            raise ValueError(f"{message} {fix}") from None
         _log.debug("the cell is run step by step: %s", reason)
     return scan_steps(*args)
 

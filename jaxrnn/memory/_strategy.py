@@ -18,7 +18,7 @@ _log = logging.getLogger("jaxrnn")
 # Large enough for efficient copies, few compared to the steps of a run.
 STEPS_PER_COPY = 64
 
-# JAX names GPUs by "gpu" or by the kind.
+# JAX names GPUs by "gpu" or by kind.
 _PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")
 _STEPS = "It is the number of steps of a run."
 
