@@ -66,11 +66,9 @@ def as_dtype(caller: str, dtype: DType, name: str = "dtype") -> DType:
         raise TypeError(refusal(caller, name, "name a dtype", got, fix)) from None
     is_python = any(dtype is kind for kind in (int, float, complex))
     if not is_python and np.dtype(dtype) != canonical:
-        warnings.warn(
-            f"{caller}: `{name}` is {np.dtype(dtype)}, for which JAX uses {canonical} "
-            "unless `jax_enable_x64` is set.",
-            stacklevel=3,
-        )
+        instead = f"for which JAX uses {canonical} unless `jax_enable_x64` is set"
+        text = f"{caller}: `{name}` is {np.dtype(dtype)}, {instead}."
+        warnings.warn(text, stacklevel=3)
     return canonical
 
 
@@ -178,7 +176,6 @@ def check_both_lists(caller: str, cells_fw: Any, cells_bw: Any) -> None:
             must = "be a list of at least one cell, one for each layer"
             raise ValueError(refusal(caller, name, must, cells))
     if len(cells_fw) != len(cells_bw):
-        raise ValueError(
-            f"{caller}: `cells_fw` and `cells_bw` must have the same depth, got "
-            f"{len(cells_fw)} and {len(cells_bw)} cells."
-        )
+        got = Words(f"{len(cells_fw)} and {len(cells_bw)} cells")
+        names = "cells_fw` and `cells_bw"
+        raise ValueError(refusal(caller, names, "have the same depth", got))

@@ -346,9 +346,8 @@ class AffineCell(SpecsCell):
         shapes = lambda tree: list(map(jnp.shape, jax.tree.leaves(tree)))
         if shapes(state) != shapes(new_state):
             last = len(self.stages) - 1
-            raise ValueError(
-                f"{type(self).__name__}: the update of stage {last} must return a "
-                f"new state of the shapes {describe_leaves(state)}, got "
-                f"{describe_leaves(new_state)}. Its z has {self.stages[last].columns} "
-                "columns."
-            )
+            update = f"{type(self).__name__}: the update of stage {last}"
+            must = f"must return a new state of the shapes {describe_leaves(state)}"
+            fix = f"Its z has {self.stages[last].columns} columns."
+            got = describe_leaves(new_state)
+            raise ValueError(f"{update} {must}, got {got}. {fix}")

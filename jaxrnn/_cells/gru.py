@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .._base.typing import Array, DType, Initializer, Params
 from .affine import Stage, Updated
-from .initializers import bias_initializer, glorot_uniform, ones, zeros
+from .initializers import kernel_and_bias, ones
 from .states import VectorStateCell
 
 
@@ -56,11 +56,9 @@ class GRUCell(VectorStateCell):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The gates; then the candidate, from the reset state."""
-        size, (kernel, gate_bias, bias) = self.num_units, _initializers(self)
-        return (
-            Stage(self._gates, size, 2 * size, kernel, gate_bias, "gates", blocks=2),
-            Stage(self._candidate, size, size, kernel, bias, "candidate", blocks=1),
-        )
+        size, (kernel, bias) = self.num_units, kernel_and_bias(self)
+        new = Stage(self._candidate, size, size, kernel, bias, "candidate", blocks=1)
+        return _stage_of_gates(self), new
 
     def _gates(self, params: Params, z: Array, state: Array) -> Updated:
         r, u = jnp.split(jax.nn.sigmoid(z), 2, axis=-1)
@@ -120,10 +118,10 @@ class CudnnCompatibleGRUCell(VectorStateCell):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The gates; the candidate's product of the inputs; that of the state."""
-        size, (kernel, gate_bias, bias) = self.num_units, _initializers(self)
+        size, (kernel, bias) = self.num_units, kernel_and_bias(self)
         candidate = "candidate/input_projection", "candidate/hidden_projection"
         return (
-            Stage(self._gates, size, 2 * size, kernel, gate_bias, "gates", blocks=2),
+            _stage_of_gates(self),
             Stage(self._project_inputs, 0, size, kernel, bias, candidate[0], blocks=1),
             Stage(self._candidate, size, size, kernel, bias, candidate[1], False, 1),
         )
@@ -143,9 +141,6 @@ class CudnnCompatibleGRUCell(VectorStateCell):
         return new_state, new_state
 
 
-def _initializers(cell: Any) -> tuple[Initializer, Initializer, Initializer]:
-    """Those of the kernels, of the bias of the gates, and of the other biases."""
-    kernel = cell.kernel_initializer or glorot_uniform
-    given = cell.bias_initializer
-    gates, others = (bias_initializer(kernel, default) for default in (ones, zeros))
-    return kernel, given or gates, given or others
+def _stage_of_gates(cell: Any) -> Stage:
+    size, (kernel, bias) = cell.num_units, kernel_and_bias(cell, bias=ones)
+    return Stage(cell._gates, size, 2 * size, kernel, bias, "gates", blocks=2)

@@ -24,10 +24,9 @@ def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     Source: Glorot and Bengio, AISTATS 2010; `tf.compat.v1.glorot_uniform_initializer`.
     """
     if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(
-            f"the default initializer must have a floating dtype, got {dtype}. "
-            "Pass an initializer for that dtype."
-        )
+        must = "the default initializer must have a floating dtype"
+        fix = "Pass an initializer for that dtype."
+        raise ValueError(f"{must}, got {dtype}. {fix}")
     limit = math.sqrt(6 / max(1, shape[0] + shape[-1]))
     return jax.random.uniform(key, shape, dtype, -limit, limit)
 
@@ -100,6 +99,14 @@ def bias_initializer(kernel: Initializer, default: Initializer) -> Initializer:
     return (getattr(kernel, "bias", None) if by_part else None) or default
 
 
+def kernel_and_bias(
+    cell: Any, kernel: Initializer = glorot_uniform, bias: Initializer = zeros
+) -> tuple[Initializer, Initializer]:
+    """The initializers that a cell was given, or these in their place."""
+    kernel = cell.kernel_initializer or kernel
+    return kernel, cell.bias_initializer or bias_initializer(kernel, bias)
+
+
 def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
     """The parameters of nested dicts of `ParamSpec`, each from a separate key.
 
@@ -117,11 +124,10 @@ def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
         with noting(f"raised by the initializer of `{name}`, called with {called}."):
             leaf = draw(spec.initializer, next(keys), spec, dtype)
         if not is_array(leaf) or leaf.shape != spec.shape:
-            first = " Call those of jax.nn.initializers first: `orthogonal()`."
-            raise TypeError(
-                f"the initializer of `{name}` must make an array {spec.shape}, got "
-                f"{describe(leaf)}.{first if callable(leaf) else ''}"
-            )
+            message = f"the initializer of `{name}` must make an array {spec.shape}"
+            call = " Call those of jax.nn.initializers first: `orthogonal()`."
+            fix = call if callable(leaf) else ""
+            raise TypeError(f"{message}, got {describe(leaf)}.{fix}")
         return jnp.asarray(leaf, dtype)
 
     return map_named("params", make, specs)

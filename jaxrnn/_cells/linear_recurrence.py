@@ -15,7 +15,7 @@ from .._sequences.linear import linear_sequence
 from .._sequences.recurrence import Element, cast_like, plus, times
 from .._time.run import Run
 from .hyperparameters import check_fields, check_number
-from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
+from .initializers import ParamSpec, kernel_and_bias
 from .specs_cell import ParallelCell, VectorState
 
 Coefficients: TypeAlias = tuple[Element, Element, PyTree]
@@ -184,8 +184,7 @@ class DiagonalCell(VectorRecurrenceCell):
 def gate_specs(cell: Any, depth: int, blocks: int) -> dict[str, ParamSpec]:
     """`kernel` `[depth, blocks * H]` and `bias`, by the cell's initializers."""
     columns = blocks * cell.num_units
-    kernel = cell.kernel_initializer or glorot_uniform
-    bias = cell.bias_initializer or bias_initializer(kernel, zeros)
+    kernel, bias = kernel_and_bias(cell)
     return {
         "kernel": ParamSpec((depth, columns), kernel, depth, blocks),
         "bias": ParamSpec((columns,), bias, blocks=blocks),

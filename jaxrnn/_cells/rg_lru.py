@@ -11,7 +11,7 @@ from jax.nn.initializers import normal
 from .._base.math import at_least_float32
 from .._base.typing import Array, DType, Initializer, Key, Params
 from .hyperparameters import head_size
-from .initializers import ParamSpec, bias_initializer, zeros
+from .initializers import ParamSpec, kernel_and_bias
 from .linear_recurrence import DiagonalCell
 
 SHARPNESS = 8.0  # The constant c of the paper.
@@ -72,8 +72,7 @@ class RGLRUCell(DiagonalCell):
     def param_specs(self, depth: int) -> dict[str, Any]:
         """`a_param`, `input_gate` and `a_gate`."""
         size = head_size(self)
-        kernel = self.kernel_initializer or normal(1 / math.sqrt(max(1, size)))
-        bias = self.bias_initializer or bias_initializer(kernel, zeros)
+        kernel, bias = kernel_and_bias(self, normal(1 / math.sqrt(max(1, size))))
         gate = {
             "w": ParamSpec((self.num_heads, size, size), kernel),
             "b": ParamSpec((self.num_heads, size), bias),

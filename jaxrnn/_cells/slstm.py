@@ -12,7 +12,7 @@ from .._base.sharding import whole_on_explicit_mesh
 from .._base.typing import Array, DType, Initializer, Key, Params
 from .affine import AffineCell, Stage, Updated
 from .hyperparameters import head_size
-from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
+from .initializers import ParamSpec, kernel_and_bias, zeros
 from .specs_cell import VectorOutput
 
 
@@ -89,8 +89,7 @@ class SLSTMCell(VectorOutput, AffineCell):
     def stages(self) -> tuple[Stage, ...]:
         """One product, with a kernel that is zero between heads."""
         size = self.num_units
-        kernel = self.kernel_initializer or glorot_uniform
-        bias = self.bias_initializer or bias_initializer(kernel, self._bias)
+        kernel, bias = kernel_and_bias(self, bias=self._bias)
         return (Stage(self._update, size, 4 * size, kernel, bias, blocks=4),)
 
     def param_specs(self, depth: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ _CALLER = "memory_plan"
 _ON_DEVICE = (Keep(), Recompute(1), Recompute(), Nested())
 _USUAL = (*_ON_DEVICE, Offload(Keep()), Offload(), Offload(Recompute(64)))
 _HEAD = ("strategy", "saved", "saved on host", "peak", "extra FLOPs")
+_ON_CPU = "On the CPU, host and device share one memory: peaks are those of both."
 _UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
 
@@ -77,12 +78,10 @@ class MemoryPlan:
             "  ".join([name.ljust(widths[0]), *map(str.rjust, row, widths[1:])])
             for name, *row in table
         )
-        beside = (
-            f"Besides: inputs {_size(self.inputs)}; outputs {_size(self.outputs)}, "
-            "twice that if the loss reads them.\n"
-            "On the CPU, host and device share one memory: peaks are those of both."
-        )
-        return "\n".join([self.title, "", first, "-" * len(first), *rest, "", beside])
+        sizes = f"inputs {_size(self.inputs)}; outputs {_size(self.outputs)}"
+        beside = f"Besides: {sizes}, twice that if the loss reads them."
+        lines = [self.title, "", first, "-" * len(first), *rest, "", beside, _ON_CPU]
+        return "\n".join(lines)
 
 
 def _texts(row: PlannedStrategy) -> tuple[str, ...]:

@@ -9,12 +9,12 @@ from .._base.trees import check_structure, is_tensor_array, named_leaves, size_s
 from .._base.typing import DType, PyTree
 from .._tensor_array.carried import with_known_shapes
 
-# What a step must keep of each leaf of the state; otherwise the error, a note, a fix.
 _CAST = "Cast inside the cell, or pass an `initial_state` of the dtype that it returns."
 _STRUCTURE = (
     "Give an `initial_state` of the structure that it returns; for an LSTM, "
     "`LSTMStateTuple(c, h)`."
 )
+# What a step must keep of each leaf of the state; otherwise the error, a note, a fix.
 _KEPT = (
     ("shape", ValueError, "", ""),
     ("dtype", TypeError, " (type should remain constant)", _CAST),
