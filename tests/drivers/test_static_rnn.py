@@ -379,7 +379,7 @@ REFUSALS = {
     "none": (TypeError, "`inputs` must be a sequence, got None", lambda: static_rnn(GRU, None, dtype=F32)),
     "dict": (ValueError, "`inputs` must be a list or tuple with one entry a step, got dict",
              lambda: static_rnn(GRU, {0: X[0]}, dtype=F32)),
-    "empty": (ValueError, r"`inputs` must not be empty, got \[\]", lambda: static_rnn(GRU, [], dtype=F32)),
+    "empty": (ValueError, r"`inputs` must hold at least one array, got \[\]", lambda: static_rnn(GRU, [], dtype=F32)),
     "step_none": (ValueError, r"`inputs\[1\]` must be an array", lambda: static_rnn(GRU, [X[0], None], dtype=F32)),
     "rank_0": (ValueError, r"`inputs\[0\]` must have rank at least 2", lambda: static_rnn(GRU, [1.0], dtype=F32)),
     "rank_1": (ValueError, r"`inputs\[1\]` must have rank at least 2, \[batch, ...\], got float32\[4\]",
