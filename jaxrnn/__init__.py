@@ -11,7 +11,8 @@ one: `concat_packed`, `stack_packed`.
 
 For sequences longer than memory: `windows`, which yields each `Window` or
 `PackedWindow`, and `truncated_bptt` (`TruncatedBPTT`). What the strategies of
-`jaxrnn.memory` would store and cost: `memory_plan` (`MemoryPlan`).
+`jaxrnn.memory` would store and cost: `memory_plan` (`MemoryPlan`). What runs on a CPU:
+`native_status`.
 
 Cells: `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` (`LSTMStateTuple`), `GRUCell`,
 `CudnnCompatibleGRUCell`, `MultiRNNCell`, `DropoutWrapper`, `ResidualWrapper`,
@@ -92,8 +93,8 @@ from ._drivers.state_saving_rnn import (
     static_state_saving_rnn as static_state_saving_rnn,
 )
 from ._drivers.static_rnn import static_rnn as static_rnn
-from ._sequences.elements import ComplexState as ComplexState
 from ._sequences.native_library import native_status as native_status
+from ._sequences.recurrence import ComplexState as ComplexState
 from ._tensor_array.tensor_array import TensorArray as TensorArray
 from ._time.run import DeclinedError as DeclinedError, Run as Run
 from ._time.steps import Steps as Steps

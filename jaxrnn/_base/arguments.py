@@ -5,10 +5,10 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import jax
+import jax.export
 import numpy as np
 
-from .errors import KindError, describe
+from .errors import KindError, Words, describe, refusal
 from .typing import DType
 
 # Unrolling makes programs larger and, on the CPU, no faster; TensorFlow's usual 32
@@ -21,43 +21,32 @@ INT32_MAX = np.iinfo(np.int32).max
 
 def check_is_cell(caller: str, name: str, cell: Any) -> None:
     """Raises TypeError for an object that is not a cell, and names what it lacks."""
-    if isinstance(cell, type):
-        raise TypeError(
-            f"{caller}: `{name}` must be an RNNCell, got {describe(cell)}. Make "
-            "one and bind it: `cell.bind(params)`."
-        )
-    if all(hasattr(cell, trait) for trait in ("bind", "init", "apply", "state_size")):
-        raise TypeError(
-            f"{caller}: `{name}` must be a bound cell, got the unbound {cell!r}. Bind "
-            f"it to its parameters: `{name}.bind(params)`."
-        )
-    missing = [
-        f"`{trait}`"
-        for trait in ("output_size", "state_size")
-        if not hasattr(cell, trait)
-    ]
+    missing = [f"`{n}`" for n in ("output_size", "state_size") if not hasattr(cell, n)]
     if not (hasattr(cell, "zero_state") or hasattr(cell, "get_initial_state")):
         missing.append("`zero_state` or `get_initial_state`")
     if not callable(cell):
         missing.append("`__call__`")
-    if not missing:
+    unbound = all(hasattr(cell, n) for n in ("bind", "init", "apply", "state_size"))
+    if not (missing or unbound or isinstance(cell, type)):
         return
-    # The repr of a cell is short; that of anything else may be long.
-    got = repr(cell) if hasattr(cell, "state_size") else describe(cell)
-    if getattr(cell, "takes_sequences", False):
-        raise TypeError(
-            f"{caller}: `{name}` must be an RNNCell, got {describe(cell)}, which takes "
-            "whole sequences. Call it: `cell.bind(params)(inputs, dtype=dtype)`."
-        )
-    fix = (
-        "`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell` convert cells of Flax."
-        if hasattr(cell, "initialize_carry")
-        else "Give a bound cell, or an object that keeps the RNNCell protocol."
-    )
-    raise TypeError(
-        f"{caller}: `{name}` must be an RNNCell, got {got}, which lacks "
-        f"{', '.join(missing)}. {fix}"
-    )
+    must = "be an RNNCell"
+    if isinstance(cell, type):
+        got, fix = describe(cell), "Make one and bind it: `cell.bind(params)`."
+    elif unbound:
+        must, got = "be a bound cell", f"the unbound {cell!r}"
+        fix = f"Bind it to its parameters: `{name}.bind(params)`."
+    elif getattr(cell, "takes_sequences", False):
+        got = f"{describe(cell)}, which takes whole sequences"
+        fix = "Call it: `cell.bind(params)(inputs, dtype=dtype)`."
+    else:
+        # The repr of a cell is short; that of anything else may be long.
+        got = repr(cell) if hasattr(cell, "state_size") else describe(cell)
+        got += f", which lacks {', '.join(missing)}"
+        fix = "Give a bound cell, or an object that keeps the RNNCell protocol."
+        if hasattr(cell, "initialize_carry"):
+            of_flax = "`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell`"
+            fix = f"{of_flax} convert cells of Flax."
+    raise TypeError(refusal(caller, name, must, Words(got), fix))
 
 
 def as_dtype(caller: str, dtype: DType, name: str = "dtype") -> DType:
@@ -73,17 +62,13 @@ def as_dtype(caller: str, dtype: DType, name: str = "dtype") -> DType:
         if dtype is None or canonical.kind in "OUSM":
             raise TypeError
     except (TypeError, ValueError):  # The latter for the dtype of random keys.
-        raise TypeError(
-            f"{caller}: `{name}` must name a dtype, got {dtype!r}. Use jnp.float32, "
-            "say."
-        ) from None
+        got, fix = Words(repr(dtype)), "Use jnp.float32, say."
+        raise TypeError(refusal(caller, name, "name a dtype", got, fix)) from None
     is_python = any(dtype is kind for kind in (int, float, complex))
     if not is_python and np.dtype(dtype) != canonical:
-        warnings.warn(
-            f"{caller}: `{name}` is {np.dtype(dtype)}, for which JAX uses {canonical} "
-            "unless `jax_enable_x64` is set.",
-            stacklevel=3,
-        )
+        instead = f"for which JAX uses {canonical} unless `jax_enable_x64` is set"
+        text = f"{caller}: `{name}` is {np.dtype(dtype)}, {instead}."
+        warnings.warn(text, stacklevel=3)
     return canonical
 
 
@@ -98,11 +83,10 @@ def as_unroll(caller: str, parallel_iterations: Any) -> int:
     """
     if parallel_iterations is None:
         return 1
-    name, errors = "parallel_iterations", (KindError, TypeError)
-    return min(
-        max(1, as_count(caller, name, parallel_iterations, 0, errors=errors)),
-        MAX_UNROLL,
-    )
+    errors = KindError, TypeError
+    steps = parallel_iterations
+    steps = as_count(caller, "parallel_iterations", steps, 0, errors=errors)
+    return min(max(1, steps), MAX_UNROLL)
 
 
 def as_count(
@@ -121,18 +105,15 @@ def as_count(
         ValueError: If it is out of range; `errors[1]` takes its place.
     """
     not_integer, out_of_range = errors
-    fix = fix and f" {fix}"
     try:
         if isinstance(count, bool):
             raise TypeError
         number = operator.index(count)
     except TypeError:
-        raise not_integer(
-            f"{caller}: `{name}` must be an integer, got {describe(count)}.{fix}"
-        ) from None
+        raise not_integer(refusal(caller, name, "be an integer", count, fix)) from None
     if not least <= number <= most:
-        bound = f"at least {least}" if number < least else f"at most {most}"
-        raise out_of_range(f"{caller}: `{name}` must be {bound}, got {number}.{fix}")
+        bound = f"be at least {least}" if number < least else f"be at most {most}"
+        raise out_of_range(refusal(caller, name, bound, number, fix))
     return number
 
 
@@ -155,10 +136,7 @@ def as_bool(caller: str, name: str, value: Any, fix: str = "") -> bool:
         TypeError: If it is neither a Python nor a NumPy bool; traced arrays are not.
     """
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(
-            f"{caller}: `{name}` must be True or False, got {describe(value)}. "
-            f"{fix}".rstrip()
-        )
+        raise TypeError(refusal(caller, name, "be True or False", value, fix))
     return bool(value)
 
 
@@ -177,9 +155,7 @@ def check_functions(caller: str, **functions: Any) -> None:
     """Raises TypeError unless the arguments of these names are functions."""
     for name, value in functions.items():
         if not is_function(value):
-            raise TypeError(
-                f"{caller}: `{name}` must be a function, got {describe(value)}."
-            )
+            raise TypeError(refusal(caller, name, "be a function", value))
 
 
 def as_scope(caller: str, scope: Any, default: str) -> str:
@@ -188,23 +164,18 @@ def as_scope(caller: str, scope: Any, default: str) -> str:
     Raises:
         TypeError: If it is neither None nor a string.
     """
-    if scope is None:
-        return default
-    if not isinstance(scope, str):
-        raise TypeError(f"{caller}: `scope` must be a string, got {describe(scope)}.")
-    return scope
+    if not isinstance(scope, str | None):
+        raise TypeError(refusal(caller, "scope", "be a string", scope))
+    return default if scope is None else scope
 
 
 def check_both_lists(caller: str, cells_fw: Any, cells_bw: Any) -> None:
     """Raises ValueError unless both are non-empty lists of the same number of cells."""
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
         if not isinstance(cells, Sequence) or not cells:
-            raise ValueError(
-                f"{caller}: `{name}` must be a list of at least one cell, one for each "
-                f"layer, got {describe(cells)}."
-            )
+            must = "be a list of at least one cell, one for each layer"
+            raise ValueError(refusal(caller, name, must, cells))
     if len(cells_fw) != len(cells_bw):
-        raise ValueError(
-            f"{caller}: `cells_fw` and `cells_bw` must have the same depth, got "
-            f"{len(cells_fw)} and {len(cells_bw)} cells."
-        )
+        got = Words(f"{len(cells_fw)} and {len(cells_bw)} cells")
+        names = "cells_fw` and `cells_bw"
+        raise ValueError(refusal(caller, names, "have the same depth", got))

@@ -1,6 +1,7 @@
 """How values are described in messages, and two error classes.
 
-Every message reads `<where>: <what must hold>, got <what was passed>. <what to do>.`
+Every message reads `<where>: <what must hold>, got <what was passed>. <what to do>.`;
+`refusal` puts one together.
 """
 
 import contextlib
@@ -20,6 +21,26 @@ class EntryError(ValueError, IndexError):
     """A `ValueError` where TensorFlow raises `IndexError`; both can be caught."""
 
 
+class Words(str):
+    """Words that messages show as they are, without quotes."""
+
+    __repr__ = str.__str__
+
+
+def refusal(caller: str, name: str, must: str, got: Any, fix: str = "") -> str:
+    """The message for a wrong argument: `caller: `name` must be this, got that. fix`.
+
+    Args:
+        caller: The function or class.
+        name: The argument.
+        must: What must hold, from the verb on: "be a string".
+        got: The value that was passed, to be described, or `Words` that do.
+        fix: What to do, one or more sentences.
+    """
+    got = got if isinstance(got, Words) else describe(got)
+    return f"{caller}: `{name}` must {must}, got {got}. {fix}".rstrip()
+
+
 def describe(value: Any) -> str:
     """`float32[4, 8]` for anything with a shape and dtype, else its value or type."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
@@ -34,16 +55,12 @@ def describe(value: Any) -> str:
 
 def describe_structure(tree: Any) -> str:
     """The nest without its leaves: `LSTMStateTuple(c=*, h=*)`."""
-    return repr(jax.tree.map(lambda _: _Verbatim("*"), tree))
+    return repr(jax.tree.map(lambda _: Words("*"), tree))
 
 
 def describe_leaves(tree: Any) -> str:
     """The nest with the description of each leaf: `{'a': float32[4, 8]}`."""
-    return repr(jax.tree.map(lambda leaf: _Verbatim(describe(leaf)), tree))
-
-
-class _Verbatim(str):
-    __repr__ = str.__str__
+    return repr(jax.tree.map(lambda leaf: Words(describe(leaf)), tree))
 
 
 def leaf_name(name: str, path: tuple) -> str:
@@ -67,10 +84,8 @@ def is_key(value: Any) -> bool:
 def check_not_masked(caller: str, name: str, value: Any) -> None:
     """Raises TypeError for a masked NumPy array, whose mask JAX cannot represent."""
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{caller}: `{name}` must be an array without a mask, got a masked "
-            f"{describe(value)}. Pass `{name}.filled(0)`."
-        )
+        got, fix = Words(f"a masked {describe(value)}"), f"Pass `{name}.filled(0)`."
+        raise TypeError(refusal(caller, name, "be an array without a mask", got, fix))
 
 
 @contextlib.contextmanager

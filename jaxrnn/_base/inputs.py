@@ -5,14 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from . import errors
 from .arguments import INT32_MAX, as_dtype, check_time_major
-from .errors import (
-    EntryError,
-    check_not_masked,
-    describe,
-    describe_structure,
-    is_array,
-)
+from .errors import EntryError, Words, describe, is_array, refusal
 from .read_only import has_read_only
 from .trees import map_named, named_leaves
 from .typing import Array, DType, PyTree
@@ -26,10 +21,8 @@ def named_inputs(caller: str, inputs: PyTree, fix: str = "") -> list[tuple[str, 
     """
     named = list(named_leaves("inputs", inputs))
     if not named:
-        raise EntryError(
-            f"{caller}: `inputs` must hold at least one array, got "
-            f"{describe_structure(inputs)}. {fix}".rstrip()
-        )
+        got = Words(errors.describe_structure(inputs))
+        raise EntryError(refusal(caller, "inputs", "hold at least one array", got, fix))
     return named
 
 
@@ -53,21 +46,17 @@ def as_sequences(caller: str, inputs: Any, time_major: bool) -> PyTree:
 def _as_sequence(caller: str, name: str, leaf: Any, axes: str) -> Array:
     array = as_array(caller, name, leaf)
     if array.ndim < 3:
-        fix = (
-            "Stack one array per step by jnp.stack; embed integer ids first, or give "
-            "`ids[..., None]` to a cell that embeds them."
-            if is_array(leaf)
-            else "A list is a nest of its elements: make it one array by jnp.asarray."
-        )
-        raise ValueError(
-            f"{caller}: `{name}` must have rank at least 3, {axes}, got "
-            f"{describe(leaf)} of rank {array.ndim}. {fix}"
-        )
+        fix = "A list is a nest of its elements: make it one array by jnp.asarray."
+        if is_array(leaf):
+            ids = "embed integer ids, or give `ids[..., None]` to a cell that does"
+            fix = f"Stack one array per step by jnp.stack; {ids}."
+        must = f"have rank at least 3, {axes}"
+        got = Words(f"{describe(leaf)} of rank {array.ndim}")
+        raise ValueError(refusal(caller, name, must, got, fix))
     if any(isinstance(n, int) and n > INT32_MAX for n in array.shape):
-        raise ValueError(
-            f"{caller}: `{name}` must have at most {INT32_MAX} steps and rows, {axes}, "
-            f"got {describe(array)}. Run it in windows: `jaxrnn.windows`."
-        )
+        must = f"have at most {INT32_MAX} steps and rows, {axes}"
+        fix = "Run it in windows: `jaxrnn.windows`."
+        raise ValueError(refusal(caller, name, must, array, fix))
     return array
 
 
@@ -82,29 +71,18 @@ def as_steps(caller: str, inputs: Any) -> list[PyTree]:
             differ.
     """
     if jax.tree_util.all_leaves([inputs]) or inputs is None:
-        raise TypeError(
-            f"{caller}: `inputs` must be a sequence, got {describe(inputs)}. "
-            "`list(x)` holds the steps of an array [time, batch, ...]; `dynamic_rnn` "
-            "takes the array itself."
-        )
+        fix = "`list(x)` holds the steps of an array; `dynamic_rnn` takes the array."
+        raise TypeError(refusal(caller, "inputs", "be a sequence", inputs, fix))
     if not isinstance(inputs, list | tuple):
-        raise ValueError(
-            f"{caller}: `inputs` must be a list or tuple with one entry a step, got "
-            f"{describe(inputs)}. Each step may be a nest."
-        )
+        must, fix = "be a list or tuple with one entry a step", "A step may be a nest."
+        raise ValueError(refusal(caller, "inputs", must, inputs, fix))
     steps = map_named("inputs", lambda n, x: as_array(caller, n, x), list(inputs))
-    leaves = list(named_leaves("inputs", steps))
-    if not leaves:
-        raise ValueError(
-            f"{caller}: `inputs` must not be empty, got {describe_structure(inputs)}."
-        )
+    leaves = named_inputs(caller, steps)
     least = 1 if leaves[0][1].ndim == 1 else 2
     for name, other in leaves:
         if other.ndim < least:
-            raise ValueError(
-                f"{caller}: `{name}` must have rank at least {least}, [batch, ...], "
-                f"got {describe(other)}."
-            )
+            must = f"have rank at least {least}, [batch, ...]"
+            raise ValueError(refusal(caller, name, must, other))
     check_same_size(caller, leaves)
     return steps
 
@@ -151,18 +129,15 @@ def as_array(caller: str, name: str, leaf: Any) -> Array:
         TypeError: If it is neither an array nor a number.
     """
     if leaf is None:
-        raise ValueError(
-            f"{caller}: `{name}` must be an array: None values not supported."
-        )
-    check_not_masked(caller, name, leaf)
+        none = "None values not supported"
+        raise ValueError(f"{caller}: `{name}` must be an array: {none}.")
+    errors.check_not_masked(caller, name, leaf)
     try:
         if isinstance(leaf, str):  # JAX takes "q" for a dtype.
             raise TypeError
         return jnp.asarray(leaf)
     except TypeError:
-        raise TypeError(
-            f"{caller}: `{name}` must be an array, got {describe(leaf)}."
-        ) from None
+        raise TypeError(refusal(caller, name, "be an array", leaf)) from None
 
 
 def output_dtype(caller: str, initial_state: PyTree, dtype: DType | None) -> DType:
@@ -175,10 +150,7 @@ def output_dtype(caller: str, initial_state: PyTree, dtype: DType | None) -> DTy
     if dtype is not None:
         return as_dtype(caller, dtype)
     if initial_state is None:
-        raise ValueError(
-            f"{caller}: dtype must be specified if there is no `initial_state`. Pass "
-            "`dtype=jnp.float32` for a zero state of that dtype."
-        )
+        raise ValueError(_missing_dtype(caller, "`initial_state`"))
     named = list(named_leaves("initial_state", initial_state))
     if len({leaf.dtype for _, leaf in named}) != 1:
         found = ", ".join(f"`{name}` {describe(leaf)}" for name, leaf in named)
@@ -187,6 +159,13 @@ def output_dtype(caller: str, initial_state: PyTree, dtype: DType | None) -> DTy
             f"not share one, got {found or 'no leaves'}. Pass that of the outputs."
         )
     return named[0][1].dtype
+
+
+def _missing_dtype(caller: str, states: str) -> str:
+    return (
+        f"{caller}: dtype must be specified if there is no {states}. Pass "
+        "`dtype=jnp.float32` for zero states of that dtype."
+    )
 
 
 def zero_state(caller: str, cell: Any, batch_size: int, dtype: DType) -> PyTree:
@@ -210,7 +189,4 @@ def check_states_of_both(
     missing = [n for n, s in (("fw", fw), ("bw", bw)) if s is None]
     if missing and dtype is None:
         names = " and ".join(f"`initial_state_{name}`" for name in missing)
-        raise ValueError(
-            f"{caller}: dtype must be specified if there is no {names}. Pass "
-            "`dtype=jnp.float32` for zero states of that dtype."
-        )
+        raise ValueError(_missing_dtype(caller, names))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .arguments import INT32_MAX
-from .errors import check_not_masked, describe, is_array
+from .errors import Words, check_not_masked, is_array, refusal
 from .sharding import as_rows_of
 from .typing import Array, PyTree
 
@@ -51,21 +51,16 @@ def as_lengths(
     lengths = lengths_array(caller, sequence_length, name)
     _check_integers(caller, lengths, name)
     if lengths.ndim != 1:
-        raise ValueError(
-            f"{caller}: `{name}` must be a vector of length batch_size, "
-            f"{batch_size}, got {describe(lengths)}. Give one length for each row; "
-            f"`np.full({batch_size}, n)` is n for all."
-        )
+        must = f"be a vector of length batch_size, {batch_size}"
+        fix = f"Give one length for each row; `np.full({batch_size}, n)` is n for all."
+        raise ValueError(refusal(caller, name, must, lengths, fix))
     if lengths.shape[0] != batch_size:
         axis = ", or the second with `time_major`" if name == "sequence_length" else ""
-        raise ValueError(
-            f"{caller}: `{name}` must have one entry per row, {batch_size}, "
-            f"got {describe(lengths)}. Nothing is broadcast; rows are the first "
-            f"axis{axis}."
-        )
-    if isinstance(lengths, jax.Array):
-        return _clamped_on_device(lengths)
-    return jnp.asarray(_clamped(lengths))
+        must = f"have one entry per row, {batch_size}"
+        fix = f"Nothing is broadcast; rows are the first axis{axis}."
+        raise ValueError(refusal(caller, name, must, lengths, fix))
+    clamped = _clamped_on_device if isinstance(lengths, jax.Array) else _clamped
+    return jnp.asarray(clamped(lengths))
 
 
 def _clamped(lengths: Any) -> Any:
@@ -91,30 +86,23 @@ def lengths_array(
     if is_array(lengths):
         return lengths
     if isinstance(lengths, str):
-        raise TypeError(
-            f"{caller}: `{name}` must hold integers, got {lengths!r}. One "
-            "integer per row is needed."
-        )
+        fix = "One integer per row is needed."
+        raise TypeError(refusal(caller, name, "hold integers", lengths, fix))
     holds_jax_arrays = any(isinstance(x, jax.Array) for x in jax.tree.leaves(lengths))
     try:
         # NumPy keeps 64 bits whether x64 is on or not.
         array = jnp.asarray(lengths) if holds_jax_arrays else np.asarray(lengths)
     except (ValueError, TypeError):
-        raise ValueError(
-            f"{caller}: `{name}` must hold one integer for each row, got {lengths!r}."
-        ) from None
+        must, got = "hold one integer for each row", Words(repr(lengths))
+        raise ValueError(refusal(caller, name, must, got)) from None
     return array if array.size else array.astype(np.int32)
 
 
 def _check_integers(caller: str, lengths: Array | np.ndarray, name: str) -> None:
     if jnp.issubdtype(lengths.dtype, jnp.integer) or lengths.dtype == bool:
         return
-    fix = (
-        "Cast it to jnp.int32."
-        if lengths.dtype != object and lengths.ndim == 1
-        else "One integer per row is needed; pass a dtype as `dtype=`, a state as "
-        "`initial_state=`."
-    )
-    raise TypeError(
-        f"{caller}: `{name}` must hold integers, got {describe(lengths)}. {fix}"
-    )
+    fix = "Cast it to jnp.int32."
+    if lengths.dtype == object or lengths.ndim != 1:
+        others = "pass a dtype as `dtype=`, a state as `initial_state=`"
+        fix = f"One integer per row is needed; {others}."
+    raise TypeError(refusal(caller, name, "hold integers", lengths, fix))

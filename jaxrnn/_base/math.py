@@ -44,6 +44,11 @@ def expand_rows(mask: Array, leaf: Array) -> Array:
     return mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
 
 
+def where(condition: Array, tree: PyTree, other: PyTree) -> PyTree:
+    """`jnp.where` of each leaf, by a bool scalar."""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree, other)
+
+
 def is_traced(x: Any) -> bool:
     """Whether a value is an array that is known only at run time."""
     try:  # A tracer raises.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from .cell_keys import cell_of_device, varying_axes
-from .errors import describe, is_array, is_key
+from .errors import Words, describe, is_array, is_key, refusal
 from .trees import is_pytree_of_arrays, map_named
 from .typing import Array, PyTree
 
@@ -64,11 +64,9 @@ def whole_features(caller: str, xs: PyTree, beside: PyTree, batch_axis: int) -> 
         spec = jax.typeof(x).sharding.spec
         rows, time = spec[batch_axis], spec[1 - batch_axis]
         if time is not None:
-            raise ValueError(
-                f"{caller}: `{name}` must be whole along time, got {describe(x)} that "
-                f"is divided over {time!r}: the steps run one after another. Divide "
-                f"the rows, by `jax.sharding.reshard`."
-            )
+            got = Words(f"{describe(x)} that is divided over {time!r}")
+            fix = "Steps run one after another. Divide rows, by `jax.sharding.reshard`."
+            raise ValueError(refusal(caller, name, "be whole along time", got, fix))
         spec = PartitionSpec(*[None] * batch_axis, rows)
         return jax.sharding.reshard(x, NamedSharding(mesh, spec))
 
@@ -88,10 +86,9 @@ def _whole_on_auto_mesh(cell: Any) -> Any:
 
 def meshes_of(tree: PyTree) -> list[Any]:
     """The meshes that the types of arrays tell of, and the one that is set."""
-    of_arrays = [
-        jax.typeof(x).sharding.mesh for x in filter(is_array, jax.tree.leaves(tree))
-    ]
-    return [*of_arrays, jax.sharding.get_abstract_mesh()]
+    arrays = filter(is_array, jax.tree.leaves(tree))
+    meshes = [jax.typeof(x).sharding.mesh for x in arrays]
+    return [*meshes, jax.sharding.get_abstract_mesh()]
 
 
 def explicit_mesh_of(tree: PyTree) -> Any:

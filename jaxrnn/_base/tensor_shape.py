@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .arguments import as_axis_size
+from .errors import refusal
 
 
 class TensorShape:
@@ -78,7 +79,6 @@ class TensorShape:
 
 def _dim(value: Any) -> Any:
     if value is None:
-        raise ValueError(
-            "TensorShape: `dims` must be known, got None. Give every axis a size."
-        )
+        fix = "Give every axis a size."
+        raise ValueError(refusal("TensorShape", "dims", "be known", None, fix))
     return as_axis_size("TensorShape", "dims", value)

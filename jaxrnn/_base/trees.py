@@ -30,27 +30,22 @@ def named_leaves(
     name: str, tree: Any, is_leaf: Callable[[Any], bool] = lambda x: False
 ) -> Iterator[tuple[str, Any]]:
     """Pairs of a leaf's full name and the leaf; None counts as a leaf."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(
-        tree, is_leaf=lambda x: x is None or is_leaf(x)
-    )
+    ends = lambda x: x is None or is_leaf(x)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=ends)
     return ((leaf_name(name, path), leaf) for path, leaf in leaves)
 
 
 def map_named(name: str, fn: Callable[[str, Any], Any], tree: Any) -> Any:
     """`jax.tree.map` with `fn(name, leaf)`, the leaf's full name; None is a leaf."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: fn(leaf_name(name, path), leaf),
-        tree,
-        is_leaf=lambda x: x is None,
-    )
+    named = lambda path, leaf: fn(leaf_name(name, path), leaf)
+    return jax.tree_util.tree_map_with_path(named, tree, is_leaf=lambda x: x is None)
 
 
 def is_pytree_of_arrays(tree: Any) -> bool:
     """Whether jit can take it as an argument, so that its cache can compare it."""
-    return not jax.tree_util.all_leaves([tree]) and all(
-        is_array(leaf) or isinstance(leaf, int | float | complex)
-        for leaf in jax.tree.leaves(tree)
-    )
+    is_number = lambda leaf: is_array(leaf) or isinstance(leaf, int | float | complex)
+    is_nest = not jax.tree_util.all_leaves([tree])
+    return is_nest and all(map(is_number, jax.tree.leaves(tree)))
 
 
 def map_sizes(
@@ -72,17 +67,17 @@ def _size_shape(name: str, leaf: Any) -> tuple[int, ...]:
         ValueError: If the leaf is None.
         TypeError: If it is neither an int nor a `TensorShape`.
     """
+    fix = (
+        "Give an int or a TensorShape: a tuple of sizes is a nest of vectors; one "
+        "array of rank 2 is `TensorShape([5, 5])`."
+    )
     if leaf is None:
-        raise ValueError(
-            f"`{name}` must be known, got None. Give an int or a TensorShape."
-        )
+        raise ValueError(f"`{name}` must be known, got None. {fix}")
     try:
         return tuple(leaf if isinstance(leaf, TensorShape) else TensorShape([leaf]))
     except TypeError:
-        raise TypeError(
-            f"`{name}` must be an int or a TensorShape, got {leaf!r}. A tuple of sizes "
-            "is a nest of vectors; one array of rank 2 is `TensorShape([5, 5])`."
-        ) from None
+        must = "must be an int or a TensorShape"
+        raise TypeError(f"`{name}` {must}, got {leaf!r}. {fix}") from None
 
 
 def as_typed(tree: Any) -> tuple:
@@ -114,10 +109,8 @@ def check_structure(
     if same_but_for_kind and not strict:
         return
     error = TypeError if same_but_for_kind else ValueError
-    raise error(
-        f"{caller} must have the structure {describe_structure(want)}, "
-        f"got {describe_structure(got)}. {fix}".rstrip()
-    )
+    must = f"must have the structure {describe_structure(want)}"
+    raise error(f"{caller} {must}, got {describe_structure(got)}. {fix}".rstrip())
 
 
 def _loosened(treedef: Any) -> Any:

@@ -9,57 +9,50 @@ from .._base.errors import check_not_masked, describe, is_array
 from .._base.inputs import check_same_size, named_inputs
 from .._base.lengths import as_lengths
 from .._base.math import is_traced
+from .._base.trees import check_structure, map_named, named_leaves
 from .._base.typing import Lengths, PyTree
 
 
-def check_known(caller: str, name: str, leaf: Any) -> None:
+def check_known(caller: str, name: str, tree: Any) -> None:
     """Raises TypeError for a traced array."""
-    if is_traced(leaf):
-        raise TypeError(
-            f"{caller}: `{name}` must be known, got traced {describe(leaf)}. Call "
-            f"`{caller}` outside of jit, grad and vmap; what it yields can be passed "
-            "in."
-        )
+    for full, leaf in named_leaves(name, tree):
+        if is_traced(leaf):
+            raise TypeError(
+                f"{caller}: `{full}` must be known, got traced {describe(leaf)}. Call "
+                f"`{caller}` outside of jit, grad and vmap, and pass in what it yields."
+            )
 
 
 def host_lengths(caller: str, lengths: Lengths, batch_size: int) -> np.ndarray:
     """The lengths as int32 `[batch]` in NumPy, none negative; see `as_lengths`."""
-    for leaf in jax.tree.leaves(lengths):
-        check_known(caller, "sequence_length", leaf)
+    check_known(caller, "sequence_length", lengths)
     with jax.ensure_compile_time_eval():  # Works on constants inside a trace, too.
         return np.asarray(as_lengths(caller, lengths, batch_size))
 
 
-def axes_of(time_major: bool) -> str:
-    """The first axes of inputs, for messages."""
-    return "[time, batch, ...]" if time_major else "[batch, time, ...]"
-
-
-def time_and_batch(
+def as_sources(
     caller: str, inputs: PyTree, time_major: bool, fix: str = ""
-) -> tuple[int, int]:
-    """The number of steps and the batch size of a nest of arrays.
+) -> tuple[PyTree, int, int]:
+    """Arrays that can be sliced without being read as a whole, their time and batch.
+
+    JAX arrays become NumPy arrays: JAX would compile a program for each slice.
 
     Raises:
-        ValueError: If there are no arrays, or they disagree in either.
+        TypeError: If a leaf is traced or not an array.
+        ValueError: If there are no arrays, if a rank is below 2, or if they disagree
+            in time or batch.
     """
+    axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
+    as_leaf = lambda name, leaf: _as_source(caller, name, leaf, f"{axes}. {fix}")
+    inputs = map_named("inputs", as_leaf, inputs)
     named = named_inputs(caller, inputs)
-    axes = axes_of(time_major)
     check_same_size(caller, named, slice(2), "Time and batch", axes, fix)
     shape = named[0][1].shape
-    return shape[:2] if time_major else shape[1::-1]
+    return inputs, *(shape[:2] if time_major else shape[1::-1])
 
 
-def as_source(caller: str, name: str, leaf: Any, axes: str) -> Any:
-    """A leaf of rank 2 or more that can be sliced without being read as a whole.
-
-    A JAX array becomes a NumPy array: JAX would compile a program for each slice.
-
-    Raises:
-        TypeError: If it is traced or not an array.
-        ValueError: If its rank is below 2.
-    """
-    if isinstance(leaf, jax.Array | np.ndarray):
+def _as_source(caller: str, name: str, leaf: Any, axes: str) -> Any:
+    if leaf is None or isinstance(leaf, jax.Array | np.ndarray):
         return as_host_array(caller, name, leaf, 2, axes)
     if not all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__")):
         raise TypeError(
@@ -101,23 +94,52 @@ def _check_rank(
     if len(shape) < rank:
         raise ValueError(
             f"{caller}: `{name}` must have rank at least {rank}, got {describe(leaf)}, "
-            f"not {axes}"
+            f"not {axes}".rstrip()
         )
 
 
-def cut(source: Any, start: int, size: int, time_major: bool) -> np.ndarray:
+def cut(sources: PyTree, start: int, size: int, time_major: bool) -> PyTree:
     """A copy of `size` steps from step `start`, padded with zeros at the end.
 
     Args:
-        source: An array, as `as_source` returns it.
-        start: The first step, less than the number of steps of `source`.
+        sources: Arrays, as `as_sources` returns them.
+        start: The first step, less than the number of steps of `sources`.
         size: The number of steps of the result.
         time_major: Whether time is the first axis, rather than the second.
     """
     axis = 0 if time_major else 1
     before = (slice(None),) * axis
-    steps = np.asarray(source[*before, start : start + size])
-    shape = (*steps.shape[:axis], size, *steps.shape[axis + 1 :])
-    window = np.zeros(shape, steps.dtype)
-    window[*before, : steps.shape[axis]] = steps
-    return window
+
+    def cut_one(source: Any) -> np.ndarray:
+        steps = np.asarray(source[*before, start : start + size])
+        shape = (*steps.shape[:axis], size, *steps.shape[axis + 1 :])
+        window = np.zeros(shape, steps.dtype)
+        window[*before, : steps.shape[axis]] = steps
+        return window
+
+    return jax.tree.map(cut_one, sources)
+
+
+def check_like(
+    caller: str, name: str, want: PyTree, got: PyTree, fix: str, skip: int = 0
+) -> None:
+    """Raises unless structure, dtypes and shapes are those of `want`.
+
+    Args:
+        caller: For messages.
+        name: That of `got`, for messages.
+        want: The nest of arrays that `got` must be like.
+        got: The nest that is checked.
+        fix: The end of messages.
+        skip: How many of the first axes may differ.
+    """
+    check_structure(f"{caller}: `{name}`", want, got, strict=True, fix=fix)
+    what = "have the dtype and shape of a step of" if skip else "be"
+    kind = lambda leaf: leaf if leaf is None else (leaf.shape[skip:], leaf.dtype)
+    pairs = zip(named_leaves(name, want), named_leaves(name, got), strict=True)
+    for (full, like), (_, leaf) in pairs:
+        if kind(like) != kind(leaf):
+            raise ValueError(
+                f"{caller}: `{full}` must {what} {describe(like)}, got "
+                f"{describe(leaf)}. {fix}"
+            )

@@ -8,8 +8,7 @@ import jax
 import numpy as np
 
 from .._base.errors import describe
-from .._base.trees import check_structure, named_leaves
-from .host import check_known
+from .host import check_known, check_like
 from .packed_sequences import PackedSequences, check_whole
 
 
@@ -46,19 +45,14 @@ def concat_packed(packs: Iterable[PackedSequences]) -> PackedSequences:
     packs = [_renumbered(*each) for each in zip(packs, before[:-1], strict=True)]
     axis = 1 if packs[0].time_major else 0
     join = lambda *leaves: np.concatenate(leaves, axis)
-    join_field = lambda name: np.concatenate([getattr(p, name) for p in packs])
-    rows, sequences = before[-1].tolist()
-    return dataclasses.replace(
-        packs[0],
-        inputs=jax.tree.map(join, *(pack.inputs for pack in packs)),
-        lengths=join_field("lengths"),
-        starts=join(*(pack.starts for pack in packs)),
-        row=join_field("row"),
-        offset=join_field("offset"),
-        sequence_length=join_field("sequence_length"),
-        rows=rows,
-        sequences=sequences,
-    )
+    flat: dict[str, Any] = {
+        name: np.concatenate([getattr(pack, name) for pack in packs])
+        for name in ("lengths", "row", "offset", "sequence_length")
+    }
+    flat["rows"], flat["sequences"] = before[-1].tolist()
+    in_rows = ((pack.inputs, pack.starts) for pack in packs)
+    inputs, starts = jax.tree.map(join, *in_rows)
+    return dataclasses.replace(packs[0], inputs=inputs, starts=starts, **flat)
 
 
 def _renumbered(pack: PackedSequences, before: np.ndarray) -> PackedSequences:
@@ -133,8 +127,7 @@ def _check_pack(caller: str, name: str, pack: Any) -> None:
             f"got {describe(pack)}."
         )
     check_whole(caller, name, pack)
-    for full, leaf in named_leaves(name, pack):
-        check_known(caller, full, leaf)
+    check_known(caller, name, pack)
 
 
 def _check_like(
@@ -149,13 +142,4 @@ def _check_like(
                 f"{has(first)}, got {has(pack)}."
             )
     name, fix = f"{name}.inputs", "So has `packs[0].inputs`."
-    check_structure(
-        f"{caller}: `{name}`", first.inputs, pack.inputs, strict=True, fix=fix
-    )
-    leaves = named_leaves(name, pack.inputs)
-    for (full, leaf), like in zip(leaves, jax.tree.leaves(first.inputs), strict=True):
-        if (leaf.shape[2:], leaf.dtype) != (like.shape[2:], like.dtype):
-            raise ValueError(
-                f"{caller}: `{full}` must have the dtype and shape of a step of "
-                f"`packs[0]`, {describe(like)}, got {describe(leaf)}."
-            )
+    check_like(caller, name, first.inputs, pack.inputs, fix, skip=2)

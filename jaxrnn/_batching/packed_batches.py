@@ -34,9 +34,12 @@ class PackedBatches(Iterator[PackedSequences]):
     def __next__(self) -> PackedSequences:
         # An open batch outlasts an error, such as that of a record that is too long.
         while record := self._held or self._read():
-            self._batch = self._batch or OpenPack(self._shape, record)
-            if not _put_first_fit(self._batch, record, self._shape.sequences):
+            self._batch = pack = self._batch or OpenPack(self._shape, record)
+            fitting = (r for r, free in enumerate(pack.free) if len(record[0]) <= free)
+            row = next(fitting, None)
+            if row is None or pack.count == self._shape.sequences:
                 break
+            pack.put(pack.count, record, row)
             self._held = None
         if self._batch is None:
             raise StopIteration
@@ -62,8 +65,7 @@ class PackedBatches(Iterator[PackedSequences]):
         if length > self._shape.row_length:
             raise ValueError(
                 f"{_CALLER}: `{name}` must have at most {self._shape.row_length} "
-                f"steps, the `row_length`, got {length}. Make rows longer, or cut such "
-                "records, or leave them out."
+                f"steps, the `row_length`, got {length}. Make rows longer, or cut it."
             )
         self._held = leaves
         return leaves
@@ -113,11 +115,8 @@ class PackedBatches(Iterator[PackedSequences]):
         self._restart()
 
     def __repr__(self) -> str:
-        shape = self._shape
-        return (
-            f"<packs of {shape.sequences} sequences in {shape.rows} rows of "
-            f"{shape.row_length} steps>"
-        )
+        rows, steps, sequences, _ = self._shape
+        return f"<packs of {sequences} sequences in {rows} rows of {steps} steps>"
 
 
 def packed_batches(
@@ -182,16 +181,6 @@ def packed_batches(
     source = _as_source(records)
     shape = PackShape(rows, row_length, sequences, bool(time_major))
     return PackedBatches(source, shape)
-
-
-def _put_first_fit(pack: OpenPack, record: list[np.ndarray], most: int) -> bool:
-    """Copies a record into the first row with room; whether there was room."""
-    fitting = (r for r, free in enumerate(pack.free) if len(record[0]) <= free)
-    row = next(fitting, None)
-    if row is None or pack.count == most:
-        return False
-    pack.put(pack.count, record, row)
-    return True
 
 
 class _Indexed(Iterator[Any]):

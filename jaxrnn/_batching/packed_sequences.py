@@ -99,10 +99,8 @@ class PackedSequences:
         caller = "PackedSequences.unpack"
         check_whole(caller, "packed", self)
         t = jnp.arange(self.time, dtype=jnp.int32)[None, :]
-        row, offset, length = (
-            jnp.asarray(x)[:, None]
-            for x in (self.row, self.offset, self.sequence_length)
-        )
+        places = self.row, self.offset, self.sequence_length
+        row, offset, length = (jnp.asarray(x)[:, None] for x in places)
         inside = t < length
         step = jnp.where(inside, offset + t, 0)
         row = jnp.broadcast_to(row, step.shape)
@@ -136,17 +134,14 @@ class PackedSequences:
         self, caller: str, name: str, tree: PyTree, row: Array, step: Array
     ) -> PyTree:
         index = (step, row) if self.time_major else (row, step)
-        axes = (
-            "[row_length, rows, ...]" if self.time_major else "[rows, row_length, ...]"
-        )
+        axes = "row_length, rows" if self.time_major else "rows, row_length"
 
         def read(name: str, leaf: Any) -> Array:
             leaf = as_array(caller, name, leaf)
             if leaf.shape[:2] != self.starts.shape:
                 raise ValueError(
-                    f"{caller}: `{name}` must be {axes}, as `starts`, which is "
-                    f"{describe(self.starts)}; got {describe(leaf)}. Pass outputs for "
-                    "the `inputs` of this object."
+                    f"{caller}: `{name}` must be [{axes}, ...], as `starts`, which is "
+                    f"{describe(self.starts)}; got {describe(leaf)}. Pass its outputs."
                 )
             return read_at(leaf, *index)  # In bounds by construction.
 
@@ -159,10 +154,8 @@ class PackedSequences:
             return f"PackedSequences(starts={describe(starts)}, row={describe(row)})"
         steps, rows = starts.shape if self.time_major else starts.shape[::-1]
         full = "" if concrete_or_none(lengths) is None else f", {self.fill:.0%} full"
-        return (
-            f"PackedSequences({row.size} sequences in {rows} rows of {steps} "
-            f"steps{full})"
-        )
+        sizes = f"{row.size} sequences in {rows} rows of {steps} steps"
+        return f"PackedSequences({sizes}{full})"
 
 
 def check_whole(caller: str, name: str, packed: PackedSequences) -> None:
@@ -171,8 +164,7 @@ def check_whole(caller: str, name: str, packed: PackedSequences) -> None:
     if starts.ndim != 2:
         raise ValueError(
             f"{caller}: `{name}` must be one pack, got a stack, with `starts` "
-            f"{describe(starts)}. Map over it: `jax.vmap(run)(packed)`, where `run` "
-            "takes one pack."
+            f"{describe(starts)}. Map over it: `jax.vmap(run)(packed)`."
         )
     if rows is None or sequences is None:
         return
@@ -192,15 +184,12 @@ def check_not_packed(caller: str, inputs: Any) -> None:
     """Raises TypeError for `PackedSequences`."""
     if isinstance(inputs, PackedSequences):
         raise TypeError(
-            f"{caller}: `inputs` must be padded, got PackedSequences. Use "
-            "`packed_rnn`, or pass `packed.unpack(packed.inputs)` and "
-            "`packed.sequence_length`."
+            f"{caller}: `inputs` must be padded, got PackedSequences: use packed_rnn, "
+            "or `packed.unpack(packed.inputs)` with `packed.sequence_length`."
         )
 
 
-def check_first_axis(
-    caller: str, name: str, leaf: Array, what: str, count: int
-) -> None:
+def check_first_axis(caller: str, name: str, leaf: Any, what: str, count: int) -> None:
     """Raises ValueError unless the leaf is `[count, ...]`."""
     if leaf.shape[:1] != (count,):
         raise ValueError(

@@ -16,6 +16,8 @@ from .records import from_list, from_padded
 
 _CALLER = "pack_sequences"
 
+Placed = tuple[int, int]  # The number of a sequence, and that of its row.
+
 
 def pack_sequences(
     inputs: PyTree,
@@ -73,47 +75,30 @@ def pack_sequences(
         (4, 7, 3)
     """
     check_time_major(_CALLER, time_major)
-    if rows is not None:
-        rows = as_count(_CALLER, "rows", rows)
-    if row_length is not None:
-        row_length = as_count(_CALLER, "row_length", row_length)
     if sequence_length is None:
-        records, time = from_list(_CALLER, inputs), None
+        records = from_list(_CALLER, inputs)
     else:
-        records, time = from_padded(_CALLER, inputs, sequence_length, time_major)
-    row_length = _fitting_row_length(records.lengths, row_length)
-    placed, needed = _best_fit(records.lengths, row_length)
-    rows = _fitting_rows(needed, rows, row_length)
+        records = from_padded(_CALLER, inputs, sequence_length, time_major)
+    lengths = records.lengths
+    longest = int(lengths.max(initial=1))
+    fix = f"Cut the sequences of {longest} steps, or make rows longer."
+    row_length = _fitting("row_length", row_length, longest, fix)
+    placed, needed = _best_fit(lengths, row_length)
+    fix = f"Pack fewer sequences, or make rows longer than {row_length} steps."
+    rows = _fitting("rows", rows, max(needed, 1), fix)
     shape = PackShape(rows, row_length, len(records.leaves), bool(time_major))
     pack = OpenPack(shape, records.like)
     for i, row in placed:
         pack.put(i, records.leaves[i], row)
-    return pack.packed(records.structure, row_length if time is None else time)
+    time = row_length if records.time is None else records.time
+    return pack.packed(records.structure, time)
 
 
-def _fitting_row_length(lengths: np.ndarray, row_length: int | None) -> int:
-    longest = int(lengths.max(initial=1))
-    if row_length is None or row_length >= longest:
-        return row_length or longest
-    raise ValueError(
-        f"{_CALLER}: `row_length` must be at least {longest}, the length of sequence "
-        f"{lengths.argmax()}, got {row_length}. Make rows longer, or cut the sequence."
-    )
+def _fitting(name: str, given: int | None, least: int, fix: str) -> int:
+    return least if given is None else as_count(_CALLER, name, given, least, fix)
 
 
-def _fitting_rows(needed: int, rows: int | None, row_length: int) -> int:
-    if rows is None or rows >= needed:
-        return rows or max(needed, 1)
-    raise ValueError(
-        f"{_CALLER}: `rows` must be at least {needed} for these sequences in rows of "
-        f"{row_length} steps, got {rows}. Pack fewer sequences, or make more rows, or "
-        "longer ones."
-    )
-
-
-def _best_fit(
-    lengths: np.ndarray, row_length: int
-) -> tuple[list[tuple[int, int]], int]:
+def _best_fit(lengths: np.ndarray, row_length: int) -> tuple[list[Placed], int]:
     """`(sequence, row)` in the order of packing, and the number of rows.
 
     It needs at most about 11/9 of the minimum number of rows. Rows with equally many
@@ -122,14 +107,13 @@ def _best_fit(
 
     Source: Johnson 1973, "Near-optimal bin packing algorithms".
     """
-    placed: list[tuple[int, int]] = []
+    placed: list[Placed] = []
     count = 0
     rows_by_free: dict[int, list[int]] = {}
     frees: list[int] = []  # The keys of groups that are not empty, ascending.
     longest_first = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
-    for i, length in zip(
-        longest_first.tolist(), lengths[longest_first].tolist(), strict=True
-    ):
+    for i in longest_first.tolist():
+        length = int(lengths[i])
         at = bisect.bisect_left(frees, length)
         if at == len(frees):
             row, free = count, row_length

@@ -9,7 +9,7 @@ from .._base.errors import describe, describe_structure
 from .._base.inputs import named_inputs
 from .._base.trees import check_structure, map_named, named_leaves
 from .._base.typing import Lengths, PyTree
-from .host import as_host_array, axes_of, host_lengths, time_and_batch
+from .host import as_host_array, as_sources, host_lengths
 
 
 class RecordReader:
@@ -35,9 +35,8 @@ class RecordReader:
             ValueError: If there are no arrays, if they disagree in length, or if the
                 sequence differs from the first in more than length.
         """
-        axes = (
-            "[length, ...]. Each entry is a sequence; if it is a list, use np.asarray."
-        )
+        fix = "Each entry is a sequence; if it is a list, use np.asarray."
+        axes = f"[length, ...]. {fix}"
 
         def read(rank: int) -> PyTree:
             as_leaf = lambda name, x: as_host_array(self._where, name, x, rank, axes)
@@ -89,11 +88,13 @@ class Records(NamedTuple):
         leaves: The arrays of each sequence.
         like: Arrays of the same dtypes and shapes of a step.
         structure: The nest that the arrays of each sequence form.
+        time: The size of the time axis of padded sequences.
     """
 
     leaves: list[list[np.ndarray]]
     like: list[np.ndarray]
     structure: Any
+    time: int | None = None
 
     @property
     def lengths(self) -> np.ndarray:
@@ -124,22 +125,18 @@ def from_list(caller: str, inputs: Any) -> Records:
 
 def from_padded(
     caller: str, inputs: PyTree, sequence_length: Lengths, time_major: bool
-) -> tuple[Records, int]:
-    """The sequences of padded inputs, and the size of their time axis.
+) -> Records:
+    """The sequences of padded inputs.
 
     Raises:
         TypeError: If a leaf is traced or not an array, or lengths are not integers.
         ValueError: If there are no arrays, a rank is below 2, or axes disagree.
     """
     fix = "A list of sequences goes without `sequence_length`."
-    axes = f"{axes_of(time_major)}. {fix}"
-    as_leaf = lambda name, leaf: as_host_array(caller, name, leaf, 2, axes)
-    arrays, structure = jax.tree.flatten(map_named("inputs", as_leaf, inputs))
-    time, batch_size = time_and_batch(
-        caller, jax.tree.unflatten(structure, arrays), time_major, fix
-    )
+    inputs, time, batch_size = as_sources(caller, inputs, time_major, fix)
     lengths = host_lengths(caller, sequence_length, batch_size).clip(max=time)
-    arrays = [np.swapaxes(x, 0, 1) if time_major else x for x in arrays]
+    arrays, structure = jax.tree.flatten(inputs)
+    arrays = [np.asarray(x).swapaxes(0, 1 if time_major else 0) for x in arrays]
     leaves = [[x[i, :n] for x in arrays] for i, n in enumerate(lengths.tolist())]
     like = [np.empty((0, *x.shape[2:]), x.dtype) for x in arrays]
-    return Records(leaves, like, structure), time
+    return Records(leaves, like, structure, time)

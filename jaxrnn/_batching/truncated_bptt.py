@@ -11,8 +11,9 @@ from .._base.arguments import as_bool, as_count
 from .._base.errors import describe, is_key
 from .._base.inputs import as_array
 from .._base.serialization import serializable
-from .._base.trees import check_structure, map_named, named_leaves
+from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, PyTree
+from .host import check_like
 
 _CALLER = "truncated_bptt"
 
@@ -94,9 +95,8 @@ class TruncatedBPTT:
             value, new_state, aux = self._call(params, state, window)
             return value, (aux, new_state if self.reach == 1 else next_start)
 
-        (value, (aux, state)), gradient = jax.value_and_grad(newest, has_aux=True)(
-            params
-        )
+        differentiate = jax.value_and_grad(newest, has_aux=True)
+        (value, (aux, state)), gradient = differentiate(params)
         carry = self._push(carry, jax.lax.stop_gradient(state), window)
         return ((value, aux) if self.has_aux else value), gradient, carry
 
@@ -156,11 +156,11 @@ class TruncatedBPTT:
             one = lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
             example = jax.tree.map(one, carry.windows)
             fix = "So is the example given to `init`; pad a shorter window."
-            _check_like("window", example, window, fix)
+            check_like(_CALLER, "window", example, window, fix)
         result = jax.eval_shape(self.loss, params, carry.state, window)
         new_state = _state_of(result, self.has_aux)
         fix = "It is the next `state`: `loss` keeps its structure, shapes and dtypes."
-        _check_like("new_state", carry.state, new_state, fix)
+        check_like(_CALLER, "new_state", carry.state, new_state, fix)
 
 
 def truncated_bptt(
@@ -260,22 +260,10 @@ def _state_of(result: Any, has_aux: bool) -> PyTree:
         fix = "" if has_aux else " More values need `has_aux=True`."
         raise TypeError(f"{_CALLER}: `loss` must return {form}, got {got}.{fix}")
     value = result[0]
-    if getattr(value, "shape", None) != () or not jnp.issubdtype(
-        value.dtype, jnp.floating
-    ):
+    is_scalar = getattr(value, "shape", None) == ()
+    if not is_scalar or not jnp.issubdtype(value.dtype, jnp.floating):
         raise TypeError(
             f"{_CALLER}: `loss` must return {form} with a real scalar `value`, got "
             f"{describe(value)}."
         )
     return result[1][0] if has_aux else result[1]
-
-
-def _check_like(name: str, want: PyTree, got: PyTree, fix: str) -> None:
-    check_structure(f"{_CALLER}: `{name}`", want, got, strict=True, fix=fix)
-    pairs = zip(named_leaves(name, want), named_leaves(name, got), strict=True)
-    for (full, like), (_, leaf) in pairs:
-        if like is not None and (like.shape, like.dtype) != (leaf.shape, leaf.dtype):
-            raise ValueError(
-                f"{_CALLER}: `{full}` must be {describe(like)}, got {describe(leaf)}. "
-                f"{fix}"
-            )

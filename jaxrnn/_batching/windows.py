@@ -20,10 +20,10 @@ from .._base.arguments import as_count, check_time_major
 from .._base.errors import describe, describe_leaves
 from .._base.inputs import as_state
 from .._base.serialization import serializable
-from .._base.trees import check_structure, map_named, named_leaves
+from .._base.trees import check_structure, named_leaves
 from .._base.typing import Lengths, PyTree
 from .._time.steps import rows_of
-from .host import as_source, axes_of, check_known, cut, host_lengths, time_and_batch
+from .host import as_sources, check_known, cut, host_lengths
 from .packed_sequences import PackedSequences, check_first_axis, check_whole
 
 _CALLER = "windows"
@@ -236,38 +236,29 @@ def windows(
                 "PackedSequences, which have their own. Leave them out."
             )
         make = functools.partial(windows, inputs, size)
-        return LazyWindows(*packed_windows(_CALLER, inputs, size), make)
-    axes = f"{axes_of(time_major)}."
-    inputs = map_named("inputs", lambda n, x: as_source(_CALLER, n, x, axes), inputs)
-    time, batch_size = time_and_batch(_CALLER, inputs, time_major)
+        return LazyWindows(*_packed_windows(inputs, size), make)
+    inputs, time, batch_size = as_sources(_CALLER, inputs, time_major)
     if sequence_length is None:
         lengths = np.full(batch_size, time) if time % size else None
     else:
         lengths = host_lengths(_CALLER, sequence_length, batch_size).clip(max=time)
 
     def window(start: int) -> Window:
-        steps = jax.tree.map(lambda x: cut(x, start, size, time_major), inputs)
+        steps = cut(inputs, start, size, time_major)
         in_window = lambda lengths: (lengths - start).clip(0, size).astype(np.int32)
         return Window(steps, jax.tree.map(in_window, lengths), np.int32(start))
 
-    make = functools.partial(
-        windows, inputs, size, sequence_length, time_major=time_major
-    )
+    arguments = inputs, size, sequence_length
+    make = functools.partial(windows, *arguments, time_major=time_major)
     return LazyWindows(window, range(0, time, size), make)
 
 
-def packed_windows(
-    caller: str, packed: PackedSequences, size: int
+def _packed_windows(
+    packed: PackedSequences, size: int
 ) -> tuple[Callable[[int], PackedWindow], range]:
-    """A function from a step to the window that starts there, and all such steps.
-
-    Raises:
-        TypeError: If `packed` is traced.
-        ValueError: If it is a stack, or not whole.
-    """
-    check_whole(caller, "inputs", packed)
-    for name, leaf in named_leaves("inputs", packed):
-        check_known(caller, name, leaf)
+    """A function from a step to the window that starts there, and all such steps."""
+    check_whole(_CALLER, "inputs", packed)
+    check_known(_CALLER, "inputs", packed)
     packed = jax.tree.map(np.asarray, packed)
     starts_in = packed.offset[packed.sequence_length > 0] // size
     new = np.bincount(starts_in, minlength=1).max().item()
@@ -294,9 +285,7 @@ def _window(packed: PackedSequences, start: int, size: int, new: int) -> PackedW
     starts = np.full((len(last), size), -1, np.int32)
     starts[row, at] = part
     parts = PackedSequences(
-        inputs=jax.tree.map(
-            lambda x: cut(x, start, size, packed.time_major), packed.inputs
-        ),
+        inputs=cut(packed.inputs, start, size, packed.time_major),
         lengths=(packed.lengths - start).clip(0, size),
         starts=starts.T if packed.time_major else starts,
         row=of_parts(row, 0),

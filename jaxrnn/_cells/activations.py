@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import is_function
-from .._base.errors import describe
+from .._base.errors import refusal
 from .._base.typing import Activation, Array
 
 
@@ -55,14 +55,10 @@ def resolve_activation(
         return jnp.tanh
     if isinstance(activation, str):
         if activation not in ACTIVATIONS:
-            raise ValueError(
-                f"{caller}: `{name}` must be one of {', '.join(ACTIVATIONS)}, got "
-                f"{activation!r}. Or pass the function itself."
-            )
+            must, fix = f"be one of {', '.join(ACTIVATIONS)}", "Or pass the function."
+            raise ValueError(refusal(caller, name, must, activation, fix))
         return ACTIVATIONS[activation]
     if not is_function(activation):
-        raise TypeError(
-            f"{caller}: `{name}` must be None, a name or a function, got "
-            f"{describe(activation)}."
-        )
+        must = "be None, a name or a function"
+        raise TypeError(refusal(caller, name, must, activation))
     return activation

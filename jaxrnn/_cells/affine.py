@@ -10,13 +10,13 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_bool, as_count
-from .._base.errors import describe, describe_leaves, noting
+from .._base.errors import describe, describe_leaves, noting, refusal
 from .._base.math import affine, is_traced, widest_dtype
 from .._base.trees import merge_dicts
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
@@ -28,6 +28,9 @@ from .hyperparameters import as_function, as_size, as_string, check_fields, opti
 from .initializers import ParamSpec
 from .specs_cell import SpecsCell
 from .step_checks import check_one_dtype
+
+Updated: TypeAlias = tuple[Array, Any]
+"""`(operand, carry)` for the next stage; of the last one `(output, new_state)`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Stage:
         TypeError: If a field is of the wrong kind.
     """
 
-    update: Callable[[Params, Array, Any], tuple[Array, Any]]
+    update: Callable[[Params, Array, Any], Updated]
     rows: int
     columns: int
     kernel: Initializer
@@ -83,10 +86,8 @@ class Stage:
             blocks=optional(as_count),
         )
         if self.blocks is not None and self.columns % self.blocks:
-            raise ValueError(
-                f"Stage: `blocks` must divide the {self.columns} columns, got "
-                f"{self.blocks}."
-            )
+            must = f"divide the {self.columns} columns"
+            raise ValueError(refusal("Stage", "blocks", must, self.blocks))
 
     def specs(self, depth: int) -> dict[str, Any]:
         """The parameters for inputs of size `depth`, under their names."""
@@ -95,7 +96,9 @@ class Stage:
         specs = {"kernel": ParamSpec(shape, self.kernel, input_rows, self.blocks)}
         if self.bias is not None:
             specs["bias"] = ParamSpec(shape[1:], self.bias, blocks=self.blocks)
-        return self._at_path(specs)
+        for key in self.path.split("/")[::-1] if self.path else ():
+            specs = {key: specs}
+        return specs
 
     def product(
         self, params: Params, inputs: Array, operand: Array, dtype: DType
@@ -120,11 +123,6 @@ class Stage:
     def _from_path(self, params: Params) -> Params:
         for key in self.path.split("/") if self.path else ():
             params = params[key]
-        return params
-
-    def _at_path(self, params: Params) -> Params:
-        for key in self.path.split("/")[::-1] if self.path else ():
-            params = {key: params}
         return params
 
 
@@ -186,7 +184,7 @@ class AffineCell(SpecsCell):
         """The products in order, each with the update that follows it."""
 
     @abc.abstractmethod
-    def enter(self, state: PyTree) -> tuple[Array, Any]:
+    def enter(self, state: PyTree) -> Updated:
         """The first stage's `(operand, carry)`, from the state before the step.
 
         Returns:
@@ -248,10 +246,13 @@ class AffineCell(SpecsCell):
             TypeError: If a dtype, or the kind of state, is not what they require.
         """
         inputs, state = self.checked_step(params, inputs, state, key)
-        params = self.stage_params(params)
-        output, new_state, _, _ = self.chain(self._product, params, inputs, state)
+        output, new_state = self._step(self.stage_params(params), inputs, state)
         self._check_new_state(state, new_state)
         return output, new_state
+
+    def _step(self, params: Params, inputs: Array, state: PyTree) -> Updated:
+        product = functools.partial(self._product, params)
+        return self.chain(product, params, inputs, state)[:2]
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """All steps at once, with gradients in large products; see `RNNCell`.
@@ -263,7 +264,7 @@ class AffineCell(SpecsCell):
         params = self.stage_params(params)
         # A traced array inside of a closure is no argument of the `custom_jvp`: its
         # gradient would be lost.
-        step = lambda *args: self.chain(self._product, *args)[:2]
+        step = lambda *args: self._step(*args)  # Else JAX would find an earlier trace.
         first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
         # Their sizes alone: on a mesh a step may not fit the way they are divided.
         sizes = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
@@ -280,8 +281,8 @@ class AffineCell(SpecsCell):
         """One step by its stages.
 
         Args:
-            product: `product(k, stage, params, inputs, operand, dtype)` computes the z
-                of stage number k, `[batch, columns]`.
+            product: `product(k, stage, inputs, operand, dtype)` computes the z of stage
+                number k, `[batch, columns]`.
             params: The cell's parameters, or those that the updates read.
             inputs: One step of inputs, `[batch, depth]`, passed on to `product`.
             state: The state before the step, each leaf `[batch, size]`.
@@ -296,7 +297,7 @@ class AffineCell(SpecsCell):
             dtype = widest_dtype(state)
             for k, stage in enumerate(self.stages):
                 operands.append(operand)
-                zs.append(product(k, stage, params, inputs, operand, dtype))
+                zs.append(product(k, stage, inputs, operand, dtype))
                 update = f"the update of stage {k}"
                 note = f"raised by {update}, whose z is {describe(zs[-1])}."
                 with noting(f"{type(self).__name__}: {note}"):
@@ -325,37 +326,28 @@ class AffineCell(SpecsCell):
     def _pair(self, what: str, result: Any) -> tuple[Any, Any]:
         if isinstance(result, tuple | list) and len(result) == 2:
             return result[0], result[1]
-        raise ValueError(
-            f"{type(self).__name__}: {what} must return (operand, carry), the last "
-            f"update (output, new_state), got {describe(result)}."
-        )
+        must = "must return (operand, carry), the last update (output, new_state)"
+        name, got = type(self).__name__, describe(result)
+        raise ValueError(f"{name}: {what} {must}, got {got}.")
 
     def _product(
-        self,
-        k: int,
-        stage: Stage,
-        params: Params,
-        inputs: Array,
-        operand: Array,
-        dtype: DType,
+        self, params: Params, k: int, stage: Stage, x: Array, operand: Array, dtype: Any
     ) -> Array:
         """The z of stage k, `[batch, columns]`, after a check of the operand."""
-        want = (inputs.shape[0], stage.rows)
+        want = (x.shape[0], stage.rows)
         if jnp.shape(operand) != want:
             source = f"the update of stage {k - 1}" if k else "`enter`"
-            raise ValueError(
-                f"{type(self).__name__}: {source} must return an operand of shape "
-                f"{want}, by the `rows` of stage {k}, got {describe(operand)}."
-            )
-        return stage.product(params, inputs, operand, dtype)
+            must = f"must return an operand of shape {want}, by the `rows` of stage {k}"
+            name, got = type(self).__name__, describe(operand)
+            raise ValueError(f"{name}: {source} {must}, got {got}.")
+        return stage.product(params, x, operand, dtype)
 
     def _check_new_state(self, state: PyTree, new_state: PyTree) -> None:
         shapes = lambda tree: list(map(jnp.shape, jax.tree.leaves(tree)))
         if shapes(state) != shapes(new_state):
             last = len(self.stages) - 1
-            raise ValueError(
-                f"{type(self).__name__}: the update of stage {last} must return a "
-                f"new state of the shapes {describe_leaves(state)}, got "
-                f"{describe_leaves(new_state)}. Its z has {self.stages[last].columns} "
-                "columns."
-            )
+            update = f"{type(self).__name__}: the update of stage {last}"
+            must = f"must return a new state of the shapes {describe_leaves(state)}"
+            fix = f"Its z has {self.stages[last].columns} columns."
+            got = describe_leaves(new_state)
+            raise ValueError(f"{update} {must}, got {got}. {fix}")

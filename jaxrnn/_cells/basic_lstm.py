@@ -6,8 +6,8 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from .._base.typing import Array, DType, Params, PyTree
-from .affine import Stage
+from .._base.typing import Array, DType, Params
+from .affine import Stage, Updated
 from .initializers import glorot_uniform, zeros
 from .states import LSTMFamily, LSTMStateTuple
 
@@ -63,9 +63,7 @@ class BasicLSTMCell(LSTMFamily):
         size = self.num_units
         return (Stage(self._update, size, 4 * size, glorot_uniform, zeros, blocks=4),)
 
-    def _update(
-        self, params: Params, z: Array, state: LSTMStateTuple
-    ) -> tuple[Array, PyTree]:
+    def _update(self, params: Params, z: Array, state: LSTMStateTuple) -> Updated:
         i, j, f, o = jnp.split(z, 4, axis=-1)
         c = state.c * jax.nn.sigmoid(f + self.forget_bias)
         c = c + jax.nn.sigmoid(i) * self.activation(j)

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from .._base.typing import Array, DType, Params
-from .affine import Stage
+from .affine import Stage, Updated
 from .initializers import glorot_uniform, zeros
 from .states import VectorStateCell
 
@@ -48,6 +48,6 @@ class BasicRNNCell(VectorStateCell):
         size = self.num_units
         return (Stage(self._update, size, size, glorot_uniform, zeros, blocks=1),)
 
-    def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
+    def _update(self, params: Params, z: Array, state: Array) -> Updated:
         new_state = self.activation(z)
         return new_state, new_state

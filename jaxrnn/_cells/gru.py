@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from .._base.typing import Array, DType, Initializer, Params
-from .affine import Stage
-from .initializers import bias_initializer, glorot_uniform, ones, zeros
+from .affine import Stage, Updated
+from .initializers import kernel_and_bias, ones
 from .states import VectorStateCell
 
 
@@ -56,21 +56,15 @@ class GRUCell(VectorStateCell):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The gates; then the candidate, from the reset state."""
-        size, (kernel, gate_bias, bias) = self.num_units, _initializers(self)
-        return (
-            Stage(self._gates, size, 2 * size, kernel, gate_bias, "gates", blocks=2),
-            Stage(self._candidate, size, size, kernel, bias, "candidate", blocks=1),
-        )
+        size, (kernel, bias) = self.num_units, kernel_and_bias(self)
+        new = Stage(self._candidate, size, size, kernel, bias, "candidate", blocks=1)
+        return _stage_of_gates(self), new
 
-    def _gates(
-        self, params: Params, z: Array, state: Array
-    ) -> tuple[Array, tuple[Array, Array]]:
+    def _gates(self, params: Params, z: Array, state: Array) -> Updated:
         r, u = jnp.split(jax.nn.sigmoid(z), 2, axis=-1)
         return r * state, (u, state)
 
-    def _candidate(
-        self, params: Params, z: Array, carry: tuple[Array, Array]
-    ) -> tuple[Array, Array]:
+    def _candidate(self, params: Params, z: Array, carry: Any) -> Updated:
         u, state = carry
         new_state = u * state + (1 - u) * self.activation(z)
         return new_state, new_state
@@ -124,34 +118,29 @@ class CudnnCompatibleGRUCell(VectorStateCell):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The gates; the candidate's product of the inputs; that of the state."""
-        size, (kernel, gate_bias, bias) = self.num_units, _initializers(self)
+        size, (kernel, bias) = self.num_units, kernel_and_bias(self)
         candidate = "candidate/input_projection", "candidate/hidden_projection"
         return (
-            Stage(self._gates, size, 2 * size, kernel, gate_bias, "gates", blocks=2),
+            _stage_of_gates(self),
             Stage(self._project_inputs, 0, size, kernel, bias, candidate[0], blocks=1),
             Stage(self._candidate, size, size, kernel, bias, candidate[1], False, 1),
         )
 
-    def _gates(self, params: Params, z: Array, state: Array) -> tuple[Array, Any]:
+    def _gates(self, params: Params, z: Array, state: Array) -> Updated:
         r, u = jnp.split(jax.nn.sigmoid(z), 2, axis=-1)
         no_operand = state[:, :0]  # The next product is of the inputs alone.
         return no_operand, (r, u, state)
 
-    def _project_inputs(
-        self, params: Params, z: Array, carry: Any
-    ) -> tuple[Array, Any]:
+    def _project_inputs(self, params: Params, z: Array, carry: Any) -> Updated:
         _, _, state = carry
         return state, (*carry, z)
 
-    def _candidate(self, params: Params, z: Array, carry: Any) -> tuple[Array, Array]:
+    def _candidate(self, params: Params, z: Array, carry: Any) -> Updated:
         r, u, state, z_inputs = carry
         new_state = u * state + (1 - u) * self.activation(z_inputs + r * z)
         return new_state, new_state
 
 
-def _initializers(cell: Any) -> tuple[Initializer, Initializer, Initializer]:
-    """Those of the kernels, of the bias of the gates, and of the other biases."""
-    kernel = cell.kernel_initializer or glorot_uniform
-    given = cell.bias_initializer
-    gates, others = (bias_initializer(kernel, default) for default in (ones, zeros))
-    return kernel, given or gates, given or others
+def _stage_of_gates(cell: Any) -> Stage:
+    size, (kernel, bias) = cell.num_units, kernel_and_bias(cell, bias=ones)
+    return Stage(cell._gates, size, 2 * size, kernel, bias, "gates", blocks=2)

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from .._base.arguments import as_bool, as_count, as_dtype, is_function
-from .._base.errors import describe
+from .._base.errors import refusal
 from .._base.math import is_traced
 from .._base.trees import as_typed
 from .._base.typing import DType
@@ -26,6 +26,8 @@ def set_common_fields(cell: Any) -> None:
     set_bools(cell)
     names = {field.name for field in dataclasses.fields(cell)}
     check_fields(cell, **{name: _COMMON[name] for name in _COMMON if name in names})
+    if "num_heads" in names:  # They divide the units.
+        head_size(cell)
 
 
 def check_fields(cell: Any, **checks: Check) -> None:
@@ -61,12 +63,10 @@ def check_number(
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):
-        raise TypeError(
-            f"{cell}: `{name}` must be a number, got {describe(value)}. "
-            "Hyper-parameters are static: make a cell for each value."
-        ) from None
+        fix = "Hyper-parameters are static: make a cell for each value."
+        raise TypeError(refusal(cell, name, "be a number", value, fix)) from None
     if not low <= number <= high:
-        raise ValueError(f"{cell}: `{name}` must be in [{low}, {high}], got {number}.")
+        raise ValueError(refusal(cell, name, f"be in [{low}, {high}]", number))
     return number
 
 
@@ -80,11 +80,10 @@ def as_size(caller: str, name: str, value: Any) -> int:
     return as_count(caller, name, value, 0, "")
 
 
-def _required(test: Callable[[Any], bool], words: str, fix: str = "") -> Check:
+def _required(test: Callable[[Any], bool], must: str, fix: str = "") -> Check:
     def check(caller: str, name: str, value: Any) -> Any:
         if not test(value):
-            got = describe(value)
-            raise TypeError(f"{caller}: `{name}` must be {words}, got {got}.{fix}")
+            raise TypeError(refusal(caller, name, must, value, fix))
         return value
 
     return check
@@ -96,17 +95,15 @@ def _as_floating(caller: str, name: str, value: Any) -> DType:
     return dtype
 
 
-as_function = _required(is_function, "a function")
-as_string = _required(lambda value: isinstance(value, str), "a string")
+as_function = _required(is_function, "be a function")
+as_string = _required(lambda value: isinstance(value, str), "be a string")
 _activation: Check = lambda caller, name, value: resolve_activation(caller, value, name)
-_initializer = optional(
-    _required(
-        is_function, "a function (key, shape, dtype)", " See jax.nn.initializers."
-    )
-)
+_signature, _see = "be a function (key, shape, dtype)", "See jax.nn.initializers."
+_initializer = optional(_required(is_function, _signature, _see))
 # The fields that mean the same in every cell with `set_common_fields`.
 _COMMON: dict[str, Check] = {
     "num_units": as_size,
+    "num_heads": as_count,
     "units": as_size,
     "activation": _activation,
     "y_activation": _activation,
@@ -120,25 +117,19 @@ _COMMON: dict[str, Check] = {
 }
 
 
-def check_heads(cell: Any) -> None:
-    """Checks and normalizes `num_heads` of a cell whose `num_units` it divides.
+def head_size(cell: Any) -> int:
+    """The number of units of each of the `num_heads`.
 
     Raises:
-        TypeError: If `num_heads` is not an integer.
-        ValueError: If it is not positive, or does not divide `num_units`.
+        ValueError: If that does not divide `num_units`.
     """
-    check_fields(cell, num_heads=as_count)
-    if cell.num_units % cell.num_heads:
-        raise ValueError(
-            f"{type(cell).__name__}: `num_heads` must divide `num_units`, "
-            f"{cell.num_units}, got {cell.num_heads}. Choose a multiple of "
-            f"{cell.num_heads} units."
-        )
-
-
-def head_size(cell: Any) -> int:
-    """The number of units of each head."""
-    return cell.num_units // cell.num_heads
+    size, rest = divmod(cell.num_units, cell.num_heads)
+    if rest:
+        must = f"divide `num_units`, {cell.num_units}"
+        fix = f"Choose a multiple of {cell.num_heads} units."
+        name = type(cell).__name__
+        raise ValueError(refusal(name, "num_heads", must, cell.num_heads, fix))
+    return size
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -160,14 +151,13 @@ class Hyperparameters:
         parts = []
         for name, field in self._attributes().items():
             value = getattr(self, name)
-            # Typed, as NumPy's dtype float64 is equal to None.
-            if field is None or (
-                field.repr
-                and field.compare
-                and as_typed(value) != as_typed(field.default)
-            ):
-                shown = getattr(value, "__name__", None) or repr(value)
-                parts.append(f"{name}={shown}")
+            if field is not None:
+                # Typed, as NumPy's dtype float64 is equal to None.
+                is_default = as_typed(value) == as_typed(field.default)
+                if is_default or not (field.repr and field.compare):
+                    continue
+            shown = getattr(value, "__name__", None) or repr(value)
+            parts.append(f"{name}={shown}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def __deepcopy__(self, memo: dict) -> "Hyperparameters":
@@ -190,11 +180,9 @@ class Hyperparameters:
         vars(self).update(rest, **functions)
 
     def _value(self) -> tuple:
-        return tuple(
-            (name, as_typed(getattr(self, name)))
-            for name, field in self._attributes().items()
-            if field is None or field.compare
-        )
+        attributes = self._attributes().items()
+        names = [name for name, field in attributes if field is None or field.compare]
+        return tuple((name, as_typed(getattr(self, name))) for name in names)
 
     def _attributes(self) -> dict[str, dataclasses.Field | None]:
         """The names of all hyper-parameters, each with its field or None."""

@@ -6,12 +6,11 @@ import math
 from typing import Any
 
 import jax
-import jax.export
 import jax.numpy as jnp
 from jax.nn.initializers import ones as ones, zeros as zeros
 
-from .._base.arguments import as_count, check_functions
-from .._base.errors import describe, is_array, noting
+from .._base.arguments import as_axis_size, check_functions
+from .._base.errors import describe, is_array, noting, refusal
 from .._base.trees import map_named
 from .._base.typing import Array, DType, Initializer, Key, Params
 from .base import snake_case
@@ -25,10 +24,9 @@ def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     Source: Glorot and Bengio, AISTATS 2010; `tf.compat.v1.glorot_uniform_initializer`.
     """
     if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(
-            f"the default initializer must have a floating dtype, got {dtype}. "
-            "Pass an initializer for that dtype."
-        )
+        must = "the default initializer must have a floating dtype"
+        fix = "Pass an initializer for that dtype."
+        raise ValueError(f"{must}, got {dtype}. {fix}")
     limit = math.sqrt(6 / max(1, shape[0] + shape[-1]))
     return jax.random.uniform(key, shape, dtype, -limit, limit)
 
@@ -58,13 +56,10 @@ class ParamSpec:
 
     def __post_init__(self) -> None:
         if not isinstance(self.shape, tuple | list):
-            raise TypeError(
-                "ParamSpec: `shape` must be a tuple of integers, got "
-                f"{describe(self.shape)}."
-            )
+            must = "be a tuple of integers"
+            raise TypeError(refusal("ParamSpec", "shape", must, self.shape))
         for size in self.shape:
-            if not jax.export.is_symbolic_dim(size):
-                as_count("ParamSpec", "shape", size, 0, "")
+            as_axis_size("ParamSpec", "shape", size)
         object.__setattr__(self, "shape", tuple(self.shape))
         check_functions("ParamSpec", initializer=self.initializer)
 
@@ -104,6 +99,14 @@ def bias_initializer(kernel: Initializer, default: Initializer) -> Initializer:
     return (getattr(kernel, "bias", None) if by_part else None) or default
 
 
+def kernel_and_bias(
+    cell: Any, kernel: Initializer = glorot_uniform, bias: Initializer = zeros
+) -> tuple[Initializer, Initializer]:
+    """The initializers that a cell was given, or these in their place."""
+    kernel = cell.kernel_initializer or kernel
+    return kernel, cell.bias_initializer or bias_initializer(kernel, bias)
+
+
 def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
     """The parameters of nested dicts of `ParamSpec`, each from a separate key.
 
@@ -115,19 +118,16 @@ def make_params(specs: dict[str, Any], key: Key, dtype: DType) -> Params:
 
     def make(name: str, spec: ParamSpec) -> Array:
         if not isinstance(spec, ParamSpec):
-            raise TypeError(
-                f"`param_specs` must return `ParamSpec`s, got {describe(spec)} for "
-                f"`{name}`."
-            )
+            got = f"{describe(spec)} for `{name}`"
+            raise TypeError(f"`param_specs` must return `ParamSpec`s, got {got}.")
         called = f"(key, {spec.shape}, {jnp.dtype(dtype).name})"
         with noting(f"raised by the initializer of `{name}`, called with {called}."):
             leaf = draw(spec.initializer, next(keys), spec, dtype)
         if not is_array(leaf) or leaf.shape != spec.shape:
-            first = " Call those of jax.nn.initializers first: `orthogonal()`."
-            raise TypeError(
-                f"the initializer of `{name}` must make an array {spec.shape}, got "
-                f"{describe(leaf)}.{first if callable(leaf) else ''}"
-            )
+            message = f"the initializer of `{name}` must make an array {spec.shape}"
+            call = " Call those of jax.nn.initializers first: `orthogonal()`."
+            fix = call if callable(leaf) else ""
+            raise TypeError(f"{message}, got {describe(leaf)}.{fix}")
         return jnp.asarray(leaf, dtype)
 
     return map_named("params", make, specs)

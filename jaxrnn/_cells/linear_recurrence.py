@@ -3,28 +3,27 @@
 import abc
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import describe, describe_leaves, noting
+from .._base.errors import describe_leaves, noting, refusal
 from .._base.math import affine, at_least_float32, widened
-from .._base.sharding import whole_on_explicit_mesh
-from .._base.trees import with_structure
 from .._base.typing import Array, DType, Key, Params, PyTree
-from .._sequences.elements import Element, cast_like, plus, times
 from .._sequences.linear import linear_sequence
+from .._sequences.recurrence import Element, cast_like, plus, times
 from .._time.run import Run
-from .base import scope_name
 from .hyperparameters import check_fields, check_number
-from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
-from .specs_cell import SpecsCell, VectorState, check_for_xla
-from .step_checks import check_state_dtypes
+from .initializers import ParamSpec, kernel_and_bias
+from .specs_cell import ParallelCell, VectorState
+
+Coefficients: TypeAlias = tuple[Element, Element, PyTree]
+"""`(a, b, rest)`, of the new state `a * h + b` and of the output."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class LinearRecurrenceCell(SpecsCell):
+class LinearRecurrenceCell(ParallelCell):
     """A cell whose new state is `a * h + b`, with a and b of the inputs alone.
 
     A subclass has `param_specs`, `coefficients` and, unless its output is its state,
@@ -67,9 +66,7 @@ class LinearRecurrenceCell(SpecsCell):
         """All parameters for inputs of size `depth`, in the order of their creation."""
 
     @abc.abstractmethod
-    def coefficients(
-        self, params: Params, inputs: Array
-    ) -> tuple[Element, Element, PyTree]:
+    def coefficients(self, params: Params, inputs: Array) -> Coefficients:
         """`(a, b, rest)` of one step, which treats each row separately.
 
         Args:
@@ -87,40 +84,17 @@ class LinearRecurrenceCell(SpecsCell):
         """The output of one step, `[batch, size]`, from the state after it."""
         return state
 
-    def apply(
-        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
-    ) -> tuple[PyTree, PyTree]:
-        """One step; see `RNNCell.apply`. No random numbers are drawn.
+    def _step(self, params: Params, inputs: Array, state: Any) -> tuple[Any, Any]:
+        a, b, rest = self.wide_coefficients(params, inputs, state)
+        new_state = cast_like(state, plus(times(a, widened(state)), b))
+        return self.narrow_output(params, new_state, rest, inputs.dtype), new_state
 
-        Raises:
-            ValueError: If a shape, or the set of parameters, is not what the cell and
-                the inputs require.
-            TypeError: If a dtype, or the kind of state, is not what they require.
-        """
-        inputs, state = self.checked_step(params, inputs, state, key)
-        check_state_dtypes(self, inputs, state)
-        with jax.named_scope(scope_name(self)):
-            a, b, rest = self.wide_coefficients(params, inputs, state)
-            new_state = cast_like(state, plus(times(a, widened(state)), b))
-            output = self.narrow_output(params, new_state, rest, inputs.dtype)
-            return output, new_state
-
-    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """All steps, many at once; see `RNNCell`.
-
-        Raises:
-            DeclinedError: If the number of steps is symbolic, or an implementation is
-                named.
-        """
-        check_for_xla(run)
-        params = whole_on_explicit_mesh(params)
-        state = with_structure(self.state_size, run.state)
-        with jax.named_scope(scope_name(self)):
-            return linear_sequence(self, params, run.inputs, state, run.steps)
+    def _all_steps(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        return linear_sequence(self, params, run.inputs, run.state, run.steps)
 
     def wide_coefficients(
         self, params: Params, inputs: Array, state: Element
-    ) -> tuple[Element, Element, PyTree]:
+    ) -> Coefficients:
         """`coefficients`, of the shape of the state and the dtype of the arithmetic.
 
         Raises:
@@ -132,10 +106,8 @@ class LinearRecurrenceCell(SpecsCell):
         with noting(f"{name}: raised by `coefficients`."):
             result = self.coefficients(params, inputs)
         if not isinstance(result, tuple) or len(result) != 3:
-            raise ValueError(
-                f"{name}: `coefficients` must return (a, b, rest), got "
-                f"{describe(result)}."
-            )
+            must = "return (a, b, rest)"
+            raise ValueError(refusal(name, "coefficients", must, result))
         a, b, rest = result
         fit = lambda x: self._fitted(x, inputs.shape[0], state)
         return fit(a), fit(b), rest
@@ -149,28 +121,22 @@ class LinearRecurrenceCell(SpecsCell):
 
     def _fitted(self, x: Any, rows: int, state: Element) -> Element:
         """Coefficients `[rows, units]` in the dtype of the state's arithmetic."""
-        like, name = widened(state), type(self).__name__
+        like = widened(state)
+        wrong = functools.partial(refusal, type(self).__name__, "coefficients")
         if jax.tree.structure(x) != jax.tree.structure(like):
-            raise ValueError(
-                f"{name}: `coefficients` must return a and b of the structure of the "
-                f"state, {describe_leaves(state)}, got {describe(x)}."
-            )
+            of_state = f"the structure of the state, {describe_leaves(state)}"
+            raise ValueError(wrong(f"return a and b of {of_state}", x))
 
         def fit(x: Any, h: Array) -> Array:
             if jnp.iscomplexobj(x):
-                raise TypeError(
-                    f"{name}: `coefficients` must return real arrays, got "
-                    f"{describe(x)}. Of a complex state `state_size` is a "
-                    "`ComplexState` of sizes, and a and b are of arrays."
-                )
+                fix = "Complex a and b are a `ComplexState` of arrays, as the state is."
+                raise TypeError(wrong("return real arrays", x, fix))
             x, shape = jnp.asarray(x, h.dtype), (rows, *h.shape[1:])
             try:
                 return jnp.broadcast_to(x, shape)
             except ValueError:
-                raise ValueError(
-                    f"{name}: `coefficients` must return a and b of the shape of the "
-                    f"state, {shape}, got {describe(x)}."
-                ) from None
+                must = f"return a and b of the shape of the state, {shape}"
+                raise ValueError(wrong(must, x)) from None
 
         return jax.tree.map(fit, x, like)
 
@@ -190,20 +156,18 @@ class DiagonalCell(VectorRecurrenceCell):
         of_unit = functools.partial(check_number, low=0, high=1)
         check_fields(self, min_radius=of_unit, max_radius=of_unit)
         if self.min_radius > self.max_radius:
-            raise ValueError(
-                f"{type(self).__name__}: `min_radius` must be at most `max_radius`, "
-                f"{self.max_radius}, got {self.min_radius}."
-            )
+            must = f"be at most `max_radius`, {self.max_radius}"
+            name, low = type(self).__name__, self.min_radius
+            raise ValueError(refusal(name, "min_radius", must, low))
 
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless inputs are as large as outputs."""
         if depth != self.num_units:
-            raise ValueError(
-                f"{type(self).__name__}: `inputs` must have depth `num_units`, "
-                f"{self.num_units}, got {depth}. Project them to that size before, by "
-                "a layer or by `jaxrnn.contrib.InputProjectionWrapper`; of a "
-                "`PastInputsWrapper` the depth is width * depth."
-            )
+            must = f"have depth `num_units`, {self.num_units}"
+            wrapper = "`jaxrnn.contrib.InputProjectionWrapper`"
+            past = "of a `PastInputsWrapper` the depth is width * depth"
+            fix = f"Project them to that size before, as by {wrapper}; {past}."
+            raise ValueError(refusal(type(self).__name__, "inputs", must, depth, fix))
 
     def draw_decays(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         """`-log |a|`, for factors `a` uniform in the area of the ring.
@@ -220,8 +184,7 @@ class DiagonalCell(VectorRecurrenceCell):
 def gate_specs(cell: Any, depth: int, blocks: int) -> dict[str, ParamSpec]:
     """`kernel` `[depth, blocks * H]` and `bias`, by the cell's initializers."""
     columns = blocks * cell.num_units
-    kernel = cell.kernel_initializer or glorot_uniform
-    bias = cell.bias_initializer or bias_initializer(kernel, zeros)
+    kernel, bias = kernel_and_bias(cell)
     return {
         "kernel": ParamSpec((depth, columns), kernel, depth, blocks),
         "bias": ParamSpec((columns,), bias, blocks=blocks),

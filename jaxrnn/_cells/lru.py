@@ -11,10 +11,10 @@ from jax.nn.initializers import normal
 
 from .._base.math import at_least_float32, dot, widened
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
-from .._sequences.elements import ComplexState
+from .._sequences.recurrence import ComplexState
 from .hyperparameters import as_size, check_fields, check_number, set_field
 from .initializers import ParamSpec, zeros
-from .linear_recurrence import DiagonalCell
+from .linear_recurrence import Coefficients, DiagonalCell
 
 
 @final
@@ -82,10 +82,8 @@ class LRUCell(DiagonalCell):
             "nu_log": ParamSpec((states,), self._draw_nu_log),
             "theta_log": ParamSpec((states,), self._draw_theta_log),
             "gamma_log": ParamSpec((states,), zeros),  # `init` replaces it.
-            "B_re": b,
-            "B_im": b,
-            "C_re": c,
-            "C_im": c,
+            **dict.fromkeys(("B_re", "B_im"), b),
+            **dict.fromkeys(("C_re", "C_im"), c),
             "D": ParamSpec((units,), normal(1.0)),
         }
 
@@ -97,9 +95,7 @@ class LRUCell(DiagonalCell):
         gamma_log = 0.5 * jnp.log(-jnp.expm1(-2 * nu))  # 1 - |lambda|^2, without loss.
         return params | {"gamma_log": gamma_log.astype(nu_log.dtype)}
 
-    def coefficients(
-        self, params: Params, inputs: Array
-    ) -> tuple[ComplexState, ComplexState, Array]:
+    def coefficients(self, params: Params, inputs: Array) -> Coefficients:
         """Lambda, gamma times B u, and the inputs, which D multiplies."""
         dtype = at_least_float32(inputs.dtype)
         nu, theta, gamma = (

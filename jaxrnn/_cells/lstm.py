@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from .._base.arguments import as_count
 from .._base.math import clip_symmetric
-from .._base.typing import Array, DType, Initializer, Params, PyTree
-from .affine import Stage
+from .._base.typing import Array, DType, Initializer, Params
+from .affine import Stage, Updated
 from .hyperparameters import check_fields, check_number, optional
 from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
 from .states import LSTMFamily, LSTMStateTuple, add_peephole
@@ -113,9 +113,7 @@ class LSTMCell(LSTMFamily):
             return "this one has a projection"
         return super().why_not_plain()
 
-    def _gates(
-        self, params: Params, z: Array, state: LSTMStateTuple
-    ) -> tuple[Array, PyTree]:
+    def _gates(self, params: Params, z: Array, state: LSTMStateTuple) -> Updated:
         c = state.c
         i, j, f, o = jnp.split(z, 4, axis=-1)
         f = add_peephole(params, "w_f_diag", f + self.forget_bias, c)
@@ -129,9 +127,7 @@ class LSTMCell(LSTMFamily):
             return self.leave(c, m)
         return m, LSTMStateTuple(c, state.h)
 
-    def _project(
-        self, params: Params, z: Array, carry: LSTMStateTuple
-    ) -> tuple[Array, PyTree]:
+    def _project(self, params: Params, z: Array, carry: LSTMStateTuple) -> Updated:
         z = clip_symmetric(z, self.proj_clip)
         return self.leave(carry.c, z.astype(carry.h.dtype))
 

@@ -23,17 +23,14 @@ import jax.numpy as jnp
 
 from .._base.math import affine, at_least_float32, widest_dtype
 from .._base.serialization import serializable
-from .._base.sharding import whole_on_explicit_mesh
 from .._base.tensor_shape import TensorShape
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._time.run import DeclinedError, Run
 from .._time.segments import run_in_segments
 from .._time.steps import Steps, at_each_step
-from .base import scope_name
-from .hyperparameters import check_heads, head_size, set_common_fields
+from .hyperparameters import head_size
 from .initializers import ParamSpec, glorot_uniform, zeros
-from .specs_cell import SpecsCell, check_for_xla
-from .step_checks import check_state_dtypes
+from .specs_cell import ParallelCell, VectorOutput
 
 
 @serializable
@@ -63,12 +60,13 @@ class Projected(NamedTuple):
     log_f: Array
 
 
-Project = Callable[[Array], tuple[Array, Projected]]
+InputsAlone = tuple[Array, Projected]
+"""The output gate, and the rest."""
 
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class MLSTMCell(SpecsCell):
+class MLSTMCell(VectorOutput, ParallelCell):
     """An LSTM whose memory is a matrix: a linear attention with gates (mLSTM).
 
     For each head, with `k` scaled by `1 / sqrt(d)`:
@@ -124,21 +122,12 @@ class MLSTMCell(SpecsCell):
     name: str | None = None
     dtype: DType | None = None
 
-    output_size = property(lambda self: self.num_units)
-
-    def __post_init__(self) -> None:
-        set_common_fields(self)
-        check_heads(self)
-
     @property
     def state_size(self) -> MLSTMState:
         """`MLSTMState` of sizes."""
         heads, size = self.num_heads, head_size(self)
-        return MLSTMState(
-            TensorShape([heads, size, size]),
-            TensorShape([heads, size]),
-            TensorShape([heads]),
-        )
+        shapes = [heads, size, size], [heads, size], [heads]
+        return MLSTMState(*map(TensorShape, shapes))
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """`kernel`, then `bias`."""
@@ -150,24 +139,7 @@ class MLSTMCell(SpecsCell):
             "bias": ParamSpec((columns,), bias),
         }
 
-    def apply(
-        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
-    ) -> tuple[PyTree, PyTree]:
-        """One step; see `RNNCell.apply`. No random numbers are drawn.
-
-        Raises:
-            ValueError: If a shape, or the set of parameters, is not what the cell and
-                the inputs require.
-            TypeError: If a dtype is not what they require.
-        """
-        inputs, state = self.checked_step(params, inputs, state, key)
-        check_state_dtypes(self, inputs, state)
-        with jax.named_scope(scope_name(self)):
-            return self._step(params, inputs, state)
-
-    def _step(
-        self, params: Params, inputs: Array, state: MLSTMState
-    ) -> tuple[Array, MLSTMState]:
+    def _step(self, params: Params, inputs: Array, state: Any) -> tuple[Any, Any]:
         dtype = _arithmetic_dtype(inputs, state)
         o, (q, k, v, i, log_f) = self._project(params, inputs, dtype)
         c, n, m = (leaf.astype(dtype) for leaf in state)
@@ -176,42 +148,27 @@ class MLSTMCell(SpecsCell):
         added = k * add[..., None]
         n = keep[..., None] * n + added
         c = keep[..., None, None] * c + added[..., :, None] * v[..., None, :]
-        h = normalized(
-            jnp.einsum("bnk,bnkv->bnv", q, c), jnp.einsum("bnk,bnk->bn", q, n), new_m
-        )
+        values, dot = jnp.einsum("bnk,bnkv->bnv", q, c), jnp.einsum("bnk,bnk->bn", q, n)
+        h = normalized(values, dot, new_m)
         output = o * h.reshape(o.shape)
         return output.astype(inputs.dtype), _stored(MLSTMState(c, n, new_m), state)
 
-    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """All steps, chunk by chunk; see `RNNCell.apply_sequence`.
-
-        Raises:
-            DeclinedError: If an implementation is named, if sequences are packed, which
-                needs the state of every step, or if the number of steps is symbolic.
-        """
-        check_for_xla(run)
+    def _all_steps(self, params: Params, run: Run) -> tuple[Array, MLSTMState]:
         inputs, state, steps = run.inputs, run.state, run.steps
         if steps.restarts is not None:
             raise DeclinedError("packed sequences need the state of every step")
-        state, dtype = MLSTMState(*state), _arithmetic_dtype(inputs, state)
-        # Heads may be fewer than the devices that divide the columns.
-        params = whole_on_explicit_mesh(params)
-        # Their gradients are added up over chunks in this dtype.
-        params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+        dtype = _arithmetic_dtype(inputs, state)
+        cast = lambda tree, dtype: jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+        # The gradients of parameters are added up over chunks in this dtype.
+        wide, params = cast((state, params), dtype)
 
-        def project(x: Array) -> tuple[Array, Projected]:
-            narrow = jax.tree.map(lambda leaf: leaf.astype(x.dtype), params)
-            return self._project(narrow, x, dtype)
+        def project(x: Array) -> InputsAlone:
+            return self._project(cast(params, x.dtype), x, dtype)
 
-        wide = jax.tree.map(lambda leaf: leaf.astype(dtype), state)
-        with jax.named_scope(scope_name(self)):
-            outputs, wide = run_chunks(steps, project, inputs, wide)
-            outputs = steps.zero_dead(outputs.astype(inputs.dtype))
-            return outputs, _stored(wide, state)
+        outputs, wide = run_chunks(steps, project, inputs, wide)
+        return steps.zero_dead(outputs.astype(inputs.dtype)), _stored(wide, state)
 
-    def _project(
-        self, params: Params, inputs: Array, dtype: DType
-    ) -> tuple[Array, Projected]:
+    def _project(self, params: Params, inputs: Array, dtype: DType) -> InputsAlone:
         """What a step computes from its inputs alone: the output gate, and the rest."""
         z = affine(params, [inputs], dtype)
         heads, units = self.num_heads, self.num_units
@@ -224,10 +181,8 @@ class MLSTMCell(SpecsCell):
 
     def _kernel(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
         depth, units = shape[0], self.num_units
-        blocks = [
-            glorot_uniform(key, (depth, units), dtype)
-            for key in jax.random.split(key, 4)
-        ]
+        keys = jax.random.split(key, 4)
+        blocks = [glorot_uniform(key, (depth, units), dtype) for key in keys]
         gates = jnp.zeros((depth, 2 * self.num_heads), dtype)
         return jnp.concatenate([*blocks, gates], axis=-1)
 
@@ -281,7 +236,7 @@ def normalized(values: Array, dot: Array, m: Array) -> Array:
 
 
 def run_chunks(
-    steps: Steps, project: Project, inputs: Array, state: MLSTMState
+    steps: Steps, project: Callable, inputs: Array, state: MLSTMState
 ) -> tuple[Array, MLSTMState]:
     """`(outputs, state)` of all steps.
 
@@ -297,9 +252,7 @@ def run_chunks(
         in rows that are not alive; the state after each row's last step.
     """
 
-    def run_chunk(
-        inputs: Array, state: MLSTMState, steps: Steps
-    ) -> tuple[Array, MLSTMState]:
+    def run_chunk(inputs: Array, state: MLSTMState, steps: Steps) -> Any:
         o, projected = at_each_step(project, steps.fill_dead(inputs))
         projected = _masked(steps, projected)
         by_head = jax.tree.map(lambda x: jnp.moveaxis(x, steps.axis, 2), projected)

@@ -5,9 +5,9 @@ from typing import Any, final
 
 import jax
 
-from .._base.errors import describe
+from .._base.errors import refusal
 from .._base.typing import Array, DType, Initializer, Params
-from .linear_recurrence import VectorRecurrenceCell, gate_specs, gates
+from .linear_recurrence import Coefficients, VectorRecurrenceCell, gate_specs, gates
 
 _BLOCKS = {"f": 2, "fo": 3, "ifo": 4}
 
@@ -56,20 +56,16 @@ class QRNNCell(VectorRecurrenceCell):
     dtype: DType | None = None
 
     def __post_init__(self) -> None:
-        if self.pooling not in ("f", "fo", "ifo"):
-            raise ValueError(
-                'QRNNCell: `pooling` must be "f", "fo" or "ifo", got '
-                f"{describe(self.pooling)}."
-            )
+        if self.pooling not in _BLOCKS:
+            must = 'be "f", "fo" or "ifo"'
+            raise ValueError(refusal("QRNNCell", "pooling", must, self.pooling))
         super().__post_init__()
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """`kernel` and `bias`."""
         return gate_specs(self, depth, _BLOCKS[self.pooling])
 
-    def coefficients(
-        self, params: Params, inputs: Array
-    ) -> tuple[Array, Array, Array | None]:
+    def coefficients(self, params: Params, inputs: Array) -> Coefficients:
         """The forget gate, what is added to c, and the output gate."""
         z, f, *more = gates(params, inputs, _BLOCKS[self.pooling])
         o, i = (*more, None, None)[:2]

@@ -10,8 +10,8 @@ from jax.nn.initializers import normal
 
 from .._base.math import at_least_float32
 from .._base.typing import Array, DType, Initializer, Key, Params
-from .hyperparameters import check_heads, head_size
-from .initializers import ParamSpec, bias_initializer, zeros
+from .hyperparameters import head_size
+from .initializers import ParamSpec, kernel_and_bias
 from .linear_recurrence import DiagonalCell
 
 SHARPNESS = 8.0  # The constant c of the paper.
@@ -69,15 +69,10 @@ class RGLRUCell(DiagonalCell):
     name: str | None = None
     dtype: DType | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_heads(self)
-
     def param_specs(self, depth: int) -> dict[str, Any]:
         """`a_param`, `input_gate` and `a_gate`."""
         size = head_size(self)
-        kernel = self.kernel_initializer or normal(1 / math.sqrt(max(1, size)))
-        bias = self.bias_initializer or bias_initializer(kernel, zeros)
+        kernel, bias = kernel_and_bias(self, normal(1 / math.sqrt(max(1, size))))
         gate = {
             "w": ParamSpec((self.num_heads, size, size), kernel),
             "b": ParamSpec((self.num_heads, size), bias),

@@ -10,9 +10,10 @@ from .._base.math import at_least_float32
 from .._base.serialization import serializable
 from .._base.sharding import whole_on_explicit_mesh
 from .._base.typing import Array, DType, Initializer, Key, Params
-from .affine import AffineCell, Stage
-from .hyperparameters import check_heads, head_size, set_common_fields
-from .initializers import ParamSpec, bias_initializer, glorot_uniform, zeros
+from .affine import AffineCell, Stage, Updated
+from .hyperparameters import head_size
+from .initializers import ParamSpec, kernel_and_bias, zeros
+from .specs_cell import VectorOutput
 
 
 @serializable
@@ -31,7 +32,7 @@ class SLSTMState(NamedTuple):
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class SLSTMCell(AffineCell):
+class SLSTMCell(VectorOutput, AffineCell):
     """An LSTM with exponential input gates, whose units are divided into heads (sLSTM).
 
     h feeds back within each head g alone:
@@ -82,19 +83,13 @@ class SLSTMCell(AffineCell):
     name: str | None = None
     dtype: DType | None = None
 
-    output_size = property(lambda self: self.num_units)
     state_size = property(lambda self: SLSTMState(*[self.num_units] * 4))
-
-    def __post_init__(self) -> None:
-        set_common_fields(self)
-        check_heads(self)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """One product, with a kernel that is zero between heads."""
         size = self.num_units
-        kernel = self.kernel_initializer or glorot_uniform
-        bias = self.bias_initializer or bias_initializer(kernel, self._bias)
+        kernel, bias = kernel_and_bias(self, bias=self._bias)
         return (Stage(self._update, size, 4 * size, kernel, bias, blocks=4),)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
@@ -125,9 +120,7 @@ class SLSTMCell(AffineCell):
         state = SLSTMState(*state)
         return state.h, state
 
-    def _update(
-        self, params: Params, z: Array, state: SLSTMState
-    ) -> tuple[Array, SLSTMState]:
+    def _update(self, params: Params, z: Array, state: SLSTMState) -> Updated:
         dtype = at_least_float32(z.dtype)
         c, n, m = (leaf.astype(dtype) for leaf in state[1:])
         i, f, z, o = jnp.split(z.astype(dtype), 4, axis=-1)

@@ -1,18 +1,17 @@
 """The base class of cells given by `param_specs` and a step: `init`, and checks."""
 
+import abc
 from typing import Any
 
 import jax
 
-from .._base.arguments import as_dtype
-from .._base.cell_keys import check_key, check_key_or_none
-from .._base.trees import with_structure
+from .._base import arguments, cell_keys, sharding, trees
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._time.run import DeclinedError, Run
-from .base import RNNCell
+from . import step_checks
+from .base import RNNCell, scope_name
 from .hyperparameters import set_common_fields
 from .initializers import make_params
-from .step_checks import check_floating, check_params, check_state, check_step_inputs
 
 
 class SpecsCell(RNNCell):
@@ -39,12 +38,11 @@ class SpecsCell(RNNCell):
                 an array.
         """
         name = type(self).__name__
-        check_key(name, key)
-        depth = check_step_inputs(name, inputs).shape[-1]
+        cell_keys.check_key(name, key)
+        depth = step_checks.check_step_inputs(name, inputs).shape[-1]
         self.check_depth(depth)
-        return make_params(
-            self.param_specs(depth), key, param_dtype(self, inputs, dtype)
-        )
+        dtype = param_dtype(self, inputs, dtype)
+        return make_params(self.param_specs(depth), key, dtype)
 
     def checked_step(
         self, params: Params, inputs: Any, state: PyTree, key: Any
@@ -57,25 +55,79 @@ class SpecsCell(RNNCell):
             TypeError: If the kind of state is not, or `key` is not a random key.
         """
         name = type(self).__name__
-        check_key_or_none(name, key)
-        inputs = check_step_inputs(name, inputs)
-        state = check_state(name, state, self.state_size, inputs.shape[0])
-        check_params(name, params, self.param_specs, inputs)
+        cell_keys.check_key_or_none(name, key)
+        inputs = step_checks.check_step_inputs(name, inputs)
+        state = step_checks.check_state(name, state, self.state_size, inputs.shape[0])
+        step_checks.check_params(name, params, self.param_specs, inputs)
         self.check_depth(inputs.shape[-1])
-        return inputs, with_structure(self.state_size, state)
+        return inputs, trees.with_structure(self.state_size, state)
 
 
-class VectorState:
-    """The part of a cell whose state and output are one array `[batch, num_units]`.
+class ParallelCell(SpecsCell):
+    """A cell no product of which reads the state: many steps are computed at once.
+
+    A subclass has `_step`, and `_all_steps` of a run whose number of steps is known.
+    The state may be wider than the inputs.
+    """
+
+    def apply(
+        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
+    ) -> tuple[PyTree, PyTree]:
+        """One step; see `RNNCell.apply`. No random numbers are drawn.
+
+        Raises:
+            ValueError: If a shape, or the set of parameters, is not what the cell and
+                the inputs require.
+            TypeError: If a dtype, or the kind of state, is not what they require.
+        """
+        inputs, state = self.checked_step(params, inputs, state, key)
+        step_checks.check_state_dtypes(self, inputs, state)
+        with jax.named_scope(scope_name(self)):
+            return self._step(params, inputs, state)
+
+    def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
+        """All steps, many at once; see `RNNCell.apply_sequence`.
+
+        Raises:
+            DeclinedError: If an implementation is named, if the number of steps is
+                symbolic, or if the cell cannot run packed sequences, which are given.
+        """
+        if run.implementation not in (None, "xla"):
+            raise DeclinedError("no product reads the state")
+        if not isinstance(run.steps.time, int):
+            raise DeclinedError("the number of steps is symbolic")
+        # Divided parameters may not fit the way that a cell divides its state.
+        params = sharding.whole_on_explicit_mesh(params)
+        run = run.replace(state=trees.with_structure(self.state_size, run.state))
+        with jax.named_scope(scope_name(self)):
+            return self._all_steps(params, run)
+
+    @abc.abstractmethod
+    def _step(self, params: Params, inputs: Any, state: Any) -> tuple[Any, Any]:
+        """`(output, new_state)` of checked arguments."""
+
+    @abc.abstractmethod
+    def _all_steps(self, params: Params, run: Run) -> tuple[Any, Any]:
+        """`(outputs, state)`; see `RNNCell.apply_sequence`."""
+
+
+class VectorOutput:
+    """The part of a cell whose output is one array `[batch, num_units]`.
 
     Not a dataclass itself: each cell declares its fields in TensorFlow's order.
     """
 
     num_units: int
-    state_size = output_size = property(lambda self: self.num_units)
+    output_size = property(lambda self: self.num_units)
 
     def __post_init__(self) -> None:
         set_common_fields(self)
+
+
+class VectorState(VectorOutput):
+    """The part of a cell whose state is such an array, too."""
+
+    state_size = VectorOutput.output_size
 
 
 def param_dtype(cell: Any, inputs: Shaped, dtype: DType) -> DType:
@@ -86,14 +138,6 @@ def param_dtype(cell: Any, inputs: Shaped, dtype: DType) -> DType:
     """
     name = type(cell).__name__
     of_inputs = jax.dtypes.canonicalize_dtype(inputs.dtype)
-    dtype = as_dtype(name, dtype or getattr(cell, "dtype", None) or of_inputs)
-    check_floating(name, "dtype", dtype)
+    dtype = arguments.as_dtype(name, dtype or getattr(cell, "dtype", None) or of_inputs)
+    step_checks.check_floating(name, "dtype", dtype)
     return dtype
-
-
-def check_for_xla(run: Run) -> None:
-    """Raises DeclinedError unless XLA may run so many steps."""
-    if run.implementation not in (None, "xla"):
-        raise DeclinedError("no product reads the state")
-    if not isinstance(run.steps.time, int):
-        raise DeclinedError("the number of steps is symbolic")

@@ -38,10 +38,9 @@ class LSTMStateTuple(NamedTuple):
             TypeError: If they differ.
         """
         if self.c.dtype != self.h.dtype:
-            raise TypeError(
-                "LSTMStateTuple: `c` and `h` must have one dtype for `dtype`, got "
-                f"{self.c.dtype} and {self.h.dtype}. Use `c.dtype` or `h.dtype`."
-            )
+            got, fix = f"{self.c.dtype} and {self.h.dtype}", "Use that of `c` or `h`."
+            must = "`c` and `h` must have one dtype for `dtype`"
+            raise TypeError(f"LSTMStateTuple: {must}, got {got}. {fix}")
         return self.c.dtype
 
 

@@ -6,11 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_scope, check_is_cell
+from .._base import arguments, trees
 from .._base.errors import noting
 from .._base.inputs import as_sequences, check_states_of_both
 from .._base.lengths import lengths_for
-from .._base.trees import check_structure, with_structure
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
 from .._time import masking
@@ -72,8 +71,8 @@ def bidirectional_dynamic_rnn(
     leaf, where TensorFlow packs them into one array.
     """
     caller = "bidirectional_dynamic_rnn"
-    check_is_cell(caller, "cell_fw", cell_fw)
-    check_is_cell(caller, "cell_bw", cell_bw)
+    arguments.check_is_cell(caller, "cell_fw", cell_fw)
+    arguments.check_is_cell(caller, "cell_bw", cell_bw)
     check_not_packed(caller, inputs)
     inputs = as_sequences(caller, inputs, time_major)
     check_states_of_both(caller, initial_state_fw, initial_state_bw, dtype)
@@ -83,17 +82,13 @@ def bidirectional_dynamic_rnn(
 
     options = dtype, parallel_iterations, swap_memory, time_major
     dynamic = functools.partial(dynamic_rnn, implementation=implementation)
+    reverse = lambda tree: masking.reverse_sequence(tree, lengths, time_major)
 
-    def run(
-        cell: RNNCellLike, inputs: PyTree, state: PyTree, scope: str
-    ) -> tuple[PyTree, PyTree]:
+    def run(cell: Any, inputs: PyTree, state: PyTree, scope: str) -> Any:
         with noting(f"{caller}: `cell` is `cell_{scope}`."):
             return dynamic(cell, inputs, lengths, state, *options, scope)
 
-    def reverse(tree: PyTree) -> PyTree:
-        return masking.reverse_sequence(tree, lengths, time_major)
-
-    with jax.named_scope(as_scope(caller, scope, "bidirectional_rnn")):
+    with jax.named_scope(arguments.as_scope(caller, scope, "bidirectional_rnn")):
         output_fw, state_fw = run(cell_fw, inputs, initial_state_fw, "fw")
         output_bw, state_bw = run(cell_bw, reverse(inputs), initial_state_bw, "bw")
         return (output_fw, reverse(output_bw)), (state_fw, state_bw)
@@ -143,19 +138,12 @@ def static_bidirectional_rnn(
     Source: arXiv:1303.5778; `tf.compat.v1.nn.static_bidirectional_rnn`.
     """
     caller = "static_bidirectional_rnn"
-    check_is_cell(caller, "cell_fw", cell_fw)
-    check_is_cell(caller, "cell_bw", cell_bw)
-    cells = cell_fw, cell_bw
+    arguments.check_is_cell(caller, "cell_fw", cell_fw)
+    arguments.check_is_cell(caller, "cell_bw", cell_bw)
+    cells, states = (cell_fw, cell_bw), (initial_state_fw, initial_state_bw)
     steps = checked_steps(caller, inputs, cells, "bidirectional_dynamic_rnn")
-    with jax.named_scope(as_scope(caller, scope, "bidirectional_rnn")):
-        return run_both_ways(
-            caller,
-            cells,
-            steps,
-            (initial_state_fw, initial_state_bw),
-            dtype,
-            sequence_length,
-        )
+    with jax.named_scope(arguments.as_scope(caller, scope, "bidirectional_rnn")):
+        return run_both_ways(caller, cells, steps, states, dtype, sequence_length)
 
 
 def run_both_ways(
@@ -171,9 +159,7 @@ def run_both_ways(
     first = stacked(steps[:1])
     lengths = lengths_for(caller, sequence_length, first, len(steps), batch_axis=1)
 
-    def run(
-        cell: RNNCellLike, steps: list[PyTree], state: PyTree, scope: str
-    ) -> tuple[list[PyTree], PyTree]:
+    def run(cell: Any, steps: list[PyTree], state: PyTree, scope: str) -> Any:
         with noting(f"{caller}: `cell` is `cell_{scope}`."):
             return run_steps(caller, cell, steps, state, dtype, lengths, scope)
 
@@ -192,10 +178,10 @@ def joined(caller: str, fw: PyTree, bw: PyTree, axis: int) -> PyTree:
     Raises:
         ValueError: If the structures differ, or sizes along axes other than `axis`.
     """
-    check_structure(f"{caller}: the output of `cell_bw`", fw, bw, strict=False)
+    trees.check_structure(f"{caller}: the output of `cell_bw`", fw, bw, strict=False)
     join = lambda *pair: jnp.concatenate(pair, axis)
     with noting(f"{caller}: raised as outputs were concatenated along axis {axis}."):
-        return jax.tree.map(join, fw, with_structure(fw, bw))
+        return jax.tree.map(join, fw, trees.with_structure(fw, bw))
 
 
 def _reversed(
@@ -204,10 +190,9 @@ def _reversed(
     """The steps, the first `length` steps of each row in reverse order."""
     if lengths is None:
         return steps[::-1]
+    what = f"{caller}: with lengths each step of `{name}`"
     for step in steps[1:]:
-        check_structure(
-            f"{caller}: with lengths each step of `{name}`", steps[0], step, True
-        )
+        trees.check_structure(what, steps[0], step, strict=True)
     with noting(f"{caller}: with lengths the shapes of all `{name}` must agree."):
         xs = stacked(steps)
     xs = masking.reverse_sequence(xs, lengths, time_major=True)

@@ -1,15 +1,15 @@
 """What `loop_fn` of `raw_rnn` may return: checked at time 0 and at later times."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import EntryError, describe, describe_structure, is_array, is_key
+from .._base import errors, math, trees
+from .._base.errors import EntryError, Words, describe, describe_structure, refusal
 from .._base.inputs import as_array, as_state, check_same_size
-from .._base.math import cast_if_weak
 from .._base.read_only import without_read_only
-from .._base.trees import check_structure, is_tensor_array, map_sizes, named_leaves
 from .._base.typing import Array, PyTree
 from .._tensor_array.carried import is_like, is_opaque, opaque
 
@@ -19,7 +19,7 @@ EMIT_FIX = (
     "for nothing, or None for `cell.output_size` in the dtype of the first state leaf."
 )
 NAMES = ("finished", "next_input", "next_cell_state", "emit_output", "next_loop_state")
-
+_refusal = functools.partial(refusal, CALLER)
 
 FirstCall = tuple[Array, PyTree, PyTree, PyTree, PyTree]
 """`(finished, next_input, initial_state, emit_types, loop_state)`."""
@@ -47,20 +47,15 @@ def check_first_call(cell: Any, returned: Any) -> FirstCall:
     next_input = _as_inputs(next_input)
     batch_size = jax.tree.leaves(next_input)[0].shape[0]
     if state is None:
-        raise ValueError(
-            f"{CALLER}: the first `next_cell_state` must be an initial state, got "
-            f"None. Return `cell.zero_state({batch_size}, dtype)`, say."
-        )
+        fix = f"Return `cell.zero_state({batch_size}, dtype)` at time 0, say."
+        raise ValueError(_refusal("next_cell_state", "be an initial state", None, fix))
     state = as_state(CALLER, "next_cell_state", state)
-    check_structure(
-        f"{CALLER}: the first `next_cell_state` (by `cell.state_size`)",
-        cell.state_size,
-        opaque(without_read_only(state)),
-        strict=True,
-    )
+    what = f"{CALLER}: the first `next_cell_state` (by `cell.state_size`)"
+    masked = without_read_only(state)
+    trees.check_structure(what, cell.state_size, opaque(masked), strict=True)
     emit_types = _emit_types(cell, template, state, batch_size)
     finished = _as_finished(finished)
-    _check_rows(finished, batch_size, (without_read_only(state), emit_types))
+    _check_rows(finished, batch_size, (masked, emit_types))
     if loop_state is not None:
         loop_state = as_state(CALLER, "next_loop_state", loop_state)
     return finished, next_input, state, emit_types, loop_state
@@ -86,65 +81,50 @@ def check_next_call(
     old_finished, old_input, old_state, loop_state = carry
     finished = _as_finished(finished)
     if finished.shape not in (old_finished.shape, ()):
-        raise ValueError(
-            f"{CALLER}: `finished` must be a scalar or have its shape at time 0, "
-            f"{list(old_finished.shape)}, got {describe(finished)}. To return [batch] "
-            "later, return `jnp.zeros(batch, bool)` at first."
-        )
+        must = f"be a scalar or have its shape at time 0, {list(old_finished.shape)}"
+        fix = "To return [batch] later, return `jnp.zeros(batch, bool)` at first."
+        raise ValueError(_refusal("finished", must, finished, fix))
     finished = jnp.broadcast_to(finished, old_finished.shape)
     next_input = as_like(CALLER, "next_input", next_input, old_input)
     state = as_like(CALLER, "next_cell_state", state, old_state)
     emit = as_like(CALLER, "emit_output", emit, emit_types, EMIT_FIX)
-    if next_loop_state is None:
-        return finished, next_input, state, emit, loop_state
-    if loop_state is None:
-        raise ValueError(
-            f"{CALLER}: `next_loop_state` must be None as at time 0, got "
-            f"{describe(next_loop_state)}. Return one from the first call on."
-        )
-    loop_state = as_like(CALLER, "next_loop_state", next_loop_state, loop_state)
+    if next_loop_state is not None:
+        if loop_state is None:
+            must, fix = "be None as at time 0", "Return one from the first call on."
+            raise ValueError(_refusal("next_loop_state", must, next_loop_state, fix))
+        loop_state = as_like(CALLER, "next_loop_state", next_loop_state, loop_state)
     return finished, next_input, state, emit, loop_state
 
 
 def _five(returned: Any) -> Any:
-    wanted = f"{CALLER}: `loop_fn` must return ({', '.join(NAMES)})"
+    must = f"return ({', '.join(NAMES)})"
     if not isinstance(returned, tuple | list):
-        raise TypeError(f"{wanted}, got {describe(returned)}.")
+        raise TypeError(_refusal("loop_fn", must, returned))
     if len(returned) != len(NAMES):
-        raise ValueError(f"{wanted}, got {len(returned)} values.")
+        raise ValueError(_refusal("loop_fn", must, Words(f"{len(returned)} values")))
     return returned
 
 
 def _as_inputs(inputs: Any) -> PyTree:
     if not jax.tree.leaves(inputs):
-        raise EntryError(
-            f"{CALLER}: `next_input` must hold at least one array, got "
-            f"{describe(inputs)}."
-        )
+        raise EntryError(_refusal("next_input", "hold at least one array", inputs))
     inputs = as_state(CALLER, "next_input", inputs)
-    named = list(named_leaves("next_input", inputs))
+    named = list(trees.named_leaves("next_input", inputs))
     for name, leaf in named:
         if not leaf.ndim:
-            raise EntryError(
-                f"{CALLER}: `{name}` must have rank at least 1, [batch, ...], got "
-                f"{describe(leaf)}."
-            )
+            raise EntryError(_refusal(name, "have rank at least 1, [batch, ...]", leaf))
     check_same_size(CALLER, named)
     return inputs
 
 
 def _as_finished(finished: Any) -> Array:
     if isinstance(finished, tuple | list | dict) or finished is None:
-        raise ValueError(
-            f"{CALLER}: `finished` must be one boolean array [batch], got "
-            f"{describe(finished)}."
-        )
+        must = "be one boolean array [batch]"
+        raise ValueError(_refusal("finished", must, finished))
     array = as_array(CALLER, "finished", finished)
     if array.dtype != bool:
-        raise TypeError(
-            f"{CALLER}: `finished` must be of dtype bool, got {describe(array)}. "
-            "Compare: `time >= lengths`."
-        )
+        fix = "Compare: `time >= lengths`."
+        raise TypeError(_refusal("finished", "be of dtype bool", array, fix))
     return array
 
 
@@ -152,17 +132,16 @@ def _check_rows(finished: Array, batch_size: int, masked: PyTree) -> None:
     """Raises ValueError unless `finished` fits the first axes of all masked leaves."""
     if finished.shape == ():
         return
-    leaves = jax.tree.leaves(masked, is_leaf=is_tensor_array)
-    arrays = [x for x in leaves if not is_tensor_array(x) and x.ndim]
+    leaves = jax.tree.leaves(masked, is_leaf=trees.is_tensor_array)
+    arrays = [x for x in leaves if not trees.is_tensor_array(x) and x.ndim]
     by_rows = finished.shape == (batch_size,)
     fitting = lambda shape: finished.shape == (shape[:1] if by_rows else shape)
     wrong = [array for array in arrays if not fitting(array.shape)]
     if wrong or not (by_rows or leaves):
-        raise ValueError(
-            f"{CALLER}: `finished` must be a scalar or have one entry for each of the "
-            f"{batch_size} rows of `next_input`, state and emits, got "
-            f"{', '.join(describe(x) for x in (finished, *wrong))}."
-        )
+        rows = f"each of the {batch_size} rows of `next_input`, state and emits"
+        must = f"be a scalar or have one entry for {rows}"
+        got = Words(", ".join(map(describe, (finished, *wrong))))
+        raise ValueError(_refusal("finished", must, got))
 
 
 def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyTree:
@@ -170,16 +149,15 @@ def _emit_types(cell: Any, template: Any, state: PyTree, batch_size: int) -> PyT
     if template is None:
         dtype = next((x.dtype for x in jax.tree.leaves(state)), None)
         of_shape = lambda shape: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
-        return map_sizes(of_shape, cell.output_size, "cell.output_size")
+        return trees.map_sizes(of_shape, cell.output_size, "cell.output_size")
 
     def emitted(leaf: Any) -> jax.ShapeDtypeStruct:
-        shaped = is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
-        if not shaped or is_key(leaf):
-            raise TypeError(
-                f"{CALLER}: the first `emit_output` must be None, or arrays without "
-                f"batch axis that describe what is emitted, got {describe(leaf)}. "
-                "`jnp.zeros([], dtype)` describes one number per row."
-            )
+        shaped = errors.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+        if not shaped or errors.is_key(leaf):
+            arrays = "arrays without batch axis that describe what is emitted"
+            fix = "`jnp.zeros([], dtype)` describes one number per row."
+            must = f"be None, or {arrays}"
+            raise TypeError(_refusal("emit_output", must, leaf, fix))
         dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
         return jax.ShapeDtypeStruct((batch_size, *leaf.shape), dtype)
 
@@ -203,31 +181,25 @@ def as_like(caller: str, name: str, tree: Any, like: PyTree, fix: str = "") -> P
         ValueError: If structures or shapes differ.
     """
     if tree is None:
-        raise ValueError(
-            f"{caller}: `{name}` must have the structure {describe_structure(like)} as "
-            f"at time 0, got None. {fix}".rstrip()
-        )
-    check_structure(f"{caller}: `{name}`", opaque(like), opaque(tree), True, fix)
-    wanted = jax.tree.leaves(like, is_leaf=is_tensor_array)
-    pairs = zip(named_leaves(name, tree, is_opaque), wanted, strict=True)
+        must = f"have the structure {describe_structure(like)} as at time 0"
+        raise ValueError(refusal(caller, name, must, None, fix))
+    trees.check_structure(f"{caller}: `{name}`", opaque(like), opaque(tree), True, fix)
+    wanted = jax.tree.leaves(like, is_leaf=trees.is_tensor_array)
+    pairs = zip(trees.named_leaves(name, tree, is_opaque), wanted, strict=True)
     leaves = [_leaf_like(caller, *named, want, fix) for named, want in pairs]
     structure = jax.tree.structure(tree, is_leaf=is_opaque)
     return jax.tree.unflatten(structure, leaves)
 
 
 def _leaf_like(caller: str, name: str, leaf: Any, like: Any, fix: str) -> Any:
-    if is_tensor_array(leaf) or is_tensor_array(like):
-        if not (is_tensor_array(like) and is_like(like, leaf)):
-            raise ValueError(
-                f"{caller}: `{name}` must be {like!r} as at time 0, or result from "
-                f"writes to it, got {leaf!r}."
-            )
+    if trees.is_tensor_array(leaf) or trees.is_tensor_array(like):
+        if not (trees.is_tensor_array(like) and is_like(like, leaf)):
+            must = f"be {like!r} as at time 0, or result from writes to it"
+            raise ValueError(refusal(caller, name, must, Words(repr(leaf))))
         return leaf
-    array = cast_if_weak(as_array(caller, name, leaf), like.dtype)
+    array = math.cast_if_weak(as_array(caller, name, leaf), like.dtype)
     for kind, error in (("dtype", TypeError), ("shape", ValueError)):
         if getattr(array, kind) != getattr(like, kind):
-            raise error(
-                f"{caller}: `{name}` must have {kind} {getattr(like, kind)} as at time "
-                f"0, got {describe(array)}. {fix}".rstrip()
-            )
+            must = f"have {kind} {getattr(like, kind)} as at time 0"
+            raise error(refusal(caller, name, must, array, fix))
     return array

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import INT32_MAX, as_dtype, check_time_major
-from .._base.errors import describe
+from .._base.errors import refusal
 from .._base.math import is_float, widest_dtype
 from .._base.typing import DType, Params, PyTree
 from .._time.masking import first_inputs
@@ -19,16 +19,10 @@ from ..memory._strategy import as_strategy, plan_of
 from .dynamic_rnn import dynamic_rnn
 
 _CALLER = "memory_plan"
-_USUAL = (
-    Keep(),
-    Recompute(1),
-    Recompute(),
-    Nested(),
-    Offload(Keep()),
-    Offload(),
-    Offload(Recompute(64)),
-)
+_ON_DEVICE = (Keep(), Recompute(1), Recompute(), Nested())
+_USUAL = (*_ON_DEVICE, Offload(Keep()), Offload(), Offload(Recompute(64)))
 _HEAD = ("strategy", "saved", "saved on host", "peak", "extra FLOPs")
+_ON_CPU = "On the CPU, host and device share one memory: peaks are those of both."
 _UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
 
@@ -81,15 +75,13 @@ class MemoryPlan:
         table = [_HEAD, *map(_texts, self.rows)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         first, *rest = (
-            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-            for row in table
+            "  ".join([name.ljust(widths[0]), *map(str.rjust, row, widths[1:])])
+            for name, *row in table
         )
-        beside = (
-            f"Besides: inputs {_size(self.inputs)}; outputs {_size(self.outputs)}, "
-            "twice that if the loss reads them.\n"
-            "On the CPU, host and device share one memory: peaks are those of both."
-        )
-        return "\n".join([self.title, "", first, "-" * len(first), *rest, "", beside])
+        sizes = f"inputs {_size(self.inputs)}; outputs {_size(self.outputs)}"
+        beside = f"Besides: {sizes}, twice that if the loss reads them."
+        lines = [self.title, "", first, "-" * len(first), *rest, "", beside, _ON_CPU]
+        return "\n".join(lines)
 
 
 def _texts(row: PlannedStrategy) -> tuple[str, ...]:
@@ -150,19 +142,15 @@ def memory_plan(
     """
     check_time_major(_CALLER, time_major)
     if not isinstance(strategies, list | tuple):
-        raise TypeError(
-            f"{_CALLER}: `strategies` must be a list of them, got "
-            f"{describe(strategies)}. For example `[Keep(), True]`."
-        )
-    planned = [
-        as_strategy(_CALLER, f"strategies[{i}]", s) for i, s in enumerate(strategies)
-    ]
+        must, fix = "be a list of them", "For example `[Keep(), True]`."
+        raise TypeError(refusal(_CALLER, "strategies", must, strategies, fix))
+    named = {f"strategies[{i}]": strategy for i, strategy in enumerate(strategies)}
+    planned = [as_strategy(_CALLER, name, strategy) for name, strategy in named.items()]
     inputs = _as_inputs(inputs_shape, as_dtype(_CALLER, dtype or jnp.float32))
     leaves, axis = jax.tree.leaves(inputs), 0 if time_major else 1
     floats = list(filter(is_float, leaves))
-    dtype = as_dtype(
-        _CALLER, dtype or (widest_dtype(floats) if floats else jnp.float32)
-    )
+    widest = widest_dtype(floats) if floats else jnp.float32
+    dtype = as_dtype(_CALLER, dtype or widest)
     bind, params = _with_params(cell, inputs, dtype, axis)
 
     def loss(params: Params, inputs: PyTree, strategy: Any = False) -> Any:
@@ -182,30 +170,25 @@ def memory_plan(
     unbound = cell.cell if _is_bound(cell) else cell
     return MemoryPlan(
         f"{unbound!r} over {time} steps of {batch_size} rows, {dtype}",
-        tuple(_planned(loss, params, inputs, s, time, forward) for s in planned),
+        tuple(_planned(loss, (params, inputs), s, time, forward) for s in planned),
         inputs=_bytes(leaves),
         outputs=_bytes(jax.tree.leaves(jax.eval_shape(loss, params, inputs)[1])),
     )
 
 
 def _planned(
-    loss: Any,
-    params: Params,
-    inputs: PyTree,
-    strategy: Strategy,
-    time: int,
-    forward: float,
+    loss: Callable, args: tuple, strategy: Strategy, time: int, forward: float
 ) -> PlannedStrategy:
     scalar = lambda params, inputs: loss(params, inputs, strategy)[0]
-    saved = saved_bytes(scalar, params, inputs)
-    program = jax.jit(jax.grad(scalar)).lower(params, inputs).compile()
+    saved = saved_bytes(scalar, *args)
+    program = jax.jit(jax.grad(scalar)).lower(*args).compile()
     memory: Any = program.memory_analysis()
     peak = Bytes(memory.temp_size_in_bytes, memory.host_temp_size_in_bytes)
     # Each level of segments is one more forward pass, unless its residuals are saved.
     plan = plan_of(strategy, time)
     passes = len(plan.segments)
     if plan.save_residuals:
-        passes -= RESIDUALS in str(jax.make_jaxpr(jax.grad(scalar))(params, inputs))
+        passes -= RESIDUALS in str(jax.make_jaxpr(jax.grad(scalar))(*args))
     return PlannedStrategy(strategy, saved, peak, int(passes * forward), passes / 3)
 
 
@@ -239,16 +222,12 @@ def _as_inputs(shape: Any, dtype: DType) -> PyTree:
     leaves = jax.tree.leaves(shape)
     for leaf in leaves or [shape]:
         if not hasattr(leaf, "shape") or len(leaf.shape) < 3:
-            raise ValueError(
-                f"{_CALLER}: `inputs_shape` must have rank at least 3, [batch, time, "
-                f"...], got {describe(leaf)}. Pass a shape, an array or a nest of "
-                "arrays."
-            )
+            must = "have rank at least 3, [batch, time, ...]"
+            fix = "Pass a shape, an array or a nest of arrays."
+            raise ValueError(refusal(_CALLER, "inputs_shape", must, leaf, fix))
         if not all(0 < n <= INT32_MAX for n in leaf.shape):
-            raise ValueError(
-                f"{_CALLER}: `inputs_shape` must have sizes from 1 to {INT32_MAX}, got "
-                f"{describe(leaf)}."
-            )
+            must = f"have sizes from 1 to {INT32_MAX}"
+            raise ValueError(refusal(_CALLER, "inputs_shape", must, leaf))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shape)
 
 
@@ -265,10 +244,8 @@ def _with_params(
         return bind, jax.eval_shape(lambda: cell.params)
     makes_params = ("init", "bind", "state_size")  # Cells of Flax have no `state_size`.
     if isinstance(cell, type) or not all(hasattr(cell, n) for n in makes_params):
-        raise TypeError(
-            f"{_CALLER}: `cell` must be a cell of jaxrnn, got {describe(cell)}. It has "
-            "to make its parameters from shapes alone."
-        )
+        fix = "It has to make its parameters from shapes alone."
+        raise TypeError(refusal(_CALLER, "cell", "be a cell of jaxrnn", cell, fix))
     step = jax.eval_shape(lambda xs: first_inputs(xs, axis), inputs)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return cell.bind, jax.eval_shape(lambda key: cell.init(key, step, dtype), key)

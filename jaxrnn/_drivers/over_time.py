@@ -5,13 +5,9 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 
-from .._base.cell_keys import cell_at_step
+from .._base import cell_keys, math, sharding, shareable, trees
 from .._base.inputs import started, zero_state
-from .._base.math import axis_size
 from .._base.read_only import has_read_only, with_read_only, without_read_only
-from .._base.sharding import lay_out, whole_features
-from .._base.shareable import is_shareable
-from .._base.trees import is_pytree_of_arrays, with_structure
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._tensor_array.carried import with_capacity_for
 from .._time import masking
@@ -27,7 +23,7 @@ def over_time(cell: RNNCellLike, *arrays: Any, **options: Any) -> tuple[PyTree, 
 
     Outside of jit, JAX would compile a loop over a new closure in every call.
     """
-    if is_pytree_of_arrays(cell) and is_shareable(cell):
+    if trees.is_pytree_of_arrays(cell) and shareable.is_shareable(cell):
         return _run_compiled(cell, *arrays, **options)
     return _run(cell, *arrays, **options)
 
@@ -41,9 +37,9 @@ def _run(
     *,
     caller: str,
     dtype: DType,
-    unroll: int,
     axis: int,
     strategy: Strategy,
+    unroll: int = 1,
     implementation: Any = None,
 ) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of `cell` over all steps.
@@ -57,18 +53,18 @@ def _run(
             states after every step are returned in place of those after the last.
         caller: The driver, for messages.
         dtype: The dtype of the zero state and of the outputs.
-        unroll: The number of steps unrolled in each iteration of a scan.
         axis: The time axis, 0 or 1.
         strategy: Which residuals of the steps are saved for derivatives.
+        unroll: The number of steps unrolled in each iteration of a scan.
         implementation: What runs an affine cell, a name or None.
     """
-    inputs = whole_features(caller, inputs, (cell, lengths, state), 1 - axis)
+    inputs = sharding.whole_features(caller, inputs, (cell, lengths, state), 1 - axis)
     leaf = jax.tree.leaves(inputs)[0]
     time, batch_size = leaf.shape[axis], leaf.shape[1 - axis]
     if state is None:
         state = with_capacity_for(zero_state(caller, cell, batch_size, dtype), time)
     initial_state, inputs_0 = state, masking.first_inputs(inputs, axis)
-    cell, lengths, state = lay_out(cell, inputs_0, lengths, state)
+    cell, lengths, state = sharding.lay_out(cell, inputs_0, lengths, state)
     state = started(cell, state)
     apply_sequence = getattr(cell, "apply_sequence", None)
     state = probe(caller, cell, inputs_0, state, dtype, strict=lengths is not None)
@@ -76,16 +72,15 @@ def _run(
     if has_read_only(full_state):
         apply_sequence = _declined  # It would be given the state without them.
     longest = None if lengths is None else steps_to_run(lengths, time)
-    lengths = None if lengths is None else jnp.minimum(lengths, axis_size(time))
+    lengths = None if lengths is None else jnp.minimum(lengths, math.axis_size(time))
     steps = Steps(lengths, longest, restarts=restarts, time=time, axis=axis)
     steps = steps.with_stand_in(inputs, state)
 
-    def run_segment(
-        inputs: PyTree, state: PyTree, steps: Steps
-    ) -> tuple[PyTree, PyTree]:
+    def run_segment(inputs: PyTree, state: PyTree, steps: Steps) -> Any:
         def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
             state = with_read_only(state, full_state)
-            output, new_state = cell_at_step(cell, steps.offset + t)(inputs, state)
+            cell_now = cell_keys.cell_at_step(cell, steps.offset + t)
+            output, new_state = cell_now(inputs, state)
             return output, without_read_only(new_state)
 
         run = Run(inputs, state, steps, implementation=implementation)
@@ -97,7 +92,7 @@ def _run(
     outputs, state = (outputs, state) if restarts is None else outputs
     # Without lengths a cell may return a list where it declares a tuple: restore the
     # declared structure.
-    outputs = with_structure(cell.output_size, outputs)
+    outputs = trees.with_structure(cell.output_size, outputs)
     return outputs, with_read_only(state, initial_state)
 
 

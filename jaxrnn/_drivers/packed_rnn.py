@@ -3,18 +3,12 @@
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_scope, check_is_cell
-from .._base.errors import describe
+from .._base import arguments, sharding, trees
+from .._base.errors import Words, refusal
 from .._base.inputs import as_state, output_dtype, zero_state
 from .._base.read_only import has_read_only
-from .._base.sharding import as_varying_as
-from .._base.trees import named_leaves
 from .._base.typing import DType, PyTree, RNNCellLike
-from .._batching.packed_sequences import (
-    PackedSequences,
-    check_first_axis,
-    check_whole,
-)
+from .._batching.packed_sequences import PackedSequences, check_first_axis, check_whole
 from .._time import masking
 from .._time.steps import Restarts, rows_of
 from ..memory._strategy import Strategy, as_strategy
@@ -77,34 +71,30 @@ def packed_rnn(
         >>> packed.unpack(outputs).shape, state.h.shape
         ((4, 7, 5), (4, 5))
     """
-    check_is_cell(_CALLER, "cell", cell)
+    arguments.check_is_cell(_CALLER, "cell", cell)
     strategy = as_strategy(_CALLER, "swap_memory", swap_memory)
     if not isinstance(packed, PackedSequences):
-        raise TypeError(
-            f"{_CALLER}: `packed` must come from `pack_sequences`, got "
-            f"{describe(packed)}. For a window, pass `window.packed`."
-        )
+        must, fix = "come from `pack_sequences`", "For a window, pass `window.packed`."
+        raise TypeError(refusal(_CALLER, "packed", must, packed, fix))
     check_whole(_CALLER, "packed", packed)
     if initial_state is not None:
         initial_state = as_state(_CALLER, "initial_state", initial_state)
         if has_read_only(initial_state):
-            raise ValueError(
-                f"{_CALLER}: `initial_state` must not hold a memory, which belongs to "
-                "one sequence, and rows hold several. Run the sequences as rows, by "
-                "`dynamic_rnn` with lengths."
-            )
+            must, got = "hold no memory, which belongs to one sequence", Words("one")
+            fix = "Rows hold several: run the sequences by `dynamic_rnn` with lengths."
+            raise ValueError(refusal(_CALLER, "initial_state", must, got, fix))
     dtype = output_dtype(_CALLER, initial_state, dtype)
     count = packed.sequence_length.shape[0]
     if initial_state is None:
         initial_state = zero_state(_CALLER, cell, count, dtype)
-    for name, leaf in named_leaves("initial_state", initial_state):
+    for name, leaf in trees.named_leaves("initial_state", initial_state):
         check_first_axis(_CALLER, name, leaf, "sequences", count)
     inputs = jax.tree.map(jnp.asarray, packed.inputs)
     # Before the loop, as in `as_varying_as`: sequences start at any step.
-    initial_state = as_varying_as(inputs, initial_state)
+    initial_state = sharding.as_varying_as(inputs, initial_state)
     axis = 0 if packed.time_major else 1
     restarts = Restarts(jnp.asarray(packed.starts), initial_state)
-    with jax.named_scope(as_scope(_CALLER, scope, "rnn")):
+    with jax.named_scope(arguments.as_scope(_CALLER, scope, "rnn")):
         outputs, states = over_time(
             cell,
             inputs,
@@ -113,7 +103,6 @@ def packed_rnn(
             restarts,
             caller=_CALLER,
             dtype=dtype,
-            unroll=1,
             axis=axis,
             strategy=strategy,
         )

@@ -1,4 +1,8 @@
-"""`pipelined_rnn`: the layers of a stack on several devices."""
+"""`pipelined_rnn`: the layers of a stack on several devices.
+
+A stage is a device of a mesh axis. At tick k stage s runs chunk k - s of the steps, if
+there is one, and sends its outputs to stage s + 1.
+"""
 
 import dataclasses
 import functools
@@ -8,28 +12,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count, as_scope, check_is_cell
-from .._base.cell_keys import cell_of_device
+from .._base import arguments, cell_keys, sharding
 from .._base.inputs import as_sequences, as_state, output_dtype, zero_state
 from .._base.lengths import as_lengths
-from .._base.sharding import as_rows_of, as_varying_as
+from .._base.math import where
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
 from .._sequences.implementation import check_implementation
+from .._time.alive_scan import in_chunks
 from .._time.steps import steps_to_run
 from ..memory._strategy import Strategy, as_strategy
+from . import stages
 from .over_time import over_time
-from .stages import (
-    Layer,
-    check_inputs,
-    check_is_bound,
-    check_stages,
-    layers_of_stage,
-    states_of_stage,
-)
-from .ticks import run_ticks
-
-_CALLER = "pipelined_rnn"
+from .stages import CALLER, Layer
 
 
 def pipelined_rnn(
@@ -118,87 +113,129 @@ def pipelined_rnn(
     Source: the schedule of arXiv:1811.06965, over chunks of time in place of rows;
     layers of a recurrent stack on several devices: arXiv:1609.08144, section 3.
     """
-    check_is_cell(_CALLER, "cell", cell)
-    check_is_bound(_CALLER, cell)
-    check_implementation(_CALLER, implementation)
-    check_not_packed(_CALLER, inputs)
-    chunk = as_count(_CALLER, "chunk", chunk, fix="It is a number of steps.")
-    inputs = as_sequences(_CALLER, inputs, time_major)
+    arguments.check_is_cell(CALLER, "cell", cell)
+    stages.check_is_bound(cell)
+    check_implementation(CALLER, implementation)
+    check_not_packed(CALLER, inputs)
+    chunk = arguments.as_count(CALLER, "chunk", chunk, fix="It is a number of steps.")
+    inputs = as_sequences(CALLER, inputs, time_major)
     batch_axis = 1 if time_major else 0
     batch_size = jax.tree.leaves(inputs)[0].shape[batch_axis]
-    lengths = as_lengths(_CALLER, sequence_length, batch_size)
+    lengths = as_lengths(CALLER, sequence_length, batch_size)
     if initial_state is not None:
-        initial_state = as_state(_CALLER, "initial_state", initial_state)
-    dtype = output_dtype(_CALLER, initial_state, dtype)
-    options = {
-        "dtype": dtype,
-        "strategy": as_strategy(_CALLER, "swap_memory", swap_memory),
-        "implementation": implementation,
-    }
-    check_stages(_CALLER, axis_name)
-    check_inputs(_CALLER, cell, inputs, dtype, axis_name)
+        initial_state = as_state(CALLER, "initial_state", initial_state)
+    dtype = output_dtype(CALLER, initial_state, dtype)
+    strategy = as_strategy(CALLER, "swap_memory", swap_memory)
+    options = {"caller": CALLER, "dtype": dtype, "axis": 0, "strategy": strategy}
+    options["implementation"] = implementation
+    stages.check_stages(axis_name)
+    stages.check_inputs(cell, inputs, dtype, axis_name)
     # Rows that are divided over another axis draw noise of their own.
-    cell = cell_of_device(cell, inputs)
-    layers = layers_of_stage(_CALLER, cell, axis_name)
+    cell = cell_keys.cell_of_device(cell, inputs)
+    layers = stages.layers_of_stage(cell, axis_name)
     if initial_state is None:
-        states = [zero_state(_CALLER, cell, batch_size, dtype)] * len(layers)
+        states = [zero_state(CALLER, cell, batch_size, dtype)] * len(layers)
     else:
         count, size = len(layers), cell.state_size
-        states = states_of_stage(_CALLER, initial_state, size, count, axis_name)
-    with jax.named_scope(as_scope(_CALLER, scope, _CALLER)):
+        states = stages.states_of_stage(initial_state, size, count, axis_name)
+    with jax.named_scope(arguments.as_scope(CALLER, scope, CALLER)):
         swap = lambda x: jnp.swapaxes(x, 0, 1 - batch_axis)
         xs = jax.tree.map(swap, inputs)
-        run = functools.partial(_run_chunk, chunk=chunk, **options)
-        outputs, states = _run(run, layers, xs, lengths, states, chunk, axis_name)
+        pipeline = _Pipeline(axis_name, chunk, options)
+        outputs, states = pipeline.run(layers, xs, lengths, states)
         stack = lambda *leaves: jnp.stack(leaves)
         return jax.tree.map(swap, outputs), jax.tree.map(stack, *states)
 
 
-def _run(
-    run_chunk: Callable,
-    layers: list[Layer],
-    inputs: PyTree,
-    lengths: Array | None,
-    states: list[PyTree],
-    chunk: int,
-    axis_name: str,
-) -> tuple[PyTree, list[PyTree]]:
-    """`(outputs, states)` over all steps; the inputs are time-major."""
-    time, batch_size = jax.tree.leaves(inputs)[0].shape[:2]
-    if lengths is None and time % chunk:  # The last chunk has steps that are not run.
-        lengths = jnp.full(batch_size, time, jnp.int32)
-    running = time
-    if lengths is not None:
-        lengths = jnp.minimum(lengths, time)
-        running = jnp.minimum(steps_to_run(lengths, time), time)
-    # From here on, not from within the loop, values vary over the devices: else the
-    # backward pass would sum gradients over the devices at every tick.
-    given = inputs, layers, lengths
-    stage = jax.lax.axis_index(axis_name)
-    inputs, layers, lengths = as_varying_as((stage, states, given), given)
-    states = as_rows_of(inputs, states, batch_axis=1)
-    run = functools.partial(run_chunk, layers, lengths)
-    return run_ticks(run, inputs, states, running, chunk, axis_name)
+@dataclasses.dataclass(frozen=True)
+class _Pipeline:
+    """The loop of each stage.
 
+    Attributes:
+        axis_name: The mesh axis of the stages.
+        chunk: The number of steps in a chunk.
+        options: What `over_time` needs besides a layer and arrays.
+    """
 
-def _run_chunk(
-    layers: list[Layer],
-    lengths: Array | None,
-    start: Array,
-    inputs: PyTree,
-    states: list[PyTree],
-    *,
-    chunk: int,
-    **options: Any,
-) -> tuple[PyTree, list[PyTree]]:
-    """`(outputs, states)` of the layers, one after the other, over one chunk."""
-    if lengths is not None:
-        lengths = jnp.clip(lengths - start, 0, chunk)
-    new_states = []
-    for layer, state in zip(layers, states, strict=True):
-        here: Any = dataclasses.replace(layer, offset=start)
-        inputs, state = over_time(
-            here, inputs, lengths, state, caller=_CALLER, unroll=1, axis=0, **options
-        )
-        new_states.append(state)
-    return inputs, new_states
+    axis_name: str
+    chunk: int
+    options: dict[str, Any]
+
+    def run(
+        self, layers: list[Layer], xs: PyTree, lengths: Array | None, states: list
+    ) -> tuple[PyTree, list[PyTree]]:
+        """`(outputs, states)` over all steps; the inputs are time-major."""
+        time, batch_size = jax.tree.leaves(xs)[0].shape[:2]
+        if lengths is None and time % self.chunk:  # The last chunk has steps too many.
+            lengths = jnp.full(batch_size, time, jnp.int32)
+        running = time
+        if lengths is not None:
+            lengths = jnp.minimum(lengths, time)
+            running = jnp.minimum(steps_to_run(lengths, time), time)
+        # From here on, not from within the loop, values vary over the devices: else the
+        # backward pass would sum gradients over the devices at every tick.
+        given = xs, layers, lengths
+        stage = jax.lax.axis_index(self.axis_name)
+        xs, layers, lengths = sharding.as_varying_as((stage, states, given), given)
+        states = sharding.as_rows_of(xs, states, batch_axis=1)
+        run_chunk = functools.partial(self.run_chunk, layers, lengths)
+        return self.run_ticks(run_chunk, xs, states, running)
+
+    def run_chunk(
+        self, layers: list, lengths: Array | None, start: Array, xs: PyTree, states: Any
+    ) -> tuple[PyTree, list[PyTree]]:
+        """`(outputs, states)` of the layers, one after the other, over one chunk."""
+        if lengths is not None:
+            lengths = jnp.clip(lengths - start, 0, self.chunk)
+        new_states = []
+        for layer, state in zip(layers, states, strict=True):
+            here: Any = dataclasses.replace(layer, offset=start)
+            xs, state = over_time(here, xs, lengths, state, **self.options)
+            new_states.append(state)
+        return xs, new_states
+
+    def run_ticks(
+        self, run_chunk: Callable, xs: PyTree, state: PyTree, running: Array | int
+    ) -> tuple[PyTree, PyTree]:
+        """`(outputs, state)`: those of the last stage, the final state of this one.
+
+        At a tick without a chunk nothing is run: it adds nothing to states and
+        gradients.
+
+        Args:
+            run_chunk: `(start, inputs, state) -> (outputs, state)`, the layers of this
+                stage over the steps from `start` on; outputs have the type of inputs.
+            xs: Inputs, time-major, each leaf `[time, batch, ...]`, varying over the
+                stages. The last step is repeated after them, up to a whole chunk.
+            state: The initial state of this stage, of the type of one after a chunk.
+            running: The number of steps that are run.
+        """
+        axis_name, chunk = self.axis_name, self.chunk
+        stage, last = jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name) - 1
+        to_next = [(s, s + 1) for s in range(last)]
+        # What a stage returns at a tick without a chunk.
+        skip = lambda start, xs, state: (jax.tree.map(jnp.zeros_like, xs), state)
+
+        def tick(carry: tuple[PyTree, PyTree], at: tuple[Array, PyTree]) -> Any:
+            (received, state), (k, read) = carry, at
+            inputs = where(stage == 0, read, received)
+            start = (k - stage) * chunk
+            is_active = (start >= 0) & (start < running)
+            # Not a select: what is not run cannot make a gradient NaN.
+            outputs, state = jax.lax.cond(is_active, run, skip, start, inputs, state)
+            return (jax.lax.ppermute(outputs, axis_name, to_next), state), outputs
+
+        time = jax.tree.leaves(xs)[0].shape[0]
+        ticks = -(-time // chunk) + last
+        chunks = jax.tree.map(lambda x: in_chunks(x, ticks, chunk), xs)
+        nothing = jax.tree.map(lambda x: jnp.zeros_like(x[0]), chunks)
+        # The stage has the type of a start.
+        converted, captured = jax.closure_convert(run_chunk, stage, nothing, state)
+        stages.check_captured(captured, axis_name)
+        run = lambda *args: converted(*args, *captured)
+        ks = jnp.arange(ticks, dtype=jnp.int32)
+        (_, state), outputs = jax.lax.scan(tick, (nothing, state), (ks, chunks))
+        join = lambda x: jax.lax.collapse(x[last:], 0, 2)[:time]
+        outputs = jax.tree.map(join, outputs)
+        outputs = where(stage == last, outputs, jax.tree.map(jnp.zeros_like, outputs))
+        return jax.lax.psum(outputs, axis_name), state

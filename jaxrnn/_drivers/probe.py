@@ -4,21 +4,20 @@ from typing import Any
 
 import jax
 
-from .._base.errors import describe, describe_structure, noting
+from .._base.errors import Words, describe, describe_structure, noting, refusal
 from .._base.trees import check_structure, is_tensor_array, named_leaves, size_shapes
 from .._base.typing import DType, PyTree
 from .._tensor_array.carried import with_known_shapes
 
+_CAST = "Cast inside the cell, or pass an `initial_state` of the dtype that it returns."
+_STRUCTURE = (
+    "Give an `initial_state` of the structure that it returns; for an LSTM, "
+    "`LSTMStateTuple(c, h)`."
+)
 # What a step must keep of each leaf of the state; otherwise the error, a note, a fix.
 _KEPT = (
     ("shape", ValueError, "", ""),
-    (
-        "dtype",
-        TypeError,
-        " (type should remain constant)",
-        " Cast inside the cell, or pass an `initial_state` of the dtype that it "
-        "returns.",
-    ),
+    ("dtype", TypeError, " (type should remain constant)", _CAST),
 )
 
 
@@ -51,33 +50,23 @@ def probe(
     """
     output, new_state = _one_step(caller, cell, inputs, state)
     state = with_known_shapes(state, lambda: new_state)
-    check_structure(
-        f"{caller}: the state that `cell` returns",
-        state,
-        new_state,
-        strict,
-        "Give an `initial_state` of the structure that it returns; for an LSTM, "
-        "`LSTMStateTuple(c, h)`.",
-    )
+    what = f"{caller}: the state that `cell` returns"
+    check_structure(what, state, new_state, strict, _STRUCTURE)
     _check_state(caller, state, new_state)
     batch = jax.tree.leaves(inputs)[0].shape[0]
     if strict:
         _check_rows(caller, state, batch)
     size = cell.output_size
-    check_structure(
-        f"{caller}: the output of `cell` (by `output_size`)", size, output, strict
-    )
+    what = f"{caller}: the output of `cell` (by `output_size`)"
+    check_structure(what, size, output, strict)
     _check_output(caller, size, output, batch, output_dtype)
     return state
 
 
 def _one_step(caller: str, cell: Any, inputs: PyTree, state: PyTree) -> tuple:
     """The types of `(output, new_state)`."""
-    with noting(
-        f"{caller}: raised by one step of `cell`, called with inputs "
-        f"{_describe_all(inputs)} and state (the initial one) "
-        f"{_describe_all(state)}."
-    ):
+    args = f"inputs {_all(inputs)} and state (the initial one) {_all(state)}"
+    with noting(f"{caller}: raised by one step of `cell`, called with {args}."):
         result = jax.eval_shape(lambda x, s: cell(x, s), inputs, state)
     return as_pair(caller, result)
 
@@ -89,14 +78,13 @@ def as_pair(caller: str, result: Any) -> tuple[PyTree, PyTree]:
         ValueError: If it did not return a pair.
     """
     if not isinstance(result, tuple | list) or len(result) != 2:
-        raise ValueError(
-            f"{caller}: `cell` must return (output, new_state), got "
-            f"{describe_structure(result)}."
-        )
+        got = Words(describe_structure(result))
+        raise ValueError(refusal(caller, "cell", "return (output, new_state)", got))
     return result[0], result[1]
 
 
-def _describe_all(tree: PyTree) -> str:
+def _all(tree: PyTree) -> str:
+    """The descriptions of all leaves."""
     return ", ".join(map(describe, jax.tree.leaves(tree)))
 
 
@@ -105,39 +93,31 @@ def _check_state(caller: str, state: PyTree, new_state: PyTree) -> None:
     pairs = list(zip(named_leaves("state", state), new_leaves, strict=True))
     for kind, error, note, fix in _KEPT:
         changes = [
-            f"`{name}` is {describe(old)} before and {describe(new)} after a step"
+            f"`{name}` of {describe(old)} before and {describe(new)} after a step"
             for (name, old), new in pairs
             if getattr(old, kind) != getattr(new, kind)
         ]
         if changes:
-            raise error(
-                f"{caller}: `cell` must keep its state's {kind}s{note}: "
-                f"{'; '.join(changes)}.{fix}"
-            )
+            must = f"keep its state's {kind}s{note}"
+            raise error(refusal(caller, "cell", must, Words("; ".join(changes)), fix))
 
 
 def _check_rows(caller: str, state: PyTree, batch: int) -> None:
     for name, leaf in named_leaves("state", state, is_tensor_array):
         if not is_tensor_array(leaf) and leaf.shape[:1] not in ((), (batch,)):
-            raise ValueError(
-                f"{caller}: with lengths `{name}` must have {batch} rows or no axes, "
-                f"got {describe(leaf)}."
-            )
+            must = f"have {batch} rows or no axes with lengths"
+            raise ValueError(refusal(caller, name, must, leaf))
 
 
 def _check_output(
     caller: str, size: Any, output: PyTree, batch: int, dtype: DType
 ) -> None:
-    for (name, leaf), shape in zip(
-        named_leaves("output", output), size_shapes(size), strict=True
-    ):
+    named = named_leaves("output", output)
+    for (name, leaf), shape in zip(named, size_shapes(size), strict=True):
         if leaf.shape != (batch, *shape):
-            raise ValueError(
-                f"{caller}: `{name}` of `cell` must have shape {(batch, *shape)} by "
-                f"`output_size`, got {describe(leaf)}."
-            )
+            must = f"have shape {(batch, *shape)} by `output_size`"
+            raise ValueError(refusal(caller, f"{name}` of `cell", must, leaf))
         if leaf.dtype != dtype:
-            raise TypeError(
-                f"{caller}: `{name}` of `cell` must have dtype {dtype}, got "
-                f"{describe(leaf)}. Pass `dtype=jnp.{leaf.dtype}`, or cast in the cell."
-            )
+            fix = f"Pass `dtype=jnp.{leaf.dtype}`, or cast in the cell."
+            must = f"have dtype {dtype}"
+            raise TypeError(refusal(caller, f"{name}` of `cell", must, leaf, fix))

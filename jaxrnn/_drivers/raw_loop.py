@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
 
+from .._base.errors import refusal
 from .._base.math import concrete_or_none
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, PyTree
 from .._tensor_array.carried import of_rows, with_capacity_for, with_known_shapes
 from .._tensor_array.tensor_array import TensorArray
 from ..memory._bounded_loop import bounded_loop
-from ..memory._strategy import Strategy, plan_of
+from ..memory._strategy import CheckpointPlan, Strategy, plan_of
 
 Carry = tuple[Array, PyTree, PyTree, PyTree]
 """`(finished, next_input, state, loop_state)`."""
@@ -62,8 +63,11 @@ def run_until_finished(
     time, emits = 0, []
     while time != limit.steps:
         finished = concrete_or_none(_all_finished(carry))
+        if finished is None and limit.steps is None:
+            return emit_types, _unbounded(step, start, emit_types, limit)
         if finished is None:
-            return _compiled(step, start, emit_types, limit, strategy, first_write)
+            start = with_capacity_for(start, limit.steps, first_write)
+            return _bounded(step, start, limit, plan_of(strategy, limit.steps))
         if finished:
             break
         carry, emit = step(jnp.asarray(time, jnp.int32), carry)
@@ -77,37 +81,24 @@ def run_until_finished(
     return jax.tree.map(stacked, emit_types, *emits), carry
 
 
-def _compiled(
-    step: Step,
-    carry: Carry,
-    emit_types: PyTree,
-    limit: Limit,
-    strategy: Strategy,
-    first_write: int,
+def _bounded(
+    step: Step, carry: Carry, limit: Limit, plan: CheckpointPlan
 ) -> tuple[PyTree, Carry]:
     """The loop as one operation."""
-    max_time = limit.steps
-    if max_time is None:
-        return emit_types, _unbounded(step, carry, emit_types, limit)
-    carry = with_capacity_for(carry, max_time, first_write)
-    time = jnp.zeros((), jnp.int32)
-    after = lambda: jax.eval_shape(step, time, carry)[0]
+    after = lambda: jax.eval_shape(step, jnp.int32(0), carry)[0]
     carry = with_known_shapes(carry, after)
-    plan = plan_of(strategy, max_time)
-    count, carry, emits = bounded_loop(_is_running, step, carry, max_time, plan)
-    checkify.debug_check(
-        _all_finished(carry), f"{limit.caller}: {limit.name} {max_time} was reached"
-    )
+    count, carry, emits = bounded_loop(_is_running, step, carry, limit.steps, plan)
+    reached = f"{limit.caller}: {limit.name} {limit.steps} was reached"
+    checkify.debug_check(_all_finished(carry), reached)
     return jax.tree.map(lambda emits: of_rows(emits, count), emits), carry
 
 
 def _unbounded(step: Step, carry: Carry, emit_types: PyTree, limit: Limit) -> Carry:
     """The loop without emits or a bound, which cannot be differentiated backward."""
     if jax.tree.leaves(emit_types):
-        raise ValueError(
-            f"{limit.caller}: `{limit.name}` must be given under jit and vmap, got "
-            "None. It bounds the number of steps, and with it the size of the results."
-        )
+        must = "be given under jit and vmap"
+        fix = "It bounds the number of steps, and with it the size of the results."
+        raise ValueError(refusal(limit.caller, limit.name, must, None, fix))
 
     def body(loop: tuple[Array, Carry]) -> tuple[Array, Carry]:
         time, carry = loop

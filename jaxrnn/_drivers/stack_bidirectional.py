@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from .._base.arguments import as_scope, check_both_lists, check_is_cell
-from .._base.errors import describe, noting
+from .._base.errors import noting, refusal
 from .._base.typing import DType, Lengths, PyTree, RNNCellLike
 from ..memory._strategy import Strategy
 from .bidirectional import bidirectional_dynamic_rnn, joined, run_both_ways
@@ -61,10 +61,9 @@ def stack_bidirectional_rnn(
     steps = checked_steps(caller, inputs, cells, "stack_bidirectional_dynamic_rnn")
 
     def run_layer(layer: _Layer, steps: list[PyTree]) -> tuple:
-        with jax.named_scope(layer.name):
-            return run_both_ways(
-                caller, layer.cells, steps, layer.states, dtype, sequence_length
-            )
+        name, cells, states = layer
+        with jax.named_scope(name):
+            return run_both_ways(caller, cells, steps, states, dtype, sequence_length)
 
     return _run_layers(caller, scope, layers, run_layer, steps)
 
@@ -168,24 +167,21 @@ def _layers(
     caller: str, cells_fw: Any, cells_bw: Any, states_fw: Any, states_bw: Any
 ) -> list[_Layer]:
     check_both_lists(caller, cells_fw, cells_bw)
-    for i, (cell_fw, cell_bw) in enumerate(zip(cells_fw, cells_bw, strict=True)):
+    cells = list(zip(cells_fw, cells_bw, strict=True))
+    for i, (cell_fw, cell_bw) in enumerate(cells):
         check_is_cell(caller, f"cells_fw[{i}]", cell_fw)
         check_is_cell(caller, f"cells_bw[{i}]", cell_bw)
-    states_fw = _states(caller, "initial_states_fw", states_fw, len(cells_fw))
-    states_bw = _states(caller, "initial_states_bw", states_bw, len(cells_fw))
-    return [
-        _Layer(f"cell_{i}", (cells_fw[i], cells_bw[i]), (states_fw[i], states_bw[i]))
-        for i in range(len(cells_fw))
-    ]
+    states_fw = _states(caller, "initial_states_fw", states_fw, len(cells))
+    states_bw = _states(caller, "initial_states_bw", states_bw, len(cells))
+    layers = zip(cells, zip(states_fw, states_bw, strict=True), strict=True)
+    return [_Layer(f"cell_{i}", *layer) for i, layer in enumerate(layers)]
 
 
 def _states(caller: str, name: str, states: Any, depth: int) -> Sequence[PyTree]:
     if states is None:
         return [None] * depth
     if not isinstance(states, Sequence) or len(states) != depth:
-        got = len(states) if isinstance(states, Sequence) else describe(states)
-        raise ValueError(
-            f"{caller}: `{name}` must be a list of {depth} states, one for each layer, "
-            f"got {got}."
-        )
+        got = len(states) if isinstance(states, Sequence) else states
+        must = f"be a list of {depth} states, one for each layer"
+        raise ValueError(refusal(caller, name, must, got))
     return states

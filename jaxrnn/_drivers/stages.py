@@ -1,6 +1,7 @@
 """What a stage of `pipelined_rnn` holds, layers of a stack, and what it refuses."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -8,11 +9,14 @@ import jax.numpy as jnp
 
 from .._base import cell_keys
 from .._base.cell_keys import varying_axes
-from .._base.errors import describe
+from .._base.errors import Words, describe, refusal
 from .._base.inputs import as_state
 from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._time.run import Run, apply_cell_sequence
+
+CALLER = "pipelined_rnn"
+_refusal = functools.partial(refusal, CALLER)
 
 
 @jax.tree_util.register_dataclass
@@ -60,79 +64,78 @@ class Layer:
         return apply_cell_sequence(self.cell, self.params, run)
 
 
-def check_is_bound(caller: str, cell: Any) -> None:
+def check_is_bound(cell: Any) -> None:
     """Raises TypeError for a cell whose parameters are not apart from it."""
     missing = [n for n in ("cell", "params", "key") if not hasattr(cell, n)]
     if missing:
-        raise TypeError(
-            f"{caller}: `cell` must be the cell of one layer, bound to stacked "
-            f"parameters, got {describe(cell)}. Call `cell.bind(params)`; "
-            "`jaxrnn.FunctionCell` makes a cell of a function."
-        )
+        must = "be the cell of one layer, bound to stacked parameters"
+        function = "`jaxrnn.FunctionCell` makes a cell of a function"
+        fix = f"Call `cell.bind(params)`; {function}."
+        raise TypeError(_refusal("cell", must, cell, fix))
 
 
-def check_stages(caller: str, axis_name: Any) -> None:
+def check_stages(axis_name: Any) -> None:
     """Raises ValueError unless `axis_name` is mapped by a `shard_map` that checks."""
     manual = jax.sharding.get_abstract_mesh().manual_axes
     if axis_name not in manual:
+        must = "be a mesh axis that `jax.shard_map` maps, around this call"
+        got, fix = Words(repr(axis_name)), f"Mapped are {manual}."
+        raise ValueError(_refusal("axis_name", must, got, fix))
+    if _is_same_on_all(axis_name, jax.lax.axis_index(axis_name)):
         raise ValueError(
-            f"{caller}: `axis_name` must be a mesh axis that `jax.shard_map` maps, "
-            f"around this call, got {axis_name!r}. Mapped are {manual}."
-        )
-    several = jax.lax.axis_size(axis_name) > 1
-    if several and axis_name not in varying_axes(jax.lax.axis_index(axis_name)):
-        raise ValueError(
-            f"{caller}: `jax.shard_map` must have `check_vma=True`, its default. "
+            f"{CALLER}: `jax.shard_map` must have `check_vma=True`, its default. "
             "Without it, JAX would count gradients once for each stage."
         )
 
 
-def check_inputs(
-    caller: str, cell: Any, inputs: PyTree, dtype: DType, axis_name: str
-) -> None:
+def _is_same_on_all(axis_name: str, x: Array) -> bool:
+    """Whether a value is the same on all of several stages, as its type tells."""
+    return jax.lax.axis_size(axis_name) > 1 and axis_name not in varying_axes(x)
+
+
+def check_inputs(cell: Any, inputs: PyTree, dtype: DType, axis_name: str) -> None:
     """Raises unless inputs are what every layer puts out, the same on all stages."""
     size = cell.output_size
     fix = "The outputs of a layer are the inputs of the next."
-    check_structure(f"{caller}: `inputs`", size, inputs, strict=True, fix=fix)
+    check_structure(f"{CALLER}: `inputs`", size, inputs, strict=True, fix=fix)
     named = named_leaves("inputs", inputs)
     for (name, leaf), shape in zip(named, size_shapes(size), strict=True):
         if leaf.shape[2:] != shape:
-            raise ValueError(
-                f"{caller}: `{name}` must have the sizes of the layers' outputs, "
-                f"{shape}, after batch and time, got {describe(leaf)}. Project the "
-                "inputs, `x @ w`, or run a first layer of another shape before, by "
-                "`dynamic_rnn`."
+            after = f"{shape}, after batch and time"
+            must = f"have the sizes of the layers' outputs, {after}"
+            fix = (
+                "Project the inputs, `x @ w`, or run a first layer of another shape "
+                "before, by `dynamic_rnn`."
             )
+            raise ValueError(_refusal(name, must, leaf, fix))
         if leaf.dtype != dtype:
-            raise TypeError(
-                f"{caller}: `{name}` must have the dtype of the outputs, {dtype}, got "
-                f"{describe(leaf)}. Cast it, or pass `dtype=jnp.{leaf.dtype}`."
-            )
+            must = f"have the dtype of the outputs, {dtype}"
+            fix = f"Cast it, or pass `dtype=jnp.{leaf.dtype}`."
+            raise TypeError(_refusal(name, must, leaf, fix))
         if axis_name in varying_axes(leaf):
-            raise ValueError(
-                f"{caller}: `{name}` must be the same on all stages, got inputs that "
-                f"differ. Leave {axis_name!r} out of its spec in `in_specs`."
-            )
+            must, got = "be the same on all stages", Words("inputs that differ")
+            fix = f"Leave {axis_name!r} out of its spec in `in_specs`."
+            raise ValueError(_refusal(name, must, got, fix))
 
 
-def check_captured(caller: str, captured: list[Array], axis_name: str) -> None:
+def check_captured(captured: list[Array], axis_name: str) -> None:
     """Raises ValueError if the cell reads an array that is the same on all stages.
 
     Its gradient would be summed over the stages within the loop, where a stage that has
     no chunk does not take part: the program would hang.
     """
-    several = jax.lax.axis_size(axis_name) > 1
     for array in captured:
-        if several and axis_name not in varying_axes(array):
-            raise ValueError(
-                f"{caller}: `cell` must read no traced array that is the same on all "
-                f"stages, apart from its arguments, got {describe(array)}. Put it into "
-                "the parameters, or pass the cell `jax.lax.pcast(array, "
-                f"{axis_name!r}, to='varying')`."
+        if _is_same_on_all(axis_name, array):
+            must = (
+                "read no traced array that is the same on all stages, apart from its "
+                "arguments"
             )
+            cast = f"`jax.lax.pcast(array, {axis_name!r}, to='varying')`"
+            fix = f"Put it into the parameters, or pass the cell {cast}."
+            raise ValueError(_refusal("cell", must, array, fix))
 
 
-def layers_of_stage(caller: str, cell: Any, axis_name: str) -> list[Layer]:
+def layers_of_stage(cell: Any, axis_name: str) -> list[Layer]:
     """The layers of this stage of a bound cell, whose parameters are stacked.
 
     Raises:
@@ -140,24 +143,22 @@ def layers_of_stage(caller: str, cell: Any, axis_name: str) -> list[Layer]:
         ValueError: If they have different numbers of layers, or none; if they are the
             same on all stages.
     """
-    params = as_state(caller, "params", cell.params)
+    params = as_state(CALLER, "params", cell.params)
     named = list(named_leaves("params", params))
     counts = {leaf.shape[0] if leaf.ndim else 0: name for name, leaf in named}
     if len(counts) != 1 or 0 in counts:
         got = ", ".join(f"{count} in `{name}`" for count, name in counts.items())
+        stack = "`jax.tree.map(lambda *p: jnp.stack(p), *params_of_layers)`"
         raise ValueError(
-            f"{caller}: the first axis of all `params` must be that of the layers, got "
-            f"{got or 'no array'}. Stack the parameters of equal cells: `jax.tree.map("
-            "lambda *p: jnp.stack(p), *params_of_layers)`."
+            f"{CALLER}: the first axis of all `params` must be that of the layers, got "
+            f"{got or 'no array'}. Stack the parameters of equal cells: {stack}."
         )
-    several = jax.lax.axis_size(axis_name) > 1
     for name, leaf in named:
-        if several and axis_name not in varying_axes(leaf):
-            raise ValueError(
-                f"{caller}: `{name}` must be sharded over the stages, got the same "
-                f"{describe(leaf)} on all of them. In `in_specs` of `jax.shard_map` "
-                f"its spec is `P({axis_name!r})`."
-            )
+        if _is_same_on_all(axis_name, leaf):
+            got = Words(f"the same {describe(leaf)} on all of them")
+            fix = f"In `in_specs` of `jax.shard_map` its spec is `P({axis_name!r})`."
+            must = "be sharded over the stages"
+            raise ValueError(_refusal(name, must, got, fix))
     (count,) = counts
     first, start = jax.lax.axis_index(axis_name) * count, jnp.int32(0)
     return [
@@ -167,7 +168,7 @@ def layers_of_stage(caller: str, cell: Any, axis_name: str) -> list[Layer]:
 
 
 def states_of_stage(
-    caller: str, state: PyTree, size: Size, count: int, axis_name: str
+    state: PyTree, size: Size, count: int, axis_name: str
 ) -> list[PyTree]:
     """The initial state of each of `count` layers, which `state` holds stacked.
 
@@ -176,14 +177,13 @@ def states_of_stage(
         ValueError: If the structure is not that of `size`, or the first axis of a leaf
             is not `count`.
     """
-    check_structure(f"{caller}: `initial_state`", size, state, strict=True)
+    check_structure(f"{CALLER}: `initial_state`", size, state, strict=True)
     for name, leaf in named_leaves("initial_state", state):
         if leaf.shape[:1] != (count,):
-            raise ValueError(
-                f"{caller}: `{name}` must have an entry for each layer of this stage, "
-                f"[{count}, batch, ...], got {describe(leaf)}. Stack the states of all "
-                f"layers; in `in_specs` their spec begins with {axis_name!r}."
-            )
+            each = f"for each layer of this stage, [{count}, batch, ...]"
+            spec = f"in `in_specs` their spec begins with {axis_name!r}"
+            fix = f"Stack the states of all layers; {spec}."
+            raise ValueError(_refusal(name, f"have an entry {each}", leaf, fix))
     return [_entry(state, i) for i in range(count)]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from .._base.arguments import check_is_cell
-from .._base.errors import describe
+from .._base.errors import Words, describe, refusal
 from .._base.inputs import as_state
 from .._base.trees import check_structure, named_leaves
 from .._base.typing import Array, Lengths, PyTree, RNNCellLike, Size
@@ -55,10 +55,8 @@ def static_state_saving_rnn(
     names = _state_names(caller, state_name, size)
     for method in ("state", "save_state"):
         if not callable(getattr(state_saver, method, None)):
-            raise TypeError(
-                f"{caller}: `state_saver` must have a method `{method}`, got "
-                f"{describe(state_saver)}. `jaxrnn.StateSaver` is one."
-            )
+            must, fix = f"have a method `{method}`", "`jaxrnn.StateSaver` is one."
+            raise TypeError(refusal(caller, "state_saver", must, state_saver, fix))
     leaves = [as_state(caller, f"state({n!r})", state_saver.state(n)) for n in names]
     state = jax.tree.unflatten(jax.tree.structure(size), leaves)
     steps = checked_steps(caller, inputs, [cell])
@@ -105,10 +103,8 @@ class StateSaver:
 
     def __init__(self, states: Mapping[str, Any]) -> None:
         if not isinstance(states, Mapping):
-            raise TypeError(
-                "StateSaver: `states` must be a dict of arrays, got "
-                f"{describe(states)}. Give each leaf of the state a name."
-            )
+            must, fix = "be a dict of arrays", "Give each leaf of the state a name."
+            raise TypeError(refusal("StateSaver", "states", must, states, fix))
         self.states = as_state("StateSaver", "states", dict(states))
 
     def state(self, name: str) -> Array:
@@ -118,10 +114,8 @@ class StateSaver:
             KeyError: If there is none.
         """
         if name not in self.states:
-            raise KeyError(
-                f"StateSaver: the name of a state must be one of "
-                f"{', '.join(map(str, self.states))}, got {name!r}."
-            )
+            names = ", ".join(map(str, self.states))
+            raise KeyError(refusal("StateSaver", "name", f"be one of {names}", name))
         return self.states[name]
 
     def save_state(self, name: str, value: Array) -> None:
@@ -135,11 +129,9 @@ class StateSaver:
         caller, old = "StateSaver.save_state", self.state(name)
         value = as_state(caller, "value", value)
         if value.shape != old.shape:
-            raise ValueError(
-                f"{caller}: `value` must have the shape of state {name!r}, "
-                f"{describe(old)}, got {describe(value)}. Make a StateSaver for each "
-                "batch size."
-            )
+            must = f"have the shape of state {name!r}, {describe(old)}"
+            fix = "Make a StateSaver for each batch size."
+            raise ValueError(refusal(caller, "value", must, value, fix))
         self.states[name] = value
 
     def __repr__(self) -> str:
@@ -152,20 +144,16 @@ def _state_names(caller: str, state_name: Any, size: Size) -> list[str]:
     nested = not jax.tree_util.all_leaves([size])
     if nested == jax.tree_util.all_leaves([state_name]):
         want = "a tuple of strings" if nested else "a string"
-        raise ValueError(
-            f"{caller}: `state_name` must be {want}, as `cell.state_size` is {size}, "
-            f"got {state_name!r}."
-        )
+        must = f"be {want}, as `cell.state_size` is {size}"
+        got = Words(repr(state_name))
+        raise ValueError(refusal(caller, "state_name", must, got))
     named = list(named_leaves("state_name", state_name))
     for name, leaf in named:
         if not isinstance(leaf, str):
-            raise TypeError(
-                f"{caller}: `{name}` must be a string, got {describe(leaf)}."
-            )
+            raise TypeError(refusal(caller, name, "be a string", leaf))
     names, count = [leaf for _, leaf in named], len(jax.tree.leaves(size))
     if len(names) != count or len(set(names)) != count:
-        raise ValueError(
-            f"{caller}: `state_name` must hold {count} names, a different one for each "
-            f"leaf of `cell.state_size` {size}, got {names}."
-        )
+        each = f"a different one for each leaf of `cell.state_size` {size}"
+        must, got = f"hold {count} names, {each}", Words(names)
+        raise ValueError(refusal(caller, "state_name", must, got))
     return names

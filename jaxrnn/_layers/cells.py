@@ -55,10 +55,7 @@ def check_count(caller: str, count: int, cells: Any) -> Any:
     """
     got = len(cells) if isinstance(cells, Sequence) else 1
     if got != count or not isinstance(cells, Sequence):
-        raise ValueError(
-            f"{caller}: there must be as many cells as the module has, {count}, got "
-            f"{got}."
-        )
+        raise ValueError(f"{caller}: there must be {count} cells, got {got}.")
     return cells
 
 
@@ -73,14 +70,12 @@ def params_of_cell(caller: str, own: RNNCell, cell: Any) -> Any:
     """
     if not isinstance(cell, BoundCell):
         raise TypeError(
-            f"{caller}: a cell must come with its parameters, `cell.bind(params)`, got "
-            f"{describe(cell)}."
+            f"{caller}: a cell must be bound, cell.bind(params), got {describe(cell)}."
         )
     if not _are_equal(unwrapped(cell.cell), unwrapped(own)):
         raise ValueError(
             f"{caller}: a cell must be the module's, {unwrapped(own)!r}, got "
-            f"{unwrapped(cell.cell)!r}. Make the module with `cell.cell`, or with "
-            "wrappers around it."
+            f"{unwrapped(cell.cell)!r}. Make the module with `cell.cell`."
         )
     return cell.params
 
@@ -137,12 +132,9 @@ def check_is_flax_cell(module: Any, base: type, example: str) -> None:
 def as_names(caller: str, name: str, names: Any) -> tuple[str, ...]:
     """One string or several as a tuple; TypeError for anything else."""
     several = (names,) if isinstance(names, str) else names
-    if not isinstance(several, Sequence) or not all(
-        isinstance(n, str) for n in several
-    ):
-        raise TypeError(
-            f"{caller}: `{name}` must be the names of streams, got {describe(names)}."
-        )
+    is_string = lambda each: isinstance(each, str)
+    if not isinstance(several, Sequence) or not all(map(is_string, several)):
+        raise TypeError(f"{caller}: `{name}` must name streams, got {describe(names)}.")
     return tuple(several)
 
 

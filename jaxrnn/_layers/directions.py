@@ -91,9 +91,7 @@ class TwoDirections(Layer):
         pairs = zip(self.parts().items(), check_count(caller, 2, cells), strict=True)
         # Converters return lists of cells, one cell for each layer.
         as_list = lambda cell: cell if isinstance(cell, list | tuple) else (cell,)
-        return {
-            n: layer.params_of(caller, *as_list(cell)) for (n, layer), cell in pairs
-        }
+        return {k: part.params_of(caller, *as_list(c)) for (k, part), c in pairs}
 
     def run(
         self, params: Params, inputs: PyTree, state: PyTree, options: RunOptions
@@ -191,21 +189,19 @@ def make_one_direction(
     return OneDirection(cell, reverse, keep_order)
 
 
-def make_two_directions(
-    caller: str, cell_fw: Any, cell_bw: Any, merge: Any
-) -> TwoDirections:
+def make_two_directions(caller: str, fw: Any, bw: Any, merge: Any) -> TwoDirections:
     """A layer of two directions.
 
     Raises:
         TypeError: If a cell is not an `RNNCell`, or `merge` is not a function.
     """
-    check_are_cells(caller, cell_fw=cell_fw, cell_bw=cell_bw)
+    check_are_cells(caller, cell_fw=fw, cell_bw=bw)
     if not callable(merge):
         raise TypeError(
             f"{caller}: `merge` must be a function of both outputs, got "
             f"{describe(merge)}. `jnp.add` sums them."
         )
-    return TwoDirections(cell_fw, cell_bw, merge)
+    return TwoDirections(fw, bw, merge)
 
 
 def make_stack(caller: str, cells_fw: Any, cells_bw: Any) -> Stack:
@@ -217,8 +213,7 @@ def make_stack(caller: str, cells_fw: Any, cells_bw: Any) -> Stack:
     """
     check_both_lists(caller, cells_fw, cells_bw)
     for name, cells in (("cells_fw", cells_fw), ("cells_bw", cells_bw)):
-        check_are_cells(
-            caller, **{f"{name}[{i}]": cell for i, cell in enumerate(cells)}
-        )
+        named = {f"{name}[{i}]": cell for i, cell in enumerate(cells)}
+        check_are_cells(caller, **named)
     pairs = zip(cells_fw, cells_bw, strict=True)
     return Stack(tuple(TwoDirections(fw, bw, concatenate) for fw, bw in pairs))

@@ -61,19 +61,19 @@ class BatchAxes:
 
         Leaves with fewer axes are unchanged.
         """
-        if len(self.shape) == 1:
-            return tree
-        end = start + len(self.shape)
-        merge = lambda x: x.reshape(*x.shape[:start], self.rows, *x.shape[end:])
-        return jax.tree.map(lambda x: merge(x) if x.ndim >= end else x, tree)
+        return self._reshaped(tree, start, len(self.shape), (self.rows,))
 
     def split(self, tree: PyTree, start: int = 0) -> PyTree:
         """The inverse of `merge`."""
+        return self._reshaped(tree, start, 1, self.shape)
+
+    def _reshaped(self, tree: PyTree, start: int, count: int, sizes: tuple) -> PyTree:
+        """With axes of these sizes in place of `count` axes."""
         if len(self.shape) == 1:
             return tree
-        end = start + 1
-        split = lambda x: x.reshape(*x.shape[:start], *self.shape, *x.shape[end:])
-        return jax.tree.map(lambda x: split(x) if x.ndim >= end else x, tree)
+        end = start + count
+        reshape = lambda x: x.reshape(*x.shape[:start], *sizes, *x.shape[end:])
+        return jax.tree.map(lambda x: reshape(x) if x.ndim >= end else x, tree)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,28 +96,23 @@ class LayerInputs:
 
     @classmethod
     def make(
-        cls,
-        caller: str,
-        layer: Layer,
-        inputs: PyTree,
-        sequence_length: Lengths | None,
-        time_major: bool,
-        dtype: DType | None,
+        cls, module: Any, layer: Layer, inputs: PyTree, lengths: Lengths | None
     ) -> "LayerInputs":
         """The layer's inputs from `[*batch, time, ...]` and lengths `[*batch]`.
 
-        With a `dtype`, integers that a cell reads as vectors are cast, as Flax does.
+        The module has `time_major` and `dtype`. With a `dtype`, integers that a cell
+        reads as vectors are cast, as Flax does.
 
         Raises:
             ValueError: If they do not agree.
             TypeError: If a leaf is not an array.
         """
+        caller, start = type(module).__name__, 1 if module.time_major else 0
         inputs = map_named("inputs", lambda n, x: as_array(caller, n, x), inputs)
-        inputs = cast_integers(layer.cells[0], dtype, inputs)
-        lengths, start = sequence_length, 1 if time_major else 0
+        inputs = cast_integers(layer.cells[0], module.dtype, inputs)
         if lengths is not None:
             lengths = lengths_array(caller, lengths)
-        axes = _batch_axes(caller, layer, inputs, lengths, time_major)
+        axes = _batch_axes(caller, layer, inputs, lengths, module.time_major)
         axes.check(caller, "inputs", inputs, start)
         inputs = axes.merge(inputs, start)
         if lengths is not None:
@@ -186,28 +181,22 @@ def _batch_axes(
 
 
 def step_of_cell(
-    cell: RNNCell,
-    params_for: Callable[[PyTree], Params],
-    carry: PyTree,
-    inputs: Array,
-    dtype: DType | None,
-    param_dtype: DType,
+    module: Any, cell: RNNCell, params_for: Callable, carry: PyTree, inputs: Array
 ) -> tuple[PyTree, PyTree]:
     """`(carry, output)` of one step, each leaf `[*batch, ...]`, as Flax's cells.
 
     Args:
+        module: It has the `dtype` of the computation, or None, and a `param_dtype`.
         cell: The cell.
         params_for: `params_for(step)`, its parameters for one step `[rows, features]`.
         carry: Its state, each leaf `[*batch, ...]`.
         inputs: `[*batch, features]`.
-        dtype: The dtype of the computation; None for `param_dtype`.
-        param_dtype: The dtype of the parameters.
     """
     axes = BatchAxes(inputs.shape[:-1])
     inputs, state = axes.merge((inputs, carry))
-    inputs = cast_integers(cell, dtype, inputs)
+    inputs = cast_integers(cell, module.dtype, inputs)
     arrays = params_for(inputs), inputs
-    params, inputs = in_dtype(dtype or param_dtype, arrays)
+    params, inputs = in_dtype(module.dtype or module.param_dtype, arrays)
     output, state = cell.apply(params, inputs, state)
     return axes.split((state, output))
 

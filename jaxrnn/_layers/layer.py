@@ -48,9 +48,7 @@ class RunOptions:
 
     def as_arguments(self) -> dict[str, Any]:
         """Keyword arguments of a driver."""
-        values = vars(self).copy()
-        del values["key"]
-        return values
+        return {name: value for name, value in vars(self).items() if name != "key"}
 
 
 class Layer(abc.ABC):
@@ -82,10 +80,8 @@ class Layer(abc.ABC):
 
     def bind(self, params: Params, key: Key | None = None) -> Any:
         """The bound cells, in the structure in which the layer was given its cells."""
-        return tuple(
-            part.bind(params[name], fold(key, i))
-            for i, (name, part) in enumerate(self.parts().items())
-        )
+        parts = enumerate(self.parts().items())
+        return tuple(part.bind(params[k], fold(key, i)) for i, (k, part) in parts)
 
     @abc.abstractmethod
     def params_of(self, caller: str, *cells: Any) -> Params:
@@ -159,8 +155,7 @@ class Layer(abc.ABC):
         if self.draws_random_numbers(params, step, dtype):
             raise ValueError(
                 f"{caller}: a cell that draws random numbers, {self.cells[0]!r}, gets "
-                "no keys from Flax's RNN. Use the RNN of jaxrnn, or a cell that draws "
-                "none."
+                "no keys from Flax's RNN. Use jaxrnn's, or a cell that draws none."
             )
 
 

@@ -16,26 +16,24 @@ _ONE_MASK = (
     "have the streams in `broadcast_rngs` of `as_cell`."
 )
 _SHARED = "A cell has parameters alone, which all steps share."
-_OF_CONSTRUCTOR = "It is an argument of the constructor."
 # For messages: users of Flax pass these names.
-_HINTS = {
-    "seq_lengths": "It is `sequence_length` here.",
-    "mask": "It is `sequence_length` here.",
+_HINTS_OF = {
+    "seq_lengths mask": "It is `sequence_length` here.",
     "initial_carry": "It is `initial_state` here.",
     "init_key": "A run starts from zeros, or from `initial_state`.",
-    "time_major": _OF_CONSTRUCTOR,
-    "reverse": _OF_CONSTRUCTOR,
-    "keep_order": _OF_CONSTRUCTOR,
+    "time_major reverse keep_order": "It is an argument of the constructor.",
     "unroll": "It is `parallel_iterations` here.",
     "merge_fn": "It is `merge` here.",
     "forward_rnn": "It is `cell_fw` here, a cell without an RNN around it.",
     "backward_rnn": "It is `cell_bw` here, a cell without an RNN around it.",
-    "broadcast_rngs": _ONE_MASK,
-    "split_rngs": _ONE_MASK,
-    "variable_axes": _SHARED,
-    "variable_broadcast": _SHARED,
-    "variable_carry": _SHARED,
-    "state_axes": _SHARED,
+    "broadcast_rngs split_rngs": _ONE_MASK,
+    "variable_axes variable_broadcast variable_carry state_axes": _SHARED,
+}
+_HINTS = {name: hint for names, hint in _HINTS_OF.items() for name in names.split()}
+_FLAGS = ("reverse", "keep_order", "time_major", "return_carry", "deterministic")
+_KINDS = {
+    "rng_collection": (str, "name a stream"),
+    "axis_names": (Mapping, "be a dict of tuples"),
 }
 _NONE_IS_DEFAULT = ("deterministic", "return_carry", "dtype", "axis_names")
 
@@ -53,10 +51,8 @@ def check_unknown(
     """
     for name in given:
         if name not in known:
-            text = (
-                f"{caller}: `{name}` is no argument of {taker}. {_HINTS.get(name, '')}"
-            )
-            raise TypeError(text.rstrip())
+            text = f"{caller}: `{name}` is no argument of {taker}."
+            raise TypeError(f"{text} {_HINTS.get(name, '')}".rstrip())
 
 
 def check_options(caller: str, **options: Any) -> None:
@@ -66,45 +62,15 @@ def check_options(caller: str, **options: Any) -> None:
         ValueError: If a dtype is not floating.
     """
     for name, value in options.items():
-        if name in _CHECKS and not (value is None and name in _NONE_IS_DEFAULT):
-            _CHECKS[name](caller, name, value)
-
-
-def _check_flag(caller: str, name: str, value: Any) -> None:
-    as_bool(caller, name, value, "It is static: under jit, close over it.")
-
-
-def _check_dtype(caller: str, name: str, value: Any) -> None:
-    check_floating(caller, name, as_dtype(caller, value, name))
-
-
-def _check_stream(caller: str, name: str, value: Any) -> None:
-    if not isinstance(value, str):
-        raise TypeError(
-            f"{caller}: `{name}` must be the name of a stream, got {describe(value)}. "
-            "The default is 'dropout'."
-        )
-
-
-def _check_axis_names(caller: str, name: str, value: Any) -> None:
-    if not isinstance(value, Mapping):
-        raise TypeError(
-            f"{caller}: `{name}` must be a dict such as {{'bias': ('hidden',)}}, got "
-            f"{describe(value)}."
-        )
-
-
-_CHECKS = {
-    "reverse": _check_flag,
-    "keep_order": _check_flag,
-    "time_major": _check_flag,
-    "return_carry": _check_flag,
-    "deterministic": _check_flag,
-    "dtype": _check_dtype,
-    "param_dtype": _check_dtype,
-    "rng_collection": _check_stream,
-    "axis_names": _check_axis_names,
-}
+        if value is None and name in _NONE_IS_DEFAULT:
+            continue
+        if name in _FLAGS:
+            as_bool(caller, name, value, "It is static: under jit, close over it.")
+        elif name in ("dtype", "param_dtype"):
+            check_floating(caller, name, as_dtype(caller, value, name))
+        elif name in _KINDS and not isinstance(value, _KINDS[name][0]):
+            wanted = f"`{name}` must {_KINDS[name][1]}"
+            raise TypeError(f"{caller}: {wanted}, got {describe(value)}.")
 
 
 def name_axes(

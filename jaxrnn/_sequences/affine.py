@@ -67,9 +67,8 @@ def affine_sequence(
     """
     products = cell.product_params(params, xs.shape[-1])
     xs = steps.swap_time(xs)
-    operands = Operands(
-        products, cell.elementwise(params), xs, state, steps.restart_states
-    )
+    elementwise = cell.elementwise(params)
+    operands = Operands(products, elementwise, xs, state, steps.restart_states)
     outputs, last = _run(cell, operands, steps.with_restart_states(None).time_first())
     return steps.swap_time(outputs), last
 
@@ -128,14 +127,10 @@ def _products(operands: Operands, steps: Steps) -> tuple[Callable, PyTree, Steps
     if takes_inputs and isinstance(rows, int) and rows <= FEW_ROWS:
         if rows * steps.time <= FEW_ROWS_OVER_TIME:
             return _products_ahead(operands, steps)
-    kernels = [
-        jnp.concatenate([p["inputs"], p["state"]]) if "inputs" in p else p["state"]
-        for p in products
-    ]
+    whole = lambda p: [p["inputs"], p["state"]] if "inputs" in p else [p["state"]]
+    kernels = [jnp.concatenate(whole(p)) for p in products]
 
-    def product(
-        k: int, stage: Any, params: Params, inputs: Array, operand: Array, dtype: Any
-    ) -> Array:
+    def product(k: int, stage: Any, inputs: Array, operand: Array, dtype: Any) -> Array:
         if stage.takes_inputs:
             operand = jnp.concatenate([inputs, operand], axis=-1)
         return _plus_bias(dot(operand, kernels[k], dtype), products[k])
@@ -148,14 +143,10 @@ def _products_ahead(operands: Operands, steps: Steps) -> tuple[Callable, PyTree,
     products, dtype = operands.products, widest_dtype(operands.state)
 
     def of_inputs(xs: Array) -> list:
-        return [
-            _plus_bias(dot(xs, p["inputs"], dtype), p) if "inputs" in p else None
-            for p in products
-        ]
+        ahead = lambda p: _plus_bias(dot(xs, p["inputs"], dtype), p)
+        return [ahead(p) if "inputs" in p else None for p in products]
 
-    def product(
-        k: int, stage: Any, params: Params, inputs: list, operand: Array, dtype: Any
-    ) -> Array:
+    def product(k: int, stage: Any, inputs: list, operand: Array, dtype: Any) -> Array:
         z = dot(operand, products[k]["state"], dtype)
         return _plus_bias(z, products[k]) if inputs[k] is None else inputs[k] + z
 

@@ -85,10 +85,8 @@ def why_not_here() -> str | None:
     try:
         jax.devices("cuda")
     except RuntimeError:
-        return (
-            "JAX asks cuDNN for sizes while a program is traced, and finds no NVIDIA "
-            "GPU here"
-        )
+        needed = "JAX asks cuDNN for sizes while a program is traced"
+        return f"{needed}, and finds no NVIDIA GPU here"
     return None
 
 
@@ -200,13 +198,8 @@ def _batch_major(x: Array, steps: Steps) -> Array:
 
 
 def _sizes(x: Array, h: Array) -> dict[str, Any]:
-    return {
-        "input_size": x.shape[-1],
-        "hidden_size": h.shape[-1],
-        "num_layers": 1,
-        "dropout": 0.0,
-        "bidirectional": False,
-    }
+    one_layer = {"num_layers": 1, "dropout": 0.0, "bidirectional": False}
+    return {"input_size": x.shape[-1], "hidden_size": h.shape[-1], **one_layer}
 
 
 def _precision_here() -> Precision:

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType
 
-from .._base.errors import describe
+from .._base.errors import refusal
 from .._base.sharding import meshes_of
 from .._base.typing import Params, PyTree
 from .._time.run import DeclinedError, Run
@@ -13,11 +13,7 @@ from .affine import affine_sequence
 from .cudnn import cudnn_sequence
 from .native import native_sequence
 
-_BY_NAME = {
-    "xla": affine_sequence,
-    "native": native_sequence,
-    "cudnn": cudnn_sequence,
-}
+_BY_NAME = {"xla": affine_sequence, "native": native_sequence, "cudnn": cudnn_sequence}
 
 
 def check_implementation(caller: str, implementation: Any) -> None:
@@ -27,15 +23,12 @@ def check_implementation(caller: str, implementation: Any) -> None:
         ValueError: If no implementation has that name.
         TypeError: If it is neither None nor a string.
     """
-    if implementation is None:
+    is_name = isinstance(implementation, str)
+    if implementation is None or (is_name and implementation in _BY_NAME):
         return
-    if isinstance(implementation, str) and implementation in _BY_NAME:
-        return
-    error = ValueError if isinstance(implementation, str) else TypeError
-    raise error(
-        f"{caller}: `implementation` must be None or one of {', '.join(_BY_NAME)}, got "
-        f"{describe(implementation)}."
-    )
+    error = ValueError if is_name else TypeError
+    must = f"be None or one of {', '.join(_BY_NAME)}"
+    raise error(refusal(caller, "implementation", must, implementation))
 
 
 def run_affine(cell: Any, params: Params, run: Run) -> tuple[PyTree, PyTree]:

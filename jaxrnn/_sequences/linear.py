@@ -15,8 +15,7 @@ from .._base.typing import Array, Params, PyTree
 from .._time import masking
 from .._time.segments import run_in_segments
 from .._time.steps import Steps, at_each_step, rows_of
-from .elements import Element, cast_like, one_like, plus, times
-from .recurrence import linear_recurrence
+from .recurrence import Element, cast_like, linear_recurrence, one_like, plus, times
 
 
 def linear_sequence(

@@ -17,6 +17,10 @@ from .affine import Operands, is_perturbed
 from .native_calls import BackwardArgs, Call, ForwardArgs
 from .native_operation import run_beside_xla
 
+_KNOWN = (
+    "it runs GRUCell, BasicRNNCell, and LSTMs without peepholes, clips and projection, "
+    "all with tanh"
+)
 _REFUSAL = (
     "`implementation` 'native' runs on cpu, in this process, and this is compiled for "
     "another platform or exported. Leave it out for XLA's loop there."
@@ -53,7 +57,7 @@ def native_sequence(
     Raises:
         DeclinedError: If no call can run them, with the reason.
     """
-    reason = _why_not_cell(cell) or why_not_arrays(xs, state, steps)
+    reason = _KNOWN if cell.plain_kind is None else why_not_arrays(xs, state, steps)
     if reason := reason or native_library.register():
         raise DeclinedError(reason)
     products = cell.product_params(params, xs.shape[-1])
@@ -82,15 +86,6 @@ def row_lengths(xs: Array, steps: Steps) -> Array:
     if steps.lengths is None:
         return jnp.full(xs.shape[1 - steps.axis], steps.time, jnp.int32)
     return jnp.clip(steps.lengths, 0, steps.time).astype(jnp.int32)
-
-
-def _why_not_cell(cell: Any) -> str | None:
-    if cell.plain_kind is not None:
-        return None
-    return (
-        "it runs GRUCell, BasicRNNCell, and LSTMs without peepholes, clips and "
-        "projection, all with tanh"
-    )
 
 
 class NativeLoop:
@@ -177,48 +172,44 @@ class NativeLoop:
             restarts,
             xs,
             [(p["inputs"], p["state"], p["bias"]) for p in products],
-            *self._split(state),
-            *self._split(restart_states),
+            self._split(state),
+            self._split(restart_states),
         )
         found = self._call(operands, steps).forward(args, save)
         join = functools.partial(self._join, state)
         outputs = found.outputs
         if restarts is not None:
-            outputs = outputs, join(outputs, found.new_c)
-        saved = (found.zs, join(found.saved_h, found.saved_c)) if save else ()
-        return outputs, join(found.last_h, found.last_c), saved
+            outputs = outputs, join((outputs, found.new_c))
+        saved = (found.zs, join(found.saved)) if save else ()
+        return outputs, join(found.last), saved
 
     def _backward(
         self, operands: Operands, steps: Steps, saved: PyTree, cotangents: tuple
     ) -> Operands:
         (products, _, xs, state, _), (zs, states) = operands, saved
-        restarts, (ct_outputs, ct_state), ct_new_c = steps.restarts, cotangents, None
-        if restarts is not None:
+        (ct_outputs, ct_state), ct_new_c, starts = cotangents, None, None
+        if steps.restarts is not None:
+            starts = steps.restarts.starts
             ct_h, ct_new_c = self._split(ct_outputs[1])
             ct_outputs = ct_outputs[0] + ct_h
         args = BackwardArgs(
             row_lengths(xs, steps),
-            None if restarts is None else restarts.starts,
+            starts,
             [p["state"] for p in products],
             zs,
-            *self._split(states),
+            self._split(states),
             ct_outputs,
             ct_new_c,
-            *self._split(ct_state),
+            self._split(ct_state),
         )
         call = self._call(operands, steps)
         found = call.backward(args)
-        factors = [args.saved_h, found.operand][: len(products)]
-        ct_products = [
-            call.weights(args.lengths, xs, factor, ct_z)
-            for factor, ct_z in zip(factors, found.ct_zs, strict=True)
-        ]
+        factors = [args.saved[0], found.operand][: len(products)]
+        pairs = zip(factors, found.ct_zs, strict=True)
+        ct_products = [call.weights(args.lengths, xs, *pair) for pair in pairs]
         ct_xs = call.inputs(args.lengths, [p["inputs"] for p in products], found.ct_zs)
-        join = functools.partial(self._join, state)
-        ct_restart = join(found.ct_restart_h, found.ct_restart_c)
-        return Operands(
-            ct_products, {}, ct_xs, join(found.ct_h, found.ct_c), ct_restart
-        )
+        states = found.ct_state, found.ct_restart_states
+        return Operands(ct_products, {}, ct_xs, *(self._join(state, s) for s in states))
 
     def _call(self, operands: Operands, steps: Steps) -> Call:
         states = jax.tree.leaves(operands.restart_states)
@@ -229,15 +220,15 @@ class NativeLoop:
             None if steps.restarts is None else states[0].shape[0],
         )
 
-    def _split(self, state: PyTree) -> tuple[Array | None, Array | None]:
-        """`(h, c)`, each `[..., units]`, None for what there is not."""
+    def _split(self, state: PyTree) -> Any:
+        """`(h, c)`, each `[..., units]`; None for what there is not."""
         if state is None:
-            return None, None
+            return None
         h, carry = self.cell.enter(state)
         return h, carry.c if self.cell.plain_kind == "lstm" else None
 
-    def _join(self, like: PyTree, h: Array | None, c: Array | None) -> PyTree:
-        """The inverse of `_split`, with the structure of a state."""
-        if h is None or c is None:
-            return h
-        return with_structure(like, self.cell.leave(c, h)[1])
+    def _join(self, like: PyTree, pair: tuple[Array, Array | None] | None) -> PyTree:
+        """The inverse of `_split`, with the structure of a state; None stays None."""
+        if pair is None or pair[1] is None:
+            return pair and pair[0]
+        return with_structure(like, self.cell.leave(pair[1], pair[0])[1])

@@ -1,7 +1,8 @@
 """The native loops: calls through JAX's FFI, as functions of arrays.
 
 Sequences are `[batch, time, size]` or `[time, batch, size]`, float32. The leaves of the
-arguments, in their order, are the arguments of a call; what there is not is None.
+arguments, in their order, are the arguments of a call; what there is not is None. A
+state is `(h, c)`; c is None but for an LSTM.
 """
 
 import dataclasses
@@ -43,20 +44,16 @@ class ForwardArgs(NamedTuple):
         x: The inputs.
         weights: Of each stage `(w_inputs, w_state, bias)`, `[depth, columns]`, `[units,
             columns]`, `[columns]`.
-        h: The state before the first step, `[batch, units]`.
-        c: Likewise, of an LSTM.
-        restart_h: The states from which sequences start, `[sequences, units]`.
-        restart_c: Likewise, of an LSTM.
+        state: `(h, c)` before the first step, `[batch, units]`.
+        restart_states: Those from which sequences start, `[sequences, units]`.
     """
 
     lengths: Any
     starts: Any
     x: Any
     weights: Any
-    h: Any
-    c: Any
-    restart_h: Any
-    restart_c: Any
+    state: Any
+    restart_states: Any
 
 
 class ForwardResults(NamedTuple):
@@ -64,22 +61,19 @@ class ForwardResults(NamedTuple):
 
     Attributes:
         outputs: h after each step, zeros where a row is not alive.
-        last_h: h after the last step of each row, `[batch, units]`.
-        last_c: Likewise, of an LSTM.
+        last: The state after the last step of each row, `[batch, units]`.
         new_c: c after each step, of an LSTM with restarts.
         zs: The products of each stage; empty if nothing is saved. Finite where a row is
             not alive.
-        saved_h: h before each step, after a restart; zeros where a row is not alive.
-        saved_c: Likewise, of an LSTM.
+        saved: The state before each step, after a restart; zeros where a row is not
+            alive.
     """
 
     outputs: Any
-    last_h: Any
-    last_c: Any
+    last: Any
     new_c: Any
     zs: Any
-    saved_h: Any
-    saved_c: Any
+    saved: Any
 
 
 class BackwardArgs(NamedTuple):
@@ -90,24 +84,20 @@ class BackwardArgs(NamedTuple):
         starts: As in `ForwardArgs`.
         w_state: The matrix of the state in each stage, `[units, columns]`.
         zs: As in `ForwardResults`.
-        saved_h: As in `ForwardResults`.
-        saved_c: As in `ForwardResults`.
+        saved: As in `ForwardResults`.
         ct_outputs: Those of the outputs.
         ct_new_c: Those of `new_c`.
-        ct_last_h: Those of `last_h`.
-        ct_last_c: Those of `last_c`.
+        ct_last: Those of `last`.
     """
 
     lengths: Any
     starts: Any
     w_state: Any
     zs: Any
-    saved_h: Any
-    saved_c: Any
+    saved: Any
     ct_outputs: Any
     ct_new_c: Any
-    ct_last_h: Any
-    ct_last_c: Any
+    ct_last: Any
 
 
 class BackwardResults(NamedTuple):
@@ -117,18 +107,14 @@ class BackwardResults(NamedTuple):
         ct_zs: Those of `zs`, in their memory; zeros where a row is not alive.
         operand: What the second stage of a GRU multiplies, r * h; zeros where a row is
             not alive.
-        ct_h: Those of `h`.
-        ct_c: Those of `c`.
-        ct_restart_h: Those of `restart_h`.
-        ct_restart_c: Those of `restart_c`.
+        ct_state: Those of `state`.
+        ct_restart_states: Those of `restart_states`.
     """
 
     ct_zs: Any
     operand: Any
-    ct_h: Any
-    ct_c: Any
-    ct_restart_h: Any
-    ct_restart_c: Any
+    ct_state: Any
+    ct_restart_states: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,8 +145,8 @@ class Call:
         if self.sequences is not None:  # `starts` counts those of one call.
             return sequential_vmap(run)(args)
         rows = 1 - self.axis
-        axes = ForwardArgs(0, rows, rows, SHARED, 0, 0, SHARED, SHARED)
-        result_axes = ForwardResults(rows, 0, 0, rows, rows, rows, rows)
+        axes = ForwardArgs(0, rows, rows, SHARED, 0, SHARED)
+        result_axes = ForwardResults(rows, 0, rows, rows, rows)
         return as_rows(run, (axes,), result_axes)(args)
 
     def backward(self, args: BackwardArgs) -> BackwardResults:
@@ -168,8 +154,8 @@ class Call:
         if self.sequences is not None:
             return sequential_vmap(self._backward)(args)
         rows = 1 - self.axis
-        axes = BackwardArgs(0, rows, SHARED, rows, rows, rows, rows, rows, 0, 0)
-        result_axes = BackwardResults(rows, rows, 0, 0, SHARED, SHARED)
+        axes = BackwardArgs(0, rows, SHARED, rows, rows, rows, rows, 0)
+        result_axes = BackwardResults(rows, rows, 0, SHARED)
         return as_rows(self._backward, (axes,), result_axes)(args)
 
     def weights(self, lengths: Array, xs: Array, operand: Array, ct_z: Array) -> Params:
@@ -178,7 +164,7 @@ class Call:
         Args:
             lengths: int32 `[batch]`.
             xs: The inputs.
-            operand: What the state's matrix multiplied: `saved_h`, or `operand`.
+            operand: What the state's matrix multiplied: h of `saved`, or `operand`.
             ct_z: The cotangents of the stage's products.
 
         Returns:
@@ -194,9 +180,7 @@ class Call:
 
         return sequential_vmap(run)(lengths, xs, operand, ct_z)
 
-    def inputs(
-        self, lengths: Array, w_inputs: list[Array], ct_zs: list[Array]
-    ) -> Array:
+    def inputs(self, lengths: Array, w_inputs: list, ct_zs: list) -> Array:
         """The cotangent of the inputs; `vmap` makes rows of mapped axes.
 
         Args:
@@ -205,33 +189,31 @@ class Call:
             ct_zs: The cotangents of each stage's products.
         """
 
-        def run(lengths: Array, w_inputs: list[Array], ct_zs: list[Array]) -> Array:
+        def run(lengths: Array, w_inputs: list, ct_zs: list) -> Array:
             types = _float32(*ct_zs[0].shape[:2], w_inputs[0].shape[0])
-            pairs = [*zip(w_inputs, ct_zs, strict=True)]
-            return self._run(
-                "inputs", (lengths, pairs), types, stages=np.int32(len(pairs))
-            )
+            pairs, stages = [*zip(w_inputs, ct_zs, strict=True)], np.int32(len(ct_zs))
+            return self._run("inputs", (lengths, pairs), types, stages=stages)
 
         rows = 1 - self.axis
         return as_rows(run, (0, SHARED, rows), rows)(lengths, w_inputs, ct_zs)
 
     def _forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
-        steps, units = args.x.shape[:2], args.h.shape[1]
-        sequence, last = _float32(*steps, units), _float32(*args.h.shape)
-        zs = [_float32(*steps, n * units) for n in CELLS[self.kind].columns]
-        new_c = None if self.sequences is None else self._if_lstm(sequence)
-        saved = (zs, sequence, self._if_lstm(sequence)) if save else ([], None, None)
-        results = ForwardResults(sequence, last, self._if_lstm(last), new_c, *saved)
+        steps, (batch, units) = args.x.shape[:2], args.state[0].shape
+        states, last = self._state(*steps, units), self._state(batch, units)
+        new_c = None if self.sequences is None else states[1]
+        columns = CELLS[self.kind].columns if save else ()
+        zs = [_float32(*steps, n * units) for n in columns]
+        saved = states if save else None
+        results = ForwardResults(states[0], last, new_c, zs, saved)
         return self._run("forward", args, results, **self._of_loop, save=save)
 
     def _backward(self, args: BackwardArgs) -> BackwardResults:
-        last, units = _float32(*args.ct_last_h.shape), args.ct_last_h.shape[1]
-        operand = _float32(*args.saved_h.shape) if self.kind == "gru" else None
-        restart = None if self.sequences is None else _float32(self.sequences, units)
+        (batch, units), count = args.ct_last[0].shape, self.sequences
         results = BackwardResults(
             [_float32(*z.shape) for z in args.zs],
-            operand,
-            *(last, self._if_lstm(last), restart, self._if_lstm(restart)),
+            _float32(*args.saved[0].shape) if self.kind == "gru" else None,
+            self._state(batch, units),
+            None if count is None else self._state(count, units),
         )
         before = len(jax.tree.leaves((args.lengths, args.starts, args.w_state)))
         aliases = {before + k: k for k in range(len(args.zs))}
@@ -246,16 +228,13 @@ class Call:
             "restarts": self.sequences is not None,
         }
 
-    def _if_lstm(self, x: Any) -> Any:
-        return x if self.kind == "lstm" else None
+    def _state(self, *shape: int) -> tuple[Any, Any]:
+        """The types of `(h, c)`."""
+        h = _float32(*shape)
+        return h, h if self.kind == "lstm" else None
 
     def _run(
-        self,
-        name: str,
-        args: PyTree,
-        types: PyTree,
-        aliases: dict[int, int] | None = None,
-        **attributes: Any,
+        self, name: str, args: PyTree, types: PyTree, aliases: Any = None, **static: Any
     ) -> Any:
         """The results of a call, arrays of these types.
 
@@ -263,16 +242,15 @@ class Call:
             name: The name of the call.
             args: Its arguments.
             types: The types of its results.
-            aliases: The numbers of arguments and of results that share memory.
-            **attributes: Further attributes of the call.
+            aliases: A dict of the numbers of arguments and of results that share
+                memory, or None.
+            **static: Further attributes of the call.
         """
         leaves, tree = jax.tree.flatten(types)
-        call = jax.ffi.ffi_call(
-            f"jaxrnn_native_{name}", leaves, input_output_aliases=aliases
-        )
+        target, time_axis = f"jaxrnn_native_{name}", np.int32(self.axis)
+        call = jax.ffi.ffi_call(target, leaves, input_output_aliases=aliases)
         args = as_varying_as(args, args)
-        attributes["time_axis"] = np.int32(self.axis)
-        results = call(*jax.tree.leaves(args), **attributes)
+        results = call(*jax.tree.leaves(args), time_axis=time_axis, **static)
         # The call's results do not even have types that vary over devices like these.
         return tree.unflatten(as_varying_as(args, results))
 

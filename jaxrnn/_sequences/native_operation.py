@@ -125,10 +125,8 @@ def _pull_back(cts: Any, *leaves: Any, programs: _Programs, avals: Any) -> list:
     """The cotangents of what is unknown of the linear leaves; None for all others."""
     count = programs.count
     zeros = as_varying_as(leaves[:count], [jnp.zeros(a.shape, a.dtype) for a in avals])
-    cts = [
-        ct if isinstance(ct, jax.Array) else zero
-        for ct, zero in zip(cts, zeros, strict=True)
-    ]
+    pairs = zip(cts, zeros, strict=True)
+    cts = [ct if isinstance(ct, jax.Array) else zero for ct, zero in pairs]
     found = zip(leaves[count:], programs.transpose(*leaves[:count], *cts), strict=True)
     linear = [None if isinstance(x, jax.Array) else ct for x, ct in found]
     return [None] * count + linear
@@ -142,12 +140,9 @@ def _batch(
     pairs, count = list(zip(leaves, dims, strict=True)), programs.count
     size = next(x.shape[axis] for x, axis in pairs if axis is not None)
     # All that is linear is mapped, so that the results of the transpose are, too.
-    linear = [
-        jnp.moveaxis(x, axis, 0)
-        if axis is not None
-        else jnp.broadcast_to(x, (size, *x.shape))
-        for x, axis in pairs[count:]
-    ]
+    copies = lambda x: jnp.broadcast_to(x, (size, *x.shape))
+    first = lambda x, axis: copies(x) if axis is None else jnp.moveaxis(x, axis, 0)
+    linear = [first(x, axis) for x, axis in pairs[count:]]
 
     def mapped(fn: Callable) -> Callable:
         def run(*leaves: Any) -> list:
@@ -157,12 +152,8 @@ def _batch(
         return run
 
     leaves = [*leaves[:count], *linear]
-    programs = dataclasses.replace(
-        programs,
-        native=mapped(programs.native),
-        xla=mapped(programs.xla),
-        transpose=mapped(programs.transpose),
-    )
+    fields = {n: mapped(getattr(programs, n)) for n in ("native", "xla", "transpose")}
+    programs = dataclasses.replace(programs, **fields)
     avals = jax.make_jaxpr(programs.native)(*leaves).out_avals
     outs = _bind(leaves, programs, avals)
     return outs, [0] * len(outs)

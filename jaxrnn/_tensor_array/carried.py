@@ -81,12 +81,8 @@ def with_known_shapes(tree: Any, after: Callable[[], Any]) -> Any:
 
 
 def _map_tensor_arrays(fn: Callable, tree: Any, *rest: Any) -> Any:
-    return jax.tree.map(
-        lambda x, *others: fn(x, *others) if is_tensor_array(x) else x,
-        tree,
-        *rest,
-        is_leaf=is_tensor_array,
-    )
+    of_leaf = lambda x, *others: fn(x, *others) if is_tensor_array(x) else x
+    return jax.tree.map(of_leaf, tree, *rest, is_leaf=is_tensor_array)
 
 
 def of_rows(rows: Array, size: Any) -> TensorArray:

@@ -39,9 +39,8 @@ def check_first_write(caller: str, indices: Any, written: Any) -> None:
     """
     known = concrete_or_none(written)
     if known is None:
-        checkify.debug_check(
-            ~jnp.any(written), f"{caller}: an index was written before"
-        )
+        text = f"{caller}: an index was written before"
+        checkify.debug_check(~jnp.any(written), text)
     elif known.any():
         index = np.asarray(indices)[known].flat[0]
         raise ValueError(
@@ -50,9 +49,7 @@ def check_first_write(caller: str, indices: Any, written: Any) -> None:
         )
 
 
-def check_element(
-    caller: str, shape: tuple[int, ...], want: TensorShape | None
-) -> None:
+def check_element(caller: str, shape: tuple, want: TensorShape | None) -> None:
     """Raises ValueError unless `shape` is `want`, whose None stand for any size."""
     if want is None:
         return
@@ -74,10 +71,7 @@ def as_value(caller: str, value: Any, dtype: DType) -> Array:
     cast = cast_if_weak if is_array(value) else cast_number
     array = cast(as_array(caller, "value", value), dtype)
     if array.dtype != dtype:
-        raise TypeError(
-            f"{caller}: `value` must have dtype {dtype}, got {describe(array)}. Cast "
-            "it."
-        )
+        raise TypeError(f"{caller}: `value` must be {dtype}, got {describe(array)}.")
     return array
 
 
@@ -126,12 +120,7 @@ def as_size(size: Any) -> Any:
         return size
     known = concrete_or_none(as_integers("TensorArray", "size", size, rank=0))
     if known is None:
-        raise TypeError(
-            f"TensorArray: `size` must be an int, got {describe(size)}. Under jit the "
-            "capacity is static."
-        )
+        raise TypeError(f"TensorArray: `size` must be static, got {describe(size)}.")
     if not 0 <= known < np.iinfo(np.int32).max:
-        raise ValueError(
-            f"TensorArray: `size` must not be negative, and an int32, got {size}."
-        )
+        raise ValueError(f"TensorArray: `size` must be in [0, 2**31), got {size}.")
     return int(known)

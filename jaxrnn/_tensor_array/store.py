@@ -32,9 +32,7 @@ class Rows:
     size: Any
 
     @classmethod
-    def empty(
-        cls, capacity: int, shape: tuple[int, ...], dtype: Any, size: int | None
-    ) -> "Rows":
+    def empty(cls, capacity: int, shape: tuple, dtype: Any, size: int | None) -> "Rows":
         """Rows of zeros, none of them written; if `size` is None, all are elements."""
         buffer = jnp.zeros((capacity, *shape), dtype)
         written = module_for_size(capacity).zeros(capacity, bool)
@@ -113,9 +111,8 @@ class Rows:
 
     def with_capacity(self, capacity: int) -> "Rows":
         """With at least `capacity` rows; it doubles, so that it changes rarely."""
-        if capacity <= self.capacity:
-            return self
-        return self.padded(max(capacity, 2 * self.capacity))
+        enough = capacity <= self.capacity
+        return self if enough else self.padded(max(capacity, 2 * self.capacity))
 
     def padded(self, capacity: int) -> "Rows":
         """With `capacity` rows, or more if it has them."""
@@ -211,8 +208,7 @@ class Ragged:
         if not self.written[index]:
             raise ValueError(
                 f"TensorArray: element {index} must be written before it is read, as "
-                "elements may differ in shape. Or give `element_shape`: then it is "
-                "zeros."
+                "elements may differ in shape. With `element_shape` it is zeros."
             )
         return self.elements[index]
 
@@ -258,9 +254,9 @@ class Ragged:
             _check_joinable(element.shape)
             if element.shape[1:] != elements[0].shape[1:]:
                 raise ValueError(
-                    "TensorArray.concat: elements must agree in all axes but the "
-                    f"first, got {describe(elements[0])} at 0 and {describe(element)} "
-                    f"at {index}."
+                    "TensorArray.concat: elements may differ in the first axis alone, "
+                    f"got {describe(elements[0])} at 0 and {describe(element)} at "
+                    f"{index}."
                 )
         return jnp.concatenate(elements)
 
@@ -275,8 +271,7 @@ def _need_known(indices: Any) -> np.ndarray:
     if known is None:
         raise TypeError(
             "TensorArray: indices must be known where elements may differ in shape, "
-            f"got {describe(indices)}, traced. Give `element_shape`, or leave "
-            "`infer_shape` at True."
+            f"got traced {describe(indices)}. Give `element_shape`, or infer the shape."
         )
     return known
 
@@ -284,7 +279,4 @@ def _need_known(indices: Any) -> np.ndarray:
 def _check_joinable(shape: tuple[int, ...]) -> None:
     """Raises ValueError for elements without axes."""
     if not shape:
-        raise ValueError(
-            "TensorArray: elements must have a first axis to be joined, got scalars. "
-            "Use `stack`."
-        )
+        raise ValueError("TensorArray: `concat` needs axes, got scalars. Use `stack`.")

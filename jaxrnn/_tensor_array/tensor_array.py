@@ -13,15 +13,7 @@ from .._base.math import axis_size, concrete_or_none, module_for_size
 from .._base.tensor_shape import TensorShape
 from .._base.trees import RowlessArray
 from .._base.typing import Array, ArrayLike, DType
-from .checks import (
-    as_element_shape,
-    as_integers,
-    as_size,
-    as_value,
-    check_element,
-    check_first_write,
-    check_range,
-)
+from . import checks
 from .store import Ragged, Rows
 
 
@@ -114,15 +106,14 @@ class TensorArray(RowlessArray):
         for argument, value in (("handle", handle), ("flow", flow)):
             if value is not None:
                 raise ValueError(
-                    f"TensorArray: `{argument}` must be None, got {describe(value)}. "
-                    "Pass the array itself."
+                    f"TensorArray: `{argument}` must be None, got {describe(value)}."
                 )
         self._config = _Config(
             as_dtype("TensorArray", dtype),
-            as_size(size),
+            checks.as_size(size),
             bool(dynamic_size),
             bool(infer_shape),
-            as_element_shape(element_shape),
+            checks.as_element_shape(element_shape),
         )
         shape = self._config.element_shape
         unknown = shape is None or None in shape
@@ -165,8 +156,8 @@ class TensorArray(RowlessArray):
             TypeError: If `value` has another dtype or `index` is not an integer.
         """
         caller = "TensorArray.write"
-        value = as_value(caller, value, self.dtype)
-        index = as_integers(caller, "index", index, rank=0)
+        value = checks.as_value(caller, value, self.dtype)
+        index = checks.as_integers(caller, "index", index, rank=0)
         store = self._store_to_write(caller, index, value.shape)
         return self._with(store.write(index, value))
 
@@ -182,8 +173,8 @@ class TensorArray(RowlessArray):
             TypeError: If `index` is not an integer.
         """
         caller = "TensorArray.read"
-        index = as_integers(caller, "index", index, rank=0)
-        check_range(caller, index, self.size())
+        index = checks.as_integers(caller, "index", index, rank=0)
+        checks.check_range(caller, index, self.size())
         return self._store_to_read(caller).read(index)
 
     def stack(self, name: str | None = None) -> Array:
@@ -206,13 +197,13 @@ class TensorArray(RowlessArray):
             TypeError: If it has another dtype.
         """
         caller = "TensorArray.unstack"
-        value = as_value(caller, value, self.dtype)
+        value = checks.as_value(caller, value, self.dtype)
         if value.ndim == 0:
             raise ValueError(
                 f"{caller}: `value` must have rows, got {describe(value)}."
             )
         self._check_count(caller, "rows of `value`", value.shape[0])
-        check_element(caller, value.shape[1:], self.element_shape)
+        checks.check_element(caller, value.shape[1:], self.element_shape)
         return self._with_rows(value)
 
     def gather(self, indices: ArrayLike, name: str | None = None) -> Array:
@@ -224,8 +215,8 @@ class TensorArray(RowlessArray):
             TypeError: If `indices` are not integers.
         """
         caller = "TensorArray.gather"
-        indices = as_integers(caller, "indices", indices, rank=1)
-        check_range(caller, indices, self.size())
+        indices = checks.as_integers(caller, "indices", indices, rank=1)
+        checks.check_range(caller, indices, self.size())
         return self._store_to_read(caller).gather(indices)
 
     def scatter(
@@ -241,8 +232,8 @@ class TensorArray(RowlessArray):
             TypeError: If `indices` are not integers or `value` has another dtype.
         """
         caller = "TensorArray.scatter"
-        value = as_value(caller, value, self.dtype)
-        slots = as_integers(caller, "indices", indices, rank=1)
+        value = checks.as_value(caller, value, self.dtype)
+        slots = checks.as_integers(caller, "indices", indices, rank=1)
         if value.ndim == 0 or value.shape[0] != slots.shape[0]:
             raise ValueError(
                 f"{caller}: `value` must have one row for each of {slots.shape[0]} "
@@ -272,12 +263,11 @@ class TensorArray(RowlessArray):
                 are not integers.
         """
         caller = "TensorArray.split"
-        value = as_value(caller, value, self.dtype)
-        counts = concrete_or_none(as_integers(caller, "lengths", lengths, rank=1))
+        value = checks.as_value(caller, value, self.dtype)
+        lengths = checks.as_integers(caller, "lengths", lengths, rank=1)
+        counts = concrete_or_none(lengths)
         if counts is None:
-            raise TypeError(
-                f"{caller}: `lengths` must be known, got traced ones: they are shapes."
-            )
+            raise TypeError(f"{caller}: `lengths` must be known shapes, got traced.")
         if value.ndim == 0 or counts.sum() != value.shape[0] or (counts < 0).any():
             raise ValueError(
                 f"{caller}: `lengths` must add up to the rows of `value`, got "
@@ -286,7 +276,7 @@ class TensorArray(RowlessArray):
         self._check_count(caller, "`lengths`", len(counts))
         parts = jnp.split(value, np.cumsum(counts)[:-1]) if len(counts) else []
         for part in parts:
-            check_element(caller, part.shape, self.element_shape)
+            checks.check_element(caller, part.shape, self.element_shape)
         if len(set(counts.tolist())) == 1 and self._config.infer_shape:
             return self._with_rows(jnp.stack(parts))
         return self._with(Ragged(tuple(parts), (True,) * len(parts)))
@@ -361,18 +351,16 @@ class TensorArray(RowlessArray):
             )
         return self._checked(self._store)
 
-    def _store_to_write(
-        self, caller: str, indices: Any, shape: tuple[int, ...]
-    ) -> Rows | Ragged:
+    def _store_to_write(self, caller: str, indices: Any, shape: tuple) -> Rows | Ragged:
         """The elements, with capacity for `indices`, if these may be written."""
-        check_element(caller, shape, self.element_shape)
+        checks.check_element(caller, shape, self.element_shape)
         store = self._store
         if store is None:
             ragged = not self._config.infer_shape
             store = Ragged.empty(self._config.size) if ragged else self._rows(shape)
         known = concrete_or_none(indices)
         if self.dynamic_size and known is not None:
-            check_range(caller, indices, np.iinfo(np.int32).max)
+            checks.check_range(caller, indices, np.iinfo(np.int32).max)
             store = store.with_capacity(int(known.max(initial=-1)) + 1)
         elif self.dynamic_size and not store.capacity:
             raise ValueError(
@@ -380,8 +368,8 @@ class TensorArray(RowlessArray):
                 "Under jit an array cannot grow: give the size that it may reach."
             )
         store = self._checked(store)
-        check_range(caller, indices, axis_size(store.capacity))
-        check_first_write(caller, indices, store.was_written(indices))
+        checks.check_range(caller, indices, axis_size(store.capacity))
+        checks.check_first_write(caller, indices, store.was_written(indices))
         return store
 
     def _checked(self, store: Rows | Ragged) -> Rows | Ragged:

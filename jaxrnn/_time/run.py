@@ -69,10 +69,7 @@ def apply_cell_sequence(cell: Any, params: Params, run: Run) -> tuple[PyTree, Py
 
 
 def run_sequence(
-    apply_sequence: Callable | None,
-    apply: Apply,
-    run: Run,
-    unroll: int = 1,
+    apply_sequence: Callable | None, apply: Apply, run: Run, unroll: int = 1
 ) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of a cell over all steps.
 
@@ -98,11 +95,10 @@ def run_sequence(
         return outputs, with_structure(run.state, last)
     except DeclinedError as reason:
         if run.implementation not in (None, "xla"):
-            raise ValueError(
-                f"`implementation` {run.implementation!r} cannot run this cell on "
-                f"these sequences: {reason}. Leave it out for XLA's loop, which runs "
-                "them."
-            ) from None
+            name = f"`implementation` {run.implementation!r}"
+            message = f"{name} cannot run this cell on these sequences: {reason}."
+            fix = "Leave it out for XLA's loop, which runs them."
+            raise ValueError(f"{message} {fix}") from None
         _log.debug("the cell is run step by step: %s", reason)
     return scan_steps(*args)
 

@@ -6,7 +6,6 @@ inputs, runs the cell on `steps.step_inputs(...)` and masks its results by
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -107,17 +106,16 @@ class Steps:
 
     def with_restart_states(self, restart_states: PyTree) -> "Steps":
         """The same steps with other restart states; unchanged without restarts."""
-        return self._with_restarts(restart_states=restart_states)
-
-    def _with_restarts(self, **changes: Any) -> "Steps":
         if self.restarts is None:
             return self
-        restarts = dataclasses.replace(self.restarts, **changes)
+        restarts = Restarts(self.restarts.starts, restart_states)
         return dataclasses.replace(self, restarts=restarts)
 
-    def alive(self, t: Array) -> Array:
-        """Bool `[batch]`, the rows that are alive at step t; needs lengths."""
-        return t < self.lengths
+    def _map_starts(self, fn: Callable[[Array], Array]) -> "Steps":
+        if self.restarts is None:
+            return self
+        restarts = Restarts(fn(self.restarts.starts), self.restarts.restart_states)
+        return dataclasses.replace(self, restarts=restarts)
 
     def step_inputs(
         self, t: Array, inputs: PyTree, state: PyTree
@@ -133,8 +131,7 @@ class Steps:
             state = self.restarts.restart(self.read(self.restarts.starts, t), state)
         if self.lengths is None:
             return inputs, state
-        running = t < self.longest
-        alive = self.alive(t)
+        alive, running = t < self.lengths, t < self.longest
         return masking.step_inputs(alive, running, inputs, state, self.stand_in)
 
     def mask_step(
@@ -150,7 +147,7 @@ class Steps:
         """
         if self.lengths is None:
             return with_structure(state, new_state), output
-        alive = self.alive(t)
+        alive = t < self.lengths
         new_state = masking.advance(alive, t < self.longest, new_state, state)
         return new_state, masking.zero_dead(alive, output)
 
@@ -179,10 +176,7 @@ class Steps:
 
     def time_first(self) -> "Steps":
         """The same steps, of sequences `[time, batch, ...]`."""
-        steps = dataclasses.replace(self, axis=0)
-        if self.restarts is None:
-            return steps
-        return steps._with_restarts(starts=self.swap_time(self.restarts.starts))
+        return dataclasses.replace(self, axis=0)._map_starts(self.swap_time)
 
     def map_stand_in_inputs(self, fn: Callable[[PyTree], PyTree]) -> "Steps":
         """The same steps of other inputs, computed by `fn` from those of one step."""
@@ -193,10 +187,9 @@ class Steps:
 
     def read(self, tree: PyTree, t: Array) -> PyTree:
         """Step t of each leaf, `[batch, ...]`."""
-        at = functools.partial(
-            jax.lax.dynamic_index_in_dim, keepdims=False, allow_negative_indices=False
-        )
-        return jax.tree.map(lambda x: at(x, t, self.axis), tree)
+        options = {"keepdims": False, "allow_negative_indices": False}
+        at = jax.lax.dynamic_index_in_dim
+        return jax.tree.map(lambda x: at(x, t, self.axis, **options), tree)
 
     def map_outputs(self, fn: Callable[[PyTree], PyTree], outputs: PyTree) -> PyTree:
         """The outputs of a run with `fn` applied; new states stay as they are."""
@@ -215,11 +208,9 @@ class Steps:
 
     def slice(self, start: Array, size: int) -> "Steps":
         """`size` steps from `start` on, as those of a shorter run; all must exist."""
+        cut = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, self.axis)
         steps = dataclasses.replace(self, offset=self.offset + start, time=size)
-        if self.restarts is not None:
-            starts = self.restarts.starts
-            starts = jax.lax.dynamic_slice_in_dim(starts, start, size, self.axis)
-            steps = steps._with_restarts(starts=starts)
+        steps = steps._map_starts(cut)
         if self.lengths is None:
             return steps
         lengths = jnp.clip(self.lengths - start, 0, size)

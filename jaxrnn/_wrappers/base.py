@@ -21,11 +21,9 @@ def check_wrapped(caller: str, name: str, cell: Any) -> None:
     """Raises TypeError for an object that is not an `RNNCell`."""
     if isinstance(cell, RNNCell):
         return
-    fix = (
-        "Pass the unbound cell, and bind the whole."
-        if isinstance(cell, BoundCell)
-        else "`FunctionCell` makes one of a function."
-    )
+    fix = "`FunctionCell` makes one of a function."
+    if isinstance(cell, BoundCell):
+        fix = "Pass the unbound cell, and bind the whole."
     raise TypeError(
         f"{caller}: `{name}` must be an RNNCell, got {describe(cell)}. {fix}"
     )
@@ -39,10 +37,7 @@ def vector_size(caller: str, size: Size, name: str = "cell") -> int:
     """
     shapes = size_shapes(size)
     if not jax.tree_util.all_leaves([size]) or len(shapes[0]) != 1:
-        raise ValueError(
-            f"{caller}: `{name}` must have an output of one vector, got the "
-            f"output_size {size}."
-        )
+        raise ValueError(f"{caller}: `{name}` must output one vector, got {size}.")
     return shapes[0][0]
 
 
@@ -60,14 +55,16 @@ class WrapperCell(RNNCell):
         check_wrapped(type(self).__name__, "cell", self.cell)
 
     wrapped_cell = property(lambda self: self.cell, doc="The wrapped cell.")
-    state_size = property(
-        lambda self: self.cell.state_size,
-        doc="The sizes of the wrapped cell's state, without the batch axis.",
-    )
-    output_size = property(
-        lambda self: self.cell.output_size,
-        doc="The sizes of the wrapped cell's output, without the batch axis.",
-    )
+
+    @property
+    def state_size(self) -> Size:
+        """The sizes of the wrapped cell's state, without the batch axis."""
+        return self.cell.state_size
+
+    @property
+    def output_size(self) -> Size:
+        """The sizes of the wrapped cell's output, without the batch axis."""
+        return self.cell.output_size
 
     @property
     def is_random(self) -> bool | None:
@@ -111,9 +108,7 @@ class OwnParams(RNNCell):
             cell = cell.cell
         return scope_name(cell)
 
-    def _init(
-        self, key: Key, depth: int, inputs: Shaped | PyTree, dtype: DType
-    ) -> Params:
+    def _init(self, key: Key, depth: int, inputs: PyTree, dtype: DType) -> Params:
         """Fresh parameters, for a wrapped cell that is given `inputs`."""
         check_key(type(self).__name__, key)
         inner = self.cell.init(fold(key, 1), inputs, dtype)

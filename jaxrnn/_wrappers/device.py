@@ -75,13 +75,11 @@ class DeviceWrapper(WrapperCell):
 
     def _place(self, tree: PyTree) -> PyTree:
         if isinstance(self.device, PartitionSpec):
-            return jax.tree.map(self._constrain, tree)
+            spec = lambda leaf: PartitionSpec(*self.device[: leaf.ndim])
+            constrain = jax.lax.with_sharding_constraint
+            return jax.tree.map(lambda leaf: constrain(leaf, spec(leaf)), tree)
         is_name = isinstance(self.device, str)
         return jax.device_put(tree, _named(self.device) if is_name else self.device)
-
-    def _constrain(self, leaf: Any) -> Any:
-        spec = PartitionSpec(*self.device[: leaf.ndim])
-        return jax.lax.with_sharding_constraint(leaf, spec)
 
 
 def _named(name: str) -> Any:

@@ -89,8 +89,7 @@ class DropoutWrapper(WrapperCell):
             check_functions("DropoutWrapper", dropout_state_filter_visitor=visitor)
         if self.variational_recurrent and self.dtype is None:
             raise ValueError(
-                "DropoutWrapper: `dtype` must be given for variational dropout, got "
-                "None. Pass that of the inputs."
+                "DropoutWrapper: variational dropout needs `dtype`, that of the inputs."
             )
         if self.variational_recurrent:
             check_floating("DropoutWrapper", "dtype", self.dtype)
@@ -154,9 +153,8 @@ class DropoutWrapper(WrapperCell):
         self._check_input_size(steps.read(run.inputs, jnp.int32(0)))
 
         def drop(salt: str, tree: PyTree, keep_prob: float) -> PyTree:
-            drop_step = lambda t: self._drop(
-                salt, steps.read(tree, t), keep_prob, keys(t)
-            )
+            read = lambda t: steps.read(tree, t)
+            drop_step = lambda t: self._drop(salt, read(t), keep_prob, keys(t))
             return tree if keep_prob == 1 else steps.stack(drop_step)
 
         inputs = drop("input", run.inputs, self.input_keep_prob)
@@ -202,14 +200,11 @@ class DropoutWrapper(WrapperCell):
             )
 
 
-def _dropout(
-    name: str, x: Array, keep_prob: float, key: Key, shape: tuple[int, ...]
-) -> Array:
+def _dropout(name: str, x: Array, keep_prob: float, key: Key, shape: tuple) -> Array:
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         raise TypeError(
             f"DropoutWrapper: `{name}` must be floating to be dropped, got "
-            f"{describe(x)}. Keep it by `dropout_state_filter_visitor`, or leave its "
-            "keep_prob at 1."
+            f"{describe(x)}. Keep it by `dropout_state_filter_visitor` or keep_prob=1."
         )
     if keep_prob == 0:
         return jnp.zeros_like(x)
@@ -246,7 +241,5 @@ def _selected(visitor: Callable[[PyTree], Any], state: PyTree) -> PyTree:
             f"each of {len(children)} children, got {verdict!r}."
         )
     nothing = lambda _: False
-    pairs = zip(marks, children, strict=True)
-    return treedef.unflatten(
-        [_selected(visitor if mark else nothing, child) for mark, child in pairs]
-    )
+    visitors = [visitor if mark else nothing for mark in marks]
+    return treedef.unflatten(map(_selected, visitors, children))

@@ -54,9 +54,7 @@ class MultiRNNCell(RNNCell):
             )
         set_bools(self)
         if not self.cells:
-            raise ValueError(
-                "MultiRNNCell: `cells` must hold at least one cell, got none."
-            )
+            raise ValueError("MultiRNNCell: `cells` must hold a cell, got none.")
         for i, cell in enumerate(self.cells):
             check_wrapped("MultiRNNCell", f"cells[{i}]", cell)
             if not self.state_is_tuple and not _is_vector(cell.state_size):
@@ -135,12 +133,10 @@ class MultiRNNCell(RNNCell):
         self._check_params(params)
         new_states = []
         for i, cell_state in enumerate(self._split(state)):
-            cell, cell_params = self.cells[i], params[self._name(i)]
+            cell, own = self.cells[i], params[self._name(i)]
             with noting(self._note(i)):
-                inputs, new_state = cell.apply(
-                    cell_params, inputs, cell_state, fold(key, i)
-                )
-            new_states.append(new_state)
+                inputs, state = cell.apply(own, inputs, cell_state, fold(key, i))
+            new_states.append(state)
         return inputs, self._join(new_states)
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
@@ -153,16 +149,12 @@ class MultiRNNCell(RNNCell):
         inputs, steps, keys = run.inputs, run.steps, run.keys
         last_states, new_states = [], []
         for i, cell_state in enumerate(self._split(run.state)):
-            inner = run.of_inner(
-                inputs,
-                cell_state,
-                steps=self._cell_steps(i, steps),
-                keys=keys and (lambda t, i=i: fold(keys(t), i)),
-            )
+            cell, own = self.cells[i], params[self._name(i)]
+            own_keys = keys and (lambda t, i=i: fold(keys(t), i))
+            own_steps = self._cell_steps(i, steps)
+            inner = run.of_inner(inputs, cell_state, steps=own_steps, keys=own_keys)
             with noting(self._note(i)):
-                inputs, last_state = apply_cell_sequence(
-                    self.cells[i], params[self._name(i)], inner
-                )
+                inputs, last_state = apply_cell_sequence(cell, own, inner)
             last_states.append(last_state)
             if steps.restarts is not None:
                 inputs, states = inputs
@@ -183,14 +175,12 @@ class MultiRNNCell(RNNCell):
         return f"cell_{self.owners[i]}"
 
     def _note(self, i: int) -> str:
-        shared = (
-            f" It is the same object as `cells[{self.owners[i]}]` and shares its "
-            "parameters; make a new cell for each layer to have separate ones."
-        )
-        return (
-            f"MultiRNNCell: raised by `cells[{i}]`, whose parameters are "
-            f"`params['{self._name(i)}']`.{shared if self.owners[i] != i else ''}"
-        )
+        where = f"`cells[{i}]`, whose parameters are `params['{self._name(i)}']`"
+        note = f"MultiRNNCell: raised by {where}."
+        if self.owners[i] != i:
+            note += f" It is the same object as `cells[{self.owners[i]}]` and shares "
+            note += "its parameters; make a cell for each layer to have separate ones."
+        return note
 
     def _widths(self) -> list[int]:
         """The size of each cell's state, where each is one vector."""
@@ -219,7 +209,7 @@ class MultiRNNCell(RNNCell):
         got = sorted(params) if isinstance(params, Mapping) else describe(params)
         if sorted(names) != got:
             raise ValueError(
-                f"MultiRNNCell: `params` must hold {', '.join(names)}, got {got}."
+                f"MultiRNNCell: `params` must hold {sorted(names)}, got {got}."
             )
 
 

@@ -121,9 +121,8 @@ class PastInputsBase(WrapperCell):
         inputs = self.checked_inputs(inputs)
         own, inner = self._checked(params, inputs, key)
         past, cell_state = self._checked_state(state, inputs)
-        last_inputs = jnp.concatenate(
-            [past, inputs[:, None].astype(past.dtype)], axis=1
-        )
+        newest = inputs[:, None].astype(past.dtype)
+        last_inputs = jnp.concatenate([past, newest], axis=1)
         taps = jnp.unstack(last_inputs.astype(inputs.dtype), axis=1)
         combined = self.combine(own, taps)
         output, cell_state = self.cell.apply(inner, combined, cell_state, key)

@@ -213,8 +213,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
         key = jax.random.fold_in(key, self.dropout_prob_seed or 0)
         kept = jax.random.bernoulli(key, self.dropout_keep_prob, state[0].shape)
         mask = kept.astype(state[0].dtype) / self.dropout_keep_prob
-        params, state = self.stage_params(params), (*state, mask)
-        return self.chain(self._product, params, inputs, state)[:2]
+        return self._step(self.stage_params(params), inputs, (*state, mask))
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """All steps at once; see `AffineCell.apply_sequence`.

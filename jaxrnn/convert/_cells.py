@@ -21,6 +21,9 @@ from .._wrappers.multi_rnn import MultiRNNCell
 from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights, Library
 from ._weights import as_mapping, listed, reader
 
+Cells = Sequence[BoundCell]
+BothCells = tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]
+
 KINDS = {
     BasicRNNCell: RNN,
     BasicLSTMCell: LSTM,
@@ -45,9 +48,7 @@ def cell_of_layers(layers: Sequence[LayerWeights]) -> BoundCell:
     return MultiRNNCell(tuple(map(_cell, layers))).bind(params)
 
 
-def cells_of_pairs(
-    pairs: Iterable[tuple[LayerWeights, ...]],
-) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
+def cells_of_pairs(pairs: Iterable[tuple[LayerWeights, ...]]) -> BothCells:
     """`(cells_fw, cells_bw)` for a pair of directions for each layer."""
     cells = [tuple(cell_of_layers([layer]) for layer in pair) for pair in pairs]
     cells_fw, cells_bw = zip(*cells, strict=True)
@@ -124,8 +125,7 @@ def layers_of_cell(
     for own, layer in layers:
         for clip, value in layer.clips.items():
             raise ValueError(
-                f"`{own}` must have no `{clip}`, which no other library has, got "
-                f"{value}."
+                f"`{own}` must have no `{clip}`, which only jaxrnn has, got {value}."
             )
         library.check(own, layer)
     return layers
@@ -184,8 +184,7 @@ def paired(cells_fw: Any, cells_bw: Any) -> list[tuple[Any, Any]]:
     fw, bw = map(len, both)
     if fw != bw:
         raise ValueError(
-            f"`cells_fw` and `cells_bw` must have the same depth, got {fw} and {bw} "
-            "cells."
+            f"`cells_fw` and `cells_bw` must have the same depth, got {fw} and {bw}."
         )
     return list(zip(*both, strict=True))
 
@@ -227,8 +226,7 @@ def stacked_cells(name: str, stack: BoundCell) -> list[tuple[str, BoundCell]]:
     unknown = [str(key) for key in stack.params if key not in owners]
     if unknown:
         raise ValueError(
-            f"`{name}.params` must be of {listed(sorted(set(owners)))}, got "
-            f"{unknown[0]}."
+            f"`{name}.params` must be {listed(sorted(set(owners)))}, got {unknown[0]}."
         )
     return [
         (f"{name}.cells[{i}]", each.bind(stack.params.get(owner, {})))
@@ -307,9 +305,7 @@ def layer_of(name: str, bound: BoundCell) -> LayerWeights:
     )
 
 
-def _joined(
-    params: Params, outputs: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+def _joined(params: Params, outputs: int) -> tuple[Any, ...]:
     """The kernels of inputs and state, the bias and the bias of the state."""
     if "gates" not in params:
         kernel = params["kernel"]

@@ -6,15 +6,24 @@ Both have `RNN`, with its cell in `cell`; `Bidirectional`, with two of those in
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
 
 from .._cells.bound import BoundCell
-from ._cells import cell_of_layers, cells_of_pairs, layers_of_cell, pairs_of_cells
+from . import _cells
+from ._cells import BothCells, cell_of_layers, cells_of_pairs
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, Library
-from ._weights import as_mapping, check_names, flattened, listed, pick, reader
+from ._weights import (
+    as_mapping,
+    check_directions,
+    check_names,
+    flattened,
+    listed,
+    pick,
+    reader,
+)
 
 # `to_layer(name, weights)` and its inverse, `to_weights(name, layer)`.
 ToLayer = Callable[[str, Mapping[str, Any]], LayerWeights]
@@ -30,37 +39,32 @@ _LETTERS = {LSTM: "igfo", GRU_AFTER: "rzn", RNN: ("",)}
 
 def load(params: Any, to_layer: ToLayer, activation: Any) -> BoundCell:
     """The bound cell for parameters of one direction."""
-    layers = []
-    for name, weights in _modules(params):
-        if any(key in weights for key in BOTH):
-            raise ValueError(
-                f"`{name}` must have one direction, got {listed(weights)}. Use "
-                "`load_bidirectional`."
-            )
-        layers.append(_layer(name, weights, to_layer, activation))
-    return cell_of_layers(layers)
+    layers = _layers(params, 1, to_layer, activation)
+    return cell_of_layers([layer for (layer,) in layers])
 
 
-def load_bidirectional(
-    params: Any, to_layer: ToLayer, activation: Any
-) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
+def load_bidirectional(params: Any, to_layer: ToLayer, activation: Any) -> BothCells:
     """`(cells_fw, cells_bw)` for parameters of both directions."""
-    pairs = []
+    return cells_of_pairs(_layers(params, 2, to_layer, activation))
+
+
+def _layers(
+    params: Any, directions: int, to_layer: ToLayer, activation: Any
+) -> Iterator[tuple[LayerWeights, ...]]:
+    """The one or two directions of each layer."""
     for name, weights in _modules(params):
-        if not any(key in weights for key in BOTH):
-            raise ValueError(
-                f"`{name}` must have two directions, forward_rnn and backward_rnn, "
-                f"got {listed(weights)}. Use `load` for one direction."
-            )
-        check_names(name, weights, BOTH)
-        parts = [(f"{name}/{key}", weights[key]) for key in BOTH]
-        pairs.append(tuple(_layer(*part, to_layer, activation) for part in parts))
-    return cells_of_pairs(pairs)
+        found = 2 if any(key in weights for key in BOTH) else 1
+        check_directions(name, found, directions)
+        parts = [(name, weights)]
+        if directions == 2:
+            check_names(name, weights, BOTH)
+            parts = [(f"{name}/{key}", weights[key]) for key in BOTH]
+        yield tuple(_layer(*part, to_layer, activation) for part in parts)
 
 
 def save(cell: Any, to_weights: ToWeights, stack: Stack) -> dict[str, Any]:
     """The weights of a cell, or of a `Sequential` of several."""
-    layers = [to_weights(*each) for each in layers_of_cell(LIBRARY, cell)]
+    layers = [to_weights(*each) for each in _cells.layers_of_cell(LIBRARY, cell)]
     if len(layers) == 1:
         return layers[0]
     return stack([{"cell": weights} for weights in layers])
@@ -71,15 +75,13 @@ def save_bidirectional(
 ) -> dict[str, Any]:
     """The weights of a `Bidirectional`, or of a `Sequential` of several."""
     layers = []
-    for pair in pairs_of_cells(LIBRARY, cells_fw, cells_bw):
+    for pair in _cells.pairs_of_cells(LIBRARY, cells_fw, cells_bw):
         cells = [{"cell": to_weights(*each)} for each in pair]
         layers.append(dict(zip(BOTH, cells, strict=True)))
     return layers[0] if len(layers) == 1 else stack(layers)
 
 
-def from_separate(
-    name: str, weights: Mapping[str, Any], input_to_f: str = "if"
-) -> LayerWeights:
+def from_separate(name: str, weights: Mapping, input_to_f: str = "if") -> LayerWeights:
     """The layer of a cell that has a module for each gate.
 
     Args:
@@ -93,23 +95,17 @@ def from_separate(
         ValueError: If the names are not those of one kind of cell, or shapes differ.
     """
     flat = unboxed(weights)
-    kind, (of_inputs, of_state, biases, state_bias) = _best_match(
-        name, flat, input_to_f
-    )
+    kind, names = _best_match(name, flat, input_to_f)
+    of_inputs, of_state, biases, state_bias = names
     check_names(name, flat, [*of_inputs, *of_state, *biases, *state_bias])
     read = reader(flat, f"{name}/")
     units = read(of_state[0], None, None).shape[1]
     depth = read(of_inputs[0], None, None).shape[0]
-    join = lambda names, *shape: np.concatenate(
-        [read(each, *shape) for each in names], axis=-1
-    )
-    return LayerWeights(
-        kind,
-        join(of_inputs, depth, units),
-        join(of_state, units, units),
-        join(biases, units),
-        join(state_bias, units) if state_bias else None,
-    )
+    each = lambda names, *shape: [read(name, *shape) for name in names]
+    join = lambda names, *shape: np.concatenate(each(names, *shape), axis=-1)
+    kernels = join(of_inputs, depth, units), join(of_state, units, units)
+    other = join(state_bias, units) if state_bias else None
+    return LayerWeights(kind, *kernels, join(biases, units), other)
 
 
 def to_separate(layer: LayerWeights, input_to_f: str = "if") -> dict[str, Any]:

@@ -128,8 +128,7 @@ class Library:
         (wanted,) = cells.values()
         raise ValueError(
             f"`{name}` must be a {wanted}, as the GRU of {self.name} resets {when} the "
-            f"product, got a {got}. Weights of one do not fit the other: train a "
-            f"{wanted}."
+            f"product, got a {got}. Its weights do not fit: train a {wanted}."
         )
 
     def arrays(self, layer: LayerWeights) -> tuple[np.ndarray, ...]:
@@ -145,17 +144,10 @@ class Library:
         old, new = GATES[layer.kind], self.orders[layer.kind]
         return tuple(reordered(array, old, new) for array in ours)
 
-    def layer(
-        self,
-        kind: str,
-        input_kernel: np.ndarray,
-        state_kernel: np.ndarray,
-        *biases: np.ndarray,
-        **fields: Any,
-    ) -> LayerWeights:
-        """The layer of kernels and one or two biases in the library's order."""
+    def layer(self, kind: str, *arrays: np.ndarray, **fields: Any) -> LayerWeights:
+        """The layer of two kernels and one or two biases in the library's order."""
         ours = lambda array: reordered(array, self.orders[kind], GATES[kind])
-        bias, *others = map(ours, biases)
+        of_inputs, of_state, bias, *others = map(ours, arrays)
         for other in others:
             if kind == GRU_AFTER:  # The reset gate multiplies the last block.
                 at = 2 * len(other) // 3
@@ -163,9 +155,8 @@ class Library:
                 bias = np.concatenate([bias[:at] + other[:at], bias[at:]])
             else:
                 bias = bias + other
-        kernels = ours(input_kernel), ours(state_kernel)
         fields["forget_bias"] = self.forget_bias
-        return LayerWeights(kind, *kernels, bias, **fields)
+        return LayerWeights(kind, of_inputs, of_state, bias, **fields)
 
 
 def reordered(array: np.ndarray, old: str, new: str) -> np.ndarray:

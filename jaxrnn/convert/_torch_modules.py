@@ -1,14 +1,14 @@
 """The weights of PyTorch's recurrent modules, in which all layers are alike."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .._base.errors import describe
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, Library, kind_of
-from ._weights import as_mapping, check_string, pick, reader
+from ._weights import as_mapping, check_directions, check_string, pick, reader
 
 LIBRARY = Library(
     "PyTorch",
@@ -20,7 +20,7 @@ _NAME = re.compile(r"(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)_l(\d+)(_rev
 
 
 def layers_of_module(
-    state_dict: Any, prefix: str, nonlinearity: str
+    state_dict: Any, prefix: str, nonlinearity: str, directions: int
 ) -> list[tuple[LayerWeights, ...]]:
     """The one or two directions of each layer.
 
@@ -28,7 +28,7 @@ def layers_of_module(
         TypeError: If `state_dict` is not a mapping, or a weight is not a floating
             array.
         ValueError: If a weight is missing, not known, or of the wrong shape; if the
-            module cannot have that `nonlinearity`.
+            module has another number of directions or cannot have `nonlinearity`.
     """
     state_dict = as_mapping("state_dict", state_dict, "Pass `module.state_dict()`.")
     check_string("prefix", prefix)
@@ -41,14 +41,13 @@ def layers_of_module(
         found = [k.removesuffix(first) for k in state_dict if k.endswith(first)]
         fix = f"Pass prefix={' or '.join(map(repr, found))}." if found else ""
         pick(with_prefix or state_dict, f"{prefix}{first}", fix=fix)
-    suffixes = ("", "_reverse") if any(match[3] for match in matches) else ("",)
+    check_directions("state_dict", 1 + any(match[3] for match in matches), directions)
+    suffixes = ("", "_reverse")[:directions]
     kinds = {match[1] for match in matches}
     layers, depth = [], None
     for k in range(1 + max(int(match[2]) for match in matches)):
         names = [f"{prefix}{{}}_l{k}{suffix}" for suffix in suffixes]
-        layer = tuple(
-            _layer(with_prefix, name, kinds, depth, nonlinearity) for name in names
-        )
+        layer = tuple(_layer(with_prefix, n, kinds, depth, nonlinearity) for n in names)
         depth = sum(direction.state_kernel.shape[0] for direction in layer)
         layers.append(layer)
     _check_alike([direction for layer in layers for direction in layer])
@@ -72,11 +71,7 @@ def _matches(with_prefix: dict[str, Any], prefix: str) -> list[re.Match[str]]:
 
 
 def _layer(
-    weights: dict[str, Any],
-    name: str,
-    kinds: set[str],
-    depth: int | None,
-    nonlinearity: str,
+    weights: Mapping, name: str, kinds: set[str], depth: int | None, nonlinearity: str
 ) -> LayerWeights:
     """One direction of a layer.
 

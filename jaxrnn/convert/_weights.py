@@ -96,15 +96,10 @@ def _check_shape(name: str, array: np.ndarray, shape: tuple[int | None, ...]) ->
         sizes = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"`{name}` must have shape [{sizes}], got {describe(array)}.")
     if not array.size:
-        raise ValueError(
-            f"`{name}` must not be empty, got {describe(array)}. A layer has inputs "
-            "and units."
-        )
+        raise ValueError(f"`{name}` must not be empty, got {describe(array)}.")
 
 
-def pick(
-    weights: Mapping[Any, Any], key: Any, name: str | None = None, fix: str = ""
-) -> Any:
+def pick(weights: Mapping[Any, Any], key: Any, name: str = "", fix: str = "") -> Any:
     """The weight of that key; ValueError if it is missing."""
     if key in weights:
         return weights[key]
@@ -148,6 +143,17 @@ def check_names(name: str, weights: Collection[str], wanted: Collection[str]) ->
     if missing or unknown:
         raise ValueError(
             f"`{name}` must hold {listed(wanted)}{faults(missing, unknown)}."
+        )
+
+
+def check_directions(name: str, found: int, wanted: int) -> None:
+    """Raises ValueError for weights of another number of directions."""
+    if found != wanted:
+        directions = "one direction", "two directions"
+        loaders = "load", "load_bidirectional"
+        raise ValueError(
+            f"`{name}` must have {directions[wanted - 1]}, got "
+            f"{directions[found - 1]}. Use `{loaders[found - 1]}`."
         )
 
 

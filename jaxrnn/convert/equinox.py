@@ -103,13 +103,9 @@ def _layer(name: str, cell: Any) -> LayerWeights:
         weights["bias"] = np.zeros(rows, state.dtype)
         weights |= {key: np.zeros(units, state.dtype) for key in names[3:]}
     check_names(name, weights, names)
-    return _LIBRARY.layer(
-        kind,
-        read("weight_ih", rows, None).T,
-        state.T,
-        read("bias", rows),
-        state_bias=read("bias_n", units) if kind == GRU_AFTER else None,
-    )
+    arrays = read("weight_ih", rows, None).T, state.T, read("bias", rows)
+    state_bias = read("bias_n", units) if kind == GRU_AFTER else None
+    return _LIBRARY.layer(kind, *arrays, state_bias=state_bias)
 
 
 def _arrays(name: str, cell: Any) -> dict[str, Any]:

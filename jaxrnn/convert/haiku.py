@@ -114,7 +114,7 @@ def _as_names(name: Any) -> list[str]:
     names = [name] if isinstance(name, str) else name
     if not isinstance(names, Sequence) or not names:
         raise TypeError(
-            f"`name` must be a module's name or a list of at least one, got "
+            "`name` must be a module's name or a list of at least one, got "
             f"{describe(name)}."
         )
     for each in names:
@@ -210,7 +210,5 @@ def _weights(name: str, layer: LayerWeights) -> dict[str, dict[str, np.ndarray]]
     first, second = f"{name}/linear", f"{name}/linear_1"
     if layer.kind == LSTM:
         return {first: {"w": np.concatenate([inputs, state]), "b": bias}}
-    return {
-        first: {"w": inputs, "b": bias},
-        second: {"w": state, "b": np.zeros_like(bias)},
-    }
+    no_bias = np.zeros_like(bias)
+    return {first: {"w": inputs, "b": bias}, second: {"w": state, "b": no_bias}}

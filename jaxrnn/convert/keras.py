@@ -15,15 +15,10 @@ import numpy as np
 from .._base.arguments import as_bool
 from .._base.errors import describe
 from .._cells.bound import BoundCell
-from ._cells import (
-    as_layers,
-    cell_of_layers,
-    cells_of_pairs,
-    layers_of_cell,
-    pairs_of_cells,
-)
+from . import _cells
+from ._cells import BothCells, Cells, cell_of_layers, cells_of_pairs
 from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights, Library, kind_of
-from ._weights import public, reader
+from ._weights import check_directions, public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
@@ -73,7 +68,7 @@ def load(
 @public
 def load_bidirectional(
     *layers: Sequence[Any], activation: Any = "tanh", reset_after: bool = True
-) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
+) -> BothCells:
     """The bound cells of stacked `Bidirectional` layers.
 
     Args:
@@ -109,13 +104,11 @@ def save(cell: BoundCell) -> list[list[np.ndarray]]:
         TypeError: If `cell` is not such a bound cell.
         ValueError: For what Keras does not have: peepholes, clips, a projection.
     """
-    return [_weights(layer) for _, layer in layers_of_cell(_LIBRARY, cell)]
+    return [_weights(layer) for _, layer in _cells.layers_of_cell(_LIBRARY, cell)]
 
 
 @public
-def save_bidirectional(
-    cells_fw: Sequence[BoundCell], cells_bw: Sequence[BoundCell]
-) -> list[list[np.ndarray]]:
+def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[list[np.ndarray]]:
     """For each layer the argument of `Bidirectional.set_weights`; see `save`.
 
     Args:
@@ -128,7 +121,8 @@ def save_bidirectional(
             as in `save`.
     """
     layers = []
-    for (name_fw, fw), (name_bw, bw) in pairs_of_cells(_LIBRARY, cells_fw, cells_bw):
+    pairs = _cells.pairs_of_cells(_LIBRARY, cells_fw, cells_bw)
+    for (name_fw, fw), (name_bw, bw) in pairs:
         _check_kinds(f"`{name_fw}` and `{name_bw}`", fw, bw)
         layers.append(_weights(fw) + _weights(bw))
     return layers
@@ -136,10 +130,7 @@ def save_bidirectional(
 
 def _check_kinds(name: str, fw: LayerWeights, bw: LayerWeights) -> None:
     if fw.kind != bw.kind:
-        raise ValueError(
-            f"{name} must be of one kind, as a Bidirectional has one layer twice, got "
-            f"{fw.kind} and {bw.kind}."
-        )
+        raise ValueError(f"{name} must be of one kind, got {fw.kind} and {bw.kind}.")
 
 
 def _layers(
@@ -148,13 +139,13 @@ def _layers(
     """The one or two directions of each layer."""
     reset_after = as_bool("layers", "reset_after", reset_after)
     found, depth = [], None
-    for i, arrays in enumerate(as_layers("layers", layers)):
+    for i, arrays in enumerate(_cells.as_layers("layers", layers)):
         name = f"layers[{i}]"
         _check_arrays(name, arrays, directions)
         size, both = len(arrays) // directions, []
         for start in range(0, len(arrays), size):
-            keys = range(start, start + size)
-            both.append(_layer(name, arrays, keys, depth, activation, reset_after))
+            own = {key: arrays[key] for key in range(start, start + size)}
+            both.append(_layer(name, own, depth, activation, reset_after))
             depth = len(both[0].input_kernel)
         _check_kinds(f"`{name}`", both[0], both[-1])
         depth = sum(layer.units for layer in both)
@@ -173,32 +164,17 @@ def _check_arrays(name: str, arrays: Any, directions: int) -> None:
     if count not in (2, 3, 4, 6):
         raise ValueError(
             f"`{name}` must hold 2 or 3 weights for a direction, got {count}. Pass "
-            "each layer's own `get_weights()`."
+            "each layer's own `get_weights()`, and each cell's of several in one RNN."
         )
-    if directions == 1 and count > 3:
-        raise ValueError(
-            f"`{name}` must be kernel, recurrent_kernel and, if there is one, bias, "
-            f"got {count} weights. Use `load_bidirectional` for a Bidirectional; of "
-            "several cells in one RNN pass each cell's weights."
-        )
-    if directions == 2 and count < 4:
-        raise ValueError(
-            f"`{name}` must hold the weights of both directions, 4 or 6, got {count}. "
-            "Use `load` for one direction."
-        )
+    check_directions(name, 1 if count < 4 else 2, directions)
 
 
 def _layer(
-    name: str,
-    arrays: Sequence[Any],
-    keys: range,
-    depth: int | None,
-    activation: Any,
-    reset_after: bool,
+    name: str, arrays: dict, depth: int | None, activation: Any, reset_after: bool
 ) -> LayerWeights:
-    """One direction of a layer, whose arrays are at these places."""
-    read = reader(dict(enumerate(arrays)), f"{name}[", "]")
-    kernel, recurrent, *last = keys
+    """One direction of a layer, by the places of its arrays."""
+    read = reader(arrays, f"{name}[", "]")
+    kernel, recurrent, *last = arrays
     state = read(recurrent, None, None)
     units, columns = state.shape
     if last:

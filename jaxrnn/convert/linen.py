@@ -9,11 +9,12 @@ module has another `gate_fn`. A `SimpleCell` with `residual=True` has no counter
 its parameters do not show it, so it is not refused.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from .._cells.bound import BoundCell
 from . import _flax
+from ._cells import BothCells, Cells
 from ._layer_weights import LayerWeights
 from ._weights import public
 
@@ -54,9 +55,7 @@ def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
 
 
 @public
-def load_bidirectional(
-    params: Mapping[str, Any], activation: Any = None
-) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
+def load_bidirectional(params: Mapping[str, Any], activation: Any = None) -> BothCells:
     """The cells of an `nn.Bidirectional`, or of an `nn.Sequential` of several.
 
     Args:
@@ -101,9 +100,7 @@ def save(cell: BoundCell) -> dict[str, Any]:
 
 
 @public
-def save_bidirectional(
-    cells_fw: Sequence[BoundCell], cells_bw: Sequence[BoundCell]
-) -> dict[str, Any]:
+def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> dict[str, Any]:
     """The parameters of the cells of both directions; see `save`.
 
     Args:

@@ -11,13 +11,14 @@ its parameters do not show it, so it is not refused.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from .._cells.bound import BoundCell
 from . import _flax
+from ._cells import BothCells, Cells
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, kind_of
 from ._weights import check_names, public, reader
 
@@ -61,9 +62,7 @@ def load(params: Mapping[str, Any], activation: Any = None) -> BoundCell:
 
 
 @public
-def load_bidirectional(
-    params: Mapping[str, Any], activation: Any = None
-) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
+def load_bidirectional(params: Mapping[str, Any], activation: Any = None) -> BothCells:
     """The cells of an `nnx.Bidirectional`, or of an `nnx.Sequential` of several.
 
     Args:
@@ -112,9 +111,7 @@ def save(cell: BoundCell, optimized: bool = False) -> dict[str, Any]:
 
 @public
 def save_bidirectional(
-    cells_fw: Sequence[BoundCell],
-    cells_bw: Sequence[BoundCell],
-    optimized: bool = False,
+    cells_fw: Cells, cells_bw: Cells, optimized: bool = False
 ) -> dict[str, Any]:
     """The parameters of the cells of both directions; see `save`.
 
@@ -150,13 +147,9 @@ def _to_layer(name: str, weights: Mapping[str, Any]) -> LayerWeights:
     units, columns = state.shape
     kind = kind_of(f"{name}/dense_h/kernel", state, columns, units, GRU_AFTER)
     check_names(name, flat, [*kernels, f"{_WITH_BIAS[kind]}/bias"])
-    return _flax.LIBRARY.layer(
-        kind,
-        read("dense_i/kernel", None, columns),
-        state,
-        read(bias, columns),
-        state_bias=np.zeros(units, state.dtype) if kind == GRU_AFTER else None,
-    )
+    arrays = read("dense_i/kernel", None, columns), state, read(bias, columns)
+    state_bias = np.zeros(units, state.dtype) if kind == GRU_AFTER else None
+    return _flax.LIBRARY.layer(kind, *arrays, state_bias=state_bias)
 
 
 def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> dict[str, Any]:

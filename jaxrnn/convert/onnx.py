@@ -18,32 +18,13 @@ import numpy as np
 
 from .._base.errors import describe
 from .._cells.bound import BoundCell
-from ._cells import (
-    as_layers,
-    cell_of_layers,
-    cells_of_pairs,
-    layers_of_cell,
-    pairs_of_cells,
-)
-from ._layer_weights import (
-    GRU,
-    GRU_AFTER,
-    LSTM,
-    RNN,
-    LayerWeights,
-    Library,
-    kind_of,
-    reordered,
-)
-from ._weights import as_mapping, public, reader
+from . import _cells, _layer_weights
+from ._cells import BothCells, Cells, cell_of_layers, cells_of_pairs
+from ._layer_weights import GRU, GRU_AFTER, LSTM, RNN, LayerWeights, reordered
+from ._weights import as_mapping, check_directions, public, reader
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
 
-_LIBRARY = Library(
-    "ONNX",
-    {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "iofj"},
-    lacks=("projection",),
-)
 _PEEPHOLES = "iof"  # A `LayerWeights` has them in the order i, f, o.
 # Those that cells have too, as long as alpha and beta are not given.
 _ACTIVATIONS = {
@@ -55,6 +36,14 @@ _ACTIVATIONS = {
     "Softsign": "softsign",
     "Tanh": "tanh",
 }
+_ORDERS = {RNN: "c", GRU: "urc", GRU_AFTER: "urc", LSTM: "iofj"}
+_LIBRARY = _layer_weights.Library(
+    "ONNX",
+    _ORDERS,
+    lacks=("projection",),
+    activations=dict.fromkeys(_ORDERS, tuple(_ACTIVATIONS.values())),
+    modules=dict.fromkeys(_ORDERS, "operators"),
+)
 _DIRECTIONS = ("forward", "bidirectional")
 _UNSUPPORTED = ("clip", "input_forget", "activation_alpha", "activation_beta")
 _KNOWN = (
@@ -96,13 +85,11 @@ def load(*nodes: Mapping[str, Any]) -> BoundCell:
         {'op_type': 'LSTM', 'W': (1, 20, 3), 'R': (1, 20, 5), 'B': (1, 40), \
 'hidden_size': 5, 'direction': 'forward', 'activations': ['Sigmoid', 'Tanh', 'Tanh']}
     """
-    return cell_of_layers([layer for (layer,) in _layers(nodes, "forward")])
+    return cell_of_layers([layer for (layer,) in _layers(nodes, 1)])
 
 
 @public
-def load_bidirectional(
-    *nodes: Mapping[str, Any],
-) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
+def load_bidirectional(*nodes: Mapping[str, Any]) -> BothCells:
     """The bound cells of stacked nodes of two directions.
 
     Args:
@@ -116,7 +103,7 @@ def load_bidirectional(
         TypeError: As in `load`.
         ValueError: If a node has one direction; as in `load`.
     """
-    return cells_of_pairs(_layers(nodes, "bidirectional"))
+    return cells_of_pairs(_layers(nodes, 2))
 
 
 @public
@@ -136,13 +123,11 @@ def save(cell: BoundCell) -> list[dict[str, Any]]:
         TypeError: If `cell` is not such a bound cell.
         ValueError: For what ONNX does not have: a projection, clips, other activations.
     """
-    return [_node(each) for each in layers_of_cell(_LIBRARY, cell)]
+    return [_node(each) for each in _cells.layers_of_cell(_LIBRARY, cell)]
 
 
 @public
-def save_bidirectional(
-    cells_fw: Sequence[BoundCell], cells_bw: Sequence[BoundCell]
-) -> list[dict[str, Any]]:
+def save_bidirectional(cells_fw: Cells, cells_bw: Cells) -> list[dict[str, Any]]:
     """The node of each layer of the cells of both directions; see `save`.
 
     Args:
@@ -154,30 +139,32 @@ def save_bidirectional(
         ValueError: If the directions differ in the number of layers, or in the kinds or
             sizes of these; as in `save`.
     """
-    return [_node(*pair) for pair in pairs_of_cells(_LIBRARY, cells_fw, cells_bw)]
+    pairs = _cells.pairs_of_cells(_LIBRARY, cells_fw, cells_bw)
+    return [_node(*pair) for pair in pairs]
 
 
 def _as_text(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _layers(nodes: Sequence[Any], direction: str) -> list[tuple[LayerWeights, ...]]:
-    """The one or two directions of each node, which must be `direction`."""
+def _layers(nodes: Sequence[Any], directions: int) -> list[tuple[LayerWeights, ...]]:
+    """The one or two directions of each node."""
     layers, depth = [], None
-    for i, node in enumerate(as_layers("nodes", nodes)):
-        layers.append(_directions(f"nodes[{i}]", node, depth, direction))
+    for i, node in enumerate(_cells.as_layers("nodes", nodes)):
+        layers.append(_directions(f"nodes[{i}]", node, depth, directions))
         depth = sum(layer.units for layer in layers[-1])
     return layers
 
 
 def _directions(
-    name: str, node: Any, depth: int | None, direction: str
+    name: str, node: Any, depth: int | None, directions: int
 ) -> tuple[LayerWeights, ...]:
     """The layer of each direction of a node."""
     node = _as_node(name, node)
     read = reader(node, f"{name}['", "']")
     w = read("W", None, None, depth)
-    _check_direction(name, node, w, direction)
+    _check_direction(name, node, w)
+    check_directions(name, len(w), directions)
     count, rows, _ = w.shape
     r = read("R", count, rows, None)
     kind, units = _kind(name, node, r), r.shape[2]
@@ -219,16 +206,13 @@ def _as_node(name: str, node: Any) -> dict[str, Any]:
         is_default = not np.size(value) or (key == "input_forget" and not value)
         if value is not None and not is_default:
             raise ValueError(
-                f"`{name}['{key}']` must be left out, got {value!r}. No cell can do "
-                "that."
+                f"`{name}['{key}']` must be left out, got {value!r}: no cell has it."
             )
     return node
 
 
-def _check_direction(
-    name: str, node: Mapping[str, Any], w: np.ndarray, wanted: str
-) -> None:
-    """Raises ValueError for another direction than `wanted`."""
+def _check_direction(name: str, node: Mapping[str, Any], w: np.ndarray) -> None:
+    """Raises ValueError for a direction that is not known or not that of W."""
     direction = node.get("direction", _DIRECTIONS[len(w) == 2])
     if direction not in _DIRECTIONS:
         fix = " Load it as 'forward', and reverse its inputs and outputs."
@@ -242,27 +226,20 @@ def _check_direction(
             f"`{name}['W']` must have {count} as its first axis, for the direction "
             f"{direction!r}, got {describe(w)}."
         )
-    if direction != wanted:
-        other = "load_bidirectional" if wanted == "forward" else "load"
-        raise ValueError(f"`{name}` must be {wanted}, got {direction}. Use `{other}`.")
 
 
 def _kind(name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
     """The `kind` of a `LayerWeights`, from the shape of R and the attributes."""
     units = r.shape[2]
-    kind = kind_of(f"{name}['R']", r, r.shape[1], units)
+    kind = _layer_weights.kind_of(f"{name}['R']", r, r.shape[1], units)
     wanted = node.get("op_type", kind)
     if wanted != kind:
         raise ValueError(
-            f"`{name}['R']` must be of the operator {wanted}, got that of {kind}, "
-            f"{describe(r)}."
+            f"`{name}['R']` must be of {wanted}, got that of {kind}, {describe(r)}."
         )
     for key, owner in (("P", LSTM), ("linear_before_reset", GRU)):
         if node.get(key) is not None and kind != owner:
-            raise ValueError(
-                f"`{name}['{key}']` belongs to the operator {owner}, and this node's "
-                f"is {kind}."
-            )
+            raise ValueError(f"`{name}['{key}']` belongs to {owner}, got {kind}.")
     size = node.get("hidden_size", units)
     if size != units:
         raise ValueError(
@@ -276,9 +253,7 @@ def _kind(name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
     return GRU_AFTER if after else kind
 
 
-def _read_activations(
-    name: str, node: Mapping[str, Any], kind: str, count: int
-) -> list[str]:
+def _read_activations(name: str, node: Mapping, kind: str, count: int) -> list[str]:
     """The activation of each direction; those of the gates must be sigmoids."""
     given = node.get("activations")
     if given is None:
@@ -306,17 +281,6 @@ def _spelled(kind: str, activation: str) -> list[str]:
     return gates + [activation] * (2 if kind == LSTM else 1)
 
 
-def _activation(name: str, layer: LayerWeights) -> str:
-    """ONNX's name of a layer's activation."""
-    for theirs, ours in _ACTIVATIONS.items():
-        if ours == layer.activation_key:
-            return theirs
-    raise ValueError(
-        f"`{name}` must have an activation of ONNX, "
-        f"{', '.join(_ACTIVATIONS.values())}, got {layer.activation_name}."
-    )
-
-
 def _node(*named: tuple[str, LayerWeights]) -> dict[str, Any]:
     """The node of the one or two directions of a layer."""
     names, layers = zip(*named, strict=True)
@@ -328,7 +292,8 @@ def _node(*named: tuple[str, LayerWeights]) -> dict[str, Any]:
         )
     kind, units = layers[0].kind, layers[0].units
     arrays = [_LIBRARY.arrays(layer) for layer in layers]
-    activations = [_activation(*each) for each in named]
+    theirs = {ours: name for name, ours in _ACTIVATIONS.items()}
+    activations = [theirs[layer.activation_key] for layer in layers]
     operator = "GRU" if kind == GRU_AFTER else kind
     node = {
         "op_type": operator,

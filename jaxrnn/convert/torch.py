@@ -20,9 +20,12 @@ from .._base.errors import describe, describe_leaves, is_array
 from .._base.typing import PyTree
 from .._cells.bound import BoundCell
 from .._cells.states import LSTMStateTuple
-from ._cells import cell_of_layers, cells_of_pairs, layers_of_cell, pairs_of_cells
+from . import _cells
+from ._cells import BothCells, Cells, cell_of_layers, cells_of_pairs
 from ._torch_modules import LIBRARY, as_state_dict, layers_of_module
 from ._weights import from_tensor, public
+
+BothStates = tuple[tuple[PyTree, ...], tuple[PyTree, ...]]
 
 __all__ = [
     "load",
@@ -71,19 +74,14 @@ def load(
         >>> list(jaxrnn.convert.torch.save(cell, "rnn."))[:3]
         ['rnn.weight_ih_l0', 'rnn.weight_hh_l0', 'rnn.bias_ih_l0']
     """
-    layers = layers_of_module(state_dict, prefix, nonlinearity)
-    if len(layers[0]) > 1:
-        raise ValueError(
-            "`state_dict` must have one direction, got "
-            f"`{prefix}weight_ih_l0_reverse`. Use `load_bidirectional`."
-        )
+    layers = layers_of_module(state_dict, prefix, nonlinearity, 1)
     return cell_of_layers([layer for (layer,) in layers])
 
 
 @public
 def load_bidirectional(
     state_dict: Mapping[str, Any], prefix: str = "", nonlinearity: str = "tanh"
-) -> tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]:
+) -> BothCells:
     """The bound cells of a module with two directions.
 
     Args:
@@ -99,13 +97,7 @@ def load_bidirectional(
         TypeError: As in `load`.
         ValueError: If there is one direction; as in `load`.
     """
-    layers = layers_of_module(state_dict, prefix, nonlinearity)
-    if len(layers[0]) == 1:
-        raise ValueError(
-            "`state_dict` must have two directions, got no "
-            f"`{prefix}weight_ih_l0_reverse`. Use `load`."
-        )
-    return cells_of_pairs(layers)
+    return cells_of_pairs(layers_of_module(state_dict, prefix, nonlinearity, 2))
 
 
 @public
@@ -128,12 +120,13 @@ def save(cell: BoundCell, prefix: str = "") -> dict[str, np.ndarray]:
         ValueError: For what PyTorch does not have: a `GRUCell`, peepholes, clips, other
             activations, a projection not smaller than the units, layers that differ.
     """
-    return as_state_dict([(each,) for each in layers_of_cell(LIBRARY, cell)], prefix)
+    layers = _cells.layers_of_cell(LIBRARY, cell)
+    return as_state_dict([(each,) for each in layers], prefix)
 
 
 @public
 def save_bidirectional(
-    cells_fw: Sequence[BoundCell], cells_bw: Sequence[BoundCell], prefix: str = ""
+    cells_fw: Cells, cells_bw: Cells, prefix: str = ""
 ) -> dict[str, np.ndarray]:
     """The `state_dict` of the cells of both directions; see `save`.
 
@@ -146,7 +139,7 @@ def save_bidirectional(
         TypeError: As in `save`.
         ValueError: If the directions differ in the number of layers; as in `save`.
     """
-    return as_state_dict(pairs_of_cells(LIBRARY, cells_fw, cells_bw), prefix)
+    return as_state_dict(_cells.pairs_of_cells(LIBRARY, cells_fw, cells_bw), prefix)
 
 
 @public
@@ -180,9 +173,7 @@ def load_state(state: PyTree) -> PyTree:
 
 
 @public
-def load_state_bidirectional(
-    state: PyTree,
-) -> tuple[tuple[PyTree, ...], tuple[PyTree, ...]]:
+def load_state_bidirectional(state: PyTree) -> BothStates:
     """The states of cells from that of a module with two directions, also under jit.
 
     Args:

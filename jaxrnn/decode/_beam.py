@@ -11,7 +11,7 @@ from .._base.errors import noting
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
 from ._beam_rows import map_rows as map_rows, reordered, repeated, tile
 from ._checks import FINITE, as_int, as_number
-from ._model import Decoded, Embed, Model, Project, end_beyond, run, to_time
+from ._model import Decoded, Embed, Loop, Model, Project, end_beyond, run, to_time
 
 # The beams of an example are chosen among width * vocab, numbered in int32; and the
 # state has as many rows: a greater width exhausts the memory.
@@ -83,8 +83,7 @@ def beam_loop(
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
-    caller = "decode.beam_loop"
-    model = Model(caller, embed, project, initial_state, start_ids, end_id)
+    model = Model("decode.beam_loop", embed, project, initial_state, start_ids, end_id)
     return _make(model, beam_width, length_penalty)
 
 
@@ -161,32 +160,28 @@ class Beams(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class BeamLoop:
+class BeamLoop(Loop):
     """A loop function that keeps the best continuations of an example's beams.
 
     Attributes:
-        model: The arguments that all decoders share, with `batch * beam` rows.
         width: The number of beams.
         length_penalty: The exponent of the length penalty.
     """
 
-    model: Model
     width: int
     length_penalty: Any
 
     def __call__(
-        self, time: Array, output: PyTree, state: PyTree, loop_state: Beams | None
+        self, time: Array, output: PyTree, state: PyTree, rows: Beams | None
     ) -> tuple[Array, PyTree, PyTree, PyTree, Beams]:
-        """One call of the loop function; see `raw_rnn`."""
+        """One call of the loop function, with its loop state; see `raw_rnn`."""
         del time
-        if loop_state is None:
+        if rows is None:
             return self._first_call()
-        log_probs = self.model.log_probs(output, loop_state.log_probs.dtype)
-        vocab = log_probs.shape[-1]
-        log_probs = log_probs.reshape(*loop_state.lengths.shape, vocab)
-        beams, _, parents, ids = extend(
-            loop_state, log_probs, self.model.end_id, self._scores
-        )
+        log_probs = self.model.log_probs(output, rows.log_probs.dtype)
+        log_probs = log_probs.reshape(*rows.lengths.shape, log_probs.shape[-1])
+        end_id = self.model.end_id
+        beams, _, parents, ids = extend(rows, log_probs, end_id, self._scores)
         own = jnp.broadcast_to(jnp.arange(self.width, dtype=jnp.int32), parents.shape)
         # Relative, so that the zeros that `raw_rnn` emits for finished rows move none.
         emit = ids.reshape(-1), (parents - own).reshape(-1)

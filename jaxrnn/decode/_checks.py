@@ -1,14 +1,13 @@
 """Checks of the decoders' arguments, which also normalize them."""
 
 import math
-import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import INT32_MAX
+from .._base.arguments import INT32_MAX, as_count
 from .._base.errors import describe, is_array
 from .._base.math import concrete_or_none
 from .._base.typing import Array
@@ -42,20 +41,8 @@ def as_int(
         TypeError: If it is not an integer, or traced.
         ValueError: If it is out of range.
     """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(
-            f"{caller}: `{name}` must be an int, got {describe(value)}. It is static: "
-            "under jit, close over it or name it in `static_argnames`."
-        ) from None
-    if number < least:
-        raise ValueError(
-            f"{caller}: `{name}` must be {least} or more, got {number}. {fix}"
-        )
-    if number > most:
-        raise ValueError(f"{caller}: `{name}` must be at most {most}, got {number}.")
-    return number
+    fix += " It is static: under jit, close over it or name it in `static_argnames`."
+    return as_count(caller, name, value, least, fix, most=most)
 
 
 class Range(NamedTuple):

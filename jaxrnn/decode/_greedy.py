@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike
-from ._model import Decoded, Embed, Model, Project, end_beyond, run, to_time
+from ._model import Decoded, Embed, Loop, Model, Project, end_beyond, run, to_time
 
 
 class Rows(NamedTuple):
@@ -25,27 +25,25 @@ class Rows(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class RowLoop:
+class RowLoop(Loop):
     """A loop function that continues each row with a chosen id.
 
     It emits the ids, int32 `[batch]`; its loop state is `Rows`.
 
     Attributes:
-        model: The arguments that all decoders share.
         choose: `choose(log_probs [batch, vocab], t) -> ids`, int32 `[batch]`, the ids
             at position t.
     """
 
-    model: Model
     choose: Callable[[Array, Array], Array]
 
     def __call__(
-        self, time: Array, output: PyTree, state: PyTree, loop_state: Rows | None
+        self, time: Array, output: PyTree, state: PyTree, rows: Rows | None
     ) -> tuple[Array, PyTree, PyTree, PyTree, Rows]:
-        """One call of the loop function; see `raw_rnn`."""
-        if loop_state is None:
+        """One call of the loop function, with its loop state; see `raw_rnn`."""
+        if rows is None:
             return self._first_call()
-        scores, lengths, finished = loop_state
+        scores, lengths, finished = rows
         log_probs = self.model.log_probs(output, scores.dtype)
         ids = self.choose(log_probs, time - 1)
         gain = jnp.take_along_axis(log_probs, ids[:, None], axis=1)[:, 0]
@@ -165,8 +163,7 @@ def greedy(
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.
     """
-    caller = "decode.greedy"
-    model = Model(caller, embed, project, initial_state, start_ids, end_id)
+    model = Model("decode.greedy", embed, project, initial_state, start_ids, end_id)
     return run(cell, RowLoop(model, _most_likely), max_time)
 
 

@@ -1,8 +1,9 @@
 """What all decoders share: arguments, the run of a loop function, the result."""
 
+import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -109,8 +110,7 @@ class Model:
         if self.end_id >= logits.shape[1]:
             raise ValueError(
                 f"{self.caller}: `end_id` must be one of the {logits.shape[1]} ids "
-                f"that `project` has logits for, got {self.end_id}. It is what "
-                "ends a row."
+                f"that `project` has logits for, got {self.end_id}. It ends a row."
             )
         return jax.nn.log_softmax(jnp.asarray(logits, dtype), axis=-1)
 
@@ -143,19 +143,23 @@ class Decoded(NamedTuple):
     lengths: Array
 
 
-class Loop(Protocol):
-    """A loop function that makes a `Decoded` from its results."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Loop(abc.ABC):
+    """A loop function for `raw_rnn` that makes a `Decoded` from its results.
 
-    @property
-    def model(self) -> Model: ...
+    Attributes:
+        model: The arguments that all decoders share.
+    """
 
-    def __call__(
-        self, time: Array, output: PyTree, state: PyTree, loop_state: Any
-    ) -> tuple[Array, PyTree, PyTree, PyTree, Any]: ...
+    model: Model
 
-    def decoded(
-        self, results: tuple[PyTree, PyTree, Any], max_time: int
-    ) -> Decoded: ...
+    @abc.abstractmethod
+    def __call__(self, time: Array, output: PyTree, state: PyTree, rows: Any) -> tuple:
+        """One call of the loop function, with its loop state; see `raw_rnn`."""
+
+    @abc.abstractmethod
+    def decoded(self, results: tuple, max_time: int) -> Decoded:
+        """The sequences from the results of `raw_rnn` with that `max_time`."""
 
 
 def run(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
@@ -163,12 +167,9 @@ def run(cell: RNNCellLike, loop: Loop, max_time: Any) -> Decoded:
     caller = loop.model.caller
     check_is_cell(caller, "cell", cell)
     limit = as_int(caller, "max_time", max_time, 0, "It bounds the ids of a row.")
-    check_structure(
-        f"{caller}: `initial_state` (by `cell.state_size`)",
-        cell.state_size,
-        opaque(without_read_only(loop.model.initial_state)),
-        strict=True,
-    )
+    state = opaque(without_read_only(loop.model.initial_state))
+    what = f"{caller}: `initial_state` (by `cell.state_size`)"
+    check_structure(what, cell.state_size, state, strict=True)
 
     def until_limit(time: Array, output: PyTree, state: PyTree, loop_state: Any) -> Any:
         finished, *rest = loop(time, output, state, loop_state)

@@ -108,8 +108,7 @@ def sample(
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1805.04833 for `top_k`;
         arXiv:1904.09751 for `top_p`.
     """
-    caller = "decode.sample"
-    model = Model(caller, embed, project, initial_state, start_ids, end_id)
+    model = Model("decode.sample", embed, project, initial_state, start_ids, end_id)
     return run(cell, _make(model, key, temperature, top_k, top_p), max_time)
 
 
@@ -127,12 +126,7 @@ def _make(model: Model, key: Any, temperature: Any, top_k: Any, top_p: Any) -> R
 
 
 def draw(
-    key: Key,
-    temperature: Any,
-    top_k: int | None,
-    top_p: Any,
-    log_probs: Array,
-    t: Array,
+    key: Key, temperature: Any, top_k: Any, top_p: Any, log_probs: Array, t: Array
 ) -> Array:
     """An id for each row at position t, int32 `[batch]`.
 

@@ -132,10 +132,8 @@ class BidirectionalStreamer:
 
     def reset(self) -> None:
         """Starts a new sequence; outputs that are left are dropped."""
-        self._states = tuple(
-            zero_state(_CALLER, cell, self._batch, self._dtype)
-            for cell in self._cells[0]
-        )
+        zero = lambda cell: zero_state(_CALLER, cell, self._batch, self._dtype)
+        self._states = tuple(map(zero, self._cells[0]))
         self._waiting: list[PyTree] = []  # Chunks without outputs, padded.
         self._steps = 0  # Theirs, without padding.
 
@@ -155,14 +153,9 @@ class BidirectionalStreamer:
         window = self._waiting[: self._ahead + 1]
         absent = self._ahead + 1 - len(window)
         window += [jax.tree.map(np.zeros_like, window[0])] * absent
-        outputs, self._states = _run_window(
-            *self._cells,
-            self._states,
-            window,
-            np.int32(self._steps),
-            lookahead=self._lookahead,
-            dtype=self._dtype,
-        )
+        static = {"lookahead": self._lookahead, "dtype": self._dtype}
+        arrays = *self._cells, self._states, window, np.int32(self._steps)
+        outputs, self._states = _run_window(*arrays, **static)
         self._waiting.pop(0)
         self._steps -= min(self._steps, self._chunk)
         return outputs
@@ -198,30 +191,26 @@ def _run_window(
     lengths = jnp.full(batch, jnp.minimum(steps, size), jnp.int32)
     new_states = []
     for layer in zip(cells_fw, cells_bw, states, strict=True):
-        xs, state = _run_layer(*layer, xs, lengths, chunk, dtype)
+        xs, state = _run_layer(layer, xs, lengths, chunk, dtype)
         new_states.append(state)
     return jax.tree.map(lambda y: y[:, :chunk], xs), tuple(new_states)
 
 
 def _run_layer(
-    cell_fw: RNNCellLike,
-    cell_bw: RNNCellLike,
-    state: PyTree,
-    xs: PyTree,
-    lengths: Array,
-    chunk: int,
-    dtype: DType,
+    layer: tuple[Any, ...], xs: PyTree, lengths: Array, chunk: int, dtype: DType
 ) -> tuple[PyTree, PyTree]:
-    """The outputs of the window, and the forward state after its first chunk."""
+    """The outputs of the window, and the forward state after its first chunk.
+
+    A layer is the forward cell, the backward cell and the forward state.
+    """
+    cell_fw, cell_bw, state = layer
     head = jax.tree.map(lambda x: x[:, :chunk], xs)
     tail = jax.tree.map(lambda x: x[:, chunk:], xs)
     now = jnp.minimum(lengths, chunk)
     outputs, state = dynamic_rnn(cell_fw, head, now, state, dtype)
     ahead, _ = dynamic_rnn(cell_fw, tail, lengths - now, state, dtype)
     forward = jax.tree.map(lambda *y: jnp.concatenate(y, 1), outputs, ahead)
-    reverse = functools.partial(
-        masking.reverse_sequence, lengths=lengths, time_major=False
-    )
+    reverse = lambda tree: masking.reverse_sequence(tree, lengths, time_major=False)
     backward, _ = dynamic_rnn(cell_bw, reverse(xs), lengths, dtype=dtype)
     return joined(_CALLER, forward, reverse(backward), axis=2), state
 
@@ -247,7 +236,6 @@ def _checked_steps(chunk: PyTree, batch: int, steps: int, exactly: bool) -> int:
         found.add(count)
     if len(found) != 1:
         raise ValueError(
-            f"{_CALLER}: `{name}` must hold arrays of one number of steps, got "
-            f"{sorted(found)}."
+            f"{_CALLER}: `{name}` must have one number of steps, got {sorted(found)}."
         )
     return found.pop()

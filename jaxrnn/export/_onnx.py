@@ -94,7 +94,8 @@ def to_onnx(
         kernel, bias = _checked_dense(dense, size, dtype)
         x, size = _dense(graph, x, kernel, bias), kernel.shape[1]
     graph.output("outputs", x, [*axes, size])
-    for name in _in_order_of_driver(states):
+    # The forward states of all layers, then the backward ones.
+    for name in sorted(states, key=lambda name: name.startswith("state_bw")):
         graph.output(name, *states[name])
     return graph.serialized()
 
@@ -154,8 +155,3 @@ def _dense(graph: Graph, x: str, kernel: np.ndarray, bias: np.ndarray | None) ->
     if bias is None:
         return x
     return graph.node("Add", x, graph.constant(bias, "dense_bias"))
-
-
-def _in_order_of_driver(names: Any) -> list[str]:
-    """The forward states of all layers, then the backward ones."""
-    return sorted(names, key=lambda name: name.startswith("state_bw"))

@@ -3,7 +3,6 @@
 A layer is a dict, as `convert.onnx.save` returns it.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,9 @@ from ._optional import import_optional
 
 # The first opset with the present forms of LSTM, GRU and RNN, and its file version.
 OPSET, IR_VERSION = 14, 7
+Node = dict[str, Any]
+Names = dict[str, list[str]]  # By ONNX's letter of a state: a name for each direction.
+
 _ATTRIBUTES = ("hidden_size", "direction", "activations", "linear_before_reset")
 
 
@@ -64,13 +66,8 @@ class Graph:
     def serialized(self) -> bytes:
         """The file."""
         helper = self._onnx.helper
-        graph = helper.make_graph(
-            self._nodes,
-            "jaxrnn",
-            self._inputs,
-            self._outputs,
-            list(self._constants.values()),
-        )
+        ends, constants = (self._inputs, self._outputs), list(self._constants.values())
+        graph = helper.make_graph(self._nodes, "jaxrnn", *ends, constants)
         opset = helper.make_opsetid("", OPSET)
         model = helper.make_model(
             graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="jaxrnn"
@@ -91,33 +88,25 @@ def clamped_lengths(graph: Graph, x: str) -> str:
     return graph.node("Min", least, time)
 
 
-def _state_names(i: int, node: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """ONNX's letter of each state of a layer, and the names by direction."""
+def _state_names(i: int, node: Node) -> Names:
     both = node["direction"] == "bidirectional"
-    for letter in "ch" if node["op_type"] == "LSTM" else "h":
-        prefixes = ("state_fw", "state_bw") if both else ("state",)
-        yield letter, [f"{prefix}_{i}_{letter}" for prefix in prefixes]
+    prefixes = ("state_fw", "state_bw") if both else ("state",)
+    letters = "ch" if node["op_type"] == "LSTM" else "h"
+    return {k: [f"{prefix}_{i}_{k}" for prefix in prefixes] for k in letters}
 
 
-def initial_states(graph: Graph, i: int, node: dict[str, Any]) -> dict[str, list[str]]:
+def initial_states(graph: Graph, i: int, node: Node) -> Names:
     """The inputs with the initial states of a layer, by letter and direction."""
     shape = ["batch", node["hidden_size"]]
-    return {
-        letter: [graph.input(f"initial_{name}", shape) for name in names]
-        for letter, names in _state_names(i, node)
-    }
+    inputs = lambda names: [graph.input(f"initial_{name}", shape) for name in names]
+    return {k: inputs(names) for k, names in _state_names(i, node).items()}
 
 
 def run_layer(
-    graph: Graph,
-    i: int,
-    node: dict[str, Any],
-    x: str,
-    length: str,
-    initial: dict[str, list[str]],
+    graph: Graph, i: int, node: Node, x: str, length: str, initial: Names
 ) -> tuple[str, dict[str, tuple[str, list]]]:
     """`(y, states)`: Y, `[time, directions, batch, units]`; final states by name."""
-    letters = dict(_state_names(i, node))
+    letters = _state_names(i, node)
     weights = {k: graph.constant(node[k], f"{k}_{i}") for k in "WRBP" if k in node}
     stacked = {k: _stacked(graph, states) for k, states in initial.items()}
     inputs = [x, *(weights[k] for k in "WRB"), length, stacked.get("h", "")]
@@ -130,15 +119,11 @@ def run_layer(
 
 
 def _final_states(
-    graph: Graph,
-    i: int,
-    node: dict[str, Any],
-    length: str,
-    initial: dict[str, list[str]],
+    graph: Graph, i: int, node: Node, length: str, initial: Names
 ) -> dict[str, tuple[str, list]]:
     """The value and the shape of each final state, by name."""
     states = {}
-    for k, names in _state_names(i, node):
+    for k, names in _state_names(i, node).items():
         for direction, name in enumerate(names):
             at = graph.constant(np.int64(direction))
             state = graph.node("Gather", f"Y_{k}_{i}", at, axis=0)
@@ -162,13 +147,10 @@ def _kept(graph: Graph, length: str, state: str, initial: str) -> str:
     return graph.node("Where", runs, state, initial)
 
 
-def joined(
-    graph: Graph, node: dict[str, Any], y: str, batch_major: bool
-) -> tuple[str, int]:
+def joined(graph: Graph, node: Node, y: str, batch_major: bool) -> tuple[str, int]:
     """Y as `[time, batch, size]`, or batch first, with both directions; and `size`."""
     size = len(node["W"]) * node["hidden_size"]
     perm = [2, 0, 1, 3] if batch_major else [0, 2, 1, 3]
     y = graph.node("Transpose", y, perm=perm)
-    return graph.node(
-        "Reshape", y, graph.constant(np.array([0, 0, size], np.int64))
-    ), size
+    shape = graph.constant(np.array([0, 0, size], np.int64))
+    return graph.node("Reshape", y, shape), size

@@ -71,7 +71,11 @@ class Streamer:
                 is as before.
             TypeError: If its dtype does not.
         """
-        output, self._state = _step(self._cell, self._state, _copied(frame))
+        # JAX may read NumPy's arrays after the call has returned, when the user has
+        # already written the next frame into them.
+        copy = lambda leaf: leaf if isinstance(leaf, jax.Array) else np.array(leaf)
+        frame = jax.tree.map(copy, frame)
+        output, self._state = _step(self._cell, self._state, frame)
         return output
 
     @property
@@ -97,16 +101,6 @@ def _step(cell: RNNCellLike, state: PyTree, frame: PyTree) -> tuple[PyTree, PyTr
     """`(output, new_state)`."""
     output, new_state = cell(frame, state)
     return output, with_structure(state, new_state)
-
-
-def _copied(frame: PyTree) -> PyTree:
-    """The frame with copies of NumPy's arrays.
-
-    JAX may read such an array after the call has returned, when the user has already
-    written the next frame into it.
-    """
-    copy = lambda leaf: leaf if isinstance(leaf, jax.Array) else np.array(leaf)
-    return jax.tree.map(copy, frame)
 
 
 def check_cell_of_stream(caller: str, name: str, cell: Any) -> None:

@@ -118,8 +118,7 @@ def tflite_deviation(
     names, leaves = _in_order(run.get_input_details()), jax.tree.leaves(arguments)
     if len(names) != len(leaves):
         raise ValueError(
-            f"{caller}: `arguments` must hold {len(names)} arrays, as the file has "
-            f"inputs, got {len(leaves)}."
+            f"{caller}: `arguments` must hold {len(names)} arrays, got {len(leaves)}."
         )
     results = run(**dict(zip(names, map(np.asarray, leaves), strict=True)))
     got = [results[name] for name in _in_order(results)]
@@ -169,10 +168,8 @@ def _converter(tf: Any, exported: jax.export.Exported) -> Any:
 
     module = tf.Module()  # The file has a signature if a module holds the function.
     module.f = tf.function(run, autograph=False)
-    specs = [
-        tf.TensorSpec(leaf.shape, leaf.dtype, f"input_{i}")
-        for i, leaf in enumerate(exported.in_avals)
-    ]
+    leaves = enumerate(exported.in_avals)
+    specs = [tf.TensorSpec(x.shape, x.dtype, f"input_{i}") for i, x in leaves]
     concrete = module.f.get_concrete_function(*specs)
     return tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
 

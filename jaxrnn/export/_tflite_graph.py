@@ -29,11 +29,7 @@ class Graph:
         self._buffers = [self._schema.BufferT()]  # The first is that of no values.
 
     def tensor(
-        self,
-        name: str,
-        shape: Sequence[int],
-        is_variable: bool = False,
-        dtype: str = "FLOAT32",
+        self, name: str, shape: tuple, is_variable: bool = False, dtype: str = "FLOAT32"
     ) -> int:
         """A tensor without values; a variable starts with zeros."""
         tensor = self._schema.TensorT()
@@ -64,12 +60,7 @@ class Graph:
         return self._tensors[tensor].shape.tolist()
 
     def operator(
-        self,
-        name: str,
-        inputs: Sequence[int],
-        output: int,
-        options: str,
-        fields: dict[str, Any],
+        self, name: str, inputs: Sequence[int], output: int, options: str, **fields: Any
     ) -> None:
         """Adds an operator with options of that class, with these fields."""
         operator = self._schema.OperatorT()

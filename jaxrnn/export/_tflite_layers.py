@@ -1,7 +1,6 @@
 """Layers of bound cells as fused operators of TensorFlow Lite."""
 
 import dataclasses
-import itertools
 from typing import Any
 
 import numpy as np
@@ -81,13 +80,11 @@ def read_pairs(cells_fw: Any, cells_bw: Any) -> list[tuple[Layer, ...]]:
             but once.
     """
     pairs = []
-    for i, both in enumerate(paired(cells_fw, cells_bw)):
-        names = f"cells_fw[{i}]", f"cells_bw[{i}]"
-        read = lambda name, cell: _read_layer(
-            name, _in_core_layout(as_bound(name, cell))
-        )
-        pairs.append(tuple(map(read, names, both)))
-        _check_alike(*pairs[-1])
+    read = lambda name, cell: _read_layer(name, _in_core_layout(as_bound(name, cell)))
+    for i, (fw, bw) in enumerate(paired(cells_fw, cells_bw)):
+        pair = read(f"cells_fw[{i}]", fw), read(f"cells_bw[{i}]", bw)
+        _check_alike(*pair)
+        pairs.append(pair)
     return pairs
 
 
@@ -116,9 +113,7 @@ def _in_core_layout(bound: BoundCell) -> BoundCell:
     if not isinstance(cell, TFLiteLSTMCell | TfLiteRNNCell):
         return bound
     kind = LSTMCell if isinstance(cell, LSTMCell) else BasicRNNCell
-    fields = {
-        field.name: getattr(cell, field.name) for field in dataclasses.fields(cell)
-    }
+    fields = {f.name: getattr(cell, f.name) for f in dataclasses.fields(cell)}
     return kind(**fields).bind(cell.stage_params(bound.params))
 
 
@@ -170,25 +165,21 @@ def add_layer(
         The outputs, `[batch, time, size]`; those of two directions joined.
     """
     steps = graph.shape(inputs)[:2]
-    batch, directions = steps[1 if time_major else 0], len(layer)
     kind, fields = layer[0].weights.kind, dict(layer[0].options, timeMajor=time_major)
-    operator, options, absent = _OPERATORS[kind, directions]
+    operator, options, absent = _OPERATORS[kind, len(layer)]
     names = [name]
-    if directions == 2:
+    if len(layer) == 2:
         names, fields["mergeOutputs"] = [f"{name}/fw", f"{name}/bw"], True
-    arrays = [_arrays(one.weights) for one in layer]
-    operands = [graph.constants(n, a) for n, a in zip(names, arrays, strict=True)]
-    states = [
-        _states(graph, n, one, batch) for n, one in zip(names, layer, strict=True)
-    ]
-    if kind == RNN:  # The state of each follows its weights.
-        states, operands = [], [a + b for a, b in zip(operands, states, strict=True)]
-    flat = itertools.chain.from_iterable(operands + states)
-    operands = [inputs, *flat, *[ABSENT] * absent]
-    output = graph.tensor(
-        f"{name}/outputs", (*steps, sum(one.outputs for one in layer))
-    )
-    graph.operator(operator, operands, output, options, fields)
+    operands, states = [inputs], []
+    for own, one in zip(names, layer, strict=True):
+        operands += graph.constants(own, _arrays(one.weights))
+        # The state of an RNN follows its weights.
+        last = operands if kind == RNN else states
+        last += _states(graph, own, one, batch=steps[1 if time_major else 0])
+    operands += [*states, *[ABSENT] * absent]
+    size = sum(one.outputs for one in layer)
+    output = graph.tensor(f"{name}/outputs", (*steps, size))
+    graph.operator(operator, operands, output, options, **fields)
     return output
 
 
@@ -196,8 +187,8 @@ def add_dense(graph: Graph, kernel: np.ndarray, bias: np.ndarray, inputs: int) -
     """Adds `inputs @ kernel + bias`; its output."""
     operands = inputs, *graph.constants("dense", [kernel.T, bias])
     output = graph.tensor("dense/outputs", (*graph.shape(inputs)[:2], len(bias)))
-    options = "FullyConnectedOptions", {"keepNumDims": True}
-    graph.operator("FULLY_CONNECTED", operands, output, *options)
+    options = "FullyConnectedOptions"
+    graph.operator("FULLY_CONNECTED", operands, output, options, keepNumDims=True)
     return output
 
 
@@ -206,7 +197,7 @@ def add_swap(graph: Graph, inputs: int) -> int:
     batch, time, size = graph.shape(inputs)
     operands = inputs, graph.constant("swap", np.array([1, 0, 2], np.int32))
     output = graph.tensor("swapped", (time, batch, size))
-    graph.operator("TRANSPOSE", operands, output, "TransposeOptions", {})
+    graph.operator("TRANSPOSE", operands, output, "TransposeOptions")
     return output
 
 

@@ -114,12 +114,11 @@ def _outputs(cells: Any, inputs: Shaped, time_major: bool) -> Any:
     """The shape of the driver's outputs; the checks of the driver apply."""
 
     def run(x: Array) -> PyTree:
+        options: dict[str, Any] = {"dtype": jnp.float32, "time_major": time_major}
         if not isinstance(cells, tuple):
-            return dynamic_rnn(cells, x, dtype=jnp.float32, time_major=time_major)
+            return dynamic_rnn(cells, x, **options)
         cells_fw, cells_bw = zip(*paired(*_two(cells)), strict=True)
-        return stack_bidirectional_dynamic_rnn(
-            cells_fw, cells_bw, x, dtype=jnp.float32, time_major=time_major
-        )
+        return stack_bidirectional_dynamic_rnn(cells_fw, cells_bw, x, **options)
 
     with noting(f"{_CALLER}: raised by the driver of the same outputs."):
         return jax.eval_shape(run, jax.ShapeDtypeStruct(inputs.shape, jnp.float32))[0]

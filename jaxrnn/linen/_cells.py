@@ -11,12 +11,7 @@ import jax.numpy as jnp
 from .._base.cell_keys import run_key
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.base import RNNCell
-from .._layers.cells import (
-    as_names,
-    check_is_flax_cell,
-    feature_axes_of_cell,
-    sizes_of_cell,
-)
+from .._layers import cells
 from .._layers.directions import make_one_direction
 from .._layers.inputs import step_of_cell, zero_carry
 from .._layers.layer import in_dtype
@@ -50,7 +45,7 @@ class Cell(ChecksOptions, nn.RNNCellBase):
     @nn.compact
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
         """One step: `(carry, output)`, each leaf `[*batch, ...]`."""
-        caller, dtypes = type(self).__name__, (self.dtype, self.param_dtype)
+        caller = type(self).__name__
         layer = make_one_direction(caller, self.cell)
 
         def params_for(step: Array) -> Params:
@@ -60,7 +55,7 @@ class Cell(ChecksOptions, nn.RNNCellBase):
             layer.check_not_random(caller, {layer.name: params}, step, dtype)
             return params
 
-        return step_of_cell(self.cell, params_for, carry, inputs, *dtypes)
+        return step_of_cell(self, self.cell, params_for, carry, inputs)
 
     @nn.nowrap
     def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> PyTree:
@@ -110,21 +105,19 @@ def as_cell(
         >>> outputs.shape
         (2, 5, 8)
     """
-    check_is_flax_cell(
-        module, nn.RNNCellBase, "a cell of linen, such as nn.LSTMCell(8)"
-    )
-    streams = as_names("as_cell", "broadcast_rngs", broadcast_rngs)
+    example = "a cell of linen, such as nn.LSTMCell(8)"
+    cells.check_is_flax_cell(module, nn.RNNCellBase, example)
+    streams = cells.as_names("as_cell", "broadcast_rngs", broadcast_rngs)
     # A cell constructed within a module of linen would become its submodule.
     module = module.clone(parent=None)
 
     def step(shape: tuple[int, ...]) -> tuple[PyTree, PyTree]:
         key, inputs = jax.random.key(0), jnp.zeros(shape, jnp.float32)
-        return module.init_with_output(
-            key, module.initialize_carry(key, shape), inputs
-        )[0]
+        carry = module.initialize_carry(key, shape)
+        return module.init_with_output(key, carry, inputs)[0]
 
-    axes = feature_axes_of_cell(module)
-    return LinenCell(module, *sizes_of_cell(step, in_features), axes, streams)
+    axes = cells.feature_axes_of_cell(module)
+    return LinenCell(module, *cells.sizes_of_cell(step, in_features), axes, streams)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

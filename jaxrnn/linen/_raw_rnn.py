@@ -1,7 +1,7 @@
 """`raw_rnn` as a module."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -128,8 +128,7 @@ def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
             raise ValueError(
                 f"RawRNN: `loop_fn` must draw no random numbers from streams, "
                 f"{describe(module)} does: those of all steps would be the same. Keep "
-                "a key in the loop state, and pass a part of it: "
-                "`nn.Dropout(rate)(x, rng=key)`."
+                "a key in the loop state: `nn.Dropout(rate)(x, rng=key)`."
             )
         return result
 
@@ -149,9 +148,7 @@ def _without_draws(loop_fn: Callable, module: nn.Module) -> Callable:
     return watched
 
 
-def _with_parents(module: Any) -> list[nn.Module]:
-    found = []
+def _with_parents(module: Any) -> Iterator[nn.Module]:
     while isinstance(module, nn.Module):
-        found.append(module)
+        yield module
         module = module.parent
-    return found

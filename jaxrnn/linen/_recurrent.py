@@ -130,17 +130,13 @@ class Recurrent(HoldsCells, kw_only=True):
         layer, caller = self._layer(), type(self).__name__
         check_unknown(caller, "a call", unknown)
         check_options(caller, deterministic=deterministic, return_carry=return_carry)
-        sequences = LayerInputs.make(
-            caller, layer, inputs, sequence_length, self.time_major, self.dtype
-        )
+        sequences = LayerInputs.make(self, layer, inputs, sequence_length)
         params = self._params(layer, sequences.step(self.param_dtype))
         dtype = sequences.compute_dtype(self.dtype, params)
         if deterministic is None:
             deterministic = self.deterministic
-        key = None
-        if not deterministic and layer.draws_random_numbers(
-            params, sequences.step(dtype), dtype
-        ):
+        key, step = None, sequences.step(dtype)
+        if not deterministic and layer.draws_random_numbers(params, step, dtype):
             key = self.make_rng(self.rng_collection)
         options = RunOptions.of(self, dtype, key)
         if self.is_initializing():  # This must work where a named one cannot run.
@@ -207,9 +203,8 @@ class RNN(Recurrent):
 
     @nn.nowrap
     def _layer(self) -> Layer:
-        return make_one_direction(
-            type(self).__name__, self.cell, self.reverse, self.keep_order
-        )
+        caller = type(self).__name__
+        return make_one_direction(caller, self.cell, self.reverse, self.keep_order)
 
 
 class Bidirectional(Recurrent):
@@ -230,9 +225,8 @@ class Bidirectional(Recurrent):
 
     @nn.nowrap
     def _layer(self) -> Layer:
-        return make_two_directions(
-            type(self).__name__, self.cell_fw, self.cell_bw, self.merge
-        )
+        caller = type(self).__name__
+        return make_two_directions(caller, self.cell_fw, self.cell_bw, self.merge)
 
 
 class StackBidirectional(Recurrent):

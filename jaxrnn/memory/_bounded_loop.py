@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.jax_internals import eval_jaxpr
+from .._base.math import where
 from .._base.sharding import as_varying_as, zeros_of
 from .._base.typing import Array, PyTree
 from .._time.segments import STATE, in_scan, named, save_on_host
@@ -121,11 +122,11 @@ def _scan(
 
     def one_step(state: Any, _: None) -> tuple[Any, PyTree]:
         is_taken = goes_on(state)
-        t, carry = _choose(is_taken, state, start)
+        t, carry = where(is_taken, state, start)
         carry, y = step(t, carry)
         zeros = jax.tree.map(jnp.zeros_like, y)
-        state = _choose(is_taken, (t + 1, carry), state)
-        return state, _choose(is_taken, y, zeros)
+        state = where(is_taken, (t + 1, carry), state)
+        return state, where(is_taken, y, zeros)
 
     def segment_of(
         body: Callable, count: int, types: PyTree, on_host: bool
@@ -151,7 +152,3 @@ def _scan(
     state, ys = jax.lax.scan(body, start, None, length=-(-limit // steps))
     flat = lambda y: y.reshape(-1, *y.shape[len(sizes) + 1 :])[:limit]
     return *state, jax.tree.map(flat, ys)
-
-
-def _choose(is_taken: Array, tree: PyTree, other: PyTree) -> PyTree:
-    return jax.tree.map(lambda x, y: jnp.where(is_taken, x, y), tree, other)

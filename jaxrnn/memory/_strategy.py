@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from .._base.arguments import as_count
-from .._base.errors import describe
+from .._base.errors import Words, refusal
 from .._time.segments import RESIDUALS, STATE
 
 _log = logging.getLogger("jaxrnn")
@@ -18,7 +18,7 @@ _log = logging.getLogger("jaxrnn")
 # Large enough for efficient copies, few compared to the steps of a run.
 STEPS_PER_COPY = 64
 
-# JAX names GPUs by "gpu" or by the kind.
+# JAX names GPUs by "gpu" or by kind.
 _PLATFORMS = ("cpu", "gpu", "cuda", "rocm", "tpu")
 _STEPS = "It is the number of steps of a run."
 
@@ -46,19 +46,18 @@ class CheckpointPlan:
     on_host: bool = False
 
     def __post_init__(self) -> None:
+        name = "CheckpointPlan"
         if not isinstance(self.segments, tuple):
-            raise TypeError(
-                "CheckpointPlan: `segments` must be a tuple of ints, got "
-                f"{self.segments!r}. `(64,)` is one segment of 64 steps after another."
-            )
+            got = Words(repr(self.segments))
+            fix = "`(64,)` is one segment of 64 steps after another."
+            raise TypeError(refusal(name, "segments", "be a tuple of ints", got, fix))
         for i, size in enumerate(self.segments):
             fix = "It is the number of steps in a segment."
-            as_count("CheckpointPlan", f"segments[{i}]", size, fix=fix)
+            as_count(name, f"segments[{i}]", size, fix=fix)
         if self.save_residuals and not self.on_host:
-            raise ValueError(
-                "CheckpointPlan: `save_residuals` is for what is stored on the host, "
-                "got on_host=False. On the device `CheckpointPlan()` saves residuals."
-            )
+            fix = "On the device `CheckpointPlan()` saves residuals."
+            must, got = "have `on_host` as well", Words("on_host=False")
+            raise ValueError(refusal(name, "save_residuals", must, got, fix))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +82,9 @@ class Strategy(abc.ABC):
         """What a run of `time` steps, at least one, saves."""
 
     def __repr__(self) -> str:
-        arguments = [
-            getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) != field.default
-        ]
-        return f"{type(self).__name__}({', '.join(map(repr, arguments))})"
+        values = [(getattr(self, f.name), f.default) for f in dataclasses.fields(self)]
+        arguments = [repr(value) for value, default in values if value != default]
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
 
 def plan_of(strategy: Strategy, time: Any) -> CheckpointPlan:
@@ -102,10 +98,9 @@ def plan_of(strategy: Strategy, time: Any) -> CheckpointPlan:
         return CheckpointPlan()
     plan = strategy.plan(time) if time else CheckpointPlan()
     if not isinstance(plan, CheckpointPlan):
-        raise TypeError(
-            f"{type(strategy).__name__}.plan: it must return a `CheckpointPlan`, got "
-            f"{describe(plan)}. `CheckpointPlan((64,))` has segments of 64 steps."
-        )
+        fix = "`CheckpointPlan((64,))` has segments of 64 steps."
+        must, name = "return a `CheckpointPlan`", type(strategy).__name__
+        raise TypeError(refusal(name, "plan", must, plan, fix))
     return plan
 
 
@@ -170,10 +165,9 @@ def _near_root(time: int) -> int:
     A remainder would be compiled separately.
     """
     root = max(1, round(math.sqrt(time)))
-    near = sorted(
-        range(root - root // 4, root + root // 4 + 1), key=lambda k: abs(k - root)
-    )
-    return next((k for k in near if time % k == 0), root)
+    near = range(root - root // 4, root + root // 4 + 1)
+    divisors = [k for k in near if time % k == 0]
+    return min(divisors, key=lambda k: abs(k - root), default=root)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -238,26 +232,23 @@ class Offload(Strategy):
 
     def __post_init__(self) -> None:
         if not isinstance(self.of, Strategy):
-            raise TypeError(
-                f"Offload: `of` must be a strategy, got {describe(self.of)}. "
-                "`Offload(Recompute(64))`, say."
-            )
+            fix = "`Offload(Recompute(64))`, say."
+            raise TypeError(refusal("Offload", "of", "be a strategy", self.of, fix))
         if self.chunk is None:
             return
         as_count("Offload", "chunk", self.chunk)
         if plan_of(self.of, 2**20).segments:  # It may keep all of a few steps.
-            raise ValueError(
-                f"Offload: `chunk` must be None for {self.of!r}, which has segments "
-                f"already, got {self.chunk}. Write `Offload(Recompute({self.chunk}))`."
-            )
+            must = f"be None for {self.of!r}, which has segments already"
+            fix = f"Write `Offload(Recompute({self.chunk}))`."
+            raise ValueError(refusal("Offload", "chunk", must, self.chunk, fix))
 
     def plan(self, time: int) -> CheckpointPlan:
         """The plan of the other strategy, on the host."""
         plan = plan_of(self.of, time)
-        if not plan.segments:
-            steps = self.chunk or STEPS_PER_COPY
-            return CheckpointPlan((steps,), save_residuals=True, on_host=True)
-        return dataclasses.replace(plan, on_host=True)
+        if plan.segments:
+            return dataclasses.replace(plan, on_host=True)
+        steps = self.chunk or STEPS_PER_COPY
+        return CheckpointPlan((steps,), save_residuals=True, on_host=True)
 
 
 def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strategy:
@@ -282,10 +273,8 @@ def resolve(swap_memory: bool | Strategy, platform: str | None = None) -> Strate
         (Recompute(), Offload())
     """
     if platform not in (None, *_PLATFORMS):
-        raise ValueError(
-            f"resolve: `platform` must be one of {', '.join(_PLATFORMS)}, got "
-            f"{platform!r}. None is JAX's default backend."
-        )
+        must, fix = f"be one of {', '.join(_PLATFORMS)}", "None is JAX's default."
+        raise ValueError(refusal("resolve", "platform", must, platform, fix))
     return as_strategy("resolve", "swap_memory", swap_memory, platform)
 
 
@@ -302,10 +291,8 @@ def as_strategy(
         return Recompute() if is_cpu else Offload(Recompute())
     fix = ""
     if isinstance(swap_memory, type) and issubclass(swap_memory, Strategy):
-        fix = f" Make one: {swap_memory.__name__}()."
+        fix = f"Make one: {swap_memory.__name__}()."
     if isinstance(swap_memory, str):
-        fix = " Pass True for the default strategy of this platform."
-    raise TypeError(
-        f"{caller}: `{name}` must be True, False or a strategy of `jaxrnn.memory`, "
-        f"got {describe(swap_memory)}.{fix}"
-    )
+        fix = "Pass True for the default strategy of this platform."
+    must = "be True, False or a strategy of `jaxrnn.memory`"
+    raise TypeError(refusal(caller, name, must, swap_memory, fix))

@@ -14,11 +14,7 @@ from .._base.math import is_float
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Size
 from .._cells.base import BoundOnlyCell, RNNCell
 from .._cells.bound import BoundCell
-from .._layers.cells import (
-    as_names,
-    check_is_flax_cell,
-    sizes_of_cell,
-)
+from .._layers.cells import as_names, check_is_flax_cell, sizes_of_cell
 from .._layers.directions import make_one_direction
 from .._layers.inputs import step_of_cell, zero_carry
 from .._layers.options import check_options
@@ -65,17 +61,14 @@ class Cell(nnx.RNNCellBase):
         check_options(caller, dtype=dtype, param_dtype=param_dtype)
         self.layer = make_one_direction(caller, cell)
         self.dtype, self.param_dtype = dtype, param_dtype
-        self.params, step = make_params(
-            caller, self.layer, in_features, rngs, param_dtype
-        )
+        self.params, step = make_params(self, in_features, rngs, param_dtype)
         params = as_pure(self.params)
         self.layer.check_not_random(caller, params, step, param_dtype)
 
     def __call__(self, carry: PyTree, inputs: Array) -> tuple[PyTree, PyTree]:
         """One step: `(carry, output)`, each leaf `[*batch, ...]`."""
         params_for = lambda step: as_pure(self.params)[self.layer.name]
-        dtypes = self.dtype, self.param_dtype
-        return step_of_cell(self.layer.cell, params_for, carry, inputs, *dtypes)
+        return step_of_cell(self, self.layer.cell, params_for, carry, inputs)
 
     def initialize_carry(
         self,
@@ -99,9 +92,8 @@ class Cell(nnx.RNNCellBase):
         if carry_init is None:
             return state
         leaves, tree = jax.tree.flatten(state)
-        keys = jax.random.split(
-            draw_key(type(self).__name__, rngs, "carry"), len(leaves)
-        )
+        key = draw_key(type(self).__name__, rngs, "carry")
+        keys = jax.random.split(key, len(leaves))
         init = lambda x, key: carry_init(key, x.shape, x.dtype) if is_float(x) else x
         return tree.unflatten(map(init, leaves, keys))
 
@@ -151,9 +143,8 @@ def as_cell(
     graph, params, streams, others = nnx.split(module, nnx.Param, nnx.RngState, ...)
     if jax.tree.leaves(others):
         raise ValueError(
-            "as_cell: `module` must have parameters alone, got "
-            f"{sorted(nnx.to_pure_dict(others))} too. What changes from step to step "
-            "belongs in the state."
+            "as_cell: `module` must have parameters alone; what changes belongs in the "
+            f"state. Got {sorted(nnx.to_pure_dict(others))}."
         )
 
     def step(shape: tuple[int, ...]) -> tuple[PyTree, PyTree]:
@@ -189,12 +180,9 @@ class NnxCell(BoundOnlyCell):
         """
         own_key, count = jax.random.key(0) if key is None else key, jnp.uint32(0)
         kinds = enumerate(zip(self.are_keys, self.are_broadcast, strict=True))
-        streams = [
-            jax.random.fold_in(run_key(own_key) if broadcast else own_key, i)
-            if is_key
-            else count
-            for i, (is_key, broadcast) in kinds
-        ]
+        source = lambda broadcast: run_key(own_key) if broadcast else own_key
+        fold = lambda i, broadcast: jax.random.fold_in(source(broadcast), i)
+        streams = [fold(i, b) if is_key else count for i, (is_key, b) in kinds]
         streams = jax.tree.unflatten(self.streams, streams)
         module = nnx.merge(self.graph, nnx.State(params), streams, copy=True)
         counts = _counts(module)
@@ -204,8 +192,7 @@ class NnxCell(BoundOnlyCell):
         ):
             raise ValueError(
                 "as_cell: the module draws random numbers and there is no key. Bind "
-                "one, `cell.cell.bind(cell.params, key)`, or call `module.eval()` "
-                "before `as_cell`."
+                "one, `cell.cell.bind(cell.params, key)`, or call `module.eval()`."
             )
         return output, state
 

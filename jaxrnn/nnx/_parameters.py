@@ -14,7 +14,6 @@ from .._base.trees import named_leaves
 from .._base.typing import DType, Key, Params, PyTree
 from .._layers.layer import Layer, in_dtype
 from .._layers.options import (
-    AxisNames,
     check_axis_names,
     check_options,
     check_unknown,
@@ -49,26 +48,19 @@ def as_step(caller: str, in_features: Any, dtype: DType) -> PyTree:
 
 
 def make_params(
-    caller: str,
-    layer: Layer,
-    in_features: Any,
-    rngs: Any,
-    dtype: DType,
-    axis_names: AxisNames | None = None,
+    module: Any, in_features: Any, rngs: Any, dtype: DType, axis_names: Any = None
 ) -> tuple[Params, PyTree]:
-    """The layer's parameters, each an `nnx.Param`, and the types of one step of inputs.
+    """The parameters, each an `nnx.Param`, for `module.layer`, and one step of inputs.
 
     Raises:
         TypeError: If `rngs` is not `nnx.Rngs`; as `as_step`.
         ValueError: If `axis_names` do not fit; as `as_step`.
     """
+    caller = type(module).__name__
     if not isinstance(rngs, nnx.Rngs):
-        raise TypeError(
-            f"{caller}: `rngs` must be nnx.Rngs, got {describe(rngs)}. `nnx.Rngs(0)` "
-            "makes some."
-        )
+        raise TypeError(f"{caller}: `rngs` must be nnx.Rngs, got {describe(rngs)}.")
     step = as_step(caller, in_features, dtype)
-    params = layer.init(rngs.params(), step, dtype)
+    params = module.layer.init(rngs.params(), step, dtype)
     check_axis_names(caller, axis_names, params)
     boxed = name_axes(axis_names, params, lambda x, n: nnx.Param(x, out_sharding=n))
     is_param = lambda x: isinstance(x, nnx.Variable)
@@ -84,8 +76,7 @@ def check_same_shapes(caller: str, own: Params, params: Params) -> None:
         if old is None or new is None or old.shape != jnp.shape(new):
             raise ValueError(
                 f"{caller}: `{name}` must be as the module's, {describe(old)}, got "
-                f"{describe(new)}. Its `in_features` is the size of the inputs that "
-                "the cell was made for."
+                f"{describe(new)}. `in_features` is the size of the cell's inputs."
             )
 
 
@@ -110,8 +101,7 @@ def draw_key(caller: str, rngs: Any, stream: str) -> Key:
     if isinstance(rngs, jax.Array):
         return rngs
     raise TypeError(
-        f"{caller}: `rngs` must be nnx.Rngs, a stream of them or a random key, got "
-        f"{describe(rngs)}."
+        f"{caller}: `rngs` must be nnx.Rngs, a stream or a key, got {describe(rngs)}."
     )
 
 
@@ -144,9 +134,7 @@ class HoldsLayer(nnx.Module):
         for name, value in options.items():
             setattr(self, name, value)
         self.layer = layer
-        self.params, step = make_params(
-            caller, layer, in_features, rngs, dtype, axis_names
-        )
+        self.params, step = make_params(self, in_features, rngs, dtype, axis_names)
         self.is_random = layer.draws_random_numbers(as_pure(self.params), step, dtype)
         self.rngs = nnx.data(None)
         if self.is_random:

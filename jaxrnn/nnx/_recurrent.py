@@ -77,9 +77,7 @@ class Recurrent(HoldsLayer):
         caller, params = type(self).__name__, as_pure(self.params)
         check_unknown(caller, "a call", unknown)
         check_options(caller, return_carry=return_carry)
-        sequences = LayerInputs.make(
-            caller, self.layer, inputs, sequence_length, self.time_major, self.dtype
-        )
+        sequences = LayerInputs.make(self, self.layer, inputs, sequence_length)
         dtype = sequences.compute_dtype(self.dtype, params)
         options = RunOptions.of(self, dtype, self._draw_key(deterministic, rngs))
         outputs, state = sequences.run(self.layer, params, initial_state, options)

@@ -4,17 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._base import trees
 from .._base.arguments import as_dtype
 from .._base.cell_keys import check_key
 from .._base.errors import describe, is_array, noting
 from .._base.read_only import has_read_only
-from .._base.trees import (
-    check_structure,
-    is_tensor_array,
-    map_sizes,
-    named_leaves,
-    size_shapes,
-)
 from .._base.typing import Array, DType, Key, PyTree, Shaped
 from .._cells.base import RNNCell
 from ._laws import LAWS
@@ -53,7 +47,7 @@ def make_setup(
     params = cell.init(jax.random.key(0), step, dtype)
     params = jax.tree.map(lambda p: draw(p.shape, p.dtype), params)
     if state is None:
-        state = map_sizes(lambda s: draw((batch, *s), dtype), cell.state_size)
+        state = trees.map_sizes(lambda s: draw((batch, *s), dtype), cell.state_size)
     return Setup(
         cell=cell,
         params=params,
@@ -72,20 +66,19 @@ def _check_state(cell: RNNCell, state: PyTree, batch: int) -> None:
         TypeError: If a leaf is not an array.
         ValueError: If structures or shapes differ; leaves may be without axes.
     """
-    leaves, tree = jax.tree.flatten(state, is_leaf=is_tensor_array)
+    leaves, tree = jax.tree.flatten(state, is_leaf=trees.is_tensor_array)
     opaque, fix = tree.unflatten([0] * len(leaves)), "`cell.zero_state` makes one."
-    check_structure("check_cell: `state`", cell.state_size, opaque, False, fix)
-    named = named_leaves("state", state, is_tensor_array)
-    for (name, leaf), size in zip(named, size_shapes(cell.state_size), strict=True):
-        if is_tensor_array(leaf):
+    trees.check_structure("check_cell: `state`", cell.state_size, opaque, False, fix)
+    named = trees.named_leaves("state", state, trees.is_tensor_array)
+    sizes = trees.size_shapes(cell.state_size)
+    for (name, leaf), size in zip(named, sizes, strict=True):
+        if trees.is_tensor_array(leaf):
             continue
         got = f"got {describe(leaf)}. {fix}"
         if not is_array(leaf):
             raise TypeError(f"check_cell: `{name}` must be an array, {got}")
         if leaf.ndim and leaf.shape != (batch, *size):
-            raise ValueError(
-                f"check_cell: `{name}` must have shape {(batch, *size)}, {got}"
-            )
+            raise ValueError(f"check_cell: `{name}` must be {(batch, *size)}, {got}")
 
 
 def check_cell(
@@ -119,7 +112,7 @@ def check_cell(
             f"check_cell: `cell` must be an RNNCell, got {describe(cell)}. Give it "
             "unbound: its `init` makes the parameters."
         )
-    for name, leaf in named_leaves("inputs", inputs):
+    for name, leaf in trees.named_leaves("inputs", inputs):
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
             raise TypeError(
                 f"check_cell: `{name}` must be an array [batch, ...] or its shape, got "

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,21 +16,8 @@ from .._base.trees import map_sizes
 from .._base.typing import Array, Params, PyTree
 from .._drivers.bidirectional import bidirectional_dynamic_rnn
 from ..memory import Recompute
-from ._oracle import (
-    TIME,
-    Setup,
-    close,
-    differentiated,
-    dynamic,
-    equal,
-    raw,
-    require,
-    reversed_rows,
-    same_types,
-    static,
-    unrolled,
-    weighted_sum,
-)
+from . import _oracle as oracle
+from ._oracle import TIME, Setup, close, require
 
 
 def is_a_value(setup: Setup) -> None:
@@ -44,7 +32,7 @@ def inits_from_shapes(setup: Setup) -> None:
     step = jax.tree.map(lambda x: x[:, 0], setup.xs)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), step)
     params = setup.cell.init(jax.random.key(1), step, setup.dtype)
-    equal(params, setup.cell.init(jax.random.key(1), shapes, setup.dtype))
+    oracle.equal(params, setup.cell.init(jax.random.key(1), shapes, setup.dtype))
     for leaf in jax.tree.leaves(params):
         require(leaf.dtype == setup.dtype, f"a parameter is {leaf.dtype}")
 
@@ -59,25 +47,23 @@ def has_its_sizes(setup: Setup) -> None:
 
     if not has_read_only(setup.state):  # Otherwise only the memory has all sizes.
         zeros = setup.cell.zero_state(batch, setup.dtype)
-        same_types(zeros, shapes(setup.cell.state_size), "the zero state")
+        oracle.same_types(zeros, shapes(setup.cell.state_size), "the zero state")
         require(not any(jnp.any(x) for x in jax.tree.leaves(zeros)), "it is not zero")
     step = jax.tree.map(lambda x: x[:, 0], setup.xs)
     result = jax.eval_shape(setup.bind(), step, setup.state)
-    require(
-        isinstance(result, tuple) and len(result) == 2,
-        f"a step must return (output, new_state), got {describe(result)}",
-    )
+    is_pair = isinstance(result, tuple) and len(result) == 2
+    require(is_pair, f"a step must return (output, state), got {describe(result)}")
     output, state = result
-    same_types(output, shapes(setup.cell.output_size), "the output")
-    same_types(state, setup.state, "the new state")
+    oracle.same_types(output, shapes(setup.cell.output_size), "the output")
+    oracle.same_types(state, setup.state, "the new state")
 
 
 def runs_as_a_loop(setup: Setup) -> None:
     """`dynamic_rnn` equals a Python loop: outputs, state and gradients."""
-    want = differentiated(setup, unrolled, setup.lengths)
+    want = oracle.differentiated(setup, oracle.unrolled, setup.lengths)
     close(setup.differentiated, want, setup.dtype)
-    want = differentiated(setup, unrolled, None)
-    close(differentiated(setup, dynamic, None), want, setup.dtype)
+    want = oracle.differentiated(setup, oracle.unrolled, None)
+    close(oracle.differentiated(setup, Setup.run, None), want, setup.dtype)
 
 
 def runs_a_subclass(setup: Setup) -> None:
@@ -100,37 +86,33 @@ def runs_backwards_as_a_loop(setup: Setup) -> None:
     """`bidirectional_dynamic_rnn` equals two Python loops."""
     n = jnp.clip(setup.lengths, 0, TIME)
     bound = setup.bind()
-    pair, states = bidirectional_dynamic_rnn(
-        bound, bound, setup.xs, n, setup.state, setup.state, setup.dtype
-    )
-    flipped = jax.tree.map(lambda x: reversed_rows(x, n), setup.xs)
-    want_fw = unrolled(setup, setup.params, setup.xs, setup.state, n)
-    out_bw, state_bw = unrolled(setup, setup.params, flipped, setup.state, n)
-    want_bw = jax.tree.map(lambda x: reversed_rows(x, n), out_bw), state_bw
+    args = setup.xs, n, setup.state, setup.state, setup.dtype
+    pair, states = bidirectional_dynamic_rnn(bound, bound, *args)
+    flipped = jax.tree.map(lambda x: oracle.reversed_rows(x, n), setup.xs)
+    want_fw = oracle.unrolled(setup, setup.params, setup.xs, setup.state, n)
+    out_bw, state_bw = oracle.unrolled(setup, setup.params, flipped, setup.state, n)
+    want_bw = jax.tree.map(lambda x: oracle.reversed_rows(x, n), out_bw), state_bw
     close((pair[0], states[0]), want_fw, setup.dtype)
     close((pair[1], states[1]), want_bw, setup.dtype)
 
 
 def runs_in_little_memory(setup: Setup) -> None:
     """Recomputation changes neither outputs nor the state nor gradients."""
-
-    def run(setup: Setup, *args: Any) -> tuple[PyTree, PyTree]:
-        return setup.run(*args, swap_memory=Recompute(2))
-
-    got = differentiated(setup, run, setup.lengths)
+    run = functools.partial(Setup.run, swap_memory=Recompute(2))
+    got = oracle.differentiated(setup, run, setup.lengths)
     close(got, setup.differentiated, setup.dtype)
 
 
 def runs_unrolled(setup: Setup) -> None:
     """`static_rnn`, unrolled, equals `dynamic_rnn`: outputs, state and gradients."""
-    got = differentiated(setup, static, setup.lengths)
+    got = oracle.differentiated(setup, oracle.static, setup.lengths)
     close(got, setup.differentiated, setup.dtype)
 
 
 def runs_in_raw_rnn(setup: Setup) -> None:
     """`raw_rnn` equals `dynamic_rnn`, with NaN in the padding."""
     padded = _with_padding(setup, float("nan"))
-    got = differentiated(padded, raw, setup.lengths)
+    got = oracle.differentiated(padded, oracle.raw, setup.lengths)
     close(got, setup.differentiated, setup.dtype)
 
 
@@ -144,8 +126,8 @@ def ignores_padding(setup: Setup) -> None:
     clean = run(0.0)
     finite = all(jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(clean))
     require(finite, "results are not finite on rows of zeros")
-    equal(run(float("nan")), clean)
-    equal(run(float("inf")), clean)
+    oracle.equal(run(float("nan")), clean)
+    oracle.equal(run(float("inf")), clean)
 
 
 def _with_padding(setup: Setup, value: float) -> Setup:
@@ -168,14 +150,8 @@ def compiles_to_the_same(setup: Setup) -> None:
 
     def time_major(xs: PyTree, lengths: Array) -> tuple[PyTree, PyTree]:
         xs = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), xs)
-        outputs, state = setup.run(
-            setup.params,
-            xs,
-            setup.state,
-            lengths,
-            time_major=True,
-            parallel_iterations=2,
-        )
+        args = setup.params, xs, setup.state, lengths
+        outputs, state = setup.run(*args, time_major=True, parallel_iterations=2)
         return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), outputs), state
 
     want = batch_major(setup.xs, setup.lengths)
@@ -209,11 +185,12 @@ def differentiates_twice(setup: Setup) -> None:
 
     def directional(run: Callable, xs: PyTree) -> Callable[[Params], Array]:
         def loss(params: Params) -> Array:
-            return weighted_sum(run(setup, params, xs, setup.state, setup.lengths))
+            results = run(setup, params, xs, setup.state, setup.lengths)
+            return oracle.weighted_sum(results)
 
         return jax.jit(lambda params: jax.jvp(loss, (params,), (tangent,))[1])
 
-    slope = directional(dynamic, setup.xs)(setup.params)
+    slope = directional(Setup.run, setup.xs)(setup.params)
     _, gradients = setup.differentiated  # Those of the parameters come first.
     pairs = zip(gradients, jax.tree.leaves(tangent), strict=False)
     terms = (jnp.sum(g * t) for g, t in pairs)
@@ -221,7 +198,7 @@ def differentiates_twice(setup: Setup) -> None:
     start = jax.tree.map(lambda x: x[:, :2], setup.xs)
     got, want = (
         jax.jit(jax.grad(directional(run, start)))(setup.params)
-        for run in (dynamic, unrolled)
+        for run in (Setup.run, oracle.unrolled)
     )
     close(got, want, setup.dtype)
 
@@ -236,9 +213,8 @@ def keeps_rows_apart(setup: Setup) -> None:
     close(keyless.run(setup.params, *flipped), rows(want), setup.dtype)
     # All rows but the longest get another row's inputs.
     longest = int(jnp.argmax(setup.lengths))
-    others = jax.tree.map(
-        lambda x: jnp.roll(x, 1, axis=0).at[longest].set(x[longest]), setup.xs
-    )
+    mixed = lambda x: jnp.roll(x, 1, axis=0).at[longest].set(x[longest])
+    others = jax.tree.map(mixed, setup.xs)
     got = keyless.run(setup.params, others, setup.state, setup.lengths)
     row = lambda tree: jax.tree.map(lambda x: x[longest] if x.ndim else x, tree)
     close(row(got), row(want), setup.dtype)

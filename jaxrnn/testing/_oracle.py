@@ -54,33 +54,21 @@ class Setup:
         return self.cell.bind(self.params if params is None else params, self.key)
 
     def run(
-        self,
-        params: Params,
-        xs: PyTree,
-        state: PyTree,
-        lengths: Array | None,
-        **kwargs: Any,
+        self, params: Params, xs: PyTree, state: PyTree, lengths: Any, **kwargs: Any
     ) -> tuple[PyTree, PyTree]:
-        """`dynamic_rnn` over the cell."""
+        """`dynamic_rnn` over the cell, with lengths `[batch]` or None."""
         bound = self.bind(params)
         return dynamic_rnn(bound, xs, lengths, state, dtype=self.dtype, **kwargs)
 
     @functools.cached_property
     def differentiator(self) -> Callable[..., tuple[PyTree, list[Array]]]:
         """The `differentiator` of `dynamic_rnn` with lengths, compiled only once."""
-        return differentiator(self, dynamic, self.lengths)
+        return differentiator(self, Setup.run, self.lengths)
 
     @functools.cached_property
     def differentiated(self) -> tuple[PyTree, list[Array]]:
         """The results of `dynamic_rnn` with lengths, and their gradients."""
         return self.differentiator(self.params, self.xs, self.state)
-
-
-def dynamic(
-    setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array | None
-) -> tuple[PyTree, PyTree]:
-    """`dynamic_rnn`, with the arguments of `unrolled`."""
-    return setup.run(params, xs, state, lengths)
 
 
 def raw(
@@ -97,10 +85,8 @@ def raw(
 
     emit_ta, state, _ = raw_rnn(setup.bind(params), loop_fn, max_time=TIME)
     is_array = lambda x: isinstance(x, TensorArray)
-    outputs = jax.tree.map(
-        lambda ta: jnp.swapaxes(ta.stack(), 0, 1), emit_ta, is_leaf=is_array
-    )
-    return outputs, state
+    stack = lambda ta: jnp.swapaxes(ta.stack(), 0, 1)
+    return jax.tree.map(stack, emit_ta, is_leaf=is_array), state
 
 
 class StepByStep:
@@ -224,8 +210,7 @@ def same_types(got: PyTree, want: PyTree, what: str = "the result") -> None:
 
 
 def equal(got: PyTree, want: PyTree) -> None:
-    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_array_equal(g, w)
+    jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
 def close(got: PyTree, want: PyTree, dtype: DType) -> None:

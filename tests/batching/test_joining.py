@@ -176,7 +176,7 @@ REFUSALS = {
     "step": (
         ValueError,
         r"`packs\[1\].inputs\['x'\]` must have the dtype and shape of a step of "
-        r"`packs\[0\]`, float64\[3, 8, 2\], got float64\[3, 8, 4\]",
+        r"float64\[3, 8, 2\], got float64\[3, 8, 4\]",
         [PACKS[0], pack([{"x": np.ones((2, 4)), "label": 1}])],
     ),
 }

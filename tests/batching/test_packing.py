@@ -421,7 +421,7 @@ REFUSALS = {
     ),
     "traced_length_in_a_list": (
         TypeError,
-        "`sequence_length` must be known, got traced",
+        r"`sequence_length\[0\]` must be known, got traced",
         traced(lambda n: pack_sequences(X, [n[0], 0, 1, 2, 3, 4])),
     ),
     "traced_sequence": (
@@ -537,17 +537,17 @@ REFUSALS = {
     ),
     "row_length_short": (
         ValueError,
-        "`row_length` must be at least 6, the length of sequence 3, got 5",
+        "`row_length` must be at least 6, got 5. Cut the sequences of 6",
         lambda: pack_sequences(X, N, row_length=5),
     ),
     "rows_few": (
         ValueError,
-        "`rows` must be at least 3 for these sequences in rows of 6 steps, got 2",
+        "`rows` must be at least 3, got 2. .* rows longer than 6 steps",
         lambda: pack_sequences(X, N, rows=2),
     ),
     "rows_none": (
         ValueError,
-        "`rows` must be at least 1, got 0",
+        "`rows` must be at least 3, got 0",
         lambda: pack_sequences(X, N, rows=0),
     ),
     "rows_floating": (
@@ -578,7 +578,7 @@ REFUSALS = {
     ),
     "at_ends_rank": (
         ValueError,
-        r"at_ends: `tree` must be .* got float..\[\]. Pass outputs for",
+        r"at_ends: `tree` must be .* got float..\[\]. Pass its outputs",
         lambda: PACKED.at_ends(np.ones(())),
     ),
     "fill_traced": (

@@ -495,7 +495,7 @@ REFUSALS = {
     ),
     "windows_traced": (
         TypeError,
-        "outside of jit, grad and vmap; what it yields can be passed in",
+        "outside of jit, grad and vmap, and pass in what it yields",
         lambda: jax.jit(lambda x: windows(x, 2)[0])(np.ones((2, 4))),
     ),
     "windows_masked": (

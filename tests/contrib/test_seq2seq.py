@@ -718,7 +718,7 @@ REFUSALS = [
     (decoding(lambda: basic(contrib.GreedyEmbeddingHelper(TABLE[:3], START % 3, END), layer=None)), ValueError, "GreedyEmbeddingHelper: logits must be of ids with a row in `embedding`, 3, got float64[3, 4]. Was"),
     (decoding(lambda: basic(contrib.SampleEmbeddingHelper(TABLE[:3], START % 3, END, key=KEY))), ValueError, "SampleEmbeddingHelper: logits must be of ids with a row in `embedding`, 3, got"),
     (decoding(lambda: basic(contrib.ScheduledEmbeddingTrainingHelper(INPUTS, LENGTHS, TABLE[:3], 0.5, key=KEY))), ValueError, "ScheduledEmbeddingTrainingHelper: logits must be of ids with a row in `embedding`, 3, got"),
-    (lambda: beams(0), ValueError, "tile_batch: `multiplier` must be 1 or more, got 0."),
+    (lambda: beams(0), ValueError, "tile_batch: `multiplier` must be at least 1, got 0."),
     (lambda: beams(2, length_penalty_weight=np.inf), ValueError, "BeamSearchDecoder: `length_penalty_weight` must be finite, got inf. 0 is for none."),
     (decoding(lambda: beams(2, coverage_penalty_weight=0.1)), ValueError, "BeamSearchDecoder: `coverage_penalty_weight` must be 0 for a cell without attention, got 0.1."),
     (decoding(lambda: contrib.BeamSearchDecoder(bound(), TABLE, START, END, STATE, 1, lambda x: x[0])), ValueError, "BeamSearchDecoder: logits must be one array [batch, beam, vocab] with [3, 1] rows, got float64[1, 4]."),

@@ -174,7 +174,7 @@ REFUSALS = {
     ),
     "output_of_nests": (
         ValueError,
-        r"`cell` must have an output of one vector, got the output_size \(2, 3\)",
+        r"`cell` must output one vector, got \(2, 3\)",
         lambda: OutputProjectionWrapper(NESTED, 2),
     ),
     "classes": (

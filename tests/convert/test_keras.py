@@ -221,12 +221,12 @@ REFUSALS = {
     ),
     "both": (
         ValueError,
-        r"`layers\[0\]` must be kernel, .*, got 6 weights. Use `load_bidirectional`",
+        r"`layers\[0\]` must have one direction, got two .* Use `load_bidirectional`",
         lambda: convert.load(BOTH),
     ),
     "one": (
         ValueError,
-        r"`layers\[0\]` must hold the weights of both .*, got 3. Use `load` for one",
+        r"`layers\[0\]` must have two directions, got one direction. Use `load`",
         lambda: convert.load_bidirectional(LSTM),
     ),
     "no_array": (
@@ -276,7 +276,7 @@ REFUSALS = {
     ),
     "kinds_of_both": (
         ValueError,
-        r"`layers\[0\]` must be of one kind, .*, got LSTM and GRU",
+        r"`layers\[0\]` must be of one kind, got LSTM and GRU",
         lambda: convert.load_bidirectional(LSTM + GRU),
     ),
     "depths_of_both": (
@@ -312,7 +312,7 @@ REFUSALS = {
     ),
     "counts": (
         ValueError,
-        r"`cells_fw` and `cells_bw` must have the same depth, got 1 and 2 cells",
+        r"`cells_fw` and `cells_bw` must have the same depth, got 1 and 2",
         lambda: convert.save_bidirectional(ONE, ONE * 2),
     ),
     "peepholes_backward": (

@@ -199,7 +199,7 @@ REFUSALS = {
     ),
     "one_way": (
         ValueError,
-        "`params/layers_0` must have two directions, .* got cell. Use `load`",
+        "`params/layers_0` must have two directions, got one direction. Use `load`",
         lambda: linen.load_bidirectional(PARAMS["stack"]),
     ),
     "no_backward": (

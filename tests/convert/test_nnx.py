@@ -223,7 +223,7 @@ REFUSALS = {
     ),
     "one_way": (
         ValueError,
-        "`params` must have two directions, .* got dense_i, dense_h. Use `load`",
+        "`params` must have two directions, got one direction. Use `load`",
         lambda: converter.load_bidirectional(GRU),
     ),
     "state_bias": (

@@ -271,17 +271,17 @@ REFUSALS = {
     ),
     "peepholes_of_gru": (
         ValueError,
-        r"`nodes\[0\]\['P'\]` belongs to the operator LSTM, and this node's is GRU",
+        r"`nodes\[0\]\['P'\]` belongs to LSTM, got GRU",
         loading(GRU, P=np.ones((1, 12))),
     ),
     "reset_of_lstm": (
         ValueError,
-        r"`nodes\[0\]\['linear_before_reset'\]` belongs to the operator GRU, .* LSTM",
+        r"`nodes\[0\]\['linear_before_reset'\]` belongs to GRU, got LSTM",
         loading(LSTM, linear_before_reset=1),
     ),
     "operator": (
         ValueError,
-        r"`nodes\[0\]\['R'\]` must be of the operator GRU, got that of LSTM",
+        r"`nodes\[0\]\['R'\]` must be of GRU, got that of LSTM",
         loading(LSTM, op_type="GRU"),
     ),
     "another_operator": (
@@ -348,17 +348,17 @@ REFUSALS = {
     ),
     "both": (
         ValueError,
-        r"`nodes\[0\]` must be forward, got bidirectional. Use `load_bidirectional`",
+        r"`nodes\[0\]` must have one direction, got two .* Use `load_bidirectional`",
         loading(BOTH),
     ),
     "both_by_shape": (
         ValueError,
-        r"`nodes\[0\]` must be forward, got bidirectional. Use `load_bidirectional`",
+        r"`nodes\[0\]` must have one direction, got two .* Use `load_bidirectional`",
         loading({key: BOTH[key] for key in "WRB"}),
     ),
     "one": (
         ValueError,
-        r"`nodes\[0\]` must be bidirectional, got forward. Use `load`",
+        r"`nodes\[0\]` must have two directions, got one direction. Use `load`",
         lambda: convert.load_bidirectional(LSTM),
     ),
     "reverse": (
@@ -404,7 +404,7 @@ REFUSALS = {
     "cell_clip": (ValueError, r"no `cell_clip`", saving(LSTMCell(4, cell_clip=3.0))),
     "activation": (
         ValueError,
-        r"`cell` must have an activation of ONNX, .*, got linear",
+        r"`cell` must have the activation elu or .* ONNX's operators, got linear",
         saving(GRUCell(4, activation="linear")),
     ),
     "kinds": (
@@ -419,7 +419,7 @@ REFUSALS = {
     ),
     "counts": (
         ValueError,
-        r"`cells_fw` and `cells_bw` must have the same depth, got 1 and 2 cells",
+        r"`cells_fw` and `cells_bw` must have the same depth, got 1 and 2",
         lambda: convert.save_bidirectional(ONE, ONE * 2),
     ),
 }

@@ -361,7 +361,7 @@ REFUSALS = {
     ),
     "depths": (
         ValueError,
-        "must have the same depth, got 1 and 2 cells",
+        "must have the same depth, got 1 and 2",
         lambda: tf1.save_bidirectional([GRU], [GRU, GRU]),
     ),
 }

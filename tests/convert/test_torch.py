@@ -346,12 +346,12 @@ REFUSALS = {
     ),
     "both": (
         ValueError,
-        r"`state_dict` must have one direction, .*_reverse`. Use `load_bidirectional`",
+        r"`state_dict` must have one direction, got two .* Use `load_bidirectional`",
         lambda: convert.load(BOTH),
     ),
     "one": (
         ValueError,
-        r"`state_dict` must have two directions, .*_reverse`. Use `load`",
+        r"`state_dict` must have two directions, got one direction. Use `load`",
         lambda: convert.load_bidirectional(LSTM),
     ),
     "nonlinearity": (
@@ -432,7 +432,7 @@ REFUSALS = {
     ),
     "counts": (
         ValueError,
-        r"`cells_fw` and `cells_bw` must have the same depth, got 1 and 2 cells",
+        r"`cells_fw` and `cells_bw` must have the same depth, got 1 and 2",
         lambda: convert.save_bidirectional(ONE, ONE * 2),
     ),
     "deep": (

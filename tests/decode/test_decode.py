@@ -571,11 +571,11 @@ REFUSALS = [
     ("greedy", {"project": bad(np.zeros((2, 4, 1)))}, ValueError, "decode.greedy: `project(output)` must be floating [batch, vocab] with 2 rows, got float64[2, 4, 1]. Return one logit"),
     ("greedy", {"project": bad(np.zeros((3, 4)))}, ValueError, "decode.greedy: `project(output)` must be floating [batch, vocab] with 2 rows, got float64[3, 4]."),
     ("greedy", {"project": bad(np.zeros((2, 4), int))}, TypeError, "decode.greedy: `project(output)` must be floating [batch, vocab], got int64[2, 4]. Return the logits."),
-    ("greedy", {"end_id": 4}, ValueError, "decode.greedy: `end_id` must be one of the 4 ids that `project` has logits for, got 4. It is what ends a row."),
-    ("greedy", {"end_id": -1}, ValueError, "decode.greedy: `end_id` must be 0 or more, got -1. It is an id of the vocabulary."),
-    ("greedy", {"end_id": 1.0}, TypeError, "decode.greedy: `end_id` must be an int, got 1.0. It is static:"),
-    ("greedy", {"max_time": None}, TypeError, "decode.greedy: `max_time` must be an int, got None. It is static:"),
-    ("greedy", {"max_time": -2}, ValueError, "decode.greedy: `max_time` must be 0 or more, got -2. It bounds the ids of a row."),
+    ("greedy", {"end_id": 4}, ValueError, "decode.greedy: `end_id` must be one of the 4 ids that `project` has logits for, got 4. It ends a row."),
+    ("greedy", {"end_id": -1}, ValueError, "decode.greedy: `end_id` must be at least 0, got -1. It is an id of the vocabulary."),
+    ("greedy", {"end_id": 1.0}, TypeError, "decode.greedy: `end_id` must be an integer, got 1.0. It is an id of the vocabulary. It is static:"),
+    ("greedy", {"max_time": None}, TypeError, "decode.greedy: `max_time` must be an integer, got None. It bounds the ids of a row. It is static:"),
+    ("greedy", {"max_time": -2}, ValueError, "decode.greedy: `max_time` must be at least 0, got -2. It bounds the ids of a row."),
     ("sample", {"key": 0}, TypeError, "decode.sample: `key` must be a random key, got 0. `jax.random.key(0)` makes one."),
     ("sample", {"key": jax.random.split(KEY)}, ValueError, "decode.sample: `key` must be one key, got key<fry>[2]. Use jax.vmap"),
     ("sample", {"temperature": 0}, ValueError, "decode.sample: `temperature` must be positive and finite, got 0. `greedy` takes the most likely id."),
@@ -585,11 +585,11 @@ REFUSALS = [
     ("sample", {"temperature": np.ones(2)}, ValueError, "decode.sample: `temperature` must be positive and finite, got float64[2]. It is one for all rows."),
     ("sample", {"temperature": "hot"}, TypeError, "decode.sample: `temperature` must be positive and finite, got 'hot'."),
     ("sample", {"temperature": True}, TypeError, "decode.sample: `temperature` must be positive and finite, got True."),
-    ("sample", {"top_k": 0}, ValueError, "decode.sample: `top_k` must be 1 or more, got 0. None is for all ids."),
-    ("sample", {"top_k": 2.0}, TypeError, "decode.sample: `top_k` must be an int, got 2.0. It is static:"),
+    ("sample", {"top_k": 0}, ValueError, "decode.sample: `top_k` must be at least 1, got 0. None is for all ids."),
+    ("sample", {"top_k": 2.0}, TypeError, "decode.sample: `top_k` must be an integer, got 2.0. None is for all ids. It is static:"),
     ("sample", {"top_p": 0.0}, ValueError, "decode.sample: `top_p` must be in (0, 1], got 0. None is for all ids."),
     ("sample", {"top_p": 1.01}, ValueError, "decode.sample: `top_p` must be in (0, 1], got 1.01."),
-    ("beam_search", {"beam_width": 0}, ValueError, "decode.beam_search: `beam_width` must be 1 or more, got 0. With one it is greedy."),
+    ("beam_search", {"beam_width": 0}, ValueError, "decode.beam_search: `beam_width` must be at least 1, got 0. With one it is greedy."),
     ("beam_search", {"beam_width": 10**9}, ValueError, "decode.beam_search: `beam_width` must be at most 65536, got 1000000000."),
     ("greedy", {"max_time": 10**12}, ValueError, "decode.greedy: `max_time` must be at most 2147483647, got 1000000000000."),
     ("beam_search", {"length_penalty": np.inf}, ValueError, "decode.beam_search: `length_penalty` must be finite, got inf. 0 is for none."),
@@ -617,12 +617,13 @@ def test_loops_name_themselves():
                 bad(0), bad(0), np.zeros((2, 4)), [0.5, 1], END, *more
             )
     with pytest.raises(
-        ValueError, match=re.escape("decode.tile_beams: `beam_width` must be 1")
+        ValueError,
+        match=re.escape("decode.tile_beams: `beam_width` must be at least 1"),
     ):
         decode.tile_beams(np.zeros(2), 0)
 
 
 def test_numbers_that_are_traced_but_must_be_known():
     given = arguments("gru", make_params("gru", 4, 0))
-    with pytest.raises(TypeError, match="`end_id` must be an int, got int64"):
+    with pytest.raises(TypeError, match="`end_id` must be an integer, got int64"):
         jax.jit(lambda end: decode.greedy(**given | {"end_id": end}, max_time=2))(1)

@@ -198,7 +198,7 @@ REFUSALS = {
     "cell_bw": (TypeError, "`cell_bw` must be a bound cell, got the unbound .*Bind it to its parameters",
                 lambda: static_bidirectional_rnn(GRU, GRUCell(2), STEPS, dtype=F64)),
     "inputs_kind": (TypeError, "`inputs` must be a sequence", lambda: static_bidirectional_rnn(GRU, GRU, X, dtype=F64)),
-    "inputs_empty": (ValueError, "`inputs` must not be empty",
+    "inputs_empty": (ValueError, "`inputs` must hold at least one array",
                      lambda: static_bidirectional_rnn(GRU, GRU, [], dtype=F64)),
     "one_state": (ValueError, "dtype must be specified if there is no `initial_state_bw`",
                   lambda: static_bidirectional_rnn(GRU, GRU, STEPS, np.zeros((BATCH, 2)))),

@@ -24,13 +24,13 @@ from jaxrnn import (
 )
 from jaxrnn._drivers.static_rnn import UNREASONABLE_STEPS
 from jaxrnn.testing import make_setup
-from jaxrnn.testing._oracle import TIME, StepByStep, close, differentiated, dynamic
+from jaxrnn.testing._oracle import TIME, Setup, StepByStep, close, differentiated
 
 F64 = jnp.dtype("float64")
 
 
 def listed(setup, params, xs, state, lengths):
-    """`static_rnn`, with the arguments and results of `dynamic`."""
+    """`static_rnn`, with the arguments and results of `Setup.run`."""
     steps = [jax.tree.map(lambda x, t=t: x[:, t], xs) for t in range(TIME)]
     outputs, state = static_rnn(
         setup.bind(params), steps, state, setup.dtype, lengths, "steps"
@@ -93,7 +93,7 @@ def test_equals_dynamic_rnn(name, with_lengths):
     case = CASES[name]
     setup = make_setup(case.cell, case.inputs, F64, case.key, case.state)
     lengths = setup.lengths if with_lengths else None
-    want = differentiated(setup, dynamic, lengths)
+    want = differentiated(setup, Setup.run, lengths)
     close(differentiated(setup, listed, lengths), want, F64)
 
 
@@ -379,7 +379,7 @@ REFUSALS = {
     "none": (TypeError, "`inputs` must be a sequence, got None", lambda: static_rnn(GRU, None, dtype=F32)),
     "dict": (ValueError, "`inputs` must be a list or tuple with one entry a step, got dict",
              lambda: static_rnn(GRU, {0: X[0]}, dtype=F32)),
-    "empty": (ValueError, r"`inputs` must not be empty, got \[\]", lambda: static_rnn(GRU, [], dtype=F32)),
+    "empty": (ValueError, r"`inputs` must hold at least one array, got \[\]", lambda: static_rnn(GRU, [], dtype=F32)),
     "step_none": (ValueError, r"`inputs\[1\]` must be an array", lambda: static_rnn(GRU, [X[0], None], dtype=F32)),
     "rank_0": (ValueError, r"`inputs\[0\]` must have rank at least 2", lambda: static_rnn(GRU, [1.0], dtype=F32)),
     "rank_1": (ValueError, r"`inputs\[1\]` must have rank at least 2, \[batch, ...\], got float32\[4\]",

@@ -142,7 +142,7 @@ REFUSALS = {
                       lambda: dynamic_rnn(GRU, pack_sequences(X, [1, 2, 3, 4]), dtype=F32)),
     "inputs_packed_both": (TypeError, "bidirectional_dynamic_rnn: `inputs` must be padded",
                            lambda: bidirectional_dynamic_rnn(GRU, GRU, pack_sequences(X, [1] * 4), dtype=F32)),
-    "strategy": (TypeError, "Seven.plan: it must return a `CheckpointPlan`, got 7. `CheckpointPlan\\(",
+    "strategy": (TypeError, "Seven: `plan` must return a `CheckpointPlan`, got 7. `CheckpointPlan\\(",
                  lambda: dynamic_rnn(GRU, X, dtype=F32, swap_memory=Seven())),
     "lengths_rank_2": (ValueError, "must be a vector of length batch_size",
                        lambda: dynamic_rnn(GRU, X, [[1]] * 4, dtype=F32)),
@@ -173,7 +173,7 @@ REFUSALS = {
     "inputs_objects": (TypeError, "`inputs` must be an array",
                        lambda: dynamic_rnn(GRU, np.full((4, 5, 3), None), dtype=F32)),
     # The state
-    "state_rows": (ValueError, r"with lengths `state` must have 4 rows or no axes, got float32\[3\]",
+    "state_rows": (ValueError, r"`state` must have 4 rows or no axes with lengths, got float32\[3\]",
                    lambda: dynamic_rnn(FunctionCell(lambda p, x, s, key=None: (x, s), TensorShape([]), 3).bind({}),
                                        X, [1] * 4, np.ones(3, np.float32))),
     "state_dict": (ValueError, r"GRUCell|LSTMCell: `state` must have the structure LSTMStateTuple",
@@ -208,7 +208,7 @@ REFUSALS = {
     # What a step returns
     "step_structure": (ValueError, r"the state that `cell` returns must have the structure \*, got \(\*, \*\)",
                        lambda: dynamic_rnn(stepping(lambda s: (s, s)), X, dtype=F32)),
-    "step_shape": (ValueError, r"keep its state's shapes: `state` is float32\[4, 3\] before and float32\[4, 1\]",
+    "step_shape": (ValueError, r"keep its state's shapes, got `state` of float32\[4, 3\] before and float32\[4, 1\]",
                    lambda: dynamic_rnn(stepping(lambda s: s[:, :1]), X, dtype=F32)),
     "step_dtype": (TypeError, "type should remain constant.*bfloat16.*Cast inside the cell",
                    lambda: dynamic_rnn(stepping(lambda s: s.astype(jnp.bfloat16)), X, dtype=F32)),

@@ -226,7 +226,7 @@ REFUSALS = {
     ),
     "activation": (
         ValueError,
-        "`cell` must have an activation of ONNX, .*got linear.*`to_stablehlo` has",
+        "`cell` must have the activation elu or .*got linear.*`to_stablehlo` has",
         own(GRUCell(4, "linear")),
     ),
     "residual": (

@@ -124,7 +124,7 @@ def test_the_deviation_from_the_function():
         ValueError, match=r"float32\[3, 5, 4\], got float32\[3, 5, 4\], f"
     ):
         tflite_deviation(file, lambda x: jaxrnn.dynamic_rnn(LSTM, x, dtype=F32), x)
-    with pytest.raises(ValueError, match=r"`arguments` must hold 1 arrays, .* got 2"):
+    with pytest.raises(ValueError, match=r"`arguments` must hold 1 arrays, got 2"):
         tflite_deviation(file, outputs, x, x)
 
 

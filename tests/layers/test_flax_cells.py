@@ -526,7 +526,7 @@ REFUSED = {
     ),
     "noise_in_the_rnn_of_nnx": (
         ValueError,
-        "Cell: a cell that draws random numbers, .* Use the RNN of jaxrnn, or a cell",
+        "Cell: a cell that draws random numbers, .* Use jaxrnn's, or a cell",
         lambda: jaxrnn.nnx.Cell(
             DropoutWrapper(GRUCell(3), 0.5), DEPTH, rngs=nnx.Rngs(0)
         ),
@@ -553,7 +553,7 @@ REFUSED = {
     ),
     "no_streams_to_broadcast": (
         TypeError,
-        "as_cell: `broadcast_rngs` must be the names of streams, got 3",
+        "as_cell: `broadcast_rngs` must name streams, got 3",
         lambda: jaxrnn.linen.as_cell(nn.GRUCell(3), 1, 3),
     ),
     "no_first_state_in_linen": (
@@ -573,7 +573,7 @@ REFUSED = {
     ),
     "no_keys_for_a_first_state": (
         TypeError,
-        "Cell: `rngs` must be nnx.Rngs, a stream of them or a random key, got None",
+        "Cell: `rngs` must be nnx.Rngs, a stream or a key, got None",
         lambda: jaxrnn.nnx.Cell(GRUCell(3), 2, rngs=nnx.Rngs(0)).initialize_carry(
             (1, 2), carry_init=nn.initializers.ones
         ),
@@ -585,7 +585,7 @@ REFUSED = {
     ),
     "no_rngs": (
         TypeError,
-        "RNN: `rngs` must be nnx.Rngs, a stream of them or a random key, got 3",
+        "RNN: `rngs` must be nnx.Rngs, a stream or a key, got 3",
         lambda: jaxrnn.nnx.RNN(DropoutWrapper(GRUCell(3), 0.5), 2, rngs=nnx.Rngs(0))(
             X, rngs=3
         ),

@@ -422,7 +422,7 @@ REFUSALS = {
     "chunk_bool": (TypeError, "`chunk` must be an integer, got True", lambda: Recompute(True)),
     "branches": (ValueError, "Nested: `branches` must be at least 2, got 1", lambda: Nested(1)),
     "of": (TypeError, "Offload: `of` must be a strategy, got 3", lambda: Offload(3)),
-    "residuals": (ValueError, "CheckpointPlan: `save_residuals` is for what is stored on the host", lambda: CheckpointPlan((4,), save_residuals=True)),
+    "residuals": (ValueError, "CheckpointPlan: `save_residuals` must have `on_host` as well, got on_host=False", lambda: CheckpointPlan((4,), save_residuals=True)),
     "chunks_above": (ValueError, "Offload: `chunk` must be None for Sixty", lambda: Offload(Sixty(), 3)),
     "chunks_twice": (ValueError, "Offload: `chunk` must be None for Recompute", lambda: Offload(Recompute(), 3)),
     "class": (TypeError, r"got the class Recompute. Make one: Recompute\(\)", lambda: resolve(Recompute)),

@@ -9,8 +9,7 @@ import pytest
 
 from jaxrnn import ComplexState
 from jaxrnn._sequences import recurrence
-from jaxrnn._sequences.elements import plus, times
-from jaxrnn._sequences.recurrence import by_chunks, by_loop, run_steps
+from jaxrnn._sequences.recurrence import by_chunks, by_loop, plus, run_steps, times
 
 FORMS = {"loop": by_loop, "chunks": by_chunks}
 KINDS = ("real", "complex")

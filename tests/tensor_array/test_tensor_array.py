@@ -226,15 +226,15 @@ def test_python_numbers_lists_and_numpy_are_taken():
 
 REFUSALS = [
     (lambda: TensorArray(F32), ValueError, "`size` must be given"),
-    (lambda: array(-1), ValueError, "`size` must not be negative, and an int32, got -1"),
-    (lambda: array(2**40), ValueError, "an int32, got 1099511627776"),
+    (lambda: array(-1), ValueError, "`size` must be in .*, got -1"),
+    (lambda: array(2**40), ValueError, "must be in .*, got 1099511627776"),
     (lambda: array().write(2**32, 1.0), IndexError, r"must be in \[0, 3\)"),
     (lambda: array().unstack(rows()).gather([2**32 + 1]), IndexError, r"must be in \[0, 3\)"),
     (lambda: array().split(rows(), [2**32 + 1, 1, 1]), ValueError, "must add up"),
-    (lambda: TensorArray("int32", 3).write(0, 1.7), TypeError, "dtype int32, got float"),
-    (lambda: TensorArray(bool, 3).write(0, 7), TypeError, "dtype bool, got int"),
+    (lambda: TensorArray("int32", 3).write(0, 1.7), TypeError, "must be int32, got float"),
+    (lambda: TensorArray(bool, 3).write(0, 7), TypeError, "must be bool, got int"),
     (lambda: array().write(0, None), ValueError, "`value` must be an array: None"),
-    (lambda: array().write(0, 1j), TypeError, "dtype float32, got complex"),
+    (lambda: array().write(0, 1j), TypeError, "must be float32, got complex"),
     (lambda: TensorArray(jax.random.key(0).dtype, 3), TypeError, "must name a dtype"),
     (lambda: array(2.0), TypeError, "`size` must be of integers, got 2.0"),
     (lambda: array([2]), ValueError, "`size` must have rank 0"),
@@ -255,7 +255,7 @@ REFUSALS = [
     (lambda: array().write(0, ones(2)).write(1, ones(3)), ValueError, r"\[2\], got \[3\]"),
     (lambda: array(element_shape=[2]).write(0, 1.0), ValueError, r"shape \[2\], got \[\]"),
     (lambda: array(element_shape=[None, 2]).write(0, ones(2)), ValueError, "None, 2"),
-    (lambda: array().write(0, jnp.ones(2, I32)), TypeError, "dtype float32, got int32"),
+    (lambda: array().write(0, jnp.ones(2, I32)), TypeError, "must be float32, got int32"),
     (lambda: array().write(0.5, 1.0), TypeError, "`index` must be of integers"),
     (lambda: array().write([0], 1.0), ValueError, "`index` must have rank 0"),
     (lambda: array().unstack(rows(2)), ValueError, "as there are elements, 3, got 2"),
@@ -269,8 +269,8 @@ REFUSALS = [
     (lambda: array(2, infer_shape=False).write(0, ones(2)).read(1), ValueError, "before it is read"),
     (lambda: jax.jit(lambda i: array(0, dynamic_size=True).write(i, 1.0))(0), ValueError, "`size` must be the capacity"),
     (lambda: jax.jit(lambda i: array(2, infer_shape=False).write(i, 1.0))(0), TypeError, "indices must be known"),
-    (lambda: jax.jit(lambda n: array(1).split(rows(2), n))(jnp.array([2])), TypeError, "they are shapes"),
-    (lambda: jax.jit(lambda n: TensorArray(F32, n))(2), TypeError, "capacity is static"),
+    (lambda: jax.jit(lambda n: array(1).split(rows(2), n))(jnp.array([2])), TypeError, "must be known shapes"),
+    (lambda: jax.jit(lambda n: TensorArray(F32, n))(2), TypeError, "must be static"),
 ]  # fmt: skip
 
 
