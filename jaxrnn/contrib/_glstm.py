@@ -1,6 +1,7 @@
 """The LSTM of groups of units that do not see each other."""
 
 import dataclasses
+import operator
 from typing import Any
 
 import jax
@@ -83,13 +84,12 @@ class GLSTMCell(ContribLSTM):
     def stages(self) -> tuple[Stage, ...]:
         """A product for each group; then the projection, if any."""
         (c, h), groups = self.sizes, self.number_of_groups
-        make = self.kernel_initializer
-        sizes = h // groups, 4 * c // groups
+        sizes, make = (h // groups, 4 * c // groups), self.kernel_initializer
         *first, last = (
             Stage(self._collect, *sizes, make, None, f"group{g}", blocks=4)
             for g in range(groups)
         )
-        return (*first, *self.with_projection(last, make))
+        return *first, *self.with_projection(last)
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
         """The bias of each block."""
@@ -98,12 +98,7 @@ class GLSTMCell(ContribLSTM):
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""
         self._check_divides("the depth of `inputs`", depth)
-        (c, h), groups = self.sizes, self.number_of_groups
-        shape, rows = ((depth + h) // groups, 4 * c // groups), depth // groups
-        kernel = {"kernel": ParamSpec(shape, self.kernel_initializer, rows, 4)}
-        projection = self.stages[groups].specs(0) if self.num_proj else {}
-        specs = {f"group{g}": kernel for g in range(groups)}
-        return specs | self.elementwise_specs() | projection
+        return super().param_specs(depth // self.number_of_groups)
 
     def stage_params(self, params: Params) -> Params:
         """The kernels with rows of zeros for the inputs of the other groups."""
@@ -127,10 +122,9 @@ class GLSTMCell(ContribLSTM):
         products = [*products, jnp.split(z, 4, axis=-1)]
         if others:
             return others[0], (state, others[1:], products)
-        i, j, f, o = (
-            jnp.concatenate(parts, -1) + params[bias].astype(z.dtype)[None, :]
-            for parts, bias in zip(zip(*products, strict=True), _BIASES, strict=True)
-        )
+        blocks = (jnp.concatenate(parts, -1) for parts in zip(*products, strict=True))
+        biases = (params[name].astype(z.dtype)[None, :] for name in _BIASES)
+        i, j, f, o = map(operator.add, blocks, biases)
         kept = jax.nn.sigmoid(f + self.forget_bias) * state.c
         c = kept + jax.nn.sigmoid(i) * jnp.tanh(j)
         return self.emit(c, jax.nn.sigmoid(o) * self.activation(c), state)

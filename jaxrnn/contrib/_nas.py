@@ -6,11 +6,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import LSTMStateTuple, ParamSpec, Stage
+from jaxrnn import LSTMStateTuple, Stage
 
 from .._base.typing import Array, DType, Params, PyTree
 from .._cells.initializers import glorot_uniform, zeros
 from ._contrib_lstm import ContribLSTM
+
+# Where each parameter is in the stages.
+_PLACES = {
+    "recurrent_kernel": ("state", "kernel"),
+    "kernel": ("inputs", "kernel"),
+    "bias": ("state", "bias"),
+    "projection_weights": ("projection", "kernel"),
+}
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -58,37 +66,27 @@ class NASCell(ContribLSTM):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The product of the inputs; that of h; then the projection, if any."""
-        (c, h), kernel = self.sizes, glorot_uniform
+        (c, h), make = self.sizes, glorot_uniform
         bias = zeros if self.use_bias else None
-        gates = Stage(self._combine, h, 8 * c, kernel, bias, "state", False, 8)
-        return (
-            Stage(self._keep_inputs, 0, 8 * c, kernel, None, "inputs", blocks=8),
-            *self.with_projection(gates, kernel),
-        )
+        inputs = Stage(self._keep_inputs, 0, 8 * c, make, None, "inputs", blocks=8)
+        gates = Stage(self._combine, h, 8 * c, make, bias, "state", False, 8)
+        return inputs, *self.with_projection(gates)
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""
-        (c, h), kernel = self.sizes, glorot_uniform
-        specs = {
-            "recurrent_kernel": ParamSpec((h, 8 * c), kernel, 0, 8),
-            "kernel": ParamSpec((depth, 8 * c), kernel, depth, 8),
+        staged = super().param_specs(depth)
+        return {
+            k: staged[stage][name]
+            for k, (stage, name) in _PLACES.items()
+            if name in staged.get(stage, ())
         }
-        if self.use_bias:
-            specs["bias"] = ParamSpec((8 * c,), zeros, blocks=8)
-        if self.num_proj is not None:
-            specs["projection_weights"] = ParamSpec((c, h), kernel, 0, 1)
-        return specs
 
     def stage_params(self, params: Params) -> Params:
         """A dict for each stage; see `AffineCell.stage_params`."""
-        staged = {
-            "inputs": {"kernel": params["kernel"]},
-            "state": {"kernel": params["recurrent_kernel"]},
-        }
-        if self.use_bias:
-            staged["state"]["bias"] = params["bias"]
-        if self.num_proj is not None:
-            staged["projection"] = {"kernel": params["projection_weights"]}
+        staged: Params = {"inputs": {}, "state": {}, "projection": {}}
+        for name, value in params.items():
+            stage, leaf = _PLACES[name]
+            staged[stage][leaf] = value
         return staged
 
     def _keep_inputs(

@@ -12,7 +12,7 @@ from jaxrnn import LSTMStateTuple, ParamSpec, Run
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields
-from .._cells.initializers import glorot_uniform, zeros
+from .._cells.initializers import zeros
 from .._cells.specs_cell import SpecsCell
 from ._contrib_lstm import core_lstm, joined, shard_specs
 from ._fields import set_counts, set_numbers
@@ -91,8 +91,7 @@ class TimeFreqLSTMCell(SpecsCell):
 
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless inputs of that size have `num_windows` windows."""
-        found = count_windows(depth, self)
-        if found != self.num_windows:
+        if (found := count_windows(depth, self)) != self.num_windows:
             raise ValueError(
                 f"{type(self).__name__}: `num_windows` must be that of the inputs, "
                 f"{found} for depth {depth}, `feature_size` {self.feature_size} and "
@@ -105,22 +104,19 @@ class TimeFreqLSTMCell(SpecsCell):
     def param_specs(self, depth: int) -> dict[str, ParamSpec]:
         """All parameters; their shapes do not depend on the depth of the inputs."""
         del depth
-        units, make, caller = self.num_units, self.initializer, type(self).__name__
-        shape, make = (self.feature_size + 2 * units, 4 * units), make or glorot_uniform
-        specs = shard_specs(caller, "W", shape, self.num_unit_shards, make)
-        specs["B"] = ParamSpec(shape[1:], zeros)
-        if self.use_peepholes:
-            specs |= dict.fromkeys(_DIAGONALS, ParamSpec((units,), make))
-        return specs
+        units, rows = self.num_units, self.feature_size + 2 * self.num_units
+        specs = shard_specs(self, "W", rows, 4 * units, self.num_unit_shards)
+        specs["B"] = ParamSpec((4 * units,), zeros)
+        ours = self.core.elementwise_specs()
+        return specs | {k: ours[name] for k, name in _DIAGONALS.items() if name in ours}
 
     def _core_params(self, params: Params) -> Params:
         """Those of the LSTM, whose kernel has the rows of `m'_{k-1}` before `m_k`."""
         kernel = joined(params, "W", self.num_unit_shards)
         cuts = [self.feature_size, self.feature_size + self.num_units]
         x, m, m_below = jnp.split(kernel, cuts)
-        found = {"kernel": jnp.concatenate([x, m_below, m]), "bias": params["B"]}
-        names = _DIAGONALS if self.use_peepholes else {}
-        return found | {ours: params[name] for name, ours in names.items()}
+        staged = {"kernel": jnp.concatenate([x, m_below, m]), "bias": params["B"]}
+        return staged | {_DIAGONALS[k]: params[k] for k in params.keys() & _DIAGONALS}
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -194,7 +190,7 @@ def _joined(parts: PyTree) -> Array:
 
 
 def check_window(cell: Any) -> None:
-    """Checks and normalizes the fields of windows, the clip, and the number of shards.
+    """Checks the common fields, those of windows, the clip, and the number of shards.
 
     Raises:
         ValueError: If one is not given, or out of its range.
@@ -206,7 +202,7 @@ def check_window(cell: Any) -> None:
                 f"{type(cell).__name__}: `{field}` must be given, got None. The cell "
                 "runs over windows of `feature_size` inputs, `frequency_skip` apart."
             )
-        set_counts(cell, field)
+    set_counts(cell, "feature_size", "frequency_skip", "num_unit_shards")
     set_numbers(cell, "cell_clip", low=0)
 
 

@@ -18,8 +18,8 @@ from ..._cells.hyperparameters import Hyperparameters, set_common_fields
 from ..._cells.initializers import glorot_uniform, ones, zeros
 from .._fields import (
     RefusesElsewhere,
-    check_function_fields,
     set_counts,
+    set_functions,
     set_numbers,
 )
 from .state import AttentionMemory
@@ -67,7 +67,7 @@ class AttentionMechanism(Hyperparameters, RefusesElsewhere, abc.ABC):
         fix = "The memory itself is an argument of `AttentionWrapper.initial_state`."
         set_counts(self, "memory_depth", fix=fix)
         set_numbers(self, "score_mask_value")
-        check_function_fields(self, "probability_fn", "custom_key_value_fn")
+        set_functions(self, "probability_fn", "custom_key_value_fn")
 
     scope = property(lambda self: snake_case(type(self).__name__))
     """The scope of its own variables in TensorFlow."""

@@ -18,7 +18,7 @@ from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTre
 from ..._cells.base import scope_name
 from ..._cells.hyperparameters import set_common_fields, set_field
 from ..._wrappers.base import ParamsWrapper, vector_size
-from .._fields import RefusesElsewhere, check_function_fields
+from .._fields import RefusesElsewhere, set_functions
 from .mechanisms import AttentionMechanism
 from .state import (
     AttentionMemory,
@@ -120,7 +120,7 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
         caller, mechanisms = "AttentionWrapper", self.attention_mechanism
         super().__post_init__()
         set_common_fields(self)
-        check_function_fields(self, "cell_input_fn", "attention_fn")
+        set_functions(self, "cell_input_fn", "attention_fn")
         if isinstance(mechanisms, list):
             set_field(self, attention_mechanism=tuple(mechanisms))
         for mechanism in self._mechanisms or [None]:
