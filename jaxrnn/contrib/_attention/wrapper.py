@@ -28,7 +28,7 @@ from .state import (
     check_is_state,
     check_rows,
 )
-from .step import Attention, compute_attention
+from .step import Attention, compute_attention, numbered
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -129,15 +129,14 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
                     f"{caller}: `attention_mechanism` must be an AttentionMechanism or "
                     f"several, got {describe(mechanism)}."
                 )
-        sizes = self.attention_layer_size
-        if sizes is None:
+        if (sizes := self.attention_layer_size) is None:
             return
         sizes = sizes if isinstance(sizes, tuple | list) else (sizes,)
         sizes = tuple(as_count(caller, "attention_layer_size", n) for n in sizes)
-        if len(sizes) != len(self._mechanisms):
+        if (count := len(self._mechanisms)) != len(sizes):
             raise ValueError(
                 f"{caller}: `attention_layer_size` must hold one size for each of "
-                f"{len(self._mechanisms)} mechanisms, got {len(sizes)}."
+                f"{count} mechanisms, got {len(sizes)}."
             )
         set_field(self, attention_layer_size=sizes)
 
@@ -149,13 +148,10 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
     def _attentions(self) -> list[Attention]:
         mechanisms, attend = self._mechanisms, self.attention_fn or compute_attention
         sizes = self.attention_layer_size or [None] * len(mechanisms)
-        kinds = [("memory_layer", m.scope, "attention_layer") for m in mechanisms]
-        scopes = zip(*map(_numbered, zip(*kinds, strict=True)), strict=True)
-        parts = zip(mechanisms, sizes, scopes, strict=True)
-        return [
-            Attention(mechanism, attend, size, i, *names)
-            for i, (mechanism, size, names) in enumerate(parts)
-        ]
+        names = [mechanism.scope for mechanism in mechanisms]
+        scopes = [numbered(n, names[:i].count(n)) for i, n in enumerate(names)]
+        parts = zip(mechanisms, sizes, range(len(names)), scopes, strict=True)
+        return [Attention(mechanism, attend, *rest) for mechanism, *rest in parts]
 
     def _made(self, *parts: Any) -> AttentionWrapperState:
         """The state, from tuples of what there is for each mechanism."""
@@ -181,13 +177,11 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
     @property
     def state_size(self) -> AttentionWrapperState:
         """The sizes of the state; those that the memory decides are None."""
-        count = len(self._mechanisms)
-        alignments = (TensorShape._partial([None]),) * count
-        history = alignments if self.alignment_history else ((),) * count
         sizes = self.cell.state_size, self.attention_size, TensorShape([])
-        return self._made(
-            *sizes, alignments, history, alignments, (ReadOnly(()),) * count
-        )
+        alignments = TensorShape._partial([None])
+        history = alignments if self.alignment_history else ()
+        parts = alignments, history, alignments, ReadOnly(())
+        return self._made(*sizes, *((part,) * len(self._mechanisms) for part in parts))
 
     def zero_state(self, batch_size: int, dtype: DType) -> NoReturn:
         """Refused, as there is no memory.
@@ -231,39 +225,31 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
             cell_state = self.cell.zero_state(rows, dtype)
         else:
             check_cell_state(caller, self.cell, cell_state, rows)
-        # Made twice: arrays that are one buffer cannot be donated.
-        alignments, states = (
-            [
-                mechanism.initial_alignments(rows, memory.memory.shape[1], dtype)
-                for mechanism, memory in zip(self._mechanisms, memories, strict=True)
-            ]
-            for _ in range(2)
-        )
-        history = lambda x: (
-            TensorArray(dtype, size=0, dynamic_size=True, element_shape=x.shape)
-            if self.alignment_history
-            else ()
-        )
-        return self._made(
-            as_state(caller, "cell_state", cell_state),
-            jnp.zeros((rows, self.attention_size), dtype),
-            jnp.zeros((), jnp.int32),
-            tuple(alignments),
-            tuple(map(history, alignments)),
-            tuple(states),
-            tuple(map(ReadOnly, memories)),
-        )
+        cell_state = as_state(caller, "cell_state", cell_state)
+
+        def first(mechanism: AttentionMechanism, memory: AttentionMemory) -> tuple:
+            time, history = memory.memory.shape[1], ()
+            if self.alignment_history:
+                history = TensorArray(dtype, 0, True, element_shape=(rows, time))
+            # Made twice: arrays that are one buffer cannot be donated.
+            alignments, state = (
+                mechanism.initial_alignments(rows, time, dtype) for _ in range(2)
+            )
+            return alignments, history, state, ReadOnly(memory)
+
+        parts = zip(*map(first, self._mechanisms, memories), strict=True)
+        attention = jnp.zeros((rows, self.attention_size), dtype)
+        return self._made(cell_state, attention, jnp.zeros((), jnp.int32), *parts)
 
     def _memories(
         self, caller: str, memory: Any, lengths: Any
     ) -> list[AttentionMemory]:
         memories, count = self._several(memory), len(self._mechanisms)
         lengths = [None] * len(memories) if lengths is None else self._several(lengths)
-        if len(memories) != count or len(lengths) != count:
+        if (counts := (len(memories), len(lengths))) != (count, count):
             raise ValueError(
                 f"{caller}: `memory` and `memory_sequence_length` must each hold one "
-                f"for each of {count} mechanisms, got {len(memories)} and "
-                f"{len(lengths)}."
+                f"for each of {count} mechanisms, got {counts[0]} and {counts[1]}."
             )
         made: list[AttentionMemory] = []
         several = zip(memories, lengths, self._mechanisms, strict=True)
@@ -303,13 +289,13 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
         check_is_state(state)
         own, inner = self._checked(params, state.attention, None)
         cell_state = self.cell.start(inner, state.cell_state)
-        memories = self._several(state.memory)
+        memories = zip(self._attentions, self._several(state.memory), strict=True)
         # Anew if there are keys, which may be those of other parameters.
-        memories = tuple(
+        first, *others = (
             ReadOnly(a.mechanism.with_keys(own[a.memory_layer], memory.value))
-            for a, memory in zip(self._attentions, memories, strict=True)
+            for a, memory in memories
         )
-        memory = memories if self._has_several else memories[0]
+        memory = (first, *others) if self._has_several else first
         return state._replace(cell_state=cell_state, memory=memory)
 
     def apply(
@@ -330,14 +316,12 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
         check_rows(state, jax.tree.leaves(inputs)[0], checks_dtype)
         state = state.map_mechanisms(self._several)
         with jax.named_scope(scope_name(self)):
-            cell_inputs = self._cell_inputs(inputs, state.attention)
-            output, cell_state = self.cell.apply(
-                inner, cell_inputs, state.cell_state, fold(key, 0)
-            )
+            step = self._cell_inputs(inputs, state.attention), state.cell_state
+            output, cell_state = self.cell.apply(inner, *step, fold(key, 0))
             parts = self._attentions, state.memory, state.attention_state
             attended = [
-                attention.attend(own, output, memory.value, attention_state, key)
-                for attention, memory, attention_state in zip(*parts, strict=True)
+                attention.attend(own, output, memory.value, carried, key)
+                for attention, memory, carried in zip(*parts, strict=True)
             ]
             attentions, alignments, states = zip(*attended, strict=True)
             attention = jnp.concatenate(attentions, axis=-1)
@@ -346,12 +330,7 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
             pairs = zip(history, alignments, strict=True)
             history = tuple(array.write(time, a) for array, a in pairs)
         time = time + jnp.ones((), jnp.int32)
-        parts = cell_state, attention, time, alignments, history, states, state.memory
-        return attention if self.output_attention else output, self._made(*parts)
-
-
-def _numbered(names: Sequence[str]) -> list[str]:
-    """The names, those that were there before with `_1` and so on."""
-    counts = [names[:i].count(name) for i, name in enumerate(names)]
-    pairs = zip(names, counts, strict=True)
-    return [f"{name}_{count}" if count else name for name, count in pairs]
+        new_state = self._made(
+            cell_state, attention, time, alignments, history, states, state.memory
+        )
+        return attention if self.output_attention else output, new_state

@@ -55,24 +55,22 @@ def check_has_ids(caller: str, embedding: Callable, logits: Array) -> None:
         )
 
 
-def as_end_token(caller: str, end_token: Any) -> Array:
-    """The id that ends a row, an int32 scalar, which may be traced.
+def as_ids(caller: str, name: str, value: Any, shape: tuple, axes: str = "") -> Array:
+    """Ids of that shape as int32; `axes` says in words what it is.
 
     Raises:
-        TypeError: If it is not an integer.
-        ValueError: If it has axes.
+        TypeError: If they are not integers.
+        ValueError: If they have another shape. None is for an axis of any size.
     """
-    token = as_array(caller, "end_token", end_token)
-    if not jnp.issubdtype(token.dtype, jnp.integer):
-        raise TypeError(
-            f"{caller}: `end_token` must be an integer, got {describe(end_token)}."
-        )
-    if token.ndim:
+    array = as_array(caller, name, value)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"{caller}: `{name}` must be integers, got {describe(value)}.")
+    sizes = zip(array.shape, shape, strict=False)
+    if array.ndim != len(shape) or any(n not in (m, None) for m, n in sizes):
         raise ValueError(
-            f"{caller}: `end_token` must be a scalar, got {describe(token)}. It is one "
-            "for all rows."
+            f"{caller}: `{name}` must be {axes or list(shape)}, got {describe(array)}."
         )
-    return token.astype(jnp.int32)
+    return array.astype(jnp.int32)
 
 
 def seeded(caller: str, key: Key, name: str, seed: int | None) -> Key:
@@ -121,7 +119,7 @@ class GreedyEmbeddingHelper(InferenceHelper):
         caller = type(self).__name__
         self._embedding_fn = as_embedding(caller, embedding)
         ids = as_start_ids(caller, start_tokens, "start_tokens")
-        end = as_end_token(caller, end_token)
+        end = as_ids(caller, "end_token", end_token, (), "a scalar")
         super().__init__(
             lambda outputs: most_likely(caller, outputs, self._embedding_fn),
             [],
