@@ -1,12 +1,15 @@
-"""Checks of hyper-parameters and arguments that several files of contrib share."""
+"""What many files of contrib share: checks, and the parameters of a product."""
 
 import functools
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+from jaxrnn import ParamSpec
+
 from .._base.arguments import INT32_MAX, as_count, check_functions
 from .._cells.hyperparameters import Check, as_function, check_fields, check_number
+from .._cells.initializers import glorot_uniform, zeros
 
 
 def set_counts(
@@ -69,3 +72,11 @@ class RefusesElsewhere:
         for name in kwargs.keys() & cls.elsewhere.keys():
             raise TypeError(f"{cls.__name__}: `{name}` {cls.elsewhere[name]}.")
         return super().__new__(cls)
+
+
+def product_specs(
+    rows: int, columns: int, kernel: Any = glorot_uniform
+) -> dict[str, Any]:
+    """The parameters of a product: the kernel, with its initializer, and the bias."""
+    bias = ParamSpec((columns,), zeros)
+    return {"kernel": ParamSpec((rows, columns), kernel), "bias": bias}

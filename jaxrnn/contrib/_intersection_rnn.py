@@ -90,10 +90,8 @@ class IntersectionRNNCell(MappedCell, SpecsCell):
                 f"IntersectionRNNCell: `inputs` must have the size of `num_units`, "
                 f"{size}, got {depth}. Give `num_in_proj={size}` to project them."
             )
-        projection = {
-            "kernel": ParamSpec((depth, size), kernel, depth),
-            "bias": ParamSpec((size,), bias),
-        }
+        kernel = ParamSpec((depth, size), kernel, depth)
+        projection = {"kernel": kernel, "bias": ParamSpec((size,), bias)}
         return {"in_projection": projection, **specs}
 
     @property
@@ -104,11 +102,8 @@ class IntersectionRNNCell(MappedCell, SpecsCell):
 
     def split_params(self, params: Params) -> tuple[Params, Params]:
         """Those of q and y, and of the projection, if any; those of g and j."""
-        kernels, biases = (
-            jnp.split(params[name], 2, axis=-1) for name in ("kernel", "bias")
-        )
-        pairs = zip(kernels, biases, strict=True)
-        inner, own = ({"kernel": kernel, "bias": bias} for kernel, bias in pairs)
+        halves = {k: jnp.split(params[k], 2, axis=-1) for k in ("kernel", "bias")}
+        inner, own = ({k: half[i] for k, half in halves.items()} for i in (0, 1))
         return params | own, inner
 
     def checked_inputs(

@@ -120,14 +120,9 @@ class GreedyEmbeddingHelper(InferenceHelper):
         self._embedding_fn = as_embedding(caller, embedding)
         ids = as_start_ids(caller, start_tokens, "start_tokens")
         end = as_ids(caller, "end_token", end_token, (), "a scalar")
-        super().__init__(
-            lambda outputs: most_likely(caller, outputs, self._embedding_fn),
-            [],
-            jnp.int32,
-            self._embedding_fn(ids),
-            lambda sample_ids: sample_ids == end,
-            self._embedding_fn,
-        )
+        embed, is_end = self._embedding_fn, lambda sample_ids: sample_ids == end
+        likely = lambda outputs: most_likely(caller, outputs, embed)
+        super().__init__(likely, [], jnp.int32, embed(ids), is_end, embed)
 
 
 class SampleEmbeddingHelper(GreedyEmbeddingHelper):
@@ -161,12 +156,10 @@ class SampleEmbeddingHelper(GreedyEmbeddingHelper):
         key: Key,
     ) -> None:
         super().__init__(embedding, start_tokens, end_token)
-        caller, temperature = type(self).__name__, softmax_temperature
-        temperature = 1.0 if temperature is None else temperature
+        caller, name = type(self).__name__, "softmax_temperature"
         fix = "`GreedyEmbeddingHelper` takes the most likely id."
-        self._temperature = as_number(
-            caller, "softmax_temperature", temperature, POSITIVE, fix
-        )
+        given = 1.0 if softmax_temperature is None else softmax_temperature
+        self._temperature = as_number(caller, name, given, POSITIVE, fix)
         self._key = seeded(caller, key, "seed", seed)
         self._sample_fn = self._drawn
 

@@ -69,8 +69,8 @@ def sequence_loss(
     Source: `tf.contrib.seq2seq.sequence_loss`.
     """
     logits, targets, weights = _as_arrays(logits, targets, weights)
-    averages = average_across_batch, average_across_timesteps
-    average = _as_axes("average_across", *averages)
+    batch, timesteps = average_across_batch, average_across_timesteps
+    average = _as_axes("average_across", batch, timesteps)
     total = _as_axes("sum_over", sum_over_batch, sum_over_timesteps)
     for axis in set(average) & set(total):
         noun = ("batch", "timesteps")[axis]
@@ -99,22 +99,20 @@ def _as_arrays(logits: Any, targets: Any, weights: Any) -> list[Array]:
     arrays = {name: as_array(CALLER, name, value) for name, value in arrays.items()}
     shape = arrays["logits"].shape
     for name, array in arrays.items():
-        rank, axes = 2, "[batch, time]"
+        axes, got = "[batch, time]", describe(array)
         if name == "logits":
-            rank, axes = 3, "[batch, time, vocab]"
-        if array.ndim != rank or array.shape[:2] != shape[:2]:
+            axes = "[batch, time, vocab]"
+        if array.ndim != 1 + axes.count(",") or array.shape[:2] != shape[:2]:
             ranks = len(shape), array.ndim
-            is_longer = ranks == (3, 2) and array.shape[1] > shape[1]
+            fix = CUT if ranks == (3, 2) and array.shape[1] > shape[1] else ""
+            of = f"as `logits` {list(shape)}"
             raise ValueError(
-                f"{CALLER}: `{name}` must be {axes}, as `logits` {list(shape)}, got "
-                f"{describe(array)}.{CUT if is_longer else ''}"
+                f"{CALLER}: `{name}` must be {axes}, {of}, got {got}.{fix}"
             )
     for name, kind in (("logits", jnp.floating), ("targets", jnp.integer)):
         if not jnp.issubdtype((array := arrays[name]).dtype, kind):
-            kind = kind.__name__
-            raise TypeError(
-                f"{CALLER}: `{name}` must be {kind}, got {describe(array)}."
-            )
+            kind, got = kind.__name__, describe(array)
+            raise TypeError(f"{CALLER}: `{name}` must be {kind}, got {got}.")
     return list(arrays.values())
 
 
