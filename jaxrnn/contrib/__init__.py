@@ -125,17 +125,11 @@ from ._time_freq_lstm import TimeFreqLSTMCell as TimeFreqLSTMCell
 _set_public_module(globals())
 
 
-_LEGACY = (
-    "legacy_seq2seq",
-    "attention_decoder",
-    "basic_rnn_seq2seq",
-    "embedding_attention_seq2seq",
-    "embedding_rnn_decoder",
-    "embedding_rnn_seq2seq",
-    "rnn_decoder",
-    "sequence_loss_by_example",
-    "tied_rnn_seq2seq",
-)
+_LEGACY = """
+    legacy_seq2seq attention_decoder basic_rnn_seq2seq embedding_attention_seq2seq
+    embedding_rnn_decoder embedding_rnn_seq2seq rnn_decoder sequence_loss_by_example
+    tied_rnn_seq2seq
+""".split()
 
 
 def __getattr__(name: str) -> object:

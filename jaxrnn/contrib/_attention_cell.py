@@ -16,7 +16,7 @@ from .._cells.hyperparameters import set_bools
 from .._cells.initializers import glorot_uniform
 from .._cells.step_checks import check_state, check_step_inputs
 from .._wrappers.base import ParamsWrapper, vector_size
-from ._fields import product_specs, set_counts
+from ._fields import linear_specs, set_counts
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -111,13 +111,13 @@ class AttentionCellWrapper(ParamsWrapper):
         # Of a convolution, so its fans are the two last sizes.
         attn_w = jax.nn.initializers.glorot_uniform()
         return {
-            **product_specs(depth + size, joined),
+            **linear_specs(depth + size, joined),
             "attention": {
                 "attn_w": ParamSpec((1, 1, size, vector), attn_w),
                 "attn_v": ParamSpec((vector,), glorot_uniform),
-                **product_specs(state, vector),
+                **linear_specs(state, vector),
             },
-            "attn_output_projection": product_specs(out + size, size),
+            "attn_output_projection": linear_specs(out + size, size),
         }
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:

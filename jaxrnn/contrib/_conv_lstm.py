@@ -14,16 +14,11 @@ from .._base.arguments import as_axis_size, as_count
 from .._base.cell_keys import check_key_or_none
 from .._base.errors import describe, is_array
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
+from .._cells import step_checks
 from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields, set_field
 from .._cells.initializers import zeros
 from .._cells.specs_cell import SpecsCell
-from .._cells.step_checks import (
-    check_floating,
-    check_one_dtype,
-    check_params,
-    check_state,
-)
 from ._fields import set_counts
 
 
@@ -113,9 +108,9 @@ class _ConvLSTM(SpecsCell):
         name = type(self).__name__
         check_key_or_none(name, key)
         inputs = self._checked_inputs(inputs)
-        c, h = check_state(name, state, self.state_size, inputs.shape[0])
-        check_params(name, params, self.param_specs, inputs)
-        check_one_dtype(name, self.dtype, inputs, h)
+        c, h = step_checks.check_state(name, state, self.state_size, inputs.shape[0])
+        step_checks.check_params(name, params, self.param_specs, inputs)
+        step_checks.check_one_dtype(name, self.dtype, inputs, h)
         with jax.named_scope(scope_name(self)):
             z = _convolve(jnp.concatenate([inputs, h], -1), params["kernel"])
             if self.use_bias:
@@ -136,7 +131,7 @@ class _ConvLSTM(SpecsCell):
                 f"{name}: `inputs` of one step must be [batch, {shape}], by "
                 f"`input_shape`, got {describe(inputs)}."
             )
-        check_floating(name, "inputs", inputs.dtype)
+        step_checks.check_floating(name, "inputs", inputs.dtype)
         return jnp.asarray(inputs) if is_array(inputs) else inputs
 
 

@@ -74,9 +74,7 @@ class RefusesElsewhere:
         return super().__new__(cls)
 
 
-def product_specs(
-    rows: int, columns: int, kernel: Any = glorot_uniform
-) -> dict[str, Any]:
-    """The parameters of a product: the kernel, with its initializer, and the bias."""
+def linear_specs(rows: int, columns: int, make: Any = glorot_uniform) -> dict[str, Any]:
+    """The parameters of a product: a kernel with that initializer, and a bias."""
     bias = ParamSpec((columns,), zeros)
-    return {"kernel": ParamSpec((rows, columns), kernel), "bias": bias}
+    return {"kernel": ParamSpec((rows, columns), make), "bias": bias}

@@ -21,7 +21,7 @@ from .._base.math import affine, clip_symmetric, widest_dtype
 from .._base.serialization import serializable
 from .._base.typing import Array, Initializer, Key, Params, PyTree, Size
 from .._cells.base import scope_name
-from .._cells.hyperparameters import set_common_fields, set_field
+from .._cells.hyperparameters import set_field
 from .._cells.initializers import glorot_uniform, zeros
 from .._cells.specs_cell import SpecsCell
 from .._cells.states import add_peephole
@@ -77,7 +77,6 @@ class GridLSTM(SpecsCell):
     _kinds = property(lambda self: _LSTMS[: 2 - self.share_time_frequency_weights])
 
     def __post_init__(self) -> None:
-        set_common_fields(self)
         check_window(self)
         self._set_list("num_frequency_blocks", least=1)
         self._set_list("start_freqindex_list")
@@ -117,8 +116,7 @@ class GridLSTM(SpecsCell):
         if found != want:
             raise ValueError(
                 f"{type(self).__name__}: `num_frequency_blocks[{block}]` must be "
-                f"{found}, the number of windows of {self.feature_size} in {size} "
-                f"inputs, {self.frequency_skip} apart, got {want}."
+                f"{found}, the number of windows in {size} inputs, got {want}."
             )
 
     def check_depth(self, depth: int) -> None:
@@ -147,7 +145,6 @@ class GridLSTM(SpecsCell):
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters; their shapes do not depend on the depth of the inputs."""
-        del depth
         count, units, specs = self._gate_count, self.num_units, {}
         rows, shards = self.feature_size + 2 * units, self.num_unit_shards
         diagonal = ParamSpec((units,), self.initializer or glorot_uniform)

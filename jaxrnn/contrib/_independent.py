@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import AffineCell, LSTMStateTuple, ParamSpec, Stage
+from jaxrnn import AffineCell, ParamSpec, Stage
 
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells.initializers import bias_initializer, glorot_uniform, ones, zeros
@@ -220,9 +220,7 @@ class IndyLSTMCell(_IndependentUnits, ContribLSTM):
 
     blocks = "ijfo"
 
-    def _update(
-        self, params: Params, z: Array, state: LSTMStateTuple
-    ) -> tuple[Array, PyTree]:
+    def _update(self, params: Params, z: Array, state: Any) -> tuple[Array, PyTree]:
         h = state.h.astype(z.dtype)
         blocks = zip("ijfo", jnp.split(z, 4, axis=-1), strict=True)
         i, j, f, o = (block + _times(params, name, h) for name, block in blocks)

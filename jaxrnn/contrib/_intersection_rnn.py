@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxrnn import ParamSpec
 
 from .._base.math import affine
-from .._base.typing import Array, DType, Initializer, Params, PyTree
+from .._base.typing import Array, DType, Initializer, Params
 from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields
 from .._cells.initializers import bias_initializer, glorot_uniform, zeros
@@ -106,9 +106,7 @@ class IntersectionRNNCell(MappedCell, SpecsCell):
         inner, own = ({k: half[i] for k, half in halves.items()} for i in (0, 1))
         return params | own, inner
 
-    def checked_inputs(
-        self, params: Params, inputs: Any, state: PyTree, key: Any
-    ) -> Array:
+    def checked_inputs(self, params: Params, inputs: Any, state: Any, key: Any) -> Any:
         """The inputs of a step, after checks."""
         inputs, state = self.checked_step(params, inputs, state, key)
         check_one_dtype(type(self).__name__, self.dtype, inputs, state)

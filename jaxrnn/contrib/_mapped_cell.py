@@ -75,9 +75,7 @@ class MappedWrapper(ParamsWrapper, MappedCell):
 
     inner = property(lambda self: self.cell)
 
-    def checked_inputs(
-        self, params: Params, inputs: Any, state: PyTree, key: Any
-    ) -> PyTree:
+    def checked_inputs(self, params: Params, inputs: Any, state: Any, key: Any) -> Any:
         """The inputs of a step; the functions and the cell check the rest."""
         check_key_or_none(type(self).__name__, key)
         return self.step_inputs(inputs)

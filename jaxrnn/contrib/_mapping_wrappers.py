@@ -18,7 +18,7 @@ from .._cells.hyperparameters import set_bools, set_common_fields, set_field
 from .._cells.initializers import glorot_uniform
 from .._cells.step_checks import check_params
 from .._wrappers.base import vector_size
-from ._fields import product_specs, set_counts, set_functions, set_numbers
+from ._fields import linear_specs, set_counts, set_functions, set_numbers
 from ._mapped_cell import MappedWrapper
 
 
@@ -72,7 +72,7 @@ class InputProjectionWrapper(_Projection):
 
     def own_specs(self, depth: int) -> dict[str, Any]:
         """The kernel and the bias."""
-        return product_specs(depth, self.num_proj)
+        return linear_specs(depth, self.num_proj)
 
     def cell_inputs(self, inputs: Any, dtype: DType) -> PyTree:
         """The shape of the projection."""
@@ -118,9 +118,8 @@ class OutputProjectionWrapper(_Projection):
 
     def own_specs(self, depth: int) -> dict[str, Any]:
         """The kernel and the bias, whatever the size of the inputs."""
-        del depth
         rows = vector_size(type(self).__name__, self.cell.output_size)
-        return product_specs(rows, self.output_size)
+        return linear_specs(rows, self.output_size)
 
     def step_inputs(self, inputs: Any) -> Any:
         """The inputs, which the cell checks."""
@@ -248,7 +247,6 @@ class EmbeddingWrapper(MappedWrapper):
 
     def own_specs(self, depth: int) -> dict[str, Any]:
         """The embeddings."""
-        del depth
         shape = (self.embedding_classes, self.embedding_size)
         return {"embedding": ParamSpec(shape, self.initializer or _unit_variance)}
 

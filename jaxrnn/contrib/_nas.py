@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import LSTMStateTuple, Stage
+from jaxrnn import Stage
 
 from .._base.typing import Array, DType, Params, PyTree
 from .._cells.initializers import glorot_uniform, zeros
@@ -89,9 +89,7 @@ class NASCell(ContribLSTM):
             staged[stage][leaf] = value
         return staged
 
-    def _keep_inputs(
-        self, params: Params, z: Array, state: LSTMStateTuple
-    ) -> tuple[Array, Any]:
+    def _keep_inputs(self, params: Params, z: Array, state: Any) -> tuple[Array, Any]:
         return state.h, (z, state)
 
     def _combine(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:

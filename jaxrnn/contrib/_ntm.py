@@ -21,7 +21,7 @@ from .._cells.initializers import glorot_uniform
 from .._cells.specs_cell import param_dtype
 from .._cells.step_checks import check_one_dtype, check_state, check_step_inputs
 from .._wrappers.base import OwnParams, check_wrapped, vector_size
-from ._fields import product_specs, set_counts, set_numbers
+from ._fields import linear_specs, set_counts, set_numbers
 
 
 @serializable
@@ -134,11 +134,10 @@ class NTMCell(OwnParams):
         set_counts(self, "memory_size", "memory_vector_dim", "output_dim")
         set_counts(self, "read_head_num", "write_head_num", "shift_range", least=0)
         set_numbers(self, "clip_value", low=0)
-        if self.memory_size < 2 * self.shift_range + 1:
+        if (shifts := 2 * self.shift_range + 1) > self.memory_size:
             raise ValueError(
-                f"{caller}: `memory_size` must be at least {2 * self.shift_range + 1}, "
-                f"the number of shifts of `shift_range` {self.shift_range}, got "
-                f"{self.memory_size}."
+                f"{caller}: `memory_size` must be at least {shifts}, the number of "
+                f"shifts by `shift_range`, got {self.memory_size}."
             )
 
     @property
@@ -167,7 +166,6 @@ class NTMCell(OwnParams):
 
     def own_specs(self, depth: int) -> dict[str, ParamSpec]:
         """The parameters but for those of the controller."""
-        del depth
         u = vector_size(type(self).__name__, self.controller.output_size, "controller")
         size, places, reads = (
             self.memory_vector_dim,
@@ -177,7 +175,7 @@ class NTMCell(OwnParams):
 
         def product(name: str, rows: int, columns: int) -> dict[str, ParamSpec]:
             normal = truncated_normal(1 / math.sqrt(rows))
-            specs = product_specs(rows, columns, normal)
+            specs = linear_specs(rows, columns, normal)
             return {f"{name}_{part}": spec for part, spec in specs.items()}
 
         def vectors(name: str, count: int, columns: int) -> dict[str, ParamSpec]:
@@ -243,9 +241,7 @@ class NTMCell(OwnParams):
             affine(product, operands, operands[0].dtype), self.clip_value
         )
 
-    def _before(
-        self, params: Params, state: NTMControllerState
-    ) -> tuple[list, list, Array]:
+    def _before(self, params: Params, state: PyTree) -> tuple[list, list, Array]:
         """`(reads, addresses, memory)` before the step; parameters at a row's first."""
         first = jnp.broadcast_to(state.time == 0, state.M.shape[:1])
         choose = lambda new, old: jnp.where(expand_rows(first, old), new, old)
@@ -285,9 +281,8 @@ class NTMCell(OwnParams):
         name = type(self).__name__
         if not isinstance(state, tuple | list) or len(state) != 5:
             raise TypeError(
-                f"{name}: `state` must be an NTMControllerState, got "
-                f"{describe(state)}. `zero_state` makes one, and its `_replace("
-                "controller_state=...)` sets the state of the controller."
+                f"{name}: `state` must be an NTMControllerState, got {describe(state)}."
+                " `zero_state` makes one: `_replace` its `controller_state`."
             )
         state = NTMControllerState(*state)
         # The time may also be a number, without axes.

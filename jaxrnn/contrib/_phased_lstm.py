@@ -17,7 +17,7 @@ from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields
 from .._cells.specs_cell import SpecsCell
 from .._cells.step_checks import check_floating, check_one_dtype, check_step_inputs
-from ._fields import product_specs, set_numbers
+from ._fields import linear_specs, set_numbers
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -105,9 +105,9 @@ class PhasedLSTMCell(SpecsCell):
         units, rows = self.num_units, depth + self.num_units
         peepholes = units if self.use_peepholes else 0
         return {
-            "mask_gates": product_specs(rows + peepholes, 2 * units),
-            "new_input": product_specs(rows, units),
-            "output_gate": product_specs(rows + peepholes, units),
+            "mask_gates": linear_specs(rows + peepholes, 2 * units),
+            "new_input": linear_specs(rows, units),
+            "output_gate": linear_specs(rows + peepholes, units),
             "period": ParamSpec((units,), self._draw_period),
             "phase": ParamSpec((units,), jax.random.uniform),
             "ratio_on": ParamSpec((units,), constant(self.ratio_on)),
@@ -149,9 +149,7 @@ class PhasedLSTMCell(SpecsCell):
             state = jax.tree.map(mix, self._candidates(params, x, *state), state)
             return state.h, state
 
-    def _candidates(
-        self, params: Params, x: Array, c: Array, h: Array
-    ) -> LSTMStateTuple:
+    def _candidates(self, params: Params, x: Array, c: Array, h: Array) -> PyTree:
         """`(c~, h~)`."""
         dtype, sigmoid = c.dtype, jax.nn.sigmoid
         peep = lambda c: (c.astype(h.dtype),) if self.use_peepholes else ()

@@ -72,9 +72,7 @@ class AttentionMechanism(Hyperparameters, RefusesElsewhere, abc.ABC):
         """Its parameters but for the memory layer, for queries of that size."""
 
     @abc.abstractmethod
-    def score(
-        self, params: Params, query: Array, keys: Array, previous: Array
-    ) -> Array:
+    def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:
         """How well each key fits a query, any finite number.
 
         Args:
@@ -106,7 +104,6 @@ class AttentionMechanism(Hyperparameters, RefusesElsewhere, abc.ABC):
             previous: What this method returned in the step before; at first
                 `initial_alignments`.
         """
-        del previous
         return alignments
 
     def memory_specs(self) -> dict[str, Any]:
@@ -153,14 +150,11 @@ class LuongScore(AttentionMechanism):
         if query_depth != self.num_units:
             raise ValueError(
                 f"{type(self).__name__}: `num_units` must be the size of the cell's "
-                f"output, {query_depth}, got {self.num_units}. BahdanauAttention takes "
-                "outputs of any size."
+                f"output, {query_depth}, got {self.num_units}, but for Bahdanau's."
             )
         return {"attention_g": ParamSpec((), ones)} if self.scale else {}
 
-    def score(
-        self, params: Params, query: Array, keys: Array, previous: Array
-    ) -> Array:
+    def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:
         """The inner products, scaled; see `AttentionMechanism.score`."""
         score = jnp.einsum("bqu,btu->bqt", query, keys)
         return params["attention_g"] * score if self.scale else score
@@ -187,9 +181,7 @@ class BahdanauScore(AttentionMechanism):
             specs["attention_b"] = ParamSpec((units,), zeros)
         return specs
 
-    def score(
-        self, params: Params, query: Array, keys: Array, previous: Array
-    ) -> Array:
+    def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:
         """The sum over units; see `AttentionMechanism.score`."""
         query = dot(query, params["query_layer"]["kernel"], query.dtype)
         v = params["attention_v"]

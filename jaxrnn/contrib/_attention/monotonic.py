@@ -40,9 +40,7 @@ class _MonotonicMechanism(AttentionMechanism):
         bias = ParamSpec((), jax.nn.initializers.constant(self.score_bias_init))
         return super().param_specs(query_depth) | {"attention_score_bias": bias}
 
-    def score(
-        self, params: Params, query: Array, keys: Array, previous: Array
-    ) -> Array:
+    def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:
         """The score, and the bias; see `AttentionMechanism.score`."""
         score = super().score(params, query, keys, previous)
         return score + params["attention_score_bias"]

@@ -58,10 +58,8 @@ class AttentionWrapperState(NamedTuple):
         """
         caller = "AttentionWrapperState.clone"
         if unknown := fields.keys() - set(self._fields):
-            raise ValueError(
-                f"{caller}: the fields are {', '.join(self._fields)}, got "
-                f"{', '.join(sorted(unknown))}."
-            )
+            known, got = ", ".join(self._fields), ", ".join(sorted(unknown))
+            raise ValueError(f"{caller}: the fields are {known}, got {got}.")
         for name, new in fields.items():
             old = getattr(self, name)
             check_structure(f"{caller}: `{name}`", old, new, strict=True)
@@ -86,8 +84,7 @@ def check_is_state(state: Any) -> None:
     if not is_state or not jax.tree.leaves(state.memory):
         raise TypeError(
             "AttentionWrapper: `state` must be an AttentionWrapperState with its "
-            f"memory, got {describe(state)}. `cell.initial_state(memory, "
-            "memory_sequence_length)` makes one."
+            f"memory, got {describe(state)}. `cell.initial_state(memory)` makes one."
         )
 
 
@@ -110,9 +107,8 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
     if attention.shape[0] != rows or beams:
         got = ", ".join(map(describe, (attention, *memories)))
         raise ValueError(
-            f"AttentionWrapper: `state` must have the {rows} rows of the inputs, and "
-            "its memory as many, or one for several beams, got an attention and "
-            f"memories {got}. The rows of `initial_state` are those of the memory."
+            f"AttentionWrapper: `state` must have the {rows} rows of the inputs, its "
+            f"memory as many, or one for several beams, got attention and memory {got}."
         )
 
 

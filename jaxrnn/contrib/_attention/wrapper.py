@@ -19,15 +19,9 @@ from ..._cells.base import scope_name
 from ..._cells.hyperparameters import set_common_fields, set_field
 from ..._wrappers.base import ParamsWrapper, vector_size
 from .._fields import RefusesElsewhere, set_functions
+from . import state as wrapper_state
 from .mechanisms import AttentionMechanism
-from .state import (
-    AttentionMemory,
-    AttentionWrapperState,
-    as_memory,
-    check_cell_state,
-    check_is_state,
-    check_rows,
-)
+from .state import AttentionMemory, AttentionWrapperState
 from .step import Attention, compute_attention, numbered
 
 
@@ -191,8 +185,7 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
         """
         raise ValueError(
             "AttentionWrapper: `initial_state` must be given, since the memory is a "
-            "part of the state. `cell.initial_state(memory, memory_sequence_length)` "
-            "makes one."
+            "part of it. `cell.initial_state(memory)` makes one."
         )
 
     def initial_state(
@@ -224,7 +217,7 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
         if cell_state is None:
             cell_state = self.cell.zero_state(rows, dtype)
         else:
-            check_cell_state(caller, self.cell, cell_state, rows)
+            wrapper_state.check_cell_state(caller, self.cell, cell_state, rows)
         cell_state = as_state(caller, "cell_state", cell_state)
 
         def first(mechanism: AttentionMechanism, memory: AttentionMemory) -> tuple:
@@ -241,9 +234,7 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
         attention = jnp.zeros((rows, self.attention_size), dtype)
         return self._made(cell_state, attention, jnp.zeros((), jnp.int32), *parts)
 
-    def _memories(
-        self, caller: str, memory: Any, lengths: Any
-    ) -> list[AttentionMemory]:
+    def _memories(self, caller: str, memory: Any, lengths: Any) -> list[Any]:
         memories, count = self._several(memory), len(self._mechanisms)
         lengths = [None] * len(memories) if lengths is None else self._several(lengths)
         if (counts := (len(memories), len(lengths))) != (count, count):
@@ -256,7 +247,9 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
         for i, (given, n, mechanism) in enumerate(several):
             name = f"memory[{i}]" if self._has_several else "memory"
             first = made[0].memory if made else None
-            made.append(as_memory(caller, name, given, n, mechanism, first))
+            made.append(
+                wrapper_state.as_memory(caller, name, given, n, mechanism, first)
+            )
         return made
 
     def own_specs(self, depth: int) -> dict[str, Any]:
@@ -286,7 +279,7 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
 
     def start(self, params: Params, state: PyTree) -> PyTree:
         """The state with the keys of its memory; see `RNNCell.start`."""
-        check_is_state(state)
+        wrapper_state.check_is_state(state)
         own, inner = self._checked(params, state.attention, None)
         cell_state = self.cell.start(inner, state.cell_state)
         memories = zip(self._attentions, self._several(state.memory), strict=True)
@@ -308,12 +301,12 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
             ValueError: If parameters are missing, or the rows of inputs and state
                 differ.
         """
-        check_is_state(state)
+        wrapper_state.check_is_state(state)
         own, inner = self._checked(params, state.attention, key)
         if any(isinstance(m.value.keys, tuple) for m in self._several(state.memory)):
             state = self.start(params, state)
         checks_dtype = self.cell_input_fn is None
-        check_rows(state, jax.tree.leaves(inputs)[0], checks_dtype)
+        wrapper_state.check_rows(state, jax.tree.leaves(inputs)[0], checks_dtype)
         state = state.map_mechanisms(self._several)
         with jax.named_scope(scope_name(self)):
             step = self._cell_inputs(inputs, state.attention), state.cell_state

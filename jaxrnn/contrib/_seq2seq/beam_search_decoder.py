@@ -280,10 +280,10 @@ class BeamSearchDecoder(Decoder):
         parts = cell_state if is_nest else [cell_state]
         found = [x.alignments for x in parts if hasattr(x, "alignments")]
         if not found:
+            got = describe(self._coverage_penalty)
             raise ValueError(
                 f"{type(self).__name__}: `coverage_penalty_weight` must be 0 for a "
-                f"cell without attention, got {describe(self._coverage_penalty)}. Its "
-                "state has no `alignments`."
+                f"cell without attention, got {got}. Its state has no `alignments`."
             )
         mean = lambda arrays: sum(arrays[1:], arrays[0]) / len(arrays)
         means = [mean(jax.tree.leaves(alignments)) for alignments in found]

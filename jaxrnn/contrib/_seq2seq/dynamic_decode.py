@@ -75,7 +75,6 @@ class Decoder(abc.ABC):
             final_state: The state after the last step.
             sequence_lengths: The number of steps until each row was finished.
         """
-        del sequence_lengths
         return outputs, final_state
 
 
@@ -160,9 +159,8 @@ def _check_impute(decoder: Decoder, impute_finished: Any) -> None:
     impute = as_bool(CALLER, "impute_finished", impute_finished)
     if impute and decoder.tracks_own_finished:
         raise ValueError(
-            f"{CALLER}: `impute_finished` must be False for a "
-            f"{type(decoder).__name__}, got True. It tracks its own finished rows, as "
-            "its steps reorder them."
+            f"{CALLER}: `impute_finished` must be False for a {type(decoder).__name__},"
+            " got True. Its steps reorder rows: it tracks those that are finished."
         )
 
 

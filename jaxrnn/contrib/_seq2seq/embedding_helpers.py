@@ -168,9 +168,7 @@ class SampleEmbeddingHelper(GreedyEmbeddingHelper):
         return draw_ids(self._key, logits, time, self._temperature)
 
 
-def most_likely(
-    caller: str, outputs: PyTree, embedding: Callable | None = None
-) -> Array:
+def most_likely(caller: str, outputs: PyTree, embedding: Any = None) -> Array:
     """The most likely ids, int32."""
     logits = as_logits(caller, outputs, embedding)
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
