@@ -1,7 +1,6 @@
 """What the LSTMs of contrib share: projections, layer normalization, shards."""
 
 import dataclasses
-import itertools
 from typing import Any
 
 import jax
@@ -62,8 +61,8 @@ class ContribLSTM(LSTMFamily):
 class LayerNormedLSTM(ContribLSTM):
     """An LSTM that normalizes each gate apart, and c', if `layer_norm` is True.
 
-    `gamma` and `beta` `[num_units]` are below a scope of each gate, and below `state`;
-    the updates of the stages read them under flat names, such as `forget/gamma`.
+    `gamma` and `beta` `[num_units]` are below a scope of each gate, and below `state`.
+    With them the product has no bias, even if one is stored.
 
     Not a dataclass itself: each cell declares its fields in TensorFlow's order.
     """
@@ -86,30 +85,18 @@ class LayerNormedLSTM(ContribLSTM):
     def stages(self) -> tuple[Stage, ...]:
         """The product of all gates; then the projection, if any."""
         (c, h), count = self.sizes, len(self.gate_scopes)
-        kernel, bias = self.kernel_initializer, None if self.layer_norm else zeros
-        gates = Stage(self._gates, h, count * c, kernel, bias, blocks=count)
+        kernel = self.kernel_initializer
+        gates = Stage(self._gates, h, count * c, kernel, zeros, blocks=count)
         return self.with_projection(gates)
 
-    def elementwise_specs(self) -> dict[str, ParamSpec]:
-        """The peepholes, and the normalizations under flat names."""
-        return self.peephole_specs() | self.flat(self.norm_specs())
-
-    def peephole_specs(self) -> dict[str, ParamSpec]:
-        """The peepholes, if any."""
-        spec = ParamSpec((self.num_units,), self.kernel_initializer)
-        return dict.fromkeys(self.peepholes, spec) if self.use_peepholes else {}
-
-    def norm_specs(self) -> dict[str, Any]:
-        """`gamma` and `beta` below the scope of each normalization, if any."""
+    def elementwise_specs(self) -> dict[str, Any]:
+        """The peepholes, and `gamma` and `beta` of each normalization, if any."""
+        spec = lambda make: ParamSpec((self.num_units,), make)
+        pair = {"gamma": constant(self.norm_gain), "beta": constant(self.norm_shift)}
+        peepholes = self.peepholes if self.use_peepholes else ()
         scopes = (*self.gate_scopes, "state") if self.layer_norm else ()
-        spec = lambda value: ParamSpec((self.num_units,), constant(value))
-        pair = {"gamma": spec(self.norm_gain), "beta": spec(self.norm_shift)}
-        return dict.fromkeys(scopes, pair)
-
-    def flat(self, nested: dict[str, Any]) -> dict[str, Any]:
-        """`{"forget/gamma": ...}` from `{"forget": {"gamma": ...}}`."""
-        pairs = itertools.product(self.norm_specs(), ("gamma", "beta"))
-        return {f"{scope}/{name}": nested[scope][name] for scope, name in pairs}
+        specs: dict[str, Any] = dict.fromkeys(peepholes, spec(self.kernel_initializer))
+        return specs | dict.fromkeys(scopes, jax.tree.map(spec, pair))
 
     def normalized_gates(self, params: Params, z: Array) -> list[Array]:
         """The blocks of z, each through its normalization, if any."""
@@ -140,8 +127,8 @@ class LayerNormedLSTM(ContribLSTM):
         centered = wide - jnp.mean(wide, -1, keepdims=True)
         variance = jnp.mean(centered * centered, -1, keepdims=True)
         normal = centered * jax.lax.rsqrt(variance + epsilon)
-        names = f"{scope}/gamma", f"{scope}/beta"
-        gamma, beta = (params[name].astype(wide.dtype)[None, :] for name in names)
+        names, own = ("gamma", "beta"), params[scope]
+        gamma, beta = (own[name].astype(wide.dtype)[None, :] for name in names)
         return (normal * gamma + beta).astype(x.dtype)
 
 

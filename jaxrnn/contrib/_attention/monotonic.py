@@ -59,8 +59,7 @@ class _MonotonicMechanism(AttentionMechanism):
 
     def initial_alignments(self, rows: int, memory_time: int, dtype: DType) -> Array:
         """The alignments before the first step: all at the first entry."""
-        first = jnp.zeros(rows, jnp.int32)
-        return jax.nn.one_hot(first, memory_time, dtype=dtype)
+        return jax.nn.one_hot(jnp.zeros(rows, jnp.int32), memory_time, dtype=dtype)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

@@ -180,9 +180,7 @@ class BeamSearchDecoder(Decoder):
         """The dtypes of scores and ids."""
         return BeamSearchDecoderOutput(self._dtype, jnp.int32, jnp.int32)
 
-    def initialize(
-        self, name: str | None = None
-    ) -> tuple[Array, PyTree, BeamSearchDecoderState]:
+    def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
         """Only the first beam of each row exists: all would be equal."""
         tokens = self._start_tokens
         fill = lambda value, dtype: jnp.full_like(tokens, value, dtype)
@@ -195,12 +193,8 @@ class BeamSearchDecoder(Decoder):
         return state.finished, self._embedding_fn(tokens), state
 
     def step(
-        self,
-        time: Array,
-        inputs: PyTree,
-        state: BeamSearchDecoderState,
-        name: str | None = None,
-    ) -> tuple[BeamSearchDecoderOutput, BeamSearchDecoderState, PyTree, Array]:
+        self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
+    ) -> tuple[BeamSearchDecoderOutput, PyTree, PyTree, Array]:
         """One more id for the best continuations of each row's beams."""
         logits, cell_state = self._run_cell(time, inputs, state.cell_state)
         beams = beam.Beams(state.log_probs, state.lengths, state.finished)
@@ -292,16 +286,15 @@ class BeamSearchDecoder(Decoder):
     def _as_rows(self, caller: str, state: PyTree) -> PyTree:
         """The initial state, whose leaves must have a row for each beam."""
         state = as_state(caller, "initial_state", state)
-        rows = self.batch_size * self._beam_width
+        rows, width = self.batch_size * self._beam_width, self._beam_width
         own = without_read_only(state)
         for name, leaf in named_leaves("initial_state", own, is_tensor_array):
-            if is_tensor_array(leaf) or leaf.shape[:1] in ((), (rows,)):
-                continue
-            raise ValueError(
-                f"{caller}: `{name}` must have {rows} rows, one for each of "
-                f"{self._beam_width} beams, got {describe(leaf)}. Apply `tile_batch` "
-                "to it, but not to `start_tokens`, which are [batch]."
-            )
+            if not is_tensor_array(leaf) and leaf.shape[:1] not in ((), (rows,)):
+                raise ValueError(
+                    f"{caller}: `{name}` must have {rows} rows, one for each of "
+                    f"{width} beams, got {describe(leaf)}. Apply `tile_batch` to it, "
+                    "but not to `start_tokens`, which are [batch]."
+                )
         return state
 
     def _split(self, tree: PyTree) -> PyTree:
