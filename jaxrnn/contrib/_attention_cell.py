@@ -129,8 +129,7 @@ class AttentionCellWrapper(ParamsWrapper):
         """
         inputs = check_step_inputs("AttentionCellWrapper", inputs)
         batch, depth = inputs.shape
-        shape = (batch, self.input_size or depth)
-        joined = jax.ShapeDtypeStruct(shape, inputs.dtype)
+        joined = jax.ShapeDtypeStruct((batch, self.input_size or depth), inputs.dtype)
         return self._init(key, depth, joined, dtype)
 
     def apply(

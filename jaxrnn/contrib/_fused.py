@@ -14,7 +14,7 @@ from .._base.errors import describe, noting
 from .._base.inputs import as_sequences, as_steps
 from .._base.lengths import lengths_for
 from .._base.typing import DType, Key, Lengths, Params, PyTree, Shaped
-from .._cells.hyperparameters import Hyperparameters, set_bools, set_field
+from .._cells.hyperparameters import Hyperparameters, set_bools
 from .._drivers.static_rnn import stacked, unstacked
 from .._time.masking import reverse_sequence
 from .._wrappers.base import check_wrapped
@@ -212,13 +212,9 @@ class LSTMBlockFusedCell(_OverSteps):
     name: str | None = "lstm_fused_cell"
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(cell := self._step_cell):
-            set_field(self, **{field.name: getattr(cell, field.name)})
+        vars(self).update(vars(self._step_cell))  # The fields, checked.
 
-    @property
-    def _step_cell(self) -> LSTMBlockCell:
-        names = [field.name for field in dataclasses.fields(self)]
-        return LSTMBlockCell(**{name: getattr(self, name) for name in names})
+    _step_cell = property(lambda self: LSTMBlockCell(**vars(self)))
 
     def _as_state(self, state: PyTree) -> PyTree:
         """`(c, h)` as an `LSTMStateTuple`, as TensorFlow takes it."""
@@ -301,10 +297,8 @@ class TimeReversedFusedRNN(FusedRNNCell):
         sequences = as_sequences(name, _stacked(self, inputs), True)
         time = jax.tree.leaves(sequences)[0].shape[0]
         lengths = lengths_for(name, sequence_length, sequences, time, 1)
-        given = _like(inputs, reverse_sequence(sequences, lengths, True))
-        options = initial_state, dtype, lengths, key
-        outputs, state = self.cell.apply(params, given, *options)
-        outputs = stacked(outputs) if isinstance(inputs, list) else outputs
+        given = params, reverse_sequence(sequences, lengths, True)
+        outputs, state = self.cell.apply(*given, initial_state, dtype, lengths, key)
         return _like(inputs, reverse_sequence(outputs, lengths, True)), state
 
 

@@ -7,8 +7,7 @@ import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,20 +28,6 @@ from ._contrib_lstm import joined, shard_specs
 from ._time_freq_lstm import check_window, count_windows
 
 _LSTMS = ("freq", "time")
-
-
-class Pass(NamedTuple):
-    """One run along frequency.
-
-    Attributes:
-        scope: The key of its parameters; None for the top.
-        block: The number of its block.
-        starts: The first input of each window, in the order of the run.
-    """
-
-    scope: str | None
-    block: int
-    starts: Sequence[int]
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -149,14 +134,14 @@ class GridLSTM(SpecsCell):
         rows, shards = self.feature_size + 2 * units, self.num_unit_shards
         diagonal = ParamSpec((units,), self.initializer or glorot_uniform)
         gates = "FIO"[4 - count :] if self.use_peepholes else ""
-        blocks = range(len(self.num_frequency_blocks))
+        blocks = map(str, range(len(self.num_frequency_blocks)))
         for block, kind in itertools.product(blocks, self._kinds):
             name = f"{kind[0]}_{block}"
             specs |= shard_specs(self, f"W_{name}", rows, count * units, shards)
             specs[f"B_{name}"] = ParamSpec((count * units,), zeros)
             for gate, of in itertools.product(gates, "ft"):
                 specs[f"W_{gate}_diag_{kind}{of}_{block}"] = diagonal
-        return {scope: specs for scope in self.scopes} if self.scopes else specs
+        return dict.fromkeys(self.scopes, specs) or specs
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -174,37 +159,42 @@ class GridLSTM(SpecsCell):
             if not self.state_is_tuple:
                 state = jnp.split(state, 2 * self.num_windows, axis=-1)
             leaves, outputs, new = iter(state), [], []
-            for run in self._passes():
-                product, below = self._product(params, run), None
-                for x in self.windows(inputs, run):
+            for scope, block, starts in self._passes():
+                product, below = self._product(params, scope, block), None
+                for x in self.windows(inputs, scope, starts):
                     before = next(leaves), next(leaves)
                     below = below or tuple(map(jnp.zeros_like, before))
-                    below, after = self._update(product, run.block, x, below, before)
+                    below, after = self._update(product, block, x, below, before)
                     outputs += [after[1], below[1]]
                     new += after
             new = self.state_tuple_type(*new) if self.state_is_tuple else join(new)
             return join(outputs), new
 
-    def _product(self, params: Params, run: Pass) -> Params:
-        """The parameters of a run, with one kernel and bias for both LSTMs."""
-        params = params[run.scope] if run.scope else params
-        names = [f"{kind[0]}_{run.block}" for kind in self._kinds]
+    def _product(self, params: Params, scope: str | None, block: int) -> Params:
+        """The parameters of a pass, with one kernel and bias for both LSTMs."""
+        params = params[scope] if scope else params
+        names = [f"{kind[0]}_{block}" for kind in self._kinds]
         kernels = [joined(params, f"W_{n}", self.num_unit_shards) for n in names]
         biases = [params[f"B_{name}"] for name in names]
         both = functools.partial(jnp.concatenate, axis=-1)
         return params | {"kernel": both(kernels), "bias": both(biases)}
 
-    def _passes(self) -> list[Pass]:
-        """The passes along frequency, in the order of states and outputs."""
+    def _passes(self) -> list[tuple[str | None, int, range]]:
+        """The passes along frequency, in the order of states and outputs.
+
+        Returns:
+            Of each the key of its parameters, None for the top, the number of its
+            block, and the first input of each window.
+        """
         firsts, skip = self.start_freqindex_list or (0,), self.frequency_skip
         counts = zip(firsts, self.num_frequency_blocks, strict=True)
         starts = [range(n, n + count * skip, skip) for n, count in counts]
         scoped = itertools.product(self.scopes or (None,), enumerate(starts))
-        return [Pass(scope, *block) for scope, block in scoped]
+        return [(scope, *block) for scope, block in scoped]
 
-    def windows(self, inputs: Array, run: Pass) -> list[Array]:
-        """The windows of a run, `[batch, feature_size]` each."""
-        return [inputs[:, start : start + self.feature_size] for start in run.starts]
+    def windows(self, inputs: Array, scope: str | None, starts: Any) -> list[Array]:
+        """The windows of a pass, `[batch, feature_size]` each."""
+        return [inputs[:, start : start + self.feature_size] for start in starts]
 
     def _update(
         self, params: Params, block: int, x: Array, below: tuple, before: tuple
@@ -212,7 +202,7 @@ class GridLSTM(SpecsCell):
         """The new `(c, m)` of a window, in frequency and in time.
 
         Args:
-            params: Those of the run.
+            params: Those of the pass.
             block: The number of its block.
             x: The window.
             below: `(c, m)` of the window below, in frequency.

@@ -51,10 +51,8 @@ class _MonotonicMechanism(AttentionMechanism):
             key = jax.random.fold_in(key, self.sigmoid_noise_seed or 0)
             noise = jax.random.normal(key, score.shape, score.dtype)
             score = score + jnp.asarray(self.sigmoid_noise, score.dtype) * noise
-        if self.mode == "hard":
-            chosen = (score > 0).astype(score.dtype)
-        else:
-            chosen = jax.nn.sigmoid(score)
+        is_hard = self.mode == "hard"
+        chosen = (score > 0).astype(score.dtype) if is_hard else jax.nn.sigmoid(score)
         return monotonic_attention(chosen, previous, self.mode)
 
     def initial_alignments(self, rows: int, memory_time: int, dtype: DType) -> Array:

@@ -13,6 +13,7 @@ from ..._base.lengths import as_lengths
 from ..._base.serialization import serializable
 from ..._base.trees import check_structure, is_tensor_array, named_leaves, size_shapes
 from ..._base.typing import Array, PyTree
+from ..._time import masking
 
 
 @serializable
@@ -163,11 +164,7 @@ class AttentionMemory:
     def without_padding(self, x: Array) -> Array:
         """The array `[batch, memory_time, ...]` with zeros beyond the lengths."""
         valid = self.valid
-        if valid is None:
-            return x
-        # A select: padding may hold NaN.
-        valid = jnp.expand_dims(valid, range(2, x.ndim))
-        return jnp.where(valid, x, jnp.zeros((), x.dtype))
+        return x if valid is None else masking.zero_dead(valid, x)
 
 
 def as_memory(

@@ -144,7 +144,7 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
         sizes = self.attention_layer_size or [None] * len(mechanisms)
         names = [mechanism.scope for mechanism in mechanisms]
         scopes = [numbered(n, names[:i].count(n)) for i, n in enumerate(names)]
-        parts = zip(mechanisms, sizes, range(len(names)), scopes, strict=True)
+        parts: Any = zip(mechanisms, sizes, range(len(names)), scopes, strict=True)
         return [Attention(mechanism, attend, *rest) for mechanism, *rest in parts]
 
     def _made(self, *parts: Any) -> AttentionWrapperState:

@@ -271,7 +271,7 @@ class BeamSearchDecoder(Decoder):
         """The mean alignments of all attentions, `[batch, beam, memory_time]`."""
         is_pair = isinstance(cell_state, tuple | list)
         is_nest = is_pair and not hasattr(cell_state, "alignments")
-        parts = cell_state if is_nest else [cell_state]
+        parts: Any = cell_state if is_nest else [cell_state]
         found = [x.alignments for x in parts if hasattr(x, "alignments")]
         if not found:
             got = describe(self._coverage_penalty)

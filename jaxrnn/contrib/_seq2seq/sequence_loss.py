@@ -69,8 +69,8 @@ def sequence_loss(
     Source: `tf.contrib.seq2seq.sequence_loss`.
     """
     logits, targets, weights = _as_arrays(logits, targets, weights)
-    batch, timesteps = average_across_batch, average_across_timesteps
-    average = _as_axes("average_across", batch, timesteps)
+    averages = average_across_batch, average_across_timesteps
+    average = _as_axes("average_across", *averages)
     total = _as_axes("sum_over", sum_over_batch, sum_over_timesteps)
     for axis in set(average) & set(total):
         noun = ("batch", "timesteps")[axis]
@@ -99,15 +99,13 @@ def _as_arrays(logits: Any, targets: Any, weights: Any) -> list[Array]:
     arrays = {name: as_array(CALLER, name, value) for name, value in arrays.items()}
     shape = arrays["logits"].shape
     for name, array in arrays.items():
-        axes, got = "[batch, time]", describe(array)
-        if name == "logits":
-            axes = "[batch, time, vocab]"
+        axes = "[batch, time, vocab]" if name == "logits" else "[batch, time]"
         if array.ndim != 1 + axes.count(",") or array.shape[:2] != shape[:2]:
             ranks = len(shape), array.ndim
             fix = CUT if ranks == (3, 2) and array.shape[1] > shape[1] else ""
-            of = f"as `logits` {list(shape)}"
             raise ValueError(
-                f"{CALLER}: `{name}` must be {axes}, {of}, got {got}.{fix}"
+                f"{CALLER}: `{name}` must be {axes}, as `logits` {list(shape)}, got "
+                f"{describe(array)}.{fix}"
             )
     for name, kind in (("logits", jnp.floating), ("targets", jnp.integer)):
         if not jnp.issubdtype((array := arrays[name]).dtype, kind):

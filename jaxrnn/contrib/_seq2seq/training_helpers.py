@@ -74,9 +74,7 @@ class TrainingHelper(CustomHelper):
         """The most likely ids."""
         return embeddings.most_likely(type(self).__name__, outputs)
 
-    def _next(
-        self, time: Array, outputs: PyTree, state: PyTree, sample_ids: Array
-    ) -> tuple[Array, PyTree, PyTree]:
+    def _next(self, time: Array, outputs: Any, state: Any, sample_ids: Array) -> tuple:
         given = self._read(self.inputs, time + 1)
         fed = self._fed(time, outputs, sample_ids, given)
         return time + 1 >= self.sequence_length, fed, state
