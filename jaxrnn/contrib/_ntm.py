@@ -116,11 +116,8 @@ class NTMCell(OwnParams):
 
     cell = property(lambda self: self.controller, doc="The controller.")
     output_size = property(lambda self: self.output_dim)
-
-    @property
-    def is_random(self) -> bool | None:
-        """Whether the controller draws random numbers; see `RNNCell.is_random`."""
-        return self.controller.is_random
+    is_random = property(lambda self: self.controller.is_random)
+    """Whether the controller draws random numbers; see `RNNCell.is_random`."""
 
     def __post_init__(self) -> None:
         caller = type(self).__name__
@@ -167,11 +164,8 @@ class NTMCell(OwnParams):
     def own_specs(self, depth: int) -> dict[str, ParamSpec]:
         """The parameters but for those of the controller."""
         u = vector_size(type(self).__name__, self.controller.output_size, "controller")
-        size, places, reads = (
-            self.memory_vector_dim,
-            self.memory_size,
-            self.read_head_num,
-        )
+        size, reads = self.memory_vector_dim, self.read_head_num
+        places, heads = self.memory_size, reads + self.write_head_num
 
         def product(name: str, rows: int, columns: int) -> dict[str, ParamSpec]:
             normal = truncated_normal(1 / math.sqrt(rows))
@@ -186,7 +180,7 @@ class NTMCell(OwnParams):
             **product("parameters", u, sum(self._sizes)),
             **product("output", u + size * reads, self.output_dim),
             **vectors("initial_read_vector", reads, size),
-            **vectors("initial_address_weights", reads + self.write_head_num, places),
+            **vectors("initial_address_weights", heads, places),
             "memory": ParamSpec((places, size), constant(1e-6)),
         }
 
@@ -237,9 +231,8 @@ class NTMCell(OwnParams):
 
     def _clipped(self, params: Params, name: str, operands: list[Array]) -> Array:
         product = {part: params[f"{name}_{part}"] for part in ("kernel", "bias")}
-        return clip_symmetric(
-            affine(product, operands, operands[0].dtype), self.clip_value
-        )
+        z = affine(product, operands, operands[0].dtype)
+        return clip_symmetric(z, self.clip_value)
 
     def _before(self, params: Params, state: PyTree) -> tuple[list, list, Array]:
         """`(reads, addresses, memory)` before the step; parameters at a row's first."""

@@ -43,7 +43,6 @@ class AttentionMechanism(Hyperparameters, RefusesElsewhere, abc.ABC):
 
     score_mask_value: float | None
     dtype: DType | None
-    name: Any = None
     probability_fn: Callable[[Array], Array] | None = None
     custom_key_value_fn: Callable[..., tuple[Array, Array]] | None = None
 
