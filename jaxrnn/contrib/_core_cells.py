@@ -6,7 +6,7 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import GRUCell, ParamSpec
+from jaxrnn import GRUCell, ParamSpec, Stage
 
 from .._base.math import widened
 from .._base.typing import Array, DType, Initializer, Params
@@ -21,7 +21,10 @@ class _OfLSTMCell(ContribLSTM):
     _lstm: Any
     """That cell."""
 
-    stages = property(lambda self: self._lstm.stages, doc="Those of that cell.")
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Those of the `LSTMCell`."""
+        return self._lstm.stages
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
         """The peepholes, if any."""
@@ -221,5 +224,7 @@ class GRUBlockCellV2(VectorStateCell):
             set_field(self, num_units=self.cell_size, cell_size=None)
         super().__post_init__()
 
-    stages = property(lambda self: GRUCell(self.num_units).stages)
-    """The gates; then the candidate, from the reset state."""
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The gates; then the candidate, from the reset state."""
+        return GRUCell(self.num_units).stages

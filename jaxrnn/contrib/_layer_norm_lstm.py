@@ -171,8 +171,10 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
             )
         set_counts(self, "dropout_prob_seed", least=0, most=2**32 - 1)
 
-    is_random = property(lambda self: self.dropout_keep_prob < 1)
-    """Whether anything is dropped; see `RNNCell.is_random`."""
+    @property
+    def is_random(self) -> bool | None:
+        """Whether anything is dropped; see `RNNCell.is_random`."""
+        return self.dropout_keep_prob < 1
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""

@@ -116,8 +116,11 @@ class NTMCell(OwnParams):
 
     cell = property(lambda self: self.controller, doc="The controller.")
     output_size = property(lambda self: self.output_dim)
-    is_random = property(lambda self: self.controller.is_random)
-    """Whether the controller draws random numbers; see `RNNCell.is_random`."""
+
+    @property
+    def is_random(self) -> bool | None:
+        """Whether the controller draws random numbers; see `RNNCell.is_random`."""
+        return self.controller.is_random
 
     def __post_init__(self) -> None:
         caller = type(self).__name__
