@@ -42,14 +42,13 @@ class _IndependentUnits(AffineCell):
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """`kernel_w`, `kernel_u` and `bias`."""
-        return self._layer_specs(depth, "kernel_w", self.blocks, zeros)
+        return self._specs(depth, "kernel_w", self.blocks, zeros)
 
-    def _layer_specs(
-        self, depth: int, name: str, blocks: int, default_bias: Initializer
-    ) -> dict[str, Any]:
+    def _specs(self, depth: int, name: str, blocks: int, bias: Any) -> dict[str, Any]:
+        """Those of a layer whose bias has that initializer by default."""
         columns, kernel = blocks * self.num_units, self.kernel_initializer
         kernel = kernel or glorot_uniform
-        bias = self.bias_initializer or bias_initializer(kernel, default_bias)
+        bias = self.bias_initializer or bias_initializer(kernel, bias)
         return {
             name: ParamSpec((depth, columns), kernel, depth, blocks),
             "kernel_u": ParamSpec((1, columns), _uniform, blocks=blocks),
@@ -153,8 +152,8 @@ class IndyGRUCell(_IndependentUnits, VectorStateCell):
     def param_specs(self, depth: int) -> dict[str, Any]:
         """Those of `gates`, then those of `candidate`."""
         return {
-            "gates": self._layer_specs(depth, "kernel_w", 2, ones),
-            "candidate": self._layer_specs(depth, "kernel", 1, zeros),
+            "gates": self._specs(depth, "kernel_w", 2, ones),
+            "candidate": self._specs(depth, "kernel", 1, zeros),
         }
 
     def stage_params(self, params: Params) -> Params:
