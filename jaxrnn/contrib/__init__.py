@@ -61,7 +61,6 @@ from ._fused import (
     LSTMBlockFusedCell as LSTMBlockFusedCell,
     TimeReversedFusedRNN as TimeReversedFusedRNN,
 )
-from ._glstm import GLSTMCell as GLSTMCell
 from ._grid_cells import (
     BidirectionalGridLSTMCell as BidirectionalGridLSTMCell,
     GridLSTMCell as GridLSTMCell,
@@ -71,21 +70,21 @@ from ._independent import (
     IndyGRUCell as IndyGRUCell,
     IndyLSTMCell as IndyLSTMCell,
 )
-from ._intersection_rnn import IntersectionRNNCell as IntersectionRNNCell
 from ._layer_norm_lstm import (
     CoupledInputForgetGateLSTMCell as CoupledInputForgetGateLSTMCell,
     LayerNormBasicLSTMCell as LayerNormBasicLSTMCell,
     LayerNormLSTMCell as LayerNormLSTMCell,
 )
+from ._mapped_cell import IntersectionRNNCell as IntersectionRNNCell
 from ._mapping_wrappers import (
     EmbeddingWrapper as EmbeddingWrapper,
     HighwayWrapper as HighwayWrapper,
     InputProjectionWrapper as InputProjectionWrapper,
     OutputProjectionWrapper as OutputProjectionWrapper,
 )
-from ._nas import NASCell as NASCell
 from ._ntm import NTMCell as NTMCell, NTMControllerState as NTMControllerState
 from ._phased_lstm import PhasedLSTMCell as PhasedLSTMCell
+from ._product_lstms import GLSTMCell as GLSTMCell, NASCell as NASCell
 from ._seq2seq.basic_decoder import (
     BasicDecoder as BasicDecoder,
     BasicDecoderOutput as BasicDecoderOutput,
@@ -125,17 +124,11 @@ from ._time_freq_lstm import TimeFreqLSTMCell as TimeFreqLSTMCell
 _set_public_module(globals())
 
 
-_LEGACY = (
-    "legacy_seq2seq",
-    "attention_decoder",
-    "basic_rnn_seq2seq",
-    "embedding_attention_seq2seq",
-    "embedding_rnn_decoder",
-    "embedding_rnn_seq2seq",
-    "rnn_decoder",
-    "sequence_loss_by_example",
-    "tied_rnn_seq2seq",
-)
+_LEGACY = """
+    legacy_seq2seq attention_decoder basic_rnn_seq2seq embedding_attention_seq2seq
+    embedding_rnn_decoder embedding_rnn_seq2seq rnn_decoder sequence_loss_by_example
+    tied_rnn_seq2seq
+""".split()
 
 
 def __getattr__(name: str) -> object:

@@ -13,10 +13,10 @@ from .._base.math import affine, dot
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells.hyperparameters import set_bools
-from .._cells.initializers import glorot_uniform, zeros
+from .._cells.initializers import glorot_uniform
 from .._cells.step_checks import check_state, check_step_inputs
 from .._wrappers.base import ParamsWrapper, vector_size
-from ._fields import set_counts
+from ._fields import linear_specs, set_counts
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -108,21 +108,16 @@ class AttentionCellWrapper(ParamsWrapper):
         """The three products, and what scores the memory."""
         out, state, size, vector, _ = self._sizes
         joined = self.input_size or depth
-
-        def linear(rows: int, columns: int) -> dict[str, ParamSpec]:
-            kernel = ParamSpec((rows, columns), glorot_uniform)
-            return {"kernel": kernel, "bias": ParamSpec((columns,), zeros)}
-
         # Of a convolution, so its fans are the two last sizes.
         attn_w = jax.nn.initializers.glorot_uniform()
         return {
-            **linear(depth + size, joined),
+            **linear_specs(depth + size, joined),
             "attention": {
                 "attn_w": ParamSpec((1, 1, size, vector), attn_w),
                 "attn_v": ParamSpec((vector,), glorot_uniform),
-                **linear(state, vector),
+                **linear_specs(state, vector),
             },
-            "attn_output_projection": linear(out + size, size),
+            "attn_output_projection": linear_specs(out + size, size),
         }
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
@@ -134,8 +129,7 @@ class AttentionCellWrapper(ParamsWrapper):
         """
         inputs = check_step_inputs("AttentionCellWrapper", inputs)
         batch, depth = inputs.shape
-        shape = (batch, self.input_size or depth)
-        joined = jax.ShapeDtypeStruct(shape, inputs.dtype)
+        joined = jax.ShapeDtypeStruct((batch, self.input_size or depth), inputs.dtype)
         return self._init(key, depth, joined, dtype)
 
     def apply(

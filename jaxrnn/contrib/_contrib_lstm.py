@@ -41,12 +41,12 @@ class ContribLSTM(LSTMFamily):
         h = self.num_units if self.num_proj is None else self.num_proj
         return LSTMStateTuple(self.num_units, h)
 
-    def with_projection(self, gates: Stage, kernel: Any) -> tuple[Stage, ...]:
+    def with_projection(self, gates: Stage) -> tuple[Stage, ...]:
         """The stages: the gates; then the projection, if any, at "projection"."""
         if self.num_proj is None:
             return (gates,)
-        c, h = self.sizes
-        return gates, Stage(self._project, c, h, kernel, None, "projection", False, 1)
+        (c, h), make = self.sizes, self.kernel_initializer
+        return gates, Stage(self._project, c, h, make, None, "projection", False, 1)
 
     def emit(self, c: Array, m: Array, state: LSTMStateTuple) -> tuple[Array, PyTree]:
         """What the update of the gates returns; without a projection m is h'."""
@@ -61,8 +61,8 @@ class ContribLSTM(LSTMFamily):
 class LayerNormedLSTM(ContribLSTM):
     """An LSTM that normalizes each gate apart, and c', if `layer_norm` is True.
 
-    `gamma` and `beta` `[num_units]` are below a scope of each gate, and below `state`;
-    the updates of the stages read them under flat names, such as `forget/gamma`.
+    `gamma` and `beta` `[num_units]` are below a scope of each gate, and below `state`.
+    With them the product has no bias, even if one is stored.
 
     Not a dataclass itself: each cell declares its fields in TensorFlow's order.
     """
@@ -74,6 +74,8 @@ class LayerNormedLSTM(ContribLSTM):
     use_peepholes: bool = False
     gate_scopes: tuple[str, ...]
     peepholes: tuple[str, ...]
+    _gates: Any
+    """The update of the first stage."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,42 +85,24 @@ class LayerNormedLSTM(ContribLSTM):
     def stages(self) -> tuple[Stage, ...]:
         """The product of all gates; then the projection, if any."""
         (c, h), count = self.sizes, len(self.gate_scopes)
-        kernel, bias = self.kernel_initializer, None if self.layer_norm else zeros
-        gates = Stage(self._gates, h, count * c, kernel, bias, blocks=count)
-        return self.with_projection(gates, kernel)
+        kernel = self.kernel_initializer
+        gates = Stage(self._gates, h, count * c, kernel, zeros, blocks=count)
+        return self.with_projection(gates)
 
-    _gates: Any
-    """The update of the first stage."""
-
-    def elementwise_specs(self) -> dict[str, ParamSpec]:
-        """The peepholes, and the normalizations under flat names."""
-        return self.peephole_specs() | self.flat(self.norm_specs())
-
-    def peephole_specs(self) -> dict[str, ParamSpec]:
-        """The peepholes, if any."""
-        spec = ParamSpec((self.num_units,), self.kernel_initializer)
-        return dict.fromkeys(self.peepholes, spec) if self.use_peepholes else {}
-
-    def norm_specs(self) -> dict[str, Any]:
-        """`gamma` and `beta` below the scope of each normalization, if any."""
+    def elementwise_specs(self) -> dict[str, Any]:
+        """The peepholes, and `gamma` and `beta` of each normalization, if any."""
+        spec = lambda make: ParamSpec((self.num_units,), make)
+        pair = {"gamma": constant(self.norm_gain), "beta": constant(self.norm_shift)}
+        peepholes = self.peepholes if self.use_peepholes else ()
         scopes = (*self.gate_scopes, "state") if self.layer_norm else ()
-        spec = lambda value: ParamSpec((self.num_units,), constant(value))
-        pair = {"gamma": spec(self.norm_gain), "beta": spec(self.norm_shift)}
-        return {scope: pair for scope in scopes}
-
-    def flat(self, nested: dict[str, Any]) -> dict[str, Any]:
-        """`{"forget/gamma": ...}` from `{"forget": {"gamma": ...}}`."""
-        return {
-            f"{scope}/{name}": nested[scope][name]
-            for scope, names in self.norm_specs().items()
-            for name in names
-        }
+        specs: dict[str, Any] = dict.fromkeys(peepholes, spec(self.kernel_initializer))
+        return specs | dict.fromkeys(scopes, jax.tree.map(spec, pair))
 
     def normalized_gates(self, params: Params, z: Array) -> list[Array]:
         """The blocks of z, each through its normalization, if any."""
         blocks = jnp.split(z, len(self.gate_scopes), axis=-1)
         pairs = zip(self.gate_scopes, blocks, strict=True)
-        return [self.normalized(params, scope, block) for scope, block in pairs]
+        return [self.normalized(params, *pair) for pair in pairs]
 
     def normalized_memory(
         self, params: Params, peephole: str, o: Array, c: Array
@@ -143,8 +127,8 @@ class LayerNormedLSTM(ContribLSTM):
         centered = wide - jnp.mean(wide, -1, keepdims=True)
         variance = jnp.mean(centered * centered, -1, keepdims=True)
         normal = centered * jax.lax.rsqrt(variance + epsilon)
-        gamma = params[f"{scope}/gamma"].astype(wide.dtype)[None, :]
-        beta = params[f"{scope}/beta"].astype(wide.dtype)[None, :]
+        names, own = ("gamma", "beta"), params[scope]
+        gamma, beta = (own[name].astype(wide.dtype)[None, :] for name in names)
         return (normal * gamma + beta).astype(x.dtype)
 
 
@@ -156,24 +140,21 @@ def core_lstm(cell: Any, **fields: Any) -> LSTMCell:
 
 
 def shard_specs(
-    caller: str, name: str, shape: tuple[int, int], shards: int, make: Initializer
-) -> dict[str, ParamSpec]:
+    cell: Any, name: str, rows: int, columns: int, shards: int
+) -> dict[str, Any]:
     """The specs of a kernel whose rows are in several variables, `<name>_0` and so on.
 
     Raises:
         ValueError: If there are fewer rows than shards.
     """
-    rows, columns = shape
     if shards > rows:
         raise ValueError(
-            f"{caller}: `{name}` of {rows} rows must be stored in at most as many "
-            f"shards, got {shards}. Use fewer."
+            f"{type(cell).__name__}: `{name}` of {rows} rows must be stored in at most "
+            f"as many shards, got {shards}. Use fewer."
         )
-    least, longer = divmod(rows, shards)
-    return {
-        f"{name}_{i}": ParamSpec((least + (i < longer), columns), make)
-        for i in range(shards)
-    }
+    make, (least, longer) = cell.initializer or glorot_uniform, divmod(rows, shards)
+    sizes = [least + (i < longer) for i in range(shards)]
+    return {f"{name}_{i}": ParamSpec((n, columns), make) for i, n in enumerate(sizes)}
 
 
 def joined(params: Params, name: str, shards: int) -> Array:

@@ -8,27 +8,22 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import glorot_uniform
 
-from jaxrnn import LSTMStateTuple, ParamSpec, RNNCell, TensorShape
+from jaxrnn import LSTMStateTuple, ParamSpec, TensorShape
 
 from .._base.arguments import as_axis_size, as_count
-from .._base.cell_keys import check_key, check_key_or_none
+from .._base.cell_keys import check_key_or_none
 from .._base.errors import describe, is_array
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
+from .._cells import step_checks
 from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields, set_field
-from .._cells.initializers import make_params, zeros
-from .._cells.specs_cell import param_dtype
-from .._cells.step_checks import (
-    check_floating,
-    check_one_dtype,
-    check_params,
-    check_state,
-)
+from .._cells.initializers import zeros
+from .._cells.specs_cell import SpecsCell
 from ._fields import set_counts
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False, kw_only=True)
-class _ConvLSTM(RNNCell):
+class _ConvLSTM(SpecsCell):
     """What the four classes share. Three of them take these fields by name alone."""
 
     conv_ndims: int
@@ -42,37 +37,30 @@ class _ConvLSTM(RNNCell):
     name: str | None = None
     dtype: DType | None = None
 
-    @property
-    def is_random(self) -> bool:
-        """Whether a step draws random numbers: it does not."""
-        return False
+    feature_axes = None  # Inputs are grids.
 
     def __post_init__(self) -> None:
         set_common_fields(self)
         set_counts(self, "conv_ndims", most=3)
         set_counts(self, "output_channels")
-        ndims = self.conv_ndims
-        self._set_sizes("input_shape", ndims + 1, as_axis_size)
-        self._set_sizes("kernel_shape", ndims, as_count)
+        self._set_sizes("input_shape", as_axis_size, channels=1)
+        self._set_sizes("kernel_shape", as_count, channels=0)
 
-    def _set_sizes(self, field: str, length: int, check: Any) -> None:
-        """Checks a list of sizes, and stores it as a tuple."""
+    def _set_sizes(self, field: str, check: Any, channels: int) -> None:
+        """Checks the size of each axis, and of the channels, and stores a tuple."""
         caller, value = type(self).__name__, getattr(self, field)
         try:
-            sizes = list(value)
+            named = [(f"{field}[{k}]", size) for k, size in enumerate(value)]
         except TypeError:
             raise TypeError(
                 f"{caller}: `{field}` must be a list of integers, got "
-                f"{describe(value)}. With one axis it is a list as well: "
-                "`kernel_shape=[3]`."
+                f"{describe(value)}. One axis is a list as well: `kernel_shape=[3]`."
             ) from None
-        named = enumerate(sizes)
-        sizes = tuple(check(caller, f"{field}[{k}]", n, fix="") for k, n in named)
-        if len(sizes) != length:
+        sizes = tuple(check(caller, name, size, fix="") for name, size in named)
+        if len(sizes) != self.conv_ndims + channels:
             raise ValueError(
-                f"{caller}: `{field}` must have {length} entries for {self.conv_ndims} "
-                f"axes of convolution{' and the channels' if field[0] == 'i' else ''}, "
-                f"got {sizes}."
+                f"{caller}: `{field}` must have {self.conv_ndims + channels} entries, "
+                f"one an axis{', and the channels' * channels}, got {sizes}."
             )
         set_field(self, **{field: sizes})
 
@@ -92,10 +80,8 @@ class _ConvLSTM(RNNCell):
         """The parameters for inputs of `depth` channels."""
         columns = 4 * self.output_channels
         shape = (*self.kernel_shape, depth + self.output_channels, columns)
-        specs = {"kernel": ParamSpec(shape, glorot_uniform())}
-        return specs | (
-            {"biases": ParamSpec((columns,), zeros)} if self.use_bias else {}
-        )
+        biases = {"biases": ParamSpec((columns,), zeros)} if self.use_bias else {}
+        return {"kernel": ParamSpec(shape, glorot_uniform())} | biases
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """Fresh parameters; see `RNNCell.init`.
@@ -105,9 +91,9 @@ class _ConvLSTM(RNNCell):
                 floating.
             TypeError: If `key` is not a random key.
         """
-        check_key(type(self).__name__, key)
-        dtype = param_dtype(self, self._checked_inputs(inputs), dtype)
-        return make_params(self.param_specs(self.input_shape[-1]), key, dtype)
+        batch, *_, depth = self._checked_inputs(inputs).shape
+        pixels = jax.ShapeDtypeStruct((batch, depth), inputs.dtype)
+        return super().init(key, pixels, dtype)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -122,9 +108,9 @@ class _ConvLSTM(RNNCell):
         name = type(self).__name__
         check_key_or_none(name, key)
         inputs = self._checked_inputs(inputs)
-        c, h = check_state(name, state, self.state_size, inputs.shape[0])
-        check_params(name, params, self.param_specs, inputs)
-        check_one_dtype(name, self.dtype, inputs, h)
+        c, h = step_checks.check_state(name, state, self.state_size, inputs.shape[0])
+        step_checks.check_params(name, params, self.param_specs, inputs)
+        step_checks.check_one_dtype(name, self.dtype, inputs, h)
         with jax.named_scope(scope_name(self)):
             z = _convolve(jnp.concatenate([inputs, h], -1), params["kernel"])
             if self.use_bias:
@@ -145,7 +131,7 @@ class _ConvLSTM(RNNCell):
                 f"{name}: `inputs` of one step must be [batch, {shape}], by "
                 f"`input_shape`, got {describe(inputs)}."
             )
-        check_floating(name, "inputs", inputs.dtype)
+        step_checks.check_floating(name, "inputs", inputs.dtype)
         return jnp.asarray(inputs) if is_array(inputs) else inputs
 
 
@@ -194,12 +180,12 @@ def _product_of_patches(x: Array, kernel: Array) -> Array:
     window, grid = kernel.shape[:-2], x.shape[1:-1]
     padding = [((size - 1) // 2, size // 2) for size in window]
     padded = jnp.pad(x, [(0, 0), *padding, (0, 0)])
-    patches = [
-        padded[(slice(None), *(slice(i, i + n) for i, n in zip(at, grid, strict=True)))]
-        for at in itertools.product(*map(range, window))
-    ]
-    columns = kernel.shape[-1]
-    return jnp.concatenate(patches, -1) @ kernel.reshape(-1, columns)
+    # The places of each entry of the window on all axes of the grid.
+    places = (
+        [slice(i, i + n) for i in range(m)] for m, n in zip(window, grid, strict=True)
+    )
+    patches = [padded[(slice(None), *at)] for at in itertools.product(*places)]
+    return jnp.concatenate(patches, -1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

@@ -14,8 +14,6 @@ from .._cells.hyperparameters import set_field
 from .._cells.states import VectorStateCell
 from ._contrib_lstm import ContribLSTM, core_lstm
 
-_EPSILON = 1e-12
-
 
 class _OfLSTMCell(ContribLSTM):
     """A cell with the products and updates of an `LSTMCell`."""
@@ -147,8 +145,7 @@ class WeightNormLSTMCell(_OfLSTMCell):
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""
-        c, h = self.sizes
-        make = self.kernel_initializer
+        (c, h), make = self.sizes, self.kernel_initializer
         specs = self._lstm.param_specs(depth)
         if self.norm:
             specs |= dict.fromkeys(("norm_0", "norm_1"), ParamSpec((4 * c,), make))
@@ -175,7 +172,7 @@ def _normalized(kernel: Array, norm: Array) -> Array:
     """`kernel` with columns of the norms `norm`."""
     wide = widened(kernel)
     squares = jnp.sum(wide * wide, axis=0, keepdims=True)
-    normal = wide * jax.lax.rsqrt(jnp.maximum(squares, _EPSILON))
+    normal = wide * jax.lax.rsqrt(jnp.maximum(squares, 1e-12))
     return normal.astype(kernel.dtype) * norm[None, :]
 
 

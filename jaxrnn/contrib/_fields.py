@@ -1,11 +1,15 @@
-"""Checks of hyper-parameters and arguments that several files of contrib share."""
+"""What many files of contrib share: checks, and the parameters of a product."""
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+from jaxrnn import ParamSpec
+
 from .._base.arguments import INT32_MAX, as_count, check_functions
-from .._cells.hyperparameters import check_number, set_field
+from .._cells.hyperparameters import Check, as_function, check_fields, check_number
+from .._cells.initializers import glorot_uniform, zeros
 
 
 def set_counts(
@@ -17,10 +21,7 @@ def set_counts(
         TypeError: If one is not an integer.
         ValueError: If one is not in `[least, most]`.
     """
-    caller = type(cell).__name__
-    for name in _given(cell, names):
-        count = as_count(caller, name, getattr(cell, name), least, fix, most=most)
-        set_field(cell, **{name: count})
+    _set(cell, names, functools.partial(as_count, least=least, fix=fix, most=most))
 
 
 def set_numbers(
@@ -32,22 +33,19 @@ def set_numbers(
         TypeError: If one is not a number.
         ValueError: If one is not in `[low, high]`.
     """
-    caller = type(cell).__name__
-    for name in _given(cell, names):
-        number = check_number(caller, name, getattr(cell, name), low, high)
-        set_field(cell, **{name: number})
+    _set(cell, names, functools.partial(check_number, low=low, high=high))
 
 
-def check_function_fields(cell: Any, *names: str) -> None:
-    """Raises TypeError unless these fields are functions, or None."""
-    functions = {name: getattr(cell, name) for name in names}
-    check_given_functions(type(cell).__name__, **functions)
+def set_functions(cell: Any, *names: str) -> None:
+    """Raises TypeError unless these fields are functions, or None by default."""
+    _set(cell, names, as_function)
 
 
-def _given(cell: Any, names: tuple[str, ...]) -> list[str]:
-    """The names of the fields that hold something, or must."""
-    is_optional = lambda name: getattr(type(cell), name, ...) is None
-    return [n for n in names if getattr(cell, n) is not None or not is_optional(n)]
+def _set(cell: Any, names: tuple[str, ...], check: Check) -> None:
+    for name in names:
+        is_optional = getattr(type(cell), name, ...) is None
+        if not is_optional or getattr(cell, name) is not None:
+            check_fields(cell, **{name: check})
 
 
 def check_given_functions(caller: str, **functions: Any) -> None:
@@ -74,3 +72,9 @@ class RefusesElsewhere:
         for name in kwargs.keys() & cls.elsewhere.keys():
             raise TypeError(f"{cls.__name__}: `{name}` {cls.elsewhere[name]}.")
         return super().__new__(cls)
+
+
+def linear_specs(rows: int, columns: int, make: Any = glorot_uniform) -> dict[str, Any]:
+    """The parameters of a product: a kernel with that initializer, and a bias."""
+    bias = ParamSpec((columns,), zeros)
+    return {"kernel": ParamSpec((rows, columns), make), "bias": bias}

@@ -13,8 +13,8 @@ from .._base.cell_keys import check_key
 from .._base.errors import describe, noting
 from .._base.inputs import as_sequences, as_steps
 from .._base.lengths import lengths_for
-from .._base.typing import Array, DType, Key, Lengths, Params, PyTree, Shaped
-from .._cells.hyperparameters import Hyperparameters, set_bools, set_field
+from .._base.typing import DType, Key, Lengths, Params, PyTree, Shaped
+from .._cells.hyperparameters import Hyperparameters, set_bools
 from .._drivers.static_rnn import stacked, unstacked
 from .._time.masking import reverse_sequence
 from .._wrappers.base import check_wrapped
@@ -167,20 +167,15 @@ class _OverSteps(FusedRNNCell):
             ValueError: As `dynamic_rnn` or `static_rnn`.
         """
         cell, as_list = self._step_cell.bind(params, key), isinstance(inputs, list)
-        options: dict[str, Any] = {
-            "initial_state": self._as_state(initial_state),
-            "dtype": dtype,
-            "sequence_length": sequence_length,
-        }
+        lengths, state = sequence_length, self._as_state(initial_state)
         with noting(f"{_name(self)}: raised by the driver that runs it."):
             if self.use_dynamic_rnn:
-                sequences = _stacked(self, inputs)
-                options["time_major"] = True
-                outputs, state = dynamic_rnn(cell, sequences, **options)
+                given = cell, _stacked(self, inputs), lengths, state, dtype
+                outputs, state = dynamic_rnn(*given, time_major=True)
                 return _like(inputs, outputs), state
-            checked = inputs if as_list else as_sequences(_name(self), inputs, True)
-            steps = checked if as_list else _steps(checked)
-            outputs, state = static_rnn(cell, steps, **options)
+            if not as_list:
+                inputs = _steps(as_sequences(_name(self), inputs, True))
+            outputs, state = static_rnn(cell, inputs, state, dtype, lengths)
             return outputs if as_list else stacked(outputs), state
 
 
@@ -217,13 +212,9 @@ class LSTMBlockFusedCell(_OverSteps):
     name: str | None = "lstm_fused_cell"
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(cell := self._step_cell):
-            set_field(self, **{field.name: getattr(cell, field.name)})
+        vars(self).update(vars(self._step_cell))  # The fields, checked.
 
-    @property
-    def _step_cell(self) -> LSTMBlockCell:
-        fields = dataclasses.fields(self)
-        return LSTMBlockCell(**{f.name: getattr(self, f.name) for f in fields})
+    _step_cell = property(lambda self: LSTMBlockCell(**vars(self)))
 
     def _as_state(self, state: PyTree) -> PyTree:
         """`(c, h)` as an `LSTMStateTuple`, as TensorFlow takes it."""
@@ -306,10 +297,8 @@ class TimeReversedFusedRNN(FusedRNNCell):
         sequences = as_sequences(name, _stacked(self, inputs), True)
         time = jax.tree.leaves(sequences)[0].shape[0]
         lengths = lengths_for(name, sequence_length, sequences, time, 1)
-        given = _like(inputs, reverse_sequence(sequences, lengths, True))
-        options = initial_state, dtype, lengths, key
-        outputs, state = self.cell.apply(params, given, *options)
-        outputs = stacked(outputs) if isinstance(inputs, list) else outputs
+        given = params, reverse_sequence(sequences, lengths, True)
+        outputs, state = self.cell.apply(*given, initial_state, dtype, lengths, key)
         return _like(inputs, reverse_sequence(outputs, lengths, True)), state
 
 
@@ -341,13 +330,8 @@ def _first(cell: FusedRNNCell, inputs: PyTree) -> PyTree:
     """
     if isinstance(inputs, list):
         return inputs[0]
-
-    def step(x: Array) -> jax.ShapeDtypeStruct:
+    must = "must be all steps, [time, batch, depth]"
+    for x in jax.tree.leaves(inputs):
         if len(x.shape) < 3:
-            raise ValueError(
-                f"{_name(cell)}: `inputs` must be all steps, [time, batch, depth], got "
-                f"{describe(x)}."
-            )
-        return jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-
-    return jax.tree.map(step, inputs)
+            raise ValueError(f"{_name(cell)}: `inputs` {must}, got {describe(x)}.")
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), inputs)

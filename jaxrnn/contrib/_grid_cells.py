@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from .._base.arguments import INT32_MAX
 from .._base.typing import Array, DType
 from ._fields import set_counts
-from ._grid_lstm import GridLSTM, Pass
+from ._grid_lstm import GridLSTM
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -133,11 +133,11 @@ class BidirectionalGridLSTMCell(GridLSTM):
         super().__post_init__()
         set_counts(self, "backward_slice_offset", least=-INT32_MAX)
 
-    def windows(self, inputs: Array, run: Pass) -> list[Array]:
-        """The windows of a run, highest first in the backward direction."""
-        if run.scope == "fwd":
-            return super().windows(inputs, run)
+    def windows(self, inputs: Array, scope: str | None, starts: Any) -> list[Array]:
+        """The windows of a pass, highest first in the backward direction."""
+        if scope == "fwd":
+            return super().windows(inputs, scope, starts)
         offset = self.backward_slice_offset
         inputs = jnp.pad(inputs, [(0, 0), (max(-offset, 0), max(offset, 0))])
-        starts = [start + max(offset, 0) for start in run.starts]
-        return super().windows(inputs, run._replace(starts=starts))[::-1]
+        starts = [start + max(offset, 0) for start in starts]
+        return super().windows(inputs, scope, starts)[::-1]

@@ -6,7 +6,8 @@ One runs in time, one along frequency, from each window to the one above it.
 import collections
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+import itertools
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,9 @@ from .._base.arguments import as_count
 from .._base.errors import describe
 from .._base.math import affine, clip_symmetric, widest_dtype
 from .._base.serialization import serializable
-from .._base.trees import merge_dicts
 from .._base.typing import Array, Initializer, Key, Params, PyTree, Size
 from .._cells.base import scope_name
-from .._cells.hyperparameters import set_common_fields, set_field
+from .._cells.hyperparameters import set_field
 from .._cells.initializers import glorot_uniform, zeros
 from .._cells.specs_cell import SpecsCell
 from .._cells.states import add_peephole
@@ -28,20 +28,6 @@ from ._contrib_lstm import joined, shard_specs
 from ._time_freq_lstm import check_window, count_windows
 
 _LSTMS = ("freq", "time")
-
-
-class Pass(NamedTuple):
-    """One run along frequency.
-
-    Attributes:
-        scope: The key of its parameters; None for the top.
-        block: The number of its block.
-        starts: The first input of each window, in the order of the run.
-    """
-
-    scope: str | None
-    block: int
-    starts: list[int]
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -63,9 +49,10 @@ class GridLSTM(SpecsCell):
     couple_input_forget_gates: bool = False
 
     state_is_tuple = True
-    scopes = (None,)
+    scopes: ClassVar[tuple[str, ...]] = ()
+    """The keys of the parameters of each direction; none for one direction."""
     num_windows = property(
-        lambda self: sum(self.num_frequency_blocks) * len(self.scopes),
+        lambda self: sum(self.num_frequency_blocks) * max(1, len(self.scopes)),
         doc="The number of windows, of all blocks and directions.",
     )
     # One of each LSTM of a window. The state has c and m of each window.
@@ -75,7 +62,6 @@ class GridLSTM(SpecsCell):
     _kinds = property(lambda self: _LSTMS[: 2 - self.share_time_frequency_weights])
 
     def __post_init__(self) -> None:
-        set_common_fields(self)
         check_window(self)
         self._set_list("num_frequency_blocks", least=1)
         self._set_list("start_freqindex_list")
@@ -87,17 +73,12 @@ class GridLSTM(SpecsCell):
                 f"{caller}: `num_frequency_blocks` must be a list of the number of "
                 f"windows of each block, got {blocks!r}."
             )
-        if ends and not starts:
+        counts = len(starts), len(ends)
+        if counts != (len(blocks),) * 2 and (len(blocks), *counts) != (1, 0, 0):
             raise ValueError(
-                f"{caller}: `end_freqindex_list` must be None, as there is no "
-                f"`start_freqindex_list`, got {ends}. Give both or neither."
-            )
-        counts = len(blocks), len(starts), len(ends)
-        if len(set(counts)) > 1 and counts != (1, 0, 0):
-            raise ValueError(
-                f"{caller}: `num_frequency_blocks`, `start_freqindex_list` and "
-                "`end_freqindex_list` must have an entry for each block, got "
-                f"{counts}. Only one block of all inputs needs no start and end."
+                f"{caller}: `end_freqindex_list` and `start_freqindex_list` must have "
+                f"an entry for each of {len(blocks)} blocks, got {ends} and {starts}. "
+                "Only one block of all inputs needs no start and end."
             )
         for block, (start, end) in enumerate(zip(starts, ends, strict=True)):
             self._check_count(block, end - start)
@@ -120,8 +101,7 @@ class GridLSTM(SpecsCell):
         if found != want:
             raise ValueError(
                 f"{type(self).__name__}: `num_frequency_blocks[{block}]` must be "
-                f"{found}, the number of windows of {self.feature_size} in {size} "
-                f"inputs, {self.frequency_skip} apart, got {want}."
+                f"{found}, the number of windows in {size} inputs, got {want}."
             )
 
     def check_depth(self, depth: int) -> None:
@@ -137,9 +117,9 @@ class GridLSTM(SpecsCell):
     @property
     def state_tuple_type(self) -> type:
         """The named tuple of the state."""
-        prefixes = [f"{scope}_state" if scope else "state" for scope in self.scopes]
+        prefixes = tuple(f"{scope}_state" for scope in self.scopes) or ("state",)
         name = f"{type(self).__name__.removesuffix('Cell')}StateTuple"
-        return state_type(name, tuple(prefixes), self.num_frequency_blocks)
+        return state_type(name, prefixes, self.num_frequency_blocks)
 
     @property
     def state_size(self) -> Size:
@@ -150,29 +130,18 @@ class GridLSTM(SpecsCell):
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters; their shapes do not depend on the depth of the inputs."""
-        del depth
-        specs: dict[str, Any] = {}
-        for run in self._passes():
-            found = self._block_specs(run.block)
-            specs = merge_dicts(specs, {run.scope: found} if run.scope else found)
-        return specs
-
-    def _block_specs(self, block: int) -> dict[str, Any]:
-        units, make = self.num_units, self.initializer or glorot_uniform
-        columns = self._gate_count * units
-        shape, shards = (self.feature_size + 2 * units, columns), self.num_unit_shards
-        specs: dict[str, Any] = {}
-        for kind in self._kinds:
+        count, units, specs = self._gate_count, self.num_units, {}
+        rows, shards = self.feature_size + 2 * units, self.num_unit_shards
+        diagonal = ParamSpec((units,), self.initializer or glorot_uniform)
+        gates = "FIO"[4 - count :] if self.use_peepholes else ""
+        blocks = map(str, range(len(self.num_frequency_blocks)))
+        for block, kind in itertools.product(blocks, self._kinds):
             name = f"{kind[0]}_{block}"
-            caller = type(self).__name__
-            specs |= shard_specs(caller, f"W_{name}", shape, shards, make)
-            specs[f"B_{name}"] = ParamSpec((columns,), zeros)
-            gates = "IO" if self.couple_input_forget_gates else "FIO"
-            for gate in gates if self.use_peepholes else "":
-                for of in "ft":
-                    diagonal = f"W_{gate}_diag_{kind}{of}_{block}"
-                    specs[diagonal] = ParamSpec((units,), make)
-        return specs
+            specs |= shard_specs(self, f"W_{name}", rows, count * units, shards)
+            specs[f"B_{name}"] = ParamSpec((count * units,), zeros)
+            for gate, of in itertools.product(gates, "ft"):
+                specs[f"W_{gate}_diag_{kind}{of}_{block}"] = diagonal
+        return dict.fromkeys(self.scopes, specs) or specs
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -185,46 +154,47 @@ class GridLSTM(SpecsCell):
             TypeError: If a dtype, or the kind of state, is not what they require.
         """
         inputs, state = self.checked_step(params, inputs, state, key)
+        join = functools.partial(jnp.concatenate, axis=-1)
         with jax.named_scope(scope_name(self)):
             if not self.state_is_tuple:
                 state = jnp.split(state, 2 * self.num_windows, axis=-1)
-            leaves, outputs, new_leaves = iter(state), [], []
-            for run in self._passes():
-                product = self._product(params, run)
-                below = None
-                for x in self.windows(inputs, run):
+            leaves, outputs, new = iter(state), [], []
+            for scope, block, starts in self._passes():
+                product, below = self._product(params, scope, block), None
+                for x in self.windows(inputs, scope, starts):
                     before = next(leaves), next(leaves)
                     below = below or tuple(map(jnp.zeros_like, before))
-                    below, after = self._update(product, run.block, x, below, before)
+                    below, after = self._update(product, block, x, below, before)
                     outputs += [after[1], below[1]]
-                    new_leaves += after
-            output = jnp.concatenate(outputs, axis=-1)
-            if self.state_is_tuple:
-                return output, self.state_tuple_type(*new_leaves)
-            return output, jnp.concatenate(new_leaves, axis=-1)
+                    new += after
+            new = self.state_tuple_type(*new) if self.state_is_tuple else join(new)
+            return join(outputs), new
 
-    def _product(self, params: Params, run: Pass) -> Params:
-        """The parameters of a run, with one kernel and bias for both LSTMs."""
-        params = params[run.scope] if run.scope else params
-        names = [f"{kind[0]}_{run.block}" for kind in self._kinds]
+    def _product(self, params: Params, scope: str | None, block: int) -> Params:
+        """The parameters of a pass, with one kernel and bias for both LSTMs."""
+        params = params[scope] if scope else params
+        names = [f"{kind[0]}_{block}" for kind in self._kinds]
         kernels = [joined(params, f"W_{n}", self.num_unit_shards) for n in names]
         biases = [params[f"B_{name}"] for name in names]
         both = functools.partial(jnp.concatenate, axis=-1)
         return params | {"kernel": both(kernels), "bias": both(biases)}
 
-    def _passes(self) -> list[Pass]:
-        """The passes along frequency, in the order of states and outputs."""
-        firsts, skip = self.start_freqindex_list or (0,), self.frequency_skip
-        blocks = list(zip(firsts, self.num_frequency_blocks, strict=True))
-        return [
-            Pass(scope, block, [first + k * skip for k in range(count)])
-            for scope in self.scopes
-            for block, (first, count) in enumerate(blocks)
-        ]
+    def _passes(self) -> list[tuple[str | None, int, range]]:
+        """The passes along frequency, in the order of states and outputs.
 
-    def windows(self, inputs: Array, run: Pass) -> list[Array]:
-        """The windows of a run, `[batch, feature_size]` each."""
-        return [inputs[:, start : start + self.feature_size] for start in run.starts]
+        Returns:
+            Of each the key of its parameters, None for the top, the number of its
+            block, and the first input of each window.
+        """
+        firsts, skip = self.start_freqindex_list or (0,), self.frequency_skip
+        counts = zip(firsts, self.num_frequency_blocks, strict=True)
+        starts = [range(n, n + count * skip, skip) for n, count in counts]
+        scoped = itertools.product(self.scopes or (None,), enumerate(starts))
+        return [(scope, *block) for scope, block in scoped]
+
+    def windows(self, inputs: Array, scope: str | None, starts: Any) -> list[Array]:
+        """The windows of a pass, `[batch, feature_size]` each."""
+        return [inputs[:, start : start + self.feature_size] for start in starts]
 
     def _update(
         self, params: Params, block: int, x: Array, below: tuple, before: tuple
@@ -232,7 +202,7 @@ class GridLSTM(SpecsCell):
         """The new `(c, m)` of a window, in frequency and in time.
 
         Args:
-            params: Those of the run.
+            params: Those of the pass.
             block: The number of its block.
             x: The window.
             below: `(c, m)` of the window below, in frequency.
@@ -264,9 +234,9 @@ class GridLSTM(SpecsCell):
         self, params: Params, block: int, gate: str, k: int, z: Array, both: Any
     ) -> Array:
         """`z` plus what a gate of LSTM k reads of c, in frequency and in time."""
-        kind = _LSTMS[0 if self.share_time_frequency_weights else k]
+        start = f"W_{gate}_diag_{self._kinds[-k]}"  # The last one may be the first.
         for of, c in zip("ft", both, strict=True):
-            z = add_peephole(params, f"W_{gate}_diag_{kind}{of}_{block}", z, c)
+            z = add_peephole(params, f"{start}{of}_{block}", z, c)
         return z
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import AffineCell, LSTMStateTuple, ParamSpec, Stage
+from jaxrnn import AffineCell, ParamSpec, Stage
 
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells.initializers import bias_initializer, glorot_uniform, ones, zeros
@@ -22,36 +22,33 @@ def _uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
 class _IndependentUnits(AffineCell):
     """A cell with one product, of the inputs, and in each block a weight of the state.
 
-    The weights of `kernel_u` are read as `u_i` and so on, by the name of the block.
+    The updates read `kernel_u` as a list, with a vector for each block.
     """
 
     num_units: int
-    blocks: str
+    blocks: int
     kernel_initializer: Initializer | None = None
     bias_initializer: Initializer | None = None
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """One product of the inputs for all blocks."""
-        count = len(self.blocks)
-        columns = count * self.num_units
+        count, columns = self.blocks, self.blocks * self.num_units
         return (Stage(self._update, 0, columns, glorot_uniform, zeros, blocks=count),)
 
-    def elementwise_specs(self) -> dict[str, ParamSpec]:
+    def elementwise_specs(self) -> dict[str, Any]:
         """The weights of the state."""
-        spec = ParamSpec((self.num_units,), _uniform)
-        return {f"u_{block}": spec for block in self.blocks}
+        return {"kernel_u": [ParamSpec((self.num_units,), _uniform)] * self.blocks}
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """`kernel_w`, `kernel_u` and `bias`."""
-        return self._layer_specs(depth, "kernel_w", len(self.blocks), zeros)
+        return self._specs(depth, "kernel_w", self.blocks, zeros)
 
-    def _layer_specs(
-        self, depth: int, name: str, blocks: int, default_bias: Initializer
-    ) -> dict[str, Any]:
+    def _specs(self, depth: int, name: str, blocks: int, bias: Any) -> dict[str, Any]:
+        """Those of a layer whose bias has that initializer by default."""
         columns, kernel = blocks * self.num_units, self.kernel_initializer
         kernel = kernel or glorot_uniform
-        bias = self.bias_initializer or bias_initializer(kernel, default_bias)
+        bias = self.bias_initializer or bias_initializer(kernel, bias)
         return {
             name: ParamSpec((depth, columns), kernel, depth, blocks),
             "kernel_u": ParamSpec((1, columns), _uniform, blocks=blocks),
@@ -60,18 +57,16 @@ class _IndependentUnits(AffineCell):
 
     def stage_params(self, params: Params) -> Params:
         """The parameters under the stage's names."""
-        weights = jnp.split(params["kernel_u"][0], len(self.blocks))
-        names = self.elementwise_specs()
-        product = {"kernel": params["kernel_w"], "bias": params["bias"]}
-        return product | dict(zip(names, weights, strict=True))
+        weights = jnp.split(params["kernel_u"][0], self.blocks)
+        return {**params, "kernel": params["kernel_w"], "kernel_u": weights}
 
     _update: Any
     """The update of the stage."""
 
 
-def _times(params: Params, block: str, state: Array) -> Array:
+def _times(weight: Array, state: Array) -> Array:
     """Each unit's state times its own weight."""
-    return params[f"u_{block}"].astype(state.dtype)[None, :] * state
+    return weight.astype(state.dtype)[None, :] * state
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -104,10 +99,10 @@ class IndRNNCell(_IndependentUnits, VectorStateCell):
     name: str | None = None
     dtype: DType | None = None
 
-    blocks = "h"
+    blocks = 1
 
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
-        new_state = self.activation(z + _times(params, "h", state))
+        new_state = self.activation(z + _times(params["kernel_u"][0], state))
         return new_state, new_state
 
 
@@ -152,13 +147,13 @@ class IndyGRUCell(_IndependentUnits, VectorStateCell):
     name: str | None = None
     dtype: DType | None = None
 
-    blocks = "ruc"
+    blocks = 3
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """Those of `gates`, then those of `candidate`."""
         return {
-            "gates": self._layer_specs(depth, "kernel_w", 2, ones),
-            "candidate": self._layer_specs(depth, "kernel", 1, zeros),
+            "gates": self._specs(depth, "kernel_w", 2, ones),
+            "candidate": self._specs(depth, "kernel", 1, zeros),
         }
 
     def stage_params(self, params: Params) -> Params:
@@ -170,10 +165,10 @@ class IndyGRUCell(_IndependentUnits, VectorStateCell):
         return super().stage_params({name: both(name) for name in names})
 
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
-        r, u, c = jnp.split(z, 3, axis=-1)
-        r = jax.nn.sigmoid(r + _times(params, "r", state))
-        u = jax.nn.sigmoid(u + _times(params, "u", state))
-        c = self.activation(c + _times(params, "c", r * state))
+        (r, u, c), weights = jnp.split(z, 3, axis=-1), params["kernel_u"]
+        r = jax.nn.sigmoid(r + _times(weights[0], state))
+        u = jax.nn.sigmoid(u + _times(weights[1], state))
+        c = self.activation(c + _times(weights[2], r * state))
         new_state = u * state + (1 - u) * c
         return new_state, new_state
 
@@ -218,14 +213,12 @@ class IndyLSTMCell(_IndependentUnits, ContribLSTM):
     name: str | None = None
     dtype: DType | None = None
 
-    blocks = "ijfo"
+    blocks = 4
 
-    def _update(
-        self, params: Params, z: Array, state: LSTMStateTuple
-    ) -> tuple[Array, PyTree]:
+    def _update(self, params: Params, z: Array, state: Any) -> tuple[Array, PyTree]:
         h = state.h.astype(z.dtype)
-        blocks = zip("ijfo", jnp.split(z, 4, axis=-1), strict=True)
-        i, j, f, o = (block + _times(params, name, h) for name, block in blocks)
+        blocks = zip(params["kernel_u"], jnp.split(z, 4, axis=-1), strict=True)
+        i, j, f, o = (block + _times(weight, h) for weight, block in blocks)
         c = state.c * jax.nn.sigmoid(f + self.forget_bias)
         c = c + jax.nn.sigmoid(i) * self.activation(j)
         h = self.activation(c) * jax.nn.sigmoid(o)

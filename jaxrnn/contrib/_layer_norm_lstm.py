@@ -21,12 +21,9 @@ class _FourGateLSTM(LayerNormedLSTM):
     peepholes = ("w_f_diag", "w_i_diag", "w_o_diag")
 
     def stage_params(self, params: Params) -> Params:
-        """Without a bias that is not used, and with flat names of normalizations."""
-        if not self.layer_norm:
-            return params
-        unused = ("bias", *self.norm_specs())
-        rest = {k: v for k, v in params.items() if k not in unused}
-        return rest | self.flat(params)
+        """Without a bias that is not used; see `AffineCell.stage_params`."""
+        unused = ("bias",) if self.layer_norm else ()
+        return {name: value for name, value in params.items() if name not in unused}
 
     def _gates(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
         c, h, *mask = carry
@@ -102,13 +99,6 @@ class LayerNormLSTMCell(_FourGateLSTM):
     reuse: Any = dataclasses.field(default=None, compare=False)
     name: str | None = None
     dtype: DType | None = None
-
-    def param_specs(self, depth: int) -> dict[str, Any]:
-        """All parameters for inputs of size `depth`, in the order of their creation."""
-        gates, *projection = self.stages
-        specs = gates.specs(depth) | {"bias": ParamSpec((4 * self.num_units,), zeros)}
-        specs |= self.norm_specs() | self.peephole_specs()
-        return specs | (projection[0].specs(depth) if projection else {})
 
 
 @final
@@ -188,11 +178,8 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""
-        (gates,) = self.stages
-        specs = gates.specs(depth)
-        if self.layer_norm:
-            return specs | self.norm_specs()
-        return specs | {"bias": ParamSpec((4 * self.num_units,), glorot_uniform)}
+        bias = ParamSpec((4 * self.num_units,), glorot_uniform)
+        return self.stage_params(super().param_specs(depth) | {"bias": bias})
 
     def enter(self, state: PyTree) -> tuple[Array, Any]:
         """h, and the state, with the mask of a step that drops."""
@@ -301,27 +288,21 @@ class CoupledInputForgetGateLSTMCell(LayerNormedLSTM):
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""
-        (c, h), kernel, caller = (
-            self.sizes,
-            self.kernel_initializer,
-            type(self).__name__,
-        )
-        shape, shards = (depth + h, 3 * c), self.num_unit_shards
-        specs: dict[str, Any] = shard_specs(caller, "W", shape, shards, kernel)
+        c, h = self.sizes
+        specs = shard_specs(self, "W", depth + h, 3 * c, self.num_unit_shards)
         specs["B"] = ParamSpec((3 * c,), zeros, blocks=3)
-        specs |= self.norm_specs() | self.peephole_specs()
+        specs |= self.elementwise_specs()
         if self.num_proj is None:
             return specs
-        return specs | shard_specs(caller, "W_P", (c, h), self.num_proj_shards, kernel)
+        return specs | shard_specs(self, "W_P", c, h, self.num_proj_shards)
 
     def stage_params(self, params: Params) -> Params:
         """The shards in one array; see `AffineCell.stage_params`."""
-        staged: Params = {"kernel": joined(params, "W", self.num_unit_shards)}
-        staged |= {name: params[name] for name in self.peephole_specs()}
+        staged = {**params, "kernel": joined(params, "W", self.num_unit_shards)}
         if self.num_proj is not None:
             kernel = joined(params, "W_P", self.num_proj_shards)
             staged["projection"] = {"kernel": kernel}
-        return staged | (self.flat(params) or {"bias": params["B"]})
+        return staged if self.layer_norm else staged | {"bias": params["B"]}
 
     def _gates(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
         c = carry.c

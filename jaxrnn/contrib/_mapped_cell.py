@@ -1,18 +1,30 @@
-"""Cells around a cell that map its inputs or its output, many steps at once."""
+"""Cells around a cell that map its inputs or its output, many steps at once.
 
+Among them the intersection cell, with a gate through time and one through depth.
+"""
+
+import dataclasses
 import functools
-from typing import Any
+from typing import Any, final
 
 import jax
+import jax.numpy as jnp
 
-from jaxrnn import RNNCell, Run
+from jaxrnn import ParamSpec, RNNCell, Run
 
 from .._base.cell_keys import check_key_or_none
-from .._base.typing import DType, Key, Params, PyTree, Shaped
-from .._cells.step_checks import check_step_inputs
+from .._base.math import affine
+from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
+from .._cells.base import scope_name
+from .._cells.hyperparameters import set_common_fields
+from .._cells.initializers import bias_initializer, glorot_uniform, zeros
+from .._cells.specs_cell import SpecsCell
+from .._cells.step_checks import check_one_dtype, check_step_inputs
 from .._time.run import apply_cell_sequence
 from .._time.steps import at_each_step
 from .._wrappers.base import ParamsWrapper
+from ._fields import set_counts
+from ._small_cells import UGRNNCell
 
 
 class MappedCell(RNNCell):
@@ -75,9 +87,7 @@ class MappedWrapper(ParamsWrapper, MappedCell):
 
     inner = property(lambda self: self.cell)
 
-    def checked_inputs(
-        self, params: Params, inputs: Any, state: PyTree, key: Any
-    ) -> PyTree:
+    def checked_inputs(self, params: Params, inputs: Any, state: Any, key: Any) -> Any:
         """The inputs of a step; the functions and the cell check the rest."""
         check_key_or_none(type(self).__name__, key)
         return self.step_inputs(inputs)
@@ -101,3 +111,117 @@ class MappedWrapper(ParamsWrapper, MappedCell):
         inputs = self.step_inputs(inputs)
         depth = jax.tree.leaves(inputs)[0].shape[-1]
         return self._init(key, depth, self.cell_inputs(inputs, dtype), dtype)
+
+
+@final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class IntersectionRNNCell(MappedCell, SpecsCell):
+    """A recurrent cell whose output is gated between the inputs and a candidate (+RNN).
+
+        v          = x, or x in_projection/kernel + in_projection/bias
+        g, j, q, y = split([v, h] kernel + bias)
+        g, q       = sigmoid(g + forget_bias), sigmoid(q + forget_bias)
+        h'         = g * h + (1 - g) * tanh(j)
+        output     = q * v + (1 - q) * y_activation(y)
+
+    Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state and
+    output `[batch, H]`; `kernel` `[2H, 4H]` and `bias` `[4H]`, blocks g, j, q, y;
+    `in_projection/kernel` `[I, H]` and `in_projection/bias` `[H]`, only if I differs
+    from H.
+
+    Attributes:
+        num_units: `H`.
+        num_in_proj: None for inputs that must have size H. Any positive number allows
+            other sizes; as in contrib, the projection is to H all the same.
+        initializer: For the kernels; None for Glorot uniform. The biases are zeros,
+            unless this is an `initializers.by_part` with another.
+        forget_bias: Added to g and q at each step; not part of the stored bias.
+        y_activation: A function, the name of a Keras activation, or None for tanh.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `num_units` or `num_in_proj` is negative, the activation is not
+            known, or `dtype` is not floating.
+
+    Source: arXiv:1611.09913; `tf.contrib.rnn.IntersectionRNNCell`.
+    """
+
+    num_units: int
+    num_in_proj: int | None = None
+    initializer: Initializer | None = None
+    forget_bias: float = 1.0
+    y_activation: Any = jax.nn.relu
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    name: str | None = None
+    dtype: DType | None = None
+
+    state_size = output_size = property(lambda self: self.num_units)
+
+    def __post_init__(self) -> None:
+        set_common_fields(self)
+        set_counts(self, "num_in_proj", least=0, fix="None is for no projection.")
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """All parameters for inputs of size `depth`, in the order of their creation.
+
+        Raises:
+            ValueError: If `depth` is not `num_units` and there is no `num_in_proj`.
+        """
+        size, kernel = self.num_units, self.initializer or glorot_uniform
+        bias = bias_initializer(kernel, zeros)
+        specs: dict[str, Any] = {
+            "kernel": ParamSpec((2 * size, 4 * size), kernel, size, 4),
+            "bias": ParamSpec((4 * size,), bias, blocks=4),
+        }
+        if depth == size:
+            return specs
+        if not self.num_in_proj:
+            raise ValueError(
+                f"IntersectionRNNCell: `inputs` must have the size of `num_units`, "
+                f"{size}, got {depth}. Give `num_in_proj={size}` to project them."
+            )
+        kernel = ParamSpec((depth, size), kernel, depth)
+        projection = {"kernel": kernel, "bias": ParamSpec((size,), bias)}
+        return {"in_projection": projection, **specs}
+
+    @property
+    def inner(self) -> "_Recurrence":
+        """The gate through time."""
+        bias, name = self.forget_bias, scope_name(self)
+        return _Recurrence(self.num_units, forget_bias=bias, name=name)
+
+    def split_params(self, params: Params) -> tuple[Params, Params]:
+        """Those of q and y, and of the projection, if any; those of g and j."""
+        halves = {k: jnp.split(params[k], 2, axis=-1) for k in ("kernel", "bias")}
+        inner, own = ({k: half[i] for k, half in halves.items()} for i in (0, 1))
+        return params | own, inner
+
+    def checked_inputs(self, params: Params, inputs: Any, state: Any, key: Any) -> Any:
+        """The inputs of a step, after checks."""
+        inputs, state = self.checked_step(params, inputs, state, key)
+        check_one_dtype(type(self).__name__, self.dtype, inputs, state)
+        return inputs
+
+    def before(self, own: Params, inputs: Array) -> Array:
+        """The projection, if any."""
+        if "in_projection" not in own:
+            return inputs
+        return affine(own["in_projection"], [inputs], inputs.dtype)
+
+    def after(self, own: Params, inputs: Array, old_state: Array) -> Array:
+        """The output, which the gate through depth makes of the state before."""
+        z = affine(own, [inputs, old_state], inputs.dtype)
+        q, y = jnp.split(z, 2, axis=-1)
+        q = jax.nn.sigmoid(q + self.forget_bias)
+        return q * inputs + (1 - q) * self.y_activation(y)
+
+
+@final
+class _Recurrence(UGRNNCell):
+    """What feeds back. Its output is the state before the step, which outputs read."""
+
+    def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
+        return state, super()._update(params, z, state)[1]

@@ -6,6 +6,7 @@ from typing import Any, final
 
 import jax
 import jax.numpy as jnp
+from jax.nn.initializers import constant
 
 from jaxrnn import ParamSpec
 
@@ -13,12 +14,11 @@ from .._base.errors import describe
 from .._base.math import affine
 from .._base.sharding import read_at
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._cells.activations import resolve_activation
-from .._cells.hyperparameters import set_bools, set_field
-from .._cells.initializers import glorot_uniform, zeros
-from .._cells.step_checks import check_params, check_step_inputs
+from .._cells.hyperparameters import set_bools, set_common_fields, set_field
+from .._cells.initializers import glorot_uniform
+from .._cells.step_checks import check_params
 from .._wrappers.base import vector_size
-from ._fields import check_given_functions, set_counts, set_numbers
+from ._fields import linear_specs, set_counts, set_functions, set_numbers
 from ._mapped_cell import MappedWrapper
 
 
@@ -29,13 +29,9 @@ class _Projection(MappedWrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        activation = "linear" if self.activation is None else self.activation
-        activation = resolve_activation(type(self).__name__, activation)
-        set_field(self, activation=activation)
-
-    def _specs(self, rows: int, columns: int) -> dict[str, Any]:
-        kernel = ParamSpec((rows, columns), glorot_uniform, rows)
-        return {"kernel": kernel, "bias": ParamSpec((columns,), zeros)}
+        if self.activation is None:
+            set_field(self, activation="linear")
+        set_common_fields(self)
 
     def _project(self, own: Params, x: Array) -> Array:
         check_params(type(self).__name__, own, self.own_specs, x)
@@ -76,7 +72,7 @@ class InputProjectionWrapper(_Projection):
 
     def own_specs(self, depth: int) -> dict[str, Any]:
         """The kernel and the bias."""
-        return self._specs(depth, self.num_proj)
+        return linear_specs(depth, self.num_proj)
 
     def cell_inputs(self, inputs: Any, dtype: DType) -> PyTree:
         """The shape of the projection."""
@@ -122,9 +118,8 @@ class OutputProjectionWrapper(_Projection):
 
     def own_specs(self, depth: int) -> dict[str, Any]:
         """The kernel and the bias, whatever the size of the inputs."""
-        del depth
         rows = vector_size(type(self).__name__, self.cell.output_size)
-        return self._specs(rows, self.output_size)
+        return linear_specs(rows, self.output_size)
 
     def step_inputs(self, inputs: Any) -> Any:
         """The inputs, which the cell checks."""
@@ -176,20 +171,18 @@ class HighwayWrapper(MappedWrapper):
         specs = {}
         for gate, bias in gates.items():
             specs[f"{gate}_w"] = ParamSpec((depth, depth), glorot_uniform, depth)
-            constant = jax.nn.initializers.constant(bias)
-            specs[f"{gate}_b"] = ParamSpec((depth,), constant)
+            specs[f"{gate}_b"] = ParamSpec((depth,), constant(bias))
         return specs
 
     def step_inputs(self, inputs: Any) -> Any:
         """One step of inputs, which must have the size of the cell's output."""
-        name = type(self).__name__
-        inputs = check_step_inputs(name, inputs)
-        size = vector_size(name, self.cell.output_size)
+        inputs = super().step_inputs(inputs)
+        size = vector_size("HighwayWrapper", self.cell.output_size)
         if inputs.shape[1] != size:
             raise ValueError(
-                f"{name}: `inputs` must be [batch, {size}], of the size of the "
-                f"cell's output, got {describe(inputs)}. Make `InputProjectionWrapper("
-                f"HighwayWrapper(cell), {size})`, which projects them."
+                f"HighwayWrapper: `inputs` must be [batch, {size}], as the cell's "
+                f"output, got {describe(inputs)}. `InputProjectionWrapper("
+                f"HighwayWrapper(cell), {size})` projects them."
             )
         return inputs
 
@@ -250,28 +243,24 @@ class EmbeddingWrapper(MappedWrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         set_counts(self, "embedding_classes", "embedding_size")
-        check_given_functions(type(self).__name__, initializer=self.initializer)
+        set_functions(self, "initializer")
 
     def own_specs(self, depth: int) -> dict[str, Any]:
         """The embeddings."""
-        del depth
         shape = (self.embedding_classes, self.embedding_size)
         return {"embedding": ParamSpec(shape, self.initializer or _unit_variance)}
 
     def step_inputs(self, inputs: Any) -> Any:
         """Ids, `[batch, 1]` or `[batch]`."""
         shape, dtype = getattr(inputs, "shape", None), getattr(inputs, "dtype", None)
+        name, got = "EmbeddingWrapper", f"got {describe(inputs)}."
         if shape is None or dtype is None or not jnp.issubdtype(dtype, jnp.integer):
-            raise TypeError(
-                "EmbeddingWrapper: `inputs` must be an array of integers, got "
-                f"{describe(inputs)}."
-            )
+            raise TypeError(f"{name}: `inputs` must be an array of integers, {got}")
         if len(shape) != 1 and shape[1:] != (1,):
             raise ValueError(
-                "EmbeddingWrapper: `inputs` of one step must be [batch, 1] or [batch], "
-                f"got {describe(inputs)}. Pass ids[:, 0] of ids [batch, time] to "
-                "`init`, and `ids[..., None]` to a driver; embed several ids a step "
-                "beforehand."
+                f"{name}: `inputs` of one step must be [batch, 1] or [batch], {got} "
+                "Pass ids[:, 0] of ids [batch, time] to `init`, and `ids[..., None]` "
+                "to a driver; embed several ids a step beforehand."
             )
         return inputs
 
@@ -282,12 +271,8 @@ class EmbeddingWrapper(MappedWrapper):
 
     def before(self, own: Params, inputs: Array) -> Array:
         """The embeddings."""
-        if "embedding" not in own:
-            raise ValueError(
-                "EmbeddingWrapper: `params` must hold `embedding`, got "
-                f"{', '.join(own) or 'nothing'}."
-            )
-        check_params(type(self).__name__, own, self.own_specs, own["embedding"])
+        known = own.get("embedding", inputs)  # It has no dtype to agree with.
+        check_params(type(self).__name__, own, self.own_specs, known)
         ids = inputs.reshape(inputs.shape[:1]).astype(jnp.int32)
         last = self.embedding_classes - 1
         embedded = read_at(own["embedding"], jnp.clip(ids, 0, last))

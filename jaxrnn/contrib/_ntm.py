@@ -12,16 +12,16 @@ from jax.nn.initializers import constant, truncated_normal
 from jaxrnn import ParamSpec, RNNCell, TensorShape
 
 from .._base.errors import describe
-from .._base.math import clip_symmetric, dot, expand_rows
+from .._base.math import affine, clip_symmetric, expand_rows
 from .._base.serialization import serializable
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields
-from .._cells.initializers import glorot_uniform, zeros
+from .._cells.initializers import glorot_uniform
 from .._cells.specs_cell import param_dtype
 from .._cells.step_checks import check_one_dtype, check_state, check_step_inputs
 from .._wrappers.base import OwnParams, check_wrapped, vector_size
-from ._fields import set_counts, set_numbers
+from ._fields import linear_specs, set_counts, set_numbers
 
 
 @serializable
@@ -134,11 +134,10 @@ class NTMCell(OwnParams):
         set_counts(self, "memory_size", "memory_vector_dim", "output_dim")
         set_counts(self, "read_head_num", "write_head_num", "shift_range", least=0)
         set_numbers(self, "clip_value", low=0)
-        if self.memory_size < 2 * self.shift_range + 1:
+        if (shifts := 2 * self.shift_range + 1) > self.memory_size:
             raise ValueError(
-                f"{caller}: `memory_size` must be at least {2 * self.shift_range + 1}, "
-                f"the number of shifts of `shift_range` {self.shift_range}, got "
-                f"{self.memory_size}."
+                f"{caller}: `memory_size` must be at least {shifts}, the number of "
+                f"shifts by `shift_range`, got {self.memory_size}."
             )
 
     @property
@@ -167,25 +166,26 @@ class NTMCell(OwnParams):
 
     def own_specs(self, depth: int) -> dict[str, ParamSpec]:
         """The parameters but for those of the controller."""
-        del depth
-        u = self.controller.output_size
-        u = vector_size(type(self).__name__, u, "controller")
+        u = vector_size(type(self).__name__, self.controller.output_size, "controller")
         size, reads = self.memory_vector_dim, self.read_head_num
-        specs = {}
-        for name, rows, columns in (
-            ("parameters", u, sum(self._sizes)),
-            ("output", u + size * reads, self.output_dim),
-        ):
+        places, heads = self.memory_size, reads + self.write_head_num
+
+        def product(name: str, rows: int, columns: int) -> dict[str, ParamSpec]:
             normal = truncated_normal(1 / math.sqrt(rows))
-            specs[f"{name}_kernel"] = ParamSpec((rows, columns), normal)
-            specs[f"{name}_bias"] = ParamSpec((columns,), zeros)
-        for name, count, columns in (
-            ("initial_read_vector", reads, size),
-            ("initial_address_weights", reads + self.write_head_num, self.memory_size),
-        ):
+            specs = linear_specs(rows, columns, normal)
+            return {f"{name}_{part}": spec for part, spec in specs.items()}
+
+        def vectors(name: str, count: int, columns: int) -> dict[str, ParamSpec]:
             spec = ParamSpec((1, columns), glorot_uniform)
-            specs |= {f"{name}_{i}": spec for i in range(count)}
-        return specs | {"memory": ParamSpec((self.memory_size, size), constant(1e-6))}
+            return {f"{name}_{i}": spec for i in range(count)}
+
+        return {
+            **product("parameters", u, sum(self._sizes)),
+            **product("output", u + size * reads, self.output_dim),
+            **vectors("initial_read_vector", reads, size),
+            **vectors("initial_address_weights", heads, places),
+            "memory": ParamSpec((places, size), constant(1e-6)),
+        }
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """Fresh parameters, with those of the controller; see `RNNCell.init`.
@@ -194,9 +194,8 @@ class NTMCell(OwnParams):
             ValueError: If `inputs` are not of rank 2, or the dtype is not floating.
             TypeError: If `key` is not a random key.
         """
-        check_step_inputs(type(self).__name__, inputs)
+        batch, depth = check_step_inputs(type(self).__name__, inputs).shape
         dtype = param_dtype(self, inputs, dtype)
-        batch, depth = inputs.shape
         depth += self.read_head_num * self.memory_vector_dim
         operand = jax.ShapeDtypeStruct((batch, depth), dtype)
         return self._init(key, depth, operand, dtype)
@@ -217,10 +216,9 @@ class NTMCell(OwnParams):
         with jax.named_scope(scope_name(self)):
             reads, addresses, memory = self._before(params, state)
             operand = jnp.concatenate([inputs, *reads], axis=-1)
-            u, controller_state = self.controller.apply(
-                inner, operand, state.controller_state, key
-            )
-            z = self._clipped(params, "parameters", u)
+            given = operand, state.controller_state, key
+            u, controller_state = self.controller.apply(inner, *given)
+            z = self._clipped(params, "parameters", [u])
             cuts = list(itertools.accumulate(self._sizes))[:-1]
             heads = iter(jnp.split(z, cuts, axis=-1))
             addresses = [self._address(next(heads), memory, w) for w in addresses]
@@ -230,19 +228,16 @@ class NTMCell(OwnParams):
                 erase, add = jax.nn.sigmoid(next(heads)), jnp.tanh(next(heads))
                 place = w[:, :, None]
                 memory = memory * (1 - place * erase[:, None]) + place * add[:, None]
-            output = self._clipped(params, "output", jnp.concatenate([u, *reads], -1))
-            return output, NTMControllerState(
-                controller_state, reads, addresses, memory, state.time + 1
-            )
+            output = self._clipped(params, "output", [u, *reads])
+            new_state = controller_state, reads, addresses, memory, state.time + 1
+            return output, NTMControllerState(*new_state)
 
-    def _clipped(self, params: Params, name: str, operand: Array) -> Array:
-        product = dot(operand, params[f"{name}_kernel"], operand.dtype)
-        z = product + params[f"{name}_bias"][None, :]
+    def _clipped(self, params: Params, name: str, operands: list[Array]) -> Array:
+        product = {part: params[f"{name}_{part}"] for part in ("kernel", "bias")}
+        z = affine(product, operands, operands[0].dtype)
         return clip_symmetric(z, self.clip_value)
 
-    def _before(
-        self, params: Params, state: NTMControllerState
-    ) -> tuple[list, list, Array]:
+    def _before(self, params: Params, state: PyTree) -> tuple[list, list, Array]:
         """`(reads, addresses, memory)` before the step; parameters at a row's first."""
         first = jnp.broadcast_to(state.time == 0, state.M.shape[:1])
         choose = lambda new, old: jnp.where(expand_rows(first, old), new, old)
@@ -282,9 +277,8 @@ class NTMCell(OwnParams):
         name = type(self).__name__
         if not isinstance(state, tuple | list) or len(state) != 5:
             raise TypeError(
-                f"{name}: `state` must be an NTMControllerState, got "
-                f"{describe(state)}. `zero_state` makes one, and its `_replace("
-                "controller_state=...)` sets the state of the controller."
+                f"{name}: `state` must be an NTMControllerState, got {describe(state)}."
+                " `zero_state` makes one: `_replace` its `controller_state`."
             )
         state = NTMControllerState(*state)
         # The time may also be a number, without axes.

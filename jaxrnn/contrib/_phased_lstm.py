@@ -15,10 +15,9 @@ from .._base.math import affine
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields
-from .._cells.initializers import glorot_uniform, zeros
 from .._cells.specs_cell import SpecsCell
 from .._cells.step_checks import check_floating, check_one_dtype, check_step_inputs
-from ._fields import set_numbers
+from ._fields import linear_specs, set_numbers
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -90,38 +89,32 @@ class PhasedLSTMCell(SpecsCell):
         set_common_fields(self)
         set_numbers(self, "leak", "ratio_on", low=0, high=1)
         set_numbers(self, "period_init_min", "period_init_max", low=0)
-        caller = type(self).__name__
+        caller, (low, high) = type(self).__name__, self._periods
         for name in ("ratio_on", "period_init_min", "period_init_max"):
             if (number := getattr(self, name)) in (0, math.inf):
-                raise ValueError(
-                    f"{caller}: `{name}` must be positive and finite, got {number}."
-                )
-        if self.period_init_min > self.period_init_max:
-            raise ValueError(
-                f"{caller}: `period_init_min` must be at most `period_init_max`, "
-                f"{self.period_init_max}, got {self.period_init_min}."
-            )
+                must = "must be positive and finite"
+                raise ValueError(f"{caller}: `{name}` {must}, got {number}.")
+        if low > high:
+            must = f"must be at most `period_init_max`, {high}"
+            raise ValueError(f"{caller}: `period_init_min` {must}, got {low}.")
+
+    _periods = property(lambda self: (self.period_init_min, self.period_init_max))
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """The parameters for x of size `depth`; `phase` as a part of the period."""
-        units, peepholes = self.num_units, self.num_units * self.use_peepholes
-
-        def product(columns: int, more: int) -> dict[str, ParamSpec]:
-            shape = (depth + units + more, columns)
-            kernel = ParamSpec(shape, glorot_uniform)
-            return {"kernel": kernel, "bias": ParamSpec((columns,), zeros)}
-
+        units, rows = self.num_units, depth + self.num_units
+        peepholes = units if self.use_peepholes else 0
         return {
-            "mask_gates": product(2 * units, peepholes),
-            "new_input": product(units, 0),
-            "output_gate": product(units, peepholes),
+            "mask_gates": linear_specs(rows + peepholes, 2 * units),
+            "new_input": linear_specs(rows, units),
+            "output_gate": linear_specs(rows + peepholes, units),
             "period": ParamSpec((units,), self._draw_period),
             "phase": ParamSpec((units,), jax.random.uniform),
             "ratio_on": ParamSpec((units,), constant(self.ratio_on)),
         }
 
     def _draw_period(self, key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-        low, high = math.log(self.period_init_min), math.log(self.period_init_max)
+        low, high = map(math.log, self._periods)
         return jnp.exp(jax.random.uniform(key, shape, dtype, low, high))
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
@@ -156,9 +149,7 @@ class PhasedLSTMCell(SpecsCell):
             state = jax.tree.map(mix, self._candidates(params, x, *state), state)
             return state.h, state
 
-    def _candidates(
-        self, params: Params, x: Array, c: Array, h: Array
-    ) -> LSTMStateTuple:
+    def _candidates(self, params: Params, x: Array, c: Array, h: Array) -> PyTree:
         """`(c~, h~)`."""
         dtype, sigmoid = c.dtype, jax.nn.sigmoid
         peep = lambda c: (c.astype(h.dtype),) if self.use_peepholes else ()

@@ -12,7 +12,7 @@ from jaxrnn import LSTMStateTuple, ParamSpec, Run
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields
-from .._cells.initializers import glorot_uniform, zeros
+from .._cells.initializers import zeros
 from .._cells.specs_cell import SpecsCell
 from ._contrib_lstm import core_lstm, joined, shard_specs
 from ._fields import set_counts, set_numbers
@@ -85,18 +85,15 @@ class TimeFreqLSTMCell(SpecsCell):
     output_size = property(lambda self: self.num_units * self.num_windows)
 
     def __post_init__(self) -> None:
-        set_common_fields(self)
         check_window(self)
         set_counts(self, "num_windows")
 
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless inputs of that size have `num_windows` windows."""
-        found = count_windows(depth, self)
-        if found != self.num_windows:
+        if (found := count_windows(depth, self)) != self.num_windows:
             raise ValueError(
                 f"{type(self).__name__}: `num_windows` must be that of the inputs, "
-                f"{found} for depth {depth}, `feature_size` {self.feature_size} and "
-                f"`frequency_skip` {self.frequency_skip}, got {self.num_windows}."
+                f"{found} for depth {depth}, got {self.num_windows}."
             )
 
     core = property(lambda self: core_lstm(self, name=scope_name(self)))
@@ -104,23 +101,19 @@ class TimeFreqLSTMCell(SpecsCell):
 
     def param_specs(self, depth: int) -> dict[str, ParamSpec]:
         """All parameters; their shapes do not depend on the depth of the inputs."""
-        del depth
-        units, make, caller = self.num_units, self.initializer, type(self).__name__
-        shape, make = (self.feature_size + 2 * units, 4 * units), make or glorot_uniform
-        specs = shard_specs(caller, "W", shape, self.num_unit_shards, make)
-        specs["B"] = ParamSpec(shape[1:], zeros)
-        if self.use_peepholes:
-            specs |= dict.fromkeys(_DIAGONALS, ParamSpec((units,), make))
-        return specs
+        units, rows = self.num_units, self.feature_size + 2 * self.num_units
+        specs = shard_specs(self, "W", rows, 4 * units, self.num_unit_shards)
+        specs["B"] = ParamSpec((4 * units,), zeros)
+        ours = self.core.elementwise_specs()
+        return specs | {k: ours[name] for k, name in _DIAGONALS.items() if name in ours}
 
     def _core_params(self, params: Params) -> Params:
         """Those of the LSTM, whose kernel has the rows of `m'_{k-1}` before `m_k`."""
         kernel = joined(params, "W", self.num_unit_shards)
         cuts = [self.feature_size, self.feature_size + self.num_units]
         x, m, m_below = jnp.split(kernel, cuts)
-        found = {"kernel": jnp.concatenate([x, m_below, m]), "bias": params["B"]}
-        names = _DIAGONALS if self.use_peepholes else {}
-        return found | {ours: params[name] for name, ours in names.items()}
+        staged = {"kernel": jnp.concatenate([x, m_below, m]), "bias": params["B"]}
+        return staged | {_DIAGONALS[k]: params[k] for k in params.keys() & _DIAGONALS}
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -135,8 +128,7 @@ class TimeFreqLSTMCell(SpecsCell):
         inputs, state = self.checked_step(params, inputs, state, key)
         core, params = self.core, self._core_params(params)
         run = lambda k, *args: core.apply(params, *args)
-        outputs, states = self._along_frequency(run, inputs, state)
-        return _joined(outputs), _joined(states)
+        return self._along_frequency(run, inputs, state)
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """Window by window, each over all steps; see `RNNCell.apply_sequence`.
@@ -151,18 +143,15 @@ class TimeFreqLSTMCell(SpecsCell):
             if steps.restart_states is not None:
                 own = steps.with_restart_states(self._split(steps.restart_states)[k])
             inner = run.of_inner(inputs, state, steps=own, keys=None)
-            return core.apply_sequence(params, inner)
+            outputs, state = core.apply_sequence(params, inner)
+            if steps.restarts is not None:
+                outputs = outputs[0], _joined(outputs[1])
+            return outputs, state
 
-        outputs, states = self._along_frequency(run_window, run.inputs, run.state)
-        if steps.restarts is None:
-            return _joined(outputs), _joined(states)
-        parts = zip(*outputs, strict=True)
-        return tuple(map(_joined, parts)), _joined(states)
+        return self._along_frequency(run_window, run.inputs, run.state)
 
-    def _along_frequency(
-        self, run: Callable, inputs: Array, state: Array
-    ) -> tuple[list[PyTree], list[PyTree]]:
-        """What `run(k, inputs, state)` returns for each window k, `(outputs, states)`.
+    def _along_frequency(self, run: Callable, inputs: Array, state: Array) -> Any:
+        """What `run(k, inputs, state)` returns for all windows k, `(outputs, states)`.
 
         Args:
             run: The LSTM of one window, for one step or all.
@@ -181,7 +170,7 @@ class TimeFreqLSTMCell(SpecsCell):
             below = jax.tree.leaves(output)[0]
             outputs.append(output)
             states.append(pair)
-        return outputs, states
+        return jax.tree.map(lambda *parts: _joined(parts), *outputs), _joined(states)
 
     def _split(self, state: Array) -> list[LSTMStateTuple]:
         """The states of the windows."""
@@ -194,19 +183,21 @@ def _joined(parts: PyTree) -> Array:
 
 
 def check_window(cell: Any) -> None:
-    """Checks and normalizes the fields of windows, the clip, and the number of shards.
+    """Checks the common fields, those of windows, the clip, and the number of shards.
 
     Raises:
         ValueError: If one is not given, or out of its range.
         TypeError: If one is not a number.
     """
-    for field in ("feature_size", "frequency_skip", "num_unit_shards"):
+    set_common_fields(cell)
+    fields = "feature_size", "frequency_skip", "num_unit_shards"
+    for field in fields:
         if getattr(cell, field) is None:
             raise ValueError(
                 f"{type(cell).__name__}: `{field}` must be given, got None. The cell "
                 "runs over windows of `feature_size` inputs, `frequency_skip` apart."
             )
-        set_counts(cell, field)
+    set_counts(cell, *fields)
     set_numbers(cell, "cell_clip", low=0)
 
 

@@ -482,7 +482,7 @@ def refusals():
         ),
         "clone": (
             ValueError,
-            "`cell_state.c` must have the shape",
+            "`cell_state.c` must have shape",
             lambda: state.clone(
                 cell_state=jaxrnn.LSTMStateTuple(jnp.zeros(3), jnp.zeros(3))
             ),

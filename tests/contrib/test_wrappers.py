@@ -142,7 +142,7 @@ REFUSALS = {
     ),
     "highway_output": (
         ValueError,
-        r"`inputs` must be \[batch, 2\], of the size of the cell's output, got",
+        r"`inputs` must be \[batch, 2\], as the cell's output, got",
         lambda: step(HighwayWrapper(GRUCell(2))),
     ),
     "no_dict": (
@@ -199,7 +199,7 @@ REFUSALS = {
     ),
     "no_embedding": (
         ValueError,
-        "`params` must hold `embedding`, got nothing",
+        "`params` must hold .*; missing: .*embedding",
         lambda: step(
             EmbeddingWrapper(GRUCell(3), 2, 2), {"gru_cell": {}}, np.ones(4, int)
         ),

@@ -16,12 +16,7 @@ from ..._base.typing import Array, DType, Key, Params
 from ..._cells.base import snake_case
 from ..._cells.hyperparameters import Hyperparameters, set_common_fields
 from ..._cells.initializers import glorot_uniform, ones, zeros
-from .._fields import (
-    RefusesElsewhere,
-    check_function_fields,
-    set_counts,
-    set_numbers,
-)
+from .._fields import RefusesElsewhere, set_counts, set_functions, set_numbers
 from .state import AttentionMemory
 
 
@@ -48,7 +43,6 @@ class AttentionMechanism(Hyperparameters, RefusesElsewhere, abc.ABC):
 
     score_mask_value: float | None
     dtype: DType | None
-    name: Any = None
     probability_fn: Callable[[Array], Array] | None = None
     custom_key_value_fn: Callable[..., tuple[Array, Array]] | None = None
 
@@ -67,7 +61,7 @@ class AttentionMechanism(Hyperparameters, RefusesElsewhere, abc.ABC):
         fix = "The memory itself is an argument of `AttentionWrapper.initial_state`."
         set_counts(self, "memory_depth", fix=fix)
         set_numbers(self, "score_mask_value")
-        check_function_fields(self, "probability_fn", "custom_key_value_fn")
+        set_functions(self, "probability_fn", "custom_key_value_fn")
 
     scope = property(lambda self: snake_case(type(self).__name__))
     """The scope of its own variables in TensorFlow."""
@@ -77,9 +71,7 @@ class AttentionMechanism(Hyperparameters, RefusesElsewhere, abc.ABC):
         """Its parameters but for the memory layer, for queries of that size."""
 
     @abc.abstractmethod
-    def score(
-        self, params: Params, query: Array, keys: Array, previous: Array
-    ) -> Array:
+    def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:
         """How well each key fits a query, any finite number.
 
         Args:
@@ -111,7 +103,6 @@ class AttentionMechanism(Hyperparameters, RefusesElsewhere, abc.ABC):
             previous: What this method returned in the step before; at first
                 `initial_alignments`.
         """
-        del previous
         return alignments
 
     def memory_specs(self) -> dict[str, Any]:
@@ -158,14 +149,11 @@ class LuongScore(AttentionMechanism):
         if query_depth != self.num_units:
             raise ValueError(
                 f"{type(self).__name__}: `num_units` must be the size of the cell's "
-                f"output, {query_depth}, got {self.num_units}. BahdanauAttention takes "
-                "outputs of any size."
+                f"output, {query_depth}, got {self.num_units}, but for Bahdanau's."
             )
         return {"attention_g": ParamSpec((), ones)} if self.scale else {}
 
-    def score(
-        self, params: Params, query: Array, keys: Array, previous: Array
-    ) -> Array:
+    def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:
         """The inner products, scaled; see `AttentionMechanism.score`."""
         score = jnp.einsum("bqu,btu->bqt", query, keys)
         return params["attention_g"] * score if self.scale else score
@@ -192,9 +180,7 @@ class BahdanauScore(AttentionMechanism):
             specs["attention_b"] = ParamSpec((units,), zeros)
         return specs
 
-    def score(
-        self, params: Params, query: Array, keys: Array, previous: Array
-    ) -> Array:
+    def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:
         """The sum over units; see `AttentionMechanism.score`."""
         query = dot(query, params["query_layer"]["kernel"], query.dtype)
         v = params["attention_v"]

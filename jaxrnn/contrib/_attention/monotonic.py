@@ -40,9 +40,7 @@ class _MonotonicMechanism(AttentionMechanism):
         bias = ParamSpec((), jax.nn.initializers.constant(self.score_bias_init))
         return super().param_specs(query_depth) | {"attention_score_bias": bias}
 
-    def score(
-        self, params: Params, query: Array, keys: Array, previous: Array
-    ) -> Array:
+    def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:
         """The score, and the bias; see `AttentionMechanism.score`."""
         score = super().score(params, query, keys, previous)
         return score + params["attention_score_bias"]
@@ -53,16 +51,13 @@ class _MonotonicMechanism(AttentionMechanism):
             key = jax.random.fold_in(key, self.sigmoid_noise_seed or 0)
             noise = jax.random.normal(key, score.shape, score.dtype)
             score = score + jnp.asarray(self.sigmoid_noise, score.dtype) * noise
-        if self.mode == "hard":
-            chosen = (score > 0).astype(score.dtype)
-        else:
-            chosen = jax.nn.sigmoid(score)
+        is_hard = self.mode == "hard"
+        chosen = (score > 0).astype(score.dtype) if is_hard else jax.nn.sigmoid(score)
         return monotonic_attention(chosen, previous, self.mode)
 
     def initial_alignments(self, rows: int, memory_time: int, dtype: DType) -> Array:
         """The alignments before the first step: all at the first entry."""
-        first = jnp.zeros(rows, jnp.int32)
-        return jax.nn.one_hot(first, memory_time, dtype=dtype)
+        return jax.nn.one_hot(jnp.zeros(rows, jnp.int32), memory_time, dtype=dtype)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

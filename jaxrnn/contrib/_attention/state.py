@@ -13,6 +13,7 @@ from ..._base.lengths import as_lengths
 from ..._base.serialization import serializable
 from ..._base.trees import check_structure, is_tensor_array, named_leaves, size_shapes
 from ..._base.typing import Array, PyTree
+from ..._time import masking
 
 
 @serializable
@@ -58,25 +59,24 @@ class AttentionWrapperState(NamedTuple):
         """
         caller = "AttentionWrapperState.clone"
         if unknown := fields.keys() - set(self._fields):
-            raise ValueError(
-                f"{caller}: the fields are {', '.join(self._fields)}, got "
-                f"{', '.join(sorted(unknown))}."
-            )
+            known, got = ", ".join(self._fields), ", ".join(sorted(unknown))
+            raise ValueError(f"{caller}: the fields are {known}, got {got}.")
         for name, new in fields.items():
-            _check_like(caller, name, getattr(self, name), new)
+            old = getattr(self, name)
+            check_structure(f"{caller}: `{name}`", old, new, strict=True)
+            leaves = jax.tree.leaves(old, is_leaf=is_tensor_array)
+            shapes = [None if is_tensor_array(x) else jnp.shape(x) for x in leaves]
+            _check_shapes(caller, name, new, shapes)
         return self._replace(**fields)
 
 
-def _check_like(caller: str, name: str, old: Any, new: Any) -> None:
-    check_structure(f"{caller}: `{name}`", old, new, strict=True)
-    named = named_leaves(name, old, is_tensor_array)
-    others = jax.tree.leaves(new, is_leaf=is_tensor_array)
-    for (leaf_name, leaf), other in zip(named, others, strict=True):
-        if not is_tensor_array(leaf) and jnp.shape(leaf) != jnp.shape(other):
-            raise ValueError(
-                f"{caller}: `{leaf_name}` must have the shape of {describe(leaf)}, got "
-                f"{describe(other)}."
-            )
+def _check_shapes(caller: str, name: str, tree: PyTree, shapes: list[Any]) -> None:
+    """Raises ValueError unless leaves have these shapes; any will do for None."""
+    named = named_leaves(name, tree, is_tensor_array)
+    for (full, leaf), shape in zip(named, shapes, strict=True):
+        if shape is not None and jnp.shape(leaf) != shape:
+            got = describe(leaf)
+            raise ValueError(f"{caller}: `{full}` must have shape {shape}, got {got}.")
 
 
 def check_is_state(state: Any) -> None:
@@ -85,8 +85,7 @@ def check_is_state(state: Any) -> None:
     if not is_state or not jax.tree.leaves(state.memory):
         raise TypeError(
             "AttentionWrapper: `state` must be an AttentionWrapperState with its "
-            f"memory, got {describe(state)}. `cell.initial_state(memory, "
-            "memory_sequence_length)` makes one."
+            f"memory, got {describe(state)}. `cell.initial_state(memory)` makes one."
         )
 
 
@@ -105,13 +104,12 @@ def check_rows(state: AttentionWrapperState, inputs: Array, checks_dtype: bool) 
         )
     is_memory = lambda x: isinstance(x, AttentionMemory)
     memories = [m.memory for m in jax.tree.leaves(state.memory, is_leaf=is_memory)]
-    beams = [rows % max(1, memory.shape[0]) for memory in memories]
-    if attention.shape[0] != rows or any(beams):
+    beams = any(rows % max(1, len(memory)) for memory in memories)
+    if attention.shape[0] != rows or beams:
         got = ", ".join(map(describe, (attention, *memories)))
         raise ValueError(
-            f"AttentionWrapper: `state` must have the {rows} rows of the inputs, and "
-            "its memory as many, or one for several beams, got an attention and "
-            f"memories {got}. The rows of `initial_state` are those of the memory."
+            f"AttentionWrapper: `state` must have the {rows} rows of the inputs, its "
+            f"memory as many, or one for several beams, got attention and memory {got}."
         )
 
 
@@ -125,13 +123,10 @@ def check_cell_state(caller: str, cell: Any, state: PyTree, rows: int) -> None:
     name, size = f"{caller}: `cell_state`", cell.state_size
     opaque = jax.tree.map(lambda _: 0, state)
     check_structure(name, size, opaque, True, "It is a state of the wrapped cell.")
-    named = named_leaves("cell_state", state)
-    for (leaf_name, leaf), shape in zip(named, size_shapes(size), strict=True):
-        if jnp.shape(leaf) not in ((), (rows, *shape)):
-            raise ValueError(
-                f"{caller}: `{leaf_name}` must have shape {(rows, *shape)}, by the "
-                f"rows of the memory and the wrapped cell, got {describe(leaf)}."
-            )
+    pairs = zip(jax.tree.leaves(state), size_shapes(size), strict=True)
+    # A leaf without axes counts the steps of all rows.
+    shapes = [(rows, *shape) if jnp.ndim(leaf) else None for leaf, shape in pairs]
+    _check_shapes(caller, "cell_state", state, shapes)
 
 
 @jax.tree_util.register_dataclass
@@ -169,11 +164,7 @@ class AttentionMemory:
     def without_padding(self, x: Array) -> Array:
         """The array `[batch, memory_time, ...]` with zeros beyond the lengths."""
         valid = self.valid
-        if valid is None:
-            return x
-        # A select: padding may hold NaN.
-        valid = jnp.expand_dims(valid, range(2, x.ndim))
-        return jnp.where(valid, x, jnp.zeros((), x.dtype))
+        return x if valid is None else masking.zero_dead(valid, x)
 
 
 def as_memory(
@@ -194,24 +185,22 @@ def as_memory(
         TypeError: If a dtype does not.
     """
     memory = as_array(caller, name, memory)
+    start, got = f"{caller}: `{name}` must", f"got {describe(memory)}."
     if memory.ndim != 3 or not jnp.issubdtype(memory.dtype, jnp.floating):
-        error = ValueError if memory.ndim != 3 else TypeError
-        raise error(
-            f"{caller}: `{name}` must be floating [batch, memory_time, depth], got "
-            f"{describe(memory)}. Outputs of an encoder are batch-major here."
+        raise (ValueError if memory.ndim != 3 else TypeError)(
+            f"{start} be floating [batch, memory_time, depth], {got} Outputs of an "
+            "encoder are batch-major here."
         )
     first, depth = memory if first is None else first, mechanism.memory_depth
     rows, dtype = first.shape[0], mechanism.dtype or first.dtype
     if (memory.shape[0], memory.shape[2]) != (rows, depth):
         raise ValueError(
-            f"{caller}: `{name}` must have as many rows as `memory[0]`, {rows}, and "
-            f"the mechanism's `memory_depth`, {depth}, got {describe(memory)}."
+            f"{start} have as many rows as `memory[0]`, {rows}, and the mechanism's "
+            f"`memory_depth`, {depth}, {got}"
         )
     if memory.dtype != dtype:
-        raise TypeError(
-            f"{caller}: `{name}` must have the dtype of the mechanism and of "
-            f"`memory[0]`, {dtype}, got {describe(memory)}."
-        )
+        kinds = "the dtype of the mechanism and of `memory[0]`"
+        raise TypeError(f"{start} have {kinds}, {dtype}, {got}")
     lengths = as_lengths(caller, lengths, rows, "memory_sequence_length")
     made = AttentionMemory(memory, () if lengths is None else lengths)
     return dataclasses.replace(made, memory=made.without_padding(memory))

@@ -105,18 +105,17 @@ class Attention(NamedTuple):
         attention_fn: As that of `AttentionWrapper`.
         size: That of its attention layer; None for no layer.
         number: Which of the attentions it is, from 0.
-        memory_layer: The scope of its memory layer.
         scope: That of the mechanism's own parameters.
-        layer: That of its attention layer.
     """
 
     mechanism: AttentionMechanism
     attention_fn: Callable
     size: int | None
     number: int
-    memory_layer: str
     scope: str
-    layer: str
+
+    memory_layer = property(lambda self: numbered("memory_layer", self.number))
+    layer = property(lambda self: numbered("attention_layer", self.number))
 
     def specs(self, query_depth: int) -> dict[str, Any]:
         """All its parameters, for queries of that size."""
@@ -140,10 +139,13 @@ class Attention(NamedTuple):
             state: What the mechanism carries.
             key: The random key of the step, or None.
         """
-        project = None
-        if self.size is not None:
-            kernel = params[self.layer]["kernel"]
-            project = lambda x: dot(x, kernel, x.dtype)
+        project = lambda x: dot(x, params[self.layer]["kernel"], x.dtype)
         own, key = params.get(self.scope, {}), fold(key, 1 + self.number)
         bound = BoundMechanism(self.mechanism, own, memory, key)
-        return self.attention_fn(bound, output, state, project)
+        layer = None if self.size is None else project
+        return self.attention_fn(bound, output, state, layer)
+
+
+def numbered(name: str, number: int) -> str:
+    """The name; with `_1` and so on if there were others before."""
+    return f"{name}_{number}" if number else name

@@ -18,17 +18,11 @@ from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTre
 from ..._cells.base import scope_name
 from ..._cells.hyperparameters import set_common_fields, set_field
 from ..._wrappers.base import ParamsWrapper, vector_size
-from .._fields import RefusesElsewhere, check_function_fields
+from .._fields import RefusesElsewhere, set_functions
+from . import state as wrapper_state
 from .mechanisms import AttentionMechanism
-from .state import (
-    AttentionMemory,
-    AttentionWrapperState,
-    as_memory,
-    check_cell_state,
-    check_is_state,
-    check_rows,
-)
-from .step import Attention, compute_attention
+from .state import AttentionMemory, AttentionWrapperState
+from .step import Attention, compute_attention, numbered
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -120,7 +114,7 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
         caller, mechanisms = "AttentionWrapper", self.attention_mechanism
         super().__post_init__()
         set_common_fields(self)
-        check_function_fields(self, "cell_input_fn", "attention_fn")
+        set_functions(self, "cell_input_fn", "attention_fn")
         if isinstance(mechanisms, list):
             set_field(self, attention_mechanism=tuple(mechanisms))
         for mechanism in self._mechanisms or [None]:
@@ -129,15 +123,14 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
                     f"{caller}: `attention_mechanism` must be an AttentionMechanism or "
                     f"several, got {describe(mechanism)}."
                 )
-        sizes = self.attention_layer_size
-        if sizes is None:
+        if (sizes := self.attention_layer_size) is None:
             return
         sizes = sizes if isinstance(sizes, tuple | list) else (sizes,)
         sizes = tuple(as_count(caller, "attention_layer_size", n) for n in sizes)
-        if len(sizes) != len(self._mechanisms):
+        if (count := len(self._mechanisms)) != len(sizes):
             raise ValueError(
                 f"{caller}: `attention_layer_size` must hold one size for each of "
-                f"{len(self._mechanisms)} mechanisms, got {len(sizes)}."
+                f"{count} mechanisms, got {len(sizes)}."
             )
         set_field(self, attention_layer_size=sizes)
 
@@ -149,13 +142,10 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
     def _attentions(self) -> list[Attention]:
         mechanisms, attend = self._mechanisms, self.attention_fn or compute_attention
         sizes = self.attention_layer_size or [None] * len(mechanisms)
-        kinds = [("memory_layer", m.scope, "attention_layer") for m in mechanisms]
-        scopes = zip(*map(_numbered, zip(*kinds, strict=True)), strict=True)
-        parts = zip(mechanisms, sizes, scopes, strict=True)
-        return [
-            Attention(mechanism, attend, size, i, *names)
-            for i, (mechanism, size, names) in enumerate(parts)
-        ]
+        names = [mechanism.scope for mechanism in mechanisms]
+        scopes = [numbered(n, names[:i].count(n)) for i, n in enumerate(names)]
+        parts: Any = zip(mechanisms, sizes, range(len(names)), scopes, strict=True)
+        return [Attention(mechanism, attend, *rest) for mechanism, *rest in parts]
 
     def _made(self, *parts: Any) -> AttentionWrapperState:
         """The state, from tuples of what there is for each mechanism."""
@@ -181,13 +171,11 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
     @property
     def state_size(self) -> AttentionWrapperState:
         """The sizes of the state; those that the memory decides are None."""
-        count = len(self._mechanisms)
-        alignments = (TensorShape._partial([None]),) * count
-        history = alignments if self.alignment_history else ((),) * count
         sizes = self.cell.state_size, self.attention_size, TensorShape([])
-        return self._made(
-            *sizes, alignments, history, alignments, (ReadOnly(()),) * count
-        )
+        alignments = TensorShape._partial([None])
+        history = alignments if self.alignment_history else ()
+        parts = alignments, history, alignments, ReadOnly(())
+        return self._made(*sizes, *((part,) * len(self._mechanisms) for part in parts))
 
     def zero_state(self, batch_size: int, dtype: DType) -> NoReturn:
         """Refused, as there is no memory.
@@ -197,8 +185,7 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
         """
         raise ValueError(
             "AttentionWrapper: `initial_state` must be given, since the memory is a "
-            "part of the state. `cell.initial_state(memory, memory_sequence_length)` "
-            "makes one."
+            "part of it. `cell.initial_state(memory)` makes one."
         )
 
     def initial_state(
@@ -230,47 +217,39 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
         if cell_state is None:
             cell_state = self.cell.zero_state(rows, dtype)
         else:
-            check_cell_state(caller, self.cell, cell_state, rows)
-        # Made twice: arrays that are one buffer cannot be donated.
-        alignments, states = (
-            [
-                mechanism.initial_alignments(rows, memory.memory.shape[1], dtype)
-                for mechanism, memory in zip(self._mechanisms, memories, strict=True)
-            ]
-            for _ in range(2)
-        )
-        history = lambda x: (
-            TensorArray(dtype, size=0, dynamic_size=True, element_shape=x.shape)
-            if self.alignment_history
-            else ()
-        )
-        return self._made(
-            as_state(caller, "cell_state", cell_state),
-            jnp.zeros((rows, self.attention_size), dtype),
-            jnp.zeros((), jnp.int32),
-            tuple(alignments),
-            tuple(map(history, alignments)),
-            tuple(states),
-            tuple(map(ReadOnly, memories)),
-        )
+            wrapper_state.check_cell_state(caller, self.cell, cell_state, rows)
+        cell_state = as_state(caller, "cell_state", cell_state)
 
-    def _memories(
-        self, caller: str, memory: Any, lengths: Any
-    ) -> list[AttentionMemory]:
+        def first(mechanism: AttentionMechanism, memory: AttentionMemory) -> tuple:
+            time, history = memory.memory.shape[1], ()
+            if self.alignment_history:
+                history = TensorArray(dtype, 0, True, element_shape=(rows, time))
+            # Made twice: arrays that are one buffer cannot be donated.
+            alignments, state = (
+                mechanism.initial_alignments(rows, time, dtype) for _ in range(2)
+            )
+            return alignments, history, state, ReadOnly(memory)
+
+        parts = zip(*map(first, self._mechanisms, memories), strict=True)
+        attention = jnp.zeros((rows, self.attention_size), dtype)
+        return self._made(cell_state, attention, jnp.zeros((), jnp.int32), *parts)
+
+    def _memories(self, caller: str, memory: Any, lengths: Any) -> list[Any]:
         memories, count = self._several(memory), len(self._mechanisms)
         lengths = [None] * len(memories) if lengths is None else self._several(lengths)
-        if len(memories) != count or len(lengths) != count:
+        if (counts := (len(memories), len(lengths))) != (count, count):
             raise ValueError(
                 f"{caller}: `memory` and `memory_sequence_length` must each hold one "
-                f"for each of {count} mechanisms, got {len(memories)} and "
-                f"{len(lengths)}."
+                f"for each of {count} mechanisms, got {counts[0]} and {counts[1]}."
             )
         made: list[AttentionMemory] = []
         several = zip(memories, lengths, self._mechanisms, strict=True)
         for i, (given, n, mechanism) in enumerate(several):
             name = f"memory[{i}]" if self._has_several else "memory"
             first = made[0].memory if made else None
-            made.append(as_memory(caller, name, given, n, mechanism, first))
+            made.append(
+                wrapper_state.as_memory(caller, name, given, n, mechanism, first)
+            )
         return made
 
     def own_specs(self, depth: int) -> dict[str, Any]:
@@ -300,16 +279,16 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
 
     def start(self, params: Params, state: PyTree) -> PyTree:
         """The state with the keys of its memory; see `RNNCell.start`."""
-        check_is_state(state)
+        wrapper_state.check_is_state(state)
         own, inner = self._checked(params, state.attention, None)
         cell_state = self.cell.start(inner, state.cell_state)
-        memories = self._several(state.memory)
+        memories = zip(self._attentions, self._several(state.memory), strict=True)
         # Anew if there are keys, which may be those of other parameters.
-        memories = tuple(
+        first, *others = (
             ReadOnly(a.mechanism.with_keys(own[a.memory_layer], memory.value))
-            for a, memory in zip(self._attentions, memories, strict=True)
+            for a, memory in memories
         )
-        memory = memories if self._has_several else memories[0]
+        memory = (first, *others) if self._has_several else first
         return state._replace(cell_state=cell_state, memory=memory)
 
     def apply(
@@ -322,22 +301,20 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
             ValueError: If parameters are missing, or the rows of inputs and state
                 differ.
         """
-        check_is_state(state)
+        wrapper_state.check_is_state(state)
         own, inner = self._checked(params, state.attention, key)
         if any(isinstance(m.value.keys, tuple) for m in self._several(state.memory)):
             state = self.start(params, state)
         checks_dtype = self.cell_input_fn is None
-        check_rows(state, jax.tree.leaves(inputs)[0], checks_dtype)
+        wrapper_state.check_rows(state, jax.tree.leaves(inputs)[0], checks_dtype)
         state = state.map_mechanisms(self._several)
         with jax.named_scope(scope_name(self)):
-            cell_inputs = self._cell_inputs(inputs, state.attention)
-            output, cell_state = self.cell.apply(
-                inner, cell_inputs, state.cell_state, fold(key, 0)
-            )
+            step = self._cell_inputs(inputs, state.attention), state.cell_state
+            output, cell_state = self.cell.apply(inner, *step, fold(key, 0))
             parts = self._attentions, state.memory, state.attention_state
             attended = [
-                attention.attend(own, output, memory.value, attention_state, key)
-                for attention, memory, attention_state in zip(*parts, strict=True)
+                attention.attend(own, output, memory.value, carried, key)
+                for attention, memory, carried in zip(*parts, strict=True)
             ]
             attentions, alignments, states = zip(*attended, strict=True)
             attention = jnp.concatenate(attentions, axis=-1)
@@ -346,12 +323,7 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
             pairs = zip(history, alignments, strict=True)
             history = tuple(array.write(time, a) for array, a in pairs)
         time = time + jnp.ones((), jnp.int32)
-        parts = cell_state, attention, time, alignments, history, states, state.memory
-        return attention if self.output_attention else output, self._made(*parts)
-
-
-def _numbered(names: Sequence[str]) -> list[str]:
-    """The names, those that were there before with `_1` and so on."""
-    counts = [names[:i].count(name) for i, name in enumerate(names)]
-    pairs = zip(names, counts, strict=True)
-    return [f"{name}_{count}" if count else name for name, count in pairs]
+        new_state = self._made(
+            cell_state, attention, time, alignments, history, states, state.memory
+        )
+        return attention if self.output_attention else output, new_state

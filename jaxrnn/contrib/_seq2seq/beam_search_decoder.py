@@ -17,27 +17,13 @@ from ..._base.read_only import without_read_only
 from ..._base.serialization import serializable
 from ..._base.trees import is_tensor_array, named_leaves
 from ..._base.typing import Array, ArrayLike, PyTree
-from ...decode._beam import (
-    Beams,
-    as_width,
-    extend,
-    map_rows,
-    penalized,
-    pick,
-    reordered,
-)
+from ...decode import _beam as beam
 from ...decode._checks import FINITE, as_number, as_start_ids
 from .._fields import check_given_functions
+from . import embedding_helpers as embeddings
 from .basic_decoder import state_dtype
 from .beams import gather_tree, gather_tree_from_array
 from .dynamic_decode import Decoder
-from .embedding_helpers import (
-    Embedding,
-    as_embedding,
-    as_end_token,
-    check_has_ids,
-    score_dtype,
-)
 
 
 @serializable
@@ -149,7 +135,7 @@ class BeamSearchDecoder(Decoder):
     def __init__(
         self,
         cell: RNNCellLike,
-        embedding: Embedding,
+        embedding: embeddings.Embedding,
         start_tokens: ArrayLike,
         end_token: ArrayLike,
         initial_state: PyTree,
@@ -164,22 +150,22 @@ class BeamSearchDecoder(Decoder):
         check_given_functions(caller, output_layer=output_layer)
         self._cell = cell
         self._output_layer = output_layer or (lambda outputs: outputs)
-        self._beam_width = width = as_width(caller, beam_width)
-        self._embedding_fn = as_embedding(caller, embedding)
-        self._end_token = as_end_token(caller, end_token)
+        self._beam_width = width = beam.as_width(caller, beam_width)
+        self._embedding_fn = embeddings.as_embedding(caller, embedding)
+        end = embeddings.as_ids(caller, "end_token", end_token, (), "a scalar")
+        self._end_token = end
         ids = as_start_ids(caller, start_tokens, "start_tokens")
         self._start_tokens = jnp.broadcast_to(ids[:, None], (len(ids), width))
-        weights = length_penalty_weight, coverage_penalty_weight
-        names = "length_penalty_weight", "coverage_penalty_weight"
-        for name, weight in zip(names, weights, strict=True):
-            as_number(caller, name, weight, FINITE, "0 is for none.")
-        self._length_penalty, self._coverage_penalty = weights
+        finite = lambda name, x: as_number(caller, name, x, FINITE, "0 is for none.")
+        length, coverage = length_penalty_weight, coverage_penalty_weight
+        self._length_penalty = finite("length_penalty_weight", length)
+        self._coverage_penalty = finite("coverage_penalty_weight", coverage)
         known = concrete_or_none(coverage_penalty_weight)
         self._has_coverage = known is None or known != 0
         name, fix = "reorder_tensor_arrays", "False returns them as they are."
         self._reorders = as_bool(caller, name, reorder_tensor_arrays, fix)
         self._initial_state = self._as_rows(caller, initial_state)
-        self._dtype = score_dtype(state_dtype(self._initial_state))
+        self._dtype = embeddings.score_dtype(state_dtype(self._initial_state))
 
     batch_size = property(lambda self: self._start_tokens.shape[0])
     tracks_own_finished = property(lambda self: True)  # A step reorders the beams.
@@ -194,9 +180,7 @@ class BeamSearchDecoder(Decoder):
         """The dtypes of scores and ids."""
         return BeamSearchDecoderOutput(self._dtype, jnp.int32, jnp.int32)
 
-    def initialize(
-        self, name: str | None = None
-    ) -> tuple[Array, PyTree, BeamSearchDecoderState]:
+    def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
         """Only the first beam of each row exists: all would be equal."""
         tokens = self._start_tokens
         fill = lambda value, dtype: jnp.full_like(tokens, value, dtype)
@@ -204,24 +188,19 @@ class BeamSearchDecoder(Decoder):
         log_probs = jnp.where(first, fill(0, self._dtype), fill(-jnp.inf, self._dtype))
         cell_state = self._split(started(self._cell, self._initial_state))
         coverage = self._alignments(cell_state) if self._has_coverage else ()
-        state = BeamSearchDecoderState(
-            cell_state, log_probs, ~first, fill(0, jnp.int32), coverage
-        )
+        beams = log_probs, ~first, fill(0, jnp.int32)
+        state = BeamSearchDecoderState(cell_state, *beams, coverage)
         return state.finished, self._embedding_fn(tokens), state
 
     def step(
-        self,
-        time: Array,
-        inputs: PyTree,
-        state: BeamSearchDecoderState,
-        name: str | None = None,
-    ) -> tuple[BeamSearchDecoderOutput, BeamSearchDecoderState, PyTree, Array]:
+        self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
+    ) -> tuple[BeamSearchDecoderOutput, PyTree, PyTree, Array]:
         """One more id for the best continuations of each row's beams."""
         logits, cell_state = self._run_cell(time, inputs, state.cell_state)
-        beams = Beams(state.log_probs, state.lengths, state.finished)
+        beams = beam.Beams(state.log_probs, state.lengths, state.finished)
         coverage, penalty = self._covered(self._split(cell_state), state)
-        score = lambda p, n: penalized(p, n, self._length_penalty) + penalty
-        best, scores, parents, ids = extend(
+        score = lambda p, n: beam.penalized(p, n, self._length_penalty) + penalty
+        best, scores, parents, ids = beam.extend(
             beams,
             jax.nn.log_softmax(logits, axis=-1),
             self._end_token,
@@ -230,11 +209,11 @@ class BeamSearchDecoder(Decoder):
             impossible=float(jnp.finfo(self._dtype).min),
         )
         next_state = BeamSearchDecoderState(
-            self._split(reordered(cell_state, parents)),
+            self._split(beam.reordered(cell_state, parents)),
             best.log_probs,
             best.finished,
             best.lengths,
-            jax.tree.map(lambda x: pick(x, parents[..., None]), coverage),
+            jax.tree.map(lambda x: beam.pick(x, parents[..., None]), coverage),
         )
         emit = BeamSearchDecoderOutput(scores, ids, parents)
         return emit, next_state, self._embedding_fn(ids), best.finished
@@ -249,12 +228,10 @@ class BeamSearchDecoder(Decoder):
         steps = jnp.full_like(steps, jnp.max(steps, initial=0))
         sequences = gather_tree(ids, parents, steps, self._end_token)
         if self._reorders:
-            cell_state = jax.tree.map(
-                lambda leaf: self._sorted(leaf, parents, steps, final_state.lengths),
-                final_state.cell_state,
-                is_leaf=is_tensor_array,
-            )
-            final_state = final_state._replace(cell_state=cell_state)
+            lengths, state = final_state.lengths, final_state.cell_state
+            sort = lambda leaf: self._sorted(leaf, parents, steps, lengths)
+            state = jax.tree.map(sort, state, is_leaf=is_tensor_array)
+            final_state = final_state._replace(cell_state=state)
         return FinalBeamSearchDecoderOutput(sequences, outputs), final_state
 
     def _run_cell(
@@ -272,7 +249,7 @@ class BeamSearchDecoder(Decoder):
                 f"{list(rows)} rows, got {describe(logits)}. They are what the cell or "
                 "`output_layer` returns."
             )
-        check_has_ids(caller, self._embedding_fn, logits)
+        embeddings.check_has_ids(caller, self._embedding_fn, logits)
         return logits.astype(self._dtype), cell_state
 
     def _covered(self, cell_state: PyTree, state: BeamSearchDecoderState) -> Any:
@@ -292,17 +269,15 @@ class BeamSearchDecoder(Decoder):
 
     def _alignments(self, cell_state: Any) -> Array:
         """The mean alignments of all attentions, `[batch, beam, memory_time]`."""
-        parts = [cell_state]
-        if isinstance(cell_state, tuple | list) and not hasattr(
-            cell_state, "alignments"
-        ):
-            parts = cell_state
+        is_pair = isinstance(cell_state, tuple | list)
+        is_nest = is_pair and not hasattr(cell_state, "alignments")
+        parts: Any = cell_state if is_nest else [cell_state]
         found = [x.alignments for x in parts if hasattr(x, "alignments")]
         if not found:
+            got = describe(self._coverage_penalty)
             raise ValueError(
                 f"{type(self).__name__}: `coverage_penalty_weight` must be 0 for a "
-                f"cell without attention, got {describe(self._coverage_penalty)}. Its "
-                "state has no `alignments`."
+                f"cell without attention, got {got}. Its state has no `alignments`."
             )
         mean = lambda arrays: sum(arrays[1:], arrays[0]) / len(arrays)
         means = [mean(jax.tree.leaves(alignments)) for alignments in found]
@@ -311,32 +286,30 @@ class BeamSearchDecoder(Decoder):
     def _as_rows(self, caller: str, state: PyTree) -> PyTree:
         """The initial state, whose leaves must have a row for each beam."""
         state = as_state(caller, "initial_state", state)
-        rows = self.batch_size * self._beam_width
+        rows, width = self.batch_size * self._beam_width, self._beam_width
         own = without_read_only(state)
         for name, leaf in named_leaves("initial_state", own, is_tensor_array):
-            if is_tensor_array(leaf) or leaf.shape[:1] in ((), (rows,)):
-                continue
-            raise ValueError(
-                f"{caller}: `{name}` must have {rows} rows, one for each of "
-                f"{self._beam_width} beams, got {describe(leaf)}. Apply `tile_batch` "
-                "to it, but not to `start_tokens`, which are [batch]."
-            )
+            if not is_tensor_array(leaf) and leaf.shape[:1] not in ((), (rows,)):
+                raise ValueError(
+                    f"{caller}: `{name}` must have {rows} rows, one for each of "
+                    f"{width} beams, got {describe(leaf)}. Apply `tile_batch` to it, "
+                    "but not to `start_tokens`, which are [batch]."
+                )
         return state
 
     def _split(self, tree: PyTree) -> PyTree:
         """Leaves `[batch * beam, ...]` as `[batch, beam, ...]`."""
         rows = self._start_tokens.shape
-        return map_rows(lambda x: x.reshape(*rows, *x.shape[1:]), tree)
+        return beam.map_rows(lambda x: x.reshape(*rows, *x.shape[1:]), tree)
 
     def _merge(self, tree: PyTree) -> PyTree:
         """Leaves `[batch, beam, ...]` as `[batch * beam, ...]`."""
-        return map_rows(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+        return beam.map_rows(lambda x: x.reshape(-1, *x.shape[2:]), tree)
 
     def _sorted(self, leaf: Any, *paths: Array) -> Any:
         """A TensorArray as an array in which beams have their own entries."""
-        if not is_tensor_array(leaf):
-            return leaf
-        rows, shape = self._start_tokens.shape, tuple(leaf.element_shape or ())
+        rows, shape = self._start_tokens.shape, getattr(leaf, "element_shape", None)
+        shape = tuple(shape or ())
         if shape[:1] != (rows[0] * rows[1],) and shape[:2] != rows:
             return leaf
         return gather_tree_from_array(leaf.stack(), *paths)

@@ -1,5 +1,6 @@
 """The rows of beams: made from those of a batch, and read along the paths of beams."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,16 +8,12 @@ import jax.numpy as jnp
 
 from jaxrnn import TensorArray
 
-from ..._base.errors import describe
-from ..._base.inputs import as_array
 from ..._base.math import concrete_or_none
 from ..._base.read_only import is_read_only
 from ..._base.trees import is_tensor_array
 from ..._base.typing import Array, ArrayLike, PyTree
 from ...decode._beam import as_width, tile, trace_back
-from .embedding_helpers import as_end_token
-
-CALLER = "gather_tree"
+from .embedding_helpers import as_ids
 
 
 def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
@@ -57,16 +54,15 @@ def _tiled(x: Any, width: int) -> Any:
     """A leaf with each row repeated; an empty TensorArray for elements with so many."""
     if not is_tensor_array(x):
         return tile("tile_batch", "t", x, width)
-    shape = x.element_shape
-    if not shape:
+    if not x.element_shape:
         return x
     if concrete_or_none(x.size()) != 0:
         raise ValueError(
             f"tile_batch: a TensorArray in `t` must be empty, got {x!r}. Tile the "
             "state before the first step."
         )
-    rows = shape[0] * width, *shape[1:]
-    return TensorArray(x.dtype, 0, dynamic_size=True, element_shape=rows)
+    rows, *shape = x.element_shape
+    return TensorArray(x.dtype, 0, True, element_shape=(rows * width, *shape))
 
 
 def gather_tree(
@@ -96,12 +92,12 @@ def gather_tree(
 
     Source: `tf.contrib.seq2seq.gather_tree`.
     """
-    ids = _as_ids("step_ids", step_ids, None)
-    parents = _as_ids("parent_ids", parent_ids, ids.shape)
-    lengths = _as_ids("max_sequence_lengths", max_sequence_lengths, ids.shape[1:2])
-    token = as_end_token(CALLER, end_token)
-    time = jnp.arange(ids.shape[0], dtype=jnp.int32)[:, None, None]
-    inside = jnp.broadcast_to(time, ids.shape) < lengths[None, :, None]
+    check = functools.partial(as_ids, "gather_tree")
+    ids = check("step_ids", step_ids, (None,) * 3, "[time, batch, beam]")
+    parents = check("parent_ids", parent_ids, ids.shape)
+    lengths = check("max_sequence_lengths", max_sequence_lengths, ids.shape[1:2])
+    token = check("end_token", end_token, (), "a scalar")
+    inside = _places(ids.shape)[0] < lengths[None, :, None]
     found = _along_paths(jnp.where(inside, ids, token), parents, inside)
     ended = jnp.cumsum((found == token).astype(jnp.int32), axis=0) > 0
     return jnp.where(ended, token, found)
@@ -123,10 +119,10 @@ def gather_tree_from_array(
             written is not reordered.
     """
     time, batch, width = shape = parent_ids.shape
-    rows = _fit(t, time)
-    own = jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32), shape)
-    steps = jnp.arange(time, dtype=jnp.int32)[:, None, None]
-    steps = jnp.broadcast_to(steps, shape)
+    # A TensorArray under jit may have room for more steps.
+    missing = max(0, time - t.shape[0])
+    rows = jnp.pad(t[:time], [(0, missing)] + [(0, 0)] * (t.ndim - 1))
+    steps, own = _places(shape)
     inside = steps < max_sequence_lengths[None, :, None]
     places = _along_paths(parent_ids, parent_ids, inside)
     places = jnp.where(steps < lengths[None], places, own)
@@ -134,22 +130,10 @@ def gather_tree_from_array(
     return jnp.take_along_axis(split, places[..., None], axis=2).reshape(rows.shape)
 
 
+def _places(shape: tuple[int, ...]) -> list[Array]:
+    """For each entry `[time, batch, beam]` the number of its step and of its beam."""
+    return [jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 2)]
+
+
 def _along_paths(ids: Array, parents: Array, inside: Array) -> Array:
-    own = jnp.broadcast_to(jnp.arange(ids.shape[-1], dtype=jnp.int32), ids.shape)
-    return trace_back(ids, jnp.where(inside, parents - own, 0))
-
-
-def _fit(t: Array, time: int) -> Array:
-    """The first steps; a TensorArray under jit may have room for more."""
-    missing = max(0, time - t.shape[0])
-    return jnp.pad(t[:time], [(0, missing)] + [(0, 0)] * (t.ndim - 1))
-
-
-def _as_ids(name: str, value: Any, shape: tuple[int, ...] | None) -> Array:
-    array = as_array(CALLER, name, value)
-    if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(f"{CALLER}: `{name}` must be integers, got {describe(array)}.")
-    wanted = "[time, batch, beam]" if shape is None else list(shape)
-    if array.ndim != 3 if shape is None else array.shape != shape:
-        raise ValueError(f"{CALLER}: `{name}` must be {wanted}, got {describe(array)}.")
-    return array.astype(jnp.int32)
+    return trace_back(ids, jnp.where(inside, parents - _places(ids.shape)[1], 0))

@@ -79,7 +79,6 @@ class Decoder(abc.ABC):
             final_state: The state after the last step.
             sequence_lengths: The number of steps until each row was finished.
         """
-        del sequence_lengths
         return outputs, final_state
 
 
@@ -134,7 +133,13 @@ def dynamic_decode(
 
     Source: `tf.contrib.seq2seq.dynamic_decode`.
     """
-    _check(decoder, output_time_major, impute_finished)
+    if not isinstance(decoder, Decoder):
+        raise TypeError(
+            f"{CALLER}: `decoder` must be a Decoder, got {describe(decoder)}. "
+            "BasicDecoder, say, decodes with a cell and a helper."
+        )
+    as_bool(CALLER, "output_time_major", output_time_major)
+    _check_impute(decoder, impute_finished)
     as_unroll(CALLER, parallel_iterations)
     strategy = as_strategy(CALLER, "swap_memory", swap_memory)
     limit, end = _limits(decoder, maximum_iterations, max_time)
@@ -154,45 +159,35 @@ def dynamic_decode(
         return outputs, state, lengths
 
 
-def _check(decoder: Any, output_time_major: Any, impute_finished: Any) -> None:
-    if not isinstance(decoder, Decoder):
-        raise TypeError(
-            f"{CALLER}: `decoder` must be a Decoder, got {describe(decoder)}. "
-            "BasicDecoder, say, decodes with a cell and a helper."
-        )
-    as_bool(CALLER, "output_time_major", output_time_major)
+def _check_impute(decoder: Decoder, impute_finished: Any) -> None:
     impute = as_bool(CALLER, "impute_finished", impute_finished)
     if impute and decoder.tracks_own_finished:
         raise ValueError(
-            f"{CALLER}: `impute_finished` must be False for a "
-            f"{type(decoder).__name__}, got True. It tracks its own finished rows, as "
-            "its steps reorder them."
+            f"{CALLER}: `impute_finished` must be False for a {type(decoder).__name__},"
+            " got True. Its steps reorder rows: it tracks those that are finished."
         )
 
 
 def _limits(decoder: Decoder, maximum: Any, max_time: Any) -> tuple[Limit, Any]:
     """The static bound on the steps, and the number at which all rows are finished."""
     is_dynamic, fix = is_traced(maximum), "It is static: the size of the outputs."
-    numbers = {"max_time": max_time} | (
-        {} if is_dynamic else {"maximum_iterations": maximum}
-    )
-    known = [
-        as_axis_size(CALLER, name, number, fix)
-        for name, number in numbers.items()
-        if number is not None
-    ]
-    if decoder.longest is not None:
-        known.append(decoder.longest)
+    sizes = {
+        "max_time": max_time,
+        "maximum_iterations": None if is_dynamic else maximum,
+    }
+    given = [(name, size) for name, size in sizes.items() if size is not None]
+    known = [as_axis_size(CALLER, name, size, fix) for name, size in given]
+    known += [] if decoder.longest is None else [decoder.longest]
     # Symbolic numbers have no order.
-    are_ints = all(isinstance(number, int) for number in known)
+    are_ints = all(isinstance(size, int) for size in known)
     steps = min(known) if known and are_ints else next(iter(known), None)
     limit = Limit(CALLER, "max_time" if is_dynamic else "maximum_iterations", steps)
     if not is_dynamic:
         return limit, steps
     if maximum.ndim or not jnp.issubdtype(maximum.dtype, jnp.integer):
+        got = describe(maximum)
         raise TypeError(
-            f"{CALLER}: `maximum_iterations` must be an integer, got "
-            f"{describe(maximum)}."
+            f"{CALLER}: `maximum_iterations` must be an integer, got {got}."
         )
     return limit, maximum if steps is None else jnp.minimum(maximum, steps)
 
@@ -214,21 +209,14 @@ def _first_carry(decoder: Decoder, end: Any) -> Carry:
 def _emit_types(decoder: Decoder) -> PyTree:
     """What a step emits, each leaf with the batch axis first."""
     rows = decoder.batch_size
-    shaped = map_sizes(
-        lambda shape: jax.ShapeDtypeStruct((rows, *shape), jnp.bool_),
-        decoder.output_size,
-        "output_size",
-    )
+    shaped = lambda shape: jax.ShapeDtypeStruct((rows, *shape), jnp.bool_)
     typed = lambda x, dtype: x.update(dtype=jax.dtypes.canonicalize_dtype(dtype))
-    return jax.tree.map(typed, shaped, decoder.output_dtype)
+    shapes = map_sizes(shaped, decoder.output_size, "output_size")
+    return jax.tree.map(typed, shapes, decoder.output_dtype)
 
 
 def _step_of(
-    decoder: Decoder,
-    impute: bool,
-    emit_types: PyTree,
-    end: Any,
-    first_state: PyTree,
+    decoder: Decoder, impute: bool, emit_types: PyTree, end: Any, first_state: PyTree
 ) -> Step:
     """One iteration: `decoder.step`, and which rows are finished after it.
 

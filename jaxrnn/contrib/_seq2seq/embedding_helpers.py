@@ -55,24 +55,22 @@ def check_has_ids(caller: str, embedding: Callable, logits: Array) -> None:
         )
 
 
-def as_end_token(caller: str, end_token: Any) -> Array:
-    """The id that ends a row, an int32 scalar, which may be traced.
+def as_ids(caller: str, name: str, value: Any, shape: tuple, axes: str = "") -> Array:
+    """Ids of that shape as int32; `axes` says in words what it is.
 
     Raises:
-        TypeError: If it is not an integer.
-        ValueError: If it has axes.
+        TypeError: If they are not integers.
+        ValueError: If they have another shape. None is for an axis of any size.
     """
-    token = as_array(caller, "end_token", end_token)
-    if not jnp.issubdtype(token.dtype, jnp.integer):
-        raise TypeError(
-            f"{caller}: `end_token` must be an integer, got {describe(end_token)}."
-        )
-    if token.ndim:
+    array = as_array(caller, name, value)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"{caller}: `{name}` must be integers, got {describe(value)}.")
+    sizes = zip(array.shape, shape, strict=False)
+    if array.ndim != len(shape) or any(n not in (m, None) for m, n in sizes):
         raise ValueError(
-            f"{caller}: `end_token` must be a scalar, got {describe(token)}. It is one "
-            "for all rows."
+            f"{caller}: `{name}` must be {axes or list(shape)}, got {describe(array)}."
         )
-    return token.astype(jnp.int32)
+    return array.astype(jnp.int32)
 
 
 def seeded(caller: str, key: Key, name: str, seed: int | None) -> Key:
@@ -121,15 +119,10 @@ class GreedyEmbeddingHelper(InferenceHelper):
         caller = type(self).__name__
         self._embedding_fn = as_embedding(caller, embedding)
         ids = as_start_ids(caller, start_tokens, "start_tokens")
-        end = as_end_token(caller, end_token)
-        super().__init__(
-            lambda outputs: most_likely(caller, outputs, self._embedding_fn),
-            [],
-            jnp.int32,
-            self._embedding_fn(ids),
-            lambda sample_ids: sample_ids == end,
-            self._embedding_fn,
-        )
+        end = as_ids(caller, "end_token", end_token, (), "a scalar")
+        embed, is_end = self._embedding_fn, lambda sample_ids: sample_ids == end
+        likely = lambda outputs: most_likely(caller, outputs, embed)
+        super().__init__(likely, [], jnp.int32, embed(ids), is_end, embed)
 
 
 class SampleEmbeddingHelper(GreedyEmbeddingHelper):
@@ -163,12 +156,10 @@ class SampleEmbeddingHelper(GreedyEmbeddingHelper):
         key: Key,
     ) -> None:
         super().__init__(embedding, start_tokens, end_token)
-        caller, temperature = type(self).__name__, softmax_temperature
-        temperature = 1.0 if temperature is None else temperature
+        caller, name = type(self).__name__, "softmax_temperature"
         fix = "`GreedyEmbeddingHelper` takes the most likely id."
-        self._temperature = as_number(
-            caller, "softmax_temperature", temperature, POSITIVE, fix
-        )
+        given = 1.0 if softmax_temperature is None else softmax_temperature
+        self._temperature = as_number(caller, name, given, POSITIVE, fix)
         self._key = seeded(caller, key, "seed", seed)
         self._sample_fn = self._drawn
 
@@ -177,9 +168,7 @@ class SampleEmbeddingHelper(GreedyEmbeddingHelper):
         return draw_ids(self._key, logits, time, self._temperature)
 
 
-def most_likely(
-    caller: str, outputs: PyTree, embedding: Callable | None = None
-) -> Array:
+def most_likely(caller: str, outputs: PyTree, embedding: Any = None) -> Array:
     """The most likely ids, int32."""
     logits = as_logits(caller, outputs, embedding)
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)

@@ -99,22 +99,18 @@ def _as_arrays(logits: Any, targets: Any, weights: Any) -> list[Array]:
     arrays = {name: as_array(CALLER, name, value) for name, value in arrays.items()}
     shape = arrays["logits"].shape
     for name, array in arrays.items():
-        rank, axes = 2, "[batch, time]"
-        if name == "logits":
-            rank, axes = 3, "[batch, time, vocab]"
-        if array.ndim != rank or array.shape[:2] != shape[:2]:
+        axes = "[batch, time, vocab]" if name == "logits" else "[batch, time]"
+        if array.ndim != 1 + axes.count(",") or array.shape[:2] != shape[:2]:
             ranks = len(shape), array.ndim
-            is_longer = ranks == (3, 2) and array.shape[1] > shape[1]
+            fix = CUT if ranks == (3, 2) and array.shape[1] > shape[1] else ""
             raise ValueError(
                 f"{CALLER}: `{name}` must be {axes}, as `logits` {list(shape)}, got "
-                f"{describe(array)}.{CUT if is_longer else ''}"
+                f"{describe(array)}.{fix}"
             )
     for name, kind in (("logits", jnp.floating), ("targets", jnp.integer)):
         if not jnp.issubdtype((array := arrays[name]).dtype, kind):
-            kind = kind.__name__
-            raise TypeError(
-                f"{CALLER}: `{name}` must be {kind}, got {describe(array)}."
-            )
+            kind, got = kind.__name__, describe(array)
+            raise TypeError(f"{CALLER}: `{name}` must be {kind}, got {got}.")
     return list(arrays.values())
 
 

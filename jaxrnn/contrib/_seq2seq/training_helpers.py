@@ -18,15 +18,8 @@ from ..._base.trees import named_leaves
 from ..._base.typing import Array, ArrayLike, Key, Lengths, PyTree
 from ..._time import masking
 from .._fields import check_given_functions
+from . import embedding_helpers as embeddings
 from .basic_decoder import CustomHelper
-from .embedding_helpers import (
-    Embedding,
-    as_embedding,
-    as_logits,
-    draw_ids,
-    most_likely,
-    seeded,
-)
 
 
 class TrainingHelper(CustomHelper):
@@ -79,11 +72,9 @@ class TrainingHelper(CustomHelper):
 
     def _sampled(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
         """The most likely ids."""
-        return most_likely(type(self).__name__, outputs)
+        return embeddings.most_likely(type(self).__name__, outputs)
 
-    def _next(
-        self, time: Array, outputs: PyTree, state: PyTree, sample_ids: Array
-    ) -> tuple[Array, PyTree, PyTree]:
+    def _next(self, time: Array, outputs: Any, state: Any, sample_ids: Array) -> tuple:
         given = self._read(self.inputs, time + 1)
         fed = self._fed(time, outputs, sample_ids, given)
         return time + 1 >= self.sequence_length, fed, state
@@ -111,7 +102,7 @@ class _ScheduledHelper(TrainingHelper):
                 f"for each row, got {describe(array)}."
             )
         self._probability = jnp.broadcast_to(array, (rows,)).astype(jnp.float32)
-        self._choice_key = seeded(caller, key, name, seed)
+        self._choice_key = embeddings.seeded(caller, key, name, seed)
 
     def _choose(self, time: Array, outputs: PyTree) -> Array:
         """A bool `[batch]`, each True with the probability."""
@@ -152,7 +143,7 @@ class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
         self,
         inputs: PyTree,
         sequence_length: Lengths,
-        embedding: Embedding,
+        embedding: embeddings.Embedding,
         sampling_probability: ArrayLike,
         time_major: bool = False,
         seed: int | None = None,
@@ -163,19 +154,18 @@ class ScheduledEmbeddingTrainingHelper(_ScheduledHelper):
     ) -> None:
         super().__init__(inputs, sequence_length, time_major, name)
         caller = type(self).__name__
-        self._embedding_fn = as_embedding(caller, embedding)
+        self._embedding_fn = embeddings.as_embedding(caller, embedding)
         check_key(caller, key)
         ids_key, key = jax.random.split(key)
-        self._set_schedule(
-            sampling_probability, key, "scheduling_seed", scheduling_seed
-        )
-        self._key = seeded(caller, ids_key, "seed", seed)
+        probability, seeds = sampling_probability, scheduling_seed
+        self._set_schedule(probability, key, "scheduling_seed", seeds)
+        self._key = embeddings.seeded(caller, ids_key, "seed", seed)
 
     def _sampled(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
         """Ids drawn from the outputs; -1 where none are."""
-        logits = as_logits(type(self).__name__, outputs, self._embedding_fn)
+        logits = embeddings.as_logits(type(self).__name__, outputs, self._embedding_fn)
         chosen = self._choose(time, logits)
-        return jnp.where(chosen, draw_ids(self._key, logits, time), -1)
+        return jnp.where(chosen, embeddings.draw_ids(self._key, logits, time), -1)
 
     def _fed(self, time: Array, outputs: PyTree, ids: Array, given: PyTree) -> PyTree:
         """The embedding of the ids; where there are none, what is given."""
@@ -225,14 +215,11 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
         caller = type(self).__name__
         check_given_functions(caller, next_inputs_fn=next_inputs_fn)
         self._make_inputs = next_inputs_fn or (lambda outputs: outputs)
-        self._auxiliary_inputs = auxiliary_inputs
-        if auxiliary_inputs is not None:
-            auxiliary_inputs = _as_sequences(
-                caller, "auxiliary_inputs", auxiliary_inputs
-            )
-            inputs = _joined(_as_sequences(caller, "inputs", inputs), auxiliary_inputs)
-            self._auxiliary_inputs = auxiliary_inputs
         super().__init__(inputs, sequence_length, time_major, name)
+        self._auxiliary = auxiliary = auxiliary_inputs
+        if auxiliary is not None:
+            self._auxiliary = _as_sequences(caller, "auxiliary_inputs", auxiliary)
+            self.inputs = _joined(self.inputs, self._auxiliary)
         self._set_schedule(sampling_probability, key, "seed", seed)
 
     def _sampled(self, time: Array, outputs: PyTree, state: PyTree) -> Array:
@@ -242,8 +229,8 @@ class ScheduledOutputTrainingHelper(_ScheduledHelper):
     def _fed(self, time: Array, outputs: PyTree, ids: Array, given: PyTree) -> PyTree:
         """What is made of the outputs where the ids are 1, else what is given."""
         fed = self._make_inputs(outputs)
-        if self._auxiliary_inputs is not None:
-            fed = _joined(fed, self._read(self._auxiliary_inputs, time + 1))
+        if self._auxiliary is not None:
+            fed = _joined(fed, self._read(self._auxiliary, time + 1))
         return masking.choose(ids == 1, fed, given)
 
 
@@ -254,19 +241,17 @@ def _as_sequences(caller: str, name: str, inputs: Any) -> PyTree:
         ValueError: If there are none, or shapes do not fit.
         TypeError: If a leaf is not an array.
     """
-    inputs = as_state(caller, name, inputs)
+    inputs, axes = as_state(caller, name, inputs), "[batch, time, ...]"
     named = list(named_leaves(name, inputs))
     for leaf_name, leaf in named:
         if leaf.ndim < 2:
             raise ValueError(
-                f"{caller}: `{leaf_name}` must have rank at least 2, [batch, time, "
-                f"...] or, with `time_major`, [time, batch, ...], got {describe(leaf)}."
+                f"{caller}: `{leaf_name}` must have rank at least 2, {axes} or, with "
+                f"`time_major`, [time, batch, ...], got {describe(leaf)}."
             )
     if not named:
         raise ValueError(f"{caller}: `{name}` must hold at least one array, got none.")
-    check_same_size(
-        caller, named, slice(2), "Batch size and time", "[batch, time, ...]"
-    )
+    check_same_size(caller, named, slice(2), "Batch size and time", axes)
     return inputs
 
 

@@ -1,6 +1,7 @@
-"""The LSTM of groups of units that do not see each other."""
+"""LSTMs of several products: of groups of units, or of inputs and state apart."""
 
 import dataclasses
+import operator
 from typing import Any
 
 import jax
@@ -9,11 +10,18 @@ import jax.numpy as jnp
 from jaxrnn import LSTMStateTuple, ParamSpec, Stage
 
 from .._base.typing import Array, DType, Initializer, Params, PyTree
-from .._cells.initializers import zeros
+from .._cells.initializers import glorot_uniform, zeros
 from ._contrib_lstm import ContribLSTM
 from ._fields import set_counts
 
 _BIASES = ("bias_i", "bias_j", "bias_f", "bias_o")
+# Where each parameter of an `NASCell` is in its stages.
+_PLACES = {
+    "recurrent_kernel": ("state", "kernel"),
+    "kernel": ("inputs", "kernel"),
+    "bias": ("state", "bias"),
+    "projection_weights": ("projection", "kernel"),
+}
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -83,13 +91,12 @@ class GLSTMCell(ContribLSTM):
     def stages(self) -> tuple[Stage, ...]:
         """A product for each group; then the projection, if any."""
         (c, h), groups = self.sizes, self.number_of_groups
-        make = self.kernel_initializer
-        sizes = h // groups, 4 * c // groups
+        sizes, make = (h // groups, 4 * c // groups), self.kernel_initializer
         *first, last = (
             Stage(self._collect, *sizes, make, None, f"group{g}", blocks=4)
             for g in range(groups)
         )
-        return (*first, *self.with_projection(last, make))
+        return *first, *self.with_projection(last)
 
     def elementwise_specs(self) -> dict[str, ParamSpec]:
         """The bias of each block."""
@@ -98,12 +105,7 @@ class GLSTMCell(ContribLSTM):
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""
         self._check_divides("the depth of `inputs`", depth)
-        (c, h), groups = self.sizes, self.number_of_groups
-        shape, rows = ((depth + h) // groups, 4 * c // groups), depth // groups
-        kernel = {"kernel": ParamSpec(shape, self.kernel_initializer, rows, 4)}
-        projection = self.stages[groups].specs(0) if self.num_proj else {}
-        specs = {f"group{g}": kernel for g in range(groups)}
-        return specs | self.elementwise_specs() | projection
+        return super().param_specs(depth // self.number_of_groups)
 
     def stage_params(self, params: Params) -> Params:
         """The kernels with rows of zeros for the inputs of the other groups."""
@@ -127,10 +129,91 @@ class GLSTMCell(ContribLSTM):
         products = [*products, jnp.split(z, 4, axis=-1)]
         if others:
             return others[0], (state, others[1:], products)
-        i, j, f, o = (
-            jnp.concatenate(parts, -1) + params[bias].astype(z.dtype)[None, :]
-            for parts, bias in zip(zip(*products, strict=True), _BIASES, strict=True)
-        )
+        blocks = (jnp.concatenate(parts, -1) for parts in zip(*products, strict=True))
+        biases = (params[name].astype(z.dtype)[None, :] for name in _BIASES)
+        i, j, f, o = map(operator.add, blocks, biases)
         kept = jax.nn.sigmoid(f + self.forget_bias) * state.c
         c = kept + jax.nn.sigmoid(i) * jnp.tanh(j)
         return self.emit(c, jax.nn.sigmoid(o) * self.activation(c), state)
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class NASCell(ContribLSTM):
+    """The cell that neural architecture search found for language models.
+
+        x0, ..., x7 = split(x kernel)
+        h0, ..., h7 = split(h recurrent_kernel + bias)
+        a0, a2, a5, a7 = sigmoid(xk + hk), each with its own k
+        a4, a6 = tanh(xk + hk)
+        a1 = relu(x1 + h1)
+        a3 = relu(x3 * h3)
+        c' = tanh(tanh(a0 * a1) + c) * tanh(a2 + a3)
+        m  = tanh(c' * tanh(tanh(a4 * a5) + sigmoid(a6 + a7)))
+        h' = m projection_weights
+
+    Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
+    `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; `kernel` `[I, 8H]`;
+    `recurrent_kernel` `[P, 8H]`; `bias` `[8H]`, if `use_bias`; `projection_weights`
+    `[H, P]`, if there is a projection: without one `h' = m`.
+
+    Attributes:
+        num_units: `H`.
+        num_proj: `P`, or None for no projection.
+        use_bias: Whether there is a bias.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If `num_units` is negative, `num_proj` not positive, or `dtype` is
+            not floating.
+
+    Source: arXiv:1611.01578; `tf.contrib.rnn.NASCell`.
+    """
+
+    num_units: int
+    num_proj: int | None = None
+    use_bias: bool = False
+    reuse: Any = dataclasses.field(default=None, compare=False)
+    name: str | None = None
+    dtype: DType | None = None
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The product of the inputs; that of h; then the projection, if any."""
+        (c, h), make = self.sizes, glorot_uniform
+        bias = zeros if self.use_bias else None
+        inputs = Stage(self._keep_inputs, 0, 8 * c, make, None, "inputs", blocks=8)
+        gates = Stage(self._combine, h, 8 * c, make, bias, "state", False, 8)
+        return inputs, *self.with_projection(gates)
+
+    def param_specs(self, depth: int) -> dict[str, Any]:
+        """All parameters for inputs of size `depth`, in the order of their creation."""
+        staged = super().param_specs(depth)
+        return {
+            k: staged[stage][name]
+            for k, (stage, name) in _PLACES.items()
+            if name in staged.get(stage, ())
+        }
+
+    def stage_params(self, params: Params) -> Params:
+        """A dict for each stage; see `AffineCell.stage_params`."""
+        staged: Params = {"inputs": {}, "state": {}, "projection": {}}
+        for name, value in params.items():
+            stage, leaf = _PLACES[name]
+            staged[stage][leaf] = value
+        return staged
+
+    def _keep_inputs(self, params: Params, z: Array, state: Any) -> tuple[Array, Any]:
+        return state.h, (z, state)
+
+    def _combine(self, params: Params, z: Array, carry: Any) -> tuple[Array, PyTree]:
+        from_inputs, state = carry
+        sums = jnp.split(from_inputs + z, 8, axis=-1)
+        gate, hidden = (lambda k: jax.nn.sigmoid(sums[k])), lambda k: jnp.tanh(sums[k])
+        x3, h3 = (jnp.split(part, 8, axis=-1)[3] for part in (from_inputs, z))
+        memory = jnp.tanh(jnp.tanh(gate(0) * jax.nn.relu(sums[1])) + state.c)
+        c = memory * jnp.tanh(gate(2) + jax.nn.relu(x3 * h3))
+        exposed = jnp.tanh(hidden(4) * gate(5)) + jax.nn.sigmoid(hidden(6) + gate(7))
+        return self.emit(c, jnp.tanh(c * jnp.tanh(exposed)), state)
