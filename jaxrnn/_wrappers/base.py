@@ -61,10 +61,10 @@ class WrapperCell(RNNCell):
         """The sizes of the wrapped cell's state, without the batch axis."""
         return self.cell.state_size
 
-    @property
-    def output_size(self) -> Size:
-        """The sizes of the wrapped cell's output, without the batch axis."""
-        return self.cell.output_size
+    output_size = property(  # Not a method: in a subclass it may be a field.
+        lambda self: self.cell.output_size,
+        doc="The sizes of the wrapped cell's output, without the batch axis.",
+    )
 
     @property
     def is_random(self) -> bool | None:

@@ -24,7 +24,6 @@ the rest in the scope of the loop, "decoder" for `dynamic_decode`:
     )
 """
 
-import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -323,8 +322,13 @@ def _guessed_cells(name: str, cell: Any) -> list[tuple[str, RNNCell]] | None:
     """
     cell = as_bound(name, cell)
     if type(cell.cell) is MultiRNNCell:
-        layers = [_guessed_cells(*layer) for layer in stacked_cells(name, cell)]
-        return None if None in layers else list(itertools.chain(*layers))
+        found = []
+        for layer in stacked_cells(name, cell):
+            cells = _guessed_cells(*layer)
+            if cells is None:
+                return None
+            found += cells
+        return found
     if not is_guessed(cell.cell):
         return None
     read_params(name, cell)  # Refuses other parameters than the cell has.
