@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 from .. import contrib
 from .._base.errors import describe
+from .._cells.activations import resolve_activation
 from .._cells.base import RNNCell, scope_name, snake_case
 from .._cells.basic_lstm import BasicLSTMCell
+from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
-from ._cells import KINDS, input_depth
+from ._cells import KINDS, as_bound, input_depth, read_params, stacked_cells
 from ._weights import as_mapping, check_string, listed, pick, reader
 
 _CELLS = {snake_case(cell.__name__): cell for cell in KINDS}
@@ -123,12 +125,56 @@ def guess_cell(
     return MultiRNNCell(tuple(cell for cell, _ in guessed)), guessed[0][1]
 
 
-def is_guessed(cell: RNNCell) -> bool:
+def check_hyper(name: str, bound: BoundCell, hyper: Hyper) -> None:
+    """Raises ValueError for a hyper-parameter that `load` would not restore.
+
+    If two cells have different ones, `load` must be given the cell, which has them.
+    """
+    cells = _guessed_cells(name, bound) or []
+    activation = resolve_activation("save", hyper.activation)
+    for field, want in hyper._replace(activation=activation)._asdict().items():
+        found = {
+            name: getattr(cell, field)
+            for name, cell in cells
+            if hasattr(cell, field) and not _is_fixed(cell, field)
+        }
+        values = set(found.values())
+        if len(values) == 1 and values != {want}:
+            name, got = found.popitem()
+            want, got = (getattr(each, "__name__", each) for each in (want, got))
+            raise ValueError(
+                f"`{name}` must have {field} {want}, as variables do not hold it, got "
+                f"{got}. Pass `{field}` to `save`, and the same to TensorFlow's cell "
+                "and to `load`."
+            )
+
+
+def _guessed_cells(name: str, cell: Any) -> list[tuple[str, RNNCell]] | None:
+    """The cells that `load` finds by their variables, with their names for messages.
+
+    None if it must be given the cell.
+    """
+    cell = as_bound(name, cell)
+    if type(cell.cell) is MultiRNNCell:
+        found = []
+        for layer in stacked_cells(name, cell):
+            cells = _guessed_cells(*layer)
+            if cells is None:
+                return None
+            found += cells
+        return found
+    if not _is_guessed(cell.cell):
+        return None
+    read_params(name, cell)  # Refuses other parameters than the cell has.
+    return [(name, cell.cell)]
+
+
+def _is_guessed(cell: RNNCell) -> bool:
     """Whether `guess_cell` finds a single cell by the variables that it has."""
     return type(cell) in KINDS and bool(_CELL.fullmatch(scope_name(cell)))
 
 
-def is_fixed(cell: RNNCell, field: str) -> bool:
+def _is_fixed(cell: RNNCell, field: str) -> bool:
     """Whether the cell's scope tells a hyper-parameter."""
     return field == "forget_bias" and scope_name(cell).startswith(_CUDNN_LSTM)
 

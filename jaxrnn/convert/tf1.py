@@ -33,21 +33,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.typing import PyTree, Shaped
-from .._cells.activations import resolve_activation
-from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMCell
-from .._wrappers.multi_rnn import MultiRNNCell
 from ..contrib import FusedRNNCell
-from ._cells import as_bound, paired, read_params, stacked_cells
+from ._cells import as_bound, paired
 from ._tf1_names import load_into, save_from
 from ._tf1_scopes import (
     STACK,
     Hyper,
+    check_hyper,
     grouped,
     guess_cell,
-    is_fixed,
-    is_guessed,
     join,
     variables_in,
 )
@@ -311,48 +307,5 @@ def _save(
     """The variables of a cell, which `load` restores."""
     if not isinstance(getattr(cell, "cell", None), FusedRNNCell):
         cell = as_bound(name, cell)
-        _check_hyper(dict(_guessed_cells(name, cell) or ()), hyper)
+        check_hyper(name, cell, hyper)
     return save_from(cell, scope, memory_scope)
-
-
-def _guessed_cells(name: str, cell: Any) -> list[tuple[str, RNNCell]] | None:
-    """The cells that `load` finds by their variables, with their names for messages.
-
-    None if it must be given the cell.
-    """
-    cell = as_bound(name, cell)
-    if type(cell.cell) is MultiRNNCell:
-        found = []
-        for layer in stacked_cells(name, cell):
-            cells = _guessed_cells(*layer)
-            if cells is None:
-                return None
-            found += cells
-        return found
-    if not is_guessed(cell.cell):
-        return None
-    read_params(name, cell)  # Refuses other parameters than the cell has.
-    return [(name, cell.cell)]
-
-
-def _check_hyper(cells: Mapping[str, RNNCell], hyper: Hyper) -> None:
-    """Raises ValueError for a hyper-parameter that `load` would not restore.
-
-    If two cells have different ones, `load` must be given the cell, which has them.
-    """
-    activation = resolve_activation("save", hyper.activation)
-    for field, want in hyper._replace(activation=activation)._asdict().items():
-        found = {
-            name: getattr(cell, field)
-            for name, cell in cells.items()
-            if hasattr(cell, field) and not is_fixed(cell, field)
-        }
-        values = set(found.values())
-        if len(values) == 1 and values != {want}:
-            name, got = found.popitem()
-            want, got = (getattr(each, "__name__", each) for each in (want, got))
-            raise ValueError(
-                f"`{name}` must have {field} {want}, as variables do not hold it, got "
-                f"{got}. Pass `{field}` to `save`, and the same to TensorFlow's cell "
-                "and to `load`."
-            )
