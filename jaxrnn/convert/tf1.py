@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._base.errors import Words, mismatch
 from .._base.typing import PyTree, Shaped
 from .._cells.activations import resolve_activation
 from .._cells.base import RNNCell
@@ -40,18 +41,10 @@ from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMCell
 from .._wrappers.multi_rnn import MultiRNNCell
 from ..contrib import FusedRNNCell
+from . import _tf1_scopes
 from ._cells import as_bound, paired, read_params, stacked_cells
 from ._tf1_names import load_into, save_from
-from ._tf1_scopes import (
-    STACK,
-    Hyper,
-    grouped,
-    guess_cell,
-    is_fixed,
-    is_guessed,
-    join,
-    variables_in,
-)
+from ._tf1_scopes import STACK, Hyper, grouped, join, variables_in
 from ._weights import check_string, listed, pick, public
 
 __all__ = ["load", "load_bidirectional", "save", "save_bidirectional"]
@@ -128,10 +121,9 @@ def load(
     own = variables_in(variables, scope)
     heads = {name.split("/")[0] for name in own}
     if heads & {*_DIRECTIONS, "bidirectional_rnn"} or any(map(_LAYER.fullmatch, heads)):
-        raise ValueError(
-            f"`{scope}` must hold one direction, got {', '.join(sorted(heads))}. Use "
-            "`load_bidirectional`, or the scope of a cell."
-        )
+        fix = "Use `load_bidirectional`, or the scope of a cell."
+        got = Words(", ".join(sorted(heads)))
+        raise ValueError(mismatch(scope, "hold one direction", got, fix))
     bound = _load_guessed(scope, own, hyper)
     _check_clips(hyper, [bound])
     return bound
@@ -172,13 +164,10 @@ def load_bidirectional(
     pairs = {scope: groups}
     layers = list(filter(_LAYER.fullmatch, groups))
     if layers:
-        inner = [grouped(pick(groups, f"cell_{i}")) for i in range(len(layers))]
-        pairs = {
-            join(scope, f"cell_{i}/bidirectional_rnn"): grouped(
-                each.get("bidirectional_rnn", {})
-            )
-            for i, each in enumerate(inner)
-        }
+        names = [f"cell_{i}" for i in range(len(layers))]
+        of_layer = lambda name: grouped(pick(groups, name)).get("bidirectional_rnn", {})
+        place = lambda name: join(scope, f"{name}/bidirectional_rnn")
+        pairs = {place(name): grouped(of_layer(name)) for name in names}
     cells = [_both(place, pair, hyper) for place, pair in pairs.items()]
     _check_clips(hyper, [cell for pair in cells for cell in pair])
     cells_fw, cells_bw = zip(*cells, strict=True)
@@ -267,13 +256,10 @@ def _both(
     scope: str, groups: Mapping[str, dict[str, Any]], hyper: Hyper
 ) -> list[BoundCell]:
     if not groups.keys() & set(_DIRECTIONS):
-        raise ValueError(
-            f"`{scope}` must hold two directions, fw and bw, got {listed(groups)}. Use "
-            "`load` for one direction."
-        )
-    return [
-        _load_guessed(join(scope, way), pick(groups, way), hyper) for way in _DIRECTIONS
-    ]
+        fix, got = "Use `load` for one direction.", Words(listed(groups))
+        raise ValueError(mismatch(scope, "hold two directions, fw and bw", got, fix))
+    load = lambda way: _load_guessed(join(scope, way), pick(groups, way), hyper)
+    return list(map(load, _DIRECTIONS))
 
 
 def _check_no_hyper(hyper: Hyper) -> None:
@@ -291,15 +277,13 @@ def _check_clips(hyper: Hyper, bound: Iterable[BoundCell]) -> None:
     for name in ("cell_clip", "proj_clip"):
         clip = getattr(hyper, name)
         if clip is not None:
-            raise ValueError(
-                f"`{name}` must be None, as there is no lstm_cell that could have one, "
-                f"got {clip}."
-            )
+            must = "be None, as there is no lstm_cell that could have one"
+            raise ValueError(mismatch(name, must, clip))
 
 
 def _load_guessed(scope: str, own: Mapping[str, Any], hyper: Hyper) -> BoundCell:
     """The bound cell that the variables in a scope tell."""
-    cell, depth = guess_cell(scope, own, hyper)
+    cell, depth = _tf1_scopes.guess_cell(scope, own, hyper)
     inputs = jax.ShapeDtypeStruct((1, depth), jnp.float32)
     # The second stack in a scope is numbered; a stack has no name of its own.
     found = {join(scope, _STACK.sub(STACK, name)): x for name, x in own.items()}
@@ -324,8 +308,9 @@ def _guessed_cells(name: str, cell: Any) -> list[tuple[str, RNNCell]] | None:
     cell = as_bound(name, cell)
     if type(cell.cell) is MultiRNNCell:
         layers = [_guessed_cells(*layer) for layer in stacked_cells(name, cell)]
-        return None if None in layers else list(itertools.chain(*layers))
-    if not is_guessed(cell.cell):
+        found = [layer for layer in layers if layer is not None]
+        return list(itertools.chain(*found)) if len(found) == len(layers) else None
+    if not _tf1_scopes.is_guessed(cell.cell):
         return None
     read_params(name, cell)  # Refuses other parameters than the cell has.
     return [(name, cell.cell)]
@@ -341,14 +326,13 @@ def _check_hyper(cells: Mapping[str, RNNCell], hyper: Hyper) -> None:
         found = {
             name: getattr(cell, field)
             for name, cell in cells.items()
-            if hasattr(cell, field) and not is_fixed(cell, field)
+            if hasattr(cell, field) and not _tf1_scopes.is_fixed(cell, field)
         }
         values = set(found.values())
         if len(values) == 1 and values != {want}:
             name, got = found.popitem()
             want, got = (getattr(each, "__name__", each) for each in (want, got))
-            raise ValueError(
-                f"`{name}` must have {field} {want}, as variables do not hold it, got "
-                f"{got}. Pass `{field}` to `save`, and the same to TensorFlow's cell "
-                "and to `load`."
-            )
+            must = f"have {field} {want}, as variables do not hold it"
+            others = "the same to TensorFlow's cell and to `load`"
+            fix = f"Pass `{field}` to `save`, and {others}."
+            raise ValueError(mismatch(name, must, Words(got), fix))
