@@ -1,7 +1,7 @@
 """How values are described in messages, and two error classes.
 
 Every message reads `<where>: <what must hold>, got <what was passed>. <what to do>.`;
-`refusal` puts one together.
+`refusal` puts one together, `mismatch` what follows `<where>`.
 """
 
 import contextlib
@@ -37,8 +37,13 @@ def refusal(caller: str, name: str, must: str, got: Any, fix: str = "") -> str:
         got: The value that was passed, to be described, or `Words` that do.
         fix: What to do, one or more sentences.
     """
+    return f"{caller}: {mismatch(name, must, got, fix)}"
+
+
+def mismatch(name: str, must: str, got: Any, fix: str = "") -> str:
+    """As `refusal`, without the caller, where something around adds it."""
     got = got if isinstance(got, Words) else describe(got)
-    return f"{caller}: `{name}` must {must}, got {got}. {fix}".rstrip()
+    return f"`{name}` must {must}, got {got}. {fix}".rstrip()
 
 
 def describe(value: Any) -> str:

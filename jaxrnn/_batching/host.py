@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._base.errors import check_not_masked, describe, is_array
+from .._base.errors import check_not_masked, describe, is_array, refusal
 from .._base.inputs import check_same_size, named_inputs
 from .._base.lengths import as_lengths
 from .._base.math import is_traced
@@ -55,10 +55,8 @@ def _as_source(caller: str, name: str, leaf: Any, axes: str) -> Any:
     if leaf is None or isinstance(leaf, jax.Array | np.ndarray):
         return as_host_array(caller, name, leaf, 2, axes)
     if not all(hasattr(leaf, x) for x in ("shape", "dtype", "__getitem__")):
-        raise TypeError(
-            f"{caller}: `{name}` must be an array, got {describe(leaf)}. A list is a "
-            "nest of its elements: make it one array by np.asarray."
-        )
+        fix = "A list is a nest of its elements: make it one array by np.asarray."
+        raise TypeError(refusal(caller, name, "be an array", leaf, fix))
     _check_rank(caller, name, leaf, leaf.shape, 2, axes)
     return leaf
 
@@ -139,7 +137,5 @@ def check_like(
     pairs = zip(named_leaves(name, want), named_leaves(name, got), strict=True)
     for (full, like), (_, leaf) in pairs:
         if kind(like) != kind(leaf):
-            raise ValueError(
-                f"{caller}: `{full}` must {what} {describe(like)}, got "
-                f"{describe(leaf)}. {fix}"
-            )
+            must = f"{what} {describe(like)}"
+            raise ValueError(refusal(caller, full, must, leaf, fix))

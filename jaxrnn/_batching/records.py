@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .._base.errors import describe, describe_structure
+from .._base.errors import Words, describe, describe_structure, refusal
 from .._base.inputs import named_inputs
 from .._base.trees import check_structure, map_named, named_leaves
 from .._base.typing import Lengths, PyTree
@@ -47,10 +47,8 @@ class RecordReader:
         lengths = [leaf.shape[0] for leaf in leaves if leaf.ndim]
         if not lengths:
             read(1)  # Refuses a number.
-            raise ValueError(
-                f"{self._where}: `{name}` must hold at least one array, got "
-                f"{describe_structure(sequence)}."
-            )
+            got = Words(describe_structure(sequence))
+            raise ValueError(refusal(self._where, name, "hold at least one array", got))
         spread = lambda x: x if x.ndim else np.broadcast_to(x, lengths[:1])
         leaves = list(map(spread, leaves))
         if self.structure is None:
@@ -71,10 +69,8 @@ class RecordReader:
                 what, of, like = "dtype and shape of a step", (self._name, i), first
             else:
                 continue
-            raise ValueError(
-                f"{self._where}: `{self._leaf_name(name, i)}` must have the {what} of "
-                f"`{self._leaf_name(*of)}`, {describe(like)}, got {describe(leaf)}."
-            )
+            must = f"have the {what} of `{self._leaf_name(*of)}`, {describe(like)}"
+            raise ValueError(refusal(self._where, self._leaf_name(name, i), must, leaf))
 
     def _leaf_name(self, name: str, i: int) -> str:
         indices = jax.tree.unflatten(self.structure, self._first)
@@ -112,10 +108,9 @@ def from_list(caller: str, inputs: Any) -> Records:
     """
     # A named tuple is one sequence, a nest.
     if not isinstance(inputs, list | tuple) or hasattr(inputs, "_fields"):
-        raise TypeError(
-            f"{caller}: `inputs` without `sequence_length` must be a list or tuple of "
-            f"sequences, got {describe(inputs)}. Padded inputs need `sequence_length`."
-        )
+        must = "be a list or tuple of sequences"
+        fix = "Padded inputs need `sequence_length`."
+        raise TypeError(refusal(caller, "inputs", must, inputs, fix))
     if not inputs:
         named_inputs(caller, inputs, "A batch of no rows can be given padded.")
     reader = RecordReader(caller)

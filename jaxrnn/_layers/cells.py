@@ -1,13 +1,13 @@
 """Checks of a layer's cells, and the sizes of cells of other libraries."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NoReturn
 
 import jax
 
 from .._base.arguments import as_count
-from .._base.errors import describe, noting
+from .._base.errors import Words, describe, noting, refusal
 from .._base.tensor_shape import TensorShape
 from .._base.typing import PyTree, Size
 from .._cells.base import BoundOnlyCell, RNNCell
@@ -18,10 +18,8 @@ def check_are_cells(caller: str, **cells: Any) -> None:
     """Raises TypeError for what is not an `RNNCell` that makes its parameters."""
     for name, cell in cells.items():
         if not isinstance(cell, RNNCell) or isinstance(cell, BoundOnlyCell):
-            raise TypeError(
-                f"{caller}: `{name}` must be a cell of jaxrnn, got {describe(cell)}."
-                f"{_remedy(cell)}"
-            )
+            must, fix = "be a cell of jaxrnn", _remedy(cell)
+            raise TypeError(refusal(caller, name, must, cell, fix))
 
 
 _RUN = "`jaxrnn.dynamic_rnn({}, x, dtype=x.dtype)` runs it."
@@ -29,21 +27,21 @@ _RUN = "`jaxrnn.dynamic_rnn({}, x, dtype=x.dtype)` runs it."
 
 def _remedy(cell: Any) -> str:
     if isinstance(cell, type) and issubclass(cell, RNNCell):
-        return f" Make one: {cell.__name__}(8)."
+        return f"Make one: {cell.__name__}(8)."
     if isinstance(getattr(cell, "cell", cell), BoundOnlyCell):
-        return f" It has its parameters already. {_RUN.format('as_cell(...)')}"
+        return f"It has its parameters already. {_RUN.format('as_cell(...)')}"
     if isinstance(cell, BoundCell):
-        return " Give `cell.cell`; the module has its own parameters."
+        return "Give `cell.cell`; the module has its own parameters."
     if isinstance(cell, list | tuple):
-        return " `MultiRNNCell` makes one of several."
+        return "`MultiRNNCell` makes one of several."
     if isinstance(cell, int):
-        return f" LSTMCell({cell}) is one."
+        return f"LSTMCell({cell}) is one."
     if hasattr(cell, "initialize_carry") and hasattr(cell, "init"):
-        return " `jaxrnn.linen.as_cell` makes one of a cell of linen."
+        return "`jaxrnn.linen.as_cell` makes one of a cell of linen."
     if hasattr(cell, "initialize_carry"):
-        return f" {_RUN.format('jaxrnn.nnx.as_cell(cell, in_features)')}"
+        return f"{_RUN.format('jaxrnn.nnx.as_cell(cell, in_features)')}"
     if hasattr(cell, "cell"):
-        return " Give the cell itself, without an RNN around it."
+        return "Give the cell itself, without an RNN around it."
     return ""
 
 
@@ -69,14 +67,12 @@ def params_of_cell(caller: str, own: RNNCell, cell: Any) -> Any:
         ValueError: If it is another cell.
     """
     if not isinstance(cell, BoundCell):
-        raise TypeError(
-            f"{caller}: a cell must be bound, cell.bind(params), got {describe(cell)}."
-        )
-    if not _are_equal(unwrapped(cell.cell), unwrapped(own)):
-        raise ValueError(
-            f"{caller}: a cell must be the module's, {unwrapped(own)!r}, got "
-            f"{unwrapped(cell.cell)!r}. Make the module with `cell.cell`."
-        )
+        must = f"must be bound, cell.bind(params), got {describe(cell)}."
+        raise TypeError(f"{caller}: a cell {must}")
+    got, want = unwrapped(cell.cell), unwrapped(own)
+    if not _are_equal(got, want):
+        must = f"must be the module's, {want!r}, got {got!r}."
+        raise ValueError(f"{caller}: a cell {must} Make the module with `cell.cell`.")
     return cell.params
 
 
@@ -110,6 +106,13 @@ def _with_initializers(one: Any, other: Any) -> Any:
     return dataclasses.replace(one, **changes) if names else one
 
 
+def refuse_variables(others: Collection[str]) -> NoReturn:
+    """Raises ValueError for a cell of Flax with variables that are no parameters."""
+    fix, got = "What changes from step to step belongs in the state.", sorted(others)
+    must = "have parameters alone"
+    raise ValueError(refusal("as_cell", "module", must, Words(got), fix))
+
+
 def check_is_flax_cell(module: Any, base: type, example: str) -> None:
     """Raises TypeError for what is not a module that is called like a cell of Flax.
 
@@ -123,10 +126,8 @@ def check_is_flax_cell(module: Any, base: type, example: str) -> None:
     initialize = getattr(type(module), "initialize_carry", None)
     if not is_module or initialize in (None, base.initialize_carry):
         lack = ", which lacks `initialize_carry`. It returns the first state"
-        raise TypeError(
-            f"as_cell: `module` must be {example}, got {describe(module)}"
-            f"{lack if is_module else ''}."
-        )
+        got = Words(f"{describe(module)}{lack if is_module else ''}")
+        raise TypeError(refusal("as_cell", "module", f"be {example}", got))
 
 
 def as_names(caller: str, name: str, names: Any) -> tuple[str, ...]:

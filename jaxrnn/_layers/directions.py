@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import check_both_lists
 from .._base.cell_keys import fold
-from .._base.errors import describe, describe_structure
+from .._base.errors import describe_structure, mismatch, refusal
 from .._base.typing import DType, Key, Params, PyTree
 from .._cells.base import RNNCell, scope_name
 from .._cells.bound import BoundCell
@@ -100,10 +100,8 @@ class TwoDirections(Layer):
         fw, bw = self.bind(params, options.key)
         state = (None, None) if state is None else state
         if not isinstance(state, tuple | list) or len(state) != 2:
-            raise ValueError(
-                "`initial_state` must be a pair, of the state forwards and the state "
-                f"backwards, got {describe(state)}."
-            )
+            must = "be a pair, of the state forwards and the state backwards"
+            raise ValueError(mismatch("initial_state", must, state))
         arguments = options.as_arguments()
         arguments["initial_state_fw"], arguments["initial_state_bw"] = state
         outputs, states = bidirectional_dynamic_rnn(fw, bw, inputs, **arguments)
@@ -197,10 +195,8 @@ def make_two_directions(caller: str, fw: Any, bw: Any, merge: Any) -> TwoDirecti
     """
     check_are_cells(caller, cell_fw=fw, cell_bw=bw)
     if not callable(merge):
-        raise TypeError(
-            f"{caller}: `merge` must be a function of both outputs, got "
-            f"{describe(merge)}. `jnp.add` sums them."
-        )
+        must = "be a function of both outputs"
+        raise TypeError(refusal(caller, "merge", must, merge, "`jnp.add` sums them."))
     return TwoDirections(fw, bw, merge)
 
 

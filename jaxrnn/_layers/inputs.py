@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_dtype
-from .._base.errors import describe
+from .._base.errors import describe, refusal
 from .._base.inputs import as_array, as_state, named_inputs
 from .._base.lengths import lengths_array, lengths_for
 from .._base.math import is_float
@@ -51,10 +51,8 @@ class BatchAxes:
         end = start + len(self.shape)
         for leaf_name, leaf in named_leaves(name, tree):
             if leaf is not None and leaf.ndim and leaf.shape[start:end] != self.shape:
-                raise ValueError(
-                    f"{caller}: `{leaf_name}` must have rows along the axes "
-                    f"{list(self.shape)}, got {describe(leaf)}."
-                )
+                must = f"have rows along the axes {list(self.shape)}"
+                raise ValueError(refusal(caller, leaf_name, must, leaf))
 
     def merge(self, tree: PyTree, start: int = 0) -> PyTree:
         """`[*shape, ...]` to `[rows, ...]`, after the first `start` axes.
@@ -172,10 +170,8 @@ def _batch_axes(
         fix = "A list is a nest of its elements."
         if lengths is not None and np.shape(lengths) == first.shape[:count]:
             fix = "Of a mask the lengths are `mask.sum(-1)`."
-        raise ValueError(
-            f"{caller}: `{name}` must be {axes} with {count} axes of rows{of}, got "
-            f"{describe(first)}. {fix}"
-        )
+        must = f"be {axes} with {count} axes of rows{of}"
+        raise ValueError(refusal(caller, name, must, first, fix))
     start = 1 if time_major else 0
     return BatchAxes(first.shape[start : start + count])
 

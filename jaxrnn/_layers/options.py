@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from .._base.arguments import as_bool, as_dtype
-from .._base.errors import describe
+from .._base.errors import Words, describe, mismatch, refusal
 from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, PyTree
 from .._cells.step_checks import check_floating
@@ -33,7 +33,7 @@ _HINTS = {name: hint for names, hint in _HINTS_OF.items() for name in names.spli
 _FLAGS = ("reverse", "keep_order", "time_major", "return_carry", "deterministic")
 _KINDS = {
     "rng_collection": (str, "name a stream"),
-    "axis_names": (Mapping, "be a dict of tuples"),
+    "axis_names": (Mapping, "be a dict of tuples such as {'bias': ('hidden',)}"),
 }
 _NONE_IS_DEFAULT = ("deterministic", "return_carry", "dtype", "axis_names")
 
@@ -69,8 +69,7 @@ def check_options(caller: str, **options: Any) -> None:
         elif name in ("dtype", "param_dtype"):
             check_floating(caller, name, as_dtype(caller, value, name))
         elif name in _KINDS and not isinstance(value, _KINDS[name][0]):
-            wanted = f"`{name}` must {_KINDS[name][1]}"
-            raise TypeError(f"{caller}: {wanted}, got {describe(value)}.")
+            raise TypeError(refusal(caller, name, _KINDS[name][1], value))
 
 
 def name_axes(
@@ -98,10 +97,8 @@ def name_axes(
         if names is None:
             return leaf
         if not isinstance(names, tuple | list) or len(names) != leaf.ndim:
-            raise ValueError(
-                f"`axis_names[{last!r}]` must have a name or None for each axis of "
-                f"`{name}`, {describe(leaf)}, got {names}."
-            )
+            must = f"have a name or None for each axis of `{name}`, {describe(leaf)}"
+            raise ValueError(mismatch(f"axis_names[{last!r}]", must, Words(names)))
         return box(leaf, names)
 
     return map_named("params", boxed, params)
@@ -112,10 +109,8 @@ def check_axis_names(caller: str, axis_names: AxisNames | None, params: PyTree) 
     names = {_last(name) for name, _ in named_leaves("params", params)}
     unknown = [name for name in axis_names or () if name not in names]
     if unknown:
-        raise ValueError(
-            f"{caller}: `axis_names` must be of parameters, got {unknown[0]!r}. There "
-            f"are {', '.join(sorted(names))}."
-        )
+        got, fix = unknown[0], f"There are {', '.join(sorted(names))}."
+        raise ValueError(refusal(caller, "axis_names", "be of parameters", got, fix))
 
 
 def _last(name: str) -> str:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
 
-from .._base.errors import EntryError, describe, is_array
+from .._base.errors import EntryError, describe, is_array, refusal
 from .._base.inputs import as_array
 from .._base.math import cast_if_weak, cast_number, concrete_or_none
 from .._base.tensor_shape import TensorShape
@@ -26,10 +26,9 @@ def check_range(caller: str, indices: Any, length: Any) -> None:
         return
     outside = known[(known < 0) | (known >= known_length)]
     if outside.size:
-        raise EntryError(
-            f"{caller}: an index must be in [0, {known_length}), got "
-            f"{outside.flat[0]}. Negative ones do not count from the end."
-        )
+        must = f"must be in [0, {known_length}), got {outside.flat[0]}."
+        fix = "Negative ones do not count from the end."
+        raise EntryError(f"{caller}: an index {must} {fix}")
 
 
 def check_first_write(caller: str, indices: Any, written: Any) -> None:
@@ -43,23 +42,19 @@ def check_first_write(caller: str, indices: Any, written: Any) -> None:
         checkify.debug_check(~jnp.any(written), text)
     elif known.any():
         index = np.asarray(indices)[known].flat[0]
-        raise ValueError(
-            f"{caller}: each index must be written once, got {index} again. A write "
-            "returns a new array: in the old one the place is still free."
-        )
+        must = f"must be written once, got {index} again."
+        fix = "A write returns a new array: in the old one the place is still free."
+        raise ValueError(f"{caller}: each index {must} {fix}")
 
 
 def check_element(caller: str, shape: tuple, want: TensorShape | None) -> None:
     """Raises ValueError unless `shape` is `want`, whose None stand for any size."""
     if want is None:
         return
-    fits = len(want) == len(shape) and all(
-        w is None or w == s for w, s in zip(want, shape, strict=True)
-    )
-    if not fits:
-        raise ValueError(
-            f"{caller}: elements must have shape {list(want)}, got {list(shape)}."
-        )
+    sizes = zip(want, shape, strict=False)
+    if len(want) != len(shape) or any(w not in (None, size) for w, size in sizes):
+        must = f"must have shape {list(want)}, got {list(shape)}"
+        raise ValueError(f"{caller}: elements {must}.")
 
 
 def as_value(caller: str, value: Any, dtype: DType) -> Array:
@@ -86,13 +81,9 @@ def as_integers(caller: str, name: str, values: Any, rank: int) -> Any:
     if array.size == 0 and not is_array(values):
         array = array.astype(np.int32)
     if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(
-            f"{caller}: `{name}` must be of integers, got {describe(values)}."
-        )
+        raise TypeError(refusal(caller, name, "be of integers", values))
     if array.ndim != rank:
-        raise ValueError(
-            f"{caller}: `{name}` must have rank {rank}, got {describe(array)}."
-        )
+        raise ValueError(refusal(caller, name, f"have rank {rank}", array))
     if array.dtype.itemsize >= 4:  # Beyond int32 an index is out of range; don't wrap.
         array = array.clip(max(-1, np.iinfo(array.dtype).min), np.iinfo(np.int32).max)
     array = array.astype(np.int32)

@@ -221,10 +221,9 @@ class Ragged:
         elements = [self.read(index) for index in _need_known(indices)]
         if len({element.shape for element in elements}) != 1:
             shapes = ", ".join(str(list(e.shape)) for e in elements) or "no elements"
-            raise ValueError(
-                f"TensorArray: elements must have one shape to be stacked, got {shapes}"
-                ". `concat` joins elements of several lengths."
-            )
+            must = f"must have one shape to be stacked, got {shapes}."
+            fix = "`concat` joins elements of several lengths."
+            raise ValueError(f"TensorArray: elements {must} {fix}")
         return jnp.stack(elements)
 
     def write(self, index: Any, value: Array) -> "Ragged":
@@ -253,11 +252,9 @@ class Ragged:
         for index, element in enumerate(elements):
             _check_joinable(element.shape)
             if element.shape[1:] != elements[0].shape[1:]:
-                raise ValueError(
-                    "TensorArray.concat: elements may differ in the first axis alone, "
-                    f"got {describe(elements[0])} at 0 and {describe(element)} at "
-                    f"{index}."
-                )
+                got = f"{describe(elements[0])} at 0 and {describe(element)} at {index}"
+                text = "elements may differ in the first axis alone"
+                raise ValueError(f"TensorArray.concat: {text}, got {got}.")
         return jnp.concatenate(elements)
 
     def with_capacity(self, capacity: int) -> "Ragged":
@@ -269,10 +266,9 @@ class Ragged:
 def _need_known(indices: Any) -> np.ndarray:
     known = concrete_or_none(indices)
     if known is None:
-        raise TypeError(
-            "TensorArray: indices must be known where elements may differ in shape, "
-            f"got traced {describe(indices)}. Give `element_shape`, or infer the shape."
-        )
+        must = "must be known where elements may differ in shape"
+        got = f"traced {describe(indices)}. Give `element_shape`, or infer the shape."
+        raise TypeError(f"TensorArray: indices {must}, got {got}")
     return known
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from .._base.cell_keys import check_key, check_key_or_none, fold
-from .._base.errors import describe
+from .._base.errors import Words, refusal
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
 from .._cells.base import RNNCell, scope_name
@@ -24,9 +24,7 @@ def check_wrapped(caller: str, name: str, cell: Any) -> None:
     fix = "`FunctionCell` makes one of a function."
     if isinstance(cell, BoundCell):
         fix = "Pass the unbound cell, and bind the whole."
-    raise TypeError(
-        f"{caller}: `{name}` must be an RNNCell, got {describe(cell)}. {fix}"
-    )
+    raise TypeError(refusal(caller, name, "be an RNNCell", cell, fix))
 
 
 def vector_size(caller: str, size: Size, name: str = "cell") -> int:
@@ -125,15 +123,12 @@ class OwnParams(RNNCell):
         """
         name, scope = type(self).__name__, self.cell_scope
         if not isinstance(params, Mapping):
-            raise TypeError(
-                f"{name}: `params` must be a dict of arrays, got {describe(params)}. "
-                "`init` makes one."
-            )
+            fix = "`init` makes one."
+            raise TypeError(refusal(name, "params", "be a dict of arrays", params, fix))
         if scope not in params:
-            raise ValueError(
-                f"{name}: `params` must hold `{scope}`, those of the wrapped cell, got "
-                f"{', '.join(params) or 'nothing'}."
-            )
+            must = f"hold `{scope}`, those of the wrapped cell"
+            got = Words(", ".join(params) or "nothing")
+            raise ValueError(refusal(name, "params", must, got))
         return {k: v for k, v in params.items() if k != scope}, params[scope]
 
     def _checked(self, params: Params, array: Array, key: Any) -> tuple[Params, Params]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from .._base.arguments import as_count, as_dtype, check_functions
 from .._base.cell_keys import check_key_or_none, fold, run_key
-from .._base.errors import describe, noting
+from .._base.errors import Words, noting, refusal
 from .._base.trees import is_tensor_array, map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.hyperparameters import check_fields, check_number, optional, set_bools
@@ -21,6 +21,8 @@ from .._cells.states import LSTMStateTuple
 from .._cells.step_checks import check_floating
 from .._time.run import DeclinedError, Run, apply_cell_sequence
 from .base import WrapperCell
+
+_VISITOR = "dropout_state_filter_visitor"
 
 
 @final
@@ -74,30 +76,23 @@ class DropoutWrapper(WrapperCell):
         set_bools(self)
         prob = functools.partial(check_number, low=0, high=1)
         in_64_bits = functools.partial(as_count, least=-(2**63), fix="", most=2**63 - 1)
-        check_fields(
-            self,
-            input_keep_prob=prob,
-            output_keep_prob=prob,
-            state_keep_prob=prob,
-            seed=optional(in_64_bits),
-            dtype=optional(lambda caller, name, value: as_dtype(caller, value, name)),
-        )
+        names = ("input_keep_prob", "output_keep_prob", "state_keep_prob")
+        check_fields(self, **dict.fromkeys(names, prob), seed=optional(in_64_bits))
+        check_dtype = lambda caller, name, value: as_dtype(caller, value, name)
+        check_fields(self, dtype=optional(check_dtype))
         if self.input_size is not None:
             with noting("DropoutWrapper: raised by `input_size`."):
                 size_shapes(self.input_size, "input_size")
         if (visitor := self.dropout_state_filter_visitor) is not None:
             check_functions("DropoutWrapper", dropout_state_filter_visitor=visitor)
         if self.variational_recurrent and self.dtype is None:
-            raise ValueError(
-                "DropoutWrapper: variational dropout needs `dtype`, that of the inputs."
-            )
+            must, fix = "be given for variational dropout", "It is that of the inputs."
+            raise ValueError(refusal("DropoutWrapper", "dtype", must, None, fix))
         if self.variational_recurrent:
             check_floating("DropoutWrapper", "dtype", self.dtype)
         if self._has_input_mask and self.input_size is None:
-            raise ValueError(
-                "DropoutWrapper: `input_size` must be given for variational input "
-                "dropout, got None. Pass the depth of the inputs."
-            )
+            must, fix = "be given for variational input dropout", "It is their depth."
+            raise ValueError(refusal("DropoutWrapper", "input_size", must, None, fix))
 
     @property
     def _has_input_mask(self) -> bool:
@@ -194,18 +189,15 @@ class DropoutWrapper(WrapperCell):
     def _check_input_size(self, inputs: PyTree) -> None:
         got = [tuple(leaf.shape[1:]) for leaf in jax.tree.leaves(inputs)]
         if self._has_input_mask and got != size_shapes(self.input_size):
-            raise ValueError(
-                f"DropoutWrapper: `input_size` must be that of the inputs, {got}, got "
-                f"{self.input_size}."
-            )
+            must, got = f"be that of the inputs, {got}", Words(self.input_size)
+            raise ValueError(refusal("DropoutWrapper", "input_size", must, got))
 
 
 def _dropout(name: str, x: Array, keep_prob: float, key: Key, shape: tuple) -> Array:
     if not jnp.issubdtype(x.dtype, jnp.inexact):
-        raise TypeError(
-            f"DropoutWrapper: `{name}` must be floating to be dropped, got "
-            f"{describe(x)}. Keep it by `dropout_state_filter_visitor` or keep_prob=1."
-        )
+        must = "be floating to be dropped"
+        fix = "Keep it by `dropout_state_filter_visitor` or keep_prob=1."
+        raise TypeError(refusal("DropoutWrapper", name, must, x, fix))
     if keep_prob == 0:
         return jnp.zeros_like(x)
     mask = jax.random.bernoulli(key, keep_prob, shape)
@@ -229,17 +221,14 @@ def _selected(visitor: Callable[[PyTree], Any], state: PyTree) -> PyTree:
             return jax.tree.map(lambda _: bool(verdict), state)
         marks = [True] * len(children)
     elif is_leaf or jax.tree_util.all_leaves([verdict]):
-        raise TypeError(
-            "DropoutWrapper: `dropout_state_filter_visitor` must return a bool or a "
-            f"structure of bools, got {verdict!r}."
-        )
+        must, got = "return a bool or a structure of bools", Words(repr(verdict))
+        raise TypeError(refusal("DropoutWrapper", _VISITOR, must, got))
     else:
         marks = jax.tree.leaves(verdict)
     if len(marks) != len(children) or not all(isinstance(m, bool) for m in marks):
-        raise ValueError(
-            "DropoutWrapper: `dropout_state_filter_visitor` must return one bool for "
-            f"each of {len(children)} children, got {verdict!r}."
-        )
+        must = f"return one bool for each of {len(children)} children"
+        got = Words(repr(verdict))
+        raise ValueError(refusal("DropoutWrapper", _VISITOR, must, got))
     nothing = lambda _: False
     visitors = [visitor if mark else nothing for mark in marks]
     return treedef.unflatten(map(_selected, visitors, children))

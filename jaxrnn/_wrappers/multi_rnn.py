@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.cell_keys import check_key, check_key_or_none, fold
-from .._base.errors import EntryError, describe, noting
+from .._base.errors import EntryError, Words, describe, noting, refusal
 from .._base.trees import map_sizes, size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells.base import RNNCell, any_is_random
@@ -49,12 +49,12 @@ class MultiRNNCell(RNNCell):
 
     def __post_init__(self) -> None:
         if not isinstance(self.cells, tuple | list):
-            raise TypeError(
-                f"MultiRNNCell: `cells` must be a list or tuple, got {self.cells!r}."
-            )
+            must = "be a list or tuple"
+            raise TypeError(refusal("MultiRNNCell", "cells", must, self.cells))
         set_bools(self)
         if not self.cells:
-            raise ValueError("MultiRNNCell: `cells` must hold a cell, got none.")
+            must, got = "hold at least one cell", Words("none")
+            raise ValueError(refusal("MultiRNNCell", "cells", must, got))
         for i, cell in enumerate(self.cells):
             check_wrapped("MultiRNNCell", f"cells[{i}]", cell)
             if not self.state_is_tuple and not _is_vector(cell.state_size):
@@ -190,27 +190,22 @@ class MultiRNNCell(RNNCell):
         if not self.state_is_tuple:
             *ends, total = itertools.accumulate(self._widths())
             if jnp.ndim(state) != 2 or state.shape[1] != total:
-                raise ValueError(
-                    f"MultiRNNCell: `state` must be one array [batch, {total}], got "
-                    f"{describe(state)}."
-                )
+                must = f"be one array [batch, {total}]"
+                raise ValueError(refusal("MultiRNNCell", "state", must, state))
             return tuple(jnp.split(state, ends, axis=-1))
         is_sequence = isinstance(state, tuple | list)
         if not is_sequence or len(state) != len(self.cells):
             got = f"{len(state)} entries" if is_sequence else describe(state)
-            raise EntryError(
-                f"MultiRNNCell: `state` must be a tuple of {len(self.cells)} states, "
-                f"one per cell, got {got}."
-            )
+            must = f"be a tuple of {len(self.cells)} states, one per cell"
+            raise EntryError(refusal("MultiRNNCell", "state", must, Words(got)))
         return tuple(state)
 
     def _check_params(self, params: Any) -> None:
-        names = list(dict.fromkeys(self._name(i) for i in range(len(self.cells))))
+        names = sorted({self._name(i) for i in range(len(self.cells))})
         got = sorted(params) if isinstance(params, Mapping) else describe(params)
-        if sorted(names) != got:
-            raise ValueError(
-                f"MultiRNNCell: `params` must hold {sorted(names)}, got {got}."
-            )
+        if names != got:
+            must = f"hold {', '.join(names)}"
+            raise ValueError(refusal("MultiRNNCell", "params", must, Words(got)))
 
 
 def _is_vector(size: Size) -> bool:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from .._base.arguments import as_count
 from .._base.cell_keys import check_key_or_none
-from .._base.errors import describe
+from .._base.errors import refusal
 from .._base.math import widened
 from .._base.serialization import serializable
 from .._base.sharding import whole_on_explicit_mesh
@@ -101,10 +101,9 @@ class PastInputsBase(WrapperCell):
         name = type(self).__name__
         inputs = check_step_inputs(name, inputs)
         if inputs.shape[1] != self.depth:
-            raise ValueError(
-                f"{name}: `inputs` must be [batch, {self.depth}], as `depth` says, got "
-                f"{describe(inputs)}. Make the wrapper with depth={inputs.shape[1]}."
-            )
+            must = f"be [batch, {self.depth}], as `depth` says"
+            fix = f"Make the wrapper with depth={inputs.shape[1]}."
+            raise ValueError(refusal(name, "inputs", must, inputs, fix))
         return inputs
 
     def apply(
@@ -155,10 +154,8 @@ class PastInputsBase(WrapperCell):
         """The state; its past inputs may be wider than the inputs."""
         name = type(self).__name__
         if not isinstance(state, tuple | list) or len(state) != 2:
-            raise ValueError(
-                f"{name}: `state` must be (past inputs, cell state), got "
-                f"{describe(state)}. `zero_state` makes one."
-            )
+            must, fix = "be (past inputs, cell state)", "`zero_state` makes one."
+            raise ValueError(refusal(name, "state", must, state, fix))
         past, cell_state = state
         # The wrapped cell checks the other part.
         size = self.state_size._replace(cell_state=())

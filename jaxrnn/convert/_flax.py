@@ -11,19 +11,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from .._base.errors import Words, mismatch
 from .._cells.bound import BoundCell
-from . import _cells
+from . import _cells, _weights
 from ._cells import BothCells, cell_of_layers, cells_of_pairs
 from ._layer_weights import GRU_AFTER, LSTM, RNN, LayerWeights, Library
-from ._weights import (
-    as_mapping,
-    check_directions,
-    check_names,
-    flattened,
-    listed,
-    pick,
-    reader,
-)
+from ._weights import as_mapping, check_names, listed
 
 # `to_layer(name, weights)` and its inverse, `to_weights(name, layer)`.
 ToLayer = Callable[[str, Mapping[str, Any]], LayerWeights]
@@ -54,7 +47,7 @@ def _layers(
     """The one or two directions of each layer."""
     for name, weights in _modules(params):
         found = 2 if any(key in weights for key in BOTH) else 1
-        check_directions(name, found, directions)
+        _weights.check_directions(name, found, directions)
         parts = [(name, weights)]
         if directions == 2:
             check_names(name, weights, BOTH)
@@ -98,7 +91,7 @@ def from_separate(name: str, weights: Mapping, input_to_f: str = "if") -> LayerW
     kind, names = _best_match(name, flat, input_to_f)
     of_inputs, of_state, biases, state_bias = names
     check_names(name, flat, [*of_inputs, *of_state, *biases, *state_bias])
-    read = reader(flat, f"{name}/")
+    read = _weights.reader(flat, f"{name}/")
     units = read(of_state[0], None, None).shape[1]
     depth = read(of_inputs[0], None, None).shape[0]
     each = lambda names, *shape: [read(name, *shape) for name in names]
@@ -122,7 +115,8 @@ def to_separate(layer: LayerWeights, input_to_f: str = "if") -> dict[str, Any]:
 
 def unboxed(weights: Mapping[str, Any]) -> dict[str, Any]:
     """The weights under names with slashes, out of their boxes."""
-    return {name: _unboxed(value) for name, value in flattened(weights).items()}
+    flat = _weights.flattened(weights)
+    return {name: _unboxed(value) for name, value in flat.items()}
 
 
 def _unboxed(value: Any) -> Any:
@@ -148,7 +142,7 @@ def _modules(params: Any) -> Iterable[tuple[str, Mapping[str, Any]]]:
         return [("params", params)]
     if not names:
         _raise_unknown("params", {})
-    modules = [(f"params/{name}", pick(inner, name)) for name in names]
+    modules = [(f"params/{name}", _weights.pick(inner, name)) for name in names]
     return [(name, as_mapping(name, module)) for name, module in modules]
 
 
@@ -183,8 +177,7 @@ def _best_match(name: str, flat: Mapping[str, Any], input_to_f: str) -> tuple[st
 
 
 def _raise_unknown(name: str, flat: Mapping[str, Any]) -> NoReturn:
-    raise ValueError(
-        f"`{name}` must be the parameters of an LSTMCell, OptimizedLSTMCell, GRUCell "
-        "or SimpleCell, of an RNN or Bidirectional of such, or of a Sequential of "
-        f"these, got {listed(flat)}."
-    )
+    cells = "LSTMCell, OptimizedLSTMCell, GRUCell or SimpleCell"
+    of = f"an {cells}, of an RNN or Bidirectional of such, or of a Sequential of these"
+    got = Words(listed(flat))
+    raise ValueError(mismatch(name, f"be the parameters of {of}", got))

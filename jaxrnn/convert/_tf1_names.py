@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from .. import contrib
-from .._base.errors import describe
+from .._base.errors import mismatch
 from .._base.typing import Params
 from .._cells.base import RNNCell, scope_name
 from .._wrappers.base import OwnParams, WrapperCell
@@ -43,14 +43,11 @@ def load_into(
             wrong shape.
     """
     if not isinstance(cell, RNNCell | contrib.FusedRNNCell):
-        raise TypeError(
-            f"`cell` must be a cell without its parameters, got {describe(cell)}."
-        )
+        raise TypeError(mismatch("cell", "be a cell without its parameters", cell))
     if inputs is None:
-        raise ValueError(
-            "`inputs` must be one step of the inputs of `cell`, or its shapes, such as "
-            "`jax.ShapeDtypeStruct((1, 8), jnp.float32)`, got None."
-        )
+        must = "be one step of the inputs of `cell`, or its shapes"
+        fix = "`jax.ShapeDtypeStruct((1, 8), jnp.float32)` is one."
+        raise ValueError(mismatch("inputs", must, None, fix))
     shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), inputs))
     leaves, tree = jax.tree.flatten(shapes)
     numbered = tree.unflatten(range(len(leaves)))
@@ -77,10 +74,8 @@ def _found(
     try:
         memory = variables_in(variables, memory_scope, _MEMORY_LAYER)
     except ValueError as error:
-        raise ValueError(
-            f"{error} `memory_scope` is the scope in which the attention mechanism was "
-            "made."
-        ) from None
+        fix = "`memory_scope` is the scope in which the attention mechanism was made."
+        raise ValueError(f"{error} {fix}") from None
     return found | {join(memory_scope, name): value for name, value in memory.items()}
 
 
@@ -102,9 +97,8 @@ def _check_found(
     last = scope.rpartition("/")[2]
     if last in heads:
         fix = f"The scope ends before `{last}`."
-    raise ValueError(
-        f"`{scope}` must hold the variables of {kind}{faults(missing, unknown)}. {fix}"
-    )
+    wrong = faults(missing, unknown)
+    raise ValueError(f"`{scope}` must hold the variables of {kind}{wrong}. {fix}")
 
 
 def save_from(bound: Any, scope: str, memory_scope: str) -> dict[str, np.ndarray]:
@@ -135,9 +129,9 @@ def full_names(
             place = join(memory_scope, f"{_MEMORY_LAYER}{number}/kernel")
             layers += 1
         if place in full:
+            fix = "TensorFlow numbers the second scope: give that cell such a `name`."
             raise ValueError(
-                f"two cells within `cell` have a variable `{place}`. TensorFlow "
-                "numbers the second scope: give that cell such a `name`."
+                f"two cells within `cell` have a variable `{place}`. {fix}"
             )
         full[place] = value
     return full
@@ -152,10 +146,8 @@ def _named(cell: Any, params: Params) -> Named:
     if isinstance(cell, OwnParams):
         own, inner = cell.split_params(params)
         attends = isinstance(cell, contrib.AttentionWrapper)
-        pairs = [
-            (f"/{name}" if attends and name.startswith(_MEMORY_LAYER) else name, value)
-            for name, value in _leaves(own)
-        ]
+        in_no_scope = lambda name: attends and name.startswith(_MEMORY_LAYER)
+        pairs = [("/" * in_no_scope(name) + name, leaf) for name, leaf in _leaves(own)]
         pairs += _named(cell.cell, inner)
         # This one calls its cell without entering a scope.
         has_scope = not isinstance(cell, contrib.HighwayWrapper)
@@ -188,7 +180,5 @@ def _leaves(params: Params) -> Named:
 
 
 def _in_scope(scope: str, pairs: Named) -> Named:
-    return [
-        (name if name.startswith("/") else join(scope, name), value)
-        for name, value in pairs
-    ]
+    full = lambda name: name if name.startswith("/") else join(scope, name)
+    return [(full(name), value) for name, value in pairs]

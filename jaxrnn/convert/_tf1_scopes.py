@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .. import contrib
-from .._base.errors import describe
+from .._base.errors import Words, mismatch
 from .._cells.activations import resolve_activation
 from .._cells.base import RNNCell, scope_name, snake_case
 from .._cells.basic_lstm import BasicLSTMCell
@@ -65,16 +65,11 @@ def variables_in(variables: Any, scope: str, start: str = "") -> dict[str, Any]:
         names, get = as_mapping("variables", variables, fix), variables.__getitem__
     prefix = join(scope, "")
     full = {str(name).removesuffix(":0"): name for name in names}
-    inside = [
-        name
-        for name in full
-        if name.startswith(prefix + start) and not _is_slot(name, full)
-    ]
+    own = [name for name in full if not _is_slot(name, full)]
+    inside = [name for name in own if name.startswith(prefix + start)]
     if not inside:
-        raise ValueError(
-            f"no {start or 'variable'} is in the scope `{scope}`. There is: "
-            f"{listed(name for name in full if not _is_slot(name, full))}."
-        )
+        missing = f"no {start or 'variable'} is in the scope `{scope}`"
+        raise ValueError(f"{missing}. There is: {listed(own)}.")
     return {name.removeprefix(prefix): get(full[name]) for name in inside}
 
 
@@ -103,25 +98,19 @@ def guess_cell(
         got = ", ".join(match[0] for match in found) or ", ".join(groups)
         others = [] if found else map(_cell_of_contrib, groups)
         made = next(filter(None, others), None)
-        fix = (
-            f"Pass `cell=jaxrnn.contrib.{made}(...)` and `inputs`."
-            if made
-            else "Of several cells pass the variables of one; of another cell, or one "
-            "with a `name`, pass the `cell` and `inputs`."
-        )
-        raise ValueError(
-            f"`{scope}` must hold one of {', '.join(_CELLS)} and {STACK}, got "
-            f"{got or 'nothing'}. {fix}"
-        )
+        other = "of another cell, or one with a `name`, pass the `cell` and `inputs`."
+        fix = f"Of several cells pass the variables of one; {other}"
+        if made:
+            fix = f"Pass `cell=jaxrnn.contrib.{made}(...)` and `inputs`."
+        must = f"hold one of {', '.join(_CELLS)} and {STACK}"
+        raise ValueError(mismatch(scope, must, Words(got or "nothing"), fix))
     (match,) = found
     place, inner = join(scope, match[0]), groups[match[0]]
     if match[1] != STACK:
         return _single_cell(place, match, inner, hyper)
     layers = grouped(inner)
-    guessed = [
-        guess_cell(f"{place}/{name}", pick(layers, name), hyper)
-        for name in (f"cell_{i}" for i in range(len(layers)))
-    ]
+    guess = lambda name: guess_cell(f"{place}/{name}", pick(layers, name), hyper)
+    guessed = [guess(f"cell_{i}") for i in range(len(layers))]
     return MultiRNNCell(tuple(cell for cell, _ in guessed)), guessed[0][1]
 
 
@@ -142,11 +131,10 @@ def check_hyper(name: str, bound: BoundCell, hyper: Hyper) -> None:
         if len(values) == 1 and values != {want}:
             name, got = found.popitem()
             want, got = (getattr(each, "__name__", each) for each in (want, got))
-            raise ValueError(
-                f"`{name}` must have {field} {want}, as variables do not hold it, got "
-                f"{got}. Pass `{field}` to `save`, and the same to TensorFlow's cell "
-                "and to `load`."
-            )
+            must = f"have {field} {want}, as variables do not hold it"
+            others = "the same to TensorFlow's cell and to `load`"
+            fix = f"Pass `{field}` to `save`, and {others}."
+            raise ValueError(mismatch(name, must, Words(got), fix))
 
 
 def _guessed_cells(name: str, cell: Any) -> list[tuple[str, RNNCell]] | None:
@@ -200,10 +188,8 @@ def _single_cell(
     if make in (BasicLSTMCell, LSTMCell):
         units, rest = divmod(units, 4)
         if rest:
-            raise ValueError(
-                f"`{place}/bias` must have 4 blocks of one size, got "
-                f"{describe(weights['bias'])}."
-            )
+            must = "have 4 blocks of one size"
+            raise ValueError(mismatch(f"{place}/bias", must, weights["bias"]))
     if kind == _CUDNN_LSTM:
         options["forget_bias"] = 0.0
     if match[0] != snake_case(make.__name__):

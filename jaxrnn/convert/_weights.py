@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.errors import describe, prefixing
+from .._base.errors import Words, describe, mismatch, prefixing
 from .._base.math import is_traced
 
 Arguments = ParamSpec("Arguments")
@@ -54,10 +54,9 @@ def reader(weights: Mapping[Any, Any], prefix: str = "", suffix: str = "") -> Re
         seen.append((name, array))
         other, first = seen[0]
         if array.dtype != first.dtype:
-            raise TypeError(
-                f"`{name}` must be {first.dtype}, as `{other}` is, got "
-                f"{describe(array)}. Cast all weights of a layer to one dtype."
-            )
+            must = f"be {first.dtype}, as `{other}` is"
+            fix = "Cast all weights of a layer to one dtype."
+            raise TypeError(mismatch(name, must, array, fix))
         return array
 
     return read
@@ -68,10 +67,9 @@ def _as_numpy(name: str, value: Any) -> np.ndarray:
     if isinstance(value, list | tuple | dict | str) or value is None:
         raise TypeError(f"`{name}` must be an array, got {describe(value)}.")
     if is_traced(value):
-        raise TypeError(
-            f"`{name}` must be an array with values, got {describe(value)} that is "
-            "traced. Load and save outside of jit; a bound cell can be its argument."
-        )
+        fix = "Load and save outside of jit; a bound cell can be its argument."
+        got = Words(f"{describe(value)} that is traced")
+        raise TypeError(mismatch(name, "be an array with values", got, fix))
     array = np.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"`{name}` must be floating, got {describe(array)}.")
@@ -89,10 +87,8 @@ def from_tensor(value: Any) -> Any:
 
 
 def _check_shape(name: str, array: np.ndarray, shape: tuple[int | None, ...]) -> None:
-    fits = len(shape) == array.ndim and all(
-        want in (None, got) for want, got in zip(shape, array.shape, strict=True)
-    )
-    if not fits:
+    pairs = zip(shape, array.shape, strict=False)
+    if len(shape) != array.ndim or any(want not in (None, got) for want, got in pairs):
         sizes = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"`{name}` must have shape [{sizes}], got {describe(array)}.")
     if not array.size:
@@ -141,9 +137,8 @@ def check_names(name: str, weights: Collection[str], wanted: Collection[str]) ->
     missing = [each for each in wanted if each not in weights]
     unknown = [each for each in weights if each not in wanted]
     if missing or unknown:
-        raise ValueError(
-            f"`{name}` must hold {listed(wanted)}{faults(missing, unknown)}."
-        )
+        wrong = faults(missing, unknown)
+        raise ValueError(f"`{name}` must hold {listed(wanted)}{wrong}.")
 
 
 def check_directions(name: str, found: int, wanted: int) -> None:
@@ -151,10 +146,8 @@ def check_directions(name: str, found: int, wanted: int) -> None:
     if found != wanted:
         directions = "one direction", "two directions"
         loaders = "load", "load_bidirectional"
-        raise ValueError(
-            f"`{name}` must have {directions[wanted - 1]}, got "
-            f"{directions[found - 1]}. Use `{loaders[found - 1]}`."
-        )
+        fix, got = f"Use `{loaders[found - 1]}`.", Words(directions[found - 1])
+        raise ValueError(mismatch(name, f"have {directions[wanted - 1]}", got, fix))
 
 
 def faults(missing: Collection[Any], unknown: Collection[Any]) -> str:

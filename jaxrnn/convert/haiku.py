@@ -14,21 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from .._base.errors import describe
+from .._base.errors import Words, mismatch
 from .._cells.bound import BoundCell
+from . import _weights
 from ._as_cell import of_haiku as as_cell
 from ._cells import cell_of_layers, layers_of_cell
 from ._layer_weights import GATES, GRU, LSTM, RNN, LayerWeights, Library
-from ._weights import (
-    Read,
-    as_mapping,
-    check_names,
-    check_string,
-    flattened,
-    listed,
-    public,
-    reader,
-)
+from ._weights import Read, check_names, listed, public
 
 __all__ = ["as_cell", "load", "save"]
 
@@ -74,7 +66,7 @@ def load(
         >>> list(jaxrnn.convert.haiku.save(cell, "net/lstm"))
         ['net/lstm/linear']
     """
-    params = as_mapping("params", params)
+    params = _weights.as_mapping("params", params)
     names = _found(params) if name is None else _as_names(name)
     return cell_of_layers([_layer(params, each) for each in names])
 
@@ -103,22 +95,19 @@ def save(
     layers = [layer for _, layer in layers_of_cell(_LIBRARY, cell)]
     names = _given(layers) if name is None else _as_names(name)
     if len(set(names)) != len(layers):
-        raise ValueError(
-            f"`name` must be one for each of {len(layers)} layers, got {listed(names)}."
-        )
+        must = f"be one for each of {len(layers)} layers"
+        raise ValueError(mismatch("name", must, Words(listed(names))))
     pairs = zip(names, layers, strict=True)
-    return {k: v for pair in pairs for k, v in _weights(*pair).items()}
+    return {k: v for pair in pairs for k, v in _arrays(*pair).items()}
 
 
 def _as_names(name: Any) -> list[str]:
     names = [name] if isinstance(name, str) else name
     if not isinstance(names, Sequence) or not names:
-        raise TypeError(
-            "`name` must be a module's name or a list of at least one, got "
-            f"{describe(name)}."
-        )
+        must = "be a module's name or a list of at least one"
+        raise TypeError(mismatch("name", must, name))
     for each in names:
-        check_string("name", each)
+        _weights.check_string("name", each)
     return list(names)
 
 
@@ -139,16 +128,14 @@ def _layer(params: Mapping[str, Any], name: str) -> LayerWeights:
     first, second = f"{name}/linear", f"{name}/linear_1"
     own = {each: params[each] for each in (name, first, second) if each in params}
     for each, weights in own.items():
-        as_mapping(each, weights)
-    read = reader(flattened(own))
+        _weights.as_mapping(each, weights)
+    read = _weights.reader(_weights.flattened(own))
     if name in own:
         check_names(name, own[name], ["w_i", "w_h", "b"])
         return _gru(read, name)
     if first not in own:
-        raise ValueError(
-            f"`{name}` (of a GRU) or `{first}` (of an LSTM or VanillaRNN) is missing. "
-            f"There is: {listed(params)}."
-        )
+        either = f"`{name}` (of a GRU) or `{first}` (of an LSTM or VanillaRNN)"
+        raise ValueError(f"{either} is missing. There is: {listed(params)}.")
     check_names(first, own[first], ["w", "b"])
     if second in own:
         has_bias = "b" in own[second]
@@ -164,10 +151,8 @@ def _lstm(read: Read, name: str) -> LayerWeights:
     units, rest = divmod(w.shape[1], 4)
     bias = read(f"{name}/b", w.shape[1])
     if rest or w.shape[0] <= units:
-        raise ValueError(
-            f"`{name}/w` must have shape [depth + units, 4 * units], as that of an "
-            f"LSTM, got {describe(w)}."
-        )
+        must = "have shape [depth + units, 4 * units], as that of an LSTM"
+        raise ValueError(mismatch(f"{name}/w", must, w))
     return _LIBRARY.layer(LSTM, w[:-units], w[-units:], bias)
 
 
@@ -202,7 +187,7 @@ def _given(layers: Sequence[LayerWeights]) -> list[str]:
     return [f"{name}_{number}" if number else name for name, number in pairs]
 
 
-def _weights(name: str, layer: LayerWeights) -> dict[str, dict[str, np.ndarray]]:
+def _arrays(name: str, layer: LayerWeights) -> dict[str, dict[str, np.ndarray]]:
     inputs, state, bias, _ = _LIBRARY.arrays(layer)
     if layer.kind == GRU:
         arrays = map(_other_update, (inputs, state, bias))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._base.arguments import as_bool
-from .._base.errors import describe
+from .._base.errors import mismatch
 from .._cells.bound import BoundCell
 from . import _cells
 from ._cells import BothCells, Cells, cell_of_layers, cells_of_pairs
@@ -156,16 +156,13 @@ def _layers(
 def _check_arrays(name: str, arrays: Any, directions: int) -> None:
     """Raises unless these are the weights of as many directions."""
     if not isinstance(arrays, list | tuple):
-        raise TypeError(
-            f"`{name}` must be a list of arrays, got {describe(arrays)}. Pass "
-            "`layer.get_weights()`."
-        )
+        fix = "Pass `layer.get_weights()`."
+        raise TypeError(mismatch(name, "be a list of arrays", arrays, fix))
     count = len(arrays)
     if count not in (2, 3, 4, 6):
-        raise ValueError(
-            f"`{name}` must hold 2 or 3 weights for a direction, got {count}. Pass "
-            "each layer's own `get_weights()`, and each cell's of several in one RNN."
-        )
+        must = "hold 2 or 3 weights for a direction"
+        fix = "Pass the `get_weights()` of each layer, and of each cell in one RNN."
+        raise ValueError(mismatch(name, must, count, fix))
     check_directions(name, 1 if count < 4 else 2, directions)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .._base.errors import Words, mismatch
 from .._cells.bound import BoundCell
 from . import _flax
 from ._cells import BothCells, Cells
@@ -156,10 +157,9 @@ def _to_weights(name: str, layer: LayerWeights, optimized: bool) -> dict[str, An
     if layer.kind == LSTM and not optimized:
         return _flax.to_separate(layer, "if_")
     if layer.state_bias is not None and layer.state_bias.any():
-        raise ValueError(
-            f"`{name}` must have a `candidate/hidden_projection/bias` of zeros, as "
-            "nnx's GRUCell has no such bias, got others. Linen's has one."
-        )
+        must = "have a `candidate/hidden_projection/bias` of zeros, as nnx's has none"
+        got, fix = Words("others"), "Linen's GRUCell has such a bias."
+        raise ValueError(mismatch(name, must, got, fix))
     inputs, state, bias, _ = _flax.LIBRARY.arrays(layer)
     weights = {"dense_i": {"kernel": inputs}, "dense_h": {"kernel": state}}
     weights[_WITH_BIAS[layer.kind]]["bias"] = bias

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .._base.errors import describe
+from .._base.errors import Words, describe, mismatch
 from .._cells.bound import BoundCell
 from . import _cells, _layer_weights
 from ._cells import BothCells, Cells, cell_of_layers, cells_of_pairs
@@ -193,21 +193,18 @@ def _as_node(name: str, node: Any) -> dict[str, Any]:
     node = {key: _as_text(value) for key, value in as_mapping(name, node).items()}
     operator = node.get("op_type", "LSTM")
     if operator not in ("LSTM", "GRU", "RNN"):
-        raise ValueError(
-            f"`{name}['op_type']` must be LSTM, GRU or RNN, got {describe(operator)}."
-        )
+        must = "be LSTM, GRU or RNN"
+        raise ValueError(mismatch(f"{name}['op_type']", must, operator))
     for key in node:
         if key not in _KNOWN:
-            raise ValueError(
-                f"`{name}[{key!r}]` is not known. A node may have {', '.join(_KNOWN)}."
-            )
+            fix = f"A node may have {', '.join(_KNOWN)}."
+            raise ValueError(f"`{name}[{key!r}]` is not known. {fix}")
     for key in _UNSUPPORTED:
         value = node.get(key)
         is_default = not np.size(value) or (key == "input_forget" and not value)
         if value is not None and not is_default:
-            raise ValueError(
-                f"`{name}['{key}']` must be left out, got {value!r}: no cell has it."
-            )
+            got = Words(f"{value!r}: no cell has it")
+            raise ValueError(mismatch(f"{name}['{key}']", "be left out", got))
     return node
 
 
@@ -215,17 +212,14 @@ def _check_direction(name: str, node: Mapping[str, Any], w: np.ndarray) -> None:
     """Raises ValueError for a direction that is not known or not that of W."""
     direction = node.get("direction", _DIRECTIONS[len(w) == 2])
     if direction not in _DIRECTIONS:
-        fix = " Load it as 'forward', and reverse its inputs and outputs."
-        raise ValueError(
-            f"`{name}['direction']` must be forward or bidirectional, got "
-            f"{describe(direction)}.{fix if direction == 'reverse' else ''}"
-        )
+        fix = "Load it as 'forward', and reverse its inputs and outputs."
+        fix = fix if direction == "reverse" else ""
+        must = "be forward or bidirectional"
+        raise ValueError(mismatch(f"{name}['direction']", must, direction, fix))
     count = _DIRECTIONS.index(direction) + 1
     if len(w) != count:
-        raise ValueError(
-            f"`{name}['W']` must have {count} as its first axis, for the direction "
-            f"{direction!r}, got {describe(w)}."
-        )
+        must = f"have {count} as its first axis, for the direction {direction!r}"
+        raise ValueError(mismatch(f"{name}['W']", must, w))
 
 
 def _kind(name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
@@ -234,22 +228,18 @@ def _kind(name: str, node: Mapping[str, Any], r: np.ndarray) -> str:
     kind = _layer_weights.kind_of(f"{name}['R']", r, r.shape[1], units)
     wanted = node.get("op_type", kind)
     if wanted != kind:
-        raise ValueError(
-            f"`{name}['R']` must be of {wanted}, got that of {kind}, {describe(r)}."
-        )
+        got = Words(f"that of {kind}, {describe(r)}")
+        raise ValueError(mismatch(f"{name}['R']", f"be of {wanted}", got))
     for key, owner in (("P", LSTM), ("linear_before_reset", GRU)):
         if node.get(key) is not None and kind != owner:
             raise ValueError(f"`{name}['{key}']` belongs to {owner}, got {kind}.")
     size = node.get("hidden_size", units)
     if size != units:
-        raise ValueError(
-            f"`{name}['hidden_size']` must be {units}, as `R` has it, got {size}."
-        )
+        must = f"be {units}, as `R` has it"
+        raise ValueError(mismatch(f"{name}['hidden_size']", must, size))
     after = node.get("linear_before_reset") or 0
     if after not in (0, 1):
-        raise ValueError(
-            f"`{name}['linear_before_reset']` must be 0 or 1, got {after!r}."
-        )
+        raise ValueError(mismatch(f"{name}['linear_before_reset']", "be 0 or 1", after))
     return GRU_AFTER if after else kind
 
 
@@ -259,19 +249,16 @@ def _read_activations(name: str, node: Mapping, kind: str, count: int) -> list[s
     if given is None:
         return ["tanh"] * count
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(
-            f"`{name}['activations']` must be a list of names, got {describe(given)}."
-        )
+        raise TypeError(mismatch(f"{name}['activations']", "be a list of names", given))
     given = list(map(_as_text, given))
     size = len(_spelled(kind, "Tanh"))
     own = given[size - 1 :: size]
     spelled = [each for one in own for each in _spelled(kind, one)]
     if given != spelled or len(own) != count or not set(own) <= set(_ACTIVATIONS):
-        raise ValueError(
-            f"`{name}['activations']` must be "
-            f"{', '.join(_spelled(kind, 'activation'))} for each direction, with one "
-            f"activation of {', '.join(_ACTIVATIONS)}, got {given}."
-        )
+        each = ", ".join(_spelled(kind, "activation"))
+        one = f"one activation of {', '.join(_ACTIVATIONS)}"
+        must = f"be {each} for each direction, with {one}"
+        raise ValueError(mismatch(f"{name}['activations']", must, Words(given)))
     return [_ACTIVATIONS[one] for one in own]
 
 

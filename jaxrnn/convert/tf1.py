@@ -32,6 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._base.errors import Words, mismatch
 from .._base.typing import PyTree, Shaped
 from .._cells.bound import BoundCell
 from .._cells.lstm import LSTMCell
@@ -123,10 +124,9 @@ def load(
     own = variables_in(variables, scope)
     heads = {name.split("/")[0] for name in own}
     if heads & {*_DIRECTIONS, "bidirectional_rnn"} or any(map(_LAYER.fullmatch, heads)):
-        raise ValueError(
-            f"`{scope}` must hold one direction, got {', '.join(sorted(heads))}. Use "
-            "`load_bidirectional`, or the scope of a cell."
-        )
+        fix = "Use `load_bidirectional`, or the scope of a cell."
+        got = Words(", ".join(sorted(heads)))
+        raise ValueError(mismatch(scope, "hold one direction", got, fix))
     bound = _load_guessed(scope, own, hyper)
     _check_clips(hyper, [bound])
     return bound
@@ -167,13 +167,10 @@ def load_bidirectional(
     pairs = {scope: groups}
     layers = list(filter(_LAYER.fullmatch, groups))
     if layers:
-        inner = [grouped(pick(groups, f"cell_{i}")) for i in range(len(layers))]
-        pairs = {
-            join(scope, f"cell_{i}/bidirectional_rnn"): grouped(
-                each.get("bidirectional_rnn", {})
-            )
-            for i, each in enumerate(inner)
-        }
+        names = [f"cell_{i}" for i in range(len(layers))]
+        of_layer = lambda name: grouped(pick(groups, name)).get("bidirectional_rnn", {})
+        place = lambda name: join(scope, f"{name}/bidirectional_rnn")
+        pairs = {place(name): grouped(of_layer(name)) for name in names}
     cells = [_both(place, pair, hyper) for place, pair in pairs.items()]
     _check_clips(hyper, [cell for pair in cells for cell in pair])
     cells_fw, cells_bw = zip(*cells, strict=True)
@@ -262,13 +259,10 @@ def _both(
     scope: str, groups: Mapping[str, dict[str, Any]], hyper: Hyper
 ) -> list[BoundCell]:
     if not groups.keys() & set(_DIRECTIONS):
-        raise ValueError(
-            f"`{scope}` must hold two directions, fw and bw, got {listed(groups)}. Use "
-            "`load` for one direction."
-        )
-    return [
-        _load_guessed(join(scope, way), pick(groups, way), hyper) for way in _DIRECTIONS
-    ]
+        fix, got = "Use `load` for one direction.", Words(listed(groups))
+        raise ValueError(mismatch(scope, "hold two directions, fw and bw", got, fix))
+    load = lambda way: _load_guessed(join(scope, way), pick(groups, way), hyper)
+    return list(map(load, _DIRECTIONS))
 
 
 def _check_no_hyper(hyper: Hyper) -> None:
@@ -286,10 +280,8 @@ def _check_clips(hyper: Hyper, bound: Iterable[BoundCell]) -> None:
     for name in ("cell_clip", "proj_clip"):
         clip = getattr(hyper, name)
         if clip is not None:
-            raise ValueError(
-                f"`{name}` must be None, as there is no lstm_cell that could have one, "
-                f"got {clip}."
-            )
+            must = "be None, as there is no lstm_cell that could have one"
+            raise ValueError(mismatch(name, must, clip))
 
 
 def _load_guessed(scope: str, own: Mapping[str, Any], hyper: Hyper) -> BoundCell:

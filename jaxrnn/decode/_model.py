@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import check_is_cell
-from .._base.errors import describe, is_array, noting
+from .._base.errors import describe, is_array, noting, refusal
 from .._base.inputs import as_state
 from .._base.read_only import without_read_only
 from .._base.serialization import serializable
@@ -63,10 +63,8 @@ class Model:
         for name, leaf in named_leaves("initial_state", rows, is_tensor_array):
             if is_tensor_array(leaf) or leaf.shape[:1] in ((), ids.shape):
                 continue
-            raise ValueError(
-                f"{caller}: `{name}` must have one row for each of `start_ids` "
-                f"{describe(ids)}, got {describe(leaf)}."
-            )
+            must = f"have one row for each of `start_ids` {describe(ids)}"
+            raise ValueError(refusal(caller, name, must, leaf))
         set_field(self, start_ids=ids, initial_state=state)
 
     @property
@@ -84,10 +82,8 @@ class Model:
             inputs = self.embed(ids)
         for name, leaf in named_leaves("embed(ids)", inputs):
             if not is_array(leaf) or leaf.shape[:1] != (self.batch_size,):
-                raise ValueError(
-                    f"{self.caller}: `{name}` must be an array with one row for each "
-                    f"of {describe(ids)}, got {describe(leaf)}."
-                )
+                must = f"be an array with one row for each of {describe(ids)}"
+                raise ValueError(refusal(self.caller, name, must, leaf))
         return inputs
 
     def log_probs(self, output: PyTree, dtype: DType) -> Array:
@@ -99,19 +95,18 @@ class Model:
         """
         with noting(f"{self.caller}: raised by `project`, of the cell's output."):
             logits = self.project(output)
-        wanted = f"{self.caller}: `project(output)` must be floating [batch, vocab]"
+        name, must = "project(output)", "be floating [batch, vocab]"
         if not is_array(logits) or not jnp.issubdtype(logits.dtype, jnp.floating):
-            raise TypeError(f"{wanted}, got {describe(logits)}. Return the logits.")
+            fix = "Return the logits."
+            raise TypeError(refusal(self.caller, name, must, logits, fix))
         if logits.ndim != 2 or logits.shape[0] != self.batch_size:
-            raise ValueError(
-                f"{wanted} with {self.batch_size} rows, got {describe(logits)}. Return "
-                "one logit for each row and id."
-            )
+            must += f" with {self.batch_size} rows"
+            fix = "Return one logit for each row and id."
+            raise ValueError(refusal(self.caller, name, must, logits, fix))
         if self.end_id >= logits.shape[1]:
-            raise ValueError(
-                f"{self.caller}: `end_id` must be one of the {logits.shape[1]} ids "
-                f"that `project` has logits for, got {self.end_id}. It ends a row."
-            )
+            must = f"be one of the {logits.shape[1]} ids that `project` has logits for"
+            fix = "It ends a row."
+            raise ValueError(refusal(self.caller, "end_id", must, self.end_id, fix))
         return jax.nn.log_softmax(jnp.asarray(logits, dtype), axis=-1)
 
     def score_dtype(self, inputs: PyTree) -> DType:
@@ -188,10 +183,8 @@ def to_time(rows: Array, max_time: int) -> Array:
     """
     missing = max_time - rows.shape[0]
     if missing < 0:
-        raise ValueError(
-            "decode: `max_time` must be what `raw_rnn` was given, at least the "
-            f"{rows.shape[0]} steps that it took, got {max_time}."
-        )
+        must = f"be what `raw_rnn` was given, at least its {rows.shape[0]} steps"
+        raise ValueError(refusal("decode", "max_time", must, max_time))
     return jnp.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1))
 
 

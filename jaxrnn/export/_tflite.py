@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from .._base.arguments import check_functions
-from .._base.errors import describe
+from .._base.errors import Words, describe, refusal
 from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.typing import Array, PyTree
 from ._optional import import_optional
@@ -70,10 +70,8 @@ def to_tflite(
     check_examples(_CALLER, examples)
     check_fixed_sizes(_CALLER, "examples", examples)
     if optimize not in _OPTIMIZE:
-        raise ValueError(
-            f"{_CALLER}: `optimize` must be None, 'float16' or 'int8', got "
-            f"{describe(optimize)}."
-        )
+        must = "be None, 'float16' or 'int8'"
+        raise ValueError(refusal(_CALLER, "optimize", must, optimize))
     exported = _exported(f, examples)
     tf = import_optional(_CALLER, "tensorflow", "tensorflow-cpu")
     try:
@@ -117,18 +115,15 @@ def tflite_deviation(
     run = litert.Interpreter(model_content=file).get_signature_runner()
     names, leaves = _in_order(run.get_input_details()), jax.tree.leaves(arguments)
     if len(names) != len(leaves):
-        raise ValueError(
-            f"{caller}: `arguments` must hold {len(names)} arrays, got {len(leaves)}."
-        )
+        must = f"hold {len(names)} arrays"
+        raise ValueError(refusal(caller, "arguments", must, len(leaves)))
     results = run(**dict(zip(names, map(np.asarray, leaves), strict=True)))
     got = [results[name] for name in _in_order(results)]
     want = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.jit(f)(*arguments))]
     if [x.shape for x in got] != [x.shape for x in want]:
         described = [", ".join(map(describe, leaves)) for leaves in (got, want)]
-        raise ValueError(
-            f"{caller}: `f` must return what `file` does, {described[0]}, got "
-            f"{described[1]}."
-        )
+        must = f"return what `file` does, {described[0]}"
+        raise ValueError(refusal(caller, "f", must, Words(described[1])))
     pairs = zip(got, want, strict=True)
     differences = [np.abs(x.astype(float) - y.astype(float)) for x, y in pairs]
     return float(max(map(np.max, differences), default=0.0))
@@ -178,7 +173,5 @@ def check_fixed_sizes(caller: str, name: str, examples: PyTree) -> None:
     """Raises ValueError for a size of 0, or one of `jax.export.symbolic_shape`."""
     for leaf in jax.tree.leaves(examples):
         if not all(isinstance(size, int) and size for size in leaf.shape):
-            raise ValueError(
-                f"{caller}: `{name}` must have fixed sizes above 0, got "
-                f"{describe(leaf)}. `to_stablehlo` takes any."
-            )
+            must, fix = "have fixed sizes above 0", "`to_stablehlo` takes any."
+            raise ValueError(refusal(caller, name, must, leaf, fix))

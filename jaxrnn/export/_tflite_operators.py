@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import check_time_major
-from .._base.errors import describe, noting, prefixing
+from .._base.errors import Words, describe, mismatch, noting, prefixing, refusal
 from .._base.typing import Array, ArrayLike, PyTree, RNNCellLike, Shaped
 from .._drivers.dynamic_rnn import dynamic_rnn
 from .._drivers.stack_bidirectional import stack_bidirectional_dynamic_rnn
@@ -103,10 +103,8 @@ def to_tflite_operators(
 def _check_inputs(inputs: Any) -> None:
     shape, dtype = getattr(inputs, "shape", ()), getattr(inputs, "dtype", None)
     if dtype != jnp.float32 or len(shape) != 3:
-        raise TypeError(
-            f"{_CALLER}: `inputs` must be a float32 array of rank 3, or a "
-            f"`jax.ShapeDtypeStruct` of one, got {describe(inputs)}."
-        )
+        must = "be a float32 array of rank 3, or a `jax.ShapeDtypeStruct` of one"
+        raise TypeError(refusal(_CALLER, "inputs", must, inputs))
     check_fixed_sizes(_CALLER, "inputs", inputs)
 
 
@@ -126,10 +124,9 @@ def _outputs(cells: Any, inputs: Shaped, time_major: bool) -> Any:
 
 def _two(pair: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(pair) != 2:
-        raise ValueError(
-            f"`cells` must be a cell or a pair of forward and backward cells, got a "
-            f"tuple of {len(pair)}. A stack is a MultiRNNCell."
-        )
+        must = "be a cell or a pair of forward and backward cells"
+        fix = "A stack is a MultiRNNCell."
+        raise ValueError(mismatch("cells", must, Words(f"a tuple of {len(pair)}"), fix))
     return pair
 
 

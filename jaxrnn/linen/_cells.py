@@ -139,12 +139,8 @@ class LinenCell(RNNCell):
         keys = {"params": key, "dropout": key}
         with jax.numpy_dtype_promotion("standard"):  # The carry has its own dtype.
             variables = self.module.init(keys, carry, inputs)
-        others = sorted(variables.keys() - {"params"})
-        if others:
-            raise ValueError(
-                f"as_cell: `module` must have parameters alone, got {others}. What "
-                "changes from step to step belongs in the state."
-            )
+        if others := variables.keys() - {"params"}:
+            cells.refuse_variables(others)
         params = nn.meta.unbox(variables.get("params", {}))
         return params if dtype is None else in_dtype(dtype, params)
 

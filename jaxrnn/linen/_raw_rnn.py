@@ -92,16 +92,13 @@ class RawRNN(HoldsCells):
             self._check_makes_no_modules(name)
         leaves = jax.tree.leaves(params)
         dtype = leaves[0].dtype if leaves else self.param_dtype
-        is_random = not deterministic and layer.draws_random_numbers(
-            {name: params}, step, dtype
-        )
+        draws = layer.draws_random_numbers
+        is_random = not deterministic and draws({name: params}, step, dtype)
         key = self.make_rng(self.rng_collection) if is_random else None
-        return raw_rnn(
-            self.cell.bind(params, key),
-            loop_fn if self.is_initializing() else _without_draws(loop_fn, self),
-            swap_memory=self.swap_memory,
-            max_time=self.max_time,
-        )
+        if not self.is_initializing():
+            loop_fn = _without_draws(loop_fn, self)
+        options = {"swap_memory": self.swap_memory, "max_time": self.max_time}
+        return raw_rnn(self.cell.bind(params, key), loop_fn, **options)
 
     @nn.nowrap
     def _layer(self) -> OneDirection:

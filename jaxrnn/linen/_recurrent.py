@@ -7,14 +7,10 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from .._base.errors import Words, refusal
 from .._base.typing import DType, Key, Lengths, Params, PyTree
 from .._cells.base import RNNCell
-from .._layers.directions import (
-    concatenate,
-    make_one_direction,
-    make_stack,
-    make_two_directions,
-)
+from .._layers import directions
 from .._layers.inputs import LayerInputs
 from .._layers.layer import Layer, RunOptions
 from .._layers.options import check_axis_names, check_options, check_unknown, name_axes
@@ -69,10 +65,9 @@ class HoldsCells(ChecksOptions):
         params = variables.get("params", {})
         names = layer.parts()
         if not names.keys() <= set(params):
-            raise ValueError(
-                f"cells_of: `variables` must have params {', '.join(names)}, as the "
-                f"module, got {', '.join(map(str, params)) or 'none'}."
-            )
+            must = f"have params {', '.join(names)}, as the module"
+            got = Words(", ".join(map(str, params)) or "none")
+            raise ValueError(refusal("cells_of", "variables", must, got))
         return layer.bind(nn.meta.unbox(params))
 
 
@@ -204,7 +199,8 @@ class RNN(Recurrent):
     @nn.nowrap
     def _layer(self) -> Layer:
         caller = type(self).__name__
-        return make_one_direction(caller, self.cell, self.reverse, self.keep_order)
+        options = self.reverse, self.keep_order
+        return directions.make_one_direction(caller, self.cell, *options)
 
 
 class Bidirectional(Recurrent):
@@ -221,12 +217,13 @@ class Bidirectional(Recurrent):
 
     cell_fw: RNNCell
     cell_bw: RNNCell
-    merge: Callable[[PyTree, PyTree], PyTree] = concatenate
+    merge: Callable[[PyTree, PyTree], PyTree] = directions.concatenate
 
     @nn.nowrap
     def _layer(self) -> Layer:
         caller = type(self).__name__
-        return make_two_directions(caller, self.cell_fw, self.cell_bw, self.merge)
+        cells = self.cell_fw, self.cell_bw
+        return directions.make_two_directions(caller, *cells, self.merge)
 
 
 class StackBidirectional(Recurrent):
@@ -245,4 +242,4 @@ class StackBidirectional(Recurrent):
 
     @nn.nowrap
     def _layer(self) -> Layer:
-        return make_stack(type(self).__name__, self.cells_fw, self.cells_bw)
+        return directions.make_stack(type(self).__name__, self.cells_fw, self.cells_bw)

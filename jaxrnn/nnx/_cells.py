@@ -1,6 +1,7 @@
 """Cells of jaxrnn as cells of nnx, and cells of nnx as cells of jaxrnn."""
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from .._base.math import is_float
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Size
 from .._cells.base import BoundOnlyCell, RNNCell
 from .._cells.bound import BoundCell
-from .._layers.cells import as_names, check_is_flax_cell, sizes_of_cell
+from .._layers import cells
 from .._layers.directions import make_one_direction
 from .._layers.inputs import step_of_cell, zero_carry
 from .._layers.options import check_options
@@ -138,14 +139,11 @@ def as_cell(
         (2, 5, 8)
     """
     example = "a cell of nnx, such as nnx.LSTMCell(3, 8, rngs=rngs)"
-    check_is_flax_cell(module, nnx.RNNCellBase, example)
-    names = as_names("as_cell", "broadcast_rngs", broadcast_rngs)
+    cells.check_is_flax_cell(module, nnx.RNNCellBase, example)
+    names = cells.as_names("as_cell", "broadcast_rngs", broadcast_rngs)
     graph, params, streams, others = nnx.split(module, nnx.Param, nnx.RngState, ...)
     if jax.tree.leaves(others):
-        raise ValueError(
-            "as_cell: `module` must have parameters alone; what changes belongs in the "
-            f"state. Got {sorted(nnx.to_pure_dict(others))}."
-        )
+        cells.refuse_variables(nnx.to_pure_dict(others))
 
     def step(shape: tuple[int, ...]) -> tuple[PyTree, PyTree]:
         copy = nnx.merge(graph, params, streams, copy=True)
@@ -156,7 +154,7 @@ def as_cell(
     are_keys = tuple(map(is_key, leaves))
     variables = jax.tree.leaves(streams, is_leaf=lambda x: hasattr(x, "tag"))
     are_broadcast = tuple(variable.tag in names for variable in variables)
-    sizes = sizes_of_cell(step, in_features)
+    sizes = cells.sizes_of_cell(step, in_features)
     cell = NnxCell(graph, tree, are_keys, are_broadcast, *sizes)
     return cell.bind(nnx.to_pure_dict(params))
 
@@ -187,9 +185,7 @@ class NnxCell(BoundOnlyCell):
         module = nnx.merge(self.graph, nnx.State(params), streams, copy=True)
         counts = _counts(module)
         state, output = module(state, inputs)
-        if key is None and any(
-            new is not old for new, old in zip(_counts(module), counts, strict=True)
-        ):
+        if key is None and any(map(operator.is_not, _counts(module), counts)):
             raise ValueError(
                 "as_cell: the module draws random numbers and there is no key. Bind "
                 "one, `cell.cell.bind(cell.params, key)`, or call `module.eval()`."

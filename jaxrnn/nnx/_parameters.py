@@ -8,17 +8,12 @@ import numpy as np
 from flax import nnx
 
 from .._base.arguments import as_count
-from .._base.errors import describe, noting
+from .._base.errors import describe, noting, refusal
 from .._base.math import is_traced
 from .._base.trees import named_leaves
 from .._base.typing import DType, Key, Params, PyTree
 from .._layers.layer import Layer, in_dtype
-from .._layers.options import (
-    check_axis_names,
-    check_options,
-    check_unknown,
-    name_axes,
-)
+from .._layers.options import check_axis_names, check_options, check_unknown, name_axes
 
 Rngs = nnx.Rngs | nnx.RngStream | jax.Array
 # Its name in the Flax that goes with the oldest JAX.
@@ -38,10 +33,9 @@ def as_step(caller: str, in_features: Any, dtype: DType) -> PyTree:
         return jax.ShapeDtypeStruct((1, size), dtype)
     leaves = jax.tree.leaves(in_features)
     if not leaves or not all(hasattr(leaf, "dtype") for leaf in leaves):
-        raise TypeError(
-            f"{caller}: `in_features` must be an int, or one step of inputs, a nest of "
-            f"arrays or jax.ShapeDtypeStructs, got {describe(in_features)}."
-        )
+        nest = "a nest of arrays or jax.ShapeDtypeStructs"
+        must = f"be an int, or one step of inputs, {nest}"
+        raise TypeError(refusal(caller, "in_features", must, in_features))
     as_type = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
     step = jax.tree.map(as_type, in_features)
     return jax.eval_shape(lambda tree: in_dtype(dtype, tree), step)
@@ -58,7 +52,8 @@ def make_params(
     """
     caller = type(module).__name__
     if not isinstance(rngs, nnx.Rngs):
-        raise TypeError(f"{caller}: `rngs` must be nnx.Rngs, got {describe(rngs)}.")
+        fix = "`nnx.Rngs(0)` makes some."
+        raise TypeError(refusal(caller, "rngs", "be nnx.Rngs", rngs, fix))
     step = as_step(caller, in_features, dtype)
     params = module.layer.init(rngs.params(), step, dtype)
     check_axis_names(caller, axis_names, params)
@@ -74,10 +69,9 @@ def check_same_shapes(caller: str, own: Params, params: Params) -> None:
     for name in known | given:
         old, new = known.get(name), given.get(name)
         if old is None or new is None or old.shape != jnp.shape(new):
-            raise ValueError(
-                f"{caller}: `{name}` must be as the module's, {describe(old)}, got "
-                f"{describe(new)}. `in_features` is the size of the cell's inputs."
-            )
+            must = f"be as the module's, {describe(old)}"
+            fix = "`in_features` is the size of the cell's inputs."
+            raise ValueError(refusal(caller, name, must, new, fix))
 
 
 def _in_place_of(old: Any, new: Any) -> jax.Array:
@@ -100,9 +94,7 @@ def draw_key(caller: str, rngs: Any, stream: str) -> Key:
         return rngs()
     if isinstance(rngs, jax.Array):
         return rngs
-    raise TypeError(
-        f"{caller}: `rngs` must be nnx.Rngs, a stream or a key, got {describe(rngs)}."
-    )
+    raise TypeError(refusal(caller, "rngs", "be nnx.Rngs, a stream or a key", rngs))
 
 
 class HoldsLayer(nnx.Module):

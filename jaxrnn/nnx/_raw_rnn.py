@@ -80,9 +80,6 @@ class RawRNN(HoldsLayer):
             ValueError: As `jaxrnn.raw_rnn`.
         """
         key = self._draw_key(deterministic, rngs)
-        return raw_rnn(
-            self.layer.bind(as_pure(self.params), key),
-            loop_fn,
-            swap_memory=self.swap_memory,
-            max_time=self.max_time,
-        )
+        cell = self.layer.bind(as_pure(self.params), key)
+        options = {"swap_memory": self.swap_memory, "max_time": self.max_time}
+        return raw_rnn(cell, loop_fn, **options)

@@ -7,12 +7,7 @@ from flax import nnx
 
 from .._base.typing import DType, Lengths, PyTree
 from .._cells.base import RNNCell
-from .._layers.directions import (
-    concatenate,
-    make_one_direction,
-    make_stack,
-    make_two_directions,
-)
+from .._layers import directions
 from .._layers.inputs import LayerInputs
 from .._layers.layer import RunOptions
 from .._layers.options import check_options, check_unknown
@@ -134,8 +129,9 @@ class RNN(Recurrent):
         keep_order: bool = False,
         **kwargs: Any,
     ) -> None:
-        check_options(type(self).__name__, reverse=reverse, keep_order=keep_order)
-        layer = make_one_direction(type(self).__name__, cell, reverse, keep_order)
+        caller = type(self).__name__
+        check_options(caller, reverse=reverse, keep_order=keep_order)
+        layer = directions.make_one_direction(caller, cell, reverse, keep_order)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)
 
 
@@ -161,10 +157,11 @@ class Bidirectional(Recurrent):
         in_features: int | PyTree,
         *,
         rngs: nnx.Rngs,
-        merge: Callable[[PyTree, PyTree], PyTree] = concatenate,
+        merge: Callable[[PyTree, PyTree], PyTree] = directions.concatenate,
         **kwargs: Any,
     ) -> None:
-        layer = make_two_directions(type(self).__name__, cell_fw, cell_bw, merge)
+        caller = type(self).__name__
+        layer = directions.make_two_directions(caller, cell_fw, cell_bw, merge)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)
 
 
@@ -191,5 +188,5 @@ class StackBidirectional(Recurrent):
         rngs: nnx.Rngs,
         **kwargs: Any,
     ) -> None:
-        layer = make_stack(type(self).__name__, cells_fw, cells_bw)
+        layer = directions.make_stack(type(self).__name__, cells_fw, cells_bw)
         super().__init__(layer, in_features, rngs=rngs, **kwargs)

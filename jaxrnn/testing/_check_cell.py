@@ -7,7 +7,7 @@ import numpy as np
 from .._base import trees
 from .._base.arguments import as_dtype
 from .._base.cell_keys import check_key
-from .._base.errors import describe, is_array, noting
+from .._base.errors import Words, describe, is_array, noting, refusal
 from .._base.read_only import has_read_only
 from .._base.typing import Array, DType, Key, PyTree, Shaped
 from .._cells.base import RNNCell
@@ -108,22 +108,17 @@ def check_cell(
             sizes.
     """
     if not isinstance(cell, RNNCell):
-        raise TypeError(
-            f"check_cell: `cell` must be an RNNCell, got {describe(cell)}. Give it "
-            "unbound: its `init` makes the parameters."
-        )
+        fix = "Give it unbound: its `init` makes the parameters."
+        raise TypeError(refusal("check_cell", "cell", "be an RNNCell", cell, fix))
     for name, leaf in trees.named_leaves("inputs", inputs):
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
-            raise TypeError(
-                f"check_cell: `{name}` must be an array [batch, ...] or its shape, got "
-                f"{describe(leaf)}. `jax.ShapeDtypeStruct((4, 3), jnp.float32)` is one."
-            )
+            must = "be an array [batch, ...] or its shape"
+            fix = "`jax.ShapeDtypeStruct((4, 3), jnp.float32)` is one."
+            raise TypeError(refusal("check_cell", name, must, leaf, fix))
     batches = [leaf.shape[0] for leaf in jax.tree.leaves(inputs) if leaf.shape]
     if min(batches, default=0) < 4:
-        raise ValueError(
-            "check_cell: `inputs` must be arrays [batch, ...] or their shapes, with a "
-            f"batch of at least 4, got {batches}."
-        )
+        must = "be arrays [batch, ...] or their shapes, with a batch of at least 4"
+        raise ValueError(refusal("check_cell", "inputs", must, Words(batches)))
     dtype = as_dtype("check_cell", dtype)
     if key is not None:
         check_key("check_cell", key)
@@ -136,6 +131,5 @@ def check_cell(
             law(setup)
         except Exception as error:
             summary = (law.__doc__ or "").splitlines()[0]
-            raise AssertionError(
-                f"{cell!r} breaks `{law.__name__}`. {summary}\n{error}"
-            ) from error
+            text = f"{cell!r} breaks `{law.__name__}`. {summary}\n{error}"
+            raise AssertionError(text) from error

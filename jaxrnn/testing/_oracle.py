@@ -141,11 +141,8 @@ def _pick(alive: np.ndarray, new: Array, old: Array) -> Array:
 
 
 def reversed_rows(x: Array, lengths: Array) -> Array:
-    rows = [
-        jnp.concatenate([row[:n][::-1], row[n:]])
-        for row, n in zip(x, np.asarray(lengths).tolist(), strict=True)
-    ]
-    return jnp.stack(rows)
+    pairs = zip(x, np.asarray(lengths).tolist(), strict=True)
+    return jnp.stack([jnp.concatenate([row[:n][::-1], row[n:]]) for row, n in pairs])
 
 
 def differentiated(

@@ -892,7 +892,8 @@ REFUSED = {
     ),
     "a_number_for_axes": (
         TypeError,
-        "RNN: `axis_names` must be a dict of tuples, got 3",
+        r"RNN: `axis_names` must be a dict of tuples such as {'bias': \('hidden',\)}, "
+        r"got 3\.$",
         lambda make: make("RNN", GRUCell(3), axis_names=3),
     ),
     "a_number_for_a_stream": (
@@ -924,7 +925,7 @@ REFUSED = {
     ),
     "no_rngs": (
         TypeError,
-        r"RNN: `rngs` must be nnx\.Rngs, got",
+        r"RNN: `rngs` must be nnx\.Rngs, got 0\. `nnx\.Rngs\(0\)` makes some\.$",
         lambda make: jaxrnn.nnx.RNN(GRUCell(3), 2, rngs=0),
     ),
     "no_features": (
