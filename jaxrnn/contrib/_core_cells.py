@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn import GRUCell, ParamSpec, Stage
 
+from .._base.errors import Words, refusal
 from .._base.math import widened
 from .._base.typing import Array, DType, Initializer, Params
 from .._cells.hyperparameters import set_field
@@ -216,10 +217,9 @@ class GRUBlockCellV2(VectorStateCell):
 
     def __post_init__(self) -> None:
         if (self.num_units is None) == (self.cell_size is None):
-            raise ValueError(
-                "GRUBlockCellV2: exactly one of `num_units` and its old name "
-                f"`cell_size` must be given, got {self.num_units} and {self.cell_size}."
-            )
+            got = Words(f"{self.num_units} and {self.cell_size}")
+            must = "be given, or its old name `cell_size`, exactly one of them"
+            raise ValueError(refusal("GRUBlockCellV2", "num_units", must, got))
         if self.num_units is None:
             set_field(self, num_units=self.cell_size, cell_size=None)
         super().__post_init__()

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxrnn import LSTMStateTuple, ParamSpec, Run
 
+from .._base.errors import refusal
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields
@@ -91,10 +92,8 @@ class TimeFreqLSTMCell(SpecsCell):
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless inputs of that size have `num_windows` windows."""
         if (found := count_windows(depth, self)) != self.num_windows:
-            raise ValueError(
-                f"{type(self).__name__}: `num_windows` must be that of the inputs, "
-                f"{found} for depth {depth}, got {self.num_windows}."
-            )
+            must, got = f"be {found} for inputs of depth {depth}", self.num_windows
+            raise ValueError(refusal(type(self).__name__, "num_windows", must, got))
 
     core = property(lambda self: core_lstm(self, name=scope_name(self)))
     """The LSTM of one window, whose inputs are `[x_k, m'_{k-1}]`."""
@@ -193,10 +192,8 @@ def check_window(cell: Any) -> None:
     fields = "feature_size", "frequency_skip", "num_unit_shards"
     for field in fields:
         if getattr(cell, field) is None:
-            raise ValueError(
-                f"{type(cell).__name__}: `{field}` must be given, got None. The cell "
-                "runs over windows of `feature_size` inputs, `frequency_skip` apart."
-            )
+            fix = "Windows have `feature_size` inputs, and are `frequency_skip` apart."
+            raise ValueError(refusal(type(cell).__name__, field, "be given", None, fix))
     set_counts(cell, *fields)
     set_numbers(cell, "cell_clip", low=0)
 
