@@ -66,7 +66,10 @@ class AttentionCellWrapper(ParamsWrapper):
     state_is_tuple: bool = True
     reuse: Any = dataclasses.field(default=None, compare=False)
 
-    output_size = property(lambda self: self._sizes[2], doc="`A`.")
+    @property
+    def output_size(self) -> int:
+        """`A`."""
+        return self._sizes[2]
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxrnn import LSTMStateTuple, ParamSpec, Run
 
 from .._base.errors import refusal
-from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
+from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields
 from .._cells.initializers import zeros
@@ -114,17 +114,7 @@ class TimeFreqLSTMCell(SpecsCell):
         staged = {"kernel": jnp.concatenate([x, m_below, m]), "bias": params["B"]}
         return staged | {_DIAGONALS[k]: params[k] for k in params.keys() & _DIAGONALS}
 
-    def apply(
-        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
-    ) -> tuple[PyTree, PyTree]:
-        """One step; see `RNNCell.apply`. No random numbers are drawn.
-
-        Raises:
-            ValueError: If a shape, or the set of parameters, is not what the cell and
-                the inputs require.
-            TypeError: If a dtype, or the kind of state, is not what they require.
-        """
-        inputs, state = self.checked_step(params, inputs, state, key)
+    def _step(self, params: Params, inputs: Array, state: Array) -> tuple[Array, Array]:
         core, params = self.core, self._core_params(params)
         run = lambda k, *args: core.apply(params, *args)
         return self._along_frequency(run, inputs, state)
