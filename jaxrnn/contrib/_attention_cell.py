@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn import ParamSpec, RNNCell
 
-from .._base.errors import Words, refusal
+from .._base.errors import refusal
 from .._base.math import affine, dot
 from .._base.trees import size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped, Size
@@ -80,9 +80,9 @@ class AttentionCellWrapper(ParamsWrapper):
         is_flat = all(len(shape) == 1 for shape in size_shapes(size))
         is_leaf = jax.tree_util.all_leaves([size])
         if not is_flat or not (self.state_is_tuple or is_leaf):
-            must = "have a state of vectors, of one if `state_is_tuple` is False"
-            got = Words(f"the state_size {size}")
-            raise ValueError(refusal(name, "cell", must, got))
+            must = "needs a `cell` whose state is one vector, True one of vectors"
+            got = f"the state_size {size}"
+            raise ValueError(f"{name}: `state_is_tuple=False` {must}, got {got}.")
 
     @property
     def _sizes(self) -> tuple[int, int, int, int, int]:

@@ -9,7 +9,6 @@ from jax.nn.initializers import constant
 
 from jaxrnn import LSTMCell, LSTMStateTuple, ParamSpec, Stage
 
-from .._base.errors import refusal
 from .._base.math import clip_symmetric, widened
 from .._base.typing import Array, Initializer, Params, PyTree
 from .._cells.initializers import glorot_uniform, zeros
@@ -149,8 +148,8 @@ def shard_specs(
         ValueError: If there are fewer rows than shards.
     """
     if shards > rows:
-        must = f"be stored in at most {rows} shards, the number of its rows"
-        raise ValueError(refusal(type(cell).__name__, name, must, shards))
+        must = f"`{name}` of {rows} rows must be stored in at most as many shards"
+        raise ValueError(f"{type(cell).__name__}: {must}, got {shards}. Use fewer.")
     make, (least, longer) = cell.initializer or glorot_uniform, divmod(rows, shards)
     sizes = [least + (i < longer) for i in range(shards)]
     return {f"{name}_{i}": ParamSpec((n, columns), make) for i, n in enumerate(sizes)}

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from jaxrnn import GRUCell, ParamSpec, Stage
 
-from .._base.errors import Words, refusal
 from .._base.math import widened
 from .._base.typing import Array, DType, Initializer, Params
 from .._cells.hyperparameters import set_field
@@ -217,9 +216,11 @@ class GRUBlockCellV2(VectorStateCell):
 
     def __post_init__(self) -> None:
         if (self.num_units is None) == (self.cell_size is None):
-            got = Words(f"{self.num_units} and {self.cell_size}")
-            must = "be given, or its old name `cell_size`, exactly one of them"
-            raise ValueError(refusal("GRUBlockCellV2", "num_units", must, got))
+            must = (
+                "exactly one of `num_units` and its old name `cell_size` must be given"
+            )
+            got = f"{self.num_units} and {self.cell_size}"
+            raise ValueError(f"GRUBlockCellV2: {must}, got {got}.")
         if self.num_units is None:
             set_field(self, num_units=self.cell_size, cell_size=None)
         super().__post_init__()

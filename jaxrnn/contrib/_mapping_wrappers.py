@@ -259,7 +259,7 @@ class EmbeddingWrapper(MappedWrapper):
             must = "be an array of integers"
             raise TypeError(refusal(name, "inputs", must, inputs))
         if len(shape) != 1 and shape[1:] != (1,):
-            must = "be [batch, 1] or [batch] at one step"
+            must = "be [batch, 1] or [batch]"
             fix = (
                 "Of ids [batch, time] `init` takes ids[:, 0], drivers `ids[..., None]`."
             )

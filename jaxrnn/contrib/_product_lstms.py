@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from jaxrnn import LSTMStateTuple, ParamSpec, Stage
 
-from .._base.errors import refusal
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .._cells.initializers import glorot_uniform, zeros
 from ._contrib_lstm import ContribLSTM
@@ -79,12 +78,12 @@ class GLSTMCell(ContribLSTM):
         super().__post_init__()
         set_counts(self, "number_of_groups")
         for field in ("num_units", "num_proj"):
-            self._check_divides(field, getattr(self, field) or 0)
+            self._check_divides(f"`{field}`", getattr(self, field) or 0)
 
-    def _check_divides(self, name: str, size: int) -> None:
+    def _check_divides(self, what: str, size: int) -> None:
         if size % self.number_of_groups:
-            must = f"be divisible by `number_of_groups`, {self.number_of_groups}"
-            raise ValueError(refusal("GLSTMCell", name, must, size))
+            must = f"must be divisible by `number_of_groups`, {self.number_of_groups}"
+            raise ValueError(f"GLSTMCell: {what} {must}, got {size}.")
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -103,7 +102,7 @@ class GLSTMCell(ContribLSTM):
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""
-        self._check_divides("depth of inputs", depth)
+        self._check_divides("the depth of `inputs`", depth)
         return super().param_specs(depth // self.number_of_groups)
 
     def stage_params(self, params: Params) -> Params:

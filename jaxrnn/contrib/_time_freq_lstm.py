@@ -92,8 +92,9 @@ class TimeFreqLSTMCell(SpecsCell):
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless inputs of that size have `num_windows` windows."""
         if (found := count_windows(depth, self)) != self.num_windows:
-            must, got = f"be {found} for inputs of depth {depth}", self.num_windows
-            raise ValueError(refusal(type(self).__name__, "num_windows", must, got))
+            must = f"be that of the inputs, {found} for depth {depth}"
+            name, got = type(self).__name__, self.num_windows
+            raise ValueError(refusal(name, "num_windows", must, got))
 
     core = property(lambda self: core_lstm(self, name=scope_name(self)))
     """The LSTM of one window, whose inputs are `[x_k, m'_{k-1}]`."""
