@@ -197,8 +197,8 @@ class AffineCell(SpecsCell):
         """Whether a step draws random numbers: no; None if `apply` is overridden."""
         return False if type(self).apply is AffineCell.apply else None
 
-    def elementwise_specs(self) -> dict[str, ParamSpec]:
-        """Parameters that the updates use directly, outside any product: peepholes."""
+    def elementwise_specs(self) -> dict[str, Any]:
+        """A nest of parameters that the updates read outside any product: peepholes."""
         return {}
 
     def stage_params(self, params: Params) -> Params:
@@ -313,15 +313,11 @@ class AffineCell(SpecsCell):
         """The parameters of each stage's product; see `Stage.product_params`."""
         return [stage.product_params(params, depth) for stage in self.stages]
 
-    def checked_step(
-        self, params: Params, inputs: Any, state: PyTree, key: Any
-    ) -> tuple[Array, PyTree]:
-        """See `SpecsCell.checked_step`; TypeError as well for what differs in dtype."""
-        inputs, state = super().checked_step(params, inputs, state, key)
+    def check_dtypes(self, inputs: Array, state: PyTree) -> None:
+        """Raises TypeError unless the inputs, the operand and the cell share one."""
         operand, _ = self._pair("`enter`", self.enter(state))
         declared = getattr(self, "dtype", None)
         check_one_dtype(type(self).__name__, declared, inputs, operand)
-        return inputs, state
 
     def _pair(self, what: str, result: Any) -> tuple[Any, Any]:
         if isinstance(result, tuple | list) and len(result) == 2:

@@ -37,38 +37,11 @@ class SpecsCell(RNNCell):
             TypeError: If `key` is not a random key, or an initializer does not return
                 an array.
         """
-        name = type(self).__name__
-        cell_keys.check_key(name, key)
-        depth = step_checks.check_step_inputs(name, inputs).shape[-1]
+        cell_keys.check_key(type(self).__name__, key)
+        depth = self.step_inputs(inputs).shape[-1]
         self.check_depth(depth)
         dtype = param_dtype(self, inputs, dtype)
         return make_params(self.param_specs(depth), key, dtype)
-
-    def checked_step(
-        self, params: Params, inputs: Any, state: PyTree, key: Any
-    ) -> tuple[Array, PyTree]:
-        """The inputs and the state as arrays, in the nest of `state_size`.
-
-        Raises:
-            ValueError: If a shape, or the set of parameters, is not what the cell and
-                the inputs require.
-            TypeError: If the kind of state is not, or `key` is not a random key.
-        """
-        name = type(self).__name__
-        cell_keys.check_key_or_none(name, key)
-        inputs = step_checks.check_step_inputs(name, inputs)
-        state = step_checks.check_state(name, state, self.state_size, inputs.shape[0])
-        step_checks.check_params(name, params, self.param_specs, inputs)
-        self.check_depth(inputs.shape[-1])
-        return inputs, trees.with_structure(self.state_size, state)
-
-
-class ParallelCell(SpecsCell):
-    """A cell no product of which reads the state: many steps are computed at once.
-
-    A subclass has `_step`, and `_all_steps` of a run whose number of steps is known.
-    The state may be wider than the inputs.
-    """
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -81,9 +54,48 @@ class ParallelCell(SpecsCell):
             TypeError: If a dtype, or the kind of state, is not what they require.
         """
         inputs, state = self.checked_step(params, inputs, state, key)
-        step_checks.check_state_dtypes(self, inputs, state)
         with jax.named_scope(scope_name(self)):
             return self._step(params, inputs, state)
+
+    _step: Any
+    """`_step(params, inputs, state) -> (output, new_state)`, of checked arguments."""
+
+    def step_inputs(self, inputs: Any) -> Any:
+        """The inputs of a step, checked: by default `[batch, depth]`."""
+        return step_checks.check_step_inputs(type(self).__name__, inputs)
+
+    def check_dtypes(self, inputs: Array, state: PyTree) -> None:
+        """Raises TypeError for dtypes of a step that do not fit."""
+        step_checks.check_state_dtypes(self, inputs, state)
+
+    def checked_step(
+        self, params: Params, inputs: Any, state: PyTree, key: Any
+    ) -> tuple[Array, PyTree]:
+        """The inputs and the state as arrays, in the nest of `state_size`.
+
+        Raises:
+            ValueError: If a shape, or the set of parameters, is not what the cell and
+                the inputs require.
+            TypeError: If a dtype or the kind of state is not, or `key` is not a random
+                key.
+        """
+        name = type(self).__name__
+        cell_keys.check_key_or_none(name, key)
+        inputs = self.step_inputs(inputs)
+        state = step_checks.check_state(name, state, self.state_size, inputs.shape[0])
+        step_checks.check_params(name, params, self.param_specs, inputs)
+        self.check_depth(inputs.shape[-1])
+        state = trees.with_structure(self.state_size, state)
+        self.check_dtypes(inputs, state)
+        return inputs, state
+
+
+class ParallelCell(SpecsCell):
+    """A cell no product of which reads the state: many steps are computed at once.
+
+    A subclass has `_step`, and `_all_steps` of a run whose number of steps is known.
+    The state may be wider than the inputs.
+    """
 
     def apply_sequence(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """All steps, many at once; see `RNNCell.apply_sequence`.

@@ -11,14 +11,12 @@ from jax.nn.initializers import glorot_uniform
 from jaxrnn import LSTMStateTuple, ParamSpec, TensorShape
 
 from .._base.arguments import as_axis_size, as_count
-from .._base.cell_keys import check_key_or_none
-from .._base.errors import describe, is_array
-from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
-from .._cells import step_checks
-from .._cells.base import scope_name
+from .._base.errors import Words, is_array, refusal
+from .._base.typing import Array, DType, Params, PyTree
 from .._cells.hyperparameters import set_common_fields, set_field
 from .._cells.initializers import zeros
 from .._cells.specs_cell import SpecsCell
+from .._cells.step_checks import check_floating, check_one_dtype
 from ._fields import set_counts
 
 
@@ -52,16 +50,12 @@ class _ConvLSTM(SpecsCell):
         try:
             named = [(f"{field}[{k}]", size) for k, size in enumerate(value)]
         except TypeError:
-            raise TypeError(
-                f"{caller}: `{field}` must be a list of integers, got "
-                f"{describe(value)}. One axis is a list as well: `kernel_shape=[3]`."
-            ) from None
+            must, fix = "be a list of integers", "So is one axis: `kernel_shape=[3]`."
+            raise TypeError(refusal(caller, field, must, value, fix)) from None
         sizes = tuple(check(caller, name, size, fix="") for name, size in named)
-        if len(sizes) != self.conv_ndims + channels:
-            raise ValueError(
-                f"{caller}: `{field}` must have {self.conv_ndims + channels} entries, "
-                f"one an axis{', and the channels' * channels}, got {sizes}."
-            )
+        if len(sizes) != (count := self.conv_ndims + channels):
+            must = f"have {count} entries, one an axis{', and the channels' * channels}"
+            raise ValueError(refusal(caller, field, must, Words(sizes)))
         set_field(self, **{field: sizes})
 
     @property
@@ -83,55 +77,32 @@ class _ConvLSTM(SpecsCell):
         biases = {"biases": ParamSpec((columns,), zeros)} if self.use_bias else {}
         return {"kernel": ParamSpec(shape, glorot_uniform())} | biases
 
-    def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
-        """Fresh parameters; see `RNNCell.init`.
+    def _step(self, params: Params, inputs: Array, state: Any) -> tuple[Array, PyTree]:
+        c, h = state
+        z = _convolve(jnp.concatenate([inputs, h], -1), params["kernel"])
+        if self.use_bias:
+            z = z + jnp.expand_dims(params["biases"], tuple(range(z.ndim - 1)))
+        i, j, f, o = jnp.split(z.astype(c.dtype), 4, axis=-1)
+        f = jax.nn.sigmoid(f + self.forget_bias)
+        c = f * c + jax.nn.sigmoid(i) * jnp.tanh(j)
+        h = (jnp.tanh(c) * jax.nn.sigmoid(o)).astype(h.dtype)
+        output = jnp.concatenate([h, inputs], -1) if self.skip_connection else h
+        return output, LSTMStateTuple(c, h)
 
-        Raises:
-            ValueError: If `inputs` are not of `input_shape`, or the dtype is not
-                floating.
-            TypeError: If `key` is not a random key.
-        """
-        batch, *_, depth = self._checked_inputs(inputs).shape
-        pixels = jax.ShapeDtypeStruct((batch, depth), inputs.dtype)
-        return super().init(key, pixels, dtype)
+    def check_dtypes(self, inputs: Array, state: PyTree) -> None:
+        """Raises TypeError unless inputs, h and the cell share a dtype."""
+        check_one_dtype(type(self).__name__, self.dtype, inputs, state.h)
 
-    def apply(
-        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
-    ) -> tuple[PyTree, PyTree]:
-        """One step; see `RNNCell.apply`. No random numbers are drawn.
-
-        Raises:
-            ValueError: If a shape, or the set of parameters, is not what the cell
-                requires.
-            TypeError: If a dtype, or the kind of state, is not what it requires.
-        """
-        name = type(self).__name__
-        check_key_or_none(name, key)
-        inputs = self._checked_inputs(inputs)
-        c, h = step_checks.check_state(name, state, self.state_size, inputs.shape[0])
-        step_checks.check_params(name, params, self.param_specs, inputs)
-        step_checks.check_one_dtype(name, self.dtype, inputs, h)
-        with jax.named_scope(scope_name(self)):
-            z = _convolve(jnp.concatenate([inputs, h], -1), params["kernel"])
-            if self.use_bias:
-                z = z + jnp.expand_dims(params["biases"], tuple(range(z.ndim - 1)))
-            i, j, f, o = jnp.split(z.astype(c.dtype), 4, axis=-1)
-            f = jax.nn.sigmoid(f + self.forget_bias)
-            c = f * c + jax.nn.sigmoid(i) * jnp.tanh(j)
-            h = (jnp.tanh(c) * jax.nn.sigmoid(o)).astype(h.dtype)
-            output = jnp.concatenate([h, inputs], -1) if self.skip_connection else h
-            return output, LSTMStateTuple(c, h)
-
-    def _checked_inputs(self, inputs: Any) -> Any:
+    def step_inputs(self, inputs: Any) -> Any:
+        """The inputs of a step, checked: grids of `input_shape`."""
         name, shape = type(self).__name__, ", ".join(map(str, self.input_shape))
         is_shaped = is_array(inputs) or isinstance(inputs, jax.ShapeDtypeStruct)
         if not is_shaped or tuple(inputs.shape[1:]) != self.input_shape:
             is_other = not is_shaped and jax.tree_util.all_leaves([inputs])
-            raise (TypeError if is_other else ValueError)(
-                f"{name}: `inputs` of one step must be [batch, {shape}], by "
-                f"`input_shape`, got {describe(inputs)}."
-            )
-        step_checks.check_floating(name, "inputs", inputs.dtype)
+            must = f"be [batch, {shape}], by `input_shape`"
+            error = TypeError if is_other else ValueError
+            raise error(refusal(name, "inputs", must, inputs))
+        check_floating(name, "inputs", inputs.dtype)
         return jnp.asarray(inputs) if is_array(inputs) else inputs
 
 

@@ -10,7 +10,7 @@ from jaxrnn import LSTMStateTuple, RNNCell, dynamic_rnn, static_rnn
 
 from .._base.arguments import as_scope
 from .._base.cell_keys import check_key
-from .._base.errors import describe, noting
+from .._base.errors import noting, refusal
 from .._base.inputs import as_sequences, as_steps
 from .._base.lengths import lengths_for
 from .._base.typing import DType, Key, Lengths, Params, PyTree, Shaped
@@ -269,10 +269,9 @@ class TimeReversedFusedRNN(FusedRNNCell):
 
     def __post_init__(self) -> None:
         if not isinstance(self.cell, FusedRNNCell):
-            raise TypeError(
-                "TimeReversedFusedRNN: `cell` must be a FusedRNNCell, got "
-                f"{describe(self.cell)}. `FusedRNNCellAdaptor` makes one of an RNNCell."
-            )
+            fix = "`FusedRNNCellAdaptor` makes one of an RNNCell."
+            must = "be a FusedRNNCell"
+            raise TypeError(refusal(_name(self), "cell", must, self.cell, fix))
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
         """The parameters of the cell, from all steps; see `FusedRNNCell.init`."""
@@ -330,8 +329,8 @@ def _first(cell: FusedRNNCell, inputs: PyTree) -> PyTree:
     """
     if isinstance(inputs, list):
         return inputs[0]
-    must = "must be all steps, [time, batch, depth]"
+    must = "be all steps, [time, batch, depth]"
     for x in jax.tree.leaves(inputs):
         if len(x.shape) < 3:
-            raise ValueError(f"{_name(cell)}: `inputs` {must}, got {describe(x)}.")
+            raise ValueError(refusal(_name(cell), "inputs", must, x))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), inputs)

@@ -15,11 +15,10 @@ import jax.numpy as jnp
 from jaxrnn import ParamSpec
 
 from .._base.arguments import as_count
-from .._base.errors import describe
+from .._base.errors import Words, refusal
 from .._base.math import affine, clip_symmetric, widest_dtype
 from .._base.serialization import serializable
-from .._base.typing import Array, Initializer, Key, Params, PyTree, Size
-from .._cells.base import scope_name
+from .._base.typing import Array, Initializer, Params, PyTree, Size
 from .._cells.hyperparameters import set_field
 from .._cells.initializers import glorot_uniform, zeros
 from .._cells.specs_cell import SpecsCell
@@ -69,17 +68,18 @@ class GridLSTM(SpecsCell):
         caller, blocks = type(self).__name__, self.num_frequency_blocks
         starts, ends = self.start_freqindex_list or (), self.end_freqindex_list or ()
         if not blocks:
-            raise ValueError(
-                f"{caller}: `num_frequency_blocks` must be a list of the number of "
-                f"windows of each block, got {blocks!r}."
+            must, got = (
+                "be a list of the number of windows of each block",
+                Words(blocks),
             )
+            raise ValueError(refusal(caller, "num_frequency_blocks", must, got))
         counts = len(starts), len(ends)
         if counts != (len(blocks),) * 2 and (len(blocks), *counts) != (1, 0, 0):
-            raise ValueError(
-                f"{caller}: `end_freqindex_list` and `start_freqindex_list` must have "
-                f"an entry for each of {len(blocks)} blocks, got {ends} and {starts}. "
-                "Only one block of all inputs needs no start and end."
-            )
+            names = "end_freqindex_list` and `start_freqindex_list"
+            must = f"have an entry for each of {len(blocks)} blocks"
+            got = Words(f"{ends} and {starts}")
+            fix = "Only one block of all inputs needs no start and end."
+            raise ValueError(refusal(caller, names, must, got, fix))
         for block, (start, end) in enumerate(zip(starts, ends, strict=True)):
             self._check_count(block, end - start)
 
@@ -87,10 +87,9 @@ class GridLSTM(SpecsCell):
         """Checks a list of integers, and stores it as a tuple."""
         caller, value = type(self).__name__, getattr(self, field)
         if not isinstance(value, list | tuple | None):
-            raise TypeError(
-                f"{caller}: `{field}` must be a list with an entry for each block, got "
-                f"{describe(value)}. With one block it is a list of one number."
-            )
+            must = "be a list with an entry for each block"
+            fix = "With one block it is a list of one number."
+            raise TypeError(refusal(caller, field, must, value, fix))
         if value is not None:
             counts = tuple(as_count(caller, field, n, least, fix="") for n in value)
             set_field(self, **{field: counts})
@@ -99,20 +98,18 @@ class GridLSTM(SpecsCell):
         """Raises unless `size` inputs hold as many windows as the block has."""
         found, want = count_windows(size, self), self.num_frequency_blocks[block]
         if found != want:
-            raise ValueError(
-                f"{type(self).__name__}: `num_frequency_blocks[{block}]` must be "
-                f"{found}, the number of windows in {size} inputs, got {want}."
-            )
+            name = f"num_frequency_blocks[{block}]"
+            must = f"be {found}, the number of windows in {size} inputs"
+            raise ValueError(refusal(type(self).__name__, name, must, want))
 
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless the windows of the cell are those of the inputs."""
         if not self.start_freqindex_list:
             self._check_count(0, depth)
         elif max(self.end_freqindex_list) > depth:
-            raise ValueError(
-                f"{type(self).__name__}: `end_freqindex_list` must not exceed the "
-                f"depth of the inputs, {depth}, got {self.end_freqindex_list}."
-            )
+            name, ends = type(self).__name__, Words(self.end_freqindex_list)
+            must = f"not exceed the depth of the inputs, {depth}"
+            raise ValueError(refusal(name, "end_freqindex_list", must, ends))
 
     @property
     def state_tuple_type(self) -> type:
@@ -143,32 +140,21 @@ class GridLSTM(SpecsCell):
                 specs[f"W_{gate}_diag_{kind}{of}_{block}"] = diagonal
         return dict.fromkeys(self.scopes, specs) or specs
 
-    def apply(
-        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
-    ) -> tuple[PyTree, PyTree]:
-        """One step; see `RNNCell.apply`. No random numbers are drawn.
-
-        Raises:
-            ValueError: If a shape, or the set of parameters, is not what the cell and
-                the inputs require.
-            TypeError: If a dtype, or the kind of state, is not what they require.
-        """
-        inputs, state = self.checked_step(params, inputs, state, key)
+    def _step(self, params: Params, inputs: Array, state: Any) -> tuple[Array, PyTree]:
         join = functools.partial(jnp.concatenate, axis=-1)
-        with jax.named_scope(scope_name(self)):
-            if not self.state_is_tuple:
-                state = jnp.split(state, 2 * self.num_windows, axis=-1)
-            leaves, outputs, new = iter(state), [], []
-            for scope, block, starts in self._passes():
-                product, below = self._product(params, scope, block), None
-                for x in self.windows(inputs, scope, starts):
-                    before = next(leaves), next(leaves)
-                    below = below or tuple(map(jnp.zeros_like, before))
-                    below, after = self._update(product, block, x, below, before)
-                    outputs += [after[1], below[1]]
-                    new += after
-            new = self.state_tuple_type(*new) if self.state_is_tuple else join(new)
-            return join(outputs), new
+        if not self.state_is_tuple:
+            state = jnp.split(state, 2 * self.num_windows, axis=-1)
+        leaves, outputs, new = iter(state), [], []
+        for scope, block, starts in self._passes():
+            product, below = self._product(params, scope, block), None
+            for x in self.windows(inputs, scope, starts):
+                before = next(leaves), next(leaves)
+                below = below or tuple(map(jnp.zeros_like, before))
+                below, after = self._update(product, block, x, below, before)
+                outputs += [after[1], below[1]]
+                new += after
+        new = self.state_tuple_type(*new) if self.state_is_tuple else join(new)
+        return join(outputs), new
 
     def _product(self, params: Params, scope: str | None, block: int) -> Params:
         """The parameters of a pass, with one kernel and bias for both LSTMs."""

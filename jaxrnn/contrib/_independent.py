@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxrnn import AffineCell, ParamSpec, Stage
 
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
-from .._cells.initializers import bias_initializer, glorot_uniform, ones, zeros
+from .._cells.initializers import glorot_uniform, kernel_and_bias, ones, zeros
 from .._cells.states import VectorStateCell
 from ._contrib_lstm import ContribLSTM
 
@@ -46,9 +46,8 @@ class _IndependentUnits(AffineCell):
 
     def _specs(self, depth: int, name: str, blocks: int, bias: Any) -> dict[str, Any]:
         """Those of a layer whose bias has that initializer by default."""
-        columns, kernel = blocks * self.num_units, self.kernel_initializer
-        kernel = kernel or glorot_uniform
-        bias = self.bias_initializer or bias_initializer(kernel, bias)
+        columns = blocks * self.num_units
+        kernel, bias = kernel_and_bias(self, bias=bias)
         return {
             name: ParamSpec((depth, columns), kernel, depth, blocks),
             "kernel_u": ParamSpec((1, columns), _uniform, blocks=blocks),

@@ -10,7 +10,7 @@ from jax.nn.initializers import constant
 
 from jaxrnn import ParamSpec
 
-from .._base.errors import describe
+from .._base.errors import refusal
 from .._base.math import affine
 from .._base.sharding import read_at
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
@@ -107,7 +107,7 @@ class OutputProjectionWrapper(_Projection):
     """
 
     # The default is refused; it hides the property of `WrapperCell`.
-    output_size: int = 0
+    output_size: int = 0  # pyright: ignore[reportIncompatibleMethodOverride]
     activation: Any = None
     reuse: Any = dataclasses.field(default=None, compare=False)
 
@@ -179,11 +179,12 @@ class HighwayWrapper(MappedWrapper):
         inputs = super().step_inputs(inputs)
         size = vector_size("HighwayWrapper", self.cell.output_size)
         if inputs.shape[1] != size:
-            raise ValueError(
-                f"HighwayWrapper: `inputs` must be [batch, {size}], as the cell's "
-                f"output, got {describe(inputs)}. `InputProjectionWrapper("
-                f"HighwayWrapper(cell), {size})` projects them."
+            must, whole = (
+                f"be [batch, {size}], as the cell's output",
+                type(self).__name__,
             )
+            fix = f"`InputProjectionWrapper({whole}(cell), {size})` projects them."
+            raise ValueError(refusal(whole, "inputs", must, inputs, fix))
         return inputs
 
     def before(self, own: Params, inputs: Array) -> Array:
@@ -253,15 +254,16 @@ class EmbeddingWrapper(MappedWrapper):
     def step_inputs(self, inputs: Any) -> Any:
         """Ids, `[batch, 1]` or `[batch]`."""
         shape, dtype = getattr(inputs, "shape", None), getattr(inputs, "dtype", None)
-        name, got = "EmbeddingWrapper", f"got {describe(inputs)}."
+        name = "EmbeddingWrapper"
         if shape is None or dtype is None or not jnp.issubdtype(dtype, jnp.integer):
-            raise TypeError(f"{name}: `inputs` must be an array of integers, {got}")
+            must = "be an array of integers"
+            raise TypeError(refusal(name, "inputs", must, inputs))
         if len(shape) != 1 and shape[1:] != (1,):
-            raise ValueError(
-                f"{name}: `inputs` of one step must be [batch, 1] or [batch], {got} "
-                "Pass ids[:, 0] of ids [batch, time] to `init`, and `ids[..., None]` "
-                "to a driver; embed several ids a step beforehand."
+            must = "be [batch, 1] or [batch]"
+            fix = (
+                "Of ids [batch, time] `init` takes ids[:, 0], drivers `ids[..., None]`."
             )
+            raise ValueError(refusal(name, "inputs", must, inputs, fix))
         return inputs
 
     def cell_inputs(self, inputs: Any, dtype: DType) -> PyTree:

@@ -10,7 +10,7 @@ from jax.nn.initializers import constant
 
 from jaxrnn import LSTMStateTuple, ParamSpec
 
-from .._base.errors import describe, is_array
+from .._base.errors import is_array, refusal
 from .._base.math import affine
 from .._base.typing import Array, DType, Key, Params, PyTree, Shaped
 from .._cells.base import scope_name
@@ -92,11 +92,11 @@ class PhasedLSTMCell(SpecsCell):
         caller, (low, high) = type(self).__name__, self._periods
         for name in ("ratio_on", "period_init_min", "period_init_max"):
             if (number := getattr(self, name)) in (0, math.inf):
-                must = "must be positive and finite"
-                raise ValueError(f"{caller}: `{name}` {must}, got {number}.")
+                must = "be positive and finite"
+                raise ValueError(refusal(caller, name, must, number))
         if low > high:
-            must = f"must be at most `period_init_max`, {high}"
-            raise ValueError(f"{caller}: `period_init_min` {must}, got {low}.")
+            must = f"be at most `period_init_max`, {high}"
+            raise ValueError(refusal(caller, "period_init_min", must, low))
 
     _periods = property(lambda self: (self.period_init_min, self.period_init_max))
 
@@ -140,7 +140,6 @@ class PhasedLSTMCell(SpecsCell):
         """
         time, x = self._checked_inputs(inputs)
         x, state = self.checked_step(params, x, state, key)
-        check_one_dtype(type(self).__name__, self.dtype, x, state.h)
         with jax.named_scope(scope_name(self)):
             k = self._time_gate(params, time, x.dtype)
             mix = lambda new, old: (
@@ -148,6 +147,10 @@ class PhasedLSTMCell(SpecsCell):
             )
             state = jax.tree.map(mix, self._candidates(params, x, *state), state)
             return state.h, state
+
+    def check_dtypes(self, inputs: Array, state: PyTree) -> None:
+        """Raises TypeError unless x, h and the cell share a dtype."""
+        check_one_dtype(type(self).__name__, self.dtype, inputs, state.h)
 
     def _candidates(self, params: Params, x: Array, c: Array, h: Array) -> PyTree:
         """`(c~, h~)`."""
@@ -179,16 +182,13 @@ class PhasedLSTMCell(SpecsCell):
         """`(time, x)`, each an array or its shape; the step checks x."""
         name = type(self).__name__
         if not (isinstance(inputs, tuple | list) and len(inputs) == 2):
-            raise ValueError(
-                f"{name}: `inputs` must be a pair (time, x) of arrays [batch, 1] and "
-                f"[batch, depth], got {describe(inputs)}."
-            )
+            must = "be a pair (time, x) of arrays [batch, 1] and [batch, depth]"
+            raise ValueError(refusal(name, "inputs", must, inputs))
         time, x = inputs
         x = check_step_inputs(f"{name}: of the pair (time, x), x", x)
         if getattr(time, "shape", None) != (x.shape[0], 1):
-            raise ValueError(
-                f"{name}: `inputs[0]`, the time, must be an array [{x.shape[0]}, 1], "
-                f"got {describe(time)}. `times[..., None]` adds the axis."
-            )
+            must = f"be the time, an array [{x.shape[0]}, 1]"
+            fix = "`times[..., None]` adds the axis."
+            raise ValueError(refusal(name, "inputs[0]", must, time, fix))
         check_floating(name, "inputs[0]", time.dtype)
         return jnp.asarray(time) if is_array(time) else time, x

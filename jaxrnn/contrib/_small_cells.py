@@ -5,12 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.nn.initializers import ones, zeros
 
 from jaxrnn import ParamSpec, Stage
 
 from .._base.typing import Array, DType, Initializer, Params
 from .._cells.hyperparameters import set_field
-from .._cells.initializers import bias_initializer, glorot_uniform, ones, zeros
+from .._cells.initializers import bias_initializer, glorot_uniform, kernel_and_bias
 from .._cells.linear_recurrence import VectorRecurrenceCell, gates
 from .._cells.states import VectorStateCell
 
@@ -84,11 +85,7 @@ class UnitsCell(VectorStateCell):
             set_field(self, activation="linear")
         super().__post_init__()
 
-    _kernel = property(lambda self: self.kernel_initializer or glorot_uniform)
-
-    @property
-    def _bias(self) -> Initializer:
-        return self.bias_initializer or bias_initializer(self._kernel, ones)
+    _initializers = property(lambda self: kernel_and_bias(self, bias=ones))
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -124,19 +121,19 @@ class CFNCell(UnitsCell):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The product of the inputs alone; then the gates."""
-        n, kernel = self.units, self._kernel
+        n, (kernel, bias) = self.units, self._initializers
         return (
             Stage(self._project, 0, n, kernel, None, "inputs", blocks=1),
-            Stage(self._update, n, 2 * n, kernel, self._bias, "gates", blocks=2),
+            Stage(self._update, n, 2 * n, kernel, bias, "gates", blocks=2),
         )
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """`kernel`, `recurrent_kernel` and `bias`."""
-        n, kernel = self.units, self._kernel
+        n, (kernel, bias) = self.units, self._initializers
         return {
             "kernel": ParamSpec((depth, 3 * n), kernel, depth, 3),
             "recurrent_kernel": ParamSpec((n, 2 * n), kernel, 0, 2),
-            "bias": ParamSpec((2 * n,), self._bias, blocks=2),
+            "bias": ParamSpec((2 * n,), bias, blocks=2),
         }
 
     def stage_params(self, params: Params) -> Params:
@@ -187,18 +184,18 @@ class MinimalRNNCell(UnitsCell):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The layer of the inputs; then the gate."""
-        n, kernel = self.units, self._kernel
+        n, (kernel, bias) = self.units, self._initializers
         return (
             Stage(self._feed, 0, n, kernel, None, "layer", blocks=1),
-            Stage(self._mix, 2 * n, n, kernel, self._bias, "gate", False, blocks=1),
+            Stage(self._mix, 2 * n, n, kernel, bias, "gate", False, blocks=1),
         )
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """`kernel`, which holds those of both stages, and `bias`."""
-        n = self.units
+        n, (kernel, bias) = self.units, self._initializers
         return {
-            "kernel": ParamSpec((depth + 2 * n, n), self._kernel, depth, 1),
-            "bias": ParamSpec((n,), self._bias, blocks=1),
+            "kernel": ParamSpec((depth + 2 * n, n), kernel, depth, 1),
+            "bias": ParamSpec((n,), bias, blocks=1),
         }
 
     def stage_params(self, params: Params) -> Params:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from jaxrnn import LSTMStateTuple, ParamSpec, Run
 
-from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
+from .._base.errors import refusal
+from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields
 from .._cells.initializers import zeros
@@ -91,10 +92,9 @@ class TimeFreqLSTMCell(SpecsCell):
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless inputs of that size have `num_windows` windows."""
         if (found := count_windows(depth, self)) != self.num_windows:
-            raise ValueError(
-                f"{type(self).__name__}: `num_windows` must be that of the inputs, "
-                f"{found} for depth {depth}, got {self.num_windows}."
-            )
+            must = f"be that of the inputs, {found} for depth {depth}"
+            name, got = type(self).__name__, self.num_windows
+            raise ValueError(refusal(name, "num_windows", must, got))
 
     core = property(lambda self: core_lstm(self, name=scope_name(self)))
     """The LSTM of one window, whose inputs are `[x_k, m'_{k-1}]`."""
@@ -115,17 +115,7 @@ class TimeFreqLSTMCell(SpecsCell):
         staged = {"kernel": jnp.concatenate([x, m_below, m]), "bias": params["B"]}
         return staged | {_DIAGONALS[k]: params[k] for k in params.keys() & _DIAGONALS}
 
-    def apply(
-        self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
-    ) -> tuple[PyTree, PyTree]:
-        """One step; see `RNNCell.apply`. No random numbers are drawn.
-
-        Raises:
-            ValueError: If a shape, or the set of parameters, is not what the cell and
-                the inputs require.
-            TypeError: If a dtype, or the kind of state, is not what they require.
-        """
-        inputs, state = self.checked_step(params, inputs, state, key)
+    def _step(self, params: Params, inputs: Array, state: Array) -> tuple[Array, Array]:
         core, params = self.core, self._core_params(params)
         run = lambda k, *args: core.apply(params, *args)
         return self._along_frequency(run, inputs, state)
@@ -193,10 +183,8 @@ def check_window(cell: Any) -> None:
     fields = "feature_size", "frequency_skip", "num_unit_shards"
     for field in fields:
         if getattr(cell, field) is None:
-            raise ValueError(
-                f"{type(cell).__name__}: `{field}` must be given, got None. The cell "
-                "runs over windows of `feature_size` inputs, `frequency_skip` apart."
-            )
+            fix = "Windows have `feature_size` inputs, and are `frequency_skip` apart."
+            raise ValueError(refusal(type(cell).__name__, field, "be given", None, fix))
     set_counts(cell, *fields)
     set_numbers(cell, "cell_clip", low=0)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxrnn import ParamSpec
 
+from ..._base.errors import refusal
 from ..._base.math import dot
 from ..._base.typing import Array, DType, Key, Params
 from ..._cells.base import snake_case
@@ -147,10 +148,9 @@ class LuongScore(AttentionMechanism):
             ValueError: If queries and keys differ in size.
         """
         if query_depth != self.num_units:
-            raise ValueError(
-                f"{type(self).__name__}: `num_units` must be the size of the cell's "
-                f"output, {query_depth}, got {self.num_units}, but for Bahdanau's."
-            )
+            must = f"be the size of the cell's output, {query_depth}"
+            name, fix = type(self).__name__, "Bahdanau's may have another."
+            raise ValueError(refusal(name, "num_units", must, self.num_units, fix))
         return {"attention_g": ParamSpec((), ones)} if self.scale else {}
 
     def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 
 from jaxrnn import ParamSpec
 
+from ..._base.errors import refusal
 from ..._base.typing import Array, DType, Key, Params
 from .._fields import set_numbers
 from .mechanisms import AttentionMechanism, BahdanauScore, LuongScore
-
-_MODES = ("recursive", "parallel", "hard")
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -178,6 +177,6 @@ def _clip(x: Array, low: Any) -> Array:
 
 
 def _check_mode(caller: str, mode: Any) -> None:
-    if mode not in _MODES:
-        names = ", ".join(f'"{name}"' for name in _MODES)
-        raise ValueError(f"{caller}: `mode` must be one of {names}, got {mode!r}.")
+    if mode not in ("recursive", "parallel", "hard"):
+        must = 'be one of "recursive", "parallel", "hard"'
+        raise ValueError(refusal(caller, "mode", must, mode))

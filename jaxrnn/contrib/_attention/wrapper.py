@@ -11,7 +11,7 @@ from jaxrnn import TensorArray, TensorShape
 
 from ..._base.arguments import as_count
 from ..._base.cell_keys import fold
-from ..._base.errors import describe
+from ..._base.errors import Words, refusal
 from ..._base.inputs import as_state
 from ..._base.read_only import ReadOnly
 from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree
@@ -119,19 +119,18 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
             set_field(self, attention_mechanism=tuple(mechanisms))
         for mechanism in self._mechanisms or [None]:
             if not isinstance(mechanism, AttentionMechanism):
-                raise TypeError(
-                    f"{caller}: `attention_mechanism` must be an AttentionMechanism or "
-                    f"several, got {describe(mechanism)}."
+                name, must = (
+                    "attention_mechanism",
+                    "be an AttentionMechanism or several",
                 )
+                raise TypeError(refusal(caller, name, must, mechanism))
         if (sizes := self.attention_layer_size) is None:
             return
         sizes = sizes if isinstance(sizes, tuple | list) else (sizes,)
         sizes = tuple(as_count(caller, "attention_layer_size", n) for n in sizes)
         if (count := len(self._mechanisms)) != len(sizes):
-            raise ValueError(
-                f"{caller}: `attention_layer_size` must hold one size for each of "
-                f"{count} mechanisms, got {len(sizes)}."
-            )
+            must, got = f"hold one size for each of {count} mechanisms", len(sizes)
+            raise ValueError(refusal(caller, "attention_layer_size", must, got))
         set_field(self, attention_layer_size=sizes)
 
     def _several(self, part: Any) -> Sequence[Any]:
@@ -183,10 +182,8 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
         Raises:
             ValueError: Always.
         """
-        raise ValueError(
-            "AttentionWrapper: `initial_state` must be given, since the memory is a "
-            "part of it. `cell.initial_state(memory)` makes one."
-        )
+        must, fix = "be given: it has the memory", "Make it by `cell.initial_state`."
+        raise ValueError(refusal("AttentionWrapper", "initial_state", must, None, fix))
 
     def initial_state(
         self,
@@ -238,10 +235,12 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
         memories, count = self._several(memory), len(self._mechanisms)
         lengths = [None] * len(memories) if lengths is None else self._several(lengths)
         if (counts := (len(memories), len(lengths))) != (count, count):
-            raise ValueError(
-                f"{caller}: `memory` and `memory_sequence_length` must each hold one "
-                f"for each of {count} mechanisms, got {counts[0]} and {counts[1]}."
+            names, got = (
+                "memory` and `memory_sequence_length",
+                "{} and {}".format(*counts),
             )
+            must = f"each hold one for each of {count} mechanisms"
+            raise ValueError(refusal(caller, names, must, Words(got)))
         made: list[AttentionMemory] = []
         several = zip(memories, lengths, self._mechanisms, strict=True)
         for i, (given, n, mechanism) in enumerate(several):

@@ -11,7 +11,7 @@ from jaxrnn import RNNCellLike, TensorShape
 
 from ..._base.arguments import check_functions, check_is_cell
 from ..._base.cell_keys import cell_at_step
-from ..._base.errors import describe
+from ..._base.errors import Words, refusal
 from ..._base.inputs import as_array, as_state, started
 from ..._base.serialization import serializable
 from ..._base.trees import map_sizes
@@ -88,12 +88,8 @@ class CustomHelper(Helper):
         sample_ids_shape: Iterable[int] | None = None,
         sample_ids_dtype: DType | None = None,
     ) -> None:
-        check_functions(
-            type(self).__name__,
-            initialize_fn=initialize_fn,
-            sample_fn=sample_fn,
-            next_inputs_fn=next_inputs_fn,
-        )
+        later = {"sample_fn": sample_fn, "next_inputs_fn": next_inputs_fn}
+        check_functions(type(self).__name__, initialize_fn=initialize_fn, **later)
         self._initialize_fn = initialize_fn
         self._sample_fn = sample_fn
         self._next_inputs_fn = next_inputs_fn
@@ -109,10 +105,9 @@ class CustomHelper(Helper):
             ValueError: If it is not known yet.
         """
         if self._batch_size is None:
-            raise ValueError(
-                "CustomHelper: `batch_size` is known only after `initialize`, got "
-                "none before it. `dynamic_decode` calls that first."
-            )
+            must, got = "be read after `initialize`", Words("none before it")
+            fix = "`dynamic_decode` calls that first."
+            raise ValueError(refusal("CustomHelper", "batch_size", must, got, fix))
         return self._batch_size
 
     sample_ids_shape = property(lambda self: self._sample_ids_shape)
@@ -176,16 +171,13 @@ class InferenceHelper(CustomHelper):
         check_functions(caller, sample_fn=sample_fn, end_fn=end_fn)
         check_given_functions(caller, next_inputs_fn=next_inputs_fn)
         make = next_inputs_fn or (lambda sample_ids: sample_ids)
+        follow = lambda sample_ids: (end_fn(sample_ids), make(sample_ids))
         inputs = jax.tree.map(jnp.asarray, start_inputs)
         rows = jax.tree.leaves(inputs)[0].shape[0]
         super().__init__(
             lambda: (jnp.zeros(rows, bool), inputs),
             lambda time, outputs, state: sample_fn(outputs),
-            lambda time, outputs, state, sample_ids: (
-                end_fn(sample_ids),
-                make(sample_ids),
-                state,
-            ),
+            lambda time, outputs, state, sample_ids: (*follow(sample_ids), state),
             sample_shape,
             sample_dtype,
         )
@@ -236,10 +228,8 @@ class BasicDecoder(Decoder):
         caller = type(self).__name__
         check_is_cell(caller, "cell", cell)
         if not isinstance(helper, Helper):
-            raise TypeError(
-                f"{caller}: `helper` must be a Helper, got {describe(helper)}. "
-                "TrainingHelper reads given inputs, GreedyEmbeddingHelper feeds back."
-            )
+            fix = "TrainingHelper reads given inputs, GreedyEmbeddingHelper feeds back."
+            raise TypeError(refusal(caller, "helper", "be a Helper", helper, fix))
         check_given_functions(caller, output_layer=output_layer)
         self._cell, self._helper = cell, helper
         self._initial_state = as_state(caller, "initial_state", initial_state)

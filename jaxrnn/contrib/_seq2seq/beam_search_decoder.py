@@ -10,7 +10,7 @@ from jaxrnn import RNNCellLike, TensorShape
 
 from ..._base.arguments import as_bool, check_is_cell
 from ..._base.cell_keys import cell_at_step
-from ..._base.errors import describe
+from ..._base.errors import describe, refusal
 from ..._base.inputs import as_state, started
 from ..._base.math import concrete_or_none
 from ..._base.read_only import without_read_only
@@ -274,11 +274,10 @@ class BeamSearchDecoder(Decoder):
         parts: Any = cell_state if is_nest else [cell_state]
         found = [x.alignments for x in parts if hasattr(x, "alignments")]
         if not found:
-            got = describe(self._coverage_penalty)
-            raise ValueError(
-                f"{type(self).__name__}: `coverage_penalty_weight` must be 0 for a "
-                f"cell without attention, got {got}. Its state has no `alignments`."
-            )
+            caller, name = type(self).__name__, "coverage_penalty_weight"
+            must, got = "be 0 for a cell without attention", self._coverage_penalty
+            fix = "Its state has no `alignments`."
+            raise ValueError(refusal(caller, name, must, got, fix))
         mean = lambda arrays: sum(arrays[1:], arrays[0]) / len(arrays)
         means = [mean(jax.tree.leaves(alignments)) for alignments in found]
         return jnp.asarray(mean(means), self._dtype)
@@ -290,11 +289,10 @@ class BeamSearchDecoder(Decoder):
         own = without_read_only(state)
         for name, leaf in named_leaves("initial_state", own, is_tensor_array):
             if not is_tensor_array(leaf) and leaf.shape[:1] not in ((), (rows,)):
-                raise ValueError(
-                    f"{caller}: `{name}` must have {rows} rows, one for each of "
-                    f"{width} beams, got {describe(leaf)}. Apply `tile_batch` to it, "
-                    "but not to `start_tokens`, which are [batch]."
-                )
+                must = f"have {rows} rows, one for each of {width} beams"
+                others = "but not to `start_tokens`, which are [batch]."
+                fix = f"Apply `tile_batch` to it, {others}"
+                raise ValueError(refusal(caller, name, must, leaf, fix))
         return state
 
     def _split(self, tree: PyTree) -> PyTree:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._base.arguments import as_axis_size, as_bool, as_scope, as_unroll
-from ..._base.errors import describe, noting
+from ..._base.errors import describe, noting, refusal
 from ..._base.inputs import as_array, as_state
 from ..._base.math import is_traced
 from ..._base.read_only import with_read_only, without_read_only
@@ -134,10 +134,8 @@ def dynamic_decode(
     Source: `tf.contrib.seq2seq.dynamic_decode`.
     """
     if not isinstance(decoder, Decoder):
-        raise TypeError(
-            f"{CALLER}: `decoder` must be a Decoder, got {describe(decoder)}. "
-            "BasicDecoder, say, decodes with a cell and a helper."
-        )
+        fix = "BasicDecoder, say, decodes with a cell and a helper."
+        raise TypeError(refusal(CALLER, "decoder", "be a Decoder", decoder, fix))
     as_bool(CALLER, "output_time_major", output_time_major)
     _check_impute(decoder, impute_finished)
     as_unroll(CALLER, parallel_iterations)
@@ -162,19 +160,16 @@ def dynamic_decode(
 def _check_impute(decoder: Decoder, impute_finished: Any) -> None:
     impute = as_bool(CALLER, "impute_finished", impute_finished)
     if impute and decoder.tracks_own_finished:
-        raise ValueError(
-            f"{CALLER}: `impute_finished` must be False for a {type(decoder).__name__},"
-            " got True. Its steps reorder rows: it tracks those that are finished."
-        )
+        must = f"be False for a {type(decoder).__name__}"
+        fix = "Its steps reorder rows: it tracks those that are finished."
+        raise ValueError(refusal(CALLER, "impute_finished", must, impute, fix))
 
 
 def _limits(decoder: Decoder, maximum: Any, max_time: Any) -> tuple[Limit, Any]:
     """The static bound on the steps, and the number at which all rows are finished."""
     is_dynamic, fix = is_traced(maximum), "It is static: the size of the outputs."
-    sizes = {
-        "max_time": max_time,
-        "maximum_iterations": None if is_dynamic else maximum,
-    }
+    sizes = {"max_time": max_time}
+    sizes |= {} if is_dynamic else {"maximum_iterations": maximum}
     given = [(name, size) for name, size in sizes.items() if size is not None]
     known = [as_axis_size(CALLER, name, size, fix) for name, size in given]
     known += [] if decoder.longest is None else [decoder.longest]
@@ -185,10 +180,7 @@ def _limits(decoder: Decoder, maximum: Any, max_time: Any) -> tuple[Limit, Any]:
     if not is_dynamic:
         return limit, steps
     if maximum.ndim or not jnp.issubdtype(maximum.dtype, jnp.integer):
-        got = describe(maximum)
-        raise TypeError(
-            f"{CALLER}: `maximum_iterations` must be an integer, got {got}."
-        )
+        raise TypeError(refusal(CALLER, "maximum_iterations", "be an integer", maximum))
     return limit, maximum if steps is None else jnp.minimum(maximum, steps)
 
 
@@ -196,10 +188,9 @@ def _first_carry(decoder: Decoder, end: Any) -> Carry:
     finished, inputs, state = decoder.initialize()
     finished = _of_rows(decoder, as_array(CALLER, "finished", finished))
     if finished.dtype != bool:
-        raise TypeError(
-            f"{CALLER}: `finished` of the decoder must be of dtype bool, got "
-            f"{describe(finished)}. Compare: `time >= lengths`."
-        )
+        must = "`finished` of the decoder must be of dtype bool"
+        fix = "Compare: `time >= lengths`."
+        raise TypeError(f"{CALLER}: {must}, got {describe(finished)}. {fix}")
     inputs = as_state(CALLER, "the first inputs", inputs)
     state = as_state(CALLER, "the initial state", state)
     lengths = jnp.zeros_like(finished, jnp.int32)
