@@ -107,7 +107,7 @@ class OutputProjectionWrapper(_Projection):
     """
 
     # The default is refused; it hides the property of `WrapperCell`.
-    output_size: int = 0  # pyright: ignore[reportIncompatibleMethodOverride]
+    output_size: int = 0
     activation: Any = None
     reuse: Any = dataclasses.field(default=None, compare=False)
 
