@@ -235,8 +235,9 @@ def any_is_random(cells: Iterable[RNNCell]) -> bool | None:
 
 def snake_case(name: str) -> str:
     """`BasicLSTMCell` -> `basic_lstm_cell`, as TensorFlow names layers."""
-    name = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
-    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+    words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)
+    words = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
+    return f"private{words}" if words.startswith("_") else words
 
 
 def _as_batch_size(batch_size: Any) -> Any:

@@ -37,7 +37,8 @@ def native_status() -> str:
         return f"XLA's loops: {reason}"
     target = _load().JaxrnnNativeTarget
     target.restype = ctypes.c_char_p
-    return f"native loops, for {target().decode()}"
+    name = target().decode()
+    return f"native loops{':' if ' ' in name else ', for'} {name}"
 
 
 @functools.cache

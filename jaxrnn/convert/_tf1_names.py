@@ -58,7 +58,11 @@ def load_into(
     wanted = [name for name, i in places.items() if name in found or names[i] == name]
     _check_found(type(cell).__name__, scope, found, wanted)
     read = reader(found)
-    arrays = [read(names[i], *leaf.shape) for i, leaf in enumerate(leaves)]
+    try:
+        arrays = [read(names[i], *leaf.shape) for i, leaf in enumerate(leaves)]
+    except ValueError as error:
+        fix = "A size of the cell, or `inputs`, may differ from the script's."
+        raise ValueError(f"{error} {fix}") from None
     return cell.bind(tree.unflatten(arrays))
 
 
@@ -93,12 +97,16 @@ def _check_found(
     if not missing and not unknown:
         return
     fix = "" if unknown else f"There is: {listed(found)}. "
-    fix += "An option of the cell may differ from the script's, such as `use_bias`."
+    fix += (
+        "The scope, the class or `name` of a cell, or an option such as `use_bias` "
+        "may differ from the script's."
+    )
     last = scope.rpartition("/")[2]
     if last in heads:
         fix = f"The scope ends before `{last}`."
     wrong = faults(missing, unknown)
-    raise ValueError(f"`{scope}` must hold the variables of {kind}{wrong}. {fix}")
+    place = f"`{scope}`" if scope else "the root"
+    raise ValueError(f"{place} must hold the variables of {kind}{wrong}. {fix}")
 
 
 def save_from(bound: Any, scope: str, memory_scope: str) -> dict[str, np.ndarray]:

@@ -222,6 +222,37 @@ def test_static_rnn_and_modules_take_it():
     assert made(x, lengths, initial_state=state).shape == want.shape
 
 
+class Plain(jaxrnn.RNNCell):
+    """A user's wrapper, which does not hand on `start`."""
+
+    def __init__(self, cell):
+        self.cell = cell
+
+    state_size = property(lambda self: self.cell.state_size)
+    output_size = property(lambda self: self.cell.output_size)
+
+    def init(self, key, inputs, dtype=None):
+        return {"cell": self.cell.init(key, inputs, dtype)}
+
+    def apply(self, params, inputs, state, key=None):
+        return self.cell.apply(params["cell"], inputs, state, key)
+
+
+def test_inside_a_wrapper_that_does_not_start_it():
+    cell, memory, x = attending(), draw(B, S, D), draw(B, 4, I)
+    params = params_of(cell)
+    want, _ = over_time(cell, params, memory, x, [4, 1, 3])
+    state = cell.initial_state(memory, LENGTHS)
+    wrapped = Plain(cell).bind({"cell": params})
+    got, final = jaxrnn.dynamic_rnn(wrapped, x, [4, 1, 3], state, x.dtype)
+    np.testing.assert_allclose(got, want, 1e-5, 1e-6)
+    assert jax.tree.structure(final) == jax.tree.structure(state)
+    helper = contrib.TrainingHelper(x, [4, 1, 3])
+    decoder = contrib.BasicDecoder(wrapped, helper, state)
+    outputs, _, _ = contrib.dynamic_decode(decoder, impute_finished=True)
+    np.testing.assert_allclose(outputs.rnn_output, want, 1e-5, 1e-6)
+
+
 def test_a_stack_shares_nothing_of_it():
     cell, x = attending(), draw(B, 4, I)
     stack = jaxrnn.MultiRNNCell([cell, jaxrnn.GRUCell(2)])

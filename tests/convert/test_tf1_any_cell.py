@@ -148,6 +148,15 @@ def test_the_second_stack_in_a_scope_is_numbered():
     chex.assert_trees_all_equal(tf1.load(renamed).params, stack.params)
 
 
+class _Hidden(PreNet):
+    """TensorFlow puts "private" before the name."""
+
+
+def test_a_private_class():
+    names = tf1.save(bound(_Hidden(GRUCell(2))))
+    assert {name.split("/")[1] for name in names} == {"private__hidden"}
+
+
 def test_two_cells_of_one_scope_need_names():
     cell = Gated(GRUCell(4), GRUCell(4))
     match = "two cells within `cell` have a variable `rnn/gated/gru_cell/.* a `name`"

@@ -147,12 +147,12 @@ REFUSALS = {
     ),
     "missing": (
         ValueError,
-        "; missing: rnn/ugrnn_cell/kernel. There is: rnn/ugrnn_cell/bias. An option of",
+        "; missing: rnn/ugrnn_cell/kernel. There is: rnn/ugrnn_cell/bias. The scope",
         lambda: tf1.load({"rnn/ugrnn_cell/bias": np.ones(6)}, cell=UGRNN, inputs=STEP),
     ),
     "unknown": (
         ValueError,
-        "not known: rnn/ugrnn_cell/x. An option of the cell may differ",
+        "not known: rnn/ugrnn_cell/x. The scope, the class or",
         lambda: tf1.load(SAVED | {"rnn/ugrnn_cell/x": 1}, cell=UGRNN, inputs=STEP),
     ),
     "scope_of_the_cell": (

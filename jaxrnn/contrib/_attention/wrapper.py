@@ -13,7 +13,7 @@ from ..._base.arguments import as_count
 from ..._base.cell_keys import fold
 from ..._base.errors import Words, refusal
 from ..._base.inputs import as_state
-from ..._base.read_only import ReadOnly
+from ..._base.read_only import ReadOnly, with_read_only
 from ..._base.typing import Array, ArrayLike, DType, Key, Lengths, Params, PyTree
 from ..._cells.base import scope_name
 from ..._cells.hyperparameters import set_common_fields, set_field
@@ -302,8 +302,11 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
         """
         wrapper_state.check_is_state(state)
         own, inner = self._checked(params, state.attention, key)
+        given = state
         if any(isinstance(m.value.keys, tuple) for m in self._several(state.memory)):
-            state = self.start(params, state)
+            state = self.start(
+                params, state
+            )  # Within a wrapper that does not start it.
         checks_dtype = self.cell_input_fn is None
         wrapper_state.check_rows(state, jax.tree.leaves(inputs)[0], checks_dtype)
         state = state.map_mechanisms(self._several)
@@ -325,4 +328,5 @@ class AttentionWrapper(ParamsWrapper, RefusesElsewhere):
         new_state = self._made(
             cell_state, attention, time, alignments, history, states, state.memory
         )
+        new_state = with_read_only(new_state, given)
         return attention if self.output_attention else output, new_state
