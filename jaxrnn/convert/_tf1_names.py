@@ -69,7 +69,7 @@ def load_into(
 def _found(
     variables: Any, scope: str, memory_scope: str, places: Collection[str]
 ) -> dict[str, Any]:
-    """The variables of a cell and of what lies beside it, by full names."""
+    """The variables of a cell and of what is beside it, by full names."""
     own = variables_in(variables, scope)
     found = {join(scope, name): value for name, value in own.items()}
     start = join(memory_scope, _MEMORY_LAYER)
@@ -88,7 +88,7 @@ def _check_found(
 ) -> None:
     """Raises ValueError for a variable that is missing, or not known.
 
-    What lies beside the cell is ignored, such as the weights of an output layer.
+    What is beside the cell is ignored, such as the weights of an output layer.
     """
     head = lambda name: name.removeprefix(join(scope, "")).partition("/")[0]
     heads = {head(name) for name in wanted}
@@ -154,8 +154,9 @@ def _named(cell: Any, params: Params) -> Named:
     if isinstance(cell, OwnParams):
         own, inner = cell.split_params(params)
         attends = isinstance(cell, contrib.AttentionWrapper)
-        in_no_scope = lambda name: attends and name.startswith(_MEMORY_LAYER)
-        pairs = [("/" * in_no_scope(name) + name, leaf) for name, leaf in _leaves(own)]
+        is_memory = lambda name: attends and name.startswith(_MEMORY_LAYER)
+        marked = lambda name: f"/{name}" if is_memory(name) else name
+        pairs = [(marked(name), leaf) for name, leaf in _leaves(own)]
         pairs += _named(cell.cell, inner)
         # This one calls its cell without entering a scope.
         has_scope = not isinstance(cell, contrib.HighwayWrapper)

@@ -8,7 +8,7 @@ For each graph of `GRAPHS` there are the shapes of its variables under their nam
 """
 
 import argparse
-import json
+import functools
 import os
 import pathlib
 import sys
@@ -20,7 +20,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import tensorflow as tf  # noqa: E402
-from golden import contrib_sources  # noqa: E402
+from golden import contrib_sources, variable_names  # noqa: E402
 
 tf1 = tf.compat.v1
 BATCH, TIME, DEPTH = 2, 3, 3
@@ -100,23 +100,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--contrib", type=pathlib.Path, required=True)
     contrib = contrib_sources.load(parser.parse_args().contrib)
-    tf1.disable_eager_execution()
-    found = {}
-    for name, build in GRAPHS.items():
-        with tf1.Graph().as_default():
-            build(contrib)
-            found[name] = {
-                v.name.removesuffix(":0"): v.shape.as_list()
-                for v in tf1.trainable_variables()
-            }
-    lines = [
-        f"{json.dumps(name)}: {{\n"
-        + ",\n".join(f" {json.dumps(n)}: {json.dumps(s)}" for n, s in shapes.items())
-        + "\n}"
-        for name, shapes in found.items()
-    ]
-    path = HERE / "convert" / "tf1_attention.json"
-    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    graphs = {name: functools.partial(run, contrib) for name, run in GRAPHS.items()}
+    variable_names.write(HERE / "convert" / "tf1_attention.json", graphs)
 
 
 if __name__ == "__main__":

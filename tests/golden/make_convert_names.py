@@ -4,22 +4,26 @@ It runs on TensorFlow 2.21 with `tf_keras`:
 
     python tests/golden/make_convert_names.py
 
-For each graph of `GRAPHS` there are the shapes of its variables under their names.
+For each cell of `CELLS` there are the shapes of its variables under their names.
 """
 
-import json
 import os
 import pathlib
+import sys
 from typing import Any
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import tensorflow as tf
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import tensorflow as tf  # noqa: E402
+from golden import variable_names  # noqa: E402
 
 tf1 = tf.compat.v1
 cells = tf1.nn.rnn_cell
-PATH = pathlib.Path(__file__).resolve().parent / "convert" / "tf1_names.json"
+PATH = HERE / "convert" / "tf1_names.json"
 
 
 class PreNet(cells.RNNCell):
@@ -59,7 +63,7 @@ class Gated(cells.RNNCell):
         return first * second, (state_1, state_2)
 
 
-GRAPHS = {
+CELLS = {
     "named": lambda: cells.LSTMCell(4, name="enc"),
     "named_in_a_stack": lambda: cells.MultiRNNCell(
         [cells.GRUCell(4, name="low"), cells.GRUCell(4)]
@@ -79,22 +83,9 @@ GRAPHS = {
 
 def main() -> None:
     """Writes the file."""
-    tf1.disable_eager_execution()
-    found = {}
-    for name, build in GRAPHS.items():
-        with tf1.Graph().as_default():
-            tf1.nn.dynamic_rnn(build(), tf.ones((2, 3, 3)), dtype=tf.float32)
-            found[name] = {
-                v.name.removesuffix(":0"): v.shape.as_list()
-                for v in tf1.trainable_variables()
-            }
-    lines = [
-        f"{json.dumps(name)}: {{\n"
-        + ",\n".join(f" {json.dumps(n)}: {json.dumps(s)}" for n, s in shapes.items())
-        + "\n}"
-        for name, shapes in found.items()
-    ]
-    PATH.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    run = lambda cell: tf1.nn.dynamic_rnn(cell, tf.ones((2, 3, 3)), dtype=tf.float32)
+    graphs = {name: lambda make=make: run(make()) for name, make in CELLS.items()}
+    variable_names.write(PATH, graphs)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """`BasicDecoder`, and the `Helper` that feeds its cell, as one made of functions."""
 
 import abc
+import functools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -247,7 +248,7 @@ class BasicDecoder(Decoder):
     @property
     def output_dtype(self) -> BasicDecoderOutput:
         """The dtypes of outputs and ids; the cell's outputs have that of its state."""
-        types, sizes = self._output_types(), self._rnn_output_size()
+        types, sizes = self._output_types, self._rnn_output_size()
         if jax.tree.structure(types) == jax.tree.structure(sizes):
             dtypes = jax.tree.map(lambda x: x.dtype, types)
         else:  # A subclass emits more than the layer gives.
@@ -256,8 +257,9 @@ class BasicDecoder(Decoder):
 
     def _rnn_output_size(self) -> PyTree:
         """The sizes of `rnn_output`, for subclasses whose `step` emits others."""
-        return jax.tree.map(lambda x: TensorShape(x.shape[1:]), self._output_types())
+        return jax.tree.map(lambda x: TensorShape(x.shape[1:]), self._output_types)
 
+    @functools.cached_property
     def _output_types(self) -> PyTree:
         """Shapes and dtypes of the outputs of the layer on top of the cell."""
         dtype = state_dtype(self._initial_state)
