@@ -31,15 +31,6 @@ pytestmark = needs_library
 
 
 @pytest.fixture
-def alone(monkeypatch):
-    """A process with one device, as far as the default knows."""
-    jax.clear_caches()
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
-    yield
-    jax.clear_caches()
-
-
-@pytest.fixture
 def unread(monkeypatch):
     """A process that has not looked for the library, which is at another place."""
 
