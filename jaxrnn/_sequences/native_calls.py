@@ -3,6 +3,8 @@
 Sequences are `[batch, time, size]` or `[time, batch, size]`, float32. The leaves of the
 arguments, in their order, are the arguments of a call; what there is not is None. A
 state is `(h, c)`; c is None but for an LSTM.
+
+A call has entries along a first axis of all arrays, of size 1 where entries share one.
 """
 
 import dataclasses
@@ -12,11 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_batching import sequential_vmap
 
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, Params, PyTree
-from .mapped_rows import SHARED, as_rows
+from .mapped_calls import ENTRIES, entries, in_one_call
 
 
 class Cell(NamedTuple):
@@ -135,31 +136,31 @@ class Call:
     sequences: int | None
 
     def forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
-        """Runs all steps; `vmap` makes rows of mapped axes.
+        """Runs all steps; what `vmap` maps is part of the same call.
 
         Args:
             args: The arguments.
             save: Whether to return what the backward loop reads.
         """
         run = functools.partial(self._forward, save=save)
-        if self.sequences is not None:  # `starts` counts those of one call.
-            return sequential_vmap(run)(args)
-        rows = 1 - self.axis
-        axes = ForwardArgs(0, rows, rows, SHARED, 0, SHARED)
-        result_axes = ForwardResults(rows, 0, rows, rows, rows)
-        return as_rows(run, (axes,), result_axes)(args)
+        if self.sequences is not None:  # `starts` counts those of one entry.
+            return in_one_call(run, ENTRIES, ENTRIES)(args)
+        rows = 2 - self.axis
+        axes = ForwardArgs(1, rows, rows, ENTRIES, 1, ENTRIES)
+        result_axes = ForwardResults(rows, 1, rows, rows, rows)
+        return in_one_call(run, (axes,), result_axes)(args)
 
     def backward(self, args: BackwardArgs) -> BackwardResults:
-        """Runs all steps backward; `vmap` makes rows of mapped axes."""
+        """Runs all steps backward; what `vmap` maps is part of the same call."""
         if self.sequences is not None:
-            return sequential_vmap(self._backward)(args)
-        rows = 1 - self.axis
-        axes = BackwardArgs(0, rows, SHARED, rows, rows, rows, rows, 0)
-        result_axes = BackwardResults(rows, rows, 0, SHARED)
-        return as_rows(self._backward, (axes,), result_axes)(args)
+            return in_one_call(self._backward, ENTRIES, ENTRIES)(args)
+        rows = 2 - self.axis
+        axes = BackwardArgs(1, rows, ENTRIES, rows, rows, rows, rows, 1)
+        result_axes = BackwardResults(rows, rows, 1, ENTRIES)
+        return in_one_call(self._backward, (axes,), result_axes)(args)
 
     def weights(self, lengths: Array, xs: Array, operand: Array, ct_z: Array) -> Params:
-        """The cotangents of a stage's parameters; each mapped entry is a call.
+        """The cotangents of a stage's parameters; what `vmap` maps is part of the call.
 
         Args:
             lengths: int32 `[batch]`.
@@ -178,10 +179,10 @@ class Call:
             results = self._run("weights", args, (*types, _float32(columns)))
             return dict(zip(("inputs", "state", "bias"), results, strict=True))
 
-        return sequential_vmap(run)(lengths, xs, operand, ct_z)
+        return in_one_call(run, ENTRIES, ENTRIES)(lengths, xs, operand, ct_z)
 
     def inputs(self, lengths: Array, w_inputs: list, ct_zs: list) -> Array:
-        """The cotangent of the inputs; `vmap` makes rows of mapped axes.
+        """The cotangent of the inputs; what `vmap` maps is part of the same call.
 
         Args:
             lengths: int32 `[batch]`.
@@ -190,15 +191,15 @@ class Call:
         """
 
         def run(lengths: Array, w_inputs: list, ct_zs: list) -> Array:
-            types = _float32(*ct_zs[0].shape[:2], w_inputs[0].shape[0])
+            types = _float32(*ct_zs[0].shape[1:3], w_inputs[0].shape[1])
             pairs, stages = [*zip(w_inputs, ct_zs, strict=True)], np.int32(len(ct_zs))
             return self._run("inputs", (lengths, pairs), types, stages=stages)
 
-        rows = 1 - self.axis
-        return as_rows(run, (0, SHARED, rows), rows)(lengths, w_inputs, ct_zs)
+        rows = 2 - self.axis
+        return in_one_call(run, (1, ENTRIES, rows), rows)(lengths, w_inputs, ct_zs)
 
     def _forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
-        steps, (batch, units) = args.x.shape[:2], args.state[0].shape
+        steps, (batch, units) = args.x.shape[1:3], args.state[0].shape[1:]
         states, last = self._state(*steps, units), self._state(batch, units)
         new_c = None if self.sequences is None else states[1]
         columns = CELLS[self.kind].columns if save else ()
@@ -208,15 +209,16 @@ class Call:
         return self._run("forward", args, results, **self._of_loop, save=save)
 
     def _backward(self, args: BackwardArgs) -> BackwardResults:
-        (batch, units), count = args.ct_last[0].shape, self.sequences
+        (batch, units), count = args.ct_last[0].shape[1:], self.sequences
         results = BackwardResults(
-            [_float32(*z.shape) for z in args.zs],
-            _float32(*args.saved[0].shape) if self.kind == "gru" else None,
+            [_float32(*z.shape[1:]) for z in args.zs],
+            _float32(*args.saved[0].shape[1:]) if self.kind == "gru" else None,
             self._state(batch, units),
             None if count is None else self._state(count, units),
         )
         before = len(jax.tree.leaves((args.lengths, args.starts, args.w_state)))
-        aliases = {before + k: k for k in range(len(args.zs))}
+        has_memory = args.zs[0].shape[0] == entries(args)  # That of all results.
+        aliases = {before + k: k for k in range(len(args.zs)) if has_memory}
         return self._run("backward", args, results, aliases, **self._of_loop)
 
     @property
@@ -236,17 +238,18 @@ class Call:
     def _run(
         self, name: str, args: PyTree, types: PyTree, aliases: Any = None, **static: Any
     ) -> Any:
-        """The results of a call, arrays of these types.
+        """The results of a call, arrays of these types for each entry.
 
         Args:
             name: The name of the call.
-            args: Its arguments.
-            types: The types of its results.
+            args: Its arguments, with entries.
+            types: The types of an entry's results.
             aliases: A dict of the numbers of arguments and of results that share
                 memory, or None.
             **static: Further attributes of the call.
         """
         leaves, tree = jax.tree.flatten(types)
+        leaves = [_float32(entries(args), *x.shape) for x in leaves]
         target, time_axis = f"jaxrnn_native_{name}", np.int32(self.axis)
         call = jax.ffi.ffi_call(target, leaves, input_output_aliases=aliases)
         args = as_varying_as(args, args)

@@ -1,11 +1,12 @@
 // The loops of every cell, for the instruction set that the file is compiled for.
 #include "loops.h"
 
-#include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "backward.h"
 #include "cells.h"
+#include "division.h"
 #include "forward.h"
 #include "gang.h"
 #include "inputs.h"
@@ -14,73 +15,74 @@
 namespace jaxrnn::JAXRNN_TARGET {
 namespace {
 
-// The multiplications of a step for which another thread pays: they take as long as the
-// threads take to meet after the step, about half a microsecond.
-constexpr int64_t kLeastMultiplications = 18'000;
-
-// The number of slots for so many multiplications a phase, if `size` floats are divided
-// among the slots by vectors.
-int64_t Slots(int64_t multiplications, int64_t size, const Executor& executor) {
-  int64_t vectors = Padded(size) / kLanes;
-  return std::max<int64_t>(1, std::min({executor.threads(), vectors,
-                                        multiplications / kLeastMultiplications}));
-}
-
 template <typename Loop, typename Call>
-void RunLoop(const Call& call, int64_t slots, Executor& executor) {
-  Loop loop(call, slots);
-  RunPhases(executor, slots, loop.phases(),
-            [&](int64_t slot, int64_t phase) { loop.Run(slot, phase); });
+void RunLoops(const std::vector<Call>& calls, const Work& work, Executor& executor) {
+  const int64_t slots = Slots(work, calls.size(), executor.threads());
+  RunJobs(executor, executor.threads() / slots, calls.size(), [&](int64_t k) {
+    Loop loop(calls[k], slots);
+    RunPhases(executor, slots, loop.phases(),
+              [&](int64_t slot, int64_t phase) { loop.Run(slot, phase); });
+  });
 }
 
+int64_t Vectors(int64_t size) { return Padded(size) / kLanes; }
+
 template <typename C>
-int64_t CellSlots(const Sizes& sizes, const Executor& executor) {
-  int64_t gates = 0;
+Work WorkOf(const Sizes& sizes) {
+  double gates = 0;
   for (int g : C::kGates) gates += g;
-  return Slots(sizes.batch * sizes.units * sizes.units * gates, sizes.units, executor);
+  return {gates * sizes.time * sizes.batch * sizes.units * sizes.units,
+          Vectors(sizes.units), sizes.time * C::kStages};
 }
 
 template <typename C>
-void RunCell(const Forward& call, Executor& executor) {
-  RunLoop<ForwardLoop<C>>(call, CellSlots<C>(call.sizes, executor), executor);
+void RunCell(const std::vector<Forward>& calls, Executor& executor) {
+  RunLoops<ForwardLoop<C>>(calls, WorkOf<C>(calls[0].sizes), executor);
 }
 
 template <typename C>
-void RunCell(const Backward& call, Executor& executor) {
-  RunLoop<BackwardLoop<C>>(call, CellSlots<C>(call.sizes, executor), executor);
+void RunCell(const std::vector<Backward>& calls, Executor& executor) {
+  RunLoops<BackwardLoop<C>>(calls, WorkOf<C>(calls[0].sizes), executor);
 }
 
 template <typename Call>
-void RunAnyCell(const Call& call, Executor& executor) {
-  switch (call.cell) {
+void RunAnyCell(const std::vector<Call>& calls, Executor& executor) {
+  if (calls.empty()) return;
+  switch (calls[0].cell) {
     case Cell::kLstm:
-      return RunCell<Lstm>(call, executor);
+      return RunCell<Lstm>(calls, executor);
     case Cell::kGru:
-      return RunCell<Gru>(call, executor);
+      return RunCell<Gru>(calls, executor);
     case Cell::kRnn:
-      return RunCell<Rnn>(call, executor);
+      return RunCell<Rnn>(calls, executor);
   }
 }
 
 }  // namespace
 
-void RunForward(const Forward& call, Executor& executor) { RunAnyCell(call, executor); }
-void RunBackward(const Backward& call, Executor& executor) {
-  RunAnyCell(call, executor);
+void RunForward(const std::vector<Forward>& calls, Executor& executor) {
+  RunAnyCell(calls, executor);
 }
 
-void RunWeights(const Weights& call, Executor& executor) {
-  const Sizes& sizes = call.sizes;
-  int64_t multiplications =
-      sizes.batch * sizes.time * (sizes.depth + sizes.units) * call.columns;
-  RunLoop<WeightsLoop>(call, Slots(multiplications, call.columns, executor), executor);
+void RunBackward(const std::vector<Backward>& calls, Executor& executor) {
+  RunAnyCell(calls, executor);
 }
 
-void RunInputs(const Inputs& call, Executor& executor) {
-  int64_t steps = call.sizes.batch * call.sizes.time, columns = 0;
-  for (int s = 0; s < call.stages; s++) columns += call.columns[s];
-  int64_t multiplications = steps * call.sizes.depth * columns;
-  RunLoop<InputsLoop>(call, Slots(multiplications, steps * kLanes, executor), executor);
+void RunWeights(const std::vector<Weights>& calls, Executor& executor) {
+  if (calls.empty()) return;
+  const Sizes& sizes = calls[0].sizes;
+  const double steps = sizes.batch * sizes.time, columns = calls[0].columns;
+  const double multiplications = steps * (sizes.depth + sizes.units) * columns;
+  RunLoops<WeightsLoop>(calls, {multiplications, Vectors(columns), 1}, executor);
+}
+
+void RunInputs(const std::vector<Inputs>& calls, Executor& executor) {
+  if (calls.empty()) return;
+  const Sizes& sizes = calls[0].sizes;
+  const int64_t steps = sizes.batch * sizes.time;
+  double columns = 0;
+  for (int s = 0; s < calls[0].stages; s++) columns += calls[0].columns[s];
+  RunLoops<InputsLoop>(calls, {columns * steps * sizes.depth, steps, 2}, executor);
 }
 
 }  // namespace jaxrnn::JAXRNN_TARGET

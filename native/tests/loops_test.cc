@@ -258,8 +258,8 @@ void TestCase(const Problem& problem, const Wanted& wanted, const Target& target
               Executor& executor) {
   std::string text = std::string(target.name) + ", " + problem.c.Text() + ", threads " +
                      std::to_string(executor.threads());
-  auto forward = [&](Forward& call) { target.forward(call, executor); };
-  auto backward = [&](Backward& call) { target.backward(call, executor); };
+  auto forward = [&](Forward& call) { target.forward({call}, executor); };
+  auto backward = [&](Backward& call) { target.backward({call}, executor); };
   for (bool save : {false, true}) {
     Results results = RunForward(problem, save, forward);
     CheckDead(problem, save, results, text);
