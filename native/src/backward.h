@@ -16,23 +16,23 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// Runs C over all steps, the last one first. Each slot has some of the units. A phase
-// multiplies the cotangents of the products that the phase before wrote by the
-// transposed matrix of their stage, and does the elementwise work of the stage before
-// that one: of the last stage of the step before, after the first stage. The last phase
-// only multiplies.
+// Runs C over all steps of a group of rows, the last one first. Each slot has some of
+// the units. A phase multiplies the cotangents of the products that the phase before
+// wrote by the transposed matrix of their stage, and does the elementwise work of the
+// stage before that one: of the last stage of the step before, after the first stage.
+// The last phase only multiplies. The cotangents of restart states are added to.
 template <typename C>
 class BackwardLoop {
  public:
-  BackwardLoop(const Backward& call, int64_t slots)
+  BackwardLoop(const Backward& call, Group group, int64_t slots)
       : call_(call),
         sizes_(call.sizes),
-        rows_(sizes_, call.lengths),
+        rows_(sizes_, call.lengths, group),
         stride_(Stride(kMostGates * Padded(sizes_.units))) {
-    for (Buffer& operand : operands_) operand = Allocate(sizes_.batch * stride_);
+    for (Buffer& operand : operands_) operand = Allocate(rows_.count() * stride_);
     for (int64_t s = 0; s < slots; s++) {
       const Share share(sizes_.units, s, slots);
-      slots_.push_back({share, Carried<2>(share, sizes_.batch)});
+      slots_.push_back({share, Carried<2>(share, rows_.count())});
       AllocateMemory(slots_.back());
     }
   }
@@ -97,7 +97,7 @@ class BackwardLoop {
     int64_t floats = 0;
     for (int gates : C::kGates) floats += width * gates * padded;
     slot.memory = Allocate(floats);
-    slot.products = Allocate(sizes_.batch * kMaxVectors * kLanes);
+    slot.products = Allocate(rows_.count() * kMaxVectors * kLanes);
     float* next = slot.memory.get();
     for (int stage = 0; stage < C::kStages; stage++) {
       for (const Panel& panel : slot.share.Panels(kMaxVectors)) {
@@ -116,14 +116,10 @@ class BackwardLoop {
     const int64_t units = sizes_.units;
     for (int64_t v = slot.share.first; v < slot.share.end; v++) {
       const size_t bytes = sizeof(float) * Valid(units, v);
-      for (int64_t r = rows_.alive(0); r < sizes_.batch; r++) {
+      for (int64_t r = rows_.alive(0); r < rows_.count(); r++) {
         const int64_t at = rows_[r] * units + v * kLanes;
         std::memcpy(call_.c_h + at, call_.c_last_h + at, bytes);
         if (C::kHasC) std::memcpy(call_.c_c + at, call_.c_last_c + at, bytes);
-      }
-      for (int64_t s = 0; call_.starts && s < sizes_.sequences; s++) {
-        std::memset(call_.c_restart_h + s * units + v * kLanes, 0, bytes);
-        if (C::kHasC) std::memset(call_.c_restart_c + s * units + v * kLanes, 0, bytes);
       }
     }
   }
@@ -235,7 +231,7 @@ class BackwardLoop {
 
   void ZeroDead(int64_t v, int64_t t) {
     const size_t bytes = sizeof(float) * Valid(sizes_.units, v);
-    for (int64_t r = rows_.alive(t); r < sizes_.batch; r++) {
+    for (int64_t r = rows_.alive(t); r < rows_.count(); r++) {
       for (int s = 0; s < C::kStages; s++) {
         for (int g = 0; g < C::kGates[s]; g++)
           std::memset(call_.c_zs[s] + GateAt(s, g, r, t) + v * kLanes, 0, bytes);

@@ -17,27 +17,27 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// Runs C over all steps. Each slot has some of the units. A phase is a stage of a step:
-// all slots must have ended it before any begins the next, which multiplies what they
-// wrote.
+// Runs C over all steps of a group of rows. Each slot has some of the units. A phase is
+// a stage of a step: all slots must have ended it before any begins the next, which
+// multiplies what they wrote.
 template <typename C>
 class ForwardLoop {
  public:
-  ForwardLoop(const Forward& call, int64_t slots)
+  ForwardLoop(const Forward& call, Group group, int64_t slots)
       : call_(call),
         sizes_(call.sizes),
-        rows_(sizes_, call.lengths),
+        rows_(sizes_, call.lengths, group),
         blocks_(rows_, sizes_.time),
         stride_(Stride(Padded(sizes_.units))) {
-    for (Buffer& operand : operands_) operand = Allocate(sizes_.batch * stride_);
-    for (int64_t r = 0; r < sizes_.batch; r++) {
+    for (Buffer& operand : operands_) operand = Allocate(rows_.count() * stride_);
+    for (int64_t r = 0; r < rows_.count(); r++) {
       std::memcpy(&operands_[0][r * stride_], StartOf(call.h, call.restart_h, r, 0),
                   sizeof(float) * sizes_.units);
     }
     for (int64_t s = 0; s < slots; s++) {
       const Share share(sizes_.units, s, slots);
       slots_.push_back({share, ForwardPanels<C>(share, sizes_, blocks_.most_rows()),
-                        Carried<1>(share, sizes_.batch)});
+                        Carried<1>(share, rows_.count())});
       if (!rows_.contiguous())
         slots_.back().x = Allocate(blocks_.most_rows() * Stride(sizes_.depth));
     }
@@ -90,7 +90,7 @@ class ForwardLoop {
     slot.panels.Pack(call_);
     for (int64_t v = slot.share.first; v < slot.share.end; v++) {
       const int valid = Valid(sizes_.units, v);
-      for (int64_t r = 0; r < sizes_.batch; r++) {
+      for (int64_t r = 0; r < rows_.count(); r++) {
         const int64_t at = rows_[r] * sizes_.units + v * kLanes;
         if (C::kHasC) Store(slot.carried(v, r), Load(call_.c + at, valid));
         if (r < rows_.alive(0)) continue;
@@ -113,7 +113,7 @@ class ForwardLoop {
       if (call_.saved_h) {
         for (int64_t r = 0; r < n; r++) SaveState(slot, t, r, v);
       }
-      for (int64_t r = n; r < sizes_.batch; r++) ZeroDead(t, r, v);
+      for (int64_t r = n; r < rows_.count(); r++) ZeroDead(t, r, v);
     }
   }
 

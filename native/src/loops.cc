@@ -1,7 +1,9 @@
 // The loops of every cell, for the instruction set that the file is compiled for.
 #include "loops.h"
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "backward.h"
@@ -15,34 +17,76 @@
 namespace jaxrnn::JAXRNN_TARGET {
 namespace {
 
-template <typename Loop, typename Call>
-void RunLoops(const std::vector<Call>& calls, const Work& work, Executor& executor) {
-  const int64_t slots = Slots(work, calls.size(), executor.threads());
-  RunJobs(executor, executor.threads() / slots, calls.size(), [&](int64_t k) {
-    Loop loop(calls[k], slots);
-    RunPhases(executor, slots, loop.phases(),
-              [&](int64_t slot, int64_t phase) { loop.Run(slot, phase); });
-  });
-}
-
 int64_t Vectors(int64_t size) { return Padded(size) / kLanes; }
 
+// Runs a loop whose arguments are these and the number of slots.
+template <typename Loop, typename... Arguments>
+void RunLoop(Executor& executor, int64_t slots, const Arguments&... arguments) {
+  Loop loop(arguments..., slots);
+  RunPhases(executor, slots, loop.phases(),
+            [&](int64_t slot, int64_t phase) { loop.Run(slot, phase); });
+}
+
+template <typename Loop, typename Call>
+void RunProducts(const std::vector<Call>& calls, double multiplications,
+                 int64_t vectors, int64_t phases, Executor& executor) {
+  const Work work = {1, multiplications, 0, vectors, phases};
+  const int64_t slots = Divide(work, calls.size(), executor.threads()).slots;
+  RunJobs(executor, executor.threads() / slots, calls.size(),
+          [&](int64_t k) { RunLoop<Loop>(executor, slots, calls[k]); });
+}
+
+// Of a loop over the steps. Measured: the elementwise work of a gate takes as long as so
+// many multiplications; packing an element of a matrix, as `packing`; and reading a
+// matrix, for each group and step, as a row's product with it.
 template <typename C>
-Work WorkOf(const Sizes& sizes) {
-  double gates = 0;
-  for (int g : C::kGates) gates += g;
-  return {gates * sizes.time * sizes.batch * sizes.units * sizes.units,
-          Vectors(sizes.units), sizes.time * C::kStages};
+Work WorkOf(const Sizes& sizes, int64_t depth, double packing) {
+  constexpr double kElementwise = 64;
+  double columns = 0;
+  for (int g : C::kGates) columns += g * sizes.units;
+  const double rows = depth + sizes.units;
+  return {sizes.batch, sizes.time * columns * (rows + kElementwise),
+          columns * (sizes.time * sizes.units + packing * rows), Vectors(sizes.units),
+          sizes.time * C::kStages};
+}
+
+template <typename Loop, typename Call>
+void RunSteps(const std::vector<Call>& calls, const Work& work, Executor& executor) {
+  const Division division = Divide(work, calls.size(), executor.threads());
+  const int64_t groups = division.groups, slots = division.slots;
+  RunJobs(executor, executor.threads() / slots, calls.size() * groups, [&](int64_t k) {
+    RunLoop<Loop>(executor, slots, calls[k / groups], Group{k % groups, groups});
+  });
 }
 
 template <typename C>
 void RunCell(const std::vector<Forward>& calls, Executor& executor) {
-  RunLoops<ForwardLoop<C>>(calls, WorkOf<C>(calls[0].sizes), executor);
+  const Sizes& sizes = calls[0].sizes;
+  RunSteps<ForwardLoop<C>>(calls, WorkOf<C>(sizes, sizes.depth, 8), executor);
+}
+
+// Whether a sequence starts in several places, whose cotangents are one sum.
+bool StartsTwice(const Backward& call) {
+  if (!call.starts) return false;
+  std::vector<bool> started(call.sizes.sequences);
+  for (int64_t k = 0; k < call.sizes.batch * call.sizes.time; k++) {
+    const int32_t sequence = call.starts[k];
+    if (sequence < 0) continue;
+    if (started[sequence]) return true;
+    started[sequence] = true;
+  }
+  return false;
 }
 
 template <typename C>
 void RunCell(const std::vector<Backward>& calls, Executor& executor) {
-  RunLoops<BackwardLoop<C>>(calls, WorkOf<C>(calls[0].sizes), executor);
+  // It packs a matrix transposed, which takes longer.
+  Work work = WorkOf<C>(calls[0].sizes, 0, 40);
+  if (std::any_of(calls.begin(), calls.end(), StartsTwice)) {
+    work.row *= work.rows;
+    work.rows = 1;
+  }
+  RunSteps<BackwardLoop<C>>(calls, work, executor);
 }
 
 template <typename Call>
@@ -58,6 +102,13 @@ void RunAnyCell(const std::vector<Call>& calls, Executor& executor) {
   }
 }
 
+// Before groups of rows, which are not ordered, add to them.
+void ZeroRestarts(const Backward& call) {
+  const size_t bytes = sizeof(float) * call.sizes.sequences * call.sizes.units;
+  for (float* restarts : {call.c_restart_h, call.c_restart_c})
+    if (restarts) std::memset(restarts, 0, bytes);
+}
+
 }  // namespace
 
 void RunForward(const std::vector<Forward>& calls, Executor& executor) {
@@ -65,6 +116,7 @@ void RunForward(const std::vector<Forward>& calls, Executor& executor) {
 }
 
 void RunBackward(const std::vector<Backward>& calls, Executor& executor) {
+  for (const Backward& call : calls) ZeroRestarts(call);
   RunAnyCell(calls, executor);
 }
 
@@ -73,7 +125,7 @@ void RunWeights(const std::vector<Weights>& calls, Executor& executor) {
   const Sizes& sizes = calls[0].sizes;
   const double steps = sizes.batch * sizes.time, columns = calls[0].columns;
   const double multiplications = steps * (sizes.depth + sizes.units) * columns;
-  RunLoops<WeightsLoop>(calls, {multiplications, Vectors(columns), 1}, executor);
+  RunProducts<WeightsLoop>(calls, multiplications, Vectors(columns), 1, executor);
 }
 
 void RunInputs(const std::vector<Inputs>& calls, Executor& executor) {
@@ -82,7 +134,7 @@ void RunInputs(const std::vector<Inputs>& calls, Executor& executor) {
   const int64_t steps = sizes.batch * sizes.time;
   double columns = 0;
   for (int s = 0; s < calls[0].stages; s++) columns += calls[0].columns[s];
-  RunLoops<InputsLoop>(calls, {columns * steps * sizes.depth, steps, 2}, executor);
+  RunProducts<InputsLoop>(calls, columns * steps * sizes.depth, steps, 2, executor);
 }
 
 }  // namespace jaxrnn::JAXRNN_TARGET
