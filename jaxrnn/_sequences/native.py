@@ -40,8 +40,9 @@ def native_sequence(
     and inputs are computed after the backward loop, in large products over the steps
     at which rows are alive.
 
-    Under `vmap` mapped axes become rows of one call, as long as the parameters are not
-    mapped. Rows on several devices need `jax.shard_map`: XLA cannot partition the call.
+    Under `vmap` mapped axes become rows of one call; if parameters are mapped, entries
+    of it, which share the threads. Rows on several devices need `jax.shard_map`: XLA
+    cannot partition the call.
 
     Args:
         cell: An `AffineCell`.

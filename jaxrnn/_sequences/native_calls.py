@@ -4,6 +4,8 @@ Sequences are `[batch, time, size]` or `[time, batch, size]`, float32. The leave
 arguments, in their order, are the arguments of a call; what there is not is None. A
 state is `(h, c)`, `[batch, outputs]` and `[batch, units]`, whose sizes differ if h is
 projected; c is None but for an LSTM.
+
+A call has entries along a first axis of all arrays, of size 1 where entries share one.
 """
 
 import dataclasses
@@ -13,11 +15,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_batching import sequential_vmap
 
 from .._base.sharding import as_varying_as
 from .._base.typing import Array, Params, PyTree
-from .mapped_rows import SHARED, as_rows
+from .mapped_calls import ENTRIES, entries, in_one_call
 
 
 class Cell(NamedTuple):
@@ -154,33 +155,33 @@ class Call:
     sequences: int | None
 
     def forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
-        """Runs all steps; `vmap` makes rows of mapped axes.
+        """Runs all steps; what `vmap` maps is part of the same call.
 
         Args:
             args: The arguments.
             save: Whether to return what the backward loop reads.
         """
         run = functools.partial(self._forward, save=save)
-        if self.sequences is not None:  # `starts` counts those of one call.
-            return sequential_vmap(run)(args)
-        rows = 1 - self.axis
-        axes = ForwardArgs(0, rows, rows, SHARED, SHARED, 0, SHARED)
-        result_axes = ForwardResults(rows, 0, rows, rows, rows)
-        return as_rows(run, (axes,), result_axes)(args)
+        if self.sequences is not None:  # `starts` counts those of one entry.
+            return in_one_call(run, ENTRIES, ENTRIES)(args)
+        rows = 2 - self.axis
+        axes = ForwardArgs(1, rows, rows, ENTRIES, ENTRIES, 1, ENTRIES)
+        result_axes = ForwardResults(rows, 1, rows, rows, rows)
+        return in_one_call(run, (axes,), result_axes)(args)
 
     def backward(self, args: BackwardArgs) -> BackwardResults:
-        """Runs all steps backward; `vmap` makes rows of mapped axes."""
+        """Runs all steps backward; what `vmap` maps is part of the same call."""
         if self.sequences is not None:
-            return sequential_vmap(self._backward)(args)
-        rows = 1 - self.axis
-        axes = BackwardArgs(0, rows, SHARED, SHARED, rows, rows, rows, rows, 0)
-        result_axes = BackwardResults(rows, rows, 0, SHARED, 0)
-        return as_rows(self._backward, (axes,), result_axes)(args)
+            return in_one_call(self._backward, ENTRIES, ENTRIES)(args)
+        rows = 2 - self.axis
+        axes = BackwardArgs(1, rows, ENTRIES, ENTRIES, rows, rows, rows, rows, 1)
+        result_axes = BackwardResults(rows, rows, 1, ENTRIES, 1)
+        return in_one_call(self._backward, (axes,), result_axes)(args)
 
     def weights(
         self, lengths: Array, xs: Any, operand: Any, ct_z: Array, bias: bool
     ) -> Params:
-        """The cotangents of a product's parameters; each mapped entry is a call.
+        """The cotangents of a product's parameters; what `vmap` maps is in the call.
 
         Args:
             lengths: int32 `[batch]`.
@@ -196,7 +197,7 @@ class Call:
         """
 
         def run(*args: Any) -> Params:
-            columns = ct_z.shape[-1]
+            columns = args[3].shape[-1]
             named = {"inputs": args[1], "state": args[2]}
             factors = {name: x for name, x in named.items() if x is not None}
             types = {n: _float32(x.shape[-1], columns) for n, x in factors.items()}
@@ -205,10 +206,10 @@ class Call:
             results = self._run("weights", args, list(types.values()), **has)
             return dict(zip(types, results, strict=True))
 
-        return sequential_vmap(run)(lengths, xs, operand, ct_z)
+        return in_one_call(run, ENTRIES, ENTRIES)(lengths, xs, operand, ct_z)
 
     def inputs(self, lengths: Array, w_inputs: list, ct_zs: list) -> Array:
-        """The cotangent of the inputs; `vmap` makes rows of mapped axes.
+        """The cotangent of the inputs; what `vmap` maps is part of the same call.
 
         Args:
             lengths: int32 `[batch]`.
@@ -218,37 +219,38 @@ class Call:
         """
 
         def run(lengths: Array, w_inputs: list, ct_zs: list) -> Array:
-            types = _float32(*ct_zs[0].shape[:2], w_inputs[0].shape[0])
+            types = _float32(*ct_zs[0].shape[1:3], w_inputs[0].shape[1])
             pairs, count = [*zip(w_inputs, ct_zs, strict=True)], np.int32(len(ct_zs))
             return self._run("inputs", (lengths, pairs), types, products=count)
 
-        rows = 1 - self.axis
-        return as_rows(run, (0, SHARED, rows), rows)(lengths, w_inputs, ct_zs)
+        rows = 2 - self.axis
+        return in_one_call(run, (1, ENTRIES, rows), rows)(lengths, w_inputs, ct_zs)
 
     def _forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
-        steps = args.x.shape[:2]
+        steps = args.x.shape[1:3]
         states = _types_like(args.state, *steps)
         new_c = None if self.sequences is None else states[1]
         columns = [jax.tree.leaves(w)[0].shape[-1] for w in args.weights]
         zs = [_float32(*steps, n) for n in columns] if save else []
-        last, saved = _types_like(args.state, len(args.lengths)), states
+        last, saved = _types_like(args.state, args.lengths.shape[1]), states
         results = ForwardResults(states[0], last, new_c, zs, saved if save else None)
         static = self._of_loop(args)
         return self._run("forward", args, results, **static, save=save)
 
     def _backward(self, args: BackwardArgs) -> BackwardResults:
-        batch, count, peepholes = len(args.lengths), self.sequences, args.peepholes
+        batch, count, peepholes = args.lengths.shape[1], self.sequences, args.peepholes
         units = [x.shape[-1] for x in args.ct_last if x is not None][-1]
         has_operand = "operand" in CELLS[self.kind].factors
         results = BackwardResults(
-            [_float32(*z.shape) for z in args.zs],
-            _float32(*args.zs[0].shape[:2], units) if has_operand else None,
+            [_float32(*z.shape[1:]) for z in args.zs],
+            _float32(*args.zs[0].shape[1:3], units) if has_operand else None,
             _types_like(args.ct_last, batch),
             None if count is None else _types_like(args.ct_last, count),
-            None if peepholes is None else _float32(batch, *peepholes.shape),
+            None if peepholes is None else _float32(batch, *peepholes.shape[1:]),
         )
         before = len(jax.tree.leaves(args[: args._fields.index("zs")]))
-        aliases = {before + k: k for k in range(len(args.zs))}
+        has_memory = args.zs[0].shape[0] == entries(args)  # That of all results.
+        aliases = {before + k: k for k in range(len(args.zs)) if has_memory}
         return self._run("backward", args, results, aliases, **self._of_loop(args))
 
     def _of_loop(self, args: ForwardArgs | BackwardArgs) -> dict[str, Any]:
@@ -265,17 +267,18 @@ class Call:
     def _run(
         self, name: str, args: PyTree, types: PyTree, aliases: Any = None, **static: Any
     ) -> Any:
-        """The results of a call, arrays of these types.
+        """The results of a call, arrays of these types for each entry.
 
         Args:
             name: The name of the call.
-            args: Its arguments.
-            types: The types of its results.
+            args: Its arguments, with entries.
+            types: The types of an entry's results.
             aliases: A dict of the numbers of arguments and of results that share
                 memory, or None.
             **static: Further attributes of the call.
         """
         leaves, tree = jax.tree.flatten(types)
+        leaves = [_float32(entries(args), *x.shape) for x in leaves]
         target, time_axis = f"jaxrnn_native_{name}", np.int32(self.axis)
         call = jax.ffi.ffi_call(target, leaves, input_output_aliases=aliases)
         args = as_varying_as(args, args)

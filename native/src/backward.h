@@ -17,24 +17,24 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// Runs C over all steps, the last one first. Each slot has some of the units. A phase
-// multiplies the cotangents of the products that the phase before wrote by the
-// transposed matrix of their stage, and does the elementwise work of the stage before
-// that one: of the last stage of the step before, after the first stage. The last phase
-// only multiplies.
+// Runs C over all steps of a group of rows, the last one first. Each slot has some of
+// the units. A phase multiplies the cotangents of the products that the phase before
+// wrote by the transposed matrix of their stage, and does the elementwise work of the
+// stage before that one: of the last stage of the step before, after the first stage.
+// The last phase only multiplies. The cotangents of restart states are added to.
 template <typename C>
 class BackwardLoop {
  public:
-  BackwardLoop(const Backward& call, int64_t slots)
+  BackwardLoop(const Backward& call, Group group, int64_t slots)
       : call_(call),
         sizes_(call.sizes),
         cell_(sizes_),
-        rows_(sizes_, call.lengths),
+        rows_(sizes_, call.lengths, group),
         stride_(Stride(LongestOperand())) {
-    for (Buffer& operand : operands_) operand = Allocate(sizes_.batch * stride_);
+    for (Buffer& operand : operands_) operand = Allocate(rows_.count() * stride_);
     for (int64_t s = 0; s < slots; s++) {
       const std::vector<Share> shares = cell_.Shares(s, slots);
-      slots_.push_back({shares, Carried<C::kCarried>(shares[0], sizes_.batch)});
+      slots_.push_back({shares, Carried<C::kCarried>(shares[0], rows_.count())});
       AllocateMemory(slots_.back());
     }
   }
@@ -110,7 +110,7 @@ class BackwardLoop {
                 cell_.padded(from);
     }
     slot.memory = Allocate(floats);
-    slot.products = Allocate(sizes_.batch * kMaxVectors * kLanes);
+    slot.products = Allocate(rows_.count() * kMaxVectors * kLanes);
     float* next = slot.memory.get();
     for (int stage = 0; stage < C::kStages; stage++) {
       const int from = Following(stage);
@@ -128,34 +128,29 @@ class BackwardLoop {
         Transpose(Following(stage), packed.panel, packed.transposed);
     }
     const int64_t slots = slots_.size();
-    for (int64_t r = &slot - slots_.data(); C::kStages > 1 && r < sizes_.batch;
+    for (int64_t r = &slot - slots_.data(); C::kStages > 1 && r < rows_.count();
          r += slots)
       rows_.ZeroDead(r, call_.operand, sizes_.units);
-    PrepareState(slot.shares[kLast], sizes_.outputs, call_.c_last_h, call_.c_h,
-                 call_.c_restart_h);
+    Keep(slot.shares[kLast], sizes_.outputs, call_.c_last_h, call_.c_h);
     if (!C::kHasC) return;
-    PrepareState(slot.shares[0], sizes_.units, call_.c_last_c, call_.c_c,
-                 call_.c_restart_c);
+    Keep(slot.shares[0], sizes_.units, call_.c_last_c, call_.c_c);
     if (!call_.c_peepholes) return;
     for (int64_t v = slot.shares[0].first; v < slot.shares[0].end; v++) {
-      for (int64_t r = rows_.alive(0); r < sizes_.batch; r++) {
+      for (int64_t r = rows_.alive(0); r < rows_.count(); r++) {
         for (int k = 0; k < 3; k++)
           Store(Peephole(k, r, v), Vec{}, Valid(sizes_.units, v));
       }
     }
   }
 
-  // The cotangents of rows without steps, and zeros for those of restart states.
-  void PrepareState(const Share& share, int64_t units, const float* c_last, float* c,
-                    float* c_restart) {
+  // The cotangents of rows without steps.
+  void Keep(const Share& share, int64_t units, const float* c_last, float* c) {
     for (int64_t v = share.first; v < share.end; v++) {
       const size_t bytes = sizeof(float) * Valid(units, v);
-      for (int64_t r = rows_.alive(0); r < sizes_.batch; r++) {
+      for (int64_t r = rows_.alive(0); r < rows_.count(); r++) {
         const int64_t at = rows_[r] * units + v * kLanes;
         std::memcpy(c + at, c_last + at, bytes);
       }
-      for (int64_t s = 0; call_.starts && s < sizes_.sequences; s++)
-        std::memset(c_restart + s * units + v * kLanes, 0, bytes);
     }
   }
 
@@ -261,7 +256,7 @@ class BackwardLoop {
     Prefetch(states, r, t - 1, v);
     float* carried = C::kHasC && C::kStages > 1 ? nullptr : slot.carried(v, r);
     Vec c_zs[4];
-    C::PullStep(z, state, c_h, carried, Besides<C>(call_.lstm, sizes_, v), c_zs);
+    C::PullStep(z, state, c_h, carried, Besides<C>(call_.lstm, sizes_, kLast, v), c_zs);
     Write(phase, kLast, t, r, v, c_zs);
   }
 
@@ -275,7 +270,7 @@ class BackwardLoop {
     for (int g = 0; g < C::kGates[0]; g++)
       z[g] = Load(call_.zs[ProductOf(0, g)] + GateAt(0, g, r, t, v), valid);
     const Vec operand = C::PullStage(z, state, c_operand, slot.carried(v, r),
-                                     Besides<C>(call_.lstm, sizes_, v), c_zs);
+                                     Besides<C>(call_.lstm, sizes_, 0, v), c_zs);
     Store(call_.operand + at, operand, valid);
     Write(phase, 0, t, r, v, c_zs);
   }

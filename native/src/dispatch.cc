@@ -2,12 +2,12 @@
 
 namespace jaxrnn {
 
-#define JAXRNN_DECLARE(target)                  \
-  namespace target {                            \
-  void RunForward(const Forward&, Executor&);   \
-  void RunBackward(const Backward&, Executor&); \
-  void RunWeights(const Weights&, Executor&);   \
-  void RunInputs(const Inputs&, Executor&);     \
+#define JAXRNN_DECLARE(target)                               \
+  namespace target {                                         \
+  void RunForward(const std::vector<Forward>&, Executor&);   \
+  void RunBackward(const std::vector<Backward>&, Executor&); \
+  void RunWeights(const std::vector<Weights>&, Executor&);   \
+  void RunInputs(const std::vector<Inputs>&, Executor&);     \
   }
 
 #define JAXRNN_TARGET_OF(target, supported) \

@@ -13,10 +13,10 @@ namespace jaxrnn {
 struct Target {
   const char* name;
   bool supported;  // By this CPU.
-  void (*forward)(const Forward&, Executor&);
-  void (*backward)(const Backward&, Executor&);
-  void (*weights)(const Weights&, Executor&);
-  void (*inputs)(const Inputs&, Executor&);
+  void (*forward)(const std::vector<Forward>&, Executor&);
+  void (*backward)(const std::vector<Backward>&, Executor&);
+  void (*weights)(const std::vector<Weights>&, Executor&);
+  void (*inputs)(const std::vector<Inputs>&, Executor&);
 };
 
 // Those of this architecture, the fastest first.

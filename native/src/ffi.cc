@@ -10,6 +10,7 @@
 #include <new>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "dispatch.h"
 #include "loops.h"
@@ -41,9 +42,10 @@ struct Axis {
 };
 using Axes = std::initializer_list<Axis>;
 
+// Of an array without its entries.
 bool Matches(ffi::Span<const int64_t> dimensions, Axes axes) {
-  if (dimensions.size() != axes.size()) return false;
-  size_t k = 0;
+  if (dimensions.size() != axes.size() + 1) return false;
+  size_t k = 1;
   for (const Axis& axis : axes) {
     int64_t dimension = dimensions[k++];
     if (axis.size == kUnknown && dimension % axis.times == 0)
@@ -60,20 +62,37 @@ std::string Shape(ffi::Span<const int64_t> dimensions) {
   return "[" + text + "]";
 }
 
-std::string Shape(Axes axes) {
-  std::string text;
-  for (const Axis& axis : axes)
-    text += (text.empty() ? "" : ", ") +
-            (axis.size == kUnknown ? "?" : std::to_string(axis.size * axis.times));
+std::string Shape(int64_t entries, Axes axes) {
+  std::string text = std::to_string(entries);
+  for (const Axis& axis : axes) {
+    text += ", ";
+    text += axis.size == kUnknown ? "?" : std::to_string(axis.size * axis.times);
+  }
   return "[" + text + "]";
 }
 
-// Takes the arguments and the results of a call in their order. After the first that
-// does not match, `error` names it.
+// The arguments and the results of a call. They have entries along their first axis; an
+// argument has 1 there if all entries share it.
+struct Entries {
+  ffi::RemainingArgs args;
+  ffi::RemainingRets rets;
+
+  int64_t Count() const {
+    auto result = rets.get<ffi::AnyBuffer>(0);
+    if (!result.has_value() || (*result)->dimensions().size() == 0) return 1;
+    return (*result)->dimensions()[0];
+  }
+};
+
+// Takes those of one entry in their order. After the first that does not match, `error`
+// names it.
 class Buffers {
  public:
-  Buffers(ffi::RemainingArgs args, ffi::RemainingRets rets)
-      : args_(args), rets_(rets) {}
+  Buffers(const Entries& entries, int64_t entry)
+      : args_(entries.args),
+        rets_(entries.rets),
+        entries_(entries.Count()),
+        entry_(entry) {}
 
   const float* Floats(const std::string& name, Axes axes) {
     return static_cast<const float*>(Argument(name, ffi::DataType::F32, axes));
@@ -84,7 +103,8 @@ class Buffers {
   float* Result(const std::string& name, Axes axes) {
     auto result = rets_.get<ffi::AnyBuffer>(ret_++);
     if (!result.has_value()) return static_cast<float*>(Fail(name, "is missing"));
-    return static_cast<float*>(Check(name, **result, ffi::DataType::F32, axes));
+    return static_cast<float*>(
+        Check(name, **result, ffi::DataType::F32, entries_, axes));
   }
 
   // After all have been taken.
@@ -100,16 +120,22 @@ class Buffers {
   void* Argument(const std::string& name, ffi::DataType type, Axes axes) {
     auto argument = args_.get<ffi::AnyBuffer>(arg_++);
     if (!argument.has_value()) return Fail(name, "is missing");
-    return Check(name, *argument, type, axes);
+    return Check(name, *argument, type, 1, axes);
   }
 
+  // Where the entry is in an array that has so many, or one for each.
   void* Check(const std::string& name, const ffi::AnyBuffer& buffer, ffi::DataType type,
-              Axes axes) {
+              int64_t entries, Axes axes) {
     std::string wanted = type == ffi::DataType::F32 ? "float32 " : "int32 ";
     if (buffer.element_type() != type) return Fail(name, "must be " + wanted);
-    if (Matches(buffer.dimensions(), axes)) return buffer.untyped_data();
-    return Fail(name, "must be " + wanted + Shape(axes) + ", but its shape is " +
-                          Shape(buffer.dimensions()));
+    ffi::Span<const int64_t> dimensions = buffer.dimensions();
+    int64_t count = dimensions.size() == 0 ? 0 : dimensions[0];
+    if ((count == entries || count == entries_) && Matches(dimensions, axes)) {
+      size_t size = buffer.size_bytes() / count;
+      return static_cast<char*>(buffer.untyped_data()) + entry_ % count * size;
+    }
+    return Fail(name, "must be " + wanted + Shape(entries_, axes) +
+                          ", but its shape is " + Shape(dimensions));
   }
 
   void* Fail(const std::string& name, const std::string& problem) {
@@ -119,6 +145,7 @@ class Buffers {
 
   ffi::RemainingArgs args_;
   ffi::RemainingRets rets_;
+  int64_t entries_, entry_;
   size_t arg_ = 0, ret_ = 0;
 };
 
@@ -130,8 +157,8 @@ std::string Of(const char* name, int k) {
 // The arrays whose shapes all calls share.
 class Sequences : public Buffers {
  public:
-  Sequences(ffi::RemainingArgs args, ffi::RemainingRets rets, Sizes& sizes)
-      : Buffers(args, rets),
+  Sequences(const Entries& entries, int64_t entry, Sizes& sizes)
+      : Buffers(entries, entry),
         sizes_(sizes),
         first_(sizes.time_major ? sizes.time : sizes.batch),
         second_(sizes.time_major ? sizes.batch : sizes.time) {}
@@ -155,8 +182,8 @@ class Sequences : public Buffers {
 // And those that the loops share.
 class Arrays : public Sequences {
  public:
-  Arrays(ffi::RemainingArgs args, ffi::RemainingRets rets, Cell cell, Sizes& sizes)
-      : Sequences(args, rets, sizes), cell_(cell) {}
+  Arrays(const Entries& entries, int64_t entry, Cell cell, Sizes& sizes)
+      : Sequences(entries, entry, sizes), cell_(cell) {}
 
   // Unless h is projected, its size is that of the units.
   int64_t& h_size() {
@@ -218,31 +245,28 @@ const Choice& Chosen() {
   return choice;
 }
 
-// Runs a loop of the target.
-template <typename Loop, typename Run>
-ffi::Error RunLoop(Loop Target::* loop, const Run& call, ffi::ThreadPool& pool) {
+// Runs a loop of the target for all entries; find(call, entry) finds the arrays of one.
+template <typename Loop, typename Call, typename Find>
+ffi::Error RunLoop(Loop Target::* loop, const Call& without_arrays,
+                   const Entries& entries, const Find& find, ffi::ThreadPool& pool) {
   const Choice& choice = Chosen();
   if (!choice.error.empty()) return ffi::Error::InvalidArgument(choice.error);
   PoolExecutor executor(pool);
   try {
-    (choice.target.*loop)(call, executor);
+    std::vector<Call> calls(entries.Count(), without_arrays);
+    for (size_t k = 0; k < calls.size(); k++)
+      if (ffi::Error error = find(calls[k], k); error.failure()) return error;
+    (choice.target.*loop)(calls, executor);
   } catch (const std::bad_alloc&) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted, "out of memory");
   }
   return ffi::Error::Success();
 }
 
-ffi::Error CallForward(ffi::ThreadPool pool, ffi::RemainingArgs args,
-                       ffi::RemainingRets rets, int32_t cell, float forget_bias,
-                       float cell_clip, float output_clip, bool peepholes,
-                       int32_t time_axis, bool restarts, bool save) {
-  if (ffi::Error error = CheckAttributes(cell, time_axis); error.failure())
-    return error;
-  Forward call = {static_cast<Cell>(cell),
-                  UnknownSizes(time_axis),
-                  {forget_bias, cell_clip, output_clip, nullptr}};
+ffi::Error FindArrays(Forward& call, const Entries& entries, int64_t entry,
+                      bool peepholes, bool restarts, bool save) {
   Sizes& sizes = call.sizes;
-  Arrays arrays(args, rets, call.cell, sizes);
+  Arrays arrays(entries, entry, call.cell, sizes);
   const bool has_c = HasC(call.cell);
   const int products = Products(call.cell);
   int64_t& h_size = arrays.h_size();
@@ -278,21 +302,29 @@ ffi::Error CallForward(ffi::ThreadPool pool, ffi::RemainingArgs args,
     if (has_c) call.saved_c = arrays.SequenceResult("saved_c", {sizes.units});
   }
   if (ffi::Error error = arrays.Finish(); error.failure()) return error;
-  if (ffi::Error error = CheckStarts(call.starts, sizes); error.failure()) return error;
-  return RunLoop(&Target::forward, call, pool);
+  return CheckStarts(call.starts, sizes);
 }
 
-ffi::Error CallBackward(ffi::ThreadPool pool, ffi::RemainingArgs args,
-                        ffi::RemainingRets rets, int32_t cell, float forget_bias,
-                        float cell_clip, float output_clip, bool peepholes,
-                        int32_t time_axis, bool restarts) {
+ffi::Error CallForward(ffi::ThreadPool pool, ffi::RemainingArgs args,
+                       ffi::RemainingRets rets, int32_t cell, float forget_bias,
+                       float cell_clip, float output_clip, bool peepholes,
+                       int32_t time_axis, bool restarts, bool save) {
   if (ffi::Error error = CheckAttributes(cell, time_axis); error.failure())
     return error;
-  Backward call = {static_cast<Cell>(cell),
-                   UnknownSizes(time_axis),
-                   {forget_bias, cell_clip, output_clip, nullptr}};
+  Forward call = {static_cast<Cell>(cell),
+                  UnknownSizes(time_axis),
+                  {forget_bias, cell_clip, output_clip, nullptr}};
+  Entries entries = {args, rets};
+  auto find = [&](Forward& call, int64_t entry) {
+    return FindArrays(call, entries, entry, peepholes, restarts, save);
+  };
+  return RunLoop(&Target::forward, call, entries, find, pool);
+}
+
+ffi::Error FindArrays(Backward& call, const Entries& entries, int64_t entry,
+                      bool peepholes, bool restarts) {
   Sizes& sizes = call.sizes;
-  Arrays arrays(args, rets, call.cell, sizes);
+  Arrays arrays(entries, entry, call.cell, sizes);
   const bool has_c = HasC(call.cell);
   const int products = Products(call.cell);
   int64_t& h_size = arrays.h_size();
@@ -327,18 +359,31 @@ ffi::Error CallBackward(ffi::ThreadPool pool, ffi::RemainingArgs args,
         arrays.OfStateResult("c_restart_c", sizes.sequences, sizes.units);
   if (peepholes) call.c_peepholes = arrays.PeepholesResult();
   if (ffi::Error error = arrays.Finish(); error.failure()) return error;
-  if (ffi::Error error = CheckStarts(call.starts, sizes); error.failure()) return error;
-  return RunLoop(&Target::backward, call, pool);
+  return CheckStarts(call.starts, sizes);
 }
 
-ffi::Error CallWeights(ffi::ThreadPool pool, ffi::RemainingArgs args,
-                       ffi::RemainingRets rets, int32_t time_axis, bool inputs,
-                       bool state, bool bias) {
-  Weights call = {UnknownSizes(time_axis), kUnknown};
+ffi::Error CallBackward(ffi::ThreadPool pool, ffi::RemainingArgs args,
+                        ffi::RemainingRets rets, int32_t cell, float forget_bias,
+                        float cell_clip, float output_clip, bool peepholes,
+                        int32_t time_axis, bool restarts) {
+  if (ffi::Error error = CheckAttributes(cell, time_axis); error.failure())
+    return error;
+  Backward call = {static_cast<Cell>(cell),
+                   UnknownSizes(time_axis),
+                   {forget_bias, cell_clip, output_clip, nullptr}};
+  Entries entries = {args, rets};
+  auto find = [&](Backward& call, int64_t entry) {
+    return FindArrays(call, entries, entry, peepholes, restarts);
+  };
+  return RunLoop(&Target::backward, call, entries, find, pool);
+}
+
+ffi::Error FindArrays(Weights& call, const Entries& entries, int64_t entry, bool inputs,
+                      bool state, bool bias) {
   Sizes& sizes = call.sizes;
   if (!inputs) sizes.depth = 0;
   if (!state) sizes.units = 0;
-  Sequences arrays(args, rets, sizes);
+  Sequences arrays(entries, entry, sizes);
   const Axis columns = {call.columns};
   call.lengths = arrays.Lengths();
   if (inputs) call.x = arrays.Sequence("x", {sizes.depth});
@@ -347,8 +392,30 @@ ffi::Error CallWeights(ffi::ThreadPool pool, ffi::RemainingArgs args,
   if (inputs) call.c_w_inputs = arrays.Result("c_w_inputs", {{sizes.depth}, columns});
   if (state) call.c_w_state = arrays.Result("c_w_state", {{sizes.units}, columns});
   if (bias) call.c_bias = arrays.Result("c_bias", {columns});
-  if (ffi::Error error = arrays.Finish(); error.failure()) return error;
-  return RunLoop(&Target::weights, call, pool);
+  return arrays.Finish();
+}
+
+ffi::Error CallWeights(ffi::ThreadPool pool, ffi::RemainingArgs args,
+                       ffi::RemainingRets rets, int32_t time_axis, bool inputs,
+                       bool state, bool bias) {
+  Weights call = {UnknownSizes(time_axis), kUnknown};
+  Entries entries = {args, rets};
+  auto find = [&](Weights& call, int64_t entry) {
+    return FindArrays(call, entries, entry, inputs, state, bias);
+  };
+  return RunLoop(&Target::weights, call, entries, find, pool);
+}
+
+ffi::Error FindArrays(Inputs& call, const Entries& entries, int64_t entry) {
+  Sequences arrays(entries, entry, call.sizes);
+  call.lengths = arrays.Lengths();
+  for (int k = 0; k < call.products; k++) {
+    const Axis columns = {call.columns[k]};
+    call.w_inputs[k] = arrays.Floats(Of("w_inputs", k), {{call.sizes.depth}, columns});
+    call.c_zs[k] = arrays.Sequence(Of("c_zs", k), columns);
+  }
+  call.c_x = arrays.SequenceResult("c_x", {call.sizes.depth});
+  return arrays.Finish();
 }
 
 ffi::Error CallInputs(ffi::ThreadPool pool, ffi::RemainingArgs args,
@@ -356,16 +423,11 @@ ffi::Error CallInputs(ffi::ThreadPool pool, ffi::RemainingArgs args,
   if (products < 1 || products > kMaxProducts)
     return ffi::Error::InvalidArgument("products must be from 1 to 3");
   Inputs call = {UnknownSizes(time_axis), products, {kUnknown, kUnknown, kUnknown}};
-  Sequences arrays(args, rets, call.sizes);
-  call.lengths = arrays.Lengths();
-  for (int k = 0; k < products; k++) {
-    const Axis columns = {call.columns[k]};
-    call.w_inputs[k] = arrays.Floats(Of("w_inputs", k), {{call.sizes.depth}, columns});
-    call.c_zs[k] = arrays.Sequence(Of("c_zs", k), columns);
-  }
-  call.c_x = arrays.SequenceResult("c_x", {call.sizes.depth});
-  if (ffi::Error error = arrays.Finish(); error.failure()) return error;
-  return RunLoop(&Target::inputs, call, pool);
+  Entries entries = {args, rets};
+  auto find = [&](Inputs& call, int64_t entry) {
+    return FindArrays(call, entries, entry);
+  };
+  return RunLoop(&Target::inputs, call, entries, find, pool);
 }
 
 }  // namespace

@@ -18,21 +18,22 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// Runs C over all steps. Each slot has some of the units. A phase is a stage of a step:
-// all slots must have ended it before any begins the next, which multiplies what they
-// wrote.
+// Runs C over all steps of a group of rows. Each slot has some of the units. A phase is
+// a stage of a step: all slots must have ended it before any begins the next, which
+// multiplies what they wrote.
 template <typename C>
 class ForwardLoop {
  public:
-  ForwardLoop(const Forward& call, int64_t slots)
+  ForwardLoop(const Forward& call, Group group, int64_t slots)
       : call_(call),
         sizes_(call.sizes),
         cell_(sizes_),
-        rows_(sizes_, call.lengths),
+        rows_(sizes_, call.lengths, group),
         blocks_(rows_, sizes_.time),
         strides_{Stride(Padded(sizes_.outputs)), Stride(Padded(sizes_.units))} {
-    for (int k = 0; k < 3; k++) operands_[k] = Allocate(sizes_.batch * strides_[k / 2]);
-    for (int64_t r = 0; r < sizes_.batch; r++) {
+    for (int k = 0; k < 3; k++)
+      operands_[k] = Allocate(rows_.count() * strides_[k / 2]);
+    for (int64_t r = 0; r < rows_.count(); r++) {
       std::memcpy(&operands_[0][r * strides_[0]],
                   StartOf(call.h, call.restart_h, sizes_.outputs, r, 0),
                   sizeof(float) * sizes_.outputs);
@@ -40,7 +41,7 @@ class ForwardLoop {
     for (int64_t s = 0; s < slots; s++) {
       const std::vector<Share> shares = cell_.Shares(s, slots);
       slots_.push_back({shares, ForwardPanels<C>(shares, sizes_, blocks_.most_rows()),
-                        Carried<1>(shares[0], sizes_.batch)});
+                        Carried<1>(shares[0], rows_.count())});
       if (!rows_.contiguous())
         slots_.back().x = Allocate(blocks_.most_rows() * Stride(sizes_.depth));
     }
@@ -97,13 +98,13 @@ class ForwardLoop {
   void Prepare(Slot& slot) {
     slot.panels.Pack(call_);
     const int64_t slots = slots_.size();
-    for (int64_t r = &slot - slots_.data(); r < sizes_.batch; r += slots) ZeroDead(r);
+    for (int64_t r = &slot - slots_.data(); r < rows_.count(); r += slots) ZeroDead(r);
     for (int64_t v = slot.of_h().first; v < slot.of_h().end; v++) {
-      for (int64_t r = rows_.alive(0); r < sizes_.batch; r++)
+      for (int64_t r = rows_.alive(0); r < rows_.count(); r++)
         Copy(call_.h, call_.last_h, sizes_.outputs, r, v);
     }
     for (int64_t v = slot.of_c().first; C::kHasC && v < slot.of_c().end; v++) {
-      for (int64_t r = 0; r < sizes_.batch; r++) {
+      for (int64_t r = 0; r < rows_.count(); r++) {
         const int64_t at = rows_[r] * sizes_.units + v * kLanes;
         Store(slot.carried(v, r), Load(call_.c + at, Valid(sizes_.units, v)));
         if (r >= rows_.alive(0)) Copy(call_.c, call_.last_c, sizes_.units, r, v);
@@ -196,7 +197,7 @@ class ForwardLoop {
       values[g] = Load(z + g * kLanes);
       if (call_.zs[0]) Store(Zs(stage, g, r, t) + v * kLanes, values[g], valid);
     }
-    const LstmVec besides = Besides<C>(call_.lstm, sizes_, v);
+    const LstmVec besides = Besides<C>(call_.lstm, sizes_, stage, v);
     const float* state = &operands_[t % 2][r * strides_[0] + v * kLanes];
     if constexpr (C::kStages > 1) {
       if (stage == 0) {

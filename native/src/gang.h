@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -28,9 +29,9 @@ inline void Pause() {
 // Runs function(slot, phase) once for each slot and phase; a phase begins when all
 // slots have ended the one before.
 //
-// Each slot has a worker; slot 0's is the caller. A worker whose phase takes long to
-// end also runs slots that nobody has begun: so nothing waits for a thread that has not
-// started, however busy the executor is.
+// The first slots each have a worker; slot 0's is the caller. A worker whose phase
+// takes long to end also runs slots that nobody has begun: so nothing waits for a
+// thread that has not started, however busy the executor is.
 template <typename Function>
 class Gang {
  public:
@@ -45,7 +46,10 @@ class Gang {
       TryRun(own, phase);
       for (int64_t spins = 1; !IsOver(phase); spins++) {
         if (spins == kPatience / 20) Replace(phase, false);
-        if (spins % kPatience == 0) Replace(phase, true);
+        if (spins % kPatience == 0) {
+          Replace(phase, true);
+          if (own != 0 && phase == phases_ - 1) return;  // All is begun.
+        }
         if (spins > 20 * kPatience) std::this_thread::yield();
         Pause();
       }
@@ -114,16 +118,40 @@ class Gang {
 };
 
 template <typename Function>
-void RunPhases(Executor& executor, int64_t slots, int64_t phases, Function function) {
-  if (slots == 1) {
-    for (int64_t phase = 0; phase < phases; phase++) function(0, phase);
+void RunGang(Executor& executor, int64_t workers, int64_t slots, int64_t phases,
+             Function& function) {
+  if (workers == 1) {
+    for (int64_t phase = 0; phase < phases; phase++)
+      for (int64_t s = 0; s < slots; s++) function(s, phase);
     return;
   }
   // Shared with the helpers, since one may begin after all is done.
   const auto gang = std::make_shared<Gang<Function>>(slots, phases, function);
-  for (int64_t s = 1; s < slots; s++) executor.Schedule([gang, s] { gang->Help(s); });
+  for (int64_t s = 1; s < workers; s++) executor.Schedule([gang, s] { gang->Help(s); });
   gang->Work(0);
   gang->Close();
+}
+
+// Runs the phases with a thread for each slot.
+template <typename Function>
+void RunPhases(Executor& executor, int64_t slots, int64_t phases, Function function) {
+  RunGang(executor, slots, slots, phases, function);
+}
+
+// Runs function(job) once for each job, with so many threads at most; if one is out of
+// memory, so is the caller.
+template <typename Function>
+void RunJobs(Executor& executor, int64_t threads, int64_t jobs, Function function) {
+  std::atomic<bool> failed{false};
+  const auto run = [&](int64_t job, int64_t) {
+    try {
+      function(job);
+    } catch (const std::bad_alloc&) {
+      failed = true;
+    }
+  };
+  RunGang(executor, std::min(threads, jobs), jobs, 1, run);
+  if (failed) throw std::bad_alloc();
 }
 
 }  // namespace jaxrnn

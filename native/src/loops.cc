@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "backward.h"
 #include "cells.h"
+#include "division.h"
 #include "forward.h"
 #include "gang.h"
 #include "inputs.h"
@@ -15,81 +17,139 @@
 namespace jaxrnn::JAXRNN_TARGET {
 namespace {
 
-// The multiplications of a step for which another thread pays: they take as long as the
-// threads take to meet after the step, about half a microsecond.
-constexpr int64_t kLeastMultiplications = 18'000;
+int64_t Vectors(int64_t size) { return Padded(size) / kLanes; }
 
-// The number of slots for so many multiplications a phase, if `size` floats are divided
-// among the slots by vectors.
-int64_t Slots(int64_t multiplications, int64_t size, const Executor& executor) {
-  int64_t vectors = Padded(size) / kLanes;
-  return std::max<int64_t>(1, std::min({executor.threads(), vectors,
-                                        multiplications / kLeastMultiplications}));
-}
-
-template <typename Loop, typename Call>
-void RunLoop(const Call& call, int64_t slots, Executor& executor) {
-  Loop loop(call, slots);
+// Runs a loop whose arguments are these and the number of slots.
+template <typename Loop, typename... Arguments>
+void RunLoop(Executor& executor, int64_t slots, const Arguments&... arguments) {
+  Loop loop(arguments..., slots);
   RunPhases(executor, slots, loop.phases(),
             [&](int64_t slot, int64_t phase) { loop.Run(slot, phase); });
 }
 
+template <typename Loop, typename Call>
+void RunProducts(const std::vector<Call>& calls, double multiplications,
+                 int64_t vectors, int64_t phases, Executor& executor) {
+  const Work work = {1, multiplications, 0, vectors, phases};
+  const int64_t slots = Divide(work, calls.size(), executor.threads()).slots;
+  RunJobs(executor, executor.threads() / slots, calls.size(),
+          [&](int64_t k) { RunLoop<Loop>(executor, slots, calls[k]); });
+}
+
+// Of a loop over the steps. Measured: the elementwise work of a gate takes as long as
+// so many multiplications; packing an element of a matrix, as `packing`; and reading a
+// matrix, for each group and step, as a row's product with it.
 template <typename C>
-int64_t CellSlots(const Sizes& sizes, const Executor& executor) {
+Work WorkOf(const Sizes& sizes, int64_t depth, double packing) {
+  constexpr double kElementwise = 64;
   const Stages<C> cell(sizes);
-  int64_t multiplications = 0;
-  for (int stage = 0; stage < C::kStages; stage++)
-    multiplications += cell.rows(stage) * cell.units(stage) * C::kStateGates[stage];
-  return Slots(sizes.batch * multiplications, sizes.units, executor);
+  double gates = 0, inputs = 0, state = 0;  // The last two: elements of matrices.
+  for (int stage = 0; stage < C::kStages; stage++) {
+    const double units = cell.units(stage);
+    gates += C::kGates[stage] * units;
+    inputs += C::kInputGates[stage] * units * depth;
+    state += C::kStateGates[stage] * units * cell.rows(stage);
+  }
+  return {sizes.batch, sizes.time * (inputs + state + gates * kElementwise),
+          sizes.time * state + packing * (inputs + state), Vectors(sizes.units),
+          sizes.time * C::kStages};
+}
+
+template <typename Loop, typename Call>
+void RunSteps(const std::vector<Call>& calls, const Work& work, Executor& executor) {
+  const Division division = Divide(work, calls.size(), executor.threads());
+  const int64_t groups = division.groups, slots = division.slots;
+  RunJobs(executor, executor.threads() / slots, calls.size() * groups, [&](int64_t k) {
+    RunLoop<Loop>(executor, slots, calls[k / groups], Group{k % groups, groups});
+  });
 }
 
 template <typename C>
-void RunCell(const Forward& call, Executor& executor) {
-  RunLoop<ForwardLoop<C>>(call, CellSlots<C>(call.sizes, executor), executor);
+void RunCell(const std::vector<Forward>& calls, Executor& executor) {
+  const Sizes& sizes = calls[0].sizes;
+  RunSteps<ForwardLoop<C>>(calls, WorkOf<C>(sizes, sizes.depth, 8), executor);
+}
+
+// Whether a sequence starts in several rows, whose cotangents are one sum.
+bool StartsInRows(const Backward& call) {
+  if (!call.starts) return false;
+  std::vector<int64_t> rows(call.sizes.sequences, -1);
+  for (int64_t row = 0; row < call.sizes.batch; row++) {
+    for (int64_t t = 0; t < call.sizes.time; t++) {
+      const int32_t sequence = call.starts[call.sizes.At(row, t)];
+      if (sequence < 0) continue;
+      if (rows[sequence] >= 0 && rows[sequence] != row) return true;
+      rows[sequence] = row;
+    }
+  }
+  return false;
 }
 
 template <typename C>
-void RunCell(const Backward& call, Executor& executor) {
-  RunLoop<BackwardLoop<C>>(call, CellSlots<C>(call.sizes, executor), executor);
+void RunCell(const std::vector<Backward>& calls, Executor& executor) {
+  // It packs a matrix transposed, which takes longer.
+  Work work = WorkOf<C>(calls[0].sizes, 0, 40);
+  if (std::any_of(calls.begin(), calls.end(), StartsInRows)) {
+    work.row *= work.rows;
+    work.rows = 1;
+  }
+  RunSteps<BackwardLoop<C>>(calls, work, executor);
 }
 
 template <typename Call>
-void RunAnyCell(const Call& call, Executor& executor) {
-  switch (call.cell) {
+void RunAnyCell(const std::vector<Call>& calls, Executor& executor) {
+  if (calls.empty()) return;
+  switch (calls[0].cell) {
     case Cell::kLstm:
-      return RunCell<PlainLstm>(call, executor);
+      return RunCell<PlainLstm>(calls, executor);
     case Cell::kGru:
-      return RunCell<Gru>(call, executor);
+      return RunCell<Gru>(calls, executor);
     case Cell::kRnn:
-      return RunCell<Rnn>(call, executor);
+      return RunCell<Rnn>(calls, executor);
     case Cell::kCudnnGru:
-      return RunCell<CudnnGru>(call, executor);
+      return RunCell<CudnnGru>(calls, executor);
     case Cell::kPeepholeLstm:
-      return RunCell<PeepholeLstm>(call, executor);
+      return RunCell<PeepholeLstm>(calls, executor);
     case Cell::kProjectedLstm:
-      return RunCell<ProjectedLstm>(call, executor);
+      return RunCell<ProjectedLstm>(calls, executor);
   }
+}
+
+// Before groups of rows, which are not ordered, add to them.
+void ZeroRestarts(const Backward& call) {
+  const Sizes& sizes = call.sizes;
+  if (call.c_restart_h)
+    std::fill_n(call.c_restart_h, sizes.sequences * sizes.outputs, 0.0f);
+  if (call.c_restart_c)
+    std::fill_n(call.c_restart_c, sizes.sequences * sizes.units, 0.0f);
 }
 
 }  // namespace
 
-void RunForward(const Forward& call, Executor& executor) { RunAnyCell(call, executor); }
-void RunBackward(const Backward& call, Executor& executor) {
-  RunAnyCell(call, executor);
+void RunForward(const std::vector<Forward>& calls, Executor& executor) {
+  RunAnyCell(calls, executor);
 }
 
-void RunWeights(const Weights& call, Executor& executor) {
-  const Sizes& sizes = call.sizes;
-  int64_t multiplications =
-      sizes.batch * sizes.time * (sizes.depth + sizes.units) * call.columns;
-  RunLoop<WeightsLoop>(call, Slots(multiplications, call.columns, executor), executor);
+void RunBackward(const std::vector<Backward>& calls, Executor& executor) {
+  for (const Backward& call : calls) ZeroRestarts(call);
+  RunAnyCell(calls, executor);
 }
 
-void RunInputs(const Inputs& call, Executor& executor) {
-  int64_t steps = call.sizes.batch * call.sizes.time, columns = 0;
-  for (int s = 0; s < call.products; s++) columns += call.columns[s];
-  int64_t multiplications = steps * call.sizes.depth * columns;
-  RunLoop<InputsLoop>(call, Slots(multiplications, steps * kLanes, executor), executor);
+void RunWeights(const std::vector<Weights>& calls, Executor& executor) {
+  if (calls.empty()) return;
+  const Sizes& sizes = calls[0].sizes;
+  const double steps = sizes.batch * sizes.time, columns = calls[0].columns;
+  const double multiplications = steps * (sizes.depth + sizes.units) * columns;
+  RunProducts<WeightsLoop>(calls, multiplications, Vectors(columns), 1, executor);
+}
+
+void RunInputs(const std::vector<Inputs>& calls, Executor& executor) {
+  if (calls.empty()) return;
+  const Sizes& sizes = calls[0].sizes;
+  const int64_t steps = sizes.batch * sizes.time;
+  double columns = 0;
+  for (int s = 0; s < calls[0].products; s++) columns += calls[0].columns[s];
+  RunProducts<InputsLoop>(calls, columns * steps * sizes.depth, steps, 2, executor);
 }
 
 }  // namespace jaxrnn::JAXRNN_TARGET

@@ -8,6 +8,7 @@
 #define JAXRNN_LOOPS_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "executor.h"
 
@@ -162,10 +163,11 @@ struct Inputs {
 // The loops are compiled once for each instruction set, in a namespace of its name.
 namespace jaxrnn::JAXRNN_TARGET {
 
-void RunForward(const Forward& call, Executor& executor);
-void RunBackward(const Backward& call, Executor& executor);
-void RunWeights(const Weights& call, Executor& executor);
-void RunInputs(const Inputs& call, Executor& executor);
+// Each runs calls that differ in their arrays alone, and share the threads.
+void RunForward(const std::vector<Forward>& calls, Executor& executor);
+void RunBackward(const std::vector<Backward>& calls, Executor& executor);
+void RunWeights(const std::vector<Weights>& calls, Executor& executor);
+void RunInputs(const std::vector<Inputs>& calls, Executor& executor);
 
 }  // namespace jaxrnn::JAXRNN_TARGET
 #endif

@@ -12,32 +12,43 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// Rows by falling length, so that those that are alive at a step are the first ones.
+// One of `count` groups of rows.
+struct Group {
+  int64_t number = 0, count = 1;
+};
+
+// A group's rows by falling length, so that those that are alive at a step are the
+// first ones. Of all rows, by falling length, each group has every count-th.
 class Rows {
  public:
-  Rows(const Sizes& sizes, const int32_t* lengths)
+  Rows(const Sizes& sizes, const int32_t* lengths, Group group)
       : sizes_(sizes),
         lengths_(sizes.batch),
         order_(sizes.batch),
         alive_(sizes.time + 1) {
-    for (int64_t b = 0; b < sizes.batch; b++) {
+    for (int64_t b = 0; b < sizes.batch; b++)
       lengths_[b] = std::clamp<int64_t>(lengths[b], 0, sizes.time);
-      for (int64_t t = 0; t < lengths_[b]; t++) alive_[t]++;
-    }
     std::iota(order_.begin(), order_.end(), 0);
     const auto longer = [&](int64_t a, int64_t b) { return lengths_[a] > lengths_[b]; };
     in_order_ = std::is_sorted(order_.begin(), order_.end(), longer);
     if (!in_order_) std::stable_sort(order_.begin(), order_.end(), longer);
+    int64_t count = 0;
+    for (int64_t r = group.number; r < sizes.batch; r += group.count)
+      order_[count++] = order_[r];
+    order_.resize(count);
+    for (int64_t b : order_)
+      for (int64_t t = 0; t < lengths_[b]; t++) alive_[t]++;
   }
 
+  int64_t count() const { return order_.size(); }
   // The number of rows that are alive at step t; 0 after the last one.
   int64_t alive(int64_t t) const { return alive_[t]; }
   // The row of the arrays that is the r-th by length.
   int64_t operator[](int64_t r) const { return order_[r]; }
   // Whether steps t and following ones have their rows one after the other in memory.
   bool contiguous() const {
-    return sizes_.batch == 1 ||
-           (sizes_.time_major && in_order_ && alive_[sizes_.time - 1] == sizes_.batch);
+    if (sizes_.batch == 1 || !sizes_.time_major) return count() == 1;
+    return in_order_ && alive_[sizes_.time - 1] == sizes_.batch;
   }
   // Zeros at the steps at which the r-th row is not alive, in a sequence of this size;
   // nothing if it is null.

@@ -55,11 +55,12 @@ class Stages {
   const Sizes sizes_;
 };
 
-// What the functions of a cell read besides, for vector v.
+// What the functions of a cell read besides in this stage, for vector v. The gates that
+// have peepholes are those of the first one.
 template <typename C>
-LstmVec Besides(const Lstm& lstm, const Sizes& sizes, int64_t v) {
+LstmVec Besides(const Lstm& lstm, const Sizes& sizes, int stage, int64_t v) {
   LstmVec values = {lstm.forget_bias, lstm.cell_clip, lstm.output_clip, false, {}};
-  if (!C::kHasPeepholes || lstm.peepholes == nullptr) return values;
+  if (!C::kHasPeepholes || stage > 0 || lstm.peepholes == nullptr) return values;
   values.has_peepholes = true;
   for (int k = 0; k < 3; k++)
     values.peepholes[k] =

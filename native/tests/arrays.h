@@ -26,6 +26,8 @@ inline const float* Data(const Floats& values) {
 
 class RandomFloats {
  public:
+  explicit RandomFloats(int seed = 23) : generator_(seed) {}
+
   // Uniform between -scale and scale.
   Floats operator()(int64_t size, float scale) {
     std::uniform_real_distribution<float> uniform(-scale, scale);
@@ -35,7 +37,7 @@ class RandomFloats {
   }
 
  private:
-  std::mt19937 generator_{23};
+  std::mt19937 generator_;
 };
 
 // Fills a sequence with a value where rows are alive, or where they are not.

@@ -48,7 +48,7 @@ Floats Call(const Target& target, Cell cell, const Floats& x, const Floats& bias
   Floats outputs(x.size()), last_h(x.size());
   call.outputs = outputs.data();
   call.last_h = last_h.data();
-  target.forward(call, executor);
+  target.forward({call}, executor);
   return outputs;
 }
 

@@ -1,7 +1,8 @@
-// Every piece is done once, after all pieces of the phase before it.
+// Every piece is done once, after all pieces of the phase before it; every job once.
 #include "gang.h"
 
 #include <cstdint>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -25,9 +26,34 @@ void TestRun(Executor& executor, int64_t slots, int64_t phases) {
   for (int64_t count : pieces) Check(count == phases, "a piece is done once");
 }
 
+// Jobs that themselves have phases.
+void TestJobs(Executor& executor, int64_t threads, int64_t jobs) {
+  std::vector<int64_t> pieces(jobs);
+  RunJobs(executor, threads, jobs, [&](int64_t job) {
+    TestRun(executor, 2, 3);
+    pieces[job]++;
+  });
+  for (int64_t count : pieces) Check(count == 1, "a job is done once");
+}
+
+void TestJobOutOfMemory(Executor& executor) {
+  int64_t caught = 0;
+  try {
+    RunJobs(executor, 2, 3, [](int64_t job) {
+      if (job == 1) throw std::bad_alloc();
+    });
+  } catch (const std::bad_alloc&) {
+    caught++;
+  }
+  Check(caught == 1, "an error of a job is the caller's");
+}
+
 void TestRuns(Executor& executor) {
   for (int64_t slots : {1, 2, 3, 8})
     for (int64_t phases : {0, 1, 2, 100}) TestRun(executor, slots, phases);
+  for (int64_t threads : {1, 2, 4})
+    for (int64_t jobs : {0, 1, 3, 9}) TestJobs(executor, threads, jobs);
+  TestJobOutOfMemory(executor);
 }
 
 void TestCallsAtOnce(int64_t callers, int64_t workers) {

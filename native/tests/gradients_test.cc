@@ -136,8 +136,8 @@ void TestCases(size_t first, size_t stride, const std::vector<Executor*>& execut
     for (const Target& target : Targets()) {
       if (!target.supported) continue;
       Executor& executor = *executors[random() % executors.size()];
-      auto weights = [&](const Weights& call) { target.weights(call, executor); };
-      auto inputs = [&](const Inputs& call) { target.inputs(call, executor); };
+      auto weights = [&](const Weights& call) { target.weights({call}, executor); };
+      auto inputs = [&](const Inputs& call) { target.inputs({call}, executor); };
       Run(problem, weights, inputs)
           .Compare(wanted, std::string(target.name) + ", " + problem.c.Text() +
                                ", threads " + std::to_string(executor.threads()));

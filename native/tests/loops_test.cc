@@ -33,7 +33,8 @@ struct Case {
   // Extremes: peepholes and both clips, or none, as in a plain LSTM.
   bool full() const { return lstm() && cell != Cell::kLstm && units != 17; }
   int64_t outputs() const {
-    return cell == Cell::kProjectedLstm ? units * 2 / 3 + 1 : units;
+    if (cell != Cell::kProjectedLstm) return units;
+    return units % 2 ? units * 2 / 3 + 1 : units * 3 - 1;
   }
   std::string Text() const {
     return "cell " + std::to_string(static_cast<int>(cell)) + ", units " +
@@ -43,20 +44,31 @@ struct Case {
   }
 };
 
+struct Extent {
+  int64_t units, batch, time;
+};
+
+std::vector<Extent> Extents() {
+  // These are divided into groups of rows, slots, or both.
+  std::vector<Extent> extents = {{100, 1, 9}, {100, 3, 9}, {33, 40, 9}};
+  for (int64_t units : {1, 7, 16, 17, 40})
+    for (int64_t batch : {1, 2, 13})
+      for (int64_t time : {1, 5}) extents.push_back({units, batch, time});
+  return extents;
+}
+
 std::vector<Case> Cases() {
   std::vector<Case> cases;
   for (int cell = 0; cell < kCells; cell++)
-    for (int64_t units : {1, 7, 16, 17, 40})
-      for (int64_t batch : {1, 2, 13})
-        for (int64_t time : {1, 5})
-          for (bool time_major : {false, true}) {
-            // 13 rows have all lengths.
-            int64_t lengths = batch == 13 ? 1 : time + 1;
-            for (int64_t first = 0; first < lengths; first += batch)
-              for (bool restarts : {false, true})
-                cases.push_back(
-                    {Cell(cell), units, batch, time, first, time_major, restarts});
-          }
+    for (const auto& [units, batch, time] : Extents())
+      for (bool time_major : {false, true}) {
+        // 13 rows have all lengths.
+        int64_t lengths = batch >= 13 ? 1 : time + 1;
+        for (int64_t first = 0; first < lengths; first += batch)
+          for (bool restarts : {false, true})
+            cases.push_back(
+                {Cell(cell), units, batch, time, first, time_major, restarts});
+      }
   return cases;
 }
 
@@ -64,9 +76,10 @@ std::vector<Case> Cases() {
 struct Problem {
   static constexpr int64_t kDepth = 5;
 
-  explicit Problem(const Case& c)
-      : c(c), sizes{c.batch,     c.time,      kDepth,      c.units,
-                    c.outputs(), c.batch + 2, c.time_major} {
+  explicit Problem(const Case& c, int seed = 23)
+      : c(c),
+        sizes{c.batch, c.time, kDepth, c.units, c.outputs(), c.batch + 2, c.time_major},
+        Random(seed) {
     for (int k = 0; k < Products(c.cell); k++) {
       const Product product = ProductOf(c.cell, k);
       int64_t columns = sizes.Columns(c.cell, k);
@@ -205,7 +218,7 @@ Results RunForward(const Problem& problem, bool save, const Loop& loop) {
 
 // `saved` are the results of a forward call. If `in_place`, cotangents replace its zs.
 template <typename Loop>
-Results RunBackward(const Problem& problem, Results saved, bool in_place,
+Results RunBackward(const Problem& problem, Results& saved, bool in_place,
                     const Loop& loop) {
   const Case& c = problem.c;
   Results results;
@@ -276,16 +289,16 @@ void TestCase(const Problem& problem, const Wanted& wanted, const Target& target
               Executor& executor) {
   std::string text = std::string(target.name) + ", " + problem.c.Text() + ", threads " +
                      std::to_string(executor.threads());
-  auto forward = [&](Forward& call) { target.forward(call, executor); };
-  auto backward = [&](Backward& call) { target.backward(call, executor); };
+  auto forward = [&](Forward& call) { target.forward({call}, executor); };
+  auto backward = [&](Backward& call) { target.backward({call}, executor); };
   for (bool save : {false, true}) {
     Results results = RunForward(problem, save, forward);
     CheckDead(problem, save, results, text);
     results.Compare(save ? wanted.saving : wanted.forward, text);
   }
+  Results saved = wanted.saved;
   for (bool in_place : {false, true})
-    RunBackward(problem, wanted.saved, in_place, backward)
-        .Compare(wanted.backward, text);
+    RunBackward(problem, saved, in_place, backward).Compare(wanted.backward, text);
 }
 
 // Every `stride`th case from `first` on, by all targets, on any of the executors.
@@ -302,8 +315,72 @@ void TestCases(size_t first, size_t stride, const std::vector<Executor*>& execut
 }
 
 void TestThreads(size_t stride) {
-  PoolExecutor one(1, 1), two(2, 2), three(3, 3);
-  TestCases(0, stride, {&one, &two, &three});
+  PoolExecutor one(1, 1), two(2, 2), three(3, 3), four(4, 2), many(16, 3);
+  TestCases(0, stride, {&one, &two, &three, &four, &many});
+}
+
+// Several problems of equal sizes in one call.
+void TestEntries(const Target& target, Executor& executor, Case c) {
+  std::vector<Problem> problems;
+  for (int k = 0; k < 5; k++) {
+    c.first_length = k % (c.time + 1);
+    problems.emplace_back(c, k);
+  }
+  std::vector<Wanted> wanted(problems.begin(), problems.end());
+  std::vector<Forward> forward;
+  std::vector<Backward> backward;
+  std::vector<Results> results, c_results;
+  for (size_t k = 0; k < problems.size(); k++) {
+    results.push_back(
+        RunForward(problems[k], true, [&](Forward& call) { forward.push_back(call); }));
+    c_results.push_back(RunBackward(problems[k], wanted[k].saved, false,
+                                    [&](Backward& call) { backward.push_back(call); }));
+  }
+  target.forward(forward, executor);
+  target.backward(backward, executor);
+  const std::string text = "entries, " + c.Text();
+  for (size_t k = 0; k < problems.size(); k++) {
+    CheckDead(problems[k], true, results[k], text);
+    results[k].Compare(wanted[k].saving, text);
+    c_results[k].Compare(wanted[k].backward, text);
+  }
+}
+
+void TestEntries() {
+  PoolExecutor two(2, 1), many(16, 3);
+  for (const Target& target : Targets()) {
+    if (!target.supported) continue;
+    for (Executor* executor : {&two, &many})
+      for (int cell = 0; cell < kCells; cell++)
+        for (int64_t batch : {1, 14})
+          for (bool restarts : {false, true})
+            TestEntries(target, *executor,
+                        {Cell(cell), 40, batch, 5, 0, true, restarts});
+  }
+}
+
+// Has no other thread than the caller's, and counts those that it is asked for.
+class CountingExecutor final : public Executor {
+ public:
+  int64_t threads() const override { return 16; }
+  void Schedule(std::function<void()>) override { count++; }
+
+  int64_t count = 0;
+};
+
+// Two vectors of units cannot use 16 threads, but their rows can.
+void TestManyRows() {
+  const Problem problem({Cell::kLstm, 8, 256, 20, 20, false, false});
+  Wanted wanted(problem);
+  CountingExecutor executor;
+  RunForward(problem, true, [&](Forward& call) {
+    Targets().back().forward({call}, executor);
+  }).Compare(wanted.saving, "many rows");
+  Check(executor.count == 15, "forward uses all threads");
+  RunBackward(problem, wanted.saved, false, [&](Backward& call) {
+    Targets().back().backward({call}, executor);
+  }).Compare(wanted.backward, "many rows");
+  Check(executor.count == 30, "backward, too");
 }
 
 // Calls that want more threads than there are, all at once.
@@ -325,12 +402,26 @@ void TestChoice() {
   Check(Choose("none").error.find("JAXRNN_NATIVE_TARGET") == 0, "names the variable");
 }
 
+// Rows then add to the cotangent of one state.
+void TestSequenceOfAllRows() {
+  Problem problem({Cell::kLstm, 8, 64, 20, 20, false, true});
+  for (int64_t row = 0; row < 64; row++) problem.starts[problem.sizes.At(row, 0)] = 0;
+  Wanted wanted(problem);
+  PoolExecutor executor(16, 3);
+  RunBackward(problem, wanted.saved, false, [&](Backward& call) {
+    Targets().back().backward({call}, executor);
+  }).Compare(wanted.backward, "one sequence in all rows");
+}
+
 }  // namespace
 }  // namespace jaxrnn
 
 // The argument is the stride at which cases are taken, by default 1.
 int main(int count, char** arguments) {
   jaxrnn::TestChoice();
+  jaxrnn::TestEntries();
+  jaxrnn::TestManyRows();
+  jaxrnn::TestSequenceOfAllRows();
   jaxrnn::TestThreads(count > 1 ? std::atoi(arguments[1]) : 1);
   jaxrnn::TestCallsAtOnce();
 }

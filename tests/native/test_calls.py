@@ -16,22 +16,22 @@ pytestmark = needs_library
 
 # Which of them depends on whether JAX waits for the call.
 ERRORS = (ValueError, jax.errors.JaxRuntimeError)
-BATCH, TIME, DEPTH, UNITS, SEQUENCES = 2, 3, 4, 5, 6
+ENTRIES, BATCH, TIME, DEPTH, UNITS, SEQUENCES = 7, 2, 3, 4, 5, 6
 
 
 def run(change=(), drop=None, **attributes):
-    """Runs a basic RNN with restarts, some of whose arguments are changed."""
+    """Runs basic RNNs with restarts, some of whose arguments are changed."""
     shapes = {
-        "x": (BATCH, TIME, DEPTH),
-        "w_inputs[0]": (DEPTH, UNITS),
-        "w_state[0]": (UNITS, UNITS),
-        "bias[0]": (UNITS,),
-        "h": (BATCH, UNITS),
-        "restart_h": (SEQUENCES, UNITS),
+        "x": (1, BATCH, TIME, DEPTH),
+        "w_inputs[0]": (ENTRIES, DEPTH, UNITS),
+        "w_state[0]": (ENTRIES, UNITS, UNITS),
+        "bias[0]": (ENTRIES, UNITS),
+        "h": (1, BATCH, UNITS),
+        "restart_h": (ENTRIES, SEQUENCES, UNITS),
     }
     arguments = {
-        "lengths": jnp.full(BATCH, TIME, jnp.int32),
-        "starts": jnp.full((BATCH, TIME), -1, jnp.int32),
+        "lengths": jnp.full((1, BATCH), TIME, jnp.int32),
+        "starts": jnp.full((1, BATCH, TIME), -1, jnp.int32),
         **{name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()},
         **dict(change),
     }
@@ -40,8 +40,8 @@ def run(change=(), drop=None, **attributes):
     call = jax.ffi.ffi_call(
         "jaxrnn_native_forward",
         [
-            jax.ShapeDtypeStruct((BATCH, TIME, UNITS), jnp.float32),
-            jax.ShapeDtypeStruct((BATCH, UNITS), jnp.float32),
+            jax.ShapeDtypeStruct((ENTRIES, BATCH, TIME, UNITS), jnp.float32),
+            jax.ShapeDtypeStruct((ENTRIES, BATCH, UNITS), jnp.float32),
         ],
     )
     attributes = {"cell": 2, "time_axis": 1, **attributes}
@@ -61,18 +61,18 @@ def run(change=(), drop=None, **attributes):
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("lengths", (), r"lengths must be int32 \[\?\], but its shape is \[\]"),
+        ("lengths", (), r"lengths must be int32 \[7, \?\], but its shape is \[\]"),
         (
             "starts",
-            (3, 3),
-            r"starts must be int32 \[2, \?\], but its shape is \[3, 3\]",
+            (1, 3, 3),
+            r"starts must be int32 \[7, 2, \?\], but its shape is \[1, 3, 3\]",
         ),
-        ("x", (2, 4, 4), r"x must be float32 \[2, 3, \?\]"),
-        ("w_inputs[0]", (3, 5), r"w_inputs\[0\] must be float32 \[4, \?\]"),
-        ("w_state[0]", (5, 4), r"w_state\[0\] must be float32 \[5, 5\]"),
-        ("bias[0]", (4,), r"bias\[0\] must be float32 \[5\]"),
-        ("h", (3, 5), r"h must be float32 \[2, 5\]"),
-        ("restart_h", (6, 4), r"restart_h must be float32 \[6, 5\]"),
+        ("x", (7, 2, 4, 4), r"x must be float32 \[7, 2, 3, \?\]"),
+        ("w_inputs[0]", (1, 3, 5), r"w_inputs\[0\] must be float32 \[7, 4, \?\]"),
+        ("w_state[0]", (1, 5, 4), r"w_state\[0\] must be float32 \[7, 5, 5\]"),
+        ("bias[0]", (1, 4), r"bias\[0\] must be float32 \[7, 5\]"),
+        ("h", (6, 2, 5), r"h must be float32 \[7, 2, 5\], but its shape is \[6, 2"),
+        ("restart_h", (1, 6, 4), r"restart_h must be float32 \[7, 6, 5\]"),
     ],
 )
 def test_an_argument_of_the_wrong_shape_is_named(name, shape, message):
@@ -83,7 +83,7 @@ def test_an_argument_of_the_wrong_shape_is_named(name, shape, message):
 
 def test_an_argument_of_the_wrong_type_is_named():
     with pytest.raises(ERRORS, match="h must be float32"):
-        run({"h": jnp.zeros((BATCH, UNITS), jnp.int32)})
+        run({"h": jnp.zeros((1, BATCH, UNITS), jnp.int32)})
 
 
 def test_arguments_are_counted():
@@ -94,7 +94,7 @@ def test_arguments_are_counted():
 
 
 def test_sequences_that_start_are_among_the_restart_states():
-    starts = jnp.full((BATCH, TIME), SEQUENCES, jnp.int32)
+    starts = jnp.full((1, BATCH, TIME), SEQUENCES, jnp.int32)
     with pytest.raises(ERRORS, match="starts must be less"):
         run({"starts": starts})
 

@@ -91,7 +91,7 @@ def test_values_alone_are_one_call_that_saves_nothing():
     assert_near(jax.jit(of("native"))(*given), of("xla")(*given))
     assert_near(of("native")(*given), of("xla")(*given))
     (call,) = calls(of("native"), *given)
-    assert call.shape == (5, TIME, 4)
+    assert call.shape == (1, 5, TIME, 4)
 
 
 def test_without_jit():
@@ -243,9 +243,9 @@ def test_mapped_gradients_are_those_of_each(mapped, time_major):
         return jax.vmap(both, AXES[mapped])
 
     assert_near(jax.jit(of("native"))(*wide), jax.jit(of("xla"))(*wide))
-    rows = 5 if AXES[mapped][0] == 0 else 15
-    shape = (TIME, rows) if time_major else (rows, TIME)
-    assert [c.shape[:2] for c in calls(of("native"), *wide)] == [shape, shape]
+    entries, rows = (3, 5) if AXES[mapped][0] == 0 else (1, 15)
+    shape = (entries, TIME, rows) if time_major else (entries, rows, TIME)
+    assert [c.shape[:3] for c in calls(of("native"), *wide)] == [shape, shape]
 
 
 def test_twice_mapped_values_are_rows_of_one_call():
@@ -254,7 +254,70 @@ def test_twice_mapped_values_are_rows_of_one_call():
     xs = jnp.stack([x, -x, 2 * x]).reshape(3, 1, *x.shape)
     of = lambda name: jax.vmap(jax.vmap(lambda x: run(cell, name, params, x, state)))
     assert_near(jax.jit(of("native"))(xs), jax.jit(of("xla"))(xs))
-    assert [c.shape for c in calls(of("native"), xs)] == [(15, TIME, 3)]
+    assert [c.shape for c in calls(of("native"), xs)] == [(1, 15, TIME, 3)]
+
+
+def one_by_one(fn, axes):
+    """What `vmap` computes, by a loop over the entries."""
+
+    def run(*args):
+        marks = list(zip(args, axes, strict=True))
+
+        def one(entries):
+            rest = iter(entries)
+            return fn(*(a if axis is None else next(rest) for a, axis in marks))
+
+        return jax.lax.map(one, [a for a, axis in marks if axis == 0])
+
+    return run
+
+
+TWICE = {
+    "params-x": ((0, None), (None, 0)),
+    "x-params": ((None, 0), (0, None)),
+    "params-params": ((0, None), (0, None)),
+    "both-x": ((0, 0), (None, 0)),
+}
+
+
+@pytest.mark.fast("params-x")
+@pytest.mark.parametrize("mapped", TWICE)
+def test_nets_that_are_mapped_twice_are_of_one_call(mapped):
+    cell, (outer, inner) = CELLS["lstm"], TWICE[mapped]
+    params, x, state = data(cell)
+
+    def wide(tree, axis, *scales):
+        stack = lambda v: jnp.stack([jnp.float32(s) * v for s in scales])
+        return jax.tree.map(stack, tree) if axis == 0 else tree
+
+    given = [wide(v, axis, 1, -2) for v, axis in zip((params, x), inner, strict=True)]
+    given = [wide(v, axis, 0.5, -1, 1) for v, axis in zip(given, outer, strict=True)]
+
+    def of(name, mapping):
+        loss = lambda params, x: weighted_sum(run(cell, name, params, x, state))
+        return mapping(mapping(jax.value_and_grad(loss, (0, 1)), inner), outer)
+
+    want = jax.jit(of("xla", one_by_one))(*given)
+    assert_near(jax.jit(of("native", jax.vmap))(*given), want)
+    assert len(calls(of("native", jax.vmap), *given)) == 2
+
+
+@pytest.mark.parametrize("of", [grad_of_grad, forward_mode], ids=lambda of: of.__name__)
+def test_further_derivatives_of_mapped_nets(of):
+    cell = CELLS["gru"]
+    params, x, _ = data(cell)
+    wide = jax.tree.map(lambda v: jnp.stack([v, -v]), params)
+    made = lambda name: lambda params: of(curved(name, cell), params, x)
+    want = jax.jit(one_by_one(made("xla"), (0,)))(wide)
+    assert_near(jax.jit(jax.vmap(made("native")))(wide), want, tolerance=5e-5)
+
+
+def test_no_nets():
+    cell = CELLS["rnn"]
+    params, x, state = data(cell)
+    none = jax.tree.map(lambda v: jnp.zeros((0, *v.shape), v.dtype), params)
+    outputs, _ = jax.vmap(lambda p: run(cell, "native", p, x, state))(none)
+    assert outputs.shape == (0, 5, TIME, 3)
 
 
 def test_a_scan_of_training_steps():
@@ -326,7 +389,7 @@ def test_a_share_of_the_rows_is_a_call_by_default(lengths):
     lengths = None if lengths is None else lengths.astype(jnp.int32)
     (step, params), (of_xla, _) = (over_devices(n, lengths) for n in (None, "xla"))
     assert_near(jax.jit(step)(params), jax.jit(of_xla)(params))
-    assert [c.shape[:2] for c in calls(step, params)] == 2 * [(2, TIME)]
+    assert [c.shape[:3] for c in calls(step, params)] == 2 * [(1, 2, TIME)]
     assert not calls(of_xla, params)
 
 
@@ -337,7 +400,7 @@ def test_a_share_of_the_rows_on_an_explicit_mesh_is_a_call(name):
         over_devices(n, lengths, "Explicit") for n in (name, "xla")
     )
     assert_near(jax.jit(step)(params), jax.jit(of_xla)(params))
-    assert [c.shape[:2] for c in calls(step, params)] == 2 * [(2, TIME)]
+    assert [c.shape[:3] for c in calls(step, params)] == 2 * [(1, 2, TIME)]
 
 
 def test_rows_on_an_explicit_mesh_have_xlas_loop():

@@ -246,18 +246,30 @@ def test_second_derivatives_of_packed_sequences(name, request):
     assert_near(made(), want, tolerance=5e-5)
 
 
-@pytest.mark.slow
-def test_mapped_packed_sequences(request):
-    call, (params, inputs, state) = of_packed(CELLS["lstm"], False)
-    wide = jax.tree.map(lambda v: jnp.stack([v, -v]), (inputs, state))
-
-    def made():
-        loss = lambda *given: weighted_sum(call(params, *given))
-        return jax.jit(jax.vmap(jax.value_and_grad(loss, (0, 1))))(*wide)
-
-    want = made()
+@pytest.mark.fast("params")
+@pytest.mark.parametrize("mapped", ["params", "inputs and state"])
+def test_mapped_packed_sequences(mapped, request):
+    call, given = of_packed(CELLS["lstm"], False)
+    axes = (0, None, None) if mapped == "params" else (None, 0, 0)
+    wide = [
+        jax.tree.map(lambda v: jnp.stack([v, -v]), v) if axis == 0 else v
+        for v, axis in zip(given, axes, strict=True)
+    ]
+    loss = lambda *given: weighted_sum(call(*given))
+    step = jax.vmap(jax.value_and_grad(loss, (0, 1, 2)), axes)
+    want = jax.jit(step)(*wide)
     request.getfixturevalue("alone")
-    assert_near(made(), want)
+    assert_near(jax.jit(step)(*wide), want)
+    assert [c.shape[:3] for c in calls(step, *wide)] == [(2, 4, 7)] * 2
+
+
+def test_mapped_cotangents_of_packed_sequences(request):
+    """What the forward loop saved is shared by the entries."""
+    call, (params, *others) = of_packed(CELLS["gru"], False)
+    of_last = jax.jacrev(lambda p: call(p, *others)[1][:2, 0])
+    want = of_last(params)
+    request.getfixturevalue("alone")
+    assert_near(of_last(params), want)
 
 
 # Programs for elsewhere.

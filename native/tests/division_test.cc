@@ -1,0 +1,75 @@
+// How many threads calls of different sizes use, and that groups of rows are balanced.
+#include "division.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "check.h"
+#define JAXRNN_TARGET division_test
+#include "rows.h"
+
+namespace jaxrnn {
+namespace {
+
+// Loops of 100 steps of so many rows and vectors.
+Work Loop(int64_t rows, int64_t vectors) { return {rows, 1e7, 1e6, vectors, 100}; }
+
+void TestDivision(const std::string& text, const Work& work, int64_t calls,
+                  int64_t threads, int64_t groups, int64_t slots) {
+  const Division found = Divide(work, calls, threads);
+  Check(found.groups == groups && found.slots == slots,
+        text + ": " + std::to_string(found.groups) + " groups of " +
+            std::to_string(found.slots) + " slots");
+}
+
+void TestThreads() {
+  TestDivision("many rows of few units", Loop(256, 2), 1, 16, 16, 1);
+  TestDivision("one row", Loop(1, 64), 1, 2, 1, 2);
+  TestDivision("one row of few units", {1, 1e5, 1e5, 2, 100}, 1, 16, 1, 1);
+  TestDivision("little work", {8, 1e3, 1e3, 4, 1}, 1, 16, 1, 1);
+  TestDivision("as many calls as threads", Loop(8, 4), 4, 4, 1, 1);
+  TestDivision("calls of one row", Loop(1, 4), 5, 2, 1, 1);
+  TestDivision("a call too many", Loop(256, 2), 5, 2, 2, 1);
+  TestDivision("large matrices", {16, 1e8, 2e8, 32, 100}, 1, 16, 2, 8);
+}
+
+void TestLimits() {
+  for (int64_t rows : {1, 3, 40})
+    for (int64_t vectors : {1, 5, 32})
+      for (int64_t calls : {1, 3, 100})
+        for (int64_t threads : {1, 2, 16}) {
+          const auto [groups, slots] = Divide(Loop(rows, vectors), calls, threads);
+          Check(groups <= rows && slots <= vectors && groups * slots <= threads,
+                "there is no idle thread");
+        }
+}
+
+// The steps of all groups, of which none has a row's more than another.
+void TestGroups() {
+  const std::vector<int32_t> lengths = {3, 9, 0, 1, 9, 4, 4, 7, 2, 50, 6};
+  const Sizes sizes = {int64_t(lengths.size()), 9, 1, 1, 0, false};
+  for (int64_t groups : {1, 2, 3, 8, 11}) {
+    std::vector<int64_t> steps(groups), seen;
+    for (int64_t g = 0; g < groups; g++) {
+      const division_test::Rows rows(sizes, lengths.data(), {g, groups});
+      for (int64_t t = 0; t < sizes.time; t++) steps[g] += rows.alive(t);
+      for (int64_t r = 0; r < rows.count(); r++) seen.push_back(rows[r]);
+    }
+    std::sort(seen.begin(), seen.end());
+    for (int64_t row = 0; row < sizes.batch; row++)
+      Check(seen.at(row) == row, "a row is in one group");
+    const auto [least, most] = std::minmax_element(steps.begin(), steps.end());
+    Check(*most - *least <= sizes.time, "groups have equal work");
+  }
+}
+
+}  // namespace
+}  // namespace jaxrnn
+
+int main() {
+  jaxrnn::TestThreads();
+  jaxrnn::TestLimits();
+  jaxrnn::TestGroups();
+}
