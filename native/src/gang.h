@@ -29,9 +29,9 @@ inline void Pause() {
 // Runs function(slot, phase) once for each slot and phase; a phase begins when all
 // slots have ended the one before.
 //
-// The first slots each have a worker; slot 0's is the caller. A worker whose phase takes
-// long to end also runs slots that nobody has begun: so nothing waits for a thread that
-// has not started, however busy the executor is.
+// The first slots have a worker each; slot 0's is the caller. A worker whose phase
+// takes long to end also runs slots that nobody has begun: so nothing waits for a
+// thread that has not started, however busy the executor is.
 template <typename Function>
 class Gang {
  public:

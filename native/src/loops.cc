@@ -36,8 +36,8 @@ void RunProducts(const std::vector<Call>& calls, double multiplications,
           [&](int64_t k) { RunLoop<Loop>(executor, slots, calls[k]); });
 }
 
-// Of a loop over the steps. Measured: the elementwise work of a gate takes as long as so
-// many multiplications; packing an element of a matrix, as `packing`; and reading a
+// Of a loop over the steps. Measured: the elementwise work of a gate takes as long as
+// so many multiplications; packing an element of a matrix, as `packing`; and reading a
 // matrix, for each group and step, as a row's product with it.
 template <typename C>
 Work WorkOf(const Sizes& sizes, int64_t depth, double packing) {

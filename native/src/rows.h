@@ -16,8 +16,8 @@ struct Group {
   int64_t number = 0, count = 1;
 };
 
-// A group's rows by falling length, so that those that are alive at a step are the first
-// ones. Of all rows, by falling length, each group has every count-th.
+// A group's rows by falling length, so that those that are alive at a step are the
+// first ones. Of all rows, by falling length, each group has every count-th.
 class Rows {
  public:
   Rows(const Sizes& sizes, const int32_t* lengths, Group group)

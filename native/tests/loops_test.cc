@@ -313,11 +313,10 @@ void TestEntries(const Target& target, Executor& executor, Case c) {
   std::vector<Backward> backward;
   std::vector<Results> results, c_results;
   for (size_t k = 0; k < problems.size(); k++) {
-    results.push_back(RunForward(problems[k], true,
-                                 [&](Forward& call) { forward.push_back(call); }));
-    c_results.push_back(RunBackward(problems[k], wanted[k].saved, false, [&](Backward& call) {
-      backward.push_back(call);
-    }));
+    auto add = [&](Forward& call) { forward.push_back(call); };
+    auto c_add = [&](Backward& call) { backward.push_back(call); };
+    results.push_back(RunForward(problems[k], true, add));
+    c_results.push_back(RunBackward(problems[k], wanted[k].saved, false, c_add));
   }
   target.forward(forward, executor);
   target.backward(backward, executor);
