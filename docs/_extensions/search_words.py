@@ -17,8 +17,8 @@ WORDS = {
     "guide/lengths": {
         "what-a-length-means": ["sequence_length", "mask", "masking"],
         "padding-is-never-read": ["padding", "NaN"],
-        "packing": ["packing", "ragged"],
     },
+    "guide/packing": {"": ["packing", "ragged"]},
     "guide/cells": {
         "all-cells": ["LSTM", "GRU", "RNN"],
         "state": ["hidden state", "initial state"],
