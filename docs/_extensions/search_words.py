@@ -57,7 +57,13 @@ def add_words(app: object, doctree: nodes.document) -> None:
         doctree += addnodes.index(entries=entries)
 
 
+def write_again(app: object, env: object) -> set[str]:
+    """The pages to write in every build: Sphinx does not keep their entries."""
+    return WORDS.keys() & env.found_docs
+
+
 def setup(app: object) -> dict:
-    """Connects the hook."""
+    """Connects the hooks."""
     app.connect("doctree-read", add_words)
+    app.connect("env-updated", write_again)
     return {"parallel_read_safe": True}
