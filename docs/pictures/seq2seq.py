@@ -35,7 +35,7 @@ def draw_network(axes: Axes, y: float, text: str, fed: bool) -> None:
             draw_arrow(axes, (x + 0.45, y + 1.8), (x + 0.45, y + 2.2))
             axes.text(x + 0.45, y + 2.25, output, ha="center", va="bottom")
             if not fed and output != "end":
-                start, end = (x + 0.62, y + 2.3), (x + STEP + 0.45, y + 0.9)
+                start, end = (x + 0.62, y + 2.4), (x + STEP + 0.15, y + 1.8)
                 draw_arrow(
                     axes, start, end, color="C3", connectionstyle="arc3,rad=-0.1"
                 )
