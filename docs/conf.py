@@ -6,10 +6,13 @@ import pathlib
 import re
 import sys
 
+import jupyter_client
+
 import jaxrnn
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE / "_extensions"))
+import cell_pages  # noqa: E402
 
 project, author, copyright = "jaxrnn", "the authors of jaxrnn", "the authors of jaxrnn"
 version = release = jaxrnn.__version__
@@ -23,6 +26,7 @@ extensions = [
     "sphinx-mathjax-offline",
     "sphinx_copybutton",
     "pictures",
+    "search_words",
 ]
 exclude_patterns = [
     "_build",
@@ -38,12 +42,16 @@ default_role = "py:obj"
 napoleon_use_rtype = False
 napoleon_custom_sections = [("Attributes", "params_style")]
 autodoc_typehints = "none"  # The docstrings give shapes and dtypes, which say more.
+toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
 autosummary_ignore_module_all = False
+autosummary_context = {"cells": cell_pages.describe_cells()}
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
 myst_heading_anchors = 3
 nb_execution_mode = "cache"
+# Kernels warn of connections that are not encrypted.
+jupyter_client.KernelManager.transport_encryption.default_value = "auto"
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True
@@ -52,10 +60,12 @@ html_theme = "sphinx_book_theme"
 html_title = "jaxrnn"
 html_favicon = "_static/favicon.svg"
 html_context = {"default_mode": "auto"}
+html_search_scorer = str(HERE / "_extensions" / "search_scorer.js")
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_theme_options = {
     "show_toc_level": 2,
+    "max_navbar_depth": 2,  # Names are on the pages of their modules.
     "home_page_in_toc": True,
     "navbar_persistent": [],  # The search field is in the sidebar.
 }

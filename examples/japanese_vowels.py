@@ -182,13 +182,14 @@ def fit(config, data, first_seed):
         return run_epoch(config, params, state, data, jax.random.fold_in(key, number))
 
     (params, state), history = start(keys), []
-    with tqdm(range(config.epochs), unit="epoch") as bar:
-        bar.set_description("compiling")
+    print(f"Nets to train: {members}. Compiling.", flush=True)
+    epoch = epoch.lower(params, state, data, keys, 0).compile()
+    # Quiet where the output is no terminal.
+    with tqdm(range(config.epochs), "training", unit="epoch", disable=None) as bar:
         for number in bar:
             params, state, *now = epoch(params, state, data, keys, number)
             history.append(jax.device_get(now))
             loss, accuracy = np.mean(history[-1], axis=1)
-            bar.set_description("training")
             bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}")
     losses, accuracies = np.stack(history, axis=1)
     return params, losses, accuracies
@@ -339,12 +340,15 @@ def main(
     start = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
     if cross_validate:
-        name, results = "cross_validation.json", validate(config, seed, seeds)
+        name, files = "cross_validation.json", ()
+        results = validate(config, seed, seeds)
     else:
-        name, results = "results.json", train_and_test(config, seed, seeds, output)
+        name, files = "results.json", ("japanese_vowels.png", "checkpoint")
+        results = train_and_test(config, seed, seeds, output)
     results = {"config": dataclasses.asdict(config), **results}
     (output / name).write_text(json.dumps(results, indent=2) + "\n")
-    print(f"{time.perf_counter() - start:.1f} s; see {output}/")
+    print(f"{time.perf_counter() - start:.1f} s. Written:")
+    print(*(output / file for file in (*files, name)), sep="\n")
     return results
 
 

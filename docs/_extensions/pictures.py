@@ -12,6 +12,7 @@ called once with each of matplotlib's styles "default" and "dark_background".
 
 import importlib.util
 import pathlib
+import sys
 from typing import ClassVar
 
 import matplotlib
@@ -22,6 +23,8 @@ from sphinx.util.docutils import SphinxDirective
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
+# Pictures share the module `boxes`.
+sys.path.append(str(pathlib.Path(__file__).parents[1] / "pictures"))
 STYLES = {"light": "default", "dark": "dark_background"}
 COMMON = {
     "svg.fonttype": "none",

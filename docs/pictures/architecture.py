@@ -1,9 +1,9 @@
 """The parts that a run goes through, and how the loop is run."""
 
 import matplotlib.pyplot as plt
+from boxes import draw_arrow, draw_box
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
 
 SAVED = "what is saved for the backward pass, segment by segment"
 # x, y, width, height, title, text, color
@@ -40,34 +40,6 @@ def draw() -> Figure:
     axes.set(xlim=(-0.1, 13.2), ylim=(-0.1, 7.8))
     axes.set_axis_off()
     return figure
-
-
-def draw_box(
-    axes: Axes,
-    x: float,
-    y: float,
-    width: float,
-    height: float,
-    title: str,
-    text: str,
-    color: str | None,
-) -> None:
-    """A box with a title; without a color only its outline."""
-    ink = plt.rcParams["text.color"]
-    box = FancyBboxPatch(
-        (x, y), width, height, boxstyle="round,pad=0,rounding_size=0.15"
-    )
-    box.set(facecolor="none", edgecolor=color or ink, linewidth=2 if color else 1)
-    axes.add_patch(box)
-    middle, top = x + width / 2, y + height - 0.14
-    axes.text(middle, top, title, ha="center", va="top", weight="bold", fontsize=11)
-    axes.text(middle, top - 0.5, text, ha="center", va="top", fontsize=10)
-
-
-def draw_arrow(axes: Axes, start: tuple, end: tuple, **style: str) -> None:
-    """An arrow from one point to another."""
-    arrow = {"arrowstyle": "->", "color": plt.rcParams["text.color"], **style}
-    axes.annotate("", end, start, arrowprops=arrow)
 
 
 def draw_feedback(axes: Axes) -> None:

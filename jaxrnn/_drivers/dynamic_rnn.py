@@ -28,7 +28,10 @@ def dynamic_rnn(
     *,
     implementation: Any = None,
 ) -> tuple[PyTree, PyTree]:
-    """Runs `cell` over the time axis of `inputs`.
+    """The outputs of a cell at all steps of `inputs`, and its final state.
+
+    Past its length a row outputs zeros and keeps its state, so the final state is that
+    after each row's own last step.
 
     Cells made of products and elementwise updates (`AffineCell`, such as LSTMs and
     GRUs), and stacks, residuals and dropout of these, run over whole sequences at once:

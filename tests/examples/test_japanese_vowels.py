@@ -10,6 +10,7 @@ from japanese_vowels import Config
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("users_settings")]
 SMALL = {"epochs": 2, "units": 16}
+WRITTEN = "japanese_vowels.png", "checkpoint", "results.json"
 
 
 def test_two_epochs(tmp_path, capsys):
@@ -22,6 +23,8 @@ def test_two_epochs(tmp_path, capsys):
     assert "standard deviation" in printed
     assert results["ensemble"] >= min(results["accuracies"])
     assert "Ensemble of 3" in printed
+    written = [str(tmp_path / "out" / name) for name in WRITTEN]
+    assert printed.splitlines()[-3:] == written
     picture = tmp_path / "out" / "japanese_vowels.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results

@@ -1,0 +1,79 @@
+"""What the pages of cells show besides their docstrings: an example and the guide.
+
+The other members of a cell, which drivers call, stand on the pages of abstract cells.
+"""
+
+import dataclasses
+import importlib
+
+import jaxrnn
+
+MODULES = ["jaxrnn", "jaxrnn.contrib", "jaxrnn.lite"]
+ABSTRACT = ["RNNCell", "AffineCell", "LinearRecurrenceCell"]
+MEMBERS = ["init", "bind", "apply", "zero_state", "state_size", "output_size"]
+
+GRID = "16, feature_size=4, frequency_skip=4, num_frequency_blocks=[4]"
+# By the name of the class, or by the fields that must be given.
+ARGUMENTS = {
+    ("num_units",): "16",
+    ("units",): "16",
+    ("num_units", "num_heads"): "16, num_heads=4",
+    ("cell",): "jaxrnn.GRUCell(16)",
+    ("cells",): "[jaxrnn.GRUCell(16), jaxrnn.GRUCell(16)]",
+    ("cell", "depth"): "jaxrnn.GRUCell(16), depth=16",
+    ("cell", "num_proj"): "jaxrnn.GRUCell(16), num_proj=8",
+    ("cell", "device"): "jaxrnn.GRUCell(16), jax.devices()[0]",
+    "BidirectionalGridLSTMCell": GRID,
+    "GridLSTMCell": GRID,
+    "GRUBlockCellV2": "16",
+    "OutputProjectionWrapper": "jaxrnn.GRUCell(16), output_size=8",
+    "PhasedLSTMCell": None,  # Its inputs are pairs: the guide has an example.
+    "TimeFreqLSTMCell": "16, feature_size=4, frequency_skip=4, num_windows=4",
+}
+
+
+def guide_of(module: str, cell: type) -> str:
+    """The page of the guide that a cell belongs to, by its document's name."""
+    if cell.__name__ == "AttentionWrapper":
+        return "/guide/attention"
+    if module == "jaxrnn.contrib":
+        return "/guide/contrib"
+    past_inputs = jaxrnn.PastInputsWrapper, jaxrnn.TemporalConvWrapper
+    parallel = (jaxrnn.LinearRecurrenceCell, jaxrnn.MLSTMCell, *past_inputs)
+    return "/guide/recurrences" if issubclass(cell, parallel) else "/guide/cells"
+
+
+def example_of(module: str, cell: type) -> str:
+    """A program that runs a cell; the empty string where docstring or guide has one.
+
+    The inputs have as many columns as the cell has units, which all cells accept.
+    """
+    fields = [f for f in dataclasses.fields(cell) if f.init and not f.kw_only]
+    needed = tuple(f.name for f in fields if f.default is f.default_factory)
+    arguments = ARGUMENTS.get(cell.__name__, ARGUMENTS.get(needed))
+    if arguments is None or ">>>" in cell.__doc__:
+        return ""
+    return f"""\
+import jax, jax.numpy as jnp, {module}
+
+x = jnp.ones((3, 5, 16))  # [batch, time, depth]
+cell = {module}.{cell.__name__}({arguments})
+params = cell.init(jax.random.key(0), x[:, 0])
+outputs, state = jaxrnn.dynamic_rnn(
+    cell.bind(params), x, sequence_length=[5, 2, 0], dtype=x.dtype)"""
+
+
+def describe_cells() -> dict[str, dict[str, str]]:
+    """What the template `class.rst` shows of each concrete cell, by its public name."""
+    cells = {}
+    for name in MODULES:
+        module = importlib.import_module(name)
+        for public in set(module.__all__) - set(ABSTRACT):
+            cell = getattr(module, public)
+            if isinstance(cell, type) and issubclass(cell, jaxrnn.RNNCell):
+                cells[f"{name}.{public}"] = {
+                    "members": ", ".join(m for m in MEMBERS if hasattr(cell, m)),
+                    "example": example_of(name, cell),
+                    "guide": guide_of(name, cell),
+                }
+    return cells

@@ -1,0 +1,69 @@
+"""What readers search for and the page that has it, as main entries of the index.
+
+Sphinx's search ranks pages by their titles; a word that is the main entry of an index
+comes first.
+"""
+
+from docutils import nodes
+from sphinx import addnodes
+
+WORDS = {
+    "getting_started": {
+        "stacks-dropout-and-keys": ["dropout", "stacked layers"],
+        "both-directions": ["bidirectional"],
+        "run-it": ["hidden state"],
+        "data": ["batch"],
+    },
+    "guide/lengths": {
+        "what-a-length-means": ["sequence_length", "mask", "masking"],
+        "padding-is-never-read": ["padding", "NaN"],
+    },
+    "guide/packing": {"": ["packing", "ragged"]},
+    "guide/cells": {
+        "all-cells": ["LSTM", "GRU", "RNN"],
+        "state": ["hidden state", "initial state"],
+        "initializers": ["initializer"],
+        "a-cell-of-your-own-a-function": ["custom cell"],
+    },
+    "guide/loops": {
+        "decoders": ["decoder", "beam search", "greedy", "sampling"],
+        "raw-rnn": ["while loop"],
+    },
+    "guide/attention": {"a-cell-with-a-memory": ["attention"]},
+    "guide/seq2seq": {"beam-search": ["beam search"], "training": ["seq2seq"]},
+    "guide/long_sequences": {
+        "what-takes-memory": ["memory", "swap_memory", "checkpointing"],
+        "windows": ["truncated backpropagation", "tbptt"],
+    },
+    "guide/weights": {"each-library": ["weights", "convert"]},
+    "guide/accelerators": {"": ["gpu", "tpu", "cudnn"]},
+    "guide/devices": {"": ["sharding", "data parallel"]},
+    "guide/export": {"": ["onnx", "tflite", "streaming"]},
+    "api/generated/jaxrnn.LSTMCell": {"": ["LSTM"]},
+    "api/generated/jaxrnn.GRUCell": {"": ["GRU"]},
+    "recipes/missing_values": {"": ["irregular", "missing values"]},
+    "recipes/mixed_precision": {"": ["mixed precision", "bfloat16"]},
+    "recipes/reinforcement_learning": {"": ["episode", "reinforcement learning"]},
+    "recipes/speech_ctc": {"": ["CTC", "speech"]},
+    "recipes/sweeps": {"": ["sweep", "seeds"]},
+    "recipes/serving": {"": ["serving", "deployment"]},
+}
+
+
+def add_words(app: object, doctree: nodes.document) -> None:
+    """Adds the entries of a page to its tree."""
+    for anchor, words in WORDS.get(app.env.docname, {}).items():
+        entries = [("single", word, anchor, "main", None) for word in words]
+        doctree += addnodes.index(entries=entries)
+
+
+def write_again(app: object, env: object) -> set[str]:
+    """The pages to write in every build: Sphinx does not keep their entries."""
+    return WORDS.keys() & env.found_docs
+
+
+def setup(app: object) -> dict:
+    """Connects the hooks."""
+    app.connect("doctree-read", add_words)
+    app.connect("env-updated", write_again)
+    return {"parallel_read_safe": True}

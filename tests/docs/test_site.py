@@ -1,0 +1,79 @@
+"""What the site shows: the pages that a search finds, and the examples of cells."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+# A search and the page that is among its first three hits.
+SEARCHES = {
+    "sequence_length": "guide/lengths",
+    "LSTM": "guide/cells",
+    "LSTMCell": "api/generated/jaxrnn.LSTMCell",
+    "dynamic_rnn": "api/generated/jaxrnn.dynamic_rnn",
+    "mask": "guide/lengths",
+    "hidden state": "guide/cells",
+    "beam search": "guide/seq2seq",
+    "dropout": "getting_started",
+    "attention": "guide/attention",
+    "mixed precision": "recipes/mixed_precision",
+    "episode": "recipes/reinforcement_learning",
+    "CTC": "recipes/speech_ctc",
+    "irregular": "recipes/missing_values",
+}
+
+
+def find(build):
+    """The pages that each search finds, best first, by Sphinx's own code."""
+    search = pathlib.Path(__file__).with_name("search.js")
+    command = "node", search, build, *SEARCHES
+    done = subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return dict(zip(SEARCHES, json.loads(done.stdout), strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("node") is None, reason="the search is JavaScript")
+def test_searches_find_the_right_page_first(tmp_path):
+    pytest.importorskip("sphinx_book_theme")
+    options = "-q", "-D", "nb_execution_mode=off", "-d", tmp_path / "doctrees"
+    sphinx = sys.executable, "-m", "sphinx", *options, DOCS, tmp_path
+    subprocess.run(sphinx, check=True, capture_output=True)
+    missed = {}
+    for search, hits in find(tmp_path).items():
+        page, first = SEARCHES[search], [name for name, *_ in hits[:3]]
+        is_there = page.startswith("api/") or (DOCS / f"{page}.md").exists()
+        if is_there and page not in first:
+            missed[search] = first
+    assert not missed
+
+
+@pytest.fixture
+def cells(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS / "_extensions"))
+    import cell_pages
+
+    return cell_pages.describe_cells()
+
+
+@pytest.mark.slow
+def test_examples_of_cells_run(cells):
+    for name, texts in cells.items():
+        exec(texts["example"], scope := {})
+        if texts["example"]:
+            assert scope["outputs"].shape[:2] == (3, 5), name
+
+
+def test_pages_of_cells_name_a_guide(cells):
+    assert {texts["guide"] for texts in cells.values()} == {
+        "/guide/attention",
+        "/guide/cells",
+        "/guide/contrib",
+        "/guide/recurrences",
+    }
+    assert all((DOCS / f"{texts['guide'][1:]}.md").exists() for texts in cells.values())
