@@ -178,7 +178,7 @@ class NativeLoop:
         found = self._call(operands, steps).forward(args, save)
         join = functools.partial(self._join, state)
         outputs = found.outputs
-        if restarts is not None:
+        if steps.returns_states:
             outputs = outputs, join((outputs, found.new_c))
         saved = (found.zs, join(found.saved)) if save else ()
         return outputs, join(found.last), saved
@@ -187,9 +187,9 @@ class NativeLoop:
         self, operands: Operands, steps: Steps, saved: PyTree, cotangents: tuple
     ) -> Operands:
         (products, _, xs, state, _), (zs, states) = operands, saved
-        (ct_outputs, ct_state), ct_new_c, starts = cotangents, None, None
-        if steps.restarts is not None:
-            starts = steps.restarts.starts
+        (ct_outputs, ct_state), ct_new_c = cotangents, None
+        starts = None if steps.restarts is None else steps.restarts.starts
+        if steps.returns_states:
             ct_h, ct_new_c = self._split(ct_outputs[1])
             ct_outputs = ct_outputs[0] + ct_h
         args = BackwardArgs(
@@ -218,6 +218,7 @@ class NativeLoop:
             getattr(self.cell, "forget_bias", 0.0),
             steps.axis,
             None if steps.restarts is None else states[0].shape[0],
+            steps.returns_states and self.cell.plain_kind == "lstm",
         )
 
     def _split(self, state: PyTree) -> Any:

@@ -62,7 +62,7 @@ class ForwardResults(NamedTuple):
     Attributes:
         outputs: h after each step, zeros where a row is not alive.
         last: The state after the last step of each row, `[batch, units]`.
-        new_c: c after each step, of an LSTM with restarts.
+        new_c: c after each step, where `Call.new_c` asks for it.
         zs: The products of each stage; empty if nothing is saved. Finite where a row is
             not alive.
         saved: The state before each step, after a restart; zeros where a row is not
@@ -127,12 +127,14 @@ class Call:
         axis: The time axis, 0 or 1.
         sequences: The number of sequences that start within the rows; None without
             restarts.
+        new_c: Whether c after each step is a result, of an LSTM with restarts.
     """
 
     kind: str
     forget_bias: float
     axis: int
     sequences: int | None
+    new_c: bool
 
     def forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
         """Runs all steps; `vmap` makes rows of mapped axes.
@@ -200,7 +202,7 @@ class Call:
     def _forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
         steps, (batch, units) = args.x.shape[:2], args.state[0].shape
         states, last = self._state(*steps, units), self._state(batch, units)
-        new_c = None if self.sequences is None else states[1]
+        new_c = states[1] if self.new_c else None
         columns = CELLS[self.kind].columns if save else ()
         zs = [_float32(*steps, n * units) for n in columns]
         saved = states if save else None
@@ -226,6 +228,7 @@ class Call:
             "cell": np.int32(CELLS[self.kind].number),
             "forget_bias": np.float32(self.forget_bias),
             "restarts": self.sequences is not None,
+            "new_c": self.new_c,
         }
 
     def _state(self, *shape: int) -> tuple[Any, Any]:

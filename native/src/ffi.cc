@@ -219,7 +219,7 @@ ffi::Error RunLoop(Loop Target::* loop, const Run& call, ffi::ThreadPool& pool) 
 
 ffi::Error CallForward(ffi::ThreadPool pool, ffi::RemainingArgs args,
                        ffi::RemainingRets rets, int32_t cell, float forget_bias,
-                       int32_t time_axis, bool restarts, bool save) {
+                       int32_t time_axis, bool restarts, bool new_c, bool save) {
   if (ffi::Error error = CheckAttributes(cell, time_axis); error.failure())
     return error;
   Forward call = {static_cast<Cell>(cell), UnknownSizes(time_axis), forget_bias};
@@ -243,7 +243,7 @@ ffi::Error CallForward(ffi::ThreadPool pool, ffi::RemainingArgs args,
   call.outputs = arrays.UnitsResult("outputs");
   call.last_h = arrays.RowsResult("last_h", sizes.batch);
   if (lstm) call.last_c = arrays.RowsResult("last_c", sizes.batch);
-  if (restarts && lstm) call.new_c = arrays.UnitsResult("new_c");
+  if (new_c) call.new_c = arrays.UnitsResult("new_c");
   if (save) {
     for (int k = 0; k < Stages(call.cell); k++)
       call.zs[k] = arrays.UnitsResult(kZs[k], Gates(call.cell, k));
@@ -257,7 +257,7 @@ ffi::Error CallForward(ffi::ThreadPool pool, ffi::RemainingArgs args,
 
 ffi::Error CallBackward(ffi::ThreadPool pool, ffi::RemainingArgs args,
                         ffi::RemainingRets rets, int32_t cell, float forget_bias,
-                        int32_t time_axis, bool restarts) {
+                        int32_t time_axis, bool restarts, bool new_c) {
   if (ffi::Error error = CheckAttributes(cell, time_axis); error.failure())
     return error;
   Backward call = {static_cast<Cell>(cell), UnknownSizes(time_axis), forget_bias};
@@ -274,7 +274,7 @@ ffi::Error CallBackward(ffi::ThreadPool pool, ffi::RemainingArgs args,
   call.saved_h = arrays.Sequence("saved_h", sizes.units);
   if (lstm) call.saved_c = arrays.Sequence("saved_c", sizes.units);
   call.c_outputs = arrays.Sequence("c_outputs", sizes.units);
-  if (restarts && lstm) call.c_new_c = arrays.Sequence("c_new_c", sizes.units);
+  if (new_c) call.c_new_c = arrays.Sequence("c_new_c", sizes.units);
   call.c_last_h = arrays.Rows("c_last_h", sizes.batch);
   if (lstm) call.c_last_c = arrays.Rows("c_last_c", sizes.batch);
 
@@ -339,6 +339,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeForward, jaxrnn::CallForward,
                                   .Attr<float>("forget_bias")
                                   .Attr<int32_t>("time_axis")
                                   .Attr<bool>("restarts")
+                                  .Attr<bool>("new_c")
                                   .Attr<bool>("save"));
 
 JAXRNN_EXPORT XLA_FFI_Error* JaxrnnNativeBackward(XLA_FFI_CallFrame*);
@@ -350,7 +351,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeBackward, jaxrnn::CallBackward,
                                   .Attr<int32_t>("cell")
                                   .Attr<float>("forget_bias")
                                   .Attr<int32_t>("time_axis")
-                                  .Attr<bool>("restarts"));
+                                  .Attr<bool>("restarts")
+                                  .Attr<bool>("new_c"));
 
 JAXRNN_EXPORT XLA_FFI_Error* JaxrnnNativeWeights(XLA_FFI_CallFrame*);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeWeights, jaxrnn::CallWeights,

@@ -56,8 +56,8 @@ struct Forward {
   float* outputs;            // A sequence of size units; zeros where not alive.
   float *last_h, *last_c;    // [batch, units]; for a row of length 0 the bits of the
                              // initial state.
-  float* new_c;              // A sequence of size units: c after each step; only of an
-                             // LSTM with restarts, else null.
+  float* new_c;              // A sequence of size units: c after each step, of an LSTM;
+                             // null if not wanted.
   float* zs[kMaxStages];     // A sequence of size C, the products; finite where not
                              // alive. Null if nothing is saved.
   float *saved_h, *saved_c;  // A sequence of size units, the state before each step,

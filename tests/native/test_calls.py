@@ -50,6 +50,7 @@ def run(change=(), drop=None, **attributes):
         **{name: np.int32(value) for name, value in attributes.items()},
         forget_bias=np.float32(0),
         restarts=True,
+        new_c=False,
         save=False,
     )
     return jax.block_until_ready(results)
