@@ -12,7 +12,14 @@ import pytest
 from helpers import differentiated, eqns
 
 import jaxrnn
-from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, contrib
+from jaxrnn import (
+    BasicLSTMCell,
+    BasicRNNCell,
+    CudnnCompatibleGRUCell,
+    GRUCell,
+    LSTMCell,
+    contrib,
+)
 from jaxrnn._sequences import native_library
 
 needs_library = pytest.mark.skipif(
@@ -30,6 +37,11 @@ CELLS = {
     "rnn": BasicRNNCell(3),
     "lstm_block": contrib.LSTMBlockCell(4),
     "gru_block": contrib.GRUBlockCellV2(4),
+    "cudnn_gru": CudnnCompatibleGRUCell(4),
+    "peepholes": LSTMCell(4, use_peepholes=True),
+    "clip": contrib.LSTMBlockCell(4, cell_clip=0.4, use_peephole=True),
+    "projected": LSTMCell(5, num_proj=3, proj_clip=0.2, use_peepholes=True),
+    "projected_up": LSTMCell(3, num_proj=18, cell_clip=0.4, state_is_tuple=False),
 }
 
 

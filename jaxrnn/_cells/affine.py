@@ -175,7 +175,8 @@ class AffineCell(SpecsCell):
     """
 
     # The cell of libraries whose equations these are: "lstm", "gru" (which resets the
-    # state before the product) or "rnn". It is not inherited: see `declared_kind`.
+    # state before the product), "cudnn_gru" (after it) or "rnn". It is not inherited:
+    # see `declared_kind`.
     library_kind: ClassVar[str | None] = None
 
     @property
@@ -212,17 +213,17 @@ class AffineCell(SpecsCell):
         return params
 
     @property
-    def plain_kind(self) -> str | None:
-        """Which cell of libraries this is, so that their loops can run it; or None."""
-        return self.declared_kind if self.why_not_plain() is None else None
+    def library_cell(self) -> "AffineCell":
+        """The cell whose hyper-parameters say which cell of libraries this is."""
+        return self
 
     @property
     def declared_kind(self) -> str | None:
         """The `library_kind` of the class itself: subclasses may compute anything."""
         return vars(type(self)).get("library_kind")
 
-    def why_not_plain(self) -> str | None:
-        """What this one has that the cell of libraries lacks, or None."""
+    def why_not_tanh(self) -> str | None:
+        """Which other activation this one has, or None."""
         activation = getattr(self, "activation", jnp.tanh)
         if activation is jnp.tanh:
             return None

@@ -115,6 +115,8 @@ class CudnnCompatibleGRUCell(VectorStateCell):
     name: str | None = None
     dtype: DType | None = None
 
+    library_kind = "cudnn_gru"
+
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The gates; the candidate's product of the inputs; that of the state."""

@@ -103,16 +103,6 @@ class LSTMCell(LSTMFamily):
         spec = ParamSpec((self.num_units,), self.initializer or glorot_uniform)
         return dict.fromkeys(("w_f_diag", "w_i_diag", "w_o_diag"), spec)
 
-    def why_not_plain(self) -> str | None:
-        """What it has beyond the LSTM of libraries, or None; see `AffineCell`."""
-        if self.use_peepholes:
-            return "this one has peepholes"
-        if self.cell_clip is not None:
-            return "this one has a `cell_clip`"
-        if self.num_proj is not None:
-            return "this one has a projection"
-        return super().why_not_plain()
-
     def _gates(self, params: Params, z: Array, state: LSTMStateTuple) -> Updated:
         c = state.c
         i, j, f, o = jnp.split(z, 4, axis=-1)

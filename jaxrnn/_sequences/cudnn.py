@@ -25,7 +25,7 @@ from .._time import masking
 from .._time.run import DeclinedError
 from .._time.segments import RESIDUALS, named
 from .._time.steps import Steps
-from .native import row_lengths, why_not_arrays
+from .native import row_lengths, what_lstm_has, why_not_arrays
 
 # cuDNN refuses more: https://github.com/pytorch/pytorch/issues/133751.
 MOST_STEPS = 65_535
@@ -181,8 +181,10 @@ def _why_not(cell: Any, xs: Array, state: PyTree, steps: Steps) -> str | None:
     known = "it runs plain LSTMs with tanh"
     if cell.declared_kind != "lstm":
         return f"{known}: {type(cell).__name__} is not one"
-    if reason := cell.why_not_plain():
+    if reason := cell.library_cell.why_not_tanh():
         return f"{known}: {reason}"
+    if has := what_lstm_has(cell):
+        return f"{known}: this one has {' and '.join(has)}"
     if reason := why_not_arrays(xs, state, steps):
         return reason
     if steps.restarts is not None:

@@ -1,6 +1,7 @@
 """The native loops, in C++, for cells on CPUs."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -14,13 +15,10 @@ from .._time.segments import RESIDUALS, named
 from .._time.steps import Steps
 from . import affine, native_library
 from .affine import Operands, is_perturbed
-from .native_calls import BackwardArgs, Call, ForwardArgs
+from .native_calls import CELLS, BackwardArgs, Call, ForwardArgs
 from .native_operation import run_beside_xla
 
-_KNOWN = (
-    "it runs GRUCell, BasicRNNCell, and LSTMs without peepholes, clips and projection, "
-    "all with tanh"
-)
+_PEEPHOLES = ("w_f_diag", "w_i_diag", "w_o_diag")
 _REFUSAL = (
     "`implementation` 'native' runs on cpu, in this process, and this is compiled for "
     "another platform or exported. Leave it out for XLA's loop there."
@@ -57,13 +55,41 @@ def native_sequence(
     Raises:
         DeclinedError: If no call can run them, with the reason.
     """
-    reason = _KNOWN if cell.plain_kind is None else why_not_arrays(xs, state, steps)
-    if reason := reason or native_library.register():
+    kind = native_kind(cell)
+    if reason := why_not_arrays(xs, state, steps) or native_library.register():
         raise DeclinedError(reason)
     products = cell.product_params(params, xs.shape[-1])
-    operands = Operands(products, {}, xs, state, steps.restart_states)
-    loop = NativeLoop(cell, None if is_default else _REFUSAL)
+    elementwise = cell.elementwise(params)
+    operands = Operands(products, elementwise, xs, state, steps.restart_states)
+    loop = NativeLoop(cell, kind, None if is_default else _REFUSAL)
     return loop.run(operands, steps.with_restart_states(None))
+
+
+def native_kind(cell: Any) -> str:
+    """Which cell of the calls this is, a key of `CELLS`.
+
+    Raises:
+        DeclinedError: If they do not know it, with the reason.
+    """
+    kind, known = cell.declared_kind, "it runs LSTMs, GRUs and basic RNNs with tanh"
+    if kind is None:
+        raise DeclinedError(f"{known}: {type(cell).__name__} is none of them")
+    if reason := cell.library_cell.why_not_tanh():
+        raise DeclinedError(f"{known}: {reason}")
+    if kind != "lstm" or not (has := what_lstm_has(cell)):
+        return kind
+    return "projected_lstm" if "a projection" in has else "peephole_lstm"
+
+
+def what_lstm_has(cell: Any) -> list[str]:
+    """What an LSTM has beyond the plain one, in words."""
+    core = cell.library_cell
+    found = {
+        "peepholes": core.elementwise_specs() or None,
+        "a `cell_clip`": getattr(core, "cell_clip", None),
+        "a projection": getattr(core, "num_proj", None),
+    }
+    return [name for name, value in found.items() if value is not None]
 
 
 def why_not_arrays(xs: Array, state: PyTree, steps: Steps) -> str | None:
@@ -92,12 +118,14 @@ class NativeLoop:
     """The loop of one cell, forward and backward, with XLA's for other derivatives.
 
     Args:
-        cell: An `AffineCell` that the calls know.
+        cell: An `AffineCell`.
+        kind: Which cell of the calls it is.
         refusal: Why there is no program for other platforms; None for XLA's loop.
     """
 
-    def __init__(self, cell: Any, refusal: str | None) -> None:
-        self.cell, self.refusal = cell, refusal
+    def __init__(self, cell: Any, kind: str, refusal: str | None) -> None:
+        self.cell, self.kind, self.refusal = cell, kind, refusal
+        self.factors = CELLS[kind].factors
 
     def run(self, operands: Operands, steps: Steps) -> tuple[PyTree, PyTree]:
         """`(outputs, state)` of all steps."""
@@ -165,13 +193,14 @@ class NativeLoop:
         return swap(outputs), state, swap(saved)
 
     def _forward(self, operands: Operands, steps: Steps, save: bool) -> tuple:
-        products, _, xs, state, restart_states = operands
+        _, elementwise, xs, state, restart_states = operands
         restarts = None if steps.restarts is None else steps.restarts.starts
         args = ForwardArgs(
             row_lengths(xs, steps),
             restarts,
             xs,
-            [(p["inputs"], p["state"], p["bias"]) for p in products],
+            self._weights(operands),
+            _stacked(elementwise),
             self._split(state),
             self._split(restart_states),
         )
@@ -186,7 +215,8 @@ class NativeLoop:
     def _backward(
         self, operands: Operands, steps: Steps, saved: PyTree, cotangents: tuple
     ) -> Operands:
-        (products, _, xs, state, _), (zs, states) = operands, saved
+        (products, elementwise, xs, state, _), (zs, states) = operands, saved
+        weights = self._weights(operands)
         (ct_outputs, ct_state), ct_new_c = cotangents, None
         starts = None if steps.restarts is None else steps.restarts.starts
         if steps.returns_states:
@@ -195,7 +225,8 @@ class NativeLoop:
         args = BackwardArgs(
             row_lengths(xs, steps),
             starts,
-            [p["state"] for p in products],
+            [w_state for _, w_state, _ in weights if w_state is not None],
+            _stacked(elementwise),
             zs,
             self._split(states),
             ct_outputs,
@@ -204,21 +235,42 @@ class NativeLoop:
         )
         call = self._call(operands, steps)
         found = call.backward(args)
-        factors = [args.saved[0], found.operand][: len(products)]
-        pairs = zip(factors, found.ct_zs, strict=True)
-        ct_products = [call.weights(args.lengths, xs, *pair) for pair in pairs]
-        ct_xs = call.inputs(args.lengths, [p["inputs"] for p in products], found.ct_zs)
+        factors = {"h": args.saved[0], "operand": found.operand, None: None}
+
+        def pull(product: Params, factor: str | None, ct_z: Array) -> Params:
+            x, bias = xs if "inputs" in product else None, "bias" in product
+            cts = call.weights(args.lengths, x, factors[factor], ct_z, bias)
+            return {"state": jnp.zeros_like(product["state"])} | cts
+
+        ct_products = list(map(pull, products, self.factors, found.ct_zs))
+        pairs = zip(products, found.ct_zs, strict=True)
+        pairs = [(p["inputs"], ct_z) for p, ct_z in pairs if "inputs" in p]
+        ct_xs = call.inputs(args.lengths, *map(list, zip(*pairs, strict=True)))
+        ct_elementwise: Params = {}
+        if elementwise:
+            ct_peepholes = found.ct_peepholes.sum(0)
+            ct_elementwise = dict(zip(_PEEPHOLES, ct_peepholes, strict=True))
         states = found.ct_state, found.ct_restart_states
-        return Operands(ct_products, {}, ct_xs, *(self._join(state, s) for s in states))
+        ct_states = (self._join(state, s) for s in states)
+        return Operands(ct_products, ct_elementwise, ct_xs, *ct_states)
+
+    def _weights(self, operands: Operands) -> list[tuple]:
+        """`(w_inputs, w_state, bias)` of each product; None for what there is not."""
+        pairs = zip(operands.products, self.factors, strict=True)
+        return [(p.get("inputs"), f and p["state"], p.get("bias")) for p, f in pairs]
 
     def _call(self, operands: Operands, steps: Steps) -> Call:
         states = jax.tree.leaves(operands.restart_states)
+        core = self.cell.library_cell
+        bound = lambda clip: math.inf if clip is None else clip
         return Call(
-            self.cell.plain_kind,
-            getattr(self.cell, "forget_bias", 0.0),
+            self.kind,
+            getattr(core, "forget_bias", 0.0),
+            bound(getattr(core, "cell_clip", None)),
+            bound(getattr(core, "proj_clip", None)),
             steps.axis,
             None if steps.restarts is None else states[0].shape[0],
-            steps.returns_states and self.cell.plain_kind == "lstm",
+            steps.returns_states,
         )
 
     def _split(self, state: PyTree) -> Any:
@@ -226,10 +278,15 @@ class NativeLoop:
         if state is None:
             return None
         h, carry = self.cell.enter(state)
-        return h, carry.c if self.cell.plain_kind == "lstm" else None
+        return h, carry.c if CELLS[self.kind].has_c else None
 
     def _join(self, like: PyTree, pair: tuple[Array, Array | None] | None) -> PyTree:
         """The inverse of `_split`, with the structure of a state; None stays None."""
         if pair is None or pair[1] is None:
             return pair and pair[0]
         return with_structure(like, self.cell.leave(pair[1], pair[0])[1])
+
+
+def _stacked(elementwise: Params) -> Array | None:
+    """The peepholes as the calls read them, `[3, units]`; None without."""
+    return jnp.stack([elementwise[n] for n in _PEEPHOLES]) if elementwise else None

@@ -2,7 +2,8 @@
 
 Sequences are `[batch, time, size]` or `[time, batch, size]`, float32. The leaves of the
 arguments, in their order, are the arguments of a call; what there is not is None. A
-state is `(h, c)`; c is None but for an LSTM.
+state is `(h, c)`, `[batch, outputs]` and `[batch, units]`, whose sizes differ if h is
+projected; c is None but for an LSTM.
 """
 
 import dataclasses
@@ -24,14 +25,24 @@ class Cell(NamedTuple):
 
     Attributes:
         number: The number by which they name it.
-        columns: Those of the product of each stage, in units.
+        has_c: Whether it is an LSTM.
+        factors: What each product multiplies beside the inputs: "h"; "operand", which
+            is computed from it in the step; or nothing.
     """
 
     number: int
-    columns: tuple[int, ...]
+    has_c: bool
+    factors: tuple[str | None, ...]
 
 
-CELLS = {"lstm": Cell(0, (4,)), "gru": Cell(1, (2, 1)), "rnn": Cell(2, (1,))}
+CELLS = {
+    "lstm": Cell(0, True, ("h",)),
+    "gru": Cell(1, False, ("h", "operand")),
+    "rnn": Cell(2, False, ("h",)),
+    "cudnn_gru": Cell(3, False, ("h", None, "h")),
+    "peephole_lstm": Cell(4, True, ("h",)),
+    "projected_lstm": Cell(5, True, ("h", "operand")),
+}
 
 
 class ForwardArgs(NamedTuple):
@@ -42,16 +53,18 @@ class ForwardArgs(NamedTuple):
         starts: int32 `[batch, time]`, with the axes of `x`: the number of the sequence
             that starts at a step, -1 where none does; None without restarts.
         x: The inputs.
-        weights: Of each stage `(w_inputs, w_state, bias)`, `[depth, columns]`, `[units,
-            columns]`, `[columns]`.
-        state: `(h, c)` before the first step, `[batch, units]`.
-        restart_states: Those from which sequences start, `[sequences, units]`.
+        weights: Of each product `(w_inputs, w_state, bias)`, `[depth, columns]`,
+            `[rows, columns]`, `[columns]`.
+        peepholes: Those of the gates f, i, o of an LSTM, `[3, units]`.
+        state: `(h, c)` before the first step.
+        restart_states: Those from which sequences start, `[sequences, ...]`.
     """
 
     lengths: Any
     starts: Any
     x: Any
     weights: Any
+    peepholes: Any
     state: Any
     restart_states: Any
 
@@ -61,10 +74,9 @@ class ForwardResults(NamedTuple):
 
     Attributes:
         outputs: h after each step, zeros where a row is not alive.
-        last: The state after the last step of each row, `[batch, units]`.
-        new_c: c after each step, where `Call.new_c` asks for it.
-        zs: The products of each stage; empty if nothing is saved. Finite where a row is
-            not alive.
+        last: The state after the last step of each row.
+        new_c: c after each step, where `Call.new_states` asks for it.
+        zs: The products; empty if nothing is saved. Finite where a row is not alive.
         saved: The state before each step, after a restart; zeros where a row is not
             alive.
     """
@@ -82,7 +94,8 @@ class BackwardArgs(NamedTuple):
     Attributes:
         lengths: As in `ForwardArgs`.
         starts: As in `ForwardArgs`.
-        w_state: The matrix of the state in each stage, `[units, columns]`.
+        w_state: The `w_state` of each product that has one.
+        peepholes: As in `ForwardArgs`.
         zs: As in `ForwardResults`.
         saved: As in `ForwardResults`.
         ct_outputs: Those of the outputs.
@@ -93,6 +106,7 @@ class BackwardArgs(NamedTuple):
     lengths: Any
     starts: Any
     w_state: Any
+    peepholes: Any
     zs: Any
     saved: Any
     ct_outputs: Any
@@ -104,17 +118,18 @@ class BackwardResults(NamedTuple):
     """The results of the backward loop.
 
     Attributes:
-        ct_zs: Those of `zs`, in their memory; zeros where a row is not alive.
-        operand: What the second stage of a GRU multiplies, r * h; zeros where a row is
-            not alive.
+        ct_zs: Those of `zs`, in their memory; of no meaning where a row is not alive.
+        operand: What a product multiplies beside h; zeros where a row is not alive.
         ct_state: Those of `state`.
         ct_restart_states: Those of `restart_states`.
+        ct_peepholes: Those of `peepholes` from each row, `[batch, 3, units]`.
     """
 
     ct_zs: Any
     operand: Any
     ct_state: Any
     ct_restart_states: Any
+    ct_peepholes: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,17 +139,21 @@ class Call:
     Attributes:
         kind: The cell, a key of `CELLS`.
         forget_bias: That of an LSTM.
+        cell_clip: The bound on its c, or infinity.
+        output_clip: The bound on a projected h, or infinity.
         axis: The time axis, 0 or 1.
         sequences: The number of sequences that start within the rows; None without
             restarts.
-        new_c: Whether c after each step is a result, of an LSTM with restarts.
+        new_states: Whether the state after each step is a result.
     """
 
     kind: str
     forget_bias: float
+    cell_clip: float
+    output_clip: float
     axis: int
     sequences: int | None
-    new_c: bool
+    new_states: bool
 
     def forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
         """Runs all steps; `vmap` makes rows of mapped axes.
@@ -147,7 +166,7 @@ class Call:
         if self.sequences is not None:  # `starts` counts those of one call.
             return sequential_vmap(run)(args)
         rows = 1 - self.axis
-        axes = ForwardArgs(0, rows, rows, SHARED, 0, SHARED)
+        axes = ForwardArgs(0, rows, rows, SHARED, SHARED, 0, SHARED)
         result_axes = ForwardResults(rows, 0, rows, rows, rows)
         return as_rows(run, (axes,), result_axes)(args)
 
@@ -156,29 +175,37 @@ class Call:
         if self.sequences is not None:
             return sequential_vmap(self._backward)(args)
         rows = 1 - self.axis
-        axes = BackwardArgs(0, rows, SHARED, rows, rows, rows, rows, 0)
-        result_axes = BackwardResults(rows, rows, 0, SHARED)
+        axes = BackwardArgs(0, rows, SHARED, SHARED, rows, rows, rows, rows, 0)
+        result_axes = BackwardResults(rows, rows, 0, SHARED, 0)
         return as_rows(self._backward, (axes,), result_axes)(args)
 
-    def weights(self, lengths: Array, xs: Array, operand: Array, ct_z: Array) -> Params:
-        """The cotangents of a stage's parameters; each mapped entry is a call.
+    def weights(
+        self, lengths: Array, xs: Any, operand: Any, ct_z: Array, bias: bool
+    ) -> Params:
+        """The cotangents of a product's parameters; each mapped entry is a call.
 
         Args:
             lengths: int32 `[batch]`.
-            xs: The inputs.
-            operand: What the state's matrix multiplied: h of `saved`, or `operand`.
-            ct_z: The cotangents of the stage's products.
+            xs: The inputs, or None if the product has no part of them.
+            operand: What the state's matrix multiplied: h of `saved`, `operand` or
+                None.
+            ct_z: The cotangents of the product.
+            bias: Whether it has one.
 
         Returns:
-            `{"inputs": [depth, columns], "state": [units, columns], "bias":
-            [columns]}`.
+            `{"inputs": [depth, columns], "state": [rows, columns], "bias":
+            [columns]}`, those that there are.
         """
 
-        def run(*args: Array) -> Params:
-            (*_, depth), (*_, units), (*_, columns) = (x.shape for x in args[1:])
-            types = _float32(depth, columns), _float32(units, columns)
-            results = self._run("weights", args, (*types, _float32(columns)))
-            return dict(zip(("inputs", "state", "bias"), results, strict=True))
+        def run(*args: Any) -> Params:
+            columns = ct_z.shape[-1]
+            named = {"inputs": args[1], "state": args[2]}
+            factors = {name: x for name, x in named.items() if x is not None}
+            types = {n: _float32(x.shape[-1], columns) for n, x in factors.items()}
+            types |= {"bias": _float32(columns)} if bias else {}
+            has = {name: name in types for name in ("inputs", "state", "bias")}
+            results = self._run("weights", args, list(types.values()), **has)
+            return dict(zip(types, results, strict=True))
 
         return sequential_vmap(run)(lengths, xs, operand, ct_z)
 
@@ -187,54 +214,56 @@ class Call:
 
         Args:
             lengths: int32 `[batch]`.
-            w_inputs: The matrix of the inputs in each stage, `[depth, columns]`.
-            ct_zs: The cotangents of each stage's products.
+            w_inputs: The matrix of the inputs in each product that has one, `[depth,
+                columns]`.
+            ct_zs: The cotangents of these products.
         """
 
         def run(lengths: Array, w_inputs: list, ct_zs: list) -> Array:
             types = _float32(*ct_zs[0].shape[:2], w_inputs[0].shape[0])
-            pairs, stages = [*zip(w_inputs, ct_zs, strict=True)], np.int32(len(ct_zs))
-            return self._run("inputs", (lengths, pairs), types, stages=stages)
+            pairs, count = [*zip(w_inputs, ct_zs, strict=True)], np.int32(len(ct_zs))
+            return self._run("inputs", (lengths, pairs), types, products=count)
 
         rows = 1 - self.axis
         return as_rows(run, (0, SHARED, rows), rows)(lengths, w_inputs, ct_zs)
 
     def _forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
-        steps, (batch, units) = args.x.shape[:2], args.state[0].shape
-        states, last = self._state(*steps, units), self._state(batch, units)
-        new_c = states[1] if self.new_c else None
-        columns = CELLS[self.kind].columns if save else ()
-        zs = [_float32(*steps, n * units) for n in columns]
-        saved = states if save else None
-        results = ForwardResults(states[0], last, new_c, zs, saved)
-        return self._run("forward", args, results, **self._of_loop, save=save)
+        steps = args.x.shape[:2]
+        states = _types_like(args.state, *steps)
+        new_c = states[1] if self.new_states else None
+        columns = [jax.tree.leaves(w)[0].shape[-1] for w in args.weights]
+        zs = [_float32(*steps, n) for n in columns] if save else []
+        last, saved = _types_like(args.state, len(args.lengths)), states
+        results = ForwardResults(states[0], last, new_c, zs, saved if save else None)
+        static = self._of_loop(args)
+        return self._run("forward", args, results, **static, save=save)
 
     def _backward(self, args: BackwardArgs) -> BackwardResults:
-        (batch, units), count = args.ct_last[0].shape, self.sequences
+        batch, count, peepholes = len(args.lengths), self.sequences, args.peepholes
+        units = [x.shape[-1] for x in args.ct_last if x is not None][-1]
+        has_operand = "operand" in CELLS[self.kind].factors
         results = BackwardResults(
             [_float32(*z.shape) for z in args.zs],
-            _float32(*args.saved[0].shape) if self.kind == "gru" else None,
-            self._state(batch, units),
-            None if count is None else self._state(count, units),
+            _float32(*args.zs[0].shape[:2], units) if has_operand else None,
+            _types_like(args.ct_last, batch),
+            None if count is None else _types_like(args.ct_last, count),
+            None if peepholes is None else _float32(batch, *peepholes.shape),
         )
-        before = len(jax.tree.leaves((args.lengths, args.starts, args.w_state)))
+        before = len(jax.tree.leaves(args[: args._fields.index("zs")]))
         aliases = {before + k: k for k in range(len(args.zs))}
-        return self._run("backward", args, results, aliases, **self._of_loop)
+        return self._run("backward", args, results, aliases, **self._of_loop(args))
 
-    @property
-    def _of_loop(self) -> dict[str, Any]:
+    def _of_loop(self, args: ForwardArgs | BackwardArgs) -> dict[str, Any]:
         """The attributes of a loop."""
         return {
             "cell": np.int32(CELLS[self.kind].number),
             "forget_bias": np.float32(self.forget_bias),
+            "cell_clip": np.float32(self.cell_clip),
+            "output_clip": np.float32(self.output_clip),
+            "peepholes": args.peepholes is not None,
             "restarts": self.sequences is not None,
-            "new_c": self.new_c,
+            "new_states": self.new_states,
         }
-
-    def _state(self, *shape: int) -> tuple[Any, Any]:
-        """The types of `(h, c)`."""
-        h = _float32(*shape)
-        return h, h if self.kind == "lstm" else None
 
     def _run(
         self, name: str, args: PyTree, types: PyTree, aliases: Any = None, **static: Any
@@ -256,6 +285,11 @@ class Call:
         results = call(*jax.tree.leaves(args), time_axis=time_axis, **static)
         # The call's results do not even have types that vary over devices like these.
         return tree.unflatten(as_varying_as(args, results))
+
+
+def _types_like(state: PyTree, *first: int) -> PyTree:
+    """The types of states with other first axes."""
+    return jax.tree.map(lambda x: _float32(*first, x.shape[-1]), state)
 
 
 def _float32(*shape: int) -> jax.ShapeDtypeStruct:

@@ -6,7 +6,7 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import GRUCell, ParamSpec, Stage
+from jaxrnn import GRUCell, LSTMCell, ParamSpec, Stage
 
 from .._base.math import widened
 from .._base.typing import Array, DType, Initializer, Params
@@ -20,6 +20,11 @@ class _OfLSTMCell(ContribLSTM):
 
     _lstm: Any
     """That cell."""
+
+    @property
+    def library_cell(self) -> LSTMCell:
+        """That cell, too."""
+        return self._lstm
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -82,10 +87,6 @@ class LSTMBlockCell(_OfLSTMCell):
         super().__post_init__()
 
     _lstm = property(lambda self: core_lstm(self, use_peepholes=self.use_peephole))
-
-    def why_not_plain(self) -> str | None:
-        """What it has beyond the LSTM of libraries, or None; see `AffineCell`."""
-        return self._lstm.why_not_plain()
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

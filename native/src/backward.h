@@ -12,6 +12,7 @@
 #include "loops.h"
 #include "product.h"
 #include "rows.h"
+#include "stages.h"
 #include "units.h"
 
 namespace jaxrnn::JAXRNN_TARGET {
@@ -27,12 +28,13 @@ class BackwardLoop {
   BackwardLoop(const Backward& call, int64_t slots)
       : call_(call),
         sizes_(call.sizes),
+        cell_(sizes_),
         rows_(sizes_, call.lengths),
-        stride_(Stride(kMostGates * Padded(sizes_.units))) {
+        stride_(Stride(LongestOperand())) {
     for (Buffer& operand : operands_) operand = Allocate(sizes_.batch * stride_);
     for (int64_t s = 0; s < slots; s++) {
-      const Share share(sizes_.units, s, slots);
-      slots_.push_back({share, Carried<2>(share, sizes_.batch)});
+      const std::vector<Share> shares = cell_.Shares(s, slots);
+      slots_.push_back({shares, Carried<C::kCarried>(shares[0], sizes_.batch)});
       AllocateMemory(slots_.back());
     }
   }
@@ -45,14 +47,14 @@ class BackwardLoop {
     const int64_t t = sizes_.time - 1 - phase / C::kStages;  // -1 in the last phase.
     const int stage =
         C::kStages - 1 - int(phase % C::kStages);  // Whose elementwise work it does.
-    const int from =
-        (stage + 1) % C::kStages;  // The stage whose cotangents are multiplied.
-    const bool new_step = stage == C::kStages - 1;
+    const bool new_step = stage == kLast;
     const int64_t n = t < 0 ? 0 : rows_.alive(t),
                   multiplied = new_step ? rows_.alive(t + 1) : n;
+    if (C::kHasC && (stage == 0 || t < 0)) BeginC(slot, t);
     const float* operand = operands_[(phase + 1) % 2].get();
-    const int64_t size = C::kGates[from] * Padded(sizes_.units);
-    for (const PackedPanel& packed : slot.stages[from]) {
+    const int from = Following(stage);  // The stage whose cotangents are multiplied.
+    const int64_t size = C::kStateGates[from] * cell_.padded(from);
+    for (const PackedPanel& packed : slot.stages[stage]) {
       const int vectors = packed.panel.count;
       const int64_t width = vectors * kLanes;
       float* products = slot.products.get();
@@ -65,44 +67,56 @@ class BackwardLoop {
         }
       }
     }
-    for (int64_t v = slot.share.first; v < slot.share.end; v++) {
-      // Rows whose last step this is.
+    // Rows whose last step this is.
+    const Share& of_h = slot.shares[kLast];
+    for (int64_t v = of_h.first; multiplied < n && v < of_h.end; v++) {
       for (int64_t r = multiplied; r < n; r++) {
-        const int valid = Valid(sizes_.units, v);
-        const int64_t at = rows_[r] * sizes_.units + v * kLanes;
-        float* carried = slot.carried(v, r);
-        Store(carried, C::kHasC ? Load(call_.c_last_c + at, valid) : Vec{});
-        PullStep(slot, phase, stage, t, r, v, Load(call_.c_last_h + at, valid));
+        const int64_t at = rows_[r] * sizes_.outputs + v * kLanes;
+        PullStep(slot, phase, t, r, v,
+                 Load(call_.c_last_h + at, Valid(sizes_.outputs, v)));
       }
-      if (t >= 0 && new_step) ZeroDead(v, t);
     }
   }
 
  private:
-  static constexpr int kMostGates = C::kGates[0];
+  static constexpr int kLast = Stages<C>::kLast;
   struct PackedPanel {
     Panel panel;
-    float* transposed;  // Of the matrix of the state.
+    float* transposed;  // Of the matrix of the state in the following stage.
   };
   struct Slot {
-    Share share;
-    Carried<2> carried;
+    std::vector<Share> shares;  // Of each stage; what is carried belongs to the first.
+    Carried<C::kCarried> carried;
     Buffer memory, products;
     std::vector<PackedPanel> stages[C::kStages];
   };
 
+  // The stage after this one, in the next step after the last.
+  static int Following(int stage) { return (stage + 1) % C::kStages; }
+
+  int64_t LongestOperand() const {
+    int64_t longest = 0;
+    for (int stage = 0; stage < C::kStages; stage++)
+      longest = std::max(longest, C::kStateGates[stage] * cell_.padded(stage));
+    return longest;
+  }
+
   // Before other threads begin, so that an error is one of the caller's.
   void AllocateMemory(Slot& slot) {
-    const int64_t width = slot.share.size() * kLanes, padded = Padded(sizes_.units);
     int64_t floats = 0;
-    for (int gates : C::kGates) floats += width * gates * padded;
+    for (int stage = 0; stage < C::kStages; stage++) {
+      const int from = Following(stage);
+      floats += slot.shares[stage].size() * kLanes * C::kStateGates[from] *
+                cell_.padded(from);
+    }
     slot.memory = Allocate(floats);
     slot.products = Allocate(sizes_.batch * kMaxVectors * kLanes);
     float* next = slot.memory.get();
     for (int stage = 0; stage < C::kStages; stage++) {
-      for (const Panel& panel : slot.share.Panels(kMaxVectors)) {
+      const int from = Following(stage);
+      for (const Panel& panel : slot.shares[stage].Panels(kMaxVectors)) {
         slot.stages[stage].push_back({panel, next});
-        next += panel.count * kLanes * C::kGates[stage] * padded;
+        next += panel.count * kLanes * C::kStateGates[from] * cell_.padded(from);
       }
     }
   }
@@ -111,147 +125,195 @@ class BackwardLoop {
   void Prepare(Slot& slot) {
     for (int stage = 0; stage < C::kStages; stage++) {
       for (const PackedPanel& packed : slot.stages[stage])
-        Transpose(stage, packed.panel, packed.transposed);
+        Transpose(Following(stage), packed.panel, packed.transposed);
     }
-    const int64_t units = sizes_.units;
-    for (int64_t v = slot.share.first; v < slot.share.end; v++) {
-      const size_t bytes = sizeof(float) * Valid(units, v);
+    const int64_t slots = slots_.size();
+    for (int64_t r = &slot - slots_.data(); C::kStages > 1 && r < sizes_.batch;
+         r += slots)
+      rows_.ZeroDead(r, call_.operand, sizes_.units);
+    PrepareState(slot.shares[kLast], sizes_.outputs, call_.c_last_h, call_.c_h,
+                 call_.c_restart_h);
+    if (!C::kHasC) return;
+    PrepareState(slot.shares[0], sizes_.units, call_.c_last_c, call_.c_c,
+                 call_.c_restart_c);
+    if (!call_.c_peepholes) return;
+    for (int64_t v = slot.shares[0].first; v < slot.shares[0].end; v++) {
       for (int64_t r = rows_.alive(0); r < sizes_.batch; r++) {
-        const int64_t at = rows_[r] * units + v * kLanes;
-        std::memcpy(call_.c_h + at, call_.c_last_h + at, bytes);
-        if (C::kHasC) std::memcpy(call_.c_c + at, call_.c_last_c + at, bytes);
-      }
-      for (int64_t s = 0; call_.starts && s < sizes_.sequences; s++) {
-        std::memset(call_.c_restart_h + s * units + v * kLanes, 0, bytes);
-        if (C::kHasC) std::memset(call_.c_restart_c + s * units + v * kLanes, 0, bytes);
+        for (int k = 0; k < 3; k++)
+          Store(Peephole(k, r, v), Vec{}, Valid(sizes_.units, v));
       }
     }
   }
 
-  // Packs the rows of a panel's units of the matrix [units, C] as columns; the columns
-  // of the matrix in the order of the shared buffers: by vector, gate and lane.
+  // The cotangents of rows without steps, and zeros for those of restart states.
+  void PrepareState(const Share& share, int64_t units, const float* c_last, float* c,
+                    float* c_restart) {
+    for (int64_t v = share.first; v < share.end; v++) {
+      const size_t bytes = sizeof(float) * Valid(units, v);
+      for (int64_t r = rows_.alive(0); r < sizes_.batch; r++) {
+        const int64_t at = rows_[r] * units + v * kLanes;
+        std::memcpy(c + at, c_last + at, bytes);
+      }
+      for (int64_t s = 0; call_.starts && s < sizes_.sequences; s++)
+        std::memset(c_restart + s * units + v * kLanes, 0, bytes);
+    }
+  }
+
+  // Packs the rows of a panel's units of the stage's matrix [rows, C] as columns; the
+  // columns of the matrix in the order of the shared buffers: by vector, gate and lane.
   void Transpose(int stage, const Panel& panel, float* to) {
-    const int64_t units = sizes_.units, columns = C::kGates[stage] * units;
-    const int64_t padded = Padded(units), width = panel.count * kLanes;
-    const float* matrix = call_.w_state[stage];
-    std::memset(to, 0, sizeof(float) * width * C::kGates[stage] * padded);
+    const int64_t units = cell_.units(stage), rows = cell_.rows(stage);
+    const int64_t width = panel.count * kLanes;
+    const int gates = C::kStateGates[stage], first = cell_.FirstOfState(stage);
+    std::memset(to, 0, sizeof(float) * width * gates * Padded(units));
     for (int64_t lane = 0; lane < width; lane++) {
-      const int64_t unit = panel.first * kLanes + lane;
-      if (unit >= units) break;
-      for (int g = 0; g < C::kGates[stage]; g++) {
-        const float* from = matrix + unit * columns + g * units;
+      const int64_t row = panel.first * kLanes + lane;
+      if (row >= rows) break;
+      for (int g = 0; g < gates; g++) {
+        const float* from = call_.w_state[C::kGate[stage][first + g].product] +
+                            row * cell_.Columns(stage, first + g) +
+                            cell_.Column(stage, first + g);
         for (int64_t u = 0; u < units; u++) {
-          const int64_t k = (u / kLanes * C::kGates[stage] + g) * kLanes + u % kLanes;
+          const int64_t k = (u / kLanes * gates + g) * kLanes + u % kLanes;
           to[k * width + lane] = from[u];
         }
       }
     }
   }
 
+  // What a slot does with the cotangents of c before it pulls step t: those of the
+  // state before step t + 1 become those of the state after step t.
+  void BeginC(Slot& slot, int64_t t) {
+    const int64_t units = sizes_.units, before = rows_.alive(t + 1);
+    for (int64_t v = slot.shares[0].first; v < slot.shares[0].end; v++) {
+      const int valid = Valid(units, v);
+      for (int64_t r = 0; call_.starts && r < before; r++) {
+        float* carried = slot.carried(v, r);
+        if (AddRestart(call_.c_restart_c, units, t, r, v, Load(carried)))
+          Store(carried, Vec{});
+      }
+      for (int64_t r = 0; t < 0 && r < before; r++) EndC(slot, r, v);
+      if (t < 0) continue;
+      for (int64_t r = before; r < rows_.alive(t); r++) {
+        float* carried = slot.carried(v, r);
+        const int64_t at = rows_[r] * units + v * kLanes;
+        Store(carried, Load(call_.c_last_c + at, valid));
+        for (int k = 1; k < C::kCarried; k++) Store(carried + k * kLanes, Vec{});
+      }
+      for (int64_t r = 0; call_.c_new_c && r < rows_.alive(t); r++) {
+        float* carried = slot.carried(v, r);
+        const int64_t at = rows_.At(r, t) * units + v * kLanes;
+        Store(carried, Load(carried) + Load(call_.c_new_c + at, valid));
+      }
+    }
+  }
+
+  // Stores the cotangents of the first c of row r, and of its peepholes.
+  void EndC(Slot& slot, int64_t r, int64_t v) {
+    const int valid = Valid(sizes_.units, v);
+    const float* carried = slot.carried(v, r);
+    Store(call_.c_c + rows_[r] * sizes_.units + v * kLanes, Load(carried), valid);
+    for (int k = 0; call_.c_peepholes && k + 1 < C::kCarried; k++)
+      Store(Peephole(k, r, v), Load(carried + (k + 1) * kLanes), valid);
+  }
+
+  // If a sequence starts in row r at step t + 1, adds the cotangent of its restart
+  // state.
+  bool AddRestart(float* c_restart, int64_t units, int64_t t, int64_t r, int64_t v,
+                  Vec cotangent) {
+    const int32_t sequence = call_.starts ? call_.starts[rows_.At(r, t + 1)] : -1;
+    if (sequence < 0) return false;
+    const int valid = Valid(units, v);
+    float* to = c_restart + sequence * units + v * kLanes;
+    Store(to, Load(to, valid) + cotangent, valid);
+    return true;
+  }
+
   // Continues with what a product gave for a vector of units of row r.
   void Pull(Slot& slot, int64_t phase, int stage, int64_t t, int64_t r, int64_t v,
             Vec product) {
-    if (stage < C::kStages - 1) {
-      return PullStage(slot, phase, t, r, v, product);
+    if constexpr (C::kStages > 1) {
+      if (stage == 0) return PullStage(slot, phase, t, r, v, product);
     }
     // `product` and what is carried belong to the state before step t + 1.
-    const int valid = Valid(sizes_.units, v);
-    const int64_t unit = v * kLanes;
-    float* carried = slot.carried(v, r);
-    Vec c_h = C::kHasC ? product : product + Load(carried);
-    const int32_t sequence = call_.starts ? call_.starts[rows_.At(r, t + 1)] : -1;
-    if (sequence >= 0) {
-      float* to = call_.c_restart_h + sequence * sizes_.units + unit;
-      Store(to, Load(to, valid) + c_h, valid);
-      c_h = Vec{};
-      if (C::kHasC) {
-        to = call_.c_restart_c + sequence * sizes_.units + unit;
-        Store(to, Load(to, valid) + Load(carried), valid);
-        Store(carried, Vec{});
-      }
-    }
-    if (t >= 0) return PullStep(slot, phase, stage, t, r, v, c_h);
-    const int64_t at = rows_[r] * sizes_.units + unit;
-    Store(call_.c_h + at, c_h, valid);
-    if (C::kHasC) Store(call_.c_c + at, Load(carried), valid);
+    Vec c_h = C::kHasC ? product : product + Load(slot.carried(v, r));
+    if (AddRestart(call_.c_restart_h, sizes_.outputs, t, r, v, c_h)) c_h = Vec{};
+    if (t >= 0) return PullStep(slot, phase, t, r, v, c_h);
+    const int64_t at = rows_[r] * sizes_.outputs + v * kLanes;
+    Store(call_.c_h + at, c_h, Valid(sizes_.outputs, v));
   }
 
   // The last stage of step t, from the cotangent of the state after it.
-  void PullStep(Slot& slot, int64_t phase, int stage, int64_t t, int64_t r, int64_t v,
-                Vec c_h) {
-    const int valid = Valid(sizes_.units, v);
-    const int64_t unit = v * kLanes, at = rows_.At(r, t) * sizes_.units + unit;
-    float* carried = slot.carried(v, r);
+  void PullStep(Slot& slot, int64_t phase, int64_t t, int64_t r, int64_t v, Vec c_h) {
+    const int valid = Valid(sizes_.outputs, v);
+    const int64_t at = rows_.At(r, t) * sizes_.outputs + v * kLanes;
     c_h += Load(call_.c_outputs + at, valid);
-    if (call_.c_new_c) Store(carried, Load(carried) + Load(call_.c_new_c + at, valid));
     Vec z[4];
     int count = 0;
-    for (int s = 0; s < C::kStages; s++) {
+    for (int s = C::kPullsFrom; s < C::kStages; s++) {
       for (int g = 0; g < C::kGates[s]; g++)
-        z[count++] = Load(call_.zs[s] + GateAt(s, g, r, t) + unit, valid);
+        z[count++] = Load(call_.zs[ProductOf(s, g)] + GateAt(s, g, r, t, v), valid);
     }
-    const Vec state = Load((C::kHasC ? call_.saved_c : call_.saved_h) + at, valid);
-    Prefetch(r, t - 1, unit);
+    // A projected h has other units than c.
+    constexpr bool reads_c = C::kHasC && C::kStages == 1;
+    const float* states = reads_c ? call_.saved_c : call_.saved_h;
+    const Vec state = Load(states + at, valid);
+    Prefetch(states, r, t - 1, v);
+    float* carried = C::kHasC && C::kStages > 1 ? nullptr : slot.carried(v, r);
     Vec c_zs[4];
-    const Vec operand = C::PullStep(z, state, c_h, carried, call_.forget_bias, c_zs);
-    if (C::kStages > 1) Store(call_.operand + at, operand, valid);
-    Write(phase, stage, t, r, v, c_zs);
+    C::PullStep(z, state, c_h, carried, Besides<C>(call_.lstm, sizes_, v), c_zs);
+    Write(phase, kLast, t, r, v, c_zs);
   }
 
   // The first stage of step t, from the cotangent of the second one's operand.
   void PullStage(Slot& slot, int64_t phase, int64_t t, int64_t r, int64_t v,
                  Vec c_operand) {
     const int valid = Valid(sizes_.units, v);
-    const int64_t unit = v * kLanes;
-    const Vec h = Load(call_.saved_h + rows_.At(r, t) * sizes_.units + unit, valid);
-    const Vec z = Load(call_.zs[0] + GateAt(0, 0, r, t) + unit, valid);
-    Vec c_zs[4];
-    C::PullStage(z, h, c_operand, slot.carried(v, r), c_zs);
+    const int64_t at = rows_.At(r, t) * sizes_.units + v * kLanes;
+    const Vec state = Load((C::kHasC ? call_.saved_c : call_.saved_h) + at, valid);
+    Vec z[4], c_zs[4];
+    for (int g = 0; g < C::kGates[0]; g++)
+      z[g] = Load(call_.zs[ProductOf(0, g)] + GateAt(0, g, r, t, v), valid);
+    const Vec operand = C::PullStage(z, state, c_operand, slot.carried(v, r),
+                                     Besides<C>(call_.lstm, sizes_, v), c_zs);
+    Store(call_.operand + at, operand, valid);
     Write(phase, 0, t, r, v, c_zs);
   }
 
   // Begins to read what the step before needs, which the hardware does not foresee.
-  void Prefetch(int64_t r, int64_t t, int64_t unit) const {
+  void Prefetch(const float* states, int64_t r, int64_t t, int64_t v) const {
     if (t < 0) return;
-    for (int s = 0; s < C::kStages; s++) {
+    for (int s = C::kPullsFrom; s < C::kStages; s++) {
       for (int g = 0; g < C::kGates[s]; g++)
-        __builtin_prefetch(call_.zs[s] + GateAt(s, g, r, t) + unit);
+        __builtin_prefetch(call_.zs[ProductOf(s, g)] + GateAt(s, g, r, t, v));
     }
-    const int64_t at = rows_.At(r, t) * sizes_.units + unit;
-    __builtin_prefetch((C::kHasC ? call_.saved_c : call_.saved_h) + at);
+    const int64_t at = rows_.At(r, t) * sizes_.outputs + v * kLanes;
+    __builtin_prefetch(states + at);
     __builtin_prefetch(call_.c_outputs + at);
   }
 
   void Write(int64_t phase, int stage, int64_t t, int64_t r, int64_t v,
              const Vec* c_zs) {
-    const int gates = C::kGates[stage];
+    const int first = cell_.FirstOfState(stage), gates = C::kStateGates[stage];
     float* shared = &operands_[phase % 2][r * stride_ + v * gates * kLanes];
-    for (int g = 0; g < gates; g++) {
-      Store(shared + g * kLanes, c_zs[g]);
-      Store(call_.c_zs[stage] + GateAt(stage, g, r, t) + v * kLanes, c_zs[g],
-            Valid(sizes_.units, v));
-    }
+    for (int g = 0; g < gates; g++) Store(shared + g * kLanes, c_zs[first + g]);
+    for (int g = 0; g < C::kGates[stage]; g++)
+      Store(call_.c_zs[ProductOf(stage, g)] + GateAt(stage, g, r, t, v), c_zs[g],
+            Valid(cell_.units(stage), v));
   }
 
-  void ZeroDead(int64_t v, int64_t t) {
-    const size_t bytes = sizeof(float) * Valid(sizes_.units, v);
-    for (int64_t r = rows_.alive(t); r < sizes_.batch; r++) {
-      for (int s = 0; s < C::kStages; s++) {
-        for (int g = 0; g < C::kGates[s]; g++)
-          std::memset(call_.c_zs[s] + GateAt(s, g, r, t) + v * kLanes, 0, bytes);
-      }
-      if (C::kStages > 1)
-        std::memset(call_.operand + rows_.At(r, t) * sizes_.units + v * kLanes, 0,
-                    bytes);
-    }
+  static int ProductOf(int stage, int g) { return C::kGate[stage][g].product; }
+  // Where vector v of a gate begins.
+  int64_t GateAt(int stage, int g, int64_t r, int64_t t, int64_t v) const {
+    return cell_.GateAt(stage, g, rows_.At(r, t)) + v * kLanes;
   }
-
-  int64_t GateAt(int stage, int gate, int64_t r, int64_t t) const {
-    return rows_.GateAt(r, t, gate, C::kGates[stage]);
+  float* Peephole(int k, int64_t r, int64_t v) const {
+    return call_.c_peepholes + (rows_[r] * 3 + k) * sizes_.units + v * kLanes;
   }
 
   const Backward& call_;
   const Sizes sizes_;
+  const Stages<C> cell_;
   const Rows rows_;
   const int64_t stride_;
   Buffer operands_[2];

@@ -1,37 +1,55 @@
 // The elementwise work of the cells and its derivative, for a vector of units.
 //
-// z are the products of a stage's gates; all stages' in PullStep. `carried` is memory
-// that the loop keeps from phase to phase for the row and the vector.
+// A cell has one or two stages, each a product and the elementwise work after it. z are
+// a stage's gates. Gates without a product of the state come first in their stage,
+// those without one of the inputs last. `carried` is memory that the loop keeps from
+// phase to phase for the row and the vector.
 //
 // Operand: after the first of two stages, the operand of the second one's product.
 // Update: after the last stage, the state h. An LSTM's carried is its c.
 // PullStep: from the cotangent c_h of that state, the cotangents c_zs of the last
-// stage's
-//   products. An LSTM's carried is the cotangent of c.
+//   stage's gates; z are the gates of the stages from kPullsFrom on. An LSTM's carried
+//   is the cotangent of c.
 // PullStage: from the cotangent of the second stage's operand, those of the first
-// stage's.
+//   stage's gates. Returns the operand.
+// `state` is the h before the step; of an LSTM, in the stage that changes it, the c.
 #ifndef JAXRNN_CELLS_H_
 #define JAXRNN_CELLS_H_
 
+#include "loops.h"
 #include "simd.h"
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-struct Lstm {
-  static constexpr int kStages = 1, kGates[] = {4};
-  static constexpr bool kHasC = true;
+// Which block of the columns of which product a gate is, of so many.
+struct Gate {
+  int product, block, blocks;
+};
 
-  static Vec Operand(const Vec*, Vec h, float*) { return h; }
+// What the elementwise work of an LSTM reads besides, for a vector of units.
+struct LstmVec {
+  float forget_bias, cell_clip, output_clip;
+  bool has_peepholes;
+  Vec peepholes[3];
+};
 
-  static Vec Update(const Vec* z, Vec, float* c, float forget_bias) {
-    const Vec next = Load(c) * Sigmoid(z[2] + forget_bias) + Sigmoid(z[0]) * Tanh(z[1]);
+struct PlainLstm {
+  static constexpr int kStages = 1, kPullsFrom = 0;
+  static constexpr int kGates[] = {4}, kInputGates[] = {4}, kStateGates[] = {4};
+  static constexpr Gate kGate[1][4] = {{{0, 0, 4}, {0, 1, 4}, {0, 2, 4}, {0, 3, 4}}};
+  static constexpr bool kHasC = true, kHasPeepholes = false;
+  static constexpr int kCarried = 1;
+
+  static Vec Update(const Vec* z, Vec, float* c, const LstmVec& lstm) {
+    const Vec f = Sigmoid(z[2] + lstm.forget_bias);
+    const Vec next = Load(c) * f + Sigmoid(z[0]) * Tanh(z[1]);
     Store(c, next);
     return Tanh(next) * Sigmoid(z[3]);
   }
 
-  static Vec PullStep(const Vec* z, Vec c, Vec c_h, float* c_c, float forget_bias,
-                      Vec* c_zs) {
-    const Vec i = Sigmoid(z[0]), j = Tanh(z[1]), f = Sigmoid(z[2] + forget_bias),
+  static void PullStep(const Vec* z, Vec c, Vec c_h, float* c_c, const LstmVec& lstm,
+                       Vec* c_zs) {
+    const Vec i = Sigmoid(z[0]), j = Tanh(z[1]), f = Sigmoid(z[2] + lstm.forget_bias),
               o = Sigmoid(z[3]);
     const Vec tanh_c = Tanh(c * f + i * j);
     const Vec total = Load(c_c) + c_h * o * (1 - tanh_c * tanh_c);
@@ -40,58 +58,171 @@ struct Lstm {
     c_zs[2] = total * c * f * (1 - f);
     c_zs[3] = c_h * tanh_c * o * (1 - o);
     Store(c_c, total * f);
-    return Vec{};
   }
-  static void PullStage(Vec, Vec, Vec, float*, Vec*) {}
+};
+
+// The gates of an LSTM that may have peepholes and a clip. The clip's derivative is 1
+// at the bounds, and for NaN.
+struct PeepholeGates {
+  PeepholeGates(const Vec* z, Vec c, const LstmVec& lstm) {
+    Vec zs[] = {z[0], z[2] + lstm.forget_bias, z[3]};
+    if (lstm.has_peepholes) {
+      zs[0] += lstm.peepholes[1] * c;
+      zs[1] += lstm.peepholes[0] * c;
+    }
+    i = Sigmoid(zs[0]), j = Tanh(z[1]), f = Sigmoid(zs[1]);
+    unclipped = c * f + i * j;
+    next_c = Clamp(unclipped, lstm.cell_clip);
+    if (lstm.has_peepholes) zs[2] += lstm.peepholes[2] * next_c;
+    o = Sigmoid(zs[2]);
+    tanh_c = Tanh(next_c);
+  }
+  Vec i, j, f, o, unclipped, next_c, tanh_c;
+};
+
+inline Vec PullClamp(Vec cotangent, Vec x, float most) {
+  cotangent = x > most ? Vec{} : cotangent;
+  return x < -most ? Vec{} : cotangent;
+}
+
+struct PeepholeLstm : PlainLstm {
+  static constexpr bool kHasPeepholes = true;
+  // The cotangents of c, and of the peepholes f, i, o.
+  static constexpr int kCarried = 4;
+
+  static Vec Update(const Vec* z, Vec, float* c, const LstmVec& lstm) {
+    const PeepholeGates gates(z, Load(c), lstm);
+    Store(c, gates.next_c);
+    return gates.tanh_c * gates.o;
+  }
+
+  static void PullStep(const Vec* z, Vec c, Vec c_h, float* carried,
+                       const LstmVec& lstm, Vec* c_zs) {
+    const PeepholeGates gates(z, c, lstm);
+    const Vec i = gates.i, j = gates.j, f = gates.f, o = gates.o, y = gates.tanh_c;
+    c_zs[3] = c_h * y * o * (1 - o);
+    Vec total = Load(carried) + c_h * o * (1 - y * y);
+    if (lstm.has_peepholes) total += c_zs[3] * lstm.peepholes[2];
+    total = PullClamp(total, gates.unclipped, lstm.cell_clip);
+    c_zs[0] = total * j * i * (1 - i);
+    c_zs[1] = total * i * (1 - j * j);
+    c_zs[2] = total * c * f * (1 - f);
+    Vec c_c = total * f;
+    if (lstm.has_peepholes) {
+      c_c += c_zs[2] * lstm.peepholes[0] + c_zs[0] * lstm.peepholes[1];
+      const Vec products[] = {c_zs[2] * c, c_zs[0] * c, c_zs[3] * gates.next_c};
+      for (int k = 0; k < 3; k++) {
+        float* sum = carried + (k + 1) * kLanes;
+        Store(sum, Load(sum) + products[k]);
+      }
+    }
+    Store(carried, c_c);
+  }
+};
+
+// Its second stage projects what is the output of the others.
+struct ProjectedLstm : PeepholeLstm {
+  static constexpr int kStages = 2, kPullsFrom = 1;
+  static constexpr int kGates[] = {4, 1}, kInputGates[] = {4, 0},
+                       kStateGates[] = {4, 1};
+  static constexpr Gate kGate[2][4] = {{{0, 0, 4}, {0, 1, 4}, {0, 2, 4}, {0, 3, 4}},
+                                       {{1, 0, 1}}};
+
+  static Vec Operand(const Vec* z, Vec h, float* c, const LstmVec& lstm) {
+    return PeepholeLstm::Update(z, h, c, lstm);
+  }
+  static Vec Update(const Vec* z, Vec, float*, const LstmVec& lstm) {
+    return Clamp(z[0], lstm.output_clip);
+  }
+  static void PullStep(const Vec* z, Vec, Vec c_h, float*, const LstmVec& lstm,
+                       Vec* c_zs) {
+    c_zs[0] = PullClamp(c_h, z[0], lstm.output_clip);
+  }
+  static Vec PullStage(const Vec* z, Vec c, Vec c_operand, float* carried,
+                       const LstmVec& lstm, Vec* c_zs) {
+    PeepholeLstm::PullStep(z, c, c_operand, carried, lstm, c_zs);
+    const PeepholeGates gates(z, c, lstm);
+    return gates.tanh_c * gates.o;
+  }
 };
 
 struct Gru {
-  static constexpr int kStages = 2, kGates[] = {2, 1};
-  static constexpr bool kHasC = false;
+  static constexpr int kStages = 2, kPullsFrom = 0;
+  static constexpr int kGates[] = {2, 1}, kInputGates[] = {2, 1},
+                       kStateGates[] = {2, 1};
+  static constexpr Gate kGate[2][4] = {{{0, 0, 2}, {0, 1, 2}}, {{1, 0, 1}}};
+  static constexpr bool kHasC = false, kHasPeepholes = false;
+  // Of the update gate in the forward loop; then the cotangents of h, as far as it goes
+  // past the products, and of the update gate.
+  static constexpr int kCarried = 2;
 
-  // The reset state; keeps the update gate.
-  static Vec Operand(const Vec* z, Vec h, float* carried) {
+  static Vec Operand(const Vec* z, Vec h, float* carried, const LstmVec&) {
     Store(carried, Sigmoid(z[1]));
     return Sigmoid(z[0]) * h;
   }
 
-  static Vec Update(const Vec* z, Vec h, float* carried, float) {
+  static Vec Update(const Vec* z, Vec h, float* carried, const LstmVec&) {
     const Vec u = Load(carried);
     return u * h + (1 - u) * Tanh(z[0]);
   }
 
-  // Keeps the cotangents of the state, as far as it goes past the products, and of the
-  // update gate's product. Returns the operand.
-  static Vec PullStep(const Vec* z, Vec h, Vec c_h, float* carried, float, Vec* c_zs) {
-    const Vec r = Sigmoid(z[0]), u = Sigmoid(z[1]), c = Tanh(z[2]);
+  static void PullStep(const Vec* z, Vec h, Vec c_h, float* carried, const LstmVec&,
+                       Vec* c_zs) {
+    const Vec u = Sigmoid(z[1]), c = Tanh(z[2]);
     Store(carried, c_h * u);
     Store(carried + kLanes, c_h * (h - c) * u * (1 - u));
     c_zs[0] = c_h * (1 - u) * (1 - c * c);
-    return r * h;
   }
 
-  static void PullStage(Vec z, Vec h, Vec c_operand, float* carried, Vec* c_zs) {
-    const Vec r = Sigmoid(z);
+  static Vec PullStage(const Vec* z, Vec h, Vec c_operand, float* carried,
+                       const LstmVec&, Vec* c_zs) {
+    const Vec r = Sigmoid(z[0]);
     Store(carried, Load(carried) + c_operand * r);
     c_zs[0] = c_operand * h * r * (1 - r);
     c_zs[1] = Load(carried + kLanes);
+    return r * h;
+  }
+};
+
+// Gates: the candidate's product of the inputs; r; u; the candidate's product of h.
+struct CudnnGru {
+  static constexpr int kStages = 1, kPullsFrom = 0;
+  static constexpr int kGates[] = {4}, kInputGates[] = {3}, kStateGates[] = {3};
+  static constexpr Gate kGate[1][4] = {{{1, 0, 1}, {0, 0, 2}, {0, 1, 2}, {2, 0, 1}}};
+  static constexpr bool kHasC = false, kHasPeepholes = false;
+  static constexpr int kCarried = 1;  // The cotangent of h past the products.
+
+  static Vec Update(const Vec* z, Vec h, float*, const LstmVec&) {
+    const Vec r = Sigmoid(z[1]), u = Sigmoid(z[2]);
+    return u * h + (1 - u) * Tanh(z[0] + r * z[3]);
+  }
+
+  static void PullStep(const Vec* z, Vec h, Vec c_h, float* carried, const LstmVec&,
+                       Vec* c_zs) {
+    const Vec r = Sigmoid(z[1]), u = Sigmoid(z[2]), c = Tanh(z[0] + r * z[3]);
+    Store(carried, c_h * u);
+    c_zs[0] = c_h * (1 - u) * (1 - c * c);
+    c_zs[1] = c_zs[0] * z[3] * r * (1 - r);
+    c_zs[2] = c_h * (h - c) * u * (1 - u);
+    c_zs[3] = c_zs[0] * r;
   }
 };
 
 struct Rnn {
-  static constexpr int kStages = 1, kGates[] = {1};
-  static constexpr bool kHasC = false;
+  static constexpr int kStages = 1, kPullsFrom = 0;
+  static constexpr int kGates[] = {1}, kInputGates[] = {1}, kStateGates[] = {1};
+  static constexpr Gate kGate[1][4] = {{{0, 0, 1}}};
+  static constexpr bool kHasC = false, kHasPeepholes = false;
+  static constexpr int kCarried = 1;  // Zeros: no cotangent of h passes the product.
 
-  static Vec Operand(const Vec*, Vec h, float*) { return h; }
-  static Vec Update(const Vec* z, Vec, float*, float) { return Tanh(z[0]); }
+  static Vec Update(const Vec* z, Vec, float*, const LstmVec&) { return Tanh(z[0]); }
 
-  static Vec PullStep(const Vec* z, Vec, Vec c_h, float* carried, float, Vec* c_zs) {
+  static void PullStep(const Vec* z, Vec, Vec c_h, float* carried, const LstmVec&,
+                       Vec* c_zs) {
     const Vec h = Tanh(z[0]);
     Store(carried, Vec{});
     c_zs[0] = c_h * (1 - h * h);
-    return Vec{};
   }
-  static void PullStage(Vec, Vec, Vec, float*, Vec*) {}
 };
 
 }  // namespace jaxrnn::JAXRNN_TARGET

@@ -75,13 +75,13 @@ class Buffers {
   Buffers(ffi::RemainingArgs args, ffi::RemainingRets rets)
       : args_(args), rets_(rets) {}
 
-  const float* Floats(const char* name, Axes axes) {
+  const float* Floats(const std::string& name, Axes axes) {
     return static_cast<const float*>(Argument(name, ffi::DataType::F32, axes));
   }
-  const int32_t* Integers(const char* name, Axes axes) {
+  const int32_t* Integers(const std::string& name, Axes axes) {
     return static_cast<const int32_t*>(Argument(name, ffi::DataType::S32, axes));
   }
-  float* Result(const char* name, Axes axes) {
+  float* Result(const std::string& name, Axes axes) {
     auto result = rets_.get<ffi::AnyBuffer>(ret_++);
     if (!result.has_value()) return static_cast<float*>(Fail(name, "is missing"));
     return static_cast<float*>(Check(name, **result, ffi::DataType::F32, axes));
@@ -97,13 +97,13 @@ class Buffers {
   ffi::Error error;
 
  private:
-  void* Argument(const char* name, ffi::DataType type, Axes axes) {
+  void* Argument(const std::string& name, ffi::DataType type, Axes axes) {
     auto argument = args_.get<ffi::AnyBuffer>(arg_++);
     if (!argument.has_value()) return Fail(name, "is missing");
     return Check(name, *argument, type, axes);
   }
 
-  void* Check(const char* name, const ffi::AnyBuffer& buffer, ffi::DataType type,
+  void* Check(const std::string& name, const ffi::AnyBuffer& buffer, ffi::DataType type,
               Axes axes) {
     std::string wanted = type == ffi::DataType::F32 ? "float32 " : "int32 ";
     if (buffer.element_type() != type) return Fail(name, "must be " + wanted);
@@ -112,9 +112,8 @@ class Buffers {
                           Shape(buffer.dimensions()));
   }
 
-  void* Fail(const char* name, const std::string& problem) {
-    if (error.success())
-      error = ffi::Error::InvalidArgument(std::string(name) + " " + problem);
+  void* Fail(const std::string& name, const std::string& problem) {
+    if (error.success()) error = ffi::Error::InvalidArgument(name + " " + problem);
     return nullptr;
   }
 
@@ -123,11 +122,10 @@ class Buffers {
   size_t arg_ = 0, ret_ = 0;
 };
 
-constexpr const char* kWInputs[] = {"w_inputs[0]", "w_inputs[1]"};
-constexpr const char* kWState[] = {"w_state[0]", "w_state[1]"};
-constexpr const char* kBias[] = {"bias[0]", "bias[1]"};
-constexpr const char* kZs[] = {"zs[0]", "zs[1]"};
-constexpr const char* kCZs[] = {"c_zs[0]", "c_zs[1]"};
+// The name of an array of product k.
+std::string Of(const char* name, int k) {
+  return std::string(name) + "[" + std::to_string(k) + "]";
+}
 
 // The arrays whose shapes all calls share.
 class Sequences : public Buffers {
@@ -140,11 +138,11 @@ class Sequences : public Buffers {
 
   const int32_t* Lengths() { return Integers("lengths", {{sizes_.batch}}); }
   const int32_t* Starts() { return Integers("starts", {{first_}, {second_}}); }
-  const float* Sequence(const char* name, int64_t& size, int64_t times = 1) {
-    return Floats(name, {{first_}, {second_}, {size, times}});
+  const float* Sequence(const std::string& name, Axis size) {
+    return Floats(name, {{first_}, {second_}, size});
   }
-  float* SequenceResult(const char* name, int64_t& size, int64_t times = 1) {
-    return Result(name, {{first_}, {second_}, {size, times}});
+  float* SequenceResult(const std::string& name, Axis size) {
+    return Result(name, {{first_}, {second_}, size});
   }
 
  protected:
@@ -160,26 +158,43 @@ class Arrays : public Sequences {
   Arrays(ffi::RemainingArgs args, ffi::RemainingRets rets, Cell cell, Sizes& sizes)
       : Sequences(args, rets, sizes), cell_(cell) {}
 
-  const float* Rows(const char* name, int64_t& rows) {
-    return Floats(name, {{rows}, {sizes_.units}});
+  // Unless h is projected, its size is that of the units.
+  int64_t& h_size() {
+    return cell_ == Cell::kProjectedLstm ? sizes_.outputs : sizes_.units;
   }
-  const float* Matrix(const char* name, int64_t& rows, int stage) {
-    return Floats(name, {{rows}, {sizes_.units, Gates(cell_, stage)}});
+  // The columns of product k: a multiple of a size.
+  Axis Columns(int k) {
+    if (cell_ == Cell::kProjectedLstm && k == 1) return {sizes_.outputs};
+    return {sizes_.units, ProductOf(cell_, k).gates};
   }
-  float* UnitsResult(const char* name, int64_t times = 1) {
-    return SequenceResult(name, sizes_.units, times);
+  int64_t& StateRows(int k) { return k == 0 ? h_size() : sizes_.units; }
+
+  const float* OfState(const std::string& name, int64_t& rows, int64_t& size) {
+    return Floats(name, {{rows}, {size}});
   }
-  float* RowsResult(const char* name, int64_t& rows) {
-    return Result(name, {{rows}, {sizes_.units}});
+  const float* Peepholes() { return Floats("peepholes", {{three_}, {sizes_.units}}); }
+  float* PeepholesResult() {
+    return Result("c_peepholes", {{sizes_.batch}, {three_}, {sizes_.units}});
+  }
+  float* OfStateResult(const std::string& name, int64_t& rows, int64_t& size) {
+    return Result(name, {{rows}, {size}});
+  }
+
+  // After all sizes are known.
+  ffi::Error Finish() {
+    if (cell_ != Cell::kProjectedLstm) sizes_.outputs = sizes_.units;
+    return Buffers::Finish();
   }
 
  private:
   Cell cell_;
+  int64_t three_ = 3;
 };
 
 ffi::Error CheckAttributes(int32_t cell, int32_t time_axis) {
-  if (cell < 0 || cell > 2)
-    return ffi::Error::InvalidArgument("cell must be 0, 1 or 2");
+  if (cell < 0 || cell >= kCells)
+    return ffi::Error::InvalidArgument("cell must be from 0 to " +
+                                       std::to_string(kCells - 1));
   if (time_axis == 0 || time_axis == 1) return ffi::Error::Success();
   return ffi::Error::InvalidArgument("time_axis must be 0 or 1");
 }
@@ -194,7 +209,7 @@ ffi::Error CheckStarts(const int32_t* starts, const Sizes& sizes) {
 }
 
 Sizes UnknownSizes(int32_t time_axis) {
-  return {kUnknown, kUnknown, kUnknown, kUnknown, kUnknown, time_axis == 0};
+  return {kUnknown, kUnknown, kUnknown, kUnknown, kUnknown, kUnknown, time_axis == 0};
 }
 
 // The target, which is chosen at the first call.
@@ -219,36 +234,49 @@ ffi::Error RunLoop(Loop Target::* loop, const Run& call, ffi::ThreadPool& pool) 
 
 ffi::Error CallForward(ffi::ThreadPool pool, ffi::RemainingArgs args,
                        ffi::RemainingRets rets, int32_t cell, float forget_bias,
-                       int32_t time_axis, bool restarts, bool new_c, bool save) {
+                       float cell_clip, float output_clip, bool peepholes,
+                       int32_t time_axis, bool restarts, bool new_states,
+                       bool save) {
   if (ffi::Error error = CheckAttributes(cell, time_axis); error.failure())
     return error;
-  Forward call = {static_cast<Cell>(cell), UnknownSizes(time_axis), forget_bias};
+  Forward call = {static_cast<Cell>(cell),
+                  UnknownSizes(time_axis),
+                  {forget_bias, cell_clip, output_clip, nullptr}};
   Sizes& sizes = call.sizes;
   Arrays arrays(args, rets, call.cell, sizes);
-  bool lstm = call.cell == Cell::kLstm;
+  const bool has_c = HasC(call.cell);
+  const int products = Products(call.cell);
+  int64_t& h_size = arrays.h_size();
 
   call.lengths = arrays.Lengths();
   if (restarts) call.starts = arrays.Starts();
-  call.x = arrays.Sequence("x", sizes.depth);
-  for (int k = 0; k < Stages(call.cell); k++) {
-    call.w_inputs[k] = arrays.Matrix(kWInputs[k], sizes.depth, k);
-    call.w_state[k] = arrays.Matrix(kWState[k], sizes.units, k);
-    call.bias[k] = arrays.Floats(kBias[k], {{sizes.units, Gates(call.cell, k)}});
+  call.x = arrays.Sequence("x", {sizes.depth});
+  for (int k = 0; k < products; k++) {
+    const Product product = ProductOf(call.cell, k);
+    const Axis columns = arrays.Columns(k);
+    if (product.inputs)
+      call.w_inputs[k] = arrays.Floats(Of("w_inputs", k), {{sizes.depth}, columns});
+    if (product.state)
+      call.w_state[k] =
+          arrays.Floats(Of("w_state", k), {{arrays.StateRows(k)}, columns});
+    if (product.bias) call.bias[k] = arrays.Floats(Of("bias", k), {columns});
   }
-  call.h = arrays.Rows("h", sizes.batch);
-  if (lstm) call.c = arrays.Rows("c", sizes.batch);
-  if (restarts) call.restart_h = arrays.Rows("restart_h", sizes.sequences);
-  if (restarts && lstm) call.restart_c = arrays.Rows("restart_c", sizes.sequences);
+  if (peepholes) call.lstm.peepholes = arrays.Peepholes();
+  call.h = arrays.OfState("h", sizes.batch, h_size);
+  if (has_c) call.c = arrays.OfState("c", sizes.batch, sizes.units);
+  if (restarts) call.restart_h = arrays.OfState("restart_h", sizes.sequences, h_size);
+  if (restarts && has_c)
+    call.restart_c = arrays.OfState("restart_c", sizes.sequences, sizes.units);
 
-  call.outputs = arrays.UnitsResult("outputs");
-  call.last_h = arrays.RowsResult("last_h", sizes.batch);
-  if (lstm) call.last_c = arrays.RowsResult("last_c", sizes.batch);
-  if (new_c) call.new_c = arrays.UnitsResult("new_c");
+  call.outputs = arrays.SequenceResult("outputs", {h_size});
+  call.last_h = arrays.OfStateResult("last_h", sizes.batch, h_size);
+  if (has_c) call.last_c = arrays.OfStateResult("last_c", sizes.batch, sizes.units);
+  if (new_states && has_c) call.new_c = arrays.SequenceResult("new_c", {sizes.units});
   if (save) {
-    for (int k = 0; k < Stages(call.cell); k++)
-      call.zs[k] = arrays.UnitsResult(kZs[k], Gates(call.cell, k));
-    call.saved_h = arrays.UnitsResult("saved_h");
-    if (lstm) call.saved_c = arrays.UnitsResult("saved_c");
+    for (int k = 0; k < products; k++)
+      call.zs[k] = arrays.SequenceResult(Of("zs", k), arrays.Columns(k));
+    call.saved_h = arrays.SequenceResult("saved_h", {h_size});
+    if (has_c) call.saved_c = arrays.SequenceResult("saved_c", {sizes.units});
   }
   if (ffi::Error error = arrays.Finish(); error.failure()) return error;
   if (ffi::Error error = CheckStarts(call.starts, sizes); error.failure()) return error;
@@ -257,69 +285,86 @@ ffi::Error CallForward(ffi::ThreadPool pool, ffi::RemainingArgs args,
 
 ffi::Error CallBackward(ffi::ThreadPool pool, ffi::RemainingArgs args,
                         ffi::RemainingRets rets, int32_t cell, float forget_bias,
-                        int32_t time_axis, bool restarts, bool new_c) {
+                        float cell_clip, float output_clip, bool peepholes,
+                        int32_t time_axis, bool restarts, bool new_states) {
   if (ffi::Error error = CheckAttributes(cell, time_axis); error.failure())
     return error;
-  Backward call = {static_cast<Cell>(cell), UnknownSizes(time_axis), forget_bias};
+  Backward call = {static_cast<Cell>(cell),
+                   UnknownSizes(time_axis),
+                   {forget_bias, cell_clip, output_clip, nullptr}};
   Sizes& sizes = call.sizes;
   Arrays arrays(args, rets, call.cell, sizes);
-  bool lstm = call.cell == Cell::kLstm;
+  const bool has_c = HasC(call.cell);
+  const int products = Products(call.cell);
+  int64_t& h_size = arrays.h_size();
 
   call.lengths = arrays.Lengths();
   if (restarts) call.starts = arrays.Starts();
-  for (int k = 0; k < Stages(call.cell); k++)
-    call.w_state[k] = arrays.Matrix(kWState[k], sizes.units, k);
-  for (int k = 0; k < Stages(call.cell); k++)
-    call.zs[k] = arrays.Sequence(kZs[k], sizes.units, Gates(call.cell, k));
-  call.saved_h = arrays.Sequence("saved_h", sizes.units);
-  if (lstm) call.saved_c = arrays.Sequence("saved_c", sizes.units);
-  call.c_outputs = arrays.Sequence("c_outputs", sizes.units);
-  if (new_c) call.c_new_c = arrays.Sequence("c_new_c", sizes.units);
-  call.c_last_h = arrays.Rows("c_last_h", sizes.batch);
-  if (lstm) call.c_last_c = arrays.Rows("c_last_c", sizes.batch);
+  for (int k = 0; k < products; k++) {
+    if (ProductOf(call.cell, k).state)
+      call.w_state[k] =
+          arrays.Floats(Of("w_state", k), {{arrays.StateRows(k)}, arrays.Columns(k)});
+  }
+  if (peepholes) call.lstm.peepholes = arrays.Peepholes();
+  for (int k = 0; k < products; k++)
+    call.zs[k] = arrays.Sequence(Of("zs", k), arrays.Columns(k));
+  call.saved_h = arrays.Sequence("saved_h", {h_size});
+  if (has_c) call.saved_c = arrays.Sequence("saved_c", {sizes.units});
+  call.c_outputs = arrays.Sequence("c_outputs", {h_size});
+  if (new_states && has_c) call.c_new_c = arrays.Sequence("c_new_c", {sizes.units});
+  call.c_last_h = arrays.OfState("c_last_h", sizes.batch, h_size);
+  if (has_c) call.c_last_c = arrays.OfState("c_last_c", sizes.batch, sizes.units);
 
-  for (int k = 0; k < Stages(call.cell); k++)
-    call.c_zs[k] = arrays.UnitsResult(kCZs[k], Gates(call.cell, k));
-  if (call.cell == Cell::kGru) call.operand = arrays.UnitsResult("operand");
-  call.c_h = arrays.RowsResult("c_h", sizes.batch);
-  if (lstm) call.c_c = arrays.RowsResult("c_c", sizes.batch);
-  if (restarts) call.c_restart_h = arrays.RowsResult("c_restart_h", sizes.sequences);
-  if (restarts && lstm)
-    call.c_restart_c = arrays.RowsResult("c_restart_c", sizes.sequences);
+  for (int k = 0; k < products; k++)
+    call.c_zs[k] = arrays.SequenceResult(Of("c_zs", k), arrays.Columns(k));
+  if (HasOperand(call.cell))
+    call.operand = arrays.SequenceResult("operand", {sizes.units});
+  call.c_h = arrays.OfStateResult("c_h", sizes.batch, h_size);
+  if (has_c) call.c_c = arrays.OfStateResult("c_c", sizes.batch, sizes.units);
+  if (restarts)
+    call.c_restart_h = arrays.OfStateResult("c_restart_h", sizes.sequences, h_size);
+  if (restarts && has_c)
+    call.c_restart_c =
+        arrays.OfStateResult("c_restart_c", sizes.sequences, sizes.units);
+  if (peepholes) call.c_peepholes = arrays.PeepholesResult();
   if (ffi::Error error = arrays.Finish(); error.failure()) return error;
   if (ffi::Error error = CheckStarts(call.starts, sizes); error.failure()) return error;
   return RunLoop(&Target::backward, call, pool);
 }
 
 ffi::Error CallWeights(ffi::ThreadPool pool, ffi::RemainingArgs args,
-                       ffi::RemainingRets rets, int32_t time_axis) {
+                       ffi::RemainingRets rets, int32_t time_axis, bool inputs,
+                       bool state, bool bias) {
   Weights call = {UnknownSizes(time_axis), kUnknown};
   Sizes& sizes = call.sizes;
+  if (!inputs) sizes.depth = 0;
+  if (!state) sizes.units = 0;
   Sequences arrays(args, rets, sizes);
+  const Axis columns = {call.columns};
   call.lengths = arrays.Lengths();
-  call.x = arrays.Sequence("x", sizes.depth);
-  call.operand = arrays.Sequence("operand", sizes.units);
-  call.c_zs = arrays.Sequence("c_zs", call.columns);
-  call.c_w_inputs = arrays.Result("c_w_inputs", {{sizes.depth}, {call.columns}});
-  call.c_w_state = arrays.Result("c_w_state", {{sizes.units}, {call.columns}});
-  call.c_bias = arrays.Result("c_bias", {{call.columns}});
+  if (inputs) call.x = arrays.Sequence("x", {sizes.depth});
+  if (state) call.operand = arrays.Sequence("operand", {sizes.units});
+  call.c_zs = arrays.Sequence("c_zs", columns);
+  if (inputs) call.c_w_inputs = arrays.Result("c_w_inputs", {{sizes.depth}, columns});
+  if (state) call.c_w_state = arrays.Result("c_w_state", {{sizes.units}, columns});
+  if (bias) call.c_bias = arrays.Result("c_bias", {columns});
   if (ffi::Error error = arrays.Finish(); error.failure()) return error;
   return RunLoop(&Target::weights, call, pool);
 }
 
 ffi::Error CallInputs(ffi::ThreadPool pool, ffi::RemainingArgs args,
-                      ffi::RemainingRets rets, int32_t time_axis, int32_t stages) {
-  if (stages < 1 || stages > kMaxStages)
-    return ffi::Error::InvalidArgument("stages must be 1 or 2");
-  Inputs call = {UnknownSizes(time_axis), stages, {kUnknown, kUnknown}};
+                      ffi::RemainingRets rets, int32_t time_axis, int32_t products) {
+  if (products < 1 || products > kMaxProducts)
+    return ffi::Error::InvalidArgument("products must be from 1 to 3");
+  Inputs call = {UnknownSizes(time_axis), products, {kUnknown, kUnknown, kUnknown}};
   Sequences arrays(args, rets, call.sizes);
   call.lengths = arrays.Lengths();
-  for (int k = 0; k < stages; k++) {
-    call.w_inputs[k] =
-        arrays.Floats(kWInputs[k], {{call.sizes.depth}, {call.columns[k]}});
-    call.c_zs[k] = arrays.Sequence(kCZs[k], call.columns[k]);
+  for (int k = 0; k < products; k++) {
+    const Axis columns = {call.columns[k]};
+    call.w_inputs[k] = arrays.Floats(Of("w_inputs", k), {{call.sizes.depth}, columns});
+    call.c_zs[k] = arrays.Sequence(Of("c_zs", k), columns);
   }
-  call.c_x = arrays.SequenceResult("c_x", call.sizes.depth);
+  call.c_x = arrays.SequenceResult("c_x", {call.sizes.depth});
   if (ffi::Error error = arrays.Finish(); error.failure()) return error;
   return RunLoop(&Target::inputs, call, pool);
 }
@@ -337,9 +382,12 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeForward, jaxrnn::CallForward,
                                   .RemainingRets()
                                   .Attr<int32_t>("cell")
                                   .Attr<float>("forget_bias")
+                                  .Attr<float>("cell_clip")
+                                  .Attr<float>("output_clip")
+                                  .Attr<bool>("peepholes")
                                   .Attr<int32_t>("time_axis")
                                   .Attr<bool>("restarts")
-                                  .Attr<bool>("new_c")
+                                  .Attr<bool>("new_states")
                                   .Attr<bool>("save"));
 
 JAXRNN_EXPORT XLA_FFI_Error* JaxrnnNativeBackward(XLA_FFI_CallFrame*);
@@ -350,9 +398,12 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeBackward, jaxrnn::CallBackward,
                                   .RemainingRets()
                                   .Attr<int32_t>("cell")
                                   .Attr<float>("forget_bias")
+                                  .Attr<float>("cell_clip")
+                                  .Attr<float>("output_clip")
+                                  .Attr<bool>("peepholes")
                                   .Attr<int32_t>("time_axis")
                                   .Attr<bool>("restarts")
-                                  .Attr<bool>("new_c"));
+                                  .Attr<bool>("new_states"));
 
 JAXRNN_EXPORT XLA_FFI_Error* JaxrnnNativeWeights(XLA_FFI_CallFrame*);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeWeights, jaxrnn::CallWeights,
@@ -360,7 +411,10 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeWeights, jaxrnn::CallWeights,
                                   .Ctx<ffi::ThreadPool>()
                                   .RemainingArgs()
                                   .RemainingRets()
-                                  .Attr<int32_t>("time_axis"));
+                                  .Attr<int32_t>("time_axis")
+                                  .Attr<bool>("inputs")
+                                  .Attr<bool>("state")
+                                  .Attr<bool>("bias"));
 
 JAXRNN_EXPORT XLA_FFI_Error* JaxrnnNativeInputs(XLA_FFI_CallFrame*);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeInputs, jaxrnn::CallInputs,
@@ -369,7 +423,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeInputs, jaxrnn::CallInputs,
                                   .RemainingArgs()
                                   .RemainingRets()
                                   .Attr<int32_t>("time_axis")
-                                  .Attr<int32_t>("stages"));
+                                  .Attr<int32_t>("products"));
 
 // The name of the target that runs, or why there is none.
 JAXRNN_EXPORT const char* JaxrnnNativeTarget() {

@@ -12,6 +12,7 @@
 #include "loops.h"
 #include "product.h"
 #include "rows.h"
+#include "stages.h"
 #include "step_blocks.h"
 #include "units.h"
 
@@ -26,18 +27,20 @@ class ForwardLoop {
   ForwardLoop(const Forward& call, int64_t slots)
       : call_(call),
         sizes_(call.sizes),
+        cell_(sizes_),
         rows_(sizes_, call.lengths),
         blocks_(rows_, sizes_.time),
-        stride_(Stride(Padded(sizes_.units))) {
-    for (Buffer& operand : operands_) operand = Allocate(sizes_.batch * stride_);
+        strides_{Stride(Padded(sizes_.outputs)), Stride(Padded(sizes_.units))} {
+    for (int k = 0; k < 3; k++) operands_[k] = Allocate(sizes_.batch * strides_[k / 2]);
     for (int64_t r = 0; r < sizes_.batch; r++) {
-      std::memcpy(&operands_[0][r * stride_], StartOf(call.h, call.restart_h, r, 0),
-                  sizeof(float) * sizes_.units);
+      std::memcpy(&operands_[0][r * strides_[0]],
+                  StartOf(call.h, call.restart_h, sizes_.outputs, r, 0),
+                  sizeof(float) * sizes_.outputs);
     }
     for (int64_t s = 0; s < slots; s++) {
-      const Share share(sizes_.units, s, slots);
-      slots_.push_back({share, ForwardPanels<C>(share, sizes_, blocks_.most_rows()),
-                        Carried<1>(share, sizes_.batch)});
+      const std::vector<Share> shares = cell_.Shares(s, slots);
+      slots_.push_back({shares, ForwardPanels<C>(shares, sizes_, blocks_.most_rows()),
+                        Carried<1>(shares[0], sizes_.batch)});
       if (!rows_.contiguous())
         slots_.back().x = Allocate(blocks_.most_rows() * Stride(sizes_.depth));
     }
@@ -52,13 +55,14 @@ class ForwardLoop {
     if (phase == 0) Prepare(slot);
     if (stage == 0) Begin(slot, t);
     // States alternate between two buffers; a second stage has an operand of its own.
-    const float* operand = operands_[stage ? 2 : t % 2].get();
+    const In operand = {operands_[stage ? 2 : t % 2].get(), strides_[stage ? 1 : 0]};
     for (const ForwardPanel& packed : slot.panels[stage]) {
-      const int gates = C::kGates[stage], vectors = gates * packed.panel.count;
-      const int64_t width = vectors * kLanes;
+      const int gates = C::kGates[stage], first = cell_.FirstOfState(stage);
+      const int64_t width = gates * packed.panel.count * kLanes;
       float* zs = packed.zs + blocks_.offset(t) * width;
-      Multiply(n, vectors, {operand, stride_}, packed.w_state, sizes_.units,
-               {zs, width}, {zs, width});
+      const Out of_state = {zs + first * kLanes, width};
+      Multiply(n, C::kStateGates[stage] * packed.panel.count, operand, packed.w_state,
+               cell_.rows(stage), {of_state.data, width}, of_state);
       for (int64_t r = 0; r < n; r++) {
         for (int v = 0; v < packed.panel.count; v++) {
           Update(slot, stage, t, r, packed.panel.first + v,
@@ -70,79 +74,83 @@ class ForwardLoop {
 
  private:
   struct Slot {
-    Share share;
+    std::vector<Share> shares;  // Of each stage.
     ForwardPanels<C> panels;
     Carried<1> carried;
     Buffer x;  // The inputs of a block of steps, if they are not in one piece.
+
+    // Of the units of c, and of those of h.
+    const Share& of_c() const { return shares.front(); }
+    const Share& of_h() const { return shares.back(); }
   };
 
-  // The state from which row r starts at step t, if a sequence starts there; else
-  // `otherwise`.
-  const float* StartOf(const float* otherwise, const float* restarts, int64_t r,
-                       int64_t t) const {
+  // The state, of so many units, from which row r starts at step t, if a sequence
+  // starts there; else `otherwise`.
+  const float* StartOf(const float* otherwise, const float* restarts, int64_t units,
+                       int64_t r, int64_t t) const {
     const int32_t sequence = call_.starts ? call_.starts[rows_.At(r, t)] : -1;
-    if (sequence >= 0) return restarts + sequence * sizes_.units;
-    return otherwise ? otherwise + rows_[r] * sizes_.units : nullptr;
+    if (sequence >= 0) return restarts + sequence * units;
+    return otherwise ? otherwise + rows_[r] * units : nullptr;
   }
 
-  // What a slot does before the first step.
+  // What a slot does before the first step. A row without steps keeps its state.
   void Prepare(Slot& slot) {
     slot.panels.Pack(call_);
-    for (int64_t v = slot.share.first; v < slot.share.end; v++) {
-      const int valid = Valid(sizes_.units, v);
+    const int64_t slots = slots_.size();
+    for (int64_t r = &slot - slots_.data(); r < sizes_.batch; r += slots) ZeroDead(r);
+    for (int64_t v = slot.of_h().first; v < slot.of_h().end; v++) {
+      for (int64_t r = rows_.alive(0); r < sizes_.batch; r++)
+        Copy(call_.h, call_.last_h, sizes_.outputs, r, v);
+    }
+    for (int64_t v = slot.of_c().first; C::kHasC && v < slot.of_c().end; v++) {
       for (int64_t r = 0; r < sizes_.batch; r++) {
         const int64_t at = rows_[r] * sizes_.units + v * kLanes;
-        if (C::kHasC) Store(slot.carried(v, r), Load(call_.c + at, valid));
-        if (r < rows_.alive(0)) continue;
-        // A row without steps keeps its state.
-        std::memcpy(call_.last_h + at, call_.h + at, sizeof(float) * valid);
-        if (C::kHasC)
-          std::memcpy(call_.last_c + at, call_.c + at, sizeof(float) * valid);
+        Store(slot.carried(v, r), Load(call_.c + at, Valid(sizes_.units, v)));
+        if (r >= rows_.alive(0)) Copy(call_.c, call_.last_c, sizes_.units, r, v);
       }
     }
+  }
+
+  // The steps at which row r is not alive. Rows, not units, are divided among slots.
+  void ZeroDead(int64_t r) const {
+    rows_.ZeroDead(r, call_.outputs, sizes_.outputs);
+    rows_.ZeroDead(r, call_.new_c, sizes_.units);
+    rows_.ZeroDead(r, call_.saved_h, sizes_.outputs);
+    rows_.ZeroDead(r, call_.saved_c, sizes_.units);
+    for (int k = 0; k < Products(call_.cell); k++)
+      rows_.ZeroDead(r, call_.zs[k], sizes_.Columns(call_.cell, k));
+  }
+
+  void Copy(const float* from, float* to, int64_t units, int64_t r, int64_t v) const {
+    const int64_t at = rows_[r] * units + v * kLanes;
+    std::memcpy(to + at, from + at, sizeof(float) * Valid(units, v));
   }
 
   // What a slot does before the products of step t.
   void Begin(Slot& slot, int64_t t) {
     if (blocks_.end(t)) MultiplyInputs(slot, t, blocks_.end(t));
     const int64_t n = rows_.alive(t);
-    for (int64_t v = slot.share.first; v < slot.share.end; v++) {
-      if (C::kHasC && call_.starts) {
-        for (int64_t r = 0; r < n; r++) RestartC(slot, t, r, v);
+    for (int64_t v = slot.of_h().first; call_.saved_h && v < slot.of_h().end; v++) {
+      for (int64_t r = 0; r < n; r++) {
+        std::memcpy(call_.saved_h + At(sizes_.outputs, r, t, v),
+                    &operands_[t % 2][r * strides_[0] + v * kLanes],
+                    sizeof(float) * Valid(sizes_.outputs, v));
       }
-      if (call_.saved_h) {
-        for (int64_t r = 0; r < n; r++) SaveState(slot, t, r, v);
-      }
-      for (int64_t r = n; r < sizes_.batch; r++) ZeroDead(t, r, v);
     }
+    for (int64_t v = slot.of_c().first; C::kHasC && v < slot.of_c().end; v++)
+      BeginC(slot, t, v);
   }
 
   // The h of a sequence that starts was written at the end of the step before.
-  void RestartC(Slot& slot, int64_t t, int64_t r, int64_t v) {
-    const float* start = StartOf(nullptr, call_.restart_c, r, t);
-    if (!start) return;
-    Store(slot.carried(v, r), Load(start + v * kLanes, Valid(sizes_.units, v)));
-  }
-
-  void SaveState(Slot& slot, int64_t t, int64_t r, int64_t v) {
-    const size_t bytes = sizeof(float) * Valid(sizes_.units, v);
-    const int64_t unit = v * kLanes, at = rows_.At(r, t) * sizes_.units + unit;
-    std::memcpy(call_.saved_h + at, &operands_[t % 2][r * stride_ + unit], bytes);
-    if (C::kHasC) std::memcpy(call_.saved_c + at, slot.carried(v, r), bytes);
-  }
-
-  // What a row that is not alive has at step t.
-  void ZeroDead(int64_t t, int64_t r, int64_t v) {
-    const size_t bytes = sizeof(float) * Valid(sizes_.units, v);
-    const int64_t unit = v * kLanes, at = rows_.At(r, t) * sizes_.units + unit;
-    std::memset(call_.outputs + at, 0, bytes);
-    if (call_.new_c) std::memset(call_.new_c + at, 0, bytes);
-    if (!call_.saved_h) return;
-    std::memset(call_.saved_h + at, 0, bytes);
-    if (C::kHasC) std::memset(call_.saved_c + at, 0, bytes);
-    for (int stage = 0; stage < C::kStages; stage++) {
-      for (int g = 0; g < C::kGates[stage]; g++)
-        std::memset(Zs(stage, g, r, t) + unit, 0, bytes);
+  void BeginC(Slot& slot, int64_t t, int64_t v) {
+    const int valid = Valid(sizes_.units, v);
+    const int64_t n = rows_.alive(t);
+    for (int64_t r = 0; call_.starts && r < n; r++) {
+      if (const float* start = StartOf(nullptr, call_.restart_c, sizes_.units, r, t))
+        Store(slot.carried(v, r), Load(start + v * kLanes, valid));
+    }
+    for (int64_t r = 0; call_.saved_c && r < n; r++) {
+      Store(call_.saved_c + At(sizes_.units, r, t, v), Load(slot.carried(v, r)), valid);
     }
   }
 
@@ -155,10 +163,16 @@ class ForwardLoop {
     const In x = slot.x ? In{slot.x.get(), Stride(depth)}
                         : In{call_.x + rows_.At(0, t) * depth, depth};
     for (int stage = 0; stage < C::kStages; stage++) {
+      const int gates = C::kGates[stage], inputs = C::kInputGates[stage];
       for (const ForwardPanel& packed : slot.panels[stage]) {
-        const int vectors = C::kGates[stage] * packed.panel.count;
-        Multiply(rows, vectors, x, packed.w_inputs, depth, {packed.bias, 0},
-                 {packed.zs, vectors * kLanes});
+        const int64_t width = gates * packed.panel.count * kLanes;
+        if (inputs > 0)
+          Multiply(rows, inputs * packed.panel.count, x, packed.w_inputs, depth,
+                   {packed.bias, 0}, {packed.zs, width});
+        for (int64_t r = 0; inputs < gates && r < rows; r++) {
+          for (int64_t k = inputs * packed.panel.count * kLanes; k < width; k += kLanes)
+            Store(packed.zs + r * width + k, Load(packed.bias + k));
+        }
       }
     }
   }
@@ -176,42 +190,71 @@ class ForwardLoop {
 
   // The elementwise work for a vector of units of row r, whose products are z.
   void Update(Slot& slot, int stage, int64_t t, int64_t r, int64_t v, const float* z) {
-    const int valid = Valid(sizes_.units, v);
-    const int64_t unit = v * kLanes, at = rows_.At(r, t) * sizes_.units + unit;
+    const int valid = Valid(cell_.units(stage), v);
     Vec values[4];
     for (int g = 0; g < C::kGates[stage]; g++) {
       values[g] = Load(z + g * kLanes);
-      if (call_.zs[0]) Store(Zs(stage, g, r, t) + unit, values[g], valid);
+      if (call_.zs[0]) Store(Zs(stage, g, r, t) + v * kLanes, values[g], valid);
     }
-    float* carried = slot.carried(v, r);
-    const Vec h = Load(&operands_[t % 2][r * stride_ + unit]);
-    if (stage + 1 < C::kStages) {
-      Store(&operands_[2][r * stride_ + unit], C::Operand(values, h, carried));
-      return;
+    const LstmVec besides = Besides<C>(call_.lstm, sizes_, v);
+    const float* state = &operands_[t % 2][r * strides_[0] + v * kLanes];
+    if constexpr (C::kStages > 1) {
+      if (stage == 0) {
+        float* carried = slot.carried(v, r);
+        const Vec h = C::kHasC ? Vec{} : Load(state);
+        Store(&operands_[2][r * strides_[1] + v * kLanes],
+              C::Operand(values, h, carried, besides));
+        if (C::kHasC) EndC(t, r, v, carried);
+        return;
+      }
     }
-    const Vec next = C::Update(values, h, carried, call_.forget_bias);
-    Store(call_.outputs + at, next, valid);
-    if (call_.new_c) Store(call_.new_c + at, Load(carried), valid);
-    float* next_h = &operands_[(t + 1) % 2][r * stride_ + unit];
+    // A projected h has other units than what is carried.
+    constexpr bool carries = !C::kHasC || C::kStages == 1;
+    float* carried = carries ? slot.carried(v, r) : nullptr;
+    const Vec next = C::Update(values, Load(state), carried, besides);
+    if (C::kHasC && C::kStages == 1) EndC(t, r, v, carried);
+    EndH(t, r, v, next);
+  }
+
+  // Stores the c after step t.
+  void EndC(int64_t t, int64_t r, int64_t v, const float* c) {
+    const int valid = Valid(sizes_.units, v);
+    if (call_.new_c) Store(call_.new_c + At(sizes_.units, r, t, v), Load(c), valid);
+    if (r >= rows_.alive(t + 1))
+      Store(call_.last_c + rows_[r] * sizes_.units + v * kLanes, Load(c), valid);
+  }
+
+  // Stores the h after step t, and that from which the next one starts.
+  void EndH(int64_t t, int64_t r, int64_t v, Vec next) {
+    const int64_t units = sizes_.outputs;
+    const int valid = Valid(units, v);
+    Store(call_.outputs + At(units, r, t, v), next, valid);
+    float* next_h = &operands_[(t + 1) % 2][r * strides_[0] + v * kLanes];
     Store(next_h, next);
     if (r >= rows_.alive(t + 1)) {
-      const int64_t last = rows_[r] * sizes_.units + unit;
-      Store(call_.last_h + last, next, valid);
-      if (C::kHasC) Store(call_.last_c + last, Load(carried), valid);
-    } else if (const float* start = StartOf(nullptr, call_.restart_h, r, t + 1)) {
-      Store(next_h, Load(start + unit, valid));
+      Store(call_.last_h + rows_[r] * units + v * kLanes, next, valid);
+    } else if (const float* start =
+                   StartOf(nullptr, call_.restart_h, units, r, t + 1)) {
+      Store(next_h, Load(start + v * kLanes, valid));
     }
   }
 
+  // Where a vector of a step begins in a sequence of so many units.
+  int64_t At(int64_t units, int64_t r, int64_t t, int64_t v) const {
+    return rows_.At(r, t) * units + v * kLanes;
+  }
+
   float* Zs(int stage, int gate, int64_t r, int64_t t) const {
-    return call_.zs[stage] + rows_.GateAt(r, t, gate, C::kGates[stage]);
+    return call_.zs[C::kGate[stage][gate].product] +
+           cell_.GateAt(stage, gate, rows_.At(r, t));
   }
 
   const Forward& call_;
   const Sizes sizes_;
+  const Stages<C> cell_;
   const Rows rows_;
   const StepBlocks blocks_;
-  const int64_t stride_;
+  const int64_t strides_[2];  // Of states, and of a second stage's operands.
   // The states, of even steps and of odd ones, and the operands of a second stage.
   Buffer operands_[3];
   std::vector<Slot> slots_;

@@ -7,12 +7,14 @@
 
 #include "buffers.h"
 #include "loops.h"
+#include "stages.h"
 #include "units.h"
 
 namespace jaxrnn::JAXRNN_TARGET {
 
 // The matrices of a panel of a stage. A row of each has all gates of a vector side by
-// side, one vector after the other. And room for the panel's products.
+// side, as far as they have that matrix, one vector after the other. And room for the
+// panel's products, of all gates.
 struct ForwardPanel {
   Panel panel;
   float *w_inputs = nullptr, *w_state = nullptr, *bias = nullptr, *zs = nullptr;
@@ -23,28 +25,35 @@ template <typename C>
 class ForwardPanels {
  public:
   // There is room for products of so many rows.
-  ForwardPanels(const Share& share, const Sizes& sizes, int64_t rows) : sizes_(sizes) {
-    const int64_t height = sizes.depth + sizes.units + 1 + rows;
-    int64_t gates = 0;
-    for (int g : C::kGates) gates += g;
-    memory_ = Allocate(share.size() * gates * kLanes * height);
+  ForwardPanels(const std::vector<Share>& shares, const Sizes& sizes, int64_t rows)
+      : sizes_(sizes), cell_(sizes) {
+    int64_t floats = 0;
+    for (int stage = 0; stage < C::kStages; stage++) {
+      floats +=
+          shares[stage].size() * kLanes *
+          (C::kInputGates[stage] * sizes.depth +
+           C::kStateGates[stage] * cell_.rows(stage) + C::kGates[stage] * (1 + rows));
+    }
+    memory_ = Allocate(floats);
     float* next = memory_.get();
     for (int stage = 0; stage < C::kStages; stage++) {
-      for (const Panel& panel : share.Panels(kMaxVectors / C::kGates[stage]))
+      for (const Panel& panel : shares[stage].Panels(kMaxVectors / C::kGates[stage]))
         stages_[stage].push_back({panel});
       // One kind after the other, as the loop reads them.
-      Place(stage, &ForwardPanel::w_state, sizes.units, next);
-      Place(stage, &ForwardPanel::w_inputs, sizes.depth, next);
-      Place(stage, &ForwardPanel::bias, 1, next);
-      Place(stage, &ForwardPanel::zs, rows, next);
+      Place(stage, &ForwardPanel::w_state, cell_.rows(stage), C::kStateGates, next);
+      Place(stage, &ForwardPanel::w_inputs, sizes.depth, C::kInputGates, next);
+      Place(stage, &ForwardPanel::bias, 1, C::kGates, next);
+      Place(stage, &ForwardPanel::zs, rows, C::kGates, next);
     }
   }
 
   void Pack(const Forward& call) {
     for (int stage = 0; stage < C::kStages; stage++) {
-      Pack(stage, call.w_inputs[stage], sizes_.depth, &ForwardPanel::w_inputs);
-      Pack(stage, call.w_state[stage], sizes_.units, &ForwardPanel::w_state);
-      Pack(stage, call.bias[stage], 1, &ForwardPanel::bias);
+      const int gates = C::kGates[stage], inputs = C::kInputGates[stage];
+      Pack(stage, 0, inputs, call.w_inputs, sizes_.depth, &ForwardPanel::w_inputs);
+      Pack(stage, cell_.FirstOfState(stage), gates, call.w_state, cell_.rows(stage),
+           &ForwardPanel::w_state);
+      Pack(stage, 0, gates, call.bias, 1, &ForwardPanel::bias);
     }
   }
 
@@ -53,39 +62,38 @@ class ForwardPanels {
   }
 
  private:
-  static int64_t Width(int stage, const Panel& panel) {
-    return C::kGates[stage] * panel.count * kLanes;
-  }
-
   // Gives each panel of the stage its part, of so many rows, of the memory from `next`
   // on.
-  void Place(int stage, float* ForwardPanel::* kind, int64_t rows, float*& next) {
+  void Place(int stage, float* ForwardPanel::* kind, int64_t rows, const int* gates,
+             float*& next) {
     for (ForwardPanel& packed : stages_[stage]) {
       packed.*kind = next;
-      next += rows * Width(stage, packed.panel);
+      next += rows * gates[stage] * packed.panel.count * kLanes;
     }
   }
 
-  // Copies a matrix [rows, C], in the order in which it lies in memory.
-  void Pack(int stage, const float* matrix, int64_t rows, float* ForwardPanel::* kind) {
-    const int64_t columns = C::kGates[stage] * sizes_.units;
+  // Copies gates `first` to before `end` of matrices [rows, C] of the products, in the
+  // order in which they lie in memory; zeros where a product lacks one.
+  void Pack(int stage, int first, int end, const float* const* matrices, int64_t rows,
+            float* ForwardPanel::* kind) {
+    const int64_t units = cell_.units(stage), width = (end - first) * kLanes;
     for (int64_t k = 0; k < rows; k++) {
       for (const ForwardPanel& packed : stages_[stage]) {
-        PackRow(stage, matrix + k * columns, packed.panel,
-                packed.*kind + k * Width(stage, packed.panel));
-      }
-    }
-  }
-
-  void PackRow(int stage, const float* row, const Panel& panel, float* to) {
-    for (int64_t v = panel.first; v < panel.first + panel.count; v++) {
-      for (int g = 0; g < C::kGates[stage]; g++, to += kLanes) {
-        Store(to, Load(row + g * sizes_.units + v * kLanes, Valid(sizes_.units, v)));
+        const Panel& panel = packed.panel;
+        float* to = packed.*kind + k * width * panel.count;
+        for (int64_t v = panel.first; v < panel.first + panel.count; v++) {
+          for (int g = first; g < end; g++, to += kLanes) {
+            const float* matrix = matrices[C::kGate[stage][g].product];
+            const int64_t at = k * cell_.Columns(stage, g) + cell_.Column(stage, g);
+            Store(to, matrix ? Load(matrix + at + v * kLanes, Valid(units, v)) : Vec{});
+          }
+        }
       }
     }
   }
 
   const Sizes sizes_;
+  const Stages<C> cell_;
   Buffer memory_;
   std::vector<ForwardPanel> stages_[C::kStages];
 };

@@ -1,4 +1,4 @@
-// The cotangent of the inputs, from those of all stages' products, over the steps at
+// The cotangent of the inputs, from those of all products, over the steps at
 // which rows are alive.
 #ifndef JAXRNN_INPUTS_H_
 #define JAXRNN_INPUTS_H_
@@ -14,7 +14,7 @@
 
 namespace jaxrnn::JAXRNN_TARGET {
 
-// Multiplies the cotangents of each stage's products by its transposed matrix. The
+// Multiplies the cotangents of each product by its transposed matrix. The
 // first phase packs the matrices; in the second each slot has some of the steps.
 class InputsLoop {
  public:
@@ -23,13 +23,13 @@ class InputsLoop {
         vectors_(Padded(call.sizes.depth) / kLanes),
         positions_(AlivePositions(call.sizes, call.lengths)) {
     int64_t columns = 0;
-    for (int s = 0; s < call.stages; s++) columns += call.columns[s];
+    for (int s = 0; s < call.products; s++) columns += call.columns[s];
     matrices_ = Allocate(columns * vectors_ * kLanes);
     for (int64_t s = 0; s < slots; s++) {
       slots_.push_back(
           {Share(call.sizes.depth, s, slots),
            Allocate(kBlockSteps * Stride(*std::max_element(
-                                      call.columns, call.columns + call.stages))),
+                                      call.columns, call.columns + call.products))),
            Allocate(kBlockSteps * vectors_ * kLanes)});
     }
   }
@@ -66,11 +66,11 @@ class InputsLoop {
     Buffer c_zs, products;  // Of a block of steps.
   };
 
-  // Panels of the transposed matrices, one stage after the other: [columns, vectors].
+  // Panels of the transposed matrices, one product after the other: [columns, vectors].
   // The slots' panels follow each other.
   void Pack(Slot& slot) {
     float* stage = matrices_.get();
-    for (int s = 0; s < call_.stages; s++) {
+    for (int s = 0; s < call_.products; s++) {
       const int64_t columns = call_.columns[s];
       for (const Panel& panel : slot.share.Panels(kMaxVectors)) {
         float* to = stage + panel.first * kLanes * columns;
@@ -90,7 +90,7 @@ class InputsLoop {
   void MultiplyBlock(Slot& slot, int64_t first, int64_t steps) {
     const int64_t width = vectors_ * kLanes;
     const float* stage = matrices_.get();
-    for (int s = 0; s < call_.stages; s++) {
+    for (int s = 0; s < call_.products; s++) {
       const int64_t columns = call_.columns[s], stride = Stride(columns);
       for (int64_t n = 0; n < steps; n++) {
         std::memcpy(&slot.c_zs[n * stride],

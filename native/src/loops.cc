@@ -9,6 +9,7 @@
 #include "forward.h"
 #include "gang.h"
 #include "inputs.h"
+#include "stages.h"
 #include "weights.h"
 
 namespace jaxrnn::JAXRNN_TARGET {
@@ -35,9 +36,11 @@ void RunLoop(const Call& call, int64_t slots, Executor& executor) {
 
 template <typename C>
 int64_t CellSlots(const Sizes& sizes, const Executor& executor) {
-  int64_t gates = 0;
-  for (int g : C::kGates) gates += g;
-  return Slots(sizes.batch * sizes.units * sizes.units * gates, sizes.units, executor);
+  const Stages<C> cell(sizes);
+  int64_t multiplications = 0;
+  for (int stage = 0; stage < C::kStages; stage++)
+    multiplications += cell.rows(stage) * cell.units(stage) * C::kStateGates[stage];
+  return Slots(sizes.batch * multiplications, sizes.units, executor);
 }
 
 template <typename C>
@@ -54,11 +57,17 @@ template <typename Call>
 void RunAnyCell(const Call& call, Executor& executor) {
   switch (call.cell) {
     case Cell::kLstm:
-      return RunCell<Lstm>(call, executor);
+      return RunCell<PlainLstm>(call, executor);
     case Cell::kGru:
       return RunCell<Gru>(call, executor);
     case Cell::kRnn:
       return RunCell<Rnn>(call, executor);
+    case Cell::kCudnnGru:
+      return RunCell<CudnnGru>(call, executor);
+    case Cell::kPeepholeLstm:
+      return RunCell<PeepholeLstm>(call, executor);
+    case Cell::kProjectedLstm:
+      return RunCell<ProjectedLstm>(call, executor);
   }
 }
 
@@ -78,7 +87,7 @@ void RunWeights(const Weights& call, Executor& executor) {
 
 void RunInputs(const Inputs& call, Executor& executor) {
   int64_t steps = call.sizes.batch * call.sizes.time, columns = 0;
-  for (int s = 0; s < call.stages; s++) columns += call.columns[s];
+  for (int s = 0; s < call.products; s++) columns += call.columns[s];
   int64_t multiplications = steps * call.sizes.depth * columns;
   RunLoop<InputsLoop>(call, Slots(multiplications, steps * kLanes, executor), executor);
 }

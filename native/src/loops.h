@@ -13,86 +13,132 @@
 
 namespace jaxrnn {
 
-// The number of each is part of the interface with Python.
-enum class Cell : int32_t { kLstm = 0, kGru = 1, kRnn = 2 };
+// The number of each is part of the interface with Python. A GRU resets the state
+// before the candidate's product, or after it, as cuDNN does. The two LSTMs after these
+// may have peepholes and clips; the second one has a projection.
+enum class Cell : int32_t {
+  kLstm = 0,
+  kGru = 1,
+  kRnn = 2,
+  kCudnnGru = 3,
+  kPeepholeLstm = 4,
+  kProjectedLstm = 5,
+};
+constexpr int kCells = 6;
 
-constexpr int kMaxStages = 2;
+inline bool HasC(Cell cell) {
+  return cell == Cell::kLstm || cell == Cell::kPeepholeLstm ||
+         cell == Cell::kProjectedLstm;
+}
 
-// A stage is a product and the elementwise work after it. The columns of the product
-// are those of one gate after the other; for brevity what is computed with tanh is
-// called a gate, too. An LSTM has one stage, of gates i, j, f, o. A GRU has two: one of
-// gates r, u; then the candidate's, whose product is that of r * h. A basic RNN has one
-// of one.
-inline int Stages(Cell cell) { return cell == Cell::kGru ? 2 : 1; }
-inline int64_t Gates(Cell cell, int stage) {
-  if (cell == Cell::kLstm) return 4;
-  return cell == Cell::kGru && stage == 0 ? 2 : 1;
+constexpr int kMaxProducts = 3;
+
+// A product of a step: the inputs, or what is made of the state, or both, times
+// matrices; and a bias. Its columns are those of one gate after the other; for brevity
+// what is computed with tanh is called a gate, too.
+struct Product {
+  int gates;
+  bool inputs, state, bias;
+};
+
+// Those of a cell. An LSTM has gates i, j, f, o, and perhaps the projection, whose one
+// gate is the output. A GRU has gates r, u; then the candidate, whose product is that
+// of r * h. That of cuDNN has gates r, u; the candidate's product of the inputs; and
+// that of h. A basic RNN has one gate.
+inline int Products(Cell cell) {
+  if (cell == Cell::kCudnnGru) return 3;
+  return cell == Cell::kGru || cell == Cell::kProjectedLstm ? 2 : 1;
+}
+inline Product ProductOf(Cell cell, int k) {
+  if (cell == Cell::kCudnnGru && k > 0) return {1, k == 1, k == 2, true};
+  if (cell == Cell::kProjectedLstm && k == 1) return {1, false, true, false};
+  if (HasC(cell)) return {4, true, true, true};
+  const bool of_gates = k == 0 && cell != Cell::kRnn;
+  return {of_gates ? 2 : 1, true, true, true};
+}
+
+// An operand beside h that a product multiplies: r * h of a GRU, what is projected of
+// an LSTM.
+inline bool HasOperand(Cell cell) {
+  return cell == Cell::kGru || cell == Cell::kProjectedLstm;
 }
 
 struct Sizes {
-  int64_t batch, time, depth, units, sequences;
+  // Units are those of the gates; h, the output, has as many unless it is projected.
+  int64_t batch, time, depth, units, outputs, sequences;
   bool time_major;
 
   // The number of a step in a sequence that has one value a step.
   int64_t At(int64_t row, int64_t t) const {
     return time_major ? t * batch + row : row * time + t;
   }
+  // Of the matrix of the state in product k.
+  int64_t Rows(int k) const { return k == 0 ? outputs : units; }
+  int64_t Columns(Cell cell, int k) const {
+    const bool projects = cell == Cell::kProjectedLstm && k == 1;
+    return projects ? outputs : ProductOf(cell, k).gates * units;
+  }
+};
+
+// What the elementwise work of an LSTM reads besides.
+struct Lstm {
+  float forget_bias;
+  float cell_clip, output_clip;  // Bounds on c and on a projected h, or infinity.
+  const float* peepholes;        // [3, units], of gates f, i, o; or null.
 };
 
 struct Forward {
   Cell cell;
   Sizes sizes;
-  float forget_bias;       // Of an LSTM.
+  Lstm lstm;
   const int32_t* lengths;  // [batch]; any values, clipped to 0..time.
   const int32_t* starts;   // As a sequence of size 1: the number of the sequence
                            // that starts, or -1. Null without restarts.
   const float* x;          // A sequence of size depth.
-  const float* w_inputs[kMaxStages];   // [depth, C].
-  const float* w_state[kMaxStages];    // [units, C].
-  const float* bias[kMaxStages];       // [C].
-  const float *h, *c;                  // [batch, units]; c of an LSTM, else null.
-  const float *restart_h, *restart_c;  // [sequences, units]; null without restarts.
+  const float* w_inputs[kMaxProducts];  // [depth, C], of products that have them.
+  const float* w_state[kMaxProducts];   // [outputs, C]; after the first [units, C].
+  const float* bias[kMaxProducts];      // [C].
+  const float *h, *c;  // [batch, outputs] and, of an LSTM, [batch, units]; else null.
+  const float *restart_h, *restart_c;  // [sequences, ...]; null without restarts.
 
-  float* outputs;            // A sequence of size units; zeros where not alive.
-  float *last_h, *last_c;    // [batch, units]; for a row of length 0 the bits of the
-                             // initial state.
-  float* new_c;              // A sequence of size units: c after each step, of an LSTM;
-                             // null if not wanted.
-  float* zs[kMaxStages];     // A sequence of size C, the products; finite where not
+  float* outputs;            // A sequence of size outputs; zeros where not alive.
+  float *last_h, *last_c;    // As h, c; for a row of length 0 the bits of the initial
+                             // state.
+  float* new_c;              // A sequence of size units: c after each step; null if
+                             // not wanted, or if there is none.
+  float* zs[kMaxProducts];   // A sequence of size C, the products; finite where not
                              // alive. Null if nothing is saved.
-  float *saved_h, *saved_c;  // A sequence of size units, the state before each step,
-                             // after a restart; zeros where not alive. Null if nothing
-                             // is saved.
+  float *saved_h, *saved_c;  // A sequence, the state before each step, after a restart;
+                             // zeros where not alive. Null if nothing is saved.
 };
 
 // Names with c_ are cotangents.
 struct Backward {
   Cell cell;
   Sizes sizes;  // The depth is not read.
-  float forget_bias;
+  Lstm lstm;
   const int32_t *lengths, *starts;
-  const float* w_state[kMaxStages];
-  const float* zs[kMaxStages];
+  const float* w_state[kMaxProducts];
+  const float* zs[kMaxProducts];
   const float *saved_h, *saved_c;
   const float *c_outputs, *c_new_c;
   const float *c_last_h, *c_last_c;
 
-  float* c_zs[kMaxStages];  // Zeros where not alive. May be the arrays zs: what is
-                            // read of a step is read before it is written.
-  float* operand;           // r * h of a GRU, a sequence of size units, zeros where
-                            // not alive; else null.
-  float *c_h, *c_c;         // [batch, units].
-  float *c_restart_h, *c_restart_c;  // [sequences, units]; zeros for a sequence that
-                                     // never starts.
+  float* c_zs[kMaxProducts];  // Not written where not alive. May be the arrays zs: what
+                              // is read of a step is read before it is written.
+  float* operand;  // A sequence of size units, zeros where not alive; null of
+                   // a cell without one.
+  float *c_h, *c_c;
+  float *c_restart_h, *c_restart_c;  // Zeros for a sequence that never starts.
+  float* c_peepholes;                // [batch, 3, units]; null without peepholes.
 };
 
-// The cotangents of a stage's matrices and bias.
+// The cotangents of a product's matrices and bias.
 struct Weights {
-  Sizes sizes;
+  Sizes sizes;               // Depth and units are 0 for a product without the matrix.
   int64_t columns;           // C.
   const int32_t* lengths;    // [batch].
-  const float *x, *operand;  // Sequences of size depth, and units: saved_h, or a GRU's
-                             // operand in its second stage.
+  const float *x, *operand;  // Sequences of size depth, and units: what was multiplied.
   const float* c_zs;         // A sequence of size C.
 
   float *c_w_inputs, *c_w_state, *c_bias;  // [depth, C], [units, C], [C].
@@ -101,11 +147,11 @@ struct Weights {
 // The cotangent of the inputs.
 struct Inputs {
   Sizes sizes;  // The units are not read.
-  int stages;
-  int64_t columns[kMaxStages];
-  const int32_t* lengths;             // [batch].
-  const float* w_inputs[kMaxStages];  // [depth, C].
-  const float* c_zs[kMaxStages];      // A sequence of size C.
+  int products;
+  int64_t columns[kMaxProducts];
+  const int32_t* lengths;               // [batch].
+  const float* w_inputs[kMaxProducts];  // [depth, C].
+  const float* c_zs[kMaxProducts];      // A sequence of size C.
 
   float* c_x;  // A sequence of size depth; zeros where not alive.
 };

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <numeric>
 #include <vector>
 
@@ -15,14 +16,16 @@ namespace jaxrnn::JAXRNN_TARGET {
 class Rows {
  public:
   Rows(const Sizes& sizes, const int32_t* lengths)
-      : sizes_(sizes), order_(sizes.batch), alive_(sizes.time + 1) {
-    std::vector<int64_t> clipped(sizes.batch);
+      : sizes_(sizes),
+        lengths_(sizes.batch),
+        order_(sizes.batch),
+        alive_(sizes.time + 1) {
     for (int64_t b = 0; b < sizes.batch; b++) {
-      clipped[b] = std::clamp<int64_t>(lengths[b], 0, sizes.time);
-      for (int64_t t = 0; t < clipped[b]; t++) alive_[t]++;
+      lengths_[b] = std::clamp<int64_t>(lengths[b], 0, sizes.time);
+      for (int64_t t = 0; t < lengths_[b]; t++) alive_[t]++;
     }
     std::iota(order_.begin(), order_.end(), 0);
-    const auto longer = [&](int64_t a, int64_t b) { return clipped[a] > clipped[b]; };
+    const auto longer = [&](int64_t a, int64_t b) { return lengths_[a] > lengths_[b]; };
     in_order_ = std::is_sorted(order_.begin(), order_.end(), longer);
     if (!in_order_) std::stable_sort(order_.begin(), order_.end(), longer);
   }
@@ -36,16 +39,26 @@ class Rows {
     return sizes_.batch == 1 ||
            (sizes_.time_major && in_order_ && alive_[sizes_.time - 1] == sizes_.batch);
   }
+  // Zeros at the steps at which the r-th row is not alive, in a sequence of this size;
+  // nothing if it is null.
+  void ZeroDead(int64_t r, float* sequence, int64_t size) const {
+    if (sequence == nullptr) return;
+    const int64_t first = lengths_[order_[r]], row = order_[r];
+    const size_t bytes = sizeof(float) * size;
+    if (!sizes_.time_major) {
+      std::memset(sequence + sizes_.At(row, first) * size, 0,
+                  (sizes_.time - first) * bytes);
+      return;
+    }
+    for (int64_t t = first; t < sizes_.time; t++)
+      std::memset(sequence + sizes_.At(row, t) * size, 0, bytes);
+  }
   // The position of the r-th row at step t in a sequence.
   int64_t At(int64_t r, int64_t t) const { return sizes_.At(order_[r], t); }
-  // Where one of the gates of that step begins in a sequence of products.
-  int64_t GateAt(int64_t r, int64_t t, int gate, int gates) const {
-    return (At(r, t) * gates + gate) * sizes_.units;
-  }
 
  private:
   Sizes sizes_;
-  std::vector<int64_t> order_, alive_;
+  std::vector<int64_t> lengths_, order_, alive_;  // Lengths are clipped.
   bool in_order_;
 };
 

@@ -1,4 +1,4 @@
-// The cotangents of a stage's matrices and bias, from those of its products, over the
+// The cotangents of a product's matrices and bias, from those of its products, over the
 // steps at which rows are alive.
 #ifndef JAXRNN_WEIGHTS_H_
 #define JAXRNN_WEIGHTS_H_
@@ -37,7 +37,7 @@ class WeightsLoop {
     for (const Panel& panel : panels) {
       Clear(panel, depth, call_.c_w_inputs);
       Clear(panel, units, call_.c_w_state);
-      Clear(panel, 1, call_.c_bias);
+      if (call_.c_bias) Clear(panel, 1, call_.c_bias);
     }
     const int64_t count = positions_.size();
     for (int64_t first = 0; first < count; first += kBlockSteps) {
@@ -105,6 +105,7 @@ class WeightsLoop {
         Store(to + (n * panel.count + v) * kLanes, c_z);
         total += c_z;
       }
+      if (!call_.c_bias) continue;
       Store(call_.c_bias + column, Load(call_.c_bias + column, valid) + total, valid);
     }
   }

@@ -79,8 +79,8 @@ class Results {
   std::vector<Floats> values_;
 };
 
-inline std::string Stage(const std::string& name, int stage) {
-  return name + "[" + std::to_string(stage) + "]";
+inline std::string Of(const std::string& name, int product) {
+  return name + "[" + std::to_string(product) + "]";
 }
 
 }  // namespace jaxrnn

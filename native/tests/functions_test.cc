@@ -28,18 +28,18 @@ constexpr int64_t kUnits = 16;
 Floats Call(const Target& target, Cell cell, const Floats& x, const Floats& bias) {
   InlineExecutor executor;
   int64_t rows = x.size() / kUnits;
-  Forward call = {cell, {rows, 1, kUnits, kUnits, 0, true}};
+  Forward call = {cell, {rows, 1, kUnits, kUnits, kUnits, 0, true}};
   std::vector<int32_t> lengths(rows, 1);
   call.lengths = lengths.data();
   call.x = x.data();
-  int64_t gates = Gates(cell, 0);
+  int64_t gates = ProductOf(cell, 0).gates;
   Floats w_inputs(kUnits * gates * kUnits), zeros(2 * kUnits * kUnits);
   Floats biases(gates * kUnits), h(x.size(), 1);
   for (int64_t k = 0; k < kUnits; k++) {
     w_inputs[(k * gates + gates - 1) * kUnits + k] = 1;
     biases[(gates - 1) * kUnits + k] = bias[k];
   }
-  for (int k = 0; k < Stages(cell); k++) {
+  for (int k = 0; k < Products(cell); k++) {
     call.w_inputs[k] = k ? zeros.data() : w_inputs.data();
     call.w_state[k] = zeros.data();
     call.bias[k] = k ? zeros.data() : biases.data();

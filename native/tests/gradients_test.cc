@@ -42,7 +42,7 @@ std::vector<Case> Cases() {
   // Less than a block of steps, one of of c_x and a bit, and several of each.
   const std::vector<Steps> all_steps = {{1, 1}, {3, 5}, {14, 7}, {13, 80}};
   std::vector<Case> cases;
-  for (Cell cell : {Cell::kLstm, Cell::kGru, Cell::kRnn})
+  for (Cell cell : {Cell::kProjectedLstm, Cell::kCudnnGru, Cell::kRnn})
     for (int64_t units : {1, 7, 16, 17, 40})
       for (int64_t depth : {1, 17, 40})
         for (const Steps& steps : all_steps)
@@ -53,25 +53,25 @@ std::vector<Case> Cases() {
   return cases;
 }
 
-// The arguments of the calls of all stages.
+// The arguments of the calls of all products.
 struct Problem {
   explicit Problem(const Case& c)
-      : c(c), sizes{c.batch, c.time, c.depth, c.units, 0, c.time_major} {
+      : c(c), sizes{c.batch, c.time, c.depth, c.units, c.units + 2, 0, c.time_major} {
     MakeLengths();
     x = Padded(c.depth, 1);
-    for (int k = 0; k < Stages(c.cell); k++) {
-      operand[k] = Padded(c.units, 1);
+    for (int k = 0; k < Products(c.cell); k++) {
+      operand[k] = Padded(sizes.Rows(k), 1);
       c_zs[k] = Padded(Columns(k), 0.1f);
       w_inputs[k] = Random(c.depth * Columns(k), 0.5f);
     }
   }
 
-  int64_t Columns(int stage) const { return Gates(c.cell, stage) * c.units; }
+  int64_t Columns(int k) const { return sizes.Columns(c.cell, k); }
 
   Case c;
   Sizes sizes;
   std::vector<int32_t> lengths;
-  Floats x, operand[kMaxStages], c_zs[kMaxStages], w_inputs[kMaxStages];
+  Floats x, operand[kMaxProducts], c_zs[kMaxProducts], w_inputs[kMaxProducts];
 
  private:
   // They need not be between 0 and the time.
@@ -99,17 +99,27 @@ Results Run(const Problem& problem, const Weigh& weights, const Input& inputs) {
   const Sizes& sizes = problem.sizes;
   Results results;
   const int32_t* lengths = problem.lengths.data();
-  Inputs on_inputs = {sizes, Stages(problem.c.cell), {}, lengths};
-  for (int k = 0; k < on_inputs.stages; k++) {
+  Inputs on_inputs = {sizes, 0, {}, lengths};
+  for (int k = 0; k < Products(problem.c.cell); k++) {
+    const Product product = ProductOf(problem.c.cell, k);
     int64_t columns = problem.Columns(k);
-    on_inputs.columns[k] = columns;
-    on_inputs.w_inputs[k] = problem.w_inputs[k].data();
-    on_inputs.c_zs[k] = problem.c_zs[k].data();
-    weights(Weights{sizes, columns, lengths, problem.x.data(),
-                    problem.operand[k].data(), problem.c_zs[k].data(),
-                    results.Add(Stage("c_w_inputs", k), sizes.depth * columns),
-                    results.Add(Stage("c_w_state", k), sizes.units * columns),
-                    results.Add(Stage("c_bias", k), columns)});
+    const float* c_zs = problem.c_zs[k].data();
+    Weights call = {sizes, columns, lengths, nullptr, nullptr, c_zs};
+    call.sizes.depth = product.inputs ? sizes.depth : 0;
+    call.sizes.units = product.state ? sizes.Rows(k) : 0;
+    if (product.inputs) {
+      on_inputs.columns[on_inputs.products] = columns;
+      on_inputs.w_inputs[on_inputs.products] = problem.w_inputs[k].data();
+      on_inputs.c_zs[on_inputs.products++] = c_zs;
+      call.x = problem.x.data();
+      call.c_w_inputs = results.Add(Of("c_w_inputs", k), sizes.depth * columns);
+    }
+    if (product.state) {
+      call.operand = problem.operand[k].data();
+      call.c_w_state = results.Add(Of("c_w_state", k), call.sizes.units * columns);
+    }
+    if (product.bias) call.c_bias = results.Add(Of("c_bias", k), columns);
+    weights(call);
   }
   on_inputs.c_x = results.Add("c_x", sizes.batch * sizes.time * sizes.depth);
   inputs(on_inputs);

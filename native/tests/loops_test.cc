@@ -29,7 +29,12 @@ struct Case {
   int64_t units, batch, time, first_length;
   bool time_major, restarts;
 
-  bool lstm() const { return cell == Cell::kLstm; }
+  bool lstm() const { return HasC(cell); }
+  // Extremes: peepholes and both clips, or none, as in a plain LSTM.
+  bool full() const { return lstm() && cell != Cell::kLstm && units != 17; }
+  int64_t outputs() const {
+    return cell == Cell::kProjectedLstm ? units * 2 / 3 + 1 : units;
+  }
   std::string Text() const {
     return "cell " + std::to_string(static_cast<int>(cell)) + ", units " +
            std::to_string(units) + ", batch " + std::to_string(batch) + ", time " +
@@ -40,7 +45,7 @@ struct Case {
 
 std::vector<Case> Cases() {
   std::vector<Case> cases;
-  for (Cell cell : {Cell::kLstm, Cell::kGru, Cell::kRnn})
+  for (int cell = 0; cell < kCells; cell++)
     for (int64_t units : {1, 7, 16, 17, 40})
       for (int64_t batch : {1, 2, 13})
         for (int64_t time : {1, 5})
@@ -50,7 +55,7 @@ std::vector<Case> Cases() {
             for (int64_t first = 0; first < lengths; first += batch)
               for (bool restarts : {false, true})
                 cases.push_back(
-                    {cell, units, batch, time, first, time_major, restarts});
+                    {Cell(cell), units, batch, time, first, time_major, restarts});
           }
   return cases;
 }
@@ -60,30 +65,33 @@ struct Problem {
   static constexpr int64_t kDepth = 5;
 
   explicit Problem(const Case& c)
-      : c(c), sizes{c.batch, c.time, kDepth, c.units, c.batch + 2, c.time_major} {
-    for (int k = 0; k < Stages(c.cell); k++) {
-      int64_t columns = Gates(c.cell, k) * c.units;
-      w_inputs[k] = Random(kDepth * columns, 0.5f);
-      w_state[k] = Random(c.units * columns, 0.2f);
-      bias[k] = Random(columns, 0.5f);
+      : c(c), sizes{c.batch,     c.time,      kDepth,      c.units,
+                    c.outputs(), c.batch + 2, c.time_major} {
+    for (int k = 0; k < Products(c.cell); k++) {
+      const Product product = ProductOf(c.cell, k);
+      int64_t columns = sizes.Columns(c.cell, k);
+      if (product.inputs) w_inputs[k] = Random(kDepth * columns, 0.5f);
+      if (product.state) w_state[k] = Random(sizes.Rows(k) * columns, 0.2f);
+      if (product.bias) bias[k] = Random(columns, 0.5f);
     }
-    h = Random(c.batch * c.units, 1);
+    if (c.full()) peepholes = Random(3 * c.units, 1);
+    h = Random(c.batch * c.outputs(), 1);
     if (c.lstm()) c0 = Random(c.batch * c.units, 1);
     MakeLengths();
     if (c.restarts) MakeRestarts();
     x = Random(c.batch * c.time * kDepth, 1);
     MakeSpecialRows();
-    c_outputs = Random(c.batch * c.time * c.units, 1);
+    c_outputs = Random(c.batch * c.time * c.outputs(), 1);
     if (c.lstm() && c.restarts) c_new_c = Random(c.batch * c.time * c.units, 1);
-    c_last_h = Random(c.batch * c.units, 1);
+    c_last_h = Random(c.batch * c.outputs(), 1);
     if (c.lstm()) c_last_c = Random(c.batch * c.units, 1);
     FillDead(x, kNaN);
     FillDead(c_outputs, kNaN);
   }
 
   Forward ForwardArguments() const {
-    Forward call = {c.cell, sizes, 0.75f, lengths.data(), Starts()};
-    for (int k = 0; k < Stages(c.cell); k++) {
+    Forward call = {c.cell, sizes, LstmArguments(), lengths.data(), Starts()};
+    for (int k = 0; k < Products(c.cell); k++) {
       call.w_inputs[k] = Data(w_inputs[k]);
       call.w_state[k] = Data(w_state[k]);
       call.bias[k] = Data(bias[k]);
@@ -97,13 +105,19 @@ struct Problem {
   }
 
   Backward BackwardArguments() const {
-    Backward call = {c.cell, sizes, 0.75f, lengths.data(), Starts()};
-    for (int k = 0; k < Stages(c.cell); k++) call.w_state[k] = Data(w_state[k]);
+    Backward call = {c.cell, sizes, LstmArguments(), lengths.data(), Starts()};
+    for (int k = 0; k < Products(c.cell); k++) call.w_state[k] = Data(w_state[k]);
     call.c_outputs = Data(c_outputs);
     call.c_new_c = Data(c_new_c);
     call.c_last_h = Data(c_last_h);
     call.c_last_c = Data(c_last_c);
     return call;
+  }
+
+  Lstm LstmArguments() const {
+    const float no_clip = std::numeric_limits<float>::infinity();
+    return {0.75f, c.full() ? 0.6f : no_clip, c.full() ? 0.2f : no_clip,
+            Data(peepholes)};
   }
 
   // Fill a sequence where rows are alive, or where they are not.
@@ -117,7 +131,8 @@ struct Problem {
   Case c;
   Sizes sizes;
   std::vector<int32_t> lengths, starts;
-  Floats x, w_inputs[kMaxStages], w_state[kMaxStages], bias[kMaxStages];
+  Floats x, w_inputs[kMaxProducts], w_state[kMaxProducts], bias[kMaxProducts];
+  Floats peepholes;
   Floats h, c0, restart_h, restart_c, c_outputs, c_new_c, c_last_h, c_last_c;
 
  private:
@@ -137,8 +152,8 @@ struct Problem {
   void MakeRestarts() {
     int64_t number = 0;
     starts.assign(c.batch * c.time, -1);
-    restart_h.assign(sizes.sequences * c.units, kNaN);
-    if (c.lstm()) restart_c = restart_h;
+    restart_h.assign(sizes.sequences * c.outputs(), kNaN);
+    if (c.lstm()) restart_c.assign(sizes.sequences * c.units, kNaN);
     for (int64_t row = 0; row < c.batch; row++)
       for (int64_t t : {int64_t{0}, c.time - 1})
         if (row % (t == 0 ? 2 : 3) == 0 && number < sizes.sequences - 1)
@@ -147,18 +162,18 @@ struct Problem {
 
   void Start(int64_t row, int64_t t, int64_t number) {
     starts[sizes.At(row, t)] = number;
-    Floats values = Random(2 * c.units, 1);
-    for (int64_t k = 0; k < c.units; k++) {
-      restart_h[number * c.units + k] = values[k];
-      if (c.lstm()) restart_c[number * c.units + k] = values[c.units + k];
-      if (t == 0) h[row * c.units + k] = kNaN;  // Is not read.
-    }
+    const int64_t m = c.outputs();
+    const Floats new_h = Random(m, 1), new_c = Random(c.units, 1);
+    std::copy(new_h.begin(), new_h.end(), restart_h.begin() + number * m);
+    if (c.lstm())
+      std::copy(new_c.begin(), new_c.end(), restart_c.begin() + number * c.units);
+    if (t == 0) std::fill_n(h.begin() + row * m, m, kNaN);  // Is not read.
   }
 
   // NaN where all of a state stays as it is, and in a row of its own. A large input.
   void MakeSpecialRows() {
     for (int64_t row = 0; row < c.batch; row++)
-      if (lengths[row] <= 0) h[row * c.units] = kNaN;
+      if (lengths[row] <= 0) h[row * c.outputs()] = kNaN;
     if (c.batch < 13) return;
     std::fill_n(x.begin() + sizes.At(3, 0) * kDepth, kDepth, kNaN);
     std::fill_n(x.begin() + sizes.At(5, 0) * kDepth, kDepth, 0.0f);
@@ -173,16 +188,16 @@ Results RunForward(const Problem& problem, bool save, const Loop& loop) {
   const Case& c = problem.c;
   Results results;
   Forward call = problem.ForwardArguments();
-  int64_t rows = c.batch * c.units, sequence = rows * c.time;
-  call.outputs = results.Add("outputs", sequence);
-  call.last_h = results.Add("last_h", rows);
-  if (c.lstm()) call.last_c = results.Add("last_c", rows);
-  if (c.lstm() && c.restarts) call.new_c = results.Add("new_c", sequence);
+  int64_t steps = c.batch * c.time, m = c.outputs();
+  call.outputs = results.Add("outputs", steps * m);
+  call.last_h = results.Add("last_h", c.batch * m);
+  if (c.lstm()) call.last_c = results.Add("last_c", c.batch * c.units);
+  if (c.lstm() && c.restarts) call.new_c = results.Add("new_c", steps * c.units);
   if (save) {
-    for (int k = 0; k < Stages(c.cell); k++)
-      call.zs[k] = results.Add(Stage("zs", k), Gates(c.cell, k) * sequence);
-    call.saved_h = results.Add("saved_h", sequence);
-    if (c.lstm()) call.saved_c = results.Add("saved_c", sequence);
+    for (int k = 0; k < Products(c.cell); k++)
+      call.zs[k] = results.Add(Of("zs", k), steps * problem.sizes.Columns(c.cell, k));
+    call.saved_h = results.Add("saved_h", steps * m);
+    if (c.lstm()) call.saved_c = results.Add("saved_c", steps * c.units);
   }
   loop(call);
   return results;
@@ -195,21 +210,24 @@ Results RunBackward(const Problem& problem, Results saved, bool in_place,
   const Case& c = problem.c;
   Results results;
   Backward call = problem.BackwardArguments();
-  int64_t rows = c.batch * c.units, sequence = rows * c.time;
-  for (int k = 0; k < Stages(c.cell); k++) {
-    Floats& zs = saved[Stage("zs", k)];
-    call.c_zs[k] = results.Add(Stage("c_zs", k), zs.size());
+  int64_t steps = c.batch * c.time, m = c.outputs();
+  for (int k = 0; k < Products(c.cell); k++) {
+    Floats& zs = saved[Of("zs", k)];
+    call.c_zs[k] = results.Add(Of("c_zs", k), zs.size());
     if (in_place) std::copy(zs.begin(), zs.end(), call.c_zs[k]);
     call.zs[k] = in_place ? call.c_zs[k] : zs.data();
   }
   call.saved_h = saved["saved_h"].data();
   if (c.lstm()) call.saved_c = saved["saved_c"].data();
-  if (c.cell == Cell::kGru) call.operand = results.Add("operand", sequence);
-  call.c_h = results.Add("c_h", rows);
-  if (c.lstm()) call.c_c = results.Add("c_c", rows);
-  int64_t restart = problem.sizes.sequences * c.units;
-  if (c.restarts) call.c_restart_h = results.Add("c_restart_h", restart);
-  if (c.restarts && c.lstm()) call.c_restart_c = results.Add("c_restart_c", restart);
+  if (HasOperand(c.cell)) call.operand = results.Add("operand", steps * c.units);
+  call.c_h = results.Add("c_h", c.batch * m);
+  if (c.lstm()) call.c_c = results.Add("c_c", c.batch * c.units);
+  int64_t sequences = problem.sizes.sequences;
+  if (c.restarts) call.c_restart_h = results.Add("c_restart_h", sequences * m);
+  if (c.restarts && c.lstm())
+    call.c_restart_c = results.Add("c_restart_c", sequences * c.units);
+  if (call.lstm.peepholes)
+    call.c_peepholes = results.Add("c_peepholes", 3 * c.batch * c.units);
   loop(call);
   return results;
 }
@@ -217,14 +235,14 @@ Results RunBackward(const Problem& problem, Results saved, bool in_place,
 // Where a row is not alive, its zs are any numbers, and a state stays bit by bit.
 void CheckDead(const Problem& problem, bool save, Results& results,
                const std::string& text) {
-  int64_t units = problem.c.units;
+  int64_t units = problem.c.outputs();
   for (int64_t row = 0; row < problem.c.batch; row++)
     if (problem.lengths[row] <= 0)
       Check(!std::memcmp(&problem.h[row * units], &results["last_h"][row * units],
                          units * sizeof(float)),
             text + ": last_h has the bits of h");
-  for (int k = 0; save && k < Stages(problem.c.cell); k++) {
-    Floats& zs = results[Stage("zs", k)];
+  for (int k = 0; save && k < Products(problem.c.cell); k++) {
+    Floats& zs = results[Of("zs", k)];
     Floats dead = zs;
     for (float& z : dead) z = std::isfinite(z) ? 0 : kNaN;
     problem.FillAlive(dead, 0);
@@ -239,8 +257,8 @@ struct Wanted {
       : forward(RunForward(problem, false, naive_forward)),
         saving(RunForward(problem, true, naive_forward)),
         saved(saving) {
-    for (int k = 0; k < Stages(problem.c.cell); k++)
-      problem.FillDead(saved[Stage("zs", k)], kNaN);
+    for (int k = 0; k < Products(problem.c.cell); k++)
+      problem.FillDead(saved[Of("zs", k)], kNaN);
     problem.FillDead(saved["saved_h"], kNaN);
     if (problem.c.lstm()) problem.FillDead(saved["saved_c"], kNaN);
     backward = RunBackward(problem, saved, false, naive_backward);

@@ -64,37 +64,66 @@ struct State {
   Vector h, c;
 };
 
-inline Vector ForwardStage(const Forward& call, int stage, const Vector& x,
-                           const Vector& operand) {
-  Vector z = Load(call.bias[stage], 0, Gates(call.cell, stage) * call.sizes.units);
-  AddProduct(x, call.w_inputs[stage], z);
-  AddProduct(operand, call.w_state[stage], z);
+inline Vector ForwardProduct(const Forward& call, int k, const Vector& x,
+                             const Vector& operand) {
+  Vector z = Load(call.bias[k], 0, call.sizes.Columns(call.cell, k));
+  if (call.w_inputs[k]) AddProduct(x, call.w_inputs[k], z);
+  if (call.w_state[k]) AddProduct(operand, call.w_state[k], z);
   return z;
 }
+
+inline Real Clip(Real x, float bound) {
+  return std::min<Real>(std::max<Real>(x, -bound), bound);
+}
+
+// The gates of an LSTM for one unit; p are its peepholes of f, i, o.
+struct LstmGates {
+  LstmGates(const Lstm& lstm, const Vector& z, Real c, int64_t n, int64_t k) {
+    for (int g = 0; lstm.peepholes != nullptr && g < 3; g++)
+      p[g] = lstm.peepholes[g * n + k];
+    f = Sigmoid(z[2 * n + k] + lstm.forget_bias + p[0] * c);
+    i = Sigmoid(z[k] + p[1] * c);
+    j = std::tanh(z[n + k]);
+    unclipped = c * f + i * j;
+    next_c = Clip(unclipped, lstm.cell_clip);
+    o = Sigmoid(z[3 * n + k] + p[2] * next_c);
+    y = std::tanh(next_c);
+  }
+  Real p[3] = {}, f, i, j, o, unclipped, next_c, y;
+};
 
 // One step of a row: changes the state, returns the products.
 inline std::vector<Vector> ForwardStep(const Forward& call, const Vector& x,
                                        State& state) {
   int64_t n = call.sizes.units;
-  Vector& h = state.h;
-  std::vector<Vector> zs = {ForwardStage(call, 0, x, h)};
-  const Vector& z = zs[0];
-  if (call.cell == Cell::kLstm) {
+  Vector &h = state.h, operand(n);
+  std::vector<Vector> zs = {ForwardProduct(call, 0, x, h)};
+  const Vector z = zs[0];
+  if (HasC(call.cell)) {
     for (int64_t k = 0; k < n; k++) {
-      Real i = Sigmoid(z[k]), j = std::tanh(z[n + k]);
-      Real f = Sigmoid(z[2 * n + k] + call.forget_bias), o = Sigmoid(z[3 * n + k]);
-      state.c[k] = state.c[k] * f + i * j;
-      h[k] = std::tanh(state.c[k]) * o;
+      LstmGates gates(call.lstm, z, state.c[k], n, k);
+      state.c[k] = gates.next_c;
+      operand[k] = gates.y * gates.o;
+    }
+    h = operand;
+    if (call.cell == Cell::kProjectedLstm) {
+      h = ForwardProduct(call, 1, x, operand);
+      zs.push_back(h);
+      for (Real& value : h) value = Clip(value, call.lstm.output_clip);
     }
   } else if (call.cell == Cell::kGru) {
-    Vector operand(n);
     for (int64_t k = 0; k < n; k++) operand[k] = Sigmoid(z[k]) * h[k];
-    Vector candidate = ForwardStage(call, 1, x, operand);
+    zs.push_back(ForwardProduct(call, 1, x, operand));
     for (int64_t k = 0; k < n; k++) {
       Real u = Sigmoid(z[n + k]);
-      h[k] = u * h[k] + (1 - u) * std::tanh(candidate[k]);
+      h[k] = u * h[k] + (1 - u) * std::tanh(zs[1][k]);
     }
-    zs.push_back(candidate);
+  } else if (call.cell == Cell::kCudnnGru) {
+    for (int p : {1, 2}) zs.push_back(ForwardProduct(call, p, x, h));
+    for (int64_t k = 0; k < n; k++) {
+      Real r = Sigmoid(z[k]), u = Sigmoid(z[n + k]);
+      h[k] = u * h[k] + (1 - u) * std::tanh(zs[1][k] + r * zs[2][k]);
+    }
   } else {
     for (int64_t k = 0; k < n; k++) h[k] = std::tanh(z[k]);
   }
@@ -103,48 +132,64 @@ inline std::vector<Vector> ForwardStep(const Forward& call, const Vector& x,
 
 inline void ForwardRow(const Forward& call, int64_t row) {
   const Sizes& sizes = call.sizes;
-  int64_t n = sizes.units, length = Length(sizes, call.lengths, row);
-  State state = {Load(call.h, row, n), Load(call.c, row, n)};
+  int64_t n = sizes.units, m = sizes.outputs;
+  int64_t length = Length(sizes, call.lengths, row);
+  State state = {Load(call.h, row, m), Load(call.c, row, n)};
   for (int64_t t = 0; t < sizes.time; t++) {
     int64_t at = sizes.At(row, t), start = Start(call.starts, at);
     bool alive = t < length;
     if (alive && start >= 0)
-      state = {Load(call.restart_h, start, n), Load(call.restart_c, start, n)};
-    Store(alive ? state.h : Vector(n), call.saved_h, at);
+      state = {Load(call.restart_h, start, m), Load(call.restart_c, start, n)};
+    Store(alive ? state.h : Vector(m), call.saved_h, at);
     Store(alive ? state.c : Vector(n), call.saved_c, at);
     std::vector<Vector> zs;
     if (alive) zs = ForwardStep(call, Load(call.x, at, sizes.depth), state);
-    for (int s = 0; s < Stages(call.cell); s++)
-      Store(alive ? zs[s] : Vector(Gates(call.cell, s) * n), call.zs[s], at);
-    Store(alive ? state.h : Vector(n), call.outputs, at);
+    for (int k = 0; k < Products(call.cell); k++)
+      Store(alive ? zs[k] : Vector(sizes.Columns(call.cell, k)), call.zs[k], at);
+    Store(alive ? state.h : Vector(m), call.outputs, at);
     Store(alive ? state.c : Vector(n), call.new_c, at);
   }
   Store(state.h, call.last_h, row);
   Store(state.c, call.last_c, row);
 }
 
-// What a step of the backward loop computes beside the cotangent of the state.
+// What a step of the backward loop computes beside the cotangent of the state. Those of
+// the peepholes are added up.
 struct StepCotangents {
   std::vector<Vector> zs;
-  Vector operand;
+  Vector operand, peepholes;
 };
 
 inline void BackwardLstm(const Backward& call, int64_t at, State& c_state,
                          StepCotangents& step) {
-  int64_t n = call.sizes.units;
+  const Lstm& lstm = call.lstm;
+  int64_t n = call.sizes.units, m = call.sizes.outputs;
   Vector z = Load(call.zs[0], at, 4 * n), c = Load(call.saved_c, at, n);
-  for (int64_t k = 0; k < n; k++) {
-    Real i = Sigmoid(z[k]), j = std::tanh(z[n + k]);
-    Real f = Sigmoid(z[2 * n + k] + call.forget_bias), o = Sigmoid(z[3 * n + k]);
-    Real y = std::tanh(c[k] * f + i * j), c_h = c_state.h[k];
-    Real c_c = c_state.c[k] + c_h * o * (1 - y * y);
-    step.zs[0][k] = c_c * j * i * (1 - i);
-    step.zs[0][n + k] = c_c * i * (1 - j * j);
-    step.zs[0][2 * n + k] = c_c * c[k] * f * (1 - f);
-    step.zs[0][3 * n + k] = c_h * y * o * (1 - o);
-    c_state.c[k] = c_c * f;
+  Vector c_operand = c_state.h;
+  if (call.cell == Cell::kProjectedLstm) {
+    Vector projected = Load(call.zs[1], at, m);
+    for (int64_t k = 0; k < m; k++)
+      step.zs[1][k] = std::abs(projected[k]) > lstm.output_clip ? 0 : c_state.h[k];
+    c_operand = Vector(n);
+    AddTransposed(step.zs[1], call.w_state[1], c_operand);
   }
-  c_state.h = Vector(n);
+  for (int64_t k = 0; k < n; k++) {
+    LstmGates g(lstm, z, c[k], n, k);
+    Real c_o = c_operand[k] * g.y * g.o * (1 - g.o);
+    Real c_c = c_state.c[k] + c_operand[k] * g.o * (1 - g.y * g.y) + c_o * g.p[2];
+    if (std::abs(g.unclipped) > lstm.cell_clip) c_c = 0;
+    Real c_i = c_c * g.j * g.i * (1 - g.i), c_f = c_c * c[k] * g.f * (1 - g.f);
+    step.zs[0][k] = c_i;
+    step.zs[0][n + k] = c_c * g.i * (1 - g.j * g.j);
+    step.zs[0][2 * n + k] = c_f;
+    step.zs[0][3 * n + k] = c_o;
+    step.operand[k] = g.y * g.o;
+    c_state.c[k] = c_c * g.f + c_f * g.p[0] + c_i * g.p[1];
+    step.peepholes[k] += c_f * c[k];
+    step.peepholes[n + k] += c_i * c[k];
+    step.peepholes[2 * n + k] += c_o * g.next_c;
+  }
+  c_state.h = Vector(m);
   AddTransposed(step.zs[0], call.w_state[0], c_state.h);
 }
 
@@ -169,6 +214,23 @@ inline void BackwardGru(const Backward& call, int64_t at, State& c_state,
   AddTransposed(step.zs[0], call.w_state[0], c_state.h);
 }
 
+inline void BackwardCudnnGru(const Backward& call, int64_t at, State& c_state,
+                             StepCotangents& step) {
+  int64_t n = call.sizes.units;
+  Vector z = Load(call.zs[0], at, 2 * n), of_x = Load(call.zs[1], at, n);
+  Vector of_h = Load(call.zs[2], at, n), h = Load(call.saved_h, at, n);
+  for (int64_t k = 0; k < n; k++) {
+    Real r = Sigmoid(z[k]), u = Sigmoid(z[n + k]), c_h = c_state.h[k];
+    Real y = std::tanh(of_x[k] + r * of_h[k]), c_y = c_h * (1 - u) * (1 - y * y);
+    step.zs[0][k] = c_y * of_h[k] * r * (1 - r);
+    step.zs[0][n + k] = c_h * (h[k] - y) * u * (1 - u);
+    step.zs[1][k] = c_y;
+    step.zs[2][k] = c_y * r;
+    c_state.h[k] = c_h * u;
+  }
+  for (int p : {0, 2}) AddTransposed(step.zs[p], call.w_state[p], c_state.h);
+}
+
 inline void BackwardRnn(const Backward& call, int64_t at, State& c_state,
                         StepCotangents& step) {
   int64_t n = call.sizes.units;
@@ -183,39 +245,41 @@ inline void BackwardRnn(const Backward& call, int64_t at, State& c_state,
 
 inline void BackwardStep(const Backward& call, int64_t at, State& c_state,
                          StepCotangents& step) {
-  int64_t n = call.sizes.units;
-  Vector c_output = Load(call.c_outputs, at, n), c_new_c = Load(call.c_new_c, at, n);
-  for (int64_t k = 0; k < n; k++) {
-    c_state.h[k] += c_output[k];
-    c_state.c[k] += c_new_c[k];
-  }
-  if (call.cell == Cell::kLstm) return BackwardLstm(call, at, c_state, step);
+  Vector c_output = Load(call.c_outputs, at, call.sizes.outputs);
+  Vector c_new_c = Load(call.c_new_c, at, call.sizes.units);
+  for (size_t k = 0; k < c_output.size(); k++) c_state.h[k] += c_output[k];
+  for (size_t k = 0; k < c_new_c.size(); k++) c_state.c[k] += c_new_c[k];
+  if (HasC(call.cell)) return BackwardLstm(call, at, c_state, step);
   if (call.cell == Cell::kGru) return BackwardGru(call, at, c_state, step);
+  if (call.cell == Cell::kCudnnGru) return BackwardCudnnGru(call, at, c_state, step);
   BackwardRnn(call, at, c_state, step);
 }
 
 inline void BackwardRow(const Backward& call, int64_t row) {
   const Sizes& sizes = call.sizes;
-  int64_t n = sizes.units, length = Length(sizes, call.lengths, row);
-  State c_state = {Load(call.c_last_h, row, n), Load(call.c_last_c, row, n)};
+  int64_t n = sizes.units, m = sizes.outputs;
+  int64_t length = Length(sizes, call.lengths, row);
+  State c_state = {Load(call.c_last_h, row, m), Load(call.c_last_c, row, n)};
+  StepCotangents step = {{}, Vector(n), Vector(3 * n)};
   for (int64_t t = sizes.time - 1; t >= 0; t--) {
     int64_t at = sizes.At(row, t), start = Start(call.starts, at);
-    StepCotangents step = {{}, Vector(n)};
-    for (int s = 0; s < Stages(call.cell); s++)
-      step.zs.emplace_back(Gates(call.cell, s) * n);
+    step.zs.clear(), step.operand = Vector(n);
+    for (int k = 0; k < Products(call.cell); k++)
+      step.zs.emplace_back(sizes.Columns(call.cell, k));
     if (t < length) {
       BackwardStep(call, at, c_state, step);
       if (start >= 0) {
         Add(c_state.h, call.c_restart_h, start);
         Add(c_state.c, call.c_restart_c, start);
-        c_state = {Vector(n), Vector(n)};
+        c_state = {Vector(m), Vector(n)};
       }
+      for (int k = 0; k < Products(call.cell); k++) Store(step.zs[k], call.c_zs[k], at);
     }
-    for (int s = 0; s < Stages(call.cell); s++) Store(step.zs[s], call.c_zs[s], at);
     Store(step.operand, call.operand, at);
   }
   Store(c_state.h, call.c_h, row);
   Store(c_state.c, call.c_c, row);
+  Store(step.peepholes, call.c_peepholes, row);
 }
 
 inline void RunForward(const Forward& call) {
@@ -223,9 +287,11 @@ inline void RunForward(const Forward& call) {
 }
 
 inline void RunBackward(const Backward& call) {
-  int64_t size = call.sizes.sequences * call.sizes.units;
-  for (float* c_restart : {call.c_restart_h, call.c_restart_c})
-    if (c_restart != nullptr) std::fill_n(c_restart, size, 0.0f);
+  const Sizes& sizes = call.sizes;
+  if (call.c_restart_h)
+    std::fill_n(call.c_restart_h, sizes.sequences * sizes.outputs, 0.0f);
+  if (call.c_restart_c)
+    std::fill_n(call.c_restart_c, sizes.sequences * sizes.units, 0.0f);
   for (int64_t row = 0; row < call.sizes.batch; row++) BackwardRow(call, row);
 }
 
@@ -254,7 +320,7 @@ inline void RunInputs(const Inputs& call) {
       int64_t at = sizes.At(row, t);
       Vector c_x(sizes.depth);
       bool alive = t < Length(sizes, call.lengths, row);
-      for (int s = 0; alive && s < call.stages; s++)
+      for (int s = 0; alive && s < call.products; s++)
         AddTransposed(Load(call.c_zs[s], at, call.columns[s]), call.w_inputs[s], c_x);
       Store(c_x, call.c_x, at);
     }

@@ -49,8 +49,11 @@ def run(change=(), drop=None, **attributes):
         *arguments.values(),
         **{name: np.int32(value) for name, value in attributes.items()},
         forget_bias=np.float32(0),
+        cell_clip=np.float32(np.inf),
+        output_clip=np.float32(np.inf),
+        peepholes=False,
         restarts=True,
-        new_c=False,
+        new_states=False,
         save=False,
     )
     return jax.block_until_ready(results)
@@ -97,7 +100,7 @@ def test_sequences_that_start_are_among_the_restart_states():
         run({"starts": starts})
 
 
-@pytest.mark.parametrize(("name", "value"), [("cell", 3), ("time_axis", 2)])
+@pytest.mark.parametrize(("name", "value"), [("cell", 6), ("time_axis", 2)])
 def test_attributes_are_checked(name, value):
     with pytest.raises(ERRORS, match=f"{name} must be"):
         run(**{name: value})

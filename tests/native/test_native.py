@@ -24,7 +24,7 @@ from native_cases import (
 )
 
 import jaxrnn
-from jaxrnn import BasicLSTMCell, CudnnCompatibleGRUCell, GRUCell, LSTMCell
+from jaxrnn import BasicLSTMCell, GRUCell, LSTMCell, contrib
 from jaxrnn.testing._oracle import weighted_sum
 
 pytestmark = needs_library
@@ -368,15 +368,14 @@ class Derived(LSTMCell):
 
 
 CANNOT = "`implementation` 'native' cannot run this cell on these sequences: {}"
-KNOWN = "it runs GRUCell, BasicRNNCell, and LSTMs without peepholes, clips and proj"
+KNOWN = "it runs LSTMs, GRUs and basic RNNs with tanh: "
+OTHER = f"{KNOWN}the activation of this one is "
+NORMED = contrib.LayerNormBasicLSTMCell(3)
 REFUSED = {
-    "peepholes": (LSTMCell(3, use_peepholes=True), {}, KNOWN),
-    "clip": (LSTMCell(3, cell_clip=1.0), {}, KNOWN),
-    "projection": (LSTMCell(3, num_proj=2), {}, KNOWN),
-    "derived": (Derived(3), {}, KNOWN),
-    "activation": (GRUCell(3, activation="relu"), {}, KNOWN),
-    "function": (BasicLSTMCell(3, activation=retanh), {}, KNOWN),
-    "reset_after": (CudnnCompatibleGRUCell(3), {}, KNOWN),
+    "derived": (Derived(3), {}, f"{KNOWN}Derived is none of them"),
+    "activation": (GRUCell(3, activation="relu"), {}, f"{OTHER}relu"),
+    "function": (BasicLSTMCell(3, activation=retanh), {}, f"{OTHER}retanh"),
+    "layer_norm": (NORMED, {}, f"{KNOWN}LayerNormBasicLSTMCell is none of them"),
     "wrapped": (jaxrnn.DeviceWrapper(LSTMCell(3), "cpu:0"), {}, "DeviceWrapper has no"),
     "float64": (GRUCell(3), {"dtype": jnp.float64}, "it computes in float32, got fl"),
     "no_rows": (GRUCell(3), {"batch": 0}, "there are no steps, no rows, no inputs, or"),

@@ -8,6 +8,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, contrib
+from jaxrnn._sequences.native import native_kind
 
 F32 = jnp.dtype(jnp.float32)
 # Cells that no implementation runs, and the reason in the message.
@@ -92,7 +93,7 @@ def test_xlas_loop_runs_what_libraries_do_not(name):
 # Which cells are those of libraries.
 
 
-def test_plain_cells():
+def test_cells_of_the_native_loops():
     for cell, kind in (
         (BasicLSTMCell(3), "lstm"),
         (LSTMCell(3, activation="tanh"), "lstm"),
@@ -100,14 +101,21 @@ def test_plain_cells():
         (GRUCell(3), "gru"),
         (contrib.GRUBlockCellV2(3), "gru"),
         (BasicRNNCell(3), "rnn"),
-        (GRUCell(3, activation="relu"), None),
-        (LSTMCell(3, use_peepholes=True), None),
-        (contrib.LSTMBlockCell(3, use_peephole=True), None),
-        (jaxrnn.CudnnCompatibleGRUCell(3), None),
-        (contrib.IndyLSTMCell(3), None),
-        (contrib.UGRNNCell(3), None),
+        (LSTMCell(3, use_peepholes=True), "peephole_lstm"),
+        (contrib.LSTMBlockCell(3, use_peephole=True), "peephole_lstm"),
+        (LSTMCell(3, cell_clip=1), "peephole_lstm"),
+        (LSTMCell(3, num_proj=2), "projected_lstm"),
+        (jaxrnn.CudnnCompatibleGRUCell(3), "cudnn_gru"),
     ):
-        assert cell.plain_kind == kind
+        assert native_kind(cell) == kind
+    others = (
+        GRUCell(3, activation="relu"),
+        contrib.IndyLSTMCell(3),
+        contrib.UGRNNCell(3),
+    )
+    for cell in others:
+        with pytest.raises(jaxrnn.DeclinedError):
+            native_kind(cell)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +139,6 @@ def test_a_subclass_is_no_plain_cell(of):
             return 0.5 * operand, carry
 
     cell = Derived(3)
-    assert cell.plain_kind is None
     with pytest.raises(ValueError, match="cannot run this cell"):
         run(cell, "native")
     got, want = run(cell, None)[0], run(of(3), None)[0]

@@ -1,0 +1,72 @@
+// The sizes of a cell's stages, and where their gates lie.
+#ifndef JAXRNN_STAGES_H_
+#define JAXRNN_STAGES_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "cells.h"
+#include "loops.h"
+#include "units.h"
+
+namespace jaxrnn::JAXRNN_TARGET {
+
+template <typename C>
+class Stages {
+ public:
+  static constexpr int kLast = C::kStages - 1;
+  // Of the gates with a product of the state, the first one.
+  static constexpr int FirstOfState(int stage) {
+    return C::kGates[stage] - C::kStateGates[stage];
+  }
+
+  explicit Stages(const Sizes& sizes) : sizes_(sizes) {}
+
+  // Of each gate.
+  int64_t units(int stage) const {
+    return stage > 0 && C::kHasC ? sizes_.outputs : sizes_.units;
+  }
+  // Of the operand.
+  int64_t rows(int stage) const { return sizes_.Rows(stage); }
+  int64_t padded(int stage) const { return Padded(units(stage)); }
+
+  // Where a gate of a step begins in the sequence of its product.
+  int64_t GateAt(int stage, int g, int64_t position) const {
+    const Gate gate = C::kGate[stage][g];
+    return (position * gate.blocks + gate.block) * units(stage);
+  }
+  // Where it begins in each row of the product's matrices, and how long these rows are.
+  int64_t Column(int stage, int g) const {
+    return C::kGate[stage][g].block * units(stage);
+  }
+  int64_t Columns(int stage, int g) const {
+    return C::kGate[stage][g].blocks * units(stage);
+  }
+
+  // The vectors of each stage that a slot has.
+  std::vector<Share> Shares(int64_t slot, int64_t slots) const {
+    std::vector<Share> shares;
+    for (int stage = 0; stage < C::kStages; stage++)
+      shares.emplace_back(units(stage), slot, slots);
+    return shares;
+  }
+
+ private:
+  const Sizes sizes_;
+};
+
+// What the functions of a cell read besides, for vector v.
+template <typename C>
+LstmVec Besides(const Lstm& lstm, const Sizes& sizes, int64_t v) {
+  LstmVec values = {lstm.forget_bias, lstm.cell_clip, lstm.output_clip, false, {}};
+  if (!C::kHasPeepholes || lstm.peepholes == nullptr) return values;
+  values.has_peepholes = true;
+  for (int k = 0; k < 3; k++)
+    values.peepholes[k] =
+        Load(lstm.peepholes + k * sizes.units + v * kLanes, Valid(sizes.units, v));
+  return values;
+}
+
+}  // namespace jaxrnn::JAXRNN_TARGET
+
+#endif  // JAXRNN_STAGES_H_

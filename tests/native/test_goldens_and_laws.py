@@ -1,0 +1,165 @@
+"""TensorFlow's goldens, the laws and a NumPy loop, where the native loops run.
+
+The other tests of goldens and laws run on four devices, where the default is XLA's
+loop, and most of them in float64.
+"""
+
+import json
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import CASES
+from native_cases import assert_near, needs_library
+
+import jaxrnn
+from jaxrnn import CudnnCompatibleGRUCell, GRUCell, LSTMCell, testing
+from jaxrnn._sequences import native
+
+from ..golden import replay
+
+pytestmark = [needs_library, pytest.mark.usefixtures("alone")]
+
+
+def is_known(cell):
+    try:
+        return bool(native.native_kind(cell))
+    except (jaxrnn.DeclinedError, AttributeError):
+        return False
+
+
+GOLDENS = [
+    case
+    for case in replay.recorded()["cases"]
+    if case["dtype"] == "float32"
+    and case["function"] != "cell"
+    and any(f'{name}Cell"' in json.dumps(case) for name in ("LSTM", "GRU", "BasicRNN"))
+]
+# Other activations, wrappers without sequences of their own, no rows, steps or units.
+OTHERS = "relu", "sigmoid", "softsign", "residual_fn-whole", "device", "b0", "t0", "h0"
+KNOWN = [name for name, case in CASES.items() if is_known(case.cell)]
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The cells that the native loops ran."""
+    found = []
+    run = native.NativeLoop.run
+    monkeypatch.setattr(
+        native.NativeLoop,
+        "run",
+        lambda loop, *args: [found.append(loop.cell), run(loop, *args)][1],
+    )
+    return found
+
+
+@pytest.mark.fast("gru-whole-f32", "lstm_all-lengths_short", "lstm_peep-padding_nan-9")
+@pytest.mark.parametrize("case", GOLDENS, ids=lambda case: case["name"])
+def test_same_as_tensorflow(case, runs):
+    replay.check(case)
+    assert runs or any(word in case["name"] for word in OTHERS)
+
+
+def test_cells_that_are_known():
+    assert {"lstm_projection", "gru", "gru_cudnn", "basic_rnn"} <= set(KNOWN)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KNOWN)
+def test_laws(name, runs):
+    case = CASES[name]
+    setup = testing.make_setup(
+        case.cell, case.inputs, jnp.float32, case.key, case.state
+    )
+    for law in testing.LAWS:
+        law(setup)
+    assert runs
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def numpy_step(cell, params, x, c, h):
+    """`(c, h)` after a step of one row, in NumPy."""
+    if isinstance(cell, LSTMCell):
+        p = lambda name: params.get(name, 0)
+        bound = lambda z, most: z if most is None else np.clip(z, -most, most)
+        z = np.concatenate([x, h]) @ params["kernel"] + params["bias"]
+        i, j, f, o = np.split(z, 4)
+        f = sigmoid(f + cell.forget_bias + p("w_f_diag") * c)
+        c = bound(f * c + sigmoid(i + p("w_i_diag") * c) * np.tanh(j), cell.cell_clip)
+        h = sigmoid(o + p("w_o_diag") * c) * np.tanh(c)
+        if "projection" in params:
+            h = bound(h @ params["projection"]["kernel"], cell.proj_clip)
+        return c, h
+    gates, new = params["gates"], params["candidate"]
+    z = np.concatenate([x, h]) @ gates["kernel"] + gates["bias"]
+    r, u = np.split(sigmoid(z), 2)
+    if isinstance(cell, GRUCell):
+        z = np.concatenate([x, r * h]) @ new["kernel"] + new["bias"]
+    else:
+        of_x, of_h = new["input_projection"], new["hidden_projection"]
+        z = x @ of_x["kernel"] + of_x["bias"] + r * (h @ of_h["kernel"] + of_h["bias"])
+    return c, u * h + (1 - u) * np.tanh(z)
+
+
+def numpy_loop(cell, params, x, lengths):
+    """`(outputs, c, h)` of a batch, from zeros."""
+    sizes = (
+        [cell.state_size] if cell.output_size == cell.state_size else cell.state_size
+    )
+    outputs = np.zeros((*x.shape[:2], cell.output_size))
+    last_c, last_h = (np.zeros((len(x), n)) for n in (sizes[0], sizes[-1]))
+    for row, length in enumerate(lengths):
+        c, h = last_c[row], last_h[row]
+        for t in range(min(max(length, 0), x.shape[1])):
+            c, h = numpy_step(cell, params, x[row, t], c, h)
+            outputs[row, t] = h
+        last_c[row], last_h[row] = c, h
+    return outputs, last_c, last_h
+
+
+units, clips = st.integers(1, 40), st.none() | st.floats(0.05, 1)
+CELLS = st.one_of(
+    st.builds(GRUCell, units),
+    st.builds(CudnnCompatibleGRUCell, units),
+    st.builds(
+        LSTMCell,
+        units,
+        use_peepholes=st.booleans(),
+        cell_clip=clips,
+        num_proj=st.none() | units,
+        proj_clip=clips,
+        forget_bias=st.floats(-1, 1),
+    ),
+)
+
+
+@hypothesis.given(
+    CELLS,
+    st.lists(st.integers(-1, 9), min_size=1, max_size=20),
+    st.integers(1, 8),
+    st.integers(1, 20),
+    st.integers(0, 2**31),
+)
+@hypothesis.settings(
+    max_examples=40,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+def test_random_settings_against_numpy(runs, cell, lengths, time, depth, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(len(lengths), time, depth)).astype(np.float32)
+    params = jax.eval_shape(cell.init, jax.random.key(0), jnp.asarray(x[:, 0]))
+    params = jax.tree.map(
+        lambda p: rng.normal(size=p.shape, scale=0.4).astype(np.float32), params
+    )
+    got, state = jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, dtype=jnp.float32)
+    outputs, c, h = numpy_loop(cell, params, x, lengths)
+    assert_near(got, outputs.astype(np.float32))
+    last = [c, h] if isinstance(cell, LSTMCell) else [h]
+    assert_near(jax.tree.leaves(state), [s.astype(np.float32) for s in last])
+    assert runs
