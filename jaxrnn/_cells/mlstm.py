@@ -156,7 +156,7 @@ class MLSTMCell(VectorOutput, ParallelCell):
     def _all_steps(self, params: Params, run: Run) -> tuple[Array, MLSTMState]:
         inputs, state, steps = run.inputs, run.state, run.steps
         if steps.restarts is not None:
-            raise DeclinedError("packed sequences need the state of every step")
+            raise DeclinedError("rows start again within a chunk")
         dtype = _arithmetic_dtype(inputs, state)
         cast = lambda tree, dtype: jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
         # The gradients of parameters are added up over chunks in this dtype.

@@ -10,11 +10,12 @@ from .._base import arguments, trees
 from .._base.errors import noting
 from .._base.inputs import as_sequences, check_states_of_both
 from .._base.lengths import lengths_for
-from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
+from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
 from .._time import masking
 from ..memory._strategy import Strategy
 from .dynamic_rnn import dynamic_rnn
+from .resets import check_resets
 from .static_rnn import checked_steps, run_steps, stacked, unstacked
 
 
@@ -31,6 +32,7 @@ def bidirectional_dynamic_rnn(
     time_major: bool = False,
     scope: str | None = None,
     *,
+    resets: ArrayLike | None = None,
     implementation: Any = None,
 ) -> tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree]]:
     """Runs `cell_fw` forwards and `cell_bw` backwards over the length of each row.
@@ -55,6 +57,9 @@ def bidirectional_dynamic_rnn(
         swap_memory: As in `dynamic_rnn`.
         time_major: Whether time is the first axis of inputs and outputs.
         scope: The name of the loops in profiles; "bidirectional_rnn" by default.
+        resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`: where it is
+            true, a segment begins. Each direction starts each segment but its first
+            from the zero state: the backward one at the segment's last step.
         implementation: As in `dynamic_rnn`.
 
     Returns:
@@ -77,20 +82,25 @@ def bidirectional_dynamic_rnn(
     inputs = as_sequences(caller, inputs, time_major)
     check_states_of_both(caller, initial_state_fw, initial_state_bw, dtype)
     batch_axis = 1 if time_major else 0
-    time = jax.tree.leaves(inputs)[0].shape[1 - batch_axis]
-    lengths = lengths_for(caller, sequence_length, inputs, time, batch_axis)
+    shape, axis = jax.tree.leaves(inputs)[0].shape[:2], 1 - batch_axis
+    lengths = lengths_for(caller, sequence_length, inputs, shape[axis], batch_axis)
+    resets = check_resets(caller, resets, shape, axis)
 
     options = dtype, parallel_iterations, swap_memory, time_major
     dynamic = functools.partial(dynamic_rnn, implementation=implementation)
     reverse = lambda tree: masking.reverse_sequence(tree, lengths, time_major)
 
-    def run(cell: Any, inputs: PyTree, state: PyTree, scope: str) -> Any:
+    def run(cell: Any, inputs: PyTree, state: PyTree, scope: str, resets: Any) -> Any:
         with noting(f"{caller}: `cell` is `cell_{scope}`."):
-            return dynamic(cell, inputs, lengths, state, *options, scope)
+            args = cell, inputs, lengths, state, *options, scope
+            return dynamic(*args, resets=resets)
 
     with jax.named_scope(arguments.as_scope(caller, scope, "bidirectional_rnn")):
-        output_fw, state_fw = run(cell_fw, inputs, initial_state_fw, "fw")
-        output_bw, state_bw = run(cell_bw, reverse(inputs), initial_state_bw, "bw")
+        output_fw, state_fw = run(cell_fw, inputs, initial_state_fw, "fw", resets)
+        if resets is not None:
+            resets = masking.reverse_resets(resets, lengths, time_major)
+        backward = reverse(inputs), initial_state_bw, "bw", resets
+        output_bw, state_bw = run(cell_bw, *backward)
         return (output_fw, reverse(output_bw)), (state_fw, state_bw)
 
 

@@ -7,12 +7,13 @@ import jax
 from .._base.arguments import as_scope, as_unroll, check_is_cell
 from .._base.inputs import as_sequences, as_state, output_dtype
 from .._base.lengths import as_lengths
-from .._base.typing import DType, Lengths, PyTree, RNNCellLike
+from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
 from .._sequences.implementation import check_implementation
 from .._tensor_array.carried import with_capacity_for
 from ..memory._strategy import Strategy, as_strategy
 from .over_time import over_time
+from .resets import as_resets
 
 
 def dynamic_rnn(
@@ -26,6 +27,8 @@ def dynamic_rnn(
     time_major: bool = False,
     scope: str | None = None,
     *,
+    resets: ArrayLike | None = None,
+    reset_state: PyTree = None,
     implementation: Any = None,
 ) -> tuple[PyTree, PyTree]:
     """The outputs of a cell at all steps of `inputs`, and its final state.
@@ -70,6 +73,13 @@ def dynamic_rnn(
         time_major: Whether time is the first axis of inputs and outputs, which saves
             two transposes.
         scope: The name of the loop in profiles; "rnn" by default.
+        resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`: where it is
+            true, the row's state is set to `reset_state` before the step, as at the
+            first step of an episode. What came before has no influence on what follows,
+            nor on its gradients, NaN included. Resets past the length are ignored.
+        reset_state: The state that resets go to, as `initial_state`, each leaf
+            `[batch, ...]`; leaves without axes, and read-only parts, are not reset.
+            None for the zero state of the cell, also where an `initial_state` is given.
         implementation: What runs the loop of an `AffineCell`: "xla" for a loop compiled
             by XLA; "native" for that of the package's library, for plain LSTMs,
             `GRUCell` and `BasicRNNCell` in float32 on CPUs; "cudnn" for cuDNN's LSTM,
@@ -87,8 +97,8 @@ def dynamic_rnn(
             an argument is of the wrong kind.
         ValueError: If `inputs` are None or of rank below 3, or hold no array (then it
             is an IndexError as well, as in TensorFlow); if shapes disagree; if neither
-            `initial_state` nor `dtype` is given; if `implementation` cannot run this
-            cell.
+            `initial_state` nor `dtype` is given; if there is a `reset_state` and no
+            `resets`; if `implementation` cannot run this cell.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -112,6 +122,7 @@ def dynamic_rnn(
     inputs = as_sequences(caller, inputs, time_major)
     axis = 0 if time_major else 1
     shape = jax.tree.leaves(inputs)[0].shape
+    restarts = as_resets(caller, resets, reset_state, shape[:2], axis)
     lengths = as_lengths(caller, sequence_length, shape[1 - axis])
     if initial_state is not None:
         initial_state = with_capacity_for(initial_state, shape[axis])
@@ -123,6 +134,7 @@ def dynamic_rnn(
             inputs,
             lengths,
             initial_state,
+            resets=restarts,
             caller=caller,
             dtype=dtype,
             unroll=unroll,

@@ -16,6 +16,7 @@ from .._time.segments import segmented_run
 from .._time.steps import Restarts, Steps, steps_to_run
 from ..memory._strategy import Strategy, names_on_host, plan_of
 from .probe import probe
+from .resets import Resets
 
 
 def over_time(cell: RNNCellLike, *arrays: Any, **options: Any) -> tuple[PyTree, PyTree]:
@@ -34,6 +35,7 @@ def _run(
     lengths: Array | None,
     state: PyTree,
     restarts: Restarts | None = None,
+    resets: Resets | None = None,
     *,
     caller: str,
     dtype: DType,
@@ -51,6 +53,7 @@ def _run(
         state: The initial state, or None for the zero state.
         restarts: Where further sequences start within the rows, if any do; then the
             states after every step are returned in place of those after the last.
+        resets: Where the rows start again, if they do.
         caller: The driver, for messages.
         dtype: The dtype of the zero state and of the outputs.
         axis: The time axis, 0 or 1.
@@ -64,7 +67,11 @@ def _run(
     if state is None:
         state = with_capacity_for(zero_state(caller, cell, batch_size, dtype), time)
     initial_state, inputs_0 = state, masking.first_inputs(inputs, axis)
-    cell, lengths, state = sharding.lay_out(cell, inputs_0, lengths, state)
+    if resets is not None:
+        resets = resets.with_state(caller, cell, state, time, dtype)
+    of_rows = state, resets
+    cell, lengths, of_rows = sharding.lay_out(cell, inputs_0, lengths, of_rows)
+    state, resets = of_rows
     state = started(cell, state)
     apply_sequence = getattr(cell, "apply_sequence", None)
     state = probe(caller, cell, inputs_0, state, dtype, strict=lengths is not None)
@@ -73,6 +80,7 @@ def _run(
         apply_sequence = _declined  # It would be given the state without them.
     longest = None if lengths is None else steps_to_run(lengths, time)
     lengths = None if lengths is None else jnp.minimum(lengths, math.axis_size(time))
+    restarts = restarts if resets is None else resets.restarts(lengths, axis)
     steps = Steps(lengths, longest, restarts=restarts, time=time, axis=axis)
     steps = steps.with_stand_in(inputs, state)
 
@@ -89,7 +97,7 @@ def _run(
     plan = plan_of(strategy, time)
     args = run_segment, inputs, state, steps
     outputs, state = segmented_run(plan.segments, names_on_host(plan), *args)
-    outputs, state = (outputs, state) if restarts is None else outputs
+    outputs, state = outputs if steps.returns_states else (outputs, state)
     # Without lengths a cell may return a list where it declares a tuple: restore the
     # declared structure.
     outputs = trees.with_structure(cell.output_size, outputs)

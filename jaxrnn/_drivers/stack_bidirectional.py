@@ -7,7 +7,7 @@ import jax
 
 from .._base.arguments import as_scope, check_both_lists, check_is_cell
 from .._base.errors import noting, refusal
-from .._base.typing import DType, Lengths, PyTree, RNNCellLike
+from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
 from ..memory._strategy import Strategy
 from .bidirectional import bidirectional_dynamic_rnn, joined, run_both_ways
 from .static_rnn import checked_steps
@@ -80,6 +80,8 @@ def stack_bidirectional_dynamic_rnn(
     time_major: bool = False,
     scope: str | None = None,
     swap_memory: bool | Strategy = False,
+    *,
+    resets: ArrayLike | None = None,
 ) -> tuple[PyTree, tuple[PyTree, ...], tuple[PyTree, ...]]:
     """Layers of `bidirectional_dynamic_rnn`, each over both outputs of the one below.
 
@@ -100,6 +102,7 @@ def stack_bidirectional_dynamic_rnn(
         time_major: Whether time is the first axis of inputs and outputs.
         scope: The name of the layers in profiles; "stack_bidirectional_rnn" by default.
         swap_memory: As in `dynamic_rnn`.
+        resets: As in `bidirectional_dynamic_rnn`, in every layer.
 
     Returns:
         `(outputs, states_fw, states_bw)`: the outputs of the top layer, in each leaf
@@ -135,9 +138,8 @@ def stack_bidirectional_dynamic_rnn(
     options = dtype, parallel_iterations, swap_memory, time_major
 
     def run_layer(layer: _Layer, inputs: PyTree) -> tuple:
-        pair, states = bidirectional_dynamic_rnn(
-            *layer.cells, inputs, sequence_length, *layer.states, *options, layer.name
-        )
+        args = *layer.cells, inputs, sequence_length, *layer.states, *options
+        pair, states = bidirectional_dynamic_rnn(*args, layer.name, resets=resets)
         return joined(caller, *pair, axis=2), *states
 
     return _run_layers(caller, scope, layers, run_layer, inputs)

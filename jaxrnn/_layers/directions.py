@@ -16,7 +16,7 @@ from .._cells.base import RNNCell, scope_name
 from .._cells.bound import BoundCell
 from .._drivers.bidirectional import bidirectional_dynamic_rnn
 from .._drivers.dynamic_rnn import dynamic_rnn
-from .._time.masking import reverse_sequence
+from .._time.masking import reverse_resets, reverse_sequence
 from .cells import check_are_cells, check_count, params_of_cell, unwrapped
 from .layer import Layer, RunOptions
 
@@ -62,6 +62,9 @@ class OneDirection(Layer):
         lengths, time_major = options.sequence_length, options.time_major
         flip = lambda tree: reverse_sequence(tree, lengths, time_major)
         inputs = flip(inputs) if self.reverse else inputs
+        if self.reverse and options.resets is not None:
+            args = options.resets, lengths, time_major
+            arguments["resets"] = reverse_resets(*args)
         outputs, state = dynamic_rnn(cell, inputs, initial_state=state, **arguments)
         if self.reverse and self.keep_order:
             outputs = flip(outputs)
@@ -103,6 +106,9 @@ class TwoDirections(Layer):
             must = "be a pair, of the state forwards and the state backwards"
             raise ValueError(mismatch("initial_state", must, state))
         arguments = options.as_arguments()
+        if arguments.pop("reset_state") is not None:
+            must = "be None for two directions, which resets set to zeros"
+            raise ValueError(mismatch("reset_state", must, options.reset_state))
         arguments["initial_state_fw"], arguments["initial_state_bw"] = state
         outputs, states = bidirectional_dynamic_rnn(fw, bw, inputs, **arguments)
         return self.merge(*outputs), states

@@ -141,17 +141,39 @@ class LayerInputs:
     def run(
         self, layer: Layer, params: Params, state: PyTree, options: RunOptions
     ) -> tuple[PyTree, PyTree]:
-        """`(outputs, state)` of the layer, with all batch axes."""
+        """`(outputs, state)` of the layer, with all batch axes.
+
+        So have the arguments, the resets and the reset state of the options included.
+        """
         inputs, params = in_dtype(options.dtype, (self.inputs, params))
-        if state is not None:
-            # Of two directions one may start from zeros.
-            as_leaf = lambda n, x: None if x is None else as_state(self.caller, n, x)
-            state = map_named("initial_state", as_leaf, state)
-            self.axes.check(self.caller, "initial_state", state)
-        state = in_dtype(options.dtype, self.axes.merge(state))
-        options = dataclasses.replace(options, sequence_length=self.lengths)
+        state = self._state("initial_state", state, options)
+        options = dataclasses.replace(
+            options,
+            sequence_length=self.lengths,
+            resets=self._resets(options.resets),
+            reset_state=self._state("reset_state", options.reset_state, options),
+        )
         outputs, state = layer.run(params, inputs, state, options)
         return self.axes.split(outputs, self.start), self.axes.split(state)
+
+    def _state(self, name: str, state: PyTree, options: RunOptions) -> PyTree:
+        """A state with one batch axis, in the dtype of the computation; None is None.
+
+        Of two directions one may start from zeros.
+        """
+        if state is None:
+            return None
+        as_leaf = lambda n, x: None if x is None else as_state(self.caller, n, x)
+        state = map_named(name, as_leaf, state)
+        self.axes.check(self.caller, name, state)
+        return in_dtype(options.dtype, self.axes.merge(state))
+
+    def _resets(self, resets: Any) -> Array | None:
+        if resets is None:
+            return None
+        resets = as_array(self.caller, "resets", resets)
+        self.axes.check(self.caller, "resets", resets, self.start)
+        return self.axes.merge(resets, self.start)
 
 
 def _batch_axes(

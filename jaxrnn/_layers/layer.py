@@ -26,6 +26,8 @@ class RunOptions:
         dtype: The dtype of the zero state and of the outputs.
         key: The random key of the run, or None for a deterministic run.
         sequence_length: int32 `[rows]`, or None for all steps.
+        resets: Bool, with the first two axes of the inputs, or None.
+        reset_state: As in `dynamic_rnn`; None for layers of two directions.
         time_major: As in `dynamic_rnn`.
         parallel_iterations: As in `dynamic_rnn`.
         swap_memory: As in `dynamic_rnn`.
@@ -35,6 +37,8 @@ class RunOptions:
     dtype: DType
     key: Key | None = None
     sequence_length: Array | None = None
+    resets: Array | None = None
+    reset_state: PyTree = None
     time_major: bool = False
     parallel_iterations: int | None = None
     swap_memory: Any = False

@@ -62,7 +62,7 @@ def affine_sequence(
         params: Its parameters, under the names of its stages.
         xs: Inputs, `[batch, time, depth]`, time along `steps.axis`.
         state: The initial state, each leaf `[batch, size]`.
-        steps: Which steps there are. With restarts the outputs are pairs
+        steps: Which steps there are. If `steps.returns_states` the outputs are pairs
             `(output, new_state)`.
     """
     products = cell.product_params(params, xs.shape[-1])
@@ -104,7 +104,7 @@ def forward(
         elementwise = operands.elementwise
         output, after, zs, _ = cell.chain(product, elementwise, inputs, before)
         state, output = steps.mask_step(t, state, after, output)
-        output = output if steps.restarts is None else (output, state)
+        output = (output, state) if steps.returns_states else output
         return state, (output, (zs, before) if save else ())
 
     skipped = None
@@ -176,18 +176,11 @@ def push_forward(
     zs, states = saved
     push_update = _pushed_update(operands, tangents.elementwise)
     matrices = [product["state"] for product in operands.products]
-    d_restarts = None
-    if steps.restarts is not None:
-        d_states = _dense(operands.restart_states, tangents.restart_states)
-        starts = steps.restarts.starts
-        d_restarts = starts, rows_of(d_states, starts)
+    starts, restart = _restart(operands, steps, tangents)
 
     def step(d_state: PyTree, at: Any) -> tuple[PyTree, PyTree]:
-        t, (zs, state, d_zs, d_restarts) = at
-        d_before = d_state
-        if d_restarts is not None:
-            starts, d_start = d_restarts
-            d_before = masking.choose(starts >= 0, d_start, d_state)
+        t, (zs, state, d_zs, starts) = at
+        d_before = d_state if restart is None else restart(starts, d_state)
         (_, carry), (d_operand, d_carry) = jax.jvp(
             lambda state: tuple(cell.enter(state)), (state,), (d_before,)
         )
@@ -198,7 +191,7 @@ def push_forward(
                 stage, (z, carry), (d_z, d_carry)
             )
         d_state, d_output = steps.mask_step(t, d_state, d_carry, d_operand)
-        return d_state, d_output if d_restarts is None else (d_output, d_state)
+        return d_state, (d_output, d_state) if steps.returns_states else d_output
 
     finite = operands._replace(xs=steps.zero_dead(operands.xs))
     outside = functools.partial(_tangents_outside, cell, finite, saved)
@@ -206,9 +199,26 @@ def push_forward(
     d_zs = jax.checkpoint(lambda: outside(tangents))()
     d_state = _dense(operands.state, tangents.state)
     d_state = as_varying_as((operands, _perturbed(tangents)), d_state)
-    xs = zs, states, d_zs, d_restarts
+    xs = zs, states, d_zs, starts
     d_state, d_outputs = alive_scan(step, d_state, xs, steps.longest, recompute=True)
     return d_outputs, d_state
+
+
+def _restart(
+    operands: Operands, steps: Steps, tangents: Operands
+) -> tuple[PyTree, Callable | None]:
+    """`(starts, restart)`, what a step reads, and how it sets back a state's tangent.
+
+    Sequences that start at different steps read their tangents ahead of the loop.
+    """
+    if steps.restarts is None:
+        return None, None
+    starts = steps.restarts.starts
+    d_states = _dense(operands.restart_states, tangents.restart_states)
+    if not steps.restarts.of_rows:
+        choose = lambda at, d_state: masking.choose(at[0] < 0, d_state, at[1])
+        return (starts, rows_of(d_states, starts)), choose
+    return starts, lambda at, d_state: masking.choose(at < 0, d_state, d_states)
 
 
 def _tangents_outside(

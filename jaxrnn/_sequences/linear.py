@@ -14,7 +14,7 @@ from .._base.math import widened
 from .._base.typing import Array, Params, PyTree
 from .._time import masking
 from .._time.segments import run_in_segments
-from .._time.steps import Steps, at_each_step, rows_of
+from .._time.steps import Steps, at_each_step
 from .recurrence import Element, cast_like, linear_recurrence, one_like, plus, times
 
 
@@ -28,8 +28,8 @@ def linear_sequence(
         params: Its parameters.
         xs: Inputs, `[batch, time, depth]`, time along `steps.axis`.
         state: The initial state, `[batch, units]`.
-        steps: Which steps there are, at least one. With restarts the outputs are pairs
-            `(output, new_state)`.
+        steps: Which steps there are, at least one. If
+            `steps.returns_states` the outputs are pairs `(output, new_state)`.
     """
 
     def run(xs: Array, state: Element, steps: Steps) -> tuple[PyTree, PyTree]:
@@ -68,7 +68,7 @@ def _run_block(
     hs, last = (cast_like(state, x) for x in (hs, last))
     output = lambda h, rest: cell.narrow_output(params, h, rest, xs.dtype)
     outputs = steps.zero_dead(at_each_step(output, hs, rest))
-    return outputs if steps.restarts is None else (outputs, hs), last
+    return (outputs, hs) if steps.returns_states else outputs, last
 
 
 def _masked(steps: Steps, a: Element, b: Element) -> tuple[Element, Element]:
@@ -83,8 +83,8 @@ def _restarted(steps: Steps, a: Element, b: Element) -> tuple[Element, Any]:
     """`b` plus the restart states times a, and the steps that start from one."""
     if steps.restarts is None:
         return b, None
-    starts = steps.restarts.starts
-    resets, before = starts >= 0, widened(rows_of(steps.restart_states, starts))
+    resets = steps.restarts.starts >= 0
+    before = widened(steps.restarts.states_at_steps(steps.axis))
     # Else 0 times infinity could reach the gradient of a step without a restart.
     before = masking.zero_dead(resets, before)
     return plus(b, times(a, before)), resets

@@ -208,7 +208,7 @@ class NativeLoop:
         found = self._call(operands, steps).forward(args, save)
         join = functools.partial(self._join, state)
         outputs = found.outputs
-        if restarts is not None:
+        if steps.returns_states:
             outputs = outputs, join((outputs, found.new_c))
         saved = (found.zs, join(found.saved)) if save else ()
         return outputs, join(found.last), saved
@@ -218,9 +218,9 @@ class NativeLoop:
     ) -> Operands:
         (products, elementwise, xs, state, _), (zs, states) = operands, saved
         weights = self._weights(operands)
-        (ct_outputs, ct_state), ct_new_c, starts = cotangents, None, None
-        if steps.restarts is not None:
-            starts = steps.restarts.starts
+        (ct_outputs, ct_state), ct_new_c = cotangents, None
+        starts = None if steps.restarts is None else steps.restarts.starts
+        if steps.returns_states:
             ct_h, ct_new_c = self._split(ct_outputs[1])
             ct_outputs = ct_outputs[0] + ct_h
         args = BackwardArgs(
@@ -271,6 +271,7 @@ class NativeLoop:
             bound(getattr(core, "proj_clip", None)),
             steps.axis,
             None if steps.restarts is None else states[0].shape[0],
+            steps.returns_states,
         )
 
     def _split(self, state: PyTree) -> Any:

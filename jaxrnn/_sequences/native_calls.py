@@ -76,7 +76,7 @@ class ForwardResults(NamedTuple):
     Attributes:
         outputs: h after each step, zeros where a row is not alive.
         last: The state after the last step of each row.
-        new_c: c after each step, of an LSTM with restarts.
+        new_c: c after each step, where `Call.new_states` asks for it.
         zs: The products; empty if nothing is saved. Finite where a row is not alive.
         saved: The state before each step, after a restart; zeros where a row is not
             alive.
@@ -145,6 +145,7 @@ class Call:
         axis: The time axis, 0 or 1.
         sequences: The number of sequences that start within the rows; None without
             restarts.
+        new_states: Whether the state after each step is a result.
     """
 
     kind: str
@@ -153,6 +154,7 @@ class Call:
     output_clip: float
     axis: int
     sequences: int | None
+    new_states: bool
 
     def forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
         """Runs all steps; what `vmap` maps is part of the same call.
@@ -229,7 +231,7 @@ class Call:
     def _forward(self, args: ForwardArgs, save: bool) -> ForwardResults:
         steps = args.x.shape[1:3]
         states = _types_like(args.state, *steps)
-        new_c = None if self.sequences is None else states[1]
+        new_c = states[1] if self.new_states else None
         columns = [jax.tree.leaves(w)[0].shape[-1] for w in args.weights]
         zs = [_float32(*steps, n) for n in columns] if save else []
         last, saved = _types_like(args.state, args.lengths.shape[1]), states
@@ -262,6 +264,7 @@ class Call:
             "output_clip": np.float32(self.output_clip),
             "peepholes": args.peepholes is not None,
             "restarts": self.sequences is not None,
+            "new_states": self.new_states,
         }
 
     def _run(

@@ -77,9 +77,9 @@ def run_sequence(
         apply_sequence: `apply_sequence(run)`, which may raise `DeclinedError`; None for
             a cell without that method.
         apply: `apply(t, inputs, state)`, one step.
-        run: The sequences. With restarts the outputs are pairs `(output, new_state)`.
-            A cell that declines is scanned, unless `implementation` is "native" or
-            "cudnn".
+        run: The sequences. If `steps.returns_states` the outputs are pairs `(output,
+            new_state)`. A cell that declines is scanned, unless `implementation` is
+            "native" or "cudnn".
         unroll: The number of steps unrolled in each iteration of a scan.
 
     Raises:
@@ -112,7 +112,7 @@ def scan_steps(
         t, inputs = scanned
         output, new_state = apply(t, *steps.step_inputs(t, inputs, state))
         state, output = steps.mask_step(t, state, new_state, output)
-        return state, output if steps.restarts is None else (output, state)
+        return state, (output, state) if steps.returns_states else output
 
     ts = jnp.arange(steps.time, dtype=jnp.int32)
     # A symbolic time cannot be unrolled.

@@ -29,21 +29,35 @@ class Restarts:
         restart_states: The initial state of each sequence, each leaf
             `[sequences, ...]`; None where they are passed separately, as arguments to
             differentiate with respect to.
+        of_rows: Whether these are resets: row b starts again from entry b of the
+            restart states, and the state after its last step alone is wanted. So
+            nothing is read by number, and no step's state is returned.
     """
 
     starts: Any
     restart_states: Any
+    of_rows: bool = dataclasses.field(default=False, metadata={"static": True})
 
     def restart(self, sequence: Array, state: PyTree) -> PyTree:
         """`state`, with a restart state in each row in which a sequence starts.
 
         Args:
-            sequence: int32 `[batch]`, one step of `starts`, or all of them.
-            state: The state before that step, each leaf `[batch, ...]`, or before each
-                of them, with the axes of `starts` first.
+            sequence: int32 `[batch]`, one step of `starts`.
+            state: The state before that step, each leaf `[batch, ...]`; leaves without
+                axes belong to no row, and stay as they are.
         """
-        restart_states = rows_of(self.restart_states, sequence)
-        return masking.choose(sequence >= 0, restart_states, state)
+        states = self.restart_states
+        states = states if self.of_rows else rows_of(states, sequence)
+        return masking.choose(sequence < 0, state, states)
+
+    def states_at_steps(self, axis: int) -> PyTree:
+        """Those of all steps, time along `axis`, or of size 1 if it is always the same.
+
+        Arbitrary where no sequence starts.
+        """
+        if self.of_rows:
+            return jax.tree.map(lambda x: jnp.expand_dims(x, axis), self.restart_states)
+        return rows_of(self.restart_states, self.starts)
 
 
 def rows_of(tree: PyTree, indices: Array) -> PyTree:
@@ -70,8 +84,7 @@ class Steps:
         stand_in: `(inputs, state)` of one step, finite, on which the cell is run in
             rows that are not alive; None without lengths.
         restarts: Where further sequences start within the rows; None where each row is
-            one sequence. With restarts the outputs of a run are pairs
-            `(output, new_state)`: the last state of a sequence is that of some step.
+            one sequence.
         offset: The number of steps of the whole run before these, an int32 scalar; step
             t draws from the random key of number `offset + t`.
         time: The number of steps, an int, or symbolic under `jax.export`.
@@ -96,8 +109,21 @@ class Steps:
         if self.lengths is None:
             return self
         inputs = masking.first_inputs(xs, self.axis)
+        restarts, first = self.restarts, jax.tree.leaves(xs)[0]
+        if restarts is not None and restarts.of_rows and first.shape[self.axis]:
+            # A state that is discarded at once need not be finite.
+            state = restarts.restart(self.read(restarts.starts, jnp.int32(0)), state)
         stand_in = masking.stand_in(self.lengths, inputs, state)
         return dataclasses.replace(self, stand_in=stand_in)
+
+    @property
+    def returns_states(self) -> bool:
+        """Whether the outputs of a run are pairs `(output, new_state)` of all steps.
+
+        So it is where a row holds several sequences: the last state of each is that of
+        some step.
+        """
+        return self.restarts is not None and not self.restarts.of_rows
 
     @property
     def restart_states(self) -> PyTree:
@@ -108,13 +134,14 @@ class Steps:
         """The same steps with other restart states; unchanged without restarts."""
         if self.restarts is None:
             return self
-        restarts = Restarts(self.restarts.starts, restart_states)
+        restarts = dataclasses.replace(self.restarts, restart_states=restart_states)
         return dataclasses.replace(self, restarts=restarts)
 
     def _map_starts(self, fn: Callable[[Array], Array]) -> "Steps":
         if self.restarts is None:
             return self
-        restarts = Restarts(fn(self.restarts.starts), self.restarts.restart_states)
+        starts = fn(self.restarts.starts)
+        restarts = dataclasses.replace(self.restarts, starts=starts)
         return dataclasses.replace(self, restarts=restarts)
 
     def step_inputs(
@@ -193,7 +220,7 @@ class Steps:
 
     def map_outputs(self, fn: Callable[[PyTree], PyTree], outputs: PyTree) -> PyTree:
         """The outputs of a run with `fn` applied; new states stay as they are."""
-        if self.restarts is None:
+        if not self.returns_states:
             return fn(outputs)
         outputs, new_states = outputs
         return fn(outputs), new_states

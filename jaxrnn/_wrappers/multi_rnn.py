@@ -156,10 +156,10 @@ class MultiRNNCell(RNNCell):
             with noting(self._note(i)):
                 inputs, last_state = apply_cell_sequence(cell, own, inner)
             last_states.append(last_state)
-            if steps.restarts is not None:
+            if steps.returns_states:
                 inputs, states = inputs
                 new_states.append(states)
-        outputs = inputs if steps.restarts is None else (inputs, self._join(new_states))
+        outputs = (inputs, self._join(new_states)) if steps.returns_states else inputs
         return outputs, self._join(last_states)
 
     def _cell_steps(self, i: int, steps: Steps) -> Steps:

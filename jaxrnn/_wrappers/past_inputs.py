@@ -21,6 +21,7 @@ from .._cells.base import RNNCell
 from .._cells.hyperparameters import check_fields
 from .._cells.initializers import ParamSpec, zeros
 from .._cells.step_checks import check_state, check_state_dtypes, check_step_inputs
+from .._time import masking
 from .._time.run import Run, apply_cell_sequence
 from .._time.steps import Steps, at_each_step
 from .base import OwnParams, WrapperCell
@@ -145,7 +146,7 @@ class PastInputsBase(WrapperCell):
         inner_run = run.of_inner(combined, cell_state, steps=cell_steps)
         outputs, cell_state = apply_cell_sequence(self.cell, inner, inner_run)
         state = PastInputsState(past, cell_state)
-        if steps.restarts is None:
+        if not steps.returns_states:
             return outputs, state
         outputs, cell_states = outputs
         return (outputs, PastInputsState(jnp.stack(taps[1:], 2), cell_states)), state
@@ -287,9 +288,10 @@ def _taps(steps: Steps, inputs: Array, past: Array) -> tuple[list[Array], Array]
         shifted = jnp.concatenate([first, taps[0]], axis=steps.axis)
         tap = jax.lax.slice_in_dim(shifted, 0, steps.time, axis=steps.axis)
         if steps.restarts is not None:
-            restart_past = steps.restarts.restart_states[:, i]
+            restart_past = steps.restart_states[:, i]
             restarts = dataclasses.replace(steps.restarts, restart_states=restart_past)
-            tap = restarts.restart(restarts.starts, tap)
+            other = restarts.states_at_steps(steps.axis)
+            tap = masking.choose(restarts.starts < 0, tap, other)
         taps.insert(0, steps.zero_dead(tap))
         last.insert(0, _after_last_step(steps, shifted))
     return taps, jnp.stack(last, axis=1)

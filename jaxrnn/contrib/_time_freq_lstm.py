@@ -134,7 +134,7 @@ class TimeFreqLSTMCell(SpecsCell):
                 own = steps.with_restart_states(self._split(steps.restart_states)[k])
             inner = run.of_inner(inputs, state, steps=own, keys=None)
             outputs, state = core.apply_sequence(params, inner)
-            if steps.restarts is not None:
+            if steps.returns_states:
                 outputs = outputs[0], _joined(outputs[1])
             return outputs, state
 
@@ -156,7 +156,7 @@ class TimeFreqLSTMCell(SpecsCell):
             start = k * self.frequency_skip
             window = inputs[..., start : start + self.feature_size]
             output, pair = run(k, jnp.concatenate([window, below], axis=-1), pair)
-            # With restarts an output is a pair with the states of all steps.
+            # With `returns_states` an output is a pair with the states of all steps.
             below = jax.tree.leaves(output)[0]
             outputs.append(output)
             states.append(pair)

@@ -11,7 +11,9 @@ from .._base.arguments import as_count, as_dtype, check_is_cell
 from .._base.errors import Words, refusal
 from .._base.inputs import as_state, zero_state
 from .._base.trees import is_pytree_of_arrays, with_structure
-from .._base.typing import DType, PyTree, RNNCellLike
+from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
+from .._drivers.resets import Resets, as_reset_state, as_resets
+from .._time import masking
 
 
 class Streamer:
@@ -53,29 +55,45 @@ class Streamer:
         check_cell_of_stream(caller, "cell", cell)
         batch_size = as_count(caller, "batch_size", batch_size)
         dtype = as_dtype(caller, dtype)
+        self._rows = batch_size
         self._cell = jax.device_put(cell)  # Once, if its parameters are NumPy's.
         self._zero = zero_state(caller, cell, batch_size, dtype)
         self.reset()
 
-    def __call__(self, frame: PyTree) -> PyTree:
+    def __call__(
+        self,
+        frame: PyTree,
+        *,
+        resets: ArrayLike | None = None,
+        reset_state: PyTree = None,
+    ) -> PyTree:
         """The output for the next frame.
 
         Args:
             frame: `[batch, depth]`, or what else the cell takes as one step.
+            resets: Bool `[batch]`: the rows whose state is set to `reset_state` before
+                the frame, as by `dynamic_rnn`; None for no row.
+            reset_state: The state that they are set to, each leaf `[batch, ...]`; None
+                for zeros.
 
         Returns:
             The output of the cell, `[batch, size]`.
 
         Raises:
-            ValueError: If the frame does not fit the cell, or the batch; then the state
-                is as before.
-            TypeError: If its dtype does not.
+            ValueError: If the frame does not fit the cell, or the batch, or the resets
+                do not; then the state is as before.
+            TypeError: If its dtype does not, or the resets are not booleans.
         """
         # JAX may read NumPy's arrays after the call has returned, when the user has
         # already written the next frame into them.
         copy = lambda leaf: leaf if isinstance(leaf, jax.Array) else np.array(leaf)
-        frame = jax.tree.map(copy, frame)
-        output, self._state = _step(self._cell, self._state, frame)
+        given = jax.tree.map(copy, (frame, resets, reset_state))
+        frame, resets, reset_state = given
+        at = as_resets("Streamer", resets, reset_state, (self._rows,), None)
+        if at is not None:
+            to = as_reset_state("Streamer", at.state, self._zero, self._state)
+            at = at._replace(state=to)
+        output, self._state = _step(self._cell, self._state, frame, at)
         return output
 
     @property
@@ -97,8 +115,12 @@ class Streamer:
 
 
 @functools.partial(jax.jit, donate_argnums=1)
-def _step(cell: RNNCellLike, state: PyTree, frame: PyTree) -> tuple[PyTree, PyTree]:
+def _step(
+    cell: RNNCellLike, state: PyTree, frame: PyTree, resets: Resets | None
+) -> tuple[PyTree, PyTree]:
     """`(output, new_state)`."""
+    if resets is not None:
+        state = masking.choose(~resets.at, state, resets.state)
     output, new_state = cell(frame, state)
     return output, with_structure(state, new_state)
 

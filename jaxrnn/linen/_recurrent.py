@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from .._base.errors import Words, refusal
-from .._base.typing import DType, Key, Lengths, Params, PyTree
+from .._base.typing import ArrayLike, DType, Key, Lengths, Params, PyTree
 from .._cells.base import RNNCell
 from .._layers import directions
 from .._layers.inputs import LayerInputs
@@ -92,6 +92,8 @@ class Recurrent(HoldsCells, kw_only=True):
         sequence_length: Lengths | None = None,
         *,
         initial_state: PyTree = None,
+        resets: ArrayLike | None = None,
+        reset_state: PyTree = None,
         deterministic: bool | None = None,
         return_carry: bool | None = None,
         **unknown: Any,
@@ -107,6 +109,11 @@ class Recurrent(HoldsCells, kw_only=True):
             initial_state: The state before the first step, each leaf `[*batch, ...]`;
                 None for the zero state, also for a state within a pair of directions.
                 It is cast to `dtype`. Flax calls it `initial_carry`.
+            resets: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`: where
+                the state of a row is set back before the step, as at the start of an
+                episode; see `jaxrnn.dynamic_rnn` and its form with two directions.
+            reset_state: The state that resets go to, as `initial_state`; None for the
+                zero state, which two directions always have.
             deterministic: True for a run without random numbers; None for the
                 attribute.
             return_carry: Whether to return the state as well; None for the attribute.
@@ -134,6 +141,7 @@ class Recurrent(HoldsCells, kw_only=True):
         if not deterministic and layer.draws_random_numbers(params, step, dtype):
             key = self.make_rng(self.rng_collection)
         options = RunOptions.of(self, dtype, key)
+        options = dataclasses.replace(options, resets=resets, reset_state=reset_state)
         if self.is_initializing():  # This must work where a named one cannot run.
             options = dataclasses.replace(options, implementation=None)
         outputs, state = sequences.run(layer, params, initial_state, options)

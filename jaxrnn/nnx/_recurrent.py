@@ -1,11 +1,12 @@
 """`dynamic_rnn` and its bidirectional forms as modules."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from flax import nnx
 
-from .._base.typing import DType, Lengths, PyTree
+from .._base.typing import ArrayLike, DType, Lengths, PyTree
 from .._cells.base import RNNCell
 from .._layers import directions
 from .._layers.inputs import LayerInputs
@@ -35,6 +36,8 @@ class Recurrent(HoldsLayer):
         sequence_length: Lengths | None = None,
         *,
         initial_state: PyTree = None,
+        resets: ArrayLike | None = None,
+        reset_state: PyTree = None,
         deterministic: bool | None = None,
         return_carry: bool | None = None,
         rngs: Rngs | None = None,
@@ -51,6 +54,11 @@ class Recurrent(HoldsLayer):
             initial_state: The state before the first step, each leaf `[*batch, ...]`;
                 None for the zero state, also for a state within a pair of directions.
                 It is cast to `dtype`. Flax calls it `initial_carry`.
+            resets: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`: where
+                the state of a row is set back before the step, as at the start of an
+                episode; see `jaxrnn.dynamic_rnn` and its form with two directions.
+            reset_state: The state that resets go to, as `initial_state`; None for the
+                zero state, which two directions always have.
             deterministic: True for a run without random numbers; None for what the
                 constructor, `train()` or `eval()` has set.
             return_carry: Whether to return the state as well; None for what the
@@ -75,6 +83,7 @@ class Recurrent(HoldsLayer):
         sequences = LayerInputs.make(self, self.layer, inputs, sequence_length)
         dtype = sequences.compute_dtype(self.dtype, params)
         options = RunOptions.of(self, dtype, self._draw_key(deterministic, rngs))
+        options = dataclasses.replace(options, resets=resets, reset_state=reset_state)
         outputs, state = sequences.run(self.layer, params, initial_state, options)
         if self.return_carry if return_carry is None else return_carry:
             return state, outputs

@@ -96,6 +96,23 @@ def runs_backwards_as_a_loop(setup: Setup) -> None:
     close((pair[1], states[1]), want_bw, setup.dtype)
 
 
+def starts_again_at_resets(setup: Setup) -> None:
+    """With `resets`, `dynamic_rnn` equals a loop that sets the state of rows back."""
+    rows, ts = np.arange(setup.lengths.shape[0]), np.arange(TIME)
+    resets = (rows[:, None] + ts) % 3 == 0  # At the first step, at others, at none.
+
+    def differentiated(run: Callable) -> tuple[PyTree, list[Array]]:
+        def with_resets(setup: Setup, params: Params, xs: PyTree, *args: Any) -> Any:
+            state, lengths = args  # Rows start again from the state of another row.
+            other = jax.tree.map(lambda x: jnp.roll(x, 1, 0) if x.ndim else x, state)
+            options = {"resets": resets, "reset_state": other}
+            return run(setup, params, xs, state, lengths, **options)
+
+        return oracle.differentiated(setup, with_resets, setup.lengths)
+
+    close(differentiated(Setup.run), differentiated(oracle.unrolled), setup.dtype)
+
+
 def runs_in_little_memory(setup: Setup) -> None:
     """Recomputation changes neither outputs nor the state nor gradients."""
     run = functools.partial(Setup.run, swap_memory=Recompute(2))
@@ -241,6 +258,7 @@ LAWS: tuple[Callable[[Setup], None], ...] = (
     runs_as_a_loop,
     runs_a_subclass,
     runs_backwards_as_a_loop,
+    starts_again_at_resets,
     runs_in_little_memory,
     runs_unrolled,
     runs_in_raw_rnn,

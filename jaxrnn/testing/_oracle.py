@@ -114,7 +114,13 @@ def static(
 
 
 def unrolled(
-    setup: Setup, params: Params, xs: PyTree, state: PyTree, lengths: Array | None
+    setup: Setup,
+    params: Params,
+    xs: PyTree,
+    state: PyTree,
+    lengths: Array | None,
+    resets: np.ndarray | None = None,
+    reset_state: PyTree = None,
 ) -> tuple[PyTree, PyTree]:
     """The oracle: a Python loop over the steps of `xs` with NumPy masks."""
     batch, time = jax.tree.leaves(xs)[0].shape[:2]
@@ -125,6 +131,9 @@ def unrolled(
         alive = t < counts
         # Finished rows read their first step again: padding must not matter.
         x = jax.tree.map(lambda x: _pick(alive, x[:, t], x[:, 0]), xs)  # noqa: B023
+        if resets is not None:
+            keep, other = ~(alive & resets[:, t]), with_read_only(reset_state, state)
+            state = jax.tree.map(lambda s, o: _pick(keep, s, o), state, other)  # noqa: B023
         output, new = setup.bind(params).at_step(jnp.int32(t))(x, state)
         outputs.append(jax.tree.map(lambda o: _pick(alive, o, o * 0), output))  # noqa: B023
         if t < last_step:

@@ -264,7 +264,7 @@ ffi::Error RunLoop(Loop Target::* loop, const Call& without_arrays,
 }
 
 ffi::Error FindArrays(Forward& call, const Entries& entries, int64_t entry,
-                      bool peepholes, bool restarts, bool save) {
+                      bool peepholes, bool restarts, bool new_states, bool save) {
   Sizes& sizes = call.sizes;
   Arrays arrays(entries, entry, call.cell, sizes);
   const bool has_c = HasC(call.cell);
@@ -294,7 +294,7 @@ ffi::Error FindArrays(Forward& call, const Entries& entries, int64_t entry,
   call.outputs = arrays.SequenceResult("outputs", {h_size});
   call.last_h = arrays.OfStateResult("last_h", sizes.batch, h_size);
   if (has_c) call.last_c = arrays.OfStateResult("last_c", sizes.batch, sizes.units);
-  if (restarts && has_c) call.new_c = arrays.SequenceResult("new_c", {sizes.units});
+  if (new_states && has_c) call.new_c = arrays.SequenceResult("new_c", {sizes.units});
   if (save) {
     for (int k = 0; k < products; k++)
       call.zs[k] = arrays.SequenceResult(Of("zs", k), arrays.Columns(k));
@@ -308,7 +308,7 @@ ffi::Error FindArrays(Forward& call, const Entries& entries, int64_t entry,
 ffi::Error CallForward(ffi::ThreadPool pool, ffi::RemainingArgs args,
                        ffi::RemainingRets rets, int32_t cell, float forget_bias,
                        float cell_clip, float output_clip, bool peepholes,
-                       int32_t time_axis, bool restarts, bool save) {
+                       int32_t time_axis, bool restarts, bool new_states, bool save) {
   if (ffi::Error error = CheckAttributes(cell, time_axis); error.failure())
     return error;
   Forward call = {static_cast<Cell>(cell),
@@ -316,13 +316,13 @@ ffi::Error CallForward(ffi::ThreadPool pool, ffi::RemainingArgs args,
                   {forget_bias, cell_clip, output_clip, nullptr}};
   Entries entries = {args, rets};
   auto find = [&](Forward& call, int64_t entry) {
-    return FindArrays(call, entries, entry, peepholes, restarts, save);
+    return FindArrays(call, entries, entry, peepholes, restarts, new_states, save);
   };
   return RunLoop(&Target::forward, call, entries, find, pool);
 }
 
 ffi::Error FindArrays(Backward& call, const Entries& entries, int64_t entry,
-                      bool peepholes, bool restarts) {
+                      bool peepholes, bool restarts, bool new_states) {
   Sizes& sizes = call.sizes;
   Arrays arrays(entries, entry, call.cell, sizes);
   const bool has_c = HasC(call.cell);
@@ -342,7 +342,7 @@ ffi::Error FindArrays(Backward& call, const Entries& entries, int64_t entry,
   call.saved_h = arrays.Sequence("saved_h", {h_size});
   if (has_c) call.saved_c = arrays.Sequence("saved_c", {sizes.units});
   call.c_outputs = arrays.Sequence("c_outputs", {h_size});
-  if (restarts && has_c) call.c_new_c = arrays.Sequence("c_new_c", {sizes.units});
+  if (new_states && has_c) call.c_new_c = arrays.Sequence("c_new_c", {sizes.units});
   call.c_last_h = arrays.OfState("c_last_h", sizes.batch, h_size);
   if (has_c) call.c_last_c = arrays.OfState("c_last_c", sizes.batch, sizes.units);
 
@@ -365,7 +365,7 @@ ffi::Error FindArrays(Backward& call, const Entries& entries, int64_t entry,
 ffi::Error CallBackward(ffi::ThreadPool pool, ffi::RemainingArgs args,
                         ffi::RemainingRets rets, int32_t cell, float forget_bias,
                         float cell_clip, float output_clip, bool peepholes,
-                        int32_t time_axis, bool restarts) {
+                        int32_t time_axis, bool restarts, bool new_states) {
   if (ffi::Error error = CheckAttributes(cell, time_axis); error.failure())
     return error;
   Backward call = {static_cast<Cell>(cell),
@@ -373,7 +373,7 @@ ffi::Error CallBackward(ffi::ThreadPool pool, ffi::RemainingArgs args,
                    {forget_bias, cell_clip, output_clip, nullptr}};
   Entries entries = {args, rets};
   auto find = [&](Backward& call, int64_t entry) {
-    return FindArrays(call, entries, entry, peepholes, restarts);
+    return FindArrays(call, entries, entry, peepholes, restarts, new_states);
   };
   return RunLoop(&Target::backward, call, entries, find, pool);
 }
@@ -448,6 +448,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeForward, jaxrnn::CallForward,
                                   .Attr<bool>("peepholes")
                                   .Attr<int32_t>("time_axis")
                                   .Attr<bool>("restarts")
+                                  .Attr<bool>("new_states")
                                   .Attr<bool>("save"));
 
 JAXRNN_EXPORT XLA_FFI_Error* JaxrnnNativeBackward(XLA_FFI_CallFrame*);
@@ -462,7 +463,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeBackward, jaxrnn::CallBackward,
                                   .Attr<float>("output_clip")
                                   .Attr<bool>("peepholes")
                                   .Attr<int32_t>("time_axis")
-                                  .Attr<bool>("restarts"));
+                                  .Attr<bool>("restarts")
+                                  .Attr<bool>("new_states"));
 
 JAXRNN_EXPORT XLA_FFI_Error* JaxrnnNativeWeights(XLA_FFI_CallFrame*);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeWeights, jaxrnn::CallWeights,

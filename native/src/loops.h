@@ -105,8 +105,8 @@ struct Forward {
   float* outputs;            // A sequence of size outputs; zeros where not alive.
   float *last_h, *last_c;    // As h, c; for a row of length 0 the bits of the initial
                              // state.
-  float* new_c;              // A sequence of size units: c after each step; only of an
-                             // LSTM with restarts, else null.
+  float* new_c;              // A sequence of size units: c after each step; null if
+                             // not wanted, or if there is none.
   float* zs[kMaxProducts];   // A sequence of size C, the products; finite where not
                              // alive. Null if nothing is saved.
   float *saved_h, *saved_c;  // A sequence, the state before each step, after a restart;

@@ -91,6 +91,24 @@ def test_states_can_be_kept_and_restored():
     assert_same(stream.state, zeros)
 
 
+def test_rows_are_reset_as_by_dynamic_rnn():
+    """To zeros, then to a state; the user's buffer may be reused."""
+    cell, x = own(CELLS["stack"]), sequence(3, 8)
+    resets = np.random.default_rng(2).random((3, 8)) < 0.3
+    state = jax.tree.map(jnp.ones_like, Streamer(cell, 3).state)
+    for options in ({}, {"reset_state": state}):
+        stream, buffer, outputs = Streamer(cell, 3), np.zeros(3, bool), []
+        for t in range(8):
+            buffer[:] = resets[:, t]
+            outputs.append(stream(x[:, t], resets=buffer, **options))
+            buffer[:] = True
+        want = jaxrnn.dynamic_rnn(cell, x, dtype=F32, resets=resets, **options)
+        assert_near((jnp.stack(outputs, 1), stream.state), want, tolerance=1e-6)
+    with pytest.raises(TypeError, match=r"^Streamer: `resets` must be booleans"):
+        stream(x[:, 0], resets=np.ones(3))
+    assert_near(stream.state, want[1], tolerance=1e-6)
+
+
 class Compilations(logging.Handler):
     """What JAX compiles."""
 

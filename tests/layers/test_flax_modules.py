@@ -274,6 +274,29 @@ def test_a_state_is_cast_as_inputs_are(make):
     same(rnn(X, initial_state=state), rnn(X))
 
 
+@pytest.mark.parametrize("make", [InLinen, InNnx])
+def test_resets(make):
+    """Several batch axes; a reversed run enters a segment at its last step."""
+    x = draw(2, 2, TIME, DEPTH)
+    resets = np.random.default_rng(1).random((2, 2, TIME)) < 0.4
+    rnn = make("RNN", GRUCell(UNITS))
+    cell = GRUCell(UNITS).bind(rnn.params["gru_cell"])
+    rows, at = x.reshape(4, TIME, DEPTH), resets.reshape(4, TIME)
+    state = jnp.ones((2, 2, UNITS), jnp.float32)
+    options = {"dtype": "float32", "resets": at, "reset_state": state.reshape(4, -1)}
+    want, _ = jaxrnn.dynamic_rnn(cell, rows, **options)
+    got = rnn(x, resets=resets, reset_state=state)
+    np.testing.assert_array_equal(got.reshape(want.shape), want)
+
+    both = make("Bidirectional", GRUCell(UNITS), GRUCell(UNITS))
+    _, want = jnp.split(both(x, resets=resets), 2, axis=-1)
+    backward = make("RNN", GRUCell(UNITS), reverse=True, keep_order=True)
+    got = backward(x, resets=resets, params=both.params["bw"])
+    np.testing.assert_array_equal(got, want)
+    with pytest.raises(ValueError, match="`reset_state` must be None for two"):
+        both(x, resets=resets, reset_state=(state, state))
+
+
 def test_lengths_that_are_traced_one_by_one():
     rnn = InLinen("RNN", GRUCell(UNITS))
     got = jax.jit(lambda a, b: rnn(X, [a, b, 5]))(jnp.int32(2), jnp.int32(0))

@@ -53,6 +53,7 @@ def run(change=(), drop=None, **attributes):
         output_clip=np.float32(np.inf),
         peepholes=False,
         restarts=True,
+        new_states=False,
         save=False,
     )
     return jax.block_until_ready(results)

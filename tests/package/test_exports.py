@@ -148,11 +148,11 @@ def test_docstring_says_where_it_comes_from(value):
 SIGNATURES = {
     "dynamic_rnn": "cell, inputs, sequence_length=None, initial_state=None, "
     "dtype=None, parallel_iterations=None, swap_memory=False, time_major=False, "
-    "scope=None, implementation=None",
+    "scope=None, resets=None, reset_state=None, implementation=None",
     "bidirectional_dynamic_rnn": "cell_fw, cell_bw, inputs, sequence_length=None, "
     "initial_state_fw=None, initial_state_bw=None, dtype=None, "
     "parallel_iterations=None, swap_memory=False, time_major=False, scope=None, "
-    "implementation=None",
+    "resets=None, implementation=None",
     "raw_rnn": "cell, loop_fn, parallel_iterations=None, swap_memory=False, "
     "scope=None, max_time=None",
     "static_rnn": "cell, inputs, initial_state=None, dtype=None, "
@@ -166,7 +166,7 @@ SIGNATURES = {
     "stack_bidirectional_dynamic_rnn": "cells_fw, cells_bw, inputs, "
     "initial_states_fw=None, initial_states_bw=None, dtype=None, "
     "sequence_length=None, parallel_iterations=None, time_major=False, scope=None, "
-    "swap_memory=False",
+    "swap_memory=False, resets=None",
     "truncated_bptt": "loss, reach=1, has_aux=False",
     "windows": "inputs, size, sequence_length=None, time_major=False",
     "TensorArray": "dtype, size=None, dynamic_size=None, clear_after_read=None, "

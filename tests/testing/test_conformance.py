@@ -25,9 +25,10 @@ FEW = {"is_a_value", "inits_from_shapes", "has_its_sizes", "runs_as_a_loop"}
 FEW |= {"runs_backwards_as_a_loop", "ignores_padding", "runs_a_subclass"}
 # These laws are about derivative rules and strategies of memory, which cells share: one
 # row for each rule, and cells with other steps, inputs or states.
-OF_RULES = {"differentiates_twice", "runs_in_little_memory"}
+OF_RULES = {"differentiates_twice", "runs_in_little_memory", "starts_again_at_resets"}
 RULES = {"gru_cudnn", "lru", "min_gru", "mlstm", "rg_lru", "slstm", *ONE_OF_EACH_KIND}
 RULES |= {"attention", "conv2d", "embedding", "layer_norm_lstm", "phased"}
+RULES |= {"temporal_conv"}
 
 
 @pytest.mark.fast(*(f"{name}-*" for name in ONE_OF_EACH_KIND), *CHEAP)

@@ -131,6 +131,14 @@ class BindsAnother(jaxrnn.RNNCell):
         return cell_of(good).bind(params, key)
 
 
+class NeverStartsAgain(jaxrnn.BasicRNNCell):
+    """Runs whole sequences as if there were no resets."""
+
+    def apply_sequence(self, params, run):
+        steps = dataclasses.replace(run.steps, restarts=None)
+        return super().apply_sequence(params, run.replace(steps=steps))
+
+
 BROKEN = {
     "unhashable": (Unhashable([3]), "is_a_value"),
     "inits_from_values": (InitsFromValues(), "inits_from_shapes"),
@@ -143,6 +151,7 @@ BROKEN = {
     "undefined_at_zero": (cell_of(undefined_at_zero), "runs_as_a_loop"),
     "no_forward_mode": (cell_of(no_forward_mode), "differentiates_twice"),
     "binds_another": (BindsAnother(), "runs_a_subclass"),
+    "no_resets": (NeverStartsAgain(2), "starts_again_at_resets"),
     "rows_meet": (cell_of(rows_meet), "keeps_rows_apart"),
 }
 

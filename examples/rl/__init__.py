@@ -1,0 +1,1 @@
+"""Sequences of thousands of steps: an LRU beside an LSTM."""

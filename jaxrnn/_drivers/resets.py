@@ -1,0 +1,146 @@
+"""Where the rows of a run start again, and from which state."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .._base.errors import refusal
+from .._base.inputs import as_array, as_state, zero_state
+from .._base.read_only import has_read_only, without_read_only
+from .._base.trees import check_structure, is_tensor_array, named_leaves
+from .._base.typing import Array, DType, PyTree
+from .._tensor_array.carried import with_capacity_for
+from .._time.steps import Restarts
+
+
+class Resets(NamedTuple):
+    """The resets of a run.
+
+    Attributes:
+        at: Bool `[batch, time]`, the steps before which a row's state is set back.
+        state: The state that it is set to, each leaf `[batch, ...]`; None for the zero
+            state. It is not the initial state: that of a part of a rollout is the state
+            after the part before.
+    """
+
+    at: Array
+    state: PyTree
+
+    def with_state(
+        self, caller: str, cell: Any, like: PyTree, time: Any, dtype: DType
+    ) -> "Resets":
+        """The same resets, to a state of the structure and the dtypes of `like`.
+
+        Args:
+            caller: The driver, for messages.
+            cell: The cell, which may make the zero state.
+            like: The initial state.
+            time: The number of steps.
+            dtype: The dtype of the zero state.
+
+        Raises:
+            ValueError: If structures or shapes differ; if there is no zero state.
+            TypeError: If dtypes do.
+        """
+        zeros = None
+        if self.state is None:
+            if has_read_only(like):
+                must = "be given for a cell whose state has read-only parts"
+                raise ValueError(refusal(caller, "reset_state", must, None))
+            zeros = zero_state(caller, cell, self.at.shape[0], dtype)
+        state, zeros = with_capacity_for((self.state, zeros), time)
+        return self._replace(state=as_reset_state(caller, state, zeros, like))
+
+    def restarts(self, lengths: Array | None, axis: int) -> Restarts:
+        """Those before the rows' lengths as steps have them, time along `axis`."""
+        at = self.at
+        if lengths is not None:
+            at &= jnp.arange(at.shape[1], dtype=jnp.int32)[None, :] < lengths[:, None]
+        rows = jnp.arange(at.shape[0], dtype=jnp.int32)[:, None]
+        starts = jnp.where(at, rows, jnp.int32(-1))
+        states = without_read_only(self.state)
+        return Restarts(jnp.swapaxes(starts, 1, axis), states, of_rows=True)
+
+
+def as_resets(
+    caller: str, resets: Any, reset_state: PyTree, shape: tuple, axis: int | None
+) -> Resets | None:
+    """The resets as a driver's loop takes them; None if there are none.
+
+    Args:
+        caller: The driver, for messages.
+        resets: Its argument.
+        reset_state: Its argument.
+        shape: The first two axes of the inputs.
+        axis: The time axis, 0 or 1; None if the resets are those of one step.
+
+    Raises:
+        ValueError: If shapes disagree, or there is a state and no resets.
+        TypeError: If the resets are not booleans.
+    """
+    resets = check_resets(caller, resets, shape, axis)
+    if reset_state is not None:
+        if resets is None:
+            must, fix = (
+                "be given with a `reset_state`",
+                "They tell where rows go to it.",
+            )
+            raise ValueError(refusal(caller, "resets", must, None, fix))
+        reset_state = as_state(caller, "reset_state", reset_state)
+    if resets is None:
+        return None
+    return Resets(jnp.swapaxes(resets, 1, axis) if axis == 0 else resets, reset_state)
+
+
+def check_resets(
+    caller: str, resets: Any, shape: tuple, axis: int | None
+) -> Array | None:
+    """The resets as an array, checked as by `as_resets`; None stays None."""
+    if resets is None:
+        return None
+    resets = as_array(caller, "resets", resets)
+    if resets.dtype != bool:
+        fix = "Compare numbers: `done > 0`."
+        raise TypeError(refusal(caller, "resets", "be booleans", resets, fix))
+    if resets.shape != tuple(shape):
+        names = {None: "[batch]", 0: "[time, batch]", 1: "[batch, time]"}
+        must = f"be {names[axis]} like the inputs, {list(shape)}"
+        raise ValueError(refusal(caller, "resets", must, resets))
+    return resets
+
+
+def as_reset_state(caller: str, state: PyTree, zeros: PyTree, like: PyTree) -> PyTree:
+    """The state that resets go to, with the structure of another.
+
+    Args:
+        caller: The driver, for messages.
+        state: What the user gave; None for `zeros`.
+        zeros: The zero state of the cell.
+        like: The state of the run, whose dtypes the zeros get.
+
+    Raises:
+        ValueError: If structures or shapes differ.
+        TypeError: If dtypes do.
+    """
+    name, found = "reset_state", state
+    if state is None:
+        name, found = "the zero state", zeros
+    check_structure(f"{caller}: `{name}`", like, found, strict=False)
+    leaves, tree = jax.tree.flatten(like, is_leaf=is_tensor_array)
+    named = zip(named_leaves(name, found, is_tensor_array), leaves, strict=True)
+
+    def checked(name: str, leaf: Any, like: Any) -> Any:
+        if is_tensor_array(leaf):
+            return leaf
+        if leaf.shape != like.shape:
+            must = f"have the shape of the state, {like.shape}"
+            raise ValueError(refusal(caller, name, must, leaf))
+        if state is None:
+            return leaf.astype(like.dtype)
+        if leaf.dtype != like.dtype:
+            must = f"have the dtype of the state, {like.dtype}"
+            raise TypeError(refusal(caller, name, must, leaf, "Cast it."))
+        return leaf
+
+    return tree.unflatten([checked(*pair, leaf) for pair, leaf in named])
