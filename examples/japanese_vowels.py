@@ -183,11 +183,11 @@ def fit(config, data, first_seed):
 
     (params, state), history = start(keys), []
     print(f"Nets to train: {members}. Compiling.", flush=True)
-    epoch = epoch.lower(params, state, data, keys, 0).compile()
+    compiled = epoch.lower(params, state, data, keys, 0).compile()
     # Quiet where the output is no terminal.
     with tqdm(range(config.epochs), "training", unit="epoch", disable=None) as bar:
         for number in bar:
-            params, state, *now = epoch(params, state, data, keys, number)
+            params, state, *now = compiled(params, state, data, keys, number)
             history.append(jax.device_get(now))
             loss, accuracy = np.mean(history[-1], axis=1)
             bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}")
