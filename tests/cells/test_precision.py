@@ -134,6 +134,7 @@ LINEAR = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e-4), ("bfloat16", 0.02)])
 @pytest.mark.parametrize("cell", LINEAR.values(), ids=LINEAR)
 def test_long_linear_recurrences(cell, dtype, limit):

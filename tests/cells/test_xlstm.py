@@ -103,6 +103,7 @@ def test_chunks_keep_the_laws(law, monkeypatch):
     LAWS[law](testing.make_setup(MLSTMCell(4, 2), step, jnp.float64))
 
 
+@pytest.mark.slow
 def test_chunks_give_what_single_steps_give(monkeypatch):
     rng, cell = np.random.default_rng(0), bound(MLSTMCell(6, 2))
     x = rng.normal(size=(11, 5, 3))
@@ -121,6 +122,7 @@ def test_chunks_give_what_single_steps_give(monkeypatch):
     assert_near(got, differentiated(run, cell, x, state), tolerance=1e-12)
 
 
+@pytest.mark.slow
 def test_all_gates_give_finite_results_in_float32(chunks):
     """Gates from shut to far beyond what exp can hold."""
     cell, x = MLSTMCell(2), jnp.linspace(-50, 50, 10, dtype=jnp.float32)
@@ -137,6 +139,7 @@ def test_all_gates_give_finite_results_in_float32(chunks):
     chex.assert_tree_all_finite(jax.jit(gradients)(params, gates))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cell", "size"), [(MLSTMCell(8, 2), 0), (MLSTMCell(8, 2), 4), (SLSTMCell(8, 2), 0)]
 )

@@ -333,6 +333,7 @@ def test_a_users_mechanism_sees_what_it_carries():
         assert not state.attention_state[b, n:].any()
 
 
+@pytest.mark.slow
 def test_beams_share_the_memory_of_their_example():
     cell, width = attending(), 3
     params = params_of(cell)

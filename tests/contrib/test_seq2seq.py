@@ -254,6 +254,7 @@ def decoded_by(helper):
     return contrib.dynamic_decode(basic(helper), maximum_iterations=TIME)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sample", "embedding", "output"])
 def test_draws_depend_on_the_key_alone(name):
     run = lambda key: decoded_by(helpers(key)[name])
@@ -376,6 +377,7 @@ def in_shard_map(run):
     return jax.shard_map(of_device, mesh=mesh, **specs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", ["greedy", "beam"])
 def test_rows_are_divided_by_shard_map(search):
     def run(params, start, state):
@@ -539,7 +541,7 @@ def continued(beam, start, weight):
         yield log_prob, log_prob + penalty, [*ids, i], new, coverage
 
 
-@pytest.mark.fast("0.4")
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [0.0, 0.4])
 def test_coverage_penalty_and_arrays_in_the_state(weight):
     width, steps = 3, 5

@@ -230,6 +230,7 @@ def test_loops_in_raw_rnn_stop_with_the_longest_row():
                 assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
 
 
+@pytest.mark.slow
 def test_no_steps():
     params = make_params("gru", 4, 0)
     for ended, _ in loops("gru", params, 0):
@@ -248,7 +249,7 @@ def test_no_rows(name):
     assert jax.jit(run)().ids.shape == ((0, 3, 5) if beams else (0, 5))
 
 
-@pytest.mark.fast("greedy")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["greedy", "beam_search"])
 def test_inside_of_shard_map(name):
     """Each device decodes its rows, whichever of the arguments differ between them."""
@@ -325,6 +326,7 @@ def check_gradient(kind, params, run):
     assert all(np.any(leaf) for leaf in jax.tree.leaves(want))
 
 
+@pytest.mark.slow
 def test_gradient_of_greedy_scores():
     run = lambda p: decode.greedy(**arguments("lstm", p), max_time=5)
     check_gradient("lstm", make_params("lstm", 4, 9), run)
@@ -335,6 +337,7 @@ def test_gradient_of_beam_scores():
     check_gradient("gru", make_params("gru", 4, 2), run)
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_where_ids_are_impossible():
     """Logits of -inf, fewer sequences than beams, and a traced penalty."""
     params = make_params("gru", 3, 0)
@@ -511,6 +514,7 @@ def test_draws_are_those_of_the_keys_of_the_steps():
         np.testing.assert_array_equal(ids, others)
 
 
+@pytest.mark.slow
 def test_vmap_over_keys():
     params = make_params("gru", 4, 3)
     given = arguments("gru", params) | {"max_time": 4, "temperature": 4.0}

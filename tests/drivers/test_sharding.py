@@ -409,6 +409,7 @@ def test_another_draw_on_each_device():
     assert len({mask.tobytes() for mask in masks}) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lstm", "function"])
 @pytest.mark.parametrize("placed", ["params", "x"])
 def test_arrays_that_are_not_on_the_explicit_mesh(placed, name):

@@ -94,6 +94,7 @@ def test_keeps_the_laws_of_a_cell():
     check_cell(lite.TfLiteRNNCell(3), jax.ShapeDtypeStruct((4, 2), jnp.float32))
 
 
+@pytest.mark.slow
 def test_the_lstm_keeps_the_laws_that_compile_fast():
     # Its values and gradients are compared with those of the core's cell.
     setup = make_setup(TWINS["lstm_full"][0], jax.ShapeDtypeStruct((4, 2), jnp.float32))

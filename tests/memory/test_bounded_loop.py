@@ -137,12 +137,14 @@ def test_with_a_limit_of_0_no_step_is_taken():
     np.testing.assert_array_equal(ones, np.ones((ROWS, UNITS)))
 
 
+@pytest.mark.slow
 def test_gradients_equal_finite_differences():
     check_grads(
         jax.jit(functools.partial(loss, loop)), data(), order=2, modes=("fwd", "rev")
     )
 
 
+@pytest.mark.slow
 def test_batched_ends_differ_from_row_to_row():
     ends = jnp.asarray([0, 2, 7], jnp.int32)
 

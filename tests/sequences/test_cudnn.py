@@ -177,6 +177,7 @@ def test_values_and_gradients_are_those_of_the_loop(stand_in, name):
     assert set(stand_in.forwards) == set(stand_in.backwards) == {(5, TIME, DEPTH)}
 
 
+@pytest.mark.slow
 def test_time_first(stand_in):
     cell = CELLS["basic"]
     params, x, state = data(cell)
@@ -257,6 +258,7 @@ def tails(made):
     return jax.tree.map(lambda s: s[1:], (last, ct_state))
 
 
+@pytest.mark.slow
 def test_cotangents_of_padding_have_no_effect(stand_in):
     cell = CELLS["lstm"]
     params, x, state = data(cell)
@@ -312,6 +314,7 @@ def loss(name):
     return lambda params, x: sum_of_sines(run(cell, name, params, x, state))
 
 
+@pytest.mark.slow
 def test_a_rematerialized_gradient(stand_in):
     params, x, _ = data(CELLS["lstm_biased"])
     of = lambda name: jax.grad(jax.checkpoint(loss(name)), (0, 1))
@@ -335,6 +338,7 @@ def test_second_derivatives_are_an_error_of_jax(sized):
         jax.eval_shape(twice, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_twice", [False, True])
 def test_mapped_values_are_those_of_each(stand_in, is_twice):
     cell = CELLS["basic"]
@@ -352,7 +356,7 @@ def test_mapped_values_are_those_of_each(stand_in, is_twice):
     assert set(stand_in.forwards) == {(5, TIME, DEPTH)}
 
 
-@pytest.mark.fast("x")
+@pytest.mark.slow
 @pytest.mark.parametrize("mapped", ["params", "x", "state", "all"])
 def test_mapped_gradients_are_those_of_each(stand_in, mapped):
     cell = CELLS["basic"]
@@ -372,6 +376,7 @@ def test_mapped_gradients_are_those_of_each(stand_in, mapped):
     assert_near(of("cudnn"), of("xla"))
 
 
+@pytest.mark.slow
 def test_a_gradient_of_mapped_rows(stand_in):
     cell = CELLS["basic"]
     params, x, state = data(cell)
@@ -384,12 +389,14 @@ def test_a_gradient_of_mapped_rows(stand_in):
     assert_near(made("cudnn"), made("xla"))
 
 
+@pytest.mark.slow
 def test_over_devices(stand_in):
     step, params = over_devices("cudnn")
     assert_near(step(params), over_devices("xla")[0](params))
     assert set(stand_in.backwards) == {(2, TIME, DEPTH)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_ragged", [True, False])
 def test_types_over_devices(sized, is_ragged, monkeypatch):
     """Types vary over devices where XLA's do, and there are as many sums over them."""
@@ -427,6 +434,7 @@ def over_devices(name, is_ragged=True):
     return jax.jit(step), params
 
 
+@pytest.mark.slow
 def test_a_scan_of_training_steps(stand_in):
     cell = CELLS["basic"]
     params, x, state = data(cell)
@@ -451,7 +459,7 @@ def test_a_scan_of_training_steps(stand_in):
 STRATEGIES = (True, Recompute(4))
 
 
-@pytest.mark.fast("True")
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
 def test_strategies_of_memory_go_with_it(stand_in, strategy):
     cell = CELLS["lstm"]
@@ -597,6 +605,7 @@ TF32 = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", TF32, ids=str)
 def test_precision_is_that_of_the_call(sized, named):
     cell = CELLS["basic"]
