@@ -75,14 +75,15 @@ def dynamic_rnn(
         scope: The name of the loop in profiles; "rnn" by default.
         resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`: where it is
             true, the row's state is set to `reset_state` before the step, as at the
-            first step of an episode. What came before has no influence on what follows,
-            nor on its gradients, NaN included. Resets past the length are ignored.
+            first step of an episode: the `done` of a step belongs to the next one. What
+            came before has no influence on what follows, nor on its gradients, NaN
+            included. Resets past the length are ignored.
         reset_state: The state that resets go to, as `initial_state`, each leaf
             `[batch, ...]`; leaves without axes, and read-only parts, are not reset.
             None for the zero state of the cell, also where an `initial_state` is given.
         implementation: What runs the loop of an `AffineCell`: "xla" for a loop compiled
-            by XLA; "native" for that of the package's library, for plain LSTMs,
-            `GRUCell` and `BasicRNNCell` in float32 on CPUs; "cudnn" for cuDNN's LSTM,
+            by XLA; "native" for that of the package's library, for LSTMs, GRUs and
+            basic RNNs with tanh in float32 on CPUs; "cudnn" for cuDNN's LSTM,
             for plain LSTMs in float32, traced on a machine with an NVIDIA GPU. None for
             "native" on one CPU device, where it was built and can run the cell, and
             in `shard_map` over CPU devices; else "xla".
