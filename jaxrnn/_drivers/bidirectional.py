@@ -58,8 +58,10 @@ def bidirectional_dynamic_rnn(
         time_major: Whether time is the first axis of inputs and outputs.
         scope: The name of the loops in profiles; "bidirectional_rnn" by default.
         resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`: where it is
-            true, a segment begins. Each direction starts each segment but its first
-            from the zero state: the backward one at the segment's last step.
+            true, a segment begins. Each direction starts each segment from the zero
+            state, the backward one at the segment's last step; but its first one from
+            the initial state, unless `resets` is true at the first step of a row, where
+            the forward direction discards that.
         implementation: As in `dynamic_rnn`.
 
     Returns:

@@ -123,7 +123,7 @@ def dynamic_rnn(
     inputs = as_sequences(caller, inputs, time_major)
     axis = 0 if time_major else 1
     shape = jax.tree.leaves(inputs)[0].shape
-    restarts = as_resets(caller, resets, reset_state, shape[:2], axis)
+    checked_resets = as_resets(caller, resets, reset_state, shape[:2], axis)
     lengths = as_lengths(caller, sequence_length, shape[1 - axis])
     if initial_state is not None:
         initial_state = with_capacity_for(initial_state, shape[axis])
@@ -135,7 +135,7 @@ def dynamic_rnn(
             inputs,
             lengths,
             initial_state,
-            resets=restarts,
+            resets=checked_resets,
             caller=caller,
             dtype=dtype,
             unroll=unroll,

@@ -42,9 +42,10 @@ def in_one_call(
         leaves, tree = jax.tree.flatten(args)
         batched = jax.tree.leaves(in_batched)
         row_axes = jax.tree.leaves(jax.tree.broadcast(axes, args))
-        count, by_rows = -1, (ENTRIES, True) not in zip(row_axes, batched, strict=True)
+        by_rows = (ENTRIES, True) not in zip(row_axes, batched, strict=True)
         if by_rows:
-            marks = zip(leaves, batched, row_axes, strict=True)
+            marks = list(zip(leaves, batched, row_axes, strict=True))
+            count = next(x.shape[b + n] for x, b, n in marks if n != ENTRIES)
             joined = [_join(size, x, b, n) if n != ENTRIES else x for x, b, n in marks]
         else:
             marks = list(zip(leaves, batched, strict=True))
@@ -90,6 +91,6 @@ def _join(size: int, x: Array, is_batched: bool, axis: int) -> Array:
 
 
 def _split(size: int, count: int, x: Array, axis: int) -> Array:
-    """The inverse of `_join`; the axis had `count` entries, or any number for -1."""
+    """The inverse of `_join`, for an axis of size `count`."""
     x = x.reshape(*x.shape[:axis], size, count, *x.shape[axis + 1 :])
     return jnp.moveaxis(x, axis, 0)

@@ -5,6 +5,8 @@
 // those without one of the inputs last. `carried` is memory that the loop keeps from
 // phase to phase for the row and the vector.
 //
+// To pull is to compute cotangents of arguments from those of results.
+//
 // Operand: after the first of two stages, the operand of the second one's product.
 // Update: after the last stage, the state h. An LSTM's carried is its c.
 // PullStep: from the cotangent c_h of that state, the cotangents c_zs of the last

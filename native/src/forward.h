@@ -198,11 +198,13 @@ class ForwardLoop {
       if (call_.zs[0]) Store(Zs(stage, g, r, t) + v * kLanes, values[g], valid);
     }
     const LstmVec besides = Besides<C>(call_.lstm, sizes_, stage, v);
-    const float* state = &operands_[t % 2][r * strides_[0] + v * kLanes];
+    const auto state = [&] {
+      return Load(&operands_[t % 2][r * strides_[0] + v * kLanes]);
+    };
     if constexpr (C::kStages > 1) {
       if (stage == 0) {
         float* carried = slot.carried(v, r);
-        const Vec h = C::kHasC ? Vec{} : Load(state);
+        const Vec h = C::kHasC ? Vec{} : state();
         Store(&operands_[2][r * strides_[1] + v * kLanes],
               C::Operand(values, h, carried, besides));
         if (C::kHasC) EndC(t, r, v, carried);
@@ -212,7 +214,7 @@ class ForwardLoop {
     // A projected h has other units than what is carried.
     constexpr bool carries = !C::kHasC || C::kStages == 1;
     float* carried = carries ? slot.carried(v, r) : nullptr;
-    const Vec next = C::Update(values, Load(state), carried, besides);
+    const Vec next = C::Update(values, state(), carried, besides);
     if (C::kHasC && C::kStages == 1) EndC(t, r, v, carried);
     EndH(t, r, v, next);
   }

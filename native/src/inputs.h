@@ -27,7 +27,7 @@ class InputsLoop {
     matrices_ = Allocate(columns * vectors_ * kLanes);
     for (int64_t s = 0; s < slots; s++) {
       slots_.push_back(
-          {Share(call.sizes.depth, s, slots),
+          {Share(call.sizes.depth, s, slots).Panels(kMaxVectors),
            Allocate(kBlockSteps * Stride(*std::max_element(
                                       call.columns, call.columns + call.products))),
            Allocate(kBlockSteps * vectors_ * kLanes)});
@@ -43,8 +43,8 @@ class InputsLoop {
     const int64_t all = call_.sizes.batch * call_.sizes.time, depth = call_.sizes.depth;
     const int64_t begin = count * slot_number / slots,
                   end = count * (slot_number + 1) / slots;
-    // Each slot writes what lies before its first step and after the last slot's.
-    int64_t written = slot_number ? (begin ? positions_[begin - 1] + 1 : 0) : 0;
+    // Each slot writes from where the one before it ended; the last one to the end.
+    int64_t written = begin ? positions_[begin - 1] + 1 : 0;
     for (int64_t first = begin; first < end; first += kBlockSteps) {
       const int64_t steps = std::min(kBlockSteps, end - first);
       MultiplyBlock(slot, first, steps);
@@ -62,18 +62,18 @@ class InputsLoop {
  private:
   static constexpr int64_t kBlockSteps = 96;  // Steps that are multiplied at once.
   struct Slot {
-    Share share;            // Of the vectors of the inputs, which it packs.
-    Buffer c_zs, products;  // Of a block of steps.
+    std::vector<Panel> panels;  // Of the vectors of the inputs, which it packs.
+    Buffer c_zs, products;      // Of a block of steps.
   };
 
   // Panels of the transposed matrices, one product after the other: [columns, vectors].
   // The slots' panels follow each other.
   void Pack(Slot& slot) {
-    float* stage = matrices_.get();
+    float* matrix = matrices_.get();
     for (int s = 0; s < call_.products; s++) {
       const int64_t columns = call_.columns[s];
-      for (const Panel& panel : slot.share.Panels(kMaxVectors)) {
-        float* to = stage + panel.first * kLanes * columns;
+      for (const Panel& panel : slot.panels) {
+        float* to = matrix + panel.first * kLanes * columns;
         const int64_t width = panel.count * kLanes;
         for (int64_t i = 0; i < width; i++) {
           const int64_t d = panel.first * kLanes + i;
@@ -83,13 +83,13 @@ class InputsLoop {
           }
         }
       }
-      stage += vectors_ * kLanes * columns;
+      matrix += vectors_ * kLanes * columns;
     }
   }
 
   void MultiplyBlock(Slot& slot, int64_t first, int64_t steps) {
     const int64_t width = vectors_ * kLanes;
-    const float* stage = matrices_.get();
+    const float* matrix = matrices_.get();
     for (int s = 0; s < call_.products; s++) {
       const int64_t columns = call_.columns[s], stride = Stride(columns);
       for (int64_t n = 0; n < steps; n++) {
@@ -98,14 +98,14 @@ class InputsLoop {
                     sizeof(float) * columns);
       }
       for (const Slot& owner : slots_) {
-        for (const Panel& panel : owner.share.Panels(kMaxVectors)) {
+        for (const Panel& panel : owner.panels) {
           float* c = &slot.products[panel.first * kLanes];
           const In start = s ? In{c, width} : In{kZeros, 0};
           Multiply(steps, panel.count, {slot.c_zs.get(), stride},
-                   stage + panel.first * kLanes * columns, columns, start, {c, width});
+                   matrix + panel.first * kLanes * columns, columns, start, {c, width});
         }
       }
-      stage += vectors_ * kLanes * columns;
+      matrix += vectors_ * kLanes * columns;
     }
   }
 

@@ -1,9 +1,9 @@
 // The loops over the steps of a cell: what they read and what they write.
 //
 // Arrays are contiguous. A sequence is [batch, time, size] or, if time_major,
-// [time, batch, size]. C is the number of columns of a stage's product: the units of
-// all its gates. A row is alive at the steps before its length; elsewhere nothing of
-// it is read, so that NaN in padding changes no result.
+// [time, batch, size], of at least one step. C is the number of columns of a product:
+// the units of all its gates. A row is alive at the steps before its length; elsewhere
+// nothing of it is read, so that NaN in padding changes no result.
 #ifndef JAXRNN_LOOPS_H_
 #define JAXRNN_LOOPS_H_
 
@@ -58,8 +58,8 @@ inline Product ProductOf(Cell cell, int k) {
   return {of_gates ? 2 : 1, true, true, true};
 }
 
-// An operand beside h that a product multiplies: r * h of a GRU, what is projected of
-// an LSTM.
+// Whether the second stage multiplies an operand of its own: r * h of a GRU, what is
+// projected of an LSTM.
 inline bool HasOperand(Cell cell) {
   return cell == Cell::kGru || cell == Cell::kProjectedLstm;
 }
@@ -97,7 +97,7 @@ struct Forward {
                            // that starts, or -1. Null without restarts.
   const float* x;          // A sequence of size depth.
   const float* w_inputs[kMaxProducts];  // [depth, C], of products that have them.
-  const float* w_state[kMaxProducts];   // [outputs, C]; after the first [units, C].
+  const float* w_state[kMaxProducts];   // Of product 0 [outputs, C], else [units, C].
   const float* bias[kMaxProducts];      // [C].
   const float *h, *c;  // [batch, outputs] and, of an LSTM, [batch, units]; else null.
   const float *restart_h, *restart_c;  // [sequences, ...]; null without restarts.
@@ -136,7 +136,8 @@ struct Backward {
 
 // The cotangents of a product's matrices and bias.
 struct Weights {
-  Sizes sizes;               // Depth and units are 0 for a product without the matrix.
+  Sizes sizes;  // Depth and units, here the size of the operand, are 0 for a product
+                // without the matrix.
   int64_t columns;           // C.
   const int32_t* lengths;    // [batch].
   const float *x, *operand;  // Sequences of size depth, and units: what was multiplied.

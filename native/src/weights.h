@@ -21,7 +21,7 @@ class WeightsLoop {
   WeightsLoop(const Weights& call, int64_t slots)
       : call_(call), positions_(AlivePositions(call.sizes, call.lengths)) {
     for (int64_t s = 0; s < slots; s++) {
-      slots_.push_back({Share(call.columns, s, slots),
+      slots_.push_back({Share(call.columns, s, slots).Panels(kMaxVectors),
                         Allocate((call.sizes.depth + call.sizes.units) * kStride),
                         Allocate(kBlockSteps * kWidth),
                         Allocate(kMaxTailRows * kWidth)});
@@ -33,8 +33,7 @@ class WeightsLoop {
   void Run(int64_t slot_number, int64_t) {
     Slot& slot = slots_[slot_number];
     const int64_t depth = call_.sizes.depth, units = call_.sizes.units;
-    const std::vector<Panel> panels = slot.share.Panels(kMaxVectors);
-    for (const Panel& panel : panels) {
+    for (const Panel& panel : slot.panels) {
       Clear(panel, depth, call_.c_w_inputs);
       Clear(panel, units, call_.c_w_state);
       if (call_.c_bias) Clear(panel, 1, call_.c_bias);
@@ -45,7 +44,7 @@ class WeightsLoop {
       float* state = &slot.operands[depth * kStride];
       Transpose(call_.x, depth, first, steps, slot.operands.get());
       Transpose(call_.operand, units, first, steps, state);
-      for (const Panel& panel : panels) {
+      for (const Panel& panel : slot.panels) {
         Pack(panel, first, steps, slot.panel.get());
         Add(slot, panel, steps, slot.operands.get(), depth, call_.c_w_inputs);
         Add(slot, panel, steps, state, units, call_.c_w_state);
@@ -60,7 +59,7 @@ class WeightsLoop {
   static constexpr int64_t kStride = kBlockSteps + 16, kWidth = kMaxVectors * kLanes;
   static constexpr int64_t kMaxTailRows = 64;
   struct Slot {
-    Share share;
+    std::vector<Panel> panels;
     // Of a block of steps: x and the state's operand, transposed; the cotangents of a
     // panel's products. And products of a panel whose last vector is not full.
     Buffer operands, panel, tail;

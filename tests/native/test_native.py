@@ -320,6 +320,14 @@ def test_no_nets():
     assert outputs.shape == (0, 5, TIME, 3)
 
 
+def test_no_batches():
+    params, x, state = data(CELLS["rnn"])
+    of = lambda x: run(CELLS["rnn"], "native", params, x, state)[0]
+    outputs, pull = jax.vjp(jax.vmap(of), jnp.zeros((0, *x.shape), F32))
+    assert outputs.shape == (0, 5, TIME, 3)
+    assert pull(outputs)[0].shape == (0, *x.shape)
+
+
 def test_a_scan_of_training_steps():
     cell = CELLS["lstm"]
     params, x, state = data(cell)
