@@ -139,8 +139,8 @@ def check_one_dtype(cell: str, declared: DType, inputs: Array, operand: Array) -
     if not inputs.dtype == operand.dtype == dtype:
         got = f"{describe(inputs)}, {describe(operand)} and {dtype}"
         fix = (
-            "Cast inputs, or make the state with their dtype (a driver's `dtype`). What "
-            "is not multiplied, such as the c of an LSTM, may be wider."
+            "Cast inputs, or make the state with their dtype (a driver's `dtype`). "
+            "What is not multiplied, such as the c of an LSTM, may be wider."
         )
         must = "`inputs`, `state` and the cell must share one dtype"
         raise TypeError(f"{cell}: {must}, got {got}. {fix}")
