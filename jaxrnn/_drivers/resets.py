@@ -123,24 +123,43 @@ def as_reset_state(caller: str, state: PyTree, zeros: PyTree, like: PyTree) -> P
         ValueError: If structures or shapes differ.
         TypeError: If dtypes do.
     """
-    name, found = "reset_state", state
     if state is None:
-        name, found = "the zero state", zeros
-    check_structure(f"{caller}: `{name}`", like, found, strict=False)
+        return _zeros_like(caller, zeros, like)
+    check_structure(f"{caller}: `reset_state`", like, state, strict=False)
     leaves, tree = jax.tree.flatten(like, is_leaf=is_tensor_array)
-    named = zip(named_leaves(name, found, is_tensor_array), leaves, strict=True)
+    named = zip(
+        named_leaves("reset_state", state, is_tensor_array), leaves, strict=True
+    )
 
     def checked(name: str, leaf: Any, like: Any) -> Any:
         if is_tensor_array(leaf):
             return leaf
         if leaf.shape != like.shape:
-            must = f"have the shape of the state, {like.shape}"
-            raise ValueError(refusal(caller, name, must, leaf))
-        if state is None:
-            return leaf.astype(like.dtype)
+            must = f"have the shape of the initial state, {like.shape}"
+            fix = "`jnp.broadcast_to` makes rows of one state."
+            raise ValueError(refusal(caller, name, must, leaf, fix))
         if leaf.dtype != like.dtype:
-            must = f"have the dtype of the state, {like.dtype}"
+            must = f"have the dtype of the initial state, {like.dtype}"
             raise TypeError(refusal(caller, name, must, leaf, "Cast it."))
         return leaf
 
     return tree.unflatten([checked(*pair, leaf) for pair, leaf in named])
+
+
+def _zeros_like(caller: str, zeros: PyTree, state: PyTree) -> PyTree:
+    """The zero state with the dtypes of an initial state, which must be like it."""
+    check_structure(f"{caller}: `initial_state`", zeros, state, strict=False)
+    leaves, tree = jax.tree.flatten(zeros, is_leaf=is_tensor_array)
+    named = zip(
+        named_leaves("initial_state", state, is_tensor_array), leaves, strict=True
+    )
+
+    def cast(name: str, leaf: Any, zero: Any) -> Any:
+        if is_tensor_array(zero):
+            return zero
+        if leaf.shape != zero.shape:
+            must = f"have the shape of the cell's zero state, {zero.shape}"
+            raise ValueError(refusal(caller, name, must, leaf))
+        return zero.astype(leaf.dtype)
+
+    return tree.unflatten([cast(*pair, zero) for pair, zero in named])

@@ -93,7 +93,8 @@ def check_cell(
     Args:
         cell: The cell under test.
         inputs: One step of inputs, `[batch, ...]` or a nest, arrays or
-            `jax.ShapeDtypeStruct`; a batch of at least 4.
+            `jax.ShapeDtypeStruct`; a batch of at least 4. Shapes and dtypes alone are
+            read: floats are drawn from a normal distribution, negative ones included.
         dtype: The dtype to run in.
         key: A random key, for cells that draw random numbers.
         state: The initial state; None for a random one of the structure of

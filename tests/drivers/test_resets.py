@@ -250,12 +250,17 @@ REFUSED = {
     ),
     "rows": (
         ValueError,
-        r"`reset_state` must have the shape of the state, \(4, 2\), got float64\[2\]",
+        r"`reset_state` must have the shape of the initial state, \(4, 2\), got",
         {"resets": RESETS, "reset_state": np.zeros(2)},
+    ),
+    "rows_of_the_initial_state": (
+        ValueError,
+        r"`initial_state` must have the shape of the cell's zero state, \(4, 2\), got",
+        {"resets": RESETS, "initial_state": np.zeros((3, 2))},
     ),
     "dtype": (
         TypeError,
-        "`reset_state` must have the dtype of the state, float64",
+        "`reset_state` must have the dtype of the initial state, float64",
         {"resets": RESETS, "reset_state": np.zeros((4, 2), np.float32)},
     ),
 }
