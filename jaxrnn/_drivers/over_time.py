@@ -69,20 +69,15 @@ def _run(
     initial_state, inputs_0 = state, masking.first_inputs(inputs, axis)
     if resets is not None:
         resets = resets.with_state(caller, cell, state, time, dtype)
-    of_rows = state, resets
-    cell, lengths, of_rows = sharding.lay_out(cell, inputs_0, lengths, of_rows)
-    state, resets = of_rows
+    args = cell, inputs_0, lengths, (state, resets)
+    cell, lengths, (state, resets) = sharding.lay_out(*args)
     state = started(cell, state)
     apply_sequence = getattr(cell, "apply_sequence", None)
     state = probe(caller, cell, inputs_0, state, dtype, strict=lengths is not None)
     full_state, state = state, without_read_only(state)
     if has_read_only(full_state):
         apply_sequence = _declined  # It would be given the state without them.
-    longest = None if lengths is None else steps_to_run(lengths, time)
-    lengths = None if lengths is None else jnp.minimum(lengths, math.axis_size(time))
-    restarts = restarts if resets is None else resets.restarts(lengths, axis)
-    steps = Steps(lengths, longest, restarts=restarts, time=time, axis=axis)
-    steps = steps.with_stand_in(inputs, state)
+    steps = _steps(lengths, restarts, resets, time, axis).with_stand_in(inputs, state)
 
     def run_segment(inputs: PyTree, state: PyTree, steps: Steps) -> Any:
         def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
@@ -102,6 +97,16 @@ def _run(
     # declared structure.
     outputs = trees.with_structure(cell.output_size, outputs)
     return outputs, with_read_only(state, initial_state)
+
+
+def _steps(
+    lengths: Array | None, restarts: Any, resets: Resets | None, time: Any, axis: int
+) -> Steps:
+    """The steps of a run, as `_run` is given them; without a stand-in."""
+    longest = None if lengths is None else steps_to_run(lengths, time)
+    lengths = None if lengths is None else jnp.minimum(lengths, math.axis_size(time))
+    restarts = restarts if resets is None else resets.restarts(lengths, axis)
+    return Steps(lengths, longest, restarts=restarts, time=time, axis=axis)
 
 
 def _declined(run: Run) -> NoReturn:

@@ -1,5 +1,6 @@
 """Where the rows of a run start again, and from which state."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -126,10 +127,6 @@ def as_reset_state(caller: str, state: PyTree, zeros: PyTree, like: PyTree) -> P
     if state is None:
         return _zeros_like(caller, zeros, like)
     check_structure(f"{caller}: `reset_state`", like, state, strict=False)
-    leaves, tree = jax.tree.flatten(like, is_leaf=is_tensor_array)
-    named = zip(
-        named_leaves("reset_state", state, is_tensor_array), leaves, strict=True
-    )
 
     def checked(name: str, leaf: Any, like: Any) -> Any:
         if is_tensor_array(leaf):
@@ -143,16 +140,12 @@ def as_reset_state(caller: str, state: PyTree, zeros: PyTree, like: PyTree) -> P
             raise TypeError(refusal(caller, name, must, leaf, "Cast it."))
         return leaf
 
-    return tree.unflatten([checked(*pair, leaf) for pair, leaf in named])
+    return _map_leaves(checked, "reset_state", state, like)
 
 
 def _zeros_like(caller: str, zeros: PyTree, state: PyTree) -> PyTree:
     """The zero state with the dtypes of an initial state, which must be like it."""
     check_structure(f"{caller}: `initial_state`", zeros, state, strict=False)
-    leaves, tree = jax.tree.flatten(zeros, is_leaf=is_tensor_array)
-    named = zip(
-        named_leaves("initial_state", state, is_tensor_array), leaves, strict=True
-    )
 
     def cast(name: str, leaf: Any, zero: Any) -> Any:
         if is_tensor_array(zero):
@@ -162,4 +155,11 @@ def _zeros_like(caller: str, zeros: PyTree, state: PyTree) -> PyTree:
             raise ValueError(refusal(caller, name, must, leaf))
         return zero.astype(leaf.dtype)
 
-    return tree.unflatten([cast(*pair, zero) for pair, zero in named])
+    return _map_leaves(cast, "initial_state", state, zeros)
+
+
+def _map_leaves(fn: Callable, name: str, tree: PyTree, like: PyTree) -> PyTree:
+    """`fn(name, leaf, leaf of like)` of each leaf, in the structure of `like`."""
+    leaves, structure = jax.tree.flatten(like, is_leaf=is_tensor_array)
+    named = zip(named_leaves(name, tree, is_tensor_array), leaves, strict=True)
+    return structure.unflatten([fn(*pair, leaf) for pair, leaf in named])

@@ -258,7 +258,8 @@ class NativeLoop:
     def _weights(self, operands: Operands) -> list[tuple]:
         """`(w_inputs, w_state, bias)` of each product; None for what there is not."""
         pairs = zip(operands.products, self.factors, strict=True)
-        return [(p.get("inputs"), f and p["state"], p.get("bias")) for p, f in pairs]
+        state = lambda p, f: None if f is None else p["state"]
+        return [(p.get("inputs"), state(p, f), p.get("bias")) for p, f in pairs]
 
     def _call(self, operands: Operands, steps: Steps) -> Call:
         states = jax.tree.leaves(operands.restart_states)

@@ -234,8 +234,8 @@ class Call:
         new_c = states[1] if self.new_states else None
         columns = [jax.tree.leaves(w)[0].shape[-1] for w in args.weights]
         zs = [_float32(*steps, n) for n in columns] if save else []
-        last, saved = _types_like(args.state, args.lengths.shape[1]), states
-        results = ForwardResults(states[0], last, new_c, zs, saved if save else None)
+        last = _types_like(args.state, args.lengths.shape[1])
+        results = ForwardResults(states[0], last, new_c, zs, states if save else None)
         static = self._of_loop(args)
         return self._run("forward", args, results, **static, save=save)
 

@@ -53,7 +53,7 @@ class BackwardLoop {
     if (C::kHasC && (stage == 0 || t < 0)) BeginC(slot, t);
     const float* operand = operands_[(phase + 1) % 2].get();
     const int from = Following(stage);  // The stage whose cotangents are multiplied.
-    const int64_t size = C::kStateGates[from] * cell_.padded(from);
+    const int64_t size = OperandSize(from);
     for (const PackedPanel& packed : slot.stages[stage]) {
       const int vectors = packed.panel.count;
       const int64_t width = vectors * kLanes;
@@ -94,29 +94,27 @@ class BackwardLoop {
   // The stage after this one, in the next step after the last.
   static int Following(int stage) { return (stage + 1) % C::kStages; }
 
+  // The size of a row of a stage's cotangents that are multiplied.
+  int64_t OperandSize(int stage) const {
+    return C::kStateGates[stage] * cell_.padded(stage);
+  }
   int64_t LongestOperand() const {
-    int64_t longest = 0;
-    for (int stage = 0; stage < C::kStages; stage++)
-      longest = std::max(longest, C::kStateGates[stage] * cell_.padded(stage));
-    return longest;
+    return std::max(OperandSize(0), OperandSize(kLast));
   }
 
   // Before other threads begin, so that an error is one of the caller's.
   void AllocateMemory(Slot& slot) {
     int64_t floats = 0;
     for (int stage = 0; stage < C::kStages; stage++) {
-      const int from = Following(stage);
-      floats += slot.shares[stage].size() * kLanes * C::kStateGates[from] *
-                cell_.padded(from);
+      floats += slot.shares[stage].size() * kLanes * OperandSize(Following(stage));
     }
     slot.memory = Allocate(floats);
     slot.products = Allocate(rows_.count() * kMaxVectors * kLanes);
     float* next = slot.memory.get();
     for (int stage = 0; stage < C::kStages; stage++) {
-      const int from = Following(stage);
       for (const Panel& panel : slot.shares[stage].Panels(kMaxVectors)) {
         slot.stages[stage].push_back({panel, next});
-        next += panel.count * kLanes * C::kStateGates[from] * cell_.padded(from);
+        next += panel.count * kLanes * OperandSize(Following(stage));
       }
     }
   }

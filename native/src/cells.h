@@ -100,7 +100,11 @@ struct PeepholeLstm : PlainLstm {
 
   static void PullStep(const Vec* z, Vec c, Vec c_h, float* carried,
                        const LstmVec& lstm, Vec* c_zs) {
-    const PeepholeGates gates(z, c, lstm);
+    PullGates({z, c, lstm}, c, c_h, carried, lstm, c_zs);
+  }
+
+  static void PullGates(const PeepholeGates& gates, Vec c, Vec c_h, float* carried,
+                        const LstmVec& lstm, Vec* c_zs) {
     const Vec i = gates.i, j = gates.j, f = gates.f, o = gates.o, y = gates.tanh_c;
     c_zs[3] = c_h * y * o * (1 - o);
     Vec total = Load(carried) + c_h * o * (1 - y * y);
@@ -142,8 +146,8 @@ struct ProjectedLstm : PeepholeLstm {
   }
   static Vec PullStage(const Vec* z, Vec c, Vec c_operand, float* carried,
                        const LstmVec& lstm, Vec* c_zs) {
-    PeepholeLstm::PullStep(z, c, c_operand, carried, lstm, c_zs);
     const PeepholeGates gates(z, c, lstm);
+    PullGates(gates, c, c_operand, carried, lstm, c_zs);
     return gates.tanh_c * gates.o;
   }
 };

@@ -185,26 +185,40 @@ class Arrays : public Sequences {
   Arrays(const Entries& entries, int64_t entry, Cell cell, Sizes& sizes)
       : Sequences(entries, entry, sizes), cell_(cell) {}
 
-  // Unless h is projected, its size is that of the units.
-  int64_t& h_size() {
-    return cell_ == Cell::kProjectedLstm ? sizes_.outputs : sizes_.units;
-  }
   // The columns of product k: a multiple of a size.
   Axis Columns(int k) {
     if (cell_ == Cell::kProjectedLstm && k == 1) return {sizes_.outputs};
     return {sizes_.units, ProductOf(cell_, k).gates};
   }
-  int64_t& StateRows(int k) { return k == 0 ? h_size() : sizes_.units; }
-
-  const float* OfState(const std::string& name, int64_t& rows, int64_t& size) {
-    return Floats(name, {{rows}, {size}});
+  const float* WState(int k) {
+    int64_t& rows = k == 0 ? h_size() : sizes_.units;
+    return Floats(Of("w_state", k), {{rows}, Columns(k)});
   }
   const float* Peepholes() { return Floats("peepholes", {{three_}, {sizes_.units}}); }
   float* PeepholesResult() {
     return Result("c_peepholes", {{sizes_.batch}, {three_}, {sizes_.units}});
   }
-  float* OfStateResult(const std::string& name, int64_t& rows, int64_t& size) {
-    return Result(name, {{rows}, {size}});
+
+  // Those of h, and of c, which is null but for an LSTM.
+  const float* H(const char* name, int64_t& rows) {
+    return Floats(name, {{rows}, {h_size()}});
+  }
+  const float* C(const char* name, int64_t& rows) {
+    return has_c() ? Floats(name, {{rows}, {sizes_.units}}) : nullptr;
+  }
+  const float* HSequence(const char* name) { return Sequence(name, {h_size()}); }
+  const float* CSequence(const char* name) {
+    return has_c() ? Sequence(name, {sizes_.units}) : nullptr;
+  }
+  float* HResult(const char* name, int64_t& rows) {
+    return Result(name, {{rows}, {h_size()}});
+  }
+  float* CResult(const char* name, int64_t& rows) {
+    return has_c() ? Result(name, {{rows}, {sizes_.units}}) : nullptr;
+  }
+  float* HSequenceResult(const char* name) { return SequenceResult(name, {h_size()}); }
+  float* CSequenceResult(const char* name) {
+    return has_c() ? SequenceResult(name, {sizes_.units}) : nullptr;
   }
 
   // After all sizes are known.
@@ -214,6 +228,12 @@ class Arrays : public Sequences {
   }
 
  private:
+  bool has_c() const { return HasC(cell_); }
+  // Unless h is projected, its size is that of the units.
+  int64_t& h_size() {
+    return cell_ == Cell::kProjectedLstm ? sizes_.outputs : sizes_.units;
+  }
+
   Cell cell_;
   int64_t three_ = 3;
 };
@@ -267,9 +287,7 @@ ffi::Error FindArrays(Forward& call, const Entries& entries, int64_t entry,
                       bool peepholes, bool restarts, bool new_states, bool save) {
   Sizes& sizes = call.sizes;
   Arrays arrays(entries, entry, call.cell, sizes);
-  const bool has_c = HasC(call.cell);
   const int products = Products(call.cell);
-  int64_t& h_size = arrays.h_size();
 
   call.lengths = arrays.Lengths();
   if (restarts) call.starts = arrays.Starts();
@@ -279,27 +297,26 @@ ffi::Error FindArrays(Forward& call, const Entries& entries, int64_t entry,
     const Axis columns = arrays.Columns(k);
     if (product.inputs)
       call.w_inputs[k] = arrays.Floats(Of("w_inputs", k), {{sizes.depth}, columns});
-    if (product.state)
-      call.w_state[k] =
-          arrays.Floats(Of("w_state", k), {{arrays.StateRows(k)}, columns});
+    if (product.state) call.w_state[k] = arrays.WState(k);
     if (product.bias) call.bias[k] = arrays.Floats(Of("bias", k), {columns});
   }
   if (peepholes) call.lstm.peepholes = arrays.Peepholes();
-  call.h = arrays.OfState("h", sizes.batch, h_size);
-  if (has_c) call.c = arrays.OfState("c", sizes.batch, sizes.units);
-  if (restarts) call.restart_h = arrays.OfState("restart_h", sizes.sequences, h_size);
-  if (restarts && has_c)
-    call.restart_c = arrays.OfState("restart_c", sizes.sequences, sizes.units);
+  call.h = arrays.H("h", sizes.batch);
+  call.c = arrays.C("c", sizes.batch);
+  if (restarts) {
+    call.restart_h = arrays.H("restart_h", sizes.sequences);
+    call.restart_c = arrays.C("restart_c", sizes.sequences);
+  }
 
-  call.outputs = arrays.SequenceResult("outputs", {h_size});
-  call.last_h = arrays.OfStateResult("last_h", sizes.batch, h_size);
-  if (has_c) call.last_c = arrays.OfStateResult("last_c", sizes.batch, sizes.units);
-  if (new_states && has_c) call.new_c = arrays.SequenceResult("new_c", {sizes.units});
+  call.outputs = arrays.HSequenceResult("outputs");
+  call.last_h = arrays.HResult("last_h", sizes.batch);
+  call.last_c = arrays.CResult("last_c", sizes.batch);
+  if (new_states) call.new_c = arrays.CSequenceResult("new_c");
   if (save) {
     for (int k = 0; k < products; k++)
       call.zs[k] = arrays.SequenceResult(Of("zs", k), arrays.Columns(k));
-    call.saved_h = arrays.SequenceResult("saved_h", {h_size});
-    if (has_c) call.saved_c = arrays.SequenceResult("saved_c", {sizes.units});
+    call.saved_h = arrays.HSequenceResult("saved_h");
+    call.saved_c = arrays.CSequenceResult("saved_c");
   }
   if (ffi::Error error = arrays.Finish(); error.failure()) return error;
   return CheckStarts(call.starts, sizes);
@@ -325,38 +342,33 @@ ffi::Error FindArrays(Backward& call, const Entries& entries, int64_t entry,
                       bool peepholes, bool restarts, bool new_states) {
   Sizes& sizes = call.sizes;
   Arrays arrays(entries, entry, call.cell, sizes);
-  const bool has_c = HasC(call.cell);
   const int products = Products(call.cell);
-  int64_t& h_size = arrays.h_size();
 
   call.lengths = arrays.Lengths();
   if (restarts) call.starts = arrays.Starts();
   for (int k = 0; k < products; k++) {
-    if (ProductOf(call.cell, k).state)
-      call.w_state[k] =
-          arrays.Floats(Of("w_state", k), {{arrays.StateRows(k)}, arrays.Columns(k)});
+    if (ProductOf(call.cell, k).state) call.w_state[k] = arrays.WState(k);
   }
   if (peepholes) call.lstm.peepholes = arrays.Peepholes();
   for (int k = 0; k < products; k++)
     call.zs[k] = arrays.Sequence(Of("zs", k), arrays.Columns(k));
-  call.saved_h = arrays.Sequence("saved_h", {h_size});
-  if (has_c) call.saved_c = arrays.Sequence("saved_c", {sizes.units});
-  call.c_outputs = arrays.Sequence("c_outputs", {h_size});
-  if (new_states && has_c) call.c_new_c = arrays.Sequence("c_new_c", {sizes.units});
-  call.c_last_h = arrays.OfState("c_last_h", sizes.batch, h_size);
-  if (has_c) call.c_last_c = arrays.OfState("c_last_c", sizes.batch, sizes.units);
+  call.saved_h = arrays.HSequence("saved_h");
+  call.saved_c = arrays.CSequence("saved_c");
+  call.c_outputs = arrays.HSequence("c_outputs");
+  if (new_states) call.c_new_c = arrays.CSequence("c_new_c");
+  call.c_last_h = arrays.H("c_last_h", sizes.batch);
+  call.c_last_c = arrays.C("c_last_c", sizes.batch);
 
   for (int k = 0; k < products; k++)
     call.c_zs[k] = arrays.SequenceResult(Of("c_zs", k), arrays.Columns(k));
   if (HasOperand(call.cell))
     call.operand = arrays.SequenceResult("operand", {sizes.units});
-  call.c_h = arrays.OfStateResult("c_h", sizes.batch, h_size);
-  if (has_c) call.c_c = arrays.OfStateResult("c_c", sizes.batch, sizes.units);
-  if (restarts)
-    call.c_restart_h = arrays.OfStateResult("c_restart_h", sizes.sequences, h_size);
-  if (restarts && has_c)
-    call.c_restart_c =
-        arrays.OfStateResult("c_restart_c", sizes.sequences, sizes.units);
+  call.c_h = arrays.HResult("c_h", sizes.batch);
+  call.c_c = arrays.CResult("c_c", sizes.batch);
+  if (restarts) {
+    call.c_restart_h = arrays.HResult("c_restart_h", sizes.sequences);
+    call.c_restart_c = arrays.CResult("c_restart_c", sizes.sequences);
+  }
   if (peepholes) call.c_peepholes = arrays.PeepholesResult();
   if (ffi::Error error = arrays.Finish(); error.failure()) return error;
   return CheckStarts(call.starts, sizes);
