@@ -35,10 +35,7 @@ def native_status() -> str:
     reason = why_not_loaded()
     if reason:
         return f"XLA's loops: {reason}"
-    target = _load().JaxrnnNativeTarget
-    target.restype = ctypes.c_char_p
-    name = target().decode()
-    return f"native loops{':' if ' ' in name else ', for'} {name}"
+    return f"native loops, for {_text('JaxrnnNativeTarget')}"
 
 
 @functools.cache
@@ -50,8 +47,9 @@ def why_not_loaded() -> str | None:
             "its source needs a C++17 compiler"
         )
     try:
-        _load()
-    except OSError as error:
+        if reason := _text("JaxrnnNativeError"):
+            return reason
+    except (AttributeError, OSError) as error:
         return f"the library of native loops cannot be loaded: {error}"
     reason = why_not_in_jax()
     return reason and f"the native loops do not fit this JAX: {reason}"
@@ -75,6 +73,13 @@ def register() -> str | None:
         reason = f"the native loops do not fit this JAX: {error}"
     _log.info("XLA's loops run: %s.", reason)
     return reason
+
+
+def _text(symbol: str) -> str:
+    """What this function of the library returns."""
+    function = getattr(_load(), symbol)
+    function.restype = ctypes.c_char_p
+    return function().decode()
 
 
 @functools.cache

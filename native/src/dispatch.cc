@@ -18,38 +18,53 @@ namespace jaxrnn {
    target::RunWeights,                      \
    target::RunInputs}
 
-JAXRNN_DECLARE(baseline)
-#if defined(__x86_64__) && !defined(JAXRNN_BASELINE_ONLY)
-JAXRNN_DECLARE(avx2)
+#ifdef JAXRNN_HAS_avx512
 JAXRNN_DECLARE(avx512)
+#endif
+#ifdef JAXRNN_HAS_avx2
+JAXRNN_DECLARE(avx2)
+#endif
+#ifdef JAXRNN_HAS_baseline
+JAXRNN_DECLARE(baseline)
 #endif
 
 // What is asked of the CPU are the options of each target in CMakeLists.txt.
 std::vector<Target> Targets() {
   std::vector<Target> targets;
-#if defined(__x86_64__) && !defined(JAXRNN_BASELINE_ONLY)
+#if defined(JAXRNN_HAS_avx2) || defined(JAXRNN_HAS_avx512)
   __builtin_cpu_init();
   bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+#ifdef JAXRNN_HAS_avx512
   bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
                     __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512dq") &&
                     __builtin_cpu_supports("avx512vl");
   targets.push_back(JAXRNN_TARGET_OF(avx512, has_avx512));
+#endif
+#ifdef JAXRNN_HAS_avx2
   targets.push_back(JAXRNN_TARGET_OF(avx2, has_avx2));
 #endif
+#ifdef JAXRNN_HAS_baseline
   targets.push_back(JAXRNN_TARGET_OF(baseline, true));
+#endif
   return targets;
 }
 
 Choice Choose(const char* name) {
-  std::string names;
+  std::string all, supported;
   for (const Target& target : Targets()) {
+    const auto add = [&](std::string& to) {
+      (to += to.empty() ? "" : ", ") += target.name;
+    };
+    add(all);
     if (!target.supported) continue;
     if (name == nullptr || name == std::string(target.name)) return {target, ""};
-    names += std::string(names.empty() ? "" : ", ") + target.name;
+    add(supported);
   }
+  if (supported.empty()) return {{}, "this CPU has none of " + all};
   return {{},
-          "JAXRNN_NATIVE_TARGET must be one that this CPU has (" + names +
+          "JAXRNN_NATIVE_TARGET must be one that this CPU has (" + supported +
               "), but it is " + name};
 }
 

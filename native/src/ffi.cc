@@ -259,7 +259,7 @@ Sizes UnknownSizes(int32_t time_axis) {
   return {kUnknown, kUnknown, kUnknown, kUnknown, kUnknown, kUnknown, time_axis == 0};
 }
 
-// The target, which is chosen at the first call.
+// The target, which is chosen when it is first asked for.
 const Choice& Chosen() {
   static const Choice choice = Choose(std::getenv("JAXRNN_NATIVE_TARGET"));
   return choice;
@@ -269,14 +269,12 @@ const Choice& Chosen() {
 template <typename Loop, typename Call, typename Find>
 ffi::Error RunLoop(Loop Target::* loop, const Call& without_arrays,
                    const Entries& entries, const Find& find, ffi::ThreadPool& pool) {
-  const Choice& choice = Chosen();
-  if (!choice.error.empty()) return ffi::Error::InvalidArgument(choice.error);
   PoolExecutor executor(pool);
   try {
     std::vector<Call> calls(entries.Count(), without_arrays);
     for (size_t k = 0; k < calls.size(); k++)
       if (ffi::Error error = find(calls[k], k); error.failure()) return error;
-    (choice.target.*loop)(calls, executor);
+    (Chosen().target.*loop)(calls, executor);
   } catch (const std::bad_alloc&) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted, "out of memory");
   }
@@ -498,8 +496,11 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeInputs, jaxrnn::CallInputs,
                                   .Attr<int32_t>("time_axis")
                                   .Attr<int32_t>("products"));
 
-// The name of the target that runs, or why there is none.
+// The name of the target that runs; empty if there is none.
 JAXRNN_EXPORT const char* JaxrnnNativeTarget() {
   const jaxrnn::Choice& choice = jaxrnn::Chosen();
-  return choice.error.empty() ? choice.target.name : choice.error.c_str();
+  return choice.error.empty() ? choice.target.name : "";
 }
+
+// Why there is none, and no call may be registered; else empty.
+JAXRNN_EXPORT const char* JaxrnnNativeError() { return jaxrnn::Chosen().error.c_str(); }
