@@ -40,6 +40,8 @@ CELLS = {
     "cudnn_gru": CudnnCompatibleGRUCell(4),
     "peepholes": LSTMCell(4, use_peepholes=True),
     "clip": contrib.LSTMBlockCell(4, cell_clip=0.4, use_peephole=True),
+    "normed": contrib.LayerNormBasicLSTMCell(7, forget_bias=0.3),
+    "unnormed": contrib.LayerNormLSTMCell(4, use_peepholes=True, num_proj=3),
     "projected": LSTMCell(5, num_proj=3, proj_clip=0.2, use_peepholes=True),
     "projected_up": LSTMCell(3, num_proj=18, cell_clip=0.4, state_is_tuple=False),
 }

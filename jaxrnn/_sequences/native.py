@@ -18,7 +18,6 @@ from .affine import Operands, is_perturbed
 from .native_calls import CELLS, BackwardArgs, Call, ForwardArgs
 from .native_operation import run_beside_xla
 
-_PEEPHOLES = ("w_f_diag", "w_i_diag", "w_o_diag")
 _REFUSAL = (
     "`implementation` 'native' runs on cpu, in this process, and this is compiled for "
     "another platform or exported. Leave it out for XLA's loop there."
@@ -79,18 +78,23 @@ def native_kind(cell: Any) -> str:
         raise DeclinedError(f"{known}: {reason}")
     if kind != "lstm" or not (has := what_lstm_has(cell)):
         return kind
-    return "projected_lstm" if "a projection" in has else "peephole_lstm"
+    if "layer normalization" not in has:
+        return "projected_lstm" if "a projection" in has else "peephole_lstm"
+    if len(has) > 1:
+        raise DeclinedError(f"it runs no LSTM that has {' and '.join(has)}")
+    return "normed_lstm"
 
 
 def what_lstm_has(cell: Any) -> list[str]:
     """What an LSTM has beyond the plain one, in words."""
     core = cell.library_cell
     found = {
-        "peepholes": core.elementwise_specs() or None,
-        "a `cell_clip`": getattr(core, "cell_clip", None),
-        "a projection": getattr(core, "num_proj", None),
+        "layer normalization": getattr(core, "layer_norm", False),
+        "peepholes": getattr(core, "use_peepholes", False),
+        "a `cell_clip`": getattr(core, "cell_clip", None) is not None,
+        "a projection": getattr(core, "num_proj", None) is not None,
     }
-    return [name for name, value in found.items() if value is not None]
+    return [name for name, has_it in found.items() if has_it]
 
 
 def why_not_arrays(xs: Array, state: PyTree, steps: Steps) -> str | None:
@@ -249,8 +253,8 @@ class NativeLoop:
         ct_xs = call.inputs(args.lengths, *map(list, zip(*pairs, strict=True)))
         ct_elementwise: Params = {}
         if elementwise:
-            ct_peepholes = found.ct_peepholes.sum(0)
-            ct_elementwise = dict(zip(_PEEPHOLES, ct_peepholes, strict=True))
+            tree = jax.tree.structure(elementwise)
+            ct_elementwise = tree.unflatten(found.ct_elementwise.sum(0))
         states = found.ct_state, found.ct_restart_states
         ct_states = (self._join(state, s) for s in states)
         return Operands(ct_products, ct_elementwise, ct_xs, *ct_states)
@@ -280,7 +284,7 @@ class NativeLoop:
         if state is None:
             return None
         h, carry = self.cell.enter(state)
-        return h, carry.c if CELLS[self.kind].has_c else None
+        return h, carry[0] if CELLS[self.kind].has_c else None
 
     def _join(self, like: PyTree, pair: tuple[Array, Array | None] | None) -> PyTree:
         """The inverse of `_split`, with the structure of a state; None stays None."""
@@ -290,5 +294,5 @@ class NativeLoop:
 
 
 def _stacked(elementwise: Params) -> Array | None:
-    """The peepholes as the calls read them, `[3, units]`; None without."""
-    return jnp.stack([elementwise[n] for n in _PEEPHOLES]) if elementwise else None
+    """The parameters as the calls read them, in the order of names; None without."""
+    return jnp.stack(jax.tree.leaves(elementwise)) if elementwise else None

@@ -43,6 +43,7 @@ CELLS = {
     "cudnn_gru": Cell(3, False, ("h", None, "h")),
     "peephole_lstm": Cell(4, True, ("h",)),
     "projected_lstm": Cell(5, True, ("h", "operand")),
+    "normed_lstm": Cell(6, True, ("h",)),
 }
 
 
@@ -56,7 +57,9 @@ class ForwardArgs(NamedTuple):
         x: The inputs.
         weights: Of each product `(w_inputs, w_state, bias)`, `[depth, columns]`,
             `[rows, columns]`, `[columns]`.
-        peepholes: Those of the gates f, i, o of an LSTM, `[3, units]`.
+        elementwise: What the elementwise work of an LSTM reads, or None: the peepholes
+            of gates f, i, o, `[3, units]`; or of the norms of f, i, o, c, j the shift
+            and the gain of each, `[10, units]`.
         state: `(h, c)` before the first step.
         restart_states: Those from which sequences start, `[sequences, ...]`.
     """
@@ -65,7 +68,7 @@ class ForwardArgs(NamedTuple):
     starts: Any
     x: Any
     weights: Any
-    peepholes: Any
+    elementwise: Any
     state: Any
     restart_states: Any
 
@@ -96,7 +99,7 @@ class BackwardArgs(NamedTuple):
         lengths: As in `ForwardArgs`.
         starts: As in `ForwardArgs`.
         w_state: The `w_state` of each product that has one.
-        peepholes: As in `ForwardArgs`.
+        elementwise: As in `ForwardArgs`.
         zs: As in `ForwardResults`.
         saved: As in `ForwardResults`.
         ct_outputs: Those of the outputs.
@@ -107,7 +110,7 @@ class BackwardArgs(NamedTuple):
     lengths: Any
     starts: Any
     w_state: Any
-    peepholes: Any
+    elementwise: Any
     zs: Any
     saved: Any
     ct_outputs: Any
@@ -123,14 +126,14 @@ class BackwardResults(NamedTuple):
         operand: What a product multiplies beside h; zeros where a row is not alive.
         ct_state: Those of `state`.
         ct_restart_states: Those of `restart_states`.
-        ct_peepholes: Those of `peepholes` from each row, `[batch, 3, units]`.
+        ct_elementwise: Those of `elementwise` from each row, `[batch, 3 or 10, units]`.
     """
 
     ct_zs: Any
     operand: Any
     ct_state: Any
     ct_restart_states: Any
-    ct_peepholes: Any
+    ct_elementwise: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,7 +243,8 @@ class Call:
         return self._run("forward", args, results, **static, save=save)
 
     def _backward(self, args: BackwardArgs) -> BackwardResults:
-        batch, count, peepholes = args.lengths.shape[1], self.sequences, args.peepholes
+        batch, count = args.lengths.shape[1], self.sequences
+        elementwise = args.elementwise
         units = [x.shape[-1] for x in args.ct_last if x is not None][-1]
         has_operand = "operand" in CELLS[self.kind].factors
         results = BackwardResults(
@@ -248,7 +252,7 @@ class Call:
             _float32(*args.zs[0].shape[1:3], units) if has_operand else None,
             _types_like(args.ct_last, batch),
             None if count is None else _types_like(args.ct_last, count),
-            None if peepholes is None else _float32(batch, *peepholes.shape[1:]),
+            None if elementwise is None else _float32(batch, *elementwise.shape[1:]),
         )
         before = len(jax.tree.leaves(args[: args._fields.index("zs")]))
         has_memory = args.zs[0].shape[0] == entries(args)  # That of all results.
@@ -262,7 +266,7 @@ class Call:
             "forget_bias": np.float32(self.forget_bias),
             "cell_clip": np.float32(self.cell_clip),
             "output_clip": np.float32(self.output_clip),
-            "peepholes": args.peepholes is not None,
+            "elementwise": args.elementwise is not None,
             "restarts": self.sequences is not None,
             "new_states": self.new_states,
         }

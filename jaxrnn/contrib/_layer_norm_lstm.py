@@ -100,6 +100,7 @@ class LayerNormLSTMCell(_FourGateLSTM):
     reuse: Any = dataclasses.field(default=None, compare=False)
     name: str | None = None
     dtype: DType | None = None
+    library_kind = "lstm"
 
 
 @final
@@ -161,6 +162,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
     reuse: Any = dataclasses.field(default=None, compare=False)
     name: str | None = None
     dtype: DType | None = None
+    library_kind = "lstm"
 
     def __post_init__(self) -> None:
         super().__post_init__()

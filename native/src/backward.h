@@ -30,7 +30,8 @@ class BackwardLoop {
         sizes_(call.sizes),
         cell_(sizes_),
         rows_(sizes_, call.lengths, group),
-        stride_(Stride(LongestOperand())) {
+        stride_(Stride(LongestOperand())),
+        row_(call.lstm, sizes_.units) {
     for (Buffer& operand : operands_) operand = Allocate(rows_.count() * stride_);
     for (int64_t s = 0; s < slots; s++) {
       const std::vector<Share> shares = cell_.Shares(s, slots);
@@ -56,8 +57,10 @@ class BackwardLoop {
     const int64_t size = OperandSize(from);
     for (const PackedPanel& packed : slot.stages[stage]) {
       const int vectors = packed.panel.count;
-      const int64_t width = vectors * kLanes;
+      // All products of a row are kept for it.
+      const int64_t width = C::kByRow ? cell_.padded(stage) : vectors * kLanes;
       float* products = slot.products.get();
+      if (C::kByRow) products += packed.panel.first * kLanes;
       Multiply(multiplied, vectors, {operand, stride_}, packed.transposed, size,
                {kZeros, 0}, {products, width});
       for (int64_t r = 0; r < multiplied; r++) {
@@ -76,6 +79,8 @@ class BackwardLoop {
                  Load(call_.c_last_h + at, Valid(sizes_.outputs, v)));
       }
     }
+    if constexpr (C::kByRow)
+      for (int64_t r = 0; r < n; r++) PullRow(slot, phase, t, r);
   }
 
  private:
@@ -109,7 +114,8 @@ class BackwardLoop {
       floats += slot.shares[stage].size() * kLanes * OperandSize(Following(stage));
     }
     slot.memory = Allocate(floats);
-    slot.products = Allocate(rows_.count() * kMaxVectors * kLanes);
+    const int64_t width = C::kByRow ? cell_.padded(0) : kMaxVectors * kLanes;
+    slot.products = Allocate(rows_.count() * width);
     float* next = slot.memory.get();
     for (int stage = 0; stage < C::kStages; stage++) {
       for (const Panel& panel : slot.shares[stage].Panels(kMaxVectors)) {
@@ -132,11 +138,11 @@ class BackwardLoop {
     Keep(slot.shares[kLast], sizes_.outputs, call_.c_last_h, call_.c_h);
     if (!C::kHasC) return;
     Keep(slot.shares[0], sizes_.units, call_.c_last_c, call_.c_c);
-    if (!call_.c_peepholes) return;
+    if (!call_.c_elementwise) return;
     for (int64_t v = slot.shares[0].first; v < slot.shares[0].end; v++) {
       for (int64_t r = rows_.alive(0); r < rows_.count(); r++) {
-        for (int k = 0; k < 3; k++)
-          Store(Peephole(k, r, v), Vec{}, Valid(sizes_.units, v));
+        for (int k = 0; k + 1 < C::kCarried; k++)
+          Store(Elementwise(k, r, v), Vec{}, Valid(sizes_.units, v));
       }
     }
   }
@@ -201,13 +207,14 @@ class BackwardLoop {
     }
   }
 
-  // Stores the cotangents of the first c of row r, and of its peepholes.
+  // Stores the cotangents of the first c of row r, and of what else its elementwise
+  // work reads.
   void EndC(Slot& slot, int64_t r, int64_t v) {
     const int valid = Valid(sizes_.units, v);
     const float* carried = slot.carried(v, r);
     Store(call_.c_c + rows_[r] * sizes_.units + v * kLanes, Load(carried), valid);
-    for (int k = 0; call_.c_peepholes && k + 1 < C::kCarried; k++)
-      Store(Peephole(k, r, v), Load(carried + (k + 1) * kLanes), valid);
+    for (int k = 0; call_.c_elementwise && k + 1 < C::kCarried; k++)
+      Store(Elementwise(k, r, v), Load(carried + (k + 1) * kLanes), valid);
   }
 
   // If a sequence starts in row r at step t + 1, adds the cotangent of its restart
@@ -241,6 +248,8 @@ class BackwardLoop {
     const int valid = Valid(sizes_.outputs, v);
     const int64_t at = rows_.At(r, t) * sizes_.outputs + v * kLanes;
     c_h += Load(call_.c_outputs + at, valid);
+    if constexpr (C::kByRow)  // In the place of the product, until PullRow.
+      return Store(&slot.products[r * cell_.padded(0) + v * kLanes], c_h);
     Vec z[4];
     int count = 0;
     for (int s = C::kPullsFrom; s < C::kStages; s++) {
@@ -273,6 +282,26 @@ class BackwardLoop {
     Write(phase, 0, t, r, v, c_zs);
   }
 
+  // Step t of row r, of all of whose states the cotangents are known.
+  void PullRow(Slot& slot, int64_t phase, int64_t t, int64_t r) {
+    const int64_t vectors = slot.shares[0].end;
+    for (int64_t v = 0; v < vectors; v++) {
+      const int valid = Valid(sizes_.units, v);
+      const int64_t at = rows_.At(r, t) * sizes_.units + v * kLanes;
+      for (int g = 0; g < C::kGates[0]; g++)
+        Store(row_.z(g) + v * kLanes, Load(call_.zs[0] + GateAt(0, g, r, t, v), valid));
+      Store(row_.c() + v * kLanes, Load(call_.saved_c + at, valid));
+    }
+    row_.Step();
+    row_.Pull(&slot.products[r * cell_.padded(0)],
+              [&](int64_t v) { return slot.carried(v, r); });
+    for (int64_t v = 0; v < vectors; v++) {
+      Vec c_zs[4];
+      for (int g = 0; g < C::kGates[0]; g++) c_zs[g] = Load(row_.c_z(g) + v * kLanes);
+      Write(phase, 0, t, r, v, c_zs);
+    }
+  }
+
   // Begins to read what the step before needs, which the hardware does not foresee.
   void Prefetch(const float* states, int64_t r, int64_t t, int64_t v) const {
     if (t < 0) return;
@@ -300,8 +329,9 @@ class BackwardLoop {
   int64_t GateAt(int stage, int g, int64_t r, int64_t t, int64_t v) const {
     return cell_.GateAt(stage, g, rows_.At(r, t)) + v * kLanes;
   }
-  float* Peephole(int k, int64_t r, int64_t v) const {
-    return call_.c_peepholes + (rows_[r] * 3 + k) * sizes_.units + v * kLanes;
+  float* Elementwise(int k, int64_t r, int64_t v) const {
+    return call_.c_elementwise + (rows_[r] * (C::kCarried - 1) + k) * sizes_.units +
+           v * kLanes;
   }
 
   const Backward& call_;
@@ -311,6 +341,7 @@ class BackwardLoop {
   const int64_t stride_;
   Buffer operands_[2];
   std::vector<Slot> slots_;
+  typename C::Row row_;
 };
 
 }  // namespace jaxrnn::JAXRNN_TARGET

@@ -15,6 +15,8 @@
 // PullStage: from the cotangent of the second stage's operand, those of the first
 //   stage's gates. Returns the operand.
 // `state` is the h before the step; of an LSTM, in the stage that changes it, the c.
+//
+// kByRow: instead of these functions there is the class Row, for all units of a row.
 #ifndef JAXRNN_CELLS_H_
 #define JAXRNN_CELLS_H_
 
@@ -28,6 +30,10 @@ struct Gate {
   int product, block, blocks;
 };
 
+struct NoRow {
+  NoRow(const Lstm&, int64_t) {}
+};
+
 // What the elementwise work of an LSTM reads besides, for a vector of units.
 struct LstmVec {
   float forget_bias, cell_clip, output_clip;
@@ -36,6 +42,8 @@ struct LstmVec {
 };
 
 struct PlainLstm {
+  using Row = NoRow;
+  static constexpr bool kByRow = false;
   static constexpr int kStages = 1, kPullsFrom = 0;
   static constexpr int kGates[] = {4}, kInputGates[] = {4}, kStateGates[] = {4};
   static constexpr Gate kGate[1][4] = {{{0, 0, 4}, {0, 1, 4}, {0, 2, 4}, {0, 3, 4}}};
@@ -153,6 +161,8 @@ struct ProjectedLstm : PeepholeLstm {
 };
 
 struct Gru {
+  using Row = NoRow;
+  static constexpr bool kByRow = false;
   static constexpr int kStages = 2, kPullsFrom = 0;
   static constexpr int kGates[] = {2, 1}, kInputGates[] = {2, 1},
                        kStateGates[] = {2, 1};
@@ -192,6 +202,8 @@ struct Gru {
 
 // Gates: the candidate's product of the inputs; r; u; the candidate's product of h.
 struct CudnnGru {
+  using Row = NoRow;
+  static constexpr bool kByRow = false;
   static constexpr int kStages = 1, kPullsFrom = 0;
   static constexpr int kGates[] = {4}, kInputGates[] = {3}, kStateGates[] = {3};
   static constexpr Gate kGate[1][4] = {{{1, 0, 1}, {0, 0, 2}, {0, 1, 2}, {2, 0, 1}}};
@@ -215,6 +227,8 @@ struct CudnnGru {
 };
 
 struct Rnn {
+  using Row = NoRow;
+  static constexpr bool kByRow = false;
   static constexpr int kStages = 1, kPullsFrom = 0;
   static constexpr int kGates[] = {1}, kInputGates[] = {1}, kStateGates[] = {1};
   static constexpr Gate kGate[1][4] = {{{0, 0, 1}}};

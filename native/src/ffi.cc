@@ -194,9 +194,11 @@ class Arrays : public Sequences {
     int64_t& rows = k == 0 ? h_size() : sizes_.units;
     return Floats(Of("w_state", k), {{rows}, Columns(k)});
   }
-  const float* Peepholes() { return Floats("peepholes", {{three_}, {sizes_.units}}); }
-  float* PeepholesResult() {
-    return Result("c_peepholes", {{sizes_.batch}, {three_}, {sizes_.units}});
+  const float* Elementwise() {
+    return Floats("elementwise", {{vectors_}, {sizes_.units}});
+  }
+  float* ElementwiseResult() {
+    return Result("c_elementwise", {{sizes_.batch}, {vectors_}, {sizes_.units}});
   }
 
   // Those of h, and of c, which is null but for an LSTM.
@@ -235,13 +237,15 @@ class Arrays : public Sequences {
   }
 
   Cell cell_;
-  int64_t three_ = 3;
+  int64_t vectors_ = ElementwiseVectors(cell_);
 };
 
-ffi::Error CheckAttributes(int32_t cell, int32_t time_axis) {
+ffi::Error CheckAttributes(int32_t cell, bool elementwise, int32_t time_axis) {
   if (cell < 0 || cell >= kCells)
     return ffi::Error::InvalidArgument("cell must be from 0 to " +
                                        std::to_string(kCells - 1));
+  if (Cell(cell) == Cell::kNormedLstm && !elementwise)
+    return ffi::Error::InvalidArgument("elementwise must be true for this cell");
   if (time_axis == 0 || time_axis == 1) return ffi::Error::Success();
   return ffi::Error::InvalidArgument("time_axis must be 0 or 1");
 }
@@ -282,7 +286,7 @@ ffi::Error RunLoop(Loop Target::* loop, const Call& without_arrays,
 }
 
 ffi::Error FindArrays(Forward& call, const Entries& entries, int64_t entry,
-                      bool peepholes, bool restarts, bool new_states, bool save) {
+                      bool elementwise, bool restarts, bool new_states, bool save) {
   Sizes& sizes = call.sizes;
   Arrays arrays(entries, entry, call.cell, sizes);
   const int products = Products(call.cell);
@@ -298,7 +302,7 @@ ffi::Error FindArrays(Forward& call, const Entries& entries, int64_t entry,
     if (product.state) call.w_state[k] = arrays.WState(k);
     if (product.bias) call.bias[k] = arrays.Floats(Of("bias", k), {columns});
   }
-  if (peepholes) call.lstm.peepholes = arrays.Peepholes();
+  if (elementwise) call.lstm.elementwise = arrays.Elementwise();
   call.h = arrays.H("h", sizes.batch);
   call.c = arrays.C("c", sizes.batch);
   if (restarts) {
@@ -322,22 +326,22 @@ ffi::Error FindArrays(Forward& call, const Entries& entries, int64_t entry,
 
 ffi::Error CallForward(ffi::ThreadPool pool, ffi::RemainingArgs args,
                        ffi::RemainingRets rets, int32_t cell, float forget_bias,
-                       float cell_clip, float output_clip, bool peepholes,
+                       float cell_clip, float output_clip, bool elementwise,
                        int32_t time_axis, bool restarts, bool new_states, bool save) {
-  if (ffi::Error error = CheckAttributes(cell, time_axis); error.failure())
+  if (ffi::Error error = CheckAttributes(cell, elementwise, time_axis); error.failure())
     return error;
   Forward call = {static_cast<Cell>(cell),
                   UnknownSizes(time_axis),
                   {forget_bias, cell_clip, output_clip, nullptr}};
   Entries entries = {args, rets};
   auto find = [&](Forward& call, int64_t entry) {
-    return FindArrays(call, entries, entry, peepholes, restarts, new_states, save);
+    return FindArrays(call, entries, entry, elementwise, restarts, new_states, save);
   };
   return RunLoop(&Target::forward, call, entries, find, pool);
 }
 
 ffi::Error FindArrays(Backward& call, const Entries& entries, int64_t entry,
-                      bool peepholes, bool restarts, bool new_states) {
+                      bool elementwise, bool restarts, bool new_states) {
   Sizes& sizes = call.sizes;
   Arrays arrays(entries, entry, call.cell, sizes);
   const int products = Products(call.cell);
@@ -347,7 +351,7 @@ ffi::Error FindArrays(Backward& call, const Entries& entries, int64_t entry,
   for (int k = 0; k < products; k++) {
     if (ProductOf(call.cell, k).state) call.w_state[k] = arrays.WState(k);
   }
-  if (peepholes) call.lstm.peepholes = arrays.Peepholes();
+  if (elementwise) call.lstm.elementwise = arrays.Elementwise();
   for (int k = 0; k < products; k++)
     call.zs[k] = arrays.Sequence(Of("zs", k), arrays.Columns(k));
   call.saved_h = arrays.HSequence("saved_h");
@@ -367,23 +371,23 @@ ffi::Error FindArrays(Backward& call, const Entries& entries, int64_t entry,
     call.c_restart_h = arrays.HResult("c_restart_h", sizes.sequences);
     call.c_restart_c = arrays.CResult("c_restart_c", sizes.sequences);
   }
-  if (peepholes) call.c_peepholes = arrays.PeepholesResult();
+  if (elementwise) call.c_elementwise = arrays.ElementwiseResult();
   if (ffi::Error error = arrays.Finish(); error.failure()) return error;
   return CheckStarts(call.starts, sizes);
 }
 
 ffi::Error CallBackward(ffi::ThreadPool pool, ffi::RemainingArgs args,
                         ffi::RemainingRets rets, int32_t cell, float forget_bias,
-                        float cell_clip, float output_clip, bool peepholes,
+                        float cell_clip, float output_clip, bool elementwise,
                         int32_t time_axis, bool restarts, bool new_states) {
-  if (ffi::Error error = CheckAttributes(cell, time_axis); error.failure())
+  if (ffi::Error error = CheckAttributes(cell, elementwise, time_axis); error.failure())
     return error;
   Backward call = {static_cast<Cell>(cell),
                    UnknownSizes(time_axis),
                    {forget_bias, cell_clip, output_clip, nullptr}};
   Entries entries = {args, rets};
   auto find = [&](Backward& call, int64_t entry) {
-    return FindArrays(call, entries, entry, peepholes, restarts, new_states);
+    return FindArrays(call, entries, entry, elementwise, restarts, new_states);
   };
   return RunLoop(&Target::backward, call, entries, find, pool);
 }
@@ -455,7 +459,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeForward, jaxrnn::CallForward,
                                   .Attr<float>("forget_bias")
                                   .Attr<float>("cell_clip")
                                   .Attr<float>("output_clip")
-                                  .Attr<bool>("peepholes")
+                                  .Attr<bool>("elementwise")
                                   .Attr<int32_t>("time_axis")
                                   .Attr<bool>("restarts")
                                   .Attr<bool>("new_states")
@@ -471,7 +475,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeBackward, jaxrnn::CallBackward,
                                   .Attr<float>("forget_bias")
                                   .Attr<float>("cell_clip")
                                   .Attr<float>("output_clip")
-                                  .Attr<bool>("peepholes")
+                                  .Attr<bool>("elementwise")
                                   .Attr<int32_t>("time_axis")
                                   .Attr<bool>("restarts")
                                   .Attr<bool>("new_states"));

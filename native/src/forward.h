@@ -30,7 +30,8 @@ class ForwardLoop {
         cell_(sizes_),
         rows_(sizes_, call.lengths, group),
         blocks_(rows_, sizes_.time),
-        strides_{Stride(Padded(sizes_.outputs)), Stride(Padded(sizes_.units))} {
+        strides_{Stride(Padded(sizes_.outputs)), Stride(Padded(sizes_.units))},
+        row_(call.lstm, sizes_.units) {
     for (int k = 0; k < 3; k++)
       operands_[k] = Allocate(rows_.count() * strides_[k / 2]);
     for (int64_t r = 0; r < rows_.count(); r++) {
@@ -64,13 +65,15 @@ class ForwardLoop {
       const Out of_state = {zs + first * kLanes, width};
       Multiply(n, C::kStateGates[stage] * packed.panel.count, operand, packed.w_state,
                cell_.rows(stage), {of_state.data, width}, of_state);
-      for (int64_t r = 0; r < n; r++) {
+      for (int64_t r = 0; !C::kByRow && r < n; r++) {
         for (int v = 0; v < packed.panel.count; v++) {
           Update(slot, stage, t, r, packed.panel.first + v,
                  zs + r * width + v * gates * kLanes);
         }
       }
     }
+    if constexpr (C::kByRow)
+      for (int64_t r = 0; r < n; r++) UpdateRow(slot, t, r);
   }
 
  private:
@@ -219,6 +222,30 @@ class ForwardLoop {
     EndH(t, r, v, next);
   }
 
+  // The elementwise work of row r, all of whose units the slot has.
+  void UpdateRow(Slot& slot, int64_t t, int64_t r) {
+    for (const ForwardPanel& packed : slot.panels[0]) {
+      const Panel& panel = packed.panel;
+      const int64_t row = blocks_.offset(t) + r;
+      const float* z = packed.zs + row * panel.count * C::kGates[0] * kLanes;
+      for (int64_t v = panel.first; v < panel.first + panel.count; v++) {
+        for (int g = 0; g < C::kGates[0]; g++, z += kLanes) {
+          Store(row_.z(g) + v * kLanes, Load(z));
+          if (call_.zs[0])
+            Store(Zs(0, g, r, t) + v * kLanes, Load(z), Valid(sizes_.units, v));
+        }
+      }
+    }
+    for (int64_t v = 0; v < slot.of_c().end; v++)
+      Store(row_.c() + v * kLanes, Load(slot.carried(v, r)));
+    row_.Step();
+    for (int64_t v = 0; v < slot.of_c().end; v++) {
+      Store(slot.carried(v, r), Load(row_.next_c() + v * kLanes));
+      EndC(t, r, v, slot.carried(v, r));
+      EndH(t, r, v, Load(row_.h() + v * kLanes));
+    }
+  }
+
   // Stores the c after step t.
   void EndC(int64_t t, int64_t r, int64_t v, const float* c) {
     const int valid = Valid(sizes_.units, v);
@@ -261,6 +288,7 @@ class ForwardLoop {
   // The states, of even steps and of odd ones, and the operands of a second stage.
   Buffer operands_[3];
   std::vector<Slot> slots_;
+  typename C::Row row_;
 };
 
 }  // namespace jaxrnn::JAXRNN_TARGET

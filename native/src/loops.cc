@@ -11,6 +11,7 @@
 #include "forward.h"
 #include "gang.h"
 #include "inputs.h"
+#include "normed.h"
 #include "stages.h"
 #include "weights.h"
 
@@ -51,8 +52,8 @@ Work WorkOf(const Sizes& sizes, int64_t depth, double packing) {
     state += C::kStateGates[stage] * units * cell.rows(stage);
   }
   return {sizes.batch, sizes.time * (inputs + state + gates * kElementwise),
-          sizes.time * state + packing * (inputs + state), Vectors(sizes.units),
-          sizes.time * C::kStages};
+          sizes.time * state + packing * (inputs + state),
+          C::kByRow ? 1 : Vectors(sizes.units), sizes.time * C::kStages};
 }
 
 template <typename Loop, typename Call>
@@ -112,6 +113,8 @@ void RunAnyCell(const std::vector<Call>& calls, Executor& executor) {
       return RunCell<PeepholeLstm>(calls, executor);
     case Cell::kProjectedLstm:
       return RunCell<ProjectedLstm>(calls, executor);
+    case Cell::kNormedLstm:
+      return RunCell<NormedLstm>(calls, executor);
   }
 }
 

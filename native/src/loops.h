@@ -16,7 +16,8 @@ namespace jaxrnn {
 
 // The number of each is part of the interface with Python. A GRU resets the state
 // before the candidate's product, or after it, as cuDNN does. The two LSTMs after these
-// may have peepholes and clips; the second one has a projection.
+// may have peepholes and clips; the second one has a projection. The last one has layer
+// normalizations, and no bias.
 enum class Cell : int32_t {
   kLstm = 0,
   kGru = 1,
@@ -24,12 +25,13 @@ enum class Cell : int32_t {
   kCudnnGru = 3,
   kPeepholeLstm = 4,
   kProjectedLstm = 5,
+  kNormedLstm = 6,
 };
-constexpr int kCells = 6;
+constexpr int kCells = 7;
 
 inline bool HasC(Cell cell) {
   return cell == Cell::kLstm || cell == Cell::kPeepholeLstm ||
-         cell == Cell::kProjectedLstm;
+         cell == Cell::kProjectedLstm || cell == Cell::kNormedLstm;
 }
 
 constexpr int kMaxProducts = 3;
@@ -53,7 +55,7 @@ inline int Products(Cell cell) {
 inline Product ProductOf(Cell cell, int k) {
   if (cell == Cell::kCudnnGru && k > 0) return {1, k == 1, k == 2, true};
   if (cell == Cell::kProjectedLstm && k == 1) return {1, false, true, false};
-  if (HasC(cell)) return {4, true, true, true};
+  if (HasC(cell)) return {4, true, true, cell != Cell::kNormedLstm};
   const bool of_gates = k == 0 && cell != Cell::kRnn;
   return {of_gates ? 2 : 1, true, true, true};
 }
@@ -85,8 +87,13 @@ struct Sizes {
 struct Lstm {
   float forget_bias;
   float cell_clip, output_clip;  // Bounds on c and on a projected h, or infinity.
-  const float* peepholes;        // [3, units], of gates f, i, o; or null.
+  // [ElementwiseVectors(cell), units], or null without: the peepholes of gates f, i, o;
+  // or, of the norms of f, i, o, c, j, the shift and the gain of each.
+  const float* elementwise;
 };
+inline int64_t ElementwiseVectors(Cell cell) {
+  return cell == Cell::kNormedLstm ? 10 : 3;
+}
 
 struct Forward {
   Cell cell;
@@ -131,7 +138,7 @@ struct Backward {
                    // a cell without one.
   float *c_h, *c_c;
   float *c_restart_h, *c_restart_c;  // Zeros for a sequence that never starts.
-  float* c_peepholes;                // [batch, 3, units]; null without peepholes.
+  float* c_elementwise;  // [batch, ElementwiseVectors(cell), units], or null.
 };
 
 // The cotangents of a product's matrices and bias.

@@ -60,11 +60,11 @@ class Stages {
 template <typename C>
 LstmVec Besides(const Lstm& lstm, const Sizes& sizes, int stage, int64_t v) {
   LstmVec values = {lstm.forget_bias, lstm.cell_clip, lstm.output_clip, false, {}};
-  if (!C::kHasPeepholes || stage > 0 || lstm.peepholes == nullptr) return values;
+  if (!C::kHasPeepholes || stage > 0 || lstm.elementwise == nullptr) return values;
   values.has_peepholes = true;
   for (int k = 0; k < 3; k++)
     values.peepholes[k] =
-        Load(lstm.peepholes + k * sizes.units + v * kLanes, Valid(sizes.units, v));
+        Load(lstm.elementwise + k * sizes.units + v * kLanes, Valid(sizes.units, v));
   return values;
 }
 

@@ -31,7 +31,9 @@ struct Case {
 
   bool lstm() const { return HasC(cell); }
   // Extremes: peepholes and both clips, or none, as in a plain LSTM.
-  bool full() const { return lstm() && cell != Cell::kLstm && units != 17; }
+  bool full() const {
+    return (cell == Cell::kPeepholeLstm || cell == Cell::kProjectedLstm) && units != 17;
+  }
   int64_t outputs() const {
     if (cell != Cell::kProjectedLstm) return units;
     return units % 2 ? units * 2 / 3 + 1 : units * 3 - 1;
@@ -87,7 +89,8 @@ struct Problem {
       if (product.state) w_state[k] = Random(sizes.Rows(k) * columns, 0.2f);
       if (product.bias) bias[k] = Random(columns, 0.5f);
     }
-    if (c.full()) peepholes = Random(3 * c.units, 1);
+    if (c.full() || c.cell == Cell::kNormedLstm)
+      elementwise = Random(ElementwiseVectors(c.cell) * c.units, 1);
     h = Random(c.batch * c.outputs(), 1);
     if (c.lstm()) c0 = Random(c.batch * c.units, 1);
     MakeLengths();
@@ -130,7 +133,7 @@ struct Problem {
   Lstm LstmArguments() const {
     const float no_clip = std::numeric_limits<float>::infinity();
     return {0.75f, c.full() ? 0.6f : no_clip, c.full() ? 0.2f : no_clip,
-            Data(peepholes)};
+            Data(elementwise)};
   }
 
   // Fill a sequence where rows are alive, or where they are not.
@@ -145,7 +148,7 @@ struct Problem {
   Sizes sizes;
   std::vector<int32_t> lengths, starts;
   Floats x, w_inputs[kMaxProducts], w_state[kMaxProducts], bias[kMaxProducts];
-  Floats peepholes;
+  Floats elementwise;
   Floats h, c0, restart_h, restart_c, c_outputs, c_new_c, c_last_h, c_last_c;
 
  private:
@@ -239,8 +242,9 @@ Results RunBackward(const Problem& problem, Results& saved, bool in_place,
   if (c.restarts) call.c_restart_h = results.Add("c_restart_h", sequences * m);
   if (c.restarts && c.lstm())
     call.c_restart_c = results.Add("c_restart_c", sequences * c.units);
-  if (call.lstm.peepholes)
-    call.c_peepholes = results.Add("c_peepholes", 3 * c.batch * c.units);
+  if (call.lstm.elementwise)
+    call.c_elementwise =
+        results.Add("c_elementwise", ElementwiseVectors(c.cell) * c.batch * c.units);
   loop(call);
   return results;
 }

@@ -79,8 +79,8 @@ inline Real Clip(Real x, float bound) {
 // The gates of an LSTM for one unit; p are its peepholes of f, i, o.
 struct LstmGates {
   LstmGates(const Lstm& lstm, const Vector& z, Real c, int64_t n, int64_t k) {
-    for (int g = 0; lstm.peepholes != nullptr && g < 3; g++)
-      p[g] = lstm.peepholes[g * n + k];
+    for (int g = 0; lstm.elementwise != nullptr && g < 3; g++)
+      p[g] = lstm.elementwise[g * n + k];
     f = Sigmoid(z[2 * n + k] + lstm.forget_bias + p[0] * c);
     i = Sigmoid(z[k] + p[1] * c);
     j = std::tanh(z[n + k]);
@@ -92,6 +92,68 @@ struct LstmGates {
   Real p[3] = {}, f, i, j, o, unclipped, next_c, y;
 };
 
+// A layer normalization: place `p` of those of f, i, o, c, j.
+struct Norm {
+  Norm(const Lstm& lstm, int p, const Real* x, int64_t n)
+      : shift(lstm.elementwise + 2 * p * n), gain(shift + n), normal(x, x + n) {
+    Real mean = 0, variance = 0;
+    for (Real value : normal) mean += value / n;
+    for (Real& value : normal) value -= mean;
+    for (Real value : normal) variance += value * value / n;
+    scale = 1 / std::sqrt(variance + 1e-12);
+    for (Real& value : normal) value *= scale;
+  }
+  Real operator[](int64_t k) const { return normal[k] * gain[k] + shift[k]; }
+
+  // From the cotangents of the results, those of the arguments; `sums` are those of
+  // all shifts and gains.
+  Vector Pull(int p, const Vector& c, Vector& sums) const {
+    const int64_t n = c.size();
+    Vector c_x(n);
+    for (int64_t k = 0; k < n; k++) {
+      sums[2 * p * n + k] += c[k];
+      sums[(2 * p + 1) * n + k] += c[k] * normal[k];
+      // d normal[l] / d x[k] = scale * ((l == k) - (1 + normal[k] normal[l]) / n)
+      for (int64_t l = 0; l < n; l++)
+        c_x[k] +=
+            c[l] * gain[l] * scale * ((l == k) - (1 + normal[k] * normal[l]) / Real(n));
+    }
+    return c_x;
+  }
+
+  const float *shift, *gain;
+  Vector normal;
+  Real scale;
+};
+
+// The gates of a normed LSTM, and what follows from them.
+struct NormedGates {
+  NormedGates(const Lstm& lstm, const Vector& z, const Vector& c)
+      : n(c.size()),
+        norm_i(lstm, 1, &z[0], n),
+        norm_j(lstm, 4, &z[n], n),
+        norm_f(lstm, 0, &z[2 * n], n),
+        norm_o(lstm, 2, &z[3 * n], n) {
+    Vector unnormed(n);
+    for (int64_t k = 0; k < n; k++) {
+      i.push_back(Sigmoid(norm_i[k])), j.push_back(std::tanh(norm_j[k]));
+      f.push_back(Sigmoid(norm_f[k] + lstm.forget_bias));
+      o.push_back(Sigmoid(norm_o[k]));
+      unnormed[k] = c[k] * f[k] + i[k] * j[k];
+    }
+    norm_c.emplace_back(lstm, 3, unnormed.data(), n);
+    for (int64_t k = 0; k < n; k++) {
+      next_c.push_back(norm_c[0][k]);
+      y.push_back(std::tanh(next_c[k]));
+    }
+  }
+
+  int64_t n;
+  Norm norm_i, norm_j, norm_f, norm_o;
+  Vector i, j, f, o, next_c, y;
+  std::vector<Norm> norm_c;
+};
+
 // One step of a row: changes the state, returns the products.
 inline std::vector<Vector> ForwardStep(const Forward& call, const Vector& x,
                                        State& state) {
@@ -99,7 +161,11 @@ inline std::vector<Vector> ForwardStep(const Forward& call, const Vector& x,
   Vector &h = state.h, operand(n);
   std::vector<Vector> zs = {ForwardProduct(call, 0, x, h)};
   const Vector z = zs[0];
-  if (HasC(call.cell)) {
+  if (call.cell == Cell::kNormedLstm) {
+    const NormedGates gates(call.lstm, z, state.c);
+    state.c = gates.next_c;
+    for (int64_t k = 0; k < n; k++) h[k] = gates.y[k] * gates.o[k];
+  } else if (HasC(call.cell)) {
     for (int64_t k = 0; k < n; k++) {
       LstmGates gates(call.lstm, z, state.c[k], n, k);
       state.c[k] = gates.next_c;
@@ -154,10 +220,10 @@ inline void ForwardRow(const Forward& call, int64_t row) {
 }
 
 // What a step of the backward loop computes beside the cotangent of the state. Those of
-// the peepholes are added up.
+// what the elementwise work reads besides are added up.
 struct StepCotangents {
   std::vector<Vector> zs;
-  Vector operand, peepholes;
+  Vector operand, elementwise;
 };
 
 inline void BackwardLstm(const Backward& call, int64_t at, State& c_state,
@@ -185,11 +251,36 @@ inline void BackwardLstm(const Backward& call, int64_t at, State& c_state,
     step.zs[0][3 * n + k] = c_o;
     step.operand[k] = g.y * g.o;
     c_state.c[k] = c_c * g.f + c_f * g.p[0] + c_i * g.p[1];
-    step.peepholes[k] += c_f * c[k];
-    step.peepholes[n + k] += c_i * c[k];
-    step.peepholes[2 * n + k] += c_o * g.next_c;
+    step.elementwise[k] += c_f * c[k];
+    step.elementwise[n + k] += c_i * c[k];
+    step.elementwise[2 * n + k] += c_o * g.next_c;
   }
   c_state.h = Vector(m);
+  AddTransposed(step.zs[0], call.w_state[0], c_state.h);
+}
+
+inline void BackwardNormedLstm(const Backward& call, int64_t at, State& c_state,
+                               StepCotangents& step) {
+  int64_t n = call.sizes.units;
+  const Vector c = Load(call.saved_c, at, n);
+  const NormedGates g(call.lstm, Load(call.zs[0], at, 4 * n), c);
+  Vector c_i(n), c_j(n), c_f(n), c_o(n), c_c = c_state.c, &sums = step.elementwise;
+  for (int64_t k = 0; k < n; k++) {
+    c_o[k] = c_state.h[k] * g.y[k] * g.o[k] * (1 - g.o[k]);
+    c_c[k] += c_state.h[k] * g.o[k] * (1 - g.y[k] * g.y[k]);
+  }
+  c_c = g.norm_c[0].Pull(3, c_c, sums);
+  for (int64_t k = 0; k < n; k++) {
+    c_i[k] = c_c[k] * g.j[k] * g.i[k] * (1 - g.i[k]);
+    c_j[k] = c_c[k] * g.i[k] * (1 - g.j[k] * g.j[k]);
+    c_f[k] = c_c[k] * c[k] * g.f[k] * (1 - g.f[k]);
+    c_state.c[k] = c_c[k] * g.f[k];
+  }
+  step.zs[0].clear();
+  for (const Vector& c_z : {g.norm_i.Pull(1, c_i, sums), g.norm_j.Pull(4, c_j, sums),
+                            g.norm_f.Pull(0, c_f, sums), g.norm_o.Pull(2, c_o, sums)})
+    step.zs[0].insert(step.zs[0].end(), c_z.begin(), c_z.end());
+  c_state.h = Vector(n);
   AddTransposed(step.zs[0], call.w_state[0], c_state.h);
 }
 
@@ -249,6 +340,8 @@ inline void BackwardStep(const Backward& call, int64_t at, State& c_state,
   Vector c_new_c = Load(call.c_new_c, at, call.sizes.units);
   for (size_t k = 0; k < c_output.size(); k++) c_state.h[k] += c_output[k];
   for (size_t k = 0; k < c_new_c.size(); k++) c_state.c[k] += c_new_c[k];
+  if (call.cell == Cell::kNormedLstm)
+    return BackwardNormedLstm(call, at, c_state, step);
   if (HasC(call.cell)) return BackwardLstm(call, at, c_state, step);
   if (call.cell == Cell::kGru) return BackwardGru(call, at, c_state, step);
   if (call.cell == Cell::kCudnnGru) return BackwardCudnnGru(call, at, c_state, step);
@@ -260,7 +353,7 @@ inline void BackwardRow(const Backward& call, int64_t row) {
   int64_t n = sizes.units, m = sizes.outputs;
   int64_t length = Length(sizes, call.lengths, row);
   State c_state = {Load(call.c_last_h, row, m), Load(call.c_last_c, row, n)};
-  StepCotangents step = {{}, Vector(n), Vector(3 * n)};
+  StepCotangents step = {{}, Vector(n), Vector(ElementwiseVectors(call.cell) * n)};
   for (int64_t t = sizes.time - 1; t >= 0; t--) {
     int64_t at = sizes.At(row, t), start = Start(call.starts, at);
     step.zs.clear(), step.operand = Vector(n);
@@ -279,7 +372,7 @@ inline void BackwardRow(const Backward& call, int64_t row) {
   }
   Store(c_state.h, call.c_h, row);
   Store(c_state.c, call.c_c, row);
-  Store(step.peepholes, call.c_peepholes, row);
+  Store(step.elementwise, call.c_elementwise, row);
 }
 
 inline void RunForward(const Forward& call) {

@@ -47,7 +47,7 @@ def run(change=(), drop=None, **attributes):
         forget_bias=np.float32(0),
         cell_clip=np.float32(np.inf),
         output_clip=np.float32(np.inf),
-        peepholes=False,
+        elementwise=False,
         restarts=True,
         new_states=False,
         save=False,
@@ -96,7 +96,7 @@ def test_sequences_that_start_are_among_the_restart_states():
         run({"starts": starts})
 
 
-@pytest.mark.parametrize(("name", "value"), [("cell", 6), ("time_axis", 2)])
+@pytest.mark.parametrize(("name", "value"), [("cell", 7), ("time_axis", 2)])
 def test_attributes_are_checked(name, value):
     with pytest.raises(ERRORS, match=f"{name} must be"):
         run(**{name: value})

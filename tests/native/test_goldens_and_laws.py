@@ -16,7 +16,7 @@ from cases import CASES
 from native_cases import assert_near, needs_library
 
 import jaxrnn
-from jaxrnn import CudnnCompatibleGRUCell, GRUCell, LSTMCell, testing
+from jaxrnn import CudnnCompatibleGRUCell, GRUCell, LSTMCell, contrib, testing
 from jaxrnn._sequences import native
 
 from ..golden import replay
@@ -83,8 +83,21 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
+def normed(scope, x, params):
+    x = x - x.mean()
+    gamma, beta = (params[scope][name] for name in ("gamma", "beta"))
+    return gamma * x / np.sqrt(np.mean(x * x) + 1e-12) + beta
+
+
 def numpy_step(cell, params, x, c, h):
     """`(c, h)` after a step of one row, in NumPy."""
+    if isinstance(cell, contrib.LayerNormBasicLSTMCell):
+        z = np.split(np.concatenate([x, h]) @ params["kernel"], 4)
+        scopes = "input", "transform", "forget", "output"
+        i, j, f, o = (normed(*pair, params) for pair in zip(scopes, z, strict=True))
+        c = sigmoid(f + cell.forget_bias) * c + sigmoid(i) * np.tanh(j)
+        c = normed("state", c, params)
+        return c, sigmoid(o) * np.tanh(c)
     if isinstance(cell, LSTMCell):
         p = lambda name: params.get(name, 0)
         bound = lambda z, most: z if most is None else np.clip(z, -most, most)
@@ -127,6 +140,8 @@ units, clips = st.integers(1, 40), st.none() | st.floats(0.05, 1)
 CELLS = st.one_of(
     st.builds(GRUCell, units),
     st.builds(CudnnCompatibleGRUCell, units),
+    # Of few units the variance may be so small that rounding decides.
+    st.builds(contrib.LayerNormBasicLSTMCell, st.integers(8, 40), st.floats(-1, 1)),
     st.builds(
         LSTMCell,
         units,
@@ -160,6 +175,6 @@ def test_random_settings_against_numpy(runs, cell, lengths, time, depth, seed):
     got, state = jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, dtype=jnp.float32)
     outputs, c, h = numpy_loop(cell, params, x, lengths)
     assert_near(got, outputs.astype(np.float32))
-    last = [c, h] if isinstance(cell, LSTMCell) else [h]
+    last = [h] if isinstance(state, jax.Array) else [c, h]
     assert_near(jax.tree.leaves(state), [s.astype(np.float32) for s in last])
     assert runs

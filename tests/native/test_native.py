@@ -441,12 +441,18 @@ class Derived(LSTMCell):
 CANNOT = "`implementation` 'native' cannot run this cell on these sequences: {}"
 KNOWN = "it runs LSTMs, GRUs and basic RNNs with tanh: "
 OTHER = f"{KNOWN}the activation of this one is "
-NORMED = contrib.LayerNormBasicLSTMCell(3)
+UGRNN, NORMED = contrib.UGRNNCell(3), contrib.LayerNormLSTMCell
+BOTH = NORMED(3, layer_norm=True, use_peepholes=True, num_proj=2)
 REFUSED = {
     "derived": (Derived(3), {}, f"{KNOWN}Derived is none of them"),
     "activation": (GRUCell(3, activation="relu"), {}, f"{OTHER}relu"),
     "function": (BasicLSTMCell(3, activation=retanh), {}, f"{OTHER}retanh"),
-    "layer_norm": (NORMED, {}, f"{KNOWN}LayerNormBasicLSTMCell is none of them"),
+    "ugrnn": (UGRNN, {}, f"{KNOWN}UGRNNCell is none of them"),
+    "both": (
+        BOTH,
+        {},
+        "it runs no LSTM that has layer normalization and peepholes and",
+    ),
     "wrapped": (jaxrnn.DeviceWrapper(LSTMCell(3), "cpu:0"), {}, "DeviceWrapper has no"),
     "float64": (GRUCell(3), {"dtype": jnp.float64}, "it computes in float32, got fl"),
     "no_rows": (GRUCell(3), {"batch": 0}, "there are no steps, no rows, no inputs, or"),
