@@ -38,6 +38,7 @@ CELLS = {
     "lstm_block": contrib.LSTMBlockCell(4),
     "gru_block": contrib.GRUBlockCellV2(4),
     "cudnn_gru": CudnnCompatibleGRUCell(4),
+    "relu": GRUCell(4, activation="relu"),
     "peepholes": LSTMCell(4, use_peepholes=True),
     "clip": contrib.LSTMBlockCell(4, cell_clip=0.4, use_peephole=True),
     "normed": contrib.LayerNormBasicLSTMCell(7, forget_bias=0.3),

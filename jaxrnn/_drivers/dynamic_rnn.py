@@ -83,8 +83,8 @@ def dynamic_rnn(
             None for the zero state of the cell, also where an `initial_state` is given.
         implementation: What runs the loop of an `AffineCell`: "xla" for a loop compiled
             by XLA; "native" for that of the package's library, for LSTMs, GRUs and
-            basic RNNs with tanh in float32 on CPUs; "cudnn" for cuDNN's LSTM,
-            for plain LSTMs in float32, traced on a machine with an NVIDIA GPU. None for
+            basic RNNs with tanh, relu or sigmoid in float32 on CPUs; "cudnn" for
+            cuDNN's LSTM, for plain LSTMs in float32, traced on a machine with an NVIDIA GPU. None for
             "native" on one CPU device, where it was built and can run the cell, and
             in `shard_map` over CPU devices; else "xla".
 

@@ -15,7 +15,7 @@ from .._time.segments import RESIDUALS, named
 from .._time.steps import Steps
 from . import affine, native_library
 from .affine import Operands, is_perturbed
-from .native_calls import CELLS, BackwardArgs, Call, ForwardArgs
+from .native_calls import ACTIVATIONS, CELLS, BackwardArgs, Call, ForwardArgs
 from .native_operation import run_beside_xla
 
 _REFUSAL = (
@@ -71,11 +71,12 @@ def native_kind(cell: Any) -> str:
     Raises:
         DeclinedError: If they do not know it, with the reason.
     """
-    kind, known = cell.declared_kind, "it runs LSTMs, GRUs and basic RNNs with tanh"
+    kind, known = cell.declared_kind, "it runs LSTMs, GRUs and basic RNNs"
     if kind is None:
         raise DeclinedError(f"{known}: {type(cell).__name__} is none of them")
-    if reason := cell.library_cell.why_not_tanh():
-        raise DeclinedError(f"{known}: {reason}")
+    if (activation := _activation(cell)) not in ACTIVATIONS:
+        name = getattr(activation, "__name__", repr(activation))
+        raise DeclinedError(f"{known} with tanh, relu or sigmoid: this one has {name}")
     if kind != "lstm" or not (has := what_lstm_has(cell)):
         return kind
     if "layer normalization" not in has:
@@ -271,6 +272,7 @@ class NativeLoop:
         bound = lambda clip: math.inf if clip is None else clip
         return Call(
             self.kind,
+            _activation(self.cell),
             getattr(core, "forget_bias", 0.0),
             bound(getattr(core, "cell_clip", None)),
             bound(getattr(core, "proj_clip", None)),
@@ -291,6 +293,10 @@ class NativeLoop:
         if pair is None or pair[1] is None:
             return pair and pair[0]
         return with_structure(like, self.cell.leave(pair[1], pair[0])[1])
+
+
+def _activation(cell: Any) -> Any:
+    return getattr(cell.library_cell, "activation", jnp.tanh)
 
 
 def _stacked(elementwise: Params) -> Array | None:

@@ -47,6 +47,10 @@ CELLS = {
 }
 
 
+# Those of the candidate, or of j and c of an LSTM, by the number of each.
+ACTIVATIONS = jnp.tanh, jax.nn.relu, jax.nn.sigmoid
+
+
 class ForwardArgs(NamedTuple):
     """The arguments of the forward loop.
 
@@ -142,6 +146,7 @@ class Call:
 
     Attributes:
         kind: The cell, a key of `CELLS`.
+        activation: One of `ACTIVATIONS`.
         forget_bias: That of an LSTM.
         cell_clip: The bound on its c, or infinity.
         output_clip: The bound on a projected h, or infinity.
@@ -152,6 +157,7 @@ class Call:
     """
 
     kind: str
+    activation: Any
     forget_bias: float
     cell_clip: float
     output_clip: float
@@ -263,6 +269,7 @@ class Call:
         """The attributes of a loop."""
         return {
             "cell": np.int32(CELLS[self.kind].number),
+            "activation": np.int32(ACTIVATIONS.index(self.activation)),
             "forget_bias": np.float32(self.forget_bias),
             "cell_clip": np.float32(self.cell_clip),
             "output_clip": np.float32(self.output_clip),

@@ -31,7 +31,7 @@ class BackwardLoop {
         cell_(sizes_),
         rows_(sizes_, call.lengths, group),
         stride_(Stride(LongestOperand())),
-        row_(call.lstm, sizes_.units) {
+        row_(call.settings, sizes_.units) {
     for (Buffer& operand : operands_) operand = Allocate(rows_.count() * stride_);
     for (int64_t s = 0; s < slots; s++) {
       const std::vector<Share> shares = cell_.Shares(s, slots);
@@ -263,7 +263,8 @@ class BackwardLoop {
     Prefetch(states, r, t - 1, v);
     float* carried = C::kHasC && C::kStages > 1 ? nullptr : slot.carried(v, r);
     Vec c_zs[4];
-    C::PullStep(z, state, c_h, carried, Besides<C>(call_.lstm, sizes_, kLast, v), c_zs);
+    C::PullStep(z, state, c_h, carried, Besides<C>(call_.settings, sizes_, kLast, v),
+                c_zs);
     Write(phase, kLast, t, r, v, c_zs);
   }
 
@@ -277,7 +278,7 @@ class BackwardLoop {
     for (int g = 0; g < C::kGates[0]; g++)
       z[g] = Load(call_.zs[ProductOf(0, g)] + GateAt(0, g, r, t, v), valid);
     const Vec operand = C::PullStage(z, state, c_operand, slot.carried(v, r),
-                                     Besides<C>(call_.lstm, sizes_, 0, v), c_zs);
+                                     Besides<C>(call_.settings, sizes_, 0, v), c_zs);
     Store(call_.operand + at, operand, valid);
     Write(phase, 0, t, r, v, c_zs);
   }

@@ -31,14 +31,27 @@ struct Gate {
 };
 
 struct NoRow {
-  NoRow(const Lstm&, int64_t) {}
+  NoRow(const Settings&, int64_t) {}
 };
 
-// What the elementwise work of an LSTM reads besides, for a vector of units.
-struct LstmVec {
+// The settings for a vector of units.
+struct SettingsVec {
+  Activation activation;
   float forget_bias, cell_clip, output_clip;
   bool has_peepholes;
   Vec peepholes[3];
+
+  Vec Active(Vec x) const {
+    if (activation == Activation::kTanh) return Tanh(x);
+    if (activation == Activation::kSigmoid) return Sigmoid(x);
+    return x < 0 ? Vec{} : x;  // NaN stays NaN.
+  }
+  // The derivative, from the result y.
+  Vec Slope(Vec y) const {
+    if (activation == Activation::kTanh) return 1 - y * y;
+    if (activation == Activation::kSigmoid) return y * (1 - y);
+    return y > 0 ? Vec{} + 1 : Vec{};
+  }
 };
 
 struct PlainLstm {
@@ -50,23 +63,23 @@ struct PlainLstm {
   static constexpr bool kHasC = true, kHasPeepholes = false;
   static constexpr int kCarried = 1;
 
-  static Vec Update(const Vec* z, Vec, float* c, const LstmVec& lstm) {
-    const Vec f = Sigmoid(z[2] + lstm.forget_bias);
-    const Vec next = Load(c) * f + Sigmoid(z[0]) * Tanh(z[1]);
+  static Vec Update(const Vec* z, Vec, float* c, const SettingsVec& settings) {
+    const Vec f = Sigmoid(z[2] + settings.forget_bias);
+    const Vec next = Load(c) * f + Sigmoid(z[0]) * settings.Active(z[1]);
     Store(c, next);
-    return Tanh(next) * Sigmoid(z[3]);
+    return settings.Active(next) * Sigmoid(z[3]);
   }
 
-  static void PullStep(const Vec* z, Vec c, Vec c_h, float* c_c, const LstmVec& lstm,
-                       Vec* c_zs) {
-    const Vec i = Sigmoid(z[0]), j = Tanh(z[1]), f = Sigmoid(z[2] + lstm.forget_bias),
-              o = Sigmoid(z[3]);
-    const Vec tanh_c = Tanh(c * f + i * j);
-    const Vec total = Load(c_c) + c_h * o * (1 - tanh_c * tanh_c);
+  static void PullStep(const Vec* z, Vec c, Vec c_h, float* c_c,
+                       const SettingsVec& settings, Vec* c_zs) {
+    const Vec i = Sigmoid(z[0]), j = settings.Active(z[1]),
+              f = Sigmoid(z[2] + settings.forget_bias), o = Sigmoid(z[3]);
+    const Vec active_c = settings.Active(c * f + i * j);
+    const Vec total = Load(c_c) + c_h * o * settings.Slope(active_c);
     c_zs[0] = total * j * i * (1 - i);
-    c_zs[1] = total * i * (1 - j * j);
+    c_zs[1] = total * i * settings.Slope(j);
     c_zs[2] = total * c * f * (1 - f);
-    c_zs[3] = c_h * tanh_c * o * (1 - o);
+    c_zs[3] = c_h * active_c * o * (1 - o);
     Store(c_c, total * f);
   }
 };
@@ -74,20 +87,20 @@ struct PlainLstm {
 // The gates of an LSTM that may have peepholes and a clip. The clip's derivative is 1
 // at the bounds, and for NaN.
 struct PeepholeGates {
-  PeepholeGates(const Vec* z, Vec c, const LstmVec& lstm) {
-    Vec zs[] = {z[0], z[2] + lstm.forget_bias, z[3]};
-    if (lstm.has_peepholes) {
-      zs[0] += lstm.peepholes[1] * c;
-      zs[1] += lstm.peepholes[0] * c;
+  PeepholeGates(const Vec* z, Vec c, const SettingsVec& settings) {
+    Vec zs[] = {z[0], z[2] + settings.forget_bias, z[3]};
+    if (settings.has_peepholes) {
+      zs[0] += settings.peepholes[1] * c;
+      zs[1] += settings.peepholes[0] * c;
     }
-    i = Sigmoid(zs[0]), j = Tanh(z[1]), f = Sigmoid(zs[1]);
+    i = Sigmoid(zs[0]), j = settings.Active(z[1]), f = Sigmoid(zs[1]);
     unclipped = c * f + i * j;
-    next_c = Clamp(unclipped, lstm.cell_clip);
-    if (lstm.has_peepholes) zs[2] += lstm.peepholes[2] * next_c;
+    next_c = Clamp(unclipped, settings.cell_clip);
+    if (settings.has_peepholes) zs[2] += settings.peepholes[2] * next_c;
     o = Sigmoid(zs[2]);
-    tanh_c = Tanh(next_c);
+    active_c = settings.Active(next_c);
   }
-  Vec i, j, f, o, unclipped, next_c, tanh_c;
+  Vec i, j, f, o, unclipped, next_c, active_c;
 };
 
 inline Vec PullClamp(Vec cotangent, Vec x, float most) {
@@ -100,30 +113,30 @@ struct PeepholeLstm : PlainLstm {
   // The cotangents of c, and of the peepholes f, i, o.
   static constexpr int kCarried = 4;
 
-  static Vec Update(const Vec* z, Vec, float* c, const LstmVec& lstm) {
-    const PeepholeGates gates(z, Load(c), lstm);
+  static Vec Update(const Vec* z, Vec, float* c, const SettingsVec& settings) {
+    const PeepholeGates gates(z, Load(c), settings);
     Store(c, gates.next_c);
-    return gates.tanh_c * gates.o;
+    return gates.active_c * gates.o;
   }
 
   static void PullStep(const Vec* z, Vec c, Vec c_h, float* carried,
-                       const LstmVec& lstm, Vec* c_zs) {
-    PullGates({z, c, lstm}, c, c_h, carried, lstm, c_zs);
+                       const SettingsVec& settings, Vec* c_zs) {
+    PullGates({z, c, settings}, c, c_h, carried, settings, c_zs);
   }
 
   static void PullGates(const PeepholeGates& gates, Vec c, Vec c_h, float* carried,
-                        const LstmVec& lstm, Vec* c_zs) {
-    const Vec i = gates.i, j = gates.j, f = gates.f, o = gates.o, y = gates.tanh_c;
+                        const SettingsVec& settings, Vec* c_zs) {
+    const Vec i = gates.i, j = gates.j, f = gates.f, o = gates.o, y = gates.active_c;
     c_zs[3] = c_h * y * o * (1 - o);
-    Vec total = Load(carried) + c_h * o * (1 - y * y);
-    if (lstm.has_peepholes) total += c_zs[3] * lstm.peepholes[2];
-    total = PullClamp(total, gates.unclipped, lstm.cell_clip);
+    Vec total = Load(carried) + c_h * o * settings.Slope(y);
+    if (settings.has_peepholes) total += c_zs[3] * settings.peepholes[2];
+    total = PullClamp(total, gates.unclipped, settings.cell_clip);
     c_zs[0] = total * j * i * (1 - i);
-    c_zs[1] = total * i * (1 - j * j);
+    c_zs[1] = total * i * settings.Slope(j);
     c_zs[2] = total * c * f * (1 - f);
     Vec c_c = total * f;
-    if (lstm.has_peepholes) {
-      c_c += c_zs[2] * lstm.peepholes[0] + c_zs[0] * lstm.peepholes[1];
+    if (settings.has_peepholes) {
+      c_c += c_zs[2] * settings.peepholes[0] + c_zs[0] * settings.peepholes[1];
       const Vec products[] = {c_zs[2] * c, c_zs[0] * c, c_zs[3] * gates.next_c};
       for (int k = 0; k < 3; k++) {
         float* sum = carried + (k + 1) * kLanes;
@@ -142,21 +155,21 @@ struct ProjectedLstm : PeepholeLstm {
   static constexpr Gate kGate[2][4] = {{{0, 0, 4}, {0, 1, 4}, {0, 2, 4}, {0, 3, 4}},
                                        {{1, 0, 1}}};
 
-  static Vec Operand(const Vec* z, Vec h, float* c, const LstmVec& lstm) {
-    return PeepholeLstm::Update(z, h, c, lstm);
+  static Vec Operand(const Vec* z, Vec h, float* c, const SettingsVec& settings) {
+    return PeepholeLstm::Update(z, h, c, settings);
   }
-  static Vec Update(const Vec* z, Vec, float*, const LstmVec& lstm) {
-    return Clamp(z[0], lstm.output_clip);
+  static Vec Update(const Vec* z, Vec, float*, const SettingsVec& settings) {
+    return Clamp(z[0], settings.output_clip);
   }
-  static void PullStep(const Vec* z, Vec, Vec c_h, float*, const LstmVec& lstm,
+  static void PullStep(const Vec* z, Vec, Vec c_h, float*, const SettingsVec& settings,
                        Vec* c_zs) {
-    c_zs[0] = PullClamp(c_h, z[0], lstm.output_clip);
+    c_zs[0] = PullClamp(c_h, z[0], settings.output_clip);
   }
   static Vec PullStage(const Vec* z, Vec c, Vec c_operand, float* carried,
-                       const LstmVec& lstm, Vec* c_zs) {
-    const PeepholeGates gates(z, c, lstm);
-    PullGates(gates, c, c_operand, carried, lstm, c_zs);
-    return gates.tanh_c * gates.o;
+                       const SettingsVec& settings, Vec* c_zs) {
+    const PeepholeGates gates(z, c, settings);
+    PullGates(gates, c, c_operand, carried, settings, c_zs);
+    return gates.active_c * gates.o;
   }
 };
 
@@ -172,26 +185,26 @@ struct Gru {
   // past the products, and of the update gate.
   static constexpr int kCarried = 2;
 
-  static Vec Operand(const Vec* z, Vec h, float* carried, const LstmVec&) {
+  static Vec Operand(const Vec* z, Vec h, float* carried, const SettingsVec&) {
     Store(carried, Sigmoid(z[1]));
     return Sigmoid(z[0]) * h;
   }
 
-  static Vec Update(const Vec* z, Vec h, float* carried, const LstmVec&) {
+  static Vec Update(const Vec* z, Vec h, float* carried, const SettingsVec& settings) {
     const Vec u = Load(carried);
-    return u * h + (1 - u) * Tanh(z[0]);
+    return u * h + (1 - u) * settings.Active(z[0]);
   }
 
-  static void PullStep(const Vec* z, Vec h, Vec c_h, float* carried, const LstmVec&,
-                       Vec* c_zs) {
-    const Vec u = Sigmoid(z[1]), c = Tanh(z[2]);
+  static void PullStep(const Vec* z, Vec h, Vec c_h, float* carried,
+                       const SettingsVec& settings, Vec* c_zs) {
+    const Vec u = Sigmoid(z[1]), c = settings.Active(z[2]);
     Store(carried, c_h * u);
     Store(carried + kLanes, c_h * (h - c) * u * (1 - u));
-    c_zs[0] = c_h * (1 - u) * (1 - c * c);
+    c_zs[0] = c_h * (1 - u) * settings.Slope(c);
   }
 
   static Vec PullStage(const Vec* z, Vec h, Vec c_operand, float* carried,
-                       const LstmVec&, Vec* c_zs) {
+                       const SettingsVec&, Vec* c_zs) {
     const Vec r = Sigmoid(z[0]);
     Store(carried, Load(carried) + c_operand * r);
     c_zs[0] = c_operand * h * r * (1 - r);
@@ -210,16 +223,17 @@ struct CudnnGru {
   static constexpr bool kHasC = false, kHasPeepholes = false;
   static constexpr int kCarried = 1;  // The cotangent of h past the products.
 
-  static Vec Update(const Vec* z, Vec h, float*, const LstmVec&) {
+  static Vec Update(const Vec* z, Vec h, float*, const SettingsVec& settings) {
     const Vec r = Sigmoid(z[1]), u = Sigmoid(z[2]);
-    return u * h + (1 - u) * Tanh(z[0] + r * z[3]);
+    return u * h + (1 - u) * settings.Active(z[0] + r * z[3]);
   }
 
-  static void PullStep(const Vec* z, Vec h, Vec c_h, float* carried, const LstmVec&,
-                       Vec* c_zs) {
-    const Vec r = Sigmoid(z[1]), u = Sigmoid(z[2]), c = Tanh(z[0] + r * z[3]);
+  static void PullStep(const Vec* z, Vec h, Vec c_h, float* carried,
+                       const SettingsVec& settings, Vec* c_zs) {
+    const Vec r = Sigmoid(z[1]), u = Sigmoid(z[2]),
+              c = settings.Active(z[0] + r * z[3]);
     Store(carried, c_h * u);
-    c_zs[0] = c_h * (1 - u) * (1 - c * c);
+    c_zs[0] = c_h * (1 - u) * settings.Slope(c);
     c_zs[1] = c_zs[0] * z[3] * r * (1 - r);
     c_zs[2] = c_h * (h - c) * u * (1 - u);
     c_zs[3] = c_zs[0] * r;
@@ -235,13 +249,15 @@ struct Rnn {
   static constexpr bool kHasC = false, kHasPeepholes = false;
   static constexpr int kCarried = 1;  // Zeros: no cotangent of h passes the product.
 
-  static Vec Update(const Vec* z, Vec, float*, const LstmVec&) { return Tanh(z[0]); }
+  static Vec Update(const Vec* z, Vec, float*, const SettingsVec& settings) {
+    return settings.Active(z[0]);
+  }
 
-  static void PullStep(const Vec* z, Vec, Vec c_h, float* carried, const LstmVec&,
-                       Vec* c_zs) {
-    const Vec h = Tanh(z[0]);
+  static void PullStep(const Vec* z, Vec, Vec c_h, float* carried,
+                       const SettingsVec& settings, Vec* c_zs) {
+    const Vec h = settings.Active(z[0]);
     Store(carried, Vec{});
-    c_zs[0] = c_h * (1 - h * h);
+    c_zs[0] = c_h * settings.Slope(h);
   }
 };
 

@@ -240,10 +240,14 @@ class Arrays : public Sequences {
   int64_t vectors_ = ElementwiseVectors(cell_);
 };
 
-ffi::Error CheckAttributes(int32_t cell, bool elementwise, int32_t time_axis) {
+ffi::Error CheckAttributes(int32_t cell, int32_t activation, bool elementwise,
+                           int32_t time_axis) {
   if (cell < 0 || cell >= kCells)
     return ffi::Error::InvalidArgument("cell must be from 0 to " +
                                        std::to_string(kCells - 1));
+  if (activation < 0 || activation >= kActivations)
+    return ffi::Error::InvalidArgument("activation must be from 0 to " +
+                                       std::to_string(kActivations - 1));
   if (Cell(cell) == Cell::kNormedLstm && !elementwise)
     return ffi::Error::InvalidArgument("elementwise must be true for this cell");
   if (time_axis == 0 || time_axis == 1) return ffi::Error::Success();
@@ -302,7 +306,7 @@ ffi::Error FindArrays(Forward& call, const Entries& entries, int64_t entry,
     if (product.state) call.w_state[k] = arrays.WState(k);
     if (product.bias) call.bias[k] = arrays.Floats(Of("bias", k), {columns});
   }
-  if (elementwise) call.lstm.elementwise = arrays.Elementwise();
+  if (elementwise) call.settings.elementwise = arrays.Elementwise();
   call.h = arrays.H("h", sizes.batch);
   call.c = arrays.C("c", sizes.batch);
   if (restarts) {
@@ -325,14 +329,17 @@ ffi::Error FindArrays(Forward& call, const Entries& entries, int64_t entry,
 }
 
 ffi::Error CallForward(ffi::ThreadPool pool, ffi::RemainingArgs args,
-                       ffi::RemainingRets rets, int32_t cell, float forget_bias,
-                       float cell_clip, float output_clip, bool elementwise,
-                       int32_t time_axis, bool restarts, bool new_states, bool save) {
-  if (ffi::Error error = CheckAttributes(cell, elementwise, time_axis); error.failure())
+                       ffi::RemainingRets rets, int32_t cell, int32_t activation,
+                       float forget_bias, float cell_clip, float output_clip,
+                       bool elementwise, int32_t time_axis, bool restarts,
+                       bool new_states, bool save) {
+  if (ffi::Error error = CheckAttributes(cell, activation, elementwise, time_axis);
+      error.failure())
     return error;
-  Forward call = {static_cast<Cell>(cell),
-                  UnknownSizes(time_axis),
-                  {forget_bias, cell_clip, output_clip, nullptr}};
+  Forward call = {
+      static_cast<Cell>(cell),
+      UnknownSizes(time_axis),
+      {Activation(activation), forget_bias, cell_clip, output_clip, nullptr}};
   Entries entries = {args, rets};
   auto find = [&](Forward& call, int64_t entry) {
     return FindArrays(call, entries, entry, elementwise, restarts, new_states, save);
@@ -351,7 +358,7 @@ ffi::Error FindArrays(Backward& call, const Entries& entries, int64_t entry,
   for (int k = 0; k < products; k++) {
     if (ProductOf(call.cell, k).state) call.w_state[k] = arrays.WState(k);
   }
-  if (elementwise) call.lstm.elementwise = arrays.Elementwise();
+  if (elementwise) call.settings.elementwise = arrays.Elementwise();
   for (int k = 0; k < products; k++)
     call.zs[k] = arrays.Sequence(Of("zs", k), arrays.Columns(k));
   call.saved_h = arrays.HSequence("saved_h");
@@ -377,14 +384,17 @@ ffi::Error FindArrays(Backward& call, const Entries& entries, int64_t entry,
 }
 
 ffi::Error CallBackward(ffi::ThreadPool pool, ffi::RemainingArgs args,
-                        ffi::RemainingRets rets, int32_t cell, float forget_bias,
-                        float cell_clip, float output_clip, bool elementwise,
-                        int32_t time_axis, bool restarts, bool new_states) {
-  if (ffi::Error error = CheckAttributes(cell, elementwise, time_axis); error.failure())
+                        ffi::RemainingRets rets, int32_t cell, int32_t activation,
+                        float forget_bias, float cell_clip, float output_clip,
+                        bool elementwise, int32_t time_axis, bool restarts,
+                        bool new_states) {
+  if (ffi::Error error = CheckAttributes(cell, activation, elementwise, time_axis);
+      error.failure())
     return error;
-  Backward call = {static_cast<Cell>(cell),
-                   UnknownSizes(time_axis),
-                   {forget_bias, cell_clip, output_clip, nullptr}};
+  Backward call = {
+      static_cast<Cell>(cell),
+      UnknownSizes(time_axis),
+      {Activation(activation), forget_bias, cell_clip, output_clip, nullptr}};
   Entries entries = {args, rets};
   auto find = [&](Backward& call, int64_t entry) {
     return FindArrays(call, entries, entry, elementwise, restarts, new_states);
@@ -456,6 +466,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeForward, jaxrnn::CallForward,
                                   .RemainingArgs()
                                   .RemainingRets()
                                   .Attr<int32_t>("cell")
+                                  .Attr<int32_t>("activation")
                                   .Attr<float>("forget_bias")
                                   .Attr<float>("cell_clip")
                                   .Attr<float>("output_clip")
@@ -472,6 +483,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(JaxrnnNativeBackward, jaxrnn::CallBackward,
                                   .RemainingArgs()
                                   .RemainingRets()
                                   .Attr<int32_t>("cell")
+                                  .Attr<int32_t>("activation")
                                   .Attr<float>("forget_bias")
                                   .Attr<float>("cell_clip")
                                   .Attr<float>("output_clip")

@@ -31,7 +31,7 @@ class ForwardLoop {
         rows_(sizes_, call.lengths, group),
         blocks_(rows_, sizes_.time),
         strides_{Stride(Padded(sizes_.outputs)), Stride(Padded(sizes_.units))},
-        row_(call.lstm, sizes_.units) {
+        row_(call.settings, sizes_.units) {
     for (int k = 0; k < 3; k++)
       operands_[k] = Allocate(rows_.count() * strides_[k / 2]);
     for (int64_t r = 0; r < rows_.count(); r++) {
@@ -200,7 +200,7 @@ class ForwardLoop {
       values[g] = Load(z + g * kLanes);
       if (call_.zs[0]) Store(Zs(stage, g, r, t) + v * kLanes, values[g], valid);
     }
-    const LstmVec besides = Besides<C>(call_.lstm, sizes_, stage, v);
+    const SettingsVec besides = Besides<C>(call_.settings, sizes_, stage, v);
     const auto state = [&] {
       return Load(&operands_[t % 2][r * strides_[0] + v * kLanes]);
     };

@@ -38,7 +38,7 @@ constexpr int kMaxProducts = 3;
 
 // A product of a step: the inputs, or what is made of the state, or both, times
 // matrices; and a bias. Its columns are those of one gate after the other; for brevity
-// what is computed with tanh is called a gate, too.
+// what an activation makes the candidate is called a gate, too.
 struct Product {
   int gates;
   bool inputs, state, bias;
@@ -83,8 +83,14 @@ struct Sizes {
   }
 };
 
-// What the elementwise work of an LSTM reads besides.
-struct Lstm {
+// Of the candidate, or of j and c of an LSTM. The number of each is part of the
+// interface with Python.
+enum class Activation : int32_t { kTanh = 0, kRelu = 1, kSigmoid = 2 };
+constexpr int kActivations = 3;
+
+// What the elementwise work reads besides; but for the activation, that of an LSTM.
+struct Settings {
+  Activation activation;
   float forget_bias;
   float cell_clip, output_clip;  // Bounds on c and on a projected h, or infinity.
   // [ElementwiseVectors(cell), units], or null without: the peepholes of gates f, i, o;
@@ -98,7 +104,7 @@ inline int64_t ElementwiseVectors(Cell cell) {
 struct Forward {
   Cell cell;
   Sizes sizes;
-  Lstm lstm;
+  Settings settings;
   const int32_t* lengths;  // [batch]; any values, clipped to 0..time.
   const int32_t* starts;   // As a sequence of size 1: the number of the sequence
                            // that starts, or -1. Null without restarts.
@@ -124,7 +130,7 @@ struct Forward {
 struct Backward {
   Cell cell;
   Sizes sizes;  // The depth is not read.
-  Lstm lstm;
+  Settings settings;
   const int32_t *lengths, *starts;
   const float* w_state[kMaxProducts];
   const float* zs[kMaxProducts];

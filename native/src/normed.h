@@ -21,16 +21,16 @@ inline float Sum(Vec x) {
 }
 
 // The work of a step for a row, and its derivative. Arrays have all units; the lanes
-// after them are zeros before a normalization, and without meaning after it.
+// after them have no meaning.
 class NormedRow {
  public:
-  NormedRow(const Lstm& lstm, int64_t units)
-      : forget_bias_(lstm.forget_bias),
+  NormedRow(const Settings& settings, int64_t units)
+      : settings_{settings.activation, settings.forget_bias},
         units_(units),
         padded_(Padded(units)),
         memory_(Allocate(kArrays * padded_)) {
     for (int k = 0; k < kNorms; k++) {
-      const float* shift = lstm.elementwise + 2 * kPlaces[k] * units;
+      const float* shift = settings.elementwise + 2 * kPlaces[k] * units;
       for (int64_t v = 0; v * kLanes < units; v++) {
         const int valid = Valid(units, v);
         Store(Array(kShifts + k) + v * kLanes, Load(shift + v * kLanes, valid));
@@ -49,8 +49,9 @@ class NormedRow {
   void Step() {
     for (int g = 0; g < kNewC; g++) Normalize(g);
     for (int64_t k = 0; k < padded_; k += kLanes) {
-      const Vec i = Sigmoid(Scaled(0, k)), j = Tanh(Scaled(1, k));
-      const Vec f = Sigmoid(Scaled(2, k) + forget_bias_), o = Sigmoid(Scaled(3, k));
+      const Vec i = Sigmoid(Scaled(0, k)), j = settings_.Active(Scaled(1, k));
+      const Vec f = Sigmoid(Scaled(2, k) + settings_.forget_bias),
+                o = Sigmoid(Scaled(3, k));
       const Vec gates[] = {i, j, f, o};
       for (int g = 0; g < kNewC; g++) Store(Array(kGates + g) + k, gates[g]);
       Store(Array(kNewC) + k, Load(c() + k) * f + i * j);
@@ -59,7 +60,7 @@ class NormedRow {
     for (int64_t k = 0; k < padded_; k += kLanes) {
       const Vec next_c = Scaled(kNewC, k);
       Store(Array(kNextC) + k, next_c);
-      Store(Array(kH) + k, Tanh(next_c) * Load(Array(kGates + 3) + k));
+      Store(Array(kH) + k, settings_.Active(next_c) * Load(Array(kGates + 3) + k));
     }
   }
 
@@ -68,17 +69,19 @@ class NormedRow {
   template <typename Carried>
   void Pull(const float* c_h, const Carried& carried) {
     for (int64_t k = 0; k < padded_; k += kLanes) {
-      const Vec o = Load(Array(kGates + 3) + k), y = Tanh(Load(next_c() + k));
+      const Vec o = Load(Array(kGates + 3) + k),
+                y = settings_.Active(Load(next_c() + k));
       const Vec cotangent = Load(c_h + k);
       Store(c_z(3) + k, cotangent * y * o * (1 - o));
-      Store(c_z(kNewC) + k, Load(carried(k / kLanes)) + cotangent * o * (1 - y * y));
+      Store(c_z(kNewC) + k,
+            Load(carried(k / kLanes)) + cotangent * o * settings_.Slope(y));
     }
     PullNorm(kNewC, carried);
     for (int64_t k = 0; k < padded_; k += kLanes) {
       const Vec total = Load(c_z(kNewC) + k), i = Load(Array(kGates) + k),
                 j = Load(Array(kGates + 1) + k), f = Load(Array(kGates + 2) + k);
       Store(c_z(0) + k, total * j * i * (1 - i));
-      Store(c_z(1) + k, total * i * (1 - j * j));
+      Store(c_z(1) + k, total * i * settings_.Slope(j));
       Store(c_z(2) + k, total * Load(c() + k) * f * (1 - f));
       Store(carried(k / kLanes), total * f);
     }
@@ -106,7 +109,8 @@ class NormedRow {
   void Normalize(int norm) {
     float* x = Array(norm);
     Vec sum = {}, squares = {};
-    for (int64_t k = 0; k < padded_; k += kLanes) sum += Load(x + k);
+    for (int64_t v = 0; v * kLanes < padded_; v++)
+      sum += Load(x + v * kLanes, Valid(units_, v));
     const float mean = Sum(sum) / units_;
     for (int64_t v = 0; v * kLanes < padded_; v++) {
       const Vec all = Load(x + v * kLanes) - mean;
@@ -141,7 +145,7 @@ class NormedRow {
             scales_[norm] * (Load(cotangents + k) - mean - Load(normal + k) * product));
   }
 
-  float forget_bias_;
+  SettingsVec settings_;
   int64_t units_, padded_;
   Buffer memory_;
   float scales_[kNorms];

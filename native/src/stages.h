@@ -58,13 +58,19 @@ class Stages {
 // What the functions of a cell read besides in this stage, for vector v. The gates that
 // have peepholes are those of the first one.
 template <typename C>
-LstmVec Besides(const Lstm& lstm, const Sizes& sizes, int stage, int64_t v) {
-  LstmVec values = {lstm.forget_bias, lstm.cell_clip, lstm.output_clip, false, {}};
-  if (!C::kHasPeepholes || stage > 0 || lstm.elementwise == nullptr) return values;
+SettingsVec Besides(const Settings& settings, const Sizes& sizes, int stage,
+                    int64_t v) {
+  SettingsVec values = {settings.activation,
+                        settings.forget_bias,
+                        settings.cell_clip,
+                        settings.output_clip,
+                        false,
+                        {}};
+  if (!C::kHasPeepholes || stage > 0 || settings.elementwise == nullptr) return values;
   values.has_peepholes = true;
   for (int k = 0; k < 3; k++)
-    values.peepholes[k] =
-        Load(lstm.elementwise + k * sizes.units + v * kLanes, Valid(sizes.units, v));
+    values.peepholes[k] = Load(settings.elementwise + k * sizes.units + v * kLanes,
+                               Valid(sizes.units, v));
   return values;
 }
 

@@ -30,6 +30,9 @@ struct Case {
   bool time_major, restarts;
 
   bool lstm() const { return HasC(cell); }
+  Activation activation() const {
+    return Activation((units / 2 + int(cell)) % kActivations);
+  }
   // Extremes: peepholes and both clips, or none, as in a plain LSTM.
   bool full() const {
     return (cell == Cell::kPeepholeLstm || cell == Cell::kProjectedLstm) && units != 17;
@@ -106,7 +109,7 @@ struct Problem {
   }
 
   Forward ForwardArguments() const {
-    Forward call = {c.cell, sizes, LstmArguments(), lengths.data(), Starts()};
+    Forward call = {c.cell, sizes, SettingsArguments(), lengths.data(), Starts()};
     for (int k = 0; k < Products(c.cell); k++) {
       call.w_inputs[k] = Data(w_inputs[k]);
       call.w_state[k] = Data(w_state[k]);
@@ -121,7 +124,7 @@ struct Problem {
   }
 
   Backward BackwardArguments() const {
-    Backward call = {c.cell, sizes, LstmArguments(), lengths.data(), Starts()};
+    Backward call = {c.cell, sizes, SettingsArguments(), lengths.data(), Starts()};
     for (int k = 0; k < Products(c.cell); k++) call.w_state[k] = Data(w_state[k]);
     call.c_outputs = Data(c_outputs);
     call.c_new_c = Data(c_new_c);
@@ -130,9 +133,9 @@ struct Problem {
     return call;
   }
 
-  Lstm LstmArguments() const {
+  Settings SettingsArguments() const {
     const float no_clip = std::numeric_limits<float>::infinity();
-    return {0.75f, c.full() ? 0.6f : no_clip, c.full() ? 0.2f : no_clip,
+    return {c.activation(), 0.75f, c.full() ? 0.6f : no_clip, c.full() ? 0.2f : no_clip,
             Data(elementwise)};
   }
 
@@ -186,14 +189,15 @@ struct Problem {
     if (t == 0) std::fill_n(h.begin() + row * m, m, kNaN);  // Is not read.
   }
 
-  // NaN where all of a state stays as it is, and in a row of its own. A large input.
+  // NaN where all of a state stays as it is, and in a row of its own. A large input, in
+  // which rounding errors do not grow.
   void MakeSpecialRows() {
     for (int64_t row = 0; row < c.batch; row++)
       if (lengths[row] <= 0) h[row * c.outputs()] = kNaN;
     if (c.batch < 13) return;
     std::fill_n(x.begin() + sizes.At(3, 0) * kDepth, kDepth, kNaN);
     std::fill_n(x.begin() + sizes.At(5, 0) * kDepth, kDepth, 0.0f);
-    x[sizes.At(5, 0) * kDepth] = 1e4f;
+    x[sizes.At(5, 0) * kDepth] = c.activation() == Activation::kRelu ? 10 : 1e4f;
   }
 
   RandomFloats Random;
@@ -242,7 +246,7 @@ Results RunBackward(const Problem& problem, Results& saved, bool in_place,
   if (c.restarts) call.c_restart_h = results.Add("c_restart_h", sequences * m);
   if (c.restarts && c.lstm())
     call.c_restart_c = results.Add("c_restart_c", sequences * c.units);
-  if (call.lstm.elementwise)
+  if (call.settings.elementwise)
     call.c_elementwise =
         results.Add("c_elementwise", ElementwiseVectors(c.cell) * c.batch * c.units);
   loop(call);

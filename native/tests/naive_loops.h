@@ -76,26 +76,38 @@ inline Real Clip(Real x, float bound) {
   return std::min<Real>(std::max<Real>(x, -bound), bound);
 }
 
+inline Real Active(const Settings& settings, Real x) {
+  if (settings.activation == Activation::kTanh) return std::tanh(x);
+  if (settings.activation == Activation::kSigmoid) return Sigmoid(x);
+  return x < 0 ? 0 : x;
+}
+// The derivative, from the result.
+inline Real Slope(const Settings& settings, Real y) {
+  if (settings.activation == Activation::kTanh) return 1 - y * y;
+  if (settings.activation == Activation::kSigmoid) return y * (1 - y);
+  return y > 0;
+}
+
 // The gates of an LSTM for one unit; p are its peepholes of f, i, o.
 struct LstmGates {
-  LstmGates(const Lstm& lstm, const Vector& z, Real c, int64_t n, int64_t k) {
-    for (int g = 0; lstm.elementwise != nullptr && g < 3; g++)
-      p[g] = lstm.elementwise[g * n + k];
-    f = Sigmoid(z[2 * n + k] + lstm.forget_bias + p[0] * c);
+  LstmGates(const Settings& settings, const Vector& z, Real c, int64_t n, int64_t k) {
+    for (int g = 0; settings.elementwise != nullptr && g < 3; g++)
+      p[g] = settings.elementwise[g * n + k];
+    f = Sigmoid(z[2 * n + k] + settings.forget_bias + p[0] * c);
     i = Sigmoid(z[k] + p[1] * c);
-    j = std::tanh(z[n + k]);
+    j = Active(settings, z[n + k]);
     unclipped = c * f + i * j;
-    next_c = Clip(unclipped, lstm.cell_clip);
+    next_c = Clip(unclipped, settings.cell_clip);
     o = Sigmoid(z[3 * n + k] + p[2] * next_c);
-    y = std::tanh(next_c);
+    y = Active(settings, next_c);
   }
   Real p[3] = {}, f, i, j, o, unclipped, next_c, y;
 };
 
 // A layer normalization: place `p` of those of f, i, o, c, j.
 struct Norm {
-  Norm(const Lstm& lstm, int p, const Real* x, int64_t n)
-      : shift(lstm.elementwise + 2 * p * n), gain(shift + n), normal(x, x + n) {
+  Norm(const Settings& settings, int p, const Real* x, int64_t n)
+      : shift(settings.elementwise + 2 * p * n), gain(shift + n), normal(x, x + n) {
     Real mean = 0, variance = 0;
     for (Real value : normal) mean += value / n;
     for (Real& value : normal) value -= mean;
@@ -128,23 +140,23 @@ struct Norm {
 
 // The gates of a normed LSTM, and what follows from them.
 struct NormedGates {
-  NormedGates(const Lstm& lstm, const Vector& z, const Vector& c)
+  NormedGates(const Settings& settings, const Vector& z, const Vector& c)
       : n(c.size()),
-        norm_i(lstm, 1, &z[0], n),
-        norm_j(lstm, 4, &z[n], n),
-        norm_f(lstm, 0, &z[2 * n], n),
-        norm_o(lstm, 2, &z[3 * n], n) {
+        norm_i(settings, 1, &z[0], n),
+        norm_j(settings, 4, &z[n], n),
+        norm_f(settings, 0, &z[2 * n], n),
+        norm_o(settings, 2, &z[3 * n], n) {
     Vector unnormed(n);
     for (int64_t k = 0; k < n; k++) {
-      i.push_back(Sigmoid(norm_i[k])), j.push_back(std::tanh(norm_j[k]));
-      f.push_back(Sigmoid(norm_f[k] + lstm.forget_bias));
+      i.push_back(Sigmoid(norm_i[k])), j.push_back(Active(settings, norm_j[k]));
+      f.push_back(Sigmoid(norm_f[k] + settings.forget_bias));
       o.push_back(Sigmoid(norm_o[k]));
       unnormed[k] = c[k] * f[k] + i[k] * j[k];
     }
-    norm_c.emplace_back(lstm, 3, unnormed.data(), n);
+    norm_c.emplace_back(settings, 3, unnormed.data(), n);
     for (int64_t k = 0; k < n; k++) {
       next_c.push_back(norm_c[0][k]);
-      y.push_back(std::tanh(next_c[k]));
+      y.push_back(Active(settings, next_c[k]));
     }
   }
 
@@ -162,12 +174,12 @@ inline std::vector<Vector> ForwardStep(const Forward& call, const Vector& x,
   std::vector<Vector> zs = {ForwardProduct(call, 0, x, h)};
   const Vector z = zs[0];
   if (call.cell == Cell::kNormedLstm) {
-    const NormedGates gates(call.lstm, z, state.c);
+    const NormedGates gates(call.settings, z, state.c);
     state.c = gates.next_c;
     for (int64_t k = 0; k < n; k++) h[k] = gates.y[k] * gates.o[k];
   } else if (HasC(call.cell)) {
     for (int64_t k = 0; k < n; k++) {
-      LstmGates gates(call.lstm, z, state.c[k], n, k);
+      LstmGates gates(call.settings, z, state.c[k], n, k);
       state.c[k] = gates.next_c;
       operand[k] = gates.y * gates.o;
     }
@@ -175,23 +187,23 @@ inline std::vector<Vector> ForwardStep(const Forward& call, const Vector& x,
     if (call.cell == Cell::kProjectedLstm) {
       h = ForwardProduct(call, 1, x, operand);
       zs.push_back(h);
-      for (Real& value : h) value = Clip(value, call.lstm.output_clip);
+      for (Real& value : h) value = Clip(value, call.settings.output_clip);
     }
   } else if (call.cell == Cell::kGru) {
     for (int64_t k = 0; k < n; k++) operand[k] = Sigmoid(z[k]) * h[k];
     zs.push_back(ForwardProduct(call, 1, x, operand));
     for (int64_t k = 0; k < n; k++) {
       Real u = Sigmoid(z[n + k]);
-      h[k] = u * h[k] + (1 - u) * std::tanh(zs[1][k]);
+      h[k] = u * h[k] + (1 - u) * Active(call.settings, zs[1][k]);
     }
   } else if (call.cell == Cell::kCudnnGru) {
     for (int p : {1, 2}) zs.push_back(ForwardProduct(call, p, x, h));
     for (int64_t k = 0; k < n; k++) {
       Real r = Sigmoid(z[k]), u = Sigmoid(z[n + k]);
-      h[k] = u * h[k] + (1 - u) * std::tanh(zs[1][k] + r * zs[2][k]);
+      h[k] = u * h[k] + (1 - u) * Active(call.settings, zs[1][k] + r * zs[2][k]);
     }
   } else {
-    for (int64_t k = 0; k < n; k++) h[k] = std::tanh(z[k]);
+    for (int64_t k = 0; k < n; k++) h[k] = Active(call.settings, z[k]);
   }
   return zs;
 }
@@ -228,25 +240,26 @@ struct StepCotangents {
 
 inline void BackwardLstm(const Backward& call, int64_t at, State& c_state,
                          StepCotangents& step) {
-  const Lstm& lstm = call.lstm;
+  const Settings& settings = call.settings;
   int64_t n = call.sizes.units, m = call.sizes.outputs;
   Vector z = Load(call.zs[0], at, 4 * n), c = Load(call.saved_c, at, n);
   Vector c_operand = c_state.h;
   if (call.cell == Cell::kProjectedLstm) {
     Vector projected = Load(call.zs[1], at, m);
     for (int64_t k = 0; k < m; k++)
-      step.zs[1][k] = std::abs(projected[k]) > lstm.output_clip ? 0 : c_state.h[k];
+      step.zs[1][k] = std::abs(projected[k]) > settings.output_clip ? 0 : c_state.h[k];
     c_operand = Vector(n);
     AddTransposed(step.zs[1], call.w_state[1], c_operand);
   }
   for (int64_t k = 0; k < n; k++) {
-    LstmGates g(lstm, z, c[k], n, k);
+    LstmGates g(settings, z, c[k], n, k);
     Real c_o = c_operand[k] * g.y * g.o * (1 - g.o);
-    Real c_c = c_state.c[k] + c_operand[k] * g.o * (1 - g.y * g.y) + c_o * g.p[2];
-    if (std::abs(g.unclipped) > lstm.cell_clip) c_c = 0;
+    Real c_c =
+        c_state.c[k] + c_operand[k] * g.o * Slope(call.settings, g.y) + c_o * g.p[2];
+    if (std::abs(g.unclipped) > settings.cell_clip) c_c = 0;
     Real c_i = c_c * g.j * g.i * (1 - g.i), c_f = c_c * c[k] * g.f * (1 - g.f);
     step.zs[0][k] = c_i;
-    step.zs[0][n + k] = c_c * g.i * (1 - g.j * g.j);
+    step.zs[0][n + k] = c_c * g.i * Slope(call.settings, g.j);
     step.zs[0][2 * n + k] = c_f;
     step.zs[0][3 * n + k] = c_o;
     step.operand[k] = g.y * g.o;
@@ -263,16 +276,16 @@ inline void BackwardNormedLstm(const Backward& call, int64_t at, State& c_state,
                                StepCotangents& step) {
   int64_t n = call.sizes.units;
   const Vector c = Load(call.saved_c, at, n);
-  const NormedGates g(call.lstm, Load(call.zs[0], at, 4 * n), c);
+  const NormedGates g(call.settings, Load(call.zs[0], at, 4 * n), c);
   Vector c_i(n), c_j(n), c_f(n), c_o(n), c_c = c_state.c, &sums = step.elementwise;
   for (int64_t k = 0; k < n; k++) {
     c_o[k] = c_state.h[k] * g.y[k] * g.o[k] * (1 - g.o[k]);
-    c_c[k] += c_state.h[k] * g.o[k] * (1 - g.y[k] * g.y[k]);
+    c_c[k] += c_state.h[k] * g.o[k] * Slope(call.settings, g.y[k]);
   }
   c_c = g.norm_c[0].Pull(3, c_c, sums);
   for (int64_t k = 0; k < n; k++) {
     c_i[k] = c_c[k] * g.j[k] * g.i[k] * (1 - g.i[k]);
-    c_j[k] = c_c[k] * g.i[k] * (1 - g.j[k] * g.j[k]);
+    c_j[k] = c_c[k] * g.i[k] * Slope(call.settings, g.j[k]);
     c_f[k] = c_c[k] * c[k] * g.f[k] * (1 - g.f[k]);
     c_state.c[k] = c_c[k] * g.f[k];
   }
@@ -290,9 +303,10 @@ inline void BackwardGru(const Backward& call, int64_t at, State& c_state,
   Vector z = Load(call.zs[0], at, 2 * n), candidate = Load(call.zs[1], at, n);
   Vector h = Load(call.saved_h, at, n), c_operand(n);
   for (int64_t k = 0; k < n; k++) {
-    Real u = Sigmoid(z[n + k]), y = std::tanh(candidate[k]), c_h = c_state.h[k];
+    Real u = Sigmoid(z[n + k]), y = Active(call.settings, candidate[k]),
+         c_h = c_state.h[k];
     step.zs[0][n + k] = c_h * (h[k] - y) * u * (1 - u);
-    step.zs[1][k] = c_h * (1 - u) * (1 - y * y);
+    step.zs[1][k] = c_h * (1 - u) * Slope(call.settings, y);
     c_state.h[k] = c_h * u;
   }
   AddTransposed(step.zs[1], call.w_state[1], c_operand);
@@ -312,7 +326,8 @@ inline void BackwardCudnnGru(const Backward& call, int64_t at, State& c_state,
   Vector of_h = Load(call.zs[2], at, n), h = Load(call.saved_h, at, n);
   for (int64_t k = 0; k < n; k++) {
     Real r = Sigmoid(z[k]), u = Sigmoid(z[n + k]), c_h = c_state.h[k];
-    Real y = std::tanh(of_x[k] + r * of_h[k]), c_y = c_h * (1 - u) * (1 - y * y);
+    Real y = Active(call.settings, of_x[k] + r * of_h[k]),
+         c_y = c_h * (1 - u) * Slope(call.settings, y);
     step.zs[0][k] = c_y * of_h[k] * r * (1 - r);
     step.zs[0][n + k] = c_h * (h[k] - y) * u * (1 - u);
     step.zs[1][k] = c_y;
@@ -327,8 +342,8 @@ inline void BackwardRnn(const Backward& call, int64_t at, State& c_state,
   int64_t n = call.sizes.units;
   Vector z = Load(call.zs[0], at, n);
   for (int64_t k = 0; k < n; k++) {
-    Real y = std::tanh(z[k]);
-    step.zs[0][k] = c_state.h[k] * (1 - y * y);
+    Real y = Active(call.settings, z[k]);
+    step.zs[0][k] = c_state.h[k] * Slope(call.settings, y);
   }
   c_state.h = Vector(n);
   AddTransposed(step.zs[0], call.w_state[0], c_state.h);

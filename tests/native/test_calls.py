@@ -40,7 +40,7 @@ def run(change=(), drop=None, **attributes):
             jax.ShapeDtypeStruct((ENTRIES, BATCH, UNITS), jnp.float32),
         ],
     )
-    attributes = {"cell": 2, "time_axis": 1, **attributes}
+    attributes = {"cell": 2, "activation": 0, "time_axis": 1, **attributes}
     results = call(
         *arguments.values(),
         **{name: np.int32(value) for name, value in attributes.items()},
@@ -96,7 +96,9 @@ def test_sequences_that_start_are_among_the_restart_states():
         run({"starts": starts})
 
 
-@pytest.mark.parametrize(("name", "value"), [("cell", 7), ("time_axis", 2)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("cell", 7), ("activation", 3), ("time_axis", 2)]
+)
 def test_attributes_are_checked(name, value):
     with pytest.raises(ERRORS, match=f"{name} must be"):
         run(**{name: value})

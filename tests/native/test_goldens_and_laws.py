@@ -39,7 +39,7 @@ GOLDENS = [
     and any(f'{name}Cell"' in json.dumps(case) for name in ("LSTM", "GRU", "BasicRNN"))
 ]
 # Other activations, wrappers without sequences of their own, no rows, steps or units.
-OTHERS = "relu", "sigmoid", "softsign", "residual_fn-whole", "device", "b0", "t0", "h0"
+OTHERS = "softsign", "residual_fn-whole", "device", "b0", "t0", "h0"
 KNOWN = [name for name, case in CASES.items() if is_known(case.cell)]
 
 
@@ -89,23 +89,31 @@ def normed(scope, x, params):
     return gamma * x / np.sqrt(np.mean(x * x) + 1e-12) + beta
 
 
+ACTIVATIONS = {
+    jnp.tanh: np.tanh,
+    jax.nn.relu: lambda x: np.maximum(x, 0),
+    jax.nn.sigmoid: sigmoid,
+}
+
+
 def numpy_step(cell, params, x, c, h):
     """`(c, h)` after a step of one row, in NumPy."""
+    act = ACTIVATIONS[cell.activation]
     if isinstance(cell, contrib.LayerNormBasicLSTMCell):
         z = np.split(np.concatenate([x, h]) @ params["kernel"], 4)
         scopes = "input", "transform", "forget", "output"
         i, j, f, o = (normed(*pair, params) for pair in zip(scopes, z, strict=True))
-        c = sigmoid(f + cell.forget_bias) * c + sigmoid(i) * np.tanh(j)
+        c = sigmoid(f + cell.forget_bias) * c + sigmoid(i) * act(j)
         c = normed("state", c, params)
-        return c, sigmoid(o) * np.tanh(c)
+        return c, sigmoid(o) * act(c)
     if isinstance(cell, LSTMCell):
         p = lambda name: params.get(name, 0)
         bound = lambda z, most: z if most is None else np.clip(z, -most, most)
         z = np.concatenate([x, h]) @ params["kernel"] + params["bias"]
         i, j, f, o = np.split(z, 4)
         f = sigmoid(f + cell.forget_bias + p("w_f_diag") * c)
-        c = bound(f * c + sigmoid(i + p("w_i_diag") * c) * np.tanh(j), cell.cell_clip)
-        h = sigmoid(o + p("w_o_diag") * c) * np.tanh(c)
+        c = bound(f * c + sigmoid(i + p("w_i_diag") * c) * act(j), cell.cell_clip)
+        h = sigmoid(o + p("w_o_diag") * c) * act(c)
         if "projection" in params:
             h = bound(h @ params["projection"]["kernel"], cell.proj_clip)
         return c, h
@@ -117,7 +125,7 @@ def numpy_step(cell, params, x, c, h):
     else:
         of_x, of_h = new["input_projection"], new["hidden_projection"]
         z = x @ of_x["kernel"] + of_x["bias"] + r * (h @ of_h["kernel"] + of_h["bias"])
-    return c, u * h + (1 - u) * np.tanh(z)
+    return c, u * h + (1 - u) * act(z)
 
 
 def numpy_loop(cell, params, x, lengths):
@@ -136,10 +144,11 @@ def numpy_loop(cell, params, x, lengths):
     return outputs, last_c, last_h
 
 
+activations = st.sampled_from(["tanh", "relu", "sigmoid"])
 units, clips = st.integers(1, 40), st.none() | st.floats(0.05, 1)
 CELLS = st.one_of(
-    st.builds(GRUCell, units),
-    st.builds(CudnnCompatibleGRUCell, units),
+    st.builds(GRUCell, units, activation=activations),
+    st.builds(CudnnCompatibleGRUCell, units, activation=activations),
     # Of few units the variance may be so small that rounding decides.
     st.builds(contrib.LayerNormBasicLSTMCell, st.integers(8, 40), st.floats(-1, 1)),
     st.builds(
@@ -150,6 +159,7 @@ CELLS = st.one_of(
         num_proj=st.none() | units,
         proj_clip=clips,
         forget_bias=st.floats(-1, 1),
+        activation=activations,
     ),
 )
 

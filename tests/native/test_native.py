@@ -439,13 +439,13 @@ class Derived(LSTMCell):
 
 
 CANNOT = "`implementation` 'native' cannot run this cell on these sequences: {}"
-KNOWN = "it runs LSTMs, GRUs and basic RNNs with tanh: "
-OTHER = f"{KNOWN}the activation of this one is "
+KNOWN = "it runs LSTMs, GRUs and basic RNNs: "
+OTHER = f"{KNOWN[:-2]} with tanh, relu or sigmoid: this one has "
 UGRNN, NORMED = contrib.UGRNNCell(3), contrib.LayerNormLSTMCell
 BOTH = NORMED(3, layer_norm=True, use_peepholes=True, num_proj=2)
 REFUSED = {
     "derived": (Derived(3), {}, f"{KNOWN}Derived is none of them"),
-    "activation": (GRUCell(3, activation="relu"), {}, f"{OTHER}relu"),
+    "activation": (GRUCell(3, activation="softsign"), {}, f"{OTHER}soft_sign"),
     "function": (BasicLSTMCell(3, activation=retanh), {}, f"{OTHER}retanh"),
     "ugrnn": (UGRNN, {}, f"{KNOWN}UGRNNCell is none of them"),
     "both": (

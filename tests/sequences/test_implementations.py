@@ -106,10 +106,11 @@ def test_cells_of_the_native_loops():
         (LSTMCell(3, cell_clip=1), "peephole_lstm"),
         (LSTMCell(3, num_proj=2), "projected_lstm"),
         (jaxrnn.CudnnCompatibleGRUCell(3), "cudnn_gru"),
+        (contrib.LayerNormBasicLSTMCell(3), "normed_lstm"),
     ):
         assert native_kind(cell) == kind
     others = (
-        GRUCell(3, activation="relu"),
+        GRUCell(3, activation="elu"),
         contrib.IndyLSTMCell(3),
         contrib.UGRNNCell(3),
     )
