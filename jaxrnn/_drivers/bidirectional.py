@@ -11,6 +11,7 @@ from .._base.errors import noting
 from .._base.inputs import as_sequences, check_states_of_both
 from .._base.lengths import lengths_for
 from .._base.typing import Array, ArrayLike, DType, Lengths, PyTree, RNNCellLike
+from .._base.unknown_arguments import knows_its_arguments
 from .._batching.packed_sequences import check_not_packed
 from .._time import masking
 from ..memory._strategy import Strategy
@@ -19,6 +20,7 @@ from .resets import check_resets
 from .static_rnn import checked_steps, run_steps, stacked, unstacked
 
 
+@knows_its_arguments
 def bidirectional_dynamic_rnn(
     cell_fw: RNNCellLike,
     cell_bw: RNNCellLike,

@@ -8,6 +8,7 @@ import jax
 from .._base.arguments import as_scope, check_both_lists, check_is_cell
 from .._base.errors import noting, refusal
 from .._base.typing import ArrayLike, DType, Lengths, PyTree, RNNCellLike
+from .._base.unknown_arguments import knows_its_arguments
 from ..memory._strategy import Strategy
 from .bidirectional import bidirectional_dynamic_rnn, joined, run_both_ways
 from .static_rnn import checked_steps
@@ -68,6 +69,7 @@ def stack_bidirectional_rnn(
     return _run_layers(caller, scope, layers, run_layer, steps)
 
 
+@knows_its_arguments
 def stack_bidirectional_dynamic_rnn(
     cells_fw: Sequence[RNNCellLike],
     cells_bw: Sequence[RNNCellLike],

@@ -1,6 +1,6 @@
-"""The options of modules: which values they take, and what Flax calls them."""
+"""The options of modules: which values they take."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._base.arguments import as_bool, as_dtype
@@ -11,48 +11,12 @@ from .._cells.step_checks import check_floating
 
 AxisNames = Mapping[str, tuple[str | None, ...]]
 
-_ONE_MASK = (
-    "`DropoutWrapper(variational_recurrent=True)` has one mask for all steps, and so "
-    "have the streams in `broadcast_rngs` of `as_cell`."
-)
-_SHARED = "A cell has parameters alone, which all steps share."
-# For messages: users of Flax pass these names.
-_HINTS_OF = {
-    "seq_lengths mask": "It is `sequence_length` here.",
-    "initial_carry": "It is `initial_state` here.",
-    "init_key": "A run starts from zeros, or from `initial_state`.",
-    "time_major reverse keep_order": "It is an argument of the constructor.",
-    "unroll": "It is `parallel_iterations` here.",
-    "merge_fn": "It is `merge` here.",
-    "forward_rnn": "It is `cell_fw` here, a cell without an RNN around it.",
-    "backward_rnn": "It is `cell_bw` here, a cell without an RNN around it.",
-    "broadcast_rngs split_rngs": _ONE_MASK,
-    "variable_axes variable_broadcast variable_carry state_axes": _SHARED,
-}
-_HINTS = {name: hint for names, hint in _HINTS_OF.items() for name in names.split()}
 _FLAGS = ("reverse", "keep_order", "time_major", "return_carry", "deterministic")
 _KINDS = {
     "rng_collection": (str, "name a stream"),
     "axis_names": (Mapping, "be a dict of tuples such as {'bias': ('hidden',)}"),
 }
 _NONE_IS_DEFAULT = ("deterministic", "return_carry", "dtype", "axis_names")
-
-
-def check_unknown(
-    caller: str, taker: str, given: Collection[str], known: Collection[str] = ()
-) -> None:
-    """Raises TypeError for names of arguments that `taker` does not take.
-
-    Args:
-        caller: The module, for messages.
-        taker: "a call" or "the constructor".
-        given: The names.
-        known: Those that it takes.
-    """
-    for name in given:
-        if name not in known:
-            text = f"{caller}: `{name}` is no argument of {taker}."
-            raise TypeError(f"{text} {_HINTS.get(name, '')}".rstrip())
 
 
 def check_options(caller: str, **options: Any) -> None:

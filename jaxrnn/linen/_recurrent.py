@@ -9,11 +9,12 @@ import jax.numpy as jnp
 
 from .._base.errors import Words, refusal
 from .._base.typing import ArrayLike, DType, Key, Lengths, Params, PyTree
+from .._base.unknown_arguments import check_unknown
 from .._cells.base import RNNCell
 from .._layers import directions
 from .._layers.inputs import LayerInputs
 from .._layers.layer import Layer, RunOptions
-from .._layers.options import check_axis_names, check_options, check_unknown, name_axes
+from .._layers.options import check_axis_names, check_options, name_axes
 
 
 class ChecksOptions(nn.Module):

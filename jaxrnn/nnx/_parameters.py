@@ -12,8 +12,9 @@ from .._base.errors import describe, noting, refusal
 from .._base.math import is_traced
 from .._base.trees import named_leaves
 from .._base.typing import DType, Key, Params, PyTree
+from .._base.unknown_arguments import check_unknown
 from .._layers.layer import Layer, in_dtype
-from .._layers.options import check_axis_names, check_options, check_unknown, name_axes
+from .._layers.options import check_axis_names, check_options, name_axes
 
 Rngs = nnx.Rngs | nnx.RngStream | jax.Array
 # Its name in the Flax that goes with the oldest JAX.

@@ -7,11 +7,12 @@ from typing import Any
 from flax import nnx
 
 from .._base.typing import ArrayLike, DType, Lengths, PyTree
+from .._base.unknown_arguments import check_unknown
 from .._cells.base import RNNCell
 from .._layers import directions
 from .._layers.inputs import LayerInputs
 from .._layers.layer import RunOptions
-from .._layers.options import check_options, check_unknown
+from .._layers.options import check_options
 from ._parameters import HoldsLayer, Rngs, as_pure
 
 

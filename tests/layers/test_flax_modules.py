@@ -1002,6 +1002,16 @@ REFUSED = {
         r"as bool\[3, 5\] has, got float32\[3, 5, 2\]\. Of a mask .* `mask\.sum\(-1\)`",
         lambda make: make("RNN", GRUCell(UNITS))(X, jnp.ones((3, 5), bool)),
     ),
+    "a_mask_by_name": (
+        TypeError,
+        r"RNN: `mask` is no argument of a call\. Pass `sequence_length=mask\.sum\(",
+        lambda make: make("RNN", GRUCell(UNITS))(X, mask=jnp.ones((3, 5), bool)),
+    ),
+    "dones": (
+        TypeError,
+        r"RNN: `dones` is no argument of a call\. Pass `resets`, true where an episode",
+        lambda make: make("RNN", GRUCell(UNITS))(X, dones=jnp.ones((3, 5), bool)),
+    ),
     "lengths_along_other_axes": (
         ValueError,
         r"RNN: `sequence_length` must have rows along the axes \[1, 3\], got int64",
