@@ -11,6 +11,8 @@ from .errors import Words, check_not_masked, is_array, refusal
 from .sharding import as_rows_of
 from .typing import Array, PyTree
 
+OF_A_MASK = "The lengths of a mask `[batch, time]` are `mask.sum(-1)`."
+
 
 def lengths_for(
     caller: str, sequence_length: Any, xs: PyTree, time: int, batch_axis: int
@@ -53,6 +55,7 @@ def as_lengths(
     if lengths.ndim != 1:
         must = f"be a vector of length batch_size, {batch_size}"
         fix = f"Give one length for each row; `np.full({batch_size}, n)` is n for all."
+        fix = OF_A_MASK if lengths.dtype == bool else fix
         raise ValueError(refusal(caller, name, must, lengths, fix))
     if lengths.shape[0] != batch_size:
         axis = ", or the second with `time_major`" if name == "sequence_length" else ""

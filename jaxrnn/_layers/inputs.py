@@ -12,7 +12,7 @@ import numpy as np
 from .._base.arguments import as_dtype
 from .._base.errors import describe, refusal
 from .._base.inputs import as_array, as_state, named_inputs
-from .._base.lengths import lengths_array, lengths_for
+from .._base.lengths import OF_A_MASK, lengths_array, lengths_for
 from .._base.math import is_float
 from .._base.trees import map_named, named_leaves
 from .._base.typing import Array, DType, Lengths, Params, PyTree
@@ -109,7 +109,7 @@ class LayerInputs:
         inputs = map_named("inputs", lambda n, x: as_array(caller, n, x), inputs)
         inputs = cast_integers(layer.cells[0], module.dtype, inputs)
         if lengths is not None:
-            lengths = lengths_array(caller, lengths)
+            lengths = _checked_lengths(caller, lengths)
         axes = _batch_axes(caller, layer, inputs, lengths, module.time_major)
         axes.check(caller, "inputs", inputs, start)
         inputs = axes.merge(inputs, start)
@@ -176,6 +176,15 @@ class LayerInputs:
         return self.axes.merge(resets, self.start)
 
 
+def _checked_lengths(caller: str, lengths: Any) -> Array | np.ndarray:
+    """The lengths as an array; TypeError for booleans, which are those of a mask."""
+    lengths = lengths_array(caller, lengths)
+    if lengths.dtype == bool:
+        must = "be integers [*batch], one for each row"
+        raise TypeError(refusal(caller, "sequence_length", must, lengths, OF_A_MASK))
+    return lengths
+
+
 def _batch_axes(
     caller: str, layer: Layer, inputs: PyTree, lengths: Any, time_major: bool
 ) -> BatchAxes:
@@ -189,10 +198,10 @@ def _batch_axes(
     if first.ndim < ndim or (features is not None and first.ndim > ndim):
         axes = "[time, *batch, ...]" if time_major else "[*batch, time, ...]"
         of = "" if lengths is None else f", as {describe(lengths)} has"
+        must = f"be {axes} with {count} axes of rows{of}"
         fix = "A list is a nest of its elements."
         if lengths is not None and np.shape(lengths) == first.shape[:count]:
-            fix = "Of a mask the lengths are `mask.sum(-1)`."
-        must = f"be {axes} with {count} axes of rows{of}"
+            fix = OF_A_MASK
         raise ValueError(refusal(caller, name, must, first, fix))
     start = 1 if time_major else 0
     return BatchAxes(first.shape[start : start + count])

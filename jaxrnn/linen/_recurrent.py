@@ -104,9 +104,9 @@ class Recurrent(HoldsCells, kw_only=True):
         Args:
             inputs: `[*batch, time, ...]`, or `[time, *batch, ...]` if `time_major`; or
                 a nest of such arrays. Any number of batch axes, including none.
-            sequence_length: `[*batch]`, integers; None for all steps. Inputs past the
-                length of a row have no effect, and outputs there are zero. Flax calls
-                it `seq_lengths`.
+            sequence_length: `[*batch]`, integers, clamped to `[0, time]`; None for all
+                steps. Inputs past the length of a row have no effect, and outputs there
+                are zero. Flax calls it `seq_lengths`.
             initial_state: The state before the first step, each leaf `[*batch, ...]`;
                 None for the zero state, also for a state within a pair of directions.
                 It is cast to `dtype`. Flax calls it `initial_carry`.
@@ -114,7 +114,8 @@ class Recurrent(HoldsCells, kw_only=True):
                 the state of a row is set back before the step, as at the start of an
                 episode; see `jaxrnn.dynamic_rnn` and its form with two directions.
             reset_state: The state that resets go to, as `initial_state`; None for the
-                zero state, which two directions always have.
+                zero state. Of `RNN` alone: two directions are reset to zeros, and
+                refuse another state.
             deterministic: True for a run without random numbers; None for the
                 attribute.
             return_carry: Whether to return the state as well; None for the attribute.

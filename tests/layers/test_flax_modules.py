@@ -998,14 +998,25 @@ REFUSED = {
         lambda make: jaxrnn.dynamic_rnn(nn.GRUCell(3), X, dtype=X.dtype),
     ),
     "a_mask": (
-        ValueError,
-        r"as bool\[3, 5\] has, got float32\[3, 5, 2\]\. Of a mask .* `mask\.sum\(-1\)`",
+        TypeError,
+        r"RNN: `sequence_length` must be integers \[\*batch\], .* got bool\[3, 5\]\. "
+        r"The lengths of a mask `\[batch, time\]` are `mask\.sum\(-1\)`",
         lambda make: make("RNN", GRUCell(UNITS))(X, jnp.ones((3, 5), bool)),
+    ),
+    "a_mask_of_integers": (
+        ValueError,
+        r"as int32\[3, 5\] has, got float32\[3, 5, 2\]\. .* mask .* `mask\.sum\(-1\)`",
+        lambda make: make("RNN", GRUCell(UNITS))(X, jnp.ones((3, 5), jnp.int32)),
     ),
     "a_mask_by_name": (
         TypeError,
         r"RNN: `mask` is no argument of a call\. Pass `sequence_length=mask\.sum\(",
         lambda make: make("RNN", GRUCell(UNITS))(X, mask=jnp.ones((3, 5), bool)),
+    ),
+    "bools_for_lengths": (
+        TypeError,
+        r"RNN: `sequence_length` must be integers \[\*batch\], .* got bool\[3\]\.",
+        lambda make: make("RNN", GRUCell(UNITS))(X, [True, False, True]),
     ),
     "dones": (
         TypeError,
