@@ -8,9 +8,15 @@ import jax.numpy as jnp
 from . import errors
 from .arguments import INT32_MAX, as_dtype, check_time_major
 from .errors import EntryError, Words, describe, is_array, refusal
+from .math import is_float
 from .read_only import has_read_only
 from .trees import map_named, named_leaves
 from .typing import Array, DType, PyTree
+
+_OF_A_LIST = (
+    "A list is a nest of its elements: make it one array by jnp.asarray, or pad it; "
+    "`pack_sequences` takes a list of sequences of several lengths."
+)
 
 
 def named_inputs(caller: str, inputs: PyTree, fix: str = "") -> list[tuple[str, Any]]:
@@ -36,20 +42,19 @@ def as_sequences(caller: str, inputs: Any, time_major: bool) -> PyTree:
     check_time_major(caller, time_major)
     named_inputs(caller, inputs)
     axes = "[time, batch, ...]" if time_major else "[batch, time, ...]"
-    inputs = map_named("inputs", lambda n, x: _as_sequence(caller, n, x, axes), inputs)
+    fix = _OF_A_LIST if isinstance(inputs, list | tuple) else ""
+    as_leaf = lambda name, leaf: _as_sequence(caller, name, leaf, axes, fix)
+    inputs = map_named("inputs", as_leaf, inputs)
     named = list(named_leaves("inputs", inputs))
     check_same_size(caller, named, 0 if time_major else 1, "Time steps", axes)
     check_same_size(caller, named, 1 if time_major else 0, "Batch size", axes)
     return inputs
 
 
-def _as_sequence(caller: str, name: str, leaf: Any, axes: str) -> Array:
+def _as_sequence(caller: str, name: str, leaf: Any, axes: str, fix: str) -> Array:
     array = as_array(caller, name, leaf)
     if array.ndim < 3:
-        fix = "A list is a nest of its elements: make it one array by jnp.asarray."
-        if is_array(leaf):
-            ids = "embed integer ids, or give `ids[..., None]` to a cell that does"
-            fix = f"Stack one array per step by jnp.stack; {ids}."
+        fix = fix or fix_of_depth(name, array)
         must = f"have rank at least 3, {axes}"
         got = Words(f"{describe(leaf)} of rank {array.ndim}")
         raise ValueError(refusal(caller, name, must, got, fix))
@@ -58,6 +63,14 @@ def _as_sequence(caller: str, name: str, leaf: Any, axes: str) -> Array:
         fix = "Run it in windows: `jaxrnn.windows`."
         raise ValueError(refusal(caller, name, must, array, fix))
     return array
+
+
+def fix_of_depth(name: str, leaf: Array) -> str:
+    """What to do about a leaf that lacks the axis of features."""
+    if is_float(leaf):
+        steps = "arrays of one step each are stacked by jnp.stack"
+        return f"Without a depth axis, give `{name}[..., None]`; {steps}."
+    return "Embed integer ids, or give `ids[..., None]` to a cell that does."
 
 
 def as_steps(caller: str, inputs: Any) -> list[PyTree]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .._base.arguments import as_dtype
 from .._base.errors import describe, refusal
-from .._base.inputs import as_array, as_state, named_inputs
+from .._base.inputs import as_array, as_state, fix_of_depth, named_inputs
 from .._base.lengths import OF_A_MASK, lengths_array, lengths_for
 from .._base.math import is_float
 from .._base.trees import map_named, named_leaves
@@ -185,6 +185,12 @@ def _checked_lengths(caller: str, lengths: Any) -> Array | np.ndarray:
     return lengths
 
 
+def _fix_of_rank(name: str, lengths: Any, leaf: Array) -> str:
+    """What to do about inputs with an axis less than the lengths ask for."""
+    is_mask = lengths.ndim > 1 and lengths.shape == leaf.shape[: lengths.ndim]
+    return OF_A_MASK if is_mask else fix_of_depth(name, leaf)
+
+
 def _batch_axes(
     caller: str, layer: Layer, inputs: PyTree, lengths: Any, time_major: bool
 ) -> BatchAxes:
@@ -200,8 +206,8 @@ def _batch_axes(
         of = "" if lengths is None else f", as {describe(lengths)} has"
         must = f"be {axes} with {count} axes of rows{of}"
         fix = "A list is a nest of its elements."
-        if lengths is not None and np.shape(lengths) == first.shape[:count]:
-            fix = OF_A_MASK
+        if lengths is not None and first.ndim == ndim - 1:
+            fix = _fix_of_rank(name, lengths, first)
         raise ValueError(refusal(caller, name, must, first, fix))
     start = 1 if time_major else 0
     return BatchAxes(first.shape[start : start + count])

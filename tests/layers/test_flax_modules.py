@@ -1023,6 +1023,11 @@ REFUSED = {
         r"RNN: `dones` is no argument of a call\. Pass `resets`, true where an episode",
         lambda make: make("RNN", GRUCell(UNITS))(X, dones=jnp.ones((3, 5), bool)),
     ),
+    "inputs_without_depth": (
+        ValueError,
+        r"as int64\[3\] has, got float32\[3, 5\]\. Without a depth axis, give `in",
+        lambda make: make("RNN", GRUCell(UNITS))(X[..., 0], [5, 2, 1]),
+    ),
     "lengths_along_other_axes": (
         ValueError,
         r"RNN: `sequence_length` must have rows along the axes \[1, 3\], got int64",
