@@ -14,6 +14,11 @@ _STRUCTURE = (
     "Give an `initial_state` of the structure that it returns; for an LSTM, "
     "`LSTMStateTuple(c, h)`."
 )
+_CELL = (
+    "The cell is wrong: it was given the first, which is that of its `state_size`, and "
+    "returned the second."
+)
+_ONE_NEST = "A state of several arrays is one nest: `return output, (c, h)`."
 # What a step must keep of each leaf of the state; otherwise the error, a note, a fix.
 _KEPT = (
     ("shape", ValueError, "", ""),
@@ -51,7 +56,9 @@ def probe(
     output, new_state = _one_step(caller, cell, inputs, state)
     state = with_known_shapes(state, lambda: new_state)
     what = f"{caller}: the state that `cell` returns"
-    check_structure(what, state, new_state, strict, _STRUCTURE)
+    is_declared = jax.tree.structure(state) == jax.tree.structure(cell.state_size)
+    fix = _CELL if is_declared else _STRUCTURE
+    check_structure(what, state, new_state, strict, fix)
     _check_state(caller, state, new_state)
     batch = jax.tree.leaves(inputs)[0].shape[0]
     if strict:
@@ -78,8 +85,10 @@ def as_pair(caller: str, result: Any) -> tuple[PyTree, PyTree]:
         ValueError: If it did not return a pair.
     """
     if not isinstance(result, tuple | list) or len(result) != 2:
-        got = Words(describe_structure(result))
-        raise ValueError(refusal(caller, "cell", "return (output, new_state)", got))
+        must, got = "return (output, new_state)", Words(describe_structure(result))
+        is_longer = isinstance(result, tuple | list) and len(result) > 2
+        fix = _ONE_NEST if is_longer else ""
+        raise ValueError(refusal(caller, "cell", must, got, fix))
     return result[0], result[1]
 
 

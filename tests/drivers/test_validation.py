@@ -222,6 +222,10 @@ REFUSALS = {
     # What a step returns
     "step_structure": (ValueError, r"the state that `cell` returns must have the structure \*, got \(\*, \*\)",
                        lambda: dynamic_rnn(stepping(lambda s: (s, s)), X, dtype=F32)),
+    "step_structure_cell": (ValueError, r"got \(\*, \*\). The cell is wrong: it was given the first, which is that of its `state_size`, and returned",
+                            lambda: dynamic_rnn(stepping(lambda s: (s, s)), X, initial_state=X[:, 0])),
+    "step_structure_state": (ValueError, r"must have the structure \(\*, \*\), got \*. Give an `initial_state` of the structure that it returns",
+                             lambda: dynamic_rnn(stepping(lambda s: s[0]), X, initial_state=(X[:, 0], X[:, 0]))),
     "step_shape": (ValueError, r"keep its state's shapes, got `state` of float32\[4, 3\] before and float32\[4, 1\]",
                    lambda: dynamic_rnn(stepping(lambda s: s[:, :1]), X, dtype=F32)),
     "step_dtype": (TypeError, "type should remain constant.*bfloat16.*Cast inside the cell",
@@ -236,6 +240,8 @@ REFUSALS = {
                          lambda: dynamic_rnn(putting_out(lambda x: [x, x], (3, 3)), X, [1] * 4, dtype=F32)),
     "step_returns_one": (ValueError, r"must return \(output, new_state\)",
                          lambda: dynamic_rnn(FunctionCell(lambda p, x, s, key=None: x, 3, 3).bind({}), X, dtype=F32)),
+    "step_returns_three": (ValueError, r"must return \(output, new_state\), got \(\*, \*, \*\). A state of several arrays is one nest",
+                           lambda: dynamic_rnn(FunctionCell(lambda p, x, s, key=None: (x, s, s), 3, 3).bind({}), X, dtype=F32)),
     # Bidirectional
     "cell_bw": (TypeError, "bidirectional_dynamic_rnn: `cell_bw` must be a bound cell, got the unbound GRUCell.*`cell_bw.bind",
                 lambda: bidirectional_dynamic_rnn(GRU, GRUCell(2), X, dtype=F32)),
