@@ -46,6 +46,8 @@ def check_is_cell(caller: str, name: str, cell: Any) -> None:
         if hasattr(cell, "initialize_carry"):
             of_flax = "`jaxrnn.linen.as_cell` and `jaxrnn.nnx.as_cell`"
             fix = f"{of_flax} convert cells of Flax."
+        elif isinstance(cell, list | tuple):
+            fix = "`MultiRNNCell` makes one of several: bind that."
     raise TypeError(refusal(caller, name, must, Words(got), fix))
 
 

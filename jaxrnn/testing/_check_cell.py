@@ -110,6 +110,8 @@ def check_cell(
     """
     if not isinstance(cell, RNNCell):
         fix = "Give it unbound: its `init` makes the parameters."
+        if isinstance(cell, list | tuple):
+            fix = "Check them one by one, or as a `MultiRNNCell`."
         raise TypeError(refusal("check_cell", "cell", "be an RNNCell", cell, fix))
     for name, leaf in trees.named_leaves("inputs", inputs):
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):

@@ -93,6 +93,8 @@ REFUSALS = {
              lambda: dynamic_rnn(3, X, dtype=F32)),
     "cell_unbound": (TypeError, "must be a bound cell, got the unbound GRUCell\\(.*Bind it to its parameters: `cell.bind\\(params\\)`",
                      lambda: dynamic_rnn(GRUCell(2), X, dtype=F32)),
+    "cells": (TypeError, "`cell` must be an RNNCell, got list, .*`MultiRNNCell` makes one of several",
+              lambda: dynamic_rnn([GRU, GRU], X, dtype=F32)),
     "unknown": (TypeError, "^dynamic_rnn: `foo` is no argument of a call.$",
                 lambda: dynamic_rnn(GRU, X, foo=3)),
     "unknown_mask": (TypeError, r"`mask` is no argument of a call. Pass `sequence_length=mask.sum\(-1\)`",

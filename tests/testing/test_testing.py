@@ -173,6 +173,8 @@ def test_what_is_no_cell_is_refused():
         check_cell(cell_of(good).bind({}), STEP)
     with pytest.raises(TypeError, match="got the class GRUCell"):
         check_cell(jaxrnn.GRUCell, STEP)
+    with pytest.raises(TypeError, match="Check them one by one, or as a `Multi"):
+        check_cell([LSTM, LSTM], STEP)
 
 
 LSTM = jaxrnn.LSTMCell(2)
