@@ -87,7 +87,7 @@ def _run(
             return output, without_read_only(new_state)
 
         run = Run(inputs, state, steps, implementation=implementation)
-        return run_sequence(apply_sequence, apply, run, unroll)
+        return run_sequence(caller, apply_sequence, apply, run, unroll)
 
     plan = plan_of(strategy, time)
     args = run_segment, inputs, state, steps

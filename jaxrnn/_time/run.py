@@ -69,11 +69,16 @@ def apply_cell_sequence(cell: Any, params: Params, run: Run) -> tuple[PyTree, Py
 
 
 def run_sequence(
-    apply_sequence: Callable | None, apply: Apply, run: Run, unroll: int = 1
+    caller: str,
+    apply_sequence: Callable | None,
+    apply: Apply,
+    run: Run,
+    unroll: int = 1,
 ) -> tuple[PyTree, PyTree]:
     """`(outputs, state)` of a cell over all steps.
 
     Args:
+        caller: The driver, for messages.
         apply_sequence: `apply_sequence(run)`, which may raise `DeclinedError`; None for
             a cell without that method.
         apply: `apply(t, inputs, state)`, one step.
@@ -95,7 +100,7 @@ def run_sequence(
         return outputs, with_structure(run.state, last)
     except DeclinedError as reason:
         if run.implementation not in (None, "xla"):
-            name = f"`implementation` {run.implementation!r}"
+            name = f"{caller}: `implementation` {run.implementation!r}"
             message = f"{name} cannot run this cell on these sequences: {reason}."
             fix = "Leave it out for XLA's loop, which runs them."
             raise ValueError(f"{message} {fix}") from None
