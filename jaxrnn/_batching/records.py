@@ -129,9 +129,19 @@ def from_padded(
     """
     fix = "A list of sequences goes without `sequence_length`."
     inputs, time, batch_size = as_sources(caller, inputs, time_major, fix)
+    if _are_sequences(inputs, sequence_length, batch_size):
+        must, got = "be None for a list of sequences", Words(f"{len(inputs)} lengths")
+        fix = "Their lengths are those of the arrays: cut off padding."
+        raise ValueError(refusal(caller, "sequence_length", must, got, fix))
     lengths = host_lengths(caller, sequence_length, batch_size).clip(max=time)
     arrays, structure = jax.tree.flatten(inputs)
     arrays = [np.asarray(x).swapaxes(0, 1 if time_major else 0) for x in arrays]
     leaves = [[x[i, :n] for x in arrays] for i, n in enumerate(lengths.tolist())]
     like = [np.empty((0, *x.shape[2:]), x.dtype) for x in arrays]
     return Records(leaves, like, structure, time)
+
+
+def _are_sequences(inputs: Any, sequence_length: Lengths, batch_size: int) -> bool:
+    """Whether lengths are those of a list's entries, rather than of rows."""
+    is_list = isinstance(inputs, list | tuple) and not hasattr(inputs, "_fields")
+    return is_list and len(inputs) == np.size(sequence_length) != batch_size

@@ -503,6 +503,11 @@ REFUSALS = {
         r"`sequence_length`",
         lambda: pack_sequences(LIST, N),
     ),
+    "list_of_one_length_with_lengths": (
+        ValueError,
+        "`sequence_length` must be None for a list of sequences, got 3 lengths. Their",
+        lambda: pack_sequences([X[0]] * 3, [1, 2, 3]),
+    ),
     "lengths_of_another_batch": (
         ValueError,
         "one entry per row, 6",
