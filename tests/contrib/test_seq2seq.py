@@ -699,6 +699,7 @@ REFUSALS = [
     (lambda: contrib.BasicDecoder(CELL, greedy(), STATE), TypeError, "BasicDecoder: `cell` must be a bound cell, got the unbound GRUCell"),
     (lambda: contrib.BasicDecoder(bound(), INPUTS, STATE), TypeError, "BasicDecoder: `helper` must be a Helper, got float64[3, 5, 3]."),
     (lambda: contrib.BasicDecoder(bound(), greedy(), STATE, 3), TypeError, "BasicDecoder: `output_layer` must be a function, got 3."),
+    (decoding(lambda: contrib.BasicDecoder(bound(), greedy(), STATE[:2])), ValueError, "BasicDecoder: `initial_state` must have 3 rows, as the helper's inputs or `start_tokens`, got float64[2, 4]."),
     (lambda: contrib.TrainingHelper(INPUTS, [6, 1, 1]), ValueError, "TrainingHelper: `sequence_length` must be at most 5, the number of steps of the inputs, got 6."),
     (lambda: contrib.TrainingHelper(INPUTS, [1, 1]), ValueError, "TrainingHelper: `sequence_length` must have one entry per row, 3, got int64[2]."),
     (lambda: contrib.TrainingHelper(INPUTS, None), ValueError, "TrainingHelper: `sequence_length` must be integers [batch], got None."),

@@ -14,8 +14,9 @@ from ..._base.arguments import check_functions, check_is_cell
 from ..._base.cell_keys import cell_at_step
 from ..._base.errors import Words, refusal
 from ..._base.inputs import as_array, as_state, started
+from ..._base.read_only import without_read_only
 from ..._base.serialization import serializable
-from ..._base.trees import map_sizes
+from ..._base.trees import is_tensor_array, map_sizes, named_leaves
 from ..._base.typing import Array, DType, PyTree
 from .._fields import check_given_functions
 from .dynamic_decode import Decoder
@@ -269,8 +270,17 @@ class BasicDecoder(Decoder):
 
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
         """The helper's first inputs, and the initial state, started by the cell."""
-        state = started(self._cell, self._initial_state)
-        return *self._helper.initialize(), state
+        first = self._helper.initialize()
+        self._check_rows()
+        return *first, started(self._cell, self._initial_state)
+
+    def _check_rows(self) -> None:
+        """Raises ValueError for a state of other rows than those of the helper."""
+        own, rows = without_read_only(self._initial_state), self.batch_size
+        for name, leaf in named_leaves("initial_state", own, is_tensor_array):
+            if not is_tensor_array(leaf) and leaf.shape[:1] not in ((), (rows,)):
+                must = f"have {rows} rows, as the helper's inputs or `start_tokens`"
+                raise ValueError(refusal(type(self).__name__, name, must, leaf))
 
     def step(
         self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
