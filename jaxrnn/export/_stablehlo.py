@@ -21,8 +21,9 @@ def to_stablehlo(
     `jax.export.deserialize(bytes).call(*arguments)` runs it, under `jit` and `vmap`
     too. Arguments and results have standard containers: dicts, lists and tuples. A
     named tuple becomes a tuple, `LSTMStateTuple(c, h)` the tuple `(c, h)`; any other
-    node becomes the tuple of its children. Arrays that `f` closes over, such as the
-    parameters of a bound cell, are part of the program.
+    node becomes the tuple of its children. The program takes no others: give it
+    `tuple(state)`. Arrays that `f` closes over, such as the parameters of a bound cell,
+    are part of the program.
 
     Args:
         f: A function of nests of arrays that can be compiled by `jax.jit`: with any
