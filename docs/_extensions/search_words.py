@@ -15,7 +15,12 @@ WORDS = {
         "data": ["batch"],
     },
     "guide/lengths": {
-        "what-a-length-means": ["sequence_length", "mask", "masking"],
+        "what-a-length-means": [
+            "sequence_length",
+            "mask",
+            "masking",
+            "variable length",
+        ],
         "padding-is-never-read": ["padding", "NaN"],
     },
     "guide/packing": {"": ["packing", "ragged"]},
@@ -33,7 +38,7 @@ WORDS = {
     "guide/seq2seq": {"beam-search": ["beam search"], "training": ["seq2seq"]},
     "guide/long_sequences": {
         "what-takes-memory": ["memory", "swap_memory", "checkpointing"],
-        "windows": ["truncated backpropagation", "tbptt"],
+        "windows": ["truncated backpropagation", "TBPTT", "BPTT", "stateful"],
     },
     "guide/weights": {"each-library": ["weights", "convert"]},
     "guide/accelerators": {"": ["gpu", "tpu", "cudnn"]},
@@ -41,12 +46,14 @@ WORDS = {
     "guide/export": {"": ["onnx", "tflite", "streaming"]},
     "api/generated/jaxrnn.LSTMCell": {"": ["LSTM"]},
     "api/generated/jaxrnn.GRUCell": {"": ["GRU"]},
-    "recipes/missing_values": {"": ["irregular", "missing values"]},
+    "recipes/missing_values": {"": ["irregular", "missing values", "uneven sampling"]},
     "recipes/mixed_precision": {"": ["mixed precision", "bfloat16"]},
-    "recipes/reinforcement_learning": {"": ["episode", "reinforcement learning"]},
+    "recipes/reinforcement_learning": {
+        "": ["episode", "reinforcement learning", "actor critic"]
+    },
     "recipes/speech_ctc": {"": ["CTC", "speech"]},
     "recipes/sweeps": {"": ["sweep", "seeds"]},
-    "recipes/serving": {"": ["serving", "deployment"]},
+    "recipes/serving": {"": ["serving", "deployment", "stateful"]},
 }
 
 

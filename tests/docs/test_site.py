@@ -26,6 +26,12 @@ SEARCHES = {
     "episode": "recipes/reinforcement_learning",
     "CTC": "recipes/speech_ctc",
     "irregular": "recipes/missing_values",
+    "uneven sampling": "recipes/missing_values",
+    "actor critic": "recipes/reinforcement_learning",
+    "custom cell": "guide/cells",
+    "variable length": "guide/lengths",
+    "stateful": "guide/long_sequences",
+    "BPTT": "guide/long_sequences",
 }
 
 
