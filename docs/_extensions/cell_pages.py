@@ -13,6 +13,10 @@ ABSTRACT = ["RNNCell", "AffineCell", "LinearRecurrenceCell"]
 MEMBERS = ["init", "bind", "apply", "zero_state", "state_size", "output_size"]
 
 GRID = "16, feature_size=4, frequency_skip=4, num_frequency_blocks=[4]"
+ATTENDING = "jaxrnn.GRUCell(16), attn_length=5"
+MACHINE = """
+    jaxrnn.LSTMCell(32), memory_size=16, memory_vector_dim=8,
+    read_head_num=1, write_head_num=1, output_dim=5"""
 # By the name of the class, or by the fields that must be given.
 ARGUMENTS = {
     ("num_units",): "16",
@@ -23,9 +27,11 @@ ARGUMENTS = {
     ("cell", "depth"): "jaxrnn.GRUCell(16), depth=16",
     ("cell", "num_proj"): "jaxrnn.GRUCell(16), num_proj=8",
     ("cell", "device"): "jaxrnn.GRUCell(16), jax.devices()[0]",
+    "AttentionCellWrapper": ATTENDING,
     "BidirectionalGridLSTMCell": GRID,
     "GridLSTMCell": GRID,
     "GRUBlockCellV2": "16",
+    "NTMCell": MACHINE,
     "OutputProjectionWrapper": "jaxrnn.GRUCell(16), output_size=8",
     "PhasedLSTMCell": None,  # Its inputs are pairs: the guide has an example.
     "TimeFreqLSTMCell": "16, feature_size=4, frequency_skip=4, num_windows=4",
