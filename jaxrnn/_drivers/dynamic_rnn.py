@@ -86,9 +86,9 @@ def dynamic_rnn(
         implementation: What runs the loop of an `AffineCell`: "xla" for a loop compiled
             by XLA; "native" for that of the package's library, for LSTMs, GRUs and
             basic RNNs with tanh, relu or sigmoid in float32 on CPUs; "cudnn" for
-            cuDNN's LSTM, for plain LSTMs in float32, traced on a machine with an NVIDIA GPU. None for
-            "native" on one CPU device, where it was built and can run the cell, and
-            in `shard_map` over CPU devices; else "xla".
+            cuDNN's LSTM, for plain LSTMs in float32, traced on a machine with an
+            NVIDIA GPU. None for "native" on one CPU device, where it was built and can
+            run the cell, and in `shard_map` over CPU devices; else "xla".
 
     Returns:
         `(outputs, state)`: the outputs in the structure of `cell.output_size`, each

@@ -108,6 +108,8 @@ def test_cells_of_the_native_loops():
         (LSTMCell(3, num_proj=2), "projected_lstm"),
         (jaxrnn.CudnnCompatibleGRUCell(3), "cudnn_gru"),
         (contrib.LayerNormBasicLSTMCell(3), "normed_lstm"),
+        (contrib.LayerNormLSTMCell(3), "lstm"),
+        (BasicRNNCell(3, activation="relu"), "rnn"),
     ):
         assert native_kind(cell) == kind
     others = (
