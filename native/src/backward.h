@@ -76,7 +76,7 @@ class BackwardLoop {
       for (int64_t r = multiplied; r < n; r++) {
         const int64_t at = rows_[r] * sizes_.outputs + v * kLanes;
         PullStep(slot, phase, t, r, v,
-                 Load(call_.c_last_h + at, Valid(sizes_.outputs, v)));
+                 Load(call_.ct_last_h + at, Valid(sizes_.outputs, v)));
       }
     }
     if constexpr (C::kByRow)
@@ -135,10 +135,10 @@ class BackwardLoop {
     for (int64_t r = &slot - slots_.data(); C::kStages > 1 && r < rows_.count();
          r += slots)
       rows_.ZeroDead(r, call_.operand, sizes_.units);
-    Keep(slot.shares[kLast], sizes_.outputs, call_.c_last_h, call_.c_h);
+    Keep(slot.shares[kLast], sizes_.outputs, call_.ct_last_h, call_.ct_h);
     if (!C::kHasC) return;
-    Keep(slot.shares[0], sizes_.units, call_.c_last_c, call_.c_c);
-    if (!call_.c_elementwise) return;
+    Keep(slot.shares[0], sizes_.units, call_.ct_last_c, call_.ct_c);
+    if (!call_.ct_elementwise) return;
     for (int64_t v = slot.shares[0].first; v < slot.shares[0].end; v++) {
       for (int64_t r = rows_.alive(0); r < rows_.count(); r++) {
         for (int k = 0; k + 1 < C::kCarried; k++)
@@ -148,12 +148,12 @@ class BackwardLoop {
   }
 
   // The cotangents of rows without steps.
-  void Keep(const Share& share, int64_t units, const float* c_last, float* c) {
+  void Keep(const Share& share, int64_t units, const float* ct_last, float* c) {
     for (int64_t v = share.first; v < share.end; v++) {
       const size_t bytes = sizeof(float) * Valid(units, v);
       for (int64_t r = rows_.alive(0); r < rows_.count(); r++) {
         const int64_t at = rows_[r] * units + v * kLanes;
-        std::memcpy(c + at, c_last + at, bytes);
+        std::memcpy(c + at, ct_last + at, bytes);
       }
     }
   }
@@ -188,7 +188,7 @@ class BackwardLoop {
       const int valid = Valid(units, v);
       for (int64_t r = 0; call_.starts && r < before; r++) {
         float* carried = slot.carried(v, r);
-        if (AddRestart(call_.c_restart_c, units, t, r, v, Load(carried)))
+        if (AddRestart(call_.ct_restart_c, units, t, r, v, Load(carried)))
           Store(carried, Vec{});
       }
       for (int64_t r = 0; t < 0 && r < before; r++) EndC(slot, r, v);
@@ -196,13 +196,13 @@ class BackwardLoop {
       for (int64_t r = before; r < rows_.alive(t); r++) {
         float* carried = slot.carried(v, r);
         const int64_t at = rows_[r] * units + v * kLanes;
-        Store(carried, Load(call_.c_last_c + at, valid));
+        Store(carried, Load(call_.ct_last_c + at, valid));
         for (int k = 1; k < C::kCarried; k++) Store(carried + k * kLanes, Vec{});
       }
-      for (int64_t r = 0; call_.c_new_c && r < rows_.alive(t); r++) {
+      for (int64_t r = 0; call_.ct_new_c && r < rows_.alive(t); r++) {
         float* carried = slot.carried(v, r);
         const int64_t at = rows_.At(r, t) * units + v * kLanes;
-        Store(carried, Load(carried) + Load(call_.c_new_c + at, valid));
+        Store(carried, Load(carried) + Load(call_.ct_new_c + at, valid));
       }
     }
   }
@@ -212,19 +212,19 @@ class BackwardLoop {
   void EndC(Slot& slot, int64_t r, int64_t v) {
     const int valid = Valid(sizes_.units, v);
     const float* carried = slot.carried(v, r);
-    Store(call_.c_c + rows_[r] * sizes_.units + v * kLanes, Load(carried), valid);
-    for (int k = 0; call_.c_elementwise && k + 1 < C::kCarried; k++)
+    Store(call_.ct_c + rows_[r] * sizes_.units + v * kLanes, Load(carried), valid);
+    for (int k = 0; call_.ct_elementwise && k + 1 < C::kCarried; k++)
       Store(Elementwise(k, r, v), Load(carried + (k + 1) * kLanes), valid);
   }
 
   // If a sequence starts in row r at step t + 1, adds the cotangent of its restart
   // state.
-  bool AddRestart(float* c_restart, int64_t units, int64_t t, int64_t r, int64_t v,
+  bool AddRestart(float* ct_restart, int64_t units, int64_t t, int64_t r, int64_t v,
                   Vec cotangent) {
     const int32_t sequence = call_.starts ? call_.starts[rows_.At(r, t + 1)] : -1;
     if (sequence < 0) return false;
     const int valid = Valid(units, v);
-    float* to = c_restart + sequence * units + v * kLanes;
+    float* to = ct_restart + sequence * units + v * kLanes;
     Store(to, Load(to, valid) + cotangent, valid);
     return true;
   }
@@ -236,20 +236,20 @@ class BackwardLoop {
       if (stage == 0) return PullStage(slot, phase, t, r, v, product);
     }
     // `product` and what is carried belong to the state before step t + 1.
-    Vec c_h = C::kHasC ? product : product + Load(slot.carried(v, r));
-    if (AddRestart(call_.c_restart_h, sizes_.outputs, t, r, v, c_h)) c_h = Vec{};
-    if (t >= 0) return PullStep(slot, phase, t, r, v, c_h);
+    Vec ct_h = C::kHasC ? product : product + Load(slot.carried(v, r));
+    if (AddRestart(call_.ct_restart_h, sizes_.outputs, t, r, v, ct_h)) ct_h = Vec{};
+    if (t >= 0) return PullStep(slot, phase, t, r, v, ct_h);
     const int64_t at = rows_[r] * sizes_.outputs + v * kLanes;
-    Store(call_.c_h + at, c_h, Valid(sizes_.outputs, v));
+    Store(call_.ct_h + at, ct_h, Valid(sizes_.outputs, v));
   }
 
   // The last stage of step t, from the cotangent of the state after it.
-  void PullStep(Slot& slot, int64_t phase, int64_t t, int64_t r, int64_t v, Vec c_h) {
+  void PullStep(Slot& slot, int64_t phase, int64_t t, int64_t r, int64_t v, Vec ct_h) {
     const int valid = Valid(sizes_.outputs, v);
     const int64_t at = rows_.At(r, t) * sizes_.outputs + v * kLanes;
-    c_h += Load(call_.c_outputs + at, valid);
+    ct_h += Load(call_.ct_outputs + at, valid);
     if constexpr (C::kByRow)  // In the place of the product, until PullRow.
-      return Store(&slot.products[r * cell_.padded(0) + v * kLanes], c_h);
+      return Store(&slot.products[r * cell_.padded(0) + v * kLanes], ct_h);
     Vec z[4];
     int count = 0;
     for (int s = C::kPullsFrom; s < C::kStages; s++) {
@@ -262,25 +262,25 @@ class BackwardLoop {
     const Vec state = Load(states + at, valid);
     Prefetch(states, r, t - 1, v);
     float* carried = C::kHasC && C::kStages > 1 ? nullptr : slot.carried(v, r);
-    Vec c_zs[4];
-    C::PullStep(z, state, c_h, carried, Besides<C>(call_.settings, sizes_, kLast, v),
-                c_zs);
-    Write(phase, kLast, t, r, v, c_zs);
+    Vec ct_zs[4];
+    C::PullStep(z, state, ct_h, carried, Besides<C>(call_.settings, sizes_, kLast, v),
+                ct_zs);
+    Write(phase, kLast, t, r, v, ct_zs);
   }
 
   // The first stage of step t, from the cotangent of the second one's operand.
   void PullStage(Slot& slot, int64_t phase, int64_t t, int64_t r, int64_t v,
-                 Vec c_operand) {
+                 Vec ct_operand) {
     const int valid = Valid(sizes_.units, v);
     const int64_t at = rows_.At(r, t) * sizes_.units + v * kLanes;
     const Vec state = Load((C::kHasC ? call_.saved_c : call_.saved_h) + at, valid);
-    Vec z[4], c_zs[4];
+    Vec z[4], ct_zs[4];
     for (int g = 0; g < C::kGates[0]; g++)
       z[g] = Load(call_.zs[ProductOf(0, g)] + GateAt(0, g, r, t, v), valid);
-    const Vec operand = C::PullStage(z, state, c_operand, slot.carried(v, r),
-                                     Besides<C>(call_.settings, sizes_, 0, v), c_zs);
+    const Vec operand = C::PullStage(z, state, ct_operand, slot.carried(v, r),
+                                     Besides<C>(call_.settings, sizes_, 0, v), ct_zs);
     Store(call_.operand + at, operand, valid);
-    Write(phase, 0, t, r, v, c_zs);
+    Write(phase, 0, t, r, v, ct_zs);
   }
 
   // Step t of row r, of all of whose states the cotangents are known.
@@ -297,9 +297,9 @@ class BackwardLoop {
     row_.Pull(&slot.products[r * cell_.padded(0)],
               [&](int64_t v) { return slot.carried(v, r); });
     for (int64_t v = 0; v < vectors; v++) {
-      Vec c_zs[4];
-      for (int g = 0; g < C::kGates[0]; g++) c_zs[g] = Load(row_.c_z(g) + v * kLanes);
-      Write(phase, 0, t, r, v, c_zs);
+      Vec ct_zs[4];
+      for (int g = 0; g < C::kGates[0]; g++) ct_zs[g] = Load(row_.ct_z(g) + v * kLanes);
+      Write(phase, 0, t, r, v, ct_zs);
     }
   }
 
@@ -312,16 +312,16 @@ class BackwardLoop {
     }
     const int64_t at = rows_.At(r, t) * sizes_.outputs + v * kLanes;
     __builtin_prefetch(states + at);
-    __builtin_prefetch(call_.c_outputs + at);
+    __builtin_prefetch(call_.ct_outputs + at);
   }
 
   void Write(int64_t phase, int stage, int64_t t, int64_t r, int64_t v,
-             const Vec* c_zs) {
+             const Vec* ct_zs) {
     const int first = cell_.FirstOfState(stage), gates = C::kStateGates[stage];
     float* shared = &operands_[phase % 2][r * stride_ + v * gates * kLanes];
-    for (int g = 0; g < gates; g++) Store(shared + g * kLanes, c_zs[first + g]);
+    for (int g = 0; g < gates; g++) Store(shared + g * kLanes, ct_zs[first + g]);
     for (int g = 0; g < C::kGates[stage]; g++)
-      Store(call_.c_zs[ProductOf(stage, g)] + GateAt(stage, g, r, t, v), c_zs[g],
+      Store(call_.ct_zs[ProductOf(stage, g)] + GateAt(stage, g, r, t, v), ct_zs[g],
             Valid(cell_.units(stage), v));
   }
 
@@ -331,7 +331,7 @@ class BackwardLoop {
     return cell_.GateAt(stage, g, rows_.At(r, t)) + v * kLanes;
   }
   float* Elementwise(int k, int64_t r, int64_t v) const {
-    return call_.c_elementwise + (rows_[r] * (C::kCarried - 1) + k) * sizes_.units +
+    return call_.ct_elementwise + (rows_[r] * (C::kCarried - 1) + k) * sizes_.units +
            v * kLanes;
   }
 

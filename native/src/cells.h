@@ -9,7 +9,7 @@
 //
 // Operand: after the first of two stages, the operand of the second one's product.
 // Update: after the last stage, the state h. An LSTM's carried is its c.
-// PullStep: from the cotangent c_h of that state, the cotangents c_zs of the last
+// PullStep: from the cotangent ct_h of that state, the cotangents ct_zs of the last
 //   stage's gates; z are the gates of the stages from kPullsFrom on. An LSTM's carried
 //   is the cotangent of c.
 // PullStage: from the cotangent of the second stage's operand, those of the first
@@ -70,17 +70,17 @@ struct PlainLstm {
     return settings.Active(next) * Sigmoid(z[3]);
   }
 
-  static void PullStep(const Vec* z, Vec c, Vec c_h, float* c_c,
-                       const SettingsVec& settings, Vec* c_zs) {
+  static void PullStep(const Vec* z, Vec c, Vec ct_h, float* ct_c,
+                       const SettingsVec& settings, Vec* ct_zs) {
     const Vec i = Sigmoid(z[0]), j = settings.Active(z[1]),
               f = Sigmoid(z[2] + settings.forget_bias), o = Sigmoid(z[3]);
     const Vec active_c = settings.Active(c * f + i * j);
-    const Vec total = Load(c_c) + c_h * o * settings.Slope(active_c);
-    c_zs[0] = total * j * i * (1 - i);
-    c_zs[1] = total * i * settings.Slope(j);
-    c_zs[2] = total * c * f * (1 - f);
-    c_zs[3] = c_h * active_c * o * (1 - o);
-    Store(c_c, total * f);
+    const Vec total = Load(ct_c) + ct_h * o * settings.Slope(active_c);
+    ct_zs[0] = total * j * i * (1 - i);
+    ct_zs[1] = total * i * settings.Slope(j);
+    ct_zs[2] = total * c * f * (1 - f);
+    ct_zs[3] = ct_h * active_c * o * (1 - o);
+    Store(ct_c, total * f);
   }
 };
 
@@ -119,31 +119,31 @@ struct PeepholeLstm : PlainLstm {
     return gates.active_c * gates.o;
   }
 
-  static void PullStep(const Vec* z, Vec c, Vec c_h, float* carried,
-                       const SettingsVec& settings, Vec* c_zs) {
-    PullGates({z, c, settings}, c, c_h, carried, settings, c_zs);
+  static void PullStep(const Vec* z, Vec c, Vec ct_h, float* carried,
+                       const SettingsVec& settings, Vec* ct_zs) {
+    PullGates({z, c, settings}, c, ct_h, carried, settings, ct_zs);
   }
 
-  static void PullGates(const PeepholeGates& gates, Vec c, Vec c_h, float* carried,
-                        const SettingsVec& settings, Vec* c_zs) {
+  static void PullGates(const PeepholeGates& gates, Vec c, Vec ct_h, float* carried,
+                        const SettingsVec& settings, Vec* ct_zs) {
     const Vec i = gates.i, j = gates.j, f = gates.f, o = gates.o, y = gates.active_c;
-    c_zs[3] = c_h * y * o * (1 - o);
-    Vec total = Load(carried) + c_h * o * settings.Slope(y);
-    if (settings.has_peepholes) total += c_zs[3] * settings.peepholes[2];
+    ct_zs[3] = ct_h * y * o * (1 - o);
+    Vec total = Load(carried) + ct_h * o * settings.Slope(y);
+    if (settings.has_peepholes) total += ct_zs[3] * settings.peepholes[2];
     total = PullClamp(total, gates.unclipped, settings.cell_clip);
-    c_zs[0] = total * j * i * (1 - i);
-    c_zs[1] = total * i * settings.Slope(j);
-    c_zs[2] = total * c * f * (1 - f);
-    Vec c_c = total * f;
+    ct_zs[0] = total * j * i * (1 - i);
+    ct_zs[1] = total * i * settings.Slope(j);
+    ct_zs[2] = total * c * f * (1 - f);
+    Vec ct_c = total * f;
     if (settings.has_peepholes) {
-      c_c += c_zs[2] * settings.peepholes[0] + c_zs[0] * settings.peepholes[1];
-      const Vec products[] = {c_zs[2] * c, c_zs[0] * c, c_zs[3] * gates.next_c};
+      ct_c += ct_zs[2] * settings.peepholes[0] + ct_zs[0] * settings.peepholes[1];
+      const Vec products[] = {ct_zs[2] * c, ct_zs[0] * c, ct_zs[3] * gates.next_c};
       for (int k = 0; k < 3; k++) {
         float* sum = carried + (k + 1) * kLanes;
         Store(sum, Load(sum) + products[k]);
       }
     }
-    Store(carried, c_c);
+    Store(carried, ct_c);
   }
 };
 
@@ -161,14 +161,14 @@ struct ProjectedLstm : PeepholeLstm {
   static Vec Update(const Vec* z, Vec, float*, const SettingsVec& settings) {
     return Clamp(z[0], settings.output_clip);
   }
-  static void PullStep(const Vec* z, Vec, Vec c_h, float*, const SettingsVec& settings,
-                       Vec* c_zs) {
-    c_zs[0] = PullClamp(c_h, z[0], settings.output_clip);
+  static void PullStep(const Vec* z, Vec, Vec ct_h, float*, const SettingsVec& settings,
+                       Vec* ct_zs) {
+    ct_zs[0] = PullClamp(ct_h, z[0], settings.output_clip);
   }
-  static Vec PullStage(const Vec* z, Vec c, Vec c_operand, float* carried,
-                       const SettingsVec& settings, Vec* c_zs) {
+  static Vec PullStage(const Vec* z, Vec c, Vec ct_operand, float* carried,
+                       const SettingsVec& settings, Vec* ct_zs) {
     const PeepholeGates gates(z, c, settings);
-    PullGates(gates, c, c_operand, carried, settings, c_zs);
+    PullGates(gates, c, ct_operand, carried, settings, ct_zs);
     return gates.active_c * gates.o;
   }
 };
@@ -195,20 +195,20 @@ struct Gru {
     return u * h + (1 - u) * settings.Active(z[0]);
   }
 
-  static void PullStep(const Vec* z, Vec h, Vec c_h, float* carried,
-                       const SettingsVec& settings, Vec* c_zs) {
+  static void PullStep(const Vec* z, Vec h, Vec ct_h, float* carried,
+                       const SettingsVec& settings, Vec* ct_zs) {
     const Vec u = Sigmoid(z[1]), c = settings.Active(z[2]);
-    Store(carried, c_h * u);
-    Store(carried + kLanes, c_h * (h - c) * u * (1 - u));
-    c_zs[0] = c_h * (1 - u) * settings.Slope(c);
+    Store(carried, ct_h * u);
+    Store(carried + kLanes, ct_h * (h - c) * u * (1 - u));
+    ct_zs[0] = ct_h * (1 - u) * settings.Slope(c);
   }
 
-  static Vec PullStage(const Vec* z, Vec h, Vec c_operand, float* carried,
-                       const SettingsVec&, Vec* c_zs) {
+  static Vec PullStage(const Vec* z, Vec h, Vec ct_operand, float* carried,
+                       const SettingsVec&, Vec* ct_zs) {
     const Vec r = Sigmoid(z[0]);
-    Store(carried, Load(carried) + c_operand * r);
-    c_zs[0] = c_operand * h * r * (1 - r);
-    c_zs[1] = Load(carried + kLanes);
+    Store(carried, Load(carried) + ct_operand * r);
+    ct_zs[0] = ct_operand * h * r * (1 - r);
+    ct_zs[1] = Load(carried + kLanes);
     return r * h;
   }
 };
@@ -228,15 +228,15 @@ struct CudnnGru {
     return u * h + (1 - u) * settings.Active(z[0] + r * z[3]);
   }
 
-  static void PullStep(const Vec* z, Vec h, Vec c_h, float* carried,
-                       const SettingsVec& settings, Vec* c_zs) {
+  static void PullStep(const Vec* z, Vec h, Vec ct_h, float* carried,
+                       const SettingsVec& settings, Vec* ct_zs) {
     const Vec r = Sigmoid(z[1]), u = Sigmoid(z[2]),
               c = settings.Active(z[0] + r * z[3]);
-    Store(carried, c_h * u);
-    c_zs[0] = c_h * (1 - u) * settings.Slope(c);
-    c_zs[1] = c_zs[0] * z[3] * r * (1 - r);
-    c_zs[2] = c_h * (h - c) * u * (1 - u);
-    c_zs[3] = c_zs[0] * r;
+    Store(carried, ct_h * u);
+    ct_zs[0] = ct_h * (1 - u) * settings.Slope(c);
+    ct_zs[1] = ct_zs[0] * z[3] * r * (1 - r);
+    ct_zs[2] = ct_h * (h - c) * u * (1 - u);
+    ct_zs[3] = ct_zs[0] * r;
   }
 };
 
@@ -253,11 +253,11 @@ struct Rnn {
     return settings.Active(z[0]);
   }
 
-  static void PullStep(const Vec* z, Vec, Vec c_h, float* carried,
-                       const SettingsVec& settings, Vec* c_zs) {
+  static void PullStep(const Vec* z, Vec, Vec ct_h, float* carried,
+                       const SettingsVec& settings, Vec* ct_zs) {
     const Vec h = settings.Active(z[0]);
     Store(carried, Vec{});
-    c_zs[0] = c_h * settings.Slope(h);
+    ct_zs[0] = ct_h * settings.Slope(h);
   }
 };
 

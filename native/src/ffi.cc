@@ -198,7 +198,7 @@ class Arrays : public Sequences {
     return Floats("elementwise", {{vectors_}, {sizes_.units}});
   }
   float* ElementwiseResult() {
-    return Result("c_elementwise", {{sizes_.batch}, {vectors_}, {sizes_.units}});
+    return Result("ct_elementwise", {{sizes_.batch}, {vectors_}, {sizes_.units}});
   }
 
   // Those of h, and of c, which is null but for an LSTM.
@@ -363,22 +363,22 @@ ffi::Error FindArrays(Backward& call, const Entries& entries, int64_t entry,
     call.zs[k] = arrays.Sequence(Of("zs", k), arrays.Columns(k));
   call.saved_h = arrays.HSequence("saved_h");
   call.saved_c = arrays.CSequence("saved_c");
-  call.c_outputs = arrays.HSequence("c_outputs");
-  if (new_states) call.c_new_c = arrays.CSequence("c_new_c");
-  call.c_last_h = arrays.H("c_last_h", sizes.batch);
-  call.c_last_c = arrays.C("c_last_c", sizes.batch);
+  call.ct_outputs = arrays.HSequence("ct_outputs");
+  if (new_states) call.ct_new_c = arrays.CSequence("ct_new_c");
+  call.ct_last_h = arrays.H("ct_last_h", sizes.batch);
+  call.ct_last_c = arrays.C("ct_last_c", sizes.batch);
 
   for (int k = 0; k < products; k++)
-    call.c_zs[k] = arrays.SequenceResult(Of("c_zs", k), arrays.Columns(k));
+    call.ct_zs[k] = arrays.SequenceResult(Of("ct_zs", k), arrays.Columns(k));
   if (HasOperand(call.cell))
     call.operand = arrays.SequenceResult("operand", {sizes.units});
-  call.c_h = arrays.HResult("c_h", sizes.batch);
-  call.c_c = arrays.CResult("c_c", sizes.batch);
+  call.ct_h = arrays.HResult("ct_h", sizes.batch);
+  call.ct_c = arrays.CResult("ct_c", sizes.batch);
   if (restarts) {
-    call.c_restart_h = arrays.HResult("c_restart_h", sizes.sequences);
-    call.c_restart_c = arrays.CResult("c_restart_c", sizes.sequences);
+    call.ct_restart_h = arrays.HResult("ct_restart_h", sizes.sequences);
+    call.ct_restart_c = arrays.CResult("ct_restart_c", sizes.sequences);
   }
-  if (elementwise) call.c_elementwise = arrays.ElementwiseResult();
+  if (elementwise) call.ct_elementwise = arrays.ElementwiseResult();
   if (ffi::Error error = arrays.Finish(); error.failure()) return error;
   return CheckStarts(call.starts, sizes);
 }
@@ -412,10 +412,10 @@ ffi::Error FindArrays(Weights& call, const Entries& entries, int64_t entry, bool
   call.lengths = arrays.Lengths();
   if (inputs) call.x = arrays.Sequence("x", {sizes.depth});
   if (state) call.operand = arrays.Sequence("operand", {sizes.units});
-  call.c_zs = arrays.Sequence("c_zs", columns);
-  if (inputs) call.c_w_inputs = arrays.Result("c_w_inputs", {{sizes.depth}, columns});
-  if (state) call.c_w_state = arrays.Result("c_w_state", {{sizes.units}, columns});
-  if (bias) call.c_bias = arrays.Result("c_bias", {columns});
+  call.ct_zs = arrays.Sequence("ct_zs", columns);
+  if (inputs) call.ct_w_inputs = arrays.Result("ct_w_inputs", {{sizes.depth}, columns});
+  if (state) call.ct_w_state = arrays.Result("ct_w_state", {{sizes.units}, columns});
+  if (bias) call.ct_bias = arrays.Result("ct_bias", {columns});
   return arrays.Finish();
 }
 
@@ -436,9 +436,9 @@ ffi::Error FindArrays(Inputs& call, const Entries& entries, int64_t entry) {
   for (int k = 0; k < call.products; k++) {
     const Axis columns = {call.columns[k]};
     call.w_inputs[k] = arrays.Floats(Of("w_inputs", k), {{call.sizes.depth}, columns});
-    call.c_zs[k] = arrays.Sequence(Of("c_zs", k), columns);
+    call.ct_zs[k] = arrays.Sequence(Of("ct_zs", k), columns);
   }
-  call.c_x = arrays.SequenceResult("c_x", {call.sizes.depth});
+  call.ct_x = arrays.SequenceResult("ct_x", {call.sizes.depth});
   return arrays.Finish();
 }
 

@@ -51,8 +51,8 @@ class InputsLoop {
       for (int64_t n = 0; n < steps; n++) {
         const int64_t position = positions_[first + n];
         Zero(written, position);
-        std::memcpy(call_.c_x + position * depth, &slot.products[n * vectors_ * kLanes],
-                    sizeof(float) * depth);
+        std::memcpy(call_.ct_x + position * depth,
+                    &slot.products[n * vectors_ * kLanes], sizeof(float) * depth);
         written = position + 1;
       }
     }
@@ -63,7 +63,7 @@ class InputsLoop {
   static constexpr int64_t kBlockSteps = 96;  // Steps that are multiplied at once.
   struct Slot {
     std::vector<Panel> panels;  // Of the vectors of the inputs, which it packs.
-    Buffer c_zs, products;      // Of a block of steps.
+    Buffer ct_zs, products;     // Of a block of steps.
   };
 
   // Panels of the transposed matrices, one product after the other: [columns, vectors].
@@ -93,15 +93,15 @@ class InputsLoop {
     for (int s = 0; s < call_.products; s++) {
       const int64_t columns = call_.columns[s], stride = Stride(columns);
       for (int64_t n = 0; n < steps; n++) {
-        std::memcpy(&slot.c_zs[n * stride],
-                    call_.c_zs[s] + positions_[first + n] * columns,
+        std::memcpy(&slot.ct_zs[n * stride],
+                    call_.ct_zs[s] + positions_[first + n] * columns,
                     sizeof(float) * columns);
       }
       for (const Slot& owner : slots_) {
         for (const Panel& panel : owner.panels) {
           float* c = &slot.products[panel.first * kLanes];
           const In start = s ? In{c, width} : In{kZeros, 0};
-          Multiply(steps, panel.count, {slot.c_zs.get(), stride},
+          Multiply(steps, panel.count, {slot.ct_zs.get(), stride},
                    matrix + panel.first * kLanes * columns, columns, start, {c, width});
         }
       }
@@ -111,7 +111,7 @@ class InputsLoop {
 
   void Zero(int64_t begin, int64_t end) {
     if (begin < end) {
-      std::memset(call_.c_x + begin * call_.sizes.depth, 0,
+      std::memset(call_.ct_x + begin * call_.sizes.depth, 0,
                   sizeof(float) * (end - begin) * call_.sizes.depth);
     }
   }

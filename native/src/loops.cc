@@ -97,34 +97,40 @@ void RunCell(const std::vector<Backward>& calls, Executor& executor) {
   RunSteps<BackwardLoop<C>>(calls, work, executor);
 }
 
+template <Cell cell, typename C, typename Call>
+void RunKnown(const std::vector<Call>& calls, Executor& executor) {
+  static_assert(Describes<C>(cell));
+  RunCell<C>(calls, executor);
+}
+
 template <typename Call>
 void RunAnyCell(const std::vector<Call>& calls, Executor& executor) {
   if (calls.empty()) return;
   switch (calls[0].cell) {
     case Cell::kLstm:
-      return RunCell<PlainLstm>(calls, executor);
+      return RunKnown<Cell::kLstm, PlainLstm>(calls, executor);
     case Cell::kGru:
-      return RunCell<Gru>(calls, executor);
+      return RunKnown<Cell::kGru, Gru>(calls, executor);
     case Cell::kRnn:
-      return RunCell<Rnn>(calls, executor);
+      return RunKnown<Cell::kRnn, Rnn>(calls, executor);
     case Cell::kCudnnGru:
-      return RunCell<CudnnGru>(calls, executor);
+      return RunKnown<Cell::kCudnnGru, CudnnGru>(calls, executor);
     case Cell::kPeepholeLstm:
-      return RunCell<PeepholeLstm>(calls, executor);
+      return RunKnown<Cell::kPeepholeLstm, PeepholeLstm>(calls, executor);
     case Cell::kProjectedLstm:
-      return RunCell<ProjectedLstm>(calls, executor);
+      return RunKnown<Cell::kProjectedLstm, ProjectedLstm>(calls, executor);
     case Cell::kNormedLstm:
-      return RunCell<NormedLstm>(calls, executor);
+      return RunKnown<Cell::kNormedLstm, NormedLstm>(calls, executor);
   }
 }
 
 // Before groups of rows, which are not ordered, add to them.
 void ZeroRestarts(const Backward& call) {
   const Sizes& sizes = call.sizes;
-  if (call.c_restart_h)
-    std::fill_n(call.c_restart_h, sizes.sequences * sizes.outputs, 0.0f);
-  if (call.c_restart_c)
-    std::fill_n(call.c_restart_c, sizes.sequences * sizes.units, 0.0f);
+  if (call.ct_restart_h)
+    std::fill_n(call.ct_restart_h, sizes.sequences * sizes.outputs, 0.0f);
+  if (call.ct_restart_c)
+    std::fill_n(call.ct_restart_c, sizes.sequences * sizes.units, 0.0f);
 }
 
 }  // namespace

@@ -29,7 +29,7 @@ enum class Cell : int32_t {
 };
 constexpr int kCells = 7;
 
-inline bool HasC(Cell cell) {
+constexpr bool HasC(Cell cell) {
   return cell == Cell::kLstm || cell == Cell::kPeepholeLstm ||
          cell == Cell::kProjectedLstm || cell == Cell::kNormedLstm;
 }
@@ -48,11 +48,11 @@ struct Product {
 // gate is the output. A GRU has gates r, u; then the candidate, whose product is that
 // of r * h. That of cuDNN has gates r, u; the candidate's product of the inputs; and
 // that of h. A basic RNN has one gate.
-inline int Products(Cell cell) {
+constexpr int Products(Cell cell) {
   if (cell == Cell::kCudnnGru) return 3;
   return cell == Cell::kGru || cell == Cell::kProjectedLstm ? 2 : 1;
 }
-inline Product ProductOf(Cell cell, int k) {
+constexpr Product ProductOf(Cell cell, int k) {
   if (cell == Cell::kCudnnGru && k > 0) return {1, k == 1, k == 2, true};
   if (cell == Cell::kProjectedLstm && k == 1) return {1, false, true, false};
   if (HasC(cell)) return {4, true, true, cell != Cell::kNormedLstm};
@@ -126,7 +126,7 @@ struct Forward {
                              // zeros where not alive. Null if nothing is saved.
 };
 
-// Names with c_ are cotangents.
+// Names with ct_ are cotangents.
 struct Backward {
   Cell cell;
   Sizes sizes;  // The depth is not read.
@@ -135,16 +135,16 @@ struct Backward {
   const float* w_state[kMaxProducts];
   const float* zs[kMaxProducts];
   const float *saved_h, *saved_c;
-  const float *c_outputs, *c_new_c;
-  const float *c_last_h, *c_last_c;
+  const float *ct_outputs, *ct_new_c;
+  const float *ct_last_h, *ct_last_c;
 
-  float* c_zs[kMaxProducts];  // Not written where not alive. May be the arrays zs: what
-                              // is read of a step is read before it is written.
+  float* ct_zs[kMaxProducts];  // Not written where not alive. May be the arrays zs:
+                               // what is read of a step is read before it is written.
   float* operand;  // A sequence of size units, zeros where not alive; null of
                    // a cell without one.
-  float *c_h, *c_c;
-  float *c_restart_h, *c_restart_c;  // Zeros for a sequence that never starts.
-  float* c_elementwise;  // [batch, ElementwiseVectors(cell), units], or null.
+  float *ct_h, *ct_c;
+  float *ct_restart_h, *ct_restart_c;  // Zeros for a sequence that never starts.
+  float* ct_elementwise;  // [batch, ElementwiseVectors(cell), units], or null.
 };
 
 // The cotangents of a product's matrices and bias.
@@ -154,9 +154,9 @@ struct Weights {
   int64_t columns;           // C.
   const int32_t* lengths;    // [batch].
   const float *x, *operand;  // Sequences of size depth, and units: what was multiplied.
-  const float* c_zs;         // A sequence of size C.
+  const float* ct_zs;        // A sequence of size C.
 
-  float *c_w_inputs, *c_w_state, *c_bias;  // [depth, C], [units, C], [C].
+  float *ct_w_inputs, *ct_w_state, *ct_bias;  // [depth, C], [units, C], [C].
 };
 
 // The cotangent of the inputs.
@@ -166,9 +166,9 @@ struct Inputs {
   int64_t columns[kMaxProducts];
   const int32_t* lengths;               // [batch].
   const float* w_inputs[kMaxProducts];  // [depth, C].
-  const float* c_zs[kMaxProducts];      // A sequence of size C.
+  const float* ct_zs[kMaxProducts];     // A sequence of size C.
 
-  float* c_x;  // A sequence of size depth; zeros where not alive.
+  float* ct_x;  // A sequence of size depth; zeros where not alive.
 };
 
 }  // namespace jaxrnn

@@ -64,30 +64,30 @@ class NormedRow {
     }
   }
 
-  // After Step, from the cotangents of h: those of the gates, at c_z. carried(v) are
+  // After Step, from the cotangents of h: those of the gates, at ct_z. carried(v) are
   // those of c, and sums of those of the shifts and gains.
   template <typename Carried>
-  void Pull(const float* c_h, const Carried& carried) {
+  void Pull(const float* ct_h, const Carried& carried) {
     for (int64_t k = 0; k < padded_; k += kLanes) {
       const Vec o = Load(Array(kGates + 3) + k),
                 y = settings_.Active(Load(next_c() + k));
-      const Vec cotangent = Load(c_h + k);
-      Store(c_z(3) + k, cotangent * y * o * (1 - o));
-      Store(c_z(kNewC) + k,
+      const Vec cotangent = Load(ct_h + k);
+      Store(ct_z(3) + k, cotangent * y * o * (1 - o));
+      Store(ct_z(kNewC) + k,
             Load(carried(k / kLanes)) + cotangent * o * settings_.Slope(y));
     }
     PullNorm(kNewC, carried);
     for (int64_t k = 0; k < padded_; k += kLanes) {
-      const Vec total = Load(c_z(kNewC) + k), i = Load(Array(kGates) + k),
+      const Vec total = Load(ct_z(kNewC) + k), i = Load(Array(kGates) + k),
                 j = Load(Array(kGates + 1) + k), f = Load(Array(kGates + 2) + k);
-      Store(c_z(0) + k, total * j * i * (1 - i));
-      Store(c_z(1) + k, total * i * settings_.Slope(j));
-      Store(c_z(2) + k, total * Load(c() + k) * f * (1 - f));
+      Store(ct_z(0) + k, total * j * i * (1 - i));
+      Store(ct_z(1) + k, total * i * settings_.Slope(j));
+      Store(ct_z(2) + k, total * Load(c() + k) * f * (1 - f));
       Store(carried(k / kLanes), total * f);
     }
     for (int g = 0; g < kNewC; g++) PullNorm(g, carried);
   }
-  float* c_z(int gate) { return Array(kCotangents + gate); }
+  float* ct_z(int gate) { return Array(kCotangents + gate); }
 
  private:
   static constexpr int kNewC = 4, kNorms = 5;  // After the four gates, the new c.
@@ -127,7 +127,7 @@ class NormedRow {
   template <typename Carried>
   void PullNorm(int norm, const Carried& carried) {
     const float *normal = Array(norm), *gain = Array(kGains + norm);
-    float* cotangents = c_z(norm);
+    float* cotangents = ct_z(norm);
     Vec sum = {}, products = {};
     for (int64_t k = 0; k < padded_; k += kLanes) {
       const Vec of_result = Load(cotangents + k), x = Load(normal + k);

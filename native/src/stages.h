@@ -55,6 +55,23 @@ class Stages {
   const Sizes sizes_;
 };
 
+// Whether the gates of C are those of the products of this cell.
+template <typename C>
+constexpr bool Describes(Cell cell) {
+  for (int stage = 0; stage < C::kStages; stage++) {
+    for (int g = 0; g < C::kGates[stage]; g++) {
+      const Gate gate = C::kGate[stage][g];
+      const Product product = ProductOf(cell, gate.product);
+      const bool inputs = g < C::kInputGates[stage];
+      const bool state = g >= Stages<C>::FirstOfState(stage);
+      if (gate.product >= Products(cell) || gate.blocks != product.gates ||
+          inputs != product.inputs || state != product.state)
+        return false;
+    }
+  }
+  return true;
+}
+
 // What the functions of a cell read besides in this stage, for vector v. The gates that
 // have peepholes are those of the first one.
 template <typename C>

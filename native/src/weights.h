@@ -34,9 +34,9 @@ class WeightsLoop {
     Slot& slot = slots_[slot_number];
     const int64_t depth = call_.sizes.depth, units = call_.sizes.units;
     for (const Panel& panel : slot.panels) {
-      Clear(panel, depth, call_.c_w_inputs);
-      Clear(panel, units, call_.c_w_state);
-      if (call_.c_bias) Clear(panel, 1, call_.c_bias);
+      Clear(panel, depth, call_.ct_w_inputs);
+      Clear(panel, units, call_.ct_w_state);
+      if (call_.ct_bias) Clear(panel, 1, call_.ct_bias);
     }
     const int64_t count = positions_.size();
     for (int64_t first = 0; first < count; first += kBlockSteps) {
@@ -46,8 +46,8 @@ class WeightsLoop {
       Transpose(call_.operand, units, first, steps, state);
       for (const Panel& panel : slot.panels) {
         Pack(panel, first, steps, slot.panel.get());
-        Add(slot, panel, steps, slot.operands.get(), depth, call_.c_w_inputs);
-        Add(slot, panel, steps, state, units, call_.c_w_state);
+        Add(slot, panel, steps, slot.operands.get(), depth, call_.ct_w_inputs);
+        Add(slot, panel, steps, state, units, call_.ct_w_state);
       }
     }
   }
@@ -71,9 +71,9 @@ class WeightsLoop {
                     call_.columns - panel.first * kLanes);
   }
 
-  void Clear(const Panel& panel, int64_t rows, float* c_matrix) {
+  void Clear(const Panel& panel, int64_t rows, float* ct_matrix) {
     for (int64_t k = 0; k < rows; k++) {
-      std::memset(c_matrix + k * call_.columns + panel.first * kLanes, 0,
+      std::memset(ct_matrix + k * call_.columns + panel.first * kLanes, 0,
                   sizeof(float) * Columns(panel));
     }
   }
@@ -99,21 +99,21 @@ class WeightsLoop {
       const int valid = Valid(call_.columns, panel.first + v);
       Vec total = {};
       for (int64_t n = 0; n < steps; n++) {
-        const Vec c_z =
-            Load(call_.c_zs + positions_[first + n] * call_.columns + column, valid);
-        Store(to + (n * panel.count + v) * kLanes, c_z);
-        total += c_z;
+        const Vec ct_z =
+            Load(call_.ct_zs + positions_[first + n] * call_.columns + column, valid);
+        Store(to + (n * panel.count + v) * kLanes, ct_z);
+        total += ct_z;
       }
-      if (!call_.c_bias) continue;
-      Store(call_.c_bias + column, Load(call_.c_bias + column, valid) + total, valid);
+      if (!call_.ct_bias) continue;
+      Store(call_.ct_bias + column, Load(call_.ct_bias + column, valid) + total, valid);
     }
   }
 
   // Adds operands [rows, steps] times the panel to the panel's columns of the matrix.
   void Add(Slot& slot, const Panel& panel, int64_t steps, const float* operands,
-           int64_t rows, float* c_matrix) {
+           int64_t rows, float* ct_matrix) {
     const int64_t columns = Columns(panel), width = panel.count * kLanes;
-    float* c = c_matrix + panel.first * kLanes;
+    float* c = ct_matrix + panel.first * kLanes;
     if (columns == width) {
       Multiply(rows, panel.count, {operands, kStride}, slot.panel.get(), steps,
                {c, call_.columns}, {c, call_.columns});

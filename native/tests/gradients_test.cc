@@ -39,7 +39,7 @@ std::vector<Case> Cases() {
   struct Steps {
     int64_t batch, time;
   };
-  // Less than a block of steps, one of of c_x and a bit, and several of each.
+  // Less than a block of steps, one of of ct_x and a bit, and several of each.
   const std::vector<Steps> all_steps = {{1, 1}, {3, 5}, {14, 7}, {13, 80}};
   std::vector<Case> cases;
   for (Cell cell : {Cell::kProjectedLstm, Cell::kCudnnGru, Cell::kRnn})
@@ -61,7 +61,7 @@ struct Problem {
     x = Padded(c.depth, 1);
     for (int k = 0; k < Products(c.cell); k++) {
       operand[k] = Padded(sizes.Rows(k), 1);
-      c_zs[k] = Padded(Columns(k), 0.1f);
+      ct_zs[k] = Padded(Columns(k), 0.1f);
       w_inputs[k] = Random(c.depth * Columns(k), 0.5f);
     }
   }
@@ -71,7 +71,7 @@ struct Problem {
   Case c;
   Sizes sizes;
   std::vector<int32_t> lengths;
-  Floats x, operand[kMaxProducts], c_zs[kMaxProducts], w_inputs[kMaxProducts];
+  Floats x, operand[kMaxProducts], ct_zs[kMaxProducts], w_inputs[kMaxProducts];
 
  private:
   // They need not be between 0 and the time.
@@ -103,25 +103,25 @@ Results Run(const Problem& problem, const Weigh& weights, const Input& inputs) {
   for (int k = 0; k < Products(problem.c.cell); k++) {
     const Product product = ProductOf(problem.c.cell, k);
     int64_t columns = problem.Columns(k);
-    const float* c_zs = problem.c_zs[k].data();
-    Weights call = {sizes, columns, lengths, nullptr, nullptr, c_zs};
+    const float* ct_zs = problem.ct_zs[k].data();
+    Weights call = {sizes, columns, lengths, nullptr, nullptr, ct_zs};
     call.sizes.depth = product.inputs ? sizes.depth : 0;
     call.sizes.units = product.state ? sizes.Rows(k) : 0;
     if (product.inputs) {
       on_inputs.columns[on_inputs.products] = columns;
       on_inputs.w_inputs[on_inputs.products] = problem.w_inputs[k].data();
-      on_inputs.c_zs[on_inputs.products++] = c_zs;
+      on_inputs.ct_zs[on_inputs.products++] = ct_zs;
       call.x = problem.x.data();
-      call.c_w_inputs = results.Add(Of("c_w_inputs", k), sizes.depth * columns);
+      call.ct_w_inputs = results.Add(Of("ct_w_inputs", k), sizes.depth * columns);
     }
     if (product.state) {
       call.operand = problem.operand[k].data();
-      call.c_w_state = results.Add(Of("c_w_state", k), call.sizes.units * columns);
+      call.ct_w_state = results.Add(Of("ct_w_state", k), call.sizes.units * columns);
     }
-    if (product.bias) call.c_bias = results.Add(Of("c_bias", k), columns);
+    if (product.bias) call.ct_bias = results.Add(Of("ct_bias", k), columns);
     weights(call);
   }
-  on_inputs.c_x = results.Add("c_x", sizes.batch * sizes.time * sizes.depth);
+  on_inputs.ct_x = results.Add("ct_x", sizes.batch * sizes.time * sizes.depth);
   inputs(on_inputs);
   return results;
 }

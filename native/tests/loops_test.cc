@@ -100,12 +100,12 @@ struct Problem {
     if (c.restarts) MakeRestarts();
     x = Random(c.batch * c.time * kDepth, 1);
     MakeSpecialRows();
-    c_outputs = Random(c.batch * c.time * c.outputs(), 1);
-    if (c.lstm() && c.restarts) c_new_c = Random(c.batch * c.time * c.units, 1);
-    c_last_h = Random(c.batch * c.outputs(), 1);
-    if (c.lstm()) c_last_c = Random(c.batch * c.units, 1);
+    ct_outputs = Random(c.batch * c.time * c.outputs(), 1);
+    if (c.lstm() && c.restarts) ct_new_c = Random(c.batch * c.time * c.units, 1);
+    ct_last_h = Random(c.batch * c.outputs(), 1);
+    if (c.lstm()) ct_last_c = Random(c.batch * c.units, 1);
     FillDead(x, kNaN);
-    FillDead(c_outputs, kNaN);
+    FillDead(ct_outputs, kNaN);
   }
 
   Forward ForwardArguments() const {
@@ -126,10 +126,10 @@ struct Problem {
   Backward BackwardArguments() const {
     Backward call = {c.cell, sizes, SettingsArguments(), lengths.data(), Starts()};
     for (int k = 0; k < Products(c.cell); k++) call.w_state[k] = Data(w_state[k]);
-    call.c_outputs = Data(c_outputs);
-    call.c_new_c = Data(c_new_c);
-    call.c_last_h = Data(c_last_h);
-    call.c_last_c = Data(c_last_c);
+    call.ct_outputs = Data(ct_outputs);
+    call.ct_new_c = Data(ct_new_c);
+    call.ct_last_h = Data(ct_last_h);
+    call.ct_last_c = Data(ct_last_c);
     return call;
   }
 
@@ -152,7 +152,7 @@ struct Problem {
   std::vector<int32_t> lengths, starts;
   Floats x, w_inputs[kMaxProducts], w_state[kMaxProducts], bias[kMaxProducts];
   Floats elementwise;
-  Floats h, c0, restart_h, restart_c, c_outputs, c_new_c, c_last_h, c_last_c;
+  Floats h, c0, restart_h, restart_c, ct_outputs, ct_new_c, ct_last_h, ct_last_c;
 
  private:
   const int32_t* Starts() const { return starts.empty() ? nullptr : starts.data(); }
@@ -233,22 +233,22 @@ Results RunBackward(const Problem& problem, Results& saved, bool in_place,
   int64_t steps = c.batch * c.time, m = c.outputs();
   for (int k = 0; k < Products(c.cell); k++) {
     Floats& zs = saved[Of("zs", k)];
-    call.c_zs[k] = results.Add(Of("c_zs", k), zs.size());
-    if (in_place) std::copy(zs.begin(), zs.end(), call.c_zs[k]);
-    call.zs[k] = in_place ? call.c_zs[k] : zs.data();
+    call.ct_zs[k] = results.Add(Of("ct_zs", k), zs.size());
+    if (in_place) std::copy(zs.begin(), zs.end(), call.ct_zs[k]);
+    call.zs[k] = in_place ? call.ct_zs[k] : zs.data();
   }
   call.saved_h = saved["saved_h"].data();
   if (c.lstm()) call.saved_c = saved["saved_c"].data();
   if (HasOperand(c.cell)) call.operand = results.Add("operand", steps * c.units);
-  call.c_h = results.Add("c_h", c.batch * m);
-  if (c.lstm()) call.c_c = results.Add("c_c", c.batch * c.units);
+  call.ct_h = results.Add("ct_h", c.batch * m);
+  if (c.lstm()) call.ct_c = results.Add("ct_c", c.batch * c.units);
   int64_t sequences = problem.sizes.sequences;
-  if (c.restarts) call.c_restart_h = results.Add("c_restart_h", sequences * m);
+  if (c.restarts) call.ct_restart_h = results.Add("ct_restart_h", sequences * m);
   if (c.restarts && c.lstm())
-    call.c_restart_c = results.Add("c_restart_c", sequences * c.units);
+    call.ct_restart_c = results.Add("ct_restart_c", sequences * c.units);
   if (call.settings.elementwise)
-    call.c_elementwise =
-        results.Add("c_elementwise", ElementwiseVectors(c.cell) * c.batch * c.units);
+    call.ct_elementwise =
+        results.Add("ct_elementwise", ElementwiseVectors(c.cell) * c.batch * c.units);
   loop(call);
   return results;
 }
@@ -337,12 +337,13 @@ void TestEntries(const Target& target, Executor& executor, Case c) {
   std::vector<Wanted> wanted(problems.begin(), problems.end());
   std::vector<Forward> forward;
   std::vector<Backward> backward;
-  std::vector<Results> results, c_results;
+  std::vector<Results> results, ct_results;
   for (size_t k = 0; k < problems.size(); k++) {
     results.push_back(
         RunForward(problems[k], true, [&](Forward& call) { forward.push_back(call); }));
-    c_results.push_back(RunBackward(problems[k], wanted[k].saved, false,
-                                    [&](Backward& call) { backward.push_back(call); }));
+    ct_results.push_back(
+        RunBackward(problems[k], wanted[k].saved, false,
+                    [&](Backward& call) { backward.push_back(call); }));
   }
   target.forward(forward, executor);
   target.backward(backward, executor);
@@ -350,7 +351,7 @@ void TestEntries(const Target& target, Executor& executor, Case c) {
   for (size_t k = 0; k < problems.size(); k++) {
     CheckDead(problems[k], true, results[k], text);
     results[k].Compare(wanted[k].saving, text);
-    c_results[k].Compare(wanted[k].backward, text);
+    ct_results[k].Compare(wanted[k].backward, text);
   }
 }
 

@@ -37,18 +37,18 @@ inline void AddProduct(const Vector& operand, const float* w, Vector& z) {
     for (size_t j = 0; j < z.size(); j++) z[j] += operand[i] * w[i * z.size() + j];
 }
 
-// c_operand += c_z w^T.
-inline void AddTransposed(const Vector& c_z, const float* w, Vector& c_operand) {
-  for (size_t i = 0; i < c_operand.size(); i++)
-    for (size_t j = 0; j < c_z.size(); j++)
-      c_operand[i] += c_z[j] * w[i * c_z.size() + j];
+// ct_operand += ct_z w^T.
+inline void AddTransposed(const Vector& ct_z, const float* w, Vector& ct_operand) {
+  for (size_t i = 0; i < ct_operand.size(); i++)
+    for (size_t j = 0; j < ct_z.size(); j++)
+      ct_operand[i] += ct_z[j] * w[i * ct_z.size() + j];
 }
 
-// c_w += operand^T c_z, c_w [operand.size(), c_z.size()].
-inline void AddOuter(const Vector& operand, const Vector& c_z, Vector& c_w) {
+// ct_w += operand^T ct_z, ct_w [operand.size(), ct_z.size()].
+inline void AddOuter(const Vector& operand, const Vector& ct_z, Vector& ct_w) {
   for (size_t i = 0; i < operand.size(); i++)
-    for (size_t j = 0; j < c_z.size(); j++)
-      c_w[i * c_z.size() + j] += operand[i] * c_z[j];
+    for (size_t j = 0; j < ct_z.size(); j++)
+      ct_w[i * ct_z.size() + j] += operand[i] * ct_z[j];
 }
 
 inline int64_t Length(const Sizes& sizes, const int32_t* lengths, int64_t row) {
@@ -121,16 +121,16 @@ struct Norm {
   // all shifts and gains.
   Vector Pull(int p, const Vector& c, Vector& sums) const {
     const int64_t n = c.size();
-    Vector c_x(n);
+    Vector ct_x(n);
     for (int64_t k = 0; k < n; k++) {
       sums[2 * p * n + k] += c[k];
       sums[(2 * p + 1) * n + k] += c[k] * normal[k];
       // d normal[l] / d x[k] = scale * ((l == k) - (1 + normal[k] normal[l]) / n)
       for (int64_t l = 0; l < n; l++)
-        c_x[k] +=
+        ct_x[k] +=
             c[l] * gain[l] * scale * ((l == k) - (1 + normal[k] * normal[l]) / Real(n));
     }
-    return c_x;
+    return ct_x;
   }
 
   const float *shift, *gain;
@@ -238,136 +238,138 @@ struct StepCotangents {
   Vector operand, elementwise;
 };
 
-inline void BackwardLstm(const Backward& call, int64_t at, State& c_state,
+inline void BackwardLstm(const Backward& call, int64_t at, State& ct_state,
                          StepCotangents& step) {
   const Settings& settings = call.settings;
   int64_t n = call.sizes.units, m = call.sizes.outputs;
   Vector z = Load(call.zs[0], at, 4 * n), c = Load(call.saved_c, at, n);
-  Vector c_operand = c_state.h;
+  Vector ct_operand = ct_state.h;
   if (call.cell == Cell::kProjectedLstm) {
     Vector projected = Load(call.zs[1], at, m);
     for (int64_t k = 0; k < m; k++)
-      step.zs[1][k] = std::abs(projected[k]) > settings.output_clip ? 0 : c_state.h[k];
-    c_operand = Vector(n);
-    AddTransposed(step.zs[1], call.w_state[1], c_operand);
+      step.zs[1][k] = std::abs(projected[k]) > settings.output_clip ? 0 : ct_state.h[k];
+    ct_operand = Vector(n);
+    AddTransposed(step.zs[1], call.w_state[1], ct_operand);
   }
   for (int64_t k = 0; k < n; k++) {
     LstmGates g(settings, z, c[k], n, k);
-    Real c_o = c_operand[k] * g.y * g.o * (1 - g.o);
-    Real c_c =
-        c_state.c[k] + c_operand[k] * g.o * Slope(call.settings, g.y) + c_o * g.p[2];
-    if (std::abs(g.unclipped) > settings.cell_clip) c_c = 0;
-    Real c_i = c_c * g.j * g.i * (1 - g.i), c_f = c_c * c[k] * g.f * (1 - g.f);
-    step.zs[0][k] = c_i;
-    step.zs[0][n + k] = c_c * g.i * Slope(call.settings, g.j);
-    step.zs[0][2 * n + k] = c_f;
-    step.zs[0][3 * n + k] = c_o;
+    Real ct_o = ct_operand[k] * g.y * g.o * (1 - g.o);
+    Real ct_c =
+        ct_state.c[k] + ct_operand[k] * g.o * Slope(call.settings, g.y) + ct_o * g.p[2];
+    if (std::abs(g.unclipped) > settings.cell_clip) ct_c = 0;
+    Real ct_i = ct_c * g.j * g.i * (1 - g.i), ct_f = ct_c * c[k] * g.f * (1 - g.f);
+    step.zs[0][k] = ct_i;
+    step.zs[0][n + k] = ct_c * g.i * Slope(call.settings, g.j);
+    step.zs[0][2 * n + k] = ct_f;
+    step.zs[0][3 * n + k] = ct_o;
     step.operand[k] = g.y * g.o;
-    c_state.c[k] = c_c * g.f + c_f * g.p[0] + c_i * g.p[1];
-    step.elementwise[k] += c_f * c[k];
-    step.elementwise[n + k] += c_i * c[k];
-    step.elementwise[2 * n + k] += c_o * g.next_c;
+    ct_state.c[k] = ct_c * g.f + ct_f * g.p[0] + ct_i * g.p[1];
+    step.elementwise[k] += ct_f * c[k];
+    step.elementwise[n + k] += ct_i * c[k];
+    step.elementwise[2 * n + k] += ct_o * g.next_c;
   }
-  c_state.h = Vector(m);
-  AddTransposed(step.zs[0], call.w_state[0], c_state.h);
+  ct_state.h = Vector(m);
+  AddTransposed(step.zs[0], call.w_state[0], ct_state.h);
 }
 
-inline void BackwardNormedLstm(const Backward& call, int64_t at, State& c_state,
+inline void BackwardNormedLstm(const Backward& call, int64_t at, State& ct_state,
                                StepCotangents& step) {
   int64_t n = call.sizes.units;
   const Vector c = Load(call.saved_c, at, n);
   const NormedGates g(call.settings, Load(call.zs[0], at, 4 * n), c);
-  Vector c_i(n), c_j(n), c_f(n), c_o(n), c_c = c_state.c, &sums = step.elementwise;
+  Vector ct_i(n), ct_j(n), ct_f(n), ct_o(n), ct_c = ct_state.c,
+                                             &sums = step.elementwise;
   for (int64_t k = 0; k < n; k++) {
-    c_o[k] = c_state.h[k] * g.y[k] * g.o[k] * (1 - g.o[k]);
-    c_c[k] += c_state.h[k] * g.o[k] * Slope(call.settings, g.y[k]);
+    ct_o[k] = ct_state.h[k] * g.y[k] * g.o[k] * (1 - g.o[k]);
+    ct_c[k] += ct_state.h[k] * g.o[k] * Slope(call.settings, g.y[k]);
   }
-  c_c = g.norm_c[0].Pull(3, c_c, sums);
+  ct_c = g.norm_c[0].Pull(3, ct_c, sums);
   for (int64_t k = 0; k < n; k++) {
-    c_i[k] = c_c[k] * g.j[k] * g.i[k] * (1 - g.i[k]);
-    c_j[k] = c_c[k] * g.i[k] * Slope(call.settings, g.j[k]);
-    c_f[k] = c_c[k] * c[k] * g.f[k] * (1 - g.f[k]);
-    c_state.c[k] = c_c[k] * g.f[k];
+    ct_i[k] = ct_c[k] * g.j[k] * g.i[k] * (1 - g.i[k]);
+    ct_j[k] = ct_c[k] * g.i[k] * Slope(call.settings, g.j[k]);
+    ct_f[k] = ct_c[k] * c[k] * g.f[k] * (1 - g.f[k]);
+    ct_state.c[k] = ct_c[k] * g.f[k];
   }
   step.zs[0].clear();
-  for (const Vector& c_z : {g.norm_i.Pull(1, c_i, sums), g.norm_j.Pull(4, c_j, sums),
-                            g.norm_f.Pull(0, c_f, sums), g.norm_o.Pull(2, c_o, sums)})
-    step.zs[0].insert(step.zs[0].end(), c_z.begin(), c_z.end());
-  c_state.h = Vector(n);
-  AddTransposed(step.zs[0], call.w_state[0], c_state.h);
+  for (const Vector& ct_z :
+       {g.norm_i.Pull(1, ct_i, sums), g.norm_j.Pull(4, ct_j, sums),
+        g.norm_f.Pull(0, ct_f, sums), g.norm_o.Pull(2, ct_o, sums)})
+    step.zs[0].insert(step.zs[0].end(), ct_z.begin(), ct_z.end());
+  ct_state.h = Vector(n);
+  AddTransposed(step.zs[0], call.w_state[0], ct_state.h);
 }
 
-inline void BackwardGru(const Backward& call, int64_t at, State& c_state,
+inline void BackwardGru(const Backward& call, int64_t at, State& ct_state,
                         StepCotangents& step) {
   int64_t n = call.sizes.units;
   Vector z = Load(call.zs[0], at, 2 * n), candidate = Load(call.zs[1], at, n);
-  Vector h = Load(call.saved_h, at, n), c_operand(n);
+  Vector h = Load(call.saved_h, at, n), ct_operand(n);
   for (int64_t k = 0; k < n; k++) {
     Real u = Sigmoid(z[n + k]), y = Active(call.settings, candidate[k]),
-         c_h = c_state.h[k];
-    step.zs[0][n + k] = c_h * (h[k] - y) * u * (1 - u);
-    step.zs[1][k] = c_h * (1 - u) * Slope(call.settings, y);
-    c_state.h[k] = c_h * u;
+         ct_h = ct_state.h[k];
+    step.zs[0][n + k] = ct_h * (h[k] - y) * u * (1 - u);
+    step.zs[1][k] = ct_h * (1 - u) * Slope(call.settings, y);
+    ct_state.h[k] = ct_h * u;
   }
-  AddTransposed(step.zs[1], call.w_state[1], c_operand);
+  AddTransposed(step.zs[1], call.w_state[1], ct_operand);
   for (int64_t k = 0; k < n; k++) {
     Real r = Sigmoid(z[k]);
     step.operand[k] = r * h[k];
-    step.zs[0][k] = c_operand[k] * h[k] * r * (1 - r);
-    c_state.h[k] += c_operand[k] * r;
+    step.zs[0][k] = ct_operand[k] * h[k] * r * (1 - r);
+    ct_state.h[k] += ct_operand[k] * r;
   }
-  AddTransposed(step.zs[0], call.w_state[0], c_state.h);
+  AddTransposed(step.zs[0], call.w_state[0], ct_state.h);
 }
 
-inline void BackwardCudnnGru(const Backward& call, int64_t at, State& c_state,
+inline void BackwardCudnnGru(const Backward& call, int64_t at, State& ct_state,
                              StepCotangents& step) {
   int64_t n = call.sizes.units;
   Vector z = Load(call.zs[0], at, 2 * n), of_x = Load(call.zs[1], at, n);
   Vector of_h = Load(call.zs[2], at, n), h = Load(call.saved_h, at, n);
   for (int64_t k = 0; k < n; k++) {
-    Real r = Sigmoid(z[k]), u = Sigmoid(z[n + k]), c_h = c_state.h[k];
+    Real r = Sigmoid(z[k]), u = Sigmoid(z[n + k]), ct_h = ct_state.h[k];
     Real y = Active(call.settings, of_x[k] + r * of_h[k]),
-         c_y = c_h * (1 - u) * Slope(call.settings, y);
-    step.zs[0][k] = c_y * of_h[k] * r * (1 - r);
-    step.zs[0][n + k] = c_h * (h[k] - y) * u * (1 - u);
-    step.zs[1][k] = c_y;
-    step.zs[2][k] = c_y * r;
-    c_state.h[k] = c_h * u;
+         ct_y = ct_h * (1 - u) * Slope(call.settings, y);
+    step.zs[0][k] = ct_y * of_h[k] * r * (1 - r);
+    step.zs[0][n + k] = ct_h * (h[k] - y) * u * (1 - u);
+    step.zs[1][k] = ct_y;
+    step.zs[2][k] = ct_y * r;
+    ct_state.h[k] = ct_h * u;
   }
-  for (int p : {0, 2}) AddTransposed(step.zs[p], call.w_state[p], c_state.h);
+  for (int p : {0, 2}) AddTransposed(step.zs[p], call.w_state[p], ct_state.h);
 }
 
-inline void BackwardRnn(const Backward& call, int64_t at, State& c_state,
+inline void BackwardRnn(const Backward& call, int64_t at, State& ct_state,
                         StepCotangents& step) {
   int64_t n = call.sizes.units;
   Vector z = Load(call.zs[0], at, n);
   for (int64_t k = 0; k < n; k++) {
     Real y = Active(call.settings, z[k]);
-    step.zs[0][k] = c_state.h[k] * Slope(call.settings, y);
+    step.zs[0][k] = ct_state.h[k] * Slope(call.settings, y);
   }
-  c_state.h = Vector(n);
-  AddTransposed(step.zs[0], call.w_state[0], c_state.h);
+  ct_state.h = Vector(n);
+  AddTransposed(step.zs[0], call.w_state[0], ct_state.h);
 }
 
-inline void BackwardStep(const Backward& call, int64_t at, State& c_state,
+inline void BackwardStep(const Backward& call, int64_t at, State& ct_state,
                          StepCotangents& step) {
-  Vector c_output = Load(call.c_outputs, at, call.sizes.outputs);
-  Vector c_new_c = Load(call.c_new_c, at, call.sizes.units);
-  for (size_t k = 0; k < c_output.size(); k++) c_state.h[k] += c_output[k];
-  for (size_t k = 0; k < c_new_c.size(); k++) c_state.c[k] += c_new_c[k];
+  Vector ct_output = Load(call.ct_outputs, at, call.sizes.outputs);
+  Vector ct_new_c = Load(call.ct_new_c, at, call.sizes.units);
+  for (size_t k = 0; k < ct_output.size(); k++) ct_state.h[k] += ct_output[k];
+  for (size_t k = 0; k < ct_new_c.size(); k++) ct_state.c[k] += ct_new_c[k];
   if (call.cell == Cell::kNormedLstm)
-    return BackwardNormedLstm(call, at, c_state, step);
-  if (HasC(call.cell)) return BackwardLstm(call, at, c_state, step);
-  if (call.cell == Cell::kGru) return BackwardGru(call, at, c_state, step);
-  if (call.cell == Cell::kCudnnGru) return BackwardCudnnGru(call, at, c_state, step);
-  BackwardRnn(call, at, c_state, step);
+    return BackwardNormedLstm(call, at, ct_state, step);
+  if (HasC(call.cell)) return BackwardLstm(call, at, ct_state, step);
+  if (call.cell == Cell::kGru) return BackwardGru(call, at, ct_state, step);
+  if (call.cell == Cell::kCudnnGru) return BackwardCudnnGru(call, at, ct_state, step);
+  BackwardRnn(call, at, ct_state, step);
 }
 
 inline void BackwardRow(const Backward& call, int64_t row) {
   const Sizes& sizes = call.sizes;
   int64_t n = sizes.units, m = sizes.outputs;
   int64_t length = Length(sizes, call.lengths, row);
-  State c_state = {Load(call.c_last_h, row, m), Load(call.c_last_c, row, n)};
+  State ct_state = {Load(call.ct_last_h, row, m), Load(call.ct_last_c, row, n)};
   StepCotangents step = {{}, Vector(n), Vector(ElementwiseVectors(call.cell) * n)};
   for (int64_t t = sizes.time - 1; t >= 0; t--) {
     int64_t at = sizes.At(row, t), start = Start(call.starts, at);
@@ -375,19 +377,20 @@ inline void BackwardRow(const Backward& call, int64_t row) {
     for (int k = 0; k < Products(call.cell); k++)
       step.zs.emplace_back(sizes.Columns(call.cell, k));
     if (t < length) {
-      BackwardStep(call, at, c_state, step);
+      BackwardStep(call, at, ct_state, step);
       if (start >= 0) {
-        Add(c_state.h, call.c_restart_h, start);
-        Add(c_state.c, call.c_restart_c, start);
-        c_state = {Vector(m), Vector(n)};
+        Add(ct_state.h, call.ct_restart_h, start);
+        Add(ct_state.c, call.ct_restart_c, start);
+        ct_state = {Vector(m), Vector(n)};
       }
-      for (int k = 0; k < Products(call.cell); k++) Store(step.zs[k], call.c_zs[k], at);
+      for (int k = 0; k < Products(call.cell); k++)
+        Store(step.zs[k], call.ct_zs[k], at);
     }
     Store(step.operand, call.operand, at);
   }
-  Store(c_state.h, call.c_h, row);
-  Store(c_state.c, call.c_c, row);
-  Store(step.elementwise, call.c_elementwise, row);
+  Store(ct_state.h, call.ct_h, row);
+  Store(ct_state.c, call.ct_c, row);
+  Store(step.elementwise, call.ct_elementwise, row);
 }
 
 inline void RunForward(const Forward& call) {
@@ -396,29 +399,29 @@ inline void RunForward(const Forward& call) {
 
 inline void RunBackward(const Backward& call) {
   const Sizes& sizes = call.sizes;
-  if (call.c_restart_h)
-    std::fill_n(call.c_restart_h, sizes.sequences * sizes.outputs, 0.0f);
-  if (call.c_restart_c)
-    std::fill_n(call.c_restart_c, sizes.sequences * sizes.units, 0.0f);
+  if (call.ct_restart_h)
+    std::fill_n(call.ct_restart_h, sizes.sequences * sizes.outputs, 0.0f);
+  if (call.ct_restart_c)
+    std::fill_n(call.ct_restart_c, sizes.sequences * sizes.units, 0.0f);
   for (int64_t row = 0; row < call.sizes.batch; row++) BackwardRow(call, row);
 }
 
 inline void RunWeights(const Weights& call) {
   const Sizes& sizes = call.sizes;
-  Vector one(1, 1.0), c_w_inputs(sizes.depth * call.columns);
-  Vector c_w_state(sizes.units * call.columns), c_bias(call.columns);
+  Vector one(1, 1.0), ct_w_inputs(sizes.depth * call.columns);
+  Vector ct_w_state(sizes.units * call.columns), ct_bias(call.columns);
   for (int64_t row = 0; row < sizes.batch; row++) {
     for (int64_t t = 0; t < Length(sizes, call.lengths, row); t++) {
       int64_t at = sizes.At(row, t);
-      Vector c_z = Load(call.c_zs, at, call.columns);
-      AddOuter(Load(call.x, at, sizes.depth), c_z, c_w_inputs);
-      AddOuter(Load(call.operand, at, sizes.units), c_z, c_w_state);
-      AddOuter(one, c_z, c_bias);
+      Vector ct_z = Load(call.ct_zs, at, call.columns);
+      AddOuter(Load(call.x, at, sizes.depth), ct_z, ct_w_inputs);
+      AddOuter(Load(call.operand, at, sizes.units), ct_z, ct_w_state);
+      AddOuter(one, ct_z, ct_bias);
     }
   }
-  Store(c_w_inputs, call.c_w_inputs, 0);
-  Store(c_w_state, call.c_w_state, 0);
-  Store(c_bias, call.c_bias, 0);
+  Store(ct_w_inputs, call.ct_w_inputs, 0);
+  Store(ct_w_state, call.ct_w_state, 0);
+  Store(ct_bias, call.ct_bias, 0);
 }
 
 inline void RunInputs(const Inputs& call) {
@@ -426,11 +429,11 @@ inline void RunInputs(const Inputs& call) {
   for (int64_t row = 0; row < sizes.batch; row++) {
     for (int64_t t = 0; t < sizes.time; t++) {
       int64_t at = sizes.At(row, t);
-      Vector c_x(sizes.depth);
+      Vector ct_x(sizes.depth);
       bool alive = t < Length(sizes, call.lengths, row);
       for (int s = 0; alive && s < call.products; s++)
-        AddTransposed(Load(call.c_zs[s], at, call.columns[s]), call.w_inputs[s], c_x);
-      Store(c_x, call.c_x, at);
+        AddTransposed(Load(call.ct_zs[s], at, call.columns[s]), call.w_inputs[s], ct_x);
+      Store(ct_x, call.ct_x, at);
     }
   }
 }
