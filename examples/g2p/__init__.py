@@ -1,0 +1,1 @@
+"""Letters to sounds: a decoder with attention, on a dictionary of English."""

@@ -1,0 +1,136 @@
+"""The CMU Pronouncing Dictionary: words, how they are said, and batches of both.
+
+Stress is removed, which leaves 39 phonemes. A word may have several pronunciations; each
+is one example to learn from. `examples/data/ATTRIBUTION.md` says where the file is from.
+"""
+
+import hashlib
+import lzma
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+FILE = Path(__file__).parents[1] / "data" / "cmudict.txt.xz"
+TEST, DEV = 12_000, 2_670
+"""Words of each, as many as in the split of the published results."""
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz'"
+PHONEMES = (
+    "AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T "
+    "TH UH UW V W Y Z ZH"
+).split()
+
+PADDING = 0  # Letters have the ids from 1.
+END, START = 0, len(PHONEMES) + 1  # Phonemes have the ids from 1.
+
+BUCKETS = (5, 6, 7, 8, 9, 10, 12, 15, 29)
+"""Sizes of batches. A word is in the first one that its letters and its phonemes, with
+the end, fit in."""
+
+
+class Batch(NamedTuple):
+    """Words with one pronunciation each; zeros are padding."""
+
+    letters: Any  # [rows, size], int32
+    letter_count: Any  # [rows], int32
+    phonemes: Any  # [rows, size], int32, with END
+    phoneme_count: Any  # [rows], int32, END included
+
+
+# Words
+
+
+def load():
+    """All words, each with its pronunciations: tuples of phonemes."""
+    words = {}
+    for line in lzma.decompress(FILE.read_bytes()).decode().splitlines():
+        word, *phonemes = line.split()
+        words.setdefault(word, []).append(tuple(phonemes))
+    return words
+
+
+def split(words):
+    """The words to learn from, those to choose hyper-parameters by, those of the test.
+
+    They are drawn by a hash of the word, which no seed and no library's version changes.
+    """
+    hashed = sorted(words, key=lambda word: hashlib.sha256(word.encode()).digest())
+    test, dev, train = np.split(hashed, [TEST, TEST + DEV])
+    return tuple({str(w): words[str(w)] for w in part} for part in (train, dev, test))
+
+
+# Ids
+
+
+def spell(word):
+    """The ids of the letters."""
+    return [1 + LETTERS.index(letter) for letter in word]
+
+
+def to_ids(phonemes):
+    """The ids of the phonemes, with END."""
+    return [1 + PHONEMES.index(phoneme) for phoneme in phonemes] + [END]
+
+
+def to_phonemes(ids):
+    """The phonemes before the first END."""
+    ids = [int(i) for i in ids]
+    ids = ids[: ids.index(END)] if END in ids else ids
+    return tuple(PHONEMES[i - 1] for i in ids)
+
+
+# Batches
+
+
+def make_batch(pairs, size, rows):
+    """Pairs of a word and a pronunciation; rows without one have counts of 0."""
+    letters, phonemes = np.zeros((2, rows, size), np.int32)
+    letter_count, phoneme_count = np.zeros((2, rows), np.int32)
+    for i, (word, pronunciation) in enumerate(pairs):
+        read, written = spell(word), to_ids(pronunciation)
+        letter_count[i], phoneme_count[i] = len(read), len(written)
+        letters[i, : len(read)], phonemes[i, : len(written)] = read, written
+    return Batch(letters, letter_count, phonemes, phoneme_count)
+
+
+def bucket_of(word, pronunciation=()):
+    """The size of the batches that the pair is in."""
+    longest = max(len(word), len(pronunciation) + 1)
+    return next(size for size in BUCKETS if longest <= size)
+
+
+class Training:
+    """Batches to learn from, each of one bucket, numbered from 0 without an end.
+
+    Every epoch has as many batches of a bucket as it fills, so its words are those of an
+    order of its own but for a few; the batches are in an order of their own, too. Batch
+    n depends on the seed and n alone: a run that goes on needs to store nothing.
+    """
+
+    def __init__(self, words, rows, seed):
+        pairs = [(word, each) for word in words for each in words[word]]
+        sizes = np.array([bucket_of(*pair) for pair in pairs])
+        self.buckets = {
+            size: make_batch([pairs[i] for i in np.flatnonzero(sizes == size)], size, n)
+            for size, n in zip(*np.unique(sizes, return_counts=True), strict=True)
+        }
+        self.rows, self.seed = rows, seed
+        self.per_epoch = sum(len(b.letters) // rows for b in self.buckets.values())
+        self.epoch, self.order = -1, []
+
+    def __getitem__(self, n):
+        epoch, at = divmod(n, self.per_epoch)
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, self._order(epoch)
+        size, rows = self.order[at]
+        return Batch(*(field[rows] for field in self.buckets[size]))
+
+    def _order(self, epoch):
+        random = np.random.default_rng([self.seed, epoch])
+        batches = []
+        for size, bucket in self.buckets.items():
+            rows = random.permutation(len(bucket.letters))
+            full = len(rows) // self.rows * self.rows
+            batches += [(size, part) for part in rows[:full].reshape(-1, self.rows)]
+        return [batches[i] for i in random.permutation(len(batches))]
