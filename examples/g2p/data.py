@@ -1,7 +1,7 @@
 """The CMU Pronouncing Dictionary: words, how they are said, and batches of both.
 
-Stress is removed, which leaves 39 phonemes. A word may have several pronunciations; each
-is one example to learn from. `examples/data/ATTRIBUTION.md` says where the file is from.
+Stress is removed, which leaves 39 phonemes. A word may have several pronunciations;
+each is one example to learn from. `data/ATTRIBUTION.md` says where the file is from.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ def load():
 def split(words):
     """The words to learn from, those to choose hyper-parameters by, those of the test.
 
-    They are drawn by a hash of the word, which no seed and no library's version changes.
+    They are drawn by a hash of the word, which needs no seed and no list.
     """
     hashed = sorted(words, key=lambda word: hashlib.sha256(word.encode()).digest())
     test, dev, train = np.split(hashed, [TEST, TEST + DEV])
@@ -103,9 +103,9 @@ def bucket_of(word, pronunciation=()):
 class Training:
     """Batches to learn from, each of one bucket, numbered from 0 without an end.
 
-    Every epoch has as many batches of a bucket as it fills, so its words are those of an
-    order of its own but for a few; the batches are in an order of their own, too. Batch
-    n depends on the seed and n alone: a run that goes on needs to store nothing.
+    An epoch has as many batches of a bucket as its words fill, so a few are left out,
+    others in each epoch. Batch n depends on the seed and n alone: a run that goes on
+    needs to store nothing.
     """
 
     def __init__(self, words, rows, seed):

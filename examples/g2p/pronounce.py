@@ -1,0 +1,93 @@
+"""Says how words are pronounced, and draws where the net looks as it says that.
+
+It reads the committed model. From the folder `examples`:
+
+    pip install -e '..[examples]'
+    python -m g2p.pronounce phonograph knight zyzzyva
+"""
+
+import functools
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from flag_types import Count, Picture
+from matplotlib.figure import Figure
+from tyro.constructors import PrimitiveConstructorSpec
+
+from . import data, decoding, model
+
+LONGEST = data.BUCKETS[-1]
+
+
+def read_word(word):
+    """The word, in small letters."""
+    word = word.lower()
+    if not 1 <= len(word) <= LONGEST or set(word) - set(data.LETTERS):
+        raise ValueError(f"must be 1 to {LONGEST} letters or apostrophes, got {word!r}")
+    return word
+
+
+Words = Annotated[
+    tuple[str, ...],
+    PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="WORD...",
+        instance_from_str=lambda words: tuple(map(read_word, words)),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=list,
+    ),
+]
+
+
+def draw(path, net, params, found):
+    """A panel for each word: its letters from left to right, its phonemes downwards."""
+    batch = data.make_batch(list(found.items()), LONGEST + 1, len(found))
+    weights = np.asarray(decoding.alignments(net, params, batch))
+    sizes = [len(word) for word in found]
+    figure = Figure(figsize=(1 + 0.4 * sum(sizes), 4), dpi=130, layout="constrained")
+    panels = figure.subplots(1, len(found), squeeze=False, width_ratios=sizes)[0]
+    for i, (axes, (word, phonemes)) in enumerate(
+        zip(panels, found.items(), strict=True)
+    ):
+        draw_panel(axes, word, phonemes, weights[: len(phonemes), i, : len(word)])
+    image = panels[0].images[0]  # All panels share a scale.
+    figure.colorbar(image, ax=panels, aspect=40, fraction=0.02, pad=0.01)
+    figure.savefig(path)
+
+
+def draw_panel(axes, word, phonemes, weights):
+    """The weights `[phonemes, letters]` between the two."""
+    axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(word)), list(word), family="monospace", fontsize=11)
+    axes.set_yticks(range(len(phonemes)), phonemes, family="monospace", fontsize=11)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+
+
+def main(
+    words: tyro.conf.Positional[Words],
+    path: Path = model.COMMITTED,
+    beams: Count = 8,
+    figure: Picture = Path("g2p_attention.png"),
+):
+    """Prints a line for each word, and draws.
+
+    Args:
+        words: What to pronounce.
+        path: The net.
+        beams: Width of the beam search.
+        figure: Where to draw.
+    """
+    net, params = model.load(path)
+    search = functools.partial(decoding.beam_search, beams=beams)
+    found = decoding.pronounce(net, params, words, search)
+    for word, phonemes in found.items():
+        print(f"{word}: {' '.join(phonemes)}")
+    draw(figure, net, params, found)
+    print(f"Wrote {figure}.")
+    return found
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)

@@ -1,0 +1,183 @@
+"""Trains the net on the dictionary; killed, it goes on when it is started again.
+
+From the folder `examples`:
+
+    pip install -e '..[examples]'
+    python -m g2p.train --quick
+    python -m g2p.train
+
+It writes checkpoints, `log.jsonl` and `model.npz` into a folder. README.md says what
+comes out.
+"""
+
+import dataclasses
+import functools
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import tyro
+from flag_types import Count, Folder, Positive, Seed, Share
+from tqdm import tqdm
+
+from . import data, decoding, model, scores
+from .model import Net
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The net and its training; each field is a flag."""
+
+    net: Annotated[Net, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Net)
+    epochs: Count = 50
+    """How often each pronunciation is read."""
+    rows: Count = 128
+    """Words of a step."""
+    learning_rate: Positive = 2e-3
+    """Adam's greatest rate, after the first twentieth of the steps."""
+    smoothing: Share = 0.1
+    """Share of a target that is divided among all phonemes."""
+    averaging: Share = 0.999
+    """How much of the mean of the parameters is kept in a step; the mean is saved."""
+    seed: Seed = 0
+    """Of the parameters, the dropout and the order of the words."""
+    save_every: Count = 1000
+    """Steps from checkpoint to checkpoint."""
+
+
+QUICK = Config(Net(units=96, layers=2, decoder_units=128, dropout=0.1), epochs=4)
+
+
+class State(NamedTuple):
+    """What a step changes, which is what a checkpoint holds."""
+
+    params: Any
+    mean: Any  # Of the parameters, by which words are pronounced.
+    optimizer: Any
+
+
+def make_optimizer(config, steps):
+    """Adam with a clipped gradient, its rate rising, then falling to 0."""
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, max(1, steps // 20), steps
+    )
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+
+
+def start(config, steps):
+    """The state before the first step."""
+    params = model.init(config.net, jax.random.key(config.seed))
+    mean = jax.tree.map(jnp.copy, params)  # Buffers that are one cannot be donated.
+    return State(params, mean, make_optimizer(config, steps).init(params))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def update(config, steps, state, batch, n):
+    """The state after step n, and the loss."""
+    key = jax.random.fold_in(jax.random.key(config.seed), 1 + n)
+    compute_loss = lambda params: model.compute_loss(
+        config.net, params, batch, config.smoothing, key
+    )
+    loss, gradient = jax.value_and_grad(compute_loss)(state.params)
+    optimizer = make_optimizer(config, steps)
+    updates, optimizer_state = optimizer.update(gradient, state.optimizer)
+    params = optax.apply_updates(state.params, updates)
+    # At first a mean over fewer steps, as it begins with initial parameters.
+    kept = jnp.minimum(config.averaging, (1 + n) / (10 + n))
+    mean = optax.incremental_update(params, state.mean, 1 - kept)
+    return State(params, mean, optimizer_state), loss
+
+
+def open_checkpoints(folder, every):
+    """A manager of the checkpoints in the folder, of which the last two are kept."""
+    options = ocp.CheckpointManagerOptions(save_interval_steps=every, max_to_keep=2)
+    return ocp.CheckpointManager(folder.resolve(), options=options)
+
+
+def restore(manager, state):
+    """The steps done and the state after them, from the last complete checkpoint."""
+    done = manager.latest_step()
+    if done is None:
+        return 0, state
+    like = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+    return done, manager.restore(done, args=ocp.args.StandardRestore(like))
+
+
+def read_log(path, done):
+    """The entries of the first steps. Later ones are cut off: they are done again."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    entries = [entry for entry in map(json.loads, lines) if entry["step"] <= done]
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return entries
+
+
+def fit(config, train, dev, folder):
+    """The mean of the parameters after all steps, and an entry of the log per epoch.
+
+    Args:
+        config: The net and its training.
+        train: The words to learn from.
+        dev: The words that are pronounced after each epoch.
+        folder: Where checkpoints and the log are.
+    """
+    batches = data.Training(train, config.rows, config.seed)
+    steps = config.epochs * batches.per_epoch
+    with open_checkpoints(folder / "checkpoints", config.save_every) as manager:
+        done, state = restore(manager, start(config, steps))
+        entries, losses = read_log(folder / "log.jsonl", done), []
+        seconds, began = entries[-1]["seconds"] if entries else 0.0, time.perf_counter()
+        bar = tqdm(range(done, steps), initial=done, total=steps, unit="step")
+        for n in bar:
+            state, loss = update(config, steps, state, batches[n], np.int32(n))
+            losses.append(loss)
+            if (n + 1) % batches.per_epoch == 0:
+                wrong = scores.words_wrong(
+                    decoding.pronounce(config.net, state.mean, dev), dev
+                ).mean()
+                entries.append(
+                    {
+                        "step": n + 1,
+                        "loss": np.mean(jax.device_get(losses)).item(),
+                        "dev": wrong.item(),
+                        "seconds": seconds + time.perf_counter() - began,
+                    }
+                )
+                with open(folder / "log.jsonl", "a") as log:
+                    print(json.dumps(entries[-1]), file=log)
+                bar.set_postfix(dev=f"{100 * wrong:.1f} % wrong")
+                losses = []
+            if manager.should_save(n + 1) or n + 1 == steps:
+                manager.save(n + 1, args=ocp.args.StandardSave(state), force=True)
+    return state.mean, entries
+
+
+@tyro.conf.configure(tyro.conf.OmitArgPrefixes)
+def main(
+    config: Annotated[Config, tyro.conf.arg(name="")] = Config(),
+    folder: Folder = Path("g2p_output"),
+    quick: bool = False,
+):
+    """Trains or goes on training.
+
+    Args:
+        config: The net and its training.
+        folder: For checkpoints, `log.jsonl` and `model.npz`; what is in it is
+            continued.
+        quick: Train a small net for a few minutes instead.
+    """
+    config = QUICK if quick else config
+    train, dev, _ = data.split(data.load())
+    mean, entries = fit(config, train, dev, folder)
+    model.save(folder / "model.npz", config.net, mean)
+    print(f"Of {len(dev)} words it never saw {entries[-1]['dev']:.2%} are wrong.")
+    return entries
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)

@@ -1,0 +1,181 @@
+"""The example of letters and sounds, in small: it learns, goes on, and pronounces."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tyro
+from g2p import data, decoding, evaluate, model, pronounce, scores, train
+from helpers import assert_near
+
+pytestmark = pytest.mark.usefixtures("users_settings")
+SMALL = model.Net(embedding=12, units=24, layers=2, decoder_units=20)
+
+
+@pytest.fixture(scope="module")
+def words():
+    """Some with several pronunciations."""
+    return dict(list(data.load().items())[5000:5400])
+
+
+@pytest.fixture(scope="module")
+def short_words():
+    """Those of one bucket, so that little is compiled."""
+    fits = lambda item: {data.bucket_of(item[0], p) for p in item[1]} == {5}
+    return dict(list(filter(fits, data.load().items()))[1000:1080])
+
+
+@pytest.fixture
+def params():
+    """Parameters that are not near zero, so that what is written varies."""
+    params = model.init(SMALL, jax.random.key(0))
+    return jax.tree.map(lambda x: 2 * x, params)
+
+
+def test_edit_distance():
+    for a, b, expected in [
+        ("kitten", "sitting", 3),
+        ("", "abc", 3),
+        ("flaw", "lawn", 2),
+        ("same", "same", 0),
+    ]:
+        assert scores.edit_distance(a, b) == scores.edit_distance(b, a) == expected
+
+
+def test_a_word_is_right_if_any_of_its_pronunciations_is():
+    words = {"a": [("AH",), ("EY",)], "cat": [("K", "AE", "T")], "i": [("AY",)]}
+    found = {"a": ("EY",), "cat": ("K", "AE", "T", "S"), "i": ("AY",)}
+    assert scores.words_wrong(found, words).tolist() == [False, True, False]
+    assert scores.words_wrong_by_first(found, words).tolist() == [True, True, False]
+    edits, counts = scores.phonemes_wrong(found, words)
+    assert (edits.tolist(), counts.tolist()) == ([0, 1, 0], [1, 3, 1])
+
+
+def test_an_interval_holds_the_rate_and_has_its_width():
+    wrong = np.arange(1000) % 4 == 0
+    rate, low, high = evaluate.bootstrap(wrong, np.ones(1000))
+    assert rate == 0.25
+    assert high - low == pytest.approx(2 * 1.96 * (0.25 * 0.75 / 1000) ** 0.5, rel=0.1)
+    assert low < rate < high
+
+
+def test_a_saved_net_is_the_same_but_for_rounding(params, tmp_path):
+    path = tmp_path / "model.npz"
+    model.save(path, SMALL, params)
+    net, loaded = model.load(path)
+    assert net == SMALL
+    assert jax.tree.structure(loaded) == jax.tree.structure(params)
+    assert_near(loaded, params, tolerance=1e-3)
+
+
+@pytest.mark.slow
+def test_what_is_written_does_not_depend_on_padding(params, words):
+    words = list(words)[:40]
+    found = decoding.pronounce(SMALL, params, words)
+    assert len(set(found.values())) > 10
+    batch = data.make_batch([(word, ()) for word in words], 20, 50)
+    ids = decoding.greedy(SMALL, params, batch.letters, batch.letter_count)
+    for word, row in zip(words, ids, strict=False):
+        assert data.to_phonemes(np.asarray(row)) == found[word]
+
+
+@pytest.mark.slow
+def test_one_beam_is_greedy_and_more_find_no_less_likely_ones(params, words):
+    batch = data.make_batch([(word, ()) for word in list(words)[:8]], 10, 8)
+    letters = batch.letters, batch.letter_count
+    greedy = np.asarray(decoding.greedy(SMALL, params, *letters))
+    one = np.asarray(decoding.beam_search(SMALL, params, *letters, 1))
+    np.testing.assert_array_equal(greedy, one)
+
+
+@pytest.mark.slow
+def test_attention_is_on_the_letters(params):
+    pairs = [("cat", ("K", "AE", "T")), ("a", ("EY",))]
+    weights = decoding.alignments(SMALL, params, data.make_batch(pairs, 5, 2))
+    assert weights.shape == (5, 2, 5)
+    assert_near(weights.sum(-1), jnp.ones((5, 2)), tolerance=1e-5)
+    assert not weights[:, 0, 3:].any()
+    assert not weights[:, 1, 1:].any()
+
+
+def config(net=SMALL, **fields):
+    return train.Config(net, rows=16, save_every=5, **fields)
+
+
+@pytest.mark.slow
+def test_it_learns(short_words, tmp_path):
+    net = dataclasses.replace(SMALL, dropout=0.0, token_dropout=0.0)
+    settings = config(net, epochs=40, learning_rate=2e-2, averaging=0.9, smoothing=0.0)
+    _, entries = train.fit(settings, short_words, short_words, tmp_path)
+    assert entries[-1]["loss"] < 0.3 * entries[0]["loss"]
+    assert entries[-1]["dev"] < 0.6 < entries[0]["dev"]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_where_it_was_killed(short_words, tmp_path, monkeypatch):
+    fit = lambda folder: train.fit(config(epochs=3), short_words, short_words, folder)
+    whole, expected = fit(tmp_path / "whole")
+    steps, update = expected[-1]["step"], train.update
+
+    def killed(config, steps, state, batch, n):
+        if n == 8:
+            raise KeyboardInterrupt
+        return update(config, steps, state, batch, n)
+
+    monkeypatch.setattr(train, "update", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "parts")
+    monkeypatch.setattr(train, "update", update)
+    resumed, entries = fit(tmp_path / "parts")
+    assert 8 < steps
+    assert [e["step"] for e in entries] == [e["step"] for e in expected]
+    assert entries[-1]["dev"] == expected[-1]["dev"]
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+    lines = (tmp_path / "parts" / "log.jsonl").read_text().splitlines()
+    assert list(map(json.loads, lines)) == entries
+
+
+@pytest.fixture
+def saved(params, tmp_path):
+    model.save(tmp_path / "model.npz", SMALL, params)
+    return tmp_path / "model.npz"
+
+
+@pytest.mark.slow
+def test_evaluation_prints_its_tables(saved, capsys, words, monkeypatch):
+    monkeypatch.setattr(data, "split", lambda _: ({}, {}, words))
+    rates = evaluate.main(saved, beams=2, wrong=3)
+    assert list(rates) == ["greedy", "2 beams"]
+    rate, low, high = rates["greedy"]["words wrong"]
+    assert 0.9 < low <= rate <= high <= 1
+    assert capsys.readouterr().out.count("; right: ") == 3
+
+
+@pytest.mark.slow
+def test_words_are_pronounced_and_drawn(saved, tmp_path, capsys):
+    picture = tmp_path / "figure.png"
+    flags = ["Cat", "o'clock", "--path", str(saved), "--figure", str(picture)]
+    found = tyro.cli(pronounce.main, args=flags)
+    assert list(found) == ["cat", "o'clock"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert f"cat: {' '.join(found['cat'])}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("word", ["naïve", "two words", "a" * 30, ""])
+def test_what_is_no_word_is_refused(refusal, word):
+    assert "letters or apostrophes" in refusal(pronounce.main, word)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not model.COMMITTED.exists(), reason="not trained yet")
+def test_the_committed_net_pronounces_words_of_the_test():
+    net, params = model.load(model.COMMITTED)
+    _, _, test = data.split(data.load())
+    some = dict(list(test.items())[:600])
+    search = functools.partial(decoding.beam_search, beams=4)
+    found = decoding.pronounce(net, params, some, search)
+    assert scores.words_wrong(found, some).mean() < 0.35
