@@ -9,10 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tyro
-from g2p import data, decoding, evaluate, model, pronounce, scores, train
+from g2p import (
+    data,
+    decoding,
+    evaluate,
+    flax_net,
+    model,
+    pronounce,
+    scores,
+    time_epoch,
+    train,
+)
 from helpers import assert_near
 
 pytestmark = pytest.mark.usefixtures("users_settings")
+KEY = jax.random.key(1)
 SMALL = model.Net(embedding=12, units=24, layers=2, decoder_units=20)
 
 
@@ -179,3 +190,32 @@ def test_the_committed_net_pronounces_words_of_the_test():
     search = functools.partial(decoding.beam_search, beams=4)
     found = decoding.pronounce(net, params, some, search)
     assert scores.words_wrong(found, some).mean() < 0.35
+
+
+@pytest.mark.slow
+def test_the_net_in_flax_is_the_same(params, words):
+    net = dataclasses.replace(SMALL, dropout=0.0, token_dropout=0.0)
+    batch = data.Training(words, 16, seed=0)[0]
+    flax, of_flax = flax_net.FlaxNet(net), flax_net.from_ours(net, params)
+    fresh = jax.eval_shape(lambda key: flax.init(key, batch, train=False), KEY)
+    assert jax.tree.map(jnp.shape, fresh["params"]) == jax.tree.map(jnp.shape, of_flax)
+    expected = model.compute_logits(net, params, batch, KEY)
+    logits = flax.apply({"params": of_flax}, batch, train=False)
+    is_valid = jnp.arange(logits.shape[1]) < batch.phoneme_count[:, None]
+    assert_near(logits[is_valid], expected[is_valid], tolerance=1e-4)
+    dropped = time_epoch.flax_logits(SMALL, of_flax, batch, KEY)
+    assert not np.allclose(dropped, logits)
+
+
+@pytest.mark.slow
+def test_an_epoch_is_timed(words, monkeypatch, capsys):
+    monkeypatch.setattr(data, "split", lambda _: (words, {}, {}))
+    monkeypatch.setattr(data, "BUCKETS", (10, 29))
+    trainings = time_epoch.main(config(), rounds=2)
+    printed = capsys.readouterr().out
+    assert printed.count(" s an epoch, median ") == printed.count(" MB\n") == 2
+    assert {len(t.seconds[10]) for t in trainings.values()} == {3}
+    batches = {10: 20, 29: 1}
+    for training in trainings.values():
+        training.seconds = {10: [9.0, 2.0, 1.0], 29: [9.0, 5.0, 6.0]}
+        assert training.of_epoch(min, batches) == 25.0

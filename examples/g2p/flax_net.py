@@ -1,0 +1,86 @@
+"""The same net in Flax alone: its RNNs, and attention written by hand."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+import jaxrnn
+from jaxrnn.convert import linen
+
+from . import data, model
+
+
+class Attending(nn.Module):
+    """One step of an LSTM that reads what it attended to, and attends."""
+
+    units: int
+
+    @nn.compact
+    def __call__(self, carry, x, memory, keys, is_letter):
+        """`((state, attention), attention)` after the step."""
+        state, attention = carry
+        x = jnp.concatenate([x, attention], axis=-1)
+        state, query = nn.OptimizedLSTMCell(self.units, name="cell")(state, x)
+        score = jnp.einsum("bu,btu->bt", query, keys)
+        weights = nn.softmax(jnp.where(is_letter, score, -jnp.inf))
+        context = jnp.einsum("bt,btd->bd", weights, memory)
+        layer = nn.Dense(self.units, use_bias=False, name="attention")
+        attention = layer(jnp.concatenate([query, context], axis=-1))
+        return (state, attention), attention
+
+
+class FlaxNet(nn.Module):
+    """Logits `[rows, size, WRITTEN]` by teacher forcing."""
+
+    net: model.Net
+
+    @nn.compact
+    def __call__(self, batch, *, train):
+        """Drops inputs of layers if it is to train."""
+        net, units = self.net, self.net.decoder_units
+        drop = nn.Dropout(net.dropout, deterministic=not train)
+        x = nn.Embed(model.LETTERS, net.embedding, name="read")(batch.letters)
+        for _ in range(net.layers):
+            fw, bw = (nn.RNN(nn.OptimizedLSTMCell(net.units)) for _ in range(2))
+            both = nn.Bidirectional(fw, bw)
+            x = both(drop(x), seq_lengths=batch.letter_count)
+        memory = drop(x)
+        keys = nn.Dense(units, use_bias=False, name="memory")(memory)
+        is_letter = jnp.arange(x.shape[1]) < batch.letter_count[:, None]
+        fed = jnp.pad(
+            batch.phonemes[:, :-1], [(0, 0), (1, 0)], constant_values=data.START
+        )
+        x = nn.Embed(model.FED, net.embedding, name="written")(fed)
+        see = nn.Dropout(net.token_dropout, (2,), deterministic=not train)
+        steps = nn.scan(
+            Attending,
+            variable_broadcast="params",
+            split_rngs={"params": False},
+            in_axes=(1, *3 * (nn.broadcast,)),
+            out_axes=1,
+        )
+        zeros = jnp.zeros((len(fed), units))
+        carry = (zeros, zeros), zeros
+        decoder = steps(units, name="decoder")
+        _, outputs = decoder(carry, drop(see(x)), memory, keys, is_letter)
+        return nn.Dense(model.WRITTEN, name="project")(drop(outputs))
+
+
+def from_ours(net, params):
+    """The parameters of the `FlaxNet` that computes the same as ours."""
+    decoder, cell = params["decoder"], jaxrnn.LSTMCell(net.decoder_units)
+    directions = [layer[name] for layer in params["encoder"] for name in ("fw", "bw")]
+    cells = {
+        f"OptimizedLSTMCell_{n}": linen.save(net.encoder.bind(direction))
+        for n, direction in enumerate(directions)
+    }
+    return {
+        "read": {"embedding": params["read"]},
+        "written": {"embedding": params["written"]},
+        **cells,
+        "memory": decoder["memory_layer"],
+        "decoder": {
+            "cell": linen.save(cell.bind(decoder["lstm_cell"])),
+            "attention": decoder["attention_layer"],
+        },
+        "project": params["project"],
+    }

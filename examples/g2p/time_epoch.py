@@ -1,0 +1,113 @@
+"""Times an epoch of the training, by jaxrnn and by the same net in Flax alone.
+
+Both make the same updates of the same parameters, in batches of each size; their runs
+alternate, so that what else the machine does slows both. From the folder `examples`:
+
+    pip install -e '..[examples,flax]'
+    python -m g2p.time_epoch
+
+README.md says what comes out.
+"""
+
+import statistics
+import time
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from flag_types import Count
+from tqdm import tqdm
+
+from . import data, flax_net, model, train
+from .train import Config
+
+STEPS = 1000  # Of the schedule; no time depends on it.
+
+
+def flax_logits(net, params, batch, key):
+    """Those of the net in Flax, with its dropout."""
+    variables, noise = {"params": params}, {"dropout": key}
+    return flax_net.FlaxNet(net).apply(variables, batch, train=True, rngs=noise)
+
+
+class Training:
+    """A net whose updates are timed."""
+
+    def __init__(self, config, params, compute_logits):
+        params = jax.tree.map(jnp.array, params)  # Copies: an update consumes them.
+        self.state = train.start(config, STEPS, params)
+        self.config, self.compute_logits = config, compute_logits
+        self.seconds = {}  # Of each run, for each size of batches.
+
+    def _arguments(self, batch):
+        n = np.int32(0)
+        return self.config, STEPS, self.state, batch, n, self.compute_logits
+
+    def update(self, batch):
+        """Makes an update, and takes its time."""
+        began = time.perf_counter()
+        self.state, loss = train.update(*self._arguments(batch))
+        loss.block_until_ready()
+        taken = time.perf_counter() - began
+        self.seconds.setdefault(batch.letters.shape[1], []).append(taken)
+
+    def megabytes(self, batch):
+        """What an update needs besides its arguments, as XLA plans it."""
+        compiled = train.update.lower(*self._arguments(batch)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes / 1e6
+
+    def of_epoch(self, reduce, batches):
+        """Seconds of an epoch; the first run of each size, which compiles, is left out.
+
+        Args:
+            reduce: What is taken of the other runs: `min`, say.
+            batches: How many there are of each size.
+        """
+        return sum(n * reduce(self.seconds[size][1:]) for size, n in batches.items())
+
+
+def both(config):
+    """The trainings by name."""
+    ours = model.init(config.net, jax.random.key(config.seed))
+    of_flax = flax_net.from_ours(config.net, ours)
+    return {
+        "jaxrnn": Training(config, ours, model.compute_logits),
+        "Flax": Training(config, of_flax, flax_logits),
+    }
+
+
+def main(
+    config: Annotated[Config, tyro.conf.arg(name="")] = train.FULL,
+    rounds: Count = 10,
+):
+    """Prints the seconds of an epoch and of compilation, and the memory.
+
+    Args:
+        config: The net and its training.
+        rounds: How often an update of each size is run.
+    """
+    words, _, _ = data.split(data.load())
+    buckets = data.Training(words, config.rows, config.seed).buckets
+    first = lambda bucket: data.Batch(*(field[: config.rows] for field in bucket))
+    trainings = both(config)
+    for bucket in tqdm(buckets.values(), unit="size"):
+        for _ in range(rounds + 1):  # The first run compiles.
+            for training in trainings.values():
+                training.update(first(bucket))
+    batches = {s: len(bucket.letters) // config.rows for s, bucket in buckets.items()}
+    for name, training in trainings.items():
+        least = training.of_epoch(min, batches)
+        median = training.of_epoch(statistics.median, batches)
+        compiling = sum(runs[0] - min(runs[1:]) for runs in training.seconds.values())
+        memory = training.megabytes(first(buckets[max(buckets)]))
+        print(
+            f"{name:6} {least:.0f} s an epoch, median {median:.0f} s; compiling "
+            f"{compiling:.0f} s; {memory:.0f} MB"
+        )
+    return trainings
+
+
+if __name__ == "__main__":
+    tyro.cli(tyro.conf.configure(tyro.conf.OmitArgPrefixes)(main), description=__doc__)
