@@ -1,4 +1,4 @@
-"""What a trained net writes for words that it reads."""
+"""What trained nets write for words that they read, and where one looks."""
 
 import functools
 from collections.abc import Callable
@@ -11,34 +11,19 @@ import jaxrnn
 from jaxrnn import decode
 
 from . import data, model
-
-LONGEST = data.BUCKETS[-1]
-"""Phonemes of the longest pronunciation, and the end."""
-
-
-def _arguments(net, params, letters, letter_count):
-    memory = model.encode(net, params, letters, letter_count)
-    return {
-        "cell": net.decoder.bind(params["decoder"]),
-        "embed": lambda ids: params["written"][ids],
-        "project": lambda outputs: model.project(params, outputs),
-        "initial_state": net.decoder.initial_state(memory, letter_count),
-        "start_ids": jnp.full(len(letters), data.START, jnp.int32),
-        "end_id": data.END,
-        "max_time": LONGEST,
-    }
+from .ensemble import decoder_arguments
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def greedy(net, params, letters, letter_count):
-    """The ids that are written, `[rows, LONGEST]`."""
-    return decode.greedy(**_arguments(net, params, letters, letter_count)).ids
+def greedy(nets, params, letters, letter_count):
+    """The ids that are written, `[rows, phonemes]`."""
+    return decode.greedy(**decoder_arguments(nets, params, letters, letter_count)).ids
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def beam_search(net, params, letters, letter_count, beams):
-    """The ids of the best sequence, `[rows, LONGEST]`."""
-    arguments = _arguments(net, params, letters, letter_count)
+def beam_search(nets, params, letters, letter_count, beams):
+    """The ids of the best sequence, `[rows, phonemes]`."""
+    arguments = decoder_arguments(nets, params, letters, letter_count)
     return decode.beam_search(**arguments, beam_width=beams).ids[:, 0]
 
 
@@ -57,12 +42,12 @@ def alignments(net, params, batch):
     return state.alignment_history.stack()
 
 
-def pronounce(net, params, words, search: Callable = greedy, rows=256):
-    """A dict of the words, each with the phonemes that the net writes for it.
+def pronounce(nets, params, words, search: Callable = greedy, rows=256):
+    """A dict of the words, each with the phonemes that the nets write for it.
 
     Args:
-        net: Its sizes.
-        params: Its parameters.
+        nets: The sizes of one net or more, a tuple.
+        params: Their parameters, a tuple.
         words: What to read.
         search: `greedy`, or any function with its arguments.
         rows: How many words are read at once.
@@ -73,7 +58,7 @@ def pronounce(net, params, words, search: Callable = greedy, rows=256):
     for size, members in buckets.items():
         for part in np.array_split(members, -(-len(members) // rows)):
             batch = data.make_batch([(str(w), ()) for w in part], size, rows)
-            ids = np.asarray(search(net, params, batch.letters, batch.letter_count))
+            ids = np.asarray(search(nets, params, batch.letters, batch.letter_count))
             for word, row in zip(part, ids, strict=False):
                 found[str(word)] = data.to_phonemes(row)
     return {word: found[word] for word in words}

@@ -83,7 +83,7 @@ def print_wrong(found, words, count):
 
 
 def main(
-    path: Path = model.COMMITTED,
+    paths: tuple[Path, ...] = (model.COMMITTED,),
     part: Literal["test", "dev"] = "test",
     beams: Count = 8,
     wrong: Count = 20,
@@ -91,20 +91,20 @@ def main(
     """Prints error rates, errors by the length of words, and some wrong words.
 
     Args:
-        path: The net.
+        paths: The net; or several, whose mean is taken.
         part: The words of the test, or those by which hyper-parameters are chosen.
         beams: Width of the beam search.
         wrong: How many wrong words to print.
     """
     _, dev, test = data.split(data.load())
     words = test if part == "test" else dev
-    net, params = model.load(path)
+    nets, params = zip(*map(model.load, paths), strict=True)
     searches = {
         "greedy": decoding.greedy,
         f"{beams} beams": functools.partial(decoding.beam_search, beams=beams),
     }
     found = {
-        name: decoding.pronounce(net, params, words, search)
+        name: decoding.pronounce(nets, params, words, search)
         for name, search in searches.items()
     }
     rates = {name: measure(each, words) for name, each in found.items()}

@@ -1,5 +1,7 @@
 """The same net in Flax alone: its RNNs, and attention written by hand."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -20,7 +22,7 @@ class Attending(nn.Module):
         state, attention = carry
         x = jnp.concatenate([x, attention], axis=-1)
         state, query = nn.OptimizedLSTMCell(self.units, name="cell")(state, x)
-        score = jnp.einsum("bu,btu->bt", query, keys)
+        score = jnp.einsum("bd,btd->bt", query, keys)
         weights = nn.softmax(jnp.where(is_letter, score, -jnp.inf))
         context = jnp.einsum("bt,btd->bd", weights, memory)
         layer = nn.Dense(self.units, use_bias=False, name="attention")
@@ -45,17 +47,18 @@ class FlaxNet(nn.Module):
             x = both(drop(x), seq_lengths=batch.letter_count)
         memory = drop(x)
         keys = nn.Dense(units, use_bias=False, name="memory")(memory)
-        is_letter = jnp.arange(x.shape[1]) < batch.letter_count[:, None]
+        is_letter = jnp.arange(batch.letters.shape[1]) < batch.letter_count[:, None]
         fed = jnp.pad(
             batch.phonemes[:, :-1], [(0, 0), (1, 0)], constant_values=data.START
         )
         x = nn.Embed(model.FED, net.embedding, name="written")(fed)
         see = nn.Dropout(net.token_dropout, (2,), deterministic=not train)
+        over_time: Any = (1, nn.broadcast, nn.broadcast, nn.broadcast)
         steps = nn.scan(
             Attending,
             variable_broadcast="params",
             split_rngs={"params": False},
-            in_axes=(1, *3 * (nn.broadcast,)),
+            in_axes=over_time,
             out_axes=1,
         )
         zeros = jnp.zeros((len(fed), units))

@@ -51,7 +51,7 @@ def draw(path, net, params, found):
     for i, (axes, (word, phonemes)) in enumerate(
         zip(panels, found.items(), strict=True)
     ):
-        draw_panel(axes, word, phonemes, weights[: len(phonemes), i, : len(word)])
+        draw_panel(axes, word, phonemes, weights[: len(phonemes) + 1, i, : len(word)])
     image = panels[0].images[0]  # All panels share a scale.
     figure.colorbar(image, ax=panels, aspect=40, fraction=0.02, pad=0.01)
     figure.savefig(path)
@@ -61,7 +61,8 @@ def draw_panel(axes, word, phonemes, weights):
     """The weights `[phonemes, letters]` between the two."""
     axes.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(word)), list(word), family="monospace", fontsize=11)
-    axes.set_yticks(range(len(phonemes)), phonemes, family="monospace", fontsize=11)
+    written = [*phonemes, "end"]
+    axes.set_yticks(range(len(written)), written, family="monospace", fontsize=11)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
 
 
@@ -81,7 +82,7 @@ def main(
     """
     net, params = model.load(path)
     search = functools.partial(decoding.beam_search, beams=beams)
-    found = decoding.pronounce(net, params, words, search)
+    found = decoding.pronounce((net,), (params,), words, search)
     for word, phonemes in found.items():
         print(f"{word}: {' '.join(phonemes)}")
     draw(figure, net, params, found)

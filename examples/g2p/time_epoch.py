@@ -11,7 +11,7 @@ README.md says what comes out.
 
 import statistics
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -55,8 +55,9 @@ class Training:
 
     def megabytes(self, batch):
         """What an update needs besides its arguments, as XLA plans it."""
-        compiled = train.update.lower(*self._arguments(batch)).compile()
-        return compiled.memory_analysis().temp_size_in_bytes / 1e6
+        lowered = train.update.lower(*self._arguments(batch))
+        plan: Any = lowered.compile().memory_analysis()
+        return plan.temp_size_in_bytes / 1e6
 
     def of_epoch(self, reduce, batches):
         """Seconds of an epoch; the first run of each size, which compiles, is left out.

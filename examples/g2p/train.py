@@ -6,8 +6,8 @@ From the folder `examples`:
     python -m g2p.train --quick
     python -m g2p.train
 
-It writes checkpoints, `log.jsonl` and `model.npz` into a folder. README.md says what
-comes out.
+It writes checkpoints, `log.jsonl`, `curve.png` and `model.npz` into a folder. README.md
+says what comes out.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ import tyro
 from flag_types import Count, Folder, Positive, Seed, Share
 from tqdm import tqdm
 
-from . import data, decoding, model, scores
+from . import curve, data, decoding, model, scores
 from .model import Net
 
 
@@ -52,7 +52,12 @@ class Config:
 
 
 FULL = Config()
-QUICK = Config(Net(units=96, layers=2, decoder_units=128, dropout=0.1), epochs=4)
+QUICK = Config(
+    Net(units=80, layers=2, decoder_units=96, dropout=0.1),
+    epochs=3,
+    learning_rate=5e-3,
+    averaging=0.99,
+)
 
 
 class State(NamedTuple):
@@ -141,7 +146,7 @@ def fit(config, train, dev, folder):
             losses.append(loss)
             if (n + 1) % batches.per_epoch == 0:
                 wrong = scores.words_wrong(
-                    decoding.pronounce(config.net, state.mean, dev), dev
+                    decoding.pronounce((config.net,), (state.mean,), dev), dev
                 ).mean()
                 entries.append(
                     {
@@ -178,6 +183,7 @@ def main(
     train, dev, _ = data.split(data.load())
     mean, entries = fit(config, train, dev, folder)
     model.save(folder / "model.npz", config.net, mean)
+    curve.draw(folder / "curve.png", entries)
     print(f"Of {len(dev)} words it never saw {entries[-1]['dev']:.2%} are wrong.")
     return entries
 

@@ -86,10 +86,10 @@ def test_a_saved_net_is_the_same_but_for_rounding(params, tmp_path):
 @pytest.mark.slow
 def test_what_is_written_does_not_depend_on_padding(params, words):
     words = list(words)[:40]
-    found = decoding.pronounce(SMALL, params, words)
+    found = decoding.pronounce((SMALL,), (params,), words)
     assert len(set(found.values())) > 10
     batch = data.make_batch([(word, ()) for word in words], 20, 50)
-    ids = decoding.greedy(SMALL, params, batch.letters, batch.letter_count)
+    ids = decoding.greedy((SMALL,), (params,), batch.letters, batch.letter_count)
     for word, row in zip(words, ids, strict=False):
         assert data.to_phonemes(np.asarray(row)) == found[word]
 
@@ -98,9 +98,24 @@ def test_what_is_written_does_not_depend_on_padding(params, words):
 def test_one_beam_is_greedy_and_more_find_no_less_likely_ones(params, words):
     batch = data.make_batch([(word, ()) for word in list(words)[:8]], 10, 8)
     letters = batch.letters, batch.letter_count
-    greedy = np.asarray(decoding.greedy(SMALL, params, *letters))
-    one = np.asarray(decoding.beam_search(SMALL, params, *letters, 1))
+    greedy = np.asarray(decoding.greedy((SMALL,), (params,), *letters))
+    one = np.asarray(decoding.beam_search((SMALL,), (params,), *letters, 1))
     np.testing.assert_array_equal(greedy, one)
+
+
+@pytest.mark.slow
+def test_the_mean_of_nets_is_that_of_their_probabilities(params, words):
+    nets = SMALL, dataclasses.replace(SMALL, units=16)
+    both = params, jax.tree.map(lambda x: 2 * x, model.init(nets[1], KEY))
+    word = list(words)[9]
+    (written,) = decoding.pronounce(nets, both, [word]).values()
+    batch = data.make_batch([(word, written[:8])], 10, 1)
+    still = [dataclasses.replace(n, dropout=0.0, token_dropout=0.0) for n in nets]
+    members = zip(still, both, strict=True)
+    logits = [model.compute_logits(net, own, batch, KEY) for net, own in members]
+    mean = sum(map(jax.nn.softmax, logits)) / 2
+    likeliest = mean[0].argmax(axis=-1)[: len(written[:8])]
+    np.testing.assert_array_equal(batch.phonemes[0, : len(likeliest)], likeliest)
 
 
 @pytest.mark.slow
@@ -159,7 +174,7 @@ def saved(params, tmp_path):
 @pytest.mark.slow
 def test_evaluation_prints_its_tables(saved, capsys, words, monkeypatch):
     monkeypatch.setattr(data, "split", lambda _: ({}, {}, words))
-    rates = evaluate.main(saved, beams=2, wrong=3)
+    rates = evaluate.main((saved,), beams=2, wrong=3)
     assert list(rates) == ["greedy", "2 beams"]
     rate, low, high = rates["greedy"]["words wrong"]
     assert 0.9 < low <= rate <= high <= 1
@@ -188,7 +203,7 @@ def test_the_committed_net_pronounces_words_of_the_test():
     _, _, test = data.split(data.load())
     some = dict(list(test.items())[:600])
     search = functools.partial(decoding.beam_search, beams=4)
-    found = decoding.pronounce(net, params, some, search)
+    found = decoding.pronounce((net,), (params,), some, search)
     assert scores.words_wrong(found, some).mean() < 0.35
 
 
