@@ -54,6 +54,7 @@ WORDS = {
     "recipes/speech_ctc": {"": ["CTC", "speech"]},
     "recipes/sweeps": {"": ["sweep", "seeds"]},
     "recipes/serving": {"": ["serving", "deployment", "stateful"]},
+    "tutorials/letters_to_sounds": {"": ["pronunciation", "g2p"]},
 }
 
 

@@ -12,8 +12,6 @@ says what comes out.
 
 import dataclasses
 import functools
-import json
-import time
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -27,6 +25,7 @@ from flag_types import Count, Folder, Positive, Seed, Share
 from tqdm import tqdm
 
 from . import curve, data, decoding, model, scores
+from .log import Log
 from .model import Net
 
 
@@ -116,12 +115,10 @@ def restore(manager, state):
     return done, manager.restore(done, args=ocp.args.StandardRestore(like))
 
 
-def read_log(path, done):
-    """The entries of the first steps. Later ones are cut off: they are done again."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    entries = [entry for entry in map(json.loads, lines) if entry["step"] <= done]
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    return entries
+def share_wrong(config, params, words):
+    """The share of words that the net gets wrong, greedily."""
+    found = decoding.pronounce((config.net,), (params,), words)
+    return scores.words_wrong(found, words).mean().item()
 
 
 def fit(config, train, dev, folder):
@@ -134,35 +131,23 @@ def fit(config, train, dev, folder):
         folder: Where checkpoints and the log are.
     """
     batches = data.Training(train, config.rows, config.seed)
-    steps = config.epochs * batches.per_epoch
+    steps, losses = config.epochs * batches.per_epoch, []
     params = model.init(config.net, jax.random.key(config.seed))
     with open_checkpoints(folder / "checkpoints", config.save_every) as manager:
         done, state = restore(manager, start(config, steps, params))
-        entries, losses = read_log(folder / "log.jsonl", done), []
-        seconds, began = entries[-1]["seconds"] if entries else 0.0, time.perf_counter()
+        log = Log(folder / "log.jsonl", done)
         bar = tqdm(range(done, steps), initial=done, total=steps, unit="step")
         for n in bar:
             state, loss = update(config, steps, state, batches[n], np.int32(n))
             losses.append(loss)
             if (n + 1) % batches.per_epoch == 0:
-                wrong = scores.words_wrong(
-                    decoding.pronounce((config.net,), (state.mean,), dev), dev
-                ).mean()
-                entries.append(
-                    {
-                        "step": n + 1,
-                        "loss": np.mean(jax.device_get(losses)).item(),
-                        "dev": wrong.item(),
-                        "seconds": seconds + time.perf_counter() - began,
-                    }
-                )
-                with open(folder / "log.jsonl", "a") as log:
-                    print(json.dumps(entries[-1]), file=log)
-                bar.set_postfix(dev=f"{100 * wrong:.1f} % wrong")
-                losses = []
+                mean = np.mean(jax.device_get(losses)).item()
+                wrong, losses = share_wrong(config, state.mean, dev), []
+                log.add(step=n + 1, loss=mean, dev=wrong)
+                bar.set_postfix(loss=f"{mean:.3f}", wrong=f"{wrong:.1%}")
             if manager.should_save(n + 1) or n + 1 == steps:
                 manager.save(n + 1, args=ocp.args.StandardSave(state), force=True)
-    return state.mean, entries
+    return state.mean, log.entries
 
 
 @tyro.conf.configure(tyro.conf.OmitArgPrefixes)
