@@ -29,12 +29,19 @@ def read_word(word):
     return word
 
 
+def read_words(words):
+    """The words of a command, of which there is one at least."""
+    if not words:
+        raise ValueError("must be one word or more")
+    return tuple(map(read_word, words))
+
+
 Words = Annotated[
     tuple[str, ...],
     PrimitiveConstructorSpec(
         nargs="*",
         metavar="WORD...",
-        instance_from_str=lambda words: tuple(map(read_word, words)),
+        instance_from_str=read_words,
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=list,
     ),
@@ -82,7 +89,7 @@ def main(
     """
     net, params = model.load(path)
     search = functools.partial(decoding.beam_search, beams=beams)
-    found = decoding.pronounce((net,), (params,), words, search)
+    found = decoding.pronounce((net,), (params,), words, search, rows=len(words))
     for word, phonemes in found.items():
         print(f"{word}: {' '.join(phonemes)}")
     draw(figure, net, params, found)

@@ -193,7 +193,11 @@ def test_words_are_pronounced_and_drawn(saved, tmp_path, capsys):
 
 @pytest.mark.parametrize("word", ["naïve", "two words", "a" * 30, ""])
 def test_what_is_no_word_is_refused(refusal, word):
-    assert "letters or apostrophes" in refusal(pronounce.main, word)
+    assert "letters or apostrophes" in refusal(pronounce.main, "cat", word)
+
+
+def test_there_must_be_a_word(refusal):
+    assert "one word or more" in refusal(pronounce.main)
 
 
 @pytest.mark.slow
