@@ -52,7 +52,6 @@ class FlaxNet(nn.Module):
             batch.phonemes[:, :-1], [(0, 0), (1, 0)], constant_values=data.START
         )
         x = nn.Embed(model.FED, net.embedding, name="written")(fed)
-        see = nn.Dropout(net.token_dropout, (2,), deterministic=not train)
         over_time: Any = (1, nn.broadcast, nn.broadcast, nn.broadcast)
         steps = nn.scan(
             Attending,
@@ -64,7 +63,7 @@ class FlaxNet(nn.Module):
         zeros = jnp.zeros((len(fed), units))
         carry = (zeros, zeros), zeros
         decoder = steps(units, name="decoder")
-        _, outputs = decoder(carry, drop(see(x)), memory, keys, is_letter)
+        _, outputs = decoder(carry, drop(x), memory, keys, is_letter)
         return nn.Dense(model.WRITTEN, name="project")(drop(outputs))
 
 

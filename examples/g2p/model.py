@@ -37,10 +37,8 @@ class Net:
     """Bidirectional layers of the encoder."""
     decoder_units: Count = 256
     """Sizes of the decoder's LSTM and of its attention."""
-    dropout: Share = 0.3
+    dropout: Share = 0.25
     """Share of the inputs of each layer that is dropped in training."""
-    token_dropout: Share = 0.1
-    """Share of the phonemes that the decoder does not see in training."""
 
     @functools.cached_property
     def encoder(self):
@@ -114,14 +112,13 @@ def project(params, outputs):
 
 def compute_logits(net, params, batch, key):
     """Logits `[rows, size, WRITTEN]` by teacher forcing, with dropout."""
-    keys = iter(jax.random.split(key, net.layers + 4))
+    keys = iter(jax.random.split(key, net.layers + 3))
     drop = lambda x: dropped(next(keys), net.dropout, x)
     memory = encode(net, params, batch.letters, batch.letter_count, drop)
     fed = jnp.pad(batch.phonemes[:, :-1], [(0, 0), (1, 0)], constant_values=data.START)
-    is_seen = jax.random.bernoulli(next(keys), 1 - net.token_dropout, fed.shape)
     outputs, _ = jaxrnn.dynamic_rnn(
         net.decoder.bind(params["decoder"]),
-        drop(params["written"][fed] * is_seen[..., None]),
+        drop(params["written"][fed]),
         batch.phoneme_count,
         initial_state=net.decoder.initial_state(memory, batch.letter_count),
         dtype=jnp.float32,

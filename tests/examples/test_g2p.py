@@ -110,7 +110,7 @@ def test_the_mean_of_nets_is_that_of_their_probabilities(params, words):
     word = list(words)[9]
     (written,) = decoding.pronounce(nets, both, [word]).values()
     batch = data.make_batch([(word, written[:8])], 10, 1)
-    still = [dataclasses.replace(n, dropout=0.0, token_dropout=0.0) for n in nets]
+    still = [dataclasses.replace(n, dropout=0.0) for n in nets]
     members = zip(still, both, strict=True)
     logits = [model.compute_logits(net, own, batch, KEY) for net, own in members]
     mean = sum(map(jax.nn.softmax, logits)) / 2
@@ -134,7 +134,7 @@ def config(net=SMALL, **fields):
 
 @pytest.mark.slow
 def test_it_learns(short_words, tmp_path):
-    net = dataclasses.replace(SMALL, dropout=0.0, token_dropout=0.0)
+    net = dataclasses.replace(SMALL, dropout=0.0)
     settings = config(net, epochs=40, learning_rate=2e-2, averaging=0.9, smoothing=0.0)
     _, entries = train.fit(settings, short_words, short_words, tmp_path)
     assert entries[-1]["loss"] < 0.3 * entries[0]["loss"]
@@ -213,7 +213,7 @@ def test_the_committed_net_pronounces_words_of_the_test():
 
 @pytest.mark.slow
 def test_the_net_in_flax_is_the_same(params, words):
-    net = dataclasses.replace(SMALL, dropout=0.0, token_dropout=0.0)
+    net = dataclasses.replace(SMALL, dropout=0.0)
     batch = data.Training(words, 16, seed=0)[0]
     flax, of_flax = flax_net.FlaxNet(net), flax_net.from_ours(net, params)
     fresh = jax.eval_shape(lambda key: flax.init(key, batch, train=False), KEY)
