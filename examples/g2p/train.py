@@ -21,6 +21,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import tyro
+from distributed.checkpoints import open_folder
 from flag_types import Count, Folder, Positive, Seed, Share
 from tqdm import tqdm
 
@@ -100,12 +101,6 @@ def update(config, steps, state, batch, n, compute_logits=model.compute_logits):
     return State(params, mean, optimizer_state), loss
 
 
-def open_checkpoints(folder, every):
-    """A manager of the checkpoints in the folder, of which the last two are kept."""
-    options = ocp.CheckpointManagerOptions(save_interval_steps=every, max_to_keep=2)
-    return ocp.CheckpointManager(folder.resolve(), options=options)
-
-
 def restore(manager, state):
     """The steps done and the state after them, from the last complete checkpoint."""
     done = manager.latest_step()
@@ -133,7 +128,7 @@ def fit(config, train, dev, folder):
     batches = data.Training(train, config.rows, config.seed)
     steps, losses = config.epochs * batches.per_epoch, []
     params = model.init(config.net, jax.random.key(config.seed))
-    with open_checkpoints(folder / "checkpoints", config.save_every) as manager:
+    with open_folder(folder / "checkpoints", config.save_every) as manager:
         done, state = restore(manager, start(config, steps, params))
         log = Log(folder / "log.jsonl", done)
         bar = tqdm(range(done, steps), initial=done, total=steps, unit="step")

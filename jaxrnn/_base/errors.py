@@ -46,6 +46,11 @@ def mismatch(name: str, must: str, got: Any, fix: str = "") -> str:
     return f"`{name}` must {must}, got {got}. {fix}".rstrip()
 
 
+def name_of(value: Any) -> str:
+    """The name of a function or class; of anything else its `repr`."""
+    return getattr(value, "__name__", None) or repr(value)
+
+
 def describe(value: Any) -> str:
     """`float32[4, 8]` for anything with a shape and dtype, else its value or type."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)

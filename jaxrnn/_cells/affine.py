@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from .._base.arguments import as_bool, as_count
-from .._base.errors import describe, describe_leaves, noting, refusal
+from .._base.errors import describe, describe_leaves, name_of, noting, refusal
 from .._base.math import affine, is_traced, widest_dtype
 from .._base.trees import merge_dicts
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
@@ -227,8 +227,7 @@ class AffineCell(SpecsCell):
         activation = getattr(self, "activation", jnp.tanh)
         if activation is jnp.tanh:
             return None
-        name = getattr(activation, "__name__", repr(activation))
-        return f"the activation of this one is {name}"
+        return f"the activation of this one is {name_of(activation)}"
 
     def param_specs(self, depth: int) -> dict[str, Any]:
         """All parameters for inputs of size `depth`, in the order of their creation."""

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from .._base.arguments import as_bool, as_count, as_dtype, is_function
-from .._base.errors import refusal
+from .._base.errors import name_of, refusal
 from .._base.math import is_traced
 from .._base.trees import as_typed
 from .._base.typing import DType
@@ -156,8 +156,7 @@ class Hyperparameters:
                 is_default = as_typed(value) == as_typed(field.default)
                 if is_default or not (field.repr and field.compare):
                     continue
-            shown = getattr(value, "__name__", None) or repr(value)
-            parts.append(f"{name}={shown}")
+            parts.append(f"{name}={name_of(value)}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def __deepcopy__(self, memo: dict) -> "Hyperparameters":

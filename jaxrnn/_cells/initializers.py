@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import ones as ones, zeros as zeros
 
 from .._base.arguments import as_axis_size, check_functions
-from .._base.errors import describe, is_array, noting, refusal
+from .._base.errors import describe, is_array, name_of, noting, refusal
 from .._base.trees import map_named
 from .._base.typing import Array, DType, Initializer, Key, Params
 from .base import snake_case
@@ -75,8 +75,7 @@ class PartInitializer(abc.ABC):
 
     def __repr__(self) -> str:
         values = [getattr(self, field.name) for field in dataclasses.fields(self)]
-        shown = [getattr(value, "__name__", None) or repr(value) for value in values]
-        return f"{self.name}({', '.join(shown)})"
+        return f"{self.name}({', '.join(map(name_of, values))})"
 
     @abc.abstractmethod
     def make(self, key: Key, spec: ParamSpec, dtype: DType) -> Array:

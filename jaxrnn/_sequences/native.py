@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._base.errors import name_of
 from .._base.sharding import explicit_mesh_of
 from .._base.trees import with_structure
 from .._base.typing import Array, Params, PyTree
@@ -75,8 +76,8 @@ def native_kind(cell: Any) -> str:
     if kind is None:
         raise DeclinedError(f"{known}: {type(cell).__name__} is none of them")
     if (activation := _activation(cell)) not in ACTIVATIONS:
-        name = getattr(activation, "__name__", repr(activation))
-        raise DeclinedError(f"{known} with tanh, relu or sigmoid: this one has {name}")
+        others = f"with tanh, relu or sigmoid: this one has {name_of(activation)}"
+        raise DeclinedError(f"{known} {others}")
     if kind != "lstm" or not (has := what_lstm_has(cell)):
         return kind
     if "layer normalization" not in has:

@@ -30,8 +30,12 @@ struct Gate {
   int product, block, blocks;
 };
 
-struct NoRow {
-  NoRow(const Settings&, int64_t) {}
+// What all cells have but those with a Row.
+struct ByUnit {
+  static constexpr bool kByRow = false;
+  struct Row {
+    Row(const Settings&, int64_t) {}
+  };
 };
 
 // The settings for a vector of units.
@@ -54,9 +58,7 @@ struct SettingsVec {
   }
 };
 
-struct PlainLstm {
-  using Row = NoRow;
-  static constexpr bool kByRow = false;
+struct PlainLstm : ByUnit {
   static constexpr int kStages = 1, kPullsFrom = 0;
   static constexpr int kGates[] = {4}, kInputGates[] = {4}, kStateGates[] = {4};
   static constexpr Gate kGate[1][4] = {{{0, 0, 4}, {0, 1, 4}, {0, 2, 4}, {0, 3, 4}}};
@@ -173,9 +175,7 @@ struct ProjectedLstm : PeepholeLstm {
   }
 };
 
-struct Gru {
-  using Row = NoRow;
-  static constexpr bool kByRow = false;
+struct Gru : ByUnit {
   static constexpr int kStages = 2, kPullsFrom = 0;
   static constexpr int kGates[] = {2, 1}, kInputGates[] = {2, 1},
                        kStateGates[] = {2, 1};
@@ -214,9 +214,7 @@ struct Gru {
 };
 
 // Gates: the candidate's product of the inputs; r; u; the candidate's product of h.
-struct CudnnGru {
-  using Row = NoRow;
-  static constexpr bool kByRow = false;
+struct CudnnGru : ByUnit {
   static constexpr int kStages = 1, kPullsFrom = 0;
   static constexpr int kGates[] = {4}, kInputGates[] = {3}, kStateGates[] = {3};
   static constexpr Gate kGate[1][4] = {{{1, 0, 1}, {0, 0, 2}, {0, 1, 2}, {2, 0, 1}}};
@@ -240,9 +238,7 @@ struct CudnnGru {
   }
 };
 
-struct Rnn {
-  using Row = NoRow;
-  static constexpr bool kByRow = false;
+struct Rnn : ByUnit {
   static constexpr int kStages = 1, kPullsFrom = 0;
   static constexpr int kGates[] = {1}, kInputGates[] = {1}, kStateGates[] = {1};
   static constexpr Gate kGate[1][4] = {{{0, 0, 1}}};

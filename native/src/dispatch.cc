@@ -18,11 +18,9 @@ namespace jaxrnn {
    target::RunWeights,                      \
    target::RunInputs}
 
-#ifdef JAXRNN_HAS_avx512
-JAXRNN_DECLARE(avx512)
-#endif
 #ifdef JAXRNN_HAS_avx2
 JAXRNN_DECLARE(avx2)
+JAXRNN_DECLARE(avx512)
 #endif
 #ifdef JAXRNN_HAS_baseline
 JAXRNN_DECLARE(baseline)
@@ -31,18 +29,14 @@ JAXRNN_DECLARE(baseline)
 // What is asked of the CPU are the options of each target in CMakeLists.txt.
 std::vector<Target> Targets() {
   std::vector<Target> targets;
-#if defined(JAXRNN_HAS_avx2) || defined(JAXRNN_HAS_avx512)
+#ifdef JAXRNN_HAS_avx2
   __builtin_cpu_init();
   bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#endif
-#ifdef JAXRNN_HAS_avx512
   bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
                     __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512dq") &&
                     __builtin_cpu_supports("avx512vl");
   targets.push_back(JAXRNN_TARGET_OF(avx512, has_avx512));
-#endif
-#ifdef JAXRNN_HAS_avx2
   targets.push_back(JAXRNN_TARGET_OF(avx2, has_avx2));
 #endif
 #ifdef JAXRNN_HAS_baseline
