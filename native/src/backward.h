@@ -254,7 +254,7 @@ class BackwardLoop {
     int count = 0;
     for (int s = C::kPullsFrom; s < C::kStages; s++) {
       for (int g = 0; g < C::kGates[s]; g++)
-        z[count++] = Load(call_.zs[ProductOf(s, g)] + GateAt(s, g, r, t, v), valid);
+        z[count++] = Load(call_.zs[ProductNumber(s, g)] + GateAt(s, g, r, t, v), valid);
     }
     // A projected h has other units than c.
     constexpr bool reads_c = C::kHasC && C::kStages == 1;
@@ -276,7 +276,7 @@ class BackwardLoop {
     const Vec state = Load((C::kHasC ? call_.saved_c : call_.saved_h) + at, valid);
     Vec z[4], ct_zs[4];
     for (int g = 0; g < C::kGates[0]; g++)
-      z[g] = Load(call_.zs[ProductOf(0, g)] + GateAt(0, g, r, t, v), valid);
+      z[g] = Load(call_.zs[ProductNumber(0, g)] + GateAt(0, g, r, t, v), valid);
     const Vec operand = C::PullStage(z, state, ct_operand, slot.carried(v, r),
                                      Besides<C>(call_.settings, sizes_, 0, v), ct_zs);
     Store(call_.operand + at, operand, valid);
@@ -308,7 +308,7 @@ class BackwardLoop {
     if (t < 0) return;
     for (int s = C::kPullsFrom; s < C::kStages; s++) {
       for (int g = 0; g < C::kGates[s]; g++)
-        __builtin_prefetch(call_.zs[ProductOf(s, g)] + GateAt(s, g, r, t, v));
+        __builtin_prefetch(call_.zs[ProductNumber(s, g)] + GateAt(s, g, r, t, v));
     }
     const int64_t at = rows_.At(r, t) * sizes_.outputs + v * kLanes;
     __builtin_prefetch(states + at);
@@ -321,11 +321,11 @@ class BackwardLoop {
     float* shared = &operands_[phase % 2][r * stride_ + v * gates * kLanes];
     for (int g = 0; g < gates; g++) Store(shared + g * kLanes, ct_zs[first + g]);
     for (int g = 0; g < C::kGates[stage]; g++)
-      Store(call_.ct_zs[ProductOf(stage, g)] + GateAt(stage, g, r, t, v), ct_zs[g],
+      Store(call_.ct_zs[ProductNumber(stage, g)] + GateAt(stage, g, r, t, v), ct_zs[g],
             Valid(cell_.units(stage), v));
   }
 
-  static int ProductOf(int stage, int g) { return C::kGate[stage][g].product; }
+  static int ProductNumber(int stage, int g) { return C::kGate[stage][g].product; }
   // Where vector v of a gate begins.
   int64_t GateAt(int stage, int g, int64_t r, int64_t t, int64_t v) const {
     return cell_.GateAt(stage, g, rows_.At(r, t)) + v * kLanes;

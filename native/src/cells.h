@@ -181,8 +181,8 @@ struct Gru : ByUnit {
                        kStateGates[] = {2, 1};
   static constexpr Gate kGate[2][4] = {{{0, 0, 2}, {0, 1, 2}}, {{1, 0, 1}}};
   static constexpr bool kHasC = false, kHasPeepholes = false;
-  // Of the update gate in the forward loop; then the cotangents of h, as far as it goes
-  // past the products, and of the update gate.
+  // Forward, the update gate. Backward, the cotangent of h that goes past the products,
+  // and that of the update gate.
   static constexpr int kCarried = 2;
 
   static Vec Operand(const Vec* z, Vec h, float* carried, const SettingsVec&) {

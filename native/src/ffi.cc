@@ -226,6 +226,8 @@ class Arrays : public Sequences {
   // After all sizes are known.
   ffi::Error Finish() {
     if (cell_ != Cell::kProjectedLstm) sizes_.outputs = sizes_.units;
+    if (error.success() && sizes_.time == 0)
+      error = ffi::Error::InvalidArgument("there must be a step");
     return Buffers::Finish();
   }
 
@@ -250,6 +252,8 @@ ffi::Error CheckAttributes(int32_t cell, int32_t activation, bool elementwise,
                                        std::to_string(kActivations - 1));
   if (Cell(cell) == Cell::kNormedLstm && !elementwise)
     return ffi::Error::InvalidArgument("elementwise must be true for this cell");
+  if (ElementwiseVectors(Cell(cell)) == 0 && elementwise)
+    return ffi::Error::InvalidArgument("elementwise must be false for this cell");
   if (time_axis == 0 || time_axis == 1) return ffi::Error::Success();
   return ffi::Error::InvalidArgument("time_axis must be 0 or 1");
 }
@@ -341,8 +345,8 @@ ffi::Error CallForward(ffi::ThreadPool pool, ffi::RemainingArgs args,
       UnknownSizes(time_axis),
       {Activation(activation), forget_bias, cell_clip, output_clip, nullptr}};
   Entries entries = {args, rets};
-  auto find = [&](Forward& call, int64_t entry) {
-    return FindArrays(call, entries, entry, elementwise, restarts, new_states, save);
+  auto find = [&](Forward& own, int64_t entry) {
+    return FindArrays(own, entries, entry, elementwise, restarts, new_states, save);
   };
   return RunLoop(&Target::forward, call, entries, find, pool);
 }
@@ -396,8 +400,8 @@ ffi::Error CallBackward(ffi::ThreadPool pool, ffi::RemainingArgs args,
       UnknownSizes(time_axis),
       {Activation(activation), forget_bias, cell_clip, output_clip, nullptr}};
   Entries entries = {args, rets};
-  auto find = [&](Backward& call, int64_t entry) {
-    return FindArrays(call, entries, entry, elementwise, restarts, new_states);
+  auto find = [&](Backward& own, int64_t entry) {
+    return FindArrays(own, entries, entry, elementwise, restarts, new_states);
   };
   return RunLoop(&Target::backward, call, entries, find, pool);
 }
@@ -424,8 +428,8 @@ ffi::Error CallWeights(ffi::ThreadPool pool, ffi::RemainingArgs args,
                        bool state, bool bias) {
   Weights call = {UnknownSizes(time_axis), kUnknown};
   Entries entries = {args, rets};
-  auto find = [&](Weights& call, int64_t entry) {
-    return FindArrays(call, entries, entry, inputs, state, bias);
+  auto find = [&](Weights& own, int64_t entry) {
+    return FindArrays(own, entries, entry, inputs, state, bias);
   };
   return RunLoop(&Target::weights, call, entries, find, pool);
 }
@@ -445,11 +449,12 @@ ffi::Error FindArrays(Inputs& call, const Entries& entries, int64_t entry) {
 ffi::Error CallInputs(ffi::ThreadPool pool, ffi::RemainingArgs args,
                       ffi::RemainingRets rets, int32_t time_axis, int32_t products) {
   if (products < 1 || products > kMaxProducts)
-    return ffi::Error::InvalidArgument("products must be from 1 to 3");
+    return ffi::Error::InvalidArgument("products must be from 1 to " +
+                                       std::to_string(kMaxProducts));
   Inputs call = {UnknownSizes(time_axis), products, {kUnknown, kUnknown, kUnknown}};
   Entries entries = {args, rets};
-  auto find = [&](Inputs& call, int64_t entry) {
-    return FindArrays(call, entries, entry);
+  auto find = [&](Inputs& own, int64_t entry) {
+    return FindArrays(own, entries, entry);
   };
   return RunLoop(&Target::inputs, call, entries, find, pool);
 }

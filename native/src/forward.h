@@ -2,6 +2,7 @@
 #ifndef JAXRNN_FORWARD_H_
 #define JAXRNN_FORWARD_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -38,6 +39,8 @@ class ForwardLoop {
       std::memcpy(&operands_[0][r * strides_[0]],
                   StartOf(call.h, call.restart_h, sizes_.outputs, r, 0),
                   sizeof(float) * sizes_.outputs);
+      std::fill_n(&operands_[0][r * strides_[0] + sizes_.outputs],
+                  Padded(sizes_.outputs) - sizes_.outputs, 0.0f);
     }
     for (int64_t s = 0; s < slots; s++) {
       const std::vector<Share> shares = cell_.Shares(s, slots);

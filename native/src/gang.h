@@ -127,9 +127,12 @@ void RunGang(Executor& executor, int64_t workers, int64_t slots, int64_t phases,
   }
   // Shared with the helpers, since one may begin after all is done.
   const auto gang = std::make_shared<Gang<Function>>(slots, phases, function);
+  struct Closing {  // Also if Schedule is out of memory: helpers use the function.
+    Gang<Function>& gang;
+    ~Closing() { gang.Close(); }
+  } closing{*gang};
   for (int64_t s = 1; s < workers; s++) executor.Schedule([gang, s] { gang->Help(s); });
   gang->Work(0);
-  gang->Close();
 }
 
 // Runs the phases with a thread for each slot.

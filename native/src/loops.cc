@@ -31,7 +31,7 @@ void RunLoop(Executor& executor, int64_t slots, const Arguments&... arguments) {
 template <typename Loop, typename Call>
 void RunProducts(const std::vector<Call>& calls, double multiplications,
                  int64_t vectors, int64_t phases, Executor& executor) {
-  const Work work = {1, multiplications, 0, vectors, phases};
+  const Work work = {1, multiplications, 0, vectors, phases};  // One row: no groups.
   const int64_t slots = Divide(work, calls.size(), executor.threads()).slots;
   RunJobs(executor, executor.threads() / slots, calls.size(),
           [&](int64_t k) { RunLoop<Loop>(executor, slots, calls[k]); });
@@ -147,7 +147,8 @@ void RunBackward(const std::vector<Backward>& calls, Executor& executor) {
 void RunWeights(const std::vector<Weights>& calls, Executor& executor) {
   if (calls.empty()) return;
   const Sizes& sizes = calls[0].sizes;
-  const double steps = sizes.batch * sizes.time, columns = calls[0].columns;
+  const int64_t columns = calls[0].columns;
+  const double steps = sizes.batch * sizes.time;
   const double multiplications = steps * (sizes.depth + sizes.units) * columns;
   RunProducts<WeightsLoop>(calls, multiplications, Vectors(columns), 1, executor);
 }

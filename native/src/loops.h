@@ -62,7 +62,7 @@ constexpr Product ProductOf(Cell cell, int k) {
 
 // Whether the second stage multiplies an operand of its own: r * h of a GRU, what is
 // projected of an LSTM.
-inline bool HasOperand(Cell cell) {
+constexpr bool HasOperand(Cell cell) {
   return cell == Cell::kGru || cell == Cell::kProjectedLstm;
 }
 
@@ -97,8 +97,9 @@ struct Settings {
   // or, of the norms of f, i, o, c, j, the shift and the gain of each.
   const float* elementwise;
 };
-inline int64_t ElementwiseVectors(Cell cell) {
-  return cell == Cell::kNormedLstm ? 10 : 3;
+constexpr int64_t ElementwiseVectors(Cell cell) {
+  if (cell == Cell::kNormedLstm) return 10;
+  return cell == Cell::kPeepholeLstm || cell == Cell::kProjectedLstm ? 3 : 0;
 }
 
 struct Forward {
@@ -177,7 +178,7 @@ struct Inputs {
 // The loops are compiled once for each instruction set, in a namespace of its name.
 namespace jaxrnn::JAXRNN_TARGET {
 
-// Each runs calls that differ in their arrays alone, and share the threads.
+// Each runs the entries of a call of XLA, which differ in their arrays alone.
 void RunForward(const std::vector<Forward>& calls, Executor& executor);
 void RunBackward(const std::vector<Backward>& calls, Executor& executor);
 void RunWeights(const std::vector<Weights>& calls, Executor& executor);

@@ -1,8 +1,8 @@
 // Products of a few rows with matrices that were packed once.
 //
-// A panel is up to four vectors of columns. It is stored row by row, so that a product
-// reads it from its beginning to its end; the products of a tile of rows with it are
-// kept in registers.
+// A panel is up to kMaxVectors vectors of columns. It is stored row by row, so that a
+// product reads it from its beginning to its end; the products of a tile of rows with
+// it are kept in registers.
 #ifndef JAXRNN_PRODUCT_H_
 #define JAXRNN_PRODUCT_H_
 

@@ -26,7 +26,7 @@ class Stages {
   int64_t units(int stage) const {
     return stage > 0 && C::kHasC ? sizes_.outputs : sizes_.units;
   }
-  // Of the operand.
+  // Of the operand. A stage has the number of its product, where there are two.
   int64_t rows(int stage) const { return sizes_.Rows(stage); }
   int64_t padded(int stage) const { return Padded(units(stage)); }
 
@@ -58,6 +58,10 @@ class Stages {
 // Whether the gates of C are those of the products of this cell.
 template <typename C>
 constexpr bool Describes(Cell cell) {
+  const int64_t vectors = ElementwiseVectors(cell);
+  if (C::kHasC != HasC(cell) || (C::kStages > 1) != HasOperand(cell) ||
+      (vectors > 0 && C::kCarried != 1 + vectors))
+    return false;
   for (int stage = 0; stage < C::kStages; stage++) {
     for (int g = 0; g < C::kGates[stage]; g++) {
       const Gate gate = C::kGate[stage][g];

@@ -112,6 +112,7 @@ class WeightsLoop {
   // Adds operands [rows, steps] times the panel to the panel's columns of the matrix.
   void Add(Slot& slot, const Panel& panel, int64_t steps, const float* operands,
            int64_t rows, float* ct_matrix) {
+    if (rows == 0) return;  // A product without this matrix.
     const int64_t columns = Columns(panel), width = panel.count * kLanes;
     float* c = ct_matrix + panel.first * kLanes;
     if (columns == width) {

@@ -49,7 +49,7 @@ void TestLimits() {
 // The steps of all groups, of which none has a row's more than another.
 void TestGroups() {
   const std::vector<int32_t> lengths = {3, 9, 0, 1, 9, 4, 4, 7, 2, 50, 6};
-  const Sizes sizes = {int64_t(lengths.size()), 9, 1, 1, 0, false};
+  const Sizes sizes = {int64_t(lengths.size()), 9, 1, 1, 1, 0, false};
   for (int64_t groups : {1, 2, 3, 8, 11}) {
     std::vector<int64_t> steps(groups), seen;
     for (int64_t g = 0; g < groups; g++) {

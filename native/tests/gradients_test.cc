@@ -39,7 +39,7 @@ std::vector<Case> Cases() {
   struct Steps {
     int64_t batch, time;
   };
-  // Less than a block of steps, one of of ct_x and a bit, and several of each.
+  // Less than a block of steps, one of those of ct_x and a bit, and several of each.
   const std::vector<Steps> all_steps = {{1, 1}, {3, 5}, {14, 7}, {13, 80}};
   std::vector<Case> cases;
   for (Cell cell : {Cell::kProjectedLstm, Cell::kCudnnGru, Cell::kRnn})

@@ -55,7 +55,7 @@ struct Extent {
 
 std::vector<Extent> Extents() {
   // These are divided into groups of rows, slots, or both.
-  std::vector<Extent> extents = {{100, 1, 9}, {100, 3, 9}, {33, 40, 9}};
+  std::vector<Extent> extents = {{100, 1, 9}, {100, 3, 9}, {33, 40, 9}, {256, 2, 3}};
   for (int64_t units : {1, 7, 16, 17, 40})
     for (int64_t batch : {1, 2, 13})
       for (int64_t time : {1, 5}) extents.push_back({units, batch, time});

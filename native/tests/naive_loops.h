@@ -264,6 +264,7 @@ inline void BackwardLstm(const Backward& call, int64_t at, State& ct_state,
     step.zs[0][3 * n + k] = ct_o;
     step.operand[k] = g.y * g.o;
     ct_state.c[k] = ct_c * g.f + ct_f * g.p[0] + ct_i * g.p[1];
+    if (settings.elementwise == nullptr) continue;
     step.elementwise[k] += ct_f * c[k];
     step.elementwise[n + k] += ct_i * c[k];
     step.elementwise[2 * n + k] += ct_o * g.next_c;

@@ -15,10 +15,10 @@ ERRORS = (ValueError, jax.errors.JaxRuntimeError)
 ENTRIES, BATCH, TIME, DEPTH, UNITS, SEQUENCES = 7, 2, 3, 4, 5, 6
 
 
-def run(change=(), drop=None, **attributes):
+def run(change=(), drop=None, time=TIME, elementwise=False, **attributes):
     """Runs basic RNNs with restarts, some of whose arguments are changed."""
     shapes = {
-        "x": (1, BATCH, TIME, DEPTH),
+        "x": (1, BATCH, time, DEPTH),
         "w_inputs[0]": (ENTRIES, DEPTH, UNITS),
         "w_state[0]": (ENTRIES, UNITS, UNITS),
         "bias[0]": (ENTRIES, UNITS),
@@ -27,7 +27,7 @@ def run(change=(), drop=None, **attributes):
     }
     arguments = {
         "lengths": jnp.full((1, BATCH), TIME, jnp.int32),
-        "starts": jnp.full((1, BATCH, TIME), -1, jnp.int32),
+        "starts": jnp.full((1, BATCH, time), -1, jnp.int32),
         **{name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()},
         **dict(change),
     }
@@ -36,7 +36,7 @@ def run(change=(), drop=None, **attributes):
     call = jax.ffi.ffi_call(
         "jaxrnn_native_forward",
         [
-            jax.ShapeDtypeStruct((ENTRIES, BATCH, TIME, UNITS), jnp.float32),
+            jax.ShapeDtypeStruct((ENTRIES, BATCH, time, UNITS), jnp.float32),
             jax.ShapeDtypeStruct((ENTRIES, BATCH, UNITS), jnp.float32),
         ],
     )
@@ -47,7 +47,7 @@ def run(change=(), drop=None, **attributes):
         forget_bias=np.float32(0),
         cell_clip=np.float32(np.inf),
         output_clip=np.float32(np.inf),
-        elementwise=False,
+        elementwise=elementwise,
         restarts=True,
         new_states=False,
         save=False,
@@ -102,3 +102,13 @@ def test_sequences_that_start_are_among_the_restart_states():
 def test_attributes_are_checked(name, value):
     with pytest.raises(ERRORS, match=f"{name} must be"):
         run(**{name: value})
+
+
+def test_only_cells_with_peepholes_or_norms_take_what_these_read():
+    with pytest.raises(ERRORS, match="elementwise must be false for this cell"):
+        run(elementwise=True)
+
+
+def test_there_must_be_a_step():
+    with pytest.raises(ERRORS, match="there must be a step"):
+        run(time=0)
