@@ -63,6 +63,14 @@ def read_picture(word: str) -> Path:
     return path
 
 
+def read_file(word: str) -> Path:
+    """The path of a file that is there."""
+    path = Path(word)
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    return path
+
+
 def read_folder(word: str) -> Path:
     """The path of a folder to write to, which is made if there is none."""
     path = Path(word)
@@ -83,5 +91,9 @@ NonNegative = Annotated[
     float, number(float, "a finite number, at least 0", lambda x: 0 <= x < math.inf)
 ]
 Share = Annotated[float, number(float, "a number from 0 to 1", lambda x: 0 <= x <= 1)]
+Dropout = Annotated[
+    float, number(float, "a number from 0 to below 1", lambda x: 0 <= x < 1)
+]
+File = Annotated[Path, flag(Path, read_file)]
 Picture = Annotated[Path, flag(Path, read_picture)]
 Folder = Annotated[Path, flag(Path, read_folder)]

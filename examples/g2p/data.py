@@ -117,6 +117,8 @@ class Training:
         }
         self.rows, self.seed = rows, seed
         self.per_epoch = sum(len(b.letters) // rows for b in self.buckets.values())
+        if self.per_epoch == 0:
+            raise ValueError(f"rows={rows}: no bucket has so many words")
         self.epoch, self.order = -1, []
 
     def __getitem__(self, n):

@@ -9,12 +9,11 @@ the folder `examples`:
 """
 
 import functools
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import tyro
-from flag_types import Count
+from flag_types import Count, File
 
 from . import data, decoding, model, scores
 
@@ -83,7 +82,7 @@ def print_wrong(found, words, count):
 
 
 def main(
-    paths: tuple[Path, ...] = (model.COMMITTED,),
+    paths: tuple[File, ...] = (model.COMMITTED,),
     part: Literal["test", "dev"] = "test",
     beams: Count = 8,
     wrong: Count = 20,

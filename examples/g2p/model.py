@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flag_types import Count, Share
+from flag_types import Count, Dropout
 
 import jaxrnn
 from jaxrnn import contrib
@@ -37,7 +37,7 @@ class Net:
     """Bidirectional layers of the encoder."""
     decoder_units: Count = 256
     """Sizes of the decoder's LSTM and of its attention."""
-    dropout: Share = 0.25
+    dropout: Dropout = 0.25
     """Share of the inputs of each layer that is dropped in training."""
 
     @functools.cached_property
@@ -154,6 +154,8 @@ def save(path, net, params):
 def load(path):
     """`(net, params)` from the file, the parameters as float32."""
     with np.load(path) as file:
+        if "net" not in file:
+            raise ValueError(f"{path} was not written by g2p.train")
         net = Net(**json.loads(file["net"].item()))
         like = jax.eval_shape(functools.partial(init, net), jax.random.key(0))
         read = lambda path, _: jnp.asarray(file[name_of(path)], jnp.float32)

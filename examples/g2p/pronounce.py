@@ -3,7 +3,7 @@
 It reads the committed model. From the folder `examples`:
 
     pip install -e '..[examples]'
-    python -m g2p.pronounce phonograph knight zyzzyva
+    python -m g2p.pronounce photograph knight zyzzyva
 """
 
 import functools
@@ -12,13 +12,14 @@ from typing import Annotated
 
 import numpy as np
 import tyro
-from flag_types import Count, Picture
+from flag_types import Count, File, Picture
 from matplotlib.figure import Figure
 from tyro.constructors import PrimitiveConstructorSpec
 
 from . import data, decoding, model
 
 LONGEST = data.BUCKETS[-1]
+MOST_PANELS = 8
 
 
 def read_word(word):
@@ -53,14 +54,19 @@ def draw(path, net, params, found):
     batch = data.make_batch(list(found.items()), LONGEST + 1, len(found))
     weights = np.asarray(decoding.alignments(net, params, batch))
     sizes = [len(word) for word in found]
-    figure = Figure(figsize=(1 + 0.4 * sum(sizes), 4), dpi=130, layout="constrained")
+    width = max(3, 1 + 0.4 * sum(sizes))
+    figure = Figure(figsize=(width, 4), dpi=130, layout="constrained")
     panels = figure.subplots(1, len(found), squeeze=False, width_ratios=sizes)[0]
     for i, (axes, (word, phonemes)) in enumerate(
         zip(panels, found.items(), strict=True)
     ):
         draw_panel(axes, word, phonemes, weights[: len(phonemes) + 1, i, : len(word)])
     image = panels[0].images[0]  # All panels share a scale.
-    figure.colorbar(image, ax=panels, aspect=40, fraction=0.02, pad=0.01)
+    figure.colorbar(
+        image, ax=panels, label="weight", aspect=40, fraction=0.02, pad=0.01
+    )
+    figure.suptitle("letters that are read", fontsize="large")
+    figure.supylabel("phonemes that are written")
     figure.savefig(path)
 
 
@@ -75,7 +81,7 @@ def draw_panel(axes, word, phonemes, weights):
 
 def main(
     words: tyro.conf.Positional[Words],
-    path: Path = model.COMMITTED,
+    path: File = model.COMMITTED,
     beams: Count = 8,
     figure: Picture = Path("g2p_attention.png"),
 ):
@@ -92,8 +98,9 @@ def main(
     found = decoding.pronounce((net,), (params,), words, search, rows=len(words))
     for word, phonemes in found.items():
         print(f"{word}: {' '.join(phonemes)}")
-    draw(figure, net, params, found)
-    print(f"Wrote {figure}.")
+    drawn = dict(list(found.items())[:MOST_PANELS])
+    draw(figure, net, params, drawn)
+    print(f"Wrote {figure}: where the net looks as it writes {', '.join(drawn)}.")
     return found
 
 

@@ -3,8 +3,8 @@
 From the folder `examples`:
 
     pip install -e '..[examples]'
-    python -m g2p.train --quick
     python -m g2p.train
+    python -m g2p.train --quick --folder g2p_quick
 
 It writes checkpoints, `log.jsonl`, `curve.png` and `model.npz` into a folder. README.md
 says what comes out.
@@ -12,6 +12,7 @@ says what comes out.
 
 import dataclasses
 import functools
+import json
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -35,11 +36,11 @@ class Config:
     """The net and its training; each field is a flag."""
 
     net: Annotated[Net, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Net)
-    epochs: Count = 40
+    epochs: Count = 24
     """How often each pronunciation is read."""
     rows: Count = 128
     """Words of a step."""
-    learning_rate: Positive = 3e-3
+    learning_rate: Positive = 1e-3
     """Adam's greatest rate, after the first twentieth of the steps."""
     smoothing: Share = 0.1
     """Share of a target that is divided among all phonemes."""
@@ -110,6 +111,15 @@ def restore(manager, state):
     return done, manager.restore(done, args=ocp.args.StandardRestore(like))
 
 
+def claim(folder, config):
+    """Refuses a folder that holds another training."""
+    config = {**dataclasses.asdict(config), "save_every": None}  # May change.
+    text, file = json.dumps(config), folder / "config.json"
+    if file.exists() and file.read_text() != text:
+        raise SystemExit(f"{folder} holds another training: choose another --folder")
+    file.write_text(text)
+
+
 def share_wrong(config, params, words):
     """The share of words that the net gets wrong, greedily."""
     found = decoding.pronounce((config.net,), (params,), words)
@@ -118,6 +128,8 @@ def share_wrong(config, params, words):
 
 def fit(config, train, dev, folder):
     """The mean of the parameters after all steps, and an entry of the log per epoch.
+
+    The loss of an entry is the mean of the steps since the last entry or start.
 
     Args:
         config: The net and its training.
@@ -157,9 +169,12 @@ def main(
         config: The net and its training.
         folder: For checkpoints, `log.jsonl` and `model.npz`; what is in it is
             continued.
-        quick: Train a small net for a few minutes instead.
+        quick: Train a small net for a few minutes instead; with no flags but `folder`.
     """
+    if quick and config != FULL:
+        raise SystemExit("--quick sets the net and its training: drop the other flags")
     config = QUICK if quick else config
+    claim(folder, config)
     train, dev, _ = data.split(data.load())
     mean, entries = fit(config, train, dev, folder)
     model.save(folder / "model.npz", config.net, mean)

@@ -38,6 +38,8 @@ class RNNCellLike(Protocol):
 
     If the object also has `at_step(t)`, a driver calls it with the step `t`, a traced
     int32 scalar, and runs the cell that it returns: so random numbers depend on time.
+    If its states hold the memory of an `AttentionWrapper`, it needs `start(state)`,
+    which is called once a run: see `RNNCell.start`.
     """
 
     @property

@@ -95,7 +95,7 @@ def test_what_is_written_does_not_depend_on_padding(params, words):
 
 
 @pytest.mark.slow
-def test_one_beam_is_greedy_and_more_find_no_less_likely_ones(params, words):
+def test_one_beam_is_greedy(params, words):
     batch = data.make_batch([(word, ()) for word in list(words)[:8]], 10, 8)
     letters = batch.letters, batch.letter_count
     greedy = np.asarray(decoding.greedy((SMALL,), (params,), *letters))
@@ -196,18 +196,42 @@ def test_what_is_no_word_is_refused(refusal, word):
     assert "letters or apostrophes" in refusal(pronounce.main, "cat", word)
 
 
+def test_files_that_hold_no_net_are_refused(refusal, tmp_path):
+    assert "there is no file" in refusal(pronounce.main, "cat", "--path", "none.npz")
+    np.savez(tmp_path / "other.npz", x=np.zeros(2))
+    with pytest.raises(ValueError, match="was not written by"):
+        model.load(tmp_path / "other.npz")
+
+
+def test_a_folder_holds_one_training(tmp_path):
+    train.claim(tmp_path, config())
+    train.claim(tmp_path, dataclasses.replace(config(), save_every=7))
+    with pytest.raises(SystemExit, match="holds another training"):
+        train.claim(tmp_path, config(seed=1))
+
+
+def test_the_quick_training_is_what_it_is():
+    with pytest.raises(SystemExit, match="drop the other flags"):
+        train.main(config(), quick=True)
+
+
+def test_a_batch_must_be_filled(short_words):
+    with pytest.raises(ValueError, match="rows=500: no bucket"):
+        data.Training(short_words, 500, seed=0)
+
+
 def test_there_must_be_a_word(refusal):
     assert "one word or more" in refusal(pronounce.main)
 
 
 @pytest.mark.slow
-def test_the_committed_net_pronounces_words_of_the_test():
+def test_the_committed_net_pronounces_words_that_it_was_not_trained_on():
     net, params = model.load(model.COMMITTED)
-    _, _, test = data.split(data.load())
-    some = dict(list(test.items())[:600])
+    _, dev, _ = data.split(data.load())
+    some = dict(list(dev.items())[:600])
     search = functools.partial(decoding.beam_search, beams=4)
     found = decoding.pronounce((net,), (params,), some, search)
-    assert scores.words_wrong(found, some).mean() < 0.4
+    assert scores.words_wrong(found, some).mean() < 0.3
 
 
 @pytest.mark.slow
