@@ -90,11 +90,13 @@ def main(
     """Prints error rates, errors by the length of words, and some wrong words.
 
     Args:
-        paths: The net; or several, whose mean is taken.
+        paths: The net; or several, whose probabilities are averaged.
         part: The words of the test, or those by which hyper-parameters are chosen.
         beams: Width of the beam search.
         wrong: How many wrong words to print.
     """
+    if not paths:
+        raise SystemExit("--paths needs one file or more")
     _, dev, test = data.split(data.load())
     words = test if part == "test" else dev
     nets, params = zip(*map(model.load, paths), strict=True)

@@ -13,8 +13,9 @@ class Log:
     """
 
     def __init__(self, path, done):
-        lines = path.read_text().splitlines() if path.exists() else []
-        entries = [entry for entry in map(json.loads, lines) if entry["step"] <= done]
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        whole = (line for line in lines if line.endswith("\n"))  # A kill cuts one.
+        entries = [entry for entry in map(json.loads, whole) if entry["step"] <= done]
         path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
         self.path, self.entries = path, entries
         # Steps that a kill lost do not count.

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,10 @@ def save(path, net, params):
 
 def load(path):
     """`(net, params)` from the file, the parameters as float32."""
+    names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else ()
+    if "net.npy" not in names:
+        raise ValueError(f"{path} was not written by g2p.train")
     with np.load(path) as file:
-        if "net" not in file:
-            raise ValueError(f"{path} was not written by g2p.train")
         net = Net(**json.loads(file["net"].item()))
         like = jax.eval_shape(functools.partial(init, net), jax.random.key(0))
         read = lambda path, _: jnp.asarray(file[name_of(path)], jnp.float32)

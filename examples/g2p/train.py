@@ -43,7 +43,7 @@ class Config:
     learning_rate: Positive = 1e-3
     """Adam's greatest rate, after the first twentieth of the steps."""
     smoothing: Share = 0.1
-    """Share of a target that is divided among all phonemes."""
+    """Share of a target that is divided among all phonemes and the end."""
     averaging: Share = 0.999
     """How much of the mean of the parameters is kept in a step; the mean is saved."""
     seed: Seed = 0
@@ -96,7 +96,7 @@ def update(config, steps, state, batch, n, compute_logits=model.compute_logits):
     optimizer = make_optimizer(config, steps)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer)
     params = optax.apply_updates(state.params, updates)
-    # At first a mean over fewer steps, as it begins with initial parameters.
+    # Less at first, when the mean is still that of initial parameters.
     kept = jnp.minimum(config.averaging, (1 + n) / (10 + n))
     mean = optax.incremental_update(params, state.mean, 1 - kept)
     return State(params, mean, optimizer_state), loss
@@ -115,7 +115,8 @@ def claim(folder, config):
     """Refuses a folder that holds another training."""
     config = {**dataclasses.asdict(config), "save_every": None}  # May change.
     text, file = json.dumps(config), folder / "config.json"
-    if file.exists() and file.read_text() != text:
+    held = file.read_text() if file.exists() else None
+    if held != text and (held or (folder / "checkpoints").exists()):
         raise SystemExit(f"{folder} holds another training: choose another --folder")
     file.write_text(text)
 

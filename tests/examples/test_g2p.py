@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 import tyro
 from g2p import (
+    baseline,
     data,
     decoding,
     evaluate,
     flax_net,
+    log,
     model,
     pronounce,
     scores,
@@ -199,8 +202,12 @@ def test_what_is_no_word_is_refused(refusal, word):
 def test_files_that_hold_no_net_are_refused(refusal, tmp_path):
     assert "there is no file" in refusal(pronounce.main, "cat", "--path", "none.npz")
     np.savez(tmp_path / "other.npz", x=np.zeros(2))
-    with pytest.raises(ValueError, match="was not written by"):
-        model.load(tmp_path / "other.npz")
+    (tmp_path / "text.npz").write_text("no arrays")
+    for name in ("other.npz", "text.npz"):
+        with pytest.raises(ValueError, match="was not written by"):
+            model.load(tmp_path / name)
+    with pytest.raises(SystemExit, match="one file or more"):
+        evaluate.main(paths=())
 
 
 def test_a_folder_holds_one_training(tmp_path):
@@ -208,6 +215,22 @@ def test_a_folder_holds_one_training(tmp_path):
     train.claim(tmp_path, dataclasses.replace(config(), save_every=7))
     with pytest.raises(SystemExit, match="holds another training"):
         train.claim(tmp_path, config(seed=1))
+    (tmp_path / "config.json").unlink()
+    train.claim(tmp_path, config(seed=1))
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(SystemExit, match="holds another training"):
+        train.claim(tmp_path, config())
+
+
+def test_a_log_that_a_kill_cut_goes_on(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 5, "seconds": 1.0}\n{"step": 10, "sec')
+    log.Log(path, 10).add(step=10)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [
+        5,
+        10,
+    ]
 
 
 def test_the_quick_training_is_what_it_is():
@@ -261,3 +284,24 @@ def test_an_epoch_is_timed(words, monkeypatch, capsys):
     for training in trainings.values():
         training.seconds = {10: [9.0, 2.0, 1.0], 29: [9.0, 5.0, 6.0]}
         assert training.of_epoch(min, batches) == 25.0
+
+
+FAKE = """#!/bin/sh
+# Learns the lexicon by heart.
+case $1 in
+  train) cp "$4" "$3.words" && mv "$3.words" "$3" ;;
+  predict) while read -r word || [ -n "$word" ]; do grep "^$word " "$3"; done ;;
+esac
+"""
+
+
+def test_phonetisaurus_reads_the_same_words(words, tmp_path, monkeypatch, capsys):
+    command = tmp_path / "phonetisaurus"
+    command.write_text(FAKE)
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    known = dict(list(words.items())[100:])
+    monkeypatch.setattr(data, "split", lambda _: (known, {}, words))
+    rates = baseline.main()
+    assert rates["Phonetisaurus"]["words wrong"][0] == 100 / 400
+    assert "| Phonetisaurus | 25.00 % (" in capsys.readouterr().out
