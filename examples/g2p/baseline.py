@@ -32,7 +32,7 @@ def pronounce(path, words):
     written = subprocess.run(
         command, input="\n".join(words), check=True, capture_output=True, text=True
     )
-    found = {word: () for word in words}
+    found: dict[str, tuple[str, ...]] = dict.fromkeys(words, ())
     for line in written.stdout.splitlines():
         word, *phonemes = line.split()
         found[word] = tuple(phonemes)
