@@ -14,6 +14,8 @@ struct Work {
   double row, group;  // The work for a row, and that for a group, however small.
   int64_t vectors;    // Those that slots divide.
   int64_t phases;     // After each of them slots meet.
+  // Each group has a copy of the matrices, which must not be too many.
+  int64_t most_groups = std::numeric_limits<int64_t>::max();
 };
 
 // Each call is divided into groups of rows, and each group among slots.
@@ -48,7 +50,8 @@ inline double Time(const Work& work, Division division, int64_t calls,
 inline Division Divide(const Work& work, int64_t calls, int64_t threads) {
   Division best = {1, 1};
   double least = std::numeric_limits<double>::infinity();
-  for (int64_t groups = 1; groups <= std::min(threads, work.rows); groups++) {
+  const int64_t most_groups = std::min({threads, work.rows, work.most_groups});
+  for (int64_t groups = 1; groups <= most_groups; groups++) {
     for (int64_t slots = 1; slots <= std::min(threads / groups, work.vectors);
          slots++) {
       const double time = Time(work, {groups, slots}, calls, threads);

@@ -242,6 +242,11 @@ class Arrays : public Sequences {
   int64_t vectors_ = ElementwiseVectors(cell_);
 };
 
+ffi::Error CheckTimeAxis(int32_t time_axis) {
+  if (time_axis == 0 || time_axis == 1) return ffi::Error::Success();
+  return ffi::Error::InvalidArgument("time_axis must be 0 or 1");
+}
+
 ffi::Error CheckAttributes(int32_t cell, int32_t activation, bool elementwise,
                            int32_t time_axis) {
   if (cell < 0 || cell >= kCells)
@@ -254,8 +259,7 @@ ffi::Error CheckAttributes(int32_t cell, int32_t activation, bool elementwise,
     return ffi::Error::InvalidArgument("elementwise must be true for this cell");
   if (ElementwiseVectors(Cell(cell)) == 0 && elementwise)
     return ffi::Error::InvalidArgument("elementwise must be false for this cell");
-  if (time_axis == 0 || time_axis == 1) return ffi::Error::Success();
-  return ffi::Error::InvalidArgument("time_axis must be 0 or 1");
+  return CheckTimeAxis(time_axis);
 }
 
 // Restart states are read, and their cotangents written, at these numbers.
@@ -281,6 +285,8 @@ const Choice& Chosen() {
 template <typename Loop, typename Call, typename Find>
 ffi::Error RunLoop(Loop Target::* loop, const Call& without_arrays,
                    const Entries& entries, const Find& find, ffi::ThreadPool& pool) {
+  if (const std::string& error = Chosen().error; !error.empty())
+    return ffi::Error(ffi::ErrorCode::kFailedPrecondition, error);
   PoolExecutor executor(pool);
   try {
     std::vector<Call> calls(entries.Count(), without_arrays);
@@ -426,6 +432,7 @@ ffi::Error FindArrays(Weights& call, const Entries& entries, int64_t entry, bool
 ffi::Error CallWeights(ffi::ThreadPool pool, ffi::RemainingArgs args,
                        ffi::RemainingRets rets, int32_t time_axis, bool inputs,
                        bool state, bool bias) {
+  if (ffi::Error error = CheckTimeAxis(time_axis); error.failure()) return error;
   Weights call = {UnknownSizes(time_axis), kUnknown};
   Entries entries = {args, rets};
   auto find = [&](Weights& own, int64_t entry) {
@@ -448,6 +455,7 @@ ffi::Error FindArrays(Inputs& call, const Entries& entries, int64_t entry) {
 
 ffi::Error CallInputs(ffi::ThreadPool pool, ffi::RemainingArgs args,
                       ffi::RemainingRets rets, int32_t time_axis, int32_t products) {
+  if (ffi::Error error = CheckTimeAxis(time_axis); error.failure()) return error;
   if (products < 1 || products > kMaxProducts)
     return ffi::Error::InvalidArgument("products must be from 1 to " +
                                        std::to_string(kMaxProducts));

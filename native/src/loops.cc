@@ -31,7 +31,7 @@ void RunLoop(Executor& executor, int64_t slots, const Arguments&... arguments) {
 template <typename Loop, typename Call>
 void RunProducts(const std::vector<Call>& calls, double multiplications,
                  int64_t vectors, int64_t phases, Executor& executor) {
-  const Work work = {1, multiplications, 0, vectors, phases};  // One row: no groups.
+  const Work work = {1, multiplications, 0, vectors, phases};  // Of one row: no groups.
   const int64_t slots = Divide(work, calls.size(), executor.threads()).slots;
   RunJobs(executor, executor.threads() / slots, calls.size(),
           [&](int64_t k) { RunLoop<Loop>(executor, slots, calls[k]); });
@@ -42,7 +42,7 @@ void RunProducts(const std::vector<Call>& calls, double multiplications,
 // matrix, for each group and step, as a row's product with it.
 template <typename C>
 Work WorkOf(const Sizes& sizes, int64_t depth, double packing) {
-  constexpr double kElementwise = 64;
+  constexpr double kElementwise = 64, kMostPacked = 1 << 28;  // A GB of floats.
   const Stages<C> cell(sizes);
   double gates = 0, inputs = 0, state = 0;  // The last two: elements of matrices.
   for (int stage = 0; stage < C::kStages; stage++) {
@@ -51,9 +51,12 @@ Work WorkOf(const Sizes& sizes, int64_t depth, double packing) {
     inputs += C::kInputGates[stage] * units * depth;
     state += C::kStateGates[stage] * units * cell.rows(stage);
   }
-  return {sizes.batch, sizes.time * (inputs + state + gates * kElementwise),
+  return {sizes.batch,
+          sizes.time * (inputs + state + gates * kElementwise),
           sizes.time * state + packing * (inputs + state),
-          C::kByRow ? 1 : Vectors(sizes.units), sizes.time * C::kStages};
+          C::kByRow ? 1 : Vectors(sizes.units),
+          sizes.time * C::kStages,
+          std::max<int64_t>(1, kMostPacked / std::max(1.0, inputs + state))};
 }
 
 template <typename Loop, typename Call>

@@ -63,7 +63,12 @@ constexpr bool Describes(Cell cell) {
       (vectors > 0 && C::kCarried != 1 + vectors))
     return false;
   for (int stage = 0; stage < C::kStages; stage++) {
-    for (int g = 0; g < C::kGates[stage]; g++) {
+    const int all = C::kGates[stage], of_x = C::kInputGates[stage];
+    // Products of some gates alone have one vector of each in a panel.
+    if (((of_x && of_x != all) || C::kStateGates[stage] != all) &&
+        2 * all <= kMaxVectors)
+      return false;
+    for (int g = 0; g < all; g++) {
       const Gate gate = C::kGate[stage][g];
       const Product product = ProductOf(cell, gate.product);
       const bool inputs = g < C::kInputGates[stage];

@@ -33,6 +33,9 @@ void TestThreads() {
   TestDivision("calls of one row", Loop(1, 4), 5, 2, 1, 1);
   TestDivision("a call too many", Loop(256, 2), 5, 2, 2, 1);
   TestDivision("large matrices", {16, 1e8, 2e8, 32, 100}, 1, 16, 2, 8);
+  Work work = Loop(256, 2);
+  work.most_groups = 4;
+  TestDivision("copies of large matrices", work, 1, 16, 4, 2);
 }
 
 void TestLimits() {
