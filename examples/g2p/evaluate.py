@@ -19,6 +19,7 @@ from . import data, decoding, model, scores
 
 LENGTHS = ((1, 4), (5, 6), (7, 8), (9, 10), (11, 28))
 SAMPLES = 2000
+VOWELS = [phoneme for phoneme in data.PHONEMES if phoneme[0] in "AEIOU"]
 
 
 def bootstrap(wrong, of):
@@ -81,13 +82,30 @@ def print_wrong(found, words, count):
         print(f"{word}: {' '.join(found[word])}; right: {right}")
 
 
+def wrong_if_one(found, words, phonemes):
+    """The share of words that would be wrong if these phonemes were one."""
+    as_one = lambda each: tuple("*" if p in phonemes else p for p in each)
+    found = {word: as_one(found[word]) for word in words}
+    words = {word: list(map(as_one, words[word])) for word in words}
+    return scores.words_wrong(found, words).mean()
+
+
+def print_near(found, words):
+    """How many of the wrong words are nearly right."""
+    edits, _ = scores.phonemes_wrong(found, words)
+    print(f"\nWrong in one phoneme: {np.mean(edits[edits > 0] == 1):.1%} of the wrong.")
+    for name, phonemes in ("AH and IH", ("AH", "IH")), ("all vowels", VOWELS):
+        share = wrong_if_one(found, words, phonemes)
+        print(f"Were {name} one phoneme, {share:.1%} of the words would be wrong.")
+
+
 def main(
     paths: tuple[File, ...] = (model.COMMITTED,),
     part: Literal["test", "dev"] = "test",
     beams: Count = 8,
     wrong: Count = 20,
 ):
-    """Prints error rates, errors by the length of words, and some wrong words.
+    """Prints error rates, by the length of words too, and some wrong words.
 
     Args:
         paths: The net; or several, whose probabilities are averaged.
@@ -112,6 +130,7 @@ def main(
     print_rates(rates)
     *_, best = found.values()
     print_lengths(best, words)
+    print_near(best, words)
     print()
     print_wrong(best, words, wrong)
     return rates

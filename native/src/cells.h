@@ -30,7 +30,7 @@ struct Gate {
   int product, block, blocks;
 };
 
-// What all cells have but those with a Row.
+// What a cell has that does not work on whole rows.
 struct ByUnit {
   static constexpr bool kByRow = false;
   struct Row {

@@ -69,6 +69,15 @@ def test_a_word_is_right_if_any_of_its_pronunciations_is():
     assert (edits.tolist(), counts.tolist()) == ([0, 1, 0], [1, 3, 1])
 
 
+def test_phonemes_that_count_as_one():
+    words = {"in": [("IH", "N")], "on": [("AA", "N"), ("AO", "N")], "a": [("AH",)]}
+    found = {"in": ("AH", "N"), "on": ("AO", "N"), "a": ("EY",)}
+    assert evaluate.wrong_if_one(found, words, ()) == 2 / 3
+    assert evaluate.wrong_if_one(found, words, ("AH", "IH")) == 1 / 3
+    assert evaluate.wrong_if_one(found, words, evaluate.VOWELS) == 0
+    assert len(evaluate.VOWELS) == 15
+
+
 def test_an_interval_holds_the_rate_and_has_its_width():
     wrong = np.arange(1000) % 4 == 0
     rate, low, high = evaluate.bootstrap(wrong, np.ones(1000))
@@ -227,10 +236,8 @@ def test_a_log_that_a_kill_cut_goes_on(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 5, "seconds": 1.0}\n{"step": 10, "sec')
     log.Log(path, 10).add(step=10)
-    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [
-        5,
-        10,
-    ]
+    steps = [json.loads(line)["step"] for line in path.read_text().splitlines()]
+    assert steps == [5, 10]
 
 
 def test_the_quick_training_is_what_it_is():
