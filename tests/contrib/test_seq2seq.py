@@ -1,6 +1,6 @@
 """The decoders of seq2seq: contrib's results, draws, derivatives, and refusals.
 
-The goldens, and how to make them anew: `golden/make_seq2seq.py`.
+The goldens, and how to make them anew: `golden/generate/make_seq2seq.py`.
 """
 # ruff: noqa: E501 (One refusal a row.)
 
@@ -71,7 +71,7 @@ def test_goldens_are_of_these_cases():
     marks = {c["name"]: loop_store.mark(c) for c in CASES}
     recorded = replay_seq2seq.recorded()["cases"]
     assert marks == {name: case["mark"] for name, case in recorded.items()}, (
-        "Run `python tests/golden/make_seq2seq.py --contrib PATH`."
+        "Run `python tests/golden/generate/make_seq2seq.py --contrib PATH`."
     )
 
 
