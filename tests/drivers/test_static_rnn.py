@@ -3,6 +3,7 @@
 
 import re
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -364,7 +365,7 @@ F32 = jnp.float32
 
 
 def bound(cell):
-    return cell.bind(cell.init(jax.random.key(0), jnp.asarray(X[0])))
+    return helpers.bound(cell, 3, "float32")
 
 
 GRU, LSTM = bound(GRUCell(2)), bound(LSTMCell(2))
