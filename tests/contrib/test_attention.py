@@ -201,6 +201,7 @@ def test_the_padding_of_a_memory_leaves_no_trace(mechanism):
     assert not np.asarray(clean[1])[np.broadcast_to(beyond, memory.shape)].any()
 
 
+@pytest.mark.slow
 def test_static_rnn_and_modules_take_it():
     linen = pytest.importorskip("jaxrnn.linen")
     nnx = pytest.importorskip("jaxrnn.nnx")

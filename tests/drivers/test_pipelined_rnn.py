@@ -159,7 +159,7 @@ RUNS = {
 }
 
 
-@pytest.mark.fast("ragged", "dropout")
+@pytest.mark.fast("ragged")
 @pytest.mark.parametrize("name", RUNS)
 def test_values_and_gradients(name):
     cell, layers, stages, chunk, lengths = RUNS[name]
@@ -231,6 +231,7 @@ def test_lengths(chunk, lengths):
 one_device_gru = functools.partial(on_one_device, CELLS["gru"], None)
 
 
+@pytest.mark.fast("9")
 @pytest.mark.parametrize("length", [TIME, 9])
 def test_idle_ticks_run_nothing(length):
     """A leaf without rows stays as it is; a cell is not run on inputs of 0."""
