@@ -52,13 +52,22 @@ def assert_same(got, want):
         np.testing.assert_array_equal(np.asarray(g), np.asarray(w), strict=True)
 
 
+def drawn(cell, inputs, dtype=None, seed=0, scale=0.5):
+    """Random parameters for one step of inputs, none of them zero. Compiles nothing."""
+    rng = np.random.default_rng(seed)
+
+    def draw(p):
+        array = np.asarray(scale * rng.normal(size=p.shape))
+        return jax.device_put(array.astype(p.dtype))
+
+    init = lambda: cell.init(jax.random.key(0), inputs, dtype)
+    return jax.tree.map(draw, jax.eval_shape(init))
+
+
 def bound(cell, depth=3, dtype="float64", seed=0, scale=1.0):
-    """A cell with random parameters, none of them zero. Nothing is compiled."""
+    """A cell with such parameters."""
     step = jax.ShapeDtypeStruct((1, depth), jnp.dtype(dtype))
-    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), step, step.dtype))
-    draw = np.random.default_rng(seed).normal
-    scaled = lambda p: (scale * draw(size=p.shape)).astype(p.dtype)
-    return cell.bind(jax.tree.map(scaled, params))
+    return cell.bind(drawn(cell, step, step.dtype, seed, scale))
 
 
 def with_prefix(prefix, arrays):

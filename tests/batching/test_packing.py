@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same
+from helpers import assert_same, drawn
 from jax.experimental import checkify
 
 import jaxrnn
@@ -201,6 +201,7 @@ def test_padding_that_is_not_finite_is_never_packed():
     assert_same(pack_sequences(x, N), pack_sequences(X, N))
 
 
+@pytest.mark.fast("False-True", "True-False")
 @pytest.mark.parametrize("time_major", [False, True])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_nan_where_nothing_lies_reaches_neither_values_nor_gradients(
@@ -285,6 +286,7 @@ def test_random_keys_are_read_and_not_masked():
     )
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("time_major", [False, True])
 def test_every_index_is_in_bounds(time_major):
     given = np.swapaxes(X, 0, 1) if time_major else X
@@ -316,6 +318,7 @@ def test_batches_of_fixed_shape_share_a_compilation():
     assert len({jax.tree.structure(packed) for packed in lists}) == 1
 
 
+@pytest.mark.fast("shape0-lengths0", "shape2-lengths2")
 @pytest.mark.parametrize(
     ("shape", "lengths"),
     [
@@ -614,10 +617,11 @@ def test_what_does_not_fit_is_told_by_the_number_that_does():
             assert isinstance(pack_sequences(X, N, rows=rows), PackedSequences)
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("compiled", [False, True])
 def test_no_sequences_give_no_results(compiled):
     cell = jaxrnn.GRUCell(3)
-    params = cell.init(jax.random.key(0), X[:, 0])
+    params = drawn(cell, X[:, 0])
     packed = pack_sequences(X[:0], [])
 
     def run(params, state=None):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import drawn
 
 import jaxrnn
 from jaxrnn import pack_sequences, packed_rnn, truncated_bptt, windows
@@ -143,6 +144,7 @@ def test_what_has_not_come_is_not_run():
     assert counts == [1, 2, 3, 3]
 
 
+@pytest.mark.fast("2")
 @pytest.mark.parametrize("reach", [1, 2])
 def test_no_gradient_goes_through_what_is_carried(reach):
     bptt = truncated_bptt(lambda w, s, x: (w * s, w * s + x), reach=reach)
@@ -163,7 +165,7 @@ def test_far_reach_is_the_whole_gradient():
     """The gradient of the last window's loss over all steps, without windows."""
     cell, lengths = jaxrnn.LSTMCell(UNITS), [11, 0, 6]
     x = np.asarray(draw(5, 3, 11, DEPTH))
-    params = cell.init(jax.random.key(0), x[:, 0], DTYPE)
+    params = drawn(cell, x[:, 0], DTYPE)
     state = jax.tree.map(lambda s: draw(6, *s.shape), cell.zero_state(3, DTYPE))
 
     def of_window(params, state, window):
@@ -365,7 +367,7 @@ def test_packed_windows_are_the_whole(cell, size, time_major):
     x = jnp.swapaxes(x, 0, 1) if time_major else x
     lengths = [3, 0, 7, 1, 5, 2]
     packed = pack_sequences(x, lengths, row_length=10, time_major=time_major)
-    params = cell.init(jax.random.key(0), jnp.ones((1, DEPTH), DTYPE))
+    params = drawn(cell, jnp.ones((1, DEPTH), DTYPE))
     fresh = jax.tree.map(lambda s: draw(9, *s.shape), cell.zero_state(6, DTYPE))
     stacked = stacked_windows(packed, size)
 
@@ -409,7 +411,7 @@ def test_packed_windows_of_one_fresh_state_are_trained_on():
     cell, traced = jaxrnn.GRUCell(UNITS), []
     x = np.asarray(draw(8, 6, 7, DEPTH))
     packed = pack_sequences(x, [3, 0, 7, 1, 5, 2], row_length=9)
-    params = cell.init(jax.random.key(0), x[:, 0], DTYPE)
+    params = drawn(cell, x[:, 0], DTYPE)
 
     def of_window(params, state, window):
         traced.append(1)

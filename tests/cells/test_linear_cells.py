@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same
+from helpers import assert_same, drawn
 
 import jaxrnn
 from jaxrnn._sequences import linear as sequence, recurrence
@@ -32,7 +32,7 @@ def data(cell, depth=DEPTH, seed=0):
     """`(params, xs, state)`, normal numbers in float64."""
     rng = np.random.default_rng(seed)
     normal = lambda x: rng.normal(size=x.shape)
-    shapes = cell.init(jax.random.key(0), jnp.ones((BATCH, depth)))
+    shapes = drawn(cell, jnp.ones((BATCH, depth)))
     state = jax.tree.map(normal, cell.zero_state(BATCH, jnp.float64))
     return jax.tree.map(normal, shapes), rng.normal(size=(BATCH, TIME, depth)), state
 
@@ -139,7 +139,7 @@ def test_blocks_and_forms_give_what_a_scan_gives(form, monkeypatch):
 def test_no_rows(cell):
     """64 steps, so that the form in chunks is traced too."""
     xs = jnp.ones((0, 64, 4))
-    params = cell.init(jax.random.key(0), xs[:, 0])
+    params = drawn(cell, xs[:, 0])
     outputs, last = jaxrnn.dynamic_rnn(cell.bind(params), xs, dtype=xs.dtype)
     assert (outputs.shape, last.shape) == ((0, 64, 4), (0, 4))
 
@@ -242,6 +242,7 @@ def test_a_complex_output_and_a_step_without_derivative_at_zero():
     assert jnp.all(jnp.isfinite(slope))
 
 
+@pytest.mark.fast("cell1")
 @pytest.mark.parametrize("cell", [jaxrnn.MinGRUCell(2), jaxrnn.LRUCell(3)])
 def test_rows_may_be_symbolic(cell):
     params, xs, _ = data(cell, 3)
@@ -252,6 +253,7 @@ def test_rows_may_be_symbolic(cell):
     np.testing.assert_allclose(exported.call(xs), run(xs), rtol=1e-12)
 
 
+@pytest.mark.fast("cell0")
 @pytest.mark.parametrize("cell", [jaxrnn.MinGRUCell(2), jaxrnn.MLSTMCell(4, 2)])
 def test_a_second_gradient_outside_of_jit_compiles_nothing(cell, caplog):
     params, _, _ = data(cell, 3)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from helpers import drawn
 
 import jaxrnn
 
@@ -32,7 +33,7 @@ def test_same_as_numpy(cell, step, options):
     rng = np.random.default_rng(1)
     xs = rng.normal(size=(4, 6, 3))
     draw = lambda leaf: rng.normal(size=leaf.shape)
-    params = jax.tree.map(draw, cell.init(jax.random.key(0), xs[:, 0]))
+    params = jax.tree.map(draw, drawn(cell, xs[:, 0]))
     state = jax.tree.map(draw, cell.zero_state(4, jnp.float64))
     got, got_state = jaxrnn.dynamic_rnn(cell.bind(params), xs, LENGTHS, state)
     plain = tuple(state) if isinstance(state, tuple) else state

@@ -21,7 +21,7 @@ X = np.random.default_rng(0).normal(size=(4, 30, 3)).astype(np.float32)
 DTYPES = ["float32", "float16", "bfloat16"]
 
 
-@pytest.mark.fast("*-bfloat16", "gru-float16")
+@pytest.mark.fast("lstm_projection-bfloat16", "gru-float16")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["basic_rnn", "lstm_projection", "gru", "dropout"])
 def test_every_leaf_keeps_its_dtype(name, dtype):
@@ -76,6 +76,7 @@ def test_memory_in_float32_under_bfloat16(cell):
     }
 
 
+@pytest.mark.fast("projection")
 @pytest.mark.parametrize("cell", MIXED.values(), ids=MIXED)
 def test_memory_in_float32_is_nearer_to_the_truth(cell):
     errors = {}

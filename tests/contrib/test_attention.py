@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import bound
+from helpers import bound, drawn
 
 import jaxrnn
 import jaxrnn.decode
@@ -124,7 +124,7 @@ def run(case, given):
     return {"outputs": outputs} | parts_of(case, state)
 
 
-@pytest.mark.fast("luong-whole", "bahdanau_norm-ragged", "two", "luong_recursive-whole")
+@pytest.mark.fast("bahdanau_norm-ragged", "luong_recursive-whole")
 @pytest.mark.parametrize("case", specs.CASES, ids=NAMES)
 def test_same_as_contrib(case):
     grads = {k.removeprefix("/"): v for k, v in below(case, "grads").items()}
@@ -177,6 +177,7 @@ def over_time(cell, params, memory, x, lengths=None, **options):
     )
 
 
+@pytest.mark.fast("mechanism1")
 @pytest.mark.parametrize(
     "mechanism",
     [
@@ -258,7 +259,7 @@ def test_inside_a_wrapper_that_does_not_start_it():
 def test_a_stack_shares_nothing_of_it():
     cell, x = attending(), draw(B, 4, I)
     stack = jaxrnn.MultiRNNCell([cell, jaxrnn.GRUCell(2)])
-    params = stack.init(jax.random.key(0), x[:, 0])
+    params = drawn(stack, x[:, 0])
     memory = draw(B, S, D)
     attention, _ = over_time(cell, params["cell_0"], memory, x)
     upper = stack.cells[1].bind(params["cell_1"])
@@ -303,7 +304,7 @@ def test_a_users_mechanism_sees_what_it_carries():
     x, memory = rng.normal(size=(2, 4, 3)), rng.normal(size=(2, 6, 5))
     lengths, rnn = np.array([6, 4]), jaxrnn.BasicRNNCell(4)
     cell = contrib.AttentionWrapper(rnn, Located(3, 5), output_attention=False)
-    params = cell.init(jax.random.key(0), jnp.asarray(x[:, 0]))
+    params = drawn(cell, jnp.asarray(x[:, 0]))
     params = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape)), params)
     padded = np.where(np.arange(6)[:, None] < lengths[:, None, None], memory, np.nan)
     outputs, state = jaxrnn.dynamic_rnn(

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import drawn
 
 import jaxrnn
 from jaxrnn import contrib
@@ -31,7 +32,7 @@ def assert_same(got, wanted):
 @pytest.mark.fast("block", "static_reversed")
 @pytest.mark.parametrize("cell", FUSED.values(), ids=FUSED)
 def test_lists_of_steps_are_arrays_of_time(cell):
-    bound = cell.bind(cell.init(jax.random.key(0), list(X)))
+    bound = cell.bind(drawn(cell, list(X)))
     run = jax.jit(lambda bound, x: bound(x, None, X.dtype, LENGTHS))
     outputs, state = run(bound, PADDED)
     steps, state_of_list = run(bound, list(PADDED))
@@ -44,7 +45,7 @@ def test_lists_of_steps_are_arrays_of_time(cell):
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 def test_a_pair_is_an_lstms_state(lengths):
-    bound = FUSED["block"].bind(FUSED["block"].init(jax.random.key(0), X))
+    bound = FUSED["block"].bind(drawn(FUSED["block"], X))
     c, h = jax.random.normal(jax.random.key(3), (2, BATCH, 3))
     got = bound(X, (c, h), sequence_length=lengths)
     wanted = bound(X, jaxrnn.LSTMStateTuple(c, h), sequence_length=lengths)
@@ -56,7 +57,7 @@ def test_a_pair_is_an_lstms_state(lengths):
 
 def test_reversed_is_the_backward_direction():
     cell = contrib.TimeReversedFusedRNN(DYNAMIC)
-    bound = cell.bind(cell.init(jax.random.key(0), X))
+    bound = cell.bind(drawn(cell, X))
     one_way = DYNAMIC.cell.bind(bound.params)
     (_, wanted), (_, wanted_state) = jaxrnn.bidirectional_dynamic_rnn(
         one_way, one_way, X, LENGTHS, dtype=X.dtype, time_major=True
@@ -69,7 +70,7 @@ def test_reversed_is_the_backward_direction():
 def test_the_key_reaches_the_cell():
     wrapped = jaxrnn.DropoutWrapper(jaxrnn.GRUCell(3), output_keep_prob=0.5)
     cell = contrib.FusedRNNCellAdaptor(wrapped, use_dynamic_rnn=True)
-    params, key = cell.init(jax.random.key(0), X), jax.random.key(2)
+    params, key = drawn(cell, X), jax.random.key(2)
     outputs, _ = cell.bind(params, key)(X, dtype=X.dtype)
     wanted, _ = jaxrnn.dynamic_rnn(
         wrapped.bind(params, key), X, dtype=X.dtype, time_major=True
@@ -90,7 +91,7 @@ def test_refuses_what_is_no_cell():
         contrib.FusedRNNCellAdaptor(STATIC)
     with pytest.raises(TypeError, match="`cell` must be a FusedRNNCell"):
         contrib.TimeReversedFusedRNN(jaxrnn.GRUCell(3))
-    bound = DYNAMIC.bind(DYNAMIC.init(jax.random.key(0), X))
+    bound = DYNAMIC.bind(drawn(DYNAMIC, X))
     with pytest.raises(TypeError, match=r"takes whole sequences. Call it"):
         jaxrnn.dynamic_rnn(bound, X, dtype=X.dtype)
     with pytest.raises(ValueError, match="LSTMBlockFusedCell: `inputs` must be all"):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import drawn
 
 import jaxrnn
 from jaxrnn import contrib
@@ -12,14 +13,14 @@ X = jax.random.normal(jax.random.key(1), (2, 5, 6))
 
 
 def run(cell, params=None, key=None):
-    params = cell.init(jax.random.key(0), X[:, 0]) if params is None else params
+    params = drawn(cell, X[:, 0]) if params is None else params
     return jaxrnn.dynamic_rnn(cell.bind(params, key), X, dtype=X.dtype)
 
 
 def test_dropout_draws_from_the_key():
     cell = contrib.LayerNormBasicLSTMCell(50, dropout_keep_prob=0.7)
     plain = contrib.LayerNormBasicLSTMCell(50)
-    params = cell.init(jax.random.key(0), X[:, 0])
+    params = drawn(cell, X[:, 0])
     quiet, _ = run(cell, params)
     np.testing.assert_array_equal(quiet, run(plain, params)[0])
     np.testing.assert_array_equal(quiet, run(plain, params, jax.random.key(2))[0])
@@ -38,7 +39,7 @@ def test_dropout_scales_what_it_keeps():
     cell = contrib.LayerNormBasicLSTMCell(
         1000, layer_norm=False, dropout_keep_prob=0.7, forget_bias=0.0
     )
-    params = cell.init(jax.random.key(0), X[:, 0])
+    params = drawn(cell, X[:, 0])
     state = cell.zero_state(2, X.dtype)
     _, (quiet, _) = cell.apply(params, X[:, 0], state)
     _, (c, _) = cell.apply(params, X[:, 0], state, jax.random.key(3))
@@ -55,7 +56,7 @@ def test_refuses_a_probability(keep_prob):
 
 def test_groups_do_not_see_each_other():
     cell = contrib.GLSTMCell(4, number_of_groups=2)
-    params = cell.init(jax.random.key(0), X[:, 0])
+    params = drawn(cell, X[:, 0])
     first = jax.grad(lambda x: jnp.sum(cell_outputs(cell, params, x)[..., :2]))(X)
     assert np.all(first[..., :3] != 0)
     assert not first[..., 3:].any()
@@ -86,12 +87,12 @@ def test_more_shards_than_rows_are_refused():
 
 def test_block_cells_are_the_cells_of_the_core():
     block = contrib.LSTMBlockCell(4, 0.5, 0.3, use_peephole=True)
-    params = block.init(jax.random.key(0), X[:, 0])
+    params = drawn(block, X[:, 0])
     core = jaxrnn.LSTMCell(4, True, 0.3, forget_bias=0.5)
     np.testing.assert_array_equal(run(block, params)[0], run(core, params)[0])
     gru = contrib.GRUBlockCellV2(cell_size=4)
     assert gru == contrib.GRUBlockCellV2(4)
-    params = gru.init(jax.random.key(0), X[:, 0])
+    params = drawn(gru, X[:, 0])
     core = jaxrnn.GRUCell(4)
     np.testing.assert_array_equal(run(gru, params)[0], run(core, params)[0])
 

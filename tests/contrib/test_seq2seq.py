@@ -152,6 +152,7 @@ def test_signatures_are_contribs():
         assert ", ".join(got) == signature, name
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("compiled", [False, True])
 def test_no_more_steps_than_inputs_or_maximum(compiled):
     """TensorFlow takes the lesser of both."""
@@ -166,6 +167,7 @@ def test_no_more_steps_than_inputs_or_maximum(compiled):
     assert steps(3) == (3, [3, 2, 3])
 
 
+@pytest.mark.fast("0", "5")
 @pytest.mark.parametrize("maximum", [0, 2, 5, 9])
 def test_a_traced_maximum_takes_what_a_static_one_does(maximum):
     def run(maximum, **options):

@@ -208,6 +208,7 @@ SIZES = {
 }
 
 
+@pytest.mark.fast("a_pair", "outputs", "no_output")
 @pytest.mark.parametrize("name", SIZES)
 def test_wrong_sizes_of_haiku(name):
     hk = pytest.importorskip("haiku")

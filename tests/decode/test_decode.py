@@ -143,7 +143,7 @@ def beam_runner(kind, max_time, width):
     return run
 
 
-@pytest.mark.fast("3-4-31-lstm", "4-3-40-gru")
+@pytest.mark.fast("4-3-40-gru")
 @pytest.mark.parametrize("kind", CELLS)
 @pytest.mark.parametrize(("vocab", "max_time", "count"), [(3, 4, 31), (4, 3, 40)])
 def test_wide_beams_equal_enumeration(kind, vocab, max_time, count):
@@ -159,6 +159,7 @@ def test_wide_beams_equal_enumeration(kind, vocab, max_time, count):
             check_beams(decoded, row, sorted(scored, reverse=True))
 
 
+@pytest.mark.fast("gru-3")
 @pytest.mark.parametrize(("kind", "width"), [("lstm", 2), ("gru", 3)])
 def test_narrow_beams_equal_lists(kind, width):
     max_time, early = 6, 0
@@ -175,6 +176,7 @@ def test_narrow_beams_equal_lists(kind, width):
     assert early > 2  # One example waited for the other.
 
 
+@pytest.mark.fast("lstm")
 @pytest.mark.parametrize("kind", CELLS)
 def test_greedy_equals_numpy_and_one_beam(kind):
     max_time, seen = 6, set()
@@ -360,6 +362,7 @@ def test_gradients_are_finite_where_ids_are_impossible():
     assert got[1] != 0
 
 
+@pytest.mark.fast("bfloat16")
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_scores_are_summed_in_float32(dtype):
     params = make_params("gru", 4, 5, dtype=dtype)

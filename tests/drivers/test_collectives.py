@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import drawn
 from jax.sharding import NamedSharding, PartitionSpec as P
 
 from benchmarks.collectives import (
@@ -59,7 +60,7 @@ def test_data_parallel_by_driver(axes, driver):
         assert set(inside + outside) == {"all-reduce"}
 
 
-@pytest.mark.fast("explicit-LSTM", "auto-GRU")
+@pytest.mark.fast("auto-GRU")
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("axes", ["auto", "explicit"])
 def test_fsdp_gathers_each_kernel_once_before_the_loop(axes, cell):
@@ -70,7 +71,7 @@ def test_fsdp_gathers_each_kernel_once_before_the_loop(axes, cell):
     assert outside.count("all-gather") == len(kernels)
 
 
-@pytest.mark.fast("explicit-LSTM", "auto-GRU")
+@pytest.mark.fast("explicit-LSTM")
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("axes", ["auto", "explicit"])
 def test_kernels_divided_by_columns_are_gathered_before_the_loop(axes, cell):
@@ -138,7 +139,7 @@ def mesh_of(layout, axes):
 
 
 def params_of(cell):
-    return CELLS[cell].init(jax.random.key(0), X[:, 0])
+    return drawn(CELLS[cell], X[:, 0])
 
 
 def on_one_device(cell):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import assert_near, differentiated
+from helpers import assert_near, differentiated, drawn
 
 import jaxrnn
 from jaxrnn import FunctionCell, GRUCell, LSTMCell
@@ -46,7 +46,7 @@ def test_equal_cells_share_a_compilation():
         traced.append(cell)
         return jaxrnn.dynamic_rnn(cell, x, lengths, dtype=jnp.float32)[0]
 
-    params = GRUCell(4).init(jax.random.key(0), X[:, 0])
+    params = drawn(GRUCell(4), X[:, 0])
     for lengths in ([5, 0, 3, 1], [1, 1, 1, 1]):
         run(GRUCell(4).bind(params), X, jnp.asarray(lengths))
     assert len(traced) == 1
@@ -72,7 +72,7 @@ def test_gradient_steps_trace_once():
 
 def test_a_second_eager_gradient_compiles_nothing(caplog):
     cell = LSTMCell(4)
-    params = cell.init(jax.random.key(0), X[:, 0])
+    params = drawn(cell, X[:, 0])
 
     def loss(params, lengths):
         bound = cell.bind(params)
@@ -90,7 +90,7 @@ def test_a_second_eager_gradient_compiles_nothing(caplog):
 
 def test_programs_do_not_grow_with_time():
     cell = LSTMCell(4)
-    params = cell.init(jax.random.key(0), X[:, 0])
+    params = drawn(cell, X[:, 0])
 
     def program(time):
         def loss(params, x, lengths):
@@ -127,7 +127,7 @@ def test_a_cell_that_closes_over_arrays_is_not_kept():
 
 def test_a_run_and_its_gradients_are_exported_for_all_platforms():
     cell = jaxrnn.MultiRNNCell([LSTMCell(3, use_peepholes=True), GRUCell(3)])
-    params = cell.init(jax.random.key(0), X[:, 0])
+    params = drawn(cell, X[:, 0])
     state = cell.zero_state(4, jnp.float32)
     lengths = jnp.asarray([5, 0, 3, 9], jnp.int32)
 

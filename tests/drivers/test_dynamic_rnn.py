@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import drawn
 
 import jaxrnn
 from jaxrnn import FunctionCell, GRUCell, LSTMCell, LSTMStateTuple, TensorShape
@@ -12,7 +13,7 @@ X = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32)
 
 
 def bound(cell, x=X, key=None):
-    return cell.bind(cell.init(jax.random.key(0), x[:, 0]), key)
+    return cell.bind(drawn(cell, x[:, 0]), key)
 
 
 def count_steps(params, inputs, state, key=None):
@@ -90,7 +91,7 @@ def test_declared_kind_of_outputs_comes_back():
 def test_empty_axes(shape, lengths):
     x = np.zeros(shape, np.float32)
     cell = LSTMCell(2)
-    params = cell.init(jax.random.key(0), jax.ShapeDtypeStruct(shape[::2], x.dtype))
+    params = drawn(cell, jax.ShapeDtypeStruct(shape[::2], x.dtype))
 
     def loss(params, state):
         n = np.ones(shape[0], np.int32) if lengths else None
@@ -205,7 +206,7 @@ def test_transfers_nothing_if_all_is_on_the_device():
     """With `jax_transfer_guard="disallow"`, which forbids implicit transfers."""
     cell = GRUCell(2)
     x, lengths = jnp.ones((2, 3, 4, 5)), jnp.array([[4, 2, 0], [1, 1, 9]])
-    bound = cell.bind(cell.init(jax.random.key(0), x[0, :, 0]))
+    bound = cell.bind(drawn(cell, x[0, :, 0]))
     run = lambda x, n: jaxrnn.dynamic_rnn(bound, x, n, dtype=x.dtype)
     one, n = x[0], lengths[0]
     with jax.transfer_guard("disallow"):

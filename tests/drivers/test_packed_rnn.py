@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import drawn
 
 import jaxrnn
 from jaxrnn import GRUCell, LSTMCell, pack_sequences, packed_rnn
@@ -32,9 +33,7 @@ def data(cell, time=6):
     rng = np.random.default_rng(0)
     draw = lambda shape: jnp.asarray(rng.normal(size=shape) * 0.7, DTYPE)
     x = draw((count, time, cases.DEPTH))
-    params = jax.tree.map(
-        lambda p: draw(p.shape), cell.init(jax.random.key(0), x[:, 0])
-    )
+    params = jax.tree.map(lambda p: draw(p.shape), drawn(cell, x[:, 0]))
     state = jax.tree.map(lambda s: draw(s.shape), cell.zero_state(count, DTYPE))
     return params, x, state
 
@@ -52,7 +51,7 @@ def gradients(run):
     return jax.jit(jax.grad(loss, (0, 1), has_aux=True))
 
 
-@pytest.mark.fast("lstm_projection", "residual_fn")
+@pytest.mark.fast("lstm_projection")
 @pytest.mark.parametrize("name", NAMES)
 def test_gives_what_the_padded_rows_give(name):
     cell = cases.CASES[name].cell
@@ -86,12 +85,12 @@ KINDS = [
 ]
 
 
-@pytest.mark.fast("LSTMCell*", "QRNNCell*")
+@pytest.mark.fast("QRNNCell")
 @pytest.mark.parametrize("cell", KINDS, ids=lambda cell: type(cell).__name__)
 def test_nan_in_a_sequence_stays_there(cell):
     """The gradients of the sequences before and after it in the row."""
     x = np.random.default_rng(0).normal(size=(3, 3, 4))
-    params = cell.init(jax.random.key(0), jnp.asarray(x[:, 0]))
+    params = drawn(cell, jnp.asarray(x[:, 0]))
     with_hole = np.array(x)
     with_hole[1, 1] = np.nan
 
@@ -191,7 +190,7 @@ def test_refuses(change, kind, message):
 def test_leaves_without_axes_are_refused():
     """They belong to no sequence."""
     case = cases.CASES["function_nested"]
-    params = case.cell.init(jax.random.key(0), case.inputs, DTYPE)
+    params = drawn(case.cell, case.inputs, DTYPE)
     steps = jax.tree.map(lambda x: np.ones((3, *x.shape[1:])), case.inputs)
     packed = pack_sequences([steps] * 4)
     state = jax.tree.map(jnp.asarray, case.state)

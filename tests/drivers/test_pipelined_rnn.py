@@ -179,7 +179,7 @@ def test_values_and_gradients(name):
 BOTH = [("lstm", "both"), ("lstm", "stage"), ("dropout", "stage")]
 
 
-@pytest.mark.fast("lstm-both-Explicit")
+@pytest.mark.slow
 @pytest.mark.parametrize("axis_type", [AUTO, EXPLICIT], ids=["Auto", "Explicit"])
 @pytest.mark.parametrize(("name", "which"), BOTH)
 def test_rows_over_devices_too(name, which, axis_type):
@@ -368,7 +368,7 @@ def collectives(program):
     return inside, outside
 
 
-@pytest.mark.fast("rows-Explicit")
+@pytest.mark.slow
 @pytest.mark.parametrize("axis_type", [AUTO, EXPLICIT], ids=["Auto", "Explicit"])
 @pytest.mark.parametrize("rows", [None, "data"], ids=["stages", "rows"])
 def test_collectives(rows, axis_type):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import drawn
 
 import jaxrnn
 
@@ -32,7 +33,7 @@ def data(seed):
 def run(name, x, n, state=None):
     cell = CELLS[name]
     step = jax.ShapeDtypeStruct((BATCH, DEPTH), jnp.float64)
-    params = cell.init(jax.random.key(1), step)
+    params = drawn(cell, step)
     return jaxrnn.dynamic_rnn(
         cell.bind(params), x, np.asarray(n, np.int32), state, jnp.float64
     )
@@ -100,7 +101,7 @@ def test_outputs_end_where_rows_end_and_repeat_as_the_state(name, seed, n):
 def test_the_backward_cell_is_the_forward_cell_on_reversed_rows(name, seed, n):
     x, n = data(seed), np.clip(n, 0, TIME)
     cell = CELLS[name]
-    bound = cell.bind(cell.init(jax.random.key(1), x[:, 0]))
+    bound = cell.bind(drawn(cell, x[:, 0]))
     (_, got), (_, state) = jaxrnn.bidirectional_dynamic_rnn(
         bound, bound, x, n, dtype=jnp.float64
     )

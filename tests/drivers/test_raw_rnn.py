@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import drawn
 from hypothesis import given, settings, strategies as st
 from jax.experimental import checkify
 from jax.test_util import check_grads
@@ -206,6 +207,7 @@ def test_a_loop_state_of_none_is_passed_on_as_none(max_time):
     assert set(seen) == {None}
 
 
+@pytest.mark.fast("None-False-python", "shape1-True-compiled", "None-True-compiled")
 @pytest.mark.parametrize("max_time", STARTS.values(), ids=STARTS)
 @pytest.mark.parametrize("grows", [False, True])
 @pytest.mark.parametrize("shape", [None, (ROWS,)])
@@ -287,7 +289,7 @@ def cells():
     rng = np.random.default_rng(0)
     cell = LSTMCell(2)
     shape = jax.ShapeDtypeStruct((ROWS, 2), F64)
-    params = cell.init(jax.random.key(0), shape)
+    params = drawn(cell, shape)
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape))
     params = jax.tree.map(lambda p: p + 0.3 * draw(*p.shape), params)
     return cell, params, draw(6, ROWS, 2), draw(ROWS, 2)
@@ -388,7 +390,7 @@ def feed_back(params, start, ends, max_time):
 def feedback_data():
     cell = GRUCell(2)
     start = cells()[3]
-    return cell.init(jax.random.key(3), start), start, jnp.array([2, 5, 4], I32)
+    return drawn(cell, start), start, jnp.array([2, 5, 4], I32)
 
 
 @pytest.mark.slow
@@ -417,6 +419,7 @@ def test_vmap_gives_the_runs_one_by_one():
         close(jax.tree.map(lambda g, i=i: g[i], got), want)
 
 
+@pytest.mark.slow
 def test_vmap_outside_of_jit_finds_that_it_needs_a_bound():
     """At time 0 all is known; what ends a row is batched only later."""
     params, start, _ = feedback_data()
@@ -435,6 +438,7 @@ def test_vmap_outside_of_jit_finds_that_it_needs_a_bound():
         jax.vmap(lambda s: size(s, None))(jnp.array([1.0, 2.0]))
 
 
+@pytest.mark.fast("30")
 @pytest.mark.parametrize("limit", [30, 1000])
 def test_steps_taken_forward_and_backward_follow_the_rows_not_max_time(limit):
     steps = []
@@ -489,7 +493,7 @@ def returning(first=None, later=None):
     return loop_fn
 
 
-LSTM = LSTMCell(1).bind(LSTMCell(1).init(jax.random.key(0), jnp.zeros((ROWS, 1))))
+LSTM = LSTMCell(1).bind(drawn(LSTMCell(1), jnp.zeros((ROWS, 1))))
 FIRST_REFUSALS = [
     (
         {0: jnp.zeros(2, bool)},

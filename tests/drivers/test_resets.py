@@ -127,7 +127,7 @@ def test_zeros_have_the_dtypes_of_the_carried_state():
         np.testing.assert_allclose(outputs[:, t], want, rtol=1e-5)
 
 
-@pytest.mark.fast("gru", "linear", "function")
+@pytest.mark.fast("linear", "function")
 @pytest.mark.parametrize("name", CELLS)
 def test_nothing_crosses_a_reset(name):
     """Neither gradients nor NaN: of the initial state, the padding or a dead row."""
@@ -197,6 +197,7 @@ def test_a_stack_reads_segments_apart():
     close(outputs, jnp.concatenate(want))
 
 
+@pytest.mark.fast("linear")
 @pytest.mark.parametrize("name", ["lstm", "linear"])
 def test_vmap_and_checkpoint(name):
     cell, resets = bound(CELLS[name]), np.stack([RESETS, RESETS[::-1]])

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import drawn
 
 import jaxrnn
 from jaxrnn import FunctionCell, GRUCell
@@ -62,7 +63,7 @@ TWICE = [
 def test_derivatives_of_gradients_of_a_scan_around_a_driver(driver, strategy, outer):
     """JAX splits such a scan in two, but not the loops inside that end early."""
     cell, xs = GRUCell(UNITS), data()
-    params = cell.init(jax.random.key(0), xs[0, :, 0])
+    params = drawn(cell, xs[0, :, 0])
 
     def episode(scale, params, state, xs):
         outputs, state = driver(cell.bind(params), xs * scale, state, strategy)

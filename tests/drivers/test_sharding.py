@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import drawn
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
@@ -65,7 +66,7 @@ def loss(params, x, lengths, cell):
 
 
 def params_of(cell):
-    return cell.init(jax.random.key(0), X[:, 0], jnp.float64)
+    return drawn(cell, X[:, 0], jnp.float64)
 
 
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-9, atol=1e-11)
@@ -161,7 +162,7 @@ def while_bodies(program):
     return found
 
 
-@pytest.mark.fast("lstm-True", "variational-True")
+@pytest.mark.fast("lstm-True")
 @pytest.mark.parametrize("check_vma", [True, False])
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 def test_inside_of_shard_map(cell, check_vma):
@@ -184,6 +185,7 @@ def test_inside_of_shard_map(cell, check_vma):
     close(got, jnp.concatenate(shards))
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_an_ensemble_over_devices(check_vma):
     cell = CELLS["stack"]
@@ -374,14 +376,14 @@ UNDIVIDED = {
 SPECS = {"columns": P(None, "model"), "rows": P("model"), "fsdp": P("data")}
 
 
-@pytest.mark.fast("columns-centered", "columns-by_place", "columns-one_state")
+@pytest.mark.fast("columns-centered")
 @pytest.mark.parametrize("cell", UNDIVIDED.values(), ids=UNDIVIDED)
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_kernels_that_are_divided_on_an_explicit_mesh(spec, cell):
     """Cells whose units cannot be divided have whole kernels on each device."""
     mesh = jax.make_mesh((2, 2), ("data", "model"))
     x = X[..., :2]  # Kernels of an even number of rows.
-    params = cell.init(jax.random.key(0), x[:, 0], jnp.float64)
+    params = drawn(cell, x[:, 0], jnp.float64)
     want = jax.value_and_grad(loss)(params, x, LENGTHS, cell)
     put = lambda leaf: jax.device_put(
         leaf, NamedSharding(mesh, spec if leaf.ndim == 2 else P())
@@ -422,6 +424,7 @@ def test_arrays_that_are_not_on_the_explicit_mesh(placed, name):
     close(run(params, x, LENGTHS, cell), on_one_device(name, False)[1])
 
 
+@pytest.mark.slow
 def test_vmap_over_an_axis_that_is_divided():
     cell, mesh = GRUCell(5), jax.make_mesh((4,), ("data",))
     params, x = params_of(cell), np.stack([X, X + 1, X - 1, 2 * X])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import CASES
-from helpers import normalized
+from helpers import drawn, normalized
 
 import jaxrnn
 from jaxrnn import (
@@ -42,6 +42,7 @@ def listed(setup, params, xs, state, lengths):
 SAME_STEP = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5)))
 
 
+@pytest.mark.fast("jit")
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
 def test_a_joined_state_gives_the_same_bits(wrap):
     """As TensorFlow's testStateTupleWithProjAndSequenceLength."""
@@ -49,7 +50,7 @@ def test_a_joined_state_gives_the_same_bits(wrap):
         LSTMCell(3, use_peepholes=True, num_proj=4, state_is_tuple=each)
         for each in (False, True)
     )
-    params = apart.init(jax.random.key(0), SAME_STEP)
+    params = drawn(apart, SAME_STEP)
 
     def run(cell):
         @wrap
@@ -63,11 +64,12 @@ def test_a_joined_state_gives_the_same_bits(wrap):
     np.testing.assert_array_equal(state, jnp.concatenate(same, axis=1))
 
 
+@pytest.mark.fast("jit")
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
 def test_two_directions_over_equal_steps_are_mirrored(wrap):
     """As TensorFlow's testBidirectionalRNN, which compares bits."""
     cell = LSTMCell(3, state_is_tuple=False)
-    params = cell.init(jax.random.key(0), SAME_STEP)
+    params = drawn(cell, SAME_STEP)
 
     @wrap
     def run(params, x):
@@ -85,7 +87,7 @@ def test_two_directions_over_equal_steps_are_mirrored(wrap):
         assert not backward[length:, row].any()
 
 
-@pytest.mark.fast("False-lstm*", "False-function*", "True-function_nested")
+@pytest.mark.fast("False-lstm_projection", "True-function_nested")
 @pytest.mark.parametrize(
     "name", ["lstm_projection", "deep", "function_nested", "function_integers"]
 )
@@ -103,7 +105,7 @@ def test_equals_dynamic_rnn(name, with_lengths):
 def test_equal_steps_are_compiled_once(lengths):
     cell = MultiRNNCell([LSTMCell(3), GRUCell(2)])
     x = jnp.asarray(np.random.default_rng(0).normal(size=(30, 2, 4)))
-    params = cell.init(jax.random.key(0), x[0])
+    params = drawn(cell, x[0])
 
     def loss(params, steps, wrap=lambda cell: cell):
         bound = wrap(cell.bind(params))
@@ -172,6 +174,7 @@ def test_a_tensor_array_in_the_state_keeps_writes_of_masked_rows():
     assert not written[3].any()
 
 
+@pytest.mark.fast("nan")
 @pytest.mark.parametrize("padding", [0.0, np.nan, np.inf])
 def test_padding_leaves_no_trace(padding):
     x = np.random.default_rng(0).normal(size=(4, 2, 3))
@@ -192,7 +195,7 @@ def test_padding_leaves_no_trace(padding):
 
 def test_rows_without_a_step_have_no_gradient():
     cell = GRUCell(3)
-    params = cell.init(jax.random.key(0), jnp.ones((2, 3)))
+    params = drawn(cell, jnp.ones((2, 3)))
     steps = [np.full((2, 3), np.nan)] * 2
     run = lambda p: static_rnn(cell.bind(p), steps, None, F64, [0, 0])[1].sum()
     assert not any(g.any() for g in jax.tree.leaves(jax.grad(run)(params)))
@@ -214,7 +217,7 @@ def test_without_lengths_the_state_may_change():
 
 def test_a_plain_tuple_comes_back_as_the_cell_returns_it():
     cell = LSTMCell(2)
-    bound = cell.bind(cell.init(jax.random.key(0), jnp.ones((4, 3))))
+    bound = cell.bind(drawn(cell, jnp.ones((4, 3))))
     zeros = np.zeros((4, 2))
     outputs, state = static_rnn(bound, (np.ones((4, 3)),), (zeros, zeros))
     assert isinstance(outputs, list)
@@ -248,7 +251,7 @@ def test_steps_may_be_vectors_of_ids():
 
 def test_maps_and_rematerializes():
     cell, x = GRUCell(2), np.random.default_rng(0).normal(size=(3, 2, 4, 3))
-    params = cell.init(jax.random.key(0), x[0, 0])
+    params = drawn(cell, x[0, 0])
     lengths = jnp.array([[3, 1, 0, 2], [0, 2, 2, 1]])
 
     def run(xs, n):
@@ -297,13 +300,13 @@ class Recorder:
 
 def lstm_over(x):
     cell = LSTMCell(3)
-    return cell, cell.init(jax.random.key(0), x[0])
+    return cell, drawn(cell, x[0])
 
 
 def test_leaves_are_got_in_order_then_saved_in_order():
     x = np.random.default_rng(0).normal(size=(2, 4, 3))
     cell = MultiRNNCell([LSTMCell(3), GRUCell(2)])
-    bound = cell.bind(cell.init(jax.random.key(0), x[0]))
+    bound = cell.bind(drawn(cell, x[0]))
     zeros = np.zeros((4, 3))
     for names in (("b", "a", "z"), (("b", "a"), "z")):
         saver = Recorder(a=zeros, b=zeros + 1, z=zeros[:, :2])

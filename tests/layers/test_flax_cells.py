@@ -99,6 +99,7 @@ def test_a_cell_of_flax_in_the_drivers(make):
     assert all(jnp.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.slow
 def test_a_cell_of_flax_within_wrappers():
     cells = [jaxrnn.linen.as_cell(nn.GRUCell(UNITS)), LSTMCell(3)]
     stack = MultiRNNCell([DropoutWrapper(cells[0], 0.5), cells[1]])
@@ -196,7 +197,7 @@ class SummingNnx(nnx.Module):
         return jnp.zeros(input_shape, jnp.float32)
 
 
-@pytest.mark.fast("*-broadcast2")
+@pytest.mark.fast("nnx-broadcast2")
 @pytest.mark.parametrize("broadcast", [(), "lstm", ["lstm", "dropout"]])
 @pytest.mark.parametrize("library", ["linen", "nnx"])
 def test_streams_of_any_name_and_those_that_all_steps_share(library, broadcast):
@@ -226,6 +227,7 @@ def test_a_stream_of_linen_of_another_name():
     assert (run(0) != run(1)).all()
 
 
+@pytest.mark.fast("shape1")
 @pytest.mark.parametrize("shape", [(2, ROWS, TIME, DEPTH), (TIME, DEPTH)])
 def test_any_number_of_batch_axes_of_a_cell_of_linen(shape):
     x, module = draw(*shape), nn.OptimizedLSTMCell(UNITS)
@@ -304,6 +306,7 @@ def test_a_cell_of_jaxrnn_in_the_rnn_of_flax(library, cell):
     same(stack[0], jaxrnn.dynamic_rnn(bound, X, dtype=X.dtype)[0])
 
 
+@pytest.mark.slow
 def test_both_ways_in_linen():
     cells = nn.RNN(jaxrnn.linen.Cell(GRUCell(3))), nn.RNN(jaxrnn.linen.Cell(GRUCell(4)))
     rnn = nn.Bidirectional(*cells)

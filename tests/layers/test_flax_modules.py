@@ -15,7 +15,7 @@ from cases import CASES
 from flax import nnx
 from flax.errors import InvalidRngError
 from flax.training.train_state import TrainState
-from helpers import usual_promotion
+from helpers import drawn, usual_promotion
 
 import jaxrnn
 import jaxrnn.convert
@@ -94,7 +94,7 @@ CELLS = {
 }
 
 
-@pytest.mark.fast("lstm_cell-*")
+@pytest.mark.fast("lstm_cell-InNnx")
 @both
 @pytest.mark.parametrize("name", CELLS)
 def test_rnn_is_dynamic_rnn(make, name):
@@ -124,6 +124,7 @@ def test_options_are_those_of_the_driver(make):
     same((outputs, state), want)
 
 
+@pytest.mark.fast("False-InLinen", "True-InNnx")
 @both
 @pytest.mark.parametrize("keep_order", [False, True])
 def test_reversed_as_in_flax(make, keep_order):
@@ -150,6 +151,7 @@ def test_no_rows(make):
     assert module(X[:0], []).shape == (0, TIME, UNITS)
 
 
+@pytest.mark.fast("InNnx")
 @both
 def test_bidirectional_is_its_driver(make):
     cells = LSTMCell(UNITS), GRUCell(3)
@@ -172,6 +174,7 @@ def test_bidirectional_is_its_driver(make):
     assert summed(X).shape == (ROWS, TIME, 3)
 
 
+@pytest.mark.fast("InNnx")
 @both
 def test_stack_is_its_driver(make):
     cells = [LSTMCell(UNITS), GRUCell(3)], [GRUCell(2), GRUCell(3)]
@@ -233,6 +236,7 @@ def test_nests_of_inputs(make):
     same(got, jnp.where(alive[..., None], want, 0))
 
 
+@pytest.mark.fast("InNnx")
 @both
 def test_padding_is_nothing(make):
     """Flax's own gives gradients of NaN, outputs that go on, and for a row of length 0
@@ -274,6 +278,7 @@ def test_a_state_is_cast_as_inputs_are(make):
     same(rnn(X, initial_state=state), rnn(X))
 
 
+@pytest.mark.fast("InLinen")
 @pytest.mark.parametrize("make", [InLinen, InNnx])
 def test_resets(make):
     """Several batch axes; a reversed run enters a segment at its last step."""
@@ -303,6 +308,7 @@ def test_lengths_that_are_traced_one_by_one():
     same(got, rnn(X, [2, 0, 5]))
 
 
+@pytest.mark.fast("InLinen")
 @both
 def test_noise_comes_from_the_stream(make):
     rnn = make("Bidirectional", NOISY, NOISY)
@@ -397,7 +403,7 @@ def filtered(visitor):
 
 def is_found_random(cell, inputs=X[:, 0]):
     layer = OneDirection(cell)
-    params = layer.init(jax.random.key(0), inputs, X.dtype)
+    params = drawn(layer, inputs, X.dtype)
     found = layer._reads_key(params, inputs, X.dtype)
     assert found is layer.draws_random_numbers(params, inputs, X.dtype)
     return found
@@ -463,6 +469,7 @@ class Deep(nn.Module):
         return scan(layer(GRUCell(UNITS)), x, None)[0]
 
 
+@pytest.mark.slow
 def test_linen_scan_and_remat():
     x, deep = draw(ROWS, TIME, UNITS), Deep()
     variables = deep.init(jax.random.key(0), x)
@@ -585,6 +592,7 @@ def test_nnx_transformations_and_closures():
     same(summed.astype(want.dtype), want)
 
 
+@pytest.mark.slow
 def test_nnx_vmap_and_eval_shape():
     make = lambda rngs: jaxrnn.nnx.RNN(LSTMCell(UNITS), DEPTH, rngs=rngs)
     many = nnx.vmap(make)(nnx.Rngs(0).split(2))
@@ -633,6 +641,7 @@ def test_cells_with_weights_become_modules():
         same(jax.tree.leaves(got), jax.tree.leaves(stacked))
 
 
+@pytest.mark.fast("InNnx")
 @both
 def test_noise_is_put_around_cells_that_have_weights(make):
     cell = bound(MultiRNNCell([LSTMCell(UNITS), GRUCell(3)]), DEPTH, 0)

@@ -93,7 +93,7 @@ def rematerialized(run):
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.fast("gradient", "tangent_of_gradient", "many", "rematerialized")
+@pytest.mark.fast("gradient", "tangent_of_gradient")
 @pytest.mark.parametrize(
     "mode",
     [
@@ -113,6 +113,7 @@ def test_equals_the_scan_in_every_mode(mode):
     close(jax.jit(mode(loop))(*data()), jax.jit(mode(scan))(*data()))
 
 
+@pytest.mark.fast("0", "9")
 @pytest.mark.parametrize("steps", [0, 1, LIMIT, LIMIT + 3])
 def test_counts_its_steps_and_stops_at_the_limit(steps):
     got = jax.jit(lambda *args: loop(*args, steps=steps))(*data())

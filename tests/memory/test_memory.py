@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import MIB, step_loss, temporary_mib
+from helpers import MIB, drawn, step_loss, temporary_mib
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import jaxrnn
@@ -86,7 +86,7 @@ def make(name, rows=4, time=11):
     cell = CELLS[name]
     rng = np.random.default_rng(1)
     x = jnp.asarray(rng.normal(size=(rows, time, 3)))
-    params = cell.init(jax.random.key(0), x[:, 0])
+    params = drawn(cell, x[:, 0])
     state = cell.zero_state(rows, F64)
     if name == "function":
         state = jnp.zeros((), jnp.int32), (jnp.ones((), F64), state[1][1])
@@ -159,9 +159,7 @@ MODES = {
 
 
 @pytest.mark.fast(
-    "lstm-vmap-Offload(Keep(), 2)",
-    "lstm-forward of backward-Offload(Keep(), 2)",
-    "function-eager-Offload(Keep(), 2)",
+    "lstm-vmap-Offload(Keep(), 2)", "lstm-forward of backward-Offload(Keep(), 2)"
 )
 @pytest.mark.parametrize("strategy", [Offload(Keep(), 2), Nested(2)], ids=str)
 @pytest.mark.parametrize("mode", MODES)
@@ -229,6 +227,7 @@ def test_a_segment_saves_no_parameters_and_no_inputs():
     assert more - less == pytest.approx((6400 - 640) * a_step, rel=0.01)
 
 
+@pytest.mark.fast("Nested()")
 @pytest.mark.parametrize("strategy", [Recompute(64), Nested()], ids=str)
 def test_inputs_are_not_copied_if_segments_do_not_divide_time(strategy):
     inputs = 8 * 256 * 10_007 * 4 / MIB
@@ -285,6 +284,12 @@ def raw_loss(strategy, params, x, ends=None):
     return weighted_sum((emit_ta.stack(), state))
 
 
+@pytest.mark.fast(
+    "dynamic-Offload()-cuda",
+    "bidirectional-Offload()-tpu",
+    "lengths-Offload(Keep(), 10)-tpu",
+    "raw-Offload(Keep(), 10)-cuda",
+)
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize("strategy", [Offload(), Offload(Keep(), 10)], ids=str)
 @pytest.mark.parametrize("place", PLACES)
@@ -324,7 +329,7 @@ RAW = [Offload(), Recompute(4), Offload(Keep()), Uneven()]
 @pytest.mark.parametrize("strategy", RAW, ids=str)
 def test_raw_rnn_gives_what_it_gives_without(strategy, mapped):
     _, params, x, _ = make("lstm", 4, 11)
-    params = LSTMCell(3).init(jax.random.key(0), x[:, 0])
+    params = drawn(LSTMCell(3), x[:, 0])
     x = jnp.swapaxes(x, 0, 1)
     ends = jnp.asarray([[9, 0, 7, 3], [2, 2, 1, 2]], jnp.int32)
     axes = (None, None, 0)

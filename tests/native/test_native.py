@@ -40,7 +40,7 @@ def with_bad_padding(x, state):
     return jnp.where(dead[..., None], jnp.nan, x), jax.tree.map(bad, state)
 
 
-@pytest.mark.fast("False-gru", "True-joined")
+@pytest.mark.fast("True-joined")
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("time_major", [False, True])
 def test_ragged_rows_with_bad_padding(name, time_major):
@@ -70,7 +70,7 @@ def test_whole_rows(name):
 SHAPES = {"ones": (1, 1, 1, 1), "few": (3, 7, 40, 129), "many": (67, 9, 19, 70)}
 
 
-@pytest.mark.fast("many-lstm", "few-gru", "ones-rnn")
+@pytest.mark.fast("many-lstm")
 @pytest.mark.parametrize("name", ["lstm", "gru", "rnn"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_sizes(shape, name):
@@ -195,7 +195,7 @@ KINDS = (
 )
 
 
-@pytest.mark.fast("lstm-grad_of_grad", "gru-forward_mode")
+@pytest.mark.fast("gru-forward_mode")
 @pytest.mark.parametrize("of", KINDS, ids=lambda of: of.__name__)
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_derivatives_of_all_kinds(name, of):
@@ -205,6 +205,7 @@ def test_derivatives_of_all_kinds(name, of):
     assert_near(made("native"), made("xla"), tolerance=5e-5)
 
 
+@pytest.mark.slow
 def test_a_derivative_of_a_derivative_where_a_row_has_no_steps():
     """The native loop backward reads what XLA's loop saved of such a row."""
     cell = CELLS["lstm"]
@@ -222,7 +223,7 @@ def test_a_derivative_of_a_derivative_where_a_row_has_no_steps():
 AXES = {"x": (None, 0, None, None), "params": (0, None, None, None), "all": (0,) * 4}
 
 
-@pytest.mark.fast("False-all", "True-x")
+@pytest.mark.fast("False-all")
 @pytest.mark.parametrize("mapped", AXES)
 @pytest.mark.parametrize("time_major", [False, True])
 def test_mapped_gradients_are_those_of_each(mapped, time_major):

@@ -219,7 +219,7 @@ def test_a_process_with_a_later_jax(fast_to_compile):
 # Packed sequences, for which no implementation can be named.
 
 
-@pytest.mark.fast("joined-False", "gru-True")
+@pytest.mark.fast("gru-True")
 @pytest.mark.parametrize("time_major", [False, True])
 @pytest.mark.parametrize("name", ["lstm", "joined", "gru", "rnn"])
 def test_packed_sequences(name, time_major, request):
@@ -281,7 +281,7 @@ def exported(fn, given, platforms=("cpu",)):
     return jax.export.export(jax.jit(fn), platforms=platforms)(*given)
 
 
-@pytest.mark.fast("run-cpu", "everything-cpu-tpu")
+@pytest.mark.fast("everything-cpu-tpu")
 @pytest.mark.parametrize(
     "platforms", [("cpu",), ("tpu",), ("cpu", "tpu")], ids="-".join
 )
@@ -316,6 +316,7 @@ def test_an_exported_program_has_the_precision_of_the_call(alone):
     assert "precision = [DEFAULT" not in text
 
 
+@pytest.mark.slow
 def test_plans_are_those_of_xlas_loop(alone, unread, tmp_path):
     plan = lambda: jaxrnn.memory_plan(jaxrnn.LSTMCell(8), (4, 50, 8), [False, True])
     found = plan()

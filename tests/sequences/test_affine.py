@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import drawn
 
 import jaxrnn
 from jaxrnn import AffineCell, DropoutWrapper, GRUCell, LSTMCell, MultiRNNCell, Stage
@@ -26,7 +27,7 @@ def data(cell, rows, time, depth=cases.DEPTH, seed=0):
     rng = np.random.default_rng(seed)
     draw = lambda shape: jnp.asarray(rng.normal(size=shape) * 0.7, DTYPE)
     x = draw((rows, time, depth))
-    params = cell.init(jax.random.key(0), x[:, 0])
+    params = drawn(cell, x[:, 0])
     params = jax.tree.map(lambda p: draw(p.shape), params)
     state = jax.tree.map(lambda s: draw(s.shape), cell.zero_state(rows, DTYPE))
     return params, x, state
@@ -67,7 +68,7 @@ def test_ragged_rows_give_what_steps_give(name, time_major):
     close(results(cell, lengths, **kwargs)(args), want, DTYPE)
 
 
-@pytest.mark.fast("5-23-True", "40-7-False")
+@pytest.mark.fast("5-23-True")
 @pytest.mark.parametrize("with_lengths", [False, True])
 @pytest.mark.parametrize(("rows", "time"), [(5, 12), (5, 23), (40, 7)])
 def test_chunks_whole_and_in_part_give_what_steps_give(rows, time, with_lengths):
@@ -204,7 +205,7 @@ def temporaries(cell, args, lengths=None, as_it_is=True):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.fast("LSTMCell*")
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", [LSTMCell(64), GRUCell(64)], ids=str)
 def test_less_is_kept_for_the_backward_pass(cell):
     args = data(cell, 32, 64, depth=32)
@@ -304,7 +305,7 @@ def unit(z):
     return z / jnp.linalg.norm(z, axis=-1, keepdims=True)
 
 
-@pytest.mark.fast("*-1")
+@pytest.mark.fast("skipped-1")
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize(
     ("cell", "time", "lengths"),
@@ -369,12 +370,12 @@ class Scaled:
         return jnp.tanh(x) * self.scale
 
 
-@pytest.mark.fast("Scaled", "jit")
+@pytest.mark.fast("jit")
 @pytest.mark.parametrize("hide", [Scaled, lambda a: lambda x: Scaled(a)(x), jax.jit])
 def test_derivatives_by_arrays_that_functions_hide(hide, caplog):
     caplog.set_level(logging.DEBUG, "jaxrnn")
     x = jnp.ones((2, 3, 2), DTYPE)
-    params = jaxrnn.BasicRNNCell(2).init(jax.random.key(0), x[:, 0])
+    params = drawn(jaxrnn.BasicRNNCell(2), x[:, 0])
 
     def loss(scale):
         activation = Scaled(scale) if hide is jax.jit else hide(scale)
@@ -451,7 +452,7 @@ def test_declining_cells_say_why_and_are_scanned(cell, key, reason, caplog):
         step = jax.tree.map(
             lambda x: jnp.ones((4, 2, *x.shape[1:]), x.dtype), case.inputs
         )
-        params = cell.init(jax.random.key(0), case.inputs, jnp.float32)
+        params = drawn(cell, case.inputs, jnp.float32)
         state = jax.tree.map(jnp.asarray, case.state)
         state = jax.tree.map(lambda s: s.astype(jnp.float32) if s.ndim else s, state)
         jaxrnn.dynamic_rnn(cell.bind(params), step, None, state, jnp.float32)

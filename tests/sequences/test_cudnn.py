@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import differentiated, eqns, usual_promotion
+from helpers import differentiated, drawn, eqns, usual_promotion
 from jax.experimental import rnn
 
 import jaxrnn
@@ -129,7 +129,7 @@ def data(cell, batch=5, time=TIME, depth=DEPTH, dtype=F32, seed=0):
     rng = np.random.default_rng(seed)
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape) * 0.7, dtype)
     x = draw(batch, time, depth)
-    params = cell.init(jax.random.key(0), x[:, 0])
+    params = drawn(cell, x[:, 0])
     params = jax.tree.map(lambda p: draw(*p.shape), params)
     state = jax.tree.map(lambda s: draw(*s.shape), cell.zero_state(batch, dtype))
     return params, x, state
@@ -197,6 +197,7 @@ def test_whole_rows(stand_in):
     )
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("is_jitted", [True, False])
 def test_values_alone(stand_in, is_jitted):
     cell = CELLS["lstm"]
@@ -550,6 +551,7 @@ def calls(jaxpr):
     return [e for e in eqns(jaxpr.jaxpr) if e.primitive.name.startswith("rnn_")]
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("time_major", [False, True])
 def test_what_the_primitives_are_given(sized, time_major):
     cell = CELLS["basic"]
@@ -639,6 +641,7 @@ def test_nothing_but_cudnn_runs_for_a_gradient(sized):
     assert not {"while", "scan"} & names
 
 
+@pytest.mark.fast("Recompute(3)-2")
 @pytest.mark.parametrize(
     ("strategy", "forwards"), [(Offload(Keep(), 3), 1), (Recompute(3), 2)], ids=str
 )

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import drawn
 
 import jaxrnn
 from jaxrnn import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, contrib
@@ -35,7 +36,7 @@ DECLINED = {
 def run(cell, implementation, dtype=F32, batch=2, inputs=None, key=None):
     x = jnp.ones((batch, 3, 2), dtype) if inputs is None else inputs
     step = jax.tree.map(lambda leaf: leaf[:, 0], x)
-    params = cell.init(jax.random.key(0), step)
+    params = drawn(cell, step)
     return jaxrnn.dynamic_rnn(
         cell.bind(params, key), x, dtype=dtype, implementation=implementation
     )

@@ -48,7 +48,12 @@ def as_complex(x):
     return np.asarray(x)
 
 
-@pytest.mark.fast("*-7-*", "*-16-restarted")
+@pytest.mark.fast(
+    "loop-real-7-restarted",
+    "loop-complex-7-one",
+    "chunks-complex-16-restarted",
+    "chunks-real-7-one",
+)
 @pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("restarted", [False, True], ids=["one", "restarted"])
 @pytest.mark.parametrize("time", [1, 7, 16])
@@ -79,7 +84,7 @@ def scanned(resets, a, x, h):
     return hs, last
 
 
-@pytest.mark.fast("loop-real", "chunks-complex")
+@pytest.mark.fast("chunks-complex")
 @pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("kind", KINDS)
 def test_derivatives_of_both_orders(kind):
@@ -123,6 +128,7 @@ def test_what_stood_before_a_reset_does_not_matter():
     np.testing.assert_array_equal(got_slope[5:], want_slope[5:])
 
 
+@pytest.mark.fast("chunks")
 @pytest.mark.usefixtures("form")
 def test_many_steps_of_strong_decay_are_finite():
     """Products of factors underflow; nothing is divided by them."""

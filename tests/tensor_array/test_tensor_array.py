@@ -371,6 +371,9 @@ def test_is_never_masked_in_a_state():
     assert ta.stack().tolist() == [[0, 4], [0, 5], [0, 6], [0, 0]]
 
 
+@pytest.mark.fast(
+    "False-dynamic_rnn-lengths1", "True-static_rnn-None", "True-dynamic_rnn-lengths2"
+)
 @pytest.mark.parametrize("lengths", [None, [2, 2], [1, 3]])
 @pytest.mark.parametrize("driver", [dynamic_rnn, static_rnn])
 @pytest.mark.parametrize("jit", [False, True])
@@ -393,6 +396,7 @@ def test_grows_in_a_state(driver, jit, lengths):
     np.testing.assert_array_equal(ta.stack()[..., 0], want)
 
 
+@pytest.mark.fast("False-static_rnn-unknown shape", "True-dynamic_rnn-known shape")
 @pytest.mark.parametrize("known", [True, False], ids=["known shape", "unknown shape"])
 @pytest.mark.parametrize("driver", [dynamic_rnn, static_rnn])
 @pytest.mark.parametrize("jit", [False, True])
@@ -415,6 +419,7 @@ def test_goes_on_growing_in_the_state_of_the_next_window(jit, driver, known):
     np.testing.assert_array_equal(state[1].stack(), x)
 
 
+@pytest.mark.fast("True")
 @pytest.mark.parametrize("jit", [False, True])
 def test_goes_on_growing_in_the_state_of_a_loop(jit):
     def run(x):

@@ -55,6 +55,7 @@ def test_same_as_tensorflow_under_jit(case, spare):
     compare(case, jit=True, spare=spare)
 
 
+@pytest.mark.fast("3-all_finished", "3-loop-growing")
 @pytest.mark.parametrize("name", ["all_finished", "decoder-until_end", "loop-growing"])
 @pytest.mark.parametrize("spare", [0, replay_loops.SPARE])
 def test_larger_buffers_change_nothing(name, spare):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import normalized
+from helpers import drawn, normalized
 
 import jaxrnn
 from jaxrnn import BasicRNNCell, FunctionCell, GRUCell
@@ -50,7 +50,7 @@ def test_a_state_that_would_grow_beyond_bounds():
 def test_a_row_of_length_zero_may_start_at_nan():
     cell = GRUCell(3)
     x = np.random.default_rng(0).normal(size=(2, 4, 3))
-    params = cell.init(jax.random.key(0), x[:, 0])
+    params = drawn(cell, x[:, 0])
     start = np.zeros((2, 3))
 
     def loss(params, state):
@@ -65,7 +65,7 @@ def test_a_row_of_length_zero_may_start_at_nan():
 def test_cotangents_of_dead_outputs_are_dropped():
     cell = GRUCell(3)
     x = np.random.default_rng(0).normal(size=(2, 4, 3))
-    params = cell.init(jax.random.key(0), x[:, 0])
+    params = drawn(cell, x[:, 0])
     run = lambda p, x: jaxrnn.dynamic_rnn(cell.bind(p), x, [4, 2], dtype=F64)[0]
     outputs, pull_back = jax.vjp(run, params, x)
     weights = np.ones(outputs.shape)
@@ -77,7 +77,7 @@ def test_cotangents_of_dead_outputs_are_dropped():
 def test_debug_nans_does_not_mind():
     cell = GRUCell(3)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 3)))
-    params = cell.init(jax.random.key(0), x[:, 0])
+    params = drawn(cell, x[:, 0])
     x = x.at[1, 2:].set(jnp.nan)
     with jax.debug_nans(True):
         loss = lambda p: jaxrnn.dynamic_rnn(cell.bind(p), x, [4, 2], dtype=F64)[0].sum()

@@ -40,6 +40,7 @@ def plain(size=50):
     return FunctionCell(identity, size, size)
 
 
+@pytest.mark.fast("input_keep_prob-0.25", "output_keep_prob-0.9")
 @pytest.mark.parametrize("keep", [0.25, 0.9])
 @pytest.mark.parametrize("where", ["input_keep_prob", "output_keep_prob"])
 def test_rate_and_scale(keep, where):
@@ -216,7 +217,7 @@ DRIVERS = {
 }
 
 
-@pytest.mark.fast("dynamic-*", "*-split-key")
+@pytest.mark.fast("dynamic-split-key", "raw-split-key")
 @pytest.mark.parametrize("make_key", [jax.random.key, jax.random.PRNGKey])
 @pytest.mark.parametrize("derive", [jax.random.split, fold_twice])
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -233,6 +234,7 @@ def test_variational_masks_hold_within_a_users_wrapper(driver, derive, make_key)
     assert len(np.unique(steps)) == steps.size
 
 
+@pytest.mark.fast("threefry2x32")
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
 def test_keys_of_steps_are_keys_of_jax(impl):
     key = jax.random.key(5, impl=impl)
