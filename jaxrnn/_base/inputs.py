@@ -9,7 +9,6 @@ from . import errors
 from .arguments import INT32_MAX, as_dtype, check_time_major
 from .errors import EntryError, Words, describe, is_array, refusal
 from .math import is_float
-from .read_only import has_read_only
 from .trees import map_named, named_leaves
 from .typing import Array, DType, PyTree
 
@@ -179,20 +178,6 @@ def _missing_dtype(caller: str, states: str) -> str:
         f"{caller}: dtype must be specified if there is no {states}. Pass "
         "`dtype=jnp.float32` for zero states of that dtype."
     )
-
-
-def zero_state(caller: str, cell: Any, batch_size: int, dtype: DType) -> PyTree:
-    """The zero state of `cell`, by whichever method it has."""
-    if hasattr(cell, "get_initial_state"):
-        state = cell.get_initial_state(inputs=None, batch_size=batch_size, dtype=dtype)
-    else:
-        state = cell.zero_state(batch_size, dtype)
-    return as_state(caller, "the cell's zero state", state)
-
-
-def started(cell: Any, state: PyTree) -> PyTree:
-    """The state before the first step, from the one that a driver was given."""
-    return cell.start(state) if has_read_only(state) else state
 
 
 def check_states_of_both(

@@ -37,6 +37,19 @@ class RNNCell(Hyperparameters, abc.ABC):
     Source: `tf.compat.v1.nn.rnn_cell.RNNCell`.
     """
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Declines to inherit `apply_sequence` from a class with another `apply`.
+
+        It would run the steps of that class.
+        """
+        super().__init_subclass__(**options)
+        mro = cls.__mro__
+        first = lambda name: next(i for i, c in enumerate(mro) if name in vars(c))
+        known = getattr(mro[first("apply_sequence")], "apply", None)
+        is_abstract = getattr(known, "__isabstractmethod__", False)
+        if first("apply") < first("apply_sequence") and not is_abstract:
+            cls.apply_sequence = _decline_custom_apply
+
     @property
     def is_random(self) -> bool | None:
         """Whether `apply` draws random numbers from its key; None where unknown.
@@ -204,6 +217,11 @@ class RNNCell(Hyperparameters, abc.ABC):
                 f"be given, got batch_size={batch_size!r} and dtype={dtype!r}."
             )
         return self.zero_state(batch_size, dtype)
+
+
+def _decline_custom_apply(self: RNNCell, params: Params, run: Run) -> NoReturn:
+    """The `apply_sequence` of a cell that would inherit one of another `apply`."""
+    raise DeclinedError(f"{type(self).__name__} has a custom `apply`")
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

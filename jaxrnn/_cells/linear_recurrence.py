@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from .._base.errors import describe_leaves, noting, refusal
-from .._base.math import affine, at_least_float32, widened
+from .._base.math import affine, at_least_float32, cast_like, widened
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._sequences.linear import linear_sequence
-from .._sequences.recurrence import Element, cast_like, plus, times
+from .._sequences.recurrence import Element, plus, times
 from .._time.run import Run
 from .hyperparameters import check_fields, check_number
 from .initializers import ParamSpec, kernel_and_bias

@@ -5,14 +5,16 @@ import jax.numpy as jnp
 
 from .._base import arguments, sharding, trees
 from .._base.errors import Words, refusal
-from .._base.inputs import as_state, output_dtype, zero_state
+from .._base.inputs import as_state, output_dtype
 from .._base.read_only import has_read_only
 from .._base.typing import DType, PyTree, RNNCellLike
 from .._batching.packed_sequences import PackedSequences, check_first_axis, check_whole
 from .._time import masking
 from .._time.steps import Restarts, rows_of
 from ..memory._strategy import Strategy, as_strategy
+from .initial_state import zero_state
 from .over_time import over_time
+from .preparation import Batch, Options
 
 _CALLER = "packed_rnn"
 
@@ -94,18 +96,11 @@ def packed_rnn(
     initial_state = sharding.as_varying_as(inputs, initial_state)
     axis = 0 if packed.time_major else 1
     restarts = Restarts(jnp.asarray(packed.starts), initial_state)
+    lengths, first = jnp.asarray(packed.lengths), _first_states(restarts, axis)
+    batch = Batch(inputs, lengths, first, restarts)
+    options = Options(_CALLER, dtype, axis, strategy)
     with jax.named_scope(arguments.as_scope(_CALLER, scope, "rnn")):
-        outputs, states = over_time(
-            cell,
-            inputs,
-            jnp.asarray(packed.lengths),
-            _first_states(restarts, axis),
-            restarts,
-            caller=_CALLER,
-            dtype=dtype,
-            axis=axis,
-            strategy=strategy,
-        )
+        outputs, states = over_time(cell, batch, options)
     has_steps = jnp.asarray(packed.sequence_length) > 0
     return outputs, masking.choose(has_steps, packed.at_ends(states), initial_state)
 

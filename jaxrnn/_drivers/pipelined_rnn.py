@@ -13,17 +13,20 @@ import jax
 import jax.numpy as jnp
 
 from .._base import arguments, cell_keys, sharding
-from .._base.inputs import as_sequences, as_state, output_dtype, zero_state
+from .._base.inputs import as_sequences, as_state, output_dtype
 from .._base.lengths import as_lengths
 from .._base.math import where
 from .._base.typing import Array, DType, Lengths, PyTree, RNNCellLike
 from .._batching.packed_sequences import check_not_packed
 from .._sequences.implementation import check_implementation
 from .._time.alive_scan import in_chunks
+from .._time.float32_sums import reader
 from .._time.steps import steps_to_run
 from ..memory._strategy import Strategy, as_strategy
 from . import stages
+from .initial_state import zero_state
 from .over_time import over_time
+from .preparation import Batch, Options
 from .stages import CALLER, Layer
 
 
@@ -126,8 +129,7 @@ def pipelined_rnn(
         initial_state = as_state(CALLER, "initial_state", initial_state)
     dtype = output_dtype(CALLER, initial_state, dtype)
     strategy = as_strategy(CALLER, "swap_memory", swap_memory)
-    options = {"caller": CALLER, "dtype": dtype, "axis": 0, "strategy": strategy}
-    options["implementation"] = implementation
+    options = Options(CALLER, dtype, 0, strategy, implementation=implementation)
     stages.check_stages(axis_name)
     stages.check_inputs(cell, inputs, dtype, axis_name)
     # Rows that are divided over another axis draw noise of their own.
@@ -154,12 +156,12 @@ class _Pipeline:
     Attributes:
         axis_name: The mesh axis of the stages.
         chunk: The number of steps in a chunk.
-        options: What `over_time` needs besides a layer and arrays.
+        options: What the loop of a layer is compiled for.
     """
 
     axis_name: str
     chunk: int
-    options: dict[str, Any]
+    options: Options
 
     def run(
         self, layers: list[Layer], xs: PyTree, lengths: Array | None, states: list
@@ -190,7 +192,7 @@ class _Pipeline:
         new_states = []
         for layer, state in zip(layers, states, strict=True):
             here: Any = dataclasses.replace(layer, offset=start)
-            xs, state = over_time(here, xs, lengths, state, **self.options)
+            xs, state = over_time(here, Batch(xs, lengths, state), self.options)
             new_states.append(state)
         return xs, new_states
 
@@ -232,7 +234,8 @@ class _Pipeline:
         # The stage has the type of a start.
         converted, captured = jax.closure_convert(run_chunk, stage, nothing, state)
         stages.check_captured(captured, axis_name)
-        run = lambda *args: converted(*args, *captured)
+        read = reader(captured)  # Else gradients would be summed in their own dtype.
+        run = lambda *args: converted(*args, *read())
         ks = jnp.arange(ticks, dtype=jnp.int32)
         (_, state), outputs = jax.lax.scan(tick, (nothing, state), (ks, chunks))
         join = lambda x: jax.lax.collapse(x[last:], 0, 2)[:time]

@@ -14,8 +14,8 @@ from .._base.sharding import as_varying_as
 from .._base.typing import Array, PyTree
 from .._tensor_array.carried import of_rows, with_capacity_for, with_known_shapes
 from .._tensor_array.tensor_array import TensorArray
-from ..memory._bounded_loop import bounded_loop
 from ..memory._strategy import CheckpointPlan, Strategy, plan_of
+from .bounded_loop import bounded_loop
 
 Carry = tuple[Array, PyTree, PyTree, PyTree]
 """`(finished, next_input, state, loop_state)`."""

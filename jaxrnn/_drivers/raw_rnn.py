@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from .._base.arguments import as_axis_size, as_scope, as_unroll, check_is_cell
 from .._base.cell_keys import cell_at_step
 from .._base.errors import describe, noting
-from .._base.inputs import started
 from .._base.read_only import with_read_only, without_read_only
 from .._base.sharding import lay_out
 from .._base.typing import Array, PyTree, RNNCellLike
 from .._time import masking
+from .._time.float32_sums import reader
 from ..memory._strategy import Strategy, as_strategy
+from .initial_state import started
 from .loop_fn import check_first_call, check_next_call
 from .raw_loop import Carry, Limit, Step, run_until_finished
 
@@ -174,9 +175,11 @@ def _step_of(
 
     The read-only parts of the state are those of `first_state`.
     """
+    read = reader((cell, first_state))
 
     def step(time: Array, carry: Carry) -> tuple[Carry, PyTree]:
         finished, next_input, state, loop_state = carry
+        cell, first_state = read()
         state = with_read_only(state, first_state)
         carry = finished, next_input, state, loop_state
         cell_now = _with_notes(

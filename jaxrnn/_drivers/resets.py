@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from .._base.errors import refusal
-from .._base.inputs import as_array, as_state, zero_state
+from .._base.inputs import as_array, as_state
 from .._base.read_only import has_read_only, without_read_only
 from .._base.trees import check_structure, is_tensor_array, named_leaves
 from .._base.typing import Array, DType, PyTree
 from .._tensor_array.carried import with_capacity_for
 from .._time.steps import Restarts
+from .initial_state import zero_state
 
 
 class Resets(NamedTuple):

@@ -13,7 +13,7 @@ from .._base.errors import Words, describe, refusal
 from .._base.inputs import as_state
 from .._base.trees import check_structure, named_leaves, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
-from .._time.run import Run, apply_cell_sequence
+from .._time.run import Run
 
 CALLER = "pipelined_rnn"
 _refusal = functools.partial(refusal, CALLER)
@@ -61,7 +61,7 @@ class Layer:
         """All steps of the chunk at once; see `RNNCell.apply_sequence`."""
         if self.key is not None:
             run = run.replace(keys=lambda t: self.at_step(run.steps.offset + t).key)
-        return apply_cell_sequence(self.cell, self.params, run)
+        return self.cell.apply_sequence(self.params, run)
 
 
 def check_is_bound(cell: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._base.math import dot, widest_dtype
+from .._base.math import cast_like, dot, widened, widest_dtype
 from .._base.sharding import as_varying_as, broadcast_first, zeros_like
 from .._base.typing import Array, Params, PyTree
 from .._time import masking
@@ -218,7 +218,9 @@ def _restart(
     if not steps.restarts.of_rows:
         choose = lambda at, d_state: masking.choose(at[0] < 0, d_state, at[1])
         return (starts, rows_of(d_states, starts)), choose
-    return starts, lambda at, d_state: masking.choose(at < 0, d_state, d_states)
+    wide = widened(d_states)
+    restart = lambda at, d: masking.choose(at < 0, d, cast_like(d_states, wide))
+    return starts, restart
 
 
 def _tangents_outside(
@@ -269,8 +271,9 @@ def _sum(terms: list[Array]) -> Array:
 def _pushed_update(operands: Operands, d_elementwise: Params) -> Callable:
     """`push(stage, (z, carry), tangents)`: the update of a stage and its tangents.
 
-    The tangents of elementwise parameters are given to each row by itself: so their
-    transpose adds up rows, which devices may divide, outside of the loop.
+    The tangents of elementwise parameters are given to each row by itself, and in
+    float32: so their transpose adds up steps in float32, and rows, which devices may
+    divide, outside of the loop.
     """
     elementwise = operands.elementwise
     if not _perturbed(d_elementwise):
@@ -282,11 +285,12 @@ def _pushed_update(operands: Operands, d_elementwise: Params) -> Callable:
         return push
     state = jax.tree.leaves(operands.state)[0]
     to_rows = lambda d: broadcast_first(d, state, 0)
-    d_rows = jax.tree.map(to_rows, _dense(elementwise, d_elementwise))
+    d_rows = jax.tree.map(to_rows, widened(_dense(elementwise, d_elementwise)))
 
     def push_rows(stage: Any, primals: tuple, tangents: tuple) -> tuple:
         def push_row(d_elementwise: Params, primals: tuple, tangents: tuple) -> tuple:
             primals, tangents = jax.tree.map(lambda x: x[None], (primals, tangents))
+            d_elementwise = cast_like(elementwise, d_elementwise)
             update = lambda *args: tuple(stage.update(*args))
             return jax.jvp(update, (elementwise, *primals), (d_elementwise, *tangents))
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import jax
 
-from .._base.math import widened
+from .._base.math import cast_like, widened
 from .._base.typing import Array, Params, PyTree
 from .._time import masking
+from .._time.float32_sums import reader
 from .._time.segments import run_in_segments
 from .._time.steps import Steps, at_each_step
-from .recurrence import Element, cast_like, linear_recurrence, one_like, plus, times
+from .recurrence import Element, linear_recurrence, one_like, plus, times
 
 
 def linear_sequence(
@@ -31,10 +32,11 @@ def linear_sequence(
         steps: Which steps there are, at least one. If
             `steps.returns_states` the outputs are pairs `(output, new_state)`.
     """
+    read = reader(params)
 
     def run(xs: Array, state: Element, steps: Steps) -> tuple[PyTree, PyTree]:
         block = steps.swap_time(xs), state, steps.time_first()
-        outputs, last = _run_block(cell, params, *block)
+        outputs, last = _run_block(cell, read(), *block)
         return steps.swap_time(outputs), last
 
     return run_in_segments(steps_in_block(state), run, xs, state, steps)

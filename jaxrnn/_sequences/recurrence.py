@@ -56,11 +56,6 @@ def one_like(a: Element) -> Any:
     return ComplexState(1, 0) if isinstance(a, ComplexState) else 1
 
 
-def cast_like(like: Element, h: Element) -> Element:
-    """The same numbers in the dtypes of `like`."""
-    return jax.tree.map(lambda x, y: y.astype(x.dtype), like, h)
-
-
 def linear_recurrence(
     a: Element, x: Element, h: Element, resets: Array | None
 ) -> tuple[Element, Element]:

@@ -19,7 +19,7 @@ from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.hyperparameters import check_fields, check_number, optional, set_bools
 from .._cells.states import LSTMStateTuple
 from .._cells.step_checks import check_floating
-from .._time.run import DeclinedError, Run, apply_cell_sequence
+from .._time.run import DeclinedError, Run
 from .base import WrapperCell
 
 _VISITOR = "dropout_state_filter_visitor"
@@ -142,7 +142,7 @@ class DropoutWrapper(WrapperCell):
         """
         keys, steps = run.keys, run.steps
         if keys is None:
-            return apply_cell_sequence(self.cell, params, run)
+            return self.cell.apply_sequence(params, run)
         if self.state_keep_prob < 1:
             raise DeclinedError("DropoutWrapper drops the state at every step")
         self._check_input_size(steps.read(run.inputs, jnp.int32(0)))
@@ -155,7 +155,7 @@ class DropoutWrapper(WrapperCell):
         inputs = drop("input", run.inputs, self.input_keep_prob)
         cell_keys = lambda t: fold(keys(t), self._stream("cell", 0))
         inner = run.of_inner(inputs, run.state, keys=cell_keys)
-        outputs, state = apply_cell_sequence(self.cell, params, inner)
+        outputs, state = self.cell.apply_sequence(params, inner)
         drop_output = lambda outputs: drop("output", outputs, self.output_keep_prob)
         return steps.map_outputs(drop_output, outputs), state
 

@@ -14,7 +14,7 @@ from .._base.trees import map_sizes, size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .._cells.base import RNNCell, any_is_random
 from .._cells.hyperparameters import set_bools, set_field
-from .._time.run import Run, apply_cell_sequence
+from .._time.run import Run
 from .._time.steps import Steps
 from .base import check_wrapped
 
@@ -154,7 +154,7 @@ class MultiRNNCell(RNNCell):
             own_steps = self._cell_steps(i, steps)
             inner = run.of_inner(inputs, cell_state, steps=own_steps, keys=own_keys)
             with noting(self._note(i)):
-                inputs, last_state = apply_cell_sequence(cell, own, inner)
+                inputs, last_state = cell.apply_sequence(own, inner)
             last_states.append(last_state)
             if steps.returns_states:
                 inputs, states = inputs

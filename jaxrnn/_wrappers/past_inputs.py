@@ -22,7 +22,7 @@ from .._cells.hyperparameters import check_fields
 from .._cells.initializers import ParamSpec, zeros
 from .._cells.step_checks import check_state, check_state_dtypes, check_step_inputs
 from .._time import masking
-from .._time.run import Run, apply_cell_sequence
+from .._time.run import Run
 from .._time.steps import Steps, at_each_step
 from .base import OwnParams, WrapperCell
 
@@ -144,7 +144,7 @@ class PastInputsBase(WrapperCell):
         combined = at_each_step(lambda *taps: self.combine(own, taps), *narrow)
         cell_steps = steps.with_restart_states(restart_states)
         inner_run = run.of_inner(combined, cell_state, steps=cell_steps)
-        outputs, cell_state = apply_cell_sequence(self.cell, inner, inner_run)
+        outputs, cell_state = self.cell.apply_sequence(inner, inner_run)
         state = PastInputsState(past, cell_state)
         if not steps.returns_states:
             return outputs, state

@@ -11,7 +11,7 @@ from .._base.errors import describe, refusal
 from .._base.trees import check_structure, map_named, with_structure
 from .._base.typing import Key, Params, PyTree
 from .._cells.hyperparameters import as_function, check_fields, optional
-from .._time.run import DeclinedError, Run, apply_cell_sequence
+from .._time.run import DeclinedError, Run
 from .base import WrapperCell
 
 
@@ -57,7 +57,7 @@ class ResidualWrapper(WrapperCell):
         """
         if self.residual_fn is not None:
             raise DeclinedError("`residual_fn` is a function of one step")
-        outputs, state = apply_cell_sequence(self.cell, params, run)
+        outputs, state = self.cell.apply_sequence(params, run)
         add = lambda outputs: run.steps.zero_dead(_add(run.inputs, outputs))
         return run.steps.map_outputs(add, outputs), state
 

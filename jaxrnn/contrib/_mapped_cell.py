@@ -21,7 +21,6 @@ from .._cells.hyperparameters import set_common_fields
 from .._cells.initializers import bias_initializer, glorot_uniform, zeros
 from .._cells.specs_cell import SpecsCell
 from .._cells.step_checks import check_one_dtype, check_step_inputs
-from .._time.run import apply_cell_sequence
 from .._time.steps import at_each_step
 from .._wrappers.base import ParamsWrapper
 from ._fields import set_counts
@@ -75,7 +74,7 @@ class MappedCell(RNNCell):
             before = functools.partial(self.before, own)
             mapped = at_each_step(before, steps.zero_dead(run.inputs))
             run = run.of_inner(mapped, run.state)
-        outputs, state = apply_cell_sequence(self.inner, inner, run)
+        outputs, state = self.inner.apply_sequence(inner, run)
         if not self.after:
             return outputs, state
         after = functools.partial(self.after, own)

@@ -10,11 +10,11 @@ import numpy as np
 
 from .._base.arguments import as_count, as_dtype, check_both_lists
 from .._base.errors import Words, refusal
-from .._base.inputs import zero_state
 from .._base.trees import named_leaves
 from .._base.typing import Array, DType, PyTree, RNNCellLike
 from .._drivers.bidirectional import joined
 from .._drivers.dynamic_rnn import dynamic_rnn
+from .._drivers.initial_state import zero_state
 from .._time import masking
 from ._streamer import check_cell_of_stream
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from .._base.arguments import as_count, as_dtype, check_is_cell
 from .._base.errors import Words, refusal
-from .._base.inputs import as_state, zero_state
+from .._base.inputs import as_state
 from .._base.trees import is_pytree_of_arrays, with_structure
 from .._base.typing import ArrayLike, DType, PyTree, RNNCellLike
+from .._drivers.initial_state import zero_state
 from .._drivers.resets import Resets, as_reset_state, as_resets
 from .._time import masking
 

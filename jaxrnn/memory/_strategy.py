@@ -59,6 +59,12 @@ class CheckpointPlan:
             must, got = "have `on_host` as well", Words("on_host=False")
             raise ValueError(refusal(name, "save_residuals", must, got, fix))
 
+    @property
+    def names_on_host(self) -> tuple[str, ...]:
+        """The names of what is stored on the host; see `segmented_run`."""
+        names = (STATE, RESIDUALS) if self.save_residuals else (STATE,)
+        return names if self.on_host else ()
+
 
 @dataclasses.dataclass(frozen=True)
 class Strategy(abc.ABC):
@@ -102,13 +108,6 @@ def plan_of(strategy: Strategy, time: Any) -> CheckpointPlan:
         must, name = "return a `CheckpointPlan`", type(strategy).__name__
         raise TypeError(refusal(name, "plan", must, plan, fix))
     return plan
-
-
-def names_on_host(plan: CheckpointPlan) -> tuple[str, ...]:
-    """The names of what is stored on the host; see `segmented_run`."""
-    if not plan.on_host:
-        return ()
-    return (STATE, RESIDUALS) if plan.save_residuals else (STATE,)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.inputs import started
 from .._base.read_only import with_read_only
 from .._base.typing import Array, DType, Key, Params, PyTree
 from .._cells.base import RNNCell
 from .._cells.bound import BoundCell
 from .._drivers.dynamic_rnn import dynamic_rnn
+from .._drivers.initial_state import started
 from .._drivers.raw_rnn import raw_rnn
 from .._drivers.static_rnn import static_rnn
 from .._tensor_array.tensor_array import TensorArray

@@ -13,11 +13,12 @@ from jaxrnn import RNNCellLike, TensorShape
 from ..._base.arguments import check_functions, check_is_cell
 from ..._base.cell_keys import cell_at_step
 from ..._base.errors import Words, refusal
-from ..._base.inputs import as_array, as_state, started
+from ..._base.inputs import as_array, as_state
 from ..._base.read_only import without_read_only
 from ..._base.serialization import serializable
 from ..._base.trees import is_tensor_array, map_sizes, named_leaves
 from ..._base.typing import Array, DType, PyTree
+from ..._drivers.initial_state import started
 from .._fields import check_given_functions
 from .dynamic_decode import Decoder
 

@@ -11,12 +11,13 @@ from jaxrnn import RNNCellLike, TensorShape
 from ..._base.arguments import as_bool, check_is_cell
 from ..._base.cell_keys import cell_at_step
 from ..._base.errors import describe, refusal
-from ..._base.inputs import as_state, started
+from ..._base.inputs import as_state
 from ..._base.math import concrete_or_none
 from ..._base.read_only import without_read_only
 from ..._base.serialization import serializable
 from ..._base.trees import is_tensor_array, named_leaves
 from ..._base.typing import Array, ArrayLike, PyTree
+from ..._drivers.initial_state import started
 from ...decode import _beam as beam
 from ...decode._checks import FINITE, as_number, as_start_ids
 from .._fields import check_given_functions
