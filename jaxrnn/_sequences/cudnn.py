@@ -118,7 +118,7 @@ def backward(
         args: Its other arguments.
         y: Its result, `[batch, time, units]`.
         reserve: Likewise, `[floats]`.
-        cts: The cotangents of its `(y, h, c)`, that of y zeros beyond the lengths.
+        cts: The cotangents of its `(y, h, c)`; zeros for y beyond the lengths.
     """
     weights, x, h, c, lengths = args
     ct_y, ct_h, ct_c = cts

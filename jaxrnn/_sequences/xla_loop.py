@@ -145,7 +145,7 @@ def _products(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
 
 
 def _products_ahead(primals: Primals, steps: Steps) -> tuple[Callable, PyTree, Steps]:
-    """`_products` with those of the inputs computed for all steps at once."""
+    """`_products`, which computes the inputs' part for all steps at once."""
     products, dtype = primals.products, widest_dtype(primals.state)
 
     def of_inputs(xs: Array) -> list:

@@ -108,7 +108,7 @@ def _lower(ctx: Any, *leaves: Any, programs: _Programs) -> Any:
 def _push_forward(
     primals: Any, tangents: Any, *, programs: _Programs
 ) -> tuple[list, list]:
-    """Derivatives of derivatives are those of XLA's program."""
+    """Further derivatives differentiate XLA's program."""
     is_perturbed = [isinstance(d, jax.Array) for d in tangents]
 
     def of_perturbed(*perturbed: Any) -> list:
