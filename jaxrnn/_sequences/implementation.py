@@ -9,9 +9,9 @@ from .._base.errors import refusal
 from .._base.sharding import meshes_of
 from .._base.typing import Params, PyTree
 from .._time.run import DeclinedError, Run
-from .affine import affine_sequence
 from .cudnn import cudnn_sequence
-from .native import native_sequence
+from .native.sequence import native_sequence
+from .xla_loop import affine_sequence
 
 _BY_NAME = {"xla": affine_sequence, "native": native_sequence, "cudnn": cudnn_sequence}
 
