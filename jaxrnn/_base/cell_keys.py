@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .errors import is_array, is_key, refusal
+from .errors import describe, is_array, is_key
 from .jax_internals import define_prng_impl
 from .typing import Array, Key, PyTree
 
@@ -29,11 +29,15 @@ def check_key(caller: str, key: Any) -> None:
     """
     is_raw = is_array(key) and key.dtype == jnp.uint32 and key.ndim > 0
     if not (is_raw or is_key(key)):
-        fix = "`jax.random.key(0)` makes one."
-        raise TypeError(refusal(caller, "key", "be a random key", key, fix))
+        raise TypeError(
+            f"{caller}: `key` must be a random key, got {describe(key)}. "
+            "`jax.random.key(0)` makes one."
+        )
     if key.ndim > is_raw:  # A raw key is a vector.
-        fix = "Use jax.vmap for a run with each of them."
-        raise ValueError(refusal(caller, "key", "be one key", key, fix))
+        raise ValueError(
+            f"{caller}: `key` must be one key, got {describe(key)}. Use jax.vmap for a "
+            "run with each of them."
+        )
 
 
 def check_key_or_none(caller: str, key: Any) -> None:

@@ -94,12 +94,14 @@ def is_key(value: Any) -> bool:
 def check_not_masked(caller: str, name: str, value: Any) -> None:
     """Raises TypeError for a masked NumPy array, whose mask JAX cannot represent."""
     if isinstance(value, np.ma.MaskedArray):
-        got, fix = Words(f"a masked {describe(value)}"), f"Pass `{name}.filled(0)`."
-        raise TypeError(refusal(caller, name, "be an array without a mask", got, fix))
+        raise TypeError(
+            f"{caller}: `{name}` must be an array without a mask, got a masked "
+            f"{describe(value)}. Pass `{name}.filled(0)`."
+        )
 
 
 @contextlib.contextmanager
-def noting(text: str) -> Iterator[None]:
+def error_note(text: str) -> Iterator[None]:
     """Adds a note to any error that is raised inside."""
     try:
         yield
@@ -116,3 +118,6 @@ def prefixing(caller: str) -> Iterator[None]:
     except (TypeError, ValueError) as error:
         error.args = (f"{caller}: {error}",)
         raise
+
+
+noting = error_note

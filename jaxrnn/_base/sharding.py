@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from .cell_keys import cell_of_device, varying_axes
-from .errors import Words, describe, is_array, is_key, refusal
+from .errors import describe, is_array, is_key
 from .trees import is_pytree_of_arrays, map_named
 from .typing import Array, PyTree
 
@@ -64,9 +64,11 @@ def whole_features(caller: str, xs: PyTree, beside: PyTree, batch_axis: int) -> 
         spec = jax.typeof(x).sharding.spec
         rows, time = spec[batch_axis], spec[1 - batch_axis]
         if time is not None:
-            got = Words(f"{describe(x)} that is divided over {time!r}")
-            fix = "Steps run one after another. Divide rows, by `jax.sharding.reshard`."
-            raise ValueError(refusal(caller, name, "be whole along time", got, fix))
+            raise ValueError(
+                f"{caller}: `{name}` must be whole along time, got {describe(x)} that "
+                f"is divided over {time!r}. Steps run one after another. Divide rows, "
+                "by `jax.sharding.reshard`."
+            )
         spec = PartitionSpec(*[None] * batch_axis, rows)
         return jax.sharding.reshard(x, NamedSharding(mesh, spec))
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._base.arguments import as_count, check_time_major
-from .._base.errors import describe_leaves, refusal
+from .._base.errors import describe, describe_leaves
 from .._base.inputs import as_state
 from .._base.serialization import serializable
 from .._base.trees import check_structure, named_leaves
@@ -151,9 +151,12 @@ class PackedWindow:
             check_first_axis(caller, name, leaf, "rows", self.rows)
             like = (fresh.shape[1:], fresh.dtype) == (leaf.shape[1:], leaf.dtype)
             if not (like and fresh.ndim and fresh.shape[0] in (1, self.new)):
-                must = f"be {leaf.dtype}{[self.new, *leaf.shape[1:]]}, a row for each "
-                must += "sequence that may start, or have one row for all"
-                raise ValueError(refusal(caller, fresh_name, must, fresh))
+                raise ValueError(
+                    f"{caller}: `{fresh_name}` must be "
+                    f"{leaf.dtype}{[self.new, *leaf.shape[1:]]}, a row for each "
+                    "sequence that may start, or have one row for all, got "
+                    f"{describe(fresh)}."
+                )
         each = lambda fresh: jnp.broadcast_to(fresh, (self.new, *fresh.shape[1:]))
         join = lambda leaf, fresh: jnp.concatenate([leaf, each(fresh)])
         return jax.tree.map(join, old, new)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from .._base.cell_keys import check_key, check_key_or_none
-from .._base.errors import noting
+from .._base.errors import error_note
 from .._base.trees import size_shapes
 from .._base.typing import DType, Key, Params, PyTree, Shaped, Size
 from .base import RNNCell
@@ -56,7 +56,7 @@ class FunctionCell(RNNCell):
     def __post_init__(self) -> None:
         check_fields(self, fn=as_function, init_fn=optional(as_function))
         for name in ("state_size", "output_size"):
-            with noting(f"FunctionCell: raised by `{name}`."):
+            with error_note(f"FunctionCell: raised by `{name}`."):
                 size_shapes(getattr(self, name), name)
         _check_takes_key(self.fn)
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .._base.arguments import as_bool, as_count, as_dtype, is_function
-from .._base.errors import name_of, refusal
+from .._base import arguments
+from .._base.errors import describe, name_of
 from .._base.math import is_traced
 from .._base.trees import as_typed
-from .._base.typing import DType
+from .._base.typing import DType, Initializer
 from .activations import ACTIVATIONS, resolve_activation
 from .step_checks import check_floating
 
@@ -40,7 +40,7 @@ def check_fields(cell: Any, **checks: Check) -> None:
 def set_bools(cell: Any) -> None:
     """Checks the fields whose default is True or False: they must be bools."""
     fields = [f.name for f in dataclasses.fields(cell) if isinstance(f.default, bool)]
-    check_fields(cell, **dict.fromkeys(fields, as_bool))
+    check_fields(cell, **dict.fromkeys(fields, arguments.as_bool))
 
 
 def set_field(cell: Any, **fields: Any) -> None:
@@ -63,10 +63,12 @@ def check_number(
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):
-        fix = "Hyper-parameters are static: make a cell for each value."
-        raise TypeError(refusal(cell, name, "be a number", value, fix)) from None
+        raise TypeError(
+            f"{cell}: `{name}` must be a number, got {describe(value)}. "
+            "Hyper-parameters are static: make a cell for each value."
+        ) from None
     if not low <= number <= high:
-        raise ValueError(refusal(cell, name, f"be in [{low}, {high}]", number))
+        raise ValueError(f"{cell}: `{name}` must be in [{low}, {high}], got {number}.")
     return number
 
 
@@ -77,33 +79,32 @@ def optional(check: Check) -> Check:
 
 def as_size(caller: str, name: str, value: Any) -> int:
     """A number of units; there may be none."""
-    return as_count(caller, name, value, 0, "")
+    return arguments.as_count(caller, name, value, 0, "")
 
 
-def _required(test: Callable[[Any], bool], must: str, fix: str = "") -> Check:
-    def check(caller: str, name: str, value: Any) -> Any:
-        if not test(value):
-            raise TypeError(refusal(caller, name, must, value, fix))
-        return value
+def as_string(caller: str, name: str, value: Any) -> str:
+    """A string."""
+    return arguments.check_instance(caller, name, value, str, "a string")
 
-    return check
+
+def _as_initializer(caller: str, name: str, value: Any) -> Initializer:
+    what, fix = "a function (key, shape, dtype)", "See jax.nn.initializers."
+    return arguments.check_function(caller, name, value, what, fix)
 
 
 def _as_floating(caller: str, name: str, value: Any) -> DType:
-    dtype = as_dtype(caller, value, name)
+    dtype = arguments.as_dtype(caller, value, name)
     check_floating(caller, name, dtype)
     return dtype
 
 
-as_function = _required(is_function, "be a function")
-as_string = _required(lambda value: isinstance(value, str), "be a string")
+as_function: Check = arguments.check_function
 _activation: Check = lambda caller, name, value: resolve_activation(caller, value, name)
-_signature, _see = "be a function (key, shape, dtype)", "See jax.nn.initializers."
-_initializer = optional(_required(is_function, _signature, _see))
+_initializer = optional(_as_initializer)
 # The fields that mean the same in every cell with `set_common_fields`.
 _COMMON: dict[str, Check] = {
     "num_units": as_size,
-    "num_heads": as_count,
+    "num_heads": arguments.as_count,
     "units": as_size,
     "activation": _activation,
     "y_activation": _activation,
@@ -123,13 +124,10 @@ def head_size(cell: Any) -> int:
     Raises:
         ValueError: If that does not divide `num_units`.
     """
-    size, rest = divmod(cell.num_units, cell.num_heads)
-    if rest:
-        must = f"divide `num_units`, {cell.num_units}"
-        fix = f"Choose a multiple of {cell.num_heads} units."
-        name = type(cell).__name__
-        raise ValueError(refusal(name, "num_heads", must, cell.num_heads, fix))
-    return size
+    name, units, heads = type(cell).__name__, cell.num_units, cell.num_heads
+    what, fix = f"`num_units`, {units}", f"Choose a multiple of {heads} units."
+    arguments.check_divides(name, "num_heads", heads, units, what, fix)
+    return units // heads
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

@@ -5,7 +5,7 @@ from typing import Any, final
 
 import jax
 
-from .._base.errors import refusal
+from .._base.arguments import check_one_of
 from .._base.typing import Array, DType, Initializer, Params
 from .linear_recurrence import Coefficients, VectorRecurrenceCell, gate_specs, gates
 
@@ -56,9 +56,8 @@ class QRNNCell(VectorRecurrenceCell):
     dtype: DType | None = None
 
     def __post_init__(self) -> None:
-        if self.pooling not in _BLOCKS:
-            must = 'be "f", "fo" or "ifo"'
-            raise ValueError(refusal("QRNNCell", "pooling", must, self.pooling))
+        what = '"f", "fo" or "ifo"'
+        check_one_of("QRNNCell", "pooling", self.pooling, _BLOCKS, what)
         super().__post_init__()
 
     def param_specs(self, depth: int) -> dict[str, Any]:

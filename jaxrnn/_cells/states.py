@@ -38,9 +38,10 @@ class LSTMStateTuple(NamedTuple):
             TypeError: If they differ.
         """
         if self.c.dtype != self.h.dtype:
-            got, fix = f"{self.c.dtype} and {self.h.dtype}", "Use that of `c` or `h`."
-            must = "`c` and `h` must have one dtype for `dtype`"
-            raise TypeError(f"LSTMStateTuple: {must}, got {got}. {fix}")
+            raise TypeError(
+                "LSTMStateTuple: `c` and `h` must have one dtype for `dtype`, got "
+                f"{self.c.dtype} and {self.h.dtype}. Use that of `c` or `h`."
+            )
         return self.c.dtype
 
 

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.arguments import as_count, as_dtype, check_functions
+from .._base import arguments
 from .._base.cell_keys import check_key_or_none, fold, run_key
-from .._base.errors import Words, noting, refusal
+from .._base.errors import error_note
 from .._base.trees import is_tensor_array, map_named, size_shapes
 from .._base.typing import Array, DType, Key, Params, PyTree, Size
 from .._cells.hyperparameters import check_fields, check_number, optional, set_bools
@@ -75,24 +75,26 @@ class DropoutWrapper(WrapperCell):
         super().__post_init__()
         set_bools(self)
         prob = functools.partial(check_number, low=0, high=1)
-        in_64_bits = functools.partial(as_count, least=-(2**63), fix="", most=2**63 - 1)
+        in_64_bits = {"least": -(2**63), "most": 2**63 - 1, "fix": ""}
         names = ("input_keep_prob", "output_keep_prob", "state_keep_prob")
-        check_fields(self, **dict.fromkeys(names, prob), seed=optional(in_64_bits))
-        check_dtype = lambda caller, name, value: as_dtype(caller, value, name)
-        check_fields(self, dtype=optional(check_dtype))
+        check_fields(
+            self,
+            **dict.fromkeys(names, prob),
+            seed=optional(functools.partial(arguments.as_count, **in_64_bits)),
+            dtype=optional(lambda at, name, x: arguments.as_dtype(at, x, name)),
+            dropout_state_filter_visitor=optional(arguments.check_function),
+        )
         if self.input_size is not None:
-            with noting("DropoutWrapper: raised by `input_size`."):
+            with error_note("DropoutWrapper: raised by `input_size`."):
                 size_shapes(self.input_size, "input_size")
-        if (visitor := self.dropout_state_filter_visitor) is not None:
-            check_functions("DropoutWrapper", dropout_state_filter_visitor=visitor)
-        if self.variational_recurrent and self.dtype is None:
-            must, fix = "be given for variational dropout", "It is that of the inputs."
-            raise ValueError(refusal("DropoutWrapper", "dtype", must, None, fix))
+        caller, fix = "DropoutWrapper", "It is that of the inputs."
         if self.variational_recurrent:
-            check_floating("DropoutWrapper", "dtype", self.dtype)
-        if self._has_input_mask and self.input_size is None:
-            must, fix = "be given for variational input dropout", "It is their depth."
-            raise ValueError(refusal("DropoutWrapper", "input_size", must, None, fix))
+            what = "given for variational dropout"
+            arguments.check_given(caller, "dtype", self.dtype, fix, what)
+            check_floating(caller, "dtype", self.dtype)
+        if self._has_input_mask:
+            what, fix = "given for variational input dropout", "It is their depth."
+            arguments.check_given(caller, "input_size", self.input_size, fix, what)
 
     @property
     def _has_input_mask(self) -> bool:
@@ -189,15 +191,16 @@ class DropoutWrapper(WrapperCell):
     def _check_input_size(self, inputs: PyTree) -> None:
         got = [tuple(leaf.shape[1:]) for leaf in jax.tree.leaves(inputs)]
         if self._has_input_mask and got != size_shapes(self.input_size):
-            must, got = f"be that of the inputs, {got}", Words(self.input_size)
-            raise ValueError(refusal("DropoutWrapper", "input_size", must, got))
+            raise ValueError(
+                f"DropoutWrapper: `input_size` must be that of the inputs, {got}, got "
+                f"{self.input_size}."
+            )
 
 
 def _dropout(name: str, x: Array, keep_prob: float, key: Key, shape: tuple) -> Array:
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-        must = "be floating to be dropped"
-        fix = "Keep it by `dropout_state_filter_visitor` or keep_prob=1."
-        raise TypeError(refusal("DropoutWrapper", name, must, x, fix))
+    fix = "Keep it by `dropout_state_filter_visitor` or keep_prob=1."
+    what = "floating to be dropped"
+    arguments.check_dtype_kind("DropoutWrapper", name, x, jnp.inexact, what, fix)
     if keep_prob == 0:
         return jnp.zeros_like(x)
     mask = jax.random.bernoulli(key, keep_prob, shape)
@@ -221,14 +224,17 @@ def _selected(visitor: Callable[[PyTree], Any], state: PyTree) -> PyTree:
             return jax.tree.map(lambda _: bool(verdict), state)
         marks = [True] * len(children)
     elif is_leaf or jax.tree_util.all_leaves([verdict]):
-        must, got = "return a bool or a structure of bools", Words(repr(verdict))
-        raise TypeError(refusal("DropoutWrapper", _VISITOR, must, got))
+        raise TypeError(
+            f"DropoutWrapper: `{_VISITOR}` must return a bool or a structure of bools, "
+            f"got {verdict!r}."
+        )
     else:
         marks = jax.tree.leaves(verdict)
     if len(marks) != len(children) or not all(isinstance(m, bool) for m in marks):
-        must = f"return one bool for each of {len(children)} children"
-        got = Words(repr(verdict))
-        raise ValueError(refusal("DropoutWrapper", _VISITOR, must, got))
+        raise ValueError(
+            f"DropoutWrapper: `{_VISITOR}` must return one bool for each of "
+            f"{len(children)} children, got {verdict!r}."
+        )
     nothing = lambda _: False
     visitors = [visitor if mark else nothing for mark in marks]
     return treedef.unflatten(map(_selected, visitors, children))

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, final
 import jax
 import jax.numpy as jnp
 
-from .._base.arguments import as_count
+from .._base.arguments import as_count, check_entries
 from .._base.cell_keys import check_key_or_none
-from .._base.errors import refusal
+from .._base.errors import describe
 from .._base.math import widened
 from .._base.serialization import serializable
 from .._base.sharding import whole_on_explicit_mesh
@@ -102,9 +102,10 @@ class PastInputsBase(WrapperCell):
         name = type(self).__name__
         inputs = check_step_inputs(name, inputs)
         if inputs.shape[1] != self.depth:
-            must = f"be [batch, {self.depth}], as `depth` says"
-            fix = f"Make the wrapper with depth={inputs.shape[1]}."
-            raise ValueError(refusal(name, "inputs", must, inputs, fix))
+            raise ValueError(
+                f"{name}: `inputs` must be [batch, {self.depth}], as `depth` says, got "
+                f"{describe(inputs)}. Make the wrapper with depth={inputs.shape[1]}."
+            )
         return inputs
 
     def apply(
@@ -154,9 +155,8 @@ class PastInputsBase(WrapperCell):
     def _checked_state(self, state: PyTree, inputs: Array) -> PastInputsState:
         """The state; its past inputs may be wider than the inputs."""
         name = type(self).__name__
-        if not isinstance(state, tuple | list) or len(state) != 2:
-            must, fix = "be (past inputs, cell state)", "`zero_state` makes one."
-            raise ValueError(refusal(name, "state", must, state, fix))
+        what, fix = "(past inputs, cell state)", "`zero_state` makes one."
+        check_entries(name, "state", state, 2, what, fix)
         past, cell_state = state
         # The wrapped cell checks the other part.
         size = self.state_size._replace(cell_state=())

@@ -7,7 +7,7 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 
-from .._base.errors import describe, refusal
+from .._base.errors import describe
 from .._base.trees import check_structure, map_named, with_structure
 from .._base.typing import Key, Params, PyTree
 from .._cells.hyperparameters import as_function, check_fields, optional
@@ -70,9 +70,10 @@ def _add(inputs: PyTree, output: PyTree) -> PyTree:
     def add(name: str, x: Any) -> Any:
         y = next(leaves)
         if jnp.shape(x) != jnp.shape(y):
-            must = f"have the shape of the output, {describe(y)}"
-            fix = "Combine them by `residual_fn`."
-            raise ValueError(refusal("ResidualWrapper", name, must, x, fix))
+            raise ValueError(
+                f"ResidualWrapper: `{name}` must have the shape of the output, "
+                f"{describe(y)}, got {describe(x)}. Combine them by `residual_fn`."
+            )
         return x + y
 
     return with_structure(output, map_named("inputs", add, inputs))

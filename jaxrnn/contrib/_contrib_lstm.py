@@ -148,8 +148,10 @@ def shard_specs(
         ValueError: If there are fewer rows than shards.
     """
     if shards > rows:
-        must = f"`{name}` of {rows} rows must be stored in at most as many shards"
-        raise ValueError(f"{type(cell).__name__}: {must}, got {shards}. Use fewer.")
+        raise ValueError(
+            f"{type(cell).__name__}: `{name}` of {rows} rows must be stored in at most "
+            f"as many shards, got {shards}. Use fewer."
+        )
     make, (least, longer) = cell.initializer or glorot_uniform, divmod(rows, shards)
     sizes = [least + (i < longer) for i in range(shards)]
     return {f"{name}_{i}": ParamSpec((n, columns), make) for i, n in enumerate(sizes)}

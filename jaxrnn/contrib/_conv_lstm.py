@@ -11,7 +11,7 @@ from jax.nn.initializers import glorot_uniform
 from jaxrnn import LSTMStateTuple, ParamSpec, TensorShape
 
 from .._base.arguments import as_axis_size, as_count
-from .._base.errors import Words, is_array, refusal
+from .._base.errors import describe, is_array
 from .._base.typing import Array, DType, Params, PyTree
 from .._cells.hyperparameters import set_common_fields, set_field
 from .._cells.initializers import zeros
@@ -50,12 +50,16 @@ class _ConvLSTM(SpecsCell):
         try:
             named = [(f"{field}[{k}]", size) for k, size in enumerate(value)]
         except TypeError:
-            must, fix = "be a list of integers", "So is one axis: `kernel_shape=[3]`."
-            raise TypeError(refusal(caller, field, must, value, fix)) from None
+            raise TypeError(
+                f"{caller}: `{field}` must be a list of integers, got "
+                f"{describe(value)}. So is one axis: `kernel_shape=[3]`."
+            ) from None
         sizes = tuple(check(caller, name, size, fix="") for name, size in named)
         if len(sizes) != (count := self.conv_ndims + channels):
-            must = f"have {count} entries, one an axis{', and the channels' * channels}"
-            raise ValueError(refusal(caller, field, must, Words(sizes)))
+            raise ValueError(
+                f"{caller}: `{field}` must have {count} entries, one an "
+                f"axis{', and the channels' * channels}, got {sizes}."
+            )
         set_field(self, **{field: sizes})
 
     @property
@@ -91,7 +95,7 @@ class _ConvLSTM(SpecsCell):
 
     def check_dtypes(self, inputs: Array, state: PyTree) -> None:
         """Raises TypeError unless inputs, h and the cell share a dtype."""
-        check_one_dtype(type(self).__name__, self.dtype, inputs, state.h)
+        check_one_dtype(self, inputs, state.h)
 
     def step_inputs(self, inputs: Any) -> Any:
         """The inputs of a step, checked: grids of `input_shape`."""
@@ -99,9 +103,9 @@ class _ConvLSTM(SpecsCell):
         is_shaped = is_array(inputs) or isinstance(inputs, jax.ShapeDtypeStruct)
         if not is_shaped or tuple(inputs.shape[1:]) != self.input_shape:
             is_other = not is_shaped and jax.tree_util.all_leaves([inputs])
-            must = f"be [batch, {shape}], by `input_shape`"
             error = TypeError if is_other else ValueError
-            raise error(refusal(name, "inputs", must, inputs))
+            must = f"`inputs` must be [batch, {shape}], by `input_shape`"
+            raise error(f"{name}: {must}, got {describe(inputs)}.")
         check_floating(name, "inputs", inputs.dtype)
         return jnp.asarray(inputs) if is_array(inputs) else inputs
 

@@ -217,11 +217,10 @@ class GRUBlockCellV2(VectorStateCell):
 
     def __post_init__(self) -> None:
         if (self.num_units is None) == (self.cell_size is None):
-            must = (
-                "exactly one of `num_units` and its old name `cell_size` must be given"
+            raise ValueError(
+                "GRUBlockCellV2: exactly one of `num_units` and its old name "
+                f"`cell_size` must be given, got {self.num_units} and {self.cell_size}."
             )
-            got = f"{self.num_units} and {self.cell_size}"
-            raise ValueError(f"GRUBlockCellV2: {must}, got {got}.")
         if self.num_units is None:
             set_field(self, num_units=self.cell_size, cell_size=None)
         super().__post_init__()

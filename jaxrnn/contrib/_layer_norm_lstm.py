@@ -7,7 +7,6 @@ import jax
 
 from jaxrnn import DeclinedError, LSTMStateTuple, ParamSpec, Run
 
-from .._base.errors import refusal
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
 from .._cells.initializers import glorot_uniform, zeros
 from .._cells.states import add_peephole
@@ -167,13 +166,11 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
     def __post_init__(self) -> None:
         super().__post_init__()
         set_numbers(self, "dropout_keep_prob")
-        if not 0 < (kept := self.dropout_keep_prob) <= 1:
-            name, fix = (
-                "dropout_keep_prob",
-                "It is the probability of keeping an entry.",
+        if not 0 < self.dropout_keep_prob <= 1:
+            raise ValueError(
+                f"{type(self).__name__}: `dropout_keep_prob` must be in (0, 1], got "
+                f"{self.dropout_keep_prob}. It is the probability of keeping an entry."
             )
-            must = "be in (0, 1]"
-            raise ValueError(refusal(type(self).__name__, name, must, kept, fix))
         set_counts(self, "dropout_prob_seed", least=0, most=2**32 - 1)
 
     @property

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jaxrnn import ParamSpec, RNNCell, Run
 
 from .._base.cell_keys import check_key_or_none
-from .._base.errors import refusal
 from .._base.math import affine
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree, Shaped
 from .._cells.base import scope_name
@@ -179,9 +178,10 @@ class IntersectionRNNCell(MappedCell, SpecsCell):
         if depth == size:
             return specs
         if not self.num_in_proj:
-            must = f"have the size of `num_units`, {size}"
-            fix = f"Give `num_in_proj={size}` to project them."
-            raise ValueError(refusal("IntersectionRNNCell", "inputs", must, depth, fix))
+            raise ValueError(
+                "IntersectionRNNCell: `inputs` must have the size of `num_units`, "
+                f"{size}, got {depth}. Give `num_in_proj={size}` to project them."
+            )
         kernel = ParamSpec((depth, size), kernel, depth)
         projection = {"kernel": kernel, "bias": ParamSpec((size,), bias)}
         return {"in_projection": projection, **specs}
@@ -204,7 +204,7 @@ class IntersectionRNNCell(MappedCell, SpecsCell):
 
     def check_dtypes(self, inputs: Array, state: Array) -> None:
         """Raises TypeError unless inputs, state and the cell share a dtype."""
-        check_one_dtype(type(self).__name__, self.dtype, inputs, state)
+        check_one_dtype(self, inputs, state)
 
     def before(self, own: Params, inputs: Array) -> Array:
         """The projection, if any."""

@@ -10,7 +10,7 @@ from jax.nn.initializers import constant
 
 from jaxrnn import ParamSpec
 
-from .._base.errors import refusal
+from .._base.errors import describe
 from .._base.math import affine
 from .._base.sharding import read_at
 from .._base.typing import Array, DType, Initializer, Key, Params, PyTree
@@ -179,12 +179,12 @@ class HighwayWrapper(MappedWrapper):
         inputs = super().step_inputs(inputs)
         size = vector_size("HighwayWrapper", self.cell.output_size)
         if inputs.shape[1] != size:
-            must, whole = (
-                f"be [batch, {size}], as the cell's output",
-                type(self).__name__,
+            whole = type(self).__name__
+            raise ValueError(
+                f"{whole}: `inputs` must be [batch, {size}], as the cell's output, got "
+                f"{describe(inputs)}. `InputProjectionWrapper({whole}(cell), {size})` "
+                "projects them."
             )
-            fix = f"`InputProjectionWrapper({whole}(cell), {size})` projects them."
-            raise ValueError(refusal(whole, "inputs", must, inputs, fix))
         return inputs
 
     def before(self, own: Params, inputs: Array) -> Array:
@@ -256,14 +256,16 @@ class EmbeddingWrapper(MappedWrapper):
         shape, dtype = getattr(inputs, "shape", None), getattr(inputs, "dtype", None)
         name = "EmbeddingWrapper"
         if shape is None or dtype is None or not jnp.issubdtype(dtype, jnp.integer):
-            must = "be an array of integers"
-            raise TypeError(refusal(name, "inputs", must, inputs))
-        if len(shape) != 1 and shape[1:] != (1,):
-            must = "be [batch, 1] or [batch]"
-            fix = (
-                "Of ids [batch, time] `init` takes ids[:, 0], drivers `ids[..., None]`."
+            got = describe(inputs)
+            raise TypeError(
+                f"{name}: `inputs` must be an array of integers, got {got}."
             )
-            raise ValueError(refusal(name, "inputs", must, inputs, fix))
+        if len(shape) != 1 and shape[1:] != (1,):
+            raise ValueError(
+                f"{name}: `inputs` must be [batch, 1] or [batch], got "
+                f"{describe(inputs)}. Of ids [batch, time] `init` takes ids[:, 0], "
+                "drivers `ids[..., None]`."
+            )
         return inputs
 
     def cell_inputs(self, inputs: Any, dtype: DType) -> PyTree:

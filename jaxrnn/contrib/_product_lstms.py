@@ -82,8 +82,10 @@ class GLSTMCell(ContribLSTM):
 
     def _check_divides(self, what: str, size: int) -> None:
         if size % self.number_of_groups:
-            must = f"must be divisible by `number_of_groups`, {self.number_of_groups}"
-            raise ValueError(f"GLSTMCell: {what} {must}, got {size}.")
+            raise ValueError(
+                f"GLSTMCell: {what} must be divisible by `number_of_groups`, "
+                f"{self.number_of_groups}, got {size}."
+            )
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxrnn import LSTMStateTuple, ParamSpec, Run
 
-from .._base.errors import refusal
+from .._base.arguments import check_equal, check_given
 from .._base.typing import Array, DType, Initializer, Params, PyTree
 from .._cells.base import scope_name
 from .._cells.hyperparameters import set_common_fields
@@ -91,10 +91,9 @@ class TimeFreqLSTMCell(SpecsCell):
 
     def check_depth(self, depth: int) -> None:
         """Raises ValueError unless inputs of that size have `num_windows` windows."""
-        if (found := count_windows(depth, self)) != self.num_windows:
-            must = f"be that of the inputs, {found} for depth {depth}"
-            name, got = type(self).__name__, self.num_windows
-            raise ValueError(refusal(name, "num_windows", must, got))
+        name, found = type(self).__name__, count_windows(depth, self)
+        must = f"be that of the inputs, {found} for depth {depth}"
+        check_equal(name, "num_windows", self.num_windows, found, must)
 
     core = property(lambda self: core_lstm(self, name=scope_name(self)))
     """The LSTM of one window, whose inputs are `[x_k, m'_{k-1}]`."""
@@ -181,10 +180,9 @@ def check_window(cell: Any) -> None:
     """
     set_common_fields(cell)
     fields = "feature_size", "frequency_skip", "num_unit_shards"
+    fix = "Windows have `feature_size` inputs, and are `frequency_skip` apart."
     for field in fields:
-        if getattr(cell, field) is None:
-            fix = "Windows have `feature_size` inputs, and are `frequency_skip` apart."
-            raise ValueError(refusal(type(cell).__name__, field, "be given", None, fix))
+        check_given(type(cell).__name__, field, getattr(cell, field), fix)
     set_counts(cell, *fields)
     set_numbers(cell, "cell_clip", low=0)
 

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .._base.errors import Words, mismatch
 from .._cells.bound import BoundCell
 from . import _cells, _weights
 from ._cells import BothCells, cell_of_layers, cells_of_pairs
@@ -179,5 +178,4 @@ def _best_match(name: str, flat: Mapping[str, Any], input_to_f: str) -> tuple[st
 def _raise_unknown(name: str, flat: Mapping[str, Any]) -> NoReturn:
     cells = "LSTMCell, OptimizedLSTMCell, GRUCell or SimpleCell"
     of = f"an {cells}, of an RNN or Bidirectional of such, or of a Sequential of these"
-    got = Words(listed(flat))
-    raise ValueError(mismatch(name, f"be the parameters of {of}", got))
+    raise ValueError(f"`{name}` must be the parameters of {of}, got {listed(flat)}.")

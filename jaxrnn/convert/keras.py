@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .._base.arguments import as_bool
-from .._base.errors import mismatch
+from .._base.arguments import as_bool, check_instance
 from .._cells.bound import BoundCell
 from . import _cells
 from ._cells import BothCells, Cells, cell_of_layers, cells_of_pairs
@@ -155,14 +154,14 @@ def _layers(
 
 def _check_arrays(name: str, arrays: Any, directions: int) -> None:
     """Raises unless these are the weights of as many directions."""
-    if not isinstance(arrays, list | tuple):
-        fix = "Pass `layer.get_weights()`."
-        raise TypeError(mismatch(name, "be a list of arrays", arrays, fix))
+    fix = "Pass `layer.get_weights()`."
+    check_instance("", name, arrays, list | tuple, "a list of arrays", fix)
     count = len(arrays)
     if count not in (2, 3, 4, 6):
-        must = "hold 2 or 3 weights for a direction"
-        fix = "Pass the `get_weights()` of each layer, and of each cell in one RNN."
-        raise ValueError(mismatch(name, must, count, fix))
+        raise ValueError(
+            f"`{name}` must hold 2 or 3 weights for a direction, got {count}. Pass the "
+            "`get_weights()` of each layer, and of each cell in one RNN."
+        )
     check_directions(name, 1 if count < 4 else 2, directions)
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._base.errors import describe, describe_leaves, is_array, mismatch
+from .._base.errors import describe, describe_leaves, is_array
 from .._base.typing import PyTree
 from .._cells.bound import BoundCell
 from .._cells.states import LSTMStateTuple
@@ -190,8 +190,10 @@ def load_state_bidirectional(state: PyTree) -> BothStates:
     """
     layers = _split_state(state)
     if len(layers) % 2:
-        must = "have two entries for each layer, forward and backward"
-        raise ValueError(mismatch("state", must, len(layers), "Use `load_state`."))
+        raise ValueError(
+            "`state` must have two entries for each layer, forward and backward, got "
+            f"{len(layers)}. Use `load_state`."
+        )
     return layers[::2], layers[1::2]
 
 
@@ -232,9 +234,10 @@ def save_state_bidirectional(
             or size.
     """
     if len(states_fw) != len(states_bw):
-        got = f"got {len(states_fw)} and {len(states_bw)}"
-        must = "must have the same number of layers"
-        raise ValueError(f"`states_fw` and `states_bw` {must}, {got}.")
+        raise ValueError(
+            "`states_fw` and `states_bw` must have the same number of layers, got "
+            f"{len(states_fw)} and {len(states_bw)}."
+        )
     pairs = zip(states_fw, states_bw, strict=True)
     return _stacked_state([state for pair in pairs for state in pair])
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from .._base.errors import Words, mismatch
 from .._cells.basic_lstm import BasicLSTMCell
 from .._cells.basic_rnn import BasicRNNCell
 from .._cells.bound import BoundCell
@@ -143,8 +142,10 @@ def _clips(name: str, weights: LayerWeights) -> dict[str, float]:
     has_projection = weights.projection is not None
     clips["projClip"] = weights.clips.get("proj_clip") if has_projection else None
     if 0 in clips.values():
-        must = "have clips above 0, which is for no clip in the operator"
-        raise ValueError(mismatch(name, must, Words(dict(weights.clips)), _FIX))
+        raise ValueError(
+            f"`{name}` must have clips above 0, which is for no clip in the operator, "
+            f"got {dict(weights.clips)}. {_FIX}"
+        )
     return {option: bound or 0.0 for option, bound in clips.items()}
 
 

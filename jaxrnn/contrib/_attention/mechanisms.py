@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxrnn import ParamSpec
 
-from ..._base.errors import refusal
+from ..._base.arguments import check_equal
 from ..._base.math import dot
 from ..._base.typing import Array, DType, Key, Params
 from ..._cells.base import snake_case
@@ -147,10 +147,9 @@ class LuongScore(AttentionMechanism):
         Raises:
             ValueError: If queries and keys differ in size.
         """
-        if query_depth != self.num_units:
-            must = f"be the size of the cell's output, {query_depth}"
-            name, fix = type(self).__name__, "Bahdanau's may have another."
-            raise ValueError(refusal(name, "num_units", must, self.num_units, fix))
+        must = f"be the size of the cell's output, {query_depth}"
+        name, fix = type(self).__name__, "Bahdanau's may have another."
+        check_equal(name, "num_units", self.num_units, query_depth, must, fix)
         return {"attention_g": ParamSpec((), ones)} if self.scale else {}
 
     def score(self, params: Params, query: Array, keys: Array, previous: Any) -> Array:

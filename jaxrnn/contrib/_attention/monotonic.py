@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn import ParamSpec
 
-from ..._base.errors import refusal
+from ..._base.arguments import check_one_of
 from ..._base.typing import Array, DType, Key, Params
 from .._fields import set_numbers
 from .mechanisms import AttentionMechanism, BahdanauScore, LuongScore
@@ -177,6 +177,5 @@ def _clip(x: Array, low: Any) -> Array:
 
 
 def _check_mode(caller: str, mode: Any) -> None:
-    if mode not in ("recursive", "parallel", "hard"):
-        must = 'be one of "recursive", "parallel", "hard"'
-        raise ValueError(refusal(caller, "mode", must, mode))
+    what = 'one of "recursive", "parallel", "hard"'
+    check_one_of(caller, "mode", mode, ("recursive", "parallel", "hard"), what)
