@@ -28,7 +28,6 @@ class FunctionCell(RNNCell):
             made in `__init__` reads the original module, while nnx differentiates a
             copy, and all gradients are zero.
         state_size: The sizes of the state: an int, a `TensorShape` or a nest of those.
-        output_size: The sizes of the output, likewise.
         init_fn: `init_fn(key, inputs, dtype) -> params`; None for no parameters.
 
     Raises:

@@ -15,6 +15,7 @@ from .._base.math import is_traced
 from .._base.trees import as_typed
 from .._base.typing import DType
 from .activations import ACTIVATIONS, resolve_activation
+from .inherited_docs import inherit_docs
 from .step_checks import check_floating
 
 Check = Callable[[str, str, Any], Any]
@@ -100,7 +101,7 @@ as_string = _required(lambda value: isinstance(value, str), "be a string")
 _activation: Check = lambda caller, name, value: resolve_activation(caller, value, name)
 _signature, _see = "be a function (key, shape, dtype)", "See jax.nn.initializers."
 _initializer = optional(_required(is_function, _signature, _see))
-# The fields that mean the same in every cell with `set_common_fields`.
+# The fields that mean the same in all cells; `CommonFields` describes them.
 _COMMON: dict[str, Check] = {
     "num_units": as_size,
     "num_heads": as_count,
@@ -115,6 +116,32 @@ _COMMON: dict[str, Check] = {
     "name": optional(as_string),
     "dtype": optional(_as_floating),
 }
+
+
+class CommonFields:
+    """The part of a cell that checks and describes the fields that many cells have.
+
+    Not a dataclass itself: each cell declares its fields in TensorFlow's order, and
+    describes those that are not described here.
+
+    Attributes:
+        num_units: `H`, at least 0.
+        forget_bias: Added to f at each step; not part of the stored bias.
+        activation: None for tanh, the name of a Keras activation, or a function.
+        reuse: Accepted for compatibility with TensorFlow; not used.
+        kernel_initializer: For the kernel; None for Glorot uniform.
+        bias_initializer: For the bias; None for zeros.
+        name: The name of the step in profiles; by default that of the class.
+        dtype: The required dtype of parameters and inputs; None for any.
+
+    Raises:
+        TypeError: If a field is of the wrong kind.
+        ValueError: If a number is out of its range, an activation is not known, or
+            `dtype` is not floating.
+    """
+
+    def __post_init__(self) -> None:
+        set_common_fields(self)
 
 
 def head_size(cell: Any) -> int:
@@ -136,8 +163,13 @@ def head_size(cell: Any) -> int:
 class Hyperparameters:
     """A dataclass that compares by class and value, as static arguments of jit must.
 
-    Attributes that a subclass sets without being a dataclass itself count as well.
+    Attributes that a subclass sets without being a dataclass itself count as well. The
+    docstring of a subclass describes the fields that its base classes do not describe.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        inherit_docs(cls)
 
     def __eq__(self, other: object) -> bool:
         """By class and value; 1 and True differ, since their programs may differ."""

@@ -36,14 +36,11 @@ class LRUCell(DiagonalCell):
     and D are normal, with variances `1 / 2H`, `1 / N` and 1.
 
     Attributes:
-        num_units: `H`.
         num_states: `N`; None for `num_units`.
         min_radius: The least initial `|lambda|`, `r_min` in the paper; near 1 for
             a long memory.
         max_radius: The greatest, `r_max`, at most 1.
         max_phase: The greatest initial phase, in radians.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
 
     Raises:
         TypeError: If a field is of the wrong kind.

@@ -36,7 +36,6 @@ class DropoutWrapper(WrapperCell):
     step. By default the c of an LSTM is never dropped.
 
     Attributes:
-        cell: The wrapped cell.
         input_keep_prob: The probability of keeping an entry of the inputs, in [0, 1].
         output_keep_prob: The same for the output.
         state_keep_prob: The same for the leaves of the state that the filter selects.

@@ -179,7 +179,6 @@ class PastInputsWrapper(PastInputsBase):
     output are those of the wrapped cell.
 
     Attributes:
-        cell: The wrapped cell.
         depth: The size of the inputs, in a stack the output size of the layer below.
             The state holds some inputs, and its shape must be known before `init`.
         width: How many inputs the cell is given.
@@ -230,7 +229,6 @@ class TemporalConvWrapper(OwnParams, PastInputsBase):
     cell's initial inputs are about ten times smaller than the inputs; the bias is 0.
 
     Attributes:
-        cell: The wrapped cell.
         depth: The size of the inputs, in a stack the output size of the layer below.
             The state holds some inputs, and its shape must be known before `init`.
         width: How many inputs the sum has.

@@ -21,7 +21,6 @@ class ResidualWrapper(WrapperCell):
     """Adds the inputs of a cell to its output; the state does not change.
 
     Attributes:
-        cell: The wrapped cell.
         residual_fn: `residual_fn(inputs, outputs)`, which replaces the sum; its result
             must have the shapes of `output_size`. None for the sum.
 

@@ -42,14 +42,12 @@ class AttentionCellWrapper(ParamsWrapper):
     parameters are under its scope, such as `lstm_cell`.
 
     Attributes:
-        cell: The wrapped cell.
         attn_length: `L`.
         attn_size: `A`; None for the cell's output size.
         attn_vec_size: `V`; None for `attn_size`.
         input_size: `N`; None for the size of the inputs.
         state_is_tuple: False for a state `[batch, S + A + L A]` that holds all parts;
             that of the cell must then be one vector.
-        reuse: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.

@@ -19,7 +19,8 @@ from ._fields import set_counts, set_numbers
 class ContribLSTM(LSTMFamily):
     """An LSTM that is not the plain one of the libraries, with a projection or without.
 
-    Not a dataclass itself: each cell declares its fields in TensorFlow's order.
+    Attributes:
+        num_proj: `P`, positive, or None for no projection.
     """
 
     num_units: int
@@ -64,7 +65,10 @@ class LayerNormedLSTM(ContribLSTM):
     `gamma` and `beta` `[num_units]` are below a scope of each gate, and below `state`.
     With them the product has no bias, even if one is stored.
 
-    Not a dataclass itself: each cell declares its fields in TensorFlow's order.
+    Attributes:
+        layer_norm: Whether there is layer normalization.
+        norm_gain: The initial `gamma`.
+        norm_shift: The initial `beta`.
     """
 
     forget_bias: float

@@ -54,18 +54,10 @@ class LSTMBlockCell(_OfLSTMCell):
     `w_f_diag`, `w_o_diag` `[H]`.
 
     Attributes:
-        num_units: `H`.
-        forget_bias: Added to f at each step; not part of the stored bias.
         cell_clip: The bound on c'; None, 0 or a negative number for none. Gradients are
             those of the clip, which TensorFlow's operation leaves out.
         use_peephole: Whether the gates read c through the three diagonals.
-        dtype: The required dtype of parameters and inputs; None for any.
-        reuse: Accepted for compatibility with TensorFlow; not used.
         name: The name of the step in profiles.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, or `dtype` not floating.
 
     Source: arXiv:1409.2329; `tf.contrib.rnn.LSTMBlockCell`.
     """
@@ -108,23 +100,9 @@ class WeightNormLSTMCell(_OfLSTMCell):
     `projection/norm_0` `[P]`.
 
     Attributes:
-        num_units: `H`.
         norm: False for an `LSTMCell` with its kernels as they are.
-        use_peepholes: Whether the gates read c through the three diagonals.
-        cell_clip: The bound on c', or None.
         initializer: For kernels, norms and diagonals; None for Glorot uniform.
-        num_proj: `P`, or None for no projection.
-        proj_clip: The bound on h' after a projection, or None.
-        forget_bias: Added to f at each step; not part of the stored bias.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
         name: The name of the step in profiles, and of the scope in checkpoints.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` or a clip is negative, `num_proj` not positive, the
-            activation not known, or `dtype` not floating.
 
     Source: arXiv:1602.07868; `tf.contrib.rnn.WeightNormLSTMCell`.
     """
@@ -193,11 +171,8 @@ class GRUBlockCellV2(VectorStateCell):
     `candidate/kernel` `[I + H, H]`, `candidate/bias` `[H]`.
 
     Attributes:
-        num_units: `H`.
         cell_size: The old name of `num_units`; None afterwards.
-        reuse: Accepted for compatibility with TensorFlow; not used.
         name: The name of the step in profiles.
-        dtype: The required dtype of parameters and inputs; None for any.
 
     Raises:
         TypeError: If a field is of the wrong kind.

@@ -55,13 +55,10 @@ def check_given_functions(caller: str, **functions: Any) -> None:
 
 
 class RefusesElsewhere:
-    """A class whose constructor tells where arguments of TensorFlow's are here.
-
-    Attributes:
-        elsewhere: What is said of each argument that is given by name.
-    """
+    """A class whose constructor tells where arguments of TensorFlow's are here."""
 
     elsewhere: ClassVar[Mapping[str, str]] = {}
+    """What the error says about each of these arguments."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """A new object.

@@ -48,11 +48,8 @@ class InputProjectionWrapper(_Projection):
     parameters are under its scope, such as `gru_cell`.
 
     Attributes:
-        cell: The wrapped cell.
         num_proj: `P`.
         activation: None for none, the name of a Keras activation, or a function.
-        input_size: Accepted for compatibility with TensorFlow; not used.
-        reuse: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.
@@ -93,10 +90,8 @@ class OutputProjectionWrapper(_Projection):
     the wrapped cell, whose parameters are under its scope, such as `gru_cell`.
 
     Attributes:
-        cell: The wrapped cell.
         output_size: `P`.
         activation: None for none, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.
@@ -145,12 +140,8 @@ class HighwayWrapper(MappedWrapper):
     its scope, such as `gru_cell`.
 
     Attributes:
-        cell: The wrapped cell.
         couple_carry_transform_gates: Whether the transform gate is `1 - carry`.
         carry_bias_init: The initial `carry_b`; that of `transform_b` is the negative.
-
-    Raises:
-        TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.
 
     Source: arXiv:1505.00387; `tf.contrib.rnn.HighwayWrapper`.
     """
@@ -223,11 +214,9 @@ class EmbeddingWrapper(MappedWrapper):
     `gru_cell`.
 
     Attributes:
-        cell: The wrapped cell.
         embedding_classes: The number of ids.
         embedding_size: The size of an embedding.
         initializer: For the embeddings; None for uniform numbers of variance 1.
-        reuse: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field is of the wrong kind.

@@ -42,17 +42,11 @@ class GLSTMCell(ContribLSTM):
     `bias_i`, `bias_j`, `bias_f`, `bias_o` `[H]`; `projection/kernel` `[H, P]`.
 
     Attributes:
-        num_units: `H`.
         initializer: For all kernels; None for Glorot uniform. TensorFlow does not use
             it for the projection.
-        num_proj: `P`, or None for no projection.
         number_of_groups: `G`.
-        forget_bias: Added to f at each step; not part of the stored bias.
         activation: That of c': None for tanh, the name of a Keras activation, or a
             function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
 
     Raises:
         TypeError: If a field is of the wrong kind.
@@ -155,17 +149,7 @@ class NASCell(ContribLSTM):
     `[H, P]`, if there is a projection: without one `h' = m`.
 
     Attributes:
-        num_units: `H`.
-        num_proj: `P`, or None for no projection.
         use_bias: Whether there is a bias.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default that of the class.
-        dtype: The required dtype of parameters and inputs; None for any.
-
-    Raises:
-        TypeError: If a field is of the wrong kind.
-        ValueError: If `num_units` is negative, `num_proj` not positive, or `dtype` is
-            not floating.
 
     Source: arXiv:1611.01578; `tf.contrib.rnn.NASCell`.
     """
